@@ -1,0 +1,58 @@
+package volume
+
+import "context"
+
+// Connector is the node side of a backend: it turns what the controller
+// published into a local block device and back. It holds no credentials of
+// the storage system. All methods are idempotent, also after a crash half-way;
+// the caller holds the volume's lock.
+type Connector interface {
+	// Connect makes the volume's device appear and returns it once it can be
+	// opened. Kinds: NotFound (the backend says there is no such volume, never
+	// just a missing path), Deadline (the device did not appear in time),
+	// Precondition (the device is there but is not this volume).
+	Connect(ctx context.Context, req ConnectRequest) (Connection, error)
+
+	// Disconnect undoes Connect, flushing what is unwritten. Not connected, or
+	// a volume that does not exist, is a success. Kind Precondition: the device
+	// is still in use, with its holders named.
+	Disconnect(ctx context.Context, id string) error
+
+	// Locate returns the connection of a volume that Connect has made, without
+	// making one. connected is false when the volume is not connected here.
+	// Kind NotFound: the backend says there is no such volume (connectors that
+	// cannot know never say so).
+	Locate(ctx context.Context, id string) (conn Connection, connected bool, err error)
+
+	// Verify confirms that the whole disk at the path is the volume, by what
+	// the kernel says of it (serial, pool and image, backing file), never by
+	// the name of a link. Kind Precondition: it is another one.
+	Verify(ctx context.Context, id, disk string) error
+
+	// Node tells where this node is and how many volumes it can take.
+	Node(ctx context.Context) (NodeInfo, error)
+}
+
+// ConnectRequest is what the node got from the orchestrator about a volume.
+type ConnectRequest struct {
+	ID       string
+	Publish  map[string]string // publish context of Attacher.Attach
+	Context  map[string]string // volume context
+	ReadOnly bool
+	Secrets  map[string]string
+}
+
+// Connection is a volume's local block device.
+type Connection struct {
+	Path string // device node, such as /dev/loop3
+	// Size is what the device must hold at least, according to the backend;
+	// zero when it is not known on the node. Nothing is formatted on a device
+	// that is smaller.
+	Size Size
+}
+
+// NodeInfo describes a node to the orchestrator.
+type NodeInfo struct {
+	Topology   Topology // accessible topology; nil: no constraint
+	MaxVolumes int64    // volumes that can be attached; zero: no limit known
+}

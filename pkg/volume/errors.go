@@ -1,0 +1,168 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Kind tells what an error means to the caller of an operation. It is chosen
+// where the cause is known and is turned into a gRPC code in one place only
+// (package csiserver), because the container orchestrator's next step
+// (retry, give up, let the user lower the request) hangs on that code.
+type Kind uint8
+
+// The kinds.
+const (
+	// Internal: an invariant is broken or the cause is not understood.
+	Internal Kind = iota
+	// Invalid: the request is malformed; repeating it cannot help.
+	Invalid
+	// OutOfRange: the size cannot be had (limit, quota, pool full, file
+	// system limit); the user may ask for another.
+	OutOfRange
+	// NotFound: the backend says that the volume, snapshot or node does not
+	// exist. Never used for a path that is missing on a node: kubelet takes
+	// this kind as "can never work".
+	NotFound
+	// AlreadyExists: the name is taken by an object that differs from the
+	// request.
+	AlreadyExists
+	// InProgress: an earlier operation on the same volume still runs; retry.
+	InProgress
+	// Unavailable: the backend cannot be reached or is overloaded; retry.
+	Unavailable
+	// Deadline: the time given by the caller ran out before the wanted state
+	// was read back.
+	Deadline
+	// Canceled: the caller went away.
+	Canceled
+	// Precondition: the volume is in a state that rules the operation out and
+	// that will not pass by itself (in use on delete, attached elsewhere, a
+	// filesystem that must be repaired first).
+	Precondition
+	// Exhausted: no attachment slot is left on the node.
+	Exhausted
+	// Denied: the backend refused for lack of permission.
+	Denied
+	// Unauthenticated: the backend did not accept the credentials.
+	Unauthenticated
+	// Unsupported: this backend or connector has no such operation.
+	Unsupported
+	// Stale: a paging token does not belong to the present listing; start
+	// over.
+	Stale
+)
+
+// String returns the kind's name as used in logs and metrics.
+func (k Kind) String() string {
+	names := [...]string{
+		"internal", "invalid", "out_of_range", "not_found", "already_exists", "in_progress", "unavailable", "deadline",
+		"canceled", "precondition", "exhausted", "denied", "unauthenticated", "unsupported", "stale",
+	}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Error is the one error type of the domain. Its text is what the user reads
+// in an event of the PVC: what was attempted on which volume, why it failed,
+// and what to do next.
+type Error struct {
+	Kind   Kind
+	Op     string // what was attempted: "expand", "stage"; may be empty
+	ID     string // volume or snapshot id; may be empty
+	Msg    string // what happened, with the sizes
+	Cause  error  // the underlying error; may be nil
+	Remedy string // the next step for a person; may be empty
+
+	chain error // what %w named in Errorf; its text is in Msg already
+}
+
+// Error renders "expand volume ID: message: cause (next step: remedy)".
+func (e *Error) Error() string {
+	var b strings.Builder
+	switch {
+	case e.Op != "" && e.ID != "":
+		b.WriteString(e.Op + " " + e.ID + ": ")
+	case e.Op != "":
+		b.WriteString(e.Op + ": ")
+	case e.ID != "":
+		b.WriteString(e.ID + ": ")
+	}
+	b.WriteString(e.Msg)
+	if e.Cause != nil {
+		if e.Msg != "" {
+			b.WriteString(": ")
+		}
+		b.WriteString(e.Cause.Error())
+	}
+	if e.Remedy != "" {
+		b.WriteString(" (next step: " + e.Remedy + ")")
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error {
+	if e.Cause != nil {
+		return e.Cause
+	}
+	return e.chain
+}
+
+// Errorf makes an Error of a kind. One %w in the format is kept for errors.Is
+// and errors.As, as with fmt.Errorf.
+func Errorf(kind Kind, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Kind: kind, Msg: err.Error(), chain: errors.Unwrap(err)}
+}
+
+// WithRemedy returns a copy of e that names the next step for a person.
+func (e *Error) WithRemedy(remedy string) *Error {
+	c := *e
+	c.Remedy = remedy
+	return &c
+}
+
+// Wrap says what was attempted on which volume when err happened. Kind and
+// remedy of err are kept; an err without a kind gets the one of KindOf. An
+// err that already names an operation on this very volume is returned as it
+// is; nil stays nil.
+func Wrap(err error, op, id string) error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) && err == error(e) { //nolint:errorlint // only an unwrapped *Error may be completed in place
+		if e.Op != "" && (e.ID == id || id == "") {
+			return err
+		}
+		if e.Op == "" && e.ID == "" {
+			c := *e
+			c.Op, c.ID = op, id
+			return &c
+		}
+	}
+	return &Error{Kind: KindOf(err), Op: op, ID: id, Cause: err}
+}
+
+// KindOf returns the kind of the first Error in err's chain. A bare context
+// error has the kind Deadline or Canceled; everything else is Internal.
+func KindOf(err error) Kind {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Kind
+	case errors.Is(err, context.DeadlineExceeded):
+		return Deadline
+	case errors.Is(err, context.Canceled):
+		return Canceled
+	}
+	return Internal
+}
+
+// IsKind tells whether err is an error of the kind.
+func IsKind(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }

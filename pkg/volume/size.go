@@ -1,0 +1,127 @@
+package volume
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Size is an amount of storage in bytes. Zero means "not given" wherever a
+// size is optional.
+type Size int64
+
+// Binary units. CSI, Kubernetes and Cinder all count in powers of 1024.
+const (
+	Byte Size = 1
+	KiB       = 1024 * Byte
+	MiB       = 1024 * KiB
+	GiB       = 1024 * MiB
+	TiB       = 1024 * GiB
+)
+
+// Bytes returns the size as a plain number of bytes.
+func (s Size) Bytes() int64 { return int64(s) }
+
+// String renders the size in the largest unit that divides it exactly
+// ("6 GiB"); a size that no unit divides is shown rounded, with the exact
+// number of bytes behind it ("1.5 GiB (1610613248 B)"). Two different sizes
+// never render alike: error messages compare them.
+func (s Size) String() string {
+	if s < 0 {
+		return strconv.FormatInt(int64(s), 10) + " B"
+	}
+	units := []struct {
+		size Size
+		name string
+	}{{TiB, "TiB"}, {GiB, "GiB"}, {MiB, "MiB"}, {KiB, "KiB"}}
+	for _, u := range units {
+		if s < u.size {
+			continue
+		}
+		if s%u.size == 0 {
+			return fmt.Sprintf("%d %s", s/u.size, u.name)
+		}
+		// A whole number of the next smaller unit reads better than a
+		// fraction when it is short: 1536 MiB, not 1.5 GiB (… B).
+		if next := u.size / 1024; s%next == 0 && s/next < 10000 && next > Byte {
+			continue
+		}
+		f := strconv.FormatFloat(float64(s)/float64(u.size), 'f', 2, 64)
+		f = strings.TrimRight(strings.TrimRight(f, "0"), ".")
+		return fmt.Sprintf("%s %s (%d B)", f, u.name, int64(s))
+	}
+	return fmt.Sprintf("%d B", int64(s))
+}
+
+// RoundUp returns the smallest multiple of granule that is not below s. A
+// granule of one byte or less leaves s as it is. ok is false when the result
+// does not fit an int64.
+func (s Size) RoundUp(granule Size) (rounded Size, ok bool) {
+	if granule <= 1 || s%granule == 0 {
+		return s, true
+	}
+	up := granule - s%granule
+	if s > math.MaxInt64-up {
+		return 0, false
+	}
+	return s + up, true
+}
+
+// RoundDown returns the largest multiple of granule that is not above s.
+func (s Size) RoundDown(granule Size) Size {
+	if granule <= 1 {
+		return s
+	}
+	return s - s%granule
+}
+
+// Range is a requested capacity, as CSI's CapacityRange: at least Required,
+// at most Limit; zero leaves an end open.
+type Range struct {
+	Required Size
+	Limit    Size
+}
+
+// Limits are what a backend can make.
+type Limits struct {
+	Granule Size // volumes are a multiple of it; 0 or 1 byte: any size
+	Min     Size // smallest volume; 0: none
+	Max     Size // largest volume; 0: none known
+	Default Size // size of a volume whose request names none
+}
+
+// Resolve picks the size that satisfies r under l: the required size (or the
+// default) rounded up to the granule. Its errors are of kind Invalid (the
+// range contradicts itself) or OutOfRange (no size the backend can make lies
+// in it).
+func (r Range) Resolve(l Limits) (Size, error) {
+	if r.Required < 0 || r.Limit < 0 {
+		return 0, Errorf(Invalid, "required size (%d B) and limit (%d B) must not be negative", int64(r.Required), int64(r.Limit))
+	}
+	if r.Limit > 0 && r.Required > r.Limit {
+		return 0, Errorf(OutOfRange, "the required size %s is above the limit %s", r.Required, r.Limit).
+			WithRemedy("ask for a limit that is not below the required size")
+	}
+	want := r.Required
+	if want == 0 {
+		want = l.Default
+		if r.Limit > 0 && want > r.Limit {
+			want = r.Limit.RoundDown(l.Granule)
+		}
+	}
+	want = max(want, l.Min, 1)
+	size, ok := want.RoundUp(l.Granule)
+	if !ok {
+		return 0, Errorf(OutOfRange, "the required size %s cannot be rounded up to a multiple of %s", want, l.Granule)
+	}
+	if r.Limit > 0 && size > r.Limit {
+		return 0, Errorf(OutOfRange, "the smallest possible size is %s (multiples of %s, at least %s), above the limit %s", size, max(l.Granule, 1), max(l.Min, 1), r.Limit).
+			WithRemedy("raise the limit to " + size.String())
+	}
+	if l.Max > 0 && size > l.Max {
+		return 0, Errorf(OutOfRange, "the size %s is above the largest this backend makes, %s", size, l.Max).
+			WithRemedy("ask for at most " + l.Max.String())
+	}
+	return size, nil
+}

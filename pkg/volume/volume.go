@@ -1,0 +1,113 @@
+// Package volume is the domain of growvol: volumes, snapshots, sizes and
+// topology, the interfaces a storage backend implements, the kinds of error,
+// and the lock that serializes work on one volume. It knows neither gRPC nor
+// any backend.
+package volume
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Topology is one place from which a volume can be reached: segment keys
+// (such as "topology.loop.growvol.io/node") and their values.
+type Topology map[string]string
+
+// Within tells whether t lies in other: every segment of other has the same
+// value in t. An empty other contains everything.
+func (t Topology) Within(other Topology) bool {
+	for k, v := range other {
+		if t[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// AccessMode says who may use a volume at the same time and how (CSI v1.13,
+// VolumeCapability.AccessMode).
+type AccessMode uint8
+
+// The access modes of the CSI specification.
+const (
+	UnknownAccess AccessMode = iota
+	SingleNodeWriter
+	SingleNodeReaderOnly
+	SingleNodeSingleWriter
+	SingleNodeMultiWriter
+	MultiNodeReaderOnly
+	MultiNodeSingleWriter
+	MultiNodeMultiWriter
+)
+
+// String returns the mode's name as the CSI specification spells it.
+func (m AccessMode) String() string {
+	names := [...]string{
+		"UNKNOWN", "SINGLE_NODE_WRITER", "SINGLE_NODE_READER_ONLY", "SINGLE_NODE_SINGLE_WRITER", "SINGLE_NODE_MULTI_WRITER",
+		"MULTI_NODE_READER_ONLY", "MULTI_NODE_SINGLE_WRITER", "MULTI_NODE_MULTI_WRITER",
+	}
+	if int(m) < len(names) {
+		return names[m]
+	}
+	return "UNKNOWN"
+}
+
+// MultiNode tells whether the mode lets more than one node use the volume.
+func (m AccessMode) MultiNode() bool { return m >= MultiNodeReaderOnly }
+
+// ReadOnly tells whether the mode forbids writing.
+func (m AccessMode) ReadOnly() bool { return m == SingleNodeReaderOnly || m == MultiNodeReaderOnly }
+
+// Access is one way in which a volume is to be used.
+type Access struct {
+	Mode       AccessMode
+	Block      bool     // raw block device rather than a mounted filesystem
+	FSType     string   // wanted filesystem; empty: the driver's default
+	MountFlags []string // mount options of the class
+}
+
+// Source is what a new volume gets its content from; at most one is set.
+type Source struct {
+	SnapshotID string
+	VolumeID   string
+}
+
+// Empty tells whether the volume starts blank.
+func (s Source) Empty() bool { return s == Source{} }
+
+// Volume is a volume as its backend read it, never as it was asked for.
+type Volume struct {
+	ID       string
+	Name     string // the name the creator chose; unique per backend
+	Size     Size   // as read back from the backend
+	Source   Source
+	Topology []Topology        // places it can be reached from; empty: anywhere
+	Context  map[string]string // handed to the node, unchanged, at stage and publish
+	Nodes    []string          // nodes it is attached to; only backends that implement Attacher fill it
+	// AccessModes are the modes this very volume allows (a volume type may be
+	// shareable); empty: those of the backend.
+	AccessModes []AccessMode
+}
+
+// Clone returns a copy that shares nothing with v.
+func (v Volume) Clone() Volume {
+	v.Topology = slices.Clone(v.Topology)
+	for i, t := range v.Topology {
+		v.Topology[i] = maps.Clone(t)
+	}
+	v.Context = maps.Clone(v.Context)
+	v.Nodes = slices.Clone(v.Nodes)
+	v.AccessModes = slices.Clone(v.AccessModes)
+	return v
+}
+
+// Snapshot is a point-in-time copy as its backend read it.
+type Snapshot struct {
+	ID       string
+	Name     string
+	VolumeID string // the volume it was taken of
+	Size     Size   // the least size of a volume restored from it
+	Created  time.Time
+	Ready    bool // usable as a source
+}
