@@ -1,0 +1,151 @@
+package csiserver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path"
+	"runtime/debug"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/kubernetes-csi/csi-lib-utils/protosanitizer"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// interceptors returns the layers around each handler, outermost first. The
+// conversion of errors and the recovery are innermost, so that log and metrics
+// see the code that the caller gets.
+func (s *Server) interceptors() []grpc.UnaryServerInterceptor {
+	return []grpc.UnaryServerInterceptor{
+		withRequestID,
+		s.logCall,
+		s.metrics.measure,
+		s.refuseWhenStopping,
+		s.convertErrors,
+		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(s.recovered)),
+		s.withDeadline,
+	}
+}
+
+// method is the short name of a call, such as "ControllerExpandVolume".
+func method(info *grpc.UnaryServerInfo) string { return path.Base(info.FullMethod) }
+
+func withRequestID(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	return next(context.WithValue(ctx, requestIDKey{}, fmt.Sprintf("%016x", rand.Uint64())), req)
+}
+
+// withDeadline bounds calls whose caller has set no deadline, so that no call
+// can hold a volume for ever.
+func (s *Server) withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if _, ok := ctx.Deadline(); ok {
+		return next(ctx, req)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.callTimeout)
+	defer cancel()
+	return next(ctx, req)
+}
+
+// refuseWhenStopping turns away calls that come on a connection which is
+// still open when the server has begun to stop.
+func (s *Server) refuseWhenStopping(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if s.stopping.Load() {
+		return nil, toStatus(volume.Errorf(volume.Unavailable, "the plugin is stopping").WithRemedy("the call will be retried once it is up again"))
+	}
+	s.running.Add(1)
+	defer s.running.Add(-1)
+	return next(ctx, req)
+}
+
+// recovered answers a call whose handler panicked. The panic's value stays in
+// the log: it may hold anything.
+func (s *Server) recovered(ctx context.Context, p any) error {
+	s.log.ErrorContext(ctx, "panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return volume.Errorf(volume.Internal, "the plugin failed on this call (a panic)").
+		WithRemedy("look for \"panic\" in the log of the plugin and report it as a bug")
+}
+
+// logCall writes one record per call, and at level debug the messages without
+// their secrets.
+func (s *Server) logCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	s.log.DebugContext(ctx, "csi request", "method", method(info), "request", sanitized{req})
+	start := time.Now()
+	resp, err := next(ctx, req)
+	code := status.Code(err)
+	attrs := append(subject(req, resp),
+		slog.String("method", method(info)), slog.String("code", code.String()), slog.Duration("duration", time.Since(start)))
+	if err != nil {
+		attrs = append(attrs, slog.String("error", status.Convert(err).Message()))
+	} else {
+		s.log.DebugContext(ctx, "csi response", "method", method(info), "response", sanitized{resp})
+	}
+	s.log.LogAttrs(ctx, callLevel(info, code), "csi call", attrs...)
+	return resp, err
+}
+
+// callLevel keeps what orchestrators poll out of the way of what they do.
+func callLevel(info *grpc.UnaryServerInfo, code codes.Code) slog.Level {
+	switch code {
+	case codes.OK:
+	case codes.Internal, codes.Unknown, codes.DataLoss:
+		return slog.LevelError
+	default:
+		return slog.LevelWarn
+	}
+	switch method(info) {
+	case "Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities", "NodeGetCapabilities",
+		"NodeGetVolumeStats", "GetCapacity", "ListVolumes":
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// subject returns what a call is about.
+func subject(req, resp any) []slog.Attr {
+	var attrs []slog.Attr
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	if r, ok := req.(interface{ GetName() string }); ok {
+		add("name", r.GetName())
+	}
+	if r, ok := req.(interface{ GetVolumeId() string }); ok {
+		add("volume", r.GetVolumeId())
+	}
+	if r, ok := resp.(*csi.CreateVolumeResponse); ok {
+		add("volume", r.GetVolume().GetVolumeId())
+	}
+	if r, ok := resp.(*csi.CreateSnapshotResponse); ok {
+		add("snapshot", r.GetSnapshot().GetSnapshotId())
+	}
+	if r, ok := req.(interface{ GetSourceVolumeId() string }); ok {
+		add("volume", r.GetSourceVolumeId())
+	}
+	if r, ok := req.(interface{ GetSnapshotId() string }); ok {
+		add("snapshot", r.GetSnapshotId())
+	}
+	if r, ok := req.(interface{ GetNodeId() string }); ok {
+		add("node", r.GetNodeId())
+	}
+	if r, ok := req.(interface{ GetCapacityRange() *csi.CapacityRange }); ok && r.GetCapacityRange() != nil {
+		attrs = append(attrs, slog.Int64("required_bytes", r.GetCapacityRange().GetRequiredBytes()))
+	}
+	return attrs
+}
+
+// sanitized renders a CSI message without its secrets, and only if the record
+// is written at all.
+type sanitized struct{ message any }
+
+// LogValue implements slog.LogValuer.
+func (m sanitized) LogValue() slog.Value {
+	return slog.StringValue(protosanitizer.StripSecrets(m.message).String())
+}

@@ -1,0 +1,188 @@
+package csiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	// DefaultCallTimeout bounds a call whose caller gives no deadline. It is
+	// longer than what kubelet (2 min) and the sidecars give.
+	DefaultCallTimeout = 5 * time.Minute
+	// DefaultGrace is how long running calls may go on after the stop. It
+	// leaves time to cancel them within the 30 s that Kubernetes gives a pod.
+	DefaultGrace = 20 * time.Second
+
+	// killTimeout is how long handlers may take to end once they are canceled.
+	killTimeout = 5 * time.Second
+	// maxStreams bounds the calls of one connection; sidecars use at most some
+	// hundred workers.
+	maxStreams = 1000
+)
+
+// Options say what to serve, where, and how.
+type Options struct {
+	Endpoint     string // of the CSI socket, see ParseEndpoint; used by Run
+	HTTPEndpoint string // host:port of /healthz and /metrics; empty: off; used by Run
+
+	Identity   *Identity            // required
+	Controller csi.ControllerServer // nil: not served
+	Node       csi.NodeServer       // nil: not served
+
+	Log         *slog.Logger  // nil: nothing is logged
+	Metrics     *Metrics      // nil: NewMetrics
+	CallTimeout time.Duration // for calls without a deadline; 0: DefaultCallTimeout
+	Grace       time.Duration // for running calls at the stop; 0: DefaultGrace
+}
+
+// Server serves one plugin.
+type Server struct {
+	identity    *Identity
+	log         *slog.Logger
+	metrics     *Metrics
+	callTimeout time.Duration
+	grace       time.Duration
+
+	grpc     *grpc.Server
+	stopping atomic.Bool
+	running  atomic.Int64
+}
+
+// Run listens on the endpoints and serves until ctx is done; see Serve.
+func Run(ctx context.Context, options Options) error {
+	s, err := New(options)
+	if err != nil {
+		return err
+	}
+	lis, err := Listen(ctx, options.Endpoint)
+	if err != nil {
+		return err
+	}
+	s.log.InfoContext(ctx, "serving", "driver", s.identity.name, "version", s.identity.version, "endpoint", options.Endpoint)
+	if lis.Addr().Network() == "tcp" {
+		s.log.WarnContext(ctx, "CSI over TCP is neither authenticated nor encrypted: use a unix socket outside of tests")
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	if options.HTTPEndpoint != "" {
+		httpLis, err := new(net.ListenConfig).Listen(ctx, "tcp", options.HTTPEndpoint)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for HTTP on %s: %w", options.HTTPEndpoint, err), lis.Close())
+		}
+		s.log.InfoContext(ctx, "serving HTTP", "address", httpLis.Addr().String())
+		group.Go(func() error { return s.serveHTTP(groupCtx, httpLis) })
+	}
+	group.Go(func() error { return s.Serve(groupCtx, lis) })
+	return group.Wait()
+}
+
+// New makes a server of the services.
+func New(options Options) (*Server, error) {
+	if options.Identity == nil {
+		return nil, errors.New("a CSI plugin must have an Identity service")
+	}
+	s := &Server{
+		identity:    options.Identity,
+		log:         options.Log,
+		metrics:     options.Metrics,
+		callTimeout: options.CallTimeout,
+		grace:       options.Grace,
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.metrics == nil {
+		s.metrics = NewMetrics()
+	}
+	if s.callTimeout <= 0 {
+		s.callTimeout = DefaultCallTimeout
+	}
+	if s.grace <= 0 {
+		s.grace = DefaultGrace
+	}
+	s.grpc = grpc.NewServer(
+		grpc.ChainUnaryInterceptor(s.interceptors()...),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(30*time.Second),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	csi.RegisterIdentityServer(s.grpc, options.Identity)
+	if options.Controller != nil {
+		csi.RegisterControllerServer(s.grpc, options.Controller)
+	}
+	if options.Node != nil {
+		csi.RegisterNodeServer(s.grpc, options.Node)
+	}
+	return s, nil
+}
+
+// Serve serves on lis until ctx is done. Then it accepts nothing new, refuses
+// further calls with UNAVAILABLE, and lets the running ones end. Those that
+// still run after the grace period see their contexts canceled. It returns
+// nil once all have ended, and an error if some ignore the cancellation. A
+// server serves once.
+func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(lis) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
+	case <-ctx.Done():
+	}
+	s.stopping.Store(true)
+	s.log.InfoContext(ctx, "stopping", "running_calls", s.running.Load(), "grace", s.grace.String())
+	if err := s.stop(ctx); err != nil {
+		return err
+	}
+	// A stop that came before Serve had begun makes it return ErrServerStopped.
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
+	}
+	s.log.InfoContext(ctx, "stopped")
+	return nil
+}
+
+// stop ends the gRPC server, first kindly, then by canceling the calls.
+func (s *Server) stop(ctx context.Context) error {
+	graceful := make(chan struct{})
+	go func() {
+		defer close(graceful)
+		s.grpc.GracefulStop()
+	}()
+	if within(s.grace, graceful) {
+		return nil
+	}
+	s.log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls", s.running.Load())
+	killed := make(chan struct{})
+	go func() {
+		defer close(killed)
+		s.grpc.Stop()
+		<-graceful
+	}()
+	if within(killTimeout, killed) {
+		return nil
+	}
+	return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), killTimeout)
+}
+
+// within waits for done, but no longer than d.
+func within(d time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
