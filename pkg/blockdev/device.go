@@ -1,0 +1,225 @@
+// Package blockdev reads and drives Linux block devices through sysfs and
+// ioctls: what a device is, what lies below and above it, how large it is,
+// and how it learns that it has grown. It trusts no link under /dev/disk and
+// no device node whose number it has not compared, and it takes no size for
+// granted that it did not read from the device itself.
+//
+// Only resizing a dm-crypt mapping executes a program (cryptsetup): the
+// volume key is out of reach otherwise.
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Kind tells what drives a block device, and so how it is identified and how
+// it learns its size.
+type Kind uint8
+
+// The kinds of device.
+const (
+	Other     Kind = iota // nothing this package knows more of
+	SCSI                  // sd*: SCSI, virtio-scsi, iSCSI, FC
+	NVMe                  // nvme*n*
+	VirtioBlk             // vd*
+	Loop                  // loop*
+	RBD                   // rbd*: Ceph's kernel client
+	Crypt                 // dm-*: made by cryptsetup (dm uuid CRYPT-*)
+	Mapper                // dm-*: any other device-mapper device
+	Partition             // part of another device
+	MD                    // md*: software RAID
+)
+
+// String returns the kind's name as used in messages.
+func (k Kind) String() string {
+	names := [...]string{"other", "scsi", "nvme", "virtio-blk", "loop", "rbd", "crypt", "device-mapper", "partition", "md"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Device is one block device of the running kernel.
+type Device struct {
+	Major, Minor uint32
+	Name         string // the kernel's name, as in /sys/class/block: "sda1", "dm-0"
+	Path         string // a device node, compared with the number at every use
+	Kind         Kind
+}
+
+// Number returns "major:minor", the form of mountinfo and of sysfs.
+func (d Device) Number() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
+
+// String names the device for messages: "/dev/sda (scsi, 8:0)".
+func (d Device) String() string {
+	return fmt.Sprintf("%s (%s, %s)", d.Path, d.Kind, d.Number())
+}
+
+// System is the block layer of the machine. Make it with New.
+type System struct {
+	sysfs      string // "/sys"
+	dev        string // "/dev"
+	cryptsetup string // program name or path
+	kernel     kernel
+	run        runner
+}
+
+// New returns the block layer as seen through /sys and /dev.
+func New() *System {
+	return &System{sysfs: "/sys", dev: "/dev", cryptsetup: "cryptsetup", kernel: linux{}, run: execute}
+}
+
+// ByNumber finds the device with these numbers.
+func (s *System) ByNumber(major, minor uint32) (Device, error) {
+	number := fmt.Sprintf("%d:%d", major, minor)
+	dir, err := filepath.EvalSymlinks(filepath.Join(s.sysfs, "dev", "block", number))
+	if err != nil {
+		return Device{}, volume.Errorf(volume.Internal, "the kernel has no block device %s: %w", number, err).
+			WithRemedy("the device was removed; check that the volume is still attached to this node")
+	}
+	d := Device{Major: major, Minor: minor, Name: filepath.Base(dir)}
+	d.Path = filepath.Join(s.dev, s.nodeName(dir, d.Name))
+	d.Kind = s.kind(dir, d)
+	return d, nil
+}
+
+// ByPath finds the device behind a path, which must be a block special file
+// or a symbolic link to one.
+func (s *System) ByPath(path string) (Device, error) {
+	major, minor, err := s.kernel.Stat(path)
+	if err != nil {
+		return Device{}, volume.Errorf(volume.Internal, "identify the block device %s: %w", path, err)
+	}
+	d, err := s.ByNumber(major, minor)
+	if err != nil {
+		return Device{}, fmt.Errorf("%s is a stale device node: %w", path, err)
+	}
+	// A container may see the device under the given path only.
+	if major, minor, err := s.kernel.Stat(d.Path); err != nil || major != d.Major || minor != d.Minor {
+		d.Path = path
+	}
+	return d, nil
+}
+
+// Open opens the device for reading and makes sure that what it opened has
+// the number of d: a device node can outlive its device, and names are
+// given anew.
+func (s *System) Open(d Device) (*os.File, error) {
+	f, err := os.Open(d.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w", d.Name, d.Number(), err).
+			WithRemedy("mount the host's /dev (devtmpfs) into this container")
+	}
+	if err != nil {
+		return nil, volume.Errorf(volume.Internal, "open %s: %w", d, err)
+	}
+	major, minor, err := s.kernel.Fstat(f)
+	if err == nil && (major != d.Major || minor != d.Minor) {
+		err = fmt.Errorf("it is device %d:%d", major, minor)
+	}
+	if err != nil {
+		_ = f.Close() // only read from
+		return nil, volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s (%s): %w", d.Path, d.Name, d.Number(), err).
+			WithRemedy("the device node is stale; check that the volume is still attached to this node")
+	}
+	return f, nil
+}
+
+// dir returns the sysfs directory of the device.
+func (s *System) dir(d Device) string { return filepath.Join(s.sysfs, "dev", "block", d.Number()) }
+
+// nodeName returns the device's name below /dev, which is not always the
+// kernel's name ("cciss!c0d0").
+func (s *System) nodeName(dir, name string) string {
+	data, err := os.ReadFile(filepath.Join(dir, "uevent"))
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "DEVNAME="); ok && filepath.IsLocal(v) {
+				return v
+			}
+		}
+	}
+	return strings.ReplaceAll(name, "!", "/")
+}
+
+// loopMajor is LOOP_MAJOR of <linux/major.h>.
+const loopMajor = 7
+
+// kind reads the device's kind from its sysfs directory.
+func (s *System) kind(dir string, d Device) Kind {
+	has := func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}
+	switch {
+	case has("partition"):
+		return Partition
+	case has("dm"):
+		if uuid, _ := readLine(filepath.Join(dir, "dm", "uuid")); strings.HasPrefix(uuid, "CRYPT-") {
+			return Crypt
+		}
+		return Mapper
+	case has("md"):
+		return MD
+	case d.Major == loopMajor:
+		return Loop
+	}
+	subsystem, err := filepath.EvalSymlinks(filepath.Join(dir, "device", "subsystem"))
+	if err != nil {
+		subsystem = ""
+	}
+	switch filepath.Base(subsystem) {
+	case "scsi":
+		return SCSI
+	case "nvme", "nvme-subsystem":
+		return NVMe
+	case "virtio":
+		return VirtioBlk
+	case "rbd":
+		return RBD
+	}
+	// Old kernels do not link an rbd disk to its bus device.
+	if id, ok := rbdID(d.Name); ok {
+		if _, err := os.Stat(filepath.Join(s.sysfs, "bus", "rbd", "devices", id)); err == nil {
+			return RBD
+		}
+	}
+	return Other
+}
+
+// rbdID returns N of "rbdN", the name of the device on the rbd bus.
+func rbdID(name string) (string, bool) {
+	id, ok := strings.CutPrefix(name, "rbd")
+	if _, err := strconv.ParseUint(id, 10, 31); !ok || err != nil {
+		return "", false
+	}
+	return id, true
+}
+
+// parseNumber reads "major:minor".
+func parseNumber(text string) (major, minor uint32, err error) {
+	a, b, _ := strings.Cut(text, ":")
+	ma, err1 := strconv.ParseUint(a, 10, 32)
+	mi, err2 := strconv.ParseUint(b, 10, 32)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, 0, fmt.Errorf("device number %q: %w", text, err)
+	}
+	return uint32(ma), uint32(mi), nil
+}
+
+// readLine reads a sysfs attribute without the white space around it.
+func readLine(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(data)), nil
+}

@@ -1,0 +1,84 @@
+package blockdev
+
+import (
+	"errors"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernel is what System asks of the kernel beside sysfs.
+type kernel interface {
+	// Stat and Fstat return the number of a block special file.
+	Stat(path string) (major, minor uint32, err error)
+	Fstat(f *os.File) (major, minor uint32, err error)
+	Size(f *os.File) (int64, error)
+	ReadOnly(f *os.File) (bool, error)
+	SetLoopCapacity(f *os.File) error
+	// DM issues a device-mapper ioctl; buf begins with a struct dm_ioctl.
+	DM(control *os.File, request uint, buf []byte) error
+}
+
+var errNotBlock = errors.New("not a block special file")
+
+// linux is the running kernel.
+type linux struct{}
+
+func (linux) Stat(path string) (major, minor uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return blockNumber(&st)
+}
+
+func (linux) Fstat(f *os.File) (major, minor uint32, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, 0, os.NewSyscallError("fstat", err)
+	}
+	return blockNumber(&st)
+}
+
+func blockNumber(st *unix.Stat_t) (major, minor uint32, err error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, errNotBlock
+	}
+	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some architectures
+	return unix.Major(rdev), unix.Minor(rdev), nil
+}
+
+// Size is BLKGETSIZE64 (<linux/fs.h>), in bytes. The kernel writes a u64
+// whatever the size_t in the ioctl's name says.
+func (linux) Size(f *os.File) (int64, error) {
+	var size uint64
+	if err := ioctl(f, unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
+		return 0, os.NewSyscallError("ioctl BLKGETSIZE64", err)
+	}
+	return int64(size), nil
+}
+
+func (linux) ReadOnly(f *os.File) (bool, error) {
+	v, err := unix.IoctlGetUint32(int(f.Fd()), unix.BLKROGET)
+	return v != 0, os.NewSyscallError("ioctl BLKROGET", err)
+}
+
+// SetLoopCapacity is LOOP_SET_CAPACITY (<linux/loop.h>): the loop device
+// takes the present size of its backing file. A read-only descriptor is
+// enough for CAP_SYS_ADMIN.
+func (linux) SetLoopCapacity(f *os.File) error {
+	return os.NewSyscallError("ioctl LOOP_SET_CAPACITY", unix.IoctlSetInt(int(f.Fd()), unix.LOOP_SET_CAPACITY, 0))
+}
+
+func (linux) DM(control *os.File, request uint, buf []byte) error {
+	return ioctl(control, request, unsafe.Pointer(&buf[0]))
+}
+
+func ioctl(f *os.File, request uint, arg unsafe.Pointer) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(arg))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

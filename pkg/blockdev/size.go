@@ -1,0 +1,211 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Polling intervals of AwaitSize: most devices are there at once, the others
+// wait for a cloud.
+const (
+	firstPoll   = 20 * time.Millisecond
+	slowestPoll = 500 * time.Millisecond
+	rescanEvery = 2 * time.Second
+)
+
+// Size reads the device's size by BLKGETSIZE64.
+func (s *System) Size(d Device) (volume.Size, error) {
+	f, err := s.Open(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	size, err := s.kernel.Size(f)
+	if err != nil {
+		return 0, volume.Errorf(volume.Internal, "read the size of %s: %w", d, err)
+	}
+	return volume.Size(size), nil
+}
+
+// ReadOnly tells whether the kernel refuses writes to the device (BLKROGET).
+func (s *System) ReadOnly(d Device) (bool, error) {
+	f, err := s.Open(d)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	ro, err := s.kernel.ReadOnly(f)
+	if err != nil {
+		return false, volume.Errorf(volume.Internal, "read whether %s is read-only: %w", d, err)
+	}
+	return ro, nil
+}
+
+// Rescan asks the kernel to read the size of a whole disk anew. offered is
+// false where there is nothing to ask: virtio-blk, for one, is told by its
+// hypervisor. That the kernel accepted says nothing of the size.
+//
+// A rescan that hangs in the kernel (a SCSI target that does not answer)
+// outlives the context; Rescan does not.
+func (s *System) Rescan(ctx context.Context, d Device) (offered bool, err error) {
+	rescan := s.rescanner(d)
+	if rescan == nil {
+		return false, nil
+	}
+	_, err = bounded(ctx, func() (struct{}, error) { return struct{}{}, rescan() })
+	if err != nil {
+		return true, volume.Wrap(fmt.Errorf("make the kernel read the size of %s anew: %w", d, err), "", "")
+	}
+	return true, nil
+}
+
+// rescanner returns how a rescan of d is made, nil if it is not.
+func (s *System) rescanner(d Device) func() error {
+	var files []string
+	dir := s.dir(d)
+	switch d.Kind {
+	case Loop:
+		return func() error { return s.rescanLoop(d) }
+	case SCSI:
+		files = existing(filepath.Join(dir, "device", "rescan"))
+	case NVMe:
+		// With native multipathing the disk's parent is a subsystem that
+		// has one controller per path.
+		files = existing(filepath.Join(dir, "device", "rescan_controller"), filepath.Join(dir, "device", "nvme*", "rescan_controller"))
+	case RBD:
+		if id, ok := rbdID(d.Name); ok {
+			files = existing(filepath.Join(s.sysfs, "bus", "rbd", "devices", id, "refresh"))
+		}
+	default:
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	return func() error {
+		var errs []error
+		for _, f := range files {
+			errs = append(errs, trigger(f))
+		}
+		return errors.Join(errs...)
+	}
+}
+
+func (s *System) rescanLoop(d Device) error {
+	f, err := s.Open(d)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	return s.kernel.SetLoopCapacity(f)
+}
+
+func existing(patterns ...string) []string {
+	var files []string
+	for _, p := range patterns {
+		found, err := filepath.Glob(p)
+		if err == nil {
+			files = append(files, found...)
+		}
+	}
+	return files
+}
+
+// trigger writes 1 to a sysfs file, which exists or is not created.
+func trigger(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("1\n")
+	return errors.Join(err, f.Close())
+}
+
+// AwaitSize waits until a whole disk holds at least want bytes and returns
+// what was read. A disk that is large enough already is left alone; else it is
+// rescanned where that is possible, and again every two seconds: the
+// growth may reach this machine after the first. A disk that is still
+// too small when the context ends is an error of kind Deadline (Canceled if
+// the caller went away); the caller keeps the time it needs to answer.
+func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (volume.Size, error) {
+	size, err := s.Size(d)
+	if err != nil || size >= want {
+		return size, err
+	}
+	started := time.Now()
+	var rescanErr error
+	var rescanned time.Time
+	offered := true
+	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
+		if offered && time.Since(rescanned) >= rescanEvery {
+			rescanned = time.Now()
+			// A failed rescan is not the end: the kernel may hear of the
+			// growth by itself. It is named if the wait ends in vain.
+			offered, rescanErr = s.Rescan(ctx, d)
+		} else if err := wait(ctx, pause); err != nil {
+			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
+		}
+		now, err := bounded(ctx, func() (volume.Size, error) { return s.Size(d) })
+		if ctx.Err() != nil && err != nil {
+			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
+		}
+		if err != nil {
+			return size, err
+		}
+		if size = now; size >= want {
+			return size, nil
+		}
+	}
+}
+
+// short is the error for a device that did not grow in time.
+func short(d Device, size, want volume.Size, waited time.Duration, rescanned bool, cause error) error {
+	how := "the kernel offers no rescan for it"
+	if rescanned {
+		how = "it was rescanned"
+	}
+	kind := volume.Deadline
+	if errors.Is(cause, context.Canceled) {
+		kind = volume.Canceled
+	}
+	return volume.Errorf(kind, "%s has %s after %s, not %s: the growth has not reached this node (%s): %w",
+		d, size, waited.Round(time.Millisecond), want, how, cause).
+		WithRemedy("it will be retried; if it lasts, check on the cloud's side that the server was told of the volume's new size")
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// bounded runs a call that the kernel may not let end, for as long as the
+// context lasts. The call goes on behind it.
+func bounded[T any](ctx context.Context, call func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := call()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var zero T
+		return zero, ctx.Err()
+	}
+}
