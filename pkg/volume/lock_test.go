@@ -1,0 +1,118 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestLockExcludes(t *testing.T) {
+	var l Locks
+	var inside, most atomic.Int32
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			unlock, err := l.Lock(t.Context(), "vol")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer unlock()
+			if n := inside.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			inside.Add(-1)
+		})
+	}
+	wg.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d holders at once", most.Load())
+	}
+	if len(l.locks) != 0 {
+		t.Errorf("%d entries are left behind", len(l.locks))
+	}
+}
+
+func TestLockObeysItsContext(t *testing.T) {
+	var l Locks
+	unlock, err := l.Lock(t.Context(), "vol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = l.Lock(ctx, "vol")
+	if !IsKind(err, InProgress) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a lock that is taken: %v", err)
+	}
+	if _, err := l.Lock(t.Context(), "other"); err != nil {
+		t.Errorf("another volume is blocked: %v", err)
+	}
+	unlock()
+	unlock() // a second call must not free somebody else's lock
+	again, err := l.Lock(t.Context(), "vol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if _, err := l.Lock(ctx, "vol"); err == nil {
+		t.Error("a stale unlock freed the lock of another holder")
+	}
+	again()
+	if _, err := l.Lock(ctx, "vol"); err == nil {
+		t.Error("an ended context was given a lock")
+	}
+}
+
+func TestLockAllIsFreeOfDeadlock(t *testing.T) {
+	var l Locks
+	var wg sync.WaitGroup
+	for i := range 100 {
+		wg.Go(func() {
+			a, b := "a", "b"
+			if i%2 == 0 {
+				a, b = b, a
+			}
+			unlock, err := l.LockAll(t.Context(), a, "", b, a)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			unlock()
+		})
+	}
+	wg.Wait()
+	unlock, err := l.Lock(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := l.LockAll(ctx, "a", "b"); err == nil {
+		t.Error("a lock that is taken was given")
+	}
+	unlock()
+	if unlock, err = l.LockAll(t.Context(), "a", "b"); err != nil {
+		t.Fatalf("a failed LockAll kept what it had taken: %v", err)
+	}
+	unlock()
+}
+
+func TestTopologyWithin(t *testing.T) {
+	zone := Topology{"zone": "a", "node": "n1"}
+	if !zone.Within(Topology{"zone": "a"}) || !zone.Within(nil) || zone.Within(Topology{"zone": "b"}) || zone.Within(Topology{"rack": "1"}) {
+		t.Error("a place is within another when it has all its segments")
+	}
+}
+
+func TestVolumeCloneSharesNothing(t *testing.T) {
+	v := Volume{Topology: []Topology{{"zone": "a"}}, Context: map[string]string{"k": "v"}, Nodes: []string{"n"}}
+	c := v.Clone()
+	c.Topology[0]["zone"], c.Context["k"], c.Nodes[0] = "b", "w", "m"
+	if v.Topology[0]["zone"] != "a" || v.Context["k"] != "v" || v.Nodes[0] != "n" {
+		t.Error("the copy shares memory with the original")
+	}
+}
