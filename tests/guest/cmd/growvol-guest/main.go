@@ -1,0 +1,73 @@
+// Command growvol-guest runs a command as root on a kernel of its own, to try
+// things out or to debug what a test in a guest saw:
+//
+//	go run ./tests/guest/cmd/growvol-guest -- sh -c 'truncate -s 1G /tmp/i && mkfs.ext4 -q /tmp/i && mount /tmp/i /mnt && df /mnt'
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/guest"
+)
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	opts := guest.Options{Stdout: os.Stdout, Stderr: os.Stderr}
+	memory := flag.Int64("memory", int64(guest.DefaultMemory/volume.MiB), "memory of the guest in MiB")
+	flag.DurationVar(&opts.Timeout, "timeout", 0, "kill the guest after this time")
+	console := flag.Bool("console", false, "show the kernel's log on standard error")
+	dir := flag.String("dir", "", "working directory in the guest")
+	flag.Func("share", "HOST[:GUEST[:rw]], a directory to make visible in the guest, read-only by default (repeatable)", func(s string) error {
+		share, err := parseShare(s)
+		opts.Shares = append(opts.Shares, share)
+		return err
+	})
+	flag.Func("module", "kernel module to load (repeatable)", func(s string) error {
+		opts.Modules = append(opts.Modules, s)
+		return nil
+	})
+	flag.Func("env", "NAME=value for the command (repeatable)", func(s string) error {
+		opts.Env = append(opts.Env, s)
+		return nil
+	})
+	flag.Parse()
+	if flag.NArg() == 0 {
+		fmt.Fprintln(os.Stderr, "usage: growvol-guest [FLAG...] -- COMMAND [ARG...]")
+		flag.PrintDefaults()
+		return 2
+	}
+	opts.Memory = volume.Size(*memory) * volume.MiB
+	if *console {
+		opts.Console = os.Stderr
+	}
+	code, err := guest.Run(ctx, guest.Command{Path: flag.Arg(0), Args: flag.Args()[1:], Dir: *dir}, opts)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "growvol-guest:", err)
+	}
+	if code < 0 {
+		return 125 // as docker run and others: not an exit code of the command
+	}
+	return code
+}
+
+func parseShare(s string) (guest.Share, error) {
+	host, rest, _ := strings.Cut(s, ":")
+	inside, mode, _ := strings.Cut(rest, ":")
+	if mode != "" && mode != "rw" && mode != "ro" {
+		return guest.Share{}, errors.New("the third part of a share is ro or rw")
+	}
+	return guest.Share{Host: host, Guest: inside, Writable: mode == "rw"}, nil
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// supervise runs the guest kernel args[1:] and removes the directory args[0]
+// at the end.
+//
+// A killed User-Mode Linux leaves the host processes that carry the guest's
+// programs behind, and what they do next they do to the host. Here they live
+// in a PID namespace of their own, whose process 1 this is: the host's kernel
+// sends SIGKILL to all of them at once when this process ends, however it ends.
+//
+// Standard input is the life line: its other end is held by the harness alone,
+// and end of file says that the harness gave up or is gone.
+func supervise(args []string) int {
+	if os.Getpid() != 1 || len(args) < 2 {
+		fmt.Fprintln(os.Stderr, "supervise DIR KERNEL ARG... must be process 1 of a PID namespace")
+		return 2
+	}
+	dir := args[0]
+	kernel, err := startKernel(args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		_ = os.RemoveAll(dir)
+		return 2
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = syscall.Kill(-1, syscall.SIGKILL)
+	}()
+	status := reapUntil(kernel)
+	_ = syscall.Kill(-1, syscall.SIGKILL)
+	reapAll()
+	_ = os.RemoveAll(dir)
+	if status.Signaled() {
+		fmt.Fprintf(os.Stderr, "guest kernel: killed by %v\n", status.Signal())
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// startKernel hands the inherited descriptors 3, 4, … on and gives up its own
+// copies, so that the harness sees end of file when the kernel is gone. The
+// kernel gets a process group of its own: when it panics it signals its group.
+func startKernel(argv []string) (pid int, err error) {
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		return 0, err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	files := []uintptr{null.Fd(), 1, 2, 3, 4, 5}
+	pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", path, err)
+	}
+	for _, fd := range files[3:] {
+		_ = syscall.Close(int(fd))
+	}
+	return pid, null.Close()
+}
+
+// reapUntil collects every child that ends, until it is pid.
+func reapUntil(pid int) syscall.WaitStatus {
+	for {
+		var status syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case got == pid && (status.Exited() || status.Signaled()):
+			return status
+		case errors.Is(err, syscall.ECHILD):
+			return 0xff << 8 // cannot be: somebody else collected it
+		}
+	}
+}
+
+// reapAll collects the children that are left, all of them killed.
+func reapAll() {
+	for {
+		_, err := syscall.Wait4(-1, nil, 0, nil)
+		if errors.Is(err, syscall.ECHILD) {
+			return
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/guest/internal/spec"
+)
+
+const (
+	kernelName  = "linux.uml"
+	modulesTree = "/usr/lib/uml/modules"
+	guestPath   = "/guest/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
+)
+
+// prepare makes everything the guest needs in dir and returns the command line
+// that runs it.
+func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]string, error) {
+	kernel, err := exec.LookPath(kernelName)
+	if err != nil {
+		return nil, ErrNotInstalled
+	}
+	if strings.ContainsAny(dir, " ,") {
+		return nil, fmt.Errorf("the kernel command line cannot carry the path %q: set TMPDIR to one without space and comma", dir)
+	}
+	initProgram, err := buildInit(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSpec(cmd, opts)
+	if err != nil {
+		return nil, err
+	}
+	root := filepath.Join(dir, "root")
+	if err := makeRoot(root, initProgram, s); err != nil {
+		return nil, err
+	}
+	memory := opts.Memory
+	if memory == 0 {
+		memory = DefaultMemory
+	}
+	return []string{
+		initProgram, "supervise", dir,
+		kernel,
+		fmt.Sprintf("mem=%dM", memory/volume.MiB),
+		"root=/dev/root", "rootfstype=hostfs", "rootflags=" + root, "ro", "init=/guest/bin/init",
+		"uml_dir=" + filepath.Join(dir, "uml") + "/",
+		"con=null", "con0=null,fd:1", "ssl=null", "ssl0=null,fd:3", "ssl1=null,fd:4", "ssl2=null,fd:5",
+		"log_buf_len=1M",
+	}, nil
+}
+
+func newSpec(cmd Command, opts Options) (*spec.Spec, error) {
+	s := &spec.Spec{
+		Modules: append([]string{"loop", "dm-mod"}, opts.Modules...),
+		Path:    cmd.Path,
+		Args:    cmd.Args,
+		Dir:     cmd.Dir,
+		Env: []string{
+			"PATH=" + guestPath, "HOME=/root", "USER=root", "LOGNAME=root", "TMPDIR=/tmp",
+			"LANG=C.UTF-8", "TZ=UTC", insideEnv + "=1",
+			// There is no udev: libdevmapper makes the nodes itself.
+			"DM_DISABLE_UDEV=1",
+		},
+	}
+	s.Env = append(append(s.Env, opts.Env...), cmd.Env...)
+	if s.Dir == "" {
+		s.Dir = "/tmp"
+	}
+	shares := append([]Share{{Host: "/usr"}, {Host: "/etc/alternatives"}}, opts.Shares...)
+	for _, share := range shares {
+		if share.Guest == "" {
+			share.Guest = share.Host
+		}
+		if !filepath.IsAbs(share.Host) || !filepath.IsAbs(share.Guest) {
+			return nil, fmt.Errorf("share %s as %s: both paths must be absolute", share.Host, share.Guest)
+		}
+		info, err := os.Stat(share.Host)
+		if err != nil {
+			return nil, fmt.Errorf("share: %w", err)
+		}
+		if !info.IsDir() {
+			return nil, fmt.Errorf("share: %s is not a directory", share.Host)
+		}
+		s.Mounts = append(s.Mounts, spec.Mount{Host: share.Host, Guest: share.Guest, Writable: share.Writable})
+	}
+	return s, nil
+}
+
+// makeRoot writes the guest's root filesystem: mount points, a few files of
+// /etc, and links. The guest sees it read-only.
+func makeRoot(root, initProgram string, s *spec.Spec) error {
+	dirs := []string{"dev", "proc", "sys", "tmp", "run", "var", "root", "mnt", "etc", "guest/bin", "guest/modules/lib"}
+	for _, m := range s.Mounts {
+		dirs = append(dirs, m.Guest)
+	}
+	var errs []error
+	for _, d := range dirs {
+		errs = append(errs, os.MkdirAll(filepath.Join(root, d), 0o755))
+	}
+	links := map[string]string{
+		"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib32": "usr/lib32", "lib64": "usr/lib64",
+		"etc/mtab":                  "/proc/self/mounts",
+		"guest/modules/lib/modules": modulesTree,
+		spec.Modprobe:               "init",
+	}
+	for name, target := range links {
+		errs = append(errs, os.Symlink(target, filepath.Join(root, name)))
+	}
+	description, err := json.Marshal(s)
+	errs = append(errs, err)
+	files := map[string]string{
+		spec.File:           string(description),
+		"etc/passwd":        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+		"etc/group":         "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n",
+		"etc/hosts":         "127.0.0.1 localhost guest\n::1 localhost\n",
+		"etc/hostname":      "guest\n",
+		"etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+	}
+	for name, content := range files {
+		errs = append(errs, os.WriteFile(filepath.Join(root, name), []byte(content), 0o644))
+	}
+	for _, name := range []string{"etc/mke2fs.conf", "etc/ld.so.cache"} {
+		errs = append(errs, copyFile("/"+name, filepath.Join(root, name), 0o644))
+	}
+	errs = append(errs, copyFile(initProgram, filepath.Join(root, "guest/bin/init"), 0o755))
+	return errors.Join(errs...)
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	content, err := os.ReadFile(from)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the tool that reads it has defaults, or is not there either
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, mode)
+}
+
+// memoryDir chooses where the file lives that is the guest's memory: in the
+// machine's memory if there is room, else on disk. The kernel unlinks
+// the file as soon as it has it open.
+func memoryDir(memory volume.Size) string {
+	const shm, tmpfs = "/dev/shm", 0x01021994
+	if memory == 0 {
+		memory = DefaultMemory
+	}
+	var st unix.Statfs_t
+	if unix.Statfs(shm, &st) == nil && st.Type == tmpfs && int64(st.Bavail)*st.Bsize >= memory.Bytes() {
+		return shm
+	}
+	return os.TempDir()
+}
+
+// namespaces puts the supervisor in a PID namespace and a process group of its
+// own. Without root that takes a user namespace.
+func namespaces() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Setpgid: true}
+	if uid := os.Geteuid(); uid != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	return attr
+}
+
+func startError(err error) error {
+	if errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("start guest: %w: this machine refuses PID namespaces to this user, run as root", err)
+	}
+	return fmt.Errorf("start guest: %w", err)
+}
