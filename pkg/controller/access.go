@@ -1,0 +1,59 @@
+package controller
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// parseAccesses reads the capabilities of one volume, which has to satisfy
+// all of them.
+func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error) {
+	if len(capabilities) == 0 {
+		return nil, volume.Errorf(volume.Invalid, "volume_capabilities are missing in the request")
+	}
+	accesses := make([]volume.Access, 0, len(capabilities))
+	for _, c := range capabilities {
+		access, err := capability.Access(c)
+		if err != nil {
+			return nil, err
+		}
+		accesses = append(accesses, access)
+	}
+	return accesses, nil
+}
+
+// allowed returns an error of kind Invalid unless each access is possible
+// with these modes. A volume cannot be both a raw block device and a
+// filesystem: writing to one would destroy the other.
+func allowed(modes []volume.AccessMode, accesses ...volume.Access) error {
+	for _, a := range accesses {
+		if !slices.Contains(modes, a.Mode) {
+			return volume.Errorf(volume.Invalid, "access mode %s is not supported, only %s", a.Mode, modeNames(modes))
+		}
+		if a.Block != accesses[0].Block {
+			return volume.Errorf(volume.Invalid, "the volume cannot be used both as a block device and as a filesystem")
+		}
+	}
+	return nil
+}
+
+// modesOf are the modes that this very volume allows.
+func (s *Server) modesOf(v volume.Volume) []volume.AccessMode {
+	if len(v.AccessModes) > 0 {
+		return v.AccessModes
+	}
+	return s.backend.AccessModes()
+}
+
+func modeNames(modes []volume.AccessMode) string {
+	names := make([]string, len(modes))
+	for i, m := range modes {
+		names[i] = m.String()
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,62 @@
+package controller
+
+import (
+	"context"
+	"slices"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// ControllerGetCapabilities tells what the backend can do.
+func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
+	resp := new(csi.ControllerGetCapabilitiesResponse)
+	for _, t := range s.capabilities() {
+		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{
+			Type: &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}},
+		})
+	}
+	return resp, nil
+}
+
+// capabilities derives the capabilities from the sides of the backend.
+//
+// PUBLISH_READONLY is not among them: volume.Attacher does not promise that
+// the storage system itself enforces read-only, and the node mounts read-only
+// without it.
+func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
+	capabilities := []csi.ControllerServiceCapability_RPC_Type{
+		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME,
+	}
+	for _, optional := range []struct {
+		have bool
+		t    csi.ControllerServiceCapability_RPC_Type
+	}{
+		{s.attacher != nil, csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME},
+		{s.lister != nil, csi.ControllerServiceCapability_RPC_LIST_VOLUMES},
+		{s.lister != nil && s.attacher != nil, csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES},
+		{s.capacity != nil, csi.ControllerServiceCapability_RPC_GET_CAPACITY},
+		{s.snapshotter != nil, csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT},
+		{s.snapshotter != nil, csi.ControllerServiceCapability_RPC_GET_SNAPSHOT},
+		{s.snapshotLister != nil, csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS},
+		{s.cloner != nil, csi.ControllerServiceCapability_RPC_CLONE_VOLUME},
+		{s.modifier != nil, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME},
+		{s.countsWriters(), csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER},
+	} {
+		if optional.have {
+			capabilities = append(capabilities, optional.t)
+		}
+	}
+	return capabilities
+}
+
+// countsWriters tells whether the backend knows the modes behind Kubernetes'
+// ReadWriteOncePod.
+func (s *Server) countsWriters() bool {
+	return slices.ContainsFunc(s.backend.AccessModes(), func(m volume.AccessMode) bool {
+		return m == volume.SingleNodeSingleWriter || m == volume.SingleNodeMultiWriter
+	})
+}

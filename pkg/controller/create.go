@@ -1,0 +1,186 @@
+package controller
+
+import (
+	"context"
+	"unicode"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// CreateVolume makes a volume, empty or from a snapshot or another volume, or
+// returns the one of that name.
+func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	create, err := s.parseCreate(req)
+	if err != nil {
+		return nil, err
+	}
+	// The source is locked too, so that it cannot vanish or grow meanwhile.
+	keys := []string{nameKey(create.Name), create.Source.VolumeID}
+	if create.Source.SnapshotID != "" {
+		keys = append(keys, snapshotKey(create.Source.SnapshotID))
+	}
+	unlock, err := s.locks.LockAll(ctx, keys...)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := s.create(ctx, create)
+	if err != nil {
+		return nil, volume.Wrap(err, "create volume", create.Name)
+	}
+	if v.Source.Empty() {
+		v.Source = create.Source
+	}
+	s.log.InfoContext(ctx, "volume ready", "name", create.Name, "volume", v.ID, "size", v.Size.String())
+	return &csi.CreateVolumeResponse{Volume: s.toCSI(v)}, nil
+}
+
+// create reads the source, settles the size, has the backend make the volume
+// and checks what it made.
+func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	least, err := s.sourceSize(ctx, req.Source)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	if req.Size, err = resolveWithSource(req.Range, least, s.backend.Limits()); err != nil {
+		return volume.Volume{}, err
+	}
+	var v volume.Volume
+	switch {
+	case req.Source.SnapshotID != "":
+		v, err = s.snapshotter.Restore(ctx, req)
+	case req.Source.VolumeID != "":
+		v, err = s.cloner.CloneVolume(ctx, req)
+	default:
+		v, err = s.backend.Create(ctx, req)
+	}
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	return v, checkCreated(v, req, least)
+}
+
+// sourceSize reads the size of what the volume is made from; zero without a
+// source.
+func (s *Server) sourceSize(ctx context.Context, source volume.Source) (volume.Size, error) {
+	switch {
+	case source.SnapshotID != "":
+		snapshot, err := s.snapshotter.GetSnapshot(ctx, source.SnapshotID)
+		if err != nil {
+			return 0, volume.Wrap(err, "read source snapshot", source.SnapshotID)
+		}
+		if !snapshot.Ready {
+			return 0, volume.Errorf(volume.InProgress, "the source snapshot %s is not ready yet", source.SnapshotID)
+		}
+		return snapshot.Size, nil
+	case source.VolumeID != "":
+		v, err := s.backend.Get(ctx, source.VolumeID)
+		if err != nil {
+			return 0, volume.Wrap(err, "read source volume", source.VolumeID)
+		}
+		return v.Size, nil
+	}
+	return 0, nil
+}
+
+// resolveWithSource is Range.Resolve for a volume that has to hold a source
+// of size least. A request without a size takes that of the source; one that
+// asks for less is refused rather than given a larger volume in silence.
+func resolveWithSource(r volume.Range, least volume.Size, limits volume.Limits) (volume.Size, error) {
+	if r.Required == 0 {
+		r.Required = max(least, 0)
+	}
+	for _, bound := range []volume.Size{r.Required, r.Limit} {
+		if bound > 0 && bound < least {
+			return 0, volume.Errorf(volume.OutOfRange, "the source has %s, more than the %s asked for", least, bound).
+				WithRemedy("ask for at least " + least.String())
+		}
+	}
+	return r.Resolve(limits)
+}
+
+// checkCreated refuses a volume that is not what was asked for, whatever the
+// backend says.
+func checkCreated(v volume.Volume, req volume.CreateRequest, least volume.Size) error {
+	least = max(least, req.Range.Required)
+	switch {
+	case v.ID == "":
+		return volume.Errorf(volume.Internal, "the backend returned a volume without an id")
+	case v.Size < least || v.Size <= 0:
+		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, least)
+	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
+		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
+	case !v.Source.Empty() && v.Source != req.Source:
+		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and was made from another source", v.ID)
+	}
+	return nil
+}
+
+// parseCreate validates the request.
+func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest, error) {
+	var none volume.CreateRequest
+	if err := validName(req.GetName()); err != nil {
+		return none, err
+	}
+	accesses, err := parseAccesses(req.GetVolumeCapabilities())
+	if err != nil {
+		return none, err
+	}
+	if err := allowed(s.backend.AccessModes(), accesses...); err != nil {
+		return none, err
+	}
+	source, err := s.parseSource(req.GetVolumeContentSource())
+	if err != nil {
+		return none, err
+	}
+	requirements := req.GetAccessibilityRequirements()
+	if requirements != nil && s.topology == nil {
+		return none, volume.Errorf(volume.Invalid, "accessibility_requirements are given, but volumes of this backend can be reached from everywhere")
+	}
+	if len(req.GetMutableParameters()) > 0 && s.modifier == nil {
+		return none, volume.Errorf(volume.Invalid, "mutable_parameters are given, but this backend has none").
+			WithRemedy("create the volume without a VolumeAttributesClass")
+	}
+	return volume.CreateRequest{
+		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source,
+		Parameters: req.GetParameters(), Mutable: req.GetMutableParameters(), Accesses: accesses,
+		Requisite: parseTopologies(requirements.GetRequisite()), Preferred: parseTopologies(requirements.GetPreferred()),
+		Secrets: req.GetSecrets(),
+	}, nil
+}
+
+// parseSource validates the content source. A source that the backend cannot
+// use is Invalid (CSI v1.13, CreateVolume errors).
+func (s *Server) parseSource(source *csi.VolumeContentSource) (volume.Source, error) {
+	switch t := source.GetType().(type) {
+	case *csi.VolumeContentSource_Snapshot:
+		if s.snapshotter == nil {
+			return volume.Source{}, volume.Errorf(volume.Invalid, "this backend cannot make a volume from a snapshot")
+		}
+		id := t.Snapshot.GetSnapshotId()
+		return volume.Source{SnapshotID: id}, required("snapshot_id of the content source", id)
+	case *csi.VolumeContentSource_Volume:
+		if s.cloner == nil {
+			return volume.Source{}, volume.Errorf(volume.Invalid, "this backend cannot make a volume from another volume")
+		}
+		id := t.Volume.GetVolumeId()
+		return volume.Source{VolumeID: id}, required("volume_id of the content source", id)
+	}
+	if source != nil {
+		return volume.Source{}, volume.Errorf(volume.Invalid, "the content source is neither a snapshot nor a volume")
+	}
+	return volume.Source{}, nil
+}
+
+// validName refuses empty names and the characters that the CSI specification
+// bans: control characters other than tab, line feed and carriage return.
+func validName(name string) error {
+	for _, r := range name {
+		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' {
+			return volume.Errorf(volume.Invalid, "the name %q has the control character %U", name, r)
+		}
+	}
+	return required("name", name)
+}

@@ -1,0 +1,80 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// ControllerPublishVolume attaches a volume to a node.
+func (s *Server) ControllerPublishVolume(ctx context.Context, req *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+	if s.attacher == nil {
+		return nil, unsupported("attach volumes, and need not")
+	}
+	attach, err := s.parseAttach(req)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Lock(ctx, attach.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	published, err := s.attacher.Attach(ctx, attach)
+	if err != nil {
+		return nil, volume.Wrap(err, "attach volume", attach.ID)
+	}
+	s.log.InfoContext(ctx, "volume attached", "volume", attach.ID, "node", attach.Node)
+	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
+}
+
+func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.AttachRequest, error) {
+	var none volume.AttachRequest
+	if err := required("volume_id", req.GetVolumeId()); err != nil {
+		return none, err
+	}
+	if err := required("node_id", req.GetNodeId()); err != nil {
+		return none, err
+	}
+	access, err := capability.Access(req.GetVolumeCapability())
+	if err != nil {
+		return none, err
+	}
+	if err := allowed(s.backend.AccessModes(), access); err != nil {
+		return none, err
+	}
+	if req.GetReadonly() {
+		// To say yes would be a promise that nobody keeps; see capabilities.
+		return none, volume.Errorf(volume.Invalid, "readonly is set, but this driver does not have PUBLISH_READONLY")
+	}
+	return volume.AttachRequest{
+		ID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.ReadOnly(),
+		Context: req.GetVolumeContext(), Secrets: req.GetSecrets(),
+	}, nil
+}
+
+// ControllerUnpublishVolume detaches a volume from a node, or from all nodes
+// if the request names none. A volume or node that does not exist is a
+// success: nothing is attached there.
+func (s *Server) ControllerUnpublishVolume(ctx context.Context, req *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
+	if s.attacher == nil {
+		return nil, unsupported("detach volumes, and need not")
+	}
+	id := req.GetVolumeId()
+	if err := required("volume_id", id); err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.attacher.Detach(ctx, id, req.GetNodeId()); err != nil && !volume.IsKind(err, volume.NotFound) {
+		return nil, volume.Wrap(err, "detach volume", id)
+	}
+	s.log.InfoContext(ctx, "volume detached", "volume", id, "node", req.GetNodeId())
+	return &csi.ControllerUnpublishVolumeResponse{}, nil
+}

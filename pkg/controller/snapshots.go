@@ -1,0 +1,111 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/golang/protobuf/ptypes/timestamp"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// CreateSnapshot takes a snapshot of a volume, or returns the one of that
+// name.
+func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
+	if s.snapshotter == nil {
+		return nil, unsupported("take snapshots")
+	}
+	if err := validName(req.GetName()); err != nil {
+		return nil, err
+	}
+	if err := required("source_volume_id", req.GetSourceVolumeId()); err != nil {
+		return nil, err
+	}
+	if req.GetAccessibilityRequirements() != nil {
+		return nil, volume.Errorf(volume.Invalid, "accessibility_requirements are given, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
+	}
+	unlock, err := s.locks.LockAll(ctx, snapshotNameKey(req.GetName()), req.GetSourceVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	snapshot, err := s.snapshotter.CreateSnapshot(ctx, volume.SnapshotRequest{
+		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Parameters: req.GetParameters(), Secrets: req.GetSecrets(),
+	})
+	if err != nil {
+		return nil, volume.Wrap(err, "snapshot volume", req.GetSourceVolumeId())
+	}
+	if snapshot.VolumeID != req.GetSourceVolumeId() {
+		return nil, volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is of volume %s", snapshot.ID, req.GetName(), snapshot.VolumeID)
+	}
+	return &csi.CreateSnapshotResponse{Snapshot: snapshotToCSI(snapshot)}, nil
+}
+
+// DeleteSnapshot removes a snapshot; one that does not exist is a success.
+func (s *Server) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
+	if s.snapshotter == nil {
+		return nil, unsupported("delete snapshots")
+	}
+	id := req.GetSnapshotId()
+	if err := required("snapshot_id", id); err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Lock(ctx, snapshotKey(id))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.snapshotter.DeleteSnapshot(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
+		return nil, volume.Wrap(err, "delete snapshot", id)
+	}
+	return &csi.DeleteSnapshotResponse{}, nil
+}
+
+// GetSnapshot reads a snapshot.
+func (s *Server) GetSnapshot(ctx context.Context, req *csi.GetSnapshotRequest) (*csi.GetSnapshotResponse, error) {
+	if s.snapshotter == nil {
+		return nil, unsupported("read snapshots")
+	}
+	if err := required("snapshot_id", req.GetSnapshotId()); err != nil {
+		return nil, err
+	}
+	snapshot, err := s.snapshotter.GetSnapshot(ctx, req.GetSnapshotId())
+	if err != nil {
+		return nil, volume.Wrap(err, "read snapshot", req.GetSnapshotId())
+	}
+	return &csi.GetSnapshotResponse{Snapshot: snapshotToCSI(snapshot)}, nil
+}
+
+// ListSnapshots returns one page of the snapshots that the filter matches.
+func (s *Server) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
+	if s.snapshotLister == nil {
+		return nil, unsupported("list snapshots")
+	}
+	page, err := parsePage(req.GetStartingToken(), req.GetMaxEntries())
+	if err != nil {
+		return nil, err
+	}
+	filter := volume.SnapshotFilter{SnapshotID: req.GetSnapshotId(), VolumeID: req.GetSourceVolumeId()}
+	snapshots, next, err := s.snapshotLister.ListSnapshots(ctx, filter, page)
+	if err != nil {
+		return nil, volume.Wrap(err, "list snapshots", "")
+	}
+	resp := &csi.ListSnapshotsResponse{NextToken: next}
+	for _, snapshot := range snapshots {
+		resp.Entries = append(resp.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotToCSI(snapshot)})
+	}
+	return resp, nil
+}
+
+func snapshotToCSI(snapshot volume.Snapshot) *csi.Snapshot {
+	return &csi.Snapshot{
+		SnapshotId:     snapshot.ID,
+		SourceVolumeId: snapshot.VolumeID,
+		SizeBytes:      snapshot.Size.Bytes(),
+		ReadyToUse:     snapshot.Ready,
+		CreationTime: &timestamp.Timestamp{
+			Seconds: snapshot.Created.Unix(),
+			Nanos:   int32(snapshot.Created.Nanosecond()), //nolint:gosec // below 1e9
+		},
+	}
+}

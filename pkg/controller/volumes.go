@@ -1,0 +1,112 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// DeleteVolume removes a volume; one that does not exist is a success.
+func (s *Server) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
+	id := req.GetVolumeId()
+	if err := required("volume_id", id); err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.Lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.backend.Delete(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
+		return nil, volume.Wrap(err, "delete volume", id)
+	}
+	return &csi.DeleteVolumeResponse{}, nil
+}
+
+// ControllerGetVolume reads a volume.
+func (s *Server) ControllerGetVolume(ctx context.Context, req *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
+	v, err := s.get(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	status := new(csi.ControllerGetVolumeResponse_VolumeStatus)
+	if s.attacher != nil {
+		status.PublishedNodeIds = v.Nodes
+	}
+	return &csi.ControllerGetVolumeResponse{Volume: s.toCSI(v), Status: status}, nil
+}
+
+// ValidateVolumeCapabilities confirms that a volume can be used in all of the
+// ways asked about. Parameters are not confirmed: no backend can be asked
+// about them after the creation, and the fields are OPTIONAL.
+func (s *Server) ValidateVolumeCapabilities(ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+	if err := required("volume_id", req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	accesses, err := parseAccesses(req.GetVolumeCapabilities())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.get(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	if err := allowed(s.modesOf(v), accesses...); err != nil {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // "not confirmed" is an answer, not an error
+	}
+	if err := sameContext(v.Context, req.GetVolumeContext()); err != nil {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // as above
+	}
+	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
+		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(),
+	}}, nil
+}
+
+// sameContext compares what we gave out with what came back. Keys that are
+// not ours are passed over: external-provisioner adds its own.
+func sameContext(ours, theirs map[string]string) error {
+	if len(theirs) == 0 {
+		return nil
+	}
+	for key, value := range ours {
+		if theirs[key] != value {
+			return volume.Errorf(volume.Invalid, "volume_context has %s=%q, the volume has %q", key, theirs[key], value)
+		}
+	}
+	return nil
+}
+
+// ControllerModifyVolume changes mutable parameters of a volume.
+func (s *Server) ControllerModifyVolume(ctx context.Context, req *csi.ControllerModifyVolumeRequest) (*csi.ControllerModifyVolumeResponse, error) {
+	if s.modifier == nil {
+		return nil, unsupported("modify volumes")
+	}
+	id := req.GetVolumeId()
+	if err := required("volume_id", id); err != nil {
+		return nil, err
+	}
+	if len(req.GetMutableParameters()) == 0 {
+		return nil, volume.Errorf(volume.Invalid, "mutable_parameters are missing in the request")
+	}
+	unlock, err := s.locks.Lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := s.modifier.Modify(ctx, id, req.GetMutableParameters()); err != nil {
+		return nil, volume.Wrap(err, "modify volume", id)
+	}
+	s.log.InfoContext(ctx, "volume modified", "volume", id)
+	return &csi.ControllerModifyVolumeResponse{}, nil
+}
+
+// get reads the volume of a request.
+func (s *Server) get(ctx context.Context, id string) (volume.Volume, error) {
+	if err := required("volume_id", id); err != nil {
+		return volume.Volume{}, err
+	}
+	v, err := s.backend.Get(ctx, id)
+	return v, volume.Wrap(err, "read volume", id)
+}
