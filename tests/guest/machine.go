@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/guest/internal/spec"
 )
@@ -45,19 +43,35 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 	if err := makeRoot(root, initProgram, s); err != nil {
 		return nil, err
 	}
-	memory := opts.Memory
-	if memory == 0 {
-		memory = DefaultMemory
+	if opts.Memory == 0 {
+		opts.Memory = DefaultMemory
 	}
+	memory, state := filepath.Join(dir, "memory"), filepath.Join(dir, "state")
+	for _, d := range []string{memory, state} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	argv := []string{initProgram, "supervise", dir, memory, state}
+	for _, share := range opts.Shares {
+		if share.Writable {
+			argv = append(argv, share.Host)
+		}
+	}
+	argv = append(argv, "--", "/usr/bin/env", "TMPDIR="+memory, kernel)
+	return append(argv, kernelArgs(state, root, opts.Memory)...), nil
+}
+
+// kernelArgs is the command line of the kernel. Its serial lines 0 to 2 go to
+// the descriptors 3 to 5, its console to standard output.
+func kernelArgs(state, root string, memory volume.Size) []string {
 	return []string{
-		initProgram, "supervise", dir,
-		kernel,
 		fmt.Sprintf("mem=%dM", memory/volume.MiB),
 		"root=/dev/root", "rootfstype=hostfs", "rootflags=" + root, "ro", "init=/guest/bin/init",
-		"uml_dir=" + filepath.Join(dir, "uml") + "/",
+		"uml_dir=" + state + "/",
 		"con=null", "con0=null,fd:1", "ssl=null", "ssl0=null,fd:3", "ssl1=null,fd:4", "ssl2=null,fd:5",
-		"log_buf_len=1M",
-	}, nil
+		"log_buf_len=1M", "printk.time=1",
+	}
 }
 
 func newSpec(cmd Command, opts Options) (*spec.Spec, error) {
@@ -148,36 +162,22 @@ func copyFile(from, to string, mode os.FileMode) error {
 	return os.WriteFile(to, content, mode)
 }
 
-// memoryDir chooses where the file lives that is the guest's memory: in the
-// machine's memory if there is room, else on disk. The kernel unlinks
-// the file as soon as it has it open.
-func memoryDir(memory volume.Size) string {
-	const shm, tmpfs = "/dev/shm", 0x01021994
-	if memory == 0 {
-		memory = DefaultMemory
-	}
-	var st unix.Statfs_t
-	if unix.Statfs(shm, &st) == nil && st.Type == tmpfs && int64(st.Bavail)*st.Bsize >= memory.Bytes() {
-		return shm
-	}
-	return os.TempDir()
-}
-
-// namespaces puts the supervisor in a PID namespace and a process group of its
-// own. Without root that takes a user namespace.
+// namespaces keeps the guest kernel's processes together and away from the
+// machine: signals and /dev/shm segments stay among themselves, there is no
+// network, and root is root of nothing outside.
 func namespaces() *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Setpgid: true}
-	if uid := os.Geteuid(); uid != 0 {
-		attr.Cloneflags |= syscall.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	return &syscall.SysProcAttr{
+		Setpgid: true,
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
+			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
 	}
-	return attr
 }
 
 func startError(err error) error {
-	if errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("start guest: %w: this machine refuses PID namespaces to this user, run as root", err)
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("start guest: %w: the machine refuses user or PID namespaces to this user; run as root, in a container with more privileges", err)
 	}
 	return fmt.Errorf("start guest: %w", err)
 }

@@ -32,6 +32,9 @@ const timeoutGrace = 30 * time.Second
 // Environment variables that begin with GROWVOL_ and the Go runtime's own
 // (GODEBUG, GOTRACEBACK, GOMAXPROCS, GOGC, GOMEMLIMIT, GORACE) are passed on.
 //
+// With -race the tests run too, but built anew without the race detector, which
+// does not fit into a guest.
+//
 // The exit code is that of the run in the guest. A kernel that panics, hangs or
 // logs a defect of its own makes it 1 at least, with the reason on
 // standard error.
@@ -55,10 +58,6 @@ func runTests(opts Options) (code int, err error) {
 	// The go command sends SIGQUIT when the tests outlive their timeout.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	defer stop()
-	program, err := os.Executable()
-	if err != nil {
-		return -1, err
-	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return -1, err
@@ -68,6 +67,10 @@ func runTests(opts Options) (code int, err error) {
 		return -1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(out)) }()
+	program, err := programFor(ctx, out)
+	if err != nil {
+		return -1, err
+	}
 	files := outputFiles{hostDir: out, guestDir: "/guest/out"}
 	args, err := files.arguments(flag.CommandLine)
 	if err != nil {

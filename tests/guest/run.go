@@ -25,10 +25,7 @@ const (
 	killTime = 10 * time.Second
 )
 
-var (
-	errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTime) //nolint:gochecknoglobals // a sentinel error
-	errOver = errors.New("the run is over")                                              //nolint:gochecknoglobals // a sentinel error
-)
+var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTime) //nolint:gochecknoglobals // a sentinel error
 
 // Run boots a guest, runs the command in it and returns the command's exit
 // code. The error is nil when the command exited by itself and the kernel kept
@@ -85,7 +82,7 @@ func (r *run) execute(parent context.Context, argv []string, opts Options) error
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = alive, r.console, r.console
 	cmd.ExtraFiles = lines.write
-	cmd.Env = []string{"PATH=" + guestPath, "TMPDIR=" + memoryDir(opts.Memory)}
+	cmd.Env = []string{} // what the kernel wants is on its command line
 	cmd.SysProcAttr = namespaces()
 	// The supervisor ends the guest and cleans up. Should it hang, the context
 	// package's way (SIGKILL) follows after killTime, and ends the guest too.
@@ -96,17 +93,19 @@ func (r *run) execute(parent context.Context, argv []string, opts Options) error
 		return startError(err)
 	}
 	lines.closeWriters()
-	boot := time.AfterFunc(bootTime, func() { cancel(errBoot) })
-	defer boot.Stop()
+	// First for the time until the command starts, then for the time that the
+	// kernel takes to halt.
+	watch := time.AfterFunc(bootTime, func() { cancel(errBoot) })
+	defer watch.Stop()
 
 	var group sync.WaitGroup
 	group.Go(func() { copyAll(opts.Stdout, lines.read[0]) })
 	group.Go(func() { copyAll(opts.Stderr, lines.read[1]) })
 	group.Go(func() {
 		r.follow(lines.read[2], func(rep spec.Report) {
-			boot.Stop()
+			watch.Stop()
 			if rep.Final() {
-				time.AfterFunc(haltTime, func() { cancel(errOver) })
+				watch.Reset(haltTime)
 			}
 		})
 	})

@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"syscall"
 )
 
-// supervise runs the guest kernel args[1:] and removes the directory args[0]
-// at the end.
+// supervise runs the guest kernel, confine's arguments args[1:], and removes
+// the directory args[0] at the end.
 //
 // A killed User-Mode Linux leaves the host processes that carry the guest's
 // programs behind, and what they do next they do to the host. Here they live
@@ -21,7 +20,7 @@ import (
 // and end of file says that the harness gave up or is gone.
 func supervise(args []string) int {
 	if os.Getpid() != 1 || len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "supervise DIR KERNEL ARG... must be process 1 of a PID namespace")
+		fmt.Fprintln(os.Stderr, "supervise DIR CONFINE-ARG... must be process 1 of a PID namespace")
 		return 2
 	}
 	dir := args[0]
@@ -46,11 +45,11 @@ func supervise(args []string) int {
 	return status.ExitStatus()
 }
 
-// startKernel hands the inherited descriptors 3, 4, … on and gives up its own
-// copies, so that the harness sees end of file when the kernel is gone. The
+// startKernel hands the inherited descriptors 3, 4 and 5 on and gives up its
+// own copies, so that the harness sees end of file when the kernel is gone. The
 // kernel gets a process group of its own: when it panics it signals its group.
-func startKernel(argv []string) (pid int, err error) {
-	path, err := exec.LookPath(argv[0])
+func startKernel(args []string) (pid int, err error) {
+	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
@@ -59,13 +58,13 @@ func startKernel(argv []string) (pid int, err error) {
 		return 0, err
 	}
 	files := []uintptr{null.Fd(), 1, 2, 3, 4, 5}
-	pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(self, append([]string{self, "confine"}, args...), &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: files,
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNS},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("start %s: %w", path, err)
+		return 0, fmt.Errorf("start the guest kernel: %w", err)
 	}
 	for _, fd := range files[3:] {
 		_ = syscall.Close(int(fd))
