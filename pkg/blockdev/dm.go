@@ -66,7 +66,7 @@ func (s *System) resume(d Device) error {
 func dmHeader(buf []byte, d Device, flags uint32) *unix.DmIoctl {
 	head := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
 	head.Version = [3]uint32{4, 0, 0}
-	head.Data_size = uint32(len(buf)) //nolint:gosec // a constant
+	head.Data_size = uint32(len(buf))
 	head.Data_start = uint32(unsafe.Sizeof(*head))
 	head.Flags = flags
 	head.Dev = unix.Mkdev(d.Major, d.Minor)

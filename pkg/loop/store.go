@@ -1,0 +1,313 @@
+package loop
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// class is a kind of object and the name of its directory.
+type class string
+
+const (
+	volumes   class = "volumes"
+	snapshots class = "snapshots"
+
+	pendingDir = "pending"
+	dataFile   = "data"
+	metaFile   = "meta.json"
+
+	idBytes = 16 // of the name's SHA-256: no two names in the world share them
+)
+
+func (c class) prefix() string {
+	if c == snapshots {
+		return "snap-"
+	}
+	return "vol-"
+}
+
+// word names the class in messages.
+func (c class) word() string {
+	if c == snapshots {
+		return "snapshot"
+	}
+	return "volume"
+}
+
+// id derives an object's id from its name.
+func (c class) id(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return c.prefix() + hex.EncodeToString(sum[:idBytes])
+}
+
+// valid tells whether id has the form of an id of this class. Nothing else is
+// ever made part of a path.
+func (c class) valid(id string) bool {
+	if len(id) != len(c.prefix())+2*idBytes || id[:len(c.prefix())] != c.prefix() {
+		return false
+	}
+	for _, r := range id[len(c.prefix()):] {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// record is the content of meta.json. The size is not in it: the data file's
+// length is the one truth about that.
+type record struct {
+	Name       string            `json:"name"`
+	Created    time.Time         `json:"created"`
+	Source     volume.Source     `json:"source"`               // of a volume
+	VolumeID   string            `json:"volumeID,omitempty"`   // of a snapshot
+	Context    map[string]string `json:"context,omitempty"`    // of a volume, for the node
+	Attachment *attachment       `json:"attachment,omitempty"` // of a volume
+}
+
+// attachment is where and how a volume is attached.
+type attachment struct {
+	Node     string            `json:"node"`
+	Mode     volume.AccessMode `json:"mode"`
+	ReadOnly bool              `json:"readOnly"`
+}
+
+// object is a volume or snapshot as it was read.
+type object struct {
+	record
+	class class
+	id    string
+	size  volume.Size
+}
+
+// store is the directory.
+type store struct {
+	dir  string
+	disk disk
+}
+
+func (s *store) path(c class, id string) string { return filepath.Join(s.dir, string(c), id) }
+func (s *store) pending(id string) string       { return filepath.Join(s.dir, pendingDir, id) }
+func (s *store) data(c class, id string) string { return filepath.Join(s.path(c, id), dataFile) }
+
+func (s *store) init() error {
+	const mode = 0o700 // the volumes' content is nobody else's business
+	for _, name := range []string{string(volumes), string(snapshots), pendingDir} {
+		if err := os.MkdirAll(filepath.Join(s.dir, name), mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load reads an object. Kind NotFound: it does not exist; other failures,
+// such as a directory that is not mounted, never read as that.
+func (s *store) load(c class, id string) (object, error) {
+	if !c.valid(id) {
+		return object{}, notFound(c, id)
+	}
+	o := object{class: c, id: id}
+	meta, err := os.ReadFile(filepath.Join(s.path(c, id), metaFile))
+	if err == nil {
+		if err = json.Unmarshal(meta, &o.record); err != nil {
+			err = fmt.Errorf("%s: %w", metaFile, err)
+		}
+	}
+	if err == nil {
+		var st os.FileInfo
+		if st, err = os.Stat(s.data(c, id)); err == nil {
+			o.size = volume.Size(st.Size())
+		}
+	}
+	if err == nil {
+		return o, nil
+	}
+	return object{}, s.unreadable(c, id, err)
+}
+
+// unreadable tells why an object could not be read.
+func (s *store) unreadable(c class, id string, cause error) error {
+	if errors.Is(cause, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(s.dir, string(c))); err != nil {
+			return volume.Errorf(volume.Internal, "the directory for volumes is not there: %w", err).
+				WithRemedy("check that the node's directory is mounted into the container")
+		}
+		if _, err := os.Lstat(s.path(c, id)); errors.Is(err, fs.ErrNotExist) {
+			return notFound(c, id)
+		}
+	}
+	return volume.Errorf(volume.Internal, "the %s %s is damaged: %w", c.word(), id, cause).
+		WithRemedy("look into " + s.path(c, id))
+}
+
+func notFound(c class, id string) error {
+	return volume.Errorf(volume.NotFound, "there is no %s %q", c.word(), id)
+}
+
+// lock takes the object for the caller and reads it. The context bounds the
+// wait.
+func (s *store) lock(ctx context.Context, c class, id string) (object, func(), error) {
+	if !c.valid(id) {
+		return object{}, nil, notFound(c, id)
+	}
+	unlock, err := lockDir(ctx, s.path(c, id))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = s.unreadable(c, id, err)
+		}
+		return object{}, nil, err
+	}
+	o, err := s.load(c, id)
+	if err != nil {
+		unlock()
+		return object{}, nil, err
+	}
+	return o, unlock, nil
+}
+
+// errExists says that the object to be built is there already.
+var errExists = errors.New("exists already")
+
+// build makes an object: fill writes the content into the open data file, and
+// the object appears complete or not at all. errExists: another call was first.
+func (s *store) build(ctx context.Context, c class, id string, r record, fill func(data *os.File) error) (err error) {
+	dir := s.pending(id)
+	if err := s.disk.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	unlock, err := lockDir(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Whoever held it has just completed or removed it.
+		return s.build(ctx, c, id, r, fill)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	defer func() {
+		if err != nil {
+			// Half a copy may be large; it is of no use to anybody.
+			if rerr := s.disk.removeAll(dir); rerr != nil {
+				err = errors.Join(err, rerr)
+			}
+		}
+	}()
+	if _, err := os.Lstat(s.path(c, id)); err == nil {
+		return errExists
+	}
+	if err := s.disk.empty(dir); err != nil {
+		return err
+	}
+	if err := s.fill(dir, r, fill); err != nil {
+		return err
+	}
+	if err := s.disk.rename(dir, s.path(c, id)); err != nil {
+		return err
+	}
+	return s.syncDirs(c)
+}
+
+func (s *store) fill(dir string, r record, fill func(data *os.File) error) error {
+	f, err := s.disk.create(filepath.Join(dir, dataFile))
+	if err != nil {
+		return err
+	}
+	err = fill(f)
+	if err == nil {
+		err = s.disk.sync(f)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return s.save(dir, r)
+}
+
+// save replaces meta.json: readers see the old one or the new one.
+func (s *store) save(dir string, r record) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, metaFile)
+	f, err := s.disk.create(path + ".new")
+	if err != nil {
+		return err
+	}
+	err = s.disk.write(f, append(text, '\n'))
+	if err == nil {
+		err = s.disk.sync(f)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := s.disk.rename(path+".new", path); err != nil {
+		return err
+	}
+	return s.disk.syncDir(dir)
+}
+
+// remove makes an object that the caller has locked disappear.
+func (s *store) remove(ctx context.Context, c class, id string) error {
+	if err := s.discard(ctx, id); err != nil {
+		return err
+	}
+	if err := s.disk.rename(s.path(c, id), s.pending(id)); err != nil {
+		return err
+	}
+	if err := s.syncDirs(c); err != nil {
+		return err
+	}
+	return s.disk.removeAll(s.pending(id))
+}
+
+// discard removes what an interrupted call has left of an object that does
+// not exist. It waits for a call that is still at work on it.
+func (s *store) discard(ctx context.Context, id string) error {
+	dir := s.pending(id)
+	unlock, err := lockDir(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.disk.removeAll(dir)
+}
+
+// sweep discards everything left by interrupted calls, except what another
+// process is at work on, and returns what could not be removed.
+func (s *store) sweep() []error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, pendingDir))
+	if err != nil {
+		return []error{err}
+	}
+	var failed []error
+	for _, e := range entries {
+		dir := s.pending(e.Name())
+		unlock, ok, err := tryLockDir(dir)
+		if ok {
+			err = s.disk.removeAll(dir)
+			unlock()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// syncDirs makes a rename between pending and a class survive a power loss.
+func (s *store) syncDirs(c class) error {
+	return errors.Join(s.disk.syncDir(filepath.Join(s.dir, string(c))), s.disk.syncDir(filepath.Join(s.dir, pendingDir)))
+}
