@@ -1,0 +1,217 @@
+package controller
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func mountAs(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
+	return &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode},
+	}
+}
+
+func blockAs(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
+	return &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode},
+	}
+}
+
+const writer = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
+
+func bytesRange(required, limit volume.Size) *csi.CapacityRange {
+	return &csi.CapacityRange{RequiredBytes: required.Bytes(), LimitBytes: limit.Bytes()}
+}
+
+func createRequest(name string, size volume.Size) *csi.CreateVolumeRequest {
+	return &csi.CreateVolumeRequest{
+		Name: name, CapacityRange: bytesRange(size, 0), VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
+	}
+}
+
+// mustCreate makes a volume and returns its id.
+func mustCreate(t *testing.T, s *Server, name string, size volume.Size) string {
+	t.Helper()
+	resp, err := s.CreateVolume(t.Context(), createRequest(name, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.GetVolume().GetVolumeId()
+}
+
+// wantKind checks that err is of the kind and names each of the words.
+func wantKind(t *testing.T, err error, kind volume.Kind, words ...string) {
+	t.Helper()
+	if !volume.IsKind(err, kind) {
+		t.Fatalf("error %v (%s), want kind %s", err, volume.KindOf(err), kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not name %q", err, w)
+		}
+	}
+}
+
+// core is a backend with nothing optional; composing it with one other
+// interface gives a backend with exactly that.
+type core struct{ volume.Backend }
+
+func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
+	t.Parallel()
+	const (
+		volumes   = csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME
+		publish   = csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME
+		list      = csi.ControllerServiceCapability_RPC_LIST_VOLUMES
+		capacity  = csi.ControllerServiceCapability_RPC_GET_CAPACITY
+		snapshots = csi.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT
+		listSnaps = csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS
+		clone     = csi.ControllerServiceCapability_RPC_CLONE_VOLUME
+		expand    = csi.ControllerServiceCapability_RPC_EXPAND_VOLUME
+		published = csi.ControllerServiceCapability_RPC_LIST_VOLUMES_PUBLISHED_NODES
+		get       = csi.ControllerServiceCapability_RPC_GET_VOLUME
+		writers   = csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER
+		modify    = csi.ControllerServiceCapability_RPC_MODIFY_VOLUME
+		getSnap   = csi.ControllerServiceCapability_RPC_GET_SNAPSHOT
+	)
+	type types = []csi.ControllerServiceCapability_RPC_Type
+	fake := fakebackend.New()
+	c := core{fake}
+	for name, test := range map[string]struct {
+		backend  volume.Backend
+		optional types
+	}{
+		"nothing optional, one mode": {fakebackend.Nop{}, nil},
+		"nothing optional":           {c, types{writers}},
+		"Attacher": {struct {
+			core
+			volume.Attacher
+		}{c, fake}, types{publish, writers}},
+		"Lister": {struct {
+			core
+			volume.Lister
+		}{c, fake}, types{list, writers}},
+		"Lister and Attacher": {struct {
+			core
+			volume.Lister
+			volume.Attacher
+		}{c, fake, fake}, types{publish, list, published, writers}},
+		"CapacityReporter": {struct {
+			core
+			volume.CapacityReporter
+		}{c, fake}, types{capacity, writers}},
+		"Snapshotter": {struct {
+			core
+			volume.Snapshotter
+		}{c, fake}, types{snapshots, getSnap, writers}},
+		"SnapshotLister": {struct {
+			core
+			volume.SnapshotLister
+		}{c, fake}, types{listSnaps, writers}},
+		"Cloner": {struct {
+			core
+			volume.Cloner
+		}{c, fake}, types{clone, writers}},
+		"Modifier": {struct {
+			core
+			volume.Modifier
+		}{c, fake}, types{modify, writers}},
+		"all": {fake, types{publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := New(test.backend, Options{}).ControllerGetCapabilities(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got types
+			for _, c := range resp.GetCapabilities() {
+				got = append(got, c.GetRpc().GetType())
+			}
+			want := append(types{volumes, expand, get}, test.optional...)
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("capabilities %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+// What is not advertised answers Unsupported, and what is asks for its
+// REQUIRED fields.
+func TestEmptyRequests(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		server *Server
+		kinds  map[string]volume.Kind
+	}{
+		"with all sides": {New(fakebackend.New(), Options{}), map[string]volume.Kind{
+			"publish": volume.Invalid, "unpublish": volume.Invalid, "create snapshot": volume.Invalid, "delete snapshot": volume.Invalid,
+			"get snapshot": volume.Invalid, "modify": volume.Invalid,
+		}},
+		"with none": {New(core{fakebackend.New()}, Options{}), map[string]volume.Kind{
+			"publish": volume.Unsupported, "unpublish": volume.Unsupported, "create snapshot": volume.Unsupported, "delete snapshot": volume.Unsupported,
+			"get snapshot": volume.Unsupported, "modify": volume.Unsupported,
+			"list": volume.Unsupported, "list snapshots": volume.Unsupported, "capacity": volume.Unsupported,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			always := map[string]volume.Kind{
+				"create": volume.Invalid, "delete": volume.Invalid, "get": volume.Invalid, "expand": volume.Invalid, "validate": volume.Invalid,
+			}
+			for method, err := range emptyCalls(t, test.server) {
+				want, ok := always[method]
+				if !ok {
+					want, ok = test.kinds[method]
+				}
+				switch {
+				case !ok && err != nil:
+					t.Errorf("%s: %v", method, err)
+				case ok && !volume.IsKind(err, want):
+					t.Errorf("%s: %v, want kind %s", method, err, want)
+				}
+			}
+		})
+	}
+}
+
+func emptyCalls(t *testing.T, s *Server) map[string]error {
+	t.Helper()
+	ctx := t.Context()
+	calls := make(map[string]error)
+	_, calls["create"] = s.CreateVolume(ctx, &csi.CreateVolumeRequest{})
+	_, calls["delete"] = s.DeleteVolume(ctx, &csi.DeleteVolumeRequest{})
+	_, calls["get"] = s.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{})
+	_, calls["expand"] = s.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{})
+	_, calls["validate"] = s.ValidateVolumeCapabilities(ctx, &csi.ValidateVolumeCapabilitiesRequest{})
+	_, calls["publish"] = s.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{})
+	_, calls["unpublish"] = s.ControllerUnpublishVolume(ctx, &csi.ControllerUnpublishVolumeRequest{})
+	_, calls["list"] = s.ListVolumes(ctx, &csi.ListVolumesRequest{})
+	_, calls["capacity"] = s.GetCapacity(ctx, &csi.GetCapacityRequest{})
+	_, calls["create snapshot"] = s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{})
+	_, calls["delete snapshot"] = s.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{})
+	_, calls["get snapshot"] = s.GetSnapshot(ctx, &csi.GetSnapshotRequest{})
+	_, calls["list snapshots"] = s.ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
+	_, calls["modify"] = s.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{})
+	return calls
+}
+
+func BenchmarkExpand(b *testing.B) {
+	s := New(fakebackend.Nop{}, Options{})
+	req := &csi.ControllerExpandVolumeRequest{VolumeId: "v", CapacityRange: bytesRange(2*volume.GiB, 0), VolumeCapability: mountAs(writer)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.ControllerExpandVolume(b.Context(), req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

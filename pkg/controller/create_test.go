@@ -1,0 +1,247 @@
+package controller
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func fromSnapshot(id string) *csi.VolumeContentSource {
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+		Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: id},
+	}}
+}
+
+func fromVolume(id string) *csi.VolumeContentSource {
+	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+		Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: id},
+	}}
+}
+
+func TestCreateIsIdempotentByName(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	var calls sync.WaitGroup
+	ids := make([]string, 8)
+	for i := range ids {
+		calls.Go(func() {
+			resp, err := s.CreateVolume(t.Context(), createRequest("v", volume.GiB))
+			if err != nil {
+				t.Error(err)
+			}
+			ids[i] = resp.GetVolume().GetVolumeId()
+		})
+	}
+	calls.Wait()
+	for _, id := range ids {
+		if id == "" || id != ids[0] {
+			t.Errorf("ids %v, want one", ids)
+		}
+	}
+	_, err := s.CreateVolume(t.Context(), createRequest("v", 2*volume.GiB))
+	wantKind(t, err, volume.AlreadyExists, "v")
+}
+
+func TestCreateRefusals(t *testing.T) {
+	t.Parallel()
+	const multi = csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER
+	for name, test := range map[string]struct {
+		change  func(*csi.CreateVolumeRequest)
+		backend volume.Backend
+		kind    volume.Kind
+		words   []string
+	}{
+		"no name":           {func(r *csi.CreateVolumeRequest) { r.Name = "" }, nil, volume.Invalid, []string{"name"}},
+		"control character": {func(r *csi.CreateVolumeRequest) { r.Name = "a\x00b" }, nil, volume.Invalid, []string{"U+0000"}},
+		"no capability":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, nil, volume.Invalid, []string{"volume_capabilities"}},
+		"mode not supported": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(multi)}
+		}, nil, volume.Invalid, []string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY"}},
+		"block and filesystem": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}
+		}, nil, volume.Invalid, []string{"block"}},
+		"too large":   {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(2*volume.TiB, 0) }, nil, volume.OutOfRange, []string{"2 TiB"}},
+		"limit small": {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(1, 2) }, nil, volume.OutOfRange, []string{"1 MiB"}},
+		"no such snapshot": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = fromSnapshot("snap-9")
+		}, nil, volume.NotFound, []string{"snap-9"}},
+		"no such source volume": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = fromVolume("vol-9")
+		}, nil, volume.NotFound, []string{"vol-9"}},
+		"source without an id": {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("") }, nil, volume.Invalid, nil},
+		"empty source":         {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} }, nil, volume.Invalid, nil},
+		"snapshots not supported": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = fromSnapshot("snap-1")
+		}, fakebackend.Nop{}, volume.Invalid, []string{"snapshot"}},
+		"clones not supported": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = fromVolume("vol-1")
+		}, fakebackend.Nop{}, volume.Invalid, []string{"another volume"}},
+		"mutable parameters not supported": {func(r *csi.CreateVolumeRequest) {
+			r.MutableParameters = map[string]string{"tier": "gold"}
+		}, fakebackend.Nop{}, volume.Invalid, []string{"mutable_parameters"}},
+		"mutable parameter unknown": {func(r *csi.CreateVolumeRequest) {
+			r.MutableParameters = map[string]string{"color": "red"}
+		}, nil, volume.Invalid, []string{"color"}},
+		"topology not supported": {func(r *csi.CreateVolumeRequest) {
+			r.AccessibilityRequirements = &csi.TopologyRequirement{}
+		}, fakebackend.Nop{}, volume.Invalid, []string{"accessibility_requirements"}},
+		"nowhere to put it": {func(r *csi.CreateVolumeRequest) {
+			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "z"}}}}
+		}, nil, volume.Exhausted, []string{"zone"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			backend := test.backend
+			if backend == nil {
+				backend = fakebackend.New()
+			}
+			req := createRequest("v", volume.GiB)
+			test.change(req)
+			_, err := New(backend, Options{}).CreateVolume(t.Context(), req)
+			wantKind(t, err, test.kind, test.words...)
+		})
+	}
+}
+
+func TestCreateFromSources(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	source := mustCreate(t, s, "source", 3*volume.GiB)
+	snap, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, from := range map[string]*csi.VolumeContentSource{
+		"snapshot": fromSnapshot(snap.GetSnapshot().GetSnapshotId()), "volume": fromVolume(source),
+	} {
+		for name, test := range map[string]struct {
+			required, limit, want volume.Size
+			kind                  volume.Kind
+		}{
+			"same size":                   {required: 3 * volume.GiB, want: 3 * volume.GiB},
+			"larger":                      {required: 5 * volume.GiB, want: 5 * volume.GiB},
+			"no size asked: the source's": {want: 3 * volume.GiB},
+			"smaller is refused":          {required: 3*volume.GiB - 1, kind: volume.OutOfRange},
+			"limit below it is refused":   {limit: 2 * volume.GiB, kind: volume.OutOfRange},
+		} {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				req := createRequest(kind+name, 0)
+				req.CapacityRange, req.VolumeContentSource = bytesRange(test.required, test.limit), from
+				resp, err := s.CreateVolume(t.Context(), req)
+				if test.want == 0 {
+					wantKind(t, err, test.kind, "3 GiB")
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := resp.GetVolume(); got.GetCapacityBytes() != test.want.Bytes() || got.GetContentSource().String() != from.String() {
+					t.Errorf("got %v, want %s from %v", got, test.want, from)
+				}
+			})
+		}
+	}
+	unready, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{
+		Name: "unready", SourceVolumeId: source, Parameters: map[string]string{"ready": "false"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := createRequest("early", 3*volume.GiB)
+	req.VolumeContentSource = fromSnapshot(unready.GetSnapshot().GetSnapshotId())
+	_, err = s.CreateVolume(t.Context(), req)
+	wantKind(t, err, volume.InProgress, unready.GetSnapshot().GetSnapshotId())
+}
+
+func TestCreateAnswersWhatTheBackendMade(t *testing.T) {
+	t.Parallel()
+	req := createRequest("v", volume.GiB)
+	req.AccessibilityRequirements = &csi.TopologyRequirement{
+		Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "a"}}, {Segments: map[string]string{fakebackend.TopologyKey: "b"}}},
+		Preferred: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "b"}}},
+	}
+	req.MutableParameters = map[string]string{"tier": "gold"}
+	fake := fakebackend.New()
+	resp, err := New(fake, Options{}).CreateVolume(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := resp.GetVolume()
+	if len(v.GetAccessibleTopology()) != 1 || v.GetAccessibleTopology()[0].GetSegments()[fakebackend.TopologyKey] != "b" {
+		t.Errorf("topology %v, want the preferred zone b", v.GetAccessibleTopology())
+	}
+	if v.GetVolumeContext()["pool"] != "fake" || v.GetContentSource() != nil || fake.Tier(v.GetVolumeId()) != "gold" {
+		t.Errorf("got %v, tier %q", v, fake.Tier(v.GetVolumeId()))
+	}
+}
+
+// liar makes volumes that are not what was asked for.
+type liar struct {
+	*fakebackend.Backend
+	made volume.Volume
+}
+
+func (l liar) Create(context.Context, volume.CreateRequest) (volume.Volume, error) {
+	return l.made, nil
+}
+
+func TestCreateNeverPassesALieOn(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		made volume.Volume
+		kind volume.Kind
+	}{
+		"too small":      {volume.Volume{ID: "x", Size: volume.GiB}, volume.Internal},
+		"too large":      {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.Internal},
+		"no id":          {volume.Volume{Size: 2 * volume.GiB}, volume.Internal},
+		"another source": {volume.Volume{ID: "x", Size: 2 * volume.GiB, Source: volume.Source{VolumeID: "y"}}, volume.AlreadyExists},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			req := createRequest("v", 2*volume.GiB)
+			req.CapacityRange = bytesRange(2*volume.GiB, 3*volume.GiB)
+			_, err := New(liar{fakebackend.New(), test.made}, Options{}).CreateVolume(t.Context(), req)
+			wantKind(t, err, test.kind, "v")
+		})
+	}
+}
+
+// A clone waits while its source is busy, for instance being deleted.
+func TestCreateLocksItsSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := New(fakebackend.New(), Options{})
+		source := mustCreate(t, s, "source", volume.GiB)
+		snapshot, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, from := range map[string]*csi.VolumeContentSource{
+			source: fromVolume(source),
+			snapshotKey(snapshot.GetSnapshot().GetSnapshotId()): fromSnapshot(snapshot.GetSnapshot().GetSnapshotId()),
+		} {
+			unlock, err := s.locks.Lock(t.Context(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			req := createRequest("copy of "+key, volume.GiB)
+			req.VolumeContentSource = from
+			_, err = s.CreateVolume(ctx, req)
+			wantKind(t, err, volume.InProgress, key)
+			unlock()
+			if _, err := s.CreateVolume(t.Context(), req); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,231 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// scripted is a backend whose Expand the test writes.
+type scripted struct {
+	*fakebackend.Backend
+	expand func(ctx context.Context, id string, target volume.Size) (volume.Volume, error)
+}
+
+func (b scripted) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+	return b.expand(ctx, id, target)
+}
+
+func expandRequest(id string, required, limit volume.Size) *csi.ControllerExpandVolumeRequest {
+	return &csi.ControllerExpandVolumeRequest{VolumeId: id, CapacityRange: bytesRange(required, limit)}
+}
+
+func TestExpandReturnsTheRealSize(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		required, limit, want volume.Size
+	}{
+		"to a multiple of the granule":    {2 * volume.GiB, 0, 2 * volume.GiB},
+		"rounded up":                      {2*volume.GiB + 1, 0, 2*volume.GiB + volume.MiB},
+		"rounded up to just the limit":    {2*volume.GiB + 1, 2*volume.GiB + volume.MiB, 2*volume.GiB + volume.MiB},
+		"to what it has":                  {volume.GiB, 0, volume.GiB},
+		"to less: the present size stays": {volume.MiB, 0, volume.GiB},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := New(fakebackend.New(), Options{})
+			id := mustCreate(t, s, "v", volume.GiB)
+			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, test.required, test.limit))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.GetCapacityBytes() != test.want.Bytes() || !resp.GetNodeExpansionRequired() {
+				t.Errorf("got %v, want %s and a node expansion", resp, test.want)
+			}
+			v, err := s.backend.Get(t.Context(), id)
+			if err != nil || v.Size != test.want {
+				t.Errorf("the backend has %s (%v), want %s", v.Size, err, test.want)
+			}
+		})
+	}
+}
+
+func TestExpandRefusals(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	id := mustCreate(t, s, "v", volume.GiB)
+	request := func(required, limit volume.Size, c *csi.VolumeCapability) *csi.ControllerExpandVolumeRequest {
+		r := expandRequest(id, required, limit)
+		r.VolumeCapability = c
+		return r
+	}
+	for name, test := range map[string]struct {
+		req   *csi.ControllerExpandVolumeRequest
+		kind  volume.Kind
+		words []string
+	}{
+		"no range":                {&csi.ControllerExpandVolumeRequest{VolumeId: id}, volume.Invalid, []string{"required_bytes"}},
+		"only a limit":            {request(0, volume.GiB, nil), volume.Invalid, []string{"required_bytes"}},
+		"negative":                {request(-1, 0, nil), volume.Invalid, nil},
+		"rounded above the limit": {request(2*volume.GiB+1, 2*volume.GiB+2, nil), volume.OutOfRange, []string{id, "2049 MiB"}},
+		"above the largest":       {request(2*volume.TiB, 0, nil), volume.OutOfRange, []string{"2 TiB", "1 TiB"}},
+		"limit below the present": {request(volume.MiB, 512*volume.MiB, nil), volume.OutOfRange, []string{"1 GiB", "512 MiB"}},
+		"unknown volume":          {expandRequest("nowhere", 2*volume.GiB, 0), volume.NotFound, []string{"nowhere"}},
+		"mode not supported": {
+			request(2*volume.GiB, 0, mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER)),
+			volume.Invalid,
+			[]string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER"},
+		},
+		"no access type": {request(2*volume.GiB, 0, &csi.VolumeCapability{
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: writer},
+		}), volume.Invalid, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := s.ControllerExpandVolume(t.Context(), test.req)
+			wantKind(t, err, test.kind, test.words...)
+		})
+	}
+}
+
+func TestExpandNeverPassesALieOn(t *testing.T) {
+	t.Parallel()
+	for name, lie := range map[string]volume.Volume{
+		"the old size":     {ID: "vol-1", Size: volume.GiB},
+		"one granule less": {ID: "vol-1", Size: 3*volume.GiB - volume.MiB},
+		"no size":          {ID: "vol-1"},
+		"another volume":   {ID: "vol-2", Size: 3 * volume.GiB},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := New(scripted{fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) { return lie, nil }}, Options{})
+			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
+			if resp != nil {
+				t.Errorf("answered %v", resp)
+			}
+			words := []string{"vol-1", lie.Size.String(), "3 GiB"}
+			if lie.ID != "vol-1" {
+				words = []string{"vol-1", lie.ID}
+			}
+			wantKind(t, err, volume.Internal, words...)
+		})
+	}
+}
+
+func TestExpandKeepsTheKindOfTheBackend(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("quota of the project")
+	s := New(scripted{fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) {
+		return volume.Volume{}, volume.Errorf(volume.OutOfRange, "refused: %w", cause).WithRemedy("ask for less")
+	}}, Options{})
+	_, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
+	wantKind(t, err, volume.OutOfRange, "vol-1", "ask for less")
+	if !errors.Is(err, cause) {
+		t.Errorf("%v has lost its cause", err)
+	}
+}
+
+// Equal calls at once make one growth; a waiting call obeys its deadline.
+func TestExpandsOfOneVolumeJoin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		fake := fakebackend.New()
+		running := 0
+		slow := scripted{fake, func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+			if running++; running > 1 {
+				t.Error("two expansions of one volume at once")
+			}
+			defer func() { running-- }()
+			<-time.After(time.Minute)
+			return fake.Expand(ctx, id, target)
+		}}
+		s := New(slow, Options{})
+		id := mustCreate(t, s, "v", volume.GiB)
+		var calls sync.WaitGroup
+		for range 5 {
+			calls.Go(func() {
+				resp, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, 2*volume.GiB, 0))
+				if err != nil || resp.GetCapacityBytes() != (2*volume.GiB).Bytes() {
+					t.Errorf("got %v, %v", resp, err)
+				}
+			})
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := s.ControllerExpandVolume(ctx, expandRequest(id, 2*volume.GiB, 0))
+		wantKind(t, err, volume.InProgress, id)
+		calls.Wait()
+		if n := fake.Calls("Expand"); n != 1 {
+			t.Errorf("the volume was grown %d times, want once", n)
+		}
+	})
+}
+
+// Whatever happens in whatever order, a success is at least the target and is
+// what the backend has, and retries end there.
+func TestExpandConvergesUnderFaults(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		fake := fakebackend.New()
+		s := New(scripted{fake, faulty(fake, random)}, Options{})
+		id := mustCreate(t, s, "v", volume.GiB)
+		highest := volume.GiB
+		for range 20 {
+			target := volume.Size(random.Int64N(int64(100 * volume.GiB)))
+			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, max(target, 1), 0))
+			have, getErr := fake.Get(t.Context(), id)
+			if getErr != nil {
+				t.Fatal(getErr)
+			}
+			if have.Size < highest {
+				t.Fatalf("seed %d: shrunk from %s to %s", seed, highest, have.Size)
+			}
+			highest = have.Size
+			if err == nil && (resp.GetCapacityBytes() != have.Size.Bytes() || have.Size < target) {
+				t.Fatalf("seed %d: success with %d B for target %s, the volume has %s", seed, resp.GetCapacityBytes(), target, have.Size)
+			}
+		}
+		for try := 0; ; try++ {
+			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, 200*volume.GiB, 0))
+			if err == nil {
+				if resp.GetCapacityBytes() != (200 * volume.GiB).Bytes() {
+					t.Fatalf("seed %d: ended at %d B", seed, resp.GetCapacityBytes())
+				}
+				break
+			}
+			if try > 100 {
+				t.Fatalf("seed %d: still failing: %v", seed, err)
+			}
+		}
+	}
+}
+
+// faulty disturbs an Expand before it, after it (the reply is lost), or by
+// claiming success without growing.
+func faulty(fake *fakebackend.Backend, random *rand.Rand) func(context.Context, string, volume.Size) (volume.Volume, error) {
+	return func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+		switch random.IntN(4) {
+		case 0:
+			return volume.Volume{}, volume.Errorf(volume.Unavailable, "connection refused")
+		case 1:
+			if _, err := fake.Expand(ctx, id, target); err != nil {
+				return volume.Volume{}, err
+			}
+			return volume.Volume{}, volume.Errorf(volume.Unavailable, "connection lost")
+		case 2:
+			return fake.Get(ctx, id)
+		}
+		return fake.Expand(ctx, id, target)
+	}
+}

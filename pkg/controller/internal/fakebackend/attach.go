@@ -1,0 +1,61 @@
+package fakebackend
+
+import (
+	"context"
+	"slices"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Attach implements volume.Attacher.
+func (b *Backend) Attach(_ context.Context, req volume.AttachRequest) (map[string]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, err := b.get(req.ID)
+	if err != nil {
+		return nil, err
+	}
+	slots, ok := b.nodes[req.Node]
+	if !ok {
+		return nil, volume.Errorf(volume.NotFound, "there is no node %s", req.Node)
+	}
+	key := req.ID + "/" + req.Node
+	if slices.Contains(v.Nodes, req.Node) {
+		if had := b.modes[key]; had.Mode != req.Access.Mode || had.Block != req.Access.Block {
+			return nil, volume.Errorf(volume.AlreadyExists, "it is attached to %s as %s", req.Node, had.Mode)
+		}
+		return map[string]string{"device": key}, nil
+	}
+	if len(v.Nodes) > 0 && !req.Access.Mode.MultiNode() {
+		return nil, volume.Errorf(volume.Precondition, "it is attached to %v", v.Nodes)
+	}
+	if b.attached(req.Node) >= slots {
+		return nil, volume.Errorf(volume.Exhausted, "all %d slots of %s are taken", slots, req.Node)
+	}
+	v.Nodes = append(v.Nodes, req.Node)
+	b.volumes[req.ID], b.modes[key] = v, req.Access
+	return map[string]string{"device": key}, nil
+}
+
+func (b *Backend) attached(node string) int {
+	n := 0
+	for _, v := range b.volumes {
+		if slices.Contains(v.Nodes, node) {
+			n++
+		}
+	}
+	return n
+}
+
+// Detach implements volume.Attacher.
+func (b *Backend) Detach(_ context.Context, id, node string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, err := b.get(id)
+	if err != nil {
+		return nil // gone is detached
+	}
+	v.Nodes = slices.DeleteFunc(v.Nodes, func(n string) bool { return node == "" || n == node })
+	b.volumes[id] = v
+	return nil
+}

@@ -1,0 +1,222 @@
+// Package fakebackend is a storage backend in memory that implements every
+// interface of package volume and changes its state as a real one does. Tests
+// of the controller narrow or disturb it by wrapping.
+package fakebackend
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TopologyKey is the segment key of the fake's places.
+const TopologyKey = "topology.fake.growvol.io/zone"
+
+// Backend is the fake. Make it with New; all methods may be called at once.
+type Backend struct {
+	mu        sync.Mutex
+	serial    int
+	limits    volume.Limits
+	zones     []string
+	nodes     map[string]int // slots by node
+	volumes   map[string]volume.Volume
+	modes     map[string]volume.Access // by "volume/node": how it is attached
+	tiers     map[string]string        // the mutable parameter by volume
+	snapshots map[string]volume.Snapshot
+	calls     map[string]int
+}
+
+// New makes a fake of volumes in multiples of 1 MiB between 1 MiB and 1 TiB
+// (1 GiB unless asked for), in the zones a and b, on the nodes node-1 (two
+// slots) and node-2 (a hundred).
+func New() *Backend {
+	return &Backend{
+		limits:    volume.Limits{Granule: volume.MiB, Min: volume.MiB, Max: volume.TiB, Default: volume.GiB},
+		zones:     []string{"a", "b"},
+		nodes:     map[string]int{"node-1": 2, "node-2": 100},
+		volumes:   make(map[string]volume.Volume),
+		modes:     make(map[string]volume.Access),
+		tiers:     make(map[string]string),
+		snapshots: make(map[string]volume.Snapshot),
+		calls:     make(map[string]int),
+	}
+}
+
+// Calls returns how often a method changed something or would have.
+func (b *Backend) Calls(method string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls[method]
+}
+
+// Limits implements volume.Backend.
+func (b *Backend) Limits() volume.Limits { return b.limits }
+
+// AccessModes implements volume.Backend.
+func (*Backend) AccessModes() []volume.AccessMode {
+	return []volume.AccessMode{
+		volume.SingleNodeWriter, volume.SingleNodeReaderOnly, volume.SingleNodeSingleWriter, volume.SingleNodeMultiWriter,
+		volume.MultiNodeMultiWriter,
+	}
+}
+
+// TopologyKeys implements volume.TopologyAware.
+func (*Backend) TopologyKeys() []string { return []string{TopologyKey} }
+
+// Create implements volume.Backend.
+func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls["Create"]++
+	if err := ctx.Err(); err != nil {
+		return volume.Volume{}, err
+	}
+	if err := checkTier(req.Mutable); err != nil {
+		return volume.Volume{}, err
+	}
+	for _, v := range b.volumes {
+		if v.Name == req.Name {
+			return v.Clone(), fits(v, req)
+		}
+	}
+	zone, err := b.place(req)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	b.serial++
+	v := volume.Volume{
+		ID: fmt.Sprintf("vol-%d", b.serial), Name: req.Name, Size: req.Size, Source: req.Source,
+		Topology: []volume.Topology{{TopologyKey: zone}}, Context: map[string]string{"pool": "fake"},
+	}
+	b.volumes[v.ID] = v
+	b.tiers[v.ID] = req.Mutable["tier"]
+	return v.Clone(), nil
+}
+
+func fits(v volume.Volume, req volume.CreateRequest) error {
+	if v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit) || v.Source != req.Source {
+		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and %s", v.ID, v.Size)
+	}
+	return nil
+}
+
+func (b *Backend) place(req volume.CreateRequest) (string, error) {
+	for _, wanted := range [][]volume.Topology{req.Preferred, req.Requisite} {
+		for _, t := range wanted {
+			if slices.Contains(b.zones, t[TopologyKey]) {
+				return t[TopologyKey], nil
+			}
+		}
+	}
+	if len(req.Requisite) > 0 {
+		return "", volume.Errorf(volume.Exhausted, "none of the requisite zones is one of %v", b.zones)
+	}
+	return b.zones[0], nil
+}
+
+// Restore implements volume.Snapshotter.
+func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	if _, err := b.GetSnapshot(ctx, req.Source.SnapshotID); err != nil {
+		return volume.Volume{}, err
+	}
+	return b.Create(ctx, req)
+}
+
+// CloneVolume implements volume.Cloner.
+func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	if _, err := b.Get(ctx, req.Source.VolumeID); err != nil {
+		return volume.Volume{}, err
+	}
+	return b.Create(ctx, req)
+}
+
+// Delete implements volume.Backend.
+func (b *Backend) Delete(_ context.Context, id string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls["Delete"]++
+	if nodes := b.volumes[id].Nodes; len(nodes) > 0 {
+		return volume.Errorf(volume.Precondition, "it is attached to %v", nodes)
+	}
+	delete(b.volumes, id)
+	return nil
+}
+
+// Get implements volume.Backend.
+func (b *Backend) Get(_ context.Context, id string) (volume.Volume, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.get(id)
+}
+
+func (b *Backend) get(id string) (volume.Volume, error) {
+	v, ok := b.volumes[id]
+	if !ok {
+		return volume.Volume{}, volume.Errorf(volume.NotFound, "there is no such volume")
+	}
+	return v.Clone(), nil
+}
+
+// Expand implements volume.Backend.
+func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, err := b.get(id)
+	if err != nil || v.Size >= target {
+		return v, err
+	}
+	if err := ctx.Err(); err != nil {
+		return volume.Volume{}, err
+	}
+	b.calls["Expand"]++
+	v.Size = target
+	b.volumes[id] = v
+	return v.Clone(), nil
+}
+
+func checkTier(mutable map[string]string) error {
+	for key, value := range mutable {
+		if key != "tier" || (value != "gold" && value != "silver") {
+			return volume.Errorf(volume.Invalid, "the mutable parameter %s=%s is unknown: want tier=gold or tier=silver", key, value)
+		}
+	}
+	return nil
+}
+
+// Modify implements volume.Modifier.
+func (b *Backend) Modify(_ context.Context, id string, parameters map[string]string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, err := b.get(id); err != nil {
+		return err
+	}
+	if err := checkTier(parameters); err != nil {
+		return err
+	}
+	b.tiers[id] = parameters["tier"]
+	return nil
+}
+
+// Tier returns the mutable parameter "tier" of a volume.
+func (b *Backend) Tier(id string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tiers[id]
+}
+
+// Capacity implements volume.CapacityReporter: 10 TiB less what is in use.
+func (b *Backend) Capacity(_ context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if zone, ok := req.Topology[TopologyKey]; ok && !slices.Contains(b.zones, zone) {
+		return volume.Capacity{}, nil
+	}
+	free := 10 * volume.TiB
+	for _, v := range b.volumes {
+		free -= v.Size
+	}
+	return volume.Capacity{Available: free, Max: b.limits.Max, Min: b.limits.Min}, nil
+}

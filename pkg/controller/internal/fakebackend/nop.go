@@ -1,0 +1,35 @@
+package fakebackend
+
+import (
+	"context"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Nop is a backend that does nothing and says yes at once, for benchmarks of
+// the calls themselves.
+type Nop struct{}
+
+// Limits implements volume.Backend.
+func (Nop) Limits() volume.Limits { return volume.Limits{Granule: volume.GiB} }
+
+// AccessModes implements volume.Backend.
+func (Nop) AccessModes() []volume.AccessMode { return []volume.AccessMode{volume.SingleNodeWriter} }
+
+// Create implements volume.Backend.
+func (Nop) Create(_ context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	return volume.Volume{ID: req.Name, Size: req.Size}, nil
+}
+
+// Delete implements volume.Backend.
+func (Nop) Delete(context.Context, string) error { return nil }
+
+// Get implements volume.Backend.
+func (Nop) Get(_ context.Context, id string) (volume.Volume, error) {
+	return volume.Volume{ID: id, Size: volume.GiB}, nil
+}
+
+// Expand implements volume.Backend.
+func (Nop) Expand(_ context.Context, id string, target volume.Size) (volume.Volume, error) {
+	return volume.Volume{ID: id, Size: target}, nil
+}

@@ -1,0 +1,155 @@
+package controller
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	id := mustCreate(t, s, "v", volume.GiB)
+	if _, err := publish(t, s, id, "node-1", mountAs(writer)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
+	wantKind(t, err, volume.Precondition, id, "node-1")
+	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{VolumeId: id}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is gone already
+		if _, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
+	wantKind(t, err, volume.NotFound, id)
+}
+
+func publish(t *testing.T, s *Server, id, node string, c *csi.VolumeCapability) (*csi.ControllerPublishVolumeResponse, error) {
+	t.Helper()
+	return s.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: node, VolumeCapability: c})
+}
+
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	one, two, three := mustCreate(t, s, "1", volume.GiB), mustCreate(t, s, "2", volume.GiB), mustCreate(t, s, "3", volume.GiB)
+	for range 2 {
+		resp, err := publish(t, s, one, "node-1", mountAs(writer))
+		if err != nil || resp.GetPublishContext()["device"] != one+"/node-1" {
+			t.Fatalf("got %v, %v", resp, err)
+		}
+	}
+	_, err := publish(t, s, one, "node-1", blockAs(writer))
+	wantKind(t, err, volume.AlreadyExists, one)
+	_, err = publish(t, s, one, "node-2", mountAs(writer))
+	wantKind(t, err, volume.Precondition, "node-1")
+	_, err = publish(t, s, one, "node-9", mountAs(writer))
+	wantKind(t, err, volume.NotFound, "node-9")
+	_, err = publish(t, s, "vol-9", "node-1", mountAs(writer))
+	wantKind(t, err, volume.NotFound, "vol-9")
+	_, err = publish(t, s, one, "", mountAs(writer))
+	wantKind(t, err, volume.Invalid, "node_id")
+	_, err = publish(t, s, one, "node-1", nil)
+	wantKind(t, err, volume.Invalid, "capability")
+	if _, err := publish(t, s, two, "node-1", mountAs(writer)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = publish(t, s, three, "node-1", mountAs(writer))
+	wantKind(t, err, volume.Exhausted, "node-1")
+	_, err = s.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
+		VolumeId: three, NodeId: "node-2", VolumeCapability: mountAs(writer), Readonly: true,
+	})
+	wantKind(t, err, volume.Invalid, "PUBLISH_READONLY")
+
+	got, err := s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: one})
+	if err != nil || len(got.GetStatus().GetPublishedNodeIds()) != 1 || got.GetStatus().GetPublishedNodeIds()[0] != "node-1" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestUnpublishOfWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	id := mustCreate(t, s, "v", volume.GiB)
+	for _, req := range []*csi.ControllerUnpublishVolumeRequest{
+		{VolumeId: "vol-9", NodeId: "node-1"}, {VolumeId: id, NodeId: "node-9"}, {VolumeId: id, NodeId: "node-1"}, {VolumeId: id},
+	} {
+		if _, err := s.ControllerUnpublishVolume(t.Context(), req); err != nil {
+			t.Errorf("%v: %v", req, err)
+		}
+	}
+}
+
+func TestValidateVolumeCapabilities(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	id := mustCreate(t, s, "v", volume.GiB)
+	for name, test := range map[string]struct {
+		caps    []*csi.VolumeCapability
+		context map[string]string
+		refusal string // empty: confirmed
+	}{
+		"one": {caps: []*csi.VolumeCapability{mountAs(writer)}},
+		"two": {caps: []*csi.VolumeCapability{mountAs(writer), mountAs(csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY)}},
+		"with the context and a key of the sidecar": {
+			caps: []*csi.VolumeCapability{blockAs(writer)}, context: map[string]string{"pool": "fake", "storage.kubernetes.io/x": "y"},
+		},
+		"one of two not supported": {
+			caps:    []*csi.VolumeCapability{mountAs(writer), mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)},
+			refusal: "MULTI_NODE_READER_ONLY",
+		},
+		"block and filesystem": {caps: []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}, refusal: "block"},
+		"another context":      {caps: []*csi.VolumeCapability{mountAs(writer)}, context: map[string]string{"pool": "x"}, refusal: "pool"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resp, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+				VolumeId: id, VolumeCapabilities: test.caps, VolumeContext: test.context,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.refusal != "" {
+				if resp.GetConfirmed() != nil || !strings.Contains(resp.GetMessage(), test.refusal) {
+					t.Errorf("got %v, want a message with %q", resp, test.refusal)
+				}
+				return
+			}
+			confirmed := resp.GetConfirmed()
+			if len(confirmed.GetVolumeCapabilities()) != len(test.caps) || len(confirmed.GetVolumeContext()) != len(test.context) || resp.GetMessage() != "" {
+				t.Errorf("got %v, want all confirmed", resp)
+			}
+		})
+	}
+	_, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+		VolumeId: "vol-9", VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
+	})
+	wantKind(t, err, volume.NotFound, "vol-9")
+}
+
+func TestModify(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New()
+	s := New(fake, Options{})
+	id := mustCreate(t, s, "v", volume.GiB)
+	modify := func(id string, parameters map[string]string) error {
+		_, err := s.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{VolumeId: id, MutableParameters: parameters})
+		return err
+	}
+	if err := modify(id, map[string]string{"tier": "silver"}); err != nil || fake.Tier(id) != "silver" {
+		t.Errorf("%v, tier %q", err, fake.Tier(id))
+	}
+	wantKind(t, modify(id, nil), volume.Invalid, "mutable_parameters")
+	wantKind(t, modify(id, map[string]string{"tier": "lead"}), volume.Invalid, id, "lead")
+	wantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.NotFound, "vol-9")
+	if fake.Tier(id) != "silver" {
+		t.Errorf("a refused change was applied: tier %q", fake.Tier(id))
+	}
+}
