@@ -1,0 +1,234 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	mount "k8s.io/mount-utils"
+	utilexec "k8s.io/utils/exec"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// FormatRequest asks for a filesystem on a blank device.
+type FormatRequest struct {
+	Device string
+	Type   Type
+	// Options are passed on to mkfs after the safe profile (see Format).
+	Options []string
+	// Marker is the path of a file in the node's state directory, one per
+	// volume, which proves that an interrupted mkfs was ours. Empty: such a
+	// device is refused.
+	Marker string
+	// Encrypted says that the device is decrypted on its way here (dm-crypt, or
+	// LUKS in the hypervisor), so that sectors never written read as random
+	// bytes and not as zeros. Random bytes then count as blank.
+	Encrypted bool
+}
+
+// Format makes a filesystem, on a blank device only, and returns once the
+// finished filesystem was read back from it. A complete filesystem of the
+// wanted type is a success and left alone.
+//
+// The device must be blank according to Probe, or the marker must prove that
+// an earlier Format on this volume was interrupted; even then nothing with a
+// complete filesystem or the signature of something else is touched.
+//
+// The safe profile: ext with 4 KiB blocks always (an explicit other -b is
+// refused, as is sparse_super2), nothing reserved for root (an explicit -m
+// wins), lazy initialization as mke2fs chooses, no discard.
+//
+// mkfs is killed when ctx ends, and Format returns only when it is really
+// gone: a second one on the same device would be worse than a late answer. A
+// large ext3 takes minutes; give it a context that outlives one RPC.
+//
+// Kinds: Precondition (the device holds something else, or is in use),
+// Invalid (options), Deadline, Canceled, Internal (unreadable, mkfs failed).
+func (s *System) Format(ctx context.Context, req FormatRequest) error {
+	args, err := mkfsArgs(req.Type, req.Options)
+	if err != nil {
+		return err
+	}
+	sig, err := s.Probe(ctx, req.Device)
+	if err != nil {
+		return err
+	}
+	size, err := s.sizeOf(req.Device)
+	if err != nil {
+		return err
+	}
+	if sig.State == Formatted && sig.Complete && sig.Type == req.Type {
+		return markerError(removeMarker(req.Marker))
+	}
+	if err := mayFormat(req, sig, size); err != nil {
+		return err
+	}
+	if err := writeMarker(req.Marker, marker{Type: req.Type, Device: size}); err != nil {
+		return markerError(err)
+	}
+	if sig.State != Blank {
+		if err := s.wipe(ctx, req.Device, size.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := s.mkfs(ctx, req, args); err != nil {
+		return err
+	}
+	return s.verifyFormat(ctx, req, size)
+}
+
+// mayFormat decides whether what was found may be overwritten.
+func mayFormat(req FormatRequest, sig Signature, size volume.Size) error {
+	refuse := func(why string) error {
+		return volume.Errorf(volume.Precondition, "device %s (%s) is not blank: it holds %s; %s: it was not formatted as %s",
+			req.Device, size, sig, why, req.Type).
+			WithRemedy("if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has")
+	}
+	switch {
+	case sig.State == Blank, req.Encrypted && sig.Noise:
+		return nil
+	case sig.Named:
+		return refuse("it belongs to something else")
+	case sig.State == Formatted && sig.Complete:
+		return refuse("another filesystem was asked for")
+	}
+	m, exists, err := readMarker(req.Marker)
+	switch {
+	case err != nil:
+		return markerError(err)
+	case !exists:
+		return refuse("nothing on this node proves that an interrupted mkfs of this volume left it")
+	case m.Type != req.Type:
+		return refuse("the interrupted mkfs on this node made " + string(m.Type))
+	case m.Device > size:
+		return refuse("the interrupted mkfs on this node ran on a device of " + m.Device.String())
+	}
+	return nil
+}
+
+func markerError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return volume.Errorf(volume.Internal, "keep the record of a running mkfs: %w", err).
+		WithRemedy("check the state directory of the driver on this node")
+}
+
+func (s *System) sizeOf(device string) (volume.Size, error) {
+	d, err := s.openDevice(device, false)
+	if err != nil {
+		return 0, err
+	}
+	defer closeQuietly(d)
+	return deviceSize(d, device)
+}
+
+// wipe zeroes what Probe looks at, so that leftovers of an interrupted mkfs
+// (or the noise of an encrypted volume) pass for nothing else.
+func (s *System) wipe(ctx context.Context, device string, size int64) error {
+	d, err := s.openDevice(device, true)
+	if err != nil {
+		return err
+	}
+	err = wipeAreas(ctx, d, size)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return volume.Errorf(volume.Internal, "clear the leftovers of an interrupted mkfs on %s: %w", device, err)
+	}
+	s.log.InfoContext(ctx, "cleared the leftovers of an interrupted mkfs", "device", device)
+	return nil
+}
+
+func wipeAreas(ctx context.Context, d deviceHandle, size int64) error {
+	zero := make([]byte, probeArea)
+	at := append([]int64{0, max(size-probeArea, 0)}, sampleOffsets(size)...)
+	for i, offset := range at {
+		length := int64(probeArea)
+		if i > 1 {
+			length = sampleLength
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := d.WriteAt(zero[:min(length, size-offset)], offset); err != nil {
+			return err
+		}
+	}
+	return d.sync()
+}
+
+// mkfs formats through mount-utils, whose own look at the device (blkid) is a
+// second opinion, and whose mount step is left out.
+func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) error {
+	s.log.InfoContext(ctx, "formatting", "device", req.Device, "type", req.Type, "options", strings.Join(args, " "))
+	run := &formatExec{Interface: s.exec, ctx: ctx, keepReserve: slices.ContainsFunc(args, func(w string) bool { return strings.HasPrefix(w, "-m") })}
+	if req.Type == Ext2 { // mount-utils knows the force flags of ext3 and ext4 only
+		args = append([]string{"-F", "-m0"}, args...)
+	}
+	formatter := mount.NewSafeFormatAndMount(noMount{}, run)
+	err := formatter.FormatAndMountSensitiveWithFormatOptions(req.Device, "", string(req.Type), nil, nil, args)
+	switch {
+	case ctx.Err() != nil:
+		return &volume.Error{
+			Kind: volume.KindOf(ctx.Err()), Msg: "mkfs of " + string(req.Type) + " on " + req.Device + " was stopped before it finished", Cause: ctx.Err(),
+			Remedy: "it starts over at the next try; a very large ext3 needs a longer deadline, or use ext4 or xfs",
+		}
+	case err != nil:
+		return volume.Errorf(volume.Internal, "format %s as %s: %w", req.Device, req.Type, err).
+			WithRemedy("check the mkfs options of the StorageClass and the kernel log of this node")
+	}
+	return nil
+}
+
+func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volume.Size) error {
+	sig, err := s.Probe(ctx, req.Device)
+	if err != nil {
+		return err
+	}
+	if sig.State != Formatted || !sig.Complete || sig.Type != req.Type {
+		return volume.Errorf(volume.Internal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device, size, sig).
+			WithRemedy("check the mkfs options of the StorageClass: they must leave the filesystem a complete " + string(req.Type))
+	}
+	return markerError(removeMarker(req.Marker))
+}
+
+// noMount turns FormatAndMount of mount-utils into format alone.
+type noMount struct{ mount.Interface }
+
+// MountSensitive does nothing.
+func (noMount) MountSensitive(string, string, string, []string, []string) error { return nil }
+
+// formatExec binds every command to a context, which mount-utils does not do,
+// and lets it start blkid and mkfs only: should blkid recognize something that
+// Probe does not, mount-utils would go on to repair it.
+type formatExec struct {
+	utilexec.Interface
+	ctx         context.Context //nolint:containedctx // mount-utils passes none; this value lives for one call
+	keepReserve bool            // the user chose -m
+}
+
+// Command makes a command that is bound to the context.
+func (e *formatExec) Command(name string, args ...string) utilexec.Cmd {
+	switch {
+	case name == "blkid":
+	case strings.HasPrefix(name, "mkfs."):
+		if i := len(args) - 2; e.keepReserve && i >= 0 && args[i] == "-m0" { // mount-utils puts it behind the user's
+			args = slices.Delete(slices.Clone(args), i, i+1)
+		}
+	default:
+		return refusedCommand{name: name}
+	}
+	return e.CommandContext(e.ctx, name, args...)
+}
+
+// refusedCommand stands for a program that must not run on this device.
+type refusedCommand struct {
+	utilexec.Cmd
+	name string
+}
+
+// CombinedOutput fails.
+func (c refusedCommand) CombinedOutput() ([]byte, error) {
+	return nil, errors.New("blkid recognizes data on the device; " + c.name + " was not run on it")
+}

@@ -1,0 +1,181 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Geometry is the size of a filesystem as its superblock or the kernel gives
+// it: all blocks, those of the metadata included.
+type Geometry struct {
+	Type      Type
+	BlockSize volume.Size
+	Blocks    uint64
+}
+
+// Size returns the size in bytes.
+func (g Geometry) Size() volume.Size {
+	return volume.Size(g.Blocks) * g.BlockSize //nolint:gosec // the readers below checked the product
+}
+
+// Geometry reads the size of the filesystem on a device. mountPoint is where
+// it is mounted; it must be given when it is mounted (XFS and btrfs keep their
+// true size in memory) and empty when it is not.
+//
+// Kinds: Precondition (no such filesystem, or the mount is not of this
+// device), Internal (unreadable).
+func (s *System) Geometry(ctx context.Context, device, mountPoint string) (Geometry, error) {
+	if mountPoint != "" {
+		t, err := s.openTarget(device, mountPoint)
+		if err != nil {
+			return Geometry{}, err
+		}
+		defer t.close()
+		g, err := t.family()
+		if err != nil {
+			return Geometry{}, err
+		}
+		return g.read(ctx)
+	}
+	d, err := s.openDevice(device, false)
+	if err != nil {
+		return Geometry{}, err
+	}
+	defer closeQuietly(d)
+	return unmountedGeometry(ctx, d, device)
+}
+
+func unmountedGeometry(ctx context.Context, d deviceHandle, device string) (Geometry, error) {
+	size, err := deviceSize(d, device)
+	if err != nil {
+		return Geometry{}, err
+	}
+	head, err := readArea(d, 0, min(size.Bytes(), probeArea))
+	if err != nil {
+		return Geometry{}, unreadable(device, err)
+	}
+	sig, known := knownFilesystem(head)
+	if !known || sig.State != Formatted {
+		return Geometry{}, volume.Errorf(volume.Precondition, "device %s holds no filesystem that could be measured", device)
+	}
+	switch sig.Type {
+	case XFS:
+		x, _ := parseXFS(head[:xfsLength])
+		return Geometry{Type: XFS, BlockSize: volume.Size(x.blockSize), Blocks: x.blocks}, nil
+	case Btrfs:
+		b, _ := parseBtrfs(head[btrfsOffset : btrfsOffset+btrfsLength])
+		return btrfsGeometry(b.deviceBytes, b.sectorSize), nil
+	default:
+		e, err := readExt(ctx, d, device)
+		if err != nil {
+			return Geometry{}, err
+		}
+		return extGeometry(e), nil
+	}
+}
+
+func extGeometry(e extSuper) Geometry {
+	t, _ := e.kind()
+	return Geometry{Type: t, BlockSize: volume.Size(e.blockSize), Blocks: e.blocks}
+}
+
+func btrfsGeometry(total uint64, sector uint32) Geometry {
+	return Geometry{Type: Btrfs, BlockSize: volume.Size(sector), Blocks: total / uint64(sector)}
+}
+
+// How often, and how far apart, an ext superblock is read that changes while
+// it is read.
+const (
+	tornReads = 20
+	tornPause = 5 * time.Millisecond
+)
+
+// readExt reads the ext superblock from the block device: the kernel changes
+// the very same page, so the read is current, but it may catch a change half
+// made. A superblock with a checksum counts when that is right; one without,
+// and one whose checksum stays wrong (kernels before 6.2 renew it only when
+// they write it out), counts when two reads in a row agree.
+func readExt(ctx context.Context, d deviceHandle, device string) (extSuper, error) {
+	var last extSuper
+	agreed := 0
+	for range tornReads {
+		b, err := readArea(d, extOffset, extLength)
+		if err != nil {
+			return extSuper{}, unreadable(device, err)
+		}
+		e, ok := parseExt(b)
+		switch {
+		case ok && e.checksumPresent && e.checksumValid:
+			return e, nil
+		case ok && e == last:
+			agreed++
+			if !e.checksumPresent || agreed >= tornReads/4 {
+				return e, nil
+			}
+		default:
+			agreed = 0
+		}
+		if ok {
+			last = e
+		}
+		if err := wait(ctx, tornPause); err != nil {
+			return extSuper{}, volume.Wrap(err, "read the superblock of "+device, "")
+		}
+	}
+	return extSuper{}, volume.Errorf(volume.Internal, "the ext superblock of %s changes with every read or is damaged", device).
+		WithRemedy("try again; if it stays so, unmount the volume everywhere and run e2fsck -f " + device)
+}
+
+// wait pauses, unless ctx ends first.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// readXFS reads the geometry of a mounted XFS.
+func readXFS(m mountHandle, path string) (xfsGeometry, error) {
+	x, err := m.xfsGeometry()
+	if err != nil {
+		return x, volume.Errorf(volume.Internal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w", path, err)
+	}
+	super := xfsSuper{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
+	if !super.plausible() {
+		return x, volume.Errorf(volume.Internal, "the kernel gives an impossible geometry for the XFS at %s: %+v", path, x)
+	}
+	return x, nil
+}
+
+// readBtrfs reads the size of a mounted btrfs on its one device.
+func readBtrfs(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
+	info, err := m.btrfsInfo()
+	if err != nil {
+		return info, btrfsDevice{}, volume.Errorf(volume.Internal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w", path, err)
+	}
+	if info.devices != 1 || info.sectorSize == 0 {
+		return info, btrfsDevice{}, volume.Errorf(volume.Precondition, "the btrfs at %s spans %d devices", path, info.devices).
+			WithRemedy("a volume is one device: remove the others with btrfs device remove")
+	}
+	// Ids are not reused, so the one device need not have the id 1.
+	const mostIDs = 4096
+	for id := uint64(1); id <= min(info.maxID, mostIDs); id++ {
+		dev, err := m.btrfsDevice(id)
+		switch {
+		case err == nil:
+			return info, dev, nil
+		case !errors.Is(err, unix.ENODEV):
+			return info, dev, volume.Errorf(volume.Internal, "read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w", path, err)
+		}
+	}
+	return info, btrfsDevice{}, volume.Errorf(volume.Internal, "the btrfs at %s names none of its devices", path)
+}

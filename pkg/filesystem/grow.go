@@ -1,0 +1,211 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// GrowRequest asks for a mounted filesystem to fill its device.
+type GrowRequest struct {
+	// MountPoint is where it is mounted writable: the staging path. A bind
+	// mount of it does as well, unless that is read-only.
+	MountPoint string
+	// Device is the block device that must be behind it (the dm-crypt device
+	// when there is one).
+	Device string
+	// Required is what the volume must hold; zero: whatever the device has. A
+	// device that is smaller is an error of kind Deadline: it has not grown
+	// yet. A filesystem that can never be that large is OutOfRange.
+	Required volume.Size
+}
+
+// Method is how a filesystem was grown.
+type Method string
+
+// The methods.
+const (
+	GrownNot     Method = "none"  // it filled the device already
+	GrownByIoctl Method = "ioctl" // by the kernel's ioctl
+	GrownByTool  Method = "tool"  // by resize2fs, xfs_growfs or btrfs
+)
+
+// Growth is what Grow did, every size read back.
+type Growth struct {
+	Type   Type
+	Before volume.Size // of the filesystem
+	After  volume.Size
+	Device volume.Size
+	Method Method
+}
+
+// Grow makes the filesystem fill its device, online, and returns its size as
+// read back afterwards. It compares first: a filesystem that fills its device
+// is left alone. A tail too short to be used (below one ext group's own
+// metadata; below 64 XFS blocks; below one block) counts as filled.
+//
+// Everything that the kernel would answer by damage, by a crash, or by an
+// errno that does not tell the cause is refused before the request, with its
+// remedy. The kinds:
+//
+//   - Precondition: nothing or another device is mounted there; the
+//     filesystem is larger than its device (XFS and btrfs would shrink); it or
+//     its mount is read-only; ext has errors flagged, or sparse_super2; the
+//     filesystem has shut down.
+//   - OutOfRange: the format cannot hold Required (ext without 64bit ends at
+//     2^32 blocks, which the kernel does not check; ext at 2^32 inodes).
+//   - Denied: CAP_SYS_RESOURCE is missing (ext only).
+//   - Deadline, Canceled: the device has not reached Required; another growth
+//     of the filesystem did not end within ctx.
+//   - Internal: the kernel accepted the request but the size read back does
+//     not show it; an errno without a known cause.
+//
+// The growth itself cannot be interrupted: once the kernel works on it (or
+// waits for a frozen filesystem to be thawed), Grow returns only with the
+// kernel's answer, however long ago ctx ended. Run it apart from an RPC, and
+// keep the volume's lock until it returns. The pauses between tries obey ctx.
+func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
+	t, err := s.openTarget(req.Device, req.MountPoint)
+	if err != nil {
+		return Growth{}, err
+	}
+	defer t.close()
+	g, err := t.family()
+	if err != nil {
+		return Growth{}, err
+	}
+	growth, err := s.grow(ctx, t, g, req)
+	if err == nil && growth.Method != GrownNot {
+		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device, "type", growth.Type, "before", growth.Before.String(),
+			"after", growth.After.String(), "deviceSize", growth.Device.String(), "method", string(growth.Method))
+	}
+	return growth, err
+}
+
+func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest) (Growth, error) {
+	device, err := deviceSize(t.device, req.Device)
+	if err != nil {
+		return Growth{}, err
+	}
+	now, err := g.read(ctx)
+	if err != nil {
+		return Growth{}, err
+	}
+	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), Device: device, Method: GrownNot}
+	goal := g.goal(device)
+	if err := sizesAllow(req, now, goal, device); err != nil {
+		return growth, err
+	}
+	if now.Blocks >= goal.least {
+		return growth, nil
+	}
+	if err := t.writable(now, device); err != nil {
+		return growth, err
+	}
+	if err := g.guard(); err != nil {
+		return growth, err
+	}
+	growth.Method, err = s.attempt(ctx, t, g, goal)
+	if err != nil {
+		return growth, err
+	}
+	// What counts is the size now, whatever the answers were; the read-back
+	// must not fail just because the growth took all the time there was.
+	now, err = g.read(context.WithoutCancel(ctx))
+	if err != nil {
+		return growth, err
+	}
+	growth.After = now.Size()
+	if now.Blocks < goal.least {
+		return growth, volume.Errorf(volume.Internal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
+			now.Type, req.MountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, device).
+			WithRemedy("look at the kernel log of this node")
+	}
+	return growth, nil
+}
+
+// sizesAllow refuses what the sizes alone rule out.
+func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
+	most := sizeOfBlocks(goal.blocks, now)
+	switch {
+	case device < req.Required:
+		return volume.Errorf(volume.Deadline, "the device %s has %s, not yet the required %s", req.Device, device, req.Required).
+			WithRemedy("it is tried again; if this lasts, check that the storage system has told this node the new size")
+	case now.Size() > device:
+		return volume.Errorf(volume.Precondition, "the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
+			now.Type, req.MountPoint, now.Size(), req.Device, device).
+			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() + ", or restore it from a snapshot")
+	case goal.limit != "" && req.Required > most+now.BlockSize:
+		return volume.Errorf(volume.OutOfRange, "the %s at %s can grow to %s at most, not to %s: %s", now.Type, req.MountPoint, most, req.Required, goal.limit).
+			WithRemedy("ask for at most " + most.String() + ", or copy the data to a new volume (ext4 or xfs)")
+	}
+	return nil
+}
+
+func sizeOfBlocks(blocks uint64, g Geometry) volume.Size {
+	return Geometry{BlockSize: g.BlockSize, Blocks: blocks}.Size()
+}
+
+// writable refuses a growth that needs writing where nothing can be written.
+func (t *target) writable(now Geometry, device volume.Size) error {
+	if !t.readonly {
+		return nil
+	}
+	e := volume.Errorf(volume.Precondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, t.mountPoint, now.Size(), device)
+	if t.entry.ReadOnly() && !t.entry.SuperReadOnly() {
+		return e.WithRemedy("the mount is read-only, not the filesystem: grow it through a writable mount of it")
+	}
+	return e.WithRemedy("mount the volume writable: it grows at that moment")
+}
+
+// The pauses between tries while another growth is under way.
+const longestPause = time.Second
+
+// attempt makes the request until the kernel has answered it, and falls back
+// to the tool where the kernel does not know the ioctl. Method is GrownNot
+// when somebody else's growth reached the goal.
+func (s *System) attempt(ctx context.Context, t *target, g grower, goal goal) (Method, error) {
+	for pause := s.pause; ; pause = min(2*pause, longestPause) {
+		err := g.resize(goal.blocks)
+		switch {
+		case err == nil:
+			return GrownByIoctl, nil
+		case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return GrownByTool, s.growByTool(ctx, g.tool(goal.blocks), err)
+		case !g.busy(err) && !errors.Is(err, unix.EINTR):
+			return GrownNot, g.explain(ctx, err)
+		}
+		waited := wait(ctx, pause)
+		now, readErr := g.read(context.WithoutCancel(ctx))
+		switch {
+		case readErr != nil:
+			return GrownNot, readErr
+		case now.Blocks >= goal.least:
+			return GrownNot, nil
+		case waited != nil:
+			return GrownNot, &volume.Error{
+				Kind: volume.KindOf(waited), Cause: err, Remedy: "it is tried again",
+				Msg: fmt.Sprintf("the %s at %s has %s and is still being grown by another request", now.Type, t.mountPoint, now.Size()),
+			}
+		}
+	}
+}
+
+// growByTool runs the filesystem's own tool where the kernel has no ioctl.
+func (s *System) growByTool(ctx context.Context, command []string, cause error) error {
+	output, code, err := s.run(ctx, command[0], command[1:]...)
+	switch {
+	case err != nil:
+		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")
+	case code != 0:
+		return volume.Errorf(volume.Precondition, "the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
+			cause, command[0], code, output).
+			WithRemedy("stop the pods that use the volume: it is grown when it is mounted again on a node that can")
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// btrfsExclusiveRunning is BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS
+// (linux/btrfs.h): a resize, balance or device operation is under way.
+const btrfsExclusiveRunning = 8
+
+// btrfsRefusal is a positive answer of BTRFS_IOC_RESIZE.
+type btrfsRefusal int
+
+func (c btrfsRefusal) Error() string {
+	if c == btrfsExclusiveRunning {
+		return "another exclusive operation (resize, balance, device) is under way"
+	}
+	return "btrfs error code " + strconv.Itoa(int(c))
+}
+
+// btrfsGrower grows btrfs on its one device.
+type btrfsGrower struct {
+	*target
+	info btrfsInfo
+	dev  btrfsDevice
+}
+
+func (g *btrfsGrower) read(context.Context) (Geometry, error) {
+	var err error
+	if g.info, g.dev, err = readBtrfs(g.mount, g.mountPoint); err != nil {
+		return Geometry{}, err
+	}
+	return btrfsGeometry(g.dev.totalBytes, g.info.sectorSize), nil
+}
+
+func (g *btrfsGrower) goal(device volume.Size) goal {
+	blocks := uint64(device) / uint64(g.info.sectorSize) //nolint:gosec // sizes are not negative
+	return goal{blocks: blocks, least: blocks}
+}
+
+func (g *btrfsGrower) guard() error { return nil }
+
+// resize names the size in bytes: "max" would shrink the filesystem to a
+// device that has become smaller.
+func (g *btrfsGrower) resize(blocks uint64) error {
+	code, err := g.mount.btrfsResize(g.spec(blocks))
+	if err == nil && code > 0 {
+		return btrfsRefusal(code)
+	}
+	return err
+}
+
+func (g *btrfsGrower) spec(blocks uint64) string {
+	return fmt.Sprintf("%d:%d", g.dev.id, blocks*uint64(g.info.sectorSize))
+}
+
+func (g *btrfsGrower) busy(err error) bool {
+	var code btrfsRefusal
+	return errors.As(err, &code) && code == btrfsExclusiveRunning || errors.Is(err, unix.EINPROGRESS)
+}
+
+func (g *btrfsGrower) explain(_ context.Context, err error) error {
+	switch {
+	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
+		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
+			WithRemedy("look at the kernel log of this node, and mount the volume writable: it grows at that moment")
+	case errors.Is(err, unix.EFBIG):
+		return volume.Errorf(volume.Internal, "the device %s is smaller than the kernel said before: %w", g.devicePath, err).
+			WithRemedy("check its size on this node and in the storage system")
+	case errors.Is(err, unix.EPERM):
+		return volume.Errorf(volume.Denied, "growing btrfs needs CAP_SYS_ADMIN, which this process lacks: %w", err).
+			WithRemedy("run the node plugin privileged")
+	}
+	return volume.Errorf(volume.Internal, "growing the filesystem at %s (BTRFS_IOC_RESIZE): %w", g.mountPoint, err).
+		WithRemedy("the kernel log of this node names the cause")
+}
+
+func (g *btrfsGrower) tool(blocks uint64) []string {
+	return []string{"btrfs", "filesystem", "resize", g.spec(blocks), g.mountPoint}
+}

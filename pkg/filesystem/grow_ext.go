@@ -1,0 +1,140 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// capSysResource is the bit of CAP_SYS_RESOURCE (linux/capability.h), which
+// EXT4_IOC_RESIZE_FS demands in the initial user namespace.
+const capSysResource = 24
+
+// extGrower grows ext2, ext3 and ext4, which the kernel's ext4 driver serves
+// all three.
+type extGrower struct {
+	*target
+	super extSuper
+}
+
+func (g *extGrower) read(ctx context.Context) (Geometry, error) {
+	var err error
+	if g.super, err = readExt(ctx, g.device, g.devicePath); err != nil {
+		return Geometry{}, err
+	}
+	return extGeometry(g.super), nil
+}
+
+// goal rounds down to whole pages, as resize2fs does: the page cache of the
+// device holds nothing smaller. Then come the limits of the format, of which
+// the kernel checks neither in time: growing past 2^32 blocks without the
+// 64bit feature stops it with a BUG.
+func (g *extGrower) goal(device volume.Size) goal {
+	const page = 4096
+	s := g.super
+	blocks := uint64(device.RoundDown(max(page, volume.Size(s.blockSize)))) / uint64(s.blockSize) //nolint:gosec // sizes are not negative
+	limit := ""
+	if most := uint64(math.MaxUint32); !s.has64bit() && blocks > most {
+		blocks, limit = most-most%max(page/uint64(s.blockSize), 1), "it lacks the 64bit feature, so it has no more than 2^32 blocks of "+volume.Size(s.blockSize).String()
+		if s.blockSize >= page {
+			blocks = most
+		}
+	}
+	groups := uint64(math.MaxUint32) / uint64(s.inodesPerGroup)
+	if most := uint64(s.firstData) + groups*uint64(s.blocksPerGroup); blocks > most {
+		blocks, limit = most, fmt.Sprintf("with %d inodes per group it reaches its limit of 2^32 inodes", s.inodesPerGroup)
+	}
+	return goal{blocks: blocks, least: g.least(blocks), limit: limit}
+}
+
+// least says how many blocks count as all: the kernel (ext4_resize_fs) leaves
+// out a last group that could hold little more than its own metadata. Where
+// exactly that ends depends on the features; here it is the upper bound.
+func (g *extGrower) least(blocks uint64) uint64 {
+	s := g.super
+	if blocks <= uint64(s.firstData) {
+		return blocks
+	}
+	inGroup := (blocks - uint64(s.firstData)) % uint64(s.blocksPerGroup)
+	if inGroup == 0 || inGroup > g.metadataBlocks(blocks) {
+		return blocks
+	}
+	return blocks - inGroup
+}
+
+// metadataBlocks is the most that one group's metadata can take: superblock,
+// group descriptors and those reserved, two bitmaps, inode table, and the
+// kernel's margin of one cluster and two blocks.
+func (g *extGrower) metadataBlocks(blocks uint64) uint64 {
+	s := g.super
+	perBlock := uint64(s.blockSize / s.descriptorSize)
+	groups := blocks/uint64(s.blocksPerGroup) + 1
+	descriptors := groups/max(perBlock, 1) + 1
+	inodeTable := uint64(s.inodesPerGroup) * uint64(s.inodeSize) / uint64(s.blockSize)
+	return 1 + descriptors + uint64(s.reservedGDT) + 2 + inodeTable + uint64(s.clusterRatio) + 2
+}
+
+func (g *extGrower) guard() error {
+	switch {
+	case g.super.hasErrors():
+		return g.flaggedErrors(nil)
+	case g.super.compat&extCompatSparseSuper2 != 0:
+		return volume.Errorf(volume.Precondition, "the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", g.mountPoint).
+			WithRemedy("stop the pods that use the volume and run e2fsck -f and resize2fs on it by hand, or copy the data to a new volume")
+	}
+	caps, err := g.sys.kernel.capabilities()
+	if err != nil {
+		return volume.Errorf(volume.Internal, "read the capabilities of this process: %w", err)
+	}
+	if caps&(1<<capSysResource) == 0 {
+		return g.missingCapability(nil)
+	}
+	return nil
+}
+
+func (g *extGrower) flaggedErrors(cause error) error {
+	e := volume.Errorf(volume.Precondition, "the kernel has found errors in the filesystem at %s (%d recorded) and does not grow it until they are repaired",
+		g.mountPoint, g.super.errors)
+	e.Cause = cause
+	return e.WithRemedy("stop the pods that use the volume, take a snapshot, and run e2fsck -f " + g.devicePath + "; it then grows when it is mounted again")
+}
+
+func (g *extGrower) missingCapability(cause error) error {
+	e := volume.Errorf(volume.Denied, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
+	e.Cause = cause
+	return e.WithRemedy("run the node plugin privileged, or add SYS_RESOURCE to its capabilities")
+}
+
+func (g *extGrower) resize(blocks uint64) error { return g.mount.ext4Resize(blocks) }
+
+func (g *extGrower) busy(err error) bool { return errors.Is(err, unix.EBUSY) }
+
+func (g *extGrower) explain(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		// The kernel has one errno for two causes; an error may have been
+		// flagged since guard looked.
+		if _, readErr := g.read(context.WithoutCancel(ctx)); readErr == nil && g.super.hasErrors() {
+			return g.flaggedErrors(err)
+		}
+		return g.missingCapability(err)
+	case errors.Is(err, unix.EROFS):
+		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
+			WithRemedy("look at the kernel log of this node; an error may have made it so, then run e2fsck -f " + g.devicePath + " while it is unmounted")
+	case errors.Is(err, unix.ENOSPC):
+		return volume.Errorf(volume.Internal, "the kernel cannot read the new end of %s: %w", g.devicePath, err).
+			WithRemedy("the device may have become smaller: check its size on this node and in the storage system")
+	}
+	return volume.Errorf(volume.Internal, "growing the filesystem at %s (EXT4_IOC_RESIZE_FS): %w", g.mountPoint, err).
+		WithRemedy("the kernel log of this node names the cause")
+}
+
+func (g *extGrower) tool(blocks uint64) []string {
+	return []string{"resize2fs", g.devicePath, strconv.FormatUint(blocks, 10)}
+}

@@ -1,0 +1,77 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// xfsMinAGBlocks is XFS_MIN_AG_BLOCKS (fs/xfs/libxfs/xfs_fs.h): the kernel
+// makes no allocation group of fewer blocks and leaves such a tail unused.
+const xfsMinAGBlocks = 64
+
+// xfsGrower grows XFS.
+type xfsGrower struct {
+	*target
+	geometry xfsGeometry
+}
+
+func (g *xfsGrower) read(context.Context) (Geometry, error) {
+	var err error
+	if g.geometry, err = readXFS(g.mount, g.mountPoint); err != nil {
+		return Geometry{}, err
+	}
+	return Geometry{Type: XFS, BlockSize: volume.Size(g.geometry.blockSize), Blocks: g.geometry.dataBlocks}, nil
+}
+
+// goal leaves out a tail too short for an allocation group, as the kernel
+// does. It is never below the present size on a device that holds the
+// filesystem: a smaller number would make the kernel shrink it.
+func (g *xfsGrower) goal(device volume.Size) goal {
+	blocks := uint64(device) / uint64(g.geometry.blockSize) //nolint:gosec // sizes are not negative
+	if tail := blocks % uint64(g.geometry.agBlocks); tail < xfsMinAGBlocks {
+		blocks -= tail
+	}
+	blocks = max(blocks, g.geometry.dataBlocks)
+	return goal{blocks: blocks, least: blocks}
+}
+
+func (g *xfsGrower) guard() error { return nil }
+
+// resize keeps the share of inode space (imaxpct): the request would set it.
+func (g *xfsGrower) resize(blocks uint64) error {
+	return g.mount.xfsGrow(blocks, g.geometry.imaxpct)
+}
+
+func (g *xfsGrower) busy(err error) bool { return errors.Is(err, unix.EAGAIN) }
+
+func (g *xfsGrower) explain(_ context.Context, err error) error {
+	switch {
+	case errors.Is(err, unix.EIO):
+		// One errno for a filesystem that has shut down and for a device that
+		// ends too early; only the first lets nothing be opened.
+		m, openErr := g.sys.kernel.openMount(g.mountPoint)
+		if openErr != nil {
+			return shutDown(g.mountPoint, err)
+		}
+		closeQuietly(m)
+		return volume.Errorf(volume.Internal, "the kernel cannot read the new end of %s: %w", g.devicePath, err).
+			WithRemedy("the device may have become smaller or fail: look at the kernel log of this node")
+	case errors.Is(err, unix.EROFS):
+		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
+			WithRemedy("mount the volume writable: it grows at that moment")
+	case errors.Is(err, unix.EPERM):
+		return volume.Errorf(volume.Denied, "growing XFS needs CAP_SYS_ADMIN, which this process lacks: %w", err).
+			WithRemedy("run the node plugin privileged")
+	}
+	return volume.Errorf(volume.Internal, "growing the filesystem at %s (XFS_IOC_FSGROWFSDATA): %w", g.mountPoint, err).
+		WithRemedy("the kernel log of this node names the cause")
+}
+
+func (g *xfsGrower) tool(blocks uint64) []string {
+	return []string{"xfs_growfs", "-D", strconv.FormatUint(blocks, 10), g.mountPoint}
+}

@@ -1,0 +1,90 @@
+package filesystem
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The ioctl numbers that golang.org/x/sys/unix does not have. They are the
+// same on all architectures with the generic _IOC encoding (x86, ARM, RISC-V,
+// s390x); ppc64, mips and sparc encode the direction differently and are not
+// supported.
+const (
+	ext4IOCResizeFS    = 0x40086610 // EXT4_IOC_RESIZE_FS, linux/ext4.h: _IOW('f', 16, __u64)
+	xfsIOCFSGeometry   = 0x8100587e // XFS_IOC_FSGEOMETRY, fs/xfs/libxfs/xfs_fs.h: _IOR('X', 126, struct xfs_fsop_geom)
+	xfsIOCFSGeometryV4 = 0x8070587c // XFS_IOC_FSGEOMETRY_V4, before Linux 5.2: _IOR('X', 124, struct xfs_fsop_geom_v4)
+	xfsIOCGrowFSData   = 0x4010586e // XFS_IOC_FSGROWFSDATA, fs/xfs/libxfs/xfs_fs.h: _IOW('X', 110, struct xfs_growfs_data)
+	btrfsIOCResize     = 0x50009403 // BTRFS_IOC_RESIZE, linux/btrfs.h: _IOW(0x94, 3, struct btrfs_ioctl_vol_args)
+	btrfsIOCDevInfo    = 0xd000941e // BTRFS_IOC_DEV_INFO, linux/btrfs.h: _IOWR(0x94, 30, struct btrfs_ioctl_dev_info_args)
+	btrfsIOCFSInfo     = 0x8400941f // BTRFS_IOC_FS_INFO, linux/btrfs.h: _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)
+)
+
+// xfsFSOpGeom is struct xfs_fsop_geom; the V4 struct is its beginning.
+type xfsFSOpGeom struct {
+	blockSize    uint32
+	rtExtSize    uint32
+	agBlocks     uint32
+	agCount      uint32
+	logBlocks    uint32
+	sectSize     uint32
+	inodeSize    uint32
+	imaxpct      uint32
+	dataBlocks   uint64
+	rtBlocks     uint64
+	rtExtents    uint64
+	logStart     uint64
+	uuid         [16]byte
+	sunit        uint32
+	swidth       uint32
+	version      int32
+	flags        uint32
+	logSectSize  uint32
+	rtSectSize   uint32
+	dirBlockSize uint32
+	logSunit     uint32
+	_            [144]byte
+}
+
+// xfsGrowFSData is struct xfs_growfs_data.
+type xfsGrowFSData struct {
+	newBlocks uint64
+	imaxpct   uint32
+	_         uint32
+}
+
+// btrfsVolArgs is struct btrfs_ioctl_vol_args.
+type btrfsVolArgs struct {
+	fd   int64
+	name [4088]byte
+}
+
+// btrfsFSInfoArgs is struct btrfs_ioctl_fs_info_args.
+type btrfsFSInfoArgs struct {
+	maxID      uint64
+	numDevices uint64
+	fsid       [16]byte
+	nodeSize   uint32
+	sectorSize uint32
+	_          [984]byte
+}
+
+// btrfsDevInfoArgs is struct btrfs_ioctl_dev_info_args.
+type btrfsDevInfoArgs struct {
+	devID      uint64
+	uuid       [16]byte
+	bytesUsed  uint64
+	totalBytes uint64
+	_          [379]uint64
+	path       [1024]byte
+}
+
+// ioctl makes the call; the result is whatever the kernel answered, zero for
+// most requests.
+func ioctl[T any](fd int, request uintptr, arg *T) (int, error) {
+	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(arg)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), nil
+}

@@ -1,0 +1,235 @@
+package filesystem
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// linux is the kernel this program runs on.
+type linux struct{}
+
+func (linux) openMount(path string) (mountHandle, error) {
+	fd, err := openRetry(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return mountFD(fd), nil
+}
+
+func (linux) openDevice(path string, write bool) (deviceHandle, error) {
+	flags := unix.O_RDONLY | unix.O_CLOEXEC
+	if write {
+		// O_EXCL on a block device fails with EBUSY while it is mounted or
+		// held by another driver: the last line of defense before writing.
+		flags = unix.O_RDWR | unix.O_CLOEXEC | unix.O_EXCL
+	}
+	fd, err := openRetry(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		_ = unix.Close(fd)
+		return nil, unix.ENOTBLK
+	}
+	return deviceFD{os.NewFile(uintptr(fd), path)}, nil
+}
+
+// openRetry repeats an open that a signal of the Go runtime interrupted.
+func openRetry(path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+func (linux) statMount(path string) (mountStat, error) { return statx(unix.AT_FDCWD, path, 0) }
+
+func statx(dir int, path string, flags int) (mountStat, error) {
+	var x unix.Statx_t
+	flags |= unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+	if err := unix.Statx(dir, path, flags, unix.STATX_MNT_ID, &x); err != nil {
+		return mountStat{}, err
+	}
+	s := mountStat{device: DeviceNumber{Major: x.Dev_major, Minor: x.Dev_minor}}
+	if x.Mask&unix.STATX_MNT_ID != 0 && x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		s.mountID = int(x.Mnt_id) //nolint:gosec // mount ids are ints in the kernel
+		s.root = x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	}
+	return s, nil
+}
+
+func (linux) mounts() ([]Mount, error) {
+	infos, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return nil, err
+	}
+	mounts := make([]Mount, 0, len(infos))
+	for _, i := range infos {
+		mounts = append(mounts, Mount{
+			ID: i.ID, Parent: i.Parent, Mountpoint: i.Mountpoint, Root: i.Root,
+			Device: DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)}, FSType: i.FSType, Source: i.Source,
+			Options: splitOptions(i.Options), SuperOptions: splitOptions(i.VFSOptions),
+		})
+	}
+	return mounts, nil
+}
+
+func splitOptions(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+func (linux) deviceNumber(path string) (DeviceNumber, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return DeviceNumber{}, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return DeviceNumber{}, unix.ENOTBLK
+	}
+	return numberOf(st.Rdev), nil
+}
+
+func numberOf(dev uint64) DeviceNumber {
+	return DeviceNumber{Major: unix.Major(dev), Minor: unix.Minor(dev)}
+}
+
+func (linux) capabilities() (uint64, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), "CapEff:"); ok {
+			return strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		}
+	}
+	return 0, errors.New("/proc/self/status has no CapEff line")
+}
+
+func (linux) statfs(path string) (fsStat, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return fsStat{}, err
+	}
+	return newFSStat(&st), nil
+}
+
+func newFSStat(st *unix.Statfs_t) fsStat {
+	unit := st.Frsize
+	if unit == 0 {
+		unit = st.Bsize
+	}
+	return fsStat{
+		magic: uint32(st.Type), flags: st.Flags, blockSize: unit, blocks: st.Blocks, free: st.Bfree, available: st.Bavail,
+		inodes: st.Files, inodesFree: st.Ffree,
+	}
+}
+
+func (linux) mount(source, target, fstype string, flags uintptr, data string) error {
+	return unix.Mount(source, target, fstype, flags, data)
+}
+
+func (linux) unmount(target string, flags int) error { return unix.Unmount(target, flags) }
+
+// mountFD is a descriptor of a directory on a mounted filesystem.
+type mountFD int
+
+func (fd mountFD) Close() error { return unix.Close(int(fd)) }
+
+func (fd mountFD) stat() (mountStat, error) { return statx(int(fd), "", unix.AT_EMPTY_PATH) }
+
+func (fd mountFD) statfs() (fsStat, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(fd), &st); err != nil {
+		return fsStat{}, err
+	}
+	return newFSStat(&st), nil
+}
+
+func (fd mountFD) ext4Resize(blocks uint64) error {
+	_, err := ioctl(int(fd), ext4IOCResizeFS, &blocks)
+	return err
+}
+
+func (fd mountFD) xfsGeometry() (xfsGeometry, error) {
+	var g xfsFSOpGeom
+	_, err := ioctl(int(fd), xfsIOCFSGeometry, &g)
+	if errors.Is(err, unix.ENOTTY) {
+		_, err = ioctl(int(fd), xfsIOCFSGeometryV4, &g)
+	}
+	if err != nil {
+		return xfsGeometry{}, err
+	}
+	return xfsGeometry{blockSize: g.blockSize, agBlocks: g.agBlocks, agCount: g.agCount, imaxpct: g.imaxpct, dataBlocks: g.dataBlocks}, nil
+}
+
+func (fd mountFD) xfsGrow(blocks uint64, imaxpct uint32) error {
+	_, err := ioctl(int(fd), xfsIOCGrowFSData, &xfsGrowFSData{newBlocks: blocks, imaxpct: imaxpct})
+	return err
+}
+
+func (fd mountFD) btrfsInfo() (btrfsInfo, error) {
+	var a btrfsFSInfoArgs
+	if _, err := ioctl(int(fd), btrfsIOCFSInfo, &a); err != nil {
+		return btrfsInfo{}, err
+	}
+	return btrfsInfo{maxID: a.maxID, devices: a.numDevices, sectorSize: a.sectorSize}, nil
+}
+
+func (fd mountFD) btrfsDevice(id uint64) (btrfsDevice, error) {
+	a := btrfsDevInfoArgs{devID: id}
+	if _, err := ioctl(int(fd), btrfsIOCDevInfo, &a); err != nil {
+		return btrfsDevice{}, err
+	}
+	path, _, _ := bytes.Cut(a.path[:], []byte{0})
+	return btrfsDevice{id: a.devID, totalBytes: a.totalBytes, path: string(path)}, nil
+}
+
+func (fd mountFD) btrfsResize(spec string) (int, error) {
+	var a btrfsVolArgs
+	if copy(a.name[:len(a.name)-1], spec) < len(spec) {
+		return 0, unix.ENAMETOOLONG
+	}
+	return ioctl(int(fd), btrfsIOCResize, &a)
+}
+
+// deviceFD is an open block device.
+type deviceFD struct{ *os.File }
+
+func (d deviceFD) sync() error { return d.Sync() }
+
+func (d deviceFD) number() (DeviceNumber, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
+		return DeviceNumber{}, err
+	}
+	return numberOf(st.Rdev), nil
+}
+
+func (d deviceFD) size() (uint64, error) {
+	var size uint64
+	_, err := ioctl(int(d.Fd()), unix.BLKGETSIZE64, &size)
+	return size, err
+}
+
+func (d deviceFD) readOnly() (bool, error) {
+	ro, err := unix.IoctlGetInt(int(d.Fd()), unix.BLKROGET)
+	return ro != 0, err
+}

@@ -1,0 +1,190 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// MountRequest asks for a filesystem to be mounted.
+type MountRequest struct {
+	Source string // block device
+	Target string // existing directory, or for Bind an existing directory or file
+	Type   Type   // not for Bind
+	// Flags are mount options as in a StorageClass; SELinux's context= is
+	// passed on to the kernel.
+	Flags []string
+}
+
+// Mount mounts a device at an existing directory by mount(2). It does not look
+// whether something is mounted there already: a second call stacks a second
+// mount.
+//
+// XFS is always mounted with nouuid: a clone or a restored snapshot has the
+// UUID of its origin, and the kernel would refuse it beside the origin. Two
+// btrfs filesystems of one UUID can be mounted on one node only from Linux
+// 6.7 on.
+//
+// When ctx ends first the error is of kind Deadline (or Canceled), and the
+// kernel may still finish the mount: look with FindMount before the next try.
+// Kind Precondition: the kernel refuses this filesystem.
+func (s *System) Mount(ctx context.Context, req MountRequest) error {
+	options := req.Flags
+	if req.Type == XFS {
+		options = append([]string{"nouuid"}, options...)
+	}
+	flags, data := parseMountFlags(options)
+	err := interruptible(ctx, func() error {
+		return s.kernel.mount(req.Source, req.Target, string(req.Type), flags, data)
+	})
+	if err != nil {
+		return mountError(req, err)
+	}
+	s.log.InfoContext(ctx, "mounted", "device", req.Source, "target", req.Target, "type", req.Type, "options", strings.Join(options, ","))
+	return nil
+}
+
+// mountError turns the errno of mount(2) into cause and remedy.
+func mountError(req MountRequest, err error) error {
+	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w", req.Source, req.Type, req.Target, strings.Join(req.Flags, ","), err)
+	switch {
+	case isContextError(err):
+		e.Kind = volume.KindOf(err)
+		return e.WithRemedy("the kernel may still be replaying the journal; it is looked at again at the next try")
+	case errors.Is(err, unix.EINVAL):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("the kernel refuses an option or the filesystem itself; its log on this node says which")
+	case errors.Is(err, unix.EUCLEAN), errors.Is(err, unix.EIO):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("the filesystem is damaged: " + repairCommand(req.Type, req.Source))
+	case errors.Is(err, unix.ENODEV):
+		e.Kind = volume.Precondition
+		return e.WithRemedy(fmt.Sprintf("the kernel of this node lacks %s: load its module", req.Type))
+	case errors.Is(err, unix.EEXIST) && req.Type == Btrfs:
+		e.Kind = volume.Precondition
+		return e.WithRemedy("a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7")
+	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("the device is read-only: mount it read-only, or attach it writable")
+	case errors.Is(err, unix.EBUSY):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("the device or the target is in use on this node")
+	}
+	return e
+}
+
+func repairCommand(t Type, device string) string {
+	switch {
+	case t.Ext():
+		return "unmount it everywhere and run e2fsck -f " + device
+	case t == XFS:
+		return "unmount it everywhere and run xfs_repair " + device
+	default:
+		return "unmount it everywhere and run btrfs check " + device
+	}
+}
+
+// Bind makes what is at Source (a mounted directory, or a device node) visible
+// at an existing Target of the same sort. Flags of the source mount (nosuid,
+// nodev, ...) are kept; those of the request, such as ro, are added. Errors
+// are of the kinds of Mount.
+func (s *System) Bind(ctx context.Context, req MountRequest) error {
+	err := interruptible(ctx, func() error { return s.bind(req) })
+	if err != nil {
+		return mountError(MountRequest{Source: req.Source, Target: req.Target, Type: "bind", Flags: req.Flags}, err)
+	}
+	s.log.InfoContext(ctx, "bind mounted", "source", req.Source, "target", req.Target, "options", strings.Join(req.Flags, ","))
+	return nil
+}
+
+// bind mounts, then sets the flags in a second step, as mount(2) demands; when
+// that fails nothing stays behind.
+func (s *System) bind(req MountRequest) error {
+	if err := s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	wanted, _ := parseMountFlags(req.Flags)
+	err := s.addFlags(req.Target, wanted)
+	if err == nil {
+		return nil
+	}
+	if undo := s.kernel.unmount(req.Target, unix.UMOUNT_NOFOLLOW); undo != nil {
+		return fmt.Errorf("set flags: %w; and taking the bind mount back failed: %w", err, undo)
+	}
+	return fmt.Errorf("set flags: %w", err)
+}
+
+func (s *System) addFlags(target string, wanted uintptr) error {
+	if wanted == 0 {
+		return nil
+	}
+	st, err := s.kernel.statfs(target)
+	if err != nil {
+		return err
+	}
+	return s.kernel.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|wanted|keptFlags(st.flags), "")
+}
+
+// Unmount takes away every mount that is stacked on exactly this path, and
+// returns once the path is read back as no mount. No mount, and a path that
+// does not exist, are a success. Kind Precondition: busy; Deadline or
+// Canceled: ctx ended while the kernel was still at work (it may write back
+// data and goes on).
+func (s *System) Unmount(ctx context.Context, target string) error {
+	for {
+		m, mounted, err := s.FindMount(target)
+		if err != nil || !mounted {
+			return err
+		}
+		err = interruptible(ctx, func() error { return s.kernel.unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW) })
+		switch {
+		case err == nil:
+			s.log.InfoContext(ctx, "unmounted", "target", m.Mountpoint, "source", m.Source)
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+			// Somebody else was faster; the next look decides.
+			if _, still, lookErr := s.FindMount(target); lookErr != nil || still {
+				return unmountError(m, errors.Join(err, lookErr))
+			}
+		default:
+			return unmountError(m, err)
+		}
+	}
+}
+
+func unmountError(m Mount, err error) error {
+	e := volume.Errorf(volume.Internal, "unmount %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
+	switch {
+	case isContextError(err):
+		e.Kind = volume.KindOf(err)
+		return e.WithRemedy("the kernel still writes back data; the unmount is looked at again at the next try")
+	case errors.Is(err, unix.EBUSY):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("a process on this node has files open below the mount point, or the filesystem is being grown")
+	}
+	return e
+}
+
+// interruptible runs a system call that cannot be interrupted and stops
+// waiting for it when ctx ends; the call itself goes on.
+func interruptible(ctx context.Context, call func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func isContextError(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,248 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// State is the answer of Probe.
+type State uint8
+
+// The states of a device that could be read.
+const (
+	// Blank: no signature, and every probed area is zero.
+	Blank State = iota + 1
+	// Formatted: a filesystem of a known Type.
+	Formatted
+	// Foreign: something else; it must not be touched.
+	Foreign
+)
+
+// String returns the state's name as used in logs.
+func (s State) String() string {
+	switch s {
+	case Blank:
+		return "blank"
+	case Formatted:
+		return "formatted"
+	case Foreign:
+		return "foreign"
+	default:
+		return fmt.Sprintf("state(%d)", uint8(s))
+	}
+}
+
+// Signature is what a device holds.
+type Signature struct {
+	State State
+	// Type is the filesystem of a Formatted device.
+	Type Type
+	// Complete is false for a Formatted device whose mkfs did not finish.
+	Complete bool
+	// Size is what the superblock of a Formatted device claims.
+	Size volume.Size
+	// Name says what a Foreign device holds: "LUKS encryption", "partition
+	// table (GPT)", or "unknown data" when nothing was recognized.
+	Name string
+	// Named is true for a Foreign device whose content was recognized.
+	Named bool
+	// Noise is true for unknown data that cannot be told from random bytes:
+	// how the unwritten sectors of an encrypted volume look from inside.
+	Noise bool
+}
+
+// String describes the content for a message: "an xfs filesystem of 1 GiB".
+func (s Signature) String() string {
+	switch {
+	case s.State == Formatted && s.Complete:
+		return fmt.Sprintf("an %s filesystem of %s", s.Type, s.Size)
+	case s.State == Formatted:
+		return fmt.Sprintf("an %s filesystem whose mkfs did not finish", s.Type)
+	case s.State == Foreign && s.Noise:
+		return s.Name + " (random bytes)"
+	case s.State == Foreign:
+		return s.Name
+	default:
+		return "nothing"
+	}
+}
+
+// unknownData is the name of what has no known signature.
+const unknownData = "unknown data"
+
+// probeArea is how much is read at either end of a device.
+const probeArea = 1 << 20
+
+// metadataOnly is where the first user data of a filesystem can lie: before it
+// are the group descriptors of ext and the group headers and roots of XFS.
+const metadataOnly = 8 << 10
+
+// Probe reads the superblocks of a block device itself and tells apart a
+// known filesystem, a blank device and foreign data. A device that cannot be
+// read is an error (Internal; Precondition when the node does not exist or is
+// no block device), never Blank.
+//
+// It reads the first and the last MiB and, in between, the places where
+// backup superblocks lie. The device may be mounted.
+func (s *System) Probe(ctx context.Context, device string) (Signature, error) {
+	d, err := s.openDevice(device, false)
+	if err != nil {
+		return Signature{}, err
+	}
+	defer closeQuietly(d)
+	size, err := deviceSize(d, device)
+	if err != nil {
+		return Signature{}, err
+	}
+	sig, err := probe(ctx, d, size.Bytes())
+	if err != nil {
+		return Signature{}, unreadable(device, err)
+	}
+	return sig, nil
+}
+
+// probe examines size bytes behind r.
+func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
+	head, err := readArea(r, 0, min(size, probeArea))
+	if err != nil {
+		return Signature{}, err
+	}
+	tailStart := max(size-probeArea, 0)
+	tail, err := readArea(r, tailStart, size-tailStart)
+	if err != nil {
+		return Signature{}, err
+	}
+	if sig, ok := recognize(head, tail, size); ok {
+		return sig, nil
+	}
+	blank, random := allZero(head) && allZero(tail), noise(head) && noise(tail)
+	for _, at := range sampleOffsets(size) {
+		if err := ctx.Err(); err != nil {
+			return Signature{}, err
+		}
+		sample, err := readArea(r, at, min(sampleLength, size-at))
+		if err != nil {
+			return Signature{}, err
+		}
+		blank = blank && allZero(sample)
+	}
+	if blank {
+		return Signature{State: Blank}, nil
+	}
+	return Signature{State: Foreign, Name: unknownData, Noise: random}, nil
+}
+
+// recognize looks for signatures at both ends of a device.
+func recognize(head, tail []byte, size int64) (Signature, bool) {
+	fs, isFS := knownFilesystem(head)
+	searched := head
+	if isFS {
+		// Farther in, a filesystem may have user data, which may be anything.
+		searched = head[:min(len(head), metadataOnly)]
+	}
+	other := namedMark(searched, marks())
+	switch {
+	case isFS && other != "" && fs.State == Formatted:
+		// Two owners claim the device: neither mounting nor formatting is safe.
+		return Signature{State: Foreign, Name: fmt.Sprintf("both %s and a signature of %s", fs.Type, other), Named: true}, true
+	case isFS:
+		return fs, true
+	case other != "":
+		return Signature{State: Foreign, Name: other, Named: true}, true
+	case mbr(head):
+		return Signature{State: Foreign, Name: "partition table (MBR)", Named: true}, true
+	}
+	if other := namedMark(tail, tailMarks()); other != "" {
+		return Signature{State: Foreign, Name: other, Named: true}, true
+	}
+	if mdTail(tail, size) {
+		return Signature{State: Foreign, Name: "MD RAID member", Named: true}, true
+	}
+	return Signature{}, false
+}
+
+// knownFilesystem looks for the superblocks of ext, XFS and btrfs. A magic
+// number with impossible fields behind it is foreign: something was there.
+func knownFilesystem(head []byte) (Signature, bool) {
+	var found []Signature
+	if b := slice(head, 0, xfsLength); hasXFSMagic(b) {
+		x, ok := parseXFS(b)
+		found = append(found, known(XFS, !x.inProgress, x.bytes(), ok))
+	}
+	if b := slice(head, extOffset, extLength); hasExtMagic(b) {
+		e, ok := parseExt(b)
+		t, isFS := e.kind()
+		if ok && !isFS {
+			found = append(found, Signature{State: Foreign, Name: "external ext journal", Named: true})
+		} else {
+			found = append(found, known(t, e.complete(), e.bytes(), ok))
+		}
+	}
+	if b := slice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
+		x, ok := parseBtrfs(b)
+		found = append(found, known(Btrfs, !x.inProgress, x.bytes(), ok))
+	}
+	switch len(found) {
+	case 0:
+		return Signature{}, false
+	case 1:
+		return found[0], true
+	default:
+		return Signature{State: Foreign, Name: fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type), Named: true}, true
+	}
+}
+
+func known(t Type, complete bool, size volume.Size, valid bool) Signature {
+	if !valid {
+		return Signature{State: Foreign, Type: t, Name: "damaged superblock of a filesystem", Named: true}
+	}
+	return Signature{State: Formatted, Type: t, Complete: complete, Size: size}
+}
+
+// sampleLength covers a backup superblock at the start of its group.
+const sampleLength = 4096
+
+// sampleOffsets lists where superblocks lie between the two ends: VMFS, the
+// backups of ext with 1, 2 and 4 KiB blocks, the mirrors of btrfs, and the
+// second to fourth allocation group of XFS. A device whose first MiB was lost
+// is not blank.
+func sampleOffsets(size int64) []int64 {
+	offsets := []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
+	for i := range int64(3) {
+		offsets = append(offsets, size/4*(i+1)&^4095)
+	}
+	return slices.DeleteFunc(offsets, func(at int64) bool { return at >= size })
+}
+
+func slice(b []byte, from, length int) []byte {
+	if from+length > len(b) {
+		return nil
+	}
+	return b[from : from+length]
+}
+
+func readArea(r io.ReaderAt, at, length int64) ([]byte, error) {
+	b := make([]byte, length)
+	n, err := r.ReadAt(b, at)
+	if int64(n) == length {
+		return b, nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return nil, fmt.Errorf("%d bytes at offset %d: %w", length, at, err)
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

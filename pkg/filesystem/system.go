@@ -1,0 +1,39 @@
+package filesystem
+
+import (
+	"log/slog"
+	"time"
+
+	utilexec "k8s.io/utils/exec"
+)
+
+// Options are what a System may be given; the zero value works.
+type Options struct {
+	// Logger gets one line per change made to a device. Default: no log.
+	Logger *slog.Logger
+	// Exec starts mkfs, e2fsck and the growth tools. Its commands are always
+	// bound to the caller's context. Default: the real one.
+	Exec utilexec.Interface
+}
+
+// System works on the filesystems of this machine. It keeps no state between
+// calls and is safe for concurrent use; work on one and the same device must
+// be serialized by the caller (volume.Locks).
+type System struct {
+	log    *slog.Logger
+	exec   utilexec.Interface
+	kernel kernel
+	pause  time.Duration // first pause before a busy growth is tried again
+}
+
+// New makes a System.
+func New(o Options) *System {
+	s := &System{log: o.Logger, exec: o.Exec, kernel: linux{}, pause: 10 * time.Millisecond}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.exec == nil {
+		s.exec = utilexec.New()
+	}
+	return s
+}

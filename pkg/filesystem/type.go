@@ -1,0 +1,58 @@
+package filesystem
+
+import (
+	"strings"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Type is a filesystem this package can make and grow. Its text is the name
+// that mount(2) takes.
+type Type string
+
+// The filesystems.
+const (
+	Ext2  Type = "ext2"
+	Ext3  Type = "ext3"
+	Ext4  Type = "ext4"
+	XFS   Type = "xfs"
+	Btrfs Type = "btrfs"
+)
+
+// ParseType reads the fsType of a volume capability; case and surrounding
+// blanks do not matter. The error is of kind Invalid.
+func ParseType(s string) (Type, error) {
+	switch t := Type(strings.ToLower(strings.TrimSpace(s))); t {
+	case Ext2, Ext3, Ext4, XFS, Btrfs:
+		return t, nil
+	default:
+		return "", volume.Errorf(volume.Invalid, "filesystem type %q is not supported", s).
+			WithRemedy("use one of ext4, xfs, ext3, ext2, btrfs")
+	}
+}
+
+// Ext tells whether t is of the ext family, which shares one superblock, one
+// kernel driver and one set of tools.
+func (t Type) Ext() bool { return t == Ext2 || t == Ext3 || t == Ext4 }
+
+// The f_type values of statfs(2) (linux/magic.h).
+const (
+	extMagic   = 0xEF53     // EXT2_SUPER_MAGIC, EXT3_SUPER_MAGIC, EXT4_SUPER_MAGIC
+	xfsMagic   = 0x58465342 // XFS_SUPER_MAGIC
+	btrfsMagic = 0x9123683E // BTRFS_SUPER_MAGIC
+)
+
+// family names the filesystem that statfs(2) reports; for the ext family it
+// is Ext4, since the magic number does not tell the three apart.
+func family(magic uint32) (Type, bool) {
+	switch magic {
+	case extMagic:
+		return Ext4, true
+	case xfsMagic:
+		return XFS, true
+	case btrfsMagic:
+		return Btrfs, true
+	default:
+		return "", false
+	}
+}
