@@ -54,7 +54,7 @@ func (b *Backend) Detach(ctx context.Context, id, node string) error {
 func (b *Backend) detach(ctx context.Context, id, node string) error {
 	o, unlock, err := b.store.lock(ctx, volumes, id)
 	if err != nil {
-		if volume.KindOf(err) == volume.NotFound {
+		if missing(err) {
 			return nil
 		}
 		return err

@@ -29,7 +29,7 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	case err == nil:
 		defer unlock()
 		devices, err = c.loops.bound(c.store.data(volumes, id))
-	case volume.KindOf(err) == volume.NotFound:
+	case missing(err):
 		// The file is gone, so there is no inode to compare with.
 		devices, err = c.loops.orphans(c.store.data(volumes, id))
 	}

@@ -212,7 +212,7 @@ func (l *loops) configure(d device, file *os.File, id string) error {
 		return fmt.Errorf("open a free loop device: %w", err)
 	}
 	defer dev.Close() //nolint:errcheck // nothing was written
-	err = l.kernel.Configure(dev, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info}) //nolint:gosec // a descriptor
+	err = l.kernel.Configure(dev, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS) {
 		err = l.configureOld(dev, file, &info)
 	}

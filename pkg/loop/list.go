@@ -51,7 +51,7 @@ func (s *store) page(ctx context.Context, c class, p volume.Page, keep func(obje
 			return nil, "", err
 		}
 		o, err := s.load(c, id)
-		if volume.KindOf(err) == volume.NotFound && err != nil {
+		if missing(err) {
 			continue // deleted meanwhile
 		}
 		if err != nil {

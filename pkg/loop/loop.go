@@ -167,7 +167,7 @@ func spaceError(err error, size volume.Size) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return volume.Errorf(volume.OutOfRange, "the node's filesystem has no room for %s: %w", size, err).
 			WithRemedy("free space in the directory for volumes, or ask for less")
-	case errors.Is(err, unix.EFBIG), errors.Is(err, unix.EINVAL) && size > 0:
+	case errors.Is(err, unix.EFBIG):
 		return volume.Errorf(volume.OutOfRange, "the node's filesystem cannot hold a file of %s: %w", size, err).
 			WithRemedy("ask for less")
 	}

@@ -41,7 +41,7 @@ func (b *Backend) createSnapshot(ctx context.Context, req volume.SnapshotRequest
 			}
 			return found, nil
 		}
-		if volume.KindOf(err) != volume.NotFound {
+		if !missing(err) {
 			return object{}, err
 		}
 		if err := b.buildSnapshot(ctx, id, req); err != nil && !errors.Is(err, errExists) {

@@ -154,6 +154,9 @@ func notFound(c class, id string) error {
 	return volume.Errorf(volume.NotFound, "there is no %s %q", c.word(), id)
 }
 
+// missing tells whether the object does not exist.
+func missing(err error) bool { return err != nil && volume.KindOf(err) == volume.NotFound }
+
 // lock takes the object for the caller and reads it. The context bounds the
 // wait.
 func (s *store) lock(ctx context.Context, c class, id string) (object, func(), error) {

@@ -39,7 +39,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest, source *
 		if err == nil {
 			return b.existing(found, r, req.Range)
 		}
-		if volume.KindOf(err) != volume.NotFound {
+		if !missing(err) {
 			return volume.Volume{}, err
 		}
 		err = b.build(ctx, id, r, req, source)
@@ -137,14 +137,14 @@ func (b *Backend) remove(ctx context.Context, c class, id string, check func(obj
 			}
 			unlock()
 			return err
-		case volume.KindOf(err) != volume.NotFound:
+		case !missing(err):
 			return err
 		}
 		if err := b.store.discard(ctx, id); err != nil {
 			return err
 		}
 		// A creation that was under way may have been awaited just now.
-		if _, err := b.store.load(c, id); volume.KindOf(err) == volume.NotFound && err != nil {
+		if _, err := b.store.load(c, id); missing(err) {
 			return nil
 		}
 	}

@@ -1,0 +1,192 @@
+package blockdev
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// rig is a System over a fake sysfs tree, laid out as the kernel lays it out
+// (links from dev/block into devices), and a fake kernel.
+type rig struct {
+	*System
+	t    *testing.T
+	root string
+	fake *fakeKernel
+	runs [][]string // programs executed
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	root := t.TempDir()
+	r := &rig{t: t, root: root, fake: &fakeKernel{nodes: map[string]*fakeDisk{}}}
+	r.System = &System{
+		sysfs: filepath.Join(root, "sys"), dev: filepath.Join(root, "dev"), cryptsetup: "cryptsetup", kernel: r.fake,
+		run: func(context.Context, []byte, string, ...string) (string, error) {
+			return "", errors.New("no program expected")
+		},
+	}
+	r.write("dev/mapper/control", "")
+	return r
+}
+
+// add makes a device below sys/devices and a node for it.
+func (r *rig) add(name, number string, size volume.Size, files map[string]string) *fakeDisk {
+	r.t.Helper()
+	base := filepath.Base(name)
+	r.write("sys/devices/"+name+"/dev", number+"\n")
+	r.write("sys/devices/"+name+"/uevent", "MAJOR=1\nDEVNAME="+base+"\n")
+	for f, content := range files {
+		r.write("sys/devices/"+name+"/"+f, content)
+	}
+	r.link("sys/dev/block/"+number, "sys/devices/"+name)
+	r.write("dev/"+base, "")
+	major, minor, err := parseNumber(number)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	d := &fakeDisk{major: major, minor: minor, size: func() volume.Size { return size }}
+	r.fake.nodes[filepath.Join(r.root, "dev", base)] = d
+	return d
+}
+
+func (r *rig) write(path, content string) {
+	r.t.Helper()
+	path = filepath.Join(r.root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) link(path, target string) {
+	r.t.Helper()
+	path = filepath.Join(r.root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(r.root, target), path); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) read(path string) string {
+	r.t.Helper()
+	data, err := os.ReadFile(filepath.Join(r.root, path))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(data)
+}
+
+func (r *rig) device(number string) Device {
+	r.t.Helper()
+	major, minor, err := parseNumber(number)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	d, err := r.ByNumber(major, minor)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d
+}
+
+// fakeDisk is what the kernel knows of a device.
+type fakeDisk struct {
+	major, minor uint32
+	size         func() volume.Size
+	readOnly     bool
+	loopCapacity func() // LOOP_SET_CAPACITY
+}
+
+type fakeKernel struct {
+	mu      sync.Mutex
+	nodes   map[string]*fakeDisk // by path
+	table   func() (length, offset volume.Size, params string)
+	resumed int
+}
+
+func (k *fakeKernel) node(path string) (*fakeDisk, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if d := k.nodes[path]; d != nil {
+		return d, nil
+	}
+	return nil, errNotBlock
+}
+
+func (k *fakeKernel) Stat(path string) (major, minor uint32, err error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	d, err := k.node(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	return d.major, d.minor, nil
+}
+
+func (k *fakeKernel) Fstat(f *os.File) (major, minor uint32, err error) { return k.Stat(f.Name()) }
+
+func (k *fakeKernel) Size(f *os.File) (int64, error) {
+	d, err := k.node(f.Name())
+	if err != nil {
+		return 0, err
+	}
+	return d.size().Bytes(), nil
+}
+
+func (k *fakeKernel) ReadOnly(f *os.File) (bool, error) {
+	d, err := k.node(f.Name())
+	return err == nil && d.readOnly, err
+}
+
+func (k *fakeKernel) SetLoopCapacity(f *os.File) error {
+	d, err := k.node(f.Name())
+	if err != nil {
+		return err
+	}
+	d.loopCapacity()
+	return nil
+}
+
+// DM answers as the kernel does: the header's count and flags, one target
+// spec, the parameters.
+func (k *fakeKernel) DM(_ *os.File, request uint, buf []byte) error {
+	head := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
+	if head.Version[0] != 4 || int(head.Data_size) != len(buf) {
+		return unix.EINVAL
+	}
+	switch request {
+	case unix.DM_DEV_SUSPEND:
+		k.resumed++
+		return nil
+	case unix.DM_TABLE_STATUS:
+		length, offset, params := k.table()
+		head.Target_count = 1
+		copy(buf[head.Data_start:], crypt(length, fmt.Sprintf(params, offset/sectorSize)))
+		return nil
+	}
+	return unix.ENOTTY
+}
+
+// crypt is a dm_target_spec of type crypt with its parameters.
+func crypt(length volume.Size, params string) []byte {
+	spec := make([]byte, 40)
+	binary.NativeEndian.PutUint64(spec[8:], uint64(length/sectorSize))
+	copy(spec[24:], "crypt")
+	return append(append(spec, params...), 0)
+}
