@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"unsafe"
@@ -23,7 +24,6 @@ type rig struct {
 	t    *testing.T
 	root string
 	fake *fakeKernel
-	runs [][]string // programs executed
 }
 
 func newRig(t *testing.T) *rig {
@@ -188,5 +188,5 @@ func crypt(length volume.Size, params string) []byte {
 	spec := make([]byte, 40)
 	binary.NativeEndian.PutUint64(spec[8:], uint64(length/sectorSize))
 	copy(spec[24:], "crypt")
-	return append(append(spec, params...), 0)
+	return slices.Concat(spec, []byte(params), []byte{0})
 }

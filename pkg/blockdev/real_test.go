@@ -2,6 +2,7 @@ package blockdev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,13 +23,13 @@ func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 	if err != nil {
 		t.Skipf("needs root and loop devices: %v", err)
 	}
-	defer control.Close()
+	defer control.Close() //nolint:errcheck // holds no data
 	file = filepath.Join(t.TempDir(), "data")
 	f, err := os.Create(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // nothing was written
 	if err := f.Truncate(size.Bytes()); err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +44,7 @@ func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 			t.Skipf("needs loop devices: %v", err)
 		}
 		err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(f.Fd()))
-		dev.Close()
-		if err == nil {
+		if err := errors.Join(err, dev.Close()); err == nil {
 			t.Cleanup(func() { detach(t, path) })
 			d, err := New().ByPath(path)
 			if err != nil {
@@ -61,8 +61,7 @@ func detach(t *testing.T, path string) {
 	t.Helper()
 	dev, err := os.Open(path)
 	if err == nil {
-		err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0)
-		dev.Close()
+		err = errors.Join(unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0), dev.Close())
 	}
 	if err != nil {
 		t.Errorf("detach %s: %v", path, err)
