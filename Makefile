@@ -1,0 +1,65 @@
+# growvol: build, test and try. Everything runs on a bare Debian machine with
+# Go, as root; what is missing is installed by `make setup`.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN     := bin
+TOOL    := go tool -modfile=.tools/go.mod
+TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg --
+# Packages whose tests need a kernel that lets them grow ext3 and ext4, map
+# devices and break filesystems: they run a second time, in a guest.
+KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop
+FS      ?= ext4,xfs
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what builds, tests and the demo need (quick when it is there)
+	@tests/setup.sh
+
+.PHONY: build
+build: ## the plugins, static, into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
+
+# What runs in guests is static too.
+.PHONY: programs
+programs: build
+	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/guest/cmd/growvol-guest ./tests/demo
+
+.PHONY: lint
+lint: ## gofumpt, golangci-lint, go mod tidy and verify: all must be clean
+	$(TOOL) golangci-lint run ./...
+	go mod tidy -diff
+	go mod verify
+	@tests/dockerfile.sh check
+
+.PHONY: test
+test: setup test-unit test-guest test-system ## all tests that need only this machine
+
+.PHONY: test-unit
+test-unit: ## every package on this machine's kernel, with the race detector
+	$(TESTSUM) -race ./cmd/... ./pkg/...
+
+.PHONY: test-guest
+test-guest: programs ## the packages that drive the kernel, in a guest with all capabilities
+	CGO_ENABLED=0 $(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --' $(KERNEL)
+
+.PHONY: test-system
+test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
+	CGO_ENABLED=0 $(TESTSUM) -p 1 ./tests/...
+
+.PHONY: demo
+demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext3,ext4,xfs,btrfs)
+	@$(BIN)/demo --bin=$(BIN) --fs=$(FS)
+
+.PHONY: bench
+bench: setup programs ## growth against mount-utils, RPC overhead, memory, sizes, start-up
+	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=. -benchtime=21x ./tests/bench
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)

@@ -1,0 +1,510 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// machine is a node with disks, mappings, filesystems and mounts, which change
+// as the real ones do: a disk shows a new size only after a rescan, a
+// filesystem grows to what its device shows, an unmounted path is no mount.
+type machine struct {
+	mu      sync.Mutex
+	disks   map[string]*disk // by volume id; what the backend has
+	mounts  []filesystem.Mount
+	nextID  int
+	calls   []string
+	growing chan struct{} // when set, a growth lasts until it is closed
+	started chan struct{} // when set, closed when a growth begins
+	fail    map[string]error
+}
+
+// disk is a volume and, when connected, its device.
+type disk struct {
+	backend   volume.Size
+	connected bool
+	readOnly  bool
+	number    uint32
+	path      string
+	shown     volume.Size // what the device reads
+	deaf      bool        // a rescan brings nothing
+	content   filesystem.Signature
+	crypt     volume.Size // size of a mapping on the disk; zero: none
+	serial    string      // the volume it really is; empty: the right one
+}
+
+const (
+	diskMajor  = 240 // LOCAL/EXPERIMENTAL USE in the kernel's list
+	cryptMajor = 241
+	header     = 16 * volume.MiB
+)
+
+func newMachine() *machine {
+	return &machine{disks: map[string]*disk{}, nextID: 100, fail: map[string]error{}}
+}
+
+// add makes a volume in the backend.
+func (m *machine) add(id string, size volume.Size) *disk {
+	d := &disk{backend: size, number: uint32(len(m.disks) + 1), content: filesystem.Signature{State: filesystem.Blank}}
+	d.path = fmt.Sprintf("/dev/fake%d", d.number)
+	m.disks[id] = d
+	return d
+}
+
+func (m *machine) enter(call string) (func(), error) {
+	m.mu.Lock()
+	m.calls = append(m.calls, call)
+	return m.mu.Unlock, m.fail[call]
+}
+
+func (m *machine) called(call string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, c := range m.calls {
+		if c == call {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *machine) diskAt(path string) (*disk, bool) {
+	for _, d := range m.disks {
+		if d.path == path || d.path+"-crypt" == path {
+			return d, d.connected
+		}
+	}
+	return nil, false
+}
+
+// fakeConnector implements volume.Connector.
+type fakeConnector struct{ *machine }
+
+func (c fakeConnector) find(id string) (*disk, error) {
+	if d, ok := c.disks[id]; ok {
+		return d, nil
+	}
+	return nil, volume.Errorf(volume.NotFound, "no such volume")
+}
+
+func (c fakeConnector) Connect(_ context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+	leave, err := c.enter("connect")
+	defer leave()
+	if err != nil {
+		return volume.Connection{}, err
+	}
+	d, err := c.find(req.ID)
+	if err != nil {
+		return volume.Connection{}, err
+	}
+	if !d.connected {
+		d.connected, d.readOnly, d.shown = true, req.ReadOnly, max(d.shown, d.backend)
+	}
+	return volume.Connection{Path: d.path, Size: d.backend}, nil
+}
+
+func (c fakeConnector) Disconnect(_ context.Context, id string) error {
+	leave, err := c.enter("disconnect")
+	defer leave()
+	if d := c.disks[id]; d != nil && err == nil {
+		for _, m := range c.mounts {
+			if m.Source == d.path {
+				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
+			}
+		}
+		d.connected, d.shown = false, 0
+	}
+	return err
+}
+
+func (c fakeConnector) Locate(_ context.Context, id string) (volume.Connection, bool, error) {
+	leave, err := c.enter("locate")
+	defer leave()
+	if err != nil {
+		return volume.Connection{}, false, err
+	}
+	d, err := c.find(id)
+	if err != nil || !d.connected {
+		return volume.Connection{}, false, err
+	}
+	return volume.Connection{Path: d.path, Size: d.backend}, true, nil
+}
+
+func (c fakeConnector) Verify(_ context.Context, id, path string) error {
+	leave, err := c.enter("verify")
+	defer leave()
+	d, ok := c.diskAt(path)
+	if err == nil && (!ok || d != c.disks[id] || d.serial != "" && d.serial != id) {
+		return volume.Errorf(volume.Precondition, "%s is another volume", path)
+	}
+	return err
+}
+
+func (fakeConnector) Node(context.Context) (volume.NodeInfo, error) {
+	return volume.NodeInfo{Topology: volume.Topology{"zone": "a"}, MaxVolumes: 7}, nil
+}
+
+// fakeDevices implements Devices.
+type fakeDevices struct{ *machine }
+
+func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
+	leave, _ := f.enter("by-path")
+	defer leave()
+	if d, ok := f.diskAt(path); ok {
+		return device(d, path), nil
+	}
+	var st unix.Stat_t
+	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		for _, d := range f.disks {
+			if d.number == unix.Minor(st.Rdev) && d.connected {
+				return device(d, d.path), nil
+			}
+		}
+	}
+	return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is no block device", path)
+}
+
+func device(d *disk, path string) blockdev.Device {
+	if path != d.path {
+		return blockdev.Device{Major: cryptMajor, Minor: d.number, Path: path, Kind: blockdev.Crypt}
+	}
+	return blockdev.Device{Major: diskMajor, Minor: d.number, Path: path, Kind: blockdev.VirtioBlk}
+}
+
+func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
+	leave, _ := f.enter("by-number")
+	defer leave()
+	for _, d := range f.disks {
+		switch {
+		case d.number != minor || !d.connected:
+		case major == cryptMajor:
+			return device(d, d.path+"-crypt"), nil
+		case major == diskMajor:
+			return device(d, d.path), nil
+		}
+	}
+	return blockdev.Device{}, volume.Errorf(volume.Internal, "no block device %d:%d", major, minor)
+}
+
+func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
+	if dev.Kind == blockdev.Crypt {
+		disk, err := f.ByNumber(diskMajor, dev.Minor)
+		return []blockdev.Device{dev, disk}, err
+	}
+	return []blockdev.Device{dev}, nil
+}
+
+func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
+	leave, err := f.enter("size")
+	defer leave()
+	d, ok := f.diskAt(dev.Path)
+	if !ok {
+		return 0, volume.Errorf(volume.Internal, "%s is gone", dev.Path)
+	}
+	return d.shown, err
+}
+
+func (f fakeDevices) ReadOnly(dev blockdev.Device) (bool, error) {
+	leave, err := f.enter("read-only")
+	defer leave()
+	d, _ := f.diskAt(dev.Path)
+	return d != nil && d.readOnly, err
+}
+
+func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {
+	leave, err := f.enter("await")
+	d, ok := f.diskAt(dev.Path)
+	if err != nil || !ok {
+		leave()
+		return 0, volume.Errorf(volume.Internal, "%s cannot be read (%w)", dev.Path, err)
+	}
+	if d.shown < want && !d.deaf {
+		d.shown = d.backend
+	}
+	size := d.shown
+	leave()
+	if size >= want {
+		return size, nil
+	}
+	<-ctx.Done()
+	return size, volume.Errorf(volume.Deadline, "%s has %s, not %s: %w", dev.Path, size, want, ctx.Err())
+}
+
+func (f fakeDevices) ResizeCrypt(_ context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
+	leave, err := f.enter("resize-crypt")
+	defer leave()
+	d, _ := f.diskAt(dev.Path)
+	if err == nil && len(key) == 0 {
+		return 0, volume.Errorf(volume.Precondition, "the passphrase is needed")
+	}
+	d.crypt = d.shown - header
+	return d.crypt, err
+}
+
+// fakeFilesystems implements Filesystems.
+type fakeFilesystems struct{ *machine }
+
+func (f fakeFilesystems) Probe(_ context.Context, path string) (filesystem.Signature, error) {
+	leave, err := f.enter("probe")
+	defer leave()
+	d, _ := f.diskAt(path)
+	if err != nil {
+		return filesystem.Signature{}, err
+	}
+	return d.content, nil
+}
+
+func (f fakeFilesystems) Format(_ context.Context, req filesystem.FormatRequest) error {
+	leave, err := f.enter("format")
+	defer leave()
+	d, _ := f.diskAt(req.Device)
+	if err == nil && d.content.State != filesystem.Blank {
+		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device, d.content)
+	}
+	if err == nil {
+		d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.shown}
+	}
+	return err
+}
+
+func (f fakeFilesystems) Check(context.Context, string, filesystem.Type) error {
+	leave, err := f.enter("check")
+	defer leave()
+	return err
+}
+
+func (f fakeFilesystems) mount(m filesystem.Mount) {
+	f.nextID++
+	m.ID = f.nextID
+	f.mounts = append(f.mounts, m)
+}
+
+func (f fakeFilesystems) Mount(_ context.Context, req filesystem.MountRequest) error {
+	leave, err := f.enter("mount")
+	defer leave()
+	d, ok := f.diskAt(req.Source)
+	if err != nil || !ok || d.content.State != filesystem.Formatted {
+		return volume.Errorf(volume.Precondition, "mount %s: no filesystem (%w)", req.Source, err)
+	}
+	f.mount(filesystem.Mount{
+		Mountpoint: req.Target, Root: "/", Device: filesystem.DeviceNumber{Major: diskMajor, Minor: d.number},
+		FSType: string(req.Type), Source: d.path, Options: modeOf(req.Flags),
+	})
+	return nil
+}
+
+func modeOf(flags []string) []string {
+	if slices.Contains(flags, "ro") {
+		return []string{"ro"}
+	}
+	return []string{"rw"}
+}
+
+func (f fakeFilesystems) Bind(_ context.Context, req filesystem.MountRequest) error {
+	leave, err := f.enter("bind")
+	defer leave()
+	if err != nil {
+		return err
+	}
+	if d, ok := f.diskAt(req.Source); ok { // the target becomes the device node
+		if err := os.Remove(req.Target); err != nil {
+			return err
+		}
+		if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(diskMajor, d.number))); err != nil {
+			return err
+		}
+		f.mount(filesystem.Mount{Mountpoint: req.Target, Root: d.path, FSType: "devtmpfs", Source: d.path, Options: modeOf(req.Flags)})
+		return nil
+	}
+	for _, m := range f.mounts {
+		if m.Mountpoint == req.Source {
+			m.Mountpoint, m.Options = req.Target, modeOf(req.Flags)
+			f.mount(m)
+			return nil
+		}
+	}
+	return volume.Errorf(volume.Internal, "%s is no mount", req.Source)
+}
+
+func (f fakeFilesystems) Unmount(_ context.Context, target string) error {
+	leave, err := f.enter("unmount")
+	defer leave()
+	if err != nil {
+		return err
+	}
+	f.mounts = slices.DeleteFunc(f.mounts, func(m filesystem.Mount) bool {
+		if m.Mountpoint == target && m.FSType == "devtmpfs" {
+			_ = os.WriteFile(target+".tmp", nil, 0o600)
+			_ = os.Rename(target+".tmp", target)
+		}
+		return m.Mountpoint == target
+	})
+	return nil
+}
+
+func (f fakeFilesystems) FindMount(path string) (filesystem.Mount, bool, error) {
+	leave, err := f.enter("find-mount")
+	defer leave()
+	for _, m := range slices.Backward(f.mounts) {
+		if m.Mountpoint == path {
+			return m, true, err
+		}
+	}
+	return filesystem.Mount{}, false, err
+}
+
+func (f fakeFilesystems) MountsOf(device string) ([]filesystem.Mount, error) {
+	leave, err := f.enter("mounts-of")
+	defer leave()
+	d, _ := f.diskAt(device)
+	var of []filesystem.Mount
+	for _, m := range f.mounts {
+		if d != nil && m.Source == d.path {
+			of = append(of, m)
+		}
+	}
+	return of, err
+}
+
+func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
+	leave, err := f.enter("grow")
+	growing, started := f.growing, f.started
+	leave()
+	if started != nil {
+		close(started)
+	}
+	if growing != nil {
+		<-growing
+	}
+	if err != nil {
+		return filesystem.Growth{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, _ := f.diskAt(req.Device)
+	g := filesystem.Growth{Before: d.content.Size, Device: d.shown, Method: filesystem.GrownByIoctl}
+	if d.crypt > 0 {
+		g.Device = d.crypt
+	}
+	d.content.Size = g.Device
+	g.After = g.Device
+	return g, nil
+}
+
+func (f fakeFilesystems) Stats(string) (filesystem.Usage, error) {
+	leave, err := f.enter("stats")
+	growing := f.growing
+	leave()
+	if growing != nil {
+		<-growing
+	}
+	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
+}
+
+// bench is a Server on a machine, and the requests for one volume.
+type bench struct {
+	*machine
+	*Server
+	id, staging, target string
+	capability          *csi.VolumeCapability
+}
+
+func newBench(t *testing.T, capability *csi.VolumeCapability) *bench {
+	t.Helper()
+	m := newMachine()
+	s, err := New(Options{
+		ID: "node-1", Connector: fakeConnector{m}, Devices: fakeDevices{m}, Filesystems: fakeFilesystems{m},
+		StateDir: filepath.Join(t.TempDir(), "state"), AnswerMargin: 10 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	return &bench{machine: m, Server: s, id: "vol-1", staging: filepath.Join(dir, "staging"), target: filepath.Join(dir, "pod", "mount"), capability: capability}
+}
+
+func mountCap(fstype string, flags ...string) *csi.VolumeCapability {
+	return &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: fstype, MountFlags: flags}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}
+}
+
+func blockCap() *csi.VolumeCapability {
+	return &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}
+}
+
+func (b *bench) stage(ctx context.Context) error {
+	_, err := b.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: b.id, StagingTargetPath: b.staging, VolumeCapability: b.capability})
+	return err
+}
+
+func (b *bench) publish(ctx context.Context, readOnly bool) error {
+	_, err := b.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+		VolumeId: b.id, StagingTargetPath: b.staging, TargetPath: b.target, VolumeCapability: b.capability, Readonly: readOnly,
+	})
+	return err
+}
+
+func (b *bench) unpublish(ctx context.Context) error {
+	_, err := b.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: b.id, TargetPath: b.target})
+	return err
+}
+
+func (b *bench) unstage(ctx context.Context) error {
+	_, err := b.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: b.id, StagingTargetPath: b.staging})
+	return err
+}
+
+func (b *bench) expand(ctx context.Context, size volume.Size) (volume.Size, error) {
+	resp, err := b.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
+		VolumeId: b.id, VolumePath: b.target, StagingTargetPath: b.staging, VolumeCapability: b.capability,
+		CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()},
+	})
+	return volume.Size(resp.GetCapacityBytes()), err
+}
+
+// use stages and publishes a volume of the size, which must work.
+func (b *bench) use(t *testing.T, size volume.Size) *disk {
+	t.Helper()
+	d := b.add(b.id, size)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.publish(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// wantKind fails the test unless err is of the kind and mentions each word.
+func wantKind(t *testing.T, err error, kind volume.Kind, words ...string) {
+	t.Helper()
+	if !volume.IsKind(err, kind) {
+		t.Fatalf("error %v is of kind %s, want %s", err, volume.KindOf(err), kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not mention %q", err, w)
+		}
+	}
+}

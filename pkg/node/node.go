@@ -1,0 +1,119 @@
+// Package node is the CSI Node service (spec v1.13): it stages, publishes and
+// above all grows volumes on this node. It drives a volume.Connector, block
+// devices and filesystems, knows no backend by name and holds no credentials.
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// DefaultAnswerMargin is how long before the caller's deadline a wait is
+// given up, so that the answer with the sizes and the cause still arrives:
+// after the deadline the caller would only see DEADLINE_EXCEEDED.
+const DefaultAnswerMargin = 3 * time.Second
+
+// Options are what a Server needs; ID, Connector, Devices, Filesystems and
+// StateDir are required.
+type Options struct {
+	ID          string // of this node, as the controller's Attach knows it
+	Connector   volume.Connector
+	Devices     Devices
+	Filesystems Filesystems
+	// StateDir holds what must survive a restart of the plugin: markers of
+	// formats under way. It must be on the node's own disk.
+	StateDir      string
+	DefaultFSType filesystem.Type // of a capability that names none; ext4 when empty
+	AnswerMargin  time.Duration   // DefaultAnswerMargin when zero
+	Log           *slog.Logger    // slog.Default when nil
+	Observer      Observer        // no observation when nil
+}
+
+// Server implements csi.NodeServer.
+type Server struct {
+	csi.UnimplementedNodeServer
+
+	opts Options
+	log  *slog.Logger
+	// locks has two keys per volume: its id, held by stage, unstage and growth,
+	// and publishKey(id). A growth that outlives its RPC thereby keeps off
+	// whatever would disturb it, without keeping a pod from starting.
+	locks volume.Locks
+}
+
+var _ csi.NodeServer = (*Server)(nil)
+
+// New makes the Node service.
+func New(opts Options) (*Server, error) {
+	switch {
+	case opts.ID == "":
+		return nil, errors.New("node: the node id is empty")
+	case opts.Connector == nil, opts.Devices == nil, opts.Filesystems == nil:
+		return nil, errors.New("node: connector, devices and filesystems are required")
+	case opts.StateDir == "":
+		return nil, errors.New("node: the state directory is empty")
+	}
+	if opts.DefaultFSType == "" {
+		opts.DefaultFSType = filesystem.Ext4
+	}
+	if opts.AnswerMargin == 0 {
+		opts.AnswerMargin = DefaultAnswerMargin
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	if opts.Observer == nil {
+		opts.Observer = unobserved{}
+	}
+	return &Server{opts: opts, log: opts.Log}, nil
+}
+
+// NodeGetCapabilities lists what this service implements.
+func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	types := []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	}
+	resp := &csi.NodeGetCapabilitiesResponse{}
+	for _, t := range types {
+		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{
+			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}},
+		})
+	}
+	return resp, nil
+}
+
+// NodeGetInfo tells the orchestrator which node this is, where it is and how
+// many volumes it takes.
+func (s *Server) NodeGetInfo(ctx context.Context, _ *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	info, err := s.opts.Connector.Node(ctx)
+	if err != nil {
+		return nil, volume.Wrap(err, "describe node", s.opts.ID)
+	}
+	resp := &csi.NodeGetInfoResponse{NodeId: s.opts.ID, MaxVolumesPerNode: info.MaxVolumes}
+	if len(info.Topology) > 0 {
+		resp.AccessibleTopology = &csi.Topology{Segments: info.Topology}
+	}
+	return resp, nil
+}
+
+func publishKey(id string) string { return "publish:" + id }
+
+// withMargin returns a context that ends early enough to answer in time.
+func (s *Server) withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	left := time.Until(deadline)
+	return context.WithDeadline(ctx, deadline.Add(-min(s.opts.AnswerMargin, left/4)))
+}

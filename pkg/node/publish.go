@@ -1,0 +1,249 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// NodePublishVolume binds the staged filesystem, or the raw device, to the
+// target path.
+func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	id := req.GetVolumeId()
+	if err := errors.Join(requireID(id), requirePath("target_path", req.GetTargetPath())); err != nil {
+		return nil, err
+	}
+	access, err := capability.Access(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetStagingTargetPath() == "" {
+		// Spec v1.13, NodePublishVolume errors: FAILED_PRECONDITION.
+		return nil, &volume.Error{Kind: volume.Precondition, Op: "publish", ID: id, Msg: "staging_target_path is missing from the request", Remedy: "stage the volume first"}
+	}
+	ctx, cancel := s.withMargin(ctx)
+	defer cancel()
+	unlock, err := s.lock(ctx, publishKey(id))
+	if err != nil {
+		return nil, volume.Wrap(err, "publish", id)
+	}
+	defer unlock()
+	p := publication{
+		Server: s, id: id, access: access,
+		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()),
+		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || slices.Contains(access.MountFlags, "ro"),
+	}
+	if err := p.run(ctx); err != nil {
+		return nil, volume.Wrap(err, "publish", id)
+	}
+	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+// publication is one NodePublishVolume under way.
+type publication struct {
+	*Server
+	id              string
+	access          volume.Access
+	staging, target string
+	readOnly        bool
+}
+
+func (p *publication) run(ctx context.Context) error {
+	dev, err := p.staged(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.exclusive(dev); err != nil {
+		return err
+	}
+	done, err := p.published(dev)
+	if err != nil || done {
+		return err
+	}
+	source := p.staging
+	if p.access.Block {
+		source = dev.Path
+	}
+	if err := p.makeTarget(); err != nil {
+		return err
+	}
+	bind := filesystem.MountRequest{Source: source, Target: p.target}
+	if p.readOnly {
+		bind.Flags = []string{"ro"}
+	}
+	return p.opts.Filesystems.Bind(ctx, bind)
+}
+
+// staged returns the device that was staged, confirmed to be the volume.
+func (p *publication) staged(ctx context.Context) (blockdev.Device, error) {
+	if p.access.Block {
+		conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
+		if err != nil {
+			return blockdev.Device{}, err
+		}
+		if !connected {
+			return blockdev.Device{}, volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
+		}
+		dev, err := p.verified(ctx, p.id, conn.Path)
+		if err != nil {
+			return dev, err
+		}
+		return dev, p.blockWritable(dev)
+	}
+	m, ok, err := p.opts.Filesystems.FindMount(p.staging)
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	if !ok {
+		return blockdev.Device{}, volume.Errorf(volume.Precondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
+	}
+	dev, err := p.deviceOfMount(m)
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	_, err = p.diskOf(ctx, p.id, dev)
+	return dev, err
+}
+
+// blockWritable refuses what a bind mount cannot give: the read-only flag of a
+// mount does not keep anyone from writing to a device node in it.
+func (p *publication) blockWritable(dev blockdev.Device) error {
+	if !p.readOnly {
+		return nil
+	}
+	ro, err := p.opts.Devices.ReadOnly(dev)
+	if err != nil || ro {
+		return err
+	}
+	return volume.Errorf(volume.Invalid, "a raw block volume that is staged for writing cannot be published read-only").
+		WithRemedy("use the access mode SINGLE_NODE_READER_ONLY, which connects the device itself read-only")
+}
+
+// exclusive keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):
+// one target path at a time. Spec v1.13, NodePublishVolume errors.
+func (p *publication) exclusive(dev blockdev.Device) error {
+	if p.access.Mode != volume.SingleNodeSingleWriter {
+		return nil
+	}
+	mounts, err := p.opts.Filesystems.MountsOf(dev.Path)
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if m.Mountpoint != p.target && m.Mountpoint != p.staging {
+			return volume.Errorf(volume.Precondition, "already published at %s, and its access mode %s allows one path at a time", m.Mountpoint, p.access.Mode).
+				WithRemedy("delete the pod that uses the volume at that path")
+		}
+	}
+	return nil
+}
+
+// published tells whether the target already is what the request asks for.
+func (p *publication) published(dev blockdev.Device) (bool, error) {
+	m, ok, err := p.opts.Filesystems.FindMount(p.target)
+	if err != nil || !ok {
+		return false, err
+	}
+	same, err := p.isOn(m, dev)
+	switch {
+	case err != nil:
+		return false, err
+	case !same:
+		return false, volume.Errorf(volume.AlreadyExists, "something else (%s of %s) is mounted at the target path %s", m.FSType, m.Source, p.target)
+	case m.ReadOnly() != p.readOnly:
+		return false, volume.Errorf(volume.AlreadyExists, "already published at %s with read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
+	}
+	return true, nil
+}
+
+// makeTarget makes the mount point: a directory, or an empty file for a raw
+// device. What a crash half-way left is used; anything else is an error.
+func (p *publication) makeTarget() error {
+	info, err := os.Lstat(p.target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return volume.Errorf(volume.Internal, "the target path cannot be examined: %w", err)
+	case p.access.Block && info.Mode().IsRegular() && info.Size() == 0, !p.access.Block && info.IsDir():
+		return nil
+	default:
+		return volume.Errorf(volume.Precondition, "the target path %s is taken by a %s", p.target, describeFile(info)).WithRemedy("remove it, then retry")
+	}
+	if err := os.MkdirAll(filepath.Dir(p.target), 0o750); err != nil {
+		return volume.Errorf(volume.Internal, "the parent of the target path cannot be made: %w", err)
+	}
+	if !p.access.Block {
+		err = os.Mkdir(p.target, 0o750)
+	} else {
+		var f *os.File
+		if f, err = os.OpenFile(p.target, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o640); err == nil {
+			err = f.Close()
+		}
+	}
+	if err != nil {
+		return volume.Errorf(volume.Internal, "the target path cannot be made: %w", err)
+	}
+	return nil
+}
+
+func describeFile(info fs.FileInfo) string {
+	switch {
+	case info.IsDir():
+		return "directory"
+	case info.Mode().IsRegular():
+		return "file with content"
+	default:
+		return info.Mode().Type().String()
+	}
+}
+
+// NodeUnpublishVolume unmounts the target path and removes it. It never
+// removes content: what is not an empty mount point stays and is reported.
+func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+	id, target := req.GetVolumeId(), req.GetTargetPath()
+	if err := errors.Join(requireID(id), requirePath("target_path", target)); err != nil {
+		return nil, err
+	}
+	ctx, cancel := s.withMargin(ctx)
+	defer cancel()
+	unlock, err := s.lock(ctx, publishKey(id))
+	if err != nil {
+		return nil, volume.Wrap(err, "unpublish", id)
+	}
+	defer unlock()
+	if err := s.unpublish(ctx, filepath.Clean(target)); err != nil {
+		return nil, volume.Wrap(err, "unpublish", id)
+	}
+	return &csi.NodeUnpublishVolumeResponse{}, nil
+}
+
+func (s *Server) unpublish(ctx context.Context, target string) error {
+	if err := s.opts.Filesystems.Unmount(ctx, target); err != nil {
+		return err
+	}
+	info, err := os.Lstat(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return volume.Errorf(volume.Internal, "the target path cannot be examined: %w", err)
+	}
+	if !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > 0) {
+		return volume.Errorf(volume.Precondition, "the target path %s is a %s, not a mount point; it is left alone", target, describeFile(info))
+	}
+	// Remove, unlike RemoveAll, cannot take anyone's data with it.
+	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return volume.Errorf(volume.Internal, "the target path is unmounted but cannot be removed: %w", err)
+	}
+	return nil
+}

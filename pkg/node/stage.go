@@ -1,0 +1,295 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// MkfsOptionsKey is the volume context's key for extra options of mkfs,
+// separated by white space (StorageClass parameter of the same name).
+const MkfsOptionsKey = "mkfsOptions"
+
+// stagePatience is how long staging waits for the device of a volume that
+// holds data to reach its size: the pod must not wait for what it can do
+// without.
+const stagePatience = 2 * time.Second
+
+// NodeStageVolume connects the volume and, unless it is a raw block volume,
+// mounts its filesystem at the staging path: formatting it if it is provably
+// blank, growing it if the device is larger. Every step looks at what is there
+// first, so that a call repeated after a crash at any point converges.
+func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	id := req.GetVolumeId()
+	access, err := checkStage(req)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := s.withMargin(ctx)
+	defer cancel()
+	unlock, err := s.lock(ctx, id)
+	if err != nil {
+		return nil, volume.Wrap(err, "stage", id)
+	}
+	release := onceReleased(unlock)
+	defer release.now()
+
+	st := stage{Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext()}
+	err = st.run(ctx, volume.ConnectRequest{
+		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: access.Mode.ReadOnly(), Secrets: req.GetSecrets(),
+	}, release)
+	if err != nil {
+		return nil, volume.Wrap(err, "stage", id)
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+func checkStage(req *csi.NodeStageVolumeRequest) (volume.Access, error) {
+	if err := errors.Join(requireID(req.GetVolumeId()), requirePath("staging_target_path", req.GetStagingTargetPath())); err != nil {
+		return volume.Access{}, err
+	}
+	return capability.Access(req.GetVolumeCapability())
+}
+
+// stage is one NodeStageVolume under way.
+type stage struct {
+	*Server
+	id      string
+	path    string
+	access  volume.Access
+	context map[string]string
+}
+
+func (st *stage) run(ctx context.Context, req volume.ConnectRequest, release *released) error {
+	conn, err := st.opts.Connector.Connect(ctx, req)
+	if err != nil {
+		return err
+	}
+	dev, err := st.verified(ctx, st.id, conn.Path)
+	if err != nil {
+		return err
+	}
+	if st.access.Block {
+		_, err := st.opts.Devices.AwaitSize(ctx, dev, conn.Size)
+		return err
+	}
+	want, err := st.fstype()
+	if err != nil {
+		return err
+	}
+	mounted, err := st.alreadyMounted(dev, want)
+	if err != nil {
+		return err
+	}
+	if !mounted {
+		fstype, err := st.prepare(ctx, dev, want, conn.Size)
+		if err != nil {
+			return err
+		}
+		if err := st.mount(ctx, dev, fstype); err != nil {
+			return err
+		}
+	}
+	if !st.readOnly() {
+		st.growStaged(ctx, dev, conn.Size, release)
+	}
+	return nil
+}
+
+// fstype is the filesystem the request wants.
+func (st *stage) fstype() (filesystem.Type, error) {
+	if st.access.FSType == "" {
+		return "", nil
+	}
+	return filesystem.ParseType(st.access.FSType)
+}
+
+func (st *stage) readOnly() bool {
+	return st.access.Mode.ReadOnly() || slices.Contains(st.access.MountFlags, "ro")
+}
+
+// alreadyMounted tells whether the staging path already is what this request
+// asks for. Another filesystem there is left alone and reported.
+func (st *stage) alreadyMounted(dev blockdev.Device, want filesystem.Type) (bool, error) {
+	m, ok, err := st.opts.Filesystems.FindMount(st.path)
+	if err != nil || !ok {
+		return false, err
+	}
+	same, err := st.isOn(m, dev)
+	switch {
+	case err != nil:
+		return false, err
+	case !same:
+		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
+			WithRemedy("find out who mounted it there, and unmount it")
+	case want != "" && m.FSType != string(want):
+		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s as %s, not %s", st.path, m.FSType, want)
+	case m.ReadOnly() != st.readOnly():
+		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.ReadOnly(), st.readOnly())
+	}
+	return true, nil
+}
+
+// prepare makes sure that the device holds a sound filesystem of the wanted
+// type (empty: any) and returns that type.
+func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
+	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
+	if err != nil {
+		return "", err
+	}
+	if sig.State != filesystem.Formatted || !sig.Complete {
+		return st.format(ctx, dev, sig, want, size)
+	}
+	if want != "" && sig.Type != want {
+		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
+			WithRemedy("set the fsType of the volume to " + string(sig.Type))
+	}
+	// What was formatted here is not formatted again, whatever comes.
+	if err := os.Remove(st.marker(st.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", volume.Errorf(volume.Internal, "the marker of a finished format cannot be removed: %w", err)
+	}
+	if st.readOnly() {
+		return sig.Type, nil
+	}
+	return sig.Type, st.opts.Filesystems.Check(ctx, dev.Path, sig.Type)
+}
+
+// format makes the filesystem. Whether that is safe, Format decides by what
+// it reads itself.
+func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
+	if st.readOnly() {
+		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
+	}
+	// Formatting is for good: never on a device that is not yet what the
+	// backend says it is.
+	if _, err := st.opts.Devices.AwaitSize(ctx, dev, size); err != nil {
+		return "", err
+	}
+	if want == "" {
+		want = st.opts.DefaultFSType
+	}
+	if err := os.MkdirAll(st.opts.StateDir, 0o700); err != nil {
+		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
+	}
+	return want, st.opts.Filesystems.Format(ctx, filesystem.FormatRequest{
+		Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id),
+	})
+}
+
+func (st *stage) mount(ctx context.Context, dev blockdev.Device, fstype filesystem.Type) error {
+	if err := os.MkdirAll(st.path, 0o750); err != nil {
+		return volume.Errorf(volume.Internal, "the staging path cannot be made: %w", err)
+	}
+	flags := slices.Clone(st.access.MountFlags)
+	if st.access.Mode.ReadOnly() && !slices.Contains(flags, "ro") {
+		flags = append(flags, "ro")
+	}
+	return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Source: dev.Path, Target: st.path, Type: fstype, Flags: flags})
+}
+
+// growStaged grows a filesystem that is smaller than its device: a clone or a
+// restore into a larger volume, an offline expansion, a call that was missed.
+// A failure must not keep the pod from its data; NodeExpandVolume, which
+// follows when growth was asked for, reports it.
+func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size, release *released) {
+	patient, cancel := context.WithTimeout(ctx, stagePatience)
+	defer cancel()
+	size, err := st.opts.Devices.AwaitSize(patient, dev, want)
+	if err != nil {
+		st.log.WarnContext(ctx, "the volume is staged, but its device is smaller than the backend says", "volume", st.id, "device", dev.Path, "size", size, "expected", want, "error", err)
+	}
+	grown, err := st.grow(ctx, filesystem.GrowRequest{MountPoint: st.path, Device: dev.Path}, release)
+	if err != nil {
+		st.log.WarnContext(ctx, "the volume is staged, but its filesystem could not be grown to its device", "volume", st.id, "device", dev.Path, "size", size, "error", err)
+		return
+	}
+	if grown.After > grown.Before {
+		st.log.InfoContext(ctx, "filesystem grown at stage", "volume", st.id, "device", dev.Path, "before", grown.Before, "after", grown.After)
+	}
+}
+
+// marker is the file that tells a retry that a format of this volume was
+// under way here.
+func (s *Server) marker(id string) string {
+	return filepath.Join(s.opts.StateDir, "formatting-"+url.PathEscape(id))
+}
+
+// verified returns the device at the path after the connector has confirmed
+// that the disk under it is the volume.
+func (s *Server) verified(ctx context.Context, id, path string) (blockdev.Device, error) {
+	dev, err := s.opts.Devices.ByPath(path)
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	_, err = s.diskOf(ctx, id, dev)
+	return dev, err
+}
+
+// NodeUnstageVolume unmounts the staging path and disconnects the volume.
+func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
+	if err := errors.Join(requireID(id), requirePath("staging_target_path", path)); err != nil {
+		return nil, err
+	}
+	ctx, cancel := s.withMargin(ctx)
+	defer cancel()
+	unlock, err := s.lock(ctx, id, publishKey(id))
+	if err != nil {
+		return nil, volume.Wrap(err, "unstage", id)
+	}
+	defer unlock()
+	if err := s.unstage(ctx, id, filepath.Clean(path)); err != nil {
+		return nil, volume.Wrap(err, "unstage", id)
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}
+
+func (s *Server) unstage(ctx context.Context, id, path string) error {
+	if err := s.ownMount(ctx, id, path); err != nil {
+		return err
+	}
+	if err := s.opts.Filesystems.Unmount(ctx, path); err != nil {
+		return err
+	}
+	return s.opts.Connector.Disconnect(ctx, id)
+}
+
+// ownMount refuses a path at which another volume is mounted: unmounting it
+// would take that one from its pod. Nothing mounted is fine; so is a mount
+// whose volume is no longer known, which only stands in the way.
+func (s *Server) ownMount(ctx context.Context, id, path string) error {
+	m, ok, err := s.opts.Filesystems.FindMount(path)
+	if err != nil || !ok {
+		return err
+	}
+	conn, connected, err := s.opts.Connector.Locate(ctx, id)
+	if volume.IsKind(err, volume.NotFound) || err == nil && !connected {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dev, err := s.opts.Devices.ByPath(conn.Path)
+	if err != nil {
+		return err
+	}
+	same, err := s.isOn(m, dev)
+	if err != nil || same {
+		return err
+	}
+	return volume.Errorf(volume.Precondition, "%s is mounted at %s, not this volume (%s); it is left alone", m.Source, path, dev.Path).
+		WithRemedy("find out who mounted it there, and unmount it")
+}

@@ -1,0 +1,355 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestStageFormatsABlankVolumeOnce(t *testing.T) {
+	b := newBench(t, mountCap("xfs"))
+	d := b.add(b.id, volume.GiB)
+	for range 3 {
+		if err := b.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := b.called("format"); n != 1 {
+		t.Errorf("formatted %d times", n)
+	}
+	if len(b.mounts) != 1 || b.mounts[0].Mountpoint != b.staging || d.content.Type != filesystem.XFS {
+		t.Errorf("mounts %+v, content %s", b.mounts, d.content)
+	}
+}
+
+func TestStageDefaultsToExt4(t *testing.T) {
+	b := newBench(t, mountCap(""))
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d.content.Type != filesystem.Ext4 {
+		t.Errorf("formatted as %s", d.content.Type)
+	}
+}
+
+func TestStageTouchesNothingItMustNot(t *testing.T) {
+	for name, c := range map[string]struct {
+		capability *csi.VolumeCapability
+		prepare    func(b *bench, d *disk)
+		kind       volume.Kind
+		words      []string
+	}{
+		"another filesystem than asked for": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.XFS, Size: volume.GiB}
+		}, volume.Precondition, []string{"xfs", "ext4", "vol-1"}},
+		"foreign data": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.content = filesystem.Signature{State: filesystem.Foreign, Name: "LUKS encryption", Named: true}
+		}, volume.Precondition, []string{"LUKS"}},
+		"an unreadable device": {mountCap("ext4"), func(b *bench, _ *disk) {
+			b.fail["probe"] = volume.Errorf(volume.Internal, "input/output error")
+		}, volume.Internal, []string{"input/output error"}},
+		"the device of another volume": {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.Precondition, []string{"another volume"}},
+		"a blank device that is too small": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.connected, d.shown, d.deaf = true, volume.MiB, true
+		}, volume.Deadline, []string{"1 MiB", "1 GiB"}},
+		"a blank volume asked for read-only": {mountCap("ext4", "ro"), nil, volume.Precondition, []string{"read-only"}},
+		"a filesystem that needs repair": {mountCap("ext4"), func(b *bench, d *disk) {
+			d.content = ext4()
+			b.fail["check"] = volume.Errorf(volume.Precondition, "run e2fsck")
+		}, volume.Precondition, []string{"e2fsck"}},
+		"a filesystem type that nobody grows":  {mountCap("ntfs"), nil, volume.Invalid, []string{"ntfs"}},
+		"a volume that the backend has not":    {mountCap("ext4"), func(b *bench, _ *disk) { delete(b.disks, b.id) }, volume.NotFound, nil},
+		"a capability without an access type":  {&csi.VolumeCapability{AccessMode: mountCap("").GetAccessMode()}, nil, volume.Invalid, nil},
+		"a capability without an access mode":  {&csi.VolumeCapability{AccessType: mountCap("").GetAccessType()}, nil, volume.Invalid, nil},
+		"a raw device that stays too small":    {blockCap(), func(_ *bench, d *disk) { d.connected, d.shown, d.deaf = true, volume.MiB, true }, volume.Deadline, []string{"1 MiB"}},
+		"the connector's failure to find disk": {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["connect"] = volume.Errorf(volume.Deadline, "no disk appeared") }, volume.Deadline, []string{"no disk"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, c.capability)
+			d := b.add(b.id, volume.GiB)
+			if c.prepare != nil {
+				c.prepare(b, d)
+			}
+			content := d.content
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			wantKind(t, b.stage(ctx), c.kind, c.words...)
+			if d.content != content || len(b.mounts) != 0 {
+				t.Errorf("content is now %s, mounts %v", d.content, b.mounts)
+			}
+		})
+	}
+}
+
+func ext4() filesystem.Signature {
+	return filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext4, Size: volume.GiB}
+}
+
+func TestStageGrowsToALargerDevice(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.add(b.id, 4*volume.GiB)
+	d.content = ext4()
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d.content.Size != 4*volume.GiB {
+		t.Errorf("a filesystem of 1 GiB on a clone of 4 GiB is staged with %s", d.content.Size)
+	}
+}
+
+func TestStageDoesNotKeepThePodFromItsDataWhenGrowthFails(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, 4*volume.GiB).content = ext4()
+	b.fail["grow"] = volume.Errorf(volume.Precondition, "the filesystem has recorded errors")
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatalf("not staged: %v", err)
+	}
+	if err := b.publish(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.expand(t.Context(), 4*volume.GiB)
+	wantKind(t, err, volume.Precondition, "recorded errors")
+}
+
+func TestStageReadOnlyNeitherChecksNorGrows(t *testing.T) {
+	capability := mountCap("ext4")
+	capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
+	b := newBench(t, capability)
+	b.add(b.id, 4*volume.GiB).content = ext4()
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b.called("check")+b.called("grow")+b.called("format") != 0 {
+		t.Errorf("calls: %v", b.calls)
+	}
+	if !b.mounts[0].ReadOnly() {
+		t.Error("mounted for writing")
+	}
+}
+
+func TestStageRefusesAPathThatIsTaken(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	other := b.add("vol-2", volume.GiB)
+	other.connected, other.content = true, ext4()
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Options: []string{"rw"}})
+	wantKind(t, b.stage(t.Context()), volume.Precondition, b.staging)
+	if b.called("format") != 0 {
+		t.Error("formatted all the same")
+	}
+}
+
+func TestStageAgainWithOtherCapabilities(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.capability = mountCap("xfs")
+	wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "xfs", "ext4")
+	b.capability = mountCap("ext4", "ro")
+	wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only")
+}
+
+// A format that was under way when the plugin died leaves a marker; once the
+// filesystem is found complete the marker must go, or a later loss of the
+// superblock would be taken for that old half-made format.
+func TestStageForgetsAFinishedFormat(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB).content = ext4()
+	if err := os.MkdirAll(b.opts.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	marker := b.marker(b.id)
+	if err := os.WriteFile(marker, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(marker); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the marker is still there")
+	}
+}
+
+func TestMarkerStaysInTheStateDirectory(t *testing.T) {
+	b := newBench(t, nil)
+	for _, id := range []string{"../../etc/passwd", "..", "a/b", "pool/image@snap", "\x00"} {
+		if m := b.marker(id); filepath.Dir(m) != b.opts.StateDir {
+			t.Errorf("marker of %q is %q", id, m)
+		}
+	}
+}
+
+func TestUnstage(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.use(t, volume.GiB)
+	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target) // still published: it must not be cut off
+	if err := b.unpublish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := b.unstage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.connected || len(b.mounts) != 0 {
+		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
+	}
+}
+
+func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.use(t, volume.GiB)
+	if err := b.unpublish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := b.add("vol-2", volume.GiB)
+	other.connected = true
+	b.id = "vol-2"
+	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
+	if len(b.mounts) != 1 {
+		t.Errorf("mounts %v", b.mounts)
+	}
+}
+
+// A volume that was deleted behind our back must not leave a mount for ever.
+func TestUnstageOfAVolumeThatIsGone(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.use(t, volume.GiB)
+	delete(b.disks, b.id)
+	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.mounts) != 0 {
+		t.Errorf("mounts %v", b.mounts)
+	}
+}
+
+func TestPublishIsIdempotent(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
+		t.Run(name, func(t *testing.T) {
+			if name == "block" && unix.Geteuid() != 0 {
+				t.Skip("making a device node needs root")
+			}
+			b := newBench(t, capability)
+			b.use(t, volume.GiB)
+			before := len(b.mounts)
+			if err := b.publish(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if len(b.mounts) != before {
+				t.Errorf("a second mount is stacked on the first: %v", b.mounts)
+			}
+			for range 2 {
+				if err := b.unpublish(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := os.Lstat(b.target); !errors.Is(err, os.ErrNotExist) {
+				t.Error("the target path is left behind")
+			}
+		})
+	}
+}
+
+func TestPublishRefusals(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(t *testing.T, b *bench)
+		kind    volume.Kind
+	}{
+		"not staged": {func(*testing.T, *bench) {}, volume.Precondition},
+		"staged, but the staging path holds another volume": {func(t *testing.T, b *bench) {
+			t.Helper()
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b.disks[b.id].serial = "vol-2"
+		}, volume.Precondition},
+		"a file with content is in the way": {func(t *testing.T, b *bench) {
+			t.Helper()
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}, volume.Precondition},
+		"another volume is published there": {func(t *testing.T, b *bench) {
+			t.Helper()
+			b.id = "vol-2"
+			b.use(t, volume.GiB)
+			b.id, b.staging = "vol-1", b.staging+"-1"
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, volume.AlreadyExists},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			b.add(b.id, volume.GiB)
+			c.prepare(t, b)
+			mounts := len(b.mounts)
+			wantKind(t, b.publish(t.Context(), false), c.kind)
+			if len(b.mounts) != mounts {
+				t.Errorf("mounts %v", b.mounts)
+			}
+		})
+	}
+}
+
+func TestUnpublishRemovesNoContent(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	precious := filepath.Join(b.target, "precious")
+	if err := errors.Join(os.MkdirAll(b.target, 0o700), os.WriteFile(precious, []byte("data"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, b.unpublish(t.Context()), volume.Internal, b.target)
+	if _, err := os.Stat(precious); err != nil {
+		t.Errorf("content is gone: %v", err)
+	}
+}
+
+func TestPublishReadOnly(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
+		t.Fatal(err)
+	}
+	if m := b.mounts[len(b.mounts)-1]; m.Mountpoint != b.target || !m.ReadOnly() {
+		t.Errorf("published %+v", m)
+	}
+	wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, "read-only")
+}
+
+func TestBlockCannotBePublishedReadOnlyOnAWritableDevice(t *testing.T) {
+	b := newBench(t, blockCap())
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, b.publish(t.Context(), true), volume.Invalid, "SINGLE_NODE_READER_ONLY")
+}
+
+func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+	b.use(t, volume.GiB)
+	first := b.target
+	b.target = filepath.Join(t.TempDir(), "second")
+	wantKind(t, b.publish(t.Context(), false), volume.Precondition, first)
+	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
+	if err := b.publish(t.Context(), false); err != nil {
+		t.Errorf("several writers of one node: %v", err)
+	}
+}

@@ -1,0 +1,79 @@
+// Command demo shows what growvol is for: volumes that grow while they are
+// written to. It boots a Linux kernel of its own, starts the two real plugins
+// in it, and does what a container orchestrator does. No cloud, no cluster,
+// and nothing of it is left on the machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/guest"
+)
+
+// timeout bounds the whole demo; it takes well under a minute.
+const timeout = 5 * time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code, err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(ctx context.Context) (int, error) {
+	bin := flag.String("bin", "bin", "directory with growvol-controller and growvol-node")
+	fs := flag.String("fs", "ext4,xfs", "filesystems to grow: ext3, ext4, xfs, btrfs")
+	flag.Parse()
+	types, err := parseTypes(*fs)
+	if err != nil {
+		return 2, err
+	}
+	if guest.Inside() {
+		return 0, show(ctx, *bin, types)
+	}
+	dir, err := filepath.Abs(*bin)
+	if err != nil {
+		return 1, err
+	}
+	for _, program := range []string{"growvol-controller", "growvol-node", "demo"} {
+		if _, err := os.Stat(filepath.Join(dir, program)); err != nil {
+			return 1, fmt.Errorf("%w; run make demo, which builds it", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	fmt.Println("Booting a Linux kernel of our own (User-Mode Linux) …")
+	return guest.Run(ctx,
+		guest.Command{Path: filepath.Join(dir, "demo"), Args: []string{"--bin=" + dir, "--fs=" + *fs}},
+		guest.Options{Memory: 3 * volume.GiB, Shares: []guest.Share{{Host: dir}}, Stdout: os.Stdout, Stderr: os.Stderr})
+}
+
+func parseTypes(list string) ([]filesystem.Type, error) {
+	var types []filesystem.Type
+	for _, name := range strings.Split(list, ",") {
+		t, err := filesystem.ParseType(name)
+		if err != nil {
+			return nil, err
+		}
+		if t == filesystem.Ext2 {
+			return nil, errors.New("ext2 cannot grow while it is mounted; choose ext3, ext4, xfs or btrfs")
+		}
+		types = append(types, t)
+	}
+	return types, nil
+}
