@@ -1,0 +1,88 @@
+package csiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestCodeOfEachKind(t *testing.T) {
+	t.Parallel()
+	want := map[volume.Kind]codes.Code{
+		volume.Internal:        codes.Internal,
+		volume.Invalid:         codes.InvalidArgument,
+		volume.OutOfRange:      codes.OutOfRange,
+		volume.NotFound:        codes.NotFound,
+		volume.AlreadyExists:   codes.AlreadyExists,
+		volume.InProgress:      codes.Aborted,
+		volume.Unavailable:     codes.Unavailable,
+		volume.Deadline:        codes.DeadlineExceeded,
+		volume.Canceled:        codes.Canceled,
+		volume.Precondition:    codes.FailedPrecondition,
+		volume.Exhausted:       codes.ResourceExhausted,
+		volume.Denied:          codes.PermissionDenied,
+		volume.Unauthenticated: codes.Unauthenticated,
+		volume.Unsupported:     codes.Unimplemented,
+		volume.Stale:           codes.Aborted,
+	}
+	for kind := range volume.Kind(255) {
+		code, known := want[kind]
+		if !known {
+			if !strings.HasPrefix(kind.String(), "kind(") {
+				t.Errorf("the kind %s is missing in this table", kind)
+			}
+			code = codes.Internal
+		}
+		if got := Code(kind); got != code {
+			t.Errorf("%s: %s, want %s", kind, got, code)
+		}
+	}
+}
+
+func TestToStatus(t *testing.T) {
+	t.Parallel()
+	refused := status.Error(codes.DataLoss, "refused")
+	for name, test := range map[string]struct {
+		err  error
+		code codes.Code
+		text string
+	}{
+		"domain error":              {volume.Errorf(volume.OutOfRange, "too large").WithRemedy("ask for less"), codes.OutOfRange, "too large (next step: ask for less)"},
+		"domain error, wrapped":     {fmt.Errorf("expand: %w", volume.Errorf(volume.Denied, "no")), codes.PermissionDenied, "expand: no"},
+		"status":                    {refused, codes.DataLoss, "refused"},
+		"status, wrapped":           {fmt.Errorf("call: %w", refused), codes.DataLoss, "call: rpc error: code = DataLoss desc = refused"},
+		"status below domain error": {&volume.Error{Kind: volume.Unavailable, Msg: "cloud", Cause: refused}, codes.Unavailable, "cloud: rpc error: code = DataLoss desc = refused"},
+		"deadline":                  {fmt.Errorf("wait: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "wait: context deadline exceeded"},
+		"canceled":                  {context.Canceled, codes.Canceled, "context canceled"},
+		"unknown":                   {errors.New("broken"), codes.Internal, "broken"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := status.Convert(toStatus(test.err))
+			if got.Code() != test.code || got.Message() != test.text {
+				t.Errorf("got %s %q, want %s %q", got.Code(), got.Message(), test.code, test.text)
+			}
+		})
+	}
+	if toStatus(nil) != nil {
+		t.Error("no error became one")
+	}
+}
+
+func TestMessagesAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{strings.Repeat("ä", maxMessage), "short \xff", strings.Repeat("a", maxMessage)} {
+		got := clip(text)
+		if len(got) > maxMessage || !utf8.ValidString(got) || !strings.HasPrefix(got, text[:6]) {
+			t.Errorf("clip of %d bytes: %d bytes, valid UTF-8 %t", len(text), len(got), utf8.ValidString(got))
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package csiserver
+
+import (
+	"flag"
+	"testing"
+	"time"
+)
+
+func TestFlags(t *testing.T) {
+	for name, test := range map[string]struct {
+		env  string
+		args []string
+		want Flags
+	}{
+		"defaults":    {"", nil, Flags{Endpoint: "unix:///d", LogFormat: "text", LogLevel: "info", CallTimeout: DefaultCallTimeout, Grace: DefaultGrace}},
+		"environment": {"unix:///e", nil, Flags{Endpoint: "unix:///e", LogFormat: "text", LogLevel: "info", CallTimeout: DefaultCallTimeout, Grace: DefaultGrace}},
+		"command line": {
+			"unix:///e",
+			[]string{"--endpoint", "unix:///c", "--http-endpoint=:1", "--log-format=json", "--log-level=debug", "--driver-name=x", "--call-timeout=1s", "--grace=2s", "--version"},
+			Flags{Endpoint: "unix:///c", HTTPEndpoint: ":1", LogFormat: "json", LogLevel: "debug", DriverName: "x", CallTimeout: time.Second, Grace: 2 * time.Second, ShowVersion: true},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("CSI_ENDPOINT", test.env)
+			got := Flags{Endpoint: "unix:///d"}
+			fs := flag.NewFlagSet("x", flag.ContinueOnError)
+			got.Register(fs)
+			if err := fs.Parse(test.args); err != nil {
+				t.Fatal(err)
+			}
+			if got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+			if o := got.Options(); o.Endpoint != got.Endpoint || o.HTTPEndpoint != got.HTTPEndpoint || o.CallTimeout != got.CallTimeout || o.Grace != got.Grace {
+				t.Errorf("options %+v of %+v", o, got)
+			}
+		})
+	}
+}

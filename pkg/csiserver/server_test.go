@@ -1,0 +1,468 @@
+package csiserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"k8s.io/klog/v2"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// controllerFunc is a Controller service of one method.
+type controllerFunc struct {
+	csi.UnimplementedControllerServer
+	expand func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error)
+}
+
+func (c controllerFunc) ControllerExpandVolume(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	return c.expand(ctx, req)
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// plugin is a running server and a client of it.
+type plugin struct {
+	log     *buffer
+	path    string
+	metrics *Metrics
+	conn    *grpc.ClientConn
+	stop    context.CancelFunc
+	hangUp  func()     // closes conn
+	done    chan error // Run's result
+}
+
+func start(t *testing.T, options Options, expand func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error)) *plugin {
+	t.Helper()
+	p := &plugin{log: new(buffer), path: filepath.Join(socketDir(t), "csi.sock"), metrics: NewMetrics(), done: make(chan error, 1)}
+	log, err := NewLogger(p.log, "json", "debug")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if options.Identity == nil {
+		options.Identity = identity(t, nil)
+	}
+	options.Endpoint, options.Log, options.Metrics = "unix://"+p.path, log, p.metrics
+	options.Controller = controllerFunc{expand: expand}
+	ctx, cancel := context.WithCancel(t.Context())
+	p.stop = cancel
+	go func() { p.done <- Run(ctx, options) }()
+	p.conn, err = grpc.NewClient("unix://"+p.path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.hangUp = sync.OnceFunc(func() {
+		if err := p.conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		p.hangUp()
+	})
+	ready, cancelReady := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancelReady()
+	if _, err := csi.NewIdentityClient(p.conn).Probe(ready, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil && status.Code(err) != codes.FailedPrecondition {
+		t.Fatalf("the plugin does not come up: %v\n%s", err, p.log)
+	}
+	return p
+}
+
+func identity(t *testing.T, probe func(context.Context) error) *Identity {
+	t.Helper()
+	i, err := NewIdentity("test.growvol.io", "1.2.3", Capabilities{Controller: true, Topology: true, Expansion: true}, probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func (p *plugin) expand(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	return csi.NewControllerClient(p.conn).ControllerExpandVolume(ctx, req)
+}
+
+// stopped stops the plugin and returns what Run returned.
+func (p *plugin) stopped(t *testing.T) error {
+	t.Helper()
+	p.stop()
+	select {
+	case err := <-p.done:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("the plugin does not stop")
+		return nil
+	}
+}
+
+func TestSecretsAreNeverLogged(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-hunter2"
+	p := start(t, Options{}, func(_ context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		if req.GetSecrets()["key"] != secret {
+			t.Error("the handler did not get the secret")
+		}
+		return nil, volume.Errorf(volume.Denied, "the cloud said no")
+	})
+	_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{
+		VolumeId: "vol-7", CapacityRange: &csi.CapacityRange{RequiredBytes: 12345}, Secrets: map[string]string{"key": secret},
+	})
+	if status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v", err)
+	}
+	if err := p.stopped(t); err != nil {
+		t.Error(err)
+	}
+	log := p.log.String()
+	for _, want := range []string{"ControllerExpandVolume", "vol-7", "12345", "stripped", "PermissionDenied", "the cloud said no", `"request_id":"`, `"duration":`, `"level":"WARN"`} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %q:\n%s", want, log)
+		}
+	}
+	if strings.Contains(log, secret) {
+		t.Errorf("the log has the secret:\n%s", log)
+	}
+}
+
+func TestPanicIsOneFailedCall(t *testing.T) {
+	t.Parallel()
+	p := start(t, Options{}, func(_ context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		if req.GetVolumeId() == "bad" {
+			panic("kaboom")
+		}
+		return &csi.ControllerExpandVolumeResponse{CapacityBytes: 1}, nil
+	})
+	_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: "bad"})
+	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "kaboom") {
+		t.Errorf("got %v, want INTERNAL without the panic's value", err)
+	}
+	if _, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: "good"}); err != nil {
+		t.Errorf("the server did not survive: %v", err)
+	}
+	if log := p.log.String(); !strings.Contains(log, "kaboom") || !strings.Contains(log, "server_test.go") {
+		t.Errorf("the log lacks the panic or its stack:\n%s", log)
+	}
+	reply := httptest.NewRecorder()
+	p.metrics.Handler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	for _, want := range []string{
+		`growvol_csi_calls_total{code="Internal",method="ControllerExpandVolume"} 1`,
+		`growvol_csi_calls_total{code="OK",method="ControllerExpandVolume"} 1`,
+		`growvol_csi_call_duration_seconds_count{method="ControllerExpandVolume"} 2`,
+		`growvol_csi_calls_in_flight{method="ControllerExpandVolume"} 0`,
+	} {
+		if !strings.Contains(reply.Body.String(), want+"\n") {
+			t.Errorf("the metrics lack %s:\n%s", want, reply.Body)
+		}
+	}
+}
+
+func TestDeadlines(t *testing.T) {
+	t.Parallel()
+	p := start(t, Options{CallTimeout: 50 * time.Millisecond}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		deadline, ok := ctx.Deadline()
+		if ok && time.Until(deadline) > time.Minute {
+			return &csi.ControllerExpandVolumeResponse{}, nil // the caller's own
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	// grpc would end the call by itself if the client had the deadline.
+	if _, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a call without a deadline: %v, want DEADLINE_EXCEEDED", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if _, err := p.expand(ctx, &csi.ControllerExpandVolumeRequest{}); err != nil {
+		t.Errorf("the caller's deadline was not kept: %v", err)
+	}
+}
+
+func TestStopLetsRunningCallsEnd(t *testing.T) {
+	t.Parallel()
+	running, finish := make(chan struct{}), make(chan struct{})
+	p := start(t, Options{}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		close(running)
+		select {
+		case <-finish:
+			return &csi.ControllerExpandVolumeResponse{CapacityBytes: 42}, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	result := make(chan error, 1)
+	go func() {
+		resp, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{})
+		if err == nil && resp.GetCapacityBytes() != 42 {
+			err = errors.New("wrong answer")
+		}
+		result <- err
+	}()
+	<-running
+	p.stop()
+	// From now on new calls are refused, on this connection and on others.
+	refused := func() bool {
+		_, err := csi.NewIdentityClient(p.conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})
+		if err != nil && status.Code(err) != codes.Unavailable {
+			t.Fatalf("refused with %v, want UNAVAILABLE", err)
+		}
+		return err != nil
+	}
+	for deadline := time.Now().Add(10 * time.Second); !refused(); {
+		if time.Now().After(deadline) {
+			t.Fatal("calls are still answered")
+		}
+	}
+	close(finish)
+	if err := <-result; err != nil {
+		t.Errorf("the running call: %v", err)
+	}
+	if err := p.stopped(t); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(p.path); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestStopCancelsAfterTheGracePeriod(t *testing.T) {
+	t.Parallel()
+	running, canceled := make(chan struct{}), make(chan struct{})
+	p := start(t, Options{Grace: 20 * time.Millisecond}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		close(running)
+		<-ctx.Done()
+		close(canceled)
+		return nil, ctx.Err()
+	})
+	result := make(chan error, 1)
+	go func() {
+		_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{})
+		result <- err
+	}()
+	<-running
+	if err := p.stopped(t); err != nil {
+		t.Error(err)
+	}
+	<-canceled
+	if err := <-result; status.Code(err) != codes.Unavailable && status.Code(err) != codes.Canceled {
+		t.Errorf("the canceled call: %v", err)
+	}
+}
+
+// Not parallel: it counts the goroutines of the process.
+func TestNoGoroutineStaysBehind(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for range 3 {
+		p := start(t, Options{HTTPEndpoint: "127.0.0.1:0"}, func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+			return &csi.ControllerExpandVolumeResponse{}, nil
+		})
+		if _, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{}); err != nil {
+			t.Error(err)
+		}
+		if err := p.stopped(t); err != nil {
+			t.Error(err)
+		}
+		p.hangUp()
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for runtime.NumGoroutine() > before {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	t.Parallel()
+	sick := errors.New("keystone does not answer")
+	healthy := true
+	i := identity(t, func(context.Context) error {
+		if healthy {
+			return nil
+		}
+		return volume.Errorf(volume.Unavailable, "probe: %w", sick)
+	})
+	info, err := i.GetPluginInfo(t.Context(), nil)
+	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() != "1.2.3" {
+		t.Errorf("info %v, %v", info, err)
+	}
+	capabilities, err := i.GetPluginCapabilities(t.Context(), nil)
+	if err != nil || len(capabilities.GetCapabilities()) != 4 {
+		t.Errorf("capabilities %v, %v, want 4", capabilities, err)
+	}
+	probe, err := i.Probe(t.Context(), nil)
+	if err != nil || !probe.GetReady().GetValue() {
+		t.Errorf("probe %v, %v, want ready", probe, err)
+	}
+	healthy = false
+	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition || !errors.Is(err, sick) {
+		t.Errorf("probe %v, want FAILED_PRECONDITION with the reason", err)
+	}
+	bare, err := NewIdentity("a", "1", Capabilities{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := bare.GetPluginCapabilities(t.Context(), nil); err != nil || len(c.GetCapabilities()) != 0 {
+		t.Errorf("capabilities %v, %v, want none", c, err)
+	}
+	for _, name := range []string{"", "-a.io", "a..io", "a_b", "a.io/", strings.Repeat("a", 64)} {
+		if _, err := NewIdentity(name, "1", Capabilities{}, nil); err == nil {
+			t.Errorf("the name %q is taken", name)
+		}
+	}
+	if _, err := NewIdentity("a.io", "", Capabilities{}, nil); err == nil {
+		t.Error("no version is taken")
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var sick error
+	options := Options{Identity: identity(t, func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return sick
+	})}
+	s, err := New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.serveHTTP(ctx, lis) }()
+	get := func(path string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+lis.Addr().String()+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	if code, body := get("/healthz"); code != http.StatusOK || body != "ok\n" {
+		t.Errorf("healthz %d %q", code, body)
+	}
+	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "go_goroutines") {
+		t.Errorf("metrics %d %q", code, body)
+	}
+	if code, _ := get("/other"); code != http.StatusNotFound {
+		t.Errorf("other %d", code)
+	}
+	mu.Lock()
+	sick = errors.New("the disk is on fire")
+	mu.Unlock()
+	if code, body := get("/healthz"); code != http.StatusServiceUnavailable || body != "the disk is on fire\n" {
+		t.Errorf("healthz %d %q", code, body)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRunRefusesWhatItCannotServe(t *testing.T) {
+	t.Parallel()
+	dir := socketDir(t)
+	for name, options := range map[string]Options{
+		"no identity": {Endpoint: filepath.Join(dir, "a.sock")},
+		"bad socket":  {Endpoint: "nowhere", Identity: identity(t, nil)},
+		"bad HTTP":    {Endpoint: filepath.Join(dir, "b.sock"), HTTPEndpoint: "256.0.0.1:x", Identity: identity(t, nil)},
+	} {
+		if err := Run(t.Context(), options); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Not parallel: klog is global.
+func TestKlogGoesToTheLogger(t *testing.T) {
+	state := klog.CaptureState()
+	t.Cleanup(state.Restore)
+	var out buffer
+	for _, level := range []string{"info", "debug"} {
+		log, err := NewLogger(&out, "text", level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := BridgeKlog(log); err != nil {
+			t.Fatal(err)
+		}
+		klog.Infof("plain at %s", level)
+		klog.V(4).Infof("mounting at %s", level)
+	}
+	got := out.String()
+	for text, want := range map[string]bool{"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true} {
+		if strings.Contains(got, text) != want {
+			t.Errorf("%q in the log: %t, want %t\n%s", text, !want, want, got)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	t.Parallel()
+	var out buffer
+	log, err := NewLogger(&out, "text", "WARN")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.WithValue(t.Context(), requestIDKey{}, "abc")
+	log.InfoContext(ctx, "too low")
+	log.With("a", 1).WithGroup("g").WarnContext(ctx, "shown", slog.Int("b", 2))
+	if got := out.String(); strings.Contains(got, "too low") || !strings.Contains(got, "request_id=abc") || !strings.Contains(got, "g.b=2") {
+		t.Errorf("log %q", got)
+	}
+	if _, err := NewLogger(&out, "xml", "info"); err == nil {
+		t.Error("the format xml is taken")
+	}
+	if _, err := NewLogger(&out, "text", "loud"); err == nil {
+		t.Error("the level loud is taken")
+	}
+}
