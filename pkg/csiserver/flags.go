@@ -53,11 +53,15 @@ func (f *Flags) Register(fs *flag.FlagSet) {
 // Logger makes the logger of the options and sends klog to it; see NewLogger
 // and BridgeKlog.
 func (f *Flags) Logger(w io.Writer) (*slog.Logger, error) {
-	log, err := NewLogger(w, f.LogFormat, f.LogLevel)
+	level, err := parseLevel(f.LogLevel)
 	if err != nil {
 		return nil, err
 	}
-	return log, BridgeKlog(log)
+	log, err := NewLogger(w, f.LogFormat, level.String())
+	if err != nil {
+		return nil, err
+	}
+	return log, BridgeKlog(log, level)
 }
 
 // Options returns server options as the command line says; the services, the

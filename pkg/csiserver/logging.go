@@ -15,9 +15,9 @@ import (
 // info, warn, error) as text or json, and adds the request id of the context
 // to each.
 func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
-	var minimum slog.Level
-	if err := minimum.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
+	minimum, err := parseLevel(level)
+	if err != nil {
+		return nil, err
 	}
 	options := &slog.HandlerOptions{Level: minimum}
 	switch strings.ToLower(format) {
@@ -29,18 +29,27 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("log format %q: want text or json", format)
 }
 
+func parseLevel(text string) (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(text)); err != nil {
+		return level, fmt.Errorf("log level %q: want debug, info, warn or error", text)
+	}
+	return level, nil
+}
+
 // BridgeKlog sends what libraries of Kubernetes log through klog to log. klog
 // is global to the process, so only a main function should call it, before
-// anything else runs. When log takes debug records, klog's verbosity becomes 4
-// (in which mount-utils tells the commands it runs).
-func BridgeKlog(log *slog.Logger) error {
+// anything else runs. At level debug klog's verbosity becomes 4 (in which
+// mount-utils tells the commands it runs).
+func BridgeKlog(log *slog.Logger, level slog.Level) error {
 	klog.SetSlogLogger(log)
-	if !log.Enabled(context.Background(), slog.LevelDebug) {
-		return nil
+	verbosity := "0"
+	if level <= slog.LevelDebug {
+		verbosity = "4"
 	}
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(fs)
-	if err := fs.Set("v", "4"); err != nil {
+	if err := fs.Set("v", verbosity); err != nil {
 		return fmt.Errorf("verbosity of klog: %w", err)
 	}
 	return nil

@@ -427,16 +427,16 @@ func TestKlogGoesToTheLogger(t *testing.T) {
 	state := klog.CaptureState()
 	t.Cleanup(state.Restore)
 	var out buffer
-	for _, level := range []string{"info", "debug"} {
-		log, err := NewLogger(&out, "text", level)
+	for name, level := range map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug} {
+		log, err := NewLogger(&out, "text", name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := BridgeKlog(log); err != nil {
+		if err := BridgeKlog(log, level); err != nil {
 			t.Fatal(err)
 		}
-		klog.Infof("plain at %s", level)
-		klog.V(4).Infof("mounting at %s", level)
+		klog.Infof("plain at %s", name)
+		klog.V(4).Infof("mounting at %s", name)
 	}
 	got := out.String()
 	for text, want := range map[string]bool{"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true} {
