@@ -94,8 +94,8 @@ func (e *SignalError) Error() string {
 // ErrKernel is in the chain of every error that means: the guest's kernel did
 // not survive the run (panic), hung, or logged a defect of its own (BUG,
 // WARNING, Oops, blocked task).
-var ErrKernel = errors.New("guest kernel failed") //nolint:gochecknoglobals // a sentinel error
+var ErrKernel = errors.New("guest kernel failed")
 
 // ErrNotInstalled is in the chain of the error of a machine that lacks User-Mode
 // Linux.
-var ErrNotInstalled = errors.New("User-Mode Linux is not installed: run tests/setup.sh as root (Debian package user-mode-linux)") //nolint:gochecknoglobals,revive,staticcheck // a sentinel error; a name begins with a capital
+var ErrNotInstalled = errors.New("no User-Mode Linux on this machine: run tests/setup.sh as root (it installs Debian package user-mode-linux)")

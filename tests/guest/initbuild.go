@@ -17,7 +17,7 @@ import (
 // still the right one.
 //
 //go:embed init/*.go internal/spec/*.go
-var initSources embed.FS //nolint:gochecknoglobals // go:embed wants a variable
+var initSources embed.FS
 
 const initPackage = "github.com/growvol/growvol/tests/guest/init"
 

@@ -25,7 +25,7 @@ const (
 	killTime = 10 * time.Second
 )
 
-var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTime) //nolint:gochecknoglobals // a sentinel error
+var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTime)
 
 // Run boots a guest, runs the command in it and returns the command's exit
 // code. The error is nil when the command exited by itself and the kernel kept

@@ -45,6 +45,7 @@ func mountAll(shares []spec.Mount) error {
 		{"tmpfs", "/tmp", "mode=1777,size=100%"},
 		{"tmpfs", "/run", "mode=755"},
 		{"tmpfs", "/var", "mode=755"},
+		{"tmpfs", "/root", "mode=700"},
 		{"devpts", "/dev/pts", ""},
 		{"tmpfs", "/dev/shm", "mode=1777"},
 		{"cgroup2", "/sys/fs/cgroup", ""},

@@ -1,0 +1,120 @@
+package guest_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// goTest runs go test on package selftest as a user does.
+func goTest(t *testing.T, misbehavior string, args ...string) (output string, code int) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"test", "./selftest"}, args...)...)
+	cmd.Env = append(os.Environ(), "GROWVOL_SELFTEST="+misbehavior, "TMPDIR="+dir)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, dir)
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func TestMainRunsTheTestsInAGuest(t *testing.T) {
+	t.Parallel()
+	out, code := goTest(t, "", "-v", "-run=TestInside|TestWorking|TestMachine|TestEnvironment", "-count=2")
+	if code != 0 || strings.Count(out, "--- PASS: TestInside") != 2 {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
+func TestMainFails(t *testing.T) {
+	t.Parallel()
+	for misbehavior, want := range map[string]string{
+		"fail":  "failing as asked",
+		"panic": "panicking as asked",
+		"exit":  "exit status 42",
+		"kill":  "killed by signal 9 (killed)",
+		"warn":  "WARNING: CPU: 0",
+	} {
+		t.Run(misbehavior, func(t *testing.T) {
+			t.Parallel()
+			out, code := goTest(t, misbehavior, "-run=TestMisbehave")
+			if code != 1 || !strings.Contains(out, want) || !strings.Contains(out, "FAIL") {
+				t.Errorf("exit code %d, want 1 and %q in:\n%s", code, want, out)
+			}
+		})
+	}
+}
+
+func TestMainTimesOutInTheGuest(t *testing.T) {
+	t.Parallel()
+	out, code := goTest(t, "hang", "-run=TestMisbehave", "-timeout=3s")
+	// The goroutines are shown: it was the testing package in the guest that
+	// noticed, not the harness.
+	if code != 1 || !strings.Contains(out, "panic: test timed out after 3s") || !strings.Contains(out, "selftest.TestMisbehave(") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
+func TestMainIsNeverCached(t *testing.T) {
+	t.Parallel()
+	for range 2 {
+		out, code := goTest(t, "", "-run=TestInside")
+		if code != 0 || strings.Contains(out, "(cached)") || strings.Contains(out, "no tests to run") {
+			t.Errorf("exit code %d:\n%s", code, out)
+		}
+	}
+}
+
+func TestMainListsWithoutAGuest(t *testing.T) {
+	t.Parallel()
+	out, code := goTest(t, "", "-list=.")
+	if code != 0 || !strings.Contains(out, "TestMisbehave\n") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
+func TestMainDeliversProfiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out, code := goTest(t, "", "-run=TestInside", "-coverpkg=../...", "-coverprofile="+dir+"/cover",
+		"-outputdir="+dir, "-cpuprofile=cpu", "-memprofile="+dir+"/memory", "-o="+dir+"/test")
+	if code != 0 {
+		t.Fatalf("exit code %d:\n%s", code, out)
+	}
+	for _, name := range []string{"cover", "cpu", "memory"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v, or empty", name, err)
+		}
+	}
+	profile, err := os.ReadFile(dir + "/cover")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The line that only a process in a guest runs.
+	if !bytes.Contains(profile, []byte("guest/main.go")) {
+		t.Errorf("coverage profile lacks package guest:\n%.300s", profile)
+	}
+}
+
+func TestMainRefusesToFuzz(t *testing.T) {
+	t.Parallel()
+	out, code := goTest(t, "", "-fuzz=FuzzNothing")
+	if code != 1 || !strings.Contains(out, "fuzzing is not possible in a guest") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
+func TestMainRunsWithoutTheRaceDetectorWhenAskedForIt(t *testing.T) {
+	t.Parallel()
+	out, code := goTest(t, "", "-race", "-v", "-cover", "-run=TestInside")
+	for _, want := range []string{"the race detector cannot work in a guest", "--- PASS: TestInside", "coverage: "} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("exit code %d, want 0 and %q in:\n%s", code, want, out)
+		}
+	}
+}

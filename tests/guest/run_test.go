@@ -1,0 +1,319 @@
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/tests/guest"
+)
+
+// TestMain gives the guests a directory for their files that is looked at when
+// all tests have run: nothing of any guest may be left then.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "guests-")
+	if err == nil {
+		err = os.Setenv("TMPDIR", dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	left, err := leftovers(dir)
+	if len(left) > 0 || err != nil {
+		fmt.Fprintf(os.Stderr, "FAIL: left behind by guests: %q %v\n", left, err)
+		code = max(code, 1)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// shell runs a script in a guest.
+func shell(t *testing.T, script string, opts guest.Options) (stdout, stderr string, code int, err error) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	opts.Stdout, opts.Stderr = &out, &errOut
+	code, err = guest.Run(t.Context(), guest.Command{Path: "sh", Args: []string{"-c", script}}, opts)
+	return out.String(), errOut.String(), code, err
+}
+
+// guestHome gives the guests of one test a directory of their own.
+func guestHome(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// leftovers returns the files in dir, and the processes and mounts of this
+// machine that refer to a guest's directory in it.
+func leftovers(dir string) ([]string, error) {
+	found, err := filepath.Glob(dir + "/*")
+	if err != nil {
+		return nil, err
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range processes {
+		if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte(dir+"/growvol-guest-")) {
+			found = append(found, path+": "+string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Contains(mounts, []byte(dir)) {
+		found = append(found, "a mount")
+	}
+	return found, nil
+}
+
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	left, err := leftovers(dir)
+	if len(left) > 0 || err != nil {
+		t.Errorf("left behind: %q %v", left, err)
+	}
+}
+
+func TestRunReturnsTheExitCode(t *testing.T) {
+	t.Parallel()
+	for _, want := range []int{0, 1, 255} {
+		t.Run(fmt.Sprint(want), func(t *testing.T) {
+			t.Parallel()
+			_, _, code, err := shell(t, fmt.Sprintf("exit %d", want), guest.Options{})
+			if code != want || err != nil {
+				t.Errorf("code %d, error %v; want %d and none", code, err, want)
+			}
+		})
+	}
+}
+
+func TestRunReportsTheSignal(t *testing.T) {
+	t.Parallel()
+	_, _, code, err := shell(t, "kill -SEGV $$", guest.Options{})
+	var killed *guest.SignalError
+	if !errors.As(err, &killed) || killed.Signal != syscall.SIGSEGV || code != 128+11 {
+		t.Errorf("code %d, error %v; want 139 and SIGSEGV", code, err)
+	}
+}
+
+func TestRunKeepsStdoutAndStderrApartAndUnchanged(t *testing.T) {
+	t.Parallel()
+	// Every byte, and more than any buffer between holds.
+	script := `i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i+1)); done; echo err >&2; seq 100000; echo end >&2`
+	out, errOut, code, err := shell(t, script, guest.Options{})
+	if code != 0 || err != nil {
+		t.Fatalf("code %d, error %v", code, err)
+	}
+	var want bytes.Buffer
+	for i := range 256 {
+		want.WriteByte(byte(i))
+	}
+	for i := range 100000 {
+		fmt.Fprintln(&want, i+1)
+	}
+	if out != want.String() {
+		t.Errorf("stdout: %d bytes, want %d; or they differ", len(out), want.Len())
+	}
+	if errOut != "err\nend\n" {
+		t.Errorf("stderr %q", errOut)
+	}
+}
+
+func TestRunDoesNotWaitForWhatTheCommandLeft(t *testing.T) {
+	t.Parallel()
+	out, _, code, err := shell(t, "sleep 1000 & echo done", guest.Options{Timeout: time.Minute})
+	if out != "done\n" || code != 0 || err != nil {
+		t.Errorf("stdout %q, code %d, error %v", out, code, err)
+	}
+}
+
+func TestRunPassesEnvironmentDirectoryAndShares(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/in", []byte("from the machine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	results := t.TempDir()
+	var out bytes.Buffer
+	code, err := guest.Run(t.Context(), guest.Command{
+		Path: "/bin/sh",
+		Args: []string{"-ec", `pwd; echo "$A $B"; cat in; touch x 2>/dev/null || echo; echo result >/results/file`},
+		Env:  []string{"A=a b"},
+		Dir:  "/shared",
+	}, guest.Options{
+		Env:    []string{"B=c"},
+		Stdout: &out,
+		Shares: []guest.Share{{Host: dir, Guest: "/shared"}, {Host: results, Guest: "/results", Writable: true}},
+	})
+	if code != 0 || err != nil {
+		t.Fatalf("code %d, error %v", code, err)
+	}
+	if want := "/shared\na b c\nfrom the machine\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	if got, err := os.ReadFile(results + "/file"); string(got) != "result\n" {
+		t.Errorf("writable share: %q, %v", got, err)
+	}
+}
+
+func TestRunSaysWhatKeptTheCommandFromStarting(t *testing.T) {
+	t.Parallel()
+	_, _, code, err := shell(t, "true", guest.Options{Modules: []string{"no_such_module"}})
+	if code != -1 || err == nil || !strings.Contains(err.Error(), "no_such_module") {
+		t.Errorf("code %d, error %v", code, err)
+	}
+	code, err = guest.Run(t.Context(), guest.Command{Path: "no-such-program"}, guest.Options{})
+	if code != -1 || err == nil || !strings.Contains(err.Error(), "no-such-program") {
+		t.Errorf("code %d, error %v", code, err)
+	}
+	_, _, code, err = shell(t, "true", guest.Options{Shares: []guest.Share{{Host: "/no/such/directory"}}})
+	if code != -1 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("code %d, error %v", code, err)
+	}
+}
+
+func TestRunReportsMissingUserModeLinux(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, _, code, err := shell(t, "true", guest.Options{})
+	if code != -1 || !errors.Is(err, guest.ErrNotInstalled) || !strings.Contains(err.Error(), "setup.sh") {
+		t.Errorf("code %d, error %v", code, err)
+	}
+}
+
+func TestRunReportsPanic(t *testing.T) {
+	dir := guestHome(t)
+	out, _, code, err := shell(t, "echo before; echo c >/proc/sysrq-trigger", guest.Options{})
+	if code != -1 || !errors.Is(err, guest.ErrKernel) {
+		t.Fatalf("code %d, error %v; want ErrKernel", code, err)
+	}
+	if want := "Kernel panic - not syncing: sysrq triggered crash"; !strings.Contains(err.Error(), want) {
+		t.Errorf("error lacks %q: %v", want, err)
+	}
+	if out != "before\n" {
+		t.Errorf("stdout before the panic: %q", out)
+	}
+	nothingLeft(t, dir)
+}
+
+func TestRunReportsKernelDefectThatTheCommandSurvived(t *testing.T) {
+	t.Parallel()
+	const warning = "WARNING: CPU: 0 PID: 1 at a/test.c:1 as_asked+0x1/0x2"
+	var log bytes.Buffer
+	_, _, code, err := shell(t, "echo '<4>"+warning+"' >/dev/kmsg; exit 3", guest.Options{Console: &log})
+	if code != 3 || !errors.Is(err, guest.ErrKernel) || !strings.Contains(err.Error(), warning) {
+		t.Errorf("code %d, error %v; want 3 and the warning", code, err)
+	}
+	if !strings.Contains(log.String(), "Linux version") || !strings.Contains(log.String(), warning) {
+		t.Error("the console lacks the kernel's first line, or the warning")
+	}
+}
+
+func TestRunKillsTheGuestAtTheTimeout(t *testing.T) {
+	dir := guestHome(t)
+	start := time.Now()
+	// Many processes, busy and stopped ones.
+	script := "for i in 1 2 3 4 5; do sleep 1000 & done; (while :; do :; done) & kill -STOP $!; while :; do :; done"
+	_, _, code, err := shell(t, script, guest.Options{Timeout: 8 * time.Second})
+	if code != -1 || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("code %d, error %v; want deadline exceeded", code, err)
+	}
+	if !strings.Contains(fmt.Sprint(err), "Run /guest/bin/init as init process") {
+		t.Errorf("no kernel log in the error: %v", err)
+	}
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("took %v", took)
+	}
+	nothingLeft(t, dir)
+}
+
+func TestRunObeysTheContext(t *testing.T) {
+	dir := guestHome(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("a reason")
+	code, err := guest.Run(ctx, guest.Command{Path: "sh", Args: []string{"-c", "echo up; sleep 1000"}}, guest.Options{
+		Stdout: onWrite(func() { cancel(reason) }),
+	})
+	if code != -1 || !errors.Is(err, reason) {
+		t.Errorf("code %d, error %v; want %v", code, err, reason)
+	}
+	nothingLeft(t, dir)
+}
+
+// onWrite is a writer that calls itself at every write.
+type onWrite func()
+
+func (f onWrite) Write(p []byte) (int, error) {
+	f()
+	return len(p), nil
+}
+
+func TestNothingOutlivesAKilledHarness(t *testing.T) {
+	dir := guestHome(t)
+	program := filepath.Join(t.TempDir(), "growvol-guest")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/growvol-guest")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	harness := exec.CommandContext(t.Context(), program, "--", "sh", "-c", "echo up; sleep 1000")
+	up := make(chan struct{})
+	var once sync.Once
+	harness.Stdout = onWrite(func() { once.Do(func() { close(up) }) })
+	if err := harness.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-up:
+	case <-time.After(2 * time.Minute):
+		t.Error("the guest did not come up")
+	}
+	if left, err := leftovers(dir); len(left) < 3 || err != nil {
+		t.Errorf("the guest is up, but only this is seen of it: %q %v", left, err)
+	}
+	if err := harness.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = harness.Wait()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		if left, err := leftovers(dir); len(left) == 0 && err == nil {
+			break
+		}
+	}
+	nothingLeft(t, dir)
+}
+
+func TestTwoGuestsAtOnce(t *testing.T) {
+	t.Parallel()
+	meet := t.TempDir()
+	var group sync.WaitGroup
+	for _, names := range [][2]string{{"a", "b"}, {"b", "a"}} {
+		group.Go(func() {
+			// Each one ends only when it has seen the other one.
+			script := fmt.Sprintf("touch /meet/%s; while ! sh -c 'test -e /meet/%s'; do sleep 0.1; done", names[0], names[1])
+			code, err := guest.Run(t.Context(), guest.Command{Path: "sh", Args: []string{"-c", script}}, guest.Options{
+				Shares:  []guest.Share{{Host: meet, Guest: "/meet", Writable: true}},
+				Timeout: time.Minute,
+			})
+			if code != 0 || err != nil {
+				t.Errorf("guest %s: code %d, error %v", names[0], code, err)
+			}
+		})
+	}
+	group.Wait()
+}

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Installs what the tests and the demo need on a Debian or Ubuntu machine and
+# is not there yet: User-Mode Linux (the guest kernel) and filesystem tools.
+# Safe to run again; returns at once when nothing is missing.
+set -eu
+
+PATH=$PATH:/usr/sbin:/sbin
+
+# A program of each package, as "program:package".
+needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
+mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount"
+
+missing=
+for pair in $needed; do
+	command -v "${pair%%:*}" >/dev/null || missing="${missing:+$missing }${pair#*:}"
+done
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "setup: missing: $missing (names of Debian packages)." >&2
+	echo "setup: there is no apt-get on this machine: install them in its own way, linux.uml with" >&2
+	echo "setup: /usr/lib/uml/modules from Debian's user-mode-linux." >&2
+	exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+	echo "setup: missing: $missing. Only root can install them: sudo apt-get install $missing" >&2
+	exit 1
+fi
+
+echo "setup: installing $missing" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+	# $missing is a list of words.
+	# shellcheck disable=SC2086
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >>"$log" 2>&1 </dev/null
+}
+# The package lists may be absent (container images) or out of date.
+if ! install; then
+	if ! { apt-get update -qq >>"$log" 2>&1 && install; }; then
+		echo "setup: could not install $missing:" >&2
+		cat "$log" >&2
+		exit 1
+	fi
+fi
