@@ -1,0 +1,219 @@
+// Package conformance tests the controller as the sidecars see it: over a
+// unix socket, through package csiserver, and with csi-sanity.
+package conformance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
+	"github.com/onsi/gomega"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/controller"
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// node is as much of a Node service as csi-sanity needs to test a controller.
+type node struct{ csi.UnimplementedNodeServer }
+
+func (node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{
+		NodeId: "node-2", AccessibleTopology: &csi.Topology{Segments: map[string]string{fakebackend.TopologyKey: "a"}},
+	}, nil
+}
+
+func (node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	return &csi.NodeGetCapabilitiesResponse{}, nil
+}
+
+func (node) NodePublishVolume(_ context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	return &csi.NodePublishVolumeResponse{}, os.MkdirAll(req.GetTargetPath(), 0o750)
+}
+
+func (node) NodeUnpublishVolume(_ context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+	return &csi.NodeUnpublishVolumeResponse{}, os.RemoveAll(req.GetTargetPath())
+}
+
+// serve runs the controller over a backend until the test ends.
+func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "csi") //nolint:usetesting // the socket's path must be short
+	if err != nil {
+		tb.Fatal(err)
+	}
+	endpoint = "unix://" + filepath.Join(dir, "csi.sock")
+	identity, err := csiserver.NewIdentity("fake.growvol.io", "1", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(tb.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- csiserver.Run(ctx, csiserver.Options{
+			Endpoint: endpoint, Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{},
+			Log: slog.New(slog.DiscardHandler),
+		})
+	}()
+	tb.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, os.RemoveAll(dir)); err != nil {
+			tb.Error(err)
+		}
+	})
+	return endpoint
+}
+
+func dial(tb testing.TB, endpoint string) csi.ControllerClient {
+	tb.Helper()
+	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return csi.NewControllerClient(conn)
+}
+
+// TestSanity runs the parts of csi-sanity that are about the controller and
+// the identity.
+func TestSanity(t *testing.T) {
+	endpoint := serve(t, fakebackend.New())
+	paths := t.TempDir()
+	config := sanity.NewTestConfig()
+	config.Address = endpoint
+	config.TargetPath, config.StagingPath = filepath.Join(paths, "target"), filepath.Join(paths, "staging")
+	config.TestVolumeSize, config.TestVolumeExpandSize = volume.GiB.Bytes(), (2 * volume.GiB).Bytes()
+	config.TestVolumeMutableParameters = map[string]string{"tier": "gold"}
+	sc := sanity.GinkgoTest(&config)
+	t.Cleanup(sc.Finalize)
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	suite, reporter := ginkgo.GinkgoConfiguration()
+	suite.FocusStrings = []string{"Controller Server", "Identity Service"}
+	ran := 0
+	ginkgo.ReportAfterSuite("count", func(report ginkgo.Report) {
+		for _, spec := range report.SpecReports {
+			switch {
+			case spec.State == types.SpecStatePassed:
+				ran++
+			case spec.Failure.Message != "":
+				t.Logf("%s: %s: %s", spec.State, spec.FullText(), spec.Failure.Message)
+			}
+		}
+	})
+	ginkgo.RunSpecs(t, "csi-sanity", suite, reporter)
+	// A filter that matches nothing would pass as well.
+	if ran < 60 {
+		t.Errorf("only %d specs passed", ran)
+	}
+	t.Logf("%d specs passed", ran)
+}
+
+// Each kind of failure arrives with the code that makes the sidecars do the
+// right thing.
+func TestCodesOverTheSocket(t *testing.T) {
+	t.Parallel()
+	client := dial(t, serve(t, fakebackend.New()))
+	capability := &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}
+	created, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: "v", VolumeCapabilities: []*csi.VolumeCapability{capability}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := created.GetVolume().GetVolumeId()
+	attach := func(node string) error {
+		_, err := client.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: node, VolumeCapability: capability})
+		return err
+	}
+	if err := attach("node-1"); err != nil {
+		t.Fatal(err)
+	}
+	expand := func(id string, size volume.Size) error {
+		_, err := client.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+			VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()},
+		})
+		return err
+	}
+	for name, test := range map[string]struct {
+		call func() error
+		want codes.Code
+	}{
+		"expand":               {func() error { return expand(id, 2*volume.GiB) }, codes.OK},
+		"expand above maximum": {func() error { return expand(id, 2*volume.TiB) }, codes.OutOfRange},
+		"expand unknown":       {func() error { return expand("vol-9", volume.GiB) }, codes.NotFound},
+		"expand without size":  {func() error { return expand(id, 0) }, codes.InvalidArgument},
+		"attach elsewhere":     {func() error { return attach("node-2") }, codes.FailedPrecondition},
+		"delete in use": {func() error {
+			_, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
+			return err
+		}, codes.FailedPrecondition},
+		"bad token": {func() error {
+			_, err := client.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "x"})
+			return err
+		}, codes.Aborted},
+		"health, not supported": {func() error {
+			_, err := client.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
+			return err
+		}, codes.Unimplemented},
+	} {
+		if err := test.call(); status.Code(err) != test.want {
+			t.Errorf("%s: %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+// stuck is a backend whose expansions never end by themselves.
+type stuck struct{ *fakebackend.Backend }
+
+func (stuck) Expand(ctx context.Context, _ string, target volume.Size) (volume.Volume, error) {
+	<-ctx.Done()
+	return volume.Volume{}, &volume.Error{Kind: volume.KindOf(ctx.Err()), Msg: "the volume has not reached " + target.String(), Cause: ctx.Err()}
+}
+
+// The caller's deadline ends an expansion and frees the volume for the next
+// call.
+func TestDeadlineReachesTheBackend(t *testing.T) {
+	t.Parallel()
+	client := dial(t, serve(t, stuck{fakebackend.New()}))
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err := client.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+			VolumeId: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()},
+		})
+		cancel()
+		if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Aborted {
+			t.Errorf("got %v, want DEADLINE_EXCEEDED or ABORTED", err)
+		}
+	}
+}
+
+// BenchmarkExpandRPC is the cost of a call through the socket, all layers and
+// a backend that takes no time.
+func BenchmarkExpandRPC(b *testing.B) {
+	client := dial(b, serve(b, fakebackend.Nop{}))
+	req := &csi.ControllerExpandVolumeRequest{VolumeId: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := client.ControllerExpandVolume(b.Context(), req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
