@@ -5,7 +5,6 @@ package conformance
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,14 +59,17 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	server, err := csiserver.New(csiserver.Options{Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	lis, err := csiserver.Listen(tb.Context(), endpoint)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
-	go func() {
-		done <- csiserver.Run(ctx, csiserver.Options{
-			Endpoint: endpoint, Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{},
-			Log: slog.New(slog.DiscardHandler),
-		})
-	}()
+	go func() { done <- server.Serve(ctx, lis) }()
 	tb.Cleanup(func() {
 		cancel()
 		if err := errors.Join(<-done, os.RemoveAll(dir)); err != nil {
@@ -79,7 +81,7 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 
 func dial(tb testing.TB, endpoint string) csi.ControllerClient {
 	tb.Helper()
-	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		tb.Fatal(err)
 	}
