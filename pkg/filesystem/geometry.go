@@ -20,7 +20,7 @@ type Geometry struct {
 
 // Size returns the size in bytes.
 func (g Geometry) Size() volume.Size {
-	return volume.Size(g.Blocks) * g.BlockSize //nolint:gosec // the readers below checked the product
+	return volume.Size(g.Blocks) * g.BlockSize
 }
 
 // Geometry reads the size of the filesystem on a device. mountPoint is where

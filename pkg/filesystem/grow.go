@@ -131,7 +131,6 @@ func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest)
 
 // sizesAllow refuses what the sizes alone rule out.
 func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
-	most := sizeOfBlocks(goal.blocks, now)
 	switch {
 	case device < req.Required:
 		return volume.Errorf(volume.Deadline, "the device %s has %s, not yet the required %s", req.Device, device, req.Required).
@@ -140,9 +139,10 @@ func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) er
 		return volume.Errorf(volume.Precondition, "the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
 			now.Type, req.MountPoint, now.Size(), req.Device, device).
 			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() + ", or restore it from a snapshot")
-	case goal.limit != "" && req.Required > most+now.BlockSize:
-		return volume.Errorf(volume.OutOfRange, "the %s at %s can grow to %s at most, not to %s: %s", now.Type, req.MountPoint, most, req.Required, goal.limit).
-			WithRemedy("ask for at most " + most.String() + ", or copy the data to a new volume (ext4 or xfs)")
+	case goal.limit != nil && req.Required > goal.limit.size:
+		return volume.Errorf(volume.OutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
+			now.Type, req.MountPoint, goal.limit.size, req.Required, goal.limit.why).
+			WithRemedy("ask for at most " + goal.limit.size.String() + ", or copy the data to a new volume (ext4 or xfs)")
 	}
 	return nil
 }

@@ -15,10 +15,10 @@ import (
 // (linux/btrfs.h): a resize, balance or device operation is under way.
 const btrfsExclusiveRunning = 8
 
-// btrfsRefusal is a positive answer of BTRFS_IOC_RESIZE.
-type btrfsRefusal int
+// btrfsError is a positive answer of BTRFS_IOC_RESIZE.
+type btrfsError int
 
-func (c btrfsRefusal) Error() string {
+func (c btrfsError) Error() string {
 	if c == btrfsExclusiveRunning {
 		return "another exclusive operation (resize, balance, device) is under way"
 	}
@@ -41,7 +41,7 @@ func (g *btrfsGrower) read(context.Context) (Geometry, error) {
 }
 
 func (g *btrfsGrower) goal(device volume.Size) goal {
-	blocks := uint64(device) / uint64(g.info.sectorSize) //nolint:gosec // sizes are not negative
+	blocks := uint64(device) / uint64(g.info.sectorSize)
 	return goal{blocks: blocks, least: blocks}
 }
 
@@ -52,7 +52,7 @@ func (g *btrfsGrower) guard() error { return nil }
 func (g *btrfsGrower) resize(blocks uint64) error {
 	code, err := g.mount.btrfsResize(g.spec(blocks))
 	if err == nil && code > 0 {
-		return btrfsRefusal(code)
+		return btrfsError(code)
 	}
 	return err
 }
@@ -62,7 +62,7 @@ func (g *btrfsGrower) spec(blocks uint64) string {
 }
 
 func (g *btrfsGrower) busy(err error) bool {
-	var code btrfsRefusal
+	var code btrfsError
 	return errors.As(err, &code) && code == btrfsExclusiveRunning || errors.Is(err, unix.EINPROGRESS)
 }
 

@@ -31,25 +31,30 @@ func (g *extGrower) read(ctx context.Context) (Geometry, error) {
 	return extGeometry(g.super), nil
 }
 
-// goal rounds down to whole pages, as resize2fs does: the page cache of the
-// device holds nothing smaller. Then come the limits of the format, of which
-// the kernel checks neither in time: growing past 2^32 blocks without the
-// 64bit feature stops it with a BUG.
+// goal rounds down to whole pages, as resize2fs does (the page cache of the
+// device holds nothing smaller), and to whole clusters. Before that come the
+// limits of the format, of which the kernel checks neither in time: growing
+// past 2^32 blocks without the 64bit feature stops it with a BUG.
 func (g *extGrower) goal(device volume.Size) goal {
-	const page = 4096
 	s := g.super
-	blocks := uint64(device.RoundDown(max(page, volume.Size(s.blockSize)))) / uint64(s.blockSize) //nolint:gosec // sizes are not negative
-	limit := ""
-	if most := uint64(math.MaxUint32); !s.has64bit() && blocks > most {
-		blocks, limit = most-most%max(page/uint64(s.blockSize), 1), "it lacks the 64bit feature, so it has no more than 2^32 blocks of "+volume.Size(s.blockSize).String()
-		if s.blockSize >= page {
-			blocks = most
+	blocks := uint64(device) / uint64(s.blockSize)
+	var limit *formatLimit
+	if !s.has64bit() && blocks > math.MaxUint32 {
+		blocks = math.MaxUint32
+		limit = &formatLimit{
+			size: volume.Size(s.blockSize) << 32,
+			why:  "it lacks the 64bit feature, so it has fewer than 2^32 blocks of " + volume.Size(s.blockSize).String(),
 		}
 	}
 	groups := uint64(math.MaxUint32) / uint64(s.inodesPerGroup)
 	if most := uint64(s.firstData) + groups*uint64(s.blocksPerGroup); blocks > most {
-		blocks, limit = most, fmt.Sprintf("with %d inodes per group it reaches its limit of 2^32 inodes", s.inodesPerGroup)
+		blocks = most
+		limit = &formatLimit{
+			size: volume.Size(most) * volume.Size(s.blockSize),
+			why:  fmt.Sprintf("with %d inodes per group it reaches its limit of 2^32 inodes", s.inodesPerGroup),
+		}
 	}
+	blocks -= blocks % max(4096/uint64(s.blockSize), uint64(s.clusterRatio))
 	return goal{blocks: blocks, least: g.least(blocks), limit: limit}
 }
 
@@ -127,6 +132,8 @@ func (g *extGrower) explain(ctx context.Context, err error) error {
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("look at the kernel log of this node; an error may have made it so, then run e2fsck -f " + g.devicePath + " while it is unmounted")
+	case dead(err):
+		return shutDown(g.mountPoint, err)
 	case errors.Is(err, unix.ENOSPC):
 		return volume.Errorf(volume.Internal, "the kernel cannot read the new end of %s: %w", g.devicePath, err).
 			WithRemedy("the device may have become smaller: check its size on this node and in the storage system")

@@ -32,7 +32,7 @@ func (g *xfsGrower) read(context.Context) (Geometry, error) {
 // does. It is never below the present size on a device that holds the
 // filesystem: a smaller number would make the kernel shrink it.
 func (g *xfsGrower) goal(device volume.Size) goal {
-	blocks := uint64(device) / uint64(g.geometry.blockSize) //nolint:gosec // sizes are not negative
+	blocks := uint64(device) / uint64(g.geometry.blockSize)
 	if tail := blocks % uint64(g.geometry.agBlocks); tail < xfsMinAGBlocks {
 		blocks -= tail
 	}

@@ -22,28 +22,14 @@ const (
 
 // xfsFSOpGeom is struct xfs_fsop_geom; the V4 struct is its beginning.
 type xfsFSOpGeom struct {
-	blockSize    uint32
-	rtExtSize    uint32
-	agBlocks     uint32
-	agCount      uint32
-	logBlocks    uint32
-	sectSize     uint32
-	inodeSize    uint32
-	imaxpct      uint32
-	dataBlocks   uint64
-	rtBlocks     uint64
-	rtExtents    uint64
-	logStart     uint64
-	uuid         [16]byte
-	sunit        uint32
-	swidth       uint32
-	version      int32
-	flags        uint32
-	logSectSize  uint32
-	rtSectSize   uint32
-	dirBlockSize uint32
-	logSunit     uint32
-	_            [144]byte
+	blockSize  uint32
+	_          uint32 // rtextsize
+	agBlocks   uint32
+	agCount    uint32
+	_          [3]uint32 // logblocks, sectsize, inodesize
+	imaxpct    uint32
+	dataBlocks uint64
+	_          [216]byte // realtime, log, UUID, stripes, flags
 }
 
 // xfsGrowFSData is struct xfs_growfs_data.
@@ -55,7 +41,7 @@ type xfsGrowFSData struct {
 
 // btrfsVolArgs is struct btrfs_ioctl_vol_args.
 type btrfsVolArgs struct {
-	fd   int64
+	_    int64 // fd
 	name [4088]byte
 }
 
@@ -63,8 +49,8 @@ type btrfsVolArgs struct {
 type btrfsFSInfoArgs struct {
 	maxID      uint64
 	numDevices uint64
-	fsid       [16]byte
-	nodeSize   uint32
+	_          [16]byte // fsid
+	_          uint32   // nodesize
 	sectorSize uint32
 	_          [984]byte
 }
@@ -72,8 +58,8 @@ type btrfsFSInfoArgs struct {
 // btrfsDevInfoArgs is struct btrfs_ioctl_dev_info_args.
 type btrfsDevInfoArgs struct {
 	devID      uint64
-	uuid       [16]byte
-	bytesUsed  uint64
+	_          [16]byte // uuid
+	_          uint64   // bytes_used
 	totalBytes uint64
 	_          [379]uint64
 	path       [1024]byte

@@ -66,7 +66,7 @@ func statx(dir int, path string, flags int) (mountStat, error) {
 	}
 	s := mountStat{device: DeviceNumber{Major: x.Dev_major, Minor: x.Dev_minor}}
 	if x.Mask&unix.STATX_MNT_ID != 0 && x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		s.mountID = int(x.Mnt_id) //nolint:gosec // mount ids are ints in the kernel
+		s.mountID = int(x.Mnt_id)
 		s.root = x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 	}
 	return s, nil

@@ -30,6 +30,9 @@ type MountRequest struct {
 // btrfs filesystems of one UUID can be mounted on one node only from Linux
 // 6.7 on.
 //
+// ext2 is mounted by the ext4 driver, and /proc/mounts calls it so: the ext2
+// driver that some kernels have as well cannot grow it online.
+//
 // When ctx ends first the error is of kind Deadline (or Canceled), and the
 // kernel may still finish the mount: look with FindMount before the next try.
 // Kind Precondition: the kernel refuses this filesystem.
@@ -40,7 +43,7 @@ func (s *System) Mount(ctx context.Context, req MountRequest) error {
 	}
 	flags, data := parseMountFlags(options)
 	err := interruptible(ctx, func() error {
-		return s.kernel.mount(req.Source, req.Target, string(req.Type), flags, data)
+		return s.kernel.mount(req.Source, req.Target, string(req.Type.driver()), flags, data)
 	})
 	if err != nil {
 		return mountError(req, err)

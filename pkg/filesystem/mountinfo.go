@@ -80,10 +80,10 @@ func (s *System) locate(path string) (string, mountStat, error) {
 	if err != nil {
 		return path, mountStat{}, err
 	}
-	real, err := filepath.EvalSymlinks(abs)
+	resolved, err := filepath.EvalSymlinks(abs)
 	if err == nil {
-		st, err := s.kernel.statMount(real)
-		return real, st, err
+		st, err := s.kernel.statMount(resolved)
+		return resolved, st, err
 	}
 	if !dead(err) {
 		return abs, mountStat{}, err
@@ -133,7 +133,7 @@ func (s *System) holds(m Mount, device DeviceNumber) bool {
 	if m.Device == device {
 		return true
 	}
-	probe := ""
+	var probe string
 	switch {
 	case m.FSType == string(Btrfs):
 		probe = m.Source // the device number of btrfs is anonymous

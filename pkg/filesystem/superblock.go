@@ -119,7 +119,7 @@ func (s extSuper) complete() bool {
 	return s.state&extStateValid != 0 || s.hasErrors() || s.mountTime != 0
 }
 
-func (s extSuper) bytes() volume.Size { return volume.Size(s.blocks * uint64(s.blockSize)) } //nolint:gosec // plausible checked it
+func (s extSuper) bytes() volume.Size { return volume.Size(s.blocks * uint64(s.blockSize)) }
 
 // kind tells ext2, ext3 and ext4 apart by the features that the older drivers
 // lack, as blkid does; ok is false for a journal device.
@@ -173,7 +173,7 @@ func (s xfsSuper) plausible() bool {
 		s.blockSize >= 512 && s.blockSize <= 64<<10 && bits.OnesCount32(s.blockSize) == 1
 }
 
-func (s xfsSuper) bytes() volume.Size { return volume.Size(s.blocks * uint64(s.blockSize)) } //nolint:gosec // plausible checked it
+func (s xfsSuper) bytes() volume.Size { return volume.Size(s.blocks * uint64(s.blockSize)) }
 
 // btrfsSuper holds the fields of struct btrfs_super_block (linux/btrfs_tree.h)
 // that this package uses.
@@ -210,4 +210,4 @@ func parseBtrfs(b []byte) (s btrfsSuper, ok bool) {
 	return s, ok
 }
 
-func (s btrfsSuper) bytes() volume.Size { return volume.Size(s.deviceBytes) } //nolint:gosec // parseBtrfs checked it
+func (s btrfsSuper) bytes() volume.Size { return volume.Size(s.deviceBytes) }

@@ -45,9 +45,16 @@ type grower interface {
 
 // goal is the size growth can reach, in blocks.
 type goal struct {
-	blocks uint64 // to ask for
-	least  uint64 // to find afterwards: a short tail cannot always be used
-	limit  string // why not all of the device, when the format has a limit
+	blocks uint64       // to ask for
+	least  uint64       // to find afterwards: a short tail cannot always be used
+	limit  *formatLimit // set when the format cannot fill the device
+}
+
+// formatLimit is the size at which a filesystem's format ends. Its last block
+// or cluster may be out of use.
+type formatLimit struct {
+	size volume.Size
+	why  string
 }
 
 func (t *target) close() {
@@ -92,7 +99,7 @@ func openMountError(path string, err error) error {
 }
 
 func shutDown(path string, err error) error {
-	return volume.Errorf(volume.Precondition, "the filesystem at %s has shut down after an error: %w", path, err).
+	return volume.Errorf(volume.Precondition, "the filesystem at %s has shut down after an error, or its device fails: %w", path, err).
 		WithRemedy("restart the pods that use the volume so that it is mounted anew; the kernel log of this node names the error")
 }
 
@@ -112,7 +119,7 @@ func (t *target) identify() error {
 	if err != nil {
 		return err
 	}
-	found := false
+	var found bool
 	if st.mountID != 0 {
 		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID })
 		if found = i >= 0 && st.root; found {

@@ -6,8 +6,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Type is a filesystem this package can make and grow. Its text is the name
-// that mount(2) takes.
+// Type is a filesystem this package can make and grow, by its usual name.
 type Type string
 
 // The filesystems.
@@ -34,6 +33,14 @@ func ParseType(s string) (Type, error) {
 // Ext tells whether t is of the ext family, which shares one superblock, one
 // kernel driver and one set of tools.
 func (t Type) Ext() bool { return t == Ext2 || t == Ext3 || t == Ext4 }
+
+// driver is the type to mount t as.
+func (t Type) driver() Type {
+	if t == Ext2 {
+		return Ext4
+	}
+	return t
+}
 
 // The f_type values of statfs(2) (linux/magic.h).
 const (

@@ -1,0 +1,291 @@
+package filesystem
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestRealLife takes each filesystem from a blank device through five online
+// growths under a writer, each growth asked for three times, to a clean check.
+func TestRealLife(t *testing.T) {
+	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needGrowth(t, fs)
+			ctx, s := t.Context(), New(Options{})
+			d := newDisk(t, 512*volume.MiB)
+			marker := filepath.Join(t.TempDir(), "marker")
+			if err := s.Format(ctx, FormatRequest{Device: d.device, Type: fs, Marker: marker}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Check(ctx, d.device, fs); err != nil {
+				t.Fatal(err)
+			}
+			target := d.mounted(t, s, fs)
+			w := startWriter(t, target)
+			for _, size := range []volume.Size{700 * volume.MiB, 1 * volume.GiB, 2 * volume.GiB, 4*volume.GiB + 100*volume.MiB, 9 * volume.GiB} {
+				d.resize(t, size)
+				g := d.grow(t, s, target)
+				if g.Method != GrownByIoctl || g.Device != size || g.After != size || g.Before >= g.After || g.Type != fs {
+					t.Fatalf("grown to %s: %+v", size, g)
+				}
+				for range 2 {
+					if again := d.grow(t, s, target); again.Method != GrownNot || again.Before != size || again.After != size {
+						t.Fatalf("asked again at %s: %+v", size, again)
+					}
+				}
+				if geo, err := s.Geometry(ctx, d.device, target); err != nil || geo.Size() != size || geo.Type != fs || geo.BlockSize != 4096 {
+					t.Fatalf("geometry: %+v, %v", geo, err)
+				}
+			}
+			w.stop(t)
+			unmount(t, s, target)
+			if geo, err := s.Geometry(ctx, d.device, ""); err != nil || geo.Size() != 9*volume.GiB {
+				t.Fatalf("geometry when unmounted: %+v, %v", geo, err)
+			}
+			d.fsck(t, fs)
+			d.mountAt(t, s, fs, target)
+			w.verify(t)
+		})
+	}
+}
+
+// TestRealGrowFull grows a filesystem without one free block, and one that
+// was not unmounted cleanly.
+func TestRealGrowFull(t *testing.T) {
+	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needGrowth(t, fs)
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			fill(t, target)
+			d.resize(t, volume.GiB)
+			if g := d.grow(t, s, target); g.After != volume.GiB {
+				t.Fatalf("%+v", g)
+			}
+			usage, err := s.Stats(target)
+			if err != nil || usage.Available < 400*volume.MiB {
+				t.Fatalf("after growth %+v, %v: the new space is not available", usage, err)
+			}
+			unmount(t, s, target)
+			d.fsck(t, fs)
+		})
+	}
+}
+
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, 1<<20)
+	for written := 0; ; {
+		n, err := f.Write(block)
+		if written += n; err != nil {
+			break // full
+		}
+		if written > 2<<30 {
+			t.Fatal("the filesystem does not fill up")
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Log("close of the filling file: ", err)
+	}
+}
+
+// TestRealConcurrentGrows lets eight requests grow one filesystem.
+func TestRealConcurrentGrows(t *testing.T) {
+	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needGrowth(t, fs)
+			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			d.resize(t, 5*volume.GiB)
+			var group sync.WaitGroup
+			errs := make([]error, 8)
+			sizes := make([]volume.Size, 8)
+			for i := range errs {
+				group.Go(func() {
+					var g Growth
+					g, errs[i] = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+					sizes[i] = g.After
+				})
+			}
+			group.Wait()
+			for i, err := range errs {
+				if err != nil || sizes[i] != 5*volume.GiB {
+					t.Errorf("request %d: %v, %s", i, err, sizes[i])
+				}
+			}
+			unmount(t, s, target)
+			d.fsck(t, fs)
+		})
+	}
+}
+
+// TestRealReadOnly asks for growth where nothing can be written.
+func TestRealReadOnly(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			bind := t.TempDir()
+			if err := s.Bind(t.Context(), MountRequest{Source: target, Target: bind, Flags: []string{"ro"}}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unmount(t, s, bind) })
+			if err := os.WriteFile(filepath.Join(bind, "x"), nil, 0o600); err == nil {
+				t.Error("the read-only bind mount can be written to")
+			}
+			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.device}); err != nil || g.Method != GrownNot {
+				t.Fatalf("nothing to grow: %+v, %v", g, err)
+			}
+			d.resize(t, volume.GiB)
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.device})
+			wantError(t, err, volume.Precondition, "read-only", "writable mount of it")
+			unmount(t, s, bind)
+			unmount(t, s, target)
+
+			d.mountAt(t, s, fs, target, "ro")
+			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			wantError(t, err, volume.Precondition, "read-only", "mount the volume writable")
+			unmount(t, s, target)
+
+			mustRun(t, "blockdev", "--setro", d.device)
+			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would outlast the loop device
+			d.mountAt(t, s, fs, target, "ro")
+			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			wantError(t, err, volume.Precondition, "read-only", "mount the volume writable")
+			unmount(t, s, target)
+			d.fsck(t, fs)
+		})
+	}
+}
+
+// TestRealDeviceTooSmall: XFS and btrfs would shrink, and ext says EINVAL.
+func TestRealDeviceTooSmall(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, volume.GiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			d.resize(t, volume.GiB-8*volume.MiB)
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			wantError(t, err, volume.Precondition, "more than its device", "enlarge it to at least 1 GiB")
+			if geo, err := s.Geometry(t.Context(), d.device, target); err != nil || geo.Size() != volume.GiB {
+				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
+			}
+			d.resize(t, volume.GiB)
+		})
+	}
+}
+
+// TestRealNotGrownYet: the device has not reached what is required.
+func TestRealNotGrownYet(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: volume.GiB})
+			wantError(t, err, volume.Deadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
+		})
+	}
+}
+
+// TestRealWrongMount: a directory on which nothing is mounted, and the mount
+// of another device, are refused.
+func TestRealWrongMount(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, d, other := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
+	d.mkfs(t, XFS)
+	target := d.mounted(t, s, XFS)
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: other.device})
+	wantError(t, err, volume.Precondition, "not of the volume's device "+other.device, "staged again")
+	inside := filepath.Join(target, "dir")
+	if err := os.Mkdir(inside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{inside, t.TempDir(), filepath.Join(target, "missing")} {
+		_, err = s.Grow(t.Context(), GrowRequest{MountPoint: path, Device: d.device})
+		wantError(t, err, volume.Precondition, "no filesystem is mounted at "+path, "staged")
+	}
+}
+
+// TestRealTail: a tail too short to be used is a success, again and again.
+func TestRealTail(t *testing.T) {
+	for _, tc := range []struct {
+		fs   Type
+		tail volume.Size
+	}{
+		{Ext4, 256 * volume.KiB},
+		{Ext4, 400 * volume.KiB},
+		{Ext3, 400 * volume.KiB},
+		{Ext4, 512},
+		{XFS, 32 * volume.KiB},
+		{XFS, 128 * volume.KiB},
+		{XFS, 512},
+		{Btrfs, 512},
+		{Btrfs, 3584},
+	} {
+		t.Run(string(tc.fs)+"+"+tc.tail.String(), func(t *testing.T) {
+			needGrowth(t, tc.fs)
+			s, d := New(Options{}), newDisk(t, volume.GiB)
+			d.mkfs(t, tc.fs)
+			target := d.mounted(t, s, tc.fs)
+			d.resize(t, volume.GiB+tc.tail)
+			for range 3 {
+				g := d.grow(t, s, target)
+				if g.Before != volume.GiB || g.After != volume.GiB || g.Device != volume.GiB+tc.tail {
+					t.Fatalf("%+v", g)
+				}
+			}
+			// A tail that can be used is used to the last block.
+			d.resize(t, volume.GiB+64*volume.MiB)
+			if g := d.grow(t, s, target); g.After != volume.GiB+64*volume.MiB || g.Method != GrownByIoctl {
+				t.Fatalf("%+v", g)
+			}
+			unmount(t, s, target)
+			d.fsck(t, tc.fs)
+		})
+	}
+}
+
+// TestRealMissingCapability is the one growth of ext that a process without
+// CAP_SYS_RESOURCE sees.
+func TestRealMissingCapability(t *testing.T) {
+	needFilesystem(t, Ext4)
+	if hasResourceCapability(t) {
+		t.Skip("this process has CAP_SYS_RESOURCE")
+	}
+	s, d := New(Options{}), newDisk(t, 512*volume.MiB)
+	d.mkfs(t, Ext4)
+	dir := d.mounted(t, s, Ext4)
+	d.resize(t, volume.GiB)
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.device})
+	wantError(t, err, volume.Denied, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	// Were guard not there, the kernel's own answer must say the same.
+	m, err := s.kernel.openMount(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeQuietly(m)
+	dev, err := s.kernel.openDevice(d.device, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeQuietly(dev)
+	g := &extGrower{target: &target{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
+	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.Denied, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+}

@@ -1,0 +1,301 @@
+package filesystem
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestRealExtFeatures grows ext filesystems made with features that change how
+// the kernel grows them.
+func TestRealExtFeatures(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		fs       Type
+		from, to volume.Size
+		options  []string
+		granule  volume.Size // of the blocks that can be used; 0: 4 KiB
+	}{
+		{"ext3 with 128-byte inodes", Ext3, volume.GiB, 4 * volume.GiB, []string{"-I", "128"}, 0},
+		{"ext3 without resize_inode", Ext3, volume.GiB, 16 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
+		{"ext4 without resize_inode", Ext4, volume.GiB, 64 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
+		{"ext4 with meta_bg", Ext4, volume.GiB, 64 * volume.GiB, []string{"-O", "meta_bg,^resize_inode"}, 0},
+		{"ext4 past its reserved descriptors", Ext4, volume.GiB, 100 * volume.GiB, []string{"-E", "resize=600000"}, 0},
+		{"ext4 with 1 KiB blocks", Ext4, volume.GiB, 5 * volume.GiB, []string{"-b", "1024"}, 0},
+		{"ext3 with 1 KiB blocks", Ext3, volume.GiB, 3 * volume.GiB, []string{"-b", "1024"}, 0},
+		{"ext4 with 1 KiB blocks and an odd end", Ext4, volume.GiB, 2*volume.GiB + 5*volume.MiB + 7*volume.KiB, []string{"-b", "1024"}, 0},
+		{"ext4 with bigalloc", Ext4, volume.GiB, 4 * volume.GiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
+		{"ext4 with bigalloc and an odd end", Ext4, volume.GiB, 4*volume.GiB + 33*volume.MiB + 20*volume.KiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
+		{"ext4 without checksums and 64bit", Ext4, volume.GiB, 4 * volume.GiB, []string{"-O", "^metadata_csum,^64bit"}, 0},
+		{"ext4 without journal", Ext4, volume.GiB, 4 * volume.GiB, []string{"-O", "^has_journal"}, 0},
+		{"ext4 with an odd first size", Ext4, volume.GiB + 77*4096, 3 * volume.GiB, nil, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			needGrowth(t, tc.fs)
+			s, d := New(Options{}), newDisk(t, tc.from)
+			d.mkfs(t, tc.fs, tc.options...)
+			target := d.mounted(t, s, tc.fs)
+			d.resize(t, tc.to)
+			if g := d.grow(t, s, target); g.Method != GrownByIoctl || g.After != tc.to.RoundDown(cmp.Or(tc.granule, 4096)) {
+				t.Fatalf("%+v", g)
+			}
+			if g := d.grow(t, s, target); g.Method != GrownNot {
+				t.Fatalf("asked again: %+v", g)
+			}
+			unmount(t, s, target)
+			d.fsck(t, tc.fs)
+		})
+	}
+}
+
+// TestRealSparseSuper2 is refused before the kernel is asked.
+func TestRealSparseSuper2(t *testing.T) {
+	needFilesystem(t, Ext4)
+	s, d := New(Options{}), newDisk(t, volume.GiB)
+	d.mkfs(t, Ext4, "-O", "sparse_super2")
+	target := d.mounted(t, s, Ext4)
+	d.resize(t, 2*volume.GiB)
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+	wantError(t, err, volume.Precondition, "sparse_super2", "resize2fs")
+}
+
+// TestRealPast32Bits: the kernel stops with a BUG when a filesystem without
+// the 64bit feature grows past 2^32 blocks. Here it is not asked to.
+func TestRealPast32Bits(t *testing.T) {
+	for fs, options := range map[Type][]string{Ext3: nil, Ext4: {"-O", "^64bit"}} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, 20*volume.TiB)
+			d.resize(t, volume.GiB)
+			d.mkfs(t, fs, options...)
+			target := d.mounted(t, s, fs)
+			d.resize(t, 20*volume.TiB)
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: 20 * volume.TiB})
+			wantError(t, err, volume.OutOfRange, "64bit", "ask for at most 16 TiB,")
+			if geo, err := s.Geometry(t.Context(), d.device, target); err != nil || geo.Size() != volume.GiB {
+				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
+			}
+			unmount(t, s, target)
+			d.fsck(t, fs)
+		})
+	}
+}
+
+// TestRealTo32Bits: such a filesystem is grown to the last block it can have
+// when that is what is required. Large clusters make the groups few.
+func TestRealTo32Bits(t *testing.T) {
+	needGrowth(t, Ext4)
+	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
+	d.resize(t, volume.GiB)
+	d.mkfs(t, Ext4, strings.Fields(cmp.Or(os.Getenv("TO32"), "-O ^64bit,bigalloc -C 262144 -N 8192"))...)
+	target := d.mounted(t, s, Ext4)
+	d.resize(t, 20*volume.TiB)
+	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: 16 * volume.TiB})
+	if err != nil || g.After < 16*volume.TiB-volume.MiB || g.After >= 16*volume.TiB {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	if again := d.grow(t, s, target); again.Method != GrownNot {
+		t.Fatalf("asked again: %+v", again)
+	}
+	unmount(t, s, target)
+	d.fsck(t, Ext4)
+}
+
+// TestRealInodeLimit: with so many inodes per group the 32-bit inode numbers
+// end before the device does.
+func TestRealInodeLimit(t *testing.T) {
+	needFilesystem(t, Ext4)
+	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
+	d.resize(t, volume.GiB)
+	d.mkfs(t, Ext4, "-i", "4096", "-b", "4096")
+	target := d.mounted(t, s, Ext4)
+	d.resize(t, 20*volume.TiB)
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: 20 * volume.TiB})
+	wantError(t, err, volume.OutOfRange, "inodes", "copy the data")
+}
+
+// TestRealFlaggedErrors: an error found before, or while, the filesystem is
+// mounted keeps it from growing; e2fsck cures it.
+func TestRealFlaggedErrors(t *testing.T) {
+	for name, flag := range map[string]func(t *testing.T, d disk, mounted bool){
+		"before the mount": func(t *testing.T, d disk, mounted bool) {
+			if !mounted {
+				mustRun(t, "debugfs", "-w", "-R", "set_super_value state 3", d.device)
+			}
+		},
+		"while mounted": func(t *testing.T, d disk, mounted bool) {
+			if mounted {
+				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
+				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		for _, onError := range []string{"continue", "remount-ro"} {
+			t.Run(name+", errors="+onError, func(t *testing.T) {
+				needFilesystem(t, Ext4)
+				s, d := New(Options{}), newDisk(t, volume.GiB)
+				d.mkfs(t, Ext4)
+				flag(t, d, false)
+				target := d.mounted(t, s, Ext4, "errors="+onError)
+				flag(t, d, true)
+				d.resize(t, 2*volume.GiB)
+				_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+				wantError(t, err, volume.Precondition, "errors in the filesystem", "e2fsck -f "+d.device)
+				unmount(t, s, target)
+				ctx := t.Context()
+				if err := s.Check(ctx, d.device, Ext4); err != nil {
+					t.Fatal(err)
+				}
+				d.mountAt(t, s, Ext4, target)
+				if !hasResourceCapability(t) {
+					return
+				}
+				if g := d.grow(t, s, target); g.After != 2*volume.GiB {
+					t.Fatalf("after e2fsck: %+v", g)
+				}
+			})
+		}
+	}
+}
+
+// shutdown makes a filesystem fail every access, as a lost device does
+// (XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN, which are one number). The log is
+// left dirty.
+func shutdown(t *testing.T, path string) {
+	t.Helper()
+	const goingDown, noLogFlush = 0x8004587d, 2
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	flags := uint32(noLogFlush)
+	if _, err := ioctl(fd, goingDown, &flags); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRealShutdown: a filesystem that has shut down is still found and
+// unmounted; mounted again, its journal is replayed, and it grows.
+func TestRealShutdown(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			kept := filepath.Join(target, "kept")
+			if err := writeSynced(kept, []byte("kept")); err != nil {
+				t.Fatal(err)
+			}
+			shutdown(t, target)
+			d.resize(t, volume.GiB)
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			wantShutdown(t, fs, err)
+			if m, mounted, err := s.FindMount(target); err != nil || !mounted || m.Mountpoint != target {
+				t.Fatalf("FindMount: %+v, %v, %v", m, mounted, err)
+			}
+			unmount(t, s, target)
+			if _, mounted, err := s.FindMount(target); err != nil || mounted {
+				t.Fatalf("still mounted: %v, %v", mounted, err)
+			}
+			if err := s.Check(t.Context(), d.device, fs); err != nil {
+				t.Fatal(err)
+			}
+			d.mountAt(t, s, fs, target)
+			if data, err := os.ReadFile(kept); err != nil || string(data) != "kept" {
+				t.Fatalf("what was synced is lost: %q, %v", data, err)
+			}
+			if fs.Ext() && !hasResourceCapability(t) {
+				return
+			}
+			if g := d.grow(t, s, target); g.After != volume.GiB {
+				t.Fatalf("mounted again: %+v", g)
+			}
+			unmount(t, s, target)
+			d.fsck(t, fs)
+		})
+	}
+}
+
+func wantShutdown(t *testing.T, fs Type, err error) {
+	t.Helper()
+	if fs.Ext() && !hasResourceCapability(t) {
+		wantError(t, err, volume.Denied, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+		return
+	}
+	wantError(t, err, volume.Precondition, "has shut down", "mounted anew")
+}
+
+// TestRealFrozen: growth waits for the thaw and then succeeds.
+func TestRealFrozen(t *testing.T) {
+	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needGrowth(t, fs)
+			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			d.resize(t, volume.GiB)
+			fd, err := unix.Open(target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = unix.Close(fd) }()
+			const freeze, thaw = 0xc0045877, 0xc0045878 // FIFREEZE, FITHAW (linux/fs.h)
+			var level int32
+			if _, err := ioctl(fd, freeze, &level); err != nil {
+				t.Fatal(err)
+			}
+			type result struct {
+				g   Growth
+				err error
+			}
+			done := make(chan result, 1)
+			go func() {
+				g, err := s.Grow(context.WithoutCancel(t.Context()), GrowRequest{MountPoint: target, Device: d.device})
+				done <- result{g, err}
+			}()
+			select {
+			case r := <-done:
+				t.Errorf("grown while frozen: %+v", r)
+				done <- r
+			case <-time.After(300 * time.Millisecond):
+			}
+			if _, err := ioctl(fd, thaw, &level); err != nil {
+				t.Fatal(err)
+			}
+			if r := <-done; r.err != nil || r.g.After != volume.GiB {
+				t.Fatalf("after the thaw: %+v", r)
+			}
+		})
+	}
+}
+
+// TestRealManyGroups grows a thousandfold.
+func TestRealManyGroups(t *testing.T) {
+	for fs, from := range map[Type]volume.Size{Ext4: volume.GiB, XFS: volume.GiB, Btrfs: volume.GiB} {
+		t.Run(string(fs), func(t *testing.T) {
+			needGrowth(t, fs)
+			s, d := New(Options{}), newDisk(t, from)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			d.resize(t, 1200*from)
+			start := time.Now()
+			if g := d.grow(t, s, target); g.After != 1200*from {
+				t.Fatalf("%+v", g)
+			}
+			t.Log(fs, " x1200 in ", time.Since(start).Round(time.Millisecond), strconv.Quote(d.device))
+		})
+	}
+}

@@ -1,0 +1,279 @@
+package filesystem
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// The helpers of the tests that run on the kernel at hand. They need root and
+// loop devices; what a kernel or a process lacks is named by the skip.
+
+// disk is a loop device on a sparse file.
+type disk struct {
+	file, device string
+}
+
+func command(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	if path, err := exec.LookPath(name); err == nil {
+		cmd.Path, cmd.Err = path, nil
+	} else if path, err := exec.LookPath("/usr/sbin/" + name); err == nil {
+		cmd.Path, cmd.Err = path, nil
+	}
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// mustRun runs a program that must succeed.
+func mustRun(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
+	defer cancel()
+	out, err := command(ctx, name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// newDisk attaches a loop device of the size, which goes with the test.
+func newDisk(t *testing.T, size volume.Size) disk {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loop devices and mounts")
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		t.Skip("needs loop devices: ", err)
+	}
+	d := disk{file: filepath.Join(bigDir(t, size), "disk")}
+	d.resizeFile(t, size)
+	d.device = mustRun(t, "losetup", "-f", "--show", d.file)
+	t.Cleanup(func() { mustRun(t, "losetup", "-d", d.device) })
+	return d
+}
+
+// bigDir is a directory on a filesystem that can hold a sparse file of size:
+// ext4 with 4 KiB blocks ends at 16 TiB, tmpfs does not.
+func bigDir(t *testing.T, size volume.Size) string {
+	t.Helper()
+	if size < 8*volume.TiB {
+		return t.TempDir()
+	}
+	for _, base := range []string{os.TempDir(), "/dev/shm"} {
+		var st unix.Statfs_t
+		if unix.Statfs(base, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+			dir, err := os.MkdirTemp(base, "disk")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(dir) })
+			return dir
+		}
+	}
+	t.Skip("needs a tmpfs for a sparse file of ", size)
+	return ""
+}
+
+func (d disk) resizeFile(t *testing.T, size volume.Size) {
+	t.Helper()
+	f, err := os.OpenFile(d.file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(size.Bytes()), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// resize changes the size of file and device, as a storage system would.
+func (d disk) resize(t *testing.T, size volume.Size) {
+	t.Helper()
+	d.resizeFile(t, size)
+	mustRun(t, "losetup", "-c", d.device)
+}
+
+// mkfs makes a filesystem that Format would not: with odd features.
+func (d disk) mkfs(t *testing.T, fs Type, options ...string) {
+	t.Helper()
+	args := append([]string{"-q"}, options...)
+	if fs.Ext() {
+		args = append(args, "-F")
+	}
+	mustRun(t, "mkfs."+string(fs), append(args, d.device)...)
+}
+
+// mounted mounts the disk for the time of the test.
+func (d disk) mounted(t *testing.T, s *System, fs Type, flags ...string) string {
+	t.Helper()
+	target := t.TempDir()
+	d.mountAt(t, s, fs, target, flags...)
+	return target
+}
+
+func (d disk) mountAt(t *testing.T, s *System, fs Type, target string, flags ...string) {
+	t.Helper()
+	needFilesystem(t, fs)
+	if err := s.Mount(t.Context(), MountRequest{Source: d.device, Target: target, Type: fs, Flags: flags}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmount(t, s, target) })
+}
+
+func unmount(t *testing.T, s *System, target string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	if err := s.Unmount(ctx, target); err != nil {
+		t.Error(err)
+	}
+}
+
+// needFilesystem skips when the kernel does not know the filesystem.
+func needFilesystem(t *testing.T, fs Type) {
+	t.Helper()
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(known, []byte("\t"+string(fs)+"\n")) {
+		t.Skip("this kernel lacks ", fs)
+	}
+}
+
+func hasResourceCapability(t *testing.T) bool {
+	t.Helper()
+	caps, err := linux{}.capabilities()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caps&(1<<capSysResource) != 0
+}
+
+// needGrowth skips when this process may not grow the filesystem online.
+func needGrowth(t *testing.T, fs Type) {
+	t.Helper()
+	needFilesystem(t, fs)
+	if fs.Ext() && !hasResourceCapability(t) {
+		t.Skip("this process lacks CAP_SYS_RESOURCE: ext cannot grow online; run the test binary in a guest")
+	}
+}
+
+// fsck fails the test unless the unmounted filesystem is clean.
+func (d disk) fsck(t *testing.T, fs Type) {
+	t.Helper()
+	switch {
+	case fs.Ext():
+		mustRun(t, "e2fsck", "-f", "-n", d.device)
+	case fs == XFS:
+		mustRun(t, "xfs_repair", "-n", d.device)
+	default:
+		mustRun(t, "btrfs", "check", d.device)
+	}
+}
+
+// grow asks for growth and fails the test on an error.
+func (d disk) grow(t *testing.T, s *System, target string) Growth {
+	t.Helper()
+	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// writer writes files with known checksums until it is stopped.
+type writer struct {
+	dir    string
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	sums   [][32]byte
+	err    error
+}
+
+func startWriter(t *testing.T, dir string) *writer {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &writer{dir: dir, cancel: cancel}
+	w.done.Go(func() {
+		for ctx.Err() == nil && w.err == nil && len(w.sums) < 400 {
+			w.err = w.write()
+		}
+	})
+	t.Cleanup(func() { cancel(); w.done.Wait() })
+	return w
+}
+
+func (w *writer) name(i int) string { return filepath.Join(w.dir, fmt.Sprintf("file-%04d", i)) }
+
+func (w *writer) write() error {
+	data := make([]byte, 128<<10+len(w.sums))
+	if _, err := rand.Read(data); err != nil {
+		return err
+	}
+	if err := writeSynced(w.name(len(w.sums)), data); err != nil {
+		return err
+	}
+	w.sums = append(w.sums, sha256.Sum256(data))
+	return nil
+}
+
+// stop ends the writing and reads everything back.
+func (w *writer) stop(t *testing.T) {
+	t.Helper()
+	w.cancel()
+	w.done.Wait()
+	if w.err != nil {
+		t.Fatal("write while growing: ", w.err)
+	}
+	if len(w.sums) == 0 {
+		t.Fatal("the writer wrote nothing")
+	}
+	w.verify(t)
+}
+
+func (w *writer) verify(t *testing.T) {
+	t.Helper()
+	for i, want := range w.sums {
+		f, err := os.Open(w.name(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(h.Sum(nil), want[:]) {
+			t.Fatalf("%s: the data read back differ from the data written", w.name(i))
+		}
+	}
+}
+
+// wantError checks kind, text and remedy of a refusal.
+func wantError(t *testing.T, err error, kind volume.Kind, text, remedy string) {
+	t.Helper()
+	var e *volume.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("error = %v, want a *volume.Error of kind %v", err, kind)
+	}
+	if e.Kind != kind || !strings.Contains(e.Error(), text) || !strings.Contains(e.Error(), remedy) {
+		t.Fatalf("error = %v (kind %v), want kind %v with %q and the remedy %q", e, e.Kind, kind, text, remedy)
+	}
+}
