@@ -86,10 +86,15 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 		}
 		ok = false
 	}
-	if !ok {
-		if d, err = c.bind(ctx, o, readOnly); err != nil {
-			return volume.Connection{}, err
-		}
+	if ok {
+		// A Disconnect that failed may have left it to vanish with its last user.
+		ok, err = c.loops.keep(d)
+	}
+	if err == nil && !ok {
+		d, err = c.bind(ctx, o, readOnly)
+	}
+	if err != nil {
+		return volume.Connection{}, err
 	}
 	return connection(o, d, published), nil
 }

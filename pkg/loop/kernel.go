@@ -171,6 +171,32 @@ func (l *loops) status(path string) (*unix.LoopInfo64, error) {
 	return l.kernel.Status(f)
 }
 
+// keep undoes the effect of LOOP_CLR_FD on a device that somebody has open:
+// it would lose its file at the last close. kept is false when it has lost
+// it already.
+func (l *loops) keep(d device) (kept bool, err error) {
+	f, err := os.Open(d.path)
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := l.kernel.Status(f)
+	if err == nil && d.has(info) && info.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
+		info.Flags &^= unix.LO_FLAGS_AUTOCLEAR
+		err = l.kernel.SetStatus(f, info)
+	}
+	if errors.Is(err, unix.ENXIO) || err == nil && !d.has(info) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("keep loop device %s: %w", d.path, err)
+	}
+	return true, nil
+}
+
 // bind gives a free loop device the file. The device is not larger than the
 // file and stays until release.
 func (l *loops) bind(file *os.File, id string, readOnly bool) (device, error) {

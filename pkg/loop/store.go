@@ -116,33 +116,57 @@ func (s *store) load(c class, id string) (object, error) {
 	if !c.valid(id) {
 		return object{}, notFound(c, id)
 	}
-	o := object{class: c, id: id}
-	meta, err := os.ReadFile(filepath.Join(s.path(c, id), metaFile))
-	if err == nil {
-		if err = json.Unmarshal(meta, &o.record); err != nil {
-			err = fmt.Errorf("%s: %w", metaFile, err)
-		}
+	// One handle for both files: objects come and go under their path.
+	dir, err := os.OpenRoot(s.path(c, id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return object{}, s.absent(c, id)
 	}
-	if err == nil {
-		var st os.FileInfo
-		if st, err = os.Stat(s.data(c, id)); err == nil {
-			o.size = volume.Size(st.Size())
-		}
+	if err != nil {
+		return object{}, volume.Errorf(volume.Internal, "open the %s: %w", c.word(), err)
 	}
-	if err == nil {
-		return o, nil
+	defer dir.Close() //nolint:errcheck // only read from
+	o, err := read(dir)
+	if err != nil {
+		return object{}, s.unreadable(c, id, dir, err)
 	}
-	return object{}, s.unreadable(c, id, err)
+	o.class, o.id = c, id
+	return o, nil
 }
 
-// unreadable tells why an object could not be read.
-func (s *store) unreadable(c class, id string, cause error) error {
+// read reads an object from its directory.
+func read(dir *os.Root) (object, error) {
+	var o object
+	meta, err := dir.ReadFile(metaFile)
+	if err != nil {
+		return o, err
+	}
+	if err := json.Unmarshal(meta, &o.record); err != nil {
+		return o, fmt.Errorf("%s: %w", metaFile, err)
+	}
+	st, err := dir.Stat(dataFile)
+	if err != nil {
+		return o, err
+	}
+	o.size = volume.Size(st.Size())
+	return o, nil
+}
+
+// absent is the error for an object whose directory does not exist.
+func (s *store) absent(c class, id string) error {
+	if _, err := os.Stat(filepath.Join(s.dir, string(c))); err != nil {
+		return volume.Errorf(volume.Internal, "the directory for volumes is not there: %w", err).
+			WithRemedy("check that the node's directory is mounted into the container")
+	}
+	return notFound(c, id)
+}
+
+// unreadable is the error for an object whose files could not be read: it was
+// removed during the reading, or it is damaged.
+func (s *store) unreadable(c class, id string, dir *os.Root, cause error) error {
 	if errors.Is(cause, fs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(s.dir, string(c))); err != nil {
-			return volume.Errorf(volume.Internal, "the directory for volumes is not there: %w", err).
-				WithRemedy("check that the node's directory is mounted into the container")
-		}
-		if _, err := os.Lstat(s.path(c, id)); errors.Is(err, fs.ErrNotExist) {
+		was, err := dir.Stat(".")
+		is, err2 := os.Stat(s.path(c, id))
+		if err == nil && (errors.Is(err2, fs.ErrNotExist) || err2 == nil && !os.SameFile(was, is)) {
 			return notFound(c, id)
 		}
 	}
@@ -166,7 +190,7 @@ func (s *store) lock(ctx context.Context, c class, id string) (object, func(), e
 	unlock, err := lockDir(ctx, s.path(c, id))
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = s.unreadable(c, id, err)
+			err = s.absent(c, id)
 		}
 		return object{}, nil, err
 	}

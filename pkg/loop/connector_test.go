@@ -1,0 +1,522 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// machine is a backend and a connector of one node with one attached volume.
+type machine struct {
+	*testing.T
+	b  *Backend
+	c  *Connector
+	id string
+}
+
+func newMachine(t *testing.T, dir string) machine {
+	t.Helper()
+	needLoops(t)
+	b := newBackend(t, func(o *Options) {
+		if dir != "" {
+			o.Dir = dir
+		}
+	})
+	c, err := NewConnector(ConnectorOptions{Dir: b.opts.Dir, Node: node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machine{t, b, c, create(t, b, "a", 64*volume.MiB).ID}
+	attach(t, b, m.id)
+	t.Cleanup(func() {
+		if err := c.Disconnect(context.WithoutCancel(t.Context()), m.id); err != nil {
+			t.Errorf("leaves a loop device: %v", err)
+		}
+	})
+	return m
+}
+
+func (m machine) connect(readOnly bool) volume.Connection {
+	m.Helper()
+	conn, err := m.c.Connect(m.Context(), volume.ConnectRequest{ID: m.id, ReadOnly: readOnly})
+	if err != nil {
+		m.Fatal(err)
+	}
+	return conn
+}
+
+func (m machine) disconnect() {
+	m.Helper()
+	if err := m.c.Disconnect(m.Context(), m.id); err != nil {
+		m.Fatal(err)
+	}
+}
+
+// devices are the loop devices that have the volume's file.
+func (m machine) devices() []device {
+	m.Helper()
+	devices, err := m.c.loops.bound(m.b.store.data(volumes, m.id))
+	if err != nil {
+		m.Fatal(err)
+	}
+	return devices
+}
+
+func (m machine) run(name string, args ...string) {
+	m.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		m.Fatalf("%s %s: %v: %s", name, args, err, out)
+	}
+}
+
+// mount mounts the device and returns the mount point.
+func (m machine) mount(device string) string {
+	m.Helper()
+	dir := m.TempDir()
+	m.run("mkfs.ext4", "-q", device)
+	if err := unix.Mount(device, dir, "ext4", 0, ""); err != nil {
+		m.Skipf("needs mounts: %v", err)
+	}
+	m.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	return dir
+}
+
+func TestConnect(t *testing.T) {
+	m := newMachine(t, "")
+	if _, connected, err := m.c.Locate(t.Context(), m.id); err != nil || connected {
+		t.Errorf("connected %t, %v", connected, err)
+	}
+	conn := m.connect(false)
+	if conn.Size != 64*volume.MiB {
+		t.Errorf("size %s", conn.Size)
+	}
+	sys := blockdev.New()
+	d, err := sys.ByPath(conn.Path)
+	if err != nil || d.Kind != blockdev.Loop {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if size, err := sys.Size(d); err != nil || size != 64*volume.MiB {
+		t.Errorf("%s, %v", size, err)
+	}
+	if ro, err := sys.ReadOnly(d); err != nil || ro {
+		t.Errorf("read-only %t, %v", ro, err)
+	}
+	if again := m.connect(false); again != conn {
+		t.Errorf("connected again as %+v, before %+v", again, conn)
+	}
+	if found, connected, err := m.c.Locate(t.Context(), m.id); err != nil || !connected || found != conn {
+		t.Errorf("%+v, %t, %v", found, connected, err)
+	}
+	if err := m.c.Verify(t.Context(), m.id, conn.Path); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		m.disconnect()
+	}
+	if left := m.devices(); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+	if _, connected, err := m.c.Locate(t.Context(), m.id); err != nil || connected {
+		t.Errorf("connected %t, %v", connected, err)
+	}
+	wantKind(t, m.c.Verify(t.Context(), m.id, conn.Path), volume.Precondition)
+}
+
+// What is written to the device is in the file after Disconnect.
+func TestDisconnectFlushes(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	f, err := os.OpenFile(conn.Path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("hello"), 8192)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m.disconnect()
+	if got := content(t, m.b, volumes, m.id, 8192, 5); got != "hello" {
+		t.Errorf("content %q", got)
+	}
+}
+
+func TestConnectReadOnly(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(true)
+	sys := blockdev.New()
+	d, err := sys.ByPath(conn.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ro, err := sys.ReadOnly(d); err != nil || !ro {
+		t.Errorf("read-only %t, %v", ro, err)
+	}
+	// Nobody uses it, so it can be had for writing.
+	conn = m.connect(false)
+	if d, err = sys.ByPath(conn.Path); err != nil {
+		t.Fatal(err)
+	}
+	if ro, err := sys.ReadOnly(d); err != nil || ro {
+		t.Errorf("read-only %t, %v", ro, err)
+	}
+	if n := len(m.devices()); n != 1 {
+		t.Errorf("%d devices", n)
+	}
+	m.mount(conn.Path)
+	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, ReadOnly: true})
+	wantKind(t, err, volume.Precondition, conn.Path)
+}
+
+func TestConnectRefusals(t *testing.T) {
+	m := newMachine(t, "")
+	other := create(t, m.b, "unattached", volume.MiB)
+	_, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: other.ID})
+	wantKind(t, err, volume.Precondition, "not attached")
+	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: volumes.id("none")})
+	wantKind(t, err, volume.NotFound)
+	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: "../volumes/" + m.id})
+	wantKind(t, err, volume.NotFound)
+	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, Publish: map[string]string{PublishSize: "many"}})
+	wantKind(t, err, volume.Invalid)
+	_, _, err = m.c.Locate(t.Context(), volumes.id("none"))
+	wantKind(t, err, volume.NotFound)
+	for _, id := range []string{"", "../x", volumes.id("none")} {
+		if err := m.c.Disconnect(t.Context(), id); err != nil {
+			t.Errorf("disconnect %q: %v", id, err)
+		}
+	}
+	// More was published than the file has: the device is too small, and the
+	// caller is told so.
+	conn, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, Publish: map[string]string{PublishSize: "134217728"}})
+	if err != nil || conn.Size != 128*volume.MiB {
+		t.Errorf("%+v, %v", conn, err)
+	}
+	info, err := m.c.Node(t.Context())
+	if err != nil || info.Topology[TopologyKey] != node {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
+// Growing the volume leaves the device as it is, until the node looks anew.
+func TestExpandConnected(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	if _, err := m.b.Expand(t.Context(), m.id, 96*volume.MiB); err != nil {
+		t.Fatal(err)
+	}
+	sys := blockdev.New()
+	d, err := sys.ByPath(conn.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size, err := sys.Size(d); err != nil || size != 64*volume.MiB {
+		t.Fatalf("the device grew by itself: %s, %v", size, err)
+	}
+	found, _, err := m.c.Locate(t.Context(), m.id)
+	if err != nil || found.Size != 96*volume.MiB || found.Path != conn.Path {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if size, err := sys.AwaitSize(t.Context(), d, found.Size); err != nil || size != 96*volume.MiB {
+		t.Errorf("%s, %v", size, err)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	other := create(t, m.b, "b", volume.MiB)
+	wantKind(t, m.c.Verify(t.Context(), other.ID, conn.Path), volume.Precondition, conn.Path, m.id)
+	wantKind(t, m.c.Verify(t.Context(), volumes.id("none"), conn.Path), volume.NotFound)
+	if err := m.c.Verify(t.Context(), m.id, m.b.store.data(volumes, m.id)); err == nil {
+		t.Error("the file itself passes for the device")
+	}
+	// The same path, another file: the name is no proof.
+	data := m.b.store.data(volumes, m.id)
+	if err := os.Rename(data, data+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(data, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, m.c.Verify(t.Context(), m.id, conn.Path), volume.Precondition)
+	if len(m.devices()) != 0 {
+		t.Error("found by name only")
+	}
+	if err := os.Rename(data+".old", data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDisconnectInUse(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	dir := m.mount(conn.Path)
+	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.Precondition, conn.Path, dir)
+	// It was left in order: no detaching behind the user's back.
+	if err := m.c.Verify(t.Context(), m.id, conn.Path); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	if m.devices()[0].path != conn.Path {
+		t.Error("detached by the unmount")
+	}
+
+	// Somebody has the device open: LOOP_CLR_FD succeeds and does nothing.
+	f, err := os.Open(conn.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	wantKind(t, m.c.Disconnect(ctx, m.id), volume.Precondition, conn.Path, "open")
+	if n := len(m.devices()); n != 1 {
+		t.Errorf("%d devices", n)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = f.Close() })
+	if err := m.c.Disconnect(t.Context(), m.id); err != nil { // waits for the straggler
+		t.Error(err)
+	}
+	if left := m.devices(); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+// A volume that is wanted again after a Disconnect in vain stays, though its
+// last user closes the device.
+func TestConnectAfterDisconnectInVain(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	f, err := os.Open(conn.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantKind(t, m.c.Disconnect(ctx, m.id), volume.Precondition)
+	if again := m.connect(false); again != conn {
+		t.Errorf("%+v", again)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.c.Verify(t.Context(), m.id, conn.Path); err != nil {
+		t.Errorf("it vanished: %v", err)
+	}
+}
+
+// The controller neither deletes nor detaches what a node still has.
+func TestConnectedVolumesStay(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	wantKind(t, m.b.Detach(t.Context(), m.id, ""), volume.Precondition, conn.Path)
+	wantKind(t, m.b.Delete(t.Context(), m.id), volume.Precondition)
+
+	// Where the controller cannot open the device, it goes by the path that
+	// the kernel shows.
+	m.b.loops.dev = t.TempDir()
+	wantKind(t, m.b.Detach(t.Context(), m.id, ""), volume.Precondition)
+	m.b.loops.dev = "/dev"
+
+	m.disconnect()
+	if err := errors.Join(m.b.Detach(t.Context(), m.id, ""), m.b.Delete(t.Context(), m.id)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Somebody removed the volume's directory by force.
+func TestDisconnectOrphan(t *testing.T) {
+	m := newMachine(t, "")
+	conn := m.connect(false)
+	if err := os.RemoveAll(m.b.store.path(volumes, m.id)); err != nil {
+		t.Fatal(err)
+	}
+	m.disconnect()
+	if _, err := m.c.loops.status(conn.Path); !errors.Is(err, unix.ENXIO) {
+		t.Errorf("%s still has the deleted file (%v)", conn.Path, err)
+	}
+}
+
+func TestConcurrentConnect(t *testing.T) {
+	m := newMachine(t, "")
+	var group sync.WaitGroup
+	found := make([]string, 20)
+	for i := range found {
+		group.Go(func() {
+			conn, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id})
+			if err != nil {
+				t.Error(err)
+			}
+			found[i] = conn.Path
+		})
+	}
+	group.Wait()
+	if found = slices.Compact(found); len(found) != 1 || len(m.devices()) != 1 {
+		t.Errorf("devices %v", found)
+	}
+}
+
+// racing is a kernel in which others are faster: the free device that it names
+// is taken.
+type racing struct {
+	kernel
+	taken int
+	times int
+}
+
+func (r *racing) GetFree(control *os.File) (int, error) {
+	if r.times > 0 {
+		r.times--
+		return r.taken, nil
+	}
+	return r.kernel.GetFree(control)
+}
+
+func TestConnectRace(t *testing.T) {
+	m, other := newMachine(t, ""), newMachine(t, "")
+	taken := m.connect(false).Path
+	n := 0
+	for _, r := range strings.TrimPrefix(taken, "/dev/loop") {
+		n = 10*n + int(r-'0')
+	}
+	other.c.loops.kernel = &racing{kernel: linux{}, taken: n, times: 5}
+	if conn := other.connect(false); conn.Path == taken {
+		t.Error("took a device that has a file")
+	}
+	other.disconnect()
+	other.c.loops.kernel = &racing{kernel: linux{}, taken: n, times: 1000}
+	_, err := other.c.Connect(t.Context(), volume.ConnectRequest{ID: other.id})
+	wantKind(t, err, volume.Unavailable, "attempts")
+}
+
+// old is a kernel before 5.8.
+type old struct{ kernel }
+
+func (old) Configure(*os.File, *unix.LoopConfig) error { return unix.EINVAL }
+
+func TestConnectOnOldKernels(t *testing.T) {
+	for _, readOnly := range []bool{false, true} {
+		m := newMachine(t, "")
+		m.c.loops.kernel = old{linux{}}
+		conn := m.connect(readOnly)
+		if devices := m.devices(); len(devices) != 1 || devices[0].readOnly != readOnly || devices[0].path != conn.Path {
+			t.Errorf("read-only %t: %+v", readOnly, devices)
+		}
+		m.disconnect()
+	}
+}
+
+// ext4 has no reflinks: what is written to is not copied, what is only
+// attached is.
+func TestSnapshotOfAVolumeInUse(t *testing.T) {
+	m := newMachine(t, "")
+	m.b.loops.kernel = plainCopy{linux{}}
+	req := volume.SnapshotRequest{Name: "s", VolumeID: m.id}
+	m.connect(false)
+	_, err := m.b.CreateSnapshot(t.Context(), req)
+	wantKind(t, err, volume.Precondition, m.id, "reflink")
+	_, err = m.b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: m.id}})
+	wantKind(t, err, volume.Precondition, m.id)
+	if snaps, _, err := m.b.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{}); err != nil || len(snaps) != 0 {
+		t.Errorf("%v, %v", snaps, err)
+	}
+	m.disconnect()
+	if _, err := m.b.CreateSnapshot(t.Context(), req); err != nil {
+		t.Error(err)
+	}
+}
+
+// xfs makes an XFS filesystem, which has reflinks, and returns where it is
+// mounted.
+func xfs(t *testing.T) string {
+	t.Helper()
+	needLoops(t)
+	if _, err := exec.LookPath("mkfs.xfs"); err != nil {
+		t.Skipf("needs xfsprogs: %v", err)
+	}
+	file, dir := filepath.Join(t.TempDir(), "xfs"), t.TempDir()
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, volume.GiB.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	m := machine{T: t}
+	m.run("mkfs.xfs", "-q", "-m", "reflink=1", file)
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLoops()
+	d, err := l.bind(f, "xfs", false)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Unmount(dir, 0)
+		dev, err := os.Open(d.path)
+		if err == nil {
+			err = errors.Join(l.kernel.ClearFile(dev), dev.Close())
+		}
+		if err != nil {
+			t.Errorf("detach %s: %v", d.path, err)
+		}
+	})
+	if err := unix.Mount(d.path, dir, "xfs", 0, ""); err != nil {
+		t.Skipf("needs XFS: %v", err)
+	}
+	return dir
+}
+
+// With reflinks a snapshot of a mounted volume is one point in time, and a
+// volume made of it mounts.
+func TestReflinkOfAVolumeInUse(t *testing.T) {
+	m := newMachine(t, filepath.Join(xfs(t), "pool"))
+	dir := m.mount(m.connect(false).Path)
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unix.Sync()
+	s, err := m.b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: m.id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("after!"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.b.Restore(t.Context(), volume.CreateRequest{Name: "r", Size: 128 * volume.MiB, Source: volume.Source{SnapshotID: s.ID}})
+	if err != nil || r.Size != 128*volume.MiB {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	attach(t, m.b, r.ID)
+	restored := machine{t, m.b, m.c, r.ID}
+	conn := restored.connect(false)
+	t.Cleanup(restored.disconnect)
+	at := t.TempDir()
+	if err := unix.Mount(conn.Path, at, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(at, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	if got, err := os.ReadFile(filepath.Join(at, "file")); err != nil || string(got) != "before" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

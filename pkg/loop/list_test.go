@@ -1,0 +1,140 @@
+package loop
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// pages lists with this page size, checking that no page is larger.
+func pages[T any](t *testing.T, size int, list func(volume.Page) ([]T, string, error), id func(T) string) []string {
+	t.Helper()
+	var ids []string
+	for token := ""; ; {
+		page, next, err := list(volume.Page{Token: token, Max: size})
+		if err != nil || size > 0 && len(page) > size || next != "" && len(page) == 0 {
+			t.Fatalf("page of %d after %q: %v", len(page), token, err)
+		}
+		for _, e := range page {
+			ids = append(ids, id(e))
+		}
+		if next == "" {
+			return ids
+		}
+		token = next
+	}
+}
+
+func TestListVolumes(t *testing.T) {
+	b := newBackend(t, nil)
+	var want []string
+	for i := range 10 {
+		want = append(want, create(t, b, fmt.Sprint(i), volume.MiB).ID)
+	}
+	slices.Sort(want)
+	attach(t, b, want[3])
+	list := func(p volume.Page) ([]volume.Volume, string, error) { return b.ListVolumes(t.Context(), p) }
+	for _, size := range []int{0, 1, 3, 5, 10, 11} {
+		if got := pages(t, size, list, func(v volume.Volume) string { return v.ID }); !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %v, want %v", size, got, want)
+		}
+	}
+	all, _, err := list(volume.Page{})
+	if err != nil || len(all[3].Nodes) != 1 || len(all[4].Nodes) != 0 {
+		t.Errorf("nodes: %+v, %v", all, err)
+	}
+	// A volume deleted between two pages takes none of the others with it.
+	page, next, err := list(volume.Page{Max: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Delete(t.Context(), page[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	page, _, err = list(volume.Page{Token: next})
+	if err != nil || len(page) != 8 || page[0].ID != want[2] {
+		t.Errorf("%d volumes, %v", len(page), err)
+	}
+	for _, token := range []string{"x", "!", snapshots.token(snapshots.id("s")), volumes.token("../x")} {
+		_, _, err := list(volume.Page{Token: token})
+		wantKind(t, err, volume.Stale, "list again")
+	}
+}
+
+func TestListSnapshots(t *testing.T) {
+	b := newBackend(t, nil)
+	v, w := create(t, b, "v", volume.MiB), create(t, b, "w", volume.MiB)
+	var ofV, all []string
+	for i := range 9 {
+		from := v
+		if i%3 == 0 {
+			from = w
+		}
+		s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: fmt.Sprint(i), VolumeID: from.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all = append(all, s.ID); i%3 != 0 {
+			ofV = append(ofV, s.ID)
+		}
+	}
+	slices.Sort(ofV)
+	slices.Sort(all)
+	for _, c := range []struct {
+		filter volume.SnapshotFilter
+		want   []string
+	}{
+		{volume.SnapshotFilter{}, all},
+		{volume.SnapshotFilter{VolumeID: v.ID}, ofV},
+		{volume.SnapshotFilter{SnapshotID: all[4]}, all[4:5]},
+		{volume.SnapshotFilter{SnapshotID: "none"}, nil},
+		{volume.SnapshotFilter{VolumeID: "none"}, nil},
+	} {
+		for _, size := range []int{0, 1, 2, 6} {
+			got := pages(t, size, func(p volume.Page) ([]volume.Snapshot, string, error) {
+				return b.ListSnapshots(t.Context(), c.filter, p)
+			}, func(s volume.Snapshot) string { return s.ID })
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%+v in pages of %d: %v, want %v", c.filter, size, got, c.want)
+			}
+		}
+	}
+}
+
+// A page reads the volumes that are on it and no others.
+func TestListingTenThousand(t *testing.T) {
+	b := newBackend(t, nil)
+	const count = 10000
+	for i := range count {
+		// Without metadata: reading one would fail the listing.
+		if err := os.Mkdir(b.store.path(volumes, volumes.id(fmt.Sprint(i))), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids, err := b.store.ids(volumes)
+	if err != nil || len(ids) != count {
+		t.Fatalf("%d, %v", len(ids), err)
+	}
+	for _, id := range ids[:3] {
+		f, err := os.Create(b.store.data(volumes, id))
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.store.save(b.store.path(volumes, id), record{Name: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	started := time.Now()
+	page, next, err := b.ListVolumes(t.Context(), volume.Page{Max: 2})
+	if err != nil || len(page) != 2 || next == "" {
+		t.Errorf("%d volumes, next %q, %v", len(page), next, err)
+	}
+	t.Logf("a page of 2 out of %d took %s", count, time.Since(started))
+}

@@ -1,0 +1,214 @@
+package loop
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestSnapshotAndRestore(t *testing.T) {
+	for name, k := range map[string]kernel{"as the filesystem can": linux{}, "without reflinks": plainCopy{linux{}}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBackend(t, nil)
+			b.loops.kernel = k
+			v := create(t, b, "a", volume.GiB)
+			const far = 700 << 20
+			fill(t, b, v.ID, "first", 0)
+			fill(t, b, v.ID, "far", far)
+			s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID, Parameters: map[string]string{"csi.storage.k8s.io/x": "y"}})
+			if err != nil || s.VolumeID != v.ID || s.Size != volume.GiB || !s.Ready || s.Created.IsZero() || s.Name != "s" {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			fill(t, b, v.ID, "later", 0)
+			if err := b.Delete(t.Context(), v.ID); err != nil { // snapshots stand on their own
+				t.Fatal(err)
+			}
+			r, err := b.Restore(t.Context(), volume.CreateRequest{
+				Name: "r", Size: 2 * volume.GiB, Range: volume.Range{Required: 2 * volume.GiB}, Source: volume.Source{SnapshotID: s.ID},
+			})
+			if err != nil || r.Size != 2*volume.GiB || r.Source.SnapshotID != s.ID {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
+				t.Fatal(err)
+			}
+			if got := content(t, b, volumes, r.ID, 0, 5); got != "first" {
+				t.Errorf("content %q", got)
+			}
+			if got := content(t, b, volumes, r.ID, far, 3); got != "far" {
+				t.Errorf("content %q", got)
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(b.store.data(volumes, r.ID), &st); err != nil || st.Blocks*512 > volume.MiB.Bytes() {
+				t.Errorf("the copy takes %d bytes on disk, %v: its holes were filled", st.Blocks*512, err)
+			}
+		})
+	}
+}
+
+func TestSnapshotAgain(t *testing.T) {
+	b := newBackend(t, nil)
+	v, other := create(t, b, "a", volume.GiB), create(t, b, "b", volume.GiB)
+	req := volume.SnapshotRequest{Name: "s", VolumeID: v.ID}
+	first, err := b.CreateSnapshot(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.CreateSnapshot(t.Context(), req)
+	if err != nil || second != first {
+		t.Errorf("%+v, %v; want %+v", second, err, first)
+	}
+	if got, err := b.GetSnapshot(t.Context(), first.ID); err != nil || got != first {
+		t.Errorf("%+v, %v", got, err)
+	}
+	req.VolumeID = other.ID
+	_, err = b.CreateSnapshot(t.Context(), req)
+	wantKind(t, err, volume.AlreadyExists, v.ID)
+	_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "x", VolumeID: v.ID, Parameters: map[string]string{"force-create": "true"}})
+	wantKind(t, err, volume.Invalid, "force-create")
+	for range 2 {
+		if err := b.DeleteSnapshot(t.Context(), first.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err = b.GetSnapshot(t.Context(), first.ID)
+	wantKind(t, err, volume.NotFound)
+	_, err = b.Restore(t.Context(), volume.CreateRequest{Name: "r", Size: volume.GiB, Source: volume.Source{SnapshotID: first.ID}})
+	wantKind(t, err, volume.NotFound, first.ID)
+}
+
+func TestSizesOfCopies(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", 3*volume.GiB)
+	from := volume.Source{VolumeID: v.ID}
+	_, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Required: volume.GiB}, Source: from})
+	wantKind(t, err, volume.OutOfRange, "3 GiB")
+	_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Limit: 2 * volume.GiB}, Source: from})
+	wantKind(t, err, volume.OutOfRange)
+	// No size was asked for: the default is not a demand.
+	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from})
+	if err != nil || c.Size != 3*volume.GiB {
+		t.Errorf("%+v, %v", c, err)
+	}
+	// A repeated clone needs its source no more.
+	if err := b.Delete(t.Context(), v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from}); err != nil || again.ID != c.ID {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+func TestSparseCopy(t *testing.T) {
+	dir := t.TempDir()
+	for name, write := range map[string]map[int64]string{
+		"empty": {}, "start": {0: "x"}, "end": {16<<20 - 1: "x"}, "several": {4096: "a", 9 << 20: "b", 13<<20 + 7: "c"},
+	} {
+		src, err := os.Create(dir + "/src-" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dst, err := os.Create(dir + "/dst-" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := src.Truncate(16 << 20); err != nil {
+			t.Fatal(err)
+		}
+		for at, text := range write {
+			if _, err := src.WriteAt([]byte(text), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sparseCopy(t.Context(), src, dst); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		a, err1 := os.ReadFile(src.Name())
+		b, err2 := os.ReadFile(dst.Name())
+		if err1 != nil || err2 != nil || !slices.Equal(a, b) {
+			t.Errorf("%s: the copy differs (%v, %v)", name, err1, err2)
+		}
+		if len(write) > 0 {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := sparseCopy(ctx, src, dst); err == nil {
+				t.Errorf("%s: copied under a context that has ended", name)
+			}
+		}
+		if err := src.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := dst.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestPoolSize(t *testing.T) {
+	b := newBackend(t, func(o *Options) { o.PoolSize = 4 * volume.MiB })
+	a := create(t, b, "a", volume.MiB)
+	capacity := func(want volume.Size) {
+		t.Helper()
+		got, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: b.topology()})
+		if err != nil || got.Available != want {
+			t.Errorf("available %s, %v; want %s", got.Available, err, want)
+		}
+	}
+	capacity(3 * volume.MiB)
+	_, err := b.Create(t.Context(), request("b", 4*volume.MiB))
+	wantKind(t, err, volume.OutOfRange, "3 MiB", "4 MiB")
+	if _, err := b.Expand(t.Context(), a.ID, 2*volume.MiB); err != nil { // counts the growth only
+		t.Error(err)
+	}
+	_, err = b.Expand(t.Context(), a.ID, 5*volume.MiB)
+	wantKind(t, err, volume.OutOfRange)
+	s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: a.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	capacity(0)
+	_, err = b.Create(t.Context(), request("c", volume.MiB))
+	wantKind(t, err, volume.OutOfRange, "0 B")
+	if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	capacity(2 * volume.MiB)
+	if other, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: volume.Topology{TopologyKey: "node-2"}}); err != nil || other.Available != 0 {
+		t.Errorf("at another node: %+v, %v", other, err)
+	}
+	_, err = b.Capacity(t.Context(), volume.CapacityRequest{Parameters: map[string]string{"type": "fast"}})
+	wantKind(t, err, volume.Invalid, "type")
+	if len(b.pool.reserved) != 0 {
+		t.Errorf("still reserved: %v", b.pool.reserved)
+	}
+}
+
+// Together, calls at the same time do not overdraw the pool.
+func TestPoolIsNotOverdrawn(t *testing.T) {
+	b := newBackend(t, func(o *Options) { o.PoolSize = 4 * volume.GiB })
+	results := make(chan error)
+	const calls = 16
+	for i := range calls {
+		go func() {
+			_, err := b.Create(t.Context(), request(strings.Repeat("x", i+1), volume.GiB))
+			results <- err
+		}()
+	}
+	made := 0
+	for range calls {
+		if err := <-results; err == nil {
+			made++
+		} else {
+			wantKind(t, err, volume.OutOfRange)
+		}
+	}
+	if made != 4 {
+		t.Errorf("%d volumes of 1 GiB in a pool of 4 GiB", made)
+	}
+}

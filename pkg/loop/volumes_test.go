@@ -1,0 +1,388 @@
+package loop
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestCreate(t *testing.T) {
+	b := newBackend(t, nil)
+	req := request("pvc-1", 10*volume.GiB)
+	req.Parameters = map[string]string{ParameterMkfsOptions: "-b 4096", "csi.storage.k8s.io/pvc/name": "data"}
+	v, err := b.Create(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Name != "pvc-1" || v.Size != 10*volume.GiB || !volumes.valid(v.ID) || len(v.Nodes) != 0 ||
+		len(v.Topology) != 1 || v.Topology[0][TopologyKey] != node || len(v.Context) != 1 || v.Context[ParameterMkfsOptions] != "-b 4096" {
+		t.Errorf("got %+v", v)
+	}
+	got, err := b.Get(t.Context(), v.ID)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(v) {
+		t.Errorf("read %+v, %v; made %+v", got, err, v)
+	}
+	st, err := os.Stat(b.store.data(volumes, v.ID))
+	if err != nil || st.Size() != (10*volume.GiB).Bytes() {
+		t.Errorf("file: %v, %v", st, err)
+	}
+}
+
+func TestCreateAgain(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", 2*volume.GiB)
+	if again := create(t, b, "a", volume.GiB); again.ID != v.ID || again.Size != 2*volume.GiB {
+		t.Errorf("got %+v", again)
+	}
+	larger := request("a", 3*volume.GiB)
+	limited := request("a", volume.GiB)
+	limited.Range.Limit = volume.GiB
+	sourced := request("a", volume.GiB)
+	sourced.Source = volume.Source{VolumeID: "vol-x"}
+	parameters := request("a", volume.GiB)
+	parameters.Parameters = map[string]string{ParameterMkfsOptions: "-F"}
+	for word, req := range map[string]volume.CreateRequest{"below 3 GiB": larger, "above 1 GiB": limited, "volume vol-x": sourced, "parameters": parameters} {
+		_, err := b.Create(t.Context(), req)
+		wantKind(t, err, volume.AlreadyExists, word)
+	}
+}
+
+func TestCreateRefusals(t *testing.T) {
+	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 4 * volume.GiB })
+	_, err := b.Create(t.Context(), request("big", 5*volume.GiB))
+	wantKind(t, err, volume.OutOfRange, "4 GiB")
+	_, err = b.Create(t.Context(), request("", volume.GiB))
+	wantKind(t, err, volume.Invalid)
+	_, err = b.Create(t.Context(), request("\xff", volume.GiB))
+	wantKind(t, err, volume.Invalid)
+	unknown := request("p", volume.GiB)
+	unknown.Parameters = map[string]string{"availability": "nova"}
+	_, err = b.Create(t.Context(), unknown)
+	wantKind(t, err, volume.Invalid, "availability", ParameterMkfsOptions)
+	elsewhere := request("t", volume.GiB)
+	elsewhere.Requisite = []volume.Topology{{TopologyKey: "node-2"}, {TopologyKey: "node-3"}}
+	_, err = b.Create(t.Context(), elsewhere)
+	wantKind(t, err, volume.Exhausted, "node-1")
+	elsewhere.Requisite = append(elsewhere.Requisite, volume.Topology{TopologyKey: node})
+	if _, err := b.Create(t.Context(), elsewhere); err != nil {
+		t.Errorf("one of the requisite places fits: %v", err)
+	}
+	if files := tree(t, b); !slices.Equal(files, objectFiles("volumes/"+volumes.id("t"))) {
+		t.Errorf("refused creations left %v", files)
+	}
+}
+
+// Any name goes, and none becomes part of a path.
+func TestNames(t *testing.T) {
+	b := newBackend(t, nil)
+	seen := map[string]bool{}
+	for _, name := range []string{"../../etc/passwd", "a/b", ".", "..", "with\nnewline\x00", "日本語", strings.Repeat("x", 5000), " ", "-rf"} {
+		v := create(t, b, name, volume.MiB)
+		if seen[v.ID] || v.Name != name || !volumes.valid(v.ID) {
+			t.Errorf("%q gave %+v", name, v)
+		}
+		seen[v.ID] = true
+	}
+	if entries, err := os.ReadDir(filepath.Join(b.opts.Dir, "volumes")); err != nil || len(entries) != len(seen) {
+		t.Errorf("%d volumes, %v", len(entries), err)
+	}
+}
+
+// Ids that are not ours exist for no method, and no file is touched.
+func TestForeignIDs(t *testing.T) {
+	b := newBackend(t, nil)
+	outside := filepath.Join(b.opts.Dir, "outside")
+	for _, f := range []string{"data", "meta.json"} {
+		if err := os.MkdirAll(outside, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(outside, f), []byte(`{"name":"x"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"../outside", "..", "", ".", "/etc", "vol-", snapshots.id("a"), "vol-" + strings.Repeat("G", 32), volumes.id("never made")} {
+		_, err := b.Get(t.Context(), id)
+		wantKind(t, err, volume.NotFound)
+		_, err = b.Expand(t.Context(), id, volume.GiB)
+		wantKind(t, err, volume.NotFound)
+		_, err = b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: node})
+		wantKind(t, err, volume.NotFound)
+		_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id})
+		wantKind(t, err, volume.NotFound)
+		_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: id}})
+		wantKind(t, err, volume.NotFound)
+		if err := b.Delete(t.Context(), id); err != nil {
+			t.Errorf("delete %q: %v", id, err)
+		}
+		if err := b.DeleteSnapshot(t.Context(), id); err != nil {
+			t.Errorf("delete snapshot %q: %v", id, err)
+		}
+		if err := b.Detach(t.Context(), id, node); err != nil {
+			t.Errorf("detach %q: %v", id, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(outside, "data")); err != nil {
+		t.Errorf("a file outside was touched: %v", err)
+	}
+}
+
+// A directory that is not there is not a volume that is not there.
+func TestMissingDirectoryIsNotNotFound(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	if err := b.Healthy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(filepath.Join(b.opts.Dir, "volumes"), filepath.Join(b.opts.Dir, "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Get(t.Context(), v.ID)
+	wantKind(t, err, volume.Internal, "mounted")
+	wantKind(t, b.Delete(t.Context(), v.ID), volume.Internal)
+	wantKind(t, b.Detach(t.Context(), v.ID, ""), volume.Internal)
+	wantKind(t, b.Healthy(t.Context()), volume.Unavailable, "volumes")
+	if err := os.Rename(filepath.Join(b.opts.Dir, "elsewhere"), filepath.Join(b.opts.Dir, "volumes")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(b.store.data(volumes, v.ID)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Get(t.Context(), v.ID)
+	wantKind(t, err, volume.Internal, "damaged", dataFile)
+}
+
+func TestExpand(t *testing.T) {
+	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 100 * volume.GiB })
+	v := create(t, b, "a", volume.GiB)
+	fill(t, b, v.ID, "kept", 4096)
+	for _, c := range []struct{ target, want volume.Size }{
+		{2 * volume.GiB, 2 * volume.GiB},
+		{2 * volume.GiB, 2 * volume.GiB},
+		{volume.GiB, 2 * volume.GiB}, // an older target: never shrunk
+		{2*volume.GiB + 1, 2*volume.GiB + volume.MiB},
+	} {
+		got, err := b.Expand(t.Context(), v.ID, c.target)
+		if err != nil || got.Size != c.want {
+			t.Errorf("to %s: %s, %v; want %s", c.target, got.Size, err, c.want)
+		}
+		st, err := os.Stat(b.store.data(volumes, v.ID))
+		if err != nil || st.Size() != c.want.Bytes() {
+			t.Errorf("to %s: the file has %d, %v", c.target, st.Size(), err)
+		}
+	}
+	if got := content(t, b, volumes, v.ID, 4096, 4); got != "kept" {
+		t.Errorf("content %q", got)
+	}
+	_, err := b.Expand(t.Context(), v.ID, 101*volume.GiB)
+	wantKind(t, err, volume.OutOfRange, v.ID, "100 GiB")
+}
+
+// What no filesystem can hold is out of range, not an internal error.
+func TestExpandBeyondTheFilesystem(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	_, err := b.Expand(t.Context(), v.ID, 1<<62)
+	if err == nil {
+		t.Skip("the filesystem here (tmpfs) holds files of any size")
+	}
+	wantKind(t, err, volume.OutOfRange, "cannot hold")
+	if got, err := b.Get(t.Context(), v.ID); err != nil || got.Size != volume.GiB {
+		t.Errorf("%s, %v", got.Size, err)
+	}
+}
+
+func TestDelete(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	attach(t, b, v.ID)
+	wantKind(t, b.Delete(t.Context(), v.ID), volume.Precondition, node)
+	if err := b.Detach(t.Context(), v.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.Delete(t.Context(), v.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if files := tree(t, b); len(files) != 0 {
+		t.Errorf("left %v", files)
+	}
+	_, err := b.Get(t.Context(), v.ID)
+	wantKind(t, err, volume.NotFound, v.ID)
+}
+
+func TestAttach(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	req := volume.AttachRequest{ID: v.ID, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}}
+	for range 2 {
+		published, err := b.Attach(t.Context(), req)
+		if err != nil || published[PublishSize] != "1073741824" {
+			t.Errorf("%v, %v", published, err)
+		}
+	}
+	if got, err := b.Get(t.Context(), v.ID); err != nil || len(got.Nodes) != 1 || got.Nodes[0] != node {
+		t.Errorf("%+v, %v", got, err)
+	}
+	other := req
+	other.ReadOnly = true
+	_, err := b.Attach(t.Context(), other)
+	wantKind(t, err, volume.AlreadyExists)
+	other = req
+	other.Access.Mode = volume.SingleNodeReaderOnly
+	_, err = b.Attach(t.Context(), other)
+	wantKind(t, err, volume.AlreadyExists)
+	other = req
+	other.Access.Mode = volume.MultiNodeMultiWriter
+	_, err = b.Attach(t.Context(), other)
+	wantKind(t, err, volume.Invalid)
+	other = req
+	other.Node = "node-2"
+	_, err = b.Attach(t.Context(), other)
+	wantKind(t, err, volume.NotFound, "node-2")
+
+	if err := b.Detach(t.Context(), v.ID, "node-2"); err != nil {
+		t.Error(err)
+	}
+	if got, _ := b.Get(t.Context(), v.ID); len(got.Nodes) != 1 {
+		t.Error("detached from a node it was not attached to")
+	}
+	for range 2 {
+		if err := b.Detach(t.Context(), v.ID, node); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, _ := b.Get(t.Context(), v.ID); len(got.Nodes) != 0 {
+		t.Errorf("still on %v", got.Nodes)
+	}
+}
+
+// The directory was moved to another node while a volume was attached.
+func TestAttachedElsewhere(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	attach(t, b, v.ID)
+	b.opts.Node = "node-2"
+	_, err := b.Attach(t.Context(), volume.AttachRequest{ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.SingleNodeWriter}})
+	wantKind(t, err, volume.Precondition, node)
+}
+
+// However many create a name at once, in one process or two: one volume.
+func TestConcurrentCreate(t *testing.T) {
+	b := newBackend(t, nil)
+	other := &Backend{opts: b.opts, store: &store{dir: b.opts.Dir}, loops: b.loops, log: b.log}
+	var group sync.WaitGroup
+	ids := make([]string, 40)
+	for i := range ids {
+		group.Go(func() {
+			v, err := []*Backend{b, other}[i%2].Create(t.Context(), request("same", volume.GiB))
+			if err != nil {
+				t.Error(err)
+			}
+			ids[i] = v.ID
+		})
+	}
+	group.Wait()
+	if ids = slices.Compact(ids); len(ids) != 1 {
+		t.Errorf("made %v", ids)
+	}
+	if files := tree(t, b); !slices.Equal(files, objectFiles("volumes/"+ids[0])) {
+		t.Errorf("left %v", files)
+	}
+}
+
+// Creations and deletions of one name in any order end in all or nothing.
+func TestConcurrentCreateAndDelete(t *testing.T) {
+	b := newBackend(t, nil)
+	id := volumes.id("same")
+	var group sync.WaitGroup
+	for i := range 60 {
+		group.Go(func() {
+			if i%2 == 0 {
+				if v, err := b.Create(t.Context(), request("same", volume.GiB)); err != nil || v.Size != volume.GiB {
+					t.Errorf("create: %+v, %v", v, err)
+				}
+				return
+			}
+			if err := b.Delete(t.Context(), id); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		})
+	}
+	group.Wait()
+	if err := b.Delete(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if files := tree(t, b); len(files) != 0 {
+		t.Errorf("left %v", files)
+	}
+}
+
+func TestConcurrentExpand(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.MiB)
+	var group sync.WaitGroup
+	for i := range 30 {
+		target := volume.Size(1+i) * volume.MiB
+		group.Go(func() {
+			if got, err := b.Expand(t.Context(), v.ID, target); err != nil || got.Size < target {
+				t.Errorf("to %s: %s, %v", target, got.Size, err)
+			}
+		})
+	}
+	group.Wait()
+	if got, err := b.Get(t.Context(), v.ID); err != nil || got.Size != 30*volume.MiB {
+		t.Errorf("%s, %v", got.Size, err)
+	}
+}
+
+// A call waits for the volume as long as its context lasts.
+func TestLockObeysTheContext(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	_, unlock, err := b.store.lock(t.Context(), volumes, v.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	_, err = b.Expand(ctx, v.ID, 2*volume.GiB)
+	wantKind(t, err, volume.InProgress, v.ID)
+	time.AfterFunc(30*time.Millisecond, unlock)
+	if got, err := b.Expand(t.Context(), v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
+		t.Errorf("%s, %v", got.Size, err)
+	}
+}
+
+func TestMetadataKeepsNoSize(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	text, err := os.ReadFile(filepath.Join(b.store.path(volumes, v.ID), metaFile))
+	var fields map[string]any
+	if err != nil || json.Unmarshal(text, &fields) != nil {
+		t.Fatalf("%s, %v", text, err)
+	}
+	for k, value := range fields {
+		if n, ok := value.(float64); ok && volume.Size(n) == v.Size {
+			t.Errorf("the size has a second home: %s", k)
+		}
+	}
+}
+
+func TestNewNeedsItsOptions(t *testing.T) {
+	_, err := New(t.Context(), Options{Node: node})
+	wantKind(t, err, volume.Invalid)
+	_, err = New(t.Context(), Options{Dir: t.TempDir()})
+	wantKind(t, err, volume.Invalid)
+	_, err = NewConnector(ConnectorOptions{Node: node})
+	wantKind(t, err, volume.Invalid)
+}
