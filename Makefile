@@ -35,7 +35,7 @@ lint: ## gofumpt, golangci-lint, go mod tidy and verify: all must be clean
 	$(TOOL) golangci-lint run ./...
 	go mod tidy -diff
 	go mod verify
-	@tests/dockerfile.sh check
+	@tests/dockerfile.sh
 
 .PHONY: test
 test: setup test-unit test-guest test-system ## all tests that need only this machine

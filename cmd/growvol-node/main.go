@@ -81,7 +81,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 }
 
 func serve(ctx context.Context, c config, stderr io.Writer) error {
-	log, err := c.Logger(stderr)
+	log, err := c.Logger(stderr) //nolint:contextcheck // what libraries log belongs to no call
 	if err != nil {
 		return err
 	}

@@ -54,30 +54,20 @@ func show(ctx context.Context, bin string, types []filesystem.Type) (err error) 
 			fmt.Fprintf(os.Stderr, "\nlog of the plugins:\n%s\n", text)
 		}
 	}()
-	common := []string{"--loop-dir=" + filepath.Join(dir, "volumes"), "--node-id=demo-node"}
-	controller, err := co.StartPlugin(ctx, log, filepath.Join(bin, "growvol-controller"), filepath.Join(dir, "controller.sock"), common...)
+	d, err := co.Deploy(ctx, bin, dir, log)
 	if err != nil {
 		return err
 	}
-	defer controller.Kill()
-	node, err := co.StartPlugin(ctx, log, filepath.Join(bin, "growvol-node"), filepath.Join(dir, "node.sock"), append(common, "--state-dir="+filepath.Join(dir, "state"))...)
-	if err != nil {
-		return err
-	}
-	defer node.Kill()
-	driver, err := co.Connect(ctx, controller, node, filepath.Join(dir, "kubelet"))
-	if err != nil {
-		return err
-	}
-	fmt.Printf("Linux %s in a guest; growvol-controller up in %s, growvol-node in %s.\n", release(), ms(controller.Started), ms(node.Started))
+	defer d.Kill()
+	fmt.Printf("Linux %s in a guest; growvol-controller up in %s, growvol-node in %s.\n", release(), ms(d.Controller.Started), ms(d.Node.Started))
 	for _, t := range types {
-		s := stage{driver: driver, start: time.Now()}
+		s := stage{driver: d.Driver, start: time.Now()}
 		if err := s.play(ctx, t); err != nil {
 			return fmt.Errorf("%s: %w", t, err)
 		}
 	}
 	fmt.Printf("\nDone: %d filesystems grew %s → %s in use; no restart, no lost byte.\n", len(types), firstSize, steps()[len(steps())-1])
-	return errors.Join(node.Stop(), controller.Stop())
+	return d.Stop()
 }
 
 // play is the life of one volume.
