@@ -59,16 +59,17 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 		}
 	}
 	argv = append(argv, "--", "/usr/bin/env", "TMPDIR="+memory, kernel)
-	return append(argv, kernelArgs(state, root, opts.Memory)...), nil
+	return append(argv, kernelArgs(root, opts.Memory)...), nil
 }
 
 // kernelArgs is the command line of the kernel. Its serial lines 0 to 2 go to
-// the descriptors 3 to 5, its console to standard output.
-func kernelArgs(state, root string, memory volume.Size) []string {
+// the descriptors 3 to 5, its console to standard output. The kernel runs in the
+// guest's directory: it crashes on a long uml_dir.
+func kernelArgs(root string, memory volume.Size) []string {
 	return []string{
 		fmt.Sprintf("mem=%dM", memory/volume.MiB),
 		"root=/dev/root", "rootfstype=hostfs", "rootflags=" + root, "ro", "init=/guest/bin/init",
-		"uml_dir=" + state + "/",
+		"uml_dir=state/",
 		"con=null", "con0=null,fd:1", "ssl=null", "ssl0=null,fd:3", "ssl1=null,fd:4", "ssl2=null,fd:5",
 		"log_buf_len=1M", "printk.time=1",
 	}

@@ -53,19 +53,20 @@ func Run(ctx context.Context, cmd Command, opts Options) (exitCode int, err erro
 		return -1, fmt.Errorf("prepare guest: %w", err)
 	}
 	r := &run{console: newConsole(opts.Console)}
-	return r.result(r.execute(ctx, argv, opts))
+	return r.result(r.execute(ctx, dir, argv, opts))
 }
 
 // run is one life of a guest.
 type run struct {
 	console *console
 	started bool
+	killed  bool        // by this program
 	final   spec.Report // zero until the command ended
 }
 
 // execute starts the supervisor and stays until everything has ended. It
 // returns nil when the kernel halted by itself.
-func (r *run) execute(parent context.Context, argv []string, opts Options) error {
+func (r *run) execute(parent context.Context, dir string, argv []string, opts Options) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	lines, err := newLines(3)
@@ -80,6 +81,7 @@ func (r *run) execute(parent context.Context, argv []string, opts Options) error
 	defer func() { _ = alive.Close() }()
 
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir = dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = alive, r.console, r.console
 	cmd.ExtraFiles = lines.write
 	cmd.Env = []string{} // what the kernel wants is on its command line
@@ -112,6 +114,7 @@ func (r *run) execute(parent context.Context, argv []string, opts Options) error
 	err = cmd.Wait()
 	group.Wait()
 	if ctx.Err() != nil {
+		r.killed = true
 		return context.Cause(ctx)
 	}
 	return err
@@ -145,7 +148,6 @@ func (r *run) result(end error) (int, error) {
 		code, err = 128+r.final.Code, &SignalError{Signal: syscall.Signal(r.final.Code)}
 	case spec.Failed:
 		err = fmt.Errorf("run command in the guest: %s", r.final.Message)
-	case spec.Started:
 	default:
 		err = r.unfinished(end)
 	}
@@ -161,13 +163,16 @@ func (r *run) unfinished(end error) error {
 	if !r.started {
 		when = "before the command started"
 	}
-	switch {
-	case errors.Is(end, context.Canceled), errors.Is(end, context.DeadlineExceeded), errors.Is(end, ErrKernel):
+	if r.killed {
 		return fmt.Errorf("guest killed %s: %w; the end of its kernel log:\n%s", when, end, r.console.tail())
-	case end == nil:
-		end = errors.New("it halted")
 	}
-	return fmt.Errorf("%w %s: %w; the end of its log:\n%s", ErrKernel, when, end, r.console.tail())
+	var reason any = "it halted"
+	if defects := r.console.defects(); len(defects) > 0 {
+		reason = defects[0]
+	} else if end != nil {
+		reason = end
+	}
+	return fmt.Errorf("%w %s: %v; the end of its log:\n%s", ErrKernel, when, reason, r.console.tail())
 }
 
 // copyAll never stops reading: a guest whose output nobody takes would stand

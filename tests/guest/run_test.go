@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -154,9 +155,10 @@ func TestRunPassesEnvironmentDirectoryAndShares(t *testing.T) {
 	var out bytes.Buffer
 	code, err := guest.Run(t.Context(), guest.Command{
 		Path: "/bin/sh",
-		Args: []string{"-ec", `pwd; echo "$A $B"; cat in; touch x 2>/dev/null || echo; echo result >/results/file`},
-		Env:  []string{"A=a b"},
-		Dir:  "/shared",
+		Args: []string{"-ec", `pwd; echo "$A $B"; cat in; touch x 2>/dev/null || echo; echo result >/results/file
+			exec 3>/results/held; echo result >&3; sleep 1000 >/dev/null 2>&1 &`},
+		Env: []string{"A=a b"},
+		Dir: "/shared",
 	}, guest.Options{
 		Env:    []string{"B=c"},
 		Stdout: &out,
@@ -168,9 +170,24 @@ func TestRunPassesEnvironmentDirectoryAndShares(t *testing.T) {
 	if want := "/shared\na b c\nfrom the machine\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
-	if got, err := os.ReadFile(results + "/file"); string(got) != "result\n" {
-		t.Errorf("writable share: %q, %v", got, err)
+	for _, name := range []string{"file", "held"} {
+		if got, err := os.ReadFile(filepath.Join(results, name)); string(got) != "result\n" {
+			t.Errorf("writable share: %s: %q, %v", name, got, err)
+		}
 	}
+}
+
+func TestRunWorksInAVeryLongDirectory(t *testing.T) {
+	dir := guestHome(t)
+	long := filepath.Join(dir, strings.Repeat(strings.Repeat("x", 200)+"/", 3))
+	if err := os.MkdirAll(long, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", long)
+	if _, _, code, err := shell(t, "true", guest.Options{}); code != 0 || err != nil {
+		t.Errorf("code %d, error %v", code, err)
+	}
+	nothingLeft(t, long)
 }
 
 func TestRunSaysWhatKeptTheCommandFromStarting(t *testing.T) {
@@ -203,13 +220,51 @@ func TestRunReportsPanic(t *testing.T) {
 	if code != -1 || !errors.Is(err, guest.ErrKernel) {
 		t.Fatalf("code %d, error %v; want ErrKernel", code, err)
 	}
-	if want := "Kernel panic - not syncing: sysrq triggered crash"; !strings.Contains(err.Error(), want) {
-		t.Errorf("error lacks %q: %v", want, err)
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	if want := "Kernel panic - not syncing: sysrq triggered crash"; !strings.Contains(first, want) {
+		t.Errorf("%q lacks %q", first, want)
 	}
 	if out != "before\n" {
 		t.Errorf("stdout before the panic: %q", out)
 	}
 	nothingLeft(t, dir)
+}
+
+func TestRunReportsAKilledKernel(t *testing.T) {
+	dir := guestHome(t)
+	code, err := guest.Run(t.Context(), guest.Command{Path: "sh", Args: []string{"-c", "echo up; sleep 1000"}}, guest.Options{
+		Stdout: onWrite(func() { killKernel(t, dir) }),
+	})
+	if code != -1 || !errors.Is(err, guest.ErrKernel) || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("code %d, error %v; want ErrKernel", code, err)
+	}
+	nothingLeft(t, dir)
+}
+
+// killKernel does what the machine does when it runs out of memory.
+func killKernel(t *testing.T, dir string) {
+	t.Helper()
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Error(err)
+	}
+	lowest := 0 // the kernel itself is the oldest of its processes
+	for _, path := range processes {
+		line, err := os.ReadFile(path)
+		program, args, _ := strings.Cut(string(line), "\x00")
+		pid, convErr := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err == nil && convErr == nil && filepath.Base(program) == "linux.uml" && strings.Contains(args, dir) &&
+			(lowest == 0 || pid < lowest) {
+			lowest = pid
+		}
+	}
+	if lowest == 0 {
+		t.Error("no kernel found")
+		return
+	}
+	if err := syscall.Kill(lowest, syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestRunReportsKernelDefectThatTheCommandSurvived(t *testing.T) {
@@ -250,8 +305,8 @@ func TestRunObeysTheContext(t *testing.T) {
 	code, err := guest.Run(ctx, guest.Command{Path: "sh", Args: []string{"-c", "echo up; sleep 1000"}}, guest.Options{
 		Stdout: onWrite(func() { cancel(reason) }),
 	})
-	if code != -1 || !errors.Is(err, reason) {
-		t.Errorf("code %d, error %v; want %v", code, err, reason)
+	if code != -1 || !errors.Is(err, reason) || errors.Is(err, guest.ErrKernel) {
+		t.Errorf("code %d, error %v; want %v, and no fault of the kernel", code, err, reason)
 	}
 	nothingLeft(t, dir)
 }

@@ -75,9 +75,11 @@ func mountShare(m spec.Mount) error {
 	if err := os.MkdirAll(m.Guest, 0o755); err != nil {
 		return fmt.Errorf("mount point for share: %w", err)
 	}
-	var flags uintptr = unix.MS_RDONLY
+	// A harness without root maps the machine's root to nobody, and a setuid
+	// mount(8) would become nobody.
+	var flags uintptr = unix.MS_NOSUID | unix.MS_RDONLY
 	if m.Writable {
-		flags = 0
+		flags = unix.MS_NOSUID
 	}
 	if err := unix.Mount("host", m.Guest, "hostfs", flags, m.Host); err != nil {
 		return fmt.Errorf("mount host's %s on %s: %w", m.Host, m.Guest, err)

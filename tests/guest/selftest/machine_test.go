@@ -1,7 +1,6 @@
 package selftest
 
 import (
-	"bufio"
 	"crypto/rand"
 	"errors"
 	"net"
@@ -69,7 +68,8 @@ func TestMachineIsReadOnly(t *testing.T) {
 		}
 	}
 	// Root of the guest can ask its kernel for any directory of the machine.
-	// It gets it read-only, whatever it asks for.
+	// It gets it read-only, whatever it asks for (and with the rights of the
+	// user that started the harness).
 	mnt := t.TempDir()
 	if err := unix.Mount("host", mnt, "hostfs", 0, "/"); err != nil {
 		t.Fatal(err)
@@ -80,8 +80,10 @@ func TestMachineIsReadOnly(t *testing.T) {
 		}
 	})
 	for _, path := range []string{"/usr/x", "/dev/shm/x", "/tmp/x", dir + "/x"} {
-		if err := os.WriteFile(mnt+path, nil, 0o600); !errors.Is(err, syscall.EROFS) {
-			t.Errorf("write the machine's %s: %v, want EROFS", path, err)
+		err := os.WriteFile(mnt+path, nil, 0o600)
+		if !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EACCES) {
+			t.Errorf("write the machine's %s: %v, want EROFS or EACCES", path, err)
+			_ = os.Remove(mnt + path)
 		}
 	}
 }
@@ -170,40 +172,13 @@ func TestEntropyDoesNotBlock(t *testing.T) {
 	}
 }
 
-func TestZombiesAreReaped(t *testing.T) {
-	// The shell leaves its child to process 1, and goes.
-	run(t, "sh", "-c", "sh -c 'exec 9</proc/self/stat; echo $$ >/tmp/orphan' & wait")
-	deadline := time.Now().Add(5 * time.Second)
-	for zombies(t) > 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("there are still zombies of process 1")
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-}
-
-// zombies counts the dead children that process 1 did not collect.
-func zombies(t *testing.T) int {
-	t.Helper()
-	stats, err := filepath.Glob("/proc/[0-9]*/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, path := range stats {
-		f, err := os.Open(path)
-		if err != nil {
-			continue // it is gone
-		}
-		fields := make(map[string]string)
-		for s := bufio.NewScanner(f); s.Scan(); {
-			name, value, _ := strings.Cut(s.Text(), ":")
-			fields[name] = strings.TrimSpace(value)
-		}
-		_ = f.Close()
-		if fields["PPid"] == "1" && strings.HasPrefix(fields["State"], "Z") {
-			n++
+func TestOrphansAreReaped(t *testing.T) {
+	// The shell goes at once and leaves its child to process 1.
+	pid := strings.TrimSpace(run(t, "sh", "-c", "sleep 0.2 >/dev/null & echo $!"))
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, os.ErrNotExist) {
+			return
 		}
 	}
-	return n
+	t.Errorf("process %s, an orphan, was not collected", pid)
 }
