@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -151,5 +152,32 @@ func TestModify(t *testing.T) {
 	wantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.NotFound, "vol-9")
 	if fake.Tier(id) != "silver" {
 		t.Errorf("a refused change was applied: tier %q", fake.Tier(id))
+	}
+}
+
+// strict says NotFound where others say nothing.
+type strict struct{ *fakebackend.Backend }
+
+func (strict) Delete(context.Context, string) error { return volume.Errorf(volume.NotFound, "gone") }
+
+func (strict) Detach(context.Context, string, string) error {
+	return volume.Errorf(volume.NotFound, "gone")
+}
+
+func (strict) DeleteSnapshot(context.Context, string) error {
+	return volume.Errorf(volume.NotFound, "gone")
+}
+
+func TestGoneIsDeletedAndDetached(t *testing.T) {
+	t.Parallel()
+	s := New(strict{fakebackend.New()}, Options{})
+	if _, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "x"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{VolumeId: "x", NodeId: "n"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: "x"}); err != nil {
+		t.Error(err)
 	}
 }

@@ -199,8 +199,11 @@ func TestDeadlines(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	// grpc would end the call by itself if the client had the deadline.
-	if _, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{}); status.Code(err) != codes.DeadlineExceeded {
+	// A server without a deadline of its own would never answer. The client
+	// gives up without telling the server a deadline.
+	bare, giveUp := context.WithCancel(t.Context())
+	defer time.AfterFunc(10*time.Second, giveUp).Stop()
+	if _, err := p.expand(bare, &csi.ControllerExpandVolumeRequest{}); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("a call without a deadline: %v, want DEADLINE_EXCEEDED", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -257,6 +260,66 @@ func TestStopLetsRunningCallsEnd(t *testing.T) {
 	}
 }
 
+// While running calls end, the plugin is not healthy and refuses new ones also
+// on connections that are still open.
+func TestStoppingIsVisible(t *testing.T) {
+	t.Parallel()
+	running, finish := make(chan struct{}), make(chan struct{})
+	s, err := New(Options{Identity: identity(t, nil), Controller: controllerFunc{
+		expand: func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+			close(running)
+			<-finish
+			return &csi.ControllerExpandVolumeResponse{}, nil
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoint := "unix://" + filepath.Join(socketDir(t), "csi.sock")
+	lis, err := Listen(t.Context(), endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 2)
+	go func() { served <- s.Serve(ctx, lis) }()
+	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := csi.NewControllerClient(conn).ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{})
+		served <- err
+	}()
+	<-running
+	health := func() int {
+		reply := httptest.NewRecorder()
+		s.HTTPHandler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", http.NoBody))
+		return reply.Code
+	}
+	if code := health(); code != http.StatusOK {
+		t.Errorf("healthz %d before the stop", code)
+	}
+	stop()
+	for deadline := time.Now().Add(10 * time.Second); health() != http.StatusServiceUnavailable; {
+		if time.Now().After(deadline) {
+			t.Fatal("still healthy while it stops")
+		}
+		runtime.Gosched()
+	}
+	_, err = s.refuseWhenStopping(t.Context(), nil, nil, func(context.Context, any) (any, error) {
+		t.Error("a new call was let in")
+		return nil, nil
+	})
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("a new call: %v, want UNAVAILABLE", err)
+	}
+	close(finish)
+	if err := errors.Join(<-served, <-served, conn.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStopCancelsAfterTheGracePeriod(t *testing.T) {
 	t.Parallel()
 	running, canceled := make(chan struct{}), make(chan struct{})
@@ -273,7 +336,7 @@ func TestStopCancelsAfterTheGracePeriod(t *testing.T) {
 	}()
 	<-running
 	if err := p.stopped(t); err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
 	<-canceled
 	if err := <-result; status.Code(err) != codes.Unavailable && status.Code(err) != codes.Canceled {
