@@ -58,15 +58,19 @@ func runTests(opts Options) (code int, err error) {
 	// The go command sends SIGQUIT when the tests outlive their timeout.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	defer stop()
-	dir, err := os.Getwd()
+	dir, err := makeDir()
 	if err != nil {
 		return -1, err
 	}
-	out, err := os.MkdirTemp("", "growvol-guest-out-")
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	out := filepath.Join(dir, "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		return -1, err
+	}
+	work, err := os.Getwd()
 	if err != nil {
 		return -1, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(out)) }()
 	program, err := programFor(ctx, out)
 	if err != nil {
 		return -1, err
@@ -78,7 +82,7 @@ func runTests(opts Options) (code int, err error) {
 	}
 	opts.Shares = append([]Share{
 		{Host: filepath.Dir(program)},
-		{Host: moduleRoot(dir)},
+		{Host: moduleRoot(work)},
 		{Host: out, Guest: files.guestDir, Writable: true},
 	}, opts.Shares...)
 	opts.Timeout = runTimeout(opts.Timeout)
@@ -89,7 +93,7 @@ func runTests(opts Options) (code int, err error) {
 	if opts.Stderr == nil {
 		opts.Stderr = os.Stderr
 	}
-	code, err = Run(ctx, Command{Path: program, Args: args, Dir: dir}, opts)
+	code, err = runIn(ctx, dir, Command{Path: program, Args: args, Dir: work}, opts)
 	return code, errors.Join(err, files.deliver())
 }
 

@@ -15,7 +15,7 @@ import (
 // the race detector a new one without it, built in dir.
 //
 // User-Mode Linux gives a process 512 GiB of addresses (three levels of page
-// tables). The race detector's shadow memory begins at 32 TiB and up.
+// tables); the race detector's shadow memory begins at 32 TiB.
 func programFor(ctx context.Context, dir string) (string, error) {
 	info, ok := debug.ReadBuildInfo()
 	settings := make(map[string]string)

@@ -37,17 +37,31 @@ var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, b
 //
 // When Run returns, all processes and files of the guest are gone.
 func Run(ctx context.Context, cmd Command, opts Options) (exitCode int, err error) {
+	dir, err := makeDir()
+	if err != nil {
+		return -1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	return runIn(ctx, dir, cmd, opts)
+}
+
+// makeDir makes the directory for all files of a guest. Who made it removes it;
+// the supervisor does when this process is killed.
+func makeDir() (string, error) {
+	dir, err := os.MkdirTemp("", "growvol-guest-")
+	if err != nil {
+		return "", fmt.Errorf("directory for the guest: %w", err)
+	}
+	return dir, nil
+}
+
+func runIn(ctx context.Context, dir string, cmd Command, opts Options) (exitCode int, err error) {
 	if opts.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, opts.Timeout,
 			fmt.Errorf("%w: run took longer than %v", context.DeadlineExceeded, opts.Timeout))
 		defer cancel()
 	}
-	dir, err := os.MkdirTemp("", "growvol-guest-")
-	if err != nil {
-		return -1, fmt.Errorf("directory for the guest: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	argv, err := prepare(ctx, dir, cmd, opts)
 	if err != nil {
 		return -1, fmt.Errorf("prepare guest: %w", err)

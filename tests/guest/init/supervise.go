@@ -8,8 +8,7 @@ import (
 	"syscall"
 )
 
-// supervise runs the guest kernel, confine's arguments args[1:], and removes
-// the directory args[0] at the end.
+// supervise runs the guest kernel, confine's arguments args[1:].
 //
 // A killed User-Mode Linux leaves the host processes that carry the guest's
 // programs behind, and what they do next they do to the host. Here they live
@@ -17,29 +16,34 @@ import (
 // sends SIGKILL to all of them at once when this process ends, however it ends.
 //
 // Standard input is the life line: its other end is held by the harness alone,
-// and end of file says that the harness gave up or is gone.
+// and end of file says that the harness gave up or is gone. Then the guest is
+// killed and its directory args[0] removed; else that is left to the harness.
 func supervise(args []string) int {
 	if os.Getpid() != 1 || len(args) < 2 {
 		fmt.Fprintln(os.Stderr, "supervise DIR CONFINE-ARG... must be process 1 of a PID namespace")
 		return 2
 	}
-	dir := args[0]
 	kernel, err := startKernel(args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		_ = os.RemoveAll(dir)
 		return 2
 	}
+	abandoned := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(abandoned)
 		_ = syscall.Kill(-1, syscall.SIGKILL)
 	}()
 	status := reapUntil(kernel)
 	_ = syscall.Kill(-1, syscall.SIGKILL)
 	reapAll()
-	_ = os.RemoveAll(dir)
+	select {
+	case <-abandoned:
+		_ = os.RemoveAll(args[0])
+	default:
+	}
 	if status.Signaled() {
-		fmt.Fprintf(os.Stderr, "guest kernel: killed by %v\n", status.Signal())
+		fmt.Fprintf(os.Stderr, "guest kernel: killed by signal %d (%v)\n", int(status.Signal()), status.Signal())
 		return 128 + int(status.Signal())
 	}
 	return status.ExitStatus()

@@ -138,8 +138,7 @@ func TestLoopback(t *testing.T) {
 }
 
 func TestClockRunsAtItsPace(t *testing.T) {
-	// The hardware clock file of a build input cannot be later than now; the
-	// source of this test was written before it ran.
+	// This source was written before it ran: an earlier time is a wrong one.
 	info, err := os.Stat("machine_test.go")
 	if err != nil {
 		t.Fatal(err)
