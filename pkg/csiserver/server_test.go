@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,7 +19,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"k8s.io/klog/v2"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -369,105 +365,6 @@ func TestNoGoroutineStaysBehind(t *testing.T) {
 	}
 }
 
-func TestIdentity(t *testing.T) {
-	t.Parallel()
-	sick := errors.New("keystone does not answer")
-	healthy := true
-	i := identity(t, func(context.Context) error {
-		if healthy {
-			return nil
-		}
-		return volume.Errorf(volume.Unavailable, "probe: %w", sick)
-	})
-	info, err := i.GetPluginInfo(t.Context(), nil)
-	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() != "1.2.3" {
-		t.Errorf("info %v, %v", info, err)
-	}
-	capabilities, err := i.GetPluginCapabilities(t.Context(), nil)
-	if err != nil || len(capabilities.GetCapabilities()) != 4 {
-		t.Errorf("capabilities %v, %v, want 4", capabilities, err)
-	}
-	probe, err := i.Probe(t.Context(), nil)
-	if err != nil || !probe.GetReady().GetValue() {
-		t.Errorf("probe %v, %v, want ready", probe, err)
-	}
-	healthy = false
-	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition || !errors.Is(err, sick) {
-		t.Errorf("probe %v, want FAILED_PRECONDITION with the reason", err)
-	}
-	bare, err := NewIdentity("a", "1", Capabilities{}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err := bare.GetPluginCapabilities(t.Context(), nil); err != nil || len(c.GetCapabilities()) != 0 {
-		t.Errorf("capabilities %v, %v, want none", c, err)
-	}
-	for _, name := range []string{"", "-a.io", "a..io", "a_b", "a.io/", strings.Repeat("a", 64)} {
-		if _, err := NewIdentity(name, "1", Capabilities{}, nil); err == nil {
-			t.Errorf("the name %q is taken", name)
-		}
-	}
-	if _, err := NewIdentity("a.io", "", Capabilities{}, nil); err == nil {
-		t.Error("no version is taken")
-	}
-}
-
-func TestHTTP(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	var sick error
-	options := Options{Identity: identity(t, func(context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return sick
-	})}
-	s, err := New(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.serveHTTP(ctx, lis) }()
-	get := func(path string) (int, string) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+lis.Addr().String()+path, http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err := errors.Join(err, resp.Body.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
-	}
-	if code, body := get("/healthz"); code != http.StatusOK || body != "ok\n" {
-		t.Errorf("healthz %d %q", code, body)
-	}
-	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "go_goroutines") {
-		t.Errorf("metrics %d %q", code, body)
-	}
-	if code, _ := get("/other"); code != http.StatusNotFound {
-		t.Errorf("other %d", code)
-	}
-	mu.Lock()
-	sick = errors.New("the disk is on fire")
-	mu.Unlock()
-	if code, body := get("/healthz"); code != http.StatusServiceUnavailable || body != "the disk is on fire\n" {
-		t.Errorf("healthz %d %q", code, body)
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
 func TestRunRefusesWhatItCannotServe(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
@@ -482,50 +379,5 @@ func TestRunRefusesWhatItCannotServe(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
-	}
-}
-
-// Not parallel: klog is global.
-func TestKlogGoesToTheLogger(t *testing.T) {
-	state := klog.CaptureState()
-	t.Cleanup(state.Restore)
-	var out buffer
-	for name, level := range map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug} {
-		log, err := NewLogger(&out, "text", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := BridgeKlog(log, level); err != nil {
-			t.Fatal(err)
-		}
-		klog.Infof("plain at %s", name)
-		klog.V(4).Infof("mounting at %s", name)
-	}
-	got := out.String()
-	for text, want := range map[string]bool{"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true} {
-		if strings.Contains(got, text) != want {
-			t.Errorf("%q in the log: %t, want %t\n%s", text, !want, want, got)
-		}
-	}
-}
-
-func TestLogger(t *testing.T) {
-	t.Parallel()
-	var out buffer
-	log, err := NewLogger(&out, "text", "WARN")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := context.WithValue(t.Context(), requestIDKey{}, "abc")
-	log.InfoContext(ctx, "too low")
-	log.With("a", 1).WithGroup("g").WarnContext(ctx, "shown", slog.Int("b", 2))
-	if got := out.String(); strings.Contains(got, "too low") || !strings.Contains(got, "request_id=abc") || !strings.Contains(got, "g.b=2") {
-		t.Errorf("log %q", got)
-	}
-	if _, err := NewLogger(&out, "xml", "info"); err == nil {
-		t.Error("the format xml is taken")
-	}
-	if _, err := NewLogger(&out, "text", "loud"); err == nil {
-		t.Error("the level loud is taken")
 	}
 }

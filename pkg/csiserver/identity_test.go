@@ -1,0 +1,56 @@
+package csiserver
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestIdentity(t *testing.T) {
+	t.Parallel()
+	sick := errors.New("keystone does not answer")
+	healthy := true
+	i := identity(t, func(context.Context) error {
+		if healthy {
+			return nil
+		}
+		return volume.Errorf(volume.Unavailable, "probe: %w", sick)
+	})
+	info, err := i.GetPluginInfo(t.Context(), nil)
+	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() != "1.2.3" {
+		t.Errorf("info %v, %v", info, err)
+	}
+	capabilities, err := i.GetPluginCapabilities(t.Context(), nil)
+	if err != nil || len(capabilities.GetCapabilities()) != 4 {
+		t.Errorf("capabilities %v, %v, want 4", capabilities, err)
+	}
+	probe, err := i.Probe(t.Context(), nil)
+	if err != nil || !probe.GetReady().GetValue() {
+		t.Errorf("probe %v, %v, want ready", probe, err)
+	}
+	healthy = false
+	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition || !errors.Is(err, sick) {
+		t.Errorf("probe %v, want FAILED_PRECONDITION with the reason", err)
+	}
+	bare, err := NewIdentity("a", "1", Capabilities{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := bare.GetPluginCapabilities(t.Context(), nil); err != nil || len(c.GetCapabilities()) != 0 {
+		t.Errorf("capabilities %v, %v, want none", c, err)
+	}
+	for _, name := range []string{"", "-a.io", "a..io", "a_b", "a.io/", strings.Repeat("a", 64)} {
+		if _, err := NewIdentity(name, "1", Capabilities{}, nil); err == nil {
+			t.Errorf("the name %q is taken", name)
+		}
+	}
+	if _, err := NewIdentity("a.io", "", Capabilities{}, nil); err == nil {
+		t.Error("no version is taken")
+	}
+}

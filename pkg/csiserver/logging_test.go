@@ -1,0 +1,55 @@
+package csiserver
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"k8s.io/klog/v2"
+)
+
+// Not parallel: klog is global.
+func TestKlogGoesToTheLogger(t *testing.T) {
+	state := klog.CaptureState()
+	t.Cleanup(state.Restore)
+	var out buffer
+	for name, level := range map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug} {
+		log, err := NewLogger(&out, "text", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := BridgeKlog(log, level); err != nil {
+			t.Fatal(err)
+		}
+		klog.Infof("plain at %s", name)
+		klog.V(4).Infof("mounting at %s", name)
+	}
+	got := out.String()
+	for text, want := range map[string]bool{"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true} {
+		if strings.Contains(got, text) != want {
+			t.Errorf("%q in the log: %t, want %t\n%s", text, !want, want, got)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	t.Parallel()
+	var out buffer
+	log, err := NewLogger(&out, "text", "WARN")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.WithValue(t.Context(), requestIDKey{}, "abc")
+	log.InfoContext(ctx, "too low")
+	log.With("a", 1).WithGroup("g").WarnContext(ctx, "shown", slog.Int("b", 2))
+	if got := out.String(); strings.Contains(got, "too low") || !strings.Contains(got, "request_id=abc") || !strings.Contains(got, "g.b=2") {
+		t.Errorf("log %q", got)
+	}
+	if _, err := NewLogger(&out, "xml", "info"); err == nil {
+		t.Error("the format xml is taken")
+	}
+	if _, err := NewLogger(&out, "text", "loud"); err == nil {
+		t.Error("the level loud is taken")
+	}
+}
