@@ -101,7 +101,7 @@ func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest)
 	if err := sizesAllow(req, now, goal, device); err != nil {
 		return growth, err
 	}
-	if now.Blocks >= goal.least {
+	if now.Blocks >= goal.full {
 		return growth, nil
 	}
 	if err := t.writable(now, device); err != nil {

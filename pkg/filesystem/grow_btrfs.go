@@ -42,7 +42,7 @@ func (g *btrfsGrower) read(context.Context) (Geometry, error) {
 
 func (g *btrfsGrower) goal(device volume.Size) goal {
 	blocks := uint64(device) / uint64(g.info.sectorSize)
-	return goal{blocks: blocks, least: blocks}
+	return goal{blocks: blocks, full: blocks, least: blocks}
 }
 
 func (g *btrfsGrower) guard() error { return nil }

@@ -55,34 +55,37 @@ func (g *extGrower) goal(device volume.Size) goal {
 		}
 	}
 	blocks -= blocks % max(4096/uint64(s.blockSize), uint64(s.clusterRatio))
-	return goal{blocks: blocks, least: g.least(blocks), limit: limit}
+	fewest, most := g.metadataBlocks(blocks)
+	result := goal{blocks: blocks, full: g.withoutTail(blocks, fewest), least: g.withoutTail(blocks, most), limit: limit}
+	if s.blocks > result.least {
+		result.least = blocks // the last group exists already, so it is not too short
+	}
+	return result
 }
 
-// least says how many blocks count as all: the kernel (ext4_resize_fs) leaves
-// out a last group that could hold little more than its own metadata. Where
-// exactly that ends depends on the features; here it is the upper bound.
-func (g *extGrower) least(blocks uint64) uint64 {
-	s := g.super
-	if blocks <= uint64(s.firstData) {
+// withoutTail leaves out a last group of no more than so many blocks: the
+// kernel (ext4_resize_fs) makes no group that could hold little more than its
+// own metadata.
+func (g *extGrower) withoutTail(blocks, metadata uint64) uint64 {
+	if blocks <= uint64(g.super.firstData) {
 		return blocks
 	}
-	inGroup := (blocks - uint64(s.firstData)) % uint64(s.blocksPerGroup)
-	if inGroup == 0 || inGroup > g.metadataBlocks(blocks) {
-		return blocks
+	if tail := (blocks - uint64(g.super.firstData)) % uint64(g.super.blocksPerGroup); tail <= metadata {
+		return blocks - tail
 	}
-	return blocks - inGroup
+	return blocks
 }
 
-// metadataBlocks is the most that one group's metadata can take: superblock,
-// group descriptors and those reserved, two bitmaps, inode table, and the
-// kernel's margin of one cluster and two blocks.
-func (g *extGrower) metadataBlocks(blocks uint64) uint64 {
+// metadataBlocks bounds what the kernel reckons for the metadata of the last
+// group: two bitmaps (or its margin), inode table and a cluster in every
+// group; superblock, descriptors and those reserved in some, by features.
+func (g *extGrower) metadataBlocks(blocks uint64) (fewest, most uint64) {
 	s := g.super
-	perBlock := uint64(s.blockSize / s.descriptorSize)
 	groups := blocks/uint64(s.blocksPerGroup) + 1
-	descriptors := groups/max(perBlock, 1) + 1
+	descriptors := groups/max(uint64(s.blockSize/s.descriptorSize), 1) + 1
 	inodeTable := uint64(s.inodesPerGroup) * uint64(s.inodeSize) / uint64(s.blockSize)
-	return 1 + descriptors + uint64(s.reservedGDT) + 2 + inodeTable + uint64(s.clusterRatio) + 2
+	fewest = 2 + inodeTable + uint64(s.clusterRatio)
+	return fewest, fewest + 1 + descriptors + uint64(s.reservedGDT) + 2
 }
 
 func (g *extGrower) guard() error {

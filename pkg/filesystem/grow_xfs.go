@@ -37,7 +37,7 @@ func (g *xfsGrower) goal(device volume.Size) goal {
 		blocks -= tail
 	}
 	blocks = max(blocks, g.geometry.dataBlocks)
-	return goal{blocks: blocks, least: blocks}
+	return goal{blocks: blocks, full: blocks, least: blocks}
 }
 
 func (g *xfsGrower) guard() error { return nil }

@@ -128,11 +128,13 @@ func TestRealInodeLimit(t *testing.T) {
 func TestRealFlaggedErrors(t *testing.T) {
 	for name, flag := range map[string]func(t *testing.T, d disk, mounted bool){
 		"before the mount": func(t *testing.T, d disk, mounted bool) {
+			t.Helper()
 			if !mounted {
 				mustRun(t, "debugfs", "-w", "-R", "set_super_value state 3", d.device)
 			}
 		},
 		"while mounted": func(t *testing.T, d disk, mounted bool) {
+			t.Helper()
 			if mounted {
 				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
 				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {

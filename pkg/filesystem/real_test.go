@@ -79,7 +79,7 @@ func bigDir(t *testing.T, size volume.Size) string {
 	for _, base := range []string{os.TempDir(), "/dev/shm"} {
 		var st unix.Statfs_t
 		if unix.Statfs(base, &st) == nil && st.Type == unix.TMPFS_MAGIC {
-			dir, err := os.MkdirTemp(base, "disk")
+			dir, err := os.MkdirTemp(base, "disk") //nolint:usetesting // not every base is the one of t.TempDir
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -46,7 +46,8 @@ type grower interface {
 // goal is the size growth can reach, in blocks.
 type goal struct {
 	blocks uint64       // to ask for
-	least  uint64       // to find afterwards: a short tail cannot always be used
+	full   uint64       // from here on there is surely nothing to grow: the kernel leaves a short tail out
+	least  uint64       // to find afterwards; below full where it depends on the kernel how short is too short
 	limit  *formatLimit // set when the format cannot fill the device
 }
 

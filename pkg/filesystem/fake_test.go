@@ -1,0 +1,401 @@
+package filesystem
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// fakeKernel behaves as the measured kernels do, dangers included: what
+// stops the real one is a test failure here. Errors can be forced per call.
+type fakeKernel struct {
+	t       *testing.T
+	mu      sync.Mutex
+	devices map[string]*fakeDevice
+	dirs    map[string]*fakeMount
+	table   []Mount
+	caps    uint64
+	force   map[string][]error // by call name, used up one by one
+	calls   []string           // the calls that change something
+}
+
+func newFakeKernel(t *testing.T) *fakeKernel {
+	t.Helper()
+	return &fakeKernel{
+		t: t, devices: map[string]*fakeDevice{}, dirs: map[string]*fakeMount{}, force: map[string][]error{},
+		caps: 1 << capSysResource,
+	}
+}
+
+func (k *fakeKernel) system() *System {
+	s := New(Options{})
+	s.kernel, s.pause = k, time.Millisecond
+	return s
+}
+
+// forced takes the next error forced for a call. A nil in the list lets that
+// one call pass.
+func (k *fakeKernel) forced(call string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list := k.force[call]
+	if len(list) == 0 {
+		return nil
+	}
+	k.force[call] = list[1:]
+	return list[0]
+}
+
+func (k *fakeKernel) record(format string, args ...any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls = append(k.calls, fmt.Sprintf(format, args...))
+}
+
+func (k *fakeKernel) openMount(path string) (mountHandle, error) {
+	if err := k.forced("openMount"); err != nil {
+		return nil, err
+	}
+	if m, ok := k.dirs[path]; ok {
+		return m, nil
+	}
+	return nil, unix.ENOENT
+}
+
+func (k *fakeKernel) openDevice(path string, _ bool) (deviceHandle, error) {
+	if err := k.forced("openDevice"); err != nil {
+		return nil, err
+	}
+	if d, ok := k.devices[path]; ok {
+		return d, nil
+	}
+	return nil, unix.ENOENT
+}
+
+func (k *fakeKernel) statMount(path string) (mountStat, error) {
+	if err := k.forced("statMount"); err != nil {
+		return mountStat{}, err
+	}
+	if m, ok := k.dirs[path]; ok {
+		return m.stat()
+	}
+	return mountStat{}, unix.ENOENT
+}
+
+func (k *fakeKernel) mounts() ([]Mount, error) { return k.table, k.forced("mounts") }
+
+func (k *fakeKernel) deviceNumber(path string) (DeviceNumber, error) {
+	if d, ok := k.devices[path]; ok {
+		return d.id, nil
+	}
+	return DeviceNumber{}, unix.ENOENT
+}
+
+func (k *fakeKernel) capabilities() (uint64, error) { return k.caps, k.forced("capabilities") }
+
+func (k *fakeKernel) statfs(path string) (fsStat, error) {
+	if m, ok := k.dirs[path]; ok {
+		return m.statfs()
+	}
+	return fsStat{}, unix.ENOENT
+}
+
+func (k *fakeKernel) mount(source, target, fstype string, flags uintptr, data string) error {
+	k.record("mount %s %s %s %#x %s", source, target, fstype, flags, data)
+	return k.forced("mount")
+}
+
+func (k *fakeKernel) unmount(target string, _ int) error {
+	k.record("unmount %s", target)
+	return k.forced("unmount")
+}
+
+// fakeDevice is a block device with its first bytes in memory.
+type fakeDevice struct {
+	k     *fakeKernel
+	id    DeviceNumber
+	bytes uint64
+	ro    bool
+	head  []byte
+}
+
+func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fakeDevice {
+	d := &fakeDevice{k: k, id: DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size), head: make([]byte, 128<<10)}
+	k.devices[path] = d
+	return d
+}
+
+func (d *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
+	if err := d.k.forced("read"); err != nil {
+		return 0, err
+	}
+	clear(p)
+	if at < int64(len(d.head)) {
+		copy(p, d.head[at:])
+	}
+	if left := int64(d.bytes) - at; int64(len(p)) > left {
+		return int(max(left, 0)), io.EOF
+	}
+	return len(p), nil
+}
+
+func (d *fakeDevice) WriteAt(p []byte, at int64) (int, error) {
+	d.k.record("write %d+%d", at, len(p))
+	if err := d.k.forced("write"); err != nil {
+		return 0, err
+	}
+	if at < int64(len(d.head)) {
+		copy(d.head[at:], p)
+	}
+	return len(p), nil
+}
+
+func (d *fakeDevice) Close() error                  { return nil }
+func (d *fakeDevice) sync() error                   { return d.k.forced("sync") }
+func (d *fakeDevice) number() (DeviceNumber, error) { return d.id, d.k.forced("number") }
+func (d *fakeDevice) size() (uint64, error)         { return d.bytes, d.k.forced("size") }
+func (d *fakeDevice) readOnly() (bool, error)       { return d.ro, d.k.forced("readOnly") }
+
+// fakeMount is a mounted filesystem.
+type fakeMount struct {
+	k      *fakeKernel
+	device *fakeDevice
+	magic  uint32
+	st     mountStat
+	flags  int64
+	xfs    xfsGeometry
+	btrfs  btrfsDevice
+	info   btrfsInfo
+	// during runs at the start of every growth, as another process would.
+	during func()
+	lost   bool // growth is accepted and does nothing
+}
+
+// addMount mounts what a fake device holds.
+func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
+	d := k.devices[source]
+	m := &fakeMount{k: k, device: d, magic: map[Type]uint32{Ext4: extMagic, XFS: xfsMagic, Btrfs: btrfsMagic}[fs]}
+	m.st = mountStat{device: d.id, mountID: 100 + len(k.table), root: true}
+	entry := Mount{
+		ID: m.st.mountID, Parent: 1, Mountpoint: path, Root: "/", Device: d.id, FSType: string(fs), Source: source,
+		Options: []string{"rw"}, SuperOptions: []string{"rw"},
+	}
+	if fs == Btrfs {
+		entry.Device = DeviceNumber{Minor: 40}
+	}
+	k.table = append(k.table, entry)
+	k.dirs[path] = m
+	return m
+}
+
+func (m *fakeMount) Close() error             { return nil }
+func (m *fakeMount) stat() (mountStat, error) { return m.st, m.k.forced("stat") }
+func (m *fakeMount) statfs() (fsStat, error) {
+	return fsStat{magic: m.magic, flags: m.flags, blockSize: 4096, blocks: 1000, free: 600, available: 500, inodes: 100, inodesFree: 90}, m.k.forced("statfs")
+}
+
+func (m *fakeMount) xfsGeometry() (xfsGeometry, error) { return m.xfs, m.k.forced("xfsGeometry") }
+func (m *fakeMount) btrfsInfo() (btrfsInfo, error)     { return m.info, m.k.forced("btrfsInfo") }
+func (m *fakeMount) btrfsDevice(id uint64) (btrfsDevice, error) {
+	if id != m.btrfs.id {
+		return btrfsDevice{}, unix.ENODEV
+	}
+	return m.btrfs, m.k.forced("btrfsDevice")
+}
+
+// begin is common to the three growths.
+func (m *fakeMount) begin(call string, blocks any) error {
+	m.k.record("%s %v", call, blocks)
+	if m.during != nil {
+		m.during()
+	}
+	return m.k.forced(call)
+}
+
+func (m *fakeMount) ext4Resize(blocks uint64) error {
+	if err := m.begin("ext4Resize", blocks); err != nil || m.lost {
+		return err
+	}
+	s, ok := parseExt(m.device.head[extOffset : extOffset+extLength])
+	switch {
+	case !ok:
+		m.k.t.Error("growth of something that is not ext")
+	case m.k.caps&(1<<capSysResource) == 0, s.hasErrors():
+		return unix.EPERM
+	case m.device.ro || m.flags&unix.ST_RDONLY != 0:
+		return unix.EROFS
+	case s.compat&extCompatSparseSuper2 != 0:
+		return unix.EOPNOTSUPP
+	case blocks < s.blocks:
+		return unix.EINVAL
+	case blocks*uint64(s.blockSize) > m.device.bytes:
+		return unix.ENOSPC
+	case !s.has64bit() && blocks > 1<<32-1:
+		m.k.t.Error("kernel BUG at fs/ext4/resize.c: past 2^32 blocks without 64bit")
+		return unix.EIO
+	}
+	group := (blocks - 1 - uint64(s.firstData)) / uint64(s.blocksPerGroup)
+	first := group*uint64(s.blocksPerGroup) + uint64(s.firstData)
+	itable := uint64(s.inodesPerGroup) * uint64(s.inodeSize) / uint64(s.blockSize)
+	if first+2+itable+uint64(s.clusterRatio) >= blocks {
+		blocks = max(first, s.blocks)
+	}
+	extSpecOf(s).withBlocks(blocks).put(m.device)
+	return nil
+}
+
+func (m *fakeMount) xfsGrow(blocks uint64, imaxpct uint32) error {
+	if err := m.begin("xfsGrow", blocks); err != nil || m.lost {
+		return err
+	}
+	switch {
+	case m.device.ro || m.flags&unix.ST_RDONLY != 0:
+		return unix.EROFS
+	case blocks < m.xfs.dataBlocks:
+		m.k.t.Errorf("XFS was shrunk from %d to %d blocks", m.xfs.dataBlocks, blocks)
+	case blocks*uint64(m.xfs.blockSize) > m.device.bytes:
+		return unix.EIO
+	}
+	if tail := blocks % uint64(m.xfs.agBlocks); tail < xfsMinAGBlocks {
+		blocks -= tail
+	}
+	m.xfs.imaxpct, m.xfs.dataBlocks = imaxpct, blocks
+	return nil
+}
+
+func (m *fakeMount) btrfsResize(spec string) (int, error) {
+	if err := m.begin("btrfsResize", spec); err != nil || m.lost {
+		if e, ok := err.(btrfsError); ok { //nolint:errorlint // forced as it is
+			return int(e), nil
+		}
+		return 0, err
+	}
+	var id, size uint64
+	if n, err := fmt.Sscanf(strings.Replace(spec, ":", " ", 1), "%d %d", &id, &size); n != 2 || err != nil || id != m.btrfs.id {
+		m.k.t.Errorf("btrfs resize %q", spec)
+		return 0, unix.EINVAL
+	}
+	switch {
+	case m.flags&unix.ST_RDONLY != 0:
+		return 0, unix.EROFS
+	case size < m.btrfs.totalBytes:
+		m.k.t.Errorf("btrfs was shrunk from %d to %d bytes", m.btrfs.totalBytes, size)
+	case size > m.device.bytes:
+		return 0, unix.EFBIG
+	}
+	m.btrfs.totalBytes = size &^ 4095
+	return 0, nil
+}
+
+// extSpec makes an ext superblock.
+type extSpec struct {
+	blocks                    uint64
+	logBlock                  uint32
+	perGroup, inodes          uint32
+	compat, incompat, rocompt uint32
+	state                     uint16
+	errors, mountTime         uint32
+	reserved                  uint16
+	badChecksum               bool
+}
+
+// ext4Spec is what mkfs.ext4 makes of a size.
+func ext4Spec(size volume.Size) extSpec {
+	return extSpec{
+		blocks: uint64(size / 4096), logBlock: 2, perGroup: 32768, inodes: 8192, compat: extCompatHasJournal | 0x38,
+		incompat: extIncompatFiletype | extIncompat64bit | 0x240, rocompt: extROCompatMetadataCsum | 0x7B, state: extStateValid, reserved: 1024,
+	}
+}
+
+// ext3Spec is what mkfs.ext3 makes of a size.
+func ext3Spec(size volume.Size) extSpec {
+	s := ext4Spec(size)
+	s.incompat, s.rocompt = extIncompatFiletype, extROCompatSparseSuper|extROCompatLargeFile
+	return s
+}
+
+// extSpecOf turns a parsed superblock back into its making.
+func extSpecOf(s extSuper) extSpec {
+	log := uint32(0)
+	for 1024<<log < s.blockSize {
+		log++
+	}
+	return extSpec{
+		blocks: s.blocks, logBlock: log, perGroup: s.blocksPerGroup, inodes: s.inodesPerGroup, compat: s.compat, incompat: s.incompat,
+		rocompt: s.roCompat, state: s.state, errors: s.errors, mountTime: s.mountTime, reserved: uint16(s.reservedGDT),
+	}
+}
+
+func (e extSpec) withBlocks(n uint64) extSpec { e.blocks = n; return e }
+
+func (e extSpec) encode() []byte {
+	b := make([]byte, extLength)
+	le := binary.LittleEndian
+	le.PutUint32(b[0:], e.inodes)
+	le.PutUint32(b[4:], uint32(e.blocks))
+	if e.logBlock == 0 {
+		le.PutUint32(b[20:], 1)
+	}
+	le.PutUint32(b[24:], e.logBlock)
+	le.PutUint32(b[28:], e.logBlock)
+	le.PutUint32(b[32:], e.perGroup)
+	le.PutUint32(b[40:], e.inodes)
+	le.PutUint32(b[44:], e.mountTime)
+	le.PutUint16(b[56:], extMagic)
+	le.PutUint16(b[58:], e.state)
+	le.PutUint32(b[76:], 1)
+	le.PutUint16(b[88:], 256)
+	le.PutUint32(b[92:], e.compat)
+	le.PutUint32(b[96:], e.incompat)
+	le.PutUint32(b[100:], e.rocompt)
+	le.PutUint16(b[206:], e.reserved)
+	if e.incompat&extIncompat64bit != 0 {
+		le.PutUint16(b[254:], 64)
+		le.PutUint32(b[336:], uint32(e.blocks>>32))
+	}
+	le.PutUint32(b[404:], e.errors)
+	if e.rocompt&extROCompatMetadataCsum != 0 && !e.badChecksum {
+		le.PutUint32(b[1020:], ^crc32.Checksum(b[:1020], crc32.MakeTable(crc32.Castagnoli)))
+	}
+	return b
+}
+
+func (e extSpec) put(d *fakeDevice) { copy(d.head[extOffset:], e.encode()) }
+
+// encodeXFS makes the start of an XFS superblock.
+func encodeXFS(blocks uint64, inProgress bool) []byte {
+	b := make([]byte, 512)
+	copy(b, "XFSB")
+	be := binary.BigEndian
+	be.PutUint32(b[4:], 4096)
+	be.PutUint64(b[8:], blocks)
+	be.PutUint32(b[84:], uint32(blocks/4))
+	be.PutUint32(b[88:], 4)
+	if inProgress {
+		b[126] = 1
+	}
+	b[127] = 25
+	return b
+}
+
+// encodeBtrfs makes a btrfs superblock.
+func encodeBtrfs(size uint64, magic string) []byte {
+	b := make([]byte, btrfsLength)
+	copy(b[64:], magic)
+	le := binary.LittleEndian
+	le.PutUint64(b[112:], size)
+	le.PutUint64(b[136:], 1)
+	le.PutUint32(b[144:], 4096)
+	le.PutUint64(b[201:], 1)
+	le.PutUint64(b[209:], size)
+	return b
+}

@@ -1,0 +1,446 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	utilexec "k8s.io/utils/exec"
+	testingexec "k8s.io/utils/exec/testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	testDevice = "/dev/loop0"
+	testMount  = "/staging"
+)
+
+// fakeSystem is a filesystem of size from, mounted, on a device of size dev.
+func fakeSystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKernel, *System, *fakeMount) {
+	t.Helper()
+	k := newFakeKernel(t)
+	d := k.addDevice(testDevice, 0, dev)
+	m := k.addMount(testMount, testDevice, map[Type]Type{Ext3: Ext4, Ext4: Ext4, XFS: XFS, Btrfs: Btrfs}[fs])
+	switch fs {
+	case Ext3:
+		ext3Spec(from).put(d)
+	case Ext4:
+		ext4Spec(from).put(d)
+	case XFS:
+		m.xfs = xfsGeometry{blockSize: 4096, agBlocks: uint32(from / 4096 / 4), agCount: 4, imaxpct: 25, dataBlocks: uint64(from / 4096)}
+	default:
+		m.info = btrfsInfo{maxID: 3, devices: 1, sectorSize: 4096}
+		m.btrfs = btrfsDevice{id: 3, totalBytes: uint64(from), path: testDevice}
+	}
+	return k, k.system(), m
+}
+
+func growRequest(required volume.Size) GrowRequest {
+	return GrowRequest{MountPoint: testMount, Device: testDevice, Required: required}
+}
+
+func TestGrow(t *testing.T) {
+	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			k, s, m := fakeSystem(t, fs, volume.GiB, 3*volume.GiB)
+			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, Device: 3 * volume.GiB, Method: GrownByIoctl}
+			if g, err := s.Grow(t.Context(), growRequest(3*volume.GiB)); err != nil || g != want {
+				t.Fatalf("%+v, %v", g, err)
+			}
+			if fs == XFS && m.xfs.imaxpct != 25 {
+				t.Errorf("imaxpct changed to %d", m.xfs.imaxpct)
+			}
+			want.Before, want.Method = want.After, GrownNot
+			for range 3 {
+				if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g != want {
+					t.Fatalf("asked again: %+v, %v", g, err)
+				}
+			}
+			if len(k.calls) != 1 {
+				t.Errorf("the kernel was asked %q; once is enough", k.calls)
+			}
+		})
+	}
+}
+
+// TestGrowRefusals: each state is recognized before the kernel is asked.
+func TestGrowRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		fs       Type
+		dev      volume.Size
+		required volume.Size
+		change   func(k *fakeKernel, m *fakeMount)
+		kind     volume.Kind
+		text     string
+		remedy   string
+	}{
+		{"not grown yet", XFS, volume.GiB, 2 * volume.GiB, nil, volume.Deadline, "has 1 GiB, not yet the required 2 GiB", "storage system"},
+		{"ext larger than its device", Ext4, volume.GiB - volume.MiB, 0, nil, volume.Precondition, "more than its device", "at least 1 GiB"},
+		{"XFS larger than its device", XFS, volume.GiB - volume.MiB, 0, nil, volume.Precondition, "more than its device", "at least 1 GiB"},
+		{"btrfs larger than its device", Btrfs, volume.GiB - volume.MiB, 0, nil, volume.Precondition, "more than its device", "at least 1 GiB"},
+		{"ext3 past 2^32 blocks", Ext3, 20 * volume.TiB, 20 * volume.TiB, nil, volume.OutOfRange, "64bit", "at most 16 TiB,"},
+		{"ext4 past 2^32 inodes", Ext4, 70 * volume.TiB, 70 * volume.TiB, nil, volume.OutOfRange, "inodes", "copy the data"},
+		{"another device", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
+			k.devices[testDevice].id = DeviceNumber{Major: 7, Minor: 9}
+		}, volume.Precondition, "not of the volume's device", "staged again"},
+		{"another device below btrfs", Btrfs, 2 * volume.GiB, 0, func(k *fakeKernel, m *fakeMount) {
+			k.addDevice("/dev/loop9", 9, volume.GiB)
+			m.btrfs.path = "/dev/loop9"
+		}, volume.Precondition, "not of the volume's device", "staged again"},
+		{"btrfs of two devices", Btrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.info.devices = 2 }, volume.Precondition, "spans 2 devices", "btrfs device remove"},
+		{"plain directory", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.Precondition, "no filesystem is mounted", "staged"},
+		{"missing path", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.dirs, testMount) }, volume.Precondition, "no filesystem is mounted", "staged"},
+		{"missing device", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.devices, testDevice) }, volume.Precondition, "does not exist", "attached"},
+		{"unknown filesystem", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.magic = 0x01021994 }, volume.Precondition, "does not measure or grow", ""},
+		{"mount is read-only", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.table[0].Options = []string{"ro"} }, volume.Precondition, "read-only", "writable mount of it"},
+		{"filesystem is read-only", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
+			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
+		}, volume.Precondition, "read-only", "mount the volume writable"},
+		{"only statfs says read-only", Btrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.flags = unix.ST_RDONLY }, volume.Precondition, "read-only", "mount the volume writable"},
+		{"device is read-only", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.ro = true }, volume.Precondition, "read-only", "mount the volume writable"},
+		{"ext with errors flagged", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
+			e := ext4Spec(volume.GiB)
+			e.state, e.errors = extStateValid|extStateError, 7
+			e.put(m.device)
+		}, volume.Precondition, "errors in the filesystem at /staging (7 recorded)", "e2fsck -f /dev/loop0"},
+		{"ext with sparse_super2", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
+			e := ext4Spec(volume.GiB)
+			e.compat |= extCompatSparseSuper2
+			e.put(m.device)
+		}, volume.Precondition, "sparse_super2", "resize2fs"},
+		{"without CAP_SYS_RESOURCE", Ext3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.Denied, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
+		{"shut down", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["openMount"] = []error{unix.EIO} }, volume.Precondition, "has shut down", "mounted anew"},
+		{"shut down, seen by statx", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["stat"] = []error{unix.EIO} }, volume.Precondition, "has shut down", "mounted anew"},
+		{"damaged superblock", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.head[extOffset+56] = 0 }, volume.Internal, "damaged", "e2fsck"},
+		{"device unreadable", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["read"] = []error{unix.EIO} }, volume.Internal, "cannot be read", "kernel log"},
+		{"device of size zero", Ext4, 0, 0, nil, volume.Internal, "size of 0 bytes", "connection"},
+		{"impossible geometry", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.xfs.dataBlocks = 1 << 62 }, volume.Internal, "impossible geometry", ""},
+		{"no capabilities to read", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["capabilities"] = []error{unix.EACCES} }, volume.Internal, "capabilities", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k, s, m := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
+			if tc.change != nil {
+				tc.change(k, m)
+			}
+			_, err := s.Grow(t.Context(), growRequest(tc.required))
+			wantError(t, err, tc.kind, tc.text, tc.remedy)
+			if len(k.calls) != 0 {
+				t.Errorf("the kernel was asked: %q", k.calls)
+			}
+		})
+	}
+}
+
+// TestGrowErrno: what the kernel answers, and what is made of it.
+func TestGrowErrno(t *testing.T) {
+	lateError := func(_ *fakeKernel, m *fakeMount) {
+		m.during = func() {
+			e := ext4Spec(volume.GiB)
+			e.state |= extStateError
+			e.put(m.device)
+		}
+	}
+	noOpen := func(k *fakeKernel, m *fakeMount) {
+		m.during = func() { k.force["openMount"] = []error{unix.EIO} }
+	}
+	for _, tc := range []struct {
+		name   string
+		fs     Type
+		call   string
+		errno  error
+		change func(k *fakeKernel, m *fakeMount)
+		kind   volume.Kind
+		text   string
+		remedy string
+	}{
+		{"ext EPERM for the capability", Ext4, "ext4Resize", unix.EPERM, nil, volume.Denied, "CAP_SYS_RESOURCE", "privileged"},
+		{"ext EPERM for a late error", Ext4, "ext4Resize", unix.EPERM, lateError, volume.Precondition, "found errors", "e2fsck"},
+		{"ext EROFS", Ext4, "ext4Resize", unix.EROFS, nil, volume.Precondition, "has become read-only", "e2fsck"},
+		{"ext ENOSPC", Ext4, "ext4Resize", unix.ENOSPC, nil, volume.Internal, "new end", "smaller"},
+		{"ext EINVAL", Ext4, "ext4Resize", unix.EINVAL, nil, volume.Internal, "EXT4_IOC_RESIZE_FS", "kernel log"},
+		{"ext ENOMEM", Ext3, "ext4Resize", unix.ENOMEM, nil, volume.Internal, "cannot allocate", "kernel log"},
+		{"ext EIO", Ext4, "ext4Resize", unix.EIO, nil, volume.Precondition, "shut down", "mounted anew"},
+		{"XFS EIO by shutdown", XFS, "xfsGrow", unix.EIO, noOpen, volume.Precondition, "shut down", "mounted anew"},
+		{"XFS EIO by the device", XFS, "xfsGrow", unix.EIO, nil, volume.Internal, "new end", "smaller"},
+		{"XFS EROFS", XFS, "xfsGrow", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
+		{"XFS EPERM", XFS, "xfsGrow", unix.EPERM, nil, volume.Denied, "CAP_SYS_ADMIN", "privileged"},
+		{"XFS EINVAL", XFS, "xfsGrow", unix.EINVAL, nil, volume.Internal, "XFS_IOC_FSGROWFSDATA", "kernel log"},
+		{"btrfs EROFS", Btrfs, "btrfsResize", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
+		{"btrfs EFBIG", Btrfs, "btrfsResize", unix.EFBIG, nil, volume.Internal, "smaller than the kernel said", "size"},
+		{"btrfs EPERM", Btrfs, "btrfsResize", unix.EPERM, nil, volume.Denied, "CAP_SYS_ADMIN", "privileged"},
+		{"btrfs code 1", Btrfs, "btrfsResize", btrfsError(1), nil, volume.Internal, "btrfs error code 1", "kernel log"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.force[tc.call] = []error{tc.errno}
+			if tc.change != nil {
+				tc.change(k, m)
+			}
+			g, err := s.Grow(t.Context(), growRequest(0))
+			wantError(t, err, tc.kind, tc.text, tc.remedy)
+			if g.After != volume.GiB {
+				t.Errorf("%+v: claims a growth", g)
+			}
+		})
+	}
+}
+
+// TestGrowBusy: another growth is under way; it is waited for.
+func TestGrowBusy(t *testing.T) {
+	for _, tc := range []struct {
+		fs    Type
+		call  string
+		errno error
+	}{
+		{Ext4, "ext4Resize", unix.EBUSY},
+		{XFS, "xfsGrow", unix.EAGAIN},
+		{Btrfs, "btrfsResize", btrfsError(btrfsExclusiveRunning)},
+		{Ext3, "ext4Resize", unix.EINTR},
+	} {
+		t.Run(string(tc.fs)+" ends", func(t *testing.T) {
+			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.force[tc.call] = []error{tc.errno, tc.errno, tc.errno}
+			g, err := s.Grow(t.Context(), growRequest(0))
+			if err != nil || g.After != 2*volume.GiB || g.Method != GrownByIoctl || len(k.calls) != 4 {
+				t.Fatalf("%+v, %v, %q", g, err, k.calls)
+			}
+		})
+		t.Run(string(tc.fs)+" does the work", func(t *testing.T) {
+			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.force[tc.call] = []error{tc.errno}
+			m.during = func() {
+				m.xfs.dataBlocks, m.btrfs.totalBytes = uint64(2*volume.GiB/4096), uint64(2*volume.GiB)
+				spec := ext4Spec(2 * volume.GiB)
+				if tc.fs == Ext3 {
+					spec = ext3Spec(2 * volume.GiB)
+				}
+				spec.put(m.device)
+			}
+			g, err := s.Grow(t.Context(), growRequest(0))
+			if err != nil || g.After != 2*volume.GiB || g.Method != GrownNot || len(k.calls) != 1 {
+				t.Fatalf("%+v, %v, %q", g, err, k.calls)
+			}
+		})
+		t.Run(string(tc.fs)+" does not end", func(t *testing.T) {
+			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.force[tc.call] = slices.Repeat([]error{tc.errno}, 1000)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+			defer cancel()
+			g, err := s.Grow(ctx, growRequest(0))
+			wantError(t, err, volume.Deadline, "has 1 GiB and is still being grown", "tried again")
+			if g.After != volume.GiB || !errors.Is(err, tc.errno) {
+				t.Errorf("%+v, %v", g, err)
+			}
+		})
+	}
+}
+
+// TestGrowUnproven: the kernel says yes and nothing happened.
+func TestGrowUnproven(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			_, s, m := fakeSystem(t, fs, volume.GiB, 2*volume.GiB)
+			m.lost = true
+			_, err := s.Grow(t.Context(), growRequest(0))
+			wantError(t, err, volume.Internal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)", "kernel log")
+		})
+	}
+}
+
+// TestGrowWithinShortGroup: a last group that is there already grows by the
+// block, so a growth that does not show is an error there, too.
+func TestGrowWithinShortGroup(t *testing.T) {
+	const from, dev = volume.GiB + 600*4096, volume.GiB + 700*4096
+	_, s, m := fakeSystem(t, Ext4, from, dev)
+	m.lost = true
+	_, err := s.Grow(t.Context(), growRequest(0))
+	wantError(t, err, volume.Internal, "reads back", "kernel log")
+	m.lost = false
+	if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.After != dev {
+		t.Fatalf("%+v, %v", g, err)
+	}
+}
+
+// TestGrowTail: device sizes at which a filesystem cannot use all.
+func TestGrowTail(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		fs    Type
+		dev   volume.Size
+		after volume.Size
+		calls int // for two requests
+	}{
+		{"ext4, less than a block", Ext4, volume.GiB + 4095, volume.GiB, 0},
+		{"ext4, metadata only", Ext4, volume.GiB + 400*volume.KiB, volume.GiB, 0},
+		{"ext4, most metadata there can be", Ext4, volume.GiB + 6*volume.MiB, volume.GiB + 6*volume.MiB, 1},
+		{"ext4, enough", Ext4, volume.GiB + 64*volume.MiB + 512, volume.GiB + 64*volume.MiB, 1},
+		{"ext4, groups and a short tail", Ext4, 2*volume.GiB + 256*volume.KiB, 2 * volume.GiB, 1},
+		{"XFS, 63 blocks", XFS, volume.GiB + 63*4096, volume.GiB, 0},
+		{"XFS, 64 blocks", XFS, volume.GiB + 64*4096, volume.GiB + 64*4096, 1},
+		{"XFS, groups and 63 blocks", XFS, 2*volume.GiB + 63*4096, 2 * volume.GiB, 1},
+		{"btrfs, less than a sector", Btrfs, volume.GiB + 4095, volume.GiB, 0},
+		{"btrfs, a sector", Btrfs, volume.GiB + 4097, volume.GiB + 4096, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
+			for range 2 {
+				if g, err := s.Grow(t.Context(), growRequest(tc.dev)); err != nil || g.After != tc.after {
+					t.Fatalf("%+v, %v", g, err)
+				}
+			}
+			if len(k.calls) != tc.calls {
+				t.Errorf("calls: %q", k.calls)
+			}
+		})
+	}
+}
+
+// TestGrowToLimit: a format that ends below the device is grown to its end
+// when more is not required.
+func TestGrowToLimit(t *testing.T) {
+	k, s, _ := fakeSystem(t, Ext3, volume.GiB, 20*volume.TiB)
+	const end = 16*volume.TiB - 4096
+	for _, required := range []volume.Size{0, 16 * volume.TiB} {
+		if g, err := s.Grow(t.Context(), growRequest(required)); err != nil || g.After != end {
+			t.Fatalf("%+v, %v", g, err)
+		}
+	}
+	_, err := s.Grow(t.Context(), growRequest(16*volume.TiB+1))
+	wantError(t, err, volume.OutOfRange, "64bit", "at most 16 TiB,")
+	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
+		t.Errorf("calls: %q", k.calls)
+	}
+}
+
+// TestGrowTornSuperblock: the superblock is read while the kernel changes it.
+func TestGrowTornSuperblock(t *testing.T) {
+	k, s, m := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+	e := ext4Spec(9 * volume.TiB)
+	e.badChecksum = true
+	e.put(m.device)
+	done := make(chan struct{})
+	timer := time.AfterFunc(12*time.Millisecond, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		ext4Spec(volume.GiB).put(m.device)
+		close(done)
+	})
+	defer timer.Stop()
+	torn := &lockedDevice{fakeDevice: m.device}
+	got, err := readExt(t.Context(), torn, testDevice)
+	if err != nil || got.bytes() != volume.GiB {
+		t.Fatalf("%s, %v", got.bytes(), err)
+	}
+	<-done
+	if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.Before != volume.GiB {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	// A checksum that stays wrong is the kernel's, which renews it late.
+	e.blocks = uint64(volume.GiB / 4096)
+	e.put(m.device)
+	if got, err := readExt(t.Context(), m.device, testDevice); err != nil || got.bytes() != volume.GiB {
+		t.Fatalf("%s, %v", got.bytes(), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = readExt(ctx, m.device, testDevice)
+	wantError(t, err, volume.Canceled, "read the superblock", "")
+}
+
+// lockedDevice reads under the fake's lock.
+type lockedDevice struct{ *fakeDevice }
+
+func (d *lockedDevice) ReadAt(p []byte, at int64) (int, error) {
+	d.k.mu.Lock()
+	defer d.k.mu.Unlock()
+	return copy(p, d.head[at:]), nil
+}
+
+// TestGrowByTool: a kernel without the ioctl; the tool is believed no more
+// than the kernel is.
+func TestGrowByTool(t *testing.T) {
+	for _, tc := range []struct {
+		fs      Type
+		call    string
+		errno   error
+		command []string
+	}{
+		{Ext4, "ext4Resize", unix.ENOTTY, []string{"resize2fs", testDevice, "524288"}},
+		{XFS, "xfsGrow", unix.ENOSYS, []string{"xfs_growfs", "-D", "524288", testMount}},
+		{Btrfs, "btrfsResize", unix.EOPNOTSUPP, []string{"btrfs", "filesystem", "resize", "3:2147483648", testMount}},
+	} {
+		for name, tool := range map[string]struct {
+			err  error
+			grow bool
+			kind volume.Kind
+			text string
+		}{
+			"works":     {grow: true},
+			"lies":      {kind: volume.Internal, text: "reads back 1 GiB"},
+			"fails":     {err: testingexec.FakeExitError{Status: 1}, kind: volume.Precondition, text: "exit status 1"},
+			"missing":   {err: utilexec.ErrExecutableNotFound, kind: volume.Precondition, text: "not installed"},
+			"not begun": {err: unix.ENOMEM, kind: volume.Internal, text: "cannot allocate"},
+		} {
+			t.Run(string(tc.fs)+" "+name, func(t *testing.T) {
+				k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+				k.force[tc.call] = []error{tc.errno}
+				var ran []string
+				s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+					ran = command
+					if tool.grow {
+						ext4Spec(2 * volume.GiB).put(m.device)
+						m.xfs.dataBlocks, m.btrfs.totalBytes = 524288, uint64(2*volume.GiB)
+					}
+					return []byte("output"), tool.err
+				})
+				g, err := s.Grow(t.Context(), growRequest(0))
+				if !slices.Equal(ran, tc.command) {
+					t.Errorf("ran %q, want %q", ran, tc.command)
+				}
+				if tool.grow {
+					if err != nil || g.After != 2*volume.GiB || g.Method != GrownByTool {
+						t.Fatalf("%+v, %v", g, err)
+					}
+					return
+				}
+				wantError(t, err, tool.kind, tool.text, "")
+			})
+		}
+	}
+}
+
+// fakeExec runs commands through a function.
+func fakeExec(t *testing.T, run func(command []string) ([]byte, error)) utilexec.Interface {
+	t.Helper()
+	return &execFunc{t: t, run: run}
+}
+
+type execFunc struct {
+	utilexec.Interface
+	t   *testing.T
+	run func(command []string) ([]byte, error)
+}
+
+func (e *execFunc) CommandContext(ctx context.Context, name string, args ...string) utilexec.Cmd {
+	if ctx == nil {
+		e.t.Errorf("%s runs without a context", name)
+	}
+	return execCmd{run: func() ([]byte, error) { return e.run(append([]string{name}, args...)) }}
+}
+
+func (e *execFunc) Command(name string, _ ...string) utilexec.Cmd {
+	e.t.Errorf("%s runs without a context", name)
+	return execCmd{run: func() ([]byte, error) { return nil, errors.ErrUnsupported }}
+}
+
+type execCmd struct {
+	utilexec.Cmd
+	run func() ([]byte, error)
+}
+
+func (c execCmd) CombinedOutput() ([]byte, error) { return c.run() }

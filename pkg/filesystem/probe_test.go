@@ -1,0 +1,237 @@
+package filesystem
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// image is a device of 64 MiB, zero but for what is put into it.
+type image struct {
+	size  int64
+	parts map[int64][]byte
+	fail  map[int64]error // reads that touch the offset fail
+}
+
+const imageSize = 64 << 20
+
+func newImage() *image {
+	return &image{size: imageSize, parts: map[int64][]byte{}, fail: map[int64]error{}}
+}
+
+func (i *image) put(at int64, data []byte) *image {
+	if at < 0 {
+		at += i.size
+	}
+	i.parts[at] = data
+	return i
+}
+
+func (i *image) ReadAt(p []byte, at int64) (int, error) {
+	clear(p)
+	for where, err := range i.fail {
+		if where >= at && where < at+int64(len(p)) {
+			return 0, err
+		}
+	}
+	for where, data := range i.parts {
+		for n, b := range data {
+			if off := where + int64(n) - at; off >= 0 && off < int64(len(p)) {
+				p[off] = b
+			}
+		}
+	}
+	return len(p), nil
+}
+
+func TestProbe(t *testing.T) {
+	ext2 := ext3Spec(volume.GiB)
+	ext2.compat &^= extCompatHasJournal
+	noJournal := ext4Spec(volume.GiB)
+	noJournal.compat &^= extCompatHasJournal
+	recover3, metaBG := ext3Spec(volume.GiB), ext3Spec(volume.GiB)
+	recover3.incompat |= extIncompatRecover
+	metaBG.incompat |= extIncompatMetaBG
+	journal := ext4Spec(volume.GiB)
+	journal.incompat = extIncompatJournalDev
+	unfinished := ext4Spec(volume.GiB)
+	unfinished.state = 0
+	running := ext2
+	running.state, running.mountTime = 0, 1700000000
+	failed := ext4Spec(volume.GiB)
+	failed.state = extStateError
+	huge := ext4Spec(volume.GiB)
+	huge.blocks = 1 << 61
+	noise := make([]byte, probeArea)
+	random := rand.NewChaCha8([32]byte{1})
+	_, _ = random.Read(noise)
+	mbrSector := make([]byte, 512)
+	mbrSector[510], mbrSector[511], mbrSector[450], mbrSector[458] = 0x55, 0xAA, 0x83, 1
+	bootSector := make([]byte, 512)
+	bootSector[510], bootSector[511], bootSector[446] = 0x55, 0xAA, 0x33
+
+	formatted := func(t Type) Signature {
+		return Signature{State: Formatted, Type: t, Complete: true, Size: volume.GiB}
+	}
+	foreign := func(name string) Signature { return Signature{State: Foreign, Name: name, Named: true} }
+	unknown := Signature{State: Foreign, Name: unknownData}
+	for _, tc := range []struct {
+		name string
+		disk *image
+		want Signature
+	}{
+		{"blank", newImage(), Signature{State: Blank}},
+		{"ext2", newImage().put(1024, ext2.encode()), formatted(Ext2)},
+		{"ext2 mounted", newImage().put(1024, running.encode()), formatted(Ext2)},
+		{"ext3", newImage().put(1024, ext3Spec(volume.GiB).encode()), formatted(Ext3)},
+		{"ext3 to recover", newImage().put(1024, recover3.encode()), formatted(Ext3)},
+		{"ext3 turned to meta_bg", newImage().put(1024, metaBG.encode()), formatted(Ext3)},
+		{"ext4", newImage().put(1024, ext4Spec(volume.GiB).encode()), formatted(Ext4)},
+		{"ext4 without journal", newImage().put(1024, noJournal.encode()), formatted(Ext4)},
+		{"ext4 with errors", newImage().put(1024, failed.encode()), formatted(Ext4)},
+		{"ext4 not finished", newImage().put(1024, unfinished.encode()), Signature{State: Formatted, Type: Ext4, Size: volume.GiB}},
+		{"ext journal device", newImage().put(1024, journal.encode()), foreign("external ext journal")},
+		{"ext with an impossible size", newImage().put(1024, huge.encode()), Signature{State: Foreign, Type: Ext4, Name: "damaged superblock of a filesystem", Named: true}},
+		{"XFS", newImage().put(0, encodeXFS(1<<18, false)), formatted(XFS)},
+		{"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)), Signature{State: Formatted, Type: XFS, Size: volume.GiB}},
+		{"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)), Signature{State: Foreign, Type: XFS, Name: "damaged superblock of a filesystem", Named: true}},
+		{"btrfs", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(Btrfs)},
+		{"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)), Signature{State: Formatted, Type: Btrfs, Size: volume.GiB}},
+		{"two filesystems", newImage().put(0, encodeXFS(1<<18, false)).put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), foreign("signatures of both xfs and btrfs")},
+		{"ext4 and swap", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(4086, []byte("SWAPSPACE2")), foreign("both ext4 and a signature of swap")},
+		{"ext4 with a boot sector", newImage().put(0, mbrSector).put(1024, ext4Spec(volume.GiB).encode()), formatted(Ext4)},
+		{"ext4 and a leftover GPT backup", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(-512, []byte("EFI PART")), formatted(Ext4)},
+		{"XFS whose data look like ISO 9660", newImage().put(0, encodeXFS(1<<18, false)).put(32769, []byte("CD001")), formatted(XFS)},
+		{"LUKS", newImage().put(0, []byte("LUKS\xba\xbe\x00\x02")), foreign("LUKS encryption")},
+		{"LUKS, second header only", newImage().put(0x4000, []byte("SKUL\xba\xbe")), foreign("LUKS encryption (second header)")},
+		{"LVM2", newImage().put(0x200, []byte("LABELONE")).put(0x218, []byte("LVM2 001")), foreign("LVM2 physical volume")},
+		{"swap", newImage().put(4086, []byte("SWAPSPACE2")), foreign("swap")},
+		{"GPT", newImage().put(512, []byte("EFI PART")), foreign("partition table (GPT)")},
+		{"GPT backup", newImage().put(-512, []byte("EFI PART")), foreign("partition table (GPT backup)")},
+		{"MBR", newImage().put(0, mbrSector), foreign("partition table (MBR)")},
+		{"boot sector", newImage().put(0, bootSector), unknown},
+		{"MD 1.2", newImage().put(4096, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
+		{"MD 1.0", newImage().put(-8192, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
+		{"MD 0.90", newImage().put(-65536, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
+		{"F2FS", newImage().put(1024, []byte("\x10\x20\xf5\xf2")), foreign("F2FS filesystem")},
+		{"NTFS", newImage().put(3, []byte("NTFS    ")), foreign("NTFS filesystem")},
+		{"Ceph BlueStore", newImage().put(0, []byte("bluestore block device\n")), foreign("Ceph BlueStore")},
+		{"first byte", newImage().put(0, []byte{1}), unknown},
+		{"last byte", newImage().put(-1, []byte{1}), unknown},
+		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
+		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
+		{"random bytes", newImage().put(0, noise).put(-probeArea, noise), Signature{State: Foreign, Name: unknownData, Noise: true}},
+		{"random start only", newImage().put(0, noise), unknown},
+		{"text", newImage().put(0, bytes.Repeat([]byte("text "), probeArea/5)).put(-probeArea, noise), unknown},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := probe(t.Context(), tc.disk, tc.disk.size)
+			if err != nil || got != tc.want {
+				t.Errorf("got %+v, %v\nwant %+v", got, err, tc.want)
+			}
+			if got.String() == "" {
+				t.Error("no text")
+			}
+		})
+	}
+}
+
+// TestProbeUnreadable: a read error anywhere is an error, never "blank".
+func TestProbeUnreadable(t *testing.T) {
+	for _, at := range []int64{0, 1024, probeArea - 1, imageSize - probeArea, imageSize - 1, imageSize / 2, 16384 << 11} {
+		disk := newImage()
+		disk.fail[at] = unix.EIO
+		if got, err := probe(t.Context(), disk, disk.size); !errors.Is(err, unix.EIO) || got.State != 0 {
+			t.Errorf("unreadable at %d: %+v, %v", at, got, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := probe(ctx, newImage(), imageSize); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+}
+
+// TestProbeDevice: what can be wrong with the device itself.
+func TestProbeDevice(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		call  string
+		errno error
+		size  volume.Size
+		kind  volume.Kind
+		text  string
+	}{
+		{"missing", "openDevice", unix.ENOENT, volume.GiB, volume.Precondition, "does not exist"},
+		{"gone", "openDevice", unix.ENXIO, volume.GiB, volume.Precondition, "does not exist"},
+		{"a directory", "openDevice", unix.ENOTBLK, volume.GiB, volume.Precondition, "not a block device"},
+		{"not allowed", "openDevice", unix.EACCES, volume.GiB, volume.Internal, "cannot be read"},
+		{"size unknown", "size", unix.EIO, volume.GiB, volume.Internal, "cannot be read"},
+		{"size zero", "", nil, 0, volume.Internal, "size of 0 bytes"},
+		{"read error", "read", unix.EIO, volume.GiB, volume.Internal, "cannot be read"},
+		{"read error at the end", "read2", unix.EIO, volume.GiB, volume.Internal, "cannot be read"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newFakeKernel(t)
+			k.addDevice(testDevice, 0, tc.size)
+			if tc.call == "read2" {
+				k.force["read"] = []error{nil, tc.errno}
+			} else {
+				k.force[tc.call] = []error{tc.errno}
+			}
+			sig, err := k.system().Probe(t.Context(), testDevice)
+			wantError(t, err, tc.kind, tc.text, "")
+			if sig != (Signature{}) {
+				t.Errorf("%+v", sig)
+			}
+		})
+	}
+	k := newFakeKernel(t)
+	k.addDevice(testDevice, 0, 700)
+	if sig, err := k.system().Probe(t.Context(), testDevice); err != nil || sig.State != Blank {
+		t.Errorf("a device of 700 bytes: %+v, %v", sig, err)
+	}
+}
+
+// FuzzProbe feeds the parsers; none may panic, take a device with any content
+// for blank, or accept a size that overflows.
+func FuzzProbe(f *testing.F) {
+	f.Add([]byte{}, []byte{})
+	f.Add(encodeXFS(1<<18, false), []byte("EFI PART"))
+	f.Add(append(make([]byte, 1024), ext4Spec(volume.GiB).encode()...), []byte{})
+	f.Add(append(make([]byte, 1024), ext3Spec(volume.TiB).encode()...), []byte{0})
+	f.Add(append(make([]byte, btrfsOffset), encodeBtrfs(1<<30, btrfsSignature)...), []byte{1})
+	f.Fuzz(func(t *testing.T, head, tail []byte) {
+		data := slicesConcat(head, tail)
+		sig, err := probe(t.Context(), bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (sig.State == Blank) != allZero(data) && len(data) <= probeArea {
+			t.Fatalf("%+v for %d bytes", sig, len(data))
+		}
+		if sig.State == Formatted && (sig.Size <= 0 || sig.Type == "") {
+			t.Fatalf("%+v", sig)
+		}
+		if sig.State == Foreign && sig.Name == "" {
+			t.Fatalf("%+v", sig)
+		}
+		if e, ok := parseExt(slice(data, extOffset, extLength)); ok {
+			g := &extGrower{super: e}
+			for _, size := range []volume.Size{1, volume.MiB, volume.GiB, 100 * volume.TiB, 1<<63 - 1} {
+				goal := g.goal(size)
+				if goal.least > goal.blocks || goal.full > goal.blocks || volume.Size(goal.blocks)*volume.Size(e.blockSize) > size {
+					t.Fatalf("goal %+v on %s for %+v", goal, size, e)
+				}
+			}
+		}
+	})
+}
+
+func slicesConcat(a, b []byte) []byte { return append(bytes.Clone(a), b...) }
