@@ -46,7 +46,7 @@ test-unit: ## every package on this machine's kernel, with the race detector
 
 .PHONY: test-guest
 test-guest: programs ## the packages that drive the kernel, in a guest with all capabilities
-	CGO_ENABLED=0 $(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --' $(KERNEL)
+	CGO_ENABLED=0 $(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --' $(KERNEL)
 
 .PHONY: test-system
 test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
@@ -58,7 +58,11 @@ demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext3,
 
 .PHONY: bench
 bench: setup programs ## growth against mount-utils, RPC overhead, memory, sizes, start-up
-	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=. -benchtime=21x ./tests/bench
+	@echo "== this machine's kernel"
+	@go test -count=1 -run='^$$' -bench=. -benchtime=21x ./tests/bench
+	@go test -count=1 -run='^$$' -bench=. ./pkg/controller/...
+	@echo "== the guest's kernel, with every capability"
+	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=Growth -benchtime=21x -exec='$(CURDIR)/$(BIN)/growvol-guest --here --' ./tests/bench
 
 .PHONY: clean
 clean: ## remove what was built

@@ -2,6 +2,10 @@
 // things out or to debug what a test in a guest saw:
 //
 //	go run ./tests/guest/cmd/growvol-guest -- sh -c 'truncate -s 1G /tmp/i && mkfs.ext4 -q /tmp/i && mount /tmp/i /mnt && df /mnt'
+//
+// A command given by its absolute path may lie anywhere on the machine, and
+// --here makes the working directory visible too, so that it also serves as
+// go test's -exec.
 package main
 
 import (
@@ -11,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -30,6 +35,7 @@ func run() int {
 	flag.DurationVar(&opts.Timeout, "timeout", 0, "kill the guest after this time")
 	console := flag.Bool("console", false, "show the kernel's log on standard error")
 	dir := flag.String("dir", "", "working directory in the guest")
+	here := flag.Bool("here", false, "work in the present directory, made visible in the guest read-only")
 	flag.Func("share", "HOST[:GUEST[:rw]], a directory to make visible in the guest, read-only by default (repeatable)", func(s string) error {
 		share, err := parseShare(s)
 		opts.Shares = append(opts.Shares, share)
@@ -48,6 +54,18 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "usage: growvol-guest [FLAG...] -- COMMAND [ARG...]")
 		flag.PrintDefaults()
 		return 2
+	}
+	if *here {
+		wd, err := os.Getwd()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "growvol-guest:", err)
+			return 125
+		}
+		*dir = wd
+		opts.Shares = append(opts.Shares, guest.Share{Host: wd})
+	}
+	if program := flag.Arg(0); filepath.IsAbs(program) && !strings.HasPrefix(program, "/usr/") {
+		opts.Shares = append(opts.Shares, guest.Share{Host: filepath.Dir(program)})
 	}
 	opts.Memory = volume.Size(*memory) * volume.MiB
 	if *console {

@@ -1,0 +1,110 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/co"
+)
+
+// staged is with how many volumes the plugins are weighed.
+const staged = 200
+
+// BenchmarkPlugins weighs the real plugins: size of the binaries, time from
+// exec to the first answer, resident memory idle and with 200 volumes staged.
+func BenchmarkPlugins(b *testing.B) {
+	bin, err := co.Build(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var starts [2][]time.Duration
+	for b.Loop() {
+		d := deploy(b, bin)
+		starts[0], starts[1] = append(starts[0], d.Controller.Started), append(starts[1], d.Node.Started)
+		if err := d.Stop(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	d := deploy(b, bin)
+	b.ReportMetric(0, "ns/op")
+	for i, name := range []string{"controller", "node"} {
+		slices.Sort(starts[i])
+		b.ReportMetric(float64(starts[i][len(starts[i])/2].Microseconds())/1000, name+"-start-ms")
+		info, err := os.Stat(filepath.Join(bin, "growvol-"+name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(mib(info.Size()), name+"-binary-MiB")
+	}
+	report := func(when string) {
+		b.ReportMetric(rss(b, d.Controller.PID), "controller-"+when+"-MiB")
+		b.ReportMetric(rss(b, d.Node.PID), "node-"+when+"-MiB")
+	}
+	report("idle")
+	volumes := make([]*co.Volume, staged)
+	for i := range volumes {
+		volumes[i] = stage(b, d, i)
+	}
+	report("staged")
+	for _, v := range volumes {
+		if err := d.Release(b.Context(), v); err != nil {
+			b.Fatal(err)
+		}
+		if err := d.Delete(b.Context(), v); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := d.Stop(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func deploy(b *testing.B, bin string) *co.Deployment {
+	b.Helper()
+	d, err := co.Deploy(b.Context(), bin, b.TempDir(), os.Stderr, "--log-level=warn")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
+func stage(b *testing.B, d *co.Deployment, i int) *co.Volume {
+	b.Helper()
+	v, err := d.Create(b.Context(), fmt.Sprintf("bench-%d", i), volume.GiB.Bytes(), co.Mount("ext4"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := d.Use(b.Context(), v); err != nil {
+		b.Fatal(err)
+	}
+	return v
+}
+
+// rss reads the resident memory of a process in MiB.
+func rss(b *testing.B, pid int) float64 {
+	b.Helper()
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return mib(kib * 1024)
+		}
+	}
+	b.Fatal("no VmRSS")
+	return 0
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / float64(volume.MiB) }
