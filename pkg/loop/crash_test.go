@@ -77,7 +77,7 @@ func hasContent(c class, id string, size volume.Size) func(*testing.T, *Backend)
 	}
 }
 
-func attachment1(want bool) func(*testing.T, *Backend) {
+func attached(want bool) func(*testing.T, *Backend) {
 	return func(t *testing.T, b *Backend) {
 		t.Helper()
 		if o, err := b.store.load(volumes, volA); err != nil || (o.Attachment != nil) != want {
@@ -119,15 +119,24 @@ func operations() []operation {
 			t.Helper()
 			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: volA, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}})
 			return err
-		}, attachment1(true), []string{"volumes/" + volA}},
+		}, attached(true), []string{"volumes/" + volA}},
 		{"detach", func(t *testing.T, b *Backend) {
+			t.Helper()
 			makeA(t, b)
 			attach(t, b, volA)
-		}, func(t *testing.T, b *Backend) error { return b.Detach(t.Context(), volA, node) }, attachment1(false), []string{"volumes/" + volA}},
-		{"delete", makeA, func(t *testing.T, b *Backend) error { return b.Delete(t.Context(), volA) }, nothing, nil},
+		}, func(t *testing.T, b *Backend) error {
+			t.Helper()
+			return b.Detach(t.Context(), volA, node)
+		}, attached(false), []string{"volumes/" + volA}},
+		{"delete", makeA, func(t *testing.T, b *Backend) error {
+			t.Helper()
+			return b.Delete(t.Context(), volA)
+		}, nothing, nil},
 		{
-			"delete snapshot", makeAAndSnapshot, func(t *testing.T, b *Backend) error { return b.DeleteSnapshot(t.Context(), snapS) },
-			hasContent(volumes, volA, volume.MiB),
+			"delete snapshot", makeAAndSnapshot, func(t *testing.T, b *Backend) error {
+				t.Helper()
+				return b.DeleteSnapshot(t.Context(), snapS)
+			}, hasContent(volumes, volA, volume.MiB),
 			[]string{"volumes/" + volA},
 		},
 	}

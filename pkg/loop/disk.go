@@ -77,7 +77,11 @@ func (d disk) rename(from, to string) error {
 	if err := d.step("rename", to); err != nil {
 		return err
 	}
-	return os.Rename(from, to)
+	// os.Rename would refuse to replace an empty directory.
+	if err := unix.Rename(from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
 }
 
 func (d disk) remove(path string) error {

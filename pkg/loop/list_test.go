@@ -16,7 +16,7 @@ func pages[T any](t *testing.T, size int, list func(volume.Page) ([]T, string, e
 	var ids []string
 	for token := ""; ; {
 		page, next, err := list(volume.Page{Token: token, Max: size})
-		if err != nil || size > 0 && len(page) > size || next != "" && len(page) == 0 {
+		if err != nil || size > 0 && len(page) > size || next != "" && (len(page) == 0 || next == token) {
 			t.Fatalf("page of %d after %q: %v", len(page), token, err)
 		}
 		for _, e := range page {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -192,23 +193,35 @@ func TestPoolSize(t *testing.T) {
 // Together, calls at the same time do not overdraw the pool.
 func TestPoolIsNotOverdrawn(t *testing.T) {
 	b := newBackend(t, func(o *Options) { o.PoolSize = 4 * volume.GiB })
-	results := make(chan error)
-	const calls = 16
+	gate := make(chan struct{})
+	b.store.disk.before = func(step, _ string) error {
+		if step == "create" {
+			<-gate // all that were let in are at work at once
+		}
+		return nil
+	}
+	const calls, fit = 16, 4
+	results := make(chan error, calls)
 	for i := range calls {
 		go func() {
 			_, err := b.Create(t.Context(), request(strings.Repeat("x", i+1), volume.GiB))
 			results <- err
 		}()
 	}
-	made := 0
-	for range calls {
-		if err := <-results; err == nil {
-			made++
-		} else {
-			wantKind(t, err, volume.OutOfRange)
+	patience := time.After(10 * time.Second)
+	for range calls - fit {
+		select {
+		case err := <-results:
+			wantKind(t, err, volume.OutOfRange, "0 B")
+		case <-patience:
+			close(gate)
+			t.Fatalf("more than %d volumes of 1 GiB were let into a pool of 4 GiB", fit)
 		}
 	}
-	if made != 4 {
-		t.Errorf("%d volumes of 1 GiB in a pool of 4 GiB", made)
+	close(gate)
+	for range fit {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
 	}
 }

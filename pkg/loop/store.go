@@ -209,14 +209,7 @@ var errExists = errors.New("exists already")
 // the object appears complete or not at all. errExists: another call was first.
 func (s *store) build(ctx context.Context, c class, id string, r record, fill func(data *os.File) error) (err error) {
 	dir := s.pending(id)
-	if err := s.disk.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	unlock, err := lockDir(ctx, dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		// Whoever held it has just completed or removed it.
-		return s.build(ctx, c, id, r, fill)
-	}
+	unlock, err := s.claim(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -232,9 +225,6 @@ func (s *store) build(ctx context.Context, c class, id string, r record, fill fu
 	if _, err := os.Lstat(s.path(c, id)); err == nil {
 		return errExists
 	}
-	if err := s.disk.empty(dir); err != nil {
-		return err
-	}
 	if err := s.fill(dir, r, fill); err != nil {
 		return err
 	}
@@ -242,6 +232,20 @@ func (s *store) build(ctx context.Context, c class, id string, r record, fill fu
 		return err
 	}
 	return s.syncDirs(c)
+}
+
+// claim makes a directory in pending if there is none, and locks it.
+func (s *store) claim(ctx context.Context, dir string) (unlock func(), err error) {
+	for {
+		if err := s.disk.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		unlock, err := lockDir(ctx, dir)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return unlock, err
+		}
+		// Whoever held it has just completed or removed it.
+	}
 }
 
 func (s *store) fill(dir string, r record, fill func(data *os.File) error) error {
@@ -283,18 +287,26 @@ func (s *store) save(dir string, r record) error {
 	return s.disk.syncDir(dir)
 }
 
-// remove makes an object that the caller has locked disappear.
+// remove makes an object that the caller has locked disappear. The lock of the
+// place in pending keeps a creation of the same name from using it.
 func (s *store) remove(ctx context.Context, c class, id string) error {
-	if err := s.discard(ctx, id); err != nil {
+	dir := s.pending(id)
+	unlock, err := s.claim(ctx, dir)
+	if err != nil {
 		return err
 	}
-	if err := s.disk.rename(s.path(c, id), s.pending(id)); err != nil {
+	defer unlock()
+	if err := s.disk.empty(dir); err != nil {
+		return err
+	}
+	// From here on dir is the object's own directory, under the caller's lock.
+	if err := s.disk.rename(s.path(c, id), dir); err != nil {
 		return err
 	}
 	if err := s.syncDirs(c); err != nil {
 		return err
 	}
-	return s.disk.removeAll(s.pending(id))
+	return s.disk.removeAll(dir)
 }
 
 // discard removes what an interrupted call has left of an object that does
