@@ -76,23 +76,3 @@ func isDeviceNode(path string) (bool, error) {
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFBLK, nil
 }
-
-// released hands a lock's release on to whoever ends last.
-type released struct{ unlock func() }
-
-func onceReleased(unlock func()) *released { return &released{unlock: unlock} }
-
-// now releases, unless somebody has taken the release over.
-func (r *released) now() {
-	if r.unlock != nil {
-		r.unlock()
-		r.unlock = nil
-	}
-}
-
-// take makes the caller the one who must release.
-func (r *released) take() func() {
-	unlock := r.unlock
-	r.unlock = nil
-	return unlock
-}

@@ -96,8 +96,8 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	release := onceReleased(unlock)
-	defer release.now()
+	l := &lease{unlock}
+	defer l.release()
 
 	block, err := e.isBlock()
 	if err != nil {
@@ -107,7 +107,7 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 	if block {
 		return e.growBlock(ctx, want)
 	}
-	return e.growMounted(ctx, want, release)
+	return e.growMounted(ctx, want, l)
 }
 
 // isBlock tells whether the path is a published device node. A request
@@ -139,7 +139,7 @@ func (e *expansion) growBlock(ctx context.Context, want volume.Size) (volume.Siz
 }
 
 // growMounted is growth of a mounted filesystem, and of what lies below it.
-func (e *expansion) growMounted(ctx context.Context, want volume.Size, release *released) (volume.Size, error) {
+func (e *expansion) growMounted(ctx context.Context, want volume.Size, l *lease) (volume.Size, error) {
 	m, err := e.mountAt(e.path)
 	if err != nil {
 		return 0, err
@@ -157,7 +157,7 @@ func (e *expansion) growMounted(ctx context.Context, want volume.Size, release *
 		return 0, err
 	}
 	start := time.Now()
-	grown, err := e.grow(ctx, filesystem.GrowRequest{MountPoint: at, Device: dev.Path, Required: required}, release)
+	grown, err := e.grow(ctx, filesystem.GrowRequest{MountPoint: at, Device: dev.Path, Required: required}, l)
 	e.opts.Observer.PhaseDone(PhaseFilesystem, time.Since(start), err)
 	if err != nil {
 		return 0, err
@@ -261,39 +261,11 @@ func (e *expansion) growMappings(ctx context.Context, layers []blockdev.Device) 
 	return size, nil
 }
 
-// grow runs the growth of a filesystem off the RPC's goroutine: the kernel
-// cannot be interrupted in it, and a large ext3 takes minutes. When the
-// caller's time runs out, the growth goes on and keeps the volume's lock until
-// the kernel returns; the retry waits for that lock and finds the work done.
-func (s *Server) grow(ctx context.Context, req filesystem.GrowRequest, release *released) (filesystem.Growth, error) {
-	type outcome struct {
-		growth filesystem.Growth
-		err    error
-	}
-	done := make(chan outcome, 1)
-	unlock := release.take()
-	go func() {
-		defer unlock()
-		g, err := s.opts.Filesystems.Grow(ctx, req)
-		done <- outcome{g, err}
-		if ctx.Err() != nil {
-			s.log.InfoContext(ctx, "a growth that outlived its call has ended", "mount", req.MountPoint, "device", req.Device, "before", g.Before, "after", g.After, "error", err)
-		}
-	}()
-	select {
-	case o := <-done:
-		return o.growth, o.err
-	case <-ctx.Done():
-	}
-	select { // both may be ready at once; a result is worth more than a timeout
-	case o := <-done:
-		return o.growth, o.err
-	default:
-		return filesystem.Growth{}, &volume.Error{
-			Kind: volume.Deadline, Msg: "the kernel is still growing the filesystem at " + req.MountPoint, Cause: context.Cause(ctx),
-			Remedy: "nothing needs to be done: the growth goes on, and the next call finds it",
-		}
-	}
+// grow has the filesystem grown, for longer than the call if need be.
+func (s *Server) grow(ctx context.Context, req filesystem.GrowRequest, l *lease) (filesystem.Growth, error) {
+	return outlive(ctx, l, "growing the filesystem at "+req.MountPoint, func() (filesystem.Growth, error) {
+		return s.opts.Filesystems.Grow(ctx, req)
+	})
 }
 
 // lock takes the keys. A lock that is not had in time is a deadline on a

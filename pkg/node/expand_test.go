@@ -193,7 +193,7 @@ func TestExpandThatOutlivesItsCall(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err := b.expand(short, 2*volume.GiB)
-	wantKind(t, err, volume.Deadline, "still growing")
+	wantKind(t, err, volume.Deadline, "still under way")
 	<-b.started
 	b.mu.Lock()
 	b.started = nil

@@ -24,14 +24,16 @@ import (
 // as the real ones do: a disk shows a new size only after a rescan, a
 // filesystem grows to what its device shows, an unmounted path is no mount.
 type machine struct {
-	mu      sync.Mutex
-	disks   map[string]*disk // by volume id; what the backend has
-	mounts  []filesystem.Mount
-	nextID  int
-	calls   []string
-	growing chan struct{} // when set, a growth lasts until it is closed
-	started chan struct{} // when set, closed when a growth begins
-	fail    map[string]error
+	mu     sync.Mutex
+	disks  map[string]*disk // by volume id; what the backend has
+	mounts []filesystem.Mount
+	nextID int
+	calls  []string
+	// formatting, when set, makes a format last until it is closed.
+	formatting chan struct{}
+	growing    chan struct{} // when set, a growth lasts until it is closed
+	started    chan struct{} // when set, closed when a growth begins
+	fail       map[string]error
 }
 
 // disk is a volume and, when connected, its device.
@@ -272,7 +274,13 @@ func (f fakeFilesystems) Probe(_ context.Context, path string) (filesystem.Signa
 
 func (f fakeFilesystems) Format(_ context.Context, req filesystem.FormatRequest) error {
 	leave, err := f.enter("format")
-	defer leave()
+	formatting := f.formatting
+	leave()
+	if formatting != nil {
+		<-formatting
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	d, _ := f.diskAt(req.Device)
 	if err == nil && d.content.State != filesystem.Blank {
 		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device, d.content)

@@ -28,6 +28,10 @@ const MkfsOptionsKey = "mkfsOptions"
 // without.
 const stagePatience = 2 * time.Second
 
+// formatLimit bounds mkfs. A large ext3 takes many minutes: unlike ext4 it has
+// its inode tables written out.
+const formatLimit = time.Hour
+
 // NodeStageVolume connects the volume and, unless it is a raw block volume,
 // mounts its filesystem at the staging path: formatting it if it is provably
 // blank, growing it if the device is larger. Every step looks at what is there
@@ -44,13 +48,13 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
-	release := onceReleased(unlock)
-	defer release.now()
+	l := &lease{unlock}
+	defer l.release()
 
 	st := stage{Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext()}
 	err = st.run(ctx, volume.ConnectRequest{
 		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: access.Mode.ReadOnly(), Secrets: req.GetSecrets(),
-	}, release)
+	}, l)
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
@@ -73,7 +77,7 @@ type stage struct {
 	context map[string]string
 }
 
-func (st *stage) run(ctx context.Context, req volume.ConnectRequest, release *released) error {
+func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *lease) error {
 	conn, err := st.opts.Connector.Connect(ctx, req)
 	if err != nil {
 		return err
@@ -95,7 +99,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest, release *re
 		return err
 	}
 	if !mounted {
-		fstype, err := st.prepare(ctx, dev, want, conn.Size)
+		fstype, err := st.prepare(ctx, dev, want, conn.Size, l)
 		if err != nil {
 			return err
 		}
@@ -104,7 +108,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest, release *re
 		}
 	}
 	if !st.readOnly() {
-		st.growStaged(ctx, dev, conn.Size, release)
+		st.growStaged(ctx, dev, conn.Size, l)
 	}
 	return nil
 }
@@ -145,13 +149,13 @@ func (st *stage) alreadyMounted(dev blockdev.Device, want filesystem.Type) (bool
 
 // prepare makes sure that the device holds a sound filesystem of the wanted
 // type (empty: any) and returns that type.
-func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
+func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size, l *lease) (filesystem.Type, error) {
 	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
 	if err != nil {
 		return "", err
 	}
 	if sig.State != filesystem.Formatted || !sig.Complete {
-		return st.format(ctx, dev, sig, want, size)
+		return st.format(ctx, dev, sig, want, size, l)
 	}
 	if want != "" && sig.Type != want {
 		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
@@ -169,7 +173,7 @@ func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesyst
 
 // format makes the filesystem. Whether that is safe, Format decides by what
 // it reads itself.
-func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
+func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size, l *lease) (filesystem.Type, error) {
 	if st.readOnly() {
 		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
@@ -184,8 +188,11 @@ func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem
 	if err := os.MkdirAll(st.opts.StateDir, 0o700); err != nil {
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
-	return want, st.opts.Filesystems.Format(ctx, filesystem.FormatRequest{
-		Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id),
+	req := filesystem.FormatRequest{Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id)}
+	return outlive(ctx, l, "formatting the volume as "+string(want), func() (filesystem.Type, error) {
+		unhurried, cancel := context.WithTimeout(context.WithoutCancel(ctx), formatLimit)
+		defer cancel()
+		return want, st.opts.Filesystems.Format(unhurried, req)
 	})
 }
 
@@ -204,14 +211,14 @@ func (st *stage) mount(ctx context.Context, dev blockdev.Device, fstype filesyst
 // restore into a larger volume, an offline expansion, a call that was missed.
 // A failure must not keep the pod from its data; NodeExpandVolume, which
 // follows when growth was asked for, reports it.
-func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size, release *released) {
+func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size, l *lease) {
 	patient, cancel := context.WithTimeout(ctx, stagePatience)
 	defer cancel()
 	size, err := st.opts.Devices.AwaitSize(patient, dev, want)
 	if err != nil {
 		st.log.WarnContext(ctx, "the volume is staged, but its device is smaller than the backend says", "volume", st.id, "device", dev.Path, "size", size, "expected", want, "error", err)
 	}
-	grown, err := st.grow(ctx, filesystem.GrowRequest{MountPoint: st.path, Device: dev.Path}, release)
+	grown, err := st.grow(ctx, filesystem.GrowRequest{MountPoint: st.path, Device: dev.Path}, l)
 	if err != nil {
 		st.log.WarnContext(ctx, "the volume is staged, but its filesystem could not be grown to its device", "volume", st.id, "device", dev.Path, "size", size, "error", err)
 		return

@@ -182,6 +182,28 @@ func TestStageForgetsAFinishedFormat(t *testing.T) {
 	}
 }
 
+// mkfs of a large ext3 takes longer than a call. It is not started over with
+// each retry, and not twice at once.
+func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
+	b := newBench(t, mountCap("ext3"))
+	b.add(b.id, volume.GiB)
+	b.formatting = make(chan struct{})
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		wantKind(t, b.stage(ctx), volume.Deadline)
+	}
+	done := make(chan error, 1)
+	go func() { done <- b.stage(t.Context()) }()
+	close(b.formatting)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := b.called("format"); n != 1 || len(b.mounts) != 1 {
+		t.Errorf("formatted %d times, %d mounts", n, len(b.mounts))
+	}
+}
+
 func TestMarkerStaysInTheStateDirectory(t *testing.T) {
 	b := newBench(t, nil)
 	for _, id := range []string{"../../etc/passwd", "..", "a/b", "pool/image@snap", "\x00"} {
