@@ -190,7 +190,7 @@ func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
 	b.formatting = make(chan struct{})
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
+		t.Cleanup(cancel)
 		wantKind(t, b.stage(ctx), volume.Deadline)
 	}
 	done := make(chan error, 1)
