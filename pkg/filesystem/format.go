@@ -174,6 +174,12 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 			Kind: volume.KindOf(ctx.Err()), Msg: "mkfs of " + string(req.Type) + " on " + req.Device + " was stopped before it finished", Cause: ctx.Err(),
 			Remedy: "it starts over at the next try; a very large ext3 needs a longer deadline, or use ext4 or xfs",
 		}
+	case run.refused:
+		if err := removeMarker(req.Marker); err != nil { // mkfs never ran
+			return markerError(err)
+		}
+		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", req.Device).
+			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
 	case err != nil:
 		return volume.Errorf(volume.Internal, "format %s as %s: %w", req.Device, req.Type, err).
 			WithRemedy("check the mkfs options of the StorageClass and the kernel log of this node")
@@ -206,6 +212,7 @@ type formatExec struct {
 	utilexec.Interface
 	ctx         context.Context //nolint:containedctx // mount-utils passes none; this value lives for one call
 	keepReserve bool            // the user chose -m
+	refused     bool            // blkid recognized something
 }
 
 // Command makes a command that is bound to the context.
@@ -217,18 +224,16 @@ func (e *formatExec) Command(name string, args ...string) utilexec.Cmd {
 			args = slices.Delete(slices.Clone(args), i, i+1)
 		}
 	default:
-		return refusedCommand{name: name}
+		e.refused = true
+		return refusedCommand{}
 	}
 	return e.CommandContext(e.ctx, name, args...)
 }
 
 // refusedCommand stands for a program that must not run on this device.
-type refusedCommand struct {
-	utilexec.Cmd
-	name string
-}
+type refusedCommand struct{ utilexec.Cmd }
 
 // CombinedOutput fails.
-func (c refusedCommand) CombinedOutput() ([]byte, error) {
-	return nil, errors.New("blkid recognizes data on the device; " + c.name + " was not run on it")
+func (refusedCommand) CombinedOutput() ([]byte, error) {
+	return nil, errors.New("not run on a device with data that this driver does not know")
 }

@@ -249,16 +249,7 @@ func TestRealFrozen(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			d.resize(t, volume.GiB)
-			fd, err := unix.Open(target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = unix.Close(fd) }()
-			const freeze, thaw = 0xc0045877, 0xc0045878 // FIFREEZE, FITHAW (linux/fs.h)
-			var level int32
-			if _, err := ioctl(fd, freeze, &level); err != nil {
-				t.Fatal(err)
-			}
+			thaw := freeze(t, target)
 			type result struct {
 				g   Growth
 				err error
@@ -274,9 +265,7 @@ func TestRealFrozen(t *testing.T) {
 				done <- r
 			case <-time.After(300 * time.Millisecond):
 			}
-			if _, err := ioctl(fd, thaw, &level); err != nil {
-				t.Fatal(err)
-			}
+			thaw()
 			if r := <-done; r.err != nil || r.g.After != volume.GiB {
 				t.Fatalf("after the thaw: %+v", r)
 			}

@@ -1,0 +1,376 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	utilexec "k8s.io/utils/exec"
+	testingexec "k8s.io/utils/exec/testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestMkfsArgs(t *testing.T) {
+	for _, tc := range []struct {
+		fs   Type
+		user []string
+		want string
+	}{
+		{Ext4, nil, "-b 4096 -E nodiscard"},
+		{Ext3, []string{"-I", "128"}, "-b 4096 -E nodiscard -I 128"},
+		{Ext2, []string{"-I 128  -j"}, "-b 4096 -E nodiscard -I 128 -j"},
+		{Ext4, []string{"-b", "4096", "-m", "1"}, "-b 4096 -E nodiscard -m 1"},
+		{Ext4, []string{"-E", "lazy_itable_init=0", "-Ediscard"}, "-b 4096 -E nodiscard,lazy_itable_init=0,discard"},
+		{Ext4, []string{"-O", "^64bit", "-Obigalloc"}, "-b 4096 -E nodiscard -O ^64bit -Obigalloc"},
+		{XFS, []string{"-m", "reflink=0"}, "-K -m reflink=0"},
+		{XFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
+		{Btrfs, nil, "-K"},
+	} {
+		got, err := mkfsArgs(tc.fs, tc.user)
+		if err != nil || strings.Join(got, " ") != tc.want {
+			t.Errorf("%s %q: %q, %v; want %q", tc.fs, tc.user, got, err, tc.want)
+		}
+	}
+	for _, tc := range []struct {
+		fs   Type
+		user []string
+		text string
+	}{
+		{Ext4, []string{"-b", "1024"}, "block size of 4096"},
+		{Ext3, []string{"-b1024"}, "block size of 4096"},
+		{Ext4, []string{"-O", "extents,sparse_super2"}, "sparse_super2"},
+		{Btrfs, []string{"/dev/sda"}, "names a path"},
+		{XFS, []string{"-l", "logdev=/dev/sda"}, "names a path"},
+		{Ext4, []string{"-d /etc"}, "names a path"},
+		{"zfs", nil, "not supported"},
+	} {
+		_, err := mkfsArgs(tc.fs, tc.user)
+		wantError(t, err, volume.Invalid, tc.text, "")
+	}
+}
+
+// formatRig is a device of 1 GiB and a mkfs that makes what is asked for.
+type formatRig struct {
+	k       *fakeKernel
+	s       *System
+	device  *fakeDevice
+	marker  string
+	ran     []string
+	mkfs    func(command []string) error // instead of success
+	blkid   string                       // what blkid says
+	blkidNo bool                         // blkid fails
+}
+
+func newFormatRig(t *testing.T) *formatRig {
+	t.Helper()
+	k := newFakeKernel(t)
+	r := &formatRig{k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(), marker: filepath.Join(t.TempDir(), "vol.mkfs")}
+	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+		r.ran = append(r.ran, strings.Join(command, " "))
+		switch {
+		case command[0] == "blkid" && r.blkidNo:
+			return nil, errors.New("blkid: no")
+		case command[0] == "blkid" && r.blkid != "":
+			return []byte(r.blkid), nil
+		case command[0] == "blkid":
+			return nil, testingexec.FakeExitError{Status: 2} // nothing found
+		case r.mkfs != nil:
+			return []byte("mkfs output"), r.mkfs(command)
+		default:
+			r.make(Type(strings.TrimPrefix(command[0], "mkfs.")))
+			return nil, nil
+		}
+	})
+	return r
+}
+
+// make puts a complete filesystem on the device.
+func (r *formatRig) make(t Type) {
+	clear(r.device.head)
+	switch t {
+	case XFS:
+		copy(r.device.head, encodeXFS(1<<18, false))
+	case Btrfs:
+		copy(r.device.head[btrfsOffset:], encodeBtrfs(1<<30, btrfsSignature))
+	case Ext3:
+		ext3Spec(volume.GiB).put(r.device)
+	case Ext2:
+		e := ext3Spec(volume.GiB)
+		e.compat &^= extCompatHasJournal
+		e.put(r.device)
+	default:
+		ext4Spec(volume.GiB).put(r.device)
+	}
+}
+
+func (r *formatRig) format(ctx context.Context, fs Type, options ...string) error {
+	return r.s.Format(ctx, FormatRequest{Device: testDevice, Type: fs, Options: options, Marker: r.marker})
+}
+
+func (r *formatRig) marked(t *testing.T) bool {
+	t.Helper()
+	_, exists, err := readMarker(r.marker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exists
+}
+
+func TestFormat(t *testing.T) {
+	for fs, mkfs := range map[Type]string{
+		Ext2:  "mkfs.ext2 -F -m0 -b 4096 -E nodiscard /dev/loop0",
+		Ext3:  "mkfs.ext3 -b 4096 -E nodiscard -F -m0 /dev/loop0",
+		Ext4:  "mkfs.ext4 -b 4096 -E nodiscard -F -m0 /dev/loop0",
+		XFS:   "mkfs.xfs -K -f /dev/loop0",
+		Btrfs: "mkfs.btrfs -K /dev/loop0",
+	} {
+		t.Run(string(fs), func(t *testing.T) {
+			r := newFormatRig(t)
+			if err := r.format(t.Context(), fs); err != nil {
+				t.Fatal(err)
+			}
+			if len(r.ran) != 2 || !strings.HasPrefix(r.ran[0], "blkid ") || r.ran[1] != mkfs {
+				t.Errorf("ran %q, want blkid and %q", r.ran, mkfs)
+			}
+			if r.marked(t) {
+				t.Error("the marker was left behind")
+			}
+			if len(r.k.calls) != 0 {
+				t.Errorf("wrote to a blank device: %q", r.k.calls)
+			}
+			// Again: nothing to do.
+			if err := r.format(t.Context(), fs); err != nil || len(r.ran) != 2 {
+				t.Errorf("asked again: %v, %q", err, r.ran)
+			}
+		})
+	}
+	r := newFormatRig(t)
+	if err := r.format(t.Context(), Ext4, "-m", "3"); err != nil || r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
+		t.Errorf("an explicit -m must win: %v, %q", err, r.ran)
+	}
+}
+
+// TestFormatRefusals: nothing is written, and no program but blkid is run, on
+// a device that is not blank.
+func TestFormatRefusals(t *testing.T) {
+	readErr := func(r *formatRig) { r.k.force["read"] = []error{unix.EIO} }
+	for _, tc := range []struct {
+		name   string
+		setup  func(r *formatRig)
+		kind   volume.Kind
+		text   string
+		marker *marker
+	}{
+		{"another filesystem", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "holds an xfs filesystem of 1 GiB", nil},
+		{"another filesystem, marked", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "another filesystem was asked for", &marker{Ext4, volume.GiB}},
+		{"ext3 for ext4", func(r *formatRig) { r.make(Ext3) }, volume.Precondition, "holds an ext3 filesystem", nil},
+		{"LUKS", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", nil},
+		{"LUKS, marked", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", &marker{Ext4, volume.GiB}},
+		{"unknown data", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "unknown data; nothing on this node proves", nil},
+		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "made xfs", &marker{XFS, volume.GiB}},
+		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "on a device of 2 GiB", &marker{Ext4, 2 * volume.GiB}},
+		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.Precondition, "mkfs did not finish", nil},
+		{"unreadable", readErr, volume.Internal, "cannot be read", nil},
+		{"unreadable, marked", readErr, volume.Internal, "cannot be read", &marker{Ext4, volume.GiB}},
+		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.Precondition, "blkid recognizes data", nil},
+		{"blkid fails", func(r *formatRig) { r.blkidNo = true }, volume.Internal, "blkid: no", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newFormatRig(t)
+			tc.setup(r)
+			if tc.marker != nil {
+				if err := writeMarker(r.marker, *tc.marker); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := slices.Clone(r.device.head)
+			wantError(t, r.format(t.Context(), Ext4), tc.kind, tc.text, "")
+			if !slices.Equal(before, r.device.head) || len(r.k.calls) != 0 {
+				t.Errorf("the device was written to: %q", r.k.calls)
+			}
+			for _, c := range r.ran {
+				if !strings.HasPrefix(c, "blkid ") {
+					t.Errorf("ran %q", c)
+				}
+			}
+		})
+	}
+	t.Run("invalid option", func(t *testing.T) {
+		r := newFormatRig(t)
+		wantError(t, r.format(t.Context(), Ext4, "-b", "1024"), volume.Invalid, "4096", "")
+	})
+	t.Run("marker damaged", func(t *testing.T) {
+		r := newFormatRig(t)
+		r.device.head[70000] = 1
+		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, r.format(t.Context(), Ext4), volume.Internal, "record of a running mkfs", "state directory")
+	})
+	t.Run("marker cannot be kept", func(t *testing.T) {
+		r := newFormatRig(t)
+		r.marker = filepath.Join(r.marker, "missing", "marker")
+		wantError(t, r.format(t.Context(), Ext4), volume.Internal, "record of a running mkfs", "state directory")
+		if len(r.ran) != 0 {
+			t.Errorf("ran %q without a marker", r.ran)
+		}
+	})
+}
+
+// TestFormatInterrupted: mkfs is stopped half-way; the next Format finishes,
+// and one without the marker does not.
+func TestFormatInterrupted(t *testing.T) {
+	for name, leave := range map[string]func(r *formatRig){
+		"nothing":        func(*formatRig) {},
+		"unknown data":   func(r *formatRig) { r.device.head[70000] = 7 },
+		"unfinished XFS": func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFormatRig(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			r.mkfs = func([]string) error {
+				if !r.marked(t) {
+					t.Error("mkfs runs before the marker is in place")
+				}
+				leave(r)
+				cancel()
+				return testingexec.FakeExitError{Status: 137}
+			}
+			wantError(t, r.format(ctx, XFS), volume.Canceled, "stopped before it finished", "next try")
+			if !r.marked(t) {
+				t.Fatal("the marker is gone")
+			}
+			r.mkfs = nil
+			if name != "nothing" {
+				err := r.s.Format(t.Context(), FormatRequest{Device: testDevice, Type: XFS})
+				wantError(t, err, volume.Precondition, "nothing on this node proves", "wipefs")
+			}
+			if err := r.format(t.Context(), XFS); err != nil {
+				t.Fatal(err)
+			}
+			if r.marked(t) {
+				t.Error("the marker was left behind")
+			}
+			if sig, err := r.s.Probe(t.Context(), testDevice); err != nil || sig.Type != XFS || !sig.Complete {
+				t.Errorf("%+v, %v", sig, err)
+			}
+		})
+	}
+	t.Run("after the last write", func(t *testing.T) {
+		r := newFormatRig(t)
+		r.make(XFS)
+		if err := writeMarker(r.marker, marker{XFS, volume.GiB}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.format(t.Context(), XFS); err != nil || r.marked(t) || len(r.ran) != 0 {
+			t.Errorf("%v, marker %v, ran %q", err, r.marked(t), r.ran)
+		}
+	})
+	t.Run("leftovers cannot be cleared", func(t *testing.T) {
+		r := newFormatRig(t)
+		r.device.head[70000] = 7
+		if err := writeMarker(r.marker, marker{XFS, volume.GiB}); err != nil {
+			t.Fatal(err)
+		}
+		r.k.force["write"] = []error{unix.EIO}
+		wantError(t, r.format(t.Context(), XFS), volume.Internal, "clear the leftovers", "")
+		if !r.marked(t) || len(r.ran) != 0 {
+			t.Errorf("marker %v, ran %q", r.marked(t), r.ran)
+		}
+	})
+}
+
+// TestFormatUnproven: mkfs says yes, the device says no.
+func TestFormatUnproven(t *testing.T) {
+	for name, mkfs := range map[string]func(r *formatRig){
+		"holds nothing":                        func(*formatRig) {},
+		"holds an ext4 filesystem of 1 GiB":    func(r *formatRig) { r.make(Ext4) },
+		"filesystem whose mkfs did not finish": func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) },
+		"holds unknown data":                   func(r *formatRig) { r.device.head[9] = 1 },
+		"damaged superblock of a filesystem":   func(r *formatRig) { copy(r.device.head, encodeXFS(1<<62, false)) },
+		"signatures of both xfs and btrfs":     func(r *formatRig) { r.make(XFS); copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFormatRig(t)
+			r.mkfs = func([]string) error { mkfs(r); return nil }
+			wantError(t, r.format(t.Context(), XFS), volume.Internal, name, "mkfs options")
+			if !r.marked(t) {
+				t.Error("the marker is gone")
+			}
+		})
+	}
+	r := newFormatRig(t)
+	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
+	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+}
+
+// TestFormatEncrypted: behind an encryption layer blank sectors look random.
+func TestFormatEncrypted(t *testing.T) {
+	sig := Signature{State: Foreign, Name: unknownData, Noise: true}
+	req := FormatRequest{Device: testDevice, Type: XFS}
+	wantError(t, mayFormat(req, sig, volume.GiB), volume.Precondition, "random bytes", "")
+	req.Encrypted = true
+	if err := mayFormat(req, sig, volume.GiB); err != nil {
+		t.Error(err)
+	}
+	sig.Noise = false
+	wantError(t, mayFormat(req, sig, volume.GiB), volume.Precondition, "unknown data", "")
+}
+
+func TestCheck(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		fs   Type
+		err  error
+		kind volume.Kind
+		text string // empty: success
+		runs int
+	}{
+		{"clean", Ext4, nil, 0, "", 1},
+		{"repaired", Ext3, testingexec.FakeExitError{Status: 1}, 0, "", 1},
+		{"repaired, wants a reboot", Ext2, testingexec.FakeExitError{Status: 3}, 0, "", 1},
+		{"damaged", Ext4, testingexec.FakeExitError{Status: 4}, volume.Precondition, "exit status 4): output", 1},
+		{"cannot run", Ext4, testingexec.FakeExitError{Status: 8}, volume.Precondition, "exit status 8", 1},
+		{"missing tool", Ext4, utilexec.ErrExecutableNotFound, volume.Precondition, "not installed", 1},
+		{"XFS", XFS, nil, 0, "", 0},
+		{"btrfs", Btrfs, nil, 0, "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newFakeKernel(t)
+			k.addDevice(testDevice, 0, volume.GiB)
+			s, runs := k.system(), 0
+			s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+				if runs++; !slices.Equal(command, []string{"e2fsck", "-p", testDevice}) {
+					t.Errorf("ran %q", command)
+				}
+				return []byte("output\n"), tc.err
+			})
+			err := s.Check(t.Context(), testDevice, tc.fs)
+			if tc.text == "" && err != nil {
+				t.Error(err)
+			}
+			if tc.text != "" {
+				wantError(t, err, tc.kind, tc.text, "")
+			}
+			if runs != tc.runs {
+				t.Errorf("ran %d times", runs)
+			}
+		})
+	}
+	t.Run("mounted", func(t *testing.T) {
+		_, s, _ := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+		s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+			t.Errorf("ran %q on a mounted device", command)
+			return nil, nil
+		})
+		if err := s.Check(t.Context(), testDevice, Ext4); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,274 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestParseMountFlags(t *testing.T) {
+	for _, tc := range []struct {
+		options []string
+		flags   uintptr
+		data    string
+	}{
+		{nil, 0, ""},
+		{[]string{"defaults", "rw", "_netdev", "x-systemd.automount", "nofail"}, 0, ""},
+		{[]string{"ro", "noatime"}, unix.MS_RDONLY | unix.MS_NOATIME, ""},
+		{[]string{"ro,rw"}, 0, ""},
+		{[]string{"rw", "ro"}, unix.MS_RDONLY, ""},
+		{[]string{"relatime", "noatime"}, unix.MS_NOATIME, ""},
+		{[]string{"nosuid,nodev,noexec", "discard", "errors=remount-ro"}, unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "discard,errors=remount-ro"},
+		{[]string{`context="system_u:object_r:container_file_t:s0:c1,c2"`, "sync"}, unix.MS_SYNCHRONOUS, `context="system_u:object_r:container_file_t:s0:c1,c2"`},
+		{[]string{"", "comment=ro", "nouuid"}, 0, "nouuid"},
+	} {
+		if flags, data := parseMountFlags(tc.options); flags != tc.flags || data != tc.data {
+			t.Errorf("%q: %#x %q, want %#x %q", tc.options, flags, data, tc.flags, tc.data)
+		}
+	}
+}
+
+func TestKeptFlags(t *testing.T) {
+	st := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOATIME | unix.ST_NODIRATIME | unix.ST_RELATIME | stNoSymFollow | 0x20)
+	want := uintptr(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_NOSYMFOLLOW)
+	if got := keptFlags(st); got != want {
+		t.Errorf("%#x, want %#x", got, want)
+	}
+	if got := keptFlags(0); got != 0 {
+		t.Errorf("%#x", got)
+	}
+}
+
+// TestStructSizes: the kernel writes as much as the ioctl number says.
+func TestStructSizes(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		request uint
+		size    uintptr
+	}{
+		{"EXT4_IOC_RESIZE_FS", ext4IOCResizeFS, 8},
+		{"XFS_IOC_FSGEOMETRY", xfsIOCFSGeometry, unsafe.Sizeof(xfsFSOpGeom{})},
+		{"XFS_IOC_FSGROWFSDATA", xfsIOCGrowFSData, unsafe.Sizeof(xfsGrowFSData{})},
+		{"BTRFS_IOC_RESIZE", btrfsIOCResize, unsafe.Sizeof(btrfsVolArgs{})},
+		{"BTRFS_IOC_DEV_INFO", btrfsIOCDevInfo, unsafe.Sizeof(btrfsDevInfoArgs{})},
+		{"BTRFS_IOC_FS_INFO", btrfsIOCFSInfo, unsafe.Sizeof(btrfsFSInfoArgs{})},
+	} {
+		if encoded := uintptr(tc.request >> 16 & 0x3FFF); encoded != tc.size {
+			t.Errorf("%s: struct of %d bytes, the kernel expects %d", tc.name, tc.size, encoded)
+		}
+	}
+}
+
+func TestMountCall(t *testing.T) {
+	for _, tc := range []struct {
+		req  MountRequest
+		want string
+	}{
+		{MountRequest{testDevice, "/t", Ext4, []string{"ro", "discard"}}, "mount /dev/loop0 /t ext4 0x1 discard"},
+		{MountRequest{testDevice, "/t", Ext3, nil}, "mount /dev/loop0 /t ext3 0x0 "},
+		{MountRequest{testDevice, "/t", Ext2, nil}, "mount /dev/loop0 /t ext4 0x0 "},
+		{MountRequest{testDevice, "/t", XFS, []string{"noatime"}}, "mount /dev/loop0 /t xfs 0x400 nouuid"},
+		{MountRequest{testDevice, "/t", Btrfs, nil}, "mount /dev/loop0 /t btrfs 0x0 "},
+	} {
+		k := newFakeKernel(t)
+		if err := k.system().Mount(t.Context(), tc.req); err != nil || !slices.Equal(k.calls, []string{tc.want}) {
+			t.Errorf("%v, %q, want %q", err, k.calls, tc.want)
+		}
+	}
+}
+
+func TestMountErrors(t *testing.T) {
+	for _, tc := range []struct {
+		fs     Type
+		errno  error
+		kind   volume.Kind
+		remedy string
+	}{
+		{Ext4, unix.EINVAL, volume.Precondition, "its log on this node"},
+		{Ext4, unix.EUCLEAN, volume.Precondition, "e2fsck -f /dev/loop0"},
+		{XFS, unix.EUCLEAN, volume.Precondition, "xfs_repair /dev/loop0"},
+		{Btrfs, unix.EIO, volume.Precondition, "btrfs check /dev/loop0"},
+		{XFS, unix.ENODEV, volume.Precondition, "lacks xfs"},
+		{Btrfs, unix.EEXIST, volume.Precondition, "same UUID"},
+		{Ext4, unix.EROFS, volume.Precondition, "read-only"},
+		{Ext4, unix.EACCES, volume.Precondition, "read-only"},
+		{Ext4, unix.EBUSY, volume.Precondition, "in use"},
+		{Ext4, unix.ENOMEM, volume.Internal, ""},
+	} {
+		k := newFakeKernel(t)
+		k.force["mount"] = []error{tc.errno}
+		err := k.system().Mount(t.Context(), MountRequest{Source: testDevice, Target: "/t", Type: tc.fs})
+		wantError(t, err, tc.kind, "mount /dev/loop0 ("+string(tc.fs)+") at /t", tc.remedy)
+		if !errors.Is(err, tc.errno) {
+			t.Errorf("%v hides %v", err, tc.errno)
+		}
+	}
+}
+
+// TestInterruptible: a system call that hangs does not hang the caller.
+func TestInterruptible(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := interruptible(ctx, func() error { <-release; return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	called := false
+	if err := interruptible(ctx, func() error { called = true; return nil }); !errors.Is(err, context.DeadlineExceeded) || called {
+		t.Errorf("got %v; called after the end: %v", err, called)
+	}
+	err := mountError(MountRequest{Source: testDevice, Target: "/t", Type: XFS}, context.DeadlineExceeded)
+	wantError(t, err, volume.Deadline, "mount /dev/loop0", "next try")
+	wantError(t, unmountError(Mount{Mountpoint: "/t"}, context.Canceled), volume.Canceled, "unmount /t", "next try")
+}
+
+func TestBind(t *testing.T) {
+	k, s, m := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	m.flags = unix.ST_NOSUID | unix.ST_NODEV
+	req := MountRequest{Source: testMount, Target: testMount, Flags: []string{"ro", "ext4-data-is-ignored"}}
+	if err := s.Bind(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	// MS_BIND; then MS_REMOUNT|MS_BIND|MS_RDONLY|MS_NOSUID|MS_NODEV.
+	if want := []string{"mount /staging /staging  0x1000 ", "mount  /staging  0x1027 "}; !slices.Equal(k.calls, want) {
+		t.Errorf("%q, want %q", k.calls, want)
+	}
+	k.calls, k.force["mount"] = nil, []error{nil, unix.EPERM}
+	wantError(t, s.Bind(t.Context(), req), volume.Internal, "set flags", "")
+	if len(k.calls) != 3 || k.calls[2] != "unmount /staging" {
+		t.Errorf("a bind mount without its flags stays: %q", k.calls)
+	}
+	k.force["mount"], k.force["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
+	wantError(t, s.Bind(t.Context(), req), volume.Precondition, "taking the bind mount back failed", "in use")
+	k.calls, k.force["mount"] = nil, []error{unix.ENOENT}
+	wantError(t, s.Bind(t.Context(), req), volume.Internal, "no such file", "")
+	k.calls = nil
+	if err := s.Bind(t.Context(), MountRequest{Source: testMount, Target: testMount}); err != nil || len(k.calls) != 1 {
+		t.Errorf("%v, %q", err, k.calls)
+	}
+}
+
+// TestTopmost is the way for kernels that do not tell mount ids.
+func TestTopmost(t *testing.T) {
+	mounts := []Mount{
+		{ID: 1, Parent: 0, Mountpoint: "/"},
+		{ID: 5, Parent: 4, Mountpoint: "/a", Source: "third"},
+		{ID: 3, Parent: 1, Mountpoint: "/a", Source: "first"},
+		{ID: 4, Parent: 3, Mountpoint: "/a", Source: "second"},
+		{ID: 6, Parent: 5, Mountpoint: "/a/b"},
+	}
+	if m, ok := topmost(mounts, "/a"); !ok || m.Source != "third" {
+		t.Errorf("%+v, %v", m, ok)
+	}
+	if m, ok := topmost(mounts, "/a/c"); ok {
+		t.Errorf("%+v for a directory inside a mount", m)
+	}
+}
+
+func TestFindMountOldKernelAndDead(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newFakeKernel(t)
+	k.addDevice(testDevice, 0, volume.GiB)
+	m := k.addMount(dir, testDevice, XFS)
+	s := k.system()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	find := func(what, path string, want bool) {
+		t.Helper()
+		got, mounted, err := s.FindMount(path)
+		if err != nil || mounted != want || want && got.Mountpoint != dir {
+			t.Errorf("%s: %+v, %v, %v", what, got, mounted, err)
+		}
+	}
+	find("mount", dir, true)
+	find("symbolic link", link, true)
+	m.st.root = false
+	find("no mount root", dir, false)
+	m.st.mountID = 0 // a kernel before 5.8
+	find("old kernel", dir, true)
+	k.force["statMount"] = []error{unix.EIO}
+	find("shut down", dir, true)
+	find("missing", filepath.Join(dir, "missing"), false)
+	m.st = mountStat{mountID: 999, root: true}
+	find("gone in between", dir, false)
+	k.force["mounts"] = []error{unix.ENOMEM}
+	_, _, err = s.FindMount(dir)
+	wantError(t, err, volume.Internal, "mount table", "")
+	k.force["statMount"] = []error{unix.EACCES}
+	_, _, err = s.FindMount(dir)
+	wantError(t, err, volume.Internal, "look at "+dir, "")
+}
+
+func TestUnmountErrors(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newFakeKernel(t)
+	k.addDevice(testDevice, 0, volume.GiB)
+	k.addMount(dir, testDevice, XFS)
+	s := k.system()
+	k.force["unmount"] = []error{unix.EBUSY}
+	wantError(t, s.Unmount(t.Context(), dir), volume.Precondition, "unmount "+dir, "files open")
+	k.force["unmount"] = []error{unix.EPERM}
+	wantError(t, s.Unmount(t.Context(), dir), volume.Internal, "unmount "+dir, "")
+	k.force["unmount"] = []error{unix.EINVAL}
+	wantError(t, s.Unmount(t.Context(), dir), volume.Internal, "unmount "+dir, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantError(t, s.Unmount(ctx, dir), volume.Canceled, "unmount "+dir, "next try")
+}
+
+func TestStats(t *testing.T) {
+	_, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	want := Usage{Total: 1000 * 4096, Used: 400 * 4096, Available: 500 * 4096, Inodes: 100, InodesUsed: 10, InodesAvailable: 90}
+	if got, err := s.Stats(testMount); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, err := s.Stats("/missing")
+	wantError(t, err, volume.Internal, "statfs /missing", "")
+}
+
+func TestParseType(t *testing.T) {
+	for _, name := range []string{"ext2", "ext3", " ext4", "XFS", "btrfs"} {
+		if _, err := ParseType(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"", "ntfs", "ext5"} {
+		_, err := ParseType(name)
+		wantError(t, err, volume.Invalid, "not supported", "use one of")
+	}
+}
+
+// TestGeometryUnmounted reads sizes from superblocks.
+func TestGeometryUnmounted(t *testing.T) {
+	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+		r := newFormatRig(t)
+		r.make(fs)
+		if g, err := r.s.Geometry(t.Context(), testDevice, ""); err != nil || g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
+			t.Errorf("%+v, %v", g, err)
+		}
+	}
+	r := newFormatRig(t)
+	_, err := r.s.Geometry(t.Context(), testDevice, "")
+	wantError(t, err, volume.Precondition, "holds no filesystem", "")
+	r.k.force["read"] = []error{unix.EIO}
+	_, err = r.s.Geometry(t.Context(), testDevice, "")
+	wantError(t, err, volume.Internal, "cannot be read", "")
+}

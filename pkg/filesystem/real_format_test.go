@@ -1,0 +1,221 @@
+package filesystem
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestRealProfile reads back what Format made: 4 KiB blocks also on a small
+// device, the wanted type, a checksum that this package computes alike.
+func TestRealProfile(t *testing.T) {
+	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			if sig, err := s.Probe(t.Context(), d.device); err != nil || sig.State != Blank {
+				t.Fatalf("new disk: %+v, %v", sig, err)
+			}
+			if err := s.Format(t.Context(), FormatRequest{Device: d.device, Type: fs}); err != nil {
+				t.Fatal(err)
+			}
+			want := Signature{State: Formatted, Type: fs, Complete: true, Size: 320 * volume.MiB}
+			if sig, err := s.Probe(t.Context(), d.device); err != nil || sig != want {
+				t.Fatalf("%+v, %v", sig, err)
+			}
+			geo, err := s.Geometry(t.Context(), d.device, "")
+			if err != nil || geo.BlockSize != 4096 || geo.Size() != 320*volume.MiB {
+				t.Fatalf("%+v, %v", geo, err)
+			}
+			d.fsck(t, fs)
+			if fs != Ext4 {
+				return
+			}
+			b, err := os.ReadFile(d.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e, ok := parseExt(b[extOffset : extOffset+extLength]); !ok || !e.checksumPresent || !e.checksumValid {
+				t.Fatalf("the checksum of mke2fs counts as wrong: %+v", e)
+			}
+		})
+	}
+}
+
+// TestRealFormatForeign: what other programs put on a device stays.
+func TestRealFormatForeign(t *testing.T) {
+	for name, tc := range map[string]struct {
+		make func(t *testing.T, d disk)
+		want string
+	}{
+		"swap":                        {func(t *testing.T, d disk) { t.Helper(); mustRun(t, "mkswap", d.device) }, "swap"},
+		"LUKS":                        {luks, "LUKS encryption"},
+		"partitions":                  {partitions, "partition table (GPT)"},
+		"GPT backup":                  {func(t *testing.T, d disk) { t.Helper(); partitions(t, d); d.zero(t, 0, 1<<20) }, "partition table (GPT backup)"},
+		"XFS":                         {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, XFS) }, "an xfs filesystem of 320 MiB"},
+		"ext4 without its first MiB":  {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, Ext4, "-b", "4096"); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"btrfs without its first MiB": {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, Btrfs); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"XFS without its first MiB":   {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, XFS); d.zero(t, 0, 1<<20) }, "unknown data"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			tc.make(t, d)
+			before, err := os.ReadFile(d.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = s.Format(t.Context(), FormatRequest{Device: d.device, Type: Ext4, Marker: filepath.Join(t.TempDir(), "marker")})
+			wantError(t, err, volume.Precondition, "holds "+tc.want, "wipefs")
+			after, err := os.ReadFile(d.file)
+			if err != nil || string(before) != string(after) {
+				t.Fatalf("the refusal changed the device (%v)", err)
+			}
+		})
+	}
+}
+
+func luks(t *testing.T, d disk) {
+	t.Helper()
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("only for this test"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "cryptsetup", "-q", "luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", key, d.device)
+}
+
+// partitions writes a GPT: header and backup, as far as Probe reads them.
+func partitions(t *testing.T, d disk) {
+	t.Helper()
+	f, err := os.OpenFile(d.device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := make([]byte, 512)
+	copy(header, "EFI PART\x00\x00\x01\x00")
+	binary.LittleEndian.PutUint32(header[12:], 92)
+	size, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = f.WriteAt(header, 512)
+	}
+	if err == nil {
+		_, err = f.WriteAt(header, size-512)
+	}
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d disk) zero(t *testing.T, at int64, length int) {
+	t.Helper()
+	d.write(t, at, make([]byte, length))
+}
+
+func (d disk) write(t *testing.T, at int64, data []byte) {
+	t.Helper()
+	f, err := os.OpenFile(d.device, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(data, at)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRealFormatKilled stops mkfs at ever later moments. Each time the device
+// must be in a state from which the next Format goes on, and none may be taken
+// for finished that is not.
+func TestRealFormatKilled(t *testing.T) {
+	for fs, size := range map[Type]volume.Size{Ext3: 6 * volume.GiB, Ext4: 4 * volume.GiB, XFS: 2 * volume.GiB, Btrfs: 2 * volume.GiB} {
+		t.Run(string(fs), func(t *testing.T) {
+			s, d := New(Options{}), newDisk(t, size)
+			marker := filepath.Join(t.TempDir(), "marker")
+			req := FormatRequest{Device: d.device, Type: fs, Marker: marker}
+			killed := 0
+			for after := 10 * time.Millisecond; ; after += 7 * time.Millisecond {
+				ctx, cancel := context.WithTimeout(t.Context(), after)
+				err := s.Format(ctx, req)
+				cancel()
+				if err == nil {
+					break
+				}
+				if kind := volume.KindOf(err); kind != volume.Deadline {
+					t.Fatalf("stopped after %s: %v", after, err)
+				}
+				killed++
+				if after > time.Minute {
+					t.Fatal("mkfs does not finish")
+				}
+			}
+			t.Logf("stopped %d times", killed)
+			if _, exists, err := readMarker(marker); err != nil || exists {
+				t.Errorf("the marker was left behind (%v)", err)
+			}
+			d.fsck(t, fs)
+		})
+	}
+}
+
+// TestRealFormatEncrypted: random bytes are blank only for an encrypted
+// volume.
+func TestRealFormatEncrypted(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			noise := make([]byte, 4<<20)
+			if _, err := rand.Read(noise); err != nil {
+				t.Fatal(err)
+			}
+			for at := int64(0); at < 320<<20; at += int64(len(noise)) {
+				d.write(t, at, noise)
+			}
+			req := FormatRequest{Device: d.device, Type: fs}
+			wantError(t, s.Format(t.Context(), req), volume.Precondition, "unknown data (random bytes)", "wipefs")
+			req.Encrypted = true
+			if err := s.Format(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+			d.fsck(t, fs)
+		})
+	}
+}
+
+// TestRealFormatMounted: a device in use is never written to.
+func TestRealFormatMounted(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+	d.mkfs(t, XFS)
+	d.mounted(t, s, XFS)
+	_, err := s.openDevice(d.device, true)
+	wantError(t, err, volume.Precondition, "in use by a mount", "")
+	sig, err := s.Probe(t.Context(), d.device)
+	if err != nil || sig.Type != XFS {
+		t.Fatalf("a mounted device can be probed: %+v, %v", sig, err)
+	}
+}
+
+// TestRealCheck: clean, repairable, and damaged beyond repair without a
+// person.
+func TestRealCheck(t *testing.T) {
+	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+	d.mkfs(t, Ext4, "-b", "4096")
+	if err := s.Check(t.Context(), d.device, Ext4); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "debugfs", "-w", "-R", "set_super_value free_blocks_count 5", d.device)
+	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 0", d.device)
+	if err := s.Check(t.Context(), d.device, Ext4); err != nil {
+		t.Fatal(err)
+	}
+	d.fsck(t, Ext4)
+	mustRun(t, "debugfs", "-w", "-R", "clri <2>", d.device)
+	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 2", d.device)
+	wantError(t, s.Check(t.Context(), d.device, Ext4), volume.Precondition, "e2fsck -p found damage", "by hand")
+}

@@ -1,0 +1,225 @@
+package filesystem
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// find looks a path up and fails the test when the answer is not the wanted
+// mount point; empty: no mount.
+func find(t *testing.T, s *System, path, want string) Mount {
+	t.Helper()
+	m, mounted, err := s.FindMount(path)
+	if err != nil || mounted != (want != "") || m.Mountpoint != want {
+		t.Fatalf("FindMount(%s) = %+v, %v, %v; want %q", path, m, mounted, err, want)
+	}
+	return m
+}
+
+// TestRealFindMount: exact, topmost, through links, never the parent.
+func TestRealFindMount(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, a, b := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
+	a.mkfs(t, XFS)
+	b.mkfs(t, XFS)
+	target := a.mounted(t, s, XFS)
+	inside, file := filepath.Join(target, "dir"), filepath.Join(target, "file")
+	if err := os.Mkdir(inside, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	m := find(t, s, target, target)
+	if m.Source != a.device || m.FSType != "xfs" || m.Root != "/" || m.ReadOnly() || !slices.Contains(m.SuperOptions, "nouuid") {
+		t.Errorf("%+v", m)
+	}
+	find(t, s, link, target)
+	find(t, s, link+"/./", target)
+	for _, path := range []string{inside, file, file + "/below", target + "-missing", filepath.Dir(target)} {
+		find(t, s, path, "")
+	}
+	b.mountAt(t, s, XFS, inside)
+	if m := find(t, s, inside, inside); m.Source != b.device || m.ReadOnly() {
+		t.Errorf("%+v", m)
+	}
+	// A mount stacked on target hides the one below it.
+	b.mountAt(t, s, XFS, target)
+	if m := find(t, s, target, target); m.Source != b.device {
+		t.Errorf("not the topmost: %+v", m)
+	}
+	find(t, s, inside, "")
+	mounts, err := s.MountsOf(b.device)
+	if err != nil || len(mounts) != 2 {
+		t.Errorf("mounts of %s: %+v, %v", b.device, mounts, err)
+	}
+	unmountOnce(t, target)
+	find(t, s, inside, inside)
+	unmount(t, s, inside)
+	find(t, s, inside, "")
+}
+
+func unmountOnce(t *testing.T, path string) {
+	t.Helper()
+	if err := unix.Unmount(path, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRealUnmount: all that is stacked on one path and nothing else, again and
+// again; what is busy says so.
+func TestRealUnmount(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+	d.mkfs(t, XFS)
+	parent, target := d.mounted(t, s, XFS), ""
+	target = filepath.Join(parent, "target")
+	if err := os.Mkdir(target, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := s.Bind(t.Context(), MountRequest{Source: parent, Target: target}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy, err := os.Create(filepath.Join(target, "busy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, s.Unmount(t.Context(), target), volume.Precondition, "unmount "+target, "files open")
+	find(t, s, target, target)
+	if err := busy.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		unmount(t, s, target)
+		find(t, s, target, "")
+		find(t, s, parent, parent)
+	}
+	unmount(t, s, target+"-missing")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantError(t, s.Unmount(ctx, parent), volume.Canceled, "unmount "+parent, "next try")
+	find(t, s, parent, parent)
+}
+
+// TestRealBind: flags of the source stay, those asked for are added, and raw
+// devices can be bound to a file.
+func TestRealBind(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+	d.mkfs(t, XFS)
+	staging := d.mounted(t, s, XFS, "nosuid", "nodev", "noatime")
+	target := t.TempDir()
+	if err := s.Bind(t.Context(), MountRequest{Source: staging, Target: target, Flags: []string{"ro", "noexec"}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmount(t, s, target) })
+	m := find(t, s, target, target)
+	for _, want := range []string{"ro", "nosuid", "nodev", "noexec", "noatime"} {
+		if !slices.Contains(m.Options, want) {
+			t.Errorf("%s is missing in %q", want, m.Options)
+		}
+	}
+	if m.SuperReadOnly() || find(t, s, staging, staging).ReadOnly() {
+		t.Error("the filesystem itself has become read-only")
+	}
+	node := filepath.Join(t.TempDir(), "node")
+	if err := os.WriteFile(node, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Bind(t.Context(), MountRequest{Source: d.device, Target: node}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmount(t, s, node) })
+	find(t, s, node, node)
+	mounts, err := s.MountsOf(d.device)
+	var points []string
+	for _, m := range mounts {
+		points = append(points, m.Mountpoint)
+	}
+	slices.Sort(points)
+	want := []string{staging, target, node}
+	slices.Sort(want)
+	if err != nil || !slices.Equal(points, want) {
+		t.Errorf("mounts of %s: %q, %v; want %q", d.device, points, err, want)
+	}
+	unmount(t, s, node)
+	find(t, s, node, "")
+}
+
+// TestRealClone: a copy of an XFS, with the same UUID, is mounted beside its
+// origin, and each grows on its own device.
+func TestRealClone(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, origin, clone := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 512*volume.MiB)
+	origin.mkfs(t, XFS)
+	from, err := os.Open(origin.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = from.Close()
+	clone.write(t, 0, data)
+	a, b := origin.mounted(t, s, XFS), clone.mounted(t, s, XFS)
+	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
+		t.Errorf("%+v", g)
+	}
+	if geo, err := s.Geometry(t.Context(), origin.device, a); err != nil || geo.Size() != 320*volume.MiB {
+		t.Errorf("the origin: %+v, %v", geo, err)
+	}
+}
+
+// TestRealMountRefused: a device without a filesystem, and one without its
+// end.
+func TestRealMountRefused(t *testing.T) {
+	needFilesystem(t, Ext4)
+	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+	req := MountRequest{Source: d.device, Target: t.TempDir(), Type: Ext4}
+	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
+	d.mkfs(t, Ext4)
+	req.Flags = []string{"no-such-option"}
+	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "no-such-option", "refuses an option")
+	req.Flags = nil
+	d.resize(t, 300*volume.MiB)
+	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "")
+	find(t, s, req.Target, "")
+}
+
+// freeze freezes the filesystem at path (FIFREEZE, FITHAW of linux/fs.h).
+func freeze(t *testing.T, path string) (thaw func()) {
+	t.Helper()
+	const fiFreeze, fiThaw = 0xc0045877, 0xc0045878
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var level int32
+	if _, err := ioctl(fd, fiFreeze, &level); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_, err := ioctl(fd, fiThaw, &level)
+		if closeErr := unix.Close(fd); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			t.Error("thaw: ", err)
+		}
+	}
+}
