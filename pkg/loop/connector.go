@@ -93,6 +93,9 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err == nil && !ok {
 		d, err = c.bind(ctx, o, readOnly)
 	}
+	if err == nil {
+		err = c.verify(o.id, d.path)
+	}
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -135,7 +138,7 @@ func (c *Connector) connected(o object) (device, bool, error) {
 		WithRemedy("find out who made them; detach those that are not mounted with losetup -d")
 }
 
-// bind gives the volume a loop device and reads it back.
+// bind gives the volume a loop device.
 func (c *Connector) bind(ctx context.Context, o object, readOnly bool) (device, error) {
 	mode := os.O_RDWR
 	if readOnly {
@@ -150,9 +153,6 @@ func (c *Connector) bind(ctx context.Context, o object, readOnly bool) (device, 
 	d, err := c.loops.bind(f, o.id, readOnly)
 	if err != nil {
 		return device{}, volume.Wrap(fmt.Errorf("attach a loop device: %w", err), "", "")
-	}
-	if err := c.verify(o.id, d.path); err != nil {
-		return device{}, err
 	}
 	c.log.InfoContext(ctx, "connected a volume", "volume", o.id, "device", d.path, "size", o.size.String(), "readOnly", readOnly)
 	return d, nil

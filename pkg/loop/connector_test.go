@@ -432,6 +432,41 @@ func TestConnectOnOldKernels(t *testing.T) {
 	}
 }
 
+// halfway is an old kernel that fails the second step.
+type halfway struct{ old }
+
+func (halfway) SetStatus(*os.File, *unix.LoopInfo64) error { return unix.EIO }
+
+func TestConnectHalfway(t *testing.T) {
+	m := newMachine(t, "")
+	m.c.loops.kernel = halfway{old{linux{}}}
+	_, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id})
+	if left := m.devices(); !errors.Is(err, unix.EIO) || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// A device that somebody else made of a part of the file is not the volume.
+func TestPartOfTheVolume(t *testing.T) {
+	m := newMachine(t, "")
+	path := m.connect(false).Path
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err == nil {
+		info.Offset = 1 << 20
+		err = unix.IoctlLoopSetStatus64(int(f.Fd()), info)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, m.c.Verify(t.Context(), m.id, path), volume.Precondition, "part")
+	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id})
+	wantKind(t, err, volume.Precondition, "part")
+}
+
 // ext4 has no reflinks: what is written to is not copied, what is only
 // attached is.
 func TestSnapshotOfAVolumeInUse(t *testing.T) {

@@ -1,11 +1,15 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -279,5 +283,55 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	unlock()
 	if failed := b.store.sweep(); len(failed) != 0 || len(tree(t, b)) != 0 {
 		t.Errorf("left %v, %v", tree(t, b), failed)
+	}
+}
+
+// A deletion waits for whoever is at work under the same id in pending, and
+// removes what is left there.
+func TestDeleteClaimsItsPlace(t *testing.T) {
+	b := newBackend(t, nil)
+	create(t, b, "a", volume.MiB)
+	unlock, err := b.store.claim(t.Context(), b.store.pending(volA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	wantKind(t, b.Delete(ctx, volA), volume.InProgress)
+	if _, err := b.Get(t.Context(), volA); err != nil {
+		t.Errorf("deleted nevertheless: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(b.store.pending(volA), dataFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := b.Delete(t.Context(), volA); err != nil {
+		t.Error(err)
+	}
+	if files := tree(t, b); len(files) != 0 {
+		t.Errorf("left %v", files)
+	}
+}
+
+// The lock of a directory that was replaced since it was opened is worth
+// nothing.
+func TestLockOfAReplacedDirectory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // only locked
+	if ok, err := lockOpen(f, path); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	if err := errors.Join(os.Rename(path, path+".old"), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := lockOpen(f, path); ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
 	}
 }

@@ -148,19 +148,24 @@ func tryLockDir(path string) (unlock func(), ok bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil && !samePath(f, path) {
-		// It was renamed or removed while this call waited for it.
-		err = unix.EWOULDBLOCK
-	}
-	if err != nil {
+	if ok, err = lockOpen(f, path); !ok {
 		_ = f.Close() // only locked
-		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
-			return nil, false, nil
-		}
-		return nil, false, &os.PathError{Op: "flock", Path: path, Err: err}
+		return nil, false, err
 	}
 	return func() { _ = f.Close() }, true, nil
+}
+
+// lockOpen locks an open directory, unless somebody else has it locked or has
+// renamed or removed it since it was opened.
+func lockOpen(f *os.File, path string) (ok bool, err error) {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	switch {
+	case err == nil:
+		return samePath(f, path), nil
+	case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EINTR):
+		return false, nil
+	}
+	return false, &os.PathError{Op: "flock", Path: path, Err: err}
 }
 
 func samePath(f *os.File, path string) bool {
