@@ -60,9 +60,21 @@ func TestExpandIsNeverASuccessOnAStaleDevice(t *testing.T) {
 	defer cancel()
 	_, err := b.expand(ctx, 2*volume.GiB)
 	wantKind(t, err, volume.Deadline, b.id, "1 GiB", "2 GiB")
+	if ctx.Err() != nil {
+		t.Error("the answer came when the caller had given up")
+	}
 	if b.called("grow") != 1 { // the one at stage
 		t.Error("the filesystem was touched")
 	}
+}
+
+// Whoever says that the device has grown, its size is looked at.
+func TestExpandBelievesNobody(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.use(t, volume.GiB)
+	d.backend, d.deaf, d.liar = 2*volume.GiB, true, true
+	_, err := b.expand(t.Context(), 2*volume.GiB)
+	wantKind(t, err, volume.Internal, "1 GiB", "2 GiB")
 }
 
 // A backend that knows of a larger size than the request does not let the
@@ -95,6 +107,21 @@ func TestExpandOfAMapping(t *testing.T) {
 	}
 	if want := 2*volume.GiB - header; d.crypt != want || d.content.Size != want {
 		t.Errorf("mapping %s, filesystem %s; want %s", d.crypt, d.content.Size, want)
+	}
+}
+
+func TestExpandOfAMappingThatIsNotEncryption(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.use(t, volume.GiB)
+	d.mapper = true
+	for i := range b.mounts {
+		b.mounts[i].Device = filesystem.DeviceNumber{Major: cryptMajor, Minor: d.number}
+	}
+	d.backend = 2 * volume.GiB
+	_, err := b.expand(t.Context(), 2*volume.GiB)
+	wantKind(t, err, volume.Precondition, d.path+"-crypt")
+	if b.called("resize-crypt") != 0 {
+		t.Error("resized as if it were dm-crypt")
 	}
 }
 

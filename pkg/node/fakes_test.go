@@ -46,8 +46,11 @@ type disk struct {
 	shown     volume.Size // what the device reads
 	deaf      bool        // a rescan brings nothing
 	content   filesystem.Signature
-	crypt     volume.Size // size of a mapping on the disk; zero: none
-	serial    string      // the volume it really is; empty: the right one
+	crypt     volume.Size   // size of a mapping on the disk; zero: none
+	serial    string        // the volume it really is; empty: the right one
+	liar      bool          // an awaited size is reported as reached although it is not
+	mapper    bool          // the mapping on it is none of dm-crypt
+	patience  time.Duration // how long the last wait for its size could have lasted
 }
 
 const (
@@ -184,7 +187,11 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 
 func device(d *disk, path string) blockdev.Device {
 	if path != d.path {
-		return blockdev.Device{Major: cryptMajor, Minor: d.number, Path: path, Kind: blockdev.Crypt}
+		kind := blockdev.Crypt
+		if d.mapper {
+			kind = blockdev.Mapper
+		}
+		return blockdev.Device{Major: cryptMajor, Minor: d.number, Path: path, Kind: kind}
 	}
 	return blockdev.Device{Major: diskMajor, Minor: d.number, Path: path, Kind: blockdev.VirtioBlk}
 }
@@ -205,7 +212,7 @@ func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
 }
 
 func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
-	if dev.Kind == blockdev.Crypt {
+	if dev.Major == cryptMajor {
 		disk, err := f.ByNumber(diskMajor, dev.Minor)
 		return []blockdev.Device{dev, disk}, err
 	}
@@ -240,8 +247,11 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 		d.shown = d.backend
 	}
 	size := d.shown
+	if at, ok := ctx.Deadline(); ok {
+		d.patience = time.Until(at)
+	}
 	leave()
-	if size >= want {
+	if size >= want || d.liar {
 		return size, nil
 	}
 	<-ctx.Done()
@@ -272,7 +282,7 @@ func (f fakeFilesystems) Probe(_ context.Context, path string) (filesystem.Signa
 	return d.content, nil
 }
 
-func (f fakeFilesystems) Format(_ context.Context, req filesystem.FormatRequest) error {
+func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
 	leave, err := f.enter("format")
 	formatting := f.formatting
 	leave()
@@ -282,6 +292,9 @@ func (f fakeFilesystems) Format(_ context.Context, req filesystem.FormatRequest)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, _ := f.diskAt(req.Device)
+	if ctx.Err() != nil {
+		return ctx.Err() // mkfs was killed
+	}
 	if err == nil && d.content.State != filesystem.Blank {
 		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device, d.content)
 	}

@@ -81,7 +81,11 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 				c.prepare(b, d)
 			}
 			content := d.content
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			patience := time.Minute
+			if c.kind == volume.Deadline {
+				patience = 50 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			wantKind(t, b.stage(ctx), c.kind, c.words...)
 			if d.content != content || len(b.mounts) != 0 {
@@ -104,6 +108,9 @@ func TestStageGrowsToALargerDevice(t *testing.T) {
 	}
 	if d.content.Size != 4*volume.GiB {
 		t.Errorf("a filesystem of 1 GiB on a clone of 4 GiB is staged with %s", d.content.Size)
+	}
+	if d.patience <= 0 || d.patience > stagePatience {
+		t.Errorf("a pod would wait %s for a size it can do without", d.patience)
 	}
 }
 
@@ -304,6 +311,13 @@ func TestPublishRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := errors.Join(os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}, volume.Precondition},
+		"a file with content is in the way of a device": {func(t *testing.T, b *bench) {
+			t.Helper()
+			b.capability = blockCap()
+			if err := errors.Join(b.stage(t.Context()), os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}, volume.Precondition},
