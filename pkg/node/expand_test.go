@@ -188,25 +188,29 @@ func TestExpandUsesTheWritableMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.backend = 2 * volume.GiB
-	at := make(chan string, 1)
+	at := make(chan filesystem.GrowRequest, 1)
 	b.opts.Filesystems = growAt{fakeFilesystems{b.machine}, at}
 	// Without the staging path, which is optional in the request.
 	_, err := b.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{VolumeId: b.id, VolumePath: b.target, CapacityRange: &csi.CapacityRange{RequiredBytes: 2 << 30}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := <-at; got != b.staging {
-		t.Errorf("grown at %s, which is read-only", got)
+	got := <-at
+	if got.MountPoint != b.staging {
+		t.Errorf("grown at %s, which is read-only", got.MountPoint)
+	}
+	if got.Required != 2*volume.GiB {
+		t.Errorf("the filesystem is asked for %s", got.Required)
 	}
 }
 
 type growAt struct {
 	fakeFilesystems
-	at chan<- string
+	at chan<- filesystem.GrowRequest
 }
 
 func (g growAt) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
-	g.at <- req.MountPoint
+	g.at <- req
 	return g.fakeFilesystems.Grow(ctx, req)
 }
 
@@ -309,6 +313,21 @@ func TestStats(t *testing.T) {
 	_, err = stats(ctx, b.id, b.target)
 	wantKind(t, err, volume.Deadline, "does not answer")
 	close(b.growing)
+}
+
+func TestStatsOfABlockVolume(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making a device node needs root")
+	}
+	b := newBench(t, blockCap())
+	b.use(t, volume.GiB)
+	resp, err := b.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
+	if err != nil || resp.GetUsage()[0].GetTotal() != volume.GiB.Bytes() {
+		t.Errorf("%v, %v", resp, err)
+	}
+	b.add("vol-2", volume.GiB).connected = true
+	_, err = b.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "vol-2", VolumePath: b.target})
+	wantKind(t, err, volume.NotFound, b.target)
 }
 
 func TestInfoAndCapabilities(t *testing.T) {
