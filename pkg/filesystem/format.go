@@ -82,9 +82,12 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 // mayFormat decides whether what was found may be overwritten.
 func mayFormat(req FormatRequest, sig Signature, size volume.Size) error {
 	refuse := func(why string) error {
+		remedy := "if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has"
+		if sig.State == Foreign && sig.Type != "" {
+			remedy = repairCommand(sig.Type, req.Device)
+		}
 		return volume.Errorf(volume.Precondition, "device %s (%s) is not blank: it holds %s; %s: it was not formatted as %s",
-			req.Device, size, sig, why, req.Type).
-			WithRemedy("if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has")
+			req.Device, size, sig, why, req.Type).WithRemedy(remedy)
 	}
 	switch {
 	case sig.State == Blank, req.Encrypted && sig.Noise:

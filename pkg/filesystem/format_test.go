@@ -176,6 +176,7 @@ func TestFormatRefusals(t *testing.T) {
 		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "made xfs", &marker{XFS, volume.GiB}},
 		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "on a device of 2 GiB", &marker{Ext4, 2 * volume.GiB}},
 		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.Precondition, "mkfs did not finish", nil},
+		{"damaged, marked", func(r *formatRig) { r.make(Ext4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.Precondition, "a damaged superblock of ext4", &marker{Ext4, volume.GiB}},
 		{"unreadable", readErr, volume.Internal, "cannot be read", nil},
 		{"unreadable, marked", readErr, volume.Internal, "cannot be read", &marker{Ext4, volume.GiB}},
 		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.Precondition, "blkid recognizes data", nil},
@@ -293,7 +294,7 @@ func TestFormatUnproven(t *testing.T) {
 		"holds an ext4 filesystem of 1 GiB":    func(r *formatRig) { r.make(Ext4) },
 		"filesystem whose mkfs did not finish": func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) },
 		"holds unknown data":                   func(r *formatRig) { r.device.head[9] = 1 },
-		"damaged superblock of a filesystem":   func(r *formatRig) { copy(r.device.head, encodeXFS(1<<62, false)) },
+		"a damaged superblock of xfs":          func(r *formatRig) { copy(r.device.head, encodeXFS(1<<62, false)) },
 		"signatures of both xfs and btrfs":     func(r *formatRig) { r.make(XFS); copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature)) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -170,6 +170,9 @@ const longestPause = time.Second
 // to the tool where the kernel does not know the ioctl. Method is GrownNot
 // when somebody else's growth reached the goal.
 func (s *System) attempt(ctx context.Context, t *target, g grower, goal goal) (Method, error) {
+	if err := ctx.Err(); err != nil {
+		return GrownNot, volume.Wrap(err, "grow the filesystem at "+t.mountPoint+": not begun", "")
+	}
 	for pause := s.pause; ; pause = min(2*pause, longestPause) {
 		err := g.resize(goal.blocks)
 		switch {

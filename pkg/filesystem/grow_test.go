@@ -240,6 +240,18 @@ func TestGrowBusy(t *testing.T) {
 	}
 }
 
+// TestGrowNotBegun: a context that has ended starts nothing.
+func TestGrowNotBegun(t *testing.T) {
+	k, s, _ := fakeSystem(t, XFS, volume.GiB, 2*volume.GiB)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.Grow(ctx, growRequest(0))
+	wantError(t, err, volume.Canceled, "not begun", "")
+	if len(k.calls) != 0 {
+		t.Errorf("the kernel was asked: %q", k.calls)
+	}
+}
+
 // TestGrowUnproven: the kernel says yes and nothing happened.
 func TestGrowUnproven(t *testing.T) {
 	for _, fs := range []Type{Ext4, XFS, Btrfs} {

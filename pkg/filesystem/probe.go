@@ -40,7 +40,8 @@ func (s State) String() string {
 // Signature is what a device holds.
 type Signature struct {
 	State State
-	// Type is the filesystem of a Formatted device.
+	// Type is the filesystem of a Formatted device, or of one that is Foreign
+	// because the superblock is damaged.
 	Type Type
 	// Complete is false for a Formatted device whose mkfs did not finish.
 	Complete bool
@@ -176,11 +177,10 @@ func knownFilesystem(head []byte) (Signature, bool) {
 	}
 	if b := slice(head, extOffset, extLength); hasExtMagic(b) {
 		e, ok := parseExt(b)
-		t, isFS := e.kind()
-		if ok && !isFS {
-			found = append(found, Signature{State: Foreign, Name: "external ext journal", Named: true})
-		} else {
+		if t, isFS := e.kind(); isFS {
 			found = append(found, known(t, e.complete(), e.bytes(), ok))
+		} else {
+			found = append(found, Signature{State: Foreign, Name: "external ext journal", Named: true})
 		}
 	}
 	if b := slice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
@@ -199,7 +199,7 @@ func knownFilesystem(head []byte) (Signature, bool) {
 
 func known(t Type, complete bool, size volume.Size, valid bool) Signature {
 	if !valid {
-		return Signature{State: Foreign, Type: t, Name: "damaged superblock of a filesystem", Named: true}
+		return Signature{State: Foreign, Type: t, Name: "a damaged superblock of " + string(t), Named: true}
 	}
 	return Signature{State: Formatted, Type: t, Complete: complete, Size: size}
 }

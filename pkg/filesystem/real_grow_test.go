@@ -29,7 +29,9 @@ func TestRealLife(t *testing.T) {
 			w := startWriter(t, target)
 			for _, size := range []volume.Size{700 * volume.MiB, 1 * volume.GiB, 2 * volume.GiB, 4*volume.GiB + 100*volume.MiB, 9 * volume.GiB} {
 				d.resize(t, size)
+				w.awaitMore(t)
 				g := d.grow(t, s, target)
+				w.awaitMore(t)
 				if g.Method != GrownByIoctl || g.Device != size || g.After != size || g.Before >= g.After || g.Type != fs {
 					t.Fatalf("grown to %s: %+v", size, g)
 				}

@@ -2,7 +2,6 @@ package filesystem
 
 import (
 	"context"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,8 +83,8 @@ func TestRealUnmount(t *testing.T) {
 	needFilesystem(t, XFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, XFS)
-	parent, target := d.mounted(t, s, XFS), ""
-	target = filepath.Join(parent, "target")
+	parent := d.mounted(t, s, XFS)
+	target := filepath.Join(parent, "target")
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -166,16 +165,7 @@ func TestRealClone(t *testing.T) {
 	needFilesystem(t, XFS)
 	s, origin, clone := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 512*volume.MiB)
 	origin.mkfs(t, XFS)
-	from, err := os.Open(origin.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = from.Close()
-	clone.write(t, 0, data)
+	mustRun(t, "dd", "if="+origin.device, "of="+clone.device, "bs=1M", "conv=sparse,fsync")
 	a, b := origin.mounted(t, s, XFS), clone.mounted(t, s, XFS)
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
 		t.Errorf("%+v", g)

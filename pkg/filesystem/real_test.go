@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,11 +201,12 @@ func (d disk) grow(t *testing.T, s *System, target string) Growth {
 
 // writer writes files with known checksums until it is stopped.
 type writer struct {
-	dir    string
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	sums   [][32]byte
-	err    error
+	dir     string
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+	written atomic.Int64
+	sums    [][32]byte
+	err     error
 }
 
 func startWriter(t *testing.T, dir string) *writer {
@@ -212,18 +214,32 @@ func startWriter(t *testing.T, dir string) *writer {
 	ctx, cancel := context.WithCancel(t.Context())
 	w := &writer{dir: dir, cancel: cancel}
 	w.done.Go(func() {
-		for ctx.Err() == nil && w.err == nil && len(w.sums) < 400 {
-			w.err = w.write()
+		for ctx.Err() == nil && w.err == nil {
+			if w.err = w.write(); w.err == nil {
+				w.written.Add(1)
+			}
 		}
 	})
 	t.Cleanup(func() { cancel(); w.done.Wait() })
 	return w
 }
 
+// awaitMore returns once some more files were written: the writer is at work.
+func (w *writer) awaitMore(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for goal := w.written.Load() + 5; w.written.Load() < goal; {
+		if err := wait(ctx, time.Millisecond); err != nil {
+			t.Fatal("the writer is stuck: ", err)
+		}
+	}
+}
+
 func (w *writer) name(i int) string { return filepath.Join(w.dir, fmt.Sprintf("file-%04d", i)) }
 
 func (w *writer) write() error {
-	data := make([]byte, 128<<10+len(w.sums))
+	data := make([]byte, 32<<10+len(w.sums))
 	if _, err := rand.Read(data); err != nil {
 		return err
 	}
