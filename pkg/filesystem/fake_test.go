@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math/bits"
 	"strings"
 	"sync"
 	"testing"
@@ -243,6 +244,7 @@ func (m *fakeMount) ext4Resize(blocks uint64) error {
 		m.k.t.Error("kernel BUG at fs/ext4/resize.c: past 2^32 blocks without 64bit")
 		return unix.EIO
 	}
+	blocks -= blocks % uint64(s.clusterRatio)
 	group := (blocks - 1 - uint64(s.firstData)) / uint64(s.blocksPerGroup)
 	first := group*uint64(s.blocksPerGroup) + uint64(s.firstData)
 	itable := uint64(s.inodesPerGroup) * uint64(s.inodeSize) / uint64(s.blockSize)
@@ -299,7 +301,7 @@ func (m *fakeMount) btrfsResize(spec string) (int, error) {
 // extSpec makes an ext superblock.
 type extSpec struct {
 	blocks                    uint64
-	logBlock                  uint32
+	logBlock, logCluster      uint32 // log2 of a block in KiB, and of a cluster in blocks
 	perGroup, inodes          uint32
 	compat, incompat, rocompt uint32
 	state                     uint16
@@ -330,7 +332,7 @@ func extSpecOf(s extSuper) extSpec {
 		log++
 	}
 	return extSpec{
-		blocks: s.blocks, logBlock: log, perGroup: s.blocksPerGroup, inodes: s.inodesPerGroup, compat: s.compat, incompat: s.incompat,
+		blocks: s.blocks, logBlock: log, logCluster: uint32(bits.TrailingZeros32(s.clusterRatio)), perGroup: s.blocksPerGroup, inodes: s.inodesPerGroup, compat: s.compat, incompat: s.incompat,
 		rocompt: s.roCompat, state: s.state, errors: s.errors, mountTime: s.mountTime, reserved: uint16(s.reservedGDT),
 	}
 }
@@ -346,7 +348,7 @@ func (e extSpec) encode() []byte {
 		le.PutUint32(b[20:], 1)
 	}
 	le.PutUint32(b[24:], e.logBlock)
-	le.PutUint32(b[28:], e.logBlock)
+	le.PutUint32(b[28:], e.logBlock+e.logCluster)
 	le.PutUint32(b[32:], e.perGroup)
 	le.PutUint32(b[40:], e.inodes)
 	le.PutUint32(b[44:], e.mountTime)

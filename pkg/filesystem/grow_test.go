@@ -278,6 +278,22 @@ func TestGrowWithinShortGroup(t *testing.T) {
 	}
 }
 
+// TestGrowClusters: a filesystem with bigalloc ends at a whole cluster.
+func TestGrowClusters(t *testing.T) {
+	k, s, m := fakeSystem(t, Ext4, volume.GiB, 2*volume.GiB+33*volume.MiB+20*volume.KiB)
+	spec := ext4Spec(volume.GiB)
+	spec.logCluster, spec.rocompt = 4, spec.rocompt|0x200
+	spec.put(m.device)
+	for range 2 {
+		if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.After != 2*volume.GiB+33*volume.MiB {
+			t.Fatalf("%+v, %v", g, err)
+		}
+	}
+	if len(k.calls) != 1 {
+		t.Errorf("calls: %q", k.calls)
+	}
+}
+
 // TestGrowTail: device sizes at which a filesystem cannot use all.
 func TestGrowTail(t *testing.T) {
 	for _, tc := range []struct {
@@ -331,24 +347,19 @@ func TestGrowToLimit(t *testing.T) {
 
 // TestGrowTornSuperblock: the superblock is read while the kernel changes it.
 func TestGrowTornSuperblock(t *testing.T) {
-	k, s, m := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+	_, s, m := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
 	e := ext4Spec(9 * volume.TiB)
 	e.badChecksum = true
 	e.put(m.device)
-	done := make(chan struct{})
-	timer := time.AfterFunc(12*time.Millisecond, func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		ext4Spec(volume.GiB).put(m.device)
-		close(done)
-	})
-	defer timer.Stop()
-	torn := &lockedDevice{fakeDevice: m.device}
-	got, err := readExt(t.Context(), torn, testDevice)
-	if err != nil || got.bytes() != volume.GiB {
-		t.Fatalf("%s, %v", got.bytes(), err)
+	changing := &changingDevice{fakeDevice: m.device, change: func(reads int) {
+		if reads == 3 {
+			ext4Spec(volume.GiB).put(m.device)
+		}
+	}}
+	got, err := readExt(t.Context(), changing, testDevice)
+	if err != nil || got.bytes() != volume.GiB || changing.reads != 3 {
+		t.Fatalf("%s after %d reads, %v", got.bytes(), changing.reads, err)
 	}
-	<-done
 	if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.Before != volume.GiB {
 		t.Fatalf("%+v, %v", g, err)
 	}
@@ -358,19 +369,38 @@ func TestGrowTornSuperblock(t *testing.T) {
 	if got, err := readExt(t.Context(), m.device, testDevice); err != nil || got.bytes() != volume.GiB {
 		t.Fatalf("%s, %v", got.bytes(), err)
 	}
+	// Without a checksum two reads must agree; with every read different there
+	// is no answer.
+	for _, wantReads := range []int{4, 0} {
+		changing = &changingDevice{fakeDevice: m.device, change: func(reads int) {
+			if reads <= 3 || wantReads == 0 {
+				ext3Spec(volume.GiB * volume.Size(reads)).put(m.device)
+			}
+		}}
+		got, err = readExt(t.Context(), changing, testDevice)
+		if wantReads == 0 {
+			wantError(t, err, volume.Internal, "changes with every read", "e2fsck")
+		} else if err != nil || got.bytes() != 3*volume.GiB || changing.reads != wantReads {
+			t.Fatalf("%s after %d reads, %v", got.bytes(), changing.reads, err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = readExt(ctx, m.device, testDevice)
 	wantError(t, err, volume.Canceled, "read the superblock", "")
 }
 
-// lockedDevice reads under the fake's lock.
-type lockedDevice struct{ *fakeDevice }
+// changingDevice is written to between the reads.
+type changingDevice struct {
+	*fakeDevice
+	reads  int
+	change func(reads int)
+}
 
-func (d *lockedDevice) ReadAt(p []byte, at int64) (int, error) {
-	d.k.mu.Lock()
-	defer d.k.mu.Unlock()
-	return copy(p, d.head[at:]), nil
+func (d *changingDevice) ReadAt(p []byte, at int64) (int, error) {
+	d.reads++
+	d.change(d.reads)
+	return d.fakeDevice.ReadAt(p, at)
 }
 
 // TestGrowByTool: a kernel without the ioctl; the tool is believed no more
