@@ -24,7 +24,7 @@ type config struct {
 	loopMaxVolumeSize size
 }
 
-func (c *config) registerBackend(fs *flag.FlagSet) {
+func (c *config) register(fs *flag.FlagSet) {
 	hostname, _ := os.Hostname() // an empty node id is refused later, with the option's name
 	fs.StringVar(&c.backend, "backend", loop.Name, "where the volumes come from: "+loop.Name)
 	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node; the loop backend's volumes are on it")

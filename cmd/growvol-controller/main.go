@@ -4,10 +4,8 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,48 +22,15 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the program: it serves until ctx ends. It returns 0 after a graceful
-// stop, 1 when something failed and 2 when the command line is wrong.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return 2
-	case c.ShowVersion:
-		_, _ = fmt.Fprintln(stdout, "growvol-controller", csiserver.Version()) // nobody to tell
-		return 0
-	}
-	if err := serve(ctx, c, stderr); err != nil {
-		_, _ = fmt.Fprintln(stderr, "growvol-controller:", err) // nobody to tell
-		return 1
-	}
-	return 0
-}
-
-func parse(args []string, stderr io.Writer) (config, error) {
 	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/controller.sock"}}
-	fs := flag.NewFlagSet("growvol-controller", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	c.Register(fs)
-	c.registerBackend(fs)
-	if err := fs.Parse(args); err != nil {
-		return c, err
-	}
-	if fs.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
-		_, _ = fmt.Fprintln(stderr, "growvol-controller:", err) // nobody to tell
-		return c, err
-	}
-	return c, nil
+	return csiserver.Program{
+		Name: "growvol-controller", Flags: &c.Flags, Register: c.register,
+		Serve: func(ctx context.Context, log *slog.Logger) error { return serve(ctx, c, log) },
+	}.Run(ctx, args, stdout, stderr)
 }
 
-func serve(ctx context.Context, c config, stderr io.Writer) error {
-	log, err := c.Logger(stderr)
-	if err != nil {
-		return err
-	}
+func serve(ctx context.Context, c config, log *slog.Logger) error {
 	backend, driverName, err := open(ctx, c, log)
 	if err != nil {
 		return err
@@ -86,5 +51,6 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	options := c.Options()
 	options.Log, options.Identity = log, identity
 	options.Controller = controller.New(backend, controller.Options{Log: log})
+	log.InfoContext(ctx, "growvol-controller starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }

@@ -28,63 +28,34 @@ func main() {
 	os.Exit(code)
 }
 
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/node.sock"}}
+	return csiserver.Program{
+		Name: "growvol-node", Flags: &c.Flags, Register: c.register,
+		Serve: func(ctx context.Context, log *slog.Logger) error { return serve(ctx, c, log) },
+	}.Run(ctx, args, stdout, stderr)
+}
+
 // config is what the command line says.
 type config struct {
 	csiserver.Flags
 	nodeID        string
-	connector     string
+	backend       string
 	loopDir       string
 	stateDir      string
 	defaultFSType string
 }
 
-// run is the program: it serves until ctx ends. It returns 0 after a graceful
-// stop, 1 when something failed and 2 when the command line is wrong.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	c, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		return 2
-	case c.ShowVersion:
-		_, _ = fmt.Fprintln(stdout, "growvol-node", csiserver.Version()) // nobody to tell
-		return 0
-	}
-	if err := serve(ctx, c, stderr); err != nil {
-		_, _ = fmt.Fprintln(stderr, "growvol-node:", err) // nobody to tell
-		return 1
-	}
-	return 0
-}
-
-func parse(args []string, stderr io.Writer) (config, error) {
-	hostname, _ := os.Hostname() // an empty node id is refused later, with the option's name
-	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/node.sock"}}
-	fs := flag.NewFlagSet("growvol-node", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	c.Register(fs)
+func (c *config) register(fs *flag.FlagSet) {
+	hostname, _ := os.Hostname() // an empty node id is refused later
 	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node, as the controller plugin knows it")
-	fs.StringVar(&c.connector, "backend", loop.Name, "where the volumes come from: "+loop.Name)
+	fs.StringVar(&c.backend, "backend", loop.Name, "where the volumes come from: "+loop.Name)
 	fs.StringVar(&c.loopDir, "loop-dir", loop.DefaultDir, "directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for markers of formats under way; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
-	if err := fs.Parse(args); err != nil {
-		return c, err
-	}
-	if fs.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
-		_, _ = fmt.Fprintln(stderr, "growvol-node:", err) // nobody to tell
-		return c, err
-	}
-	return c, nil
 }
 
-func serve(ctx context.Context, c config, stderr io.Writer) error {
-	log, err := c.Logger(stderr) //nolint:contextcheck // what libraries log belongs to no call
-	if err != nil {
-		return err
-	}
+func serve(ctx context.Context, c config, log *slog.Logger) error {
 	defaultType, err := filesystem.ParseType(c.defaultFSType)
 	if err != nil {
 		return fmt.Errorf("--default-fstype: %w", err)
@@ -121,17 +92,20 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	}
 	options := c.Options()
 	options.Log, options.Identity, options.Node, options.Metrics = log, identity, server, metrics
-	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName, "node", c.nodeID, "endpoint", c.Endpoint)
+	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "node", c.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }
 
 // connect chooses the connector: the one place that knows them by name.
 func connect(c config, log *slog.Logger) (volume.Connector, string, error) {
-	switch c.connector {
+	switch c.backend {
 	case loop.Name:
+		if c.nodeID == "" {
+			return nil, "", errors.New("--node-id is empty and the host has no name: give the name of this node")
+		}
 		connector, err := loop.NewConnector(loop.ConnectorOptions{Dir: c.loopDir, Node: c.nodeID, Log: log})
 		return connector, loop.DriverName, err
 	default:
-		return nil, "", fmt.Errorf("--backend %q is not known; use %s", c.connector, loop.Name)
+		return nil, "", fmt.Errorf("--backend %q is not known; use %s", c.backend, loop.Name)
 	}
 }

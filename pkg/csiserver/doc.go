@@ -2,15 +2,12 @@
 // measures, recovers from panics, turns kinds of error into gRPC codes, and
 // stops gracefully. It knows no service beyond Identity and no backend.
 //
-// A plugin's main does this:
+// A plugin's main fills in a Program and exits with what its Run returns; the
+// Program's Serve makes the services and ends with
 //
-//	flags := csiserver.Flags{Endpoint: "unix:///csi/csi.sock"} // the defaults
-//	flags.Register(fs)                                          // then fs.Parse(args)
-//	log, err := flags.Logger(stderr)                            // slog, klog bridged into it
-//	identity, err := csiserver.NewIdentity(name, csiserver.Version(), csiserver.Capabilities{Expansion: true}, probe)
 //	options := flags.Options()
 //	options.Log, options.Identity, options.Node = log, identity, nodeServer
-//	err = csiserver.Run(ctx, options) // returns after ctx is done and the running calls ended
+//	return csiserver.Run(ctx, options) // after ctx is done and the running calls ended
 //
 // Handlers return errors of package volume (or a gRPC status, which passes
 // unchanged) and log with the ...Context functions of slog: the request id

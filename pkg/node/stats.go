@@ -58,7 +58,12 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	if info.Mode()&fs.ModeDevice != 0 {
 		return s.blockStats(m, conn.Path, lost)
 	}
-	st, err := bounded(ctx, func() (filesystem.Usage, error) { return s.opts.Filesystems.Stats(path) })
+	// statfs of a filesystem whose device is gone, or that is frozen, may
+	// never return.
+	st, err := outlive(ctx, &lease{}, "reading the usage of the filesystem", func() (filesystem.Usage, error) { return s.opts.Filesystems.Stats(path) })
+	if err != nil && ctx.Err() != nil {
+		return nil, volume.Errorf(volume.Deadline, "the filesystem at %s does not answer: %w", path, err).WithRemedy("check whether its device is gone, or it is frozen")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -87,25 +92,4 @@ func (s *Server) blockStats(m filesystem.Mount, device string, lost error) ([]*c
 		return nil, err
 	}
 	return []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: size.Bytes()}}, nil
-}
-
-// bounded gives up waiting for f when the context ends: statfs of a
-// filesystem whose device is gone or frozen may never return.
-func bounded[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := f()
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		var zero T
-		return zero, volume.Errorf(volume.Deadline, "the filesystem does not answer: %w", context.Cause(ctx)).WithRemedy("check whether the device is gone, or the filesystem is frozen")
-	}
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+func TestCommandLine(t *testing.T) {
+	for name, test := range map[string]struct {
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		"version":            {[]string{"--version"}, 0, "growvol-node ", ""},
+		"help":               {[]string{"--help"}, 0, "", "-state-dir"},
+		"unknown option":     {[]string{"--nonsense"}, 2, "", "nonsense"},
+		"argument":           {[]string{"nonsense"}, 2, "", `unexpected argument "nonsense"`},
+		"unknown backend":    {[]string{"--backend=tape"}, 1, "", `--backend "tape" is not known`},
+		"unknown filesystem": {[]string{"--default-fstype=ntfs"}, 1, "", "--default-fstype"},
+		"no node":            {[]string{"--node-id="}, 1, "", "--node-id"},
+		"no state directory": {[]string{"--state-dir="}, 1, "", "state directory"},
+		"bad driver name":    {[]string{"--driver-name=a_b"}, 1, "", "a_b"},
+		"bad endpoint":       {[]string{"--endpoint=csi.sock"}, 1, "", "csi.sock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var stdout, stderr bytes.Buffer
+			args := append([]string{"--loop-dir=" + dir, "--state-dir=" + dir, "--endpoint=unix://" + filepath.Join(dir, "s")}, test.args...)
+			if code := run(t.Context(), args, &stdout, &stderr); code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) {
+				t.Errorf("stdout %q, stderr %q, want %q and %q", &stdout, &stderr, test.stdout, test.stderr)
+			}
+		})
+	}
+}
+
+// The program over its socket: who it is, what the plugin as a whole can do,
+// and that it serves the node's side alone.
+func TestProgram(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	var stdout, stderr bytes.Buffer
+	args := []string{"--endpoint=unix://" + filepath.Join(dir, "s"), "--loop-dir=" + dir, "--state-dir=" + dir, "--node-id=node-7"}
+	go func() { done <- run(ctx, args, &stdout, &stderr) }()
+	conn, err := grpc.NewClient("unix://"+filepath.Join(dir, "s"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, wait := csi.NewIdentityClient(conn), grpc.WaitForReady(true)
+	info, err := identity.GetPluginInfo(ctx, &csi.GetPluginInfoRequest{}, wait)
+	if err != nil || info.GetName() != "loop.growvol.io" {
+		t.Errorf("info %v, %v", info, err)
+	}
+	// The same set in each part of the plugin: controller service, topology,
+	// expansion online and offline.
+	caps, err := identity.GetPluginCapabilities(ctx, &csi.GetPluginCapabilitiesRequest{})
+	if err != nil || len(caps.GetCapabilities()) != 4 {
+		t.Errorf("plugin capabilities %v, %v", caps, err)
+	}
+	node, err := csi.NewNodeClient(conn).NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
+	if err != nil || node.GetNodeId() != "node-7" || len(node.GetAccessibleTopology().GetSegments()) != 1 {
+		t.Errorf("node %v, %v", node, err)
+	}
+	_, err = csi.NewControllerClient(conn).ListVolumes(ctx, &csi.ListVolumesRequest{})
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("the node plugin answers for the controller: %v", err)
+	}
+	cancel()
+	select {
+	case code := <-done:
+		if code != 0 {
+			t.Errorf("exit code %d\n%s", code, &stderr)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the program does not stop")
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
