@@ -134,7 +134,12 @@ func (d disk) mountAt(t *testing.T, s *System, fs Type, target string, flags ...
 	if err := s.Mount(t.Context(), MountRequest{Source: d.device, Target: target, Type: fs, Flags: flags}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unmount(t, s, target) })
+	t.Cleanup(func() {
+		unmount(t, s, target)
+		for unix.Unmount(target, unix.MNT_DETACH) == nil {
+			t.Error("Unmount left a mount behind at ", target) // and the machine must be left clean
+		}
+	})
 }
 
 func unmount(t *testing.T, s *System, target string) {
