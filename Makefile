@@ -46,11 +46,11 @@ test-unit: ## every package on this machine's kernel, with the race detector
 
 .PHONY: test-guest
 test-guest: programs ## the packages that drive the kernel, in a guest with all capabilities
-	CGO_ENABLED=0 $(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --module=sd_mod --module=scsi_debug --' $(KERNEL)
+	$(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --module=sd_mod --module=scsi_debug --' $(KERNEL)
 
 .PHONY: test-system
 test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
-	CGO_ENABLED=0 $(TESTSUM) -p 1 ./tests/...
+	$(TESTSUM) -p 1 ./tests/...
 
 .PHONY: demo
 demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext3,ext4,xfs,btrfs)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need on a Debian or Ubuntu machine and
-# is not there yet: User-Mode Linux (the guest kernel) and filesystem tools.
+# is not there yet: User-Mode Linux (the guest kernel), filesystem tools, and a
+# C compiler, without which Go has no race detector.
 # Safe to run again; returns at once when nothing is missing.
 set -eu
 
@@ -8,12 +9,13 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # A program of each package, as "program:package".
 needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
-mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount"
+mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc"
 
 missing=
 for pair in $needed; do
 	command -v "${pair%%:*}" >/dev/null || missing="${missing:+$missing }${pair#*:}"
 done
+[ -e /usr/include/stdlib.h ] || missing="${missing:+$missing }libc6-dev"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
