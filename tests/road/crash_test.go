@@ -25,13 +25,16 @@ func TestNodeKilledInTheMiddle(t *testing.T) {
 			d, ctx := deploy(t), t.Context()
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
+			cuts := map[string]int{}
 			moments := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // no secret
 			for i := range crashes {
 				v := get(d.Create(ctx, fmt.Sprintf("%s-%d", name(t), i), gib, co.Mount(fstype), nil))(t)
 				must(t, d.Attach(ctx, v))
 				cut := func(what string, longest time.Duration, op func() error) {
 					t.Helper()
-					killDuring(t, d, time.Duration(moments.Int64N(int64(longest))), op)
+					if killDuring(t, d, time.Duration(moments.Int64N(int64(longest))), op) {
+						cuts[what]++
+					}
 					if err := op(); err != nil {
 						t.Fatalf("%s again after a crash: %v", what, err)
 					}
@@ -55,14 +58,20 @@ func TestNodeKilledInTheMiddle(t *testing.T) {
 				must(t, d.Detach(ctx, v))
 				must(t, d.Delete(ctx, v))
 			}
+			t.Logf("of %d operations each were cut short: %v", crashes, cuts)
+			if len(cuts) == 0 {
+				t.Error("nothing was cut short: the kills come too late")
+			}
 		})
 	}
 }
 
 // killDuring kills the node plugin a while after the operation began, or when
 // it ended before that, and starts a new one.
-func killDuring(t *testing.T, d *co.Deployment, after time.Duration, op func() error) {
+// It tells whether the operation was cut short.
+func killDuring(t *testing.T, d *co.Deployment, after time.Duration, op func() error) bool {
 	t.Helper()
+	cut := false
 	done := make(chan error, 1)
 	go func() { done <- op() }()
 	timer := time.NewTimer(after)
@@ -70,7 +79,7 @@ func killDuring(t *testing.T, d *co.Deployment, after time.Duration, op func() e
 	select {
 	case <-timer.C:
 		d.Node.Kill()
-		<-done
+		cut = <-done != nil
 	case err := <-done:
 		if err != nil {
 			t.Fatal(err)
@@ -78,4 +87,5 @@ func killDuring(t *testing.T, d *co.Deployment, after time.Duration, op func() e
 		d.Node.Kill()
 	}
 	must(t, d.StartNode(t.Context()))
+	return cut
 }
