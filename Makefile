@@ -53,7 +53,7 @@ test-system: programs ## the real binaries over their sockets, in guests; csi-sa
 	$(TESTSUM) -p 1 ./tests/...
 
 .PHONY: demo
-demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext3,ext4,xfs,btrfs)
+demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext2,ext3,ext4,xfs,btrfs)
 	@$(BIN)/demo --bin=$(BIN) --fs=$(FS)
 
 .PHONY: bench

@@ -59,7 +59,9 @@ type Growth struct {
 //     filesystem has shut down.
 //   - OutOfRange: the format cannot hold Required (ext without 64bit ends at
 //     2^32 blocks, which the kernel does not check; ext at 2^32 inodes).
-//   - Denied: CAP_SYS_RESOURCE is missing (ext only).
+//   - Precondition as well: the process lacks CAP_SYS_RESOURCE (ext). It is
+//     not Denied, because kubelet keeps a pod from starting over that, and
+//     the pod can do without the growth.
 //   - Deadline, Canceled: the device has not reached Required; another growth
 //     of the filesystem did not end within ctx.
 //   - Internal: the kernel accepted the request but the size read back does

@@ -75,7 +75,7 @@ func (g *btrfsGrower) explain(_ context.Context, err error) error {
 		return volume.Errorf(volume.Internal, "the device %s is smaller than the kernel said before: %w", g.devicePath, err).
 			WithRemedy("check its size on this node and in the storage system")
 	case errors.Is(err, unix.EPERM):
-		return volume.Errorf(volume.Denied, "growing btrfs needs CAP_SYS_ADMIN, which this process lacks: %w", err).
+		return volume.Errorf(volume.Precondition, "growing btrfs needs CAP_SYS_ADMIN, which this process lacks: %w", err).
 			WithRemedy("run the node plugin privileged")
 	}
 	return volume.Errorf(volume.Internal, "growing the filesystem at %s (BTRFS_IOC_RESIZE): %w", g.mountPoint, err).

@@ -114,7 +114,7 @@ func (g *extGrower) flaggedErrors(cause error) error {
 }
 
 func (g *extGrower) missingCapability(cause error) error {
-	e := volume.Errorf(volume.Denied, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
+	e := volume.Errorf(volume.Precondition, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
 	e.Cause = cause
 	return e.WithRemedy("run the node plugin privileged, or add SYS_RESOURCE to its capabilities")
 }

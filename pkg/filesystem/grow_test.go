@@ -113,7 +113,7 @@ func TestGrowRefusals(t *testing.T) {
 			e.compat |= extCompatSparseSuper2
 			e.put(m.device)
 		}, volume.Precondition, "sparse_super2", "resize2fs"},
-		{"without CAP_SYS_RESOURCE", Ext3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.Denied, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
+		{"without CAP_SYS_RESOURCE", Ext3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.Precondition, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
 		{"shut down", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["openMount"] = []error{unix.EIO} }, volume.Precondition, "has shut down", "mounted anew"},
 		{"shut down, seen by statx", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["stat"] = []error{unix.EIO} }, volume.Precondition, "has shut down", "mounted anew"},
 		{"damaged superblock", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.head[extOffset+56] = 0 }, volume.Internal, "damaged", "e2fsck"},
@@ -158,7 +158,7 @@ func TestGrowErrno(t *testing.T) {
 		text   string
 		remedy string
 	}{
-		{"ext EPERM for the capability", Ext4, "ext4Resize", unix.EPERM, nil, volume.Denied, "CAP_SYS_RESOURCE", "privileged"},
+		{"ext EPERM for the capability", Ext4, "ext4Resize", unix.EPERM, nil, volume.Precondition, "CAP_SYS_RESOURCE", "privileged"},
 		{"ext EPERM for a late error", Ext4, "ext4Resize", unix.EPERM, lateError, volume.Precondition, "found errors", "e2fsck"},
 		{"ext EROFS", Ext4, "ext4Resize", unix.EROFS, nil, volume.Precondition, "has become read-only", "e2fsck"},
 		{"ext ENOSPC", Ext4, "ext4Resize", unix.ENOSPC, nil, volume.Internal, "new end", "smaller"},
@@ -168,11 +168,11 @@ func TestGrowErrno(t *testing.T) {
 		{"XFS EIO by shutdown", XFS, "xfsGrow", unix.EIO, noOpen, volume.Precondition, "shut down", "mounted anew"},
 		{"XFS EIO by the device", XFS, "xfsGrow", unix.EIO, nil, volume.Internal, "new end", "smaller"},
 		{"XFS EROFS", XFS, "xfsGrow", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
-		{"XFS EPERM", XFS, "xfsGrow", unix.EPERM, nil, volume.Denied, "CAP_SYS_ADMIN", "privileged"},
+		{"XFS EPERM", XFS, "xfsGrow", unix.EPERM, nil, volume.Precondition, "CAP_SYS_ADMIN", "privileged"},
 		{"XFS EINVAL", XFS, "xfsGrow", unix.EINVAL, nil, volume.Internal, "XFS_IOC_FSGROWFSDATA", "kernel log"},
 		{"btrfs EROFS", Btrfs, "btrfsResize", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
 		{"btrfs EFBIG", Btrfs, "btrfsResize", unix.EFBIG, nil, volume.Internal, "smaller than the kernel said", "size"},
-		{"btrfs EPERM", Btrfs, "btrfsResize", unix.EPERM, nil, volume.Denied, "CAP_SYS_ADMIN", "privileged"},
+		{"btrfs EPERM", Btrfs, "btrfsResize", unix.EPERM, nil, volume.Precondition, "CAP_SYS_ADMIN", "privileged"},
 		{"btrfs code 1", Btrfs, "btrfsResize", btrfsError(1), nil, volume.Internal, "btrfs error code 1", "kernel log"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -65,7 +65,7 @@ func (g *xfsGrower) explain(_ context.Context, err error) error {
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("mount the volume writable: it grows at that moment")
 	case errors.Is(err, unix.EPERM):
-		return volume.Errorf(volume.Denied, "growing XFS needs CAP_SYS_ADMIN, which this process lacks: %w", err).
+		return volume.Errorf(volume.Precondition, "growing XFS needs CAP_SYS_ADMIN, which this process lacks: %w", err).
 			WithRemedy("run the node plugin privileged")
 	}
 	return volume.Errorf(volume.Internal, "growing the filesystem at %s (XFS_IOC_FSGROWFSDATA): %w", g.mountPoint, err).

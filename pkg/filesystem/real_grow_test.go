@@ -276,7 +276,7 @@ func TestRealMissingCapability(t *testing.T) {
 	dir := d.mounted(t, s, Ext4)
 	d.resize(t, volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.device})
-	wantError(t, err, volume.Denied, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	wantError(t, err, volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 	// Were guard not there, the kernel's own answer must say the same.
 	m, err := s.kernel.openMount(dir)
 	if err != nil {
@@ -289,5 +289,5 @@ func TestRealMissingCapability(t *testing.T) {
 	}
 	defer closeQuietly(dev)
 	g := &extGrower{target: &target{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
-	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.Denied, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 }

@@ -234,7 +234,7 @@ func TestRealShutdown(t *testing.T) {
 func wantShutdown(t *testing.T, fs Type, err error) {
 	t.Helper()
 	if fs.Ext() && !hasResourceCapability(t) {
-		wantError(t, err, volume.Denied, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+		wantError(t, err, volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 		return
 	}
 	wantError(t, err, volume.Precondition, "has shut down", "mounted anew")

@@ -94,7 +94,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *lease) e
 	if err != nil {
 		return err
 	}
-	mounted, err := st.alreadyMounted(dev, want)
+	mounted, err := st.alreadyMounted(ctx, dev, want)
 	if err != nil {
 		return err
 	}
@@ -127,20 +127,27 @@ func (st *stage) readOnly() bool {
 
 // alreadyMounted tells whether the staging path already is what this request
 // asks for. Another filesystem there is left alone and reported.
-func (st *stage) alreadyMounted(dev blockdev.Device, want filesystem.Type) (bool, error) {
+func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want filesystem.Type) (bool, error) {
 	m, ok, err := st.opts.Filesystems.FindMount(st.path)
 	if err != nil || !ok {
 		return false, err
 	}
 	same, err := st.isOn(m, dev)
+	if err != nil {
+		return false, err
+	}
+	if !same {
+		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
+			WithRemedy("find out who mounted it there, and unmount it")
+	}
+	// The mount table tells what driver serves the filesystem, which is ext4
+	// for ext2; the superblock tells what it is.
+	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
 	switch {
 	case err != nil:
 		return false, err
-	case !same:
-		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
-			WithRemedy("find out who mounted it there, and unmount it")
-	case want != "" && m.FSType != string(want):
-		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s as %s, not %s", st.path, m.FSType, want)
+	case want != "" && sig.Type != want:
+		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, want)
 	case m.ReadOnly() != st.readOnly():
 		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.ReadOnly(), st.readOnly())
 	}

@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -37,7 +36,7 @@ func main() {
 
 func run(ctx context.Context) (int, error) {
 	bin := flag.String("bin", "bin", "directory with growvol-controller and growvol-node")
-	fs := flag.String("fs", "ext4,xfs", "filesystems to grow: ext3, ext4, xfs, btrfs")
+	fs := flag.String("fs", "ext4,xfs", "filesystems to grow: ext2, ext3, ext4, xfs, btrfs")
 	flag.Parse()
 	types, err := parseTypes(*fs)
 	if err != nil {
@@ -69,9 +68,6 @@ func parseTypes(list string) ([]filesystem.Type, error) {
 		t, err := filesystem.ParseType(name)
 		if err != nil {
 			return nil, err
-		}
-		if t == filesystem.Ext2 {
-			return nil, errors.New("ext2 cannot grow while it is mounted; choose ext3, ext4, xfs or btrfs")
 		}
 		types = append(types, t)
 	}
