@@ -36,6 +36,7 @@ func Bin() string { return os.Getenv(binVariable) }
 type Deployment struct {
 	*Driver
 	Controller, Node *Plugin
+	NodeHTTP         string // address of the node plugin's /metrics and /healthz
 
 	bin, dir string
 	log      io.Writer
@@ -46,6 +47,10 @@ type Deployment struct {
 // state and mounts are below dir.
 func Deploy(ctx context.Context, bin, dir string, log io.Writer, flags ...string) (*Deployment, error) {
 	d := &Deployment{bin: bin, dir: dir, log: log, flags: append([]string{"--loop-dir=" + filepath.Join(dir, "volumes"), "--node-id=node-1"}, flags...)}
+	var err error
+	if d.NodeHTTP, err = freePort(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.StartController(ctx); err != nil {
 		return nil, err
 	}
@@ -67,7 +72,7 @@ func (d *Deployment) StartController(ctx context.Context) (err error) {
 
 // StartNode starts the node plugin, again if it was ended.
 func (d *Deployment) StartNode(ctx context.Context) (err error) {
-	d.Node, err = StartPlugin(ctx, d.log, filepath.Join(d.bin, "growvol-node"), d.NodeSocket(), append([]string{"--state-dir=" + filepath.Join(d.dir, "state")}, d.flags...)...)
+	d.Node, err = StartPlugin(ctx, d.log, filepath.Join(d.bin, "growvol-node"), d.NodeSocket(), append([]string{"--state-dir=" + filepath.Join(d.dir, "state"), "--http-endpoint=" + d.NodeHTTP}, d.flags...)...)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/node"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
@@ -34,8 +35,8 @@ func steps() []volume.Size { return []volume.Size{2 * volume.GiB, 6 * volume.GiB
 
 // stage is the demo under way in the guest.
 type stage struct {
-	driver *co.Driver
-	start  time.Time
+	*co.Deployment
+	start time.Time
 }
 
 // show runs in the guest: both plugins, then one volume per filesystem.
@@ -60,20 +61,22 @@ func show(ctx context.Context, bin string, types []filesystem.Type) (err error) 
 	}
 	defer d.Kill()
 	fmt.Printf("Linux %s in a guest; growvol-controller up in %s, growvol-node in %s.\n", release(), ms(d.Controller.Started), ms(d.Node.Started))
+	var names []string
 	for _, t := range types {
-		s := stage{driver: d.Driver, start: time.Now()}
+		names = append(names, string(t))
+		s := stage{Deployment: d, start: time.Now()}
 		if err := s.play(ctx, t); err != nil {
 			return fmt.Errorf("%s: %w", t, err)
 		}
 	}
-	fmt.Printf("\nDone: %d filesystems grew %s → %s in use; no restart, no lost byte.\n", len(types), firstSize, steps()[len(steps())-1])
+	fmt.Printf("\nDone: %s grew from %s to %s in use; no restart, no lost byte.\n", strings.Join(names, " and "), firstSize, steps()[len(steps())-1])
 	return d.Stop()
 }
 
 // play is the life of one volume.
 func (s *stage) play(ctx context.Context, t filesystem.Type) error {
 	fmt.Printf("\n── %s %s\n", t, strings.Repeat("─", 60-len(t)))
-	d := s.driver
+	d := s.Driver
 	v, err := d.Create(ctx, "demo-"+string(t), firstSize.Bytes(), co.Mount(string(t)), nil)
 	if err != nil {
 		return err
@@ -112,9 +115,13 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	if err != nil {
 		return err
 	}
+	was, err := s.Phases(ctx)
+	if err != nil {
+		return err
+	}
 	w.Stall()
 	s.say("asked for %s, while the writer writes", size)
-	e, err := s.driver.Expand(ctx, v, size.Bytes())
+	e, err := s.Expand(ctx, v, size.Bytes())
 	if err != nil {
 		return err
 	}
@@ -125,6 +132,11 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	if err != nil {
 		return err
 	}
+	phases, err := s.Phases(ctx)
+	if err != nil {
+		return err
+	}
+	took := func(p node.Phase) string { return ms(phases[string(p)] - was[string(p)]) }
 	if now.device < size || now.filesystem <= old.filesystem {
 		return fmt.Errorf("the plugins answered OK, but the device has %s and the filesystem %s", now.device, now.filesystem)
 	}
@@ -132,8 +144,8 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 		fmt.Printf("              %-11s %10s → %-10s %s\n", layer, short(from), short(to), how)
 	}
 	line("backend", old.backend, now.backend, "ControllerExpandVolume "+ms(e.ControllerTook))
-	line("device", old.device, now.device, "NodeExpandVolume "+ms(e.NodeTook)+", rescan and growth")
-	line("filesystem", old.filesystem, now.filesystem, "as its superblock says")
+	line("device", old.device, now.device, "NodeExpandVolume "+ms(e.NodeTook)+", of it rescanning the device "+took(node.PhaseDevice))
+	line("filesystem", old.filesystem, now.filesystem, "… and growing the filesystem "+took(node.PhaseFilesystem))
 	line("free (df)", old.free, now.free, "as the pod sees it")
 	fmt.Printf("              longest stall of the writer: %s; %s written so far\n", ms(w.Stall()), short(volume.Size(w.Bytes())))
 	return nil
@@ -145,7 +157,7 @@ type layers struct{ backend, device, filesystem, free volume.Size }
 
 func (s *stage) layers(ctx context.Context, v *co.Volume) (layers, error) {
 	var l layers
-	got, err := s.driver.Controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
+	got, err := s.Driver.Controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
 	if err != nil {
 		return l, err
 	}
@@ -168,7 +180,7 @@ func (s *stage) layers(ctx context.Context, v *co.Volume) (layers, error) {
 		return l, err
 	}
 	l.filesystem = g.Size()
-	_, free, err := s.driver.Stats(ctx, v)
+	_, free, err := s.Stats(ctx, v)
 	l.free = volume.Size(free)
 	return l, err
 }
@@ -176,7 +188,7 @@ func (s *stage) layers(ctx context.Context, v *co.Volume) (layers, error) {
 // verify mounts the volume anew, so that what is read comes from the device,
 // compares every byte, and has the filesystem's own tool check it.
 func (s *stage) verify(ctx context.Context, v *co.Volume, w *co.Writer, t filesystem.Type) error {
-	d := s.driver
+	d := s.Driver
 	if err := errors.Join(d.Release(ctx, v), d.Use(ctx, v)); err != nil {
 		return err
 	}

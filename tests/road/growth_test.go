@@ -100,7 +100,9 @@ func TestStaleDeviceIsRescanned(t *testing.T) {
 			if device, fs := sizes(t, v); device != gib || fs > gib {
 				t.Fatalf("the device has %s already: this is not the case to be tested", short(device))
 			}
-			if n := get(d.ExpandNode(ctx, v, 3*gib))(t); n != 3*gib {
+			patient, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			if n := get(d.ExpandNode(patient, v, 3*gib))(t); n != 3*gib {
 				t.Errorf("node says %s", short(n))
 			}
 			wantGrown(t, v, 3*gib)
