@@ -96,8 +96,8 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	l := &lease{unlock}
-	defer l.release()
+	l := volume.NewLease(unlock)
+	defer l.Release()
 
 	block, err := e.isBlock()
 	if err != nil {
@@ -139,7 +139,7 @@ func (e *expansion) growBlock(ctx context.Context, want volume.Size) (volume.Siz
 }
 
 // growMounted is growth of a mounted filesystem, and of what lies below it.
-func (e *expansion) growMounted(ctx context.Context, want volume.Size, l *lease) (volume.Size, error) {
+func (e *expansion) growMounted(ctx context.Context, want volume.Size, l *volume.Lease) (volume.Size, error) {
 	m, err := e.mountAt(e.path)
 	if err != nil {
 		return 0, err
@@ -262,8 +262,8 @@ func (e *expansion) growMappings(ctx context.Context, layers []blockdev.Device) 
 }
 
 // grow has the filesystem grown, for longer than the call if need be.
-func (s *Server) grow(ctx context.Context, req filesystem.GrowRequest, l *lease) (filesystem.Growth, error) {
-	return outlive(ctx, l, "growing the filesystem at "+req.MountPoint, func() (filesystem.Growth, error) {
+func (s *Server) grow(ctx context.Context, req filesystem.GrowRequest, l *volume.Lease) (filesystem.Growth, error) {
+	return volume.Outlive(ctx, l, "growing the filesystem at "+req.MountPoint, func() (filesystem.Growth, error) {
 		return s.opts.Filesystems.Grow(ctx, req)
 	})
 }

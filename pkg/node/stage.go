@@ -48,8 +48,8 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
-	l := &lease{unlock}
-	defer l.release()
+	l := volume.NewLease(unlock)
+	defer l.Release()
 
 	st := stage{Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext()}
 	err = st.run(ctx, volume.ConnectRequest{
@@ -77,7 +77,7 @@ type stage struct {
 	context map[string]string
 }
 
-func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *lease) error {
+func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *volume.Lease) error {
 	conn, err := st.opts.Connector.Connect(ctx, req)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 
 // prepare makes sure that the device holds a sound filesystem of the wanted
 // type (empty: any) and returns that type.
-func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size, l *lease) (filesystem.Type, error) {
+func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size, l *volume.Lease) (filesystem.Type, error) {
 	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
 	if err != nil {
 		return "", err
@@ -180,7 +180,7 @@ func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesyst
 
 // format makes the filesystem. Whether that is safe, Format decides by what
 // it reads itself.
-func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size, l *lease) (filesystem.Type, error) {
+func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size, l *volume.Lease) (filesystem.Type, error) {
 	if st.readOnly() {
 		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
@@ -196,7 +196,7 @@ func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id)}
-	return outlive(ctx, l, "formatting the volume as "+string(want), func() (filesystem.Type, error) {
+	return volume.Outlive(ctx, l, "formatting the volume as "+string(want), func() (filesystem.Type, error) {
 		unhurried, cancel := context.WithTimeout(context.WithoutCancel(ctx), formatLimit)
 		defer cancel()
 		return want, st.opts.Filesystems.Format(unhurried, req)
@@ -218,7 +218,7 @@ func (st *stage) mount(ctx context.Context, dev blockdev.Device, fstype filesyst
 // restore into a larger volume, an offline expansion, a call that was missed.
 // A failure must not keep the pod from its data; NodeExpandVolume, which
 // follows when growth was asked for, reports it.
-func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size, l *lease) {
+func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size, l *volume.Lease) {
 	patient, cancel := context.WithTimeout(ctx, stagePatience)
 	defer cancel()
 	size, err := st.opts.Devices.AwaitSize(patient, dev, want)

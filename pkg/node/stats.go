@@ -60,7 +60,7 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	}
 	// statfs of a filesystem whose device is gone, or that is frozen, may
 	// never return.
-	st, err := outlive(ctx, &lease{}, "reading the usage of the filesystem", func() (filesystem.Usage, error) { return s.opts.Filesystems.Stats(path) })
+	st, err := volume.Outlive(ctx, volume.NewLease(nil), "reading the usage of the filesystem", func() (filesystem.Usage, error) { return s.opts.Filesystems.Stats(path) })
 	if err != nil && ctx.Err() != nil {
 		return nil, volume.Errorf(volume.Deadline, "the filesystem at %s does not answer: %w", path, err).WithRemedy("check whether its device is gone, or it is frozen")
 	}

@@ -1,0 +1,74 @@
+package volume
+
+import (
+	"context"
+	"runtime/debug"
+	"sync"
+)
+
+// Lease is a lock (of Locks, or any other) on its way from a call to work that
+// may outlive it. The zero value holds none.
+type Lease struct{ unlock func() }
+
+// NewLease takes charge of a lock's release.
+func NewLease(unlock func()) *Lease { return &Lease{unlock} }
+
+// Release frees the lock, unless it has been handed over to work that goes on.
+func (l *Lease) Release() {
+	if l.unlock != nil {
+		l.unlock()
+		l.unlock = nil
+	}
+}
+
+// Outlive runs work that must not be cut short with the call: the kernel
+// cannot be interrupted in a growth, and a format or a copy that starts over
+// with each retry never ends. When ctx ends first, the work goes on, keeps the
+// lease's lock until it is done, and the error (of kind Deadline or Canceled)
+// says what is under way. The retry waits for that lock and finds the work
+// done. The work must not use ctx for what is to go on.
+//
+// A panic of the work becomes an error of kind Internal: on a goroutine of its
+// own it would end the process.
+func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	var mu sync.Mutex
+	var unlock func() // set, under mu, once the call has gone: the lock is the work's to free
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = Errorf(Internal, "%s: a panic: %v\n%s", what, p, debug.Stack())
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			done <- r
+			if unlock != nil {
+				unlock()
+			}
+		}()
+		r.value, r.err = work()
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	select { // a result that came at the last moment is worth more than a timeout
+	case r := <-done:
+		return r.value, r.err
+	default:
+	}
+	unlock, l.unlock = l.unlock, nil
+	var zero T
+	return zero, &Error{
+		Kind: KindOf(context.Cause(ctx)), Msg: what + " is still under way", Cause: context.Cause(ctx),
+		Remedy: "nothing needs to be done: it goes on, and the next call finds it done",
+	}
+}
