@@ -2,6 +2,8 @@ package volume
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
 )
@@ -28,12 +30,13 @@ func (l *Lease) Release() {
 // says what is under way. The retry waits for that lock and finds the work
 // done. The work must not use ctx for what is to go on.
 //
-// A panic of the work becomes an error of kind Internal: on a goroutine of its
-// own it would end the process.
+// A panic of the work is passed on to the caller, whose server can deal with
+// it. When the caller has gone it is logged; it never ends the process.
 func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
+		panic string // value and stack; empty: none
 	}
 	var mu sync.Mutex
 	var unlock func() // set, under mu, once the call has gone: the lock is the work's to free
@@ -42,30 +45,41 @@ func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, 
 		var r result
 		defer func() {
 			if p := recover(); p != nil {
-				r.err = Errorf(Internal, "%s: a panic: %v\n%s", what, p, debug.Stack())
+				r.panic = fmt.Sprintf("%v\n%s", p, debug.Stack())
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			done <- r
-			if unlock != nil {
-				unlock()
+			if unlock == nil {
+				return
+			}
+			unlock()
+			if r.panic != "" {
+				slog.ErrorContext(ctx, "panic in work that outlived its call", "work", what, "panic", r.panic)
 			}
 		}()
 		r.value, r.err = work()
 	}()
+	end := func(r result) (T, error) {
+		if r.panic != "" {
+			panic(r.panic)
+		}
+		return r.value, r.err
+	}
 	select {
 	case r := <-done:
-		return r.value, r.err
+		return end(r)
 	case <-ctx.Done():
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	select { // a result that came at the last moment is worth more than a timeout
 	case r := <-done:
-		return r.value, r.err
+		return end(r)
 	default:
 	}
-	unlock, l.unlock = l.unlock, nil
+	handed := *l
+	unlock, l.unlock = handed.Release, nil
 	var zero T
 	return zero, &Error{
 		Kind: KindOf(context.Cause(ctx)), Msg: what + " is still under way", Cause: context.Cause(ctx),

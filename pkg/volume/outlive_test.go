@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -39,9 +40,26 @@ func TestOutliveKeepsTheLockForWorkThatGoesOn(t *testing.T) {
 	<-freed
 }
 
-func TestOutliveSurvivesAPanic(t *testing.T) {
+// A panic on a goroutine of its own would end the process; it must come up in
+// the call, where the server recovers from it, or nowhere.
+func TestOutlivePassesAPanicOn(t *testing.T) {
+	defer func() {
+		if p, ok := recover().(string); !ok || !strings.Contains(p, "oops") || !strings.Contains(p, "outlive_test.go") {
+			t.Errorf("recovered %q", p)
+		}
+	}()
 	_, err := Outlive(t.Context(), NewLease(nil), "the work", func() (int, error) { panic("oops") })
-	if !IsKind(err, Internal) {
+	t.Errorf("no panic, but %v", err)
+}
+
+func TestOutliveSurvivesAPanicOfWorkThatGoesOn(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	freed, goOn := make(chan struct{}), make(chan struct{})
+	_, err := Outlive(ctx, NewLease(func() { close(freed) }), "the work", func() (int, error) { <-goOn; panic("oops") })
+	if !IsKind(err, Canceled) {
 		t.Errorf("%v", err)
 	}
+	close(goOn)
+	<-freed
 }
