@@ -37,14 +37,11 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	return &csi.CreateVolumeResponse{Volume: s.toCSI(v)}, nil
 }
 
-// create reads the source, settles the size, has the backend make the volume
-// and checks what it made.
+// create settles the size, has the backend make the volume and checks what it
+// made.
 func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	least, err := s.sourceSize(ctx, req.Source)
+	least, err := s.settleSize(ctx, &req)
 	if err != nil {
-		return volume.Volume{}, err
-	}
-	if req.Size, err = resolveWithSource(req.Range, least, s.backend.Limits()); err != nil {
 		return volume.Volume{}, err
 	}
 	var v volume.Volume
@@ -60,6 +57,44 @@ func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.V
 		return volume.Volume{}, err
 	}
 	return v, checkCreated(v, req, least)
+}
+
+// settleSize sets the request's size and returns what a source that is still
+// to be copied takes. A volume of the name that exists comes first: when the
+// answer to its creation was lost, the source may have grown or gone since, and
+// that is no reason to refuse the retry. The backend sees the request even so:
+// the volume may not be usable yet, or differ in what only the backend knows.
+func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (least volume.Size, err error) {
+	v, found, err := s.backend.Find(ctx, req.Name)
+	if err != nil {
+		return 0, err
+	}
+	if found {
+		req.Size = v.Size
+		return 0, fits(v, *req)
+	}
+	if least, err = s.sourceSize(ctx, req.Source); err != nil {
+		return 0, err
+	}
+	req.Size, err = resolveWithSource(req.Range, least, s.backend.Limits())
+	return least, err
+}
+
+// fits tells whether an existing volume is what the request asks for.
+func fits(v volume.Volume, req volume.CreateRequest) error {
+	why := ""
+	switch {
+	case v.Source != req.Source:
+		why = "was made from another source"
+	case v.Size < req.Range.Required:
+		why = "has " + v.Size.String() + ", less than the " + req.Range.Required.String() + " required"
+	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
+		why = "has " + v.Size.String() + ", above the limit " + req.Range.Limit.String()
+	default:
+		return nil
+	}
+	return volume.Errorf(volume.AlreadyExists, "volume %s has this name and %s", v.ID, why).
+		WithRemedy("use another name, or delete the volume")
 }
 
 // sourceSize reads the size of what the volume is made from; zero without a

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -244,4 +245,59 @@ func TestCreateLocksItsSource(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The answer to a creation may be lost. The retry gets the volume whatever has
+// become of its source meanwhile, unless it asks for something else.
+func TestCreateAgainAfterTheSourceChanged(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*testing.T, *fakebackend.Backend, volume.Snapshot){
+		"grown": func(t *testing.T, b *fakebackend.Backend, s volume.Snapshot) {
+			t.Helper()
+			if _, err := b.Expand(t.Context(), s.VolumeID, 4*volume.GiB); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"deleted": func(t *testing.T, b *fakebackend.Backend, s volume.Snapshot) {
+			t.Helper()
+			if err := errors.Join(b.DeleteSnapshot(t.Context(), s.ID), b.Delete(t.Context(), s.VolumeID)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := fakebackend.New()
+			s := New(fake, Options{})
+			source := mustCreate(t, s, "source", 2*volume.GiB)
+			snapshot, err := fake.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: source})
+			if err != nil {
+				t.Fatal(err)
+			}
+			clone, restored := createRequest("clone", 2*volume.GiB), createRequest("restored", 2*volume.GiB)
+			clone.VolumeContentSource, restored.VolumeContentSource = fromVolume(source), fromSnapshot(snapshot.ID)
+			for _, req := range []*csi.CreateVolumeRequest{clone, restored} {
+				first, err := s.CreateVolume(t.Context(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					again, err := s.CreateVolume(t.Context(), req)
+					if err != nil || again.String() != first.String() {
+						t.Errorf("again %v, %v; first %v", again, err, first)
+					}
+					req.CapacityRange = bytesRange(3*volume.GiB, 0)
+					_, err = s.CreateVolume(t.Context(), req)
+					wantKind(t, err, volume.AlreadyExists, "2 GiB", "3 GiB")
+					req.CapacityRange = bytesRange(volume.GiB, volume.GiB)
+					_, err = s.CreateVolume(t.Context(), req)
+					wantKind(t, err, volume.AlreadyExists, "2 GiB", "1 GiB")
+					req.CapacityRange, req.VolumeContentSource = nil, fromVolume("vol-9")
+					_, err = s.CreateVolume(t.Context(), req)
+					wantKind(t, err, volume.AlreadyExists, "another source")
+				}()
+			}
+			change(t, fake, snapshot)
+		})
+	}
 }

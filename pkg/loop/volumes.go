@@ -13,6 +13,18 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// Find implements volume.Backend.
+func (b *Backend) Find(_ context.Context, name string) (volume.Volume, bool, error) {
+	o, err := b.store.load(volumes, volumes.id(name))
+	switch {
+	case missing(err):
+		return volume.Volume{}, false, nil
+	case err != nil:
+		return volume.Volume{}, false, volume.Wrap(err, "find", name)
+	}
+	return b.volume(o), o.Name == name, nil
+}
+
 // Create implements volume.Backend.
 func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, err := b.create(ctx, req, nil)

@@ -56,6 +56,29 @@ func TestCreateAgain(t *testing.T) {
 	}
 }
 
+func TestFind(t *testing.T) {
+	b := newBackend(t, nil)
+	if v, found, err := b.Find(t.Context(), "a"); found || err != nil {
+		t.Errorf("%+v, %v", v, err)
+	}
+	a := create(t, b, "a", volume.GiB)
+	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: a.ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Delete(t.Context(), a.ID); err != nil {
+		t.Fatal(err)
+	}
+	if v, found, err := b.Find(t.Context(), "c"); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
+		t.Errorf("%+v, %t, %v", v, found, err)
+	}
+	if err := os.Remove(b.store.data(volumes, c.ID)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = b.Find(t.Context(), "c")
+	wantKind(t, err, volume.Internal, "damaged")
+}
+
 func TestCreateRefusals(t *testing.T) {
 	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 4 * volume.GiB })
 	_, err := b.Create(t.Context(), request("big", 5*volume.GiB))

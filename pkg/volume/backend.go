@@ -28,6 +28,12 @@ type Backend interface {
 	// AccessModes returns the modes that volumes of this backend can honor.
 	AccessModes() []AccessMode
 
+	// Find looks for the volume of a name, whatever it was made of and whether
+	// or not it is usable yet. Its Source is the one it was made from, also
+	// when that has gone since. Of no use to tell whether a volume is gone for
+	// good; see Get for that.
+	Find(ctx context.Context, name string) (v Volume, found bool, err error)
+
 	// Create makes an empty volume, or returns the one of that name when it
 	// fits the request. The volume is usable when Create returns. Kinds:
 	// AlreadyExists (the name is taken by a volume that does not fit), Invalid
@@ -64,7 +70,9 @@ type Snapshotter interface {
 	// GetSnapshot reads a snapshot. Kind NotFound.
 	GetSnapshot(ctx context.Context, id string) (Snapshot, error)
 	// Restore is Create with the content of req.Source.SnapshotID. The volume
-	// may be larger than the snapshot. Kinds: as Create, NotFound (snapshot).
+	// may be larger than the snapshot. A volume that was made already is
+	// returned also when the snapshot has gone since. Kinds: as Create,
+	// NotFound (snapshot).
 	Restore(ctx context.Context, req CreateRequest) (Volume, error)
 }
 
@@ -79,7 +87,9 @@ type SnapshotRequest struct {
 // Cloner is implemented by backends that can make a volume from another.
 type Cloner interface {
 	// CloneVolume is Create with the content of req.Source.VolumeID, which may
-	// be in use. The clone may be larger. Kinds: as Create, NotFound (source).
+	// be in use. The clone may be larger. A clone that was made already is
+	// returned also when the source has grown or gone since. Kinds: as Create,
+	// NotFound (source).
 	CloneVolume(ctx context.Context, req CreateRequest) (Volume, error)
 }
 

@@ -66,6 +66,23 @@ func (*Backend) AccessModes() []volume.AccessMode {
 // TopologyKeys implements volume.TopologyAware.
 func (*Backend) TopologyKeys() []string { return []string{TopologyKey} }
 
+// Find implements volume.Backend.
+func (b *Backend) Find(_ context.Context, name string) (volume.Volume, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, ok := b.find(name)
+	return v, ok, nil
+}
+
+func (b *Backend) find(name string) (volume.Volume, bool) {
+	for _, v := range b.volumes {
+		if v.Name == name {
+			return v.Clone(), true
+		}
+	}
+	return volume.Volume{}, false
+}
+
 // Create implements volume.Backend.
 func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	b.mu.Lock()
@@ -77,10 +94,8 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	if err := checkTier(req.Mutable); err != nil {
 		return volume.Volume{}, err
 	}
-	for _, v := range b.volumes {
-		if v.Name == req.Name {
-			return v.Clone(), fits(v, req)
-		}
+	if v, ok := b.find(req.Name); ok {
+		return v, fits(v, req)
 	}
 	zone, err := b.place(req)
 	if err != nil {
@@ -119,16 +134,20 @@ func (b *Backend) place(req volume.CreateRequest) (string, error) {
 
 // Restore implements volume.Snapshotter.
 func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	if _, err := b.GetSnapshot(ctx, req.Source.SnapshotID); err != nil {
-		return volume.Volume{}, err
+	if _, made, _ := b.Find(ctx, req.Name); !made {
+		if _, err := b.GetSnapshot(ctx, req.Source.SnapshotID); err != nil {
+			return volume.Volume{}, err
+		}
 	}
 	return b.Create(ctx, req)
 }
 
 // CloneVolume implements volume.Cloner.
 func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	if _, err := b.Get(ctx, req.Source.VolumeID); err != nil {
-		return volume.Volume{}, err
+	if _, made, _ := b.Find(ctx, req.Name); !made {
+		if _, err := b.Get(ctx, req.Source.VolumeID); err != nil {
+			return volume.Volume{}, err
+		}
 	}
 	return b.Create(ctx, req)
 }

@@ -16,6 +16,11 @@ func (Nop) Limits() volume.Limits { return volume.Limits{Granule: volume.GiB} }
 // AccessModes implements volume.Backend.
 func (Nop) AccessModes() []volume.AccessMode { return []volume.AccessMode{volume.SingleNodeWriter} }
 
+// Find implements volume.Backend.
+func (Nop) Find(context.Context, string) (volume.Volume, bool, error) {
+	return volume.Volume{}, false, nil
+}
+
 // Create implements volume.Backend.
 func (Nop) Create(_ context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	return volume.Volume{ID: req.Name, Size: req.Size}, nil
