@@ -82,7 +82,7 @@ func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (lea
 
 // fits tells whether an existing volume is what the request asks for.
 func fits(v volume.Volume, req volume.CreateRequest) error {
-	why := ""
+	var why string
 	switch {
 	case v.Source != req.Source:
 		why = "was made from another source"

@@ -2,6 +2,8 @@ package loop
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
 	"strconv"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -29,17 +31,16 @@ func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[str
 	}
 	want := attachment{Node: req.Node, Mode: req.Access.Mode, ReadOnly: req.ReadOnly}
 	switch {
-	case o.Attachment == nil:
-		o.Attachment = &want
-		if err := b.store.save(b.store.path(volumes, o.id), o.record); err != nil {
-			return nil, err
+	case o.attachment == nil:
+		if err := b.store.save(filepath.Join(b.store.path(volumes, o.id), attachFile), want); err != nil {
+			return nil, fmt.Errorf("record the attachment: %w", err)
 		}
-	case o.Attachment.Node != want.Node:
-		return nil, volume.Errorf(volume.Precondition, "the volume is attached to node %s", o.Attachment.Node).
+	case o.attachment.Node != want.Node:
+		return nil, volume.Errorf(volume.Precondition, "the volume is attached to node %s", o.attachment.Node).
 			WithRemedy("detach it there first")
-	case *o.Attachment != want:
+	case *o.attachment != want:
 		return nil, volume.Errorf(volume.AlreadyExists, "the volume is attached to node %s as %s, read-only %t; not as %s, read-only %t",
-			want.Node, o.Attachment.Mode, o.Attachment.ReadOnly, want.Mode, want.ReadOnly).
+			want.Node, o.attachment.Mode, o.attachment.ReadOnly, want.Mode, want.ReadOnly).
 			WithRemedy("detach it first")
 	}
 	return map[string]string{PublishSize: strconv.FormatInt(o.size.Bytes(), 10)}, nil
@@ -60,12 +61,14 @@ func (b *Backend) detach(ctx context.Context, id, node string) error {
 		return err
 	}
 	defer unlock()
-	if o.Attachment == nil || node != "" && node != o.Attachment.Node {
-		return nil
+	if a := o.attachment; a != nil {
+		if node != "" && node != a.Node {
+			return nil
+		}
+		if err := b.unbound(o); err != nil {
+			return err
+		}
 	}
-	if err := b.unbound(o); err != nil {
-		return err
-	}
-	o.Attachment = nil
-	return b.store.save(b.store.path(volumes, id), o.record)
+	// Also if it is not attached: an interrupted call may have left something.
+	return b.store.detach(id)
 }

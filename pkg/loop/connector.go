@@ -70,11 +70,11 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 		return volume.Connection{}, err
 	}
 	defer unlock()
-	if o.Attachment == nil || o.Attachment.Node != c.opts.Node {
+	if o.attachment == nil || o.attachment.Node != c.opts.Node {
 		return volume.Connection{}, volume.Errorf(volume.Precondition, "the volume is not attached to this node, %s", c.opts.Node).
 			WithRemedy("wait for the VolumeAttachment; check that the controller and the node use the same node name")
 	}
-	readOnly := req.ReadOnly || o.Attachment.ReadOnly
+	readOnly := req.ReadOnly || o.attachment.ReadOnly
 	d, ok, err := c.connected(o)
 	if err != nil {
 		return volume.Connection{}, err

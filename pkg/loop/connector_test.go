@@ -333,12 +333,7 @@ func TestConnectedVolumesStay(t *testing.T) {
 	m.b.loops.dev = "/dev"
 
 	// Nor does it delete a volume that is connected without being attached.
-	o, err := m.b.store.load(volumes, m.id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Attachment = nil
-	if err := m.b.store.save(m.b.store.path(volumes, m.id), o.record); err != nil {
+	if err := m.b.store.detach(m.id); err != nil {
 		t.Fatal(err)
 	}
 	wantKind(t, m.b.Delete(t.Context(), m.id), volume.Precondition, conn.Path)

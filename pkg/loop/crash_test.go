@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -84,9 +86,17 @@ func hasContent(c class, id string, size volume.Size) func(*testing.T, *Backend)
 func attached(want bool) func(*testing.T, *Backend) {
 	return func(t *testing.T, b *Backend) {
 		t.Helper()
-		if o, err := b.store.load(volumes, volA); err != nil || (o.Attachment != nil) != want {
+		if o, err := b.store.load(volumes, volA); err != nil || (o.attachment != nil) != want {
 			t.Errorf("%+v, %v", o, err)
 		}
+	}
+}
+
+// leave writes a file as an interrupted call would have left it.
+func leave(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -123,16 +133,28 @@ func operations() []operation {
 			t.Helper()
 			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: volA, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}})
 			return err
-		}, attached(true), []string{"volumes/" + volA}},
+		}, attached(true), []string{"volumes/" + volA, "volumes/" + volA + "/" + attachFile}},
 		{"detach", func(t *testing.T, b *Backend) {
 			t.Helper()
 			makeA(t, b)
 			attach(t, b, volA)
+			leave(t, filepath.Join(b.store.path(volumes, volA), attachFile+newSuffix))
 		}, func(t *testing.T, b *Backend) error {
 			t.Helper()
 			return b.Detach(t.Context(), volA, node)
 		}, attached(false), []string{"volumes/" + volA}},
 		{"delete", makeA, func(t *testing.T, b *Backend) error {
+			t.Helper()
+			return b.Delete(t.Context(), volA)
+		}, nothing, nil},
+		{"delete over leftovers", func(t *testing.T, b *Backend) {
+			t.Helper()
+			makeA(t, b)
+			if err := b.store.disk.mkdir(b.store.pending(volA)); err != nil {
+				t.Fatal(err)
+			}
+			leave(t, filepath.Join(b.store.pending(volA), dataFile))
+		}, func(t *testing.T, b *Backend) error {
 			t.Helper()
 			return b.Delete(t.Context(), volA)
 		}, nothing, nil},
@@ -305,6 +327,24 @@ func TestDeleteClaimsItsPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+	if err := b.Delete(t.Context(), volA); err != nil {
+		t.Error(err)
+	}
+	if files := tree(t, b); len(files) != 0 {
+		t.Errorf("left %v", files)
+	}
+}
+
+// On a filesystem without RENAME_NOREPLACE deletions work as well.
+func TestDeleteWithoutRenameNew(t *testing.T) {
+	b := newBackend(t, nil)
+	b.store.disk.before = func(step, _ string) error {
+		if step == "rename new" {
+			return unix.EINVAL
+		}
+		return nil
+	}
+	create(t, b, "a", volume.MiB)
 	if err := b.Delete(t.Context(), volA); err != nil {
 		t.Error(err)
 	}

@@ -84,11 +84,31 @@ func (d disk) rename(from, to string) error {
 	return nil
 }
 
+// renameNew is rename, but fs.ErrExist if there is something already, an empty
+// directory too: it may be another call's.
+func (d disk) renameNew(from, to string) error {
+	if err := d.step("rename new", to); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
 func (d disk) remove(path string) error {
 	if err := d.step("remove", path); err != nil {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// removeFile removes a file; a missing one is fine.
+func (d disk) removeFile(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return d.remove(path)
 }
 
 // empty removes what is in a directory; objects have no subdirectories.

@@ -1,9 +1,7 @@
 package loop
 
 import (
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -36,42 +34,7 @@ func TestSnapshotOfAVolumeInUse(t *testing.T) {
 // mounted.
 func xfs(t *testing.T) string {
 	t.Helper()
-	needLoops(t)
-	if _, err := exec.LookPath("mkfs.xfs"); err != nil {
-		t.Skipf("needs xfsprogs: %v", err)
-	}
-	file, dir := filepath.Join(t.TempDir(), "xfs"), t.TempDir()
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(file, volume.GiB.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	m := machine{T: t}
-	m.run("mkfs.xfs", "-q", "-m", "reflink=1", file)
-	f, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := newLoops()
-	d, err := l.bind(f, "xfs", false)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = unix.Unmount(dir, 0)
-		dev, err := os.Open(d.path)
-		if err == nil {
-			err = errors.Join(l.kernel.ClearFile(dev), dev.Close())
-		}
-		if err != nil {
-			t.Errorf("detach %s: %v", d.path, err)
-		}
-	})
-	if err := unix.Mount(d.path, dir, "xfs", 0, ""); err != nil {
-		t.Skipf("needs XFS: %v", err)
-	}
-	return dir
+	return filesystem(t, "xfs", volume.GiB, "-m", "reflink=1")
 }
 
 // With reflinks a snapshot of a mounted volume is one point in time, and a

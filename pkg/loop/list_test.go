@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func TestListingTenThousand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.store.save(b.store.path(volumes, id), record{Name: id}); err != nil {
+		if err := b.store.save(filepath.Join(b.store.path(volumes, id), metaFile), record{Name: id}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -6,10 +6,11 @@
 // The directory is shared by Backend (controller) and Connector (node), which
 // run on the same machine:
 //
-//	volumes/<id>/data          the content; its length is the volume's size
-//	volumes/<id>/meta.json     name, source, attachment
-//	snapshots/<id>/...         the same
-//	pending/<id>/...           being made, or being removed
+//	volumes/<id>/data             the content; its length is the volume's size
+//	volumes/<id>/meta.json        name, source
+//	volumes/<id>/attachment.json  where and how it is attached, if it is
+//	snapshots/<id>/...            data and meta.json
+//	pending/<id>/...              being made, or being removed
 //
 // An object exists from the rename of its complete directory out of pending
 // to the rename back into it. So whatever a crash leaves half-done is in

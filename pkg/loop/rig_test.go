@@ -110,10 +110,15 @@ func tree(t *testing.T, b *Backend) []string {
 	return files
 }
 
-// objectFiles are the files of complete objects.
+// objectFiles are the files of complete objects, and the single files among
+// them.
 func objectFiles(objects ...string) []string {
 	var files []string
 	for _, o := range objects {
+		if strings.HasSuffix(o, ".json") {
+			files = append(files, o)
+			continue
+		}
 		files = append(files, o, o+"/data", o+"/meta.json")
 	}
 	slices.Sort(files)

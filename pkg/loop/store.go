@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -25,6 +27,8 @@ const (
 	pendingDir = "pending"
 	dataFile   = "data"
 	metaFile   = "meta.json"
+	attachFile = "attachment.json" // of its own, so that detaching only removes: a full filesystem has no room for more
+	newSuffix  = ".new"            // of a file that is being written
 
 	idBytes = 16 // of the name's SHA-256: no two names in the world share them
 )
@@ -67,15 +71,14 @@ func (c class) valid(id string) bool {
 // record is the content of meta.json. The size is not in it: the data file's
 // length is the one truth about that.
 type record struct {
-	Name       string            `json:"name"`
-	Created    time.Time         `json:"created"`
-	Source     volume.Source     `json:"source"`               // of a volume
-	VolumeID   string            `json:"volumeID,omitempty"`   // of a snapshot
-	Context    map[string]string `json:"context,omitempty"`    // of a volume, for the node
-	Attachment *attachment       `json:"attachment,omitempty"` // of a volume
+	Name     string            `json:"name"`
+	Created  time.Time         `json:"created"`
+	Source   volume.Source     `json:"source"`             // of a volume
+	VolumeID string            `json:"volumeID,omitempty"` // of a snapshot
+	Context  map[string]string `json:"context,omitempty"`  // of a volume, for the node
 }
 
-// attachment is where and how a volume is attached.
+// attachment is the content of attachment.json: where and how a volume is attached.
 type attachment struct {
 	Node     string            `json:"node"`
 	Mode     volume.AccessMode `json:"mode"`
@@ -85,9 +88,10 @@ type attachment struct {
 // object is a volume or snapshot as it was read.
 type object struct {
 	record
-	class class
-	id    string
-	size  volume.Size
+	class      class
+	id         string
+	size       volume.Size
+	attachment *attachment // nil: not attached
 }
 
 // store is the directory.
@@ -136,12 +140,15 @@ func (s *store) load(c class, id string) (object, error) {
 // read reads an object from its directory.
 func read(dir *os.Root) (object, error) {
 	var o object
-	meta, err := dir.ReadFile(metaFile)
-	if err != nil {
+	if err := readJSON(dir, metaFile, &o.record); err != nil {
 		return o, err
 	}
-	if err := json.Unmarshal(meta, &o.record); err != nil {
-		return o, fmt.Errorf("%s: %w", metaFile, err)
+	a := new(attachment)
+	switch err := readJSON(dir, attachFile, a); {
+	case err == nil:
+		o.attachment = a
+	case !errors.Is(err, fs.ErrNotExist):
+		return o, err
 	}
 	st, err := dir.Stat(dataFile)
 	if err != nil {
@@ -149,6 +156,17 @@ func read(dir *os.Root) (object, error) {
 	}
 	o.size = volume.Size(st.Size())
 	return o, nil
+}
+
+func readJSON(dir *os.Root, name string, into any) error {
+	text, err := dir.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // absent is the error for an object whose directory does not exist.
@@ -260,20 +278,25 @@ func (s *store) fill(dir string, r record, fill func(data *os.File) error) error
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return s.save(dir, r)
+	return s.save(filepath.Join(dir, metaFile), r)
 }
 
-// save replaces meta.json: readers see the old one or the new one.
-func (s *store) save(dir string, r record) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+// save writes a file as JSON: readers see none or the old one, or all of the
+// new one.
+func (s *store) save(path string, value any) (err error) {
+	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, metaFile)
-	f, err := s.disk.create(path + ".new")
+	f, err := s.disk.create(path + newSuffix)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.disk.removeFile(path+newSuffix))
+		}
+	}()
 	err = s.disk.write(f, append(text, '\n'))
 	if err == nil {
 		err = s.disk.sync(f)
@@ -281,15 +304,61 @@ func (s *store) save(dir string, r record) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := s.disk.rename(path+".new", path); err != nil {
+	if err := s.disk.rename(path+newSuffix, path); err != nil {
 		return err
 	}
-	return s.disk.syncDir(dir)
+	return s.disk.syncDir(filepath.Dir(path))
 }
 
-// remove makes an object that the caller has locked disappear. The lock of the
-// place in pending keeps a creation of the same name from using it.
+// detach removes a volume's attachment, and what an interrupted save may have
+// left of one. It needs no space.
+func (s *store) detach(id string) error {
+	path := filepath.Join(s.path(volumes, id), attachFile)
+	for _, p := range []string{path + newSuffix, path} {
+		if err := s.disk.removeFile(p); err != nil {
+			return err
+		}
+	}
+	return s.disk.syncDir(filepath.Dir(path))
+}
+
+// remove makes an object that the caller has locked disappear. It needs no
+// space, so that a full filesystem can be emptied.
 func (s *store) remove(ctx context.Context, c class, id string) error {
+	dir := s.pending(id)
+	if err := s.retire(ctx, c, id); err != nil {
+		return err
+	}
+	// From here on dir is the object's own directory, under the caller's lock,
+	// for which a creation of the same name waits.
+	if err := s.syncDirs(c); err != nil {
+		return err
+	}
+	return s.disk.removeAll(dir)
+}
+
+// retire moves an object to its place in pending. If a creation of the same
+// name is there already, it is awaited: it finds that the object exists and
+// leaves, or it was interrupted.
+func (s *store) retire(ctx context.Context, c class, id string) error {
+	dir := s.pending(id)
+	for {
+		err := s.disk.renameNew(s.path(c, id), dir)
+		if errors.Is(err, unix.EINVAL) {
+			return s.retireOver(ctx, c, id)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := s.discard(ctx, id); err != nil {
+			return err
+		}
+	}
+}
+
+// retireOver is retire for filesystems that know no RENAME_NOREPLACE (NFS): it
+// takes the place first, which needs space.
+func (s *store) retireOver(ctx context.Context, c class, id string) error {
 	dir := s.pending(id)
 	unlock, err := s.claim(ctx, dir)
 	if err != nil {
@@ -299,14 +368,7 @@ func (s *store) remove(ctx context.Context, c class, id string) error {
 	if err := s.disk.empty(dir); err != nil {
 		return err
 	}
-	// From here on dir is the object's own directory, under the caller's lock.
-	if err := s.disk.rename(s.path(c, id), dir); err != nil {
-		return err
-	}
-	if err := s.syncDirs(c); err != nil {
-		return err
-	}
-	return s.disk.removeAll(dir)
+	return s.disk.rename(s.path(c, id), dir)
 }
 
 // discard removes what an interrupted call has left of an object that does

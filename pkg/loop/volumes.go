@@ -164,7 +164,7 @@ func (b *Backend) remove(ctx context.Context, c class, id string, check func(obj
 
 // unused checks that a volume may be deleted.
 func (b *Backend) unused(o object) error {
-	if a := o.Attachment; a != nil {
+	if a := o.attachment; a != nil {
 		return volume.Errorf(volume.Precondition, "the volume is attached to node %s", a.Node).
 			WithRemedy("delete the pods that use it, and wait until it is detached")
 	}
@@ -199,8 +199,8 @@ func (b *Backend) volume(o object) volume.Volume {
 		ID: o.id, Name: o.Name, Size: o.size, Source: o.Source, Context: o.Context,
 		Topology: []volume.Topology{b.topology()},
 	}
-	if o.Attachment != nil {
-		v.Nodes = []string{o.Attachment.Node}
+	if o.attachment != nil {
+		v.Nodes = []string{o.attachment.Node}
 	}
 	return v
 }
