@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,7 +74,10 @@ type Backend struct {
 	store *store
 	loops *loops
 	pool  pool
+	late  failures
 	log   *slog.Logger
+
+	makeLimit time.Duration // 0: the constant
 }
 
 // New opens the directory, makes it if it is missing, and removes what

@@ -12,7 +12,7 @@ import (
 )
 
 // CreateSnapshot implements volume.Snapshotter. The snapshot is complete when
-// it returns. See copyFile for what it contains of a volume in use, and where
+// it returns; a copy that takes longer than the call goes on (kind Deadline). See copyFile for what it contains of a volume in use, and where
 // that is refused (kind Precondition).
 func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
 	o, err := b.createSnapshot(ctx, req)
@@ -56,16 +56,12 @@ func (b *Backend) buildSnapshot(ctx context.Context, id string, req volume.Snaps
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	release, err := b.reserve(id, from.size)
-	if err != nil {
-		return err
-	}
-	defer release()
+	l := volume.NewLease(unlock)
+	defer l.Release()
 	r := record{Name: req.Name, Created: time.Now().UTC(), VolumeID: from.id}
-	return spaceError(b.store.build(ctx, snapshots, id, r, func(data *os.File) error {
+	return b.make(ctx, l, object{record: r, class: snapshots, id: id, size: from.size}, func(ctx context.Context, data *os.File) error {
 		return b.copy(ctx, source{class: volumes, id: from.id, size: from.size}, data)
-	}), from.size)
+	})
 }
 
 // DeleteSnapshot implements volume.Snapshotter. Volumes made from the snapshot

@@ -223,21 +223,15 @@ func (s *store) lock(ctx context.Context, c class, id string) (object, func(), e
 // errExists says that the object to be built is there already.
 var errExists = errors.New("exists already")
 
-// build makes an object: fill writes the content into the open data file, and
-// the object appears complete or not at all. errExists: another call was first.
-func (s *store) build(ctx context.Context, c class, id string, r record, fill func(data *os.File) error) (err error) {
+// build makes an object in its place in pending, which the caller has claimed:
+// fill writes the content into the open data file, and the object appears
+// complete or not at all. errExists: another call was first.
+func (s *store) build(c class, id string, r record, fill func(data *os.File) error) (err error) {
 	dir := s.pending(id)
-	unlock, err := s.claim(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	defer func() {
 		if err != nil {
 			// Half a copy may be large; it is of no use to anybody.
-			if rerr := s.disk.removeAll(dir); rerr != nil {
-				err = errors.Join(err, rerr)
-			}
+			err = errors.Join(err, s.disk.removeAll(dir))
 		}
 	}()
 	if _, err := os.Lstat(s.path(c, id)); err == nil {

@@ -95,13 +95,15 @@ func sourceName(s volume.Source) string {
 
 // build makes the volume's directory.
 func (b *Backend) build(ctx context.Context, id string, r record, req volume.CreateRequest, src *source) error {
+	l := new(volume.Lease)
+	defer l.Release()
 	size := req.Size
 	if src != nil {
 		from, unlock, err := b.store.lock(ctx, src.class, src.id)
 		if err != nil {
 			return err
 		}
-		defer unlock()
+		l.And(unlock)
 		if req.Range.Required > 0 && size < from.size {
 			return volume.Errorf(volume.OutOfRange, "the size %s is below the %s of its source, %s %s", size, from.size, from.class.word(), from.id).
 				WithRemedy("ask for at least " + from.size.String())
@@ -113,19 +115,14 @@ func (b *Backend) build(ctx context.Context, id string, r record, req volume.Cre
 	if err != nil {
 		return err
 	}
-	release, err := b.reserve(id, size)
-	if err != nil {
-		return err
-	}
-	defer release()
-	return spaceError(b.store.build(ctx, volumes, id, r, func(data *os.File) error {
+	return b.make(ctx, l, object{record: r, class: volumes, id: id, size: size}, func(ctx context.Context, data *os.File) error {
 		if src != nil {
 			if err := b.copy(ctx, *src, data); err != nil {
 				return err
 			}
 		}
 		return b.store.disk.truncate(data, size)
-	}), size)
+	})
 }
 
 // Delete implements volume.Backend.
@@ -139,6 +136,7 @@ func (b *Backend) remove(ctx context.Context, c class, id string, check func(obj
 	if !c.valid(id) {
 		return nil // never was one of ours
 	}
+	defer b.late.take(id) //nolint:errcheck // nobody will ask for it any more
 	for {
 		o, unlock, err := b.store.lock(ctx, c, id)
 		switch {

@@ -15,6 +15,16 @@ type Lease struct{ unlock func() }
 // NewLease takes charge of a lock's release.
 func NewLease(unlock func()) *Lease { return &Lease{unlock} }
 
+// And takes charge of the release of one more lock. The last one taken is the
+// first to be released.
+func (l *Lease) And(unlock func()) {
+	before := *l
+	l.unlock = func() {
+		unlock()
+		before.Release()
+	}
+}
+
 // Release frees the lock, unless it has been handed over to work that goes on.
 func (l *Lease) Release() {
 	if l.unlock != nil {

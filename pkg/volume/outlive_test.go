@@ -21,6 +21,19 @@ func TestOutliveInTime(t *testing.T) {
 	}
 }
 
+func TestLeaseOfSeveralLocks(t *testing.T) {
+	order := ""
+	l := new(Lease)
+	for _, name := range []string{"a", "b", "c"} {
+		l.And(func() { order += name })
+	}
+	l.Release()
+	l.Release()
+	if order != "cba" {
+		t.Errorf("released %q", order)
+	}
+}
+
 func TestOutliveKeepsTheLockForWorkThatGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	freed, goOn := make(chan struct{}), make(chan struct{})
