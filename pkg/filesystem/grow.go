@@ -55,8 +55,11 @@ type Growth struct {
 //
 //   - Precondition: nothing or another device is mounted there; the
 //     filesystem is larger than its device (XFS and btrfs would shrink); it or
-//     its mount is read-only; ext has errors flagged, or sparse_super2; the
-//     filesystem has shut down.
+//     its mount is read-only; ext has sparse_super2; the filesystem has shut
+//     down or become read-only by an error, or is ext with errors flagged, even
+//     when it fills its device: a growth that failed half-way looks like that.
+//   - Precondition as well: no space or an I/O error during the growth: the
+//     storage below may be full.
 //   - OutOfRange: the format cannot hold Required (ext without 64bit ends at
 //     2^32 blocks, which the kernel does not check; ext at 2^32 inodes).
 //   - Precondition as well: the process lacks CAP_SYS_RESOURCE (ext). It is
@@ -103,6 +106,9 @@ func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest)
 	if err := sizesAllow(req, now, goal, device); err != nil {
 		return growth, err
 	}
+	if err := g.healthy(); err != nil {
+		return growth, err
+	}
 	if now.Blocks >= goal.full {
 		return growth, nil
 	}
@@ -116,16 +122,27 @@ func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest)
 	if err != nil {
 		return growth, err
 	}
-	// What counts is the size now, whatever the answers were; the read-back
-	// must not fail just because the growth took all the time there was.
-	now, err = g.read(context.WithoutCancel(ctx))
+	return readBack(ctx, t, g, goal, growth)
+}
+
+// readBack completes the growth by what counts: size and state of the
+// filesystem now, whatever the answers were. It must not fail just because
+// the growth took all the time there was.
+func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth) (Growth, error) {
+	now, err := g.read(context.WithoutCancel(ctx))
 	if err != nil {
 		return growth, err
 	}
 	growth.After = now.Size()
+	if err := t.identify(); err != nil { // the mount table says whether it is still alive
+		return growth, err
+	}
+	if err := g.healthy(); err != nil {
+		return growth, err
+	}
 	if now.Blocks < goal.least {
 		return growth, volume.Errorf(volume.Internal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
-			now.Type, req.MountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, device).
+			now.Type, t.mountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, growth.Device).
 			WithRemedy("look at the kernel log of this node")
 	}
 	return growth, nil

@@ -68,6 +68,8 @@ func (g *btrfsGrower) busy(err error) bool {
 
 func (g *btrfsGrower) explain(_ context.Context, err error) error {
 	switch {
+	case errors.Is(err, unix.ENOSPC), dead(err):
+		return g.growthFailed(err)
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("look at the kernel log of this node, and mount the volume writable: it grows at that moment")

@@ -89,10 +89,7 @@ func (g *extGrower) metadataBlocks(blocks uint64) (fewest, most uint64) {
 }
 
 func (g *extGrower) guard() error {
-	switch {
-	case g.super.hasErrors():
-		return g.flaggedErrors(nil)
-	case g.super.compat&extCompatSparseSuper2 != 0:
+	if g.super.compat&extCompatSparseSuper2 != 0 {
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", g.mountPoint).
 			WithRemedy("stop the pods that use the volume and run e2fsck -f and resize2fs on it by hand, or copy the data to a new volume")
 	}
@@ -107,10 +104,10 @@ func (g *extGrower) guard() error {
 }
 
 func (g *extGrower) flaggedErrors(cause error) error {
-	e := volume.Errorf(volume.Precondition, "the kernel has found errors in the filesystem at %s (%d recorded) and does not grow it until they are repaired",
+	e := volume.Errorf(volume.Precondition, "the kernel has found errors in the filesystem at %s (%d recorded): its size cannot be trusted, and it is not grown until they are repaired",
 		g.mountPoint, g.super.errors)
 	e.Cause = cause
-	return e.WithRemedy("stop the pods that use the volume, take a snapshot, and run e2fsck -f " + g.devicePath + "; it then grows when it is mounted again")
+	return e.WithRemedy("stop the pods that use the volume, see that the storage below has room, take a snapshot, and run e2fsck -f " + g.devicePath + "; it then grows when it is mounted again")
 }
 
 func (g *extGrower) missingCapability(cause error) error {
@@ -135,11 +132,8 @@ func (g *extGrower) explain(ctx context.Context, err error) error {
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("look at the kernel log of this node; an error may have made it so, then run e2fsck -f " + g.devicePath + " while it is unmounted")
-	case dead(err):
-		return shutDown(g.mountPoint, err)
-	case errors.Is(err, unix.ENOSPC):
-		return volume.Errorf(volume.Internal, "the kernel cannot read the new end of %s: %w", g.devicePath, err).
-			WithRemedy("the device may have become smaller: check its size on this node and in the storage system")
+	case dead(err), errors.Is(err, unix.ENOSPC):
+		return g.growthFailed(err)
 	}
 	return volume.Errorf(volume.Internal, "growing the filesystem at %s (EXT4_IOC_RESIZE_FS): %w", g.mountPoint, err).
 		WithRemedy("the kernel log of this node names the cause")

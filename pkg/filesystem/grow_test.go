@@ -136,6 +136,54 @@ func TestGrowRefusals(t *testing.T) {
 	}
 }
 
+// TestGrowUnhealthy: a filesystem that fills its device, by what it keeps in
+// memory, but has given up after an error is no success, neither before nor
+// after a growth.
+func TestGrowUnhealthy(t *testing.T) {
+	flag := func(_ *fakeKernel, m *fakeMount) {
+		e := ext4Spec(2 * volume.GiB)
+		e.state, e.errors = extStateValid|extStateError, 3
+		e.put(m.device)
+	}
+	super := func(option string) func(k *fakeKernel, _ *fakeMount) {
+		return func(k *fakeKernel, _ *fakeMount) { k.table[0].SuperOptions = []string{option} }
+	}
+	for _, tc := range []struct {
+		name   string
+		fs     Type
+		change func(k *fakeKernel, m *fakeMount)
+		text   string
+		remedy string
+	}{
+		{"ext with errors flagged", Ext4, flag, "errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0"},
+		{"ext emergency", Ext4, super("emergency_ro"), "has become read-only", "e2fsck -f /dev/loop0"},
+		{"ext shut down", Ext4, super("shutdown"), "has shut down", "mounted anew"},
+		{"btrfs made read-only", Btrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
+	} {
+		t.Run(tc.name+", full", func(t *testing.T) {
+			k, s, m := fakeSystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
+			tc.change(k, m)
+			_, err := s.Grow(t.Context(), growRequest(2*volume.GiB))
+			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
+		})
+		t.Run(tc.name+", while it grew", func(t *testing.T) {
+			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			m.during = func() {
+				m.lost, m.btrfs.totalBytes = true, uint64(2*volume.GiB)
+				ext4Spec(2 * volume.GiB).put(m.device)
+				tc.change(k, m)
+			}
+			_, err := s.Grow(t.Context(), growRequest(2*volume.GiB))
+			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
+		})
+	}
+	k, s, _ := fakeSystem(t, Ext4, 2*volume.GiB, 2*volume.GiB)
+	k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
+	if g, err := s.Grow(t.Context(), growRequest(2*volume.GiB)); err != nil || g.Method != GrownNot {
+		t.Errorf("full and mounted read-only on purpose: %+v, %v", g, err)
+	}
+}
+
 // TestGrowErrno: what the kernel answers, and what is made of it.
 func TestGrowErrno(t *testing.T) {
 	lateError := func(_ *fakeKernel, m *fakeMount) {
@@ -144,9 +192,6 @@ func TestGrowErrno(t *testing.T) {
 			e.state |= extStateError
 			e.put(m.device)
 		}
-	}
-	noOpen := func(k *fakeKernel, m *fakeMount) {
-		m.during = func() { k.force["openMount"] = []error{unix.EIO} }
 	}
 	for _, tc := range []struct {
 		name   string
@@ -161,16 +206,17 @@ func TestGrowErrno(t *testing.T) {
 		{"ext EPERM for the capability", Ext4, "ext4Resize", unix.EPERM, nil, volume.Precondition, "CAP_SYS_RESOURCE", "privileged"},
 		{"ext EPERM for a late error", Ext4, "ext4Resize", unix.EPERM, lateError, volume.Precondition, "found errors", "e2fsck"},
 		{"ext EROFS", Ext4, "ext4Resize", unix.EROFS, nil, volume.Precondition, "has become read-only", "e2fsck"},
-		{"ext ENOSPC", Ext4, "ext4Resize", unix.ENOSPC, nil, volume.Internal, "new end", "smaller"},
+		{"ext ENOSPC", Ext4, "ext4Resize", unix.ENOSPC, nil, volume.Precondition, "may be full", "make room"},
 		{"ext EINVAL", Ext4, "ext4Resize", unix.EINVAL, nil, volume.Internal, "EXT4_IOC_RESIZE_FS", "kernel log"},
 		{"ext ENOMEM", Ext3, "ext4Resize", unix.ENOMEM, nil, volume.Internal, "cannot allocate", "kernel log"},
-		{"ext EIO", Ext4, "ext4Resize", unix.EIO, nil, volume.Precondition, "shut down", "mounted anew"},
-		{"XFS EIO by shutdown", XFS, "xfsGrow", unix.EIO, noOpen, volume.Precondition, "shut down", "mounted anew"},
-		{"XFS EIO by the device", XFS, "xfsGrow", unix.EIO, nil, volume.Internal, "new end", "smaller"},
+		{"ext EIO", Ext4, "ext4Resize", unix.EIO, nil, volume.Precondition, "may be full", "mounted anew"},
+		{"XFS ENOSPC", XFS, "xfsGrow", unix.ENOSPC, nil, volume.Precondition, "storage below /dev/loop0 may be full", "make room"},
+		{"XFS EIO", XFS, "xfsGrow", unix.EIO, nil, volume.Precondition, "may be full", "mounted anew"},
 		{"XFS EROFS", XFS, "xfsGrow", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
 		{"XFS EPERM", XFS, "xfsGrow", unix.EPERM, nil, volume.Precondition, "CAP_SYS_ADMIN", "privileged"},
 		{"XFS EINVAL", XFS, "xfsGrow", unix.EINVAL, nil, volume.Internal, "XFS_IOC_FSGROWFSDATA", "kernel log"},
 		{"btrfs EROFS", Btrfs, "btrfsResize", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
+		{"btrfs ENOSPC", Btrfs, "btrfsResize", unix.ENOSPC, nil, volume.Precondition, "may be full", "make room"},
 		{"btrfs EFBIG", Btrfs, "btrfsResize", unix.EFBIG, nil, volume.Internal, "smaller than the kernel said", "size"},
 		{"btrfs EPERM", Btrfs, "btrfsResize", unix.EPERM, nil, volume.Precondition, "CAP_SYS_ADMIN", "privileged"},
 		{"btrfs code 1", Btrfs, "btrfsResize", btrfsError(1), nil, volume.Internal, "btrfs error code 1", "kernel log"},

@@ -51,16 +51,8 @@ func (g *xfsGrower) busy(err error) bool { return errors.Is(err, unix.EAGAIN) }
 
 func (g *xfsGrower) explain(_ context.Context, err error) error {
 	switch {
-	case errors.Is(err, unix.EIO):
-		// One errno for a filesystem that has shut down and for a device that
-		// ends too early; only the first lets nothing be opened.
-		m, openErr := g.sys.kernel.openMount(g.mountPoint)
-		if openErr != nil {
-			return shutDown(g.mountPoint, err)
-		}
-		closeQuietly(m)
-		return volume.Errorf(volume.Internal, "the kernel cannot read the new end of %s: %w", g.devicePath, err).
-			WithRemedy("the device may have become smaller or fail: look at the kernel log of this node")
+	case dead(err), errors.Is(err, unix.ENOSPC):
+		return g.growthFailed(err)
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("mount the volume writable: it grows at that moment")

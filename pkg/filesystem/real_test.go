@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,7 +64,31 @@ func newDisk(t *testing.T, size volume.Size) disk {
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		t.Skip("needs loop devices: ", err)
 	}
-	d := disk{file: filepath.Join(bigDir(t, size), "disk")}
+	return attach(t, filepath.Join(bigDir(t, size), "disk"), size)
+}
+
+// newThinDisk attaches a loop device whose file lies on a filesystem of its
+// own, of the size, which can be filled.
+func newThinDisk(t *testing.T, storage volume.Size) disk {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: loop devices and mounts")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+strconv.FormatInt(storage.Bytes(), 10)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return attach(t, filepath.Join(dir, "disk"), storage)
+}
+
+func attach(t *testing.T, file string, size volume.Size) disk {
+	t.Helper()
+	d := disk{file: file}
 	d.resizeFile(t, size)
 	d.device = mustRun(t, "losetup", "-f", "--show", d.file)
 	t.Cleanup(func() { mustRun(t, "losetup", "-d", d.device) })

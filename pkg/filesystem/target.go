@@ -30,6 +30,8 @@ type grower interface {
 	read(ctx context.Context) (Geometry, error)
 	// goal says what growth on a device of this size would reach.
 	goal(device volume.Size) goal
+	// healthy refuses a filesystem whose reading cannot be trusted.
+	healthy() error
 	// guard refuses a state in which the kernel cannot grow the filesystem,
 	// or in which the request would do harm.
 	guard() error

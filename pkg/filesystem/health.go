@@ -1,0 +1,46 @@
+package filesystem
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// healthy refuses a filesystem that has given up writing after an error: what
+// it keeps in memory, its size included, need not be on the device.
+//
+// A filesystem that was mounted writable and is read-only as a whole was made
+// so afterwards: mounting it read-only makes the mount read-only as well.
+// Newer kernels leave it writable by name and say "emergency_ro" (ext).
+func (t *target) healthy() error {
+	options := t.entry.SuperOptions
+	switch {
+	case slices.Contains(options, "shutdown"):
+		return shutDown(t.mountPoint, errors.New("the mount table lists it as shut down"))
+	case slices.Contains(options, "emergency_ro"), t.entry.SuperReadOnly() && !slices.Contains(t.entry.Options, "ro"):
+		return volume.Errorf(volume.Precondition, "the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
+			t.entry.FSType, t.mountPoint).
+			WithRemedy("stop the pods that use the volume, see that the storage below has room, " + repairCommand(Type(t.entry.FSType), t.devicePath) + ", and start them again; the kernel log of this node names the error")
+	}
+	return nil
+}
+
+// healthy adds the error flag of ext: a growth that failed half-way leaves the
+// new size in memory, and the flag.
+func (g *extGrower) healthy() error {
+	if g.super.hasErrors() {
+		return g.flaggedErrors(nil)
+	}
+	return g.target.healthy()
+}
+
+// growthFailed explains an I/O error or a lack of space in the middle of a
+// growth, whose first writes to the new part are the first to need room in
+// thinly provisioned storage.
+func (t *target) growthFailed(err error) error {
+	return volume.Errorf(volume.Precondition,
+		"the growth of the filesystem at %s failed: the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
+		t.mountPoint, t.devicePath, err).
+		WithRemedy("make room in the storage (the kernel log of this node names the error), then restart the pods that use the volume: it is checked, mounted anew, and grows then")
+}
