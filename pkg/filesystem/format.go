@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	mount "k8s.io/mount-utils"
 	utilexec "k8s.io/utils/exec"
@@ -19,8 +20,8 @@ type FormatRequest struct {
 	// Options are passed on to mkfs after the safe profile (see Format).
 	Options []string
 	// Marker is the path of a file in the node's state directory, one per
-	// volume, which proves that an interrupted mkfs was ours. Empty: such a
-	// device is refused.
+	// volume, which proves for a day that an interrupted mkfs was ours (see
+	// RemoveMarker). Empty: such a device is refused.
 	Marker string
 	// Encrypted says that the device is decrypted on its way here (dm-crypt, or
 	// LUKS in the hypervisor), so that sectors never written read as random
@@ -60,12 +61,12 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 		return err
 	}
 	if sig.State == Formatted && sig.Complete && sig.Type == req.Type {
-		return markerError(removeMarker(req.Marker))
+		return RemoveMarker(req.Marker)
 	}
-	if err := mayFormat(req, sig, size); err != nil {
+	if err := mayFormat(req, sig, size, s.now()); err != nil {
 		return err
 	}
-	if err := writeMarker(req.Marker, marker{Type: req.Type, Device: size}); err != nil {
+	if err := writeMarker(req.Marker, marker{Type: req.Type, Device: size, Begun: s.now()}); err != nil {
 		return markerError(err)
 	}
 	if sig.State != Blank {
@@ -74,13 +75,31 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 		}
 	}
 	if err := s.mkfs(ctx, req, args); err != nil {
+		if dropErr := s.dropMarker(ctx, req); dropErr != nil {
+			s.log.ErrorContext(ctx, "the record of a failed mkfs stays", "device", req.Device, "error", dropErr)
+		}
 		return err
 	}
 	return s.verifyFormat(ctx, req, size)
 }
 
+// dropMarker removes the marker after a mkfs that has failed before it wrote
+// anything: later it would pass somebody's data off as leftovers.
+func (s *System) dropMarker(ctx context.Context, req FormatRequest) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropMarkerTime)
+	defer cancel()
+	if sig, err := s.Probe(ctx, req.Device); err != nil || sig.State != Blank {
+		return nil // the marker stays
+	}
+	return RemoveMarker(req.Marker)
+}
+
+// dropMarkerTime bounds the look at the device that decides on the marker;
+// the caller's time may have run out with mkfs.
+const dropMarkerTime = 5 * time.Second
+
 // mayFormat decides whether what was found may be overwritten.
-func mayFormat(req FormatRequest, sig Signature, size volume.Size) error {
+func mayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time) error {
 	refuse := func(why string) error {
 		remedy := "if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has"
 		if sig.State == Foreign && sig.Type != "" {
@@ -103,6 +122,8 @@ func mayFormat(req FormatRequest, sig Signature, size volume.Size) error {
 		return markerError(err)
 	case !exists:
 		return refuse("nothing on this node proves that an interrupted mkfs of this volume left it")
+	case !m.fresh(now):
+		return refuse("the record of an interrupted mkfs on this node is damaged or older than a day, so this may be data by now")
 	case m.Type != req.Type:
 		return refuse("the interrupted mkfs on this node made " + string(m.Type))
 	case m.Device > size:
@@ -178,8 +199,8 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 			Remedy: "it starts over at the next try; a very large ext3 needs a longer deadline, or use ext4 or xfs",
 		}
 	case run.refused:
-		if err := removeMarker(req.Marker); err != nil { // mkfs never ran
-			return markerError(err)
+		if err := RemoveMarker(req.Marker); err != nil { // mkfs never ran
+			return err
 		}
 		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", req.Device).
 			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
@@ -199,7 +220,7 @@ func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volum
 		return volume.Errorf(volume.Internal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device, size, sig).
 			WithRemedy("check the mkfs options of the StorageClass: they must leave the filesystem a complete " + string(req.Type))
 	}
-	return markerError(removeMarker(req.Marker))
+	return RemoveMarker(req.Marker)
 }
 
 // noMount turns FormatAndMount of mount-utils into format alone.

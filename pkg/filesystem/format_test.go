@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	utilexec "k8s.io/utils/exec"
@@ -159,6 +160,7 @@ func TestFormat(t *testing.T) {
 // TestFormatRefusals: nothing is written, and no program but blkid is run, on
 // a device that is not blank.
 func TestFormatRefusals(t *testing.T) {
+	now := time.Now()
 	readErr := func(r *formatRig) { r.k.force["read"] = []error{unix.EIO} }
 	for _, tc := range []struct {
 		name   string
@@ -168,17 +170,20 @@ func TestFormatRefusals(t *testing.T) {
 		marker *marker
 	}{
 		{"another filesystem", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "holds an xfs filesystem of 1 GiB", nil},
-		{"another filesystem, marked", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "another filesystem was asked for", &marker{Ext4, volume.GiB}},
+		{"another filesystem, marked", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "another filesystem was asked for", &marker{Ext4, volume.GiB, now}},
 		{"ext3 for ext4", func(r *formatRig) { r.make(Ext3) }, volume.Precondition, "holds an ext3 filesystem", nil},
 		{"LUKS", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", nil},
-		{"LUKS, marked", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", &marker{Ext4, volume.GiB}},
+		{"LUKS, marked", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", &marker{Ext4, volume.GiB, now}},
 		{"unknown data", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "unknown data; nothing on this node proves", nil},
-		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "made xfs", &marker{XFS, volume.GiB}},
-		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "on a device of 2 GiB", &marker{Ext4, 2 * volume.GiB}},
+		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "made xfs", &marker{XFS, volume.GiB, now}},
+		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "on a device of 2 GiB", &marker{Ext4, 2 * volume.GiB, now}},
+		{"unknown data, marked a day ago", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "older than a day", &marker{Ext4, volume.GiB, now.Add(-markerTrust)}},
+		{"unknown data, marked tomorrow", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "older than a day", &marker{Ext4, volume.GiB, now.Add(markerTrust + time.Minute)}},
+		{"unknown data, marked without a time", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "older than a day", &marker{Ext4, volume.GiB, time.Time{}}},
 		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.Precondition, "mkfs did not finish", nil},
-		{"damaged, marked", func(r *formatRig) { r.make(Ext4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.Precondition, "a damaged superblock of ext4", &marker{Ext4, volume.GiB}},
+		{"damaged, marked", func(r *formatRig) { r.make(Ext4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.Precondition, "a damaged superblock of ext4", &marker{Ext4, volume.GiB, now}},
 		{"unreadable", readErr, volume.Internal, "cannot be read", nil},
-		{"unreadable, marked", readErr, volume.Internal, "cannot be read", &marker{Ext4, volume.GiB}},
+		{"unreadable, marked", readErr, volume.Internal, "cannot be read", &marker{Ext4, volume.GiB, now}},
 		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.Precondition, "blkid recognizes data", nil},
 		{"blkid fails", func(r *formatRig) { r.blkidNo = true }, volume.Internal, "blkid: no", nil},
 	} {
@@ -212,7 +217,11 @@ func TestFormatRefusals(t *testing.T) {
 		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, r.format(t.Context(), Ext4), volume.Internal, "record of a running mkfs", "state directory")
+		wantError(t, r.format(t.Context(), Ext4), volume.Precondition, "is damaged or older", "wipefs -a and blkdiscard -z")
+		r.device.head[70000] = 0
+		if err := r.format(t.Context(), Ext4); err != nil || r.marked(t) {
+			t.Errorf("a damaged marker beside a blank device: %v", err)
+		}
 	})
 	t.Run("marker cannot be kept", func(t *testing.T) {
 		r := newFormatRig(t)
@@ -244,8 +253,8 @@ func TestFormatInterrupted(t *testing.T) {
 				return testingexec.FakeExitError{Status: 137}
 			}
 			wantError(t, r.format(ctx, XFS), volume.Canceled, "stopped before it finished", "next try")
-			if !r.marked(t) {
-				t.Fatal("the marker is gone")
+			if r.marked(t) != (name != "nothing") {
+				t.Fatalf("marker: %v", r.marked(t))
 			}
 			r.mkfs = nil
 			if name != "nothing" {
@@ -266,7 +275,7 @@ func TestFormatInterrupted(t *testing.T) {
 	t.Run("after the last write", func(t *testing.T) {
 		r := newFormatRig(t)
 		r.make(XFS)
-		if err := writeMarker(r.marker, marker{XFS, volume.GiB}); err != nil {
+		if err := writeMarker(r.marker, marker{XFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		if err := r.format(t.Context(), XFS); err != nil || r.marked(t) || len(r.ran) != 0 {
@@ -276,7 +285,7 @@ func TestFormatInterrupted(t *testing.T) {
 	t.Run("leftovers cannot be cleared", func(t *testing.T) {
 		r := newFormatRig(t)
 		r.device.head[70000] = 7
-		if err := writeMarker(r.marker, marker{XFS, volume.GiB}); err != nil {
+		if err := writeMarker(r.marker, marker{XFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		r.k.force["write"] = []error{unix.EIO}
@@ -306,22 +315,69 @@ func TestFormatUnproven(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFormatFailed: the marker does not outlive a mkfs that wrote nothing, so
+// that it cannot vouch for data written later.
+func TestFormatFailed(t *testing.T) {
 	r := newFormatRig(t)
 	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+	if r.marked(t) {
+		t.Error("the marker stays beside a blank device")
+	}
+	r.device.head[70000] = 7 // somebody's data
+	r.mkfs = nil
+	wantError(t, r.format(t.Context(), XFS), volume.Precondition, "nothing on this node proves", "wipefs")
+	r.device.head[70000] = 0
+	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
+	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+	if !r.marked(t) {
+		t.Error("the marker of a half-made filesystem is gone")
+	}
+	r.mkfs = func([]string) error {
+		r.k.force["read"] = []error{unix.EIO}
+		return testingexec.FakeExitError{Status: 1}
+	}
+	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+	if !r.marked(t) {
+		t.Error("the marker is gone from beside a device that cannot be read")
+	}
+}
+
+func TestRemoveMarker(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vol.mkfs")
+	if err := writeMarker(path, marker{Ext4, volume.GiB, time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := RemoveMarker(path); err != nil {
+			t.Error(err)
+		}
+		if _, exists, err := readMarker(path); err != nil || exists {
+			t.Errorf("still there: %v, %v", exists, err)
+		}
+	}
+	if err := RemoveMarker(""); err != nil {
+		t.Error(err)
+	}
+	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, RemoveMarker(path), volume.Internal, "record of a running mkfs", "state directory")
 }
 
 // TestFormatEncrypted: behind an encryption layer blank sectors look random.
 func TestFormatEncrypted(t *testing.T) {
 	sig := Signature{State: Foreign, Name: unknownData, Noise: true}
 	req := FormatRequest{Device: testDevice, Type: XFS}
-	wantError(t, mayFormat(req, sig, volume.GiB), volume.Precondition, "random bytes", "")
+	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.Precondition, "random bytes", "")
 	req.Encrypted = true
-	if err := mayFormat(req, sig, volume.GiB); err != nil {
+	if err := mayFormat(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
 	sig.Noise = false
-	wantError(t, mayFormat(req, sig, volume.GiB), volume.Precondition, "unknown data", "")
+	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.Precondition, "unknown data", "")
 }
 
 func TestCheck(t *testing.T) {

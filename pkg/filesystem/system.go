@@ -23,12 +23,13 @@ type System struct {
 	log    *slog.Logger
 	exec   utilexec.Interface
 	kernel kernel
+	now    func() time.Time
 	pause  time.Duration // first pause before a busy growth is tried again
 }
 
 // New makes a System.
 func New(o Options) *System {
-	s := &System{log: o.Logger, exec: o.Exec, kernel: linux{}, pause: 10 * time.Millisecond}
+	s := &System{log: o.Logger, exec: o.Exec, kernel: linux{}, now: time.Now, pause: 10 * time.Millisecond}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
