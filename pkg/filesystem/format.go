@@ -166,16 +166,12 @@ func (s *System) wipe(ctx context.Context, device string, size int64) error {
 
 func wipeAreas(ctx context.Context, d deviceHandle, size int64) error {
 	zero := make([]byte, probeArea)
-	at := append([]int64{0, max(size-probeArea, 0)}, sampleOffsets(size)...)
-	for i, offset := range at {
-		length := int64(probeArea)
-		if i > 1 {
-			length = sampleLength
-		}
+	tail := max(size-probeArea, 0)
+	for _, area := range append([]span{{0, min(probeArea, size)}, {tail, size - tail}}, sampled(size)...) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := d.WriteAt(zero[:min(length, size-offset)], offset); err != nil {
+		if _, err := d.WriteAt(zero[:area.length], area.at); err != nil {
 			return err
 		}
 	}

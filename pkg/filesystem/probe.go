@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -88,8 +87,13 @@ const metadataOnly = 8 << 10
 // read is an error (Internal; Precondition when the node does not exist or is
 // no block device), never Blank.
 //
-// It reads the first and the last MiB and, in between, the places where
-// backup superblocks lie. The device may be mounted.
+// Before it calls a device blank it reads the first and the last MiB, the
+// places where backup superblocks lie, and 4 KiB at every 1/256 of the device;
+// up to 16 MiB it reads everything. So any run of bytes other than zero that
+// is longer than 1/256 of the device is found, wherever it lies. Less than
+// that in the middle of a device, without a signature, may be missed: a raw
+// device that was ever given to somebody must not be formatted on the word of
+// Probe alone. The device may be mounted.
 func (s *System) Probe(ctx context.Context, device string) (Signature, error) {
 	d, err := s.openDevice(device, false)
 	if err != nil {
@@ -122,15 +126,15 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 		return sig, nil
 	}
 	blank, random := allZero(head) && allZero(tail), noise(head) && noise(tail)
-	for _, at := range sampleOffsets(size) {
+	for _, span := range sampled(size) {
 		if err := ctx.Err(); err != nil {
 			return Signature{}, err
 		}
-		sample, err := readArea(r, at, min(sampleLength, size-at))
+		sample, err := readArea(r, span.at, span.length)
 		if err != nil {
 			return Signature{}, err
 		}
-		blank = blank && allZero(sample)
+		blank, random = blank && allZero(sample), random && (len(sample) < sampleLength || uniform(sample))
 	}
 	if blank {
 		return Signature{State: Blank}, nil
@@ -207,16 +211,40 @@ func known(t Type, complete bool, size volume.Size, valid bool) Signature {
 // sampleLength covers a backup superblock at the start of its group.
 const sampleLength = 4096
 
-// sampleOffsets lists where superblocks lie between the two ends: VMFS, the
-// backups of ext with 1, 2 and 4 KiB blocks, the mirrors of btrfs, and the
-// second to fourth allocation group of XFS. A device whose first MiB was lost
-// is not blank.
-func sampleOffsets(size int64) []int64 {
-	offsets := []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
-	for i := range int64(3) {
-		offsets = append(offsets, size/4*(i+1)&^4095)
+// samples is how many evenly spread places are read, at least; a device of no
+// more than probedWhole bytes is read whole.
+const (
+	samples     = 256
+	probedWhole = 16 << 20
+)
+
+// span is a part of a device.
+type span struct{ at, length int64 }
+
+// sampled lists what is read between the two ends: places at most 1/256 of
+// the device apart, and those where superblocks lie: VMFS, the backups of ext
+// with 1, 2 and 4 KiB blocks, the mirrors of btrfs, and the second to fourth
+// allocation group of XFS. A device whose first MiB was lost is not blank.
+func sampled(size int64) []span {
+	stride, length := int64(probeArea), int64(probeArea)
+	var places []int64
+	if size > probedWhole {
+		stride, length = size/samples&^(sampleLength-1), sampleLength
+		places = []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
+		for i := range int64(3) {
+			places = append(places, size/4*(i+1)&^(sampleLength-1))
+		}
 	}
-	return slices.DeleteFunc(offsets, func(at int64) bool { return at >= size })
+	for at := int64(0); at < size; at += stride {
+		places = append(places, at)
+	}
+	spans := make([]span, 0, len(places))
+	for _, at := range places {
+		if at < size {
+			spans = append(spans, span{at: at, length: min(length, size-at)})
+		}
+	}
+	return spans
 }
 
 func slice(b []byte, from, length int) []byte {

@@ -15,6 +15,7 @@ import (
 // image is a device of 64 MiB, zero but for what is put into it.
 type image struct {
 	size  int64
+	fill  []byte // repeated under the parts; nil: zeros
 	parts map[int64][]byte
 	fail  map[int64]error // reads that touch the offset fail
 }
@@ -35,16 +36,20 @@ func (i *image) put(at int64, data []byte) *image {
 
 func (i *image) ReadAt(p []byte, at int64) (int, error) {
 	clear(p)
+	for n := range p {
+		if len(i.fill) > 0 {
+			p[n] = i.fill[(at+int64(n))%int64(len(i.fill))]
+		}
+	}
 	for where, err := range i.fail {
 		if where >= at && where < at+int64(len(p)) {
 			return 0, err
 		}
 	}
 	for where, data := range i.parts {
-		for n, b := range data {
-			if off := where + int64(n) - at; off >= 0 && off < int64(len(p)) {
-				p[off] = b
-			}
+		from, to := max(where, at), min(where+int64(len(data)), at+int64(len(p)))
+		if from < to {
+			copy(p[from-at:], data[from-where:to-where])
 		}
 	}
 	return len(p), nil
@@ -126,7 +131,9 @@ func TestProbe(t *testing.T) {
 		{"last byte", newImage().put(-1, []byte{1}), unknown},
 		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
 		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
-		{"random bytes", newImage().put(0, noise).put(-probeArea, noise), Signature{State: Foreign, Name: unknownData, Noise: true}},
+		{"random bytes", &image{size: imageSize, fill: noise}, Signature{State: Foreign, Name: unknownData, Noise: true}},
+		{"random at both ends only", newImage().put(0, noise).put(-probeArea, noise), unknown},
+		{"random but for a file in the middle", (&image{size: imageSize, fill: noise, parts: map[int64][]byte{}}).put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/samples/4)), unknown},
 		{"random start only", newImage().put(0, noise), unknown},
 		{"text", newImage().put(0, bytes.Repeat([]byte("text "), probeArea/5)).put(-probeArea, noise), unknown},
 	} {
@@ -139,6 +146,30 @@ func TestProbe(t *testing.T) {
 				t.Error("no text")
 			}
 		})
+	}
+}
+
+// TestProbeFinds: what is longer than 1/256 of a device is found anywhere, and
+// on a small device every byte.
+func TestProbeFinds(t *testing.T) {
+	for _, size := range []int64{probedWhole + 512, 64<<20 - 4096, 256<<20 + 77*512, 10 << 30} {
+		data := bytes.Repeat([]byte{7}, int(size/samples)+1)
+		for i := range int64(40) {
+			at := 2<<20 + (size-4<<20-int64(len(data)))/40*i + i*509
+			disk := &image{size: size, parts: map[int64][]byte{}}
+			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != Foreign {
+				t.Fatalf("%d bytes at %d of %d: %+v, %v", len(data), at, size, sig, err)
+			}
+		}
+		if n := len(sampled(size)); n < samples || n > 2*samples {
+			t.Errorf("%d reads for %d bytes", n, size)
+		}
+	}
+	for _, at := range []int64{0, 1 << 20, 5<<20 + 333, 9<<20 - 1, probedWhole - 1} {
+		disk := &image{size: probedWhole, parts: map[int64][]byte{at: {1}}}
+		if sig, err := probe(t.Context(), disk, disk.size); err != nil || sig.State != Foreign {
+			t.Errorf("a byte at %d: %+v, %v", at, sig, err)
+		}
 	}
 }
 

@@ -129,6 +129,18 @@ func (d disk) write(t *testing.T, at int64, data []byte) {
 	}
 }
 
+// TestRealFormatMiddle: data in the middle of a device, far from both ends and
+// from any superblock, keep it from being formatted.
+func TestRealFormatMiddle(t *testing.T) {
+	s, d := New(Options{}), newDisk(t, 256*volume.MiB)
+	data := make([]byte, 20<<20)
+	if _, err := rand.Read(data); err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, 20<<20+8192, data)
+	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.device, Type: Ext4}), volume.Precondition, "unknown data", "wipefs")
+}
+
 // TestRealFormatKilled stops mkfs at ever later moments. Each time the device
 // must be in a state from which the next Format goes on, and none may be taken
 // for finished that is not.

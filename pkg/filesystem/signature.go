@@ -128,14 +128,14 @@ func mdTail(tail []byte, size int64) bool {
 	return false
 }
 
-// noise tells whether data cannot be told from random bytes: the chi-square
-// statistic of its byte values is within ten standard deviations of what
-// equal frequencies give (255 degrees of freedom). Blank sectors behind an
-// encryption layer look so; so does encrypted data.
-func noise(data []byte) bool {
-	if len(data) < 64<<10 {
-		return false
-	}
+// noise tells whether data cannot be told from random bytes. Blank sectors
+// behind an encryption layer look so; so does encrypted data.
+func noise(data []byte) bool { return len(data) >= 64<<10 && uniform(data) }
+
+// uniform tells whether the chi-square statistic of the byte values is within
+// ten standard deviations of what equal frequencies give (255 degrees of
+// freedom).
+func uniform(data []byte) bool {
 	var counts [256]float64
 	for _, b := range data {
 		counts[b]++
