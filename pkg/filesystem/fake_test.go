@@ -115,6 +115,11 @@ func (k *fakeKernel) mount(source, target, fstype string, flags uintptr, data st
 	return k.forced("mount")
 }
 
+func (k *fakeKernel) bind(source, target string, set, unset uint64) error {
+	k.record("bind %s %s +%#x -%#x", source, target, set, unset)
+	return k.forced("bind")
+}
+
 func (k *fakeKernel) unmount(target string, _ int) error {
 	k.record("unmount %s", target)
 	return k.forced("unmount")

@@ -21,6 +21,10 @@ type kernel interface {
 	statfs(path string) (fsStat, error)
 	// mount is mount(2).
 	mount(source, target, fstype string, flags uintptr, data string) error
+	// bind makes a bind mount that has the flags (unix.MOUNT_ATTR_*) before
+	// anybody can see it, by open_tree(2), mount_setattr(2) (Linux 5.12) and
+	// move_mount(2).
+	bind(source, target string, set, unset uint64) error
 	// unmount is umount2(2).
 	unmount(target string, flags int) error
 }

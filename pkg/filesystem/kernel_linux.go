@@ -146,6 +146,18 @@ func (linux) mount(source, target, fstype string, flags uintptr, data string) er
 	return unix.Mount(source, target, fstype, flags, data)
 }
 
+func (linux) bind(source, target string, set, unset uint64) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }() // takes the mount with it, unless it was moved
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: set, Attr_clr: unset}); err != nil {
+		return err
+	}
+	return unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+}
+
 func (linux) unmount(target string, flags int) error { return unix.Unmount(target, flags) }
 
 // mountFD is a descriptor of a directory on a mounted filesystem.

@@ -94,8 +94,9 @@ func repairCommand(t Type, device string) string {
 
 // Bind makes what is at Source (a mounted directory, or a device node) visible
 // at an existing Target of the same sort. Flags of the source mount (nosuid,
-// nodev, ...) are kept; those of the request, such as ro, are added. Errors
-// are of the kinds of Mount.
+// nodev, ...) are kept; those of the request, such as ro, are added, from
+// Linux 5.12 on before the mount can be seen at all. Errors are of the kinds
+// of Mount.
 func (s *System) Bind(ctx context.Context, req MountRequest) error {
 	err := interruptible(ctx, func() error { return s.bind(req) })
 	if err != nil {
@@ -105,13 +106,29 @@ func (s *System) Bind(ctx context.Context, req MountRequest) error {
 	return nil
 }
 
-// bind mounts, then sets the flags in a second step, as mount(2) demands; when
-// that fails nothing stays behind.
+// bind makes the mount with its flags in one step, so that a crash cannot
+// leave a writable one where a read-only one was asked for.
 func (s *System) bind(req MountRequest) error {
+	wanted, _ := parseMountFlags(req.Flags)
+	set, unset := mountAttributes(wanted)
+	if set|unset == 0 {
+		return s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, "")
+	}
+	err := s.kernel.bind(req.Source, req.Target, set, unset)
+	for _, lack := range []error{unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL, unix.EPERM, unix.EACCES} {
+		if errors.Is(err, lack) { // an old kernel, a flag it does not know, or a filter on system calls
+			return s.bindInSteps(req, wanted)
+		}
+	}
+	return err
+}
+
+// bindInSteps mounts, then sets the flags, as mount(2) demands; when that
+// fails nothing stays behind.
+func (s *System) bindInSteps(req MountRequest, wanted uintptr) error {
 	if err := s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	wanted, _ := parseMountFlags(req.Flags)
 	err := s.addFlags(req.Target, wanted)
 	if err == nil {
 		return nil
@@ -123,9 +140,6 @@ func (s *System) bind(req MountRequest) error {
 }
 
 func (s *System) addFlags(target string, wanted uintptr) error {
-	if wanted == 0 {
-		return nil
-	}
 	st, err := s.kernel.statfs(target)
 	if err != nil {
 		return err

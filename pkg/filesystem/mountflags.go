@@ -92,5 +92,32 @@ func keptFlags(st int64) uintptr {
 	return flags
 }
 
+// mountAttributes turns flags of mount(2) into those of mount_setattr(2), as
+// far as they belong to one mount and not to the whole filesystem. One access
+// time mode replaces another.
+func mountAttributes(flags uintptr) (set, unset uint64) {
+	for _, f := range []struct {
+		ms   uintptr
+		attr uint64
+	}{
+		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY},
+		{unix.MS_NOSUID, unix.MOUNT_ATTR_NOSUID},
+		{unix.MS_NODEV, unix.MOUNT_ATTR_NODEV},
+		{unix.MS_NOEXEC, unix.MOUNT_ATTR_NOEXEC},
+		{unix.MS_NODIRATIME, unix.MOUNT_ATTR_NODIRATIME},
+		{unix.MS_NOSYMFOLLOW, unix.MOUNT_ATTR_NOSYMFOLLOW},
+		{unix.MS_NOATIME, unix.MOUNT_ATTR_NOATIME},
+		{unix.MS_STRICTATIME, unix.MOUNT_ATTR_STRICTATIME},
+	} {
+		if flags&f.ms != 0 {
+			set |= f.attr
+		}
+	}
+	if flags&(unix.MS_NOATIME|unix.MS_STRICTATIME|unix.MS_RELATIME) != 0 {
+		unset = unix.MOUNT_ATTR__ATIME
+	}
+	return set, unset
+}
+
 // stNoSymFollow is ST_NOSYMFOLLOW of linux/statfs.h (since Linux 5.10).
 const stNoSymFollow = 0x2000

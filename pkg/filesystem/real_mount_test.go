@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,11 +140,13 @@ func TestRealBind(t *testing.T) {
 	if err := os.WriteFile(node, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Bind(t.Context(), MountRequest{Source: d.device, Target: node}); err != nil {
+	if err := s.Bind(t.Context(), MountRequest{Source: d.device, Target: node, Flags: []string{"ro"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, node) })
-	find(t, s, node, node)
+	if m := find(t, s, node, node); !slices.Contains(m.Options, "ro") {
+		t.Errorf("a device node asked for read-only: %+v", m)
+	}
 	mounts, err := s.MountsOf(d.device)
 	var points []string
 	for _, m := range mounts {
@@ -157,6 +160,56 @@ func TestRealBind(t *testing.T) {
 	}
 	unmount(t, s, node)
 	find(t, s, node, "")
+}
+
+// TestRealBindAtomic: below a shared mount, as kubelet's directory is, the
+// mount is made in one step (nothing is remounted), is passed on to the other
+// peers with its flags, and a second one stacks upon it.
+func TestRealBindAtomic(t *testing.T) {
+	base, peer, source := t.TempDir(), t.TempDir(), t.TempDir()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(unix.Mount("tmpfs", base, "tmpfs", 0, ""))
+	t.Cleanup(func() { _ = unix.Unmount(base, unix.MNT_DETACH) })
+	must(unix.Mount("", base, "", unix.MS_SHARED, ""))
+	must(unix.Mount(base, peer, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(peer, unix.MNT_DETACH) })
+	must(os.Mkdir(filepath.Join(base, "pod"), 0o700))
+	target := filepath.Join(base, "pod")
+	s := New(Options{})
+	s.kernel = onlyBind{linux{}, t}
+	for range 2 {
+		must(s.Bind(t.Context(), MountRequest{Source: source, Target: target, Flags: []string{"ro", "nosuid"}}))
+	}
+	for _, path := range []string{target, filepath.Join(peer, "pod")} {
+		if m := find(t, s, path, path); !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "nosuid") {
+			t.Errorf("%+v", m)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(target, "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write: %v", err)
+	}
+	must(os.WriteFile(filepath.Join(source, "x"), nil, 0o600))
+	unmount(t, s, target)
+	find(t, s, filepath.Join(peer, "pod"), "")
+}
+
+// onlyBind is a kernel whose mount(2) must not be used.
+type onlyBind struct {
+	linux
+	t *testing.T
+}
+
+func (k onlyBind) mount(source, target, _ string, flags uintptr, _ string) error {
+	k.t.Errorf("mount(%s, %s, %#x): a bind mount must be complete from the start", source, target, flags)
+	return unix.EPERM
 }
 
 // TestRealClone: a copy of an XFS, with the same UUID, is mounted beside its
