@@ -381,6 +381,7 @@ func TestFormatEncrypted(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
+	busy := testingexec.FakeExitError{Status: 9}
 	for _, tc := range []struct {
 		name string
 		fs   Type
@@ -393,7 +394,9 @@ func TestCheck(t *testing.T) {
 		{"repaired", Ext3, testingexec.FakeExitError{Status: 1}, 0, "", 1},
 		{"repaired, wants a reboot", Ext2, testingexec.FakeExitError{Status: 3}, 0, "", 1},
 		{"damaged", Ext4, testingexec.FakeExitError{Status: 4}, volume.Precondition, "exit status 4): output", 1},
-		{"cannot run", Ext4, testingexec.FakeExitError{Status: 8}, volume.Precondition, "exit status 8", 1},
+		{"cannot run", Ext4, testingexec.FakeExitError{Status: 8}, volume.Precondition, "could not check /dev/loop0 (exit status 8): output", 1},
+		{"in use", Ext4, busy, volume.Deadline, "is still in use, so e2fsck did not look at it: /dev/loop0 is in use.", 1},
+		{"killed by somebody else", Ext4, unix.EINTR, volume.Internal, "check /dev/loop0: e2fsck: interrupted", 1},
 		{"missing tool", Ext4, utilexec.ErrExecutableNotFound, volume.Precondition, "not installed", 1},
 		{"XFS", XFS, nil, 0, "", 0},
 		{"btrfs", Btrfs, nil, 0, "", 0},
@@ -405,6 +408,9 @@ func TestCheck(t *testing.T) {
 			s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 				if runs++; !slices.Equal(command, []string{"e2fsck", "-p", testDevice}) {
 					t.Errorf("ran %q", command)
+				}
+				if errors.Is(tc.err, busy) {
+					return []byte("/dev/loop0 is in use.\ne2fsck: Cannot continue, aborting.\n"), tc.err
 				}
 				return []byte("output\n"), tc.err
 			})
@@ -420,6 +426,15 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+	t.Run("killed", func(t *testing.T) {
+		k := newFakeKernel(t)
+		k.addDevice(testDevice, 0, volume.GiB)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		defer cancel()
+		s := k.system()
+		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
+		wantError(t, s.Check(ctx, testDevice, Ext4), volume.Deadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
+	})
 	t.Run("mounted", func(t *testing.T) {
 		_, s, _ := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
 		s.exec = fakeExec(t, func(command []string) ([]byte, error) {

@@ -231,3 +231,20 @@ func TestRealCheck(t *testing.T) {
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 2", d.device)
 	wantError(t, s.Check(t.Context(), d.device, Ext4), volume.Precondition, "e2fsck -p found damage", "by hand")
 }
+
+// TestRealCheckInUse: a device that somebody holds is not called damaged.
+func TestRealCheckInUse(t *testing.T) {
+	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+	d.mkfs(t, Ext4)
+	held, err := s.openDevice(d.device, true) // O_EXCL
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, s.Check(t.Context(), d.device, Ext4), volume.Deadline, "still in use", "tried again")
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(t.Context(), d.device, Ext4); err != nil {
+		t.Error(err)
+	}
+}
