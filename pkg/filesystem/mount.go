@@ -71,6 +71,9 @@ func mountError(req MountRequest, err error) error {
 	case errors.Is(err, unix.EEXIST) && req.Type == Btrfs:
 		e.Kind = volume.Precondition
 		return e.WithRemedy("a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7")
+	case errors.Is(err, unix.EROFS) && readOnlyAsked(req):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("its journal holds changes that must be written first, and the device is read-only: stage the volume once for writing (attached writable), then read-only again")
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
 		e.Kind = volume.Precondition
 		return e.WithRemedy("the device is read-only: mount it read-only, or attach it writable")
@@ -79,6 +82,11 @@ func mountError(req MountRequest, err error) error {
 		return e.WithRemedy("the device or the target is in use on this node")
 	}
 	return e
+}
+
+func readOnlyAsked(req MountRequest) bool {
+	flags, _ := parseMountFlags(req.Flags)
+	return flags&unix.MS_RDONLY != 0
 }
 
 func repairCommand(t Type, device string) string {

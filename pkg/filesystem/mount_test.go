@@ -114,6 +114,14 @@ func TestMountErrors(t *testing.T) {
 	}
 }
 
+// TestMountReadOnlyDirty: what was asked for is no remedy.
+func TestMountReadOnlyDirty(t *testing.T) {
+	k := newFakeKernel(t)
+	k.force["mount"] = []error{unix.EROFS}
+	err := k.system().Mount(t.Context(), MountRequest{Source: testDevice, Target: "/t", Type: XFS, Flags: []string{"noatime,ro"}})
+	wantError(t, err, volume.Precondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
+}
+
 // TestInterruptible: a system call that hangs does not hang the caller.
 func TestInterruptible(t *testing.T) {
 	release := make(chan struct{})

@@ -244,6 +244,32 @@ func TestRealMountRefused(t *testing.T) {
 	find(t, s, req.Target, "")
 }
 
+// TestRealMountReadOnlyDirty: the journal of a copy taken in use must be
+// replayed, which a read-only device rules out.
+func TestRealMountReadOnlyDirty(t *testing.T) {
+	for _, fs := range []Type{Ext4, XFS} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs)
+			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
+				t.Fatal(err)
+			}
+			shutdown(t, target)
+			unmount(t, s, target)
+			mustRun(t, "blockdev", "--setro", d.device)
+			req := MountRequest{Source: d.device, Target: target, Type: fs, Flags: []string{"ro"}}
+			wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "stage the volume once for writing")
+			mustRun(t, "blockdev", "--setrw", d.device)
+			d.mountAt(t, s, fs, target)
+			unmount(t, s, target)
+			mustRun(t, "blockdev", "--setro", d.device)
+			d.mountAt(t, s, fs, target, "ro")
+		})
+	}
+}
+
 // freeze freezes the filesystem at path (FIFREEZE, FITHAW of linux/fs.h).
 func freeze(t *testing.T, path string) (thaw func()) {
 	t.Helper()
