@@ -258,6 +258,7 @@ func TestRealMountReadOnlyDirty(t *testing.T) {
 			}
 			shutdown(t, target)
 			unmount(t, s, target)
+			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would stay with the loop device
 			mustRun(t, "blockdev", "--setro", d.device)
 			req := MountRequest{Source: d.device, Target: target, Type: fs, Flags: []string{"ro"}}
 			wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "stage the volume once for writing")

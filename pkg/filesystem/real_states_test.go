@@ -247,6 +247,7 @@ func wantShutdown(t *testing.T, fs Type, err error) {
 // growth. The first request must fail and name that, and no later one may take
 // the size in memory for a growth.
 func TestRealStorageFull(t *testing.T) {
+	const grown = 4 * volume.GiB
 	for _, fs := range []Type{Ext4, XFS, Btrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
@@ -266,8 +267,8 @@ func TestRealStorageFull(t *testing.T) {
 			if !errors.Is(err, unix.ENOSPC) || f.Close() != nil {
 				t.Fatal(err)
 			}
-			d.resize(t, 4*volume.GiB)
-			req := GrowRequest{MountPoint: target, Device: d.device, Required: 16 * volume.GiB}
+			d.resize(t, grown)
+			req := GrowRequest{MountPoint: target, Device: d.device, Required: grown}
 			_, err = s.Grow(t.Context(), req)
 			if fs == Btrfs { // says yes, and fails when it commits
 				wantError(t, err, volume.Precondition, "has become read-only", "has room")
@@ -287,7 +288,7 @@ func TestRealStorageFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.mountAt(t, s, fs, target)
-			if g := d.grow(t, s, target); g.After != 4*volume.GiB {
+			if g := d.grow(t, s, target); g.After != grown {
 				t.Fatalf("with room again: %+v", g)
 			}
 			if data, err := os.ReadFile(kept); err != nil || string(data) != "kept" {
