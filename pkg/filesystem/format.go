@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	mount "k8s.io/mount-utils"
 	utilexec "k8s.io/utils/exec"
 
@@ -46,7 +47,8 @@ type FormatRequest struct {
 // large ext3 takes minutes; give it a context that outlives one RPC.
 //
 // Kinds: Precondition (the device holds something else, or is in use),
-// Invalid (options), Deadline, Canceled, Internal (unreadable, mkfs failed).
+// Invalid (options), Deadline (also: somebody took the device before mkfs
+// did), Canceled, Internal (unreadable, mkfs failed).
 func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	args, err := mkfsArgs(req.Type, req.Options)
 	if err != nil {
@@ -75,7 +77,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 		}
 	}
 	if err := s.mkfs(ctx, req, args); err != nil {
-		if dropErr := s.dropMarker(ctx, req); dropErr != nil {
+		if dropErr := s.dropMarker(ctx, req, err); dropErr != nil {
 			s.log.ErrorContext(ctx, "the record of a failed mkfs stays", "device", req.Device, "error", dropErr)
 		}
 		return err
@@ -84,8 +86,12 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 }
 
 // dropMarker removes the marker after a mkfs that has failed before it wrote
-// anything: later it would pass somebody's data off as leftovers.
-func (s *System) dropMarker(ctx context.Context, req FormatRequest) error {
+// anything: later it would pass somebody's data off as leftovers. When the
+// device was in use the marker may be that of the mkfs which uses it.
+func (s *System) dropMarker(ctx context.Context, req FormatRequest, cause error) error {
+	if errors.Is(cause, unix.EBUSY) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropMarkerTime)
 	defer cancel()
 	if sig, err := s.Probe(ctx, req.Device); err != nil || sig.State != Blank {
@@ -200,6 +206,9 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 		}
 		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", req.Device).
 			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
+	case err != nil && run.inUse:
+		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, req.Device, unix.EBUSY, err).
+			WithRemedy("it is tried again; if this lasts, find what holds the device on this node (lsblk, fuser)")
 	case err != nil:
 		return volume.Errorf(volume.Internal, "format %s as %s: %w", req.Device, req.Type, err).
 			WithRemedy("check the mkfs options of the StorageClass and the kernel log of this node")
@@ -233,6 +242,7 @@ type formatExec struct {
 	ctx         context.Context //nolint:containedctx // mount-utils passes none; this value lives for one call
 	keepReserve bool            // the user chose -m
 	refused     bool            // blkid recognized something
+	inUse       bool            // mkfs found the device in use
 }
 
 // Command makes a command that is bound to the context.
@@ -243,11 +253,25 @@ func (e *formatExec) Command(name string, args ...string) utilexec.Cmd {
 		if i := len(args) - 2; e.keepReserve && i >= 0 && args[i] == "-m0" { // mount-utils puts it behind the user's
 			args = slices.Delete(slices.Clone(args), i, i+1)
 		}
+		return &mkfsCommand{Cmd: e.CommandContext(e.ctx, name, args...), exec: e}
 	default:
 		e.refused = true
 		return refusedCommand{}
 	}
 	return e.CommandContext(e.ctx, name, args...)
+}
+
+// mkfsCommand keeps of the output what belongs into a message.
+type mkfsCommand struct {
+	utilexec.Cmd
+	exec *formatExec
+}
+
+// CombinedOutput runs mkfs.
+func (c *mkfsCommand) CombinedOutput() ([]byte, error) {
+	out, err := c.Cmd.CombinedOutput()
+	c.exec.inUse = err != nil && inUse(string(out))
+	return []byte(lastLines(string(out))), err
 }
 
 // refusedCommand stands for a program that must not run on this device.

@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -29,8 +30,8 @@ func TestMkfsArgs(t *testing.T) {
 		{Ext4, []string{"-b", "4096", "-m", "1"}, "-b 4096 -E nodiscard -m 1"},
 		{Ext4, []string{"-E", "lazy_itable_init=0", "-Ediscard"}, "-b 4096 -E nodiscard,lazy_itable_init=0,discard"},
 		{Ext4, []string{"-O", "^64bit", "-Obigalloc"}, "-b 4096 -E nodiscard -O ^64bit -Obigalloc"},
-		{XFS, []string{"-m", "reflink=0"}, "-K -m reflink=0"},
-		{XFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
+		{XFS, []string{"-m", "reflink=0"}, "-K -q -m reflink=0"},
+		{XFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -q -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
 		{Btrfs, nil, "-K"},
 	} {
 		got, err := mkfsArgs(tc.fs, tc.user)
@@ -64,6 +65,7 @@ type formatRig struct {
 	marker  string
 	ran     []string
 	mkfs    func(command []string) error // instead of success
+	output  string                       // of that mkfs
 	blkid   string                       // what blkid says
 	blkidNo bool                         // blkid fails
 }
@@ -82,7 +84,7 @@ func newFormatRig(t *testing.T) *formatRig {
 		case command[0] == "blkid":
 			return nil, testingexec.FakeExitError{Status: 2} // nothing found
 		case r.mkfs != nil:
-			return []byte("mkfs output"), r.mkfs(command)
+			return []byte(cmp.Or(r.output, "mkfs output")), r.mkfs(command)
 		default:
 			r.make(Type(strings.TrimPrefix(command[0], "mkfs.")))
 			return nil, nil
@@ -128,7 +130,7 @@ func TestFormat(t *testing.T) {
 		Ext2:  "mkfs.ext2 -F -m0 -b 4096 -E nodiscard /dev/loop0",
 		Ext3:  "mkfs.ext3 -b 4096 -E nodiscard -F -m0 /dev/loop0",
 		Ext4:  "mkfs.ext4 -b 4096 -E nodiscard -F -m0 /dev/loop0",
-		XFS:   "mkfs.xfs -K -f /dev/loop0",
+		XFS:   "mkfs.xfs -K -q -f /dev/loop0",
 		Btrfs: "mkfs.btrfs -K /dev/loop0",
 	} {
 		t.Run(string(fs), func(t *testing.T) {
@@ -342,6 +344,29 @@ func TestFormatFailed(t *testing.T) {
 	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
 	if !r.marked(t) {
 		t.Error("the marker is gone from beside a device that cannot be read")
+	}
+}
+
+// TestFormatInUse: another process has the device. That is no fault of the
+// options, and the marker may be the one of its mkfs.
+func TestFormatInUse(t *testing.T) {
+	for fs, output := range map[Type]string{
+		Ext4:  "mke2fs 1.47.0\n/dev/loop0 is apparently in use by the system; will not make a filesystem here!\n",
+		Ext3:  "/dev/loop0 is mounted; will not make a filesystem here!\n",
+		XFS:   "mkfs.xfs: cannot open /dev/loop0: Device or resource busy\n",
+		Btrfs: "ERROR: unable to open /dev/loop0: Device or resource busy\n",
+	} {
+		r := newFormatRig(t)
+		r.output = strings.Repeat("Allocating group tables: done\n", 1000) + output
+		r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
+		err := r.format(t.Context(), fs)
+		wantError(t, err, volume.Deadline, "did not touch /dev/loop0, which is in use", "tried again")
+		if !r.marked(t) {
+			t.Error("the marker is gone")
+		}
+		if text := err.Error(); len(text) > 1500 || !strings.Contains(text, strings.TrimSpace(output[len(output)-20:])) {
+			t.Errorf("not the last lines of the output: %d bytes, %.200s...", len(text), text)
+		}
 	}
 }
 

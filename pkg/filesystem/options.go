@@ -18,7 +18,8 @@ const extBlockSize = "4096"
 //
 //   - ext: 4 KiB blocks always; no blocks reserved for root; no discard.
 //   - XFS, btrfs: no discard. The allocation groups of XFS are left to
-//     mkfs.xfs: they cannot be larger than the first size allows.
+//     mkfs.xfs: they cannot be larger than the first size allows. XFS tells
+//     errors only, so that a message ends with them.
 //
 // Discard is left out because the device was just found blank: on a sparse
 // backend there is nothing to give back, and on Ceph RBD the request costs one
@@ -34,7 +35,9 @@ func mkfsArgs(t Type, user []string) ([]string, error) {
 	switch t {
 	case Ext2, Ext3, Ext4:
 		return extArgs(words)
-	case XFS, Btrfs:
+	case XFS:
+		return append([]string{"-K", "-q"}, words...), nil
+	case Btrfs:
 		return append([]string{"-K"}, words...), nil
 	default:
 		return nil, volume.Errorf(volume.Invalid, "filesystem type %q is not supported", t)

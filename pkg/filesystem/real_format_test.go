@@ -248,3 +248,19 @@ func TestRealCheckInUse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRealFormatInUse: what the real mkfs of each type says of a device that
+// somebody holds.
+func TestRealFormatInUse(t *testing.T) {
+	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			held, err := s.openDevice(d.device, true) // O_EXCL
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeQuietly(held)
+			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.device, Type: fs}), volume.Deadline, "which is in use", "tried again")
+		})
+	}
+}
