@@ -32,6 +32,8 @@ func TestMkfsArgs(t *testing.T) {
 		{Ext4, []string{"-O", "^64bit", "-Obigalloc"}, "-b 4096 -E nodiscard -O ^64bit -Obigalloc"},
 		{XFS, []string{"-m", "reflink=0"}, "-K -q -m reflink=0"},
 		{XFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -q -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
+		{Ext4, []string{"-J", "size=64", "-L", "devices"}, "-b 4096 -E nodiscard -J size=64 -L devices"},
+		{XFS, []string{"-l", "size=64m,internal=1"}, "-K -q -l size=64m,internal=1"},
 		{Btrfs, nil, "-K"},
 	} {
 		got, err := mkfsArgs(tc.fs, tc.user)
@@ -50,6 +52,13 @@ func TestMkfsArgs(t *testing.T) {
 		{Btrfs, []string{"/dev/sda"}, "names a path"},
 		{XFS, []string{"-l", "logdev=/dev/sda"}, "names a path"},
 		{Ext4, []string{"-d /etc"}, "names a path"},
+		{Ext4, []string{"-J device=LABEL=journal"}, "names another device"},
+		{Ext3, []string{"-J", "size=64,device=UUID=0f3a"}, "names another device"},
+		{Ext4, []string{"-Jdevice=sdb"}, "names another device"},
+		{XFS, []string{"-l", "size=64m,logdev=sdb"}, "names another device"},
+		{XFS, []string{"-llogdev=sdb"}, "names another device"},
+		{XFS, []string{"-r rtdev=sdb"}, "names another device"},
+		{XFS, []string{"-d", "name=sdb"}, "names another device"},
 		{"zfs", nil, "not supported"},
 	} {
 		_, err := mkfsArgs(tc.fs, tc.user)

@@ -32,6 +32,10 @@ func mkfsArgs(t Type, user []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if w := secondDevice(t, words); w != "" {
+		return nil, volume.Errorf(volume.Invalid, "mkfs option %q names another device or file", w).
+			WithRemedy("remove it from the StorageClass: a volume is one device, and holds its journal and all its data")
+	}
 	switch t {
 	case Ext2, Ext3, Ext4:
 		return extArgs(words)
@@ -58,6 +62,31 @@ func optionWords(user []string) ([]string, error) {
 		}
 	}
 	return words, nil
+}
+
+// secondDevice returns the first word that puts a part of the filesystem
+// elsewhere, which could be grown, moved and copied without it: the external
+// journal of ext (a path, or "UUID=..." and "LABEL=...", which mke2fs looks
+// for on the node), the log, realtime and data devices of XFS.
+func secondDevice(t Type, words []string) string {
+	var names []string
+	switch {
+	case t.Ext():
+		names = []string{"device="}
+	case t == XFS:
+		names = []string{"logdev=", "rtdev=", "name="}
+	}
+	for _, w := range words {
+		for _, part := range strings.Split(w, ",") {
+			if len(part) > 2 && part[0] == '-' {
+				part = part[2:] // "-Jdevice=..."
+			}
+			if slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(part, n) }) {
+				return w
+			}
+		}
+	}
+	return ""
 }
 
 // extArgs merges the profile with the user's words: mke2fs forgets all but the
