@@ -30,7 +30,8 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node; the loop backend's volumes are on it")
 	fs.StringVar(&c.loopDir, "loop-dir", loop.DefaultDir, "directory of the loop backend's volumes, shared with the node plugin")
 	fs.Var(&c.loopPoolSize, "loop-pool-size", "room for all volumes of the loop backend, as 100Gi; 0: what the filesystem has")
-	fs.Var(&c.loopMaxVolumeSize, "loop-max-volume-size", "largest volume of the loop backend, as 10Gi; 0: what the filesystem allows")
+	c.loopMaxVolumeSize = size(loop.DefaultMaxVolumeSize)
+	fs.Var(&c.loopMaxVolumeSize, "loop-max-volume-size", "largest volume of the loop backend, as 10Gi")
 }
 
 // open makes the backend that the command line names, and tells the driver

@@ -26,7 +26,7 @@ func TestCommandLine(t *testing.T) {
 		stdout, stderr string
 	}{
 		"version":           {[]string{"--version"}, 0, "growvol-controller ", ""},
-		"help":              {[]string{"--help"}, 0, "", "-loop-max-volume-size"},
+		"help":              {[]string{"--help"}, 0, "", "(default 16 TiB)"},
 		"unknown option":    {[]string{"--nonsense"}, 2, "", "nonsense"},
 		"argument":          {[]string{"nonsense"}, 2, "", `unexpected argument "nonsense"`},
 		"bad size":          {[]string{"--loop-pool-size=10GB"}, 2, "", "10Gi"},

@@ -47,6 +47,12 @@ const PublishSize = "loop.growvol.io/size"
 // is handed to the node unchanged, in the volume context.
 const ParameterMkfsOptions = "mkfsOptions"
 
+// DefaultMaxVolumeSize is the largest volume unless told otherwise. Sparse
+// files promise anything, and a volume that was grown to exabytes by a slip of
+// the keyboard never shrinks; 16 TiB is what ext3, and ext4 without its feature
+// 64bit, can hold in blocks of 4 KiB.
+const DefaultMaxVolumeSize = 16 * volume.TiB
+
 // sidecarPrefix marks parameters that the CSI sidecars add.
 const sidecarPrefix = "csi.storage.k8s.io/"
 
@@ -59,7 +65,7 @@ const (
 type Options struct {
 	Dir           string      // holds everything; made if missing, on one filesystem
 	Node          string      // name of the node whose directory it is
-	MaxVolumeSize volume.Size // largest volume; 0: what the filesystem allows
+	MaxVolumeSize volume.Size // largest volume; 0: DefaultMaxVolumeSize
 	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0
 	// they may promise more than the filesystem holds: the files are sparse.
 	PoolSize volume.Size
@@ -88,6 +94,9 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxVolumeSize == 0 {
+		o.MaxVolumeSize = DefaultMaxVolumeSize
 	}
 	b := &Backend{opts: o, store: &store{dir: o.Dir}, loops: newLoops(), log: o.Log}
 	if err := b.store.init(); err != nil {

@@ -209,9 +209,23 @@ func TestExpand(t *testing.T) {
 	wantKind(t, err, volume.OutOfRange, v.ID, "100 GiB")
 }
 
+// Nobody means 4 EiB; the option says otherwise for whoever means more.
+func TestDefaultMaxVolumeSize(t *testing.T) {
+	b := newBackend(t, nil)
+	v := create(t, b, "a", volume.GiB)
+	_, err := b.Expand(t.Context(), v.ID, 16*volume.TiB+1)
+	wantKind(t, err, volume.OutOfRange, "16 TiB")
+	_, err = b.Create(t.Context(), request("b", 1<<62))
+	wantKind(t, err, volume.OutOfRange, "16 TiB")
+	b = newBackend(t, func(o *Options) { o.MaxVolumeSize = 17 * volume.TiB })
+	if got := b.Limits().Max; got != 17*volume.TiB {
+		t.Errorf("the largest volume has %s", got)
+	}
+}
+
 // What no filesystem can hold is out of range, not an internal error.
 func TestExpandBeyondTheFilesystem(t *testing.T) {
-	b := newBackend(t, nil)
+	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 1 << 62 })
 	v := create(t, b, "a", volume.GiB)
 	_, err := b.Expand(t.Context(), v.ID, 1<<62)
 	if err == nil {
