@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -28,10 +29,10 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	switch {
 	case err == nil:
 		defer unlock()
+		c.releaseOrphans(ctx, id)
 		devices, err = c.loops.bound(c.store.data(volumes, id))
 	case missing(err):
-		// The file is gone, so there is no inode to compare with.
-		devices, err = c.loops.orphans(c.store.data(volumes, id))
+		devices, err = c.orphans(id)
 	}
 	if err != nil {
 		return err
@@ -43,6 +44,28 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 		c.log.InfoContext(ctx, "disconnected a volume", "volume", id, "device", d.path)
 	}
 	return nil
+}
+
+// orphans returns the devices of a volume of this id that was deleted. There
+// is no inode to compare with. The kernel shows the path that the file had when
+// it was unlinked: its place in pending if the driver deleted it, that among
+// the volumes if somebody did so by force.
+func (c *Connector) orphans(id string) ([]device, error) {
+	return c.loops.orphans(c.store.data(volumes, id), filepath.Join(c.store.pending(id), dataFile))
+}
+
+// releaseOrphans frees the devices of an earlier volume of this id, for ids
+// come back with their names. They hold the earlier volume's inode, so that
+// they are never taken for the present one; if they are still in use, that is
+// not the present one's business.
+func (c *Connector) releaseOrphans(ctx context.Context, id string) {
+	devices, err := c.orphans(id)
+	for _, d := range devices {
+		err = errors.Join(err, c.release(ctx, d))
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "could not free a loop device of an earlier volume of this id", "volume", id, "error", err)
+	}
 }
 
 // Waiting for a device to let its file go: a stray opener (udev, blkid) has

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -111,10 +112,19 @@ func (l *loops) bound(file string) ([]device, error) {
 	})
 }
 
-// orphans returns the loop devices whose backing file had this path and was
-// deleted.
-func (l *loops) orphans(file string) ([]device, error) {
-	return l.find(func(backing string, _ *unix.LoopInfo64) bool { return backing == file+" (deleted)" })
+// orphans returns the loop devices whose backing file had one of these paths
+// and was deleted. The directories of the files may be reached by links.
+func (l *loops) orphans(files ...string) ([]device, error) {
+	var gone []string
+	for _, file := range files {
+		gone = append(gone, file+" (deleted)")
+		// The object's own directory is gone; the ones above it are not.
+		above := filepath.Dir(filepath.Dir(file))
+		if resolved, err := filepath.EvalSymlinks(above); err == nil {
+			gone = append(gone, resolved+strings.TrimPrefix(file, above)+" (deleted)")
+		}
+	}
+	return l.find(func(backing string, _ *unix.LoopInfo64) bool { return slices.Contains(gone, backing) })
 }
 
 // tail is the part of a data file's path that is unique: volumes/<id>/data.

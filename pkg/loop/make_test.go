@@ -28,7 +28,12 @@ func newSlow(t *testing.T) *slow {
 	s.store.disk.before = func(step, _ string) error {
 		if step == "copy" {
 			s.copies++
-			return <-s.goOn
+			select {
+			case err := <-s.goOn:
+				return err
+			case <-time.After(10 * time.Second):
+				return errors.New("a copy that nobody expected")
+			}
 		}
 		return nil
 	}
