@@ -74,7 +74,9 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 		return volume.Connection{}, volume.Errorf(volume.Precondition, "the volume is not attached to this node, %s", c.opts.Node).
 			WithRemedy("wait for the VolumeAttachment; check that the controller and the node use the same node name")
 	}
-	readOnly := req.ReadOnly || o.attachment.ReadOnly
+	// Not what the volume is attached for: a filesystem that is only read may
+	// have a journal to be replayed first.
+	readOnly := req.ReadOnly
 	d, ok, err := c.connected(o)
 	if err != nil {
 		return volume.Connection{}, err
@@ -196,7 +198,7 @@ func (c *Connector) verify(id, disk string) error {
 	info, err := c.loops.status(disk)
 	switch {
 	case errors.Is(err, unix.ENXIO):
-		return volume.Errorf(volume.Precondition, "%s has no file, and so is not the volume", disk)
+		return volume.Errorf(volume.Internal, "%s has no file any more: it is no volume at all", disk)
 	case err != nil:
 		return fmt.Errorf("read the status of %s: %w", disk, err)
 	case !sameFile(info, &st):

@@ -26,7 +26,9 @@ type Connector interface {
 
 	// Verify confirms that the whole disk at the path is the volume, by what
 	// the kernel says of it (serial, pool and image, backing file), never by
-	// the name of a link. Kind Precondition: it is another one.
+	// the name of a link. Kinds: Precondition (it is another volume, or a disk of
+	// another sort), Internal (it is nobody's: the path or the device is gone,
+	// or the device has lost its volume), NotFound as for Locate.
 	Verify(ctx context.Context, id, disk string) error
 
 	// Node tells where this node is and how many volumes it can take.
