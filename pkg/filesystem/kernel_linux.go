@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -83,6 +84,7 @@ func (linux) mounts() ([]Mount, error) {
 			ID: i.ID, Parent: i.Parent, Mountpoint: i.Mountpoint, Root: i.Root,
 			Device: DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)}, FSType: i.FSType, Source: i.Source,
 			Options: splitOptions(i.Options), SuperOptions: splitOptions(i.VFSOptions),
+			Shared: slices.ContainsFunc(strings.Fields(i.Optional), func(f string) bool { return strings.HasPrefix(f, "shared:") }),
 		})
 	}
 	return mounts, nil

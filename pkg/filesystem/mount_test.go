@@ -248,6 +248,36 @@ func TestFindMountOldKernelAndDead(t *testing.T) {
 	wantError(t, err, volume.Internal, "look at "+dir, "")
 }
 
+// TestPropagatesOldKernel: without mount ids the mount is found by its path.
+func TestPropagatesOldKernel(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newFakeKernel(t)
+	k.addDevice(testDevice, 0, volume.GiB)
+	m := k.addMount(dir, testDevice, XFS)
+	m.st.mountID = 0
+	for _, shared := range []bool{true, false} {
+		k.table = []Mount{{ID: 1, Mountpoint: "/", Shared: !shared}, {ID: 5, Parent: 1, Mountpoint: dir, Shared: shared}}
+		if got, err := k.system().Propagates(filepath.Join(dir, "pod")); err != nil || got != shared {
+			t.Errorf("%v, %v, want %v", got, err, shared)
+		}
+	}
+	k.table = nil
+	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
+	wantError(t, err, volume.Internal, "is not in the mount table", "")
+	m.st.mountID = 9
+	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
+	wantError(t, err, volume.Internal, "is not in the mount table", "")
+	k.force["mounts"] = []error{unix.ENOMEM}
+	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
+	wantError(t, err, volume.Internal, "mount table", "")
+	k.force["statMount"] = []error{unix.EIO}
+	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
+	wantError(t, err, volume.Internal, "look for the mount that contains "+dir, "")
+}
+
 func TestUnmountErrors(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

@@ -20,6 +20,7 @@ type Mount struct {
 	Source       string       // as given to mount
 	Options      []string     // of this mount
 	SuperOptions []string     // of the filesystem, shared by all its mounts
+	Shared       bool         // mounts made below it appear in its peers, too (mount_namespaces(7))
 }
 
 // ReadOnly tells whether nothing can be written through this mount: the mount

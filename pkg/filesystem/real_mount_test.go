@@ -201,6 +201,46 @@ func TestRealBindAtomic(t *testing.T) {
 	find(t, s, filepath.Join(peer, "pod"), "")
 }
 
+// TestRealPropagates: by what contains the path, which may be missing, a link
+// or a mount itself.
+func TestRealPropagates(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	s := New(Options{})
+	for _, shared := range []bool{true, false} {
+		base, flag := t.TempDir(), uintptr(unix.MS_PRIVATE)
+		if shared {
+			flag = unix.MS_SHARED
+		}
+		mount := func(path string, flag uintptr) {
+			t.Helper()
+			err := errors.Join(os.MkdirAll(path, 0o700), unix.Mount("tmpfs", path, "tmpfs", 0, ""), unix.Mount("", path, "", flag, ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+		}
+		mount(base, flag)
+		staged, link, dangling := filepath.Join(base, "staged"), filepath.Join(t.TempDir(), "link"), filepath.Join(base, "dangling")
+		mount(staged, unix.MS_SHARED|unix.MS_PRIVATE^flag) // the other way round
+		if err := errors.Join(os.Symlink(base, link), os.Symlink("/missing/for/sure", dangling)); err != nil {
+			t.Fatal(err)
+		}
+		if m := find(t, s, base, base); m.Shared != shared {
+			t.Errorf("%+v", m)
+		}
+		for _, path := range []string{filepath.Join(base, "pod"), filepath.Join(base, "a/b/c"), staged, filepath.Join(link, "pod"), filepath.Join(link, "staged"), dangling} {
+			if got, err := s.Propagates(path); err != nil || got != shared {
+				t.Errorf("%s: %v, %v; want %v", path, got, err, shared)
+			}
+		}
+	}
+	if _, err := s.Propagates("/"); err != nil {
+		t.Error(err)
+	}
+}
+
 // onlyBind is a kernel whose mount(2) must not be used.
 type onlyBind struct {
 	linux
