@@ -146,6 +146,9 @@ func wait(ctx context.Context, d time.Duration) error {
 // readXFS reads the geometry of a mounted XFS.
 func readXFS(m mountHandle, path string) (xfsGeometry, error) {
 	x, err := m.xfsGeometry()
+	if err != nil && dead(err) {
+		return x, shutDown(path, err)
+	}
 	if err != nil {
 		return x, volume.Errorf(volume.Internal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w", path, err)
 	}
@@ -159,6 +162,9 @@ func readXFS(m mountHandle, path string) (xfsGeometry, error) {
 // readBtrfs reads the size of a mounted btrfs on its one device.
 func readBtrfs(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
 	info, err := m.btrfsInfo()
+	if err != nil && dead(err) {
+		return info, btrfsDevice{}, shutDown(path, err)
+	}
 	if err != nil {
 		return info, btrfsDevice{}, volume.Errorf(volume.Internal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w", path, err)
 	}

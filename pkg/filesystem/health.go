@@ -1,11 +1,49 @@
 package filesystem
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
+
+// Alive looks whether the filesystem of a device, mounted at mountPoint,
+// answers and has not given up after an error. It writes nothing and starts no
+// program. What it looks at: XFS that has shut down answers with EIO; ext has
+// its error flag set, or has been shut down or made read-only; btrfs has been
+// made read-only. An error that the filesystem has not met yet, because nothing
+// was written since, cannot be seen.
+//
+// Kinds: Precondition (it has given up, or something else is mounted there),
+// Internal (the device cannot be read), Deadline and Canceled: it did not
+// answer within ctx. The look then goes on until the kernel lets go of it, so
+// ask again only after a while.
+func (s *System) Alive(ctx context.Context, device, mountPoint string) error {
+	err := interruptible(ctx, func() error {
+		t, err := s.openTarget(device, mountPoint)
+		if err != nil {
+			return err
+		}
+		defer t.close()
+		g, err := t.family()
+		if err != nil {
+			return err
+		}
+		if _, err := g.read(ctx); err != nil {
+			return err
+		}
+		return g.healthy()
+	})
+	if isContextError(err) {
+		return &volume.Error{
+			Kind: volume.KindOf(err), Cause: err, Msg: fmt.Sprintf("the filesystem at %s does not answer", mountPoint),
+			Remedy: "look at the kernel log of this node and the connection of the device " + device,
+		}
+	}
+	return err
+}
 
 // healthy refuses a filesystem that has given up writing after an error: what
 // it keeps in memory, its size included, need not be on the device.

@@ -280,6 +280,9 @@ func TestRealStorageFull(t *testing.T) {
 					t.Errorf("asked again: %+v, %v", g, err)
 				}
 			}
+			if err := s.Alive(t.Context(), d.device, target); fs != XFS { // which has undone the growth and goes on
+				wantError(t, err, volume.Precondition, "", "see that the storage below has room")
+			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
 			}

@@ -1,0 +1,131 @@
+package filesystem
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestAlive(t *testing.T) {
+	flag := func(_ *fakeKernel, m *fakeMount) {
+		e := ext4Spec(volume.GiB)
+		e.state, e.errors = extStateValid|extStateError, 3
+		e.put(m.device)
+	}
+	super := func(mount, super string) func(k *fakeKernel, _ *fakeMount) {
+		return func(k *fakeKernel, _ *fakeMount) {
+			k.table[0].Options, k.table[0].SuperOptions = []string{mount}, []string{super}
+		}
+	}
+	force := func(call string) func(k *fakeKernel, _ *fakeMount) {
+		return func(k *fakeKernel, _ *fakeMount) { k.force[call] = []error{unix.EIO} }
+	}
+	for _, tc := range []struct {
+		name   string
+		fs     Type
+		change func(k *fakeKernel, m *fakeMount)
+		kind   volume.Kind
+		text   string // empty: alive
+	}{
+		{"XFS", XFS, nil, 0, ""},
+		{"ext3", Ext3, nil, 0, ""},
+		{"ext4 mounted read-only", Ext4, super("ro", "ro"), 0, ""},
+		{"ext4 through a read-only bind mount", Ext4, super("ro", "rw"), 0, ""},
+		{"btrfs", Btrfs, nil, 0, ""},
+		{"btrfs mounted read-only", Btrfs, super("ro", "ro"), 0, ""},
+		{"XFS shut down", XFS, force("openMount"), volume.Precondition, "has shut down"},
+		{"XFS shut down a moment later", XFS, force("xfsGeometry"), volume.Precondition, "has shut down"},
+		{"ext4 flagged", Ext4, flag, volume.Precondition, "errors in the filesystem at /staging (3 recorded)"},
+		{"ext4 made read-only", Ext4, super("rw", "ro"), volume.Precondition, "has become read-only"},
+		{"ext4 emergency", Ext4, super("rw", "emergency_ro"), volume.Precondition, "has become read-only"},
+		{"ext4 shut down", Ext4, super("rw", "shutdown"), volume.Precondition, "has shut down"},
+		{"btrfs made read-only", Btrfs, super("rw", "ro"), volume.Precondition, "has become read-only"},
+		{"btrfs EIO", Btrfs, force("btrfsInfo"), volume.Precondition, "has shut down"},
+		{"not mounted", XFS, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.Precondition, "no filesystem is mounted"},
+		{"device unreadable", Ext4, force("read"), volume.Internal, "cannot be read"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k, s, m := fakeSystem(t, tc.fs, volume.GiB, volume.GiB)
+			if tc.change != nil {
+				tc.change(k, m)
+			}
+			err := s.Alive(t.Context(), testDevice, testMount)
+			if tc.text == "" && err != nil {
+				t.Error(err)
+			}
+			if tc.text != "" {
+				wantError(t, err, tc.kind, tc.text, "")
+			}
+			if len(k.calls) != 0 {
+				t.Errorf("something was changed: %q", k.calls)
+			}
+		})
+	}
+}
+
+// TestAliveHangs: a device that does not answer does not hold the caller.
+func TestAliveHangs(t *testing.T) {
+	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	release := make(chan struct{})
+	defer close(release)
+	s.kernel = hangingKernel{k, release}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	wantError(t, s.Alive(ctx, testDevice, testMount), volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+}
+
+// hangingKernel does not come back from opening a mount.
+type hangingKernel struct {
+	kernel
+	release chan struct{}
+}
+
+func (k hangingKernel) openMount(string) (mountHandle, error) {
+	<-k.release
+	return nil, unix.EIO
+}
+
+// TestRealAlive: in good health, mounted read-only, shut down, and with an
+// error on record.
+func TestRealAlive(t *testing.T) {
+	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			needFilesystem(t, fs)
+			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
+			d.mkfs(t, fs)
+			target := d.mounted(t, s, fs, "ro")
+			alive := func(when string) {
+				t.Helper()
+				if err := s.Alive(t.Context(), d.device, target); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+			}
+			alive("mounted read-only")
+			unmount(t, s, target)
+			d.mountAt(t, s, fs, target)
+			alive("mounted")
+			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
+				t.Fatal(err)
+			}
+			alive("after a write")
+			switch fs {
+			case Ext3, Ext4:
+				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
+				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
+					t.Fatal(err)
+				}
+				wantError(t, s.Alive(t.Context(), d.device, target), volume.Precondition, "errors in the filesystem", "e2fsck -f")
+			case XFS:
+				shutdown(t, target)
+				wantError(t, s.Alive(t.Context(), d.device, target), volume.Precondition, "has shut down", "mounted anew")
+			default: // TestRealStorageFull breaks a btrfs
+			}
+		})
+	}
+}
