@@ -44,6 +44,7 @@ type config struct {
 	loopDir       string
 	stateDir      string
 	defaultFSType string
+	requireShared bool
 }
 
 func (c *config) register(fs *flag.FlagSet) {
@@ -53,6 +54,13 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.loopDir, "loop-dir", loop.DefaultDir, "directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for markers of formats under way; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
+	fs.BoolVar(&c.requireShared, "require-shared-mounts", inContainer(), "refuse to mount where the mount would stay in this process's mount namespace; the default is true in a container")
+}
+
+// inContainer tells whether the root filesystem is a container's.
+func inContainer() bool {
+	m, ok, err := filesystem.New(filesystem.Options{}).FindMount("/")
+	return err == nil && ok && m.FSType == "overlay"
 }
 
 func serve(ctx context.Context, c config, log *slog.Logger) error {
@@ -71,7 +79,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	server, err := node.New(node.Options{
 		ID: c.nodeID, Connector: connector, Devices: blockdev.New(), Filesystems: filesystem.New(filesystem.Options{Logger: log}),
-		StateDir: c.stateDir, DefaultFSType: defaultType, Log: log, Observer: observer,
+		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Observer: observer,
 	})
 	if err != nil {
 		return err

@@ -36,6 +36,8 @@ type Filesystems interface {
 	MountsOf(device string) ([]filesystem.Mount, error)
 	Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error)
 	Stats(path string) (filesystem.Usage, error)
+	Alive(ctx context.Context, device, mountPoint string) error
+	Propagates(path string) (bool, error)
 }
 
 // diskOf walks from dev down to the whole disk and has the connector confirm
@@ -48,8 +50,18 @@ func (s *Server) diskOf(ctx context.Context, id string, dev blockdev.Device) ([]
 	return layers, s.opts.Connector.Verify(ctx, id, layers[len(layers)-1].Path)
 }
 
-// deviceOfMount returns the block device of a mounted filesystem.
+// isNodeBind tells whether m shows a device node (a published raw volume)
+// rather than a filesystem.
+func isNodeBind(m filesystem.Mount) bool {
+	return (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/"
+}
+
+// deviceOfMount returns the block device of a mounted filesystem, or of a
+// mounted device node.
 func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
+	if isNodeBind(m) {
+		return s.opts.Devices.ByPath(m.Mountpoint)
+	}
 	if m.Device.Major != 0 {
 		return s.opts.Devices.ByNumber(m.Device.Major, m.Device.Minor)
 	}

@@ -237,7 +237,9 @@ func (e *expansion) growDevice(ctx context.Context, dev blockdev.Device, want vo
 		return 0, 0, volume.Errorf(volume.Internal, "the device %s was said to have grown, but reads %s instead of %s", disk.Path, size, want)
 	}
 	if len(layers) == 1 {
-		return size, want, nil
+		// The filesystem is asked for what the user wants, not for all the
+		// volume has: its format may have a limit between the two.
+		return size, e.required, nil
 	}
 	start = time.Now()
 	required, err = e.growMappings(ctx, layers)

@@ -86,6 +86,16 @@ func TestExpandWithoutACapacityGoesToTheVolumesSize(t *testing.T) {
 	if got, err := b.expand(t.Context(), 0); err != nil || got != 2*volume.GiB {
 		t.Errorf("%s, %v", got, err)
 	}
+	// But the filesystem is asked for no more than the request.
+	at := make(chan filesystem.GrowRequest, 1)
+	b.opts.Filesystems = growAt{fakeFilesystems{b.machine}, at}
+	d.backend = 9 * volume.GiB
+	if _, err := b.expand(t.Context(), 3*volume.GiB); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-at; got.Required != 3*volume.GiB {
+		t.Errorf("the filesystem is asked for %s", got.Required)
+	}
 }
 
 func TestExpandOfAMapping(t *testing.T) {

@@ -31,9 +31,12 @@ type machine struct {
 	calls  []string
 	// formatting, when set, makes a format last until it is closed.
 	formatting chan struct{}
+	checking   chan struct{} // likewise a check
+	unmounting chan struct{} // and an unmount
 	growing    chan struct{} // when set, a growth lasts until it is closed
 	started    chan struct{} // when set, closed when a growth begins
 	fail       map[string]error
+	private    bool // mounts do not propagate
 }
 
 // disk is a volume and, when connected, its device.
@@ -50,6 +53,7 @@ type disk struct {
 	serial    string        // the volume it really is; empty: the right one
 	liar      bool          // an awaited size is reported as reached although it is not
 	mapper    bool          // the mapping on it is none of dm-crypt
+	dead      error         // what its mounted filesystem answers
 	patience  time.Duration // how long the last wait for its size could have lasted
 }
 
@@ -304,9 +308,16 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	return err
 }
 
-func (f fakeFilesystems) Check(context.Context, string, filesystem.Type) error {
+func (f fakeFilesystems) Check(ctx context.Context, _ string, _ filesystem.Type) error {
 	leave, err := f.enter("check")
-	defer leave()
+	checking := f.checking
+	leave()
+	if checking != nil {
+		<-checking
+	}
+	if ctx.Err() != nil {
+		return ctx.Err() // e2fsck was killed
+	}
 	return err
 }
 
@@ -365,7 +376,13 @@ func (f fakeFilesystems) Bind(_ context.Context, req filesystem.MountRequest) er
 
 func (f fakeFilesystems) Unmount(_ context.Context, target string) error {
 	leave, err := f.enter("unmount")
-	defer leave()
+	unmounting := f.unmounting
+	leave()
+	if unmounting != nil {
+		<-unmounting
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -376,6 +393,11 @@ func (f fakeFilesystems) Unmount(_ context.Context, target string) error {
 		}
 		return m.Mountpoint == target
 	})
+	for _, d := range f.disks { // what is mounted anew is alive
+		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return m.Source == d.path }) {
+			d.dead = nil
+		}
+	}
 	return nil
 }
 
@@ -426,6 +448,21 @@ func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (fi
 	d.content.Size = g.Device
 	g.After = g.Device
 	return g, nil
+}
+
+func (f fakeFilesystems) Alive(_ context.Context, device, _ string) error {
+	leave, err := f.enter("alive")
+	defer leave()
+	if d, _ := f.diskAt(device); d != nil && d.dead != nil {
+		return d.dead
+	}
+	return err
+}
+
+func (f fakeFilesystems) Propagates(string) (bool, error) {
+	leave, err := f.enter("propagates")
+	defer leave()
+	return !f.private, err
 }
 
 func (f fakeFilesystems) Stats(string) (filesystem.Usage, error) {

@@ -31,9 +31,12 @@ type Options struct {
 	// formats under way. It must be on the node's own disk.
 	StateDir      string
 	DefaultFSType filesystem.Type // of a capability that names none; ext4 when empty
-	AnswerMargin  time.Duration   // DefaultAnswerMargin when zero
-	Log           *slog.Logger    // slog.Default when nil
-	Observer      Observer        // no observation when nil
+	// RequireShared refuses to mount where a mount would stay in this process's
+	// mount namespace: set it when the plugin runs in a container.
+	RequireShared bool
+	AnswerMargin  time.Duration // DefaultAnswerMargin when zero
+	Log           *slog.Logger  // slog.Default when nil
+	Observer      Observer      // no observation when nil
 }
 
 // Server implements csi.NodeServer.

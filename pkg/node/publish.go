@@ -37,12 +37,12 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if err != nil {
 		return nil, volume.Wrap(err, "publish", id)
 	}
-	defer unlock()
 	p := publication{
-		Server: s, id: id, access: access,
+		Server: s, id: id, access: access, lease: volume.NewLease(unlock),
 		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()),
 		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || slices.Contains(access.MountFlags, "ro"),
 	}
+	defer p.lease.Release()
 	if err := p.run(ctx); err != nil {
 		return nil, volume.Wrap(err, "publish", id)
 	}
@@ -56,6 +56,7 @@ type publication struct {
 	access          volume.Access
 	staging, target string
 	readOnly        bool
+	lease           *volume.Lease
 }
 
 func (p *publication) run(ctx context.Context) error {
@@ -81,7 +82,10 @@ func (p *publication) run(ctx context.Context) error {
 	if p.readOnly {
 		bind.Flags = []string{"ro"}
 	}
-	return p.opts.Filesystems.Bind(ctx, bind)
+	if err := p.propagates(p.target); err != nil {
+		return err
+	}
+	return unhurried(ctx, p.lease, "mounting the target path", func(ctx context.Context) error { return p.opts.Filesystems.Bind(ctx, bind) })
 }
 
 // staged returns the device that was staged, confirmed to be the volume.
@@ -107,12 +111,19 @@ func (p *publication) staged(ctx context.Context) (blockdev.Device, error) {
 	if !ok {
 		return blockdev.Device{}, volume.Errorf(volume.Precondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
 	}
+	if m.SuperReadOnly() && !p.readOnly {
+		return blockdev.Device{}, volume.Errorf(volume.Precondition, "the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
+			WithRemedy("look at the kernel log of this node: an error makes a filesystem read-only; when no pod uses the volume any more it is checked and mounted anew")
+	}
 	dev, err := p.deviceOfMount(m)
 	if err != nil {
 		return blockdev.Device{}, err
 	}
-	_, err = p.diskOf(ctx, p.id, dev)
-	return dev, err
+	if _, err := p.diskOf(ctx, p.id, dev); err != nil {
+		return blockdev.Device{}, err
+	}
+	// A pod must not start on a filesystem that has failed.
+	return dev, p.opts.Filesystems.Alive(ctx, dev.Path, p.staging)
 }
 
 // blockWritable refuses what a bind mount cannot give: the read-only flag of a
@@ -135,12 +146,20 @@ func (p *publication) exclusive(dev blockdev.Device) error {
 	if p.access.Mode != volume.SingleNodeSingleWriter {
 		return nil
 	}
+	ours := map[int]bool{} // by mount id: paths may contain symbolic links
+	for _, path := range []string{p.staging, p.target} {
+		m, ok, err := p.opts.Filesystems.FindMount(path)
+		if err != nil {
+			return err
+		}
+		ours[m.ID] = ok
+	}
 	mounts, err := p.opts.Filesystems.MountsOf(dev.Path)
 	if err != nil {
 		return err
 	}
 	for _, m := range mounts {
-		if m.Mountpoint != p.target && m.Mountpoint != p.staging {
+		if !ours[m.ID] {
 			return volume.Errorf(volume.Precondition, "already published at %s, and its access mode %s allows one path at a time", m.Mountpoint, p.access.Mode).
 				WithRemedy("delete the pod that uses the volume at that path")
 		}
@@ -220,15 +239,16 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	if err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)
 	}
-	defer unlock()
-	if err := s.unpublish(ctx, filepath.Clean(target)); err != nil {
+	l := volume.NewLease(unlock)
+	defer l.Release()
+	if err := s.unpublish(ctx, id, filepath.Clean(target), l); err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-func (s *Server) unpublish(ctx context.Context, target string) error {
-	if err := s.opts.Filesystems.Unmount(ctx, target); err != nil {
+func (s *Server) unpublish(ctx context.Context, id, target string, l *volume.Lease) error {
+	if err := s.unmount(ctx, id, target, l); err != nil {
 		return err
 	}
 	info, err := os.Lstat(target)

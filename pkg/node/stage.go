@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -28,9 +27,10 @@ const MkfsOptionsKey = "mkfsOptions"
 // without.
 const stagePatience = 2 * time.Second
 
-// formatLimit bounds mkfs. A large ext3 takes many minutes: unlike ext4 it has
-// its inode tables written out.
-const formatLimit = time.Hour
+// stepLimit bounds a step that may outlive its call. mkfs of a large ext3
+// takes many minutes (unlike ext4 it has its inode tables written out), and so
+// does e2fsck of one.
+const stepLimit = time.Hour
 
 // NodeStageVolume connects the volume and, unless it is a raw block volume,
 // mounts its filesystem at the staging path: formatting it if it is provably
@@ -48,13 +48,13 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
-	l := volume.NewLease(unlock)
-	defer l.Release()
-
-	st := stage{Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext()}
+	st := stage{
+		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext(), lease: volume.NewLease(unlock),
+	}
+	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
-		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: access.Mode.ReadOnly(), Secrets: req.GetSecrets(),
-	}, l)
+		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
+	})
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
@@ -68,6 +68,13 @@ func checkStage(req *csi.NodeStageVolumeRequest) (volume.Access, error) {
 	return capability.Access(req.GetVolumeCapability())
 }
 
+// connectReadOnly tells whether the device itself should refuse writes. Not
+// for a filesystem that this node alone reads: the kernel has to replay its
+// journal, if it was cut off in use, before it can be read.
+func connectReadOnly(a volume.Access) bool {
+	return a.Mode.ReadOnly() && (a.Block || a.Mode.MultiNode())
+}
+
 // stage is one NodeStageVolume under way.
 type stage struct {
 	*Server
@@ -75,9 +82,10 @@ type stage struct {
 	path    string
 	access  volume.Access
 	context map[string]string
+	lease   *volume.Lease
 }
 
-func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *volume.Lease) error {
+func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	conn, err := st.opts.Connector.Connect(ctx, req)
 	if err != nil {
 		return err
@@ -86,9 +94,11 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *volume.L
 	if err != nil {
 		return err
 	}
-	if st.access.Block {
-		_, err := st.opts.Devices.AwaitSize(ctx, dev, conn.Size)
+	if err := st.usedOtherwise(dev); err != nil {
 		return err
+	}
+	if st.access.Block {
+		return st.runBlock(ctx, dev, conn.Size)
 	}
 	want, err := st.fstype()
 	if err != nil {
@@ -99,7 +109,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *volume.L
 		return err
 	}
 	if !mounted {
-		fstype, err := st.prepare(ctx, dev, want, conn.Size, l)
+		fstype, err := st.prepare(ctx, dev, want, conn.Size)
 		if err != nil {
 			return err
 		}
@@ -108,7 +118,38 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest, l *volume.L
 		}
 	}
 	if !st.readOnly() {
-		st.growStaged(ctx, dev, conn.Size, l)
+		st.growStaged(ctx, dev, conn.Size)
+	}
+	return nil
+}
+
+// runBlock stages a raw device. From now on what it holds is its user's: a
+// format that was cut short here must never be taken up again.
+func (st *stage) runBlock(ctx context.Context, dev blockdev.Device, size volume.Size) error {
+	if err := st.forgetFormat(st.id); err != nil {
+		return err
+	}
+	_, err := st.opts.Devices.AwaitSize(ctx, dev, size)
+	return err
+}
+
+// usedOtherwise refuses a volume whose device is in use in the other way, raw
+// or mounted: a pod that has a raw device open does not keep mkfs from it.
+func (st *stage) usedOtherwise(dev blockdev.Device) error {
+	mounts, err := st.opts.Filesystems.MountsOf(dev.Path)
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if isNodeBind(m) == st.access.Block {
+			continue
+		}
+		how := "mounted"
+		if isNodeBind(m) {
+			how = "published as a raw device"
+		}
+		return volume.Errorf(volume.Precondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
+			WithRemedy("delete the pod that uses it there")
 	}
 	return nil
 }
@@ -140,6 +181,9 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
 			WithRemedy("find out who mounted it there, and unmount it")
 	}
+	if alive, err := st.alive(ctx, dev); err != nil || !alive {
+		return false, err
+	}
 	// The mount table tells what driver serves the filesystem, which is ext4
 	// for ext2; the superblock tells what it is.
 	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
@@ -154,33 +198,58 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 	return true, nil
 }
 
+// alive tells whether the filesystem staged on the device can be used. One
+// that has shut itself down, or recorded errors, is unmounted if nobody uses
+// it, so that it is checked and mounted anew; under a pod it is left alone.
+func (st *stage) alive(ctx context.Context, dev blockdev.Device) (bool, error) {
+	dead := st.opts.Filesystems.Alive(ctx, dev.Path, st.path)
+	if dead == nil {
+		return true, nil
+	}
+	mounts, err := st.opts.Filesystems.MountsOf(dev.Path)
+	if err != nil {
+		return false, err
+	}
+	if len(mounts) > 1 {
+		return false, dead
+	}
+	st.log.WarnContext(ctx, "a filesystem that has failed is unmounted to be checked and mounted anew", "volume", st.id, "staging", st.path, "error", dead)
+	return false, unhurried(ctx, st.lease, "unmounting the failed filesystem", func(ctx context.Context) error {
+		return st.opts.Filesystems.Unmount(ctx, st.path)
+	})
+}
+
 // prepare makes sure that the device holds a sound filesystem of the wanted
 // type (empty: any) and returns that type.
-func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size, l *volume.Lease) (filesystem.Type, error) {
+func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
 	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
 	if err != nil {
 		return "", err
 	}
 	if sig.State != filesystem.Formatted || !sig.Complete {
-		return st.format(ctx, dev, sig, want, size, l)
+		return st.format(ctx, dev, sig, want, size)
 	}
 	if want != "" && sig.Type != want {
 		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
 			WithRemedy("set the fsType of the volume to " + string(sig.Type))
 	}
 	// What was formatted here is not formatted again, whatever comes.
-	if err := os.Remove(st.marker(st.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", volume.Errorf(volume.Internal, "the marker of a finished format cannot be removed: %w", err)
+	if err := st.forgetFormat(st.id); err != nil {
+		return "", err
 	}
 	if st.readOnly() {
 		return sig.Type, nil
 	}
-	return sig.Type, st.opts.Filesystems.Check(ctx, dev.Path, sig.Type)
+	// A check that repairs must neither be killed nor start over with each
+	// retry.
+	return sig.Type, unhurried(ctx, st.lease, "checking the filesystem", func(ctx context.Context) error {
+		return st.opts.Filesystems.Check(ctx, dev.Path, sig.Type)
+	})
 }
 
 // format makes the filesystem. Whether that is safe, Format decides by what
 // it reads itself.
-func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size, l *volume.Lease) (filesystem.Type, error) {
+func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
 	if st.readOnly() {
 		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
@@ -196,10 +265,8 @@ func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id)}
-	return volume.Outlive(ctx, l, "formatting the volume as "+string(want), func() (filesystem.Type, error) {
-		unhurried, cancel := context.WithTimeout(context.WithoutCancel(ctx), formatLimit)
-		defer cancel()
-		return want, st.opts.Filesystems.Format(unhurried, req)
+	return want, unhurried(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
+		return st.opts.Filesystems.Format(ctx, req)
 	})
 }
 
@@ -211,21 +278,26 @@ func (st *stage) mount(ctx context.Context, dev blockdev.Device, fstype filesyst
 	if st.access.Mode.ReadOnly() && !slices.Contains(flags, "ro") {
 		flags = append(flags, "ro")
 	}
-	return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Source: dev.Path, Target: st.path, Type: fstype, Flags: flags})
+	if err := st.propagates(st.path); err != nil {
+		return err
+	}
+	return unhurried(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
+		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Source: dev.Path, Target: st.path, Type: fstype, Flags: flags})
+	})
 }
 
 // growStaged grows a filesystem that is smaller than its device: a clone or a
 // restore into a larger volume, an offline expansion, a call that was missed.
 // A failure must not keep the pod from its data; NodeExpandVolume, which
 // follows when growth was asked for, reports it.
-func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size, l *volume.Lease) {
+func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size) {
 	patient, cancel := context.WithTimeout(ctx, stagePatience)
 	defer cancel()
 	size, err := st.opts.Devices.AwaitSize(patient, dev, want)
 	if err != nil {
 		st.log.WarnContext(ctx, "the volume is staged, but its device is smaller than the backend says", "volume", st.id, "device", dev.Path, "size", size, "expected", want, "error", err)
 	}
-	grown, err := st.grow(ctx, filesystem.GrowRequest{MountPoint: st.path, Device: dev.Path}, l)
+	grown, err := st.grow(ctx, filesystem.GrowRequest{MountPoint: st.path, Device: dev.Path}, st.lease)
 	if err != nil {
 		st.log.WarnContext(ctx, "the volume is staged, but its filesystem could not be grown to its device", "volume", st.id, "device", dev.Path, "size", size, "error", err)
 		return
@@ -252,58 +324,5 @@ func (s *Server) verified(ctx context.Context, id, path string) (blockdev.Device
 	return dev, err
 }
 
-// NodeUnstageVolume unmounts the staging path and disconnects the volume.
-func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
-	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
-	if err := errors.Join(requireID(id), requirePath("staging_target_path", path)); err != nil {
-		return nil, err
-	}
-	ctx, cancel := s.withMargin(ctx)
-	defer cancel()
-	unlock, err := s.lock(ctx, id, publishKey(id))
-	if err != nil {
-		return nil, volume.Wrap(err, "unstage", id)
-	}
-	defer unlock()
-	if err := s.unstage(ctx, id, filepath.Clean(path)); err != nil {
-		return nil, volume.Wrap(err, "unstage", id)
-	}
-	return &csi.NodeUnstageVolumeResponse{}, nil
-}
-
-func (s *Server) unstage(ctx context.Context, id, path string) error {
-	if err := s.ownMount(ctx, id, path); err != nil {
-		return err
-	}
-	if err := s.opts.Filesystems.Unmount(ctx, path); err != nil {
-		return err
-	}
-	return s.opts.Connector.Disconnect(ctx, id)
-}
-
-// ownMount refuses a path at which another volume is mounted: unmounting it
-// would take that one from its pod. Nothing mounted is fine; so is a mount
-// whose volume is no longer known, which only stands in the way.
-func (s *Server) ownMount(ctx context.Context, id, path string) error {
-	m, ok, err := s.opts.Filesystems.FindMount(path)
-	if err != nil || !ok {
-		return err
-	}
-	conn, connected, err := s.opts.Connector.Locate(ctx, id)
-	if volume.IsKind(err, volume.NotFound) || err == nil && !connected {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	dev, err := s.opts.Devices.ByPath(conn.Path)
-	if err != nil {
-		return err
-	}
-	same, err := s.isOn(m, dev)
-	if err != nil || same {
-		return err
-	}
-	return volume.Errorf(volume.Precondition, "%s is mounted at %s, not this volume (%s); it is left alone", m.Source, path, dev.Path).
-		WithRemedy("find out who mounted it there, and unmount it")
-}
+// forgetFormat removes the marker of a format.
+func (s *Server) forgetFormat(id string) error { return filesystem.RemoveMarker(s.marker(id)) }

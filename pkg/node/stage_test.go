@@ -247,8 +247,41 @@ func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
 	other.connected = true
 	b.id = "vol-2"
 	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
+	other.connected = false // never staged here
+	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
 	if len(b.mounts) != 1 {
 		t.Errorf("mounts %v", b.mounts)
+	}
+}
+
+func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.use(t, volume.GiB)
+	b.add("vol-2", volume.GiB)
+	b.id = "vol-2"
+	wantKind(t, b.unpublish(t.Context()), volume.Precondition, b.target)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(b.target, link); err != nil {
+		t.Fatal(err)
+	}
+	b.id, b.target = "vol-1", link
+	wantKind(t, b.unpublish(t.Context()), volume.Precondition, "symbolic link")
+	b.target = filepath.Join(t.TempDir(), "tmpfs")
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.target, FSType: "tmpfs", Root: "/", Source: "tmpfs"})
+	wantKind(t, b.unpublish(t.Context()), volume.Precondition, "tmpfs")
+	if len(b.mounts) != 3 {
+		t.Errorf("mounts %v", b.mounts)
+	}
+}
+
+// The raw device must not go from under a pod: its node would lead to the
+// volume that gets the device next.
+func TestUnstageOfAPublishedRawVolume(t *testing.T) {
+	b := newBench(t, blockCap())
+	d := b.use(t, volume.GiB)
+	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target)
+	if !d.connected {
+		t.Error("disconnected all the same")
 	}
 }
 
@@ -260,6 +293,179 @@ func TestUnstageOfAVolumeThatIsGone(t *testing.T) {
 	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
 		t.Fatal(err)
 	}
+	if len(b.mounts) != 0 {
+		t.Errorf("mounts %v", b.mounts)
+	}
+}
+
+// A pod may have the raw device open: mkfs would not notice.
+func TestStageRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
+	b := newBench(t, blockCap())
+	d := b.use(t, volume.GiB)
+	b.capability = mountCap("ext4")
+	wantKind(t, b.stage(t.Context()), volume.Precondition, "raw device", b.target)
+	if d.content.State != filesystem.Blank {
+		t.Errorf("the volume now holds %s", d.content)
+	}
+
+	b = newBench(t, mountCap("ext4"))
+	b.use(t, volume.GiB)
+	b.capability = blockCap()
+	wantKind(t, b.stage(t.Context()), volume.Precondition, "mounted")
+}
+
+// A format that was cut short must not be taken up again once the volume was
+// anything else.
+func TestMarkersAreForgotten(t *testing.T) {
+	marked := func(t *testing.T, capability *csi.VolumeCapability) *bench {
+		t.Helper()
+		b := newBench(t, capability)
+		b.add(b.id, volume.GiB)
+		if err := errors.Join(os.MkdirAll(b.opts.StateDir, 0o700), os.WriteFile(b.marker(b.id), []byte("{}"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	gone := func(t *testing.T, b *bench) {
+		t.Helper()
+		if _, err := os.Stat(b.marker(b.id)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the marker is still there: %v", err)
+		}
+	}
+	t.Run("when the volume is used raw", func(t *testing.T) {
+		b := marked(t, blockCap())
+		if err := b.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		gone(t, b)
+	})
+	for name, content := range map[string]filesystem.Signature{"blank": {State: filesystem.Blank}, "complete": ext4()} {
+		t.Run("when the volume leaves the node "+name, func(t *testing.T) {
+			b := marked(t, mountCap("ext4"))
+			b.disks[b.id].connected, b.disks[b.id].content = true, content
+			if err := b.unstage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, b)
+		})
+	}
+	t.Run("but not while it is half-made", func(t *testing.T) {
+		b := marked(t, mountCap("ext4"))
+		b.disks[b.id].connected, b.disks[b.id].content = true, filesystem.Signature{State: filesystem.Formatted, Type: filesystem.XFS}
+		if err := b.unstage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(b.marker(b.id)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A filesystem that has failed is no success, neither for stage nor publish.
+func TestFailedFilesystem(t *testing.T) {
+	failed := volume.Errorf(volume.Precondition, "the filesystem has shut down")
+	b := newBench(t, mountCap("xfs"))
+	d := b.use(t, volume.GiB)
+	d.dead = failed
+	wantKind(t, b.stage(t.Context()), volume.Precondition, "shut down") // a pod still has it
+	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "shut down")
+	if err := b.unpublish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatalf("nobody uses it, so it can be checked and mounted anew: %v", err)
+	}
+	if d.dead != nil || b.called("mount") != 2 || b.called("check") != 1 {
+		t.Errorf("dead %v, mounted %d times, checked %d times", d.dead, b.called("mount"), b.called("check"))
+	}
+}
+
+func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.mounts[0].SuperOptions = []string{"ro"}
+	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "read-only")
+}
+
+// The device that only this node reads must be writable for the kernel, which
+// replays the journal; what several nodes read must not.
+func TestWhenTheDeviceIsReadOnly(t *testing.T) {
+	for _, c := range []struct {
+		capability *csi.VolumeCapability
+		mode       csi.VolumeCapability_AccessMode_Mode
+		want       bool
+	}{
+		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false},
+		{mountCap("ext4"), csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, true},
+		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false},
+		{blockCap(), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, true},
+	} {
+		c.capability.AccessMode.Mode = c.mode
+		b := newBench(t, c.capability)
+		d := b.add(b.id, volume.GiB)
+		d.content = ext4()
+		if err := b.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if d.readOnly != c.want {
+			t.Errorf("%v: device read-only %t", c.capability, d.readOnly)
+		}
+		if !c.want && c.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER && !b.mounts[0].ReadOnly() {
+			t.Errorf("%v: mounted for writing", c.capability)
+		}
+	}
+}
+
+// In a container whose mounts stay inside, the pod would write to the node's
+// own disk.
+func TestMountsMustPropagate(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	b.private = true
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err) // not asked for: the plugin may run on the node itself
+	}
+	b.opts.RequireShared = true
+	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "Bidirectional")
+	if err := b.unstage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, b.stage(t.Context()), volume.Precondition, "Bidirectional")
+}
+
+// What the kernel or a tool takes its time for keeps the volume's lock, and is
+// not started again by a retry.
+func TestSlowStepsOutliveTheirCall(t *testing.T) {
+	b := newBench(t, mountCap("ext3"))
+	b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext3, Size: volume.GiB}
+	try := func(call func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		return call(ctx)
+	}
+	finish := func(slow chan struct{}, call func(context.Context) error) {
+		t.Helper()
+		done := make(chan error, 1)
+		go func() { done <- call(t.Context()) }()
+		close(slow)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.checking = make(chan struct{})
+	wantKind(t, try(b.stage), volume.Deadline, "checking")
+	wantKind(t, try(b.stage), volume.Deadline, "another operation")
+	finish(b.checking, b.stage)
+	if n := b.called("check"); n != 2 || len(b.mounts) != 1 {
+		t.Errorf("checked %d times, mounts %v", n, b.mounts)
+	}
+	b.unmounting = make(chan struct{})
+	wantKind(t, try(b.unstage), volume.Deadline, "unmounting")
+	wantKind(t, try(b.stage), volume.Deadline, "another operation")
+	finish(b.unmounting, b.unstage)
 	if len(b.mounts) != 0 {
 		t.Errorf("mounts %v", b.mounts)
 	}
@@ -384,6 +590,12 @@ func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
 	first := b.target
 	b.target = filepath.Join(t.TempDir(), "second")
 	wantKind(t, b.publish(t.Context(), false), volume.Precondition, first)
+	again := b.target
+	b.target = first
+	if err := b.publish(t.Context(), false); err != nil {
+		t.Errorf("the same publication again: %v", err)
+	}
+	b.target = again
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
 	if err := b.publish(t.Context(), false); err != nil {
 		t.Errorf("several writers of one node: %v", err)

@@ -2,9 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -41,13 +38,24 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	if !connected {
 		return nil, lost
 	}
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, lost
-	}
+	// A filesystem whose device is gone, or that is frozen, may never answer.
+	// The lock keeps the readings that hang to one per volume.
+	silent := volume.Errorf(volume.Deadline, "the filesystem at %s does not answer", path).WithRemedy("check whether its device is gone, or it is frozen")
+	unlock, err := s.lock(ctx, "stats:"+id)
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "the path %s cannot be examined: %w", path, err)
+		return nil, silent
 	}
+	l := volume.NewLease(unlock)
+	defer l.Release()
+	usage, err := volume.Outlive(ctx, l, "reading the usage", func() ([]*csi.VolumeUsage, error) { return s.read(path, conn.Path, lost) })
+	if err != nil && ctx.Err() != nil {
+		return nil, silent
+	}
+	return usage, err
+}
+
+// read reads the usage at a path that must be a mount of the device.
+func (s *Server) read(path, device string, lost error) ([]*csi.VolumeUsage, error) {
 	m, mounted, err := s.opts.Filesystems.FindMount(path)
 	if err != nil {
 		return nil, err
@@ -55,15 +63,10 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	if !mounted {
 		return nil, lost
 	}
-	if info.Mode()&fs.ModeDevice != 0 {
-		return s.blockStats(m, conn.Path, lost)
+	if isNodeBind(m) {
+		return s.blockStats(m, device, lost)
 	}
-	// statfs of a filesystem whose device is gone, or that is frozen, may
-	// never return.
-	st, err := volume.Outlive(ctx, volume.NewLease(nil), "reading the usage of the filesystem", func() (filesystem.Usage, error) { return s.opts.Filesystems.Stats(path) })
-	if err != nil && ctx.Err() != nil {
-		return nil, volume.Errorf(volume.Deadline, "the filesystem at %s does not answer: %w", path, err).WithRemedy("check whether its device is gone, or it is frozen")
-	}
+	st, err := s.opts.Filesystems.Stats(path)
 	if err != nil {
 		return nil, err
 	}

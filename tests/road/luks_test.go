@@ -77,17 +77,17 @@ func TestGrowthThroughLUKS(t *testing.T) {
 
 func cryptsetup(t *testing.T, args ...string) error {
 	t.Helper()
-	return run(t, []byte(passphrase), "cryptsetup", args...)
+	return run(t.Context(), t, []byte(passphrase), "cryptsetup", args...)
 }
 
 func command(t *testing.T, program string, args ...string) error {
 	t.Helper()
-	return run(t, nil, program, args...)
+	return run(t.Context(), t, nil, program, args...)
 }
 
-func run(t *testing.T, input []byte, program string, args ...string) error {
+func run(ctx context.Context, t *testing.T, input []byte, program string, args ...string) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdin = bytes.NewReader(input)
