@@ -65,7 +65,7 @@ func TestRawDataIsNotFormattedOver(t *testing.T) {
 	finishAll(t, d, v)
 }
 
-// A format that failed leaves no licence to format later.
+// A format that failed leaves no permit to format later.
 func TestFailedFormatIsNotTakenUpAgain(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := get(d.Create(ctx, name(t), 256*mib, co.Mount("ext4"), nil))(t)
@@ -132,14 +132,19 @@ func TestGrowthOnFullStorageIsNoSuccess(t *testing.T) {
 	_ = os.WriteFile(filler, make([]byte, 300*mib), 0o600) // as much as there is room for
 	must(t, d.ExpandController(ctx, v, 500*gib))
 	for range 3 {
-		if _, err := d.ExpandNode(ctx, v, 500*gib); err == nil {
-			if err := os.WriteFile(filepath.Join(v.Target, "x"), make([]byte, 4096), 0o600); err != nil {
-				t.Errorf("expanded, says the node, but nothing can be written: %v", err)
-			}
-		}
+		_, err := d.ExpandNode(ctx, v, 500*gib)
+		wantCode(t, err, codes.FailedPrecondition, v.ID, "next step")
+		t.Log(err)
 	}
 	must(t, os.Remove(filler))
-	finishAll(t, d, v)
+	must(t, d.Unpublish(ctx, v))
+	// What could not be written back is told once; then the device may go.
+	if err := d.Unstage(ctx, v); err != nil {
+		wantCode(t, err, codes.Internal, "input/output error")
+		must(t, d.Unstage(ctx, v))
+	}
+	must(t, d.Detach(ctx, v))
+	must(t, d.Delete(ctx, v))
 }
 
 // ReadWriteOncePod below a path with a symbolic link in it.
