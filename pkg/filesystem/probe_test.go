@@ -2,9 +2,11 @@ package filesystem
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -153,16 +155,24 @@ func TestProbe(t *testing.T) {
 // on a small device every byte.
 func TestProbeFinds(t *testing.T) {
 	for _, size := range []int64{probedWhole + 512, 64<<20 - 4096, 256<<20 + 77*512, 10 << 30} {
-		data := bytes.Repeat([]byte{7}, int(size/samples)+1)
-		for i := range int64(40) {
-			at := 2<<20 + (size-4<<20-int64(len(data)))/40*i + i*509
+		data := bytes.Repeat([]byte{7}, int(size/256)+1)
+		for i := range int64(20) {
+			at := 2<<20 + (size-4<<20-int64(len(data)))/20*i + i*509
 			disk := &image{size: size, parts: map[int64][]byte{}}
 			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != Foreign {
 				t.Fatalf("%d bytes at %d of %d: %+v, %v", len(data), at, size, sig, err)
 			}
 		}
-		if n := len(sampled(size)); n < samples || n > 2*samples {
-			t.Errorf("%d reads for %d bytes", n, size)
+		spans, last := sampled(size), int64(0)
+		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.at, b.at) })
+		for _, s := range append(spans, span{at: size}) {
+			if s.at-last > size/256 {
+				t.Errorf("nothing is read between %d and %d of %d", last, s.at, size)
+			}
+			last = s.at
+		}
+		if len(spans) > 300 {
+			t.Errorf("%d reads for %d bytes", len(spans), size)
 		}
 	}
 	for _, at := range []int64{0, 1 << 20, 5<<20 + 333, 9<<20 - 1, probedWhole - 1} {

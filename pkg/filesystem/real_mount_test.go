@@ -224,13 +224,14 @@ func TestRealPropagates(t *testing.T) {
 		mount(base, flag)
 		staged, link, dangling := filepath.Join(base, "staged"), filepath.Join(t.TempDir(), "link"), filepath.Join(base, "dangling")
 		mount(staged, unix.MS_SHARED|unix.MS_PRIVATE^flag) // the other way round
-		if err := errors.Join(os.Symlink(base, link), os.Symlink("/missing/for/sure", dangling)); err != nil {
+		inner, direct := filepath.Join(base, "inner"), filepath.Join(t.TempDir(), "direct")
+		if err := errors.Join(os.Mkdir(inner, 0o700), os.Symlink(inner, direct), os.Symlink(base, link), os.Symlink("/missing/for/sure", dangling)); err != nil {
 			t.Fatal(err)
 		}
 		if m := find(t, s, base, base); m.Shared != shared {
 			t.Errorf("%+v", m)
 		}
-		for _, path := range []string{filepath.Join(base, "pod"), filepath.Join(base, "a/b/c"), staged, filepath.Join(link, "pod"), filepath.Join(link, "staged"), dangling} {
+		for _, path := range []string{filepath.Join(base, "pod"), filepath.Join(base, "a/b/c"), staged, filepath.Join(link, "pod"), filepath.Join(link, "staged"), direct, dangling} {
 			if got, err := s.Propagates(path); err != nil || got != shared {
 				t.Errorf("%s: %v, %v; want %v", path, got, err, shared)
 			}
