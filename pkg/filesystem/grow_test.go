@@ -136,54 +136,6 @@ func TestGrowRefusals(t *testing.T) {
 	}
 }
 
-// TestGrowUnhealthy: a filesystem that fills its device, by what it keeps in
-// memory, but has given up after an error is no success, neither before nor
-// after a growth.
-func TestGrowUnhealthy(t *testing.T) {
-	flag := func(_ *fakeKernel, m *fakeMount) {
-		e := ext4Spec(2 * volume.GiB)
-		e.state, e.errors = extStateValid|extStateError, 3
-		e.put(m.device)
-	}
-	super := func(option string) func(k *fakeKernel, _ *fakeMount) {
-		return func(k *fakeKernel, _ *fakeMount) { k.table[0].SuperOptions = []string{option} }
-	}
-	for _, tc := range []struct {
-		name   string
-		fs     Type
-		change func(k *fakeKernel, m *fakeMount)
-		text   string
-		remedy string
-	}{
-		{"ext with errors flagged", Ext4, flag, "errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0"},
-		{"ext emergency", Ext4, super("emergency_ro"), "has become read-only", "e2fsck -f /dev/loop0"},
-		{"ext shut down", Ext4, super("shutdown"), "has shut down", "mounted anew"},
-		{"btrfs made read-only", Btrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
-	} {
-		t.Run(tc.name+", full", func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
-			tc.change(k, m)
-			_, err := s.Grow(t.Context(), growRequest(2*volume.GiB))
-			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
-		})
-		t.Run(tc.name+", while it grew", func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-			m.during = func() {
-				m.lost, m.btrfs.totalBytes = true, uint64(2*volume.GiB)
-				ext4Spec(2 * volume.GiB).put(m.device)
-				tc.change(k, m)
-			}
-			_, err := s.Grow(t.Context(), growRequest(2*volume.GiB))
-			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
-		})
-	}
-	k, s, _ := fakeSystem(t, Ext4, 2*volume.GiB, 2*volume.GiB)
-	k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
-	if g, err := s.Grow(t.Context(), growRequest(2*volume.GiB)); err != nil || g.Method != GrownNot {
-		t.Errorf("full and mounted read-only on purpose: %+v, %v", g, err)
-	}
-}
-
 // TestGrowErrno: what the kernel answers, and what is made of it.
 func TestGrowErrno(t *testing.T) {
 	lateError := func(_ *fakeKernel, m *fakeMount) {
