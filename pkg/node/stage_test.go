@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
@@ -220,84 +219,9 @@ func TestMarkerStaysInTheStateDirectory(t *testing.T) {
 	}
 }
 
-func TestUnstage(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target) // still published: it must not be cut off
-	if err := b.unpublish(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		if err := b.unstage(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if d.connected || len(b.mounts) != 0 {
-		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
-	}
-}
-
-func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	if err := b.unpublish(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	other := b.add("vol-2", volume.GiB)
-	other.connected = true
-	b.id = "vol-2"
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
-	other.connected = false // never staged here
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
-	if len(b.mounts) != 1 {
-		t.Errorf("mounts %v", b.mounts)
-	}
-}
-
-func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	b.add("vol-2", volume.GiB)
-	b.id = "vol-2"
-	wantKind(t, b.unpublish(t.Context()), volume.Precondition, b.target)
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(b.target, link); err != nil {
-		t.Fatal(err)
-	}
-	b.id, b.target = "vol-1", link
-	wantKind(t, b.unpublish(t.Context()), volume.Precondition, "symbolic link")
-	b.target = filepath.Join(t.TempDir(), "tmpfs")
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.target, FSType: "tmpfs", Root: "/", Source: "tmpfs"})
-	wantKind(t, b.unpublish(t.Context()), volume.Precondition, "tmpfs")
-	if len(b.mounts) != 3 {
-		t.Errorf("mounts %v", b.mounts)
-	}
-}
-
 // The raw device must not go from under a pod: its node would lead to the
 // volume that gets the device next.
-func TestUnstageOfAPublishedRawVolume(t *testing.T) {
-	b := newBench(t, blockCap())
-	d := b.use(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target)
-	if !d.connected {
-		t.Error("disconnected all the same")
-	}
-}
-
 // A volume that was deleted behind our back must not leave a mount for ever.
-func TestUnstageOfAVolumeThatIsGone(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	delete(b.disks, b.id)
-	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	if len(b.mounts) != 0 {
-		t.Errorf("mounts %v", b.mounts)
-	}
-}
-
 // A pod may have the raw device open: mkfs would not notice.
 func TestStageRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
 	b := newBench(t, blockCap())
@@ -380,16 +304,6 @@ func TestFailedFilesystem(t *testing.T) {
 	}
 }
 
-func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.add(b.id, volume.GiB)
-	if err := b.stage(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	b.mounts[0].SuperOptions = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "read-only")
-}
-
 // The device that only this node reads must be writable for the kernel, which
 // replays the journal; what several nodes read must not.
 func TestWhenTheDeviceIsReadOnly(t *testing.T) {
@@ -421,21 +335,6 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 
 // In a container whose mounts stay inside, the pod would write to the node's
 // own disk.
-func TestMountsMustPropagate(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.add(b.id, volume.GiB)
-	b.private = true
-	if err := b.stage(t.Context()); err != nil {
-		t.Fatal(err) // not asked for: the plugin may run on the node itself
-	}
-	b.opts.RequireShared = true
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "Bidirectional")
-	if err := b.unstage(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "Bidirectional")
-}
-
 // What the kernel or a tool takes its time for keeps the volume's lock, and is
 // not started again by a retry.
 func TestSlowStepsOutliveTheirCall(t *testing.T) {
@@ -468,136 +367,5 @@ func TestSlowStepsOutliveTheirCall(t *testing.T) {
 	finish(b.unmounting, b.unstage)
 	if len(b.mounts) != 0 {
 		t.Errorf("mounts %v", b.mounts)
-	}
-}
-
-func TestPublishIsIdempotent(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
-		t.Run(name, func(t *testing.T) {
-			if name == "block" && unix.Geteuid() != 0 {
-				t.Skip("making a device node needs root")
-			}
-			b := newBench(t, capability)
-			b.use(t, volume.GiB)
-			before := len(b.mounts)
-			if err := b.publish(t.Context(), false); err != nil {
-				t.Fatal(err)
-			}
-			if len(b.mounts) != before {
-				t.Errorf("a second mount is stacked on the first: %v", b.mounts)
-			}
-			for range 2 {
-				if err := b.unpublish(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := os.Lstat(b.target); !errors.Is(err, os.ErrNotExist) {
-				t.Error("the target path is left behind")
-			}
-		})
-	}
-}
-
-func TestPublishRefusals(t *testing.T) {
-	for name, c := range map[string]struct {
-		prepare func(t *testing.T, b *bench)
-		kind    volume.Kind
-	}{
-		"not staged": {func(*testing.T, *bench) {}, volume.Precondition},
-		"staged, but the staging path holds another volume": {func(t *testing.T, b *bench) {
-			t.Helper()
-			if err := b.stage(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			b.disks[b.id].serial = "vol-2"
-		}, volume.Precondition},
-		"a file with content is in the way": {func(t *testing.T, b *bench) {
-			t.Helper()
-			if err := b.stage(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
-				t.Fatal(err)
-			}
-		}, volume.Precondition},
-		"a file with content is in the way of a device": {func(t *testing.T, b *bench) {
-			t.Helper()
-			b.capability = blockCap()
-			if err := errors.Join(b.stage(t.Context()), os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
-				t.Fatal(err)
-			}
-		}, volume.Precondition},
-		"another volume is published there": {func(t *testing.T, b *bench) {
-			t.Helper()
-			b.id = "vol-2"
-			b.use(t, volume.GiB)
-			b.id, b.staging = "vol-1", b.staging+"-1"
-			if err := b.stage(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}, volume.AlreadyExists},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			b.add(b.id, volume.GiB)
-			c.prepare(t, b)
-			mounts := len(b.mounts)
-			wantKind(t, b.publish(t.Context(), false), c.kind)
-			if len(b.mounts) != mounts {
-				t.Errorf("mounts %v", b.mounts)
-			}
-		})
-	}
-}
-
-func TestUnpublishRemovesNoContent(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	precious := filepath.Join(b.target, "precious")
-	if err := errors.Join(os.MkdirAll(b.target, 0o700), os.WriteFile(precious, []byte("data"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	wantKind(t, b.unpublish(t.Context()), volume.Internal, b.target)
-	if _, err := os.Stat(precious); err != nil {
-		t.Errorf("content is gone: %v", err)
-	}
-}
-
-func TestPublishReadOnly(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.add(b.id, volume.GiB)
-	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
-		t.Fatal(err)
-	}
-	if m := b.mounts[len(b.mounts)-1]; m.Mountpoint != b.target || !m.ReadOnly() {
-		t.Errorf("published %+v", m)
-	}
-	wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, "read-only")
-}
-
-func TestBlockCannotBePublishedReadOnlyOnAWritableDevice(t *testing.T) {
-	b := newBench(t, blockCap())
-	b.add(b.id, volume.GiB)
-	if err := b.stage(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	wantKind(t, b.publish(t.Context(), true), volume.Invalid, "SINGLE_NODE_READER_ONLY")
-}
-
-func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
-	b.use(t, volume.GiB)
-	first := b.target
-	b.target = filepath.Join(t.TempDir(), "second")
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, first)
-	again := b.target
-	b.target = first
-	if err := b.publish(t.Context(), false); err != nil {
-		t.Errorf("the same publication again: %v", err)
-	}
-	b.target = again
-	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER
-	if err := b.publish(t.Context(), false); err != nil {
-		t.Errorf("several writers of one node: %v", err)
 	}
 }

@@ -21,6 +21,7 @@ import (
 type Writer struct {
 	dir    string
 	stop   context.CancelFunc
+	full   chan struct{} // closed once the budget is written
 	done   chan struct{}
 	random *rand.ChaCha8
 	err    error // set before done is closed
@@ -46,7 +47,7 @@ const (
 // between writes that spreads them over time.
 func StartWriter(ctx context.Context, dir string, budget int64, pause time.Duration) *Writer {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &Writer{dir: dir, stop: cancel, done: make(chan struct{}), random: rand.NewChaCha8(sha256.Sum256([]byte(dir)))}
+	w := &Writer{dir: dir, stop: cancel, full: make(chan struct{}), done: make(chan struct{}), random: rand.NewChaCha8(sha256.Sum256([]byte(dir)))}
 	go func() {
 		defer close(w.done)
 		for n := 0; ctx.Err() == nil && int64(n)*fileBytes < budget; n++ {
@@ -54,6 +55,7 @@ func StartWriter(ctx context.Context, dir string, budget int64, pause time.Durat
 				return
 			}
 		}
+		close(w.full)
 		<-ctx.Done()
 	}()
 	return w
@@ -125,6 +127,15 @@ func (w *Writer) Bytes() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.bytes
+}
+
+// Fill waits until the writer has written its budget, then ends it.
+func (w *Writer) Fill() error {
+	select {
+	case <-w.full:
+	case <-w.done:
+	}
+	return w.Stop()
 }
 
 // Stop ends the writing and returns the error that ended it before, if any.

@@ -150,10 +150,7 @@ func TestLargerCloneAndRestoreGrowAtStage(t *testing.T) {
 			v := get(d.Create(ctx, name(t), gib, co.Mount(fstype), nil))(t)
 			must(t, d.Use(ctx, v))
 			w := co.StartWriter(ctx, v.Target, 8<<20, 0)
-			for w.Bytes() < 8<<20 && ctx.Err() == nil {
-				time.Sleep(time.Millisecond) //nolint:forbidigo // polls a counter
-			}
-			must(t, w.Stop())
+			must(t, w.Fill())
 			must(t, d.Release(ctx, v))
 			snap := get(d.Driver.Controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{SourceVolumeId: v.ID, Name: "snap-" + name(t)}))(t).GetSnapshot()
 			for kind, src := range map[string]*csi.VolumeContentSource{
