@@ -135,6 +135,8 @@ func TestGrowthOnFullStorageIsNoSuccess(t *testing.T) {
 		_, err := d.ExpandNode(ctx, v, 500*gib)
 		wantCode(t, err, codes.FailedPrecondition, v.ID, "next step")
 		t.Log(err)
+		// The kernel records the error a moment after it has answered with it.
+		<-time.After(200 * time.Millisecond)
 	}
 	must(t, os.Remove(filler))
 	must(t, d.Unpublish(ctx, v))
