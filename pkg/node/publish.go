@@ -64,11 +64,13 @@ func (p *publication) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.exclusive(dev); err != nil {
-		return err
-	}
 	done, err := p.published(dev)
 	if err != nil || done {
+		return err
+	}
+	// Only for a new path: a pod that has the volume may have further mounts
+	// of it below its own (kubelet makes them for sub-paths and raw devices).
+	if err := p.exclusive(dev); err != nil {
 		return err
 	}
 	source := p.staging

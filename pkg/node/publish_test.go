@@ -234,6 +234,9 @@ func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
 	wantKind(t, b.publish(t.Context(), false), volume.Precondition, first)
 	again := b.target
 	b.target = first
+	subPath := b.mounts[len(b.mounts)-1]
+	subPath.Mountpoint += "-subpath" // as kubelet makes them for the pod
+	fakeFilesystems{b.machine}.mount(subPath)
 	if err := b.publish(t.Context(), false); err != nil {
 		t.Errorf("the same publication again: %v", err)
 	}
