@@ -145,13 +145,13 @@ func TestRealFormatMiddle(t *testing.T) {
 // must be in a state from which the next Format goes on, and none may be taken
 // for finished that is not.
 func TestRealFormatKilled(t *testing.T) {
-	for fs, size := range map[Type]volume.Size{Ext3: 6 * volume.GiB, Ext4: 4 * volume.GiB, XFS: 2 * volume.GiB, Btrfs: 2 * volume.GiB} {
+	for fs, size := range map[Type]volume.Size{Ext3: 3 * volume.GiB, Ext4: 4 * volume.GiB, XFS: 2 * volume.GiB, Btrfs: 2 * volume.GiB} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, size)
 			marker := filepath.Join(t.TempDir(), "marker")
 			req := FormatRequest{Device: d.device, Type: fs, Marker: marker}
 			killed := 0
-			for after := 10 * time.Millisecond; ; after += 7 * time.Millisecond {
+			for after := 10 * time.Millisecond; ; after += 2*time.Millisecond + after/8 {
 				ctx, cancel := context.WithTimeout(t.Context(), after)
 				err := s.Format(ctx, req)
 				cancel()
