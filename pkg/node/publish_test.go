@@ -28,6 +28,9 @@ func TestUnstage(t *testing.T) {
 	if d.connected || len(b.mounts) != 0 {
 		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
 	}
+	if n := b.called("probe"); n != 1 { // the one at stage
+		t.Errorf("the device was probed %d times", n)
+	}
 }
 
 func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {

@@ -61,10 +61,13 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 	if len(mounts) > 0 {
 		return volume.Errorf(volume.Precondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
 	}
+	if _, err := os.Lstat(s.marker(id)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	sig, err := s.opts.Filesystems.Probe(ctx, device)
 	switch {
 	case err != nil:
-		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected", "volume", id, "device", device, "error", err)
+		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format kept", "volume", id, "device", device, "error", err)
 	case sig.State == filesystem.Blank, sig.State == filesystem.Formatted && sig.Complete:
 		// Only a format that was cut short has use for its marker.
 		return s.forgetFormat(id)
