@@ -58,7 +58,7 @@ func (s *System) Rescan(ctx context.Context, d Device) (offered bool, err error)
 	if rescan == nil {
 		return false, nil
 	}
-	_, err = bounded(ctx, func() (struct{}, error) { return struct{}{}, rescan() })
+	_, err = volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, rescan() })
 	if err != nil {
 		return true, volume.Wrap(fmt.Errorf("make the kernel read the size of %s anew: %w", d, err), "", "")
 	}
@@ -147,10 +147,10 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 			// A failed rescan is not the end: the kernel may hear of the
 			// growth by itself. It is named if the wait ends in vain.
 			offered, rescanErr = s.Rescan(ctx, d)
-		} else if err := wait(ctx, pause); err != nil {
+		} else if err := volume.Pause(ctx, pause); err != nil {
 			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
 		}
-		now, err := bounded(ctx, func() (volume.Size, error) { return s.Size(d) })
+		now, err := volume.Bounded(ctx, func() (volume.Size, error) { return s.Size(d) })
 		if ctx.Err() != nil && err != nil {
 			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
 		}
@@ -176,36 +176,4 @@ func short(d Device, size, want volume.Size, waited time.Duration, rescanned boo
 	return volume.Errorf(kind, "%s has %s after %s, not %s: the growth has not reached this node (%s): %w",
 		d, size, waited.Round(time.Millisecond), want, how, cause).
 		WithRemedy("it will be retried; if it lasts, check on the cloud's side that the server was told of the volume's new size")
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// bounded runs a call that the kernel may not let end, for as long as the
-// context lasts. The call goes on behind it.
-func bounded[T any](ctx context.Context, call func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := call()
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		var zero T
-		return zero, ctx.Err()
-	}
 }

@@ -123,24 +123,12 @@ func readExt(ctx context.Context, d deviceHandle, device string) (extSuper, erro
 		if ok {
 			last = e
 		}
-		if err := wait(ctx, tornPause); err != nil {
+		if err := volume.Pause(ctx, tornPause); err != nil {
 			return extSuper{}, volume.Wrap(err, "read the superblock of "+device, "")
 		}
 	}
 	return extSuper{}, volume.Errorf(volume.Internal, "the ext superblock of %s changes with every read or is damaged", device).
 		WithRemedy("try again; if it stays so, unmount the volume everywhere and run e2fsck -f " + device)
-}
-
-// wait pauses, unless ctx ends first.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // readXFS reads the geometry of a mounted XFS.

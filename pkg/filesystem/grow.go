@@ -202,7 +202,7 @@ func (s *System) attempt(ctx context.Context, t *target, g grower, goal goal) (M
 		case !g.busy(err) && !errors.Is(err, unix.EINTR):
 			return GrownNot, g.explain(ctx, err)
 		}
-		waited := wait(ctx, pause)
+		waited := volume.Pause(ctx, pause)
 		now, readErr := g.read(context.WithoutCancel(ctx))
 		switch {
 		case readErr != nil:

@@ -171,7 +171,7 @@ func TestRealAlive(t *testing.T) {
 				// With errors=continue a worker of the kernel sets the flag.
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				for s.Alive(ctx, d.device, target) == nil && wait(ctx, time.Millisecond) == nil {
+				for s.Alive(ctx, d.device, target) == nil && volume.Pause(ctx, time.Millisecond) == nil {
 				}
 				wantError(t, s.Alive(t.Context(), d.device, target), volume.Precondition, "errors in the filesystem", "e2fsck -f")
 			case XFS:

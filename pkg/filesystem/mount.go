@@ -200,14 +200,8 @@ func interruptible(ctx context.Context, call func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- call() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	_, err := volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, call() })
+	return err
 }
 
 func isContextError(err error) bool {

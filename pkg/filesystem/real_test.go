@@ -260,7 +260,7 @@ func (w *writer) awaitMore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for goal := w.written.Load() + 5; w.written.Load() < goal; {
-		if err := wait(ctx, time.Millisecond); err != nil {
+		if err := volume.Pause(ctx, time.Millisecond); err != nil {
 			t.Fatal("the writer is stuck: ", err)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Writer is the application on the volume: it writes files of random content
@@ -79,7 +81,9 @@ func (w *Writer) write(ctx context.Context, name string, pause time.Duration) (e
 		}
 		sum.Write(buf)
 		size += chunk
-		waitFor(ctx, pause)
+		if pause > 0 {
+			_ = volume.Pause(ctx, pause) // the loop looks at ctx
+		}
 	}
 	if err := w.timed(f.Sync); err != nil {
 		return err
@@ -98,18 +102,6 @@ func (w *Writer) timed(op func() error) error {
 	defer w.mu.Unlock()
 	w.stall = max(w.stall, time.Since(start))
 	return err
-}
-
-func waitFor(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // Stall returns the longest time that one write or fsync has taken since the

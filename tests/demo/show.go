@@ -108,7 +108,7 @@ func (s *stage) play(ctx context.Context, t filesystem.Type) error {
 
 // expand grows the volume under the writer and shows every layer.
 func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size volume.Size) error {
-	if err := pause(ctx, before); err != nil {
+	if err := volume.Pause(ctx, before); err != nil {
 		return err
 	}
 	old, err := s.layers(ctx, v)
@@ -125,7 +125,7 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, after); err != nil {
+	if err := volume.Pause(ctx, after); err != nil {
 		return err
 	}
 	now, err := s.layers(ctx, v)
@@ -228,17 +228,6 @@ func fsck(t filesystem.Type) []string {
 // say prints a line of the timeline.
 func (s *stage) say(format string, args ...any) {
 	fmt.Printf("  %7.3f s   %s\n", time.Since(s.start).Seconds(), fmt.Sprintf(format, args...))
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // ms renders a duration in milliseconds.
