@@ -1,0 +1,29 @@
+package attached
+
+// What the controller and the node plugin of the Cinder backend must agree
+// on. It stands here, because the node's program may link no cloud SDK and so
+// cannot import the backend.
+const (
+	// Name is the backend as --backend of both programs spells it.
+	Name = "cinder"
+	// DriverName is the default CSI driver name: that of cinder-csi-plugin, so
+	// that its PersistentVolumes go on.
+	DriverName = "cinder.csi.openstack.org"
+	// TopologyKey is the topology segment that holds the availability zone, as
+	// cinder-csi-plugin names it.
+	TopologyKey = "topology.cinder.csi.openstack.org/zone"
+)
+
+// Keys of the publish context: what ControllerPublishVolume tells the node.
+// All may be absent, as they are for volumes that cinder-csi-plugin attached.
+const (
+	// ContextEncrypted is "true" when the hypervisor encrypts the volume
+	// (LUKS below the guest), so that the guest's device lacks the header.
+	ContextEncrypted = "encrypted"
+	// ContextSize is the volume's size in bytes, in decimal.
+	ContextSize = "size"
+	// ContextDevicePath is the device that Cinder guesses the volume to be. It
+	// is given for parity with cinder-csi-plugin and never used: a guest names
+	// its disks as it likes.
+	ContextDevicePath = "DevicePath"
+)
