@@ -44,6 +44,7 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 		{s.snapshotLister != nil, csi.ControllerServiceCapability_RPC_LIST_SNAPSHOTS},
 		{s.cloner != nil, csi.ControllerServiceCapability_RPC_CLONE_VOLUME},
 		{s.modifier != nil, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME},
+		{s.health != nil, csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH},
 		{s.countsWriters(), csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER},
 	} {
 		if optional.have {

@@ -182,7 +182,6 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source,
 		Parameters: req.GetParameters(), Mutable: req.GetMutableParameters(), Accesses: accesses,
 		Requisite: parseTopologies(requirements.GetRequisite()), Preferred: parseTopologies(requirements.GetPreferred()),
-		Secrets: req.GetSecrets(),
 	}, nil
 }
 

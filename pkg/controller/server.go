@@ -23,7 +23,7 @@ type Options struct {
 
 // Server is the CSI Controller service of one backend.
 type Server struct {
-	csi.UnimplementedControllerServer // answers the health calls, which are alpha
+	csi.UnimplementedControllerServer // answers what later specifications add
 
 	backend volume.Backend
 	log     *slog.Logger
@@ -38,6 +38,7 @@ type Server struct {
 	capacity       volume.CapacityReporter
 	modifier       volume.Modifier
 	topology       volume.TopologyAware
+	health         volume.HealthReporter
 }
 
 // New makes the service of a backend.
@@ -54,6 +55,7 @@ func New(backend volume.Backend, options Options) *Server {
 	s.capacity = side[volume.CapacityReporter](backend)
 	s.modifier = side[volume.Modifier](backend)
 	s.topology = side[volume.TopologyAware](backend)
+	s.health = side[volume.HealthReporter](backend)
 	return s
 }
 

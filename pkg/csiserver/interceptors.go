@@ -31,6 +31,7 @@ func (s *Server) interceptors() []grpc.UnaryServerInterceptor {
 		s.convertErrors,
 		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(s.recovered)),
 		s.withDeadline,
+		withSecrets,
 	}
 }
 
@@ -49,6 +50,15 @@ func (s *Server) withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerI
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
+	return next(ctx, req)
+}
+
+// withSecrets puts the secrets of a request, whichever it is, into the context
+// of its handler.
+func withSecrets(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if r, ok := req.(interface{ GetSecrets() map[string]string }); ok {
+		ctx = volume.WithSecrets(ctx, r.GetSecrets())
+	}
 	return next(ctx, req)
 }
 

@@ -13,12 +13,13 @@ type CreateRequest struct {
 	Accesses   []Access          // how it will be used; already checked against AccessModes
 	Requisite  []Topology        // must be reachable from at least one of these; empty: no demand
 	Preferred  []Topology        // in order of preference
-	Secrets    map[string]string
 }
 
 // Backend is what every storage backend does. All methods are idempotent and
 // convergent: they drive the world toward the asked state from whatever state
 // an earlier, interrupted call has left. The caller holds the volume's lock.
+//
+// The secrets of a request are in the context (SecretsFrom).
 //
 // Errors are of type *Error with the kinds documented per method.
 type Backend interface {
@@ -81,7 +82,6 @@ type SnapshotRequest struct {
 	Name       string // idempotency key
 	VolumeID   string
 	Parameters map[string]string
-	Secrets    map[string]string
 }
 
 // Cloner is implemented by backends that can make a volume from another.
@@ -115,7 +115,6 @@ type AttachRequest struct {
 	Access   Access
 	ReadOnly bool
 	Context  map[string]string // the volume's Context
-	Secrets  map[string]string
 }
 
 // Page selects a part of a listing.
@@ -172,6 +171,32 @@ type Modifier interface {
 	// read back. Kind Invalid: a parameter is unknown or impossible, and
 	// nothing was applied (CSI v1.13, ControllerModifyVolume errors).
 	Modify(ctx context.Context, id string, parameters map[string]string) error
+}
+
+// Impairment says how badly a volume is affected (CSI v1.13,
+// VolumeHealthErrorType).
+type Impairment uint8
+
+// The impairments of the CSI specification.
+const (
+	Degraded     Impairment = iota + 1 // usable, but not as it should be
+	Inaccessible                       // not usable from any node
+	DataLoss                           // data is lost, or that is strongly suspected
+)
+
+// Condition is something that is wrong with a volume.
+type Condition struct {
+	Impairment Impairment
+	Reason     string // CamelCase, for machines; with Impairment unique per volume
+	Message    string // for a person: what is wrong and what to do
+}
+
+// HealthReporter is implemented by backends that can tell what is wrong with a
+// volume.
+type HealthReporter interface {
+	// Health returns the adverse conditions of a volume; none: nothing is known
+	// to be wrong. Kind NotFound.
+	Health(ctx context.Context, id string) ([]Condition, error)
 }
 
 // TopologyAware is implemented by backends whose volumes cannot be reached
