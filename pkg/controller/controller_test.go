@@ -80,6 +80,7 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 		writers   = csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER
 		modify    = csi.ControllerServiceCapability_RPC_MODIFY_VOLUME
 		getSnap   = csi.ControllerServiceCapability_RPC_GET_SNAPSHOT
+		health    = csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH
 	)
 	type types = []csi.ControllerServiceCapability_RPC_Type
 	fake := fakebackend.New()
@@ -123,7 +124,11 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 			core
 			volume.Modifier
 		}{c, fake}, types{modify, writers}},
-		"all": {fake, types{publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap}},
+		"HealthReporter": {struct {
+			core
+			volume.HealthReporter
+		}{c, fake}, types{health, writers}},
+		"all": {fake, types{health, publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,11 +160,11 @@ func TestEmptyRequests(t *testing.T) {
 	}{
 		"with all sides": {New(fakebackend.New(), Options{}), map[string]volume.Kind{
 			"publish": volume.Invalid, "unpublish": volume.Invalid, "create snapshot": volume.Invalid, "delete snapshot": volume.Invalid,
-			"get snapshot": volume.Invalid, "modify": volume.Invalid,
+			"get snapshot": volume.Invalid, "modify": volume.Invalid, "health": volume.Invalid,
 		}},
 		"with none": {New(core{fakebackend.New()}, Options{}), map[string]volume.Kind{
 			"publish": volume.Unsupported, "unpublish": volume.Unsupported, "create snapshot": volume.Unsupported, "delete snapshot": volume.Unsupported,
-			"get snapshot": volume.Unsupported, "modify": volume.Unsupported,
+			"get snapshot": volume.Unsupported, "modify": volume.Unsupported, "health": volume.Unsupported,
 			"list": volume.Unsupported, "list snapshots": volume.Unsupported, "capacity": volume.Unsupported,
 		}},
 	} {
@@ -202,6 +207,7 @@ func emptyCalls(t *testing.T, s *Server) map[string]error {
 	_, calls["get snapshot"] = s.GetSnapshot(ctx, &csi.GetSnapshotRequest{})
 	_, calls["list snapshots"] = s.ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
 	_, calls["modify"] = s.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{})
+	_, calls["health"] = s.ControllerGetVolumeHealth(ctx, &csi.ControllerGetVolumeHealthRequest{})
 	return calls
 }
 

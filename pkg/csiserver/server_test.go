@@ -127,8 +127,8 @@ func (p *plugin) stopped(t *testing.T) error {
 func TestSecretsAreNeverLogged(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2-hunter2"
-	p := start(t, Options{}, func(_ context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
-		if req.GetSecrets()["key"] != secret {
+	p := start(t, Options{}, func(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		if req.GetSecrets()["key"] != secret || volume.SecretsFrom(ctx)["key"] != secret {
 			t.Error("the handler did not get the secret")
 		}
 		return nil, volume.Errorf(volume.Denied, "the cloud said no")

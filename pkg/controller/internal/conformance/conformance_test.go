@@ -171,8 +171,12 @@ func TestCodesOverTheSocket(t *testing.T) {
 			_, err := client.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "x"})
 			return err
 		}, codes.Aborted},
-		"health, not supported": {func() error {
+		"health": {func() error {
 			_, err := client.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
+			return err
+		}, codes.OK},
+		"health in a list, not supported": {func() error {
+			_, err := client.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
 			return err
 		}, codes.Unimplemented},
 	} {

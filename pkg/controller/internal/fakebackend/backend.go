@@ -25,6 +25,7 @@ type Backend struct {
 	volumes   map[string]volume.Volume
 	modes     map[string]volume.Access // by "volume/node": how it is attached
 	tiers     map[string]string        // the mutable parameter by volume
+	ailments  map[string][]volume.Condition
 	snapshots map[string]volume.Snapshot
 	calls     map[string]int
 }
@@ -40,6 +41,7 @@ func New() *Backend {
 		volumes:   make(map[string]volume.Volume),
 		modes:     make(map[string]volume.Access),
 		tiers:     make(map[string]string),
+		ailments:  make(map[string][]volume.Condition),
 		snapshots: make(map[string]volume.Snapshot),
 		calls:     make(map[string]int),
 	}
@@ -224,6 +226,21 @@ func (b *Backend) Tier(id string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.tiers[id]
+}
+
+// Impair makes a volume report a condition from now on.
+func (b *Backend) Impair(id string, c volume.Condition) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ailments[id] = append(b.ailments[id], c)
+}
+
+// Health implements volume.HealthReporter.
+func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, err := b.get(id)
+	return slices.Clone(b.ailments[id]), err
 }
 
 // Capacity implements volume.CapacityReporter: 10 TiB less what is in use.

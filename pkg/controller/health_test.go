@@ -1,0 +1,56 @@
+package controller
+
+import (
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New()
+	s := New(fake, Options{})
+	v, err := fake.Create(t.Context(), volume.CreateRequest{Name: "pvc-1", Size: volume.GiB})
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := func(id string) ([]*csi.VolumeHealth_VolumeHealthEntry, error) {
+		resp, err := s.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
+		if err == nil && resp.GetVolumeHealth().GetVolumeId() != id {
+			t.Errorf("health of %q, want %q", resp.GetVolumeHealth().GetVolumeId(), id)
+		}
+		return resp.GetVolumeHealth().GetHealthStatuses(), err
+	}
+	if got, err := health(v.ID); err != nil || len(got) != 0 {
+		t.Errorf("a sound volume: %v, %v", got, err)
+	}
+	wants := map[volume.Impairment]csi.VolumeHealthErrorType{
+		volume.Degraded: csi.VolumeHealthErrorType_DEGRADED, volume.Inaccessible: csi.VolumeHealthErrorType_INACCESSIBLE,
+		volume.DataLoss: csi.VolumeHealthErrorType_DATA_LOSS, 0: csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE,
+	}
+	for i := range wants {
+		fake.Impair(v.ID, volume.Condition{Impairment: i, Reason: "ErrorExtending", Message: "reset its state"})
+	}
+	got, err := health(v.ID)
+	if err != nil || len(got) != len(wants) {
+		t.Fatalf("health %v, %v", got, err)
+	}
+	seen := make(map[csi.VolumeHealthErrorType]bool)
+	for _, entry := range got {
+		seen[entry.GetStatus()] = true
+		if entry.GetReason() != "ErrorExtending" || entry.GetMessage() != "reset its state" {
+			t.Errorf("entry %v", entry)
+		}
+	}
+	for _, want := range wants {
+		if !seen[want] {
+			t.Errorf("%s is missing in %v", want, got)
+		}
+	}
+	if _, err := health("gone"); !volume.IsKind(err, volume.NotFound) {
+		t.Errorf("a volume that is gone: %v", err)
+	}
+}
