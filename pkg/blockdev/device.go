@@ -112,8 +112,10 @@ func (s *System) ByPath(path string) (Device, error) {
 // Open opens the device for reading and makes sure that what it opened has
 // the number of d: a device node can outlive its device, and names are
 // given anew.
-func (s *System) Open(d Device) (*os.File, error) {
-	f, err := os.Open(d.Path)
+func (s *System) Open(d Device) (*os.File, error) { return s.open(d, os.O_RDONLY) }
+
+func (s *System) open(d Device, flags int) (*os.File, error) {
+	f, err := os.OpenFile(d.Path, flags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w", d.Name, d.Number(), err).
 			WithRemedy("mount the host's /dev (devtmpfs) into this container")

@@ -50,6 +50,9 @@ func (r *rig) add(name, number string, size volume.Size, files map[string]string
 		r.write("sys/devices/"+name+"/"+f, content)
 	}
 	r.link("sys/dev/block/"+number, "sys/devices/"+name)
+	if _, partition := files["partition"]; !partition {
+		r.link("sys/block/"+base, "sys/devices/"+name)
+	}
 	r.write("dev/"+base, "")
 	major, minor, err := parseNumber(number)
 	if err != nil {
@@ -152,6 +155,14 @@ func (k *fakeKernel) Size(f *os.File) (int64, error) {
 func (k *fakeKernel) ReadOnly(f *os.File) (bool, error) {
 	d, err := k.node(f.Name())
 	return err == nil && d.readOnly, err
+}
+
+func (k *fakeKernel) SetReadOnly(f *os.File, readOnly bool) error {
+	d, err := k.node(f.Name())
+	if err == nil {
+		d.readOnly = readOnly
+	}
+	return err
 }
 
 func (k *fakeKernel) SetLoopCapacity(f *os.File) error {

@@ -15,6 +15,7 @@ type kernel interface {
 	Fstat(f *os.File) (major, minor uint32, err error)
 	Size(f *os.File) (int64, error)
 	ReadOnly(f *os.File) (bool, error)
+	SetReadOnly(f *os.File, readOnly bool) error
 	SetLoopCapacity(f *os.File) error
 	// DM issues a device-mapper ioctl; buf begins with a struct dm_ioctl.
 	DM(control *os.File, request uint, buf []byte) error
@@ -62,6 +63,15 @@ func (linux) Size(f *os.File) (int64, error) {
 func (linux) ReadOnly(f *os.File) (bool, error) {
 	v, err := unix.IoctlGetUint32(int(f.Fd()), unix.BLKROGET)
 	return v != 0, os.NewSyscallError("ioctl BLKROGET", err)
+}
+
+// SetReadOnly is BLKROSET (<linux/fs.h>); a read-only descriptor is enough.
+func (linux) SetReadOnly(f *os.File, readOnly bool) error {
+	v := 0
+	if readOnly {
+		v = 1
+	}
+	return os.NewSyscallError("ioctl BLKROSET", unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, v))
 }
 
 // SetLoopCapacity is LOOP_SET_CAPACITY (<linux/loop.h>): the loop device

@@ -116,13 +116,15 @@ func existing(patterns ...string) []string {
 	return files
 }
 
-// trigger writes 1 to a sysfs file, which exists or is not created.
-func trigger(path string) error {
+func trigger(path string) error { return tell(path, "1\n") }
+
+// tell writes to a sysfs file, which exists or is not created.
+func tell(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString("1\n")
+	_, err = f.WriteString(text)
 	return errors.Join(err, f.Close())
 }
 

@@ -1,0 +1,103 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Disks returns the whole devices the kernel has at this moment, by name:
+// disks, but also loop devices and mappings (see Device.Kind). One that goes
+// while they are listed is left out, and so is one that cannot be opened by
+// anybody (a path of an NVMe multipath device has no number).
+func (s *System) Disks() ([]Device, error) {
+	dir := filepath.Join(s.sysfs, "block")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, volume.Errorf(volume.Internal, "list the disks of this machine: %w", err).
+			WithRemedy("mount the host's /sys (sysfs) into this container")
+	}
+	disks := make([]Device, 0, len(entries))
+	for _, e := range entries {
+		d, err := s.fromDir(filepath.Join(dir, e.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, volume.Errorf(volume.Internal, "list the disks of this machine: %w", err)
+		default:
+			disks = append(disks, d)
+		}
+	}
+	return disks, nil
+}
+
+// ScanSCSI asks every SCSI host of the machine to look for disks it does not
+// know yet, and returns how many hosts there are. That they accepted says
+// nothing of what they found. A host that hangs outlives the context; ScanSCSI
+// does not.
+func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
+	files := existing(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
+	_, err = volume.Bounded(ctx, func() (struct{}, error) {
+		var errs []error
+		for _, f := range files {
+			errs = append(errs, tell(f, "- - -\n")) // any channel, target and unit
+		}
+		return struct{}{}, errors.Join(errs...)
+	})
+	if err != nil {
+		err = volume.Wrap(fmt.Errorf("make the SCSI hosts look for disks: %w", err), "", "")
+	}
+	return len(files), err
+}
+
+// Flush writes out what the kernel still holds of the device's data, and has
+// the device write out its own cache. Kind Precondition: something claims the
+// device, in whatever mount namespace: a mount, a mapping, mkfs.
+func (s *System) Flush(ctx context.Context, d Device) error {
+	_, err := volume.Bounded(ctx, func() (struct{}, error) {
+		f, err := s.open(d, os.O_RDONLY|unix.O_EXCL)
+		if errors.Is(err, unix.EBUSY) {
+			return struct{}{}, s.claimed(d)
+		}
+		if err != nil {
+			return struct{}{}, err
+		}
+		err = errors.Join(f.Sync(), f.Close())
+		if err != nil {
+			err = volume.Errorf(volume.Internal, "flush %s: %w", d, err)
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// claimed is the error for a device that is in use.
+func (s *System) claimed(d Device) error {
+	by := "by a mount, or by a program that has claimed it"
+	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
+		by = "by" + names(holders)
+	}
+	return volume.Errorf(volume.Precondition, "%s is still in use %s", d, by).
+		WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
+}
+
+// SetReadOnly makes the kernel refuse writes to the device, or allow them
+// again (BLKROSET). What the device itself refuses stays refused; see ReadOnly.
+func (s *System) SetReadOnly(d Device, readOnly bool) error {
+	f, err := s.Open(d)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.kernel.SetReadOnly(f, readOnly), f.Close())
+	if err != nil {
+		return volume.Errorf(volume.Internal, "set %s read-only=%t: %w", d, readOnly, err)
+	}
+	return nil
+}

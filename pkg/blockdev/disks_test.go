@@ -1,0 +1,144 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestDisks(t *testing.T) {
+	r := newRig(t)
+	everyKind(r)
+	r.write("sys/devices/pci/nvme0/nvme0c0n1/hidden", "1\n") // a path of a multipath device: no number
+	r.link("sys/block/nvme0c0n1", "sys/devices/pci/nvme0/nvme0c0n1")
+	r.link("sys/block/gone", "sys/devices/gone") // unplugged in this moment
+	disks, err := r.Disks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range disks {
+		got = append(got, d.Name)
+	}
+	want := []string{"dm-0", "dm-1", "dm-2", "loop0", "md0", "nvme0n1", "nvme1n1", "rbd0", "sda", "vda", "zram0"}
+	if !slices.Equal(got, want) {
+		t.Errorf("disks %v, want %v", got, want)
+	}
+}
+
+func TestDisksWithoutSysfs(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.Disks(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/sys") || volume.IsKind(err, volume.NotFound) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestScanSCSI(t *testing.T) {
+	r := newRig(t)
+	if n, err := r.ScanSCSI(t.Context()); n != 0 || err != nil {
+		t.Errorf("a machine without SCSI: %d, %v", n, err)
+	}
+	for _, host := range []string{"host0", "host1"} {
+		r.write("sys/devices/pci/"+host+"/scan", "")
+		r.link("sys/class/scsi_host/"+host, "sys/devices/pci/"+host)
+	}
+	if n, err := r.ScanSCSI(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, host := range []string{"host0", "host1"} {
+		if got := r.read("sys/devices/pci/" + host + "/scan"); got != "- - -\n" {
+			t.Errorf("%s was told %q", host, got)
+		}
+	}
+	// One that fails keeps no other from looking.
+	r.write("sys/devices/pci/host1/scan", "")
+	scan := filepath.Join(r.root, "sys/devices/pci/host0/scan")
+	if err := errors.Join(os.Remove(scan), os.Mkdir(scan, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ScanSCSI(t.Context()); err == nil || r.read("sys/devices/pci/host1/scan") == "" {
+		t.Errorf("%v", err)
+	}
+}
+
+// A host that does not answer must not outlive the caller's patience.
+func TestScanSCSIObeysTheContext(t *testing.T) {
+	r := newRig(t)
+	scan := filepath.Join(r.root, "sys/class/scsi_host/host0/scan")
+	if err := os.MkdirAll(filepath.Dir(scan), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(scan, 0o600); err != nil { // nobody reads: the open hangs
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := r.ScanSCSI(ctx); volume.KindOf(err) != volume.Deadline {
+		t.Errorf("got %v", err)
+	}
+	f, err := os.OpenFile(scan, os.O_RDONLY, 0) // let the writer go
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+}
+
+func TestFlushVerifiesTheNumber(t *testing.T) {
+	r := newRig(t)
+	everyKind(r)
+	d := r.device("252:0")
+	if err := r.Flush(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+	r.fake.nodes[d.Path].minor = 16
+	if err := r.Flush(t.Context(), d); err == nil || !strings.Contains(err.Error(), "252:16") {
+		t.Errorf("another device was flushed: %v", err)
+	}
+}
+
+func TestClaimedNamesTheHolders(t *testing.T) {
+	r := newRig(t)
+	everyKind(r)
+	for number, word := range map[string]string{"8:0": "dm-0", "252:0": "mount"} {
+		if err := r.claimed(r.device(number)); volume.KindOf(err) != volume.Precondition || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v", number, err)
+		}
+	}
+}
+
+func TestRealFlushAndReadOnly(t *testing.T) {
+	d, _ := loopDevice(t, 64*volume.MiB)
+	s := New()
+	disks, err := s.Disks()
+	if err != nil || !slices.Contains(disks, d) {
+		t.Errorf("%s is not among the disks %v, %v", d, disks, err)
+	}
+	claim, err := os.OpenFile(d.Path, os.O_RDONLY|unix.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.Precondition {
+		t.Errorf("flushed while it is claimed: %v", err)
+	}
+	if err := errors.Join(claim.Close(), s.Flush(t.Context(), d)); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []bool{true, false} {
+		if err := s.SetReadOnly(d, want); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.ReadOnly(d); err != nil || got != want {
+			t.Errorf("read-only %t, %v, want %t", got, err, want)
+		}
+	}
+}
