@@ -47,10 +47,39 @@ type ConnectRequest struct {
 // Connection is a volume's local block device.
 type Connection struct {
 	Path string // device node, such as /dev/loop3
-	// Size is what the device must hold at least, according to the backend;
-	// zero when it is not known on the node. Nothing is formatted on a device
-	// that is smaller.
+	// Size is that of the volume, according to the backend; zero when it is
+	// not known on the node. Nothing is formatted on a device that is smaller
+	// than DeviceSize of it.
 	Size Size
+	// Granule is what the backend's sizes are multiples of; zero or one byte:
+	// any size.
+	Granule Size
+	// Hidden is how many bytes of the volume the device may lack at most: the
+	// header of an encryption below this machine. It must be smaller than the
+	// granule; see DeviceSize.
+	Hidden Size
+	// Encrypted says that something below this machine decrypts the device, so
+	// that what was never written reads as noise. Only Connect may know it.
+	Encrypted bool
+	// ShortRemedy is the next step for a person when the device stays smaller
+	// than the volume; empty: the driver has a general one.
+	ShortRemedy string
+}
+
+// DeviceSize is what the device must show at least for a volume that must hold
+// so many bytes. Volumes come in whole granules, so the requirement is first
+// rounded up to one; only then is the hidden part taken off. The other way
+// round a device that has not grown would pass for one that has grown by less
+// than the hidden part. Zero, for an unknown size, stays zero.
+func (c Connection) DeviceSize(required Size) Size {
+	if required <= 0 {
+		return 0
+	}
+	whole, ok := required.RoundUp(c.Granule)
+	if !ok {
+		return required // beyond any device
+	}
+	return max(whole-c.Hidden, 1)
 }
 
 // NodeInfo describes a node to the orchestrator.
