@@ -1,0 +1,37 @@
+"""Registers a kernel and an initramfs as an image from which Nova boots.
+
+Usage: image.py CLOUDS.YAML NAME KERNEL INITRAMFS virtio|scsi
+
+An image of the name that is there already is replaced.
+"""
+
+import sys
+
+from configure import Cloud
+
+
+def upload(api, name, path, **properties):
+    image = api.post("/v2/images", json={"name": name, "visibility": "public", **properties}).json()["id"]
+    with open(path, "rb") as f:
+        api.put(f"/v2/images/{image}/file", data=f, headers={"Content-Type": "application/octet-stream"})
+    return image
+
+
+def main(clouds, name, kernel, initramfs, bus):
+    api = Cloud(clouds).api("image")
+    names = [name, name + "-kernel", name + "-initramfs"]
+    for image in api.get("/v2/images", params={"limit": 1000}).json()["images"]:
+        if image["name"] in names:
+            api.delete(f"/v2/images/{image['id']}")
+    kernel_id = upload(api, names[1], kernel, container_format="aki", disk_format="aki")
+    initramfs_id = upload(api, names[2], initramfs, container_format="ari", disk_format="ari")
+    # Nova wants a root disk; the guest runs from its initramfs and ignores it.
+    print(upload(
+        api, name, "/dev/null", container_format="bare", disk_format="raw",
+        kernel_id=kernel_id, ramdisk_id=initramfs_id, os_command_line="console=ttyS0 root=/dev/ram0 rdinit=/init quiet",
+        hw_disk_bus=bus, hw_scsi_model="virtio-scsi", hw_cdrom_bus="scsi", hw_serial_port_count="2",
+    ))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

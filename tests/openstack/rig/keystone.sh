@@ -1,0 +1,95 @@
+# Keystone: users, projects, the catalog. Sourced.
+# shellcheck shell=bash
+
+keystone_config() {
+	mkdir -p "$ETC/keystone"
+	cat >"$ETC/keystone/keystone.conf" <<-END
+		[DEFAULT]
+		log_file = $LOG/keystone.log
+		[database]
+		connection = $(database keystone)
+		[token]
+		provider = fernet
+		expiration = 86400
+		[identity]
+		# The fewest allowed: hashing is slow on purpose.
+		password_hash_rounds = 4
+		[fernet_tokens]
+		key_repository = $ETC/keystone/fernet-keys
+		[fernet_receipts]
+		key_repository = $ETC/keystone/fernet-keys
+		[credential]
+		key_repository = $ETC/keystone/credential-keys
+		[cache]
+		enabled = true
+		backend = dogpile.cache.memory
+	END
+	# What keystone-manage's fernet_setup and credential_setup do.
+	local kind key
+	for kind in fernet credential; do
+		mkdir "$ETC/keystone/$kind-keys"
+		chmod 700 "$ETC/keystone/$kind-keys"
+		for key in 0 1; do
+			head -c 32 /dev/urandom | base64 | tr '+/' '-_' >"$ETC/keystone/$kind-keys/$key"
+		done
+	done
+}
+
+keystone_migrations() {
+	keystone-manage --config-file "$ETC/keystone/keystone.conf" db_sync
+	keystone-manage --config-file "$ETC/keystone/keystone.conf" bootstrap --bootstrap-password "$PASSWORD" --bootstrap-region-id "$REGION" \
+		--bootstrap-admin-url "$KEYSTONE" --bootstrap-internal-url "$KEYSTONE" --bootstrap-public-url "$KEYSTONE"
+}
+
+start_keystone() {
+	keystone_config
+	filled "keystone-$(version keystone)" keystone keystone_migrations
+	start_wsgi keystone 5000 /usr/bin/keystone-wsgi-public --env "OS_KEYSTONE_CONFIG_FILES=$ETC/keystone/keystone.conf"
+	await 60 "$LOG/keystone.out" "Keystone answers" answers "$KEYSTONE"
+	configure identity
+}
+
+# configure WHAT...: what is made through the APIs.
+configure() {
+	timeout 180 python3 "$RIG/configure.py" "$STATE/clouds.yaml" "$@" >>"$LOG/configure.log" 2>&1 || fail "$LOG/configure.log" "configuring: $*"
+}
+
+# cloud NAME USER PROJECT prints an entry of clouds.yaml.
+cloud() {
+	cat <<-END
+		  $1:
+		    region_name: $REGION
+		    auth:
+		      auth_url: $KEYSTONE
+		      username: $2
+		      password: $PASSWORD
+		      project_name: $3
+		      user_domain_name: Default
+		      project_domain_name: Default
+	END
+}
+
+# write_credentials: for the driver (csi), for what only an administrator may
+# (admin), and for what only a service may (nova).
+write_credentials() {
+	{
+		echo "clouds:"
+		cloud csi csi csi
+		cloud admin admin admin
+		cloud nova nova service
+	} >"$STATE/clouds.yaml"
+	cat >"$STATE/cloud.conf" <<-END
+		[Global]
+		auth-url = "$KEYSTONE"
+		username = "csi"
+		password = "$PASSWORD"
+		tenant-name = "csi"
+		domain-name = "Default"
+		region = "$REGION"
+	END
+	cat >"$STATE/env" <<-END
+		export GROWVOL_OPENSTACK_DIR='$STATE' OS_CLIENT_CONFIG_FILE='$STATE/clouds.yaml' OS_CLOUD=csi
+		export LIBVIRT_DEFAULT_URI='$LIBVIRT' CEPH_CONF='$CEPH_CONF'
+	END
+	chmod 600 "$STATE/clouds.yaml" "$STATE/cloud.conf"
+}

@@ -1,0 +1,50 @@
+# A libvirt of our own beside any that the machine runs. Sourced.
+#
+# Its driver for QEMU reads /etc/libvirt/qemu.conf and keeps state in fixed
+# places whatever its options say. So it runs in a mount namespace that has
+# directories of ours in these places.
+# shellcheck shell=bash
+
+start_libvirt() {
+	local dir=$STATE/libvirt
+	mkdir -p "$dir"/{etc,lib,cache} "$RUN/libvirt"
+	# Guests run as root without confinement: whoever runs the rig is root, and
+	# a container has neither control groups nor AppArmor to give away.
+	cat >"$dir/etc/qemu.conf" <<-END
+		user = "root"
+		group = "root"
+		security_driver = "none"
+		dynamic_ownership = 0
+		remember_owner = 0
+		cgroup_controllers = [ ]
+		namespaces = [ ]
+		stdio_handler = "file"
+	END
+	cat >"$dir/etc/libvirtd.conf" <<-END
+		listen_tls = 0
+		auth_unix_ro = "none"
+		auth_unix_rw = "none"
+		log_outputs = "3:file:$LOG/libvirtd.log"
+	END
+	mkdir -p /etc/libvirt /var/lib/libvirt /var/cache/libvirt /run/libvirt
+	# shellcheck disable=SC2016
+	start libvirtd unshare --mount --propagation private bash -euc '
+		mount --bind "$0/etc" /etc/libvirt
+		mount --bind "$0/lib" /var/lib/libvirt
+		mount --bind "$0/cache" /var/cache/libvirt
+		mount --bind "$1" /run/libvirt
+		exec libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid' "$dir" "$RUN/libvirt"
+}
+
+virsh() { command virsh -q -c "$LIBVIRT" "$@"; }
+
+# give_secret: the key with which QEMU reaches Cinder's volumes.
+give_secret() {
+	local xml=$STATE/libvirt/secret.xml
+	await 30 "$LOG/libvirtd.out" "libvirt answers" virsh uri
+	echo "<secret ephemeral='no' private='no'><uuid>$SECRET</uuid><usage type='ceph'><name>client.cinder</name></usage></secret>" >"$xml"
+	{
+		virsh secret-define "$xml"
+		virsh secret-set-value "$SECRET" --base64 "$(awk '/key *=/ {print $3}' "$CEPH/keyring.client.cinder")"
+	} >>"$LOG/libvirtd.out" 2>&1 || fail "$LOG/libvirtd.out" "giving libvirt Ceph's key"
+}

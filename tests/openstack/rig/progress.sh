@@ -1,0 +1,34 @@
+# What the user sees, and waiting with a limit. Sourced.
+# shellcheck shell=bash
+
+# say TEXT: a line with the seconds since the start.
+say() { printf 'openstack: %4ds  %s\n' "$SECONDS" "$*"; }
+
+# fail LOG TEXT: ends the program with the end of the log that tells why.
+fail() {
+	local log=$1
+	shift
+	say "FAILED: $*" >&2
+	if [ -s "$log" ]; then
+		echo "--- end of $log:" >&2
+		tail -n 30 "$log" >&2
+	fi
+	exit 1
+}
+
+# await SECONDS LOG TEXT COMMAND...: repeats the command until it succeeds.
+await() {
+	local deadline=$((SECONDS + $1)) log=$2 what=$3
+	shift 3
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS < deadline)) || fail "$log" "$what: not within the time allowed"
+		sleep 0.1
+	done
+	say "$what"
+}
+
+# listening PORT: something accepts connections on the port.
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# answers URL: an HTTP server answers, with whatever status.
+answers() { curl --silent --output /dev/null --max-time 10 "$1"; }

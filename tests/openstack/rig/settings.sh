@@ -1,0 +1,56 @@
+# Where everything is and how it is reached. Sourced by the programs beside
+# this directory; nothing listens on anything but the loopback interface.
+# shellcheck shell=bash disable=SC2034 # most of these are used by the other files
+
+# A Python of the user's (pyenv, virtualenv) in front of Debian's would not
+# have OpenStack's modules; a proxy cannot reach the loopback interface.
+export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin LANG=C.UTF-8 LC_ALL=C.UTF-8
+unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY PYTHONPATH PYTHONHOME CEPH_ARGS
+
+STATE=${GROWVOL_OPENSTACK_DIR:-/var/tmp/growvol-openstack}
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/growvol/openstack
+RUN=$STATE/run
+LOG=$STATE/log
+ETC=$STATE/etc
+LIB=$STATE/lib
+
+PASSWORD=secret # of every user of the cloud
+REGION=RegionOne
+KEYSTONE=http://127.0.0.1:5000/v3
+CINDER=http://127.0.0.1:8776
+NOVA=http://127.0.0.1:8774
+PLACEMENT=http://127.0.0.1:8778
+GLANCE=http://127.0.0.1:9292
+NEUTRON=http://127.0.0.1:9696
+RABBIT=rabbit://guest:guest@127.0.0.1:5672/
+LIBVIRT="qemu+unix:///system?socket=$RUN/libvirt/libvirt-sock"
+# The secret under which libvirt keeps the Ceph key of Cinder's user.
+SECRET=5f0c1b6e-7a11-4f0e-9c0a-0c1d2e3f4a5b
+# MariaDB, RabbitMQ and its port mapper, Ceph's monitor, then the APIs.
+PORTS="13306 5672 4369 3300 6789 5000 8776 8774 8778 9292 9696"
+
+# database NAME prints the URL under which services reach a database.
+database() { echo "mysql+pymysql://root@127.0.0.1:13306/$1?charset=utf8"; }
+
+# credentials USER prints the options of a [keystone_authtoken]-like section.
+credentials() {
+	cat <<-END
+		auth_url = $KEYSTONE
+		auth_type = password
+		project_domain_name = Default
+		user_domain_name = Default
+		project_name = service
+		username = $1
+		password = $PASSWORD
+	END
+}
+
+# token_check USER prints the options with which a service checks tokens.
+token_check() {
+	credentials "$1"
+	cat <<-END
+		www_authenticate_uri = $KEYSTONE
+		service_token_roles = service
+		service_token_roles_required = true
+	END
+}
