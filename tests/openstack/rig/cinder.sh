@@ -57,8 +57,11 @@ start_cinder() {
 	mkdir -p "$LIB/cinder"
 	cinder_config
 	filled "cinder-$(version cinder-common)" cinder cinder-manage --config-file "$CINDER_CONF" db sync
+	# The backup service looks for the key only below /etc/ceph.
+	mkdir -p "$ETC/ceph"
+	cp "$CEPH/keyring.client.cinder" "$ETC/ceph/ceph.client.cinder.keyring"
 	for name in volume scheduler backup; do
-		start "cinder-$name" "cinder-$name" --config-file "$CINDER_CONF" --log-file "$LOG/cinder-$name.log"
+		start "cinder-$name" "$RIG/bound" "$ETC/ceph" /etc/ceph -- "cinder-$name" --config-file "$CINDER_CONF" --log-file "$LOG/cinder-$name.log"
 	done
 	start_wsgi cinder-api 8776 /usr/bin/cinder-wsgi --pyargv "--config-file $CINDER_CONF --log-file $LOG/cinder-api.log"
 }

@@ -1,8 +1,7 @@
 # A libvirt of our own beside any that the machine runs. Sourced.
 #
 # Its driver for QEMU reads /etc/libvirt/qemu.conf and keeps state in fixed
-# places whatever its options say. So it runs in a mount namespace that has
-# directories of ours in these places.
+# places whatever its options say. So it sees directories of ours there.
 # shellcheck shell=bash
 
 start_libvirt() {
@@ -26,14 +25,8 @@ start_libvirt() {
 		auth_unix_rw = "none"
 		log_outputs = "3:file:$LOG/libvirtd.log"
 	END
-	mkdir -p /etc/libvirt /var/lib/libvirt /var/cache/libvirt /run/libvirt
-	# shellcheck disable=SC2016
-	start libvirtd unshare --mount --propagation private bash -euc '
-		mount --bind "$0/etc" /etc/libvirt
-		mount --bind "$0/lib" /var/lib/libvirt
-		mount --bind "$0/cache" /var/cache/libvirt
-		mount --bind "$1" /run/libvirt
-		exec libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid' "$dir" "$RUN/libvirt"
+	start libvirtd "$RIG/bound" "$dir/etc" /etc/libvirt "$dir/lib" /var/lib/libvirt "$dir/cache" /var/cache/libvirt "$RUN/libvirt" /run/libvirt -- \
+		libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid
 }
 
 virsh() { command virsh -q -c "$LIBVIRT" "$@"; }
