@@ -1,0 +1,217 @@
+package attached
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"strconv"
+
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	// granule: Cinder counts in whole GiB (API, volume "size").
+	granule = volume.GiB
+	// luksHeader is the largest header of an encryption in the hypervisor:
+	// 16 MiB as cryptsetup makes LUKS2, 2 MiB for LUKS1, and some reserve.
+	luksHeader = 32 * volume.MiB
+	// shortRemedy is for a disk that has not followed its volume. Cinder
+	// changes the size first and tells Nova afterwards; when that message is
+	// lost nobody sends it again.
+	shortRemedy = "it will be retried; if it lasts, Nova was not told of the new size: expand the volume by 1 GiB more, or delete the pod so that " +
+		"the volume is detached and attached again, or have the controller run with --notify-nova"
+)
+
+// Devices is what the connector needs of the machine's disks;
+// *blockdev.System is the real one.
+type Devices interface {
+	Disks() ([]blockdev.Device, error)
+	ByPath(path string) (blockdev.Device, error)
+	Serial(d blockdev.Device) (string, error)
+	Size(d blockdev.Device) (volume.Size, error)
+	ReadOnly(d blockdev.Device) (bool, error)
+	SetReadOnly(d blockdev.Device, readOnly bool) error
+	Flush(ctx context.Context, d blockdev.Device) error
+	ScanSCSI(ctx context.Context) (hosts int, err error)
+}
+
+// Options configure a Connector.
+type Options struct {
+	Devices Devices // required
+	// Node tells where this node is and how many volumes it takes; required.
+	Node func(context.Context) (volume.NodeInfo, error)
+	Log  *slog.Logger // nil: none
+}
+
+// Connector finds the disks that the hypervisor has plugged in. It implements
+// volume.Connector. It makes and removes no devices: plugging in and out is
+// the controller's part, before Connect and after Disconnect.
+type Connector struct {
+	opts  Options
+	log   *slog.Logger
+	reads singleflight.Group // of serials, by device number
+	scan  scanner
+}
+
+var _ volume.Connector = (*Connector)(nil)
+
+// New returns the connector of this node.
+func New(o Options) (*Connector, error) {
+	if o.Devices == nil || o.Node == nil {
+		return nil, volume.Errorf(volume.Invalid, "the connector of attached disks needs the machine's devices and the node's description")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Connector{opts: o, log: o.Log, scan: scanner{devices: o.Devices, log: o.Log}}, nil
+}
+
+// Node implements volume.Connector.
+func (c *Connector) Node(ctx context.Context) (volume.NodeInfo, error) { return c.opts.Node(ctx) }
+
+// Connect implements volume.Connector: it waits for the volume's disk.
+func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+	conn, err := c.connect(ctx, req)
+	return conn, volume.Wrap(err, "connect", req.ID)
+}
+
+func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+	if req.ID == "" {
+		return volume.Connection{}, volume.Errorf(volume.Invalid, "the volume id is empty")
+	}
+	conn, err := published(req.Publish)
+	if err != nil {
+		return volume.Connection{}, err
+	}
+	disk, err := c.await(ctx, req.ID)
+	if err != nil {
+		return volume.Connection{}, err
+	}
+	if err := c.setReadOnly(disk, req.ReadOnly); err != nil {
+		return volume.Connection{}, err
+	}
+	conn.Path = disk.Path
+	c.log.InfoContext(ctx, "found the disk of a volume", "volume", req.ID, "device", disk.String(), "encrypted", conn.Encrypted)
+	return conn, nil
+}
+
+// published reads the publish context. A volume that cinder-csi-plugin has
+// attached has neither size nor encryption in it, and both stay unknown.
+func published(publish map[string]string) (volume.Connection, error) {
+	conn := volume.Connection{Granule: granule, ShortRemedy: shortRemedy, Encrypted: publish[ContextEncrypted] == "true"}
+	text, known := publish[ContextSize]
+	if conn.Encrypted || !known {
+		conn.Hidden = luksHeader
+	}
+	if !known {
+		return conn, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n <= 0 {
+		return conn, volume.Errorf(volume.Invalid, "the publish context has %s=%q, which is not a size in bytes", ContextSize, text)
+	}
+	conn.Size = volume.Size(n)
+	return conn, nil
+}
+
+// setReadOnly makes the kernel refuse writes to the disk of a volume that is
+// used for reading, for Nova plugs it in writable; and undoes that for the
+// next use.
+func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
+	is, err := c.opts.Devices.ReadOnly(disk)
+	if err != nil || is == want {
+		return err
+	}
+	if err := c.opts.Devices.SetReadOnly(disk, want); err != nil {
+		return err
+	}
+	// A disk that the hypervisor has made read-only stays so when asked for
+	// writing. Mounting it will tell; here it may be wanted as it is.
+	is, err = c.opts.Devices.ReadOnly(disk)
+	if err == nil && want && !is {
+		err = volume.Errorf(volume.Internal, "%s is asked for read-only, but the kernel keeps it writable", disk)
+	}
+	return err
+}
+
+// Locate implements volume.Connector. It looks once. Whether the volume is
+// encrypted it does not know, so that it reckons with a header.
+func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
+	found, err := c.find(ctx, id)
+	if err == nil && found.notReady != nil && !errors.Is(found.notReady, errNoSize) {
+		err = found.notReady
+	}
+	if err != nil || !found.match || found.notReady != nil {
+		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
+	}
+	return volume.Connection{Path: found.disk.Path, Granule: granule, Hidden: luksHeader, ShortRemedy: shortRemedy}, true, nil
+}
+
+// Verify implements volume.Connector: the serial that the disk shows at this
+// moment is the volume's id, or what the bus can carry of it.
+func (c *Connector) Verify(ctx context.Context, id, disk string) error {
+	_, err := volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, c.verify(id, disk) })
+	return volume.Wrap(err, "verify", id)
+}
+
+func (c *Connector) verify(id, path string) error {
+	d, err := c.opts.Devices.ByPath(path)
+	if err != nil {
+		return err
+	}
+	if !pluggable(d) {
+		return volume.Errorf(volume.Precondition, "%s is no disk that a hypervisor has plugged in, and so is not the volume", d)
+	}
+	serial, err := c.opts.Devices.Serial(d)
+	switch {
+	case err != nil:
+		return err
+	case serial == "":
+		return volume.Errorf(volume.Precondition, "%s shows no serial, so nothing proves that it is the volume", d)
+	case !blockdev.SerialMatches(serial, id):
+		return volume.Errorf(volume.Precondition, "%s is not the volume: its serial is %q", d, serial)
+	}
+	return nil
+}
+
+// Disconnect implements volume.Connector: it leaves the disk flushed and
+// unused, so that the hypervisor may pull it out. The kernel's device is not
+// deleted: a disk that Nova does not pull out after all could not be found
+// again without a scan.
+func (c *Connector) Disconnect(ctx context.Context, id string) error {
+	return volume.Wrap(c.disconnect(ctx, id), "disconnect", id)
+}
+
+func (c *Connector) disconnect(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	found, err := c.find(ctx, id)
+	if err != nil || !found.match || errors.Is(found.notReady, errNoSize) {
+		return err
+	}
+	err = c.opts.Devices.Flush(ctx, found.disk)
+	if gone(err) {
+		// Pulled out meanwhile: nothing is left that could be flushed. If the
+		// disk is still there, the error is about the disk.
+		if again, findErr := c.find(ctx, id); findErr == nil && (!again.match || errors.Is(again.notReady, errNoSize)) {
+			return nil
+		}
+	}
+	return err
+}
+
+// gone tells whether an error is one that a disk gives while it is pulled out.
+func gone(err error) bool {
+	for _, sign := range []error{fs.ErrNotExist, unix.ENXIO, unix.ENODEV, unix.EIO, unix.ENOMEDIUM} {
+		if errors.Is(err, sign) {
+			return true
+		}
+	}
+	return false
+}

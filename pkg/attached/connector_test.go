@@ -1,0 +1,375 @@
+package attached
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestConnectFindsTheDiskOnEveryBus(t *testing.T) {
+	for _, c := range []struct {
+		kind   blockdev.Kind
+		serial string
+	}{
+		{blockdev.VirtioBlk, uuid[:20]}, {blockdev.SCSI, uuid}, {blockdev.SCSI, uuid[:20]}, {blockdev.NVMe, uuid[:20]},
+	} {
+		m := &fakeMachine{}
+		m.plug("root", c.kind, "", 20*volume.GiB)
+		m.plug("other", c.kind, other[:20], 20*volume.GiB)
+		m.plug("loop0", blockdev.Loop, uuid, volume.GiB) // whatever it shows, nobody has plugged it in
+		m.plug("mine", c.kind, c.serial, volume.GiB)
+		connector := newConnector(t, m)
+		conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+		if err != nil || conn.Path != "/dev/mine" {
+			t.Errorf("%s, serial %q: %+v, %v", c.kind, c.serial, conn, err)
+		}
+		if err := connector.Verify(t.Context(), uuid, conn.Path); err != nil {
+			t.Error(err)
+		}
+		if located, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok || located.Path != conn.Path {
+			t.Errorf("located %+v, %t, %v", located, ok, err)
+		}
+	}
+}
+
+// What is published decides what the disk must have: see volume.DeviceSize.
+func TestConnectReadsThePublishContext(t *testing.T) {
+	m := &fakeMachine{}
+	m.plug("vda", blockdev.VirtioBlk, uuid[:20], 3*volume.GiB)
+	connector := newConnector(t, m)
+	gib3 := fmt.Sprint((3 * volume.GiB).Bytes())
+	for _, c := range []struct {
+		name    string
+		publish map[string]string
+		want    volume.Connection
+	}{
+		{"of cinder-csi", map[string]string{ContextDevicePath: "/dev/vdz"}, volume.Connection{Hidden: 32 * volume.MiB}},
+		{"plain", map[string]string{ContextSize: gib3, ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB}},
+		{"encrypted", map[string]string{ContextSize: gib3, ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, Hidden: 32 * volume.MiB, Encrypted: true}},
+		{"not encrypted", map[string]string{ContextSize: gib3, ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB}},
+	} {
+		c.want.Path, c.want.Granule, c.want.ShortRemedy = "/dev/vda", volume.GiB, shortRemedy
+		if got, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: c.publish}); err != nil || got != c.want {
+			t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
+		}
+	}
+	for _, size := range []string{"", "0", "-1", "1Gi", "99999999999999999999"} {
+		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: map[string]string{ContextSize: size}})
+		wantError(t, err, volume.Invalid, ContextSize)
+	}
+	_, err := connector.Connect(t.Context(), volume.ConnectRequest{})
+	wantError(t, err, volume.Invalid)
+	// The node does not see the context when it expands: it reckons with a header.
+	conn, _, err := connector.Locate(t.Context(), uuid)
+	if err != nil || conn.DeviceSize(3*volume.GiB) != 3*volume.GiB-32*volume.MiB || conn.DeviceSize(3*volume.GiB+1) <= 3*volume.GiB || conn.ShortRemedy == "" {
+		t.Errorf("located %+v, %v", conn, err)
+	}
+}
+
+// A hot-plug takes its time: first no disk, then one without a size, then one
+// without a device node.
+func TestConnectWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		var d *fakeDisk
+		m.onLook = func(m *fakeMachine) {
+			switch m.looks {
+			case 3:
+				d = m.plug("vdb", blockdev.VirtioBlk, uuid[:20], 0)
+			case 4:
+				d.size, d.sizeErr = volume.GiB, os.ErrNotExist
+			case 6:
+				d.sizeErr = nil
+			}
+		}
+		started := time.Now()
+		conn, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+		if err != nil || conn.Path != "/dev/vdb" || m.looks != 6 {
+			t.Errorf("%+v, %v after %d looks", conn, err, m.looks)
+		}
+		if took := time.Since(started); took > time.Second {
+			t.Errorf("a quick hot-plug was waited for %s", took)
+		}
+	})
+}
+
+func TestConnectScansGently(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		m.onScan = func(m *fakeMachine) {
+			if m.scans == 2 {
+				m.plug("sdb", blockdev.SCSI, uuid, volume.GiB)
+			}
+		}
+		connector := newConnector(t, m)
+		started := time.Now()
+		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(started); m.scans != 2 || took < firstScan+scanEvery || took > firstScan+scanEvery+5*time.Second {
+			t.Errorf("found after %s and %d scans", took, m.scans)
+		}
+		// Waits for several volumes share their scans.
+		ctx, cancel := context.WithTimeout(t.Context(), 5*scanEvery)
+		defer cancel()
+		done := make(chan error)
+		for range 5 {
+			go func() {
+				_, err := connector.Connect(ctx, volume.ConnectRequest{ID: other})
+				done <- err
+			}()
+		}
+		for range 5 {
+			wantError(t, <-done, volume.Deadline)
+		}
+		if m.scans > 8 {
+			t.Errorf("%d scans in %s", m.scans, time.Since(started))
+		}
+	})
+}
+
+func TestConnectDeadline(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(m *fakeMachine)
+		words   []string
+	}{
+		"no disk at all": {func(*fakeMachine) {}, []string{uuid, uuid[:20], "disks seen: none", "VolumeAttachment"}},
+		"other disks": {func(m *fakeMachine) {
+			m.plug("vda", blockdev.VirtioBlk, "", volume.GiB)
+			m.plug("sda", blockdev.SCSI, other, volume.GiB)
+		}, []string{`/dev/vda (virtio-blk, serial "")`, `/dev/sda (scsi, serial "` + other + `")`, "hypervisor hides", "SCSI hosts"}},
+		"many disks": {func(m *fakeMachine) {
+			for i := range 40 {
+				m.plug(fmt.Sprint("vd", i), blockdev.VirtioBlk, "x", volume.GiB)
+			}
+		}, []string{"and 24 more"}},
+		"a disk without a size": {func(m *fakeMachine) { m.plug("vdb", blockdev.VirtioBlk, uuid[:20], 0) }, []string{"/dev/vdb", "no size", "detach"}},
+		"a disk without a node": {func(m *fakeMachine) {
+			m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB).sizeErr = volume.Errorf(volume.Internal, "its device node is missing").WithRemedy("mount devtmpfs")
+		}, []string{"/dev/vdb", "node is missing", "next step: mount devtmpfs"}},
+		"a disk that does not answer": {func(m *fakeMachine) { m.plug("vdb", blockdev.VirtioBlk, "", volume.GiB).hangs = make(chan struct{}) }, []string{"/dev/vdb", "does not answer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &fakeMachine{}
+				c.prepare(m)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_, err := newConnector(t, m).Connect(ctx, volume.ConnectRequest{ID: uuid})
+				wantError(t, err, volume.Deadline, append(c.words, uuid, "next step")...)
+				if m.looks > 100 {
+					t.Errorf("looked %d times in a minute", m.looks)
+				}
+				for _, d := range m.disks {
+					if d.hangs != nil {
+						close(d.hangs)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestConnectCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := newConnector(t, &fakeMachine{}).Connect(ctx, volume.ConnectRequest{ID: uuid})
+	wantError(t, err, volume.Canceled)
+}
+
+func TestConnectWithoutSysfs(t *testing.T) {
+	m := &fakeMachine{broken: volume.Errorf(volume.Internal, "list the disks")}
+	_, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+	wantError(t, err, volume.Internal, "list the disks")
+}
+
+// A hung disk keeps nobody from the others, and costs one reading.
+func TestAHungDiskIsInNobodysWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		hung := m.plug("vda", blockdev.VirtioBlk, "", volume.GiB)
+		hung.hangs = make(chan struct{})
+		m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		started := time.Now()
+		for range 3 {
+			conn, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+			if err != nil || conn.Path != "/dev/vdb" {
+				t.Errorf("%+v, %v", conn, err)
+			}
+		}
+		if took := time.Since(started); took > 3*serialPatience {
+			t.Errorf("took %s", took)
+		}
+		close(hung.hangs)
+	})
+}
+
+// Two disks with the volume's serial are never a choice, unless one of them is
+// the volume's old disk, which goes.
+func TestConnectNeverGuesses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		connector := newConnector(t, m)
+		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+		wantError(t, err, volume.Precondition, "/dev/vdb", "/dev/vdc", "20 characters")
+		_, _, err = connector.Locate(t.Context(), uuid)
+		wantError(t, err, volume.Precondition, "/dev/vdb", "/dev/vdc")
+		wantError(t, connector.Disconnect(t.Context(), uuid), volume.Precondition, "/dev/vdb", "/dev/vdc")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
+		wantError(t, err, volume.Precondition, "/dev/vdc") // not "no disk"
+
+		time.AfterFunc(time.Second, func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.unplug("vdb")
+		})
+		conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+		if err != nil || conn.Path != "/dev/vdc" {
+			t.Errorf("plugged in anew: %+v, %v", conn, err)
+		}
+		// One without a size is no rival, in whatever order they are.
+		m.plug("vdd", blockdev.VirtioBlk, uuid[:20], 0)
+		if conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil || conn.Path != "/dev/vdc" {
+			t.Errorf("%+v, %v", conn, err)
+		}
+		slices.Reverse(m.disks)
+		if conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil || conn.Path != "/dev/vdc" {
+			t.Errorf("%+v, %v", conn, err)
+		}
+	})
+}
+
+func TestReadOnly(t *testing.T) {
+	m := &fakeMachine{}
+	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+	connector := newConnector(t, m)
+	for _, want := range []bool{true, true, false} { // the last one after a crash that left the mark
+		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, ReadOnly: want}); err != nil || d.readOnly != want {
+			t.Errorf("read-only %t, %v; want %t", d.readOnly, err, want)
+		}
+	}
+	d.stubborn = true
+	_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, ReadOnly: true})
+	wantError(t, err, volume.Internal, "writable")
+	d.readOnly = true // by the hypervisor: not for us to refuse
+	if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	m := &fakeMachine{}
+	m.plug("vda", blockdev.VirtioBlk, other[:20], volume.GiB)
+	m.plug("vdb", blockdev.VirtioBlk, "", volume.GiB)
+	m.plug("loop0", blockdev.Loop, uuid, volume.GiB)
+	connector := newConnector(t, m)
+	for path, c := range map[string]struct {
+		kind volume.Kind
+		word string
+	}{
+		"/dev/vda": {volume.Precondition, other[:20]}, "/dev/vdb": {volume.Precondition, "no serial"}, "/dev/loop0": {volume.Precondition, "loop"},
+		"/dev/gone": {volume.Internal, "no such device"},
+	} {
+		wantError(t, connector.Verify(t.Context(), uuid, path), c.kind, c.word, uuid)
+	}
+}
+
+func TestLocate(t *testing.T) {
+	m := &fakeMachine{}
+	connector := newConnector(t, m)
+	if _, ok, err := connector.Locate(t.Context(), uuid); ok || err != nil {
+		t.Errorf("not plugged in: %t, %v", ok, err)
+	}
+	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], 0)
+	if _, ok, err := connector.Locate(t.Context(), uuid); ok || err != nil {
+		t.Errorf("on its way out: %t, %v", ok, err)
+	}
+	d.sizeErr = errHardware
+	if _, ok, err := connector.Locate(t.Context(), uuid); ok || err == nil {
+		t.Errorf("unusable: %t, %v", ok, err)
+	}
+}
+
+func TestDisconnect(t *testing.T) {
+	m := &fakeMachine{}
+	connector := newConnector(t, m)
+	for _, id := range []string{"", uuid} {
+		if err := connector.Disconnect(t.Context(), id); err != nil {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+	if err := connector.Disconnect(t.Context(), uuid); err != nil || d.flushed != 1 {
+		t.Errorf("%v, flushed %d times", err, d.flushed)
+	}
+	d.flushErr = volume.Errorf(volume.Precondition, "in use by dm-0")
+	wantError(t, connector.Disconnect(t.Context(), uuid), volume.Precondition, "dm-0", uuid)
+	// An error of a disk that stays is about the disk; one of a disk that goes
+	// is its end.
+	d.flushErr = volume.Errorf(volume.Internal, "flush: %w", unix.EIO)
+	wantError(t, connector.Disconnect(t.Context(), uuid), volume.Internal, "flush")
+	m.onFlush = func(m *fakeMachine) { m.unplug("vdb") }
+	if err := connector.Disconnect(t.Context(), uuid); err != nil {
+		t.Error(err)
+	}
+	d = m.plug("vdc", blockdev.VirtioBlk, uuid[:20], 0)
+	if err := connector.Disconnect(t.Context(), uuid); err != nil || d.flushed != 0 {
+		t.Errorf("on its way out: %v, flushed %d times", err, d.flushed)
+	}
+}
+
+func TestNode(t *testing.T) {
+	if info, err := newConnector(t, &fakeMachine{}).Node(t.Context()); err != nil || info.MaxVolumes != 7 {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if _, err := New(Options{}); !volume.IsKind(err, volume.Invalid) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Whatever the id and the serials are: no panic, and a disk is found only if
+// its serial is the id, or the 20 characters of it that its bus can show.
+func FuzzConnect(f *testing.F) {
+	f.Add(uuid, uuid[:20], uuid)
+	f.Add("", "", "")
+	f.Add("short", "short", "x")
+	f.Add(uuid[:20], uuid, uuid[:20])
+	f.Add("\x00\xff", "\x00", "%s")
+	f.Fuzz(func(t *testing.T, id, a, b string) {
+		m := &fakeMachine{}
+		m.plug("vda", blockdev.VirtioBlk, a, volume.GiB)
+		m.plug("sda", blockdev.SCSI, b, volume.GiB)
+		connector := newConnector(t, m)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // looks, but does not wait
+		_, _ = connector.Connect(ctx, volume.ConnectRequest{ID: id})
+		conn, ok, err := connector.Locate(t.Context(), id)
+		shows := func(serial string) bool {
+			serial = strings.TrimSpace(serial)
+			return serial != "" && (serial == id || len(serial) == 20 && strings.HasPrefix(id, serial))
+		}
+		switch both, either := shows(a) && shows(b), shows(a) || shows(b); {
+		case both && err == nil, !both && err != nil, ok != (either && !both):
+			t.Errorf("%q among %q and %q: %+v, %t, %v", id, a, b, conn, ok, err)
+		case ok && (conn.Path == "/dev/vda") != shows(a):
+			t.Errorf("%q among %q and %q: %s", id, a, b, conn.Path)
+		}
+		if ok != (connector.Verify(t.Context(), id, conn.Path) == nil) {
+			t.Errorf("%q: verified otherwise than found", id)
+		}
+	})
+}

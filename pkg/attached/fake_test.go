@@ -1,0 +1,173 @@
+package attached
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	uuid  = "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11"
+	other = "1c3e5a70-0b1d-4c8e-9a55-6f2b7d904e21"
+)
+
+// fakeDisk is one disk of a fakeMachine.
+type fakeDisk struct {
+	blockdev.Device
+	serial   string
+	size     volume.Size
+	sizeErr  error         // what opening it gives, such as a missing device node
+	hangs    chan struct{} // when set, its serial is not answered before it is closed
+	readOnly bool
+	stubborn bool // does not become read-only
+	flushed  int
+	flushErr error
+}
+
+// fakeMachine implements Devices. Disks come and go as a test says.
+type fakeMachine struct {
+	mu      sync.Mutex
+	disks   []*fakeDisk
+	looks   int
+	scans   int
+	onLook  func(m *fakeMachine) // called with the lock held
+	onScan  func(m *fakeMachine)
+	onFlush func(m *fakeMachine)
+	broken  error // what listing the disks gives
+}
+
+func (m *fakeMachine) plug(name string, kind blockdev.Kind, serial string, size volume.Size) *fakeDisk {
+	d := &fakeDisk{Device: blockdev.Device{Major: 252, Minor: uint32(len(m.disks)), Name: name, Path: "/dev/" + name, Kind: kind}, serial: serial, size: size}
+	m.disks = append(m.disks, d)
+	return d
+}
+
+func (m *fakeMachine) unplug(name string) {
+	m.disks = slices.DeleteFunc(m.disks, func(d *fakeDisk) bool { return d.Name == name })
+}
+
+func (m *fakeMachine) at(match func(*fakeDisk) bool) (*fakeDisk, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.disks {
+		if match(d) {
+			return d, nil
+		}
+	}
+	return nil, volume.Errorf(volume.Internal, "no such device")
+}
+
+func (m *fakeMachine) of(d blockdev.Device) (*fakeDisk, error) {
+	return m.at(func(f *fakeDisk) bool { return f.Device == d })
+}
+
+func (m *fakeMachine) Disks() ([]blockdev.Device, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.looks++
+	if m.onLook != nil {
+		m.onLook(m)
+	}
+	var disks []blockdev.Device
+	for _, d := range m.disks {
+		disks = append(disks, d.Device)
+	}
+	return disks, m.broken
+}
+
+func (m *fakeMachine) ByPath(path string) (blockdev.Device, error) {
+	d, err := m.at(func(f *fakeDisk) bool { return f.Path == path })
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	return d.Device, nil
+}
+
+func (m *fakeMachine) Serial(d blockdev.Device) (string, error) {
+	f, err := m.of(d)
+	if err != nil {
+		return "", err
+	}
+	if f.hangs != nil {
+		<-f.hangs
+	}
+	return f.serial, nil
+}
+
+func (m *fakeMachine) Size(d blockdev.Device) (volume.Size, error) {
+	f, err := m.of(d)
+	if err != nil {
+		return 0, err
+	}
+	return f.size, f.sizeErr
+}
+
+func (m *fakeMachine) ReadOnly(d blockdev.Device) (bool, error) {
+	f, err := m.of(d)
+	if err != nil {
+		return false, err
+	}
+	return f.readOnly, nil
+}
+
+func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
+	f, err := m.of(d)
+	if err == nil && !f.stubborn {
+		f.readOnly = readOnly
+	}
+	return err
+}
+
+func (m *fakeMachine) Flush(_ context.Context, d blockdev.Device) error {
+	f, err := m.of(d)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f.flushed++
+	if m.onFlush != nil {
+		m.onFlush(m)
+	}
+	return f.flushErr
+}
+
+func (m *fakeMachine) ScanSCSI(context.Context) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.scans++
+	if m.onScan != nil {
+		m.onScan(m)
+	}
+	return 1, nil
+}
+
+func newConnector(t *testing.T, m *fakeMachine) *Connector {
+	t.Helper()
+	c, err := New(Options{Devices: m, Node: func(context.Context) (volume.NodeInfo, error) { return volume.NodeInfo{MaxVolumes: 7}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// wantError fails the test unless err is of the kind and mentions each word.
+func wantError(t *testing.T, err error, kind volume.Kind, words ...string) {
+	t.Helper()
+	if !volume.IsKind(err, kind) {
+		t.Fatalf("error %v of kind %s, want %s", err, volume.KindOf(err), kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not mention %q", err, w)
+		}
+	}
+}
+
+var errHardware = errors.New("hardware")

@@ -1,0 +1,208 @@
+package attached
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	firstPoll   = 20 * time.Millisecond
+	slowestPoll = time.Second
+	// settle is for how long two disks with one serial are taken for a volume
+	// that was plugged in anew before its old disk had gone.
+	settle = 3 * time.Second
+	// serialPatience bounds the reading of one serial. On virtio-blk it is a
+	// request to the device, which a hung one never answers.
+	serialPatience = 2 * time.Second
+)
+
+// errNoSize: the disk is there but has no size, as at the moment when it is
+// plugged in or out.
+var errNoSize = errors.New("the disk has no size yet, or any more")
+
+// sighting is one look at all disks.
+type sighting struct {
+	disk     blockdev.Device // of the volume, if match
+	match    bool
+	notReady error    // why the disk cannot be used yet; nil: it can
+	seen     []string // all disks with their serials, for a message
+}
+
+// pluggable tells whether the device is of a sort that a hypervisor plugs in.
+func pluggable(d blockdev.Device) bool {
+	switch d.Kind {
+	case blockdev.VirtioBlk, blockdev.SCSI, blockdev.NVMe:
+		return true
+	default:
+		return false
+	}
+}
+
+// find looks once for the disk that shows this id as its serial. The error is
+// of kind Precondition when several do: a guess could destroy data.
+func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
+	disks, err := volume.Bounded(ctx, c.opts.Devices.Disks)
+	if err != nil {
+		return sighting{}, err
+	}
+	var s sighting
+	var matches []blockdev.Device
+	for _, d := range disks {
+		if !pluggable(d) {
+			continue
+		}
+		serial, err := c.serial(ctx, d)
+		if err != nil {
+			s.seen = append(s.seen, fmt.Sprintf("%s (%s, serial unreadable: %v)", d.Path, d.Kind, err))
+			continue
+		}
+		s.seen = append(s.seen, fmt.Sprintf("%s (%s, serial %q)", d.Path, d.Kind, serial))
+		if blockdev.SerialMatches(serial, id) {
+			matches = append(matches, d)
+		}
+	}
+	err = c.choose(ctx, &s, matches)
+	return s, err
+}
+
+// choose decides which of the disks with the volume's serial it is.
+func (c *Connector) choose(ctx context.Context, s *sighting, matches []blockdev.Device) error {
+	var usable []blockdev.Device
+	for _, d := range matches {
+		size, err := volume.Bounded(ctx, func() (volume.Size, error) { return c.opts.Devices.Size(d) })
+		if err == nil && size == 0 {
+			err = errNoSize
+		}
+		// One without a size is on its way out or in. It is no rival for one
+		// that has a size.
+		if !errors.Is(err, errNoSize) {
+			usable = append(usable, d)
+		}
+		if !s.match || !errors.Is(err, errNoSize) {
+			s.disk, s.match, s.notReady = d, true, err
+		}
+	}
+	if len(usable) > 1 {
+		return volume.Errorf(volume.Precondition, "several disks show the volume's id as their serial: %s", list(usable)).
+			WithRemedy("find out which of them is the volume: on virtio-blk and NVMe the first 20 characters of an id show, so another volume may share them; " +
+				"multipath disks are not supported. Detach the other one")
+	}
+	return nil
+}
+
+// serial reads the serial of a disk, but not for long. A reading that hangs
+// is joined by the next, so that a hung disk costs one thread and not one per
+// look; and it keeps nobody from the other disks. What was joined may be about
+// a disk that had the number before: Verify reads anew.
+func (c *Connector) serial(ctx context.Context, d blockdev.Device) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, serialPatience)
+	defer cancel()
+	read := c.reads.DoChan(d.Number(), func() (any, error) { return c.opts.Devices.Serial(d) })
+	select {
+	case r := <-read:
+		serial, _ := r.Val.(string) // the function above returns no other
+		return serial, r.Err
+	case <-ctx.Done():
+		return "", fmt.Errorf("the disk does not answer: %w", ctx.Err())
+	}
+}
+
+// await waits until the volume's disk is there and can be opened.
+func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, error) {
+	w := wait{id: id, started: time.Now()}
+	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
+		found, err := c.find(ctx, id)
+		switch {
+		case ctx.Err() != nil:
+			return blockdev.Device{}, w.failed(ctx.Err())
+		case err == nil:
+			if found.match && found.notReady == nil {
+				return found.disk, nil
+			}
+			w.last, w.ambiguity = found, nil
+		case !volume.IsKind(err, volume.Precondition):
+			return blockdev.Device{}, err
+		case w.ambiguity == nil:
+			w.ambiguity, w.since = err, time.Now()
+		case time.Since(w.since) >= settle:
+			return blockdev.Device{}, err
+		}
+		if time.Since(w.started) >= firstScan && c.scan.begin(ctx) {
+			w.scans++
+		}
+		if err := volume.Pause(ctx, pause); err != nil {
+			return blockdev.Device{}, w.failed(err)
+		}
+	}
+}
+
+// wait is what to tell of a wait that was in vain.
+type wait struct {
+	id        string
+	started   time.Time
+	last      sighting
+	scans     int
+	ambiguity error     // several disks match
+	since     time.Time // of the ambiguity
+}
+
+// failed is the error for a disk that did not come in time.
+func (w wait) failed(cause error) error {
+	if w.ambiguity != nil {
+		return w.ambiguity
+	}
+	kind := volume.Deadline
+	if errors.Is(cause, context.Canceled) {
+		kind = volume.Canceled
+	}
+	waited := time.Since(w.started).Round(time.Millisecond)
+	if w.last.match {
+		err := volume.Errorf(kind, "the disk %s shows the volume's id, but cannot be used after %s: %w", w.last.disk, waited, errors.Join(w.last.notReady, cause))
+		var reason *volume.Error
+		if errors.As(w.last.notReady, &reason) && reason.Remedy != "" {
+			return err // its remedy is part of the text
+		}
+		return err.WithRemedy("it will be retried; if it lasts, detach the volume from this server and attach it again")
+	}
+	scanned := ""
+	if w.scans > 0 {
+		scanned = fmt.Sprintf("; the SCSI hosts were asked to look for new disks %d times", w.scans)
+	}
+	return volume.Errorf(kind, "no disk of this machine has shown the serial %s in %s%s; disks seen: %s: %w", wanted(w.id), waited, scanned, w.last.disks(), cause).
+		WithRemedy("check that the VolumeAttachment is attached, and to this very server; if it is, and the disks show no serials, the hypervisor hides them")
+}
+
+// disks names the disks that were seen, but not endlessly.
+func (s sighting) disks() string {
+	const many = 16
+	switch n := len(s.seen); {
+	case n == 0:
+		return "none"
+	case n > many:
+		return strings.Join(s.seen[:many], ", ") + fmt.Sprintf(" and %d more", n-many)
+	}
+	return strings.Join(s.seen, ", ")
+}
+
+// wanted is what to look for, as a message puts it.
+func wanted(id string) string {
+	const visible = 20 // see blockdev.SerialMatches
+	if len(id) <= visible {
+		return fmt.Sprintf("%q", id)
+	}
+	return fmt.Sprintf("%q (on virtio-blk and NVMe %q)", id, id[:visible])
+}
+
+func list(disks []blockdev.Device) string {
+	names := make([]string, len(disks))
+	for i, d := range disks {
+		names[i] = d.String()
+	}
+	return strings.Join(names, ", ")
+}
