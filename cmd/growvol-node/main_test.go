@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,7 +29,9 @@ func TestCommandLine(t *testing.T) {
 		"argument":           {[]string{"nonsense"}, 2, "", `unexpected argument "nonsense"`},
 		"unknown backend":    {[]string{"--backend=tape"}, 1, "", `--backend "tape" is not known`},
 		"unknown filesystem": {[]string{"--default-fstype=ntfs"}, 1, "", "--default-fstype"},
-		"no node":            {[]string{"--node-id="}, 1, "", "--node-id"},
+		"no node":            {[]string{"--node-id="}, 2, "", "-node-id"},
+		"bad topology":       {[]string{"--additional-topology=rack"}, 2, "", "not key=value"},
+		"negative limit":     {[]string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, 1, "", "--max-volumes"},
 		"no state directory": {[]string{"--state-dir="}, 1, "", "state directory"},
 		"bad driver name":    {[]string{"--driver-name=a_b"}, 1, "", "a_b"},
 		"bad endpoint":       {[]string{"--endpoint=csi.sock"}, 1, "", "csi.sock"},
@@ -43,6 +47,40 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("stdout %q, stderr %q, want %q and %q", &stdout, &stderr, test.stdout, test.stderr)
 			}
 		})
+	}
+}
+
+func TestSegments(t *testing.T) {
+	var s segments
+	for _, text := range []string{"rack=7", "a=b,c=d=e", "rack=8"} {
+		if err := s.Set(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := (segments{"rack": "8", "a": "b", "c": "d=e"}); !maps.Equal(s, want) {
+		t.Errorf("%v, want %v", s, want)
+	}
+	for _, text := range []string{"", "=x", "x=", "a=b,", ",a=b"} {
+		if err := s.Set(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+// The node plugin holds no credentials, and nothing that could use any.
+func TestNoCloudSDK(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if len(deps) < 100 {
+		t.Errorf("only %d dependencies: %v", len(deps), deps)
+	}
+	for _, dep := range deps {
+		if strings.Contains(dep, "gophercloud") || strings.HasSuffix(dep, "growvol/pkg/cinder") || strings.Contains(dep, "growvol/pkg/cinder/") || strings.Contains(dep, "gcfg") {
+			t.Errorf("the node plugin links %s", dep)
+		}
 	}
 }
 

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/loop"
+)
+
+// config is what the command line says.
+type config struct {
+	csiserver.Flags
+	nodeID        string // empty: not given
+	backend       string
+	loopDir       string
+	zone          string
+	withTopology  bool
+	topology      segments
+	maxVolumes    int64
+	stateDir      string
+	defaultFSType string
+	requireShared bool
+}
+
+func (c *config) register(fs *flag.FlagSet) {
+	fs.Func("node-id", "`name` of this node, as the controller plugin knows it; default: the host's name (loop), the server's id as OpenStack tells it (cinder)", func(id string) error {
+		if id == "" {
+			return errors.New("it is empty: leave it out, or give the name of this node")
+		}
+		c.nodeID = id
+		return nil
+	})
+	fs.StringVar(&c.backend, "backend", loop.Name, "where the volumes come from: "+loop.Name+" or "+attached.Name)
+	fs.StringVar(&c.loopDir, "loop-dir", loop.DefaultDir, "directory of the loop backend's volumes, shared with the controller plugin")
+	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: as OpenStack tells it")
+	fs.BoolVar(&c.withTopology, "with-topology", true, "tell the orchestrator the zone of this node (cinder)")
+	fs.Var(&c.topology, "additional-topology", "further topology segment `key=value` of this node (cinder); may be repeated")
+	fs.Int64Var(&c.maxVolumes, "max-volumes", 0, "how many volumes can be attached to this node (cinder); 0: found out")
+	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for markers of formats under way; must survive a restart of the plugin")
+	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
+	fs.BoolVar(&c.requireShared, "require-shared-mounts", inContainer(), "refuse to mount where the mount would stay in this process's mount namespace; the default is true in a container")
+}
+
+// segments is a flag.Value: topology segments, as key=value[,key=value...].
+type segments map[string]string
+
+// String implements flag.Value.
+func (s *segments) String() string {
+	if s == nil || *s == nil {
+		return ""
+	}
+	return fmt.Sprint(map[string]string(*s))
+}
+
+// Set implements flag.Value; it may be called repeatedly.
+func (s *segments) Set(text string) error {
+	more := maps.Clone(*s)
+	if more == nil {
+		more = segments{}
+	}
+	for pair := range strings.SplitSeq(text, ",") {
+		key, value, found := strings.Cut(pair, "=")
+		if !found || key == "" || value == "" {
+			return fmt.Errorf("%q is not key=value", pair)
+		}
+		more[key] = value
+	}
+	*s = more
+	return nil
+}
