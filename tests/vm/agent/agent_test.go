@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/tests/vm"
+)
+
+// agent serves on this machine instead of in a guest.
+func agent(t *testing.T) *vm.Agent {
+	t.Helper()
+	server := httptest.NewServer(handler(newProcesses()))
+	t.Cleanup(server.Close)
+	a := vm.Dial(strings.TrimPrefix(server.URL, "http://"), "127.0.0.1:1")
+	t.Cleanup(a.Close)
+	return a
+}
+
+func TestRun(t *testing.T) {
+	a, ctx := agent(t), t.Context()
+	out, err := a.Run(ctx, vm.Command{Argv: []string{"sh", "-c", "cat; echo $X"}, Env: []string{"X=env"}, Stdin: []byte("in\n")})
+	if err != nil || out != "in\nenv\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	var exit *vm.ExitError
+	out, err = a.Run(ctx, vm.Command{Argv: []string{"sh", "-c", "echo why >&2; exit 7"}})
+	if !errors.As(err, &exit) || exit.Code != 7 || out != "why\n" || !strings.Contains(err.Error(), "why") {
+		t.Errorf("%q, %v", out, err)
+	}
+	_, err = a.Run(ctx, vm.Command{Argv: []string{"/nonexistent"}})
+	if !errors.As(err, &exit) || exit.Code != -1 || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a missing program: %v", err)
+	}
+	// The children of what is killed hold its output open.
+	start := time.Now()
+	_, err = a.Run(ctx, vm.Command{Argv: []string{"sh", "-c", "sleep 60 & sleep 60"}, Timeout: 100 * time.Millisecond})
+	if !errors.As(err, &exit) || !strings.Contains(err.Error(), "killed after 100ms") || time.Since(start) > 10*time.Second {
+		t.Errorf("after %s: %v", time.Since(start), err)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	a, ctx := agent(t), t.Context()
+	p, err := a.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.05; done"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if log, err := p.Log(ctx); err != nil || log == "hello\n" {
+			break
+		}
+	}
+	if running, err := p.Running(ctx); err != nil || !running {
+		t.Errorf("running: %t, %v", running, err)
+	}
+	if err := p.Signal(ctx, syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	var exit *vm.ExitError
+	if err := p.Wait(ctx); !errors.As(err, &exit) || exit.Code != 3 || !strings.Contains(exit.Output, "bye") {
+		t.Errorf("%v", err)
+	}
+	if err := p.Kill(ctx); err != nil { // it has ended
+		t.Error(err)
+	}
+	p, err = a.Start(ctx, vm.Command{Argv: []string{"sleep", "60"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := p.Wait(ctx); !errors.As(err, &exit) || exit.Code != -1 || !strings.Contains(exit.Reason, "killed") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	a, ctx := agent(t), t.Context()
+	path := filepath.Join(t.TempDir(), "new directory", "file&more")
+	if err := a.Put(ctx, path, 0o755, []byte("#!/bin/sh\necho it runs\n")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.Run(ctx, vm.Command{Argv: []string{path}}); err != nil || out != "it runs\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if content, err := a.Get(ctx, path); err != nil || !strings.HasPrefix(string(content), "#!") {
+		t.Errorf("%q, %v", content, err)
+	}
+	if _, err := a.Get(ctx, path+"x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	kernel, uptime, err := agent(t).Await(t.Context())
+	if err != nil || kernel == "" || uptime <= 0 {
+		t.Errorf("%q, %s, %v", kernel, uptime, err)
+	}
+}
+
+// Connections are carried to the socket both ways, and closed when nobody
+// listens there.
+func TestForward(t *testing.T) {
+	ctx := t.Context()
+	socket := filepath.Join(t.TempDir(), "s")
+	outside, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- forward(ctx, outside, socket) }()
+	exchange := func() (string, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", outside.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close() //nolint:errcheck // nothing more to come
+		if _, err := c.Write([]byte("ping")); err != nil {
+			return "", err
+		}
+		buf := make([]byte, 4)
+		n, err := c.Read(buf)
+		return string(buf[:n]), err
+	}
+	if got, err := exchange(); err == nil {
+		t.Errorf("with nobody on the socket: %q", got)
+	}
+	inside, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		c, err := inside.Accept()
+		if err != nil {
+			return
+		}
+		buf := make([]byte, 4)
+		_, _ = c.Read(buf)
+		_, _ = c.Write([]byte(strings.ToUpper(string(buf))))
+		_ = c.Close()
+	}()
+	if got, err := exchange(); err != nil || got != "PING" {
+		t.Errorf("%q, %v", got, err)
+	}
+	_ = inside.Close()
+	_ = outside.Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,56 @@
+// Command agent is process 1 of a test guest. It sets the system up, starts
+// itself again as the server of package vm's requests, and from then on only
+// reaps processes whose parents are gone.
+//
+// The server executes whatever it is asked to, for anyone who can connect: it
+// knows no authentication and belongs into guests of tests only.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		err := beInit()
+		fmt.Fprintln(os.Stderr, "GROWVOL-GUEST-FAILED", err)
+		// The kernel's panic message would hide the cause.
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		return
+	}
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+}
+
+// beInit returns only when the guest cannot go on.
+func beInit() error {
+	if err := setUp(); err != nil {
+		return err
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	server := exec.Command(path) //nolint:forbidigo,noctx // it lives as long as the guest
+	server.Stdout, server.Stderr = os.Stdout, os.Stderr
+	server.Env = []string{"PATH=" + searchPath, "HOME=/root"}
+	if err := server.Start(); err != nil {
+		return err
+	}
+	for {
+		var status unix.WaitStatus
+		switch pid, err := unix.Wait4(-1, &status, 0, nil); {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("wait for processes: %w", err)
+		case pid == server.Process.Pid:
+			return fmt.Errorf("the server has ended: exit status %d, signal %d", status.ExitStatus(), status.Signal())
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/tests/vm/internal/wire"
+)
+
+// processes are the long-running ones that were started on request. They are
+// remembered after their end, for their logs.
+type processes struct {
+	mu   sync.Mutex
+	byID map[string]*process
+}
+
+type process struct {
+	cmd    *exec.Cmd
+	output buffer
+	exited chan struct{}
+	err    error // of Wait, once exited is closed
+}
+
+func newProcesses() *processes { return &processes{byID: map[string]*process{}} }
+
+func command(ctx context.Context, c wire.Command, output *buffer) (*exec.Cmd, error) {
+	if len(c.Argv) == 0 {
+		return nil, errors.New("argv is empty")
+	}
+	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...) //nolint:gosec // that is what the agent is for
+	cmd.Env = append([]string{"PATH=" + searchPath, "HOME=/root", "LC_ALL=C", "DM_DISABLE_UDEV=1"}, c.Env...)
+	cmd.Stdin = bytes.NewReader(c.Stdin)
+	cmd.Stdout, cmd.Stderr = output, output
+	// A group of its own, so that signals reach its children too.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	return cmd, nil
+}
+
+// run executes a command to its end.
+func run(ctx context.Context, c wire.Command) wire.Result {
+	limit := time.Duration(c.TimeoutMS) * time.Millisecond
+	if limit <= 0 {
+		limit = time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var out buffer
+	cmd, err := command(ctx, c, &out)
+	if err != nil {
+		return wire.Result{Code: -1, Error: err.Error()}
+	}
+	err = cmd.Run()
+	code, text := outcome(cmd, err)
+	if ctx.Err() != nil {
+		text = fmt.Sprintf("killed after %s: %v", limit, ctx.Err())
+	}
+	return wire.Result{Code: code, Output: string(out.from(0)), Error: text}
+}
+
+// outcome is the exit status and, where there is none that says it all, the
+// reason.
+func outcome(cmd *exec.Cmd, err error) (int, string) {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, ""
+	case errors.As(err, &exit) && exit.Exited():
+		return exit.ExitCode(), ""
+	case cmd.ProcessState != nil && cmd.ProcessState.Exited():
+		return cmd.ProcessState.ExitCode(), err.Error()
+	}
+	return -1, err.Error()
+}
+
+// start begins a process that ends by itself, by a signal, or with ctx.
+func (p *processes) start(ctx context.Context, c wire.Command) (wire.State, error) {
+	started := &process{exited: make(chan struct{})}
+	cmd, err := command(ctx, c, &started.output)
+	if err != nil {
+		return wire.State{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return wire.State{}, err
+	}
+	started.cmd = cmd
+	p.mu.Lock()
+	p.byID[strconv.Itoa(cmd.Process.Pid)] = started
+	p.mu.Unlock()
+	go func() {
+		started.err = cmd.Wait()
+		close(started.exited)
+	}()
+	return started.state(), nil
+}
+
+func (p *processes) get(id string) (*process, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	found, ok := p.byID[id]
+	if !ok {
+		return nil, fmt.Errorf("process %s: %w", id, os.ErrNotExist)
+	}
+	return found, nil
+}
+
+func (p *processes) state(id string) (wire.State, error) {
+	found, err := p.get(id)
+	if err != nil {
+		return wire.State{}, err
+	}
+	return found.state(), nil
+}
+
+func (p *processes) log(id string, from int64) ([]byte, error) {
+	found, err := p.get(id)
+	if err != nil {
+		return nil, err
+	}
+	return found.output.from(from), nil
+}
+
+// signal sends the signal to the process and its children; one that has ended
+// is a success.
+func (p *processes) signal(id string, sig unix.Signal) (wire.State, error) {
+	found, err := p.get(id)
+	if err != nil {
+		return wire.State{}, err
+	}
+	if err := unix.Kill(-found.cmd.Process.Pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+		return wire.State{}, err
+	}
+	return found.state(), nil
+}
+
+func (p *process) state() wire.State {
+	s := wire.State{ID: p.cmd.Process.Pid}
+	select {
+	case <-p.exited:
+		s.Code, s.Error = outcome(p.cmd, p.err)
+	default:
+		s.Running = true
+	}
+	return s
+}
+
+// buffer is output that is read while it grows.
+type buffer struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.data = append(b.data, p...)
+	return len(p), nil
+}
+
+func (b *buffer) from(offset int64) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.data[min(max(offset, 0), int64(len(b.data))):])
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/tests/vm/internal/wire"
+)
+
+// serve answers requests until something breaks.
+func serve() error {
+	ctx := context.Background()
+	failed := make(chan error, 3)
+	say := func(err error) { fmt.Fprintln(os.Stderr, "agent:", err) }
+	go func() { failed <- keepNetwork(say) }()
+	requests, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", wire.AgentPort))
+	if err != nil {
+		return err
+	}
+	node, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", wire.NodePort))
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: handler(newProcesses()), ReadHeaderTimeout: time.Minute}
+	go func() { failed <- server.Serve(requests) }()
+	go func() { failed <- forward(ctx, node, wire.NodeSocket) }()
+	h, err := health()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s kernel=%s uptime=%.2f\n", wire.UpLine, h.Kernel, h.UptimeSeconds)
+	return <-failed
+}
+
+func handler(p *processes) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+wire.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
+		h, err := health()
+		reply(w, h, err)
+	})
+	mux.HandleFunc("POST "+wire.PathRun, func(w http.ResponseWriter, r *http.Request) {
+		c, err := decode[wire.Command](r)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		reply(w, run(r.Context(), c), nil)
+	})
+	mux.HandleFunc("POST "+wire.PathProcesses, func(w http.ResponseWriter, r *http.Request) {
+		c, err := decode[wire.Command](r)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		s, err := p.start(context.WithoutCancel(r.Context()), c)
+		reply(w, s, err)
+	})
+	mux.HandleFunc("GET "+wire.PathProcesses+"/{id}", func(w http.ResponseWriter, r *http.Request) {
+		s, err := p.state(r.PathValue("id"))
+		reply(w, s, err)
+	})
+	mux.HandleFunc("GET "+wire.PathProcesses+"/{id}/log", func(w http.ResponseWriter, r *http.Request) {
+		from, _ := strconv.ParseInt(r.FormValue("from"), 10, 64) // absent: from the start
+		log, err := p.log(r.PathValue("id"), from)
+		replyContent(w, log, err)
+	})
+	mux.HandleFunc("POST "+wire.PathProcesses+"/{id}/signal", func(w http.ResponseWriter, r *http.Request) {
+		s, err := decode[wire.Signal](r)
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		state, err := p.signal(r.PathValue("id"), unix.Signal(s.Number))
+		reply(w, state, err)
+	})
+	mux.HandleFunc("GET "+wire.PathFile, func(w http.ResponseWriter, r *http.Request) {
+		content, err := os.ReadFile(r.FormValue("path"))
+		replyContent(w, content, err)
+	})
+	mux.HandleFunc("PUT "+wire.PathFile, func(w http.ResponseWriter, r *http.Request) {
+		reply(w, struct{}{}, putFile(r))
+	})
+	return mux
+}
+
+// putFile writes the body to a file, which appears whole or not at all.
+func putFile(r *http.Request) (err error) {
+	path := r.URL.Query().Get("path")
+	mode, err := strconv.ParseUint(r.URL.Query().Get("mode"), 8, 32)
+	if err != nil {
+		return fmt.Errorf("mode: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".put-")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r.Body)
+	if err := errors.Join(err, f.Chmod(os.FileMode(mode)), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func decode[T any](r *http.Request) (v T, err error) {
+	err = json.NewDecoder(r.Body).Decode(&v)
+	return v, err
+}
+
+// reply sends the value, or the error as 404 for what does not exist and 500
+// for the rest.
+func reply(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		replyContent(w, nil, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client is gone
+}
+
+func replyContent(w http.ResponseWriter, content []byte, err error) {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	default:
+		_, _ = w.Write(content) // the client is gone
+	}
+}
+
+func health() (wire.Health, error) {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return wire.Health{}, err
+	}
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return wire.Health{}, err
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	uptime, err := strconv.ParseFloat(first, 64)
+	return wire.Health{Kernel: strings.TrimSpace(string(release)), UptimeSeconds: uptime}, err
+}

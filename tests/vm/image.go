@@ -1,0 +1,197 @@
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/growvol/growvol/tests/vm/internal/initrd"
+)
+
+// Image is what a guest boots from.
+type Image struct {
+	Kernel  string // path of the bootable kernel
+	Initrd  string // path of the initial RAM filesystem
+	Version string // of the kernel, as uname -r
+	// Key is a hash of kernel version and filesystem: equal images have equal
+	// keys.
+	Key string
+}
+
+// CommandLine are the kernel parameters an image needs, wherever it boots.
+const CommandLine = "console=ttyS0 rdinit=/init"
+
+// ImageOptions say what an image holds besides the agent, growvol-node,
+// modules and tools.
+type ImageOptions struct {
+	// Programs of this machine by their path in the guest; the shared
+	// libraries that they need come with them.
+	Programs map[string]string
+	// Packages are main packages of this module to build and put into
+	// /usr/bin, by their import path.
+	Packages []string
+	// Modules are further kernel modules.
+	Modules []string
+}
+
+const (
+	modulePath   = "github.com/growvol/growvol"
+	agentPackage = modulePath + "/tests/vm/agent"
+	nodePackage  = modulePath + "/cmd/growvol-node"
+)
+
+// BuildImage builds growvol-node, the agent and the other packages from the
+// present sources and writes vmlinuz and initrd into dir. Equal inputs give
+// equal files. It takes about a second once the kernel has been downloaded and
+// Go's build cache is warm.
+func BuildImage(ctx context.Context, dir string, opts ImageOptions) (image Image, err error) {
+	k, err := findKernel(ctx)
+	if err != nil {
+		return Image{}, err
+	}
+	built, err := os.MkdirTemp("", "growvol-vm-build-")
+	if err != nil {
+		return Image{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(built)) }()
+	packages := append([]string{nodePackage, agentPackage}, opts.Packages...)
+	if err := build(ctx, built, packages); err != nil {
+		return Image{}, err
+	}
+	tree := initrd.New()
+	if err := addModules(tree, k, opts.Modules); err != nil {
+		return Image{}, err
+	}
+	if err := addSystem(tree); err != nil {
+		return Image{}, err
+	}
+	for _, p := range append([]string{nodePackage}, opts.Packages...) {
+		name := filepath.Base(p)
+		if err := tree.Program("/usr/bin/"+name, filepath.Join(built, name)); err != nil {
+			return Image{}, err
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(opts.Programs)) {
+		if err := tree.Program(path, opts.Programs[path]); err != nil {
+			return Image{}, err
+		}
+	}
+	if err := tree.Program("/init", filepath.Join(built, filepath.Base(agentPackage))); err != nil {
+		return Image{}, err
+	}
+	return writeImage(dir, k, tree)
+}
+
+func writeImage(dir string, k kernel, tree *initrd.Tree) (Image, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Image{}, err
+	}
+	image := Image{Kernel: filepath.Join(dir, "vmlinuz"), Initrd: filepath.Join(dir, "initrd"), Version: k.version}
+	content, err := os.ReadFile(k.image)
+	if err != nil {
+		return Image{}, err
+	}
+	if err := os.WriteFile(image.Kernel, content, 0o644); err != nil {
+		return Image{}, err
+	}
+	f, err := os.Create(image.Initrd)
+	if err != nil {
+		return Image{}, err
+	}
+	sum := sha256.New()
+	sum.Write(content)
+	if err := errors.Join(tree.Encode(io.MultiWriter(f, sum)), f.Close()); err != nil {
+		return Image{}, err
+	}
+	image.Key = fmt.Sprintf("%x", sum.Sum(nil)[:8])
+	return image, nil
+}
+
+// build compiles main packages of this module, static: there may be no C
+// library of the right version in the guest.
+func build(ctx context.Context, dir string, packages []string) error {
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}, packages...)
+	root, err := output(ctx, "", "go", "env", "GOMOD")
+	if err != nil {
+		return err
+	}
+	_, err = output(ctx, filepath.Dir(strings.TrimSpace(root)), "env", append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=", "go"}, args...)...)
+	return err
+}
+
+// tools are the programs that growvol-node calls, and those that tests need to
+// judge its work. Debian packages e2fsprogs, xfsprogs, util-linux, mount,
+// cryptsetup-bin, dmsetup, kmod.
+func tools() []string {
+	return []string{
+		"mke2fs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "e2fsck", "fsck.ext2", "fsck.ext3", "fsck.ext4", "resize2fs", "tune2fs", "dumpe2fs", "fsck",
+		"mkfs.xfs", "fsck.xfs", "xfs_repair", "xfs_db", "blkid", "mount", "umount", "cryptsetup", "modprobe",
+		// BusyBox's shell would take its own mount instead of the real one.
+		"sh",
+	}
+}
+
+// toolPath is where a tool lies in the guest: a script names its shell.
+func toolPath(tool string) string {
+	if tool == "sh" {
+		return "/usr/bin/sh"
+	}
+	return "/usr/sbin/" + tool
+}
+
+// applets are what a shell script in a guest may use; all are BusyBox.
+func applets() []string {
+	return []string{
+		"cat", "chmod", "cmp", "cp", "cut", "date", "dd", "df", "dmesg", "du", "echo", "env", "false", "find", "grep", "head", "ip", "kill", "ln", "ls",
+		"mkdir", "mknod", "mv", "od", "ps", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "test",
+		"touch", "tr", "true", "truncate", "uname", "wc", "nsenter", "unshare", "chroot",
+	}
+}
+
+// addSystem puts the tools and the files of /etc into the tree.
+func addSystem(tree *initrd.Tree) error {
+	for _, tool := range tools() {
+		path, err := lookPath(tool)
+		if err != nil {
+			return fmt.Errorf("a tool that the guest needs is missing here: %w: run tests/setup.sh", err)
+		}
+		if err := tree.Program(toolPath(tool), path); err != nil {
+			return err
+		}
+	}
+	busybox, err := lookPath("busybox")
+	if err != nil {
+		return fmt.Errorf("the guest's shell is missing here: %w: install Debian package busybox-static", err)
+	}
+	if err := tree.Program("/usr/bin/busybox", busybox); err != nil {
+		return err
+	}
+	for _, a := range applets() {
+		tree.Link("/usr/bin/"+a, "busybox")
+	}
+	// The thread library loads it when a thread is canceled or ends itself:
+	// cryptsetup's key derivation does.
+	if err := tree.Library("libgcc_s.so.1"); err != nil {
+		return err
+	}
+	if err := tree.Copy("/etc/mke2fs.conf", "/etc/mke2fs.conf", 0o644); err != nil {
+		return err
+	}
+	for path, content := range map[string]string{
+		"/etc/passwd":        "root:x:0:0:root:/root:/bin/sh\n",
+		"/etc/group":         "root:x:0:\ndisk:x:6:\n",
+		"/etc/hosts":         "127.0.0.1 localhost\n",
+		"/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+	} {
+		tree.File(path, 0o644, []byte(content))
+	}
+	tree.Link("/etc/mtab", "/proc/self/mounts")
+	return nil
+}

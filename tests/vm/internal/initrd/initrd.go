@@ -1,0 +1,147 @@
+// Package initrd makes initial RAM filesystems: a root filesystem of programs
+// with the libraries they need, kernel modules and a few files, as one archive.
+package initrd
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Tree is a root filesystem in the making. /bin, /sbin, /lib and /lib64 are
+// links into /usr, as on Debian.
+type Tree struct {
+	entries map[string]entry
+}
+
+// New returns a tree with the directories every system has.
+func New() *Tree {
+	t := &Tree{entries: map[string]entry{}}
+	for _, d := range []string{"proc", "sys", "dev", "run", "tmp", "root", "mnt", "etc", "var/lib", "var/tmp", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"} {
+		t.directory(d)
+	}
+	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
+		t.Link("/"+d, "usr/"+d)
+	}
+	// What the kernel gives process 1 as standard input and output.
+	t.put(entry{name: "dev/console", mode: typeChar | 0o600, major: 5, minor: 1})
+	t.put(entry{name: "dev/null", mode: typeChar | 0o666, major: 1, minor: 3})
+	return t
+}
+
+// Link makes a symbolic link at the path.
+func (t *Tree) Link(path, target string) {
+	t.put(entry{name: resolve(path), mode: typeLink | 0o777, content: []byte(target)})
+}
+
+// File makes a file with this content.
+func (t *Tree) File(path string, mode os.FileMode, content []byte) {
+	t.put(entry{name: resolve(path), mode: typeFile | permissions(mode), content: content})
+}
+
+// Copy makes a file with the content of one of this machine; links are
+// followed.
+func (t *Tree) Copy(path, from string, mode os.FileMode) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	t.File(path, mode, content)
+	return nil
+}
+
+// Program copies an executable file of this machine to the path, and the
+// libraries it needs to their own places.
+func (t *Tree) Program(path, from string) error {
+	if err := t.Copy(path, from, 0o755); err != nil {
+		return err
+	}
+	content := t.entries[resolve(path)].content
+	if !bytes.HasPrefix(content, []byte("\x7fELF")) {
+		return nil // a script
+	}
+	return t.libraries(from)
+}
+
+// Library copies a shared library, which programs load by name at run time,
+// and what it needs.
+func (t *Tree) Library(name string) error {
+	path, err := findLibrary(name)
+	if err != nil {
+		return err
+	}
+	if err := t.Copy(path, path, 0o755); err != nil {
+		return err
+	}
+	return t.libraries(path)
+}
+
+func (t *Tree) libraries(of string) error {
+	paths, err := needs(of)
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		if t.has(p) {
+			continue
+		}
+		if err := t.Copy(p, p, 0o755); err != nil {
+			return err
+		}
+		if err := t.libraries(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Encode writes the archive. Equal trees give equal bytes.
+func (t *Tree) Encode(w io.Writer) error {
+	names := make([]string, 0, len(t.entries))
+	for n := range t.entries {
+		names = append(names, n)
+	}
+	slices.Sort(names) // a directory comes before what is in it
+	entries := make([]entry, 0, len(names))
+	for _, n := range names {
+		entries = append(entries, t.entries[n])
+	}
+	if err := writeArchive(w, entries); err != nil {
+		return fmt.Errorf("write the initial RAM filesystem: %w", err)
+	}
+	return nil
+}
+
+func (t *Tree) has(path string) bool {
+	_, ok := t.entries[resolve(path)]
+	return ok
+}
+
+func (t *Tree) put(e entry) {
+	t.directory(filepath.Dir(e.name))
+	t.entries[e.name] = e
+}
+
+func (t *Tree) directory(name string) {
+	if name == "." || t.has("/"+name) {
+		return
+	}
+	t.directory(filepath.Dir(name))
+	t.entries[name] = entry{name: name, mode: typeDir | 0o755}
+}
+
+// resolve is the name in the archive of a path in the guest: without the
+// leading slash, and with the links into /usr followed, because an archive
+// cannot have files below a link.
+func resolve(path string) string {
+	name := strings.TrimPrefix(filepath.Clean(path), "/")
+	first, rest, below := strings.Cut(name, "/")
+	if below && slices.Contains([]string{"bin", "sbin", "lib", "lib64"}, first) {
+		return "usr/" + first + "/" + rest
+	}
+	return name
+}

@@ -1,0 +1,59 @@
+package initrd
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Another implementation of the format unpacks what was written, and the
+// program in it starts with nothing but what is there.
+func TestProgramsStartInTheTree(t *testing.T) {
+	tree := New()
+	for _, p := range []string{"/usr/bin/mount", "/bin/busybox"} {
+		if err := tree.Program(p, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree.File("/etc/x/y", 0o640, []byte("odd"))
+	tree.Link("/etc/link", "x/y")
+	var a, b bytes.Buffer
+	for _, to := range []*bytes.Buffer{&a, &b} {
+		if err := tree.Encode(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(a.Bytes(), b.Bytes()) {
+		t.Error("the same tree was written differently")
+	}
+	dir := t.TempDir()
+	run := func(stdin []byte, program string, args ...string) string {
+		cmd := exec.CommandContext(t.Context(), program, args...)
+		cmd.Dir, cmd.Stdin = dir, bytes.NewReader(stdin)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %v: %v\n%s", program, args, err, out)
+		}
+		return string(out)
+	}
+	run(a.Bytes(), "busybox", "cpio", "-i", "-d")
+	if text, err := os.ReadFile(filepath.Join(dir, "etc/link")); err != nil || string(text) != "odd" {
+		t.Errorf("%q, %v", text, err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "etc/x/y"))
+	if err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if out := run(nil, "busybox", "chroot", dir, "/usr/bin/mount", "--version"); !strings.Contains(out, "util-linux") {
+		t.Error(out)
+	}
+}
+
+func TestMissingLibrary(t *testing.T) {
+	if err := New().Library("libnowhere.so.1"); err == nil || !strings.Contains(err.Error(), "libnowhere") {
+		t.Error(err)
+	}
+}

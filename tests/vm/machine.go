@@ -1,0 +1,241 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Defaults of Options.
+const (
+	DefaultMemory = 768 * volume.MiB
+	DefaultCPUs   = 2
+)
+
+// bootTimeout bounds Start. It takes some ten seconds on an idle machine.
+const bootTimeout = 3 * time.Minute
+
+// Options say what a machine is like.
+type Options struct {
+	Image   Image
+	Memory  volume.Size // DefaultMemory when zero
+	CPUs    int         // DefaultCPUs when zero
+	Console io.Writer   // gets all the guest prints; may be nil
+}
+
+// Machine is a QEMU guest that runs, with its agent.
+type Machine struct {
+	*Agent
+
+	// BootTime is from the start of QEMU to the agent's first answer.
+	BootTime time.Duration
+	// Kernel is the version of the guest's kernel.
+	Kernel string
+
+	cmd     *exec.Cmd
+	monitor *monitor
+	console *console
+	dir     string        // of the disks' files
+	exited  chan struct{} // closed when QEMU is gone
+	waitErr error         // of Wait, set before exited is closed
+	close   sync.Once
+
+	mu    sync.Mutex
+	disks map[string]Disk // plugged in, by name
+}
+
+// Start boots a machine and waits for its agent. The machine ends with Close,
+// or with this process. Disk files are in a temporary directory of its own.
+func Start(ctx context.Context, opts Options) (*Machine, error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	m, err := launch(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	if err := m.boot(ctx); err != nil {
+		return nil, errors.Join(m.explain(err), m.Close())
+	}
+	m.BootTime = time.Since(began)
+	return m, nil
+}
+
+// launch starts the QEMU process and connects to its monitor.
+func launch(ctx context.Context, opts Options) (*Machine, error) {
+	path, err := lookPath("qemu-system-x86_64")
+	if err != nil {
+		return nil, fmt.Errorf("%w: install Debian package qemu-system-x86", err)
+	}
+	ours, theirs, err := monitorPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close() //nolint:errcheck // QEMU has its own
+	dir, err := os.MkdirTemp("", "growvol-vm-")
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	m := &Machine{console: newConsole(opts.Console), dir: dir, exited: make(chan struct{}), disks: map[string]Disk{}}
+	// The machine outlives ctx, which bounds only its start.
+	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, arguments(opts)...) //nolint:gosec // options of tests
+	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
+	m.cmd.ExtraFiles = []*os.File{theirs}
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		return nil, errors.Join(err, ours.Close(), os.RemoveAll(dir))
+	}
+	go func() {
+		m.waitErr = m.cmd.Wait()
+		close(m.exited)
+	}()
+	if m.monitor, err = newMonitor(ctx, ours); err != nil {
+		return nil, errors.Join(m.explain(err), m.Close())
+	}
+	return m, nil
+}
+
+// monitorPair is a connected pair of sockets for QMP: no path, no port, and
+// nobody else can connect.
+func monitorPair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "qmp"), os.NewFile(uintptr(fds[1]), "qmp of QEMU")
+	conn, err := net.FileConn(ours)
+	return conn, theirs, errors.Join(err, ours.Close())
+}
+
+// arguments is QEMU's command line. Two SCSI controllers tell the guest of a
+// disk's growth, or do not; ports of the host are chosen by the kernel.
+func arguments(opts Options) []string {
+	memory, cpus := opts.Memory, opts.CPUs
+	if memory == 0 {
+		memory = DefaultMemory
+	}
+	if cpus == 0 {
+		cpus = DefaultCPUs
+	}
+	return []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(cpus),
+		"-m", strconv.FormatInt(memory.Bytes()>>20, 10),
+		"-kernel", opts.Image.Kernel, "-initrd", opts.Image.Initrd,
+		"-append", CommandLine + " loglevel=4 panic=-1 mitigations=off random.trust_cpu=on",
+		"-serial", "stdio",
+		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
+		"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:0-:%d,hostfwd=tcp:127.0.0.1:0-:%d", AgentPort, NodePort),
+		"-device", "virtio-net-pci,netdev=net,romfile=",
+		"-device", "virtio-rng-pci",
+		"-device", "virtio-scsi-pci,id=" + busTelling,
+		"-device", "virtio-scsi-pci,id=" + busSilent + ",param_change=off",
+	}
+}
+
+// boot finds the forwarded ports and waits for the agent.
+func (m *Machine) boot(ctx context.Context) error {
+	table, err := m.monitor.human(ctx, "info usernet")
+	if err != nil {
+		return err
+	}
+	agent, err := forwardedPort(table, AgentPort)
+	if err != nil {
+		return err
+	}
+	node, err := forwardedPort(table, NodePort)
+	if err != nil {
+		return err
+	}
+	m.Agent = Dial(agent, node)
+	ctx, cancel := m.whileAlive(ctx)
+	defer cancel()
+	m.Kernel, _, err = m.Await(ctx)
+	return err
+}
+
+// forwardedPort finds the host's address that leads to a port of the guest, in
+// lines such as "TCP[HOST_FORWARD] 13 127.0.0.1 38121 10.0.2.15 9000 0 0".
+func forwardedPort(table string, guest int) (string, error) {
+	line := regexp.MustCompile(`(?m)^\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+` + strconv.Itoa(guest) + `\s`)
+	found := line.FindStringSubmatch(table)
+	if found == nil {
+		return "", fmt.Errorf("QEMU forwards no port to %d of the guest:\n%s", guest, table)
+	}
+	return net.JoinHostPort("127.0.0.1", found[1]), nil
+}
+
+// whileAlive returns a context that ends also when the guest does.
+func (m *Machine) whileAlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-m.exited:
+		case <-m.console.failed:
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
+// Err returns nil while the guest is sound. Else it says what happened to it,
+// with the end of its console.
+func (m *Machine) Err() error {
+	if line := m.console.defectLine(); line != "" {
+		return fmt.Errorf("the guest has failed: %s\nend of its console:\n%s", line, m.console.tail())
+	}
+	select {
+	case <-m.exited:
+		return fmt.Errorf("the guest has ended (QEMU: %v)\nend of its console:\n%s", m.waitErr, m.console.tail()) //nolint:errorlint // may be nil
+	default:
+		return nil
+	}
+}
+
+// Failed is closed when the guest's kernel reports a defect of its own.
+func (m *Machine) Failed() <-chan struct{} { return m.console.failed }
+
+// Exited is closed when QEMU has ended.
+func (m *Machine) Exited() <-chan struct{} { return m.exited }
+
+// ConsoleTail returns the last lines of the guest's console.
+func (m *Machine) ConsoleTail() string { return m.console.tail() }
+
+// explain adds what is known of the guest to an error of the start.
+func (m *Machine) explain(err error) error {
+	if why := m.Err(); why != nil {
+		return errors.Join(err, why)
+	}
+	return fmt.Errorf("%w\nend of the guest's console:\n%s", err, m.console.tail())
+}
+
+// Close ends the machine at once and removes its disks. Further calls do
+// nothing.
+func (m *Machine) Close() (err error) {
+	m.close.Do(func() {
+		if m.Agent != nil {
+			m.Agent.Close()
+		}
+		_ = m.cmd.Process.Kill() // an error means that it has ended
+		<-m.exited
+		if m.monitor != nil {
+			err = m.monitor.close()
+		}
+		err = errors.Join(err, os.RemoveAll(m.dir))
+	})
+	return err
+}

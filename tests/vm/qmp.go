@@ -1,0 +1,156 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+)
+
+// monitor speaks QMP, QEMU's control protocol: one JSON object each for a
+// command, its answer, and events in between (QEMU Machine Protocol
+// Specification 0.1).
+type monitor struct {
+	conn    net.Conn
+	encoder *json.Encoder
+	turn    chan struct{} // holds one token: commands are answered in order
+	answers chan message
+	done    chan struct{} // closed when the connection has ended
+	err     error         // why, set before done is closed
+
+	mu      sync.Mutex
+	waiting map[string]chan struct{} // devices whose DEVICE_DELETED is awaited
+}
+
+// message is anything QEMU sends.
+type message struct {
+	Return json.RawMessage `json:"return"`
+	Error  *struct {
+		Description string `json:"desc"`
+	} `json:"error"`
+	Event string `json:"event"`
+	Data  struct {
+		Device string `json:"device"`
+	} `json:"data"`
+	Greeting json.RawMessage `json:"QMP"`
+}
+
+// newMonitor takes over the connection and enters command mode.
+func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
+	m := &monitor{
+		conn: conn, encoder: json.NewEncoder(conn), turn: make(chan struct{}, 1), answers: make(chan message),
+		done: make(chan struct{}), waiting: map[string]chan struct{}{},
+	}
+	m.turn <- struct{}{}
+	go m.read()
+	_, err := m.execute(ctx, "qmp_capabilities", nil)
+	return m, err
+}
+
+func (m *monitor) read() {
+	defer close(m.done)
+	decoder := json.NewDecoder(m.conn)
+	for {
+		var msg message
+		if err := decoder.Decode(&msg); err != nil {
+			m.err = fmt.Errorf("QEMU's monitor is gone: %w", err)
+			return
+		}
+		switch {
+		case msg.Greeting != nil:
+		case msg.Event != "":
+			m.event(msg)
+		default:
+			m.answers <- msg
+		}
+	}
+}
+
+// event looks for the one event that is waited for.
+func (m *monitor) event(msg message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if waiting, ok := m.waiting[msg.Data.Device]; ok && msg.Event == "DEVICE_DELETED" {
+		close(waiting)
+		delete(m.waiting, msg.Data.Device)
+	}
+}
+
+// deleted returns a channel that is closed once the guest has let go of the
+// device.
+func (m *monitor) deleted(device string) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	waiting, ok := m.waiting[device]
+	if !ok {
+		waiting = make(chan struct{})
+		m.waiting[device] = waiting
+	}
+	return waiting
+}
+
+// execute runs one command and returns what it answered.
+func (m *monitor) execute(ctx context.Context, command string, arguments map[string]any) (json.RawMessage, error) {
+	select {
+	case <-m.turn:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("QMP %s: %w", command, ctx.Err())
+	}
+	request := map[string]any{"execute": command}
+	if arguments != nil {
+		request["arguments"] = arguments
+	}
+	if err := m.encoder.Encode(request); err != nil {
+		m.turn <- struct{}{}
+		return nil, fmt.Errorf("QMP %s: %w", command, err)
+	}
+	select {
+	case msg := <-m.answers:
+		m.turn <- struct{}{}
+		if msg.Error != nil {
+			return nil, fmt.Errorf("QMP %s: %s", command, msg.Error.Description)
+		}
+		return msg.Return, nil
+	case <-m.done:
+		m.turn <- struct{}{}
+		return nil, fmt.Errorf("QMP %s: %w", command, m.err)
+	case <-ctx.Done():
+		// The answer is still to come and must not be taken for another's: the
+		// next command gets its turn after it.
+		go func() {
+			select {
+			case <-m.answers:
+			case <-m.done:
+			}
+			m.turn <- struct{}{}
+		}()
+		return nil, fmt.Errorf("QMP %s: %w", command, ctx.Err())
+	}
+}
+
+// human runs a command of the monitor that is made for people.
+func (m *monitor) human(ctx context.Context, line string) (string, error) {
+	answer, err := m.execute(ctx, "human-monitor-command", map[string]any{"command-line": line})
+	if err != nil {
+		return "", err
+	}
+	var text string
+	return text, json.Unmarshal(answer, &text)
+}
+
+// close ends the connection and waits until nothing reads from it any more.
+func (m *monitor) close() error {
+	err := m.conn.Close()
+	for {
+		select {
+		case <-m.done:
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		case <-m.answers:
+		}
+	}
+}
