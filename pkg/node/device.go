@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -87,4 +88,22 @@ func isDeviceNode(path string) (bool, error) {
 		return false, volume.Errorf(volume.Internal, "the path %s cannot be examined: %w", path, err).WithRemedy("delete the pod, so that the volume is published anew")
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFBLK, nil
+}
+
+// shortDevice completes the error for a device that is smaller than that of a
+// volume of this size must be: with what hides between the two, and with the
+// connector's remedy.
+func shortDevice(conn volume.Connection, size volume.Size, err error) error {
+	var short *volume.Error
+	if !errors.As(err, &short) || short.Kind != volume.Deadline {
+		return err
+	}
+	if conn.ShortRemedy != "" {
+		short = short.WithRemedy(conn.ShortRemedy)
+	}
+	if conn.Hidden == 0 {
+		return short
+	}
+	whole, _ := size.RoundUp(conn.Granule)
+	return volume.Errorf(short.Kind, "the device of a volume of %s, of which an encryption below this node may hide up to %s, is too small: %w", whole, conn.Hidden, short)
 }

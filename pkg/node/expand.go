@@ -49,6 +49,7 @@ type expansion struct {
 	access        *volume.Access // nil when the request has no capability
 	required      volume.Size    // of the volume; zero: whatever the device has
 	secrets       map[string]string
+	conn          volume.Connection
 }
 
 func (s *Server) newExpansion(req *csi.NodeExpandVolumeRequest) (*expansion, error) {
@@ -103,11 +104,11 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	want := max(e.required, conn.Size)
+	e.conn = conn
 	if block {
-		return e.growBlock(ctx, want)
+		return e.growBlock(ctx)
 	}
-	return e.growMounted(ctx, want, l)
+	return e.growMounted(ctx, l)
 }
 
 // isBlock tells whether the path is a published device node. A request
@@ -129,17 +130,17 @@ func (e *expansion) isBlock() (bool, error) {
 }
 
 // growBlock is growth of a raw block volume: its device is all there is.
-func (e *expansion) growBlock(ctx context.Context, want volume.Size) (volume.Size, error) {
+func (e *expansion) growBlock(ctx context.Context) (volume.Size, error) {
 	dev, err := e.opts.Devices.ByPath(e.path)
 	if err != nil {
 		return 0, err
 	}
-	size, _, err := e.growDevice(ctx, dev, want)
+	size, _, err := e.growDevice(ctx, dev)
 	return size, err
 }
 
 // growMounted is growth of a mounted filesystem, and of what lies below it.
-func (e *expansion) growMounted(ctx context.Context, want volume.Size, l *volume.Lease) (volume.Size, error) {
+func (e *expansion) growMounted(ctx context.Context, l *volume.Lease) (volume.Size, error) {
 	m, err := e.mountAt(e.path)
 	if err != nil {
 		return 0, err
@@ -148,7 +149,7 @@ func (e *expansion) growMounted(ctx context.Context, want volume.Size, l *volume
 	if err != nil {
 		return 0, err
 	}
-	size, required, err := e.growDevice(ctx, dev, want)
+	size, required, err := e.growDevice(ctx, dev)
 	if err != nil {
 		return 0, err
 	}
@@ -219,32 +220,45 @@ func (e *expansion) growthMount(published filesystem.Mount, dev blockdev.Device)
 }
 
 // growDevice waits until the disk and everything between it and dev has the
-// wanted size. It returns the size of the disk as read, and what dev must hold
-// for the filesystem: as much, or what its mapping leaves of it.
-func (e *expansion) growDevice(ctx context.Context, dev blockdev.Device, want volume.Size) (size, required volume.Size, err error) {
+// size that the volume's demands. It returns the size of the disk as read, and
+// what dev must hold for the filesystem: as much, or what its mapping leaves of
+// it.
+func (e *expansion) growDevice(ctx context.Context, dev blockdev.Device) (size, required volume.Size, err error) {
 	layers, err := e.diskOf(ctx, e.id, dev)
 	if err != nil {
 		return 0, 0, err
 	}
 	disk := layers[len(layers)-1]
 	start := time.Now()
-	size, err = e.opts.Devices.AwaitSize(ctx, disk, want)
+	size, err = e.awaitDisk(ctx, disk)
 	e.opts.Observer.PhaseDone(PhaseDevice, time.Since(start), err)
 	if err != nil {
 		return 0, 0, err
 	}
-	if size < want {
-		return 0, 0, volume.Errorf(volume.Internal, "the device %s was said to have grown, but reads %s instead of %s", disk.Path, size, want)
-	}
 	if len(layers) == 1 {
 		// The filesystem is asked for what the user wants, not for all the
-		// volume has: its format may have a limit between the two.
-		return size, e.required, nil
+		// volume has: its format may have a limit between the two. What is
+		// hidden of the volume no filesystem on it can have.
+		return size, min(e.required, size), nil
 	}
 	start = time.Now()
 	required, err = e.growMappings(ctx, layers)
 	e.opts.Observer.PhaseDone(PhaseMapper, time.Since(start), err)
 	return size, required, err
+}
+
+// awaitDisk waits until the disk is as large as one of the volume must be, and
+// returns what it reads.
+func (e *expansion) awaitDisk(ctx context.Context, disk blockdev.Device) (volume.Size, error) {
+	want := e.conn.DeviceSize(max(e.required, e.conn.Size))
+	size, err := e.opts.Devices.AwaitSize(ctx, disk, want)
+	if err != nil {
+		return 0, shortDevice(e.conn, max(e.required, e.conn.Size), err)
+	}
+	if size < want {
+		return 0, volume.Errorf(volume.Internal, "the device %s was said to have grown, but reads %s instead of %s", disk.Path, size, want)
+	}
+	return size, nil
 }
 
 // growMappings resizes what stands between the disk and the filesystem, from

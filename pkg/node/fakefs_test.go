@@ -37,7 +37,7 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	if ctx.Err() != nil {
 		return ctx.Err() // mkfs was killed
 	}
-	if err == nil && d.content.State != filesystem.Blank {
+	if err == nil && d.content.State != filesystem.Blank && (!req.Encrypted || !d.content.Noise) {
 		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device, d.content)
 	}
 	if err == nil {

@@ -53,6 +53,16 @@ type disk struct {
 	mapper    bool          // the mapping on it is none of dm-crypt
 	dead      error         // what its mounted filesystem answers
 	patience  time.Duration // how long the last wait for its size could have lasted
+
+	conn   volume.Connection // what the connector says beside path and size
+	header volume.Size       // what the device lacks of the volume
+	blind  bool              // the connector learns the size at Connect only
+}
+
+func (d *disk) connection() volume.Connection {
+	conn := d.conn
+	conn.Path, conn.Size = d.path, d.backend
+	return conn
 }
 
 const (
@@ -121,9 +131,9 @@ func (c fakeConnector) Connect(_ context.Context, req volume.ConnectRequest) (vo
 		return volume.Connection{}, err
 	}
 	if !d.connected {
-		d.connected, d.readOnly, d.shown = true, req.ReadOnly, max(d.shown, d.backend)
+		d.connected, d.readOnly, d.shown = true, req.ReadOnly, max(d.shown, d.backend-d.header)
 	}
-	return volume.Connection{Path: d.path, Size: d.backend}, nil
+	return d.connection(), nil
 }
 
 func (c fakeConnector) Disconnect(_ context.Context, id string) error {
@@ -150,7 +160,11 @@ func (c fakeConnector) Locate(_ context.Context, id string) (volume.Connection, 
 	if err != nil || !d.connected {
 		return volume.Connection{}, false, err
 	}
-	return volume.Connection{Path: d.path, Size: d.backend}, true, nil
+	conn := d.connection()
+	if d.blind {
+		conn.Size = 0
+	}
+	return conn, true, nil
 }
 
 func (c fakeConnector) Verify(_ context.Context, id, path string) error {
@@ -246,7 +260,7 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 		return 0, volume.Errorf(volume.Internal, "%s cannot be read (%w)", dev.Path, err)
 	}
 	if d.shown < want && !d.deaf {
-		d.shown = d.backend
+		d.shown = d.backend - d.header
 	}
 	size := d.shown
 	if at, ok := ctx.Deadline(); ok {

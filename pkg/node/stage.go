@@ -98,7 +98,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 		return err
 	}
 	if st.access.Block {
-		return st.runBlock(ctx, dev, conn.Size)
+		return st.runBlock(ctx, dev, conn)
 	}
 	want, err := st.fstype()
 	if err != nil {
@@ -109,7 +109,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 		return err
 	}
 	if !mounted {
-		fstype, err := st.prepare(ctx, dev, want, conn.Size)
+		fstype, err := st.prepare(ctx, dev, want, conn)
 		if err != nil {
 			return err
 		}
@@ -118,19 +118,24 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 		}
 	}
 	if !st.readOnly() {
-		st.growStaged(ctx, dev, conn.Size)
+		st.growStaged(ctx, dev, conn.DeviceSize(conn.Size))
 	}
 	return nil
 }
 
 // runBlock stages a raw device. From now on what it holds is its user's: a
 // format that was cut short here must never be taken up again.
-func (st *stage) runBlock(ctx context.Context, dev blockdev.Device, size volume.Size) error {
+func (st *stage) runBlock(ctx context.Context, dev blockdev.Device, conn volume.Connection) error {
 	if err := st.forgetFormat(st.id); err != nil {
 		return err
 	}
-	_, err := st.opts.Devices.AwaitSize(ctx, dev, size)
-	return err
+	return st.awaitWhole(ctx, dev, conn)
+}
+
+// awaitWhole waits until the device is as large as the backend says.
+func (st *stage) awaitWhole(ctx context.Context, dev blockdev.Device, conn volume.Connection) error {
+	_, err := st.opts.Devices.AwaitSize(ctx, dev, conn.DeviceSize(conn.Size))
+	return shortDevice(conn, conn.Size, err)
 }
 
 // usedOtherwise refuses a volume whose device is in use in the other way, raw
@@ -221,13 +226,13 @@ func (st *stage) alive(ctx context.Context, dev blockdev.Device) (bool, error) {
 
 // prepare makes sure that the device holds a sound filesystem of the wanted
 // type (empty: any) and returns that type.
-func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
+func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
 	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
 	if err != nil {
 		return "", err
 	}
 	if sig.State != filesystem.Formatted || !sig.Complete {
-		return st.format(ctx, dev, sig, want, size)
+		return st.format(ctx, dev, sig, want, conn)
 	}
 	if want != "" && sig.Type != want {
 		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
@@ -249,13 +254,13 @@ func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesyst
 
 // format makes the filesystem. Whether that is safe, Format decides by what
 // it reads itself.
-func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, size volume.Size) (filesystem.Type, error) {
+func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
 	if st.readOnly() {
 		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
 	// Formatting is for good: never on a device that is not yet what the
 	// backend says it is.
-	if _, err := st.opts.Devices.AwaitSize(ctx, dev, size); err != nil {
+	if err := st.awaitWhole(ctx, dev, conn); err != nil {
 		return "", err
 	}
 	if want == "" {
@@ -264,7 +269,9 @@ func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem
 	if err := os.MkdirAll(st.opts.StateDir, 0o700); err != nil {
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
-	req := filesystem.FormatRequest{Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id)}
+	req := filesystem.FormatRequest{
+		Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
+	}
 	return want, unhurried(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
 		return st.opts.Filesystems.Format(ctx, req)
 	})

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// granular is a connection to a backend that counts in GiB and may encrypt
+// below this node, as Cinder and Nova do.
+func granular() volume.Connection {
+	return volume.Connection{Granule: volume.GiB, Hidden: 32 * volume.MiB, ShortRemedy: "plug it in anew"}
+}
+
+// The guest's device of an encrypted volume lacks the header, for good. It
+// grows all the same, and what is reported is what was read.
+func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
+	for name, hdr := range map[string]volume.Size{"LUKS1": 2 * volume.MiB, "LUKS2": 16 * volume.MiB, "none": 0} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			d.conn, d.header, d.blind = granular(), hdr, true
+			d.conn.Encrypted = hdr > 0
+			d.content = filesystem.Signature{State: filesystem.Foreign, Noise: true}
+			if hdr == 0 {
+				d.content = filesystem.Signature{State: filesystem.Blank}
+			}
+			for _, step := range []func(context.Context) error{b.stage, func(ctx context.Context) error { return b.publish(ctx, false) }} {
+				if err := step(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, required := range []volume.Size{2 * volume.GiB, 2*volume.GiB + 10*volume.MiB, 3 * volume.GiB} {
+				d.backend, _ = required.RoundUp(volume.GiB)
+				want := d.backend - hdr
+				if got, err := b.expand(t.Context(), required); err != nil || got != want || d.content.Size != want {
+					t.Errorf("expanded to %s: %s, %v; the filesystem has %s", required, got, err, d.content.Size)
+				}
+			}
+		})
+	}
+}
+
+// A requirement that is above the device by less than a header could be is a
+// device that has not grown.
+func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
+	for _, capability := range []string{"mounted", "raw"} {
+		t.Run(capability, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			if capability == "raw" {
+				if os.Geteuid() != 0 {
+					t.Skip("making a device node needs root")
+				}
+				b.capability = blockCap()
+			}
+			d := b.use(t, volume.GiB)
+			d.conn, d.blind, d.deaf, d.backend = granular(), true, true, 2*volume.GiB
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
+			wantKind(t, err, volume.Deadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
+			if n := b.called("grow"); capability == "mounted" && n != 1 { // the one at stage
+				t.Errorf("grown %d times", n)
+			}
+			d.liar = true
+			_, err = b.expand(t.Context(), volume.GiB+10*volume.MiB)
+			wantKind(t, err, volume.Internal, "1 GiB")
+		})
+	}
+}
+
+// Without anything hidden the message is the device's own.
+func TestShortDevice(t *testing.T) {
+	plain := volume.Errorf(volume.Deadline, "short").WithRemedy("wait")
+	if got := shortDevice(volume.Connection{}, volume.GiB, plain); got.Error() != plain.Error() {
+		t.Errorf("%v became %v", plain, got)
+	}
+	for _, err := range []error{nil, volume.Errorf(volume.Internal, "gone")} {
+		if got := shortDevice(granular(), volume.GiB, err); got != err { //nolint:errorlint // the very same
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
+
+// Nothing is made on a device that is smaller than its volume, and a header is
+// only reckoned with where there can be one.
+func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
+	for name, c := range map[string]struct {
+		lacks  volume.Size
+		hidden volume.Size
+		works  bool
+	}{
+		"whole":                          {0, 0, true},
+		"a header of an encrypted one":   {16 * volume.MiB, 32 * volume.MiB, true},
+		"a plain one that lacks as much": {16 * volume.MiB, 0, false},
+		"one that lacks more":            {33 * volume.MiB, 32 * volume.MiB, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.add(b.id, 2*volume.GiB)
+			d.conn, d.header = granular(), c.lacks
+			d.conn.Hidden = c.hidden
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			err := b.stage(ctx)
+			if c.works {
+				if err != nil || d.content.Size != 2*volume.GiB-c.lacks {
+					t.Errorf("%v, a filesystem of %s", err, d.content.Size)
+				}
+				return
+			}
+			wantKind(t, err, volume.Deadline, "2 GiB", "plug it in anew")
+			if b.called("format") != 0 {
+				t.Error("formatted")
+			}
+		})
+	}
+}
+
+// Noise is blank on an encrypted volume only.
+func TestStageOfNoise(t *testing.T) {
+	for _, encrypted := range []bool{true, false} {
+		b := newBench(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.conn.Encrypted = encrypted
+		d.content = filesystem.Signature{State: filesystem.Foreign, Noise: true}
+		if err := b.stage(t.Context()); (err == nil) != encrypted {
+			t.Errorf("encrypted %t: %v", encrypted, err)
+		}
+	}
+}
