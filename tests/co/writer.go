@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,15 +30,16 @@ type Writer struct {
 	err    error // set before done is closed
 
 	mu    sync.Mutex
-	files []written
+	files []File
 	stall time.Duration
 	bytes int64
 }
 
-type written struct {
-	name string
-	size int64
-	sum  [sha256.Size]byte
+// File is one file as it was written.
+type File struct {
+	Name string
+	Size int64
+	Sum  [sha256.Size]byte // SHA-256 of the content
 }
 
 const (
@@ -91,7 +93,7 @@ func (w *Writer) write(ctx context.Context, name string, pause time.Duration) (e
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.bytes += size
-	w.files = append(w.files, written{name, size, [sha256.Size]byte(sum.Sum(nil))})
+	w.files = append(w.files, File{name, size, [sha256.Size]byte(sum.Sum(nil))})
 	return nil
 }
 
@@ -138,12 +140,23 @@ func (w *Writer) Stop() error {
 }
 
 // Verify reads every file back from dir (the same filesystem, possibly mounted
-// anew elsewhere) and compares. It returns how many bytes were verified; none
-// at all is an error, for it proves nothing.
-func (w *Writer) Verify(dir string) (int64, error) {
+// anew elsewhere) and compares; see VerifyFiles.
+func (w *Writer) Verify(dir string) (int64, error) { return VerifyFiles(dir, w.Files()) }
+
+// Files returns what has been written and synchronized, for a VerifyFiles in
+// another process.
+func (w *Writer) Files() []File {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.files)
+}
+
+// VerifyFiles reads the files back from dir and compares. It returns how many
+// bytes were verified; none at all is an error, for it proves nothing.
+func VerifyFiles(dir string, files []File) (int64, error) {
 	var total int64
-	for _, f := range w.files {
-		r, err := os.Open(filepath.Join(dir, f.name)) //nolint:gosec // the writer's own directory
+	for _, f := range files {
+		r, err := os.Open(filepath.Join(dir, f.Name)) //nolint:gosec // the writer's own directory
 		if err != nil {
 			return total, err
 		}
@@ -153,8 +166,8 @@ func (w *Writer) Verify(dir string) (int64, error) {
 		if err != nil {
 			return total, err
 		}
-		if n != f.size || !bytes.Equal(sum.Sum(nil), f.sum[:]) {
-			return total, fmt.Errorf("%s: %d bytes were written, %d read back, and the checksums differ: data is lost", f.name, f.size, n)
+		if n != f.Size || !bytes.Equal(sum.Sum(nil), f.Sum[:]) {
+			return total, fmt.Errorf("%s: %d bytes were written, %d read back, and the checksums differ: data is lost", f.Name, f.Size, n)
 		}
 		total += n
 	}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWhatWasWrittenIsVerified(t *testing.T) {
+	dir, record := t.TempDir(), filepath.Join(t.TempDir(), "record")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var out strings.Builder
+	if err := run(ctx, []string{"write", dir, record}, &out); err != nil || !strings.Contains(out.String(), `"bytes":`) {
+		t.Fatalf("%q, %v", out.String(), err)
+	}
+	verify := func() error { return run(t.Context(), []string{"verify", dir, record}, &out) }
+	if err := verify(); err != nil {
+		t.Error(err)
+	}
+	first := filepath.Join(dir, "data-000000")
+	content, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 1
+	if err := os.WriteFile(first, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(); err == nil || !strings.Contains(err.Error(), "data is lost") {
+		t.Errorf("one changed bit: %v", err)
+	}
+	if err := run(t.Context(), []string{"read"}, &out); err == nil {
+		t.Error("no usage")
+	}
+}
