@@ -1,0 +1,187 @@
+package fakecloud
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Cloud is a running cloud. Its methods may be called from any goroutine.
+type Cloud struct {
+	opts   Options
+	url    string // of the server, without a path
+	routes []route
+
+	done    chan struct{} // closed by Close: ends waits and work
+	running sync.WaitGroup
+
+	front    sync.Mutex // guards listening and cutting off
+	listener net.Listener
+	server   *http.Server
+
+	mu        sync.Mutex // guards everything below
+	closed    bool
+	random    *rand.Rand
+	cinder    span
+	nova      span
+	users     []user
+	tokens    map[string]*token
+	quota     Quota
+	capacity  int // GiB of the backend; 0: endless
+	types     []VolumeType
+	volumes   map[string]*volume
+	snapshots map[string]*snapshot
+	backups   map[string]*backup
+	messages  []message
+	servers   map[string]*server
+	latencies map[Call]Latency
+	rules     []*Rule
+	log       []Request
+	counts    map[Call]int
+}
+
+// Start runs a cloud for a test and closes it when the test ends.
+func Start(t testing.TB, o Options) *Cloud {
+	t.Helper()
+	c, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// New runs a cloud on an ephemeral port of the loopback; the caller closes it.
+func New(ctx context.Context, o Options) (*Cloud, error) { return Listen(ctx, "127.0.0.1:0", o) }
+
+// Listen runs a cloud on an address of its own, such as "127.0.0.1:8780".
+func Listen(ctx context.Context, address string, o Options) (*Cloud, error) {
+	o = o.withDefaults()
+	c := &Cloud{
+		opts: o, done: make(chan struct{}), random: rand.New(rand.NewPCG(o.Seed, 0x67726f77)), //nolint:gosec // reproducible identifiers are the aim
+		tokens: map[string]*token{}, quota: *o.Quota, volumes: map[string]*volume{}, snapshots: map[string]*snapshot{},
+		backups: map[string]*backup{}, servers: map[string]*server{}, latencies: map[Call]Latency{}, counts: map[Call]int{},
+	}
+	var err error
+	if c.cinder, err = newSpan(o.CinderMin, o.CinderMax); err != nil {
+		return nil, err
+	}
+	if c.nova, err = newSpan(o.NovaMin, o.NovaMax); err != nil {
+		return nil, err
+	}
+	c.latencies[AnyCall] = Latency{Done: Fixed(2 * time.Millisecond)}
+	for _, t := range o.Types {
+		if t.ID == "" {
+			t.ID = c.newID()
+		}
+		c.types = append(c.types, t)
+	}
+	c.users = c.newUsers()
+	c.routes = slices.Concat(keystoneRoutes(), cinderRoutes(), novaRoutes())
+	if err := c.listen(ctx, address); err != nil {
+		return nil, err
+	}
+	c.url = "http://" + c.listener.Addr().String()
+	return c, nil
+}
+
+func (c *Cloud) listen(ctx context.Context, address string) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("fake cloud: %w", err)
+	}
+	srv := &http.Server{Handler: c, ReadHeaderTimeout: time.Minute}
+	c.listener, c.server = l, srv
+	c.running.Go(func() {
+		_ = srv.Serve(l) //nolint:errcheck // always an error: the server was closed
+	})
+	return nil
+}
+
+// Close ends the server, every wait and all unfinished work, and returns when
+// nothing of the cloud runs any more.
+func (c *Cloud) Close() {
+	c.mu.Lock()
+	closed := c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if !closed {
+		close(c.done)
+	}
+	c.front.Lock()
+	_ = c.server.Close() //nolint:errcheck // nothing depends on how the connections end
+	c.front.Unlock()
+	c.running.Wait()
+}
+
+// Shut makes the cloud refuse connections and cuts the open ones, until
+// Reopen. Work that was begun goes on.
+func (c *Cloud) Shut() {
+	c.front.Lock()
+	defer c.front.Unlock()
+	_ = c.server.Close() //nolint:errcheck // nothing depends on how the connections end
+}
+
+// Reopen listens again on the address it had before Shut.
+func (c *Cloud) Reopen(ctx context.Context) error {
+	c.front.Lock()
+	defer c.front.Unlock()
+	return c.listen(ctx, c.listener.Addr().String())
+}
+
+// URL returns the address of the server, "http://127.0.0.1:port".
+func (c *Cloud) URL() string { return c.url }
+
+// CloudsYAML writes a clouds.yaml with the clouds "csi" (password), "appcred"
+// (application credential) and "admin" into dir and returns its path.
+func (c *Cloud) CloudsYAML(dir string) (string, error) {
+	path := filepath.Join(dir, "clouds.yaml")
+	if err := os.WriteFile(path, []byte(c.cloudsYAML()), 0o600); err != nil {
+		return "", fmt.Errorf("fake cloud: %w", err)
+	}
+	return path, nil
+}
+
+func (c *Cloud) cloudsYAML() string {
+	const password = `  %s:
+    region_name: RegionOne
+    identity_api_version: 3
+    auth_type: password
+    auth:
+      auth_url: %s
+      username: %s
+      password: %s
+      project_name: %s
+      user_domain_name: Default
+      project_domain_name: Default
+`
+	const credential = `  appcred:
+    region_name: RegionOne
+    identity_api_version: 3
+    auth_type: v3applicationcredential
+    auth:
+      auth_url: %s
+      application_credential_id: %s
+      application_credential_secret: %s
+`
+	auth := c.url + identityPath + "/v3"
+	id, secret := c.ApplicationCredential()
+	return "clouds:\n" + fmt.Sprintf(password, "csi", auth, "csi", Password, "csi") +
+		fmt.Sprintf(credential, auth, id, secret) +
+		fmt.Sprintf(password, "admin", auth, "admin", Password, "admin")
+}
+
+// newID returns a random UUID (version 4). The lock is held, or the cloud not
+// yet running.
+func (c *Cloud) newID() string {
+	a, b := c.random.Uint64(), c.random.Uint64()
+	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0x3fff|0x8000, b&0xffffffffffff)
+}
