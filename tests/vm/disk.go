@@ -41,7 +41,18 @@ type Disk struct {
 	Bus    Bus
 	Serial string // as Nova gives it: the whole volume id
 	Size   volume.Size
+	// Encrypted puts LUKS between the disk's file and the guest, in QEMU, as
+	// Nova does for encrypted volumes: the guest's disk is smaller than Size by
+	// HeaderLUKS, and what was never written reads as noise.
+	Encrypted bool
 }
+
+// HeaderLUKS is the size of the header that QEMU makes: LUKS1 with its eight
+// key slots for a 512-bit key (4040 sectors).
+const HeaderLUKS volume.Size = 4040 * 512
+
+// secretLUKS is the id of the machine's passphrase for encrypted disks.
+const secretLUKS = "luks"
 
 // AddDisk plugs a blank disk in while the guest runs. The guest needs a moment
 // to find it.
@@ -52,28 +63,78 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 	if err != nil {
 		return err
 	}
-	path := m.file(d.Name)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("add disk %s: %w", d.Name, err)
+		}
+	}()
+	f, err := os.OpenFile(m.file(d.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(f.Truncate(d.Size.Bytes()), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
+		return errors.Join(err, os.Remove(m.file(d.Name)))
 	}
-	_, err = m.monitor.execute(ctx, "blockdev-add", map[string]any{
-		"driver": "raw", "node-name": d.node(), "discard": "unmap",
-		"file": map[string]any{"driver": "file", "filename": path, "discard": "unmap"},
-	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("add disk %s: %w", d.Name, err), os.Remove(path))
+	if err := m.addNodes(ctx, d); err != nil {
+		return errors.Join(err, m.discard(ctx, d))
 	}
 	if _, err := m.monitor.execute(ctx, "device_add", device); err != nil {
-		return errors.Join(fmt.Errorf("add disk %s: %w", d.Name, err), m.discard(ctx, d))
+		return errors.Join(err, m.discard(ctx, d))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.disks[d.Name] = d
 	return nil
+}
+
+// addNodes makes the layers between the disk's file and its device.
+func (m *Machine) addNodes(ctx context.Context, d Disk) error {
+	_, err := m.monitor.execute(ctx, "blockdev-add", map[string]any{
+		"driver": "file", "node-name": d.fileNode(), "filename": m.file(d.Name), "discard": "unmap",
+	})
+	if err != nil {
+		return err
+	}
+	top := map[string]any{"driver": "raw", "node-name": d.node(), "file": d.fileNode(), "discard": "unmap"}
+	if d.Encrypted {
+		if err := m.encrypt(ctx, d); err != nil {
+			return err
+		}
+		top["driver"], top["key-secret"] = "luks", secretLUKS
+		delete(top, "discard")
+	}
+	_, err = m.monitor.execute(ctx, "blockdev-add", top)
+	return err
+}
+
+// encrypt writes a LUKS header to the disk's file.
+func (m *Machine) encrypt(ctx context.Context, d Disk) error {
+	const job = "luks-format"
+	_, err := m.monitor.execute(ctx, "blockdev-create", map[string]any{"job-id": job, "options": map[string]any{
+		"driver": "luks", "file": d.fileNode(), "key-secret": secretLUKS, "size": d.visible(d.Size).Bytes(), "iter-time": 10,
+	}})
+	if err != nil {
+		return err
+	}
+	if err := m.monitor.job(ctx, job); err != nil {
+		return err
+	}
+	info, err := os.Stat(m.file(d.Name))
+	if err != nil {
+		return err
+	}
+	if info.Size() != d.Size.Bytes() {
+		return fmt.Errorf("the header that QEMU made has not %d bytes: the file has %d, not %d", HeaderLUKS.Bytes(), info.Size(), d.Size.Bytes())
+	}
+	return nil
+}
+
+// visible is what the guest sees of a disk of this size.
+func (d Disk) visible(size volume.Size) volume.Size {
+	if d.Encrypted {
+		return size - HeaderLUKS
+	}
+	return size
 }
 
 // device is the argument of device_add.
@@ -105,7 +166,7 @@ func (m *Machine) ResizeDisk(ctx context.Context, name string, size volume.Size)
 	if err != nil {
 		return err
 	}
-	if _, err := m.monitor.execute(ctx, "block_resize", map[string]any{"node-name": d.node(), "size": size.Bytes()}); err != nil {
+	if _, err := m.monitor.execute(ctx, "block_resize", map[string]any{"node-name": d.node(), "size": d.visible(size).Bytes()}); err != nil {
 		return fmt.Errorf("resize disk %s to %s: %w", name, size, err)
 	}
 	return nil
@@ -135,13 +196,16 @@ func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	return m.discard(ctx, d)
 }
 
-// discard removes the file behind a disk that is not plugged in.
+// discard removes the file behind a disk that is not plugged in, and what of
+// its layers there is.
 func (m *Machine) discard(ctx context.Context, d Disk) error {
-	_, err := m.monitor.execute(ctx, "blockdev-del", map[string]any{"node-name": d.node()})
-	if err != nil {
-		err = fmt.Errorf("remove disk %s: %w", d.Name, err)
+	var errs []error
+	for _, node := range []string{d.node(), d.fileNode()} {
+		if _, err := m.monitor.execute(ctx, "blockdev-del", map[string]any{"node-name": node}); err != nil {
+			errs = append(errs, fmt.Errorf("remove disk %s: %w", d.Name, err))
+		}
 	}
-	return errors.Join(err, os.Remove(m.file(d.Name)))
+	return errors.Join(append(errs, os.Remove(m.file(d.Name)))...)
 }
 
 func (m *Machine) disk(name string) (Disk, error) {
@@ -156,5 +220,7 @@ func (m *Machine) disk(name string) (Disk, error) {
 
 func (d Disk) id() string   { return "disk-" + d.Name }
 func (d Disk) node() string { return "node-" + d.Name }
+
+func (d Disk) fileNode() string { return "file-" + d.Name }
 
 func (m *Machine) file(name string) string { return filepath.Join(m.dir, name+".img") }

@@ -51,6 +51,7 @@ func TestMachine(t *testing.T) {
 	for bus, growsTo := range map[vm.Bus]string{vm.VirtioBlk: "2", vm.VirtioSCSI: "2", vm.VirtioSCSISilent: "1", vm.NVMe: ""} {
 		t.Run(string(bus), func(t *testing.T) { plugAndGrow(t, m, bus, growsTo) })
 	}
+	t.Run("encrypted", func(t *testing.T) { plugEncrypted(t, m) })
 	t.Run("panic", func(t *testing.T) {
 		_, err := m.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "echo c > /proc/sysrq-trigger"}})
 		select {
@@ -137,6 +138,27 @@ func plugAndGrow(t *testing.T, m *vm.Machine, bus vm.Bus, growsTo string) {
 	}
 	if after := sh(t, m, "ls /sys/block"); after != before {
 		t.Errorf("before: %q, after: %q", before, after)
+	}
+}
+
+// plugEncrypted checks what the guest sees of a disk that QEMU decrypts.
+func plugEncrypted(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	ctx := t.Context()
+	if err := m.AddDisk(ctx, vm.Disk{Name: "e", Bus: vm.VirtioBlk, Serial: serial, Size: volume.GiB, Encrypted: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []volume.Size{volume.GiB, 2 * volume.GiB} {
+		if err := m.ResizeDisk(ctx, "e", size); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, m, fmt.Sprintf("[ $(cat /sys/block/vda/size) = %d ]", (size-vm.HeaderLUKS).Bytes()/512))
+	}
+	if out := sh(t, m, "dd if=/dev/vda bs=4096 count=1 2>/dev/null | tr -d '\\0' | wc -c"); strings.TrimSpace(out) == "0" {
+		t.Error("what was never written reads as zeros: nothing decrypts the disk")
+	}
+	if err := m.RemoveDisk(ctx, "e"); err != nil {
+		t.Error(err)
 	}
 }
 
