@@ -1,0 +1,213 @@
+// Package cinder is the backend of OpenStack: Cinder keeps the volumes, Nova
+// plugs them into servers.
+//
+// Cinder does most things asynchronously, and a status that has settled does
+// not mean that the thing was done: a refused extension puts the old status
+// back. So every operation here ends with a reading of what was asked for
+// itself (the size, the type, the absence), never of the status alone.
+//
+// It is a drop-in for cinder-csi-plugin: volume handles are Cinder's ids, and
+// StorageClass parameters, metadata keys, the topology key and cloud.conf are
+// those that it uses.
+package cinder
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// granule is what Cinder counts in.
+const granule = volume.GiB
+
+// secretCloud is the key of the request's secrets that names the cloud, as
+// cinder-csi-plugin has it.
+const secretCloud = "cloud"
+
+// CloudOptions say where the clouds and their credentials are configured.
+type CloudOptions = cloud.Options
+
+// Options configure a Backend.
+type Options struct {
+	Clouds CloudOptions
+	// ClusterID marks the volumes of this cluster in their metadata, and
+	// scopes listings and names to them. Empty: every volume of the project is
+	// listed.
+	ClusterID string
+	// IgnoreVolumeAZ leaves the availability zone to Cinder, for clouds whose
+	// zones of Cinder and Nova have nothing to do with each other.
+	IgnoreVolumeAZ bool
+	// NotifyNova makes the backend tell Nova itself that a volume in use has
+	// grown, for clouds whose Cinder may not.
+	NotifyNova bool
+	Log        *slog.Logger          // nil: none
+	Registerer prometheus.Registerer // metrics of the API calls; nil: none
+}
+
+// Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter,
+// Cloner, Attacher, Lister, SnapshotLister, CapacityReporter, Modifier,
+// HealthReporter and HealthChecker. Zoned adds TopologyAware.
+type Backend struct {
+	clouds *cloud.Clouds
+	opts   Options
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	homes   map[string]string   // cloud by volume or snapshot id, as far as it was found out
+	pollers map[string]*poller  // by cloud
+	catalog map[string]*catalog // by cloud
+	statics statics
+}
+
+// Zoned is a Backend whose volumes can be reached from the servers of their
+// availability zone only.
+type Zoned struct{ *Backend }
+
+// TopologyKeys implements volume.TopologyAware.
+func (Zoned) TopologyKeys() []string { return []string{attached.TopologyKey} }
+
+// New reads the configuration and connects to the default cloud.
+func New(ctx context.Context, o Options) (*Backend, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Clouds.Log == nil {
+		o.Clouds.Log = o.Log
+	}
+	if o.Clouds.Registerer == nil {
+		o.Clouds.Registerer = o.Registerer
+	}
+	clouds, err := cloud.Open(ctx, o.Clouds)
+	if err != nil {
+		return nil, volume.Wrap(err, "open the clouds", "")
+	}
+	return &Backend{
+		clouds: clouds, opts: o, log: o.Log,
+		homes: make(map[string]string), pollers: make(map[string]*poller), catalog: make(map[string]*catalog),
+	}, nil
+}
+
+// Close drops the connections. Calls that are under way fail.
+func (b *Backend) Close() { b.clouds.Close() }
+
+// Limits implements volume.Backend. How large a volume may get is a matter of
+// its type and the quota, which Cinder judges.
+func (*Backend) Limits() volume.Limits {
+	return volume.Limits{Granule: granule, Min: granule, Default: granule}
+}
+
+// AccessModes implements volume.Backend. The modes for several nodes are for
+// volumes of a type with multiattach only; see volume.Volume.AccessModes.
+func (*Backend) AccessModes() []volume.AccessMode { return append(singleNode(), multiNode()...) }
+
+func singleNode() []volume.AccessMode {
+	return []volume.AccessMode{
+		volume.SingleNodeWriter, volume.SingleNodeReaderOnly, volume.SingleNodeSingleWriter, volume.SingleNodeMultiWriter,
+	}
+}
+
+func multiNode() []volume.AccessMode {
+	return []volume.AccessMode{volume.MultiNodeReaderOnly, volume.MultiNodeSingleWriter, volume.MultiNodeMultiWriter}
+}
+
+// Healthy implements volume.HealthChecker: there is a connection to the
+// default cloud. It calls no API once there is, because a probe every few
+// seconds must not become load on the cloud.
+func (b *Backend) Healthy(ctx context.Context) error {
+	_, err := b.clouds.Cloud(ctx, "")
+	return err
+}
+
+// cloudOf returns the cloud that a volume is in: the one that the request
+// names, or the one where it was found before, or the only one. With several
+// clouds each is asked, the default first; a volume that is in none of them
+// counts as one of the default, whose answer the caller gets.
+func (b *Backend) cloudOf(ctx context.Context, id string) (*cloud.Cloud, error) {
+	return b.locate(ctx, id, func(c *cloud.Cloud) error {
+		_, err := c.Volume(ctx, id)
+		return err
+	})
+}
+
+// locate is cloudOf for any object: find reads it from one cloud and returns
+// an error of kind NotFound if it is not there. A cloud that cannot be asked
+// ends the search, for the object may be in that one.
+func (b *Backend) locate(ctx context.Context, id string, find func(*cloud.Cloud) error) (*cloud.Cloud, error) {
+	names := b.clouds.Names()
+	home := b.home(ctx, id)
+	if home != "" || len(names) < 2 {
+		return b.clouds.Cloud(ctx, home)
+	}
+	for _, name := range names {
+		c, err := b.clouds.Cloud(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		err = find(c)
+		if volume.IsKind(err, volume.NotFound) {
+			continue
+		}
+		if err == nil {
+			b.settle(id, name)
+		}
+		return c, err
+	}
+	return b.clouds.Cloud(ctx, "")
+}
+
+// home names the cloud of an object as far as it is known.
+func (b *Backend) home(ctx context.Context, id string) string {
+	if name := volume.SecretsFrom(ctx)[secretCloud]; name != "" {
+		return name
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.homes[id]
+}
+
+// settle remembers in which cloud an object is. With one cloud there is
+// nothing to remember.
+func (b *Backend) settle(id, name string) {
+	if len(b.clouds.Names()) < 2 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.homes[id] = name
+}
+
+// forget drops what is remembered of an object that has gone.
+func (b *Backend) forget(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.homes, id)
+	b.statics.drop(id)
+}
+
+// await waits until done says that the volume is as wanted, and returns it as
+// read then. done's error ends the wait. op names the operation ("extend"):
+// how long those have taken decides when to look first. A volume that has
+// vanished gives kind NotFound; the end of ctx gives Deadline or Canceled and
+// the state last seen. done is called on the caller's goroutine.
+//
+// All waits of a cloud share one poller.
+func (b *Backend) await(ctx context.Context, c *cloud.Cloud, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error) {
+	return b.pollerOf(c).await(ctx, id, op, done)
+}
+
+func (b *Backend) pollerOf(c *cloud.Cloud) *poller {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.pollers[c.Name()]
+	if p == nil {
+		p = newPoller(c, b.log)
+		b.pollers[c.Name()] = p
+	}
+	return p
+}

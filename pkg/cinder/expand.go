@@ -1,0 +1,201 @@
+package cinder
+
+import (
+	"context"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	// extendAttempts bounds how often one call asks for the extension, for the
+	// case that the volume's state changes between reading and asking.
+	extendAttempts = 3
+	// confirmAfter is how long after the first reading of a refusal the second
+	// is taken. A reading can come from a database that lags behind; and the
+	// message with the reason is written after the status.
+	confirmAfter = 500 * time.Millisecond
+)
+
+// Expand implements volume.Backend. It drives the volume to the target from
+// whatever state it is in, and judges by the size alone: Cinder's scheduler can
+// refuse an extension after it was accepted, puts the status back as it was, and
+// leaves the size.
+func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+	c, err := b.cloudOf(ctx, id)
+	if err != nil {
+		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
+	}
+	v, err := b.expand(ctx, c, id, target)
+	if err != nil {
+		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
+	}
+	b.notify(ctx, c, v)
+	return b.volume(c, v), nil
+}
+
+func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, id string, target volume.Size) (cloud.Volume, error) {
+	v, err := c.Volume(ctx, id)
+	if err != nil {
+		return v, err
+	}
+	for range extendAttempts {
+		v, err = b.readyToExtend(ctx, c, v, target)
+		if err != nil || v.Size() >= target {
+			return v, err
+		}
+		if v, err = b.extend(ctx, c, v, target); err != nil || v.Size() >= target {
+			return v, err
+		}
+	}
+	return v, volume.Errorf(volume.InProgress, "the volume has %s and is %s: something else works on it each time it is to be extended to %s", v.Size(), v.Status, target).
+		WithRemedy("it will be retried")
+}
+
+// readyToExtend waits until the volume is large enough, or can be extended.
+func (b *Backend) readyToExtend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
+	var err error
+	// One that is being extended is waited for also when it has the size: the
+	// end may be an error, which must not be passed over.
+	if v.Status == stateExtending {
+		v, err = b.await(ctx, c, v.ID, "extend", func(v cloud.Volume) (bool, error) { return v.Status != stateExtending, nil })
+		if err != nil {
+			return v, err
+		}
+	}
+	if v.Size() < target || failed(v) || v.Status == stateDeleting {
+		if v, err = b.awaitSettled(ctx, c, v); err != nil {
+			return v, err
+		}
+	}
+	switch {
+	case v.Status == stateErrorExtending:
+		return v, b.brokenExtension(ctx, c, v)
+	case failed(v):
+		return v, volume.Errorf(volume.Internal, "the volume is in the state %s, with %s", v.Status, v.Size()).
+			WithRemedy("the operator of the cloud has to see to it, and then reset the state (openstack volume set --state)")
+	case v.Status == stateDeleting:
+		return v, volume.Errorf(volume.NotFound, "the volume is being deleted")
+	}
+	return v, nil
+}
+
+// brokenExtension is the error for a volume that Cinder's driver failed to
+// extend.
+func (b *Backend) brokenExtension(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
+	before := stateAvailable
+	if len(v.Attachments) > 0 {
+		before = stateInUse
+	}
+	return volume.Errorf(volume.Internal, "the volume is in the state %s, with %s: %s", v.Status, v.Size(), b.reasonOf(ctx, c, v, volume.Internal).text).
+		WithRemedy("an administrator of the cloud has to check the volume and reset its state: openstack volume set --state " + before + " " + v.ID)
+}
+
+// extend asks Cinder for the extension and waits for what becomes of it. A
+// volume that comes back smaller than the target without an error is to be
+// looked at anew: something else has worked on it.
+func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
+	online := v.Status == stateInUse
+	if online {
+		if err := c.Supports(cloud.OnlineExtend); err != nil {
+			kind := volume.KindOf(err)
+			if kind == volume.Unsupported {
+				kind = volume.Precondition
+			}
+			return v, volume.Errorf(kind, "the volume is in use, and this cloud can extend volumes offline only: %w", err).
+				WithRemedy("scale the workload to zero, wait until the volume is detached, and have it expanded then")
+		}
+	}
+	size, ok := target.RoundUp(granule)
+	if !ok {
+		return v, volume.Errorf(volume.OutOfRange, "the size %s cannot be rounded up to whole GiB", target)
+	}
+	if err := c.ExtendVolume(ctx, v.ID, int(size/granule), online); err != nil {
+		return b.afterRefusal(ctx, c, v, target, err)
+	}
+	after, err := b.await(ctx, c, v.ID, "extend", func(v cloud.Volume) (bool, error) { return v.Status != stateExtending, nil })
+	switch {
+	case err != nil:
+		return after, err
+	case after.Status == stateErrorExtending:
+		return after, b.brokenExtension(ctx, c, after)
+	case after.Size() >= target:
+		return after, nil
+	}
+	return b.confirmRefusal(ctx, c, v, target)
+}
+
+// afterRefusal judges an extension that was not accepted, or whose answer got
+// lost, by reading the volume again: maybe it was accepted after all, or
+// somebody else had been faster.
+func (b *Backend) afterRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size, cause error) (cloud.Volume, error) {
+	switch kind := volume.KindOf(cause); kind { //nolint:exhaustive // the others say nothing about the volume
+	case volume.Unavailable, volume.Invalid, volume.InProgress, volume.Precondition, volume.Internal:
+	default:
+		return before, cause
+	}
+	now, err := c.Volume(ctx, before.ID)
+	switch {
+	case volume.IsKind(err, volume.NotFound):
+		return now, err
+	case err != nil:
+		return before, cause
+	case now.Size() >= target, now.Size() > before.Size(), now.Status != before.Status:
+		return now, nil // the caller goes on from this reading
+	case volume.IsKind(cause, volume.Invalid):
+		return now, b.typeLimit(ctx, c, now, target, cause)
+	}
+	return now, cause
+}
+
+// typeLimit tells whether the type's limit explains why Cinder does not take an
+// extension.
+func (b *Backend) typeLimit(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size, cause error) error {
+	t, err := b.typeNamed(ctx, c, v.Type)
+	if most := volume.Size(t.MaxGiB) * granule; err == nil && most > 0 && target > most {
+		return volume.Errorf(volume.OutOfRange, "volumes of the type %s have %s at most, %s were asked for: %w", t.Name, most, target, cause).
+			WithRemedy("ask for at most " + most.String())
+	}
+	return cause
+}
+
+// confirmRefusal handles a volume that has settled with its old size after an
+// extension had been accepted: Cinder's scheduler refused it. That is read
+// twice before it is said.
+func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size) (cloud.Volume, error) {
+	if err := volume.Pause(ctx, confirmAfter); err != nil {
+		return before, err
+	}
+	v, err := c.Volume(ctx, before.ID)
+	if err != nil || v.Size() > before.Size() || !settled(v) {
+		return v, err
+	}
+	why := b.reasonOf(ctx, c, v, volume.OutOfRange)
+	remedy := "ask for less, or have the operator of the cloud make room; a volume of a backend that cannot extend volumes in use must be detached first"
+	if why.kind == volume.Internal {
+		remedy = "give the message to the operator of the cloud; the request may be lowered meanwhile"
+	}
+	return v, volume.Errorf(why.kind, "Cinder accepted the extension from %s to %s and then refused it: the volume is %s again and has %s still; %s",
+		before.Size(), target, v.Status, v.Size(), why.text).WithRemedy(remedy)
+}
+
+// notify tells Nova that a volume in use has grown, for clouds whose Cinder may
+// not do it. The extension stands also when this fails; the node will say that
+// the device has not grown.
+func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
+	if !b.opts.NotifyNova {
+		return
+	}
+	for _, server := range servers(v) {
+		err := c.Supports(cloud.ExternalEvents)
+		if err == nil {
+			err = c.NotifyExtended(ctx, server, v.ID)
+		}
+		if err != nil {
+			b.log.WarnContext(ctx, "could not tell Nova that a volume has grown; its guest may not see the new size before it is rebooted",
+				"volume", v.ID, "server", server, "error", err,
+				"remedy", "give Cinder's user in Nova the role service, or the user of this driver the right os_compute_api:os-server-external-events:create")
+		}
+	}
+}

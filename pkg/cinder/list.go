@@ -1,0 +1,68 @@
+package cinder
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// staticPart is the part of a token for the volumes that were not made by this
+// driver; no cloud can have this name, for tokens begin with the last volume.
+const staticPart = "*"
+
+// ListVolumes implements volume.Lister: the volumes of this cluster in all
+// clouds, one cloud after the other, and then those that were made by hand and
+// are attached through this driver. Attachments are as Cinder knows them.
+//
+// A token is "volume@cloud": go on after this volume of that cloud.
+func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
+	vs, next, err := b.list(ctx, page)
+	return vs, next, volume.Wrap(err, "list volumes", "")
+}
+
+func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
+	names := b.clouds.Names()
+	marker, name, ok := strings.Cut(page.Token, "@")
+	if page.Token == "" {
+		name, ok = names[0], true
+	}
+	if name == staticPart {
+		return b.listStatics(ctx, marker, page.Max)
+	}
+	at := slices.Index(names, name)
+	if !ok || at < 0 {
+		return nil, "", volume.Errorf(volume.Stale, "the starting token %q is of no listing of volumes", page.Token).
+			WithRemedy("list again from the start")
+	}
+	c, err := b.clouds.Cloud(ctx, name)
+	if err != nil {
+		return nil, "", err // a listing without this cloud would say that its volumes are attached nowhere
+	}
+	ask := cloud.VolumePage{Marker: marker, Limit: page.Max}
+	if b.opts.ClusterID != "" {
+		ask.Metadata = map[string]string{metaCluster: b.opts.ClusterID}
+	}
+	vs, next, err := c.Volumes(ctx, ask)
+	if err != nil {
+		return nil, "", err
+	}
+	out := make([]volume.Volume, 0, len(vs))
+	for _, v := range vs {
+		// A cloud that ignores the filter must not show other clusters' volumes.
+		if b.opts.ClusterID == "" || v.Metadata[metaCluster] == b.opts.ClusterID {
+			out = append(out, b.volume(c, v))
+		}
+	}
+	switch {
+	case next != "":
+		return out, next + "@" + name, nil
+	case at+1 < len(names):
+		return out, "@" + names[at+1], nil
+	case b.opts.ClusterID != "" && b.anyStatic():
+		return out, "@" + staticPart, nil
+	}
+	return out, "", nil
+}

@@ -1,0 +1,127 @@
+package cinder
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// look reads the volumes of the waits that are due. Only waits that had come
+// before a reading was asked for get it: an older one could show the state
+// from before their request.
+func (p *poller) look(ctx context.Context, due, all []*wait) {
+	ids := byID(due)
+	if len(ids) < severalVolume {
+		p.single(ctx, ids)
+		p.after(due)
+		return
+	}
+	onPage, ok := p.page(ctx, due, all)
+	if !ok {
+		return // all stay due; ease has set when they are looked after next
+	}
+	looked := due
+	if len(onPage) < len(ids) {
+		// What has not changed for long is on no first page, and neither is what
+		// has gone. A few of these are read at each tick, in turn.
+		missing := make(map[string][]*wait)
+		looked = nil
+		for _, w := range due {
+			switch {
+			case onPage[w.id], missing[w.id] != nil, len(missing) < singlesATick:
+				looked = append(looked, w)
+			}
+			if !onPage[w.id] && (missing[w.id] != nil || len(missing) < singlesATick) {
+				missing[w.id] = append(missing[w.id], w)
+			}
+		}
+		p.single(ctx, missing)
+	}
+	p.after(looked)
+}
+
+// page reads the volumes that changed last and hands them to all who wait for
+// one of them. It returns the ids that were on the page.
+func (p *poller) page(ctx context.Context, due, all []*wait) (onPage map[string]bool, ok bool) {
+	bounded, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	began := time.Now()
+	vs, _, err := p.api.Volumes(bounded, cloud.VolumePage{Limit: min(2*len(all)+8, largestPage), NewestChangeFirst: true})
+	if ctx.Err() != nil {
+		return nil, false // nobody waits any more
+	}
+	p.ease(time.Since(began), err != nil)
+	if err != nil {
+		p.log.DebugContext(ctx, "could not list what is waited for", "error", err)
+		if passing(err) {
+			for _, w := range due {
+				w.put(reading{err: err, at: began})
+			}
+			return nil, false
+		}
+		return nil, true // this cloud cannot list so; the volumes are read one by one
+	}
+	waiting := byID(all)
+	onPage = make(map[string]bool, len(waiting))
+	for _, v := range vs {
+		for _, w := range waiting[v.ID] {
+			w.put(reading{volume: v, at: began})
+			onPage[v.ID] = true
+		}
+	}
+	return onPage, true
+}
+
+// single reads volumes one by one, a few at a time.
+func (p *poller) single(ctx context.Context, ids map[string][]*wait) {
+	var g errgroup.Group
+	g.SetLimit(singlesATick / 2)
+	for id, waits := range ids {
+		g.Go(func() error {
+			bounded, cancel := context.WithTimeout(ctx, lookTimeout)
+			defer cancel()
+			r := reading{at: time.Now()}
+			r.volume, r.err = p.api.Volume(bounded, id)
+			if ctx.Err() != nil {
+				return nil // nobody waits any more
+			}
+			for _, w := range waits {
+				w.put(r)
+			}
+			if passing(r.err) {
+				return r.err
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		p.ease(0, true)
+		p.log.DebugContext(ctx, "could not read a volume that is waited for", "error", err)
+	} else if len(ids) == 1 {
+		p.ease(0, false)
+	}
+}
+
+// passing tells whether looking again can help: the cloud did not answer, or
+// not in the time that a look is given.
+func passing(err error) bool {
+	return volume.IsKind(err, volume.Unavailable) || volume.IsKind(err, volume.Deadline)
+}
+
+func byID(waits []*wait) map[string][]*wait {
+	ids := make(map[string][]*wait, len(waits))
+	for _, w := range waits {
+		ids[w.id] = append(ids[w.id], w)
+	}
+	return ids
+}
+
+func sortByNext(waits []*wait) {
+	slices.SortFunc(waits, func(a, b *wait) int { return cmp.Compare(a.next.UnixNano(), b.next.UnixNano()) })
+}

@@ -1,0 +1,104 @@
+package cinder
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// namesakes are the volumes of one name that count for this cluster. Cinder's
+// names are not unique, not even within a project that several clusters share.
+type namesakes struct {
+	best   cloud.Volume   // the usable one, or the one that becomes usable
+	found  bool           // there is one
+	others []string       // further ones, which should not be
+	failed []cloud.Volume // what creations that failed have left; ours to remove
+}
+
+// named looks for the volumes of a name. Those with the metadata of another
+// cluster are left alone. One without a cluster counts: cinder-csi-plugin takes
+// any volume of the name, and its early releases wrote no cluster. But only
+// what bears the mark of this cluster is ever removed. What is being deleted,
+// or cannot be, is as good as gone.
+func (b *Backend) named(ctx context.Context, c *cloud.Cloud, name string) (namesakes, error) {
+	vs, err := c.VolumesNamed(ctx, name)
+	if err != nil {
+		return namesakes{}, err
+	}
+	var n namesakes
+	var candidates []cloud.Volume
+	for _, v := range vs {
+		cluster := v.Metadata[metaCluster]
+		switch {
+		case cluster != "" && cluster != b.opts.ClusterID:
+		case v.Status == stateDeleting, v.Status == stateErrorDeleting:
+		case unmade(v) && b.marked(v):
+			n.failed = append(n.failed, v)
+		default:
+			candidates = append(candidates, v)
+		}
+	}
+	if len(candidates) == 0 {
+		return n, nil
+	}
+	slices.SortFunc(candidates, func(x, y cloud.Volume) int {
+		return cmp.Or(
+			cmp.Compare(no(b.marked(x)), no(b.marked(y))), cmp.Compare(no(!failed(x)), no(!failed(y))),
+			x.Created.Compare(y.Created), cmp.Compare(x.ID, y.ID))
+	})
+	n.best, n.found = candidates[0], true
+	for _, v := range candidates[1:] {
+		n.others = append(n.others, v.ID)
+	}
+	if len(n.others) > 0 {
+		b.log.WarnContext(ctx, "several volumes have one name; the oldest usable one is taken", "name", name, "volume", n.best.ID, "others", n.others,
+			"remedy", "delete the others, if they hold nothing of worth")
+	}
+	return n, nil
+}
+
+// marked tells whether a volume bears the mark of this cluster.
+func (b *Backend) marked(v cloud.Volume) bool {
+	cluster, ok := v.Metadata[metaCluster]
+	return ok && cluster == b.opts.ClusterID
+}
+
+// unmade tells whether a volume is what a failed creation leaves.
+func unmade(v cloud.Volume) bool {
+	return (v.Status == stateError || v.Status == stateErrorRestoring) && len(v.Attachments) == 0
+}
+
+// no orders what holds before what does not.
+func no(holds bool) int {
+	if holds {
+		return 0
+	}
+	return 1
+}
+
+// Find implements volume.Backend. What a failed creation has left is not found:
+// it never becomes usable, and the next creation removes it.
+func (b *Backend) Find(ctx context.Context, name string) (volume.Volume, bool, error) {
+	clouds := b.clouds.Names()
+	if one := volume.SecretsFrom(ctx)[secretCloud]; one != "" {
+		clouds = []string{one}
+	}
+	for _, cloudName := range clouds {
+		c, err := b.clouds.Cloud(ctx, cloudName)
+		if err != nil {
+			return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
+		}
+		n, err := b.named(ctx, c, name)
+		if err != nil {
+			return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
+		}
+		if n.found {
+			b.settle(n.best.ID, cloudName)
+			return b.volume(c, n.best), true, nil
+		}
+	}
+	return volume.Volume{}, false, nil
+}

@@ -1,0 +1,274 @@
+package cinder
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Rhythm of the poller. A look at one volume costs Cinder 20 to 70 ms of work,
+// a page of a hundred some 300 ms.
+const (
+	firstLook     = 50 * time.Millisecond  // after this, while it is not known how long the operation takes
+	latestFirst   = 500 * time.Millisecond // at the latest after this, however long it usually takes
+	shortestStep  = 25 * time.Millisecond
+	longestStep   = 2 * time.Second
+	stepGrowth    = 1.5
+	slack         = 20 * time.Millisecond // looks that are due so soon are taken together
+	longestPause  = 10 * time.Second      // between attempts while the cloud does not answer
+	lookTimeout   = 30 * time.Second
+	singlesATick  = 8 // single readings beside a page
+	severalVolume = 3 // from so many on, one page is cheaper than single readings
+	largestPage   = 1000
+)
+
+// reader is what the poller needs of a cloud.
+type reader interface {
+	Volume(ctx context.Context, id string) (cloud.Volume, error)
+	Volumes(ctx context.Context, page cloud.VolumePage) ([]cloud.Volume, string, error)
+}
+
+// poller looks after all volumes of one cloud that somebody waits for. A
+// single one is read by itself, at intervals that begin near the time that
+// such operations have taken lately. For several there is one page per tick
+// of the volumes that changed last: what everybody waits for is a change. Its
+// goroutine lives only while somebody waits.
+type poller struct {
+	api reader
+	log *slog.Logger
+
+	mu        sync.Mutex
+	waits     map[*wait]struct{}
+	stop      context.CancelFunc // ends the goroutine; nil: there is none
+	wake      chan struct{}      // the goroutine's: a wait has come, which may be due before the others
+	notBefore time.Time          // keeps a slow or failing cloud from being pressed
+	failures  int                // in a row
+	usual     map[string]time.Duration
+}
+
+// wait is one caller's.
+type wait struct {
+	id       string
+	since    time.Time
+	next     time.Time // when to look again
+	step     time.Duration
+	readings chan reading // the latest only
+}
+
+type reading struct {
+	volume cloud.Volume
+	err    error
+	at     time.Time // when it was asked for
+}
+
+func newPoller(api reader, log *slog.Logger) *poller {
+	return &poller{
+		api: api, log: log, waits: make(map[*wait]struct{}), usual: make(map[string]time.Duration),
+	}
+}
+
+// await is Backend.await.
+func (p *poller) await(ctx context.Context, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error) {
+	ctx, cancel := inHand(ctx)
+	defer cancel()
+	w := p.enter(id, op)
+	defer p.leave(w)
+	var last reading
+	for {
+		select {
+		case r := <-w.readings:
+			if passing(r.err) {
+				last.err = r.err
+				continue
+			}
+			var good bool
+			if r.err == nil {
+				good, r.err = done(r.volume)
+			}
+			if good || volume.IsKind(r.err, volume.NotFound) {
+				p.learn(op, r.at.Sub(w.since))
+			}
+			if good || r.err != nil {
+				return r.volume, r.err
+			}
+			last = r
+		case <-ctx.Done():
+			return last.volume, late(ctx, op, last)
+		}
+	}
+}
+
+// inHand ends a wait a little before the caller's own deadline, so that the
+// answer, which says what is still missing, gets back in time.
+func inHand(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Second, time.Until(deadline)/10)))
+}
+
+// late is the error of a wait whose context has ended.
+func late(ctx context.Context, op string, last reading) error {
+	seen := "it could not be read"
+	if last.volume.ID != "" {
+		seen = fmt.Sprintf("it was last seen %s with %s", last.volume.Status, last.volume.Size())
+	}
+	return &volume.Error{
+		Kind: volume.KindOf(context.Cause(ctx)), Msg: fmt.Sprintf("the time ran out in waiting for Cinder (%s); %s", op, seen), Cause: last.err,
+		Remedy: "nothing needs to be done: it goes on, and the next call takes it up from there",
+	}
+}
+
+// enter registers a wait and sees to it that somebody polls.
+func (p *poller) enter(id, op string) *wait {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	w := &wait{id: id, since: now, readings: make(chan reading, 1)}
+	first := firstLook
+	w.step = firstLook
+	if usual, known := p.usual[op]; known {
+		first = min(max(usual*85/100, shortestStep), latestFirst)
+		w.step = min(max(usual*15/100, shortestStep), latestFirst)
+	}
+	w.next = now.Add(first)
+	p.waits[w] = struct{}{}
+	if p.stop == nil {
+		// The polling belongs to no single request: it serves all that wait.
+		ctx, stop := context.WithCancel(context.Background())
+		p.stop, p.wake = stop, make(chan struct{}, 1)
+		go p.run(ctx, p.wake)
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return w
+}
+
+func (p *poller) leave(w *wait) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waits, w)
+	if len(p.waits) == 0 {
+		p.stop()
+		p.stop = nil
+	}
+}
+
+// learn keeps the time that an operation usually takes, on the low side: a
+// look too early costs a call, one too late makes a user wait.
+func (p *poller) learn(op string, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	usual, known := p.usual[op]
+	switch {
+	case !known:
+		usual = took
+	case took < usual:
+		usual -= (usual - took) * 30 / 100
+	default:
+		usual += (took - usual) * 15 / 100
+	}
+	p.usual[op] = usual
+}
+
+// run polls until nobody waits.
+func (p *poller) run(ctx context.Context, wake <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-timer.C:
+		}
+		if ctx.Err() != nil {
+			return // both were ready: what is due is the next goroutine's
+		}
+		due, all, pause := p.due()
+		if len(due) > 0 {
+			p.look(ctx, due, all)
+			_, _, pause = p.due()
+		}
+		timer.Reset(pause)
+	}
+}
+
+// due returns the waits to look after now, the most overdue first, and all
+// waits; without any, the time until the next is due.
+func (p *poller) due() (due, all []*wait, pause time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	pause = longestStep
+	for w := range p.waits {
+		all = append(all, w)
+		pause = min(pause, w.next.Sub(now))
+		if !w.next.After(now.Add(slack)) {
+			due = append(due, w)
+		}
+	}
+	if gate := p.notBefore.Sub(now); pause > 0 || gate > 0 {
+		return nil, all, max(pause, gate, 0)
+	}
+	sortByNext(due)
+	return due, all, 0
+}
+
+// after tells when to look again, now that a look has been taken.
+func (p *poller) after(looked []*wait) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, w := range looked {
+		// Jitter keeps controllers that began together from staying together.
+		w.next = now.Add(jitter(w.step))
+		w.step = min(time.Duration(float64(w.step)*stepGrowth), longestStep)
+	}
+}
+
+// ease sets the earliest time of the next look by how the last one went: a
+// page may take up half of the time at most, and failures are given more and
+// more time.
+func (p *poller) ease(cost time.Duration, failed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pause := min(cost, longestStep)
+	if failed {
+		p.failures = min(p.failures+1, 10)
+		pause = max(pause, jitter(min(firstLook<<p.failures, longestPause)))
+	} else {
+		p.failures = 0
+	}
+	p.notBefore = time.Now().Add(pause)
+}
+
+// jitter spreads d by ten percent to either side.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}
+
+// put hands a reading to the waiting goroutine. An older one that it has not
+// taken yet is of no use any more.
+func (w *wait) put(r reading) {
+	for {
+		select {
+		case w.readings <- r:
+			return
+		default:
+		}
+		select {
+		case <-w.readings:
+		default:
+		}
+	}
+}

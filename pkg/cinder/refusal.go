@@ -1,0 +1,54 @@
+package cinder
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Details of Cinder's messages (cinder/message/message_field.py).
+const (
+	detailNoBackend      = "003" // the scheduler found no backend that can do it
+	detailComputeFailed  = "009" // Nova could not be told, or could not do its part
+	detailDriverFailed   = "010" // the driver of the storage failed to extend
+	detailQuotaExhausted = "007"
+)
+
+// clockSlack is how much older than the volume's last change the message about
+// it may be: they are written one after the other, maybe by two machines.
+const clockSlack = 5 * time.Second
+
+// reason is why Cinder did not do what it had accepted.
+type reason struct {
+	text string // for the user; it says so if nothing could be learnt
+	kind volume.Kind
+}
+
+// reasonOf reads the message that Cinder leaves when something asynchronous
+// fails. v is the volume as it was left. Without a message the kind is unknown.
+func (b *Backend) reasonOf(ctx context.Context, c *cloud.Cloud, v cloud.Volume, unknown volume.Kind) reason {
+	messages, err := c.Messages(ctx, v.ID)
+	if err != nil {
+		b.log.WarnContext(ctx, "could not read why an operation failed", "volume", v.ID, "error", err)
+		return reason{text: fmt.Sprintf("Cinder's reason could not be read: %v", err), kind: unknown}
+	}
+	if len(messages) == 0 || messages[0].Created.Before(v.Updated.Add(-clockSlack)) {
+		return reason{text: "Cinder left no message about the reason", kind: unknown}
+	}
+	m := messages[0]
+	return reason{text: fmt.Sprintf("Cinder says: %q (%s)", m.Text, m.Event), kind: kindOf(m, unknown)}
+}
+
+// kindOf is what a message means to the caller.
+func kindOf(m cloud.Message, unknown volume.Kind) volume.Kind {
+	switch m.Detail {
+	case detailNoBackend, detailQuotaExhausted:
+		return volume.OutOfRange
+	case detailDriverFailed, detailComputeFailed:
+		return volume.Internal
+	}
+	return unknown
+}
