@@ -1,0 +1,173 @@
+package cloud
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Backup is a backup as Cinder shows it.
+type Backup struct {
+	ID, Name, Status string
+	VolumeID         string
+	SnapshotID       string // if it was made from a snapshot
+	Zone             string // only clouds from 3.51 on tell
+	FailReason       string
+	SizeGiB          int
+	Created          time.Time
+	Metadata         map[string]string // only clouds from 3.43 on have it
+	Incremental      bool
+}
+
+// Microversions that add to what a backup shows and takes.
+func backupMetadata() microversion { return microversion{3, 43} }
+func backupZone() microversion     { return microversion{3, 51} }
+
+type wireBackup struct {
+	ID          string            `json:"id"`
+	Name        string            `json:"name"`
+	Status      string            `json:"status"`
+	VolumeID    string            `json:"volume_id"`
+	SnapshotID  string            `json:"snapshot_id"`
+	Zone        string            `json:"availability_zone"`
+	FailReason  string            `json:"fail_reason"`
+	Size        int               `json:"size"`
+	Created     stamp             `json:"created_at"`
+	Metadata    map[string]string `json:"metadata"`
+	Incremental bool              `json:"is_incremental"`
+}
+
+func (w *wireBackup) backup() Backup {
+	return Backup{
+		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, SnapshotID: w.SnapshotID, Zone: w.Zone, FailReason: w.FailReason,
+		SizeGiB: w.Size, Created: time.Time(w.Created), Metadata: w.Metadata, Incremental: w.Incremental,
+	}
+}
+
+// Backup reads a backup. Kind NotFound: Cinder does not know it.
+func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
+	if !known(id) {
+		return Backup{}, unknown("backup", id)
+	}
+	var answer struct {
+		Backup wireBackup `json:"backup"`
+	}
+	err := c.do(ctx, call{
+		service: blockStorage, name: "backup_get", what: "reading backup " + id,
+		method: "GET", path: "backups/" + id, into: &answer, version: c.best(blockStorage, backupMetadata()),
+	})
+	return answer.Backup.backup(), err
+}
+
+// BackupsNamed returns the backups of that very name; Cinder allows several.
+func (c *Cloud) BackupsNamed(ctx context.Context, name string) ([]Backup, error) {
+	var found []Backup
+	for marker := ""; ; {
+		page, next, err := c.listBackups(ctx, "backups named "+name, url.Values{"name": {name}, "marker": {marker}})
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range page {
+			if b.Name == name {
+				found = append(found, b)
+			}
+		}
+		if next == "" || next == marker {
+			return found, nil
+		}
+		marker = next
+	}
+}
+
+// BackupPage selects a part of the project's backups.
+type BackupPage struct {
+	Marker   string // id of the last backup of the page before; empty: from the start
+	Limit    int    // at most so many; 0: as many as Cinder gives
+	VolumeID string // only those of one volume; empty: all
+}
+
+// Backups reads one page of the project's backups, oldest first, and the marker
+// of the next ("" after the last). Kind Stale: the marker's backup is gone.
+func (c *Cloud) Backups(ctx context.Context, page BackupPage) (bs []Backup, next string, err error) {
+	params := url.Values{"marker": {page.Marker}, "volume_id": {page.VolumeID}, "sort": {"created_at:asc,id:asc"}}
+	if page.Limit > 0 {
+		params.Set("limit", strconv.Itoa(page.Limit))
+	}
+	return c.listBackups(ctx, "backups", params)
+}
+
+func (c *Cloud) listBackups(ctx context.Context, what string, params url.Values) ([]Backup, string, error) {
+	var answer struct {
+		Backups []wireBackup `json:"backups"`
+		Links   []link       `json:"backups_links"`
+	}
+	err := c.do(ctx, call{
+		service: blockStorage, name: "backup_list", what: "listing " + what,
+		method: "GET", path: query("backups/detail", params), into: &answer, version: c.best(blockStorage, backupMetadata()),
+	})
+	if err != nil {
+		return nil, "", stale(err, params.Get("marker"))
+	}
+	bs := make([]Backup, len(answer.Backups))
+	for i := range answer.Backups {
+		bs[i] = answer.Backups[i].backup()
+	}
+	if more(answer.Links) && len(bs) > 0 {
+		return bs, bs[len(bs)-1].ID, nil
+	}
+	return bs, "", nil
+}
+
+// NewBackup is what CreateBackup makes.
+type NewBackup struct {
+	Name, Description string
+	VolumeID          string
+	SnapshotID        string // of that volume; empty: the volume itself
+	Zone              string // empty: the cloud's choice; others need 3.51
+	Force             bool   // also of a volume in use
+	Incremental       bool
+	Metadata          map[string]string // left out on clouds before 3.43
+}
+
+// CreateBackup asks for a backup, which Cinder then makes on its own. It is
+// never repeated when the answer got lost: look for the name first.
+func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
+	if !known(b.VolumeID) {
+		return Backup{}, unknown("volume", b.VolumeID)
+	}
+	request := map[string]any{
+		"volume_id": b.VolumeID, "name": b.Name, "description": b.Description, "force": b.Force, "incremental": b.Incremental,
+	}
+	if b.SnapshotID != "" {
+		request["snapshot_id"] = b.SnapshotID
+	}
+	var answer struct {
+		Backup wireBackup `json:"backup"`
+	}
+	k := call{
+		service: blockStorage, name: "backup_create", what: fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID),
+		method: "POST", path: "backups", body: map[string]any{"backup": request}, into: &answer, ok: []int{200, 202},
+	}
+	if k.version = c.best(blockStorage, backupMetadata()); !k.version.isZero() && len(b.Metadata) > 0 {
+		request["metadata"] = b.Metadata
+	}
+	if b.Zone != "" {
+		request["availability_zone"] = b.Zone
+		k.needs = need{"making a backup in another zone", blockStorage, backupZone(), "leave out the zone"}
+	}
+	err := c.do(ctx, k)
+	return answer.Backup.backup(), err
+}
+
+// DeleteBackup asks for the deletion of a backup, which Cinder then does on its
+// own. Kinds: NotFound, Precondition (incremental backups depend on it).
+func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
+	if !known(id) {
+		return unknown("backup", id)
+	}
+	return c.do(ctx, call{
+		service: blockStorage, name: "backup_delete", what: "deleting backup " + id, method: "DELETE", path: "backups/" + id,
+	})
+}

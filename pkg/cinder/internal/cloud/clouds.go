@@ -1,0 +1,250 @@
+// Package cloud is the client of OpenStack: one method for one call of one API
+// of Cinder or Nova, with safe retries and renewed logins inside. Its errors
+// are *volume.Error; their kind follows from the answer by one table (rules),
+// their text has what was asked, what the cloud said and the request id.
+//
+// It knows nothing of CSI, and decides nothing: what an answer means for a
+// volume is up to the caller.
+package cloud
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/config"
+	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Options say where the clouds are described.
+type Options struct {
+	CloudConfig []string // cloud.conf files; keys of later ones override those of earlier ones
+	CloudsYAML  string   // clouds.yaml; secure.yaml beside it is merged in; empty: none, unless a cloud.conf says use-clouds
+	// Default is the cloud of requests that name none. Empty: the section
+	// [Global] of cloud.conf, or else the only cloud there is.
+	Default    string
+	UserAgent  string
+	Log        *slog.Logger          // nil: slog.Default
+	Registerer prometheus.Registerer // takes the metrics of the API calls; nil: none
+}
+
+// Settings are what cloud.conf says beyond the clouds.
+type Settings = config.Settings
+
+// lookEvery is how often, at most, the files are looked at on use.
+const lookEvery = 3 * time.Second
+
+// Clouds are the configured clouds. Its methods are safe for concurrent use.
+type Clouds struct {
+	log       *slog.Logger
+	userAgent string
+	metrics   *transport.Metrics
+	watch     *config.Watch
+	byDefault string
+	tune      transport.Options // for tests: shorter pauses
+
+	mu     sync.Mutex
+	clouds map[string]*Cloud
+	closed bool
+}
+
+// Open reads the files and logs in to the default cloud, so that wrong
+// credentials are told at the start. Kinds: Invalid (files), Unauthenticated,
+// Unavailable.
+func Open(ctx context.Context, o Options) (*Clouds, error) {
+	return open(ctx, o, transport.Options{})
+}
+
+func open(ctx context.Context, o Options, tune transport.Options) (*Clouds, error) {
+	cs := &Clouds{log: o.Log, userAgent: o.UserAgent, tune: tune, clouds: map[string]*Cloud{}}
+	if cs.log == nil {
+		cs.log = slog.Default()
+	}
+	var err error
+	cs.watch, err = config.NewWatch(config.Files{CloudConf: o.CloudConfig, CloudsYAML: o.CloudsYAML}, lookEvery, cs.changed(context.WithoutCancel(ctx)))
+	if err != nil {
+		return nil, volume.Errorf(volume.Invalid, "reading how to reach the clouds: %w", err)
+	}
+	current := cs.watch.Current(false)
+	cs.warn(ctx, current)
+	if cs.byDefault, err = defaultOf(current, o.Default); err != nil {
+		return nil, err
+	}
+	if o.Registerer != nil {
+		if cs.metrics, err = transport.NewMetrics(o.Registerer); err != nil {
+			return nil, volume.Errorf(volume.Internal, "registering the metrics of OpenStack calls: %w", err)
+		}
+	}
+	if _, err := cs.Cloud(ctx, ""); err != nil {
+		cs.Close()
+		return nil, err
+	}
+	return cs, nil
+}
+
+// changed logs what came of reading changed files.
+func (cs *Clouds) changed(ctx context.Context) func(*config.Config, error) {
+	return func(c *config.Config, err error) {
+		if err != nil {
+			cs.log.ErrorContext(ctx, "the changed configuration of the clouds is broken; the old one stays in use", "error", err)
+			return
+		}
+		cs.log.InfoContext(ctx, "the configuration of the clouds has changed and was read again", "clouds", c.Names())
+		cs.warn(ctx, c)
+	}
+}
+
+func (cs *Clouds) warn(ctx context.Context, c *config.Config) {
+	if len(c.Warnings) > 0 {
+		cs.log.WarnContext(ctx, "parts of cloud.conf are not for this program and were passed over", "parts", c.Warnings)
+	}
+	for _, name := range c.Names() {
+		if err := c.Clouds[name].Err; err != nil {
+			cs.log.WarnContext(ctx, "a cloud cannot be used", "cloud", name, "error", err)
+		}
+	}
+}
+
+// defaultOf picks the default cloud.
+func defaultOf(c *config.Config, wanted string) (string, error) {
+	names := c.Names()
+	_, unnamed := c.Clouds[config.Unnamed]
+	switch {
+	case wanted != "" && !slices.Contains(names, wanted):
+		return "", volume.Errorf(volume.Invalid, "the default cloud %q is not configured; there are %s", wanted, list(names))
+	case wanted != "":
+		return wanted, nil
+	case unnamed:
+		return config.Unnamed, nil
+	case len(names) == 1:
+		return names[0], nil
+	}
+	return "", volume.Errorf(volume.Invalid, "there are several clouds (%s) and none is the default", list(names)).WithRemedy("name the default cloud")
+}
+
+func list(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = strconv.Quote(n)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// Cloud returns a cloud by name ("": the default), connected. Kinds: Invalid
+// (not configured, or not any more), Unauthenticated, Unavailable.
+func (cs *Clouds) Cloud(ctx context.Context, name string) (*Cloud, error) {
+	name = cmp.Or(name, cs.byDefault)
+	if _, err := cs.entry(name, false); err != nil {
+		return nil, err
+	}
+	cs.mu.Lock()
+	c := cs.clouds[name]
+	if c == nil {
+		c = &Cloud{name: name, owner: cs, turn: make(chan struct{}, 1)}
+		cs.clouds[name] = c
+	}
+	cs.mu.Unlock()
+	if _, err := c.connection(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// entry returns how a cloud is configured now.
+func (cs *Clouds) entry(name string, now bool) (config.Cloud, error) {
+	cs.mu.Lock()
+	closed := cs.closed
+	cs.mu.Unlock()
+	if closed {
+		return config.Cloud{}, volume.Errorf(volume.Unavailable, "cloud %q: the client is closed", name)
+	}
+	current := cs.watch.Current(now)
+	e, ok := current.Clouds[name]
+	if !ok {
+		return config.Cloud{}, volume.Errorf(volume.Invalid, "cloud %q is not configured; there are %s", name, list(current.Names())).
+			WithRemedy("correct the name, or add the cloud to the configuration (it is read again without a restart)")
+	}
+	if e.Err != nil {
+		return config.Cloud{}, volume.Errorf(volume.Invalid, "cloud %q cannot be used: %w", name, e.Err)
+	}
+	return e.Cloud, nil
+}
+
+// Names lists the configured clouds, the default first.
+func (cs *Clouds) Names() []string {
+	names := slices.DeleteFunc(cs.watch.Current(false).Names(), func(n string) bool { return n == cs.byDefault })
+	return append([]string{cs.byDefault}, names...)
+}
+
+// Settings returns what cloud.conf says beyond the clouds, as it stands now.
+func (cs *Clouds) Settings() Settings { return cs.watch.Current(false).Settings }
+
+// Close drops all connections. Calls that are under way fail or finish.
+func (cs *Clouds) Close() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.closed = true
+	for _, c := range cs.clouds {
+		c.close()
+	}
+}
+
+// Cloud is one cloud as one project sees it.
+type Cloud struct {
+	name  string
+	owner *Clouds
+	turn  chan struct{} // held by whoever logs in
+
+	mu       sync.Mutex
+	conn     *connection
+	failed   error // of the last login
+	failedAs config.Cloud
+	notUntil time.Time // no login with the same credentials before
+}
+
+// Name is the cloud's name in the configuration.
+func (c *Cloud) Name() string { return c.name }
+
+// Supports returns nil if the cloud can do f. Kinds: Unsupported (the message
+// names the needed and the offered microversion), Unavailable (not known yet).
+func (c *Cloud) Supports(f Feature) error {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn == nil {
+		return volume.Errorf(volume.Unavailable, "cloud %q is not connected", c.name)
+	}
+	return conn.supports(f.need())
+}
+
+// best returns the version to ask for, if the service offers it; else none.
+func (c *Cloud) best(s service, v microversion) microversion {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn == nil || conn.supports(need{what: "", service: s, version: v}) != nil {
+		return microversion{}
+	}
+	return v
+}
+
+func (c *Cloud) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		c.conn.pool.CloseIdleConnections()
+		c.conn = nil
+	}
+}
+
+// String names the cloud in messages.
+func (c *Cloud) String() string { return fmt.Sprintf("cloud %q", c.name) }

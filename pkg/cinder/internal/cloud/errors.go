@@ -1,0 +1,152 @@
+package cloud
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// answer is a refusal of OpenStack.
+type answer struct {
+	service   service
+	method    string
+	path      string
+	status    int
+	message   string // what the cloud said
+	requestID string // by which the cloud's operator finds it in the logs
+}
+
+func (a *answer) Error() string {
+	text := fmt.Sprintf("%s answered %d %s", a.service, a.status, http.StatusText(a.status))
+	if a.message != "" {
+		text += ": " + strings.TrimSuffix(a.message, ".")
+	}
+	text += fmt.Sprintf(" [%s %s", a.method, a.path)
+	if a.requestID != "" {
+		text += ", request " + a.requestID
+	}
+	return text + "]"
+}
+
+// StatusCode returns the HTTP status of the answer that err came from, or 0.
+func StatusCode(err error) int {
+	var a *answer
+	if errors.As(err, &a) {
+		return a.status
+	}
+	return 0
+}
+
+// RequestID returns the id that OpenStack gave to the request that err came
+// from, or "".
+func RequestID(err error) string {
+	var a *answer
+	if errors.As(err, &a) {
+		return a.requestID
+	}
+	return ""
+}
+
+// refusal is the error for an answer that is not the wanted one.
+func refusal(k call, r gophercloud.ErrUnexpectedResponseCode) error {
+	path, _, _ := strings.Cut(k.path, "?")
+	a := &answer{
+		service: k.service, method: k.method, path: "/" + path, status: r.Actual,
+		message: said(r.Body), requestID: transport.RequestID(r.ResponseHeader),
+	}
+	wait, told := transport.RetryAfter(r.ResponseHeader, time.Now())
+	return judge(k, a, told && wait > 0)
+}
+
+// eventRefused is the error for a part of an answer that has its own code.
+func eventRefused(k call, code int, status string) error {
+	return judge(k, &answer{service: k.service, method: k.method, path: "/" + k.path, status: code, message: "the event has " + status}, false)
+}
+
+// judge gives an answer its kind and remedy by the first rule that fits.
+func judge(k call, a *answer, later bool) error {
+	for _, r := range rules() {
+		if r.fits(k, a, later) {
+			return volume.Errorf(r.kind, "%s: %w", k.what, a).WithRemedy(r.remedy)
+		}
+	}
+	return volume.Errorf(volume.Internal, "%s: %w", k.what, a)
+}
+
+// failure is the error for a call that got no answer, or none that makes sense.
+func failure(ctx context.Context, k call, err error, requestID string) error {
+	// The address that was called is of no use to the reader, and may name
+	// the inner network.
+	var broken *url.Error
+	if errors.As(err, &broken) {
+		err = broken.Err
+	}
+	if ended := ctx.Err(); ended != nil {
+		kind := volume.KindOf(ended)
+		return volume.Errorf(kind, "%s: the call ended before %s answered: %w", k.what, k.service, err)
+	}
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &syntax) || errors.As(err, &mismatch) {
+		if requestID != "" {
+			requestID = " (request " + requestID + ")"
+		}
+		return volume.Errorf(volume.Unavailable, "%s: the answer of %s makes no sense%s: %w", k.what, k.service, requestID, err)
+	}
+	return volume.Errorf(volume.Unavailable, "%s: no answer of %s: %w", k.what, k.service, err)
+}
+
+// stale turns the refusal of a marker into kind Stale.
+func stale(err error, marker string) error {
+	status := StatusCode(err)
+	if marker != "" && (status == http.StatusNotFound || status == http.StatusBadRequest && strings.Contains(strings.ToLower(err.Error()), "marker")) {
+		return volume.Errorf(volume.Stale, "the listing cannot go on after %s, which is gone: %w", marker, err)
+	}
+	return err
+}
+
+// said takes what is meant for people out of an answer's body: OpenStack wraps
+// it in an object named after the fault. Pages of proxies say nothing useful.
+func said(body []byte) string {
+	var faults map[string]json.RawMessage
+	if json.Unmarshal(body, &faults) != nil {
+		return ""
+	}
+	for _, name := range sortedKeys(faults) {
+		var fault struct {
+			Message string `json:"message"`
+			Detail  string `json:"detail"`
+		}
+		var list []struct {
+			Title  string `json:"title"`
+			Detail string `json:"detail"`
+		}
+		switch {
+		case json.Unmarshal(faults[name], &fault) == nil && fault.Message+fault.Detail != "":
+			return oneLine(fault.Message + fault.Detail)
+		case json.Unmarshal(faults[name], &list) == nil && len(list) > 0:
+			return oneLine(list[0].Title + ": " + list[0].Detail)
+		}
+	}
+	return ""
+}
+
+// oneLine keeps a message readable in an event and a log.
+func oneLine(text string) string {
+	const most = 500
+	text = strings.Join(strings.Fields(text), " ")
+	if r := []rune(text); len(r) > most {
+		text = string(r[:most]) + "…"
+	}
+	return text
+}

@@ -1,0 +1,117 @@
+package cloud
+
+import (
+	"context"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/config"
+	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	// early is how long before its end a token is renewed, so that services
+	// that act for us later (Nova calling Cinder) still find it valid.
+	early = 2 * time.Minute
+	// refusedFor is how long credentials that were refused are not tried
+	// again, so that wrong ones do not lock the account.
+	refusedFor = 30 * time.Second
+)
+
+// connection returns the present connection, made anew if there is none, if
+// the credentials have changed or if the token ends soon.
+func (c *Cloud) connection(ctx context.Context) (*connection, error) {
+	wanted, err := c.owner.entry(c.name, false)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn == nil {
+		conn, err = c.renew(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if conn.config != wanted || time.Until(conn.expires) < conn.early {
+		next, err := c.renew(ctx, conn)
+		if err != nil {
+			// The old token may still be good; if it is not, a 401 tells.
+			c.owner.log.ErrorContext(ctx, "logging in anew failed; the old token stays in use", "cloud", c.name, "error", err)
+			return conn, nil
+		}
+		conn = next
+	}
+	conn.look(ctx)
+	return conn, nil
+}
+
+// renew replaces the connection old by a new one, with the credentials as they
+// stand in the files now. When somebody else has just done so it returns that
+// one.
+func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, ctx.Err())
+	}
+	wanted, err := c.owner.entry(c.name, true)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	present, failed := c.conn, c.failed
+	if c.failedAs != wanted || time.Now().After(c.notUntil) {
+		failed = nil
+	}
+	c.mu.Unlock()
+	if present != nil && present != old && present.config == wanted {
+		return present, nil
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	next, err := c.login(ctx, wanted, old)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = nil
+	if err != nil {
+		if volume.IsKind(err, volume.Unauthenticated) {
+			c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(refusedFor)
+		}
+		return nil, err
+	}
+	if old != nil && old.pool != next.pool {
+		old.pool.CloseIdleConnections()
+	}
+	c.conn = next
+	return next, nil
+}
+
+// login makes a connection; the pool of the old one is kept if the cloud is
+// still trusted in the same way.
+func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
+	conn := &connection{config: wanted, ignoreVersions: c.owner.watch.Current(false).Settings.IgnoreVolumeMicroversion, log: c.owner.log}
+	trust := transport.TLS{CA: wanted.CA, Cert: wanted.Cert, Key: wanted.Key, Insecure: wanted.Insecure}
+	if old != nil && old.trust == trust {
+		conn.pool = old.pool
+	} else {
+		pool, err := transport.Pool(trust)
+		if err != nil {
+			return nil, volume.Errorf(volume.Invalid, "cloud %q: %s: %w", c.name, wanted.Origin, err)
+		}
+		conn.pool = pool
+	}
+	conn.trust = trust
+	o := c.owner.tune
+	o.Base, o.Log, o.Metrics = conn.pool, c.owner.log, c.owner.metrics
+	if err := conn.open(ctx, transport.New(o), c.owner.userAgent); err != nil {
+		if old == nil || old.pool != conn.pool {
+			conn.pool.CloseIdleConnections()
+		}
+		return nil, err
+	}
+	return conn, nil
+}

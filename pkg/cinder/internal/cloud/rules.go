@@ -1,0 +1,87 @@
+package cloud
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// rule says what an answer means. An empty condition holds always.
+type rule struct {
+	status int
+	upTo   int      // status is the first of a range that ends here; 0: just status
+	calls  []string // names of calls
+	texts  []string // one of them is in the message (lower case; SERVER stands for the server of the call)
+	later  bool     // the answer says when to come again
+	kind   volume.Kind
+	remedy string
+}
+
+func (r rule) fits(k call, a *answer, later bool) bool {
+	if a.status < r.status || a.status > max(r.status, r.upTo) {
+		return false
+	}
+	if r.later && !later || len(r.calls) > 0 && !slices.Contains(r.calls, k.name) {
+		return false
+	}
+	message := strings.ToLower(a.message)
+	return len(r.texts) == 0 || slices.ContainsFunc(r.texts, func(text string) bool {
+		for part := range strings.SplitSeq(text, " … ") {
+			if part == "SERVER" {
+				part = strings.ToLower(k.server)
+			}
+			if !strings.Contains(message, part) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// rules is the table of what answers mean, the special before the general. The
+// texts are those of Cinder and Nova from Pike to 2026; none decides about data:
+// where a cloud words it differently, the general rule of the status holds.
+func rules() []rule {
+	const (
+		askLess  = "ask for less, delete volumes that are not needed, or have the project's quota raised"
+		askRole  = "give the user of the cloud's credentials a role that the policy of the cloud allows to do this"
+		askCloud = "it will be retried; if it lasts, give the request id to the operator of the cloud"
+	)
+	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
+	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
+	attach := []string{"volume_attach"}
+	return []rule{
+		// Attaching.
+		{status: 400, calls: attach, texts: []string{"is already attached to instances … SERVER"}, kind: volume.AlreadyExists},
+		{status: 400, calls: attach, texts: []string{"is already attached to instances"}, kind: volume.Precondition, remedy: "wait until the other node has let go of the volume"},
+		{status: 400, calls: attach, texts: []string{"already attached"}, kind: volume.AlreadyExists},
+		{status: 400, calls: attach, kind: volume.Precondition, remedy: "see which server holds the volume, and in which state it is"},
+		{status: 403, calls: attach, texts: []string{"maximum allowed number of disk devices", "no more device", "no free pci", "too many"}, kind: volume.Exhausted, remedy: "move pods with volumes to other nodes, or lower the node's attach limit"},
+		{status: 400, calls: []string{"volume_detach"}, kind: volume.Precondition},
+
+		// Sizes that cannot be had.
+		{status: 400, texts: []string{"less than the minimum required size", "greater than the maximum allowable size", "cannot be smaller than", "must be greater than or equal"}, kind: volume.OutOfRange, remedy: "ask for a size that the volume type allows"},
+		{status: 413, later: true, kind: volume.Unavailable, remedy: askCloud},
+		{status: 413, kind: volume.OutOfRange, remedy: askLess},
+		{status: 403, texts: []string{"quota"}, kind: volume.OutOfRange, remedy: askLess},
+
+		// States that forbid what was asked.
+		{status: 400, calls: removals, kind: volume.Precondition, remedy: "see what still uses it: attachments, snapshots, clones, incremental backups"},
+		{status: 400, calls: changes, texts: []string{"status must be", "must be available", "maintenance", "is migrating", "not allowed for volumes in", "currently has a status"}, kind: volume.InProgress, remedy: "it will be retried; see the state of the volume if it lasts"},
+
+		// What the status alone says.
+		{status: 401, kind: volume.Unauthenticated, remedy: "check the credentials of the cloud; a new file is read without a restart"},
+		{status: 403, kind: volume.Denied, remedy: askRole},
+		{status: 404, kind: volume.NotFound},
+		{status: 405, kind: volume.Unsupported},
+		{status: 406, kind: volume.Precondition, remedy: "the cloud is too old for this, or was downgraded: restart the controller to have it look again"},
+		{status: 408, kind: volume.Unavailable, remedy: askCloud},
+		{status: 409, kind: volume.InProgress},
+		{status: 410, kind: volume.NotFound},
+		{status: 429, kind: volume.Unavailable, remedy: askCloud},
+		{status: 498, kind: volume.Unavailable, remedy: askCloud},
+		{status: 400, upTo: 499, kind: volume.Invalid},
+		{status: 500, upTo: 599, kind: volume.Unavailable, remedy: askCloud},
+	}
+}

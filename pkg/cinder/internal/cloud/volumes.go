@@ -1,0 +1,291 @@
+package cloud
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Volume is a volume as Cinder shows it.
+type Volume struct {
+	ID, Name, Status string
+	SizeGiB          int
+	Type, Zone       string
+	Metadata         map[string]string
+	Multiattach      bool
+	Encrypted        bool // by the hypervisor, so that a guest sees less than SizeGiB
+	Bootable         bool
+	SnapshotID       string
+	SourceVolumeID   string
+	BackupID         string // the backup it was restored from
+	// Attachments are the completed ones only: a volume that is just being
+	// attached has none. Nova's are in ServerAttachments.
+	Attachments      []Attachment
+	Created, Updated time.Time
+	MigrationStatus  string // empty unless the volume moves between backends
+}
+
+// Size is the volume's size in bytes.
+func (v Volume) Size() volume.Size { return volume.Size(v.SizeGiB) * volume.GiB }
+
+// Attachment is the use of a volume by a server.
+type Attachment struct {
+	ServerID, VolumeID, AttachmentID string
+	Device                           string // a guess of Cinder or Nova; a guest may name its disk otherwise
+	Host                             string // the hypervisor; only administrators see it
+}
+
+// backupKey is the metadata key in which Cinder keeps the backup that a volume
+// was restored from.
+const backupKey = "src_backup_id"
+
+type wireVolume struct {
+	ID              string            `json:"id"`
+	Name            string            `json:"name"`
+	Status          string            `json:"status"`
+	Size            int               `json:"size"`
+	Type            string            `json:"volume_type"`
+	Zone            string            `json:"availability_zone"`
+	Metadata        map[string]string `json:"metadata"`
+	Multiattach     bool              `json:"multiattach"`
+	Encrypted       bool              `json:"encrypted"`
+	Bootable        string            `json:"bootable"`
+	SnapshotID      string            `json:"snapshot_id"`
+	SourceVolumeID  string            `json:"source_volid"`
+	BackupID        string            `json:"backup_id"`
+	Created         stamp             `json:"created_at"`
+	Updated         stamp             `json:"updated_at"`
+	MigrationStatus string            `json:"migration_status"`
+	Attachments     []struct {
+		ServerID     string `json:"server_id"`
+		VolumeID     string `json:"volume_id"`
+		AttachmentID string `json:"attachment_id"`
+		Device       string `json:"device"`
+		Host         string `json:"host_name"`
+	} `json:"attachments"`
+}
+
+func (w *wireVolume) volume() Volume {
+	v := Volume{
+		ID: w.ID, Name: w.Name, Status: w.Status, SizeGiB: w.Size, Type: w.Type, Zone: w.Zone, Metadata: w.Metadata,
+		Multiattach: w.Multiattach, Encrypted: w.Encrypted, Bootable: w.Bootable == "true",
+		SnapshotID: w.SnapshotID, SourceVolumeID: w.SourceVolumeID, BackupID: w.BackupID,
+		Created: time.Time(w.Created), Updated: time.Time(w.Updated), MigrationStatus: w.MigrationStatus,
+	}
+	if v.BackupID == "" {
+		v.BackupID = w.Metadata[backupKey]
+	}
+	for _, a := range w.Attachments {
+		v.Attachments = append(v.Attachments, Attachment{
+			ServerID: a.ServerID, VolumeID: a.VolumeID, AttachmentID: a.AttachmentID, Device: a.Device, Host: a.Host,
+		})
+	}
+	return v
+}
+
+// Volume reads a volume. Kind NotFound: Cinder does not know it.
+func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
+	if !known(id) {
+		return Volume{}, unknown("volume", id)
+	}
+	var answer struct {
+		Volume wireVolume `json:"volume"`
+	}
+	err := c.do(ctx, call{
+		service: blockStorage, name: "volume_get", what: "reading volume " + id,
+		method: "GET", path: "volumes/" + id, into: &answer,
+	})
+	return answer.Volume.volume(), err
+}
+
+// VolumesNamed returns the volumes of that very name; Cinder allows several.
+func (c *Cloud) VolumesNamed(ctx context.Context, name string) ([]Volume, error) {
+	var found []Volume
+	for marker := ""; ; {
+		page, next, err := c.listVolumes(ctx, "volumes named "+name, url.Values{"name": {name}, "marker": {marker}})
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range page {
+			// A filter that a cloud ignores must not make other volumes match.
+			if v.Name == name {
+				found = append(found, v)
+			}
+		}
+		if next == "" || next == marker {
+			return found, nil
+		}
+		marker = next
+	}
+}
+
+// VolumePage selects a part of the project's volumes.
+type VolumePage struct {
+	Marker            string            // id of the last volume of the page before; empty: from the start
+	Limit             int               // at most so many; 0: as many as Cinder gives (1000 by default)
+	Metadata          map[string]string // only volumes that have all of these
+	NewestChangeFirst bool              // else in a stable order: by age and id
+}
+
+// Volumes reads one page of the project's volumes and the marker of the next
+// ("" after the last). Kind Stale: the marker's volume is gone.
+func (c *Cloud) Volumes(ctx context.Context, page VolumePage) (vs []Volume, next string, err error) {
+	params := url.Values{"marker": {page.Marker}, "sort": {"created_at:asc,id:asc"}}
+	if page.NewestChangeFirst {
+		params.Set("sort", "updated_at:desc,id:asc")
+	}
+	if page.Limit > 0 {
+		params.Set("limit", strconv.Itoa(page.Limit))
+	}
+	if len(page.Metadata) > 0 {
+		params.Set("metadata", pythonDict(page.Metadata))
+	}
+	return c.listVolumes(ctx, "volumes", params)
+}
+
+func (c *Cloud) listVolumes(ctx context.Context, what string, params url.Values) ([]Volume, string, error) {
+	var answer struct {
+		Volumes []wireVolume `json:"volumes"`
+		Links   []link       `json:"volumes_links"`
+	}
+	err := c.do(ctx, call{
+		service: blockStorage, name: "volume_list", what: "listing " + what,
+		method: "GET", path: query("volumes/detail", params), into: &answer,
+	})
+	if err != nil {
+		return nil, "", stale(err, params.Get("marker"))
+	}
+	vs := make([]Volume, len(answer.Volumes))
+	for i := range answer.Volumes {
+		vs[i] = answer.Volumes[i].volume()
+	}
+	if more(answer.Links) && len(vs) > 0 {
+		return vs, vs[len(vs)-1].ID, nil
+	}
+	return vs, "", nil
+}
+
+// pythonDict writes a filter by metadata as Cinder reads it: a literal of
+// Python (ast.literal_eval in its API).
+func pythonDict(m map[string]string) string {
+	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`, "\r", `\r`)
+	var items []string
+	for _, k := range sortedKeys(m) {
+		items = append(items, fmt.Sprintf("'%s': '%s'", quote.Replace(k), quote.Replace(m[k])))
+	}
+	return "{" + strings.Join(items, ", ") + "}"
+}
+
+// Hints say where Cinder's scheduler is to put a volume.
+type Hints struct {
+	SameHost      []string // on the backend of all these volumes
+	DifferentHost []string // on the backend of none of these
+}
+
+// NewVolume is what CreateVolume makes. At most one source is set.
+type NewVolume struct {
+	Name, Description string
+	SizeGiB           int
+	Type, Zone        string // empty: the cloud's choice
+	SnapshotID        string
+	SourceVolumeID    string
+	BackupID          string
+	Metadata          map[string]string
+	Hints             *Hints
+}
+
+// CreateVolume asks for a volume, which Cinder then makes on its own: the
+// answer is not a usable volume yet. It is never repeated when the answer got
+// lost (kind Unavailable): look for the name before another attempt.
+func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
+	request := map[string]any{"name": v.Name, "description": v.Description, "size": v.SizeGiB, "metadata": v.Metadata}
+	for key, value := range map[string]string{
+		"volume_type": v.Type, "availability_zone": v.Zone, "snapshot_id": v.SnapshotID, "source_volid": v.SourceVolumeID, "backup_id": v.BackupID,
+	} {
+		if value != "" {
+			request[key] = value
+		}
+	}
+	body := map[string]any{"volume": request}
+	if h := v.Hints; h != nil {
+		hints := map[string]any{}
+		for key, ids := range map[string][]string{"same_host": h.SameHost, "different_host": h.DifferentHost} {
+			if len(ids) > 0 {
+				hints[key] = ids
+			}
+		}
+		body["OS-SCH-HNT:scheduler_hints"] = hints
+	}
+	var answer struct {
+		Volume wireVolume `json:"volume"`
+	}
+	k := call{
+		service: blockStorage, name: "volume_create", what: fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.SizeGiB),
+		method: "POST", path: "volumes", body: body, into: &answer, ok: []int{200, 202},
+	}
+	if v.BackupID != "" {
+		k.needs = BackupSource.need()
+	}
+	err := c.do(ctx, k)
+	return answer.Volume.volume(), err
+}
+
+// DeleteVolume asks for the deletion of a volume, which Cinder then does on its
+// own. Kinds: NotFound, Precondition (in use, or snapshots depend on it).
+func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
+	if !known(id) {
+		return unknown("volume", id)
+	}
+	return c.do(ctx, call{
+		service: blockStorage, name: "volume_delete", what: "deleting volume " + id, method: "DELETE", path: "volumes/" + id,
+	})
+}
+
+// ExtendVolume asks Cinder to grow a volume; it says nothing about whether that
+// will work, let alone when. online: the volume is in use, which takes the
+// feature OnlineExtend. Kinds: OutOfRange (quota, limits of the type),
+// InProgress (the volume is in a state that forbids it now), NotFound.
+func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online bool) error {
+	k := call{
+		name: "volume_extend", what: fmt.Sprintf("extending volume %s to %d GiB", id, sizeGiB),
+		body: map[string]any{"os-extend": map[string]any{"new_size": sizeGiB}},
+	}
+	if online {
+		k.needs = OnlineExtend.need()
+	}
+	return c.volumeAction(ctx, id, k)
+}
+
+// Retype asks for another volume type. policy is "never" or "on-demand", which
+// lets Cinder move the volume to another backend.
+func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
+	return c.volumeAction(ctx, id, call{
+		name: "volume_retype", what: fmt.Sprintf("changing the type of volume %s to %s", id, newType),
+		body: map[string]any{"os-retype": map[string]any{"new_type": newType, "migration_policy": policy}},
+	})
+}
+
+func (c *Cloud) volumeAction(ctx context.Context, id string, k call) error {
+	if !known(id) {
+		return unknown("volume", id)
+	}
+	k.service, k.method, k.path, k.ok = blockStorage, "POST", "volumes/"+id+"/action", []int{200, 202}
+	return c.do(ctx, k)
+}
+
+// SetVolumeMetadata sets the given keys and leaves the others as they are.
+func (c *Cloud) SetVolumeMetadata(ctx context.Context, id string, kv map[string]string) error {
+	if !known(id) {
+		return unknown("volume", id)
+	}
+	return c.do(ctx, call{
+		service: blockStorage, name: "volume_metadata", what: "setting metadata of volume " + id,
+		method: "POST", path: "volumes/" + id + "/metadata", body: map[string]any{"metadata": maps.Clone(kv)}, ok: []int{200}, repeatable: true,
+	})
+}

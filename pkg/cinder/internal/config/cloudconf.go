@@ -1,0 +1,219 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/gcfg.v1"
+	"gopkg.in/warnings.v0"
+)
+
+// cloudConf is a cloud.conf as cinder-csi-plugin reads it.
+type cloudConf struct {
+	Global       map[string]*global
+	BlockStorage struct {
+		IgnoreVolumeAZ           bool   `gcfg:"ignore-volume-az"`
+		IgnoreVolumeMicroversion bool   `gcfg:"ignore-volume-microversion"`
+		NodeVolumeAttachLimit    string `gcfg:"node-volume-attach-limit"`
+		RescanOnResize           bool   `gcfg:"rescan-on-resize"`
+		BSVersion                string `gcfg:"bs-version"`        // there is only one left
+		TrustDevicePath          string `gcfg:"trust-device-path"` // never trusted
+	}
+	Metadata struct { // for the node's program
+		SearchOrder    string `gcfg:"search-order"`
+		RequestTimeout string `gcfg:"request-timeout"`
+	}
+}
+
+// global is one section [Global] or [Global "name"].
+type global struct {
+	AuthURL             string `gcfg:"auth-url"`
+	Username            string `gcfg:"username"`
+	UserID              string `gcfg:"user-id"`
+	Password            string `gcfg:"password"`
+	TenantID            string `gcfg:"tenant-id"`
+	TenantName          string `gcfg:"tenant-name"`
+	ProjectID           string `gcfg:"project-id"`
+	ProjectName         string `gcfg:"project-name"`
+	DomainID            string `gcfg:"domain-id"`
+	DomainName          string `gcfg:"domain-name"`
+	UserDomainID        string `gcfg:"user-domain-id"`
+	UserDomainName      string `gcfg:"user-domain-name"`
+	TenantDomainID      string `gcfg:"tenant-domain-id"`
+	TenantDomainName    string `gcfg:"tenant-domain-name"`
+	ProjectDomainID     string `gcfg:"project-domain-id"`
+	ProjectDomainName   string `gcfg:"project-domain-name"`
+	TrustID             string `gcfg:"trust-id"`
+	TrusteeID           string `gcfg:"trustee-id"`
+	TrusteePassword     string `gcfg:"trustee-password"`
+	AppCredentialID     string `gcfg:"application-credential-id"`
+	AppCredentialName   string `gcfg:"application-credential-name"`
+	AppCredentialSecret string `gcfg:"application-credential-secret"`
+	Token               string `gcfg:"token"`
+	Region              string `gcfg:"region"`
+	OSEndpointType      string `gcfg:"os-endpoint-type"`
+	EndpointType        string `gcfg:"endpoint-type"`
+	CAFile              string `gcfg:"ca-file"`
+	CertFile            string `gcfg:"cert-file"`
+	KeyFile             string `gcfg:"key-file"`
+	TLSInsecure         string `gcfg:"tls-insecure"`
+	UseClouds           bool   `gcfg:"use-clouds"`
+	CloudsFile          string `gcfg:"clouds-file"`
+	Cloud               string `gcfg:"cloud"`
+}
+
+// defaultCloudsFile is where use-clouds looks when nothing names the file.
+const defaultCloudsFile = "/etc/openstack/clouds.yaml"
+
+// cloudConf reads the files of f one over the other.
+func (r *reader) cloudConf(f Files) error {
+	var conf cloudConf
+	for _, path := range f.CloudConf {
+		data, err := r.read(path)
+		if err != nil {
+			return err
+		}
+		unknown, err := parseConf(&conf, data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		for _, what := range unknown {
+			r.config.Warnings = append(r.config.Warnings, path+": "+what)
+		}
+	}
+	files := strings.Join(f.CloudConf, "+")
+	for name, g := range conf.Global {
+		section := fmt.Sprintf("[Global %q]", name)
+		if name == "" {
+			name, section = Unnamed, "[Global]"
+		}
+		r.add(g.cloud(r, f, name, files+", section "+section))
+	}
+	s := conf.BlockStorage
+	r.config.Settings = Settings{IgnoreVolumeAZ: s.IgnoreVolumeAZ, IgnoreVolumeMicroversion: s.IgnoreVolumeMicroversion, RescanOnResize: s.RescanOnResize}
+	if s.NodeVolumeAttachLimit != "" {
+		limit, err := strconv.Atoi(s.NodeVolumeAttachLimit)
+		if err != nil {
+			return fmt.Errorf("%s, section [BlockStorage]: node-volume-attach-limit is not a number", files)
+		}
+		r.config.Settings.NodeVolumeAttachLimit = limit
+	}
+	return nil
+}
+
+// parseConf reads one file over what conf holds. unknown lists the sections
+// and keys that belong to somebody else.
+func parseConf(conf *cloudConf, data []byte) (unknown []string, err error) {
+	// The parser panics on some broken input.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the syntax is broken: %v", p)
+		}
+	}()
+	text := strings.TrimPrefix(string(data), "\ufeff")
+	err = gcfg.ReadStringInto(conf, text)
+	var list warnings.List
+	switch {
+	case err == nil:
+		return nil, nil
+	case !errors.As(err, &list):
+		return nil, err
+	case list.Fatal != nil:
+		return nil, list.Fatal
+	}
+	for _, w := range list.Warnings {
+		unknown = append(unknown, strings.Replace(w.Error(), "can't store data at", "unknown", 1))
+	}
+	slices.Sort(unknown)
+	return slices.Compact(unknown), nil
+}
+
+// cloud makes a Cloud of a section. With use-clouds, what the section leaves
+// out comes from clouds.yaml.
+func (g *global) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
+	c := Cloud{
+		Name: name, Origin: origin,
+		AuthURL: g.AuthURL, Username: g.Username, UserID: g.UserID, Password: g.Password,
+		ProjectID: cmp.Or(g.TenantID, g.ProjectID), ProjectName: cmp.Or(g.TenantName, g.ProjectName), TrustID: g.TrustID, Token: g.Token,
+		AppCredentialID: g.AppCredentialID, AppCredentialName: g.AppCredentialName, AppCredentialSecret: g.AppCredentialSecret,
+		Region: g.Region, Interface: strings.TrimSuffix(cmp.Or(g.OSEndpointType, g.EndpointType), "URL"),
+	}
+	c.UserDomainID, c.UserDomainName = domain(g.UserDomainID, g.UserDomainName, g.DomainID, g.DomainName)
+	c.ProjectDomainID, c.ProjectDomainName = domain(g.TenantDomainID, g.TenantDomainName, g.ProjectDomainID, g.ProjectDomainName, g.DomainID, g.DomainName)
+	if g.TrustID != "" && g.TrusteeID != "" { // the trustee logs in, in the name of the trustor
+		c.UserID, c.Username, c.Password = g.TrusteeID, "", g.TrusteePassword
+	}
+	if g.TLSInsecure != "" {
+		insecure, err := strconv.ParseBool(g.TLSInsecure)
+		if err != nil {
+			return c, errors.New("tls-insecure is neither true nor false")
+		}
+		c.Insecure = insecure
+	}
+	if err := r.pem(&c, g.CAFile, g.CertFile, g.KeyFile); err != nil {
+		return c, err
+	}
+	if !g.UseClouds {
+		return c, nil
+	}
+	base, err := g.fromClouds(r, cmp.Or(g.CloudsFile, f.CloudsYAML, defaultCloudsFile))
+	return over(base, c), err
+}
+
+// fromClouds reads the entry of a clouds.yaml that the section refers to.
+func (g *global) fromClouds(r *reader, path string) (Cloud, error) {
+	clouds, err := r.cloudsYAML(path)
+	if err != nil {
+		return Cloud{}, fmt.Errorf("use-clouds: %w", err)
+	}
+	raw, ok := clouds[g.Cloud]
+	if !ok {
+		return Cloud{}, fmt.Errorf("use-clouds: %s has no cloud %q (key cloud), but %s", path, g.Cloud, strings.Join(quoted(clouds), ", "))
+	}
+	c, err := raw.cloud(r, g.Cloud, path)
+	if err != nil {
+		return Cloud{}, fmt.Errorf("use-clouds: %s: %w", c.Origin, err)
+	}
+	return c, nil
+}
+
+func quoted(clouds map[string]rawCloud) []string {
+	var names []string
+	for name := range clouds {
+		names = append(names, strconv.Quote(name))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// over lays what c says over base.
+func over(base, c Cloud) Cloud {
+	if c.UserDomainID+c.UserDomainName == "" {
+		c.UserDomainID, c.UserDomainName = base.UserDomainID, base.UserDomainName
+	}
+	if c.ProjectDomainID+c.ProjectDomainName == "" {
+		c.ProjectDomainID, c.ProjectDomainName = base.ProjectDomainID, base.ProjectDomainName
+	}
+	if c.Username+c.UserID == "" {
+		c.Username, c.UserID = base.Username, base.UserID
+	}
+	if c.ProjectName+c.ProjectID == "" {
+		c.ProjectName, c.ProjectID = base.ProjectName, base.ProjectID
+	}
+	if c.AppCredentialID+c.AppCredentialName == "" {
+		c.AppCredentialID, c.AppCredentialName = base.AppCredentialID, base.AppCredentialName
+	}
+	for _, f := range []struct{ to, from *string }{
+		{&c.AuthURL, &base.AuthURL}, {&c.Password, &base.Password}, {&c.TrustID, &base.TrustID}, {&c.Token, &base.Token},
+		{&c.AppCredentialSecret, &base.AppCredentialSecret}, {&c.Region, &base.Region}, {&c.Interface, &base.Interface},
+		{&c.BlockStorageURL, &base.BlockStorageURL}, {&c.ComputeURL, &base.ComputeURL}, {&c.CA, &base.CA}, {&c.Cert, &base.Cert}, {&c.Key, &base.Key},
+	} {
+		*f.to = cmp.Or(*f.to, *f.from)
+	}
+	c.Insecure = c.Insecure || base.Insecure
+	return c
+}
