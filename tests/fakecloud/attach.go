@@ -32,7 +32,7 @@ func (c *Cloud) attachVolume(x *exchange) *reply {
 	}
 	a := Attachment{ID: c.newID(), ServerID: s.ID, Status: isReserved}
 	d := &disk{id: c.newID(), volumeID: v.ID, attachmentID: a.ID, device: s.freeDevice(), tag: textOrNull(in.text("tag"))}
-	d.deleteOnTermination, _ = in.object["delete_on_termination"].(bool) //nolint:errcheck // absent is false
+	d.deleteOnTermination, _ = in.object["delete_on_termination"].(bool)
 	s.disks = append(s.disks, d)
 	v.Attachments = append(v.Attachments, a)
 	v.set(isReserved)
@@ -113,31 +113,37 @@ func letters(n int) string {
 // finishAttach is the compute host: half-way the volume is attaching, at the
 // end the guest has the disk.
 func (c *Cloud) finishAttach(x *exchange, s *server, v *volume, d *disk) {
-	script := x.script
-	if script.outcome == reserved {
-		return
+	half := (c.doneTime(AttachVolume) + x.script.slow) / 2
+	begin := func() bool {
+		there := v.Status == isReserved && c.attachmentSet(v, d, attaching)
+		if there {
+			v.set(attaching)
+		}
+		return there
 	}
-	total := c.doneTime(AttachVolume) + script.slow
-	c.later(total/2, func() {
-		if !c.attachmentSet(v, d, attaching) {
-			return
+	end := func() {
+		switch {
+		case x.script.outcome == fails:
+			c.detached(s, d)
+		case c.attachmentSet(v, d, attached):
+			v.attachedAt[d.attachmentID] = now()
+			v.set(inUse)
+			d.plugged, d.guestSize = true, v.Size
 		}
-		v.set(attaching)
-		if script.outcome == stuck {
-			return
-		}
-		c.later(total-total/2, func() {
-			if script.outcome == fails {
-				c.detached(s, d)
-				return
-			}
-			if c.attachmentSet(v, d, attached) {
-				v.attachedAt[d.attachmentID] = now()
-				v.set(inUse)
-				d.plugged, d.guestSize = true, v.Size
+	}
+	switch x.script.outcome {
+	case reserved:
+		c.work(x, v.ID, end)
+	case stuck:
+		c.later(half, func() { begin() })
+		c.work(x, v.ID, end)
+	default:
+		c.later(half, func() {
+			if begin() {
+				c.later(half, end)
 			}
 		})
-	})
+	}
 }
 
 // attachmentSet gives the attachment behind a disk a state, if it is still
@@ -154,7 +160,10 @@ func (c *Cloud) attachmentSet(v *volume, d *disk, status string) bool {
 
 // detached ends an attachment on both sides.
 func (c *Cloud) detached(s *server, d *disk) {
-	s.unplug(d.volumeID)
+	d.plugged = false
+	if d.lingers == 0 {
+		s.unplug(d.volumeID)
+	}
 	if v := c.volumes[d.volumeID]; v != nil {
 		v.Attachments = slices.DeleteFunc(v.Attachments, func(a Attachment) bool { return a.ID == d.attachmentID })
 		v.settle()
@@ -182,18 +191,15 @@ func (c *Cloud) detachVolume(x *exchange) *reply {
 	}
 	v.set(detaching)
 	c.attachmentSet(v, d, detaching)
-	script := x.script
-	if script.outcome != stuck {
-		c.later(c.doneTime(DetachVolume)+script.slow, func() {
-			if script.outcome == fails {
-				if c.attachmentSet(v, d, attached) {
-					v.set(inUse)
-				}
-				return
-			}
+	c.work(x, v.ID, func() {
+		switch {
+		case x.script.outcome != fails:
+			d.lingers = x.script.lingers
 			c.detached(s, d)
-		})
-	}
+		case c.attachmentSet(v, d, attached):
+			v.set(inUse)
+		}
+	})
 	return answer(http.StatusAccepted, nil)
 }
 
@@ -223,8 +229,9 @@ func (c *Cloud) listAttachments(x *exchange) *reply {
 		return bad
 	}
 	list := []object{}
-	for _, d := range s.disks {
+	for _, d := range slices.Clone(s.disks) {
 		list = append(list, x.attachmentView(s, d))
+		s.seen(d)
 	}
 	return answer(http.StatusOK, object{"volumeAttachments": list})
 }
@@ -238,5 +245,15 @@ func (c *Cloud) getAttachment(x *exchange) *reply {
 	if d == nil {
 		return notAttached(s.ID, x.values["volume"])
 	}
+	s.seen(d)
 	return answer(http.StatusOK, object{"volumeAttachment": x.attachmentView(s, d)})
+}
+
+// seen counts down the requests that still show a detached disk.
+func (s *server) seen(d *disk) {
+	if d.lingers > 0 {
+		if d.lingers--; d.lingers == 0 {
+			s.unplug(d.volumeID)
+		}
+	}
 }

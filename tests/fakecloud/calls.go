@@ -49,6 +49,10 @@ const (
 	RestoreBackup    Call = "restore backup"
 	DeleteBackup     Call = "delete backup"
 
+	ListRecords  Call = "list attachment records" // of Cinder
+	GetRecord    Call = "get attachment record"
+	DeleteRecord Call = "delete attachment record"
+
 	GetServer       Call = "get server"
 	ListServers     Call = "list servers"
 	DeleteServer    Call = "delete server"

@@ -37,7 +37,7 @@ func cinderRoutes() []route {
 		cinderRoute(http.MethodGet, "/limits", GetLimits, (*Cloud).getLimits),
 		cinderRoute(http.MethodGet, "/os-quota-sets/{of}", GetQuota, (*Cloud).getQuota),
 		cinderRoute(http.MethodPut, "/os-quota-sets/{of}", SetQuota, (*Cloud).putQuota),
-	}, volumeRoutes(), messageRoutes())
+	}, volumeRoutes(), messageRoutes(), snapshotRoutes(), backupRoutes(), attachmentRoutes())
 }
 
 func cinderRoute(method, path string, call Call, h handler) route {

@@ -42,6 +42,7 @@ type Cloud struct {
 	backups   map[string]*backup
 	messages  []message
 	servers   map[string]*server
+	parked    map[string][]func() // stuck work by the ID of its object
 	latencies map[Call]Latency
 	rules     []*Rule
 	log       []Request
@@ -49,13 +50,13 @@ type Cloud struct {
 }
 
 // Start runs a cloud for a test and closes it when the test ends.
-func Start(t testing.TB, o Options) *Cloud {
-	t.Helper()
-	c, err := New(t.Context(), o)
+func Start(tb testing.TB, o Options) *Cloud {
+	tb.Helper()
+	c, err := New(tb.Context(), o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return c
 }
 
@@ -68,7 +69,7 @@ func Listen(ctx context.Context, address string, o Options) (*Cloud, error) {
 	c := &Cloud{
 		opts: o, done: make(chan struct{}), random: rand.New(rand.NewPCG(o.Seed, 0x67726f77)), //nolint:gosec // reproducible identifiers are the aim
 		tokens: map[string]*token{}, quota: *o.Quota, volumes: map[string]*volume{}, snapshots: map[string]*snapshot{},
-		backups: map[string]*backup{}, servers: map[string]*server{}, latencies: map[Call]Latency{}, counts: map[Call]int{},
+		backups: map[string]*backup{}, servers: map[string]*server{}, parked: map[string][]func(){}, latencies: map[Call]Latency{}, counts: map[Call]int{},
 	}
 	var err error
 	if c.cinder, err = newSpan(o.CinderMin, o.CinderMax); err != nil {
@@ -101,7 +102,7 @@ func (c *Cloud) listen(ctx context.Context, address string) error {
 	srv := &http.Server{Handler: c, ReadHeaderTimeout: time.Minute}
 	c.listener, c.server = l, srv
 	c.running.Go(func() {
-		_ = srv.Serve(l) //nolint:errcheck // always an error: the server was closed
+		_ = srv.Serve(l)
 	})
 	return nil
 }
@@ -117,7 +118,7 @@ func (c *Cloud) Close() {
 		close(c.done)
 	}
 	c.front.Lock()
-	_ = c.server.Close() //nolint:errcheck // nothing depends on how the connections end
+	_ = c.server.Close()
 	c.front.Unlock()
 	c.running.Wait()
 }
@@ -127,7 +128,7 @@ func (c *Cloud) Close() {
 func (c *Cloud) Shut() {
 	c.front.Lock()
 	defer c.front.Unlock()
-	_ = c.server.Close() //nolint:errcheck // nothing depends on how the connections end
+	_ = c.server.Close()
 }
 
 // Reopen listens again on the address it had before Shut.

@@ -8,13 +8,13 @@ func (c *Cloud) sendEvents(x *exchange) *reply {
 	if !x.token.has("admin", "service") {
 		return forbidden("os_compute_api:os-server-external-events:create")
 	}
-	events, _ := x.body["events"].([]any) //nolint:errcheck // no list is no event
+	events, _ := x.body["events"].([]any)
 	if len(events) == 0 {
 		return fault(http.StatusBadRequest, "Invalid input for field/attribute events. Value: []. [] is too short")
 	}
 	status, out := http.StatusOK, []object{}
 	for _, e := range events {
-		o, _ := e.(object) //nolint:errcheck // no object has no server
+		o, _ := e.(object)
 		event := objectReader{o}
 		code, state := c.acceptEvent(event)
 		if code != http.StatusOK {

@@ -108,6 +108,7 @@ type script struct {
 	size        int           // with endsShort
 	slow        time.Duration // added to the time until it is done
 	eventLost   bool
+	lingers     int
 }
 
 // cut is where the connection breaks.
@@ -170,8 +171,8 @@ func Truncated() Fault { return func(s *script) { s.truncate = true } }
 // proxy in between does.
 func WrongContentType() Fault { return func(s *script) { s.contentType = "text/html" } }
 
-// Stuck leaves the volume for ever in the state of passage: extending,
-// creating, deleting, attaching, detaching.
+// Stuck leaves the volume, snapshot or backup in the state of passage:
+// extending, creating, deleting, attaching, detaching. Release ends it.
 func Stuck() Fault { return func(s *script) { s.outcome = stuck } }
 
 // Slow adds to the time until the work is done.
@@ -183,7 +184,8 @@ func Slow(d time.Duration) Fault { return func(s *script) { s.slow = d } }
 func Fails() Fault { return func(s *script) { s.outcome = fails } }
 
 // Refused lets Cinder's scheduler find no backend: an extend goes back to the
-// state and size before, a create ends in "error"; a message tells why.
+// state and size before, a create ends in "error", the deletion of a snapshot
+// goes back to "available"; a message tells why.
 func Refused() Fault { return func(s *script) { s.outcome = refused } }
 
 // EndsWithSize ends an extend well, but with this many GiB.
@@ -191,8 +193,12 @@ func EndsWithSize(gib int) Fault {
 	return func(s *script) { s.outcome, s.size = endsShort, gib }
 }
 
-// StaysReserved leaves an attach in the state "reserved" for ever.
+// StaysReserved leaves an attach in the state "reserved". Release ends it.
 func StaysReserved() Fault { return func(s *script) { s.outcome = reserved } }
+
+// Lingers ends a detach in Cinder while Nova still lists the volume in the
+// next n requests for attachments.
+func Lingers(n int) Fault { return func(s *script) { s.lingers = n } }
 
 // EventLost loses the event to Nova after an extend: Cinder reports the new
 // size, the guest keeps the old one. Cinder leaves a message (009).

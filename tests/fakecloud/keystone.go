@@ -111,12 +111,12 @@ func (c *Cloud) keystoneVersion() object {
 
 func (c *Cloud) createToken(x *exchange) *reply {
 	auth := objectReader{x.part("auth")}
-	identity, _ := auth.object["identity"].(object) //nolint:errcheck // an absent object matches no method
-	methods, _ := identity["methods"].([]any)       //nolint:errcheck // likewise
+	identity, _ := auth.object["identity"].(object)
+	methods, _ := identity["methods"].([]any)
 	if len(methods) != 1 {
 		return keystoneError(http.StatusBadRequest, "Bad Request", "Expecting to find identity in auth. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error.")
 	}
-	method, _ := methods[0].(string) //nolint:errcheck // likewise
+	method, _ := methods[0].(string)
 	section, _ := identity[method].(object)
 	u := c.identify(method, section)
 	if u == nil {
@@ -148,7 +148,7 @@ func (c *Cloud) identify(method string, section object) *user {
 	read := objectReader{section}
 	switch method {
 	case "password":
-		o, _ := section["user"].(object) //nolint:errcheck // an absent object names no user
+		o, _ := section["user"].(object)
 		who := objectReader{o}
 		if who.text("password") != Password {
 			return nil
@@ -177,8 +177,8 @@ func (c *Cloud) user(is func(user) bool) *user {
 }
 
 func scopeFits(scope any, u *user) bool {
-	s, _ := scope.(object)         //nolint:errcheck // an absent object fits nothing
-	p, _ := s["project"].(object) //nolint:errcheck // likewise
+	s, _ := scope.(object)
+	p, _ := s["project"].(object)
 	o := objectReader{p}
 	return o.text("id") == u.project || o.text("name") == u.name
 }

@@ -79,6 +79,29 @@ func (c *Cloud) later(d time.Duration, f func()) {
 	})
 }
 
+// work runs f after the time that the call takes. Stuck work is parked until
+// Release.
+func (c *Cloud) work(x *exchange, id string, f func()) {
+	if x.script.outcome == stuck || x.script.outcome == reserved {
+		c.parked[id] = append(c.parked[id], f)
+		return
+	}
+	c.later(c.doneTime(x.route.call)+x.script.slow, f)
+}
+
+// Release ends the work that a fault left stuck on a volume, snapshot, backup
+// or server, as if nothing had been wrong, and tells whether there was any.
+func (c *Cloud) Release(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	parked := c.parked[id]
+	delete(c.parked, id)
+	for _, f := range parked {
+		f()
+	}
+	return len(parked) > 0
+}
+
 // pause waits and tells whether the cloud still runs.
 func (c *Cloud) pause(d time.Duration) bool {
 	if d <= 0 {

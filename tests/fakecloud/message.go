@@ -9,7 +9,7 @@ import (
 
 // message is a user message: what became of a call after its answer.
 type message struct {
-	id, requestID, volumeID string
+	id, requestID, resource string
 	kind                    string // VOLUME, VOLUME_SNAPSHOT
 	action, detail          string // three digits
 	created                 time.Time
@@ -21,18 +21,20 @@ const (
 	actionExtend   = "007"
 	actionCreate   = "008"
 	actionSnapshot = "009"
+	actionUnsnap   = "010"
 
 	detailNoBackend     = "003"
 	detailNotifyFailed  = "009"
 	detailExtendFailed  = "010"
 	detailCreateFailed  = "012"
 	detailSnapshotError = "013"
+	detailSnapshotBusy  = "015"
 )
 
 func actionText(id string) string {
 	return map[string]string{
 		actionSchedule: "schedule allocate volume", actionExtend: "extend volume",
-		actionCreate: "create volume from backend storage", actionSnapshot: "create snapshot",
+		actionCreate: "create volume from backend storage", actionSnapshot: "create snapshot", actionUnsnap: "delete snapshot",
 	}[id]
 }
 
@@ -43,6 +45,7 @@ func detailText(id string) string {
 		detailExtendFailed:  "Volume Driver failed to extend volume.",
 		detailCreateFailed:  "Driver failed to create the volume.",
 		detailSnapshotError: "Snapshot failed to create.",
+		detailSnapshotBusy:  "Snapshot is busy.",
 	}[id]
 }
 
@@ -55,8 +58,12 @@ func messageRoutes() []route {
 
 // tell leaves a message about a volume; the lock is held.
 func (c *Cloud) tell(x *exchange, volumeID, action, detail string) {
+	c.tellOf(x, "VOLUME", volumeID, action, detail)
+}
+
+func (c *Cloud) tellOf(x *exchange, kind, id, action, detail string) {
 	c.messages = append(c.messages, message{
-		id: c.newID(), requestID: x.requestID, volumeID: volumeID, kind: "VOLUME", action: action, detail: detail, created: now(),
+		id: c.newID(), requestID: x.requestID, resource: id, kind: kind, action: action, detail: detail, created: now(),
 	})
 }
 
@@ -66,7 +73,7 @@ func (c *Cloud) messageView(x *exchange, m message) object {
 	return object{
 		"id": m.id, "event_id": m.event(), "user_message": actionText(m.action) + ":" + detailText(m.detail), "message_level": "ERROR",
 		"created_at": timeOrNull(m.created), "guaranteed_until": timeOrNull(m.created.Add(30 * 24 * time.Hour)),
-		"request_id": m.requestID, "links": c.links(x, "messages", m.id), "resource_type": m.kind, "resource_uuid": m.volumeID,
+		"request_id": m.requestID, "links": c.links(x, "messages", m.id), "resource_type": m.kind, "resource_uuid": m.resource,
 	}
 }
 
@@ -84,7 +91,7 @@ func (c *Cloud) listMessages(x *exchange) *reply {
 	}
 	if x.version.since(5) {
 		fields := func(m message) map[string]string {
-			return map[string]string{"resource_uuid": m.volumeID, "resource_type": m.kind, "event_id": m.event(), "request_id": m.requestID, "message_level": "ERROR"}
+			return map[string]string{"resource_uuid": m.resource, "resource_type": m.kind, "event_id": m.event(), "request_id": m.requestID, "message_level": "ERROR"}
 		}
 		found = slices.DeleteFunc(found, func(m message) bool {
 			have := fields(m)

@@ -32,6 +32,7 @@ type disk struct {
 	deleteOnTermination        bool
 	guestSize                  int  // GiB that the guest sees
 	plugged                    bool // the guest has it
+	lingers                    int  // requests that show it although it is detached
 }
 
 func (s *server) disk(volumeID string) *disk {
@@ -89,6 +90,21 @@ func (c *Cloud) RemoveServer(id string) {
 	if s := c.servers[id]; s != nil {
 		c.endServer(s)
 	}
+}
+
+// LoseServer makes a server vanish and leaves its attachments in Cinder, as a
+// purge of Nova's database does.
+func (c *Cloud) LoseServer(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.servers, id)
+}
+
+// SetMaxDisks bounds the volumes of a server; 0 lifts the bound.
+func (c *Cloud) SetMaxDisks(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts.MaxDisks = n
 }
 
 func (c *Cloud) endServer(s *server) {
@@ -227,8 +243,6 @@ func (c *Cloud) deleteServer(x *exchange) *reply {
 	if s.Locked {
 		return faultf(http.StatusConflict, "Instance %s is locked", s.ID)
 	}
-	if x.script.outcome != stuck {
-		c.later(c.doneTime(DeleteServer)+x.script.slow, func() { c.endServer(s) })
-	}
+	c.work(x, s.ID, func() { c.endServer(s) })
 	return answer(http.StatusNoContent, nil)
 }

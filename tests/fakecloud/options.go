@@ -5,19 +5,19 @@ import "time"
 // Options says what cloud is wanted. The zero value is a cloud of the Zed
 // release with no quota, one zone and fast work.
 type Options struct {
-	Seed          uint64        // of identifiers and latencies: the same seed gives the same ones
-	CinderMin     string        // lowest microversion of Cinder; default "3.0"
-	CinderMax     string        // highest; default "3.70"
-	NovaMin       string        // lowest microversion of Nova; default "2.1"
-	NovaMax       string        // highest; default "2.93"
-	TokenLife     time.Duration // default one hour
-	Zones         []string      // availability zones of Cinder, the default one first; default "nova"
-	Quota         *Quota        // of the project csi; nil: no limit
-	ListLimit     int           // the most items of one page (osapi_max_limit); default 1000
-	MaxDisks      int           // volumes a server takes (max_disk_devices_to_attach); 0: no limit
-	Types         []VolumeType  // default: DefaultTypes; the first is the default type
-	ForbidEvents  bool          // Nova refuses the events that Cinder sends: Cinder's user lacks the role
-	ServiceRole   bool          // the user csi has the role service, so it may send events to Nova
+	Seed         uint64        // of identifiers and latencies: the same seed gives the same ones
+	CinderMin    string        // lowest microversion of Cinder; default "3.0"
+	CinderMax    string        // highest; default "3.70"
+	NovaMin      string        // lowest microversion of Nova; default "2.1"
+	NovaMax      string        // highest; default "2.93"
+	TokenLife    time.Duration // default one hour
+	Zones        []string      // availability zones of Cinder, the default one first; default "nova"
+	Quota        *Quota        // of the project csi; nil: no limit
+	ListLimit    int           // the most items of one page (osapi_max_limit); default 1000
+	MaxDisks     int           // volumes a server takes (max_disk_devices_to_attach); 0: no limit
+	Types        []VolumeType  // default: DefaultTypes; the first is the default type
+	ForbidEvents bool          // Nova refuses the events that Cinder sends: Cinder's user lacks the role
+	ServiceRole  bool          // the user csi has the role service, so it may send events to Nova
 }
 
 // Quota has the limits of a project; -1 means no limit, as in Cinder.

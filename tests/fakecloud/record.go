@@ -83,4 +83,3 @@ func (c *Cloud) Forget() {
 	c.log = nil
 	clear(c.counts)
 }
-

@@ -34,7 +34,7 @@ type exchange struct {
 
 // part returns the object below key in the body, or an empty one.
 func (x *exchange) part(key string) object {
-	o, _ := x.body[key].(object) //nolint:errcheck // no object is as good as an empty one
+	o, _ := x.body[key].(object)
 	if o == nil {
 		return object{}
 	}
@@ -42,7 +42,7 @@ func (x *exchange) part(key string) object {
 }
 
 func (o objectReader) text(key string) string {
-	s, _ := o.object[key].(string) //nolint:errcheck // no string is no text
+	s, _ := o.object[key].(string)
 	return s
 }
 
@@ -64,8 +64,8 @@ func (o objectReader) number(key string) (n int, given, valid bool) {
 	return 0, true, false
 }
 
-func (o objectReader) texts(key string) map[string]string {
-	in, _ := o.object[key].(object) //nolint:errcheck // no object is as good as an empty one
+func (o objectReader) metadata() map[string]string {
+	in, _ := o.object["metadata"].(object)
 	out := make(map[string]string, len(in))
 	for k, v := range in {
 		if s, ok := v.(string); ok {
@@ -214,7 +214,7 @@ func (c *Cloud) write(w http.ResponseWriter, x *exchange, status int, body []byt
 		h.Del("Content-Type")
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) //nolint:errcheck // the client may have gone; that is its affair
+	_, _ = w.Write(body)
 }
 
 // sever cuts the connection with a reset, as a broken network does.
@@ -224,7 +224,7 @@ func sever(w http.ResponseWriter) {
 		panic(http.ErrAbortHandler)
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) //nolint:errcheck // then it is closed without a reset
+		_ = tcp.SetLinger(0)
 	}
-	_ = conn.Close() //nolint:errcheck // it is being destroyed
+	_ = conn.Close()
 }

@@ -86,7 +86,7 @@ func (c *Cloud) Volume(id string) (Volume, bool) {
 	if !ok {
 		return Volume{}, false
 	}
-	return v.Volume.clone(), true
+	return v.clone(), true
 }
 
 // Volumes returns all volumes, oldest first.
@@ -96,7 +96,7 @@ func (c *Cloud) Volumes() []Volume {
 	all := slices.SortedFunc(maps.Values(c.volumes), func(a, b *volume) int { return a.created.Compare(b.created) })
 	out := make([]Volume, len(all))
 	for i, v := range all {
-		out[i] = v.Volume.clone()
+		out[i] = v.clone()
 	}
 	return out
 }
@@ -243,7 +243,7 @@ func (c *Cloud) updateVolume(x *exchange) *reply {
 		v.Description = in.text("description")
 	}
 	if _, ok := in.object["metadata"]; ok {
-		v.Metadata = in.texts("metadata")
+		v.Metadata = in.metadata()
 	}
 	v.updated = now()
 	return answer(http.StatusOK, object{"volume": c.volumeView(x, v)})
@@ -263,7 +263,7 @@ func (c *Cloud) setMetadata(x *exchange) *reply {
 	if bad != nil {
 		return bad
 	}
-	in := objectReader{x.body}.texts("metadata")
+	in := objectReader{x.body}.metadata()
 	if x.http.Method == http.MethodPut {
 		v.Metadata = map[string]string{}
 	}

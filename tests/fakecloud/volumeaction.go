@@ -47,10 +47,7 @@ func (c *Cloud) extendVolume(x *exchange) *reply {
 // finishExtend is the scheduler, the driver and the notification of Nova.
 func (c *Cloud) finishExtend(x *exchange, v *volume, size int) {
 	s := x.script
-	if s.outcome == stuck {
-		return
-	}
-	c.later(c.doneTime(ExtendVolume)+s.slow, func() {
+	c.work(x, v.ID, func() {
 		if c.volumes[v.ID] != v || v.Status != extending {
 			return
 		}
@@ -105,16 +102,13 @@ func (c *Cloud) retypeVolume(x *exchange) *reply {
 	}
 	v.previous = v.Status
 	v.set(retyping)
-	s := x.script
-	if s.outcome == stuck {
-		return answer(http.StatusAccepted, nil)
-	}
-	c.later(c.doneTime(RetypeVolume)+s.slow, func() {
+	failed := x.script.outcome != succeeds && x.script.outcome != stuck
+	c.work(x, v.ID, func() {
 		if c.volumes[v.ID] != v || v.Status != retyping {
 			return
 		}
 		migrates := t.ExtraSpecs["volume_backend_name"] != c.backendOf(v.typeID)
-		if s.outcome == succeeds && (!migrates || in.text("migration_policy") == "on-demand") {
+		if !failed && (!migrates || in.text("migration_policy") == "on-demand") {
 			v.Type, v.typeID, v.Multiattach, v.Encrypted = t.Name, t.ID, t.Multiattach(), t.Encrypted
 		}
 		v.set(v.previous)

@@ -135,11 +135,11 @@ func (c *Cloud) newVolume(x *exchange, in objectReader, t VolumeType, from origi
 	v := &volume{
 		Volume: Volume{
 			ID: c.newID(), Name: in.text("name"), Description: in.text("description"), Status: creating, Type: t.Name,
-			Encrypted: t.Encrypted, Multiattach: t.Multiattach(), Metadata: in.texts("metadata"),
+			Encrypted: t.Encrypted, Multiattach: t.Multiattach(), Metadata: in.metadata(),
 		},
 		typeID: t.ID, projectID: x.token.projectID(), userID: x.token.user.id, created: now(), attachedAt: map[string]time.Time{},
 	}
-	hints, _ := x.body["OS-SCH-HNT:scheduler_hints"].(object) //nolint:errcheck // no hints were given
+	hints, _ := x.body["OS-SCH-HNT:scheduler_hints"].(object)
 	v.Hints = hints
 	switch {
 	case from.snapshot != nil:
@@ -156,10 +156,7 @@ func (c *Cloud) newVolume(x *exchange, in objectReader, t VolumeType, from origi
 // finishCreate ends what createVolume began.
 func (c *Cloud) finishCreate(x *exchange, v *volume) {
 	s := x.script
-	if s.outcome == stuck {
-		return
-	}
-	c.later(c.doneTime(CreateVolume)+s.slow, func() {
+	c.work(x, v.ID, func() {
 		if c.volumes[v.ID] != v || v.Status != creating {
 			return
 		}
@@ -211,18 +208,15 @@ func (c *Cloud) deleteVolume(x *exchange) *reply {
 	}
 	v.set(deleting)
 	s := x.script
-	if s.outcome != stuck {
-		c.later(c.doneTime(DeleteVolume)+s.slow, func() {
-			if s.outcome == fails {
-				v.set(errorDeleting)
-				return
-			}
-			delete(c.volumes, v.ID)
-			for _, snap := range snapshots {
-				delete(c.snapshots, snap.ID)
-			}
-		})
-	}
+	c.work(x, v.ID, func() {
+		if s.outcome == fails {
+			v.set(errorDeleting)
+			return
+		}
+		delete(c.volumes, v.ID)
+		for _, snap := range snapshots {
+			delete(c.snapshots, snap.ID)
+		}
+	})
 	return answer(http.StatusAccepted, nil)
 }
-
