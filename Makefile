@@ -38,11 +38,11 @@ lint: ## gofumpt, golangci-lint, go mod tidy and verify: all must be clean
 	@tests/dockerfile.sh
 
 .PHONY: test
-test: setup test-unit test-guest test-system ## all tests that need only this machine
+test: setup test-unit test-guest test-system test-devices ## all tests that need only this machine
 
 .PHONY: test-unit
 test-unit: ## every package on this machine's kernel, with the race detector
-	$(TESTSUM) -race ./cmd/... ./pkg/...
+	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/...
 
 .PHONY: test-guest
 test-guest: programs ## the packages that drive the kernel, in a guest with all capabilities
@@ -50,7 +50,23 @@ test-guest: programs ## the packages that drive the kernel, in a guest with all 
 
 .PHONY: test-system
 test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 ./tests/...
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|devices|openstack|fakecloud|deploy)')
+
+.PHONY: test-devices
+test-devices: setup programs ## disks plugged in and resized under a mounted filesystem, in QEMU
+	$(TESTSUM) -p 1 -timeout=10m ./tests/vm/... ./tests/devices/...
+
+.PHONY: openstack-up
+openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph (quick when it is up)
+	@tests/openstack/up
+
+.PHONY: openstack-test
+openstack-test: setup programs openstack-up ## the driver in it: volumes of a running instance grow in use
+	GROWVOL_OPENSTACK_DIR=$${GROWVOL_OPENSTACK_DIR:-/var/tmp/growvol-openstack} $(TESTSUM) -count=1 -p 1 -timeout=15m ./tests/openstack/... ./tests/fakecloud/...
+
+.PHONY: openstack-down
+openstack-down: ## end it and remove what it stored
+	@tests/openstack/down
 
 .PHONY: demo
 demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext2,ext3,ext4,xfs,btrfs)

@@ -31,16 +31,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func serve(ctx context.Context, c config, log *slog.Logger) error {
-	backend, driverName, err := open(ctx, c, log)
+	metrics := csiserver.NewMetrics()
+	backend, err := open(ctx, c, log, metrics.Registerer())
 	if err != nil {
 		return err
 	}
+	defer backend.close()
+	driverName := backend.driver
 	if c.DriverName != "" {
 		driverName = c.DriverName
 	}
-	_, topology := backend.(volume.TopologyAware)
+	_, topology := backend.Backend.(volume.TopologyAware)
 	var probe func(context.Context) error
-	if checker, ok := backend.(volume.HealthChecker); ok {
+	if checker, ok := backend.Backend.(volume.HealthChecker); ok {
 		probe = checker.Healthy
 	}
 	capabilities := csiserver.Capabilities{Controller: true, Topology: topology, Expansion: true}
@@ -49,8 +52,8 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	options := c.Options()
-	options.Log, options.Identity = log, identity
-	options.Controller = controller.New(backend, controller.Options{Log: log})
+	options.Log, options.Identity, options.Metrics = log, identity, metrics
+	options.Controller = controller.New(backend.Backend, controller.Options{Log: log})
 	log.InfoContext(ctx, "growvol-controller starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }
