@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need on a Debian or Ubuntu machine and
-# is not there yet: User-Mode Linux (the guest kernel), filesystem tools, and a
-# C compiler, without which Go has no race detector.
+# is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools, and
+# a C compiler, without which Go has no race detector.
 # Safe to run again; returns at once when nothing is missing.
 set -eu
 
@@ -9,7 +9,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # A program of each package, as "program:package".
 needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
-mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc"
+mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc
+qemu-system-x86_64:qemu-system-x86 busybox:busybox-static"
 
 missing=
 for pair in $needed; do
