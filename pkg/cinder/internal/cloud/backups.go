@@ -56,7 +56,7 @@ func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "backup_get", what: "reading backup " + id,
-		method: "GET", path: "backups/" + id, into: &answer, version: c.best(blockStorage, backupMetadata()),
+		method: "GET", path: "backups/" + id, into: &answer, version: c.best(backupMetadata()),
 	})
 	return answer.Backup.backup(), err
 }
@@ -105,7 +105,7 @@ func (c *Cloud) listBackups(ctx context.Context, what string, params url.Values)
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "backup_list", what: "listing " + what,
-		method: "GET", path: query("backups/detail", params), into: &answer, version: c.best(blockStorage, backupMetadata()),
+		method: "GET", path: query("backups/detail", params), into: &answer, version: c.best(backupMetadata()),
 	})
 	if err != nil {
 		return nil, "", stale(err, params.Get("marker"))
@@ -150,7 +150,7 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 		service: blockStorage, name: "backup_create", what: fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID),
 		method: "POST", path: "backups", body: map[string]any{"backup": request}, into: &answer, ok: []int{200, 202},
 	}
-	if k.version = c.best(blockStorage, backupMetadata()); !k.version.isZero() && len(b.Metadata) > 0 {
+	if k.version = c.best(backupMetadata()); !k.version.isZero() && len(b.Metadata) > 0 {
 		request["metadata"] = b.Metadata
 	}
 	if b.Zone != "" {

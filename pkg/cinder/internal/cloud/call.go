@@ -2,7 +2,10 @@ package cloud
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -37,7 +40,10 @@ func (c *Cloud) do(ctx context.Context, k call) error {
 		return within(k.what, err)
 	}
 	err = c.attempt(ctx, conn, k)
-	if StatusCode(err) != 401 {
+	if StatusCode(err) == http.StatusNotAcceptable {
+		conn.forget(k.service) // the service was downgraded since it was asked
+	}
+	if StatusCode(err) != http.StatusUnauthorized {
 		return err
 	}
 	renewed, errRenew := c.renew(ctx, conn)
@@ -74,22 +80,28 @@ func (c *connection) request(ctx context.Context, k call, address string, versio
 	if !version.isZero() {
 		client.Microversion = version.String()
 	}
-	ctx = transport.WithCall(ctx, transport.Call{Service: string(k.service), Name: k.name, Repeatable: k.repeatable})
-	resp, err := client.Request(ctx, k.method, address, &gophercloud.RequestOpts{ //nolint:bodyclose // Request closes it unless told to keep it
-		JSONBody: k.body, JSONResponse: k.into, OkCodes: k.ok,
+	progress := &transport.Call{Service: string(k.service), Name: k.name, Repeatable: k.repeatable}
+	resp, err := client.Request(transport.WithCall(ctx, progress), k.method, address, &gophercloud.RequestOpts{
+		JSONBody: k.body, OkCodes: k.ok, KeepResponseBody: true,
 	})
-	if err == nil {
+	if err != nil {
+		var refused gophercloud.ErrUnexpectedResponseCode
+		if errors.As(err, &refused) {
+			return refusal(k, refused, progress.Doubt)
+		}
+		return failure(ctx, k, err)
+	}
+	data, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return failure(ctx, k, err)
+	}
+	if k.into == nil {
 		return nil
 	}
-	var refused gophercloud.ErrUnexpectedResponseCode
-	if errors.As(err, &refused) {
-		return refusal(k, refused)
+	if err := json.Unmarshal(data, k.into); err != nil {
+		return nonsense(k, err, transport.RequestID(resp.Header))
 	}
-	requestID := ""
-	if resp != nil {
-		requestID = transport.RequestID(resp.Header)
-	}
-	return failure(ctx, k, err, requestID)
+	return nil
 }
 
 // within says what was asked when err happened; kind and remedy stay.

@@ -226,12 +226,12 @@ func (c *Cloud) Supports(f Feature) error {
 	return conn.supports(f.need())
 }
 
-// best returns the version to ask for, if the service offers it; else none.
-func (c *Cloud) best(s service, v microversion) microversion {
+// best returns the version of Cinder to ask for, if it offers it; else none.
+func (c *Cloud) best(v microversion) microversion {
 	c.mu.Lock()
 	conn := c.conn
 	c.mu.Unlock()
-	if conn == nil || conn.supports(need{what: "", service: s, version: v}) != nil {
+	if conn == nil || conn.supports(need{service: blockStorage, version: v}) != nil {
 		return microversion{}
 	}
 	return v

@@ -32,14 +32,12 @@ type connection struct {
 	ignoreVersions bool
 
 	provider  *gophercloud.ProviderClient
-	project   string // id; empty if the token has none
-	expires   time.Time
-	early     time.Duration // before expires, in which to log in anew
+	project   string    // id; empty if the token has none
+	renewAt   time.Time // when to log in anew; zero: not known
 	endpoints map[service]endpoint
 
 	mu     sync.Mutex // guards what the services say about themselves
 	offers map[service]offer
-	again  time.Time // when to ask services that did not say
 }
 
 // endpoint is where a service is, or why that is not known.
@@ -63,13 +61,13 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if userAgent != "" {
 		provider.UserAgent.Prepend(userAgent)
 	}
-	authCtx := transport.WithCall(ctx, transport.Call{Service: string(identity), Name: k.name, Repeatable: true})
+	authCtx := transport.WithCall(ctx, &transport.Call{Service: string(identity), Name: k.name, Repeatable: true})
 	if err := openstack.AuthenticateV3(authCtx, provider, authOptions(c.config), gophercloud.EndpointOpts{}); err != nil {
 		var refused gophercloud.ErrUnexpectedResponseCode
 		if errors.As(err, &refused) {
-			return within(c.config.Origin, refusal(k, refused))
+			return within(c.config.Origin, refusal(k, refused, false))
 		}
-		return failure(ctx, k, err, "")
+		return failure(ctx, k, err)
 	}
 	c.provider = provider
 	result, ok := provider.GetAuthResult().(interface {
@@ -82,18 +80,20 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	}
 	token, err := result.ExtractToken()
 	if err != nil {
-		return failure(ctx, k, err, "")
+		return failure(ctx, k, err)
 	}
 	catalog, err := result.ExtractServiceCatalog()
 	if err != nil {
-		return failure(ctx, k, err, "")
+		return failure(ctx, k, err)
 	}
 	if project, err := result.ExtractProject(); err == nil && project != nil {
 		c.project = project.ID
 	}
-	c.expires = token.ExpiresAt
-	// Clouds with very short tokens must not be logged in to for each call.
-	c.early = min(early, time.Until(c.expires)/10)
+	// With a clock that runs wrong a token may seem to have ended already; then
+	// a 401 has to tell. Very short tokens must not be renewed at each call.
+	if left := time.Until(token.ExpiresAt); left > 0 {
+		c.renewAt = token.ExpiresAt.Add(-min(early, left/10))
+	}
 	c.endpoints = map[service]endpoint{
 		blockStorage: c.locate(catalog, c.config.BlockStorageURL, "volumev3", "block-storage", "block-store", "volume"),
 		compute:      c.locate(catalog, c.config.ComputeURL, "compute"),

@@ -22,14 +22,22 @@ type answer struct {
 	method    string
 	path      string
 	status    int
-	message   string // what the cloud said
-	requestID string // by which the cloud's operator finds it in the logs
+	message   string        // what the cloud said; empty if OpenStack did not say it
+	later     time.Duration // in which the cloud asks to come again; 0: it does not say
+	doubt     bool          // an earlier attempt of the same call may have been carried out
+	requestID string        // by which the cloud's operator finds it in the logs
 }
 
 func (a *answer) Error() string {
 	text := fmt.Sprintf("%s answered %d %s", a.service, a.status, http.StatusText(a.status))
 	if a.message != "" {
 		text += ": " + strings.TrimSuffix(a.message, ".")
+	}
+	if a.later > 0 {
+		text += fmt.Sprintf(" (it asks to come again in %s)", a.later.Round(time.Second))
+	}
+	if a.doubt {
+		text += " (an earlier attempt got no answer, and may be what stands in the way)"
 	}
 	text += fmt.Sprintf(" [%s %s", a.method, a.path)
 	if a.requestID != "" {
@@ -57,53 +65,57 @@ func RequestID(err error) string {
 	return ""
 }
 
-// refusal is the error for an answer that is not the wanted one.
-func refusal(k call, r gophercloud.ErrUnexpectedResponseCode) error {
+// refusal is the error for an answer that is not the wanted one. doubt: an
+// earlier attempt of the call may have been carried out.
+func refusal(k call, r gophercloud.ErrUnexpectedResponseCode, doubt bool) error {
 	path, _, _ := strings.Cut(k.path, "?")
 	a := &answer{
 		service: k.service, method: k.method, path: "/" + path, status: r.Actual,
 		message: said(r.Body), requestID: transport.RequestID(r.ResponseHeader),
+		doubt: doubt && r.Actual >= 400 && r.Actual < 500,
 	}
-	wait, told := transport.RetryAfter(r.ResponseHeader, time.Now())
-	return judge(k, a, told && wait > 0)
+	a.later, _ = transport.RetryAfter(r.ResponseHeader, time.Now())
+	return judge(k, a)
 }
 
 // eventRefused is the error for a part of an answer that has its own code.
 func eventRefused(k call, code int, status string) error {
-	return judge(k, &answer{service: k.service, method: k.method, path: "/" + k.path, status: code, message: "the event has " + status}, false)
+	return judge(k, &answer{service: k.service, method: k.method, path: "/" + k.path, status: code, message: "the event has " + status})
 }
 
 // judge gives an answer its kind and remedy by the first rule that fits.
-func judge(k call, a *answer, later bool) error {
+func judge(k call, a *answer) error {
 	for _, r := range rules() {
-		if r.fits(k, a, later) {
+		if r.fits(k, a) {
 			return volume.Errorf(r.kind, "%s: %w", k.what, a).WithRemedy(r.remedy)
 		}
 	}
 	return volume.Errorf(volume.Internal, "%s: %w", k.what, a)
 }
 
-// failure is the error for a call that got no answer, or none that makes sense.
-func failure(ctx context.Context, k call, err error, requestID string) error {
-	// The address that was called is of no use to the reader, and may name
-	// the inner network.
+// failure is the error for a call that got no answer.
+func failure(ctx context.Context, k call, err error) error {
+	// The address that was called is of no use to the reader.
 	var broken *url.Error
 	if errors.As(err, &broken) {
 		err = broken.Err
 	}
+	doubt := ""
+	if k.method == http.MethodPost && !k.repeatable && k.service != identity {
+		doubt = "; whether it was done is not known"
+	}
 	if ended := ctx.Err(); ended != nil {
-		kind := volume.KindOf(ended)
-		return volume.Errorf(kind, "%s: the call ended before %s answered: %w", k.what, k.service, err)
+		return volume.Errorf(volume.KindOf(ended), "%s: the call ended before %s answered%s: %w", k.what, k.service, doubt, err)
 	}
-	var syntax *json.SyntaxError
-	var mismatch *json.UnmarshalTypeError
-	if errors.As(err, &syntax) || errors.As(err, &mismatch) {
-		if requestID != "" {
-			requestID = " (request " + requestID + ")"
-		}
-		return volume.Errorf(volume.Unavailable, "%s: the answer of %s makes no sense%s: %w", k.what, k.service, requestID, err)
+	return volume.Errorf(volume.Unavailable, "%s: no answer of %s%s: %w", k.what, k.service, doubt, err)
+}
+
+// nonsense is the error for an answer that cannot be read.
+func nonsense(k call, err error, requestID string) error {
+	if requestID != "" {
+		requestID = " (request " + requestID + ")"
 	}
-	return volume.Errorf(volume.Unavailable, "%s: no answer of %s: %w", k.what, k.service, err)
+	return volume.Errorf(volume.Unavailable, "%s: the answer of %s makes no sense%s: %w", k.what, k.service, requestID, err)
 }
 
 // stale turns the refusal of a marker into kind Stale.

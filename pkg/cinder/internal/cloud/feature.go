@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -74,7 +75,8 @@ func (f Feature) need() need {
 	switch f {
 	case OnlineExtend:
 		return need{
-			"growing a volume that is in use", blockStorage, microversion{3, 42},
+			"growing a volume that is in use", blockStorage,
+			microversion{3, 42},
 			"detach the volume (scale the workload to zero) and expand it offline, or have the cloud upgraded",
 		}
 	case Multiattach:
@@ -97,8 +99,9 @@ func (f Feature) String() string { return f.need().what }
 // offer is what a service says it understands.
 type offer struct {
 	min, max microversion
-	ignored  bool  // the configuration forbids microversions
-	err      error // why the versions are not known
+	ignored  bool      // the configuration forbids microversions
+	err      error     // why the versions are not known
+	again    time.Time // when to ask again, if so
 }
 
 // supports returns nil, or an error of kind Unsupported that names the needed

@@ -16,6 +16,9 @@ const (
 	// refusedFor is how long credentials that were refused are not tried
 	// again, so that wrong ones do not lock the account.
 	refusedFor = 30 * time.Second
+	// failedFor is the same after another failure: whoever waited for the
+	// login meanwhile shares its result.
+	failedFor = 2 * time.Second
 )
 
 // connection returns the present connection, made anew if there is none, if
@@ -34,14 +37,12 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 			return nil, err
 		}
 	}
-	if conn.config != wanted || time.Until(conn.expires) < conn.early {
+	if conn.config != wanted || !conn.renewAt.IsZero() && time.Now().After(conn.renewAt) {
 		next, err := c.renew(ctx, conn)
-		if err != nil {
-			// The old token may still be good; if it is not, a 401 tells.
-			c.owner.log.ErrorContext(ctx, "logging in anew failed; the old token stays in use", "cloud", c.name, "error", err)
-			return conn, nil
+		if err == nil {
+			conn = next
 		}
-		conn = next
+		// Otherwise the old token may still be good; if not, a 401 tells.
 	}
 	conn.look(ctx)
 	return conn, nil
@@ -78,8 +79,13 @@ func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error)
 	defer c.mu.Unlock()
 	c.failed = nil
 	if err != nil {
-		if volume.IsKind(err, volume.Unauthenticated) {
-			c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(refusedFor)
+		c.owner.log.ErrorContext(ctx, "logging in failed", "cloud", c.name, "old_token", old != nil, "error", err)
+		if ctx.Err() == nil {
+			pause := failedFor
+			if volume.IsKind(err, volume.Unauthenticated) {
+				pause = refusedFor
+			}
+			c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(pause)
 		}
 		return nil, err
 	}

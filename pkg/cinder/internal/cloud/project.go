@@ -109,7 +109,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 		method: "GET", path: "messages", into: &answer, needs: Messages.need(),
 	}
 	// Only later versions can select; 3.3 lists those of the whole project.
-	if k.version = c.best(blockStorage, microversion{3, 5}); !k.version.isZero() {
+	if k.version = c.best(microversion{3, 5}); !k.version.isZero() {
 		k.path = query(k.path, url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}})
 	}
 	err := c.do(ctx, k)
@@ -148,7 +148,14 @@ type Limits struct {
 func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	var answer struct {
 		Limits struct {
-			Absolute map[string]any `json:"absolute"`
+			Absolute struct {
+				MaxVolumes   *int `json:"maxTotalVolumes"`
+				Volumes      *int `json:"totalVolumesUsed"`
+				MaxGiB       *int `json:"maxTotalVolumeGigabytes"`
+				GiB          *int `json:"totalGigabytesUsed"`
+				MaxSnapshots *int `json:"maxTotalSnapshots"`
+				Snapshots    *int `json:"totalSnapshotsUsed"`
+			} `json:"absolute"`
 		} `json:"limits"`
 	}
 	err := c.do(ctx, call{
@@ -157,18 +164,16 @@ func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	if err != nil {
 		return Limits{}, err
 	}
-	number := func(key string) int {
-		if n, ok := answer.Limits.Absolute[key].(interface{ Int64() (int64, error) }); ok {
-			if v, err := n.Int64(); err == nil {
-				return int(v)
-			}
+	told := func(n *int) int {
+		if n == nil {
+			return -1
 		}
-		return -1
+		return *n
 	}
+	a := answer.Limits.Absolute
 	l := Limits{
-		MaxVolumes: number("maxTotalVolumes"), Volumes: number("totalVolumesUsed"),
-		MaxGiB: number("maxTotalVolumeGigabytes"), GiB: number("totalGigabytesUsed"),
-		MaxSnapshots: number("maxTotalSnapshots"), Snapshots: number("totalSnapshotsUsed"),
+		MaxVolumes: told(a.MaxVolumes), Volumes: told(a.Volumes), MaxGiB: told(a.MaxGiB), GiB: told(a.GiB),
+		MaxSnapshots: told(a.MaxSnapshots), Snapshots: told(a.Snapshots),
 	}
 	l.MaxVolumeGiB, err = c.maxVolumeGiB(ctx)
 	return l, err

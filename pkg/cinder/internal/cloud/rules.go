@@ -14,15 +14,20 @@ type rule struct {
 	calls  []string // names of calls
 	texts  []string // one of them is in the message (lower case; SERVER stands for the server of the call)
 	later  bool     // the answer says when to come again
+	doubt  bool     // an earlier attempt may have been carried out
+	alien  bool     // OpenStack did not write the answer: a proxy did, or it is another server altogether
 	kind   volume.Kind
 	remedy string
 }
 
-func (r rule) fits(k call, a *answer, later bool) bool {
+func (r rule) fits(k call, a *answer) bool {
 	if a.status < r.status || a.status > max(r.status, r.upTo) {
 		return false
 	}
-	if r.later && !later || len(r.calls) > 0 && !slices.Contains(r.calls, k.name) {
+	if r.later && a.later <= 0 || r.doubt && !a.doubt || r.alien && a.message != "" {
+		return false
+	}
+	if len(r.calls) > 0 && !slices.Contains(r.calls, k.name) {
 		return false
 	}
 	message := strings.ToLower(a.message)
@@ -50,8 +55,19 @@ func rules() []rule {
 	)
 	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
 	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
-	attach := []string{"volume_attach"}
+	attach, login := []string{"volume_attach"}, []string{"token_create"}
 	return []rule{
+		// Logging in. What Keystone does not find is never a volume.
+		{status: 401, calls: login, kind: volume.Unauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
+		{status: 403, calls: login, kind: volume.Unauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
+		{status: 300, upTo: 499, calls: login, kind: volume.Unavailable, remedy: "check auth-url (auth_url), project and domain"},
+		// An answer that no OpenStack service wrote says nothing about volumes.
+		{status: 300, upTo: 399, kind: volume.Unavailable, remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml"},
+		{status: 400, alien: true, kind: volume.Unavailable, remedy: askCloud},
+		{status: 402, upTo: 412, alien: true, kind: volume.Unavailable, remedy: "check the endpoint of the service in the catalog, and the proxies on the way"},
+		// The refusal of a deletion that may be under way already.
+		{status: 400, calls: append(removals, "volume_detach"), doubt: true, kind: volume.InProgress},
+
 		// Attaching.
 		{status: 400, calls: attach, texts: []string{"is already attached to instances … SERVER"}, kind: volume.AlreadyExists},
 		{status: 400, calls: attach, texts: []string{"is already attached to instances"}, kind: volume.Precondition, remedy: "wait until the other node has let go of the volume"},
@@ -61,10 +77,10 @@ func rules() []rule {
 		{status: 400, calls: []string{"volume_detach"}, kind: volume.Precondition},
 
 		// Sizes that cannot be had.
-		{status: 400, texts: []string{"less than the minimum required size", "greater than the maximum allowable size", "cannot be smaller than", "must be greater than or equal"}, kind: volume.OutOfRange, remedy: "ask for a size that the volume type allows"},
+		{status: 400, texts: []string{"less than the minimum required size", "greater than the maximum allowable size", "cannot be smaller than"}, kind: volume.OutOfRange, remedy: "ask for a size that the volume type allows"},
 		{status: 413, later: true, kind: volume.Unavailable, remedy: askCloud},
 		{status: 413, kind: volume.OutOfRange, remedy: askLess},
-		{status: 403, texts: []string{"quota"}, kind: volume.OutOfRange, remedy: askLess},
+		{status: 403, texts: []string{"quota exceeded", "exceeds"}, kind: volume.OutOfRange, remedy: askLess},
 
 		// States that forbid what was asked.
 		{status: 400, calls: removals, kind: volume.Precondition, remedy: "see what still uses it: attachments, snapshots, clones, incremental backups"},
@@ -75,7 +91,7 @@ func rules() []rule {
 		{status: 403, kind: volume.Denied, remedy: askRole},
 		{status: 404, kind: volume.NotFound},
 		{status: 405, kind: volume.Unsupported},
-		{status: 406, kind: volume.Precondition, remedy: "the cloud is too old for this, or was downgraded: restart the controller to have it look again"},
+		{status: 406, kind: volume.Precondition, remedy: "it will be asked for its versions anew; nothing needs to be done unless this lasts"},
 		{status: 408, kind: volume.Unavailable, remedy: askCloud},
 		{status: 409, kind: volume.InProgress},
 		{status: 410, kind: volume.NotFound},

@@ -95,7 +95,7 @@ func (c *Cloud) ServerAttachments(ctx context.Context, server string) ([]Attachm
 // ServerAttachment tells whether Nova has a volume on a server, be it only just
 // arriving or leaving. A server that does not exist has none.
 func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (found bool, err error) {
-	if pair(server, volumeID) != nil {
+	if !known(server) || !known(volumeID) {
 		return false, nil
 	}
 	err = c.do(ctx, call{

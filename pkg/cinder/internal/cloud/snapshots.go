@@ -125,7 +125,10 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 	if !known(s.VolumeID) {
 		return Snapshot{}, unknown("volume", s.VolumeID)
 	}
-	request := map[string]any{"volume_id": s.VolumeID, "name": s.Name, "description": s.Description, "metadata": s.Metadata}
+	request := map[string]any{"volume_id": s.VolumeID, "name": s.Name, "description": s.Description}
+	if len(s.Metadata) > 0 {
+		request["metadata"] = s.Metadata
+	}
 	k := call{
 		service: blockStorage, name: "snapshot_create", what: fmt.Sprintf("taking snapshot %s of volume %s", s.Name, s.VolumeID),
 		method: "POST", path: "snapshots", body: map[string]any{"snapshot": request}, ok: []int{200, 202},

@@ -19,7 +19,7 @@ func (c *connection) supports(n need) error {
 	o, asked := c.offers[n.service]
 	c.mu.Unlock()
 	if !asked {
-		o.err = volume.Errorf(volume.Unavailable, "not asked yet")
+		o.err = volume.Errorf(volume.Unavailable, "it has not been asked yet")
 	}
 	return o.supports(n)
 }
@@ -30,22 +30,29 @@ func (c *connection) look(ctx context.Context) {
 	for _, s := range []service{blockStorage, compute} {
 		c.mu.Lock()
 		o, asked := c.offers[s]
-		due := !asked || o.err != nil && time.Now().After(c.again)
-		if due {
-			c.again = time.Now().Add(askAgain)
-		}
+		due := !asked || o.err != nil && time.Now().After(o.again)
 		c.mu.Unlock()
 		if !due {
 			continue
 		}
-		next := c.ask(ctx, s)
-		c.mu.Lock()
-		c.offers[s] = next
-		c.mu.Unlock()
-		if next.err != nil {
-			c.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", next.err)
+		o = c.ask(ctx, s)
+		if o.err != nil {
+			if ctx.Err() == nil {
+				o.again = time.Now().Add(askAgain)
+			}
+			c.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", o.err)
 		}
+		c.mu.Lock()
+		c.offers[s] = o
+		c.mu.Unlock()
 	}
+}
+
+// forget makes the next call ask a service for its versions again.
+func (c *connection) forget(s service) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.offers, s)
 }
 
 // ask reads the version document of a service.

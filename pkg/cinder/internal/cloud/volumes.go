@@ -204,7 +204,10 @@ type NewVolume struct {
 // answer is not a usable volume yet. It is never repeated when the answer got
 // lost (kind Unavailable): look for the name before another attempt.
 func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
-	request := map[string]any{"name": v.Name, "description": v.Description, "size": v.SizeGiB, "metadata": v.Metadata}
+	request := map[string]any{"name": v.Name, "description": v.Description, "size": v.SizeGiB}
+	if len(v.Metadata) > 0 {
+		request["metadata"] = v.Metadata
+	}
 	for key, value := range map[string]string{
 		"volume_type": v.Type, "availability_zone": v.Zone, "snapshot_id": v.SnapshotID, "source_volid": v.SourceVolumeID, "backup_id": v.BackupID,
 	} {

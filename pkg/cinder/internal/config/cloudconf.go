@@ -208,9 +208,18 @@ func over(base, c Cloud) Cloud {
 		c.AppCredentialID, c.AppCredentialName = base.AppCredentialID, base.AppCredentialName
 	}
 	for _, f := range []struct{ to, from *string }{
-		{&c.AuthURL, &base.AuthURL}, {&c.Password, &base.Password}, {&c.TrustID, &base.TrustID}, {&c.Token, &base.Token},
-		{&c.AppCredentialSecret, &base.AppCredentialSecret}, {&c.Region, &base.Region}, {&c.Interface, &base.Interface},
-		{&c.BlockStorageURL, &base.BlockStorageURL}, {&c.ComputeURL, &base.ComputeURL}, {&c.CA, &base.CA}, {&c.Cert, &base.Cert}, {&c.Key, &base.Key},
+		{&c.AuthURL, &base.AuthURL},
+		{&c.Password, &base.Password},
+		{&c.TrustID, &base.TrustID},
+		{&c.Token, &base.Token},
+		{&c.AppCredentialSecret, &base.AppCredentialSecret},
+		{&c.Region, &base.Region},
+		{&c.Interface, &base.Interface},
+		{&c.BlockStorageURL, &base.BlockStorageURL},
+		{&c.ComputeURL, &base.ComputeURL},
+		{&c.CA, &base.CA},
+		{&c.Cert, &base.Cert},
+		{&c.Key, &base.Key},
 	} {
 		*f.to = cmp.Or(*f.to, *f.from)
 	}

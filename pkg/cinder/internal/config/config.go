@@ -49,8 +49,6 @@ func (c Cloud) GoString() string { return c.String() }
 
 // validate says what is missing or contradicts itself.
 func (c Cloud) validate() error {
-	missing := func(keys ...string) error { return fmt.Errorf("%s is missing", strings.Join(keys, " or ")) }
-	user := c.UserID != "" || c.Username != "" && (c.UserDomainID != "" || c.UserDomainName != "")
 	switch {
 	case c.AuthURL == "":
 		return missing("auth-url (auth_url)")
@@ -59,23 +57,44 @@ func (c Cloud) validate() error {
 	case !slices.Contains([]string{"public", "internal", "admin"}, c.Interface):
 		return errors.New("os-endpoint-type (interface) is none of public, internal, admin")
 	case c.AppCredentialID != "" || c.AppCredentialName != "":
-		if c.AppCredentialSecret == "" {
-			return missing("application-credential-secret (application_credential_secret)")
-		}
-		if c.AppCredentialID == "" && !user {
-			return errors.New("application-credential-name (application_credential_name) needs user-id (user_id), or username with user-domain-name (user_domain_name)")
-		}
-		return nil
+		return c.validateAppCredential()
 	case c.Token != "":
 		return nil
+	}
+	return c.validatePassword()
+}
+
+func missing(keys ...string) error { return fmt.Errorf("%s is missing", strings.Join(keys, " or ")) }
+
+// userKnown tells whether the user is named unmistakably.
+func (c Cloud) userKnown() bool {
+	return c.UserID != "" || c.Username != "" && c.UserDomainID+c.UserDomainName != ""
+}
+
+func (c Cloud) validateAppCredential() error {
+	switch {
+	case c.AppCredentialSecret == "":
+		return missing("application-credential-secret (application_credential_secret)")
+	case c.AppCredentialID == "" && !c.userKnown():
+		return errors.New("application-credential-name (application_credential_name) needs user-id (user_id), or username with user-domain-name (user_domain_name)")
+	}
+	return nil
+}
+
+func (c Cloud) validatePassword() error {
+	switch {
 	case c.Username == "" && c.UserID == "":
 		return missing("username", "user-id (user_id)", "application-credential-id (application_credential_id)", "token")
 	case c.Password == "":
 		return missing("password")
-	case !user:
+	case !c.userKnown():
 		return missing("user-domain-name (user_domain_name)", "user-domain-id (user_domain_id)", "domain-name (domain_name)")
-	case c.TrustID == "" && c.ProjectID == "" && c.ProjectName == "":
+	case c.TrustID != "":
+		return nil
+	case c.ProjectID == "" && c.ProjectName == "":
 		return missing("tenant-id or tenant-name (project_id, project_name)", "trust-id (trust_id)")
+	case c.ProjectID == "" && c.ProjectDomainID+c.ProjectDomainName == "":
+		return missing("tenant-domain-name (project_domain_name)", "tenant-domain-id (project_domain_id)", "domain-name (domain_name)")
 	}
 	return nil
 }
@@ -99,7 +118,7 @@ type Settings struct {
 type Config struct {
 	Clouds   map[string]Entry
 	Settings Settings
-	Warnings []string // sections and keys that nobody here knows
+	Warnings []string         // sections and keys that nobody here knows
 	seen     map[string]stamp // what was read or looked for, as it was just before
 }
 

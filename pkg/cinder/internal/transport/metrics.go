@@ -47,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-func (m *Metrics) started(c Call) (done func(code string, took time.Duration)) {
+func (m *Metrics) started(c *Call) (done func(code string, took time.Duration)) {
 	if m == nil {
 		return func(string, time.Duration) {}
 	}
@@ -59,7 +59,7 @@ func (m *Metrics) started(c Call) (done func(code string, took time.Duration)) {
 	}
 }
 
-func (m *Metrics) retried(c Call) {
+func (m *Metrics) retried(c *Call) {
 	if m != nil {
 		m.retries.WithLabelValues(c.Service, c.Name).Inc()
 	}

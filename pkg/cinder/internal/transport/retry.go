@@ -19,7 +19,7 @@ import (
 // server turned it away before looking (429; 413 with Retry-After, which is
 // Cinder's rate limit; 503 with Retry-After, which is a server in maintenance).
 // A 502, 504 or a 503 without Retry-After may hide a server that did the work.
-func repeat(method string, call Call, resp *http.Response, err error) bool {
+func repeat(method string, call *Call, resp *http.Response, err error) bool {
 	reads := method == http.MethodGet || method == http.MethodHead
 	safe := reads || method == http.MethodDelete || call.Repeatable
 	if err != nil {

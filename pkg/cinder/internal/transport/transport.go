@@ -16,23 +16,31 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Call says what a request is for.
+// Call says what a request is for, and how it went.
 type Call struct {
 	Service string // label of the metrics
 	Name    string // label of the metrics: one of a fixed set
 	// Repeatable allows a POST to be repeated when its answer was lost.
 	Repeatable bool
+
+	// Doubt is set when an attempt that got no answer, or one of a proxy, may
+	// have been carried out all the same: what the last answer refuses may be
+	// what an earlier attempt did.
+	Doubt bool
 }
 
 type callKey struct{}
 
-// WithCall puts into the context what the requests made with it are for.
-func WithCall(ctx context.Context, c Call) context.Context { return context.WithValue(ctx, callKey{}, c) }
+// WithCall puts into the context what the requests made with it are for. They
+// must be made one after the other.
+func WithCall(ctx context.Context, c *Call) context.Context {
+	return context.WithValue(ctx, callKey{}, c)
+}
 
-func callOf(ctx context.Context) Call {
-	c, ok := ctx.Value(callKey{}).(Call)
+func callOf(ctx context.Context) *Call {
+	c, ok := ctx.Value(callKey{}).(*Call)
 	if !ok {
-		return Call{Service: "other", Name: "other"}
+		return &Call{Service: "other", Name: "other"}
 	}
 	return c
 }
@@ -78,12 +86,13 @@ func New(o Options) *Transport {
 // attempt, not of the reader.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
-		defer req.Body.Close() // as http.RoundTripper demands; the attempts read copies
+		defer func() { _ = req.Body.Close() }() // as http.RoundTripper demands; the attempts read copies
 	}
 	ctx := req.Context()
 	call := callOf(ctx)
 	for attempt := 1; ; attempt++ {
 		resp, err := t.attempt(req, call, attempt)
+		call.Doubt = call.Doubt || err != nil && !neverSent(err) || err == nil && resp.StatusCode >= http.StatusInternalServerError
 		if attempt >= t.o.Attempts || ctx.Err() != nil || !repeat(req.Method, call, resp, err) {
 			return resp, err
 		}
@@ -105,8 +114,8 @@ func fits(ctx context.Context, wait time.Duration) bool {
 }
 
 // attempt sends the request once.
-func (t *Transport) attempt(req *http.Request, call Call, number int) (*http.Response, error) {
-	ctx, cancel := context.WithTimeoutCause(req.Context(), t.o.Timeout, errSlow(t.o.Timeout))
+func (t *Transport) attempt(req *http.Request, call *Call, number int) (*http.Response, error) {
+	ctx, cancel := context.WithTimeoutCause(req.Context(), t.o.Timeout, slowError(t.o.Timeout))
 	defer cancel()
 	one := req.Clone(ctx)
 	if req.GetBody != nil {
@@ -134,7 +143,7 @@ func (t *Transport) attempt(req *http.Request, call Call, number int) (*http.Res
 	return resp, err
 }
 
-func (t *Transport) log(req *http.Request, call Call, resp *http.Response, err error, number int, took time.Duration) {
+func (t *Transport) log(req *http.Request, call *Call, resp *http.Response, err error, number int, took time.Duration) {
 	attrs := []slog.Attr{
 		slog.String("service", call.Service), slog.String("call", call.Name),
 		slog.String("method", req.Method), slog.String("path", req.URL.Path),
@@ -148,10 +157,12 @@ func (t *Transport) log(req *http.Request, call Call, resp *http.Response, err e
 	t.o.Log.LogAttrs(req.Context(), slog.LevelDebug, "OpenStack call", attrs...)
 }
 
-// errSlow is the cause of an attempt that took too long.
-type errSlow time.Duration
+// slowError is the cause of an attempt that took too long.
+type slowError time.Duration
 
-func (e errSlow) Error() string { return fmt.Sprintf("no complete answer within %s", time.Duration(e)) }
+func (e slowError) Error() string {
+	return fmt.Sprintf("no complete answer within %s", time.Duration(e))
+}
 
 // maxBody is far above a page of 1000 volumes with all their metadata.
 const maxBody = 64 << 20
