@@ -57,7 +57,7 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 
 // servesZone tells whether a class can have volumes in the zone of a label.
 func (b *Backend) servesZone(ctx context.Context, c *cloud.Cloud, class, label string) (bool, error) {
-	if label == "" || b.ignoresZones(c) {
+	if label == "" || b.ignoresZones() {
 		return true, nil
 	}
 	if class != "" && zoneLabel(class) != label {

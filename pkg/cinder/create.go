@@ -54,8 +54,8 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 		return volume.Volume{}, err
 	}
 	b.settle(v.ID, k.cloud.Name())
-	out := b.volume(k.cloud, v)
-	if b.ignoresZones(k.cloud) {
+	out := b.volume(v)
+	if b.ignoresZones() {
 		// As in cinder-csi-plugin: the zones that the scheduler has in mind.
 		out.Topology = req.Preferred
 	}

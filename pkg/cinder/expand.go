@@ -32,7 +32,7 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
 	}
 	b.notify(ctx, c, v)
-	return b.volume(c, v), nil
+	return b.volume(v), nil
 }
 
 func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, id string, target volume.Size) (cloud.Volume, error) {

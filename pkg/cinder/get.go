@@ -16,5 +16,5 @@ func (b *Backend) Get(ctx context.Context, id string) (volume.Volume, error) {
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "read volume", id)
 	}
-	return b.volume(c, v), nil
+	return b.volume(v), nil
 }

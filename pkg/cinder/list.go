@@ -53,7 +53,7 @@ func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, 
 	for _, v := range vs {
 		// A cloud that ignores the filter must not show other clusters' volumes.
 		if b.opts.ClusterID == "" || v.Metadata[metaCluster] == b.opts.ClusterID {
-			out = append(out, b.volume(c, v))
+			out = append(out, b.volume(v))
 		}
 	}
 	switch {

@@ -59,7 +59,7 @@ func (p *poller) page(ctx context.Context, due, all []*wait) (onPage map[string]
 	p.ease(time.Since(began), err != nil)
 	if err != nil {
 		p.log.DebugContext(ctx, "could not list what is waited for", "error", err)
-		if passing(err) {
+		if transient(err) {
 			for _, w := range due {
 				w.put(reading{err: err, at: began})
 			}
@@ -94,7 +94,7 @@ func (p *poller) single(ctx context.Context, ids map[string][]*wait) {
 			for _, w := range waits {
 				w.put(r)
 			}
-			if passing(r.err) {
+			if transient(r.err) {
 				return r.err
 			}
 			return nil
@@ -108,9 +108,9 @@ func (p *poller) single(ctx context.Context, ids map[string][]*wait) {
 	}
 }
 
-// passing tells whether looking again can help: the cloud did not answer, or
+// transient tells whether looking again can help: the cloud did not answer, or
 // not in the time that a look is given.
-func passing(err error) bool {
+func transient(err error) bool {
 	return volume.IsKind(err, volume.Unavailable) || volume.IsKind(err, volume.Deadline)
 }
 

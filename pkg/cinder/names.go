@@ -97,7 +97,7 @@ func (b *Backend) Find(ctx context.Context, name string) (volume.Volume, bool, e
 		}
 		if n.found {
 			b.settle(n.best.ID, cloudName)
-			return b.volume(c, n.best), true, nil
+			return b.volume(n.best), true, nil
 		}
 	}
 	return volume.Volume{}, false, nil

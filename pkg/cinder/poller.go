@@ -83,7 +83,7 @@ func (p *poller) await(ctx context.Context, id, op string, done func(cloud.Volum
 	for {
 		select {
 		case r := <-w.readings:
-			if passing(r.err) {
+			if transient(r.err) {
 				last.err = r.err
 				continue
 			}

@@ -58,27 +58,19 @@ func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (lef
 	return left, false, err
 }
 
-// domain turns a volume as Cinder shows it into the domain's terms. Its context
+// volume turns a volume as Cinder shows it into the domain's terms. Its context
 // is empty: the node needs nothing, and PersistentVolumes that
-// cinder-csi-plugin has made carry other keys, which must go on to fit.
-func domain(v cloud.Volume) volume.Volume {
-	out := volume.Volume{ID: v.ID, Name: v.Name, Size: v.Size(), Source: source(v), AccessModes: singleNode()}
-	if v.Zone != "" {
+// cinder-csi-plugin has made carry other keys, which must go on to fit. Where
+// zones are ignored, a volume can be reached from everywhere.
+func (b *Backend) volume(v cloud.Volume) volume.Volume {
+	out := volume.Volume{
+		ID: v.ID, Name: v.Name, Size: v.Size(), Source: source(v), AccessModes: singleNode(), Nodes: servers(v),
+	}
+	if v.Zone != "" && !b.ignoresZones() {
 		out.Topology = []volume.Topology{{attached.TopologyKey: zoneLabel(v.Zone)}}
 	}
 	if v.Multiattach {
 		out.AccessModes = append(out.AccessModes, multiNode()...)
-	}
-	out.Nodes = servers(v)
-	return out
-}
-
-// volume is domain under the options: where zones are ignored, a volume can be
-// reached from everywhere.
-func (b *Backend) volume(c *cloud.Cloud, v cloud.Volume) volume.Volume {
-	out := domain(v)
-	if b.ignoresZones(c) {
-		out.Topology = nil
 	}
 	return out
 }

@@ -74,7 +74,7 @@ func (b *Backend) listStatics(ctx context.Context, after string, most int) ([]vo
 		case err != nil:
 			return nil, "", err
 		default:
-			out = append(out, b.volume(c, v))
+			out = append(out, b.volume(v))
 		}
 	}
 	return out, next, nil

@@ -34,7 +34,9 @@ func zoneLabel(zone string) string {
 const maxLabel = 63
 
 // ignoresZones tells whether availability zones of Cinder mean nothing here.
-func (b *Backend) ignoresZones(c *cloud.Cloud) bool { return b.opts.IgnoreVolumeAZ || c.IgnoreVolumeAZ() }
+func (b *Backend) ignoresZones() bool {
+	return b.opts.IgnoreVolumeAZ || b.clouds.Settings().IgnoreVolumeAZ
+}
 
 // placement is where a volume may be.
 type placement struct {
@@ -55,7 +57,7 @@ func (p placement) fits(zone string) bool {
 // demands a zone: Cinder refuses most others. Kind Exhausted: none of the
 // demanded zones can be served.
 func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req volume.CreateRequest) (placement, error) {
-	if b.ignoresZones(c) {
+	if b.ignoresZones() {
 		return placement{zones: []string{want.zone}}, nil
 	}
 	p := placement{allowed: zoneLabels(req.Requisite)}

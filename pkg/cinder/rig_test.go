@@ -1,0 +1,143 @@
+package cinder
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+const cluster = "kubernetes"
+
+// rig is a backend over a cloud of its own.
+type rig struct {
+	*Backend
+	cloud *fakecloud.Cloud
+}
+
+func newRig(t testing.TB, o fakecloud.Options, more ...func(*Options)) *rig {
+	t.Helper()
+	fake := fakecloud.Start(t, o)
+	return newRigOver(t, fake, more...)
+}
+
+func newRigOver(t testing.TB, fake *fakecloud.Cloud, more ...func(*Options)) *rig {
+	t.Helper()
+	path, err := fake.CloudsYAML(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := Options{Clouds: CloudOptions{CloudsYAML: path, Default: "csi"}, ClusterID: cluster}
+	for _, change := range more {
+		change(&options)
+	}
+	b, err := New(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return &rig{Backend: b, cloud: fake}
+}
+
+// withLog makes the backend log into a text.
+func withLog(log *safeText) func(*Options) {
+	return func(o *Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) }
+}
+
+// add puts a volume of this cluster into the cloud.
+func (r *rig) add(v fakecloud.Volume) string {
+	if v.Metadata == nil {
+		v.Metadata = map[string]string{metaCluster: cluster}
+	}
+	if v.Size == 0 {
+		v.Size = 1
+	}
+	return r.cloud.AddVolume(v)
+}
+
+// inUse puts a volume of this cluster into the cloud and has it attached to a
+// server.
+func (r *rig) inUse(t testing.TB, size int) (id, server string) {
+	t.Helper()
+	server = r.cloud.AddServer("")
+	id = r.add(fakecloud.Volume{Size: size})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Attach(t.Context(), server, id, false); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.await(t.Context(), c, id, "attach", func(v cloud.Volume) (bool, error) { return v.Status == stateInUse, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cloud.Forget()
+	return id, server
+}
+
+// size is the volume's size as the cloud has it.
+func (r *rig) size(t testing.TB, id string) volume.Size {
+	t.Helper()
+	v, ok := r.cloud.Volume(id)
+	if !ok {
+		t.Fatalf("volume %s is gone", id)
+	}
+	return volume.Size(v.Size) * volume.GiB
+}
+
+// slow makes the work after a call take some time.
+func (r *rig) slow(call fakecloud.Call, d time.Duration) {
+	r.cloud.SetLatency(call, fakecloud.Latency{Done: fakecloud.Fixed(d)})
+}
+
+// wantCalls checks how often a call was made.
+func (r *rig) wantCalls(t testing.TB, call fakecloud.Call, want int) {
+	t.Helper()
+	if got := r.cloud.Count(call); got != want {
+		t.Errorf("%d calls of %q, want %d", got, call, want)
+	}
+}
+
+// wantKind checks that err is of the kind and names each of the words.
+func wantKind(t testing.TB, err error, kind volume.Kind, words ...string) {
+	t.Helper()
+	if !volume.IsKind(err, kind) {
+		t.Fatalf("error %v (%s), want kind %s", err, volume.KindOf(err), kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("error %q does not name %q", err, w)
+		}
+	}
+}
+
+// request asks for a volume as CreateVolume of the controller does.
+func request(name string, size volume.Size, parameters map[string]string) volume.CreateRequest {
+	return volume.CreateRequest{
+		Name: name, Size: size, Range: volume.Range{Required: size}, Parameters: parameters,
+		Accesses: []volume.Access{{Mode: volume.SingleNodeWriter}},
+	}
+}
+
+func (r *rig) create(t testing.TB, req volume.CreateRequest) volume.Volume {
+	t.Helper()
+	v, err := r.Create(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func names(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("pvc-%04d", i)
+	}
+	return out
+}
