@@ -59,6 +59,6 @@ func (c *Cloud) DeleteAttachment(ctx context.Context, id string) error {
 		return unknown("attachment", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "attachment_delete", what: "deleting attachment " + id, method: "DELETE", path: "attachments/" + id, needs: attachmentsAPI(),
+		service: blockStorage, name: "attachment_delete", what: "deleting attachment " + id, method: "DELETE", path: "attachments/" + id, ok: []int{200, 202, 204}, needs: attachmentsAPI(),
 	})
 }

@@ -1,0 +1,231 @@
+package cinder
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// mostRequests bounds how often one call asks Nova for the same thing: once,
+// and once more when the state has changed under it.
+const mostRequests = 2
+
+// novaStep is the time between looks at Nova when it and Cinder do not agree.
+const novaStep = 500 * time.Millisecond
+
+// Attach implements volume.Attacher. It succeeds when Cinder lists a completed
+// attachment to this server and Nova has it too: when Nova has accepted it in
+// this call, or was asked. Kinds beside those of the interface: Invalid (the
+// access mode takes a shareable volume, which this is not), InProgress (the
+// server is busy or locked), Internal (Nova has given up), Deadline.
+func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
+	c, err := b.cloudOf(ctx, req.ID)
+	if err != nil {
+		return nil, volume.Wrap(err, "attach", req.ID)
+	}
+	a := attachment{b: b, cloud: c, id: req.ID, server: req.Node, mode: req.Access.Mode}
+	inner, cancel := answerable(ctx)
+	defer cancel()
+	v, err := a.attach(inner)
+	if volume.IsKind(err, volume.Deadline) {
+		err = a.late(ctx, err)
+	}
+	if err != nil {
+		return nil, volume.Wrap(err, "attach", req.ID)
+	}
+	b.noteStatic(c, v)
+	return a.publishContext(v), nil
+}
+
+// publishContext is what the node gets to know of the volume.
+func (a attachment) publishContext(v cloud.Volume) map[string]string {
+	published := map[string]string{attached.ContextSize: strconv.FormatInt(v.Size().Bytes(), 10)}
+	if v.Encrypted {
+		published[attached.ContextEncrypted] = "true"
+	}
+	for _, at := range v.Attachments {
+		if at.ServerID == a.server && at.Device != "" {
+			published[attached.ContextDevicePath] = at.Device
+		}
+	}
+	return published
+}
+
+// attach drives the volume to the server from whatever state it is in.
+func (a attachment) attach(ctx context.Context) (cloud.Volume, error) {
+	v, err := a.cloud.Volume(ctx, a.id)
+	if err == nil {
+		err = a.allowed(v)
+	}
+	confirmed := false // Nova is known to have it
+	for asked := 0; err == nil; {
+		switch a.stage(v) {
+		case here:
+			if !confirmed {
+				err = a.confirm(ctx, v)
+			}
+			return v, err
+		case elsewhere:
+			err = attachedElsewhere(v)
+		case broken:
+			err = unusable(v)
+		case coming:
+			v, confirmed, err = a.arrive(ctx)
+		case going, busy:
+			confirmed = false
+			v, err = a.settle(ctx)
+		case free:
+			if asked++; asked > mostRequests {
+				return v, volume.Errorf(volume.InProgress, "the volume is %s again each time that Nova has been asked to attach it", v.Status).
+					WithRemedy("it will be retried; see whether somebody else detaches it")
+			}
+			v, confirmed, err = a.request(ctx, v)
+		}
+	}
+	return v, err
+}
+
+// settle waits for something else that goes on with the volume.
+func (a attachment) settle(ctx context.Context) (cloud.Volume, error) {
+	v, stalled, err := a.watch(ctx, "settle", func(v cloud.Volume) bool { s := a.stage(v); return s != going && s != busy })
+	if stalled {
+		err = volume.Errorf(volume.InProgress, "the volume is still %s", v.Status).
+			WithRemedy("it will be retried; if it stays like this, see: openstack volume show " + a.id + "; openstack server event list " + a.server)
+	}
+	return v, err
+}
+
+// allowed tells whether the volume can be used as asked for at all.
+func (a attachment) allowed(v cloud.Volume) error {
+	if a.mode.MultiNode() && !v.Multiattach {
+		return volume.Errorf(volume.Invalid, "the access mode %s needs a volume that several servers can share, and this one cannot be shared (its type is %q)", a.mode, v.Type).
+			WithRemedy(`use an access mode for a single node (ReadWriteOnce), or a volume of a type with the property multiattach="<is> True"`)
+	}
+	if v.Multiattach {
+		// Nova refuses shareable volumes to older clients, also to the first server.
+		return a.cloud.Supports(cloud.Multiattach)
+	}
+	return nil
+}
+
+// confirm asks Nova whether it knows of the attachment that Cinder lists.
+func (a attachment) confirm(ctx context.Context, v cloud.Volume) error {
+	found, err := a.inNova(ctx)
+	if err != nil || found {
+		return err
+	}
+	if _, err := a.cloud.Server(ctx, a.server); err != nil {
+		return a.missing(err)
+	}
+	return a.contradiction(v)
+}
+
+// contradiction is the error for an attachment that only Cinder has. It is not
+// mended: the hypervisor may still have the disk plugged in, and another
+// attachment would then write to it from two places.
+func (a attachment) contradiction(v cloud.Volume) *volume.Error {
+	return volume.Errorf(volume.Precondition, "Cinder shows the volume %s and attached to server %s, but Nova has no such attachment", v.Status, a.server).
+		WithRemedy("make sure that the server does not have the disk any more, then remove the record: openstack volume attachment list --volume-id " + a.id +
+			"; openstack volume attachment delete ATTACHMENT")
+}
+
+// request asks Nova to attach the volume and waits for the result. A volume
+// that is not here without an error has changed meanwhile.
+func (a attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume, confirmed bool, err error) {
+	err = a.cloud.Attach(ctx, a.server, a.id, v.Multiattach)
+	if err == nil {
+		v, err = a.join(ctx)
+		return v, true, err
+	}
+	switch volume.KindOf(err) {
+	case volume.AlreadyExists:
+		v, err = a.join(ctx)
+		return v, false, err
+	case volume.Unavailable:
+		// The answer may have been lost, and the work be done all the same.
+		if found, errNova := a.inNova(ctx); errNova == nil && found {
+			v, err = a.join(ctx)
+			return v, true, err
+		}
+	case volume.NotFound:
+		if _, errServer := a.cloud.Server(ctx, a.server); errServer != nil {
+			err = a.missing(errServer)
+		}
+	case volume.Precondition, volume.Invalid:
+		if now, errRead := a.cloud.Volume(ctx, a.id); errRead == nil && a.stage(now) != free {
+			return now, false, nil
+		}
+	case volume.InProgress:
+		err = a.refused(ctx, err)
+	case volume.Exhausted:
+		err = volume.Errorf(volume.Exhausted, "server %s takes no more volumes: %w", a.server, err).
+			WithRemedy("lower the node's limit of volumes (node-volume-attach-limit in cloud.conf) to what it takes, so that pods go elsewhere")
+	default:
+	}
+	return v, false, err
+}
+
+// missing turns "no such server" into what it means to the caller.
+func (a attachment) missing(err error) error {
+	if !volume.IsKind(err, volume.NotFound) {
+		return err
+	}
+	return volume.Errorf(volume.NotFound, "the node does not exist: %w", err).
+		WithRemedy("the node id must be the id of a server of this cloud and project")
+}
+
+// join waits for the end of an attachment that Nova has begun.
+func (a attachment) join(ctx context.Context) (cloud.Volume, error) {
+	for {
+		v, err := a.await(ctx, "attach", func(v cloud.Volume) bool {
+			s := a.stage(v)
+			return s != coming && s != busy
+		})
+		if err != nil || a.stage(v) == here {
+			return v, err
+		}
+		// The volume is as if nothing had been asked. Nova forgets an attachment
+		// that has failed; one that it still has is on its way.
+		found, err := a.inNova(ctx)
+		if err != nil {
+			return v, err
+		}
+		if !found {
+			return v, a.failed(ctx, v)
+		}
+		if err := volume.Pause(ctx, novaStep); err != nil {
+			return v, volume.Errorf(volume.KindOf(err), "Nova has the volume on server %s, and Cinder shows it %s", a.server, v.Status)
+		}
+	}
+}
+
+// failed is the error for an attachment that Nova accepted and gave up.
+func (a attachment) failed(ctx context.Context, v cloud.Volume) error {
+	if a.stage(v) == elsewhere {
+		return attachedElsewhere(v)
+	}
+	return volume.Errorf(volume.Internal, "Nova has accepted it and given it up again: the volume is %s; %s", v.Status, a.b.reasonOf(ctx, a.cloud, v, volume.Internal).text).
+		WithRemedy("it will be retried; the reason is in the log of nova-compute, a part of it in: openstack server event list " + a.server)
+}
+
+func attachedElsewhere(v cloud.Volume) error {
+	return volume.Errorf(volume.Precondition, "the volume is attached to %s, and it is not to be shared", users(v)).
+		WithRemedy("it must be detached there first: stop the pod that uses it there; for a node that is down, see \"Non-graceful node shutdown\" in the documentation of Kubernetes")
+}
+
+// unusable is the error for a volume that is in no state to be attached.
+func unusable(v cloud.Volume) error {
+	err := volume.Errorf(volume.Precondition, "the volume is %s, which does not pass by itself", v.Status)
+	switch v.Status {
+	case stateDeleting, stateErrorDeleting:
+		return err.WithRemedy("it is being deleted, or was to be; nothing can be done with it")
+	case stateInUse:
+		return volume.Errorf(volume.Precondition, "the volume is in-use, but Cinder lists no attachment of it").
+			WithRemedy("have an administrator see to it: cinder reset-state --attach-status detached --state available " + v.ID)
+	}
+	return err.WithRemedy("find out what has happened (openstack volume message list), then have an administrator reset it: openstack volume set --state available " + v.ID)
+}

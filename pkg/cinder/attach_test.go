@@ -1,0 +1,394 @@
+package cinder
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// within bounds a call; what it waits for in vain, it waits a part of this.
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func to(id, server string) volume.AttachRequest {
+	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.SingleNodeWriter}}
+}
+
+func sharing(id, server string) volume.AttachRequest {
+	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}}
+}
+
+func (r *rig) attach(t testing.TB, req volume.AttachRequest) map[string]string {
+	t.Helper()
+	published, err := r.Attach(within(t, 10*time.Second), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantPlugged(t, req.ID, req.Node)
+	return published
+}
+
+// know has the backend find out in which of its clouds the volumes are, which
+// it otherwise knows from their creation, and forgets the calls so far.
+func (r *rig) know(t testing.TB, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		if _, err := r.Get(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.cloud.Forget()
+}
+
+// wantPlugged checks that the guest really has the disk.
+func (r *rig) wantPlugged(t testing.TB, id, server string) {
+	t.Helper()
+	if _, ok := r.cloud.GuestSize(server, id); !ok {
+		v, _ := r.cloud.Volume(id)
+		t.Errorf("the guest %s has no disk; the volume is %s with %+v", server, v.Status, v.Attachments)
+	}
+}
+
+// wantUnplugged checks that neither the guest nor Cinder has the volume there.
+func (r *rig) wantUnplugged(t testing.TB, id, server string) {
+	t.Helper()
+	if _, ok := r.cloud.GuestSize(server, id); ok {
+		t.Errorf("the guest %s still has the disk", server)
+	}
+	v, _ := r.cloud.Volume(id)
+	for _, a := range v.Attachments {
+		if a.ServerID == server {
+			t.Errorf("Cinder still has %+v; the volume is %s", a, v.Status)
+		}
+	}
+}
+
+// wantState checks the state of the volume in the cloud.
+func (r *rig) wantState(t testing.TB, id, status string) {
+	t.Helper()
+	if v, _ := r.cloud.Volume(id); v.Status != status {
+		t.Errorf("the volume is %s, want %s", v.Status, status)
+	}
+}
+
+// eventually runs f after a while, beside the test.
+func eventually(t testing.TB, after time.Duration, f func()) {
+	t.Helper()
+	timer := time.AfterFunc(after, f)
+	t.Cleanup(func() { timer.Stop() })
+}
+
+// onlyInCinder is a volume that is attached as Cinder has it, without Nova.
+func onlyInCinder(server string) fakecloud.Volume {
+	return fakecloud.Volume{Status: stateInUse, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: "attached"}}}
+}
+
+func TestAttachTakesThreeCalls(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Size: 3})
+	r.know(t, id)
+	published := r.attach(t, to(id, server))
+	if n := r.cloud.Count(fakecloud.AnyCall); n > 3 {
+		t.Errorf("%d calls, want 3: %v", n, r.cloud.Counts())
+	}
+	want := map[string]string{attached.ContextSize: "3221225472", attached.ContextDevicePath: "/dev/vdb"}
+	if fmt.Sprint(published) != fmt.Sprint(want) {
+		t.Errorf("publish context %v, want %v", published, want)
+	}
+}
+
+func TestAttachTellsThatAVolumeIsEncrypted(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Encrypted: true})
+	if got := r.attach(t, to(id, server))[attached.ContextEncrypted]; got != "true" {
+		t.Errorf("encrypted = %q, want true", got)
+	}
+}
+
+func TestAttachAgainReadsAndChangesNothing(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	first := r.attach(t, to(id, server))
+	r.cloud.Forget()
+	if again := r.attach(t, to(id, server)); fmt.Sprint(again) != fmt.Sprint(first) {
+		t.Errorf("publish context %v, at first %v", again, first)
+	}
+	r.wantCalls(t, fakecloud.AttachVolume, 0)
+	if n := r.cloud.Count(fakecloud.AnyCall); n > 2 {
+		t.Errorf("%d calls, want 2: %v", n, r.cloud.Counts())
+	}
+}
+
+func TestAttachJoinsOneThatIsUnderWay(t *testing.T) {
+	for name, fault := range map[string]fakecloud.Fault{"attaching": fakecloud.Stuck(), "reserved": fakecloud.StaysReserved()} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fault)
+			_, err := r.Attach(within(t, 500*time.Millisecond), to(id, server))
+			wantKind(t, err, volume.Deadline, id, name)
+			eventually(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
+			r.attach(t, to(id, server))
+			r.wantCalls(t, fakecloud.AttachVolume, 1)
+		})
+	}
+}
+
+func TestAttachThatTakesTooLongNamesTheStateOfTheServer(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.cloud.PutServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
+	_, err := r.Attach(within(t, time.Second), to(id, server))
+	wantKind(t, err, volume.Deadline, "attaching", "server "+server+" is SHUTOFF")
+}
+
+func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
+	for name, v := range map[string]fakecloud.Volume{"plain": {}, "shareable": {Multiattach: true}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(v)
+			r.attach(t, to(id, one))
+			r.cloud.Forget()
+			_, err := r.Attach(t.Context(), to(id, two))
+			wantKind(t, err, volume.Precondition, id, "server "+one)
+			r.wantCalls(t, fakecloud.AttachVolume, 0)
+			r.wantPlugged(t, id, one)
+		})
+	}
+}
+
+func TestAttachToSeveralServers(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
+	r.attach(t, sharing(id, one))
+	r.attach(t, sharing(id, two))
+	r.wantPlugged(t, id, one)
+	r.cloud.SetVolumeStatus(id, stateAttaching) // for a third
+	r.cloud.Forget()
+	r.attach(t, sharing(id, one))
+	r.wantCalls(t, fakecloud.AttachVolume, 0)
+}
+
+func TestAttachToSeveralServersNeedsAShareableVolume(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	_, err := r.Attach(t.Context(), sharing(id, server))
+	wantKind(t, err, volume.Invalid, "MULTI_NODE_MULTI_WRITER", "multiattach")
+	r.wantCalls(t, fakecloud.AttachVolume, 0)
+}
+
+func TestAttachOfAShareableVolumeNeedsANewNova(t *testing.T) {
+	r := newRig(t, fakecloud.Options{NovaMax: "2.59"})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
+	_, err := r.Attach(t.Context(), to(id, server))
+	wantKind(t, err, volume.Unsupported, "2.60", "2.59")
+}
+
+func TestAttachTellsWhatIsMissing(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	const nobody = "11111111-2222-4333-8444-555555555555"
+	_, err := r.Attach(t.Context(), to(nobody, server))
+	wantKind(t, err, volume.NotFound, "volume", nobody)
+	_, err = r.Attach(t.Context(), to(id, nobody))
+	wantKind(t, err, volume.NotFound, "the node does not exist", nobody)
+	_, err = r.Attach(t.Context(), to(id, "worker/../1"))
+	wantKind(t, err, volume.NotFound, "the node does not exist")
+}
+
+func TestAttachRefusedByTheServer(t *testing.T) {
+	for _, c := range []struct {
+		server fakecloud.Server
+		kind   volume.Kind
+		word   string
+	}{
+		{fakecloud.Server{Locked: true}, volume.InProgress, "locked"},
+		{fakecloud.Server{Status: "ERROR"}, volume.Precondition, "is ERROR"},
+	} {
+		t.Run(c.word, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			server, id := r.cloud.PutServer(c.server), r.add(fakecloud.Volume{})
+			_, err := r.Attach(t.Context(), to(id, server))
+			wantKind(t, err, c.kind, server, c.word)
+			r.wantState(t, id, stateAvailable)
+		})
+	}
+}
+
+func TestAttachWithoutAFreeSlot(t *testing.T) {
+	r := newRig(t, fakecloud.Options{MaxDisks: 1})
+	server, one, two := r.cloud.AddServer(""), r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
+	r.attach(t, to(one, server))
+	_, err := r.Attach(t.Context(), to(two, server))
+	wantKind(t, err, volume.Exhausted, server, "node-volume-attach-limit")
+}
+
+func TestAttachWaitsForWhatPasses(t *testing.T) {
+	for _, status := range []string{"creating", stateExtending, "backing-up"} {
+		t.Run(status, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Status: status})
+			_, err := r.Attach(within(t, time.Second), to(id, server))
+			wantKind(t, err, volume.InProgress, status)
+			r.wantCalls(t, fakecloud.AttachVolume, 0)
+			eventually(t, 300*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
+			r.attach(t, to(id, server))
+		})
+	}
+}
+
+func TestAttachOfAVolumeThatIsBroken(t *testing.T) {
+	for status, word := range map[string]string{stateError: "reset", stateDeleting: "deleted", stateErrorExtending: "reset", stateInUse: "no attachment"} {
+		t.Run(status, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Status: status})
+			_, err := r.Attach(within(t, time.Second), to(id, server))
+			wantKind(t, err, volume.Precondition, status, word)
+			r.wantCalls(t, fakecloud.AttachVolume, 0)
+		})
+	}
+}
+
+func TestAttachedVolumeMayBeExtendedMeanwhile(t *testing.T) {
+	for _, status := range []string{stateExtending, stateErrorExtending} {
+		r := newRig(t, fakecloud.Options{})
+		server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+		r.attach(t, to(id, server))
+		r.cloud.SetVolumeStatus(id, status)
+		r.attach(t, to(id, server))
+		r.wantCalls(t, fakecloud.AttachVolume, 1)
+	}
+}
+
+// The volume is "available" again, which is a status of its own, too; nothing
+// but the attachment itself is a success.
+func TestAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
+	_, err := r.Attach(within(t, 5*time.Second), to(id, server))
+	wantKind(t, err, volume.Internal, "given it up", stateAvailable, server)
+	r.wantCalls(t, fakecloud.AttachVolume, 1)
+	r.attach(t, to(id, server))
+}
+
+func TestSharedAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
+	r.attach(t, sharing(id, one))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
+	_, err := r.Attach(within(t, 5*time.Second), sharing(id, two))
+	wantKind(t, err, volume.Internal, "given it up", two)
+	r.wantPlugged(t, id, one)
+}
+
+func TestAttachWhoseAnswerWasLost(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.LostReply())
+	r.attach(t, to(id, server))
+	r.wantCalls(t, fakecloud.AttachVolume, 1)
+	if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 {
+		t.Errorf("attachments %+v, want one", v.Attachments)
+	}
+}
+
+func TestAttachThatNovaNeverGot(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.CutOff())
+	_, err := r.Attach(within(t, 5*time.Second), to(id, server))
+	wantKind(t, err, volume.Unavailable, id)
+	r.attach(t, to(id, server))
+}
+
+func TestAttachWhileTheVolumeIsDetached(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.attach(t, to(id, server))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
+
+	_, err := r.Attach(within(t, time.Second), to(id, server))
+	wantKind(t, err, volume.InProgress, stateDetaching)
+	r.wantCalls(t, fakecloud.AttachVolume, 1)
+
+	eventually(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
+	r.attach(t, to(id, server))
+	r.wantCalls(t, fakecloud.AttachVolume, 2)
+}
+
+func TestAttachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server := r.cloud.AddServer("")
+	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
+	if _, err := r.Attach(within(t, 3*time.Second), to(id, server)); err != nil {
+		t.Fatal(err)
+	}
+	r.wantPlugged(t, id, server)
+	if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 || v.Attachments[0].ID == "rest-1" {
+		t.Errorf("attachments %+v, want the new one only", v.Attachments)
+	}
+}
+
+func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
+	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
+	_, err := r.Attach(within(t, time.Second), to(id, server))
+	wantKind(t, err, volume.InProgress, stateReserved, other, "rest-1")
+	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+
+	bare := r.add(fakecloud.Volume{Status: stateReserved})
+	_, err = r.Attach(within(t, time.Second), to(bare, server))
+	wantKind(t, err, volume.InProgress, stateReserved, "administrator")
+}
+
+func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server := r.cloud.AddServer("")
+	id := r.add(onlyInCinder(server))
+	_, err := r.Attach(t.Context(), to(id, server))
+	wantKind(t, err, volume.Precondition, "Nova has no such attachment", "openstack volume attachment delete")
+	r.cloud.RemoveServer(server)
+	_, err = r.Attach(t.Context(), to(id, server))
+	wantKind(t, err, volume.NotFound, "the node does not exist")
+}
+
+func TestManyAttachesSharePolling(t *testing.T) {
+	const n = 100
+	r := newRig(t, fakecloud.Options{})
+	r.slow(fakecloud.AttachVolume, 600*time.Millisecond)
+	servers, ids := make([]string, n), make([]string, n)
+	for i := range n {
+		servers[i], ids[i] = r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	}
+	r.know(t, ids...)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if _, err := r.Attach(within(t, 20*time.Second), to(ids[i], servers[i])); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range n {
+		r.wantPlugged(t, ids[i], servers[i])
+	}
+	r.wantCalls(t, fakecloud.AttachVolume, n)
+	if singles, pages := r.cloud.Count(fakecloud.GetVolume)-n, r.cloud.Count(fakecloud.ListVolumeDetail); singles+pages > n {
+		t.Errorf("the wait took %d single readings and %d pages, want fewer than %d calls in all", singles, pages, n)
+	}
+}

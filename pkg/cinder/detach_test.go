@@ -1,0 +1,231 @@
+package cinder
+
+import (
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func (r *rig) detach(t testing.TB, id, server string) {
+	t.Helper()
+	if err := r.Detach(within(t, 10*time.Second), id, server); err != nil {
+		t.Fatal(err)
+	}
+	r.wantUnplugged(t, id, server)
+}
+
+// attachedVolume is a volume on a server, brought there by the backend.
+func (r *rig) attachedVolume(t testing.TB) (id, server string) {
+	t.Helper()
+	server, id = r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.attach(t, to(id, server))
+	r.cloud.Forget()
+	return id, server
+}
+
+func TestDetachTakesFourCalls(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.detach(t, id, server)
+	r.wantState(t, id, stateAvailable)
+	if n := r.cloud.Count(fakecloud.AnyCall); n > 4 {
+		t.Errorf("%d calls, want 4: %v", n, r.cloud.Counts())
+	}
+	r.cloud.Forget()
+	r.detach(t, id, server)
+	r.wantCalls(t, fakecloud.DetachVolume, 0)
+}
+
+func TestDetachOfWhatIsGone(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.RemoveServer(server)
+	r.detach(t, id, server)
+	r.cloud.RemoveVolume(id)
+	r.detach(t, id, server)
+	r.detach(t, "no-such-volume", "")
+}
+
+// The pods of a node that is gone can move only when its volumes are free.
+func TestDetachFromAServerThatIsGoneFreesTheVolume(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.LoseServer(server)
+	r.detach(t, id, server)
+	r.wantState(t, id, stateAvailable)
+	r.attach(t, to(id, r.cloud.AddServer("")))
+}
+
+func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.LoseServer(server)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteRecord}, fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."))
+	wantKind(t, r.Detach(t.Context(), id, server), volume.Precondition, server+" does not exist", "administrator")
+	r.wantState(t, id, stateInUse)
+}
+
+func TestDetachIsNoSuccessIfOnlyNovaDoesNotHaveIt(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server := r.cloud.AddServer("")
+	id := r.add(onlyInCinder(server))
+	wantKind(t, r.Detach(t.Context(), id, server), volume.Precondition, "Nova has no such attachment", server)
+	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantState(t, id, stateInUse)
+}
+
+func TestDetachWaitsUntilNovaHasForgottenToo(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Lingers(2))
+	r.detach(t, id, server)
+	if n := r.cloud.Count(fakecloud.GetAttachment); n != 3 {
+		t.Errorf("Nova was asked %d times, want 3", n)
+	}
+	r.attach(t, to(id, server))
+
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Lingers(1000))
+	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.Deadline, "Nova still has it", server)
+}
+
+func TestDetachJoinsOneThatIsUnderWay(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
+	eventually(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
+	r.detach(t, id, server)
+	r.wantCalls(t, fakecloud.DetachVolume, 1)
+}
+
+// "in-use" is a status of its own, too: the guest has kept the disk.
+func TestDetachThatTheGuestRefusesIsTriedOnceMore(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Fails())
+	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
+		t.Fatal(err)
+	}
+	r.wantUnplugged(t, id, server)
+	r.wantCalls(t, fakecloud.DetachVolume, 2)
+}
+
+func TestDetachThatTheGuestRefusesIsNoSuccess(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Fails()).Always()
+	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.Unavailable, "does not let go", server, stateInUse)
+	r.wantCalls(t, fakecloud.DetachVolume, mostRequests)
+	r.wantPlugged(t, id, server)
+}
+
+func TestDetachWhoseAnswerWasLost(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.LostReply())
+	r.detach(t, id, server)
+}
+
+func TestDetachFromALockedServer(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.PutServer(fakecloud.Server{ID: server, Locked: true})
+	wantKind(t, r.Detach(t.Context(), id, server), volume.InProgress, "locked", server)
+	r.wantPlugged(t, id, server)
+}
+
+func TestDetachFromAllServers(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
+	r.attach(t, sharing(id, one))
+	r.attach(t, sharing(id, two))
+	r.detach(t, id, "")
+	r.wantUnplugged(t, id, one)
+	r.wantUnplugged(t, id, two)
+	r.wantState(t, id, stateAvailable)
+	r.detach(t, id, "")
+}
+
+func TestDetachFromAllServersAlsoEndsWhatIsOnlyReserved(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server := r.cloud.AddServer("")
+	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
+	if err := r.Detach(within(t, 4*time.Second), id, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.wantState(t, id, stateAvailable)
+
+	bare := r.add(fakecloud.Volume{Status: stateReserved})
+	wantKind(t, r.Detach(within(t, time.Second), bare, ""), volume.Precondition, stateReserved, "administrator")
+}
+
+func TestDetachFromOneOfSeveralLeavesTheOthers(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
+	r.attach(t, sharing(id, one))
+	r.attach(t, sharing(id, two))
+	r.detach(t, id, one)
+	r.wantPlugged(t, id, two)
+	r.wantState(t, id, stateInUse)
+}
+
+func TestDetachFromAHost(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(onlyInCinder(""))
+	wantKind(t, r.Detach(t.Context(), id, ""), volume.Precondition, "no server of Nova")
+}
+
+func TestDetachWhileTheVolumeComes(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
+	_, err := r.Attach(within(t, 300*time.Millisecond), to(id, server))
+	wantKind(t, err, volume.Deadline)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateAttaching)
+	eventually(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
+	r.detach(t, id, server)
+	r.wantState(t, id, stateAvailable)
+}
+
+func TestDetachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server := r.cloud.AddServer("")
+	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
+	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
+		t.Fatal(err)
+	}
+	r.wantState(t, id, stateAvailable)
+}
+
+func TestDetachDoesNotMindOthersThatCome(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
+	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
+	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
+		t.Fatal(err)
+	}
+	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+
+	bare := r.add(fakecloud.Volume{Status: stateReserved})
+	wantKind(t, r.Detach(within(t, time.Second), bare, server), volume.InProgress, stateReserved, "administrator")
+}
+
+func TestDetachWaitsForAnExtension(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.SetVolumeStatus(id, stateExtending)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.InProgress, stateExtending)
+	eventually(t, 200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateInUse) })
+	r.detach(t, id, server)
+}
+
+func TestDetachOfAVolumeThatIsBroken(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.SetVolumeStatus(id, stateErrorExtending)
+	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.Precondition, stateErrorExtending, "openstack volume set --state in-use")
+	r.wantPlugged(t, id, server)
+}
