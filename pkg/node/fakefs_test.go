@@ -183,6 +183,9 @@ func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (fi
 	if d.crypt > 0 {
 		g.Device = d.crypt
 	}
+	if g.Device < req.Required {
+		return g, volume.Errorf(volume.Deadline, "%s has %s, not %s", req.Device, g.Device, req.Required)
+	}
 	d.content.Size = g.Device
 	g.After = g.Device
 	return g, nil

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -29,15 +30,15 @@ func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 			if hdr == 0 {
 				d.content = filesystem.Signature{State: filesystem.Blank}
 			}
-			for _, step := range []func(context.Context) error{b.stage, func(ctx context.Context) error { return b.publish(ctx, false) }} {
-				if err := step(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := errors.Join(b.stage(ctx), b.publish(ctx, false)); err != nil {
+				t.Fatal(err)
 			}
 			for _, required := range []volume.Size{2 * volume.GiB, 2*volume.GiB + 10*volume.MiB, 3 * volume.GiB} {
 				d.backend, _ = required.RoundUp(volume.GiB)
 				want := d.backend - hdr
-				if got, err := b.expand(t.Context(), required); err != nil || got != want || d.content.Size != want {
+				if got, err := b.expand(ctx, required); err != nil || got != want || d.content.Size != want {
 					t.Errorf("expanded to %s: %s, %v; the filesystem has %s", required, got, err, d.content.Size)
 				}
 			}
