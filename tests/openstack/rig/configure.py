@@ -58,7 +58,8 @@ class Cloud:
         service = ensure("project", name="service", domain_id="default")
         for name in "cinder", "nova", "placement", "glance", "neutron":
             user(name, service, "admin", "service")
-        user("csi", ensure("project", name="csi", domain_id="default"), "member", "reader")
+        for name in "csi", "test":
+            user(name, ensure("project", name=name, domain_id="default"), "member", "reader")
         for kind, (name, url) in SERVICES.items():
             entry = ensure("service", name=name, type=kind)
             for interface in "public", "internal", "admin":

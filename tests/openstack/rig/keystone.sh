@@ -69,27 +69,35 @@ cloud() {
 	END
 }
 
-# write_credentials: for the driver (csi), for what only an administrator may
-# (admin), and for what only a service may (nova).
+# cloud_conf USER prints the configuration file that cloud providers share.
+cloud_conf() {
+	cat <<-END
+		[Global]
+		auth-url = "$KEYSTONE"
+		username = "$1"
+		password = "$PASSWORD"
+		tenant-name = "$1"
+		domain-name = "Default"
+		region = "$REGION"
+	END
+}
+
+# write_credentials: for a driver to try (csi), for the tests, which delete
+# whatever they find (test), for what only an administrator may (admin), and
+# for what only a service may (nova).
 write_credentials() {
 	{
 		echo "clouds:"
 		cloud csi csi csi
+		cloud test test test
 		cloud admin admin admin
 		cloud nova nova service
 	} >"$STATE/clouds.yaml"
-	cat >"$STATE/cloud.conf" <<-END
-		[Global]
-		auth-url = "$KEYSTONE"
-		username = "csi"
-		password = "$PASSWORD"
-		tenant-name = "csi"
-		domain-name = "Default"
-		region = "$REGION"
-	END
+	cloud_conf csi >"$STATE/cloud.conf"
+	cloud_conf test >"$STATE/cloud-test.conf"
 	cat >"$STATE/env" <<-END
 		export GROWVOL_OPENSTACK_DIR='$STATE' OS_CLIENT_CONFIG_FILE='$STATE/clouds.yaml' OS_CLOUD=csi
 		export LIBVIRT_DEFAULT_URI='$LIBVIRT' CEPH_CONF='$CEPH_CONF'
 	END
-	chmod 600 "$STATE/clouds.yaml" "$STATE/cloud.conf"
+	chmod 600 "$STATE"/cloud*
 }

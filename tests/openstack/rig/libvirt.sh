@@ -6,7 +6,7 @@
 
 start_libvirt() {
 	local dir=$STATE/libvirt
-	mkdir -p "$dir"/{etc,lib,cache} "$RUN/libvirt"
+	mkdir -p "$dir"/{etc,lib,cache} "$RUN/libvirt" "$LOG/libvirt"
 	# Guests run as root without confinement: whoever runs the rig is root, and
 	# a container has neither control groups nor AppArmor to give away.
 	cat >"$dir/etc/qemu.conf" <<-END
@@ -25,8 +25,8 @@ start_libvirt() {
 		auth_unix_rw = "none"
 		log_outputs = "3:file:$LOG/libvirtd.log"
 	END
-	start libvirtd "$RIG/bound" "$dir/etc" /etc/libvirt "$dir/lib" /var/lib/libvirt "$dir/cache" /var/cache/libvirt "$RUN/libvirt" /run/libvirt -- \
-		libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid
+	start libvirtd "$RIG/bound" "$dir/etc" /etc/libvirt "$dir/lib" /var/lib/libvirt "$dir/cache" /var/cache/libvirt "$RUN/libvirt" /run/libvirt \
+		"$LOG/libvirt" /var/log/libvirt -- libvirtd --config /etc/libvirt/libvirtd.conf --pid-file /run/libvirt/libvirtd.pid
 }
 
 virsh() { command virsh -q -c "$LIBVIRT" "$@"; }

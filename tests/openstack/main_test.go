@@ -1,0 +1,195 @@
+// Package openstack_test drives the real plugins against a real OpenStack:
+// Keystone, Cinder on Ceph, and Nova, whose instances run growvol-node. The
+// rig is brought up by the program `up` of this directory.
+package openstack_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/co"
+)
+
+const (
+	gib = int64(volume.GiB)
+	// rigVariable names the directory of a running rig.
+	rigVariable = "GROWVOL_OPENSTACK_DIR"
+)
+
+// TestOpenStack is one test so that its parts share the guests, which take
+// long to boot without hardware virtualization.
+func TestOpenStack(t *testing.T) {
+	dir := os.Getenv(rigVariable)
+	if dir == "" {
+		t.Skipf("%s does not name a running OpenStack; `make openstack-test` brings one up and tests with it", rigVariable)
+	}
+	r := newRig(t, dir)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *rig)
+	}{
+		{"life", testLife},
+		{"backup", testBackup},
+		{"quota", testQuota},
+		{"speed", testSpeed},
+		{"growth in use", testGrowthInUse},
+		{"block", testBlock},
+		{"faults", testFaults},
+		{"multiattach", testMultiattach},
+		{"sanity", testSanity},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			part.run(t, r)
+			if !t.Failed() {
+				r.wantNothingLeft(t)
+			}
+		})
+	}
+}
+
+// rig is a running OpenStack and the driver on it.
+type rig struct {
+	dir        string
+	here       string // this package's directory
+	bin        string // with the plugins
+	user       *cloud // what the driver may
+	admin      *cloud
+	controller *co.Plugin
+	log        string // path of the controller's log
+	guests     map[string]*guest
+}
+
+func newRig(t *testing.T, dir string) *rig {
+	t.Helper()
+	ctx := t.Context()
+	r := &rig{dir: dir, guests: map[string]*guest{}}
+	root := get(co.Root(ctx))(t)
+	r.here = filepath.Join(root, "tests", "openstack")
+	r.bin = get(co.Build(ctx))(t)
+	r.user, r.admin = get(openCloud(ctx, dir, "test"))(t), get(openCloud(ctx, dir, "admin"))(t)
+	must(t, r.user.purge(ctx))
+	must(t, r.admin.setQuota(ctx, r.user.project, 1000, 1000))
+	t.Cleanup(func() {
+		// A test's own context has ended by now.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		if err := r.user.purge(ctx); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	r.controller, r.log = r.startController(t, "--cloud-config="+filepath.Join(dir, "cloud-test.conf"))
+	return r
+}
+
+// startController starts the controller plugin with further arguments for the
+// time of the test; its log is shown when the test fails.
+func (r *rig) startController(t *testing.T, args ...string) (plugin *co.Plugin, logPath string) {
+	t.Helper()
+	dir := t.TempDir()
+	log := get(os.Create(filepath.Join(dir, "controller.log")))(t)
+	args = append([]string{"--backend=cinder", "--cluster-id=test", "--log-level=debug"}, args...)
+	p := get(co.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock"), args...))(t)
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("the controller did not end well: %v", err)
+		}
+		showOnFailure(t, log.Name())
+	})
+	return p, log.Name()
+}
+
+// showOnFailure prints the end of a log if the test has failed.
+func showOnFailure(t *testing.T, path string) {
+	t.Helper()
+	if text, err := os.ReadFile(path); err == nil && t.Failed() {
+		t.Logf("end of %s:\n%s", filepath.Base(path), text[max(0, len(text)-6000):])
+	}
+}
+
+// client returns the calls of the controller.
+func (r *rig) client() csi.ControllerClient { return csi.NewControllerClient(r.controller.Conn) }
+
+// service disturbs a service of the rig: pause, continue, stop, start.
+func (r *rig) service(t *testing.T, action, name string) {
+	t.Helper()
+	// Also from clean-ups, when the test's own context has ended.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(r.here, "service"), action, name)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("service %s %s: %v\n%s", action, name, err, out)
+	}
+}
+
+// wantNothingLeft fails the test if a volume, snapshot or backup is left.
+func (r *rig) wantNothingLeft(t *testing.T) {
+	t.Helper()
+	left, err := r.user.leftovers(t.Context())
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+		must(t, r.user.purgeStorage(t.Context()))
+	}
+}
+
+// must fails the test on an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get fails the test on an error and returns the value.
+func get[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		must(t, err)
+		return v
+	}
+}
+
+// wantCode fails the test unless err has the code and its message each word.
+func wantCode(t *testing.T, err error, code codes.Code, words ...string) {
+	t.Helper()
+	if got := status.Code(err); got != code {
+		t.Fatalf("code %s, want %s: %v", got, code, err)
+	}
+	for _, w := range words {
+		if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(w)) {
+			t.Errorf("the message does not mention %q: %v", w, err)
+		}
+	}
+}
+
+// eventually repeats a reading until it holds, for a minute.
+func eventually(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		ok, err := holds(ctx)
+		if ok || err != nil {
+			return err
+		}
+		if err := volume.Pause(ctx, 100*time.Millisecond); err != nil {
+			return fmt.Errorf("%s: not within a minute: %w", what, err)
+		}
+	}
+}
+
+func name(t *testing.T) string {
+	t.Helper()
+	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(t.Name()))
+}
+
+func short(size int64) string { return fmt.Sprint(volume.Size(size)) }

@@ -1,0 +1,45 @@
+package openstack_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+)
+
+// testQuota: a quota ends a request with OUT_OF_RANGE, which lets a user of
+// Kubernetes ask for less; and asking for less works.
+func testQuota(t *testing.T, r *rig) {
+	ctx, c := t.Context(), r.client()
+	limit := func(count, gigabytes int) {
+		must(t, r.admin.setQuota(context.WithoutCancel(ctx), r.user.project, count, gigabytes))
+	}
+	t.Cleanup(func() { limit(1000, 1000) })
+	limit(2, 4)
+	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
+
+	start := time.Now()
+	_, err := expand(ctx, c, id, 50*gib)
+	wantCode(t, err, codes.OutOfRange, id, "quota", "50 GiB")
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the refusal took %s", took)
+	}
+	t.Logf("expansion beyond the quota: %v", err)
+	r.wantSize(t, id, gib, "available")
+	if got := get(expand(ctx, c, id, 2*gib))(t); got != 2*gib {
+		t.Errorf("a smaller expansion gives %s", short(got))
+	}
+
+	_, err = c.CreateVolume(ctx, request(name(t)+"-large", 50*gib))
+	wantCode(t, err, codes.OutOfRange, "quota")
+	t.Logf("creation beyond the quota: %v", err)
+	second := get(c.CreateVolume(ctx, request(name(t)+"-large", 2*gib)))(t).GetVolume().GetVolumeId()
+	_, err = c.CreateVolume(ctx, request(name(t)+"-third", gib))
+	wantCode(t, err, codes.OutOfRange, "quota")
+
+	for _, id := range []string{id, second} {
+		get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
+	}
+}
