@@ -15,10 +15,10 @@ import (
 // VolumeType is a kind of volume that the cloud offers.
 type VolumeType struct {
 	ID, Name       string
-	Multiattach    bool // its volumes may be attached to several servers
-	Encrypted      bool // its volumes are encrypted by the hypervisor; false also when the cloud does not tell
-	MinGiB, MaxGiB int  // bounds of the volumes' size; 0: none
-	ExtraSpecs     map[string]string
+	Multiattach    bool              // its volumes may be attached to several servers
+	Encrypted      bool              // its volumes are encrypted by the hypervisor; false also when the cloud does not tell
+	MinGiB, MaxGiB int               // bounds of the volumes' size; 0: none, or hidden (only administrators see them)
+	ExtraSpecs     map[string]string // what the cloud lets the project see of them
 }
 
 type wireType struct {

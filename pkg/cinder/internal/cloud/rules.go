@@ -55,6 +55,7 @@ func rules() []rule {
 	)
 	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
 	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
+	objects := []string{"volume_get", "snapshot_get", "backup_get", "server_get"}
 	attach, login := []string{"volume_attach"}, []string{"token_create"}
 	return []rule{
 		// Logging in. What Keystone does not find is never a volume.
@@ -65,8 +66,11 @@ func rules() []rule {
 		{status: 300, upTo: 399, kind: volume.Unavailable, remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml"},
 		{status: 400, alien: true, kind: volume.Unavailable, remedy: askCloud},
 		{status: 402, upTo: 412, alien: true, kind: volume.Unavailable, remedy: "check the endpoint of the service in the catalog, and the proxies on the way"},
+		// Neither does a service about an address that it does not know: of an
+		// object that is gone it says which.
+		{status: 404, calls: append(objects, removals...), texts: []string{"the resource could not be found"}, kind: volume.Unavailable, remedy: "check the endpoint of the service in the catalog, and the proxies on the way"},
 		// The refusal of a deletion that may be under way already.
-		{status: 400, calls: append(removals, "volume_detach"), doubt: true, kind: volume.InProgress},
+		{status: 400, calls: append([]string{"volume_detach"}, removals...), doubt: true, kind: volume.InProgress},
 
 		// Attaching.
 		{status: 400, calls: attach, texts: []string{"is already attached to instances … SERVER"}, kind: volume.AlreadyExists},

@@ -1,0 +1,200 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// safe calls survive what is transient.
+func TestSafeCallsAreRepeated(t *testing.T) {
+	for name, fault := range map[string]fakecloud.Fault{
+		"lost reply": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(500, ""), "502": fakecloud.Status(502, ""),
+		"503": fakecloud.Status(503, ""), "504": fakecloud.Status(504, ""), "429": fakecloud.Throttled(429, 0),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			v := r.volume(t, "pvc-1", 1)
+			rule := r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).Times(2)
+			if _, err := r.Volume(t.Context(), v.ID); err != nil || rule.Hits() != 2 {
+				t.Errorf("%v after %d faults", err, rule.Hits())
+			}
+			if name != "500" {
+				rule = r.fake.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fault)
+				err := r.DeleteVolume(t.Context(), v.ID)
+				if name == "lost reply" && (volume.IsKind(err, volume.InProgress) || volume.IsKind(err, volume.NotFound)) {
+					err = nil // the first attempt did it
+				}
+				if err != nil || rule.Hits() != 1 {
+					t.Errorf("deleting: %v after %d faults", err, rule.Hits())
+				}
+			}
+		})
+	}
+}
+
+// A deletion whose first attempt is under way is no conflict.
+func TestDeletionAfterALostReply(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	r.fake.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.LostReply(), fakecloud.Stuck())
+	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.InProgress, "an earlier attempt got no answer")
+	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.Precondition, "400")
+}
+
+// A request that makes something is sent once, unless it certainly did
+// nothing.
+func TestCreationIsNotRepeated(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault fakecloud.Fault
+		made  int
+	}{
+		"lost reply": {fakecloud.LostReply(), 1},
+		"cut off":    {fakecloud.CutOff(), 0},
+		"500":        {fakecloud.Status(500, ""), 0},
+		"502":        {fakecloud.Status(502, ""), 0},
+		"504":        {fakecloud.Status(504, ""), 0},
+		"503":        {fakecloud.Status(503, ""), 0},
+		"truncated":  {fakecloud.Truncated(), 1},
+		"html":       {fakecloud.WrongContentType(), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, fakecloud.Options{})
+			r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, c.fault)
+			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
+			refused(t, err, volume.Unavailable, "creating volume pvc-1 of 1 GiB")
+			if n := r.fake.Count(fakecloud.CreateVolume); n != 1 {
+				t.Errorf("%d requests", n)
+			}
+			vs, err := r.VolumesNamed(t.Context(), "pvc-1")
+			must(t, err)
+			if len(vs) != c.made {
+				t.Errorf("%d volumes, want %d", len(vs), c.made)
+			}
+		})
+	}
+}
+
+func TestDoubtIsTold(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
+	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
+	refused(t, err, volume.Unavailable, "no answer of cinder; whether it was done is not known")
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.CutOff()).Always()
+	_, err = r.Volume(t.Context(), absent)
+	refused(t, err, volume.Unavailable, "no answer of cinder:")
+	if strings.Contains(err.Error(), "127.0.0.1") && strings.Contains(err.Error(), "/volume/v3") {
+		t.Errorf("the address is of no use to the reader: %v", err)
+	}
+}
+
+func TestThrottledCreationIsRepeated(t *testing.T) {
+	for _, status := range []int{429, 413} {
+		r := newRig(t, fakecloud.Options{})
+		r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Throttled(status, 1))
+		start := time.Now()
+		_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
+		must(t, err)
+		if took := time.Since(start); took < time.Second || r.fake.Count(fakecloud.CreateVolume) != 2 {
+			t.Errorf("%d: done after %s with %d requests", status, took, r.fake.Count(fakecloud.CreateVolume))
+		}
+	}
+}
+
+// A pause that the context does not last for is not begun.
+func TestRetryAfterBeyondTheContext(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Throttled(429, 20)).Always()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	start := time.Now()
+	_, err := r.Volume(ctx, absent)
+	refused(t, err, volume.Unavailable, "429", "it asks to come again in 20s")
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("it took %s to say so", took)
+	}
+	if n := r.fake.Count(fakecloud.GetVolume); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestRetriesEnd(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(503, "maintenance")).Always()
+	_, err := r.Volume(t.Context(), absent)
+	refused(t, err, volume.Unavailable, "reading volume "+absent, "503", "maintenance", "req-")
+	if n := r.fake.Count(fakecloud.GetVolume); n != 6 {
+		t.Errorf("%d requests, want 6", n)
+	}
+}
+
+func TestTheCallersContext(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := r.Volume(ctx, absent)
+	refused(t, err, volume.Deadline, "the call ended before cinder answered")
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the cause is lost: %v", err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	_, err = r.Volume(gone, absent)
+	refused(t, err, volume.Canceled, "reading volume")
+	_, err = r.clouds.Cloud(gone, "admin")
+	refused(t, err, volume.Canceled)
+}
+
+func TestNonsense(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	for _, f := range []fakecloud.Fault{fakecloud.Truncated(), fakecloud.WrongContentType()} {
+		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, f)
+		_, err := r.Volume(t.Context(), v.ID)
+		refused(t, err, volume.Unavailable, "the answer of cinder makes no sense (request req-")
+	}
+}
+
+// A 404 that no OpenStack service wrote must not pass for a deleted volume.
+func TestForeign404IsNotNotFound(t *testing.T) {
+	k := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v"}
+	r := newRig(t, fakecloud.Options{})
+	conn, err := r.connection(t.Context())
+	must(t, err)
+	err = conn.request(t.Context(), k, r.fake.URL()+"/nowhere/volumes/v", microversion{})
+	if volume.IsKind(err, volume.NotFound) || err == nil {
+		t.Errorf("a page of another server reads as %v (%s)", err, volume.KindOf(err))
+	}
+}
+
+func TestOutageAndReturn(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	r.fake.Shut()
+	_, err := r.Volume(t.Context(), v.ID)
+	refused(t, err, volume.Unavailable, "reading volume "+v.ID, "no answer of cinder", "refused")
+	must(t, r.fake.Reopen(t.Context()))
+	_, err = r.Volume(t.Context(), v.ID)
+	must(t, err)
+}
+
+// A cloud that was downgraded under way answers 406 once, and is asked anew.
+func TestDowngrade(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
+	must(t, r.Attach(t.Context(), node, v.ID, false))
+	r.await(t, v.ID, "in-use")
+	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Status(406, "Version 3.42 is not supported by the API."))
+	r.fake.Forget()
+	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.Precondition, "406", "Version 3.42 is not supported")
+	must(t, r.ExtendVolume(t.Context(), v.ID, 2, true))
+	if n := r.fake.Count(fakecloud.Discover); n != 1 {
+		t.Errorf("the versions were read %d times after the 406, want once", n)
+	}
+}

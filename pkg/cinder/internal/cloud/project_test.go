@@ -1,0 +1,83 @@
+package cloud
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func TestVolumeTypes(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	admin, err := r.clouds.Cloud(t.Context(), "admin") // sees all extra specs
+	must(t, err)
+	types, err := admin.VolumeTypes(t.Context())
+	must(t, err)
+	find := func(name string) VolumeType {
+		i := slices.IndexFunc(types, func(v VolumeType) bool { return v.Name == name })
+		if i < 0 {
+			t.Fatalf("no type %s in %+v", name, types)
+		}
+		return types[i]
+	}
+	if !find("rbd-multi").Multiattach || find("rbd").Multiattach {
+		t.Errorf("which types are shareable is wrong: %+v", types)
+	}
+	if small := find("rbd-small"); small.MinGiB != 2 || small.MaxGiB != 8 || find("rbd").MaxGiB != 0 {
+		t.Errorf("the bounds of sizes are wrong: %+v", types)
+	}
+	standard, err := r.DefaultVolumeType(t.Context())
+	must(t, err)
+	if standard.Name != "rbd" || standard.ID == "" {
+		t.Errorf("the default type reads %+v", standard)
+	}
+}
+
+func TestMessages(t *testing.T) {
+	for _, newest := range []string{"3.70", "3.4"} { // 3.4 cannot select messages
+		r := newRig(t, fakecloud.Options{CinderMax: newest})
+		other, v := r.volume(t, "other", 1), r.volume(t, "pvc-1", 1)
+		for _, id := range []string{other.ID, v.ID, v.ID} {
+			r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
+			must(t, r.ExtendVolume(t.Context(), id, 5, false))
+			if got := r.await(t, id, "available"); got.SizeGiB != 1 {
+				t.Fatalf("the refused extension had an effect: %+v", got)
+			}
+		}
+		ms, err := r.Messages(t.Context(), v.ID)
+		must(t, err)
+		if len(ms) != 2 || ms[0].Detail != "003" || ms[0].Text == "" || ms[0].RequestID == "" || ms[0].Created.Before(ms[1].Created) {
+			t.Errorf("Cinder %s: the messages read %+v", newest, ms)
+		}
+	}
+	old := newRig(t, fakecloud.Options{CinderMax: "3.2"})
+	_, err := old.Messages(t.Context(), absent)
+	refused(t, err, volume.Unsupported, "3.3", "3.0 to 3.2")
+}
+
+func TestLimits(t *testing.T) {
+	quota := fakecloud.Unlimited()
+	quota.Gigabytes, quota.Volumes, quota.PerVolumeGigabytes = 100, 10, 40
+	r := newRig(t, fakecloud.Options{Quota: &quota})
+	r.volume(t, "pvc-1", 3)
+	got, err := r.Limits(t.Context())
+	must(t, err)
+	want := Limits{MaxVolumes: 10, Volumes: 1, MaxGiB: 100, GiB: 3, MaxSnapshots: -1, Snapshots: 0, MaxVolumeGiB: 40}
+	if got != want {
+		t.Errorf("the limits read %+v, want %+v", got, want)
+	}
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetQuota}, fakecloud.Status(403, "Policy doesn't allow volume_extension:quotas:show to be performed."))
+	if got, err = r.Limits(t.Context()); err != nil || got.MaxVolumeGiB != -1 || got.MaxGiB != 100 {
+		t.Errorf("with a hidden quota set: %+v, %v", got, err)
+	}
+}
+
+func TestZones(t *testing.T) {
+	r := newRig(t, fakecloud.Options{Zones: []string{"z2", "z1"}})
+	zones, err := r.Zones(t.Context())
+	must(t, err)
+	if !slices.Equal(zones, []string{"z1", "z2"}) {
+		t.Errorf("zones %v", zones)
+	}
+}

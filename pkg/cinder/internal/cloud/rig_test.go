@@ -1,0 +1,140 @@
+package cloud
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// rig is a client of a fake cloud.
+type rig struct {
+	fake    *fakecloud.Cloud
+	clouds  *Clouds
+	*Cloud  // the cloud "csi"
+	log     *record
+	metrics *prometheus.Registry
+	dir     string // holds clouds.yaml
+}
+
+// quick makes pauses short, so that tests of retries take no time.
+func quick() transport.Options {
+	return transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second}
+}
+
+func newRig(t *testing.T, o fakecloud.Options) *rig {
+	t.Helper()
+	r := &rig{fake: fakecloud.Start(t, o), log: &record{}, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
+	path, err := r.fake.CloudsYAML(r.dir)
+	must(t, err)
+	r.clouds, err = open(t.Context(), Options{
+		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics,
+		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}, quick())
+	must(t, err)
+	t.Cleanup(r.clouds.Close)
+	r.Cloud, err = r.clouds.Cloud(t.Context(), "")
+	must(t, err)
+	t.Cleanup(func() { r.log.holdsNoSecret(t) })
+	return r
+}
+
+// volume makes a volume that is ready for use.
+func (r *rig) volume(t *testing.T, name string, gib int) Volume {
+	t.Helper()
+	v, err := r.CreateVolume(t.Context(), NewVolume{Name: name, SizeGiB: gib})
+	must(t, err)
+	return r.await(t, v.ID, "available")
+}
+
+// await waits until a volume has a status.
+func (r *rig) await(t *testing.T, id, status string) Volume {
+	t.Helper()
+	for range 500 {
+		v, err := r.Volume(t.Context(), id)
+		must(t, err)
+		if v.Status == status {
+			return v
+		}
+		must(t, volume.Pause(t.Context(), 2*time.Millisecond))
+	}
+	t.Fatalf("volume %s did not become %s", id, status)
+	return Volume{}
+}
+
+// record keeps a log.
+type record struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+func (r *record) has(t *testing.T, words ...string) {
+	t.Helper()
+	for line := range strings.Lines(r.String()) {
+		if containsAll(line, words) {
+			return
+		}
+	}
+	t.Errorf("no line of the log has %q:\n%s", words, r)
+}
+
+// holdsNoSecret fails the test if a password or token was logged.
+func (r *record) holdsNoSecret(t *testing.T) {
+	t.Helper()
+	text := r.String()
+	for _, secret := range []string{fakecloud.Password, "gAAAA", "X-Auth-Token"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the log holds %q:\n%s", secret, text)
+		}
+	}
+}
+
+var _ io.Writer = (*record)(nil)
+
+func containsAll(text string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused fails the test unless err has the kind and its text all the words.
+func refused(t *testing.T, err error, kind volume.Kind, words ...string) {
+	t.Helper()
+	if !volume.IsKind(err, kind) {
+		t.Errorf("error %v is of kind %s, want %s", err, volume.KindOf(err), kind)
+	}
+	if err != nil && !containsAll(err.Error(), words) {
+		t.Errorf("error %q does not say all of %q", err, words)
+	}
+}

@@ -1,0 +1,178 @@
+package cloud
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Real answers, or what they are made of.
+const (
+	server  = "11111111-1111-4111-8111-111111111111"
+	another = "22222222-2222-4222-8222-222222222222"
+	html    = "<html><body><h1>nginx</h1></body></html>"
+)
+
+func fault(message string) string { return `{"fault": {"code": 0, "message": "` + message + `"}}` }
+
+// TestRules sends each row through the table; TestEveryRuleIsReached sees that
+// there is a row for each rule.
+func TestRules(t *testing.T) {
+	for _, row := range ruleRows() {
+		t.Run(row.name, func(t *testing.T) {
+			err := refusal(row.call, row.response(), row.doubt)
+			words := []string{row.call.what, "cinder answered", "req-1"}
+			refused(t, err, row.kind, append(words, row.words...)...)
+			if StatusCode(err) != row.status || RequestID(err) != "req-1" {
+				t.Errorf("status %d, request %q", StatusCode(err), RequestID(err))
+			}
+			if strings.Contains(err.Error(), "nginx") {
+				t.Errorf("a page of a proxy is quoted: %v", err)
+			}
+		})
+	}
+}
+
+func TestEveryRuleIsReached(t *testing.T) {
+	reached := map[int]bool{}
+	table := rules()
+	for _, row := range ruleRows() {
+		a := &answer{status: row.status, message: said([]byte(row.body)), doubt: row.doubt}
+		if row.later != "" && row.later != "0" {
+			a.later = 1
+		}
+		for i, r := range table {
+			if r.fits(row.call, a) {
+				reached[i] = true
+				break
+			}
+		}
+	}
+	for i, r := range table {
+		if !reached[i] {
+			t.Errorf("no row of the test reaches rule %d: %+v", i, r)
+		}
+	}
+}
+
+type ruleRow struct {
+	name   string
+	call   call
+	status int
+	body   string
+	later  string // Retry-After
+	doubt  bool
+	kind   volume.Kind
+	words  []string
+}
+
+func (r ruleRow) response() gophercloud.ErrUnexpectedResponseCode {
+	h := http.Header{"X-Openstack-Request-Id": {"req-1"}}
+	if r.later != "" {
+		h.Set("Retry-After", r.later)
+	}
+	return gophercloud.ErrUnexpectedResponseCode{Actual: r.status, Body: []byte(r.body), ResponseHeader: h}
+}
+
+func ruleRows() []ruleRow {
+	get := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v"}
+	extend := call{service: blockStorage, name: "volume_extend", what: "extending volume v to 3 GiB", method: "POST", path: "volumes/v/action"}
+	remove := call{service: blockStorage, name: "volume_delete", what: "deleting volume v", method: "DELETE", path: "volumes/v"}
+	attach := call{service: blockStorage, name: "volume_attach", what: "attaching volume v to server s", method: "POST", path: "servers/s/os-volume_attachments", server: server}
+	detach := call{service: blockStorage, name: "volume_detach", what: "detaching volume v from server s", method: "DELETE", path: "servers/s/os-volume_attachments/v"}
+	login := call{service: blockStorage, name: "token_create", what: "logging in to cloud c", method: "POST", path: "v3/auth/tokens"}
+	return []ruleRow{
+		{name: "wrong password", call: login, status: 401, body: fault("The request you have made requires authentication."), kind: volume.Unauthenticated, words: []string{"correct the credentials"}},
+		{name: "login forbidden", call: login, status: 403, body: fault("no"), kind: volume.Unauthenticated},
+		{name: "no Keystone there", call: login, status: 404, body: html, kind: volume.Unavailable, words: []string{"check auth-url"}},
+		{name: "no such project", call: login, status: 404, body: fault("Could not find project: x."), kind: volume.Unavailable, words: []string{"Could not find project: x"}},
+
+		{name: "redirect", call: get, status: 301, kind: volume.Unavailable, words: []string{"301 Moved Permanently", "endpoint in the catalog"}},
+		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.Unavailable},
+		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check the endpoint"}},
+		{name: "404 of a wrong address", call: remove, status: 404, body: fault("The resource could not be found."), kind: volume.Unavailable, words: []string{"check the endpoint"}},
+		{name: "404 without a body", call: remove, status: 404, kind: volume.Unavailable},
+
+		{name: "refused after a lost reply", call: remove, status: 400, body: fault("Volume status must be available"), doubt: true, kind: volume.InProgress, words: []string{"an earlier attempt got no answer"}},
+
+		{
+			name: "attached here, multiattach", call: attach, status: 400, body: fault("Invalid volume: volume v already attached"),
+			kind: volume.AlreadyExists,
+		},
+		{
+			name: "attached here", call: attach, status: 400, body: fault("Invalid volume: volume v is already attached to instances: " + server),
+			kind: volume.AlreadyExists,
+		},
+		{
+			name: "attached elsewhere", call: attach, status: 400, body: fault("Invalid volume: volume v is already attached to instances: " + another),
+			kind: volume.Precondition, words: []string{another, "until the other node has let go"},
+		},
+		{
+			name: "attach in a wrong state", call: attach, status: 400, body: fault("Invalid volume: Volume v status must be available or downloading to reserve, but the current status is creating."),
+			kind: volume.Precondition, words: []string{"current status is creating"},
+		},
+		{
+			name: "no slot", call: attach, status: 403, body: fault("The maximum allowed number of disk devices (26) to attach to a single instance has been exceeded."),
+			kind: volume.Exhausted, words: []string{"(26)", "move pods"},
+		},
+		{name: "attach forbidden", call: attach, status: 403, body: fault("Policy doesn't allow it"), kind: volume.Denied},
+		{name: "server locked", call: attach, status: 409, body: fault("Instance s is locked"), kind: volume.InProgress},
+		{name: "detach of a root disk", call: detach, status: 400, body: fault("Cannot detach a root device volume"), kind: volume.Precondition},
+
+		{name: "below the type's minimum", call: extend, status: 400, body: fault("Invalid input received: Specified volume size of '1' is less than the minimum required size of '2' for volume type 't'."), kind: volume.OutOfRange},
+		{name: "rate limit of Cinder", call: extend, status: 413, body: fault("This request was rate-limited."), later: "7", kind: volume.Unavailable, words: []string{"come again in 7s"}},
+		{name: "quota of Cinder", call: extend, status: 413, body: fault("VolumeSizeExceedsAvailableQuota: Requested volume exceeds allowed gigabytes quota."), later: "0", kind: volume.OutOfRange, words: []string{"ask for less"}},
+		{name: "quota without Retry-After", call: extend, status: 413, body: fault("over"), kind: volume.OutOfRange},
+		{name: "quota of Nova", call: extend, status: 403, body: fault("Quota exceeded for resources: ['gigabytes']"), kind: volume.OutOfRange},
+		{name: "policy about quotas", call: get, status: 403, body: fault("Policy doesn't allow volume_extension:quotas:show to be performed."), kind: volume.Denied, words: []string{"a role that the policy"}},
+
+		{name: "delete in use", call: remove, status: 400, body: fault("Invalid volume: Volume status must be available and must not be attached"), kind: volume.Precondition, words: []string{"snapshots"}},
+		{name: "extend while extending", call: extend, status: 400, body: fault("Invalid volume: Volume v status must be '('available',)' to extend, currently extending."), kind: volume.InProgress, words: []string{"currently extending"}},
+		{name: "extend to less", call: extend, status: 400, body: fault("Invalid input received: New size for extend must be greater than current size. (current: 3, extended: 3)."), kind: volume.Invalid},
+
+		{name: "token refused", call: get, status: 401, body: html, kind: volume.Unauthenticated},
+		{name: "policy", call: extend, status: 403, body: fault("Policy doesn't allow volume:extend to be performed."), kind: volume.Denied},
+		{name: "gone", call: get, status: 404, body: fault("Volume v could not be found."), kind: volume.NotFound, words: []string{"Volume v could not be found [GET /volumes/v, request req-1]"}},
+		{name: "no such method", call: get, status: 405, body: fault("no"), kind: volume.Unsupported},
+		{name: "too new", call: extend, status: 406, body: `{"errors": [{"title": "Not acceptable", "detail": "Version 3.99 is not supported"}]}`, kind: volume.Precondition, words: []string{"Not acceptable: Version 3.99 is not supported"}},
+		{name: "slow client", call: get, status: 408, body: fault("slow"), kind: volume.Unavailable},
+		{name: "gone for good", call: get, status: 410, body: fault("gone"), kind: volume.NotFound},
+		{name: "too many", call: get, status: 429, body: html, later: "3", kind: volume.Unavailable, words: []string{"come again in 3s"}},
+		{name: "throttled by Rackspace", call: get, status: 498, kind: volume.Unavailable},
+		{name: "unprocessable", call: get, status: 422, body: fault("no"), kind: volume.Invalid},
+		{name: "broken", call: get, status: 500, body: fault("The server has either erred or is incapable of performing the requested operation."), kind: volume.Unavailable, words: []string{"the request id"}},
+		{name: "no server behind the proxy", call: get, status: 503, body: html, kind: volume.Unavailable, words: []string{"503 Service Unavailable"}},
+	}
+}
+
+func TestNoAnswerIsInternal(t *testing.T) {
+	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "x"}
+	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 204}, false), volume.Internal, "asking: nova answered 204 No Content [GET /x]")
+}
+
+func TestSaid(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"badRequest": {"code": 400, "message": "a\n  b"}}`: "a b",
+		`{"error": {"message": "m", "title": "T"}}`:          "m",
+		`{"errors": [{"title": "T", "detail": "d"}]}`:        "T: d",
+		`{"message": "flat"}`:                                "",
+		`[]`:                                                 "",
+		``:                                                   "",
+		html:                                                 "",
+		`{"x": {"message": "` + strings.Repeat("ü", 600) + `"}}`: strings.Repeat("ü", 500) + "…",
+	} {
+		if got := said([]byte(body)); got != want {
+			t.Errorf("said(%.60s) = %q, want %q", body, got, want)
+		}
+	}
+}
+
+func TestErrorsOfOthersHaveNoStatus(t *testing.T) {
+	if StatusCode(nil) != 0 || RequestID(nil) != "" || StatusCode(volume.Errorf(volume.Internal, "x")) != 0 {
+		t.Error("an error that came from no answer has a status")
+	}
+}

@@ -1,0 +1,103 @@
+package cloud
+
+import (
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func TestAttachAndDetach(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	ctx := t.Context()
+	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
+	other := r.fake.AddServer("")
+	s, err := r.Server(ctx, node)
+	must(t, err)
+	if s.ID != node || s.Status != "ACTIVE" || s.Zone == "" {
+		t.Errorf("the server reads %+v", s)
+	}
+	if found, err := r.ServerAttachment(ctx, node, v.ID); found || err != nil {
+		t.Errorf("before the attachment: %v, %v", found, err)
+	}
+	must(t, r.Attach(ctx, node, v.ID, false))
+	got := r.await(t, v.ID, "in-use")
+	if len(got.Attachments) != 1 || got.Attachments[0].ServerID != node || got.Attachments[0].AttachmentID == "" {
+		t.Errorf("the attached volume reads %+v", got)
+	}
+	as, err := r.ServerAttachments(ctx, node)
+	must(t, err)
+	if len(as) != 1 || as[0].VolumeID != v.ID || as[0].ServerID != node {
+		t.Errorf("the server's volumes read %+v", as)
+	}
+	if found, err := r.ServerAttachment(ctx, node, v.ID); !found || err != nil {
+		t.Errorf("the attachment is not found: %v", err)
+	}
+	refused(t, r.Attach(ctx, node, v.ID, false), volume.AlreadyExists, "attaching volume "+v.ID+" to server "+node)
+	refused(t, r.Attach(ctx, other, v.ID, false), volume.Precondition)
+	refused(t, r.Attach(ctx, absent, v.ID, false), volume.NotFound, "Instance "+absent)
+	refused(t, r.Attach(ctx, node, absent, false), volume.NotFound, "Volume "+absent)
+	must(t, r.Detach(ctx, node, v.ID))
+	r.await(t, v.ID, "available")
+	refused(t, r.Detach(ctx, node, v.ID), volume.NotFound, "404")
+	refused(t, r.Detach(ctx, absent, v.ID), volume.NotFound, absent)
+	if found, err := r.ServerAttachment(ctx, absent, v.ID); found || err != nil {
+		t.Errorf("a server that does not exist: %v, %v", found, err)
+	}
+}
+
+func TestMultiattach(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	ctx := t.Context()
+	made, err := r.CreateVolume(ctx, NewVolume{Name: "shared", SizeGiB: 1, Type: "rbd-multi"})
+	must(t, err)
+	v := r.await(t, made.ID, "available")
+	if !v.Multiattach {
+		t.Errorf("the volume is not shareable: %+v", v)
+	}
+	for range 2 {
+		must(t, r.Attach(ctx, r.fake.AddServer(""), v.ID, true))
+		r.await(t, v.ID, "in-use")
+	}
+	if v = r.await(t, v.ID, "in-use"); len(v.Attachments) == 0 {
+		t.Errorf("the attached volume reads %+v", v)
+	}
+	old := newRig(t, fakecloud.Options{NovaMax: "2.59"})
+	refused(t, old.Attach(ctx, absent, absent, true), volume.Unsupported, "needs microversion 2.60 of nova, which offers 2.1 to 2.59")
+}
+
+func TestAttachWithoutAFreeSlot(t *testing.T) {
+	r := newRig(t, fakecloud.Options{MaxDisks: 1})
+	node := r.fake.AddServer("")
+	must(t, r.Attach(t.Context(), node, r.volume(t, "a", 1).ID, false))
+	refused(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.Exhausted, "403", "maximum allowed number of disk devices")
+}
+
+func TestNotifyExtended(t *testing.T) {
+	r := newRig(t, fakecloud.Options{ServiceRole: true})
+	ctx := t.Context()
+	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
+	must(t, r.Attach(ctx, node, v.ID, false))
+	r.await(t, v.ID, "in-use")
+	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EventLost())
+	must(t, r.ExtendVolume(ctx, v.ID, 2, true))
+	for r.await(t, v.ID, "in-use").SizeGiB != 2 {
+		must(t, volume.Pause(ctx, 1e6))
+	}
+	if size, _ := r.fake.GuestSize(node, v.ID); size != 1 {
+		t.Errorf("the guest sees %d GiB although the event was lost", size)
+	}
+	must(t, r.NotifyExtended(ctx, node, v.ID))
+	for i := 0; ; i++ {
+		if size, _ := r.fake.GuestSize(node, v.ID); size == 2 {
+			break
+		}
+		if i == 200 {
+			t.Fatal("the guest does not see the growth")
+		}
+		must(t, volume.Pause(ctx, 2e6))
+	}
+	refused(t, r.NotifyExtended(ctx, absent, v.ID), volume.NotFound, "telling server "+absent)
+	plain := newRig(t, fakecloud.Options{})
+	refused(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.Denied, "403")
+}

@@ -1,0 +1,195 @@
+package cloud
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+const absent = "00000000-0000-4000-8000-000000000000"
+
+func TestVolumeLifecycle(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	ctx := t.Context()
+	made, err := r.CreateVolume(ctx, NewVolume{
+		Name: "pvc-1", Description: "for a test", SizeGiB: 2, Type: "rbd-gold", Zone: "nova", Metadata: map[string]string{"owner": "me"},
+	})
+	must(t, err)
+	v := r.await(t, made.ID, "available")
+	if v.Name != "pvc-1" || v.Size() != 2*volume.GiB || v.Type != "rbd-gold" || v.Zone != "nova" || v.Metadata["owner"] != "me" || v.Created.IsZero() {
+		t.Errorf("the volume reads %+v", v)
+	}
+	must(t, r.SetVolumeMetadata(ctx, v.ID, map[string]string{"pod": "p"}))
+	must(t, r.ExtendVolume(ctx, v.ID, 3, false))
+	must(t, r.Retype(ctx, r.await(t, v.ID, "available").ID, "rbd", "never"))
+	v = r.await(t, v.ID, "available")
+	if v.SizeGiB != 3 || v.Type != "rbd" || !maps.Equal(v.Metadata, map[string]string{"owner": "me", "pod": "p"}) {
+		t.Errorf("after extend, retype and metadata the volume reads %+v", v)
+	}
+	clone, err := r.CreateVolume(ctx, NewVolume{Name: "clone", SizeGiB: 3, SourceVolumeID: v.ID, Hints: &Hints{SameHost: []string{v.ID}}})
+	must(t, err)
+	if got := r.await(t, clone.ID, "available"); got.SourceVolumeID != v.ID {
+		t.Errorf("the clone reads %+v", got)
+	}
+	must(t, r.DeleteVolume(ctx, v.ID))
+	for range 100 {
+		if _, err = r.Volume(ctx, v.ID); err != nil {
+			break
+		}
+	}
+	refused(t, err, volume.NotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
+	refused(t, r.DeleteVolume(ctx, v.ID), volume.NotFound, "deleting volume")
+}
+
+func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.Forget()
+	for _, id := range []string{"", "..", "a/b", "a?b", "a%2e", "ü"} {
+		ctx := t.Context()
+		_, err := r.Volume(ctx, id)
+		refused(t, err, volume.NotFound, "cannot exist")
+		_, errSnapshot := r.Snapshot(ctx, id)
+		_, errBackup := r.Backup(ctx, id)
+		_, errServer := r.Server(ctx, id)
+		_, errList := r.ServerAttachments(ctx, id)
+		_, errMessages := r.Messages(ctx, id)
+		_, errTake := r.CreateSnapshot(ctx, NewSnapshot{VolumeID: id})
+		_, errSave := r.CreateBackup(ctx, NewBackup{VolumeID: id})
+		for _, err := range []error{
+			errSnapshot, errBackup, errServer, errList, errMessages, errTake, errSave,
+			r.DeleteVolume(ctx, id), r.ExtendVolume(ctx, id, 2, false), r.Retype(ctx, id, "t", "never"), r.SetVolumeMetadata(ctx, id, nil),
+			r.DeleteSnapshot(ctx, id), r.DeleteBackup(ctx, id), r.Attach(ctx, id, absent, false), r.Attach(ctx, absent, id, false),
+			r.Detach(ctx, id, absent), r.Detach(ctx, absent, id), r.NotifyExtended(ctx, id, absent),
+		} {
+			refused(t, err, volume.NotFound, "cannot exist")
+		}
+		if found, err := r.ServerAttachment(ctx, id, absent); found || err != nil {
+			t.Errorf("attachment to %q: %v, %v", id, found, err)
+		}
+	}
+	if n := len(r.fake.Requests()); n != 0 {
+		t.Errorf("%d requests were made: %+v", n, r.fake.Requests())
+	}
+}
+
+func TestVolumesInPages(t *testing.T) {
+	r := newRig(t, fakecloud.Options{ListLimit: 3})
+	ctx := t.Context()
+	mine := map[string]string{"cluster": "one", "other": "x"}
+	var want []string
+	for i := range 8 {
+		v := NewVolume{Name: "pvc-" + string(rune('a'+i)), SizeGiB: 1}
+		if i%2 == 0 {
+			v.Metadata = mine
+		}
+		made, err := r.CreateVolume(ctx, v)
+		must(t, err)
+		r.await(t, made.ID, "available")
+		if i%2 == 0 {
+			want = append(want, made.ID)
+		}
+	}
+	all := func(p VolumePage) (ids []string, pages int) {
+		for {
+			vs, next, err := r.Volumes(ctx, p)
+			must(t, err)
+			pages++
+			for _, v := range vs {
+				ids = append(ids, v.ID)
+			}
+			if next == "" {
+				return ids, pages
+			}
+			p.Marker = next
+		}
+	}
+	if ids, pages := all(VolumePage{}); len(ids) != 8 || pages != 3 {
+		t.Errorf("8 volumes in pages of 3: %d volumes in %d pages", len(ids), pages)
+	}
+	if ids, pages := all(VolumePage{Limit: 2}); len(ids) != 8 || pages < 4 {
+		t.Errorf("8 volumes in pages of 2: %d volumes in %d pages", len(ids), pages)
+	}
+	ids, _ := all(VolumePage{Metadata: map[string]string{"cluster": mine["cluster"]}})
+	slices.Sort(ids)
+	slices.Sort(want)
+	if !slices.Equal(ids, want) {
+		t.Errorf("by metadata: %v, want %v", ids, want)
+	}
+	newest, _, err := r.Volumes(ctx, VolumePage{NewestChangeFirst: true, Limit: 8})
+	must(t, err)
+	if !slices.IsSortedFunc(newest, func(a, b Volume) int { return b.Updated.Compare(a.Updated) }) {
+		t.Errorf("the newest change is not first: %+v", newest)
+	}
+	_, _, err = r.Volumes(ctx, VolumePage{Marker: absent})
+	refused(t, err, volume.Stale, absent)
+}
+
+func TestVolumesNamed(t *testing.T) {
+	r := newRig(t, fakecloud.Options{ListLimit: 2})
+	for _, name := range []string{"twin", "twin", "twin", "twins", "other"} {
+		r.volume(t, name, 1)
+	}
+	vs, err := r.VolumesNamed(t.Context(), "twin")
+	must(t, err)
+	if len(vs) != 3 {
+		t.Errorf("%d volumes of that name, want 3: %+v", len(vs), vs)
+	}
+	if vs, err = r.VolumesNamed(t.Context(), "a&b=c d/ü'"); err != nil || len(vs) != 0 {
+		t.Errorf("a strange name finds %v, %v", vs, err)
+	}
+}
+
+func TestExtendRefusals(t *testing.T) {
+	quota := fakecloud.Unlimited()
+	quota.Gigabytes, quota.PerVolumeGigabytes = 20, 15
+	r := newRig(t, fakecloud.Options{Quota: &quota})
+	ctx := t.Context()
+	v := r.volume(t, "pvc-1", 4)
+	refused(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.Invalid, "extending volume "+v.ID+" to 4 GiB", "greater than current size", "req-")
+	refused(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.OutOfRange, "413", "maximum allowed limit 15G", "next step: ask for less")
+	other := r.volume(t, "pvc-2", 10)
+	refused(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.OutOfRange, "quota", "next step: ask for less")
+	refused(t, r.ExtendVolume(ctx, absent, 12, false), volume.NotFound, "404")
+	_ = other
+	server := r.fake.AddServer("")
+	must(t, r.Attach(ctx, server, v.ID, false))
+	r.await(t, v.ID, "in-use")
+	refused(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.InProgress, "400", "status must be")
+	must(t, r.ExtendVolume(ctx, v.ID, 5, true))
+	refused(t, r.DeleteVolume(ctx, v.ID), volume.Precondition, "400", "must not be")
+	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", SizeGiB: 1, Type: "rbd-small"})
+	refused(t, err, volume.OutOfRange, "less than the minimum required size", "next step: ask for a size that the volume type allows")
+	if small.ID != "" {
+		t.Errorf("a volume was made: %+v", small)
+	}
+	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Stuck())
+	must(t, r.ExtendVolume(ctx, other.ID, 11, false))
+	refused(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.InProgress, "extending")
+}
+
+func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
+	r := newRig(t, fakecloud.Options{CinderMax: "3.41"})
+	v := r.volume(t, "pvc-1", 1)
+	r.fake.Forget()
+	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
+	refused(t, err, volume.Unsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
+	refused(t, r.Supports(OnlineExtend), volume.Unsupported, "3.42", "3.41")
+	if n := r.fake.Count(fakecloud.ExtendVolume); n != 0 {
+		t.Errorf("%d requests were made for what the cloud cannot do", n)
+	}
+	must(t, r.Supports(Messages))
+}
+
+func TestPythonDict(t *testing.T) {
+	got := pythonDict(map[string]string{"b": `back\slash`, "a": "it's", "c": "two\nlines"})
+	if want := `{'a': 'it\'s', 'b': 'back\\slash', 'c': 'two\nlines'}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if strings.Contains(got, "\n") {
+		t.Error("a line break is not escaped")
+	}
+}
