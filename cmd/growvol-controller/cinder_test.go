@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// Credentials that are wrong, or cannot be read, end the program at once with
+// a message that names what is wrong and has no secret in it.
+func TestBadCredentialsEndTheProgram(t *testing.T) {
+	t.Parallel()
+	cloud := fakecloud.Start(t, fakecloud.Options{})
+	good, err := cloud.CloudsYAML(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(text string) string {
+		path := filepath.Join(t.TempDir(), "clouds.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const secret = "hunter2-hunter2"
+	wrong := file(strings.ReplaceAll(string(text), fakecloud.Password, secret))
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"none":           {nil, "--clouds-yaml or --cloud-config"},
+		"no file":        {[]string{"--clouds-yaml=" + filepath.Join(t.TempDir(), "absent.yaml"), "--cloud=csi"}, "absent.yaml"},
+		"not YAML":       {[]string{"--clouds-yaml=" + file("clouds: ["), "--cloud=csi"}, "clouds.yaml"},
+		"unknown cloud":  {[]string{"--clouds-yaml=" + good, "--cloud=west"}, "west"},
+		"wrong password": {[]string{"--clouds-yaml=" + wrong, "--cloud=csi"}, "csi"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var stderr bytes.Buffer
+			args := append([]string{"--backend=cinder", "--endpoint=unix://" + filepath.Join(t.TempDir(), "s")}, test.args...)
+			if code := run(t.Context(), args, &bytes.Buffer{}, &stderr); code != 1 {
+				t.Errorf("exit code %d, want 1", code)
+			}
+			if !strings.Contains(stderr.String(), test.want) {
+				t.Errorf("stderr %q lacks %q", &stderr, test.want)
+			}
+			if strings.Contains(stderr.String(), secret) {
+				t.Errorf("stderr has the password: %s", &stderr)
+			}
+		})
+	}
+}
+
+// The program with the Cinder backend, over its socket.
+func TestProgramWithCinder(t *testing.T) {
+	cloud := fakecloud.Start(t, fakecloud.Options{})
+	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	path, err := cloud.CloudsYAML(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CSI_ENDPOINT", "unix://"+filepath.Join(dir, "csi.sock"))
+	conn, stop := program(t, []string{"--backend=cinder", "--clouds-yaml=" + path, "--cloud=csi", "--cluster-id=test"})
+	info, err := csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
+	if err != nil || info.GetName() != "cinder.csi.openstack.org" {
+		t.Fatalf("info %v, %v", info, err)
+	}
+	client := csi.NewControllerClient(conn)
+	created, err := client.CreateVolume(t.Context(), createRequest("pvc-1", volume.GiB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := created.GetVolume().GetVolumeId()
+	if len(created.GetVolume().GetAccessibleTopology()) != 1 {
+		t.Errorf("topology %v, want the volume's zone", created.GetVolume().GetAccessibleTopology())
+	}
+	expanded, err := client.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+		VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: (2*volume.GiB + 1).Bytes()},
+	})
+	if v, ok := cloud.Volume(id); err != nil || !ok || v.Size != 3 || expanded.GetCapacityBytes() != (3*volume.GiB).Bytes() {
+		t.Errorf("expanded to %v (%v), in the cloud %+v, want 3 GiB", expanded, err, v)
+	}
+	if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
+		t.Error(err)
+	}
+	if v, ok := cloud.Volume(id); ok {
+		t.Errorf("after the deletion: %+v", v)
+	}
+	stop()
+}
