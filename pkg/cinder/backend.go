@@ -139,26 +139,50 @@ func (b *Backend) cloudOf(ctx context.Context, id string) (*cloud.Cloud, error) 
 // an error of kind NotFound if it is not there. A cloud that cannot be asked
 // ends the search, for the object may be in that one.
 func (b *Backend) locate(ctx context.Context, id string, find func(*cloud.Cloud) error) (*cloud.Cloud, error) {
-	names := b.clouds.Names()
-	home := b.home(ctx, id)
-	if home != "" || len(names) < 2 {
+	if home := b.home(ctx, id); home != "" || len(b.clouds.Names()) < 2 {
 		return b.clouds.Cloud(ctx, home)
 	}
-	for _, name := range names {
-		c, err := b.clouds.Cloud(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		err = find(c)
+	places, err := b.places(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(places) == 1 {
+		return places[0], nil
+	}
+	for _, c := range places {
+		err := find(c)
 		if volume.IsKind(err, volume.NotFound) {
 			continue
 		}
 		if err == nil {
-			b.settle(id, name)
+			b.settle(id, c.Name())
 		}
 		return c, err
 	}
-	return b.clouds.Cloud(ctx, "")
+	return places[0], nil
+}
+
+// places connects to all configured clouds, and returns one for each project,
+// that of the default cloud first. Clouds whose configuration is incomplete
+// can hold nothing of ours; one that does not answer may, and so its error is
+// returned.
+func (b *Backend) places(ctx context.Context) ([]*cloud.Cloud, error) {
+	var places []*cloud.Cloud
+	seen := make(map[string]bool)
+	for i, name := range b.clouds.Names() {
+		c, err := b.clouds.Cloud(ctx, name)
+		if i > 0 && volume.IsKind(err, volume.Invalid) {
+			continue // logged when the configuration was read
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !seen[c.Place()] {
+			seen[c.Place()] = true
+			places = append(places, c)
+		}
+	}
+	return places, nil
 }
 
 // home names the cloud of an object as far as it is known.

@@ -24,23 +24,23 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 }
 
 func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
-	names := b.clouds.Names()
+	places, err := b.places(ctx)
+	if err != nil {
+		return nil, "", err // a listing without a cloud would say that its volumes are attached nowhere
+	}
 	marker, name, ok := strings.Cut(page.Token, "@")
 	if page.Token == "" {
-		name, ok = names[0], true
+		name, ok = places[0].Name(), true
 	}
 	if name == staticPart {
 		return b.listStatics(ctx, marker, page.Max)
 	}
-	at := slices.Index(names, name)
+	at := slices.IndexFunc(places, func(c *cloud.Cloud) bool { return c.Name() == name })
 	if !ok || at < 0 {
 		return nil, "", volume.Errorf(volume.Stale, "the starting token %q is of no listing of volumes", page.Token).
 			WithRemedy("list again from the start")
 	}
-	c, err := b.clouds.Cloud(ctx, name)
-	if err != nil {
-		return nil, "", err // a listing without this cloud would say that its volumes are attached nowhere
-	}
+	c := places[at]
 	ask := cloud.VolumePage{Marker: marker, Limit: page.Max}
 	if b.opts.ClusterID != "" {
 		ask.Metadata = map[string]string{metaCluster: b.opts.ClusterID}
@@ -59,8 +59,8 @@ func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, 
 	switch {
 	case next != "":
 		return out, next + "@" + name, nil
-	case at+1 < len(names):
-		return out, "@" + names[at+1], nil
+	case at+1 < len(places):
+		return out, "@" + places[at+1].Name(), nil
 	case b.opts.ClusterID != "" && b.anyStatic():
 		return out, "@" + staticPart, nil
 	}

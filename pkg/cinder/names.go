@@ -82,21 +82,23 @@ func no(holds bool) int {
 // Find implements volume.Backend. What a failed creation has left is not found:
 // it never becomes usable, and the next creation removes it.
 func (b *Backend) Find(ctx context.Context, name string) (volume.Volume, bool, error) {
-	clouds := b.clouds.Names()
-	if one := volume.SecretsFrom(ctx)[secretCloud]; one != "" {
-		clouds = []string{one}
+	var clouds []*cloud.Cloud
+	one, err := b.clouds.Cloud(ctx, volume.SecretsFrom(ctx)[secretCloud])
+	if err == nil && volume.SecretsFrom(ctx)[secretCloud] == "" && len(b.clouds.Names()) > 1 {
+		clouds, err = b.places(ctx)
+	} else {
+		clouds = append(clouds, one)
 	}
-	for _, cloudName := range clouds {
-		c, err := b.clouds.Cloud(ctx, cloudName)
-		if err != nil {
-			return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
-		}
+	if err != nil {
+		return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
+	}
+	for _, c := range clouds {
 		n, err := b.named(ctx, c, name)
 		if err != nil {
 			return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
 		}
 		if n.found {
-			b.settle(n.best.ID, cloudName)
+			b.settle(n.best.ID, c.Name())
 			return b.volume(n.best), true, nil
 		}
 	}

@@ -3,6 +3,8 @@ package cinder
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +30,7 @@ func newRig(t testing.TB, o fakecloud.Options, more ...func(*Options)) *rig {
 
 func newRigOver(t testing.TB, fake *fakecloud.Cloud, more ...func(*Options)) *rig {
 	t.Helper()
-	path, err := fake.CloudsYAML(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := Options{Clouds: CloudOptions{CloudsYAML: path, Default: "csi"}, ClusterID: cluster}
+	options := Options{Clouds: CloudOptions{CloudConfig: []string{cloudConf(t, map[string]*fakecloud.Cloud{"": fake})}}, ClusterID: cluster}
 	for _, change := range more {
 		change(&options)
 	}
@@ -42,6 +40,26 @@ func newRigOver(t testing.TB, fake *fakecloud.Cloud, more ...func(*Options)) *ri
 	}
 	t.Cleanup(b.Close)
 	return &rig{Backend: b, cloud: fake}
+}
+
+// cloudConf describes clouds by their names, as in a cloud.conf for
+// cinder-csi-plugin.
+func cloudConf(t testing.TB, clouds map[string]*fakecloud.Cloud) string {
+	t.Helper()
+	var text strings.Builder
+	for name, c := range clouds {
+		section := "[Global]"
+		if name != "" {
+			section = fmt.Sprintf("[Global %q]", name)
+		}
+		fmt.Fprintf(&text, "%s\nauth-url = %s/identity/v3\nusername = csi\npassword = %s\ntenant-name = csi\ndomain-name = Default\nregion = RegionOne\n",
+			section, c.URL(), fakecloud.Password)
+	}
+	path := filepath.Join(t.TempDir(), "cloud.conf")
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // withLog makes the backend log into a text.

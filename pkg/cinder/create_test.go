@@ -1,0 +1,401 @@
+package cinder
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	near := r.add(fakecloud.Volume{Name: "pvc-near"})
+	req := request("pvc-1", 2*volume.GiB, map[string]string{
+		paramType: "rbd-gold", paramZone: "nova", paramNear: "pvc-near", paramFar: near + " , ",
+		"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
+		"csi.storage.k8s.io/fstype": "xfs",
+	})
+	v := r.create(t, req)
+	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || len(v.Context) != 0 || v.Topology[0][attached.TopologyKey] != "nova" || !v.Source.Empty() {
+		t.Errorf("%+v", v)
+	}
+	got, _ := r.cloud.Volume(v.ID)
+	want := map[string]string{
+		"cinder.csi.openstack.org/cluster": cluster, "csi.storage.k8s.io/pvc/name": "data",
+		"csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
+	}
+	if got.Type != "rbd-gold" || got.Description != "Created by OpenStack Cinder CSI driver" || !maps.Equal(got.Metadata, want) || got.Status != stateAvailable {
+		t.Errorf("%+v", got)
+	}
+	for _, hint := range []string{"same_host", "different_host"} {
+		ids, _ := got.Hints[hint].([]any)
+		if len(ids) != 1 || ids[0] != near {
+			t.Errorf("hint %s is %v, want %s", hint, got.Hints[hint], near)
+		}
+	}
+	again := r.create(t, req)
+	if again.ID != v.ID {
+		t.Errorf("the repetition made %s, not %s", again.ID, v.ID)
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+}
+
+// cinder-csi-plugin answers with a volume in any state.
+func TestCreateNeverAnswersWithAVolumeThatIsNotUsable(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.slow(fakecloud.CreateVolume, 500*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
+	wantKind(t, err, volume.Deadline, "pvc-1", "creating")
+	v := r.create(t, request("pvc-1", volume.GiB, nil))
+	if got, _ := r.cloud.Volume(v.ID); got.Status != stateAvailable {
+		t.Errorf("answered with a volume that is %s", got.Status)
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+}
+
+func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.cloud.SetCapacity(5)
+	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
+	wantKind(t, err, volume.OutOfRange, "pvc-1", "Cinder says", "ask for less")
+	if left := r.cloud.Volumes(); len(left) != 0 {
+		t.Errorf("left behind: %+v", left)
+	}
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Fails())
+	_, err = r.Create(t.Context(), request("pvc-1", 2*volume.GiB, nil))
+	wantKind(t, err, volume.Internal, "error")
+	r.create(t, request("pvc-1", 2*volume.GiB, nil))
+	if left := r.cloud.Volumes(); len(left) != 1 {
+		t.Errorf("left behind: %+v", left)
+	}
+}
+
+// A controller that died before it could clean up.
+func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
+	if _, found, err := r.Find(t.Context(), "pvc-1"); found || err != nil {
+		t.Errorf("a failed creation was found: %v", err)
+	}
+	v := r.create(t, request("pvc-1", volume.GiB, nil))
+	if _, there := r.cloud.Volume(failed); there || v.ID == failed {
+		t.Errorf("the leftover %s is still there, %+v", failed, v)
+	}
+	// What is not provably ours is left alone.
+	static := r.add(fakecloud.Volume{Name: "pvc-2", Status: stateError, Metadata: map[string]string{"owner": "me"}})
+	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
+	wantKind(t, err, volume.Internal, static, "error")
+	if _, there := r.cloud.Volume(static); !there {
+		t.Error("a volume that is not ours was deleted")
+	}
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
+	r.add(fakecloud.Volume{Name: "pvc-3", Status: stateError})
+	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, nil))
+	wantKind(t, err, volume.Internal, "error_deleting")
+	r.create(t, request("pvc-3", volume.GiB, nil)) // it is dead weight now, but does not block
+}
+
+// Whatever happens to the answer of POST /volumes, there is one volume.
+func TestLostReplyToCreateMakesOneVolume(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]fakecloud.Fault{
+		"lost": fakecloud.LostReply(), "a page": fakecloud.WrongContentType(), "half": fakecloud.Truncated(),
+		"cut off": fakecloud.CutOff(), "500": fakecloud.Status(http.StatusInternalServerError, ""), "503": fakecloud.Status(http.StatusServiceUnavailable, ""),
+		"token": fakecloud.TokenExpires(), "throttled": fakecloud.Throttled(http.StatusTooManyRequests, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fault)
+			v, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
+			if err != nil {
+				wantKind(t, err, volume.Unavailable)
+				v = r.create(t, request("pvc-1", volume.GiB, nil))
+			}
+			if all := r.cloud.Volumes(); len(all) != 1 || all[0].ID != v.ID {
+				t.Errorf("%+v, answered with %s", all, v.ID)
+			}
+		})
+	}
+}
+
+// Also when the cloud does not answer the lookups either, and the call ends.
+func TestLostReplyAndThenNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusInternalServerError, "")).After(1).Always()
+	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
+	wantKind(t, err, volume.Unavailable)
+	rule.Remove()
+	r.create(t, request("pvc-1", volume.GiB, nil))
+	if all := r.cloud.Volumes(); len(all) != 1 {
+		t.Errorf("%d volumes", len(all))
+	}
+}
+
+func TestNamesAreScopedToTheCluster(t *testing.T) {
+	t.Parallel()
+	log := new(safeText)
+	r := newRig(t, fakecloud.Options{}, withLog(log))
+	theirs := r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metaCluster: "other"}})
+	if _, found, err := r.Find(t.Context(), "pvc-1"); found || err != nil {
+		t.Errorf("another cluster's volume was found: %v", err)
+	}
+	mine := r.create(t, request("pvc-1", volume.GiB, nil))
+	if mine.ID == theirs {
+		t.Error("another cluster's volume was taken")
+	}
+	// One without any cluster is taken, but one of ours comes first.
+	old := r.add(fakecloud.Volume{Name: "pvc-2", Metadata: map[string]string{}})
+	if v := r.create(t, request("pvc-2", volume.GiB, nil)); v.ID != old {
+		t.Errorf("got %s, not the volume of that name, %s", v.ID, old)
+	}
+	ours := r.add(fakecloud.Volume{Name: "pvc-2"})
+	second := r.add(fakecloud.Volume{Name: "pvc-2"})
+	for range 3 {
+		v := r.create(t, request("pvc-2", volume.GiB, nil))
+		if v.ID != ours && v.ID != second || !strings.Contains(log.String(), old) {
+			t.Errorf("got %s, want %s; log %s", v.ID, ours, log)
+		}
+		ours, second = v.ID, v.ID // the same each time
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+}
+
+func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+	r.create(t, request("pvc-1", 2*volume.GiB, map[string]string{paramType: "rbd"}))
+	for name, test := range map[string]struct {
+		change func(*volume.CreateRequest)
+		word   string
+	}{
+		"larger":         {func(q *volume.CreateRequest) { q.Range.Required = 3 * volume.GiB }, "3 GiB"},
+		"limit":          {func(q *volume.CreateRequest) { q.Range = volume.Range{Limit: volume.GiB} }, "1 GiB"},
+		"another type":   {func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramType: "rbd-gold"} }, "rbd-gold"},
+		"another source": {func(q *volume.CreateRequest) { q.Source.VolumeID = "x" }, "source"},
+		"another mutable type": {func(q *volume.CreateRequest) {
+			q.Mutable = map[string]string{paramType: "rbd-gold"}
+		}, "rbd-gold"},
+	} {
+		req := request("pvc-1", 2*volume.GiB, nil)
+		test.change(&req)
+		_, err := r.Create(t.Context(), req)
+		if !volume.IsKind(err, volume.AlreadyExists) || !strings.Contains(err.Error(), test.word) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+}
+
+func TestCreateRefusesParameters(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	for name, test := range map[string]struct {
+		parameters map[string]string
+		words      []string
+	}{
+		"unknown key":        {map[string]string{"tpye": "x"}, []string{"tpye", "type", "availability", "affinity"}},
+		"unknown type":       {map[string]string{paramType: "gold"}, []string{"gold", "rbd-gold"}},
+		"unknown cloud":      {map[string]string{paramCloud: "moon"}, []string{"moon", "csi"}},
+		"unknown zone":       {map[string]string{paramZone: "mars"}, []string{"mars"}},
+		"unknown neighbor":   {map[string]string{paramNear: "pvc-9"}, []string{"pvc-9"}},
+		"unknown antagonist": {map[string]string{paramFar: "pvc-9"}, []string{"pvc-9"}},
+	} {
+		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, test.parameters))
+		if !volume.IsKind(err, volume.Invalid) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		wantKind(t, err, volume.Invalid, test.words...)
+	}
+	if left := r.cloud.Volumes(); len(left) != 0 {
+		t.Errorf("left behind: %+v", left)
+	}
+	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
+	_, err := r.Create(t.Context(), request("pvc-1", 2*volume.GiB, nil))
+	wantKind(t, err, volume.OutOfRange, "uota")
+}
+
+func access(mode volume.AccessMode, block bool) func(*volume.CreateRequest) {
+	return func(q *volume.CreateRequest) { q.Accesses = []volume.Access{{Mode: mode, Block: block}} }
+}
+
+// cinder-csi-plugin makes an ext4 volume for many writers.
+func TestSharedVolumesNeedASharedType(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		options fakecloud.Options
+		volType string
+		access  func(*volume.CreateRequest)
+		words   []string // of the refusal; none: it is made
+	}{
+		"block, shareable":          {volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true)},
+		"readers, shareable":        {volType: "rbd-multi", access: access(volume.MultiNodeReaderOnly, false)},
+		"block, default type":       {access: access(volume.MultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"}},
+		"block, plain":              {volType: "rbd-gold", access: access(volume.MultiNodeSingleWriter, true), words: []string{"rbd-gold", "multiattach"}},
+		"filesystem, shareable":     {volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, false), words: []string{"volumeMode: Block"}},
+		"filesystem, single writer": {volType: "rbd-multi", access: access(volume.MultiNodeSingleWriter, false), words: []string{"volumeMode: Block"}},
+		"an old Nova":               {options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true), words: []string{"2.60", "2.59"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, test.options)
+			req := request("pvc-1", volume.GiB, map[string]string{paramType: test.volType})
+			test.access(&req)
+			v, err := r.Create(t.Context(), req)
+			if test.words == nil {
+				if err != nil || !slices.Contains(v.AccessModes, volume.MultiNodeMultiWriter) {
+					t.Errorf("%+v, %v", v, err)
+				}
+				return
+			}
+			wantKind(t, err, volume.Invalid, test.words...)
+			r.wantCalls(t, fakecloud.CreateVolume, 0)
+		})
+	}
+	r := newRig(t, fakecloud.Options{})
+	if v := r.create(t, request("pvc-1", volume.GiB, nil)); slices.ContainsFunc(v.AccessModes, volume.AccessMode.MultiNode) {
+		t.Errorf("a plain volume has the modes %v", v.AccessModes)
+	}
+}
+
+func zone(name string) volume.Topology { return volume.Topology{attached.TopologyKey: name} }
+
+func TestZones(t *testing.T) {
+	t.Parallel()
+	all := []volume.Topology{zone("north"), zone("west"), zone("south-side")}
+	for name, test := range map[string]struct {
+		parameters           map[string]string
+		requisite, preferred []volume.Topology
+		want                 string
+		kind                 volume.Kind // if want is empty
+	}{
+		"nothing asked":                  {want: "nova"},
+		"preferred first":                {requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west"},
+		"requisite":                      {requisite: []volume.Topology{zone("west")}, want: "west"},
+		"a preferred zone Cinder has not": {requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west"},
+		"the class comes first":          {parameters: map[string]string{paramZone: "nova"}, preferred: all, want: "nova"},
+		"the class against the topology": {parameters: map[string]string{paramZone: "nova"}, requisite: all, kind: volume.Exhausted},
+		"no zone of Cinder's":            {requisite: []volume.Topology{zone("north")}, kind: volume.Exhausted},
+		"a label of an odd name":         {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
+		"a preference that is not allowed": {
+			requisite: []volume.Topology{zone("west")}, preferred: []volume.Topology{zone("nova")}, want: "west",
+		},
+		"other segments only": {requisite: []volume.Topology{{"rack": "7"}}, want: "nova"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west", "south side"}})
+			req := request("pvc-1", volume.GiB, test.parameters)
+			req.Requisite, req.Preferred = test.requisite, test.preferred
+			v, err := r.Create(t.Context(), req)
+			if test.want == "" {
+				wantKind(t, err, test.kind)
+				r.wantCalls(t, fakecloud.CreateVolume, 0)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _ := r.cloud.Volume(v.ID)
+			if got.Zone != test.want || v.Topology[0][attached.TopologyKey] != strings.ReplaceAll(test.want, " ", "-") {
+				t.Errorf("in zone %q with topology %v, want %q", got.Zone, v.Topology, test.want)
+			}
+		})
+	}
+}
+
+func TestZonesAreIgnoredOnDemand(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.IgnoreVolumeAZ = true })
+	req := request("pvc-1", volume.GiB, nil)
+	req.Requisite, req.Preferred = []volume.Topology{zone("rack-7"), zone("rack-8")}, []volume.Topology{zone("rack-7")}
+	v := r.create(t, req)
+	if len(v.Topology) != 1 || v.Topology[0][attached.TopologyKey] != "rack-7" {
+		t.Errorf("topology %v", v.Topology)
+	}
+	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.Topology) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A full zone is no reason to fail while another one will do.
+func TestNextZoneWhenOneIsFull(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Refused())
+	req := request("pvc-1", volume.GiB, nil)
+	req.Requisite = []volume.Topology{zone("nova"), zone("west")}
+	v := r.create(t, req)
+	if v.Topology[0][attached.TopologyKey] != "west" || len(r.cloud.Volumes()) != 1 {
+		t.Errorf("%+v of %+v", v, r.cloud.Volumes())
+	}
+}
+
+func TestClone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+	src := r.add(fakecloud.Volume{Size: 2, Zone: "west"})
+	req := request("pvc-2", 3*volume.GiB, nil)
+	req.Source.VolumeID = src
+	req.Requisite = []volume.Topology{zone("west")}
+	v, err := r.CloneVolume(t.Context(), req)
+	if err != nil || v.Source.VolumeID != src || v.Size != 3*volume.GiB || v.Topology[0][attached.TopologyKey] != "west" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	r.cloud.RemoveVolume(src)
+	if again, err := r.CloneVolume(t.Context(), req); err != nil || again.ID != v.ID {
+		t.Errorf("without the source: %+v, %v", again, err)
+	}
+	req.Name = "pvc-3"
+	_, err = r.CloneVolume(t.Context(), req)
+	wantKind(t, err, volume.NotFound, src)
+	if len(r.cloud.Volumes()) != 1 {
+		t.Errorf("left behind: %+v", r.cloud.Volumes())
+	}
+}
+
+// The copy is where its source is; a demand for elsewhere is refused, and
+// nothing stays behind.
+func TestCloneIntoAnotherZone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+	src := r.add(fakecloud.Volume{Zone: "west"})
+	req := request("pvc-2", volume.GiB, nil)
+	req.Source.VolumeID = src
+	req.Requisite = []volume.Topology{zone("nova")}
+	_, err := r.CloneVolume(t.Context(), req)
+	wantKind(t, err, volume.Exhausted, "west", "nova")
+	if len(r.cloud.Volumes()) != 1 {
+		t.Errorf("left behind: %+v", r.cloud.Volumes())
+	}
+}
+
+func TestMutableTypeAtCreation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd"})
+	req.Mutable = map[string]string{paramType: "rbd-gold"}
+	v := r.create(t, req)
+	if got, _ := r.cloud.Volume(v.ID); got.Type != "rbd-gold" {
+		t.Errorf("type %s", got.Type)
+	}
+	req.Name, req.Mutable = "pvc-2", map[string]string{"iops": "7"}
+	_, err := r.Create(t.Context(), req)
+	wantKind(t, err, volume.Invalid, "iops")
+}

@@ -1,0 +1,39 @@
+package cinder
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	for state, want := range map[string]volume.Impairment{
+		stateAvailable: 0, stateInUse: 0, stateExtending: 0,
+		stateErrorExtending: volume.Degraded, stateMaintenance: volume.Degraded,
+		stateError: volume.Inaccessible, stateErrorDeleting: volume.Inaccessible, stateErrorRestoring: volume.DataLoss,
+	} {
+		got, err := r.Health(t.Context(), r.add(fakecloud.Volume{Status: state}))
+		if err != nil || (want == 0) != (len(got) == 0) {
+			t.Errorf("%s: %+v, %v", state, got, err)
+		}
+		for _, c := range got {
+			if c.Impairment != want || c.Reason == "" || !strings.Contains(c.Message, state) || !strings.Contains(c.Message, "next step") {
+				t.Errorf("%s: %+v", state, c)
+			}
+		}
+	}
+	used, _ := r.inUse(t, 1)
+	r.cloud.SetVolumeStatus(used, stateError)
+	if got, err := r.Health(t.Context(), used); err != nil || len(got) != 1 || got[0].Impairment != volume.Degraded {
+		t.Errorf("in use and in error: %+v, %v", got, err)
+	}
+	_, err := r.Health(t.Context(), "no-such-volume")
+	wantKind(t, err, volume.NotFound)
+	if err := r.Healthy(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

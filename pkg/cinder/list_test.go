@@ -1,0 +1,138 @@
+package cinder
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// listAll pages through the listing.
+func (r *rig) listAll(t testing.TB, most int) []volume.Volume {
+	t.Helper()
+	var all []volume.Volume
+	page := volume.Page{Max: most}
+	for range 1000 {
+		vs, next, err := r.ListVolumes(t.Context(), page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most > 0 && len(vs) > most {
+			t.Errorf("a page of %d, at most %d were asked for", len(vs), most)
+		}
+		all = append(all, vs...)
+		if next == "" {
+			return all
+		}
+		page.Token = next
+	}
+	t.Fatal("the listing does not end")
+	return nil
+}
+
+func ids(vs []volume.Volume) []string {
+	var out []string
+	for _, v := range vs {
+		out = append(out, v.ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// cinder-csi-plugin lists the whole project.
+func TestListIsOfThisCluster(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ListLimit: 7})
+	used, server := r.inUse(t, 1)
+	mine := []string{used}
+	for i := range 20 {
+		mine = append(mine, r.add(fakecloud.Volume{Name: fmt.Sprint(i)}))
+		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Size: 1})
+	}
+	slices.Sort(mine)
+	for _, most := range []int{0, 1, 3, 100} {
+		all := r.listAll(t, most)
+		if got := ids(all); !slices.Equal(got, mine) {
+			t.Errorf("pages of %d: %v, want %v", most, got, mine)
+		}
+		for _, v := range all {
+			if (v.ID == used) != slices.Equal(v.Nodes, []string{server}) {
+				t.Errorf("%+v", v)
+			}
+		}
+	}
+	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
+		_, _, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
+		wantKind(t, err, volume.Stale)
+	}
+}
+
+func TestListWithoutAClusterIsOfTheProject(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.ClusterID = "" })
+	r.cloud.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+	r.cloud.AddVolume(fakecloud.Volume{Size: 1})
+	if got := r.listAll(t, 1); len(got) != 2 {
+		t.Errorf("%d volumes, want 2", len(got))
+	}
+}
+
+// Volumes that were made by hand have no mark of the cluster. When they are
+// attached through us, external-attacher must find them in the listing.
+func TestListHasTheStaticVolumesThatAreAttached(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{r.add(fakecloud.Volume{})}
+	for range 120 {
+		id := r.cloud.AddVolume(fakecloud.Volume{Size: 1})
+		want = append(want, id)
+		v, err := c.Volume(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.noteStatic(c, v)
+	}
+	slices.Sort(want)
+	for _, most := range []int{0, 30} {
+		if got := ids(r.listAll(t, most)); !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %d volumes, want %d", most, len(got), len(want))
+		}
+	}
+	if err := r.Delete(t.Context(), want[5]); err != nil {
+		t.Fatal(err)
+	}
+	r.cloud.RemoveVolume(want[6])
+	if got := r.listAll(t, 0); len(got) != len(want)-2 {
+		t.Errorf("%d volumes, want %d", len(got), len(want)-2)
+	}
+}
+
+func TestListThroughFaults(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	for range 3 {
+		r.add(fakecloud.Volume{})
+	}
+	for name, fault := range map[string]fakecloud.Fault{
+		"half": fakecloud.Truncated(), "a page": fakecloud.WrongContentType(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"cut off": fakecloud.CutOff(), "token": fakecloud.TokenExpires(),
+	} {
+		r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fault)
+		vs, _, err := r.ListVolumes(t.Context(), volume.Page{})
+		if err != nil {
+			wantKind(t, err, volume.Unavailable)
+			vs, _, err = r.ListVolumes(t.Context(), volume.Page{})
+		}
+		if err != nil || len(vs) != 3 {
+			t.Errorf("%s: %d volumes, %v: a listing with less would tell that volumes are attached nowhere", name, len(vs), err)
+		}
+	}
+}

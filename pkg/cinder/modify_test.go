@@ -1,0 +1,99 @@
+package cinder
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func TestModify(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Type: "rbd"})
+	for range 2 { // the second time there is nothing to do
+		if err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, _ := r.cloud.Volume(id); v.Type != "rbd-gold" || v.Status != stateAvailable {
+		t.Errorf("%+v", v)
+	}
+	r.wantCalls(t, fakecloud.RetypeVolume, 1)
+}
+
+// The trap of the extension once more: the status comes back, the type stays.
+func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]fakecloud.Fault{"refused": fakecloud.Refused(), "failed": fakecloud.Fails()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			id := r.add(fakecloud.Volume{Type: "rbd"})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
+			err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
+			wantKind(t, err, volume.Invalid, id, "rbd-gold", paramPolicy)
+			if v, _ := r.cloud.Volume(id); v.Type != "rbd" {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
+func TestRetypingIsJoined(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.slow(fakecloud.RetypeVolume, 500*time.Millisecond)
+	id := r.add(fakecloud.Volume{Type: "rbd"})
+	parameters := map[string]string{paramType: "rbd-gold", paramPolicy: policyOnDemand}
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	wantKind(t, r.Modify(short, id, parameters), volume.Deadline, "retyping")
+	if err := r.Modify(t.Context(), id, parameters); err != nil {
+		t.Error(err)
+	}
+	r.wantCalls(t, fakecloud.RetypeVolume, 1)
+}
+
+func TestModifyRefuses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Type: "rbd"})
+	for name, parameters := range map[string]map[string]string{
+		"unknown key": {paramType: "rbd-gold", "iops": "7"}, "unknown type": {paramType: "gold"}, "no type": {paramType: ""},
+		"unknown policy": {paramType: "rbd-gold", paramPolicy: "always"},
+	} {
+		if err := r.Modify(t.Context(), id, parameters); !volume.IsKind(err, volume.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r.wantCalls(t, fakecloud.RetypeVolume, 0)
+	wantKind(t, r.Modify(t.Context(), "no-such-volume", map[string]string{paramType: "rbd-gold"}), volume.NotFound)
+	wantKind(t, r.Modify(t.Context(), r.add(fakecloud.Volume{Status: stateError}), map[string]string{paramType: "rbd-gold"}), volume.Internal)
+}
+
+func TestModifyThroughFaults(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]fakecloud.Fault{
+		"lost": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"token": fakecloud.TokenExpires(), "a page": fakecloud.WrongContentType(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			id := r.add(fakecloud.Volume{Type: "rbd"})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
+			err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
+			if err != nil {
+				wantKind(t, err, volume.Unavailable)
+				err = r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
+			}
+			if v, _ := r.cloud.Volume(id); err != nil || v.Type != "rbd-gold" {
+				t.Errorf("%v, type %s", err, v.Type)
+			}
+		})
+	}
+}
