@@ -1,5 +1,4 @@
 package openstack_test
 import ("testing")
 func testSpeed(t *testing.T, r *rig){}
-func testFaults(t *testing.T, r *rig){}
 func testSanity(t *testing.T, r *rig){}
