@@ -128,7 +128,7 @@ func (a attachment) confirm(ctx context.Context, v cloud.Volume) error {
 // mended: the hypervisor may still have the disk plugged in, and another
 // attachment would then write to it from two places.
 func (a attachment) contradiction(v cloud.Volume) *volume.Error {
-	return volume.Errorf(volume.Precondition, "Cinder shows the volume %s and attached to server %s, but Nova has no such attachment", v.Status, a.server).
+	return volume.Errorf(volume.Precondition, "Cinder shows the volume %s with an attachment to server %s, but Nova has no such attachment", v.Status, a.server).
 		WithRemedy("make sure that the server does not have the disk any more, then remove the record: openstack volume attachment list --volume-id " + a.id +
 			"; openstack volume attachment delete ATTACHMENT")
 }
@@ -198,7 +198,8 @@ func (a attachment) join(ctx context.Context) (cloud.Volume, error) {
 			return v, a.failed(ctx, v)
 		}
 		if err := volume.Pause(ctx, novaStep); err != nil {
-			return v, volume.Errorf(volume.KindOf(err), "Nova has the volume on server %s, and Cinder shows it %s", a.server, v.Status)
+			return v, volume.Errorf(volume.KindOf(err), "Nova has the volume on server %s, and Cinder shows it %s", a.server, v.Status).
+				WithRemedy("it will be retried; if it stays like this, have Nova let go of it: openstack server remove volume " + a.server + " " + a.id)
 		}
 	}
 }

@@ -38,11 +38,11 @@ func (a attachment) arrive(ctx context.Context) (v cloud.Volume, confirmed bool,
 }
 
 // clearRemains removes the reservations of this server that Nova knows nothing
-// of, and tells whether the volume is to be looked at again. Nova registers an attachment before it
-// has Cinder reserve the volume and forgets it after Cinder has released it.
-// So a reservation that was there before Nova was asked, and that Nova does
-// not have, is nobody's; that the server was never connected is why removing
-// it harms nobody.
+// of, and tells whether the volume is to be looked at again. Nova registers an
+// attachment before it has Cinder reserve the volume, and forgets it after
+// Cinder has released it. So a reservation that was there before Nova was asked,
+// and that Nova does not have, is nobody's; and as it was never more than a
+// reservation, no host has the volume by it.
 func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) {
 	records, err := a.cloud.AttachmentRecords(ctx, a.id)
 	if err != nil {
@@ -52,7 +52,7 @@ func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) 
 		return false, err
 	}
 	records = slices.DeleteFunc(records, func(r cloud.AttachmentRecord) bool {
-		return r.ServerID != a.server || r.Status != stateReserved && r.Status != stateAttaching
+		return r.ServerID != a.server || r.Status != stateReserved
 	})
 	if len(records) == 0 {
 		return false, nil

@@ -13,7 +13,7 @@ import (
 )
 
 // within bounds a call; what it waits for in vain, it waits a part of this.
-func within(t testing.TB, d time.Duration) context.Context {
+func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
@@ -28,7 +28,7 @@ func sharing(id, server string) volume.AttachRequest {
 	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}}
 }
 
-func (r *rig) attach(t testing.TB, req volume.AttachRequest) map[string]string {
+func (r *rig) attach(t *testing.T, req volume.AttachRequest) map[string]string {
 	t.Helper()
 	published, err := r.Attach(within(t, 10*time.Second), req)
 	if err != nil {
@@ -40,7 +40,7 @@ func (r *rig) attach(t testing.TB, req volume.AttachRequest) map[string]string {
 
 // know has the backend find out in which of its clouds the volumes are, which
 // it otherwise knows from their creation, and forgets the calls so far.
-func (r *rig) know(t testing.TB, ids ...string) {
+func (r *rig) know(t *testing.T, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
 		if _, err := r.Get(t.Context(), id); err != nil {
@@ -51,7 +51,7 @@ func (r *rig) know(t testing.TB, ids ...string) {
 }
 
 // wantPlugged checks that the guest really has the disk.
-func (r *rig) wantPlugged(t testing.TB, id, server string) {
+func (r *rig) wantPlugged(t *testing.T, id, server string) {
 	t.Helper()
 	if _, ok := r.cloud.GuestSize(server, id); !ok {
 		v, _ := r.cloud.Volume(id)
@@ -60,7 +60,7 @@ func (r *rig) wantPlugged(t testing.TB, id, server string) {
 }
 
 // wantUnplugged checks that neither the guest nor Cinder has the volume there.
-func (r *rig) wantUnplugged(t testing.TB, id, server string) {
+func (r *rig) wantUnplugged(t *testing.T, id, server string) {
 	t.Helper()
 	if _, ok := r.cloud.GuestSize(server, id); ok {
 		t.Errorf("the guest %s still has the disk", server)
@@ -74,7 +74,7 @@ func (r *rig) wantUnplugged(t testing.TB, id, server string) {
 }
 
 // wantState checks the state of the volume in the cloud.
-func (r *rig) wantState(t testing.TB, id, status string) {
+func (r *rig) wantState(t *testing.T, id, status string) {
 	t.Helper()
 	if v, _ := r.cloud.Volume(id); v.Status != status {
 		t.Errorf("the volume is %s, want %s", v.Status, status)
@@ -82,7 +82,7 @@ func (r *rig) wantState(t testing.TB, id, status string) {
 }
 
 // eventually runs f after a while, beside the test.
-func eventually(t testing.TB, after time.Duration, f func()) {
+func eventually(t *testing.T, after time.Duration, f func()) {
 	t.Helper()
 	timer := time.AfterFunc(after, f)
 	t.Cleanup(func() { timer.Stop() })
@@ -94,6 +94,7 @@ func onlyInCinder(server string) fakecloud.Volume {
 }
 
 func TestAttachTakesThreeCalls(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Size: 3})
 	r.know(t, id)
@@ -108,6 +109,7 @@ func TestAttachTakesThreeCalls(t *testing.T) {
 }
 
 func TestAttachTellsThatAVolumeIsEncrypted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Encrypted: true})
 	if got := r.attach(t, to(id, server))[attached.ContextEncrypted]; got != "true" {
@@ -116,6 +118,7 @@ func TestAttachTellsThatAVolumeIsEncrypted(t *testing.T) {
 }
 
 func TestAttachAgainReadsAndChangesNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	first := r.attach(t, to(id, server))
@@ -130,6 +133,7 @@ func TestAttachAgainReadsAndChangesNothing(t *testing.T) {
 }
 
 func TestAttachJoinsOneThatIsUnderWay(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]fakecloud.Fault{"attaching": fakecloud.Stuck(), "reserved": fakecloud.StaysReserved()} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
@@ -145,6 +149,7 @@ func TestAttachJoinsOneThatIsUnderWay(t *testing.T) {
 }
 
 func TestAttachThatTakesTooLongNamesTheStateOfTheServer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.PutServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
@@ -154,6 +159,7 @@ func TestAttachThatTakesTooLongNamesTheStateOfTheServer(t *testing.T) {
 }
 
 func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
+	t.Parallel()
 	for name, v := range map[string]fakecloud.Volume{"plain": {}, "shareable": {Multiattach: true}} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
@@ -169,6 +175,7 @@ func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
 }
 
 func TestAttachToSeveralServers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	r.attach(t, sharing(id, one))
@@ -181,6 +188,7 @@ func TestAttachToSeveralServers(t *testing.T) {
 }
 
 func TestAttachToSeveralServersNeedsAShareableVolume(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	_, err := r.Attach(t.Context(), sharing(id, server))
@@ -189,6 +197,7 @@ func TestAttachToSeveralServersNeedsAShareableVolume(t *testing.T) {
 }
 
 func TestAttachOfAShareableVolumeNeedsANewNova(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{NovaMax: "2.59"})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	_, err := r.Attach(t.Context(), to(id, server))
@@ -196,6 +205,7 @@ func TestAttachOfAShareableVolumeNeedsANewNova(t *testing.T) {
 }
 
 func TestAttachTellsWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	const nobody = "11111111-2222-4333-8444-555555555555"
@@ -208,6 +218,7 @@ func TestAttachTellsWhatIsMissing(t *testing.T) {
 }
 
 func TestAttachRefusedByTheServer(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		server fakecloud.Server
 		kind   volume.Kind
@@ -227,6 +238,7 @@ func TestAttachRefusedByTheServer(t *testing.T) {
 }
 
 func TestAttachWithoutAFreeSlot(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{MaxDisks: 1})
 	server, one, two := r.cloud.AddServer(""), r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
 	r.attach(t, to(one, server))
@@ -235,6 +247,7 @@ func TestAttachWithoutAFreeSlot(t *testing.T) {
 }
 
 func TestAttachWaitsForWhatPasses(t *testing.T) {
+	t.Parallel()
 	for _, status := range []string{"creating", stateExtending, "backing-up"} {
 		t.Run(status, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
@@ -249,6 +262,7 @@ func TestAttachWaitsForWhatPasses(t *testing.T) {
 }
 
 func TestAttachOfAVolumeThatIsBroken(t *testing.T) {
+	t.Parallel()
 	for status, word := range map[string]string{stateError: "reset", stateDeleting: "deleted", stateErrorExtending: "reset", stateInUse: "no attachment"} {
 		t.Run(status, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
@@ -261,6 +275,7 @@ func TestAttachOfAVolumeThatIsBroken(t *testing.T) {
 }
 
 func TestAttachedVolumeMayBeExtendedMeanwhile(t *testing.T) {
+	t.Parallel()
 	for _, status := range []string{stateExtending, stateErrorExtending} {
 		r := newRig(t, fakecloud.Options{})
 		server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
@@ -274,6 +289,7 @@ func TestAttachedVolumeMayBeExtendedMeanwhile(t *testing.T) {
 // The volume is "available" again, which is a status of its own, too; nothing
 // but the attachment itself is a success.
 func TestAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
@@ -284,6 +300,7 @@ func TestAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
 }
 
 func TestSharedAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	r.attach(t, sharing(id, one))
@@ -294,6 +311,7 @@ func TestSharedAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
 }
 
 func TestAttachWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.LostReply())
@@ -305,6 +323,7 @@ func TestAttachWhoseAnswerWasLost(t *testing.T) {
 }
 
 func TestAttachThatNovaNeverGot(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.CutOff())
@@ -314,6 +333,7 @@ func TestAttachThatNovaNeverGot(t *testing.T) {
 }
 
 func TestAttachWhileTheVolumeIsDetached(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.attach(t, to(id, server))
@@ -330,6 +350,7 @@ func TestAttachWhileTheVolumeIsDetached(t *testing.T) {
 }
 
 func TestAttachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
@@ -343,6 +364,7 @@ func TestAttachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
 }
 
 func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
@@ -356,6 +378,7 @@ func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {
 }
 
 func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
 	id := r.add(onlyInCinder(server))
@@ -367,6 +390,7 @@ func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
 }
 
 func TestManyAttachesSharePolling(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	r := newRig(t, fakecloud.Options{})
 	r.slow(fakecloud.AttachVolume, 600*time.Millisecond)

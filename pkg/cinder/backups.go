@@ -2,6 +2,7 @@ package cinder
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -90,20 +91,25 @@ func (t taking) helper(ctx context.Context) (cloud.Snapshot, error) {
 		return s, volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is not one to make a backup from", s.ID, t.name).
 			WithRemedy("use another name, or the class that the snapshot was made with")
 	}
+	if found && s.Status == snapDeleting { // it was of no use to an earlier call
+		if err := t.b.dropSnapshot(ctx, t.cloud, s); !volume.IsKind(err, volume.NotFound) {
+			return s, err
+		}
+		found = false
+	}
 	if !found {
 		metadata := map[string]string{metaBackupOf: t.name}
-		for k, v := range t.class.metadata {
-			metadata[k] = v
-		}
+		maps.Copy(metadata, t.class.metadata)
 		if s, err = t.create(ctx, metadata, helperDescription); err != nil {
 			return s, err
 		}
 	}
 	id := s.ID
-	if s, err = awaitSnapshot(ctx, t.cloud, id, func(s cloud.Snapshot) bool { return s.Status != snapCreating && s.Status != snapDeleting }); err != nil {
-		if volume.IsKind(err, volume.NotFound) {
-			err = volume.Errorf(volume.InProgress, "the snapshot %s to make the backup from was deleted meanwhile", id)
-		}
+	s, err = awaitSnapshot(ctx, t.cloud, id, func(s cloud.Snapshot) bool { return s.Status != snapCreating })
+	if volume.IsKind(err, volume.NotFound) {
+		err = volume.Errorf(volume.InProgress, "the snapshot %s to make the backup from was deleted meanwhile", id)
+	}
+	if err != nil {
 		return s, err
 	}
 	switch s.Status {

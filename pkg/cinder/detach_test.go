@@ -8,7 +8,7 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-func (r *rig) detach(t testing.TB, id, server string) {
+func (r *rig) detach(t *testing.T, id, server string) {
 	t.Helper()
 	if err := r.Detach(within(t, 10*time.Second), id, server); err != nil {
 		t.Fatal(err)
@@ -17,7 +17,7 @@ func (r *rig) detach(t testing.TB, id, server string) {
 }
 
 // attachedVolume is a volume on a server, brought there by the backend.
-func (r *rig) attachedVolume(t testing.TB) (id, server string) {
+func (r *rig) attachedVolume(t *testing.T) (id, server string) {
 	t.Helper()
 	server, id = r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.attach(t, to(id, server))
@@ -26,6 +26,7 @@ func (r *rig) attachedVolume(t testing.TB) (id, server string) {
 }
 
 func TestDetachTakesFourCalls(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.detach(t, id, server)
@@ -39,6 +40,7 @@ func TestDetachTakesFourCalls(t *testing.T) {
 }
 
 func TestDetachOfWhatIsGone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.RemoveServer(server)
@@ -50,6 +52,7 @@ func TestDetachOfWhatIsGone(t *testing.T) {
 
 // The pods of a node that is gone can move only when its volumes are free.
 func TestDetachFromAServerThatIsGoneFreesTheVolume(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.LoseServer(server)
@@ -59,6 +62,7 @@ func TestDetachFromAServerThatIsGoneFreesTheVolume(t *testing.T) {
 }
 
 func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.LoseServer(server)
@@ -68,6 +72,7 @@ func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
 }
 
 func TestDetachIsNoSuccessIfOnlyNovaDoesNotHaveIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
 	id := r.add(onlyInCinder(server))
@@ -77,6 +82,7 @@ func TestDetachIsNoSuccessIfOnlyNovaDoesNotHaveIt(t *testing.T) {
 }
 
 func TestDetachWaitsUntilNovaHasForgottenToo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Lingers(2))
@@ -91,6 +97,7 @@ func TestDetachWaitsUntilNovaHasForgottenToo(t *testing.T) {
 }
 
 func TestDetachJoinsOneThatIsUnderWay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
@@ -103,6 +110,7 @@ func TestDetachJoinsOneThatIsUnderWay(t *testing.T) {
 
 // "in-use" is a status of its own, too: the guest has kept the disk.
 func TestDetachThatTheGuestRefusesIsTriedOnceMore(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Fails())
@@ -114,6 +122,7 @@ func TestDetachThatTheGuestRefusesIsTriedOnceMore(t *testing.T) {
 }
 
 func TestDetachThatTheGuestRefusesIsNoSuccess(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Fails()).Always()
@@ -123,6 +132,7 @@ func TestDetachThatTheGuestRefusesIsNoSuccess(t *testing.T) {
 }
 
 func TestDetachWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.LostReply())
@@ -130,6 +140,7 @@ func TestDetachWhoseAnswerWasLost(t *testing.T) {
 }
 
 func TestDetachFromALockedServer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.PutServer(fakecloud.Server{ID: server, Locked: true})
@@ -138,6 +149,7 @@ func TestDetachFromALockedServer(t *testing.T) {
 }
 
 func TestDetachFromAllServers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	r.attach(t, sharing(id, one))
@@ -150,6 +162,7 @@ func TestDetachFromAllServers(t *testing.T) {
 }
 
 func TestDetachFromAllServersAlsoEndsWhatIsOnlyReserved(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
@@ -163,6 +176,7 @@ func TestDetachFromAllServersAlsoEndsWhatIsOnlyReserved(t *testing.T) {
 }
 
 func TestDetachFromOneOfSeveralLeavesTheOthers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	r.attach(t, sharing(id, one))
@@ -173,12 +187,14 @@ func TestDetachFromOneOfSeveralLeavesTheOthers(t *testing.T) {
 }
 
 func TestDetachFromAHost(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(onlyInCinder(""))
 	wantKind(t, r.Detach(t.Context(), id, ""), volume.Precondition, "no server of Nova")
 }
 
 func TestDetachWhileTheVolumeComes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
@@ -191,6 +207,7 @@ func TestDetachWhileTheVolumeComes(t *testing.T) {
 }
 
 func TestDetachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
@@ -201,6 +218,7 @@ func TestDetachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
 }
 
 func TestDetachDoesNotMindOthersThatCome(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
@@ -214,6 +232,7 @@ func TestDetachDoesNotMindOthersThatCome(t *testing.T) {
 }
 
 func TestDetachWaitsForAnExtension(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.SetVolumeStatus(id, stateExtending)
@@ -223,6 +242,7 @@ func TestDetachWaitsForAnExtension(t *testing.T) {
 }
 
 func TestDetachOfAVolumeThatIsBroken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.SetVolumeStatus(id, stateErrorExtending)

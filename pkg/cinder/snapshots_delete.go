@@ -2,7 +2,6 @@ package cinder
 
 import (
 	"context"
-	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
@@ -82,7 +81,7 @@ func until(ctx context.Context, what string, look func() (status string, done bo
 		if done || err != nil {
 			return err
 		}
-		if err := volume.Pause(ctx, time.Duration(jitter(step))); err != nil {
+		if err := volume.Pause(ctx, jitter(step)); err != nil {
 			return volume.Errorf(volume.KindOf(err), "the time ran out in waiting for Cinder; the %s is still %s", what, status).
 				WithRemedy("nothing needs to be done: it goes on, and the next call takes it up from there")
 		}

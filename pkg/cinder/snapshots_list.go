@@ -11,7 +11,7 @@ import (
 
 // shelf is one of the lists that make up a listing of snapshots.
 type shelf struct {
-	cloud string
+	cloud *cloud.Cloud
 	kind  string // typeSnapshot or typeBackup
 }
 
@@ -44,18 +44,21 @@ func (b *Backend) filtered(ctx context.Context, filter volume.SnapshotFilter) ([
 }
 
 func (b *Backend) listSnapshots(ctx context.Context, filter volume.SnapshotFilter, page volume.Page) (found []volume.Snapshot, next string, err error) {
-	shelves := b.shelves(ctx)
+	shelves, err := b.shelves(ctx)
+	if err != nil {
+		return nil, "", err
+	}
 	at, marker := 0, ""
 	if page.Token != "" {
 		position, name, _ := strings.Cut(page.Token, "@")
 		kind, after, ok := strings.Cut(position, ":")
-		at, marker = slices.Index(shelves, shelf{name, kind}), after
+		at, marker = slices.IndexFunc(shelves, func(s shelf) bool { return s.cloud.Name() == name && s.kind == kind }), after
 		if !ok || at < 0 {
 			return nil, "", volume.Errorf(volume.Stale, "the starting token %q is of no listing of snapshots", page.Token).
 				WithRemedy("list again from the start")
 		}
 	}
-	token := func() string { return shelves[at].kind + ":" + marker + "@" + shelves[at].cloud }
+	token := func() string { return shelves[at].kind + ":" + marker + "@" + shelves[at].cloud.Name() }
 	for ; at < len(shelves); at++ {
 		for more := true; more; more = marker != "" {
 			if page.Max > 0 && len(found) == page.Max {
@@ -80,30 +83,33 @@ func (b *Backend) listSnapshots(ctx context.Context, filter volume.SnapshotFilte
 }
 
 // shelves are the lists to go through, in order.
-func (b *Backend) shelves(ctx context.Context) []shelf {
-	names := b.clouds.Names()
+func (b *Backend) shelves(ctx context.Context) ([]shelf, error) {
+	var clouds []*cloud.Cloud
+	var err error
 	if name := volume.SecretsFrom(ctx)[secretCloud]; name != "" {
-		names = []string{name}
+		clouds = make([]*cloud.Cloud, 1)
+		clouds[0], err = b.clouds.Cloud(ctx, name)
+	} else {
+		clouds, err = b.places(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	var all []shelf
-	for _, name := range names {
-		all = append(all, shelf{name, typeSnapshot}, shelf{name, typeBackup})
+	for _, c := range clouds {
+		all = append(all, shelf{c, typeSnapshot}, shelf{c, typeBackup})
 	}
-	return all
+	return all, nil
 }
 
 // take reads a page of a list and returns what of it belongs into the listing.
 func (b *Backend) take(ctx context.Context, from shelf, volumeID, marker string, limit int) (found []volume.Snapshot, next string, err error) {
-	c, err := b.clouds.Cloud(ctx, from.cloud)
-	if err != nil {
-		return nil, "", err
-	}
 	// All of a volume are wanted; of the project only what is the cluster's.
 	mine := func(metadata map[string]string) bool {
 		return b.opts.ClusterID == "" || volumeID != "" || metadata[metaCluster] == b.opts.ClusterID
 	}
 	if from.kind == typeSnapshot {
-		all, next, err := c.Snapshots(ctx, cloud.SnapshotPage{Marker: marker, Limit: limit, VolumeID: volumeID})
+		all, next, err := from.cloud.Snapshots(ctx, cloud.SnapshotPage{Marker: marker, Limit: limit, VolumeID: volumeID})
 		for _, s := range all {
 			if mine(s.Metadata) && s.Metadata[metaBackupOf] == "" {
 				found = append(found, domainSnapshot(s))
@@ -111,7 +117,7 @@ func (b *Backend) take(ctx context.Context, from shelf, volumeID, marker string,
 		}
 		return found, next, err
 	}
-	all, next, err := c.Backups(ctx, cloud.BackupPage{Marker: marker, Limit: limit, VolumeID: volumeID})
+	all, next, err := from.cloud.Backups(ctx, cloud.BackupPage{Marker: marker, Limit: limit, VolumeID: volumeID})
 	for _, backup := range all {
 		// Old clouds keep no metadata of backups.
 		if backup.Metadata == nil || mine(backup.Metadata) {

@@ -1,0 +1,240 @@
+package cinder
+
+import (
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// helpers counts the snapshots that are there for backups.
+func (r *rig) helpers(t *testing.T, volumeID string) (n int) {
+	t.Helper()
+	c, err := r.cloudOf(t.Context(), volumeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _, err := c.Snapshots(t.Context(), cloud.SnapshotPage{VolumeID: volumeID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.Metadata[metaBackupOf] != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func TestBackupIsReadyWhenItIsCompleteAndAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "vault"}})
+	id, server := r.inUse(t, 2)
+	class := snap("b", id, "type", "backup", "availability", "vault")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	s := r.take(t, class)
+	if s.Ready || s.VolumeID != id || s.Size != 2*volume.GiB || s.Name != "b" {
+		t.Errorf("%+v, want one of %s that is not ready, of 2 GiB", s, id)
+	}
+	// Meanwhile the volume is free for everything else, above all to grow.
+	r.wantState(t, id, stateInUse)
+	if _, err := r.Expand(within(t, 5*time.Second), id, 3*volume.GiB); err != nil {
+		t.Error(err)
+	}
+	r.wantPlugged(t, id, server)
+	if again := r.take(t, class); again.ID != s.ID || again.Ready {
+		t.Errorf("%+v, want %s not ready", again, s.ID)
+	}
+	r.cloud.Release(s.ID)
+	if got := r.ready(t, class); got.ID != s.ID {
+		t.Errorf("%+v, want %s", got, s.ID)
+	}
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
+	b, _ := r.cloud.Backup(s.ID)
+	if b.Zone != "vault" || b.Metadata[metaCluster] != cluster {
+		t.Errorf("%+v, want it in vault, marked", b)
+	}
+	if got, err := r.GetSnapshot(t.Context(), s.ID); err != nil || got.ID != s.ID || !got.Ready {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	r.wantCalls(t, fakecloud.CreateBackup, 1)
+	r.wantCalls(t, fakecloud.CreateSnapshot, 1)
+}
+
+// A crash is as good as an answer that got lost, at each of the steps.
+func TestBackupGoesOnFromWhereverItWasBrokenOff(t *testing.T) {
+	t.Parallel()
+	for _, call := range []fakecloud.Call{fakecloud.CreateSnapshot, fakecloud.CreateBackup, fakecloud.DeleteSnapshot} {
+		for name, fault := range map[string]fakecloud.Fault{"lost": fakecloud.LostReply(), "cut": fakecloud.CutOff()} {
+			t.Run(string(call)+" "+name, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, fakecloud.Options{})
+				id := r.add(fakecloud.Volume{})
+				rule := r.cloud.On(fakecloud.Match{Call: call}, fault)
+				class := snap("b", id, "type", "backup")
+				s, err := r.CreateSnapshot(within(t, 3*time.Second), class)
+				if err != nil {
+					wantKind(t, err, volume.Unavailable)
+				} else if s.Ready && rule.Hits() == 0 {
+					t.Fatalf("%+v is ready, and %s was not called", s, call)
+				}
+				r.ready(t, class)
+				if rule.Hits() != 1 {
+					t.Errorf("the fault hit %d times", rule.Hits())
+				}
+				if n := r.helpers(t, id); n != 0 {
+					t.Errorf("%d snapshots are left behind", n)
+				}
+				list := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)
+				if len(list) != 1 {
+					t.Errorf("backups %v, want one", list)
+				}
+			})
+		}
+	}
+}
+
+func TestBackupWaitsForItsHelperAcrossCalls(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Slow(700*time.Millisecond))
+	_, err := r.CreateSnapshot(within(t, 300*time.Millisecond), class)
+	wantKind(t, err, volume.Deadline, "creating")
+	r.wantCalls(t, fakecloud.CreateBackup, 0)
+	r.ready(t, class)
+	if rule.Hits() != 1 || r.cloud.Count(fakecloud.CreateSnapshot) != 1 {
+		t.Errorf("%d snapshots were taken, want 1", r.cloud.Count(fakecloud.CreateSnapshot))
+	}
+}
+
+func TestBackupThatFailsIsNeverReady(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Fails())
+	s := r.take(t, class)
+	for range 2 {
+		if err := volume.Pause(t.Context(), 50*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
+		wantKind(t, err, volume.Internal, s.ID, "the backup driver failed")
+	}
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
+	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.ready(t, class)
+}
+
+func TestBackupWhoseHelperFailsStartsAnew(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails())
+	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
+	wantKind(t, err, volume.Internal, "to make the backup from", "Snapshot failed to create")
+	r.ready(t, class)
+}
+
+func TestBackupThatCinderRefusesLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	q := fakecloud.Unlimited()
+	q.Backups = 0
+	r := newRig(t, fakecloud.Options{Quota: &q})
+	id := r.add(fakecloud.Volume{})
+	_, err := r.CreateSnapshot(within(t, 5*time.Second), snap("b", id, "type", "backup"))
+	wantKind(t, err, volume.Exhausted)
+	if err := volume.Pause(t.Context(), 50*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
+}
+
+func TestBackupDoesNotTakeAPlainSnapshotForItsOwn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	s := r.ready(t, snap("same", id))
+	_, err := r.CreateSnapshot(t.Context(), snap("same", id, "type", "backup"))
+	wantKind(t, err, volume.AlreadyExists, s.ID)
+	if _, there := r.cloud.Snapshot(s.ID); !there {
+		t.Error("the snapshot has gone")
+	}
+
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	r.take(t, snap("b", id, "type", "backup"))
+	_, err = r.CreateSnapshot(t.Context(), snap("b", id))
+	wantKind(t, err, volume.AlreadyExists, "for the backup")
+}
+
+func TestBackupIsReadyOnlyWithoutItsHelper(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	s := r.take(t, class)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Slow(time.Second))
+	r.cloud.Release(s.ID)
+	got, err := r.CreateSnapshot(within(t, 500*time.Millisecond), class)
+	if err != nil || got.ID != s.ID || got.Ready {
+		t.Errorf("%+v, %v; want %s not ready", got, err, s.ID)
+	}
+	r.ready(t, class)
+	r.wantCalls(t, fakecloud.DeleteSnapshot, 1)
+}
+
+func TestDeleteBackup(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	s := r.take(t, class)
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.InProgress, "still being made")
+	r.cloud.Release(s.ID)
+	if n := r.helpers(t, id); n != 1 {
+		t.Fatalf("%d helpers, want 1", n)
+	}
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Stuck())
+	wantKind(t, r.DeleteSnapshot(within(t, 500*time.Millisecond), s.ID), volume.Deadline, "backup is still deleting")
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
+	eventually(t, 100*time.Millisecond, func() { r.cloud.Release(s.ID) })
+	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := r.cloud.Backup(s.ID); there {
+		t.Error("it is still there")
+	}
+	r.wantCalls(t, fakecloud.DeleteBackup, 1)
+	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeleteBackupThatOthersDependOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	full := r.ready(t, snap("full", id, "type", "backup"))
+	r.ready(t, snap("more", id, "type", "backup", "incremental", "true"))
+	wantKind(t, r.DeleteSnapshot(t.Context(), full.ID), volume.Precondition, "ncremental backups exist")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Fails())
+	alone := r.ready(t, snap("alone", r.add(fakecloud.Volume{}), "type", "backup"))
+	wantKind(t, r.DeleteSnapshot(t.Context(), alone.ID), volume.Internal, "the backup driver failed")
+}

@@ -1,0 +1,316 @@
+package cinder
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func snap(name, volumeID string, class ...string) volume.SnapshotRequest {
+	parameters := make(map[string]string)
+	for i := 0; i+1 < len(class); i += 2 {
+		parameters[class[i]] = class[i+1]
+	}
+	return volume.SnapshotRequest{Name: name, VolumeID: volumeID, Parameters: parameters}
+}
+
+// take asks for a snapshot once.
+func (r *rig) take(t *testing.T, req volume.SnapshotRequest) volume.Snapshot {
+	t.Helper()
+	s, err := r.CreateSnapshot(within(t, 10*time.Second), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// ready asks for a snapshot until it is ready, as external-snapshotter does.
+func (r *rig) ready(t *testing.T, req volume.SnapshotRequest) volume.Snapshot {
+	t.Helper()
+	ctx := within(t, 10*time.Second)
+	first := r.take(t, req)
+	for s := first; ; s = r.take(t, req) {
+		if s.ID != first.ID {
+			t.Fatalf("the id has changed from %s to %s", first.ID, s.ID)
+		}
+		if s.Ready {
+			return s
+		}
+		if err := volume.Pause(ctx, 20*time.Millisecond); err != nil {
+			t.Fatalf("%+v does not get ready", s)
+		}
+	}
+}
+
+func TestSnapshotIsReadyWhenCinderSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Size: 3})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
+	began := time.Now().Add(-2 * time.Second) // Cinder keeps whole seconds
+	s := r.take(t, snap("s", id))
+	if s.Ready || s.VolumeID != id || s.Size != 3*volume.GiB || s.Name != "s" || s.Created.Before(began) {
+		t.Errorf("%+v, want one of %s that is not ready, of 3 GiB, just made", s, id)
+	}
+	if again := r.take(t, snap("s", id)); again != s {
+		t.Errorf("%+v, at first %+v", again, s)
+	}
+	if got, err := r.GetSnapshot(t.Context(), s.ID); err != nil || got != s {
+		t.Errorf("read %+v, %v; want %+v", got, err, s)
+	}
+	r.cloud.Release(s.ID)
+	if again := r.take(t, snap("s", id)); again.ID != s.ID || !again.Ready {
+		t.Errorf("%+v, want %s ready", again, s.ID)
+	}
+	r.wantCalls(t, fakecloud.CreateSnapshot, 1)
+}
+
+func TestSnapshotIsMarked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	s := r.take(t, snap("s", id, "csi.storage.k8s.io/volumesnapshot/name", "daily", "csi.storage.k8s.io/volumesnapshot/namespace", "db", "csi.storage.k8s.io/volumesnapshotcontent/name", "content-1"))
+	got, _ := r.cloud.Snapshot(s.ID)
+	want := map[string]string{
+		"cinder.csi.openstack.org/cluster": cluster, "csi.storage.k8s.io/volumesnapshot/name": "daily",
+		"csi.storage.k8s.io/volumesnapshot/namespace": "db", "csi.storage.k8s.io/volumesnapshotcontent/name": "content-1",
+	}
+	if fmt.Sprint(got.Metadata) != fmt.Sprint(want) || got.Description != "Created by OpenStack Cinder CSI driver" {
+		t.Errorf("metadata %v (%s), want %v", got.Metadata, got.Description, want)
+	}
+}
+
+func TestSnapshotNameOfAnotherVolume(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	one, two := r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
+	for _, kind := range []string{typeSnapshot, typeBackup} {
+		s := r.ready(t, snap(kind, one, "type", kind))
+		_, err := r.CreateSnapshot(t.Context(), snap(kind, two, "type", kind))
+		wantKind(t, err, volume.AlreadyExists, s.ID, one)
+	}
+}
+
+func TestSnapshotThatFailsIsNeverReady(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails())
+	s := r.take(t, snap("s", id))
+	for range 2 {
+		if err := volume.Pause(t.Context(), 50*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
+		wantKind(t, err, volume.Internal, s.ID, "Snapshot failed to create")
+	}
+	if got, err := r.GetSnapshot(t.Context(), s.ID); err != nil || got.Ready {
+		t.Errorf("%+v, %v; want it, not ready", got, err)
+	}
+	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	r.ready(t, snap("s", id))
+}
+
+func TestSnapshotOfAVolumeInUse(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"3.70", "3.66", "3.65"} {
+		r := newRig(t, fakecloud.Options{CinderMax: version})
+		id, _ := r.inUse(t, 1)
+		r.ready(t, snap("s", id))
+		r.ready(t, snap("forced", id, "force-create", "true"))
+		_, err := r.CreateSnapshot(t.Context(), snap("unforced", id, "force-create", "false"))
+		wantKind(t, err, volume.Precondition, "in use", "force-create")
+	}
+}
+
+func TestSnapshotWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.LostReply())
+	_, err := r.CreateSnapshot(t.Context(), snap("s", id))
+	wantKind(t, err, volume.Unavailable)
+	r.ready(t, snap("s", id))
+	r.wantCalls(t, fakecloud.CreateSnapshot, 1)
+}
+
+func TestSnapshotOfNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	_, err := r.CreateSnapshot(t.Context(), snap("s", "11111111-2222-4333-8444-555555555555"))
+	wantKind(t, err, volume.NotFound)
+	_, err = r.GetSnapshot(t.Context(), "11111111-2222-4333-8444-555555555555")
+	wantKind(t, err, volume.NotFound, "no snapshot and no backup")
+	if err := r.DeleteSnapshot(t.Context(), "11111111-2222-4333-8444-555555555555"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSnapshotBeyondTheQuota(t *testing.T) {
+	t.Parallel()
+	q := fakecloud.Unlimited()
+	q.Snapshots = 0
+	r := newRig(t, fakecloud.Options{Quota: &q})
+	_, err := r.CreateSnapshot(t.Context(), snap("s", r.add(fakecloud.Volume{})))
+	wantKind(t, err, volume.Exhausted, "napshot")
+}
+
+func TestSnapshotClass(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	for _, c := range [][2]string{{"type", "tape"}, {"force-create", "maybe"}, {"incremental", "often"}, {"backup-max-duration-seconds-per-gb", "long"}, {"typ", "backup"}} {
+		_, err := r.CreateSnapshot(t.Context(), snap("s", id, c[0], c[1]))
+		wantKind(t, err, volume.Invalid, c[0])
+	}
+	r.ready(t, snap("s", id, "type", "snapshot", "force-create", "true", "availability", "nova", "incremental", "false", "backup-max-duration-seconds-per-gb", "20"))
+}
+
+func TestDeleteSnapshotWaitsUntilItIsGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
+	for range 2 { // the second call joins
+		wantKind(t, r.DeleteSnapshot(within(t, 300*time.Millisecond), s.ID), volume.Deadline, "deleting")
+	}
+	eventually(t, 100*time.Millisecond, func() { r.cloud.Release(s.ID) })
+	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := r.cloud.Snapshot(s.ID); there {
+		t.Error("it is still there")
+	}
+	r.wantCalls(t, fakecloud.DeleteSnapshot, 1)
+}
+
+func TestDeleteSnapshotThatIsInUse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Refused())
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Precondition, "took it back", "volumes that were made from it")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Status(400, "Invalid snapshot: snapshot is in use by volumes"))
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Precondition, "in use by volumes")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Fails())
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Internal, "delete --force")
+	r.cloud.Forget()
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Internal, "delete --force")
+	r.wantCalls(t, fakecloud.DeleteSnapshot, 0)
+}
+
+func TestDeleteSnapshotThatIsBusy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
+	r.cloud.SetSnapshotStatus(s.ID, "backing-up")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.InProgress, "backing-up")
+	r.cloud.SetSnapshotStatus(s.ID, snapCreating)
+	eventually(t, 100*time.Millisecond, func() { r.cloud.SetSnapshotStatus(s.ID, snapAvailable) })
+	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDeleteSnapshotDoesNotTakeSilenceForAbsence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	s := r.ready(t, snap("s", r.add(fakecloud.Volume{}), "type", "backup"))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.GetBackup}, fakecloud.Status(503, "")).Always()
+	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.Unavailable)
+	if _, there := r.cloud.Backup(s.ID); !there {
+		t.Error("the backup has gone")
+	}
+}
+
+// everything lists page by page.
+func (r *rig) everything(t *testing.T, filter volume.SnapshotFilter, most int) (ids []string) {
+	t.Helper()
+	for token := ""; ; {
+		page, next, err := r.ListSnapshots(t.Context(), filter, volume.Page{Token: token, Max: most})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most > 0 && len(page) > most {
+			t.Errorf("a page of %d entries, want at most %d", len(page), most)
+		}
+		for _, s := range page {
+			ids = append(ids, s.ID)
+		}
+		if next == "" {
+			return ids
+		}
+		token = next
+	}
+}
+
+func TestListSnapshots(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	one, two := r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
+	var want, ofOne []string
+	for i, id := range []string{one, two, one} {
+		s := r.ready(t, snap(fmt.Sprintf("s%d", i), id)).ID
+		b := r.ready(t, snap(fmt.Sprintf("b%d", i), id, "type", "backup")).ID
+		want = append(want, s, b)
+		if id == one {
+			ofOne = append(ofOne, s, b)
+		}
+	}
+	// Another cluster's, and one that is there only for a backup in the making.
+	foreign := newRigOver(t, r.cloud, func(o *Options) { o.ClusterID = "other" }).take(t, snap("foreign", one)).ID
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	want = append(want, r.take(t, snap("b9", two, "type", "backup")).ID)
+
+	slices.Sort(want)
+	for _, most := range []int{0, 1, 2, 100} {
+		got := r.everything(t, volume.SnapshotFilter{}, most)
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("in pages of %d: %v, want %v", most, got, want)
+		}
+	}
+	got, wantOfOne := r.everything(t, volume.SnapshotFilter{VolumeID: one}, 2), append(ofOne, foreign)
+	slices.Sort(got)
+	if slices.Sort(wantOfOne); !slices.Equal(got, wantOfOne) {
+		t.Errorf("of one volume: %v, want %v", got, wantOfOne)
+	}
+	for _, id := range append(ofOne, foreign) {
+		if got := r.everything(t, volume.SnapshotFilter{SnapshotID: id, VolumeID: one}, 0); !slices.Equal(got, []string{id}) {
+			t.Errorf("by id %s: %v", id, got)
+		}
+		if got := r.everything(t, volume.SnapshotFilter{SnapshotID: id, VolumeID: two}, 0); got != nil {
+			t.Errorf("%s is not of %s: %v", id, two, got)
+		}
+	}
+	if got := r.everything(t, volume.SnapshotFilter{SnapshotID: "nobody"}, 0); got != nil {
+		t.Errorf("nobody: %v", got)
+	}
+}
+
+func TestListSnapshotsWithAForeignToken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	for _, token := range []string{"nonsense", "snapshot:@elsewhere", "tape:@csi", "snapshot:11111111-2222-4333-8444-555555555555@csi"} {
+		_, _, err := r.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{Token: token})
+		wantKind(t, err, volume.Stale)
+	}
+}
+
+func TestListSnapshotsThatAreNotReady(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
+	s := r.take(t, snap("s", r.add(fakecloud.Volume{})))
+	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: s.ID}} {
+		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
+		if err != nil || len(page) != 1 || page[0] != s || page[0].Ready {
+			t.Errorf("%+v, %v; want %+v", page, err, s)
+		}
+	}
+}
