@@ -37,7 +37,7 @@ const plugTimeout = 30 * time.Second
 
 // Disk is a disk of the machine.
 type Disk struct {
-	Name   string // for the other methods; letters, digits and hyphens
+	Name   string // for the other methods: at most 20 letters, digits and hyphens
 	Bus    Bus
 	Serial string // as Nova gives it: the whole volume id
 	Size   volume.Size
@@ -109,7 +109,7 @@ func (m *Machine) addNodes(ctx context.Context, d Disk) error {
 
 // encrypt writes a LUKS header to the disk's file.
 func (m *Machine) encrypt(ctx context.Context, d Disk) error {
-	const job = "luks-format"
+	job := "luks-" + d.Name
 	_, err := m.monitor.execute(ctx, "blockdev-create", map[string]any{"job-id": job, "options": map[string]any{
 		"driver": "luks", "file": d.fileNode(), "key-secret": secretLUKS, "size": d.visible(d.Size).Bytes(), "iter-time": 10,
 	}})

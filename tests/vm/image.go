@@ -151,7 +151,7 @@ func applets() []string {
 	return []string{
 		"cat", "chmod", "cmp", "cp", "cut", "date", "dd", "df", "dmesg", "du", "echo", "env", "false", "find", "grep", "head", "ip", "kill", "ln", "ls",
 		"mkdir", "mknod", "mv", "od", "ps", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "test",
-		"touch", "tr", "true", "truncate", "uname", "wc", "nsenter", "unshare", "chroot",
+		"touch", "tr", "true", "truncate", "uname", "uniq", "wc", "yes", "nsenter", "unshare", "chroot",
 	}
 }
 

@@ -1,0 +1,215 @@
+package devices
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/vm"
+)
+
+// fill writes a pattern over the start of a disk that is not the volume: what
+// is somebody else's must be the same afterwards.
+func (d *disk) fill(t *testing.T) {
+	t.Helper()
+	sh(t, "yes "+d.ID+" | head -c 4194304 | dd of="+d.path(t)+" bs=1M conv=fsync 2>&1")
+	d.pattern = d.hash(t)
+}
+
+func (d *disk) hash(t *testing.T) string {
+	t.Helper()
+	return sh(t, "head -c 4194304 "+d.path(t)+" | sha256sum")
+}
+
+func (d *disk) wantUntouched(t *testing.T) {
+	t.Helper()
+	if got := d.hash(t); d.pattern == "" || got != d.pattern {
+		t.Errorf("the disk of %s was written to: %q, then %q", d.ID, d.pattern, got)
+	}
+}
+
+// wantBlank looks at the start of a disk, where every filesystem begins.
+func (d *disk) wantBlank(t *testing.T) {
+	t.Helper()
+	if got := sh(t, "head -c 4194304 "+d.path(t)+" | tr -d '\\0' | wc -c"); got != "0" {
+		t.Errorf("%s bytes were written to the disk of %s", got, d.ID)
+	}
+}
+
+// A link of udev's that points to another disk is no evidence: what the disk
+// itself says of itself decides.
+func TestLinkToAnotherDiskIsIgnored(t *testing.T) {
+	t.Parallel()
+	d, other := plug(t, vm.VirtioBlk, co.Mount("ext4")), plug(t, vm.VirtioBlk, co.Mount("ext4"))
+	missing := volumeOf(t, newID(), co.Mount("ext4"))
+	other.fill(t)
+	place, links := other.path(t), ""
+	for _, id := range []string{d.ID, missing.ID} {
+		for _, name := range []string{"virtio-" + id, "virtio-" + id[:20], "scsi-0QEMU_QEMU_HARDDISK_" + id, "wwn-0x" + id} {
+			links += " /dev/disk/by-id/" + name
+		}
+	}
+	sh(t, "mkdir -p /dev/disk/by-id && for l in "+links+"; do ln -s "+place+" $l; done")
+	t.Cleanup(func() {
+		if _, err := machine.Run(context.WithoutCancel(t.Context()), vm.Command{Argv: []string{"sh", "-c", "rm " + links}}); err != nil {
+			t.Error(err)
+		}
+	})
+	d.use(t)
+	if got := sh(t, "grep "+d.Staging+" /proc/mounts | cut -d' ' -f1"); got != d.path(t) {
+		t.Errorf("staged %s, the disk is %s", got, d.path(t))
+	}
+	// With no disk of its own, all that is left is the link.
+	err := missing.stageWithin(t, 5*time.Second)
+	wantCode(t, err, codes.DeadlineExceeded, missing.ID, missing.ID[:20], other.ID[:20], "next step")
+	other.wantUntouched(t)
+}
+
+// Two disks that show the same 20 characters: on a bus that shows no more
+// nobody can tell which is the volume, so none is touched; on a bus that shows
+// all it is clear.
+func TestDisksWithEqualBeginningsOfSerials(t *testing.T) {
+	t.Parallel()
+	id := newID()
+	twin := id[:len(id)-8] + "00000000"
+	d := volumeOf(t, id, co.Mount("ext4"))
+	rival := volumeOf(t, twin, co.Mount("ext4"))
+	d.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib})
+	rival.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib})
+	sh(t, fmt.Sprintf("for i in $(seq 50); do [ $(cat /sys/block/vd*/serial | grep -o %s | wc -l) = 2 ] && exit 0; sleep 0.1; done; exit 1", id[:20]))
+	for _, v := range []*disk{d, rival} {
+		err := v.stageWithin(t, 30*time.Second)
+		wantCode(t, err, codes.FailedPrecondition, v.ID, "several disks", "next step")
+	}
+	if got := sh(t, "for b in /sys/block/vd*; do [ $(cat $b/serial) = "+id[:20]+" ] && head -c 1048576 /dev/${b##*/}; done | tr -d '\\0' | wc -c"); got != "0" {
+		t.Errorf("%s bytes were written", got)
+	}
+	rival.unplug(t)
+	d.use(t)
+	d.unuse(t)
+
+	// The whole serial tells them apart, and a beginning alone is no match.
+	d2, rival2 := plug(t, vm.VirtioSCSI, co.Mount("xfs")), volumeOf(t, "", co.Mount("xfs"))
+	rival2.ID = d2.ID[:len(d2.ID)-8] + "00000000"
+	wantCode(t, rival2.stageWithin(t, 5*time.Second), codes.DeadlineExceeded, rival2.ID, "next step")
+	rival2.plug(t, vm.Disk{Bus: vm.VirtioSCSISilent, Size: 2 * gib})
+	for _, v := range []*disk{d2, rival2} {
+		v.use(t)
+		v.wantDF(t, v.size)
+	}
+}
+
+// The disk is pulled out under a pod and another volume's takes its place,
+// down to the device number. The volume does not grow into it, nor is it
+// touched; and kubelet gets rid of what is left.
+func TestAnotherDiskInTheVolumesPlace(t *testing.T) {
+	for _, bus := range []vm.Bus{vm.VirtioBlk, vm.VirtioSCSI} {
+		for _, kind := range []string{"ext4", "xfs", "block"} {
+			// One after the other: the place must stay free for the other disk.
+			t.Run(string(bus)+"/"+kind, func(t *testing.T) {
+				capability := co.Block()
+				if kind != "block" {
+					capability = co.Mount(kind)
+				}
+				d := plug(t, bus, capability)
+				d.use(t)
+				place := d.path(t)
+				d.unplug(t)
+				other := volumeOf(t, newID(), co.Mount("ext4"))
+				other.plug(t, vm.Disk{Bus: bus, Size: 2 * gib})
+				other.fill(t)
+				if now := other.path(t); now != place {
+					t.Logf("the other disk is %s, the volume was %s", now, place)
+				}
+
+				_, err := d.expandWithin(t, 2*gib, 10*time.Second)
+				if code := status.Code(err); code != codes.Internal && code != codes.FailedPrecondition {
+					t.Errorf("expansion: %v", err)
+				}
+				if err == nil || !strings.Contains(err.Error(), d.ID) || !strings.Contains(err.Error(), "next step") {
+					t.Errorf("the message names no volume or no way out: %v", err)
+				}
+				t.Log(err)
+				// A new pod cannot have the volume either.
+				again := *d.Volume
+				again.Target += "-2"
+				if err := machine.driver.Publish(t.Context(), &again); err == nil {
+					t.Error("published once more")
+				}
+				if err := call(t, machine.driver.Unpublish, d); kind == "block" && err != nil {
+					// The device node at the target is the other disk's by now.
+					wantCode(t, err, codes.FailedPrecondition, "left alone", "next step")
+					sh(t, "umount "+d.Target+" && rm "+d.Target)
+				} else {
+					must(t, err)
+				}
+				// What could not be written back may be told once.
+				if err := call(t, machine.driver.Unstage, d); err != nil {
+					t.Log(err)
+					must(t, call(t, machine.driver.Unstage, d))
+				}
+				other.wantUntouched(t)
+			})
+		}
+	}
+}
+
+// Whatever an id looks like, the answer is an error or the right disk, never a
+// crash of the plugin for all volumes.
+func TestShortAndOddIDs(t *testing.T) {
+	t.Parallel()
+	nothing := plug(t, vm.VirtioSCSI, co.Block()) // there is a disk that none of these ids means
+	nothing.fill(t)
+	full := newID()
+	for _, id := range []string{
+		"a", "vda", "*", "../../etc/passwd", "/dev/vda", "%s%n", "a\x00b\n", "日本語", full[:8], full[:19],
+		nothing.ID[:8], nothing.ID[:20], nothing.ID + "0", strings.ToUpper(nothing.ID), strings.Repeat("x", 5000),
+	} {
+		d := volumeOf(t, id, co.Mount("ext4"))
+		hurried, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		staged := machine.driver.Stage(hurried, d.Volume)
+		cancel()
+		for what, err := range map[string]error{
+			"stage":   staged,
+			"publish": call(t, machine.driver.Publish, d),
+			"expand":  func() error { _, err := d.expand(t, gib); return err }(),
+			"stats":   func() error { _, _, err := machine.driver.Stats(t.Context(), d.Volume); return err }(),
+		} {
+			if err == nil || strings.Contains(err.Error(), "panic") || status.Code(err) == codes.Unavailable {
+				t.Errorf("%s of %.40q: %v", what, id, err)
+			}
+		}
+	}
+	nothing.wantUntouched(t)
+	if running, err := machine.plugin.Running(t.Context()); err != nil || !running {
+		t.Errorf("growvol-node runs: %t, %v", running, err)
+	}
+	// A short id is an id.
+	for _, id := range []string{"v-" + newID()[:4], newID()[:20]} {
+		d := volumeOf(t, id, co.Mount("ext4"))
+		d.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib})
+		d.use(t)
+		d.growBefore(t, vm.VirtioBlk, 2*gib)
+	}
+}
+
+// What is to be formatted must be all there: a disk smaller than its volume is
+// another disk, or not ready.
+func TestShortDiskIsNotFormatted(t *testing.T) {
+	t.Parallel()
+	d := volumeOf(t, newID(), co.Mount("ext4"))
+	d.Publish[attached.ContextSize] = fmt.Sprint(gib.Bytes())
+	d.Publish[attached.ContextEncrypted] = "false"
+	d.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib - 16*mib})
+	wantCode(t, d.stageWithin(t, 15*time.Second), codes.DeadlineExceeded, d.ID, "1008 MiB", "1 GiB", "next step")
+	d.wantBlank(t)
+	d.grow(t, gib)
+	d.use(t)
+}
