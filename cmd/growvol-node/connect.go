@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/instance"
 	"github.com/growvol/growvol/pkg/loop"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -47,21 +48,50 @@ func connectLoop(c config, log *slog.Logger) (side, error) {
 	return side{connector, loop.DriverName, id}, err
 }
 
-func connectCinder(_ context.Context, c config, log *slog.Logger) (side, error) {
+// connectCinder finds out who and where this machine is; without that its
+// volumes would be attached to another.
+func connectCinder(ctx context.Context, c config, log *slog.Logger) (side, error) {
 	if c.maxVolumes < 0 {
 		return side{}, errors.New("--max-volumes is negative")
 	}
-	if c.nodeID == "" {
-		return side{}, errors.New("--node-id is not given")
+	devices := blockdev.New()
+	who, err := instance.Identify(ctx, instance.Options{ID: c.nodeID, Zone: c.zone, WithZone: c.withTopology, Disks: devices, Log: log})
+	if err != nil {
+		return side{}, err
 	}
-	info := volume.NodeInfo{MaxVolumes: c.maxVolumes}
-	if c.withTopology && c.zone != "" {
-		info.Topology = volume.Topology{attached.TopologyKey: c.zone}
-		maps.Copy(info.Topology, c.topology)
+	log.InfoContext(ctx, "this machine in OpenStack", "server", who.ID, "according_to", who.IDFrom, "zone", who.Zone, "zone_according_to", who.ZoneFrom)
+	place := place{config: c, disks: devices, log: log}
+	if c.withTopology {
+		label := attached.ZoneLabel(who.Zone)
+		if label == "" {
+			return side{}, fmt.Errorf("the zone %q (according to %s) has no character that a label may have: give another as --zone", who.Zone, who.ZoneFrom)
+		}
+		place.topology = volume.Topology{attached.TopologyKey: label}
+		maps.Copy(place.topology, c.topology)
 	}
-	connector, err := attached.New(attached.Options{
-		Devices: blockdev.New(), Log: log,
-		Node: func(context.Context) (volume.NodeInfo, error) { return info, nil },
-	})
-	return side{connector, attached.DriverName, c.nodeID}, err
+	connector, err := attached.New(attached.Options{Devices: devices, Log: log, Node: place.describe})
+	return side{connector, attached.DriverName, who.ID}, err
+}
+
+// place is what the orchestrator is told of this machine.
+type place struct {
+	config   config
+	disks    instance.Disks
+	topology volume.Topology
+	log      *slog.Logger
+}
+
+// describe counts anew each time: what is plugged in changes.
+func (p place) describe(ctx context.Context) (volume.NodeInfo, error) {
+	info := volume.NodeInfo{Topology: p.topology, MaxVolumes: p.config.maxVolumes}
+	if info.MaxVolumes > 0 {
+		return info, nil
+	}
+	limit, err := instance.AttachLimit(ctx, instance.LimitOptions{Disks: p.disks, Own: []string{"/", p.config.stateDir}})
+	if err != nil {
+		return info, err
+	}
+	p.log.InfoContext(ctx, "how many volumes this machine can take", "volumes", limit.Volumes, "reason", limit.Reason)
+	info.MaxVolumes = limit.Volumes
+	return info, nil
 }

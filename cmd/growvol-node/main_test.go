@@ -31,6 +31,7 @@ func TestCommandLine(t *testing.T) {
 		"unknown filesystem": {[]string{"--default-fstype=ntfs"}, 1, "", "--default-fstype"},
 		"no node":            {[]string{"--node-id="}, 2, "", "-node-id"},
 		"bad topology":       {[]string{"--additional-topology=rack"}, 2, "", "not key=value"},
+		"zone of no use":     {[]string{"--backend=cinder", "--node-id=n", "--zone=///"}, 1, "", "--zone"},
 		"negative limit":     {[]string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, 1, "", "--max-volumes"},
 		"no state directory": {[]string{"--state-dir="}, 1, "", "state directory"},
 		"bad driver name":    {[]string{"--driver-name=a_b"}, 1, "", "a_b"},
@@ -87,16 +88,8 @@ func TestNoCloudSDK(t *testing.T) {
 // The program over its socket: who it is, what the plugin as a whole can do,
 // and that it serves the node's side alone.
 func TestProgram(t *testing.T) {
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int, 1)
-	var stdout, stderr bytes.Buffer
-	args := []string{"--endpoint=unix://" + filepath.Join(dir, "s"), "--loop-dir=" + dir, "--state-dir=" + dir, "--node-id=node-7"}
-	go func() { done <- run(ctx, args, &stdout, &stderr) }()
-	conn, err := grpc.NewClient("unix://"+filepath.Join(dir, "s"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx := t.Context()
+	conn, stop := program(t, []string{"--node-id=node-7"})
 	identity, wait := csi.NewIdentityClient(conn), grpc.WaitForReady(true)
 	info, err := identity.GetPluginInfo(ctx, &csi.GetPluginInfoRequest{}, wait)
 	if err != nil || info.GetName() != "loop.growvol.io" {
@@ -116,16 +109,75 @@ func TestProgram(t *testing.T) {
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("the node plugin answers for the controller: %v", err)
 	}
-	cancel()
-	select {
-	case code := <-done:
-		if code != 0 {
-			t.Errorf("exit code %d\n%s", code, &stderr)
-		}
-	case <-time.After(time.Minute):
-		t.Error("the program does not stop")
+	stop()
+}
+
+// The same with the Cinder backend: the names that PersistentVolumes of
+// cinder-csi-plugin go by.
+func TestProgramWithCinder(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		args         []string
+		topology     map[string]string
+		limit        int64 // 0: whatever was found out
+		capabilities int
+	}{
+		{
+			"topology",
+			[]string{"--zone=zone 1", "--additional-topology=rack=7", "--additional-topology=row=b"},
+			map[string]string{"topology.cinder.csi.openstack.org/zone": "zone-1", "rack": "7", "row": "b"},
+			0, 4,
+		},
+		{"no topology", []string{"--with-topology=false", "--additional-topology=rack=7", "--max-volumes=25"}, nil, 25, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, stop := program(t, append([]string{"--backend=cinder", "--node-id=server-7"}, c.args...))
+			defer stop()
+			identity := csi.NewIdentityClient(conn)
+			info, err := identity.GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
+			if err != nil || info.GetName() != "cinder.csi.openstack.org" {
+				t.Errorf("info %v, %v", info, err)
+			}
+			caps, err := identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+			if err != nil || len(caps.GetCapabilities()) != c.capabilities {
+				t.Errorf("plugin capabilities %v, %v", caps, err)
+			}
+			node, err := csi.NewNodeClient(conn).NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+			if err != nil || node.GetNodeId() != "server-7" || !maps.Equal(node.GetAccessibleTopology().GetSegments(), c.topology) {
+				t.Errorf("node %v, %v", node, err)
+			}
+			if got := node.GetMaxVolumesPerNode(); c.limit != 0 && got != c.limit || got < 1 {
+				t.Errorf("%d volumes", got)
+			}
+		})
 	}
-	if err := conn.Close(); err != nil {
-		t.Error(err)
+}
+
+// program runs the program; stop ends it and checks that it ends well.
+func program(t *testing.T, args []string) (conn *grpc.ClientConn, stop func()) {
+	t.Helper()
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int, 1)
+	var stdout, stderr bytes.Buffer
+	args = append([]string{"--endpoint=unix://" + filepath.Join(dir, "s"), "--loop-dir=" + dir, "--state-dir=" + dir}, args...)
+	go func() { done <- run(ctx, args, &stdout, &stderr) }()
+	conn, err := grpc.NewClient("unix://"+filepath.Join(dir, "s"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, func() {
+		cancel()
+		select {
+		case code := <-done:
+			if code != 0 {
+				t.Errorf("exit code %d\n%s", code, &stderr)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the program does not stop")
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

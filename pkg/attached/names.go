@@ -1,5 +1,7 @@
 package attached
 
+import "strings"
+
 // What the controller and the node plugin of the Cinder backend must agree
 // on. It stands here, because the node's program may link no cloud SDK and so
 // cannot import the backend.
@@ -27,3 +29,26 @@ const (
 	// its disks as it likes.
 	ContextDevicePath = "DevicePath"
 )
+
+// maxLabel is the length of a Kubernetes label value.
+const maxLabel = 63
+
+// ZoneLabel is an availability zone as the value of a topology segment. That
+// has to be a Kubernetes label value: runs of other characters become one
+// hyphen, as cinder-csi-plugin has it, and an ordinary zone stays as it is.
+func ZoneLabel(zone string) string {
+	var b strings.Builder
+	replaced := false
+	for _, r := range zone {
+		good := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+		switch {
+		case good:
+			b.WriteRune(r)
+		case !replaced:
+			b.WriteByte('-')
+		}
+		replaced = !good
+	}
+	label := strings.Trim(b.String(), "-_.")
+	return strings.TrimRight(label[:min(len(label), maxLabel)], "-_.")
+}

@@ -1,0 +1,104 @@
+package instance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// configLabel is the label of the filesystem on a config drive (Nova's user
+// documentation, "Config drives").
+const configLabel = "config-2"
+
+var errNoConfigDrive = errors.New("this machine has none (no disk with a filesystem labeled " + configLabel + ")")
+
+// configDrive reads meta_data.json from the config drive.
+func (o Options) configDrive(ctx context.Context) (facts, error) {
+	return volume.Bounded(ctx, func() (facts, error) {
+		disks, err := o.Disks.Disks()
+		if err != nil {
+			return facts{}, err
+		}
+		failed := errNoConfigDrive
+		for _, d := range disks {
+			fstype := o.labeled(d)
+			if fstype == "" {
+				continue
+			}
+			data, err := o.file(d.Path, fstype, metadataPath, maxMetadata)
+			if err == nil {
+				return parseMetadata(data)
+			}
+			failed = fmt.Errorf("%s: %w", d, err)
+		}
+		return facts{}, failed
+	})
+}
+
+// labeled returns the type of the filesystem on a disk that may be the config
+// drive; "" if it is not. A volume is never looked at, whatever its label: its
+// user could make this machine pass for another.
+func (o Options) labeled(d blockdev.Device) string {
+	switch d.Kind {
+	case blockdev.SCSI, blockdev.VirtioBlk, blockdev.NVMe, blockdev.Other:
+	default:
+		return ""
+	}
+	if serial, err := o.Disks.Serial(d); err != nil || isVolume(serial) {
+		return ""
+	}
+	f, err := o.Disks.Open(d)
+	if err != nil {
+		return "" // an empty CD drive, for one
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	head := make([]byte, isoDescriptor+isoLabel+isoLabelLength)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return ""
+	}
+	fstype, label := labelOf(head[:n])
+	if !strings.EqualFold(label, configLabel) {
+		return ""
+	}
+	return fstype
+}
+
+// Where the labels are (ECMA-119, section 8.4; Microsoft's FAT specification,
+// boot sector).
+const (
+	isoDescriptor  = 16 * 2048 // the primary volume descriptor
+	isoLabel       = 40
+	isoLabelLength = 32
+	fatLabelLength = 11
+	fat16Label     = 43
+	fat16Type      = 54
+	fat32Label     = 71
+	fat32Type      = 82
+)
+
+// labelOf reads the label of an ISO 9660 or FAT filesystem from its beginning.
+func labelOf(head []byte) (fstype, label string) {
+	at := func(offset, length int) []byte {
+		if offset+length > len(head) {
+			return nil
+		}
+		return head[offset : offset+length]
+	}
+	text := func(b []byte) string { return string(bytes.TrimRight(b, " \x00")) }
+	switch {
+	case string(at(isoDescriptor, 6)) == "\x01CD001":
+		return "iso9660", text(at(isoDescriptor+isoLabel, isoLabelLength))
+	case string(at(fat32Type, 5)) == "FAT32":
+		return "vfat", text(at(fat32Label, fatLabelLength))
+	case string(at(fat16Type, 3)) == "FAT":
+		return "vfat", text(at(fat16Label, fatLabelLength))
+	}
+	return "", ""
+}

@@ -1,0 +1,60 @@
+package instance
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// dmi reads the server's id from the DMI table. Nova's libvirt driver writes
+// "OpenStack" into the vendor or the product (distributions change the rest:
+// "OpenStack Foundation"/"OpenStack Nova", "Red Hat"/"OpenStack Compute") and
+// the id into the product's UUID.
+//
+// SMBIOS stores the first three fields of a UUID in little-endian order since
+// version 2.6, and before in the other, so that an old firmware may show them
+// swapped. The serial is text and has no order; by default Nova puts the id
+// there too ("libvirt.sysinfo_serial=unique"), and then it decides.
+func (o Options) dmi(context.Context) (facts, error) {
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(o.sysfs, "class", "dmi", "id", name))
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(data))
+	}
+	vendor, product := read("sys_vendor"), read("product_name")
+	if !strings.Contains(strings.ToLower(vendor+" "+product), "openstack") {
+		return facts{}, fmt.Errorf("vendor %q and product %q are not OpenStack's", vendor, product)
+	}
+	id := strings.ToLower(read("product_uuid")) // readable for root alone
+	if !isUUID(id) || strings.Trim(id, "0-") == "" || strings.Trim(id, "f-") == "" {
+		return facts{}, fmt.Errorf("the product's uuid is %q", id)
+	}
+	if serial := strings.ToLower(read("product_serial")); serial == swapped(id) {
+		id = serial
+	}
+	return facts{id: id}, nil
+}
+
+// swapped returns a UUID with its first three fields in the other byte order.
+func swapped(uuid string) string {
+	var fields []string
+	for i, field := range strings.Split(uuid, "-") {
+		b, err := hex.DecodeString(field)
+		if err != nil {
+			return ""
+		}
+		const ordered = 3 // fields that are numbers (RFC 9562, section 4)
+		for j := range len(b) / 2 {
+			if i < ordered {
+				b[j], b[len(b)-1-j] = b[len(b)-1-j], b[j]
+			}
+		}
+		fields = append(fields, hex.EncodeToString(b))
+	}
+	return strings.Join(fields, "-")
+}

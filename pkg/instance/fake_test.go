@@ -1,0 +1,168 @@
+package instance
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	serverID = "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11"
+	otherID  = "1c3e5a70-0b1d-4c8e-9a55-6f2b7d904e21"
+)
+
+// machine is a fake of the machine: disks whose content are files, sysfs, and
+// filesystems on the disks. It implements Disks.
+type machine struct {
+	t       *testing.T
+	root    string
+	disks   []blockdev.Device
+	serials map[string]string            // by name of the disk
+	files   map[string]map[string]string // by device path: files of its filesystem
+	fstypes []string                     // of the filesystems that were opened
+	under   map[string]blockdev.Device   // what a device rests on, by number
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	return &machine{t: t, root: t.TempDir(), serials: map[string]string{}, files: map[string]map[string]string{}, under: map[string]blockdev.Device{}}
+}
+
+func (m *machine) write(path string, content []byte) string {
+	m.t.Helper()
+	path = filepath.Join(m.root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	return path
+}
+
+func (m *machine) plug(name string, kind blockdev.Kind, serial string, content []byte) blockdev.Device {
+	m.t.Helper()
+	d := blockdev.Device{Major: 252, Minor: uint32(len(m.disks)), Name: name, Path: m.write("dev/"+name, content), Kind: kind}
+	m.disks = append(m.disks, d)
+	m.serials[name] = serial
+	return d
+}
+
+// configDrive plugs in a config drive with this meta_data.json.
+func (m *machine) configDrive(name, serial, metadata string) {
+	d := m.plug(name, blockdev.SCSI, serial, iso("config-2"))
+	m.files[d.Path] = map[string]string{"openstack/latest/meta_data.json": metadata}
+}
+
+func (m *machine) dmi(values map[string]string) {
+	for name, value := range values {
+		m.write("sys/class/dmi/id/"+name, []byte(value+"\n"))
+	}
+}
+
+func (m *machine) options() Options {
+	return Options{
+		Disks: m, WithZone: true, sysfs: filepath.Join(m.root, "sys"), metadata: service{address: "http://127.0.0.1:1"},
+		file: func(device, fstype, name string, _ int) ([]byte, error) {
+			m.fstypes = append(m.fstypes, fstype)
+			if content, ok := m.files[device][name]; ok {
+				return []byte(content), nil
+			}
+			return nil, os.ErrNotExist
+		},
+	}
+}
+
+func (m *machine) Disks() ([]blockdev.Device, error) { return m.disks, nil }
+
+func (m *machine) Serial(d blockdev.Device) (string, error) {
+	serial, ok := m.serials[d.Name]
+	if !ok {
+		return "", volume.Errorf(volume.Internal, "%s does not answer", d)
+	}
+	return serial, nil
+}
+
+func (m *machine) Open(d blockdev.Device) (*os.File, error) { return os.Open(d.Path) }
+
+func (m *machine) ByNumber(major, minor uint32) (blockdev.Device, error) {
+	if d, ok := m.under[fmt.Sprintf("%d:%d", major, minor)]; ok {
+		return d, nil
+	}
+	return blockdev.Device{}, volume.Errorf(volume.Internal, "no device %d:%d", major, minor)
+}
+
+func (m *machine) Stack(d blockdev.Device) ([]blockdev.Device, error) {
+	return []blockdev.Device{{Name: "part", Kind: blockdev.Partition}, d}, nil
+}
+
+// iso is the beginning of an ISO 9660 image with a label.
+func iso(label string) []byte {
+	image := make([]byte, 40<<10)
+	copy(image[isoDescriptor:], "\x01CD001\x01\x00")
+	copy(image[isoDescriptor+isoLabel:], fmt.Sprintf("%-32s", label))
+	return image
+}
+
+// fat is the beginning of a FAT filesystem with a label.
+func fat(label, kind string) []byte {
+	image := make([]byte, 40<<10)
+	at := map[string]int{"FAT32": fat32Label, "FAT16": fat16Label, "FAT12": fat16Label}[kind]
+	copy(image[at:], fmt.Sprintf("%-11s%-8s", label, kind))
+	return image
+}
+
+func metadataOf(id, zone string) string {
+	return fmt.Sprintf(`{"uuid": %q, "availability_zone": %q, "meta": {"x": "y"}, "devices": []}`, id, zone)
+}
+
+func wantWords(t *testing.T, err error, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("error %v does not mention %q", err, w)
+		}
+	}
+}
+
+func TestLabelOf(t *testing.T) {
+	for name, c := range map[string]struct {
+		head          []byte
+		fstype, label string
+	}{
+		"iso":       {iso("config-2"), "iso9660", "config-2"},
+		"fat16":     {fat("config-2", "FAT16"), "vfat", "config-2"},
+		"fat12":     {fat("CONFIG-2", "FAT12"), "vfat", "CONFIG-2"},
+		"fat32":     {fat("config-2", "FAT32"), "vfat", "config-2"},
+		"blank":     {make([]byte, 40<<10), "", ""},
+		"cut short": {iso("config-2")[:isoDescriptor+20], "iso9660", ""},
+		"empty":     {nil, "", ""},
+		"another":   {iso("cidata"), "iso9660", "cidata"},
+	} {
+		fstype, label := labelOf(c.head)
+		if fstype != c.fstype || label != c.label {
+			t.Errorf("%s: %q, %q", name, fstype, label)
+		}
+	}
+	if bytes.Equal(iso("a"), iso("b")) {
+		t.Error("the fixture has no label")
+	}
+}
+
+func FuzzLabelOf(f *testing.F) {
+	f.Add(iso("config-2"))
+	f.Add(fat("config-2", "FAT32"))
+	f.Add([]byte("short"))
+	f.Fuzz(func(t *testing.T, head []byte) {
+		fstype, label := labelOf(head)
+		if len(label) > isoLabelLength || fstype == "" && label != "" || !bytes.Contains(head, []byte(label)) {
+			t.Errorf("%q, %q", fstype, label)
+		}
+	})
+}
