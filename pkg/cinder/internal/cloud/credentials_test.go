@@ -1,0 +1,237 @@
+package cloud
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// rewrite replaces text in a file, and the file by another one.
+func rewrite(t *testing.T, path, old, with string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	if !strings.Contains(string(data), old) {
+		t.Fatalf("%s has no %q:\n%s", path, old, data)
+	}
+	must(t, os.WriteFile(path+".new", []byte(strings.ReplaceAll(string(data), old, with)), 0o600))
+	must(t, os.Rename(path+".new", path))
+}
+
+func (r *rig) path() string { return filepath.Join(r.dir, "clouds.yaml") }
+
+// lookAtFiles does what the next call does some seconds later.
+func (r *rig) lookAtFiles() { r.clouds.watch.Current(true) }
+
+func TestTokenIsRenewedOnce(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	for name, f := range map[string]func() error{
+		"get":    func() error { _, err := r.Volume(t.Context(), v.ID); return err },
+		"create": func() error { _, err := r.CreateVolume(t.Context(), NewVolume{Name: "x", SizeGiB: 1}); return err },
+	} {
+		r.fake.RevokeTokens()
+		r.fake.Forget()
+		if err := f(); err != nil || r.fake.Count(fakecloud.CreateToken) != 1 {
+			t.Errorf("%s: %v after %d logins", name, err, r.fake.Count(fakecloud.CreateToken))
+		}
+	}
+	if vs, err := r.VolumesNamed(t.Context(), "x"); err != nil || len(vs) != 1 {
+		t.Errorf("a creation over a renewed token made %d volumes (%v)", len(vs), err)
+	}
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
+	r.fake.Forget()
+	_, err := r.Volume(t.Context(), v.ID)
+	refused(t, err, volume.Unauthenticated, "401", "check the credentials")
+	if n := r.fake.Count(fakecloud.GetVolume); n != 2 {
+		t.Errorf("%d requests with tokens that are refused at once, want 2", n)
+	}
+}
+
+func TestManyCallsShareOneLogin(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
+	r.fake.RevokeTokens()
+	r.fake.Forget()
+	var wg sync.WaitGroup
+	for range 40 {
+		wg.Go(func() {
+			if _, err := r.Volume(t.Context(), v.ID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+		t.Errorf("%d logins for one token that ran out", n)
+	}
+}
+
+// A token that ends soon is replaced before a service refuses it.
+func TestTokenIsRenewedEarly(t *testing.T) {
+	r := newRig(t, fakecloud.Options{TokenLife: 2 * time.Second})
+	v := r.volume(t, "pvc-1", 1)
+	r.fake.Forget()
+	for start := time.Now(); time.Since(start) < 2500*time.Millisecond; {
+		_, err := r.Volume(t.Context(), v.ID)
+		must(t, err)
+		must(t, volume.Pause(t.Context(), 20*time.Millisecond))
+	}
+	if r.fake.Count(fakecloud.CreateToken) == 0 {
+		t.Error("the token was not renewed")
+	}
+	for _, q := range r.fake.Requests() {
+		if q.Status == 401 {
+			t.Errorf("a token was used until it was refused: %+v", q)
+		}
+	}
+}
+
+func TestNewCredentialsReplaceTheOld(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	// The csi user's application credential instead of its password.
+	id, secret := r.fake.ApplicationCredential()
+	rewriteFile(t, r.path(), fmt.Sprintf("clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
+	r.fake.Forget()
+	r.lookAtFiles()
+	_, err := r.Volume(t.Context(), v.ID)
+	must(t, err)
+	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+		t.Errorf("%d logins after a change of the credentials, want 1", n)
+	}
+	r.log.has(t, "INFO", "has changed and was read again")
+}
+
+func rewriteFile(t *testing.T, path, text string) {
+	t.Helper()
+	must(t, os.WriteFile(path+".new", []byte(text), 0o600))
+	must(t, os.Rename(path+".new", path))
+}
+
+func TestBrokenFileKeepsTheOldCredentials(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	good, err := os.ReadFile(r.path())
+	must(t, err)
+	rewriteFile(t, r.path(), "clouds: [ "+fakecloud.Password)
+	r.lookAtFiles()
+	r.fake.RevokeTokens()
+	_, err = r.Volume(t.Context(), v.ID)
+	must(t, err)
+	r.log.has(t, "ERROR", "is broken; the old one stays in use", r.path())
+	rewriteFile(t, r.path(), string(good))
+	r.lookAtFiles()
+	_, err = r.Volume(t.Context(), v.ID)
+	must(t, err)
+}
+
+// A wrong password in the file does no harm while the token lasts, is tried
+// once, and is replaced as soon as the right one is there.
+func TestWrongNewPassword(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	rewrite(t, r.path(), "password: "+fakecloud.Password, "password: wrong")
+	r.fake.Forget()
+	r.lookAtFiles()
+	for range 5 {
+		_, err := r.Volume(t.Context(), v.ID)
+		must(t, err)
+	}
+	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+		t.Errorf("a refused password was tried %d times, want once", n)
+	}
+	r.log.has(t, "ERROR", "logging in failed", "401")
+	r.fake.RevokeTokens()
+	_, err := r.Volume(t.Context(), v.ID)
+	refused(t, err, volume.Unauthenticated, "the token was refused and could not be renewed", "logging in to cloud \"csi\"", r.path(), "correct the credentials")
+	rewrite(t, r.path(), "password: wrong", "password: "+fakecloud.Password)
+	_, err = r.Volume(t.Context(), v.ID) // at once: before giving up on a 401 the file is looked at
+	must(t, err)
+}
+
+// Kubernetes replaces a mounted secret by swapping a link to its directory.
+func TestSecretMount(t *testing.T) {
+	fake := fakecloud.Start(t, fakecloud.Options{})
+	dir := t.TempDir()
+	version := func(name, password string) {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		path, err := fake.CloudsYAML(filepath.Join(dir, name))
+		must(t, err)
+		rewrite(t, path, "password: "+fakecloud.Password, "password: "+password)
+		must(t, os.Symlink(name, filepath.Join(dir, "..tmp")))
+		must(t, os.Rename(filepath.Join(dir, "..tmp"), filepath.Join(dir, "..data")))
+	}
+	version("..v1", "wrong")
+	link := filepath.Join(dir, "clouds.yaml")
+	must(t, os.Symlink("..data/clouds.yaml", link))
+	_, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: quiet()}, quick())
+	refused(t, err, volume.Unauthenticated, "logging in to cloud \"csi\"", link)
+
+	version("..v2", fakecloud.Password)
+	clouds, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: quiet()}, quick())
+	must(t, err)
+	defer clouds.Close()
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	version("..v3", "wrong")
+	fake.RevokeTokens()
+	_, err = c.Zones(t.Context())
+	refused(t, err, volume.Unauthenticated)
+	version("..v4", fakecloud.Password)
+	if _, err := c.Zones(t.Context()); err != nil {
+		t.Errorf("the renewed secret is not used: %v", err)
+	}
+}
+
+func TestRemovedCloudIsRefused(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	admin, err := r.clouds.Cloud(t.Context(), "admin")
+	must(t, err)
+	rewrite(t, r.path(), "  admin:", "  boss:")
+	r.lookAtFiles()
+	_, err = admin.Zones(t.Context())
+	refused(t, err, volume.Invalid, "listing the availability zones", `cloud "admin" is not configured; there are "appcred", "boss", "csi"`)
+	_, err = r.clouds.Cloud(t.Context(), "admin")
+	refused(t, err, volume.Invalid, `"boss"`)
+	boss, err := r.clouds.Cloud(t.Context(), "boss")
+	must(t, err)
+	if boss.Name() != "boss" || r.clouds.Names()[0] != "csi" {
+		t.Errorf("names %v", r.clouds.Names())
+	}
+}
+
+func TestClosed(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.clouds.Close()
+	_, err := r.Zones(t.Context())
+	refused(t, err, volume.Unavailable, "closed")
+	refused(t, r.Supports(OnlineExtend), volume.Unavailable, "not connected")
+}
+
+func TestLoginFailureIsShared(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.RevokeTokens()
+	r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
+	r.fake.Forget()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := r.Zones(t.Context()); !volume.IsKind(err, volume.Unavailable) {
+				t.Errorf("Keystone is down: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := r.fake.Count(fakecloud.CreateToken); n > 12 { // one login of six attempts, perhaps a second
+		t.Errorf("%d requests to a Keystone that is down", n)
+	}
+}

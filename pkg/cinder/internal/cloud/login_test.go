@@ -1,0 +1,225 @@
+package cloud
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// keystone is a server that takes every login, keeps what was asked, and
+// hands out a catalog.
+type keystone struct {
+	*httptest.Server
+	asked   map[string]any
+	catalog string // JSON; URL stands for the server's address
+	paths   []string
+	version string // answer to version requests
+}
+
+func newKeystone(t *testing.T) *keystone {
+	t.Helper()
+	k := &keystone{
+		catalog: `[{"type":"volumev3","endpoints":[{"interface":"public","region":"r1","url":"URL/v3/p1"}]},
+			{"type":"compute","endpoints":[{"interface":"public","region":"r1","url":"URL/v2.1"}]}]`,
+		version: `{"versions":[{"id":"v3.0","version":"3.70","min_version":"3.0"},{"id":"v2.1","version":"2.93","min_version":"2.1"}]}`,
+	}
+	k.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		k.paths = append(k.paths, q.URL.Path)
+		if q.URL.Path != "/v3/auth/tokens" {
+			_, _ = io.WriteString(w, k.version)
+			return
+		}
+		_ = json.NewDecoder(q.Body).Decode(&k.asked)
+		w.Header().Set("X-Subject-Token", "gAAAAtoken")
+		w.WriteHeader(http.StatusCreated)
+		expires := time.Now().Add(time.Hour).UTC().Format("2006-01-02T15:04:05.000000Z")
+		_, _ = io.WriteString(w, `{"token":{"expires_at":"`+expires+`","project":{"id":"p1"},"catalog":`+strings.ReplaceAll(k.catalog, "URL", k.URL)+`}}`)
+	}))
+	t.Cleanup(k.Close)
+	return k
+}
+
+// clouds opens a client over a file; URL in its text stands for the server.
+func (k *keystone) clouds(t *testing.T, name, text string) (*Clouds, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	must(t, os.WriteFile(path, []byte(strings.ReplaceAll(text, "URL", k.URL)), 0o600))
+	o := Options{CloudsYAML: path, Log: quiet()}
+	if strings.HasSuffix(name, ".conf") {
+		o = Options{CloudConfig: []string{path}, Log: quiet()}
+	}
+	clouds, err := open(t.Context(), o, quick())
+	if err == nil {
+		t.Cleanup(clouds.Close)
+	}
+	return clouds, err
+}
+
+func TestLogins(t *testing.T) {
+	const url = "auth-url = URL\n"
+	for name, c := range map[string]struct{ conf, identity, scope string }{
+		"password": {
+			"username = u\npassword = p\nuser-domain-name = ud\ntenant-name = t\ntenant-domain-name = td\n",
+			`{"methods":["password"],"password":{"user":{"domain":{"name":"ud"},"name":"u","password":"p"}}}`,
+			`{"project":{"domain":{"name":"td"},"name":"t"}}`,
+		},
+		"user and project by id": {
+			"user-id = ui\npassword = p\nproject-id = pi\ndomain-id = d\n",
+			`{"methods":["password"],"password":{"user":{"id":"ui","password":"p"}}}`, `{"project":{"id":"pi"}}`,
+		},
+		"one domain for all": {
+			"username = u\npassword = p\ndomain-id = d\ntenant-name = t\n",
+			`{"methods":["password"],"password":{"user":{"domain":{"id":"d"},"name":"u","password":"p"}}}`,
+			`{"project":{"domain":{"id":"d"},"name":"t"}}`,
+		},
+		"application credential": {
+			"application-credential-id = ai\napplication-credential-secret = as\ntenant-name = t\n",
+			`{"application_credential":{"id":"ai","secret":"as"},"methods":["application_credential"]}`, `null`,
+		},
+		"application credential by name": {
+			"application-credential-name = an\napplication-credential-secret = as\nusername = u\nuser-domain-name = ud\npassword = p\n",
+			`{"application_credential":{"name":"an","secret":"as","user":{"domain":{"name":"ud"},"name":"u"}},"methods":["application_credential"]}`, `null`,
+		},
+		"trust": {
+			"trust-id = ti\ntrustee-id = te\ntrustee-password = tp\nusername = u\npassword = p\n",
+			`{"methods":["password"],"password":{"user":{"id":"te","password":"tp"}}}`, `{"OS-TRUST:trust":{"id":"ti"}}`,
+		},
+		"token": {
+			"token = tok\ntenant-id = pi\nusername = u\n",
+			`{"methods":["token"],"token":{"id":"tok"}}`, `{"project":{"id":"pi"}}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeystone(t)
+			_, err := k.clouds(t, "cloud.conf", "[Global]\n"+url+c.conf)
+			must(t, err)
+			auth, _ := k.asked["auth"].(map[string]any)
+			identity, _ := json.Marshal(auth["identity"])
+			scope, _ := json.Marshal(auth["scope"])
+			if string(identity) != c.identity || string(scope) != c.scope {
+				t.Errorf("asked for\n%s in scope %s, want\n%s in scope %s", identity, scope, c.identity, c.scope)
+			}
+		})
+	}
+}
+
+const yamlHead = "clouds:\n  c:\n    auth: {auth_url: URL/v3, user_id: u, password: p, project_id: p1}\n"
+
+func TestEndpoints(t *testing.T) {
+	const catalog = `[{"type":"volume","endpoints":[{"interface":"public","region":"r1","url":"URL/v1/p1"}]},
+		{"type":"volumev2","endpoints":[{"interface":"public","region":"r1","url":"URL/v2/p1"}]},
+		{"type":"block-storage","endpoints":[{"interface":"internal","region":"r2","url":"URL/inner/v3/p1"},{"interface":"public","region":"r1","url":"URL/outer/v3/p1"}]},
+		{"type":"compute","endpoints":[{"interface":"public","region_id":"r1","url":"URL/nova/v2.1"},{"interface":"internal","region":"r2","url":"URL/inner/v2.1"}]}]`
+	for name, c := range map[string]struct{ yaml, path string }{
+		"block-storage":   {"", "/outer/v3/p1/os-availability-zone"},
+		"region":          {"    region_name: r1\n", "/outer/v3/p1/os-availability-zone"},
+		"internal":        {"    interface: internal\n    region_name: r2\n", "/inner/v3/p1/os-availability-zone"},
+		"override":        {"    block_storage_endpoint_override: URL/mine/v3/%(project_id)s\n", "/mine/v3/p1/os-availability-zone"},
+		"volumev3 before": {"    volumev3_endpoint_override: URL/x/v3\n", "/x/v3/os-availability-zone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeystone(t)
+			k.catalog = catalog
+			clouds, err := k.clouds(t, "clouds.yaml", yamlHead+c.yaml)
+			must(t, err)
+			cloud, err := clouds.Cloud(t.Context(), "c")
+			must(t, err)
+			_, err = cloud.Zones(t.Context())
+			must(t, err)
+			if last := k.paths[len(k.paths)-1]; last != c.path {
+				t.Errorf("asked %s, want %s", last, c.path)
+			}
+		})
+	}
+}
+
+func TestNoEndpoint(t *testing.T) {
+	k := newKeystone(t)
+	clouds, err := k.clouds(t, "clouds.yaml", yamlHead+"    region_name: mars\n")
+	must(t, err)
+	cloud, err := clouds.Cloud(t.Context(), "c")
+	must(t, err)
+	_, err = cloud.Zones(t.Context())
+	refused(t, err, volume.Unavailable, "listing the availability zones", `cloud "c" has no public endpoint of volumev3 in region mars; it has public in r1`, "check region and endpoint type of")
+	refused(t, cloud.Supports(Multiattach), volume.Unavailable, "compute in region mars")
+	k.catalog = "[]"
+	if clouds, err = k.clouds(t, "clouds.yaml", yamlHead); err == nil {
+		cloud, err = clouds.Cloud(t.Context(), "c")
+		must(t, err)
+		_, err = cloud.Server(t.Context(), absent)
+	}
+	refused(t, err, volume.Unavailable, "has none at all")
+}
+
+// A redirect would hand the token to wherever it points.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	var leaked string
+	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, q *http.Request) { leaked = q.Header.Get("X-Auth-Token") }))
+	defer thief.Close()
+	k := newKeystone(t)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		http.Redirect(w, q, thief.URL+q.URL.Path, http.StatusFound)
+	}))
+	defer front.Close()
+	clouds, err := k.clouds(t, "clouds.yaml", yamlHead+"    block_storage_endpoint_override: "+front.URL+"/v3\n")
+	must(t, err)
+	cloud, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	_, err = cloud.Volume(t.Context(), absent)
+	refused(t, err, volume.Unavailable, "302 Found", "endpoint in the catalog")
+	if leaked != "" {
+		t.Error("the token went to another server")
+	}
+}
+
+func TestDefaultCloud(t *testing.T) {
+	k := newKeystone(t)
+	section := func(name string) string {
+		return "[Global" + name + "]\nauth-url = URL\nuser-id = u\npassword = p\nproject-id = p1\n"
+	}
+	clouds, err := k.clouds(t, "cloud.conf", section(` "b"`)+section("")+section(` "a"`))
+	must(t, err)
+	if names := strings.Join(clouds.Names(), " "); names != "Global a b" {
+		t.Errorf("names %q", names)
+	}
+	_, err = clouds.Cloud(t.Context(), "nope")
+	refused(t, err, volume.Invalid, `cloud "nope" is not configured; there are "Global", "a", "b"`)
+	_, err = k.clouds(t, "cloud.conf", section(` "b"`)+section(` "a"`))
+	refused(t, err, volume.Invalid, `several clouds ("a", "b")`, "name the default cloud")
+	if _, err = k.clouds(t, "cloud.conf", section(` "only"`)); err != nil {
+		t.Errorf("the only cloud is not the default: %v", err)
+	}
+	// What is wrong with another cloud does no harm until it is asked for.
+	clouds, err = k.clouds(t, "cloud.conf", section("")+"[Global \"bad\"]\nauth-url = URL\nusername = u\n")
+	must(t, err)
+	_, err = clouds.Cloud(t.Context(), "bad")
+	refused(t, err, volume.Invalid, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
+}
+
+func TestWrongClock(t *testing.T) {
+	k := newKeystone(t)
+	clouds, err := k.clouds(t, "clouds.yaml", yamlHead)
+	must(t, err)
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	c.conn.renewAt = time.Time{} // as after a login whose token had ended by our clock
+	k.paths = nil
+	for range 3 {
+		_, err := c.Zones(t.Context())
+		must(t, err)
+	}
+	if len(k.paths) != 3 {
+		t.Errorf("a wrong clock makes needless logins: %v", k.paths)
+	}
+}

@@ -1,0 +1,132 @@
+package cloud
+
+import (
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+func TestVersioned(t *testing.T) {
+	for endpoint, want := range map[string][2]string{
+		"http://h:8776/v3/abc/":           {"http://h:8776/v3/", "v3"},
+		"http://h/volume/v3/":             {"http://h/volume/v3/", "v3"},
+		"http://h/dev1/compute/v2.1/p/":   {"http://h/dev1/compute/v2.1/", "v2.1"},
+		"http://h/v3x/compute/":           {"http://h/v3x/compute/", ""},
+		"http://h/":                       {"http://h/", ""},
+		"http://h/v3/v3/deadbeef00000000": {"http://h/v3/v3/", "v3"},
+	} {
+		if address, major := versioned(endpoint); address != want[0] || major != want[1] {
+			t.Errorf("versioned(%s) = %s, %s; want %s, %s", endpoint, address, major, want[0], want[1])
+		}
+	}
+}
+
+func TestVersionDocuments(t *testing.T) {
+	for document, want := range map[string]string{
+		`{"versions":[{"id":"v3.0","version":"3.70","min_version":"3.0"}]}`:                                             "",
+		`{"versions":[{"id":"v2.0","version":"","min_version":""},{"id":"v3.0","version":"3.41","min_version":"3.0"}]}`: "3.0 to 3.41",
+		`{"version":{"id":"v3.0","max_version":"3.60","min_version":"3.50"}}`:                                           "3.50 to 3.60",
+		`{"version":{"id":"v3.0"}}`:                    "offers no microversions",
+		`{"versions":[{"id":"v3.0","version":"3.x"}]}`: "make no sense",
+		`[]`: "makes no sense",
+	} {
+		k := newKeystone(t)
+		k.version = document
+		clouds, err := k.clouds(t, "clouds.yaml", yamlHead)
+		must(t, err)
+		c, err := clouds.Cloud(t.Context(), "")
+		must(t, err)
+		err = c.Supports(OnlineExtend)
+		if want == "" {
+			must(t, err)
+			continue
+		}
+		if want == "make no sense" || want == "makes no sense" {
+			refused(t, err, volume.Unavailable, want)
+			continue
+		}
+		refused(t, err, volume.Unsupported, "3.42", want)
+	}
+}
+
+func TestIgnoredMicroversions(t *testing.T) {
+	k := newKeystone(t)
+	clouds, err := k.clouds(t, "cloud.conf", "[Global]\nauth-url = URL\nuser-id = u\npassword = p\nproject-id = p1\n[BlockStorage]\nignore-volume-microversion = true\nignore-volume-az = true\n")
+	must(t, err)
+	if !clouds.Settings().IgnoreVolumeAZ {
+		t.Errorf("settings %+v", clouds.Settings())
+	}
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	refused(t, c.Supports(OnlineExtend), volume.Unsupported, "the configuration forbids microversions", "remove ignore-volume-microversion")
+	must(t, c.Supports(Multiattach)) // that is Nova's
+	refused(t, c.ExtendVolume(t.Context(), absent, 2, true), volume.Unsupported, "extending volume")
+}
+
+// Versions are read once per service, and again after a new login.
+func TestVersionsAreReadOncePerConnection(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	for range 5 {
+		_, err := r.Zones(t.Context())
+		must(t, err)
+	}
+	if n := r.fake.Count(fakecloud.Discover); n != 2 {
+		t.Errorf("%d version documents were read, want 2", n)
+	}
+	r.fake.RevokeTokens()
+	_, err := r.Zones(t.Context())
+	must(t, err)
+	if n := r.fake.Count(fakecloud.Discover); n != 4 {
+		t.Errorf("%d version documents after a new login, want 4", n)
+	}
+}
+
+// A service that is down while we start keeps nothing else from working.
+func TestVersionsThatAreNotToldYet(t *testing.T) {
+	fake := fakecloud.Start(t, fakecloud.Options{})
+	path, err := fake.CloudsYAML(t.TempDir())
+	must(t, err)
+	rule := fake.On(fakecloud.Match{Call: fakecloud.Discover}, fakecloud.Status(503, "")).Always()
+	clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+	must(t, err)
+	defer clouds.Close()
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	_, err = c.Zones(t.Context())
+	must(t, err)
+	refused(t, c.Supports(OnlineExtend), volume.Unavailable, "the versions it offers are not known", "503")
+	rule.Remove()
+	for s := range c.conn.offers { // ten seconds later
+		o := c.conn.offers[s]
+		o.again = o.again.Add(-askAgain)
+		c.conn.offers[s] = o
+	}
+	_, err = c.Zones(t.Context())
+	must(t, err)
+	must(t, c.Supports(OnlineExtend))
+}
+
+func TestFeatures(t *testing.T) {
+	for f := OnlineExtend; f <= ExternalEvents; f++ {
+		if n := f.need(); n.version.isZero() || n.what == "" || f.String() != n.what || n.service != blockStorage && n.service != compute {
+			t.Errorf("feature %d takes %+v", f, n)
+		}
+	}
+	if err := (offer{min: microversion{3, 0}, max: microversion{3, 70}}).supports(Feature(99).need()); err == nil {
+		t.Error("an unknown feature is supported")
+	}
+}
+
+func TestParseMicroversion(t *testing.T) {
+	for text, want := range map[string]microversion{"3.42": {3, 42}, "2.1": {2, 1}, "": {}} {
+		if got, err := parseMicroversion(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"3", "3.", ".4", "a.b", "3.4.5", "-3.4"} {
+		if got, err := parseMicroversion(text); err == nil {
+			t.Errorf("%q reads as %v", text, got)
+		}
+	}
+}
