@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -55,6 +56,15 @@ func (s *Server) diskOf(ctx context.Context, id string, dev blockdev.Device) ([]
 // rather than a filesystem.
 func isNodeBind(m filesystem.Mount) bool {
 	return (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/"
+}
+
+// isStaleNode tells whether m shows a device node that has been removed since:
+// its disk was pulled out under the pod. The node still has its number, which
+// the kernel may have given to another disk by now; what it led to, it does
+// not lead to any more. The kernel marks the root of such a mount (dentry_path
+// in fs/d_path.c).
+func isStaleNode(m filesystem.Mount) bool {
+	return isNodeBind(m) && strings.HasSuffix(m.Root, "//deleted")
 }
 
 // deviceOfMount returns the block device of a mounted filesystem, or of a

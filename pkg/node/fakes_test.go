@@ -141,7 +141,7 @@ func (c fakeConnector) Disconnect(_ context.Context, id string) error {
 	defer leave()
 	if d := c.disks[id]; d != nil && err == nil {
 		for _, m := range c.mounts {
-			if m.Source == d.path {
+			if m.Source == d.path && !isStaleNode(m) {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -58,6 +59,8 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 	if err != nil {
 		return err
 	}
+	// The node of a disk that has gone is of the volume that had the disk.
+	mounts = slices.DeleteFunc(mounts, isStaleNode)
 	if len(mounts) > 0 {
 		return volume.Errorf(volume.Precondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
 	}
@@ -92,7 +95,7 @@ func (s *Server) ownMount(ctx context.Context, id, path string) error {
 		return volume.Errorf(volume.Precondition, "%s is a symbolic link, not a mount point; it is left alone", path)
 	}
 	m, ok, err := s.opts.Filesystems.FindMount(path)
-	if err != nil || !ok {
+	if err != nil || !ok || isStaleNode(m) {
 		return err
 	}
 	foreign := volume.Errorf(volume.Precondition, "%s (%s) is mounted at %s, not this volume; it is left alone", m.Source, m.FSType, path).
