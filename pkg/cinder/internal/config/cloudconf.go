@@ -126,7 +126,7 @@ func parseConf(conf *cloudConf, data []byte) (unknown []string, err error) {
 		return nil, list.Fatal
 	}
 	for _, w := range list.Warnings {
-		unknown = append(unknown, strings.Replace(w.Error(), "can't store data at", "unknown", 1))
+		unknown = append(unknown, strings.NewReplacer("can't store data at", "unknown", `, subsection ""`, "").Replace(w.Error()))
 	}
 	slices.Sort(unknown)
 	return slices.Compact(unknown), nil
@@ -144,8 +144,11 @@ func (g *global) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
 	}
 	c.UserDomainID, c.UserDomainName = domain(g.UserDomainID, g.UserDomainName, g.DomainID, g.DomainName)
 	c.ProjectDomainID, c.ProjectDomainName = domain(g.TenantDomainID, g.TenantDomainName, g.ProjectDomainID, g.ProjectDomainName, g.DomainID, g.DomainName)
-	if g.TrustID != "" && g.TrusteeID != "" { // the trustee logs in, in the name of the trustor
-		c.UserID, c.Username, c.Password = g.TrusteeID, "", g.TrusteePassword
+	if g.TrustID != "" { // the trustee logs in, in the name of the trustor
+		if g.TrusteeID != "" {
+			c.UserID, c.Username = g.TrusteeID, ""
+		}
+		c.Password = cmp.Or(g.TrusteePassword, c.Password)
 	}
 	if g.TLSInsecure != "" {
 		insecure, err := strconv.ParseBool(g.TLSInsecure)

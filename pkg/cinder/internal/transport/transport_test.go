@@ -145,7 +145,10 @@ func TestWhatIsRepeated(t *testing.T) {
 		{"408", says(408), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
 		{"500", says(500), []string{"GET", "HEAD", "POST repeatable"}},
 		{"501", says(501), none},
-		{"400", says(400), none}, {"401", says(401), none}, {"404", says(404), none}, {"409", says(409), none},
+		{"400", says(400), none},
+		{"401", says(401), none},
+		{"404", says(404), none},
+		{"409", says(409), none},
 		{"lost", cut(false), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
 		{"cut short", cut(true), []string{"GET", "DELETE", "POST repeatable"}},
 	} {
