@@ -78,6 +78,9 @@ func (c *Cloud) mayAttach(x *exchange, s *server, v *volume) *reply {
 	case v.Multiattach && !x.version.since(60):
 		return fault(http.StatusBadRequest, "Multiattach volumes are only supported starting with compute API version 2.60.")
 	}
+	if strings.Contains(v.Status, "error") {
+		return c.relayed("", fmt.Sprintf("Volume attachments can not be created if the volume is in an error state. The Volume %s currently has a status of: %s ", v.ID, v.Status))
+	}
 	want := []string{available, "downloading"}
 	if v.Multiattach {
 		want = []string{available, inUse, "downloading"}

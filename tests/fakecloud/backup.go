@@ -1,7 +1,6 @@
 package fakecloud
 
 import (
-	"cmp"
 	"maps"
 	"net/http"
 	"time"
@@ -26,6 +25,17 @@ type backup struct {
 	Backup
 	projectID        string
 	created, updated time.Time
+	source           Volume // as it was when it was backed up
+}
+
+// restore gives a volume what a backup has: the metadata it had are replaced by
+// those of the volume that was backed up; a name it keeps.
+func (b *backup) restore(v *volume) {
+	v.Metadata = maps.Clone(b.source.Metadata)
+	v.Metadata["src_backup_id"] = b.ID
+	if v.Name == "" {
+		v.Name, v.Description = b.source.Name, b.source.Description
+	}
 }
 
 func (b *backup) set(status string) { b.Status, b.updated = status, now() }
@@ -69,7 +79,7 @@ func (c *Cloud) backupSummary(x *exchange, b *backup) object {
 func (c *Cloud) backupView(x *exchange, b *backup) object {
 	view := c.backupSummary(x, b)
 	maps.Copy(view, object{
-		"status": b.Status, "size": b.Size, "object_count": 0, "availability_zone": b.Zone, "container": "backups",
+		"status": b.Status, "size": b.Size, "object_count": 0, "availability_zone": textOrNull(b.Zone), "container": "backups",
 		"created_at": timeOrNull(b.created), "updated_at": timeOrNull(b.updated), "description": textOrNull(b.Description),
 		"fail_reason": textOrNull(b.FailReason), "volume_id": b.VolumeID, "is_incremental": b.ParentID != "", "has_dependent_backups": c.increments(b) > 0,
 		"snapshot_id": textOrNull(b.SnapshotID), "data_timestamp": timeOrNull(b.created),
@@ -169,15 +179,15 @@ func (c *Cloud) createBackup(x *exchange) *reply {
 	b := &backup{
 		Backup: Backup{
 			ID: c.newID(), Name: in.text("name"), Description: in.text("description"), Status: creating, VolumeID: from.volume.ID,
-			SnapshotID: in.text("snapshot_id"), ParentID: parent, Zone: from.volume.Zone, Size: from.volume.Size, Metadata: map[string]string{},
+			SnapshotID: in.text("snapshot_id"), ParentID: parent, Size: from.volume.Size, Metadata: map[string]string{},
 		},
-		projectID: from.volume.projectID, created: now(),
+		projectID: from.volume.projectID, created: now(), source: from.volume.clone(),
 	}
 	if x.version.since(43) {
 		b.Metadata = in.metadata()
 	}
 	if x.version.since(51) {
-		b.Zone = cmp.Or(in.text("availability_zone"), b.Zone)
+		b.Zone = in.text("availability_zone")
 	}
 	c.backups[b.ID] = b
 	undo := from.mark()
@@ -252,7 +262,7 @@ func (c *Cloud) restoreBackup(x *exchange) *reply {
 			v.set("error_restoring")
 			return
 		}
-		v.Metadata["src_backup_id"] = b.ID
+		b.restore(v)
 		v.set(available)
 	})
 	return answer(http.StatusAccepted, object{"restore": object{"backup_id": b.ID, "volume_id": v.ID, "volume_name": v.Name}})

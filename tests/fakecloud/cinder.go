@@ -77,7 +77,7 @@ func typeView(t VolumeType, admin bool) object {
 		}
 	}
 	view := object{
-		"id": t.ID, "name": t.Name, "is_public": true, "description": nil,
+		"id": t.ID, "name": t.Name, "is_public": true, "description": textOrNull(t.About),
 		"os-volume-type-access:is_public": true, "extra_specs": specs,
 	}
 	if admin {
@@ -103,7 +103,11 @@ func (c *Cloud) getType(x *exchange) *reply {
 	if i < 0 {
 		return faultf(http.StatusNotFound, "Volume type %s could not be found.", id)
 	}
-	return answer(http.StatusOK, object{"volume_type": typeView(c.types[i], x.token.has("admin"))})
+	view := typeView(c.types[i], x.token.has("admin"))
+	if x.values["id"] == "default" {
+		delete(view, "os-volume-type-access:is_public")
+	}
+	return answer(http.StatusOK, object{"volume_type": view})
 }
 
 func (c *Cloud) listZones(*exchange) *reply {

@@ -33,6 +33,7 @@ type Cloud struct {
 	cinder    span
 	nova      span
 	users     []user
+	serviceID string // of Cinder's backend
 	tokens    map[string]*token
 	quota     Quota
 	capacity  int // GiB of the backend; 0: endless
@@ -85,7 +86,7 @@ func Listen(ctx context.Context, address string, o Options) (*Cloud, error) {
 		}
 		c.types = append(c.types, t)
 	}
-	c.users = c.newUsers()
+	c.users, c.serviceID = c.newUsers(), c.newID()
 	c.routes = slices.Concat(keystoneRoutes(), cinderRoutes(), novaRoutes())
 	if err := c.listen(ctx, address); err != nil {
 		return nil, err

@@ -114,13 +114,13 @@ func (c *Cloud) createToken(x *exchange) *reply {
 	identity, _ := auth.object["identity"].(object)
 	methods, _ := identity["methods"].([]any)
 	if len(methods) != 1 {
-		return keystoneError(http.StatusBadRequest, "Bad Request", "Expecting to find identity in auth. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error.")
+		return keystoneError(http.StatusBadRequest, "Bad Request", "'identity' is a required property")
 	}
 	method, _ := methods[0].(string)
 	section, _ := identity[method].(object)
 	u := c.identify(method, section)
 	if u == nil {
-		return unauthorizedKeystone()
+		return unauthorized(c.url + identityPath)
 	}
 	_, scoped := auth.object["scope"].(object)
 	t := &token{user: *u, method: method, scoped: scoped, auditID: c.newID()[:22], issued: time.Now()}
@@ -128,7 +128,7 @@ func (c *Cloud) createToken(x *exchange) *reply {
 		t.scoped, t.byAppCred = true, true
 	}
 	if scoped && !scopeFits(auth.object["scope"], u) {
-		return unauthorizedKeystone()
+		return unauthorized(c.url + identityPath)
 	}
 	t.expires = t.issued.Add(c.opts.TokenLife)
 	id := "gAAAAA" + strings.ReplaceAll(c.newID()+c.newID(), "-", "")
@@ -185,11 +185,11 @@ func scopeFits(scope any, u *user) bool {
 
 func (c *Cloud) getToken(x *exchange) *reply {
 	if c.valid(x.http.Header.Get("X-Auth-Token")) == nil {
-		return unauthorizedKeystone()
+		return unauthorized(c.url + identityPath)
 	}
 	t := c.valid(x.http.Header.Get("X-Subject-Token"))
 	if t == nil {
-		return keystoneError(http.StatusNotFound, "Not Found", "Failed to validate token")
+		return keystoneError(http.StatusNotFound, "Not Found", "Could not recognize Fernet token")
 	}
 	out := answer(http.StatusOK, object{"token": c.tokenView(t)})
 	out.header = map[string]string{"X-Subject-Token": x.http.Header.Get("X-Subject-Token")}
@@ -198,7 +198,7 @@ func (c *Cloud) getToken(x *exchange) *reply {
 
 func (c *Cloud) revokeToken(x *exchange) *reply {
 	if c.valid(x.http.Header.Get("X-Auth-Token")) == nil {
-		return unauthorizedKeystone()
+		return unauthorized(c.url + identityPath)
 	}
 	delete(c.tokens, x.http.Header.Get("X-Subject-Token"))
 	return answer(http.StatusNoContent, nil)
@@ -206,10 +206,6 @@ func (c *Cloud) revokeToken(x *exchange) *reply {
 
 func keystoneError(status int, title, message string) *reply {
 	return answer(status, object{"error": object{"code": status, "title": title, "message": message}})
-}
-
-func unauthorizedKeystone() *reply {
-	return keystoneError(http.StatusUnauthorized, "Unauthorized", "The request you have made requires authentication.")
 }
 
 func (c *Cloud) tokenView(t *token) object {

@@ -92,7 +92,7 @@ func (e entry) passes(p *page) bool {
 func sorted[T any](list []T, of func(T) entry, order []sortKey) *reply {
 	for _, k := range order {
 		if !slices.Contains([]string{"id", "created_at", "updated_at", "name", "size", "status", "availability_zone", "volume_id"}, k.name) {
-			return fault(http.StatusBadRequest, "Invalid input received: Sort key supplied was not valid.")
+			return fault(http.StatusBadRequest, "Invalid input received: Invalid sort key")
 		}
 	}
 	last := order[len(order)-1].ascending

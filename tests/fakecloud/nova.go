@@ -188,7 +188,8 @@ func (c *Cloud) serverView(x *exchange, s *server) object {
 	}
 	view := object{
 		"id": s.ID, "name": s.Name, "status": s.Status, "tenant_id": s.projectID, "user_id": s.userID, "metadata": object{},
-		"hostId": "0f7a1b", "image": object{"id": "tiny", "links": []any{}}, "flavor": object{"id": "1", "links": []any{}},
+		"hostId": "0f7a1b", "image": object{"id": "tiny", "links": []any{link("bookmark", c.url+computePath+"/images/tiny")}},
+		"flavor":  object{"id": "1", "links": []any{link("bookmark", c.url+computePath+"/flavors/1")}},
 		"created": s.created.Format(time.RFC3339), "updated": s.created.Format(time.RFC3339), "addresses": object{}, "accessIPv4": "", "accessIPv6": "",
 		"links": c.serverLinks(s), "OS-DCF:diskConfig": "MANUAL", "progress": 0, "OS-EXT-AZ:availability_zone": s.Zone, "config_drive": "", "key_name": nil,
 		"OS-SRV-USG:launched_at": s.created.Format(wireTime), "OS-SRV-USG:terminated_at": nil, "OS-EXT-STS:task_state": nil,
@@ -197,6 +198,7 @@ func (c *Cloud) serverView(x *exchange, s *server) object {
 	for since, add := range map[int]object{
 		9: {"locked": s.Locked}, 19: {"description": nil}, 26: {"tags": []any{}}, 63: {"trusted_image_certificates": nil},
 		73: {"locked_reason": nil}, 71: {"server_groups": []any{}},
+		90: {"OS-EXT-SRV-ATTR:hostname": s.Name},
 	} {
 		if x.version.since(since) {
 			maps.Copy(view, add)

@@ -16,6 +16,7 @@ type Options struct {
 	ListLimit    int           // the most items of one page (osapi_max_limit); default 1000
 	MaxDisks     int           // volumes a server takes (max_disk_devices_to_attach); 0: no limit
 	Types        []VolumeType  // default: DefaultTypes; the first is the default type
+	Dependent    bool          // a snapshot cannot go before the volumes made from it, as with RBD
 	ForbidEvents bool          // Nova refuses the events that Cinder sends: Cinder's user lacks the role
 	ServiceRole  bool          // the user csi has the role service, so it may send events to Nova
 }
@@ -38,6 +39,7 @@ func Unlimited() Quota { return Quota{-1, -1, -1, -1, -1, -1} }
 type VolumeType struct {
 	ID         string // default: made from the seed
 	Name       string
+	About      string            // the description
 	Encrypted  bool              // volumes of it are encrypted by Nova (LUKS)
 	ExtraSpecs map[string]string // such as multiattach="<is> True"
 }
@@ -61,7 +63,7 @@ func DefaultTypes() []VolumeType {
 		{Name: "rbd-gold", ExtraSpecs: backend("csi:tier", "gold")},
 		{Name: "rbd-multi", ExtraSpecs: backend("multiattach", "<is> True")},
 		{Name: "rbd-luks", Encrypted: true, ExtraSpecs: backend()},
-		{Name: "rbd-small", ExtraSpecs: backend("provisioning:min_vol_size", "2", "provisioning:max_vol_size", "8")},
+		{Name: "rbd-small", About: "2 to 8 GiB", ExtraSpecs: backend("provisioning:min_vol_size", "2", "provisioning:max_vol_size", "8")},
 	}
 }
 

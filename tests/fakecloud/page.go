@@ -68,7 +68,7 @@ func (p *page) sorting(q url.Values) *reply {
 	for part := range strings.SplitSeq(spec, ",") {
 		name, dir, _ := strings.Cut(strings.TrimSpace(part), ":")
 		if dir != "" && dir != "asc" && dir != "desc" {
-			return fault(http.StatusBadRequest, "Invalid input received: Unknown sort direction, must be one of: asc-nullsfirst, asc-nullslast, desc-nullsfirst, desc-nullslast, asc, desc")
+			return fault(http.StatusBadRequest, "Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
 		}
 		p.order = append(p.order, sortKey{name, dir == "asc"})
 	}
@@ -79,7 +79,7 @@ func (p *page) sorting(q url.Values) *reply {
 func (p *page) reject(known ...string) *reply {
 	var bad []string
 	for k := range p.filter {
-		if !slices.Contains(known, strings.TrimSuffix(k, "~")) && k != "all_tenants" && k != "with_count" {
+		if !slices.Contains(known, k) && k != "all_tenants" && k != "with_count" {
 			bad = append(bad, k)
 		}
 	}
@@ -94,12 +94,7 @@ func (p *page) reject(known ...string) *reply {
 // filter, or false for a filter that is ignored.
 func (p *page) keeps(field func(key string) (string, bool)) bool {
 	for k := range p.filter {
-		name, like := strings.CutSuffix(k, "~")
-		have, known := field(name)
-		if !known {
-			continue
-		}
-		if want := p.filter.Get(k); like && !strings.Contains(have, want) || !like && have != want {
+		if have, known := field(k); known && have != p.filter.Get(k) {
 			return false
 		}
 	}

@@ -71,6 +71,11 @@ func overQuota(exception, format string, args ...any) *reply {
 	return overLimit(http.StatusRequestEntityTooLarge, exception+": "+fmt.Sprintf(format, args...), "0")
 }
 
+// nowhere is the answer to a path that no service knows.
+func nowhere() *reply {
+	return answer(http.StatusNotFound, object{"code": "404 Not Found", "title": "Not Found", "message": "The resource could not be found.<br /><br />\n\n\n"})
+}
+
 // unauthorized is the 401 of Keystone and of the middleware before the other
 // services.
 func unauthorized(uri string) *reply {

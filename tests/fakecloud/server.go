@@ -64,6 +64,20 @@ func (o objectReader) number(key string) (n int, given, valid bool) {
 	return 0, true, false
 }
 
+// positive checks a whole number as the schemas of Cinder do.
+func (o objectReader) positive(key string) *reply {
+	n, given, valid := o.number(key)
+	switch {
+	case !given:
+		return nil
+	case !valid:
+		return faultf(http.StatusBadRequest, "Invalid input for field/attribute %s. Value: %v. '%[2]v' does not match '^[0-9]+$'", key, o.object[key])
+	case n < 1:
+		return faultf(http.StatusBadRequest, "Invalid input for field/attribute %s. Value: %d. %[2]d is less than the minimum of 1", key, n)
+	}
+	return nil
+}
+
 func (o objectReader) metadata() map[string]string {
 	in, _ := o.object["metadata"].(object)
 	out := make(map[string]string, len(in))
@@ -128,30 +142,33 @@ func (c *Cloud) perform(x *exchange, malformed bool) *reply {
 			return out
 		}
 	}
+	if x.route.handle == nil && x.action == "" {
+		return nowhere()
+	}
 	if out := c.chooseVersion(x); out != nil {
 		return out
 	}
+	project := x.values["project"]
 	switch {
-	case x.route.handle == nil && x.action != "":
-		return faultf(http.StatusBadRequest, "There is no such action: %s", x.action)
-	case x.route.handle == nil || !x.version.since(x.route.since):
+	case project != "" && project != x.token.projectID():
+		return fault(http.StatusBadRequest, "Malformed request url")
+	case x.route.handle == nil:
+		return faultf(http.StatusBadRequest, "There is no such action: %s. Verify the request body and Content-Type header and try again.", x.action)
+	case !x.version.since(x.route.since):
 		return fault(http.StatusNotFound, "The resource could not be found.")
 	case malformed:
-		return fault(http.StatusBadRequest, "cannot understand JSON")
+		return fault(http.StatusBadRequest, "Malformed request body")
 	}
 	return x.route.handle(c, x)
 }
 
-// authenticate looks at the token and at the project in the path.
+// authenticate looks at the token.
 func (c *Cloud) authenticate(x *exchange) *reply {
 	t := c.valid(x.http.Header.Get("X-Auth-Token"))
 	if t == nil {
 		return unauthorized(c.url + identityPath)
 	}
 	x.token = t
-	if p := x.values["project"]; p != "" && p != t.projectID() {
-		return fault(http.StatusBadRequest, "Malformed request url")
-	}
 	return nil
 }
 
@@ -174,12 +191,13 @@ func (c *Cloud) send(w http.ResponseWriter, x *exchange, out *reply) {
 	h := w.Header()
 	h.Set("X-Openstack-Request-Id", x.requestID)
 	h.Set("Content-Type", "application/json")
-	switch x.route.service {
-	case volumePath:
+	switch {
+	case x.version == microversion{}: // not negotiated
+	case x.route.service == volumePath:
 		h.Set("X-Compute-Request-Id", x.requestID)
 		h.Set("Openstack-Api-Version", "volume "+x.version.String())
 		h.Set("Vary", "OpenStack-API-Version")
-	case computePath:
+	case x.route.service == computePath:
 		h.Set("X-Compute-Request-Id", x.requestID)
 		h.Set("Openstack-Api-Version", "compute "+x.version.String())
 		h.Set("X-Openstack-Nova-Api-Version", x.version.String())

@@ -163,17 +163,27 @@ func (c *Cloud) deleteSnapshot(x *exchange) *reply {
 	}
 	s.set(deleting)
 	c.work(x, s.ID, func() {
-		switch x.script.outcome {
-		case refused:
+		switch {
+		case x.script.outcome == refused || c.opts.Dependent && c.clones(s) > 0:
 			s.set(available)
 			c.tellOf(x, "VOLUME_SNAPSHOT", s.ID, actionUnsnap, detailSnapshotBusy)
-		case fails:
+		case x.script.outcome == fails:
 			s.set(errorDeleting)
 		default:
 			delete(c.snapshots, s.ID)
 		}
 	})
 	return answer(http.StatusAccepted, nil)
+}
+
+func (c *Cloud) clones(of *snapshot) int {
+	n := 0
+	for _, v := range c.volumes {
+		if v.SnapshotID == of.ID {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *Cloud) listSnapshots(x *exchange) *reply {

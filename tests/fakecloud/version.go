@@ -65,7 +65,7 @@ func (s span) negotiate(header http.Header, service string) (microversion, *repl
 	}
 	v, err := parseVersion(asked)
 	if err != nil {
-		return s.lowest, fault(http.StatusBadRequest, err.Error())
+		return microversion{}, fault(http.StatusBadRequest, err.Error())
 	}
 	if v.less(s.lowest) || s.highest.less(v) {
 		return v, fault(http.StatusNotAcceptable, fmt.Sprintf("Version %s is not supported by the API. Minimum is %s and maximum is %s.", v, s.lowest, s.highest))

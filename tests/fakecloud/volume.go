@@ -185,20 +185,41 @@ func (c *Cloud) volumeOf(x *exchange, id string) (*volume, *reply) {
 	return v, nil
 }
 
+// volumeView is a volume as it is shown alone and in detailed lists; the
+// answers to changes have less.
 func (c *Cloud) volumeView(x *exchange, v *volume) object {
+	view := c.volumeSummary(x, v)
+	view["os-vol-tenant-attr:tenant_id"] = v.projectID
+	if !x.token.has("admin") {
+		return view
+	}
+	view["os-vol-mig-status-attr:migstat"], view["os-vol-mig-status-attr:name_id"] = nil, nil
+	view["os-vol-host-attr:host"] = "fake@rbd#rbd"
+	if x.version.since(21) {
+		view["provider_id"] = nil
+	}
+	if x.version.since(61) {
+		view["cluster_name"] = nil
+	}
+	return view
+}
+
+func (c *Cloud) volumeSummary(x *exchange, v *volume) object {
 	view := object{
 		"id": v.ID, "status": v.Status, "size": v.Size, "availability_zone": v.Zone, "created_at": timeOrNull(v.created), "updated_at": timeOrNull(v.updated),
 		"name": textOrNull(v.Name), "description": textOrNull(v.Description), "volume_type": v.Type, "snapshot_id": textOrNull(v.SnapshotID),
 		"source_volid": textOrNull(v.SourceID), "metadata": maps.Clone(v.Metadata), "links": c.links(x, "volumes", v.ID), "user_id": v.userID, "bootable": "false",
 		"encrypted": v.Encrypted, "replication_status": nil, "consistencygroup_id": nil, "multiattach": v.Multiattach, "attachments": attachmentViews(v),
-		"os-vol-tenant-attr:tenant_id": v.projectID,
 	}
 	if x.token.has("admin") {
-		view["migration_status"], view["os-vol-mig-status-attr:migstat"], view["os-vol-mig-status-attr:name_id"] = nil, nil, nil
-		view["os-vol-host-attr:host"] = "fake@rbd#rbd"
+		view["migration_status"] = nil
+	}
+	var service any
+	if v.Status != creating {
+		service = c.serviceID
 	}
 	for since, add := range map[int]object{
-		13: {"group_id": nil}, 48: {"shared_targets": false, "service_uuid": nil}, 63: {"volume_type_id": v.typeID}, 65: {"consumes_quota": true},
+		13: {"group_id": nil}, 48: {"shared_targets": false, "service_uuid": service}, 63: {"volume_type_id": v.typeID}, 65: {"consumes_quota": true},
 	} {
 		if x.version.since(since) {
 			maps.Copy(view, add)
@@ -246,7 +267,7 @@ func (c *Cloud) updateVolume(x *exchange) *reply {
 		v.Metadata = in.metadata()
 	}
 	v.updated = now()
-	return answer(http.StatusOK, object{"volume": c.volumeView(x, v)})
+	return answer(http.StatusOK, object{"volume": c.volumeSummary(x, v)})
 }
 
 func (c *Cloud) getMetadata(x *exchange) *reply {

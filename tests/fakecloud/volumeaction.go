@@ -13,9 +13,13 @@ func (c *Cloud) extendVolume(x *exchange) *reply {
 	if bad != nil {
 		return bad
 	}
-	size, given, valid := objectReader{x.part("os-extend")}.number("new_size")
-	if !given || !valid || size < 1 {
-		return faultf(http.StatusBadRequest, "Invalid input for field/attribute new_size. Value: %v. %v is not valid under any of the given schemas", x.part("os-extend")["new_size"], x.part("os-extend")["new_size"])
+	in := objectReader{x.part("os-extend")}
+	size, given, _ := in.number("new_size")
+	if !given {
+		return fault(http.StatusBadRequest, "Invalid input for field/attribute os-extend. Value: {}. 'new_size' is a required property")
+	}
+	if bad := in.positive("new_size"); bad != nil {
+		return bad
 	}
 	if size <= v.Size {
 		return faultf(http.StatusBadRequest, "Invalid input received: New size for extend must be greater than current size. (current: %d, extended: %d).", v.Size, size)

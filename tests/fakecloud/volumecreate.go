@@ -19,11 +19,11 @@ type origin struct {
 
 func (c *Cloud) createVolume(x *exchange) *reply {
 	in := objectReader{x.part("volume")}
-	if len(in.object) == 0 {
-		return fault(http.StatusBadRequest, "Invalid input for field/attribute volume. Value: None. None is not of type 'object'")
+	if _, given := x.body["volume"]; !given {
+		return fault(http.StatusBadRequest, "'volume' is a required property")
 	}
-	if _, given := in.object["backup_id"]; given && !x.version.since(47) {
-		delete(in.object, "backup_id")
+	if bad := in.positive("size"); bad != nil {
+		return bad
 	}
 	t, typed := c.types[0], false
 	if want := in.text("volume_type"); want != "" {
@@ -51,7 +51,7 @@ func (c *Cloud) createVolume(x *exchange) *reply {
 	}
 	v := c.newVolume(x, in, t, from)
 	v.Size, v.Zone = size, zone
-	out := answer(http.StatusAccepted, object{"volume": c.volumeView(x, v)})
+	out := answer(http.StatusAccepted, object{"volume": c.volumeSummary(x, v)})
 	c.finishCreate(x, v)
 	return out
 }
@@ -93,12 +93,12 @@ func (c *Cloud) originOf(x *exchange, in objectReader) (origin, *reply) {
 }
 
 func newSize(in objectReader, t VolumeType, from origin) (int, *reply) {
-	size, given, valid := in.number("size")
+	size, given, _ := in.number("size")
 	if !given {
 		size = from.size
 	}
-	if !valid || size <= 0 {
-		return 0, faultf(http.StatusBadRequest, "Invalid input received: Invalid volume size provided for create request: %v (size argument must be an integer (or string representation of an integer) and greater than zero).", in.object["size"])
+	if size == 0 {
+		return 0, fault(http.StatusBadRequest, "The server could not comply with the request since it is either malformed or otherwise incorrect.")
 	}
 	if bad := allowedByType(t, size); bad != nil {
 		return 0, bad
@@ -168,8 +168,8 @@ func (c *Cloud) finishCreate(x *exchange, v *volume) {
 			v.set(failedState)
 			c.tell(x, v.ID, actionCreate, detailCreateFailed)
 		default:
-			if v.BackupID != "" {
-				v.Metadata["src_backup_id"] = v.BackupID
+			if b := c.backups[v.BackupID]; b != nil {
+				b.restore(v)
 			}
 			v.set(available)
 		}
