@@ -33,8 +33,9 @@ type guest struct {
 	*vm.Agent
 	*co.Driver // the controller on this machine, the node in the guest
 
-	server string // id
-	plugin *vm.Process
+	server      string // id
+	nodeAddress string // of this machine, leading to the node plugin
+	plugin      *vm.Process
 }
 
 // guest returns the guest with disks on this bus; it is booted on first use
@@ -74,7 +75,7 @@ func (r *rig) boot(t *testing.T, bus string) *guest {
 		return err == nil && s.Status == "ACTIVE", err
 	}))
 	ports := r.plugNetwork(t, server.ID)
-	g.Agent = vm.Dial(ports[0], ports[1])
+	g.Agent, g.nodeAddress = vm.Dial(ports[0], ports[1]), ports[1]
 	_, _, err := g.Await(ctx)
 	must(t, err)
 	r.startNode(t, g)

@@ -66,7 +66,7 @@ type rig struct {
 	user       *cloud // what the driver may
 	admin      *cloud
 	controller *co.Plugin
-	log        string // path of the controller's log
+	socket     string // path of the controller's
 	guests     map[string]*guest
 }
 
@@ -88,25 +88,26 @@ func newRig(t *testing.T, dir string) *rig {
 			t.Errorf("clean up: %v", err)
 		}
 	})
-	r.controller, r.log = r.startController(t, "--cloud-config="+filepath.Join(dir, "cloud-test.conf"))
+	r.controller, r.socket = r.startController(t, "--cloud-config="+filepath.Join(dir, "cloud-test.conf"))
 	return r
 }
 
 // startController starts the controller plugin with further arguments for the
 // time of the test; its log is shown when the test fails.
-func (r *rig) startController(t *testing.T, args ...string) (plugin *co.Plugin, logPath string) {
+func (r *rig) startController(t *testing.T, args ...string) (plugin *co.Plugin, socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	log := get(os.Create(filepath.Join(dir, "controller.log")))(t)
 	args = append([]string{"--backend=cinder", "--cluster-id=test", "--log-level=debug"}, args...)
-	p := get(co.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock"), args...))(t)
+	socket = filepath.Join(dir, "csi.sock")
+	p := get(co.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller"), socket, args...))(t)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
 			t.Errorf("the controller did not end well: %v", err)
 		}
 		showOnFailure(t, log.Name())
 	})
-	return p, log.Name()
+	return p, socket
 }
 
 // showOnFailure prints the end of a log if the test has failed.
