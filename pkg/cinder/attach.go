@@ -70,7 +70,7 @@ func (a attachment) attach(ctx context.Context) (cloud.Volume, error) {
 			}
 			return v, err
 		case elsewhere:
-			err = attachedElsewhere(v)
+			err = a.attachedElsewhere(ctx, v)
 		case broken:
 			err = unusable(v)
 		case coming:
@@ -129,8 +129,8 @@ func (a attachment) confirm(ctx context.Context, v cloud.Volume) error {
 // attachment would then write to it from two places.
 func (a attachment) contradiction(v cloud.Volume) *volume.Error {
 	return volume.Errorf(volume.Precondition, "Cinder shows the volume %s with an attachment to server %s, but Nova has no such attachment", v.Status, a.server).
-		WithRemedy("make sure that the server does not have the disk any more, then remove the record: openstack volume attachment list --volume-id " + a.id +
-			"; openstack volume attachment delete ATTACHMENT")
+		WithRemedy("make sure that the server does not have the disk any more, then remove the record: " + attachmentCommand + "list --volume-id " + a.id + "; " +
+			attachmentCommand + "delete ATTACHMENT")
 }
 
 // request asks Nova to attach the volume and waits for the result. A volume
@@ -207,13 +207,22 @@ func (a attachment) join(ctx context.Context) (cloud.Volume, error) {
 // failed is the error for an attachment that Nova accepted and gave up.
 func (a attachment) failed(ctx context.Context, v cloud.Volume) error {
 	if a.stage(v) == elsewhere {
-		return attachedElsewhere(v)
+		return a.attachedElsewhere(ctx, v)
 	}
 	return volume.Errorf(volume.Internal, "Nova has accepted it and given it up again: the volume is %s; %s", v.Status, a.b.reasonOf(ctx, a.cloud, v, volume.Internal).text).
 		WithRemedy("it will be retried; the reason is in the log of nova-compute, a part of it in: openstack server event list " + a.server)
 }
 
-func attachedElsewhere(v cloud.Volume) error {
+// attachedElsewhere is the error for a volume that others have. One that is
+// gone will not let go of it by itself.
+func (a attachment) attachedElsewhere(ctx context.Context, v cloud.Volume) error {
+	for _, server := range servers(v) {
+		if _, err := a.cloud.Server(ctx, server); volume.IsKind(err, volume.NotFound) {
+			return volume.Errorf(volume.Precondition, "Cinder shows the volume attached to server %s, which does not exist any more", server).
+				WithRemedy("it is freed when Kubernetes detaches it from that node (delete the Node object if it is still there); by hand: " +
+					attachmentCommand + "list --volume-id " + a.id + "; " + attachmentCommand + "delete ATTACHMENT")
+		}
+	}
 	return volume.Errorf(volume.Precondition, "the volume is attached to %s, and it is not to be shared", users(v)).
 		WithRemedy("it must be detached there first: stop the pod that uses it there; for a node that is down, see \"Non-graceful node shutdown\" in the documentation of Kubernetes")
 }

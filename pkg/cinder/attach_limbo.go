@@ -9,6 +9,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// attachmentCommand begins what people type to see or mend Cinder's attachments.
+const attachmentCommand = "openstack --os-volume-api-version 3.27 volume attachment "
+
 // arrive deals with a volume that is reserved or attaching. If Nova has it on
 // this server it is ours, from an earlier call, and is joined. Else somebody
 // else's request is under way, or one has broken off half-way and left the
@@ -64,7 +67,7 @@ func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) 
 		a.b.log.WarnContext(ctx, "removing the reservation that an attachment left behind", "volume", a.id, "server", a.server, "attachment", r.ID)
 		if err := a.cloud.DeleteAttachment(ctx, r.ID); err != nil && !volume.IsKind(err, volume.NotFound) {
 			return false, volume.Errorf(volume.KindOf(err), "the volume is %s for server %s, of which Nova knows nothing, and the reservation cannot be removed: %w", r.Status, a.server, err).
-				WithRemedy("have an administrator remove it: openstack volume attachment delete " + r.ID)
+				WithRemedy("have an administrator remove it: " + attachmentCommand + "delete " + r.ID)
 		}
 	}
 	return true, nil
@@ -74,7 +77,7 @@ func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) 
 // for others.
 func (a attachment) limbo(ctx context.Context, v cloud.Volume) error {
 	const remedy = "if it stays like this, the request that it belongs to has broken off: "
-	see := "openstack volume attachment list --volume-id " + a.id
+	see := attachmentCommand + "list --volume-id " + a.id
 	records, err := a.cloud.AttachmentRecords(ctx, a.id)
 	if err != nil || len(records) == 0 {
 		return volume.Errorf(volume.InProgress, "the volume is %s, but not for server %s, of which Nova says that it does not have it", v.Status, a.server).
@@ -85,5 +88,5 @@ func (a attachment) limbo(ctx context.Context, v cloud.Volume) error {
 		whose = append(whose, r.Status+" for server "+r.ServerID+" (attachment "+r.ID+")")
 	}
 	return volume.Errorf(volume.InProgress, "the volume is %s: %s", v.Status, strings.Join(whose, ", ")).
-		WithRemedy(remedy + "if that server does not have the volume, delete the attachment (openstack volume attachment delete ATTACHMENT)")
+		WithRemedy(remedy + "if that server does not have the volume, delete the attachment: " + attachmentCommand + "delete ATTACHMENT")
 }

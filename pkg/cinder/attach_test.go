@@ -170,6 +170,11 @@ func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
 			wantKind(t, err, volume.Precondition, id, "server "+one)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
 			r.wantPlugged(t, id, one)
+
+			r.cloud.LoseServer(one)
+			_, err = r.Attach(t.Context(), to(id, two))
+			wantKind(t, err, volume.Precondition, one, "does not exist any more")
+			r.wantState(t, id, stateInUse)
 		})
 	}
 }
@@ -383,7 +388,7 @@ func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
 	server := r.cloud.AddServer("")
 	id := r.add(onlyInCinder(server))
 	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.Precondition, "Nova has no such attachment", "openstack volume attachment delete")
+	wantKind(t, err, volume.Precondition, "Nova has no such attachment", "volume attachment delete")
 	r.cloud.RemoveServer(server)
 	_, err = r.Attach(t.Context(), to(id, server))
 	wantKind(t, err, volume.NotFound, "the node does not exist")

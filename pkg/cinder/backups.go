@@ -210,6 +210,7 @@ func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.B
 
 func domainBackup(b cloud.Backup) volume.Snapshot {
 	return volume.Snapshot{
-		ID: b.ID, Name: b.Name, VolumeID: b.VolumeID, Size: volume.Size(b.SizeGiB) * volume.GiB, Created: b.Created, Ready: b.Status == snapAvailable,
+		ID: b.ID, Name: b.Name, VolumeID: b.VolumeID, Size: volume.Size(b.SizeGiB) * volume.GiB,
+		Created: b.Created.Truncate(time.Second), Ready: b.Status == snapAvailable,
 	}
 }

@@ -79,7 +79,7 @@ func (a attachment) servers(ctx context.Context, v cloud.Volume) (map[string]boo
 	}
 	if servers[""] {
 		return nil, volume.Errorf(volume.Precondition, "the volume is attached to %s, which Nova cannot detach", users(v)).
-			WithRemedy("detach it where it was attached, or delete the attachment: openstack volume attachment list --volume-id " + a.id)
+			WithRemedy("detach it where it was attached, or delete the attachment: " + attachmentCommand + "list --volume-id " + a.id)
 	}
 	return servers, nil
 }
@@ -173,28 +173,36 @@ func (a attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 	return v, err
 }
 
-// unknown deals with a detachment that Nova knows nothing of. When the server
-// is gone, only Cinder's record is left of it.
+// unknown deals with a detachment that Nova knows nothing of.
 func (a attachment) unknown(ctx context.Context) (cloud.Volume, error) {
 	v, err := a.cloud.Volume(ctx, a.id)
 	if err != nil || moving(v.Status) || !listedOn(v, a.server) {
 		return v, err
 	}
-	_, err = a.cloud.Server(ctx, a.server)
+	var ids []string
+	for _, at := range v.Attachments {
+		if at.ServerID == a.server {
+			ids = append(ids, at.AttachmentID)
+		}
+	}
+	return a.orphaned(ctx, v, ids)
+}
+
+// orphaned deals with attachments to the server that only Cinder has. When the
+// server is gone they are removed, for nothing else is left of them.
+func (a attachment) orphaned(ctx context.Context, v cloud.Volume, ids []string) (cloud.Volume, error) {
+	_, err := a.cloud.Server(ctx, a.server)
 	if err == nil {
 		return v, a.contradiction(v)
 	}
 	if !volume.IsKind(err, volume.NotFound) {
 		return v, err
 	}
-	for _, at := range v.Attachments {
-		if at.ServerID != a.server {
-			continue
-		}
-		a.b.log.WarnContext(ctx, "removing the attachment to a server that does not exist", "volume", a.id, "server", a.server, "attachment", at.AttachmentID)
-		if err := a.cloud.DeleteAttachment(ctx, at.AttachmentID); err != nil && !volume.IsKind(err, volume.NotFound) {
+	for _, id := range ids {
+		a.b.log.WarnContext(ctx, "removing the attachment to a server that does not exist", "volume", a.id, "server", a.server, "attachment", id)
+		if err := a.cloud.DeleteAttachment(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
 			return v, volume.Errorf(volume.Precondition, "server %s does not exist, but Cinder shows the volume attached to it, and the record cannot be removed: %w", a.server, err).
-				WithRemedy("have an administrator remove it: openstack volume attachment delete " + at.AttachmentID)
+				WithRemedy("have an administrator remove it: " + attachmentCommand + "delete " + id)
 		}
 	}
 	return a.cloud.Volume(ctx, a.id)
@@ -228,10 +236,15 @@ func (a attachment) leave(ctx context.Context) (v cloud.Volume, off bool, err er
 	if err != nil || len(records) == 0 {
 		return v, false, a.limbo(ctx, v)
 	}
+	var ours []string
 	for _, r := range records {
 		if r.ServerID == a.server {
-			return v, false, a.contradiction(v)
+			ours = append(ours, r.ID)
 		}
+	}
+	if len(ours) > 0 {
+		v, err = a.orphaned(ctx, v, ours)
+		return v, false, err
 	}
 	return v, true, nil // it is for other servers, and Nova does not have it on this one
 }

@@ -61,6 +61,19 @@ func TestDetachFromAServerThatIsGoneFreesTheVolume(t *testing.T) {
 	r.attach(t, to(id, r.cloud.AddServer("")))
 }
 
+func TestDetachFromAServerThatWentWhileItDetached(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.attachedVolume(t)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
+	wantKind(t, r.Detach(within(t, 500*time.Millisecond), id, server), volume.Deadline, stateDetaching)
+	r.cloud.LoseServer(server)
+	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
+		t.Fatal(err)
+	}
+	r.wantState(t, id, stateAvailable)
+}
+
 func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})

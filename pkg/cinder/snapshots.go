@@ -156,9 +156,12 @@ func (t taking) other(id, volumeID string) error {
 		WithRemedy("use another name, or delete the snapshot")
 }
 
+// domainSnapshot leaves out the fraction of a second that only Cinder's answer
+// to the creation has: a snapshot has one time of creation.
 func domainSnapshot(s cloud.Snapshot) volume.Snapshot {
 	return volume.Snapshot{
-		ID: s.ID, Name: s.Name, VolumeID: s.VolumeID, Size: volume.Size(s.SizeGiB) * volume.GiB, Created: s.Created, Ready: s.Status == snapAvailable,
+		ID: s.ID, Name: s.Name, VolumeID: s.VolumeID, Size: volume.Size(s.SizeGiB) * volume.GiB,
+		Created: s.Created.Truncate(time.Second), Ready: s.Status == snapAvailable,
 	}
 }
 
