@@ -60,11 +60,11 @@ func (b *Backend) servesZone(ctx context.Context, c *cloud.Cloud, class, label s
 	if label == "" || b.ignoresZones() {
 		return true, nil
 	}
-	if class != "" && zoneLabel(class) != label {
+	if class != "" && attached.ZoneLabel(class) != label {
 		return false, nil
 	}
 	zones, err := b.zonesOf(ctx, c)
-	return slices.ContainsFunc(zones, func(zone string) bool { return zoneLabel(zone) == label }), err
+	return slices.ContainsFunc(zones, func(zone string) bool { return attached.ZoneLabel(zone) == label }), err
 }
 
 // left is what a quota leaves; a negative limit is none.

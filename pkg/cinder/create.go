@@ -250,15 +250,27 @@ func (k creation) finish(ctx context.Context, v cloud.Volume, mine bool) (cloud.
 	case shared(k.req.Accesses) && !v.Multiattach:
 		why = volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and %s of the type %s may not be", v.ID, v.Type).WithRemedy(remedyMultiattach)
 	default:
-		return v, nil
+		return v, k.mark(ctx, v)
 	}
-	if !mine && !(unmade(v) && k.marked(v)) {
+	if removable := mine || unmade(v) && k.marked(v); !removable {
 		return v, why
 	}
 	if err := k.discard(ctx, v); err != nil {
 		k.log.WarnContext(ctx, "could not remove a volume that was not made as asked for; the next attempt will", "volume", v.ID, "error", err)
 	}
 	return v, why
+}
+
+// mark gives a volume that was made from a backup its metadata once more:
+// cinder-backup replaces them by those of the volume that the backup was taken
+// of, and without the mark it would not be one of this cluster.
+func (k creation) mark(ctx context.Context, v cloud.Volume) error {
+	for key, value := range k.want.metadata {
+		if v.BackupID != "" && v.Metadata[key] != value {
+			return k.cloud.SetVolumeMetadata(ctx, v.ID, k.want.metadata)
+		}
+	}
+	return nil
 }
 
 // op names the work for the poller: how long it takes hangs on the source.

@@ -211,7 +211,7 @@ func TestCreateRefusesParameters(t *testing.T) {
 	}{
 		"unknown key":        {map[string]string{"tpye": "x"}, []string{"tpye", "type", "availability", "affinity"}},
 		"unknown type":       {map[string]string{paramType: "gold"}, []string{"gold", "rbd-gold"}},
-		"unknown cloud":      {map[string]string{paramCloud: "moon"}, []string{"moon", "csi"}},
+		"unknown cloud":      {map[string]string{paramCloud: "moon"}, []string{"moon", "Global"}},
 		"unknown zone":       {map[string]string{paramZone: "mars"}, []string{"mars"}},
 		"unknown neighbor":   {map[string]string{paramNear: "pvc-9"}, []string{"pvc-9"}},
 		"unknown antagonist": {map[string]string{paramFar: "pvc-9"}, []string{"pvc-9"}},
@@ -285,14 +285,14 @@ func TestZones(t *testing.T) {
 		want                 string
 		kind                 volume.Kind // if want is empty
 	}{
-		"nothing asked":                  {want: "nova"},
-		"preferred first":                {requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west"},
-		"requisite":                      {requisite: []volume.Topology{zone("west")}, want: "west"},
+		"nothing asked":                   {want: "nova"},
+		"preferred first":                 {requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west"},
+		"requisite":                       {requisite: []volume.Topology{zone("west")}, want: "west"},
 		"a preferred zone Cinder has not": {requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west"},
-		"the class comes first":          {parameters: map[string]string{paramZone: "nova"}, preferred: all, want: "nova"},
-		"the class against the topology": {parameters: map[string]string{paramZone: "nova"}, requisite: all, kind: volume.Exhausted},
-		"no zone of Cinder's":            {requisite: []volume.Topology{zone("north")}, kind: volume.Exhausted},
-		"a label of an odd name":         {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
+		"the class comes first":           {parameters: map[string]string{paramZone: "nova"}, preferred: all, want: "nova"},
+		"the class against the topology":  {parameters: map[string]string{paramZone: "nova"}, requisite: all, kind: volume.Exhausted},
+		"no zone of Cinder's":             {requisite: []volume.Topology{zone("north")}, kind: volume.Exhausted},
+		"a label of an odd name":          {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
 		"a preference that is not allowed": {
 			requisite: []volume.Topology{zone("west")}, preferred: []volume.Topology{zone("nova")}, want: "west",
 		},

@@ -130,10 +130,10 @@ func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 // lost, by reading the volume again: maybe it was accepted after all, or
 // somebody else had been faster.
 func (b *Backend) afterRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size, cause error) (cloud.Volume, error) {
-	switch kind := volume.KindOf(cause); kind { //nolint:exhaustive // the others say nothing about the volume
+	switch volume.KindOf(cause) {
 	case volume.Unavailable, volume.Invalid, volume.InProgress, volume.Precondition, volume.Internal:
 	default:
-		return before, cause
+		return before, cause // the others say nothing about the volume's state
 	}
 	now, err := c.Volume(ctx, before.ID)
 	switch {

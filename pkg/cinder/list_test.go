@@ -11,17 +11,17 @@ import (
 )
 
 // listAll pages through the listing.
-func (r *rig) listAll(t testing.TB, most int) []volume.Volume {
-	t.Helper()
+func (r *rig) listAll(tb testing.TB, most int) []volume.Volume {
+	tb.Helper()
 	var all []volume.Volume
 	page := volume.Page{Max: most}
 	for range 1000 {
-		vs, next, err := r.ListVolumes(t.Context(), page)
+		vs, next, err := r.ListVolumes(tb.Context(), page)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if most > 0 && len(vs) > most {
-			t.Errorf("a page of %d, at most %d were asked for", len(vs), most)
+			tb.Errorf("a page of %d, at most %d were asked for", len(vs), most)
 		}
 		all = append(all, vs...)
 		if next == "" {
@@ -29,7 +29,7 @@ func (r *rig) listAll(t testing.TB, most int) []volume.Volume {
 		}
 		page.Token = next
 	}
-	t.Fatal("the listing does not end")
+	tb.Fatal("the listing does not end")
 	return nil
 }
 

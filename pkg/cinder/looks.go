@@ -26,22 +26,23 @@ func (p *poller) look(ctx context.Context, due, all []*wait) {
 	if !ok {
 		return // all stay due; ease has set when they are looked after next
 	}
-	looked := due
-	if len(onPage) < len(ids) {
-		// What has not changed for long is on no first page, and neither is what
-		// has gone. A few of these are read at each tick, in turn.
-		missing := make(map[string][]*wait)
-		looked = nil
-		for _, w := range due {
-			switch {
-			case onPage[w.id], missing[w.id] != nil, len(missing) < singlesATick:
-				looked = append(looked, w)
-			}
-			if !onPage[w.id] && (missing[w.id] != nil || len(missing) < singlesATick) {
-				missing[w.id] = append(missing[w.id], w)
-			}
+	// What has not changed for long is on no first page, and neither is what has
+	// gone. A few of these are read at each tick, in turn.
+	var looked []*wait
+	missing := make(map[string][]*wait)
+	for _, w := range due {
+		if !onPage[w.id] && (missing[w.id] != nil || len(missing) < singlesATick) {
+			missing[w.id] = append(missing[w.id], w)
+			looked = append(looked, w)
 		}
+	}
+	if len(missing) > 0 {
 		p.single(ctx, missing)
+	}
+	for _, w := range all {
+		if onPage[w.id] {
+			looked = append(looked, w)
+		}
 	}
 	p.after(looked)
 }

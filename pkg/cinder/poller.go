@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -15,11 +16,14 @@ import (
 // Rhythm of the poller. A look at one volume costs Cinder 20 to 70 ms of work,
 // a page of a hundred some 300 ms.
 const (
-	firstLook     = 50 * time.Millisecond  // after this, while it is not known how long the operation takes
-	latestFirst   = 500 * time.Millisecond // at the latest after this, however long it usually takes
-	shortestStep  = 25 * time.Millisecond
-	longestStep   = 2 * time.Second
-	stepGrowth    = 1.5
+	firstLook   = 50 * time.Millisecond // after this, while it is not known how long the operation takes
+	latestFirst = 3 * time.Second       // at the latest after this, however long it usually takes
+	// Further looks come at intervals of a part of the time waited so far: whoever
+	// has waited long can bear to hear of the end a little later.
+	stepShare    = 0.2
+	shortestStep = 25 * time.Millisecond
+	longestStep  = 5 * time.Second
+
 	slack         = 20 * time.Millisecond // looks that are due so soon are taken together
 	longestPause  = 10 * time.Second      // between attempts while the cloud does not answer
 	lookTimeout   = 30 * time.Second
@@ -56,8 +60,7 @@ type poller struct {
 type wait struct {
 	id       string
 	since    time.Time
-	next     time.Time // when to look again
-	step     time.Duration
+	next     time.Time    // when to look again
 	readings chan reading // the latest only
 }
 
@@ -77,7 +80,11 @@ func newPoller(api reader, log *slog.Logger) *poller {
 func (p *poller) await(ctx context.Context, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error) {
 	ctx, cancel := inHand(ctx)
 	defer cancel()
-	w := p.enter(id, op)
+	left := time.Duration(math.MaxInt64)
+	if deadline, ok := ctx.Deadline(); ok {
+		left = time.Until(deadline)
+	}
+	w := p.enter(id, op, left) //nolint:contextcheck // the polling that it may begin serves all that wait, not this request
 	defer p.leave(w)
 	var last reading
 	for {
@@ -126,19 +133,19 @@ func late(ctx context.Context, op string, last reading) error {
 	}
 }
 
-// enter registers a wait and sees to it that somebody polls.
-func (p *poller) enter(id, op string) *wait {
+// enter registers a wait and sees to it that somebody polls. However long such
+// operations take, there is a look within the first half of the time left:
+// otherwise a caller in a hurry would learn nothing.
+func (p *poller) enter(id, op string, left time.Duration) *wait {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	w := &wait{id: id, since: now, readings: make(chan reading, 1)}
 	first := firstLook
-	w.step = firstLook
 	if usual, known := p.usual[op]; known {
 		first = min(max(usual*85/100, shortestStep), latestFirst)
-		w.step = min(max(usual*15/100, shortestStep), latestFirst)
 	}
-	w.next = now.Add(first)
+	w.next = now.Add(min(first, left/2))
 	p.waits[w] = struct{}{}
 	if p.stop == nil {
 		// The polling belongs to no single request: it serves all that wait.
@@ -173,7 +180,8 @@ func (p *poller) learn(op string, took time.Duration) {
 	case !known:
 		usual = took
 	case took < usual:
-		usual -= (usual - took) * 30 / 100
+		// It was seen at the first look, so it takes less than that.
+		usual -= (usual - took) * 60 / 100
 	default:
 		usual += (took - usual) * 15 / 100
 	}
@@ -224,15 +232,18 @@ func (p *poller) due() (due, all []*wait, pause time.Duration) {
 	return due, all, 0
 }
 
-// after tells when to look again, now that a look has been taken.
+// after tells when to look again, now that these have been looked after.
 func (p *poller) after(looked []*wait) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, w := range looked {
-		// Jitter keeps controllers that began together from staying together.
-		w.next = now.Add(jitter(w.step))
-		w.step = min(time.Duration(float64(w.step)*stepGrowth), longestStep)
+		step := time.Duration(stepShare * float64(now.Sub(w.since)))
+		// Jitter keeps controllers that began together from staying together. A
+		// look that was planned for later stays there: a page has come by chance.
+		if next := now.Add(jitter(min(max(step, shortestStep), longestStep))); next.After(w.next) {
+			w.next = next
+		}
 	}
 }
 

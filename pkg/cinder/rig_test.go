@@ -22,30 +22,30 @@ type rig struct {
 	cloud *fakecloud.Cloud
 }
 
-func newRig(t testing.TB, o fakecloud.Options, more ...func(*Options)) *rig {
-	t.Helper()
-	fake := fakecloud.Start(t, o)
-	return newRigOver(t, fake, more...)
+func newRig(tb testing.TB, o fakecloud.Options, more ...func(*Options)) *rig {
+	tb.Helper()
+	fake := fakecloud.Start(tb, o)
+	return newRigOver(tb, fake, more...)
 }
 
-func newRigOver(t testing.TB, fake *fakecloud.Cloud, more ...func(*Options)) *rig {
-	t.Helper()
-	options := Options{Clouds: CloudOptions{CloudConfig: []string{cloudConf(t, map[string]*fakecloud.Cloud{"": fake})}}, ClusterID: cluster}
+func newRigOver(tb testing.TB, fake *fakecloud.Cloud, more ...func(*Options)) *rig {
+	tb.Helper()
+	options := Options{Clouds: CloudOptions{CloudConfig: []string{cloudConf(tb, map[string]*fakecloud.Cloud{"": fake})}}, ClusterID: cluster}
 	for _, change := range more {
 		change(&options)
 	}
-	b, err := New(t.Context(), options)
+	b, err := New(tb.Context(), options)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(b.Close)
+	tb.Cleanup(b.Close)
 	return &rig{Backend: b, cloud: fake}
 }
 
 // cloudConf describes clouds by their names, as in a cloud.conf for
 // cinder-csi-plugin.
-func cloudConf(t testing.TB, clouds map[string]*fakecloud.Cloud) string {
-	t.Helper()
+func cloudConf(tb testing.TB, clouds map[string]*fakecloud.Cloud) string {
+	tb.Helper()
 	var text strings.Builder
 	for name, c := range clouds {
 		section := "[Global]"
@@ -55,9 +55,9 @@ func cloudConf(t testing.TB, clouds map[string]*fakecloud.Cloud) string {
 		fmt.Fprintf(&text, "%s\nauth-url = %s/identity/v3\nusername = csi\npassword = %s\ntenant-name = csi\ndomain-name = Default\nregion = RegionOne\n",
 			section, c.URL(), fakecloud.Password)
 	}
-	path := filepath.Join(t.TempDir(), "cloud.conf")
+	path := filepath.Join(tb.TempDir(), "cloud.conf")
 	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
@@ -80,31 +80,31 @@ func (r *rig) add(v fakecloud.Volume) string {
 
 // inUse puts a volume of this cluster into the cloud and has it attached to a
 // server.
-func (r *rig) inUse(t testing.TB, size int) (id, server string) {
-	t.Helper()
+func (r *rig) inUse(tb testing.TB, size int) (id, server string) {
+	tb.Helper()
 	server = r.cloud.AddServer("")
 	id = r.add(fakecloud.Volume{Size: size})
-	c, err := r.clouds.Cloud(t.Context(), "")
+	c, err := r.clouds.Cloud(tb.Context(), "")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if err := c.Attach(t.Context(), server, id, false); err != nil {
-		t.Fatal(err)
+	if err := c.Attach(tb.Context(), server, id, false); err != nil {
+		tb.Fatal(err)
 	}
-	_, err = r.await(t.Context(), c, id, "attach", func(v cloud.Volume) (bool, error) { return v.Status == stateInUse, nil })
+	_, err = r.await(tb.Context(), c, id, "attach", func(v cloud.Volume) (bool, error) { return v.Status == stateInUse, nil })
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	r.cloud.Forget()
 	return id, server
 }
 
 // size is the volume's size as the cloud has it.
-func (r *rig) size(t testing.TB, id string) volume.Size {
-	t.Helper()
+func (r *rig) size(tb testing.TB, id string) volume.Size {
+	tb.Helper()
 	v, ok := r.cloud.Volume(id)
 	if !ok {
-		t.Fatalf("volume %s is gone", id)
+		tb.Fatalf("volume %s is gone", id)
 	}
 	return volume.Size(v.Size) * volume.GiB
 }
@@ -115,22 +115,22 @@ func (r *rig) slow(call fakecloud.Call, d time.Duration) {
 }
 
 // wantCalls checks how often a call was made.
-func (r *rig) wantCalls(t testing.TB, call fakecloud.Call, want int) {
-	t.Helper()
+func (r *rig) wantCalls(tb testing.TB, call fakecloud.Call, want int) {
+	tb.Helper()
 	if got := r.cloud.Count(call); got != want {
-		t.Errorf("%d calls of %q, want %d", got, call, want)
+		tb.Errorf("%d calls of %q, want %d", got, call, want)
 	}
 }
 
 // wantKind checks that err is of the kind and names each of the words.
-func wantKind(t testing.TB, err error, kind volume.Kind, words ...string) {
-	t.Helper()
+func wantKind(tb testing.TB, err error, kind volume.Kind, words ...string) {
+	tb.Helper()
 	if !volume.IsKind(err, kind) {
-		t.Fatalf("error %v (%s), want kind %s", err, volume.KindOf(err), kind)
+		tb.Fatalf("error %v (%s), want kind %s", err, volume.KindOf(err), kind)
 	}
 	for _, w := range words {
 		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error %q does not name %q", err, w)
+			tb.Errorf("error %q does not name %q", err, w)
 		}
 	}
 }
@@ -143,19 +143,11 @@ func request(name string, size volume.Size, parameters map[string]string) volume
 	}
 }
 
-func (r *rig) create(t testing.TB, req volume.CreateRequest) volume.Volume {
-	t.Helper()
-	v, err := r.Create(t.Context(), req)
+func (r *rig) create(tb testing.TB, req volume.CreateRequest) volume.Volume {
+	tb.Helper()
+	v, err := r.Create(tb.Context(), req)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v
-}
-
-func names(n int) []string {
-	out := make([]string, n)
-	for i := range out {
-		out[i] = fmt.Sprintf("pvc-%04d", i)
-	}
-	return out
 }

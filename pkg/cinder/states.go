@@ -67,7 +67,7 @@ func (b *Backend) volume(v cloud.Volume) volume.Volume {
 		ID: v.ID, Name: v.Name, Size: v.Size(), Source: source(v), AccessModes: singleNode(), Nodes: servers(v),
 	}
 	if v.Zone != "" && !b.ignoresZones() {
-		out.Topology = []volume.Topology{{attached.TopologyKey: zoneLabel(v.Zone)}}
+		out.Topology = []volume.Topology{{attached.TopologyKey: attached.ZoneLabel(v.Zone)}}
 	}
 	if v.Multiattach {
 		out.AccessModes = append(out.AccessModes, multiNode()...)

@@ -3,35 +3,11 @@ package cinder
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
-
-// zoneLabel is an availability zone as the value of a topology segment, which
-// has to be a Kubernetes label value: runs of other characters become one
-// hyphen, as cinder-csi-plugin has it on the nodes.
-func zoneLabel(zone string) string {
-	var b strings.Builder
-	replaced := false
-	for _, r := range zone {
-		good := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.'
-		switch {
-		case good:
-			b.WriteRune(r)
-		case !replaced:
-			b.WriteByte('-')
-		}
-		replaced = !good
-	}
-	label := strings.Trim(b.String(), "-_.")
-	return strings.TrimRight(label[:min(len(label), maxLabel)], "-_.")
-}
-
-// maxLabel is the length of a Kubernetes label value.
-const maxLabel = 63
 
 // ignoresZones tells whether availability zones of Cinder mean nothing here.
 func (b *Backend) ignoresZones() bool {
@@ -48,7 +24,7 @@ type placement struct {
 
 // fits tells whether a zone is one of those demanded.
 func (p placement) fits(zone string) bool {
-	return p.allowed == nil || slices.Contains(p.allowed, zoneLabel(zone))
+	return p.allowed == nil || slices.Contains(p.allowed, attached.ZoneLabel(zone))
 }
 
 // place chooses the zones for a new volume: the one that the class demands,
@@ -80,7 +56,7 @@ func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req vo
 	}
 	for _, label := range labels {
 		// The label may be a zone's name with characters replaced.
-		i := slices.IndexFunc(have, func(zone string) bool { return zone == label || zoneLabel(zone) == label })
+		i := slices.IndexFunc(have, func(zone string) bool { return zone == label || attached.ZoneLabel(zone) == label })
 		if i >= 0 && p.fits(have[i]) && !slices.Contains(p.zones, have[i]) {
 			p.zones = append(p.zones, have[i])
 		}

@@ -1,0 +1,205 @@
+package cinder
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// The cloud's own time for an extension, from its answer on.
+const (
+	ownLow  = 200 * time.Millisecond
+	ownHigh = 400 * time.Millisecond
+)
+
+// recorder is a fakecloud.Distribution that remembers what it gave.
+type recorder struct {
+	mu    sync.Mutex
+	given []time.Duration
+}
+
+func (r *recorder) draw(rnd *rand.Rand) time.Duration {
+	d := fakecloud.Uniform(ownLow, ownHigh)(rnd)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.given = append(r.given, d)
+	return d
+}
+
+func median(ds []time.Duration) time.Duration {
+	ds = slices.Clone(ds)
+	slices.Sort(ds)
+	return ds[len(ds)/2]
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// BenchmarkExpand is one expansion after the other: how many calls each takes,
+// and how much later than the cloud it is done.
+func BenchmarkExpand(b *testing.B) {
+	var own recorder
+	r := newRig(b, fakecloud.Options{})
+	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Done: own.draw})
+	id, _ := r.inUse(b, 1)
+	var late []time.Duration
+	size := volume.GiB
+	r.cloud.Forget()
+	for b.Loop() {
+		size += volume.GiB
+		began := time.Now()
+		if _, err := r.Expand(b.Context(), id, size); err != nil {
+			b.Fatal(err)
+		}
+		late = append(late, time.Since(began)-own.given[len(own.given)-1])
+	}
+	b.ReportMetric(milliseconds(median(late)), "median-late-ms")
+	b.ReportMetric(milliseconds(slices.Max(late)), "most-late-ms")
+	b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/float64(len(late)), "calls/op")
+}
+
+// BenchmarkExpandShort is a cloud as fast as Ceph behind a real Cinder: done
+// 60 ms after the answer, and each call costs some time.
+func BenchmarkExpandShort(b *testing.B) {
+	const own, extend = 60 * time.Millisecond, 120 * time.Millisecond
+	r := newRig(b, fakecloud.Options{})
+	r.cloud.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Uniform(20*time.Millisecond, 70*time.Millisecond)})
+	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Answer: fakecloud.Fixed(extend), Done: fakecloud.Fixed(own)})
+	id, _ := r.inUse(b, 1)
+	var took []time.Duration
+	size := volume.GiB
+	r.cloud.Forget()
+	for b.Loop() {
+		size += volume.GiB
+		began := time.Now()
+		if _, err := r.Expand(b.Context(), id, size); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+	}
+	b.ReportMetric(milliseconds(median(took)), "median-ms")
+	b.ReportMetric(float64(median(took))/float64(own+extend), "times-the-cloud's-own")
+	b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/float64(len(took)), "calls/op")
+}
+
+// BenchmarkThousandExpands is 1,000 expansions by 100 workers, compared with
+// the cloud alone: the same two calls, and somebody who sees the end at once.
+func BenchmarkThousandExpands(b *testing.B) {
+	for b.Loop() {
+		own, _ := thousand(b, func(r *rig, id string) error {
+			c, err := r.clouds.Cloud(b.Context(), "")
+			if err != nil {
+				return err
+			}
+			if _, err := c.Volume(b.Context(), id); err != nil {
+				return err
+			}
+			if err := c.ExtendVolume(b.Context(), id, 2, false); err != nil {
+				return err
+			}
+			for r.size(b, id) < 2*volume.GiB {
+				if err := volume.Pause(b.Context(), 2*time.Millisecond); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		wall, r := thousand(b, func(r *rig, id string) error {
+			_, err := r.Expand(b.Context(), id, 2*volume.GiB)
+			return err
+		})
+		b.ReportMetric(wall.Seconds(), "wall-s")
+		b.ReportMetric(float64(wall)/float64(own), "times-the-cloud's-own")
+		b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/1000, "calls/volume")
+		b.ReportMetric(float64(r.cloud.Count(fakecloud.ListVolumeDetail)), "pages")
+	}
+}
+
+// thousand has 100 workers expand 1,000 volumes, and tells how long that took.
+func thousand(b *testing.B, expand func(r *rig, id string) error) (time.Duration, *rig) {
+	b.Helper()
+	r := newRig(b, fakecloud.Options{})
+	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Done: fakecloud.Uniform(ownLow, ownHigh)})
+	work := make(chan string, 1000)
+	for range cap(work) {
+		work <- r.add(fakecloud.Volume{})
+	}
+	close(work)
+	r.cloud.Forget()
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			for id := range work {
+				if err := expand(r, id); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began), r
+}
+
+// BenchmarkPublish is an attachment and a detachment.
+func BenchmarkPublish(b *testing.B) {
+	r := newRig(b, fakecloud.Options{})
+	server := r.cloud.AddServer("")
+	id := r.add(fakecloud.Volume{})
+	attach, detach, rounds := 0, 0, 0
+	for b.Loop() {
+		r.cloud.Forget()
+		_, err := r.Attach(b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.SingleNodeWriter}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		attach += r.cloud.Count(fakecloud.AnyCall)
+		r.cloud.Forget()
+		if err := r.Detach(b.Context(), id, server); err != nil {
+			b.Fatal(err)
+		}
+		detach += r.cloud.Count(fakecloud.AnyCall)
+		rounds++
+	}
+	b.ReportMetric(float64(attach)/float64(rounds), "attach-calls/op")
+	b.ReportMetric(float64(detach)/float64(rounds), "detach-calls/op")
+}
+
+// BenchmarkList is a listing of 10,000 volumes among those of other clusters.
+func BenchmarkList(b *testing.B) {
+	const volumes = 10_000
+	r := newRig(b, fakecloud.Options{})
+	for i := range volumes {
+		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i)})
+	}
+	b.ReportAllocs()
+	var peak uint64
+	for b.Loop() {
+		r.cloud.Forget()
+		page, count := volume.Page{}, 0
+		for {
+			vs, next, err := r.ListVolumes(b.Context(), page)
+			if err != nil {
+				b.Fatal(err)
+			}
+			count += len(vs)
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			peak = max(peak, m.HeapInuse)
+			if page.Token = next; next == "" {
+				break
+			}
+		}
+		if count != volumes {
+			b.Fatalf("%d volumes", count)
+		}
+	}
+	b.ReportMetric(float64(r.cloud.Count(fakecloud.ListVolumeDetail)), "pages/op")
+	b.ReportMetric(float64(peak)/(1<<20), "peak-heap-MiB(with-the-fake)")
+}
