@@ -21,9 +21,16 @@ type Backup struct {
 	Incremental      bool
 }
 
-// Microversions that add to what a backup shows and takes.
-func backupMetadata() microversion { return microversion{3, 43} }
-func backupZone() microversion     { return microversion{3, 51} }
+// backupVersion is the version to ask for: 3.43 added the metadata of a backup,
+// 3.51 its zone.
+func (c *Cloud) backupVersion() microversion {
+	for _, v := range []microversion{{3, 51}, {3, 43}} {
+		if v = c.best(v); !v.isZero() {
+			return v
+		}
+	}
+	return microversion{}
+}
 
 type wireBackup struct {
 	ID          string            `json:"id"`
@@ -56,7 +63,7 @@ func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "backup_get", what: "reading backup " + id,
-		method: "GET", path: "backups/" + id, into: &answer, version: c.best(backupMetadata()),
+		method: "GET", path: "backups/" + id, into: &answer, version: c.backupVersion(),
 	})
 	return answer.Backup.backup(), err
 }
@@ -105,7 +112,7 @@ func (c *Cloud) listBackups(ctx context.Context, what string, params url.Values)
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "backup_list", what: "listing " + what,
-		method: "GET", path: query("backups/detail", params), into: &answer, version: c.best(backupMetadata()),
+		method: "GET", path: query("backups/detail", params), into: &answer, version: c.backupVersion(),
 	})
 	if err != nil {
 		return nil, "", stale(err, params.Get("marker"))
@@ -150,12 +157,12 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 		service: blockStorage, name: "backup_create", what: fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID),
 		method: "POST", path: "backups", body: map[string]any{"backup": request}, into: &answer, ok: []int{200, 202},
 	}
-	if k.version = c.best(backupMetadata()); !k.version.isZero() && len(b.Metadata) > 0 {
+	if k.version = c.backupVersion(); !k.version.isZero() && len(b.Metadata) > 0 {
 		request["metadata"] = b.Metadata
 	}
 	if b.Zone != "" {
 		request["availability_zone"] = b.Zone
-		k.needs = need{"making a backup in another zone", blockStorage, backupZone(), "leave out the zone"}
+		k.needs = need{"making a backup in another zone", blockStorage, microversion{3, 51}, "leave out the zone"}
 	}
 	err := c.do(ctx, k)
 	return answer.Backup.backup(), err

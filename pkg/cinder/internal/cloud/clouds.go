@@ -202,13 +202,16 @@ func (cs *Clouds) Close() {
 type Cloud struct {
 	name  string
 	owner *Clouds
-	turn  chan struct{} // held by whoever logs in
+	turn  chan struct{} // held by whoever logs in; guards the next five
 
-	mu       sync.Mutex
-	conn     *connection
-	failed   error // of the last login
-	failedAs config.Cloud
-	notUntil time.Time // no login with the same credentials before
+	failed       error // of the last login
+	failedAs     config.Cloud
+	notUntil     time.Time // no login with the same credentials before
+	refreshAs    config.Cloud
+	refreshAfter time.Time // no refresh with the same credentials before
+
+	mu   sync.Mutex
+	conn *connection
 }
 
 // Name is the cloud's name in the configuration.

@@ -209,6 +209,38 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 	}
 }
 
+// A Keystone that hangs while the old token is still good delays one call for a
+// moment, and no other.
+func TestRefreshDelaysNobody(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
+	r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(100 * time.Millisecond)})
+	r.conn.renewAt = time.Now().Add(-time.Second)
+	start := time.Now()
+	first := make(chan error, 1)
+	go func() {
+		_, err := r.Zones(t.Context())
+		first <- err
+	}()
+	for len(r.turn) == 0 {
+		must(t, volume.Pause(t.Context(), time.Millisecond))
+	}
+	_, err := r.Zones(t.Context())
+	must(t, err)
+	if took := time.Since(start); took > 300*time.Millisecond {
+		t.Errorf("a call waited %s for the login of another", took)
+	}
+	must(t, <-first)
+	r.fake.Forget()
+	for range 3 {
+		_, err := r.Zones(t.Context())
+		must(t, err)
+	}
+	if n := r.fake.Count(fakecloud.CreateToken); n != 0 {
+		t.Errorf("a login that failed was tried again at once (%d requests)", n)
+	}
+}
+
 func TestClosed(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.Close()

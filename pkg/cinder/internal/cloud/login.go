@@ -19,6 +19,10 @@ const (
 	// failedFor is the same after another failure: whoever waited for the
 	// login meanwhile shares its result.
 	failedFor = 2 * time.Second
+	// refreshWithin limits a login that could as well be made later, and
+	// refreshPause is the time until the next try when it failed.
+	refreshWithin = 10 * time.Second
+	refreshPause  = 15 * time.Second
 )
 
 // connection returns the present connection, made anew if there is none, if
@@ -38,14 +42,32 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 		}
 	}
 	if conn.config != wanted || !conn.renewAt.IsZero() && time.Now().After(conn.renewAt) {
-		next, err := c.renew(ctx, conn)
-		if err == nil {
-			conn = next
-		}
-		// Otherwise the old token may still be good; if not, a 401 tells.
+		conn = c.refresh(ctx, conn, wanted)
 	}
 	conn.look(ctx)
 	return conn, nil
+}
+
+// refresh replaces a connection that still works, if that goes fast; else it
+// returns the old one: whether its token is still good a 401 tells.
+func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	default:
+		return old // somebody else is at it
+	}
+	if c.refreshAs == wanted && time.Now().Before(c.refreshAfter) {
+		return old
+	}
+	limited, cancel := context.WithTimeout(ctx, refreshWithin)
+	defer cancel()
+	next, err := c.replace(limited, old)
+	if err != nil {
+		c.refreshAs, c.refreshAfter = wanted, time.Now().Add(refreshPause)
+		return old
+	}
+	return next
 }
 
 // renew replaces the connection old by a new one, with the credentials as they
@@ -58,26 +80,26 @@ func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error)
 	case <-ctx.Done():
 		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, ctx.Err())
 	}
+	return c.replace(ctx, old)
+}
+
+// replace does the work of renew and refresh; the caller has the turn.
+func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, error) {
 	wanted, err := c.owner.entry(c.name, true)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
-	present, failed := c.conn, c.failed
-	if c.failedAs != wanted || time.Now().After(c.notUntil) {
-		failed = nil
-	}
+	present := c.conn
 	c.mu.Unlock()
 	if present != nil && present != old && present.config == wanted {
 		return present, nil
 	}
-	if failed != nil {
-		return nil, failed
+	if c.failed != nil && c.failedAs == wanted && time.Now().Before(c.notUntil) {
+		return nil, c.failed
 	}
-	next, err := c.login(ctx, wanted, old)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.failed = nil
+	next, err := c.login(ctx, wanted, old)
 	if err != nil {
 		c.owner.log.ErrorContext(ctx, "logging in failed", "cloud", c.name, "old_token", old != nil, "error", err)
 		if ctx.Err() == nil {
@@ -92,6 +114,8 @@ func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error)
 	if old != nil && old.pool != next.pool {
 		old.pool.CloseIdleConnections()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.conn = next
 	return next, nil
 }

@@ -69,6 +69,8 @@ func rules() []rule {
 		// Neither does a service about an address that it does not know: of an
 		// object that is gone it says which.
 		{status: 404, calls: append(objects, removals...), texts: []string{"the resource could not be found"}, kind: volume.Unavailable, remedy: "check the endpoint of the service in the catalog, and the proxies on the way"},
+		// What is missing is the type, not the volume.
+		{status: 404, texts: []string{"volume type"}, kind: volume.Invalid, remedy: "correct the name of the volume type in the class"},
 		// The refusal of a deletion that may be under way already.
 		{status: 400, calls: append([]string{"volume_detach"}, removals...), doubt: true, kind: volume.InProgress},
 

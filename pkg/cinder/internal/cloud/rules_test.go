@@ -95,6 +95,7 @@ func ruleRows() []ruleRow {
 		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.Unavailable},
 		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check the endpoint"}},
 		{name: "404 of a wrong address", call: remove, status: 404, body: fault("The resource could not be found."), kind: volume.Unavailable, words: []string{"check the endpoint"}},
+		{name: "no such type", call: extend, status: 404, body: fault("Volume type with name nope could not be found."), kind: volume.Invalid, words: []string{"with name nope", "correct the name"}},
 		{name: "404 without a body", call: remove, status: 404, kind: volume.Unavailable},
 
 		{name: "refused after a lost reply", call: remove, status: 400, body: fault("Volume status must be available"), doubt: true, kind: volume.InProgress, words: []string{"an earlier attempt got no answer"}},

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -105,6 +106,36 @@ func TestVersionsThatAreNotToldYet(t *testing.T) {
 	_, err = c.Zones(t.Context())
 	must(t, err)
 	must(t, c.Supports(OnlineExtend))
+}
+
+// Each call asks for the least version that it needs.
+func TestLeastVersions(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	ctx := t.Context()
+	v := r.volume(t, "pvc-1", 1)
+	for call, f := range map[fakecloud.Call]struct {
+		do   func() error
+		want string
+	}{
+		fakecloud.GetVolume:    {func() error { _, err := r.Volume(ctx, v.ID); return err }, "3.0"},
+		fakecloud.ExtendVolume: {func() error { return r.ExtendVolume(ctx, v.ID, 2, false) }, "3.0"},
+		fakecloud.ListMsgs:     {func() error { _, err := r.Messages(ctx, v.ID); return err }, "3.5"},
+		fakecloud.AttachVolume: {func() error { return r.Attach(ctx, absent, absent, true) }, "2.60"},
+		fakecloud.GetServer:    {func() error { _, err := r.Server(ctx, absent); return err }, "2.1"},
+		fakecloud.CreateBackup: {func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absent}); return err }, "3.51"},
+		fakecloud.CreateVolume: {func() error { _, err := r.CreateVolume(ctx, NewVolume{SizeGiB: 1, BackupID: absent}); return err }, "3.47"},
+	} {
+		r.fake.Forget()
+		_ = f.do() // whether it succeeds is no matter here
+		for _, q := range r.fake.Requests() {
+			if q.Call != call || q.Microversion != f.want || !strings.HasPrefix(q.UserAgent, "growvol/test ") {
+				t.Errorf("%s: %+v, want version %s", call, q, f.want)
+			}
+		}
+		if r.fake.Count(call) != 1 {
+			t.Errorf("%s was not called", call)
+		}
+	}
 }
 
 func TestFeatures(t *testing.T) {
