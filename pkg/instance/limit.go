@@ -60,30 +60,61 @@ func (o LimitOptions) limit() (Limit, error) {
 	if err != nil {
 		return Limit{}, err
 	}
+	seen := o.count(disks)
+	free, all := o.slots()
+	if seen.onVirtio() && all > 0 {
+		n := min(free+seen.virtioVolumes, maxDisks)
+		return Limit{max(n, 1), fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d", free, all, seen.virtioVolumes)}, nil
+	}
+	return Limit{max(maxDisks-seen.others, 1), fmt.Sprintf("%d disks, less %d that are no volumes", maxDisks, seen.others)}, nil
+}
+
+// census is what disks there are.
+type census struct {
+	virtioVolumes int64 // volumes on virtio-blk
+	otherVolumes  int64 // volumes on another bus
+	others        int64 // disks that are no volumes
+	virtioOwn     bool  // the node's own disk is on virtio-blk
+	otherOwn      bool  // or on another bus
+	virtio        bool  // any disk is on virtio-blk
+}
+
+// onVirtio tells whether volumes are plugged in by virtio-blk. Nova takes one
+// bus for all of them and for the disk the server boots from (image property
+// hw_disk_bus); a config drive may be on another.
+func (c census) onVirtio() bool {
+	switch {
+	case c.virtioVolumes+c.otherVolumes > 0:
+		return c.virtioVolumes > 0
+	case c.virtioOwn || c.otherOwn:
+		return c.virtioOwn
+	}
+	return c.virtio
+}
+
+func (o LimitOptions) count(disks []blockdev.Device) census {
+	var c census
 	own := o.ownDisks()
-	var onVirtio bool
-	var virtioVolumes, others int64
 	for _, d := range disks {
-		switch d.Kind {
-		case blockdev.VirtioBlk, blockdev.SCSI, blockdev.NVMe:
-		default:
+		virtio := d.Kind == blockdev.VirtioBlk
+		if !virtio && d.Kind != blockdev.SCSI && d.Kind != blockdev.NVMe {
 			continue
 		}
-		onVirtio = onVirtio || d.Kind == blockdev.VirtioBlk
+		c.virtio = c.virtio || virtio
 		serial, err := o.Disks.Serial(d)
 		switch {
-		case err != nil, !isVolume(serial), own[d.Number()]:
-			others++
-		case d.Kind == blockdev.VirtioBlk:
-			virtioVolumes++
+		case own[d.Number()]:
+			c.others++
+			c.virtioOwn, c.otherOwn = c.virtioOwn || virtio, c.otherOwn || !virtio
+		case err != nil, !isVolume(serial):
+			c.others++
+		case virtio:
+			c.virtioVolumes++
+		default:
+			c.otherVolumes++
 		}
 	}
-	free, all := o.slots()
-	if onVirtio && all > 0 {
-		n := min(free+virtioVolumes, maxDisks)
-		return Limit{max(n, 1), fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d", free, all, virtioVolumes)}, nil
-	}
-	return Limit{max(maxDisks-others, 1), fmt.Sprintf("%d disks, less %d that are no volumes", maxDisks, others)}, nil
+	return c
 }
 
 // slots counts the PCI slots into which something can be plugged while the

@@ -64,6 +64,11 @@ func TestAttachLimit(t *testing.T) {
 			volumes(m, blockdev.SCSI, 3)
 			m.slots("0000:%02x:00", 5, 5)
 		}, 254},
+		"virtio-scsi with a config drive on virtio-blk": {func(m *machine) {
+			m.plug("vda", blockdev.VirtioBlk, "", nil)
+			volumes(m, blockdev.SCSI, 3)
+			m.slots("0000:%02x:00", 5, 2)
+		}, 255},
 		"a disk that does not answer": {func(m *machine) {
 			m.plug("sda", blockdev.SCSI, "", nil)
 			delete(m.serials, "sda")
@@ -96,5 +101,24 @@ func TestAttachLimitOfAServerThatBootsFromAVolume(t *testing.T) {
 	m.under[fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))] = root
 	if got, err := AttachLimit(t.Context(), o); err != nil || got.Volumes != 27 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// The bus of the node's own disk is that of its volumes, while there are none.
+func TestAttachLimitByTheNodesOwnDisk(t *testing.T) {
+	for kind, want := range map[blockdev.Kind]int64{blockdev.SCSI: 254, blockdev.VirtioBlk: 27} {
+		m := newMachine(t)
+		m.plug("config", blockdev.VirtioBlk, "", nil)
+		own := m.plug("root", kind, "", nil)
+		m.slots("0000:00:%02x", 29, 2)
+		var st unix.Stat_t
+		if err := unix.Stat(m.root, &st); err != nil {
+			t.Fatal(err)
+		}
+		m.under[fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))] = own
+		got, err := AttachLimit(t.Context(), LimitOptions{Disks: m, Own: []string{m.root}, sysfs: filepath.Join(m.root, "sys")})
+		if err != nil || got.Volumes != want {
+			t.Errorf("%s: %+v, %v; want %d", kind, got, err, want)
+		}
 	}
 }
