@@ -55,6 +55,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	}
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
+	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
 	if b.ignoresZones() {
 		// As in cinder-csi-plugin: the zones that the scheduler has in mind.
 		out.Topology = req.Preferred

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -21,10 +22,10 @@ func TestCreate(t *testing.T) {
 	req := request("pvc-1", 2*volume.GiB, map[string]string{
 		paramType: "rbd-gold", paramZone: "nova", paramNear: "pvc-near", paramFar: near + " , ",
 		"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
-		"csi.storage.k8s.io/fstype": "xfs",
+		"csi.storage.k8s.io/fstype": "xfs", "mkfsOptions": "-K",
 	})
 	v := r.create(t, req)
-	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || len(v.Context) != 0 || v.Topology[0][attached.TopologyKey] != "nova" || !v.Source.Empty() {
+	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.Context["mkfsOptions"] != "-K" || len(v.Context) != 1 || v.Topology[0][attached.TopologyKey] != "nova" || !v.Source.Empty() {
 		t.Errorf("%+v", v)
 	}
 	got, _ := r.cloud.Volume(v.ID)
@@ -42,8 +43,11 @@ func TestCreate(t *testing.T) {
 		}
 	}
 	again := r.create(t, req)
-	if again.ID != v.ID {
-		t.Errorf("the repetition made %s, not %s", again.ID, v.ID)
+	if again.ID != v.ID || again.Context["mkfsOptions"] != "-K" {
+		t.Errorf("the repetition made %+v, not %s", again, v.ID)
+	}
+	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.Context) != 0 {
+		t.Errorf("%+v, %v: only the PersistentVolume has the context", got, err)
 	}
 	r.wantCalls(t, fakecloud.CreateVolume, 1)
 }
@@ -52,8 +56,8 @@ func TestCreate(t *testing.T) {
 func TestCreateNeverAnswersWithAVolumeThatIsNotUsable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.CreateVolume, 500*time.Millisecond)
-	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	r.slow(fakecloud.CreateVolume, 2500*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
 	wantKind(t, err, volume.Deadline, "pvc-1", "creating")
@@ -384,6 +388,54 @@ func TestCloneIntoAnotherZone(t *testing.T) {
 	if len(r.cloud.Volumes()) != 1 {
 		t.Errorf("left behind: %+v", r.cloud.Volumes())
 	}
+}
+
+// What CSI calls a snapshot may be a snapshot of Cinder's or a backup.
+func TestRestore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	// The source is another cluster's: its backup gives the marks of that one.
+	src := r.add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metaCluster: "other"}})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	snapshot, err := c.CreateSnapshot(t.Context(), cloud.NewSnapshot{Name: "s", VolumeID: src})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backup, err := c.CreateBackup(t.Context(), cloud.NewBackup{Name: "b", VolumeID: src})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state := ""; state != "available"; {
+		b, err := c.Backup(t.Context(), backup.ID)
+		if err != nil || volume.Pause(t.Context(), 5*time.Millisecond) != nil {
+			t.Fatal(err)
+		}
+		state = b.Status
+	}
+	for name, id := range map[string]string{"snapshot": snapshot.ID, "backup": backup.ID} {
+		req := request("pvc-"+name, 3*volume.GiB, nil)
+		req.Source.SnapshotID = id
+		v, err := r.Restore(t.Context(), req)
+		if err != nil || v.Size != 3*volume.GiB || v.Source.SnapshotID != id {
+			t.Fatalf("%s: %+v, %v", name, v, err)
+		}
+		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metaCluster] != cluster {
+			t.Errorf("%s: the volume bears the marks %v", name, got.Metadata)
+		}
+		if again, err := r.Restore(t.Context(), req); err != nil || again.ID != v.ID || again.Source != v.Source {
+			t.Errorf("%s: the repetition made %+v, %v", name, again, err)
+		}
+	}
+	if all := r.listAll(t, 0); len(all) != 2 {
+		t.Errorf("%d volumes are listed, want 2", len(all))
+	}
+	req := request("pvc-x", 3*volume.GiB, nil)
+	req.Source.SnapshotID = "no-such-snapshot"
+	_, err = r.Restore(t.Context(), req)
+	wantKind(t, err, volume.NotFound, "no-such-snapshot")
 }
 
 func TestMutableTypeAtCreation(t *testing.T) {

@@ -36,9 +36,9 @@ func TestDelete(t *testing.T) {
 func TestDeleteIsNoSuccessBeforeTheVolumeIsGone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.DeleteVolume, 500*time.Millisecond)
+	r.slow(fakecloud.DeleteVolume, 2500*time.Millisecond)
 	id := r.add(fakecloud.Volume{})
-	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	wantKind(t, r.Delete(short, id), volume.Deadline, id, "deleting")
 	if err := r.Delete(t.Context(), id); err != nil { // joins
@@ -76,7 +76,7 @@ func TestDeleteWaitsForOtherWork(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, state := range []string{"creating", "extending", "detaching", "backing-up"} {
 		id := r.add(fakecloud.Volume{Status: state})
-		short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		wantKind(t, r.Delete(short, id), volume.InProgress, id, state)
 		cancel()
 		timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })

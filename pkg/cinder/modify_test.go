@@ -46,10 +46,10 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 func TestRetypingIsJoined(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.RetypeVolume, 500*time.Millisecond)
+	r.slow(fakecloud.RetypeVolume, 2500*time.Millisecond)
 	id := r.add(fakecloud.Volume{Type: "rbd"})
 	parameters := map[string]string{paramType: "rbd-gold", paramPolicy: policyOnDemand}
-	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	wantKind(t, r.Modify(short, id, parameters), volume.Deadline, "retyping")
 	if err := r.Modify(t.Context(), id, parameters); err != nil {

@@ -17,6 +17,8 @@ const (
 	// whose storage backend the new volume shares or avoids.
 	paramNear = "cinder.csi.openstack.org/affinity"
 	paramFar  = "cinder.csi.openstack.org/anti-affinity"
+	// paramMkfs has options for mkfs; it goes to the node in the volume context.
+	paramMkfs = "mkfsOptions"
 )
 
 // paramPolicy is the mutable parameter that lets Cinder move a volume to
@@ -56,6 +58,7 @@ type wanted struct {
 	near     []string
 	far      []string
 	metadata map[string]string
+	context  map[string]string // for the node
 }
 
 // parameters reads the parameters of a StorageClass. Kind Invalid: one is not
@@ -74,10 +77,12 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 			w.near = list(value)
 		case paramFar:
 			w.far = list(value)
+		case paramMkfs:
+			w.context = map[string]string{paramMkfs: value}
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
 				return w, volume.Errorf(volume.Invalid, "unknown parameter %q of the StorageClass; known are %s", key,
-					strings.Join([]string{paramType, paramZone, paramCloud, paramNear, paramFar}, ", ")).
+					strings.Join([]string{paramType, paramZone, paramCloud, paramMkfs, paramNear, paramFar}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
 		}

@@ -59,7 +59,7 @@ func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (lef
 }
 
 // volume turns a volume as Cinder shows it into the domain's terms. Its context
-// is empty: the node needs nothing, and PersistentVolumes that
+// is empty, because Cinder does not keep one; and PersistentVolumes that
 // cinder-csi-plugin has made carry other keys, which must go on to fit. Where
 // zones are ignored, a volume can be reached from everywhere.
 func (b *Backend) volume(v cloud.Volume) volume.Volume {
