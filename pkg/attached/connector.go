@@ -81,8 +81,8 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (vol
 }
 
 func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	if req.ID == "" {
-		return volume.Connection{}, volume.Errorf(volume.Invalid, "the volume id is empty")
+	if err := exists(req.ID); err != nil {
+		return volume.Connection{}, err
 	}
 	conn, err := published(req.Publish)
 	if err != nil {
@@ -98,6 +98,19 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	conn.Path = disk.Path
 	c.log.InfoContext(ctx, "found the disk of a volume", "volume", req.ID, "device", disk.String(), "encrypted", conn.Encrypted)
 	return conn, nil
+}
+
+// exists refuses an id that no volume of Cinder can have: they are UUIDs. It
+// also keeps a disk that shows some short serial from being anybody's.
+func exists(id string) error {
+	if id == "" {
+		return volume.Errorf(volume.Invalid, "the volume id is empty")
+	}
+	if !volume.IsUUID(id) {
+		return volume.Errorf(volume.NotFound, "no volume of Cinder can have this id, for it is no UUID").
+			WithRemedy("check the volume handle of the PersistentVolume")
+	}
+	return nil
 }
 
 // published reads the publish context. A volume that cinder-csi-plugin has
@@ -142,6 +155,9 @@ func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
 // Locate implements volume.Connector. It looks once. Whether the volume is
 // encrypted it does not know, so that it reckons with a header.
 func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
+	if err := exists(id); err != nil {
+		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
+	}
 	found, err := c.find(ctx, id)
 	if err == nil && found.notReady != nil && !errors.Is(found.notReady, errNoSize) {
 		err = found.notReady
@@ -173,7 +189,7 @@ func (c *Connector) verify(id, path string) error {
 		return err
 	case serial == "":
 		return volume.Errorf(volume.Precondition, "%s shows no serial, so nothing proves that it is the volume", d)
-	case !blockdev.SerialMatches(serial, id):
+	case !volume.IsUUID(id), !blockdev.SerialMatches(serial, id):
 		return volume.Errorf(volume.Precondition, "%s is not the volume: its serial is %q", d, serial)
 	}
 	return nil
@@ -188,7 +204,7 @@ func (c *Connector) Disconnect(ctx context.Context, id string) error {
 }
 
 func (c *Connector) disconnect(ctx context.Context, id string) error {
-	if id == "" {
+	if !volume.IsUUID(id) { // nothing that could be connected
 		return nil
 	}
 	found, err := c.find(ctx, id)

@@ -67,12 +67,39 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: map[string]string{ContextSize: size}})
 		wantError(t, err, volume.Invalid, ContextSize)
 	}
-	_, err := connector.Connect(t.Context(), volume.ConnectRequest{})
-	wantError(t, err, volume.Invalid)
 	// The node does not see the context when it expands: it reckons with a header.
 	conn, _, err := connector.Locate(t.Context(), uuid)
 	if err != nil || conn.DeviceSize(3*volume.GiB) != 3*volume.GiB-32*volume.MiB || conn.DeviceSize(3*volume.GiB+1) <= 3*volume.GiB || conn.ShortRemedy == "" {
 		t.Errorf("located %+v, %v", conn, err)
+	}
+}
+
+// An id that Cinder cannot have given is nobody's, whatever a disk shows.
+func TestIDsThatAreNone(t *testing.T) {
+	m := &fakeMachine{}
+	for i, id := range []string{"QM00001", uuid[:20], uuid + "0", "../../etc/passwd", "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9dxx"} {
+		d := m.plug(fmt.Sprint("vd", i), blockdev.SCSI, id, volume.GiB)
+		connector := newConnector(t, m)
+		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: id})
+		wantError(t, err, volume.NotFound, "UUID")
+		_, ok, err := connector.Locate(t.Context(), id)
+		wantError(t, err, volume.NotFound, "UUID")
+		wantError(t, connector.Verify(t.Context(), id, d.Path), volume.Precondition, d.Path)
+		if err := connector.Disconnect(t.Context(), id); ok || err != nil || d.flushed != 0 {
+			t.Errorf("%q: connected %t, %v, flushed %d times", id, ok, err, d.flushed)
+		}
+	}
+	for _, connect := range []func(c *Connector) error{
+		func(c *Connector) error {
+			_, err := c.Connect(t.Context(), volume.ConnectRequest{})
+			return err
+		},
+		func(c *Connector) error {
+			_, _, err := c.Locate(t.Context(), "")
+			return err
+		},
+	} {
+		wantError(t, connect(newConnector(t, m)), volume.Invalid, "empty")
 	}
 }
 
@@ -347,6 +374,8 @@ func FuzzConnect(f *testing.F) {
 	f.Add(uuid, uuid[:20], uuid)
 	f.Add("", "", "")
 	f.Add("short", "short", "x")
+	f.Add(uuid, " "+uuid[:20]+"\n", uuid[:20])
+	f.Add(strings.ToUpper(uuid), uuid, uuid[:20])
 	f.Add(uuid[:20], uuid, uuid[:20])
 	f.Add("\x00\xff", "\x00", "%s")
 	f.Fuzz(func(t *testing.T, id, a, b string) {
@@ -358,9 +387,15 @@ func FuzzConnect(f *testing.F) {
 		cancel() // looks, but does not wait
 		_, _ = connector.Connect(ctx, volume.ConnectRequest{ID: id})
 		conn, ok, err := connector.Locate(t.Context(), id)
+		if !volume.IsUUID(id) {
+			if ok || err == nil {
+				t.Errorf("%q is no id, but %+v, %t, %v", id, conn, ok, err)
+			}
+			return
+		}
 		shows := func(serial string) bool {
 			serial = strings.TrimSpace(serial)
-			return serial != "" && (serial == id || len(serial) == 20 && strings.HasPrefix(id, serial))
+			return serial == id || len(serial) == 20 && strings.HasPrefix(id, serial)
 		}
 		switch both, either := shows(a) && shows(b), shows(a) || shows(b); {
 		case both && err == nil, !both && err != nil, ok != (either && !both):

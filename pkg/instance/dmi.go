@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // dmi reads the server's id from the DMI table. Nova's libvirt driver writes
@@ -31,7 +33,7 @@ func (o Options) dmi(context.Context) (facts, error) {
 		return facts{}, fmt.Errorf("vendor %q and product %q are not OpenStack's", vendor, product)
 	}
 	id := strings.ToLower(read("product_uuid")) // readable for root alone
-	if !isUUID(id) || strings.Trim(id, "0-") == "" || strings.Trim(id, "f-") == "" {
+	if !volume.IsUUID(id) || strings.Trim(id, "0-") == "" || strings.Trim(id, "f-") == "" {
 		return facts{}, fmt.Errorf("the product's uuid is %q", id)
 	}
 	if serial := strings.ToLower(read("product_serial")); serial == swapped(id) {

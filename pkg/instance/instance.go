@@ -135,35 +135,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// isUUID tells whether text is a UUID in its usual form.
-func isUUID(text string) bool { return len(text) == uuidLength && isUUIDPrefix(text) }
-
-const uuidLength = 36
-
-// isUUIDPrefix tells whether text could be the beginning of a UUID.
-func isUUIDPrefix(text string) bool {
-	if len(text) > uuidLength {
-		return false
-	}
-	for i, r := range text {
-		switch i {
-		case 8, 13, 18, 23:
-			if r != '-' {
-				return false
-			}
-		default:
-			if !strings.ContainsRune("0123456789abcdefABCDEF", r) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // isVolume tells whether a disk with this serial is a Cinder volume: Nova
 // gives it the volume's id, of which virtio-blk and NVMe show 20 characters.
 // Nova gives its other disks none.
 func isVolume(serial string) bool {
 	const visible = 20
-	return len(serial) >= visible && isUUIDPrefix(serial)
+	return len(serial) >= visible && volume.BeginsUUID(serial)
 }

@@ -174,7 +174,7 @@ func FuzzParseMetadata(f *testing.F) {
 	f.Add([]byte(`{"uuid": "x"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := parseMetadata(data)
-		if err == nil && !isUUID(got.id) || err != nil && got != (facts{}) {
+		if err == nil && !volume.IsUUID(got.id) || err != nil && got != (facts{}) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})
@@ -185,7 +185,7 @@ func FuzzSwapped(f *testing.F) {
 	f.Add("-")
 	f.Fuzz(func(t *testing.T, text string) {
 		got := swapped(text)
-		if isUUID(text) && (swapped(got) == "" || !isUUID(got)) {
+		if volume.IsUUID(text) && (swapped(got) == "" || !volume.IsUUID(got)) {
 			t.Errorf("%q became %q", text, got)
 		}
 	})

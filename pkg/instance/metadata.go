@@ -30,7 +30,7 @@ func parseMetadata(data []byte) (facts, error) {
 		return facts{}, fmt.Errorf("read meta_data.json: %w", err)
 	}
 	id := strings.ToLower(strings.TrimSpace(m.UUID))
-	if !isUUID(id) {
+	if !volume.IsUUID(id) {
 		return facts{}, fmt.Errorf("meta_data.json has the uuid %q, which is none", m.UUID)
 	}
 	return facts{id: id, zone: strings.TrimSpace(m.Zone)}, nil
