@@ -1,0 +1,178 @@
+// Package kubernetes_test drives growvol where its users meet it: in a real
+// Kubernetes, with the real sidecars, through kubectl. The cluster is brought
+// up by the program `up` of this directory.
+package kubernetes_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// clusterVariable names the directory of a running cluster.
+const clusterVariable = "GROWVOL_KUBERNETES_DIR"
+
+// patience bounds each wait for something that takes seconds.
+const patience = 2 * time.Minute
+
+// in runs a command in the namespaces of the cluster.
+func in(ctx context.Context, stdin string, args ...string) (string, error) {
+	return program(ctx, stdin, "in", args...)
+}
+
+// program runs one of the programs beside this file.
+func program(ctx context.Context, stdin, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	defer cancel()
+	here, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(here, name), args...) //nolint:gosec // the rig's own program
+	cmd.Stdin = strings.NewReader(stdin)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, out, stderr.String())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// kubectl runs it as the administrator of the cluster.
+func kubectl(ctx context.Context, args ...string) (string, error) {
+	return in(ctx, "", append([]string{"kubectl"}, args...)...)
+}
+
+// needCluster skips the test where no cluster runs.
+func needCluster(t *testing.T) {
+	t.Helper()
+	if os.Getenv(clusterVariable) == "" {
+		t.Skipf("%s does not name a running cluster; `make cluster-test` brings one up and tests with it", clusterVariable)
+	}
+}
+
+// space is a namespace of Kubernetes that belongs to one test.
+type space struct {
+	*testing.T
+	name string
+}
+
+// newSpace makes a namespace. At the end of the test everything in it is
+// deleted, and nothing of it must be left in the storage.
+func newSpace(t *testing.T) space {
+	t.Helper()
+	needCluster(t)
+	s := space{t, strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))}
+	s.must(kubectl(t.Context(), "create", "namespace", s.name))
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if t.Failed() {
+			s.describe(ctx)
+		}
+		s.empty(ctx)
+	})
+	return s
+}
+
+// describe logs what a human would look at.
+func (s space) describe(ctx context.Context) {
+	for _, args := range [][]string{
+		{"get", "pods,persistentvolumeclaims,volumesnapshots", "--namespace", s.name, "-o", "wide"},
+		{"get", "persistentvolumeclaims", "--namespace", s.name, "-o", "jsonpath={range .items[*]}{.metadata.name} {.status}{'\\n'}{end}"},
+		{"get", "events", "--namespace", s.name, "--sort-by=.lastTimestamp", "-o", "custom-columns=T:.lastTimestamp,KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message"},
+		{"logs", "--namespace", "growvol", "--selector", "app.kubernetes.io/name=growvol", "--container", "growvol", "--tail=40", "--prefix"},
+	} {
+		out, err := kubectl(ctx, args...)
+		s.Logf("kubectl %s\n%s", strings.Join(args, " "), out)
+		if err != nil {
+			s.Log(err)
+		}
+	}
+}
+
+// empty deletes the namespace; its volumes and snapshots go with it.
+func (s space) empty(ctx context.Context) {
+	if _, err := kubectl(ctx, "delete", "namespace", s.name, "--timeout=100s"); err != nil {
+		s.Error(err)
+		return
+	}
+	err := eventually(ctx, patience, func(ctx context.Context) error {
+		left, err := kubectl(ctx, "get", "persistentvolumes", "-o", "jsonpath={range .items[?(@.spec.claimRef.namespace=='"+s.name+"')]}{.metadata.name} {end}")
+		if err == nil && left != "" {
+			err = fmt.Errorf("volumes are left: %s", left)
+		}
+		return err
+	})
+	if err != nil {
+		s.Error(err)
+	}
+}
+
+// must ends the test at an error, and passes on what was answered.
+func (s space) must(out string, err error) string {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+	return out
+}
+
+// kubectl runs it in the namespace.
+func (s space) kubectl(args ...string) string {
+	s.Helper()
+	return s.must(kubectl(s.Context(), append([]string{"--namespace", s.name}, args...)...))
+}
+
+// apply creates what the manifest says.
+func (s space) apply(manifest string) {
+	s.Helper()
+	s.must(in(s.Context(), manifest, "kubectl", "--namespace", s.name, "apply", "-f", "-"))
+}
+
+// read fetches an object, as "pvc/name".
+func (s space) read(object string, to any) {
+	s.Helper()
+	if err := json.Unmarshal([]byte(s.kubectl("get", object, "-o", "json")), to); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// await waits until the field of the object has the value.
+func (s space) await(object, field, value string) {
+	s.Helper()
+	s.kubectl("wait", "--for=jsonpath="+field+"="+value, object, "--timeout="+patience.String())
+}
+
+// eventually repeats a check until it passes, and returns its last error if
+// it does not within the time.
+func eventually(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return nil
+		}
+		if pause := volume.Pause(ctx, 300*time.Millisecond); pause != nil {
+			return errors.Join(fmt.Errorf("not within %s: %w", limit, err))
+		}
+	}
+}
+
+// eventually ends the test if the check does not pass within the time.
+func (s space) eventually(check func(context.Context) error) {
+	s.Helper()
+	if err := eventually(s.Context(), patience, check); err != nil {
+		s.Fatal(err)
+	}
+}

@@ -1,0 +1,99 @@
+# Starting and ending the cluster as a whole. Sourced.
+# shellcheck shell=bash
+
+# started_at PID prints the start time of a process that lives, in ticks: an
+# id alone may belong to somebody else by the time it is used.
+started_at() {
+	local stat fields
+	{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+	read -ra fields <<<"${stat##*) }" # the name in parentheses may contain anything
+	[ "${fields[0]}" != Z ] && echo "${fields[19]}"
+}
+
+# outer prints the id of the process that holds the cluster's namespaces.
+outer() {
+	local id time
+	[ -e "$STATE/cluster" ] && read -r id time <"$STATE/cluster" && [ "$(started_at "$id")" = "$time" ] && echo "$id"
+}
+
+# first prints the id, on the machine, of the first process in the namespaces.
+first() {
+	local id children
+	id=$(outer) && read -ra children <"/proc/$id/task/$id/children" && echo "${children[0]}"
+}
+
+# within COMMAND...: runs it in the cluster's namespaces, as its administrator.
+within() {
+	local id
+	id=$(first) || fail "" "the cluster is not up"
+	nsenter -t "$id" -m -n -p --wdns="$PWD" env PATH="$BIN:$PATH" KUBECONFIG="$PKI/admin.kubeconfig" \
+		CONTAINERD_ADDRESS=/run/containerd/containerd.sock "$@" 9>&-
+}
+
+start_cluster() {
+	setsid nohup unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
+		"$RIG/inside" "$BIN" >"$LOG/inside.log" 2>&1 </dev/null 9>&- &
+	echo "$! $(started_at $!)" >"$STATE/cluster"
+}
+
+node_ready() {
+	within kubectl get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -q True &&
+		within kubectl get serviceaccount default # pods are refused before it exists
+}
+
+healthy() { [ -e "$STATE/ready" ] && first >/dev/null && node_ready >/dev/null 2>&1; }
+
+# stop_cluster ends every process of the cluster and takes back what outlives
+# processes: loop devices and cgroups.
+stop_cluster() {
+	local id
+	if id=$(outer); then
+		# kubelet has loop devices of its own on raw block volumes.
+		[ ! -e "$STATE/ready" ] || delete_pods >/dev/null 2>&1 || true
+		kill -KILL "$(first)" 2>/dev/null || true
+		await 30 "" "" gone "$id"
+	fi
+	rm -f "$STATE/ready" "$STATE/cluster"
+	release_loops
+	remove_cgroups
+}
+
+gone() { ! started_at "$1" >/dev/null; }
+
+# delete_pods: all but the ones of the system, which unmount for the others.
+delete_pods() {
+	local namespace
+	for namespace in $(within kubectl get namespaces -o name); do
+		case ${namespace#namespace/} in kube-* | growvol) continue ;; esac
+		within kubectl delete statefulset,deployment,pod --all --namespace "${namespace#namespace/}" --now --timeout=40s
+	done
+}
+
+# loops_of DEVICE:INODE...: the loop devices whose backing file is one of these.
+loops_of() {
+	losetup --noheadings --raw --output NAME,BACK-MAJ:MIN,BACK-INO |
+		awk -v wanted=" $* " 'index(wanted, " " $2 ":" $3 " ") { print $1 }'
+}
+
+# identity FILE...: device and inode of those that exist, as losetup has them.
+identity() { stat --format='%Hd:%Ld:%i' "$@" 2>/dev/null || true; }
+
+# release_loops: first kubelet's devices on ours, then ours.
+release_loops() {
+	local ours theirs
+	# shellcheck disable=SC2046 # lists
+	ours=$(loops_of $(identity "$STATE"/growvol/loop/volumes/*/data))
+	# shellcheck disable=SC2046,SC2086
+	[ -z "$ours" ] || theirs=$(loops_of $(identity $ours))
+	for device in ${theirs-} $ours; do losetup --detach "$device"; done
+}
+
+remove_cgroups() {
+	local hierarchy
+	for hierarchy in /sys/fs/cgroup/*/"$CGROUP"; do
+		[ ! -d "$hierarchy" ] || await 10 "" "" remove_cgroup "$hierarchy"
+	done
+}
+
+# remove_cgroup: ended processes leave it a little later.
+remove_cgroup() { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || [ ! -d "$1" ]; }

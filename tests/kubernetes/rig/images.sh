@@ -1,0 +1,87 @@
+# Builds the images of all pods and gives them to containerd. Sourced.
+# shellcheck shell=bash
+
+IMAGES=$STATE/images
+TREES=$STATE/trees # what goes into each image
+
+# ready_images makes those whose content has changed since the last time.
+ready_images() {
+	local sidecar
+	mkdir -p "$IMAGES" "$TREES" "$STATE/bin"
+	(
+		cd "$SOURCE"
+		CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags='-s -w' -o "$STATE/bin/" \
+			./cmd/growvol-controller ./cmd/growvol-node ./tests/kubernetes/app ./tests/kubernetes/image
+	) >"$LOG/build.log" 2>&1 || fail "$LOG/build.log" "go build"
+
+	tree growvol-controller "$STATE/bin/growvol-controller"
+	install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$TREES/growvol-controller/etc/ssl/certs/ca-certificates.crt"
+	image growvol-controller -user 65532:65532 -entrypoint /growvol-controller
+	tree growvol-node "$STATE/bin/growvol-node"
+	debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount
+	image growvol-node -entrypoint /growvol-node
+	for sidecar in csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller; do
+		tree "$sidecar" "$BIN/$sidecar"
+		image "$sidecar" -user 65532:65532 -entrypoint "/$sidecar"
+	done
+	# The stand-ins, see programs/cluster.
+	tree registrar-stand-in "$BIN/registrar"
+	image registrar-stand-in -entrypoint /registrar
+	tree livenessprobe-stand-in "$BIN/livenessprobe"
+	image livenessprobe-stand-in -user 65532:65532 -entrypoint /livenessprobe
+	tree app "$STATE/bin/app"
+	image app -entrypoint /app
+	cp -r "$TREES/app" "$TREES/pause"
+	image pause -entrypoint "/app pause"
+}
+
+# tree NAME PROGRAM: the content of an image that is one static program.
+tree() {
+	rm -rf "${TREES:?}/$1"
+	mkdir -p "$TREES/$1"
+	cp "$2" "$TREES/$1/"
+}
+
+# image NAME OPTION...: packs the tree.
+image() {
+	local name=$1
+	shift
+	"$STATE/bin/image" -out "$IMAGES/$name.tar.new" -name "localhost/$name:test" "$@" "$TREES/$name" >"$IMAGES/$name.id.new"
+	if cmp -s "$IMAGES/$name.id" "$IMAGES/$name.id.new"; then
+		rm "$IMAGES/$name.tar.new" "$IMAGES/$name.id.new"
+	else
+		mv "$IMAGES/$name.tar.new" "$IMAGES/$name.tar"
+		mv "$IMAGES/$name.id.new" "$IMAGES/$name.id"
+	fi
+	rm -rf "${TREES:?}/$name"
+}
+
+# debian_programs TREE PACKAGE...: what an image on debian:*-slim would have of
+# these packages: their programs and configuration, and the libraries.
+debian_programs() {
+	local root=$1 file
+	shift
+	mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{etc,dev,proc,sys,run,tmp,var/lib}
+	for file in bin sbin lib lib64; do ln -s "usr/$file" "$root/$file"; done
+	dpkg -L "$@" | grep -E '^(/usr)?/s?bin/.|^/etc/[^/]*\.conf$' | while read -r file; do
+		[ -d "$file" ] || cp --no-dereference --preserve=mode "$file" "$root$file"
+	done
+	# ldd fails at scripts, which have no libraries.
+	{ find "$root/usr/bin" "$root/usr/sbin" -type f -exec ldd {} + 2>/dev/null || true; } |
+		grep -oE '/[^ ]+\.so[^ ]*' | sort -u | while read -r file; do
+		install -D "$file" "$root$file"
+	done
+}
+
+# import_images gives containerd those that it does not have yet.
+import_images() {
+	local name
+	await 30 "$LOG/containerd.log" "" within ctr version
+	for name in "$IMAGES"/*.tar; do
+		name=$(basename "$name" .tar)
+		! cmp -s "$IMAGES/$name.id" "$STATE/imported/$name" || continue
+		within ctr --namespace k8s.io images import --no-unpack=false "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 || fail "$LOG/images.log" "import of $name"
+		cp "$IMAGES/$name.id" "$STATE/imported/"
+		rm "$IMAGES/$name.tar"
+	done
+}

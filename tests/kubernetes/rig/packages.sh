@@ -1,0 +1,28 @@
+# Installing what the rig runs and is not built from modules. Sourced.
+# shellcheck shell=bash
+
+# The programs that are needed, and the packages of Debian that have them.
+PACKAGES="runc:runc busybox:busybox-static nsenter:util-linux ip:iproute2 openssl:openssl flock:util-linux pkill:procps
+losetup:mount mke2fs:e2fsprogs mkfs.xfs:xfsprogs cryptsetup:cryptsetup-bin"
+
+missing_packages() {
+	local pair
+	for pair in $PACKAGES; do
+		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
+	done
+	[ -x /usr/lib/cni/bridge ] || echo containernetworking-plugins
+}
+
+install_packages() {
+	local missing log=$LOG/apt.log
+	missing=$(missing_packages | sort -u)
+	[ -n "$missing" ] || return 0
+	say "installing $(echo "$missing" | tr '\n' ' ')"
+	# The package lists may be absent (container images) or out of date.
+	# shellcheck disable=SC2086 # a list
+	apt_get install $missing || { apt_get update && apt_get install $missing; } || fail "$log" "apt-get install"
+}
+
+apt_get() {
+	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 --no-install-recommends "$@" >>"$LOG/apt.log" 2>&1 </dev/null 9>&-
+}

@@ -1,0 +1,49 @@
+# Certificates and kubeconfigs of the cluster. Sourced.
+# shellcheck shell=bash
+
+make_certificates() {
+	local names
+	mkdir -p "$PKI"
+	key ca
+	openssl req -x509 -new -key "$PKI/ca.key" -days 30 -subj /CN=growvol-test-ca -out "$PKI/ca.crt" \
+		-addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign
+	names=DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local
+	certificate apiserver /CN=kube-apiserver serverAuth "$names,DNS:localhost,IP:127.0.0.1,IP:$API_IP,IP:$NODE_IP"
+	certificate etcd /CN=etcd serverAuth,clientAuth DNS:localhost,IP:127.0.0.1
+	certificate kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client clientAuth
+	certificate admin /O=system:masters/CN=admin clientAuth
+	certificate kube-controller-manager /CN=system:kube-controller-manager clientAuth
+	certificate kube-scheduler /CN=system:kube-scheduler clientAuth
+	certificate kubelet "/O=system:nodes/CN=system:node:$NODE" clientAuth,serverAuth "DNS:$NODE,IP:$NODE_IP"
+	for name in admin kube-controller-manager kube-scheduler kubelet; do kubeconfig $name; done
+	key service-account
+	openssl ec -in "$PKI/service-account.key" -pubout -out "$PKI/service-account.pub"
+}
+
+key() { openssl ecparam -name prime256v1 -genkey -noout -out "$PKI/$1.key"; }
+
+# certificate NAME SUBJECT USAGE [ALTERNATIVE-NAMES]
+certificate() {
+	key "$1"
+	{
+		echo basicConstraints=CA:FALSE
+		echo keyUsage=digitalSignature
+		echo "extendedKeyUsage=$3"
+		[ -z "${4-}" ] || echo "subjectAltName=$4"
+	} >"$PKI/$1.ext"
+	openssl req -new -key "$PKI/$1.key" -subj "$2" -out "$PKI/$1.csr"
+	openssl x509 -req -in "$PKI/$1.csr" -CA "$PKI/ca.crt" -CAkey "$PKI/ca.key" -CAcreateserial -days 30 \
+		-extfile "$PKI/$1.ext" -out "$PKI/$1.crt"
+}
+
+# kubeconfig NAME: with the certificate of that name.
+kubeconfig() {
+	cat >"$PKI/$1.kubeconfig" <<-END
+		apiVersion: v1
+		kind: Config
+		clusters: [{name: test, cluster: {server: "https://127.0.0.1:443", certificate-authority: $PKI/ca.crt}}]
+		users: [{name: user, user: {client-certificate: $PKI/$1.crt, client-key: $PKI/$1.key}}]
+		contexts: [{name: test, context: {cluster: test, user: user}}]
+		current-context: test
+	END
+}

@@ -1,0 +1,98 @@
+# Builds Kubernetes, etcd, the sidecars, Helm and containerd from the modules
+# in programs/, once: the result is kept in the cache under a name made of all
+# that goes into it. Sourced.
+# shellcheck shell=bash disable=SC2030,SC2031 # each subshell has its own environment
+
+# programs_key prints the name: the pins, the stand-ins, this file, the compiler.
+programs_key() {
+	(
+		cd "$RIG/.." || exit
+		find programs rig/programs.sh -type f -print0 | sort -z | xargs -0 sha256sum
+		go env GOVERSION GOARCH
+	) | sha256sum | cut -c1-16
+}
+
+# ready_programs sets BIN to the directory of the programs, built if needed.
+ready_programs() {
+	BIN=$CACHE/programs-$(programs_key)/bin
+	[ ! -x "$BIN/kubelet" ] || { touch "$(dirname "$BIN")" && return 0; }
+	mkdir -p "$CACHE"
+	(
+		locked "$CACHE/programs.lock" "the programs"
+		if [ ! -x "$BIN/kubelet" ]; then build_programs "$(dirname "$BIN")"; fi
+	)
+}
+
+# build_programs DIRECTORY makes DIRECTORY/bin. It appears when it is complete.
+build_programs() {
+	local work=$1.partial
+	say "building Kubernetes and containerd (about 20 CPU-minutes, once; log: $CACHE/build.log)"
+	rm -rf "$work"
+	mkdir -p "$work/bin"
+	cp -r "$RIG/../programs/." "$work/source"
+	complete_library "$work/source/cluster"
+	# Not on the left of ||, where `set -e` would not hold.
+	{ build_cluster "$work"; build_containerd "$work"; } >"$CACHE/build.log" 2>&1 &
+	wait $! || fail "$CACHE/build.log" "the build"
+	rm -rf "$work/source" "$1"
+	# Earlier pins are of no use any more, unless another working tree has them.
+	find "$CACHE" -mindepth 1 -maxdepth 1 -name 'programs-*' -mtime +7 -exec rm -rf {} +
+	mv "$work" "$1"
+	say "built $(du -sh "$1/bin" | cut -f1) of programs"
+}
+
+# complete_library MODULE: csi-provisioner wants v13.1.0 of the provisioner
+# library, which not every module proxy has; v13.0.0 and one type are enough.
+complete_library() {
+	local library=sigs.k8s.io/sig-storage-lib-external-provisioner/v13@v13.0.0 dir
+	dir=$(cd / && go mod download -json "$library" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	[ -n "$dir" ] || fail "" "$library: cannot be downloaded"
+	cp -r "$dir" "$1/sig-storage-lib"
+	chmod -R u+w "$1/sig-storage-lib"
+	cat >"$1/sig-storage-lib/controller/inuse.go" <<-END
+		package controller
+
+		// VolumeInUseError says that a volume cannot be deleted yet.
+		type VolumeInUseError struct{ Reason string }
+
+		func (e *VolumeInUseError) Error() string { return "volume in use: " + e.Reason }
+	END
+}
+
+# version MODULE prints what go.mod in the current directory pins.
+version() { go list -m -f '{{.Version}}' "$1"; }
+
+build_cluster() (
+	cd "$1/source/cluster" || exit
+	export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=readonly -trimpath ${GROWVOL_KUBERNETES_GOFLAGS-}"
+	csi=github.com/kubernetes-csi
+	kubernetes=$(version k8s.io/kubernetes)
+	minor=${kubernetes#v1.}
+	p=k8s.io/component-base/version
+	flags="-s -w -X $p.gitVersion=$kubernetes -X $p.gitMajor=1 -X $p.gitMinor=${minor%%.*} -X $p.gitTreeState=clean"
+	flags+=" -X $p.gitCommit=0000000000000000000000000000000000000000 -X $p.buildDate=2026-01-01T00:00:00Z"
+	flags+=" -X helm.sh/helm/v3/internal/version.version=$(version helm.sh/helm/v3)"
+	for part in lint/rules chartutil; do
+		flags+=" -X helm.sh/helm/v3/pkg/$part.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$part.k8sVersionMinor=${minor%%.*}"
+	done
+	go build -ldflags "$flags" -o "$1/bin/" \
+		k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kubectl} \
+		go.etcd.io/etcd/server/v3 helm.sh/helm/v3/cmd/helm \
+		$csi/external-provisioner/v6/cmd/csi-provisioner $csi/external-attacher/v4/cmd/csi-attacher \
+		$csi/external-resizer/v2/cmd/csi-resizer $csi/external-snapshotter/v8/cmd/{csi-snapshotter,snapshot-controller} \
+		./registrar ./livenessprobe
+	mv "$1/bin/server" "$1/bin/etcd"
+	# What the snapshot controller needs in the cluster comes with its module.
+	mkdir -p "$1/manifests"
+	cp "$(go list -m -f '{{.Dir}}' $csi/external-snapshotter/client/v8)"/config/crd/snapshot.storage.k8s.io_*.yaml \
+		"$(go list -m -f '{{.Dir}}' $csi/external-snapshotter/v8)"/deploy/kubernetes/snapshot-controller/rbac-snapshot-controller.yaml "$1/manifests/"
+	chmod u+w "$1/manifests"/*
+)
+
+build_containerd() (
+	cd "$1/source/containerd" || exit
+	export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=readonly -trimpath ${GROWVOL_KUBERNETES_GOFLAGS-}"
+	containerd=github.com/containerd/containerd/v2
+	go build -ldflags "-s -w -X $containerd/version.Version=$(version $containerd)" -o "$1/bin/" \
+		$containerd/cmd/{containerd,containerd-shim-runc-v2,ctr}
+)
