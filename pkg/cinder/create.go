@@ -127,12 +127,20 @@ func (k creation) fresh(ctx context.Context, leftovers []cloud.Volume) (cloud.Vo
 		if err == nil {
 			v, err = k.finish(ctx, v, true)
 		}
-		if !volume.IsKind(err, volume.OutOfRange) || i == len(k.place.zones)-1 {
-			break
+		// A refusal that came as an answer, such as that of the quota, holds in
+		// every zone.
+		if !volume.IsKind(err, volume.OutOfRange) || cloud.StatusCode(err) != 0 {
+			return v, err
 		}
-		k.log.InfoContext(ctx, "no room for a volume in a zone; the next is tried", "name", k.req.Name, "zone", zone, "error", err)
+		if i < len(k.place.zones)-1 {
+			k.log.InfoContext(ctx, "no room for a volume in a zone; the next is tried", "name", k.req.Name, "zone", zone, "error", err)
+		}
 	}
-	return v, err
+	if k.place.allowed == nil {
+		return v, err
+	}
+	return v, volume.Errorf(volume.Exhausted, "no zone that the volume has to be reachable from (%s) has room for it: %w", few(k.place.allowed), err).
+		WithRemedy("let the pod be scheduled to another zone, ask for less, or use another type")
 }
 
 // order is what to ask Cinder for.

@@ -338,6 +338,26 @@ func TestZonesAreIgnoredOnDemand(t *testing.T) {
 	}
 }
 
+// The scheduler of Kubernetes can find another zone, if it is told so.
+func TestNoZoneWithRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+	r.cloud.SetCapacity(5)
+	req := request("pvc-1", 10*volume.GiB, nil)
+	req.Requisite = []volume.Topology{zone("west")}
+	_, err := r.Create(t.Context(), req)
+	wantKind(t, err, volume.Exhausted, "west", "Cinder says", "another zone")
+	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
+	req.Requisite = []volume.Topology{zone("west"), zone("nova")}
+	r.cloud.Forget()
+	_, err = r.Create(t.Context(), req)
+	wantKind(t, err, volume.OutOfRange, "uota")
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	if left := r.cloud.Volumes(); len(left) != 0 {
+		t.Errorf("left behind: %+v", left)
+	}
+}
+
 // A full zone is no reason to fail while another one will do.
 func TestNextZoneWhenOneIsFull(t *testing.T) {
 	t.Parallel()

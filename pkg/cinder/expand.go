@@ -165,7 +165,7 @@ func (b *Backend) typeLimit(ctx context.Context, c *cloud.Cloud, v cloud.Volume,
 // twice before it is said.
 func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size) (cloud.Volume, error) {
 	if err := volume.Pause(ctx, confirmAfter); err != nil {
-		return before, err
+		return before, volume.Errorf(volume.KindOf(err), "Cinder seems to have refused the extension from %s to %s, and the time ran out in making sure of it: %w", before.Size(), target, err)
 	}
 	v, err := c.Volume(ctx, before.ID)
 	if err != nil || v.Size() > before.Size() || !settled(v) {

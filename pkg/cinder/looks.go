@@ -18,7 +18,7 @@ import (
 func (p *poller) look(ctx context.Context, due, all []*wait) {
 	ids := byID(due)
 	if len(ids) < severalVolume {
-		p.single(ctx, ids)
+		p.ease(0, p.single(ctx, ids))
 		p.after(due)
 		return
 	}
@@ -36,8 +36,8 @@ func (p *poller) look(ctx context.Context, due, all []*wait) {
 			looked = append(looked, w)
 		}
 	}
-	if len(missing) > 0 {
-		p.single(ctx, missing)
+	if failing := len(missing) > 0 && p.single(ctx, missing); failing {
+		p.ease(0, true)
 	}
 	for _, w := range all {
 		if onPage[w.id] {
@@ -79,8 +79,9 @@ func (p *poller) page(ctx context.Context, due, all []*wait) (onPage map[string]
 	return onPage, true
 }
 
-// single reads volumes one by one, a few at a time.
-func (p *poller) single(ctx context.Context, ids map[string][]*wait) {
+// single reads volumes one by one, a few at a time. It tells whether the cloud
+// fails to answer.
+func (p *poller) single(ctx context.Context, ids map[string][]*wait) (failing bool) {
 	var g errgroup.Group
 	g.SetLimit(singlesATick / 2)
 	for id, waits := range ids {
@@ -101,12 +102,11 @@ func (p *poller) single(ctx context.Context, ids map[string][]*wait) {
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		p.ease(0, true)
+	err := g.Wait()
+	if err != nil {
 		p.log.DebugContext(ctx, "could not read a volume that is waited for", "error", err)
-	} else if len(ids) == 1 {
-		p.ease(0, false)
 	}
+	return err != nil
 }
 
 // transient tells whether looking again can help: the cloud did not answer, or
