@@ -114,7 +114,7 @@ func TestNoSuccessWhenTheHypervisorNeverGrewTheDevice(t *testing.T) {
 				}
 				d := plug(t, bus, capability)
 				d.use(t)
-				_, err := d.expandWithin(t, 2*gib, 5*time.Second)
+				_, err := d.expandWithin(t, 2*gib, 6*time.Second)
 				wantCode(t, err, codes.DeadlineExceeded, d.ID, "1 GiB", "2 GiB", "next step", "Nova")
 				if fstype != "block" {
 					d.wantDF(t, gib)
@@ -124,7 +124,7 @@ func TestNoSuccessWhenTheHypervisorNeverGrewTheDevice(t *testing.T) {
 				}
 				// By less than was asked for is not enough either.
 				d.grow(t, gib+gib/2)
-				_, err = d.expandWithin(t, 2*gib, 5*time.Second)
+				_, err = d.expandWithin(t, 2*gib, 6*time.Second)
 				wantCode(t, err, codes.DeadlineExceeded, d.ID, "1536 MiB", "2 GiB")
 				d.grow(t, 2*gib)
 				if n, err := d.expand(t, 2*gib); err != nil || n != 2*gib {

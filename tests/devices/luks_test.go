@@ -89,7 +89,7 @@ func TestLUKSInTheHypervisor(t *testing.T) {
 				w := d.startWriter(t)
 
 				// The header does not excuse a disk that has not grown.
-				_, err := d.expandWithin(t, 2*gib, 5*time.Second)
+				_, err := d.expandWithin(t, 2*gib, 6*time.Second)
 				wantCode(t, err, codes.DeadlineExceeded, d.ID, "2 GiB", "next step")
 				d.wantDF(t, gib)
 

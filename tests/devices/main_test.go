@@ -97,7 +97,7 @@ func (r *rig) startPlugin(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	r.plugin, err = r.Start(ctx, vm.Command{Argv: []string{
-		"growvol-node", "--endpoint=unix://" + vm.NodeSocket, "--backend=" + attached.Name, "--node-id=" + nodeID,
+		"growvol-node", "--endpoint=unix://" + vm.NodeSocket, "--backend=" + attached.Name, "--node-id=" + nodeID, "--with-topology=false",
 		"--state-dir=" + stateDir, "--log-level=debug",
 	}})
 	if err != nil {

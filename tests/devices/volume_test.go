@@ -35,7 +35,8 @@ type disk struct {
 	*co.Volume
 	name string // of the machine's disk
 	size volume.Size
-	gone bool // unplugged by the test
+	node string // the device node in the guest, once it is known
+	gone bool   // unplugged by the test
 	// pattern is the hash of what fill wrote.
 	pattern string
 }
@@ -194,16 +195,22 @@ func sh(t *testing.T, script string) string {
 }
 
 // path finds the disk's device node by what sysfs shows, independently of the
-// plugin; it waits until it is there.
+// plugin; it waits until it is there. A disk keeps its name while it is plugged
+// in.
 func (d *disk) path(t *testing.T) string {
 	t.Helper()
-	return sh(t, fmt.Sprintf(`for i in $(seq 100); do
-		for b in /sys/block/*; do
-			s=$(cat $b/serial $b/device/serial 2>/dev/null; tail -c +5 $b/device/vpd_pg80 2>/dev/null)
-			case "$s" in %q|%.20q) echo /dev/${b##*/}; exit;; esac
-		done
-		sleep 0.1
-	done; exit 1`, d.ID, d.ID))
+	if d.node == "" {
+		found := sh(t, fmt.Sprintf(`for i in $(seq 100); do
+			for f in /sys/block/sd*/device/vpd_pg80; do
+				[ -e $f ] && [ "$(tail -c +5 $f)" = %q ] && echo $f && exit # behind the page's header
+			done
+			grep -l -s -x -F %.20q /sys/block/*/serial && exit
+			grep -l -s -F %.20q /sys/block/*/device/serial && exit
+			sleep 0.1
+		done; exit 1`, d.ID, d.ID, d.ID))
+		d.node = "/dev/" + strings.Split(found, "/")[3]
+	}
+	return d.node
 }
 
 // deviceSize reads the disk's size as the guest's kernel knows it.
@@ -223,7 +230,10 @@ func number(t *testing.T, script string) volume.Size {
 // own overhead.
 func (d *disk) df(t *testing.T) volume.Size {
 	t.Helper()
-	return number(t, "df -k "+d.Target+" | tail -n 1 | sed 's/  */ /g' | cut -d' ' -f2") * 1024
+	var blocks, size int64
+	_, err := fmt.Sscan(sh(t, "stat -f -c '%b %S' "+d.Target), &blocks, &size)
+	must(t, err)
+	return volume.Size(blocks * size)
 }
 
 // wantDF checks what the pod and kubelet see. Up to a tenth is the

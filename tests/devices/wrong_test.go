@@ -67,7 +67,7 @@ func TestLinkToAnotherDiskIsIgnored(t *testing.T) {
 		t.Errorf("staged %s, the disk is %s", got, d.path(t))
 	}
 	// With no disk of its own, all that is left is the link.
-	err := missing.stageWithin(t, 5*time.Second)
+	err := missing.stageWithin(t, 12*time.Second)
 	wantCode(t, err, codes.DeadlineExceeded, missing.ID, missing.ID[:20], other.ID[:20], "next step")
 	other.wantUntouched(t)
 }
@@ -98,7 +98,7 @@ func TestDisksWithEqualBeginningsOfSerials(t *testing.T) {
 	// The whole serial tells them apart, and a beginning alone is no match.
 	d2, rival2 := plug(t, vm.VirtioSCSI, co.Mount("xfs")), volumeOf(t, "", co.Mount("xfs"))
 	rival2.ID = d2.ID[:len(d2.ID)-8] + "00000000"
-	wantCode(t, rival2.stageWithin(t, 5*time.Second), codes.DeadlineExceeded, rival2.ID, "next step")
+	wantCode(t, rival2.stageWithin(t, 12*time.Second), codes.DeadlineExceeded, rival2.ID, "next step")
 	rival2.plug(t, vm.Disk{Bus: vm.VirtioSCSISilent, Size: 2 * gib})
 	for _, v := range []*disk{d2, rival2} {
 		v.use(t)
@@ -125,8 +125,9 @@ func TestAnotherDiskInTheVolumesPlace(t *testing.T) {
 				other := volumeOf(t, newID(), co.Mount("ext4"))
 				other.plug(t, vm.Disk{Bus: bus, Size: 2 * gib})
 				other.fill(t)
-				if now := other.path(t); now != place {
-					t.Logf("the other disk is %s, the volume was %s", now, place)
+				// A filesystem keeps the name of its disk as long as it is mounted.
+				if now := other.path(t); now != place && kind == "block" {
+					t.Errorf("the other disk is %s, the volume was %s: this is not the case to be tested", now, place)
 				}
 
 				_, err := d.expandWithin(t, 2*gib, 10*time.Second)
@@ -136,20 +137,13 @@ func TestAnotherDiskInTheVolumesPlace(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), d.ID) || !strings.Contains(err.Error(), "next step") {
 					t.Errorf("the message names no volume or no way out: %v", err)
 				}
-				t.Log(err)
 				// A new pod cannot have the volume either.
 				again := *d.Volume
 				again.Target += "-2"
 				if err := machine.driver.Publish(t.Context(), &again); err == nil {
 					t.Error("published once more")
 				}
-				if err := call(t, machine.driver.Unpublish, d); kind == "block" && err != nil {
-					// The device node at the target is the other disk's by now.
-					wantCode(t, err, codes.FailedPrecondition, "left alone", "next step")
-					sh(t, "umount "+d.Target+" && rm "+d.Target)
-				} else {
-					must(t, err)
-				}
+				must(t, call(t, machine.driver.Unpublish, d))
 				// What could not be written back may be told once.
 				if err := call(t, machine.driver.Unstage, d); err != nil {
 					t.Log(err)

@@ -1,0 +1,62 @@
+package devices
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/vm"
+)
+
+// The number of volumes that the node says it can take is true: it stays the
+// same while volumes come and go, and as many can really be plugged in, but
+// not one more.
+func TestAttachLimit(t *testing.T) {
+	limit := func() int {
+		info, err := machine.driver.Node.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+		must(t, err)
+		if info.GetNodeId() != nodeID {
+			t.Errorf("node id %q", info.GetNodeId())
+		}
+		return int(info.GetMaxVolumesPerNode())
+	}
+	first := plug(t, vm.VirtioBlk, co.Block())
+	first.path(t)
+	want := limit()
+	t.Logf("limit %d", want)
+	if want < 5 || want > 40 {
+		t.Fatalf("a PC has 32 PCI slots, some of them taken; the limit is %d", want)
+	}
+	plugged := []*disk{first}
+	for len(plugged) < want {
+		d := volumeOf(t, newID(), co.Block())
+		if err := machine.AddDisk(t.Context(), vm.Disk{Name: d.name, Bus: vm.VirtioBlk, Serial: d.ID, Size: gib}); err != nil {
+			t.Fatalf("the limit is %d, but only %d could be plugged in: %v", want, len(plugged), err)
+		}
+		d.size = gib
+		if d.path(t); len(plugged)%8 == 0 || len(plugged) == want-1 {
+			if got := limit(); got != want {
+				t.Errorf("with %d volumes the limit is %d, was %d", len(plugged)+1, got, want)
+			}
+		}
+		plugged = append(plugged, d)
+	}
+	more := volumeOf(t, newID(), co.Block())
+	err := machine.AddDisk(t.Context(), vm.Disk{Name: more.name, Bus: vm.VirtioBlk, Serial: more.ID, Size: gib})
+	if err == nil {
+		more.size = gib
+		t.Errorf("one more than the limit of %d could be plugged in", want)
+	} else if !strings.Contains(err.Error(), "slot") && !strings.Contains(err.Error(), "PCI") {
+		t.Errorf("refused for another reason: %v", err)
+	}
+	// The last one is a volume like any other.
+	last := plugged[len(plugged)-1]
+	last.use(t)
+	if got := sh(t, fmt.Sprintf("stat -c %%t:%%T %s %s | uniq | wc -l", last.Target, last.path(t))); got != "1" {
+		t.Error("the target is not the last disk")
+	}
+	last.growBefore(t, vm.VirtioBlk, 2*gib)
+}
