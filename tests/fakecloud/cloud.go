@@ -146,13 +146,14 @@ func (c *Cloud) URL() string { return c.url }
 // (application credential) and "admin" into dir and returns its path.
 func (c *Cloud) CloudsYAML(dir string) (string, error) {
 	path := filepath.Join(dir, "clouds.yaml")
-	if err := os.WriteFile(path, []byte(c.cloudsYAML()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(c.YAML()), 0o600); err != nil {
 		return "", fmt.Errorf("fake cloud: %w", err)
 	}
 	return path, nil
 }
 
-func (c *Cloud) cloudsYAML() string {
+// YAML is what CloudsYAML writes.
+func (c *Cloud) YAML() string {
 	const password = `  %s:
     region_name: RegionOne
     identity_api_version: 3

@@ -65,7 +65,7 @@ func (s *side) do(a ask) got {
 	if a.admin {
 		base = s.adminVolume
 	}
-	for prefix, address := range map[string]string{"compute": s.compute, "identity": s.identity, "image": s.image, "root": strings.Split(s.volume, "/v3")[0]} {
+	for prefix, address := range map[string]string{"compute": s.compute, "identity": s.identity, "image": s.image, "root": strings.Split(s.volume, "/v3")[0], "novaroot": strings.TrimSuffix(s.compute, "/v2.1")} {
 		if rest, ok := strings.CutPrefix(path, prefix+":"); ok {
 			base, path = address, rest
 			if prefix == "compute" {

@@ -21,6 +21,7 @@ func (s *side) script() {
 	s.backupPart()
 	s.attachPart()
 	s.multiattachPart()
+	s.encryptedPart()
 	s.deletePart()
 }
 
@@ -56,6 +57,8 @@ func (s *side) discoveryPart() {
 		ask{label: "cinder versions", path: "root:/", header: none},
 		ask{label: "cinder v3 without a token", path: "root:/v3/", header: none},
 		ask{label: "cinder v3", path: "root:/v3/"},
+		ask{label: "cinder project itself", path: ""},
+		ask{label: "nova versions", path: "novaroot:/", header: none},
 		ask{label: "nova v2.1 without a token", path: "compute:/", header: none},
 		ask{label: "nova v2.1", path: "compute:/"},
 		ask{label: "cinder without a token", path: "/volumes", header: none},
@@ -396,6 +399,17 @@ func (s *side) multiattachPart() {
 		ask{label: "detach shareable", method: http.MethodDelete, path: "compute:/servers/{server}/os-volume_attachments/{volume-6}"},
 	)
 	s.watch("detached shareable", "/volumes/{volume-6}", "volume", "available")
+}
+
+func (s *side) encryptedPart() {
+	s.run(ask{label: "create encrypted", method: http.MethodPost, path: "/volumes", version: "3.70", body: m{"volume": m{"size": 1, "volume_type": "rbd-luks"}}, save: "volume-7"})
+	s.watch("created encrypted", "/volumes/{volume-7}", "volume", "available")
+	s.all(
+		ask{label: "encrypted volume", path: "/volumes/{volume-7}", version: "3.70"},
+		ask{label: "encrypted volume of 3.0", path: "/volumes/{volume-7}"},
+		action("extend encrypted", "volume-7", "", "os-extend", m{"new_size": 2}),
+	)
+	s.watch("extended encrypted", "/volumes/{volume-7}", "volume", "available")
 }
 
 func (s *side) deletePart() {

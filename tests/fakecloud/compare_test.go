@@ -221,14 +221,28 @@ func bodyDiffers(where string, actual, fake any) []string {
 // boot starts a server on the real cloud.
 func (s *side) boot() {
 	s.Helper()
-	image := s.do(ask{label: "image", path: "image:/v2/images?name=tiny"})
-	var found struct{ Images []struct{ ID string } }
-	if err := json.Unmarshal(image.body, &found); err != nil || len(found.Images) == 0 {
-		s.Fatalf("the real cloud has no image tiny: %s", image.body)
+	images := s.do(ask{label: "images", path: "image:/v2/images"})
+	var found struct {
+		Images []struct {
+			ID     string
+			Kernel string `json:"kernel_id"`
+		}
+	}
+	if err := json.Unmarshal(images.body, &found); err != nil {
+		s.Fatal(err)
+	}
+	image := ""
+	for _, i := range found.Images {
+		if i.Kernel != "" {
+			image = i.ID
+		}
+	}
+	if image == "" {
+		s.Fatal("the real cloud has no image with a kernel; tests/openstack/image registers one")
 	}
 	resp := s.do(ask{
 		label: "boot", method: http.MethodPost, path: "compute:/servers", version: "2.79",
-		body: map[string]any{"server": map[string]any{"name": "fakecloud-compare", "imageRef": found.Images[0].ID, "flavorRef": "1", "networks": "none"}},
+		body: map[string]any{"server": map[string]any{"name": "fakecloud-compare", "imageRef": image, "flavorRef": "1", "networks": "none"}},
 	})
 	var body any
 	if err := json.Unmarshal(resp.body, &body); err != nil || resp.status != http.StatusAccepted {

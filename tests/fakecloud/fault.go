@@ -100,7 +100,9 @@ func (c *Cloud) scriptFor(call Call, r *http.Request, action string) script {
 // script is what goes wrong with one request.
 type script struct {
 	cut         cut
-	answer      *reply
+	status      int // of an answer without execution; 0: none
+	message     string
+	retryAfter  string
 	truncate    bool
 	contentType string
 	expire      bool
@@ -145,19 +147,26 @@ func CutOff() Fault { return func(s *script) { s.cut = cutBefore } }
 // Status answers with an error and executes nothing. The message may be
 // empty.
 func Status(status int, message string) Fault {
-	return func(s *script) { s.answer = fault(status, message) }
+	return func(s *script) { s.status, s.message = status, message }
 }
 
 // Throttled answers with 413 or 429 as a rate limit does; retryAfter is in
 // seconds, negative: the header is missing.
 func Throttled(status, retryAfter int) Fault {
 	return func(s *script) {
-		after := ""
+		s.status, s.message = status, "This request was rate-limited."
 		if retryAfter >= 0 {
-			after = itoa(retryAfter)
+			s.retryAfter = itoa(retryAfter)
 		}
-		s.answer = overLimit(status, "This request was rate-limited.", after)
 	}
+}
+
+// answer is the scripted answer in the shape of the service.
+func (s script) answer(service string) *reply {
+	if service == identityPath {
+		return keystoneError(s.status, http.StatusText(s.status), s.message)
+	}
+	return overLimit(s.status, s.message, s.retryAfter)
 }
 
 // TokenExpires makes the token of the request invalid, so that it is answered

@@ -133,8 +133,12 @@ func novaRoutes() []route {
 	r := func(method, path string, call Call, h handler) route {
 		return route{service: computePath, method: method, path: "/v2.1" + path, call: call, auth: true, handle: h}
 	}
+	versions := discovery(computePath, "/", false, http.StatusOK, func(c *Cloud) any {
+		return object{"versions": []any{c.novaLegacyVersion(), c.novaVersion(false)}}
+	})
+	versions.bare = true
 	return []route{
-		discovery(computePath, "/", false, http.StatusOK, func(c *Cloud) any { return object{"versions": []any{c.novaVersion(false)}} }),
+		versions,
 		discovery(computePath, "/v2.1", false, http.StatusOK, func(c *Cloud) any { return object{"version": c.novaVersion(true)} }),
 		r(http.MethodGet, "/servers", ListServers, (*Cloud).listServers),
 		r(http.MethodGet, "/servers/detail", ListServers, (*Cloud).listServers),
@@ -145,6 +149,14 @@ func novaRoutes() []route {
 		r(http.MethodGet, "/servers/{id}/os-volume_attachments/{volume}", GetAttachment, (*Cloud).getAttachment),
 		r(http.MethodDelete, "/servers/{id}/os-volume_attachments/{volume}", DetachVolume, (*Cloud).detachVolume),
 		r(http.MethodPost, "/os-server-external-events", SendEvents, (*Cloud).sendEvents),
+	}
+}
+
+// novaLegacyVersion is the API without microversions that Nova still lists.
+func (c *Cloud) novaLegacyVersion() object {
+	return object{
+		"id": "v2.0", "status": "SUPPORTED", "updated": "2011-01-21T11:33:21Z", "version": "", "min_version": "",
+		"links": []any{link("self", c.url+computePath+"/v2/")},
 	}
 }
 

@@ -16,7 +16,8 @@ type route struct {
 	action  string // key of the body, for an action
 	call    Call
 	auth    bool
-	since   int // minor microversion that brought it
+	bare    bool // neither version nor request ID in the answer
+	since   int  // minor microversion that brought it
 	handle  handler
 }
 
