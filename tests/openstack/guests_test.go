@@ -135,8 +135,8 @@ func freeAddress(t *testing.T) string {
 func (r *rig) startNode(t *testing.T, g *guest) {
 	t.Helper()
 	ctx := t.Context()
-	g.plugin = get(g.Agent.Start(ctx, vm.Command{Argv: []string{
-		"growvol-node", "--backend=cinder", "--node-id=" + g.server, "--endpoint=unix://" + vm.NodeSocket, "--log-level=debug",
+	g.plugin = get(g.Start(ctx, vm.Command{Argv: []string{
+		"growvol-node", "--backend=cinder", "--endpoint=unix://" + vm.NodeSocket, "--log-level=debug",
 	}}))(t)
 	conn := get(g.DialNode())(t)
 	g.Driver = &co.Driver{Controller: r.client(), Node: csi.NewNodeClient(conn), Dir: "/var/lib/kubelet/plugins"}

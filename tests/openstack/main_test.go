@@ -45,6 +45,8 @@ func TestOpenStack(t *testing.T) {
 		{"speed", testSpeed},
 		{"growth in use", testGrowthInUse},
 		{"block", testBlock},
+		{"encrypted", testEncrypted},
+		{"copies", testLiveCopies},
 		{"faults", testFaults},
 		{"multiattach", testMultiattach},
 		{"sanity", testSanity},

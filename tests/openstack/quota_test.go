@@ -12,6 +12,7 @@ import (
 // testQuota: a quota ends a request with OUT_OF_RANGE, which lets a user of
 // Kubernetes ask for less; and asking for less works.
 func testQuota(t *testing.T, r *rig) {
+	t.Helper()
 	ctx, c := t.Context(), r.client()
 	limit := func(count, gigabytes int) {
 		must(t, r.admin.setQuota(context.WithoutCancel(ctx), r.user.project, count, gigabytes))

@@ -32,6 +32,7 @@ func expectedSkips() map[string]string {
 // testSanity runs csi-sanity with the controller on this machine and the node
 // plugin in a server.
 func testSanity(t *testing.T, r *rig) {
+	t.Helper()
 	g := r.guest(t, virtioBlk)
 	config := sanity.NewTestConfig()
 	config.ControllerAddress, config.Address = "unix://"+r.socket, "passthrough:///"+g.nodeAddress

@@ -26,6 +26,7 @@ const (
 // takes, as a client sees it that reads the volume again and again without a
 // pause. No polling client can be faster.
 func testSpeed(t *testing.T, r *rig) {
+	t.Helper()
 	ctx, c := t.Context(), r.client()
 	var mine, raw [2][]time.Duration // of creating, of extending
 	var ids []string

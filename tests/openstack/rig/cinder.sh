@@ -47,6 +47,9 @@ cinder_config() {
 		[service_user]
 		send_service_user_token = true
 		$(credentials cinder)
+		[key_manager]
+		backend = cinder.keymgr.conf_key_mgr.ConfKeyManager
+		fixed_key = $VOLUME_KEY
 		[oslo_concurrency]
 		lock_path = $LIB/cinder/locks
 	END
@@ -57,8 +60,9 @@ start_cinder() {
 	mkdir -p "$LIB/cinder"
 	cinder_config
 	filled "cinder-$(version cinder-common)" cinder cinder-manage --config-file "$CINDER_CONF" db sync
-	# The backup service looks for the key only below /etc/ceph.
+	# Backups, and Nova for encrypted volumes, look for these in /etc/ceph only.
 	mkdir -p "$ETC/ceph"
+	cp "$CEPH_CONF" "$ETC/ceph/ceph.conf"
 	cp "$CEPH/keyring.client.cinder" "$ETC/ceph/ceph.client.cinder.keyring"
 	for name in volume scheduler backup; do
 		start "cinder-$name" "$RIG/bound" "$ETC/ceph" /etc/ceph -- "cinder-$name" --config-file "$CINDER_CONF" --log-file "$LOG/cinder-$name.log"

@@ -25,7 +25,10 @@ VOLUME_TYPES = {  # name: extra specs
     # capability of an unscoped one, and find none.
     "rbd-gold": {"growvol:tier": "gold"},
     "rbd-multi": {"multiattach": "<is> True"},
+    "rbd-luks": {},
 }
+# Decrypted by QEMU: the guest sees a device that lacks the header.
+ENCRYPTION = {"provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256, "control_location": "front-end"}
 FLAVORS = {"1": ("small", 256), "2": ("medium", 512), "3": ("large", 1024)}  # id: name, MiB
 
 
@@ -78,6 +81,8 @@ class Cloud:
             if name not in known:
                 created = api.post("/types", json={"volume_type": {"name": name}}).json()["volume_type"]["id"]
                 api.post(f"/types/{created}/extra_specs", json={"extra_specs": {"volume_backend_name": "rbd", **specs}})
+                if name == "rbd-luks":
+                    api.post(f"/types/{created}/encryption", json={"encryption": ENCRYPTION})
         # Without a pool that the scheduler knows, a first volume would fail.
         await_true(lambda: api.get("/scheduler-stats/get_pools").json()["pools"], "Cinder's pool")
 

@@ -125,6 +125,9 @@ nova_config() {
 		enabled = true
 		port_range = 10000:10200
 		proxyclient_address = 127.0.0.1
+		[key_manager]
+		backend = nova.keymgr.conf_key_mgr.ConfKeyManager
+		fixed_key = $VOLUME_KEY
 		[oslo_concurrency]
 		lock_path = $LIB/nova/locks
 		[workarounds]
@@ -157,6 +160,6 @@ start_nova() {
 	# Not under uwsgi: its replies from the message queue would never come,
 	# because it replaces the threads that uwsgi gives it.
 	for name in api conductor scheduler compute; do
-		start "nova-$name" "nova-$name" --config-file "$NOVA_CONF" --log-file "$LOG/nova-$name.log"
+		start "nova-$name" "$RIG/bound" "$ETC/ceph" /etc/ceph -- "nova-$name" --config-file "$NOVA_CONF" --log-file "$LOG/nova-$name.log"
 	done
 }

@@ -7,7 +7,7 @@ PACKAGES="ceph-mon ceph-mgr ceph-osd ceph-common python3-rbd
 mariadb-server rabbitmq-server keystone uwsgi-plugin-python3 python3-memcache
 cinder-api cinder-scheduler cinder-volume cinder-backup
 placement-api glance-api nova-api nova-conductor nova-scheduler nova-compute-kvm
-libvirt-daemon-system qemu-system-x86 qemu-block-extra genisoimage curl procps"
+libvirt-daemon-system qemu-system-x86 qemu-block-extra qemu-utils genisoimage curl procps"
 
 # preseed answers the packages' questions: no database, no endpoint.
 preseed() {

@@ -26,6 +26,8 @@ RABBIT=rabbit://guest:guest@127.0.0.1:5672/
 LIBVIRT="qemu+unix:///system?socket=$RUN/libvirt/libvirt-sock"
 # The secret under which libvirt keeps the Ceph key of Cinder's user.
 SECRET=5f0c1b6e-7a11-4f0e-9c0a-0c1d2e3f4a5b
+# The key of all encrypted volumes, in place of a key manager service.
+VOLUME_KEY=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
 # MariaDB, RabbitMQ and its port mapper, Ceph's monitor, then the APIs.
 PORTS="13306 5672 4369 3300 6789 5000 8776 8774 8778 9292 9696"
 
