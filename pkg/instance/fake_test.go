@@ -27,6 +27,7 @@ type machine struct {
 	files   map[string]map[string]string // by device path: files of its filesystem
 	fstypes []string                     // of the filesystems that were opened
 	under   map[string]blockdev.Device   // what a device rests on, by number
+	hangs   chan struct{}                // when set, no serial is answered before it is closed
 }
 
 func newMachine(t *testing.T) *machine {
@@ -82,6 +83,9 @@ func (m *machine) options() Options {
 func (m *machine) Disks() ([]blockdev.Device, error) { return m.disks, nil }
 
 func (m *machine) Serial(d blockdev.Device) (string, error) {
+	if m.hangs != nil {
+		<-m.hangs
+	}
 	serial, ok := m.serials[d.Name]
 	if !ok {
 		return "", volume.Errorf(volume.Internal, "%s does not answer", d)

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -253,4 +254,24 @@ func TestMetadataThatIsTooLong(t *testing.T) {
 	defer server.Close()
 	_, err := service{address: server.URL, timeout: time.Minute}.ask(t.Context())
 	wantWords(t, err, "too long")
+}
+
+// A disk that does not answer keeps the plugin from nothing but itself.
+func TestADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		m.hangs = make(chan struct{})
+		m.plug("vda", blockdev.VirtioBlk, "", nil)
+		m.dmi(nova(serverID))
+		o := m.options()
+		o.Zone = "here"
+		if got, err := Identify(t.Context(), o); err != nil || got.IDFrom != "the DMI table" {
+			t.Errorf("%+v, %v", got, err)
+		}
+		_, err := AttachLimit(t.Context(), LimitOptions{Disks: m, sysfs: o.sysfs})
+		if !volume.IsKind(err, volume.Deadline) {
+			t.Errorf("%v", err)
+		}
+		close(m.hangs)
+	})
 }

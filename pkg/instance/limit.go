@@ -52,7 +52,10 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	if o.sysfs == "" {
 		o.sysfs = "/sys"
 	}
-	return volume.Bounded(ctx, o.limit)
+	ctx, cancel := context.WithTimeout(ctx, diskPatience)
+	defer cancel()
+	limit, err := volume.Bounded(ctx, o.limit)
+	return limit, volume.Wrap(err, "count the disks of this machine", "")
 }
 
 func (o LimitOptions) limit() (Limit, error) {
