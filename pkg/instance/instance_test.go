@@ -268,8 +268,13 @@ func TestADiskThatHangs(t *testing.T) {
 		if got, err := Identify(t.Context(), o); err != nil || got.IDFrom != "the DMI table" {
 			t.Errorf("%+v, %v", got, err)
 		}
-		_, err := AttachLimit(t.Context(), LimitOptions{Disks: m, sysfs: o.sysfs})
-		if !volume.IsKind(err, volume.Deadline) {
+		limit := LimitOptions{Disks: m, sysfs: o.sysfs}
+		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 256 {
+			t.Errorf("%+v, %v", got, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := AttachLimit(ctx, limit); !volume.IsKind(err, volume.Deadline) {
 			t.Errorf("%v", err)
 		}
 		close(m.hangs)

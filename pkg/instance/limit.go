@@ -52,9 +52,12 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	if o.sysfs == "" {
 		o.sysfs = "/sys"
 	}
-	ctx, cancel := context.WithTimeout(ctx, diskPatience)
+	patient, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
-	limit, err := volume.Bounded(ctx, o.limit)
+	limit, err := volume.Bounded(patient, o.limit)
+	if patient.Err() != nil && ctx.Err() == nil {
+		return Limit{maxDisks, "a disk of this machine does not answer, so they cannot be counted"}, nil
+	}
 	return limit, volume.Wrap(err, "count the disks of this machine", "")
 }
 
