@@ -139,7 +139,7 @@ func TestAttachJoinsOneThatIsUnderWay(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fault)
-			_, err := r.Attach(within(t, 500*time.Millisecond), to(id, server))
+			_, err := r.Attach(within(t, time.Second), to(id, server))
 			wantKind(t, err, volume.Deadline, id, name)
 			eventually(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
 			r.attach(t, to(id, server))
@@ -366,6 +366,23 @@ func TestAttachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
 	if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 || v.Attachments[0].ID == "rest-1" {
 		t.Errorf("attachments %+v, want the new one only", v.Attachments)
 	}
+}
+
+// Nova may have begun just after it was asked first.
+func TestAttachAsksNovaAgainBeforeItClearsAReservation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.StaysReserved())
+	_, err := r.Attach(within(t, time.Second), to(id, server))
+	wantKind(t, err, volume.Deadline)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(404, "not attached"))
+	_, err = r.Attach(within(t, 2*time.Second), to(id, server))
+	wantKind(t, err, volume.Deadline, stateReserved)
+	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.cloud.Release(id)
+	r.attach(t, to(id, server))
+	r.wantCalls(t, fakecloud.AttachVolume, 1)
 }
 
 func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {

@@ -103,8 +103,8 @@ func TestBackupWaitsForItsHelperAcrossCalls(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{})
 	class := snap("b", id, "type", "backup")
-	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Slow(700*time.Millisecond))
-	_, err := r.CreateSnapshot(within(t, 300*time.Millisecond), class)
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Slow(1500*time.Millisecond))
+	_, err := r.CreateSnapshot(within(t, time.Second), class)
 	wantKind(t, err, volume.Deadline, "creating")
 	r.wantCalls(t, fakecloud.CreateBackup, 0)
 	r.ready(t, class)
@@ -187,9 +187,9 @@ func TestBackupIsReadyOnlyWithoutItsHelper(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
 	s := r.take(t, class)
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Slow(time.Second))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Slow(2*time.Second))
 	r.cloud.Release(s.ID)
-	got, err := r.CreateSnapshot(within(t, 500*time.Millisecond), class)
+	got, err := r.CreateSnapshot(within(t, time.Second), class)
 	if err != nil || got.ID != s.ID || got.Ready {
 		t.Errorf("%+v, %v; want %s not ready", got, err, s.ID)
 	}
@@ -210,7 +210,7 @@ func TestDeleteBackup(t *testing.T) {
 		t.Fatalf("%d helpers, want 1", n)
 	}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Stuck())
-	wantKind(t, r.DeleteSnapshot(within(t, 500*time.Millisecond), s.ID), volume.Deadline, "backup is still deleting")
+	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.Deadline, "backup is still deleting")
 	if n := r.helpers(t, id); n != 0 {
 		t.Errorf("%d snapshots are left behind", n)
 	}

@@ -66,7 +66,7 @@ func TestDetachFromAServerThatWentWhileItDetached(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
-	wantKind(t, r.Detach(within(t, 500*time.Millisecond), id, server), volume.Deadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
 	r.cloud.LoseServer(server)
 	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func TestDetachWhileTheVolumeComes(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
-	_, err := r.Attach(within(t, 300*time.Millisecond), to(id, server))
+	_, err := r.Attach(within(t, time.Second), to(id, server))
 	wantKind(t, err, volume.Deadline)
 	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateAttaching)
 	eventually(t, 200*time.Millisecond, func() { r.cloud.Release(id) })

@@ -178,7 +178,7 @@ func TestDeleteSnapshotWaitsUntilItIsGone(t *testing.T) {
 	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
 	for range 2 { // the second call joins
-		wantKind(t, r.DeleteSnapshot(within(t, 300*time.Millisecond), s.ID), volume.Deadline, "deleting")
+		wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.Deadline, "deleting")
 	}
 	eventually(t, 100*time.Millisecond, func() { r.cloud.Release(s.ID) })
 	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
