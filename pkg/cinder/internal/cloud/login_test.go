@@ -207,6 +207,37 @@ func TestDefaultCloud(t *testing.T) {
 	refused(t, err, volume.Invalid, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
 }
 
+// A cloud that does not know a filter returns everything.
+func TestFiltersThatACloudIgnores(t *testing.T) {
+	k := newKeystone(t)
+	clouds, err := k.clouds(t, "clouds.yaml", yamlHead)
+	must(t, err)
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	const list = `[{"id":"1","name":"other","volume_id":"x","resource_uuid":"x"},{"id":"2","name":"mine","volume_id":"v","resource_uuid":"v"}]`
+	k.version = `{"volumes":LIST,"snapshots":LIST,"backups":LIST,"messages":LIST,"attachments":LIST}`
+	k.version = strings.ReplaceAll(k.version, "LIST", list)
+	ctx := t.Context()
+	vs, err := c.VolumesNamed(ctx, "mine")
+	must(t, err)
+	ss, err := c.SnapshotsNamed(ctx, "mine")
+	must(t, err)
+	bs, err := c.BackupsNamed(ctx, "mine")
+	must(t, err)
+	ms, err := c.Messages(ctx, "v")
+	must(t, err)
+	as, err := c.AttachmentRecords(ctx, "v")
+	must(t, err)
+	for what, n := range map[string]int{"volumes": len(vs), "snapshots": len(ss), "backups": len(bs), "messages": len(ms), "attachments": len(as)} {
+		if n != 1 {
+			t.Errorf("%d %s, want the one that was asked for", n, what)
+		}
+	}
+	if vs[0].ID != "2" || ss[0].ID != "2" || bs[0].ID != "2" || as[0].ID != "2" {
+		t.Errorf("the wrong ones: %v %v %v %v", vs, ss, bs, as)
+	}
+}
+
 func TestWrongClock(t *testing.T) {
 	k := newKeystone(t)
 	clouds, err := k.clouds(t, "clouds.yaml", yamlHead)

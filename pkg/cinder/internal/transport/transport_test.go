@@ -229,8 +229,11 @@ func TestRetryAfterIsHonored(t *testing.T) {
 	}
 	// More than MaxWait is not waited for, whatever the context allows.
 	s := newScript(t, says(503, "Retry-After", "3600"))
-	status, _, err := send(t.Context(), newTransport(t, Options{}), "GET", s.URL, &Call{})
-	if err != nil || status != 503 || len(s.received()) != 1 {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+	defer cancel()
+	time.AfterFunc(5*time.Second, cancel)
+	status, _, err := send(ctx, newTransport(t, Options{}), "GET", s.URL, &Call{})
+	if err != nil || ctx.Err() != nil || status != 503 || len(s.received()) != 1 {
 		t.Errorf("a pause of an hour: %d, %v, sent %d times", status, err, len(s.received()))
 	}
 }
