@@ -55,6 +55,7 @@ const (
 
 	GetServer       Call = "get server"
 	ListServers     Call = "list servers"
+	ChangeServer    Call = "change server" // lock and unlock
 	DeleteServer    Call = "delete server"
 	ListAttachments Call = "list attachments"
 	GetAttachment   Call = "get attachment"

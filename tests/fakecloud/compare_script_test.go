@@ -22,6 +22,7 @@ func (s *side) script() {
 	s.attachPart()
 	s.multiattachPart()
 	s.encryptedPart()
+	s.serverPart()
 	s.deletePart()
 }
 
@@ -296,6 +297,9 @@ func (s *side) backupPart() {
 		backup("backup of an unknown volume", m{"volume_id": unknownID}),
 		backup("increment of nothing", m{"volume_id": "{volume-2}", "incremental": true}),
 		first,
+		action("extend while backing up", "volume-2", "", "os-extend", m{"new_size": 9}),
+		attach("attach while backing up", "", "{volume-2}"),
+		ask{label: "delete a backup in the making", method: http.MethodDelete, path: "/backups/{backup-1}"},
 	)
 	s.watch("backed up", "/backups/{backup-1}", "backup", "available")
 	s.all(
@@ -310,6 +314,22 @@ func (s *side) backupPart() {
 	s.watch("restored from a backup", "/volumes/{volume-5}", "volume", "available")
 	s.all(
 		ask{label: "volume restored from a backup", path: "/volumes/{volume-5}", version: "3.70"},
+		ask{label: "backup restored to an unknown volume", method: http.MethodPost, path: "/backups/{backup-1}/restore", body: m{"restore": m{"volume_id": unknownID}}},
+		ask{label: "backup restored", method: http.MethodPost, path: "/backups/{backup-1}/restore", body: m{"restore": m{"volume_id": "{volume-5}"}}},
+	)
+	s.watch("written over by a backup", "/volumes/{volume-5}", "volume", "available")
+	s.watch("backup after the restore", "/backups/{backup-1}", "backup", "available")
+	increment := backup("increment", m{"volume_id": "{volume-2}", "incremental": true})
+	increment.save = "backup-2"
+	s.run(increment)
+	s.watch("increment made", "/backups/{backup-2}", "backup", "available")
+	s.all(
+		ask{label: "increment shown", path: "/backups/{backup-2}", version: "3.70"},
+		ask{label: "backup with an increment deleted", method: http.MethodDelete, path: "/backups/{backup-1}"},
+		ask{label: "increment deleted", method: http.MethodDelete, path: "/backups/{backup-2}"},
+	)
+	s.watch("increment gone", "/backups/{backup-2}", "backup", "404")
+	s.all(
 		ask{label: "backup deleted", method: http.MethodDelete, path: "/backups/{backup-1}"},
 	)
 	s.watch("backup gone", "/backups/{backup-1}", "backup", "404")
@@ -354,6 +374,10 @@ func (s *side) attachPart() {
 		ask{label: "backup in use without force", method: http.MethodPost, path: "/backups", body: m{"backup": m{"volume_id": "{volume-1}"}}},
 		ask{label: "delete in use", method: http.MethodDelete, path: "/volumes/{volume-1}"},
 		action("retype in use to a shareable type", "volume-1", "", "os-retype", m{"new_type": "rbd-multi", "migration_policy": "never"}),
+	)
+	s.inUsePart()
+	s.lockedPart()
+	s.all(
 		action("extend in use", "volume-1", "3.42", "os-extend", m{"new_size": 3}),
 	)
 	s.ids["size"] = "3"
@@ -367,6 +391,52 @@ func (s *side) attachPart() {
 		ask{label: "detach while detaching", method: http.MethodDelete, path: attachments + "/{volume-1}"},
 	)
 	s.watch("detached", "/volumes/{volume-1}", "volume", "available")
+}
+
+// inUsePart takes copies of a volume that a server uses.
+func (s *side) inUsePart() {
+	snap := func(label, version, save string, v m) ask {
+		v["volume_id"] = "{volume-1}"
+		return ask{label: label, method: http.MethodPost, path: "/snapshots", version: version, body: m{"snapshot": v}, save: save}
+	}
+	s.all(
+		snap("snapshot in use with force", "3.0", "snapshot-2", m{"force": true}),
+		snap("snapshot in use since 3.66", "3.66", "snapshot-3", m{}),
+		snap("snapshot in use since 3.66 with force", "3.66", "snapshot-4", m{"force": true}),
+		ask{label: "clone in use", method: http.MethodPost, path: "/volumes", body: m{"volume": m{"source_volid": "{volume-1}"}}, save: "volume-8"},
+		ask{label: "backup in use with force", method: http.MethodPost, path: "/backups", body: m{"backup": m{"volume_id": "{volume-1}", "force": true}}, save: "backup-3"},
+	)
+	for _, n := range []string{"snapshot-2", "snapshot-3", "snapshot-4"} {
+		s.watch(n+" made", "/snapshots/{"+n+"}", "snapshot", "available")
+	}
+	s.watch("cloned in use", "/volumes/{volume-8}", "volume", "available")
+	s.watch("backed up in use", "/backups/{backup-3}", "backup", "available")
+	s.watch("in use after the backup", "/volumes/{volume-1}", "volume", "in-use")
+	s.run(ask{
+		label: "backup of a snapshot", method: http.MethodPost, path: "/backups", save: "backup-4",
+		body: m{"backup": m{"volume_id": "{volume-1}", "snapshot_id": "{snapshot-2}"}},
+	})
+	s.watch("backed up from a snapshot", "/backups/{backup-4}", "backup", "available")
+	s.run(ask{label: "backup of a snapshot shown", path: "/backups/{backup-4}", version: "3.70"})
+	for _, n := range []string{"snapshot-2", "snapshot-3", "snapshot-4"} {
+		s.run(ask{label: n + " deleted", method: http.MethodDelete, path: "/snapshots/{" + n + "}"})
+		s.watch(n+" gone", "/snapshots/{"+n+"}", "snapshot", "404")
+	}
+}
+
+// lockedPart asks for changes of a server that its owner has locked.
+func (s *side) lockedPart() {
+	act := func(label, key string) ask {
+		return ask{label: label, method: http.MethodPost, path: "compute:/servers/{server}/action", body: m{key: nil}}
+	}
+	s.all(
+		act("unknown action of a server", "fly"),
+		act("locked", "lock"),
+		ask{label: "locked server", path: "compute:/servers/{server}", version: "2.93"},
+		attach("attach to a locked server", "", "{volume-4}"),
+		ask{label: "detach from a locked server", method: http.MethodDelete, path: "compute:/servers/{server}/os-volume_attachments/{volume-1}"},
+		act("unlocked", "unlock"),
+	)
 }
 
 func (s *side) eventsPart() {
@@ -399,6 +469,19 @@ func (s *side) multiattachPart() {
 		ask{label: "detach shareable", method: http.MethodDelete, path: "compute:/servers/{server}/os-volume_attachments/{volume-6}"},
 	)
 	s.watch("detached shareable", "/volumes/{volume-6}", "volume", "available")
+}
+
+// serverPart deletes a server that has a volume.
+func (s *side) serverPart() {
+	s.all(
+		ask{label: "servers", path: "compute:/servers?limit=1"},
+		attach("attach before the end", "2.79", "{volume-4}"),
+	)
+	s.watch("attached before the end", "/volumes/{volume-4}", "volume", "in-use")
+	s.run(ask{label: "server deleted", method: http.MethodDelete, path: "compute:/servers/{server}"})
+	s.watch("detached by the end", "/volumes/{volume-4}", "volume", "available")
+	s.watch("server gone", "compute:/servers/{server}", "server", "404")
+	s.run(ask{label: "server deleted again", method: http.MethodDelete, path: "compute:/servers/{server}"})
 }
 
 func (s *side) encryptedPart() {

@@ -133,6 +133,18 @@ func novaRoutes() []route {
 	r := func(method, path string, call Call, h handler) route {
 		return route{service: computePath, method: method, path: "/v2.1" + path, call: call, auth: true, handle: h}
 	}
+	action := func(key string, change func(*server)) route {
+		a := r(http.MethodPost, "/servers/{id}/action", ChangeServer, func(c *Cloud, x *exchange) *reply {
+			s, bad := c.serverOf(x)
+			if bad == nil {
+				change(s)
+				bad = answer(http.StatusAccepted, nil)
+			}
+			return bad
+		})
+		a.action = key
+		return a
+	}
 	versions := discovery(computePath, "/", false, http.StatusOK, func(c *Cloud) any {
 		return object{"versions": []any{c.novaLegacyVersion(), c.novaVersion(false)}}
 	})
@@ -144,6 +156,8 @@ func novaRoutes() []route {
 		r(http.MethodGet, "/servers/detail", ListServers, (*Cloud).listServers),
 		r(http.MethodGet, "/servers/{id}", GetServer, (*Cloud).getServer),
 		r(http.MethodDelete, "/servers/{id}", DeleteServer, (*Cloud).deleteServer),
+		action("lock", func(s *server) { s.Locked = true }),
+		action("unlock", func(s *server) { s.Locked = false }),
 		r(http.MethodGet, "/servers/{id}/os-volume_attachments", ListAttachments, (*Cloud).listAttachments),
 		r(http.MethodPost, "/servers/{id}/os-volume_attachments", AttachVolume, (*Cloud).attachVolume),
 		r(http.MethodGet, "/servers/{id}/os-volume_attachments/{volume}", GetAttachment, (*Cloud).getAttachment),
@@ -238,15 +252,27 @@ func (c *Cloud) listServers(x *exchange) *reply {
 		}
 	}
 	slices.SortFunc(found, func(a, b *server) int { return b.created.Compare(a.created) })
+	p, bad := newPage(x, c.opts.ListLimit)
+	if bad != nil {
+		return bad
+	}
+	cutOut, more, bad := paged(p, found, func(s *server) string { return s.ID }, "marker [%s] not found")
+	if bad != nil {
+		return bad
+	}
 	list := []object{}
-	for _, s := range found {
+	for _, s := range cutOut {
 		if x.route.path == "/v2.1/servers/detail" {
 			list = append(list, c.serverView(x, s))
 			continue
 		}
 		list = append(list, object{"id": s.ID, "name": s.Name, "links": c.serverLinks(s)})
 	}
-	return answer(http.StatusOK, object{"servers": list})
+	out := object{"servers": list}
+	if more != "" {
+		out["servers_links"] = []any{link("next", c.next(x, more))}
+	}
+	return answer(http.StatusOK, out)
 }
 
 func (c *Cloud) deleteServer(x *exchange) *reply {

@@ -153,6 +153,8 @@ func (c *Cloud) perform(x *exchange, malformed bool) *reply {
 	switch {
 	case project != "" && project != x.token.projectID():
 		return fault(http.StatusBadRequest, "Malformed request url")
+	case x.route.handle == nil && x.route.service == computePath:
+		return faultf(http.StatusBadRequest, "There is no such action: %s", x.action)
 	case x.route.handle == nil:
 		return faultf(http.StatusBadRequest, "There is no such action: %s. Verify the request body and Content-Type header and try again.", x.action)
 	case !x.version.since(x.route.since):
