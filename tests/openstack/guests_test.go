@@ -38,17 +38,16 @@ type guest struct {
 	plugin      *vm.Process
 }
 
-// guest returns the guest with disks on this bus; it is booted on first use
-// and shared by all parts of the test.
+// guest returns the guest with disks on this bus. All are booted on first use,
+// at the same time, and shared by all parts of the test.
 func (r *rig) guest(t *testing.T, bus string) *guest {
 	t.Helper()
-	g, ok := r.guests[bus]
-	if !ok {
+	if len(r.guests) == 0 {
 		start := time.Now()
-		g = r.boot(t, bus)
-		r.guests[bus] = g
-		t.Logf("guest %s booted in %s", bus, time.Since(start).Round(time.Millisecond))
+		r.boot(t, virtioBlk, virtioSCSI)
+		t.Logf("the guests have booted in %s", time.Since(start).Round(time.Millisecond))
 	}
+	g := r.guests[bus]
 	t.Cleanup(func() {
 		if !t.Failed() {
 			return
@@ -59,34 +58,42 @@ func (r *rig) guest(t *testing.T, bus string) *guest {
 	return g
 }
 
-// boot boots a server and starts the node plugin in it.
-func (r *rig) boot(t *testing.T, bus string) *guest {
+// boot boots a server for each bus and starts the node plugin in it.
+func (r *rig) boot(t *testing.T, buses ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	opts := servers.CreateOpts{Name: "guest-" + bus, ImageRef: r.image(t, bus), FlavorRef: flavor, Networks: "none", ConfigDrive: new(true)}
-	server := get(servers.Create(ctx, r.user.compute, opts, nil).Extract())(t)
-	g := &guest{server: server.ID}
-	must(t, eventually(ctx, "server "+bus+" is active", func(ctx context.Context) (bool, error) {
-		s, err := servers.Get(ctx, r.user.compute, server.ID).Extract()
-		if err == nil && s.Status == "ERROR" {
-			return false, fmt.Errorf("server %s: %s", bus, s.Fault.Message)
-		}
-		return err == nil && s.Status == "ACTIVE", err
-	}))
-	ports := r.plugNetwork(t, server.ID)
-	g.Agent, g.nodeAddress = vm.Dial(ports[0], ports[1]), ports[1]
-	_, _, err := g.Await(ctx)
-	must(t, err)
-	r.startNode(t, g)
-	return g
+	image := get(vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{Packages: []string{"github.com/growvol/growvol/tests/vm/writer"}}))(t)
+	booted := make([]*guest, len(buses))
+	for i, bus := range buses {
+		opts := servers.CreateOpts{Name: "guest-" + bus, ImageRef: r.image(t, image, bus), FlavorRef: flavor, Networks: "none", ConfigDrive: new(true)}
+		booted[i] = &guest{server: get(servers.Create(ctx, r.user.compute, opts, nil).Extract())(t).ID}
+	}
+	for i, bus := range buses {
+		g := booted[i]
+		must(t, eventually(ctx, "server "+bus+" is active", func(ctx context.Context) (bool, error) {
+			s, err := servers.Get(ctx, r.user.compute, g.server).Extract()
+			if err == nil && s.Status == "ERROR" {
+				return false, fmt.Errorf("server %s: %s", bus, s.Fault.Message)
+			}
+			return err == nil && s.Status == "ACTIVE", err
+		}))
+		ports := r.plugNetwork(t, g.server)
+		g.Agent, g.nodeAddress = vm.Dial(ports[0], ports[1]), ports[1]
+	}
+	for i, bus := range buses {
+		_, _, err := booted[i].Await(ctx)
+		must(t, err)
+		r.startNode(t, booted[i])
+		r.guests[bus] = booted[i]
+	}
 }
 
-// image returns the id of the guests' image, registering it if it is new.
-func (r *rig) image(t *testing.T, bus string) string {
+// image returns the id of the image as Nova boots it with disks on a bus,
+// registering it if it is new.
+func (r *rig) image(t *testing.T, built vm.Image, bus string) string {
 	t.Helper()
 	ctx := t.Context()
-	built := get(vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{Packages: []string{"github.com/growvol/growvol/tests/vm/writer"}}))(t)
 	title := "growvol-" + built.Key + "-" + bus
 	if id := get(r.user.image(ctx, title))(t); id != "" {
 		return id
