@@ -131,7 +131,7 @@ func pluginLog(ctx context.Context, id string) string {
 			b.WriteString(line)
 		}
 	}
-	return b.String()[max(0, b.Len()-4000):]
+	return b.String()[max(0, b.Len()-14000):]
 }
 
 // use stages and publishes.
@@ -202,7 +202,7 @@ func (d *disk) path(t *testing.T) string {
 	if d.node == "" {
 		found := sh(t, fmt.Sprintf(`for i in $(seq 100); do
 			for f in /sys/block/sd*/device/vpd_pg80; do
-				[ -e $f ] && [ "$(tail -c +5 $f)" = %q ] && echo $f && exit # behind the page's header
+				[ -e $f ] && [ "$(tail -c +5 $f 2>/dev/null)" = %q ] && echo $f && exit # behind the page's header
 			done
 			grep -l -s -x -F %.20q /sys/block/*/serial && exit
 			grep -l -s -F %.20q /sys/block/*/device/serial && exit

@@ -45,6 +45,8 @@ type Disk struct {
 	// Nova does for encrypted volumes: the guest's disk is smaller than Size by
 	// HeaderLUKS, and what was never written reads as noise.
 	Encrypted bool
+
+	slot int // of the PCI bus; zero: QEMU has chosen, or it has none
 }
 
 // HeaderLUKS is the size of the header that QEMU makes: LUKS1 with its eight
@@ -63,8 +65,12 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 	if err != nil {
 		return err
 	}
+	if d.slot = m.takeSlot(d); d.slot > 0 {
+		device["addr"] = fmt.Sprintf("%#x", d.slot)
+	}
 	defer func() {
 		if err != nil {
+			m.freeSlot(d)
 			err = fmt.Errorf("add disk %s: %w", d.Name, err)
 		}
 	}()
@@ -193,7 +199,31 @@ func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	m.mu.Lock()
 	delete(m.disks, name)
 	m.mu.Unlock()
+	m.freeSlot(d)
 	return m.discard(ctx, d)
+}
+
+// takeSlot chooses the slot for a disk that needs one: that which has been
+// free longest. A guest that is slow may eject a slot twice, and the second
+// time it is the next disk that goes. Zero leaves the choice to QEMU, which
+// refuses when there is none.
+func (m *Machine) takeSlot(d Disk) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d.Bus == VirtioSCSI || d.Bus == VirtioSCSISilent || len(m.slots) == 0 {
+		return 0
+	}
+	slot := m.slots[0]
+	m.slots = m.slots[1:]
+	return slot
+}
+
+func (m *Machine) freeSlot(d Disk) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d.slot > 0 {
+		m.slots = append(m.slots, d.slot)
+	}
 }
 
 // discard removes the file behind a disk that is not plugged in, and what of

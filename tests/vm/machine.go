@@ -55,6 +55,7 @@ type Machine struct {
 
 	mu    sync.Mutex
 	disks map[string]Disk // plugged in, by name
+	slots []int           // free PCI slots, the one that has been free longest first
 }
 
 // Start boots a machine and waits for its agent. The machine ends with Close,
@@ -160,6 +161,9 @@ func (m *Machine) boot(ctx context.Context) error {
 	}
 	node, err := forwardedPort(table, NodePort)
 	if err != nil {
+		return err
+	}
+	if m.slots, err = m.monitor.freeSlots(ctx); err != nil {
 		return err
 	}
 	m.Agent = Dial(agent, node)

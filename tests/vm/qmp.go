@@ -159,6 +159,35 @@ func (m *monitor) job(ctx context.Context, id string) error {
 	}
 }
 
+// freeSlots returns the slots of the machine's one PCI bus that have nothing
+// in them.
+func (m *monitor) freeSlots(ctx context.Context) ([]int, error) {
+	const slots = 32
+	answer, err := m.execute(ctx, "query-pci", nil)
+	if err != nil {
+		return nil, err
+	}
+	var buses []struct {
+		Devices []struct{ Slot int }
+	}
+	if err := json.Unmarshal(answer, &buses); err != nil {
+		return nil, err
+	}
+	taken := map[int]bool{}
+	for _, b := range buses {
+		for _, d := range b.Devices {
+			taken[d.Slot] = true
+		}
+	}
+	var free []int
+	for s := range slots {
+		if !taken[s] {
+			free = append(free, s)
+		}
+	}
+	return free, nil
+}
+
 // human runs a command of the monitor that is made for people.
 func (m *monitor) human(ctx context.Context, line string) (string, error) {
 	answer, err := m.execute(ctx, "human-monitor-command", map[string]any{"command-line": line})
