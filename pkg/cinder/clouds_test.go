@@ -72,11 +72,18 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
 	b := twoClouds(t, east, west)
+	west.Shut()
+	_, err := b.Get(t.Context(), id)
+	wantKind(t, err, volume.Unavailable)
+	if err := west.Reopen(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b = twoClouds(t, east, west)
 	if _, err := b.places(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	west.On(fakecloud.Match{}, fakecloud.CutOff()).Always()
-	_, err := b.Get(t.Context(), id)
+	_, err = b.Get(t.Context(), id)
 	wantKind(t, err, volume.Unavailable)
 	wantKind(t, b.Delete(t.Context(), id), volume.Unavailable)
 	_, _, err = b.Find(t.Context(), "pvc-1")

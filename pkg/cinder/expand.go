@@ -55,16 +55,10 @@ func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, id string, target 
 
 // readyToExtend waits until the volume is large enough, or can be extended.
 func (b *Backend) readyToExtend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
-	var err error
 	// One that is being extended is waited for also when it has the size: the
 	// end may be an error, which must not be passed over.
-	if v.Status == stateExtending {
-		v, err = b.await(ctx, c, v.ID, "extend", func(v cloud.Volume) (bool, error) { return v.Status != stateExtending, nil })
-		if err != nil {
-			return v, err
-		}
-	}
-	if v.Size() < target || failed(v) || v.Status == stateDeleting {
+	if v.Size() < target || v.Status == stateExtending {
+		var err error
 		if v, err = b.awaitSettled(ctx, c, v); err != nil {
 			return v, err
 		}

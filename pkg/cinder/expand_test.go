@@ -133,6 +133,23 @@ func TestExtendingIsJoinedNotReissued(t *testing.T) {
 	r.wantCalls(t, fakecloud.ExtendVolume, 1)
 }
 
+// Somebody else's extension of a volume that is large enough for us may still
+// end in an error.
+func TestExtendingBeyondTheTargetIsJoinedToo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Size: 5, Status: stateExtending})
+	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateErrorExtending) })
+	defer timer.Stop()
+	_, err := r.Expand(t.Context(), id, 3*volume.GiB)
+	wantKind(t, err, volume.Internal, id, "error_extending")
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = r.Expand(short, r.add(fakecloud.Volume{Status: stateExtending}), 3*volume.GiB)
+	wantKind(t, err, volume.InProgress, "extending")
+	r.wantCalls(t, fakecloud.ExtendVolume, 0)
+}
+
 // C3: what passes by itself must not be final for external-resizer, and what
 // the user can mend must be infeasible.
 func TestKindsOfExpansionErrors(t *testing.T) {
