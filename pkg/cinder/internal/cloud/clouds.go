@@ -10,7 +10,6 @@ package cloud
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -95,10 +94,10 @@ func open(ctx context.Context, o Options, tune transport.Options) (*Clouds, erro
 func (cs *Clouds) changed(ctx context.Context) func(*config.Config, error) {
 	return func(c *config.Config, err error) {
 		if err != nil {
-			cs.log.ErrorContext(ctx, "the changed configuration of the clouds is broken; the old one stays in use", "error", err)
-			return
+			cs.log.ErrorContext(ctx, "the changed configuration of the clouds is broken; for what is, the old one stays in use", "error", err)
+		} else {
+			cs.log.InfoContext(ctx, "the configuration of the clouds has changed and was read again", "clouds", c.Names())
 		}
-		cs.log.InfoContext(ctx, "the configuration of the clouds has changed and was read again", "clouds", c.Names())
 		cs.warn(ctx, c)
 	}
 }
@@ -174,7 +173,8 @@ func (cs *Clouds) entry(name string, now bool) (config.Cloud, error) {
 			WithRemedy("correct the name, or add the cloud to the configuration (it is read again without a restart)")
 	}
 	if e.Err != nil {
-		return config.Cloud{}, volume.Errorf(volume.Invalid, "cloud %q cannot be used: %w", name, e.Err)
+		return config.Cloud{}, volume.Errorf(volume.Unavailable, "cloud %q cannot be used: %w", name, e.Err).
+			WithRemedy("correct the configuration; it is read again without a restart")
 	}
 	return e.Cloud, nil
 }
@@ -248,6 +248,3 @@ func (c *Cloud) close() {
 		c.conn = nil
 	}
 }
-
-// String names the cloud in messages.
-func (c *Cloud) String() string { return fmt.Sprintf("cloud %q", c.name) }

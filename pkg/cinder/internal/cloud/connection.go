@@ -51,7 +51,7 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	k := call{service: identity, name: "token_create", what: fmt.Sprintf("logging in to cloud %q", c.config.Name), method: "POST", path: "v3/auth/tokens"}
 	provider, err := openstack.NewClient(c.config.AuthURL)
 	if err != nil {
-		return volume.Errorf(volume.Invalid, "%s: %s: auth-url (auth_url) is not an address", k.what, c.config.Origin)
+		return volume.Errorf(volume.Unavailable, "%s: %s: auth-url (auth_url) is not an address", k.what, c.config.Origin)
 	}
 	provider.HTTPClient = http.Client{
 		Transport: rt,

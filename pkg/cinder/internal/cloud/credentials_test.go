@@ -127,7 +127,7 @@ func TestBrokenFileKeepsTheOldCredentials(t *testing.T) {
 	r.fake.RevokeTokens()
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
-	r.log.has(t, "ERROR", "is broken; the old one stays in use", r.path())
+	r.log.has(t, "ERROR", "is broken; for what is, the old one stays in use", r.path())
 	rewriteFile(t, r.path(), string(good))
 	r.lookAtFiles()
 	_, err = r.Volume(t.Context(), v.ID)

@@ -130,7 +130,7 @@ func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection)
 	} else {
 		pool, err := transport.Pool(trust)
 		if err != nil {
-			return nil, volume.Errorf(volume.Invalid, "cloud %q: %s: %w", c.name, wanted.Origin, err)
+			return nil, volume.Errorf(volume.Unavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
 		}
 		conn.pool = pool
 	}

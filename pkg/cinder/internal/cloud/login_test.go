@@ -204,7 +204,7 @@ func TestDefaultCloud(t *testing.T) {
 	clouds, err = k.clouds(t, "cloud.conf", section("")+"[Global \"bad\"]\nauth-url = URL\nusername = u\n")
 	must(t, err)
 	_, err = clouds.Cloud(t.Context(), "bad")
-	refused(t, err, volume.Invalid, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
+	refused(t, err, volume.Unavailable, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
 }
 
 // A cloud that does not know a filter returns everything.
@@ -253,4 +253,15 @@ func TestWrongClock(t *testing.T) {
 	if len(k.paths) != 3 {
 		t.Errorf("a wrong clock makes needless logins: %v", k.paths)
 	}
+}
+
+// What is wrong with the certificates of a cloud is told at the login.
+func TestBrokenCA(t *testing.T) {
+	k := newKeystone(t)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	must(t, os.WriteFile(ca, []byte("nonsense"), 0o600))
+	_, err := k.clouds(t, "clouds.yaml", yamlHead+"    cacert: "+ca+"\n")
+	refused(t, err, volume.Unavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
+	_, err = k.clouds(t, "clouds.yaml", strings.ReplaceAll(yamlHead, "URL/v3", `"http://[bad"`))
+	refused(t, err, volume.Unavailable, "auth-url")
 }

@@ -108,12 +108,6 @@ func (r *reader) cloudConf(f Files) error {
 // parseConf reads one file over what conf holds. unknown lists the sections
 // and keys that belong to somebody else.
 func parseConf(conf *cloudConf, data []byte) (unknown []string, err error) {
-	// The parser panics on some broken input.
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the syntax is broken: %v", p)
-		}
-	}()
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	err = gcfg.ReadStringInto(conf, text)
 	var list warnings.List

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"sync"
@@ -23,9 +24,10 @@ type Watch struct {
 }
 
 // NewWatch reads the files for the first time. Later it looks at most once in
-// every whether they changed. on is told when they were read again, with the
-// error if they are broken; the old configuration stays in force then. It is
-// called with the Watch locked.
+// every whether they changed. on is told when they were read again, with what
+// is in force now and the error if they are broken: then the old configuration
+// stays, or that of a cloud whose description alone is broken. It is called
+// with the Watch locked.
 func NewWatch(files Files, every time.Duration, on func(*Config, error)) (*Watch, error) {
 	current, err := files.Load()
 	if err != nil {
@@ -51,13 +53,29 @@ func (w *Watch) Current(now bool) *Config {
 		return w.current
 	}
 	next, err := w.files.Load()
-	if err == nil {
-		w.current, w.seen = next, next.seen
-	} else {
+	if err != nil {
 		w.seen = present // broken as they are, they are not worth another reading
+		w.on(w.current, err)
+		return w.current
 	}
+	err = next.keep(w.current)
+	w.current, w.seen = next, next.seen
 	w.on(next, err)
-	return w.current
+	return next
+}
+
+// keep puts the old description of a cloud in the place of a broken new one,
+// and says what is broken. A cloud that is not described at all is gone.
+func (c *Config) keep(old *Config) error {
+	var broken []error
+	for _, name := range c.Names() {
+		e, before := c.Clouds[name], old.Clouds[name]
+		if e.Err != nil && before.Cloud.Name != "" && before.Err == nil {
+			broken = append(broken, e.Err)
+			c.Clouds[name] = before
+		}
+	}
+	return errors.Join(broken...)
 }
 
 // stamp tells a file from a later state of it. The zero value is a file that

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -60,6 +61,26 @@ func TestWatch(t *testing.T) {
 	must(t, os.Rename(path+".new", path))
 	if password(true) != "latest" {
 		t.Errorf("password %s: a file of the same size and time was not noticed", password(true))
+	}
+}
+
+func TestBrokenCloudKeepsItsOldDescription(t *testing.T) {
+	const two = "[Global \"a\"]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = x\n[Global \"b\"]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = "
+	path := filepath.Join(write(t, map[string]string{"cloud.conf": two + "1\n"}), "cloud.conf")
+	var told error
+	w, err := NewWatch(Files{CloudConf: []string{path}}, 0, func(_ *Config, err error) { told = err })
+	must(t, err)
+	must(t, os.WriteFile(path, []byte(strings.ReplaceAll(two, "= x", "= new-x")+"\n"), 0o600))
+	c := w.Current(true)
+	if c.Clouds["b"].Cloud.Password != "1" || c.Clouds["b"].Err != nil || c.Clouds["a"].Cloud.Password != "new-x" {
+		t.Errorf("b has password %q (%v), a has %q", c.Clouds["b"].Cloud.Password, c.Clouds["b"].Err, c.Clouds["a"].Cloud.Password)
+	}
+	if told == nil || !strings.Contains(told.Error(), `section [Global "b"]`) {
+		t.Errorf("told %v", told)
+	}
+	must(t, os.WriteFile(path, []byte(strings.Split(two, "[Global \"b\"]")[0]), 0o600))
+	if c = w.Current(true); len(c.Clouds) != 1 || told != nil {
+		t.Errorf("a cloud that was removed is still there: %v (%v)", c.Names(), told)
 	}
 }
 
