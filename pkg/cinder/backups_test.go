@@ -209,6 +209,13 @@ func TestDeleteBackup(t *testing.T) {
 	if n := r.helpers(t, id); n != 1 {
 		t.Fatalf("%d helpers, want 1", n)
 	}
+	// Without the backup nobody would come back for the helper: it goes first.
+	helper, _ := r.cloud.Backup(s.ID)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
+	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.InProgress, "made from is still being deleted")
+	r.wantCalls(t, fakecloud.DeleteBackup, 0)
+	r.cloud.Release(helper.SnapshotID)
+
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Stuck())
 	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.Deadline, "backup is still deleting")
 	if n := r.helpers(t, id); n != 0 {

@@ -76,13 +76,18 @@ func awaitSnapshot(ctx context.Context, c *cloud.Cloud, id string, wanted func(c
 // done. look returns the status seen, for the error (kind Deadline) when ctx
 // ends first.
 func until(ctx context.Context, what string, look func() (status string, done bool, err error)) error {
+	seen := ""
 	for step := firstLook; ; step = min(step*3/2, longestStep) {
 		status, done, err := look()
-		if done || err != nil {
+		if done || err != nil && (ctx.Err() == nil || seen == "") {
 			return err
 		}
-		if err := volume.Pause(ctx, jitter(step)); err != nil {
-			return volume.Errorf(volume.KindOf(err), "the time ran out in waiting for Cinder; the %s is still %s", what, status).
+		if err == nil {
+			seen = status
+			err = volume.Pause(ctx, jitter(step))
+		}
+		if err != nil {
+			return volume.Errorf(volume.KindOf(err), "the time ran out in waiting for Cinder; the %s is still %s", what, seen).
 				WithRemedy("nothing needs to be done: it goes on, and the next call takes it up from there")
 		}
 	}
