@@ -43,30 +43,34 @@ func listing[T any](c *Cloud, x *exchange, of collection[T]) *reply {
 		}
 	}
 	everybody := admin && trueText(p.filter.Get("all_tenants"))
-	var found []T
+	type found struct {
+		entry
+		thing T
+	}
+	var all []found
 	for t := range of.all {
 		if e := of.entry(t); (everybody || e.project == x.token.projectID()) && e.passes(p) {
-			found = append(found, t)
+			all = append(all, found{e, t})
 		}
 	}
-	total := len(found)
-	if bad := sorted(found, of.entry, p.order); bad != nil {
+	if bad := checkOrder(p.order); bad != nil {
 		return bad
 	}
-	cutOut, more, bad := paged(p, found, func(t T) string { return of.entry(t).id }, of.missing)
+	slices.SortFunc(all, func(a, b found) int { return a.compare(b.entry, p.order) })
+	cutOut, more, bad := paged(p, all, func(f found) string { return f.id }, of.missing)
 	if bad != nil {
 		return bad
 	}
 	list := []object{}
-	for _, t := range cutOut {
-		list = append(list, of.view(t))
+	for _, f := range cutOut {
+		list = append(list, of.view(f.thing))
 	}
 	out := object{of.name: list}
 	if more != "" {
 		out[of.name+"_links"] = []any{link("next", c.next(x, more))}
 	}
 	if x.version.since(45) && count {
-		out["count"] = total
+		out["count"] = len(all)
 	}
 	return answer(http.StatusOK, out)
 }
@@ -87,34 +91,33 @@ func (e entry) passes(p *page) bool {
 	return p.keeps(func(key string) (string, bool) { v, ok := e.fields[key]; return v, ok })
 }
 
-// sorted orders by the keys and then, so that pages are stable, by time and
-// ID, as Cinder's database does.
-func sorted[T any](list []T, of func(T) entry, order []sortKey) *reply {
+func checkOrder(order []sortKey) *reply {
 	for _, k := range order {
 		if !slices.Contains([]string{"id", "created_at", "updated_at", "name", "size", "status", "availability_zone", "volume_id"}, k.name) {
 			return fault(http.StatusBadRequest, "Invalid input received: Invalid sort key")
 		}
 	}
-	last := order[len(order)-1].ascending
-	order = append(slices.Clone(order), sortKey{"created_at", last}, sortKey{"id", last})
-	slices.SortFunc(list, func(a, b T) int {
-		ea, eb := of(a), of(b)
-		for _, k := range order {
-			n := ea.compare(eb, k.name)
-			if n == 0 {
-				continue
-			}
-			if k.ascending {
-				return n
-			}
-			return -n
-		}
-		return 0
-	})
 	return nil
 }
 
-func (e entry) compare(o entry, key string) int {
+// compare orders by the keys and then, so that pages are stable, by time and
+// ID in the last key's direction, as Cinder's database does.
+func (e entry) compare(o entry, order []sortKey) int {
+	last := order[len(order)-1].ascending
+	for _, k := range append(order[:len(order):len(order)], sortKey{"created_at", last}, sortKey{"id", last}) {
+		n := e.compareBy(o, k.name)
+		switch {
+		case n == 0:
+		case k.ascending:
+			return n
+		default:
+			return -n
+		}
+	}
+	return 0
+}
+
+func (e entry) compareBy(o entry, key string) int {
 	switch key {
 	case "id":
 		return strings.Compare(e.id, o.id)
