@@ -82,7 +82,7 @@ func (b *Backend) brokenExtension(ctx context.Context, c *cloud.Cloud, v cloud.V
 	if len(v.Attachments) > 0 {
 		before = stateInUse
 	}
-	return volume.Errorf(volume.Internal, "the volume is in the state %s, with %s: %s", v.Status, v.Size(), b.reasonOf(ctx, c, v, volume.Internal).text).
+	return volume.Errorf(volume.Internal, "the volume is in the state %s, with %s: %s", v.Status, v.Size(), b.reasonAbout(ctx, c, v, actionExtend, volume.Internal).text).
 		WithRemedy("an administrator of the cloud has to check the volume and reset its state: openstack volume set --state " + before + " " + v.ID)
 }
 
@@ -165,7 +165,7 @@ func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before clo
 	if err != nil || v.Size() > before.Size() || !settled(v) {
 		return v, err
 	}
-	why := b.reasonOf(ctx, c, v, volume.OutOfRange)
+	why := b.reasonAbout(ctx, c, v, actionExtend, volume.OutOfRange)
 	remedy := "ask for less, or have the operator of the cloud make room; a volume of a backend that cannot extend volumes in use must be detached first"
 	if why.kind == volume.Internal {
 		remedy = "give the message to the operator of the cloud; the request may be lowered meanwhile"

@@ -3,6 +3,7 @@ package cinder
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
@@ -17,6 +18,9 @@ const (
 	detailQuotaExhausted = "007"
 )
 
+// actionExtend stands in the events of messages about extensions.
+const actionExtend = "_007_"
+
 // clockSlack is how much older than the volume's last change the message about
 // it may be: they are written one after the other, maybe by two machines.
 const clockSlack = 5 * time.Second
@@ -30,16 +34,25 @@ type reason struct {
 // reasonOf reads the message that Cinder leaves when something asynchronous
 // fails. v is the volume as it was left. Without a message the kind is unknown.
 func (b *Backend) reasonOf(ctx context.Context, c *cloud.Cloud, v cloud.Volume, unknown volume.Kind) reason {
+	return b.reasonAbout(ctx, c, v, "", unknown)
+}
+
+// reasonAbout is reasonOf for messages about one action.
+func (b *Backend) reasonAbout(ctx context.Context, c *cloud.Cloud, v cloud.Volume, action string, unknown volume.Kind) reason {
 	messages, err := c.Messages(ctx, v.ID)
 	if err != nil {
 		b.log.WarnContext(ctx, "could not read why an operation failed", "volume", v.ID, "error", err)
 		return reason{text: fmt.Sprintf("Cinder's reason could not be read: %v", err), kind: unknown}
 	}
-	if len(messages) == 0 || messages[0].Created.Before(v.Updated.Add(-clockSlack)) {
-		return reason{text: "Cinder left no message about the reason", kind: unknown}
+	for _, m := range messages { // the newest first
+		if m.Created.Before(v.Updated.Add(-clockSlack)) {
+			break
+		}
+		if strings.Contains(m.Event, action) {
+			return reason{text: fmt.Sprintf("Cinder says: %q (%s)", m.Text, m.Event), kind: kindOf(m, unknown)}
+		}
 	}
-	m := messages[0]
-	return reason{text: fmt.Sprintf("Cinder says: %q (%s)", m.Text, m.Event), kind: kindOf(m, unknown)}
+	return reason{text: "Cinder left no message about the reason", kind: unknown}
 }
 
 // kindOf is what a message means to the caller.
