@@ -39,6 +39,11 @@ func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 		if backup, err = t.begin(inner, helper); err != nil {
 			return none, err
 		}
+		// Whatever has become of it by now: the caller must have the id first,
+		// or nobody will ever delete it.
+		s := domainBackup(backup)
+		s.Ready = false
+		return s, nil
 	}
 	switch backup.Status {
 	case snapAvailable:
