@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -67,7 +68,7 @@ func TestLinkToAnotherDiskIsIgnored(t *testing.T) {
 		t.Errorf("staged %s, the disk is %s", got, d.path(t))
 	}
 	// With no disk of its own, all that is left is the link.
-	err := missing.stageWithin(t, 12*time.Second)
+	err := missing.stageWithin(t, 20*time.Second)
 	wantCode(t, err, codes.DeadlineExceeded, missing.ID, missing.ID[:20], other.ID[:20], "next step")
 	other.wantUntouched(t)
 }
@@ -98,7 +99,7 @@ func TestDisksWithEqualBeginningsOfSerials(t *testing.T) {
 	// The whole serial tells them apart, and a beginning alone is no match.
 	d2, rival2 := plug(t, vm.VirtioSCSI, co.Mount("xfs")), volumeOf(t, "", co.Mount("xfs"))
 	rival2.ID = d2.ID[:len(d2.ID)-8] + "00000000"
-	wantCode(t, rival2.stageWithin(t, 12*time.Second), codes.DeadlineExceeded, rival2.ID, "next step")
+	wantCode(t, rival2.stageWithin(t, 20*time.Second), codes.DeadlineExceeded, rival2.ID, "next step")
 	rival2.plug(t, vm.Disk{Bus: vm.VirtioSCSISilent, Size: 2 * gib})
 	for _, v := range []*disk{d2, rival2} {
 		v.use(t)
@@ -155,6 +156,27 @@ func TestAnotherDiskInTheVolumesPlace(t *testing.T) {
 	}
 }
 
+// A volume is asked to grow at the path of another: the request contradicts
+// itself, and neither grows.
+func TestPathOfAnotherVolume(t *testing.T) {
+	t.Parallel()
+	for _, capability := range []*csi.VolumeCapability{co.Mount("ext4"), co.Block()} {
+		d, other := plug(t, vm.VirtioBlk, capability), plug(t, vm.VirtioSCSI, capability)
+		for _, v := range []*disk{d, other} {
+			v.use(t)
+			v.grow(t, 2*gib)
+		}
+		crossed := *d.Volume
+		crossed.Target, crossed.Staging = other.Target, other.Staging
+		_, err := machine.driver.ExpandNode(t.Context(), &crossed, (2 * gib).Bytes())
+		wantCode(t, err, codes.FailedPrecondition, d.ID, other.ID)
+		if capability.GetBlock() == nil {
+			other.wantDF(t, gib)
+			d.wantDF(t, gib)
+		}
+	}
+}
+
 // Whatever an id looks like, the answer is an error, never a crash of the plugin
 // for all volumes, and never another's disk.
 func TestShortAndOddIDs(t *testing.T) {
@@ -195,7 +217,7 @@ func TestShortDiskIsNotFormatted(t *testing.T) {
 	d.Publish[attached.ContextSize] = fmt.Sprint(gib.Bytes())
 	d.Publish[attached.ContextEncrypted] = "false"
 	d.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib - 16*mib})
-	wantCode(t, d.stageWithin(t, 15*time.Second), codes.DeadlineExceeded, d.ID, "1008 MiB", "1 GiB", "next step")
+	wantCode(t, d.stageWithin(t, 20*time.Second), codes.DeadlineExceeded, d.ID, "1008 MiB", "1 GiB", "next step")
 	d.wantBlank(t)
 	d.grow(t, gib)
 	d.use(t)
