@@ -159,6 +159,9 @@ func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, b
 		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
 	}
 	found, err := c.find(ctx, id)
+	if err == nil {
+		err = found.known()
+	}
 	if err == nil && found.notReady != nil && !errors.Is(found.notReady, errNoSize) {
 		err = found.notReady
 	}
@@ -208,6 +211,9 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 		return nil
 	}
 	found, err := c.find(ctx, id)
+	if err == nil {
+		err = found.known()
+	}
 	if err != nil || !found.match || errors.Is(found.notReady, errNoSize) {
 		return err
 	}

@@ -241,6 +241,37 @@ func TestAHungDiskIsInNobodysWay(t *testing.T) {
 	})
 }
 
+// "Not plugged in" is a reading: a disk that is slow to answer may be the
+// volume, and whoever takes it for gone would not flush it.
+func TestASlowDiskIsNotAMissingOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		slow := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		slow.hangs = make(chan struct{})
+		connector := newConnector(t, m)
+		_, ok, err := connector.Locate(t.Context(), uuid)
+		wantError(t, err, volume.Deadline, "/dev/vdb", "not answer")
+		if ok {
+			t.Error("connected")
+		}
+		wantError(t, connector.Disconnect(t.Context(), uuid), volume.Deadline, "/dev/vdb")
+		close(slow.hangs)
+		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
+			t.Errorf("%t, %v", ok, err)
+		}
+		// One that is known is not kept from anything by one that hangs.
+		other := m.plug("vdc", blockdev.VirtioBlk, "", volume.GiB)
+		other.hangs = make(chan struct{})
+		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
+			t.Errorf("%t, %v", ok, err)
+		}
+		if err := connector.Disconnect(t.Context(), uuid); err != nil || slow.flushed != 1 {
+			t.Errorf("%v, flushed %d times", err, slow.flushed)
+		}
+		close(other.hangs)
+	})
+}
+
 // Two disks with the volume's serial are never a choice, unless one of them is
 // the volume's old disk, which goes.
 func TestConnectNeverGuesses(t *testing.T) {

@@ -26,12 +26,16 @@ const (
 // plugged in or out.
 var errNoSize = errors.New("the disk has no size yet, or any more")
 
+// errSilent: a disk does not tell its serial in time.
+var errSilent = errors.New("the disk does not answer")
+
 // sighting is one look at all disks.
 type sighting struct {
 	disk     blockdev.Device // of the volume, if match
 	match    bool
-	notReady error    // why the disk cannot be used yet; nil: it can
-	seen     []string // all disks with their serials, for a message
+	notReady error             // why the disk cannot be used yet; nil: it can
+	seen     []string          // all disks with their serials, for a message
+	silent   []blockdev.Device // disks that do not answer: any of them may be the volume
 }
 
 // pluggable tells whether the device is of a sort that a hypervisor plugs in.
@@ -59,6 +63,9 @@ func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
 		}
 		serial, err := c.serial(ctx, d)
 		if err != nil {
+			if errors.Is(err, errSilent) {
+				s.silent = append(s.silent, d)
+			}
 			s.seen = append(s.seen, fmt.Sprintf("%s (%s, serial unreadable: %v)", d.Path, d.Kind, err))
 			continue
 		}
@@ -69,6 +76,16 @@ func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
 	}
 	err = c.choose(ctx, &s, matches)
 	return s, err
+}
+
+// known makes sure that "no such disk" is a reading: a disk that does not
+// answer may be the one.
+func (s sighting) known() error {
+	if s.match || len(s.silent) == 0 {
+		return nil
+	}
+	return volume.Errorf(volume.Deadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", list(s.silent)).
+		WithRemedy("it will be retried; if it lasts, look at the kernel log of this node for I/O that hangs")
 }
 
 // choose decides which of the disks with the volume's serial it is.
@@ -109,7 +126,7 @@ func (c *Connector) serial(ctx context.Context, d blockdev.Device) (string, erro
 		serial, _ := r.Val.(string) // the function above returns no other
 		return serial, r.Err
 	case <-ctx.Done():
-		return "", fmt.Errorf("the disk does not answer: %w", ctx.Err())
+		return "", fmt.Errorf("%w: %w", errSilent, ctx.Err())
 	}
 }
 
