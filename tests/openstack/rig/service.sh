@@ -62,7 +62,8 @@ send() {
 	kill "-$1" $(family "$id") 2>/dev/null
 }
 
-# stop NAME...: asks all of them to end, and kills what has not after 10 s.
+# stop NAME...: asks all of them to end, and kills what has not after 3 s: what
+# they keep is thrown away anyway.
 stop() {
 	local name id ids=
 	for name; do
@@ -79,7 +80,7 @@ end() {
 	[ $# -gt 0 ] || return 0
 	kill -TERM "$@" 2>/dev/null
 	kill -CONT "$@" 2>/dev/null # one that is paused cannot hear the first
-	for ((tries = 0; tries < 100; tries++)); do
+	for ((tries = 0; tries < 30; tries++)); do
 		alive=
 		for id; do started_at "$id" >/dev/null && alive+=" $id"; done
 		[ -n "$alive" ] || return 0
