@@ -411,6 +411,36 @@ func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
 	wantKind(t, err, volume.NotFound, "the node does not exist")
 }
 
+// Two controllers may be at it for a moment, when the leader changes.
+func TestTwoAttachesAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.slow(fakecloud.AttachVolume, 300*time.Millisecond)
+	one, two := r.cloud.AddServer(""), r.cloud.AddServer("")
+	id, disputed := r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
+	errs := make([]error, 4)
+	var wg sync.WaitGroup
+	for i, req := range []volume.AttachRequest{to(id, one), to(id, one), to(disputed, one), to(disputed, two)} {
+		wg.Go(func() { _, errs[i] = r.Attach(within(t, 8*time.Second), req) })
+	}
+	wg.Wait()
+	if errs[0] != nil || errs[1] != nil {
+		t.Errorf("to the same server: %v, %v", errs[0], errs[1])
+	}
+	if errs[2] == nil {
+		errs[2], errs[3] = errs[3], errs[2]
+	}
+	wantKind(t, errs[2], volume.Precondition, "attached to server")
+	if errs[3] != nil {
+		t.Errorf("neither server got the volume: %v", errs[3])
+	}
+	for _, id := range []string{id, disputed} {
+		if v, _ := r.cloud.Volume(id); len(v.Attachments) != 1 {
+			t.Errorf("attachments %+v, want one", v.Attachments)
+		}
+	}
+}
+
 func TestManyAttachesSharePolling(t *testing.T) {
 	t.Parallel()
 	const n = 100
