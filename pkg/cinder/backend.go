@@ -63,6 +63,7 @@ type Backend struct {
 	pollers map[string]*poller  // by cloud
 	catalog map[string]*catalog // by cloud
 	statics statics
+	lookups map[string]lookup // by cloud and name
 }
 
 // Zoned is a Backend whose volumes can be reached from the servers of their
@@ -90,6 +91,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	return &Backend{
 		clouds: clouds, opts: o, log: o.Log,
 		homes: make(map[string]string), pollers: make(map[string]*poller), catalog: make(map[string]*catalog),
+		lookups: make(map[string]lookup),
 	}, nil
 }
 

@@ -40,7 +40,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	n, err := b.named(ctx, k.cloud, req.Name)
+	n, err := b.namedLately(ctx, k.cloud, req.Name)
 	if err != nil {
 		return volume.Volume{}, err
 	}

@@ -9,8 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -50,6 +53,33 @@ func TestCreate(t *testing.T) {
 		t.Errorf("%+v, %v: only the PersistentVolume has the context", got, err)
 	}
 	r.wantCalls(t, fakecloud.CreateVolume, 1)
+}
+
+// The controller looks for the name and then has the volume made: the cloud is
+// asked for the name once.
+func TestCreationsTakeFewCalls(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	server := controller.New(r.Backend, controller.Options{})
+	req := &csi.CreateVolumeRequest{Name: "pvc-1", VolumeCapabilities: []*csi.VolumeCapability{{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}}}
+	made, err := server.CreateVolume(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantCalls(t, fakecloud.ListVolumeDetail, 1)
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	// The next call looks anew.
+	r.cloud.RemoveVolume(made.GetVolume().GetVolumeId())
+	again, err := server.CreateVolume(t.Context(), req)
+	if err != nil || again.GetVolume().GetVolumeId() == made.GetVolume().GetVolumeId() {
+		t.Errorf("%v, %v", again, err)
+	}
+	if len(r.lookups) != 0 {
+		t.Errorf("%d lookups are kept", len(r.lookups))
+	}
 }
 
 // cinder-csi-plugin answers with a volume in any state.

@@ -291,7 +291,7 @@ func TestExpandReturnsTheRealSize(t *testing.T) {
 // when it lasts.
 func TestExpandWaitsForOtherWork(t *testing.T) {
 	t.Parallel()
-	for _, state := range []string{"attaching", "detaching", "reserved", "backing-up", "uploading", "retyping", "maintenance", "creating", "downloading"} {
+	for _, state := range []string{"attaching", "reserved", "backing-up", "retyping", "maintenance"} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
@@ -357,6 +357,9 @@ func TestExpandThroughFaults(t *testing.T) {
 	} {
 		for _, call := range calls {
 			for _, after := range []int{0, 1} {
+				if call == fakecloud.ExtendVolume && after > 0 {
+					continue // it is asked for once
+				}
 				t.Run(name+" in "+string(call), func(t *testing.T) {
 					t.Parallel()
 					r := newRig(t, fakecloud.Options{})

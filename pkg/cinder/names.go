@@ -3,7 +3,9 @@ package cinder
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
@@ -60,6 +62,38 @@ func (b *Backend) named(ctx context.Context, c *cloud.Cloud, name string) (names
 	return n, nil
 }
 
+// lookupAge is for how long the creation that follows a lookup relies on it.
+// The caller holds the name's lock in between.
+const lookupAge = time.Second
+
+// lookup is what Find has seen.
+type lookup struct {
+	seen namesakes
+	at   time.Time
+}
+
+// remember keeps what Find saw of a name for the creation that comes next, so
+// that the cloud is asked once.
+func (b *Backend) remember(c *cloud.Cloud, name string, n namesakes) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.lookups, func(_ string, l lookup) bool { return time.Since(l.at) > lookupAge })
+	b.lookups[c.Name()+"/"+name] = lookup{n, time.Now()}
+}
+
+// namedLately is named, or what Find has just seen; that is used once.
+func (b *Backend) namedLately(ctx context.Context, c *cloud.Cloud, name string) (namesakes, error) {
+	key := c.Name() + "/" + name
+	b.mu.Lock()
+	l, ok := b.lookups[key]
+	delete(b.lookups, key)
+	b.mu.Unlock()
+	if ok && time.Since(l.at) <= lookupAge {
+		return l.seen, nil
+	}
+	return b.named(ctx, c, name)
+}
+
 // marked tells whether a volume bears the mark of this cluster.
 func (b *Backend) marked(v cloud.Volume) bool {
 	cluster, ok := v.Metadata[metaCluster]
@@ -97,6 +131,7 @@ func (b *Backend) Find(ctx context.Context, name string) (volume.Volume, bool, e
 		if err != nil {
 			return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
 		}
+		b.remember(c, name, n)
 		if n.found {
 			b.settle(n.best.ID, c.Name())
 			return b.volume(n.best), true, nil
