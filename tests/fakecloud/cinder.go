@@ -87,11 +87,28 @@ func typeView(t VolumeType, admin bool) object {
 }
 
 func (c *Cloud) listTypes(x *exchange) *reply {
+	p, bad := newPage(x, c.opts.ListLimit)
+	if bad != nil {
+		return bad
+	}
+	newest := slices.Clone(c.types)
+	slices.Reverse(newest)
+	if !slices.ContainsFunc(newest, func(t VolumeType) bool { return t.ID == p.marker }) {
+		p.marker = "" // of types alone, Cinder ignores a marker that it does not know
+	}
+	cutOut, more, bad := paged(p, newest, func(t VolumeType) string { return t.ID }, "Volume type %s could not be found.")
+	if bad != nil {
+		return bad
+	}
 	list := []object{}
-	for _, t := range slices.Backward(c.types) {
+	for _, t := range cutOut {
 		list = append(list, typeView(t, x.token.has("admin")))
 	}
-	return answer(http.StatusOK, object{"volume_types": list})
+	out := object{"volume_types": list}
+	if more != "" {
+		out["volume_type_links"] = []any{link("next", c.next(x, more))}
+	}
+	return answer(http.StatusOK, out)
 }
 
 func (c *Cloud) getType(x *exchange) *reply {

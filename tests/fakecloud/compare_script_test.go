@@ -81,7 +81,12 @@ func (s *side) inventoryPart() {
 		ask{label: "types", path: "/types"},
 		ask{label: "types of 3.70", path: "/types", version: "3.70"},
 		ask{label: "types for the administrator", path: "/types", admin: true},
-		ask{label: "default type", path: "/types/default"},
+		ask{label: "types on pages", path: "/types?limit=1"},
+		ask{label: "types with limit zero", path: "/types?limit=0"},
+		ask{label: "types after an unknown marker", path: "/types?marker=" + unknownID},
+		ask{label: "default type", path: "/types/default", save: "type"},
+		ask{label: "type", path: "/types/{type}"},
+		ask{label: "type by name", path: "/types/rbd"},
 		ask{label: "unknown type", path: "/types/" + unknownID},
 		ask{label: "zones", path: "/os-availability-zone"},
 		ask{label: "limits", path: "/limits"},
@@ -211,6 +216,10 @@ func (s *side) extendPart() {
 	s.all(
 		ask{label: "volume after the refusal", path: "/volumes/{volume-1}"},
 		ask{label: "message of the refusal", path: "/messages?resource_uuid={volume-1}", version: "3.5"},
+		ask{label: "messages on pages", path: "/messages?resource_uuid={volume-1}&limit=1", version: "3.70"},
+		ask{label: "messages after an unknown marker", path: "/messages?marker=" + unknownID, version: "3.70"},
+		ask{label: "backups after an unknown marker", path: "/backups/detail?marker=" + unknownID},
+		ask{label: "backups by an unknown filter", path: "/backups/detail?color=red", version: "3.70"},
 	)
 	s.reset("reset to error_extending", "volume-1", "error_extending")
 	s.all(

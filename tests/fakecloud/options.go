@@ -48,8 +48,8 @@ type VolumeType struct {
 // once.
 func (t VolumeType) Multiattach() bool { return t.ExtraSpecs["multiattach"] == "<is> True" }
 
-// DefaultTypes returns a plain, a faster, a shareable, an encrypted and a
-// bounded type ("rbd", "rbd-gold", "rbd-multi", "rbd-luks", "rbd-small").
+// DefaultTypes returns a plain, a faster, a shareable, a bounded and an
+// encrypted type ("rbd", "rbd-gold", "rbd-multi", "rbd-small", "rbd-luks").
 func DefaultTypes() []VolumeType {
 	backend := func(more ...string) map[string]string {
 		specs := map[string]string{"volume_backend_name": "rbd"}
@@ -62,8 +62,8 @@ func DefaultTypes() []VolumeType {
 		{Name: "rbd", ExtraSpecs: backend()},
 		{Name: "rbd-gold", ExtraSpecs: backend("csi:tier", "gold")},
 		{Name: "rbd-multi", ExtraSpecs: backend("multiattach", "<is> True")},
-		{Name: "rbd-luks", Encrypted: true, ExtraSpecs: backend()},
 		{Name: "rbd-small", About: "2 to 8 GiB", ExtraSpecs: backend("provisioning:min_vol_size", "2", "provisioning:max_vol_size", "8")},
+		{Name: "rbd-luks", Encrypted: true, ExtraSpecs: backend()},
 	}
 }
 
