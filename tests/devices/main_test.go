@@ -44,8 +44,8 @@ type rig struct {
 func run(m *testing.M) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	vm.NeverCache()
 	// Most of the tests' time is waiting, whatever the number of CPUs.
-	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue {
 		_ = f.Value.Set("4")
 	}

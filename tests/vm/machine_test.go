@@ -21,6 +21,11 @@ import (
 
 const serial = "d25f9882-eb5a-41ea-8d34-3f1f54cfb2b2"
 
+func TestMain(m *testing.M) {
+	vm.NeverCache()
+	os.Exit(m.Run())
+}
+
 // One guest from boot to panic: what the tests above it rely on.
 func TestMachine(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
