@@ -1,0 +1,18 @@
+package cinder
+
+import "github.com/growvol/growvol/pkg/volume"
+
+// What the package promises to implement.
+var (
+	_ volume.Backend          = (*Backend)(nil)
+	_ volume.Snapshotter      = (*Backend)(nil)
+	_ volume.Cloner           = (*Backend)(nil)
+	_ volume.Attacher         = (*Backend)(nil)
+	_ volume.Lister           = (*Backend)(nil)
+	_ volume.SnapshotLister   = (*Backend)(nil)
+	_ volume.CapacityReporter = (*Backend)(nil)
+	_ volume.Modifier         = (*Backend)(nil)
+	_ volume.HealthReporter   = (*Backend)(nil)
+	_ volume.HealthChecker    = (*Backend)(nil)
+	_ volume.TopologyAware    = Zoned{}
+)
