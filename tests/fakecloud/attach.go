@@ -54,8 +54,10 @@ func (s *server) mayChange(method string) *reply {
 	switch {
 	case s.Locked:
 		return faultf(http.StatusConflict, "Instance %s is locked", s.ID)
-	case s.Status == "ERROR":
-		return faultf(http.StatusConflict, "Cannot '%s' instance %s while it is in vm_state error", method, s.ID)
+	case s.deleting:
+		return faultf(http.StatusConflict, "Cannot '%s' instance %s while it is in task_state deleting", method, s.ID)
+	case s.Status == "ERROR" || s.Status == "DELETED":
+		return faultf(http.StatusConflict, "Cannot '%s' instance %s while it is in vm_state %s", method, s.ID, strings.ToLower(s.Status))
 	}
 	return nil
 }

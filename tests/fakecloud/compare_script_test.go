@@ -487,7 +487,12 @@ func (s *side) serverPart() {
 		attach("attach before the end", "2.79", "{volume-4}"),
 	)
 	s.watch("attached before the end", "/volumes/{volume-4}", "volume", "in-use")
-	s.run(ask{label: "server deleted", method: http.MethodDelete, path: "compute:/servers/{server}"})
+	s.all(
+		ask{label: "server deleted", method: http.MethodDelete, path: "compute:/servers/{server}"},
+		attach("attach to a server being deleted", "", "{volume-2}"),
+		ask{label: "detach from a server being deleted", method: http.MethodDelete, path: "compute:/servers/{server}/os-volume_attachments/{volume-4}"},
+		ask{label: "server being deleted", path: "compute:/servers/{server}", version: "2.93"},
+	)
 	s.watch("detached by the end", "/volumes/{volume-4}", "volume", "available")
 	s.watch("server gone", "compute:/servers/{server}", "server", "404")
 	s.run(ask{label: "server deleted again", method: http.MethodDelete, path: "compute:/servers/{server}"})

@@ -75,6 +75,7 @@ func runFake(t *testing.T) []step {
 	cloud := fakecloud.Start(t, fakecloud.Options{Dependent: true, Quota: &fakecloud.Quota{Gigabytes: 1000, Volumes: 10, Snapshots: 10, PerVolumeGigabytes: -1, Backups: 10, BackupGigabytes: 1000}})
 	cloud.SetCapacity(500)
 	cloud.SetLatency(fakecloud.AnyCall, fakecloud.Latency{Done: fakecloud.Fixed(150 * time.Millisecond)})
+	cloud.SetLatency(fakecloud.DeleteServer, fakecloud.Latency{Done: fakecloud.Fixed(time.Second)})
 	path, err := cloud.CloudsYAML(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

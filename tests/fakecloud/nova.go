@@ -21,6 +21,7 @@ type server struct {
 	projectID, userID string
 	created           time.Time
 	disks             []*disk
+	deleting          bool
 }
 
 // disk is a block device mapping: it is there from the request to attach until
@@ -203,7 +204,11 @@ func (c *Cloud) serverLinks(s *server) []any {
 }
 
 func (c *Cloud) serverView(x *exchange, s *server) object {
-	state := map[string]string{"ACTIVE": "active", "SHUTOFF": "stopped", "ERROR": "error", "PAUSED": "paused"}[s.Status]
+	state := map[string]string{"ACTIVE": "active", "SHUTOFF": "stopped", "ERROR": "error", "PAUSED": "paused", "DELETED": "deleted"}[s.Status]
+	var task any
+	if s.deleting {
+		task = "deleting"
+	}
 	volumes := []object{}
 	for _, d := range s.disks {
 		v := object{"id": d.volumeID}
@@ -218,7 +223,7 @@ func (c *Cloud) serverView(x *exchange, s *server) object {
 		"flavor":  object{"id": "1", "links": []any{link("bookmark", c.url+computePath+"/flavors/1")}},
 		"created": s.created.Format(time.RFC3339), "updated": s.created.Format(time.RFC3339), "addresses": object{}, "accessIPv4": "", "accessIPv6": "",
 		"links": c.serverLinks(s), "OS-DCF:diskConfig": "MANUAL", "progress": 0, "OS-EXT-AZ:availability_zone": s.Zone, "config_drive": "", "key_name": nil,
-		"OS-SRV-USG:launched_at": s.created.Format(wireTime), "OS-SRV-USG:terminated_at": nil, "OS-EXT-STS:task_state": nil,
+		"OS-SRV-USG:launched_at": s.created.Format(wireTime), "OS-SRV-USG:terminated_at": nil, "OS-EXT-STS:task_state": task,
 		"OS-EXT-STS:vm_state": state, "OS-EXT-STS:power_state": 1, "os-extended-volumes:volumes_attached": volumes,
 	}
 	for since, add := range map[int]object{
@@ -275,6 +280,8 @@ func (c *Cloud) listServers(x *exchange) *reply {
 	return answer(http.StatusOK, out)
 }
 
+// deleteServer frees the volumes and then, for a moment, still shows the
+// server as deleted.
 func (c *Cloud) deleteServer(x *exchange) *reply {
 	s, bad := c.serverOf(x)
 	if bad != nil {
@@ -283,6 +290,13 @@ func (c *Cloud) deleteServer(x *exchange) *reply {
 	if s.Locked {
 		return faultf(http.StatusConflict, "Instance %s is locked", s.ID)
 	}
-	c.work(x, s.ID, func() { c.endServer(s) })
+	s.deleting = true
+	c.work(x, s.ID, func() {
+		s.deleting, s.Status = false, "DELETED"
+		for _, d := range slices.Clone(s.disks) {
+			c.detached(s, d)
+		}
+		c.later(c.doneTime(DeleteServer)/4, func() { c.endServer(s) })
+	})
 	return answer(http.StatusNoContent, nil)
 }
