@@ -15,8 +15,8 @@ import (
 
 // testAttachments: where a volume may go and where not, by what Nova and
 // Cinder really say.
-func testAttachments(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testAttachments(t *testing.T) {
+	r.tidy(t)
 	ctx, c := t.Context(), r.client()
 	first, second := r.guest(t, virtioBlk), r.guest(t, virtioSCSI)
 	const absent = "11111111-2222-3333-4444-555555555555"

@@ -17,8 +17,8 @@ import (
 // and the guest's kernel knowing of it, stretched, and one in which the guest
 // is never told. What the controller says is true of the volume; only the node
 // may say that the filesystem has grown, and it does not before it has.
-func testFaults(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testFaults(t *testing.T) {
+	r.tidy(t)
 	g, ctx := r.guest(t, virtioBlk), t.Context()
 	v := get(g.Create(ctx, name(t), gib, co.Mount("ext4"), nil))(t)
 	must(t, g.Use(ctx, v))

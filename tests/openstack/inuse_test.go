@@ -17,8 +17,8 @@ import (
 
 // testGrowthInUse: two growths under a writer for each filesystem on each bus.
 // Every size is read back where it counts, every byte verified.
-func testGrowthInUse(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testGrowthInUse(t *testing.T) {
+	r.tidy(t)
 	for _, bus := range []string{virtioBlk, virtioSCSI} {
 		for _, fstype := range []string{"ext4", "xfs"} {
 			t.Run(fstype+" on "+bus, func(t *testing.T) { growInUse(t, r, r.guest(t, bus), fstype) })
@@ -136,8 +136,8 @@ func outcome(t *testing.T, output string) (o written) {
 
 // testBlock: a raw block volume, held open by a program in the guest, grows
 // under it; what was written at the old end and at the new one stays.
-func testBlock(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testBlock(t *testing.T) {
+	r.tidy(t)
 	g, ctx := r.guest(t, virtioSCSI), t.Context()
 	v := get(g.Create(ctx, name(t), gib, co.Block(), nil))(t)
 	must(t, g.Use(ctx, v))

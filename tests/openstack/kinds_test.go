@@ -21,8 +21,8 @@ func (g *guest) create(t *testing.T, req *csi.CreateVolumeRequest) *co.Volume {
 // testEncrypted: a volume that QEMU decrypts. The guest's device is smaller
 // than the volume, by the header of LUKS; so "as large as the volume" cannot be
 // what a growth is judged by.
-func testEncrypted(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testEncrypted(t *testing.T) {
+	r.tidy(t)
 	// LUKS 1, as QEMU formats it, has a header of some 2 MiB.
 	const header = 4 << 20
 	g, ctx := r.guest(t, virtioBlk), t.Context()
@@ -51,8 +51,8 @@ func testEncrypted(t *testing.T, r *rig) {
 // testLiveCopies: a snapshot and a clone of a volume in use, larger than it
 // and used in another server, hold its data, and their filesystems have grown
 // when the pod starts.
-func testLiveCopies(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testLiveCopies(t *testing.T) {
+	r.tidy(t)
 	ctx := t.Context()
 	g, other := r.guest(t, virtioBlk), r.guest(t, virtioSCSI)
 	v := get(g.Create(ctx, name(t), gib, co.Mount("xfs"), nil))(t)
@@ -78,8 +78,8 @@ func testLiveCopies(t *testing.T, r *rig) {
 
 // testMultiattach: a volume in two guests at once grows, and both see it. A
 // block volume, as two kernels would destroy a filesystem between them.
-func testMultiattach(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testMultiattach(t *testing.T) {
+	r.tidy(t)
 	ctx := t.Context()
 	guests := []*guest{r.guest(t, virtioBlk), r.guest(t, virtioSCSI)}
 	shared := co.Block()

@@ -27,8 +27,8 @@ func fromVolume(id string) *csi.VolumeContentSource {
 
 // testLife takes a volume through everything that a controller can do with
 // it; after each step Cinder is asked what it has.
-func testLife(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testLife(t *testing.T) {
+	r.tidy(t)
 	ctx, c := t.Context(), r.client()
 	created := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume()
 	id := created.GetVolumeId()
@@ -183,8 +183,8 @@ func testRetype(t *testing.T, r *rig, id string) {
 
 // testBackup: a snapshot of the type backup is a copy of its own, which lives
 // on when its volume is gone.
-func testBackup(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testBackup(t *testing.T) {
+	r.tidy(t)
 	ctx, c := t.Context(), r.client()
 	source := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
 	req := &csi.CreateSnapshotRequest{SourceVolumeId: source, Name: name(t), Parameters: map[string]string{"type": "backup"}}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,31 +36,19 @@ func TestOpenStack(t *testing.T) {
 		t.Skipf("%s does not name a running OpenStack; `make openstack-test` brings one up and tests with it", rigVariable)
 	}
 	r := newRig(t, dir)
-	for _, part := range []struct {
-		name string
-		run  func(*testing.T, *rig)
-	}{
-		{"life", testLife},
-		{"backup", testBackup},
-		{"quota", testQuota},
-		{"outages", testOutages},
-		{"speed", testSpeed},
-		{"attachments", testAttachments},
-		{"growth in use", testGrowthInUse},
-		{"block", testBlock},
-		{"encrypted", testEncrypted},
-		{"copies", testLiveCopies},
-		{"faults", testFaults},
-		{"multiattach", testMultiattach},
-		{"sanity", testSanity},
-	} {
-		t.Run(part.name, func(t *testing.T) {
-			part.run(t, r)
-			if !t.Failed() {
-				r.wantNothingLeft(t)
-			}
-		})
-	}
+	t.Run("life", r.testLife)
+	t.Run("backup", r.testBackup)
+	t.Run("quota", r.testQuota)
+	t.Run("outages", r.testOutages)
+	t.Run("speed", r.testSpeed)
+	t.Run("attachments", r.testAttachments)
+	t.Run("growth in use", r.testGrowthInUse)
+	t.Run("block", r.testBlock)
+	t.Run("encrypted", r.testEncrypted)
+	t.Run("copies", r.testLiveCopies)
+	t.Run("faults", r.testFaults)
+	t.Run("multiattach", r.testMultiattach)
+	t.Run("sanity", r.testSanity)
 }
 
 // rig is a running OpenStack and the driver on it.
@@ -137,14 +126,23 @@ func (r *rig) service(t *testing.T, action, name string) {
 	}
 }
 
-// wantNothingLeft fails the test if a volume, snapshot or backup is left.
-func (r *rig) wantNothingLeft(t *testing.T) {
+// tidy makes the test fail that leaves a volume, snapshot or backup behind.
+func (r *rig) tidy(t *testing.T) {
 	t.Helper()
-	left, err := r.user.leftovers(t.Context())
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-		must(t, r.user.purgeStorage(t.Context()))
-	}
+	// A test before this one may have failed and left something.
+	before := get(r.user.leftovers(t.Context()))(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		// The test's own context has ended by now.
+		left := get(r.user.leftovers(context.WithoutCancel(t.Context())))(t)
+		for _, o := range left {
+			if !slices.ContainsFunc(before, func(b object) bool { return b.id == o.id }) {
+				t.Errorf("left behind: %s", o)
+			}
+		}
+	})
 }
 
 // must fails the test on an error.

@@ -18,8 +18,8 @@ import (
 // testOutages: parts of the cloud, or the driver itself, are gone in the
 // middle of an expansion. No answer is a success that is none or a failure
 // that would be final; and once all is well, the repeated call ends well.
-func testOutages(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testOutages(t *testing.T) {
+	r.tidy(t)
 	ctx, c := t.Context(), r.client()
 	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
 	t.Run("cinder-volume stalls", func(t *testing.T) {

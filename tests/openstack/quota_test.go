@@ -11,8 +11,8 @@ import (
 
 // testQuota: a quota ends a request with OUT_OF_RANGE, which lets a user of
 // Kubernetes ask for less; and asking for less works.
-func testQuota(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testQuota(t *testing.T) {
+	r.tidy(t)
 	ctx, c := t.Context(), r.client()
 	limit := func(count, gigabytes int) {
 		must(t, r.admin.setQuota(context.WithoutCancel(ctx), r.user.project, count, gigabytes))

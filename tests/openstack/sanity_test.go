@@ -31,8 +31,8 @@ func expectedSkips() map[string]string {
 
 // testSanity runs csi-sanity with the controller on this machine and the node
 // plugin in a server.
-func testSanity(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testSanity(t *testing.T) {
+	r.tidy(t)
 	g := r.guest(t, virtioBlk)
 	config := sanity.NewTestConfig()
 	config.ControllerAddress, config.Address = "unix://"+r.socket, "passthrough:///"+g.nodeAddress

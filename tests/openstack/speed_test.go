@@ -25,8 +25,8 @@ const (
 // testSpeed compares what a call of the driver takes with what Cinder itself
 // takes, as a client sees it that reads the volume again and again without a
 // pause. No polling client can be faster.
-func testSpeed(t *testing.T, r *rig) {
-	t.Helper()
+func (r *rig) testSpeed(t *testing.T) {
+	r.tidy(t)
 	ctx, c := t.Context(), r.client()
 	var mine, raw [2][]time.Duration // of creating, of extending
 	var ids []string
@@ -57,11 +57,11 @@ func testSpeed(t *testing.T, r *rig) {
 			t.Errorf("%s takes %.2f times as long as Cinder itself", call, ratio)
 		}
 	}
-	testSpeedTogether(t, r)
+	r.speedTogether(t)
 }
 
-// testSpeedTogether extends ten volumes at once.
-func testSpeedTogether(t *testing.T, r *rig) {
+// speedTogether extends ten volumes at once.
+func (r *rig) speedTogether(t *testing.T) {
 	t.Helper()
 	ctx, c := t.Context(), r.client()
 	ids := make([]string, together)
