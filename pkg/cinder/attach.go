@@ -17,17 +17,18 @@ const mostRequests = 2
 // novaStep is the time between looks at Nova when it and Cinder do not agree.
 const novaStep = 500 * time.Millisecond
 
-// Attach implements volume.Attacher. It succeeds when Cinder lists a completed
+// Attach implements volume.Attacher. A volume that cannot or must not be shared
+// may be attached to one server in any mode: those that cinder-csi-plugin made
+// for several nodes work on one. It succeeds when Cinder lists a completed
 // attachment to this server and Nova has it too: when Nova has accepted it in
-// this call, or was asked. Kinds beside those of the interface: Invalid (the
-// access mode takes a shareable volume, which this is not), InProgress (the
+// this call, or was asked. Kinds beside those of the interface: InProgress (the
 // server is busy or locked), Internal (Nova has given up), Deadline.
 func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
 	c, err := b.cloudOf(ctx, req.ID)
 	if err != nil {
 		return nil, volume.Wrap(err, "attach", req.ID)
 	}
-	a := attachment{b: b, cloud: c, id: req.ID, server: req.Node, mode: req.Access.Mode}
+	a := attachment{b: b, cloud: c, id: req.ID, server: req.Node, shared: req.Access.Shared()}
 	inner, cancel := answerable(ctx)
 	defer cancel()
 	v, err := a.attach(inner)
@@ -101,10 +102,6 @@ func (a attachment) settle(ctx context.Context) (cloud.Volume, error) {
 
 // allowed tells whether the volume can be used as asked for at all.
 func (a attachment) allowed(v cloud.Volume) error {
-	if a.mode.MultiNode() && !v.Multiattach {
-		return volume.Errorf(volume.Invalid, "the access mode %s needs a volume that several servers can share, and this one cannot be shared (its type is %q)", a.mode, v.Type).
-			WithRemedy(`use an access mode for a single node (ReadWriteOnce), or a volume of a type with the property multiattach="<is> True"`)
-	}
 	if v.Multiattach {
 		// Nova refuses shareable volumes to older clients, also to the first server.
 		return a.cloud.Supports(cloud.Multiattach)

@@ -36,7 +36,7 @@ type attachment struct {
 	cloud  *cloud.Cloud
 	id     string // of the volume
 	server string
-	mode   volume.AccessMode // how it is to be used; of no meaning for a detach
+	shared bool // it may be attached to other servers too; of no meaning for a detach
 }
 
 // stage judges a reading of the volume. Cinder lists completed attachments
@@ -54,7 +54,7 @@ func (a attachment) stage(v cloud.Volume) stage {
 		return coming
 	case listed && (v.Status == stateInUse || v.Status == stateErrorExtending || passing(v.Status)):
 		return here
-	case !listed && len(v.Attachments) > 0 && (!v.Multiattach || !a.mode.MultiNode()):
+	case !listed && len(v.Attachments) > 0 && (!v.Multiattach || !a.shared):
 		return elsewhere
 	case passing(v.Status):
 		return busy

@@ -192,13 +192,39 @@ func TestAttachToSeveralServers(t *testing.T) {
 	r.wantCalls(t, fakecloud.AttachVolume, 0)
 }
 
-func TestAttachToSeveralServersNeedsAShareableVolume(t *testing.T) {
+// A volume for several nodes that cannot be shared, or whose filesystem would
+// not survive it, as cinder-csi-plugin makes them, is used on one.
+func TestAttachToSeveralServersNeedsAVolumeThatBearsIt(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
-	_, err := r.Attach(t.Context(), sharing(id, server))
-	wantKind(t, err, volume.Invalid, "MULTI_NODE_MULTI_WRITER", "multiattach")
-	r.wantCalls(t, fakecloud.AttachVolume, 0)
+	mounted := func(mode volume.AccessMode) volume.Access { return volume.Access{Mode: mode} }
+	for name, test := range map[string]struct {
+		v      fakecloud.Volume
+		access volume.Access
+		second bool // a second server may have it
+	}{
+		"plain, block":                {fakecloud.Volume{}, volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}, false},
+		"shareable, block":            {fakecloud.Volume{Multiattach: true}, volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}, true},
+		"shareable, filesystem":       {fakecloud.Volume{Multiattach: true}, mounted(volume.MultiNodeMultiWriter), false},
+		"shareable, one writer":       {fakecloud.Volume{Multiattach: true}, mounted(volume.MultiNodeSingleWriter), false},
+		"shareable, read by several":  {fakecloud.Volume{Multiattach: true}, mounted(volume.MultiNodeReaderOnly), true},
+		"shareable, read on one node": {fakecloud.Volume{Multiattach: true}, mounted(volume.SingleNodeReaderOnly), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(test.v)
+			r.attach(t, volume.AttachRequest{ID: id, Node: one, Access: test.access})
+			r.cloud.Forget()
+			second := volume.AttachRequest{ID: id, Node: two, Access: test.access}
+			if test.second {
+				r.attach(t, second)
+				return
+			}
+			_, err := r.Attach(t.Context(), second)
+			wantKind(t, err, volume.Precondition, id, one)
+			r.wantCalls(t, fakecloud.AttachVolume, 0)
+		})
+	}
 }
 
 func TestAttachOfAShareableVolumeNeedsANewNova(t *testing.T) {

@@ -77,9 +77,6 @@ func (b *Backend) newCreation(ctx context.Context, req volume.CreateRequest) (cr
 	if volType != "" {
 		k.want.volType = volType
 	}
-	if err := writers(req.Accesses); err != nil {
-		return k, err
-	}
 	if k.cloud, err = b.cloudFor(ctx, k.want, req.Source); err != nil {
 		return k, err
 	}

@@ -283,13 +283,11 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 		access  func(*volume.CreateRequest)
 		words   []string // of the refusal; none: it is made
 	}{
-		"block, shareable":          {volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true)},
-		"readers, shareable":        {volType: "rbd-multi", access: access(volume.MultiNodeReaderOnly, false)},
-		"block, default type":       {access: access(volume.MultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"}},
-		"block, plain":              {volType: "rbd-gold", access: access(volume.MultiNodeSingleWriter, true), words: []string{"rbd-gold", "multiattach"}},
-		"filesystem, shareable":     {volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, false), words: []string{"volumeMode: Block"}},
-		"filesystem, single writer": {volType: "rbd-multi", access: access(volume.MultiNodeSingleWriter, false), words: []string{"volumeMode: Block"}},
-		"an old Nova":               {options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true), words: []string{"2.60", "2.59"}},
+		"block, shareable":    {volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true)},
+		"readers, shareable":  {volType: "rbd-multi", access: access(volume.MultiNodeReaderOnly, false)},
+		"block, default type": {access: access(volume.MultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"}},
+		"block, plain":        {volType: "rbd-gold", access: access(volume.MultiNodeSingleWriter, true), words: []string{"rbd-gold", "multiattach"}},
+		"an old Nova":         {options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true), words: []string{"2.60", "2.59"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

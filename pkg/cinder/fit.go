@@ -17,18 +17,6 @@ func shared(accesses []volume.Access) bool {
 	return slices.ContainsFunc(accesses, func(a volume.Access) bool { return a.Mode.MultiNode() })
 }
 
-// writers refuses filesystems that one node writes to while others have them
-// mounted: none of those made here can bear that.
-func writers(accesses []volume.Access) error {
-	for _, a := range accesses {
-		if a.Mode.MultiNode() && !a.Mode.ReadOnly() && !a.Block {
-			return volume.Errorf(volume.Invalid, "the access mode %s needs a block volume: a filesystem that several nodes have mounted while one writes to it is destroyed", a.Mode).
-				WithRemedy("use volumeMode: Block, or an access mode for one node")
-		}
-	}
-	return nil
-}
-
 // shareable refuses a type whose volumes cannot be attached to several servers.
 func (k creation) shareable(ctx context.Context) error {
 	if err := k.cloud.Supports(cloud.Multiattach); err != nil {

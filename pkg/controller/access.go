@@ -42,6 +42,19 @@ func allowed(modes []volume.AccessMode, accesses ...volume.Access) error {
 	return nil
 }
 
+// preserving refuses what would destroy a filesystem. It is for what is new or
+// asked about: a volume that was made with such a mode by another driver may
+// be used on one node, and grow.
+func preserving(accesses []volume.Access) error {
+	for _, a := range accesses {
+		if a.Mode.MultiNode() && !a.Shared() {
+			return volume.Errorf(volume.Invalid, "the access mode %s needs a block volume: a filesystem that several nodes have mounted while one writes to it is destroyed", a.Mode).
+				WithRemedy("use volumeMode: Block, or an access mode for one node")
+		}
+	}
+	return nil
+}
+
 // modesOf are the modes that this very volume allows.
 func (s *Server) modesOf(v volume.Volume) []volume.AccessMode {
 	if len(v.AccessModes) > 0 {

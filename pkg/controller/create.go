@@ -166,6 +166,9 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 	if err := allowed(s.backend.AccessModes(), accesses...); err != nil {
 		return none, err
 	}
+	if err := preserving(accesses); err != nil {
+		return none, err
+	}
 	source, err := s.parseSource(req.GetVolumeContentSource())
 	if err != nil {
 		return none, err

@@ -65,6 +65,9 @@ func TestCreateRefusals(t *testing.T) {
 		"mode not supported": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(multi)}
 		}, nil, volume.Invalid, []string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY"}},
+		"filesystem on several nodes": {func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}
+		}, nil, volume.Invalid, []string{"MULTI_NODE_MULTI_WRITER", "volumeMode: Block"}},
 		"block and filesystem": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}
 		}, nil, volume.Invalid, []string{"block"}},

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/golang/protobuf/ptypes/wrappers"
@@ -48,7 +49,7 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 		if ask.Accesses, err = parseAccesses(req.GetVolumeCapabilities()); err != nil {
 			return nil, err
 		}
-		if err := allowed(s.backend.AccessModes(), ask.Accesses...); err != nil {
+		if err := errors.Join(allowed(s.backend.AccessModes(), ask.Accesses...), preserving(ask.Accesses)); err != nil {
 			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // no room is an answer, not an error
 		}
 	}

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -53,7 +54,7 @@ func (s *Server) ValidateVolumeCapabilities(ctx context.Context, req *csi.Valida
 	if err != nil {
 		return nil, err
 	}
-	if err := allowed(s.modesOf(v), accesses...); err != nil {
+	if err := errors.Join(allowed(s.modesOf(v), accesses...), preserving(accesses)); err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // "not confirmed" is an answer, not an error
 	}
 	if err := sameContext(v.Context, req.GetVolumeContext()); err != nil {

@@ -106,8 +106,12 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 			caps:    []*csi.VolumeCapability{mountAs(writer), mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)},
 			refusal: "MULTI_NODE_READER_ONLY",
 		},
-		"block and filesystem": {caps: []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}, refusal: "block"},
-		"another context":      {caps: []*csi.VolumeCapability{mountAs(writer)}, context: map[string]string{"pool": "x"}, refusal: "pool"},
+		"block and filesystem":  {caps: []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}, refusal: "block"},
+		"raw, on several nodes": {caps: []*csi.VolumeCapability{blockAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}},
+		"a filesystem on several nodes": {
+			caps: []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}, refusal: "needs a block volume",
+		},
+		"another context": {caps: []*csi.VolumeCapability{mountAs(writer)}, context: map[string]string{"pool": "x"}, refusal: "pool"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -67,6 +67,12 @@ type Access struct {
 	MountFlags []string // mount options of the class
 }
 
+// Shared tells whether several nodes may use the volume in this way at the
+// same time. One that writes to a filesystem destroys it for the others that
+// have mounted it, whatever the mode says: the filesystems here are all made
+// for one node.
+func (a Access) Shared() bool { return a.Mode.MultiNode() && (a.Block || a.Mode.ReadOnly()) }
+
 // Source is what a new volume gets its content from; at most one is set.
 type Source struct {
 	SnapshotID string
