@@ -12,6 +12,8 @@ TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty
 # devices and break filesystems: they run a second time, in a guest.
 KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop
 FS      ?= ext4,xfs
+# Where the real OpenStack of the tests keeps its state.
+OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)
 
 .PHONY: help
 help: ## list the targets
@@ -62,7 +64,8 @@ openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph 
 
 .PHONY: openstack-test
 openstack-test: setup programs openstack-up ## the driver in it: volumes of a running instance grow in use
-	GROWVOL_OPENSTACK_DIR=$${GROWVOL_OPENSTACK_DIR:-/var/tmp/growvol-openstack} $(TESTSUM) -count=1 -p 1 -timeout=15m ./tests/openstack/... ./tests/fakecloud/...
+	GROWVOL_OPENSTACK_DIR=$(OPENSTACK) GROWVOL_OPENSTACK_CLOUDS_YAML=$(OPENSTACK)/clouds.yaml \
+		$(TESTSUM) -count=1 -p 1 -timeout=20m ./tests/openstack/... ./tests/fakecloud/...
 
 .PHONY: openstack-down
 openstack-down: ## end it and remove what it stored
