@@ -6,7 +6,6 @@ package kubernetes_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -163,8 +162,8 @@ func eventually(ctx context.Context, limit time.Duration, check func(context.Con
 		if err == nil {
 			return nil
 		}
-		if pause := volume.Pause(ctx, 300*time.Millisecond); pause != nil {
-			return errors.Join(fmt.Errorf("not within %s: %w", limit, err))
+		if volume.Pause(ctx, 300*time.Millisecond) != nil {
+			return fmt.Errorf("not within %s: %w", limit, err)
 		}
 	}
 }

@@ -19,13 +19,15 @@ outer() {
 # first prints the id, on the machine, of the first process in the namespaces.
 first() {
 	local id children
-	id=$(outer) && read -ra children <"/proc/$id/task/$id/children" && echo "${children[0]}"
+	id=$(outer) || return 1
+	read -r children _ <"/proc/$id/task/$id/children" || true # the line has no end
+	[ -n "$children" ] && echo "$children"
 }
 
 # within COMMAND...: runs it in the cluster's namespaces, as its administrator.
 within() {
 	local id
-	id=$(first) || fail "" "the cluster is not up"
+	id=$(first) || { echo "the cluster is not up" >&2 && return 1; }
 	nsenter -t "$id" -m -n -p --wdns="$PWD" env PATH="$BIN:$PATH" KUBECONFIG="$PKI/admin.kubeconfig" \
 		CONTAINERD_ADDRESS=/run/containerd/containerd.sock "$@" 9>&-
 }
@@ -41,7 +43,8 @@ node_ready() {
 		within kubectl get serviceaccount default # pods are refused before it exists
 }
 
-healthy() { [ -e "$STATE/ready" ] && first >/dev/null && node_ready >/dev/null 2>&1; }
+# healthy: the cluster is up, with the programs that are pinned now.
+healthy() { [ -e "$STATE/ready" ] && [ "$(cat "$STATE/programs")" = "$BIN" ] && node_ready >/dev/null 2>&1; }
 
 # stop_cluster ends every process of the cluster and takes back what outlives
 # processes: loop devices and cgroups.

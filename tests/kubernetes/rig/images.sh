@@ -6,7 +6,6 @@ TREES=$STATE/trees # what goes into each image
 
 # ready_images makes those whose content has changed since the last time.
 ready_images() {
-	local sidecar
 	mkdir -p "$IMAGES" "$TREES" "$STATE/bin"
 	(
 		cd "$SOURCE"
@@ -20,6 +19,13 @@ ready_images() {
 	tree growvol-node "$STATE/bin/growvol-node"
 	debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount
 	image growvol-node -entrypoint /growvol-node
+	tree app "$STATE/bin/app"
+	image app -entrypoint /app
+	[ -e "$IMAGES/pause.id" ] || fixed_images # of the pinned programs: once
+}
+
+fixed_images() {
+	local sidecar
 	for sidecar in csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller; do
 		tree "$sidecar" "$BIN/$sidecar"
 		image "$sidecar" -user 65532:65532 -entrypoint "/$sidecar"
@@ -29,9 +35,7 @@ ready_images() {
 	image registrar-stand-in -entrypoint /registrar
 	tree livenessprobe-stand-in "$BIN/livenessprobe"
 	image livenessprobe-stand-in -user 65532:65532 -entrypoint /livenessprobe
-	tree app "$STATE/bin/app"
-	image app -entrypoint /app
-	cp -r "$TREES/app" "$TREES/pause"
+	tree pause "$STATE/bin/app"
 	image pause -entrypoint "/app pause"
 }
 
@@ -80,7 +84,7 @@ import_images() {
 	for name in "$IMAGES"/*.tar; do
 		name=$(basename "$name" .tar)
 		! cmp -s "$IMAGES/$name.id" "$STATE/imported/$name" || continue
-		within ctr --namespace k8s.io images import --no-unpack=false "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 || fail "$LOG/images.log" "import of $name"
+		within ctr --namespace k8s.io images import "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 || fail "$LOG/images.log" "import of $name"
 		cp "$IMAGES/$name.id" "$STATE/imported/"
 		rm "$IMAGES/$name.tar"
 	done
