@@ -1,0 +1,109 @@
+{{- /* What containers of the controller, and sidecars of the node, may: nothing. */ -}}
+{{- define "growvol.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "growvol.pluginArgs" -}}
+- --backend={{ .Values.backend }}
+- --endpoint=unix:///csi/csi.sock
+{{- with .Values.driverName }}
+- --driver-name={{ . }}
+{{- end }}
+- --log-format={{ .Values.logFormat }}
+- --log-level={{ .Values.logLevel }}
+{{- if eq .Values.backend "loop" }}
+- --loop-dir={{ .Values.loop.dir }}
+- --node-id=$(NODE_NAME)
+{{- else if not .Values.cinder.topology }}
+- --with-topology=false
+{{- end }}
+{{- end }}
+
+{{- /* environment: a dict of root and env. */ -}}
+{{- define "growvol.environment" -}}
+{{- if or .env (eq .root.Values.backend "loop") -}}
+env:
+  {{- if eq .root.Values.backend "loop" }}
+  # The same name for controller and node: it says where volumes are.
+  - name: NODE_NAME
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+  {{- end }}
+  {{- with .env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+{{- end }}
+
+{{- /* A sidecar of the controller: a dict of root, key, name, port, args, and env. */ -}}
+{{- define "growvol.controllerSidecar" -}}
+{{- $sidecar := index .root.Values.sidecars .key -}}
+{{- $kubeAPI := .root.Values.sidecars.kubeAPI -}}
+- name: {{ .name }}
+  image: {{ include "growvol.image" (dict "root" .root "image" $sidecar.image) }}
+  imagePullPolicy: {{ $sidecar.image.pullPolicy }}
+  args:
+    - --csi-address=/csi/csi.sock
+    - --v={{ .root.Values.sidecars.logLevel }}
+    - --timeout={{ $sidecar.timeout }}
+    - --kube-api-qps={{ $kubeAPI.qps }}
+    - --kube-api-burst={{ $kubeAPI.burst }}
+    - --http-endpoint=:{{ .port }}
+    {{- if .root.Values.controller.leaderElection }}
+    - --leader-election
+    {{- end }}
+    {{- range .args }}
+    - {{ . }}
+    {{- end }}
+    {{- with $sidecar.extraArgs }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with .env }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  ports:
+    - {name: {{ .key }}, containerPort: {{ .port }}}
+  {{- if .root.Values.controller.leaderElection }}
+  # Fails if it should have renewed its lease and has not.
+  livenessProbe:
+    httpGet: {path: /healthz/leader-election, port: {{ .key }}}
+    initialDelaySeconds: 10
+    periodSeconds: 20
+    timeoutSeconds: 10
+    failureThreshold: 3
+  {{- end }}
+  securityContext:
+    {{- include "growvol.restricted" . | nindent 4 }}
+  {{- with $sidecar.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  volumeMounts:
+    - {name: socket, mountPath: /csi}
+{{- end }}
+
+{{- /* Serves the plugin's Probe as /healthz: a dict of root and port. */ -}}
+{{- define "growvol.livenessprobe" -}}
+{{- $sidecar := .root.Values.sidecars.livenessprobe -}}
+- name: livenessprobe
+  image: {{ include "growvol.image" (dict "root" .root "image" $sidecar.image) }}
+  imagePullPolicy: {{ $sidecar.image.pullPolicy }}
+  args:
+    - --csi-address=/csi/csi.sock
+    - --http-endpoint=:{{ .port }}
+    - --probe-timeout=8s
+    - --v={{ .root.Values.sidecars.logLevel }}
+    {{- with $sidecar.extraArgs }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  securityContext:
+    {{- include "growvol.restricted" . | nindent 4 }}
+  {{- with $sidecar.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  volumeMounts:
+    - {name: socket, mountPath: /csi}
+{{- end }}

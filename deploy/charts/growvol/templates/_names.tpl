@@ -1,0 +1,64 @@
+{{- define "growvol.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains "growvol" .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-growvol" .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "growvol.driverName" -}}
+{{- .Values.driverName | default (eq .Values.backend "loop" | ternary "loop.growvol.io" "cinder.csi.openstack.org") -}}
+{{- end }}
+
+{{- /* Labels that never change: a Deployment cannot change its selector. */ -}}
+{{- define "growvol.selector" -}}
+app.kubernetes.io/name: growvol
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- /* Labels of an object. Those that tell of Helm are added by helm itself. */ -}}
+{{- define "growvol.labels" -}}
+{{ include "growvol.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* image: a dict of root and image. */ -}}
+{{- define "growvol.image" -}}
+{{- $tag := .image.tag | default .root.Chart.AppVersion -}}
+{{- printf "%s%s%s" .image.repository (hasPrefix "sha256:" $tag | ternary "@" ":") $tag -}}
+{{- end }}
+
+{{- /* Where the nodes have the plugin's socket. */ -}}
+{{- define "growvol.socketDir" -}}
+{{ .Values.kubeletDir }}/plugins/{{ include "growvol.driverName" . }}
+{{- end }}
+
+{{- /* The Secret with credentials: the operator's or the chart's. */ -}}
+{{- define "growvol.cloudsSecret" -}}
+{{- .Values.cinder.existingSecret | default (printf "%s-clouds" (include "growvol.fullname" .)) -}}
+{{- end }}
+
+{{- /* What values cannot say by their types alone. */ -}}
+{{- define "growvol.check" -}}
+{{- if eq .Values.backend "cinder" -}}
+{{- with .Values.cinder -}}
+{{- if and .existingSecret (or .cloudsYAML .cloudConf) -}}
+{{- fail "cinder.existingSecret and cinder.cloudsYAML or cinder.cloudConf: give one of them" -}}
+{{- end -}}
+{{- if not (or .existingSecret .cloudsYAML .cloudConf) -}}
+{{- fail "backend cinder needs credentials: set cinder.existingSecret (a Secret with clouds.yaml or cloud.conf), or cinder.cloudsYAML, or cinder.cloudConf" -}}
+{{- end -}}
+{{- if and .existingSecret (not (or .cloudsYAMLKey .cloudConfKey)) -}}
+{{- fail "cinder.existingSecret: say which of its keys has the credentials, with cinder.cloudsYAMLKey or cinder.cloudConfKey" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (gt (int .Values.controller.replicas) 1) (not .Values.controller.leaderElection) (ne .Values.backend "loop") -}}
+{{- fail "controller.replicas above 1 needs controller.leaderElection" -}}
+{{- end -}}
+{{- end }}
