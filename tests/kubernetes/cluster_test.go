@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,9 +90,12 @@ func (s space) describe(ctx context.Context) {
 		{"get", "pods,persistentvolumeclaims,volumesnapshots", "--namespace", s.name, "-o", "wide"},
 		{"get", "persistentvolumeclaims", "--namespace", s.name, "-o", "jsonpath={range .items[*]}{.metadata.name} {.status}{'\\n'}{end}"},
 		{"get", "events", "--namespace", s.name, "--sort-by=.lastTimestamp", "-o", "custom-columns=T:.lastTimestamp,KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message"},
-		{"logs", "--namespace", "growvol", "--selector", "app.kubernetes.io/name=growvol", "--container", "growvol", "--tail=40", "--prefix"},
+		{"logs", "--namespace", "growvol", "--selector", "app.kubernetes.io/name=growvol", "--container", "growvol", "--tail=200"},
 	} {
 		out, err := kubectl(ctx, args...)
+		if args[0] == "logs" {
+			out = strings.Join(slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Contains(line, "level=INFO") }), "\n")
+		}
 		s.Logf("kubectl %s\n%s", strings.Join(args, " "), out)
 		if err != nil {
 			s.Log(err)

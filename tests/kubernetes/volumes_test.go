@@ -147,9 +147,9 @@ func (s space) grown(claim, size string) {
 		s.Errorf("the claim %s has %s, its volume %s", claim, size, v.Spec.Capacity.Storage)
 	}
 	s.eventually(func(context.Context) error {
-		c := s.pvc(claim)
-		if len(c.Status.Conditions) > 0 || len(c.Status.AllocatedResourceStatuses) > 0 {
-			return fmt.Errorf("claim %s has grown, and still says %+v", claim, c.Status)
+		status := s.pvc(claim).Status
+		if slices.ContainsFunc(status.Conditions, func(c condition) bool { return strings.Contains(c.Type, "Resiz") }) || len(status.AllocatedResourceStatuses) > 0 {
+			return fmt.Errorf("claim %s has grown, and still says %+v", claim, status)
 		}
 		return nil
 	})

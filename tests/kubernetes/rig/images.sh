@@ -17,7 +17,7 @@ ready_images() {
 	install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$TREES/growvol-controller/etc/ssl/certs/ca-certificates.crt"
 	image growvol-controller -user 65532:65532 -entrypoint /growvol-controller
 	tree growvol-node "$STATE/bin/growvol-node"
-	debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount
+	debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount util-linux
 	image growvol-node -entrypoint /growvol-node
 	tree app "$STATE/bin/app"
 	image app -entrypoint /app
