@@ -131,7 +131,7 @@ func pluginLog(ctx context.Context, id string) string {
 			b.WriteString(line)
 		}
 	}
-	return b.String()[max(0, b.Len()-14000):]
+	return b.String()[max(0, b.Len()-5000):]
 }
 
 // use stages and publishes.

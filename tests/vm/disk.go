@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -115,14 +116,14 @@ func (m *Machine) addNodes(ctx context.Context, d Disk) error {
 
 // encrypt writes a LUKS header to the disk's file.
 func (m *Machine) encrypt(ctx context.Context, d Disk) error {
-	job := "luks-" + d.Name
-	_, err := m.monitor.execute(ctx, "blockdev-create", map[string]any{"job-id": job, "options": map[string]any{
-		"driver": "luks", "file": d.fileNode(), "key-secret": secretLUKS, "size": d.visible(d.Size).Bytes(), "iter-time": 10,
-	}})
-	if err != nil {
-		return err
+	// QEMU first measures how fast the host derives keys, and gives up when the
+	// host is busy.
+	const tooBusy = "Unable to get accurate CPU usage"
+	err := m.formatLUKS(ctx, d)
+	for err != nil && strings.Contains(err.Error(), tooBusy) && ctx.Err() == nil {
+		err = m.formatLUKS(ctx, d)
 	}
-	if err := m.monitor.job(ctx, job); err != nil {
+	if err != nil {
 		return err
 	}
 	info, err := os.Stat(m.file(d.Name))
@@ -133,6 +134,17 @@ func (m *Machine) encrypt(ctx context.Context, d Disk) error {
 		return fmt.Errorf("the header that QEMU made has not %d bytes: the file has %d, not %d", HeaderLUKS.Bytes(), info.Size(), d.Size.Bytes())
 	}
 	return nil
+}
+
+func (m *Machine) formatLUKS(ctx context.Context, d Disk) error {
+	job := "luks-" + d.Name
+	_, err := m.monitor.execute(ctx, "blockdev-create", map[string]any{"job-id": job, "options": map[string]any{
+		"driver": "luks", "file": d.fileNode(), "key-secret": secretLUKS, "size": d.visible(d.Size).Bytes(), "iter-time": 10,
+	}})
+	if err != nil {
+		return err
+	}
+	return m.monitor.job(ctx, job)
 }
 
 // visible is what the guest sees of a disk of this size.
