@@ -206,6 +206,9 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 		}
 		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", req.Device).
 			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
+	case run.missing != "":
+		return volume.Errorf(volume.Internal, "%s was not formatted as %s: this node has no program %s", req.Device, req.Type, run.missing).
+			WithRemedy("use the image of the node plugin, or install what is missing beside it (util-linux, e2fsprogs, xfsprogs, btrfs-progs)")
 	case err != nil && run.inUse:
 		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, req.Device, unix.EBUSY, err).
 			WithRemedy("it is tried again; if this lasts, find what holds the device on this node (lsblk, fuser)")
@@ -243,33 +246,43 @@ type formatExec struct {
 	keepReserve bool            // the user chose -m
 	refused     bool            // blkid recognized something
 	inUse       bool            // mkfs found the device in use
+	missing     string          // a program that this node does not have
 }
 
 // Command makes a command that is bound to the context.
 func (e *formatExec) Command(name string, args ...string) utilexec.Cmd {
 	switch {
 	case name == "blkid":
+		return &formatCommand{Cmd: e.CommandContext(e.ctx, name, args...), exec: e, name: name}
 	case strings.HasPrefix(name, "mkfs."):
 		if i := len(args) - 2; e.keepReserve && i >= 0 && args[i] == "-m0" { // mount-utils puts it behind the user's
 			args = slices.Delete(slices.Clone(args), i, i+1)
 		}
-		return &mkfsCommand{Cmd: e.CommandContext(e.ctx, name, args...), exec: e}
+		return &formatCommand{Cmd: e.CommandContext(e.ctx, name, args...), exec: e, name: name, mkfs: true}
 	default:
 		e.refused = true
 		return refusedCommand{}
 	}
-	return e.CommandContext(e.ctx, name, args...)
 }
 
-// mkfsCommand keeps of the output what belongs into a message.
-type mkfsCommand struct {
+// formatCommand notices why a command failed, and keeps of the output of mkfs
+// what belongs into a message.
+type formatCommand struct {
 	utilexec.Cmd
 	exec *formatExec
+	name string
+	mkfs bool
 }
 
-// CombinedOutput runs mkfs.
-func (c *mkfsCommand) CombinedOutput() ([]byte, error) {
+// CombinedOutput runs the command.
+func (c *formatCommand) CombinedOutput() ([]byte, error) {
 	out, err := c.Cmd.CombinedOutput()
+	if errors.Is(err, utilexec.ErrExecutableNotFound) {
+		c.exec.missing = c.name
+	}
+	if !c.mkfs {
+		return out, err
+	}
 	c.exec.inUse = err != nil && inUse(string(out))
 	return []byte(lastLines(string(out))), err
 }

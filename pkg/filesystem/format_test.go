@@ -76,7 +76,7 @@ type formatRig struct {
 	mkfs    func(command []string) error // instead of success
 	output  string                       // of that mkfs
 	blkid   string                       // what blkid says
-	blkidNo bool                         // blkid fails
+	blkidNo error                        // blkid fails
 }
 
 func newFormatRig(t *testing.T) *formatRig {
@@ -86,8 +86,8 @@ func newFormatRig(t *testing.T) *formatRig {
 	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 		r.ran = append(r.ran, strings.Join(command, " "))
 		switch {
-		case command[0] == "blkid" && r.blkidNo:
-			return nil, errors.New("blkid: no")
+		case command[0] == "blkid" && r.blkidNo != nil:
+			return nil, r.blkidNo
 		case command[0] == "blkid" && r.blkid != "":
 			return []byte(r.blkid), nil
 		case command[0] == "blkid":
@@ -196,7 +196,8 @@ func TestFormatRefusals(t *testing.T) {
 		{"unreadable", readErr, volume.Internal, "cannot be read", nil},
 		{"unreadable, marked", readErr, volume.Internal, "cannot be read", &marker{Ext4, volume.GiB, now}},
 		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.Precondition, "blkid recognizes data", nil},
-		{"blkid fails", func(r *formatRig) { r.blkidNo = true }, volume.Internal, "blkid: no", nil},
+		{"blkid fails", func(r *formatRig) { r.blkidNo = errors.New("blkid: no") }, volume.Internal, "blkid: no", nil},
+		{"blkid is missing", func(r *formatRig) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.Internal, "no program blkid", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newFormatRig(t)

@@ -27,6 +27,10 @@ const MkfsOptionsKey = "mkfsOptions"
 // without.
 const stagePatience = 2 * time.Second
 
+// retreatLimit bounds the disconnection of a volume that could not be staged;
+// it is less than DefaultAnswerMargin.
+const retreatLimit = 2 * time.Second
+
 // stepLimit bounds a step that may outlive its call. mkfs of a large ext3
 // takes many minutes (unlike ext4 it has its inode tables written out), and so
 // does e2fsck of one.
@@ -56,6 +60,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
+		st.retreat(ctx)
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
@@ -121,6 +126,36 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 		st.growStaged(ctx, dev, conn.DeviceSize(conn.Size))
 	}
 	return nil
+}
+
+// retreat disconnects a volume whose staging has failed. After an error that it
+// takes for final, kubelet never unstages, and a volume that stays connected
+// could not be detached ever again. What is in use stays connected, and so does
+// what work that outlives the call needs.
+func (st *stage) retreat(ctx context.Context) {
+	if !st.lease.Held() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatLimit)
+	defer cancel()
+	err := func() error {
+		unlock, err := st.lock(ctx, publishKey(st.id))
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		conn, connected, err := st.opts.Connector.Locate(ctx, st.id)
+		if err != nil || !connected {
+			return err
+		}
+		if err := st.unused(ctx, st.id, conn.Path); err != nil {
+			return err
+		}
+		return st.opts.Connector.Disconnect(ctx, st.id)
+	}()
+	if err != nil && !volume.IsKind(err, volume.NotFound) {
+		st.log.WarnContext(ctx, "a volume that could not be staged stays connected", "volume", st.id, "error", err)
+	}
 }
 
 // runBlock stages a raw device. From now on what it holds is its user's: a

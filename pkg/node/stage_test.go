@@ -369,3 +369,42 @@ func TestSlowStepsOutliveTheirCall(t *testing.T) {
 		t.Errorf("mounts %v", b.mounts)
 	}
 }
+
+// After an error that it takes for final, kubelet never unstages: a volume that
+// stayed connected could not be detached ever again.
+func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.add(b.id, volume.GiB)
+	b.fail["format"] = volume.Errorf(volume.Internal, "mkfs is missing")
+	wantKind(t, b.stage(t.Context()), volume.Internal, "mkfs is missing")
+	if d.connected {
+		t.Error("the volume is still connected")
+	}
+	delete(b.fail, "format")
+	if err := b.stage(t.Context()); err != nil || !d.connected {
+		t.Errorf("staged again: %v, connected %v", err, d.connected)
+	}
+	// What is in use stays.
+	b.capability = mountCap("xfs")
+	wantKind(t, b.stage(t.Context()), volume.AlreadyExists)
+	if !d.connected || len(b.mounts) != 1 {
+		t.Errorf("connected %v with %d mounts, want it left alone", d.connected, len(b.mounts))
+	}
+}
+
+// A format that outlives its call needs the device.
+func TestStageThatRunsOutOfTimeKeepsTheDevice(t *testing.T) {
+	b := newBench(t, mountCap("ext3"))
+	d := b.add(b.id, volume.GiB)
+	b.formatting = make(chan struct{})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	wantKind(t, b.stage(ctx), volume.Deadline)
+	if !d.connected {
+		t.Error("the device was taken from under mkfs")
+	}
+	close(b.formatting)
+	if err := b.stage(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -25,6 +25,10 @@ func (l *Lease) And(unlock func()) {
 	}
 }
 
+// Held tells whether the lock is here still: it was neither released nor
+// handed over to work that goes on.
+func (l *Lease) Held() bool { return l.unlock != nil }
+
 // Release frees the lock, unless it has been handed over to work that goes on.
 func (l *Lease) Release() {
 	if l.unlock != nil {
