@@ -80,6 +80,8 @@ bench: setup programs ## growth against mount-utils, RPC overhead, memory, sizes
 	@echo "== this machine's kernel"
 	@go test -count=1 -run='^$$' -bench=. -benchtime=21x ./tests/bench
 	@go test -count=1 -run='^$$' -bench=. ./pkg/controller/...
+	@echo "== Cinder and Nova, on the fake cloud"
+	@go test -count=1 -run='^$$' -bench=. -benchtime=3x ./pkg/cinder
 	@echo "== the guest's kernel, with every capability"
 	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=Growth -benchtime=21x -exec='$(CURDIR)/$(BIN)/growvol-guest --here --' ./tests/bench
 
