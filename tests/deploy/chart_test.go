@@ -1,0 +1,163 @@
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const kubeVersion = "--kube-version=1.37.1"
+
+// helm runs Helm, of the version that .tools/helm.mod pins, in the module's
+// directory, with values on its standard input. It is built if need be.
+func helm(t *testing.T, values string, args ...string) (stdout []byte, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
+	defer cancel()
+	dir := root(t)
+	path := exec.CommandContext(ctx, "go", "tool", "-modfile=.tools/helm.mod", "-n", "helm")
+	path.Dir = dir
+	out, err := path.Output()
+	if err != nil {
+		t.Fatalf("build helm: %v\n%s", err, stderrOf(err))
+	}
+	cmd := exec.CommandContext(ctx, strings.TrimSpace(string(out)), args...) //nolint:gosec // what Go has just built
+	cmd.Dir, cmd.Stdin = dir, strings.NewReader(values)
+	return cmd.Output()
+}
+
+func stderrOf(err error) string {
+	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // as exec returns it
+		return string(exit.Stderr)
+	}
+	return err.Error()
+}
+
+// render returns what the chart makes of the values.
+func render(t *testing.T, values string) []object {
+	t.Helper()
+	out, err := helm(t, values, "template", "growvol", "deploy/charts/growvol", "--namespace=storage", kubeVersion, "--values=-")
+	if err != nil {
+		t.Fatalf("%s\nwith the values\n%s", stderrOf(err), values)
+	}
+	return parse(t, out)
+}
+
+// sets are the values that the chart is checked with.
+func sets() map[string]string {
+	return map[string]string{
+		"loop":           `backend: loop`,
+		"loop on a node": `{backend: loop, loop: {nodeName: node-7, dir: /srv/volumes, maxVolumeSize: 10Gi, poolSize: 100Gi}, controller: {leaderElection: false}}`,
+		"cinder":         `cinder: {existingSecret: clouds}`,
+		"cinder with its Secret": `
+cinder: {cloudsYAML: "clouds: {}", cloudConf: "[Global]", cloud: west, clusterID: a, topology: false, ignoreVolumeAZ: true, notifyNova: true}`,
+		"cinder-csi's Secret": `cinder: {existingSecret: cloud-config, cloudsYAMLKey: "", cloudConfKey: cloud.conf}`,
+		"everything": `
+cinder: {existingSecret: clouds}
+driverName: csi.example.com
+fullnameOverride: storage
+kubeletDir: /data/kubelet
+imagePullSecrets: [{name: pull}]
+commonLabels: {team: storage}
+logFormat: json
+logLevel: debug
+controller:
+  image: {repository: registry.example.com/growvol-controller, tag: "sha256:0123"}
+  replicas: 3
+  extraArgs: [--call-timeout=5m]
+  env: [{name: HTTPS_PROXY, value: "http://proxy:3128"}]
+  nodeSelector: {node-role.kubernetes.io/control-plane: ""}
+  tolerations: [{operator: Exists}]
+  podLabels: {a: b}
+  podAnnotations: {c: d}
+node:
+  image: {repository: registry.example.com/growvol-node, tag: v1}
+  maxVolumes: 25
+  hostNetwork: true
+  extraArgs: [--zone=nova]
+  stateDir: /srv/growvol
+  ports: {healthz: 10808, registrar: 10809, metrics: 10810}
+csiDriver: {seLinuxMount: true, storageCapacity: true}
+rbac: {readSecrets: [{namespace: apps, names: [luks]}]}
+storageClasses:
+  - {name: fast, default: true, parameters: {type: ssd}, mountOptions: [noatime]}
+  - {name: old, provisioner: kubernetes.io/cinder, volumeBindingMode: Immediate, reclaimPolicy: Retain}
+volumeSnapshotClasses: [{name: snapshot, default: true}, {name: backup, parameters: {type: backup}, deletionPolicy: Retain}]
+volumeAttributesClasses: [{name: gold, parameters: {type: ssd-gold}}]
+metrics: {serviceMonitor: {enabled: true}, dashboard: {enabled: true, namespace: monitoring}}
+networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {}}]}`,
+		"little": `
+cinder: {existingSecret: clouds}
+controller: {replicas: 1, leaderElection: false, podDisruptionBudget: {enabled: false}}
+sidecars: {snapshotter: {enabled: false}}
+metrics: {enabled: false}
+csiDriver: {create: false}
+rbac: {create: false}`,
+	}
+}
+
+// Helm's own checks, which read every template.
+func TestLint(t *testing.T) {
+	for name, values := range sets() {
+		if _, err := helm(t, values, "lint", "--strict", "--quiet", kubeVersion, "--values=-", "deploy/charts/growvol"); err != nil {
+			t.Errorf("%s: %s", name, stderrOf(err))
+		}
+	}
+}
+
+// Values that cannot work are refused before anything is installed, and the
+// message names the value.
+func TestBadValues(t *testing.T) {
+	for values, want := range map[string]string{
+		`backend: rbd`:                                                                          "backend",
+		`backend: cinder`:                                                                       "cinder.existingSecret",
+		`{backend: loop, loop: {}, nonsense: 1}`:                                                "nonsense",
+		`{backend: loop, loop: {size: 1}}`:                                                      "size",
+		`{backend: loop, loop: {maxVolumeSize: 10GB}}`:                                          "maxVolumeSize",
+		`{backend: loop, loop: {dir: relative}}`:                                                "dir",
+		`{backend: loop, sidecars: {resizer: {timeout: 120}}}`:                                  "timeout",
+		`{backend: loop, controller: {extraArgs: ["x"]}}`:                                       "extraArgs",
+		`{backend: loop, csiDriver: {nodeAllocatableUpdatePeriodSeconds: 5}}`:                   "nodeAllocatableUpdatePeriodSeconds",
+		`{backend: loop, storageClasses: [{parameters: {}}]}`:                                   "name",
+		`{backend: loop, storageClasses: [{name: a, reclaimPolicy: Recycle}]}`:                  "reclaimPolicy",
+		`{cinder: {existingSecret: a, cloudsYAML: b}}`:                                          "give one of them",
+		`{cinder: {existingSecret: a, cloudsYAMLKey: ""}}`:                                      "cloudsYAMLKey",
+		`{cinder: {existingSecret: a}, controller: {leaderElection: false}}`:                    "leaderElection",
+		`{cinder: {existingSecret: a}, controller: {image: {repository: a, pullPolicy: Some}}}`: "pullPolicy",
+	} {
+		_, err := helm(t, values, "template", "growvol", "deploy/charts/growvol", kubeVersion, "--values=-")
+		if err == nil {
+			t.Errorf("%s is taken", values)
+		} else if !strings.Contains(stderrOf(err), want) {
+			t.Errorf("%s: %q lacks %q", values, stderrOf(err), want)
+		}
+	}
+}
+
+// Its CSIDriver, and VolumeAttributesClass, are not those of older ones.
+func TestOldKubernetesIsRefused(t *testing.T) {
+	_, err := helm(t, "backend: loop", "template", "growvol", "deploy/charts/growvol", "--kube-version=1.33.0", "--values=-")
+	if err == nil || !strings.Contains(stderrOf(err), "1.34") {
+		t.Errorf("Kubernetes 1.33: %v, want a refusal that names 1.34", err)
+	}
+}
+
+// The manifests in deploy/kubernetes are what the chart makes now.
+func TestManifestsAreThoseOfTheChart(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, filepath.Join(root(t), "deploy/kubernetes/generate"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, backend := range []string{"cinder", "loop"} {
+		file := filepath.Join(backend, "growvol.yaml")
+		if !bytes.Equal(content(t, filepath.Join(dir, file)), content(t, filepath.Join(root(t), "deploy/kubernetes", file))) {
+			t.Errorf("deploy/kubernetes/%s is not what the chart makes: run `make manifests`", file)
+		}
+	}
+}

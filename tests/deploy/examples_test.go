@@ -1,0 +1,129 @@
+package deploy_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The examples fit together, with the classes of either backend: what they
+// name is there, and copies are larger than what they are copied from.
+func TestExamples(t *testing.T) {
+	for _, backend := range []string{"cinder", "loop"} {
+		objects := append(read(t, "examples/*.yaml"), read(t, "examples/"+backend+"/*.yaml")...)
+		named := map[string]bool{}
+		need := func(by object, kind, name string) {
+			if name == "" {
+				return
+			}
+			named[kind] = true
+			if _, found := find(objects, kind, name); !found {
+				t.Errorf("%s: %s %s names %s %s, which is not there", backend, by.Kind, by.Metadata.Name, kind, name)
+			}
+		}
+		for _, o := range objects {
+			need(o, "StorageClass", o.Spec.StorageClassName)
+			need(o, "VolumeSnapshotClass", o.Spec.VolumeSnapshotClassName)
+			need(o, "PersistentVolumeClaim", o.Spec.Source.Claim)
+			need(o, o.Spec.DataSource.Kind, o.Spec.DataSource.Name)
+			for _, v := range o.Spec.Volumes {
+				need(o, "PersistentVolumeClaim", v.Claim.Name)
+				need(o, "StorageClass", v.Ephemeral.Template.Spec.StorageClassName)
+			}
+			for _, c := range o.Spec.VolumeClaimTemplates {
+				need(o, "StorageClass", c.Spec.StorageClassName)
+			}
+			if o.Kind == "StorageClass" && !o.AllowVolumeExpansion {
+				t.Errorf("%s: volumes of %s cannot grow", backend, o.Metadata.Name)
+			}
+		}
+		if len(named) != 4 {
+			t.Errorf("%s: only %v are named", backend, named)
+		}
+	}
+}
+
+// The classic class is the one that clusters have had for years, to the letter.
+func TestInTreeClass(t *testing.T) {
+	class, found := find(read(t, "examples/cinder/in-tree-storageclass.yaml"), "StorageClass", "gold")
+	if !found || class.Provisioner != "kubernetes.io/cinder" || class.Parameters["type"] == "" || class.Parameters["availability"] == "" || len(class.Parameters) != 2 {
+		t.Errorf("%+v", class)
+	}
+}
+
+// What kustomize is told to read is there, and the images that it renames are
+// those of the manifest.
+func TestKustomizations(t *testing.T) {
+	resource := regexp.MustCompile(`(?m)^resources: \[(.*)\]$`)
+	image := regexp.MustCompile(`\{name: ([^,]+), newName: [^,]+, newTag: [^}]+\}`)
+	for _, backend := range []string{"cinder", "loop"} {
+		dir := filepath.Join(root(t), "deploy/kubernetes", backend)
+		text := string(content(t, filepath.Join(dir, "kustomization.yaml")))
+		list := resource.FindStringSubmatch(text)
+		if list == nil {
+			t.Fatalf("%s has no resources", dir)
+		}
+		var all []byte
+		for file := range strings.SplitSeq(list[1], ", ") {
+			all = append(all, content(t, filepath.Join(dir, file))...)
+		}
+		images := image.FindAllStringSubmatch(text, -1)
+		if len(images) != 2 {
+			t.Errorf("%s renames %v", dir, images)
+		}
+		for _, i := range images {
+			if !strings.Contains(string(all), "image: "+i[1]+":") {
+				t.Errorf("%s renames the image %s, which no container has", dir, i[1])
+			}
+		}
+	}
+}
+
+// The dashboard reads metrics that exist, with labels that they have, and the
+// chart delivers it.
+func TestDashboard(t *testing.T) {
+	text := content(t, filepath.Join(root(t), "deploy/charts/growvol/dashboards/growvol.json"))
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	known := map[string][]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)\\{([a-z,]+)\\}`").FindAllStringSubmatch(string(content(t, filepath.Join(root(t), "docs/reference.md"))), -1) {
+		known[m[1]] = strings.Split(m[2], ",")
+	}
+	series, by := regexp.MustCompile(`growvol_[a-z_]+`), regexp.MustCompile(`by \(([a-z_, ]+)\)`)
+	shown := map[string]bool{}
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			name := series.FindString(target.Expr)
+			if name == "" {
+				continue // of the sidecars
+			}
+			name = strings.TrimSuffix(name, "_bucket")
+			if known[name] == nil {
+				name = strings.TrimSuffix(name, "_count")
+			}
+			shown[name] = true
+			for label := range strings.SplitSeq(by.FindStringSubmatch(target.Expr)[1], ", ") {
+				if label != "le" && !slices.Contains(known[name], label) {
+					t.Errorf("%s: %s has the labels %v, not %s", panel.Title, name, known[name], label)
+				}
+			}
+		}
+	}
+	if len(shown) != len(known) || len(known) < 8 {
+		t.Errorf("%d series are known, %d are shown", len(known), len(shown))
+	}
+	configMap, found := find(render(t, sets()["everything"]), "ConfigMap", "storage-dashboard")
+	if !found || strings.TrimSpace(configMap.Data["growvol.json"]) != strings.TrimSpace(string(text)) {
+		t.Errorf("the chart's ConfigMap is %v", configMap.Metadata)
+	}
+}
