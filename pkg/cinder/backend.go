@@ -12,6 +12,7 @@
 package cinder
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -138,44 +139,50 @@ func (b *Backend) cloudOf(ctx context.Context, id string) (*cloud.Cloud, error) 
 }
 
 // locate is cloudOf for any object: find reads it from one cloud and returns
-// an error of kind NotFound if it is not there. A cloud that cannot be asked
-// ends the search, for the object may be in that one.
+// an error of kind NotFound if it is not there. What no cloud has is not known
+// to be gone while one of them cannot be asked: then that one's error is
+// returned.
 func (b *Backend) locate(ctx context.Context, id string, find func(*cloud.Cloud) error) (*cloud.Cloud, error) {
-	if home := b.home(ctx, id); home != "" || len(b.clouds.Names()) < 2 {
+	names := b.clouds.Names()
+	if home := b.home(ctx, id); home != "" || len(names) < 2 {
 		return b.clouds.Cloud(ctx, home)
 	}
-	places, err := b.places(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(places) == 1 {
-		return places[0], nil
-	}
-	for _, c := range places {
-		err := find(c)
-		if volume.IsKind(err, volume.NotFound) {
-			continue
-		}
+	var first *cloud.Cloud
+	var silent error
+	seen := make(map[string]bool)
+	for _, name := range names {
+		c, err := b.clouds.Cloud(ctx, name)
 		if err == nil {
-			b.settle(id, c.Name())
+			if seen[c.Place()] {
+				continue
+			}
+			seen[c.Place()] = true
+			first = cmp.Or(first, c)
+			err = find(c)
 		}
-		return c, err
+		switch {
+		case err == nil:
+			b.settle(id, name)
+			return c, nil
+		case !volume.IsKind(err, volume.NotFound) && silent == nil:
+			silent = err
+		}
 	}
-	return places[0], nil
+	return first, silent
 }
 
-// places connects to all configured clouds, and returns one for each project,
-// that of the default cloud first. Clouds whose configuration is incomplete
-// can hold nothing of ours; one that does not answer may, and so its error is
-// returned.
+// places connects to all usable clouds, and returns one for each project, that
+// of the default cloud first. One whose description was broken from the start
+// can hold nothing that was attached through us; one that does not answer may,
+// and so its error is returned.
 func (b *Backend) places(ctx context.Context) ([]*cloud.Cloud, error) {
 	var places []*cloud.Cloud
 	seen := make(map[string]bool)
 	for i, name := range b.clouds.Names() {
-		c, err := b.clouds.Cloud(ctx, name)
-		if i > 0 && volume.IsKind(err, volume.Invalid) {
+		if i > 0 && !b.clouds.Usable(name) {
 			continue // logged when the configuration was read
 		}
+		c, err := b.clouds.Cloud(ctx, name)
 		if err != nil {
 			return nil, err
 		}

@@ -2,9 +2,14 @@ package cinder
 
 import (
 	"context"
+	"errors"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -46,9 +51,17 @@ func TestSeveralClouds(t *testing.T) {
 	}
 	// A restart forgets where they are; without a secret they are looked for.
 	b = twoClouds(t, east, west)
-	for _, v := range []volume.Volume{inWest, bySecret, inEast} {
-		if v, found, err := b.Find(t.Context(), v.Name); !found || err != nil {
-			t.Errorf("%s: %t, %v", v.Name, found, err)
+	for _, test := range []struct {
+		v                   volume.Volume
+		secrets, parameters map[string]string
+	}{
+		{inWest, nil, map[string]string{paramCloud: "west"}},
+		{bySecret, map[string]string{"cloud": "west"}, nil},
+		{inEast, nil, nil},
+	} {
+		ctx := volume.WithSecrets(t.Context(), test.secrets)
+		if v, found, err := b.Find(ctx, request(test.v.Name, volume.GiB, test.parameters)); !found || err != nil || v.ID != test.v.ID {
+			t.Errorf("%s: %+v, %t, %v", test.v.Name, v, found, err)
 		}
 	}
 	b = twoClouds(t, east, west)
@@ -103,7 +116,7 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 		return err
 	})
 	wantSilence("find", func(ctx context.Context) error {
-		_, _, err := b.Find(ctx, "pvc-1")
+		_, _, err := b.Find(ctx, request("pvc-1", volume.GiB, map[string]string{paramCloud: "west"}))
 		return err
 	})
 	if _, there := west.Volume(id); !there {
@@ -120,4 +133,64 @@ func TestOneProjectUnderTwoNames(t *testing.T) {
 	if all := r.listAll(t, 0); len(all) != 1 {
 		t.Errorf("%d volumes are listed, want 1", len(all))
 	}
+}
+
+// A cloud that cannot be used keeps nobody from the others; nor does one that
+// does not answer, but what may be in it is not gone.
+func TestOneBadCloudLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	west.Shut()
+	for name, path := range map[string]string{
+		"incomplete": incomplete(t, cloudConf(t, map[string]*fakecloud.Cloud{"east": east})),
+		"silent":     cloudConf(t, map[string]*fakecloud.Cloud{"east": east, "other": west}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+			b, err := New(t.Context(), Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cluster})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(b.Close)
+			ctx := within(t, 20*time.Second)
+			server := controller.New(b, controller.Options{})
+			made, err := server.CreateVolume(ctx, &csi.CreateVolumeRequest{Name: "pvc-" + name, VolumeCapabilities: []*csi.VolumeCapability{{
+				AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+				AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+			}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range []string{made.GetVolume().GetVolumeId(), old} {
+				if v, err := b.Expand(ctx, id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
+					t.Errorf("%+v, %v", v, err)
+				}
+			}
+			short := within(t, time.Second)
+			vs, _, err := b.ListVolumes(short, volume.Page{})
+			if name == "incomplete" && (err != nil || len(vs) == 0) {
+				t.Errorf("%d volumes are listed, %v", len(vs), err)
+			}
+			if name == "silent" && err == nil {
+				t.Error("the listing says nothing of the cloud that it lacks")
+			}
+			if err := b.Delete(within(t, time.Second), "6e1a1f0e-0000-4000-8000-000000000000"); err == nil {
+				t.Error("a volume that may be in the other cloud counts as gone")
+			}
+		})
+	}
+}
+
+// incomplete adds a cloud to a cloud.conf that lacks its password.
+func incomplete(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString("[Global \"other\"]\nauth-url = http://127.0.0.1:1\nusername = csi\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -121,7 +121,7 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
-	if _, found, err := r.Find(t.Context(), "pvc-1"); found || err != nil {
+	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("a failed creation was found: %v", err)
 	}
 	v := r.create(t, request("pvc-1", volume.GiB, nil))
@@ -191,7 +191,7 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	log := new(safeText)
 	r := newRig(t, fakecloud.Options{}, withLog(log))
 	theirs := r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metaCluster: "other"}})
-	if _, found, err := r.Find(t.Context(), "pvc-1"); found || err != nil {
+	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("another cluster's volume was found: %v", err)
 	}
 	mine := r.create(t, request("pvc-1", volume.GiB, nil))

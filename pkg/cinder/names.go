@@ -115,27 +115,28 @@ func no(holds bool) int {
 
 // Find implements volume.Backend. What a failed creation has left is not found:
 // it never becomes usable, and the next creation removes it.
-func (b *Backend) Find(ctx context.Context, name string) (volume.Volume, bool, error) {
-	var clouds []*cloud.Cloud
-	one, err := b.clouds.Cloud(ctx, volume.SecretsFrom(ctx)[secretCloud])
-	if err == nil && volume.SecretsFrom(ctx)[secretCloud] == "" && len(b.clouds.Names()) > 1 {
-		clouds, err = b.places(ctx)
-	} else {
-		clouds = append(clouds, one)
-	}
+func (b *Backend) Find(ctx context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
+	v, found, err := b.find(ctx, req)
+	return v, found, volume.Wrap(err, "look for volume", req.Name)
+}
+
+func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
+	want, err := b.parameters(req.Parameters)
 	if err != nil {
-		return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
+		return volume.Volume{}, false, err
 	}
-	for _, c := range clouds {
-		n, err := b.named(ctx, c, name)
-		if err != nil {
-			return volume.Volume{}, false, volume.Wrap(err, "look for volume", name)
-		}
-		b.remember(c, name, n)
-		if n.found {
-			b.settle(n.best.ID, c.Name())
-			return b.volume(n.best), true, nil
-		}
+	c, err := b.cloudFor(ctx, want, req.Source)
+	if err != nil {
+		return volume.Volume{}, false, err
 	}
-	return volume.Volume{}, false, nil
+	n, err := b.named(ctx, c, req.Name)
+	if err != nil {
+		return volume.Volume{}, false, err
+	}
+	b.remember(c, req.Name, n)
+	if !n.found {
+		return volume.Volume{}, false, nil
+	}
+	b.settle(n.best.ID, c.Name())
+	return b.volume(n.best), true, nil
 }

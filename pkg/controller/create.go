@@ -65,7 +65,7 @@ func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.V
 // that is no reason to refuse the retry. The backend sees the request even so:
 // the volume may not be usable yet, or differ in what only the backend knows.
 func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (least volume.Size, err error) {
-	v, found, err := s.backend.Find(ctx, req.Name)
+	v, found, err := s.backend.Find(ctx, *req)
 	if err != nil {
 		return 0, err
 	}

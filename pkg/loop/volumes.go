@@ -14,15 +14,15 @@ import (
 )
 
 // Find implements volume.Backend.
-func (b *Backend) Find(_ context.Context, name string) (volume.Volume, bool, error) {
-	o, err := b.store.load(volumes, volumes.id(name))
+func (b *Backend) Find(_ context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
+	o, err := b.store.load(volumes, volumes.id(req.Name))
 	switch {
 	case missing(err):
 		return volume.Volume{}, false, nil
 	case err != nil:
-		return volume.Volume{}, false, volume.Wrap(err, "find", name)
+		return volume.Volume{}, false, volume.Wrap(err, "find", req.Name)
 	}
-	return b.volume(o), o.Name == name, nil
+	return b.volume(o), o.Name == req.Name, nil
 }
 
 // Create implements volume.Backend.

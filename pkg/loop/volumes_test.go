@@ -58,7 +58,7 @@ func TestCreateAgain(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	b := newBackend(t, nil)
-	if v, found, err := b.Find(t.Context(), "a"); found || err != nil {
+	if v, found, err := b.Find(t.Context(), volume.CreateRequest{Name: "a"}); found || err != nil {
 		t.Errorf("%+v, %v", v, err)
 	}
 	a := create(t, b, "a", volume.GiB)
@@ -69,13 +69,13 @@ func TestFind(t *testing.T) {
 	if err := b.Delete(t.Context(), a.ID); err != nil {
 		t.Fatal(err)
 	}
-	if v, found, err := b.Find(t.Context(), "c"); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
+	if v, found, err := b.Find(t.Context(), volume.CreateRequest{Name: "c"}); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
 		t.Errorf("%+v, %t, %v", v, found, err)
 	}
 	if err := os.Remove(b.store.data(volumes, c.ID)); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = b.Find(t.Context(), "c")
+	_, _, err = b.Find(t.Context(), volume.CreateRequest{Name: "c"})
 	wantKind(t, err, volume.Internal, "damaged")
 }
 

@@ -29,11 +29,12 @@ type Backend interface {
 	// AccessModes returns the modes that volumes of this backend can honor.
 	AccessModes() []AccessMode
 
-	// Find looks for the volume of a name, whatever it was made of and whether
-	// or not it is usable yet. Its Source is the one it was made from, also
-	// when that has gone since. Of no use to tell whether a volume is gone for
-	// good; see Get for that.
-	Find(ctx context.Context, name string) (v Volume, found bool, err error)
+	// Find looks for the volume of the request's name in the place where the
+	// request would have it made, whatever it was made of and whether or not it
+	// is usable yet; it does not judge whether it fits. Its Source is the one it
+	// was made from, also when that has gone since. Of no use to tell whether a
+	// volume is gone for good; see Get for that. Kinds: Invalid (parameters).
+	Find(ctx context.Context, req CreateRequest) (v Volume, found bool, err error)
 
 	// Create makes an empty volume, or returns the one of that name when it
 	// fits the request. The volume is usable when Create returns. Kinds:

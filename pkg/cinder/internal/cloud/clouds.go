@@ -185,6 +185,13 @@ func (cs *Clouds) Names() []string {
 	return append([]string{cs.byDefault}, names...)
 }
 
+// Usable tells whether a cloud's description is complete. It stays usable while
+// a changed one is broken.
+func (cs *Clouds) Usable(name string) bool {
+	e, ok := cs.watch.Current(false).Clouds[name]
+	return ok && e.Err == nil
+}
+
 // Settings returns what cloud.conf says beyond the clouds, as it stands now.
 func (cs *Clouds) Settings() Settings { return cs.watch.Current(false).Settings }
 

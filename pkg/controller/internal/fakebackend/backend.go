@@ -69,10 +69,10 @@ func (*Backend) AccessModes() []volume.AccessMode {
 func (*Backend) TopologyKeys() []string { return []string{TopologyKey} }
 
 // Find implements volume.Backend.
-func (b *Backend) Find(_ context.Context, name string) (volume.Volume, bool, error) {
+func (b *Backend) Find(_ context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	v, ok := b.find(name)
+	v, ok := b.find(req.Name)
 	return v, ok, nil
 }
 
@@ -136,7 +136,7 @@ func (b *Backend) place(req volume.CreateRequest) (string, error) {
 
 // Restore implements volume.Snapshotter.
 func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	if _, made, _ := b.Find(ctx, req.Name); !made {
+	if _, made, _ := b.Find(ctx, req); !made {
 		if _, err := b.GetSnapshot(ctx, req.Source.SnapshotID); err != nil {
 			return volume.Volume{}, err
 		}
@@ -146,7 +146,7 @@ func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume
 
 // CloneVolume implements volume.Cloner.
 func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	if _, made, _ := b.Find(ctx, req.Name); !made {
+	if _, made, _ := b.Find(ctx, req); !made {
 		if _, err := b.Get(ctx, req.Source.VolumeID); err != nil {
 			return volume.Volume{}, err
 		}

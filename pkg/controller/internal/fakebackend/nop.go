@@ -17,7 +17,7 @@ func (Nop) Limits() volume.Limits { return volume.Limits{Granule: volume.GiB} }
 func (Nop) AccessModes() []volume.AccessMode { return []volume.AccessMode{volume.SingleNodeWriter} }
 
 // Find implements volume.Backend.
-func (Nop) Find(context.Context, string) (volume.Volume, bool, error) {
+func (Nop) Find(context.Context, volume.CreateRequest) (volume.Volume, bool, error) {
 	return volume.Volume{}, false, nil
 }
 
