@@ -504,3 +504,29 @@ func TestMutableTypeAtCreation(t *testing.T) {
 	_, err := r.Create(t.Context(), req)
 	wantKind(t, err, volume.Invalid, "iops")
 }
+
+// A restore takes longer than a call as a rule: when Cinder ends it, nobody is
+// there to renew the marks, which are those of another cluster's volume then.
+func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	const backup = "6e1a1f0e-0000-4000-8000-000000000000"
+	restored := func(pv string) string {
+		return r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metaCluster: "other", metaVolume: pv, metaBackup: backup}})
+	}
+	theirs, ours := restored("pvc-1"), restored("pvc-0")
+	req := request("pvc-1", volume.GiB, nil)
+	req.Source.SnapshotID = backup
+	for range 2 {
+		v, err := r.Restore(t.Context(), req)
+		if err != nil || v.ID != ours {
+			t.Fatalf("%+v, %v, want %s", v, err, ours)
+		}
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 0)
+	for id, want := range map[string]string{ours: cluster, theirs: "other"} {
+		if v, _ := r.cloud.Volume(id); v.Metadata[metaCluster] != want {
+			t.Errorf("%+v, want the mark of %s", v, want)
+		}
+	}
+}

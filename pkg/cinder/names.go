@@ -22,9 +22,10 @@ type namesakes struct {
 
 // named looks for the volumes of a name. Those with the metadata of another
 // cluster are left alone. One without a cluster counts: cinder-csi-plugin takes
-// any volume of the name, and its early releases wrote no cluster. But only
-// what bears the mark of this cluster is ever removed. What is being deleted,
-// or cannot be, is as good as gone.
+// any volume of the name, and its early releases wrote no cluster. So does one
+// whose metadata came out of a backup. But only what bears the mark of this
+// cluster is ever removed. What is being deleted, or cannot be, is as good as
+// gone.
 func (b *Backend) named(ctx context.Context, c *cloud.Cloud, name string) (namesakes, error) {
 	vs, err := c.VolumesNamed(ctx, name)
 	if err != nil {
@@ -35,7 +36,7 @@ func (b *Backend) named(ctx context.Context, c *cloud.Cloud, name string) (names
 	for _, v := range vs {
 		cluster := v.Metadata[metaCluster]
 		switch {
-		case cluster != "" && cluster != b.opts.ClusterID:
+		case cluster != "" && cluster != b.opts.ClusterID && !overwritten(v):
 		case v.Status == stateDeleting, v.Status == stateErrorDeleting:
 		case unmade(v) && b.marked(v):
 			n.failed = append(n.failed, v)
@@ -99,6 +100,11 @@ func (b *Backend) marked(v cloud.Volume) bool {
 	cluster, ok := v.Metadata[metaCluster]
 	return ok && cluster == b.opts.ClusterID
 }
+
+// overwritten tells whether a volume's metadata are not its own: cinder-backup
+// replaces them by those of the volume that the backup was taken of, which may
+// be one of another cluster.
+func overwritten(v cloud.Volume) bool { return v.BackupID != "" && v.Metadata[metaVolume] != v.Name }
 
 // unmade tells whether a volume is what a failed creation leaves.
 func unmade(v cloud.Volume) bool {

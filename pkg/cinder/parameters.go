@@ -40,10 +40,13 @@ const (
 	sidecarPrefix = "csi.storage.k8s.io/"
 )
 
+// metaVolume is the name of the PersistentVolume, which is that of the volume.
+const metaVolume = sidecarPrefix + "pv/name"
+
 // sidecarMetadata are the parameters of external-provisioner that are kept with
 // the volume.
 func sidecarMetadata() []string {
-	return []string{sidecarPrefix + "pvc/name", sidecarPrefix + "pvc/namespace", sidecarPrefix + "pv/name"}
+	return []string{sidecarPrefix + "pvc/name", sidecarPrefix + "pvc/namespace", metaVolume}
 }
 
 // description is the one that cinder-csi-plugin gives, by which people find
