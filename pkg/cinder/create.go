@@ -145,11 +145,6 @@ func (k creation) order(ctx context.Context) (cloud.NewVolume, error) {
 	order := cloud.NewVolume{
 		Name: k.req.Name, Description: description, SizeGiB: int(k.req.Size / granule), Type: k.want.volType, Metadata: k.want.metadata,
 	}
-	if shared(k.req.Accesses) && k.req.Source.Empty() {
-		if err := k.shareable(ctx); err != nil {
-			return order, err
-		}
-	}
 	if len(k.want.near)+len(k.want.far) > 0 {
 		var err error
 		order.Hints = new(cloud.Hints)
@@ -164,6 +159,9 @@ func (k creation) order(ctx context.Context) (cloud.NewVolume, error) {
 	order.SnapshotID, order.SourceVolumeID, order.BackupID = from.SnapshotID, from.SourceVolumeID, from.BackupID
 	if order.BackupID != "" {
 		order.Metadata[metaBackup] = order.BackupID
+	}
+	if err == nil && shared(k.req.Accesses) {
+		err = k.shareable(ctx, from)
 	}
 	return order, err
 }
@@ -223,7 +221,7 @@ func (k creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume,
 		n, errFind := k.named(ctx, k.cloud, order.Name)
 		switch {
 		case errFind != nil:
-		case n.found:
+		case n.found && k.marked(n.best): // another's is judged by the next call
 			return n.best, nil
 		case len(n.failed) > 0:
 			return n.failed[0], nil
@@ -262,7 +260,9 @@ func (k creation) finish(ctx context.Context, v cloud.Volume, mine bool) (cloud.
 		return v, why
 	}
 	if err := k.discard(ctx, v); err != nil {
-		k.log.WarnContext(ctx, "could not remove a volume that was not made as asked for; the next attempt will", "volume", v.ID, "error", err)
+		// Not a final error: after one nobody would come back for the volume.
+		return v, volume.Errorf(volume.Unavailable, "%w; and it could not be removed: %s", why, err.Error()).
+			WithRemedy("it will be retried, and removed then")
 	}
 	return v, why
 }

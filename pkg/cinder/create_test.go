@@ -530,3 +530,51 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 		}
 	}
 }
+
+// After a final error nobody comes back for the volume.
+func TestRemainsThatStayAreNoFinalError(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.cloud.SetCapacity(5)
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusInternalServerError, "oops")).Always()
+	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
+	wantKind(t, err, volume.Unavailable, "Could not find any available weighted backend", "could not be removed", "oops")
+	rule.Remove()
+	_, err = r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
+	wantKind(t, err, volume.OutOfRange)
+	if left := r.cloud.Volumes(); len(left) != 0 {
+		t.Errorf("left behind: %+v", left)
+	}
+}
+
+// A copy can take longer than a call: that it must not be shared is told before
+// it is made, or nobody would remove it.
+func TestSharedCopiesAreJudgedBeforeTheyAreMade(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	plain, multi := r.add(fakecloud.Volume{Type: "rbd"}), r.add(fakecloud.Volume{Type: "rbd-multi", Multiattach: true})
+	s := r.ready(t, snap("s", plain))
+	for name, test := range map[string]struct {
+		source  volume.Source
+		volType string
+		refused bool
+	}{
+		"a plain volume":                 {volume.Source{VolumeID: plain}, "", true},
+		"a plain volume's snapshot":      {volume.Source{SnapshotID: s.ID}, "", true},
+		"into a plain type":              {volume.Source{VolumeID: multi}, "rbd", true},
+		"a shareable volume":             {volume.Source{VolumeID: multi}, "", false},
+		"a snapshot, into a type for it": {volume.Source{SnapshotID: s.ID}, "rbd-multi", false},
+	} {
+		r.cloud.Forget()
+		req := request("pvc-"+name, volume.GiB, map[string]string{paramType: test.volType})
+		req.Source = test.source
+		access(volume.MultiNodeMultiWriter, true)(&req)
+		_, err := r.Create(t.Context(), req)
+		if test.refused != volume.IsKind(err, volume.Invalid) || !test.refused && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if made := r.cloud.Count(fakecloud.CreateVolume); test.refused && made != 0 {
+			t.Errorf("%s: Cinder was asked %d times", name, made)
+		}
+	}
+}

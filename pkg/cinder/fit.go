@@ -17,10 +17,27 @@ func shared(accesses []volume.Access) bool {
 	return slices.ContainsFunc(accesses, func(a volume.Access) bool { return a.Mode.MultiNode() })
 }
 
-// shareable refuses a type whose volumes cannot be attached to several servers.
-func (k creation) shareable(ctx context.Context) error {
+// shareable refuses what cannot be attached to several servers: volumes are what
+// their type says, which is that of the source if the class names none.
+func (k creation) shareable(ctx context.Context, from cloud.NewVolume) error {
 	if err := k.cloud.Supports(cloud.Multiattach); err != nil {
 		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes: %w", err)
+	}
+	origin := from.SourceVolumeID
+	if from.SnapshotID != "" {
+		s, err := k.cloud.Snapshot(ctx, from.SnapshotID)
+		if err != nil {
+			return err
+		}
+		origin = s.VolumeID
+	}
+	if k.want.volType == "" && origin != "" {
+		v, err := k.cloud.Volume(ctx, origin)
+		if err == nil && !v.Multiattach {
+			err = volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and its source has the type %q, whose volumes may not be", v.Type).
+				WithRemedy(remedyMultiattach)
+		}
+		return err
 	}
 	t, err := k.typeNamed(ctx, k.cloud, k.want.volType)
 	if err != nil {
