@@ -94,7 +94,8 @@ func (s space) describe(ctx context.Context) {
 	} {
 		out, err := kubectl(ctx, args...)
 		if args[0] == "logs" {
-			out = strings.Join(slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Contains(line, "level=INFO") }), "\n")
+			lines := slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Contains(line, "level=INFO") })
+			out = strings.Join(lines[max(0, len(lines)-10):], "\n")
 		}
 		s.Logf("kubectl %s\n%s", strings.Join(args, " "), out)
 		if err != nil {

@@ -72,23 +72,33 @@ delete_pods() {
 	done
 }
 
-# loops_of DEVICE:INODE...: the loop devices whose backing file is one of these.
-loops_of() {
+# loops FILE: the loop devices whose backing file is this, as MAJOR:MINOR:INODE
+# of the file, or as MAJOR:MINOR:.* for all files of a filesystem.
+loops() {
 	losetup --noheadings --raw --output NAME,BACK-MAJ:MIN,BACK-INO |
-		awk -v wanted=" $* " 'index(wanted, " " $2 ":" $3 " ") { print $1 }'
+		awk -v wanted="^$1\$" '($2 ":" $3) ~ wanted { print $1 }'
 }
 
-# identity FILE...: device and inode of those that exist, as losetup has them.
-identity() { stat --format='%Hd:%Ld:%i' "$@" 2>/dev/null || true; }
-
-# release_loops: first kubelet's devices on ours, then ours.
+# release_loops: the volumes' filesystem is on one device, the volumes are on
+# devices whose files are there, and kubelet has others on block volumes.
 release_loops() {
-	local ours theirs
-	# shellcheck disable=SC2046 # lists
-	ours=$(loops_of $(identity "$STATE"/growvol/loop/volumes/*/data))
-	# shellcheck disable=SC2046,SC2086
-	[ -z "$ours" ] || theirs=$(loops_of $(identity $ours))
-	for device in ${theirs-} $ours; do losetup --detach "$device"; done
+	local below device volumes=
+	[ -e "$STATE/volumes" ] || return 0
+	below=$(loops "$(stat --format='%Hd:%Ld:%i' "$STATE/volumes")")
+	for device in $below; do volumes+=" $(loops "$(stat --format='%Hr:%Lr:.*' "$device")")"; done
+	for device in $volumes; do
+		# shellcheck disable=SC2046 # a list
+		detach $(loops "$(stat --format='%Hd:%Ld:%i' "$device")")
+		detach "$device"
+	done
+	# shellcheck disable=SC2086 # a list
+	detach $below
+}
+
+# detach DEVICE...: some may have gone by themselves meanwhile.
+detach() {
+	local device
+	for device; do losetup --detach "$device" 2>/dev/null || true; done
 }
 
 remove_cgroups() {

@@ -11,26 +11,20 @@ install_snapshot_controller() {
 	touch "$STATE/snapshot-controller"
 }
 
-# install_growvol installs or upgrades it, and waits until kubelet knows the
-# driver. Its images have one tag: what runs of older ones is replaced.
+# install_growvol installs the chart or upgrades to it, and waits until kubelet
+# knows the driver. Images have one tag: the annotation says which they are.
 install_growvol() {
-	local log=$LOG/install.log kind
-	within kubectl apply --server-side --force-conflicts -f "$RIG/growvol.yaml" >>"$log" 2>&1 || fail "$log" "growvol's manifest"
-	if [ -e "$STATE/running" ] && ! cat "$IMAGES"/growvol-*.id | cmp -s "$STATE/running" -; then
-		within kubectl --namespace growvol rollout restart deployment,daemonset >>"$log" 2>&1 || fail "$log" "restart of growvol"
-	fi
-	cat "$IMAGES"/growvol-*.id >"$STATE/running"
-	for kind in deployment/growvol-controller daemonset/growvol-node; do
-		within kubectl --namespace growvol rollout status --timeout=120s "$kind" >>"$log" 2>&1 || fail "$log" "$kind does not become ready"
-	done
+	local log=$LOG/install.log
+	within helm upgrade --install growvol "$SOURCE/deploy/charts/growvol" --namespace growvol --create-namespace \
+		--values "$RIG/values.yaml" --wait --timeout 3m \
+		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
+		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade"
 	await 60 "$LOG/kubelet.log" "kubelet knows the driver" driver_known
-	within kubectl apply -f "$RIG/../classes.yaml" >>"$log" 2>&1 || fail "$log" "the storage classes"
 }
 
 driver_known() { within kubectl get csinode "$NODE" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF loop.growvol.io; }
 
 uninstall_growvol() {
-	within kubectl delete --ignore-not-found --wait -f "$RIG/growvol.yaml" >>"$LOG/install.log" 2>&1 || fail "$LOG/install.log" "removal of growvol"
-	rm -f "$STATE/running"
+	within helm uninstall growvol --namespace growvol --wait >>"$LOG/install.log" 2>&1 || fail "$LOG/install.log" "helm uninstall"
 	say "growvol is removed"
 }
