@@ -33,26 +33,3 @@ PORTS="13306 5672 4369 3300 6789 5000 8776 8774 8778 9292 9696"
 
 # database NAME prints the URL under which services reach a database.
 database() { echo "mysql+pymysql://root@127.0.0.1:13306/$1?charset=utf8"; }
-
-# credentials USER prints the options of a [keystone_authtoken]-like section.
-credentials() {
-	cat <<-END
-		auth_url = $KEYSTONE
-		auth_type = password
-		project_domain_name = Default
-		user_domain_name = Default
-		project_name = service
-		username = $1
-		password = $PASSWORD
-	END
-}
-
-# token_check USER prints the options with which a service checks tokens.
-token_check() {
-	credentials "$1"
-	cat <<-END
-		www_authenticate_uri = $KEYSTONE
-		service_token_roles = service
-		service_token_roles_required = true
-	END
-}
