@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,35 +13,46 @@ import (
 
 const kubeVersion = "--kube-version=1.37.1"
 
-// helm runs Helm, of the version that .tools/helm.mod pins, in the module's
-// directory, with values on its standard input. It is built if need be.
-func helm(t *testing.T, values string, args ...string) (stdout []byte, err error) {
+// helm is Helm, of the version that .tools/helm.mod pins.
+type helm struct{ program, dir string }
+
+// newHelm builds it, unless Go has it in its cache.
+func newHelm(t *testing.T) helm {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
-	dir := root(t)
-	path := exec.CommandContext(ctx, "go", "tool", "-modfile=.tools/helm.mod", "-n", "helm")
-	path.Dir = dir
-	out, err := path.Output()
+	h := helm{dir: root(t)}
+	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=.tools/helm.mod", "-n", "helm")
+	cmd.Dir = h.dir
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("build helm: %v\n%s", err, stderrOf(err))
+		t.Fatalf("build helm: %s", stderrOf(err))
 	}
-	cmd := exec.CommandContext(ctx, strings.TrimSpace(string(out)), args...) //nolint:gosec // what Go has just built
-	cmd.Dir, cmd.Stdin = dir, strings.NewReader(values)
+	h.program = strings.TrimSpace(string(out))
+	return h
+}
+
+// run gives it values on its standard input, in the module's directory.
+func (h helm) run(t *testing.T, values string, args ...string) (stdout []byte, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, h.program, args...) //nolint:gosec // what Go has just built
+	cmd.Dir, cmd.Stdin = h.dir, strings.NewReader(values)
 	return cmd.Output()
 }
 
 func stderrOf(err error) string {
-	if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // as exec returns it
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return string(exit.Stderr)
 	}
 	return err.Error()
 }
 
 // render returns what the chart makes of the values.
-func render(t *testing.T, values string) []object {
+func (h helm) render(t *testing.T, values string) []object {
 	t.Helper()
-	out, err := helm(t, values, "template", "growvol", "deploy/charts/growvol", "--namespace=storage", kubeVersion, "--values=-")
+	out, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", "--namespace=storage", kubeVersion, "--values=-")
 	if err != nil {
 		t.Fatalf("%s\nwith the values\n%s", stderrOf(err), values)
 	}
@@ -100,18 +112,42 @@ rbac: {create: false}`,
 	}
 }
 
-// Helm's own checks, which read every template.
-func TestLint(t *testing.T) {
+// Whatever the values are: Helm's own checks pass, the parts fit together and
+// fit the plugins, and nothing has a right that it does not need.
+func TestChart(t *testing.T) {
+	h, help := newHelm(t), helpOfPlugins(t)
 	for name, values := range sets() {
-		if _, err := helm(t, values, "lint", "--strict", "--quiet", kubeVersion, "--values=-", "deploy/charts/growvol"); err != nil {
-			t.Errorf("%s: %s", name, stderrOf(err))
-		}
+		t.Run(name, func(t *testing.T) {
+			if _, err := h.run(t, values, "lint", "--strict", "--quiet", kubeVersion, "--values=-", "deploy/charts/growvol"); err != nil {
+				t.Error(stderrOf(err))
+			}
+			objects := h.render(t, values)
+			controller, node := workloads(t, objects)
+			for _, o := range []object{controller, node} {
+				checkPod(t, objects, o)
+				checkOptions(t, help, o.Spec.Template.Spec.Containers[0])
+			}
+			checkSelectors(t, objects, controller, node)
+			checkRoles(t, name, objects)
+			checkDriver(t, name, objects)
+			checkResizer(t, controller)
+			checkKubelet(t, name, node)
+			if strings.HasPrefix(name, "loop") {
+				checkLoop(t, name, controller, node)
+			} else {
+				checkCinder(t, name, objects, controller, node)
+			}
+			if name == "everything" {
+				checkDashboard(t, objects)
+			}
+		})
 	}
 }
 
 // Values that cannot work are refused before anything is installed, and the
 // message names the value.
 func TestBadValues(t *testing.T) {
+	h := newHelm(t)
 	for values, want := range map[string]string{
 		`backend: rbd`:                                                                          "backend",
 		`backend: cinder`:                                                                       "cinder.existingSecret",
@@ -129,7 +165,7 @@ func TestBadValues(t *testing.T) {
 		`{cinder: {existingSecret: a}, controller: {leaderElection: false}}`:                    "leaderElection",
 		`{cinder: {existingSecret: a}, controller: {image: {repository: a, pullPolicy: Some}}}`: "pullPolicy",
 	} {
-		_, err := helm(t, values, "template", "growvol", "deploy/charts/growvol", kubeVersion, "--values=-")
+		_, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", kubeVersion, "--values=-")
 		if err == nil {
 			t.Errorf("%s is taken", values)
 		} else if !strings.Contains(stderrOf(err), want) {
@@ -140,7 +176,7 @@ func TestBadValues(t *testing.T) {
 
 // Its CSIDriver, and VolumeAttributesClass, are not those of older ones.
 func TestOldKubernetesIsRefused(t *testing.T) {
-	_, err := helm(t, "backend: loop", "template", "growvol", "deploy/charts/growvol", "--kube-version=1.33.0", "--values=-")
+	_, err := newHelm(t).run(t, "backend: loop", "template", "growvol", "deploy/charts/growvol", "--kube-version=1.33.0", "--values=-")
 	if err == nil || !strings.Contains(stderrOf(err), "1.34") {
 		t.Errorf("Kubernetes 1.33: %v, want a refusal that names 1.34", err)
 	}

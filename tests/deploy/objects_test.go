@@ -77,12 +77,6 @@ type spec struct {
 	Source                  struct {
 		Claim string `yaml:"persistentVolumeClaimName"`
 	} `yaml:"source"`
-	Ports []struct {
-		TargetPort string `yaml:"targetPort"`
-	} `yaml:"ports"`
-
-	NodeAllocatableUpdatePeriodSeconds int  `yaml:"nodeAllocatableUpdatePeriodSeconds"`
-	StorageCapacity                    bool `yaml:"storageCapacity"`
 }
 
 type podSpec struct {
@@ -141,11 +135,13 @@ type container struct {
 	ReadinessProbe  probe           `yaml:"readinessProbe"`
 	LivenessProbe   probe           `yaml:"livenessProbe"`
 	SecurityContext securityContext `yaml:"securityContext"`
-	VolumeMounts    []struct {
-		Name        string `yaml:"name"`
-		MountPath   string `yaml:"mountPath"`
-		Propagation string `yaml:"mountPropagation"`
-	} `yaml:"volumeMounts"`
+	VolumeMounts    []mount         `yaml:"volumeMounts"`
+}
+
+type mount struct {
+	Name        string `yaml:"name"`
+	MountPath   string `yaml:"mountPath"`
+	Propagation string `yaml:"mountPropagation"`
 }
 
 type probe struct {

@@ -25,29 +25,20 @@ func workloads(t *testing.T, objects []object) (controller, node object) {
 	return controller, node
 }
 
-// Whatever the values are: the parts of a pod fit together, and no container
-// has a right that it does not need.
-func TestPods(t *testing.T) {
-	for name, values := range sets() {
-		t.Run(name, func(t *testing.T) {
-			objects := render(t, values)
-			controller, node := workloads(t, objects)
-			for _, o := range []object{controller, node} {
-				pod := o.Spec.Template.Spec
-				if _, found := find(objects, "ServiceAccount", pod.ServiceAccountName); !found {
-					t.Errorf("%s: there is no ServiceAccount %s", o.Kind, pod.ServiceAccountName)
-				}
-				if pod.HostPID || pod.SecurityContext.SeccompProfile.Type != "RuntimeDefault" || !strings.HasPrefix(pod.PriorityClassName, "system-") {
-					t.Errorf("%s: %+v", o.Kind, pod)
-				}
-				checkVolumes(t, pod)
-				checkPorts(t, pod)
-				for _, c := range pod.Containers {
-					checkRights(t, o.Kind, c)
-				}
-			}
-			checkSelectors(t, objects, controller, node)
-		})
+// checkPod looks at the pod of a workload as a whole.
+func checkPod(t *testing.T, objects []object, o object) {
+	t.Helper()
+	pod := o.Spec.Template.Spec
+	if _, found := find(objects, "ServiceAccount", pod.ServiceAccountName); !found {
+		t.Errorf("%s: there is no ServiceAccount %s", o.Kind, pod.ServiceAccountName)
+	}
+	if pod.HostPID || pod.SecurityContext.SeccompProfile.Type != "RuntimeDefault" || !strings.HasPrefix(pod.PriorityClassName, "system-") {
+		t.Errorf("%s: %+v", o.Kind, pod)
+	}
+	checkVolumes(t, pod)
+	checkPorts(t, pod)
+	for _, c := range pod.Containers {
+		checkRights(t, o.Kind, c)
 	}
 }
 
@@ -147,113 +138,94 @@ func checkSelectors(t *testing.T, objects []object, pods ...object) {
 	}
 }
 
-// The controller of Cinder has nothing of the host; that of loop its volumes
-// alone, which the node plugin sees at the same path and under the same name.
-func TestControllerAndHost(t *testing.T) {
-	for name, values := range sets() {
-		controller, node := workloads(t, render(t, values))
-		pod := controller.Spec.Template.Spec
-		var paths []string
-		for _, v := range pod.Volumes {
-			if v.HostPath.Path != "" {
-				paths = append(paths, v.HostPath.Path)
-			}
+// paths returns the host's directories in a pod, by the name of the volume.
+func paths(pod podSpec) map[string]string {
+	all := map[string]string{}
+	for _, v := range pod.Volumes {
+		if v.HostPath.Path != "" {
+			all[v.Name] = v.HostPath.Path
 		}
-		if pod.HostNetwork {
-			t.Errorf("%s: the controller is on the host's network", name)
+	}
+	return all
+}
+
+// The controller of loop has its volumes alone of the host; the node plugin
+// sees them at the same path and under the same name.
+func checkLoop(t *testing.T, name string, controller, node object) {
+	t.Helper()
+	pod := controller.Spec.Template.Spec
+	dir, _ := pod.Containers[0].option("loop-dir")
+	if controller.Spec.Replicas != 1 || pod.HostNetwork || !slices.Equal(slices.Collect(maps.Values(paths(pod))), []string{dir}) || dir == "" {
+		t.Errorf("%d replicas with %v of the host, --loop-dir=%s", controller.Spec.Replicas, paths(pod), dir)
+	}
+	for _, o := range []object{controller, node} {
+		plugin := o.Spec.Template.Spec.Containers[0]
+		its, _ := plugin.option("loop-dir")
+		id, _ := plugin.option("node-id")
+		if its != dir || id != "$(NODE_NAME)" || !slices.ContainsFunc(plugin.VolumeMounts, func(m mount) bool { return m.MountPath == dir }) {
+			t.Errorf("%s: --loop-dir=%s --node-id=%s, mounts %v", o.Kind, its, id, plugin.VolumeMounts)
 		}
-		if !strings.HasPrefix(name, "loop") {
-			if len(paths) > 0 || !pod.SecurityContext.RunAsNonRoot {
-				t.Errorf("%s: the controller has %v of the host; it must not be root: %+v", name, paths, pod.SecurityContext)
-			}
-			continue
+		if place := o.Spec.Template.Spec.NodeSelector["kubernetes.io/hostname"]; (place == "node-7") != (name == "loop on a node") {
+			t.Errorf("%s: runs on the node %q", o.Kind, place)
 		}
-		c, n := pod.Containers[0], node.Spec.Template.Spec.Containers[0]
-		dir, _ := c.option("loop-dir")
-		ofNode, _ := n.option("loop-dir")
-		if controller.Spec.Replicas != 1 || !slices.Equal(paths, []string{dir}) || dir != ofNode || dir == "" {
-			t.Errorf("%s: %d replicas with %v of the host, --loop-dir=%s and %s", name, controller.Spec.Replicas, paths, dir, ofNode)
-		}
-		for _, side := range []container{c, n} {
-			if id, _ := side.option("node-id"); id != "$(NODE_NAME)" || !slices.ContainsFunc(side.VolumeMounts, func(m struct {
-				Name        string `yaml:"name"`
-				MountPath   string `yaml:"mountPath"`
-				Propagation string `yaml:"mountPropagation"`
-			},
-			) bool {
-				return m.MountPath == dir
-			}) {
-				t.Errorf("%s: %s: --node-id=%s, mounts %v", name, side.Image, id, side.VolumeMounts)
-			}
-		}
-		if !maps.Equal(pod.NodeSelector, map[string]string{"kubernetes.io/hostname": "node-7"}) && name == "loop on a node" {
-			t.Errorf("%s: the controller's node is %v", name, pod.NodeSelector)
+	}
+}
+
+// The controller of Cinder has nothing of the host, and the Secret that its
+// options name; the node plugin has none.
+func checkCinder(t *testing.T, name string, objects []object, controller, node object) {
+	t.Helper()
+	pod := controller.Spec.Template.Spec
+	if len(paths(pod)) > 0 || pod.HostNetwork || !pod.SecurityContext.RunAsNonRoot {
+		t.Errorf("the controller has %v of the host; it must not be root: %+v", paths(pod), pod.SecurityContext)
+	}
+	want := struct {
+		secret, yaml, conf string
+		keys               []string
+	}{"clouds", "/etc/openstack/clouds.yaml", "", nil}
+	switch name {
+	case "cinder-csi's Secret":
+		want.secret, want.yaml, want.conf = "cloud-config", "", "/etc/openstack/cloud.conf"
+	case "cinder with its Secret":
+		want.secret, want.conf, want.keys = "growvol-clouds", "/etc/openstack/cloud.conf", []string{"cloud.conf", "clouds.yaml"}
+	}
+	yaml, _ := pod.Containers[0].option("clouds-yaml")
+	conf, _ := pod.Containers[0].option("cloud-config")
+	if yaml != want.yaml || conf != want.conf {
+		t.Errorf("--clouds-yaml=%s --cloud-config=%s", yaml, conf)
+	}
+	if !slices.ContainsFunc(pod.Volumes, func(v podVolume) bool { return v.Secret.SecretName == want.secret }) {
+		t.Errorf("no volume is of the Secret %s: %+v", want.secret, pod.Volumes)
+	}
+	secret, found := find(objects, "Secret", want.secret)
+	if found != (want.keys != nil) || !slices.Equal(slices.Sorted(maps.Keys(secret.Data)), want.keys) {
+		t.Errorf("Secret with %v, want %v", slices.Sorted(maps.Keys(secret.Data)), want.keys)
+	}
+	for _, v := range node.Spec.Template.Spec.Volumes {
+		if v.Secret.SecretName != "" {
+			t.Errorf("the node plugin has the Secret %s", v.Secret.SecretName)
 		}
 	}
 }
 
 // kubelet finds the plugin's socket where the registrar says it is, and sees
 // what the plugin mounts.
-func TestNodeAndKubelet(t *testing.T) {
-	for name, values := range sets() {
-		_, node := workloads(t, render(t, values))
-		pod := node.Spec.Template.Spec
-		paths := map[string]string{}
-		for _, v := range pod.Volumes {
-			paths[v.Name] = v.HostPath.Path
-		}
-		kubelet, driver := "/var/lib/kubelet", "cinder.csi.openstack.org"
-		switch {
-		case name == "everything":
-			kubelet, driver = "/data/kubelet", "csi.example.com"
-		case strings.HasPrefix(name, "loop"):
-			driver = "loop.growvol.io"
-		}
-		socket, _ := pod.Containers[1].option("kubelet-registration-path")
-		if want := filepath.Join(kubelet, "plugins", driver, "csi.sock"); socket != want || filepath.Dir(want) != paths["socket"] {
-			t.Errorf("%s: the registrar says %s, the socket is in %s, want %s", name, socket, paths["socket"], want)
-		}
-		propagation := ""
-		for _, m := range pod.Containers[0].VolumeMounts {
-			if m.MountPath == kubelet {
-				propagation = m.Propagation
-			}
-		}
-		if propagation != "Bidirectional" || paths["kubelet"] != kubelet || paths["registration"] != kubelet+"/plugins_registry" || paths["dev"] != "/dev" {
-			t.Errorf("%s: propagation %q, paths %v", name, propagation, paths)
-		}
+func checkKubelet(t *testing.T, name string, node object) {
+	t.Helper()
+	pod := node.Spec.Template.Spec
+	kubelet := "/var/lib/kubelet"
+	if name == "everything" {
+		kubelet = "/data/kubelet"
 	}
-}
-
-// The Secret has what the options name, and the volume is that Secret.
-func TestCredentials(t *testing.T) {
-	for name, want := range map[string]struct {
-		secret, yaml, conf string
-		keys               []string
-	}{
-		"cinder":                 {"clouds", "/etc/openstack/clouds.yaml", "", nil},
-		"cinder-csi's Secret":    {"cloud-config", "", "/etc/openstack/cloud.conf", nil},
-		"cinder with its Secret": {"growvol-clouds", "/etc/openstack/clouds.yaml", "/etc/openstack/cloud.conf", []string{"cloud.conf", "clouds.yaml"}},
-	} {
-		objects := render(t, sets()[name])
-		controller, node := workloads(t, objects)
-		plugin := controller.Spec.Template.Spec.Containers[0]
-		yaml, _ := plugin.option("clouds-yaml")
-		conf, _ := plugin.option("cloud-config")
-		if yaml != want.yaml || conf != want.conf {
-			t.Errorf("%s: --clouds-yaml=%s --cloud-config=%s", name, yaml, conf)
-		}
-		if secret := controller.Spec.Template.Spec.Volumes[1].Secret.SecretName; secret != want.secret {
-			t.Errorf("%s: the volume is of the Secret %s", name, secret)
-		}
-		secret, found := find(objects, "Secret", want.secret)
-		if found != (want.keys != nil) || !slices.Equal(slices.Sorted(maps.Keys(secret.Data)), want.keys) {
-			t.Errorf("%s: Secret %v", name, slices.Sorted(maps.Keys(secret.Data)))
-		}
-		for _, v := range node.Spec.Template.Spec.Volumes {
-			if v.Secret.SecretName != "" {
-				t.Errorf("%s: the node plugin has the Secret %s", name, v.Secret.SecretName)
-			}
-		}
+	at := paths(pod)
+	socket, _ := pod.Containers[1].option("kubelet-registration-path")
+	if want := filepath.Join(kubelet, "plugins", driverOf(name), "csi.sock"); socket != want || filepath.Dir(want) != at["socket"] {
+		t.Errorf("the registrar says %s, the socket is in %s, want %s", socket, at["socket"], want)
+	}
+	shared := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m mount) bool {
+		return m.MountPath == kubelet && m.Propagation == "Bidirectional"
+	})
+	if !shared || at["kubelet"] != kubelet || at["registration"] != kubelet+"/plugins_registry" || at["dev"] != "/dev" {
+		t.Errorf("mounts are shared: %v; paths %v", shared, at)
 	}
 }
