@@ -161,9 +161,12 @@ func (a attachment) refused(ctx context.Context, err error) error {
 		return err
 	}
 	switch s.Status {
-	case "ERROR", "SUSPENDED", "RESCUE", "DELETED", "SOFT_DELETED", "SHELVED", "SHELVED_OFFLOADED":
+	case "ERROR", "SUSPENDED", "RESCUE", "SOFT_DELETED", "SHELVED", "SHELVED_OFFLOADED":
 		return volume.Errorf(volume.Precondition, "server %s is %s: %w", a.server, s.Status, err).
 			WithRemedy("bring the server back to work, or delete the node if it is gone for good")
+	case "DELETED":
+		return volume.Errorf(volume.InProgress, "server %s is being deleted, and Nova detaches its volumes itself: %w", a.server, err).
+			WithRemedy("it will be retried")
 	}
 	return volume.Errorf(volume.InProgress, "server %s is %s: %w", a.server, s.Status, err).
 		WithRemedy("it will be retried; if the server is locked, unlock it: openstack server unlock " + a.server)

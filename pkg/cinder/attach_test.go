@@ -257,6 +257,7 @@ func TestAttachRefusedByTheServer(t *testing.T) {
 	}{
 		{fakecloud.Server{Locked: true}, volume.InProgress, "locked"},
 		{fakecloud.Server{Status: "ERROR"}, volume.Precondition, "is ERROR"},
+		{fakecloud.Server{Status: "DELETED"}, volume.InProgress, "is being deleted"}, // which passes
 	} {
 		t.Run(c.word, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})

@@ -47,13 +47,10 @@ func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 	}
 	switch backup.Status {
 	case snapAvailable:
-		gone, err := t.b.dropHelper(inner, t.cloud, backup)
-		s := domainBackup(backup)
-		s.Ready = gone
-		return s, err
+		return t.complete(inner, backup)
 	case snapError:
-		if _, err := t.b.dropHelper(inner, t.cloud, backup); err != nil {
-			return none, err
+		if err := t.b.dropHelper(inner, t.cloud, backup); err != nil {
+			t.stays(inner, backup, err) // until the backup is deleted
 		}
 		return none, volume.Errorf(volume.Internal, "Cinder has failed to make the backup %s: %s", backup.ID, failReason(backup)).
 			WithRemedy("delete the snapshot and take another; the log of cinder-backup may tell more")
@@ -62,6 +59,32 @@ func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 			WithRemedy("it will be retried; if it stays like this, an administrator has to remove it")
 	}
 	return domainBackup(backup), nil
+}
+
+// complete is the result for a backup that Cinder has made: it is Ready without
+// its helper, which would keep the volume from deletion.
+func (t taking) complete(ctx context.Context, backup cloud.Backup) (volume.Snapshot, error) {
+	s := domainBackup(backup)
+	err := t.b.dropHelper(ctx, t.cloud, backup)
+	s.Ready = err == nil
+	switch {
+	case err == nil, passes(err):
+		return s, nil
+	case volume.IsKind(err, volume.Precondition):
+		return s, volume.Errorf(volume.InProgress, "the backup %s is complete, but the snapshot that it was made from cannot be deleted yet: %w", backup.ID, err)
+	}
+	t.stays(ctx, backup, err) // the backup is good without it
+	s.Ready = true
+	return s, nil
+}
+
+// passes tells whether what keeps a helper from its deletion ends by itself.
+func passes(err error) bool {
+	return volume.IsKind(err, volume.Deadline) || volume.IsKind(err, volume.InProgress) || volume.IsKind(err, volume.Unavailable)
+}
+
+func (t taking) stays(ctx context.Context, backup cloud.Backup, err error) {
+	t.b.log.WarnContext(ctx, "a snapshot that was taken only for a backup could not be deleted", "backup", backup.ID, "error", err)
 }
 
 func failReason(backup cloud.Backup) string {
@@ -155,31 +178,32 @@ func (t taking) discard(ctx context.Context, id string) {
 	}
 }
 
-// dropHelper removes the helper snapshot of a backup and tells whether it is
-// gone; it waits for that only a little.
-func (b *Backend) dropHelper(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) (gone bool, err error) {
+// dropHelper removes the helper snapshot of a backup; nil: it is gone. It tries
+// for a part of the time left: right after the backup the storage may still be
+// busy with the helper (kind Precondition).
+func (b *Backend) dropHelper(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) error {
 	all, err := c.SnapshotsNamed(ctx, backup.Name)
 	if err != nil {
-		return false, err
+		return err
 	}
-	gone = true
+	short, cancel := context.WithTimeout(ctx, patience(ctx))
+	defer cancel()
 	for _, s := range all {
 		if s.VolumeID != backup.VolumeID || s.Metadata[metaBackupOf] != backup.Name {
 			continue
 		}
-		short, cancel := context.WithTimeout(ctx, patience(ctx))
-		err := b.dropSnapshot(short, c, s)
-		cancel()
-		switch volume.KindOf(err) {
-		case volume.NotFound:
-		case volume.Deadline, volume.InProgress, volume.Unavailable:
-			gone = false
-		default:
-			// The backup is good without it; but it keeps the volume from deletion.
-			b.log.WarnContext(ctx, "a snapshot that was taken only for a backup cannot be deleted", "snapshot", s.ID, "backup", backup.ID, "error", err)
+		for {
+			err := b.dropSnapshot(short, c, s)
+			if volume.IsKind(err, volume.NotFound) {
+				break
+			}
+			if !volume.IsKind(err, volume.Precondition) || volume.Pause(short, novaStep) != nil {
+				return err
+			}
+			s.Status = snapAvailable // again
 		}
 	}
-	return gone, ctx.Err()
+	return nil
 }
 
 // dropBackup drives a backup to absence, its helper first: once the backup is
@@ -189,12 +213,11 @@ func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.B
 		return volume.Errorf(volume.InProgress, "the backup is still being made, and Cinder deletes it only after that").
 			WithRemedy("it will be retried")
 	}
-	gone, err := b.dropHelper(ctx, c, backup)
-	if err != nil {
+	if err := b.dropHelper(ctx, c, backup); err != nil {
+		if passes(err) {
+			return volume.Errorf(volume.InProgress, "the snapshot that the backup was made from is still being deleted: %w", err)
+		}
 		return err
-	}
-	if !gone {
-		return volume.Errorf(volume.InProgress, "the snapshot that the backup was made from is still being deleted")
 	}
 	if backup.Status != snapDeleting && backup.Status != snapErrorDeleting {
 		if err := c.DeleteBackup(ctx, backup.ID); err != nil {
@@ -202,7 +225,8 @@ func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.B
 		}
 	}
 	id := backup.ID
-	err = until(ctx, "backup", func() (string, bool, error) {
+	err := until(ctx, "backup", func() (string, bool, error) {
+		var err error
 		backup, err = c.Backup(ctx, id)
 		return backup.Status, err == nil && backup.Status != snapDeleting, err
 	})

@@ -197,6 +197,34 @@ func TestBackupIsReadyOnlyWithoutItsHelper(t *testing.T) {
 	r.wantCalls(t, fakecloud.DeleteSnapshot, 1)
 }
 
+// Right after the backup Cinder still has a volume that was made from the
+// helper, and takes the deletion back.
+func TestBackupWhoseHelperIsBusy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	s := r.take(t, class)
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Refused()).Always()
+	r.cloud.Release(s.ID)
+	_, err := r.CreateSnapshot(within(t, 2*time.Second), class)
+	wantKind(t, err, volume.InProgress, "complete", "cannot be deleted yet", "took it back")
+	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.Precondition, "took it back")
+	if _, there := r.cloud.Backup(s.ID); !there {
+		t.Error("the backup was deleted, and nobody comes back for its helper")
+	}
+	rule.Remove()
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Refused())
+	got, err := r.CreateSnapshot(within(t, 20*time.Second), class)
+	if err != nil || got.ID != s.ID || !got.Ready {
+		t.Errorf("%+v, %v; want %s ready, for the helper was busy once only", got, err, s.ID)
+	}
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
+}
+
 func TestDeleteBackup(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
