@@ -139,6 +139,7 @@ func TestChart(t *testing.T) {
 			}
 			if name == "everything" {
 				checkDashboard(t, objects)
+				checkMetrics(t, objects, controller, node)
 			}
 		})
 	}

@@ -77,6 +77,15 @@ type spec struct {
 	Source                  struct {
 		Claim string `yaml:"persistentVolumeClaimName"`
 	} `yaml:"source"`
+
+	// Of a Service and a ServiceMonitor.
+	Ports []struct {
+		Name       string `yaml:"name"`
+		TargetPort string `yaml:"targetPort"`
+	} `yaml:"ports"`
+	Endpoints []struct {
+		Port string `yaml:"port"`
+	} `yaml:"endpoints"`
 }
 
 type podSpec struct {

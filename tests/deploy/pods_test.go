@@ -132,8 +132,39 @@ func checkSelectors(t *testing.T, objects []object, pods ...object) {
 				selected = append(selected, has["app.kubernetes.io/component"])
 			}
 		}
-		if len(labels) < 3 || !slices.Equal(selected, []string{o.Metadata.Labels["app.kubernetes.io/component"]}) {
+		component := o.Metadata.Labels["app.kubernetes.io/component"]
+		if len(labels) < 3 || !slices.Equal(selected, []string{component}) || !strings.Contains(o.Metadata.Name, component) {
 			t.Errorf("%s %s selects %v with %v", o.Kind, o.Metadata.Name, selected, labels)
+		}
+	}
+}
+
+// checkMetrics: Services are of ports that the pods have, and Prometheus reads
+// each of those ports.
+func checkMetrics(t *testing.T, objects []object, pods ...object) {
+	t.Helper()
+	for i, component := range []string{"controller", "node"} {
+		has := map[string]bool{}
+		for _, c := range pods[i].Spec.Template.Spec.Containers {
+			for _, p := range c.Ports {
+				has[p.Name] = true
+			}
+		}
+		service, found := find(objects, "Service", "storage-"+component+"-metrics")
+		monitor, monitored := find(objects, "ServiceMonitor", "storage-"+component)
+		var ports, read []string
+		for _, p := range service.Spec.Ports {
+			if ports = append(ports, p.Name); !has[p.TargetPort] {
+				t.Errorf("the Service of the %s has the port %s, which its pods have not", component, p.TargetPort)
+			}
+		}
+		for _, e := range monitor.Spec.Endpoints {
+			read = append(read, e.Port)
+		}
+		slices.Sort(ports)
+		slices.Sort(read)
+		if !found || !monitored || len(ports) == 0 || !slices.Equal(ports, read) {
+			t.Errorf("%s: the Service has %v, Prometheus reads %v", component, ports, read)
 		}
 	}
 }
