@@ -104,7 +104,11 @@ func (a attachment) settle(ctx context.Context) (cloud.Volume, error) {
 func (a attachment) allowed(v cloud.Volume) error {
 	if v.Multiattach {
 		// Nova refuses shareable volumes to older clients, also to the first server.
-		return a.cloud.Supports(cloud.Multiattach)
+		err := a.cloud.Supports(cloud.Multiattach)
+		if volume.IsKind(err, volume.Unsupported) {
+			return volume.Errorf(volume.Precondition, "the volume can be shared, and this cloud attaches no such volume: %w", err)
+		}
+		return err
 	}
 	return nil
 }
@@ -160,7 +164,7 @@ func (a attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 		err = a.refused(ctx, err)
 	case volume.Exhausted:
 		err = volume.Errorf(volume.Exhausted, "server %s takes no more volumes: %w", a.server, err).
-			WithRemedy("lower the node's limit of volumes (node-volume-attach-limit in cloud.conf) to what it takes, so that pods go elsewhere")
+			WithRemedy("lower the node's limit of volumes (--max-volumes of growvol-node) to what it takes, so that pods go elsewhere")
 	default:
 	}
 	return v, false, err

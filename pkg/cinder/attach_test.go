@@ -232,7 +232,7 @@ func TestAttachOfAShareableVolumeNeedsANewNova(t *testing.T) {
 	r := newRig(t, fakecloud.Options{NovaMax: "2.59"})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.Unsupported, "2.60", "2.59")
+	wantKind(t, err, volume.Precondition, "2.60", "2.59")
 }
 
 func TestAttachTellsWhatIsMissing(t *testing.T) {
@@ -275,7 +275,7 @@ func TestAttachWithoutAFreeSlot(t *testing.T) {
 	server, one, two := r.cloud.AddServer(""), r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
 	r.attach(t, to(one, server))
 	_, err := r.Attach(t.Context(), to(two, server))
-	wantKind(t, err, volume.Exhausted, server, "node-volume-attach-limit")
+	wantKind(t, err, volume.Exhausted, server, "--max-volumes")
 }
 
 func TestAttachWaitsForWhatPasses(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 // Details of Cinder's messages (cinder/message/message_field.py).
 const (
 	detailNoBackend      = "003" // the scheduler found no backend that can do it
+	detailQuotaExhausted = "006"
 	detailComputeFailed  = "009" // Nova could not be told, or could not do its part
 	detailDriverFailed   = "010" // the driver of the storage failed to extend
-	detailQuotaExhausted = "007"
 )
 
 // actionExtend stands in the events of messages about extensions.

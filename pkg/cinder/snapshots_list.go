@@ -118,6 +118,9 @@ func (b *Backend) take(ctx context.Context, from shelf, volumeID, marker string,
 		return found, next, err
 	}
 	all, next, err := from.cloud.Backups(ctx, cloud.BackupPage{Marker: marker, Limit: limit, VolumeID: volumeID})
+	if marker == "" && (volume.IsKind(err, volume.Denied) || volume.IsKind(err, volume.NotFound)) {
+		return nil, "", nil // a cloud that offers this project no backups
+	}
 	for _, backup := range all {
 		// Old clouds keep no metadata of backups.
 		if backup.Metadata == nil || mine(backup.Metadata) {

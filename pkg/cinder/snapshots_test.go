@@ -2,6 +2,7 @@ package cinder
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -313,4 +314,24 @@ func TestListSnapshotsThatAreNotReady(t *testing.T) {
 			t.Errorf("%+v, %v; want %+v", page, err, s)
 		}
 	}
+}
+
+// The policy of some clouds leaves backups to others.
+func TestListSnapshotsOfACloudWithoutBackups(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.ListBackupDetail}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:get_all to be performed.")).Always()
+	for _, most := range []int{0, 1} {
+		if got := r.everything(t, volume.SnapshotFilter{}, most); !slices.Equal(got, []string{s.ID}) {
+			t.Errorf("in pages of %d: %v, want %s", most, got, s.ID)
+		}
+	}
+	if rule.Hits() == 0 {
+		t.Error("nobody asked for backups")
+	}
+	rule.Remove()
+	r.cloud.On(fakecloud.Match{Call: fakecloud.ListBackupDetail}, fakecloud.Status(http.StatusInternalServerError, "")).Always()
+	_, _, err := r.ListSnapshots(within(t, time.Second), volume.SnapshotFilter{}, volume.Page{})
+	wantKind(t, err, volume.Unavailable)
 }

@@ -1,0 +1,26 @@
+package cinder
+
+import (
+	"testing"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// The details are those of Cinder (cinder/message/message_field.py); what the
+// user can mend by asking for less is OutOfRange.
+func TestWhatCindersDetailsMean(t *testing.T) {
+	t.Parallel()
+	for detail, want := range map[string]volume.Kind{
+		"003": volume.OutOfRange, // NO_BACKEND_AVAILABLE
+		"006": volume.OutOfRange, // QUOTA_EXCEED
+		"007": volume.Denied,     // NOT_ENOUGH_SPACE_FOR_IMAGE: there are no images here
+		"009": volume.Internal,   // NOTIFY_COMPUTE_SERVICE_FAILED
+		"010": volume.Internal,   // DRIVER_FAILED_EXTEND
+		"":    volume.Denied,
+	} {
+		if got := kindOf(cloud.Message{Detail: detail}, volume.Denied); got != want {
+			t.Errorf("%s is %s, want %s", detail, got, want)
+		}
+	}
+}
