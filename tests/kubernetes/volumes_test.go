@@ -11,7 +11,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The classes of rig/values.yaml.
+// The classes of rig/class.yaml and rig/values.yaml.
 const (
 	xfs   = "test-xfs"
 	ext4  = "test-ext4"

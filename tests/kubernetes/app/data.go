@@ -51,11 +51,21 @@ func (f files) Finish() (int64, time.Duration, error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := os.WriteFile(filepath.Join(f.dir, record), list, 0o600); err != nil {
+	if err := save(filepath.Join(f.dir, record), list); err != nil {
 		return 0, 0, err
 	}
 	n, err := verify(f.dir)
 	return n, f.Stall(), err
+}
+
+// save writes a file that is in snapshots from now on.
+func save(name string, content []byte) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // verify reads back the files of the list on the volume.

@@ -19,6 +19,7 @@ install_growvol() {
 		--values "$RIG/values.yaml" --wait --timeout 3m \
 		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
 		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade"
+	within kubectl apply --server-side -f "$RIG/class.yaml" >>"$log" 2>&1 || fail "$log" "the storage class"
 	await 60 "$LOG/kubelet.log" "kubelet knows the driver" driver_known
 }
 
