@@ -175,12 +175,14 @@ func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before clo
 }
 
 // notify tells Nova that a volume in use has grown, for clouds whose Cinder may
-// not do it. The extension stands also when this fails; the node will say that
-// the device has not grown.
+// not do it. The extension stands also when this fails, or takes long; the node
+// will say that the device has not grown.
 func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
 	if !b.opts.NotifyNova {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience(ctx))
+	defer cancel()
 	for _, server := range servers(v) {
 		err := c.Supports(cloud.ExternalEvents)
 		if err == nil {

@@ -453,3 +453,19 @@ func TestNotifyNova(t *testing.T) {
 		})
 	}
 }
+
+// The volume has grown, whether Nova listens or not.
+func TestSilentNovaDoesNotHoldUpTheAnswer(t *testing.T) {
+	t.Parallel()
+	log := new(safeText)
+	r := newRig(t, fakecloud.Options{}, withLog(log), func(o *Options) { o.NotifyNova = true })
+	id, _ := r.inUse(t, 1)
+	r.cloud.SetLatency(fakecloud.SendEvents, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
+	ctx := within(t, 2*time.Second)
+	if v, err := r.Expand(ctx, id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB || ctx.Err() != nil {
+		t.Errorf("%+v, %v, %v", v, err, ctx.Err())
+	}
+	if !strings.Contains(log.String(), "could not tell Nova") {
+		t.Errorf("not logged: %s", log)
+	}
+}

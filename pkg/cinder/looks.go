@@ -50,7 +50,7 @@ func (p *poller) look(ctx context.Context, due, all []*wait) {
 // page reads the volumes that changed last and hands them to all who wait for
 // one of them. It returns the ids that were on the page.
 func (p *poller) page(ctx context.Context, due, all []*wait) (onPage map[string]bool, ok bool) {
-	bounded, cancel := context.WithTimeout(ctx, lookTimeout)
+	bounded, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	began := time.Now()
 	vs, _, err := p.api.Volumes(bounded, cloud.VolumePage{Limit: min(2*len(all)+8, largestPage), NewestChangeFirst: true})
@@ -86,7 +86,7 @@ func (p *poller) single(ctx context.Context, ids map[string][]*wait) (failing bo
 	g.SetLimit(singlesATick / 2)
 	for id, waits := range ids {
 		g.Go(func() error {
-			bounded, cancel := context.WithTimeout(ctx, lookTimeout)
+			bounded, cancel := context.WithTimeout(ctx, p.patience())
 			defer cancel()
 			r := reading{at: time.Now()}
 			r.volume, r.err = p.api.Volume(bounded, id)

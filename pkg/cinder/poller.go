@@ -26,7 +26,8 @@ const (
 
 	slack         = 20 * time.Millisecond // looks that are due so soon are taken together
 	longestPause  = 10 * time.Second      // between attempts while the cloud does not answer
-	lookTimeout   = 30 * time.Second
+	shortestLook  = 5 * time.Second       // that a look may take; more after each that failed
+	longestLook   = 30 * time.Second
 	singlesATick  = 8 // single readings beside a page
 	severalVolume = 3 // from so many on, one page is cheaper than single readings
 	largestPage   = 1000
@@ -261,6 +262,15 @@ func (p *poller) ease(cost time.Duration, failed bool) {
 		p.failures = 0
 	}
 	p.notBefore = time.Now().Add(pause)
+}
+
+// patience is the time that a look may take. All that wait share it, so that one
+// call that hangs must not hold up the others for long; a cloud that is slow is
+// given more with each failure.
+func (p *poller) patience() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(shortestLook<<p.failures, longestLook)
 }
 
 // jitter spreads d by ten percent to either side.

@@ -22,6 +22,7 @@ type clockwork struct {
 	at      map[string]time.Time // when it becomes available
 	gone    map[string]time.Time // when it vanishes
 	cost    time.Duration        // of a call
+	hangs   string               // a volume whose reading never ends
 	err     error
 	pageErr error
 	singles int
@@ -47,7 +48,11 @@ func (c *clockwork) exists(id string) bool {
 }
 
 func (c *clockwork) Volume(ctx context.Context, id string) (cloud.Volume, error) {
-	if err := volume.Pause(ctx, c.cost); err != nil {
+	cost := c.cost
+	if id == c.hangs {
+		cost = time.Hour
+	}
+	if err := volume.Pause(ctx, cost); err != nil {
 		return cloud.Volume{}, err
 	}
 	c.mu.Lock()
@@ -353,6 +358,38 @@ func TestPollerPassesOnErrors(t *testing.T) {
 		c.err = volume.Errorf(volume.Denied, "no")
 		_, err := p.await(t.Context(), "v", "extend", isAvailable)
 		wantKind(t, err, volume.Denied)
+		checkIdle(t, p)
+	})
+}
+
+// One call that hangs holds up the others for a moment only; and a cloud that
+// is as slow as that is waited for.
+func TestPollerIsNotHeldUpByOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClockwork()
+		c.hangs = "hangs"
+		p := testPoller(c)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := p.await(ctx, "hangs", "extend", isAvailable)
+			wantKind(t, err, volume.Deadline)
+		})
+		c.later("v", 100*time.Millisecond)
+		began := time.Now()
+		if _, err := p.await(ctx, "v", "extend", isAvailable); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 2*shortestLook {
+			t.Errorf("an extension of 100 ms was seen after %s", took)
+		}
+		wg.Wait()
+		c.cost = longestLook * 9 / 10
+		c.later("slow", time.Second)
+		if _, err := p.await(t.Context(), "slow", "extend", isAvailable); err != nil {
+			t.Error(err)
+		}
 		checkIdle(t, p)
 	})
 }

@@ -55,7 +55,10 @@ func rules() []rule {
 	)
 	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
 	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
-	objects := []string{"volume_get", "snapshot_get", "backup_get", "server_get"}
+	objects := []string{
+		"volume_get", "snapshot_get", "backup_get", "server_get", "attachment_get", "attachment_list",
+		"volume_extend", "volume_retype", "volume_metadata", "volume_attach", "volume_detach",
+	}
 	attach, login := []string{"volume_attach"}, []string{"token_create"}
 	return []rule{
 		// Logging in. What Keystone does not find is never a volume.

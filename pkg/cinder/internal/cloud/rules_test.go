@@ -84,6 +84,7 @@ func ruleRows() []ruleRow {
 	remove := call{service: blockStorage, name: "volume_delete", what: "deleting volume v", method: "DELETE", path: "volumes/v"}
 	attach := call{service: blockStorage, name: "volume_attach", what: "attaching volume v to server s", method: "POST", path: "servers/s/os-volume_attachments", server: server}
 	detach := call{service: blockStorage, name: "volume_detach", what: "detaching volume v from server s", method: "DELETE", path: "servers/s/os-volume_attachments/v"}
+	attachment := call{service: blockStorage, name: "attachment_get", what: "looking for volume v on server s", method: "GET", path: "servers/s/os-volume_attachments/v"}
 	login := call{service: blockStorage, name: "token_create", what: "logging in to cloud c", method: "POST", path: "v3/auth/tokens"}
 	return []ruleRow{
 		{name: "wrong password", call: login, status: 401, body: fault("The request you have made requires authentication."), kind: volume.Unauthenticated, words: []string{"correct the credentials"}},
@@ -95,6 +96,8 @@ func ruleRows() []ruleRow {
 		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.Unavailable},
 		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check the endpoint"}},
 		{name: "404 of a wrong address", call: remove, status: 404, body: fault("The resource could not be found."), kind: volume.Unavailable, words: []string{"check the endpoint"}},
+		{name: "404 of a wrong address of Nova", call: attachment, status: 404, body: fault("The resource could not be found.<br /><br />"), kind: volume.Unavailable, words: []string{"check the endpoint"}},
+		{name: "not attached", call: attachment, status: 404, body: fault("Instance s is not attached to volume v"), kind: volume.NotFound},
 		{name: "no such type", call: extend, status: 404, body: fault("Volume type with name nope could not be found."), kind: volume.Invalid, words: []string{"with name nope", "correct the name"}},
 		{name: "404 without a body", call: remove, status: 404, kind: volume.Unavailable},
 
