@@ -96,13 +96,16 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 
 // addNodes makes the layers between the disk's file and its device.
 func (m *Machine) addNodes(ctx context.Context, d Disk) error {
+	// What the guest flushes need not survive this machine: its disk is not
+	// waited for.
+	cache := map[string]any{"direct": false, "no-flush": true}
 	_, err := m.monitor.execute(ctx, "blockdev-add", map[string]any{
-		"driver": "file", "node-name": d.fileNode(), "filename": m.file(d.Name), "discard": "unmap",
+		"driver": "file", "node-name": d.fileNode(), "filename": m.file(d.Name), "discard": "unmap", "cache": cache,
 	})
 	if err != nil {
 		return err
 	}
-	top := map[string]any{"driver": "raw", "node-name": d.node(), "file": d.fileNode(), "discard": "unmap"}
+	top := map[string]any{"driver": "raw", "node-name": d.node(), "file": d.fileNode(), "discard": "unmap", "cache": cache}
 	if d.Encrypted {
 		if err := m.encrypt(ctx, d); err != nil {
 			return err
