@@ -3,7 +3,6 @@ package cinder
 import (
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
@@ -17,7 +16,7 @@ const catalogAge = time.Minute
 
 // catalog is what a cloud offers: its volume types and availability zones.
 type catalog struct {
-	mu       sync.Mutex
+	turn     chan struct{} // held by whoever reads or asks; guards the rest
 	types    []cloud.VolumeType
 	typesAt  time.Time
 	zones    []string
@@ -30,18 +29,32 @@ func (b *Backend) catalogOf(c *cloud.Cloud) *catalog {
 	defer b.mu.Unlock()
 	k := b.catalog[c.Name()]
 	if k == nil {
-		k = new(catalog)
+		k = &catalog{turn: make(chan struct{}, 1)}
 		b.catalog[c.Name()] = k
 	}
 	return k
 }
 
+// enter waits for the turn: somebody else may be asking the cloud.
+func (k *catalog) enter(ctx context.Context) error {
+	select {
+	case k.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return volume.Errorf(volume.KindOf(ctx.Err()), "waiting for what the cloud offers: %w", ctx.Err())
+	}
+}
+
+func (k *catalog) leave() { <-k.turn }
+
 // typeNamed returns the volume type of a name or id; an empty name means the
 // cloud's default. Kind Invalid: there is none.
 func (b *Backend) typeNamed(ctx context.Context, c *cloud.Cloud, name string) (cloud.VolumeType, error) {
 	k := b.catalogOf(c)
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.enter(ctx); err != nil {
+		return cloud.VolumeType{}, err
+	}
+	defer k.leave()
 	if time.Since(k.typesAt) > catalogAge {
 		types, err := c.VolumeTypes(ctx)
 		if err != nil {
@@ -73,8 +86,10 @@ func (b *Backend) typeNamed(ctx context.Context, c *cloud.Cloud, name string) (c
 // zonesOf returns the availability zones of Cinder that are in service.
 func (b *Backend) zonesOf(ctx context.Context, c *cloud.Cloud) ([]string, error) {
 	k := b.catalogOf(c)
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer k.leave()
 	if time.Since(k.zonesAt) > catalogAge {
 		zones, err := c.Zones(ctx)
 		if err != nil {

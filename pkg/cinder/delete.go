@@ -38,6 +38,13 @@ func (b *Backend) remove(ctx context.Context, c *cloud.Cloud, id string) error {
 		}
 	}
 	left, gone, err := b.awaitGone(ctx, c, id)
+	if err == nil && !gone && settled(left) {
+		// The reading may be from a database that lags behind.
+		if err := volume.Pause(ctx, confirmAfter); err != nil {
+			return err
+		}
+		left, gone, err = b.awaitGone(ctx, c, id)
+	}
 	switch {
 	case gone || err != nil:
 		return err

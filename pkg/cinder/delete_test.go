@@ -97,6 +97,14 @@ func TestDeletionThatIsTakenBackIsNoSuccess(t *testing.T) {
 	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
 	defer timer.Stop()
 	wantKind(t, r.Delete(t.Context(), id), volume.Precondition, id, "took it back", "available")
+
+	// One reading can be from before the deletion.
+	late := r.add(fakecloud.Volume{})
+	eventually(t, 200*time.Millisecond, func() { r.cloud.SetVolumeStatus(late, stateAvailable) })
+	eventually(t, 600*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
+	if err := r.Delete(t.Context(), late); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestDeleteThroughFaults(t *testing.T) {

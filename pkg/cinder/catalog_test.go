@@ -1,0 +1,39 @@
+package cinder
+
+import (
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// Somebody else's question that hangs ends nobody's patience but its own.
+func TestWaitForTheCatalogEndsWithTheContext(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.cloud.SetLatency(fakecloud.ListZones, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
+	patient := within(t, 3*time.Second)
+	first := make(chan error, 1)
+	create := func(name string) volume.CreateRequest {
+		req := request(name, volume.GiB, nil)
+		req.Requisite = []volume.Topology{zone("nova")}
+		return req
+	}
+	go func() {
+		_, err := r.Create(patient, create("pvc-1"))
+		first <- err
+	}()
+	for r.cloud.Count(fakecloud.ListZones) == 0 {
+		if err := volume.Pause(patient, 5*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	_, err := r.Create(within(t, 300*time.Millisecond), create("pvc-2"))
+	wantKind(t, err, volume.Deadline, "what the cloud offers")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the answer came after %s, the caller had 300 ms", took)
+	}
+	wantKind(t, <-first, volume.Deadline)
+}
