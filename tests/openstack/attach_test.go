@@ -17,7 +17,7 @@ import (
 // Cinder really say.
 func (r *rig) testAttachments(t *testing.T) {
 	r.tidy(t)
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	first, second := r.guest(t, virtioBlk), r.guest(t, virtioSCSI)
 	const absent = "11111111-2222-3333-4444-555555555555"
 	v := get(first.Create(ctx, name(t), gib, co.Mount("ext4"), nil))(t)
@@ -49,7 +49,7 @@ func (r *rig) testAttachments(t *testing.T) {
 // detachFromDeleted: a node that is gone does not keep its volumes.
 func detachFromDeleted(t *testing.T, r *rig) {
 	t.Helper()
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	image := get(servers.Get(ctx, r.user.compute, r.guests[virtioBlk].server).Extract())(t).Image["id"]
 	opts := servers.CreateOpts{Name: name(t), ImageRef: fmt.Sprint(image), FlavorRef: flavor, Networks: "none"}
 	server := get(servers.Create(ctx, r.user.compute, opts, nil).Extract())(t).ID

@@ -19,7 +19,7 @@ import (
 // may say that the filesystem has grown, and it does not before it has.
 func (r *rig) testFaults(t *testing.T) {
 	r.tidy(t)
-	g, ctx := r.guest(t, virtioBlk), t.Context()
+	g, ctx := r.guest(t, virtioBlk), limited(t)
 	v := get(g.Create(ctx, name(t), gib, co.Mount("ext4"), nil))(t)
 	must(t, g.Use(ctx, v))
 	w := g.startWriter(t, v)
@@ -53,7 +53,7 @@ func (g *guest) wantShort(t *testing.T, v *co.Volume, has, want int64) {
 // news on to the guest does not run.
 func growThroughStall(t *testing.T, r *rig, g *guest, v *co.Volume, service string) {
 	t.Helper()
-	ctx := t.Context()
+	ctx := limited(t)
 	before := v.Size
 	r.service(t, "pause", service)
 	t.Cleanup(func() { r.service(t, "continue", service) })
@@ -94,7 +94,7 @@ func growThroughStall(t *testing.T, r *rig, g *guest, v *co.Volume, service stri
 // guest, is dead: the event is lost for good.
 func growUnheard(t *testing.T, r *rig, g *guest, v *co.Volume) {
 	t.Helper()
-	ctx := t.Context()
+	ctx := limited(t)
 	before := v.Size
 	r.service(t, "stop", "nova-api")
 	t.Cleanup(func() { r.service(t, "start", "nova-api") })
@@ -112,7 +112,7 @@ func loseEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
 	t.Helper()
 	growUnheard(t, r, g, v)
 	size := v.Size + gib
-	if e := get(g.Expand(t.Context(), v, size))(t); e.NodeSize != size {
+	if e := get(g.Expand(limited(t), v, size))(t); e.NodeSize != size {
 		t.Errorf("the node says %s", short(e.NodeSize))
 	}
 	g.wantGrown(t, v, size)
@@ -124,10 +124,10 @@ func repeatEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
 	t.Helper()
 	growUnheard(t, r, g, v)
 	notifier, _ := r.startController(t, "--clouds-yaml="+filepath.Join(r.dir, "clouds.yaml"), "--cloud=nova", "--notify-nova")
-	if size := get(expand(t.Context(), csi.NewControllerClient(notifier.Conn), v.ID, v.Size))(t); size != v.Size {
+	if size := get(expand(limited(t), csi.NewControllerClient(notifier.Conn), v.ID, v.Size))(t); size != v.Size {
 		t.Errorf("the repeated call says %s", short(size))
 	}
-	if size := get(g.ExpandNode(t.Context(), v, v.Size))(t); size != v.Size {
+	if size := get(g.ExpandNode(limited(t), v, v.Size))(t); size != v.Size {
 		t.Errorf("the node says %s", short(size))
 	}
 	g.wantGrown(t, v, v.Size)

@@ -28,7 +28,7 @@ func (r *rig) testGrowthInUse(t *testing.T) {
 
 func growInUse(t *testing.T, r *rig, g *guest, fstype string) {
 	t.Helper()
-	ctx := t.Context()
+	ctx := limited(t)
 	v := get(g.Create(ctx, name(t), gib, co.Mount(fstype), nil))(t)
 	must(t, g.Use(ctx, v))
 	r.wantSize(t, v.ID, gib, "in-use")
@@ -138,7 +138,7 @@ func outcome(t *testing.T, output string) (o written) {
 // under it; what was written at the old end and at the new one stays.
 func (r *rig) testBlock(t *testing.T) {
 	r.tidy(t)
-	g, ctx := r.guest(t, virtioSCSI), t.Context()
+	g, ctx := r.guest(t, virtioSCSI), limited(t)
 	v := get(g.Create(ctx, name(t), gib, co.Block(), nil))(t)
 	must(t, g.Use(ctx, v))
 	holder := get(g.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 600 <" + v.Target}}))(t)

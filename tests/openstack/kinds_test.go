@@ -25,7 +25,7 @@ func (r *rig) testEncrypted(t *testing.T) {
 	r.tidy(t)
 	// LUKS 1, as QEMU formats it, has a header of some 2 MiB.
 	const header = 4 << 20
-	g, ctx := r.guest(t, virtioBlk), t.Context()
+	g, ctx := r.guest(t, virtioBlk), limited(t)
 	req := request(name(t), gib)
 	req.Parameters = map[string]string{"type": "rbd-luks"}
 	v := g.create(t, req)
@@ -53,7 +53,7 @@ func (r *rig) testEncrypted(t *testing.T) {
 // when the pod starts.
 func (r *rig) testLiveCopies(t *testing.T) {
 	r.tidy(t)
-	ctx := t.Context()
+	ctx := limited(t)
 	g, other := r.guest(t, virtioBlk), r.guest(t, virtioSCSI)
 	v := get(g.Create(ctx, name(t), gib, co.Mount("xfs"), nil))(t)
 	must(t, g.Use(ctx, v))
@@ -80,7 +80,7 @@ func (r *rig) testLiveCopies(t *testing.T) {
 // block volume, as two kernels would destroy a filesystem between them.
 func (r *rig) testMultiattach(t *testing.T) {
 	r.tidy(t)
-	ctx := t.Context()
+	ctx := limited(t)
 	guests := []*guest{r.guest(t, virtioBlk), r.guest(t, virtioSCSI)}
 	shared := co.Block()
 	shared.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER

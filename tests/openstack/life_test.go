@@ -29,7 +29,7 @@ func fromVolume(id string) *csi.VolumeContentSource {
 // it; after each step Cinder is asked what it has.
 func (r *rig) testLife(t *testing.T) {
 	r.tidy(t)
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	created := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume()
 	id := created.GetVolumeId()
 	again := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume()
@@ -86,7 +86,7 @@ func testExpansion(t *testing.T, r *rig, id string) {
 		{3 * gib, 3 * gib},   // repeated
 		{gib, 3 * gib},       // an older, smaller target after a restart
 	} {
-		if got := get(expand(t.Context(), r.client(), id, step.ask))(t); got != step.want {
+		if got := get(expand(limited(t), r.client(), id, step.ask))(t); got != step.want {
 			t.Errorf("expanded to %d bytes: the answer is %s, want %s", step.ask, short(got), short(step.want))
 		}
 		r.wantSize(t, id, step.want, "available")
@@ -185,7 +185,7 @@ func testRetype(t *testing.T, r *rig, id string) {
 // on when its volume is gone.
 func (r *rig) testBackup(t *testing.T) {
 	r.tidy(t)
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	source := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
 	req := &csi.CreateSnapshotRequest{SourceVolumeId: source, Name: name(t), Parameters: map[string]string{"type": "backup"}}
 	backup := get(c.CreateSnapshot(ctx, req))(t).GetSnapshot().GetSnapshotId()

@@ -39,6 +39,7 @@ func TestOpenStack(t *testing.T) {
 	t.Run("life", r.testLife)
 	t.Run("backup", r.testBackup)
 	t.Run("quota", r.testQuota)
+	t.Run("refused", r.testRefused)
 	t.Run("outages", r.testOutages)
 	t.Run("speed", r.testSpeed)
 	t.Run("attachments", r.testAttachments)
@@ -173,6 +174,15 @@ func wantCode(t *testing.T, err error, code codes.Code, words ...string) {
 			t.Errorf("the message does not mention %q: %v", w, err)
 		}
 	}
+}
+
+// limited is the test's context with a limit: calls wait for as long as their
+// caller does, and that must not be for ever.
+func limited(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // eventually repeats a reading until it holds, for a minute.

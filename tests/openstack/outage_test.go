@@ -20,7 +20,7 @@ import (
 // that would be final; and once all is well, the repeated call ends well.
 func (r *rig) testOutages(t *testing.T) {
 	r.tidy(t)
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
 	t.Run("cinder-volume stalls", func(t *testing.T) {
 		expandThrough(t, r, id, 2*gib, func() { r.service(t, "pause", "cinder-volume") }, func() { r.service(t, "continue", "cinder-volume") })
@@ -57,7 +57,7 @@ func expandThrough(t *testing.T, r *rig, id string, size int64, breakIt, mend fu
 		v, err := r.user.volume(ctx, id)
 		return err == nil && (int64(v.Size)*gib == before || int64(v.Size)*gib == size), nil
 	}))
-	if got := get(expand(t.Context(), r.client(), id, size))(t); got != size {
+	if got := get(expand(limited(t), r.client(), id, size))(t); got != size {
 		t.Errorf("afterwards the answer is %s, want %s", short(got), short(size))
 	}
 	r.wantSize(t, id, size, "available")
@@ -74,7 +74,7 @@ func killController(t *testing.T, r *rig, id string, size int64) {
 	first := get(co.StartPlugin(t.Context(), io.Discard, filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock"), "--backend=cinder", conf))(t)
 	asked := make(chan error, 1)
 	go func() {
-		_, err := expand(t.Context(), csi.NewControllerClient(first.Conn), id, size)
+		_, err := expand(limited(t), csi.NewControllerClient(first.Conn), id, size)
 		asked <- err
 	}()
 	must(t, eventually(t.Context(), "the volume is being extended", func(ctx context.Context) (bool, error) {
@@ -87,7 +87,7 @@ func killController(t *testing.T, r *rig, id string, size int64) {
 	}
 	second, _ := r.startController(t, conf)
 	r.service(t, "continue", "cinder-volume")
-	if got := get(expand(t.Context(), csi.NewControllerClient(second.Conn), id, size))(t); got != size {
+	if got := get(expand(limited(t), csi.NewControllerClient(second.Conn), id, size))(t); got != size {
 		t.Errorf("the next controller says %s, want %s", short(got), short(size))
 	}
 	r.wantSize(t, id, size, "available")

@@ -13,7 +13,7 @@ import (
 // Kubernetes ask for less; and asking for less works.
 func (r *rig) testQuota(t *testing.T) {
 	r.tidy(t)
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	limit := func(count, gigabytes int) {
 		must(t, r.admin.setQuota(context.WithoutCancel(ctx), r.user.project, count, gigabytes))
 	}
@@ -43,4 +43,23 @@ func (r *rig) testQuota(t *testing.T) {
 	for _, id := range []string{id, second} {
 		get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
 	}
+}
+
+// testRefused: Cinder accepts an extension that no pool has room for, with 202,
+// puts the status back and leaves the size. A status that has settled is no
+// success: the size is.
+func (r *rig) testRefused(t *testing.T) {
+	r.tidy(t)
+	ctx, c := limited(t), r.client()
+	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
+	// Within the quota, beyond what Cinder would promise of the rig's 40 GiB.
+	_, err := expand(ctx, c, id, 900*gib)
+	wantCode(t, err, codes.OutOfRange, id, "1 GiB", "900 GiB", "refused", "next step")
+	t.Logf("refused: %v", err)
+	r.wantSize(t, id, gib, "available")
+	if got := get(expand(ctx, c, id, 2*gib))(t); got != 2*gib {
+		t.Errorf("a smaller expansion gives %s", short(got))
+	}
+	r.wantSize(t, id, 2*gib, "available")
+	get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
 }

@@ -27,7 +27,7 @@ const (
 // pause. No polling client can be faster.
 func (r *rig) testSpeed(t *testing.T) {
 	r.tidy(t)
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	var mine, raw [2][]time.Duration // of creating, of extending
 	var ids []string
 	for i := range rounds {
@@ -63,7 +63,7 @@ func (r *rig) testSpeed(t *testing.T) {
 // speedTogether extends ten volumes at once.
 func (r *rig) speedTogether(t *testing.T) {
 	t.Helper()
-	ctx, c := t.Context(), r.client()
+	ctx, c := limited(t), r.client()
 	ids := make([]string, together)
 	for i := range ids {
 		ids[i] = get(c.CreateVolume(ctx, request(fmt.Sprintf("%s-together-%d", name(t), i), gib)))(t).GetVolume().GetVolumeId()
