@@ -286,7 +286,7 @@ func (s space) patchAll(claims []string, size string) {
 		name := strings.TrimPrefix(c, "pvc/")
 		list.WriteString(claim{name: name, class: xfs, size: size}.manifest())
 	}
-	s.must(in(s.Context(), list.String(), "kubectl", "--namespace", s.name, "apply", "-f", "-"))
+	s.must(in(s.Context(), list.String(), "kubectl", "--namespace", s.name, "apply", "--server-side", "--force-conflicts", "-f", "-"))
 }
 
 // noFailures reports every event of a failed growth in the namespace.

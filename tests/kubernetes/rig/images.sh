@@ -25,7 +25,7 @@ ready_images() {
 }
 
 fixed_images() {
-	local sidecar
+	local sidecar applet
 	for sidecar in csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller; do
 		tree "$sidecar" "$BIN/$sidecar"
 		image "$sidecar" -user 65532:65532 -entrypoint "/$sidecar"
@@ -35,6 +35,10 @@ fixed_images() {
 	image registrar-stand-in -entrypoint /registrar
 	tree livenessprobe-stand-in "$BIN/livenessprobe"
 	image livenessprobe-stand-in -user 65532:65532 -entrypoint /livenessprobe
+	tree busybox "$(command -v busybox)" # for the examples
+	mkdir "$TREES/busybox/bin"
+	for applet in $(busybox --list); do ln -s ../busybox "$TREES/busybox/bin/$applet"; done
+	image busybox
 	tree pause "$STATE/bin/app"
 	image pause -entrypoint "/app pause"
 }
