@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -80,33 +78,79 @@ func (p *poller) page(ctx context.Context, due, all []*wait) (onPage map[string]
 }
 
 // single reads volumes one by one, a few at a time. It tells whether the cloud
-// fails to answer.
+// fails to answer. A reading that takes long goes on by itself: it must not hold
+// up those who wait for other volumes.
 func (p *poller) single(ctx context.Context, ids map[string][]*wait) (failing bool) {
-	var g errgroup.Group
-	g.SetLimit(singlesATick / 2)
+	turns := make(chan struct{}, singlesATick/2)
+	results := make(chan error, len(ids))
+	straggling := time.NewTimer(straggle)
+	defer straggling.Stop()
+	begun := 0
 	for id, waits := range ids {
-		g.Go(func() error {
-			bounded, cancel := context.WithTimeout(ctx, p.patience())
-			defer cancel()
-			r := reading{at: time.Now()}
-			r.volume, r.err = p.api.Volume(bounded, id)
-			if ctx.Err() != nil {
-				return nil // nobody waits any more
-			}
-			for _, w := range waits {
-				w.put(r)
-			}
-			if transient(r.err) {
-				return r.err
-			}
-			return nil
-		})
+		select {
+		case turns <- struct{}{}:
+		case <-straggling.C:
+			return false // the rest comes with the next look
+		}
+		if !p.begin(id) { // the last reading of it is still under way
+			<-turns
+			continue
+		}
+		begun++
+		go func() {
+			err := p.read(ctx, id, waits)
+			p.end(id)
+			<-turns
+			results <- err
+		}()
 	}
-	err := g.Wait()
-	if err != nil {
-		p.log.DebugContext(ctx, "could not read a volume that is waited for", "error", err)
+	for range begun {
+		select {
+		case err := <-results:
+			failing = failing || transient(err)
+		case <-straggling.C:
+			return failing
+		}
 	}
-	return err != nil
+	return failing
+}
+
+// read reads one volume for those who wait for it.
+func (p *poller) read(ctx context.Context, id string, waits []*wait) error {
+	bounded, cancel := context.WithTimeout(ctx, longestLook)
+	defer cancel()
+	r := reading{at: time.Now()}
+	r.volume, r.err = p.api.Volume(bounded, id)
+	if ctx.Err() != nil {
+		return nil // nobody waits any more
+	}
+	if transient(r.err) {
+		p.log.DebugContext(ctx, "could not read a volume that is waited for", "volume", id, "error", r.err)
+		if time.Since(r.at) >= straggle {
+			p.ease(0, true) // nobody else tells the poller
+		}
+	}
+	for _, w := range waits {
+		w.put(r)
+	}
+	return r.err
+}
+
+// begin takes note that a volume is being read; false: it is already.
+func (p *poller) begin(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.underWay[id] {
+		return false
+	}
+	p.underWay[id] = true
+	return true
+}
+
+func (p *poller) end(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.underWay, id)
 }
 
 // transient tells whether looking again can help: the cloud did not answer, or

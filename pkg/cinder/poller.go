@@ -24,9 +24,10 @@ const (
 	shortestStep = 25 * time.Millisecond
 	longestStep  = 5 * time.Second
 
-	slack         = 20 * time.Millisecond // looks that are due so soon are taken together
-	longestPause  = 10 * time.Second      // between attempts while the cloud does not answer
-	shortestLook  = 5 * time.Second       // that a look may take; more after each that failed
+	slack         = 20 * time.Millisecond  // looks that are due so soon are taken together
+	longestPause  = 10 * time.Second       // between attempts while the cloud does not answer
+	straggle      = 500 * time.Millisecond // single readings that take longer are not waited for
+	shortestPage  = 5 * time.Second        // that a page may take; more after each that failed
 	longestLook   = 30 * time.Second
 	singlesATick  = 8 // single readings beside a page
 	severalVolume = 3 // from so many on, one page is cheaper than single readings
@@ -54,6 +55,7 @@ type poller struct {
 	wake      chan struct{}      // the goroutine's: a wait has come, which may be due before the others
 	notBefore time.Time          // keeps a slow or failing cloud from being pressed
 	failures  int                // in a row
+	underWay  map[string]bool    // volumes that are just being read by themselves
 	usual     map[string]time.Duration
 }
 
@@ -73,7 +75,7 @@ type reading struct {
 
 func newPoller(api reader, log *slog.Logger) *poller {
 	return &poller{
-		api: api, log: log, waits: make(map[*wait]struct{}), usual: make(map[string]time.Duration),
+		api: api, log: log, waits: make(map[*wait]struct{}), usual: make(map[string]time.Duration), underWay: make(map[string]bool),
 	}
 }
 
@@ -264,13 +266,13 @@ func (p *poller) ease(cost time.Duration, failed bool) {
 	p.notBefore = time.Now().Add(pause)
 }
 
-// patience is the time that a look may take. All that wait share it, so that one
-// call that hangs must not hold up the others for long; a cloud that is slow is
-// given more with each failure.
+// patience is the time that a page may take. All that wait share it, so that one
+// call that hangs must not hold them up for long; a cloud that is slow is given
+// more with each failure.
 func (p *poller) patience() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return min(shortestLook<<p.failures, longestLook)
+	return min(shortestPage<<p.failures, longestLook)
 }
 
 // jitter spreads d by ten percent to either side.
