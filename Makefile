@@ -8,6 +8,7 @@ SHELL := bash
 BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
 TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg --
+HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests need a kernel that lets them grow ext3 and ext4, map
 # devices and break filesystems: they run a second time, in a guest.
 KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop
@@ -33,11 +34,18 @@ programs: build
 	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/guest/cmd/growvol-guest ./tests/demo
 
 .PHONY: lint
-lint: ## gofumpt, golangci-lint, go mod tidy and verify: all must be clean
+lint: ## gofumpt, golangci-lint, go mod tidy and verify, the Dockerfile, the chart: all must be clean
 	$(TOOL) golangci-lint run ./...
 	go mod tidy -diff
 	go mod verify
 	@tests/dockerfile.sh
+	@for b in cinder loop; do \
+		$(HELM) lint --strict --quiet --kube-version=1.37.1 --values=deploy/kubernetes/$$b/values.yaml deploy/charts/growvol || exit 1; \
+	done
+
+.PHONY: manifests
+manifests: ## the plain manifests in deploy/kubernetes, from the chart
+	@deploy/kubernetes/generate
 
 .PHONY: test
 test: setup test-unit test-guest test-system test-devices ## all tests that need only this machine
