@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 	}
 	// The children of what is killed hold its output open.
 	start := time.Now()
-	_, err = a.Run(ctx, vm.Command{Argv: []string{"sh", "-c", "sleep 60 & sleep 60"}, Timeout: 100 * time.Millisecond})
+	_, err = a.Run(ctx, vm.Command{Argv: []string{"sh", "-c", "sleep 20 & sleep 20"}, Timeout: 100 * time.Millisecond})
 	if !errors.As(err, &exit) || !strings.Contains(err.Error(), "killed after 100ms") || time.Since(start) > 10*time.Second {
 		t.Errorf("after %s: %v", time.Since(start), err)
 	}
@@ -71,7 +71,7 @@ func TestProcess(t *testing.T) {
 	if err := p.Kill(ctx); err != nil { // it has ended
 		t.Error(err)
 	}
-	p, err = a.Start(ctx, vm.Command{Argv: []string{"sleep", "60"}})
+	p, err = a.Start(ctx, vm.Command{Argv: []string{"sleep", "20"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +124,9 @@ func TestForward(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close() //nolint:errcheck // nothing more to come
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := c.Write([]byte("ping")); err != nil {
 			return "", err
 		}
