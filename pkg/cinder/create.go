@@ -114,6 +114,11 @@ func (k creation) fresh(ctx context.Context, leftovers []cloud.Volume) (cloud.Vo
 		}
 	}
 	order, err := k.order(ctx)
+	if err == nil && order.BackupID != "" {
+		anywhere := k.req // a backup is in no zone
+		anywhere.Source = volume.Source{}
+		k.place, err = k.Backend.place(ctx, k.cloud, k.want, anywhere)
+	}
 	if err != nil {
 		return cloud.Volume{}, err
 	}
@@ -160,8 +165,8 @@ func (k creation) order(ctx context.Context) (cloud.NewVolume, error) {
 	if order.BackupID != "" {
 		order.Metadata[metaBackup] = order.BackupID
 	}
-	if err == nil && shared(k.req.Accesses) {
-		err = k.shareable(ctx, from)
+	if err == nil {
+		err = k.possible(ctx, from)
 	}
 	return order, err
 }

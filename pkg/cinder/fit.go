@@ -17,35 +17,59 @@ func shared(accesses []volume.Access) bool {
 	return slices.ContainsFunc(accesses, func(a volume.Access) bool { return a.Mode.MultiNode() })
 }
 
-// shareable refuses what cannot be attached to several servers: volumes are what
-// their type says, which is that of the source if the class names none.
-func (k creation) shareable(ctx context.Context, from cloud.NewVolume) error {
-	if err := k.cloud.Supports(cloud.Multiattach); err != nil {
-		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes: %w", err)
+// possible refuses what the new volume could not be, before it is made: a copy
+// can take longer than a call, and nobody might come back to remove it. A copy
+// has the zone of its source, and the type if the class names none.
+func (k creation) possible(ctx context.Context, from cloud.NewVolume) error {
+	several, placed := shared(k.req.Accesses), k.place.allowed != nil && k.want.zone == ""
+	if !several && !placed {
+		return nil
 	}
-	origin := from.SourceVolumeID
+	origin, copied, err := k.origin(ctx, from)
+	switch {
+	case err != nil:
+		return err
+	case copied && placed && !k.place.fits(origin.Zone):
+		return volume.Errorf(volume.Exhausted, "the source is in the zone %s, as the volume would be, which has to be reachable from %s", origin.Zone, few(k.place.allowed)).
+			WithRemedy("schedule the pod to the zone of the source")
+	case several:
+		return k.shareable(ctx, origin, copied)
+	}
+	return nil
+}
+
+// origin is the volume that a copy comes from, if it is one.
+func (k creation) origin(ctx context.Context, from cloud.NewVolume) (v cloud.Volume, copied bool, err error) {
+	id := from.SourceVolumeID
 	if from.SnapshotID != "" {
 		s, err := k.cloud.Snapshot(ctx, from.SnapshotID)
 		if err != nil {
+			return v, false, err
+		}
+		id = s.VolumeID
+	}
+	if id == "" {
+		return v, false, nil
+	}
+	v, err = k.cloud.Volume(ctx, id)
+	return v, true, err
+}
+
+// shareable refuses what cannot be attached to several servers.
+func (k creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
+	if err := k.cloud.Supports(cloud.Multiattach); err != nil {
+		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes: %w", err)
+	}
+	name, can := origin.Type, origin.Multiattach
+	if k.want.volType != "" || !copied {
+		t, err := k.typeNamed(ctx, k.cloud, k.want.volType)
+		if err != nil {
 			return err
 		}
-		origin = s.VolumeID
+		name, can = t.Name, t.Multiattach
 	}
-	if k.want.volType == "" && origin != "" {
-		v, err := k.cloud.Volume(ctx, origin)
-		if err == nil && !v.Multiattach {
-			err = volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and its source has the type %q, whose volumes may not be", v.Type).
-				WithRemedy(remedyMultiattach)
-		}
-		return err
-	}
-	t, err := k.typeNamed(ctx, k.cloud, k.want.volType)
-	if err != nil {
-		return err
-	}
-	if !t.Multiattach {
-		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and volumes of the type %q may not be", t.Name).
-			WithRemedy(remedyMultiattach)
+	if !can {
+		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and volumes of the type %q may not be", name).WithRemedy(remedyMultiattach)
 	}
 	return nil
 }
