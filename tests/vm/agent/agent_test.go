@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -48,8 +49,10 @@ func TestRun(t *testing.T) {
 }
 
 func TestProcess(t *testing.T) {
-	a, ctx := agent(t), t.Context()
-	p, err := a.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.05; done"}})
+	a := agent(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	p, err := a.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "trap 'echo bye; exit 3' TERM; echo hello; for i in $(seq 400); do sleep 0.05; done"}})
 	if err != nil {
 		t.Fatal(err)
 	}
