@@ -92,7 +92,7 @@ func BenchmarkExpandShort(b *testing.B) {
 // the cloud alone: the same two calls, and somebody who sees the end at once.
 func BenchmarkThousandExpands(b *testing.B) {
 	for b.Loop() {
-		own, _ := thousand(b, func(r *rig, id string) error {
+		own, _ := crowd(b, 1000, func(r *rig, id string) error {
 			c, err := r.clouds.Cloud(b.Context(), "")
 			if err != nil {
 				return err
@@ -110,7 +110,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 			}
 			return nil
 		})
-		wall, r := thousand(b, func(r *rig, id string) error {
+		wall, r := crowd(b, 1000, func(r *rig, id string) error {
 			_, err := r.Expand(b.Context(), id, 2*volume.GiB)
 			return err
 		})
@@ -121,13 +121,27 @@ func BenchmarkThousandExpands(b *testing.B) {
 	}
 }
 
-// thousand has 100 workers expand 1,000 volumes, and tells how long that took.
-func thousand(b *testing.B, expand func(r *rig, id string) error) (time.Duration, *rig) {
-	b.Helper()
-	r := newRig(b, fakecloud.Options{})
+// TestCrowdSharesItsCalls: reading, asking and a part of the shared pages is all
+// that each volume costs the cloud when many grow at once.
+func TestCrowdSharesItsCalls(t *testing.T) {
+	const volumes = 300
+	_, r := crowd(t, volumes, func(r *rig, id string) error {
+		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
+		return err
+	})
+	if n := r.cloud.Count(fakecloud.AnyCall); n > 3*volumes {
+		t.Errorf("%d calls for %d volumes, want 3 for each at most: %v", n, volumes, r.cloud.Counts())
+	}
+	r.wantCalls(t, fakecloud.ExtendVolume, volumes)
+}
+
+// crowd has 100 workers expand so many volumes, and tells how long that took.
+func crowd(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
+	tb.Helper()
+	r := newRig(tb, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Done: fakecloud.Uniform(ownLow, ownHigh)})
-	work := make(chan string, 1000)
-	for range cap(work) {
+	work := make(chan string, volumes)
+	for range volumes {
 		work <- r.add(fakecloud.Volume{})
 	}
 	close(work)
@@ -138,7 +152,7 @@ func thousand(b *testing.B, expand func(r *rig, id string) error) (time.Duration
 		wg.Go(func() {
 			for id := range work {
 				if err := expand(r, id); err != nil {
-					b.Error(err)
+					tb.Error(err)
 				}
 			}
 		})
