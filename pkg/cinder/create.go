@@ -42,7 +42,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	}
 	n, err := b.namedLately(ctx, k.cloud, req.Name)
 	if err != nil {
-		return volume.Volume{}, err
+		return volume.Volume{}, undecided(err)
 	}
 	var v cloud.Volume
 	if n.found {
@@ -243,7 +243,7 @@ func (k creation) finish(ctx context.Context, v cloud.Volume, mine bool) (cloud.
 		return settled(v) || failed(v) || v.Status == stateDeleting, nil
 	})
 	if err != nil {
-		return v, err
+		return v, undecided(err)
 	}
 	var why error
 	switch {
@@ -259,7 +259,7 @@ func (k creation) finish(ctx context.Context, v cloud.Volume, mine bool) (cloud.
 	case shared(k.req.Accesses) && !v.Multiattach:
 		why = volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and %s of the type %s may not be", v.ID, v.Type).WithRemedy(remedyMultiattach)
 	default:
-		return v, k.mark(ctx, v)
+		return v, undecided(k.mark(ctx, v))
 	}
 	if removable := mine || unmade(v) && k.marked(v); !removable {
 		return v, why
@@ -270,6 +270,21 @@ func (k creation) finish(ctx context.Context, v cloud.Volume, mine bool) (cloud.
 			WithRemedy("it will be retried, and removed then")
 	}
 	return v, why
+}
+
+// undecided is an error that keeps us from knowing what became of the volume,
+// such as credentials that have run out. It must not be of a final kind: that
+// tells external-provisioner that there is no volume, and when the claim goes,
+// nobody removes it.
+func undecided(err error) error {
+	switch volume.KindOf(err) {
+	case volume.Unauthenticated, volume.Denied, volume.Internal:
+		if err != nil {
+			return volume.Errorf(volume.Unavailable, "what has become of the volume cannot be told: %w", err)
+		}
+	default:
+	}
+	return err
 }
 
 // mark gives a volume that was made from a backup its metadata once more:

@@ -441,3 +441,23 @@ func TestRemainsThatStayAreNoFinalError(t *testing.T) {
 
 // A copy can take longer than a call: that it must not be shared is told before
 // it is made, or nobody would remove it.
+
+// Credentials that run out half-way do not tell that there is no volume: a final
+// error would, and the claim could go without it.
+func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.slow(fakecloud.CreateVolume, 200*time.Millisecond)
+	for _, call := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.ListVolumeDetail} {
+		rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
+		wantKind(t, err, volume.Unavailable, "cannot be told", "Policy doesn't allow it")
+		if call == fakecloud.ListVolumeDetail {
+			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
+			wantKind(t, err, volume.Unavailable, "cannot be told")
+		}
+		rule.Remove()
+	}
+	r.create(t, request("pvc-1", volume.GiB, nil))
+	r.wantCalls(t, fakecloud.CreateVolume, 1)
+}

@@ -99,7 +99,7 @@ func (k creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, e
 			WithRemedy("use another name, or delete the volume")
 	}
 	if settled(v) && k.place.fits(v.Zone) && (v.Multiattach || !shared(k.req.Accesses)) {
-		return v, k.mark(ctx, v) // as read just now
+		return v, undecided(k.mark(ctx, v)) // as read just now
 	}
 	return k.finish(ctx, v, false)
 }

@@ -133,11 +133,11 @@ func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (volume.Vo
 	}
 	c, err := b.cloudFor(ctx, want, req.Source)
 	if err != nil {
-		return volume.Volume{}, false, err
+		return volume.Volume{}, false, undecided(err)
 	}
 	n, err := b.named(ctx, c, req.Name)
 	if err != nil {
-		return volume.Volume{}, false, err
+		return volume.Volume{}, false, undecided(err)
 	}
 	b.remember(c, req.Name, n)
 	if !n.found {
