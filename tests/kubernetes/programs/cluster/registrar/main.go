@@ -55,7 +55,14 @@ func run(ctx context.Context) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket})
+	if err != nil {
+		return err
+	}
+	// A pod that is being replaced ends after its successor has begun: what is
+	// at the path by then may be the successor's.
+	listener.SetUnlinkOnClose(false)
+	own, err := os.Stat(socket)
 	if err != nil {
 		return err
 	}
@@ -71,7 +78,10 @@ func run(ctx context.Context) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	server.Stop() // removes the socket, which tells kubelet
+	server.Stop()
+	if now, statErr := os.Stat(socket); statErr == nil && os.SameFile(own, now) {
+		err = errors.Join(err, os.Remove(socket)) // which tells kubelet
+	}
 	return err
 }
 
