@@ -75,7 +75,7 @@ delete_pods() {
 # loops FILE: the loop devices whose backing file is this, as MAJOR:MINOR:INODE
 # of the file, or as MAJOR:MINOR:.* for all files of a filesystem.
 loops() {
-	losetup --noheadings --raw --output NAME,BACK-MAJ:MIN,BACK-INO |
+	losetup --noheadings --output NAME,BACK-MAJ:MIN,BACK-INO |
 		awk -v wanted="^$1\$" '($2 ":" $3) ~ wanted { print $1 }'
 }
 
