@@ -22,9 +22,10 @@ const (
 	luksHeader = 32 * volume.MiB
 	// shortRemedy is for a disk that has not followed its volume. Cinder
 	// changes the size first and tells Nova afterwards; when that message is
-	// lost nobody sends it again.
-	shortRemedy = "it will be retried; if it lasts, Nova was not told of the new size: expand the volume by 1 GiB more, or delete the pod so that " +
-		"the volume is detached and attached again, or have the controller run with --notify-nova"
+	// lost nobody sends it again. Kubernetes asks for no larger size while one is
+	// pending on the node, so the further GiB has to be asked of Cinder.
+	shortRemedy = "it will be retried; if it lasts, Nova was not told of the new size: have the volume detached and attached again (scale its workload to zero " +
+		"until the VolumeAttachment is gone), or extended in Cinder by 1 GiB more, or have the controller run with --notify-nova"
 )
 
 // Devices is what the connector needs of the machine's disks;

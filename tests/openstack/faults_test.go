@@ -44,7 +44,7 @@ func (g *guest) wantShort(t *testing.T, v *co.Volume, has, want int64) {
 	if ctx.Err() != nil {
 		t.Error("the answer came only when the caller had given up")
 	}
-	wantCode(t, err, codes.DeadlineExceeded, v.ID, short(has), short(want), "next step", "1 GiB more", "delete the pod")
+	wantCode(t, err, codes.DeadlineExceeded, v.ID, short(has), short(want), "next step", "1 GiB more", "detached and attached again")
 	t.Logf("node: %v", err)
 	g.wantGrown(t, v, has)
 }
