@@ -87,7 +87,7 @@ func (s *side) inUsePart() {
 	s.run(ask{label: "backup of a snapshot shown", path: "/backups/{backup-4}", version: "3.70"})
 	for _, n := range []string{"snapshot-2", "snapshot-3", "snapshot-4"} {
 		s.run(ask{label: n + " deleted", method: http.MethodDelete, path: "/snapshots/{" + n + "}"})
-		s.watch(n+" gone", "/snapshots/{"+n+"}", "snapshot", "404")
+		s.watchGone(n)
 	}
 }
 
