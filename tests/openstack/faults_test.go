@@ -28,6 +28,7 @@ func (r *rig) testFaults(t *testing.T) {
 	t.Run("event lost", func(t *testing.T) { loseEvent(t, r, g, v) })
 	t.Run("event lost and repeated", func(t *testing.T) { repeatEvent(t, r, g, v) })
 	w.stop(t)
+	t.Run("event lost and attached again", func(t *testing.T) { attachAgain(t, r, g, v) })
 	w.verify(t, v)
 	must(t, g.Release(ctx, v))
 	must(t, g.Delete(ctx, v))
@@ -116,6 +117,18 @@ func loseEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
 		t.Errorf("the node says %s", short(e.NodeSize))
 	}
 	g.wantGrown(t, v, size)
+}
+
+// attachAgain: the other remedy that the message names.
+func attachAgain(t *testing.T, r *rig, g *guest, v *co.Volume) {
+	t.Helper()
+	growUnheard(t, r, g, v)
+	must(t, g.Release(limited(t), v))
+	must(t, g.Use(limited(t), v))
+	if size := get(g.ExpandNode(limited(t), v, v.Size))(t); size != v.Size {
+		t.Errorf("the node says %s", short(size))
+	}
+	g.wantGrown(t, v, v.Size)
 }
 
 // repeatEvent: a controller that may tell Nova itself repeats the event when
