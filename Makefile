@@ -13,12 +13,13 @@ HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # devices and break filesystems: they run a second time, in a guest.
 KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop
 FS      ?= ext4,xfs
-# Where the real OpenStack of the tests keeps its state.
+# Where the real OpenStack and Kubernetes of the tests keep their state.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)
+CLUSTER   := $(or $(GROWVOL_KUBERNETES_DIR),/var/tmp/growvol-kubernetes)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## install what builds, tests and the demo need (quick when it is there)
@@ -60,7 +61,7 @@ test-guest: programs ## the packages that drive the kernel, in a guest with all 
 
 .PHONY: test-system
 test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|devices|openstack|fakecloud|deploy)')
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|devices|openstack|fakecloud|deploy|kubernetes)')
 
 .PHONY: test-devices
 test-devices: setup programs ## disks plugged in and resized under a mounted filesystem, in QEMU
@@ -78,6 +79,18 @@ openstack-test: setup programs openstack-up ## the driver in it: volumes of a ru
 .PHONY: openstack-down
 openstack-down: ## end it and remove what it stored
 	@tests/openstack/down
+
+.PHONY: cluster-up
+cluster-up: ## a real Kubernetes on this machine, with growvol from its chart (the first time builds it: some 15 minutes)
+	@tests/kubernetes/up
+
+.PHONY: cluster-test
+cluster-test: setup cluster-up ## the road in it: claims grow while pods write, through crashes of every part
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -timeout=15m -parallel=4 ./tests/kubernetes
+
+.PHONY: cluster-down
+cluster-down: ## end it and remove what it stored
+	@tests/kubernetes/down
 
 .PHONY: demo
 demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext2,ext3,ext4,xfs,btrfs)

@@ -15,9 +15,9 @@ import (
 )
 
 // Credentials that are wrong, or cannot be read, end the program at once with
-// a message that names what is wrong and has no secret in it.
+// a message that names what is wrong and has no secret in it. One after the
+// other: a program sets the logger of klog, which is one for the process.
 func TestBadCredentialsEndTheProgram(t *testing.T) {
-	t.Parallel()
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	good, err := cloud.CloudsYAML(t.TempDir())
 	if err != nil {
@@ -47,7 +47,6 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 		"wrong password": {[]string{"--clouds-yaml=" + wrong, "--cloud=csi"}, "csi"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			var stderr bytes.Buffer
 			args := append([]string{"--backend=cinder", "--endpoint=unix://" + filepath.Join(t.TempDir(), "s")}, test.args...)
 			if code := run(t.Context(), args, &bytes.Buffer{}, &stderr); code != 1 {
