@@ -88,9 +88,12 @@ type stage struct {
 	access  volume.Access
 	context map[string]string
 	lease   *volume.Lease
+	ours    bool // the volume was not connected before this call
 }
 
 func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
+	_, before, err := st.opts.Connector.Locate(ctx, st.id)
+	st.ours = err == nil && !before
 	conn, err := st.opts.Connector.Connect(ctx, req)
 	if err != nil {
 		return err
@@ -128,12 +131,13 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	return nil
 }
 
-// retreat disconnects a volume whose staging has failed. After an error that it
-// takes for final, kubelet never unstages, and a volume that stays connected
-// could not be detached ever again. What is in use stays connected, and so does
-// what work that outlives the call needs.
+// retreat disconnects a volume whose staging has failed, if it was this call
+// that connected it: otherwise it may be staged as a raw device. After an error
+// that it takes for final, kubelet never unstages, and a volume that stays
+// connected could not be detached ever again. What is in use stays connected,
+// and so does what work that outlives the call needs.
 func (st *stage) retreat(ctx context.Context) {
-	if !st.lease.Held() {
+	if !st.ours || !st.lease.Held() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatLimit)

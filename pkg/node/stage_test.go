@@ -384,11 +384,27 @@ func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil || !d.connected {
 		t.Errorf("staged again: %v, connected %v", err, d.connected)
 	}
-	// What is in use stays.
+	// What was staged before stays, in use or not.
 	b.capability = mountCap("xfs")
 	wantKind(t, b.stage(t.Context()), volume.AlreadyExists)
 	if !d.connected || len(b.mounts) != 1 {
 		t.Errorf("connected %v with %d mounts, want it left alone", d.connected, len(b.mounts))
+	}
+}
+
+// A raw volume is staged by nothing but its connection.
+func TestStageInAnotherWayLeavesARawVolumeStaged(t *testing.T) {
+	b := newBench(t, blockCap())
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.capability = mountCap("ext4")
+	b.fail["format"] = volume.Errorf(volume.Precondition, "not blank")
+	wantKind(t, b.stage(t.Context()), volume.Precondition)
+	b.capability = blockCap()
+	if err := b.publish(t.Context(), false); err != nil || !d.connected {
+		t.Errorf("published: %v, connected %v", err, d.connected)
 	}
 }
 
