@@ -289,12 +289,22 @@ func (s space) patchAll(claims []string, size string) {
 	s.must(in(s.Context(), list.String(), "kubectl", "--namespace", s.name, "apply", "--server-side", "--force-conflicts", "-f", "-"))
 }
 
-// noFailures reports every event of a failed growth in the namespace.
+// noFailures reports every event of a failed growth in the namespace. When many
+// claims grow at once, external-resizer and kubelet write to the same objects,
+// and the resizer tells each of its conflicts in an event before it tries
+// again: those are only logged.
 func (s space) noFailures() {
 	s.Helper()
 	for _, reason := range []string{"VolumeResizeFailed", "FileSystemResizeFailed"} {
-		if failures := s.kubectl("get", "events", "--field-selector", "reason="+reason, "-o", "jsonpath={range .items[*]}{.involvedObject.name}: {.message}{'\\n'}{end}"); failures != "" {
-			s.Errorf("events %s:\n%s", reason, failures)
+		events := s.kubectl("get", "events", "--field-selector", "reason="+reason, "-o", "jsonpath={range .items[*]}{.involvedObject.name}: {.message}{'\\n'}{end}")
+		for _, event := range strings.Split(strings.TrimSpace(events), "\n") {
+			switch {
+			case event == "":
+			case strings.Contains(event, "the object has been modified"):
+				s.Logf("a conflict of the sidecar, which tries again: %s", event)
+			default:
+				s.Errorf("event %s: %s", reason, event)
+			}
 		}
 	}
 }
