@@ -133,11 +133,7 @@ func patience(ctx context.Context) time.Duration {
 // answerable ends a little before ctx: an error that is made when the caller
 // has gone explains nothing to anybody.
 func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, 2*time.Second)))
+	return volume.Ahead(ctx, 2*time.Second, 10)
 }
 
 // late adds to an error of kind Deadline what the server's state explains.

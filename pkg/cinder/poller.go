@@ -117,11 +117,7 @@ func (p *poller) await(ctx context.Context, id, op string, done func(cloud.Volum
 // inHand ends a wait a little before the caller's own deadline, so that the
 // answer, which says what is still missing, gets back in time.
 func inHand(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(time.Second, time.Until(deadline)/10)))
+	return volume.Ahead(ctx, time.Second, 10)
 }
 
 // late is the error of a wait whose context has ended.

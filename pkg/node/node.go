@@ -113,10 +113,5 @@ func publishKey(id string) string { return "publish:" + id }
 
 // withMargin returns a context that ends early enough to answer in time.
 func (s *Server) withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	left := time.Until(deadline)
-	return context.WithDeadline(ctx, deadline.Add(-min(s.opts.AnswerMargin, left/4)))
+	return volume.Ahead(ctx, s.opts.AnswerMargin, 4)
 }

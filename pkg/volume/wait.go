@@ -17,6 +17,17 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Ahead returns a context that ends before ctx's own deadline, so that an error
+// that explains what is missing still reaches the caller: by margin, or by one
+// part in so many of the time that is left, if that is less.
+func Ahead(ctx context.Context, margin time.Duration, parts int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(margin, time.Until(deadline)/time.Duration(parts))))
+}
+
 // Bounded waits for a call that cannot be interrupted, for as long as ctx
 // lasts; then it returns ctx's error, and the call goes on behind it. Use
 // Outlive where a lock must be kept meanwhile.

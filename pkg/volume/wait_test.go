@@ -33,3 +33,28 @@ func TestBounded(t *testing.T) {
 	close(hang)
 	<-ended
 }
+
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ time, want time.Duration }{
+		"the margin": {time.Hour, time.Hour - time.Minute},
+		"a part":     {time.Minute, 45 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			outer, cancel := context.WithTimeout(t.Context(), test.time)
+			defer cancel()
+			inner, cancel := Ahead(outer, time.Minute, 4)
+			defer cancel()
+			end, _ := inner.Deadline()
+			if left := time.Until(end); left > test.want || left < test.want-5*time.Second {
+				t.Errorf("%s are left, want %s", left, test.want)
+			}
+		})
+	}
+	inner, cancel := Ahead(t.Context(), time.Minute, 4)
+	defer cancel()
+	if _, limited := inner.Deadline(); limited {
+		t.Error("a context without a deadline got one")
+	}
+}
