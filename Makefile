@@ -81,7 +81,7 @@ openstack-down: ## end it and remove what it stored
 	@tests/openstack/down
 
 .PHONY: cluster-up
-cluster-up: ## a real Kubernetes on this machine, with growvol from its chart (the first time builds it: some 15 minutes)
+cluster-up: ## a real Kubernetes on this machine, with growvol from its chart (the first time builds it: some 10 minutes)
 	@tests/kubernetes/up
 
 .PHONY: cluster-test

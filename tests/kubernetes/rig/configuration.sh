@@ -1,5 +1,5 @@
-# The configuration files of containerd and kubelet. Sourced by the first
-# process of the cluster's namespaces.
+# The configuration files of containerd and kubelet, which fit every node: what
+# this machine withholds or is called, guests that are nodes take too. Sourced.
 # shellcheck shell=bash
 
 # Without CAP_SYS_RESOURCE nothing may lower an OOM score: hence
@@ -40,10 +40,10 @@ write_containerd_config() {
 	END
 }
 
-# syncFrequency bounds how long kubelet takes to see that a claim has grown (a
-# minute by default).
+# write_kubelet_config NODE ADDRESS PORT. syncFrequency bounds how long kubelet
+# takes to see that a claim has grown (a minute by default).
 write_kubelet_config() {
-	cat >"$ETC/kubelet.yaml" <<-END
+	cat >"$ETC/kubelet-$1.yaml" <<-END
 		apiVersion: kubelet.config.k8s.io/v1beta1
 		kind: KubeletConfiguration
 		failCgroupV1: false
@@ -52,9 +52,10 @@ write_kubelet_config() {
 		containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 		authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: $PKI/ca.crt}}
 		authorization: {mode: Webhook}
-		address: $NODE_IP
-		tlsCertFile: $PKI/kubelet.crt
-		tlsPrivateKeyFile: $PKI/kubelet.key
+		address: $2
+		port: $3
+		tlsCertFile: $PKI/kubelet-$1.crt
+		tlsPrivateKeyFile: $PKI/kubelet-$1.key
 		readOnlyPort: 0
 		healthzPort: 0
 		maxOpenFiles: 20000

@@ -14,8 +14,8 @@ make_certificates() {
 	certificate admin /O=system:masters/CN=admin clientAuth
 	certificate kube-controller-manager /CN=system:kube-controller-manager clientAuth
 	certificate kube-scheduler /CN=system:kube-scheduler clientAuth
-	certificate kubelet "/O=system:nodes/CN=system:node:$NODE" clientAuth,serverAuth "DNS:$NODE,IP:$NODE_IP"
-	for name in admin kube-controller-manager kube-scheduler kubelet; do kubeconfig $name; done
+	node_certificate "$NODE" "$NODE_IP"
+	for name in admin kube-controller-manager kube-scheduler "kubelet-$NODE"; do kubeconfig $name; done
 	key service-account
 	openssl ec -in "$PKI/service-account.key" -pubout -out "$PKI/service-account.pub"
 }
@@ -36,12 +36,15 @@ certificate() {
 		-extfile "$PKI/$1.ext" -out "$PKI/$1.crt"
 }
 
-# kubeconfig NAME: with the certificate of that name.
+# node_certificate NODE ADDRESS: of the kubelet of a node, as client and server.
+node_certificate() { certificate "kubelet-$1" "/O=system:nodes/CN=system:node:$1" clientAuth,serverAuth "DNS:$1,IP:$2"; }
+
+# kubeconfig NAME [SERVER]: with the certificate of that name.
 kubeconfig() {
 	cat >"$PKI/$1.kubeconfig" <<-END
 		apiVersion: v1
 		kind: Config
-		clusters: [{name: test, cluster: {server: "https://127.0.0.1:443", certificate-authority: $PKI/ca.crt}}]
+		clusters: [{name: test, cluster: {server: "https://${2-127.0.0.1:443}", tls-server-name: kubernetes, certificate-authority: $PKI/ca.crt}}]
 		users: [{name: user, user: {client-certificate: $PKI/$1.crt, client-key: $PKI/$1.key}}]
 		contexts: [{name: test, context: {cluster: test, user: user}}]
 		current-context: test
