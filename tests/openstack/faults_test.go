@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 // testFaults: the moments between Cinder's word that a volume in use has grown
@@ -19,7 +20,7 @@ import (
 // may say that the filesystem has grown, and it does not before it has.
 func (r *rig) testFaults(t *testing.T) {
 	r.tidy(t)
-	g, ctx := r.guest(t, virtioBlk), limited(t)
+	g, ctx := r.guest(t, openstack.VirtioBlk), limited(t)
 	v := get(g.Create(ctx, name(t), gib, co.Mount("ext4"), nil))(t)
 	must(t, g.Use(ctx, v))
 	w := g.startWriter(t, v)
@@ -102,8 +103,8 @@ func growUnheard(t *testing.T, r *rig, g *guest, v *co.Volume) {
 	must(t, g.ExpandController(ctx, v, before+gib))
 	r.wantSize(t, v.ID, before+gib, "in-use")
 	r.service(t, "start", "nova-api")
-	must(t, eventually(ctx, "Nova answers", func(ctx context.Context) (bool, error) {
-		return servers.Get(ctx, r.user.compute, g.server).Err == nil, nil
+	must(t, openstack.Eventually(ctx, "Nova answers", func(ctx context.Context) (bool, error) {
+		return servers.Get(ctx, r.User.Compute, g.ID).Err == nil, nil
 	}))
 	g.wantShort(t, v, before, before+gib)
 }
@@ -136,7 +137,7 @@ func attachAgain(t *testing.T, r *rig, g *guest, v *co.Volume) {
 func repeatEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
 	t.Helper()
 	growUnheard(t, r, g, v)
-	notifier, _ := r.startController(t, "--clouds-yaml="+filepath.Join(r.dir, "clouds.yaml"), "--cloud=nova", "--notify-nova")
+	notifier, _ := r.startController(t, "--clouds-yaml="+filepath.Join(r.Dir, "clouds.yaml"), "--cloud=nova", "--notify-nova")
 	if size := get(expand(limited(t), csi.NewControllerClient(notifier.Conn), v.ID, v.Size))(t); size != v.Size {
 		t.Errorf("the repeated call says %s", short(size))
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
 )
 
@@ -19,9 +20,9 @@ import (
 // Every size is read back where it counts, every byte verified.
 func (r *rig) testGrowthInUse(t *testing.T) {
 	r.tidy(t)
-	for _, bus := range []string{virtioBlk, virtioSCSI} {
+	for _, bus := range []openstack.Bus{openstack.VirtioBlk, openstack.VirtioSCSI} {
 		for _, fstype := range []string{"ext4", "xfs"} {
-			t.Run(fstype+" on "+bus, func(t *testing.T) { growInUse(t, r, r.guest(t, bus), fstype) })
+			t.Run(fstype+" on "+string(bus), func(t *testing.T) { growInUse(t, r, r.guest(t, bus), fstype) })
 		}
 	}
 }
@@ -138,7 +139,7 @@ func outcome(t *testing.T, output string) (o written) {
 // under it; what was written at the old end and at the new one stays.
 func (r *rig) testBlock(t *testing.T) {
 	r.tidy(t)
-	g, ctx := r.guest(t, virtioSCSI), limited(t)
+	g, ctx := r.guest(t, openstack.VirtioSCSI), limited(t)
 	v := get(g.Create(ctx, name(t), gib, co.Block(), nil))(t)
 	must(t, g.Use(ctx, v))
 	holder := get(g.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 600 <" + v.Target}}))(t)

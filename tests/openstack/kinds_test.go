@@ -6,6 +6,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 // create creates a volume with parameters of a StorageClass.
@@ -25,11 +26,11 @@ func (r *rig) testEncrypted(t *testing.T) {
 	r.tidy(t)
 	// LUKS 1, as QEMU formats it, has a header of some 2 MiB.
 	const header = 4 << 20
-	g, ctx := r.guest(t, virtioBlk), limited(t)
+	g, ctx := r.guest(t, openstack.VirtioBlk), limited(t)
 	req := request(name(t), gib)
 	req.Parameters = map[string]string{"type": "rbd-luks"}
 	v := g.create(t, req)
-	if raw := get(r.user.volume(ctx, v.ID))(t); !raw.Encrypted {
+	if raw := get(r.User.Volume(ctx, v.ID))(t); !raw.Encrypted {
 		t.Fatalf("volume %s is not encrypted: nothing is proved", v.ID)
 	}
 	must(t, g.Use(ctx, v))
@@ -54,7 +55,7 @@ func (r *rig) testEncrypted(t *testing.T) {
 func (r *rig) testLiveCopies(t *testing.T) {
 	r.tidy(t)
 	ctx := limited(t)
-	g, other := r.guest(t, virtioBlk), r.guest(t, virtioSCSI)
+	g, other := r.guest(t, openstack.VirtioBlk), r.guest(t, openstack.VirtioSCSI)
 	v := get(g.Create(ctx, name(t), gib, co.Mount("xfs"), nil))(t)
 	must(t, g.Use(ctx, v))
 	g.sh(t, "echo precious >"+v.Target+"/data && sync")
@@ -81,7 +82,7 @@ func (r *rig) testLiveCopies(t *testing.T) {
 func (r *rig) testMultiattach(t *testing.T) {
 	r.tidy(t)
 	ctx := limited(t)
-	guests := []*guest{r.guest(t, virtioBlk), r.guest(t, virtioSCSI)}
+	guests := []*guest{r.guest(t, openstack.VirtioBlk), r.guest(t, openstack.VirtioSCSI)}
 	shared := co.Block()
 	shared.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
 	req := request(name(t), gib)

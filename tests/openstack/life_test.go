@@ -2,12 +2,15 @@ package openstack_test
 
 import (
 	"context"
+	"net/http"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/gophercloud/gophercloud/v2"
 	"google.golang.org/grpc/codes"
 
 	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 // request is what external-provisioner sends for a claim of a size in bytes.
@@ -54,7 +57,7 @@ func (r *rig) testLife(t *testing.T) {
 	get(c.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: snapshot}))(t)
 	get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
 	// "Deleted" means gone, not "being deleted".
-	if v, err := r.user.volume(ctx, id); !isStatus(err, 404) {
+	if v, err := r.User.Volume(ctx, id); !gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
 		t.Errorf("the deleted volume is still there: %+v, %v", v, err)
 	}
 	get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
@@ -72,7 +75,7 @@ func expand(ctx context.Context, c csi.ControllerClient, id string, size int64) 
 // rest.
 func (r *rig) wantSize(t *testing.T, id string, size int64, status string) {
 	t.Helper()
-	v := get(r.user.volume(t.Context(), id))(t)
+	v := get(r.User.Volume(t.Context(), id))(t)
 	if int64(v.Size)*gib != size || v.Status != status {
 		t.Errorf("Cinder has volume %s as %q with %d GiB; want %q with %s", id, v.Status, v.Size, status, short(size))
 	}
@@ -144,7 +147,7 @@ func testSnapshots(t *testing.T, r *rig, id string) string {
 // snapshot is ready.
 func (r *rig) awaitSnapshot(t *testing.T, req *csi.CreateSnapshotRequest) {
 	t.Helper()
-	must(t, eventually(t.Context(), "snapshot "+req.GetName()+" is ready", func(ctx context.Context) (bool, error) {
+	must(t, openstack.Eventually(t.Context(), "snapshot "+req.GetName()+" is ready", func(ctx context.Context) (bool, error) {
 		resp, err := r.client().CreateSnapshot(ctx, req)
 		return resp.GetSnapshot().GetReadyToUse(), err
 	}))
@@ -174,7 +177,7 @@ func testRetype(t *testing.T, r *rig, id string) {
 		return err
 	}
 	must(t, modify("rbd-gold"))
-	if v := get(r.user.volume(t.Context(), id))(t); v.VolumeType != "rbd-gold" || v.Status != "available" {
+	if v := get(r.User.Volume(t.Context(), id))(t); v.VolumeType != "rbd-gold" || v.Status != "available" {
 		t.Errorf("after the change of type: %q, %q", v.VolumeType, v.Status)
 	}
 	must(t, modify("rbd-gold"))

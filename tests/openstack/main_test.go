@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 const (
@@ -52,33 +52,27 @@ func TestOpenStack(t *testing.T) {
 	t.Run("sanity", r.testSanity)
 }
 
-// rig is a running OpenStack and the driver on it.
+// rig is a running OpenStack and the driver on it; the user's project is for
+// the tests alone.
 type rig struct {
-	dir        string
-	here       string // this package's directory
+	*openstack.Rig
 	bin        string // with the plugins
-	user       *cloud // what the driver may
-	admin      *cloud
 	controller *co.Plugin
 	socket     string // path of the controller's
-	guests     map[string]*guest
+	guests     map[openstack.Bus]*guest
 }
 
 func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
 	ctx := t.Context()
-	r := &rig{dir: dir, guests: map[string]*guest{}}
-	root := get(co.Root(ctx))(t)
-	r.here = filepath.Join(root, "tests", "openstack")
-	r.bin = get(co.Build(ctx))(t)
-	r.user, r.admin = get(openCloud(ctx, dir, "test"))(t), get(openCloud(ctx, dir, "admin"))(t)
-	must(t, r.user.purge(ctx))
-	must(t, r.admin.setQuota(ctx, r.user.project, 1000, 1000))
+	r := &rig{Rig: get(openstack.Open(ctx, dir, "test"))(t), bin: get(co.Build(ctx))(t), guests: map[openstack.Bus]*guest{}}
+	must(t, r.User.Purge(ctx))
+	must(t, r.Admin.SetQuota(ctx, r.User.Project, 1000, 1000))
 	t.Cleanup(func() {
 		// A test's own context has ended by now.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
-		if err := r.user.purge(ctx); err != nil {
+		if err := r.User.Purge(ctx); err != nil {
 			t.Errorf("clean up: %v", err)
 		}
 	})
@@ -119,27 +113,22 @@ func (r *rig) client() csi.ControllerClient { return csi.NewControllerClient(r.c
 func (r *rig) service(t *testing.T, action, name string) {
 	t.Helper()
 	// Also from clean-ups, when the test's own context has ended.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(r.here, "service"), action, name)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("service %s %s: %v\n%s", action, name, err, out)
-	}
+	must(t, r.Service(context.WithoutCancel(t.Context()), action, name))
 }
 
 // tidy makes the test fail that leaves a volume, snapshot or backup behind.
 func (r *rig) tidy(t *testing.T) {
 	t.Helper()
 	// A test before this one may have failed and left something.
-	before := get(r.user.leftovers(t.Context()))(t)
+	before := get(r.User.Leftovers(t.Context()))(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			return
 		}
 		// The test's own context has ended by now.
-		left := get(r.user.leftovers(context.WithoutCancel(t.Context())))(t)
+		left := get(r.User.Leftovers(context.WithoutCancel(t.Context())))(t)
 		for _, o := range left {
-			if !slices.ContainsFunc(before, func(b object) bool { return b.id == o.id }) {
+			if !slices.ContainsFunc(before, func(b openstack.Object) bool { return b.ID == o.ID }) {
 				t.Errorf("left behind: %s", o)
 			}
 		}
@@ -183,21 +172,6 @@ func limited(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// eventually repeats a reading until it holds, for a minute.
-func eventually(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		ok, err := holds(ctx)
-		if ok || err != nil {
-			return err
-		}
-		if err := volume.Pause(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("%s: not within a minute: %w", what, err)
-		}
-	}
 }
 
 func name(t *testing.T) string {

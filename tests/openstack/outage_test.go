@@ -13,6 +13,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 // testOutages: parts of the cloud, or the driver itself, are gone in the
@@ -36,7 +37,7 @@ func (r *rig) testOutages(t *testing.T) {
 // is mended.
 func expandThrough(t *testing.T, r *rig, id string, size int64, breakIt, mend func()) {
 	t.Helper()
-	before := int64(get(r.user.volume(t.Context(), id))(t).Size) * gib
+	before := int64(get(r.User.Volume(t.Context(), id))(t).Size) * gib
 	breakIt()
 	t.Cleanup(mend)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -53,8 +54,8 @@ func expandThrough(t *testing.T, r *rig, id string, size int64, breakIt, mend fu
 	wantCode(t, err, status.Code(err), id)
 	t.Logf("meanwhile: %v", err)
 	mend()
-	must(t, eventually(t.Context(), "Cinder answers", func(ctx context.Context) (bool, error) {
-		v, err := r.user.volume(ctx, id)
+	must(t, openstack.Eventually(t.Context(), "Cinder answers", func(ctx context.Context) (bool, error) {
+		v, err := r.User.Volume(ctx, id)
 		return err == nil && (int64(v.Size)*gib == before || int64(v.Size)*gib == size), nil
 	}))
 	if got := get(expand(limited(t), r.client(), id, size))(t); got != size {
@@ -67,7 +68,7 @@ func expandThrough(t *testing.T, r *rig, id string, size int64, breakIt, mend fu
 // brings it to its end.
 func killController(t *testing.T, r *rig, id string, size int64) {
 	t.Helper()
-	dir, conf := t.TempDir(), "--cloud-config="+filepath.Join(r.dir, "cloud-test.conf")
+	dir, conf := t.TempDir(), "--cloud-config="+filepath.Join(r.Dir, "cloud-test.conf")
 	// Paused, so that the first controller cannot have ended before it is killed.
 	r.service(t, "pause", "cinder-volume")
 	t.Cleanup(func() { r.service(t, "continue", "cinder-volume") })
@@ -77,8 +78,8 @@ func killController(t *testing.T, r *rig, id string, size int64) {
 		_, err := expand(limited(t), csi.NewControllerClient(first.Conn), id, size)
 		asked <- err
 	}()
-	must(t, eventually(t.Context(), "the volume is being extended", func(ctx context.Context) (bool, error) {
-		v, err := r.user.volume(ctx, id)
+	must(t, openstack.Eventually(t.Context(), "the volume is being extended", func(ctx context.Context) (bool, error) {
+		v, err := r.User.Volume(ctx, id)
 		return err == nil && v.Status == "extending", err
 	}))
 	first.Kill()

@@ -15,7 +15,7 @@ func (r *rig) testQuota(t *testing.T) {
 	r.tidy(t)
 	ctx, c := limited(t), r.client()
 	limit := func(count, gigabytes int) {
-		must(t, r.admin.setQuota(context.WithoutCancel(ctx), r.user.project, count, gigabytes))
+		must(t, r.Admin.SetQuota(context.WithoutCancel(ctx), r.User.Project, count, gigabytes))
 	}
 	t.Cleanup(func() { limit(1000, 1000) })
 	limit(2, 4)

@@ -12,6 +12,7 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 
+	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
 )
 
@@ -33,9 +34,9 @@ func expectedSkips() map[string]string {
 // plugin in a server.
 func (r *rig) testSanity(t *testing.T) {
 	r.tidy(t)
-	g := r.guest(t, virtioBlk)
+	g := r.guest(t, openstack.VirtioBlk)
 	config := sanity.NewTestConfig()
-	config.ControllerAddress, config.Address = "unix://"+r.socket, "passthrough:///"+g.nodeAddress
+	config.ControllerAddress, config.Address = "unix://"+r.socket, "passthrough:///"+g.Address(vm.NodePort)
 	config.TargetPath, config.StagingPath = g.Dir+"/sanity/target", g.Dir+"/sanity/staging"
 	config.CreateTargetDir, config.CreateStagingDir = g.makeDir, g.makeDir
 	config.RemoveTargetPath, config.RemoveStagingPath = g.removeDir, g.removeDir

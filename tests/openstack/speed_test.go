@@ -11,6 +11,8 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
+
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 const (
@@ -38,14 +40,14 @@ func (r *rig) testSpeed(t *testing.T) {
 			return err
 		}))
 		raw[0] = append(raw[0], took(t, func() (err error) {
-			rawID, err = r.user.createBusily(ctx, fmt.Sprintf("raw-%d", i))
+			rawID, err = createBusily(ctx, r.User, fmt.Sprintf("raw-%d", i))
 			return err
 		}))
 		mine[1] = append(mine[1], took(t, func() error {
 			_, err := expand(ctx, c, id, 2*gib)
 			return err
 		}))
-		raw[1] = append(raw[1], took(t, func() error { return r.user.extendBusily(ctx, rawID, 2) }))
+		raw[1] = append(raw[1], took(t, func() error { return extendBusily(ctx, r.User, rawID, 2) }))
 		ids = append(ids, id, rawID)
 	}
 	r.deleteAll(t, ids)
@@ -72,7 +74,7 @@ func (r *rig) speedTogether(t *testing.T) {
 		_, err := expand(ctx, c, id, 2*gib)
 		return err
 	})
-	raw := atOnce(t, ids, func(id string) error { return r.user.extendBusily(ctx, id, 3) })
+	raw := atOnce(t, ids, func(id string) error { return extendBusily(ctx, r.User, id, 3) })
 	t.Logf("ControllerExpandVolume, %d at once: median %s, slowest %s; Cinder itself: %s, %s", together,
 		median(mine).Round(time.Millisecond), slices.Max(mine).Round(time.Millisecond), median(raw).Round(time.Millisecond), slices.Max(raw).Round(time.Millisecond))
 	for _, id := range ids {
@@ -108,13 +110,13 @@ func atOnce(t *testing.T, ids []string, call func(id string) error) []time.Durat
 }
 
 // createBusily creates a volume of 1 GiB and reads it until it is there.
-func (c *cloud) createBusily(ctx context.Context, name string) (string, error) {
-	v, err := volumes.Create(ctx, c.volumes, volumes.CreateOpts{Name: name, Size: 1}, nil).Extract()
+func createBusily(ctx context.Context, c *openstack.Cloud, name string) (string, error) {
+	v, err := volumes.Create(ctx, c.Volumes, volumes.CreateOpts{Name: name, Size: 1}, nil).Extract()
 	for err == nil && v.Status != "available" {
 		if v.Status == "error" {
 			return "", fmt.Errorf("Cinder could not create volume %s", v.ID)
 		}
-		v, err = c.volume(ctx, v.ID)
+		v, err = c.Volume(ctx, v.ID)
 	}
 	if err != nil {
 		return "", err
@@ -123,12 +125,12 @@ func (c *cloud) createBusily(ctx context.Context, name string) (string, error) {
 }
 
 // extendBusily extends a volume and reads it until it has the size in GiB.
-func (c *cloud) extendBusily(ctx context.Context, id string, size int) error {
-	if err := volumes.ExtendSize(ctx, c.volumes, id, volumes.ExtendSizeOpts{NewSize: size}).Err; err != nil {
+func extendBusily(ctx context.Context, c *openstack.Cloud, id string, size int) error {
+	if err := volumes.ExtendSize(ctx, c.Volumes, id, volumes.ExtendSizeOpts{NewSize: size}).Err; err != nil {
 		return err
 	}
 	for {
-		v, err := c.volume(ctx, id)
+		v, err := c.Volume(ctx, id)
 		if err != nil || (v.Size == size && v.Status == "available") {
 			return err
 		}

@@ -21,6 +21,7 @@ SERVICES = {  # type: (name, URL)
 }
 VOLUME_TYPES = {  # name: extra specs
     "rbd": {},
+    "ssd": {},  # of examples/cinder/in-tree-storageclass.yaml
     # Scoped by a prefix: the scheduler would look for a backend with the
     # capability of an unscoped one, and find none.
     "rbd-gold": {"growvol:tier": "gold"},
@@ -29,7 +30,12 @@ VOLUME_TYPES = {  # name: extra specs
 }
 # Decrypted by QEMU: the guest sees a device that lacks the header.
 ENCRYPTION = {"provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256, "control_location": "front-end"}
-FLAVORS = {"1": ("small", 256), "2": ("medium", 512), "3": ("large", 1024)}  # id: name, MiB
+FLAVORS = {  # id: name, MiB, CPUs, GiB of the root disk
+    "1": ("small", 256, 1, 1),
+    "2": ("medium", 512, 1, 1),
+    "3": ("large", 1024, 1, 1),
+    "4": ("node", 2048, 2, 2),
+}
 
 
 class Cloud:
@@ -95,9 +101,9 @@ class Cloud:
 
         await_true(up, "Nova's services")
         known = {f["id"] for f in api.get("/flavors").json()["flavors"]}
-        for number, (name, ram) in FLAVORS.items():
+        for number, (name, ram, cpus, disk) in FLAVORS.items():
             if number not in known:
-                api.post("/flavors", json={"flavor": {"id": number, "name": name, "ram": ram, "vcpus": 1, "disk": 1}})
+                api.post("/flavors", json={"flavor": {"id": number, "name": name, "ram": ram, "vcpus": cpus, "disk": disk}})
         await_true(lambda: api.get("/os-hypervisors").json()["hypervisors"], "Nova's hypervisor")
 
 

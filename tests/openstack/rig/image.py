@@ -1,6 +1,6 @@
 """Registers a kernel and an initramfs as an image from which Nova boots.
 
-Usage: image.py CLOUDS.YAML NAME KERNEL INITRAMFS virtio|scsi
+Usage: image.py CLOUDS.YAML NAME KERNEL INITRAMFS virtio|scsi DISK FORMAT
 
 An image of the name that is there already is replaced.
 """
@@ -17,7 +17,7 @@ def upload(api, name, path, **properties):
     return image
 
 
-def main(clouds, name, kernel, initramfs, bus):
+def main(clouds, name, kernel, initramfs, bus, disk, disk_format):
     api = Cloud(clouds).api("image")
     names = [name, name + "-kernel", name + "-initramfs"]
     for image in api.get("/v2/images", params={"limit": 1000}).json()["images"]:
@@ -25,9 +25,10 @@ def main(clouds, name, kernel, initramfs, bus):
             api.delete(f"/v2/images/{image['id']}")
     kernel_id = upload(api, names[1], kernel, container_format="aki", disk_format="aki")
     initramfs_id = upload(api, names[2], initramfs, container_format="ari", disk_format="ari")
-    # Nova wants a root disk; the guest runs from its initramfs and ignores it.
+    # The guest runs from its initramfs. The root disk that Nova wants may be
+    # empty; Nova makes it as large as the flavor says.
     print(upload(
-        api, name, "/dev/null", container_format="bare", disk_format="raw",
+        api, name, disk, container_format="bare", disk_format=disk_format,
         kernel_id=kernel_id, ramdisk_id=initramfs_id, os_command_line="console=ttyS0 root=/dev/ram0 rdinit=/init quiet",
         hw_disk_bus=bus, hw_scsi_model="virtio-scsi", hw_cdrom_bus="scsi", hw_serial_port_count="2",
     ))
