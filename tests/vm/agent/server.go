@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/tests/forward"
 	"github.com/growvol/growvol/tests/vm/internal/wire"
 )
 
@@ -35,13 +36,19 @@ func serve() error {
 	}
 	server := &http.Server{Handler: handler(newProcesses()), ReadHeaderTimeout: time.Minute}
 	go func() { failed <- server.Serve(requests) }()
-	go func() { failed <- forward(ctx, node, wire.NodeSocket) }()
+	go func() { failed <- forward.Serve(ctx, node, dialNode) }()
 	h, err := health()
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%s kernel=%s uptime=%.2f\n", wire.UpLine, h.Kernel, h.UptimeSeconds)
 	return <-failed
+}
+
+// dialNode connects to the node plugin.
+func dialNode(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	return dialer.DialContext(ctx, "unix", wire.NodeSocket)
 }
 
 func handler(p *processes) http.Handler {

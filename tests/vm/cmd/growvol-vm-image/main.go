@@ -18,9 +18,10 @@ func main() {
 	out := flag.String("out", "", "directory to write vmlinuz and initrd into")
 	packages := flag.String("packages", "", "further main packages of this module for /usr/bin, separated by commas")
 	programs := flag.String("programs", "", "further programs of this machine, as GUEST-PATH=PATH, separated by commas")
+	modules := flag.String("modules", "", "further kernel modules, separated by commas")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	key, err := run(ctx, *out, *packages, *programs)
+	key, err := run(ctx, *out, *packages, *programs, *modules)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "growvol-vm-image:", err)
@@ -29,11 +30,11 @@ func main() {
 	fmt.Println(key)
 }
 
-func run(ctx context.Context, out, packages, programs string) (string, error) {
+func run(ctx context.Context, out, packages, programs, modules string) (string, error) {
 	if out == "" {
 		return "", fmt.Errorf("--out is missing: name a directory")
 	}
-	opts := vm.ImageOptions{Packages: fields(packages), Programs: map[string]string{}}
+	opts := vm.ImageOptions{Packages: fields(packages), Modules: fields(modules), Programs: map[string]string{}}
 	for _, p := range fields(programs) {
 		guest, host, ok := strings.Cut(p, "=")
 		if !ok {
