@@ -86,6 +86,7 @@ import_images() {
 	local name
 	await 30 "$LOG/containerd.log" "" within ctr version
 	for name in "$IMAGES"/*.tar; do
+		[ -e "$name" ] || continue # nothing has changed
 		name=$(basename "$name" .tar)
 		! cmp -s "$IMAGES/$name.id" "$STATE/imported/$name" || continue
 		within ctr --namespace k8s.io images import "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 || fail "$LOG/images.log" "import of $name"
