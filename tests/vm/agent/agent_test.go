@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
