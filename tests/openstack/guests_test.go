@@ -48,10 +48,13 @@ func (r *rig) boot(t *testing.T, buses ...openstack.Bus) {
 	t.Helper()
 	ctx := limited(t)
 	image := get(vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{Packages: []string{"github.com/growvol/growvol/tests/vm/writer"}}))(t)
+	disk := markedDisk(t)
 	booted, errs := make([]*openstack.Instance, len(buses)), make([]error, len(buses))
 	var wg sync.WaitGroup
 	for i, bus := range buses {
-		o := openstack.Options{Name: "guest-" + string(bus), Image: image, Bus: bus, Flavor: openstack.FlavorMedium}
+		o := openstack.Options{
+			Name: "guest-" + string(bus), Image: image, Bus: bus, Flavor: openstack.FlavorMedium, Disk: disk, Ports: []int{greeterPort},
+		}
 		wg.Go(func() { booted[i], errs[i] = r.Boot(ctx, o) })
 	}
 	wg.Wait()

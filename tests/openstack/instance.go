@@ -13,8 +13,8 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// bootTimeout bounds Boot. Without hardware virtualization a guest takes half a
-// minute on an idle machine.
+// bootTimeout bounds Boot. Without hardware virtualization it takes some ten
+// seconds on an idle machine.
 const bootTimeout = 5 * time.Minute
 
 // Bus is how an instance sees its disks.
