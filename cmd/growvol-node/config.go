@@ -26,6 +26,7 @@ type config struct {
 	stateDir      string
 	defaultFSType string
 	requireShared bool
+	taintedNode   string // empty: no taint is removed
 }
 
 func (c *config) register(fs *flag.FlagSet) {
@@ -45,6 +46,7 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for markers of formats under way; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
 	fs.BoolVar(&c.requireShared, "require-shared-mounts", inContainer(), "refuse to mount where the mount would stay in this process's mount namespace; the default is true in a container")
+	fs.StringVar(&c.taintedNode, "startup-taint-node", "", "`name` of this node in Kubernetes: take the taint DRIVER/agent-not-ready off it once kubelet has registered the driver; empty: do not")
 }
 
 // segments is a flag.Value: topology segments, as key=value[,key=value...].

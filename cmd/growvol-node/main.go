@@ -76,6 +76,11 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	options := c.Options()
 	options.Log, options.Identity, options.Node, options.Metrics = log, identity, server, metrics
+	stop, err := removeStartupTaint(ctx, c.taintedNode, driverName, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "node", side.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }

@@ -18,6 +18,7 @@ import (
 )
 
 func TestCommandLine(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "") // it may run in a pod
 	for name, test := range map[string]struct {
 		args           []string
 		code           int
@@ -34,6 +35,7 @@ func TestCommandLine(t *testing.T) {
 		"zone of no use":     {[]string{"--backend=cinder", "--node-id=n", "--zone=///"}, 1, "", "--zone"},
 		"negative limit":     {[]string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, 1, "", "--max-volumes"},
 		"no state directory": {[]string{"--state-dir="}, 1, "", "state directory"},
+		"taint, no cluster":  {[]string{"--startup-taint-node=n"}, 1, "", "--startup-taint-node: KUBERNETES_SERVICE_HOST"},
 		"bad driver name":    {[]string{"--driver-name=a_b"}, 1, "", "a_b"},
 		"bad endpoint":       {[]string{"--endpoint=csi.sock"}, 1, "", "csi.sock"},
 	} {

@@ -1,0 +1,123 @@
+package startuptaint
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	// serviceAccount is where Kubernetes' own clients look for the token.
+	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// requestTimeout bounds one request, and maxAnswer what is read of its answer;
+	// a Node with hundreds of images has some 100 KiB.
+	requestTimeout = 10 * time.Second
+	maxAnswer      = 16 << 20
+)
+
+// API is a Kubernetes API server, and what it takes to speak to it.
+type API struct {
+	URL string // https://host:port
+	Dir string // has `token` and `ca.crt`; both are read anew for each attempt, since they change
+}
+
+// InCluster is the API server as Kubernetes tells it to a pod: by the environment
+// and by the files of a service account. It fails outside of a pod.
+func InCluster() (API, error) {
+	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" || port == "" {
+		return API{}, errors.New("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: this is no pod of Kubernetes")
+	}
+	return API{URL: "https://" + net.JoinHostPort(host, port), Dir: serviceAccount}, nil
+}
+
+// connection is an API with credentials that are valid now.
+type connection struct {
+	url, token string
+	client     *http.Client
+}
+
+func (a API) open() (connection, error) {
+	token, err := os.ReadFile(filepath.Join(a.Dir, "token"))
+	if err != nil {
+		return connection{}, fmt.Errorf("read the service account's token: %w", err)
+	}
+	ca, err := os.ReadFile(filepath.Join(a.Dir, "ca.crt"))
+	if err != nil {
+		return connection{}, fmt.Errorf("read the API server's certificate authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return connection{}, fmt.Errorf("%s has no certificate", filepath.Join(a.Dir, "ca.crt"))
+	}
+	// No proxy: the environment's is for what is outside the cluster.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	return connection{a.URL, strings.TrimSpace(string(token)), &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
+}
+
+// close leaves no connection behind.
+func (c connection) close() { c.client.CloseIdleConnections() }
+
+func (c connection) get(ctx context.Context, path, name string, into any) error {
+	return c.do(ctx, http.MethodGet, path+url.PathEscape(name), nil, into)
+}
+
+// patch sends a JSON patch (RFC 6902) and reads the object as it is then.
+func (c connection) patch(ctx context.Context, path, name string, operations, into any) error {
+	body, err := json.Marshal(operations)
+	if err != nil {
+		return fmt.Errorf("write the patch of %s%s: %w", path, name, err)
+	}
+	return c.do(ctx, http.MethodPatch, path+url.PathEscape(name), body, into)
+}
+
+func (c connection) do(ctx context.Context, method, path string, body []byte, into any) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	request.Header.Set("Authorization", "Bearer "+c.token)
+	request.Header.Set("Accept", "application/json")
+	if method == http.MethodPatch {
+		request.Header.Set("Content-Type", "application/json-patch+json")
+	}
+	response, err := c.client.Do(request)
+	if err != nil {
+		return err // has method and URL
+	}
+	defer func() { _ = response.Body.Close() }() // it has been read
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+	case response.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s %s: %s", method, path, refusal(response.Status, answer))
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+// refusal is the HTTP status with the reason that Kubernetes gives, if any.
+func refusal(status string, answer []byte) string {
+	var reason struct {
+		Message string `json:"message"`
+	}
+	if err := json.Unmarshal(answer, &reason); err != nil || reason.Message == "" {
+		return status
+	}
+	return status + ": " + reason.Message
+}

@@ -1,0 +1,257 @@
+package startuptaint_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/startuptaint"
+)
+
+// remove removes the taint within the time, and returns what was logged.
+func remove(t *testing.T, s *apiServer, within time.Duration) (log string, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	err = startuptaint.Remove(ctx, startuptaint.Options{
+		API: s.api(), Node: "node-7", Driver: driver, Interval: time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(&out, nil)),
+	})
+	return out.String(), err
+}
+
+// others are the keys that must survive.
+func others() []string { return []string{"dedicated", "other.example.com/agent-not-ready"} }
+
+func checkRemoved(t *testing.T, s *apiServer, err error) {
+	t.Helper()
+	if err != nil || !slices.Equal(s.keys(), others()) {
+		t.Errorf("taints %v, %v; want %v", s.keys(), err, others())
+	}
+	if s.taints[0]["fieldOfTomorrow"] != "kept" {
+		t.Errorf("a field is lost: %v", s.taints[0])
+	}
+}
+
+// The taint goes, with whatever effects it has; all others stay as they are.
+func TestTaintIsRemoved(t *testing.T) {
+	s := newServer(t)
+	_, err := remove(t, s, time.Minute)
+	checkRemoved(t, s, err)
+	if n := s.count(patching); n != 1 {
+		t.Errorf("%d patches", n)
+	}
+}
+
+// A node that had no other is left with an empty list.
+func TestOnlyTaint(t *testing.T) {
+	s := newServer(t)
+	s.taints = s.taints[1:2]
+	if _, err := remove(t, s, time.Minute); err != nil || len(s.keys()) != 0 {
+		t.Errorf("taints %v, %v", s.keys(), err)
+	}
+}
+
+// A node without it, after a restart of the plugin for one, is not touched.
+func TestNothingToRemove(t *testing.T) {
+	s := newServer(t)
+	s.taints = s.taints[:1]
+	if _, err := remove(t, s, time.Minute); err != nil || s.count(patching) != 0 {
+		t.Errorf("%d patches, %v", s.count(patching), err)
+	}
+}
+
+// Until kubelet has listed the driver the taint stays, whatever else is true.
+func TestNothingBeforeRegistration(t *testing.T) {
+	for name, c := range map[string]struct {
+		state func(*apiServer)
+		cause string
+	}{
+		"other drivers":    {func(s *apiServer) { s.drivers = []string{"other.example.com", driver + ".other"} }, "has not registered"},
+		"no driver":        {func(s *apiServer) { s.drivers = nil }, "has not registered"},
+		"an earlier node":  {func(s *apiServer) { s.owner = "u0" }, "earlier node"},
+		"no CSINode":       {func(s *apiServer) { s.before = missing(csiPath) }, "not found"},
+		"nothing readable": {func(s *apiServer) { s.before = garbage(csiPath) }, "invalid character"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			before := s.keys()
+			c.state(s)
+			log, err := remove(t, s, 100*time.Millisecond)
+			if err == nil || !strings.Contains(err.Error()+log, c.cause) || s.count(patching) != 0 || !slices.Equal(s.keys(), before) {
+				t.Errorf("%d patches, taints %v, %v", s.count(patching), s.keys(), err)
+			}
+			if n := strings.Count(log, "level=WARN"); n > 2 {
+				t.Errorf("the same is told %d times:\n%s", n, log)
+			}
+		})
+	}
+}
+
+func missing(path string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method+" "+r.URL.Path != path {
+			return false
+		}
+		refuse(w, http.StatusNotFound, "not found")
+		return true
+	}
+}
+
+func garbage(path string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method+" "+r.URL.Path != path {
+			return false
+		}
+		_, _ = w.Write([]byte("nonsense"))
+		return true
+	}
+}
+
+// It waits for the registration, and then does it.
+func TestRegistrationIsAwaited(t *testing.T) {
+	s := newServer(t)
+	s.drivers = nil
+	s.before = func(http.ResponseWriter, *http.Request) bool {
+		if len(s.calls) == 5 {
+			s.drivers = []string{driver}
+		}
+		return false
+	}
+	_, err := remove(t, s, time.Minute)
+	checkRemoved(t, s, err)
+}
+
+// A taint that somebody adds between the reading and the patch is not lost, and
+// one that somebody removes does not come back.
+func TestConcurrentChange(t *testing.T) {
+	s := newServer(t)
+	s.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch && len(s.taints) == 4 {
+			s.taints = append(s.taints[1:], taint{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}, taint{"key": "new", "effect": "NoSchedule"})
+		}
+		return false
+	}
+	_, err := remove(t, s, time.Minute)
+	want := []string{"other.example.com/agent-not-ready", "node.kubernetes.io/unreachable", "new"}
+	if err != nil || !slices.Equal(s.keys(), want) || s.count(patching) != 2 {
+		t.Errorf("taints %v after %d patches, %v; want %v", s.keys(), s.count(patching), err, want)
+	}
+}
+
+// A node of the same name that has just taken the place of the one that was
+// read keeps its taint: nobody has registered there.
+func TestNodeReplacedMeanwhile(t *testing.T) {
+	s := newServer(t)
+	s.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch {
+			s.uid = "u2"
+		}
+		return false
+	}
+	before := s.keys()
+	if _, err := remove(t, s, 100*time.Millisecond); err == nil || !slices.Equal(s.keys(), before) {
+		t.Errorf("taints %v, %v", s.keys(), err)
+	}
+}
+
+// An answer of 200 is not enough: the node must be without the taint.
+func TestSuccessIsAReading(t *testing.T) {
+	s := newServer(t)
+	ignored := 0
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch || ignored == 3 {
+			return false
+		}
+		ignored++
+		answer(w, s.node())
+		return true
+	}
+	log, err := remove(t, s, time.Minute)
+	checkRemoved(t, s, err)
+	if s.count(patching) != 4 || !strings.Contains(log, "still has the taint") {
+		t.Errorf("%d patches, log:\n%s", s.count(patching), log)
+	}
+}
+
+// Whatever the API server does, it is asked again.
+func TestErrorsAreRetried(t *testing.T) {
+	s := newServer(t)
+	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
+		switch len(s.calls) {
+		case 1:
+			refuse(w, http.StatusForbidden, `nodes "node-7" is forbidden`)
+		case 2:
+			w.WriteHeader(http.StatusBadGateway)
+		case 3:
+			panic(http.ErrAbortHandler) // the connection breaks
+		case 4:
+			_, _ = w.Write([]byte("{"))
+		default:
+			return false
+		}
+		return true
+	}
+	log, err := remove(t, s, time.Minute)
+	checkRemoved(t, s, err)
+	for _, want := range []string{`nodes \"node-7\" is forbidden`, "403 Forbidden", "502 Bad Gateway", "EOF"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("%q is not in\n%s", want, log)
+		}
+	}
+}
+
+// The token and the authority are read anew each time: both change.
+func TestFilesAreReadAgain(t *testing.T) {
+	s := newServer(t)
+	good, err := os.ReadFile(filepath.Join(s.dir, "ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(s.dir, "ca.crt")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s.dir, "token", "old")
+	s.before = func(http.ResponseWriter, *http.Request) bool {
+		if len(s.calls) == 3 {
+			write(t, s.dir, "token", "good")
+		}
+		return false
+	}
+	timer := time.AfterFunc(20*time.Millisecond, func() { _ = os.WriteFile(filepath.Join(s.dir, "ca.crt"), good, 0o600) })
+	defer timer.Stop()
+	log, err := remove(t, s, time.Minute)
+	checkRemoved(t, s, err)
+	if !strings.Contains(log, "ca.crt: no such file") || !strings.Contains(log, "401 Unauthorized") {
+		t.Error(log)
+	}
+}
+
+// A server that cannot be checked is sent no token.
+func TestNoTokenWithoutAnAuthority(t *testing.T) {
+	s := newServer(t)
+	write(t, s.dir, "ca.crt", "")
+	if _, err := remove(t, s, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "has no certificate") || len(s.calls) != 0 {
+		t.Errorf("%v after %v", err, s.calls)
+	}
+}
+
+func TestInCluster(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
+	if api, err := startuptaint.InCluster(); err == nil || !strings.Contains(err.Error(), "KUBERNETES_SERVICE_HOST") {
+		t.Errorf("%v, %v", api, err)
+	}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+	if api, err := startuptaint.InCluster(); err != nil || api.URL != "https://[fd00::1]:443" || api.Dir != "/var/run/secrets/kubernetes.io/serviceaccount" {
+		t.Errorf("%v, %v", api, err)
+	}
+}
