@@ -25,7 +25,7 @@ type Cloud struct {
 func openCloud(ctx context.Context, dir, entry string) (*Cloud, error) {
 	auth, endpoint, tls, err := clouds.Parse(clouds.WithLocations(filepath.Join(dir, "clouds.yaml")), clouds.WithCloudName(entry))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cloud %s: %w; is the rig up?", entry, err)
 	}
 	auth.AllowReauth = true
 	provider, err := config.NewProviderClient(ctx, auth, config.WithTLSConfig(tls))
