@@ -64,7 +64,9 @@ func needCluster(t *testing.T) {
 // space is a namespace of Kubernetes that belongs to one test.
 type space struct {
 	*testing.T
-	name string
+	name    string
+	release string // of growvol, which serves it; its namespace has this name too
+	node    string // kind of node that its pods run on; empty: the cluster's first node
 }
 
 // newSpace makes a namespace. At the end of the test everything in it is
@@ -72,7 +74,14 @@ type space struct {
 func newSpace(t *testing.T) space {
 	t.Helper()
 	needCluster(t)
-	s := space{t, strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))}
+	return newSpaceOf(t, "growvol", "")
+}
+
+// newSpaceOf is newSpace for a release of growvol and a kind of node.
+func newSpaceOf(t *testing.T, release, node string) space {
+	t.Helper()
+	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	s := space{T: t, name: name, release: release, node: node}
 	s.must(kubectl(t.Context(), "create", "namespace", s.name))
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
@@ -90,7 +99,7 @@ func (s space) describe(ctx context.Context) {
 		{"get", "pods,persistentvolumeclaims,volumesnapshots", "--namespace", s.name, "-o", "wide"},
 		{"get", "persistentvolumeclaims", "--namespace", s.name, "-o", "jsonpath={range .items[*]}{.metadata.name} {.status}{'\\n'}{end}"},
 		{"get", "events", "--namespace", s.name, "--sort-by=.lastTimestamp", "-o", "custom-columns=T:.lastTimestamp,KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message"},
-		{"logs", "--namespace", "growvol", "--selector", "app.kubernetes.io/name=growvol", "--container", "growvol", "--tail=200"},
+		{"logs", "--namespace", s.release, "--selector", "app.kubernetes.io/name=growvol", "--container", "growvol", "--tail=200"},
 	} {
 		out, err := kubectl(ctx, args...)
 		if args[0] == "logs" {

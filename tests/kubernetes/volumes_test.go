@@ -11,7 +11,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The classes of rig/class.yaml and rig/values.yaml.
+// The classes of rig/class.yaml and rig/loop.yaml.
 const (
 	xfs   = "test-xfs"
 	ext4  = "test-ext4"
@@ -52,13 +52,21 @@ func (s space) claim(c claim) {
 	s.await("pvc/"+c.name, "{.status.phase}", "Bound")
 }
 
+// nodeKind is the label, and the taint, of nodes that are not the first.
+const nodeKind = "growvol.io/test-node"
+
 const (
 	mounted = "/data"       // where pods see a filesystem volume
 	device  = "/dev/volume" // where pods see a block volume
 )
 
 // podManifest is of a pod that runs the application on one volume.
-func podManifest(name, claim string, block bool, command string) string {
+func (s space) podManifest(name, claim string, block bool, command string) string {
+	s.Helper()
+	place := ""
+	if s.node != "" {
+		place = fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ", nodeKind, s.node)
+	}
 	path, volume := mounted, "volumeMounts: [{name: volume, mountPath: "+mounted+"}]"
 	if block {
 		path, volume = device, "volumeDevices: [{name: volume, devicePath: "+device+"}]"
@@ -68,24 +76,24 @@ apiVersion: v1
 kind: Pod
 metadata: {name: %s}
 spec:
-  terminationGracePeriodSeconds: 5
+  %sterminationGracePeriodSeconds: 5
   containers:
     - {name: app, image: "localhost/app:test", imagePullPolicy: Never, args: [%s, %s], %s}
   volumes: [{name: volume, persistentVolumeClaim: {claimName: %s}}]
-`, name, command, path, volume, claim)
+`, name, place, command, path, volume, claim)
 }
 
 // pod starts a pod that writes to the claim's volume, and waits for it.
 func (s space) pod(name, claim string, block bool) {
 	s.Helper()
-	s.apply(podManifest(name, claim, block, "write"))
+	s.apply(s.podManifest(name, claim, block, "write"))
 	s.ready(name)
 }
 
 // reader starts a pod that has the claim's volume and leaves it alone.
 func (s space) reader(name, claim string) {
 	s.Helper()
-	s.apply(podManifest(name, claim, false, "pause"))
+	s.apply(s.podManifest(name, claim, false, "pause"))
 	s.ready(name)
 }
 

@@ -11,21 +11,37 @@ install_snapshot_controller() {
 	touch "$STATE/snapshot-controller"
 }
 
-# install_growvol installs the chart or upgrades to it, and waits until kubelet
-# knows the driver. Images have one tag: the annotation says which they are.
-install_growvol() {
-	local log=$LOG/install.log
-	within helm upgrade --install growvol "$SOURCE/deploy/charts/growvol" --namespace growvol --create-namespace \
-		--values "$RIG/values.yaml" --wait --timeout 3m \
+# install_release RELEASE VALUES... installs the chart or upgrades to it, in a
+# namespace of the release's name. Images have one tag: the annotation says
+# which they are.
+install_release() {
+	local release=$1 log=$LOG/install.log files=() file
+	shift
+	for file in "$RIG/images.yaml" "$@"; do files+=(--values "$file"); done
+	within helm upgrade --install "$release" "$SOURCE/deploy/charts/growvol" --namespace "$release" --create-namespace \
+		"${files[@]}" --wait --timeout 3m \
 		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
-		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade"
-	within kubectl apply --server-side -f "$RIG/class.yaml" >>"$log" 2>&1 || fail "$log" "the storage class"
-	await 60 "$LOG/kubelet.log" "kubelet knows the driver" driver_known
+		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade $release"
 }
 
-driver_known() { within kubectl get csinode "$NODE" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF loop.growvol.io; }
+# install_loop: with the class that stays when growvol is removed.
+install_loop() {
+	local log=$LOG/install.log
+	install_release growvol "$RIG/loop.yaml"
+	within kubectl apply --server-side -f "$RIG/class.yaml" >>"$log" 2>&1 || fail "$log" "the storage class"
+	await 60 "$LOG/kubelet.log" "kubelet knows the driver" driver_known "$NODE" loop.growvol.io
+}
 
-uninstall_growvol() {
-	within helm uninstall growvol --namespace growvol --wait >>"$LOG/install.log" 2>&1 || fail "$LOG/install.log" "helm uninstall"
-	say "growvol is removed"
+# install_cinder VALUES NODE: the values have credentials.
+install_cinder() {
+	install_release growvol-cinder "$RIG/cinder.yaml" "$1"
+	await 120 "" "kubelet of $2 knows the driver" driver_known "$2" cinder.csi.openstack.org
+}
+
+driver_known() { within kubectl get csinode "$1" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF "$2"; }
+
+# uninstall_release RELEASE
+uninstall_release() {
+	within helm uninstall "$1" --namespace "$1" --wait >>"$LOG/install.log" 2>&1 || fail "$LOG/install.log" "helm uninstall $1"
+	say "$1 is removed"
 }
