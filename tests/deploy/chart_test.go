@@ -93,6 +93,7 @@ node:
   extraArgs: [--zone=nova]
   stateDir: /srv/growvol
   ports: {healthz: 10808, registrar: 10809, metrics: 10810}
+  startupTaint: {enabled: true}
 csiDriver: {seLinuxMount: true, storageCapacity: true}
 rbac: {readSecrets: [{namespace: apps, names: [luks]}]}
 storageClasses:
@@ -132,6 +133,9 @@ func TestChart(t *testing.T) {
 			checkDriver(t, name, objects)
 			checkResizer(t, controller)
 			checkKubelet(t, name, node)
+			checkToken(t, name, controller, node)
+			checkStartupTaint(t, name, objects, node)
+			checkDisruption(t, objects, controller)
 			if strings.HasPrefix(name, "loop") {
 				checkLoop(t, name, controller, node)
 			} else {
@@ -140,6 +144,7 @@ func TestChart(t *testing.T) {
 			if name == "everything" {
 				checkDashboard(t, objects)
 				checkMetrics(t, objects, controller, node)
+				checkNames(t, objects)
 			}
 		})
 	}
@@ -150,21 +155,28 @@ func TestChart(t *testing.T) {
 func TestBadValues(t *testing.T) {
 	h := newHelm(t)
 	for values, want := range map[string]string{
-		`backend: rbd`:                                                                          "backend",
-		`backend: cinder`:                                                                       "cinder.existingSecret",
-		`{backend: loop, loop: {}, nonsense: 1}`:                                                "nonsense",
-		`{backend: loop, loop: {size: 1}}`:                                                      "size",
-		`{backend: loop, loop: {maxVolumeSize: 10GB}}`:                                          "maxVolumeSize",
-		`{backend: loop, loop: {dir: relative}}`:                                                "dir",
-		`{backend: loop, sidecars: {resizer: {timeout: 120}}}`:                                  "timeout",
-		`{backend: loop, controller: {extraArgs: ["x"]}}`:                                       "extraArgs",
-		`{backend: loop, csiDriver: {nodeAllocatableUpdatePeriodSeconds: 5}}`:                   "nodeAllocatableUpdatePeriodSeconds",
-		`{backend: loop, storageClasses: [{parameters: {}}]}`:                                   "name",
-		`{backend: loop, storageClasses: [{name: a, reclaimPolicy: Recycle}]}`:                  "reclaimPolicy",
-		`{cinder: {existingSecret: a, cloudsYAML: b}}`:                                          "give one of them",
-		`{cinder: {existingSecret: a, cloudsYAMLKey: ""}}`:                                      "cloudsYAMLKey",
-		`{cinder: {existingSecret: a}, controller: {leaderElection: false}}`:                    "leaderElection",
-		`{cinder: {existingSecret: a}, controller: {image: {repository: a, pullPolicy: Some}}}`: "pullPolicy",
+		`backend: rbd`:                                                                                   "backend",
+		`backend: cinder`:                                                                                "cinder.existingSecret",
+		`{backend: loop, loop: {}, nonsense: 1}`:                                                         "nonsense",
+		`{backend: loop, loop: {size: 1}}`:                                                               "size",
+		`{backend: loop, loop: {maxVolumeSize: 10GB}}`:                                                   "maxVolumeSize",
+		`{backend: loop, loop: {dir: relative}}`:                                                         "dir",
+		`{backend: loop, sidecars: {resizer: {timeout: 120}}}`:                                           "timeout",
+		`{backend: loop, controller: {extraArgs: ["x"]}}`:                                                "extraArgs",
+		`{backend: loop, csiDriver: {nodeAllocatableUpdatePeriodSeconds: 5}}`:                            "nodeAllocatableUpdatePeriodSeconds",
+		`{backend: loop, storageClasses: [{parameters: {}}]}`:                                            "name",
+		`{backend: loop, storageClasses: [{name: a, reclaimPolicy: Recycle}]}`:                           "reclaimPolicy",
+		`{cinder: {existingSecret: a, cloudsYAML: b}}`:                                                   "give one of them",
+		`{cinder: {existingSecret: a, cloudsYAMLKey: ""}}`:                                               "cloudsYAMLKey",
+		`{cinder: {existingSecret: a}, controller: {leaderElection: false}}`:                             "leaderElection",
+		`{cinder: {existingSecret: a}, controller: {image: {repository: a, pullPolicy: Some}}}`:          "pullPolicy",
+		`{backend: loop, commonLabels: {app.kubernetes.io/name: x}}`:                                     "commonLabels",
+		`{backend: loop, node: {podLabels: {app.kubernetes.io/component: controller}}}`:                  "podLabels",
+		`{backend: loop, node: {ports: {healthz: 9810}}}`:                                                "node.ports",
+		`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`:                    "metrics.serviceMonitor",
+		`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`: "volumeSnapshotClasses",
+		`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`: "rbac.readSecrets",
+		`{backend: loop, node: {startupTaint: {enable: true}}}`:                                          "enable",
 	} {
 		_, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", kubeVersion, "--values=-")
 		if err == nil {

@@ -27,7 +27,8 @@ type object struct {
 		Labels      map[string]string `yaml:"labels"`
 		Annotations map[string]string `yaml:"annotations"`
 	} `yaml:"metadata"`
-	Spec spec `yaml:"spec"`
+	Spec      spec  `yaml:"spec"`
+	Automount *bool `yaml:"automountServiceAccountToken"`
 
 	// Of classes.
 	Provisioner          string            `yaml:"provisioner"`
@@ -68,7 +69,8 @@ type spec struct {
 	} `yaml:"template"`
 	Selector             yaml.Node `yaml:"selector"`
 	VolumeClaimTemplates []struct {
-		Spec spec `yaml:"spec"`
+		Spec      spec  `yaml:"spec"`
+		Automount *bool `yaml:"automountServiceAccountToken"`
 	} `yaml:"volumeClaimTemplates"`
 
 	StorageClassName        string    `yaml:"storageClassName"`
@@ -86,9 +88,23 @@ type spec struct {
 	Endpoints []struct {
 		Port string `yaml:"port"`
 	} `yaml:"endpoints"`
+
+	// Of a PodDisruptionBudget.
+	UnhealthyPodEvictionPolicy string `yaml:"unhealthyPodEvictionPolicy"`
+
+	// Of an admission policy and its binding.
+	MatchConditions   []expression `yaml:"matchConditions"`
+	Validations       []expression `yaml:"validations"`
+	PolicyName        string       `yaml:"policyName"`
+	ValidationActions []string     `yaml:"validationActions"`
+}
+
+type expression struct {
+	Expression string `yaml:"expression"`
 }
 
 type podSpec struct {
+	Automount          *bool             `yaml:"automountServiceAccountToken"`
 	ServiceAccountName string            `yaml:"serviceAccountName"`
 	PriorityClassName  string            `yaml:"priorityClassName"`
 	HostNetwork        bool              `yaml:"hostNetwork"`
@@ -136,6 +152,14 @@ type container struct {
 	Name  string   `yaml:"name"`
 	Image string   `yaml:"image"`
 	Args  []string `yaml:"args"`
+	Env   []struct {
+		Name string `yaml:"name"`
+		From struct {
+			Field struct {
+				Path string `yaml:"fieldPath"`
+			} `yaml:"fieldRef"`
+		} `yaml:"valueFrom"`
+	} `yaml:"env"`
 	Ports []struct {
 		Name   string `yaml:"name"`
 		Number int    `yaml:"containerPort"`
@@ -170,20 +194,26 @@ func (c container) option(name string) (value string, found bool) {
 	return "", false
 }
 
-// parse reads all objects of a YAML stream.
+// parse reads all objects of a YAML stream, whose form it checks.
 func parse(t *testing.T, text []byte) []object {
 	t.Helper()
 	var all []object
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	for {
-		var o object
-		err := decoder.Decode(&o)
+		var document yaml.Node
+		err := decoder.Decode(&document)
 		switch {
 		case errors.Is(err, io.EOF):
 			return all
 		case err != nil:
 			t.Fatalf("%v in\n%s", err, text)
-		case o.Kind != "": // nothing but comments else
+		}
+		checkForm(t, &document, "")
+		var o object
+		if err := document.Decode(&o); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		if o.Kind != "" { // nothing but comments else
 			all = append(all, o)
 		}
 	}

@@ -84,14 +84,15 @@ func checkRoles(t *testing.T, name string, objects []object) {
 				t.Errorf("%s %s reads secrets: %v", o.Kind, o.Metadata.Name, rule)
 			}
 		}
-		if !strings.HasSuffix(o.Kind, "Binding") {
+		if !strings.HasSuffix(o.Kind, "RoleBinding") {
 			continue
 		}
 		if _, found := find(objects, o.RoleRef.Kind, o.RoleRef.Name); !found {
 			t.Errorf("%s binds %v, which is not there", o.Metadata.Name, o.RoleRef)
 		}
 		for _, s := range o.Subjects {
-			if _, found := find(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || strings.HasSuffix(s.Name, "-node") {
+			forNode := strings.HasSuffix(s.Name, "-node") // the one that checkStartupTaint looks at
+			if _, found := find(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || forNode != strings.HasSuffix(o.Metadata.Name, "-startup-taint") {
 				t.Errorf("%s is for %v", o.Metadata.Name, s)
 			}
 		}

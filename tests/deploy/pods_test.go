@@ -108,27 +108,13 @@ func checkRights(t *testing.T, kind string, c container) {
 func checkSelectors(t *testing.T, objects []object, pods ...object) {
 	t.Helper()
 	for _, o := range objects {
-		var labels map[string]string
-		var selector struct {
-			MatchLabels map[string]string `yaml:"matchLabels"`
-		}
-		switch o.Kind {
-		case "Service":
-			if err := o.Spec.Selector.Decode(&labels); err != nil {
-				t.Fatal(err)
-			}
-		case "Deployment", "DaemonSet", "PodDisruptionBudget":
-			if err := o.Spec.Selector.Decode(&selector); err != nil {
-				t.Fatal(err)
-			}
-			labels = selector.MatchLabels
-		default:
+		labels := selector(t, o)
+		if labels == nil {
 			continue
 		}
 		var selected []string
 		for _, pod := range pods {
-			has := pod.Spec.Template.Metadata.Labels
-			if !slices.ContainsFunc(slices.Collect(maps.Keys(labels)), func(key string) bool { return has[key] != labels[key] }) {
+			if has := pod.Spec.Template.Metadata.Labels; selects(labels, has) {
 				selected = append(selected, has["app.kubernetes.io/component"])
 			}
 		}

@@ -21,12 +21,21 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* environment: a dict of root and env. */ -}}
+{{- /* nodeSelector: a dict of root and selector. */ -}}
+{{- define "growvol.nodeSelector" -}}
+{{- $selector := .selector | default dict -}}
+{{- if and (eq .root.Values.backend "loop") .root.Values.loop.nodeName -}}
+{{- $selector = merge (dict "kubernetes.io/hostname" .root.Values.loop.nodeName) $selector -}}
+{{- end -}}
+{{- with $selector }}{{ toYaml . }}{{ end -}}
+{{- end }}
+
+{{- /* environment: a dict of nodeName (whether it is wanted) and env. */ -}}
 {{- define "growvol.environment" -}}
-{{- if or .env (eq .root.Values.backend "loop") -}}
+{{- if or .env .nodeName -}}
 env:
-  {{- if eq .root.Values.backend "loop" }}
-  # The same name for controller and node: it says where volumes are.
+  {{- if .nodeName }}
+  # Of the Node. With the loop backend it says where volumes are.
   - name: NODE_NAME
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
   {{- end }}
@@ -82,6 +91,22 @@ env:
   {{- end }}
   volumeMounts:
     - {name: socket, mountPath: /csi}
+    {{- include "growvol.tokenMount" . | nindent 4 }}
+{{- end }}
+
+{{- /* What a client of Kubernetes' API server needs, for single containers. */ -}}
+{{- define "growvol.tokenVolume" -}}
+- name: token
+  projected:
+    defaultMode: 0444
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3607}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
+
+{{- define "growvol.tokenMount" -}}
+- {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 {{- end }}
 
 {{- /* Serves the plugin's Probe as /healthz: a dict of root and port. */ -}}

@@ -15,14 +15,19 @@
 {{- /* Labels that never change: a Deployment cannot change its selector. */ -}}
 {{- define "growvol.selector" -}}
 app.kubernetes.io/name: growvol
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- /* Labels of an object. Those that tell of Helm are added by helm itself. */ -}}
 {{- define "growvol.labels" -}}
-{{ include "growvol.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-{{- with .Values.commonLabels }}
+{{ include "growvol.labelsAnd" (dict "root" . "more" dict) }}
+{{- end }}
+
+{{- /* The same with labels of its own, which go first: a dict of root and more. */ -}}
+{{- define "growvol.labelsAnd" -}}
+{{ include "growvol.selector" .root }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- with merge (dict) (.more | default dict) (.root.Values.commonLabels | default dict) }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -60,5 +65,23 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 {{- if and (gt (int .Values.controller.replicas) 1) (not .Values.controller.leaderElection) (ne .Values.backend "loop") -}}
 {{- fail "controller.replicas above 1 needs controller.leaderElection" -}}
+{{- end -}}
+{{- with .Values.node.ports -}}
+{{- if ne (len (uniq (list (int .healthz) (int .registrar) (int .metrics)))) 3 -}}
+{{- fail "node.ports: three different ones are needed" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
+{{- fail "metrics.serviceMonitor.enabled needs metrics.enabled" -}}
+{{- end -}}
+{{- if and .Values.volumeSnapshotClasses (not .Values.sidecars.snapshotter.enabled) -}}
+{{- fail "volumeSnapshotClasses need sidecars.snapshotter.enabled" -}}
+{{- end -}}
+{{- $namespaces := list -}}
+{{- range .Values.rbac.readSecrets -}}
+{{- if has .namespace $namespaces -}}
+{{- fail (printf "rbac.readSecrets names the namespace %s twice: put all names of its Secrets into one entry" .namespace) -}}
+{{- end -}}
+{{- $namespaces = append $namespaces .namespace -}}
 {{- end -}}
 {{- end }}
