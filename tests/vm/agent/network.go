@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +18,8 @@ const (
 	gateway      = "10.0.2.2"
 )
 
-// keepNetwork configures every Ethernet interface there is and every one that
-// is plugged in later. It returns only on an error.
+// keepNetwork configures every network device there is and every one that is
+// plugged in later. It returns only on an error.
 func keepNetwork(warn func(error)) error {
 	// Subscribed first, so that no interface is missed between look and wait.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
@@ -55,11 +57,18 @@ func configureAll() error {
 			if i.Flags&net.FlagUp == 0 {
 				errs = append(errs, configure(i.Name, "127.0.0.1", "255.0.0.0"))
 			}
-		case len(i.HardwareAddr) == 6 && !hasIPv4(addresses):
+		case isDevice(i.Name) && !hasIPv4(addresses):
 			errs = append(errs, configure(i.Name, guestAddress, guestMask), addDefaultRoute())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isDevice tells interfaces of the machine from those of software, such as
+// bridges of containers.
+func isDevice(name string) bool {
+	_, err := os.Stat(filepath.Join("/sys/class/net", name, "device"))
+	return err == nil
 }
 
 func hasIPv4(addresses []net.Addr) bool {
