@@ -53,7 +53,7 @@ func (d document) code() []string {
 // that the plugins have.
 func TestOptionsInTheDocumentation(t *testing.T) {
 	known := map[string]bool{
-		"--help": true,
+		"--help":       true,
 		"--cloud-name": true, "--cluster": true, "--nodeid": true, "--rescan-on-resize": true, // of cinder-csi-plugin, in the table of what becomes of them
 		"--retry-interval-max":   true, // of external-resizer, by default
 		"--register-with-taints": true, // of kubelet
