@@ -22,6 +22,10 @@ const (
 	longest  = 15 * time.Second
 )
 
+// errUnregistered is the cause while kubelet and the plugin are still getting to
+// know each other.
+var errUnregistered = errors.New("kubelet has not registered the driver yet")
+
 // Key is that of the taint of a driver; its effect and value do not matter.
 func Key(driver string) string { return driver + "/agent-not-ready" }
 
@@ -55,7 +59,11 @@ func Remove(ctx context.Context, opts Options) error {
 		}
 		if told != err.Error() && ctx.Err() == nil {
 			told = err.Error()
-			log.WarnContext(ctx, "the start-up taint stays for now", "cause", err)
+			level := slog.LevelWarn
+			if errors.Is(err, errUnregistered) {
+				level = slog.LevelInfo // as it is at every start
+			}
+			log.Log(ctx, level, "the start-up taint stays for now", "cause", err)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -109,7 +117,7 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 		return false, err
 	}
 	if !slices.Contains(registered.Spec.Drivers, driver{Name: o.Driver}) {
-		return false, fmt.Errorf("kubelet has not registered %s yet: the CSINode does not list it", o.Driver)
+		return false, fmt.Errorf("%w: the CSINode does not list %s", errUnregistered, o.Driver)
 	}
 	var n node
 	if err := c.get(ctx, "/api/v1/nodes/", o.Node, &n); err != nil {

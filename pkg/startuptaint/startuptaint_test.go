@@ -89,7 +89,10 @@ func TestNothingBeforeRegistration(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error()+log, c.cause) || s.count(patching) != 0 || !slices.Equal(s.keys(), before) {
 				t.Errorf("%d patches, taints %v, %v", s.count(patching), s.keys(), err)
 			}
-			if n := strings.Count(log, "level=WARN"); n > 2 {
+			if usual := c.cause == "has not registered"; strings.Contains(log, "level=WARN") == usual {
+				t.Errorf("only what is not as usual is a warning:\n%s", log)
+			}
+			if n := strings.Count(log, "stays for now"); n > 2 {
 				t.Errorf("the same is told %d times:\n%s", n, log)
 			}
 		})
