@@ -113,22 +113,62 @@ func (s space) describe(ctx context.Context) {
 	}
 }
 
-// empty deletes the namespace; its volumes and snapshots go with it.
+// empty deletes the namespace; its volumes and snapshots go with it, from the
+// storage too.
 func (s space) empty(ctx context.Context) {
+	objects, handles, err := s.stored(ctx)
+	if err != nil {
+		s.Error(err)
+	}
 	if _, err := kubectl(ctx, "delete", "namespace", s.name, "--timeout=100s"); err != nil {
 		s.Error(err)
 		return
 	}
-	err := eventually(ctx, patience, func(ctx context.Context) error {
-		left, err := kubectl(ctx, "get", "persistentvolumes", "-o", "jsonpath={range .items[?(@.spec.claimRef.namespace=='"+s.name+"')]}{.metadata.name} {end}")
-		if err == nil && left != "" {
-			err = fmt.Errorf("volumes are left: %s", left)
+	err = eventually(ctx, patience, func(ctx context.Context) error {
+		left, _, err := s.stored(ctx)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("objects of Kubernetes are left: %s", left)
 		}
 		return err
 	})
 	if err != nil {
 		s.Error(err)
+		return
 	}
+	// Directories of the loop backend, and the files behind loop devices.
+	kept, err := in(ctx, "", "sh", "-c", "ls /var/lib/growvol/loop/* && losetup --noheadings --output NAME,BACK-FILE")
+	if err != nil {
+		s.Error(err)
+	}
+	for i, handle := range handles {
+		for line := range strings.Lines(kept) {
+			if strings.Contains(line, handle) {
+				s.Errorf("%s is deleted, and the storage still has it: %s", objects[i], strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+// stored returns the volumes and snapshots of the namespace, as names of
+// objects, and how the driver calls each.
+func (s space) stored(ctx context.Context) (objects, handles []string, err error) {
+	for _, query := range [][2]string{
+		{"persistentvolumes", "jsonpath={range .items[?(@.spec.claimRef.namespace=='" + s.name + "')]}{.metadata.name} {.spec.csi.volumeHandle}{'\\n'}{end}"},
+		{"volumesnapshotcontents", "jsonpath={range .items[?(@.spec.volumeSnapshotRef.namespace=='" + s.name + "')]}{.metadata.name} {.status.snapshotHandle}{'\\n'}{end}"},
+	} {
+		out, err := kubectl(ctx, "get", query[0], "-o", query[1])
+		if err != nil {
+			return nil, nil, err
+		}
+		for line := range strings.Lines(out) {
+			object, handle, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if objects = append(objects, query[0]+"/"+object); handle == "" {
+				handle = object // the driver has not answered yet
+			}
+			handles = append(handles, handle)
+		}
+	}
+	return objects, handles, nil
 }
 
 // must ends the test at an error, and passes on what was answered.
@@ -163,7 +203,9 @@ func (s space) read(object string, to any) {
 // await waits until the field of the object has the value.
 func (s space) await(object, field, value string) {
 	s.Helper()
-	s.kubectl("wait", "--for=jsonpath="+field+"="+value, object, "--timeout="+patience.String())
+	if _, err := kubectl(s.Context(), "--namespace", s.name, "wait", "--for=jsonpath="+field+"="+value, object, "--timeout="+patience.String()); err != nil {
+		s.Fatalf("%s: %s is %q, want %q: %v", object, field, s.kubectl("get", object, "-o", "jsonpath="+field), value, err)
+	}
 }
 
 // eventually repeats a check until it passes, and returns its last error if

@@ -2,12 +2,14 @@ package kubernetes_test
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -39,6 +41,7 @@ func TestExamples(t *testing.T) {
 	undisturbed := s.undisturbed()
 	s.apply(e.take("expansion.yaml"))
 	s.grown("database", "2Gi")
+	s.wantFilesystem("database", 2*volume.GiB)
 	undisturbed()
 	s.apply(e.take("snapshot.yaml"))
 	s.await("volumesnapshot/database", "{.status.readyToUse}", "true")
@@ -48,9 +51,7 @@ func TestExamples(t *testing.T) {
 	s.ready("database-restored", "database-clone", "raw", "scratch")
 	s.kubectl("rollout", "status", "statefulset/log", "--timeout="+patience.String())
 	for _, pod := range []string{"database-restored", "database-clone"} {
-		if size := s.kubectl("exec", pod, "--", "df", "-m", "/data"); !strings.Contains(size, " 30") && !strings.Contains(size, " 29") {
-			t.Errorf("%s asks for 3Gi; df says\n%s", pod, size)
-		}
+		s.wantFilesystem(pod, 3*volume.GiB)
 		if log := s.kubectl("exec", pod, "--", "cat", "/data/log"); log == "" {
 			t.Errorf("%s has not the log that the database wrote", pod)
 		}
@@ -58,6 +59,21 @@ func TestExamples(t *testing.T) {
 
 	for name := range e.text {
 		t.Errorf("the example %s is not tried", name)
+	}
+}
+
+// wantFilesystem demands that df in the pod shows a volume of this size.
+func (s space) wantFilesystem(pod string, size volume.Size) {
+	s.Helper()
+	out := s.kubectl("exec", pod, "--", "df", "-P", "-k", "/data")
+	var kib int64
+	if _, numbers, found := strings.Cut(out, "\n"); !found {
+		s.Fatalf("df in %s says %q", pod, out)
+	} else if _, err := fmt.Sscanf(numbers, "%s %d", new(string), &kib); err != nil {
+		s.Fatalf("df in %s says %q: %v", pod, out, err)
+	}
+	if kib<<10 < least(size) || kib<<10 > size.Bytes() {
+		s.Errorf("%s: the filesystem should have %s, and df says\n%s", pod, size, out)
 	}
 }
 
@@ -125,8 +141,26 @@ func TestPlainManifests(t *testing.T) {
 		t.Fatalf("there are no plain manifests: %v", err)
 	}
 	for _, dir := range dirs {
+		needNamespace(t, filepath.Join(filepath.Dir(dir), "namespace.yaml"))
 		if out, err := kubectl(t.Context(), "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", filepath.Dir(dir)); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
+	}
+}
+
+// needNamespace makes the namespace for the time of the test, if it is not
+// there: the API server does not check objects for one that is missing.
+func needNamespace(t *testing.T, manifest string) {
+	t.Helper()
+	_, err := kubectl(t.Context(), "create", "-f", manifest)
+	switch {
+	case err == nil:
+		t.Cleanup(func() {
+			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "-f", manifest); err != nil {
+				t.Error(err)
+			}
+		})
+	case !strings.Contains(err.Error(), "AlreadyExists"):
+		t.Fatal(err)
 	}
 }

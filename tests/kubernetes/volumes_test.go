@@ -108,10 +108,11 @@ func (s space) ready(pods ...string) {
 
 // answer is what the application in a pod prints.
 type answer struct {
-	Bytes      int64 `json:"bytes"`
-	StallMS    int64 `json:"stall_ms"`
-	Device     int64 `json:"device"`
-	Filesystem int64 `json:"filesystem"`
+	Bytes      int64  `json:"bytes"`
+	Sum        string `json:"sum"`
+	StallMS    int64  `json:"stall_ms"`
+	Device     int64  `json:"device"`
+	Filesystem int64  `json:"filesystem"`
 }
 
 // ask runs the application in a pod.
@@ -172,23 +173,37 @@ func (s space) wantSize(pod, path string, size volume.Size) {
 	}
 	usable := size.Bytes()
 	if path != device {
-		// The rest is the filesystem's own: log and allocation groups.
-		if usable = size.Bytes() / 100 * 90; a.Filesystem < usable {
-			s.Errorf("%s: the filesystem has %d bytes of a volume of %d", pod, a.Filesystem, size.Bytes())
+		if usable = least(size); a.Filesystem < usable {
+			s.Errorf("%s: the filesystem has %d bytes of a volume of %d, want at least %d", pod, a.Filesystem, size.Bytes(), usable)
 		}
-		usable = size.Bytes() / 100 * 75 // there is data, too
+		usable -= 256 << 20 // the data that is there, and what XFS keeps in reserve
 	}
 	s.ask(pod, "use", path, fmt.Sprint(usable))
 }
 
-// wantData ends the writing and demands that all of it can be read.
-func (s space) wantData(pod string) {
+// least is what df must show of a volume that its filesystem fills: all but the
+// log of XFS or the journal of ext4, and 3 % for its tables.
+func least(size volume.Size) int64 { return size.Bytes()/100*97 - 64<<20 }
+
+// wantData ends the writing and demands that all of it can be read. It returns
+// what was written.
+func (s space) wantData(pod string) answer {
 	s.Helper()
 	a := s.ask(pod, "stop")
 	if a.Bytes == 0 {
 		s.Errorf("%s has written nothing", pod)
 	}
 	s.Logf("%s: %d MiB read back as written; longest stall %d ms", pod, a.Bytes>>20, a.StallMS)
+	return a
+}
+
+// wantSameData demands that the pod finds on its volume what another pod has
+// written, and nothing else.
+func (s space) wantSameData(pod string, written answer) {
+	s.Helper()
+	if a := s.ask(pod, "verify", mounted); a.Bytes != written.Bytes || a.Sum != written.Sum {
+		s.Errorf("%s: the data on the volume (%d bytes) is not what was written (%d bytes): it is of another time or another volume", pod, a.Bytes, written.Bytes)
+	}
 }
 
 // pods returns what identifies the running containers of the namespace; it

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
@@ -20,6 +22,9 @@ import (
 const (
 	// budget bounds what is written, so that a volume of 512 MiB has room.
 	budget = 192 << 20
+	// least is what must be there to prove anything, and is within patience.
+	least    = 8 << 20
+	patience = 30 * time.Second
 	// pause comes after each 64 KiB: some 3 MB a second, for a minute.
 	pause = 20 * time.Millisecond
 	chunk = 64 << 10
@@ -27,35 +32,48 @@ const (
 	record = "record.json"
 )
 
-// files writes files into a directory.
+// files writes files into a directory of their own.
 type files struct {
-	dir string
+	volume, dir string
 	*co.Writer
 }
 
+// written is the content of the record.
+type written struct {
+	Dir   string
+	Files []co.File
+}
+
+// startFiles makes a directory whose name no other writer has: what is written
+// depends on it, so that no two volumes have the same data.
 func startFiles(ctx context.Context, path string) (writer, error) {
-	dir := filepath.Join(path, "data")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(path, "data-")
+	if err != nil {
 		return nil, err
 	}
-	return files{path, co.StartWriter(ctx, dir, budget, pause)}, nil
+	return files{path, dir, co.StartWriter(ctx, dir, budget, pause)}, nil
 }
 
 // Finish implements writer. The list of the files goes to the volume, for a
 // later pod.
-func (f files) Finish() (int64, time.Duration, error) {
+func (f files) Finish() (answer, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for f.Bytes() < least && volume.Pause(ctx, pause) == nil { // if the writing has failed, Stop tells why
+	}
 	if err := f.Stop(); err != nil {
-		return 0, 0, err
+		return answer{}, err
 	}
-	list, err := json.Marshal(f.Files())
+	list, err := json.Marshal(written{filepath.Base(f.dir), f.Files()})
 	if err != nil {
-		return 0, 0, err
+		return answer{}, err
 	}
-	if err := save(filepath.Join(f.dir, record), list); err != nil {
-		return 0, 0, err
+	if err := save(filepath.Join(f.volume, record), list); err != nil {
+		return answer{}, err
 	}
-	n, err := verify(f.dir)
-	return n, f.Stall(), err
+	a, err := verify(f.volume)
+	a.StallMS = f.Stall().Milliseconds()
+	return a, err
 }
 
 // save writes a file that is in snapshots from now on.
@@ -69,16 +87,33 @@ func save(name string, content []byte) error {
 }
 
 // verify reads back the files of the list on the volume.
-func verify(path string) (int64, error) {
+func verify(path string) (answer, error) {
 	content, err := os.ReadFile(filepath.Join(path, record))
 	if err != nil {
-		return 0, err
+		return answer{}, err
 	}
-	var list []co.File
+	var list written
 	if err := json.Unmarshal(content, &list); err != nil {
-		return 0, err
+		return answer{}, err
 	}
-	return co.VerifyFiles(filepath.Join(path, "data"), list)
+	dir := filepath.Join(path, list.Dir)
+	for _, f := range list.Files {
+		file, err := os.Open(filepath.Join(dir, f.Name))
+		if err != nil {
+			return answer{}, err
+		}
+		if err := errors.Join(forget(file), file.Close()); err != nil {
+			return answer{}, err
+		}
+	}
+	n, err := co.VerifyFiles(dir, list.Files)
+	return answer{Bytes: n, Sum: fmt.Sprintf("%x", sha256.Sum256(content))}, err
+}
+
+// forget has the kernel drop its copy of what was synchronized, so that the
+// next read shows what the volume has. posix_fadvise(2).
+func forget(file *os.File) error {
+	return os.NewSyscallError("fadvise", unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
 // blocks writes to a block device from its start.
@@ -121,23 +156,26 @@ func content(number int64) []byte {
 }
 
 // Finish implements writer.
-func (b *blocks) Finish() (int64, time.Duration, error) {
+func (b *blocks) Finish() (answer, error) {
 	b.stop()
 	<-b.done
 	if b.err != nil {
-		return 0, 0, b.err
+		return answer{}, b.err
 	}
 	if b.written == 0 {
-		return 0, 0, errors.New("nothing was written")
+		return answer{}, errors.New("nothing was written")
+	}
+	if err := forget(b.device); err != nil {
+		return answer{}, err
 	}
 	buf := make([]byte, chunk)
 	for n := range b.written {
 		if _, err := b.device.ReadAt(buf, n*chunk); err != nil {
-			return 0, 0, err
+			return answer{}, err
 		}
 		if !bytes.Equal(buf, content(n)) {
-			return 0, 0, fmt.Errorf("the %d bytes at %d are not what was written: data is lost", chunk, n*chunk)
+			return answer{}, fmt.Errorf("the %d bytes at %d are not what was written: data is lost", chunk, n*chunk)
 		}
 	}
-	return b.written * chunk, b.stall, nil
+	return answer{Bytes: b.written * chunk, StallMS: b.stall.Milliseconds()}, nil
 }

@@ -23,7 +23,6 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
-	"time"
 )
 
 // socket is where `app stop` finds `app write`.
@@ -32,6 +31,7 @@ const socket = "/app.sock"
 // answer is what is printed.
 type answer struct {
 	Bytes      int64  `json:"bytes,omitempty"`      // written and read back
+	Sum        string `json:"sum,omitempty"`        // checksum of the files' checksums: other data has another
 	StallMS    int64  `json:"stall_ms,omitempty"`   // the longest that one write or fsync took
 	Device     int64  `json:"device,omitempty"`     // size of the block device, in bytes
 	Filesystem int64  `json:"filesystem,omitempty"` // size of the filesystem, in bytes, as df shows it
@@ -41,7 +41,7 @@ type answer struct {
 // writer is data under way to a volume.
 type writer interface {
 	// Finish ends it, reads everything back and compares.
-	Finish() (bytes int64, stall time.Duration, err error)
+	Finish() (answer, error)
 }
 
 func main() {
@@ -70,8 +70,7 @@ func run(ctx context.Context, args []string) (answer, error) {
 	case "stop":
 		return ask(ctx)
 	case "verify":
-		n, err := verify(path)
-		return answer{Bytes: n}, err
+		return verify(path)
 	case "size":
 		return size(path)
 	case "use":
@@ -107,12 +106,10 @@ func write(ctx context.Context, path string) error {
 		if err != nil {
 			return nil //nolint:nilerr // closed above: the pod ends
 		}
-		var a answer
-		var stall time.Duration
-		if a.Bytes, stall, err = w.Finish(); err != nil {
+		a, err := w.Finish()
+		if err != nil {
 			a.Error = err.Error()
 		}
-		a.StallMS = stall.Milliseconds()
 		if err := errors.Join(json.NewEncoder(conn).Encode(a), conn.Close()); err != nil {
 			return err
 		}
