@@ -133,9 +133,9 @@ func TestChart(t *testing.T) {
 			checkDriver(t, name, objects)
 			checkResizer(t, controller)
 			checkKubelet(t, name, node)
-			checkToken(t, name, controller, node)
+			checkToken(t, controller, node)
 			checkStartupTaint(t, name, objects, node)
-			checkDisruption(t, objects, controller)
+			checkDisruption(t, objects, controller, false)
 			if strings.HasPrefix(name, "loop") {
 				checkLoop(t, name, controller, node)
 			} else {

@@ -89,6 +89,13 @@ type spec struct {
 		Port string `yaml:"port"`
 	} `yaml:"endpoints"`
 
+	ClusterIP string `yaml:"clusterIP"`
+
+	// Of a CSIDriver.
+	AttachRequired       string   `yaml:"attachRequired"`
+	FSGroupPolicy        string   `yaml:"fsGroupPolicy"`
+	VolumeLifecycleModes []string `yaml:"volumeLifecycleModes"`
+
 	// Of a PodDisruptionBudget.
 	UnhealthyPodEvictionPolicy string `yaml:"unhealthyPodEvictionPolicy"`
 
