@@ -1,11 +1,213 @@
 package kubernetes_test
 
-import "testing"
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/co"
+)
 
 // TestCinder is the whole road: claims of a real Kubernetes are volumes of a
 // real Cinder, and grow under pods on a real Nova instance, whose kernel lets
 // ext3 and ext4 grow too. It is one test so that its parts share the instance.
 func TestCinder(t *testing.T) {
 	c := joinCloud(t)
-	_ = c
+	t.Cleanup(func() {
+		left, err := c.User.Leftovers(context.WithoutCancel(t.Context()))
+		if err != nil || len(left) > 0 {
+			t.Errorf("claims and snapshots are deleted, and Cinder still has %v (%v)", left, err)
+		}
+	})
+	t.Run("late news", c.testLateNews) // first and alone: it halts nova-compute
+	t.Run("in-tree class", c.testInTreeClass)
+	for _, fs := range []string{"ext3", "ext4", "xfs"} {
+		t.Run(fs, func(t *testing.T) { c.testGrowth(t, fs) })
+	}
+	t.Run("block", c.testBlock)
+	t.Run("unused", c.testUnused)
+	t.Run("restore", c.testRestore)
+	t.Run("infeasible", c.testInfeasible)
+}
+
+// cloudSpace is a namespace whose pods run on the instance.
+type cloudSpace struct {
+	space
+	c cloudCluster
+}
+
+func (c cloudCluster) space(t *testing.T) cloudSpace {
+	t.Helper()
+	return cloudSpace{newSpaceOf(t, "growvol-cinder", guestKind), c}
+}
+
+// classOf is the class of rig/cinder.yaml for a filesystem.
+func classOf(fs string) string { return "cinder-" + fs }
+
+// wantCinder demands that Cinder itself says how large the claim's volume is.
+func (s cloudSpace) wantCinder(claim string, size volume.Size) {
+	s.Helper()
+	var v struct {
+		Spec struct {
+			CSI    struct{ VolumeHandle string }
+			Cinder struct{ VolumeID string } // of the in-tree driver
+		}
+	}
+	s.read("pv/"+s.pvc(claim).Spec.VolumeName, &v)
+	found, err := s.c.User.Volume(s.Context(), v.Spec.CSI.VolumeHandle+v.Spec.Cinder.VolumeID)
+	check(s.T, err)
+	if got := volume.Size(found.Size) * volume.GiB; got != size {
+		s.Errorf("Cinder's volume of claim %s has %s, want %s", claim, got, size)
+	}
+}
+
+// wantGrown demands the size in GiB everywhere: in the claim, in Cinder, in the
+// pod.
+func (s cloudSpace) wantGrown(claim, pod, path string, gib int64) {
+	s.Helper()
+	s.grown(claim, fmt.Sprintf("%dGi", gib))
+	size := volume.Size(gib) * volume.GiB
+	s.wantCinder(claim, size)
+	s.wantSize(pod, path, size)
+}
+
+// testGrowth: the filesystem grows in use, twice in a row.
+func (c cloudCluster) testGrowth(t *testing.T, fs string) {
+	t.Parallel()
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf(fs), size: "1Gi"})
+	s.pod("writer", "data", false)
+	s.wantSize("writer", mounted, volume.GiB)
+	undisturbed := s.undisturbed()
+	s.grows("data", "2Gi")
+	s.wantGrown("data", "writer", mounted, 2)
+	s.grows("data", "3Gi")
+	s.wantGrown("data", "writer", mounted, 3)
+	s.wantEvent("PersistentVolumeClaim", "data", "FileSystemResizeSuccessful")
+	undisturbed()
+	s.wantData("writer")
+}
+
+func (c cloudCluster) testBlock(t *testing.T) {
+	t.Parallel()
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi", block: true})
+	s.pod("writer", "data", true)
+	undisturbed := s.undisturbed()
+	s.grows("data", "2Gi")
+	s.wantGrown("data", "writer", device, 2)
+	undisturbed()
+	s.wantData("writer")
+}
+
+// testInTreeClass: the class of the driver that Kubernetes had of old, as
+// people still have it, makes volumes of growvol's. The pods are on the
+// instance because the volume is in its zone.
+func (c cloudCluster) testInTreeClass(t *testing.T) {
+	s := c.space(t)
+	root, err := co.Root(t.Context())
+	check(t, err)
+	class, err := os.ReadFile(filepath.Join(root, "examples", "cinder", "in-tree-storageclass.yaml")) //nolint:gosec // of this repository
+	check(t, err)
+	s.apply(string(class))
+	t.Cleanup(func() {
+		if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "storageclass/gold"); err != nil {
+			t.Error(err)
+		}
+	})
+	s.claim(claim{name: "data", class: "gold", size: "1Gi"})
+	if driver := s.kubectl("get", "pv", s.pvc("data").Spec.VolumeName, "-o", `jsonpath={.metadata.annotations.pv\.kubernetes\.io/migrated-to}`); driver != "cinder.csi.openstack.org" {
+		t.Errorf("the volume has migrated to %q", driver)
+	}
+	s.pod("writer", "data", false)
+	undisturbed := s.undisturbed()
+	s.grows("data", "2Gi")
+	s.wantGrown("data", "writer", mounted, 2)
+	undisturbed()
+	s.wantData("writer")
+}
+
+// testUnused: a volume that no pod has grows in Cinder at once, and its
+// filesystem when the next pod comes.
+func (c cloudCluster) testUnused(t *testing.T) {
+	t.Parallel()
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
+	s.pod("writer", "data", false)
+	written := s.wantData("writer")
+	s.kubectl("delete", "pod", "writer")
+	s.patch("data", "2Gi")
+	s.wantCondition("data", "FileSystemResizePending")
+	s.wantCinder("data", 2*volume.GiB)
+	if size := s.pvc("data").Status.Capacity.Storage; size != "1Gi" {
+		t.Errorf("no node has grown the filesystem, and the claim says %s", size)
+	}
+	s.reader("reader", "data")
+	s.wantGrown("data", "reader", mounted, 2)
+	s.wantSameData("reader", written)
+}
+
+func (c cloudCluster) testRestore(t *testing.T) {
+	t.Parallel()
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
+	s.pod("writer", "data", false)
+	written := s.wantData("writer")
+	s.apply(`apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: saved}
+spec: {volumeSnapshotClassName: cinder, source: {persistentVolumeClaimName: data}}
+`)
+	s.await("volumesnapshot/saved", "{.status.readyToUse}", "true")
+	s.claim(claim{name: "restored", class: classOf("ext4"), size: "2Gi", source: "VolumeSnapshot/saved"})
+	s.reader("reader", "restored")
+	s.wantGrown("restored", "reader", mounted, 2)
+	s.wantSameData("reader", written)
+}
+
+// testInfeasible: more than the quota. The user takes it back.
+func (c cloudCluster) testInfeasible(t *testing.T) {
+	t.Parallel()
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf("xfs"), size: "1Gi"})
+	s.patch("data", "1000Gi")
+	s.await("pvc/data", "{.status.allocatedResourceStatuses.storage}", "ControllerResizeInfeasible")
+	s.wantCondition("data", "ControllerResizeError", "quota", "1000 GiB")
+	s.wantCinder("data", volume.GiB)
+	s.reader("reader", "data")
+	s.grows("data", "2Gi")
+	s.wantGrown("data", "reader", mounted, 2)
+}
+
+// testLateNews: Cinder has grown the volume, and the hypervisor has not heard
+// of it yet: the node waits, and the claim keeps its size. Then all comes right
+// by itself.
+func (c cloudCluster) testLateNews(t *testing.T) {
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
+	s.pod("writer", "data", false)
+	undisturbed := s.undisturbed()
+	check(t, c.Service(t.Context(), "pause", "nova-compute"))
+	resumed := false
+	resume := func() {
+		if !resumed {
+			resumed = true
+			check(t, c.Service(context.WithoutCancel(t.Context()), "continue", "nova-compute"))
+		}
+	}
+	t.Cleanup(resume)
+	s.patch("data", "2Gi")
+	s.await("pvc/data", "{.status.allocatedResourceStatuses.storage}", "NodeResizeInProgress")
+	s.wantCinder("data", 2*volume.GiB)
+	if _, err := kubectl(t.Context(), "--namespace", s.name, "wait", "--for=jsonpath={.status.capacity.storage}=2Gi", "pvc/data", "--timeout=10s"); err == nil {
+		t.Error("the device has not grown, and the claim says 2Gi")
+	}
+	s.wantSize("writer", mounted, volume.GiB)
+	resume()
+	s.wantGrown("data", "writer", mounted, 2)
+	undisturbed()
+	s.wantData("writer")
 }

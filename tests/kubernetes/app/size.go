@@ -64,11 +64,26 @@ func use(path string, n int64) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Fallocate(int(file.Fd()), 0, 0, n); err != nil {
-		err = &os.PathError{Op: "fallocate", Path: name, Err: err}
+	err = unix.Fallocate(int(file.Fd()), 0, 0, n)
+	if errors.Is(err, unix.EOPNOTSUPP) { // ext3
+		err = fill(file, n)
+	}
+	if err != nil {
+		err = fmt.Errorf("allocate %d bytes for %s: %w", n, name, err)
 		return errors.Join(err, file.Close(), os.Remove(name))
 	}
 	return errors.Join(file.Sync(), file.Close(), os.Remove(name))
+}
+
+// fill writes so many bytes.
+func fill(file *os.File, n int64) error {
+	buf := make([]byte, 1<<20)
+	for written := int64(0); written < n; written += int64(len(buf)) {
+		if _, err := file.Write(buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func useDevice(path string, n int64) error {
