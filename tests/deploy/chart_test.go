@@ -176,6 +176,7 @@ func TestBadValues(t *testing.T) {
 		`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`:                    "metrics.serviceMonitor",
 		`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`: "volumeSnapshotClasses",
 		`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`: "rbac.readSecrets",
+		`{backend: loop, node: {maxUnavailable: 0}}`:                                                     "maxUnavailable",
 		`{backend: loop, node: {startupTaint: {enable: true}}}`:                                          "enable",
 	} {
 		_, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", kubeVersion, "--values=-")

@@ -63,7 +63,8 @@ type spec struct {
 	Replicas int `yaml:"replicas"`
 	Template struct {
 		Metadata struct {
-			Labels map[string]string `yaml:"labels"`
+			Labels      map[string]string `yaml:"labels"`
+			Annotations map[string]string `yaml:"annotations"`
 		} `yaml:"metadata"`
 		Spec podSpec `yaml:"spec"`
 	} `yaml:"template"`

@@ -77,11 +77,19 @@ func checkStartupTaint(t *testing.T, name string, objects []object, node object)
 }
 
 // A budget is for several pods, and does not protect those that do not work: in
-// an outage of the cloud nodes can be drained.
+// an outage of the cloud nodes can be drained. Nor does the pods' emptyDir keep
+// the cluster autoscaler from doing so; other annotations stay.
 func checkDisruption(t *testing.T, objects []object, controller object, off bool) {
 	t.Helper()
 	budget, found := find(objects, "PodDisruptionBudget", controller.Metadata.Name)
 	if found != (controller.Spec.Replicas > 1 && !off) || found && budget.Spec.UnhealthyPodEvictionPolicy != "AlwaysAllow" {
 		t.Errorf("%d replicas; budget: %v, %+v", controller.Spec.Replicas, found, budget.Spec.UnhealthyPodEvictionPolicy)
+	}
+	has := controller.Spec.Template.Metadata.Annotations
+	if has["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"] != "socket" || controller.Metadata.Name == "storage-controller" && has["c"] != "d" {
+		t.Errorf("the controller's pods have the annotations %v", has)
+	}
+	if controller.Spec.Template.Spec.NodeSelector["kubernetes.io/os"] != "linux" {
+		t.Error("the controller may be placed on Windows")
 	}
 }
