@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/growvol/growvol/pkg/startuptaint"
 )
 
 // Tokens of the API server are where they are used, and nowhere else: in the
@@ -69,7 +71,7 @@ func checkStartupTaint(t *testing.T, name string, objects []object, node object)
 	for _, v := range policy.Spec.Validations {
 		all.WriteString(v.Expression)
 	}
-	for _, want := range []string{`authentication.kubernetes.io/node-name`, `"csi.example.com/agent-not-ready"`, "labels", "annotations", "unschedulable"} {
+	for _, want := range []string{`authentication.kubernetes.io/node-name`, `"` + startuptaint.Key(driverOf(name)) + `"`, "labels", "annotations", "unschedulable"} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("the policy does not look at %s", want)
 		}
