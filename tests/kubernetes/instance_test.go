@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,9 +94,10 @@ func (c *cloudCluster) boot(t *testing.T, api string) {
 	disk := filepath.Join(t.TempDir(), "disk")
 	_, err = program(ctx, "", "guest-disk", disk, instance, instanceIP, fmt.Sprint(kubeletPort), net.JoinHostPort(gatewayIP, port))
 	check(t, err)
-	programs := map[string]string{"/usr/sbin/runc": "/usr/sbin/runc"}
-	for _, plugin := range []string{"bridge", "host-local"} {
-		path := "/usr/lib/cni/" + plugin
+	// What containerd and kubelet execute. kubelet puts a loop device over every
+	// block volume.
+	programs := map[string]string{}
+	for _, path := range []string{"/usr/sbin/runc", "/usr/lib/cni/bridge", "/usr/lib/cni/host-local", "/usr/sbin/losetup"} {
 		programs[path] = path
 	}
 	image, err := vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{Programs: programs, Modules: []string{"bridge", "veth"}})
@@ -115,7 +117,13 @@ func (c *cloudCluster) startNode(t *testing.T) {
 	check(t, err)
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(ctx)
-		if log, err := node.Log(ctx); t.Failed() {
+		log, err := node.Log(ctx)
+		for line := range strings.Lines(log) {
+			if strings.HasPrefix(line, "guest: ") {
+				t.Log(strings.TrimSpace(line))
+			}
+		}
+		if t.Failed() {
 			t.Logf("end of the log of containerd and kubelet in the instance (%v):\n%s", err, log[max(0, len(log)-10000):])
 		}
 		if _, err := kubectl(ctx, "delete", "node", instance, "--ignore-not-found"); err != nil {
