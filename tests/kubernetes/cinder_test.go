@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"testing"
 
@@ -25,7 +26,7 @@ func TestCinder(t *testing.T) {
 	t.Run("late news", c.testLateNews) // first and alone: it halts nova-compute
 	t.Run("in-tree class", c.testInTreeClass)
 	for _, fs := range []string{"ext3", "ext4", "xfs"} {
-		t.Run(fs, func(t *testing.T) { c.testGrowth(t, fs) })
+		t.Run(fs, c.testGrowth)
 	}
 	t.Run("block", c.testBlock)
 	t.Run("unused", c.testUnused)
@@ -74,11 +75,12 @@ func (s cloudSpace) wantGrown(claim, pod, path string, gib int64) {
 	s.wantSize(pod, path, size)
 }
 
-// testGrowth: the filesystem grows in use, twice in a row.
-func (c cloudCluster) testGrowth(t *testing.T, fs string) {
+// testGrowth: the filesystem that the test is named after grows in use, twice
+// in a row.
+func (c cloudCluster) testGrowth(t *testing.T) {
 	t.Parallel()
 	s := c.space(t)
-	s.claim(claim{name: "data", class: classOf(fs), size: "1Gi"})
+	s.claim(claim{name: "data", class: classOf(path.Base(t.Name())), size: "1Gi"})
 	s.pod("writer", "data", false)
 	s.wantSize("writer", mounted, volume.GiB)
 	undisturbed := s.undisturbed()
