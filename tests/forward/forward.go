@@ -7,10 +7,20 @@ import (
 	"errors"
 	"io"
 	"net"
+	"time"
 )
 
 // Dial connects to the server.
 type Dial func(context.Context) (net.Conn, error)
+
+// dialTimeout bounds a connection to the server of To.
+const dialTimeout = 5 * time.Second
+
+// To connects to an address of a network that package net knows.
+func To(network, address string) Dial {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	return func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, network, address) }
+}
 
 // Serve carries every connection to the server, both ways, for as long as one
 // of the two sides is there. A connection is closed at once when the server

@@ -1,7 +1,6 @@
 package forward_test
 
 import (
-	"context"
 	"errors"
 	"net"
 	"path/filepath"
@@ -19,9 +18,8 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) }
 	done := make(chan error, 1)
-	go func() { done <- forward.Serve(ctx, outside, dial) }()
+	go func() { done <- forward.Serve(ctx, outside, forward.To("unix", socket)) }()
 	exchange := func() (string, error) {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", outside.Addr().String())
 		if err != nil {

@@ -100,7 +100,10 @@ func (c *cloudCluster) boot(t *testing.T, api string) {
 	for _, path := range []string{"/usr/sbin/runc", "/usr/lib/cni/bridge", "/usr/lib/cni/host-local", "/usr/sbin/losetup"} {
 		programs[path] = path
 	}
-	image, err := vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{Programs: programs, Modules: []string{"bridge", "veth"}})
+	image, err := vm.BuildImage(ctx, t.TempDir(), vm.ImageOptions{
+		Programs: programs, Modules: []string{"bridge", "veth"},
+		Packages: []string{"github.com/growvol/growvol/tests/forward/cmd/growvol-forward"},
+	})
 	check(t, err)
 	c.instance, err = c.Boot(ctx, openstack.Options{
 		Name: instance, Image: image, Bus: openstack.VirtioBlk, Flavor: openstack.FlavorNode, Disk: disk, Ports: []int{kubeletPort},
@@ -142,7 +145,8 @@ func (c *cloudCluster) startNode(t *testing.T) {
 	}))
 }
 
-// install installs growvol for Cinder.
+// install installs growvol for Cinder. The node has the taint with which nodes
+// of clusters that grow by themselves start, and loses it by growvol.
 func (c *cloudCluster) install(t *testing.T) {
 	t.Helper()
 	values := filepath.Join(t.TempDir(), "values.yaml")
@@ -160,8 +164,23 @@ func (c *cloudCluster) install(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	taints := func(ctx context.Context) string {
+		out, err := kubectl(ctx, "get", "node", instance, "-o", "jsonpath={.spec.taints[*].key}")
+		check(t, err)
+		return out
+	}
+	const taint = "cinder.csi.openstack.org/agent-not-ready"
+	if has := taints(t.Context()); !strings.Contains(has, taint) {
+		t.Errorf("the node starts with the taints %q", has)
+	}
 	_, err := program(t.Context(), "", "growvol", "install-cinder", values, instance)
 	check(t, err)
+	check(t, eventually(t.Context(), patience, func(ctx context.Context) error {
+		if has := taints(ctx); strings.Contains(has, taint) || !strings.Contains(has, nodeKind) {
+			return fmt.Errorf("the driver is registered, and the node has the taints %q", has)
+		}
+		return nil
+	}))
 }
 
 func check(t *testing.T, err error) {

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,10 +56,10 @@ func (n network) run(f func() error) error {
 
 // dial returns a function that connects to the address in the namespace.
 func (n network) dial(address string) forward.Dial {
+	dial := forward.To("tcp4", address)
 	return func(ctx context.Context) (conn net.Conn, err error) {
-		dialer := net.Dialer{Timeout: 5 * time.Second}
 		err = n.run(func() (err error) {
-			conn, err = dialer.DialContext(ctx, "tcp4", address)
+			conn, err = dial(ctx)
 			return err
 		})
 		return conn, err

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+
+	"github.com/growvol/growvol/tests/vm"
 )
 
 // plugNetwork gives the server a network interface behind Nova's back: one in
@@ -46,28 +46,11 @@ func (r *Rig) plugNetwork(ctx context.Context, server string, ports []int) (map[
 	if err != nil {
 		return nil, err
 	}
-	addresses := forwards(table)
+	addresses := vm.Forwards(table)
 	for _, port := range ports {
 		if addresses[port] == "" {
 			return nil, fmt.Errorf("QEMU forwards nothing to port %d of the guest:\n%s", port, table)
 		}
 	}
 	return addresses, nil
-}
-
-// forwards reads which address of this machine leads to which port of the
-// guest, of lines such as
-// "TCP[HOST_FORWARD]  13  127.0.0.1 38121  10.0.2.15  9000  0  0".
-func forwards(table string) map[int]string {
-	addresses := map[int]string{}
-	for line := range strings.Lines(table) {
-		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[0] != "TCP[HOST_FORWARD]" {
-			continue
-		}
-		if port, err := strconv.Atoi(fields[5]); err == nil {
-			addresses[port] = net.JoinHostPort(fields[2], fields[3])
-		}
-	}
-	return addresses
 }

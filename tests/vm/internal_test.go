@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -27,15 +28,13 @@ func TestConsoleNoticesDefectsOnly(t *testing.T) {
 	}
 }
 
-func TestForwardedPort(t *testing.T) {
+func TestForwards(t *testing.T) {
 	table := "Hub -1 (net):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n" +
 		"  TCP[HOST_FORWARD]  14       127.0.0.1 40311       10.0.2.15  9001     0     0\n" +
 		"  TCP[HOST_FORWARD]  13       127.0.0.1 38121       10.0.2.15  9000     0     0\n"
-	if got, err := forwardedPort(table, AgentPort); err != nil || got != "127.0.0.1:38121" {
-		t.Errorf("%s, %v", got, err)
-	}
-	if got, err := forwardedPort(table, 80); err == nil {
-		t.Errorf("%s", got)
+	want := map[int]string{AgentPort: "127.0.0.1:38121", NodePort: "127.0.0.1:40311"}
+	if got := Forwards(table); !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -155,33 +155,37 @@ func (m *Machine) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	agent, err := forwardedPort(table, AgentPort)
-	if err != nil {
-		return err
-	}
-	node, err := forwardedPort(table, NodePort)
-	if err != nil {
-		return err
+	addresses := Forwards(table)
+	for _, port := range []int{AgentPort, NodePort} {
+		if addresses[port] == "" {
+			return fmt.Errorf("QEMU forwards nothing to port %d of the guest:\n%s", port, table)
+		}
 	}
 	if m.slots, err = m.monitor.freeSlots(ctx); err != nil {
 		return err
 	}
-	m.Agent = Dial(agent, node)
+	m.Agent = Dial(addresses[AgentPort], addresses[NodePort])
 	ctx, cancel := m.whileAlive(ctx)
 	defer cancel()
 	m.Kernel, _, err = m.Await(ctx)
 	return err
 }
 
-// forwardedPort finds the host's address that leads to a port of the guest, in
-// lines such as "TCP[HOST_FORWARD] 13 127.0.0.1 38121 10.0.2.15 9000 0 0".
-func forwardedPort(table string, guest int) (string, error) {
-	line := regexp.MustCompile(`(?m)^\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+` + strconv.Itoa(guest) + `\s`)
-	found := line.FindStringSubmatch(table)
-	if found == nil {
-		return "", fmt.Errorf("QEMU forwards no port to %d of the guest:\n%s", guest, table)
+// Forwards reads which address of this machine leads to which port of a guest,
+// from what QEMU's monitor answers to "info usernet", in lines such as
+// "TCP[HOST_FORWARD]  13  127.0.0.1 38121  10.0.2.15  9000  0  0".
+func Forwards(table string) map[int]string {
+	addresses := map[int]string{}
+	for line := range strings.Lines(table) {
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[0] != "TCP[HOST_FORWARD]" {
+			continue
+		}
+		if port, err := strconv.Atoi(fields[5]); err == nil {
+			addresses[port] = net.JoinHostPort(fields[2], fields[3])
+		}
 	}
-	return net.JoinHostPort("127.0.0.1", found[1]), nil
+	return addresses
 }
 
 // whileAlive returns a context that ends also when the guest does.

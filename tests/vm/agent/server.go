@@ -36,19 +36,13 @@ func serve() error {
 	}
 	server := &http.Server{Handler: handler(newProcesses()), ReadHeaderTimeout: time.Minute}
 	go func() { failed <- server.Serve(requests) }()
-	go func() { failed <- forward.Serve(ctx, node, dialNode) }()
+	go func() { failed <- forward.Serve(ctx, node, forward.To("unix", wire.NodeSocket)) }()
 	h, err := health()
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%s kernel=%s uptime=%.2f\n", wire.UpLine, h.Kernel, h.UptimeSeconds)
 	return <-failed
-}
-
-// dialNode connects to the node plugin.
-func dialNode(ctx context.Context) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	return dialer.DialContext(ctx, "unix", wire.NodeSocket)
 }
 
 func handler(p *processes) http.Handler {

@@ -1,0 +1,32 @@
+// Command growvol-forward carries connections to one TCP address to another,
+// until it is ended:
+//
+//	growvol-forward FROM TO
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/growvol/growvol/tests/forward"
+)
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: growvol-forward FROM TO, each HOST:PORT")
+		os.Exit(2)
+	}
+	fmt.Fprintln(os.Stderr, "growvol-forward:", run(context.Background(), os.Args[1], os.Args[2]))
+	os.Exit(1)
+}
+
+// run returns only on an error.
+func run(ctx context.Context, from, to string) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp4", from)
+	if err != nil {
+		return err
+	}
+	return forward.Serve(ctx, listener, forward.To("tcp4", to))
+}
