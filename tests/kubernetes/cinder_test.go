@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
@@ -32,6 +34,7 @@ func TestCinder(t *testing.T) {
 	t.Run("unused", c.testUnused)
 	t.Run("restore", c.testRestore)
 	t.Run("infeasible", c.testInfeasible)
+	t.Run("examples", c.testExamples)
 }
 
 // cloudSpace is a namespace whose pods run on the instance.
@@ -48,8 +51,8 @@ func (c cloudCluster) space(t *testing.T) cloudSpace {
 // classOf is the class of rig/cinder.yaml for a filesystem.
 func classOf(fs string) string { return "cinder-" + fs }
 
-// wantCinder demands that Cinder itself says how large the claim's volume is.
-func (s cloudSpace) wantCinder(claim string, size volume.Size) {
+// volume is what Cinder itself says of the claim's volume.
+func (s cloudSpace) volume(claim string) *volumes.Volume {
 	s.Helper()
 	var v struct {
 		Spec struct {
@@ -60,7 +63,13 @@ func (s cloudSpace) wantCinder(claim string, size volume.Size) {
 	s.read("pv/"+s.pvc(claim).Spec.VolumeName, &v)
 	found, err := s.c.User.Volume(s.Context(), v.Spec.CSI.VolumeHandle+v.Spec.Cinder.VolumeID)
 	check(s.T, err)
-	if got := volume.Size(found.Size) * volume.GiB; got != size {
+	return found
+}
+
+// wantCinder demands that Cinder itself says how large the claim's volume is.
+func (s cloudSpace) wantCinder(claim string, size volume.Size) {
+	s.Helper()
+	if got := volume.Size(s.volume(claim).Size) * volume.GiB; got != size {
 		s.Errorf("Cinder's volume of claim %s has %s, want %s", claim, got, size)
 	}
 }
@@ -212,4 +221,48 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 	s.wantGrown("data", "writer", mounted, 2)
 	undisturbed()
 	s.wantData("writer")
+}
+
+// testExamples: those of Cinder, and the others with their classes. Where pods
+// run is the test's own.
+func (c cloudCluster) testExamples(t *testing.T) {
+	t.Parallel()
+	s := c.space(t)
+	e := readExamples(s.space, "spec:\n  containers:", "spec:\n  "+s.place()+"containers:")
+	t.Cleanup(func() {
+		for _, class := range []string{"storageclass/growvol", "volumesnapshotclass/growvol", "volumeattributesclass/gold"} {
+			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", class); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, class := range []string{"storageclass", "snapshotclass", "attributesclass"} {
+		s.apply(e.take("cinder/" + class + ".yaml"))
+	}
+	s.apply(e.take("database.yaml"))
+	s.ready("database")
+	undisturbed := s.undisturbed()
+	s.apply(e.take("expansion.yaml"))
+	s.grown("database", "2Gi")
+	s.wantCinder("database", 2*volume.GiB)
+	s.wantFilesystem("database", 2*volume.GiB)
+
+	if kind := s.volume("database").VolumeType; kind != "ssd" {
+		t.Errorf("the class names the type ssd, and Cinder's volume is of type %s", kind)
+	}
+	s.kubectl("patch", "pvc", "database", "-p", `{"spec":{"volumeAttributesClassName":"gold"}}`)
+	s.await("pvc/database", "{.status.currentVolumeAttributesClassName}", "gold")
+	if kind := s.volume("database").VolumeType; kind != "ssd-gold" {
+		t.Errorf("the claim has become gold, and Cinder's volume is of type %s", kind)
+	}
+	undisturbed()
+
+	s.apply(e.take("snapshot.yaml"))
+	s.await("volumesnapshot/database", "{.status.readyToUse}", "true")
+	s.apply(e.take("restore.yaml"))
+	s.ready("database-restored")
+	s.wantFilesystem("database-restored", 3*volume.GiB)
+	if log := s.kubectl("exec", "database-restored", "--", "cat", "/data/log"); log == "" {
+		t.Error("the restored volume has not the log that the database wrote")
+	}
 }

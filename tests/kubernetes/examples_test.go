@@ -19,7 +19,11 @@ import (
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	e := readExamples(s)
+	var replace []string
+	if !capable(t) {
+		replace = []string{"fstype: ext4", "fstype: xfs"}
+	}
+	e := readExamples(s, replace...)
 	t.Cleanup(func() {
 		for _, class := range []string{"storageclass/growvol", "volumesnapshotclass/growvol"} {
 			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", class); err != nil {
@@ -83,18 +87,15 @@ type examples struct {
 	text map[string]string
 }
 
-// readExamples reads them, with an image that the cluster has and, where the
-// kernel does not let ext4 grow in use, another filesystem.
-func readExamples(s space) examples {
+// readExamples reads them, with an image that the cluster has and further
+// replacements of text.
+func readExamples(s space, replace ...string) examples {
 	s.Helper()
 	root, err := co.Root(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	replace := []string{"image: busybox:1.37", "image: localhost/busybox:test"}
-	if !capable(s.T) {
-		replace = append(replace, "fstype: ext4", "fstype: xfs")
-	}
+	replace = append(replace, "image: busybox:1.37", "image: localhost/busybox:test")
 	dir := filepath.Join(root, "examples")
 	e := examples{s, map[string]string{}}
 	for _, pattern := range []string{"*.yaml", "*/*.yaml"} {

@@ -63,10 +63,6 @@ const (
 // podManifest is of a pod that runs the application on one volume.
 func (s space) podManifest(name, claim string, block bool, command string) string {
 	s.Helper()
-	place := ""
-	if s.node != "" {
-		place = fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ", nodeKind, s.node)
-	}
 	path, volume := mounted, "volumeMounts: [{name: volume, mountPath: "+mounted+"}]"
 	if block {
 		path, volume = device, "volumeDevices: [{name: volume, devicePath: "+device+"}]"
@@ -80,7 +76,15 @@ spec:
   containers:
     - {name: app, image: "localhost/app:test", imagePullPolicy: Never, args: [%s, %s], %s}
   volumes: [{name: volume, persistentVolumeClaim: {claimName: %s}}]
-`, name, place, command, path, volume, claim)
+`, name, s.place(), command, path, volume, claim)
+}
+
+// place is the part of a pod's spec that brings it to the nodes of the space.
+func (s space) place() string {
+	if s.node == "" {
+		return ""
+	}
+	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ", nodeKind, s.node)
 }
 
 // pod starts a pod that writes to the claim's volume, and waits for it.

@@ -21,7 +21,8 @@ SERVICES = {  # type: (name, URL)
 }
 VOLUME_TYPES = {  # name: extra specs
     "rbd": {},
-    "ssd": {},  # of examples/cinder/in-tree-storageclass.yaml
+    "ssd": {},  # of examples/cinder
+    "ssd-gold": {"growvol:tier": "gold"},  # likewise
     # Scoped by a prefix: the scheduler would look for a backend with the
     # capability of an unscoped one, and find none.
     "rbd-gold": {"growvol:tier": "gold"},
