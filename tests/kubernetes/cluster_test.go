@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -95,16 +96,17 @@ func newSpaceOf(t *testing.T, release, node string) space {
 
 // describe logs what a human would look at.
 func (s space) describe(ctx context.Context) {
+	complaint := regexp.MustCompile(`level=(WARN|ERROR)|\] [EF][0-9]{4} `) // of growvol, of its sidecars
 	for _, args := range [][]string{
 		{"get", "pods,persistentvolumeclaims,volumesnapshots", "--namespace", s.name, "-o", "wide"},
 		{"get", "persistentvolumeclaims", "--namespace", s.name, "-o", "jsonpath={range .items[*]}{.metadata.name} {.status}{'\\n'}{end}"},
 		{"get", "events", "--namespace", s.name, "--sort-by=.lastTimestamp", "-o", "custom-columns=T:.lastTimestamp,KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message"},
-		{"logs", "--namespace", s.release, "--selector", "app.kubernetes.io/name=growvol", "--container", "growvol", "--tail=200"},
+		{"logs", "--namespace", s.release, "--selector", "app.kubernetes.io/name=growvol", "--all-containers", "--prefix", "--tail=200"},
 	} {
 		out, err := kubectl(ctx, args...)
 		if args[0] == "logs" {
-			lines := slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Contains(line, "level=INFO") })
-			out = strings.Join(lines[max(0, len(lines)-10):], "\n")
+			lines := slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool { return !complaint.MatchString(line) })
+			out = strings.Join(lines[max(0, len(lines)-20):], "\n")
 		}
 		s.Logf("kubectl %s\n%s", strings.Join(args, " "), out)
 		if err != nil {
@@ -213,13 +215,17 @@ func (s space) await(object, field, value string) {
 func eventually(ctx context.Context, limit time.Duration, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var last error
 	for {
 		err := check(ctx)
-		if err == nil {
+		switch {
+		case err == nil:
 			return nil
+		case ctx.Err() == nil || last == nil: // else the check itself was cut off
+			last = err
 		}
 		if volume.Pause(ctx, 300*time.Millisecond) != nil {
-			return fmt.Errorf("not within %s: %w", limit, err)
+			return fmt.Errorf("not within %s: %w", limit, last)
 		}
 	}
 }

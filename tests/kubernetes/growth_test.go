@@ -1,6 +1,7 @@
 package kubernetes_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -265,7 +266,13 @@ spec:
 	watch := s.stopwatch()
 	s.patchAll(claims, "1Gi")
 	watch("patched")
-	s.kubectl(append([]string{"wait", "--for=jsonpath={.status.capacity.storage}=1Gi", "--timeout=" + patience.String()}, claims...)...)
+	s.eventually(func(context.Context) error {
+		small := s.kubectl("get", "persistentvolumeclaims", "-o", "jsonpath={range .items[?(@.status.capacity.storage!='1Gi')]}{.metadata.name} {.status.capacity.storage} {end}")
+		if small != "" {
+			return fmt.Errorf("claims that have not grown: %s", small)
+		}
+		return nil
+	})
 	watch("grown")
 	s.noFailures()
 	for p := range pods {
