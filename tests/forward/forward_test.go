@@ -11,6 +11,7 @@ import (
 	"github.com/growvol/growvol/tests/forward"
 )
 
+// Connections are carried both ways, and closed when nobody listens there.
 func TestServe(t *testing.T) {
 	ctx := t.Context()
 	socket := filepath.Join(t.TempDir(), "s")
