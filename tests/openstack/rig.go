@@ -65,7 +65,9 @@ func Eventually(ctx context.Context, what string, holds func(context.Context) (b
 // output runs a program and returns what it wrote to standard output; an error
 // shows what it wrote to standard error.
 func output(ctx context.Context, program string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, program, args...).Output()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.WaitDelay = time.Second // for its children, which are not killed and may hold its output open
+	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
