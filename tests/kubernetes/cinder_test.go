@@ -118,6 +118,7 @@ func (c cloudCluster) testBlock(t *testing.T) {
 // people still have it, makes volumes of growvol's. The pods are on the
 // instance because the volume is in its zone.
 func (c cloudCluster) testInTreeClass(t *testing.T) {
+	t.Parallel()
 	s := c.space(t)
 	root, err := co.Root(t.Context())
 	check(t, err)

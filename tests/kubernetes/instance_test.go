@@ -94,8 +94,7 @@ func (c *cloudCluster) boot(t *testing.T, api string) {
 	disk := filepath.Join(t.TempDir(), "disk")
 	_, err = program(ctx, "", "guest-disk", disk, instance, instanceIP, fmt.Sprint(kubeletPort), net.JoinHostPort(gatewayIP, port))
 	check(t, err)
-	// What containerd and kubelet execute. kubelet puts a loop device over every
-	// block volume.
+	// What containerd and kubelet execute.
 	programs := map[string]string{}
 	for _, path := range []string{"/usr/sbin/runc", "/usr/lib/cni/bridge", "/usr/lib/cni/host-local", "/usr/sbin/losetup"} {
 		programs[path] = path
