@@ -56,8 +56,8 @@ func startFiles(ctx context.Context, path string) (writer, error) {
 
 // Finish implements writer. The list of the files goes to the volume, for a
 // later pod.
-func (f files) Finish() (answer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (f files) Finish(ctx context.Context) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for f.Bytes() < least && volume.Pause(ctx, pause) == nil { // if the writing has failed, Stop tells why
 	}
@@ -156,7 +156,7 @@ func content(number int64) []byte {
 }
 
 // Finish implements writer.
-func (b *blocks) Finish() (answer, error) {
+func (b *blocks) Finish(context.Context) (answer, error) {
 	b.stop()
 	<-b.done
 	if b.err != nil {

@@ -40,8 +40,9 @@ type answer struct {
 
 // writer is data under way to a volume.
 type writer interface {
-	// Finish ends it, reads everything back and compares.
-	Finish() (answer, error)
+	// Finish ends it, once there is enough or ctx has ended; it reads everything
+	// back and compares.
+	Finish(ctx context.Context) (answer, error)
 }
 
 func main() {
@@ -106,7 +107,7 @@ func write(ctx context.Context, path string) error {
 		if err != nil {
 			return nil //nolint:nilerr // closed above: the pod ends
 		}
-		a, err := w.Finish()
+		a, err := w.Finish(ctx)
 		if err != nil {
 			a.Error = err.Error()
 		}

@@ -100,6 +100,9 @@ func useDevice(path string, n int64) error {
 	if _, err := device.WriteAt(wrote, n-chunk); err != nil {
 		return err
 	}
+	if err := forget(device); err != nil {
+		return err
+	}
 	if _, err := device.ReadAt(read, n-chunk); err != nil {
 		return err
 	}
