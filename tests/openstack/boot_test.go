@@ -7,9 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
 	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
@@ -77,4 +80,38 @@ func (g *guest) greeting(t *testing.T) (said string) {
 	}))
 	must(t, server.Wait(ctx))
 	return said
+}
+
+// testImages: a new image for a server takes the place of the old one, with its
+// kernel and initramfs.
+func (r *rig) testImages(t *testing.T) {
+	ctx := limited(t)
+	file := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(file, []byte("nothing"), 0o600))
+	registered := func() (all []images.Image) {
+		pages := get(images.List(r.Admin.Images, images.ListOpts{}).AllPages(context.WithoutCancel(ctx)))(t)
+		all = get(images.ExtractImages(pages))(t)
+		return slices.DeleteFunc(all, func(i images.Image) bool { return !strings.HasPrefix(i.Name, "growvol-unbootable") })
+	}
+	t.Cleanup(func() {
+		for _, i := range registered() {
+			must(t, images.Delete(context.WithoutCancel(ctx), r.Admin.Images, i.ID).Err)
+		}
+	})
+	for _, key := range []string{"first", "second"} {
+		image := vm.Image{Key: key, Kernel: file, Initrd: file}
+		_, err := r.Boot(ctx, openstack.Options{Name: "unbootable", Image: image, Bus: openstack.VirtioBlk, Flavor: "absent"})
+		if err == nil || !strings.Contains(err.Error(), "lavor") {
+			t.Fatalf("a server of no flavor: %v", err)
+		}
+		title := "growvol-unbootable/" + key + "-blank-virtio"
+		var got []string
+		for _, i := range registered() {
+			got = append(got, i.Name)
+		}
+		slices.Sort(got)
+		if want := []string{title, title + "-initramfs", title + "-kernel"}; !slices.Equal(got, want) {
+			t.Errorf("images %q, want %q", got, want)
+		}
+	}
 }

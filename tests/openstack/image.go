@@ -13,20 +13,22 @@ import (
 )
 
 // image returns the id of the image that Nova boots, registering it if it is
-// new. Its name tells of all that is in it.
+// new. Its name tells of all that is in it; an earlier one for a server of the
+// name is deleted, so that they do not pile up.
 func (r *Rig) image(ctx context.Context, o Options) (string, error) {
 	disk, err := key(o.Disk)
 	if err != nil {
 		return "", fmt.Errorf("root disk: %w", err)
 	}
-	title := fmt.Sprintf("growvol-%s-%s-%s", o.Image.Key, disk, o.Bus)
-	// One at a time: registering replaces an image of the same name.
+	name := "growvol-" + o.Name
+	content := fmt.Sprintf("%s-%s-%s", o.Image.Key, disk, o.Bus)
+	// One at a time: registering deletes images.
 	r.registering.Lock()
 	defer r.registering.Unlock()
-	if id, err := r.User.image(ctx, title); err != nil || id != "" {
+	if id, err := r.User.image(ctx, name+"/"+content); err != nil || id != "" {
 		return id, err
 	}
-	id, err := output(ctx, filepath.Join(r.programs, "image"), title, o.Image.Kernel, o.Image.Initrd, string(o.Bus), o.Disk)
+	id, err := output(ctx, filepath.Join(r.programs, "image"), name, content, o.Image.Kernel, o.Image.Initrd, string(o.Bus), o.Disk)
 	return strings.TrimSpace(id), err
 }
 

@@ -42,6 +42,7 @@ func TestOpenStack(t *testing.T) {
 	t.Run("refused", r.testRefused)
 	t.Run("outages", r.testOutages)
 	t.Run("speed", r.testSpeed)
+	t.Run("images", r.testImages)
 	t.Run("boot", r.testBoot)
 	t.Run("attachments", r.testAttachments)
 	t.Run("growth in use", r.testGrowthInUse)

@@ -1,8 +1,8 @@
 """Registers a kernel and an initramfs as an image from which Nova boots.
 
-Usage: image.py CLOUDS.YAML NAME KERNEL INITRAMFS virtio|scsi DISK FORMAT
+Usage: image.py CLOUDS.YAML NAME CONTENT KERNEL INITRAMFS virtio|scsi DISK FORMAT
 
-An image of the name that is there already is replaced.
+The image is called NAME/CONTENT; others of NAME are deleted.
 """
 
 import sys
@@ -17,18 +17,18 @@ def upload(api, name, path, **properties):
     return image
 
 
-def main(clouds, name, kernel, initramfs, bus, disk, disk_format):
+def main(clouds, name, content, kernel, initramfs, bus, disk, disk_format):
     api = Cloud(clouds).api("image")
-    names = [name, name + "-kernel", name + "-initramfs"]
+    title = f"{name}/{content}"
     for image in api.get("/v2/images", params={"limit": 1000}).json()["images"]:
-        if image["name"] in names:
+        if image["name"].startswith(name + "/"):
             api.delete(f"/v2/images/{image['id']}")
-    kernel_id = upload(api, names[1], kernel, container_format="aki", disk_format="aki")
-    initramfs_id = upload(api, names[2], initramfs, container_format="ari", disk_format="ari")
+    kernel_id = upload(api, title + "-kernel", kernel, container_format="aki", disk_format="aki")
+    initramfs_id = upload(api, title + "-initramfs", initramfs, container_format="ari", disk_format="ari")
     # The guest runs from its initramfs. The root disk that Nova wants may be
     # empty; Nova makes it as large as the flavor says.
     print(upload(
-        api, name, disk, container_format="bare", disk_format=disk_format,
+        api, title, disk, container_format="bare", disk_format=disk_format,
         kernel_id=kernel_id, ramdisk_id=initramfs_id, os_command_line="console=ttyS0 root=/dev/ram0 rdinit=/init quiet",
         hw_disk_bus=bus, hw_scsi_model="virtio-scsi", hw_cdrom_bus="scsi", hw_serial_port_count="2",
     ))
