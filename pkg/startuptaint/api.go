@@ -64,7 +64,12 @@ func (a API) open() (connection, error) {
 	}
 	// No proxy: the environment's is for what is outside the cluster.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
-	return connection{a.URL, strings.TrimSpace(string(token)), &http.Client{Transport: transport, Timeout: requestTimeout}}, nil
+	client := &http.Client{
+		Transport: transport, Timeout: requestTimeout,
+		// The token would go along to the same host, even over plain HTTP.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return connection{a.URL, strings.TrimSpace(string(token)), client}, nil
 }
 
 // close leaves no connection behind.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -258,5 +259,24 @@ func TestInCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
 	if api, err := startuptaint.InCluster(); err != nil || api.URL != "https://[fd00::1]:443" || api.Dir != "/var/run/secrets/kubernetes.io/serviceaccount" {
 		t.Errorf("%v, %v", api, err)
+	}
+}
+
+// Nobody is sent the token whom the API server's authority has not vouched for:
+// redirections are not followed.
+func TestNoTokenElsewhere(t *testing.T) {
+	s := newServer(t)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s has been asked, with the authorization %q", r.Host, r.Header.Get("Authorization"))
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer elsewhere.Close()
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		return true
+	}
+	log, err := remove(t, s, time.Second)
+	if err == nil || !strings.Contains(log, "307 Temporary Redirect") {
+		t.Errorf("%v, log:\n%s", err, log)
 	}
 }
