@@ -101,9 +101,10 @@ detach() {
 	for device; do losetup --detach "$device" 2>/dev/null || true; done
 }
 
+# remove_cgroups: of the only hierarchy (v2), or of each (v1).
 remove_cgroups() {
 	local hierarchy
-	for hierarchy in /sys/fs/cgroup/*/"$CGROUP"; do
+	for hierarchy in /sys/fs/cgroup/{,*/}"$CGROUP"; do
 		[ ! -d "$hierarchy" ] || await 10 "" "" remove_cgroup "$hierarchy"
 	done
 }
