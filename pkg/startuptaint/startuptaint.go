@@ -84,6 +84,17 @@ type metadata struct {
 	} `json:"ownerReferences"`
 }
 
+// ownedBy tells whether the object goes with the Node of this UID, as kubelet
+// makes it.
+func (m metadata) ownedBy(uid string) bool {
+	for _, owner := range m.OwnerReferences {
+		if owner.Kind == "Node" && owner.UID == uid {
+			return true
+		}
+	}
+	return false
+}
+
 // csiNode is what is read of a storage.k8s.io/v1 CSINode.
 type csiNode struct {
 	Metadata metadata `json:"metadata"`
@@ -123,10 +134,8 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 	if err := c.get(ctx, "/api/v1/nodes/", o.Node, &n); err != nil {
 		return false, err
 	}
-	for _, owner := range registered.Metadata.OwnerReferences {
-		if owner.Kind == "Node" && owner.UID != n.Metadata.UID {
-			return false, errors.New("the CSINode is still that of an earlier node of this name")
-		}
+	if !registered.Metadata.ownedBy(n.Metadata.UID) {
+		return false, errors.New("the CSINode is not of this node, but of an earlier node of its name, or of none")
 	}
 	rest, err := without(n.Spec.Taints, Key(o.Driver))
 	if err != nil || len(rest) == len(n.Spec.Taints) {

@@ -79,6 +79,7 @@ func TestNothingBeforeRegistration(t *testing.T) {
 		"other drivers":    {func(s *apiServer) { s.drivers = []string{"other.example.com", driver + ".other"} }, "has not registered"},
 		"no driver":        {func(s *apiServer) { s.drivers = nil }, "has not registered"},
 		"an earlier node":  {func(s *apiServer) { s.owner = "u0" }, "earlier node"},
+		"nobody's":         {func(s *apiServer) { s.owner = "" }, "or of none"},
 		"no CSINode":       {func(s *apiServer) { s.before = missing(csiPath) }, "not found"},
 		"nothing readable": {func(s *apiServer) { s.before = garbage(csiPath) }, "invalid character"},
 	} {

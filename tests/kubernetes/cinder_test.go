@@ -45,7 +45,7 @@ type cloudSpace struct {
 
 func (c cloudCluster) space(t *testing.T) cloudSpace {
 	t.Helper()
-	return cloudSpace{newSpaceOf(t, "growvol-cinder", guestKind), c}
+	return cloudSpace{newSpaceOf(t, release, guestKind), c}
 }
 
 // classOf is the class of rig/cinder.yaml for a filesystem.
@@ -104,19 +104,23 @@ func (c cloudCluster) testGrowth(t *testing.T) {
 
 func (c cloudCluster) testBlock(t *testing.T) {
 	t.Parallel()
-	s := c.space(t)
-	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi", block: true})
-	s.pod("writer", "data", true)
+	c.space(t).growsInUse(claim{name: "data", class: classOf("ext4"), size: "1Gi", block: true}, device)
+}
+
+// growsInUse makes the claim and doubles it while a pod writes to it.
+func (s cloudSpace) growsInUse(of claim, path string) {
+	s.Helper()
+	s.claim(of)
+	s.pod("writer", of.name, of.block)
 	undisturbed := s.undisturbed()
-	s.grows("data", "2Gi")
-	s.wantGrown("data", "writer", device, 2)
+	s.grows(of.name, "2Gi")
+	s.wantGrown(of.name, "writer", path, 2)
 	undisturbed()
 	s.wantData("writer")
 }
 
 // testInTreeClass: the class of the driver that Kubernetes had of old, as
-// people still have it, makes volumes of growvol's. The pods are on the
-// instance because the volume is in its zone.
+// people still have it, makes volumes of growvol's.
 func (c cloudCluster) testInTreeClass(t *testing.T) {
 	t.Parallel()
 	s := c.space(t)
@@ -130,16 +134,10 @@ func (c cloudCluster) testInTreeClass(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s.claim(claim{name: "data", class: "gold", size: "1Gi"})
+	s.growsInUse(claim{name: "data", class: "gold", size: "1Gi"}, mounted)
 	if driver := s.kubectl("get", "pv", s.pvc("data").Spec.VolumeName, "-o", `jsonpath={.metadata.annotations.pv\.kubernetes\.io/migrated-to}`); driver != "cinder.csi.openstack.org" {
 		t.Errorf("the volume has migrated to %q", driver)
 	}
-	s.pod("writer", "data", false)
-	undisturbed := s.undisturbed()
-	s.grows("data", "2Gi")
-	s.wantGrown("data", "writer", mounted, 2)
-	undisturbed()
-	s.wantData("writer")
 }
 
 // testUnused: a volume that no pod has grows in Cinder at once, and its
@@ -174,6 +172,8 @@ metadata: {name: saved}
 spec: {volumeSnapshotClassName: cinder, source: {persistentVolumeClaimName: data}}
 `)
 	s.await("volumesnapshot/saved", "{.status.readyToUse}", "true")
+	s.pod("later", "data", false) // what it writes is not in the snapshot
+	s.wantData("later")
 	s.claim(claim{name: "restored", class: classOf("ext4"), size: "2Gi", source: "VolumeSnapshot/saved"})
 	s.reader("reader", "restored")
 	s.wantGrown("restored", "reader", mounted, 2)
@@ -202,7 +202,6 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
 	s.pod("writer", "data", false)
 	undisturbed := s.undisturbed()
-	check(t, c.Service(t.Context(), "pause", "nova-compute"))
 	resumed := false
 	resume := func() {
 		if !resumed {
@@ -210,7 +209,8 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 			check(t, c.Service(context.WithoutCancel(t.Context()), "continue", "nova-compute"))
 		}
 	}
-	t.Cleanup(resume)
+	t.Cleanup(resume) // also if the pause is cut off
+	check(t, c.Service(t.Context(), "pause", "nova-compute"))
 	s.patch("data", "2Gi")
 	s.await("pvc/data", "{.status.allocatedResourceStatuses.storage}", "NodeResizeInProgress")
 	s.wantCinder("data", 2*volume.GiB)
@@ -228,8 +228,7 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 // run is the test's own.
 func (c cloudCluster) testExamples(t *testing.T) {
 	t.Parallel()
-	s := c.space(t)
-	e := readExamples(s.space, "spec:\n  containers:", "spec:\n  "+s.place()+"containers:")
+	// After the namespace, since classes that claims name are protected.
 	t.Cleanup(func() {
 		for _, class := range []string{"storageclass/growvol", "volumesnapshotclass/growvol", "volumeattributesclass/gold"} {
 			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", class); err != nil {
@@ -237,6 +236,8 @@ func (c cloudCluster) testExamples(t *testing.T) {
 			}
 		}
 	})
+	s := c.space(t)
+	e := readExamples(s.space, "spec:\n  containers:", "spec:\n  "+s.place()+"containers:")
 	for _, class := range []string{"storageclass", "snapshotclass", "attributesclass"} {
 		s.apply(e.take("cinder/" + class + ".yaml"))
 	}

@@ -40,6 +40,7 @@ func program(ctx context.Context, stdin, name string, args ...string) (string, e
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(here, name), args...) //nolint:gosec // the rig's own program
 	cmd.Stdin = strings.NewReader(stdin)
+	cmd.WaitDelay = time.Second // for its children, which are not killed and may hold its output open
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

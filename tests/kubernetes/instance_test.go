@@ -19,6 +19,8 @@ import (
 const openstackVariable = "GROWVOL_OPENSTACK_DIR"
 
 const (
+	// release is that of growvol for Cinder.
+	release = "growvol-cinder"
 	// instance is the name of the node, and its kind.
 	instance, guestKind = "nova1", "guest"
 	// Addresses of the cluster's network namespace: the instance's, whose
@@ -51,7 +53,9 @@ func joinCloud(t *testing.T) cloudCluster {
 	progress := func(what string) { t.Logf("%s after %.0f s", what, time.Since(start).Seconds()) }
 	rig, err := openstack.Open(ctx, dir, "csi")
 	check(t, err)
-	check(t, rig.User.Purge(ctx))
+	limited, cancel := context.WithTimeout(ctx, 2*patience) // much may be left of a run that was killed
+	defer cancel()
+	check(t, rig.User.Purge(limited))
 	check(t, rig.Admin.SetQuota(ctx, rig.User.Project, 100, 100))
 	c := cloudCluster{Rig: rig}
 	t.Cleanup(func() {
@@ -67,7 +71,18 @@ func joinCloud(t *testing.T) cloudCluster {
 	for _, address := range []string{instanceIP, cloudIP} {
 		_, err := in(ctx, "", "ip", "address", "replace", address+"/32", "dev", "lo")
 		check(t, err)
+		t.Cleanup(func() {
+			if _, err := in(context.WithoutCancel(ctx), "", "ip", "address", "delete", address+"/32", "dev", "lo"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	// Of a run that was killed: its node would be taken for this one's, and its
+	// growvol would take the taint from this one's.
+	_, err = in(ctx, "", "helm", "uninstall", release, "--namespace", release, "--ignore-not-found", "--wait")
+	check(t, err)
+	_, err = kubectl(ctx, "delete", "node", instance, "--ignore-not-found")
+	check(t, err)
 	var here network
 	for _, port := range []int{5000, 8774, 8776} { // Keystone, Nova, Cinder
 		cluster.forward(t, fmt.Sprintf("%s:%d", cloudIP, port), here.dial(fmt.Sprintf("127.0.0.1:%d", port)))
@@ -119,7 +134,9 @@ func (c *cloudCluster) startNode(t *testing.T) {
 	check(t, err)
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(ctx)
-		log, err := node.Log(ctx)
+		limited, cancel := context.WithTimeout(ctx, patience) // the instance may hang
+		defer cancel()
+		log, err := node.Log(limited)
 		for line := range strings.Lines(log) {
 			if strings.HasPrefix(line, "guest: ") {
 				t.Log(strings.TrimSpace(line))

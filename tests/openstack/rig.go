@@ -47,17 +47,24 @@ func (r *Rig) Service(ctx context.Context, action, name string) error {
 	return err
 }
 
-// Eventually repeats a reading until it holds, or fails, for a minute.
+// Eventually repeats a reading until it holds, or fails, until the context's
+// deadline; for a minute, where it has none.
 func Eventually(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+	}
+	start := time.Now()
 	for {
-		ok, err := holds(ctx)
-		if ok || err != nil {
-			return err
+		switch ok, err := holds(ctx); {
+		case err != nil:
+			return fmt.Errorf("%s: %w", what, err)
+		case ok:
+			return nil
 		}
 		if err := volume.Pause(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("%s: not within a minute: %w", what, err)
+			return fmt.Errorf("%s: not within %.0f s: %w", what, time.Since(start).Seconds(), err)
 		}
 	}
 }
