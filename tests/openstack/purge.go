@@ -74,7 +74,7 @@ func objects[T any](kind string, list []T, describe func(T) (id, name string), r
 // Leftovers lists what the project has besides servers.
 func (c *Cloud) Leftovers(ctx context.Context) ([]Object, error) {
 	var all []Object
-	for _, list := range c.storage() {
+	for _, list := range []lister{c.backups, c.snapshots, c.allVolumes} {
 		found, err := list(ctx)
 		if err != nil {
 			return nil, err
@@ -86,25 +86,13 @@ func (c *Cloud) Leftovers(ctx context.Context) ([]Object, error) {
 
 type lister func(context.Context) ([]Object, error)
 
-// storage lists in the order in which things can be deleted.
-func (c *Cloud) storage() []lister { return []lister{c.backups, c.snapshots, c.allVolumes} }
-
 // Purge deletes all that the project has.
 func (c *Cloud) Purge(ctx context.Context) error {
-	return errors.Join(purgeAll(ctx, c.servers), c.purgeStorage(ctx))
+	return errors.Join(purgeAll(ctx, c.servers), purgeAll(ctx, c.Leftovers))
 }
 
-// purgeStorage deletes all that the project has besides servers.
-func (c *Cloud) purgeStorage(ctx context.Context) error {
-	var errs []error
-	for _, list := range c.storage() {
-		errs = append(errs, purgeAll(ctx, list))
-	}
-	return errors.Join(errs...)
-}
-
-// purgeAll deletes what is listed until nothing is: some of it has to wait for
-// something else to be gone.
+// purgeAll deletes what is listed until nothing is. In no order: a volume waits
+// for its snapshots, and on Ceph a snapshot for the volumes restored from it.
 func purgeAll(ctx context.Context, list lister) error {
 	var last error
 	err := Eventually(ctx, "delete everything", func(ctx context.Context) (bool, error) {
