@@ -72,7 +72,8 @@ debian_programs() {
 	mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{etc,dev,proc,sys,run,tmp,var/lib}
 	for file in bin sbin lib lib64; do ln -s "usr/$file" "$root/$file"; done
 	dpkg -L "$@" | grep -E '^(/usr)?/s?bin/.|^/etc/[^/]*\.conf$' | while read -r file; do
-		[ -d "$file" ] || cp --no-dereference --preserve=mode "$file" "$root$file"
+		# A configuration file may have been deleted.
+		[ -d "$file" ] || [ ! -e "$file" ] || cp --no-dereference --preserve=mode "$file" "$root$file"
 	done
 	# ldd fails at scripts, which have no libraries.
 	{ find "$root/usr/bin" "$root/usr/sbin" -type f -exec ldd {} + 2>/dev/null || true; } |
@@ -84,6 +85,7 @@ debian_programs() {
 # import_images gives containerd those that it does not have yet.
 import_images() {
 	local name
+	await 30 "$LOG/inside.log" "" within true
 	await 30 "$LOG/containerd.log" "" within ctr version
 	for name in "$IMAGES"/*.tar; do
 		[ -e "$name" ] || continue # nothing has changed
