@@ -11,7 +11,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
 )
 
 // TestCinder is the whole road: claims of a real Kubernetes are volumes of a
@@ -124,9 +123,7 @@ func (s cloudSpace) growsInUse(of claim, path string) {
 func (c cloudCluster) testInTreeClass(t *testing.T) {
 	t.Parallel()
 	s := c.space(t)
-	root, err := co.Root(t.Context())
-	check(t, err)
-	class, err := os.ReadFile(filepath.Join(root, "examples", "cinder", "in-tree-storageclass.yaml")) //nolint:gosec // of this repository
+	class, err := os.ReadFile(filepath.Join(s.root(), "examples", "cinder", "in-tree-storageclass.yaml")) //nolint:gosec // of this repository
 	check(t, err)
 	s.apply(string(class))
 	t.Cleanup(func() {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/co"
 )
 
 // clusterVariable names the directory of a running cluster.
@@ -53,6 +54,16 @@ func program(ctx context.Context, stdin, name string, args ...string) (string, e
 // kubectl runs it as the administrator of the cluster.
 func kubectl(ctx context.Context, args ...string) (string, error) {
 	return in(ctx, "", append([]string{"kubectl"}, args...)...)
+}
+
+// root is the directory of the module.
+func (s space) root() string {
+	s.Helper()
+	root, err := co.Root(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	return root
 }
 
 // needCluster skips the test where no cluster runs.

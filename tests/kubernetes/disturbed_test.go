@@ -2,6 +2,7 @@ package kubernetes_test
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -92,6 +93,39 @@ func TestKubeletRestartedDuringGrowth(t *testing.T) {
 	s.grows("data", "3Gi")
 	undisturbed()
 	s.wantData("writer")
+}
+
+// The release is upgraded, and rolled back, while pods use its volumes: both
+// plugins start anew. Each time the next growth succeeds.
+func TestUpgradeAndRollbackWithVolumesInUse(t *testing.T) {
+	s := inUse(t)
+	undisturbed := s.undisturbed()
+	t.Cleanup(func() { install(s) }) // for the tests that follow
+	helm := func(args ...string) {
+		s.must(in(t.Context(), "", append([]string{"helm", "--namespace", s.release, "--wait", "--timeout=2m"}, args...)...))
+	}
+	before := s.templates()
+	helm("upgrade", s.release, filepath.Join(s.root(), "deploy", "charts", "growvol"), "--reuse-values", "--set=logLevel=debug")
+	upgraded := s.templates()
+	if upgraded == before {
+		t.Fatal("the upgrade has started no pod of growvol anew: nothing was tried")
+	}
+	s.grows("data", "2Gi")
+	s.wantSize("writer", mounted, 2*volume.GiB)
+	helm("rollback", s.release)
+	if s.templates() == upgraded {
+		t.Fatal("the rollback has started no pod of growvol anew: nothing was tried")
+	}
+	s.grows("data", "3Gi")
+	s.wantSize("writer", mounted, 3*volume.GiB)
+	undisturbed()
+	s.wantData("writer")
+}
+
+// templates tells apart what the pods of growvol are made from.
+func (s space) templates() string {
+	s.Helper()
+	return s.must(kubectl(s.Context(), "get", "deployments,daemonsets", "--namespace", s.release, "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.generation} {end}"))
 }
 
 // growvol is removed and comes back while pods use its volumes. They write on

@@ -91,12 +91,8 @@ type examples struct {
 // replacements of text.
 func readExamples(s space, replace ...string) examples {
 	s.Helper()
-	root, err := co.Root(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
 	replace = append(replace, "image: busybox:1.37", "image: localhost/busybox:test")
-	dir := filepath.Join(root, "examples")
+	dir := filepath.Join(s.root(), "examples")
 	e := examples{s, map[string]string{}}
 	for _, pattern := range []string{"*.yaml", "*/*.yaml"} {
 		paths, err := filepath.Glob(filepath.Join(dir, pattern))
