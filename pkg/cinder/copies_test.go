@@ -137,6 +137,8 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 	}
 }
 
+// A copy can take longer than a call: that it must not be shared is told before
+// it is made, or nobody would remove it.
 func TestSharedCopiesAreJudgedBeforeTheyAreMade(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})

@@ -439,9 +439,6 @@ func TestRemainsThatStayAreNoFinalError(t *testing.T) {
 	}
 }
 
-// A copy can take longer than a call: that it must not be shared is told before
-// it is made, or nobody would remove it.
-
 // Credentials that run out half-way do not tell that there is no volume: a final
 // error would, and the claim could go without it.
 func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
@@ -126,11 +127,7 @@ func (c cloudCluster) testInTreeClass(t *testing.T) {
 	class, err := os.ReadFile(filepath.Join(s.root(), "examples", "cinder", "in-tree-storageclass.yaml")) //nolint:gosec // of this repository
 	check(t, err)
 	s.apply(string(class))
-	t.Cleanup(func() {
-		if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "storageclass/gold"); err != nil {
-			t.Error(err)
-		}
-	})
+	deletedAtEnd(t, "storageclass/gold")
 	s.growsInUse(claim{name: "data", class: "gold", size: "1Gi"}, mounted)
 	if driver := s.kubectl("get", "pv", s.pvc("data").Spec.VolumeName, "-o", `jsonpath={.metadata.annotations.pv\.kubernetes\.io/migrated-to}`); driver != "cinder.csi.openstack.org" {
 		t.Errorf("the volume has migrated to %q", driver)
@@ -142,39 +139,15 @@ func (c cloudCluster) testInTreeClass(t *testing.T) {
 func (c cloudCluster) testUnused(t *testing.T) {
 	t.Parallel()
 	s := c.space(t)
-	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
-	s.pod("writer", "data", false)
-	written := s.wantData("writer")
-	s.kubectl("delete", "pod", "writer")
-	s.patch("data", "2Gi")
-	s.wantCondition("data", "FileSystemResizePending")
-	s.wantCinder("data", 2*volume.GiB)
-	if size := s.pvc("data").Status.Capacity.Storage; size != "1Gi" {
-		t.Errorf("no node has grown the filesystem, and the claim says %s", size)
-	}
-	s.reader("reader", "data")
+	s.growsUnused(classOf("ext4"), func() { s.wantCinder("data", 2*volume.GiB) })
 	s.wantGrown("data", "reader", mounted, 2)
-	s.wantSameData("reader", written)
 }
 
 func (c cloudCluster) testRestore(t *testing.T) {
 	t.Parallel()
 	s := c.space(t)
-	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
-	s.pod("writer", "data", false)
-	written := s.wantData("writer")
-	s.apply(`apiVersion: snapshot.storage.k8s.io/v1
-kind: VolumeSnapshot
-metadata: {name: saved}
-spec: {volumeSnapshotClassName: cinder, source: {persistentVolumeClaimName: data}}
-`)
-	s.await("volumesnapshot/saved", "{.status.readyToUse}", "true")
-	s.pod("later", "data", false) // what it writes is not in the snapshot
-	s.wantData("later")
-	s.claim(claim{name: "restored", class: classOf("ext4"), size: "2Gi", source: "VolumeSnapshot/saved"})
-	s.reader("reader", "restored")
+	s.restores(classOf("ext4"), "cinder")
 	s.wantGrown("restored", "reader", mounted, 2)
-	s.wantSameData("reader", written)
 }
 
 // testInfeasible: more than the quota. The user takes it back.
@@ -199,13 +172,7 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
 	s.pod("writer", "data", false)
 	undisturbed := s.undisturbed()
-	resumed := false
-	resume := func() {
-		if !resumed {
-			resumed = true
-			check(t, c.Service(context.WithoutCancel(t.Context()), "continue", "nova-compute"))
-		}
-	}
+	resume := sync.OnceFunc(func() { check(t, c.Service(context.WithoutCancel(t.Context()), "continue", "nova-compute")) })
 	t.Cleanup(resume) // also if the pause is cut off
 	check(t, c.Service(t.Context(), "pause", "nova-compute"))
 	s.patch("data", "2Gi")
@@ -226,13 +193,7 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 func (c cloudCluster) testExamples(t *testing.T) {
 	t.Parallel()
 	// After the namespace, since classes that claims name are protected.
-	t.Cleanup(func() {
-		for _, class := range []string{"storageclass/growvol", "volumesnapshotclass/growvol", "volumeattributesclass/gold"} {
-			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", class); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	deletedAtEnd(t, "storageclass/growvol", "volumesnapshotclass/growvol", "volumeattributesclass/gold")
 	s := c.space(t)
 	e := readExamples(s.space, "spec:\n  containers:", "spec:\n  "+s.place()+"containers:")
 	for _, class := range []string{"storageclass", "snapshotclass", "attributesclass"} {

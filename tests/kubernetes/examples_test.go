@@ -24,13 +24,7 @@ func TestExamples(t *testing.T) {
 		replace = []string{"fstype: ext4", "fstype: xfs"}
 	}
 	e := readExamples(s, replace...)
-	t.Cleanup(func() {
-		for _, class := range []string{"storageclass/growvol", "volumesnapshotclass/growvol"} {
-			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", class); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	deletedAtEnd(t, "storageclass/growvol", "volumesnapshotclass/growvol")
 	// First: its classes have the same names.
 	for name := range maps.Clone(e.text) {
 		if strings.HasPrefix(name, "cinder/") {
@@ -64,6 +58,19 @@ func TestExamples(t *testing.T) {
 	for name := range e.text {
 		t.Errorf("the example %s is not tried", name)
 	}
+}
+
+// deletedAtEnd deletes objects that belong to no namespace, at the end of the
+// test, if they are there.
+func deletedAtEnd(t *testing.T, objects ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, o := range objects {
+			if _, err := kubectl(context.WithoutCancel(t.Context()), "delete", "--ignore-not-found", o); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // wantFilesystem demands that df in the pod shows a volume of this size.

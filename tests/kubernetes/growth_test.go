@@ -101,16 +101,23 @@ func TestGrowthOfBlockVolumes(t *testing.T) {
 // A volume that no pod has grows for the next one.
 func TestGrowthWhileUnused(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t)
-	s.claim(claim{name: "data", class: xfs, size: "1Gi"})
+	newSpace(t).growsUnused(xfs, func() {})
+}
+
+// growsUnused makes a claim of the class and doubles it while no pod has it. It
+// calls pending when no node has grown it yet.
+func (s space) growsUnused(class string, pending func()) {
+	s.Helper()
+	s.claim(claim{name: "data", class: class, size: "1Gi"})
 	s.pod("writer", "data", false)
 	written := s.wantData("writer")
 	s.kubectl("delete", "pod", "writer")
 
 	s.patch("data", "2Gi")
 	s.wantCondition("data", "FileSystemResizePending")
+	pending()
 	if size := s.pvc("data").Status.Capacity.Storage; size != "1Gi" {
-		t.Errorf("no node has grown the filesystem, and the claim says %s", size)
+		s.Errorf("no node has grown the filesystem, and the claim says %s", size)
 	}
 	s.reader("reader", "data")
 	s.grown("data", "2Gi")
@@ -174,23 +181,30 @@ spec:
 func TestRestoreIntoALargerVolume(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.claim(claim{name: "data", class: xfs, size: "1Gi"})
+	s.restores(xfs, "test")
+	s.grows("restored", "3Gi")
+	s.wantSize("reader", mounted, 3*volume.GiB)
+}
+
+// restores makes a claim, a snapshot of it, and of that the claim "restored",
+// twice as large, which the pod "reader" has.
+func (s space) restores(class, snapshotClass string) {
+	s.Helper()
+	s.claim(claim{name: "data", class: class, size: "1Gi"})
 	s.pod("writer", "data", false)
 	written := s.wantData("writer")
 	s.apply(`apiVersion: snapshot.storage.k8s.io/v1
 kind: VolumeSnapshot
 metadata: {name: saved}
-spec: {volumeSnapshotClassName: test, source: {persistentVolumeClaimName: data}}
+spec: {volumeSnapshotClassName: ` + snapshotClass + `, source: {persistentVolumeClaimName: data}}
 `)
 	s.await("volumesnapshot/saved", "{.status.readyToUse}", "true")
 	s.pod("later", "data", false)
 	s.wantData("later")
-	s.claim(claim{name: "restored", class: xfs, size: "2Gi", source: "VolumeSnapshot/saved"})
+	s.claim(claim{name: "restored", class: class, size: "2Gi", source: "VolumeSnapshot/saved"})
 	s.reader("reader", "restored")
 	s.wantSize("reader", mounted, 2*volume.GiB)
 	s.wantSameData("reader", written)
-	s.grows("restored", "3Gi")
-	s.wantSize("reader", mounted, 3*volume.GiB)
 }
 
 func TestCloneIntoALargerVolume(t *testing.T) {

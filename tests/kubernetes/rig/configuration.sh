@@ -40,8 +40,8 @@ write_containerd_config() {
 	END
 }
 
-# write_kubelet_config NODE ADDRESS PORT: where it listens. syncFrequency bounds how long kubelet
-# takes to see that a claim has grown (a minute by default).
+# write_kubelet_config NODE ADDRESS PORT: where it listens. syncFrequency bounds
+# how long kubelet takes to see that a claim has grown (a minute by default).
 write_kubelet_config() {
 	cat >"$ETC/kubelet-$1.yaml" <<-END
 		apiVersion: kubelet.config.k8s.io/v1beta1
