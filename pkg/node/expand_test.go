@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -31,41 +32,45 @@ func TestExpandGrowsDeviceThenFilesystem(t *testing.T) {
 }
 
 func TestExpandOfARawBlockVolume(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("making a device node needs root")
-	}
-	b := newBench(t, blockCap())
-	d := b.use(t, volume.GiB)
-	d.backend = 3 * volume.GiB
-	if got, err := b.expand(t.Context(), 3*volume.GiB); err != nil || got != 3*volume.GiB || d.shown != got {
-		t.Errorf("%s, %v; the device shows %s", got, err, d.shown)
-	}
-	if b.called("grow") != 0 {
-		t.Error("a filesystem was looked for on a raw volume")
-	}
-	d.backend, d.deaf = 4*volume.GiB, true
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := b.expand(ctx, 4*volume.GiB)
-	wantKind(t, err, volume.Deadline, "3 GiB", "4 GiB")
+	synctest.Test(t, func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("making a device node needs root")
+		}
+		b := newBench(t, blockCap())
+		d := b.use(t, volume.GiB)
+		d.backend = 3 * volume.GiB
+		if got, err := b.expand(t.Context(), 3*volume.GiB); err != nil || got != 3*volume.GiB || d.shown != got {
+			t.Errorf("%s, %v; the device shows %s", got, err, d.shown)
+		}
+		if b.called("grow") != 0 {
+			t.Error("a filesystem was looked for on a raw volume")
+		}
+		d.backend, d.deaf = 4*volume.GiB, true
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := b.expand(ctx, 4*volume.GiB)
+		wantKind(t, err, volume.Deadline, "3 GiB", "4 GiB")
+	})
 }
 
 // The device knows nothing of the growth yet, and a rescan brings nothing: the
 // filesystem tools would report success. It must be an error with both sizes.
 func TestExpandIsNeverASuccessOnAStaleDevice(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.backend, d.deaf = 2*volume.GiB, true
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := b.expand(ctx, 2*volume.GiB)
-	wantKind(t, err, volume.Deadline, b.id, "1 GiB", "2 GiB")
-	if ctx.Err() != nil {
-		t.Error("the answer came when the caller had given up")
-	}
-	if b.called("grow") != 1 { // the one at stage
-		t.Error("the filesystem was touched")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		d := b.use(t, volume.GiB)
+		d.backend, d.deaf = 2*volume.GiB, true
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := b.expand(ctx, 2*volume.GiB)
+		wantKind(t, err, volume.Deadline, b.id, "1 GiB", "2 GiB")
+		if ctx.Err() != nil {
+			t.Error("the answer came when the caller had given up")
+		}
+		if b.called("grow") != 1 { // the one at stage
+			t.Error("the filesystem was touched")
+		}
+	})
 }
 
 // Whoever says that the device has grown, its size is looked at.
@@ -227,102 +232,108 @@ func (g growAt) Grow(ctx context.Context, req filesystem.GrowRequest) (filesyste
 // A growth cannot be interrupted. It outlives its call, keeps the volume's
 // lock, and the retry finds it done; meanwhile pods may still start.
 func TestExpandThatOutlivesItsCall(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.backend = 2 * volume.GiB
-	b.growing, b.started = make(chan struct{}), make(chan struct{})
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := b.expand(short, 2*volume.GiB)
-	wantKind(t, err, volume.Deadline, "still under way")
-	<-b.started
-	b.mu.Lock()
-	b.started = nil
-	b.mu.Unlock()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		d := b.use(t, volume.GiB)
+		d.backend = 2 * volume.GiB
+		b.growing, b.started = make(chan struct{}), make(chan struct{})
+		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := b.expand(short, 2*volume.GiB)
+		wantKind(t, err, volume.Deadline, "still under way")
+		<-b.started
+		b.mu.Lock()
+		b.started = nil
+		b.mu.Unlock()
 
-	unstaging, cancel2 := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel2()
-	wantKind(t, b.unstage(unstaging), volume.Deadline, "another operation")
-	if err := errors.Join(b.unpublish(t.Context()), b.publish(t.Context(), false)); err != nil {
-		t.Errorf("a growth keeps pods from their volume: %v", err)
-	}
+		unstaging, cancel2 := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel2()
+		wantKind(t, b.unstage(unstaging), volume.Deadline, "another operation")
+		if err := errors.Join(b.unpublish(t.Context()), b.publish(t.Context(), false)); err != nil {
+			t.Errorf("a growth keeps pods from their volume: %v", err)
+		}
 
-	retry := make(chan error, 1)
-	go func() { _, err := b.expand(t.Context(), 2*volume.GiB); retry <- err }()
-	close(b.growing)
-	if err := <-retry; err != nil {
-		t.Fatalf("the retry: %v", err)
-	}
-	if d.content.Size != 2*volume.GiB {
-		t.Errorf("the filesystem has %s", d.content.Size)
-	}
+		retry := make(chan error, 1)
+		go func() { _, err := b.expand(t.Context(), 2*volume.GiB); retry <- err }()
+		close(b.growing)
+		if err := <-retry; err != nil {
+			t.Fatalf("the retry: %v", err)
+		}
+		if d.content.Size != 2*volume.GiB {
+			t.Errorf("the filesystem has %s", d.content.Size)
+		}
+	})
 }
 
 func TestExpandMetrics(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	metrics, err := NewMetrics(reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBench(t, mountCap("ext4"))
-	b.opts.Observer = metrics
-	d := b.use(t, volume.GiB)
-	d.backend = 2 * volume.GiB
-	if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
-		t.Fatal(err)
-	}
-	d.backend, d.deaf = 3*volume.GiB, true
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	if _, err := b.expand(ctx, 3*volume.GiB); err == nil {
-		t.Fatal("a stale device was a success")
-	}
-	seen := map[string]float64{}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			key := f.GetName()
-			for _, l := range m.GetLabel() {
-				key += "," + l.GetValue()
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		metrics, err := NewMetrics(reg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBench(t, mountCap("ext4"))
+		b.opts.Observer = metrics
+		d := b.use(t, volume.GiB)
+		d.backend = 2 * volume.GiB
+		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+		d.backend, d.deaf = 3*volume.GiB, true
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		if _, err := b.expand(ctx, 3*volume.GiB); err == nil {
+			t.Fatal("a stale device was a success")
+		}
+		seen := map[string]float64{}
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				key := f.GetName()
+				for _, l := range m.GetLabel() {
+					key += "," + l.GetValue()
+				}
+				seen[key] = m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 			}
-			seen[key] = m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
-	}
-	for key, want := range map[string]float64{
-		"growvol_node_expand_phase_seconds,device,ok":       1,
-		"growvol_node_expand_phase_seconds,device,deadline": 1,
-		"growvol_node_expand_phase_seconds,filesystem,ok":   1,
-		"growvol_node_grown_bytes_total,ioctl":              float64(volume.GiB),
-	} {
-		if seen[key] != want {
-			t.Errorf("%s = %g, want %g", key, seen[key], want)
+		for key, want := range map[string]float64{
+			"growvol_node_expand_phase_seconds,device,ok":       1,
+			"growvol_node_expand_phase_seconds,device,deadline": 1,
+			"growvol_node_expand_phase_seconds,filesystem,ok":   1,
+			"growvol_node_grown_bytes_total,ioctl":              float64(volume.GiB),
+		} {
+			if seen[key] != want {
+				t.Errorf("%s = %g, want %g", key, seen[key], want)
+			}
 		}
-	}
+	})
 }
 
 func TestStats(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	stats := func(ctx context.Context, id, path string) (*csi.NodeGetVolumeStatsResponse, error) {
-		return b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: id, VolumePath: path})
-	}
-	resp, err := stats(t.Context(), b.id, b.target)
-	if err != nil || len(resp.GetUsage()) != 2 || resp.GetUsage()[0].GetTotal() != 90 || resp.GetUsage()[1].GetUsed() != 3 {
-		t.Errorf("%v, %v", resp, err)
-	}
-	for _, c := range []struct{ id, path string }{{"nobody", b.target}, {b.id, "some/path"}, {b.id, filepath.Dir(b.target)}} {
-		_, err := stats(t.Context(), c.id, c.path)
-		wantKind(t, err, volume.NotFound)
-	}
-	b.growing = make(chan struct{}) // a frozen filesystem answers nothing
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	_, err = stats(ctx, b.id, b.target)
-	wantKind(t, err, volume.Deadline, "does not answer")
-	close(b.growing)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		b.use(t, volume.GiB)
+		stats := func(ctx context.Context, id, path string) (*csi.NodeGetVolumeStatsResponse, error) {
+			return b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: id, VolumePath: path})
+		}
+		resp, err := stats(t.Context(), b.id, b.target)
+		if err != nil || len(resp.GetUsage()) != 2 || resp.GetUsage()[0].GetTotal() != 90 || resp.GetUsage()[1].GetUsed() != 3 {
+			t.Errorf("%v, %v", resp, err)
+		}
+		for _, c := range []struct{ id, path string }{{"nobody", b.target}, {b.id, "some/path"}, {b.id, filepath.Dir(b.target)}} {
+			_, err := stats(t.Context(), c.id, c.path)
+			wantKind(t, err, volume.NotFound)
+		}
+		b.growing = make(chan struct{}) // a frozen filesystem answers nothing
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		_, err = stats(ctx, b.id, b.target)
+		wantKind(t, err, volume.Deadline, "does not answer")
+		close(b.growing)
+	})
 }
 
 func TestStatsOfABlockVolume(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -51,25 +52,27 @@ func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 	for _, capability := range []string{"mounted", "raw"} {
 		t.Run(capability, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			if capability == "raw" {
-				if os.Geteuid() != 0 {
-					t.Skip("making a device node needs root")
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, mountCap("ext4"))
+				if capability == "raw" {
+					if os.Geteuid() != 0 {
+						t.Skip("making a device node needs root")
+					}
+					b.capability = blockCap()
 				}
-				b.capability = blockCap()
-			}
-			d := b.use(t, volume.GiB)
-			d.conn, d.blind, d.deaf, d.backend = granular(), true, true, 2*volume.GiB
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			defer cancel()
-			_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
-			wantKind(t, err, volume.Deadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
-			if n := b.called("grow"); capability == "mounted" && n != 1 { // the one at stage
-				t.Errorf("grown %d times", n)
-			}
-			d.liar = true
-			_, err = b.expand(t.Context(), volume.GiB+10*volume.MiB)
-			wantKind(t, err, volume.Internal, "1 GiB")
+				d := b.use(t, volume.GiB)
+				d.conn, d.blind, d.deaf, d.backend = granular(), true, true, 2*volume.GiB
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
+				wantKind(t, err, volume.Deadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
+				if n := b.called("grow"); capability == "mounted" && n != 1 { // the one at stage
+					t.Errorf("grown %d times", n)
+				}
+				d.liar = true
+				_, err = b.expand(t.Context(), volume.GiB+10*volume.MiB)
+				wantKind(t, err, volume.Internal, "1 GiB")
+			})
 		})
 	}
 }
@@ -101,23 +104,25 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 		"one that lacks more":            {33 * volume.MiB, 32 * volume.MiB, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			d := b.add(b.id, 2*volume.GiB)
-			d.conn, d.header = granular(), c.lacks
-			d.conn.Hidden = c.hidden
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			defer cancel()
-			err := b.stage(ctx)
-			if c.works {
-				if err != nil || d.content.Size != 2*volume.GiB-c.lacks {
-					t.Errorf("%v, a filesystem of %s", err, d.content.Size)
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, mountCap("ext4"))
+				d := b.add(b.id, 2*volume.GiB)
+				d.conn, d.header = granular(), c.lacks
+				d.conn.Hidden = c.hidden
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				err := b.stage(ctx)
+				if c.works {
+					if err != nil || d.content.Size != 2*volume.GiB-c.lacks {
+						t.Errorf("%v, a filesystem of %s", err, d.content.Size)
+					}
+					return
 				}
-				return
-			}
-			wantKind(t, err, volume.Deadline, "2 GiB", "plug it in anew")
-			if b.called("format") != 0 {
-				t.Error("formatted")
-			}
+				wantKind(t, err, volume.Deadline, "2 GiB", "plug it in anew")
+				if b.called("format") != 0 {
+					t.Error("formatted")
+				}
+			})
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -74,22 +75,24 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 		"the connector's failure to find disk": {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["connect"] = volume.Errorf(volume.Deadline, "no disk appeared") }, volume.Deadline, []string{"no disk"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, c.capability)
-			d := b.add(b.id, volume.GiB)
-			if c.prepare != nil {
-				c.prepare(b, d)
-			}
-			content := d.content
-			patience := time.Minute
-			if c.kind == volume.Deadline {
-				patience = 50 * time.Millisecond
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			wantKind(t, b.stage(ctx), c.kind, c.words...)
-			if d.content != content || len(b.mounts) != 0 {
-				t.Errorf("content is now %s, mounts %v", d.content, b.mounts)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, c.capability)
+				d := b.add(b.id, volume.GiB)
+				if c.prepare != nil {
+					c.prepare(b, d)
+				}
+				content := d.content
+				patience := time.Minute
+				if c.kind == volume.Deadline {
+					patience = 50 * time.Millisecond
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				wantKind(t, b.stage(ctx), c.kind, c.words...)
+				if d.content != content || len(b.mounts) != 0 {
+					t.Errorf("content is now %s, mounts %v", d.content, b.mounts)
+				}
+			})
 		})
 	}
 }
@@ -191,23 +194,25 @@ func TestStageForgetsAFinishedFormat(t *testing.T) {
 // mkfs of a large ext3 takes longer than a call. It is not started over with
 // each retry, and not twice at once.
 func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
-	b := newBench(t, mountCap("ext3"))
-	b.add(b.id, volume.GiB)
-	b.formatting = make(chan struct{})
-	for range 2 {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		t.Cleanup(cancel)
-		wantKind(t, b.stage(ctx), volume.Deadline)
-	}
-	done := make(chan error, 1)
-	go func() { done <- b.stage(t.Context()) }()
-	close(b.formatting)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if n := b.called("format"); n != 1 || len(b.mounts) != 1 {
-		t.Errorf("formatted %d times, %d mounts", n, len(b.mounts))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext3"))
+		b.add(b.id, volume.GiB)
+		b.formatting = make(chan struct{})
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			t.Cleanup(cancel)
+			wantKind(t, b.stage(ctx), volume.Deadline)
+		}
+		done := make(chan error, 1)
+		go func() { done <- b.stage(t.Context()) }()
+		close(b.formatting)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if n := b.called("format"); n != 1 || len(b.mounts) != 1 {
+			t.Errorf("formatted %d times, %d mounts", n, len(b.mounts))
+		}
+	})
 }
 
 func TestMarkerStaysInTheStateDirectory(t *testing.T) {
@@ -338,36 +343,38 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 // What the kernel or a tool takes its time for keeps the volume's lock, and is
 // not started again by a retry.
 func TestSlowStepsOutliveTheirCall(t *testing.T) {
-	b := newBench(t, mountCap("ext3"))
-	b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext3, Size: volume.GiB}
-	try := func(call func(context.Context) error) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		return call(ctx)
-	}
-	finish := func(slow chan struct{}, call func(context.Context) error) {
-		t.Helper()
-		done := make(chan error, 1)
-		go func() { done <- call(t.Context()) }()
-		close(slow)
-		if err := <-done; err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext3"))
+		b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext3, Size: volume.GiB}
+		try := func(call func(context.Context) error) error {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			return call(ctx)
 		}
-	}
-	b.checking = make(chan struct{})
-	wantKind(t, try(b.stage), volume.Deadline, "checking")
-	wantKind(t, try(b.stage), volume.Deadline, "another operation")
-	finish(b.checking, b.stage)
-	if n := b.called("check"); n != 2 || len(b.mounts) != 1 {
-		t.Errorf("checked %d times, mounts %v", n, b.mounts)
-	}
-	b.unmounting = make(chan struct{})
-	wantKind(t, try(b.unstage), volume.Deadline, "unmounting")
-	wantKind(t, try(b.stage), volume.Deadline, "another operation")
-	finish(b.unmounting, b.unstage)
-	if len(b.mounts) != 0 {
-		t.Errorf("mounts %v", b.mounts)
-	}
+		finish := func(slow chan struct{}, call func(context.Context) error) {
+			t.Helper()
+			done := make(chan error, 1)
+			go func() { done <- call(t.Context()) }()
+			close(slow)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.checking = make(chan struct{})
+		wantKind(t, try(b.stage), volume.Deadline, "checking")
+		wantKind(t, try(b.stage), volume.Deadline, "another operation")
+		finish(b.checking, b.stage)
+		if n := b.called("check"); n != 2 || len(b.mounts) != 1 {
+			t.Errorf("checked %d times, mounts %v", n, b.mounts)
+		}
+		b.unmounting = make(chan struct{})
+		wantKind(t, try(b.unstage), volume.Deadline, "unmounting")
+		wantKind(t, try(b.stage), volume.Deadline, "another operation")
+		finish(b.unmounting, b.unstage)
+		if len(b.mounts) != 0 {
+			t.Errorf("mounts %v", b.mounts)
+		}
+	})
 }
 
 // After an error that it takes for final, kubelet never unstages: a volume that
@@ -410,17 +417,19 @@ func TestStageInAnotherWayLeavesARawVolumeStaged(t *testing.T) {
 
 // A format that outlives its call needs the device.
 func TestStageThatRunsOutOfTimeKeepsTheDevice(t *testing.T) {
-	b := newBench(t, mountCap("ext3"))
-	d := b.add(b.id, volume.GiB)
-	b.formatting = make(chan struct{})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	wantKind(t, b.stage(ctx), volume.Deadline)
-	if !d.connected {
-		t.Error("the device was taken from under mkfs")
-	}
-	close(b.formatting)
-	if err := b.stage(t.Context()); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext3"))
+		d := b.add(b.id, volume.GiB)
+		b.formatting = make(chan struct{})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		wantKind(t, b.stage(ctx), volume.Deadline)
+		if !d.connected {
+			t.Error("the device was taken from under mkfs")
+		}
+		close(b.formatting)
+		if err := b.stage(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
