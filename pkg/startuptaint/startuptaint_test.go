@@ -3,6 +3,7 @@ package startuptaint_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -20,13 +21,31 @@ import (
 func remove(t *testing.T, s *apiServer, within time.Duration) (log string, err error) {
 	t.Helper()
 	var out bytes.Buffer
+	err = removeAndLog(t, s, within, &out)
+	return out.String(), err
+}
+
+func removeAndLog(t *testing.T, s *apiServer, within time.Duration, log io.Writer) error {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	err = startuptaint.Remove(ctx, startuptaint.Options{
+	return startuptaint.Remove(ctx, startuptaint.Options{
 		API: s.api(), Node: "node-7", Driver: driver, Interval: time.Millisecond,
-		Log: slog.New(slog.NewTextHandler(&out, nil)),
+		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
-	return out.String(), err
+}
+
+// reaction is a log that does something about its first line.
+type reaction struct {
+	bytes.Buffer
+	first func()
+}
+
+func (r *reaction) Write(line []byte) (int, error) {
+	if r.Len() == 0 {
+		r.first()
+	}
+	return r.Buffer.Write(line)
 }
 
 // others are the keys that must survive.
@@ -233,11 +252,10 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 		return false
 	}
-	timer := time.AfterFunc(20*time.Millisecond, func() { _ = os.WriteFile(filepath.Join(s.dir, "ca.crt"), good, 0o600) })
-	defer timer.Stop()
-	log, err := remove(t, s, time.Minute)
+	log := &reaction{first: func() { write(t, s.dir, "ca.crt", string(good)) }} // once it was missed
+	err = removeAndLog(t, s, time.Minute, log)
 	checkRemoved(t, s, err)
-	if !strings.Contains(log, "ca.crt: no such file") || !strings.Contains(log, "401 Unauthorized") {
+	if !strings.Contains(log.String(), "ca.crt: no such file") || !strings.Contains(log.String(), "401 Unauthorized") {
 		t.Error(log)
 	}
 }
