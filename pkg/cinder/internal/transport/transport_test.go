@@ -218,13 +218,17 @@ func TestDoubt(t *testing.T) {
 }
 
 func TestRetryAfterIsHonored(t *testing.T) {
-	date := time.Now().Add(3 * time.Second).UTC().Format(http.TimeFormat)
-	for _, after := range []string{"1", date} {
-		s := newScript(t, says(503, "Retry-After", after), says(200))
+	for _, seconds := range []bool{true, false} {
 		start := time.Now()
+		after, until := "1", start.Add(time.Second)
+		if !seconds {
+			until = start.Add(2 * time.Second).UTC().Truncate(time.Second)
+			after = until.Format(http.TimeFormat)
+		}
+		s := newScript(t, says(503, "Retry-After", after), says(200))
 		status, _, err := send(t.Context(), newTransport(t, Options{}), "GET", s.URL, &Call{})
-		if took := time.Since(start); err != nil || status != 200 || took < 900*time.Millisecond || took > 4*time.Second {
-			t.Errorf("Retry-After %s: %d, %v after %s", after, status, err, took)
+		if now := time.Now(); err != nil || status != 200 || now.Before(until) || now.Sub(until) > 5*time.Second {
+			t.Errorf("Retry-After %s: %d, %v after %s", after, status, err, now.Sub(start))
 		}
 	}
 	// More than MaxWait is not waited for, whatever the context allows.
@@ -256,16 +260,16 @@ func TestRetryAfterHeader(t *testing.T) {
 
 func TestContextEndsRetries(t *testing.T) {
 	s := newScript(t, says(503))
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
-	start := time.Now()
+	// A pause that the context does not last for is not begun.
 	status, _, err := send(ctx, newTransport(t, Options{Backoff: 10 * time.Second}), "GET", s.URL, &Call{})
-	if took := time.Since(start); err != nil || status != 503 || took > 90*time.Millisecond || len(s.received()) != 1 {
-		t.Errorf("%d, %v after %s and %d attempts", status, err, took, len(s.received()))
+	if err != nil || status != 503 || ctx.Err() != nil || len(s.received()) != 1 {
+		t.Errorf("%d, %v (%v) and %d attempts", status, err, ctx.Err(), len(s.received()))
 	}
 	gone, leave := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, leave)
-	start = time.Now()
+	start := time.Now()
 	_, _, _ = send(gone, newTransport(t, Options{Backoff: 10 * time.Second}), "GET", s.URL, &Call{})
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("a caller that left was waited for %s", took)
@@ -285,9 +289,13 @@ func TestOneAttemptIsLimited(t *testing.T) {
 		t.Errorf("after a hanging attempt: %d %q, %v", status, body, err)
 	}
 	s = newScript(t, hang)
-	_, _, err = send(t.Context(), newTransport(t, Options{Timeout: 50 * time.Millisecond, Attempts: 2}), "GET", s.URL, &Call{})
-	if err == nil || !strings.Contains(err.Error(), "no complete answer within 50ms") || len(s.received()) != 2 {
-		t.Errorf("a server that hangs: %v after %d attempts", err, len(s.received()))
+	pool, err := Pool(TLS{})
+	must(t, err)
+	defer pool.CloseIdleConnections()
+	counted := counter{next: pool} // a busy server may not have seen them
+	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond, Attempts: 2}), "GET", s.URL, &Call{})
+	if err == nil || !strings.Contains(err.Error(), "no complete answer within 50ms") || counted.n != 2 {
+		t.Errorf("a server that hangs: %v after %d attempts", err, counted.n)
 	}
 }
 
@@ -395,14 +403,14 @@ func TestNoGoroutineStays(t *testing.T) {
 	before := runtime.NumGoroutine()
 	func() {
 		release := make(chan struct{})
-		s := newScript(t, cut(true), says(503), func(http.ResponseWriter, *http.Request) { <-release })
+		ctx, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
+		s := newScript(t, cut(true), says(503), func(http.ResponseWriter, *http.Request) { giveUp(); <-release })
 		pool, err := Pool(TLS{})
 		must(t, err)
 		defer pool.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
 		_, _, err = send(ctx, newTransport(t, Options{Base: pool}), "GET", s.URL, &Call{})
-		if !errors.Is(err, context.DeadlineExceeded) {
+		if !errors.Is(err, context.Canceled) {
 			t.Errorf("a call that was given up: %v", err)
 		}
 		close(release)
