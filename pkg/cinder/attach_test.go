@@ -88,6 +88,36 @@ func eventually(t *testing.T, after time.Duration, f func()) {
 	t.Cleanup(func() { timer.Stop() })
 }
 
+// afterNext runs f beside the test, a moment after the cloud has got the next
+// such call.
+func (r *rig) afterNext(t *testing.T, call fakecloud.Call, f func()) {
+	t.Helper()
+	before, done := r.cloud.Count(call), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(done)
+		for r.cloud.Count(call) == before {
+			if volume.Pause(ctx, 5*time.Millisecond) != nil {
+				return
+			}
+		}
+		if volume.Pause(ctx, 100*time.Millisecond) == nil {
+			f()
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// wantSoon waits for what the cloud does behind its answers.
+func wantSoon(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for ctx := within(t, 20*time.Second); !done(); {
+		if volume.Pause(ctx, 5*time.Millisecond) != nil {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
 // onlyInCinder is a volume that is attached as Cinder has it, without Nova.
 func onlyInCinder(server string) fakecloud.Volume {
 	return fakecloud.Volume{Status: stateInUse, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: "attached"}}}

@@ -120,10 +120,8 @@ func TestBackupThatFailsIsNeverReady(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Fails())
 	s := r.take(t, class)
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == snapError })
 	for range 2 {
-		if err := volume.Pause(t.Context(), 50*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
 		_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
 		wantKind(t, err, volume.Internal, s.ID, "the backup driver failed")
 	}
@@ -155,12 +153,7 @@ func TestBackupThatCinderRefusesLeavesNothingBehind(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), snap("b", id, "type", "backup"))
 	wantKind(t, err, volume.Exhausted)
-	if err := volume.Pause(t.Context(), 50*time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
-	if n := r.helpers(t, id); n != 0 {
-		t.Errorf("%d snapshots are left behind", n)
-	}
+	wantSoon(t, "nothing is left behind", func() bool { return r.helpers(t, id) == 0 })
 }
 
 func TestBackupDoesNotTakeAPlainSnapshotForItsOwn(t *testing.T) {

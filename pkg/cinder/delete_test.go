@@ -94,14 +94,15 @@ func TestDeletionThatIsTakenBackIsNoSuccess(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.slow(fakecloud.DeleteVolume, time.Hour)
 	id := r.add(fakecloud.Volume{})
-	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
-	defer timer.Stop()
+	r.afterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
 	wantKind(t, r.Delete(t.Context(), id), volume.Precondition, id, "took it back", "available")
 
 	// One reading can be from before the deletion.
 	late := r.add(fakecloud.Volume{})
-	eventually(t, 200*time.Millisecond, func() { r.cloud.SetVolumeStatus(late, stateAvailable) })
-	eventually(t, 600*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
+	r.afterNext(t, fakecloud.DeleteVolume, func() {
+		r.cloud.SetVolumeStatus(late, stateAvailable)
+		eventually(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
+	})
 	if err := r.Delete(t.Context(), late); err != nil {
 		t.Error(err)
 	}

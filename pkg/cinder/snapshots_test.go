@@ -102,10 +102,8 @@ func TestSnapshotThatFailsIsNeverReady(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails())
 	s := r.take(t, snap("s", id))
+	wantSoon(t, "the snapshot fails", func() bool { got, _ := r.cloud.Snapshot(s.ID); return got.Status == snapError })
 	for range 2 {
-		if err := volume.Pause(t.Context(), 50*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
 		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
 		wantKind(t, err, volume.Internal, s.ID, "Snapshot failed to create")
 	}
