@@ -132,8 +132,15 @@ func TestConnect(t *testing.T) {
 	if _, connected, err := m.c.Locate(t.Context(), m.id); err != nil || connected {
 		t.Errorf("connected %t, %v", connected, err)
 	}
-	// It is not another volume's, it is nobody's.
-	wantKind(t, m.c.Verify(t.Context(), m.id, conn.Path), volume.Internal, conn.Path, "no file")
+	// It is not another volume's, it is nobody's; unless another program of this
+	// machine is quicker, and then once more.
+	err = m.c.Verify(t.Context(), m.id, conn.Path)
+	for i := 0; i < 10 && volume.IsKind(err, volume.Precondition); i++ {
+		conn = m.connect(false)
+		m.disconnect()
+		err = m.c.Verify(t.Context(), m.id, conn.Path)
+	}
+	wantKind(t, err, volume.Internal, conn.Path, "no file")
 	wantKind(t, m.c.Verify(t.Context(), m.id, "/dev/no-such-device"), volume.Internal)
 }
 

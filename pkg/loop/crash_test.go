@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -311,28 +312,30 @@ func TestSweepSparesTheLiving(t *testing.T) {
 // A deletion waits for whoever is at work under the same id in pending, and
 // removes what is left there.
 func TestDeleteClaimsItsPlace(t *testing.T) {
-	b := newBackend(t, nil)
-	create(t, b, "a", volume.MiB)
-	unlock, err := b.store.claim(t.Context(), b.store.pending(volA))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	wantKind(t, b.Delete(ctx, volA), volume.InProgress)
-	if _, err := b.Get(t.Context(), volA); err != nil {
-		t.Errorf("deleted nevertheless: %v", err)
-	}
-	if err := os.WriteFile(filepath.Join(b.store.pending(volA), dataFile), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	unlock()
-	if err := b.Delete(t.Context(), volA); err != nil {
-		t.Error(err)
-	}
-	if files := tree(t, b); len(files) != 0 {
-		t.Errorf("left %v", files)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackend(t, nil)
+		create(t, b, "a", volume.MiB)
+		unlock, err := b.store.claim(t.Context(), b.store.pending(volA))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		wantKind(t, b.Delete(ctx, volA), volume.InProgress)
+		if _, err := b.Get(t.Context(), volA); err != nil {
+			t.Errorf("deleted nevertheless: %v", err)
+		}
+		if err := os.WriteFile(filepath.Join(b.store.pending(volA), dataFile), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+		if err := b.Delete(t.Context(), volA); err != nil {
+			t.Error(err)
+		}
+		if files := tree(t, b); len(files) != 0 {
+			t.Errorf("left %v", files)
+		}
+	})
 }
 
 // On a filesystem without RENAME_NOREPLACE deletions work as well.

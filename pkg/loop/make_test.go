@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -80,47 +81,49 @@ func briefly(t *testing.T, call func(context.Context) error) error {
 func TestCopyOutlivesItsCall(t *testing.T) {
 	for name := range new(slow).copying() {
 		t.Run(name, func(t *testing.T) {
-			s := newSlow(t)
-			op := s.copying()[name]
-			wantKind(t, briefly(t, op.call), volume.Deadline, "still under way")
-			for range 3 {
-				wantKind(t, briefly(t, op.call), volume.InProgress)
-			}
-			for _, call := range []func(context.Context) error{
-				func(ctx context.Context) error {
-					if strings.HasPrefix(op.source, snapshots.prefix()) {
-						return s.DeleteSnapshot(ctx, op.source)
-					}
-					_, err := s.Expand(ctx, op.source, volume.GiB)
-					wantKind(t, err, volume.InProgress)
-					return s.Delete(ctx, op.source)
-				},
-				func(ctx context.Context) error { // what is being made
-					_, id, _ := strings.Cut(op.object, "/")
-					return errors.Join(s.Delete(ctx, id), s.DeleteSnapshot(ctx, id))
-				},
-			} {
-				wantKind(t, briefly(t, call), volume.InProgress)
-			}
-			if failed := s.store.sweep(); len(failed) != 0 { // another process starts
-				t.Error(failed)
-			}
-			s.goOn <- nil
-			if err := op.call(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if s.copies != 1 {
-				t.Errorf("copied %d times", s.copies)
-			}
-			want := objectFiles("volumes/"+volA, "snapshots/"+snapS, op.object)
-			if files := tree(t, s.Backend); !slices.Equal(files, want) {
-				t.Errorf("left\n%s", strings.Join(files, "\n"))
-			}
-			c, id, _ := strings.Cut(op.object, "/")
-			hasContent(class(c), id, volume.MiB)(t, s.Backend)
-			if err := errors.Join(s.Delete(t.Context(), volA), s.DeleteSnapshot(t.Context(), snapS)); err != nil {
-				t.Errorf("a lock is still held: %v", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newSlow(t)
+				op := s.copying()[name]
+				wantKind(t, briefly(t, op.call), volume.Deadline, "still under way")
+				for range 3 {
+					wantKind(t, briefly(t, op.call), volume.InProgress)
+				}
+				for _, call := range []func(context.Context) error{
+					func(ctx context.Context) error {
+						if strings.HasPrefix(op.source, snapshots.prefix()) {
+							return s.DeleteSnapshot(ctx, op.source)
+						}
+						_, err := s.Expand(ctx, op.source, volume.GiB)
+						wantKind(t, err, volume.InProgress)
+						return s.Delete(ctx, op.source)
+					},
+					func(ctx context.Context) error { // what is being made
+						_, id, _ := strings.Cut(op.object, "/")
+						return errors.Join(s.Delete(ctx, id), s.DeleteSnapshot(ctx, id))
+					},
+				} {
+					wantKind(t, briefly(t, call), volume.InProgress)
+				}
+				if failed := s.store.sweep(); len(failed) != 0 { // another process starts
+					t.Error(failed)
+				}
+				s.goOn <- nil
+				if err := op.call(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if s.copies != 1 {
+					t.Errorf("copied %d times", s.copies)
+				}
+				want := objectFiles("volumes/"+volA, "snapshots/"+snapS, op.object)
+				if files := tree(t, s.Backend); !slices.Equal(files, want) {
+					t.Errorf("left\n%s", strings.Join(files, "\n"))
+				}
+				c, id, _ := strings.Cut(op.object, "/")
+				hasContent(class(c), id, volume.MiB)(t, s.Backend)
+				if err := errors.Join(s.Delete(t.Context(), volA), s.DeleteSnapshot(t.Context(), snapS)); err != nil {
+					t.Errorf("a lock is still held: %v", err)
+				}
+			})
 		})
 	}
 }
@@ -128,31 +131,33 @@ func TestCopyOutlivesItsCall(t *testing.T) {
 // What ends a copy whose call has gone is told to the next call; the one
 // after that tries again.
 func TestFailureOfACopyThatOutlivesItsCall(t *testing.T) {
-	s := newSlow(t)
-	op := s.copying()["clone"]
-	wantKind(t, briefly(t, op.call), volume.Deadline)
-	s.goOn <- unix.ENOSPC
-	wantKind(t, op.call(t.Context()), volume.OutOfRange, "no room", "earlier attempt")
-	if files := tree(t, s.Backend); !slices.Equal(files, objectFiles("volumes/"+volA, "snapshots/"+snapS)) {
-		t.Errorf("left %v", files)
-	}
-	go func() { s.goOn <- nil }()
-	if err := op.call(t.Context()); err != nil || s.copies != 2 {
-		t.Errorf("%d copies, %v", s.copies, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t)
+		op := s.copying()["clone"]
+		wantKind(t, briefly(t, op.call), volume.Deadline)
+		s.goOn <- unix.ENOSPC
+		wantKind(t, op.call(t.Context()), volume.OutOfRange, "no room", "earlier attempt")
+		if files := tree(t, s.Backend); !slices.Equal(files, objectFiles("volumes/"+volA, "snapshots/"+snapS)) {
+			t.Errorf("left %v", files)
+		}
+		go func() { s.goOn <- nil }()
+		if err := op.call(t.Context()); err != nil || s.copies != 2 {
+			t.Errorf("%d copies, %v", s.copies, err)
+		}
 
-	// A deletion gives the creation up, and its failure with it.
-	if err := s.Delete(t.Context(), volB); err != nil {
-		t.Fatal(err)
-	}
-	wantKind(t, briefly(t, op.call), volume.Deadline)
-	s.goOn <- unix.ENOSPC
-	if err := s.Delete(t.Context(), volB); err != nil {
-		t.Fatal(err)
-	}
-	if left := s.late.take(volB); left != nil {
-		t.Errorf("remembers %v", left)
-	}
+		// A deletion gives the creation up, and its failure with it.
+		if err := s.Delete(t.Context(), volB); err != nil {
+			t.Fatal(err)
+		}
+		wantKind(t, briefly(t, op.call), volume.Deadline)
+		s.goOn <- unix.ENOSPC
+		if err := s.Delete(t.Context(), volB); err != nil {
+			t.Fatal(err)
+		}
+		if left := s.late.take(volB); left != nil {
+			t.Errorf("remembers %v", left)
+		}
+	})
 }
 
 // No copy goes on for ever.

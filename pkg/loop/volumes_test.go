@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -384,20 +385,22 @@ func TestConcurrentExpand(t *testing.T) {
 
 // A call waits for the volume as long as its context lasts.
 func TestLockObeysTheContext(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
-	_, unlock, err := b.store.lock(t.Context(), volumes, v.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	_, err = b.Expand(ctx, v.ID, 2*volume.GiB)
-	wantKind(t, err, volume.InProgress, v.ID)
-	time.AfterFunc(30*time.Millisecond, unlock)
-	if got, err := b.Expand(t.Context(), v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
-		t.Errorf("%s, %v", got.Size, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackend(t, nil)
+		v := create(t, b, "a", volume.GiB)
+		_, unlock, err := b.store.lock(t.Context(), volumes, v.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		_, err = b.Expand(ctx, v.ID, 2*volume.GiB)
+		wantKind(t, err, volume.InProgress, v.ID)
+		time.AfterFunc(30*time.Millisecond, unlock)
+		if got, err := b.Expand(t.Context(), v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
+			t.Errorf("%s, %v", got.Size, err)
+		}
+	})
 }
 
 func TestMetadataKeepsNoSize(t *testing.T) {
