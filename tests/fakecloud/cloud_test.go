@@ -135,7 +135,7 @@ func TestVolumeGrowsUnderServer(t *testing.T) {
 	if gib, ok := c.cloud.GuestSize(server, id); !ok || gib != 2 {
 		t.Fatalf("the guest sees %d GiB, %v", gib, ok)
 	}
-	c.cloud.SetLatency(fakecloud.GuestResize, fakecloud.Latency{Done: fakecloud.Fixed(100 * time.Millisecond)})
+	c.cloud.SetLatency(fakecloud.GuestResize, fakecloud.Latency{Done: fakecloud.Fixed(time.Second)})
 	c.extend(id, 4)
 	if v := c.settled(id, "in-use"); v.Size != 4 {
 		t.Fatalf("%d GiB after the extend to 4", v.Size)
