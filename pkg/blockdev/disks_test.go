@@ -86,11 +86,12 @@ func TestScanSCSIObeysTheContext(t *testing.T) {
 	if _, err := r.ScanSCSI(ctx); volume.KindOf(err) != volume.Deadline {
 		t.Errorf("got %v", err)
 	}
-	f, err := os.OpenFile(scan, os.O_RDONLY, 0) // let the writer go
+	// Let the writer go, also one that has not come that far.
+	f, err := os.OpenFile(scan, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = f.Close()
+	t.Cleanup(func() { _ = f.Close() })
 }
 
 func TestFlushVerifiesTheNumber(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -225,15 +226,17 @@ func TestGrowBusy(t *testing.T) {
 			}
 		})
 		t.Run(string(tc.fs)+" does not end", func(t *testing.T) {
-			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-			k.force[tc.call] = slices.Repeat([]error{tc.errno}, 1000)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-			defer cancel()
-			g, err := s.Grow(ctx, growRequest(0))
-			wantError(t, err, volume.Deadline, "has 1 GiB and is still being grown", "tried again")
-			if g.After != volume.GiB || !errors.Is(err, tc.errno) {
-				t.Errorf("%+v, %v", g, err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+				k.force[tc.call] = slices.Repeat([]error{tc.errno}, 1000)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				defer cancel()
+				g, err := s.Grow(ctx, growRequest(0))
+				wantError(t, err, volume.Deadline, "has 1 GiB and is still being grown", "tried again")
+				if g.After != volume.GiB || !errors.Is(err, tc.errno) {
+					t.Errorf("%+v, %v", g, err)
+				}
+			})
 		})
 	}
 }

@@ -168,11 +168,7 @@ func TestRealAlive(t *testing.T) {
 				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
 					t.Fatal(err)
 				}
-				// With errors=continue a worker of the kernel sets the flag.
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-				defer cancel()
-				for s.Alive(ctx, d.device, target) == nil && volume.Pause(ctx, time.Millisecond) == nil {
-				}
+				d.awaitErrors(t, s, target)
 				wantError(t, s.Alive(t.Context(), d.device, target), volume.Precondition, "errors in the filesystem", "e2fsck -f")
 			case XFS:
 				shutdown(t, target)
@@ -180,5 +176,15 @@ func TestRealAlive(t *testing.T) {
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})
+	}
+}
+
+// awaitErrors waits until an error that the kernel was made to find is on
+// record: with errors=continue a worker of the kernel sees to it.
+func (d disk) awaitErrors(t *testing.T, s *System, target string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for s.Alive(ctx, d.device, target) == nil && volume.Pause(ctx, time.Millisecond) == nil {
 	}
 }

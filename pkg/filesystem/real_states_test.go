@@ -152,6 +152,7 @@ func TestRealFlaggedErrors(t *testing.T) {
 				flag(t, d, false)
 				target := d.mounted(t, s, Ext4, "errors="+onError)
 				flag(t, d, true)
+				d.awaitErrors(t, s, target)
 				d.resize(t, 2*volume.GiB)
 				_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
 				wantError(t, err, volume.Precondition, "errors in the filesystem", "e2fsck -f "+d.device)
