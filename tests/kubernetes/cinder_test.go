@@ -12,6 +12,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/vm"
 )
 
 // TestCinder is the whole road: claims of a real Kubernetes are volumes of a
@@ -165,8 +166,8 @@ func (c cloudCluster) testInfeasible(t *testing.T) {
 }
 
 // testLateNews: Cinder has grown the volume, and the hypervisor has not heard
-// of it yet: the node waits, and the claim keeps its size. Then all comes right
-// by itself.
+// of it yet: the node waits, and the claim keeps its size. Then the node plugin
+// is killed while it waits, the news comes, and all comes right by itself.
 func (c cloudCluster) testLateNews(t *testing.T) {
 	s := c.space(t)
 	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
@@ -182,6 +183,8 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 		t.Error("the device has not grown, and the claim says 2Gi")
 	}
 	s.wantSize("writer", mounted, volume.GiB)
+	_, err := c.instance.Run(t.Context(), vm.Command{Argv: []string{"killall", "-KILL", "growvol-node"}})
+	check(t, err) // an error too if there was none
 	resume()
 	s.wantGrown("data", "writer", mounted, 2)
 	undisturbed()
