@@ -202,6 +202,7 @@ func TestGrownWhileNotInUse(t *testing.T) {
 		d.use(t)
 		d.unuse(t)
 		d.grow(t, 2*gib)
+		d.awaitKernel(t, 2*gib)
 		d.use(t)
 		d.wantDF(t, 2*gib)
 		if n, err := d.expand(t, 2*gib); err != nil || n != 2*gib {

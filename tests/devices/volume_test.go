@@ -86,11 +86,15 @@ func (d *disk) grow(t *testing.T, size volume.Size) {
 	d.size = size
 }
 
-// unplug has the hypervisor take the disk away.
+// unplug has the hypervisor take the disk away, and waits until the guest's
+// kernel has noticed: QEMU has done with a SCSI disk before.
 func (d *disk) unplug(t *testing.T) {
 	t.Helper()
 	must(t, machine.RemoveDisk(t.Context(), d.name))
 	d.gone = true
+	if d.node != "" {
+		sh(t, "while [ -e /sys/block/"+strings.TrimPrefix(d.node, "/dev/")+" ]; do sleep 0.1; done")
+	}
 }
 
 // release undoes whatever the test has left of its volume.
@@ -200,7 +204,7 @@ func sh(t *testing.T, script string) string {
 func (d *disk) path(t *testing.T) string {
 	t.Helper()
 	if d.node == "" {
-		found := sh(t, fmt.Sprintf(`for i in $(seq 100); do
+		found := sh(t, fmt.Sprintf(`for i in $(seq 400); do
 			for f in /sys/block/sd*/device/vpd_pg80; do
 				[ -e $f ] && [ "$(tail -c +5 $f 2>/dev/null)" = %q ] && echo $f && exit # behind the page's header
 			done
@@ -217,6 +221,13 @@ func (d *disk) path(t *testing.T) string {
 func (d *disk) deviceSize(t *testing.T) volume.Size {
 	t.Helper()
 	return number(t, "cat /sys/class/block/"+strings.TrimPrefix(d.path(t), "/dev/")+"/size") * 512
+}
+
+// awaitKernel waits until the guest's kernel, which is told by an interrupt,
+// knows of the size.
+func (d *disk) awaitKernel(t *testing.T, size volume.Size) {
+	t.Helper()
+	sh(t, fmt.Sprintf("until [ $(cat /sys/class/block/%s/size) = %d ]; do sleep 0.1; done", strings.TrimPrefix(d.path(t), "/dev/"), size.Bytes()/512))
 }
 
 func number(t *testing.T, script string) volume.Size {

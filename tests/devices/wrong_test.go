@@ -86,7 +86,7 @@ func TestDisksWithEqualBeginningsOfSerials(t *testing.T) {
 	rival.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib})
 	// Disks of other tests come and go: one that has just left is no error.
 	show := "grep -l -s -x -F " + id[:20] + " /sys/block/vd*/serial"
-	sh(t, "for i in $(seq 50); do [ $("+show+" | wc -l) = 2 ] && exit 0; sleep 0.1; done; exit 1")
+	sh(t, "for i in $(seq 300); do [ $("+show+" | wc -l) = 2 ] && exit 0; sleep 0.1; done; exit 1")
 	for _, v := range []*disk{d, rival} {
 		err := v.stageWithin(t, 30*time.Second)
 		wantCode(t, err, codes.FailedPrecondition, v.ID, "several disks", "next step")

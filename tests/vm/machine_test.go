@@ -141,7 +141,12 @@ func plugAndGrow(t *testing.T, m *vm.Machine, bus vm.Bus, growsTo string) {
 	if err := m.RemoveDisk(ctx, "d"); err != nil {
 		t.Error(err)
 	}
-	if after := sh(t, m, "ls /sys/block"); after != before {
+	// A SCSI disk is gone for QEMU before it is for the guest's kernel.
+	after := sh(t, m, "ls /sys/block")
+	for deadline := time.Now().Add(30 * time.Second); after != before && time.Now().Before(deadline); after = sh(t, m, "ls /sys/block") {
+		<-time.After(100 * time.Millisecond)
+	}
+	if after != before {
 		t.Errorf("before: %q, after: %q", before, after)
 	}
 }
@@ -178,7 +183,7 @@ func sh(t *testing.T, m *vm.Machine, script string) string {
 
 func eventually(t *testing.T, m *vm.Machine, script string) {
 	t.Helper()
-	sh(t, m, fmt.Sprintf("for i in $(seq 100); do (%s) && exit 0; sleep 0.1; done; exit 1", script))
+	sh(t, m, fmt.Sprintf("for i in $(seq 300); do (%s) && exit 0; sleep 0.1; done; exit 1", script))
 }
 
 // Equal inputs make equal images, others make others.

@@ -7,12 +7,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 func TestWhatWasWrittenIsVerified(t *testing.T) {
 	dir, record := t.TempDir(), filepath.Join(t.TempDir(), "record")
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	first := filepath.Join(dir, "data-000000")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	go func() { // it may end once there is something to verify
+		defer cancel()
+		for info, err := os.Stat(first); err != nil || info.Size() == 0; info, err = os.Stat(first) {
+			if volume.Pause(ctx, 10*time.Millisecond) != nil {
+				return
+			}
+		}
+	}()
 	var out strings.Builder
 	if err := run(ctx, []string{"write", dir, record}, &out); err != nil || !strings.Contains(out.String(), `"bytes":`) {
 		t.Fatalf("%q, %v", out.String(), err)
@@ -21,7 +32,6 @@ func TestWhatWasWrittenIsVerified(t *testing.T) {
 	if err := verify(); err != nil {
 		t.Error(err)
 	}
-	first := filepath.Join(dir, "data-000000")
 	content, err := os.ReadFile(first)
 	if err != nil {
 		t.Fatal(err)
