@@ -228,14 +228,18 @@ func (l *loops) bind(file *os.File, id string, readOnly bool) (device, error) {
 		if err == nil {
 			return d, nil
 		}
-		if !errors.Is(err, unix.EBUSY) {
+		if !errors.Is(err, errTaken) {
 			return device{}, err
 		}
 	}
 	return device{}, volume.Errorf(volume.Unavailable, "other processes took every free loop device in %d attempts", attempts)
 }
 
-// configure binds the file to this device; EBUSY: it was taken meanwhile.
+// errTaken says that a device that was free is not free any more.
+var errTaken = errors.New("taken meanwhile")
+
+// configure binds the file to this device; errTaken: somebody else was quicker,
+// and has it still (LOOP_CONFIGURE: EBUSY) or just lets it go (open: ENXIO).
 func (l *loops) configure(d device, file *os.File, id string) error {
 	mode := os.O_RDWR
 	info := unix.LoopInfo64{}
@@ -244,6 +248,9 @@ func (l *loops) configure(d device, file *os.File, id string) error {
 	}
 	copy(info.File_name[:], id)
 	dev, err := os.OpenFile(d.path, mode, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return errTaken
+	}
 	if err != nil {
 		return fmt.Errorf("open a free loop device: %w", err)
 	}
@@ -251,6 +258,9 @@ func (l *loops) configure(d device, file *os.File, id string) error {
 	err = l.kernel.Configure(dev, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS) {
 		err = l.configureOld(dev, file, &info)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return errTaken
 	}
 	if err != nil {
 		return os.NewSyscallError("ioctl LOOP_CONFIGURE", err)
