@@ -40,6 +40,9 @@ func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 		}
 		path := fmt.Sprintf("/dev/loop%d", n)
 		dev, err := os.OpenFile(path, os.O_RDWR, 0)
+		if errors.Is(err, unix.ENXIO) {
+			continue // another program has taken it meanwhile, and lets it go
+		}
 		if err != nil {
 			t.Skipf("needs loop devices: %v", err)
 		}

@@ -90,9 +90,26 @@ func attach(t *testing.T, file string, size volume.Size) disk {
 	t.Helper()
 	d := disk{file: file}
 	d.resizeFile(t, size)
-	d.device = mustRun(t, "losetup", "-f", "--show", d.file)
+	d.device = freeLoop(t, d.file)
 	t.Cleanup(func() { mustRun(t, "losetup", "-d", d.device) })
 	return d
+}
+
+// freeLoop gives a free loop device the file. losetup fails when another program
+// takes that very device meanwhile and lets it go at once.
+func freeLoop(t *testing.T, file string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		out, err := command(ctx, "losetup", "-f", "--show", file)
+		if err == nil {
+			return out
+		}
+		if !strings.Contains(out, "No such device or address") || ctx.Err() != nil {
+			t.Fatalf("losetup of %s: %v: %s", file, err, out)
+		}
+	}
 }
 
 // bigDir is a directory on a filesystem that can hold a sparse file of size:

@@ -27,7 +27,9 @@ func TestReadFromFilesystem(t *testing.T) {
 	}
 	image := filepath.Join(t.TempDir(), "image")
 	command(t, "mke2fs", "-q", "-t", "ext4", "-d", content, image, "8M")
-	device := command(t, "losetup", "--find", "--show", "--read-only", image)
+	// losetup fails when another program takes the free device meanwhile, and
+	// lets it go at once.
+	device := command(t, "sh", "-c", `for i in $(seq 20); do d=$(losetup --find --show --read-only "$1" 2>&1) && break; done; r=$?; echo "$d"; exit $r`, "sh", image)
 	t.Cleanup(func() { command(t, "losetup", "--detach", device) })
 
 	data, err := readFromFilesystem(device, "ext4", metadataPath, 2)
