@@ -6,7 +6,10 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/quotasets"
 	"google.golang.org/grpc/codes"
+
+	"github.com/growvol/growvol/tests/openstack"
 )
 
 // testQuota: a quota ends a request with OUT_OF_RANGE, which lets a user of
@@ -18,6 +21,11 @@ func (r *rig) testQuota(t *testing.T) {
 		must(t, r.Admin.SetQuota(context.WithoutCancel(ctx), r.User.Project, count, gigabytes))
 	}
 	t.Cleanup(func() { limit(1000, 1000) })
+	// Cinder counts a deleted volume a little longer than it shows it.
+	must(t, openstack.Eventually(ctx, "the quota counts nothing", func(ctx context.Context) (bool, error) {
+		used, err := quotasets.GetUsage(ctx, r.Admin.Volumes, r.User.Project).Extract()
+		return used.Volumes.InUse+used.Volumes.Reserved+used.Gigabytes.InUse+used.Gigabytes.Reserved == 0, err
+	}))
 	limit(2, 4)
 	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
 
