@@ -53,5 +53,5 @@ packages=$(of node RUN | grep -o 'no-install-recommends [^&]*' | cut -d' ' -f2-)
 # shellcheck disable=SC2086 # a list
 installable() { apt-get install --simulate --no-install-recommends -qq $packages >/dev/null 2>&1; }
 # The lists of packages may be absent on a new machine.
-installable || { apt-get update -qq && installable; } || fail "the node image's packages cannot be installed"
+installable || { apt-get -o Acquire::Retries=5 update -qq && installable; } || fail "the node image's packages cannot be installed"
 echo "Dockerfile: commands of the build stage run, packages exist, entry points are static"

@@ -33,14 +33,19 @@ fi
 echo "setup: installing $missing" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-install() {
-	# $missing is a list of words.
-	# shellcheck disable=SC2086
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >>"$log" 2>&1 </dev/null
+apt_get() {
+	apt-get -qq -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=5 --no-install-recommends "$@" >>"$log" 2>&1 </dev/null
 }
-# The package lists may be absent (container images) or out of date.
-if ! install; then
-	if ! { apt-get update -qq >>"$log" 2>&1 && install; }; then
+mend() {
+	dpkg --configure --pending >>"$log" 2>&1 </dev/null || true # what lacks others is next
+	apt_get install --fix-broken
+}
+export DEBIAN_FRONTEND=noninteractive
+# The package lists may be absent (container images) or out of date; and an
+# installation that was killed has to be brought to its end first.
+# shellcheck disable=SC2086 # $missing is a list of words
+if ! apt_get install $missing; then
+	if ! { apt_get update && mend && apt_get install $missing; }; then
 		echo "setup: could not install $missing:" >&2
 		cat "$log" >&2
 		exit 1

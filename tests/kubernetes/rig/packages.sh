@@ -11,6 +11,7 @@ missing_packages() {
 		command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
 	done
 	[ -x /usr/lib/cni/bridge ] || echo containernetworking-plugins
+	[ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates # for the image of the controller
 }
 
 install_packages() {
@@ -18,11 +19,18 @@ install_packages() {
 	missing=$(missing_packages | sort -u)
 	[ -n "$missing" ] || return 0
 	say "installing $(echo "$missing" | tr '\n' ' ')"
-	# The package lists may be absent (container images) or out of date.
+	# The package lists may be absent (container images) or out of date; and an
+	# installation that was killed has to be brought to its end first.
 	# shellcheck disable=SC2086 # a list
-	apt_get install $missing || { apt_get update && apt_get install $missing; } || fail "$log" "apt-get install"
+	apt_get install $missing || { apt_get update && mend_packages && apt_get install $missing; } || fail "$log" "apt-get install"
 }
 
 apt_get() {
-	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 --no-install-recommends "$@" >>"$LOG/apt.log" 2>&1 </dev/null 9>&-
+	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=5 --no-install-recommends "$@" \
+		>>"$LOG/apt.log" 2>&1 </dev/null 9>&-
+}
+
+mend_packages() {
+	DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >>"$LOG/apt.log" 2>&1 </dev/null 9>&- || true # what lacks others is next
+	apt_get install --fix-broken
 }

@@ -42,9 +42,10 @@ install_packages() {
 		made=1
 	fi
 	preseed | debconf-set-selections
-	# The package lists may be absent (container images) or out of date.
+	# The package lists may be absent (container images) or out of date; and an
+	# installation that was killed has to be brought to its end first.
 	# shellcheck disable=SC2086
-	apt_get install $missing || { apt_get update && apt_get install $missing; } || {
+	apt_get install $missing || { apt_get update && mend_packages && apt_get install $missing; } || {
 		[ -z "$made" ] || rm -f $policy
 		fail "$log" "apt-get install"
 	}
@@ -53,7 +54,13 @@ install_packages() {
 }
 
 apt_get() {
-	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 --no-install-recommends "$@" >>"$LOG/apt.log" 2>&1 </dev/null 9>&-
+	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=5 --no-install-recommends "$@" \
+		>>"$LOG/apt.log" 2>&1 </dev/null 9>&-
+}
+
+mend_packages() {
+	DEBIAN_FRONTEND=noninteractive dpkg --configure --pending >>"$LOG/apt.log" 2>&1 </dev/null 9>&- || true # what lacks others is next
+	apt_get install --fix-broken
 }
 
 # version PACKAGE prints its version in a form fit for the name of a file.
