@@ -204,7 +204,7 @@ func (s *side) states(label, path, kind string, last ...string) []string {
 	if strings.HasPrefix(path, "compute:") {
 		version = "2.79"
 	}
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute)
 	for time.Now().Before(deadline) {
 		resp := s.do(ask{label: label, path: path, version: version})
 		state := fmt.Sprint(resp.status)

@@ -75,7 +75,10 @@ func runFake(t *testing.T) []step {
 	cloud := fakecloud.Start(t, fakecloud.Options{Dependent: true, Quota: &fakecloud.Quota{Gigabytes: 1000, Volumes: 10, Snapshots: 10, PerVolumeGigabytes: -1, Backups: 10, BackupGigabytes: 1000}})
 	cloud.SetCapacity(500)
 	cloud.SetLatency(fakecloud.AnyCall, fakecloud.Latency{Done: fakecloud.Fixed(150 * time.Millisecond)})
-	cloud.SetLatency(fakecloud.DeleteServer, fakecloud.Latency{Done: fakecloud.Fixed(time.Second)})
+	// What the script asks in the middle of, however busy this machine is.
+	for _, call := range []fakecloud.Call{fakecloud.CreateBackup, fakecloud.DetachVolume, fakecloud.DeleteServer} {
+		cloud.SetLatency(call, fakecloud.Latency{Done: fakecloud.Fixed(2 * time.Second)})
+	}
 	path, err := cloud.CloudsYAML(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -268,7 +271,7 @@ func (s *side) cleanUp() {
 			paths["compute:/servers/{server}"] = true
 		}
 	}
-	for deadline := time.Now().Add(time.Minute); len(paths) > 0 && time.Now().Before(deadline); pause(s.Context(), 200*time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); len(paths) > 0 && time.Now().Before(deadline); pause(s.Context(), 200*time.Millisecond) {
 		for path := range paths {
 			if s.do(ask{label: "clean up", method: http.MethodDelete, path: path}).status == http.StatusNotFound {
 				delete(paths, path)
