@@ -14,7 +14,7 @@ class Cluster:
     def __init__(self, conf):
         self.dir = os.path.dirname(conf)
         self.rados = rados.Rados(conffile=conf, name="client.admin")
-        self.rados.connect(timeout=60)
+        self.rados.connect(timeout=300)
 
     def monitor(self, prefix, data=b"", **arguments):
         command = json.dumps(dict(arguments, prefix=prefix, format="json"))

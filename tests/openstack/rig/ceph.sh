@@ -72,5 +72,5 @@ ceph_up() {
 }
 
 ceph_python() {
-	timeout 90 python3 "$RIG/ceph.py" "$CEPH_CONF" "$@" >>"$LOG/ceph-setup.log" 2>&1 || fail "$LOG/ceph-setup.log" "setting up Ceph ($1)"
+	timeout 600 python3 "$RIG/ceph.py" "$CEPH_CONF" "$@" >>"$LOG/ceph-setup.log" 2>&1 9>&- || fail "$LOG/ceph-setup.log" "setting up Ceph ($1)"
 }

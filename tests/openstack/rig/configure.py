@@ -10,7 +10,7 @@ import yaml
 from keystoneauth1 import adapter, session
 from keystoneauth1.identity import v3
 
-WAIT = 90  # seconds for services to report themselves
+WAIT = 300  # seconds for services to report themselves
 SERVICES = {  # type: (name, URL)
     "volumev3": ("cinderv3", "http://127.0.0.1:8776/v3/%(project_id)s"),
     "block-storage": ("cinder", "http://127.0.0.1:8776/v3/%(project_id)s"),

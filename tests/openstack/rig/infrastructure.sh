@@ -25,7 +25,8 @@ make_databases() {
 
 # filled KEY "DATABASE..." COMMAND...: fills databases from the dump of an
 # earlier run with the same key, else by the command, whose result is dumped.
-# Migrations from nothing take minutes; the key names all they depend on.
+# Migrations from nothing take minutes; the key names all they depend on. The
+# command tells each failure by its status: in it `set -e` does not hold.
 filled() {
 	local dump=$CACHE/$1.sql databases=$2
 	shift 2
@@ -52,6 +53,7 @@ start_rabbitmq() {
 	END
 	# The port mapper first: one that RabbitMQ starts would not end with it.
 	start epmd epmd -address 127.0.0.1
+	await 60 "$LOG/epmd.out" "RabbitMQ's port mapper answers" listening 4369
 	start rabbitmq env HOME="$dir" ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_NODENAME=rabbit@localhost \
 		RABBITMQ_CONFIG_FILE="$dir/rabbitmq.conf" RABBITMQ_MNESIA_BASE="$dir/mnesia" RABBITMQ_LOG_BASE="$LOG" \
 		RABBITMQ_PID_FILE="$dir/pid" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/enabled_plugins" RABBITMQ_CONF_ENV_FILE=/dev/null \
@@ -66,5 +68,5 @@ start_wsgi() {
 	start "$name" uwsgi_python3 --plugins python3 --master --die-on-term --no-orphans --lazy-apps --need-app \
 		--http-socket "127.0.0.1:$port" --wsgi-file "$program" "$@" --processes 1 --threads 4 --enable-threads --listen 100 \
 		--buffer-size 65535 --rem-header Content-Length --add-header "Connection: close" --socket-timeout 60 \
-		--procname-prefix "$name-" --chdir "$STATE" --disable-logging
+		--chdir "$STATE" --disable-logging
 }

@@ -36,20 +36,21 @@ keystone_config() {
 }
 
 keystone_migrations() {
-	keystone-manage --config-file "$ETC/keystone/keystone.conf" db_sync
-	keystone-manage --config-file "$ETC/keystone/keystone.conf" bootstrap --bootstrap-password "$PASSWORD" --bootstrap-region-id "$REGION" \
-		--bootstrap-admin-url "$KEYSTONE" --bootstrap-internal-url "$KEYSTONE" --bootstrap-public-url "$KEYSTONE"
+	keystone-manage --config-file "$ETC/keystone/keystone.conf" db_sync &&
+		keystone-manage --config-file "$ETC/keystone/keystone.conf" bootstrap --bootstrap-password "$PASSWORD" --bootstrap-region-id "$REGION" \
+			--bootstrap-admin-url "$KEYSTONE" --bootstrap-internal-url "$KEYSTONE" --bootstrap-public-url "$KEYSTONE"
 }
 
 start_keystone() {
 	keystone_config
 	filled "keystone-$(version keystone)" keystone keystone_migrations
 	start_wsgi keystone 5000 /usr/bin/keystone-wsgi-public --env "OS_KEYSTONE_CONFIG_FILES=$ETC/keystone/keystone.conf"
-	await 60 "$LOG/keystone.out" "Keystone answers" answers "$KEYSTONE"
+	await 180 "$LOG/keystone.out" "Keystone answers" answers "$KEYSTONE"
 	configure identity
 }
 
 # configure WHAT...: what is made through the APIs.
 configure() {
-	timeout 180 python3 "$RIG/configure.py" "$STATE/clouds.yaml" "$@" >>"$LOG/configure.log" 2>&1 || fail "$LOG/configure.log" "configuring: $*"
+	# Not with the lock: timeout makes a group of its own, which outlives a kill.
+	timeout 900 python3 "$RIG/configure.py" "$STATE/clouds.yaml" "$@" >>"$LOG/configure.log" 2>&1 9>&- || fail "$LOG/configure.log" "configuring: $*"
 }

@@ -34,7 +34,7 @@ virsh() { command virsh -q -c "$LIBVIRT" "$@"; }
 # give_secret: the key with which QEMU reaches Cinder's volumes.
 give_secret() {
 	local xml=$STATE/libvirt/secret.xml
-	await 30 "$LOG/libvirtd.out" "libvirt answers" virsh uri
+	await 180 "$LOG/libvirtd.out" "libvirt answers" virsh uri
 	echo "<secret ephemeral='no' private='no'><uuid>$SECRET</uuid><usage type='ceph'><name>client.cinder</name></usage></secret>" >"$xml"
 	{
 		virsh secret-define "$xml"

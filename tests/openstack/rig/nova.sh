@@ -140,10 +140,10 @@ nova_config() {
 }
 
 nova_migrations() {
-	nova-manage --config-file "$NOVA_CONF" api_db sync
-	nova-manage --config-file "$NOVA_CONF" cell_v2 map_cell0 --database_connection "$(database nova_cell0)"
-	nova-manage --config-file "$NOVA_CONF" db sync
-	nova-manage --config-file "$NOVA_CONF" cell_v2 create_cell --name cell1
+	nova-manage --config-file "$NOVA_CONF" api_db sync &&
+		nova-manage --config-file "$NOVA_CONF" cell_v2 map_cell0 --database_connection "$(database nova_cell0)" &&
+		nova-manage --config-file "$NOVA_CONF" db sync &&
+		nova-manage --config-file "$NOVA_CONF" cell_v2 create_cell --name cell1
 }
 
 start_nova() {

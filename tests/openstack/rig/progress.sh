@@ -27,6 +27,19 @@ await() {
 	say "$what"
 }
 
+# locked FILE: waits until no other program works on what FILE stands for.
+locked() {
+	until
+		mkdir -p "$(dirname "$1")"
+		exec 9>"$1"
+		flock --timeout 3600 9 || fail "" "another program works on what $1 stands for"
+		[ "$1" -ef /dev/fd/9 ] # else `down` has removed it meanwhile
+	do :; done
+}
+
+# empty_state removes all but the lock: one that is killed here has left it.
+empty_state() { find "$STATE" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +; }
+
 # listening PORT: something accepts connections on the port.
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 

@@ -21,7 +21,7 @@ start() {
 	shift
 	printf '%q ' "$@" >"$RUN/$name.command"
 	# Descriptor 9 is the lock of `up`, which must not live on in a service.
-	setsid nohup "$@" >>"$LOG/$name.out" 2>&1 </dev/null 9>&- &
+	GROWVOL_RIG=$STATE setsid nohup "$@" >>"$LOG/$name.out" 2>&1 </dev/null 9>&- &
 	echo "$! $(started_at $!)" >"$RUN/$name.pid"
 }
 
@@ -78,8 +78,9 @@ stop() {
 end() {
 	local tries id alive=$*
 	[ $# -gt 0 ] || return 0
-	kill -TERM "$@" 2>/dev/null
-	kill -CONT "$@" 2>/dev/null # one that is paused cannot hear the first
+	# Any of them may have gone by itself. One that is paused hears nothing.
+	kill -TERM "$@" 2>/dev/null || true
+	kill -CONT "$@" 2>/dev/null || true
 	for ((tries = 0; tries < 30; tries++)); do
 		alive=
 		for id; do started_at "$id" >/dev/null && alive+=" $id"; done
@@ -87,8 +88,7 @@ end() {
 		sleep 0.1
 	done
 	# shellcheck disable=SC2086
-	kill -KILL $alive 2>/dev/null
-	return 0
+	kill -KILL $alive 2>/dev/null || true
 }
 
 # guests prints the ids of QEMU processes that run instances of this rig.
@@ -98,6 +98,11 @@ guests() {
 		if tr '\0' ' ' <"/proc/$id/cmdline" 2>/dev/null | grep -qF "$LIB/nova/instances/"; then echo "$id"; fi
 	done
 }
+
+# strays prints the ids of processes that services of this rig have left, or
+# whose ids a program that was killed has not written down: all have what
+# `start` puts into the environment.
+strays() { grep -lzxsF "GROWVOL_RIG=$STATE" /proc/[0-9]*/environ | cut -d / -f 3; }
 
 # stop_all: those that use others first; the guests before their storage.
 stop_all() {
@@ -112,4 +117,6 @@ stop_all() {
 	# shellcheck disable=SC2046
 	end $(guests)
 	stop "${providers[@]}"
+	# shellcheck disable=SC2046
+	end $(strays)
 }
