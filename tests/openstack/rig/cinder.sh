@@ -27,6 +27,10 @@ cinder_config() {
 		backup_ceph_conf = $CEPH_CONF
 		backup_ceph_user = cinder
 		backup_ceph_pool = backups
+		# What is told before the scheduler listens is lost until the next time; that
+		# it has heard, only its log tells.
+		backup_driver_stats_polling_interval = 10
+		default_log_levels = cinder.scheduler.host_manager=DEBUG
 		[rbd]
 		volume_driver = cinder.volume.drivers.rbd.RBDDriver
 		volume_backend_name = rbd
@@ -69,3 +73,6 @@ start_cinder() {
 	done
 	start_wsgi cinder-api 8776 /usr/bin/cinder-wsgi --pyargv "--config-file $CINDER_CONF --log-file $LOG/cinder-api.log"
 }
+
+# backups: the scheduler knows of a service that makes them.
+backups() { grep -q "Received backup service update .*'backend_state': True" "$LOG/cinder-scheduler.log"; }
