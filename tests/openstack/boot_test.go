@@ -73,7 +73,7 @@ func (g *guest) greeting(t *testing.T) (said string) {
 		if err != nil {
 			return false, err
 		}
-		must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+		must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 		line, err := io.ReadAll(conn)
 		said = strings.TrimSpace(string(line))
 		return err == nil && said != "", conn.Close()

@@ -97,5 +97,5 @@ func (r *rig) startNode(t *testing.T, g *guest) {
 // sh runs a shell script in the guest and returns its output.
 func (g *guest) sh(t *testing.T, script string) string {
 	t.Helper()
-	return strings.TrimSpace(get(g.Run(t.Context(), vm.Command{Argv: []string{"sh", "-c", script}}))(t))
+	return strings.TrimSpace(get(g.Run(t.Context(), vm.Command{Argv: []string{"sh", "-c", script}, Timeout: 10 * time.Minute}))(t))
 }

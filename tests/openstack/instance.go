@@ -15,7 +15,7 @@ import (
 
 // bootTimeout bounds Boot. Without hardware virtualization it takes some ten
 // seconds on an idle machine.
-const bootTimeout = 5 * time.Minute
+const bootTimeout = 15 * time.Minute
 
 // Bus is how an instance sees its disks.
 type Bus string
@@ -108,7 +108,7 @@ func (i *Instance) awaitActive(ctx context.Context) error {
 // discard deletes an instance that is of no use, and returns why it is with
 // what is known of it.
 func (i *Instance) discard(ctx context.Context, why error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // the time to boot may be over
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute) // the time to boot may be over
 	defer cancel()
 	console, err := i.Console(ctx)
 	return errors.Join(why, fmt.Errorf("end of its console:\n%s", console), err, i.Destroy(ctx))

@@ -1,7 +1,6 @@
 package openstack_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -106,8 +105,7 @@ func (g *guest) startWriter(t *testing.T, v *co.Volume) *writer {
 // longest time that one write has taken.
 func (w *writer) stop(t *testing.T) (bytes int64, stall time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	ctx := limited(t)
 	must(t, w.process.Signal(ctx, syscall.SIGTERM))
 	must(t, w.process.Wait(ctx))
 	o := outcome(t, get(w.process.Log(ctx))(t))
@@ -142,7 +140,7 @@ func (r *rig) testBlock(t *testing.T) {
 	g, ctx := r.guest(t, openstack.VirtioSCSI), limited(t)
 	v := get(g.Create(ctx, name(t), gib, co.Block(), nil))(t)
 	must(t, g.Use(ctx, v))
-	holder := get(g.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 600 <" + v.Target}}))(t)
+	holder := get(g.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 6000 <" + v.Target}}))(t)
 	g.stamp(t, v, gib)
 	for _, size := range []int64{2 * gib, 4 * gib} {
 		if e := get(g.Expand(ctx, v, size))(t); e.ControllerSize != size || e.NodeSize != size {

@@ -41,18 +41,18 @@ func Open(ctx context.Context, dir, user string) (*Rig, error) {
 // Service disturbs a service of the rig, such as cinder-volume: the action is
 // pause, continue, stop or start.
 func (r *Rig) Service(ctx context.Context, action, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	_, err := output(ctx, filepath.Join(r.programs, "service"), action, name)
 	return err
 }
 
 // Eventually repeats a reading until it holds, or fails, until the context's
-// deadline; for a minute, where it has none.
+// deadline; for five minutes, where it has none.
 func Eventually(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Minute)
+		ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 	}
 	start := time.Now()
