@@ -7,7 +7,8 @@ SHELL := bash
 
 BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
-TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg --
+# The limit of a package is for what hangs: waits have limits of their own.
+TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests need a kernel that lets them grow ext3 and ext4, map
 # devices and break filesystems: they run a second time, in a guest.
@@ -65,7 +66,7 @@ test-system: programs ## the real binaries over their sockets, in guests; csi-sa
 
 .PHONY: test-devices
 test-devices: setup programs ## disks plugged in and resized under a mounted filesystem, in QEMU
-	$(TESTSUM) -p 1 -timeout=10m ./tests/vm/... ./tests/devices/...
+	$(TESTSUM) -p 1 ./tests/vm/... ./tests/devices/...
 
 .PHONY: openstack-up
 openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph (quick when it is up)
@@ -74,7 +75,7 @@ openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph 
 .PHONY: openstack-test
 openstack-test: setup programs openstack-up ## the driver in it: volumes of a running instance grow in use
 	GROWVOL_OPENSTACK_DIR=$(OPENSTACK) GROWVOL_OPENSTACK_CLOUDS_YAML=$(OPENSTACK)/clouds.yaml \
-		$(TESTSUM) -count=1 -p 1 -timeout=20m ./tests/openstack/... ./tests/fakecloud/...
+		$(TESTSUM) -count=1 -p 1 ./tests/openstack/... ./tests/fakecloud/...
 
 .PHONY: openstack-down
 openstack-down: ## end it and remove what it stored
@@ -86,12 +87,12 @@ cluster-up: ## a real Kubernetes on this machine, with growvol from its chart (t
 
 .PHONY: cluster-test
 cluster-test: setup cluster-up ## the road in it: claims grow while pods write, through crashes of every part
-	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -timeout=15m -parallel=4 -skip='^TestCinder$$' ./tests/kubernetes
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -parallel=4 -skip='^TestCinder$$' ./tests/kubernetes
 
 .PHONY: cluster-openstack-test
 cluster-openstack-test: setup programs openstack-up cluster-up ## a node of it is a Nova instance: claims of real Cinder volumes grow under its pods
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_OPENSTACK_DIR=$(OPENSTACK) \
-		$(TESTSUM) -count=1 -timeout=15m -parallel=4 -run='^TestCinder$$' ./tests/kubernetes
+		$(TESTSUM) -count=1 -parallel=4 -run='^TestCinder$$' ./tests/kubernetes
 
 .PHONY: cluster-down
 cluster-down: ## end it and remove what it stored
