@@ -50,8 +50,9 @@ done
 
 packages=$(of node RUN | grep -o 'no-install-recommends [^&]*' | cut -d' ' -f2-)
 [ "$(tr ' ' '\n' <<<"$packages" | sed '/^$/d' | sort | xargs)" = "cryptsetup-bin e2fsprogs xfsprogs" ] || fail "the node image's packages are: $packages"
+# As on a machine that has nothing yet, whatever state this one is in.
 # shellcheck disable=SC2086 # a list
-installable() { apt-get install --simulate --no-install-recommends -qq $packages >/dev/null 2>&1; }
+installable() { apt-get -o Dir::State::status=/dev/null install --simulate --no-install-recommends -qq $packages >/dev/null 2>&1; }
 # The lists of packages may be absent on a new machine.
 installable || { apt-get -o Acquire::Retries=5 update -qq && installable; } || fail "the node image's packages cannot be installed"
 echo "Dockerfile: commands of the build stage run, packages exist, entry points are static"
