@@ -315,6 +315,43 @@ func TestConnectNeverGuesses(t *testing.T) {
 	})
 }
 
+// A rival that has become slow is still there: the other disk is no clear case
+// before it has answered, or gone.
+func TestASlowRivalIsNotAGoneOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		after  func(m *fakeMachine, rival *fakeDisk) // some looks that it did not answer
+		chosen bool
+	}{
+		"stays": {func(*fakeMachine, *fakeDisk) {}, false},
+		"goes":  {func(m *fakeMachine, _ *fakeDisk) { m.unplug("vdb") }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &fakeMachine{}
+				rival := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+				m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+				m.onLook = func(m *fakeMachine) {
+					switch m.looks {
+					case 2:
+						rival.hangs = make(chan struct{})
+					case 3:
+						c.after(m, rival)
+					}
+				}
+				conn, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+				if c.chosen {
+					if err != nil || conn.Path != "/dev/vdc" {
+						t.Errorf("%+v, %v", conn, err)
+					}
+				} else {
+					wantError(t, err, volume.Precondition, "/dev/vdb", "/dev/vdc")
+				}
+				close(rival.hangs)
+			})
+		})
+	}
+}
+
 func TestReadOnly(t *testing.T) {
 	m := &fakeMachine{}
 	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)

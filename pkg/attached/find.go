@@ -135,6 +135,9 @@ func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, erro
 	w := wait{id: id, started: time.Now()}
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
 		found, err := c.find(ctx, id)
+		if err == nil && w.ambiguity != nil && len(found.silent) > 0 {
+			err = w.ambiguity // a rival that does not answer has not gone
+		}
 		switch {
 		case ctx.Err() != nil:
 			return blockdev.Device{}, w.failed(ctx.Err())
