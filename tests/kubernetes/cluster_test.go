@@ -23,8 +23,9 @@ import (
 // clusterVariable names the directory of a running cluster.
 const clusterVariable = "GROWVOL_KUBERNETES_DIR"
 
-// patience bounds each wait for something that takes seconds.
-const patience = 2 * time.Minute
+// patience bounds each wait for something that takes seconds: longer than the
+// pauses that kubelet makes between attempts, which reach two minutes.
+const patience = 5 * time.Minute
 
 // in runs a command in the namespaces of the cluster.
 func in(ctx context.Context, stdin string, args ...string) (string, error) {
@@ -95,7 +96,8 @@ func newSpaceOf(t *testing.T, release, node string) space {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	s := space{T: t, name: name, release: release, node: node}
-	s.must(kubectl(t.Context(), "create", "namespace", s.name))
+	// By its label, `up` knows what a test that was killed has left.
+	s.must(in(t.Context(), "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+", labels: {growvol.io/test: \"\"}}}", "kubectl", "create", "-f", "-"))
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		if t.Failed() {
@@ -103,6 +105,7 @@ func newSpaceOf(t *testing.T, release, node string) space {
 		}
 		s.empty(ctx)
 	})
+	s.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout="+patience.String()) // pods are refused before
 	return s
 }
 
@@ -134,7 +137,7 @@ func (s space) empty(ctx context.Context) {
 	if err != nil {
 		s.Error(err)
 	}
-	if _, err := kubectl(ctx, "delete", "namespace", s.name, "--timeout=100s"); err != nil {
+	if _, err := kubectl(ctx, "delete", "namespace", s.name, "--timeout="+patience.String()); err != nil {
 		s.Error(err)
 		return
 	}

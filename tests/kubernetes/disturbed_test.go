@@ -102,7 +102,7 @@ func TestUpgradeAndRollbackWithVolumesInUse(t *testing.T) {
 	undisturbed := s.undisturbed()
 	t.Cleanup(func() { install(s) }) // for the tests that follow
 	helm := func(args ...string) {
-		s.must(in(t.Context(), "", append([]string{"helm", "--namespace", s.release, "--wait", "--timeout=2m"}, args...)...))
+		s.must(in(t.Context(), "", append([]string{"helm", "--namespace", s.release, "--wait", "--timeout=" + patience.String()}, args...)...))
 	}
 	before := s.templates()
 	helm("upgrade", s.release, filepath.Join(s.root(), "deploy", "charts", "growvol"), "--reuse-values", "--set=logLevel=debug")

@@ -53,13 +53,13 @@ func joinCloud(t *testing.T) cloudCluster {
 	progress := func(what string) { t.Logf("%s after %.0f s", what, time.Since(start).Seconds()) }
 	rig, err := openstack.Open(ctx, dir, "csi")
 	check(t, err)
-	limited, cancel := context.WithTimeout(ctx, 2*patience) // much may be left of a run that was killed
+	limited, cancel := context.WithTimeout(ctx, patience) // much may be left of a run that was killed
 	defer cancel()
 	check(t, rig.User.Purge(limited))
 	check(t, rig.Admin.SetQuota(ctx, rig.User.Project, 100, 100))
 	c := cloudCluster{Rig: rig}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		if err := rig.User.Purge(ctx); err != nil {
 			t.Errorf("clean up: %v", err)
@@ -149,7 +149,7 @@ func (c *cloudCluster) startNode(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	check(t, eventually(ctx, patience, func(ctx context.Context) error {
+	check(t, eventually(ctx, 2*patience, func(ctx context.Context) error {
 		if running, err := node.Running(ctx); err != nil || !running {
 			t.Fatalf("the node has ended (%v)", err)
 		}

@@ -44,7 +44,22 @@ node_ready() {
 }
 
 # healthy: the cluster is up, with the programs that are pinned now.
-healthy() { [ -e "$STATE/ready" ] && [ "$(cat "$STATE/programs")" = "$BIN" ] && node_ready >/dev/null 2>&1; }
+healthy() {
+	[ -e "$STATE/ready" ] && [ "$(cat "$STATE/programs")" = "$BIN" ] && node_ready >/dev/null 2>&1 || return 1
+	if unfinished; then
+		say "a test or an installation was killed in this cluster"
+		return 1
+	fi
+}
+
+# unfinished: a test has left its namespace, or Helm a release that it would not
+# touch again; or it is not known.
+unfinished() {
+	local left releases
+	left=$(within kubectl get namespaces --selector growvol.io/test -o name) &&
+		releases=$(within helm list --all-namespaces --pending --uninstalling --short) || return 0
+	[ -n "$left$releases" ]
+}
 
 # stop_cluster ends every process of the cluster and takes back what outlives
 # processes: loop devices and cgroups.
@@ -54,7 +69,7 @@ stop_cluster() {
 		# kubelet has loop devices of its own on raw block volumes.
 		[ ! -e "$STATE/ready" ] || delete_pods >/dev/null 2>&1 || true
 		kill -KILL "$(first)" 2>/dev/null || true
-		await 30 "" "" gone "$id"
+		await 180 "" "" gone "$id"
 	fi
 	rm -f "$STATE/ready" "$STATE/cluster"
 	release_loops
@@ -63,13 +78,15 @@ stop_cluster() {
 
 gone() { ! started_at "$1" >/dev/null; }
 
-# delete_pods: all but the ones of the system, which unmount for the others.
+# delete_pods: all but the ones of the system, which unmount for the others. At
+# the same time: those of a node that is gone do not end.
 delete_pods() {
 	local namespace
 	for namespace in $(within kubectl get namespaces -o name); do
 		case ${namespace#namespace/} in kube-* | growvol | growvol-cinder) continue ;; esac
-		within kubectl delete statefulset,deployment,pod --all --namespace "${namespace#namespace/}" --now --timeout=40s
+		within kubectl delete statefulset,deployment,pod --all --namespace "${namespace#namespace/}" --now --timeout=40s &
 	done
+	wait
 }
 
 # loops FILE: the loop devices whose backing file is this, as MAJOR:MINOR:INODE
@@ -105,7 +122,7 @@ detach() {
 remove_cgroups() {
 	local hierarchy
 	for hierarchy in /sys/fs/cgroup/{,*/}"$CGROUP"; do
-		[ ! -d "$hierarchy" ] || await 10 "" "" remove_cgroup "$hierarchy"
+		[ ! -d "$hierarchy" ] || await 120 "" "" remove_cgroup "$hierarchy"
 	done
 }
 

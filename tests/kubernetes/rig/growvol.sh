@@ -5,8 +5,8 @@
 install_snapshot_controller() {
 	local log=$LOG/install.log
 	[ ! -e "$STATE/snapshot-controller" ] || return 0
-	# Twice: the resources of the second are known once the first are established.
 	within kubectl apply --server-side -f "$BIN/../manifests" >>"$log" 2>&1 || fail "$log" "the snapshot controller's manifests"
+	within kubectl wait --for=condition=Established crd --all --timeout=5m >>"$log" 2>&1 || fail "$log" "the snapshot controller's resources"
 	within kubectl apply --server-side -f "$RIG/snapshot-controller.yaml" >>"$log" 2>&1 || fail "$log" "the snapshot controller"
 	touch "$STATE/snapshot-controller"
 }
@@ -19,7 +19,7 @@ install_release() {
 	shift
 	for file in "$RIG/images.yaml" "$@"; do files+=(--values "$file"); done
 	within helm upgrade --install "$release" "$SOURCE/deploy/charts/growvol" --namespace "$release" --create-namespace \
-		"${files[@]}" --wait --timeout 3m \
+		"${files[@]}" --wait --timeout 5m \
 		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
 		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade $release"
 }
@@ -29,13 +29,13 @@ install_loop() {
 	local log=$LOG/install.log
 	install_release growvol "$RIG/loop.yaml"
 	within kubectl apply --server-side -f "$RIG/class.yaml" >>"$log" 2>&1 || fail "$log" "the storage class"
-	await 60 "$LOG/kubelet.log" "kubelet knows the driver" driver_known "$NODE" loop.growvol.io
+	await 180 "$LOG/kubelet.log" "kubelet knows the driver" driver_known "$NODE" loop.growvol.io
 }
 
 # install_cinder VALUES NODE: the values have credentials.
 install_cinder() {
 	install_release growvol-cinder "$RIG/cinder.yaml" "$1"
-	await 120 "" "kubelet of $2 knows the driver" driver_known "$2" cinder.csi.openstack.org
+	await 180 "" "kubelet of $2 knows the driver" driver_known "$2" cinder.csi.openstack.org
 }
 
 driver_known() { within kubectl get csinode "$1" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF "$2"; }

@@ -85,8 +85,8 @@ debian_programs() {
 # import_images gives containerd those that it does not have yet.
 import_images() {
 	local name
-	await 30 "$LOG/inside.log" "" within true
-	await 30 "$LOG/containerd.log" "" within ctr version
+	await 180 "$LOG/inside.log" "" within true
+	await 180 "$LOG/containerd.log" "" within ctr version
 	for name in "$IMAGES"/*.tar; do
 		[ -e "$name" ] || continue # nothing has changed
 		name=$(basename "$name" .tar)

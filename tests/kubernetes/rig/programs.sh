@@ -16,9 +16,8 @@ programs_key() {
 ready_programs() {
 	BIN=$CACHE/programs-$(programs_key)/bin
 	[ ! -x "$BIN/kubelet" ] || { touch "$(dirname "$BIN")" && return 0; }
-	mkdir -p "$CACHE"
 	(
-		locked "$CACHE/programs.lock" "the programs"
+		locked "$CACHE/programs.lock"
 		if [ ! -x "$BIN/kubelet" ]; then build_programs "$(dirname "$BIN")"; fi
 	)
 }
@@ -45,7 +44,7 @@ build_programs() {
 # library, which not every module proxy has; v13.0.0 and one type are enough.
 complete_library() {
 	local library=sigs.k8s.io/sig-storage-lib-external-provisioner/v13@v13.0.0 dir
-	dir=$(cd / && go mod download -json "$library" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	dir=$(cd / && again go mod download -json "$library" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
 	[ -n "$dir" ] || fail "" "$library: cannot be downloaded"
 	cp -r "$dir" "$1/sig-storage-lib"
 	chmod -R u+w "$1/sig-storage-lib"
@@ -66,6 +65,9 @@ version() { go list -m -f '{{.Version}}' "$1"; }
 # the linker would strip anyway, they are built sooner.
 GO_BUILD_FLAGS='-buildvcs=false -mod=readonly -trimpath -gcflags=all=-dwarf=false'
 
+# again COMMAND...: once more if it fails: of some 700 modules, one may not come.
+again() { "$@" || "$@"; }
+
 build_cluster() (
 	cd "$1/source/cluster" || exit
 	export CGO_ENABLED=0 GOFLAGS=$GO_BUILD_FLAGS
@@ -79,7 +81,7 @@ build_cluster() (
 	for part in lint/rules chartutil; do
 		flags+=" -X helm.sh/helm/v3/pkg/$part.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$part.k8sVersionMinor=${minor%%.*}"
 	done
-	go build -ldflags "$flags" -o "$1/bin/" \
+	again go build -ldflags "$flags" -o "$1/bin/" \
 		k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,kubectl} \
 		go.etcd.io/etcd/server/v3 helm.sh/helm/v3/cmd/helm \
 		$csi/external-provisioner/v6/cmd/csi-provisioner $csi/external-attacher/v4/cmd/csi-attacher \
@@ -97,6 +99,6 @@ build_containerd() (
 	cd "$1/source/containerd" || exit
 	export CGO_ENABLED=0 GOFLAGS=$GO_BUILD_FLAGS
 	containerd=github.com/containerd/containerd/v2
-	go build -ldflags "-s -w -X $containerd/version.Version=$(version $containerd)" -o "$1/bin/" \
+	again go build -ldflags "-s -w -X $containerd/version.Version=$(version $containerd)" -o "$1/bin/" \
 		$containerd/cmd/{containerd,containerd-shim-runc-v2,ctr}
 )

@@ -27,8 +27,15 @@ await() {
 	[ -z "$what" ] || say "$what"
 }
 
-# locked FILE NAME: waits until no other program works on what FILE stands for.
+# locked FILE: waits until no other program works on what FILE stands for.
 locked() {
-	exec 9>"$1"
-	flock --timeout 1800 9 || fail "" "another program works on $2"
+	until
+		mkdir -p "$(dirname "$1")"
+		exec 9>"$1"
+		flock --timeout 3600 9 || fail "" "another program works on what $1 stands for"
+		[ "$1" -ef /dev/fd/9 ] # else `down` has removed it meanwhile
+	do :; done
 }
+
+# empty_state removes all but the lock: one that is killed here has left it.
+empty_state() { find "$STATE" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +; }
