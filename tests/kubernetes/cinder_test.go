@@ -183,7 +183,7 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 		t.Error("the device has not grown, and the claim says 2Gi")
 	}
 	s.wantSize("writer", mounted, volume.GiB)
-	_, err := c.instance.Run(t.Context(), vm.Command{Argv: []string{"killall", "-KILL", "growvol-node"}})
+	_, err := c.instance.Run(t.Context(), vm.Command{Argv: []string{"busybox", "killall", "-KILL", "growvol-node"}})
 	check(t, err) // an error too if there was none
 	resume()
 	s.wantGrown("data", "writer", mounted, 2)
@@ -219,7 +219,7 @@ func (c cloudCluster) testExamples(t *testing.T) {
 		t.Errorf("the claim has become gold, and Cinder's volume is of type %s", kind)
 	}
 	undisturbed()
-
+	s.synced("database")
 	s.apply(e.take("snapshot.yaml"))
 	s.await("volumesnapshot/database", "{.status.readyToUse}", "true")
 	s.apply(e.take("restore.yaml"))

@@ -41,6 +41,7 @@ func TestExamples(t *testing.T) {
 	s.grown("database", "2Gi")
 	s.wantFilesystem("database", 2*volume.GiB)
 	undisturbed()
+	s.synced("database")
 	s.apply(e.take("snapshot.yaml"))
 	s.await("volumesnapshot/database", "{.status.readyToUse}", "true")
 	for _, name := range []string{"restore.yaml", "clone.yaml", "raw-block.yaml", "ephemeral.yaml", "statefulset.yaml"} {
@@ -58,6 +59,18 @@ func TestExamples(t *testing.T) {
 	for name := range e.text {
 		t.Errorf("the example %s is not tried", name)
 	}
+}
+
+// synced waits until the pod of database.yaml has brought its first line to the
+// disk, where a snapshot has it: the pod prints when it has.
+func (s space) synced(pod string) {
+	s.Helper()
+	s.eventually(func(context.Context) error {
+		if s.kubectl("logs", pod) == "" {
+			return fmt.Errorf("pod %s has printed nothing", pod)
+		}
+		return nil
+	})
 }
 
 // deletedAtEnd deletes objects that belong to no namespace, at the end of the

@@ -24,7 +24,7 @@ const (
 	budget = 192 << 20
 	// least is what must be there to prove anything, and is within patience.
 	least    = 8 << 20
-	patience = 30 * time.Second
+	patience = 3 * time.Minute
 	// pause comes after each 64 KiB: some 3 MB a second, for a minute.
 	pause = 20 * time.Millisecond
 	chunk = 64 << 10

@@ -23,6 +23,8 @@ import (
 	"os/signal"
 	"strconv"
 	"syscall"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // socket is where `app stop` finds `app write`.
@@ -128,9 +130,15 @@ func start(ctx context.Context, path string) (writer, error) {
 	return startBlocks(ctx, path)
 }
 
-// ask hands on the answer of the process that writes.
+// ask hands on the answer of the process that writes, which may have been
+// started only just now.
 func ask(ctx context.Context) (answer, error) {
+	starting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	for err != nil && volume.Pause(starting, pause) == nil {
+		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
 	if err != nil {
 		return answer{}, err
 	}
