@@ -143,7 +143,7 @@ func arguments(opts Options) []string {
 		"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:0-:%d,hostfwd=tcp:127.0.0.1:0-:%d", AgentPort, NodePort),
 		"-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci",
-		"-object", "secret,id=" + secretLUKS + ",data=of-tests",
+		"-object", "secret,id=" + secretLUKS + ",data=" + passphraseLUKS,
 		"-device", "virtio-scsi-pci,id=" + busTelling,
 		"-device", "virtio-scsi-pci,id=" + busSilent + ",param_change=off",
 	}

@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"time"
-
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 // monitor speaks QMP, QEMU's control protocol: one JSON object each for a
@@ -130,32 +127,6 @@ func (m *monitor) execute(ctx context.Context, command string, arguments map[str
 			m.turn <- struct{}{}
 		}()
 		return nil, fmt.Errorf("QMP %s: %w", command, ctx.Err())
-	}
-}
-
-// job waits until a job has come to its end.
-func (m *monitor) job(ctx context.Context, id string) error {
-	for {
-		answer, err := m.execute(ctx, "query-jobs", nil)
-		if err != nil {
-			return err
-		}
-		var jobs []struct{ ID, Status, Error string }
-		if err := json.Unmarshal(answer, &jobs); err != nil {
-			return err
-		}
-		for _, j := range jobs {
-			if j.ID != id || j.Status != "concluded" {
-				continue
-			}
-			if _, err := m.execute(ctx, "job-dismiss", map[string]any{"id": id}); err != nil || j.Error == "" {
-				return err
-			}
-			return fmt.Errorf("QEMU's job %s: %s", id, j.Error)
-		}
-		if err := volume.Pause(ctx, 10*time.Millisecond); err != nil {
-			return fmt.Errorf("QEMU's job %s does not end: %w", id, err)
-		}
 	}
 }
 
