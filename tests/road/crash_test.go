@@ -1,11 +1,14 @@
 package road
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -35,7 +38,7 @@ func TestNodeKilledInTheMiddle(t *testing.T) {
 					if killDuring(t, d, time.Duration(moments.Int64N(int64(longest))), op) {
 						cuts[what]++
 					}
-					if err := op(); err != nil {
+					if err := retried(ctx, op); err != nil {
 						t.Fatalf("%s again after a crash: %v", what, err)
 					}
 				}
@@ -88,4 +91,17 @@ func killDuring(t *testing.T, d *co.Deployment, after time.Duration, op func() e
 	}
 	must(t, d.StartNode(t.Context()))
 	return cut
+}
+
+// retried repeats an operation, as an orchestrator does, for as long as a mkfs
+// or e2fsck that the dead plugin has left has the device.
+func retried(ctx context.Context, op func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		err := op()
+		if err == nil || !strings.Contains(err.Error(), "in use") || volume.Pause(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
