@@ -93,6 +93,11 @@ func runReal(t *testing.T, path string) []step {
 	t.Helper()
 	s := newSide(t, path)
 	defer s.cleanUp()
+	// Other tests of this cloud have set other quotas.
+	reset := s.do(ask{label: "quota reset", method: http.MethodDelete, path: "/os-quota-sets/{project}", admin: true})
+	if reset.status != http.StatusOK {
+		t.Fatalf("the quota cannot be reset: %s", reset.body)
+	}
 	s.boot()
 	s.script()
 	return s.steps
