@@ -1,6 +1,7 @@
 package cinder
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -150,4 +151,49 @@ func (r *rig) create(tb testing.TB, req volume.CreateRequest) volume.Volume {
 		tb.Fatal(err)
 	}
 	return v
+}
+
+// within bounds a call; what it waits for in vain, it waits a part of this.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually runs f after a while, beside the test.
+func eventually(t *testing.T, after time.Duration, f func()) {
+	t.Helper()
+	timer := time.AfterFunc(after, f)
+	t.Cleanup(func() { timer.Stop() })
+}
+
+// afterNext runs f beside the test, a moment after the cloud has got the next
+// such call.
+func (r *rig) afterNext(t *testing.T, call fakecloud.Call, f func()) {
+	t.Helper()
+	before, done := r.cloud.Count(call), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer close(done)
+		for r.cloud.Count(call) == before {
+			if volume.Pause(ctx, 5*time.Millisecond) != nil {
+				return
+			}
+		}
+		if volume.Pause(ctx, 100*time.Millisecond) == nil {
+			f()
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// wantSoon waits for what the cloud does behind its answers.
+func wantSoon(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for ctx := within(t, 20*time.Second); !done(); {
+		if volume.Pause(ctx, 5*time.Millisecond) != nil {
+			t.Fatalf("in vain: %s", what)
+		}
+	}
 }
