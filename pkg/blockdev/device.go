@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -77,13 +78,13 @@ func New() *System {
 	return &System{sysfs: "/sys", dev: "/dev", cryptsetup: "cryptsetup", kernel: linux{}, run: execute}
 }
 
-// ByNumber finds the device with these numbers.
+// ByNumber finds the device with these numbers. The error wraps volume.ErrGone
+// when the kernel has no such device.
 func (s *System) ByNumber(major, minor uint32) (Device, error) {
 	number := fmt.Sprintf("%d:%d", major, minor)
 	dir, err := filepath.EvalSymlinks(filepath.Join(s.sysfs, "dev", "block", number))
 	if err != nil {
-		return Device{}, volume.Errorf(volume.Internal, "the kernel has no block device %s: %w", number, err).
-			WithRemedy("the device was removed; check that the volume is still attached to this node")
+		return Device{}, s.lookupError(number, err)
 	}
 	d := Device{Major: major, Minor: minor, Name: filepath.Base(dir)}
 	d.Path = filepath.Join(s.dev, s.nodeName(dir, d.Name))
@@ -91,11 +92,30 @@ func (s *System) ByNumber(major, minor uint32) (Device, error) {
 	return d, nil
 }
 
+// lookupError explains why sysfs has no entry for a device number. Only a
+// missing entry in a sysfs that is there proves that the device is gone.
+func (s *System) lookupError(number string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return volume.Errorf(volume.Internal, "look for the block device %s: %w", number, err)
+	}
+	if entries, dirErr := os.ReadDir(filepath.Join(s.sysfs, "dev", "block")); dirErr != nil || len(entries) == 0 {
+		return volume.Errorf(volume.Internal, "look for the block device %s: sysfs shows no block device at all: %w", number, errors.Join(dirErr, err)).
+			WithRemedy("mount the host's /sys (sysfs) into this container")
+	}
+	return volume.Errorf(volume.Internal, "the kernel has no block device %s: %w", number, fmt.Errorf("%w: %w", volume.ErrGone, err)).
+		WithRemedy("the device was removed; check that the volume is still attached to this node")
+}
+
 // ByPath finds the device behind a path, which must be a block special file
-// or a symbolic link to one.
+// or a symbolic link to one. The error wraps volume.ErrGone when the path is
+// the node of a device that the kernel no longer has, or when neither the
+// node nor a device of its name exists.
 func (s *System) ByPath(path string) (Device, error) {
 	major, minor, err := s.kernel.Stat(path)
 	if err != nil {
+		if s.isNameFree(path, err) {
+			err = fmt.Errorf("%w: %w", volume.ErrGone, err)
+		}
 		return Device{}, volume.Errorf(volume.Internal, "identify the block device %s: %w", path, err)
 	}
 	d, err := s.ByNumber(major, minor)
@@ -107,6 +127,48 @@ func (s *System) ByPath(path string) (Device, error) {
 		d.Path = path
 	}
 	return d, nil
+}
+
+// isNameFree reports whether err says that the node at path is missing, and
+// the kernel has no device of that name. It is true of the nodes that the
+// kernel makes and removes itself. A missing link, or a missing node under
+// another name, which udev or a person made, proves nothing.
+func (s *System) isNameFree(path string, err error) bool {
+	name := filepath.Base(path)
+	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) != s.dev || !isKernelName(name) {
+		return false
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return false // a link that leads nowhere
+	}
+	devices, err := os.ReadDir(filepath.Join(s.sysfs, "class", "block"))
+	if err != nil || len(devices) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(devices, func(e fs.DirEntry) bool { return e.Name() == name })
+}
+
+// isKernelName reports whether the kernel names disks, or partitions of them,
+// like this: sda, vdb1, nvme0n1p1, loop7, rbd0, dm-0.
+func isKernelName(name string) bool {
+	for _, prefix := range []string{"sd", "vd", "xvd", "nvme", "loop", "rbd", "dm-"} {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok || rest == "" {
+			continue
+		}
+		letters := strings.TrimRight(rest, "0123456789")
+		switch prefix {
+		case "sd", "vd", "xvd":
+			if letters != "" && strings.Trim(letters, "abcdefghijklmnopqrstuvwxyz") == "" {
+				return true
+			}
+		default:
+			if strings.Trim(rest, "0123456789np") == "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Open opens the device for reading and makes sure that what it opened has

@@ -137,6 +137,9 @@ func (k *fakeKernel) Stat(path string) (major, minor uint32, err error) {
 	}
 	d, err := k.node(path)
 	if err != nil {
+		if _, missing := os.Lstat(path); missing != nil {
+			err = missing // as stat(2) says it
+		}
 		return 0, 0, err
 	}
 	return d.major, d.minor, nil

@@ -134,9 +134,16 @@ func (s *System) linked(dir string) ([]Device, error) {
 	return devices, nil
 }
 
-// fromDir returns the device of a sysfs directory by its "dev" file.
+// fromDir returns the device of a sysfs directory by its "dev" file. The error
+// wraps volume.ErrGone when the directory, which was listed, is a link that
+// leads nowhere: the device has gone.
 func (s *System) fromDir(dir string) (Device, error) {
 	number, err := readLine(filepath.Join(dir, "dev"))
+	if info, lstatErr := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) && lstatErr == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if _, statErr := os.Stat(dir); errors.Is(statErr, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", volume.ErrGone, err)
+		}
+	}
 	if err != nil {
 		return Device{}, err
 	}

@@ -67,6 +67,13 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
+// ErrGone is wrapped by errors that prove that what a disk held is gone: the
+// kernel has no block device of that number any more, a loop device has lost
+// its file, or a disk holds what is left of this very volume after its deletion.
+// What is still mounted of such a disk serves nobody and may be unmounted. No
+// other error proves anything of the kind.
+var ErrGone = errors.New("the device is gone")
+
 // Error is the one error type of the domain. Its text is what the user reads
 // in an event of the PVC: what was attempted on which volume, why it failed,
 // and what to do next.
