@@ -62,6 +62,7 @@ type mountStat struct {
 	device  DeviceNumber // of the filesystem that holds the path
 	mountID int          // 0 when the kernel does not tell (before 5.8)
 	root    bool         // the path is the root of a mount
+	node    DeviceNumber // st_rdev, if the path is the node of a block device
 }
 
 // fsStat is what statfs(2) says of a filesystem.

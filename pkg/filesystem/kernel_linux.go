@@ -62,10 +62,13 @@ func (linux) statMount(path string) (mountStat, error) { return statx(unix.AT_FD
 func statx(dir int, path string, flags int) (mountStat, error) {
 	var x unix.Statx_t
 	flags |= unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
-	if err := unix.Statx(dir, path, flags, unix.STATX_MNT_ID, &x); err != nil {
+	if err := unix.Statx(dir, path, flags, unix.STATX_TYPE|unix.STATX_MNT_ID, &x); err != nil {
 		return mountStat{}, err
 	}
 	s := mountStat{device: DeviceNumber{Major: x.Dev_major, Minor: x.Dev_minor}}
+	if x.Mode&unix.S_IFMT == unix.S_IFBLK {
+		s.node = DeviceNumber{Major: x.Rdev_major, Minor: x.Rdev_minor}
+	}
 	if x.Mask&unix.STATX_MNT_ID != 0 && x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		s.mountID = int(x.Mnt_id)
 		s.root = x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0

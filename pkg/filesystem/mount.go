@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -155,35 +156,82 @@ func (s *System) addFlags(target string, wanted uintptr) error {
 	return s.kernel.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|wanted|keptFlags(st.flags), "")
 }
 
-// Unmount takes away every mount that is stacked on exactly this path, and
-// returns once the path is read back as no mount. No mount, and a path that
-// does not exist, are a success. Kind Precondition: busy; Deadline or
-// Canceled: ctx ended while the kernel was still at work (it may write back
+// Unmount takes away one mount, as FindMount has returned it, and returns once
+// the mount table is read back without it. A mount that is gone already is a
+// success. What lies below it on the same path is left alone: look with
+// FindMount, and prove whose that is, before it is unmounted, too.
+//
+// Kinds: Precondition (it is busy, or another mount is on top of it), Deadline
+// or Canceled (ctx ended while the kernel was still at work: it may write back
 // data and goes on).
-func (s *System) Unmount(ctx context.Context, target string) error {
-	for {
-		m, mounted, err := s.FindMount(target)
-		if err != nil || !mounted {
+func (s *System) Unmount(ctx context.Context, m Mount) error {
+	err := interruptible(ctx, func() error {
+		there, err := s.checkTopmost(m)
+		if err != nil || !there {
 			return err
 		}
-		err = interruptible(ctx, func() error { return s.kernel.unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW) })
-		switch {
-		case err == nil:
-			s.log.InfoContext(ctx, "unmounted", "target", m.Mountpoint, "source", m.Source)
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			// Somebody else was faster; the next look decides.
-			if _, still, lookErr := s.FindMount(target); lookErr != nil || still {
-				return unmountError(m, errors.Join(err, lookErr))
-			}
-		default:
-			return unmountError(m, err)
-		}
+		return s.unmountTop(m)
+	})
+	if err != nil {
+		return unmountError(m, err)
 	}
+	s.log.InfoContext(ctx, "unmounted", "target", m.Mountpoint, "source", m.Source)
+	return nil
+}
+
+// checkTopmost reports whether m is still mounted. The error says what keeps
+// its mount point from leading to it: umount2(2) takes away whatever the path
+// leads to.
+func (s *System) checkTopmost(m Mount) (there bool, err error) {
+	mounts, err := s.readMounts()
+	if err != nil {
+		return false, err
+	}
+	if !slices.ContainsFunc(mounts, m.is) {
+		return false, nil
+	}
+	onTop := func(o Mount) bool { return o.Parent == m.ID && o.ID != m.ID && o.Mountpoint == m.Mountpoint }
+	if i := slices.IndexFunc(mounts, onTop); i >= 0 {
+		return false, volume.Errorf(volume.Precondition, "%s (%s) is mounted on top of it", mounts[i].Source, mounts[i].FSType).
+			WithRemedy("unmount that first")
+	}
+	st, err := s.kernel.statMount(m.Mountpoint)
+	switch {
+	case err != nil && !dead(err):
+		return false, err
+	case err == nil && st.mountID != 0 && st.mountID != m.ID:
+		return false, volume.Errorf(volume.Precondition, "a mount on a directory above hides it").
+			WithRemedy("find out who mounted over the directories above, and unmount that first")
+	}
+	return true, nil
+}
+
+// unmountTop unmounts m, which its mount point leads to, and reads it back.
+func (s *System) unmountTop(m Mount) error {
+	err := s.kernel.unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	// After these two somebody else may have been faster.
+	mounts, readErr := s.readMounts()
+	switch {
+	case readErr != nil:
+		return errors.Join(err, readErr)
+	case !slices.ContainsFunc(mounts, m.is):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.New("the mount table still has it")
 }
 
 func unmountError(m Mount, err error) error {
 	e := volume.Errorf(volume.Internal, "unmount %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
+	var known *volume.Error
 	switch {
+	case errors.As(err, &known):
+		e.Kind, e.Msg = known.Kind, fmt.Sprintf("unmount %s (%s of %s): %s", m.Mountpoint, m.FSType, m.Source, known.Msg)
+		return e.WithRemedy(known.Remedy)
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel still writes back data; the unmount is looked at again at the next try")

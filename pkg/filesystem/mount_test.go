@@ -287,25 +287,61 @@ func TestUnmountErrors(t *testing.T) {
 	k.addDevice(testDevice, 0, volume.GiB)
 	k.addMount(dir, testDevice, XFS)
 	s := k.system()
-	k.force["unmount"] = []error{unix.EBUSY}
-	wantError(t, s.Unmount(t.Context(), dir), volume.Precondition, "unmount "+dir, "files open")
-	k.force["unmount"] = []error{unix.EPERM}
-	wantError(t, s.Unmount(t.Context(), dir), volume.Internal, "unmount "+dir, "")
-	k.force["unmount"] = []error{unix.EINVAL}
-	wantError(t, s.Unmount(t.Context(), dir), volume.Internal, "unmount "+dir, "")
+	m := k.table[0]
+	fail := func(call string, err error, kind volume.Kind, remedy string) {
+		t.Helper()
+		k.force[call] = []error{err}
+		wantError(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
+	}
+	fail("unmount", unix.EBUSY, volume.Precondition, "files open")
+	fail("unmount", unix.EPERM, volume.Internal, "")
+	fail("unmount", unix.EINVAL, volume.Internal, "")
+	fail("unmount", nil, volume.Internal, "") // the mount table still has it
+	fail("mounts", unix.ENOMEM, volume.Internal, "")
+	fail("statMount", unix.EACCES, volume.Internal, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, dir), volume.Canceled, "unmount "+dir, "next try")
+	wantError(t, s.Unmount(ctx, m), volume.Canceled, "unmount "+dir, "next try")
+	before := len(k.calls)
+	k.dirs[dir].st.mountID = 999
+	wantError(t, s.Unmount(t.Context(), m), volume.Precondition, "hides it", "unmount that first")
+	gone := m
+	gone.ID = 998
+	if err := s.Unmount(t.Context(), gone); err != nil || len(k.calls) != before {
+		t.Errorf("a mount that is gone: %v, calls %q", err, k.calls[before:])
+	}
+	gone = m
+	gone.Device.Minor++ // its id was given to another mount
+	if err := s.Unmount(t.Context(), gone); err != nil || len(k.calls) != before {
+		t.Errorf("a mount whose id is another's: %v, calls %q", err, k.calls[before:])
+	}
 }
 
 func TestStats(t *testing.T) {
-	_, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
 	want := Usage{Total: 1000 * 4096, Used: 400 * 4096, Available: 500 * 4096, Inodes: 100, InodesUsed: 10, InodesAvailable: 90}
-	if got, err := s.Stats(testMount); err != nil || got != want {
+	m := k.table[0]
+	if got, err := s.Stats(m); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
-	_, err := s.Stats("/missing")
-	wantError(t, err, volume.Internal, "statfs /missing", "")
+	_, err := s.Stats(Mount{Mountpoint: "/missing"})
+	wantError(t, err, volume.Precondition, "no filesystem is mounted at /missing", "")
+	k.force["openMount"] = []error{unix.EIO}
+	_, err = s.Stats(m)
+	wantError(t, err, volume.Precondition, "shut down", "")
+	k.force["statfs"] = []error{unix.ENOMEM}
+	_, err = s.Stats(m)
+	wantError(t, err, volume.Internal, "statfs "+testMount, "")
+	m.ID++ // another mount covers it
+	_, err = s.Stats(m)
+	wantError(t, err, volume.Precondition, "no filesystem is mounted at "+testMount, "")
+	k.dirs[testMount].st.mountID = 0 // a kernel before 5.8
+	if got, err := s.Stats(m); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	m.Device.Minor++
+	_, err = s.Stats(m)
+	wantError(t, err, volume.Precondition, "no filesystem is mounted at "+testMount, "")
 }
 
 func TestParseType(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +22,29 @@ type Mount struct {
 	Options      []string     // of this mount
 	SuperOptions []string     // of the filesystem, shared by all its mounts
 	Shared       bool         // mounts made below it appear in its peers, too (mount_namespaces(7))
+	// Node is the number of the block device whose node is mounted, which is how
+	// raw volumes are published; zero: it is no such node. Only FindMount and
+	// MountsOf fill it in, from the inode: a directory or a file of the same
+	// tmpfs is no node, whatever the mount table shows of it.
+	Node DeviceNumber
+}
+
+// IsNode reports whether m shows the node of a block device, not a filesystem.
+func (m Mount) IsNode() bool { return m.Node != DeviceNumber{} }
+
+// IsStaleNode reports whether m shows the node of a block device that has been
+// removed since: its disk was pulled out under the pod. The node still has its
+// number, which the kernel may have given to another disk by now; what it led
+// to, it does not lead to any more. The kernel marks the root of such a mount
+// (dentry_path in fs/d_path.c), and that of a removed directory just so.
+func (m Mount) IsStaleNode() bool { return m.IsNode() && strings.HasSuffix(m.Root, deletedRoot) }
+
+const deletedRoot = "//deleted"
+
+// is reports whether o is the same mount, read at another time. The kernel
+// gives the id of a mount that is gone to the next one, so it is not enough.
+func (m Mount) is(o Mount) bool {
+	return m.ID == o.ID && m.Mountpoint == o.Mountpoint && m.Device == o.Device
 }
 
 // ReadOnly tells whether nothing can be written through this mount: the mount
@@ -62,9 +86,13 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 			// The mount went between the two looks.
 			return Mount{}, false, nil
 		}
-		return mounts[i], true, nil
+		m, mounted = mounts[i], true
+	} else {
+		m, mounted = topmost(mounts, path)
 	}
-	m, mounted = topmost(mounts, path)
+	if mounted && m.mayBeNode() {
+		m.Node = st.node
+	}
 	return m, mounted, nil
 }
 
@@ -115,8 +143,8 @@ func topmost(mounts []Mount, path string) (Mount, bool) {
 }
 
 // MountsOf returns every mount of the filesystem on a block device, and every
-// bind mount of the device node itself (FSType devtmpfs or tmpfs, Root the
-// node), which is how raw block volumes are published.
+// bind mount of a node of the device (see Mount.Node), which is how raw block
+// volumes are published. Mounts that are hidden below others are among them.
 func (s *System) MountsOf(device string) ([]Mount, error) {
 	number, err := s.kernel.deviceNumber(device)
 	if err != nil {
@@ -126,25 +154,77 @@ func (s *System) MountsOf(device string) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(mounts, func(m Mount) bool { return !s.holds(m, number) }), nil
+	var of []Mount
+	for _, m := range mounts {
+		if m.mayBeNode() {
+			if m.Node, err = s.nodeOf(m, mounts); err != nil {
+				return nil, volume.Errorf(volume.Internal, "look at what is mounted at %s: %w", m.Mountpoint, err)
+			}
+		}
+		holds, err := s.holds(m, number)
+		if err != nil {
+			return nil, volume.Errorf(volume.Internal, "look at the device %s of the mount at %s: %w", m.Source, m.Mountpoint, err)
+		}
+		if holds {
+			of = append(of, m)
+		}
+	}
+	return of, nil
 }
 
-// holds tells whether m is a mount of the device's filesystem or of its node.
-func (s *System) holds(m Mount, device DeviceNumber) bool {
-	if m.Device == device {
-		return true
-	}
-	var probe string
+// mayBeNode reports whether m can be a device node at all. Device nodes are in
+// a devtmpfs, or in the tmpfs that a container has as its /dev.
+func (m Mount) mayBeNode() bool {
+	return (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/"
+}
+
+// nodeOf returns the number of the block device whose node m shows, or zero.
+// A mount that is hidden below others is read where the whole filesystem is
+// mounted; where that is nowhere, nobody can use it as a node either.
+func (s *System) nodeOf(m Mount, mounts []Mount) (DeviceNumber, error) {
+	st, err := s.kernel.statMount(m.Mountpoint)
 	switch {
-	case m.FSType == string(Btrfs):
-		probe = m.Source // the device number of btrfs is anonymous
-	case (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/":
-		probe = m.Mountpoint
-	default:
-		return false
+	case err == nil && (st.mountID == m.ID || st.mountID == 0):
+		return st.node, nil
+	case err != nil && !unreachable(err):
+		return DeviceNumber{}, err
 	}
-	n, err := s.kernel.deviceNumber(probe)
-	return err == nil && n == device
+	for _, whole := range mounts {
+		if whole.Device != m.Device || whole.Root != "/" || strings.HasSuffix(m.Root, deletedRoot) {
+			continue
+		}
+		st, err := s.kernel.statMount(filepath.Join(whole.Mountpoint, m.Root))
+		switch {
+		case err == nil && st.mountID == whole.ID:
+			return st.node, nil
+		case err != nil && !unreachable(err):
+			return DeviceNumber{}, err
+		}
+	}
+	return DeviceNumber{}, nil
+}
+
+// unreachable reports whether err says that a path leads to nothing, or ends
+// at a filesystem that is dead: a mount below it is hidden.
+func unreachable(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || dead(err)
+}
+
+// holds reports whether m is a mount of the device's filesystem or of a node
+// of the device.
+func (s *System) holds(m Mount, device DeviceNumber) (bool, error) {
+	if m.Device == device || m.Node == device {
+		return true, nil
+	}
+	if m.FSType != string(Btrfs) {
+		return false, nil
+	}
+	// The device number of btrfs is anonymous; its source tells the device.
+	n, err := s.kernel.deviceNumber(m.Source)
+	if unreachable(err) || errors.Is(err, unix.ENOTBLK) {
+		return false, nil
+	}
+	return n == device, err
 }
 
 func (s *System) readMounts() ([]Mount, error) {

@@ -70,7 +70,7 @@ func TestRealGrowFull(t *testing.T) {
 			if g := d.grow(t, s, target); g.After != volume.GiB {
 				t.Fatalf("%+v", g)
 			}
-			usage, err := s.Stats(target)
+			usage, err := s.Stats(find(t, s, target, target))
 			if err != nil || usage.Available < 400*volume.MiB {
 				t.Fatalf("after growth %+v, %v: the new space is not available", usage, err)
 			}

@@ -78,8 +78,8 @@ func unmountOnce(t *testing.T, path string) {
 	}
 }
 
-// TestRealUnmount: all that is stacked on one path and nothing else, again and
-// again; what is busy says so.
+// TestRealUnmount: one mount of those that are stacked on a path, and nothing
+// else; what is busy or covered says so.
 func TestRealUnmount(t *testing.T) {
 	needFilesystem(t, XFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -98,21 +98,165 @@ func TestRealUnmount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, s.Unmount(t.Context(), target), volume.Precondition, "unmount "+target, "files open")
+	top := find(t, s, target, target)
+	wantError(t, s.Unmount(t.Context(), top), volume.Precondition, "unmount "+target, "files open")
 	find(t, s, target, target)
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		unmount(t, s, target)
-		find(t, s, target, "")
-		find(t, s, parent, parent)
+	var stack []Mount // from the top
+	for range 3 {
+		m := find(t, s, target, target)
+		for _, covered := range stack {
+			if err := s.Unmount(t.Context(), covered); err != nil { // is gone already
+				t.Fatal(err)
+			}
+		}
+		stack = append(stack, m)
+		if err := s.Unmount(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
 	}
-	unmount(t, s, target+"-missing")
+	find(t, s, target, "")
+	find(t, s, parent, parent)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, parent), volume.Canceled, "unmount "+parent, "next try")
+	wantError(t, s.Unmount(ctx, find(t, s, parent, parent)), volume.Canceled, "unmount "+parent, "next try")
 	find(t, s, parent, parent)
+}
+
+// tmpfs mounts an empty tmpfs.
+func tmpfs(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	dir := t.TempDir()
+	if err := errors.Join(unix.Mount("tmpfs", dir, "tmpfs", 0, ""), unix.Mount("", dir, "", unix.MS_PRIVATE, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// TestRealUnmountOfACoveredMount: what another mount covers, on its path or on
+// a directory above, is left alone, and so is what covers it.
+func TestRealUnmountOfACoveredMount(t *testing.T) {
+	s, base := New(Options{}), tmpfs(t)
+	target := filepath.Join(base, "above", "target")
+	over := func(path string) Mount {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(path, 0o700), unix.Mount("tmpfs", path, "tmpfs", 0, "")); err != nil {
+			t.Fatal(err)
+		}
+		return find(t, s, path, path)
+	}
+	lower := over(target)
+	upper := over(target)
+	wantError(t, s.Unmount(t.Context(), lower), volume.Precondition, "mounted on top", "unmount that first")
+	above := over(filepath.Dir(target))
+	if err := os.Mkdir(target, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, s.Unmount(t.Context(), upper), volume.Precondition, "hides it", "unmount that first")
+	for _, m := range []Mount{above, upper, lower} {
+		if m, mounted, err := s.FindMount(m.Mountpoint); err != nil || !mounted {
+			t.Errorf("%+v, %v, %v", m, mounted, err)
+		}
+		if err := s.Unmount(t.Context(), m); err != nil {
+			t.Error(err)
+		}
+	}
+	find(t, s, target, "")
+}
+
+// TestRealNodesAreInodes: a mount is a device node if its inode is one. The
+// mount table shows a directory or a file of the same tmpfs, and a deleted
+// one, just so.
+func TestRealNodesAreInodes(t *testing.T) {
+	s, dev, targets := New(Options{}), tmpfs(t), tmpfs(t)
+	want := DeviceNumber{Major: 240, Minor: 7} // LOCAL/EXPERIMENTAL USE
+	path := func(name string) string { return filepath.Join(dev, name) }
+	err := errors.Join(os.Mkdir(path("dir"), 0o700), os.WriteFile(path("file"), nil, 0o600),
+		unix.Mknod(path("node"), unix.S_IFBLK|0o600, int(unix.Mkdev(want.Major, want.Minor))))
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("needs device nodes")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"dir", "file", "node"} {
+		target := filepath.Join(targets, name)
+		err := os.WriteFile(target, nil, 0o600)
+		if name == "dir" {
+			err = errors.Join(os.Remove(target), os.Mkdir(target, 0o700))
+		}
+		if err := errors.Join(err, s.Bind(t.Context(), MountRequest{Source: path(name), Target: target})); err != nil {
+			t.Fatal(err)
+		}
+		if m := find(t, s, target, target); m.IsNode() != (name == "node") || m.IsStaleNode() {
+			t.Errorf("%s: %+v", name, m)
+		}
+		if name == "node" && !slices.Equal(points(t, s, path(name)), []string{target}) {
+			t.Errorf("mounts of %s: %q", path(name), points(t, s, path(name)))
+		}
+		hidden(t, s, target, path(name), name == "node")
+		if err := os.Remove(path(name)); err != nil {
+			t.Fatal(err)
+		}
+		if m := find(t, s, target, target); m.IsNode() != (name == "node") || m.IsStaleNode() != (name == "node") {
+			t.Errorf("%s, removed: %+v", name, m)
+		}
+		unmount(t, s, target)
+	}
+}
+
+// hidden mounts something over the directory of a bind mount: MountsOf finds a
+// node there all the same.
+func hidden(t *testing.T, s *System, target, source string, node bool) {
+	t.Helper()
+	dir := filepath.Dir(target)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unmountOnce(t, dir)
+	if node && !slices.Equal(points(t, s, source), []string{target}) {
+		t.Errorf("hidden mounts of %s: %q", source, points(t, s, source))
+	}
+}
+
+// points returns where the device, or a node of it, is mounted.
+func points(t *testing.T, s *System, device string) []string {
+	t.Helper()
+	mounts, err := s.MountsOf(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, m := range mounts {
+		list = append(list, m.Mountpoint)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestRealStatsOfOneMount: what covers a mount is never counted for it.
+func TestRealStatsOfOneMount(t *testing.T) {
+	needFilesystem(t, XFS)
+	s, a, b := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, volume.GiB)
+	a.mkfs(t, XFS)
+	b.mkfs(t, XFS)
+	target := a.mounted(t, s, XFS)
+	m := find(t, s, target, target)
+	if usage, err := s.Stats(m); err != nil || usage.Total > 320*volume.MiB {
+		t.Errorf("%+v, %v", usage, err)
+	}
+	b.mountAt(t, s, XFS, target)
+	_, err := s.Stats(m)
+	wantError(t, err, volume.Precondition, "no filesystem is mounted at "+target, "")
+	if usage, err := s.Stats(find(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
+		t.Errorf("%+v, %v", usage, err)
+	}
 }
 
 // TestRealBind: flags of the source stay, those asked for are added, and raw
@@ -147,16 +291,10 @@ func TestRealBind(t *testing.T) {
 	if m := find(t, s, node, node); !slices.Contains(m.Options, "ro") {
 		t.Errorf("a device node asked for read-only: %+v", m)
 	}
-	mounts, err := s.MountsOf(d.device)
-	var points []string
-	for _, m := range mounts {
-		points = append(points, m.Mountpoint)
-	}
-	slices.Sort(points)
 	want := []string{staging, target, node}
 	slices.Sort(want)
-	if err != nil || !slices.Equal(points, want) {
-		t.Errorf("mounts of %s: %q, %v; want %q", d.device, points, err, want)
+	if got := points(t, s, d.device); !slices.Equal(got, want) {
+		t.Errorf("mounts of %s: %q; want %q", d.device, got, want)
 	}
 	unmount(t, s, node)
 	find(t, s, node, "")

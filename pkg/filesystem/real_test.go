@@ -188,8 +188,17 @@ func unmount(t *testing.T, s *System, target string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
-	if err := s.Unmount(ctx, target); err != nil {
-		t.Error(err)
+	for {
+		m, mounted, err := s.FindMount(target)
+		if err == nil && mounted {
+			err = s.Unmount(ctx, m)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if err != nil || !mounted {
+			return
+		}
 	}
 }
 

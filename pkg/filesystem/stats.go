@@ -11,12 +11,27 @@ type Usage struct {
 	Inodes, InodesUsed, InodesAvailable int64
 }
 
-// Stats counts bytes and inodes of the filesystem that holds path, which must
-// have been found to be a mount before (FindMount).
-func (s *System) Stats(path string) (Usage, error) {
-	st, err := s.kernel.statfs(path)
+// Stats counts bytes and inodes of a mounted filesystem, as FindMount has
+// returned it: what is counted is that of this very mount, or nothing. Kind
+// Precondition: the mount is gone, or another covers it, or its filesystem has
+// shut down. A filesystem that is frozen or whose device is gone may keep the
+// call waiting for ever.
+func (s *System) Stats(m Mount) (Usage, error) {
+	handle, err := s.kernel.openMount(m.Mountpoint)
 	if err != nil {
-		return Usage{}, volume.Errorf(volume.Internal, "statfs %s: %w", path, err)
+		return Usage{}, openMountError(m.Mountpoint, err)
+	}
+	defer closeQuietly(handle)
+	at, err := handle.stat()
+	if err != nil {
+		return Usage{}, openMountError(m.Mountpoint, err)
+	}
+	if at.mountID != m.ID && (at.mountID != 0 || at.device != m.Device && m.FSType != string(Btrfs)) {
+		return Usage{}, notMounted(m.Mountpoint, nil)
+	}
+	st, err := handle.statfs()
+	if err != nil {
+		return Usage{}, volume.Errorf(volume.Internal, "statfs %s: %w", m.Mountpoint, err)
 	}
 	bytes := func(blocks uint64) volume.Size { return volume.Size(int64(blocks) * st.blockSize) }
 	return Usage{
