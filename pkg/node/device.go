@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -33,11 +32,11 @@ type Filesystems interface {
 	Check(ctx context.Context, device string, t filesystem.Type) error
 	Mount(ctx context.Context, req filesystem.MountRequest) error
 	Bind(ctx context.Context, req filesystem.MountRequest) error
-	Unmount(ctx context.Context, target string) error
+	Unmount(ctx context.Context, m filesystem.Mount) error
 	FindMount(path string) (filesystem.Mount, bool, error)
 	MountsOf(device string) ([]filesystem.Mount, error)
 	Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error)
-	Stats(path string) (filesystem.Usage, error)
+	Stats(m filesystem.Mount) (filesystem.Usage, error)
 	Alive(ctx context.Context, device, mountPoint string) error
 	Propagates(path string) (bool, error)
 }
@@ -52,52 +51,139 @@ func (s *Server) diskOf(ctx context.Context, id string, dev blockdev.Device) ([]
 	return layers, s.opts.Connector.Verify(ctx, id, layers[len(layers)-1].Path)
 }
 
-// isNodeBind tells whether m shows a device node (a published raw volume)
-// rather than a filesystem.
-func isNodeBind(m filesystem.Mount) bool {
-	return (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/"
+// findMount is FindMount within the call's time: the look at a mount may hang
+// with the filesystem. The lease's lock keeps the looks that hang to one a
+// volume.
+func (s *Server) findMount(ctx context.Context, l *volume.Lease, path string) (m filesystem.Mount, mounted bool, err error) {
+	type found struct {
+		filesystem.Mount
+
+		mounted bool
+	}
+	f, err := volume.Outlive(ctx, l, "looking at "+path, func() (found, error) {
+		m, mounted, err := s.opts.Filesystems.FindMount(path)
+		return found{m, mounted}, err
+	})
+	if err != nil && !l.Held() {
+		return filesystem.Mount{}, false, volume.Errorf(volume.KindOf(err), "what is mounted at %s does not answer: %w", path, ctx.Err()).
+			WithRemedy("check whether the device of the mount is gone, or its filesystem frozen")
+	}
+	return f.Mount, f.mounted, err
 }
 
-// isStaleNode tells whether m shows a device node that has been removed since:
-// its disk was pulled out under the pod. The node still has its number, which
-// the kernel may have given to another disk by now; what it led to, it does
-// not lead to any more. The kernel marks the root of such a mount (dentry_path
-// in fs/d_path.c).
-func isStaleNode(m filesystem.Mount) bool {
-	return isNodeBind(m) && strings.HasSuffix(m.Root, "//deleted")
+// mountsOf is MountsOf within the call's time, without stale nodes: what has
+// the number of the device may be the node of a disk that had it before.
+func (s *Server) mountsOf(ctx context.Context, dev blockdev.Device) ([]filesystem.Mount, error) {
+	mounts, err := volume.Bounded(ctx, func() ([]filesystem.Mount, error) { return s.opts.Filesystems.MountsOf(dev.Path) })
+	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleNode), volume.Wrap(err, "", "")
+}
+
+// checkUse refuses a volume whose device, or what lies below it, is in use in
+// the other way than asked for, raw or mounted: a pod that has a raw device
+// open does not keep mkfs from it.
+func (s *Server) checkUse(ctx context.Context, dev blockdev.Device, block bool) error {
+	layers, err := s.opts.Devices.Stack(dev)
+	if err != nil {
+		return err
+	}
+	for i, layer := range layers {
+		mounts, err := s.mountsOf(ctx, layer)
+		if err != nil {
+			return err
+		}
+		for _, m := range mounts {
+			if i == 0 && m.IsNode() == block {
+				continue
+			}
+			how := "mounted"
+			if m.IsNode() {
+				how = "published as a raw device"
+			}
+			return volume.Errorf(volume.Precondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
+				WithRemedy("delete the pod that uses it there")
+		}
+	}
+	return nil
+}
+
+// hasDevice reports whether m rests on a block device, as far as the mount
+// table tells. btrfs has an anonymous number; only its source tells the device.
+func hasDevice(m filesystem.Mount) bool {
+	return m.IsNode() || m.Device.Major != 0 || m.FSType == string(filesystem.Btrfs)
 }
 
 // deviceOfMount returns the block device of a mounted filesystem, or of a
-// mounted device node.
+// mounted device node. The error wraps volume.ErrGone when the kernel has that
+// device no more.
 func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
-	if isNodeBind(m) {
-		return s.opts.Devices.ByPath(m.Mountpoint)
+	number := m.Device
+	switch {
+	case m.IsNode():
+		number = m.Node
+	case !hasDevice(m):
+		return blockdev.Device{}, volume.Errorf(volume.Internal, "what is mounted at %s (%s of %s) rests on no block device", m.Mountpoint, m.FSType, m.Source)
+	case m.Device.Major == 0:
+		dev, err := s.opts.Devices.ByPath(m.Source)
+		if err != nil {
+			err = volume.Errorf(volume.KindOf(err), "the device of what is mounted at %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
+		}
+		return dev, err
 	}
-	if m.Device.Major != 0 {
-		return s.opts.Devices.ByNumber(m.Device.Major, m.Device.Minor)
-	}
-	// btrfs has an anonymous number; only its source tells the device.
-	dev, err := s.opts.Devices.ByPath(m.Source)
-	if err != nil {
-		return blockdev.Device{}, volume.Errorf(volume.Internal, "what is mounted at %s (%s of %s) rests on no block device: %w", m.Mountpoint, m.FSType, m.Source, err)
-	}
-	return dev, nil
+	return s.opts.Devices.ByNumber(number.Major, number.Minor)
 }
 
-// isOn tells whether m is a mount of the filesystem on dev, or of the node of
+// isOn reports whether m is a mount of the filesystem on dev, or of a node of
 // dev itself.
 func (s *Server) isOn(m filesystem.Mount, dev blockdev.Device) (bool, error) {
-	mounts, err := s.opts.Filesystems.MountsOf(dev.Path)
-	return slices.ContainsFunc(mounts, func(other filesystem.Mount) bool { return other.ID == m.ID }), err
+	if !hasDevice(m) || m.IsStaleNode() {
+		return false, nil
+	}
+	of, err := s.deviceOfMount(m)
+	if errors.Is(err, volume.ErrGone) {
+		return false, nil
+	}
+	return err == nil && of.Major == dev.Major && of.Minor == dev.Minor, err
 }
 
-// isDeviceNode tells whether path is a block special file.
-func isDeviceNode(path string) (bool, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return false, volume.Errorf(volume.Internal, "the path %s cannot be examined: %w", path, err).WithRemedy("delete the pod, so that the volume is published anew")
+// shows returns the device that m shows, if that is the disk at a path or rests
+// on it.
+func (s *Server) shows(m filesystem.Mount, disk string) (dev blockdev.Device, ok bool, err error) {
+	if !hasDevice(m) || m.IsStaleNode() {
+		return blockdev.Device{}, false, nil
 	}
-	return st.Mode&unix.S_IFMT == unix.S_IFBLK, nil
+	dev, err = s.deviceOfMount(m)
+	if errors.Is(err, volume.ErrGone) {
+		return blockdev.Device{}, false, nil
+	}
+	if err != nil {
+		return blockdev.Device{}, false, err
+	}
+	layers, err := s.opts.Devices.Stack(dev)
+	switch {
+	case volume.IsKind(err, volume.Precondition): // it rests on several disks
+		return blockdev.Device{}, false, nil
+	case err != nil:
+		return blockdev.Device{}, false, err
+	}
+	located, err := s.opts.Devices.ByPath(disk)
+	if err != nil {
+		return blockdev.Device{}, false, err
+	}
+	below := layers[len(layers)-1]
+	return dev, below.Major == located.Major && below.Minor == located.Minor, nil
+}
+
+// isDeviceNode reports whether path is a block special file.
+func isDeviceNode(ctx context.Context, path string) (bool, error) {
+	mode, err := volume.Bounded(ctx, func() (uint32, error) {
+		var st unix.Stat_t
+		err := unix.Stat(path, &st)
+		return st.Mode, err
+	})
+	if err != nil {
+		return false, volume.Errorf(volume.KindOf(err), "the path %s cannot be examined: %w", path, err).WithRemedy("delete the pod, so that the volume is published anew")
+	}
+	return mode&unix.S_IFMT == unix.S_IFBLK, nil
 }
 
 // shortDevice completes the error for a device that is smaller than that of a

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"time"
 
@@ -92,15 +91,15 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	start := time.Now()
-	unlock, err := e.lock(ctx, e.id)
+	lock, err := e.lockVolume(ctx, e.id)
 	e.opts.Observer.PhaseDone(PhaseLock, time.Since(start), err)
 	if err != nil {
 		return 0, err
 	}
-	l := volume.NewLease(unlock)
+	l := volume.NewLease(lock.unlock)
 	defer l.Release()
 
-	block, err := e.isBlock()
+	block, err := e.isBlock(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -114,8 +113,8 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 // isBlock tells whether the path is a published device node. A request
 // without a capability (it is optional) is judged by the path; a capability
 // that contradicts the path means that the path is not what it is taken for.
-func (e *expansion) isBlock() (bool, error) {
-	node, err := isDeviceNode(e.path)
+func (e *expansion) isBlock(ctx context.Context) (bool, error) {
+	node, err := isDeviceNode(ctx, e.path)
 	if err != nil {
 		return false, err
 	}
@@ -282,17 +281,4 @@ func (s *Server) grow(ctx context.Context, req filesystem.GrowRequest, l *volume
 	return volume.Outlive(ctx, l, "growing the filesystem at "+req.MountPoint, func() (filesystem.Growth, error) {
 		return s.opts.Filesystems.Grow(ctx, req)
 	})
-}
-
-// lock takes the keys. A lock that is not had in time is a deadline on a
-// node: kubelet would take ABORTED as the final word.
-func (s *Server) lock(ctx context.Context, keys ...string) (func(), error) {
-	unlock, err := s.locks.LockAll(ctx, keys...)
-	var e *volume.Error
-	if errors.As(err, &e) {
-		c := *e
-		c.Kind, c.ID = volume.Deadline, ""
-		return nil, &c
-	}
-	return unlock, err
 }

@@ -185,7 +185,10 @@ const (
 )
 
 func (m *machine) drop(path string) {
-	_ = fakeFilesystems{m}.Unmount(context.Background(), path)
+	f := fakeFilesystems{m}
+	for top, mounted, _ := f.FindMount(path); mounted; top, mounted, _ = f.FindMount(path) {
+		_ = f.Unmount(context.Background(), top)
+	}
 }
 
 // swapStaging puts another volume at the staging path.

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -99,12 +100,18 @@ func (f fakeFilesystems) Bind(_ context.Context, req filesystem.MountRequest) er
 		if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(diskMajor, d.number))); err != nil {
 			return err
 		}
-		f.mount(filesystem.Mount{Mountpoint: req.Target, Root: d.path, FSType: "devtmpfs", Source: d.path, Options: modeOf(req.Flags)})
+		f.mount(filesystem.Mount{
+			Mountpoint: req.Target, Root: "/" + filepath.Base(d.path), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
+			Device: filesystem.DeviceNumber{Minor: 5}, Node: filesystem.DeviceNumber{Major: diskMajor, Minor: d.number},
+		})
 		return nil
 	}
-	for _, m := range f.mounts {
+	for _, m := range slices.Backward(f.mounts) {
 		if m.Mountpoint == req.Source {
-			m.Mountpoint, m.Options = req.Target, modeOf(req.Flags)
+			m.Mountpoint = req.Target
+			if !m.ReadOnly() { // the flags of the source stay
+				m.Options = modeOf(req.Flags)
+			}
 			f.mount(m)
 			return nil
 		}
@@ -112,7 +119,7 @@ func (f fakeFilesystems) Bind(_ context.Context, req filesystem.MountRequest) er
 	return volume.Errorf(volume.Internal, "%s is no mount", req.Source)
 }
 
-func (f fakeFilesystems) Unmount(_ context.Context, target string) error {
+func (f fakeFilesystems) Unmount(_ context.Context, m filesystem.Mount) error {
 	leave, err := f.enter("unmount")
 	unmounting := f.unmounting
 	leave()
@@ -124,43 +131,71 @@ func (f fakeFilesystems) Unmount(_ context.Context, target string) error {
 	if err != nil {
 		return err
 	}
-	f.mounts = slices.DeleteFunc(f.mounts, func(m filesystem.Mount) bool {
-		if m.Mountpoint == target && m.FSType == "devtmpfs" {
-			_ = os.WriteFile(target+".tmp", nil, 0o600)
-			_ = os.Rename(target+".tmp", target)
-		}
-		return m.Mountpoint == target
-	})
+	i := slices.IndexFunc(f.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })
+	if i < 0 {
+		return nil
+	}
+	if top := f.top(m.Mountpoint); top != i {
+		return volume.Errorf(volume.Precondition, "%s is mounted on top of it", f.mounts[top].Source)
+	}
+	f.mounts = slices.Delete(f.mounts, i, i+1)
+	if below := f.top(m.Mountpoint); m.IsNode() && (below < 0 || !f.mounts[below].IsNode()) {
+		_ = os.WriteFile(m.Mountpoint+".tmp", nil, 0o600)
+		_ = os.Rename(m.Mountpoint+".tmp", m.Mountpoint)
+	}
 	for _, d := range f.disks { // what is mounted anew is alive
-		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return m.Source == d.path }) {
+		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return m.Device == numberOf(d) }) {
 			d.dead = nil
 		}
 	}
 	return nil
 }
 
+func numberOf(d *disk) filesystem.DeviceNumber {
+	return filesystem.DeviceNumber{Major: diskMajor, Minor: d.number}
+}
+
+// top is the index of the topmost mount at a path, or -1.
+func (f fakeFilesystems) top(path string) int {
+	for i, m := range slices.Backward(f.mounts) {
+		if m.Mountpoint == path {
+			return i
+		}
+	}
+	return -1
+}
+
 func (f fakeFilesystems) FindMount(path string) (filesystem.Mount, bool, error) {
 	leave, err := f.enter("find-mount")
-	defer leave()
-	for _, m := range slices.Backward(f.mounts) {
-		if m.Mountpoint == path {
-			return m, true, err
-		}
+	looking := f.looking
+	leave()
+	if looking != nil {
+		<-looking
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := f.top(path); i >= 0 && err == nil {
+		return f.mounts[i], true, nil
 	}
 	return filesystem.Mount{}, false, err
 }
 
-func (f fakeFilesystems) MountsOf(device string) ([]filesystem.Mount, error) {
+func (f fakeFilesystems) MountsOf(path string) ([]filesystem.Mount, error) {
 	leave, err := f.enter("mounts-of")
 	defer leave()
-	d, _ := f.diskAt(device)
+	d, ok := f.diskAt(path)
+	if err != nil || !ok {
+		return nil, volume.Errorf(volume.Precondition, "device %s: no such file or directory (%w)", path, err)
+	}
+	dev := device(d, path)
+	number := filesystem.DeviceNumber{Major: dev.Major, Minor: dev.Minor}
 	var of []filesystem.Mount
 	for _, m := range f.mounts {
-		if d != nil && m.Source == d.path {
+		if m.Device == number || m.Node == number {
 			of = append(of, m)
 		}
 	}
-	return of, err
+	return of, nil
 }
 
 func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
@@ -206,7 +241,7 @@ func (f fakeFilesystems) Propagates(string) (bool, error) {
 	return !f.private, err
 }
 
-func (f fakeFilesystems) Stats(string) (filesystem.Usage, error) {
+func (f fakeFilesystems) Stats(filesystem.Mount) (filesystem.Usage, error) {
 	leave, err := f.enter("stats")
 	growing := f.growing
 	leave()

@@ -31,16 +31,19 @@ type machine struct {
 	formatting chan struct{}
 	checking   chan struct{} // likewise a check
 	unmounting chan struct{} // and an unmount
+	looking    chan struct{} // and a look at a mount
 	growing    chan struct{} // when set, a growth lasts until it is closed
 	started    chan struct{} // when set, closed when a growth begins
 	fail       map[string]error
-	private    bool // mounts do not propagate
+	meanwhile  map[string]func() // what happens on the machine right before a call
+	private    bool              // mounts do not propagate
 }
 
 // disk is a volume and, when connected, its device.
 type disk struct {
 	backend   volume.Size
 	connected bool
+	deleted   bool // the backend has the volume no more, but its device is still there
 	readOnly  bool
 	number    uint32
 	path      string
@@ -72,7 +75,7 @@ const (
 )
 
 func newMachine() *machine {
-	return &machine{disks: map[string]*disk{}, nextID: 100, fail: map[string]error{}}
+	return &machine{disks: map[string]*disk{}, nextID: 100, fail: map[string]error{}, meanwhile: map[string]func(){}}
 }
 
 // add makes a volume in the backend.
@@ -86,6 +89,9 @@ func (m *machine) add(id string, size volume.Size) *disk {
 func (m *machine) enter(call string) (func(), error) {
 	m.mu.Lock()
 	m.calls = append(m.calls, call)
+	if happens := m.meanwhile[call]; happens != nil {
+		happens()
+	}
 	return m.mu.Unlock, m.fail[call]
 }
 
@@ -114,7 +120,7 @@ func (m *machine) diskAt(path string) (*disk, bool) {
 type fakeConnector struct{ *machine }
 
 func (c fakeConnector) find(id string) (*disk, error) {
-	if d, ok := c.disks[id]; ok {
+	if d, ok := c.disks[id]; ok && !d.deleted {
 		return d, nil
 	}
 	return nil, volume.Errorf(volume.NotFound, "no such volume")
@@ -141,7 +147,7 @@ func (c fakeConnector) Disconnect(_ context.Context, id string) error {
 	defer leave()
 	if d := c.disks[id]; d != nil && err == nil {
 		for _, m := range c.mounts {
-			if m.Source == d.path && !isStaleNode(m) {
+			if m.Device.Minor == d.number && (m.Device.Major == diskMajor || m.Device.Major == cryptMajor) {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
 		}
@@ -170,11 +176,22 @@ func (c fakeConnector) Locate(_ context.Context, id string) (volume.Connection, 
 func (c fakeConnector) Verify(_ context.Context, id, path string) error {
 	leave, err := c.enter("verify")
 	defer leave()
+	if err != nil {
+		return err
+	}
 	d, ok := c.diskAt(path)
-	if err == nil && (!ok || d != c.disks[id] || d.serial != "" && d.serial != id) {
+	_, err = c.find(id)
+	switch {
+	case err != nil && d != nil && d == c.disks[id]:
+		return volume.Errorf(volume.NotFound, "%s has what is left of the deleted volume: %w", path, volume.ErrGone)
+	case err != nil:
+		return err
+	case d != nil && !ok:
+		return volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
+	case d != c.disks[id] || d.serial != "" && d.serial != id:
 		return volume.Errorf(volume.Precondition, "%s is another volume", path)
 	}
-	return err
+	return nil
 }
 
 func (fakeConnector) Node(context.Context) (volume.NodeInfo, error) {
@@ -187,8 +204,11 @@ type fakeDevices struct{ *machine }
 func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 	leave, _ := f.enter("by-path")
 	defer leave()
-	if d, ok := f.diskAt(path); ok {
+	switch d, ok := f.diskAt(path); {
+	case ok:
 		return device(d, path), nil
+	case d != nil:
+		return blockdev.Device{}, volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
 	}
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
@@ -213,8 +233,11 @@ func device(d *disk, path string) blockdev.Device {
 }
 
 func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
-	leave, _ := f.enter("by-number")
+	leave, err := f.enter("by-number")
 	defer leave()
+	if err != nil {
+		return blockdev.Device{}, err
+	}
 	for _, d := range f.disks {
 		switch {
 		case d.number != minor || !d.connected:
@@ -224,7 +247,10 @@ func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
 			return device(d, d.path), nil
 		}
 	}
-	return blockdev.Device{}, volume.Errorf(volume.Internal, "no block device %d:%d", major, minor)
+	if major != diskMajor && major != cryptMajor { // somebody else's
+		return blockdev.Device{Major: major, Minor: minor, Path: fmt.Sprintf("/dev/other%d", minor)}, nil
+	}
+	return blockdev.Device{}, volume.Errorf(volume.Internal, "no block device %d:%d: %w", major, minor, volume.ErrGone)
 }
 
 func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {

@@ -45,10 +45,10 @@ type Server struct {
 
 	opts Options
 	log  *slog.Logger
-	// locks has two keys per volume: its id, held by stage, unstage and growth,
-	// and publishKey(id). A growth that outlives its RPC thereby keeps off
+	// locks are two a volume: its own, held by stage, unstage and growth, and
+	// one for its publications. A growth that outlives its RPC thereby keeps off
 	// whatever would disturb it, without keeping a pod from starting.
-	locks volume.Locks
+	locks locks
 }
 
 var _ csi.NodeServer = (*Server)(nil)
@@ -108,8 +108,6 @@ func (s *Server) NodeGetInfo(ctx context.Context, _ *csi.NodeGetInfoRequest) (*c
 	}
 	return resp, nil
 }
-
-func publishKey(id string) string { return "publish:" + id }
 
 // withMargin returns a context that ends early enough to answer in time.
 func (s *Server) withMargin(ctx context.Context) (context.Context, context.CancelFunc) {

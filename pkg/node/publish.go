@@ -33,7 +33,13 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	}
 	ctx, cancel := s.withMargin(ctx)
 	defer cancel()
-	unlock, err := s.lock(ctx, publishKey(id))
+	// A raw device must not appear while a format or a check of the volume is
+	// under way, which hold the volume's lock.
+	lock := s.lockPublish
+	if access.Block {
+		lock = s.lockBoth
+	}
+	unlock, err := lock(ctx, id)
 	if err != nil {
 		return nil, volume.Wrap(err, "publish", id)
 	}
@@ -64,13 +70,16 @@ func (p *publication) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	done, err := p.published(dev)
+	done, err := p.published(ctx, dev)
 	if err != nil || done {
+		return err
+	}
+	if err := p.checkUse(ctx, dev, p.access.Block); err != nil {
 		return err
 	}
 	// Only for a new path: a pod that has the volume may have further mounts
 	// of it below its own (kubelet makes them for sub-paths and raw devices).
-	if err := p.exclusive(dev); err != nil {
+	if err := p.exclusive(ctx, dev); err != nil {
 		return err
 	}
 	source := p.staging
@@ -87,7 +96,39 @@ func (p *publication) run(ctx context.Context) error {
 	if err := p.propagates(p.target); err != nil {
 		return err
 	}
-	return unhurried(ctx, p.lease, "mounting the target path", func(ctx context.Context) error { return p.opts.Filesystems.Bind(ctx, bind) })
+	return unhurried(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
+		if err := p.opts.Filesystems.Bind(ctx, bind); err != nil {
+			return err
+		}
+		return p.checkBound(ctx, dev)
+	})
+}
+
+// checkBound reads back what the target path shows after the bind, of which
+// nothing was there before. A mount that is not the one asked for is taken away
+// again: the source may have changed between the look and the bind.
+func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error {
+	m, mounted, err := p.opts.Filesystems.FindMount(p.target)
+	if err != nil {
+		return err
+	}
+	if !mounted {
+		return volume.Errorf(volume.Internal, "the bind mount was made, but nothing is mounted at the target path %s", p.target)
+	}
+	same, err := p.isOn(m, dev)
+	switch {
+	case err != nil:
+		return err
+	case !same:
+		err = volume.Errorf(volume.Internal, "the bind mount at %s shows something else (%s of %s) than %s, and was taken away", p.target, m.FSType, m.Source, dev.Path).
+			WithRemedy("it will be retried; if this lasts, find out what mounts at the staging path " + p.staging)
+	case m.ReadOnly() != p.readOnly:
+		err = volume.Errorf(volume.Precondition, "the bind mount at %s has become read-only=%t instead of read-only=%t, and was taken away", p.target, m.ReadOnly(), p.readOnly).
+			WithRemedy("look at how the staging path " + p.staging + " is mounted")
+	default:
+		return nil
+	}
+	return errors.Join(err, p.opts.Filesystems.Unmount(ctx, m))
 }
 
 // staged returns the device that was staged, confirmed to be the volume.
@@ -100,13 +141,9 @@ func (p *publication) staged(ctx context.Context) (blockdev.Device, error) {
 		if !connected {
 			return blockdev.Device{}, volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
 		}
-		dev, err := p.verified(ctx, p.id, conn.Path)
-		if err != nil {
-			return dev, err
-		}
-		return dev, p.blockWritable(dev)
+		return p.verified(ctx, p.id, conn.Path)
 	}
-	m, ok, err := p.opts.Filesystems.FindMount(p.staging)
+	m, ok, err := p.findMount(ctx, p.lease, p.staging)
 	if err != nil {
 		return blockdev.Device{}, err
 	}
@@ -128,35 +165,21 @@ func (p *publication) staged(ctx context.Context) (blockdev.Device, error) {
 	return dev, p.opts.Filesystems.Alive(ctx, dev.Path, p.staging)
 }
 
-// blockWritable refuses what a bind mount cannot give: the read-only flag of a
-// mount does not keep anyone from writing to a device node in it.
-func (p *publication) blockWritable(dev blockdev.Device) error {
-	if !p.readOnly {
-		return nil
-	}
-	ro, err := p.opts.Devices.ReadOnly(dev)
-	if err != nil || ro {
-		return err
-	}
-	return volume.Errorf(volume.Invalid, "a raw block volume that is staged for writing cannot be published read-only").
-		WithRemedy("use the access mode SINGLE_NODE_READER_ONLY, which connects the device itself read-only")
-}
-
 // exclusive keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):
 // one target path at a time. Spec v1.13, NodePublishVolume errors.
-func (p *publication) exclusive(dev blockdev.Device) error {
+func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error {
 	if p.access.Mode != volume.SingleNodeSingleWriter {
 		return nil
 	}
 	ours := map[int]bool{} // by mount id: paths may contain symbolic links
 	for _, path := range []string{p.staging, p.target} {
-		m, ok, err := p.opts.Filesystems.FindMount(path)
+		m, ok, err := p.findMount(ctx, p.lease, path)
 		if err != nil {
 			return err
 		}
 		ours[m.ID] = ok
 	}
-	mounts, err := p.opts.Filesystems.MountsOf(dev.Path)
+	mounts, err := p.mountsOf(ctx, dev)
 	if err != nil {
 		return err
 	}
@@ -170,8 +193,8 @@ func (p *publication) exclusive(dev blockdev.Device) error {
 }
 
 // published tells whether the target already is what the request asks for.
-func (p *publication) published(dev blockdev.Device) (bool, error) {
-	m, ok, err := p.opts.Filesystems.FindMount(p.target)
+func (p *publication) published(ctx context.Context, dev blockdev.Device) (bool, error) {
+	m, ok, err := p.findMount(ctx, p.lease, p.target)
 	if err != nil || !ok {
 		return false, err
 	}
@@ -237,7 +260,7 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	}
 	ctx, cancel := s.withMargin(ctx)
 	defer cancel()
-	unlock, err := s.lock(ctx, publishKey(id))
+	unlock, err := s.lockPublish(ctx, id)
 	if err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)
 	}

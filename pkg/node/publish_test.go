@@ -219,13 +219,39 @@ func TestPublishReadOnly(t *testing.T) {
 	wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, "read-only")
 }
 
-func TestBlockCannotBePublishedReadOnlyOnAWritableDevice(t *testing.T) {
+// kubelet enforces readOnly of a raw block claim by the container's device
+// permissions; several pods of a node may read one volume that way.
+func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
+	needNodes(t)
 	b := newBench(t, blockCap())
-	b.add(b.id, volume.GiB)
+	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, b.publish(t.Context(), true), volume.Invalid, "SINGLE_NODE_READER_ONLY")
+	first := b.target
+	for _, target := range []string{first, first + "-2"} {
+		b.target = target
+		for range 2 { // the second call finds it done
+			if err := b.publish(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, "read-only=true", target)
+	}
+	if len(b.mounts) != 2 || !b.mounts[0].ReadOnly() || !b.mounts[1].ReadOnly() || d.readOnly {
+		t.Errorf("mounts %+v, device read-only %t", b.mounts, d.readOnly)
+	}
+	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+	b.target = first + "-3"
+	wantKind(t, b.publish(t.Context(), true), volume.Precondition, first)
+}
+
+// needNodes skips where the test cannot make device nodes.
+func needNodes(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making a device node needs root")
+	}
 }
 
 func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {

@@ -48,12 +48,12 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	}
 	ctx, cancel := s.withMargin(ctx)
 	defer cancel()
-	unlock, err := s.lock(ctx, id)
+	lock, err := s.lockVolume(ctx, id)
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	st := stage{
-		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext(), lease: volume.NewLease(unlock),
+		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext(), lease: volume.NewLease(lock.unlock), lock: lock,
 	}
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
@@ -88,6 +88,7 @@ type stage struct {
 	access  volume.Access
 	context map[string]string
 	lease   *volume.Lease
+	lock    volumeLock
 	ours    bool // the volume was not connected before this call
 }
 
@@ -102,7 +103,7 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := st.usedOtherwise(dev); err != nil {
+	if err := st.checkUse(ctx, dev, st.access.Block); err != nil {
 		return err
 	}
 	if st.access.Block {
@@ -143,7 +144,7 @@ func (st *stage) retreat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatLimit)
 	defer cancel()
 	err := func() error {
-		unlock, err := st.lock(ctx, publishKey(st.id))
+		unlock, err := st.lock.lockPublish(ctx)
 		if err != nil {
 			return err
 		}
@@ -177,27 +178,6 @@ func (st *stage) awaitWhole(ctx context.Context, dev blockdev.Device, conn volum
 	return shortDevice(conn, conn.Size, err)
 }
 
-// usedOtherwise refuses a volume whose device is in use in the other way, raw
-// or mounted: a pod that has a raw device open does not keep mkfs from it.
-func (st *stage) usedOtherwise(dev blockdev.Device) error {
-	mounts, err := st.opts.Filesystems.MountsOf(dev.Path)
-	if err != nil {
-		return err
-	}
-	for _, m := range mounts {
-		if isNodeBind(m) == st.access.Block {
-			continue
-		}
-		how := "mounted"
-		if isNodeBind(m) {
-			how = "published as a raw device"
-		}
-		return volume.Errorf(volume.Precondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
-			WithRemedy("delete the pod that uses it there")
-	}
-	return nil
-}
-
 // fstype is the filesystem the request wants.
 func (st *stage) fstype() (filesystem.Type, error) {
 	if st.access.FSType == "" {
@@ -225,7 +205,7 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
 			WithRemedy("find out who mounted it there, and unmount it")
 	}
-	if alive, err := st.alive(ctx, dev); err != nil || !alive {
+	if alive, err := st.alive(ctx, dev, m); err != nil || !alive {
 		return false, err
 	}
 	// The mount table tells what driver serves the filesystem, which is ext4
@@ -242,24 +222,32 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 	return true, nil
 }
 
-// alive tells whether the filesystem staged on the device can be used. One
-// that has shut itself down, or recorded errors, is unmounted if nobody uses
-// it, so that it is checked and mounted anew; under a pod it is left alone.
-func (st *stage) alive(ctx context.Context, dev blockdev.Device) (bool, error) {
+// alive tells whether the filesystem staged on the device, mounted as m, can be
+// used. One that has shut itself down, or recorded errors, is unmounted if
+// nobody uses it, so that it is checked and mounted anew; under a pod it is
+// left alone.
+func (st *stage) alive(ctx context.Context, dev blockdev.Device, m filesystem.Mount) (bool, error) {
 	dead := st.opts.Filesystems.Alive(ctx, dev.Path, st.path)
 	if dead == nil {
 		return true, nil
 	}
-	mounts, err := st.opts.Filesystems.MountsOf(dev.Path)
+	// Under the lock no pod gets the volume between the look and the unmount.
+	unlock, err := st.lock.lockPublish(ctx)
 	if err != nil {
 		return false, err
 	}
-	if len(mounts) > 1 {
-		return false, dead
+	mounts, err := st.mountsOf(ctx, dev)
+	if err == nil && (len(mounts) != 1 || mounts[0].ID != m.ID) {
+		err = dead
+	}
+	if err != nil {
+		unlock()
+		return false, err
 	}
 	st.log.WarnContext(ctx, "a filesystem that has failed is unmounted to be checked and mounted anew", "volume", st.id, "staging", st.path, "error", dead)
 	return false, unhurried(ctx, st.lease, "unmounting the failed filesystem", func(ctx context.Context) error {
-		return st.opts.Filesystems.Unmount(ctx, st.path)
+		defer unlock()
+		return st.opts.Filesystems.Unmount(ctx, m)
 	})
 }
 

@@ -151,7 +151,7 @@ func TestStageRefusesAPathThatIsTaken(t *testing.T) {
 	b.add(b.id, volume.GiB)
 	other := b.add("vol-2", volume.GiB)
 	other.connected, other.content = true, ext4()
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Options: []string{"rw"}})
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Device: numberOf(other), Options: []string{"rw"}})
 	wantKind(t, b.stage(t.Context()), volume.Precondition, b.staging)
 	if b.called("format") != 0 {
 		t.Error("formatted all the same")

@@ -6,7 +6,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -41,7 +41,7 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	// A filesystem whose device is gone, or that is frozen, may never answer.
 	// The lock keeps the readings that hang to one per volume.
 	silent := volume.Errorf(volume.Deadline, "the filesystem at %s does not answer", path).WithRemedy("check whether its device is gone, or it is frozen")
-	unlock, err := s.lock(ctx, "stats:"+id)
+	unlock, err := s.lockStats(ctx, id)
 	if err != nil {
 		return nil, silent
 	}
@@ -54,8 +54,9 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	return usage, err
 }
 
-// read reads the usage at a path that must be a mount of the device.
-func (s *Server) read(path, device string, lost error) ([]*csi.VolumeUsage, error) {
+// read reads the usage at a path that must be a mount of the disk, or of a
+// mapping on it: whatever else is mounted there is none of this volume's.
+func (s *Server) read(path, disk string, lost error) ([]*csi.VolumeUsage, error) {
 	m, mounted, err := s.opts.Filesystems.FindMount(path)
 	if err != nil {
 		return nil, err
@@ -63,10 +64,16 @@ func (s *Server) read(path, device string, lost error) ([]*csi.VolumeUsage, erro
 	if !mounted {
 		return nil, lost
 	}
-	if isNodeBind(m) {
-		return s.blockStats(m, device, lost)
+	dev, ours, err := s.shows(m, disk)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ours:
+		return nil, lost
+	case m.IsNode():
+		return s.blockStats(dev)
 	}
-	st, err := s.opts.Filesystems.Stats(path)
+	st, err := s.opts.Filesystems.Stats(m)
 	if err != nil {
 		return nil, err
 	}
@@ -78,18 +85,7 @@ func (s *Server) read(path, device string, lost error) ([]*csi.VolumeUsage, erro
 
 // blockStats is the size of a published device; what of it is used only its
 // user knows.
-func (s *Server) blockStats(m filesystem.Mount, device string, lost error) ([]*csi.VolumeUsage, error) {
-	dev, err := s.opts.Devices.ByPath(device)
-	if err != nil {
-		return nil, err
-	}
-	same, err := s.isOn(m, dev)
-	if err != nil {
-		return nil, err
-	}
-	if !same {
-		return nil, lost
-	}
+func (s *Server) blockStats(dev blockdev.Device) ([]*csi.VolumeUsage, error) {
 	size, err := s.opts.Devices.Size(dev)
 	if err != nil {
 		return nil, err

@@ -6,10 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -22,7 +22,7 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	}
 	ctx, cancel := s.withMargin(ctx)
 	defer cancel()
-	unlock, err := s.lock(ctx, id, publishKey(id))
+	unlock, err := s.lockBoth(ctx, id)
 	if err != nil {
 		return nil, volume.Wrap(err, "unstage", id)
 	}
@@ -55,12 +55,14 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 // somewhere: the kernel lets a loop device or a disk go from under a device
 // node that a pod has, and the next volume may get the same number.
 func (s *Server) unused(ctx context.Context, id, device string) error {
-	mounts, err := s.opts.Filesystems.MountsOf(device)
+	dev, err := s.opts.Devices.ByPath(device)
 	if err != nil {
 		return err
 	}
-	// The node of a disk that has gone is of the volume that had the disk.
-	mounts = slices.DeleteFunc(mounts, isStaleNode)
+	mounts, err := s.mountsOf(ctx, dev)
+	if err != nil {
+		return err
+	}
 	if len(mounts) > 0 {
 		return volume.Errorf(volume.Precondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
 	}
@@ -78,37 +80,55 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 	return nil
 }
 
-// unmount takes away what is mounted at a path of this volume.
+// unmount takes away, one by one, what is mounted at a path, each after it is
+// proved to be of this volume. What is not stays, with an error that names it,
+// also when it lay below a mount of this volume.
 func (s *Server) unmount(ctx context.Context, id, path string, l *volume.Lease) error {
-	if err := s.ownMount(ctx, id, path); err != nil {
-		return err
-	}
-	return unhurried(ctx, l, "unmounting "+path, func(ctx context.Context) error { return s.opts.Filesystems.Unmount(ctx, path) })
-}
-
-// ownMount refuses a path at which another volume, or something that is no
-// volume, is mounted: unmounting it would take that from its user. Nothing
-// mounted is fine; so is a mount whose device is gone, or whose volume no
-// backend knows any more: it only stands in the way.
-func (s *Server) ownMount(ctx context.Context, id, path string) error {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return volume.Errorf(volume.Precondition, "%s is a symbolic link, not a mount point; it is left alone", path)
 	}
-	m, ok, err := s.opts.Filesystems.FindMount(path)
-	if err != nil || !ok || isStaleNode(m) {
-		return err
-	}
-	foreign := volume.Errorf(volume.Precondition, "%s (%s) is mounted at %s, not this volume; it is left alone", m.Source, m.FSType, path).
-		WithRemedy("find out who mounted it there, and unmount it")
-	dev, err := s.deviceOfMount(m)
-	if err != nil {
-		if m.Device.Major == 0 && !isNodeBind(m) && m.FSType != string(filesystem.Btrfs) {
-			return foreign
+	for {
+		m, mounted, err := s.findMount(ctx, l, path)
+		if err != nil || !mounted {
+			return err
 		}
-		return nil // the device is gone
+		if err := s.checkOurs(ctx, id, m); err != nil {
+			return err
+		}
+		err = unhurried(ctx, l, "unmounting "+path, func(ctx context.Context) error { return s.opts.Filesystems.Unmount(ctx, m) })
+		if err != nil {
+			return err
+		}
 	}
-	if _, err := s.diskOf(ctx, id, dev); volume.IsKind(err, volume.Precondition) {
-		return foreign
+}
+
+// checkOurs refuses a mount that is not proved to be of this volume:
+// unmounting another's would take that from its user. A mount is proved when
+// the disk below it is verified to be the volume, or is provably gone: then
+// nobody has any use for it, and it only stands in the way. A reading that
+// fails proves nothing.
+func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) error {
+	if m.IsStaleNode() {
+		return nil
 	}
-	return nil
+	err := error(volume.Errorf(volume.Precondition, "it rests on no block device"))
+	if hasDevice(m) {
+		var dev blockdev.Device
+		if dev, err = s.deviceOfMount(m); err == nil {
+			_, err = s.diskOf(ctx, id, dev)
+		}
+	}
+	const remedy = "find out who mounted it there, and unmount it"
+	switch {
+	case err == nil, errors.Is(err, volume.ErrGone):
+		return nil
+	case volume.IsKind(err, volume.Precondition):
+		return volume.Errorf(volume.Precondition, "%s (%s) is mounted at %s, not this volume; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
+			WithRemedy(remedy)
+	case volume.IsKind(err, volume.NotFound):
+		return volume.Errorf(volume.Precondition, "%s (%s) is mounted at %s, and no volume of this id is known; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
+			WithRemedy(remedy)
+	}
+	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because it could not be proved to be this volume: %w", m.Source, m.FSType, m.Mountpoint, err).
+		WithRemedy("it will be retried; if this lasts, find out why the device of the mount cannot be identified")
 }

@@ -1,0 +1,221 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// put mounts something on the machine that the service has not mounted.
+func (m *machine) put(path string, mount filesystem.Mount) filesystem.Mount {
+	mount.Mountpoint = path
+	if mount.Options == nil {
+		mount.Options = []string{"rw"}
+	}
+	fakeFilesystems{m}.mount(mount)
+	return m.mounts[len(m.mounts)-1]
+}
+
+// on is a mount of the filesystem on a disk.
+func on(d *disk) filesystem.Mount {
+	return filesystem.Mount{FSType: "ext4", Root: "/", Source: d.path, Device: numberOf(d)}
+}
+
+// nodeOf is a bind mount of the node of a disk.
+func nodeOf(d *disk) filesystem.Mount {
+	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: filesystem.DeviceNumber{Minor: 5}, Node: numberOf(d)}
+}
+
+// tmpfs is a mount of a directory of a tmpfs, or of all of it.
+func tmpfs(root string) filesystem.Mount {
+	return filesystem.Mount{FSType: "tmpfs", Root: root, Source: "tmpfs", Device: filesystem.DeviceNumber{Minor: 40}}
+}
+
+// deleted is m after its root was removed.
+func deleted(m filesystem.Mount) filesystem.Mount {
+	m.Root += "//deleted"
+	return m
+}
+
+// takeAway tries both calls that unmount, on the same path.
+func (b *bench) takeAway(t *testing.T, path string) map[string]error {
+	t.Helper()
+	u := *b
+	u.target, u.staging = path, path
+	return map[string]error{"unpublish": u.unpublish(t.Context()), "unstage": u.unstage(t.Context())}
+}
+
+// What is not proved to be the volume's is left alone, and the answer is what
+// the reading says, never a success.
+func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
+	other := func(b *bench) *disk { return b.disks["vol-2"] }
+	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: filesystem.DeviceNumber{Major: 7, Minor: 7}}
+	for name, c := range map[string]struct {
+		mount   func(b *bench) filesystem.Mount
+		prepare func(b *bench)
+		kind    volume.Kind
+	}{
+		"another volume":             {func(b *bench) filesystem.Mount { return on(other(b)) }, nil, volume.Precondition},
+		"another volume's node":      {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, nil, volume.Precondition},
+		"somebody's loop device":     {func(*bench) filesystem.Mount { return loop }, nil, volume.Precondition},
+		"a directory of a tmpfs":     {func(*bench) filesystem.Mount { return tmpfs("/dir") }, nil, volume.Precondition},
+		"a deleted one":              {func(*bench) filesystem.Mount { return deleted(tmpfs("/dir")) }, nil, volume.Precondition},
+		"a file of a devtmpfs":       {func(b *bench) filesystem.Mount { m := nodeOf(other(b)); m.Node.Major, m.Node.Minor = 0, 0; return m }, nil, volume.Precondition},
+		"a tmpfs":                    {func(*bench) filesystem.Mount { return tmpfs("/") }, nil, volume.Precondition},
+		"an id that nobody knows":    {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { delete(b.disks, "vol-1") }, volume.Precondition},
+		"an unknown id, a loop disk": {func(*bench) filesystem.Mount { return loop }, func(b *bench) { delete(b.disks, "vol-1") }, volume.Precondition},
+		"no answer in time":          {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.Deadline, "slow") }, volume.Deadline},
+		"no answer of a node":        {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, func(b *bench) { b.fail["verify"] = context.DeadlineExceeded }, volume.Deadline},
+		"no backend":                 {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.Unavailable, "down") }, volume.Unavailable},
+		"an unreadable serial":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = errors.New("EIO") }, volume.Internal},
+		"an unreadable device":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["by-number"] = errors.New("EIO") }, volume.Internal},
+		"an unreadable table":        {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.Internal},
+		"an unreadable btrfs": {func(*bench) filesystem.Mount {
+			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: "/dev/alias", Device: filesystem.DeviceNumber{Minor: 50}}
+		}, nil, volume.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			b.add("vol-1", volume.GiB)
+			b.add("vol-2", volume.GiB).connected = true
+			if err := os.MkdirAll(b.target, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			b.put(b.target, c.mount(b))
+			if c.prepare != nil {
+				c.prepare(b)
+			}
+			for call, err := range b.takeAway(t, b.target) {
+				if !volume.IsKind(err, c.kind) {
+					t.Errorf("%s: %v (kind %s), want %s", call, err, volume.KindOf(err), c.kind)
+				}
+			}
+			if len(b.mounts) != 1 || b.called("unmount") != 0 {
+				t.Errorf("unmounted: %+v", b.mounts)
+			}
+			if _, err := os.Lstat(b.target); err != nil {
+				t.Errorf("the path was removed: %v", err)
+			}
+		})
+	}
+}
+
+// What is proved to be the volume's goes, and so does what stands in the way
+// and is of no use to anybody.
+func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(d *disk)
+		mount   func(d *disk) filesystem.Mount
+	}{
+		"this volume":             {nil, on},
+		"its node":                {nil, nodeOf},
+		"its mapping":             {nil, func(d *disk) filesystem.Mount { m := on(d); m.Device.Major = cryptMajor; return m }},
+		"its device is gone":      {func(d *disk) { d.connected = false }, on},
+		"its node's disk is gone": {func(d *disk) { d.connected = false }, nodeOf},
+		"a removed node":          {func(d *disk) { d.connected = false }, func(d *disk) filesystem.Mount { return deleted(nodeOf(d)) }},
+		"a btrfs without a disk": {func(d *disk) { d.connected = false }, func(d *disk) filesystem.Mount {
+			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: filesystem.DeviceNumber{Minor: 50}}
+		}},
+		"the volume was deleted": {func(d *disk) { d.deleted = true }, on},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			d.connected = true
+			if c.prepare != nil {
+				c.prepare(d)
+			}
+			b.put(b.target, c.mount(d))
+			for call, err := range b.takeAway(t, b.target) {
+				if err != nil {
+					t.Errorf("%s: %v", call, err)
+				}
+			}
+			if len(b.mounts) != 0 {
+				t.Errorf("left: %+v", b.mounts)
+			}
+		})
+	}
+}
+
+// Of a stack each mount is looked at before it is taken away.
+func TestUnmountProvesEachMountOfAStack(t *testing.T) {
+	for name, c := range map[string]struct {
+		stack []string // from below
+		kind  volume.Kind
+		left  int
+	}{
+		"both are ours":             {[]string{"vol-1", "vol-1"}, 0, 0},
+		"the lower is another's":    {[]string{"vol-2", "vol-1"}, volume.Precondition, 1},
+		"the upper is another's":    {[]string{"vol-1", "vol-2"}, volume.Precondition, 2},
+		"another's is in the midst": {[]string{"vol-1", "vol-2", "vol-1", "vol-1"}, volume.Precondition, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, call := range []string{"unpublish", "unstage"} {
+				b := newBench(t, mountCap("ext4"))
+				for _, id := range []string{"vol-1", "vol-2"} {
+					b.add(id, volume.GiB).connected = true
+				}
+				for _, id := range c.stack {
+					b.put(b.target, on(b.disks[id]))
+				}
+				u := *b
+				u.staging = b.target
+				err := map[string]func(context.Context) error{"unpublish": u.unpublish, "unstage": u.unstage}[call](t.Context())
+				if c.left == 0 && err != nil {
+					t.Errorf("%s: %v", call, err)
+				}
+				if c.left > 0 {
+					wantKind(t, err, c.kind, b.target, b.disks["vol-2"].path, "left alone")
+				}
+				if len(b.mounts) != c.left {
+					t.Errorf("%s: left %+v", call, b.mounts)
+				}
+			}
+		})
+	}
+}
+
+// A volume nobody knows, of which nothing is mounted, is gone already.
+func TestUnpublishAndUnstageOfAnUnknownVolume(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.id = "nobody's"
+	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
+// A look at a mount that hangs ends with the call, keeps the lock, and is not
+// repeated by each retry.
+func TestHungMountEndsWithTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		b.use(t, volume.GiB)
+		b.looking = make(chan struct{})
+		looks := b.called("find-mount")
+		for what, call := range map[string]func(context.Context) error{
+			"unpublish": b.unpublish, "publish": func(ctx context.Context) error { return b.publish(ctx, false) }, "unstage": b.unstage,
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			err := call(ctx)
+			cancel()
+			if !volume.IsKind(err, volume.Deadline) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if n := b.called("find-mount") - looks; n != 1 {
+			t.Errorf("%d looks hang", n)
+		}
+		close(b.looking)
+		if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+}

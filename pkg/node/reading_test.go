@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Between the look at the staging path and the bind something else is mounted
+// there. The pod does not get it.
+func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := b.add("vol-2", volume.GiB)
+	other.connected = true
+	b.meanwhile["bind"] = func() { b.put(b.staging, on(other)) }
+	wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, other.path, "taken away")
+	if len(b.mounts) != 2 || b.mounts[1].Mountpoint != b.staging {
+		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
+	}
+	b.drop(b.staging)
+	delete(b.meanwhile, "bind")
+	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+		t.Error(err)
+	}
+}
+
+// The node of the volume's disk goes to another disk before the bind.
+func TestRawPublishReadsBackWhatTheTargetShows(t *testing.T) {
+	needNodes(t)
+	b := newBench(t, blockCap())
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := b.add("vol-2", volume.GiB)
+	other.connected = true
+	b.meanwhile["bind"] = func() { d.path, other.path = other.path, d.path }
+	wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, "taken away")
+	if len(b.mounts) != 0 {
+		t.Errorf("left: %+v", b.mounts)
+	}
+}
+
+// carelessBind is a kernel that does not do what Bind asks for.
+type carelessBind struct {
+	fakeFilesystems
+
+	nothing bool
+}
+
+func (c carelessBind) Bind(ctx context.Context, req filesystem.MountRequest) error {
+	if c.nothing {
+		return nil
+	}
+	req.Flags = nil
+	return c.fakeFilesystems.Bind(ctx, req)
+}
+
+func TestPublishReadsBackTheReadOnlyFlag(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
+		t.Run(name, func(t *testing.T) {
+			needNodes(t)
+			b := newBench(t, capability)
+			b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			staged := len(b.mounts)
+			b.opts.Filesystems = carelessBind{fakeFilesystems: fakeFilesystems{b.machine}}
+			wantKind(t, b.publish(t.Context(), true), volume.Precondition, b.target, "read-only=false", "taken away")
+			b.opts.Filesystems = carelessBind{fakeFilesystems{b.machine}, true}
+			wantKind(t, b.publish(t.Context(), true), volume.Internal, "nothing is mounted at the target path")
+			if len(b.mounts) != staged {
+				t.Errorf("mounts %+v", b.mounts)
+			}
+		})
+	}
+}
+
+// A staging mount that is read-only gives no writable publication.
+func TestPublishOfAReadOnlyStagingMount(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.mounts[0].Options = []string{"ro"}
+	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "read-only=true", b.staging)
+	if len(b.mounts) != 1 {
+		t.Errorf("mounts %+v", b.mounts)
+	}
+}
+
+// Raw and mounted at once would be two writers who do not know of one another.
+func TestPublishRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
+	needNodes(t)
+	for name, mapped := range map[string]bool{"on the disk": false, "on a mapping": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if mapped {
+				b.mounts[0].Device.Major = cryptMajor
+			} else {
+				raw := *b
+				raw.capability = blockCap()
+				wantKind(t, raw.publish(t.Context(), false), volume.Precondition, "mounted", b.staging)
+			}
+			b.put("/raw", nodeOf(d))
+			wantKind(t, b.publish(t.Context(), false), volume.Precondition, "raw device", "/raw")
+			b.mounts[1].Root += "//deleted" // the node of a disk that had the number before
+			if err := b.publish(t.Context(), false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A raw volume has no mount that would pin its disk: what the connector has
+// located is verified.
+func TestRawPublishVerifiesTheDisk(t *testing.T) {
+	b := newBench(t, blockCap())
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.serial = "vol-2"
+	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "another volume")
+	if len(b.mounts) != 0 {
+		t.Errorf("published: %+v", b.mounts)
+	}
+}
+
+// The node at the target path leads to the volume's number, but to no disk any
+// more: it is not what was asked for.
+func TestRawPublishOverAStaleNode(t *testing.T) {
+	needNodes(t)
+	b := newBench(t, blockCap())
+	b.use(t, volume.GiB)
+	b.mounts[0].Root += "//deleted"
+	wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, b.target)
+}
+
+func (b *bench) stats(path string) (*csi.NodeGetVolumeStatsResponse, error) {
+	return b.NodeGetVolumeStats(context.Background(), &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: path})
+}
+
+// Figures are those of this volume, or there are none.
+func TestStatsOfNothingElse(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.use(t, volume.GiB)
+	other := b.add("vol-2", volume.GiB)
+	other.connected = true
+	gone := b.add("vol-3", volume.GiB)
+	dir := filepath.Join(t.TempDir(), "plain")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.put("/other", on(other))
+	b.put("/other-node", nodeOf(other))
+	b.put("/proc", filesystem.Mount{FSType: "proc", Root: "/", Source: "proc", Device: filesystem.DeviceNumber{Minor: 20}})
+	b.put("/tmpfs", tmpfs("/"))
+	b.put("/tmpfs-dir", tmpfs("/dir"))
+	b.put("/stale", deleted(nodeOf(b.disks[b.id])))
+	b.put("/gone", on(gone))
+	b.put("/foreign", filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: filesystem.DeviceNumber{Major: 7, Minor: 7}})
+	for _, path := range []string{"/other", "/other-node", "/proc", "/tmpfs", "/tmpfs-dir", "/stale", "/gone", "/foreign", dir, dir + "-missing"} {
+		resp, err := b.stats(path)
+		if !volume.IsKind(err, volume.NotFound) {
+			t.Errorf("%s: %v, %v, want NotFound", path, resp, err)
+		}
+	}
+	if n := b.called("stats"); n != 0 {
+		t.Errorf("%d filesystems of others were counted", n)
+	}
+	b.put("/covered", on(b.disks[b.id]))
+	b.put("/covered", on(other))
+	if _, err := b.stats("/covered"); !volume.IsKind(err, volume.NotFound) {
+		t.Errorf("a mount that another covers: %v", err)
+	}
+	b.put("/mapping", func() filesystem.Mount { m := on(b.disks[b.id]); m.Device.Major = cryptMajor; return m }())
+	for _, path := range []string{b.staging, b.target, "/mapping"} {
+		if resp, err := b.stats(path); err != nil || len(resp.GetUsage()) != 2 {
+			t.Errorf("%s: %v, %v", path, resp, err)
+		}
+	}
+}
