@@ -53,7 +53,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	server, err := node.New(node.Options{
-		ID: side.nodeID, Connector: side.connector, Devices: blockdev.New(), Filesystems: filesystem.New(filesystem.Options{Logger: log}),
+		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystem.New(filesystem.Options{Logger: log}),
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Observer: observer,
 	})
 	if err != nil {

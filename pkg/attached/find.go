@@ -120,7 +120,7 @@ func (c *Connector) choose(ctx context.Context, s *sighting, matches []blockdev.
 func (c *Connector) serial(ctx context.Context, d blockdev.Device) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, serialPatience)
 	defer cancel()
-	read := c.reads.DoChan(d.Number(), func() (any, error) { return c.opts.Devices.Serial(d) })
+	read := c.reads.DoChan(d.Number().String(), func() (any, error) { return c.opts.Devices.Serial(d) })
 	select {
 	case r := <-read:
 		serial, _ := r.Val.(string) // the function above returns no other

@@ -56,8 +56,8 @@ type Device struct {
 	Kind         Kind
 }
 
-// Number returns "major:minor", the form of mountinfo and of sysfs.
-func (d Device) Number() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
+// Number identifies the device; see DeviceNumber.
+func (d Device) Number() DeviceNumber { return DeviceNumber{Major: d.Major, Minor: d.Minor} }
 
 // String names the device for messages: "/dev/sda (scsi, 8:0)".
 func (d Device) String() string {
@@ -111,19 +111,19 @@ func (s *System) lookupError(number string, err error) error {
 // the node of a device that the kernel no longer has, or when neither the
 // node nor a device of its name exists.
 func (s *System) ByPath(path string) (Device, error) {
-	major, minor, err := s.kernel.Stat(path)
+	number, err := s.kernel.Stat(path)
 	if err != nil {
 		if s.isNameFree(path, err) {
 			err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 		}
 		return Device{}, volume.Errorf(volume.Internal, "identify the block device %s: %w", path, err)
 	}
-	d, err := s.ByNumber(major, minor)
+	d, err := s.ByNumber(number.Major, number.Minor)
 	if err != nil {
 		return Device{}, fmt.Errorf("%s is a stale device node: %w", path, err)
 	}
 	// A container may see the device under the given path only.
-	if major, minor, err := s.kernel.Stat(d.Path); err != nil || major != d.Major || minor != d.Minor {
+	if number, err := s.kernel.Stat(d.Path); err != nil || number != d.Number() {
 		d.Path = path
 	}
 	return d, nil
@@ -171,34 +171,10 @@ func isKernelName(name string) bool {
 	return false
 }
 
-// Open opens the device for reading and makes sure that what it opened has
-// the number of d: a device node can outlive its device, and names are
-// given anew.
-func (s *System) Open(d Device) (*os.File, error) { return s.open(d, os.O_RDONLY) }
-
-func (s *System) open(d Device, flags int) (*os.File, error) {
-	f, err := os.OpenFile(d.Path, flags, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w", d.Name, d.Number(), err).
-			WithRemedy("mount the host's /dev (devtmpfs) into this container")
-	}
-	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "open %s: %w", d, err)
-	}
-	major, minor, err := s.kernel.Fstat(f)
-	if err == nil && (major != d.Major || minor != d.Minor) {
-		err = fmt.Errorf("it is device %d:%d", major, minor)
-	}
-	if err != nil {
-		_ = f.Close() // only read from
-		return nil, volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s (%s): %w", d.Path, d.Name, d.Number(), err).
-			WithRemedy("the device node is stale; check that the volume is still attached to this node")
-	}
-	return f, nil
-}
-
 // dir returns the sysfs directory of the device.
-func (s *System) dir(d Device) string { return filepath.Join(s.sysfs, "dev", "block", d.Number()) }
+func (s *System) dir(d Device) string {
+	return filepath.Join(s.sysfs, "dev", "block", d.Number().String())
+}
 
 // nodeName returns the device's name below /dev, which is not always the
 // kernel's name ("cciss!c0d0").

@@ -57,7 +57,7 @@ func TestKinds(t *testing.T) {
 		"253:1": {"dm-1", Mapper}, "9:0": {"md0", MD}, "250:0": {"zram0", Other},
 	} {
 		d := r.device(number)
-		if d.Name != want.name || d.Kind != want.kind || d.Number() != number || d.Path != filepath.Join(r.dev, want.name) {
+		if d.Name != want.name || d.Kind != want.kind || d.Number().String() != number || d.Path != filepath.Join(r.dev, want.name) {
 			t.Errorf("%s: got %+v, want %s of kind %s", number, d, want.name, want.kind)
 		}
 	}

@@ -91,7 +91,7 @@ func (s *System) claimed(d Device) error {
 // SetReadOnly makes the kernel refuse writes to the device, or allow them
 // again (BLKROSET). What the device itself refuses stays refused; see ReadOnly.
 func (s *System) SetReadOnly(d Device, readOnly bool) error {
-	f, err := s.Open(d)
+	f, err := s.open(d, os.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -131,7 +131,7 @@ func (k *fakeKernel) node(path string) (*fakeDisk, error) {
 	return nil, errNotBlock
 }
 
-func (k *fakeKernel) Stat(path string) (major, minor uint32, err error) {
+func (k *fakeKernel) Stat(path string) (DeviceNumber, error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -140,12 +140,12 @@ func (k *fakeKernel) Stat(path string) (major, minor uint32, err error) {
 		if _, missing := os.Lstat(path); missing != nil {
 			err = missing // as stat(2) says it
 		}
-		return 0, 0, err
+		return DeviceNumber{}, err
 	}
-	return d.major, d.minor, nil
+	return DeviceNumber{d.major, d.minor}, nil
 }
 
-func (k *fakeKernel) Fstat(f *os.File) (major, minor uint32, err error) { return k.Stat(f.Name()) }
+func (k *fakeKernel) Fstat(f *os.File) (DeviceNumber, error) { return k.Stat(f.Name()) }
 
 func (k *fakeKernel) Size(f *os.File) (int64, error) {
 	d, err := k.node(f.Name())

@@ -11,8 +11,8 @@ import (
 // kernel is what System asks of the kernel beside sysfs.
 type kernel interface {
 	// Stat and Fstat return the number of a block special file.
-	Stat(path string) (major, minor uint32, err error)
-	Fstat(f *os.File) (major, minor uint32, err error)
+	Stat(path string) (DeviceNumber, error)
+	Fstat(f *os.File) (DeviceNumber, error)
 	Size(f *os.File) (int64, error)
 	ReadOnly(f *os.File) (bool, error)
 	SetReadOnly(f *os.File, readOnly bool) error
@@ -26,28 +26,43 @@ var errNotBlock = errors.New("not a block special file")
 // linux is the running kernel.
 type linux struct{}
 
-func (linux) Stat(path string) (major, minor uint32, err error) {
+func (linux) Stat(path string) (DeviceNumber, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return 0, 0, &os.PathError{Op: "stat", Path: path, Err: err}
+		return DeviceNumber{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return blockNumber(&st)
 }
 
-func (linux) Fstat(f *os.File) (major, minor uint32, err error) {
+func (linux) Fstat(f *os.File) (DeviceNumber, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, 0, os.NewSyscallError("fstat", err)
+	err := control(f, func(fd int) error { return unix.Fstat(fd, &st) })
+	if err != nil {
+		return DeviceNumber{}, os.NewSyscallError("fstat", err)
 	}
 	return blockNumber(&st)
 }
 
-func blockNumber(st *unix.Stat_t) (major, minor uint32, err error) {
+func blockNumber(st *unix.Stat_t) (DeviceNumber, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return 0, 0, errNotBlock
+		return DeviceNumber{}, errNotBlock
 	}
 	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-	return unix.Major(rdev), unix.Minor(rdev), nil
+	return DeviceNumber{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}, nil
+}
+
+// control calls the kernel with the descriptor of f, which stays open until
+// the call returns, whoever closes f meanwhile.
+func control(f *os.File, call func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var answer error
+	if err := conn.Control(func(fd uintptr) { answer = call(int(fd)) }); err != nil {
+		return err
+	}
+	return answer
 }
 
 // Size is BLKGETSIZE64 (<linux/fs.h>), in bytes. The kernel writes a u64
@@ -61,7 +76,8 @@ func (linux) Size(f *os.File) (int64, error) {
 }
 
 func (linux) ReadOnly(f *os.File) (bool, error) {
-	v, err := unix.IoctlGetUint32(int(f.Fd()), unix.BLKROGET)
+	var v uint32
+	err := control(f, func(fd int) (err error) { v, err = unix.IoctlGetUint32(fd, unix.BLKROGET); return err })
 	return v != 0, os.NewSyscallError("ioctl BLKROGET", err)
 }
 
@@ -71,14 +87,16 @@ func (linux) SetReadOnly(f *os.File, readOnly bool) error {
 	if readOnly {
 		v = 1
 	}
-	return os.NewSyscallError("ioctl BLKROSET", unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, v))
+	err := control(f, func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.BLKROSET, v) })
+	return os.NewSyscallError("ioctl BLKROSET", err)
 }
 
 // SetLoopCapacity is LOOP_SET_CAPACITY (<linux/loop.h>): the loop device
 // takes the present size of its backing file. A read-only descriptor is
 // enough for CAP_SYS_ADMIN.
 func (linux) SetLoopCapacity(f *os.File) error {
-	return os.NewSyscallError("ioctl LOOP_SET_CAPACITY", unix.IoctlSetInt(int(f.Fd()), unix.LOOP_SET_CAPACITY, 0))
+	err := control(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
+	return os.NewSyscallError("ioctl LOOP_SET_CAPACITY", err)
 }
 
 func (linux) DM(control *os.File, request uint, buf []byte) error {
@@ -86,9 +104,11 @@ func (linux) DM(control *os.File, request uint, buf []byte) error {
 }
 
 func ioctl(f *os.File, request uint, arg unsafe.Pointer) error {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(arg))
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return control(f, func(fd int) error {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg))
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
 }

@@ -16,8 +16,17 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// loopDevice attaches a file of this size to a loop device of the machine.
+// loopDevice attaches a file of this size to a loop device of the machine, for
+// the time of the test.
 func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
+	t.Helper()
+	d, file = attachLoop(t, size)
+	t.Cleanup(func() { clearLoop(t, d) })
+	return d, file
+}
+
+// attachLoop is loopDevice for a test that detaches the file itself.
+func attachLoop(t *testing.T, size volume.Size) (d Device, file string) {
 	t.Helper()
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -48,7 +57,6 @@ func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 		}
 		err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(f.Fd()))
 		if err := errors.Join(err, dev.Close()); err == nil {
-			t.Cleanup(func() { detach(t, path) })
 			d, err := New().ByPath(path)
 			if err != nil {
 				t.Fatal(err)
@@ -60,14 +68,15 @@ func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 	return d, file
 }
 
-func detach(t *testing.T, path string) {
+// clearLoop tells a loop device to let its file go.
+func clearLoop(t *testing.T, d Device) {
 	t.Helper()
-	dev, err := os.Open(path)
+	dev, err := os.Open(d.Path)
 	if err == nil {
 		err = errors.Join(unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0), dev.Close())
 	}
 	if err != nil {
-		t.Errorf("detach %s: %v", path, err)
+		t.Errorf("detach %s: %v", d, err)
 	}
 }
 

@@ -21,30 +21,22 @@ const (
 
 // Size reads the device's size by BLKGETSIZE64.
 func (s *System) Size(d Device) (volume.Size, error) {
-	f, err := s.Open(d)
+	h, err := s.Open(d)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	size, err := s.kernel.Size(f)
-	if err != nil {
-		return 0, volume.Errorf(volume.Internal, "read the size of %s: %w", d, err)
-	}
-	return volume.Size(size), nil
+	defer h.Close() //nolint:errcheck // only read from
+	return h.Size()
 }
 
-// ReadOnly tells whether the kernel refuses writes to the device (BLKROGET).
+// ReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
 func (s *System) ReadOnly(d Device) (bool, error) {
-	f, err := s.Open(d)
+	h, err := s.Open(d)
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	ro, err := s.kernel.ReadOnly(f)
-	if err != nil {
-		return false, volume.Errorf(volume.Internal, "read whether %s is read-only: %w", d, err)
-	}
-	return ro, nil
+	defer h.Close() //nolint:errcheck // only read from
+	return h.ReadOnly()
 }
 
 // Rescan asks the kernel to read the size of a whole disk anew. offered is
@@ -97,7 +89,7 @@ func (s *System) rescanner(d Device) func() error {
 }
 
 func (s *System) rescanLoop(d Device) error {
-	f, err := s.Open(d)
+	f, err := s.open(d, os.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -25,11 +25,11 @@ const (
 //
 // Kinds: Precondition (damage that needs a person), Deadline (the device is
 // still in use, or ctx ended), Canceled.
-func (s *System) Check(ctx context.Context, device string, t Type) error {
+func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	if !t.Ext() {
 		return nil
 	}
-	mounts, err := s.MountsOf(device)
+	mounts, err := s.MountsOf(ctx, dev.Number())
 	if err != nil {
 		return err
 	}
@@ -38,6 +38,10 @@ func (s *System) Check(ctx context.Context, device string, t Type) error {
 			return nil
 		}
 	}
+	if err := s.checkPath(dev); err != nil {
+		return err
+	}
+	device := dev.Path()
 	output, code, err := s.run(ctx, "e2fsck", "-p", device)
 	switch {
 	case err != nil:

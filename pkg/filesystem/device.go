@@ -3,59 +3,98 @@ package filesystem
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"math"
 	"os"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// DeviceNumber identifies a block device, or the anonymous device of a
-// filesystem that has none of its own (btrfs, tmpfs).
-type DeviceNumber struct{ Major, Minor uint32 }
+// Device is an open block device; *blockdev.Handle is the real one. The caller
+// has confirmed that it is the volume, and keeps it open until the call has
+// returned: as long as it is open, its number leads to no other disk.
+type Device interface {
+	io.ReaderAt
+	// Path is a device node that leads to the device, for mount(2) and for
+	// programs, which must be given one. Its number is compared with Number
+	// directly before.
+	Path() string
+	Number() blockdev.DeviceNumber
+	Size() (volume.Size, error)
+	// ReadOnly reports whether the kernel refuses writes to the device.
+	ReadOnly() (bool, error)
+	// Writer opens the device for writing, for nobody else. The error is of
+	// kind Deadline while something else uses the device.
+	Writer() (blockdev.Writer, error)
+}
 
-// String renders "7:3", as /sys/dev/block and mountinfo do.
-func (d DeviceNumber) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
-
-// openDevice opens a block device and turns the errno into a message.
-func (s *System) openDevice(path string, write bool) (deviceHandle, error) {
-	d, err := s.kernel.openDevice(path, write)
+// sizeOf reads the size of a device, which must have one.
+func sizeOf(dev Device) (volume.Size, error) {
+	size, err := dev.Size()
 	switch {
-	case err == nil:
-		return d, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return nil, volume.Errorf(volume.Precondition, "device %s does not exist on this node: %w", path, err).
-			WithRemedy("check that the volume is attached to this node")
-	case errors.Is(err, unix.ENOTBLK):
-		return nil, volume.Errorf(volume.Precondition, "%s is not a block device", path)
-	case errors.Is(err, unix.EBUSY):
-		return nil, volume.Errorf(volume.Precondition, "device %s is in use by a mount or another driver: %w", path, err)
+	case err != nil:
+		return 0, err
+	case size <= 0:
+		return 0, volume.Errorf(volume.Internal, "device %s reports a size of %d bytes; its content is unknown", dev.Path(), size.Bytes()).
+			WithRemedy("check the connection of the volume to this node")
 	default:
-		return nil, unreadable(path, err)
+		return size, nil
 	}
 }
 
-// deviceSize reads BLKGETSIZE64 (linux/fs.h).
-func deviceSize(d deviceHandle, path string) (volume.Size, error) {
-	n, err := d.size()
-	switch {
-	case err != nil:
-		return 0, unreadable(path, err)
-	case n == 0 || n > math.MaxInt64:
-		return 0, volume.Errorf(volume.Internal, "device %s reports a size of %d bytes; its content is unknown", path, n).
-			WithRemedy("check the connection of the volume to this node")
-	default:
-		return volume.Size(n), nil
+// checkPath makes sure that the path of the device still leads to it, before
+// somebody else opens it by that path.
+func (s *System) checkPath(dev Device) error {
+	number, err := s.kernel.deviceNumber(dev.Path())
+	if err != nil {
+		return volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s any more: %w", dev.Path(), dev.Number(), err).
+			WithRemedy("check that the volume is still attached to this node")
 	}
+	if number != dev.Number() {
+		return volume.Errorf(volume.Internal, "the device node %s leads to block device %s, not to the volume's (%s) any more: nothing was done", dev.Path(), number, dev.Number()).
+			WithRemedy("check that the volume is still attached to this node")
+	}
+	return nil
+}
+
+// readBounded reads from a device within the time of ctx; see bounded.
+func readBounded[T any](ctx context.Context, s *System, dev Device, read func() (T, error)) (T, error) {
+	return bounded(ctx, s, "device "+dev.Number().String(), "device "+dev.Path()+" did not answer in time", dev.Path(), read)
+}
+
+// lookBounded looks at the mounted filesystem of a device within the time of
+// ctx; see bounded. The device itself may be read meanwhile.
+func lookBounded[T any](ctx context.Context, s *System, dev Device, mountPoint string, look func() (T, error)) (T, error) {
+	return bounded(ctx, s, "mount "+dev.Number().String(), "the filesystem at "+mountPoint+" does not answer", dev.Path(), look)
+}
+
+// bounded looks at something within the time of ctx. A look that hangs goes on
+// without its caller; until it ends no other look under the same key begins,
+// so that a device that hangs costs one thread, however often it is tried.
+// Looks must not be nested.
+func bounded[T any](ctx context.Context, s *System, key, message, device string, look func() (T, error)) (T, error) {
+	v, err := func() (T, error) {
+		unlock, err := s.looks.Lock(ctx, key)
+		if err != nil {
+			var zero T
+			return zero, ctx.Err()
+		}
+		return volume.Bounded(ctx, func() (T, error) {
+			defer unlock()
+			return look()
+		})
+	}()
+	if err != nil && err == ctx.Err() { //nolint:errorlint // what look returns has its own message
+		err = volume.Errorf(volume.KindOf(err), "%s: %w", message, err).
+			WithRemedy("check the kernel log of this node and the connection of the device " + device)
+	}
+	return v, err
 }
 
 // unreadable reports a device whose content is unknown. An ended context
 // keeps its own kind.
 func unreadable(path string, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if isContextError(err) {
 		return volume.Wrap(err, "read device "+path, "")
 	}
 	return volume.Errorf(volume.Internal, "device %s cannot be read, so its content is unknown: %w", path, err).

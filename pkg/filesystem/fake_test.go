@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -72,16 +74,6 @@ func (k *fakeKernel) openMount(path string) (mountHandle, error) {
 	return nil, unix.ENOENT
 }
 
-func (k *fakeKernel) openDevice(path string, _ bool) (deviceHandle, error) {
-	if err := k.forced("openDevice"); err != nil {
-		return nil, err
-	}
-	if d, ok := k.devices[path]; ok {
-		return d, nil
-	}
-	return nil, unix.ENOENT
-}
-
 func (k *fakeKernel) statMount(path string) (mountStat, error) {
 	if err := k.forced("statMount"); err != nil {
 		return mountStat{}, err
@@ -94,11 +86,11 @@ func (k *fakeKernel) statMount(path string) (mountStat, error) {
 
 func (k *fakeKernel) mounts() ([]Mount, error) { return k.table, k.forced("mounts") }
 
-func (k *fakeKernel) deviceNumber(path string) (DeviceNumber, error) {
+func (k *fakeKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	if d, ok := k.devices[path]; ok {
 		return d.id, nil
 	}
-	return DeviceNumber{}, unix.ENOENT
+	return blockdev.DeviceNumber{}, unix.ENOENT
 }
 
 func (k *fakeKernel) capabilities() (uint64, error) { return k.caps, k.forced("capabilities") }
@@ -125,19 +117,52 @@ func (k *fakeKernel) unmount(target string, _ int) error {
 	return k.forced("unmount")
 }
 
-// fakeDevice is a block device with its first bytes in memory.
+// fakeDevice is an open block device with its first bytes in memory.
 type fakeDevice struct {
 	k     *fakeKernel
-	id    DeviceNumber
+	path  string
+	id    blockdev.DeviceNumber
 	bytes uint64
 	ro    bool
 	head  []byte
 }
 
 func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fakeDevice {
-	d := &fakeDevice{k: k, id: DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size), head: make([]byte, 128<<10)}
+	d := &fakeDevice{k: k, path: path, id: blockdev.DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size), head: make([]byte, 128<<10)}
 	k.devices[path] = d
 	return d
+}
+
+// device is the one of testDevice.
+func (k *fakeKernel) device() *fakeDevice { return k.devices[testDevice] }
+
+func (d *fakeDevice) Path() string                  { return d.path }
+func (d *fakeDevice) Number() blockdev.DeviceNumber { return d.id }
+
+// Size, ReadOnly and Writer answer errors as blockdev.Handle does.
+func (d *fakeDevice) Size() (volume.Size, error) {
+	if err := d.k.forced("size"); err != nil {
+		return 0, volume.Errorf(volume.Internal, "read the size of %s: %w", d.path, err)
+	}
+	return volume.Size(d.bytes), nil
+}
+
+func (d *fakeDevice) ReadOnly() (bool, error) {
+	if err := d.k.forced("readOnly"); err != nil {
+		return false, volume.Errorf(volume.Internal, "read whether %s is read-only: %w", d.path, err)
+	}
+	return d.ro, nil
+}
+
+func (d *fakeDevice) Writer() (blockdev.Writer, error) {
+	if err := d.k.forced("writer"); err != nil {
+		kind := volume.Internal
+		if errors.Is(err, unix.EBUSY) {
+			kind = volume.Deadline
+		}
+		return nil, volume.Errorf(kind, "open %s: %w", d.path, err)
+	}
+	return fakeWriter{d}, nil
 }
 
 func (d *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
@@ -154,7 +179,11 @@ func (d *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-func (d *fakeDevice) WriteAt(p []byte, at int64) (int, error) {
+// fakeWriter is a fakeDevice open for writing.
+type fakeWriter struct{ d *fakeDevice }
+
+func (w fakeWriter) WriteAt(p []byte, at int64) (int, error) {
+	d := w.d
 	d.k.record("write %d+%d", at, len(p))
 	if err := d.k.forced("write"); err != nil {
 		return 0, err
@@ -165,11 +194,8 @@ func (d *fakeDevice) WriteAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-func (d *fakeDevice) Close() error                  { return nil }
-func (d *fakeDevice) sync() error                   { return d.k.forced("sync") }
-func (d *fakeDevice) number() (DeviceNumber, error) { return d.id, d.k.forced("number") }
-func (d *fakeDevice) size() (uint64, error)         { return d.bytes, d.k.forced("size") }
-func (d *fakeDevice) readOnly() (bool, error)       { return d.ro, d.k.forced("readOnly") }
+func (w fakeWriter) Close() error { return nil }
+func (w fakeWriter) Sync() error  { return w.d.k.forced("sync") }
 
 // fakeMount is a mounted filesystem.
 type fakeMount struct {
@@ -196,7 +222,7 @@ func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 		Options: []string{"rw"}, SuperOptions: []string{"rw"},
 	}
 	if fs == Btrfs {
-		entry.Device = DeviceNumber{Minor: 40}
+		entry.Device = blockdev.DeviceNumber{Minor: 40}
 	}
 	k.table = append(k.table, entry)
 	k.dirs[path] = m

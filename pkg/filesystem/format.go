@@ -11,12 +11,13 @@ import (
 	mount "k8s.io/mount-utils"
 	utilexec "k8s.io/utils/exec"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // FormatRequest asks for a filesystem on a blank device.
 type FormatRequest struct {
-	Device string
+	Device Device
 	Type   Type
 	// Options are passed on to mkfs after the safe profile (see Format).
 	Options []string
@@ -58,7 +59,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	if err != nil {
 		return err
 	}
-	size, err := s.sizeOf(req.Device)
+	size, err := sizeOf(req.Device)
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	}
 	if err := s.mkfs(ctx, req, args); err != nil {
 		if dropErr := s.dropMarker(ctx, req, err); dropErr != nil {
-			s.log.ErrorContext(ctx, "the record of a failed mkfs stays", "device", req.Device, "error", dropErr)
+			s.log.ErrorContext(ctx, "the record of a failed mkfs stays", "device", req.Device.Path(), "error", dropErr)
 		}
 		return err
 	}
@@ -109,10 +110,10 @@ func mayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time
 	refuse := func(why string) error {
 		remedy := "if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has"
 		if sig.State == Foreign && sig.Type != "" {
-			remedy = repairCommand(sig.Type, req.Device)
+			remedy = repairCommand(sig.Type, req.Device.Path())
 		}
 		return volume.Errorf(volume.Precondition, "device %s (%s) is not blank: it holds %s; %s: it was not formatted as %s",
-			req.Device, size, sig, why, req.Type).WithRemedy(remedy)
+			req.Device.Path(), size, sig, why, req.Type).WithRemedy(remedy)
 	}
 	switch {
 	case sig.State == Blank, req.Encrypted && sig.Noise:
@@ -146,31 +147,22 @@ func markerError(err error) error {
 		WithRemedy("check the state directory of the driver on this node")
 }
 
-func (s *System) sizeOf(device string) (volume.Size, error) {
-	d, err := s.openDevice(device, false)
-	if err != nil {
-		return 0, err
-	}
-	defer closeQuietly(d)
-	return deviceSize(d, device)
-}
-
 // wipe zeroes what Probe looks at, so that leftovers of an interrupted mkfs
 // (or the noise of an encrypted volume) pass for nothing else.
-func (s *System) wipe(ctx context.Context, device string, size int64) error {
-	d, err := s.openDevice(device, true)
+func (s *System) wipe(ctx context.Context, dev Device, size int64) error {
+	d, err := dev.Writer()
 	if err != nil {
 		return err
 	}
 	err = wipeAreas(ctx, d, size)
 	if err = errors.Join(err, d.Close()); err != nil {
-		return volume.Errorf(volume.Internal, "clear the leftovers of an interrupted mkfs on %s: %w", device, err)
+		return volume.Errorf(volume.KindOf(err), "clear the leftovers of an interrupted mkfs on %s: %w", dev.Path(), err)
 	}
-	s.log.InfoContext(ctx, "cleared the leftovers of an interrupted mkfs", "device", device)
+	s.log.InfoContext(ctx, "cleared the leftovers of an interrupted mkfs", "device", dev.Path())
 	return nil
 }
 
-func wipeAreas(ctx context.Context, d deviceHandle, size int64) error {
+func wipeAreas(ctx context.Context, d blockdev.Writer, size int64) error {
 	zero := make([]byte, probeArea)
 	tail := max(size-probeArea, 0)
 	for _, area := range append([]span{{0, min(probeArea, size)}, {tail, size - tail}}, sampled(size)...) {
@@ -181,39 +173,45 @@ func wipeAreas(ctx context.Context, d deviceHandle, size int64) error {
 			return err
 		}
 	}
-	return d.sync()
+	return d.Sync()
 }
 
 // mkfs formats through mount-utils, whose own look at the device (blkid) is a
 // second opinion, and whose mount step is left out.
 func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) error {
-	s.log.InfoContext(ctx, "formatting", "device", req.Device, "type", req.Type, "options", strings.Join(args, " "))
-	run := &formatExec{Interface: s.exec, ctx: ctx, keepReserve: slices.ContainsFunc(args, func(w string) bool { return strings.HasPrefix(w, "-m") })}
+	device := req.Device.Path()
+	s.log.InfoContext(ctx, "formatting", "device", device, "type", req.Type, "options", strings.Join(args, " "))
+	run := &formatExec{
+		Interface: s.exec, ctx: ctx, checkPath: func() error { return s.checkPath(req.Device) },
+		keepReserve: slices.ContainsFunc(args, func(w string) bool { return strings.HasPrefix(w, "-m") }),
+	}
 	if req.Type == Ext2 { // mount-utils knows the force flags of ext3 and ext4 only
 		args = append([]string{"-F", "-m0"}, args...)
 	}
 	formatter := mount.NewSafeFormatAndMount(noMount{}, run)
-	err := formatter.FormatAndMountSensitiveWithFormatOptions(req.Device, "", string(req.Type), nil, nil, args)
+	err := formatter.FormatAndMountSensitiveWithFormatOptions(device, "", string(req.Type), nil, nil, args)
 	switch {
 	case ctx.Err() != nil:
 		return &volume.Error{
-			Kind: volume.KindOf(ctx.Err()), Msg: "mkfs of " + string(req.Type) + " on " + req.Device + " was stopped before it finished", Cause: ctx.Err(),
+			Kind: volume.KindOf(ctx.Err()), Msg: "mkfs of " + string(req.Type) + " on " + device + " was stopped before it finished", Cause: ctx.Err(),
 			Remedy: "it starts over at the next try; a very large ext3 needs a longer deadline, or use ext4 or xfs",
 		}
 	case run.refused:
 		if err := RemoveMarker(req.Marker); err != nil { // mkfs never ran
 			return err
 		}
-		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", req.Device).
+		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", device).
 			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
+	case run.moved != nil:
+		return run.moved
 	case run.missing != "":
-		return volume.Errorf(volume.Internal, "%s was not formatted as %s: this node has no program %s", req.Device, req.Type, run.missing).
+		return volume.Errorf(volume.Internal, "%s was not formatted as %s: this node has no program %s", device, req.Type, run.missing).
 			WithRemedy("use the image of the node plugin, or install what is missing beside it (util-linux, e2fsprogs, xfsprogs, btrfs-progs)")
 	case err != nil && run.inUse:
-		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, req.Device, unix.EBUSY, err).
+		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, device, unix.EBUSY, err).
 			WithRemedy("it is tried again; if this lasts, find what holds the device on this node (lsblk, fuser)")
 	case err != nil:
-		return volume.Errorf(volume.Internal, "format %s as %s: %w", req.Device, req.Type, err).
+		return volume.Errorf(volume.Internal, "format %s as %s: %w", device, req.Type, err).
 			WithRemedy("check the mkfs options of the StorageClass and the kernel log of this node")
 	}
 	return nil
@@ -225,7 +223,7 @@ func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volum
 		return err
 	}
 	if sig.State != Formatted || !sig.Complete || sig.Type != req.Type {
-		return volume.Errorf(volume.Internal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device, size, sig).
+		return volume.Errorf(volume.Internal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device.Path(), size, sig).
 			WithRemedy("check the mkfs options of the StorageClass: they must leave the filesystem a complete " + string(req.Type))
 	}
 	return RemoveMarker(req.Marker)
@@ -243,9 +241,11 @@ func (noMount) MountSensitive(string, string, string, []string, []string) error 
 type formatExec struct {
 	utilexec.Interface
 	ctx         context.Context //nolint:containedctx // mount-utils passes none; this value lives for one call
+	checkPath   func() error    // called directly before mkfs starts
 	keepReserve bool            // the user chose -m
 	refused     bool            // blkid recognized something
 	inUse       bool            // mkfs found the device in use
+	moved       error           // the path leads to another device
 	missing     string          // a program that this node does not have
 }
 
@@ -276,6 +276,11 @@ type formatCommand struct {
 
 // CombinedOutput runs the command.
 func (c *formatCommand) CombinedOutput() ([]byte, error) {
+	if c.mkfs {
+		if c.exec.moved = c.exec.checkPath(); c.exec.moved != nil {
+			return nil, c.exec.moved
+		}
+	}
 	out, err := c.Cmd.CombinedOutput()
 	if errors.Is(err, utilexec.ErrExecutableNotFound) {
 		c.exec.missing = c.name

@@ -122,7 +122,7 @@ func (r *formatRig) make(t Type) {
 }
 
 func (r *formatRig) format(ctx context.Context, fs Type, options ...string) error {
-	return r.s.Format(ctx, FormatRequest{Device: testDevice, Type: fs, Options: options, Marker: r.marker})
+	return r.s.Format(ctx, FormatRequest{Device: r.device, Type: fs, Options: options, Marker: r.marker})
 }
 
 func (r *formatRig) marked(t *testing.T) bool {
@@ -270,7 +270,7 @@ func TestFormatInterrupted(t *testing.T) {
 			}
 			r.mkfs = nil
 			if name != "nothing" {
-				err := r.s.Format(t.Context(), FormatRequest{Device: testDevice, Type: XFS})
+				err := r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: XFS})
 				wantError(t, err, volume.Precondition, "nothing on this node proves", "wipefs")
 			}
 			if err := r.format(t.Context(), XFS); err != nil {
@@ -279,7 +279,7 @@ func TestFormatInterrupted(t *testing.T) {
 			if r.marked(t) {
 				t.Error("the marker was left behind")
 			}
-			if sig, err := r.s.Probe(t.Context(), testDevice); err != nil || sig.Type != XFS || !sig.Complete {
+			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != XFS || !sig.Complete {
 				t.Errorf("%+v, %v", sig, err)
 			}
 		})
@@ -405,7 +405,7 @@ func TestRemoveMarker(t *testing.T) {
 // TestFormatEncrypted: behind an encryption layer blank sectors look random.
 func TestFormatEncrypted(t *testing.T) {
 	sig := Signature{State: Foreign, Name: unknownData, Noise: true}
-	req := FormatRequest{Device: testDevice, Type: XFS}
+	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: XFS}
 	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.Precondition, "random bytes", "")
 	req.Encrypted = true
 	if err := mayFormat(req, sig, volume.GiB, time.Now()); err != nil {
@@ -449,7 +449,7 @@ func TestCheck(t *testing.T) {
 				}
 				return []byte("output\n"), tc.err
 			})
-			err := s.Check(t.Context(), testDevice, tc.fs)
+			err := s.Check(t.Context(), k.device(), tc.fs)
 			if tc.text == "" && err != nil {
 				t.Error(err)
 			}
@@ -468,15 +468,15 @@ func TestCheck(t *testing.T) {
 		defer cancel()
 		s := k.system()
 		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
-		wantError(t, s.Check(ctx, testDevice, Ext4), volume.Deadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
+		wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
 	})
 	t.Run("mounted", func(t *testing.T) {
-		_, s, _ := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+		k, s, _ := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
 		s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 			t.Errorf("ran %q on a mounted device", command)
 			return nil, nil
 		})
-		if err := s.Check(t.Context(), testDevice, Ext4); err != nil {
+		if err := s.Check(t.Context(), k.device(), Ext4); err != nil {
 			t.Error(err)
 		}
 	})

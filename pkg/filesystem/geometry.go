@@ -28,10 +28,13 @@ func (g Geometry) Size() volume.Size {
 // true size in memory) and empty when it is not.
 //
 // Kinds: Precondition (no such filesystem, or the mount is not of this
-// device), Internal (unreadable).
-func (s *System) Geometry(ctx context.Context, device, mountPoint string) (Geometry, error) {
-	if mountPoint != "" {
-		t, err := s.openTarget(device, mountPoint)
+// device), Internal (unreadable), Deadline and Canceled (no answer within ctx).
+func (s *System) Geometry(ctx context.Context, dev Device, mountPoint string) (Geometry, error) {
+	if mountPoint == "" {
+		return readBounded(ctx, s, dev, func() (Geometry, error) { return unmountedGeometry(ctx, dev) })
+	}
+	return lookBounded(ctx, s, dev, mountPoint, func() (Geometry, error) {
+		t, err := s.openTarget(dev, mountPoint)
 		if err != nil {
 			return Geometry{}, err
 		}
@@ -41,27 +44,21 @@ func (s *System) Geometry(ctx context.Context, device, mountPoint string) (Geome
 			return Geometry{}, err
 		}
 		return g.read(ctx)
-	}
-	d, err := s.openDevice(device, false)
-	if err != nil {
-		return Geometry{}, err
-	}
-	defer closeQuietly(d)
-	return unmountedGeometry(ctx, d, device)
+	})
 }
 
-func unmountedGeometry(ctx context.Context, d deviceHandle, device string) (Geometry, error) {
-	size, err := deviceSize(d, device)
+func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
+	size, err := sizeOf(dev)
 	if err != nil {
 		return Geometry{}, err
 	}
-	head, err := readArea(d, 0, min(size.Bytes(), probeArea))
+	head, err := readArea(dev, 0, min(size.Bytes(), probeArea))
 	if err != nil {
-		return Geometry{}, unreadable(device, err)
+		return Geometry{}, unreadable(dev.Path(), err)
 	}
 	sig, known := knownFilesystem(head)
 	if !known || sig.State != Formatted {
-		return Geometry{}, volume.Errorf(volume.Precondition, "device %s holds no filesystem that could be measured", device)
+		return Geometry{}, volume.Errorf(volume.Precondition, "device %s holds no filesystem that could be measured", dev.Path())
 	}
 	switch sig.Type {
 	case XFS:
@@ -71,7 +68,7 @@ func unmountedGeometry(ctx context.Context, d deviceHandle, device string) (Geom
 		b, _ := parseBtrfs(head[btrfsOffset : btrfsOffset+btrfsLength])
 		return btrfsGeometry(b.deviceBytes, b.sectorSize), nil
 	default:
-		e, err := readExt(ctx, d, device)
+		e, err := readExt(ctx, dev)
 		if err != nil {
 			return Geometry{}, err
 		}
@@ -100,11 +97,12 @@ const (
 // made. A superblock with a checksum counts when that is right; one without,
 // and one whose checksum stays wrong (kernels before 6.2 renew it only when
 // they write it out), counts when two reads in a row agree.
-func readExt(ctx context.Context, d deviceHandle, device string) (extSuper, error) {
+func readExt(ctx context.Context, dev Device) (extSuper, error) {
+	device := dev.Path()
 	var last extSuper
 	agreed := 0
 	for range tornReads {
-		b, err := readArea(d, extOffset, extLength)
+		b, err := readArea(dev, extOffset, extLength)
 		if err != nil {
 			return extSuper{}, unreadable(device, err)
 		}

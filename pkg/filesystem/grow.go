@@ -18,7 +18,7 @@ type GrowRequest struct {
 	MountPoint string
 	// Device is the block device that must be behind it (the dm-crypt device
 	// when there is one).
-	Device string
+	Device Device
 	// Required is what the volume must hold; zero: whatever the device has. A
 	// device that is smaller is an error of kind Deadline: it has not grown
 	// yet. A filesystem that can never be that large is OutOfRange.
@@ -86,14 +86,14 @@ func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
 	}
 	growth, err := s.grow(ctx, t, g, req)
 	if err == nil && growth.Method != GrownNot {
-		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device, "type", growth.Type, "before", growth.Before.String(),
+		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device.Path(), "type", growth.Type, "before", growth.Before.String(),
 			"after", growth.After.String(), "deviceSize", growth.Device.String(), "method", string(growth.Method))
 	}
 	return growth, err
 }
 
 func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest) (Growth, error) {
-	device, err := deviceSize(t.device, req.Device)
+	device, err := sizeOf(t.device)
 	if err != nil {
 		return Growth{}, err
 	}
@@ -152,11 +152,11 @@ func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth
 func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
 	switch {
 	case device < req.Required:
-		return volume.Errorf(volume.Deadline, "the device %s has %s, not yet the required %s", req.Device, device, req.Required).
+		return volume.Errorf(volume.Deadline, "the device %s has %s, not yet the required %s", req.Device.Path(), device, req.Required).
 			WithRemedy("it is tried again; if this lasts, check that the storage system has told this node the new size")
 	case now.Size() > device:
 		return volume.Errorf(volume.Precondition, "the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
-			now.Type, req.MountPoint, now.Size(), req.Device, device).
+			now.Type, req.MountPoint, now.Size(), req.Device.Path(), device).
 			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() + ", or restore it from a snapshot")
 	case goal.limit != nil && req.Required > goal.limit.size:
 		return volume.Errorf(volume.OutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",

@@ -25,7 +25,7 @@ type extGrower struct {
 
 func (g *extGrower) read(ctx context.Context) (Geometry, error) {
 	var err error
-	if g.super, err = readExt(ctx, g.device, g.devicePath); err != nil {
+	if g.super, err = readExt(ctx, g.device); err != nil {
 		return Geometry{}, err
 	}
 	return extGeometry(g.super), nil

@@ -12,6 +12,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 	testingexec "k8s.io/utils/exec/testing"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -40,8 +41,9 @@ func fakeSystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKernel, *Sys
 	return k, k.system(), m
 }
 
-func growRequest(required volume.Size) GrowRequest {
-	return GrowRequest{MountPoint: testMount, Device: testDevice, Required: required}
+// growRequest asks for the growth of the fake filesystem.
+func growRequest(s *System, required volume.Size) GrowRequest {
+	return GrowRequest{MountPoint: testMount, Device: s.kernel.(*fakeKernel).device(), Required: required}
 }
 
 func TestGrow(t *testing.T) {
@@ -49,7 +51,7 @@ func TestGrow(t *testing.T) {
 		t.Run(string(fs), func(t *testing.T) {
 			k, s, m := fakeSystem(t, fs, volume.GiB, 3*volume.GiB)
 			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, Device: 3 * volume.GiB, Method: GrownByIoctl}
-			if g, err := s.Grow(t.Context(), growRequest(3*volume.GiB)); err != nil || g != want {
+			if g, err := s.Grow(t.Context(), growRequest(s, 3*volume.GiB)); err != nil || g != want {
 				t.Fatalf("%+v, %v", g, err)
 			}
 			if fs == XFS && m.xfs.imaxpct != 25 {
@@ -57,7 +59,7 @@ func TestGrow(t *testing.T) {
 			}
 			want.Before, want.Method = want.After, GrownNot
 			for range 3 {
-				if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g != want {
+				if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g != want {
 					t.Fatalf("asked again: %+v, %v", g, err)
 				}
 			}
@@ -87,7 +89,7 @@ func TestGrowRefusals(t *testing.T) {
 		{"ext3 past 2^32 blocks", Ext3, 20 * volume.TiB, 20 * volume.TiB, nil, volume.OutOfRange, "64bit", "at most 16 TiB,"},
 		{"ext4 past 2^32 inodes", Ext4, 70 * volume.TiB, 70 * volume.TiB, nil, volume.OutOfRange, "inodes", "copy the data"},
 		{"another device", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
-			k.devices[testDevice].id = DeviceNumber{Major: 7, Minor: 9}
+			k.devices[testDevice].id = blockdev.DeviceNumber{Major: 7, Minor: 9}
 		}, volume.Precondition, "not of the volume's device", "staged again"},
 		{"another device below btrfs", Btrfs, 2 * volume.GiB, 0, func(k *fakeKernel, m *fakeMount) {
 			k.addDevice("/dev/loop9", 9, volume.GiB)
@@ -96,7 +98,6 @@ func TestGrowRefusals(t *testing.T) {
 		{"btrfs of two devices", Btrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.info.devices = 2 }, volume.Precondition, "spans 2 devices", "btrfs device remove"},
 		{"plain directory", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.Precondition, "no filesystem is mounted", "staged"},
 		{"missing path", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.dirs, testMount) }, volume.Precondition, "no filesystem is mounted", "staged"},
-		{"missing device", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.devices, testDevice) }, volume.Precondition, "does not exist", "attached"},
 		{"unknown filesystem", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.magic = 0x01021994 }, volume.Precondition, "does not measure or grow", ""},
 		{"mount is read-only", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.table[0].Options = []string{"ro"} }, volume.Precondition, "read-only", "writable mount of it"},
 		{"filesystem is read-only", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
@@ -128,7 +129,7 @@ func TestGrowRefusals(t *testing.T) {
 			if tc.change != nil {
 				tc.change(k, m)
 			}
-			_, err := s.Grow(t.Context(), growRequest(tc.required))
+			_, err := s.Grow(t.Context(), growRequest(s, tc.required))
 			wantError(t, err, tc.kind, tc.text, tc.remedy)
 			if len(k.calls) != 0 {
 				t.Errorf("the kernel was asked: %q", k.calls)
@@ -180,7 +181,7 @@ func TestGrowErrno(t *testing.T) {
 			if tc.change != nil {
 				tc.change(k, m)
 			}
-			g, err := s.Grow(t.Context(), growRequest(0))
+			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			wantError(t, err, tc.kind, tc.text, tc.remedy)
 			if g.After != volume.GiB {
 				t.Errorf("%+v: claims a growth", g)
@@ -204,7 +205,7 @@ func TestGrowBusy(t *testing.T) {
 		t.Run(string(tc.fs)+" ends", func(t *testing.T) {
 			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
 			k.force[tc.call] = []error{tc.errno, tc.errno, tc.errno}
-			g, err := s.Grow(t.Context(), growRequest(0))
+			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			if err != nil || g.After != 2*volume.GiB || g.Method != GrownByIoctl || len(k.calls) != 4 {
 				t.Fatalf("%+v, %v, %q", g, err, k.calls)
 			}
@@ -220,7 +221,7 @@ func TestGrowBusy(t *testing.T) {
 				}
 				spec.put(m.device)
 			}
-			g, err := s.Grow(t.Context(), growRequest(0))
+			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			if err != nil || g.After != 2*volume.GiB || g.Method != GrownNot || len(k.calls) != 1 {
 				t.Fatalf("%+v, %v, %q", g, err, k.calls)
 			}
@@ -231,7 +232,7 @@ func TestGrowBusy(t *testing.T) {
 				k.force[tc.call] = slices.Repeat([]error{tc.errno}, 1000)
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 				defer cancel()
-				g, err := s.Grow(ctx, growRequest(0))
+				g, err := s.Grow(ctx, growRequest(s, 0))
 				wantError(t, err, volume.Deadline, "has 1 GiB and is still being grown", "tried again")
 				if g.After != volume.GiB || !errors.Is(err, tc.errno) {
 					t.Errorf("%+v, %v", g, err)
@@ -246,7 +247,7 @@ func TestGrowNotBegun(t *testing.T) {
 	k, s, _ := fakeSystem(t, XFS, volume.GiB, 2*volume.GiB)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := s.Grow(ctx, growRequest(0))
+	_, err := s.Grow(ctx, growRequest(s, 0))
 	wantError(t, err, volume.Canceled, "not begun", "")
 	if len(k.calls) != 0 {
 		t.Errorf("the kernel was asked: %q", k.calls)
@@ -259,7 +260,7 @@ func TestGrowUnproven(t *testing.T) {
 		t.Run(string(fs), func(t *testing.T) {
 			_, s, m := fakeSystem(t, fs, volume.GiB, 2*volume.GiB)
 			m.lost = true
-			_, err := s.Grow(t.Context(), growRequest(0))
+			_, err := s.Grow(t.Context(), growRequest(s, 0))
 			wantError(t, err, volume.Internal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)", "kernel log")
 		})
 	}
@@ -271,10 +272,10 @@ func TestGrowWithinShortGroup(t *testing.T) {
 	const from, dev = volume.GiB + 600*4096, volume.GiB + 700*4096
 	_, s, m := fakeSystem(t, Ext4, from, dev)
 	m.lost = true
-	_, err := s.Grow(t.Context(), growRequest(0))
+	_, err := s.Grow(t.Context(), growRequest(s, 0))
 	wantError(t, err, volume.Internal, "reads back", "kernel log")
 	m.lost = false
-	if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.After != dev {
+	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != dev {
 		t.Fatalf("%+v, %v", g, err)
 	}
 }
@@ -286,7 +287,7 @@ func TestGrowClusters(t *testing.T) {
 	spec.logCluster, spec.rocompt = 4, spec.rocompt|0x200
 	spec.put(m.device)
 	for range 2 {
-		if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.After != 2*volume.GiB+33*volume.MiB {
+		if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != 2*volume.GiB+33*volume.MiB {
 			t.Fatalf("%+v, %v", g, err)
 		}
 	}
@@ -318,7 +319,7 @@ func TestGrowTail(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
 			for range 2 {
-				if g, err := s.Grow(t.Context(), growRequest(tc.dev)); err != nil || g.After != tc.after {
+				if g, err := s.Grow(t.Context(), growRequest(s, tc.dev)); err != nil || g.After != tc.after {
 					t.Fatalf("%+v, %v", g, err)
 				}
 			}
@@ -335,11 +336,11 @@ func TestGrowToLimit(t *testing.T) {
 	k, s, _ := fakeSystem(t, Ext3, volume.GiB, 20*volume.TiB)
 	const end = 16*volume.TiB - 4096
 	for _, required := range []volume.Size{0, 16 * volume.TiB} {
-		if g, err := s.Grow(t.Context(), growRequest(required)); err != nil || g.After != end {
+		if g, err := s.Grow(t.Context(), growRequest(s, required)); err != nil || g.After != end {
 			t.Fatalf("%+v, %v", g, err)
 		}
 	}
-	_, err := s.Grow(t.Context(), growRequest(16*volume.TiB+1))
+	_, err := s.Grow(t.Context(), growRequest(s, 16*volume.TiB+1))
 	wantError(t, err, volume.OutOfRange, "64bit", "at most 16 TiB,")
 	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
 		t.Errorf("calls: %q", k.calls)
@@ -357,17 +358,17 @@ func TestGrowTornSuperblock(t *testing.T) {
 			ext4Spec(volume.GiB).put(m.device)
 		}
 	}}
-	got, err := readExt(t.Context(), changing, testDevice)
+	got, err := readExt(t.Context(), changing)
 	if err != nil || got.bytes() != volume.GiB || changing.reads != 3 {
 		t.Fatalf("%s after %d reads, %v", got.bytes(), changing.reads, err)
 	}
-	if g, err := s.Grow(t.Context(), growRequest(0)); err != nil || g.Before != volume.GiB {
+	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.Before != volume.GiB {
 		t.Fatalf("%+v, %v", g, err)
 	}
 	// A checksum that stays wrong is the kernel's, which renews it late.
 	e.blocks = uint64(volume.GiB / 4096)
 	e.put(m.device)
-	if got, err := readExt(t.Context(), m.device, testDevice); err != nil || got.bytes() != volume.GiB {
+	if got, err := readExt(t.Context(), m.device); err != nil || got.bytes() != volume.GiB {
 		t.Fatalf("%s, %v", got.bytes(), err)
 	}
 	// Without a checksum two reads must agree; with every read different there
@@ -378,7 +379,7 @@ func TestGrowTornSuperblock(t *testing.T) {
 				ext3Spec(volume.GiB * volume.Size(reads)).put(m.device)
 			}
 		}}
-		got, err = readExt(t.Context(), changing, testDevice)
+		got, err = readExt(t.Context(), changing)
 		if wantReads == 0 {
 			wantError(t, err, volume.Internal, "changes with every read", "e2fsck")
 		} else if err != nil || got.bytes() != 3*volume.GiB || changing.reads != wantReads {
@@ -387,7 +388,7 @@ func TestGrowTornSuperblock(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = readExt(ctx, m.device, testDevice)
+	_, err = readExt(ctx, m.device)
 	wantError(t, err, volume.Canceled, "read the superblock", "")
 }
 
@@ -441,7 +442,7 @@ func TestGrowByTool(t *testing.T) {
 					}
 					return []byte("output"), tool.err
 				})
-				g, err := s.Grow(t.Context(), growRequest(0))
+				g, err := s.Grow(t.Context(), growRequest(s, 0))
 				if !slices.Equal(ran, tc.command) {
 					t.Errorf("ran %q, want %q", ran, tc.command)
 				}

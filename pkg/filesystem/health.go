@@ -3,7 +3,6 @@ package filesystem
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -20,28 +19,22 @@ import (
 // Internal (the device cannot be read), Deadline and Canceled: it did not
 // answer within ctx. The look then goes on until the kernel lets go of it, so
 // ask again only after a while.
-func (s *System) Alive(ctx context.Context, device, mountPoint string) error {
-	err := interruptible(ctx, func() error {
-		t, err := s.openTarget(device, mountPoint)
+func (s *System) Alive(ctx context.Context, dev Device, mountPoint string) error {
+	_, err := lookBounded(ctx, s, dev, mountPoint, func() (struct{}, error) {
+		t, err := s.openTarget(dev, mountPoint)
 		if err != nil {
-			return err
+			return struct{}{}, err
 		}
 		defer t.close()
 		g, err := t.family()
 		if err != nil {
-			return err
+			return struct{}{}, err
 		}
 		if _, err := g.read(ctx); err != nil {
-			return err
+			return struct{}{}, err
 		}
-		return g.healthy()
+		return struct{}{}, g.healthy()
 	})
-	if isContextError(err) {
-		return &volume.Error{
-			Kind: volume.KindOf(err), Cause: err, Msg: fmt.Sprintf("the filesystem at %s does not answer", mountPoint),
-			Remedy: "look at the kernel log of this node and the connection of the device " + device,
-		}
-	}
 	return err
 }
 
@@ -52,16 +45,24 @@ func (s *System) Alive(ctx context.Context, device, mountPoint string) error {
 // so afterwards: mounting it read-only makes the mount read-only as well.
 // Newer kernels leave it writable by name and say "emergency_ro" (ext).
 func (t *target) healthy() error {
-	options := t.entry.SuperOptions
 	switch {
-	case slices.Contains(options, "shutdown"):
+	case t.hasShutDown():
 		return shutDown(t.mountPoint, errors.New("the mount table lists it as shut down"))
-	case slices.Contains(options, "emergency_ro"), t.entry.SuperReadOnly() && !slices.Contains(t.entry.Options, "ro"):
+	case t.becameReadOnly():
 		return volume.Errorf(volume.Precondition, "the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
 			t.entry.FSType, t.mountPoint).
 			WithRemedy("stop the pods that use the volume, see that the storage below has room, " + repairCommand(Type(t.entry.FSType), t.devicePath) + ", and start them again; the kernel log of this node names the error")
 	}
 	return nil
+}
+
+// hasShutDown reports whether the mount table lists the filesystem as shut
+// down, as newer kernels do.
+func (t *target) hasShutDown() bool { return slices.Contains(t.entry.SuperOptions, "shutdown") }
+
+// becameReadOnly reports whether an error has made the filesystem read-only.
+func (t *target) becameReadOnly() bool {
+	return slices.Contains(t.entry.SuperOptions, "emergency_ro") || t.entry.SuperReadOnly() && !slices.Contains(t.entry.Options, "ro")
 }
 
 // healthy adds the error flag of ext: a growth that failed half-way leaves the

@@ -39,7 +39,7 @@ func TestGrowUnhealthy(t *testing.T) {
 		t.Run(tc.name+", full", func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
 			tc.change(k, m)
-			_, err := s.Grow(t.Context(), growRequest(2*volume.GiB))
+			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
 			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
 		})
 		t.Run(tc.name+", while it grew", func(t *testing.T) {
@@ -49,13 +49,13 @@ func TestGrowUnhealthy(t *testing.T) {
 				ext4Spec(2 * volume.GiB).put(m.device)
 				tc.change(k, m)
 			}
-			_, err := s.Grow(t.Context(), growRequest(2*volume.GiB))
+			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
 			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
 		})
 	}
 	k, s, _ := fakeSystem(t, Ext4, 2*volume.GiB, 2*volume.GiB)
 	k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
-	if g, err := s.Grow(t.Context(), growRequest(2*volume.GiB)); err != nil || g.Method != GrownNot {
+	if g, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB)); err != nil || g.Method != GrownNot {
 		t.Errorf("full and mounted read-only on purpose: %+v, %v", g, err)
 	}
 }
@@ -103,7 +103,7 @@ func TestAlive(t *testing.T) {
 			if tc.change != nil {
 				tc.change(k, m)
 			}
-			err := s.Alive(t.Context(), testDevice, testMount)
+			err := s.Alive(t.Context(), k.device(), testMount)
 			if tc.text == "" && err != nil {
 				t.Error(err)
 			}
@@ -122,19 +122,21 @@ func TestAliveHangs(t *testing.T) {
 	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
 	release := make(chan struct{})
 	defer close(release)
-	s.kernel = hangingKernel{k, release}
+	s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	wantError(t, s.Alive(ctx, testDevice, testMount), volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+	wantError(t, s.Alive(ctx, k.device(), testMount), volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
 }
 
 // hangingKernel does not come back from opening a mount.
 type hangingKernel struct {
 	kernel
 	release chan struct{}
+	opened  chan struct{} // gets one per try
 }
 
 func (k hangingKernel) openMount(string) (mountHandle, error) {
+	k.opened <- struct{}{}
 	<-k.release
 	return nil, unix.EIO
 }
@@ -150,7 +152,7 @@ func TestRealAlive(t *testing.T) {
 			target := d.mounted(t, s, fs, "ro")
 			alive := func(when string) {
 				t.Helper()
-				if err := s.Alive(t.Context(), d.device, target); err != nil {
+				if err := s.Alive(t.Context(), d.open(t), target); err != nil {
 					t.Errorf("%s: %v", when, err)
 				}
 			}
@@ -169,10 +171,10 @@ func TestRealAlive(t *testing.T) {
 					t.Fatal(err)
 				}
 				d.awaitErrors(t, s, target)
-				wantError(t, s.Alive(t.Context(), d.device, target), volume.Precondition, "errors in the filesystem", "e2fsck -f")
+				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.Precondition, "errors in the filesystem", "e2fsck -f")
 			case XFS:
 				shutdown(t, target)
-				wantError(t, s.Alive(t.Context(), d.device, target), volume.Precondition, "has shut down", "mounted anew")
+				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.Precondition, "has shut down", "mounted anew")
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})
@@ -185,6 +187,7 @@ func (d disk) awaitErrors(t *testing.T, s *System, target string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	for s.Alive(ctx, d.device, target) == nil && volume.Pause(ctx, time.Millisecond) == nil {
+	dev := d.open(t)
+	for s.Alive(ctx, dev, target) == nil && volume.Pause(ctx, time.Millisecond) == nil {
 	}
 }

@@ -1,20 +1,22 @@
 package filesystem
 
-import "io"
+import (
+	"io"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+)
 
 // kernel is all this package asks of the operating system. Errors are the
 // bare errno, so that the decision about each one is made, and tested, here.
 type kernel interface {
 	// openMount opens a directory for reading; the descriptor pins the mount.
 	openMount(path string) (mountHandle, error)
-	// openDevice opens a block device, for reading unless write is set.
-	openDevice(path string, write bool) (deviceHandle, error)
 	// statMount looks at a path without following a final automount.
 	statMount(path string) (mountStat, error)
 	// mounts reads the mount table of this process (/proc/self/mountinfo).
 	mounts() ([]Mount, error)
 	// deviceNumber returns st_rdev of a block device node.
-	deviceNumber(path string) (DeviceNumber, error)
+	deviceNumber(path string) (blockdev.DeviceNumber, error)
 	// capabilities returns CapEff of /proc/self/status.
 	capabilities() (uint64, error)
 	// statfs counts blocks and inodes.
@@ -46,23 +48,12 @@ type mountHandle interface {
 	btrfsResize(spec string) (code int, err error)
 }
 
-// deviceHandle is an open block device.
-type deviceHandle interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	sync() error
-	number() (DeviceNumber, error)
-	size() (uint64, error)
-	readOnly() (bool, error)
-}
-
 // mountStat is what statx(2) says of a path.
 type mountStat struct {
-	device  DeviceNumber // of the filesystem that holds the path
-	mountID int          // 0 when the kernel does not tell (before 5.8)
-	root    bool         // the path is the root of a mount
-	node    DeviceNumber // st_rdev, if the path is the node of a block device
+	device  blockdev.DeviceNumber // of the filesystem that holds the path
+	mountID int                   // 0 when the kernel does not tell (before 5.8)
+	root    bool                  // the path is the root of a mount
+	node    blockdev.DeviceNumber // st_rdev, if the path is the node of a block device
 }
 
 // fsStat is what statfs(2) says of a filesystem.

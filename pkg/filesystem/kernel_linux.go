@@ -11,6 +11,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
 )
 
 // linux is the kernel this program runs on.
@@ -22,29 +24,6 @@ func (linux) openMount(path string) (mountHandle, error) {
 		return nil, err
 	}
 	return mountFD(fd), nil
-}
-
-func (linux) openDevice(path string, write bool) (deviceHandle, error) {
-	flags := unix.O_RDONLY | unix.O_CLOEXEC
-	if write {
-		// O_EXCL on a block device fails with EBUSY while it is mounted or
-		// held by another driver: the last line of defense before writing.
-		flags = unix.O_RDWR | unix.O_CLOEXEC | unix.O_EXCL
-	}
-	fd, err := openRetry(path, flags)
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		_ = unix.Close(fd)
-		return nil, unix.ENOTBLK
-	}
-	return deviceFD{os.NewFile(uintptr(fd), path)}, nil
 }
 
 // openRetry repeats an open that a signal of the Go runtime interrupted.
@@ -65,9 +44,9 @@ func statx(dir int, path string, flags int) (mountStat, error) {
 	if err := unix.Statx(dir, path, flags, unix.STATX_TYPE|unix.STATX_MNT_ID, &x); err != nil {
 		return mountStat{}, err
 	}
-	s := mountStat{device: DeviceNumber{Major: x.Dev_major, Minor: x.Dev_minor}}
+	s := mountStat{device: blockdev.DeviceNumber{Major: x.Dev_major, Minor: x.Dev_minor}}
 	if x.Mode&unix.S_IFMT == unix.S_IFBLK {
-		s.node = DeviceNumber{Major: x.Rdev_major, Minor: x.Rdev_minor}
+		s.node = blockdev.DeviceNumber{Major: x.Rdev_major, Minor: x.Rdev_minor}
 	}
 	if x.Mask&unix.STATX_MNT_ID != 0 && x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		s.mountID = int(x.Mnt_id)
@@ -85,7 +64,7 @@ func (linux) mounts() ([]Mount, error) {
 	for _, i := range infos {
 		mounts = append(mounts, Mount{
 			ID: i.ID, Parent: i.Parent, Mountpoint: i.Mountpoint, Root: i.Root,
-			Device: DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)}, FSType: i.FSType, Source: i.Source,
+			Device: blockdev.DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)}, FSType: i.FSType, Source: i.Source,
 			Options: splitOptions(i.Options), SuperOptions: splitOptions(i.VFSOptions),
 			Shared: slices.ContainsFunc(strings.Fields(i.Optional), func(f string) bool { return strings.HasPrefix(f, "shared:") }),
 		})
@@ -100,19 +79,19 @@ func splitOptions(s string) []string {
 	return strings.Split(s, ",")
 }
 
-func (linux) deviceNumber(path string) (DeviceNumber, error) {
+func (linux) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return DeviceNumber{}, err
+		return blockdev.DeviceNumber{}, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return DeviceNumber{}, unix.ENOTBLK
+		return blockdev.DeviceNumber{}, unix.ENOTBLK
 	}
 	return numberOf(st.Rdev), nil
 }
 
-func numberOf(dev uint64) DeviceNumber {
-	return DeviceNumber{Major: unix.Major(dev), Minor: unix.Minor(dev)}
+func numberOf(dev uint64) blockdev.DeviceNumber {
+	return blockdev.DeviceNumber{Major: unix.Major(dev), Minor: unix.Minor(dev)}
 }
 
 func (linux) capabilities() (uint64, error) {
@@ -225,28 +204,4 @@ func (fd mountFD) btrfsResize(spec string) (int, error) {
 		return 0, unix.ENAMETOOLONG
 	}
 	return ioctl(int(fd), btrfsIOCResize, &a)
-}
-
-// deviceFD is an open block device.
-type deviceFD struct{ *os.File }
-
-func (d deviceFD) sync() error { return d.Sync() }
-
-func (d deviceFD) number() (DeviceNumber, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
-		return DeviceNumber{}, err
-	}
-	return numberOf(st.Rdev), nil
-}
-
-func (d deviceFD) size() (uint64, error) {
-	var size uint64
-	_, err := ioctl(int(d.Fd()), unix.BLKGETSIZE64, &size)
-	return size, err
-}
-
-func (d deviceFD) readOnly() (bool, error) {
-	ro, err := unix.IoctlGetInt(int(d.Fd()), unix.BLKROGET)
-	return ro != 0, err
 }

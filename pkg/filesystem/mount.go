@@ -12,19 +12,26 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// MountRequest asks for a filesystem to be mounted.
+// MountRequest asks for the filesystem on a device to be mounted.
 type MountRequest struct {
-	Source string // block device
-	Target string // existing directory, or for Bind an existing directory or file
-	Type   Type   // not for Bind
+	Device Device
+	Target string // existing directory
+	Type   Type
 	// Flags are mount options as in a StorageClass; SELinux's context= is
 	// passed on to the kernel.
 	Flags []string
 }
 
-// Mount mounts a device at an existing directory by mount(2). It does not look
-// whether something is mounted there already: a second call stacks a second
-// mount.
+// BindRequest asks for what is at one path to be visible at another.
+type BindRequest struct {
+	Source string   // mounted directory, or device node
+	Target string   // existing directory, or for a device node an existing file
+	Flags  []string // mount options; those of a filesystem are left out
+}
+
+// Mount mounts a device at an existing directory by mount(2), after it has
+// compared the number behind the device's path. It does not look whether
+// something is mounted there already: a second call stacks a second mount.
 //
 // XFS is always mounted with nouuid: a clone or a restored snapshot has the
 // UUID of its origin, and the kernel would refuse it beside the origin. Two
@@ -43,19 +50,23 @@ func (s *System) Mount(ctx context.Context, req MountRequest) error {
 		options = append([]string{"nouuid"}, options...)
 	}
 	flags, data := parseMountFlags(options)
+	if err := s.checkPath(req.Device); err != nil {
+		return err
+	}
 	err := interruptible(ctx, func() error {
-		return s.kernel.mount(req.Source, req.Target, string(req.Type.driver()), flags, data)
+		return s.kernel.mount(req.Device.Path(), req.Target, string(req.Type.driver()), flags, data)
 	})
 	if err != nil {
 		return mountError(req, err)
 	}
-	s.log.InfoContext(ctx, "mounted", "device", req.Source, "target", req.Target, "type", req.Type, "options", strings.Join(options, ","))
+	s.log.InfoContext(ctx, "mounted", "device", req.Device.Path(), "target", req.Target, "type", req.Type, "options", strings.Join(options, ","))
 	return nil
 }
 
 // mountError turns the errno of mount(2) into cause and remedy.
 func mountError(req MountRequest, err error) error {
-	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w", req.Source, req.Type, req.Target, strings.Join(req.Flags, ","), err)
+	device := req.Device.Path()
+	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w", device, req.Type, req.Target, strings.Join(req.Flags, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
@@ -65,7 +76,7 @@ func mountError(req MountRequest, err error) error {
 		return e.WithRemedy("the kernel refuses an option or the filesystem itself; its log on this node says which")
 	case errors.Is(err, unix.EUCLEAN), errors.Is(err, unix.EIO):
 		e.Kind = volume.Precondition
-		return e.WithRemedy("the filesystem is damaged: " + repairCommand(req.Type, req.Source))
+		return e.WithRemedy("the filesystem is damaged: " + repairCommand(req.Type, device))
 	case errors.Is(err, unix.ENODEV):
 		e.Kind = volume.Precondition
 		return e.WithRemedy(fmt.Sprintf("the kernel of this node lacks %s: load its module", req.Type))
@@ -104,20 +115,35 @@ func repairCommand(t Type, device string) string {
 // Bind makes what is at Source (a mounted directory, or a device node) visible
 // at an existing Target of the same sort. Flags of the source mount (nosuid,
 // nodev, ...) are kept; those of the request, such as ro, are added, from
-// Linux 5.12 on before the mount can be seen at all. Errors are of the kinds
-// of Mount.
-func (s *System) Bind(ctx context.Context, req MountRequest) error {
+// Linux 5.12 on before the mount can be seen at all. Kinds: Internal;
+// Deadline or Canceled when ctx ended first: look with FindMount before the
+// next try.
+func (s *System) Bind(ctx context.Context, req BindRequest) error {
 	err := interruptible(ctx, func() error { return s.bind(req) })
 	if err != nil {
-		return mountError(MountRequest{Source: req.Source, Target: req.Target, Type: "bind", Flags: req.Flags}, err)
+		return bindError(req, err)
 	}
 	s.log.InfoContext(ctx, "bind mounted", "source", req.Source, "target", req.Target, "options", strings.Join(req.Flags, ","))
 	return nil
 }
 
+// bindError turns the errno of a bind mount into cause and remedy.
+func bindError(req BindRequest, err error) error {
+	e := volume.Errorf(volume.Internal, "bind %s to %s with options %q: %w", req.Source, req.Target, strings.Join(req.Flags, ","), err)
+	switch {
+	case isContextError(err):
+		e.Kind = volume.KindOf(err)
+		return e.WithRemedy("the kernel may still be at work; it is looked at again at the next try")
+	case errors.Is(err, unix.EBUSY):
+		e.Kind = volume.Precondition
+		return e.WithRemedy("the device or the target is in use on this node")
+	}
+	return e
+}
+
 // bind makes the mount with its flags in one step, so that a crash cannot
 // leave a writable one where a read-only one was asked for.
-func (s *System) bind(req MountRequest) error {
+func (s *System) bind(req BindRequest) error {
 	wanted, _ := parseMountFlags(req.Flags)
 	set, unset := mountAttributes(wanted)
 	if set|unset == 0 {
@@ -134,7 +160,7 @@ func (s *System) bind(req MountRequest) error {
 
 // bindInSteps mounts, then sets the flags, as mount(2) demands; when that
 // fails nothing stays behind.
-func (s *System) bindInSteps(req MountRequest, wanted uintptr) error {
+func (s *System) bindInSteps(req BindRequest, wanted uintptr) error {
 	if err := s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}

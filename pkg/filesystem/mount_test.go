@@ -69,17 +69,19 @@ func TestStructSizes(t *testing.T) {
 }
 
 func TestMountCall(t *testing.T) {
+	k := newFakeKernel(t)
+	k.addDevice(testDevice, 0, volume.GiB)
 	for _, tc := range []struct {
 		req  MountRequest
 		want string
 	}{
-		{MountRequest{testDevice, "/t", Ext4, []string{"ro", "discard"}}, "mount /dev/loop0 /t ext4 0x1 discard"},
-		{MountRequest{testDevice, "/t", Ext3, nil}, "mount /dev/loop0 /t ext3 0x0 "},
-		{MountRequest{testDevice, "/t", Ext2, nil}, "mount /dev/loop0 /t ext4 0x0 "},
-		{MountRequest{testDevice, "/t", XFS, []string{"noatime"}}, "mount /dev/loop0 /t xfs 0x400 nouuid"},
-		{MountRequest{testDevice, "/t", Btrfs, nil}, "mount /dev/loop0 /t btrfs 0x0 "},
+		{MountRequest{k.device(), "/t", Ext4, []string{"ro", "discard"}}, "mount /dev/loop0 /t ext4 0x1 discard"},
+		{MountRequest{k.device(), "/t", Ext3, nil}, "mount /dev/loop0 /t ext3 0x0 "},
+		{MountRequest{k.device(), "/t", Ext2, nil}, "mount /dev/loop0 /t ext4 0x0 "},
+		{MountRequest{k.device(), "/t", XFS, []string{"noatime"}}, "mount /dev/loop0 /t xfs 0x400 nouuid"},
+		{MountRequest{k.device(), "/t", Btrfs, nil}, "mount /dev/loop0 /t btrfs 0x0 "},
 	} {
-		k := newFakeKernel(t)
+		k.calls = nil
 		if err := k.system().Mount(t.Context(), tc.req); err != nil || !slices.Equal(k.calls, []string{tc.want}) {
 			t.Errorf("%v, %q, want %q", err, k.calls, tc.want)
 		}
@@ -105,8 +107,9 @@ func TestMountErrors(t *testing.T) {
 		{Ext4, unix.ENOMEM, volume.Internal, ""},
 	} {
 		k := newFakeKernel(t)
+		k.addDevice(testDevice, 0, volume.GiB)
 		k.force["mount"] = []error{tc.errno}
-		err := k.system().Mount(t.Context(), MountRequest{Source: testDevice, Target: "/t", Type: tc.fs})
+		err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: tc.fs})
 		wantError(t, err, tc.kind, "mount /dev/loop0 ("+string(tc.fs)+") at /t", tc.remedy)
 		if !errors.Is(err, tc.errno) {
 			t.Errorf("%v hides %v", err, tc.errno)
@@ -117,8 +120,9 @@ func TestMountErrors(t *testing.T) {
 // TestMountReadOnlyDirty: what was asked for is no remedy.
 func TestMountReadOnlyDirty(t *testing.T) {
 	k := newFakeKernel(t)
+	k.addDevice(testDevice, 0, volume.GiB)
 	k.force["mount"] = []error{unix.EROFS}
-	err := k.system().Mount(t.Context(), MountRequest{Source: testDevice, Target: "/t", Type: XFS, Flags: []string{"noatime,ro"}})
+	err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: XFS, Flags: []string{"noatime,ro"}})
 	wantError(t, err, volume.Precondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
 }
 
@@ -135,7 +139,7 @@ func TestInterruptible(t *testing.T) {
 	if err := interruptible(ctx, func() error { called = true; return nil }); !errors.Is(err, context.DeadlineExceeded) || called {
 		t.Errorf("got %v; called after the end: %v", err, called)
 	}
-	err := mountError(MountRequest{Source: testDevice, Target: "/t", Type: XFS}, context.DeadlineExceeded)
+	err := mountError(MountRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: XFS}, context.DeadlineExceeded)
 	wantError(t, err, volume.Deadline, "mount /dev/loop0", "next try")
 	wantError(t, unmountError(Mount{Mountpoint: "/t"}, context.Canceled), volume.Canceled, "unmount /t", "next try")
 }
@@ -154,14 +158,14 @@ func TestBind(t *testing.T) {
 		{[]string{"rw"}, "mount /staging /staging  0x1000 "},
 	} {
 		k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
-		err := s.Bind(t.Context(), MountRequest{Source: testMount, Target: testMount, Flags: tc.flags})
+		err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Flags: tc.flags})
 		if err != nil || !slices.Equal(k.calls, []string{tc.want}) {
 			t.Errorf("%q: %v, %q, want %q", tc.flags, err, k.calls, tc.want)
 		}
 	}
 	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
 	k.force["bind"] = []error{unix.ENOENT}
-	err := s.Bind(t.Context(), MountRequest{Source: testMount, Target: testMount, Flags: []string{"ro"}})
+	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Flags: []string{"ro"}})
 	wantError(t, err, volume.Internal, "no such file", "")
 	if len(k.calls) != 1 {
 		t.Errorf("%q", k.calls)
@@ -172,7 +176,7 @@ func TestBind(t *testing.T) {
 func TestBindOldKernel(t *testing.T) {
 	k, s, m := fakeSystem(t, XFS, volume.GiB, volume.GiB)
 	m.flags = unix.ST_NOSUID | unix.ST_NODEV
-	req := MountRequest{Source: testMount, Target: testMount, Flags: []string{"ro", "ext4-data-is-ignored"}}
+	req := BindRequest{Source: testMount, Target: testMount, Flags: []string{"ro", "ext4-data-is-ignored"}}
 	k.force["bind"] = slices.Repeat([]error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP}, 2)
 	if err := s.Bind(t.Context(), req); err != nil {
 		t.Fatal(err)
@@ -361,14 +365,14 @@ func TestGeometryUnmounted(t *testing.T) {
 	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
 		r := newFormatRig(t)
 		r.make(fs)
-		if g, err := r.s.Geometry(t.Context(), testDevice, ""); err != nil || g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
+		if g, err := r.s.Geometry(t.Context(), r.device, ""); err != nil || g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
 			t.Errorf("%+v, %v", g, err)
 		}
 	}
 	r := newFormatRig(t)
-	_, err := r.s.Geometry(t.Context(), testDevice, "")
+	_, err := r.s.Geometry(t.Context(), r.device, "")
 	wantError(t, err, volume.Precondition, "holds no filesystem", "")
 	r.k.force["read"] = []error{unix.EIO}
-	_, err = r.s.Geometry(t.Context(), testDevice, "")
+	_, err = r.s.Geometry(t.Context(), r.device, "")
 	wantError(t, err, volume.Internal, "cannot be read", "")
 }

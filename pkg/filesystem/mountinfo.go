@@ -1,6 +1,7 @@
 package filesystem
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -8,29 +9,30 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
 	ID, Parent   int
-	Mountpoint   string       // without symbolic links
-	Root         string       // what of the filesystem is mounted; "/" is all of it
-	Device       DeviceNumber // anonymous (major 0) for btrfs
-	FSType       string       // as the kernel names it
-	Source       string       // as given to mount
-	Options      []string     // of this mount
-	SuperOptions []string     // of the filesystem, shared by all its mounts
-	Shared       bool         // mounts made below it appear in its peers, too (mount_namespaces(7))
+	Mountpoint   string                // without symbolic links
+	Root         string                // what of the filesystem is mounted; "/" is all of it
+	Device       blockdev.DeviceNumber // anonymous (major 0) for btrfs
+	FSType       string                // as the kernel names it
+	Source       string                // as given to mount
+	Options      []string              // of this mount
+	SuperOptions []string              // of the filesystem, shared by all its mounts
+	Shared       bool                  // mounts made below it appear in its peers, too (mount_namespaces(7))
 	// Node is the number of the block device whose node is mounted, which is how
 	// raw volumes are published; zero: it is no such node. Only FindMount and
 	// MountsOf fill it in, from the inode: a directory or a file of the same
 	// tmpfs is no node, whatever the mount table shows of it.
-	Node DeviceNumber
+	Node blockdev.DeviceNumber
 }
 
 // IsNode reports whether m shows the node of a block device, not a filesystem.
-func (m Mount) IsNode() bool { return m.Node != DeviceNumber{} }
+func (m Mount) IsNode() bool { return m.Node != blockdev.DeviceNumber{} }
 
 // IsStaleNode reports whether m shows the node of a block device that has been
 // removed since: its disk was pulled out under the pod. The node still has its
@@ -145,11 +147,15 @@ func topmost(mounts []Mount, path string) (Mount, bool) {
 // MountsOf returns every mount of the filesystem on a block device, and every
 // bind mount of a node of the device (see Mount.Node), which is how raw block
 // volumes are published. Mounts that are hidden below others are among them.
-func (s *System) MountsOf(device string) ([]Mount, error) {
-	number, err := s.kernel.deviceNumber(device)
-	if err != nil {
-		return nil, volume.Errorf(volume.Precondition, "device %s: %w", device, err)
-	}
+// Kinds: Internal; Deadline or Canceled when ctx ended first.
+func (s *System) MountsOf(ctx context.Context, device blockdev.DeviceNumber) ([]Mount, error) {
+	number := device.String()
+	return bounded(ctx, s, "mounts of "+number, "the mounts of device "+number+" were not found in time", number, func() ([]Mount, error) {
+		return s.mountsOf(device)
+	})
+}
+
+func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	mounts, err := s.readMounts()
 	if err != nil {
 		return nil, err
@@ -181,13 +187,13 @@ func (m Mount) mayBeNode() bool {
 // nodeOf returns the number of the block device whose node m shows, or zero.
 // A mount that is hidden below others is read where the whole filesystem is
 // mounted; where that is nowhere, nobody can use it as a node either.
-func (s *System) nodeOf(m Mount, mounts []Mount) (DeviceNumber, error) {
+func (s *System) nodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
 	st, err := s.kernel.statMount(m.Mountpoint)
 	switch {
 	case err == nil && (st.mountID == m.ID || st.mountID == 0):
 		return st.node, nil
 	case err != nil && !unreachable(err):
-		return DeviceNumber{}, err
+		return blockdev.DeviceNumber{}, err
 	}
 	for _, whole := range mounts {
 		if whole.Device != m.Device || whole.Root != "/" || strings.HasSuffix(m.Root, deletedRoot) {
@@ -198,10 +204,10 @@ func (s *System) nodeOf(m Mount, mounts []Mount) (DeviceNumber, error) {
 		case err == nil && st.mountID == whole.ID:
 			return st.node, nil
 		case err != nil && !unreachable(err):
-			return DeviceNumber{}, err
+			return blockdev.DeviceNumber{}, err
 		}
 	}
-	return DeviceNumber{}, nil
+	return blockdev.DeviceNumber{}, nil
 }
 
 // unreachable reports whether err says that a path leads to nothing, or ends
@@ -212,7 +218,7 @@ func unreachable(err error) bool {
 
 // holds reports whether m is a mount of the device's filesystem or of a node
 // of the device.
-func (s *System) holds(m Mount, device DeviceNumber) (bool, error) {
+func (s *System) holds(m Mount, device blockdev.DeviceNumber) (bool, error) {
 	if m.Device == device || m.Node == device {
 		return true, nil
 	}

@@ -84,8 +84,8 @@ const metadataOnly = 8 << 10
 
 // Probe reads the superblocks of a block device itself and tells apart a
 // known filesystem, a blank device and foreign data. A device that cannot be
-// read is an error (Internal; Precondition when the node does not exist or is
-// no block device), never Blank.
+// read is an error (Internal; Deadline or Canceled when it does not answer
+// within ctx), never Blank.
 //
 // Before it calls a device blank it reads the first and the last MiB, the
 // places where backup superblocks lie, and 4 KiB at every 1/256 of the device;
@@ -94,21 +94,18 @@ const metadataOnly = 8 << 10
 // that in the middle of a device, without a signature, may be missed: a raw
 // device that was ever given to somebody must not be formatted on the word of
 // Probe alone. The device may be mounted.
-func (s *System) Probe(ctx context.Context, device string) (Signature, error) {
-	d, err := s.openDevice(device, false)
-	if err != nil {
-		return Signature{}, err
-	}
-	defer closeQuietly(d)
-	size, err := deviceSize(d, device)
-	if err != nil {
-		return Signature{}, err
-	}
-	sig, err := probe(ctx, d, size.Bytes())
-	if err != nil {
-		return Signature{}, unreadable(device, err)
-	}
-	return sig, nil
+func (s *System) Probe(ctx context.Context, dev Device) (Signature, error) {
+	return readBounded(ctx, s, dev, func() (Signature, error) {
+		size, err := sizeOf(dev)
+		if err != nil {
+			return Signature{}, err
+		}
+		sig, err := probe(ctx, dev, size.Bytes())
+		if err != nil {
+			return Signature{}, unreadable(dev.Path(), err)
+		}
+		return sig, nil
+	})
 }
 
 // probe examines size bytes behind r.

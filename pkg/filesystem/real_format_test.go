@@ -20,17 +20,17 @@ func TestRealProfile(t *testing.T) {
 	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-			if sig, err := s.Probe(t.Context(), d.device); err != nil || sig.State != Blank {
+			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig.State != Blank {
 				t.Fatalf("new disk: %+v, %v", sig, err)
 			}
-			if err := s.Format(t.Context(), FormatRequest{Device: d.device, Type: fs}); err != nil {
+			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
 				t.Fatal(err)
 			}
 			want := Signature{State: Formatted, Type: fs, Complete: true, Size: 320 * volume.MiB}
-			if sig, err := s.Probe(t.Context(), d.device); err != nil || sig != want {
+			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig != want {
 				t.Fatalf("%+v, %v", sig, err)
 			}
-			geo, err := s.Geometry(t.Context(), d.device, "")
+			geo, err := s.Geometry(t.Context(), d.open(t), "")
 			if err != nil || geo.BlockSize != 4096 || geo.Size() != 320*volume.MiB {
 				t.Fatalf("%+v, %v", geo, err)
 			}
@@ -74,7 +74,7 @@ func TestRealFormatForeign(t *testing.T) {
 			tc.make(t, d)
 			before := filepath.Join(t.TempDir(), "before")
 			mustRun(t, "cp", "--sparse=always", d.file, before)
-			err := s.Format(t.Context(), FormatRequest{Device: d.device, Type: Ext4, Marker: filepath.Join(t.TempDir(), "marker")})
+			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: Ext4, Marker: filepath.Join(t.TempDir(), "marker")})
 			wantError(t, err, volume.Precondition, "holds "+tc.want, "wipefs")
 			mustRun(t, "cmp", before, d.file) // the refusal has changed nothing
 		})
@@ -138,7 +138,7 @@ func TestRealFormatMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write(t, 20<<20+8192, data)
-	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.device, Type: Ext4}), volume.Precondition, "unknown data", "wipefs")
+	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: Ext4}), volume.Precondition, "unknown data", "wipefs")
 }
 
 // TestRealFormatKilled stops mkfs at ever later moments. Each time the device
@@ -149,7 +149,7 @@ func TestRealFormatKilled(t *testing.T) {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, size)
 			marker := filepath.Join(t.TempDir(), "marker")
-			req := FormatRequest{Device: d.device, Type: fs, Marker: marker}
+			req := FormatRequest{Device: d.open(t), Type: fs, Marker: marker}
 			killed := 0
 			for after := 10 * time.Millisecond; ; after += 2*time.Millisecond + after/8 {
 				ctx, cancel := context.WithTimeout(t.Context(), after)
@@ -188,7 +188,7 @@ func TestRealFormatEncrypted(t *testing.T) {
 			for at := int64(0); at < 320<<20; at += int64(len(noise)) {
 				d.write(t, at, noise)
 			}
-			req := FormatRequest{Device: d.device, Type: fs}
+			req := FormatRequest{Device: d.open(t), Type: fs}
 			wantError(t, s.Format(t.Context(), req), volume.Precondition, "unknown data (random bytes)", "wipefs")
 			req.Encrypted = true
 			if err := s.Format(t.Context(), req); err != nil {
@@ -205,9 +205,9 @@ func TestRealFormatMounted(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, XFS)
 	d.mounted(t, s, XFS)
-	_, err := s.openDevice(d.device, true)
-	wantError(t, err, volume.Precondition, "in use by a mount", "")
-	sig, err := s.Probe(t.Context(), d.device)
+	_, err := d.open(t).Writer()
+	wantError(t, err, volume.Deadline, "in use by a mount", "")
+	sig, err := s.Probe(t.Context(), d.open(t))
 	if err != nil || sig.Type != XFS {
 		t.Fatalf("a mounted device can be probed: %+v, %v", sig, err)
 	}
@@ -218,33 +218,30 @@ func TestRealFormatMounted(t *testing.T) {
 func TestRealCheck(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, Ext4, "-b", "4096")
-	if err := s.Check(t.Context(), d.device, Ext4); err != nil {
+	if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
 		t.Fatal(err)
 	}
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value free_blocks_count 5", d.device)
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 0", d.device)
-	if err := s.Check(t.Context(), d.device, Ext4); err != nil {
+	if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
 		t.Fatal(err)
 	}
 	d.fsck(t, Ext4)
 	mustRun(t, "debugfs", "-w", "-R", "clri <2>", d.device)
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 2", d.device)
-	wantError(t, s.Check(t.Context(), d.device, Ext4), volume.Precondition, "e2fsck -p found damage", "by hand")
+	wantError(t, s.Check(t.Context(), d.open(t), Ext4), volume.Precondition, "e2fsck -p found damage", "by hand")
 }
 
 // TestRealCheckInUse: a device that somebody holds is not called damaged.
 func TestRealCheckInUse(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, Ext4)
-	held, err := s.openDevice(d.device, true) // O_EXCL
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, s.Check(t.Context(), d.device, Ext4), volume.Deadline, "still in use", "tried again")
+	held := d.hold(t)
+	wantError(t, s.Check(t.Context(), d.open(t), Ext4), volume.Deadline, "still in use", "tried again")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(t.Context(), d.device, Ext4); err != nil {
+	if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
 		t.Error(err)
 	}
 }
@@ -255,12 +252,8 @@ func TestRealFormatInUse(t *testing.T) {
 	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-			held, err := s.openDevice(d.device, true) // O_EXCL
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer closeQuietly(held)
-			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.device, Type: fs}), volume.Deadline, "which is in use", "tried again")
+			defer closeQuietly(d.hold(t))
+			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.Deadline, "which is in use", "tried again")
 		})
 	}
 }

@@ -19,10 +19,10 @@ func TestRealLife(t *testing.T) {
 			ctx, s := t.Context(), New(Options{})
 			d := newDisk(t, 512*volume.MiB)
 			marker := filepath.Join(t.TempDir(), "marker")
-			if err := s.Format(ctx, FormatRequest{Device: d.device, Type: fs, Marker: marker}); err != nil {
+			if err := s.Format(ctx, FormatRequest{Device: d.open(t), Type: fs, Marker: marker}); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Check(ctx, d.device, fs); err != nil {
+			if err := s.Check(ctx, d.open(t), fs); err != nil {
 				t.Fatal(err)
 			}
 			target := d.mounted(t, s, fs)
@@ -40,13 +40,13 @@ func TestRealLife(t *testing.T) {
 						t.Fatalf("asked again at %s: %+v", size, again)
 					}
 				}
-				if geo, err := s.Geometry(ctx, d.device, target); err != nil || geo.Size() != size || geo.Type != fs || geo.BlockSize != 4096 {
+				if geo, err := s.Geometry(ctx, d.open(t), target); err != nil || geo.Size() != size || geo.Type != fs || geo.BlockSize != 4096 {
 					t.Fatalf("geometry: %+v, %v", geo, err)
 				}
 			}
 			w.stop(t)
 			unmount(t, s, target)
-			if geo, err := s.Geometry(ctx, d.device, ""); err != nil || geo.Size() != 9*volume.GiB {
+			if geo, err := s.Geometry(ctx, d.open(t), ""); err != nil || geo.Size() != 9*volume.GiB {
 				t.Fatalf("geometry when unmounted: %+v, %v", geo, err)
 			}
 			d.fsck(t, fs)
@@ -110,13 +110,14 @@ func TestRealConcurrentGrows(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			d.resize(t, 5*volume.GiB)
+			dev := d.open(t)
 			var group sync.WaitGroup
 			errs := make([]error, 8)
 			sizes := make([]volume.Size, 8)
 			for i := range errs {
 				group.Go(func() {
 					var g Growth
-					g, errs[i] = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+					g, errs[i] = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: dev})
 					sizes[i] = g.After
 				})
 			}
@@ -141,31 +142,31 @@ func TestRealReadOnly(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			bind := t.TempDir()
-			if err := s.Bind(t.Context(), MountRequest{Source: target, Target: bind, Flags: []string{"ro"}}); err != nil {
+			if err := s.Bind(t.Context(), BindRequest{Source: target, Target: bind, Flags: []string{"ro"}}); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { unmount(t, s, bind) })
 			if err := os.WriteFile(filepath.Join(bind, "x"), nil, 0o600); err == nil {
 				t.Error("the read-only bind mount can be written to")
 			}
-			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.device}); err != nil || g.Method != GrownNot {
+			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)}); err != nil || g.Method != GrownNot {
 				t.Fatalf("nothing to grow: %+v, %v", g, err)
 			}
 			d.resize(t, volume.GiB)
-			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.device})
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)})
 			wantError(t, err, volume.Precondition, "read-only", "writable mount of it")
 			unmount(t, s, bind)
 			unmount(t, s, target)
 
 			d.mountAt(t, s, fs, target, "ro")
-			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.Precondition, "read-only", "mount the volume writable")
 			unmount(t, s, target)
 
 			mustRun(t, "blockdev", "--setro", d.device)
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would outlast the loop device
 			d.mountAt(t, s, fs, target, "ro")
-			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.Precondition, "read-only", "mount the volume writable")
 			unmount(t, s, target)
 			d.fsck(t, fs)
@@ -182,9 +183,9 @@ func TestRealDeviceTooSmall(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			d.resize(t, volume.GiB-8*volume.MiB)
-			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.Precondition, "more than its device", "enlarge it to at least 1 GiB")
-			if geo, err := s.Geometry(t.Context(), d.device, target); err != nil || geo.Size() != volume.GiB {
+			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
 				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
 			}
 			d.resize(t, volume.GiB)
@@ -200,7 +201,7 @@ func TestRealNotGrownYet(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
-			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: volume.GiB})
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: volume.GiB})
 			wantError(t, err, volume.Deadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
 		})
 	}
@@ -213,14 +214,14 @@ func TestRealWrongMount(t *testing.T) {
 	s, d, other := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, XFS)
 	target := d.mounted(t, s, XFS)
-	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: other.device})
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: other.open(t)})
 	wantError(t, err, volume.Precondition, "not of the volume's device "+other.device, "staged again")
 	inside := filepath.Join(target, "dir")
 	if err := os.Mkdir(inside, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{inside, t.TempDir(), filepath.Join(target, "missing")} {
-		_, err = s.Grow(t.Context(), GrowRequest{MountPoint: path, Device: d.device})
+		_, err = s.Grow(t.Context(), GrowRequest{MountPoint: path, Device: d.open(t)})
 		wantError(t, err, volume.Precondition, "no filesystem is mounted at "+path, "staged")
 	}
 }
@@ -275,7 +276,7 @@ func TestRealMissingCapability(t *testing.T) {
 	d.mkfs(t, Ext4)
 	dir := d.mounted(t, s, Ext4)
 	d.resize(t, volume.GiB)
-	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.device})
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.open(t)})
 	wantError(t, err, volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 	// Were guard not there, the kernel's own answer must say the same.
 	m, err := s.kernel.openMount(dir)
@@ -283,11 +284,7 @@ func TestRealMissingCapability(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeQuietly(m)
-	dev, err := s.kernel.openDevice(d.device, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeQuietly(dev)
+	dev := d.open(t)
 	g := &extGrower{target: &target{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
 	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -61,7 +62,7 @@ func TestRealFindMount(t *testing.T) {
 		t.Errorf("not the topmost: %+v", m)
 	}
 	find(t, s, inside, "")
-	mounts, err := s.MountsOf(b.device)
+	mounts, err := s.MountsOf(t.Context(), b.open(t).Number())
 	if err != nil || len(mounts) != 2 {
 		t.Errorf("mounts of %s: %+v, %v", b.device, mounts, err)
 	}
@@ -90,7 +91,7 @@ func TestRealUnmount(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := s.Bind(t.Context(), MountRequest{Source: parent, Target: target}); err != nil {
+		if err := s.Bind(t.Context(), BindRequest{Source: parent, Target: target}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -175,7 +176,7 @@ func TestRealUnmountOfACoveredMount(t *testing.T) {
 // one, just so.
 func TestRealNodesAreInodes(t *testing.T) {
 	s, dev, targets := New(Options{}), tmpfs(t), tmpfs(t)
-	want := DeviceNumber{Major: 240, Minor: 7} // LOCAL/EXPERIMENTAL USE
+	want := blockdev.DeviceNumber{Major: 240, Minor: 7} // LOCAL/EXPERIMENTAL USE
 	path := func(name string) string { return filepath.Join(dev, name) }
 	err := errors.Join(os.Mkdir(path("dir"), 0o700), os.WriteFile(path("file"), nil, 0o600),
 		unix.Mknod(path("node"), unix.S_IFBLK|0o600, int(unix.Mkdev(want.Major, want.Minor))))
@@ -191,7 +192,7 @@ func TestRealNodesAreInodes(t *testing.T) {
 		if name == "dir" {
 			err = errors.Join(os.Remove(target), os.Mkdir(target, 0o700))
 		}
-		if err := errors.Join(err, s.Bind(t.Context(), MountRequest{Source: path(name), Target: target})); err != nil {
+		if err := errors.Join(err, s.Bind(t.Context(), BindRequest{Source: path(name), Target: target})); err != nil {
 			t.Fatal(err)
 		}
 		if m := find(t, s, target, target); m.IsNode() != (name == "node") || m.IsStaleNode() {
@@ -228,7 +229,11 @@ func hidden(t *testing.T, s *System, target, source string, node bool) {
 // points returns where the device, or a node of it, is mounted.
 func points(t *testing.T, s *System, device string) []string {
 	t.Helper()
-	mounts, err := s.MountsOf(device)
+	number, err := s.kernel.deviceNumber(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts, err := s.MountsOf(t.Context(), number)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +272,7 @@ func TestRealBind(t *testing.T) {
 	d.mkfs(t, XFS)
 	staging := d.mounted(t, s, XFS, "nosuid", "nodev", "noatime")
 	target := t.TempDir()
-	if err := s.Bind(t.Context(), MountRequest{Source: staging, Target: target, Flags: []string{"ro", "noexec"}}); err != nil {
+	if err := s.Bind(t.Context(), BindRequest{Source: staging, Target: target, Flags: []string{"ro", "noexec"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, target) })
@@ -284,7 +289,7 @@ func TestRealBind(t *testing.T) {
 	if err := os.WriteFile(node, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Bind(t.Context(), MountRequest{Source: d.device, Target: node, Flags: []string{"ro"}}); err != nil {
+	if err := s.Bind(t.Context(), BindRequest{Source: d.device, Target: node, Flags: []string{"ro"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, node) })
@@ -324,7 +329,7 @@ func TestRealBindAtomic(t *testing.T) {
 	s := New(Options{})
 	s.kernel = onlyBind{linux{}, t}
 	for range 2 {
-		must(s.Bind(t.Context(), MountRequest{Source: source, Target: target, Flags: []string{"ro", "nosuid"}}))
+		must(s.Bind(t.Context(), BindRequest{Source: source, Target: target, Flags: []string{"ro", "nosuid"}}))
 	}
 	for _, path := range []string{target, filepath.Join(peer, "pod")} {
 		if m := find(t, s, path, path); !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "nosuid") {
@@ -402,7 +407,7 @@ func TestRealClone(t *testing.T) {
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
 		t.Errorf("%+v", g)
 	}
-	if geo, err := s.Geometry(t.Context(), origin.device, a); err != nil || geo.Size() != 320*volume.MiB {
+	if geo, err := s.Geometry(t.Context(), origin.open(t), a); err != nil || geo.Size() != 320*volume.MiB {
 		t.Errorf("the origin: %+v, %v", geo, err)
 	}
 }
@@ -412,7 +417,7 @@ func TestRealClone(t *testing.T) {
 func TestRealMountRefused(t *testing.T) {
 	needFilesystem(t, Ext4)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	req := MountRequest{Source: d.device, Target: t.TempDir(), Type: Ext4}
+	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: Ext4}
 	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
 	d.mkfs(t, Ext4)
 	req.Flags = []string{"no-such-option"}
@@ -439,7 +444,7 @@ func TestRealMountReadOnlyDirty(t *testing.T) {
 			unmount(t, s, target)
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would stay with the loop device
 			mustRun(t, "blockdev", "--setro", d.device)
-			req := MountRequest{Source: d.device, Target: target, Type: fs, Flags: []string{"ro"}}
+			req := MountRequest{Device: d.open(t), Target: target, Type: fs, Flags: []string{"ro"}}
 			wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "stage the volume once for writing")
 			mustRun(t, "blockdev", "--setrw", d.device)
 			d.mountAt(t, s, fs, target)

@@ -65,7 +65,7 @@ func TestRealSparseSuper2(t *testing.T) {
 	d.mkfs(t, Ext4, "-O", "sparse_super2")
 	target := d.mounted(t, s, Ext4)
 	d.resize(t, 2*volume.GiB)
-	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 	wantError(t, err, volume.Precondition, "sparse_super2", "resize2fs")
 }
 
@@ -80,9 +80,9 @@ func TestRealPast32Bits(t *testing.T) {
 			d.mkfs(t, fs, options...)
 			target := d.mounted(t, s, fs)
 			d.resize(t, 20*volume.TiB)
-			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: 20 * volume.TiB})
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
 			wantError(t, err, volume.OutOfRange, "64bit", "ask for at most 16 TiB,")
-			if geo, err := s.Geometry(t.Context(), d.device, target); err != nil || geo.Size() != volume.GiB {
+			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
 				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
 			}
 			unmount(t, s, target)
@@ -100,7 +100,7 @@ func TestRealTo32Bits(t *testing.T) {
 	d.mkfs(t, Ext4, strings.Fields(cmp.Or(os.Getenv("TO32"), "-O ^64bit,bigalloc -C 262144 -N 8192"))...)
 	target := d.mounted(t, s, Ext4)
 	d.resize(t, 20*volume.TiB)
-	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: 16 * volume.TiB})
+	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 16 * volume.TiB})
 	if err != nil || g.After < 16*volume.TiB-volume.MiB || g.After >= 16*volume.TiB {
 		t.Fatalf("%+v, %v", g, err)
 	}
@@ -120,7 +120,7 @@ func TestRealInodeLimit(t *testing.T) {
 	d.mkfs(t, Ext4, "-i", "4096", "-b", "4096")
 	target := d.mounted(t, s, Ext4)
 	d.resize(t, 20*volume.TiB)
-	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device, Required: 20 * volume.TiB})
+	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
 	wantError(t, err, volume.OutOfRange, "inodes", "copy the data")
 }
 
@@ -154,11 +154,11 @@ func TestRealFlaggedErrors(t *testing.T) {
 				flag(t, d, true)
 				d.awaitErrors(t, s, target)
 				d.resize(t, 2*volume.GiB)
-				_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+				_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 				wantError(t, err, volume.Precondition, "errors in the filesystem", "e2fsck -f "+d.device)
 				unmount(t, s, target)
 				ctx := t.Context()
-				if err := s.Check(ctx, d.device, Ext4); err != nil {
+				if err := s.Check(ctx, d.open(t), Ext4); err != nil {
 					t.Fatal(err)
 				}
 				d.mountAt(t, s, Ext4, target)
@@ -205,7 +205,7 @@ func TestRealShutdown(t *testing.T) {
 			}
 			shutdown(t, target)
 			d.resize(t, volume.GiB)
-			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantShutdown(t, fs, err)
 			if m, mounted, err := s.FindMount(target); err != nil || !mounted || m.Mountpoint != target {
 				t.Fatalf("FindMount: %+v, %v, %v", m, mounted, err)
@@ -214,7 +214,7 @@ func TestRealShutdown(t *testing.T) {
 			if _, mounted, err := s.FindMount(target); err != nil || mounted {
 				t.Fatalf("still mounted: %v, %v", mounted, err)
 			}
-			if err := s.Check(t.Context(), d.device, fs); err != nil {
+			if err := s.Check(t.Context(), d.open(t), fs); err != nil {
 				t.Fatal(err)
 			}
 			d.mountAt(t, s, fs, target)
@@ -269,7 +269,7 @@ func TestRealStorageFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.resize(t, grown)
-			req := GrowRequest{MountPoint: target, Device: d.device, Required: grown}
+			req := GrowRequest{MountPoint: target, Device: d.open(t), Required: grown}
 			_, err = s.Grow(t.Context(), req)
 			if fs == Btrfs { // says yes, and fails when it commits
 				wantError(t, err, volume.Precondition, "has become read-only", "has room")
@@ -281,14 +281,14 @@ func TestRealStorageFull(t *testing.T) {
 					t.Errorf("asked again: %+v, %v", g, err)
 				}
 			}
-			if err := s.Alive(t.Context(), d.device, target); fs != XFS { // which has undone the growth and goes on
+			if err := s.Alive(t.Context(), d.open(t), target); fs != XFS { // which has undone the growth and goes on
 				wantError(t, err, volume.Precondition, "", "see that the storage below has room")
 			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
 			}
 			unmount(t, s, target)
-			if err := s.Check(t.Context(), d.device, fs); err != nil {
+			if err := s.Check(t.Context(), d.open(t), fs); err != nil {
 				t.Fatal(err)
 			}
 			d.mountAt(t, s, fs, target)
@@ -313,14 +313,14 @@ func TestRealFrozen(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			d.resize(t, volume.GiB)
-			thaw := freeze(t, target)
+			dev, thaw := d.open(t), freeze(t, target)
 			type result struct {
 				g   Growth
 				err error
 			}
 			done := make(chan result, 1)
 			go func() {
-				g, err := s.Grow(context.WithoutCancel(t.Context()), GrowRequest{MountPoint: target, Device: d.device})
+				g, err := s.Grow(context.WithoutCancel(t.Context()), GrowRequest{MountPoint: target, Device: dev})
 				done <- result{g, err}
 			}()
 			select {

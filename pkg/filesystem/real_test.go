@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -84,6 +85,32 @@ func newThinDisk(t *testing.T, storage volume.Size) disk {
 		}
 	})
 	return attach(t, filepath.Join(dir, "disk"), storage)
+}
+
+// open opens the device for the time of the test.
+func (d disk) open(t *testing.T) *blockdev.Handle {
+	t.Helper()
+	sys := blockdev.New()
+	dev, err := sys.ByPath(d.device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := sys.Open(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeQuietly(h) })
+	return h
+}
+
+// hold opens the device for writing, for nobody else.
+func (d disk) hold(t *testing.T) blockdev.Writer {
+	t.Helper()
+	w, err := d.open(t).Writer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 func attach(t *testing.T, file string, size volume.Size) disk {
@@ -173,7 +200,7 @@ func (d disk) mounted(t *testing.T, s *System, fs Type, flags ...string) string 
 func (d disk) mountAt(t *testing.T, s *System, fs Type, target string, flags ...string) {
 	t.Helper()
 	needFilesystem(t, fs)
-	if err := s.Mount(t.Context(), MountRequest{Source: d.device, Target: target, Type: fs, Flags: flags}); err != nil {
+	if err := s.Mount(t.Context(), MountRequest{Device: d.open(t), Target: target, Type: fs, Flags: flags}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -248,7 +275,7 @@ func (d disk) fsck(t *testing.T, fs Type) {
 // grow asks for growth and fails the test on an error.
 func (d disk) grow(t *testing.T, s *System, target string) Growth {
 	t.Helper()
-	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.device})
+	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,15 +7,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // target is a mounted filesystem and the device it must be on, both open and
-// verified to belong together.
+// verified to belong together. The device is the caller's.
 type target struct {
 	sys        *System
 	mount      mountHandle
-	device     deviceHandle
+	device     Device
 	mountPoint string
 	devicePath string
 	entry      Mount // the line of the mount table
@@ -62,24 +63,18 @@ type formatLimit struct {
 
 func (t *target) close() {
 	closeQuietly(t.mount)
-	if t.device != nil {
-		closeQuietly(t.device)
-	}
 }
 
-// openTarget opens both, and refuses a mount point that is none or that is of
-// another device. Only a descriptor is looked at, so that nothing can change
+// openTarget opens the mount point, and refuses one that is none or that is of
+// another device. Only descriptors are looked at, so that nothing can change
 // between the look and the use.
-func (s *System) openTarget(device, mountPoint string) (*target, error) {
+func (s *System) openTarget(dev Device, mountPoint string) (*target, error) {
 	m, err := s.kernel.openMount(mountPoint)
 	if err != nil {
 		return nil, openMountError(mountPoint, err)
 	}
-	t := &target{sys: s, mount: m, mountPoint: mountPoint, devicePath: device}
+	t := &target{sys: s, mount: m, device: dev, mountPoint: mountPoint, devicePath: dev.Path()}
 	err = t.identify()
-	if err == nil {
-		t.device, err = s.openDevice(device, false)
-	}
 	if err == nil {
 		err = t.belongsTogether()
 	}
@@ -102,7 +97,7 @@ func openMountError(path string, err error) error {
 }
 
 func shutDown(path string, err error) error {
-	return volume.Errorf(volume.Precondition, "the filesystem at %s has shut down after an error, or its device fails: %w", path, err).
+	return volume.Errorf(volume.Precondition, "the filesystem at %s has shut down after an error, or its device fails: %w", path, deadError{err}).
 		WithRemedy("restart the pods that use the volume so that it is mounted anew; the kernel log of this node names the error")
 }
 
@@ -147,13 +142,10 @@ func (t *target) identify() error {
 
 // belongsTogether compares the mount with the device.
 func (t *target) belongsTogether() error {
-	number, err := t.device.number()
+	number := t.device.Number()
+	ro, err := t.device.ReadOnly()
 	if err != nil {
-		return unreadable(t.devicePath, err)
-	}
-	ro, err := t.device.readOnly()
-	if err != nil {
-		return unreadable(t.devicePath, err)
+		return err
 	}
 	t.readonly = t.readonly || ro
 	mounted := t.entry.Device
@@ -167,11 +159,15 @@ func (t *target) belongsTogether() error {
 		}
 	}
 	if mounted != number {
-		return volume.Errorf(volume.Precondition, "the mount at %s is of %s (%s), not of the volume's device %s (%s)",
-			t.mountPoint, t.entry.Source, mounted, t.devicePath, number).
-			WithRemedy("nothing was changed; unmount the path and let the volume be staged again")
+		return foreignMount(t.entry, t.mountPoint, mounted, t.device)
 	}
 	return nil
+}
+
+func foreignMount(m Mount, mountPoint string, of blockdev.DeviceNumber, dev Device) error {
+	return volume.Errorf(volume.Precondition, "the mount at %s is of %s (%s), not of the volume's device %s (%s)",
+		mountPoint, m.Source, of, dev.Path(), dev.Number()).
+		WithRemedy("nothing was changed; unmount the path and let the volume be staged again")
 }
 
 // family picks the grower for what is mounted.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -60,15 +59,10 @@ func (o Options) labeled(d blockdev.Device) string {
 	if serial, err := o.Disks.Serial(d); err != nil || isVolume(serial) {
 		return ""
 	}
-	f, err := o.Disks.Open(d)
+	head := make([]byte, isoDescriptor+isoLabel+isoLabelLength)
+	n, err := o.Disks.ReadStart(d, head)
 	if err != nil {
 		return "" // an empty CD drive, for one
-	}
-	defer f.Close() //nolint:errcheck // only read from
-	head := make([]byte, isoDescriptor+isoLabel+isoLabelLength)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return ""
 	}
 	fstype, label := labelOf(head[:n])
 	if !strings.EqualFold(label, configLabel) {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -19,7 +18,7 @@ import (
 type Disks interface {
 	Disks() ([]blockdev.Device, error)
 	Serial(d blockdev.Device) (string, error)
-	Open(d blockdev.Device) (*os.File, error)
+	ReadStart(d blockdev.Device, p []byte) (int, error)
 	ByNumber(major, minor uint32) (blockdev.Device, error)
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
 }

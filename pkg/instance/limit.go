@@ -109,7 +109,7 @@ func (o LimitOptions) count(disks []blockdev.Device) census {
 		c.virtio = c.virtio || virtio
 		serial, err := o.Disks.Serial(d)
 		switch {
-		case own[d.Number()]:
+		case own[d.Number().String()]:
 			c.others++
 			c.virtioOwn, c.otherOwn = c.virtioOwn || virtio, c.otherOwn || !virtio
 		case err != nil, !isVolume(serial):
@@ -160,7 +160,7 @@ func (o LimitOptions) ownDisks() map[string]bool {
 			continue
 		}
 		if layers, err := o.Disks.Stack(d); err == nil {
-			own[layers[len(layers)-1].Number()] = true
+			own[layers[len(layers)-1].Number().String()] = true
 		}
 	}
 	return own

@@ -13,12 +13,14 @@ import (
 )
 
 // Devices is what the service needs of the node's block devices;
-// *blockdev.System is the real one.
+// LocalDevices is the real one.
 type Devices interface {
 	ByPath(path string) (blockdev.Device, error)
 	ByNumber(major, minor uint32) (blockdev.Device, error)
+	Open(ctx context.Context, d blockdev.Device) (OpenDevice, error)
 	Size(d blockdev.Device) (volume.Size, error)
 	ReadOnly(d blockdev.Device) (bool, error)
+	WatchSizes(ctx context.Context, changed func(blockdev.SizeEvent)) error
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
 	AwaitSize(ctx context.Context, d blockdev.Device, want volume.Size) (volume.Size, error)
 	ResizeCrypt(ctx context.Context, d blockdev.Device, key []byte) (volume.Size, error)
@@ -27,17 +29,18 @@ type Devices interface {
 // Filesystems is what the service needs of the node's filesystems and mounts;
 // *filesystem.System is the real one.
 type Filesystems interface {
-	Probe(ctx context.Context, device string) (filesystem.Signature, error)
+	Probe(ctx context.Context, dev filesystem.Device) (filesystem.Signature, error)
 	Format(ctx context.Context, req filesystem.FormatRequest) error
-	Check(ctx context.Context, device string, t filesystem.Type) error
+	Check(ctx context.Context, dev filesystem.Device, t filesystem.Type) error
 	Mount(ctx context.Context, req filesystem.MountRequest) error
-	Bind(ctx context.Context, req filesystem.MountRequest) error
+	Bind(ctx context.Context, req filesystem.BindRequest) error
 	Unmount(ctx context.Context, m filesystem.Mount) error
 	FindMount(path string) (filesystem.Mount, bool, error)
-	MountsOf(device string) ([]filesystem.Mount, error)
+	MountsOf(ctx context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error)
 	Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error)
 	Stats(m filesystem.Mount) (filesystem.Usage, error)
-	Alive(ctx context.Context, device, mountPoint string) error
+	Alive(ctx context.Context, dev filesystem.Device, mountPoint string) error
+	Measure(ctx context.Context, dev filesystem.Device, mountPoint string) (filesystem.Measurement, error)
 	Propagates(path string) (bool, error)
 }
 
@@ -74,8 +77,8 @@ func (s *Server) findMount(ctx context.Context, l *volume.Lease, path string) (m
 // mountsOf is MountsOf within the call's time, without stale nodes: what has
 // the number of the device may be the node of a disk that had it before.
 func (s *Server) mountsOf(ctx context.Context, dev blockdev.Device) ([]filesystem.Mount, error) {
-	mounts, err := volume.Bounded(ctx, func() ([]filesystem.Mount, error) { return s.opts.Filesystems.MountsOf(dev.Path) })
-	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleNode), volume.Wrap(err, "", "")
+	mounts, err := s.opts.Filesystems.MountsOf(ctx, dev.Number())
+	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleNode), err
 }
 
 // checkUse refuses a volume whose device, or what lies below it, is in use in
@@ -142,7 +145,7 @@ func (s *Server) isOn(m filesystem.Mount, dev blockdev.Device) (bool, error) {
 	if errors.Is(err, volume.ErrGone) {
 		return false, nil
 	}
-	return err == nil && of.Major == dev.Major && of.Minor == dev.Minor, err
+	return err == nil && of.Number() == dev.Number(), err
 }
 
 // shows returns the device that m shows, if that is the disk at a path or rests
@@ -170,7 +173,7 @@ func (s *Server) shows(m filesystem.Mount, disk string) (dev blockdev.Device, ok
 		return blockdev.Device{}, false, err
 	}
 	below := layers[len(layers)-1]
-	return dev, below.Major == located.Major && below.Minor == located.Minor, nil
+	return dev, below.Number() == located.Number(), nil
 }
 
 // isDeviceNode reports whether path is a block special file.

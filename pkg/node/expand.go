@@ -49,6 +49,8 @@ type expansion struct {
 	required      volume.Size    // of the volume; zero: whatever the device has
 	secrets       map[string]string
 	conn          volume.Connection
+	record        record
+	lease         *volume.Lease
 }
 
 func (s *Server) newExpansion(req *csi.NodeExpandVolumeRequest) (*expansion, error) {
@@ -96,21 +98,23 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	l := volume.NewLease(lock.unlock)
-	defer l.Release()
-
+	e.lease = volume.NewLease(lock.unlock)
+	defer e.lease.Release()
+	if e.record, err = e.readRecord(e.id); err != nil {
+		return 0, err
+	}
+	e.conn = e.record.connection(conn)
 	block, err := e.isBlock(ctx)
 	if err != nil {
 		return 0, err
 	}
-	e.conn = conn
 	if block {
 		return e.growBlock(ctx)
 	}
-	return e.growMounted(ctx, l)
+	return e.growMounted(ctx)
 }
 
-// isBlock tells whether the path is a published device node. A request
+// isBlock reports whether the path is a published device node. A request
 // without a capability (it is optional) is judged by the path; a capability
 // that contradicts the path means that the path is not what it is taken for.
 func (e *expansion) isBlock(ctx context.Context) (bool, error) {
@@ -123,7 +127,8 @@ func (e *expansion) isBlock(ctx context.Context) (bool, error) {
 		if e.access.Block {
 			want, is = is, want
 		}
-		return false, volume.Errorf(volume.Internal, "%s should be %s but is %s", e.path, want, is).WithRemedy("delete the pod, so that the volume is published anew")
+		return false, volume.Errorf(volume.Internal, "%s should be %s but is %s", e.path, want, is).
+			WithRemedy("delete the pod, so that the volume is published again")
 	}
 	return node, nil
 }
@@ -134,12 +139,16 @@ func (e *expansion) growBlock(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, _, err := e.growDevice(ctx, dev)
+	o, size, err := e.growDisk(ctx, dev)
+	if err != nil {
+		return 0, err
+	}
+	_, err = e.growMappings(ctx, o.layers, e.secrets[PassphraseKey])
 	return size, err
 }
 
 // growMounted is growth of a mounted filesystem, and of what lies below it.
-func (e *expansion) growMounted(ctx context.Context, l *volume.Lease) (volume.Size, error) {
+func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
 	m, err := e.mountAt(e.path)
 	if err != nil {
 		return 0, err
@@ -148,26 +157,21 @@ func (e *expansion) growMounted(ctx context.Context, l *volume.Lease) (volume.Si
 	if err != nil {
 		return 0, err
 	}
-	size, required, err := e.growDevice(ctx, dev)
+	o, size, err := e.growDisk(ctx, dev)
 	if err != nil {
 		return 0, err
 	}
-	at, err := e.growthMount(m, dev)
+	at, err := e.growthMount(ctx, m, o)
 	if err != nil {
 		return 0, err
 	}
-	start := time.Now()
-	grown, err := e.grow(ctx, filesystem.GrowRequest{MountPoint: at, Device: dev.Path, Required: required}, l)
-	e.opts.Observer.PhaseDone(PhaseFilesystem, time.Since(start), err)
-	if err != nil {
-		return 0, err
-	}
-	if grown.After > grown.Before {
-		e.opts.Observer.Grown(grown.After-grown.Before, string(grown.Method))
-	}
-	e.log.InfoContext(ctx, "volume expanded on the node", "volume", e.id, "device", dev.Path, "device_size", size,
-		"filesystem_before", grown.Before, "filesystem_after", grown.After, "method", grown.Method)
-	return size, nil
+	// The filesystem is asked for what the user wants, not for all the
+	// volume has: its format may have a limit between the two. What is
+	// hidden of the volume no filesystem on it can have.
+	_, err = e.grow(ctx, growth{
+		vol: o, occasion: OccasionExpand, mountPoint: at, required: min(e.required, size), passphrase: e.secrets[PassphraseKey],
+	}, e.lease)
+	return size, err
 }
 
 // mountAt returns the mount at exactly this path. A plain directory there
@@ -187,18 +191,18 @@ func (e *expansion) mountAt(path string) (filesystem.Mount, error) {
 
 // growthMount chooses the mount on whose descriptor the filesystem grows: the
 // staging mount, because the published one may be a read-only bind.
-func (e *expansion) growthMount(published filesystem.Mount, dev blockdev.Device) (string, error) {
+func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount, vol *openVolume) (string, error) {
 	if e.staging != "" && e.staging != e.path {
 		m, err := e.mountAt(e.staging)
 		if err != nil {
 			return "", err
 		}
-		same, err := e.isOn(m, dev)
+		same, err := e.isOn(m, vol.device)
 		if err != nil {
 			return "", err
 		}
 		if !same {
-			return "", volume.Errorf(volume.Internal, "%s (%s) is mounted at the staging path %s, but the volume is on %s", m.Source, m.FSType, e.staging, dev.Path).
+			return "", volume.Errorf(volume.Internal, "%s (%s) is mounted at the staging path %s, but the volume is on %s", m.Source, m.FSType, e.staging, vol.Path()).
 				WithRemedy("delete the pod, so that the volume is staged anew")
 		}
 		return e.staging, nil
@@ -206,7 +210,7 @@ func (e *expansion) growthMount(published filesystem.Mount, dev blockdev.Device)
 	if !published.ReadOnly() {
 		return e.path, nil
 	}
-	mounts, err := e.opts.Filesystems.MountsOf(dev.Path)
+	mounts, err := e.mountsOf(ctx, vol.device)
 	if err != nil {
 		return "", err
 	}
@@ -218,67 +222,64 @@ func (e *expansion) growthMount(published filesystem.Mount, dev blockdev.Device)
 	return e.path, nil
 }
 
-// growDevice waits until the disk and everything between it and dev has the
-// size that the volume's demands. It returns the size of the disk as read, and
-// what dev must hold for the filesystem: as much, or what its mapping leaves of
-// it.
-func (e *expansion) growDevice(ctx context.Context, dev blockdev.Device) (size, required volume.Size, err error) {
-	layers, err := e.diskOf(ctx, e.id, dev)
+// growDisk opens dev, waits until the disk below it has the size that the
+// volume's demands, and returns that size as read.
+func (e *expansion) growDisk(ctx context.Context, dev blockdev.Device) (*openVolume, volume.Size, error) {
+	o, err := e.open(ctx, e.id, dev, e.lease)
 	if err != nil {
-		return 0, 0, err
+		return nil, 0, err
 	}
-	disk := layers[len(layers)-1]
 	start := time.Now()
-	size, err = e.awaitDisk(ctx, disk)
+	size, err := e.awaitDisk(ctx, o.disk())
 	e.opts.Observer.PhaseDone(PhaseDevice, time.Since(start), err)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(layers) == 1 {
-		// The filesystem is asked for what the user wants, not for all the
-		// volume has: its format may have a limit between the two. What is
-		// hidden of the volume no filesystem on it can have.
-		return size, min(e.required, size), nil
-	}
-	start = time.Now()
-	required, err = e.growMappings(ctx, layers)
-	e.opts.Observer.PhaseDone(PhaseMapper, time.Since(start), err)
-	return size, required, err
+	return o, size, err
 }
 
 // awaitDisk waits until the disk is as large as one of the volume must be, and
 // returns what it reads.
 func (e *expansion) awaitDisk(ctx context.Context, disk blockdev.Device) (volume.Size, error) {
-	want := e.conn.DeviceSize(max(e.required, e.conn.Size))
-	size, err := e.opts.Devices.AwaitSize(ctx, disk, want)
-	if err != nil {
-		return 0, shortDevice(e.conn, max(e.required, e.conn.Size), err)
+	volumeSize := max(e.required, e.conn.Size)
+	want := e.conn.DeviceSize(volumeSize)
+	wait, cancel := e.deviceWait(ctx)
+	defer cancel()
+	size, err := e.opts.Devices.AwaitSize(wait, disk, want)
+	switch {
+	case err == nil && size < want:
+		return 0, volume.Errorf(volume.Internal, "the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
+	case err == nil:
+		return size, nil
+	case ctx.Err() == nil && wait.Err() != nil && size >= e.conn.DeviceSize(e.record.Attached):
+		return 0, e.exceedsVolume(disk, size)
 	}
-	if size < want {
-		return 0, volume.Errorf(volume.Internal, "the device %s was said to have grown, but reads %s instead of %s", disk.Path, size, want)
-	}
-	return size, nil
+	return 0, shortDevice(e.conn, volumeSize, err)
 }
 
-// growMappings resizes what stands between the disk and the filesystem, from
-// the disk upwards, and returns the size of the topmost as read back.
-func (e *expansion) growMappings(ctx context.Context, layers []blockdev.Device) (size volume.Size, err error) {
-	for i := len(layers) - 2; i >= 0; i-- {
-		layer := layers[i]
-		if layer.Kind != blockdev.Crypt {
-			return 0, volume.Errorf(volume.Precondition, "between the filesystem and the disk %s is %s (%s), which this driver does not resize", layers[len(layers)-1].Path, layer.Path, layer.Kind).
-				WithRemedy("resize " + layer.Path + " by hand, then the filesystem grows with the next expansion")
-		}
-		if size, err = e.opts.Devices.ResizeCrypt(ctx, layer, []byte(e.secrets[PassphraseKey])); err != nil {
-			return 0, err
-		}
+const (
+	// mountWindow is how long after a publish a NodeExpandVolume is taken for
+	// the one with which kubelet ends the mounting of a volume whose
+	// PersistentVolume says more than the claim's status. The pod waits for it.
+	mountWindow = 30 * time.Second
+	// mountDeviceWait is how long such a call waits for the device.
+	mountDeviceWait = 5 * time.Second
+)
+
+// deviceWait bounds the wait for the device. It is short while a pod starts
+// and the volume had less than is required when it was attached: then the
+// PersistentVolume may say more than the volume has, and nothing would come.
+func (e *expansion) deviceWait(ctx context.Context) (context.Context, context.CancelFunc) {
+	attached := e.record.Attached
+	if attached > 0 && e.conn.DeviceSize(e.required) > e.conn.DeviceSize(max(attached, e.conn.Size)) && e.publishes.within(e.id, mountWindow) {
+		return context.WithTimeout(ctx, mountDeviceWait)
 	}
-	return size, nil
+	return context.WithCancel(ctx)
 }
 
-// grow has the filesystem grown, for longer than the call if need be.
-func (s *Server) grow(ctx context.Context, req filesystem.GrowRequest, l *volume.Lease) (filesystem.Growth, error) {
-	return volume.Outlive(ctx, l, "growing the filesystem at "+req.MountPoint, func() (filesystem.Growth, error) {
-		return s.opts.Filesystems.Grow(ctx, req)
-	})
+// exceedsVolume is the error for a volume that had less than is required when
+// the controller attached it, and whose device agrees. kubelet lets the pod
+// start with what there is.
+func (e *expansion) exceedsVolume(disk blockdev.Device, size volume.Size) error {
+	return volume.Errorf(volume.Precondition, "%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
+		e.required, e.record.Attached, disk.Path, size).
+		WithRemedy("if the PersistentVolume says more than the volume has, correct its capacity or expand the volume; " +
+			"if the volume was expanded meanwhile, no action is needed: the filesystem grows when the device does")
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -15,10 +16,10 @@ import (
 // fakeFilesystems implements Filesystems.
 type fakeFilesystems struct{ *machine }
 
-func (f fakeFilesystems) Probe(_ context.Context, path string) (filesystem.Signature, error) {
+func (f fakeFilesystems) Probe(_ context.Context, dev filesystem.Device) (filesystem.Signature, error) {
 	leave, err := f.enter("probe")
 	defer leave()
-	d, _ := f.diskAt(path)
+	d, _ := f.diskAt(dev.Path())
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
@@ -34,12 +35,12 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, _ := f.diskAt(req.Device)
+	d, _ := f.diskAt(req.Device.Path())
 	if ctx.Err() != nil {
 		return ctx.Err() // mkfs was killed
 	}
 	if err == nil && d.content.State != filesystem.Blank && (!req.Encrypted || !d.content.Noise) {
-		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device, d.content)
+		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), d.content)
 	}
 	if err == nil {
 		d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.shown}
@@ -47,7 +48,7 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	return err
 }
 
-func (f fakeFilesystems) Check(ctx context.Context, _ string, _ filesystem.Type) error {
+func (f fakeFilesystems) Check(ctx context.Context, _ filesystem.Device, _ filesystem.Type) error {
 	leave, err := f.enter("check")
 	checking := f.checking
 	leave()
@@ -69,12 +70,12 @@ func (f fakeFilesystems) mount(m filesystem.Mount) {
 func (f fakeFilesystems) Mount(_ context.Context, req filesystem.MountRequest) error {
 	leave, err := f.enter("mount")
 	defer leave()
-	d, ok := f.diskAt(req.Source)
+	d, ok := f.diskAt(req.Device.Path())
 	if err != nil || !ok || d.content.State != filesystem.Formatted {
-		return volume.Errorf(volume.Precondition, "mount %s: no filesystem (%w)", req.Source, err)
+		return volume.Errorf(volume.Precondition, "mount %s: no filesystem (%w)", req.Device.Path(), err)
 	}
 	f.mount(filesystem.Mount{
-		Mountpoint: req.Target, Root: "/", Device: filesystem.DeviceNumber{Major: diskMajor, Minor: d.number},
+		Mountpoint: req.Target, Root: "/", Device: blockdev.DeviceNumber{Major: diskMajor, Minor: d.number},
 		FSType: string(req.Type), Source: d.path, Options: modeOf(req.Flags),
 	})
 	return nil
@@ -87,7 +88,7 @@ func modeOf(flags []string) []string {
 	return []string{"rw"}
 }
 
-func (f fakeFilesystems) Bind(_ context.Context, req filesystem.MountRequest) error {
+func (f fakeFilesystems) Bind(_ context.Context, req filesystem.BindRequest) error {
 	leave, err := f.enter("bind")
 	defer leave()
 	if err != nil {
@@ -102,7 +103,7 @@ func (f fakeFilesystems) Bind(_ context.Context, req filesystem.MountRequest) er
 		}
 		f.mount(filesystem.Mount{
 			Mountpoint: req.Target, Root: "/" + filepath.Base(d.path), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
-			Device: filesystem.DeviceNumber{Minor: 5}, Node: filesystem.DeviceNumber{Major: diskMajor, Minor: d.number},
+			Device: blockdev.DeviceNumber{Minor: 5}, Node: blockdev.DeviceNumber{Major: diskMajor, Minor: d.number},
 		})
 		return nil
 	}
@@ -151,8 +152,8 @@ func (f fakeFilesystems) Unmount(_ context.Context, m filesystem.Mount) error {
 	return nil
 }
 
-func numberOf(d *disk) filesystem.DeviceNumber {
-	return filesystem.DeviceNumber{Major: diskMajor, Minor: d.number}
+func numberOf(d *disk) blockdev.DeviceNumber {
+	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
 }
 
 // top is the index of the topmost mount at a path, or -1.
@@ -180,15 +181,12 @@ func (f fakeFilesystems) FindMount(path string) (filesystem.Mount, bool, error) 
 	return filesystem.Mount{}, false, err
 }
 
-func (f fakeFilesystems) MountsOf(path string) ([]filesystem.Mount, error) {
+func (f fakeFilesystems) MountsOf(_ context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error) {
 	leave, err := f.enter("mounts-of")
 	defer leave()
-	d, ok := f.diskAt(path)
-	if err != nil || !ok {
-		return nil, volume.Errorf(volume.Precondition, "device %s: no such file or directory (%w)", path, err)
+	if err != nil {
+		return nil, err
 	}
-	dev := device(d, path)
-	number := filesystem.DeviceNumber{Major: dev.Major, Minor: dev.Minor}
 	var of []filesystem.Mount
 	for _, m := range f.mounts {
 		if m.Device == number || m.Node == number {
@@ -213,26 +211,45 @@ func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (fi
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, _ := f.diskAt(req.Device)
+	d, _ := f.diskAt(req.Device.Path())
 	g := filesystem.Growth{Before: d.content.Size, Device: d.shown, Method: filesystem.GrownByIoctl}
 	if d.crypt > 0 {
 		g.Device = d.crypt
 	}
 	if g.Device < req.Required {
-		return g, volume.Errorf(volume.Deadline, "%s has %s, not %s", req.Device, g.Device, req.Required)
+		return g, volume.Errorf(volume.Deadline, "%s has %s, not %s", req.Device.Path(), g.Device, req.Required)
 	}
 	d.content.Size = g.Device
 	g.After = g.Device
 	return g, nil
 }
 
-func (f fakeFilesystems) Alive(_ context.Context, device, _ string) error {
+func (f fakeFilesystems) Alive(_ context.Context, dev filesystem.Device, _ string) error {
 	leave, err := f.enter("alive")
 	defer leave()
-	if d, _ := f.diskAt(device); d != nil && d.dead != nil {
+	if d, _ := f.diskAt(dev.Path()); d != nil && d.dead != nil {
 		return d.dead
 	}
 	return err
+}
+
+func (f fakeFilesystems) Measure(_ context.Context, dev filesystem.Device, _ string) (filesystem.Measurement, error) {
+	leave, err := f.enter("measure")
+	defer leave()
+	d, _ := f.diskAt(dev.Path())
+	if err != nil {
+		return filesystem.Measurement{}, err
+	}
+	m := d.measured
+	if m.Size == 0 && !m.ShutDown {
+		m.Size = d.content.Size
+	}
+	m.Type, m.Device = d.content.Type, d.shown
+	if d.crypt > 0 {
+		m.Device = d.crypt
+	}
+	m.Fills = m.Size >= m.Device || m.Limited
+	return m, nil
 }
 
 func (f fakeFilesystems) Propagates(string) (bool, error) {

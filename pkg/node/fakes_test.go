@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -37,6 +38,7 @@ type machine struct {
 	fail       map[string]error
 	meanwhile  map[string]func() // what happens on the machine right before a call
 	private    bool              // mounts do not propagate
+	events     chan blockdev.SizeEvent
 }
 
 // disk is a volume and, when connected, its device.
@@ -50,12 +52,14 @@ type disk struct {
 	shown     volume.Size // what the device reads
 	deaf      bool        // a rescan brings nothing
 	content   filesystem.Signature
-	crypt     volume.Size   // size of a mapping on the disk; zero: none
-	serial    string        // the volume it really is; empty: the right one
-	liar      bool          // an awaited size is reported as reached although it is not
-	mapper    bool          // the mapping on it is none of dm-crypt
-	dead      error         // what its mounted filesystem answers
-	patience  time.Duration // how long the last wait for its size could have lasted
+	crypt     volume.Size            // size of a mapping on the disk; zero: none
+	serial    string                 // the volume it really is; empty: the right one
+	liar      bool                   // an awaited size is reported as reached although it is not
+	mapper    bool                   // the mapping on it is none of dm-crypt
+	dead      error                  // what its mounted filesystem answers
+	patience  time.Duration          // how long the last wait for its size could have lasted
+	handles   int                    // descriptors that are open
+	measured  filesystem.Measurement // what is wrong with its mounted filesystem
 
 	conn   volume.Connection // what the connector says beside path and size
 	header volume.Size       // what the device lacks of the volume
@@ -75,7 +79,10 @@ const (
 )
 
 func newMachine() *machine {
-	return &machine{disks: map[string]*disk{}, nextID: 100, fail: map[string]error{}, meanwhile: map[string]func(){}}
+	return &machine{
+		disks: map[string]*disk{}, nextID: 100, fail: map[string]error{}, meanwhile: map[string]func(){},
+		events: make(chan blockdev.SizeEvent),
+	}
 }
 
 // add makes a volume in the backend.
@@ -150,6 +157,9 @@ func (c fakeConnector) Disconnect(_ context.Context, id string) error {
 			if m.Device.Minor == d.number && (m.Device.Major == diskMajor || m.Device.Major == cryptMajor) {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
+		}
+		if d.handles > 0 {
+			return volume.Errorf(volume.Deadline, "%s is still open", d.path)
 		}
 		d.connected, d.shown = false, 0
 	}
@@ -271,6 +281,52 @@ func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
 	return d.shown, err
 }
 
+// fakeHandle is an open device.
+type fakeHandle struct {
+	f   fakeDevices
+	d   *disk
+	dev blockdev.Device
+}
+
+func (f fakeDevices) Open(_ context.Context, dev blockdev.Device) (OpenDevice, error) {
+	leave, err := f.enter("open")
+	defer leave()
+	d, ok := f.diskAt(dev.Path)
+	if err != nil || !ok {
+		return nil, volume.Errorf(volume.Internal, "open %s (%w)", dev.Path, err)
+	}
+	d.handles++
+	return fakeHandle{f, d, dev}, nil
+}
+
+func (h fakeHandle) Path() string                      { return h.dev.Path }
+func (h fakeHandle) Number() blockdev.DeviceNumber     { return h.dev.Number() }
+func (h fakeHandle) Size() (volume.Size, error)        { return h.f.Size(h.dev) }
+func (h fakeHandle) ReadOnly() (bool, error)           { return h.f.ReadOnly(h.dev) }
+func (h fakeHandle) ReadAt([]byte, int64) (int, error) { return 0, errors.New("a fake has no content") }
+
+func (h fakeHandle) Writer() (blockdev.Writer, error) {
+	return nil, errors.New("a fake has no content")
+}
+
+func (h fakeHandle) Close() error {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	h.d.handles--
+	return nil
+}
+
+func (f fakeDevices) WatchSizes(ctx context.Context, changed func(blockdev.SizeEvent)) error {
+	for {
+		select {
+		case e := <-f.events:
+			changed(e)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 func (f fakeDevices) ReadOnly(dev blockdev.Device) (bool, error) {
 	leave, err := f.enter("read-only")
 	defer leave()
@@ -375,6 +431,13 @@ func (b *bench) expand(ctx context.Context, size volume.Size) (volume.Size, erro
 		CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()},
 	})
 	return volume.Size(resp.GetCapacityBytes()), err
+}
+
+func (b *bench) expandWithin(t *testing.T, size volume.Size, limit time.Duration) (volume.Size, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return b.expand(ctx, size)
 }
 
 // use stages and publishes a volume of the size, which must work.

@@ -60,8 +60,12 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 					}
 					b.capability = blockCap()
 				}
-				d := b.use(t, volume.GiB)
-				d.conn, d.blind, d.deaf, d.backend = granular(), true, true, 2*volume.GiB
+				d := b.add(b.id, volume.GiB)
+				d.conn, d.blind = granular(), true
+				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+					t.Fatal(err)
+				}
+				d.deaf, d.backend = true, 2*volume.GiB
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				_, err := b.expand(ctx, volume.GiB+10*volume.MiB)

@@ -19,27 +19,43 @@ const (
 	PhaseFilesystem Phase = "filesystem" // until the filesystem was read back
 )
 
+// Occasion is why a filesystem is grown.
+type Occasion string
+
+// The occasions.
+const (
+	OccasionStage  Occasion = "stage"  // NodeStageVolume found it smaller than its device
+	OccasionExpand Occasion = "expand" // NodeExpandVolume
+	OccasionDevice Occasion = "device" // the device has become larger
+)
+
 // Observer learns how expansions go.
 type Observer interface {
-	// PhaseDone tells how long a phase took and how it ended (nil: well).
+	// PhaseDone reports how long a phase of NodeExpandVolume took and how it
+	// ended (nil: well).
 	PhaseDone(p Phase, took time.Duration, err error)
-	// Grown tells by how many bytes a filesystem grew, and by which way.
-	Grown(by volume.Size, method string)
+	// Grown reports by how many bytes a filesystem grew, and by which way.
+	Grown(o Occasion, by volume.Size, method string)
+	// GrowthFailed reports a filesystem that could not be grown.
+	GrowthFailed(o Occasion, err error)
 }
 
 type unobserved struct{}
 
 func (unobserved) PhaseDone(Phase, time.Duration, error) {}
-func (unobserved) Grown(volume.Size, string)             {}
+func (unobserved) Grown(Occasion, volume.Size, string)   {}
+func (unobserved) GrowthFailed(Occasion, error)          {}
 
 // Metrics is an Observer that keeps Prometheus series.
 type Metrics struct {
-	phases *prometheus.HistogramVec
-	bytes  *prometheus.CounterVec
+	phases  *prometheus.HistogramVec
+	bytes   *prometheus.CounterVec
+	growths *prometheus.CounterVec
 }
 
-// NewMetrics registers growvol_node_expand_phase_seconds{phase,result} and
-// growvol_node_grown_bytes_total{method}. The result of a phase that failed is
+// NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
+// growvol_node_grown_bytes_total{method} and
+// growvol_node_growths_total{occasion,result}. The result of what failed is
 // the kind of its error, so "device/deadline" counts the expansions whose
 // device did not grow in time.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
@@ -53,8 +69,12 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 			Name: "growvol_node_grown_bytes_total",
 			Help: "Bytes by which filesystems grew, as read back, by method.",
 		}, []string{"method"}),
+		growths: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "growvol_node_growths_total",
+			Help: "Filesystems that grew or failed to, by occasion (stage, expand, device) and result (grown, or the kind of error).",
+		}, []string{"occasion", "result"}),
 	}
-	for _, c := range []prometheus.Collector{m.phases, m.bytes} {
+	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -72,6 +92,12 @@ func (m *Metrics) PhaseDone(p Phase, took time.Duration, err error) {
 }
 
 // Grown implements Observer.
-func (m *Metrics) Grown(by volume.Size, method string) {
+func (m *Metrics) Grown(o Occasion, by volume.Size, method string) {
 	m.bytes.WithLabelValues(method).Add(float64(by))
+	m.growths.WithLabelValues(string(o), "grown").Inc()
+}
+
+// GrowthFailed implements Observer.
+func (m *Metrics) GrowthFailed(o Occasion, err error) {
+	m.growths.WithLabelValues(string(o), volume.KindOf(err).String()).Inc()
 }

@@ -49,6 +49,9 @@ type Server struct {
 	// one for its publications. A growth that outlives its RPC thereby keeps off
 	// whatever would disturb it, without keeping a pod from starting.
 	locks locks
+
+	failures  growthFailures
+	publishes publishTimes
 }
 
 var _ csi.NodeServer = (*Server)(nil)
@@ -84,6 +87,7 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	}
 	resp := &csi.NodeGetCapabilitiesResponse{}

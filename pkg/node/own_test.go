@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -30,12 +31,12 @@ func on(d *disk) filesystem.Mount {
 
 // nodeOf is a bind mount of the node of a disk.
 func nodeOf(d *disk) filesystem.Mount {
-	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: filesystem.DeviceNumber{Minor: 5}, Node: numberOf(d)}
+	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, Node: numberOf(d)}
 }
 
 // tmpfs is a mount of a directory of a tmpfs, or of all of it.
 func tmpfs(root string) filesystem.Mount {
-	return filesystem.Mount{FSType: "tmpfs", Root: root, Source: "tmpfs", Device: filesystem.DeviceNumber{Minor: 40}}
+	return filesystem.Mount{FSType: "tmpfs", Root: root, Source: "tmpfs", Device: blockdev.DeviceNumber{Minor: 40}}
 }
 
 // deleted is m after its root was removed.
@@ -56,7 +57,7 @@ func (b *bench) takeAway(t *testing.T, path string) map[string]error {
 // the reading says, never a success.
 func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 	other := func(b *bench) *disk { return b.disks["vol-2"] }
-	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: filesystem.DeviceNumber{Major: 7, Minor: 7}}
+	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
 	for name, c := range map[string]struct {
 		mount   func(b *bench) filesystem.Mount
 		prepare func(b *bench)
@@ -78,7 +79,7 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 		"an unreadable device":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["by-number"] = errors.New("EIO") }, volume.Internal},
 		"an unreadable table":        {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.Internal},
 		"an unreadable btrfs": {func(*bench) filesystem.Mount {
-			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: "/dev/alias", Device: filesystem.DeviceNumber{Minor: 50}}
+			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: "/dev/alias", Device: blockdev.DeviceNumber{Minor: 50}}
 		}, nil, volume.Internal},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +122,7 @@ func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
 		"its node's disk is gone": {func(d *disk) { d.connected = false }, nodeOf},
 		"a removed node":          {func(d *disk) { d.connected = false }, func(d *disk) filesystem.Mount { return deleted(nodeOf(d)) }},
 		"a btrfs without a disk": {func(d *disk) { d.connected = false }, func(d *disk) filesystem.Mount {
-			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: filesystem.DeviceNumber{Minor: 50}}
+			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: blockdev.DeviceNumber{Minor: 50}}
 		}},
 		"the volume was deleted": {func(d *disk) { d.deleted = true }, on},
 	} {

@@ -52,6 +52,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if err := p.run(ctx); err != nil {
 		return nil, volume.Wrap(err, "publish", id)
 	}
+	s.publishes.record(id)
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
@@ -66,10 +67,11 @@ type publication struct {
 }
 
 func (p *publication) run(ctx context.Context) error {
-	dev, err := p.staged(ctx)
+	vol, err := p.staged(ctx)
 	if err != nil {
 		return err
 	}
+	dev := vol.device
 	done, err := p.published(ctx, dev)
 	if err != nil || done {
 		return err
@@ -89,7 +91,7 @@ func (p *publication) run(ctx context.Context) error {
 	if err := p.makeTarget(); err != nil {
 		return err
 	}
-	bind := filesystem.MountRequest{Source: source, Target: p.target}
+	bind := filesystem.BindRequest{Source: source, Target: p.target}
 	if p.readOnly {
 		bind.Flags = []string{"ro"}
 	}
@@ -131,38 +133,44 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	return errors.Join(err, p.opts.Filesystems.Unmount(ctx, m))
 }
 
-// staged returns the device that was staged, confirmed to be the volume.
-func (p *publication) staged(ctx context.Context) (blockdev.Device, error) {
+// staged returns the device that was staged, open and confirmed to be the
+// volume.
+func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 	if p.access.Block {
 		conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
 		if err != nil {
-			return blockdev.Device{}, err
+			return nil, err
 		}
 		if !connected {
-			return blockdev.Device{}, volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
+			return nil, volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
 		}
-		return p.verified(ctx, p.id, conn.Path)
+		dev, err := p.opts.Devices.ByPath(conn.Path)
+		if err != nil {
+			return nil, err
+		}
+		return p.open(ctx, p.id, dev, p.lease)
 	}
 	m, ok, err := p.findMount(ctx, p.lease, p.staging)
 	if err != nil {
-		return blockdev.Device{}, err
+		return nil, err
 	}
 	if !ok {
-		return blockdev.Device{}, volume.Errorf(volume.Precondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
+		return nil, volume.Errorf(volume.Precondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
 	}
 	if m.SuperReadOnly() && !p.readOnly {
-		return blockdev.Device{}, volume.Errorf(volume.Precondition, "the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
+		return nil, volume.Errorf(volume.Precondition, "the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
 			WithRemedy("look at the kernel log of this node: an error makes a filesystem read-only; when no pod uses the volume any more it is checked and mounted anew")
 	}
 	dev, err := p.deviceOfMount(m)
 	if err != nil {
-		return blockdev.Device{}, err
+		return nil, err
 	}
-	if _, err := p.diskOf(ctx, p.id, dev); err != nil {
-		return blockdev.Device{}, err
+	vol, err := p.open(ctx, p.id, dev, p.lease)
+	if err != nil {
+		return nil, err
 	}
 	// A pod must not start on a filesystem that has failed.
-	return dev, p.opts.Filesystems.Alive(ctx, dev.Path, p.staging)
+	return vol, p.opts.Filesystems.Alive(ctx, vol, p.staging)
 }
 
 // exclusive keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):

@@ -9,6 +9,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -59,7 +60,7 @@ type carelessBind struct {
 	nothing bool
 }
 
-func (c carelessBind) Bind(ctx context.Context, req filesystem.MountRequest) error {
+func (c carelessBind) Bind(ctx context.Context, req filesystem.BindRequest) error {
 	if c.nothing {
 		return nil
 	}
@@ -171,12 +172,12 @@ func TestStatsOfNothingElse(t *testing.T) {
 	}
 	b.put("/other", on(other))
 	b.put("/other-node", nodeOf(other))
-	b.put("/proc", filesystem.Mount{FSType: "proc", Root: "/", Source: "proc", Device: filesystem.DeviceNumber{Minor: 20}})
+	b.put("/proc", filesystem.Mount{FSType: "proc", Root: "/", Source: "proc", Device: blockdev.DeviceNumber{Minor: 20}})
 	b.put("/tmpfs", tmpfs("/"))
 	b.put("/tmpfs-dir", tmpfs("/dir"))
 	b.put("/stale", deleted(nodeOf(b.disks[b.id])))
 	b.put("/gone", on(gone))
-	b.put("/foreign", filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: filesystem.DeviceNumber{Major: 7, Minor: 7}})
+	b.put("/foreign", filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}})
 	for _, path := range []string{"/other", "/other-node", "/proc", "/tmpfs", "/tmpfs-dir", "/stale", "/gone", "/foreign", dir, dir + "-missing"} {
 		resp, err := b.stats(path)
 		if !volume.IsKind(err, volume.NotFound) {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/capability"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
@@ -22,14 +21,9 @@ import (
 // separated by white space (StorageClass parameter of the same name).
 const MkfsOptionsKey = "mkfsOptions"
 
-// stagePatience is how long staging waits for the device of a volume that
-// holds data to reach its size: the pod must not wait for what it can do
-// without.
-const stagePatience = 2 * time.Second
-
-// retreatLimit bounds the disconnection of a volume that could not be staged;
+// retreatTimeout bounds the disconnection of a volume that could not be staged;
 // it is less than DefaultAnswerMargin.
-const retreatLimit = 2 * time.Second
+const retreatTimeout = 2 * time.Second
 
 // stepLimit bounds a step that may outlive its call. mkfs of a large ext3
 // takes many minutes (unlike ext4 it has its inode tables written out), and so
@@ -38,8 +32,13 @@ const stepLimit = time.Hour
 
 // NodeStageVolume connects the volume and, unless it is a raw block volume,
 // mounts its filesystem at the staging path: formatting it if it is provably
-// blank, growing it if the device is larger. Every step looks at what is there
+// blank, growing it if the device is larger. Every step reads what is there
 // first, so that a call repeated after a crash at any point converges.
+//
+// It does not succeed while the device is smaller than the volume, or a growth
+// fails for a reason that can pass: Kubernetes sends no NodeExpandVolume for a
+// restore or clone into a larger claim, so nobody would notice. A growth that
+// needs a person lets the pod have its data; NodeGetVolumeHealth reports it.
 func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
 	id := req.GetVolumeId()
 	access, err := checkStage(req)
@@ -60,7 +59,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
-		st.retreat(ctx)
+		st.retreat(ctx, err)
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
@@ -83,13 +82,15 @@ func connectReadOnly(a volume.Access) bool {
 // stage is one NodeStageVolume under way.
 type stage struct {
 	*Server
-	id      string
-	path    string
-	access  volume.Access
-	context map[string]string
-	lease   *volume.Lease
-	lock    volumeLock
-	ours    bool // the volume was not connected before this call
+	id          string
+	path        string
+	access      volume.Access
+	context     map[string]string
+	lease       *volume.Lease
+	lock        volumeLock
+	ours        bool        // the volume was not connected before this call
+	mountedHere bool        // this call has mounted it
+	vol         *openVolume // nil until its device is open and verified
 }
 
 func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
@@ -99,37 +100,43 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	if err != nil {
 		return err
 	}
-	dev, err := st.verified(ctx, st.id, conn.Path)
+	dev, err := st.opts.Devices.ByPath(conn.Path)
 	if err != nil {
+		return err
+	}
+	if st.vol, err = st.open(ctx, st.id, dev, st.lease); err != nil {
 		return err
 	}
 	if err := st.checkUse(ctx, dev, st.access.Block); err != nil {
 		return err
 	}
-	if st.access.Block {
-		return st.runBlock(ctx, dev, conn)
+	if err := st.writeRecord(st.vol.disk(), conn); err != nil {
+		return err
 	}
+	if st.access.Block {
+		return st.runBlock(ctx, conn)
+	}
+	if err := st.runMounted(ctx, conn); err != nil || st.readOnly() {
+		return err
+	}
+	return st.growStaged(ctx, conn)
+}
+
+// runMounted mounts the filesystem unless it is mounted already.
+func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
 	want, err := st.fstype()
 	if err != nil {
 		return err
 	}
-	mounted, err := st.alreadyMounted(ctx, dev, want)
+	mounted, err := st.alreadyMounted(ctx, want)
+	if err != nil || mounted {
+		return err
+	}
+	fstype, err := st.prepare(ctx, want, conn)
 	if err != nil {
 		return err
 	}
-	if !mounted {
-		fstype, err := st.prepare(ctx, dev, want, conn)
-		if err != nil {
-			return err
-		}
-		if err := st.mount(ctx, dev, fstype); err != nil {
-			return err
-		}
-	}
-	if !st.readOnly() {
-		st.growStaged(ctx, dev, conn.DeviceSize(conn.Size))
-	}
-	return nil
+	return st.mount(ctx, fstype)
 }
 
 // retreat disconnects a volume whose staging has failed, if it was this call
@@ -137,44 +144,60 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 // that it takes for final, kubelet never unstages, and a volume that stays
 // connected could not be detached ever again. What is in use stays connected,
 // and so does what work that outlives the call needs.
-func (st *stage) retreat(ctx context.Context) {
+func (st *stage) retreat(ctx context.Context, cause error) {
 	if !st.ours || !st.lease.Held() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatTimeout)
 	defer cancel()
-	err := func() error {
-		unlock, err := st.lock.lockPublish(ctx)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-		conn, connected, err := st.opts.Connector.Locate(ctx, st.id)
-		if err != nil || !connected {
-			return err
-		}
-		if err := st.unused(ctx, st.id, conn.Path); err != nil {
-			return err
-		}
-		return st.opts.Connector.Disconnect(ctx, st.id)
-	}()
+	err := st.undo(ctx, cause)
 	if err != nil && !volume.IsKind(err, volume.NotFound) {
 		st.log.WarnContext(ctx, "a volume that could not be staged stays connected", "volume", st.id, "error", err)
 	}
 }
 
+func (st *stage) undo(ctx context.Context, cause error) error {
+	if st.vol != nil {
+		st.vol.release()
+	}
+	unlock, err := st.lock.lockPublish(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if st.mountedHere {
+		if passes(cause) {
+			return nil // kubelet tries again, and the mount is of use then
+		}
+		if err := st.unmount(ctx, st.id, st.path, st.lease); err != nil {
+			return err
+		}
+	}
+	conn, connected, err := st.opts.Connector.Locate(ctx, st.id)
+	if err != nil || !connected {
+		return err
+	}
+	if err := st.unused(ctx, st.id, conn.Path); err != nil {
+		return err
+	}
+	if err := st.opts.Connector.Disconnect(ctx, st.id); err != nil {
+		return err
+	}
+	return st.removeRecord(st.id)
+}
+
 // runBlock stages a raw device. From now on what it holds is its user's: a
 // format that was cut short here must never be taken up again.
-func (st *stage) runBlock(ctx context.Context, dev blockdev.Device, conn volume.Connection) error {
+func (st *stage) runBlock(ctx context.Context, conn volume.Connection) error {
 	if err := st.forgetFormat(st.id); err != nil {
 		return err
 	}
-	return st.awaitWhole(ctx, dev, conn)
+	return st.awaitWhole(ctx, conn)
 }
 
-// awaitWhole waits until the device is as large as the backend says.
-func (st *stage) awaitWhole(ctx context.Context, dev blockdev.Device, conn volume.Connection) error {
-	_, err := st.opts.Devices.AwaitSize(ctx, dev, conn.DeviceSize(conn.Size))
+// awaitWhole waits until the disk is as large as the backend says.
+func (st *stage) awaitWhole(ctx context.Context, conn volume.Connection) error {
+	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.disk(), conn.DeviceSize(conn.Size))
 	return shortDevice(conn, conn.Size, err)
 }
 
@@ -192,12 +215,12 @@ func (st *stage) readOnly() bool {
 
 // alreadyMounted tells whether the staging path already is what this request
 // asks for. Another filesystem there is left alone and reported.
-func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want filesystem.Type) (bool, error) {
+func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool, error) {
 	m, ok, err := st.opts.Filesystems.FindMount(st.path)
 	if err != nil || !ok {
 		return false, err
 	}
-	same, err := st.isOn(m, dev)
+	same, err := st.isOn(m, st.vol.device)
 	if err != nil {
 		return false, err
 	}
@@ -205,12 +228,12 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
 			WithRemedy("find out who mounted it there, and unmount it")
 	}
-	if alive, err := st.alive(ctx, dev, m); err != nil || !alive {
+	if alive, err := st.alive(ctx, m); err != nil || !alive {
 		return false, err
 	}
 	// The mount table tells what driver serves the filesystem, which is ext4
 	// for ext2; the superblock tells what it is.
-	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
+	sig, err := st.opts.Filesystems.Probe(ctx, st.vol)
 	switch {
 	case err != nil:
 		return false, err
@@ -226,8 +249,8 @@ func (st *stage) alreadyMounted(ctx context.Context, dev blockdev.Device, want f
 // used. One that has shut itself down, or recorded errors, is unmounted if
 // nobody uses it, so that it is checked and mounted anew; under a pod it is
 // left alone.
-func (st *stage) alive(ctx context.Context, dev blockdev.Device, m filesystem.Mount) (bool, error) {
-	dead := st.opts.Filesystems.Alive(ctx, dev.Path, st.path)
+func (st *stage) alive(ctx context.Context, m filesystem.Mount) (bool, error) {
+	dead := st.opts.Filesystems.Alive(ctx, st.vol, st.path)
 	if dead == nil {
 		return true, nil
 	}
@@ -236,7 +259,7 @@ func (st *stage) alive(ctx context.Context, dev blockdev.Device, m filesystem.Mo
 	if err != nil {
 		return false, err
 	}
-	mounts, err := st.mountsOf(ctx, dev)
+	mounts, err := st.mountsOf(ctx, st.vol.device)
 	if err == nil && (len(mounts) != 1 || mounts[0].ID != m.ID) {
 		err = dead
 	}
@@ -253,13 +276,13 @@ func (st *stage) alive(ctx context.Context, dev blockdev.Device, m filesystem.Mo
 
 // prepare makes sure that the device holds a sound filesystem of the wanted
 // type (empty: any) and returns that type.
-func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
-	sig, err := st.opts.Filesystems.Probe(ctx, dev.Path)
+func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
+	sig, err := st.opts.Filesystems.Probe(ctx, st.vol)
 	if err != nil {
 		return "", err
 	}
 	if sig.State != filesystem.Formatted || !sig.Complete {
-		return st.format(ctx, dev, sig, want, conn)
+		return st.format(ctx, sig, want, conn)
 	}
 	if want != "" && sig.Type != want {
 		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
@@ -275,19 +298,19 @@ func (st *stage) prepare(ctx context.Context, dev blockdev.Device, want filesyst
 	// A check that repairs must neither be killed nor start over with each
 	// retry.
 	return sig.Type, unhurried(ctx, st.lease, "checking the filesystem", func(ctx context.Context) error {
-		return st.opts.Filesystems.Check(ctx, dev.Path, sig.Type)
+		return st.opts.Filesystems.Check(ctx, st.vol, sig.Type)
 	})
 }
 
 // format makes the filesystem. Whether that is safe, Format decides by what
 // it reads itself.
-func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
+func (st *stage) format(ctx context.Context, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
 	if st.readOnly() {
 		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
 	// Formatting is for good: never on a device that is not yet what the
 	// backend says it is.
-	if err := st.awaitWhole(ctx, dev, conn); err != nil {
+	if err := st.awaitWhole(ctx, conn); err != nil {
 		return "", err
 	}
 	if want == "" {
@@ -297,14 +320,18 @@ func (st *stage) format(ctx context.Context, dev blockdev.Device, sig filesystem
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: dev.Path, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
+		Device: st.vol, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
 	}
 	return want, unhurried(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
+		// The wait for the device may have been long.
+		if err := st.confirm(ctx, st.vol); err != nil {
+			return err
+		}
 		return st.opts.Filesystems.Format(ctx, req)
 	})
 }
 
-func (st *stage) mount(ctx context.Context, dev blockdev.Device, fstype filesystem.Type) error {
+func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 	if err := os.MkdirAll(st.path, 0o750); err != nil {
 		return volume.Errorf(volume.Internal, "the staging path cannot be made: %w", err)
 	}
@@ -315,47 +342,38 @@ func (st *stage) mount(ctx context.Context, dev blockdev.Device, fstype filesyst
 	if err := st.propagates(st.path); err != nil {
 		return err
 	}
-	return unhurried(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
-		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Source: dev.Path, Target: st.path, Type: fstype, Flags: flags})
+	err := unhurried(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
+		if err := st.confirm(ctx, st.vol); err != nil {
+			return err
+		}
+		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Flags: flags})
 	})
+	st.mountedHere = err == nil
+	return err
 }
 
 // growStaged grows a filesystem that is smaller than its device: a clone or a
 // restore into a larger volume, an offline expansion, a call that was missed.
-// A failure must not keep the pod from its data; NodeExpandVolume, which
-// follows when growth was asked for, reports it.
-func (st *stage) growStaged(ctx context.Context, dev blockdev.Device, want volume.Size) {
-	patient, cancel := context.WithTimeout(ctx, stagePatience)
-	defer cancel()
-	size, err := st.opts.Devices.AwaitSize(patient, dev, want)
-	if err != nil {
-		st.log.WarnContext(ctx, "the volume is staged, but its device is smaller than the backend says", "volume", st.id, "device", dev.Path, "size", size, "expected", want, "error", err)
+// What can pass fails the stage, and kubelet tries again. What cannot must not
+// keep the pod from its data.
+func (st *stage) growStaged(ctx context.Context, conn volume.Connection) error {
+	if err := st.awaitWhole(ctx, conn); err != nil {
+		st.opts.Observer.GrowthFailed(OccasionStage, err)
+		return err
 	}
-	grown, err := st.grow(ctx, filesystem.GrowRequest{MountPoint: st.path, Device: dev.Path}, st.lease)
-	if err != nil {
-		st.log.WarnContext(ctx, "the volume is staged, but its filesystem could not be grown to its device", "volume", st.id, "device", dev.Path, "size", size, "error", err)
-		return
+	_, err := st.grow(ctx, growth{vol: st.vol, occasion: OccasionStage, mountPoint: st.path}, st.lease)
+	if err == nil || passes(err) {
+		return err
 	}
-	if grown.After > grown.Before {
-		st.log.InfoContext(ctx, "filesystem grown at stage", "volume", st.id, "device", dev.Path, "before", grown.Before, "after", grown.After)
-	}
+	st.log.ErrorContext(ctx, "the volume is staged, but its filesystem is smaller than its device and could not be grown",
+		"volume", st.id, "device", st.vol.Path(), "error", err)
+	return nil
 }
 
 // marker is the file that tells a retry that a format of this volume was
 // under way here.
 func (s *Server) marker(id string) string {
 	return filepath.Join(s.opts.StateDir, "formatting-"+url.PathEscape(id))
-}
-
-// verified returns the device at the path after the connector has confirmed
-// that the disk under it is the volume.
-func (s *Server) verified(ctx context.Context, id, path string) (blockdev.Device, error) {
-	dev, err := s.opts.Devices.ByPath(path)
-	if err != nil {
-		return blockdev.Device{}, err
-	}
-	_, err = s.diskOf(ctx, id, dev)
-	return dev, err
 }
 
 // forgetFormat removes the marker of a format.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,23 +112,98 @@ func TestStageGrowsToALargerDevice(t *testing.T) {
 	if d.content.Size != 4*volume.GiB {
 		t.Errorf("a filesystem of 1 GiB on a clone of 4 GiB is staged with %s", d.content.Size)
 	}
-	if d.patience <= 0 || d.patience > stagePatience {
-		t.Errorf("a pod would wait %s for a size it can do without", d.patience)
+}
+
+// Kubernetes sends no NodeExpandVolume for a restore into a larger claim: a
+// stage that succeeded on a device that is still short would be the last word.
+func TestStageFailsWhileTheDeviceIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		d := b.add(b.id, 4*volume.GiB)
+		d.content, d.connected, d.shown, d.deaf = ext4(), true, volume.GiB, true
+		d.conn.ShortRemedy = "attach it again"
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		wantKind(t, b.stage(ctx), volume.Deadline, "vol-1", "1 GiB", "4 GiB", "next step: attach it again")
+		if d.patience < 50*time.Second {
+			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.patience)
+		}
+		d.deaf = false
+		if err := b.stage(t.Context()); err != nil || d.content.Size != 4*volume.GiB || len(b.mounts) != 1 {
+			t.Errorf("the retry: %v; the filesystem has %s, %d mounts", err, d.content.Size, len(b.mounts))
+		}
+	})
+}
+
+func TestStageFailsWhileAnotherGrowthIsUnderWay(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.add(b.id, 4*volume.GiB)
+	d.content = ext4()
+	for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled, volume.InProgress, volume.Unavailable} {
+		b.fail["grow"] = volume.Errorf(kind, "is still being grown by another request")
+		wantKind(t, b.stage(t.Context()), kind, "another request")
+	}
+	delete(b.fail, "grow")
+	if err := b.stage(t.Context()); err != nil || d.content.Size != 4*volume.GiB {
+		t.Errorf("the retry: %v; the filesystem has %s", err, d.content.Size)
 	}
 }
 
-func TestStageDoesNotKeepThePodFromItsDataWhenGrowthFails(t *testing.T) {
+// What needs a person lets the pod have its data, is counted, and is reported
+// until it is no longer true.
+func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
+	for name, failure := range map[string]error{
+		"errors recorded":    volume.Errorf(volume.Precondition, "the filesystem has recorded errors"),
+		"the format's limit": volume.Errorf(volume.OutOfRange, "it can grow to 2 GiB at most"),
+		"an unknown errno":   volume.Errorf(volume.Internal, "EXT4_IOC_RESIZE_FS: function not implemented"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			counted := &countingObserver{}
+			b.opts.Observer = counted
+			d := b.add(b.id, 4*volume.GiB)
+			d.content = ext4()
+			b.fail["grow"] = failure
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatalf("not staged: %v", err)
+			}
+			if err := b.publish(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			if counted.failed[OccasionStage] != 1 {
+				t.Errorf("failures counted: %v, want 1 at stage", counted.failed)
+			}
+			c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+			for _, word := range []string{"1 GiB", "4 GiB", failure.Error()} {
+				if !strings.Contains(c.GetMessage(), word) {
+					t.Errorf("the condition %q does not mention %q", c.GetMessage(), word)
+				}
+			}
+			_, err := b.expand(t.Context(), 4*volume.GiB)
+			wantKind(t, err, volume.KindOf(failure))
+			delete(b.fail, "grow")
+			if _, err := b.expand(t.Context(), 4*volume.GiB); err != nil {
+				t.Fatal(err)
+			}
+			wantHealthy(t, b)
+		})
+	}
+}
+
+// kubelet does not unstage after an error that it takes for final: what this
+// call has mounted goes with it.
+func TestStageThatFailsAfterTheMountLeavesNothing(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
-	b.add(b.id, 4*volume.GiB).content = ext4()
-	b.fail["grow"] = volume.Errorf(volume.Precondition, "the filesystem has recorded errors")
-	if err := b.stage(t.Context()); err != nil {
-		t.Fatalf("not staged: %v", err)
+	d := b.add(b.id, volume.GiB)
+	d.content = ext4()
+	b.fail["await"] = volume.Errorf(volume.Internal, "input/output error")
+	wantKind(t, b.stage(t.Context()), volume.Internal)
+	if d.connected || len(b.mounts) != 0 {
+		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
 	}
-	if err := b.publish(t.Context(), false); err != nil {
-		t.Fatal(err)
+	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("records left: %v, %v", left, err)
 	}
-	_, err := b.expand(t.Context(), 4*volume.GiB)
-	wantKind(t, err, volume.Precondition, "recorded errors")
 }
 
 func TestStageReadOnlyNeitherChecksNorGrows(t *testing.T) {
@@ -224,9 +300,6 @@ func TestMarkerStaysInTheStateDirectory(t *testing.T) {
 	}
 }
 
-// The raw device must not go from under a pod: its node would lead to the
-// volume that gets the device next.
-// A volume that was deleted behind our back must not leave a mount for ever.
 // A pod may have the raw device open: mkfs would not notice.
 func TestStageRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
 	b := newBench(t, blockCap())

@@ -48,7 +48,12 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 			return err
 		}
 	}
-	return s.opts.Connector.Disconnect(ctx, id)
+	if err := s.opts.Connector.Disconnect(ctx, id); err != nil {
+		return err
+	}
+	s.publishes.forget(id)
+	s.failures.record(id, nil)
+	return s.removeRecord(id)
 }
 
 // unused refuses to disconnect a device that is still mounted or published
@@ -69,7 +74,7 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 	if _, err := os.Lstat(s.marker(id)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	sig, err := s.opts.Filesystems.Probe(ctx, device)
+	sig, err := s.probe(ctx, id, dev)
 	switch {
 	case err != nil:
 		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format kept", "volume", id, "device", device, "error", err)
@@ -78,6 +83,17 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 		return s.forgetFormat(id)
 	}
 	return nil
+}
+
+// probe reads what the volume holds.
+func (s *Server) probe(ctx context.Context, id string, dev blockdev.Device) (filesystem.Signature, error) {
+	l := volume.NewLease(func() {})
+	defer l.Release()
+	vol, err := s.open(ctx, id, dev, l)
+	if err != nil {
+		return filesystem.Signature{}, err
+	}
+	return s.opts.Filesystems.Probe(ctx, vol)
 }
 
 // unmount takes away, one by one, what is mounted at a path, each after it is

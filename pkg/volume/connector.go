@@ -51,6 +51,9 @@ type Connection struct {
 	// not known on the node. Nothing is formatted on a device that is smaller
 	// than DeviceSize of it.
 	Size Size
+	// Published is the size that the controller read when it attached the
+	// volume; zero: unknown, as from Locate.
+	Published Size
 	// Granule is what the backend's sizes are multiples of; zero or one byte:
 	// any size.
 	Granule Size

@@ -88,7 +88,12 @@ func grow(ctx context.Context, device, mountPoint string, e utilexec.Interface) 
 	if _, err := devices.AwaitSize(ctx, dev, 2*volume.GiB); err != nil {
 		return err
 	}
-	_, err = filesystem.New(filesystem.Options{Exec: e}).Grow(ctx, filesystem.GrowRequest{MountPoint: mountPoint, Device: device, Required: 2 * volume.GiB})
+	h, err := devices.OpenContext(ctx, dev)
+	if err != nil {
+		return err
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	_, err = filesystem.New(filesystem.Options{Exec: e}).Grow(ctx, filesystem.GrowRequest{MountPoint: mountPoint, Device: h, Required: 2 * volume.GiB})
 	return err
 }
 
@@ -110,6 +115,22 @@ func mountUtils(ctx context.Context, device, mountPoint string, e utilexec.Inter
 	return err
 }
 
+// filesystemSize reads the size of the mounted filesystem.
+func filesystemSize(ctx context.Context, device, mountPoint string) (volume.Size, error) {
+	devices := blockdev.New()
+	dev, err := devices.ByPath(device)
+	if err != nil {
+		return 0, err
+	}
+	h, err := devices.Open(dev)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	g, err := filesystem.New(filesystem.Options{}).Geometry(ctx, h, mountPoint)
+	return g.Size(), err
+}
+
 // add measures one growth of a fresh filesystem.
 func (s *samples) add(b *testing.B, fstype string, by way) {
 	b.Helper()
@@ -121,9 +142,8 @@ func (s *samples) add(b *testing.B, fstype string, by way) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g, err := filesystem.New(filesystem.Options{}).Geometry(b.Context(), device, mountPoint)
-	if err != nil || g.Size() != 2*volume.GiB {
-		b.Fatalf("the filesystem has %s, %v", g.Size(), err)
+	if size, err := filesystemSize(b.Context(), device, mountPoint); err != nil || size != 2*volume.GiB {
+		b.Fatalf("the filesystem has %s, %v", size, err)
 	}
 	sh(b, "umount", mountPoint)
 	sh(b, "losetup", "-d", device)

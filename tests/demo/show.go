@@ -175,7 +175,12 @@ func (s *stage) layers(ctx context.Context, v *co.Volume) (layers, error) {
 	if l.device, err = devices.Size(dev); err != nil {
 		return l, err
 	}
-	g, err := fs.Geometry(ctx, dev.Path, v.Staging)
+	h, err := devices.OpenContext(ctx, dev)
+	if err != nil {
+		return l, err
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	g, err := fs.Geometry(ctx, h, v.Staging)
 	if err != nil {
 		return l, err
 	}

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
-	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
@@ -59,12 +59,11 @@ func TestGrowthThroughLUKS(t *testing.T) {
 			get(d.ExpandNode(ctx, v, 3*gib))(t) // and again: nothing to do, no error
 
 			must(t, w.Stop())
-			fsys := filesystem.New(filesystem.Options{})
 			must(t, d.Unpublish(ctx, v))
-			must(t, fsys.Unmount(ctx, v.Staging))
+			must(t, unix.Unmount(v.Staging, 0))
 			must(t, command(t, "mount", "/dev/mapper/"+mapping, v.Staging))
 			n := get(w.Verify(v.Staging))(t)
-			must(t, fsys.Unmount(ctx, v.Staging))
+			must(t, unix.Unmount(v.Staging, 0))
 			fsck(t, fstype, "/dev/mapper/"+mapping)
 			must(t, command(t, "cryptsetup", "close", mapping))
 			must(t, d.Unstage(ctx, v))

@@ -1,0 +1,178 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// DeviceNumber identifies a block device, or the anonymous device of a
+// filesystem that has none of its own (btrfs, tmpfs).
+type DeviceNumber struct{ Major, Minor uint32 }
+
+// String renders "7:3", as /sys/dev/block and mountinfo do.
+func (n DeviceNumber) String() string { return fmt.Sprintf("%d:%d", n.Major, n.Minor) }
+
+// Handle is an open block device. While it is open the kernel gives the
+// device's number to no other disk: virtio-blk, SCSI and NVMe disks free their
+// number at the last close, and a loop device keeps its file until then. So a
+// check of the disk's identity that is made while the handle is open stays
+// true until Close; and a device node with the same number leads to this
+// device and no other.
+//
+// A handle of a disk that was pulled out answers with errors, never with the
+// content of another disk. Handle is safe for concurrent use. Close does not
+// wait for a read that hangs; the number stays taken until that read ends.
+type Handle struct {
+	Device Device
+	sys    *System
+	file   *os.File
+}
+
+// Open opens the device for reading and checks that what it opened has the
+// number of d: a device node can outlive its device, and names are given to
+// new devices. The kernel reads the partition table of some disks when they
+// are opened, so Open can hang with the disk; see OpenContext.
+func (s *System) Open(d Device) (*Handle, error) {
+	f, err := s.open(d, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	return &Handle{Device: d, sys: s, file: f}, nil
+}
+
+// OpenContext is Open within the time of ctx. An open that comes back later is
+// closed. Kinds: those of Open; Deadline or Canceled when ctx ended first.
+func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
+	type result struct {
+		handle *Handle
+		err    error
+	}
+	opened, abandoned := make(chan result), make(chan struct{})
+	go func() {
+		h, err := s.Open(d)
+		select {
+		case opened <- result{h, err}:
+		case <-abandoned:
+			if err == nil {
+				_ = h.Close() // only read from
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		return r.handle, r.err
+	case <-ctx.Done():
+		close(abandoned)
+		return nil, silent("open", d, ctx.Err())
+	}
+}
+
+// silent is the error for a device that did not answer in the call's time.
+func silent(what string, d Device, err error) error {
+	return volume.Errorf(volume.KindOf(err), "%s %s: the device does not answer: %w", what, d, err).
+		WithRemedy("check the kernel log of this node and the connection of the volume")
+}
+
+// open opens the device node of d and compares its number with that of d. The
+// error is of kind Deadline when O_EXCL is among the flags and something else
+// claims the device.
+func (s *System) open(d Device, flags int) (*os.File, error) {
+	f, err := os.OpenFile(d.Path, flags, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w", d.Name, d.Number(), err).
+			WithRemedy("mount the host's /dev (devtmpfs) into this container")
+	case errors.Is(err, unix.EBUSY):
+		return nil, volume.Errorf(volume.Deadline, "%s is in use by a mount or by another program: %w", d, err).
+			WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)")
+	case err != nil:
+		return nil, volume.Errorf(volume.Internal, "open %s: %w", d, err)
+	}
+	number, err := s.kernel.Fstat(f)
+	if err == nil && number != d.Number() {
+		err = fmt.Errorf("it is device %s", number)
+	}
+	if err != nil {
+		_ = f.Close() // only read from
+		return nil, volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s (%s): %w", d.Path, d.Name, d.Number(), err).
+			WithRemedy("the device node is stale; check that the volume is still attached to this node")
+	}
+	return f, nil
+}
+
+// ReadStart reads the beginning of the device into p and returns how many
+// bytes there are: fewer than len(p) on a smaller device.
+func (s *System) ReadStart(d Device, p []byte) (int, error) {
+	h, err := s.Open(d)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	n, err := h.ReadAt(p, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// Path is a device node that leads to the device, for programs that must be
+// given one. Compare its number directly before they start.
+func (h *Handle) Path() string { return h.Device.Path }
+
+// Number identifies the device; see DeviceNumber.
+func (h *Handle) Number() DeviceNumber { return h.Device.Number() }
+
+// String names the device for messages.
+func (h *Handle) String() string { return h.Device.String() }
+
+// ReadAt reads from the device; see io.ReaderAt.
+func (h *Handle) ReadAt(p []byte, at int64) (int, error) { return h.file.ReadAt(p, at) }
+
+// Size reads the device's size by BLKGETSIZE64.
+func (h *Handle) Size() (volume.Size, error) {
+	size, err := h.sys.kernel.Size(h.file)
+	if err != nil {
+		return 0, volume.Errorf(volume.Internal, "read the size of %s: %w", h.Device, err)
+	}
+	return volume.Size(size), nil
+}
+
+// ReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
+func (h *Handle) ReadOnly() (bool, error) {
+	ro, err := h.sys.kernel.ReadOnly(h.file)
+	if err != nil {
+		return false, volume.Errorf(volume.Internal, "read whether %s is read-only: %w", h.Device, err)
+	}
+	return ro, nil
+}
+
+// Writer is a block device that is open for writing, for nobody else.
+type Writer interface {
+	io.WriterAt
+	io.Closer
+	// Sync returns once what was written is on the device.
+	Sync() error
+}
+
+// Writer opens the device a second time, for writing, and checks the number
+// again. The kernel lets one program at a time have a device so (O_EXCL), and
+// none while the device is mounted or another device rests on it; the error
+// is then of kind Deadline. The caller closes the Writer.
+func (h *Handle) Writer() (Writer, error) {
+	f, err := h.sys.open(h.Device, os.O_RDWR|unix.O_EXCL)
+	if err != nil {
+		return nil, err // and no *os.File that is nil
+	}
+	return f, nil
+}
+
+// Close closes the device. What was got from Writer stays open.
+func (h *Handle) Close() error { return h.file.Close() }

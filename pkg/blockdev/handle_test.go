@@ -1,0 +1,181 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestHandle(t *testing.T) {
+	r := newRig(t)
+	everyKind(r)
+	d := r.device("8:0")
+	if err := os.WriteFile(d.Path, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h, err := r.Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Path() != d.Path || h.Number() != d.Number() || h.String() != d.String() {
+		t.Errorf("the handle of %s is of %s", d, h)
+	}
+	p := make([]byte, 4)
+	if n, err := h.ReadAt(p, 3); n != 4 || err != nil || string(p) != "tent" {
+		t.Errorf("read %q, %v", p[:n], err)
+	}
+	if size, err := h.Size(); err != nil || size != r.fake.nodes[d.Path].size() {
+		t.Errorf("size %s, %v", size, err)
+	}
+	r.fake.nodes[d.Path].readOnly = true
+	if ro, err := h.ReadOnly(); err != nil || !ro {
+		t.Errorf("read-only %t, %v", ro, err)
+	}
+	w, err := h.Writer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.WriteAt([]byte("C"), 0)
+	if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
+		t.Error(err)
+	}
+	head := make([]byte, 16)
+	if n, err := r.ReadStart(d, head); err != nil || string(head[:n]) != "Content" {
+		t.Errorf("read %q, %v", head[:n], err)
+	}
+	r.fake.nodes[d.Path].minor = 16 // the name was given to another disk
+	if w, err := h.Writer(); err == nil || w != nil || !strings.Contains(err.Error(), "8:16") {
+		t.Errorf("another device was opened for writing: %v", err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOpenContext: an open that hangs does not hold the caller, and is closed
+// when it comes back.
+func TestOpenContext(t *testing.T) {
+	r := newRig(t)
+	everyKind(r)
+	d := r.device("8:0")
+	if h, err := r.OpenContext(t.Context(), d); err != nil || h.Close() != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := errors.Join(os.Remove(d.Path), unix.Mkfifo(d.Path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if h, err := r.OpenContext(ctx, d); h != nil || volume.KindOf(err) != volume.Deadline || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v", err)
+	}
+	// A FIFO opens for reading when somebody opens it for writing, and breaks
+	// when its last reader closes it.
+	f, err := os.OpenFile(d.Path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	for errors.Is(err, unix.ENXIO) { // the open has not begun yet
+		f, err = os.OpenFile(d.Path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // nothing of value
+	patient, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for ; !errors.Is(err, unix.EPIPE); _, err = f.WriteString("x") {
+		if volume.Pause(patient, time.Millisecond) != nil {
+			t.Fatal("a late open stays open")
+		}
+	}
+}
+
+// TestRealHandlePinsNumber: while a loop device is open its number is given to
+// no other file, although it was told to let its file go. So what was found to
+// be the volume stays the volume until Close.
+func TestRealHandlePinsNumber(t *testing.T) {
+	d, file := attachLoop(t, 64*volume.MiB)
+	if err := os.WriteFile(file, []byte("this very file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, (64 * volume.MiB).Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	h, err := New().Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clearLoop(t, d)
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close() //nolint:errcheck // holds no data
+	if n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE); err != nil || uint32(n) == d.Minor {
+		t.Errorf("the kernel offers %d while it is open (%v)", n, err)
+	}
+	if err := unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, int(d.Minor)); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("the device was removed while it is open: %v", err)
+	}
+	other, err := os.Create(filepath.Join(t.TempDir(), "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close() //nolint:errcheck // nothing was written
+	dev, err := os.OpenFile(d.Path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(other.Fd()))
+	if !errors.Is(err, unix.EBUSY) {
+		t.Errorf("the device was given another file while it is open: %v", err)
+	}
+	if err := dev.Close(); err != nil {
+		t.Error(err)
+	}
+	head := make([]byte, len("this very file"))
+	if _, err := h.ReadAt(head, 0); err != nil || string(head) != "this very file" {
+		t.Errorf("read %q, %v", head, err)
+	}
+	if size, err := h.Size(); err != nil || size != 64*volume.MiB {
+		t.Errorf("size %s, %v", size, err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/sys/block/%s/loop", d.Name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the last close does not let the file go: %v", err)
+	}
+}
+
+// TestRealWriter: one program at a time has a device for writing.
+func TestRealWriter(t *testing.T) {
+	d, _ := loopDevice(t, 64*volume.MiB)
+	h, err := New().Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	w, err := h.Writer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Writer(); volume.KindOf(err) != volume.Deadline || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("a second one: %v", err)
+	}
+	_, err = w.WriteAt([]byte("written"), 512)
+	if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 7)
+	if _, err := h.ReadAt(p, 512); err != nil || string(p) != "written" {
+		t.Errorf("read %q, %v", p, err)
+	}
+}

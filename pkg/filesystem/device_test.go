@@ -1,0 +1,138 @@
+package filesystem
+
+import (
+	"context"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestPathLeadsElsewhere: a device node that leads to another disk by now, or
+// to none, is given to nobody who would open it by its path.
+func TestPathLeadsElsewhere(t *testing.T) {
+	for name, move := range map[string]func(k *fakeKernel){
+		"another disk": func(k *fakeKernel) { k.devices[testDevice] = k.addDevice("/dev/loop9", 9, volume.GiB) },
+		"none":         func(k *fakeKernel) { delete(k.devices, testDevice) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFormatRig(t)
+			move(r.k)
+			wantError(t, r.format(t.Context(), Ext4), volume.Internal, "/dev/loop0", "still attached")
+			wantError(t, r.s.Check(t.Context(), r.device, Ext4), volume.Internal, "/dev/loop0", "still attached")
+			wantError(t, r.s.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: Ext4}), volume.Internal, "/dev/loop0", "still attached")
+			if slices.ContainsFunc(r.ran, func(c string) bool { return c[:5] != "blkid" }) || len(r.k.calls) != 0 {
+				t.Errorf("ran %q, called %q", r.ran, r.k.calls)
+			}
+			if r.marked(t) {
+				t.Error("the marker stays beside a device that was not written to")
+			}
+		})
+	}
+}
+
+// TestPathMovesDuringBlkid: the number is compared directly before mkfs
+// starts, after all that takes time.
+func TestPathMovesDuringBlkid(t *testing.T) {
+	r := newFormatRig(t)
+	run := r.s.exec.(*execFunc).run
+	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+		if command[0] == "blkid" {
+			r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB)
+		}
+		return run(command)
+	})
+	wantError(t, r.format(t.Context(), Ext4), volume.Internal, "leads to block device 7:9, not to the volume's (7:0)", "still attached")
+	if len(r.ran) != 1 {
+		t.Errorf("ran %q", r.ran)
+	}
+}
+
+// TestReadsOfSilentDevice: a device that hangs holds no caller longer than its
+// time, and one thread in all.
+func TestReadsOfSilentDevice(t *testing.T) {
+	k := newFakeKernel(t)
+	release := make(chan struct{})
+	dev := &silentDevice{fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release, reads: make(chan struct{}, 100)}
+	s := k.system()
+	for name, look := range map[string]func(ctx context.Context) error{
+		"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
+		"Geometry": func(ctx context.Context) error { _, err := s.Geometry(ctx, dev, ""); return err },
+		"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: XFS}) },
+	} {
+		for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled} {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if kind == volume.Canceled {
+				cancel()
+				ctx, cancel = context.WithCancel(t.Context())
+				go func() {
+					_ = volume.Pause(t.Context(), 10*time.Millisecond)
+					cancel()
+				}()
+			}
+			wantError(t, look(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
+			cancel()
+			if n := len(dev.reads); n != 1 {
+				t.Errorf("%s: %d reads are under way, want 1", name, n)
+			}
+		}
+	}
+	close(release)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if sig, err := s.Probe(ctx, dev); err != nil || sig.State != Blank {
+		t.Errorf("when it answers again: %+v, %v", sig, err)
+	}
+}
+
+// silentDevice does not answer before release is closed.
+type silentDevice struct {
+	*fakeDevice
+	release chan struct{}
+	reads   chan struct{} // gets one per read
+}
+
+func (d *silentDevice) ReadAt(p []byte, at int64) (int, error) {
+	select {
+	case <-d.release:
+	default:
+		d.reads <- struct{}{}
+		<-d.release
+	}
+	return d.fakeDevice.ReadAt(p, at)
+}
+
+var _ io.ReaderAt = (*silentDevice)(nil)
+
+// TestMountsOfHangs: looking at a mount that hangs does not hold the caller.
+func TestMountsOfHangs(t *testing.T) {
+	k, s, _ := fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
+	release := make(chan struct{})
+	defer close(release)
+	s.kernel = silentNode{k, release}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := s.MountsOf(ctx, k.device().Number())
+	wantError(t, err, volume.Deadline, "the mounts of device 7:0 were not found in time", "")
+	wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "the mounts of device 7:0 were not found in time", "")
+	k, s, _ = fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
+	k.force["mounts"] = []error{unix.ENOMEM}
+	_, err = s.MountsOf(t.Context(), k.device().Number())
+	wantError(t, err, volume.Internal, "mount table", "")
+}
+
+// silentNode does not come back from looking at a device node.
+type silentNode struct {
+	kernel
+	release chan struct{}
+}
+
+func (k silentNode) deviceNumber(path string) (blockdev.DeviceNumber, error) {
+	<-k.release
+	return k.kernel.deviceNumber(path)
+}

@@ -1,0 +1,118 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Measurement is what a mounted filesystem is: its size beside that of its
+// device, and whether it can still be relied on.
+type Measurement struct {
+	Type Type
+	// Size is that of the filesystem; zero when it has shut down and does not
+	// tell any more.
+	Size volume.Size
+	// Device is the size of the device; zero when the filesystem has shut down
+	// because the device was removed.
+	Device volume.Size
+	// Fills says that growth has nothing to do: the filesystem is as large as
+	// its device and its format allow, by the very rule that Grow goes by. It
+	// also says so of one that is larger than its device.
+	Fills bool
+	// Limited says that the format cannot fill the device; Limit is the size
+	// at which it ends.
+	Limited bool
+	Limit   volume.Size
+
+	// ShutDown: the filesystem has given up after an error; every access fails.
+	ShutDown bool
+	// ReadOnlyByError: it was mounted writable and has become read-only.
+	ReadOnlyByError bool
+	// Errors is how many errors ext has on record, one at least when its error
+	// flag is set. e2fsck sets it back.
+	Errors uint32
+	// Failure says the same with cause and remedy, as Alive does; nil when the
+	// filesystem is in good health.
+	Failure error
+}
+
+// Measure reads size and condition of the filesystem of a device, mounted at
+// mountPoint. It writes nothing and starts no program. A filesystem that has
+// failed is no error: Measurement says so.
+//
+// Kinds: Precondition (something else is mounted there, or nothing), Internal
+// (the device cannot be read), Deadline and Canceled: no answer within ctx. The
+// look then goes on until the kernel lets go of it, and no other begins before.
+func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Measurement, error) {
+	return lookBounded(ctx, s, dev, mountPoint, func() (Measurement, error) { return s.measure(ctx, dev, mountPoint) })
+}
+
+func (s *System) measure(ctx context.Context, dev Device, mountPoint string) (Measurement, error) {
+	size, sizeErr := sizeOf(dev) // zero when the disk was pulled out
+	t, err := s.openTarget(dev, mountPoint)
+	if isShutDown(err) {
+		return s.measureShutDown(dev, mountPoint, size, err)
+	}
+	if err != nil {
+		return Measurement{}, err
+	}
+	defer t.close()
+	if sizeErr != nil {
+		return Measurement{}, sizeErr
+	}
+	g, err := t.family()
+	if err != nil {
+		return Measurement{}, err
+	}
+	now, err := g.read(ctx)
+	if isShutDown(err) {
+		return s.measureShutDown(dev, mountPoint, size, err)
+	}
+	if err != nil {
+		return Measurement{}, err
+	}
+	goal := g.goal(size)
+	m := Measurement{
+		Type: now.Type, Size: now.Size(), Device: size, Fills: now.Blocks >= goal.full,
+		ShutDown: t.hasShutDown(), ReadOnlyByError: t.becameReadOnly(), Failure: g.healthy(),
+	}
+	if goal.limit != nil {
+		m.Limited, m.Limit = true, goal.limit.size
+	}
+	if e, ok := g.(*extGrower); ok && e.super.hasErrors() {
+		m.Errors = max(e.super.errors, 1)
+	}
+	return m, nil
+}
+
+// measureShutDown is the measurement of a filesystem that answers nothing any
+// more. That it is the device's, the mount table tells.
+func (s *System) measureShutDown(dev Device, mountPoint string, size volume.Size, cause error) (Measurement, error) {
+	m, mounted, err := s.FindMount(mountPoint)
+	if err != nil {
+		return Measurement{}, err
+	}
+	if !mounted {
+		return Measurement{}, notMounted(mountPoint, nil)
+	}
+	holds, err := s.holds(m, dev.Number())
+	if err != nil {
+		return Measurement{}, unreadable(dev.Path(), err)
+	}
+	if !holds {
+		return Measurement{}, foreignMount(m, mountPoint, m.Device, dev)
+	}
+	return Measurement{Type: Type(m.FSType), Device: size, ShutDown: true, Failure: cause}, nil
+}
+
+// deadError marks the errno of a filesystem that has shut down.
+type deadError struct{ error }
+
+func (e deadError) Unwrap() error { return e.error }
+
+func isShutDown(err error) bool {
+	var e deadError
+	return errors.As(err, &e)
+}

@@ -1,0 +1,34 @@
+// Package health renders what is wrong with a volume in the CSI wire format
+// (spec v1.13, VolumeHealth, alpha). Both services use it, so that they report
+// alike.
+package health
+
+import (
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// ToCSI renders the conditions of a volume; none: nothing is known to be
+// wrong with it.
+func ToCSI(id string, conditions []volume.Condition) *csi.VolumeHealth {
+	h := &csi.VolumeHealth{VolumeId: id}
+	for _, c := range conditions {
+		h.HealthStatuses = append(h.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
+			Status: errorType(c.Impairment), Reason: c.Reason, Message: c.Message,
+		})
+	}
+	return h
+}
+
+func errorType(i volume.Impairment) csi.VolumeHealthErrorType {
+	switch i {
+	case volume.Degraded:
+		return csi.VolumeHealthErrorType_DEGRADED
+	case volume.Inaccessible:
+		return csi.VolumeHealthErrorType_INACCESSIBLE
+	case volume.DataLoss:
+		return csi.VolumeHealthErrorType_DATA_LOSS
+	}
+	return csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE
+}

@@ -1,0 +1,178 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/health"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// The reasons of NodeGetVolumeHealth.
+const (
+	ReasonDeviceGone      = "DeviceGone"
+	ReasonDeviceShort     = "DeviceSmallerThanVolume"
+	ReasonFilesystemShort = "FilesystemSmallerThanVolume"
+	ReasonFailed          = "FilesystemFailed"
+	ReasonReadOnly        = "FilesystemReadOnly"
+	ReasonErrors          = "FilesystemErrors"
+)
+
+// NodeGetVolumeHealth reports what is wrong with a volume on this node, as
+// read at this moment. The call is alpha in CSI v1.13. NOT_FOUND: the volume
+// is not on this node. A filesystem that does not answer is
+// DEADLINE_EXCEEDED, since nothing is known of it.
+func (s *Server) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
+	id := req.GetVolumeId()
+	if err := requireID(id); err != nil {
+		return nil, err
+	}
+	for field, path := range map[string]string{"volume_publish_path": req.GetVolumePublishPath(), "staging_target_path": req.GetStagingTargetPath()} {
+		if path == "" {
+			continue
+		}
+		if err := requirePath(field, path); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := s.withMargin(ctx)
+	defer cancel()
+	conditions, err := s.health(ctx, id, req.GetStagingTargetPath())
+	if err != nil {
+		return nil, volume.Wrap(err, "read the health of", id)
+	}
+	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health.ToCSI(id, conditions)}, nil
+}
+
+// health reads the conditions of a volume that is staged here. staging may be
+// empty: the record has it, unless another driver staged the volume.
+func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condition, error) {
+	conn, connected, err := s.opts.Connector.Locate(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.readRecord(id)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !connected && r.ID == "":
+		return nil, volume.Errorf(volume.NotFound, "the volume is neither connected to this node nor staged on it")
+	case !connected:
+		return []volume.Condition{{
+			Impairment: volume.Inaccessible, Reason: ReasonDeviceGone,
+			Message: "the volume is staged on this node, but its device is gone (next step: delete the pods that use the volume, so that it is attached and staged again)",
+		}}, nil
+	}
+	conn = r.connection(conn)
+	disk, err := s.opts.Devices.ByPath(conn.Path)
+	if err != nil {
+		return nil, err
+	}
+	size, err := volume.Bounded(ctx, func() (volume.Size, error) { return s.opts.Devices.Size(disk) })
+	if err != nil {
+		return nil, err
+	}
+	var conditions []volume.Condition
+	if short := deviceShort(conn, disk, size); short != nil {
+		conditions = append(conditions, *short)
+	}
+	if r.Block {
+		return conditions, nil
+	}
+	if r.Staging != "" {
+		staging = r.Staging
+	}
+	more, err := s.filesystemHealth(ctx, id, staging, conn)
+	return append(conditions, more...), err
+}
+
+// deviceShort returns the condition of a device that is smaller than its
+// volume, nil when it is not.
+func deviceShort(conn volume.Connection, disk blockdev.Device, size volume.Size) *volume.Condition {
+	if size >= conn.DeviceSize(conn.Size) {
+		return nil
+	}
+	message := fmt.Sprintf("the device %s has %s, the volume %s", disk.Path, size, conn.Size)
+	if conn.ShortRemedy != "" {
+		message += " (next step: " + conn.ShortRemedy + ")"
+	}
+	return &volume.Condition{Impairment: volume.Degraded, Reason: ReasonDeviceShort, Message: message}
+}
+
+// filesystemHealth reads the conditions of the filesystem that is mounted at
+// the staging path; none when nothing is mounted there.
+func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn volume.Connection) ([]volume.Condition, error) {
+	if staging == "" {
+		return nil, nil
+	}
+	m, mounted, err := s.opts.Filesystems.FindMount(filepath.Clean(staging))
+	if err != nil || !mounted {
+		return nil, err
+	}
+	dev, err := s.deviceOfMount(m)
+	if err != nil {
+		return nil, err
+	}
+	l := volume.NewLease(func() {})
+	defer l.Release()
+	vol, err := s.open(ctx, id, dev, l)
+	if err != nil {
+		return nil, err
+	}
+	measured, err := s.opts.Filesystems.Measure(ctx, vol, m.Mountpoint)
+	if err != nil {
+		return nil, err
+	}
+	return s.judge(id, m, measured, conn), nil
+}
+
+// judge turns a measurement into conditions.
+func (s *Server) judge(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) []volume.Condition {
+	var conditions []volume.Condition
+	add := func(impairment volume.Impairment, reason, message string) {
+		conditions = append(conditions, volume.Condition{Impairment: impairment, Reason: reason, Message: message})
+	}
+	failure := fmt.Sprintf("the %s at %s has failed", f.Type, m.Mountpoint)
+	if f.Failure != nil {
+		failure = f.Failure.Error()
+	}
+	if f.ShutDown {
+		add(volume.Inaccessible, ReasonFailed, failure)
+		return conditions // its size is not known any more
+	}
+	if f.ReadOnlyByError {
+		add(volume.Degraded, ReasonReadOnly, failure)
+	}
+	if f.Errors > 0 {
+		add(volume.Degraded, ReasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.Errors, failure))
+	}
+	if !f.Fills || f.Limited {
+		add(volume.Degraded, ReasonFilesystemShort, s.filesystemShort(id, m, f, conn))
+	}
+	return conditions
+}
+
+// filesystemShort describes a filesystem that is smaller than its volume, with
+// the cause as far as it is known.
+func (s *Server) filesystemShort(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) string {
+	text := fmt.Sprintf("the %s at %s has %s, its device %s", f.Type, m.Mountpoint, f.Size, f.Device)
+	if conn.Size > 0 {
+		text += fmt.Sprintf(", the volume %s", conn.Size)
+	}
+	cause := s.failures.last(id)
+	switch {
+	case cause != nil:
+		return text + ": " + cause.Error()
+	case f.Limited:
+		return text + fmt.Sprintf(": its format ends at %s (next step: copy the data to a new volume with ext4 or xfs)", f.Limit)
+	case m.ReadOnly():
+		return text + ": it is mounted read-only, and cannot grow (next step: mount the volume for writing once)"
+	}
+	return text + " (next step: restart the pods that use the volume; it grows when it is staged)"
+}

@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// watched runs test while growth on device change is on, and fails if it does
+// not end with its context.
+func watched(t *testing.T, capability *csi.VolumeCapability, test func(t *testing.T, b *bench, d *disk)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, capability)
+		d := b.add(b.id, volume.GiB)
+		if err := b.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); b.GrowOnDeviceChange(ctx) }()
+		synctest.Wait()
+		test(t, b, d)
+		cancel()
+		<-done
+		if d.handles != 0 {
+			t.Errorf("%d descriptors of the device are still open", d.handles)
+		}
+	})
+}
+
+// grow makes the device larger and announces it, as the kernel does.
+func (b *bench) growDevice(d *disk, to volume.Size, announce bool) {
+	b.mu.Lock()
+	d.backend, d.shown = to, to
+	b.mu.Unlock()
+	if announce {
+		b.events <- blockdev.SizeEvent{Major: diskMajor, Minor: d.number}
+	}
+	synctest.Wait()
+}
+
+func (b *bench) filesystemSize(d *disk) volume.Size {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return d.content.Size
+}
+
+func TestDeviceChangeGrowsTheFilesystemAtOnce(t *testing.T) {
+	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		start := time.Now()
+		b.growDevice(d, 4*volume.GiB, true)
+		if got := b.filesystemSize(d); got != 4*volume.GiB || time.Since(start) > 0 {
+			t.Errorf("the filesystem has %s after %s, want 4 GiB at once", got, time.Since(start))
+		}
+		verified := b.called("verify")
+		if verified < 2 {
+			t.Errorf("the device's identity was verified %d times, want once at stage and once at the growth", verified)
+		}
+	})
+}
+
+func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
+	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
+		b.growDevice(d, 2*volume.GiB, false)
+		grown := b.called("grow")
+		time.Sleep(sizeReadInterval + time.Second)
+		synctest.Wait()
+		if got := b.filesystemSize(d); got != 2*volume.GiB {
+			t.Errorf("the filesystem has %s after %s, want 2 GiB", got, sizeReadInterval)
+		}
+		// Once is enough: sizes are read from then on, nothing else.
+		time.Sleep(10 * sizeReadInterval)
+		synctest.Wait()
+		if n := b.called("grow") - grown; n != 1 {
+			t.Errorf("%d growths, want 1", n)
+		}
+	})
+}
+
+func TestLostEventsMakeAllSizesBeRead(t *testing.T) {
+	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
+		b.growDevice(d, 2*volume.GiB, false)
+		b.events <- blockdev.SizeEvent{All: true}
+		synctest.Wait()
+		if got := b.filesystemSize(d); got != 2*volume.GiB {
+			t.Errorf("the filesystem has %s, want 2 GiB", got)
+		}
+	})
+}
+
+// A plugin that has restarted knows its volumes from their records: kubelet
+// does not stage them again.
+func TestDeviceChangeAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		d := b.use(t, volume.GiB)
+		b.growDevice(d, 2*volume.GiB, false)
+		restarted, err := New(b.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go restarted.GrowOnDeviceChange(ctx)
+		synctest.Wait()
+		if got := b.filesystemSize(d); got != 2*volume.GiB {
+			t.Errorf("the filesystem has %s, want 2 GiB", got)
+		}
+	})
+}
+
+func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
+	t.Run("staged read-only", func(t *testing.T) {
+		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			if err := b.unstage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b.capability = mountCap("ext4", "noatime,ro")
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			b.growDevice(d, 2*volume.GiB, true)
+			if got := b.filesystemSize(d); got != volume.GiB {
+				t.Errorf("a filesystem that is staged read-only has grown to %s", got)
+			}
+		})
+	})
+	t.Run("unstaged", func(t *testing.T) {
+		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			if err := b.unstage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			grown := b.called("grow")
+			b.growDevice(d, 2*volume.GiB, true)
+			time.Sleep(2 * sizeReadInterval)
+			synctest.Wait()
+			if n := b.called("grow"); n != grown {
+				t.Error("a volume that is not staged was grown")
+			}
+		})
+	})
+	t.Run("the device of another volume", func(t *testing.T) {
+		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			b.mu.Lock()
+			d.serial = "vol-2" // another disk has the number by now
+			b.mu.Unlock()
+			grown := b.called("grow")
+			b.growDevice(d, 2*volume.GiB, true)
+			if n := b.called("grow"); n != grown {
+				t.Error("the filesystem of another volume was grown")
+			}
+		})
+	})
+	t.Run("a raw volume", func(t *testing.T) {
+		watched(t, blockCap(), func(t *testing.T, b *bench, d *disk) {
+			b.growDevice(d, 2*volume.GiB, true)
+			if n := b.called("grow"); n != 0 {
+				t.Error("a raw volume has no filesystem to grow")
+			}
+		})
+	})
+}
+
+// What needs a person is not tried again and again; what passes is.
+func TestDeviceChangeRetries(t *testing.T) {
+	for name, c := range map[string]struct {
+		failure error
+		tries   int
+	}{
+		"needs a person": {volume.Errorf(volume.Precondition, "the filesystem has recorded errors"), 1},
+		"passes":         {volume.Errorf(volume.Deadline, "still being grown by another request"), 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+				b.mu.Lock()
+				b.fail["grow"] = c.failure
+				b.mu.Unlock()
+				before := b.called("grow")
+				b.growDevice(d, 2*volume.GiB, true)
+				time.Sleep(4*sizeReadInterval + time.Second)
+				synctest.Wait()
+				if n := b.called("grow") - before; n != c.tries {
+					t.Errorf("%d tries in %s, want %d", n, 4*sizeReadInterval, c.tries)
+				}
+				// Another change is another reason to try.
+				b.mu.Lock()
+				delete(b.fail, "grow")
+				b.mu.Unlock()
+				b.growDevice(d, 3*volume.GiB, true)
+				if got := b.filesystemSize(d); got != 3*volume.GiB {
+					t.Errorf("the filesystem has %s, want 3 GiB", got)
+				}
+			})
+		})
+	}
+}
+
+// A device that hangs holds up no other volume.
+func TestDeviceChangeOfOneVolumeWhileAnotherHangs(t *testing.T) {
+	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		other := *b
+		other.id, other.staging = "vol-2", b.staging+"-2"
+		second := b.add(other.id, volume.GiB)
+		if err := other.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		hang := make(chan struct{})
+		b.mu.Lock()
+		b.growing = hang
+		b.mu.Unlock()
+		b.growDevice(d, 2*volume.GiB, true)
+		b.mu.Lock()
+		b.growing = nil
+		b.mu.Unlock()
+		b.growDevice(second, 2*volume.GiB, true)
+		if got := b.filesystemSize(second); got != 2*volume.GiB {
+			t.Errorf("the other volume's filesystem has %s, want 2 GiB", got)
+		}
+		close(hang)
+		synctest.Wait()
+		if got := b.filesystemSize(d); got != 2*volume.GiB {
+			t.Errorf("the filesystem has %s, want 2 GiB", got)
+		}
+	})
+}
+
+func TestExpandFindsTheWorkDone(t *testing.T) {
+	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		if err := b.publish(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		b.growDevice(d, 2*volume.GiB, true)
+		size, err := b.expand(t.Context(), 2*volume.GiB)
+		if err != nil || size != 2*volume.GiB || d.content.Type != filesystem.Ext4 {
+			t.Errorf("expanded to %s, %v", size, err)
+		}
+	})
+}
