@@ -11,15 +11,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/loop"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // backends are the values of --backend.
-const backends = loop.Name + " or " + attached.Name
+const backends = loop.Name + " or " + cindercsi.Name
 
 // config is what the command line says.
 type config struct {
@@ -77,7 +77,7 @@ func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Re
 			PoolSize: volume.Size(c.loopPoolSize), MaxVolumeSize: volume.Size(c.loopMaxVolumeSize),
 		})
 		return opened{backend, loop.DriverName, func() {}}, err
-	case attached.Name:
+	case cindercsi.Name:
 		return openCinder(ctx, c, log, metrics)
 	default:
 		return opened{}, fmt.Errorf("--backend %q is not known; use %s", c.backend, backends)
@@ -86,7 +86,7 @@ func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Re
 
 func openCinder(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer) (opened, error) {
 	if c.cloudsYAML == "" && len(c.cloudConfig) == 0 {
-		return opened{}, fmt.Errorf("--backend=%s needs credentials: give --clouds-yaml or --cloud-config", attached.Name)
+		return opened{}, fmt.Errorf("--backend=%s needs credentials: give --clouds-yaml or --cloud-config", cindercsi.Name)
 	}
 	backend, err := cinder.New(ctx, cinder.Options{
 		Clouds: cinder.CloudOptions{
@@ -98,9 +98,9 @@ func openCinder(ctx context.Context, c config, log *slog.Logger, metrics prometh
 	case err != nil:
 		return opened{}, err
 	case c.withTopology:
-		return opened{cinder.Zoned{Backend: backend}, attached.DriverName, backend.Close}, nil
+		return opened{cinder.Zoned{Backend: backend}, cindercsi.DriverName, backend.Close}, nil
 	default:
-		return opened{backend, attached.DriverName, backend.Close}, nil
+		return opened{backend, cindercsi.DriverName, backend.Close}, nil
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +51,35 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("stdout %q, stderr %q, want %q and %q", &stdout, &stderr, test.stdout, test.stderr)
 			}
 		})
+	}
+}
+
+// The controller plugin links nothing of the node's side, so that no fault there can reach
+// the process that holds the cloud's credentials. One exception: package loop is backend
+// and connector in one, and its connector identifies devices with package blockdev.
+func TestControllerLinksNothingOfTheNode(t *testing.T) {
+	const pkg = "github.com/growvol/growvol/pkg/"
+	format := "{{.ImportPath}} {{join .Imports \" \"}}"
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(lines) < 100 {
+		t.Errorf("only %d dependencies: %s", len(lines), out)
+	}
+	for _, line := range lines {
+		importer, imports, _ := strings.Cut(line, " ")
+		for dep := range strings.FieldsSeq(imports) {
+			name, ours := strings.CutPrefix(dep, pkg)
+			if !ours || !slices.Contains([]string{"attached", "blockdev", "filesystem", "instance", "luks", "node"}, name) {
+				continue
+			}
+			if name == "blockdev" && importer == pkg+"loop" {
+				continue
+			}
+			t.Errorf("the controller plugin links %s, by way of %s", dep, importer)
+		}
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/loop"
@@ -37,7 +37,7 @@ func (c *config) register(fs *flag.FlagSet) {
 		c.nodeID = id
 		return nil
 	})
-	fs.StringVar(&c.backend, "backend", loop.Name, "where the volumes come from: "+loop.Name+" or "+attached.Name)
+	fs.StringVar(&c.backend, "backend", loop.Name, "where the volumes come from: "+loop.Name+" or "+cindercsi.Name)
 	fs.StringVar(&c.loopDir, "loop-dir", loop.DefaultDir, "directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: as OpenStack tells it")
 	fs.BoolVar(&c.withTopology, "with-topology", true, "tell the orchestrator the zone of this node (cinder)")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/instance"
 	"github.com/growvol/growvol/pkg/loop"
 	"github.com/growvol/growvol/pkg/volume"
@@ -28,10 +29,10 @@ func connect(ctx context.Context, c config, log *slog.Logger) (side, error) {
 	switch c.backend {
 	case loop.Name:
 		return connectLoop(c, log)
-	case attached.Name:
+	case cindercsi.Name:
 		return connectCinder(ctx, c, log)
 	default:
-		return side{}, fmt.Errorf("--backend %q is not known; use %s or %s", c.backend, loop.Name, attached.Name)
+		return side{}, fmt.Errorf("--backend %q is not known; use %s or %s", c.backend, loop.Name, cindercsi.Name)
 	}
 }
 
@@ -62,15 +63,15 @@ func connectCinder(ctx context.Context, c config, log *slog.Logger) (side, error
 	log.InfoContext(ctx, "this machine in OpenStack", "server", who.ID, "according_to", who.IDFrom, "zone", who.Zone, "zone_according_to", who.ZoneFrom)
 	place := place{config: c, disks: devices, log: log}
 	if c.withTopology {
-		label := attached.ZoneLabel(who.Zone)
+		label := cindercsi.ZoneLabel(who.Zone)
 		if label == "" {
 			return side{}, fmt.Errorf("the zone %q (according to %s) has no character that a label may have: give another as --zone", who.Zone, who.ZoneFrom)
 		}
-		place.topology = volume.Topology{attached.TopologyKey: label}
+		place.topology = volume.Topology{cindercsi.TopologyKey: label}
 		maps.Copy(place.topology, c.topology)
 	}
 	connector, err := attached.New(attached.Options{Devices: devices, Log: log, Node: place.describe})
-	return side{connector, attached.DriverName, who.ID}, err
+	return side{connector, cindercsi.DriverName, who.ID}, err
 }
 
 // place is what the orchestrator is told of this machine.

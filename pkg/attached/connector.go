@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -117,8 +118,8 @@ func exists(id string) error {
 // published reads the publish context. A volume that cinder-csi-plugin has
 // attached has neither size nor encryption in it, and both stay unknown.
 func published(publish map[string]string) (volume.Connection, error) {
-	conn := volume.Connection{Granule: granule, ShortRemedy: shortRemedy, Encrypted: publish[ContextEncrypted] == "true"}
-	text, known := publish[ContextSize]
+	conn := volume.Connection{Granule: granule, ShortRemedy: shortRemedy, Encrypted: publish[cindercsi.ContextEncrypted] == "true"}
+	text, known := publish[cindercsi.ContextSize]
 	if conn.Encrypted || !known {
 		conn.Hidden = luksHeader
 	}
@@ -127,7 +128,7 @@ func published(publish map[string]string) (volume.Connection, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n <= 0 {
-		return conn, volume.Errorf(volume.Invalid, "the publish context has %s=%q, which is not a size in bytes", ContextSize, text)
+		return conn, volume.Errorf(volume.Invalid, "the publish context has %s=%q, which is not a size in bytes", cindercsi.ContextSize, text)
 	}
 	conn.Size = volume.Size(n)
 	return conn, nil

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -53,10 +54,10 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		publish map[string]string
 		want    volume.Connection
 	}{
-		{"of cinder-csi", map[string]string{ContextDevicePath: "/dev/vdz"}, volume.Connection{Hidden: 32 * volume.MiB}},
-		{"plain", map[string]string{ContextSize: gib3, ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB}},
-		{"encrypted", map[string]string{ContextSize: gib3, ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, Hidden: 32 * volume.MiB, Encrypted: true}},
-		{"not encrypted", map[string]string{ContextSize: gib3, ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB}},
+		{"of cinder-csi", map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Hidden: 32 * volume.MiB}},
+		{"plain", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB}},
+		{"encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, Hidden: 32 * volume.MiB, Encrypted: true}},
+		{"not encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB}},
 	} {
 		c.want.Path, c.want.Granule, c.want.ShortRemedy = "/dev/vda", volume.GiB, shortRemedy
 		if got, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: c.publish}); err != nil || got != c.want {
@@ -64,8 +65,8 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		}
 	}
 	for _, size := range []string{"", "0", "-1", "1Gi", "99999999999999999999"} {
-		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: map[string]string{ContextSize: size}})
-		wantError(t, err, volume.Invalid, ContextSize)
+		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: map[string]string{cindercsi.ContextSize: size}})
+		wantError(t, err, volume.Invalid, cindercsi.ContextSize)
 	}
 	// The node does not see the context when it expands: it reckons with a header.
 	conn, _, err := connector.Locate(t.Context(), uuid)

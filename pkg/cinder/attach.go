@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -44,13 +44,13 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 
 // publishContext is what the node gets to know of the volume.
 func (a attachment) publishContext(v cloud.Volume) map[string]string {
-	published := map[string]string{attached.ContextSize: strconv.FormatInt(v.Size().Bytes(), 10)}
+	published := map[string]string{cindercsi.ContextSize: strconv.FormatInt(v.Size().Bytes(), 10)}
 	if v.Encrypted {
-		published[attached.ContextEncrypted] = "true"
+		published[cindercsi.ContextEncrypted] = "true"
 	}
 	for _, at := range v.Attachments {
 		if at.ServerID == a.server && at.Device != "" {
-			published[attached.ContextDevicePath] = at.Device
+			published[cindercsi.ContextDevicePath] = at.Device
 		}
 	}
 	return published

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -86,7 +86,7 @@ func TestAttachTakesThreeCalls(t *testing.T) {
 	if n := r.cloud.Count(fakecloud.AnyCall); n > 3 {
 		t.Errorf("%d calls, want 3: %v", n, r.cloud.Counts())
 	}
-	want := map[string]string{attached.ContextSize: "3221225472", attached.ContextDevicePath: "/dev/vdb"}
+	want := map[string]string{cindercsi.ContextSize: "3221225472", cindercsi.ContextDevicePath: "/dev/vdb"}
 	if fmt.Sprint(published) != fmt.Sprint(want) {
 		t.Errorf("publish context %v, want %v", published, want)
 	}
@@ -96,7 +96,7 @@ func TestAttachTellsThatAVolumeIsEncrypted(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Encrypted: true})
-	if got := r.attach(t, to(id, server))[attached.ContextEncrypted]; got != "true" {
+	if got := r.attach(t, to(id, server))[cindercsi.ContextEncrypted]; got != "true" {
 		t.Errorf("encrypted = %q, want true", got)
 	}
 }

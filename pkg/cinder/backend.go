@@ -19,8 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -72,7 +72,7 @@ type Backend struct {
 type Zoned struct{ *Backend }
 
 // TopologyKeys implements volume.TopologyAware.
-func (Zoned) TopologyKeys() []string { return []string{attached.TopologyKey} }
+func (Zoned) TopologyKeys() []string { return []string{cindercsi.TopologyKey} }
 
 // New reads the configuration and connects to the default cloud.
 func New(ctx context.Context, o Options) (*Backend, error) {

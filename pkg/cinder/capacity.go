@@ -5,8 +5,8 @@ import (
 	"math"
 	"slices"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -34,7 +34,7 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 		return volume.Capacity{}, err
 	}
 	room := volume.Capacity{Min: granule}
-	if served, err := b.servesZone(ctx, c, want.zone, req.Topology[attached.TopologyKey]); err != nil || !served {
+	if served, err := b.servesZone(ctx, c, want.zone, req.Topology[cindercsi.TopologyKey]); err != nil || !served {
 		return room, err
 	}
 	t, err := b.typeNamed(ctx, c, want.volType)
@@ -60,11 +60,11 @@ func (b *Backend) servesZone(ctx context.Context, c *cloud.Cloud, class, label s
 	if label == "" || b.ignoresZones() {
 		return true, nil
 	}
-	if class != "" && attached.ZoneLabel(class) != label {
+	if class != "" && cindercsi.ZoneLabel(class) != label {
 		return false, nil
 	}
 	zones, err := b.zonesOf(ctx, c)
-	return slices.ContainsFunc(zones, func(zone string) bool { return attached.ZoneLabel(zone) == label }), err
+	return slices.ContainsFunc(zones, func(zone string) bool { return cindercsi.ZoneLabel(zone) == label }), err
 }
 
 // left is what a quota leaves; a negative limit is none.

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -18,7 +18,7 @@ func TestClone(t *testing.T) {
 	req.Source.VolumeID = src
 	req.Requisite = []volume.Topology{zone("west")}
 	v, err := r.CloneVolume(t.Context(), req)
-	if err != nil || v.Source.VolumeID != src || v.Size != 3*volume.GiB || v.Topology[0][attached.TopologyKey] != "west" {
+	if err != nil || v.Source.VolumeID != src || v.Size != 3*volume.GiB || v.Topology[0][cindercsi.TopologyKey] != "west" {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	r.cloud.RemoveVolume(src)
@@ -59,7 +59,7 @@ func TestRestoreOfABackupIntoAnotherZone(t *testing.T) {
 	req.Requisite, req.Preferred = []volume.Topology{zone("nova"), zone("west")}, []volume.Topology{zone("west")}
 	for range 2 {
 		v, err := r.Restore(t.Context(), req)
-		if err != nil || v.Topology[0][attached.TopologyKey] != "west" {
+		if err != nil || v.Topology[0][cindercsi.TopologyKey] != "west" {
 			t.Errorf("%+v, %v, want it in west", v, err)
 		}
 	}

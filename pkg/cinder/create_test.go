@@ -11,7 +11,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -27,7 +27,7 @@ func TestCreate(t *testing.T) {
 		"csi.storage.k8s.io/fstype": "xfs", "mkfsOptions": "-K",
 	})
 	v := r.create(t, req)
-	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.Context["mkfsOptions"] != "-K" || len(v.Context) != 1 || v.Topology[0][attached.TopologyKey] != "nova" || !v.Source.Empty() {
+	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.Context["mkfsOptions"] != "-K" || len(v.Context) != 1 || v.Topology[0][cindercsi.TopologyKey] != "nova" || !v.Source.Empty() {
 		t.Errorf("%+v", v)
 	}
 	got, _ := r.cloud.Volume(v.ID)
@@ -310,7 +310,7 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 	}
 }
 
-func zone(name string) volume.Topology { return volume.Topology{attached.TopologyKey: name} }
+func zone(name string) volume.Topology { return volume.Topology{cindercsi.TopologyKey: name} }
 
 func TestZones(t *testing.T) {
 	t.Parallel()
@@ -349,7 +349,7 @@ func TestZones(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, _ := r.cloud.Volume(v.ID)
-			if got.Zone != test.want || v.Topology[0][attached.TopologyKey] != strings.ReplaceAll(test.want, " ", "-") {
+			if got.Zone != test.want || v.Topology[0][cindercsi.TopologyKey] != strings.ReplaceAll(test.want, " ", "-") {
 				t.Errorf("in zone %q with topology %v, want %q", got.Zone, v.Topology, test.want)
 			}
 		})
@@ -362,7 +362,7 @@ func TestZonesAreIgnoredOnDemand(t *testing.T) {
 	req := request("pvc-1", volume.GiB, nil)
 	req.Requisite, req.Preferred = []volume.Topology{zone("rack-7"), zone("rack-8")}, []volume.Topology{zone("rack-7")}
 	v := r.create(t, req)
-	if len(v.Topology) != 1 || v.Topology[0][attached.TopologyKey] != "rack-7" {
+	if len(v.Topology) != 1 || v.Topology[0][cindercsi.TopologyKey] != "rack-7" {
 		t.Errorf("topology %v", v.Topology)
 	}
 	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.Topology) != 0 {
@@ -398,7 +398,7 @@ func TestNextZoneWhenOneIsFull(t *testing.T) {
 	req := request("pvc-1", volume.GiB, nil)
 	req.Requisite = []volume.Topology{zone("nova"), zone("west")}
 	v := r.create(t, req)
-	if v.Topology[0][attached.TopologyKey] != "west" || len(r.cloud.Volumes()) != 1 {
+	if v.Topology[0][cindercsi.TopologyKey] != "west" || len(r.cloud.Volumes()) != 1 {
 		t.Errorf("%+v of %+v", v, r.cloud.Volumes())
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -30,7 +30,7 @@ type onlyInfo struct {
 }
 
 func (o onlyInfo) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: o.server, AccessibleTopology: &csi.Topology{Segments: map[string]string{attached.TopologyKey: "nova"}}}, nil
+	return &csi.NodeGetInfoResponse{NodeId: o.server, AccessibleTopology: &csi.Topology{Segments: map[string]string{cindercsi.TopologyKey: "nova"}}}, nil
 }
 
 func (onlyInfo) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
@@ -79,7 +79,7 @@ func TestSanity(t *testing.T) {
 	}
 	defer backend.Close()
 	zoned := cinder.Zoned{Backend: backend}
-	identity, err := csiserver.NewIdentity(attached.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, zoned.Healthy)
+	identity, err := csiserver.NewIdentity(cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, zoned.Healthy)
 	if err != nil {
 		t.Fatal(err)
 	}

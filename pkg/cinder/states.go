@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -67,7 +67,7 @@ func (b *Backend) volume(v cloud.Volume) volume.Volume {
 		ID: v.ID, Name: v.Name, Size: v.Size(), Source: source(v), AccessModes: singleNode(), Nodes: servers(v),
 	}
 	if v.Zone != "" && !b.ignoresZones() {
-		out.Topology = []volume.Topology{{attached.TopologyKey: attached.ZoneLabel(v.Zone)}}
+		out.Topology = []volume.Topology{{cindercsi.TopologyKey: cindercsi.ZoneLabel(v.Zone)}}
 	}
 	if v.Multiattach {
 		out.AccessModes = append(out.AccessModes, multiNode()...)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 
-	"github.com/growvol/growvol/pkg/attached"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -24,7 +24,7 @@ type placement struct {
 
 // fits tells whether a zone is one of those demanded.
 func (p placement) fits(zone string) bool {
-	return p.allowed == nil || slices.Contains(p.allowed, attached.ZoneLabel(zone))
+	return p.allowed == nil || slices.Contains(p.allowed, cindercsi.ZoneLabel(zone))
 }
 
 // place chooses the zones for a new volume: the one that the class demands,
@@ -56,7 +56,7 @@ func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req vo
 	}
 	for _, label := range labels {
 		// The label may be a zone's name with characters replaced.
-		i := slices.IndexFunc(have, func(zone string) bool { return zone == label || attached.ZoneLabel(zone) == label })
+		i := slices.IndexFunc(have, func(zone string) bool { return zone == label || cindercsi.ZoneLabel(zone) == label })
 		if i >= 0 && p.fits(have[i]) && !slices.Contains(p.zones, have[i]) {
 			p.zones = append(p.zones, have[i])
 		}
@@ -72,7 +72,7 @@ func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req vo
 func zoneLabels(topologies []volume.Topology) []string {
 	var labels []string
 	for _, t := range topologies {
-		if label := t[attached.TopologyKey]; label != "" && !slices.Contains(labels, label) {
+		if label := t[cindercsi.TopologyKey]; label != "" && !slices.Contains(labels, label) {
 			labels = append(labels, label)
 		}
 	}

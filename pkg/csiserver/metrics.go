@@ -52,9 +52,6 @@ func NewMetrics() *Metrics {
 // Registerer takes further metrics of the plugin.
 func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 
-// Gatherer reads all metrics.
-func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
-
 // Handler serves the metrics in the Prometheus formats.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})

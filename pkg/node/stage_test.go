@@ -411,8 +411,6 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 	}
 }
 
-// In a container whose mounts stay inside, the pod would write to the node's
-// own disk.
 // What the kernel or a tool takes its time for keeps the volume's lock, and is
 // not started again by a retry.
 func TestSlowStepsOutliveTheirCall(t *testing.T) {

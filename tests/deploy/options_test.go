@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/loop"
 	"github.com/growvol/growvol/tests/co"
 )
@@ -110,7 +110,7 @@ func driverOf(name string) string {
 	case strings.HasPrefix(name, "loop"):
 		return loop.DriverName
 	default:
-		return attached.DriverName
+		return cindercsi.DriverName
 	}
 }
 

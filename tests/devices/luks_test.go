@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/vm"
@@ -70,8 +70,8 @@ func TestLUKSInTheHypervisor(t *testing.T) {
 			t.Run(name+"/"+fstype, func(t *testing.T) {
 				t.Parallel()
 				d := volumeOf(t, newID(), co.Mount(fstype))
-				d.Publish[attached.ContextEncrypted] = "true"
-				d.Publish[attached.ContextSize] = fmt.Sprint(gib.Bytes())
+				d.Publish[cindercsi.ContextEncrypted] = "true"
+				d.Publish[cindercsi.ContextSize] = fmt.Sprint(gib.Bytes())
 				qemu := header == vm.HeaderLUKS
 				// grown is what the machine has to make of the disk.
 				grown := func(size volume.Size) volume.Size {
@@ -101,7 +101,7 @@ func TestLUKSInTheHypervisor(t *testing.T) {
 				w.stop(t)
 				d.unuse(t)
 				check(t, fstype, device, 2*gib-header)
-				d.Publish[attached.ContextSize] = fmt.Sprint((2 * gib).Bytes())
+				d.Publish[cindercsi.ContextSize] = fmt.Sprint((2 * gib).Bytes())
 				d.use(t)
 				t.Log(w.verify(t, d.Target))
 			})

@@ -17,7 +17,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/vm"
 )
@@ -97,7 +97,7 @@ func (r *rig) startPlugin(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	r.plugin, err = r.Start(ctx, vm.Command{Argv: []string{
-		"growvol-node", "--endpoint=unix://" + vm.NodeSocket, "--backend=" + attached.Name, "--node-id=" + nodeID, "--with-topology=false",
+		"growvol-node", "--endpoint=unix://" + vm.NodeSocket, "--backend=" + cindercsi.Name, "--node-id=" + nodeID, "--with-topology=false",
 		"--state-dir=" + stateDir, "--log-level=debug",
 	}})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/vm"
@@ -52,7 +52,7 @@ func newID() string {
 // volumeOf is a volume that is not plugged in (yet).
 func volumeOf(t *testing.T, id string, capability *csi.VolumeCapability) *disk {
 	t.Helper()
-	v := &co.Volume{ID: id, Name: id, Capability: capability, Publish: map[string]string{attached.ContextDevicePath: "/dev/vdz"}}
+	v := &co.Volume{ID: id, Name: id, Capability: capability, Publish: map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"}}
 	v.Staging, v.Target = kubeletDir+"/"+newID()+"/globalmount", kubeletDir+"/"+newID()+"/pod"
 	d := &disk{Volume: v, name: newID()[:13]}
 	t.Cleanup(func() { d.release(t) })

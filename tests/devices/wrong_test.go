@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/growvol/growvol/pkg/attached"
+	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/vm"
 )
@@ -225,8 +225,8 @@ func TestShortAndOddIDs(t *testing.T) {
 func TestShortDiskIsNotFormatted(t *testing.T) {
 	t.Parallel()
 	d := volumeOf(t, newID(), co.Mount("ext4"))
-	d.Publish[attached.ContextSize] = fmt.Sprint(gib.Bytes())
-	d.Publish[attached.ContextEncrypted] = "false"
+	d.Publish[cindercsi.ContextSize] = fmt.Sprint(gib.Bytes())
+	d.Publish[cindercsi.ContextEncrypted] = "false"
 	d.plug(t, vm.Disk{Bus: vm.VirtioBlk, Size: gib - 16*mib})
 	wantCode(t, d.stageWithin(t, 20*time.Second), codes.DeadlineExceeded, d.ID, "1008 MiB", "1 GiB", "next step")
 	d.wantBlank(t)

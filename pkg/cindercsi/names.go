@@ -1,10 +1,12 @@
-package attached
+// Package cindercsi holds the names that the controller and the node plugin of
+// the Cinder backend share: driver name, topology key and the keys of the publish
+// context. It imports nothing of either, so that the node links no cloud SDK and the
+// controller nothing of the node.
+package cindercsi
 
 import "strings"
 
-// What the controller and the node plugin of the Cinder backend must agree
-// on. It stands here, because the node's program may link no cloud SDK and so
-// cannot import the backend.
+// Names of the backend, of its driver and of its topology.
 const (
 	// Name is the backend as --backend of both programs spells it.
 	Name = "cinder"
@@ -33,9 +35,9 @@ const (
 // maxLabel is the length of a Kubernetes label value.
 const maxLabel = 63
 
-// ZoneLabel is an availability zone as the value of a topology segment. That
-// has to be a Kubernetes label value: runs of other characters become one
-// hyphen, as cinder-csi-plugin has it, and an ordinary zone stays as it is.
+// ZoneLabel returns an availability zone as the value of a topology segment,
+// which must be a Kubernetes label value: each run of other characters becomes
+// one hyphen, as in cinder-csi-plugin. A zone without such characters is unchanged.
 func ZoneLabel(zone string) string {
 	var b strings.Builder
 	replaced := false
