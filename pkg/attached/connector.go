@@ -3,6 +3,7 @@ package attached
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"strconv"
@@ -58,6 +59,9 @@ type Connector struct {
 	log   *slog.Logger
 	reads singleflight.Group // of serials, by device number
 	scan  scanner
+	// flushes are locked by volume: a flush that outlives its call keeps the
+	// lock, for it has the disk open exclusively.
+	flushes volume.Locks
 }
 
 var _ volume.Connector = (*Connector)(nil)
@@ -90,11 +94,17 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err != nil {
 		return volume.Connection{}, err
 	}
+	unlock, err := c.awaitFlush(ctx, req.ID)
+	if err != nil {
+		return volume.Connection{}, err
+	}
+	defer unlock()
 	disk, err := c.await(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	if err := c.setReadOnly(disk, req.ReadOnly); err != nil {
+	_, err = volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, c.setReadOnly(disk, req.ReadOnly) })
+	if err != nil {
 		return volume.Connection{}, err
 	}
 	conn.Path = disk.Path
@@ -130,7 +140,7 @@ func published(publish map[string]string) (volume.Connection, error) {
 	if err != nil || n <= 0 {
 		return conn, volume.Errorf(volume.Invalid, "the publish context has %s=%q, which is not a size in bytes", cindercsi.ContextSize, text)
 	}
-	conn.Size = volume.Size(n)
+	conn.Size, conn.Published = volume.Size(n), volume.Size(n)
 	return conn, nil
 }
 
@@ -154,13 +164,14 @@ func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
 	return err
 }
 
-// Locate implements volume.Connector. It looks once. Whether the volume is
-// encrypted it does not know, so that it reckons with a header.
+// Locate implements volume.Connector. It does not wait for a disk, except for
+// one of two with the volume's serial to go. It does not know whether the
+// volume is encrypted and so allows for a header.
 func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
 	if err := exists(id); err != nil {
 		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
 	}
-	found, err := c.find(ctx, id)
+	found, err := c.findSettled(ctx, id)
 	if err == nil {
 		err = found.known()
 	}
@@ -174,7 +185,9 @@ func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, b
 }
 
 // Verify implements volume.Connector: the serial that the disk shows at this
-// moment is the volume's id, or what the bus can carry of it.
+// moment is the volume's id, or what the bus can carry of it. That the kernel has
+// no such disk is the one proof that the volume's disk is gone: any other disk
+// holds something.
 func (c *Connector) Verify(ctx context.Context, id, disk string) error {
 	_, err := volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, c.verify(id, disk) })
 	return volume.Wrap(err, "verify", id)
@@ -189,6 +202,10 @@ func (c *Connector) verify(id, path string) error {
 		return volume.Errorf(volume.Precondition, "%s is no disk that a hypervisor has plugged in, and so is not the volume", d)
 	}
 	serial, err := c.opts.Devices.Serial(d)
+	if err == nil && serial == "" {
+		// A disk that is pulled out at this moment shows none either.
+		_, err = c.opts.Devices.ByPath(path)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -212,14 +229,20 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	if !volume.IsUUID(id) { // nothing that could be connected
 		return nil
 	}
-	found, err := c.find(ctx, id)
+	unlock, err := c.awaitFlush(ctx, id)
+	if err != nil {
+		return err
+	}
+	l := volume.NewLease(unlock)
+	defer l.Release()
+	found, err := c.findSettled(ctx, id)
 	if err == nil {
 		err = found.known()
 	}
 	if err != nil || !found.match || errors.Is(found.notReady, errNoSize) {
 		return err
 	}
-	err = c.opts.Devices.Flush(ctx, found.disk)
+	err = c.flush(ctx, l, found.disk)
 	if gone(err) {
 		// Pulled out meanwhile: nothing is left that could be flushed. If the
 		// disk is still there, the error is about the disk.
@@ -228,6 +251,29 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 		}
 	}
 	return err
+}
+
+// flush writes out the disk's data. A flush that outlives its call keeps the
+// lease's lock.
+func (c *Connector) flush(ctx context.Context, l *volume.Lease, disk blockdev.Device) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("flush %s: %w", disk, err)
+	}
+	_, err := volume.Outlive(ctx, l, fmt.Sprintf("flushing %s", disk), func() (struct{}, error) {
+		return struct{}{}, c.opts.Devices.Flush(context.WithoutCancel(ctx), disk)
+	})
+	return err
+}
+
+// awaitFlush waits for an earlier flush of the volume's disk that outlived its
+// call, and keeps another from starting until unlock is called.
+func (c *Connector) awaitFlush(ctx context.Context, id string) (unlock func(), err error) {
+	unlock, err = c.flushes.Lock(ctx, id)
+	if err != nil {
+		return nil, volume.Errorf(volume.KindOf(context.Cause(ctx)), "an earlier flush of the volume's disk has not finished: %w", context.Cause(ctx)).
+			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
+	}
+	return unlock, nil
 }
 
 // gone tells whether an error is one that a disk gives while it is pulled out.

@@ -2,6 +2,7 @@ package attached
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -55,9 +56,9 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		want    volume.Connection
 	}{
 		{"of cinder-csi", map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Hidden: 32 * volume.MiB}},
-		{"plain", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB}},
-		{"encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, Hidden: 32 * volume.MiB, Encrypted: true}},
-		{"not encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB}},
+		{"plain", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB, Published: 3 * volume.GiB}},
+		{"encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, Published: 3 * volume.GiB, Hidden: 32 * volume.MiB, Encrypted: true}},
+		{"not encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB, Published: 3 * volume.GiB}},
 	} {
 		c.want.Path, c.want.Granule, c.want.ShortRemedy = "/dev/vda", volume.GiB, shortRemedy
 		if got, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: c.publish}); err != nil || got != c.want {
@@ -246,6 +247,36 @@ func TestAHungDiskIsInNobodysWay(t *testing.T) {
 	})
 }
 
+// Silent disks are waited for side by side.
+func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		for i := range 10 {
+			m.plug(fmt.Sprint("vd", i), blockdev.VirtioBlk, "", volume.GiB).hangs = make(chan struct{})
+		}
+		m.plug("vdz", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		connector := newConnector(t, m)
+		started := time.Now()
+		conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
+		if took := time.Since(started); err != nil || conn.Path != "/dev/vdz" || took > serialPatience {
+			t.Errorf("%+v, %v after %s", conn, err, took)
+		}
+		// A call that has less time than that ends with it.
+		m.unplug("vdz")
+		ctx, cancel := context.WithTimeout(t.Context(), serialPatience/2)
+		defer cancel()
+		started = time.Now()
+		_, _, err = connector.Locate(ctx, uuid)
+		wantError(t, err, volume.Deadline, "/dev/vd0", "/dev/vd9")
+		if took := time.Since(started); took > serialPatience/2 {
+			t.Errorf("took %s of %s", took, serialPatience/2)
+		}
+		for _, d := range m.disks {
+			close(d.hangs)
+		}
+	})
+}
+
 // "Not plugged in" is a reading: a disk that is slow to answer may be the
 // volume, and whoever takes it for gone would not flush it.
 func TestASlowDiskIsNotAMissingOne(t *testing.T) {
@@ -293,7 +324,7 @@ func TestConnectNeverGuesses(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
-		wantError(t, err, volume.Precondition, "/dev/vdc") // not "no disk"
+		wantError(t, err, volume.Deadline, "/dev/vdc", "several disks", "may still go") // not "no disk"
 
 		time.AfterFunc(time.Second, func() {
 			m.mu.Lock()
@@ -314,6 +345,58 @@ func TestConnectNeverGuesses(t *testing.T) {
 			t.Errorf("%+v, %v", conn, err)
 		}
 	})
+}
+
+// The old disk of a volume that was plugged in anew may take its time to go,
+// whoever looks for the disk.
+func TestTwoDisksOfOneSerialSettle(t *testing.T) {
+	for name, call := range map[string]func(ctx context.Context, c *Connector) error{
+		"connect": func(ctx context.Context, c *Connector) error {
+			conn, err := c.Connect(ctx, volume.ConnectRequest{ID: uuid})
+			if err == nil && conn.Path != "/dev/vdc" {
+				err = fmt.Errorf("connected %s", conn.Path)
+			}
+			return err
+		},
+		"locate": func(ctx context.Context, c *Connector) error {
+			conn, ok, err := c.Locate(ctx, uuid)
+			if err == nil && (!ok || conn.Path != "/dev/vdc") {
+				err = fmt.Errorf("located %s, %t", conn.Path, ok)
+			}
+			return err
+		},
+		"disconnect": func(ctx context.Context, c *Connector) error { return c.Disconnect(ctx, uuid) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &fakeMachine{}
+				m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+				m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+				connector := newConnector(t, m)
+				// A call that has less time than a disk has to go knows nothing for good.
+				ctx, cancel := context.WithTimeout(t.Context(), settle/2)
+				defer cancel()
+				wantError(t, call(ctx, connector), volume.Deadline, "/dev/vdb", "/dev/vdc", "next step")
+				ctx, cancel = context.WithCancel(t.Context())
+				time.AfterFunc(settle/2, cancel)
+				wantError(t, call(ctx, connector), volume.Canceled, "/dev/vdb", "/dev/vdc")
+				// Two that stay want a person.
+				started := time.Now()
+				wantError(t, call(t.Context(), connector), volume.Precondition, "/dev/vdb", "/dev/vdc", "Detach the other")
+				if took := time.Since(started); took < settle || took > settle+2*slowestPoll {
+					t.Errorf("judged after %s", took)
+				}
+				time.AfterFunc(settle-slowestPoll, func() {
+					m.mu.Lock()
+					defer m.mu.Unlock()
+					m.unplug("vdb")
+				})
+				if err := call(t.Context(), connector); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // A rival that has become slow is still there: the other disk is no clear case
@@ -384,8 +467,47 @@ func TestVerify(t *testing.T) {
 		"/dev/vda": {volume.Precondition, other[:20]}, "/dev/vdb": {volume.Precondition, "no serial"}, "/dev/loop0": {volume.Precondition, "loop"},
 		"/dev/gone": {volume.Internal, "no such device"},
 	} {
-		wantError(t, connector.Verify(t.Context(), uuid, path), c.kind, c.word, uuid)
+		err := connector.Verify(t.Context(), uuid, path)
+		wantError(t, err, c.kind, c.word, uuid)
+		// Only a disk that the kernel does not have is gone; a foreign one never is,
+		// whatever volume is asked for.
+		for _, id := range []string{uuid, "no-volume-of-cinder", ""} {
+			err := connector.Verify(t.Context(), id, path)
+			if err == nil || errors.Is(err, volume.ErrGone) != (path == "/dev/gone") {
+				t.Errorf("volume %q on %s: %v", id, path, err)
+			}
+		}
 	}
+}
+
+// A disk that is pulled out while its serial is read shows an empty one.
+func TestVerifyOfADiskThatGoes(t *testing.T) {
+	m := &fakeMachine{}
+	d := m.plug("vdb", blockdev.VirtioBlk, "", volume.GiB)
+	m.onSerial = func(m *fakeMachine) { m.unplug("vdb") }
+	err := newConnector(t, m).Verify(t.Context(), uuid, d.Path)
+	wantError(t, err, volume.Internal, "no such device")
+	if !errors.Is(err, volume.ErrGone) {
+		t.Errorf("%v does not say that the disk is gone", err)
+	}
+}
+
+// A disk that does not answer proves nothing, and keeps nobody longer than the
+// call lasts.
+func TestVerifyOfASilentDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		d.hangs = make(chan struct{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := newConnector(t, m).Verify(ctx, uuid, d.Path)
+		wantError(t, err, volume.Deadline)
+		if errors.Is(err, volume.ErrGone) {
+			t.Errorf("a disk that does not answer passes for gone: %v", err)
+		}
+		close(d.hangs)
+	})
 }
 
 func TestLocate(t *testing.T) {
@@ -432,6 +554,48 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
+// A flush that takes longer than its call keeps the disk for itself. The retry,
+// and a new use of the volume, wait for it instead of finding the disk in use.
+func TestFlushOutlivesItsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		d.slow = make(chan struct{})
+		m.plug("vdc", blockdev.VirtioBlk, other[:20], volume.GiB)
+		connector := newConnector(t, m)
+		call := func(what func(ctx context.Context) error) error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			started := time.Now()
+			err := what(ctx)
+			if took := time.Since(started); took > time.Second {
+				t.Errorf("a call of 1s took %s", took)
+			}
+			return err
+		}
+		disconnect := func(ctx context.Context) error { return connector.Disconnect(ctx, uuid) }
+		connect := func(ctx context.Context) error {
+			_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
+			return err
+		}
+		wantError(t, call(disconnect), volume.Deadline, "flushing /dev/vdb", uuid)
+		wantError(t, call(disconnect), volume.Deadline, "earlier flush", "next step", uuid)
+		wantError(t, call(connect), volume.Deadline, "earlier flush", uuid)
+		// Another volume is in nobody's way.
+		if err := connector.Disconnect(t.Context(), other); err != nil {
+			t.Error(err)
+		}
+		time.AfterFunc(time.Second/2, func() { close(d.slow) })
+		// What was written since the first flush began is flushed as well.
+		if err := call(disconnect); err != nil || d.flushed != 2 {
+			t.Errorf("%v, flushed %d times, want 2", err, d.flushed)
+		}
+		if err := call(connect); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestNode(t *testing.T) {
 	if info, err := newConnector(t, &fakeMachine{}).Node(t.Context()); err != nil || info.MaxVolumes != 7 {
 		t.Errorf("%+v, %v", info, err)
@@ -452,32 +616,38 @@ func FuzzConnect(f *testing.F) {
 	f.Add(uuid[:20], uuid, uuid[:20])
 	f.Add("\x00\xff", "\x00", "%s")
 	f.Fuzz(func(t *testing.T, id, a, b string) {
-		m := &fakeMachine{}
-		m.plug("vda", blockdev.VirtioBlk, a, volume.GiB)
-		m.plug("sda", blockdev.SCSI, b, volume.GiB)
-		connector := newConnector(t, m)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // looks, but does not wait
-		_, _ = connector.Connect(ctx, volume.ConnectRequest{ID: id})
-		conn, ok, err := connector.Locate(t.Context(), id)
-		if !volume.IsUUID(id) {
-			if ok || err == nil {
-				t.Errorf("%q is no id, but %+v, %t, %v", id, conn, ok, err)
-			}
-			return
-		}
-		shows := func(serial string) bool {
-			serial = strings.TrimSpace(serial)
-			return serial == id || len(serial) == 20 && strings.HasPrefix(id, serial)
-		}
-		switch both, either := shows(a) && shows(b), shows(a) || shows(b); {
-		case both && err == nil, !both && err != nil, ok != (either && !both):
-			t.Errorf("%q among %q and %q: %+v, %t, %v", id, a, b, conn, ok, err)
-		case ok && (conn.Path == "/dev/vda") != shows(a):
-			t.Errorf("%q among %q and %q: %s", id, a, b, conn.Path)
-		}
-		if ok != (connector.Verify(t.Context(), id, conn.Path) == nil) {
-			t.Errorf("%q: verified otherwise than found", id)
-		}
+		synctest.Test(t, func(t *testing.T) { checkConnect(t, id, a, b) })
 	})
+}
+
+// checkConnect looks for the volume of this id among disks with these serials.
+func checkConnect(t *testing.T, id, a, b string) {
+	t.Helper()
+	m := &fakeMachine{}
+	m.plug("vda", blockdev.VirtioBlk, a, volume.GiB)
+	m.plug("sda", blockdev.SCSI, b, volume.GiB)
+	connector := newConnector(t, m)
+	ctx, cancel := context.WithTimeout(t.Context(), firstPoll)
+	defer cancel()
+	_, _ = connector.Connect(ctx, volume.ConnectRequest{ID: id})
+	conn, ok, err := connector.Locate(t.Context(), id)
+	if !volume.IsUUID(id) {
+		if ok || err == nil {
+			t.Errorf("%q is no id, but %+v, %t, %v", id, conn, ok, err)
+		}
+		return
+	}
+	shows := func(serial string) bool {
+		serial = strings.TrimSpace(serial)
+		return serial == id || len(serial) == 20 && strings.HasPrefix(id, serial)
+	}
+	switch both, either := shows(a) && shows(b), shows(a) || shows(b); {
+	case both && err == nil, !both && err != nil, ok != (either && !both):
+		t.Errorf("%q among %q and %q: %+v, %t, %v", id, a, b, conn, ok, err)
+	case ok && (conn.Path == "/dev/vda") != shows(a):
+		t.Errorf("%q among %q and %q: %s", id, a, b, conn.Path)
+	}
+	if ok != (connector.Verify(t.Context(), id, conn.Path) == nil) {
+		t.Errorf("%q: verified otherwise than found", id)
+	}
 }

@@ -28,6 +28,8 @@ type fakeDisk struct {
 	stubborn bool // does not become read-only
 	flushed  int
 	flushErr error
+	slow     chan struct{} // when set, a flush does not end before it is closed
+	claimed  bool          // by a flush, as by an exclusive open
 }
 
 // fakeMachine implements Devices. Disks come and go as a test says.
@@ -39,7 +41,9 @@ type fakeMachine struct {
 	onLook  func(m *fakeMachine) // called with the lock held
 	onScan  func(m *fakeMachine)
 	onFlush func(m *fakeMachine)
-	broken  error // what listing the disks gives
+	// onSerial is called when a serial is read, before the answer.
+	onSerial func(m *fakeMachine)
+	broken   error // what listing the disks gives
 }
 
 func (m *fakeMachine) plug(name string, kind blockdev.Kind, serial string, size volume.Size) *fakeDisk {
@@ -60,7 +64,7 @@ func (m *fakeMachine) at(match func(*fakeDisk) bool) (*fakeDisk, error) {
 			return d, nil
 		}
 	}
-	return nil, volume.Errorf(volume.Internal, "no such device")
+	return nil, volume.Errorf(volume.Internal, "no such device: %w", volume.ErrGone)
 }
 
 func (m *fakeMachine) of(d blockdev.Device) (*fakeDisk, error) {
@@ -97,6 +101,11 @@ func (m *fakeMachine) Serial(d blockdev.Device) (string, error) {
 	if f.hangs != nil {
 		<-f.hangs
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.onSerial != nil {
+		m.onSerial(m)
+	}
 	return f.serial, nil
 }
 
@@ -124,13 +133,32 @@ func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
 	return err
 }
 
-func (m *fakeMachine) Flush(_ context.Context, d blockdev.Device) error {
+// Flush has the disk for itself while it runs, and goes on after its context
+// has ended, as the real one.
+func (m *fakeMachine) Flush(ctx context.Context, d blockdev.Device) error {
 	f, err := m.of(d)
 	if err != nil {
 		return err
 	}
+	_, err = volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, m.flush(f) })
+	return err
+}
+
+func (m *fakeMachine) flush(f *fakeDisk) error {
+	m.mu.Lock()
+	if f.claimed {
+		m.mu.Unlock()
+		return volume.Errorf(volume.Deadline, "%s is still in use by a program", f.Device)
+	}
+	f.claimed = true
+	slow := f.slow
+	m.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	f.claimed = false
 	f.flushed++
 	if m.onFlush != nil {
 		m.onFlush(m)

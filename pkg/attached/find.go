@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -48,6 +50,47 @@ func pluggable(d blockdev.Device) bool {
 	}
 }
 
+// findSettled is find, except that it waits while several disks show the id: a
+// volume that is plugged in anew can be there before its old disk has gone. The
+// error is of kind Precondition when they are still there after the time for
+// settling, and Deadline (or Canceled) when ctx ends before.
+func (c *Connector) findSettled(ctx context.Context, id string) (sighting, error) {
+	var several error
+	var since time.Time
+	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
+		found, err := c.find(ctx, id)
+		if several != nil && ctx.Err() != nil {
+			return found, unsettled(several, ctx.Err())
+		}
+		if err == nil && several != nil && len(found.silent) > 0 {
+			err = several // a rival that does not answer has not gone
+		}
+		switch {
+		case !volume.IsKind(err, volume.Precondition):
+			return found, err
+		case several == nil:
+			since = time.Now()
+		case time.Since(since) >= settle:
+			return found, err
+		}
+		several = err
+		if err := volume.Pause(ctx, pause); err != nil {
+			return found, unsettled(several, err)
+		}
+	}
+}
+
+// unsettled is the error for several disks of one serial when the call ends
+// before the one that is pulled out must have gone.
+func unsettled(several, cause error) error {
+	text := several.Error()
+	if e := (*volume.Error)(nil); errors.As(several, &e) {
+		text = e.Msg
+	}
+	return volume.Errorf(volume.KindOf(cause), "%s; one of them may still go, which can take %s: %w", text, settle, cause).
+		WithRemedy("Kubernetes retries this automatically")
+}
+
 // find looks once for the disk that shows this id as its serial. The error is
 // of kind Precondition when several do: a guess could destroy data.
 func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
@@ -55,13 +98,12 @@ func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
 	if err != nil {
 		return sighting{}, err
 	}
+	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !pluggable(d) })
+	serials := c.serials(ctx, disks)
 	var s sighting
 	var matches []blockdev.Device
-	for _, d := range disks {
-		if !pluggable(d) {
-			continue
-		}
-		serial, err := c.serial(ctx, d)
+	for i, d := range disks {
+		serial, err := serials[i].text, serials[i].err
 		if err != nil {
 			if errors.Is(err, errSilent) {
 				s.silent = append(s.silent, d)
@@ -113,6 +155,24 @@ func (c *Connector) choose(ctx context.Context, s *sighting, matches []blockdev.
 	return nil
 }
 
+// reading is what reading a serial gave.
+type reading struct {
+	text string
+	err  error
+}
+
+// serials reads the serials of all disks side by side, so that several silent
+// ones take no longer than one.
+func (c *Connector) serials(ctx context.Context, disks []blockdev.Device) []reading {
+	readings := make([]reading, len(disks))
+	var running sync.WaitGroup
+	for i, d := range disks {
+		running.Go(func() { readings[i].text, readings[i].err = c.serial(ctx, d) })
+	}
+	running.Wait()
+	return readings
+}
+
 // serial reads the serial of a disk, but not for long. A reading that hangs
 // is joined by the next, so that a hung disk costs one thread and not one per
 // look; and it keeps nobody from the other disks. What was joined may be about
@@ -134,25 +194,16 @@ func (c *Connector) serial(ctx context.Context, d blockdev.Device) (string, erro
 func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, error) {
 	w := wait{id: id, started: time.Now()}
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
-		found, err := c.find(ctx, id)
-		if err == nil && w.ambiguity != nil && len(found.silent) > 0 {
-			err = w.ambiguity // a rival that does not answer has not gone
-		}
+		found, err := c.findSettled(ctx, id)
 		switch {
+		case errors.As(err, new(*volume.Error)): // it says what was found
+			return blockdev.Device{}, err
 		case ctx.Err() != nil:
 			return blockdev.Device{}, w.failed(ctx.Err())
-		case err == nil:
-			if found.match && found.notReady == nil {
-				return found.disk, nil
-			}
-			w.last, w.ambiguity = found, nil
-		case !volume.IsKind(err, volume.Precondition):
-			return blockdev.Device{}, err
-		case w.ambiguity == nil:
-			w.ambiguity, w.since = err, time.Now()
-		case time.Since(w.since) >= settle:
-			return blockdev.Device{}, err
+		case found.match && found.notReady == nil:
+			return found.disk, nil
 		}
+		w.last = found
 		if time.Since(w.started) >= firstScan && c.scan.begin(ctx) {
 			w.scans++
 		}
@@ -164,19 +215,14 @@ func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, erro
 
 // wait is what to tell of a wait that was in vain.
 type wait struct {
-	id        string
-	started   time.Time
-	last      sighting
-	scans     int
-	ambiguity error     // several disks match
-	since     time.Time // of the ambiguity
+	id      string
+	started time.Time
+	last    sighting
+	scans   int
 }
 
 // failed is the error for a disk that did not come in time.
 func (w wait) failed(cause error) error {
-	if w.ambiguity != nil {
-		return w.ambiguity
-	}
 	kind := volume.Deadline
 	if errors.Is(cause, context.Canceled) {
 		kind = volume.Canceled

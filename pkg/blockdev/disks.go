@@ -58,8 +58,9 @@ func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 }
 
 // Flush writes out what the kernel still holds of the device's data, and has
-// the device write out its own cache. Kind Precondition: something claims the
-// device, in whatever mount namespace: a mount, a mapping, mkfs.
+// the device write out its own cache. Kinds: Precondition (a mount, in whatever
+// mount namespace, or another device has claimed the device), Deadline (a program
+// such as mkfs or e2fsck has, and will end).
 func (s *System) Flush(ctx context.Context, d Device) error {
 	_, err := volume.Bounded(ctx, func() (struct{}, error) {
 		f, err := s.open(d, os.O_RDONLY|unix.O_EXCL)
@@ -78,14 +79,24 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 	return err
 }
 
-// claimed is the error for a device that is in use.
+// claimed is the error for a device that is in use. Programs end by themselves; a
+// mount and a mapping stay.
 func (s *System) claimed(d Device) error {
-	by := "by a mount, or by a program that has claimed it"
-	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
-		by = "by" + names(holders)
+	remain := func(by string) error {
+		return volume.Errorf(volume.Precondition, "%s is still in use by%s", d, by).
+			WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
 	}
-	return volume.Errorf(volume.Precondition, "%s is still in use %s", d, by).
-		WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
+	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
+		return remain(names(holders))
+	}
+	parts, _ := s.Partitions(d) // none are known: the disk itself is looked at
+	for _, d := range append([]Device{d}, parts...) {
+		if fsType := s.MountedAs(d); fsType != "" {
+			return remain(fmt.Sprintf(" a mount of the %s filesystem on %s", fsType, d.Name))
+		}
+	}
+	return volume.Errorf(volume.Deadline, "%s is still in use by a program that has claimed it, or by a mount that the kernel does not show in /sys/fs", d).
+		WithRemedy("Kubernetes retries this automatically; if it lasts, find what uses the device on this node: lsblk, fuser, lsof")
 }
 
 // SetReadOnly makes the kernel refuse writes to the device, or allow them

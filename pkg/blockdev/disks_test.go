@@ -1,10 +1,13 @@
 package blockdev
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -107,12 +110,83 @@ func TestFlushVerifiesTheNumber(t *testing.T) {
 	}
 }
 
-func TestClaimedNamesTheHolders(t *testing.T) {
+// Mounts and mappings stay until a person acts; a program ends by itself.
+func TestClaimedTellsWhatStaysFromWhatPasses(t *testing.T) {
 	r := newRig(t)
 	everyKind(r)
-	for number, word := range map[string]string{"8:0": "dm-0", "252:0": "mount"} {
-		if err := r.claimed(r.device(number)); volume.KindOf(err) != volume.Precondition || !strings.Contains(err.Error(), word) {
-			t.Errorf("%s: %v", number, err)
+	wantClaim := func(number string, kind volume.Kind, word string) {
+		t.Helper()
+		if err := r.claimed(r.device(number)); volume.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v, want kind %s with %q", number, err, kind, word)
+		}
+	}
+	wantClaim("8:0", volume.Precondition, "dm-0")
+	wantClaim("252:0", volume.Deadline, "program")
+	name := r.device("252:0").Name
+	r.write("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
+	wantClaim("252:0", volume.Deadline, "program")
+	r.write("sys/fs/xfs/"+name+"/log/x", "")
+	wantClaim("252:0", volume.Precondition, "xfs")
+}
+
+func TestMountedAs(t *testing.T) {
+	r := newRig(t)
+	for i, c := range []struct{ path, want string }{
+		{"sys/fs/ext4/%s/delayed_allocation_blocks", "ext4"},
+		{"sys/fs/xfs/%s/log/x", "xfs"},
+		{"sys/fs/f2fs/%s/features", "f2fs"},
+		{"sys/fs/btrfs/0d6f7c2e/devices/%s/dev", "btrfs"},
+		{"sys/fs/ext4/features/%s", ""},
+	} {
+		name := fmt.Sprintf("vd%c", 'a'+i)
+		number := fmt.Sprintf("252:%d", i)
+		r.add(name, number, volume.GiB, nil)
+		d := r.device(number)
+		if got := r.MountedAs(d); got != "" {
+			t.Errorf("%s: mounted as %q", name, got)
+		}
+		r.write(fmt.Sprintf(c.path, name), "")
+		if got := r.MountedAs(d); got != c.want {
+			t.Errorf("%s: mounted as %q, want %q", name, got, c.want)
+		}
+	}
+	if got := r.MountedAs(Device{Name: "*"}); got != "" {
+		t.Errorf("a name that is a pattern: %q", got)
+	}
+}
+
+// The kernel shows mounts of every mount namespace.
+func TestRealMountedAs(t *testing.T) {
+	for _, fsType := range []string{"ext4", "xfs"} {
+		d, _ := loopDevice(t, 512*volume.MiB)
+		s := New()
+		if out, err := exec.CommandContext(t.Context(), "mkfs."+fsType, "-q", d.Path).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		dir := t.TempDir()
+		// unshare(1) keeps the mount in a namespace of its own until its input ends.
+		script := fmt.Sprintf("mount -t %s %s %s && echo mounted && read line", fsType, d.Path, dir)
+		cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation=private", "sh", "-c", script)
+		stdin, err1 := cmd.StdinPipe()
+		stdout, err2 := cmd.StdoutPipe()
+		if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(stdout).ReadString('\n')
+		if err != nil {
+			_ = stdin.Close()
+			t.Skipf("needs mounts: %v, %v", err, cmd.Wait())
+		}
+		if got := s.MountedAs(d); got != fsType || line == "" {
+			t.Errorf("mounted as %q, want %q", got, fsType)
+		}
+		if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.Precondition || !strings.Contains(err.Error(), fsType) {
+			t.Errorf("flushed while it is mounted: %v", err)
+		}
+		_ = stdin.Close()
+		_ = cmd.Wait() // read fails at the end of its input
+		if got := s.MountedAs(d); got != "" {
+			t.Errorf("mounted as %q after the unmount", got)
 		}
 	}
 }
@@ -128,7 +202,7 @@ func TestRealFlushAndReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.Precondition {
+	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.Deadline { // by a program: it will end
 		t.Errorf("flushed while it is claimed: %v", err)
 	}
 	if err := errors.Join(claim.Close(), s.Flush(t.Context(), d)); err != nil {

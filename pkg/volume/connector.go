@@ -10,12 +10,15 @@ type Connector interface {
 	// Connect makes the volume's device appear and returns it once it can be
 	// opened. Kinds: NotFound (the backend says there is no such volume, never
 	// just a missing path), Deadline (the device did not appear in time),
-	// Precondition (the device is there but is not this volume).
+	// Precondition (the device is there but is not this volume, or several
+	// devices show its identity and keep doing so).
 	Connect(ctx context.Context, req ConnectRequest) (Connection, error)
 
 	// Disconnect undoes Connect, flushing what is unwritten. Not connected, or
-	// a volume that does not exist, is a success. Kind Precondition: the device
-	// is still in use, with its holders named.
+	// a volume that does not exist, is a success. Kinds: Precondition (the device
+	// is still in use, with its holders named), Deadline (the time ran out). A
+	// flush that outlives its call keeps later calls for the volume waiting, so
+	// that none of them takes the flush for a user of the device.
 	Disconnect(ctx context.Context, id string) error
 
 	// Locate returns the connection of a volume that Connect has made, without
@@ -28,7 +31,14 @@ type Connector interface {
 	// the kernel says of it (serial, pool and image, backing file), never by
 	// the name of a link. Kinds: Precondition (it is another volume, or a disk of
 	// another sort), Internal (it is nobody's: the path or the device is gone,
-	// or the device has lost its volume), NotFound as for Locate.
+	// or the device has lost its volume), NotFound as for Locate, Deadline (the
+	// disk did not answer in time).
+	//
+	// The error wraps ErrGone exactly when it proves that what the disk held is
+	// gone: the kernel has no such device, the device has lost its volume, or it
+	// holds what is left of the volume of this id after its deletion. It never
+	// wraps ErrGone for a disk that holds something else, whether a volume of this
+	// id exists or not, nor for a disk that could not be read.
 	Verify(ctx context.Context, id, disk string) error
 
 	// Node tells where this node is and how many volumes it can take.
@@ -51,8 +61,9 @@ type Connection struct {
 	// not known on the node. Nothing is formatted on a device that is smaller
 	// than DeviceSize of it.
 	Size Size
-	// Published is the size that the controller read when it attached the
-	// volume; zero: unknown, as from Locate.
+	// Published is the volume's size that the controller read when it attached
+	// the volume; zero: unknown, as after Locate. Unlike Size it never comes from
+	// a reading on the node.
 	Published Size
 	// Granule is what the backend's sizes are multiples of; zero or one byte:
 	// any size.
