@@ -2,13 +2,10 @@ package loop
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -32,6 +29,10 @@ type Connector struct {
 	loops  *loops
 	blocks *blockdev.System
 	log    *slog.Logger
+	// running is locked by volume while the kernel works on the volume's device.
+	// Work that outlives its call keeps the lock, so that a retry waits for it
+	// instead of finding the device in use.
+	running volume.Locks
 }
 
 // NewConnector returns the connector of a node.
@@ -64,27 +65,65 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err != nil {
 		return volume.Connection{}, err
 	}
+	l, err := c.begin(ctx, req.ID)
+	if err != nil {
+		return volume.Connection{}, err
+	}
+	defer l.Release()
 	// Under this lock nobody copies, deletes or connects the volume.
 	o, unlock, err := c.store.lock(ctx, volumes, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	defer unlock()
+	l.And(unlock)
 	if o.attachment == nil || o.attachment.Node != c.opts.Node {
+		// Kubernetes stages only what it has attached: this does not pass by itself.
 		return volume.Connection{}, volume.Errorf(volume.Precondition, "the volume is not attached to this node, %s", c.opts.Node).
-			WithRemedy("wait for the VolumeAttachment; check that the controller and the node use the same node name")
+			WithRemedy("check the VolumeAttachment, and that the controller and the node use the same node name")
 	}
-	// Not what the volume is attached for: a filesystem that is only read may
-	// have a journal to be replayed first.
-	readOnly := req.ReadOnly
-	d, ok, err := c.connected(o)
+	d, err := outlive(ctx, l, "connecting the volume's loop device", func(ctx context.Context) (device, error) {
+		return c.provide(ctx, o, req.ReadOnly)
+	})
 	if err != nil {
 		return volume.Connection{}, err
+	}
+	return connection(o, d, published), nil
+}
+
+// begin takes the volume for the caller, after work on it that outlived an
+// earlier call.
+func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error) {
+	unlock, err := c.running.Lock(ctx, id)
+	if err != nil {
+		cause := context.Cause(ctx)
+		return nil, volume.Errorf(volume.KindOf(cause), "an earlier operation on the volume's loop device has not finished: %w", cause).
+			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
+	}
+	return volume.NewLease(unlock), nil
+}
+
+// outlive runs what the kernel cannot be interrupted in. When ctx ends first the
+// work goes on and keeps the lease's locks.
+func outlive[T any](ctx context.Context, l *volume.Lease, what string, work func(context.Context) (T, error)) (T, error) {
+	if err := ctx.Err(); err != nil {
+		var zero T
+		return zero, fmt.Errorf("%s has not begun: %w", what, err)
+	}
+	return volume.Outlive(ctx, l, what, func() (T, error) { return work(context.WithoutCancel(ctx)) })
+}
+
+// provide returns the volume's loop device, and makes one if there is none. It
+// is not read-only because the volume is attached so: a filesystem that is only
+// read may have a journal to be replayed first.
+func (c *Connector) provide(ctx context.Context, o object, readOnly bool) (device, error) {
+	d, ok, err := c.connected(o)
+	if err != nil {
+		return device{}, err
 	}
 	if ok && d.readOnly != readOnly {
 		// Left by an earlier use; it is in nobody's way unless it is in use.
 		if err := c.release(ctx, d); err != nil {
-			return volume.Connection{}, fmt.Errorf("the volume is connected with read-only %t, not %t: %w", d.readOnly, readOnly, err)
+			return device{}, fmt.Errorf("the volume is connected with read-only %t, not %t: %w", d.readOnly, readOnly, err)
 		}
 		ok = false
 	}
@@ -98,10 +137,7 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err == nil {
 		err = c.verify(o.id, d.path)
 	}
-	if err != nil {
-		return volume.Connection{}, err
-	}
-	return connection(o, d, published), nil
+	return d, err
 }
 
 // publishedSize reads the size that Attach published.
@@ -120,7 +156,7 @@ func publishedSize(publish map[string]string) (volume.Size, error) {
 // connection says what the device must hold: the file as it is now, or what
 // was published if somebody has cut the file since.
 func connection(o object, d device, published volume.Size) volume.Connection {
-	return volume.Connection{Path: d.path, Size: max(o.size.RoundDown(sector), published.RoundDown(sector))}
+	return volume.Connection{Path: d.path, Size: max(o.size.RoundDown(sector), published.RoundDown(sector)), Published: published}
 }
 
 // connected finds the loop device that the volume has.
@@ -161,51 +197,17 @@ func (c *Connector) bind(ctx context.Context, o object, readOnly bool) (device, 
 }
 
 // Locate implements volume.Connector.
-func (c *Connector) Locate(_ context.Context, id string) (volume.Connection, bool, error) {
-	o, err := c.store.load(volumes, id)
-	if err != nil {
-		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
-	}
-	d, ok, err := c.connected(o)
-	if err != nil || !ok {
-		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
-	}
-	return connection(o, d, 0), true, nil
-}
-
-// Verify implements volume.Connector: the device's backing file is the
-// volume's, by device and inode number.
-func (c *Connector) Verify(_ context.Context, id, disk string) error {
-	if _, err := c.store.load(volumes, id); err != nil {
-		return volume.Wrap(err, "verify", id)
-	}
-	return volume.Wrap(c.verify(id, disk), "verify", id)
-}
-
-func (c *Connector) verify(id, disk string) error {
-	path := c.store.data(volumes, id)
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	d, err := c.blocks.ByPath(disk)
-	if err != nil {
-		return err
-	}
-	if d.Kind != blockdev.Loop {
-		return volume.Errorf(volume.Precondition, "%s is not a loop device, and so is not the volume", d)
-	}
-	info, err := c.loops.status(disk)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return volume.Errorf(volume.Internal, "%s has no file any more: it is no volume at all", disk)
-	case err != nil:
-		return fmt.Errorf("read the status of %s: %w", disk, err)
-	case !sameFile(info, &st):
-		backing, _ := c.blocks.Serial(d) // for the message only
-		return volume.Errorf(volume.Precondition, "%s is not the volume: its file is %s, not %s", disk, backing, path)
-	case info.Offset != 0 || info.Sizelimit != 0:
-		return volume.Errorf(volume.Precondition, "%s shows a part of the volume only (offset %d, limit %d)", disk, info.Offset, info.Sizelimit)
-	}
-	return nil
+func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connection, connected bool, err error) {
+	conn, err = volume.Bounded(ctx, func() (volume.Connection, error) {
+		o, err := c.store.load(volumes, id)
+		if err != nil {
+			return volume.Connection{}, err
+		}
+		d, ok, err := c.connected(o)
+		if err != nil || !ok {
+			return volume.Connection{}, err
+		}
+		return connection(o, d, 0), nil
+	})
+	return conn, conn.Path != "", volume.Wrap(err, "locate", id)
 }

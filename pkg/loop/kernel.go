@@ -24,6 +24,7 @@ type kernel interface {
 	Status(dev *os.File) (*unix.LoopInfo64, error)
 	SetDirectIO(dev *os.File) error
 	ClearFile(dev *os.File) error
+	Sync(dev *os.File) error
 	Clone(dst, src *os.File) error
 }
 
@@ -57,6 +58,8 @@ func (linux) SetDirectIO(dev *os.File) error {
 func (linux) ClearFile(dev *os.File) error {
 	return unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0)
 }
+
+func (linux) Sync(dev *os.File) error { return dev.Sync() }
 
 func (linux) Clone(dst, src *os.File) error {
 	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
@@ -113,8 +116,15 @@ func (l *loops) bound(file string) ([]device, error) {
 }
 
 // orphans returns the loop devices whose backing file had one of these paths
-// and was deleted. The directories of the files may be reached by links.
+// and was deleted.
 func (l *loops) orphans(files ...string) ([]device, error) {
+	gone := deletedPaths(files...)
+	return l.find(func(backing string, _ *unix.LoopInfo64) bool { return slices.Contains(gone, backing) })
+}
+
+// deletedPaths returns how the kernel shows backing files that had one of these
+// paths when they were deleted. Their directories may be reached by links.
+func deletedPaths(files ...string) []string {
 	var gone []string
 	for _, file := range files {
 		gone = append(gone, file+" (deleted)")
@@ -124,7 +134,7 @@ func (l *loops) orphans(files ...string) ([]device, error) {
 			gone = append(gone, resolved+strings.TrimPrefix(file, above)+" (deleted)")
 		}
 	}
-	return l.find(func(backing string, _ *unix.LoopInfo64) bool { return slices.Contains(gone, backing) })
+	return gone
 }
 
 // tail is the part of a data file's path that is unique: volumes/<id>/data.

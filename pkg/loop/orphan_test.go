@@ -47,7 +47,14 @@ func TestDisconnectOrphan(t *testing.T) {
 				if err := remove(m); err != nil {
 					t.Fatal(err)
 				}
-				wantKind(t, m.c.Verify(t.Context(), m.id, d.path), volume.NotFound)
+				// What the volume held is gone, on this device and on no other.
+				err := m.c.Verify(t.Context(), m.id, d.path)
+				if wantKind(t, err, volume.NotFound, d.path); !errors.Is(err, volume.ErrGone) {
+					t.Errorf("%v does not say that the device is gone", err)
+				}
+				if err := m.c.Verify(t.Context(), volumes.id("another"), d.path); !missing(err) || errors.Is(err, volume.ErrGone) {
+					t.Errorf("another volume: %v", err)
+				}
 				m.disconnect()
 				lost(t, d)
 			})
@@ -72,7 +79,10 @@ func TestSameNameAgain(t *testing.T) {
 				t.Fatalf("another id: %s", again.ID)
 			}
 			attach(t, m.b, m.id)
-			wantKind(t, m.c.Verify(t.Context(), m.id, stale), volume.Precondition, stale)
+			err := m.c.Verify(t.Context(), m.id, stale)
+			if wantKind(t, err, volume.Precondition, stale); !errors.Is(err, volume.ErrGone) {
+				t.Errorf("%v does not say that the earlier volume is gone", err)
+			}
 			if conn, connected, err := m.c.Locate(t.Context(), m.id); connected || err != nil {
 				t.Errorf("%+v, %v", conn, err)
 			}
