@@ -45,6 +45,8 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 		{s.cloner != nil, csi.ControllerServiceCapability_RPC_CLONE_VOLUME},
 		{s.modifier != nil, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME},
 		{s.health != nil, csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH},
+		// A HealthLister is a HealthReporter too: CSI demands both or the first alone.
+		{s.healthLister != nil, csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH},
 		{s.countsWriters(), csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER},
 	} {
 		if optional.have {

@@ -81,6 +81,7 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 		modify    = csi.ControllerServiceCapability_RPC_MODIFY_VOLUME
 		getSnap   = csi.ControllerServiceCapability_RPC_GET_SNAPSHOT
 		health    = csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH
+		unhealthy = csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH
 	)
 	type types = []csi.ControllerServiceCapability_RPC_Type
 	fake := fakebackend.New()
@@ -128,7 +129,12 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 			core
 			volume.HealthReporter
 		}{c, fake}, types{health, writers}},
-		"all": {fake, types{health, publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap}},
+		// CSI: never without GET_VOLUME_HEALTH.
+		"HealthLister": {struct {
+			core
+			volume.HealthLister
+		}{c, fake}, types{health, unhealthy, writers}},
+		"all": {fake, types{health, unhealthy, publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -164,7 +170,7 @@ func TestEmptyRequests(t *testing.T) {
 		}},
 		"with none": {New(core{fakebackend.New()}, Options{}), map[string]volume.Kind{
 			"publish": volume.Unsupported, "unpublish": volume.Unsupported, "create snapshot": volume.Unsupported, "delete snapshot": volume.Unsupported,
-			"get snapshot": volume.Unsupported, "modify": volume.Unsupported, "health": volume.Unsupported,
+			"get snapshot": volume.Unsupported, "modify": volume.Unsupported, "health": volume.Unsupported, "list health": volume.Unsupported,
 			"list": volume.Unsupported, "list snapshots": volume.Unsupported, "capacity": volume.Unsupported,
 		}},
 	} {
@@ -208,6 +214,7 @@ func emptyCalls(t *testing.T, s *Server) map[string]error {
 	_, calls["list snapshots"] = s.ListSnapshots(ctx, &csi.ListSnapshotsRequest{})
 	_, calls["modify"] = s.ControllerModifyVolume(ctx, &csi.ControllerModifyVolumeRequest{})
 	_, calls["health"] = s.ControllerGetVolumeHealth(ctx, &csi.ControllerGetVolumeHealthRequest{})
+	_, calls["list health"] = s.ControllerListVolumeHealth(ctx, &csi.ControllerListVolumeHealthRequest{})
 	return calls
 }
 

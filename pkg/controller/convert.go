@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"maps"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -9,7 +11,7 @@ import (
 // toCSI renders a volume as the backend read it.
 func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 	out := &csi.Volume{
-		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: v.Context, ContentSource: sourceToCSI(v.Source),
+		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: contextOf(v), ContentSource: sourceToCSI(v.Source),
 	}
 	if s.topology != nil {
 		for _, t := range v.Topology {
@@ -17,6 +19,20 @@ func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 		}
 	}
 	return out
+}
+
+// contextOf returns the volume context: what the backend has for the node, and
+// whether the node encrypts the volume.
+func contextOf(v volume.Volume) map[string]string {
+	if !v.Encrypted {
+		return v.Context
+	}
+	context := maps.Clone(v.Context)
+	if context == nil {
+		context = make(map[string]string, 1)
+	}
+	context[volume.EncryptedKey] = isTrue
+	return context
 }
 
 func sourceToCSI(source volume.Source) *csi.VolumeContentSource {

@@ -76,7 +76,10 @@ func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (lea
 	if least, err = s.sourceSize(ctx, req.Source); err != nil {
 		return 0, err
 	}
-	req.Size, err = resolveWithSource(req.Range, least, s.backend.Limits())
+	if req.Size, err = resolveWithSource(req.Range, least, s.backend.Limits()); err != nil {
+		return 0, err
+	}
+	req.Size, err = minimumOf(req.Accesses, req.Parameters, req.Encrypted).apply(req.Size, req.Range, s.backend.Limits())
 	return least, err
 }
 
@@ -86,6 +89,10 @@ func fits(v volume.Volume, req volume.CreateRequest) error {
 	switch {
 	case v.Source != req.Source:
 		why = "was made from another source"
+	case v.Encrypted && !req.Encrypted:
+		why = "was made to be encrypted, which the StorageClass does not ask for"
+	case !v.Encrypted && req.Encrypted:
+		why = "was made without encryption, which the StorageClass asks for"
 	case v.Size < req.Range.Required:
 		why = "has " + v.Size.String() + ", less than the " + req.Range.Required.String() + " required"
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
@@ -147,6 +154,8 @@ func checkCreated(v volume.Volume, req volume.CreateRequest, least volume.Size) 
 		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, least)
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
 		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
+	case v.Encrypted != req.Encrypted:
+		return volume.Errorf(volume.Internal, "the backend returned volume %s with encryption %t, not %t as asked for", v.ID, v.Encrypted, req.Encrypted)
 	case !v.Source.Empty() && v.Source != req.Source:
 		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and was made from another source", v.ID)
 	}
@@ -181,9 +190,13 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 		return none, volume.Errorf(volume.Invalid, "mutable_parameters are given, but this backend has none").
 			WithRemedy("create the volume without a VolumeAttributesClass")
 	}
+	parameters, encrypted, err := splitParameters(req.GetParameters())
+	if err != nil {
+		return none, err
+	}
 	return volume.CreateRequest{
-		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source,
-		Parameters: req.GetParameters(), Mutable: req.GetMutableParameters(), Accesses: accesses,
+		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source, Encrypted: encrypted,
+		Parameters: parameters, Mutable: req.GetMutableParameters(), Accesses: accesses,
 		Requisite: parseTopologies(requirements.GetRequisite()), Preferred: parseTopologies(requirements.GetPreferred()),
 	}, nil
 }

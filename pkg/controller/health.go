@@ -22,13 +22,46 @@ func (s *Server) ControllerGetVolumeHealth(ctx context.Context, req *csi.Control
 	if err != nil {
 		return nil, volume.Wrap(err, "read the health of volume", id)
 	}
+	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: healthToCSI(id, conditions)}, nil
+}
+
+// ControllerListVolumeHealth returns one page of the volumes that something is
+// wrong with. A page may be empty and still name the next one: backends read
+// pages of volumes and leave out those that are sound. The call is alpha in CSI
+// v1.13.
+func (s *Server) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+	if s.healthLister == nil {
+		return nil, unsupported("list the health of volumes")
+	}
+	page, err := parsePage(req.GetStartingToken(), req.GetMaxEntries())
+	if err != nil {
+		return nil, err
+	}
+	impaired, next, err := s.healthLister.ListHealth(ctx, page)
+	if err != nil {
+		return nil, volume.Wrap(err, "list the health of volumes", "")
+	}
+	if page.Max > 0 && len(impaired) > page.Max {
+		return nil, volume.Errorf(volume.Internal, "the backend returned the health of %d volumes, more than the %d asked for", len(impaired), page.Max)
+	}
+	resp := &csi.ControllerListVolumeHealthResponse{NextToken: next}
+	for _, v := range impaired {
+		if len(v.Conditions) > 0 {
+			resp.Entries = append(resp.Entries, healthToCSI(v.ID, v.Conditions))
+		}
+	}
+	return resp, nil
+}
+
+// healthToCSI renders the conditions of a volume.
+func healthToCSI(id string, conditions []volume.Condition) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: id}
 	for _, c := range conditions {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status: impairmentToCSI(c.Impairment), Reason: c.Reason, Message: c.Message,
 		})
 	}
-	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health}, nil
+	return health
 }
 
 func impairmentToCSI(i volume.Impairment) csi.VolumeHealthErrorType {

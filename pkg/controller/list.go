@@ -40,12 +40,15 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	if s.capacity == nil {
 		return nil, unsupported("tell its capacity")
 	}
-	ask := volume.CapacityRequest{Parameters: req.GetParameters(), Topology: req.GetAccessibleTopology().GetSegments()}
+	parameters, encrypted, err := splitParameters(req.GetParameters())
+	if err != nil {
+		return nil, err
+	}
+	ask := volume.CapacityRequest{Parameters: parameters, Topology: req.GetAccessibleTopology().GetSegments()}
 	if req.GetAccessibleTopology() != nil && s.topology == nil {
 		return nil, volume.Errorf(volume.Invalid, "accessible_topology is given, but volumes of this backend can be reached from everywhere")
 	}
 	if len(req.GetVolumeCapabilities()) > 0 {
-		var err error
 		if ask.Accesses, err = parseAccesses(req.GetVolumeCapabilities()); err != nil {
 			return nil, err
 		}
@@ -60,7 +63,7 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	return &csi.GetCapacityResponse{
 		// A pool that is overcommitted can have less than nothing.
 		AvailableCapacity: max(c.Available, 0).Bytes(),
-		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(c.Min),
+		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(max(c.Min, minimumOf(ask.Accesses, parameters, encrypted).size)),
 	}, nil
 }
 

@@ -39,6 +39,7 @@ type Server struct {
 	modifier       volume.Modifier
 	topology       volume.TopologyAware
 	health         volume.HealthReporter
+	healthLister   volume.HealthLister
 }
 
 // New makes the service of a backend.
@@ -56,6 +57,7 @@ func New(backend volume.Backend, options Options) *Server {
 	s.modifier = side[volume.Modifier](backend)
 	s.topology = side[volume.TopologyAware](backend)
 	s.health = side[volume.HealthReporter](backend)
+	s.healthLister = side[volume.HealthLister](backend)
 	return s
 }
 

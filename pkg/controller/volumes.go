@@ -57,7 +57,7 @@ func (s *Server) ValidateVolumeCapabilities(ctx context.Context, req *csi.Valida
 	if err := errors.Join(allowed(s.modesOf(v), accesses...), preserving(accesses)); err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // "not confirmed" is an answer, not an error
 	}
-	if err := sameContext(v.Context, req.GetVolumeContext()); err != nil {
+	if err := sameContext(contextOf(v), req.GetVolumeContext()); err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // as above
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{

@@ -10,6 +10,7 @@ type CreateRequest struct {
 	Source     Source            // for Restore and Clone
 	Parameters map[string]string // of the StorageClass, backend-specific
 	Mutable    map[string]string // mutable parameters (VolumeAttributesClass); only given to a Modifier
+	Encrypted  bool              // the node encrypts the volume; kept as Volume.Encrypted
 	Accesses   []Access          // how it will be used; already checked against AccessModes
 	Requisite  []Topology        // must be reachable from at least one of these; empty: no demand
 	Preferred  []Topology        // in order of preference
@@ -198,6 +199,25 @@ type HealthReporter interface {
 	// Health returns the adverse conditions of a volume; none: nothing is known
 	// to be wrong. Kind NotFound.
 	Health(ctx context.Context, id string) ([]Condition, error)
+}
+
+// VolumeHealth is what is wrong with one volume.
+type VolumeHealth struct {
+	ID         string
+	Conditions []Condition
+}
+
+// HealthLister is implemented by backends that can tell what is wrong with all
+// of their volumes for about the price of listing them.
+type HealthLister interface {
+	HealthReporter
+
+	// ListHealth returns the volumes of one page that have adverse conditions,
+	// with the status and reason that Health returns, and the token of the next
+	// page ("" after the last). A page has at most page.Max volumes. It may have
+	// none and still not be the last. Kind Stale: the token is not of a listing
+	// of ours.
+	ListHealth(ctx context.Context, page Page) ([]VolumeHealth, string, error)
 }
 
 // TopologyAware is implemented by backends whose volumes cannot be reached

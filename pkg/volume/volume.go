@@ -73,6 +73,11 @@ type Access struct {
 // for one node.
 func (a Access) Shared() bool { return a.Mode.MultiNode() && (a.Block || a.Mode.ReadOnly()) }
 
+// EncryptedKey is the StorageClass parameter that has the node encrypt a volume,
+// and the key of the volume context that tells the node so. Its value is "true"
+// in both; a class may also say "false".
+const EncryptedKey = "encrypted"
+
 // Source is what a new volume gets its content from; at most one is set.
 type Source struct {
 	SnapshotID string
@@ -90,7 +95,11 @@ type Volume struct {
 	Source   Source
 	Topology []Topology        // places it can be reached from; empty: anywhere
 	Context  map[string]string // handed to the node, unchanged, at stage and publish
-	Nodes    []string          // nodes it is attached to; only backends that implement Attacher fill it
+	// Encrypted says that the volume was made for encryption on the node
+	// (CreateRequest.Encrypted). The controller tells the node so under
+	// EncryptedKey; it is not in Context.
+	Encrypted bool
+	Nodes     []string // nodes it is attached to; only backends that implement Attacher fill it
 	// AccessModes are the modes this very volume allows (a volume type may be
 	// shareable); empty: those of the backend.
 	AccessModes []AccessMode

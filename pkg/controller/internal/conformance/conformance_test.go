@@ -131,7 +131,13 @@ func TestSanity(t *testing.T) {
 // right thing.
 func TestCodesOverTheSocket(t *testing.T) {
 	t.Parallel()
-	client := dial(t, serve(t, fakebackend.New()))
+	client, bare := dial(t, serve(t, fakebackend.New())), dial(t, serve(t, fakebackend.Nop{}))
+	listHealth := func(client csi.ControllerClient, entries int32, token string) func() error {
+		return func() error {
+			_, err := client.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: entries, StartingToken: token})
+			return err
+		}
+	}
 	capability := &csi.VolumeCapability{
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
@@ -141,6 +147,15 @@ func TestCodesOverTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := created.GetVolume().GetVolumeId()
+	create := func(fstype string, size volume.Size, parameters map[string]string) error {
+		_, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
+			Name: "v" + fstype, CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()}, Parameters: parameters,
+			VolumeCapabilities: []*csi.VolumeCapability{{
+				AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: fstype}}, AccessMode: capability.GetAccessMode(),
+			}},
+		})
+		return err
+	}
 	attach := func(node string) error {
 		_, err := client.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: node, VolumeCapability: capability})
 		return err
@@ -175,10 +190,13 @@ func TestCodesOverTheSocket(t *testing.T) {
 			_, err := client.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
 			return err
 		}, codes.OK},
-		"health in a list, not supported": {func() error {
-			_, err := client.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
-			return err
-		}, codes.Unimplemented},
+		"health in a list":                     {listHealth(client, 0, ""), codes.OK},
+		"health in a list, negative number":    {listHealth(client, -1, ""), codes.InvalidArgument},
+		"health in a list, bad token":          {listHealth(client, 0, "x"), codes.Aborted},
+		"health in a list, not supported":      {listHealth(bare, 0, ""), codes.Unimplemented},
+		"xfs that is too small":                {func() error { return create("xfs", 100*volume.MiB, nil) }, codes.OutOfRange},
+		"encrypted as neither true nor false":  {func() error { return create("ext4", volume.GiB, map[string]string{"encrypted": "yes"}) }, codes.InvalidArgument},
+		"encrypted, and the volume is not yet": {func() error { return create("", 0, map[string]string{"encrypted": "true"}) }, codes.AlreadyExists},
 	} {
 		if err := test.call(); status.Code(err) != test.want {
 			t.Errorf("%s: %v, want %s", name, err, test.want)

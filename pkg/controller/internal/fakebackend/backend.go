@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -93,6 +94,9 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	if err := ctx.Err(); err != nil {
 		return volume.Volume{}, err
 	}
+	if err := checkParameters(req.Parameters); err != nil {
+		return volume.Volume{}, err
+	}
 	if err := checkTier(req.Mutable); err != nil {
 		return volume.Volume{}, err
 	}
@@ -106,7 +110,7 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	b.serial++
 	v := volume.Volume{
 		ID: fmt.Sprintf("vol-%d", b.serial), Name: req.Name, Size: req.Size, Source: req.Source,
-		Topology: []volume.Topology{{TopologyKey: zone}}, Context: map[string]string{"pool": "fake"},
+		Topology: []volume.Topology{{TopologyKey: zone}}, Context: map[string]string{"pool": "fake"}, Encrypted: req.Encrypted,
 	}
 	b.volumes[v.ID] = v
 	b.tiers[v.ID] = req.Mutable["tier"]
@@ -114,7 +118,7 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 }
 
 func fits(v volume.Volume, req volume.CreateRequest) error {
-	if v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit) || v.Source != req.Source {
+	if v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit) || v.Source != req.Source || v.Encrypted != req.Encrypted {
 		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and %s", v.ID, v.Size)
 	}
 	return nil
@@ -198,6 +202,16 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 	return v.Clone(), nil
 }
 
+// checkParameters knows one parameter, mkfsOptions, and refuses all others.
+func checkParameters(class map[string]string) error {
+	for key := range class {
+		if key != "mkfsOptions" && !strings.HasPrefix(key, "csi.storage.k8s.io/") {
+			return volume.Errorf(volume.Invalid, "the parameter %s of the class is unknown", key)
+		}
+	}
+	return nil
+}
+
 func checkTier(mutable map[string]string) error {
 	for key, value := range mutable {
 		if key != "tier" || (value != "gold" && value != "silver") {
@@ -243,10 +257,31 @@ func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, erro
 	return slices.Clone(b.ailments[id]), err
 }
 
+// ListHealth implements volume.HealthLister. Like a cloud it reads a page of
+// volumes and leaves out those that are sound, so that a page may be empty.
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+	vs, next, err := b.ListVolumes(ctx, page)
+	if err != nil {
+		return nil, "", err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var impaired []volume.VolumeHealth
+	for _, v := range vs {
+		if conditions := b.ailments[v.ID]; len(conditions) > 0 {
+			impaired = append(impaired, volume.VolumeHealth{ID: v.ID, Conditions: slices.Clone(conditions)})
+		}
+	}
+	return impaired, next, nil
+}
+
 // Capacity implements volume.CapacityReporter: 10 TiB less what is in use.
 func (b *Backend) Capacity(_ context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := checkParameters(req.Parameters); err != nil {
+		return volume.Capacity{}, err
+	}
 	if zone, ok := req.Topology[TopologyKey]; ok && !slices.Contains(b.zones, zone) {
 		return volume.Capacity{}, nil
 	}

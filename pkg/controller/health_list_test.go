@@ -1,0 +1,88 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Only impaired volumes are listed, on pages of any size; pages without one
+// lead on to the next.
+func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New()
+	s := New(fake, Options{})
+	want := []string{}
+	for i := range 9 {
+		id := mustCreate(t, s, fmt.Sprint(i), volume.GiB)
+		if i == 1 || i > 6 {
+			fake.Impair(id, volume.Condition{Impairment: volume.DataLoss, Reason: "Gone", Message: "restore it"})
+			want = append(want, id)
+		}
+	}
+	for _, size := range []int32{0, 1, 2, 3, 9, 10} {
+		var got []string
+		empty, pages := 0, 0
+		for token := ""; ; {
+			resp, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: size, StartingToken: token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pages++; len(resp.GetEntries()) == 0 {
+				empty++
+			}
+			if n := len(resp.GetEntries()); size > 0 && n > int(size) {
+				t.Errorf("a page of %d, at most %d were asked for", n, size)
+			}
+			for _, e := range resp.GetEntries() {
+				got = append(got, e.GetVolumeId())
+				alone, err := s.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: e.GetVolumeId()})
+				if err != nil || alone.GetVolumeHealth().String() != e.String() || len(e.GetHealthStatuses()) != 1 {
+					t.Errorf("listed %v, alone %v, %v", e, alone, err)
+				}
+			}
+			if token = resp.GetNextToken(); token == "" {
+				break
+			}
+			if pages > 9 {
+				t.Fatal("the listing does not end")
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %v, want %v", size, got, want)
+		}
+		if size == 1 && empty == 0 {
+			t.Error("no page was empty: this test has not tried those")
+		}
+	}
+	_, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: -1})
+	wantKind(t, err, volume.Invalid, "-1")
+	_, err = s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{StartingToken: "rubbish"})
+	wantKind(t, err, volume.Stale, "rubbish")
+}
+
+// talker lists more than it was asked for, and volumes that nothing is wrong
+// with.
+type talker struct{ *fakebackend.Backend }
+
+func (talker) ListHealth(context.Context, volume.Page) ([]volume.VolumeHealth, string, error) {
+	bad := []volume.Condition{{Impairment: volume.Degraded, Reason: "Slow"}}
+	return []volume.VolumeHealth{{ID: "a", Conditions: bad}, {ID: "b"}, {ID: "c", Conditions: bad}}, "", nil
+}
+
+func TestListHealthKeepsToTheRequest(t *testing.T) {
+	t.Parallel()
+	s := New(talker{fakebackend.New()}, Options{})
+	resp, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
+	if err != nil || len(resp.GetEntries()) != 2 || resp.GetEntries()[1].GetVolumeId() != "c" {
+		t.Errorf("%v, %v, want a and c", resp, err)
+	}
+	_, err = s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: 2})
+	wantKind(t, err, volume.Internal, "3", "2")
+}

@@ -1,0 +1,134 @@
+package controller
+
+import (
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// filesystem asks for a volume with a filesystem of the type.
+func filesystem(name, fstype string, required, limit volume.Size) *csi.CreateVolumeRequest {
+	c := mountAs(writer)
+	c.GetMount().FsType = fstype
+	return &csi.CreateVolumeRequest{Name: name, CapacityRange: bytesRange(required, limit), VolumeCapabilities: []*csi.VolumeCapability{c}}
+}
+
+// Sizes that a filesystem can never have are refused before the volume is made:
+// with the filesystem, both sizes and the next step.
+func TestCreateRefusesWhatAFilesystemCannotHave(t *testing.T) {
+	t.Parallel()
+	xfs := capability.MinSize("xfs")
+	if xfs != 300*volume.MiB || capability.MinSize("btrfs") < 100*volume.MiB || capability.MinSize("ext3") < 8*volume.MiB {
+		t.Fatal("the minima are not those of mkfs")
+	}
+	encrypted := func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"encrypted": "true"} }
+	for name, test := range map[string]struct {
+		fstype          string
+		required, limit volume.Size
+		change          func(*csi.CreateVolumeRequest)
+		want            volume.Size // zero: refused
+		words           []string
+	}{
+		"xfs, too small":             {fstype: "xfs", required: 100 * volume.MiB, words: []string{"xfs", "100 MiB", "300 MiB", "next step: ask for at least 300 MiB"}},
+		"xfs, just too small":        {fstype: " XFS", required: xfs - volume.MiB, words: []string{"299 MiB"}},
+		"xfs, rounded up to enough":  {fstype: "xfs", required: xfs - 1, want: xfs},
+		"xfs, exactly":               {fstype: "xfs", required: xfs, want: xfs},
+		"xfs, limit allows more":     {fstype: "xfs", required: 100 * volume.MiB, limit: 400 * volume.MiB, want: xfs},
+		"xfs, limit allows just it":  {fstype: "xfs", required: 100 * volume.MiB, limit: xfs, want: xfs},
+		"xfs, limit too small":       {fstype: "xfs", required: 100 * volume.MiB, limit: xfs - 1, words: []string{"xfs", "100 MiB", "300 MiB"}},
+		"xfs, only a limit":          {fstype: "xfs", limit: 200 * volume.MiB, words: []string{"limit of 200 MiB", "300 MiB"}},
+		"xfs, no size":               {fstype: "xfs", want: volume.GiB},
+		"xfs, options do not matter": {fstype: "xfs", required: 100 * volume.MiB, change: options("-i size=512"), words: []string{"300 MiB"}},
+		"xfs, options matter":        {fstype: "xfs", required: 100 * volume.MiB, change: options("-K --unsupported"), want: 100 * volume.MiB},
+		"btrfs":                      {fstype: "btrfs", required: 100 * volume.MiB, words: []string{"btrfs", capability.MinSize("btrfs").String()}},
+		"btrfs, options matter":      {fstype: "btrfs", required: 100 * volume.MiB, change: options("--mixed"), want: 100 * volume.MiB},
+		"ext3 without a journal":     {fstype: "ext3", required: 4 * volume.MiB, words: []string{"ext3", "4 MiB", "8 MiB"}},
+		"ext4":                       {fstype: "ext4", required: volume.MiB, want: volume.MiB},
+		"not known here":             {required: volume.MiB, want: volume.MiB},
+		"block": {required: volume.MiB, change: func(r *csi.CreateVolumeRequest) {
+			r.VolumeCapabilities = []*csi.VolumeCapability{blockAs(writer)}
+		}, want: volume.MiB},
+		"encrypted xfs":               {fstype: "xfs", required: xfs, change: encrypted, words: []string{"xfs", "LUKS2", "16 MiB", "316 MiB"}},
+		"encrypted xfs, large enough": {fstype: "xfs", required: xfs + 16*volume.MiB, change: encrypted, want: xfs + 16*volume.MiB},
+		"encrypted block": {required: 16 * volume.MiB, change: func(r *csi.CreateVolumeRequest) {
+			encrypted(r)
+			r.VolumeCapabilities = []*csi.VolumeCapability{blockAs(writer)}
+		}, words: []string{"LUKS2", "17 MiB"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := fakebackend.New()
+			req := filesystem("v", test.fstype, test.required, test.limit)
+			if test.change != nil {
+				test.change(req)
+			}
+			resp, err := New(fake, Options{}).CreateVolume(t.Context(), req)
+			if test.want == 0 {
+				wantKind(t, err, volume.OutOfRange, append(test.words, "next step")...)
+				if fake.Calls("Create") != 0 {
+					t.Error("the volume was made all the same")
+				}
+				return
+			}
+			if err != nil || resp.GetVolume().GetCapacityBytes() != test.want.Bytes() {
+				t.Errorf("%v, %v, want %s", resp, err, test.want)
+			}
+		})
+	}
+}
+
+func options(text string) func(*csi.CreateVolumeRequest) {
+	return func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{mkfsOptionsKey: text} }
+}
+
+// A copy is judged by its own size. A volume that exists is not judged: after a
+// refusal nobody would come back for it.
+func TestMinimumOfCopiesAndOfWhatExists(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New()
+	s := New(fake, Options{})
+	source := mustCreate(t, s, "source", 200*volume.MiB)
+	snapshot, err := fake.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, from := range map[string]*csi.VolumeContentSource{"clone": fromVolume(source), "restored": fromSnapshot(snapshot.ID)} {
+		small := filesystem(kind, "xfs", 200*volume.MiB, 0)
+		small.VolumeContentSource = from
+		_, err := s.CreateVolume(t.Context(), small)
+		wantKind(t, err, volume.OutOfRange, "xfs", "200 MiB", "300 MiB")
+		large := filesystem(kind, "xfs", 300*volume.MiB, 0)
+		large.VolumeContentSource = from
+		if _, err := s.CreateVolume(t.Context(), large); err != nil {
+			t.Error(err)
+		}
+		unsized := filesystem(kind+" unsized", "xfs", 0, 0)
+		unsized.VolumeContentSource = from
+		if resp, err := s.CreateVolume(t.Context(), unsized); err != nil || resp.GetVolume().GetCapacityBytes() != (300*volume.MiB).Bytes() {
+			t.Errorf("%v, %v, want 300 MiB", resp, err)
+		}
+	}
+	if resp, err := s.CreateVolume(t.Context(), filesystem("source", "xfs", 200*volume.MiB, 0)); err != nil || resp.GetVolume().GetVolumeId() != source {
+		t.Errorf("%v, %v, want %s", resp, err, source)
+	}
+}
+
+func TestCapacityNamesTheMinimum(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	ask := &csi.GetCapacityRequest{VolumeCapabilities: filesystem("", "xfs", 0, 0).GetVolumeCapabilities()}
+	for want, parameters := range map[volume.Size]map[string]string{300 * volume.MiB: {"encrypted": "false"}, 316 * volume.MiB: {"encrypted": "true"}} {
+		ask.Parameters = parameters
+		resp, err := s.GetCapacity(t.Context(), ask)
+		if err != nil || resp.GetMinimumVolumeSize().GetValue() != want.Bytes() {
+			t.Errorf("%v: %v, %v, want %s", parameters, resp, err, want)
+		}
+	}
+	ask.Parameters = map[string]string{"encrypted": "maybe"}
+	_, err := s.GetCapacity(t.Context(), ask)
+	wantKind(t, err, volume.Invalid, "maybe")
+}

@@ -1,0 +1,123 @@
+package controller
+
+import (
+	"context"
+	"maps"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// encryptedRequest asks for a volume of a class with encrypted set to value.
+func encryptedRequest(name, value string) *csi.CreateVolumeRequest {
+	req := createRequest(name, volume.GiB)
+	req.Parameters = map[string]string{"encrypted": value, mkfsOptionsKey: "-K"}
+	return req
+}
+
+// Every answer about an encrypted volume tells the node to encrypt it: a new
+// one, a copy, a retry, a listing.
+func TestEncryptedIsInTheContextOfEveryAnswer(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New() // refuses parameters that it does not know
+	s := New(fake, Options{})
+	want := map[string]string{"pool": "fake", "encrypted": "true"}
+	source, err := s.CreateVolume(t.Context(), encryptedRequest("source", "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := source.GetVolume().GetVolumeId()
+	snapshot, err := fake.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, from := range map[string]*csi.VolumeContentSource{"source": nil, "clone": fromVolume(id), "restored": fromSnapshot(snapshot.ID)} {
+		req := encryptedRequest(name, "true")
+		req.VolumeContentSource = from
+		for range 2 {
+			resp, err := s.CreateVolume(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := resp.GetVolume()
+			if !maps.Equal(v.GetVolumeContext(), want) {
+				t.Errorf("%s: context %v, want %v", name, v.GetVolumeContext(), want)
+			}
+			got, err := s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: v.GetVolumeId()})
+			if err != nil || !maps.Equal(got.GetVolume().GetVolumeContext(), want) {
+				t.Errorf("%s: read as %v, %v", name, got, err)
+			}
+		}
+	}
+	list, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+	if err != nil || len(list.GetEntries()) != 3 {
+		t.Fatalf("%v, %v", list, err)
+	}
+	for _, e := range list.GetEntries() {
+		if !maps.Equal(e.GetVolume().GetVolumeContext(), want) {
+			t.Errorf("listed as %v", e)
+		}
+	}
+	for _, context := range []map[string]string{want, {"pool": "fake"}} {
+		resp, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+			VolumeId: id, VolumeContext: context, VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
+		})
+		if err != nil || (resp.GetConfirmed() != nil) != (context["encrypted"] != "") {
+			t.Errorf("validated %v as %v, %v", context, resp, err)
+		}
+	}
+}
+
+func TestEncryptedIsTrueOrFalse(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"", "True", "yes", "1", " true", "luks"} {
+		_, err := New(fakebackend.New(), Options{}).CreateVolume(t.Context(), encryptedRequest("v", value))
+		wantKind(t, err, volume.Invalid, "encrypted", `"`+value+`"`, `"true"`, `"false"`, "next step")
+	}
+	s := New(fakebackend.New(), Options{})
+	resp, err := s.CreateVolume(t.Context(), encryptedRequest("v", "false"))
+	if _, found := resp.GetVolume().GetVolumeContext()["encrypted"]; err != nil || found {
+		t.Errorf("%v, %v: a volume that is not encrypted", resp, err)
+	}
+	if _, err := s.CreateVolume(t.Context(), createRequest("v", volume.GiB)); err != nil {
+		t.Errorf("false is as good as nothing: %v", err)
+	}
+	// Other parameters are the backend's business still.
+	req := encryptedRequest("w", "true")
+	req.Parameters["encryption"] = "true"
+	_, err = s.CreateVolume(t.Context(), req)
+	wantKind(t, err, volume.Invalid, "encryption")
+}
+
+func TestEncryptedIsPartOfWhatAVolumeIs(t *testing.T) {
+	t.Parallel()
+	s := New(fakebackend.New(), Options{})
+	mustCreate(t, s, "plain", volume.GiB)
+	_, err := s.CreateVolume(t.Context(), encryptedRequest("plain", "true"))
+	wantKind(t, err, volume.AlreadyExists, "without encryption", "next step")
+	if _, err := s.CreateVolume(t.Context(), encryptedRequest("secret", "true")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.CreateVolume(t.Context(), encryptedRequest("secret", "false"))
+	wantKind(t, err, volume.AlreadyExists, "to be encrypted", "next step")
+}
+
+// forgetful does not keep that a volume is encrypted.
+type forgetful struct{ *fakebackend.Backend }
+
+func (f forgetful) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	v, err := f.Backend.Create(ctx, req)
+	v.Encrypted = false
+	return v, err
+}
+
+// Nobody is told that a volume is encrypted by a backend that forgets it: the
+// next answer would have it mounted in the clear.
+func TestEncryptedNeedsABackendThatKeepsIt(t *testing.T) {
+	t.Parallel()
+	_, err := New(forgetful{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
+	wantKind(t, err, volume.Internal, "encryption")
+}
