@@ -53,7 +53,7 @@ type Options struct {
 
 // Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter,
 // Cloner, Attacher, Lister, SnapshotLister, CapacityReporter, Modifier,
-// HealthReporter and HealthChecker. Zoned adds TopologyAware.
+// HealthLister and HealthChecker. Zoned adds TopologyAware.
 type Backend struct {
 	clouds *cloud.Clouds
 	opts   Options

@@ -2,6 +2,7 @@ package cinder
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"time"
 
@@ -56,6 +57,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
 	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
+	out.Encrypted = req.Encrypted
 	if b.ignoresZones() {
 		// As in cinder-csi-plugin: the zones that the scheduler has in mind.
 		out.Topology = req.Preferred
@@ -69,6 +71,9 @@ func (b *Backend) newCreation(ctx context.Context, req volume.CreateRequest) (cr
 	var err error
 	if k.want, err = b.parameters(req.Parameters); err != nil {
 		return k, err
+	}
+	if req.Encrypted {
+		k.want.metadata[metaEncrypted] = "true"
 	}
 	volType, _, err := mutable(req.Mutable)
 	if err != nil {
@@ -289,11 +294,19 @@ func undecided(err error) error {
 
 // mark gives a volume that was made from a backup its metadata once more:
 // cinder-backup replaces them by those of the volume that the backup was taken
-// of, and without the mark it would not be one of this cluster.
+// of, and without the mark it would not be one of this cluster. Whether that
+// volume was encrypted must not stay either.
 func (k creation) mark(ctx context.Context, v cloud.Volume) error {
-	for key, value := range k.want.metadata {
-		if v.BackupID != "" && v.Metadata[key] != value {
-			return k.cloud.SetVolumeMetadata(ctx, v.ID, k.want.metadata)
+	if v.BackupID == "" {
+		return nil
+	}
+	metadata := maps.Clone(k.want.metadata)
+	if encrypted(v) && !k.req.Encrypted {
+		metadata[metaEncrypted] = "false"
+	}
+	for key, value := range metadata {
+		if v.Metadata[key] != value {
+			return k.cloud.SetVolumeMetadata(ctx, v.ID, metadata)
 		}
 	}
 	return nil

@@ -85,6 +85,8 @@ func (k creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, e
 		why = fmt.Sprintf("has %s, above the limit %s", v.Size(), k.req.Range.Limit)
 	case source(v) != k.req.Source:
 		why = "was made from another source"
+	case encrypted(v) != k.req.Encrypted && !overwritten(v):
+		why = fmt.Sprintf("was made with %s=%t, not %t", volume.EncryptedKey, encrypted(v), k.req.Encrypted)
 	case k.want.volType != "":
 		same, err := k.sameType(ctx, k.cloud, v, k.want.volType)
 		if err != nil {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Health implements volume.HealthReporter by the volume's status.
+// Health implements volume.HealthReporter by the volume's status. What Cinder
+// says about a failure is part of the message.
 func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, error) {
 	c, err := b.cloudOf(ctx, id)
 	if err != nil {
@@ -17,27 +19,66 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 	if err != nil {
 		return nil, volume.Wrap(err, "check volume", id)
 	}
-	ill := func(i volume.Impairment, reason, remedy string) []volume.Condition {
-		text := fmt.Sprintf("Cinder has the volume in the state %s", v.Status)
-		if failed(v) {
-			text += ": " + b.reasonOf(ctx, c, v, volume.Internal).text
+	reason := ""
+	if failed(v) {
+		reason = b.reasonOf(ctx, c, v, volume.Internal).text
+	}
+	return conditions(v, reason), nil
+}
+
+// ListHealth implements volume.HealthLister: as Health, for the volumes that
+// ListVolumes lists, and from the listing alone. So the messages lack what
+// Cinder says about a failure, which takes a call for each volume. One page of
+// Cinder's, the largest it gives, is read at a time: it may have no volume that
+// anything is wrong with.
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+	impaired, next, err := b.listHealth(ctx, page)
+	return impaired, next, volume.Wrap(err, "check volumes", "")
+}
+
+func (b *Backend) listHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+	read, err := b.list(ctx, volume.Page{Token: page.Token})
+	if err != nil {
+		return nil, "", err
+	}
+	var impaired []volume.VolumeHealth
+	for _, v := range read.volumes {
+		found := conditions(v, "")
+		switch {
+		case len(found) == 0:
+			continue
+		case page.Max > 0 && len(impaired) == page.Max:
+			return impaired, impaired[len(impaired)-1].ID + "@" + read.part, nil
 		}
-		return []volume.Condition{{Impairment: i, Reason: reason, Message: text + " (next step: " + remedy + ")"}}
+		impaired = append(impaired, volume.VolumeHealth{ID: v.ID, Conditions: found})
+	}
+	return impaired, read.next, nil
+}
+
+// conditions judges a volume by its status. reason is what Cinder says about
+// it, if that was asked for.
+func conditions(v cloud.Volume, reason string) []volume.Condition {
+	condition := func(i volume.Impairment, name, remedy string) []volume.Condition {
+		text := "Cinder has the volume in the state " + v.Status
+		if reason != "" {
+			text += ": " + reason
+		}
+		return []volume.Condition{{Impairment: i, Reason: name, Message: fmt.Sprintf("%s (next step: %s)", text, remedy)}}
 	}
 	const reset = "have the operator of the cloud check the volume and reset its state"
 	switch {
 	case v.Status == stateErrorExtending:
-		return ill(volume.Degraded, "ExtensionFailed", reset), nil
+		return condition(volume.Degraded, "ExtensionFailed", reset)
 	case v.Status == stateErrorDeleting:
-		return ill(volume.Inaccessible, "DeletionFailed", reset), nil
+		return condition(volume.Inaccessible, "DeletionFailed", reset)
 	case v.Status == stateErrorRestoring:
-		return ill(volume.DataLoss, "RestoreFailed", "restore the backup into a new volume"), nil
+		return condition(volume.DataLoss, "RestoreFailed", "restore the backup into a new volume")
 	case v.Status == stateMaintenance:
-		return ill(volume.Degraded, "Maintenance", "wait for the operator of the cloud"), nil
+		return condition(volume.Degraded, "Maintenance", "wait for the operator of the cloud")
 	case failed(v) && len(v.Attachments) > 0:
-		return ill(volume.Degraded, "VolumeError", reset), nil
+		return condition(volume.Degraded, "VolumeError", reset)
 	case failed(v):
-		return ill(volume.Inaccessible, "VolumeError", reset), nil
+		return condition(volume.Inaccessible, "VolumeError", reset)
 	}
-	return nil, nil
+	return nil
 }

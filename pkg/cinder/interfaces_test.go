@@ -12,7 +12,7 @@ var (
 	_ volume.SnapshotLister   = (*Backend)(nil)
 	_ volume.CapacityReporter = (*Backend)(nil)
 	_ volume.Modifier         = (*Backend)(nil)
-	_ volume.HealthReporter   = (*Backend)(nil)
+	_ volume.HealthLister     = (*Backend)(nil)
 	_ volume.HealthChecker    = (*Backend)(nil)
 	_ volume.TopologyAware    = Zoned{}
 )

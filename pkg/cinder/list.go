@@ -19,14 +19,28 @@ const staticPart = "*"
 //
 // A token is "volume@cloud": go on after this volume of that cloud.
 func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
-	vs, next, err := b.list(ctx, page)
-	return vs, next, volume.Wrap(err, "list volumes", "")
+	read, err := b.list(ctx, page)
+	if err != nil {
+		return nil, "", volume.Wrap(err, "list volumes", "")
+	}
+	out := make([]volume.Volume, 0, len(read.volumes))
+	for _, v := range read.volumes {
+		out = append(out, b.volume(v))
+	}
+	return out, read.next, nil
 }
 
-func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
+// listPage is a page of a listing as Cinder shows its volumes.
+type listPage struct {
+	volumes []cloud.Volume
+	part    string // what tokens within this page end with: the cloud's name, or staticPart
+	next    string // token of the next page
+}
+
+func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) {
 	places, err := b.places(ctx)
 	if err != nil {
-		return nil, "", err // a listing without a cloud would say that its volumes are attached nowhere
+		return listPage{}, err // a listing without a cloud would say that its volumes are attached nowhere
 	}
 	marker, name, ok := strings.Cut(page.Token, "@")
 	if page.Token == "" {
@@ -37,7 +51,7 @@ func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, 
 	}
 	at := slices.IndexFunc(places, func(c *cloud.Cloud) bool { return c.Name() == name })
 	if !ok || at < 0 {
-		return nil, "", volume.Errorf(volume.Stale, "the starting token %q is of no listing of volumes", page.Token).
+		return listPage{}, volume.Errorf(volume.Stale, "the starting token %q is of no listing of volumes", page.Token).
 			WithRemedy("list again from the start")
 	}
 	c := places[at]
@@ -47,22 +61,22 @@ func (b *Backend) list(ctx context.Context, page volume.Page) ([]volume.Volume, 
 	}
 	vs, next, err := c.Volumes(ctx, ask)
 	if err != nil {
-		return nil, "", err
+		return listPage{}, err
 	}
-	out := make([]volume.Volume, 0, len(vs))
+	out := listPage{part: name}
 	for _, v := range vs {
 		// A cloud that ignores the filter must not show other clusters' volumes.
 		if b.opts.ClusterID == "" || v.Metadata[metaCluster] == b.opts.ClusterID {
-			out = append(out, b.volume(v))
+			out.volumes = append(out.volumes, v)
 		}
 	}
 	switch {
 	case next != "":
-		return out, next + "@" + name, nil
+		out.next = next + "@" + name
 	case at+1 < len(places):
-		return out, "@" + places[at+1].Name(), nil
+		out.next = "@" + places[at+1].Name()
 	case b.opts.ClusterID != "" && b.anyStatic():
-		return out, "@" + staticPart, nil
+		out.next = "@" + staticPart
 	}
-	return out, "", nil
+	return out, nil
 }

@@ -144,5 +144,9 @@ func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (volume.Vo
 		return volume.Volume{}, false, nil
 	}
 	b.settle(n.best.ID, c.Name())
-	return b.volume(n.best), true, nil
+	v := b.volume(n.best)
+	if overwritten(n.best) {
+		v.Encrypted = req.Encrypted // not known; the creation that follows writes it
+	}
+	return v, true, nil
 }

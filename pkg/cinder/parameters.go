@@ -33,6 +33,8 @@ const (
 // Metadata of volumes.
 const (
 	metaCluster = "cinder.csi.openstack.org/cluster"
+	// metaEncrypted is "true" for volumes that the node encrypts.
+	metaEncrypted = "growvol.io/encrypted"
 	// metaBackup is Cinder's own: the backup that a volume was restored from.
 	metaBackup = "src_backup_id"
 	// sidecarPrefix marks parameters that the CSI sidecars add; external-provisioner
@@ -85,7 +87,7 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
 				return w, volume.Errorf(volume.Invalid, "unknown parameter %q of the StorageClass; known are %s", key,
-					strings.Join([]string{paramType, paramZone, paramCloud, paramMkfs, paramNear, paramFar}, ", ")).
+					strings.Join([]string{paramType, paramZone, paramCloud, paramMkfs, volume.EncryptedKey, paramNear, paramFar}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
 		}

@@ -58,13 +58,18 @@ func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (lef
 	return left, false, err
 }
 
+// encrypted tells whether a volume was made for encryption on the node.
+func encrypted(v cloud.Volume) bool { return v.Metadata[metaEncrypted] == "true" }
+
 // volume turns a volume as Cinder shows it into the domain's terms. Its context
-// is empty, because Cinder does not keep one; and PersistentVolumes that
+// is empty, because Cinder does not keep one (only that the node encrypts the
+// volume is in the metadata); and PersistentVolumes that
 // cinder-csi-plugin has made carry other keys, which must go on to fit. Where
 // zones are ignored, a volume can be reached from everywhere.
 func (b *Backend) volume(v cloud.Volume) volume.Volume {
 	out := volume.Volume{
 		ID: v.ID, Name: v.Name, Size: v.Size(), Source: source(v), AccessModes: singleNode(), Nodes: servers(v),
+		Encrypted: encrypted(v),
 	}
 	if v.Zone != "" && !b.ignoresZones() {
 		out.Topology = []volume.Topology{{cindercsi.TopologyKey: cindercsi.ZoneLabel(v.Zone)}}

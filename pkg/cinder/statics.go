@@ -43,7 +43,7 @@ func (b *Backend) anyStatic() bool {
 }
 
 // listStatics is a page of the volumes made by hand, in the order of ids.
-func (b *Backend) listStatics(ctx context.Context, after string, most int) ([]volume.Volume, string, error) {
+func (b *Backend) listStatics(ctx context.Context, after string, most int) (listPage, error) {
 	b.mu.Lock()
 	known := maps.Clone(b.statics)
 	b.mu.Unlock()
@@ -56,26 +56,25 @@ func (b *Backend) listStatics(ctx context.Context, after string, most int) ([]vo
 	if most <= 0 || most > staticsPage {
 		most = staticsPage
 	}
-	next := ""
+	out := listPage{part: staticPart}
 	if len(ids) > most {
 		ids = ids[:most]
-		next = ids[most-1] + "@" + staticPart
+		out.next = ids[most-1] + "@" + staticPart
 	}
-	var out []volume.Volume
 	for _, id := range ids {
 		c, err := b.clouds.Cloud(ctx, known[id])
 		if err != nil {
-			return nil, "", err
+			return listPage{}, err
 		}
 		v, err := c.Volume(ctx, id)
 		switch {
 		case volume.IsKind(err, volume.NotFound):
 			b.forget(id)
 		case err != nil:
-			return nil, "", err
+			return listPage{}, err
 		default:
-			out = append(out, b.volume(v))
+			out.volumes = append(out.volumes, v)
 		}
 	}
-	return out, next, nil
+	return out, nil
 }

@@ -12,6 +12,7 @@ var (
 	_ volume.SnapshotLister   = (*Backend)(nil)
 	_ volume.CapacityReporter = (*Backend)(nil)
 	_ volume.TopologyAware    = (*Backend)(nil)
+	_ volume.HealthLister     = (*Backend)(nil)
 	_ volume.HealthChecker    = (*Backend)(nil)
 	_ volume.Connector        = (*Connector)(nil)
 )

@@ -73,8 +73,8 @@ type Options struct {
 }
 
 // Backend keeps volumes as files. It implements volume.Backend, Snapshotter,
-// Cloner, Attacher, Lister, SnapshotLister, CapacityReporter, TopologyAware
-// and HealthChecker.
+// Cloner, Attacher, Lister, SnapshotLister, CapacityReporter, TopologyAware,
+// HealthLister and HealthChecker.
 type Backend struct {
 	opts  Options
 	store *store
@@ -161,7 +161,7 @@ func volumeContext(parameters map[string]string) (map[string]string, error) {
 		case k == ParameterMkfsOptions:
 			out = map[string]string{k: v}
 		case !strings.HasPrefix(k, sidecarPrefix):
-			return nil, unknownParameter("StorageClass", k, ParameterMkfsOptions)
+			return nil, unknownParameter("StorageClass", k, ParameterMkfsOptions+", "+volume.EncryptedKey)
 		}
 	}
 	return out, nil

@@ -76,6 +76,8 @@ type record struct {
 	Source   volume.Source     `json:"source"`             // of a volume
 	VolumeID string            `json:"volumeID,omitempty"` // of a snapshot
 	Context  map[string]string `json:"context,omitempty"`  // of a volume, for the node
+	// Encrypted: the node encrypts the volume (volume.Volume).
+	Encrypted bool `json:"encrypted,omitempty"`
 }
 
 // attachment is the content of attachment.json: where and how a volume is attached.
@@ -178,6 +180,11 @@ func (s *store) absent(c class, id string) error {
 	return notFound(c, id)
 }
 
+// damageError says that files of an object are missing or make no sense.
+type damageError struct{ error }
+
+func (e damageError) Unwrap() error { return e.error }
+
 // unreadable is the error for an object whose files could not be read: it was
 // removed during the reading, or it is damaged.
 func (s *store) unreadable(c class, id string, dir *os.Root, cause error) error {
@@ -187,6 +194,11 @@ func (s *store) unreadable(c class, id string, dir *os.Root, cause error) error 
 		if err == nil && (errors.Is(err2, fs.ErrNotExist) || err2 == nil && !os.SameFile(was, is)) {
 			return notFound(c, id)
 		}
+	}
+	// What makes no sense, or is missing, stays so; an error in reading may pass.
+	var reading *fs.PathError
+	if !errors.As(cause, &reading) || errors.Is(cause, fs.ErrNotExist) {
+		cause = damageError{cause}
 	}
 	return volume.Errorf(volume.Internal, "the %s %s is damaged: %w", c.word(), id, cause).
 		WithRemedy("look into " + s.path(c, id))

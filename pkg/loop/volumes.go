@@ -45,7 +45,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest, source *
 		return volume.Volume{}, volume.Errorf(volume.Invalid, "the name %q is empty or not UTF-8", req.Name)
 	}
 	id := volumes.id(req.Name)
-	r := record{Name: req.Name, Created: time.Now().UTC(), Source: req.Source, Context: params}
+	r := record{Name: req.Name, Created: time.Now().UTC(), Source: req.Source, Context: params, Encrypted: req.Encrypted}
 	for {
 		found, err := b.store.load(volumes, id)
 		if err == nil {
@@ -73,6 +73,8 @@ func (b *Backend) existing(found object, want record, size volume.Range) (volume
 		why = fmt.Sprintf("its size is %s, above %s", found.size, size.Limit)
 	case found.Source != want.Source:
 		why = fmt.Sprintf("it was made from %s, not from %s", sourceName(found.Source), sourceName(want.Source))
+	case found.Encrypted != want.Encrypted:
+		why = fmt.Sprintf("it was made with %s=%t, not %t", volume.EncryptedKey, found.Encrypted, want.Encrypted)
 	case !maps.Equal(found.Context, want.Context):
 		why = fmt.Sprintf("its parameters are %v, not %v", found.Context, want.Context)
 	}
@@ -194,7 +196,7 @@ func (b *Backend) Get(_ context.Context, id string) (volume.Volume, error) {
 // volume turns what was read into the domain's terms.
 func (b *Backend) volume(o object) volume.Volume {
 	v := volume.Volume{
-		ID: o.id, Name: o.Name, Size: o.size, Source: o.Source, Context: o.Context,
+		ID: o.id, Name: o.Name, Size: o.size, Source: o.Source, Context: o.Context, Encrypted: o.Encrypted,
 		Topology: []volume.Topology{b.topology()},
 	}
 	if o.attachment != nil {

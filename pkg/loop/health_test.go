@@ -1,0 +1,140 @@
+package loop
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// damages are ways to damage a volume, and what is said of it then.
+func damages() map[string]struct {
+	spoil  func(b *Backend, id string) error
+	want   volume.Impairment
+	reason string
+} {
+	return map[string]struct {
+		spoil  func(b *Backend, id string) error
+		want   volume.Impairment
+		reason string
+	}{
+		"no data":       {func(b *Backend, id string) error { return os.Remove(b.store.data(volumes, id)) }, volume.DataLoss, "DataMissing"},
+		"cut off":       {func(b *Backend, id string) error { return os.Truncate(b.store.data(volumes, id), 4096) }, volume.DataLoss, "DataTruncated"},
+		"empty":         {func(b *Backend, id string) error { return os.Truncate(b.store.data(volumes, id), 0) }, volume.DataLoss, "DataTruncated"},
+		"no record":     {func(b *Backend, id string) error { return os.Remove(metaOf(b, id)) }, volume.Inaccessible, "RecordDamaged"},
+		"record broken": {func(b *Backend, id string) error { return os.WriteFile(metaOf(b, id), []byte("{"), 0o600) }, volume.Inaccessible, "RecordDamaged"},
+		"record empty":  {func(b *Backend, id string) error { return os.Truncate(metaOf(b, id), 0) }, volume.Inaccessible, "RecordDamaged"},
+	}
+}
+
+func metaOf(b *Backend, id string) string { return filepath.Join(b.store.path(volumes, id), metaFile) }
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t, nil)
+	for name, test := range damages() {
+		id := create(t, b, name, volume.MiB).ID
+		if got, err := b.Health(t.Context(), id); err != nil || len(got) != 0 {
+			t.Errorf("%s: before: %+v, %v", name, got, err)
+		}
+		if err := test.spoil(b, id); err != nil {
+			t.Fatal(err)
+		}
+		got, err := b.Health(t.Context(), id)
+		if err != nil || len(got) != 1 || got[0].Impairment != test.want || got[0].Reason != test.reason || !strings.Contains(got[0].Message, "next step") {
+			t.Errorf("%s: %+v, %v, want %s", name, got, err, test.reason)
+		}
+	}
+	_, err := b.Health(t.Context(), volumes.id("none"))
+	wantKind(t, err, volume.NotFound, "check volume")
+}
+
+// What may pass is an error, not a condition: above all a directory that is
+// not mounted would have every volume lost.
+func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t, nil)
+	id := create(t, b, "v", volume.MiB).ID
+	if err := os.Remove(metaOf(b, id)); err != nil {
+		t.Fatal(err)
+	}
+	// Reading a directory fails with EISDIR, which stands for any other failure.
+	if err := os.Mkdir(metaOf(b, id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := b.Health(t.Context(), id)
+	wantKind(t, err, volume.Internal, "check volume")
+	_, _, err = b.ListHealth(t.Context(), volume.Page{})
+	wantKind(t, err, volume.Internal, "check volumes")
+	if err := os.Rename(filepath.Join(b.opts.Dir, string(volumes)), filepath.Join(b.opts.Dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Health(t.Context(), id)
+	wantKind(t, err, volume.Internal, "mounted")
+	_, _, err = b.ListHealth(t.Context(), volume.Page{})
+	wantKind(t, err, volume.Internal)
+}
+
+func TestListHealth(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t, nil)
+	for i := range 8 {
+		create(t, b, fmt.Sprint(i), volume.MiB)
+	}
+	var want []string
+	for name, test := range damages() {
+		id := create(t, b, name, volume.MiB).ID
+		if err := test.spoil(b, id); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, id)
+	}
+	slices.Sort(want)
+	for _, size := range []int{0, 1, 2, 5, 6, 7} {
+		got := pages(t, size, func(p volume.Page) ([]volume.VolumeHealth, string, error) {
+			return b.ListHealth(t.Context(), p)
+		}, func(v volume.VolumeHealth) string {
+			if alone, err := b.Health(t.Context(), v.ID); err != nil || !slices.Equal(alone, v.Conditions) {
+				t.Errorf("listed %+v, alone %+v, %v", v, alone, err)
+			}
+			return v.ID
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %v, want %v", size, got, want)
+		}
+	}
+	_, _, err := b.ListHealth(t.Context(), volume.Page{Token: "x"})
+	wantKind(t, err, volume.Stale, "list again")
+}
+
+// That a volume is encrypted is kept with it, and is part of what it is.
+func TestEncryptedIsKept(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t, nil)
+	req := request("v", volume.MiB)
+	req.Encrypted = true
+	made, err := b.Create(t.Context(), req)
+	if err != nil || !made.Encrypted {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	again, err := newBackend(t, func(o *Options) { o.Dir = b.opts.Dir }).Get(t.Context(), made.ID)
+	if err != nil || !again.Encrypted {
+		t.Errorf("read again: %+v, %v", again, err)
+	}
+	if found, ok, err := b.Find(t.Context(), req); err != nil || !ok || !found.Encrypted {
+		t.Errorf("found: %+v, %v", found, err)
+	}
+	req.Source = volume.Source{VolumeID: made.ID}
+	req.Name = "clone"
+	if clone, err := b.CloneVolume(t.Context(), req); err != nil || !clone.Encrypted {
+		t.Errorf("clone: %+v, %v", clone, err)
+	}
+	_, err = b.Create(t.Context(), request("v", volume.MiB))
+	wantKind(t, err, volume.AlreadyExists, "encrypted=true, not false")
+	_, err = b.Create(t.Context(), volume.CreateRequest{Name: "w", Parameters: map[string]string{"encryption": "true"}})
+	wantKind(t, err, volume.Invalid, "encryption", "mkfsOptions, encrypted")
+}
