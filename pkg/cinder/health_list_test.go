@@ -1,0 +1,129 @@
+package cinder
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// listHealth pages through the listing.
+func listHealth(t *testing.T, b *Backend, most int) (all []volume.VolumeHealth, pages int) {
+	t.Helper()
+	page := volume.Page{Max: most}
+	for range 1000 {
+		vs, next, err := b.ListHealth(t.Context(), page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most > 0 && len(vs) > most {
+			t.Errorf("a page of %d, at most %d were asked for", len(vs), most)
+		}
+		all, pages = append(all, vs...), pages+1
+		if next == "" {
+			return all, pages
+		}
+		page.Token = next
+	}
+	t.Fatal("the listing does not end")
+	return nil, 0
+}
+
+// wantImpaired checks that these volumes were listed, once each, and as Health
+// judges them.
+func wantImpaired(t *testing.T, b *Backend, got []volume.VolumeHealth, want []string) {
+	t.Helper()
+	var ids []string
+	for _, v := range got {
+		ids = append(ids, v.ID)
+		alone, err := b.Health(t.Context(), v.ID)
+		if err != nil || len(alone) != 1 || len(v.Conditions) != 1 || alone[0].Impairment != v.Conditions[0].Impairment || alone[0].Reason != v.Conditions[0].Reason {
+			t.Errorf("%s: listed %+v, alone %+v, %v", v.ID, v.Conditions, alone, err)
+		}
+	}
+	slices.Sort(ids)
+	slices.Sort(want)
+	if !slices.Equal(ids, want) {
+		t.Errorf("listed %v, want %v", ids, want)
+	}
+}
+
+func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ListLimit: 4})
+	var want []string
+	for i := range 20 {
+		status := stateAvailable
+		switch i {
+		case 0, 9, 10, 11, 19:
+			status = []string{stateError, stateErrorExtending, stateErrorDeleting, stateErrorRestoring, stateMaintenance}[len(want)]
+		}
+		id := r.add(fakecloud.Volume{Name: fmt.Sprint(i), Status: status})
+		if status != stateAvailable {
+			want = append(want, id)
+		}
+		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: map[string]string{metaCluster: "other"}})
+	}
+	for _, most := range []int{0, 1, 2, 3, 100} {
+		r.cloud.Forget()
+		got, pages := listHealth(t, r.Backend, most)
+		// One listing a page, and not one call about a single volume.
+		r.wantCalls(t, fakecloud.ListVolumeDetail, pages)
+		r.wantCalls(t, fakecloud.AnyCall, pages)
+		wantImpaired(t, r.Backend, got, slices.Clone(want))
+	}
+	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
+		_, _, err := r.ListHealth(t.Context(), volume.Page{Token: token})
+		wantKind(t, err, volume.Stale, "check volumes")
+	}
+}
+
+// Cinder's pages are as large as it gives them, however few entries the caller
+// takes: few volumes have anything wrong with them.
+func TestListHealthReadsLargePages(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	for range 200 {
+		r.add(fakecloud.Volume{})
+	}
+	ill := r.add(fakecloud.Volume{Status: stateError})
+	r.cloud.Forget()
+	got, pages := listHealth(t, r.Backend, 1)
+	if pages != 1 || len(got) != 1 || got[0].ID != ill {
+		t.Errorf("%+v on %d pages, want %s on one", got, pages, ill)
+	}
+	r.wantCalls(t, fakecloud.AnyCall, 1)
+}
+
+func TestListHealthHasEveryCloudAndTheStaticVolumes(t *testing.T) {
+	t.Parallel()
+	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	b := twoClouds(t, east, west)
+	marked := map[string]string{metaCluster: cluster}
+	want := []string{
+		east.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: marked}),
+		west.AddVolume(fakecloud.Volume{Size: 1, Status: stateErrorExtending, Metadata: marked}),
+		west.AddVolume(fakecloud.Volume{Size: 1, Status: stateErrorExtending, Metadata: marked}),
+	}
+	c, err := b.clouds.Cloud(t.Context(), "west")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, status := range []string{stateError, stateInUse, stateMaintenance} {
+		id := west.AddVolume(fakecloud.Volume{Size: 1, Status: status})
+		v, err := c.Volume(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.noteStatic(c, v)
+		if status != stateInUse {
+			want = append(want, id)
+		}
+	}
+	for _, most := range []int{0, 1, 2} {
+		got, _ := listHealth(t, b, most)
+		wantImpaired(t, b, got, slices.Clone(want))
+	}
+}
