@@ -26,7 +26,7 @@ func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted
 	var least minimum
 	for _, a := range accesses {
 		fstype := strings.ToLower(strings.TrimSpace(a.FSType))
-		if a.Block || lowersMinimum(fstype, parameters[mkfsOptionsKey]) {
+		if lowersMinimum(fstype, parameters[mkfsOptionsKey]) {
 			continue
 		}
 		if size := capability.MinSize(fstype); size > least.size {

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,6 +110,18 @@ func TestListHealth(t *testing.T) {
 	}
 	_, _, err := b.ListHealth(t.Context(), volume.Page{Token: "x"})
 	wantKind(t, err, volume.Stale, "list again")
+	// A link that leads nowhere is found by its name only, as is a volume that is
+	// deleted while it is listed.
+	if err := os.Symlink("nowhere", b.store.path(volumes, volumes.id("deleted"))); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := b.ListHealth(t.Context(), volume.Page{}); err != nil || len(got) != len(want) {
+		t.Errorf("with a volume that has gone: %+v, %v", got, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = b.ListHealth(ctx, volume.Page{})
+	wantKind(t, err, volume.Canceled, "check volumes")
 }
 
 // That a volume is encrypted is kept with it, and is part of what it is.
