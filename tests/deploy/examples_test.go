@@ -7,6 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/node"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // The examples fit together, with the classes of either backend: what they
@@ -43,6 +47,55 @@ func TestExamples(t *testing.T) {
 		if len(named) != 4 {
 			t.Errorf("%s: only %v are named", backend, named)
 		}
+	}
+}
+
+// Parameters of the classes are those that the reference has, and a class of
+// encrypted volumes names a Secret that is there and has the passphrase.
+func TestParametersOfExamples(t *testing.T) {
+	const prefix = "csi.storage.k8s.io/node-stage-secret-"
+	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
+	for _, backend := range []string{"cinder", "loop"} {
+		objects := read(t, "examples/"+backend+"/*.yaml")
+		encrypted := 0
+		for _, o := range objects {
+			if o.Kind != "StorageClass" {
+				continue
+			}
+			for key := range o.Parameters {
+				if !strings.Contains(reference, "`"+key+"`") {
+					t.Errorf("%s: the reference does not have the parameter %s of %s", backend, key, o.Metadata.Name)
+				}
+			}
+			if o.Parameters[volume.EncryptedKey] == "" {
+				continue
+			}
+			encrypted++
+			secret, found := find(objects, "Secret", o.Parameters[prefix+"name"])
+			if o.Parameters[volume.EncryptedKey] != "true" || !found || secret.StringData[node.PassphraseKey] == "" || o.Parameters[prefix+"namespace"] != "${pvc.namespace}" {
+				t.Errorf("%s: %s has the parameters %v, and the Secret is %v", backend, o.Metadata.Name, o.Parameters, secret.StringData)
+			}
+		}
+		if encrypted != 1 {
+			t.Errorf("%s: %d classes are of encrypted volumes, want 1", backend, encrypted)
+		}
+	}
+}
+
+// What the reference says about the smallest volumes is what the controller
+// goes by.
+func TestSmallestVolumesInTheReference(t *testing.T) {
+	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
+	rows, n := regexp.MustCompile(`(?m)^\| ((?:xfs|btrfs|ext)[a-z0-9, ]*) \| ([0-9]+ [KM]iB) \|$`), 0
+	for _, row := range rows.FindAllStringSubmatch(reference, -1) {
+		for fstype := range strings.SplitSeq(row[1], ", ") {
+			if n++; capability.MinSize(fstype).String() != row[2] {
+				t.Errorf("the smallest %s is %s, and the reference says %s", fstype, capability.MinSize(fstype), row[2])
+			}
+		}
+	}
+	if n != 5 {
+		t.Errorf("the reference has %d filesystems, want 5", n)
 	}
 }
 

@@ -47,7 +47,8 @@ type object struct {
 	Subjects []reference `yaml:"subjects"`
 
 	// Of a Secret or ConfigMap.
-	Data map[string]string `yaml:"data"`
+	Data       map[string]string `yaml:"data"`
+	StringData map[string]string `yaml:"stringData"`
 }
 
 type reference struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -23,7 +24,7 @@ func TestClassesOfTheExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for backend, classes := range map[string]int{"cinder": 4, "loop": 2} {
+	for backend, classes := range map[string]int{"cinder": 5, "loop": 3} {
 		t.Run(backend, func(t *testing.T) {
 			controller, _ := workloads(t, h.render(t, sets()[backend]))
 			dir := directory(t)
@@ -49,7 +50,10 @@ func TestClassesOfTheExamples(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, class := range read(t, "examples/"+backend+"/*.yaml") {
-				if err := use(t, client, class, source); err != nil {
+				if class.Kind == "Secret" {
+					continue // of encrypted volumes: kubelet reads it
+				}
+				if err := use(t, client, class, source.GetVolumeId()); err != nil {
 					t.Errorf("%s %s: %v", class.Kind, class.Metadata.Name, err)
 				}
 				classes--
@@ -69,7 +73,11 @@ func use(t *testing.T, client csi.ControllerClient, class object, source string)
 	var err error
 	switch class.Kind {
 	case "StorageClass":
-		_, err = create(t, client, "of-"+class.Metadata.Name, parameters)
+		var v *csi.Volume
+		v, err = create(t, client, "of-"+class.Metadata.Name, parameters)
+		if got, want := v.GetVolumeContext()[volume.EncryptedKey], parameters[volume.EncryptedKey]; got != want {
+			t.Errorf("%s: the node is told encrypted: %q, want %q", class.Metadata.Name, got, want)
+		}
 	case "VolumeSnapshotClass":
 		_, err = client.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: parameters})
 	case "VolumeAttributesClass":
@@ -80,13 +88,13 @@ func use(t *testing.T, client csi.ControllerClient, class object, source string)
 	return err
 }
 
-func create(t *testing.T, client csi.ControllerClient, name string, parameters map[string]string) (id string, err error) {
+func create(t *testing.T, client csi.ControllerClient, name string, parameters map[string]string) (*csi.Volume, error) {
 	t.Helper()
 	created, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
 		Name: name, Parameters: parameters, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 30},
 		VolumeCapabilities: []*csi.VolumeCapability{co.Mount("ext4")},
 	})
-	return created.GetVolume().GetVolumeId(), err
+	return created.GetVolume(), err
 }
 
 // commandLine is that of the plugin in its pod, with the pod's directories
