@@ -60,8 +60,9 @@ func (c *config) register(fs *flag.FlagSet) {
 // opened is a backend with the driver name that goes with it.
 type opened struct {
 	volume.Backend
-	driver string
-	close  func()
+	driver   string
+	detached *volume.Detached // work of the backend that outlives its call; nil: there is none
+	close    func()
 }
 
 // open makes the backend that the command line names. It is the one place
@@ -72,11 +73,12 @@ func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Re
 		if c.nodeID == "" {
 			return opened{}, fmt.Errorf("--node-id is empty and the host has no name: give the name of this node")
 		}
+		detached := new(volume.Detached)
 		backend, err := loop.New(ctx, loop.Options{
-			Dir: c.loopDir, Node: c.nodeID, Log: log,
+			Dir: c.loopDir, Node: c.nodeID, Log: log, Detached: detached,
 			PoolSize: volume.Size(c.loopPoolSize), MaxVolumeSize: volume.Size(c.loopMaxVolumeSize),
 		})
-		return opened{backend, loop.DriverName, func() {}}, err
+		return opened{Backend: backend, driver: loop.DriverName, detached: detached, close: func() {}}, err
 	case cindercsi.Name:
 		return openCinder(ctx, c, log, metrics)
 	default:
@@ -98,9 +100,9 @@ func openCinder(ctx context.Context, c config, log *slog.Logger, metrics prometh
 	case err != nil:
 		return opened{}, err
 	case c.withTopology:
-		return opened{cinder.Zoned{Backend: backend}, cindercsi.DriverName, backend.Close}, nil
+		return opened{Backend: cinder.Zoned{Backend: backend}, driver: cindercsi.DriverName, close: backend.Close}, nil
 	default:
-		return opened{backend, cindercsi.DriverName, backend.Close}, nil
+		return opened{Backend: backend, driver: cindercsi.DriverName, close: backend.Close}, nil
 	}
 }
 

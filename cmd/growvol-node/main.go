@@ -15,6 +15,7 @@ import (
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/node"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 func main() {
@@ -47,7 +48,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	metrics := csiserver.NewMetrics()
+	metrics, detached := csiserver.NewMetrics(), new(volume.Detached)
 	observer, err := node.NewMetrics(metrics.Registerer())
 	if err != nil {
 		return err
@@ -55,6 +56,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	server, err := node.New(node.Options{
 		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystem.New(filesystem.Options{Logger: log}),
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Observer: observer,
+		Detached: detached,
 	})
 	if err != nil {
 		return err
@@ -75,7 +77,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	options := c.Options()
-	options.Log, options.Identity, options.Node, options.Metrics = log, identity, server, metrics
+	options.Log, options.Identity, options.Node, options.Metrics, options.Detached = log, identity, server, metrics, detached
 	stop, err := removeStartupTaint(ctx, c.taintedNode, driverName, log)
 	if err != nil {
 		return err

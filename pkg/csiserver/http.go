@@ -60,7 +60,7 @@ func (s *Server) serveHTTP(ctx context.Context, lis net.Listener) error {
 		return fmt.Errorf("serve HTTP: %w", err)
 	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), KillTimeout)
 	defer cancel()
 	err := server.Shutdown(stop)
 	if err != nil {

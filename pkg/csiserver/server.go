@@ -13,18 +13,21 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 const (
 	// DefaultCallTimeout bounds a call whose caller gives no deadline. It is
 	// longer than what kubelet (2 min) and the sidecars give.
 	DefaultCallTimeout = 5 * time.Minute
-	// DefaultGrace is how long running calls may go on after the stop. It
-	// leaves time to cancel them within the 30 s that Kubernetes gives a pod.
+	// DefaultGrace is how long running calls, and work that has outlived its
+	// call, may go on after the stop. It leaves KillTimeout and more of the 30 s
+	// that Kubernetes gives a pod.
 	DefaultGrace = 20 * time.Second
+	// KillTimeout is how long handlers may take to end once they are canceled.
+	KillTimeout = 5 * time.Second
 
-	// killTimeout is how long handlers may take to end once they are canceled.
-	killTimeout = 5 * time.Second
 	// maxStreams bounds the calls of one connection; sidecars use at most some
 	// hundred workers.
 	maxStreams = 1000
@@ -42,7 +45,10 @@ type Options struct {
 	Log         *slog.Logger  // nil: nothing is logged
 	Metrics     *Metrics      // nil: NewMetrics
 	CallTimeout time.Duration // for calls without a deadline; 0: DefaultCallTimeout
-	Grace       time.Duration // for running calls at the stop; 0: DefaultGrace
+	Grace       time.Duration // for running calls and Detached at the stop; 0: DefaultGrace
+	// Detached is the work of the services that outlives its call, for which the
+	// stop waits; nil: there is none.
+	Detached *volume.Detached
 }
 
 // Server serves one plugin.
@@ -52,6 +58,7 @@ type Server struct {
 	metrics     *Metrics
 	callTimeout time.Duration
 	grace       time.Duration
+	detached    *volume.Detached
 
 	grpc     *grpc.Server
 	stopping atomic.Bool
@@ -96,6 +103,7 @@ func New(options Options) (*Server, error) {
 		metrics:     options.Metrics,
 		callTimeout: options.CallTimeout,
 		grace:       options.Grace,
+		detached:    options.Detached,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -128,9 +136,10 @@ func New(options Options) (*Server, error) {
 
 // Serve serves on lis until ctx is done. Then it accepts nothing new, refuses
 // further calls with UNAVAILABLE, and lets the running ones end. Those that
-// still run after the grace period see their contexts canceled. It returns
-// nil once all have ended, and an error if some ignore the cancellation. A
-// server serves once.
+// still run after the grace period see their contexts canceled. What is left
+// of the grace period belongs to work that has outlived its call; the log names
+// the work that it leaves. Serve returns nil once all calls have ended, and an
+// error if some ignore the cancellation. A server serves once.
 func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(lis) }()
@@ -140,8 +149,11 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
-	s.log.InfoContext(ctx, "stopping", "running_calls", s.running.Load(), "grace", s.grace.String())
-	if err := s.stop(ctx); err != nil {
+	graceEnds := time.Now().Add(s.grace)
+	s.log.InfoContext(ctx, "stopping", "running_calls", s.running.Load(), "detached_work", len(s.detached.List()), "grace", s.grace.String())
+	err := s.stop(ctx)
+	s.awaitDetached(ctx, graceEnds)
+	if err != nil {
 		return err
 	}
 	// A stop that came before Serve had begun makes it return ErrServerStopped.
@@ -169,10 +181,29 @@ func (s *Server) stop(ctx context.Context) error {
 		s.grpc.Stop()
 		<-graceful
 	}()
-	if within(killTimeout, killed) {
+	if within(KillTimeout, killed) {
 		return nil
 	}
-	return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), killTimeout)
+	return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), KillTimeout)
+}
+
+// awaitDetached waits for work that has outlived its call, and logs what it
+// waits for and what still goes on when the grace period ends.
+func (s *Server) awaitDetached(ctx context.Context, graceEnds time.Time) {
+	for _, w := range s.detached.List() {
+		s.log.InfoContext(ctx, "waiting for work that has outlived its call", detachedAttrs(w)...)
+	}
+	// ctx has ended: its end began the stop.
+	wait, cancel := context.WithDeadline(context.WithoutCancel(ctx), graceEnds)
+	defer cancel()
+	for _, w := range s.detached.Wait(wait) {
+		s.log.WarnContext(ctx, "the grace period is over: leaving work that has not ended", append(detachedAttrs(w), "next_step",
+			"none: the kernel ends what it has begun, a program such as mkfs may end with the plugin, and the retry continues from there")...)
+	}
+}
+
+func detachedAttrs(w volume.DetachedWork) []any {
+	return []any{"work", w.What, "volume", w.ID, "age", time.Since(w.Since).Round(time.Millisecond).String()}
 }
 
 // within waits for done, but no longer than d.

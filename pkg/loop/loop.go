@@ -69,6 +69,8 @@ type Options struct {
 	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0
 	// they may promise more than the filesystem holds: the files are sparse.
 	PoolSize volume.Size
+	// Detached gets to know the copies that outlive their calls; nil: nobody asks.
+	Detached *volume.Detached
 	Log      *slog.Logger // nil: none
 }
 

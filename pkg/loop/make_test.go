@@ -173,3 +173,26 @@ func TestCopyHasALimit(t *testing.T) {
 		t.Errorf("left %v", files)
 	}
 }
+
+// Copies that outlive their calls are known until they end, so that a plugin
+// that is stopped can wait for them.
+func TestCopiesThatOutliveTheirCallAreKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlow(t)
+		s.opts.Detached = new(volume.Detached)
+		for name, op := range s.copying() {
+			wantKind(t, briefly(t, op.call), volume.Deadline)
+			_, id, _ := strings.Cut(op.object, "/")
+			if known := s.opts.Detached.List(); len(known) != 1 || known[0].ID != id || !strings.HasPrefix(known[0].What, "making the") {
+				t.Errorf("%s: known %+v, want the making of %s", name, known, id)
+			}
+			s.goOn <- nil
+			if left := s.opts.Detached.Wait(t.Context()); left != nil {
+				t.Errorf("%s: left %+v", name, left)
+			}
+			if err := errors.Join(op.call(t.Context()), s.Delete(t.Context(), id), s.DeleteSnapshot(t.Context(), id)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}

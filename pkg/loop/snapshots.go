@@ -56,7 +56,7 @@ func (b *Backend) buildSnapshot(ctx context.Context, id string, req volume.Snaps
 	if err != nil {
 		return err
 	}
-	l := volume.NewLease(unlock)
+	l := b.opts.Detached.NewLease(id, unlock)
 	defer l.Release()
 	r := record{Name: req.Name, Created: time.Now().UTC(), VolumeID: from.id}
 	return b.make(ctx, l, object{record: r, class: snapshots, id: id, size: from.size}, func(ctx context.Context, data *os.File) error {

@@ -97,7 +97,7 @@ func sourceName(s volume.Source) string {
 
 // build makes the volume's directory.
 func (b *Backend) build(ctx context.Context, id string, r record, req volume.CreateRequest, src *source) error {
-	l := new(volume.Lease)
+	l := b.opts.Detached.NewLease(id, nil)
 	defer l.Release()
 	size := req.Size
 	if src != nil {

@@ -98,7 +98,7 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	e.lease = volume.NewLease(lock.unlock)
+	e.lease = e.Server.lease(e.id, lock.unlock)
 	defer e.lease.Release()
 	if e.record, err = e.readRecord(e.id); err != nil {
 		return 0, err

@@ -35,6 +35,9 @@ type Options struct {
 	// mount namespace: set it when the plugin runs in a container.
 	RequireShared bool
 	AnswerMargin  time.Duration // DefaultAnswerMargin when zero
+	// Detached gets to know the work that outlives its call (mkfs, e2fsck, growth,
+	// unmount), so that the plugin can wait for it; nil: nobody asks.
+	Detached *volume.Detached
 	Log           *slog.Logger  // slog.Default when nil
 	Observer      Observer      // no observation when nil
 }

@@ -44,7 +44,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 		return nil, volume.Wrap(err, "publish", id)
 	}
 	p := publication{
-		Server: s, id: id, access: access, lease: volume.NewLease(unlock),
+		Server: s, id: id, access: access, lease: s.lease(id, unlock),
 		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()),
 		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || slices.Contains(access.MountFlags, "ro"),
 	}
@@ -272,7 +272,7 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	if err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)
 	}
-	l := volume.NewLease(unlock)
+	l := s.lease(id, unlock)
 	defer l.Release()
 	if err := s.unpublish(ctx, id, filepath.Clean(target), l); err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)

@@ -52,7 +52,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	st := stage{
-		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext(), lease: volume.NewLease(lock.unlock), lock: lock,
+		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext(), lease: s.lease(id, lock.unlock), lock: lock,
 	}
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{

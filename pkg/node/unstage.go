@@ -26,7 +26,7 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	if err != nil {
 		return nil, volume.Wrap(err, "unstage", id)
 	}
-	l := volume.NewLease(unlock)
+	l := s.lease(id, unlock)
 	defer l.Release()
 	if err := s.unstage(ctx, id, filepath.Clean(path), l); err != nil {
 		return nil, volume.Wrap(err, "unstage", id)

@@ -166,7 +166,7 @@ func (s *Server) growToDevice(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	l := volume.NewLease(lock.unlock)
+	l := s.lease(id, lock.unlock)
 	defer l.Release()
 	r, err := s.readRecord(id)
 	if err != nil || r.ID == "" || r.ReadOnly {

@@ -6,14 +6,20 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // Lease is a lock (of Locks, or any other) on its way from a call to work that
 // may outlive it. The zero value holds none.
-type Lease struct{ unlock func() }
+type Lease struct {
+	unlock   func()
+	id       string    // of what the work is done on
+	detached *Detached // nil: nobody asks for work that outlives its call
+}
 
-// NewLease takes charge of a lock's release.
-func NewLease(unlock func()) *Lease { return &Lease{unlock} }
+// NewLease takes charge of a lock's release. Work that outlives its call with
+// this lease is not accounted for; see Detached.NewLease.
+func NewLease(unlock func()) *Lease { return &Lease{unlock: unlock} }
 
 // And takes charge of the release of one more lock. The last one taken is the
 // first to be released.
@@ -42,7 +48,8 @@ func (l *Lease) Release() {
 // with each retry never ends. When ctx ends first, the work goes on, keeps the
 // lease's lock until it is done, and the error (of kind Deadline or Canceled)
 // says what is under way. The retry waits for that lock and finds the work
-// done. The work must not use ctx for what is to go on.
+// done. The work must not use ctx for what is to go on. The Detached that made
+// the lease knows of the work until it has ended and its lock is free.
 //
 // A panic of the work is passed on to the caller, whose server can deal with
 // it. When the caller has gone it is logged; it never ends the process.
@@ -55,6 +62,7 @@ func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, 
 	var mu sync.Mutex
 	var unlock func() // set, under mu, once the call has gone: the lock is the work's to free
 	done := make(chan result, 1)
+	started := time.Now()
 	go func() {
 		var r result
 		defer func() {
@@ -92,8 +100,12 @@ func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, 
 		return end(r)
 	default:
 	}
-	handed := *l
-	unlock, l.unlock = handed.Release, nil
+	handed, ended := *l, l.detached.add(DetachedWork{ID: l.id, What: what, Since: started})
+	unlock = func() {
+		defer ended()
+		handed.Release()
+	}
+	l.unlock = nil
 	var zero T
 	return zero, &Error{
 		Kind: KindOf(context.Cause(ctx)), Msg: what + " is still under way", Cause: context.Cause(ctx),
