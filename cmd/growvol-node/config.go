@@ -25,7 +25,9 @@ type config struct {
 	maxVolumes    int64
 	stateDir      string
 	defaultFSType string
+	kubeletDir    string
 	requireShared bool
+	requireSysRes bool
 	taintedNode   string // empty: no taint is removed
 }
 
@@ -45,7 +47,10 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.Int64Var(&c.maxVolumes, "max-volumes", 0, "how many volumes can be attached to this node (cinder); 0: found out")
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for markers of formats under way; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
-	fs.BoolVar(&c.requireShared, "require-shared-mounts", inContainer(), "refuse to mount where the mount would stay in this process's mount namespace; the default is true in a container")
+	container := inContainer()
+	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "directory below which the orchestrator has volumes mounted; see --require-shared-mounts")
+	fs.BoolVar(&c.requireShared, "require-shared-mounts", container, "refuse to mount where the mount would stay in this process's mount namespace, and be not healthy if that is so below --kubelet-dir; the default is true in a container")
+	fs.BoolVar(&c.requireSysRes, "require-sys-resource", container, "be not healthy without CAP_SYS_RESOURCE, without which no mounted ext2, ext3 or ext4 grows; the default is true in a container")
 	fs.StringVar(&c.taintedNode, "startup-taint-node", "", "`name` of this node in Kubernetes: take the taint DRIVER/agent-not-ready off it once kubelet has registered the driver; empty: do not")
 }
 

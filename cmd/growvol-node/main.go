@@ -53,8 +53,13 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	filesystems := filesystem.New(filesystem.Options{Logger: log})
+	requirements, err := watchRequirements(ctx, c, filesystems, side.connector, metrics.Registerer(), log)
+	if err != nil {
+		return err
+	}
 	server, err := node.New(node.Options{
-		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystem.New(filesystem.Options{Logger: log}),
+		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystems,
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Observer: observer,
 		Detached: detached,
 	})
@@ -72,7 +77,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	// The capabilities are those of the plugin as a whole, the same in each
 	// part of it (spec v1.13, GetPluginCapabilities).
 	capabilities := csiserver.Capabilities{Controller: true, Topology: len(info.Topology) > 0, Expansion: true}
-	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, nil)
+	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.Healthy)
 	if err != nil {
 		return err
 	}

@@ -93,14 +93,7 @@ func (g *extGrower) guard() error {
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", g.mountPoint).
 			WithRemedy("stop the pods that use the volume and run e2fsck -f and resize2fs on it by hand, or copy the data to a new volume")
 	}
-	caps, err := g.sys.kernel.capabilities()
-	if err != nil {
-		return volume.Errorf(volume.Internal, "read the capabilities of this process: %w", err)
-	}
-	if caps&(1<<capSysResource) == 0 {
-		return g.missingCapability(nil)
-	}
-	return nil
+	return g.sys.CheckGrowExt()
 }
 
 func (g *extGrower) flaggedErrors(cause error) error {
@@ -108,12 +101,6 @@ func (g *extGrower) flaggedErrors(cause error) error {
 		g.mountPoint, g.super.errors)
 	e.Cause = cause
 	return e.WithRemedy("stop the pods that use the volume, see that the storage below has room, take a snapshot, and run e2fsck -f " + g.devicePath + "; it then grows when it is mounted again")
-}
-
-func (g *extGrower) missingCapability(cause error) error {
-	e := volume.Errorf(volume.Precondition, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
-	e.Cause = cause
-	return e.WithRemedy("run the node plugin privileged, or add SYS_RESOURCE to its capabilities")
 }
 
 func (g *extGrower) resize(blocks uint64) error { return g.mount.ext4Resize(blocks) }
@@ -128,7 +115,7 @@ func (g *extGrower) explain(ctx context.Context, err error) error {
 		if _, readErr := g.read(context.WithoutCancel(ctx)); readErr == nil && g.super.hasErrors() {
 			return g.flaggedErrors(err)
 		}
-		return g.missingCapability(err)
+		return missingCapability(err)
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("look at the kernel log of this node; an error may have made it so, then run e2fsck -f " + g.devicePath + " while it is unmounted")

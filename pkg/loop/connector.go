@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -22,7 +25,7 @@ type ConnectorOptions struct {
 }
 
 // Connector brings the volumes of a Backend to this node as loop devices. It
-// implements volume.Connector.
+// implements volume.Connector and volume.HealthChecker.
 type Connector struct {
 	opts   ConnectorOptions
 	store  *store
@@ -44,6 +47,21 @@ func NewConnector(o ConnectorOptions) (*Connector, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Connector{opts: o, store: &store{dir: o.Dir}, loops: newLoops(), blocks: blockdev.New(), log: o.Log}, nil
+}
+
+// Healthy implements volume.HealthChecker: the volumes' directory can be read,
+// and the kernel has loop devices.
+func (c *Connector) Healthy(context.Context) error {
+	if err := unix.Access(c.opts.Dir, unix.R_OK|unix.X_OK); err != nil {
+		return volume.Errorf(volume.Unavailable, "the directory of the volumes cannot be read: %w", &os.PathError{Op: "access", Path: c.opts.Dir, Err: err}).
+			WithRemedy("check that the node's directory is mounted into the plugin, and that the controller uses the same one")
+	}
+	control := filepath.Join(c.loops.dev, "loop-control")
+	if err := unix.Access(control, unix.R_OK|unix.W_OK); err != nil {
+		return volume.Errorf(volume.Unavailable, "the kernel offers no loop devices: %w", &os.PathError{Op: "access", Path: control, Err: err}).
+			WithRemedy("load the kernel's module loop, and mount the node's /dev into the plugin")
+	}
+	return nil
 }
 
 // Node implements volume.Connector. The kernel makes loop devices as they are

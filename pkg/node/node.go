@@ -38,8 +38,8 @@ type Options struct {
 	// Detached gets to know the work that outlives its call (mkfs, e2fsck, growth,
 	// unmount), so that the plugin can wait for it; nil: nobody asks.
 	Detached *volume.Detached
-	Log           *slog.Logger  // slog.Default when nil
-	Observer      Observer      // no observation when nil
+	Log      *slog.Logger // slog.Default when nil
+	Observer Observer     // no observation when nil
 }
 
 // Server implements csi.NodeServer.

@@ -118,6 +118,7 @@ type podSpec struct {
 	PriorityClassName  string            `yaml:"priorityClassName"`
 	HostNetwork        bool              `yaml:"hostNetwork"`
 	HostPID            bool              `yaml:"hostPID"`
+	GraceSeconds       int               `yaml:"terminationGracePeriodSeconds"`
 	NodeSelector       map[string]string `yaml:"nodeSelector"`
 	SecurityContext    securityContext   `yaml:"securityContext"`
 	Containers         []container       `yaml:"containers"`

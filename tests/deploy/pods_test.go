@@ -4,8 +4,12 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/csiserver"
 )
 
 // workloads returns the controller and the node plugin's objects.
@@ -37,8 +41,22 @@ func checkPod(t *testing.T, objects []object, o object) {
 	}
 	checkVolumes(t, pod)
 	checkPorts(t, pod)
+	checkGrace(t, o.Kind, pod)
 	for _, c := range pod.Containers {
 		checkRights(t, o.Kind, c)
+	}
+}
+
+// Kubernetes kills a pod later than its plugin has ended: with what it lets go
+// on, and the cancellation of that.
+func checkGrace(t *testing.T, kind string, pod podSpec) {
+	t.Helper()
+	grace := csiserver.DefaultGrace
+	if text, given := pod.Containers[0].option("grace"); given {
+		t.Errorf("%s: --grace=%s is given; the default is what the pod's grace period is made for", kind, text)
+	}
+	if left := time.Duration(pod.GraceSeconds)*time.Second - grace - csiserver.KillTimeout; left < time.Second {
+		t.Errorf("%s: terminationGracePeriodSeconds is %d; the plugin may take %s and %s", kind, pod.GraceSeconds, grace, csiserver.KillTimeout)
 	}
 }
 
@@ -226,7 +244,7 @@ func checkCinder(t *testing.T, name string, objects []object, controller, node o
 }
 
 // kubelet finds the plugin's socket where the registrar says it is, and sees
-// what the plugin mounts.
+// what the plugin mounts; the plugin checks that, and what it may.
 func checkKubelet(t *testing.T, name string, node object) {
 	t.Helper()
 	pod := node.Spec.Template.Spec
@@ -238,6 +256,11 @@ func checkKubelet(t *testing.T, name string, node object) {
 	socket, _ := pod.Containers[1].option("kubelet-registration-path")
 	if want := filepath.Join(kubelet, "plugins", driverOf(name), "csi.sock"); socket != want || filepath.Dir(want) != at["socket"] {
 		t.Errorf("the registrar says %s, the socket is in %s, want %s", socket, at["socket"], want)
+	}
+	checked, _ := pod.Containers[0].option("kubelet-dir")
+	required, _ := pod.Containers[0].option("require-sys-resource")
+	if checked != kubelet || required != strconv.FormatBool(name != "everything") {
+		t.Errorf("--kubelet-dir=%s --require-sys-resource=%s, want the directory %s", checked, required, kubelet)
 	}
 	shared := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m mount) bool {
 		return m.MountPath == kubelet && m.Propagation == "Bidirectional"

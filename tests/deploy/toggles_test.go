@@ -14,6 +14,7 @@ func toggles() []string {
 		"controller.podDisruptionBudget.enabled=false",
 		"controller.replicas=1",
 		"node.hostNetwork=true",
+		"node.requireSysResource=false",
 		"node.startupTaint.enabled=true",
 		"sidecars.snapshotter.enabled=false",
 		"csiDriver.create=false",
