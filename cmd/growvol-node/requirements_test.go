@@ -127,16 +127,22 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 	}{
 		{"all there", true, true, fakeFilesystems{shared: true}, nil, map[string]float64{"shared_mounts": 1, "cap_sys_resource": 1, "state_dir": 1}},
 		{
-			"no capability", true, true, fakeFilesystems{shared: true, growExt: missing},
-			[]string{"level=ERROR", "cap_sys_resource", "lacks it"}, map[string]float64{"shared_mounts": 1, "cap_sys_resource": 0, "state_dir": 1},
+			"no capability", true, true,
+			fakeFilesystems{shared: true, growExt: missing},
+			[]string{"level=ERROR", "cap_sys_resource", "lacks it"},
+			map[string]float64{"shared_mounts": 1, "cap_sys_resource": 0, "state_dir": 1},
 		},
 		{
-			"no capability, not required", true, false, fakeFilesystems{shared: true, growExt: missing},
-			[]string{"level=WARN", "XFS and btrfs only", "lacks it"}, map[string]float64{"shared_mounts": 1, "state_dir": 1},
+			"no capability, not required", true, false,
+			fakeFilesystems{shared: true, growExt: missing},
+			[]string{"level=WARN", "XFS and btrfs only", "lacks it"},
+			map[string]float64{"shared_mounts": 1, "state_dir": 1},
 		},
 		{
-			"no shared mounts", true, true, fakeFilesystems{},
-			[]string{"level=ERROR", "shared_mounts", "/var/lib/kubelet", "Bidirectional"}, map[string]float64{"shared_mounts": 0, "cap_sys_resource": 1, "state_dir": 1},
+			"no shared mounts", true, true,
+			fakeFilesystems{},
+			[]string{"level=ERROR", "shared_mounts", "/var/lib/kubelet", "Bidirectional"},
+			map[string]float64{"shared_mounts": 0, "cap_sys_resource": 1, "state_dir": 1},
 		},
 		{"no shared mounts, not required", false, true, fakeFilesystems{}, nil, map[string]float64{"cap_sys_resource": 1, "state_dir": 1}},
 	} {

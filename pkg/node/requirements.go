@@ -83,9 +83,9 @@ func (r *Requirements) note(ctx context.Context, name string, err error) {
 	}
 	r.met.WithLabelValues(name).Set(met)
 	r.missing[name] = text
-	switch {
-	case text == before:
-	case text == "":
+	switch text {
+	case before:
+	case "":
 		r.log.InfoContext(ctx, "the node has again what the plugin needs", "requirement", name)
 	default:
 		r.log.ErrorContext(ctx, "the node lacks what the plugin needs", "requirement", name, "error", text)
