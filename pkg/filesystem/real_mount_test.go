@@ -179,6 +179,7 @@ func TestRealNodesAreInodes(t *testing.T) {
 	want := blockdev.DeviceNumber{Major: 240, Minor: 7} // LOCAL/EXPERIMENTAL USE
 	path := func(name string) string { return filepath.Join(dev, name) }
 	err := errors.Join(os.Mkdir(path("dir"), 0o700), os.WriteFile(path("file"), nil, 0o600),
+		unix.Mknod(path("char"), unix.S_IFCHR|0o600, int(unix.Mkdev(want.Major, want.Minor))),
 		unix.Mknod(path("node"), unix.S_IFBLK|0o600, int(unix.Mkdev(want.Major, want.Minor))))
 	if errors.Is(err, unix.EPERM) {
 		t.Skip("needs device nodes")
@@ -186,7 +187,7 @@ func TestRealNodesAreInodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"dir", "file", "node"} {
+	for _, name := range []string{"dir", "file", "char", "node"} {
 		target := filepath.Join(targets, name)
 		err := os.WriteFile(target, nil, 0o600)
 		if name == "dir" {

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -60,10 +59,10 @@ func TestGrowthThroughLUKS(t *testing.T) {
 
 			must(t, w.Stop())
 			must(t, d.Unpublish(ctx, v))
-			must(t, unix.Unmount(v.Staging, 0))
+			unmount(t, v.Staging)
 			must(t, command(t, "mount", "/dev/mapper/"+mapping, v.Staging))
 			n := get(w.Verify(v.Staging))(t)
-			must(t, unix.Unmount(v.Staging, 0))
+			unmount(t, v.Staging)
 			fsck(t, fstype, "/dev/mapper/"+mapping)
 			must(t, command(t, "cryptsetup", "close", mapping))
 			must(t, d.Unstage(ctx, v))

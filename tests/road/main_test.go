@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -97,6 +96,17 @@ func source(t *testing.T, path string) blockdev.Device {
 	return get(blockdev.New().ByPath(m.Source))(t)
 }
 
+// unmount takes away what is mounted at a path.
+func unmount(t *testing.T, path string) {
+	t.Helper()
+	s := filesystem.New(filesystem.Options{})
+	m, ok, err := s.FindMount(path)
+	if err != nil || !ok {
+		t.Fatalf("nothing is mounted at %s (%v)", path, err)
+	}
+	must(t, s.Unmount(t.Context(), m))
+}
+
 // sizes reads device and filesystem, independently of what plugins say.
 func sizes(t *testing.T, v *co.Volume) (device, fs int64) {
 	t.Helper()
@@ -156,7 +166,7 @@ func finish(t *testing.T, d *co.Deployment, v *co.Volume, w *co.Writer, fstype s
 	n := get(w.Verify(v.Target))(t)
 	must(t, d.Unpublish(ctx, v))
 	dev := source(t, v.Staging)
-	must(t, unix.Unmount(v.Staging, 0))
+	unmount(t, v.Staging)
 	fsck(t, fstype, dev.Path)
 	must(t, d.Unstage(ctx, v))
 	must(t, d.Detach(ctx, v))

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -182,7 +181,7 @@ func TestReadOnlyUseOfADirtyFilesystem(t *testing.T) {
 		image := filepath.Join(t.TempDir(), "image") // the device as it is in use
 		must(t, command(t, "cp", "--sparse=always", dev.Path, image))
 		must(t, d.Unpublish(ctx, v))
-		must(t, unix.Unmount(v.Staging, 0))
+		unmount(t, v.Staging)
 		must(t, command(t, "dd", "if="+image, "of="+dev.Path, "bs=1M", "conv=sparse,notrunc,fsync", "status=none"))
 		must(t, d.Unstage(ctx, v))
 		must(t, d.Detach(ctx, v))
