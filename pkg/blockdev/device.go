@@ -71,6 +71,7 @@ type System struct {
 	cryptsetup string // program name or path
 	kernel     kernel
 	run        runner
+	calls      volume.Locks // calls that may hang with a device; see bounded
 }
 
 // New returns the block layer as seen through /sys and /dev.

@@ -61,22 +61,22 @@ func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 // the device write out its own cache. Kinds: Precondition (a mount, in whatever
 // mount namespace, or another device has claimed the device), Deadline (a program
 // such as mkfs or e2fsck has, and will end).
+// A flush that outlives ctx claims the device until it ends; the next Flush
+// waits for it.
 func (s *System) Flush(ctx context.Context, d Device) error {
-	_, err := volume.Bounded(ctx, func() (struct{}, error) {
+	return s.bounded(ctx, "flush", d, func() error {
 		f, err := s.open(d, os.O_RDONLY|unix.O_EXCL)
 		if errors.Is(err, unix.EBUSY) {
-			return struct{}{}, s.claimed(d)
+			return s.claimed(d)
 		}
 		if err != nil {
-			return struct{}{}, err
+			return err
 		}
-		err = errors.Join(f.Sync(), f.Close())
-		if err != nil {
-			err = volume.Errorf(volume.Internal, "flush %s: %w", d, err)
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return volume.Errorf(volume.Internal, "flush %s: %w", d, err)
 		}
-		return struct{}{}, err
+		return nil
 	})
-	return err
 }
 
 // claimed is the error for a device that is in use. Programs end by themselves; a

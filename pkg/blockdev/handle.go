@@ -49,18 +49,24 @@ func (s *System) Open(d Device) (*Handle, error) {
 }
 
 // OpenContext is Open within the time of ctx. An open that comes back later is
-// closed. Kinds: those of Open; Deadline or Canceled when ctx ended first.
+// closed, and until it comes back no other of the same device begins. Kinds:
+// those of Open; Deadline or Canceled when ctx ended first.
 func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
 	type result struct {
 		handle *Handle
 		err    error
 	}
-	opened, abandoned := make(chan result), make(chan struct{})
+	unlock, err := s.calls.Lock(ctx, "open "+d.Number().String())
+	if err != nil {
+		return nil, silent("open", d, ctx.Err())
+	}
+	opened := make(chan result)
 	go func() {
+		defer unlock()
 		h, err := s.Open(d)
 		select {
 		case opened <- result{h, err}:
-		case <-abandoned:
+		case <-ctx.Done():
 			if err == nil {
 				_ = h.Close() // only read from
 			}
@@ -70,9 +76,27 @@ func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
 	case r := <-opened:
 		return r.handle, r.err
 	case <-ctx.Done():
-		close(abandoned)
 		return nil, silent("open", d, ctx.Err())
 	}
+}
+
+// bounded makes a call that can hang with the device, within the time of ctx.
+// One that hangs goes on without its caller; until it ends no other of this
+// sort begins on the device, so that a device that hangs costs one thread,
+// however often it is tried.
+func (s *System) bounded(ctx context.Context, what string, d Device, call func() error) error {
+	unlock, err := s.calls.Lock(ctx, what+" "+d.Number().String())
+	if err != nil {
+		return silent(what, d, ctx.Err())
+	}
+	_, err = volume.Bounded(ctx, func() (struct{}, error) {
+		defer unlock()
+		return struct{}{}, call()
+	})
+	if err != nil && err == ctx.Err() { //nolint:errorlint // all others have their message
+		return silent(what, d, err)
+	}
+	return err
 }
 
 // silent is the error for a device that did not answer in the call's time.

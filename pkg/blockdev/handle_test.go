@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -178,4 +179,42 @@ func TestRealWriter(t *testing.T) {
 	if _, err := h.ReadAt(p, 512); err != nil || string(p) != "written" {
 		t.Errorf("read %q, %v", p, err)
 	}
+}
+
+// TestSilentDisk: whatever is asked of a disk that does not answer, the caller
+// has an answer in time, and one thread waits, however often it is asked.
+func TestSilentDisk(t *testing.T) {
+	r := newRig(t)
+	everyKind(r)
+	d := r.device("8:0")
+	if err := errors.Join(os.Remove(d.Path), unix.Mkfifo(d.Path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	before := runtime.NumGoroutine()
+	for name, ask := range map[string]func(ctx context.Context) error{
+		"OpenContext": func(ctx context.Context) error { _, err := r.OpenContext(ctx, d); return err },
+		"AwaitSize":   func(ctx context.Context) error { _, err := r.AwaitSize(ctx, d, volume.GiB); return err },
+		"Flush":       func(ctx context.Context) error { return r.Flush(ctx, d) },
+	} {
+		for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled, volume.Deadline} {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if kind == volume.Canceled {
+				ctx, cancel = context.WithCancel(t.Context())
+				time.AfterFunc(20*time.Millisecond, cancel)
+			}
+			err := ask(ctx)
+			cancel()
+			if volume.KindOf(err) != kind || !strings.Contains(err.Error(), "does not answer") {
+				t.Errorf("%s: %v, want kind %s", name, err, kind)
+			}
+		}
+	}
+	if n := runtime.NumGoroutine() - before; n > 2 { // an open and a flush
+		t.Errorf("%d goroutines wait for the disk", n)
+	}
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0) // lets them go
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
 }

@@ -50,8 +50,7 @@ func (s *System) Rescan(ctx context.Context, d Device) (offered bool, err error)
 	if rescan == nil {
 		return false, nil
 	}
-	_, err = volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, rescan() })
-	if err != nil {
+	if err := s.bounded(ctx, "rescan", d, rescan); err != nil {
 		return true, volume.Wrap(fmt.Errorf("make the kernel read the size of %s anew: %w", d, err), "", "")
 	}
 	return true, nil
@@ -127,7 +126,7 @@ func tell(path, text string) error {
 // too small when the context ends is an error of kind Deadline (Canceled if
 // the caller went away); the caller keeps the time it needs to answer.
 func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (volume.Size, error) {
-	size, err := s.Size(d)
+	size, err := s.sizeContext(ctx, d)
 	if err != nil || size >= want {
 		return size, err
 	}
@@ -144,9 +143,9 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 		} else if err := volume.Pause(ctx, pause); err != nil {
 			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
 		}
-		now, err := volume.Bounded(ctx, func() (volume.Size, error) { return s.Size(d) })
+		now, err := s.sizeContext(ctx, d)
 		if ctx.Err() != nil && err != nil {
-			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
+			return size, short(d, size, want, time.Since(started), offered, errors.Join(ctx.Err(), rescanErr))
 		}
 		if err != nil {
 			return size, err
@@ -155,6 +154,16 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 			return size, nil
 		}
 	}
+}
+
+// sizeContext is Size within the time of ctx.
+func (s *System) sizeContext(ctx context.Context, d Device) (volume.Size, error) {
+	h, err := s.OpenContext(ctx, d)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	return h.Size() // the kernel knows it, and does not ask the device
 }
 
 // short is the error for a device that did not grow in time.

@@ -40,13 +40,7 @@ func TestPathLeadsElsewhere(t *testing.T) {
 // starts, after all that takes time.
 func TestPathMovesDuringBlkid(t *testing.T) {
 	r := newFormatRig(t)
-	run := r.s.exec.(*execFunc).run
-	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
-		if command[0] == "blkid" {
-			r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB)
-		}
-		return run(command)
-	})
+	r.duringBlkid = func() { r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB) }
 	wantError(t, r.format(t.Context(), Ext4), volume.Internal, "leads to block device 7:9, not to the volume's (7:0)", "still attached")
 	if len(r.ran) != 1 {
 		t.Errorf("ran %q", r.ran)

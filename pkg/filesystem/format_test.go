@@ -77,6 +77,8 @@ type formatRig struct {
 	output  string                       // of that mkfs
 	blkid   string                       // what blkid says
 	blkidNo error                        // blkid fails
+	// duringBlkid, when set, runs when blkid does.
+	duringBlkid func()
 }
 
 func newFormatRig(t *testing.T) *formatRig {
@@ -85,6 +87,9 @@ func newFormatRig(t *testing.T) *formatRig {
 	r := &formatRig{k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(), marker: filepath.Join(t.TempDir(), "vol.mkfs")}
 	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 		r.ran = append(r.ran, strings.Join(command, " "))
+		if command[0] == "blkid" && r.duringBlkid != nil {
+			r.duringBlkid()
+		}
 		switch {
 		case command[0] == "blkid" && r.blkidNo != nil:
 			return nil, r.blkidNo

@@ -43,7 +43,8 @@ func fakeSystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKernel, *Sys
 
 // growRequest asks for the growth of the fake filesystem.
 func growRequest(s *System, required volume.Size) GrowRequest {
-	return GrowRequest{MountPoint: testMount, Device: s.kernel.(*fakeKernel).device(), Required: required}
+	k, _ := s.kernel.(*fakeKernel)
+	return GrowRequest{MountPoint: testMount, Device: k.device(), Required: required}
 }
 
 func TestGrow(t *testing.T) {
