@@ -155,6 +155,11 @@ func (k *fakeKernel) Size(f *os.File) (int64, error) {
 	return d.size().Bytes(), nil
 }
 
+func (k *fakeKernel) BlockSize(f *os.File) (int, error) {
+	_, err := k.node(f.Name())
+	return sectorSize, err
+}
+
 func (k *fakeKernel) ReadOnly(f *os.File) (bool, error) {
 	d, err := k.node(f.Name())
 	return err == nil && d.readOnly, err

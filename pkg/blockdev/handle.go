@@ -169,6 +169,16 @@ func (h *Handle) Size() (volume.Size, error) {
 	return volume.Size(size), nil
 }
 
+// BlockSize reads the size of the device's logical blocks (BLKSSZGET), the
+// least that can be read or written: 512 or 4096 bytes.
+func (h *Handle) BlockSize() (volume.Size, error) {
+	size, err := h.sys.kernel.BlockSize(h.file)
+	if err != nil {
+		return 0, volume.Errorf(volume.Internal, "read the block size of %s: %w", h.Device, err)
+	}
+	return volume.Size(size), nil
+}
+
 // ReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
 func (h *Handle) ReadOnly() (bool, error) {
 	ro, err := h.sys.kernel.ReadOnly(h.file)

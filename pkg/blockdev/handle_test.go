@@ -37,6 +37,9 @@ func TestHandle(t *testing.T) {
 	if size, err := h.Size(); err != nil || size != r.fake.nodes[d.Path].size() {
 		t.Errorf("size %s, %v", size, err)
 	}
+	if size, err := h.BlockSize(); err != nil || size != 512 {
+		t.Errorf("block size %s, %v", size, err)
+	}
 	r.fake.nodes[d.Path].readOnly = true
 	if ro, err := h.ReadOnly(); err != nil || !ro {
 		t.Errorf("read-only %t, %v", ro, err)
@@ -164,6 +167,9 @@ func TestRealWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close() //nolint:errcheck // only read from
+	if size, err := h.BlockSize(); err != nil || size != 512 {
+		t.Errorf("block size %s, %v", size, err)
+	}
 	w, err := h.Writer()
 	if err != nil {
 		t.Fatal(err)

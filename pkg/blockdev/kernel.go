@@ -14,6 +14,7 @@ type kernel interface {
 	Stat(path string) (DeviceNumber, error)
 	Fstat(f *os.File) (DeviceNumber, error)
 	Size(f *os.File) (int64, error)
+	BlockSize(f *os.File) (int, error)
 	ReadOnly(f *os.File) (bool, error)
 	SetReadOnly(f *os.File, readOnly bool) error
 	SetLoopCapacity(f *os.File) error
@@ -73,6 +74,12 @@ func (linux) Size(f *os.File) (int64, error) {
 		return 0, os.NewSyscallError("ioctl BLKGETSIZE64", err)
 	}
 	return int64(size), nil
+}
+
+// BlockSize is BLKSSZGET (<linux/fs.h>), the size of a logical block.
+func (linux) BlockSize(f *os.File) (size int, err error) {
+	err = control(f, func(fd int) (err error) { size, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); return err })
+	return size, os.NewSyscallError("ioctl BLKSSZGET", err)
 }
 
 func (linux) ReadOnly(f *os.File) (bool, error) {

@@ -21,6 +21,8 @@ type Device interface {
 	Path() string
 	Number() blockdev.DeviceNumber
 	Size() (volume.Size, error)
+	// BlockSize is the size of the device's logical blocks.
+	BlockSize() (volume.Size, error)
 	// ReadOnly reports whether the kernel refuses writes to the device.
 	ReadOnly() (bool, error)
 	// Writer opens the device for writing, for nobody else. The error is of

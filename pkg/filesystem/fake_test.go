@@ -124,11 +124,12 @@ type fakeDevice struct {
 	id    blockdev.DeviceNumber
 	bytes uint64
 	ro    bool
+	block volume.Size
 	head  []byte
 }
 
 func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fakeDevice {
-	d := &fakeDevice{k: k, path: path, id: blockdev.DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size), head: make([]byte, 128<<10)}
+	d := &fakeDevice{k: k, path: path, id: blockdev.DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size), block: 512, head: make([]byte, 128<<10)}
 	k.devices[path] = d
 	return d
 }
@@ -136,8 +137,9 @@ func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fak
 // device is the one of testDevice.
 func (k *fakeKernel) device() *fakeDevice { return k.devices[testDevice] }
 
-func (d *fakeDevice) Path() string                  { return d.path }
-func (d *fakeDevice) Number() blockdev.DeviceNumber { return d.id }
+func (d *fakeDevice) Path() string                    { return d.path }
+func (d *fakeDevice) Number() blockdev.DeviceNumber   { return d.id }
+func (d *fakeDevice) BlockSize() (volume.Size, error) { return d.block, d.k.forced("blockSize") }
 
 // Size, ReadOnly and Writer answer errors as blockdev.Handle does.
 func (d *fakeDevice) Size() (volume.Size, error) {
@@ -413,6 +415,7 @@ func encodeXFS(blocks uint64, inProgress bool) []byte {
 	be.PutUint64(b[8:], blocks)
 	be.PutUint32(b[84:], uint32(blocks/4))
 	be.PutUint32(b[88:], 4)
+	be.PutUint16(b[102:], 512)
 	if inProgress {
 		b[126] = 1
 	}

@@ -43,7 +43,8 @@ type BindRequest struct {
 //
 // When ctx ends first the error is of kind Deadline (or Canceled), and the
 // kernel may still finish the mount: look with FindMount before the next try.
-// Kind Precondition: the kernel refuses this filesystem.
+// Kind Deadline as well: the device or the target is in use. Kind Precondition:
+// the kernel refuses this filesystem.
 func (s *System) Mount(ctx context.Context, req MountRequest) error {
 	options := req.Flags
 	if req.Type == XFS {
@@ -57,59 +58,10 @@ func (s *System) Mount(ctx context.Context, req MountRequest) error {
 		return s.kernel.mount(req.Device.Path(), req.Target, string(req.Type.driver()), flags, data)
 	})
 	if err != nil {
-		return mountError(req, err)
+		return s.mountError(ctx, req, err)
 	}
 	s.log.InfoContext(ctx, "mounted", "device", req.Device.Path(), "target", req.Target, "type", req.Type, "options", strings.Join(options, ","))
 	return nil
-}
-
-// mountError turns the errno of mount(2) into cause and remedy.
-func mountError(req MountRequest, err error) error {
-	device := req.Device.Path()
-	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w", device, req.Type, req.Target, strings.Join(req.Flags, ","), err)
-	switch {
-	case isContextError(err):
-		e.Kind = volume.KindOf(err)
-		return e.WithRemedy("the kernel may still be replaying the journal; it is looked at again at the next try")
-	case errors.Is(err, unix.EINVAL):
-		e.Kind = volume.Precondition
-		return e.WithRemedy("the kernel refuses an option or the filesystem itself; its log on this node says which")
-	case errors.Is(err, unix.EUCLEAN), errors.Is(err, unix.EIO):
-		e.Kind = volume.Precondition
-		return e.WithRemedy("the filesystem is damaged: " + repairCommand(req.Type, device))
-	case errors.Is(err, unix.ENODEV):
-		e.Kind = volume.Precondition
-		return e.WithRemedy(fmt.Sprintf("the kernel of this node lacks %s: load its module", req.Type))
-	case errors.Is(err, unix.EEXIST) && req.Type == Btrfs:
-		e.Kind = volume.Precondition
-		return e.WithRemedy("a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7")
-	case errors.Is(err, unix.EROFS) && readOnlyAsked(req):
-		e.Kind = volume.Precondition
-		return e.WithRemedy("its journal holds changes that must be written first, and the device is read-only: stage the volume once for writing (attached writable), then read-only again")
-	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		e.Kind = volume.Precondition
-		return e.WithRemedy("the device is read-only: mount it read-only, or attach it writable")
-	case errors.Is(err, unix.EBUSY):
-		e.Kind = volume.Precondition
-		return e.WithRemedy("the device or the target is in use on this node")
-	}
-	return e
-}
-
-func readOnlyAsked(req MountRequest) bool {
-	flags, _ := parseMountFlags(req.Flags)
-	return flags&unix.MS_RDONLY != 0
-}
-
-func repairCommand(t Type, device string) string {
-	switch {
-	case t.Ext():
-		return "unmount it everywhere and run e2fsck -f " + device
-	case t == XFS:
-		return "unmount it everywhere and run xfs_repair " + device
-	default:
-		return "unmount it everywhere and run btrfs check " + device
-	}
 }
 
 // Bind makes what is at Source (a mounted directory, or a device node) visible
@@ -125,20 +77,6 @@ func (s *System) Bind(ctx context.Context, req BindRequest) error {
 	}
 	s.log.InfoContext(ctx, "bind mounted", "source", req.Source, "target", req.Target, "options", strings.Join(req.Flags, ","))
 	return nil
-}
-
-// bindError turns the errno of a bind mount into cause and remedy.
-func bindError(req BindRequest, err error) error {
-	e := volume.Errorf(volume.Internal, "bind %s to %s with options %q: %w", req.Source, req.Target, strings.Join(req.Flags, ","), err)
-	switch {
-	case isContextError(err):
-		e.Kind = volume.KindOf(err)
-		return e.WithRemedy("the kernel may still be at work; it is looked at again at the next try")
-	case errors.Is(err, unix.EBUSY):
-		e.Kind = volume.Precondition
-		return e.WithRemedy("the device or the target is in use on this node")
-	}
-	return e
 }
 
 // bind makes the mount with its flags in one step, so that a crash cannot
@@ -187,8 +125,8 @@ func (s *System) addFlags(target string, wanted uintptr) error {
 // success. What lies below it on the same path is left alone: look with
 // FindMount, and prove whose that is, before it is unmounted, too.
 //
-// Kinds: Precondition (it is busy, or another mount is on top of it), Deadline
-// or Canceled (ctx ended while the kernel was still at work: it may write back
+// Kinds: Precondition (another mount is on top of it), Deadline (it is busy),
+// Deadline or Canceled (ctx ended while the kernel was still at work: it may write back
 // data and goes on).
 func (s *System) Unmount(ctx context.Context, m Mount) error {
 	err := interruptible(ctx, func() error {
@@ -262,7 +200,7 @@ func unmountError(m Mount, err error) error {
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel still writes back data; the unmount is looked at again at the next try")
 	case errors.Is(err, unix.EBUSY):
-		e.Kind = volume.Precondition
+		e.Kind = volume.Deadline
 		return e.WithRemedy("a process on this node has files open below the mount point, or the filesystem is being grown")
 	}
 	return e

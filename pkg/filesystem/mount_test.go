@@ -98,12 +98,13 @@ func TestMountErrors(t *testing.T) {
 		{Ext4, unix.EINVAL, volume.Precondition, "its log on this node"},
 		{Ext4, unix.EUCLEAN, volume.Precondition, "e2fsck -f /dev/loop0"},
 		{XFS, unix.EUCLEAN, volume.Precondition, "xfs_repair /dev/loop0"},
-		{Btrfs, unix.EIO, volume.Precondition, "btrfs check /dev/loop0"},
+		{Btrfs, unix.EIO, volume.Internal, "btrfs check /dev/loop0"},
+		{XFS, unix.ENOSYS, volume.Precondition, "its log on this node"},
 		{XFS, unix.ENODEV, volume.Precondition, "lacks xfs"},
 		{Btrfs, unix.EEXIST, volume.Precondition, "same UUID"},
-		{Ext4, unix.EROFS, volume.Precondition, "read-only"},
-		{Ext4, unix.EACCES, volume.Precondition, "read-only"},
-		{Ext4, unix.EBUSY, volume.Precondition, "in use"},
+		{Ext4, unix.EROFS, volume.Precondition, "newer kernel"},
+		{Ext4, unix.EACCES, volume.Precondition, "newer kernel"},
+		{Ext4, unix.EBUSY, volume.Deadline, "uses the device"},
 		{Ext4, unix.ENOMEM, volume.Internal, ""},
 	} {
 		k := newFakeKernel(t)
@@ -114,6 +115,38 @@ func TestMountErrors(t *testing.T) {
 		if !errors.Is(err, tc.errno) {
 			t.Errorf("%v hides %v", err, tc.errno)
 		}
+	}
+}
+
+// TestMountUnfitBlocks: a filesystem whose blocks are smaller than those of the
+// device, or larger than a page of the kernel.
+func TestMountUnfitBlocks(t *testing.T) {
+	small := ext4Spec(volume.GiB)
+	small.logBlock = 0
+	for _, tc := range []struct {
+		name  string
+		fs    Type
+		errno error
+		put   func(d *fakeDevice)
+		text  string
+	}{
+		{"XFS with 512-byte sectors", XFS, unix.ENOSYS, func(d *fakeDevice) { copy(d.head, encodeXFS(1<<18, false)) }, "units of 512 B, which this device, with blocks of 4 KiB, cannot"},
+		{"ext4 with 1 KiB blocks", Ext4, unix.EINVAL, func(d *fakeDevice) { small.put(d) }, "units of 1 KiB, which this device, with blocks of 4 KiB, cannot"},
+		{"XFS with 64 KiB blocks", XFS, unix.ENOSYS, func(d *fakeDevice) {
+			copy(d.head, encodeXFS(1<<18, false))
+			d.head[5], d.head[6], d.head[102], d.head[103] = 1, 0, 0x10, 0
+		}, "blocks of 64 KiB, more than a page"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newFakeKernel(t)
+			d := k.addDevice(testDevice, 0, volume.GiB)
+			d.block = 4096
+			tc.put(d)
+			k.force["mount"] = []error{tc.errno}
+			err := k.system().Mount(t.Context(), MountRequest{Device: d, Target: "/t", Type: tc.fs})
+			wantError(t, err, volume.Precondition, "mount /dev/loop0", tc.text)
+			wantError(t, err, volume.Precondition, "copy the data", "where the filesystem was made")
+		})
 	}
 }
 
@@ -139,7 +172,8 @@ func TestInterruptible(t *testing.T) {
 	if err := interruptible(ctx, func() error { called = true; return nil }); !errors.Is(err, context.DeadlineExceeded) || called {
 		t.Errorf("got %v; called after the end: %v", err, called)
 	}
-	err := mountError(MountRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: XFS}, context.DeadlineExceeded)
+	k := newFakeKernel(t)
+	err := k.system().mountError(t.Context(), MountRequest{Device: k.addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: XFS}, context.DeadlineExceeded)
 	wantError(t, err, volume.Deadline, "mount /dev/loop0", "next try")
 	wantError(t, unmountError(Mount{Mountpoint: "/t"}, context.Canceled), volume.Canceled, "unmount /t", "next try")
 }
@@ -191,7 +225,7 @@ func TestBindOldKernel(t *testing.T) {
 		t.Errorf("a bind mount without its flags stays: %q", k.calls)
 	}
 	k.force["mount"], k.force["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
-	wantError(t, s.Bind(t.Context(), req), volume.Precondition, "taking the bind mount back failed", "in use")
+	wantError(t, s.Bind(t.Context(), req), volume.Deadline, "taking the bind mount back failed", "uses the target")
 	k.calls, k.force["mount"] = nil, []error{unix.ENOENT}
 	wantError(t, s.Bind(t.Context(), req), volume.Internal, "no such file", "")
 }
@@ -297,7 +331,7 @@ func TestUnmountErrors(t *testing.T) {
 		k.force[call] = []error{err}
 		wantError(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
 	}
-	fail("unmount", unix.EBUSY, volume.Precondition, "files open")
+	fail("unmount", unix.EBUSY, volume.Deadline, "files open")
 	fail("unmount", unix.EPERM, volume.Internal, "")
 	fail("unmount", unix.EINVAL, volume.Internal, "")
 	fail("unmount", nil, volume.Internal, "") // the mount table still has it

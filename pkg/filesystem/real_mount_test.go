@@ -100,7 +100,7 @@ func TestRealUnmount(t *testing.T) {
 		t.Fatal(err)
 	}
 	top := find(t, s, target, target)
-	wantError(t, s.Unmount(t.Context(), top), volume.Precondition, "unmount "+target, "files open")
+	wantError(t, s.Unmount(t.Context(), top), volume.Deadline, "unmount "+target, "files open")
 	find(t, s, target, target)
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)

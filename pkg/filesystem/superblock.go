@@ -150,6 +150,7 @@ type xfsSuper struct {
 	agBlocks   uint32
 	agCount    uint32
 	imaxpct    uint32
+	sectorSize uint32
 	inProgress bool
 }
 
@@ -163,6 +164,7 @@ func parseXFS(b []byte) (s xfsSuper, ok bool) {
 	s = xfsSuper{
 		blockSize: binary.BigEndian.Uint32(b[4:]), blocks: binary.BigEndian.Uint64(b[8:]), agBlocks: binary.BigEndian.Uint32(b[84:]),
 		agCount: binary.BigEndian.Uint32(b[88:]), inProgress: b[126] != 0, imaxpct: uint32(b[127]),
+		sectorSize: uint32(binary.BigEndian.Uint16(b[102:])),
 	}
 	return s, s.plausible()
 }

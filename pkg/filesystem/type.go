@@ -34,6 +34,27 @@ func ParseType(s string) (Type, error) {
 // kernel driver and one set of tools.
 func (t Type) Ext() bool { return t == Ext2 || t == Ext3 || t == Ext4 }
 
+// Accepts reports whether a volume that is wanted as one type may be mounted
+// when it holds another, as what it is. An empty want accepts every type.
+//
+// It accepts what mount(8) of the wanted type would mount, as the cinder-csi
+// driver does, so that its volumes and snapshots stay usable: the kernel's ext4
+// serves all three ext types, and its ext2 takes an ext3, whose journal it
+// leaves alone. It refuses what the kernel refuses: an ext3 without a journal
+// is none, and neither ext2 nor ext3 knows the features of ext4.
+func Accepts(want, found Type) bool {
+	switch want {
+	case "", found:
+		return true
+	case Ext4:
+		return found.Ext()
+	case Ext2:
+		return found == Ext3
+	default:
+		return false
+	}
+}
+
 // driver is the type to mount t as.
 func (t Type) driver() Type {
 	if t == Ext2 {

@@ -82,7 +82,7 @@ func (f fakeFilesystems) Mount(_ context.Context, req filesystem.MountRequest) e
 }
 
 func modeOf(flags []string) []string {
-	if slices.Contains(flags, "ro") {
+	if filesystem.ReadOnlyFlags(flags) {
 		return []string{"ro"}
 	}
 	return []string{"rw"}

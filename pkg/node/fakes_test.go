@@ -302,6 +302,7 @@ func (f fakeDevices) Open(_ context.Context, dev blockdev.Device) (OpenDevice, e
 func (h fakeHandle) Path() string                      { return h.dev.Path }
 func (h fakeHandle) Number() blockdev.DeviceNumber     { return h.dev.Number() }
 func (h fakeHandle) Size() (volume.Size, error)        { return h.f.Size(h.dev) }
+func (h fakeHandle) BlockSize() (volume.Size, error)   { return 512, nil }
 func (h fakeHandle) ReadOnly() (bool, error)           { return h.f.ReadOnly(h.dev) }
 func (h fakeHandle) ReadAt([]byte, int64) (int, error) { return 0, errors.New("a fake has no content") }
 

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -46,7 +45,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	p := publication{
 		Server: s, id: id, access: access, lease: s.lease(id, unlock),
 		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()),
-		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || slices.Contains(access.MountFlags, "ro"),
+		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || filesystem.ReadOnlyFlags(access.MountFlags),
 	}
 	defer p.lease.Release()
 	if err := p.run(ctx); err != nil {

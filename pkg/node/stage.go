@@ -210,7 +210,7 @@ func (st *stage) fstype() (filesystem.Type, error) {
 }
 
 func (st *stage) readOnly() bool {
-	return st.access.Mode.ReadOnly() || slices.Contains(st.access.MountFlags, "ro")
+	return st.access.Mode.ReadOnly() || filesystem.ReadOnlyFlags(st.access.MountFlags)
 }
 
 // alreadyMounted tells whether the staging path already is what this request
@@ -237,7 +237,7 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 	switch {
 	case err != nil:
 		return false, err
-	case want != "" && sig.Type != want:
+	case !filesystem.Accepts(want, sig.Type):
 		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, want)
 	case m.ReadOnly() != st.readOnly():
 		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.ReadOnly(), st.readOnly())
@@ -284,7 +284,7 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 	if sig.State != filesystem.Formatted || !sig.Complete {
 		return st.format(ctx, sig, want, conn)
 	}
-	if want != "" && sig.Type != want {
+	if !filesystem.Accepts(want, sig.Type) {
 		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
 			WithRemedy("set the fsType of the volume to " + string(sig.Type))
 	}
@@ -336,7 +336,7 @@ func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 		return volume.Errorf(volume.Internal, "the staging path cannot be made: %w", err)
 	}
 	flags := slices.Clone(st.access.MountFlags)
-	if st.access.Mode.ReadOnly() && !slices.Contains(flags, "ro") {
+	if st.access.Mode.ReadOnly() && !filesystem.ReadOnlyFlags(flags) {
 		flags = append(flags, "ro")
 	}
 	if err := st.propagates(st.path); err != nil {
