@@ -12,7 +12,7 @@ TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests need a kernel that lets them grow ext3 and ext4, map
 # devices and break filesystems: they run a second time, in a guest.
-KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop
+KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/luks
 FS      ?= ext4,xfs
 # Where the real OpenStack and Kubernetes of the tests keep their state.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)

@@ -14,6 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -60,6 +61,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	server, err := node.New(node.Options{
 		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystems,
+		Mappings: luks.New(luks.Options{Log: log}),
 		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Observer: observer,
 		Detached: detached,
 	})

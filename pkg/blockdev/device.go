@@ -2,10 +2,7 @@
 // ioctls: what a device is, what lies below and above it, how large it is,
 // and how it learns that it has grown. It trusts no link under /dev/disk and
 // no device node whose number it has not compared, and it takes no size for
-// granted that it did not read from the device itself.
-//
-// Only resizing a dm-crypt mapping executes a program (cryptsetup): the
-// volume key is out of reach otherwise.
+// granted that it did not read from the device itself. It executes no program.
 package blockdev
 
 import (
@@ -66,17 +63,15 @@ func (d Device) String() string {
 
 // System is the block layer of the machine. Make it with New.
 type System struct {
-	sysfs      string // "/sys"
-	dev        string // "/dev"
-	cryptsetup string // program name or path
-	kernel     kernel
-	run        runner
-	calls      volume.Locks // calls that may hang with a device; see bounded
+	sysfs  string // "/sys"
+	dev    string // "/dev"
+	kernel kernel
+	calls  volume.Locks // calls that may hang with a device; see bounded
 }
 
 // New returns the block layer as seen through /sys and /dev.
 func New() *System {
-	return &System{sysfs: "/sys", dev: "/dev", cryptsetup: "cryptsetup", kernel: linux{}, run: execute}
+	return &System{sysfs: "/sys", dev: "/dev", kernel: linux{}}
 }
 
 // ByNumber finds the device with these numbers. The error wraps volume.ErrGone

@@ -1,18 +1,10 @@
 package blockdev
 
 import (
-	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -31,12 +23,8 @@ func newRig(t *testing.T) *rig {
 	root := t.TempDir()
 	r := &rig{t: t, root: root, fake: &fakeKernel{nodes: map[string]*fakeDisk{}}}
 	r.System = &System{
-		sysfs: filepath.Join(root, "sys"), dev: filepath.Join(root, "dev"), cryptsetup: "cryptsetup", kernel: r.fake,
-		run: func(context.Context, []byte, string, ...string) (string, error) {
-			return "", errors.New("no program expected")
-		},
+		sysfs: filepath.Join(root, "sys"), dev: filepath.Join(root, "dev"), kernel: r.fake,
 	}
-	r.write("dev/mapper/control", "")
 	return r
 }
 
@@ -116,10 +104,8 @@ type fakeDisk struct {
 }
 
 type fakeKernel struct {
-	mu      sync.Mutex
-	nodes   map[string]*fakeDisk // by path
-	table   func() (length, offset volume.Size, params string)
-	resumed int
+	mu    sync.Mutex
+	nodes map[string]*fakeDisk // by path
 }
 
 func (k *fakeKernel) node(path string) (*fakeDisk, error) {
@@ -157,7 +143,7 @@ func (k *fakeKernel) Size(f *os.File) (int64, error) {
 
 func (k *fakeKernel) BlockSize(f *os.File) (int, error) {
 	_, err := k.node(f.Name())
-	return sectorSize, err
+	return 512, err
 }
 
 func (k *fakeKernel) ReadOnly(f *os.File) (bool, error) {
@@ -180,32 +166,4 @@ func (k *fakeKernel) SetLoopCapacity(f *os.File) error {
 	}
 	d.loopCapacity()
 	return nil
-}
-
-// DM answers as the kernel does: the header's count and flags, one target
-// spec, the parameters.
-func (k *fakeKernel) DM(_ *os.File, request uint, buf []byte) error {
-	head := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
-	if head.Version[0] != 4 || int(head.Data_size) != len(buf) {
-		return unix.EINVAL
-	}
-	switch request {
-	case unix.DM_DEV_SUSPEND:
-		k.resumed++
-		return nil
-	case unix.DM_TABLE_STATUS:
-		length, offset, params := k.table()
-		head.Target_count = 1
-		copy(buf[head.Data_start:], crypt(length, fmt.Sprintf(params, offset/sectorSize)))
-		return nil
-	}
-	return unix.ENOTTY
-}
-
-// crypt is a dm_target_spec of type crypt with its parameters.
-func crypt(length volume.Size, params string) []byte {
-	spec := make([]byte, 40)
-	binary.NativeEndian.PutUint64(spec[8:], uint64(length/sectorSize))
-	copy(spec[24:], "crypt")
-	return slices.Concat(spec, []byte(params), []byte{0})
 }

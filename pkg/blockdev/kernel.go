@@ -18,8 +18,6 @@ type kernel interface {
 	ReadOnly(f *os.File) (bool, error)
 	SetReadOnly(f *os.File, readOnly bool) error
 	SetLoopCapacity(f *os.File) error
-	// DM issues a device-mapper ioctl; buf begins with a struct dm_ioctl.
-	DM(control *os.File, request uint, buf []byte) error
 }
 
 var errNotBlock = errors.New("not a block special file")
@@ -104,10 +102,6 @@ func (linux) SetReadOnly(f *os.File, readOnly bool) error {
 func (linux) SetLoopCapacity(f *os.File) error {
 	err := control(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 	return os.NewSyscallError("ioctl LOOP_SET_CAPACITY", err)
-}
-
-func (linux) DM(control *os.File, request uint, buf []byte) error {
-	return ioctl(control, request, unsafe.Pointer(&buf[0]))
 }
 
 func ioctl(f *os.File, request uint, arg unsafe.Pointer) error {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -120,90 +118,22 @@ func TestRealLoopDevice(t *testing.T) {
 	}
 }
 
-// TestRealCrypt needs device-mapper and cryptsetup, as a guest kernel has them.
-func TestRealCrypt(t *testing.T) {
-	if _, err := os.Stat("/dev/mapper/control"); err != nil {
-		t.Skipf("needs device-mapper: %v", err)
-	}
-	if _, err := exec.LookPath("cryptsetup"); err != nil {
-		t.Skipf("needs cryptsetup: %v", err)
-	}
-	for _, c := range []struct {
-		name   string
-		format []string
-		open   []string
-		keyed  bool
-	}{
-		{"LUKS2 keyring", []string{"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}, nil, true},
-		{"LUKS2 key in the table", []string{"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}, []string{"--disable-keyring"}, false},
-		{"LUKS1", []string{"--type", "luks1", "--pbkdf-force-iterations", "1000"}, nil, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			d, file := loopDevice(t, 64*volume.MiB)
-			name := fmt.Sprintf("blockdev-test-%d", os.Getpid())
-			cryptsetup(t, append([]string{"luksFormat", "--batch-mode", "--key-file", "-", d.Path}, c.format...)...)
-			cryptsetup(t, append([]string{"open", "--key-file", "-", d.Path, name}, c.open...)...)
-			t.Cleanup(func() { cryptsetup(t, "close", name) })
-			growCrypt(t, d, file, name, c.keyed)
-		})
-	}
-}
-
-const passphrase = "correct horse"
-
-func cryptsetup(t *testing.T, args ...string) {
-	t.Helper()
-	// The test's own context has ended when cleanups run.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
-	defer cancel()
-	if stderr, err := execute(ctx, []byte(passphrase), "cryptsetup", args...); err != nil {
-		t.Fatalf("cryptsetup %s: %v: %s", args, err, stderr)
-	}
-}
-
-// growCrypt grows the file, the loop device and the mapping on it.
-func growCrypt(t *testing.T, disk Device, file, name string, keyed bool) {
-	t.Helper()
+// A file of the device is that device, and is had within the call's time.
+func TestRealFile(t *testing.T) {
+	d, _ := loopDevice(t, 64*volume.MiB)
 	s := New()
-	m, err := s.ByPath("/dev/mapper/" + name)
-	if err != nil || m.Kind != Crypt {
-		t.Fatalf("%+v, %v", m, err)
-	}
-	if layers, err := s.Stack(m); err != nil || len(layers) != 2 || layers[1] != disk {
-		t.Fatalf("layers %v, %v; want it on %s", layers, err, disk)
-	}
-	if holders, err := s.Holders(disk); err != nil || len(holders) != 1 || holders[0].Name != m.Name {
-		t.Errorf("holders %v, %v", holders, err)
-	}
-	overhead, err := s.CryptOverhead(m)
-	if err != nil || overhead < volume.MiB || overhead > 16*volume.MiB {
-		t.Fatalf("overhead %s, %v", overhead, err)
-	}
-	if size, err := s.Size(m); err != nil || size != 64*volume.MiB-overhead {
-		t.Fatalf("size %s, %v", size, err)
-	}
-	if err := os.Truncate(file, (96 * volume.MiB).Bytes()); err != nil {
+	f, err := s.File(t.Context(), d)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.AwaitSize(t.Context(), disk, 96*volume.MiB); err != nil {
-		t.Fatal(err)
+	defer f.Close() //nolint:errcheck // only read from
+	number, err := linux{}.Fstat(f)
+	if err != nil || number != d.Number() {
+		t.Errorf("got %s, %v; want %s", number, err, d)
 	}
-	if keyed {
-		if _, err := s.ResizeCrypt(t.Context(), m, nil); volume.KindOf(err) != volume.Precondition {
-			t.Errorf("without the key: %v", err)
-		}
-		_, err := s.ResizeCrypt(t.Context(), m, []byte("wrong"))
-		if volume.KindOf(err) != volume.Precondition || !strings.Contains(err.Error(), "passphrase") {
-			t.Errorf("with a wrong key: %v", err)
-		}
-	}
-	want := 96*volume.MiB - overhead
-	for range 2 { // the second time there is nothing to do
-		if size, err := s.ResizeCrypt(t.Context(), m, []byte(passphrase)); err != nil || size != want {
-			t.Fatalf("resized to %s, %v; want %s", size, err, want)
-		}
-	}
-	if size, err := s.Size(m); err != nil || size != want {
-		t.Errorf("size %s, %v; want %s", size, err, want)
+	other := d
+	other.Minor++
+	if _, err := s.File(t.Context(), other); volume.KindOf(err) != volume.Internal || err == nil {
+		t.Errorf("the file of another device: %v", err)
 	}
 }

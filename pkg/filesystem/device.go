@@ -2,9 +2,7 @@ package filesystem
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -105,12 +103,3 @@ func unreadable(path string, err error) error {
 
 // closeQuietly closes what was only read: a failure to close loses nothing.
 func closeQuietly(c io.Closer) { _ = c.Close() }
-
-// readFile returns a small file, or nothing when it does not exist.
-func readFile(path string) (data []byte, exists bool, err error) {
-	data, err = os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, false, nil
-	}
-	return data, err == nil, err
-}

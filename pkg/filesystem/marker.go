@@ -1,12 +1,10 @@
 package filesystem
 
 import (
-	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -34,14 +32,11 @@ func readMarker(path string) (m marker, exists bool, err error) {
 	if path == "" {
 		return marker{}, false, nil
 	}
-	data, exists, err := readFile(path)
-	if err != nil || !exists {
-		return marker{}, false, err
+	exists, err = statefile.Read(path, &m)
+	if errors.Is(err, statefile.ErrDamaged) {
+		return marker{}, true, nil
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return marker{}, true, nil //nolint:nilerr // see above
-	}
-	return m, true, nil
+	return m, exists, err
 }
 
 // writeMarker puts the marker in place so that it survives a power cut before
@@ -50,30 +45,7 @@ func writeMarker(path string, m marker) error {
 	if path == "" {
 		return nil
 	}
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	tmp := path + ".new"
-	if err := writeSynced(tmp, data); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return statefile.Write(path, m)
 }
 
 // RemoveMarker removes the marker of a volume (FormatRequest.Marker), so that
@@ -84,21 +56,5 @@ func RemoveMarker(path string) error {
 	if path == "" {
 		return nil
 	}
-	err := os.Remove(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return markerError(err)
-	default:
-		return markerError(syncDir(filepath.Dir(path)))
-	}
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return markerError(statefile.Remove(path))
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -438,7 +439,7 @@ func TestRealMountReadOnlyDirty(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
-			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
+			if err := statefile.Write(filepath.Join(target, "file"), "file"); err != nil {
 				t.Fatal(err)
 			}
 			shutdown(t, target)

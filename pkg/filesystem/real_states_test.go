@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -200,7 +201,7 @@ func TestRealShutdown(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			kept := filepath.Join(target, "kept")
-			if err := writeSynced(kept, []byte("kept")); err != nil {
+			if err := statefile.Write(kept, "kept"); err != nil {
 				t.Fatal(err)
 			}
 			shutdown(t, target)
@@ -257,7 +258,7 @@ func TestRealStorageFull(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			kept := filepath.Join(target, "kept")
-			if err := writeSynced(kept, []byte("kept")); err != nil {
+			if err := statefile.Write(kept, "kept"); err != nil {
 				t.Fatal(err)
 			}
 			filler := filepath.Join(filepath.Dir(d.file), "filler")

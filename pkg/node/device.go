@@ -23,7 +23,12 @@ type Devices interface {
 	WatchSizes(ctx context.Context, changed func(blockdev.SizeEvent)) error
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
 	AwaitSize(ctx context.Context, d blockdev.Device, want volume.Size) (volume.Size, error)
-	ResizeCrypt(ctx context.Context, d blockdev.Device, key []byte) (volume.Size, error)
+}
+
+// Mappings is what the service needs of the node's dm-crypt mappings;
+// *luks.System is the real one.
+type Mappings interface {
+	Grow(ctx context.Context, d blockdev.Device, passphrase []byte) (volume.Size, error)
 }
 
 // Filesystems is what the service needs of the node's filesystems and mounts;

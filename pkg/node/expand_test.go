@@ -371,7 +371,7 @@ func TestInfoAndCapabilities(t *testing.T) {
 	if got := strings.Join(types, " "); err != nil || got != want {
 		t.Errorf("capabilities %q, %v, want %q", got, err, want)
 	}
-	for name, o := range map[string]Options{"no id": {Connector: b.opts.Connector}, "no connector": {ID: "n"}, "no state directory": {ID: "n", Connector: b.opts.Connector, Devices: b.opts.Devices, Filesystems: b.opts.Filesystems}} {
+	for name, o := range map[string]Options{"no id": {Connector: b.opts.Connector}, "no connector": {ID: "n"}, "no state directory": {ID: "n", Connector: b.opts.Connector, Devices: b.opts.Devices, Mappings: b.opts.Mappings, Filesystems: b.opts.Filesystems}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%s is accepted", name)
 		}

@@ -357,7 +357,9 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 	return size, volume.Errorf(volume.Deadline, "%s has %s, not %s: %w", dev.Path, size, want, ctx.Err())
 }
 
-func (f fakeDevices) ResizeCrypt(_ context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
+type fakeMappings struct{ *machine }
+
+func (f fakeMappings) Grow(_ context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
 	leave, err := f.enter("resize-crypt")
 	defer leave()
 	d, _ := f.diskAt(dev.Path)
@@ -380,7 +382,7 @@ func newBench(t *testing.T, capability *csi.VolumeCapability) *bench {
 	t.Helper()
 	m := newMachine()
 	s, err := New(Options{
-		ID: "node-1", Connector: fakeConnector{m}, Devices: fakeDevices{m}, Filesystems: fakeFilesystems{m},
+		ID: "node-1", Connector: fakeConnector{m}, Devices: fakeDevices{m}, Mappings: fakeMappings{m}, Filesystems: fakeFilesystems{m},
 		StateDir: filepath.Join(t.TempDir(), "state"), AnswerMargin: 10 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -69,7 +69,7 @@ func (s *Server) growMappings(ctx context.Context, layers []blockdev.Device, pas
 				layers[len(layers)-1].Path, layer.Path, layer.Kind).
 				WithRemedy("resize " + layer.Path + " by hand, then the filesystem grows with the next expansion")
 		}
-		if size, err = s.opts.Devices.ResizeCrypt(ctx, layer, []byte(passphrase)); err != nil {
+		if size, err = s.opts.Mappings.Grow(ctx, layer, []byte(passphrase)); err != nil {
 			return 0, err
 		}
 	}

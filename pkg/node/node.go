@@ -20,12 +20,13 @@ import (
 // after the deadline the caller would only see DEADLINE_EXCEEDED.
 const DefaultAnswerMargin = 3 * time.Second
 
-// Options are what a Server needs; ID, Connector, Devices, Filesystems and
-// StateDir are required.
+// Options are what a Server needs; ID, Connector, Devices, Mappings,
+// Filesystems and StateDir are required.
 type Options struct {
 	ID          string // of this node, as the controller's Attach knows it
 	Connector   volume.Connector
 	Devices     Devices
+	Mappings    Mappings
 	Filesystems Filesystems
 	// StateDir holds what must survive a restart of the plugin: markers of
 	// formats under way. It must be on the node's own disk.
@@ -64,8 +65,8 @@ func New(opts Options) (*Server, error) {
 	switch {
 	case opts.ID == "":
 		return nil, errors.New("node: the node id is empty")
-	case opts.Connector == nil, opts.Devices == nil, opts.Filesystems == nil:
-		return nil, errors.New("node: connector, devices and filesystems are required")
+	case opts.Connector == nil, opts.Devices == nil, opts.Mappings == nil, opts.Filesystems == nil:
+		return nil, errors.New("node: connector, devices, mappings and filesystems are required")
 	case opts.StateDir == "":
 		return nil, errors.New("node: the state directory is empty")
 	}

@@ -1,0 +1,207 @@
+package luks
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const (
+	sectorSize = 512 // device mapper counts in these, whatever the disk does
+
+	dmBuffer = 16 << 10 // a crypt table is a few hundred bytes
+)
+
+// deviceMapper is what System asks of the kernel's device mapper.
+type deviceMapper interface {
+	// status finds a mapping by its name. ok is false if there is none.
+	status(name string) (st dmStatus, ok bool, err error)
+	// statusOf finds a mapping by its number.
+	statusOf(major, minor uint32) (st dmStatus, ok bool, err error)
+	// table returns the live table of a mapping.
+	table(name string) (cryptTable, error)
+	// resume makes a suspended mapping run.
+	resume(name string) error
+	// remove removes the mapping with this dm UUID; EBUSY: it is open.
+	remove(uuid string) error
+}
+
+// dmStatus is the state of a mapping.
+type dmStatus struct {
+	name, uuid   string
+	major, minor uint32
+	openCount    int
+	active       bool // it has a table; false: it was created and nothing more
+	readOnly     bool
+	suspended    bool
+}
+
+// cryptTable is what this package needs of the table of a dm-crypt mapping.
+type cryptTable struct {
+	length       volume.Size // of the mapping
+	offset       volume.Size // where the mapping's data start on the device below
+	sector       volume.Size // encryption sector: the mapping is a multiple of it
+	major, minor uint32      // of the device below
+	keyring      bool        // the volume key is in the kernel's keyring, not in the table
+}
+
+// errNotOneCrypt is wrapped by errors of table for a mapping that is not one
+// dm-crypt segment.
+var errNotOneCrypt = errors.New("it is not one dm-crypt segment")
+
+// linuxMapper is the device mapper of the running kernel.
+type linuxMapper struct {
+	control string // "/dev/mapper/control"
+	class   string // the control device in sysfs: there if the kernel has device mapper
+}
+
+func (l linuxMapper) status(name string) (dmStatus, bool, error) {
+	return l.find(func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) })
+}
+
+func (l linuxMapper) statusOf(major, minor uint32) (dmStatus, bool, error) {
+	return l.find(func(head *unix.DmIoctl) { head.Dev = unix.Mkdev(major, minor) })
+}
+
+func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
+	buf := make([]byte, dmBuffer)
+	head := dmHeader(buf, ref, 0)
+	err := l.ioctl(unix.DM_DEV_STATUS, buf)
+	switch {
+	case errors.Is(err, unix.ENXIO): // no such mapping
+		return dmStatus{}, false, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
+		// A kernel without device mapper has no mappings. One that has it must be
+		// asked, and this container cannot.
+		if _, statErr := os.Stat(l.class); errors.Is(statErr, fs.ErrNotExist) {
+			return dmStatus{}, false, nil
+		}
+	}
+	if err != nil {
+		return dmStatus{}, false, err
+	}
+	return dmStatus{
+		name: text(head.Name[:]), uuid: text(head.Uuid[:]), major: unix.Major(head.Dev), minor: unix.Minor(head.Dev),
+		openCount: int(head.Open_count), active: head.Flags&unix.DM_ACTIVE_PRESENT_FLAG != 0,
+		readOnly: head.Flags&unix.DM_READONLY_FLAG != 0, suspended: head.Flags&unix.DM_SUSPEND_FLAG != 0,
+	}, true, nil
+}
+
+// table asks for what "dmsetup table" shows. The answer may contain the volume
+// key; it is wiped.
+func (l linuxMapper) table(name string) (cryptTable, error) {
+	buf := make([]byte, dmBuffer)
+	defer clear(buf)
+	head := dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }, unix.DM_STATUS_TABLE_FLAG|unix.DM_SECURE_DATA_FLAG)
+	if err := l.ioctl(unix.DM_TABLE_STATUS, buf); err != nil {
+		return cryptTable{}, err
+	}
+	if head.Flags&unix.DM_BUFFER_FULL_FLAG != 0 {
+		return cryptTable{}, fmt.Errorf("it is longer than %d bytes", dmBuffer)
+	}
+	if head.Target_count != 1 {
+		return cryptTable{}, fmt.Errorf("%w: it has %d segments", errNotOneCrypt, head.Target_count)
+	}
+	return parseCryptTarget(buf[min(int(head.Data_start), len(buf)):])
+}
+
+func (l linuxMapper) resume(name string) error {
+	buf := make([]byte, dmBuffer)
+	// DM_DEV_SUSPEND without the suspend flag resumes.
+	dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }, 0)
+	return l.ioctl(unix.DM_DEV_SUSPEND, buf)
+}
+
+func (l linuxMapper) remove(uuid string) error {
+	buf := make([]byte, dmBuffer)
+	dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Uuid[:len(head.Uuid)-1], uuid) }, 0)
+	return l.ioctl(unix.DM_DEV_REMOVE, buf)
+}
+
+// dmHeader fills in the struct dm_ioctl at the start of buf.
+func dmHeader(buf []byte, ref func(*unix.DmIoctl), flags uint32) *unix.DmIoctl {
+	head := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
+	head.Version = [3]uint32{4, 0, 0}
+	head.Data_size = uint32(len(buf))
+	head.Data_start = uint32(unsafe.Sizeof(*head))
+	head.Flags = flags
+	ref(head)
+	return head
+}
+
+func (l linuxMapper) ioctl(request uint, buf []byte) error {
+	control, err := os.OpenFile(l.control, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(control)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), uintptr(request), uintptr(unsafe.Pointer(&buf[0])))
+	if errno != 0 {
+		return os.NewSyscallError("ioctl "+control.Name(), errno)
+	}
+	return nil
+}
+
+// parseCryptTarget reads one struct dm_target_spec and the parameters behind
+// it: "cipher key iv_offset device offset [count option...]" (kernel
+// documentation, device-mapper/dm-crypt).
+func parseCryptTarget(data []byte) (cryptTable, error) {
+	const specSize = int(unsafe.Sizeof(unix.DmTargetSpec{}))
+	if len(data) < specSize {
+		return cryptTable{}, errors.New("the answer is cut off")
+	}
+	length := binary.NativeEndian.Uint64(data[8:]) // dm_target_spec.length
+	kind, _, _ := bytes.Cut(data[24:specSize], []byte{0})
+	params, _, terminated := bytes.Cut(data[specSize:], []byte{0})
+	if string(kind) != "crypt" || !terminated {
+		return cryptTable{}, fmt.Errorf("%w: it is a %q target", errNotOneCrypt, kind)
+	}
+	fields := bytes.Fields(params)
+	const minFields = 5
+	if len(fields) < minFields {
+		return cryptTable{}, fmt.Errorf("%d parameters instead of %d or more", len(fields), minFields)
+	}
+	offset, err := strconv.ParseInt(string(fields[4]), 10, 54)
+	if err != nil || offset < 0 || length >= 1<<54 {
+		// The numbers alone: the fields before them hold the key.
+		return cryptTable{}, fmt.Errorf("offset %q or length %d is not a number of sectors", fields[4], length)
+	}
+	t := cryptTable{
+		length: volume.Size(length) * sectorSize, offset: volume.Size(offset) * sectorSize,
+		sector: sectorSize, keyring: fields[1][0] == ':',
+	}
+	if t.major, t.minor, err = parseNumber(string(fields[3])); err != nil {
+		return cryptTable{}, err
+	}
+	for _, f := range fields[minFields:] {
+		if v, ok := bytes.CutPrefix(f, []byte("sector_size:")); ok {
+			n, err := strconv.ParseUint(string(v), 10, 20)
+			if err != nil || n == 0 {
+				return cryptTable{}, fmt.Errorf("sector size %q", v)
+			}
+			t.sector = volume.Size(n)
+		}
+	}
+	return t, nil
+}
+
+// parseNumber reads the number of the device below: "8:16".
+func parseNumber(text string) (major, minor uint32, err error) {
+	a, b, _ := bytes.Cut([]byte(text), []byte(":"))
+	ma, err1 := strconv.ParseUint(string(a), 10, 32)
+	mi, err2 := strconv.ParseUint(string(b), 10, 32)
+	if errors.Join(err1, err2) != nil {
+		// Not the text: in a table of another form it may be the key.
+		return 0, 0, errors.New("the device below it is not given as major:minor")
+	}
+	return uint32(ma), uint32(mi), nil
+}

@@ -1,0 +1,112 @@
+package luks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Grow makes a dm-crypt mapping as large as the device below it allows and
+// returns its size as read back. A mapping that fills its device is left alone.
+// It also grows mappings that this driver did not make (LUKS1, plain).
+//
+// The passphrase is needed only for a LUKS2 mapping whose volume key is in the
+// kernel's keyring; Open makes none of these. Kinds: Precondition (a passphrase
+// is needed and missing, or it is not accepted; the mapping is in several
+// segments), Deadline, Canceled, Internal.
+func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte) (volume.Size, error) {
+	if d.Kind != blockdev.Crypt {
+		return 0, volume.Errorf(volume.Precondition, "%s is not a dm-crypt mapping", d)
+	}
+	st, ok, err := s.mapper.statusOf(d.Major, d.Minor)
+	if err == nil && !ok {
+		err = errors.New("there is no such mapping")
+	}
+	if err != nil {
+		return 0, mapperError("find the mapping", d.String(), err)
+	}
+	if err := s.resume(ctx, st); err != nil {
+		return 0, err
+	}
+	layers, err := s.devices.Stack(d)
+	if err != nil {
+		return 0, err
+	}
+	g := growth{System: s, mapping: d, disk: layers[1], name: st.name}
+	table, want, err := g.state()
+	if err != nil {
+		return 0, err
+	}
+	if table.length >= want {
+		return s.devices.Size(d)
+	}
+	if table.keyring && len(passphrase) == 0 {
+		return 0, volume.Errorf(volume.Precondition, "the dm-crypt mapping %s has %s and could have %s, but its volume key is in the kernel's keyring: resizing it needs the passphrase",
+			d, table.length, want).WithRemedy("give the passphrase as the node expansion secret (csi.storage.k8s.io/node-expand-secret-name of the StorageClass), or stage the volume again")
+	}
+	return g.run(ctx, passphrase)
+}
+
+// growth is one growth of a mapping.
+type growth struct {
+	*System
+	mapping, disk blockdev.Device
+	name          string
+}
+
+// state reads the mapping's table and the size that it should have: what the
+// disk holds behind the offset, in whole encryption sectors.
+func (g growth) state() (table cryptTable, want volume.Size, err error) {
+	table, err = g.mapper.table(g.name)
+	if errors.Is(err, errNotOneCrypt) {
+		return table, 0, volume.Errorf(volume.Precondition, "%s cannot grow: %w", g.mapping, err).
+			WithRemedy("a mapping of several segments is grown by hand; or copy the data into a new volume")
+	}
+	if err != nil {
+		return table, 0, mapperError("read the table of", g.mapping.String(), err)
+	}
+	size, err := g.devices.Size(g.disk)
+	return table, (size - table.offset).RoundDown(table.sector), err
+}
+
+// run runs "cryptsetup resize". One that was killed may have left the mapping
+// suspended, with everything that writes to it blocked: it is resumed.
+func (g growth) run(ctx context.Context, passphrase []byte) (volume.Size, error) {
+	f, err := g.lockDisk(ctx, g.disk)
+	if err != nil {
+		return 0, err
+	}
+	defer closeQuietly(f)
+	args := []string{"resize", "--batch-mode"}
+	if len(passphrase) > 0 {
+		args = append(args, "--key-file", "-")
+	}
+	stderr, runErr := g.System.run(ctx, Command{Args: append(args, "--", g.name), Passphrase: passphrase, Disk: f})
+	st, ok, err := g.mapper.status(g.name)
+	if err == nil && ok {
+		err = g.resume(ctx, st)
+	}
+	if err != nil {
+		return 0, errors.Join(err, runErr)
+	}
+	// The exit status is a hint for the message; the table is the truth.
+	table, want, err := g.state()
+	if err != nil {
+		return 0, errors.Join(err, runErr)
+	}
+	if table.length < want {
+		what := fmt.Sprintf("grow the dm-crypt mapping %s: it has %s afterwards, not %s; the data are unharmed", g.mapping, table.length, want)
+		return table.length, commandError(ctx, what, g.disk, stderr, runErr)
+	}
+	size, err := g.devices.Size(g.mapping)
+	if err == nil && size < table.length {
+		err = volume.Errorf(volume.Internal, "%s has %s, although its table has %s", g.mapping, size, table.length)
+	}
+	if err == nil {
+		g.log.InfoContext(ctx, "grew a dm-crypt mapping", "mapping", g.name, "device", g.mapping.Path, "size", size)
+	}
+	return size, err
+}
