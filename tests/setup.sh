@@ -9,7 +9,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # A program of each package, as "program:package".
 needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
-mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc
+mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc strace:strace
 qemu-system-x86_64:qemu-system-x86 busybox:busybox-static"
 
 missing=

@@ -23,6 +23,8 @@ const (
 
 // deviceMapper is what System asks of the kernel's device mapper.
 type deviceMapper interface {
+	// available reports whether the kernel has device mapper.
+	available() bool
 	// status finds a mapping by its name. ok is false if there is none.
 	status(name string) (st dmStatus, ok bool, err error)
 	// statusOf finds a mapping by its number.
@@ -64,6 +66,11 @@ type linuxMapper struct {
 	class   string // the control device in sysfs: there if the kernel has device mapper
 }
 
+func (l linuxMapper) available() bool {
+	_, err := os.Stat(l.class)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 func (l linuxMapper) status(name string) (dmStatus, bool, error) {
 	return l.find(func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) })
 }
@@ -82,7 +89,7 @@ func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
 		// A kernel without device mapper has no mappings. One that has it must be
 		// asked, and this container cannot.
-		if _, statErr := os.Stat(l.class); errors.Is(statErr, fs.ErrNotExist) {
+		if !l.available() {
 			return dmStatus{}, false, nil
 		}
 	}

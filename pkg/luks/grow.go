@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -47,7 +48,7 @@ func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte)
 		return 0, volume.Errorf(volume.Precondition, "the dm-crypt mapping %s has %s and could have %s, but its volume key is in the kernel's keyring: resizing it needs the passphrase",
 			d, table.length, want).WithRemedy("give the passphrase as the node expansion secret (csi.storage.k8s.io/node-expand-secret-name of the StorageClass), or stage the volume again")
 	}
-	return g.run(ctx, passphrase)
+	return g.run(ctx, want, passphrase)
 }
 
 // growth is one growth of a mapping.
@@ -74,13 +75,15 @@ func (g growth) state() (table cryptTable, want volume.Size, err error) {
 
 // run runs "cryptsetup resize". One that was killed may have left the mapping
 // suspended, with everything that writes to it blocked: it is resumed.
-func (g growth) run(ctx context.Context, passphrase []byte) (volume.Size, error) {
+func (g growth) run(ctx context.Context, want volume.Size, passphrase []byte) (volume.Size, error) {
 	f, err := g.lockDisk(ctx, g.disk)
 	if err != nil {
 		return 0, err
 	}
 	defer closeQuietly(f)
-	args := []string{"resize", "--batch-mode"}
+	// Without a size cryptsetup refuses a disk that does not end with a whole
+	// encryption sector.
+	args := []string{"resize", "--batch-mode", "--size", strconv.FormatInt(want.Bytes()/sectorSize, 10)}
 	if len(passphrase) > 0 {
 		args = append(args, "--key-file", "-")
 	}
@@ -93,7 +96,7 @@ func (g growth) run(ctx context.Context, passphrase []byte) (volume.Size, error)
 		return 0, errors.Join(err, runErr)
 	}
 	// The exit status is a hint for the message; the table is the truth.
-	table, want, err := g.state()
+	table, _, err := g.state()
 	if err != nil {
 		return 0, errors.Join(err, runErr)
 	}

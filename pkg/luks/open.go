@@ -2,6 +2,7 @@ package luks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -52,6 +53,10 @@ func (s *System) Open(ctx context.Context, req OpenRequest) (Mapping, error) {
 	if err := checkPassphrase(req.Passphrase); err != nil {
 		return Mapping{}, err
 	}
+	if !s.mapper.available() { // not even after the look for a mapping, which loads its module where it can
+		return Mapping{}, volume.Errorf(volume.Internal, "the encrypted volume on %s cannot be opened: the kernel of this node has no device mapper", req.Device).
+			WithRemedy("load the kernel modules dm-mod and dm-crypt on the node")
+	}
 	return s.open(ctx, req, f, h, name)
 }
 
@@ -73,7 +78,7 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 		return Mapping{}, commandError(ctx, fmt.Sprintf("open the LUKS2 mapping %s on %s", name, req.Device), req.Device, stderr, runErr)
 	}
 	if err := s.checkOpened(m, req, h); err != nil {
-		return Mapping{}, err
+		return Mapping{}, errors.Join(err, s.close(ctx, name))
 	}
 	s.log.InfoContext(ctx, "opened a LUKS2 mapping", "volume", req.ID, "mapping", name, "device", m.Device.Path, "disk", m.Disk.Path,
 		"size", m.Size, "read_only", m.ReadOnly)

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -34,8 +37,18 @@ type Runner func(ctx context.Context, c Command) (stderr string, err error)
 
 // execute is the runner of the real machine.
 func execute(ctx context.Context, c Command) (string, error) {
-	cmd := exec.CommandContext(ctx, "cryptsetup", c.Args...)
-	cmd.Stdin = bytes.NewReader(c.Passphrase)
+	return executeProgram(ctx, c, append([]string{"cryptsetup"}, c.Args...))
+}
+
+// executeProgram runs a program as it runs cryptsetup.
+func executeProgram(ctx context.Context, c Command, program []string) (string, error) {
+	stdin, err := memoryFile(c.Passphrase)
+	if err != nil {
+		return "", err
+	}
+	defer closeQuietly(stdin)
+	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
+	cmd.Stdin = stdin
 	cmd.ExtraFiles = []*os.File{c.Disk}
 	// Without udev's semaphores: they live in the host's IPC namespace, and
 	// from a container libdevmapper would wait for them for ever.
@@ -43,10 +56,29 @@ func execute(ctx context.Context, c Command) (string, error) {
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	err := cmd.Run()
+	err = cmd.Run()
 	const limit = 400
 	text := strings.Join(strings.Fields(stderr.String()), " ")
 	return text[:min(len(text), limit)], err
+}
+
+// memoryFile makes a file of its own that has the passphrase and no name. A
+// pipe would have a writer: a node plugin that is killed while it writes would
+// leave cryptsetup with half of the passphrase, to format with that.
+func memoryFile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("passphrase", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "passphrase")
+	if _, err = f.Write(content); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		closeQuietly(f)
+		return nil, err
+	}
+	return f, nil
 }
 
 // Exit statuses of cryptsetup(8).

@@ -1,0 +1,270 @@
+package luks
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/statefile"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// crashSize keeps the many rounds short.
+const crashSize = 20 * volume.MiB
+
+// killAt has cryptsetup killed right before its nth system call of a kind.
+func (d *disk) killAt(call string, n int) {
+	d.runs.wrap = func(c Command) []string {
+		inject := fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, n)
+		return append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, "cryptsetup"}, c.Args...)
+	}
+}
+
+func needStrace(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("needs strace, which kills cryptsetup at a chosen system call: ", err)
+	}
+}
+
+// cryptsetup is killed before each of its writes in turn. What it leaves is
+// never taken for a sound header that it is not, never touched without the
+// marker, and taken up with it.
+func TestRealFormatKilledAtEachWrite(t *testing.T) {
+	needStrace(t)
+	states := map[HeaderState]int{}
+	for _, call := range []string{"write", "fsync"} {
+		d := newDiskOf(t, crashSize)
+		n := 1
+		for ; !d.formatKilled(call, n, states); n++ {
+		}
+		t.Logf("killed before %d calls of %s", n-1, call)
+		mustRun(t, "cryptsetup", "open", "--test-passphrase", "--key-file", "-", d.Path)
+	}
+	t.Logf("states that a killed format has left: %v", states)
+	for _, s := range []HeaderState{HeaderAbsent, HeaderUnfinished, HeaderDamaged} {
+		if states[s] == 0 {
+			t.Errorf("the state %q was never seen", s)
+		}
+	}
+}
+
+// formatKilled formats with a cryptsetup that is killed, and reports whether
+// the device is formatted nevertheless: the last of all writes was not needed,
+// or there are no more.
+func (d *disk) formatKilled(call string, n int, states map[HeaderState]int) (done bool) {
+	d.t.Helper()
+	d.killAt(call, n)
+	defer func() { d.runs.wrap = nil }()
+	h, fresh, err := d.Format(d.t.Context(), d.formatRequest())
+	if err == nil {
+		if h.State != HeaderSound || !fresh {
+			d.t.Fatalf("kill %d: %s, fresh %t", n, h, fresh)
+		}
+		return true
+	}
+	wantError(d.t, err, volume.Internal, "format "+d.Path, "killed")
+	now, err := d.Header(d.t.Context(), d.Device)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if now.State == HeaderSound {
+		d.t.Fatalf("kill %d: a sound header was reported as a failure: %s", n, now)
+	}
+	states[now.State]++
+	d.wantUntouchedWithoutMarker(n)
+	return false
+}
+
+// wantUntouchedWithoutMarker tries a format without the record of the one that
+// was cut short, and with that of another volume.
+func (d *disk) wantUntouchedWithoutMarker(n int) {
+	d.t.Helper()
+	if c, err := d.content(d.t.Context()); err != nil || c.Blank {
+		return
+	}
+	wrap := d.runs.wrap
+	defer func() { d.runs.wrap = wrap }()
+	d.runs.wrap = func(Command) []string { return []string{"false"} }
+	other := filepath.Join(d.t.TempDir(), "marker")
+	before := d.fingerprint()
+	for _, m := range []marker{{}, {UUID: newUUID(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)}, {UUID: newUUID(), Device: 2 * crashSize, Begun: time.Now()}} {
+		if err := writeMarker(other, m); err != nil {
+			d.t.Fatal(err)
+		}
+		req := d.formatRequest()
+		req.Marker = other
+		_, _, err := d.Format(d.t.Context(), req)
+		if volume.KindOf(err) != volume.Precondition {
+			d.t.Errorf("kill %d, marker %+v: %v", n, m, err)
+		}
+	}
+	if d.fingerprint() != before {
+		d.t.Errorf("kill %d: the refusal has changed the device", n)
+	}
+}
+
+func TestRealOpenKilledAtEachCall(t *testing.T) {
+	needStrace(t)
+	d := newMappableOf(t, crashSize)
+	d.mustFormat()
+	for _, call := range []string{"ioctl", "mknodat", "unlink"} {
+		n := 1
+		for ; !d.openKilled(call, n); n++ {
+		}
+		t.Logf("killed before %d calls of %s", n-1, call)
+	}
+}
+
+// openKilled opens with a cryptsetup that is killed, converges and closes, and
+// reports whether there was nothing more to kill.
+func (d *disk) openKilled(call string, n int) (done bool) {
+	t := d.t
+	t.Helper()
+	d.killAt(call, n)
+	m, err := d.Open(t.Context(), d.openRequest(false))
+	d.runs.wrap = nil
+	done = err == nil
+	if err != nil {
+		wantError(t, err, volume.Internal, "open the LUKS2 mapping", "killed")
+		m = d.mustOpen(false)
+	}
+	if m.Size != crashSize-DataOffset || m.Disk != d.Device {
+		t.Fatalf("kill %d: %+v", n, m)
+	}
+	if err := d.Close(t.Context(), d.id); err != nil {
+		t.Fatalf("kill %d: %v", n, err)
+	}
+	if holders, err := blockdev.New().Holders(d.Device); err != nil || len(holders) > 0 {
+		t.Fatalf("kill %d: %v are left on the disk, %v", n, holders, err)
+	}
+	return done
+}
+
+func TestRealGrowKilledAtEachCall(t *testing.T) {
+	needStrace(t)
+	d := newMappableOf(t, crashSize)
+	d.mustFormat()
+	m := d.mustOpen(false)
+	for n := 1; ; n++ {
+		want := m.Size + volume.Size(n)*volume.MiB
+		d.resize(want + DataOffset)
+		d.killAt("ioctl", n)
+		size, err := d.Grow(t.Context(), m.Device, nil)
+		d.runs.wrap = nil
+		if err != nil {
+			wantError(t, err, volume.Internal, "grow the dm-crypt mapping", "killed")
+			if f, err := os.ReadFile(m.Device.Path); err != nil || len(f) == 0 { // a suspended one would hang
+				t.Fatalf("kill %d: %v", n, err)
+			}
+			if size, err := d.Grow(t.Context(), m.Device, nil); err != nil || size != want {
+				t.Fatalf("kill %d: then grown to %s, %v; want %s", n, size, err, want)
+			}
+			continue
+		}
+		if size != want {
+			t.Fatalf("kill %d: %s, want %s", n, size, want)
+		}
+		t.Logf("converged from %d kills", n-1)
+		return
+	}
+}
+
+// Format ends with its context, and no sooner than cryptsetup.
+func TestRealFormatObeysItsContext(t *testing.T) {
+	d := newDiskOf(t, crashSize)
+	d.runs.wrap = func(Command) []string { return []string{"sleep", "60"} }
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, _, err := d.Format(ctx, d.formatRequest())
+	wantError(t, err, volume.Deadline, "was stopped before it finished", d.Path)
+	if _, exists, err := statefile.Read(d.marker); exists || err != nil {
+		t.Errorf("nothing was written, and the marker is left: %t, %v", exists, err)
+	}
+	d.runs.wrap = nil
+	d.mustFormat()
+}
+
+// A disk that some program of ours still has is waited for.
+func TestRealLockedDisk(t *testing.T) {
+	d := newDiskOf(t, crashSize)
+	f, err := d.lockDisk(t.Context(), d.Device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, _, err = d.Format(ctx, d.formatRequest())
+	wantError(t, err, volume.Deadline, "another program", d.Path, "fuser")
+	time.AfterFunc(200*time.Millisecond, func() { closeQuietly(f) })
+	d.mustFormat()
+}
+
+const (
+	helperDevice = "GROWVOL_TEST_LUKS_DEVICE"
+	helperMarker = "GROWVOL_TEST_LUKS_MARKER"
+)
+
+// The node plugin is killed and its cryptsetup is not: the next plugin waits
+// for it, and does not format beside it.
+func TestRealFormatSurvivesItsPlugin(t *testing.T) {
+	if device := os.Getenv(helperDevice); device != "" {
+		formatForever(t, device)
+		return
+	}
+	d := newDiskOf(t, crashSize)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	plugin := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$")
+	plugin.Env = append(os.Environ(), helperDevice+"="+d.Path, helperMarker+"="+d.marker)
+	ready := filepath.Join(t.TempDir(), "ready")
+	if err := unix.Mkfifo(ready, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plugin.Env = append(plugin.Env, "READY="+ready)
+	if err := plugin.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := os.ReadFile(ready); err != nil || string(line) != "running\n" {
+		t.Fatalf("got %q, %v", line, err)
+	}
+	if err := plugin.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h := d.mustFormat()
+	if runs := d.runs.arguments(); runs != "" {
+		t.Errorf("formatted beside the first: %s", runs)
+	}
+	m, err := readMarker(d.marker)
+	if err != nil || m.UUID != h.UUID {
+		t.Errorf("marker %+v, %v; header %s", m, err, h)
+	}
+	mustRun(t, "cryptsetup", "open", "--test-passphrase", "--key-file", "-", d.Path)
+	_ = plugin.Wait() // it was killed
+}
+
+// formatForever formats as a node plugin would, by a cryptsetup that takes its
+// time, and says when that runs.
+func formatForever(t *testing.T, path string) {
+	t.Helper()
+	device, err := blockdev.New().ByPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := &recorder{wrap: func(c Command) []string {
+		return append([]string{"sh", "-c", `echo running >"$READY"; sleep 1; exec cryptsetup "$@"`, "cryptsetup"}, c.Args...)
+	}}
+	s := New(Options{Run: slow.run})
+	_, _, err = s.Format(t.Context(), FormatRequest{
+		Device: device, Passphrase: []byte(passphrase), Marker: os.Getenv(helperMarker),
+		Content: func(context.Context) (Content, error) { return Content{Blank: true}, nil },
+	})
+	t.Log(err)
+}
