@@ -28,6 +28,7 @@ type config struct {
 	kubeletDir    string
 	requireShared bool
 	requireSysRes bool
+	growOnChange  bool
 	taintedNode   string // empty: no taint is removed
 }
 
@@ -45,12 +46,13 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.BoolVar(&c.withTopology, "with-topology", true, "tell the orchestrator the zone of this node (cinder)")
 	fs.Var(&c.topology, "additional-topology", "further topology segment `key=value` of this node (cinder); may be repeated")
 	fs.Int64Var(&c.maxVolumes, "max-volumes", 0, "how many volumes can be attached to this node (cinder); 0: found out")
-	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for markers of formats under way; must survive a restart of the plugin")
+	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for records of staged volumes and of formats under way; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
 	container := inContainer()
 	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "directory below which the orchestrator has volumes mounted; see --require-shared-mounts")
 	fs.BoolVar(&c.requireShared, "require-shared-mounts", container, "refuse to mount where the mount would stay in this process's mount namespace, and be not healthy if that is so below --kubelet-dir; the default is true in a container")
 	fs.BoolVar(&c.requireSysRes, "require-sys-resource", container, "be not healthy without CAP_SYS_RESOURCE, without which no mounted ext2, ext3 or ext4 grows; the default is true in a container")
+	fs.BoolVar(&c.growOnChange, "grow-on-device-change", true, "grow a staged volume as soon as its device becomes larger, before the orchestrator asks for it")
 	fs.StringVar(&c.taintedNode, "startup-taint-node", "", "`name` of this node in Kubernetes: take the taint DRIVER/agent-not-ready off it once kubelet has registered the driver; empty: do not")
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -38,6 +39,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func inContainer() bool {
 	m, ok, err := filesystem.New(filesystem.Options{}).FindMount("/")
 	return err == nil && ok && m.FSType == "overlay"
+}
+
+// growOnDeviceChange grows volumes when their devices grow, beside what else the
+// plugin does. stop ends it.
+func growOnDeviceChange(ctx context.Context, server *node.Server) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { server.GrowOnDeviceChange(ctx) })
+	return func() { cancel(); running.Wait() }
 }
 
 func serve(ctx context.Context, c config, log *slog.Logger) error {
@@ -90,6 +100,9 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	defer stop()
+	if c.growOnChange {
+		defer growOnDeviceChange(ctx, server)()
+	}
 	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "node", side.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }

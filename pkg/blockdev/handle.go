@@ -48,36 +48,14 @@ func (s *System) Open(d Device) (*Handle, error) {
 	return &Handle{Device: d, sys: s, file: f}, nil
 }
 
-// OpenContext is Open within the time of ctx. An open that comes back later is
-// closed, and until it comes back no other of the same device begins. Kinds:
-// those of Open; Deadline or Canceled when ctx ended first.
+// OpenContext is Open within the time of ctx. Kinds: those of Open; Deadline or
+// Canceled when ctx ended first.
 func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
-	type result struct {
-		handle *Handle
-		err    error
-	}
-	unlock, err := s.calls.Lock(ctx, "open "+d.Number().String())
+	f, err := s.File(ctx, d)
 	if err != nil {
-		return nil, silent("open", d, ctx.Err())
+		return nil, err
 	}
-	opened := make(chan result)
-	go func() {
-		defer unlock()
-		h, err := s.Open(d)
-		select {
-		case opened <- result{h, err}:
-		case <-ctx.Done():
-			if err == nil {
-				_ = h.Close() // only read from
-			}
-		}
-	}()
-	select {
-	case r := <-opened:
-		return r.handle, r.err
-	case <-ctx.Done():
-		return nil, silent("open", d, ctx.Err())
-	}
+	return &Handle{Device: d, sys: s, file: f}, nil
 }
 
 // bounded makes a call that can hang with the device, within the time of ctx.

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -161,7 +160,7 @@ func TestRealAlive(t *testing.T) {
 			unmount(t, s, target)
 			d.mountAt(t, s, fs, target)
 			alive("mounted")
-			if err := statefile.Write(filepath.Join(target, "file"), "file"); err != nil {
+			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
 				t.Fatal(err)
 			}
 			alive("after a write")

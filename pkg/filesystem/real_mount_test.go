@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
-	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -439,7 +438,7 @@ func TestRealMountReadOnlyDirty(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
-			if err := statefile.Write(filepath.Join(target, "file"), "file"); err != nil {
+			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
 				t.Fatal(err)
 			}
 			shutdown(t, target)

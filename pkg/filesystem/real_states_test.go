@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -201,7 +200,7 @@ func TestRealShutdown(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			kept := filepath.Join(target, "kept")
-			if err := statefile.Write(kept, "kept"); err != nil {
+			if err := writeSynced(kept, []byte("kept")); err != nil {
 				t.Fatal(err)
 			}
 			shutdown(t, target)
@@ -258,7 +257,7 @@ func TestRealStorageFull(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			kept := filepath.Join(target, "kept")
-			if err := statefile.Write(kept, "kept"); err != nil {
+			if err := writeSynced(kept, []byte("kept")); err != nil {
 				t.Fatal(err)
 			}
 			filler := filepath.Join(filepath.Dir(d.file), "filler")

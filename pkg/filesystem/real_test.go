@@ -376,3 +376,16 @@ func wantError(t *testing.T, err error, kind volume.Kind, text, remedy string) {
 		t.Fatalf("error = %v (kind %v), want kind %v with %q and the remedy %q", e, e.Kind, kind, text, remedy)
 	}
 }
+
+// writeSynced writes a file and returns once the device has it.
+func writeSynced(path string, data []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}

@@ -90,6 +90,7 @@ node:
   image: {repository: registry.example.com/growvol-node, tag: v1}
   maxVolumes: 25
   requireSysResource: false
+  growOnDeviceChange: false
   hostNetwork: true
   extraArgs: [--zone=nova]
   stateDir: /srv/growvol
@@ -177,6 +178,7 @@ func TestBadValues(t *testing.T) {
 		`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`:                    "metrics.serviceMonitor",
 		`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`: "volumeSnapshotClasses",
 		`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`: "rbac.readSecrets",
+		`{backend: loop, node: {growOnDeviceChange: sometimes}}`:                                         "growOnDeviceChange",
 		`{backend: loop, node: {requireSysResource: maybe}}`:                                             "requireSysResource",
 		`{backend: loop, node: {maxUnavailable: 0}}`:                                                     "maxUnavailable",
 		`{backend: loop, node: {startupTaint: {enable: true}}}`:                                          "enable",

@@ -15,6 +15,7 @@ func toggles() []string {
 		"controller.replicas=1",
 		"node.hostNetwork=true",
 		"node.requireSysResource=false",
+		"node.growOnDeviceChange=false",
 		"node.startupTaint.enabled=true",
 		"sidecars.snapshotter.enabled=false",
 		"csiDriver.create=false",
