@@ -82,7 +82,8 @@ func TestEncryptedOfCopiesIsTheirOwn(t *testing.T) {
 			}
 			cut := encryptedRequest("cut off")
 			cut.Encrypted, cut.Source = encrypted, sources["from a backup"]
-			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fakecloud.Status(http.StatusInternalServerError, "")).Always()
+			broken := fakecloud.Status(http.StatusInternalServerError, "")
+			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, broken).Always()
 			_, err := r.Create(t.Context(), cut)
 			wantKind(t, err, volume.Unavailable)
 			found, ok, err := r.Find(t.Context(), cut)

@@ -2,7 +2,6 @@ package cinder
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
@@ -31,17 +30,17 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 // Cinder says about a failure, which takes a call for each volume. One page of
 // Cinder's, the largest it gives, is read at a time: it may have no volume that
 // anything is wrong with.
-func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	impaired, next, err := b.listHealth(ctx, page)
 	return impaired, next, volume.Wrap(err, "check volumes", "")
 }
 
-func (b *Backend) listHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+func (b *Backend) listHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	read, err := b.list(ctx, volume.Page{Token: page.Token})
 	if err != nil {
 		return nil, "", err
 	}
-	var impaired []volume.VolumeHealth
+	var impaired []volume.Health
 	for _, v := range read.volumes {
 		found := conditions(v, "")
 		switch {
@@ -50,7 +49,7 @@ func (b *Backend) listHealth(ctx context.Context, page volume.Page) ([]volume.Vo
 		case page.Max > 0 && len(impaired) == page.Max:
 			return impaired, impaired[len(impaired)-1].ID + "@" + read.part, nil
 		}
-		impaired = append(impaired, volume.VolumeHealth{ID: v.ID, Conditions: found})
+		impaired = append(impaired, volume.Health{ID: v.ID, Conditions: found})
 	}
 	return impaired, read.next, nil
 }
@@ -63,7 +62,8 @@ func conditions(v cloud.Volume, reason string) []volume.Condition {
 		if reason != "" {
 			text += ": " + reason
 		}
-		return []volume.Condition{{Impairment: i, Reason: name, Message: fmt.Sprintf("%s (next step: %s)", text, remedy)}}
+		text += " (next step: " + remedy + ")"
+		return []volume.Condition{{Impairment: i, Reason: name, Message: text}}
 	}
 	const reset = "have the operator of the cloud check the volume and reset its state"
 	switch {

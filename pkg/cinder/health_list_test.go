@@ -10,7 +10,7 @@ import (
 )
 
 // listHealth pages through the listing.
-func listHealth(t *testing.T, b *Backend, most int) (all []volume.VolumeHealth, pages int) {
+func listHealth(t *testing.T, b *Backend, most int) (all []volume.Health, pages int) {
 	t.Helper()
 	page := volume.Page{Max: most}
 	for range 1000 {
@@ -33,13 +33,16 @@ func listHealth(t *testing.T, b *Backend, most int) (all []volume.VolumeHealth, 
 
 // wantImpaired checks that these volumes were listed, once each, and as Health
 // judges them.
-func wantImpaired(t *testing.T, b *Backend, got []volume.VolumeHealth, want []string) {
+func wantImpaired(t *testing.T, b *Backend, got []volume.Health, want []string) {
 	t.Helper()
 	var ids []string
 	for _, v := range got {
 		ids = append(ids, v.ID)
 		alone, err := b.Health(t.Context(), v.ID)
-		if err != nil || len(alone) != 1 || len(v.Conditions) != 1 || alone[0].Impairment != v.Conditions[0].Impairment || alone[0].Reason != v.Conditions[0].Reason {
+		if err != nil || len(alone) != 1 || len(v.Conditions) != 1 {
+			t.Fatalf("%s: listed %+v, alone %+v, %v", v.ID, v.Conditions, alone, err)
+		}
+		if alone[0].Impairment != v.Conditions[0].Impairment || alone[0].Reason != v.Conditions[0].Reason {
 			t.Errorf("%s: listed %+v, alone %+v, %v", v.ID, v.Conditions, alone, err)
 		}
 	}
@@ -53,18 +56,20 @@ func wantImpaired(t *testing.T, b *Backend, got []volume.VolumeHealth, want []st
 func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 4})
+	ill := []string{stateError, stateErrorExtending, stateErrorDeleting, stateErrorRestoring, stateMaintenance}
+	others := map[string]string{metaCluster: "other"}
 	var want []string
 	for i := range 20 {
 		status := stateAvailable
 		switch i {
 		case 0, 9, 10, 11, 19:
-			status = []string{stateError, stateErrorExtending, stateErrorDeleting, stateErrorRestoring, stateMaintenance}[len(want)]
+			status = ill[len(want)]
 		}
 		id := r.add(fakecloud.Volume{Name: fmt.Sprint(i), Status: status})
 		if status != stateAvailable {
 			want = append(want, id)
 		}
-		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: others})
 	}
 	for _, most := range []int{0, 1, 2, 3, 100} {
 		r.cloud.Forget()

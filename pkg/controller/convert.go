@@ -11,7 +11,8 @@ import (
 // toCSI renders a volume as the backend read it.
 func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 	out := &csi.Volume{
-		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: contextOf(v), ContentSource: sourceToCSI(v.Source),
+		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: contextOf(v),
+		ContentSource: sourceToCSI(v.Source),
 	}
 	if s.topology != nil {
 		for _, t := range v.Topology {

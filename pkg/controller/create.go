@@ -76,10 +76,11 @@ func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (lea
 	if least, err = s.sourceSize(ctx, req.Source); err != nil {
 		return 0, err
 	}
-	if req.Size, err = resolveWithSource(req.Range, least, s.backend.Limits()); err != nil {
+	limits := s.backend.Limits()
+	if req.Size, err = resolveWithSource(req.Range, least, limits); err != nil {
 		return 0, err
 	}
-	req.Size, err = minimumOf(req.Accesses, req.Parameters, req.Encrypted).apply(req.Size, req.Range, s.backend.Limits())
+	req.Size, err = minimumOf(req.Accesses, req.Parameters, req.Encrypted).apply(req.Size, req.Range, limits)
 	return least, err
 }
 
@@ -155,7 +156,8 @@ func checkCreated(v volume.Volume, req volume.CreateRequest, least volume.Size) 
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
 		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
 	case v.Encrypted != req.Encrypted:
-		return volume.Errorf(volume.Internal, "the backend returned volume %s with encryption %t, not %t as asked for", v.ID, v.Encrypted, req.Encrypted)
+		return volume.Errorf(volume.Internal, "the backend returned volume %s with encryption %t, not %t as asked for",
+			v.ID, v.Encrypted, req.Encrypted)
 	case !v.Source.Empty() && v.Source != req.Source:
 		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and was made from another source", v.ID)
 	}

@@ -18,6 +18,10 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 	t.Parallel()
 	fake := fakebackend.New()
 	s := New(fake, Options{})
+	list := func(entries int32, token string) (*csi.ControllerListVolumeHealthResponse, error) {
+		req := &csi.ControllerListVolumeHealthRequest{MaxEntries: entries, StartingToken: token}
+		return s.ControllerListVolumeHealth(t.Context(), req)
+	}
 	want := []string{}
 	for i := range 9 {
 		id := mustCreate(t, s, fmt.Sprint(i), volume.GiB)
@@ -30,7 +34,7 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 		var got []string
 		empty, pages := 0, 0
 		for token := ""; ; {
-			resp, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: size, StartingToken: token})
+			resp, err := list(size, token)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +46,8 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 			}
 			for _, e := range resp.GetEntries() {
 				got = append(got, e.GetVolumeId())
-				alone, err := s.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: e.GetVolumeId()})
+				req := &csi.ControllerGetVolumeHealthRequest{VolumeId: e.GetVolumeId()}
+				alone, err := s.ControllerGetVolumeHealth(t.Context(), req)
 				if err != nil || alone.GetVolumeHealth().String() != e.String() || len(e.GetHealthStatuses()) != 1 {
 					t.Errorf("listed %v, alone %v, %v", e, alone, err)
 				}
@@ -61,9 +66,9 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 			t.Error("no page was empty: this test has not tried those")
 		}
 	}
-	_, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: -1})
+	_, err := list(-1, "")
 	wantKind(t, err, volume.Invalid, "-1")
-	_, err = s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{StartingToken: "rubbish"})
+	_, err = list(0, "rubbish")
 	wantKind(t, err, volume.Stale, "rubbish")
 }
 
@@ -71,9 +76,9 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 // with.
 type talker struct{ *fakebackend.Backend }
 
-func (talker) ListHealth(context.Context, volume.Page) ([]volume.VolumeHealth, string, error) {
+func (talker) ListHealth(context.Context, volume.Page) ([]volume.Health, string, error) {
 	bad := []volume.Condition{{Impairment: volume.Degraded, Reason: "Slow"}}
-	return []volume.VolumeHealth{{ID: "a", Conditions: bad}, {ID: "b"}, {ID: "c", Conditions: bad}}, "", nil
+	return []volume.Health{{ID: "a", Conditions: bad}, {ID: "b"}, {ID: "c", Conditions: bad}}, "", nil
 }
 
 func TestListHealthKeepsToTheRequest(t *testing.T) {

@@ -60,10 +60,11 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	if err != nil {
 		return nil, volume.Wrap(err, "read capacity", "")
 	}
+	least := max(c.Min, minimumOf(ask.Accesses, parameters, encrypted).size)
 	return &csi.GetCapacityResponse{
 		// A pool that is overcommitted can have less than nothing.
 		AvailableCapacity: max(c.Available, 0).Bytes(),
-		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(max(c.Min, minimumOf(ask.Accesses, parameters, encrypted).size)),
+		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(least),
 	}, nil
 }
 

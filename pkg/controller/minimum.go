@@ -33,13 +33,14 @@ func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted
 			least = minimum{size, "the filesystem " + fstype}
 		}
 	}
-	switch {
-	case !encrypted:
+	if !encrypted {
 		return least
-	case least.size == 0:
-		return minimum{luksHeader + volume.MiB, fmt.Sprintf("encryption (%s for the LUKS2 header)", luksHeader)}
 	}
-	return minimum{least.size + luksHeader, fmt.Sprintf("%s with encryption (%s for the LUKS2 header)", least.purpose, luksHeader)}
+	purpose := fmt.Sprintf("encryption (%s for the LUKS2 header)", luksHeader)
+	if least.size == 0 {
+		return minimum{luksHeader + volume.MiB, purpose}
+	}
+	return minimum{luksHeader + least.size, least.purpose + " with " + purpose}
 }
 
 // lowersMinimum reports whether options of mkfs may allow filesystems smaller

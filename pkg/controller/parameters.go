@@ -25,7 +25,8 @@ func splitParameters(class map[string]string) (rest map[string]string, encrypted
 		return class, false, nil
 	}
 	if value != isTrue && value != isFalse {
-		return nil, false, volume.Errorf(volume.Invalid, "the parameter %s of the StorageClass is %q, which is neither %q nor %q", volume.EncryptedKey, value, isTrue, isFalse).
+		return nil, false, volume.Errorf(volume.Invalid, "the parameter %s of the StorageClass is %q, which is neither %q nor %q",
+			volume.EncryptedKey, value, isTrue, isFalse).
 			WithRemedy("correct the StorageClass: " + volume.EncryptedKey + ": \"" + isTrue + "\"")
 	}
 	rest = maps.Clone(class)

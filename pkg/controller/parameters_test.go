@@ -34,7 +34,8 @@ func TestEncryptedIsInTheContextOfEveryAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, from := range map[string]*csi.VolumeContentSource{"source": nil, "clone": fromVolume(id), "restored": fromSnapshot(snapshot.ID)} {
+	sources := map[string]*csi.VolumeContentSource{"source": nil, "clone": fromVolume(id), "restored": fromSnapshot(snapshot.ID)}
+	for name, from := range sources {
 		req := encryptedRequest(name, "true")
 		req.VolumeContentSource = from
 		for range 2 {

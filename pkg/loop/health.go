@@ -19,12 +19,12 @@ func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, erro
 
 // ListHealth implements volume.HealthLister. It reads volumes until the page is
 // full, so that only the last page can be empty.
-func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	impaired, next, err := b.listHealth(ctx, page)
 	return impaired, next, volume.Wrap(err, "check volumes", "")
 }
 
-func (b *Backend) listHealth(ctx context.Context, page volume.Page) (impaired []volume.VolumeHealth, next string, err error) {
+func (b *Backend) listHealth(ctx context.Context, page volume.Page) (impaired []volume.Health, next string, err error) {
 	after, err := volumes.parseToken(page.Token)
 	if err != nil {
 		return nil, "", err
@@ -52,10 +52,15 @@ func (b *Backend) listHealth(ctx context.Context, page volume.Page) (impaired []
 		case page.Max > 0 && len(impaired) == page.Max:
 			return impaired, volumes.token(impaired[len(impaired)-1].ID), nil
 		}
-		impaired = append(impaired, volume.VolumeHealth{ID: id, Conditions: conditions})
+		impaired = append(impaired, volume.Health{ID: id, Conditions: conditions})
 	}
 	return impaired, "", nil
 }
+
+// damageError says that files of an object are missing or make no sense.
+type damageError struct{ error }
+
+func (e damageError) Unwrap() error { return e.error }
 
 // conditions judges a volume by its files. Kind NotFound: there is none. An
 // error in reading that may pass is not a condition but an error.
@@ -66,7 +71,8 @@ func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 	case err == nil && o.size%granule == 0 && o.size > 0:
 		return nil, nil
 	case err == nil:
-		return dataLost("DataTruncated", fmt.Sprintf("the file with the volume's data has %s, which is not a size that growvol makes (multiples of %s): something has cut it off", o.size, granule)), nil
+		return dataLost("DataTruncated", fmt.Sprintf("the file with the volume's data has %s: something has cut it off, "+
+			"for the sizes of volumes are multiples of %s", o.size, granule)), nil
 	case !errors.As(err, &damage):
 		return nil, err
 	}
@@ -77,5 +83,6 @@ func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 }
 
 func dataLost(reason, what string) []volume.Condition {
-	return []volume.Condition{{Impairment: volume.DataLoss, Reason: reason, Message: what + " (next step: restore the volume from a snapshot)"}}
+	what += " (next step: restore the volume from a snapshot)"
+	return []volume.Condition{{Impairment: volume.DataLoss, Reason: reason, Message: what}}
 }

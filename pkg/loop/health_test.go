@@ -12,23 +12,21 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// damages are ways to damage a volume, and what is said of it then.
-func damages() map[string]struct {
-	spoil  func(b *Backend, id string) error
+// damage is a way to damage a volume, and what is said of it then.
+type damage struct {
+	spoil  func(data, meta string) error
 	want   volume.Impairment
 	reason string
-} {
-	return map[string]struct {
-		spoil  func(b *Backend, id string) error
-		want   volume.Impairment
-		reason string
-	}{
-		"no data":       {func(b *Backend, id string) error { return os.Remove(b.store.data(volumes, id)) }, volume.DataLoss, "DataMissing"},
-		"cut off":       {func(b *Backend, id string) error { return os.Truncate(b.store.data(volumes, id), 4096) }, volume.DataLoss, "DataTruncated"},
-		"empty":         {func(b *Backend, id string) error { return os.Truncate(b.store.data(volumes, id), 0) }, volume.DataLoss, "DataTruncated"},
-		"no record":     {func(b *Backend, id string) error { return os.Remove(metaOf(b, id)) }, volume.Inaccessible, "RecordDamaged"},
-		"record broken": {func(b *Backend, id string) error { return os.WriteFile(metaOf(b, id), []byte("{"), 0o600) }, volume.Inaccessible, "RecordDamaged"},
-		"record empty":  {func(b *Backend, id string) error { return os.Truncate(metaOf(b, id), 0) }, volume.Inaccessible, "RecordDamaged"},
+}
+
+func damages() map[string]damage {
+	return map[string]damage{
+		"no data":       {func(data, _ string) error { return os.Remove(data) }, volume.DataLoss, "DataMissing"},
+		"cut off":       {func(data, _ string) error { return os.Truncate(data, 4096) }, volume.DataLoss, "DataTruncated"},
+		"empty":         {func(data, _ string) error { return os.Truncate(data, 0) }, volume.DataLoss, "DataTruncated"},
+		"no record":     {func(_, meta string) error { return os.Remove(meta) }, volume.Inaccessible, "RecordDamaged"},
+		"record broken": {func(_, meta string) error { return os.Truncate(meta, 9) }, volume.Inaccessible, "RecordDamaged"},
+		"record empty":  {func(_, meta string) error { return os.Truncate(meta, 0) }, volume.Inaccessible, "RecordDamaged"},
 	}
 }
 
@@ -42,11 +40,14 @@ func TestHealth(t *testing.T) {
 		if got, err := b.Health(t.Context(), id); err != nil || len(got) != 0 {
 			t.Errorf("%s: before: %+v, %v", name, got, err)
 		}
-		if err := test.spoil(b, id); err != nil {
+		if err := test.spoil(b.store.data(volumes, id), metaOf(b, id)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := b.Health(t.Context(), id)
-		if err != nil || len(got) != 1 || got[0].Impairment != test.want || got[0].Reason != test.reason || !strings.Contains(got[0].Message, "next step") {
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%s: %+v, %v, want %s", name, got, err, test.reason)
+		}
+		if got[0].Impairment != test.want || got[0].Reason != test.reason || !strings.Contains(got[0].Message, "next step") {
 			t.Errorf("%s: %+v, %v, want %s", name, got, err, test.reason)
 		}
 	}
@@ -89,16 +90,16 @@ func TestListHealth(t *testing.T) {
 	var want []string
 	for name, test := range damages() {
 		id := create(t, b, name, volume.MiB).ID
-		if err := test.spoil(b, id); err != nil {
+		if err := test.spoil(b.store.data(volumes, id), metaOf(b, id)); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, id)
 	}
 	slices.Sort(want)
 	for _, size := range []int{0, 1, 2, 5, 6, 7} {
-		got := pages(t, size, func(p volume.Page) ([]volume.VolumeHealth, string, error) {
+		got := pages(t, size, func(p volume.Page) ([]volume.Health, string, error) {
 			return b.ListHealth(t.Context(), p)
-		}, func(v volume.VolumeHealth) string {
+		}, func(v volume.Health) string {
 			if alone, err := b.Health(t.Context(), v.ID); err != nil || !slices.Equal(alone, v.Conditions) {
 				t.Errorf("listed %+v, alone %+v, %v", v, alone, err)
 			}

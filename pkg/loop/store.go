@@ -180,11 +180,6 @@ func (s *store) absent(c class, id string) error {
 	return notFound(c, id)
 }
 
-// damageError says that files of an object are missing or make no sense.
-type damageError struct{ error }
-
-func (e damageError) Unwrap() error { return e.error }
-
 // unreadable is the error for an object whose files could not be read: it was
 // removed during the reading, or it is damaged.
 func (s *store) unreadable(c class, id string, dir *os.Root, cause error) error {

@@ -45,7 +45,9 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest, source *
 		return volume.Volume{}, volume.Errorf(volume.Invalid, "the name %q is empty or not UTF-8", req.Name)
 	}
 	id := volumes.id(req.Name)
-	r := record{Name: req.Name, Created: time.Now().UTC(), Source: req.Source, Context: params, Encrypted: req.Encrypted}
+	r := record{
+		Name: req.Name, Created: time.Now().UTC(), Source: req.Source, Context: params, Encrypted: req.Encrypted,
+	}
 	for {
 		found, err := b.store.load(volumes, id)
 		if err == nil {

@@ -201,8 +201,8 @@ type HealthReporter interface {
 	Health(ctx context.Context, id string) ([]Condition, error)
 }
 
-// VolumeHealth is what is wrong with one volume.
-type VolumeHealth struct {
+// Health is what is wrong with one volume.
+type Health struct {
 	ID         string
 	Conditions []Condition
 }
@@ -217,7 +217,7 @@ type HealthLister interface {
 	// page ("" after the last). A page has at most page.Max volumes. It may have
 	// none and still not be the last. Kind Stale: the token is not of a listing
 	// of ours.
-	ListHealth(ctx context.Context, page Page) ([]VolumeHealth, string, error)
+	ListHealth(ctx context.Context, page Page) ([]Health, string, error)
 }
 
 // TopologyAware is implemented by backends whose volumes cannot be reached

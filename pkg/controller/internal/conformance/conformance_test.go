@@ -134,7 +134,8 @@ func TestCodesOverTheSocket(t *testing.T) {
 	client, bare := dial(t, serve(t, fakebackend.New())), dial(t, serve(t, fakebackend.Nop{}))
 	listHealth := func(client csi.ControllerClient, entries int32, token string) func() error {
 		return func() error {
-			_, err := client.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: entries, StartingToken: token})
+			req := &csi.ControllerListVolumeHealthRequest{MaxEntries: entries, StartingToken: token}
+			_, err := client.ControllerListVolumeHealth(t.Context(), req)
 			return err
 		}
 	}
@@ -147,11 +148,13 @@ func TestCodesOverTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := created.GetVolume().GetVolumeId()
-	create := func(fstype string, size volume.Size, parameters map[string]string) error {
+	create := func(fstype string, size volume.Size, encrypted string) error {
 		_, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
-			Name: "v" + fstype, CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()}, Parameters: parameters,
+			Name: "v" + fstype, CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()},
+			Parameters: map[string]string{"encrypted": encrypted},
 			VolumeCapabilities: []*csi.VolumeCapability{{
-				AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: fstype}}, AccessMode: capability.GetAccessMode(),
+				AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: fstype}},
+				AccessMode: capability.GetAccessMode(),
 			}},
 		})
 		return err
@@ -194,9 +197,9 @@ func TestCodesOverTheSocket(t *testing.T) {
 		"health in a list, negative number":    {listHealth(client, -1, ""), codes.InvalidArgument},
 		"health in a list, bad token":          {listHealth(client, 0, "x"), codes.Aborted},
 		"health in a list, not supported":      {listHealth(bare, 0, ""), codes.Unimplemented},
-		"xfs that is too small":                {func() error { return create("xfs", 100*volume.MiB, nil) }, codes.OutOfRange},
-		"encrypted as neither true nor false":  {func() error { return create("ext4", volume.GiB, map[string]string{"encrypted": "yes"}) }, codes.InvalidArgument},
-		"encrypted, and the volume is not yet": {func() error { return create("", 0, map[string]string{"encrypted": "true"}) }, codes.AlreadyExists},
+		"xfs that is too small":                {func() error { return create("xfs", 100*volume.MiB, "false") }, codes.OutOfRange},
+		"encrypted as neither true nor false":  {func() error { return create("ext4", volume.GiB, "yes") }, codes.InvalidArgument},
+		"encrypted, and the volume is not yet": {func() error { return create("", 0, "true") }, codes.AlreadyExists},
 	} {
 		if err := test.call(); status.Code(err) != test.want {
 			t.Errorf("%s: %v, want %s", name, err, test.want)

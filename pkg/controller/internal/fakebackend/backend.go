@@ -110,7 +110,8 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	b.serial++
 	v := volume.Volume{
 		ID: fmt.Sprintf("vol-%d", b.serial), Name: req.Name, Size: req.Size, Source: req.Source,
-		Topology: []volume.Topology{{TopologyKey: zone}}, Context: map[string]string{"pool": "fake"}, Encrypted: req.Encrypted,
+		Topology: []volume.Topology{{TopologyKey: zone}}, Context: map[string]string{"pool": "fake"},
+		Encrypted: req.Encrypted,
 	}
 	b.volumes[v.ID] = v
 	b.tiers[v.ID] = req.Mutable["tier"]
@@ -118,7 +119,8 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 }
 
 func fits(v volume.Volume, req volume.CreateRequest) error {
-	if v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit) || v.Source != req.Source || v.Encrypted != req.Encrypted {
+	outside := v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit)
+	if outside || v.Source != req.Source || v.Encrypted != req.Encrypted {
 		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and %s", v.ID, v.Size)
 	}
 	return nil
@@ -259,17 +261,17 @@ func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, erro
 
 // ListHealth implements volume.HealthLister. Like a cloud it reads a page of
 // volumes and leaves out those that are sound, so that a page may be empty.
-func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	vs, next, err := b.ListVolumes(ctx, page)
 	if err != nil {
 		return nil, "", err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var impaired []volume.VolumeHealth
+	var impaired []volume.Health
 	for _, v := range vs {
 		if conditions := b.ailments[v.ID]; len(conditions) > 0 {
-			impaired = append(impaired, volume.VolumeHealth{ID: v.ID, Conditions: slices.Clone(conditions)})
+			impaired = append(impaired, volume.Health{ID: v.ID, Conditions: slices.Clone(conditions)})
 		}
 	}
 	return impaired, next, nil
