@@ -144,7 +144,7 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 // format runs cryptsetup and reads the header back.
 func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid string) (Header, error) {
 	s.log.InfoContext(ctx, "making a LUKS2 header", "device", req.Device.Path, "uuid", uuid)
-	stderr, runErr := s.run(ctx, Command{Args: formatArgs(uuid), Passphrase: req.Passphrase, Disk: f})
+	stderr, runErr := s.cryptsetup(ctx, req.Device, Command{Args: formatArgs(uuid), Passphrase: req.Passphrase, Disk: f})
 	// The caller's time may have run out with cryptsetup.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()

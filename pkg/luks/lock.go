@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:
+			s.dropTemporary(ctx, d)
 			return f, nil
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -40,6 +42,30 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 			return nil, volume.Errorf(volume.KindOf(err), "another program on this node works on %s and has not finished: %w", d, err).
 				WithRemedy("Kubernetes retries this automatically; if it stays so, find the program with: fuser -v " + d.Path)
 		}
+	}
+}
+
+// temporaryName begins the name of the mappings through which cryptsetup reads
+// and writes key slots on a kernel that lends it no ciphers (AF_ALG).
+const temporaryName = "temporary-cryptsetup-"
+
+// dropTemporary removes what a killed cryptsetup has left on a disk: nobody
+// else would, and the disk could not be disconnected. The caller has the lock of
+// the disk, so no cryptsetup of this driver uses it; an administrator's has it
+// open.
+func (s *System) dropTemporary(ctx context.Context, d blockdev.Device) {
+	holders, err := s.devices.Holders(d)
+	for _, h := range holders {
+		st, ok, statErr := s.mapper.statusOf(h.Major, h.Minor)
+		if statErr != nil || !ok || !strings.HasPrefix(st.name, temporaryName) {
+			continue
+		}
+		if err = errors.Join(err, s.mapper.remove(st.uuid), s.removeNode(st.name)); err == nil {
+			s.log.WarnContext(ctx, "removed a mapping that a killed cryptsetup has left", "mapping", st.name, "device", d.Path)
+		}
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "what a killed cryptsetup has left on a disk is still there", "device", d.Path, "error", err)
 	}
 }
 

@@ -69,7 +69,7 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 	if req.ReadOnly {
 		args = append(args, "--readonly")
 	}
-	stderr, runErr := s.run(ctx, Command{Args: append(args, "--key-file", "-", "--", DiskPath, name), Passphrase: req.Passphrase, Disk: f})
+	stderr, runErr := s.cryptsetup(ctx, req.Device, Command{Args: append(args, "--key-file", "-", "--", DiskPath, name), Passphrase: req.Passphrase, Disk: f})
 	m, ok, err := s.find(ctx, name)
 	if err != nil {
 		return Mapping{}, err

@@ -35,6 +35,15 @@ const DiskPath = "/proc/self/fd/3"
 // wrote to standard error. When ctx ends the program is killed.
 type Runner func(ctx context.Context, c Command) (stderr string, err error)
 
+// cryptsetup runs a command on a locked disk.
+func (s *System) cryptsetup(ctx context.Context, d blockdev.Device, c Command) (string, error) {
+	stderr, err := s.run(ctx, c)
+	if err != nil {
+		s.dropTemporary(ctx, d)
+	}
+	return stderr, err
+}
+
 // execute is the runner of the real machine.
 func execute(ctx context.Context, c Command) (string, error) {
 	return executeProgram(ctx, c, append([]string{"cryptsetup"}, c.Args...))

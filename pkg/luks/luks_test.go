@@ -1,0 +1,332 @@
+package luks
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// headerImage is both copies of a header as cryptsetup writes them.
+func headerImage(h Header) []byte {
+	const size = 0x4000
+	area := fmt.Sprintf(`{"keyslots":{"0":{"type":"luks2","kdf":{"type":"argon2id","memory":65536}}},"segments":{"0":{"type":"crypt","offset":"%d","size":"dynamic","sector_size":%d}},"config":{}}`,
+		h.Offset.Bytes(), h.Sector.Bytes())
+	var image []byte
+	for i, magic := range []string{primaryMagic, secondaryMagic} {
+		b := make([]byte, size)
+		copy(b, magic)
+		binary.BigEndian.PutUint16(b[atVersion:], 2)
+		binary.BigEndian.PutUint64(b[atSize:], size)
+		binary.BigEndian.PutUint64(b[atSequence:], 3)
+		copy(b[atChecksumName:], "sha256")
+		copy(b[atUUID:], h.UUID)
+		binary.BigEndian.PutUint64(b[atOwnOffset:], uint64(i*size))
+		copy(b[binaryLength:], area)
+		sum := sha256.Sum256(b)
+		copy(b[atChecksum:], sum[:])
+		image = append(image, b...)
+	}
+	return image
+}
+
+func TestReadHeader(t *testing.T) {
+	want := Header{State: HeaderSound, UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset, Sector: 4096, Memory: 64 * volume.MiB, hasSecondary: true}
+	good := headerImage(want)
+	if h, err := readHeader(bytes.NewReader(good)); err != nil || h != want {
+		t.Errorf("got %+v, %v; want %+v", h, err, want)
+	}
+	for name, c := range map[string]struct {
+		image []byte
+		state HeaderState
+	}{
+		"empty":               {nil, HeaderAbsent},
+		"zeros":               {make([]byte, 1<<20), HeaderAbsent},
+		"ends in the header":  {good[:5000], HeaderDamaged},
+		"the newer copy wins": {newer(good), HeaderSound},
+	} {
+		if h, err := readHeader(bytes.NewReader(c.image)); err != nil || h.State != c.state {
+			t.Errorf("%s: %s, %v; want %s", name, h, err, c.state)
+		}
+	}
+	if _, err := readHeader(unreadable{}); !errors.Is(err, unix.EIO) {
+		t.Errorf("a device that cannot be read: %v", err)
+	}
+}
+
+// newer gives the second copy a higher sequence number.
+func newer(image []byte) []byte {
+	b := slices.Clone(image)
+	second := b[0x4000:]
+	second[atSequence+7] = 9
+	clear(second[atChecksum : atChecksum+checksumField])
+	sum := sha256.Sum256(second)
+	copy(second[atChecksum:], sum[:])
+	return b
+}
+
+type unreadable struct{}
+
+func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, unix.EIO }
+
+func FuzzReadHeader(f *testing.F) {
+	f.Add(headerImage(Header{UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset, Sector: 512}), 80, byte(1))
+	f.Fuzz(func(t *testing.T, image []byte, at int, value byte) {
+		b := slices.Clone(image)
+		if at >= 0 && at < len(b) {
+			b[at] ^= value
+		}
+		h, err := readHeader(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.State == HeaderSound && (h.UUID == "" || h.Offset < 0 || h.Sector < sectorSize) {
+			t.Fatalf("%+v", h)
+		}
+	})
+}
+
+func TestMappingName(t *testing.T) {
+	seen := map[string]string{}
+	ids := []string{
+		"", "a", "A", "a.b", "a-b", "a_b", "a/b", "a b", "a\x00b", "../x", "ü", strings.Repeat("x", maxVerbatim), strings.Repeat("x", maxVerbatim+1),
+		strings.Repeat("x", 4000), "5f0a2a5e-9f4e-4b5e-8c53-1d6ce7e9d1b1",
+	}
+	for _, id := range ids {
+		name := MappingName(id)
+		if other, ok := seen[name]; ok {
+			t.Errorf("%q and %q are both %q", id, other, name)
+		}
+		seen[name] = id
+		uuid := dmUUID("11111111-2222-3333-4444-555555555555", name)
+		if len(name) > 127 || len(uuid) > 128 || strings.ContainsAny(name, "/ \x00") {
+			t.Errorf("%q: name %q (%d), UUID of %d", id, name, len(name), len(uuid))
+		}
+	}
+	if seen[MappingName(MappingName("a/b")[len("growvol."):])] != "" {
+		t.Error("an id that is another's hash has the same name")
+	}
+}
+
+// The exit status of cryptsetup is no result: the mapping is.
+func TestOpenBelievesTheKernelOnly(t *testing.T) {
+	r := newRig(t)
+	r.run = func(context.Context, Command) (string, error) { return "", nil }
+	_, err := r.Open(t.Context(), r.request())
+	wantError(t, err, volume.Internal, "cryptsetup reported success", r.name)
+
+	r.run = func(context.Context, Command) (string, error) {
+		r.open()
+		return "complaint", errors.New("exit status 1")
+	}
+	if m, err := r.Open(t.Context(), r.request()); err != nil || m.Size != rigSize-DataOffset || m.Disk != r.disk {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// A new mapping that is not what was asked for is an error, and is closed.
+func TestOpenChecksTheNewMapping(t *testing.T) {
+	for name, spoil := range map[string]func(*rig, *fakeMapping){
+		"another disk": func(r *rig, m *fakeMapping) {
+			other := r.disk
+			other.Minor, m.table.minor = 32, 32
+			r.kernel.devices[[2]uint32{8, 32}] = other
+		},
+		"a disk gone":      func(_ *rig, m *fakeMapping) { m.table.minor = 48 },
+		"another header":   func(_ *rig, m *fakeMapping) { m.uuid = dmUUID("99999999-2222-3333-4444-555555555555", m.name) },
+		"another offset":   func(_ *rig, m *fakeMapping) { m.table.offset = 4096 },
+		"another sector":   func(_ *rig, m *fakeMapping) { m.table.sector = 4096 },
+		"larger than disk": func(_ *rig, m *fakeMapping) { m.table.length += 512 },
+		"read-only":        func(_ *rig, m *fakeMapping) { m.readOnly = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.run = func(context.Context, Command) (string, error) { spoil(r, r.open()); return "", nil }
+			_, err := r.Open(t.Context(), r.request())
+			wantError(t, err, volume.Internal, r.name, "not what was asked for")
+			if len(r.kernel.mappings) > 0 {
+				t.Error("the mapping stays")
+			}
+		})
+	}
+}
+
+// The disk was pulled out, and comes back under another number.
+func TestOpenAfterTheDiskHasGone(t *testing.T) {
+	r := newRig(t)
+	m := r.open()
+	m.table.minor = 48
+	found, ok, err := r.Find(t.Context(), "vol")
+	if err != nil || !ok || !found.DiskGone || found.Disk.Minor != 48 {
+		t.Errorf("found %+v, %t, %v", found, ok, err)
+	}
+	m.openCount = 1
+	_, err = r.Open(t.Context(), r.request())
+	wantError(t, err, volume.Precondition, "8:48, which the kernel has no more", r.disk.Path)
+	m.openCount = 0
+	r.run = func(context.Context, Command) (string, error) { r.open(); return "", nil }
+	if opened, err := r.Open(t.Context(), r.request()); err != nil || opened.Disk != r.disk {
+		t.Errorf("%+v, %v", opened, err)
+	}
+}
+
+func TestFailuresOfCryptsetup(t *testing.T) {
+	exit := func(ctx context.Context, code string) error {
+		return exec.CommandContext(ctx, "sh", "-c", code).Run()
+	}
+	for name, c := range map[string]struct {
+		code string
+		kind volume.Kind
+		word string
+	}{
+		"wrong passphrase": {"exit 2", volume.Precondition, "correct the secret"},
+		"no memory":        {"exit 3", volume.Internal, "memory limit"},
+		"killed":           {"kill -9 $$", volume.Internal, "memory limit"},
+		"busy":             {"exit 5", volume.Deadline, "lsblk"},
+		"anything":         {"exit 1", volume.Internal, "kernel log"},
+	} {
+		r := newRig(t)
+		r.run = func(ctx context.Context, _ Command) (string, error) {
+			return "Something about " + DiskPath + ".", exit(ctx, c.code)
+		}
+		_, err := r.Open(t.Context(), r.request())
+		wantError(t, err, c.kind, c.word, "Something about "+r.disk.Path)
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+	r := newRig(t)
+	r.run = func(ctx context.Context, c Command) (string, error) {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return "", err
+		}
+		defer closeQuietly(f)
+		c.Disk = f
+		return executeProgram(ctx, c, []string{"no-such-program"})
+	}
+	_, err := r.Open(t.Context(), r.request())
+	wantError(t, err, volume.Internal, "no-such-program", "install cryptsetup")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	r.run = func(context.Context, Command) (string, error) { cancel(); return "", errors.New("signal: killed") }
+	_, err = r.Open(ctx, r.request())
+	wantError(t, err, volume.Canceled, "stopped before it finished")
+}
+
+func TestGrowBelievesTheTableOnly(t *testing.T) {
+	r := newRig(t)
+	m := r.open()
+	r.kernel.sizes["sdb"] = 2*rigSize + 100
+	r.run = func(context.Context, Command) (string, error) { return "", nil }
+	_, err := r.Grow(t.Context(), r.mapping, nil)
+	wantError(t, err, volume.Internal, "48 MiB", "112 MiB", "cryptsetup reported success")
+
+	var ran []string
+	r.run = func(_ context.Context, c Command) (string, error) {
+		ran = c.Args
+		m.table.length = 2*rigSize - DataOffset
+		m.suspended = true // and killed
+		return "complaint", errors.New("exit status 1")
+	}
+	if size, err := r.Grow(t.Context(), r.mapping, []byte("hush")); err != nil || size != 2*rigSize-DataOffset {
+		t.Errorf("%s, %v", size, err)
+	}
+	if want := []string{"resize", "--batch-mode", "--size", "229376", "--key-file", "-", "--", r.name}; !slices.Equal(ran, want) || r.kernel.resumed != 1 {
+		t.Errorf("ran %q, resumed %d times", ran, r.kernel.resumed)
+	}
+	r.run = func(context.Context, Command) (string, error) { return "", errors.New("no program expected") }
+	if size, err := r.Grow(t.Context(), r.mapping, nil); err != nil || size != 2*rigSize-DataOffset {
+		t.Errorf("a mapping that fills its disk: %s, %v", size, err)
+	}
+	m.table.keyring, r.kernel.sizes["sdb"] = true, 3*rigSize
+	_, err = r.Grow(t.Context(), r.mapping, nil)
+	wantError(t, err, volume.Precondition, "keyring", "node-expand-secret")
+	delete(r.kernel.mappings, r.name)
+	_, err = r.Grow(t.Context(), r.mapping, nil)
+	wantError(t, err, volume.Internal, "no such mapping")
+}
+
+// A device mapper that cannot be asked proves nothing.
+func TestDeviceMapperFails(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	r.kernel.err = &fs.PathError{Op: "open", Path: "/dev/mapper/control", Err: fs.ErrNotExist}
+	_, ok, err := r.Find(t.Context(), "vol")
+	wantError(t, err, volume.Internal, "host's /dev")
+	if ok {
+		t.Error("found")
+	}
+	wantError(t, r.Close(t.Context(), "vol"), volume.Internal, "host's /dev")
+	_, err = r.Open(t.Context(), r.request())
+	wantError(t, err, volume.Internal, "host's /dev")
+	_, err = r.Grow(t.Context(), r.mapping, nil)
+	wantError(t, err, volume.Internal, "host's /dev")
+}
+
+// The real device mapper tells a kernel without one from a container that
+// cannot ask.
+func TestControlDeviceIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	l := linuxMapper{control: filepath.Join(dir, "control"), class: filepath.Join(dir, "class")}
+	if _, ok, err := l.status("x"); ok || err != nil {
+		t.Errorf("a kernel without device mapper: %t, %v", ok, err)
+	}
+	if err := os.Mkdir(l.class, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.status("x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a container without the control device: %v", err)
+	}
+}
+
+// crypt is a dm_target_spec of type crypt with its parameters.
+func crypt(length volume.Size, params string) []byte {
+	spec := make([]byte, 40)
+	binary.NativeEndian.PutUint64(spec[8:], uint64(length/sectorSize))
+	copy(spec[24:], "crypt")
+	return slices.Concat(spec, []byte(params), []byte{0})
+}
+
+func TestParseCryptTarget(t *testing.T) {
+	good := crypt(volume.GiB, "aes-xts-plain64 :64:logon:x 0 8:1 32768 1 sector_size:4096")
+	table, err := parseCryptTarget(good)
+	want := cryptTable{length: volume.GiB, offset: DataOffset, sector: 4096, keyring: true, major: 8, minor: 1}
+	if err != nil || table != want {
+		t.Errorf("%+v, %v", table, err)
+	}
+	for _, bad := range [][]byte{
+		nil, good[:20], good[:len(good)-1],
+		crypt(volume.GiB, ""), crypt(volume.GiB, "aes secretkey 0 8:1"), crypt(volume.GiB, "aes secretkey 0 8:1 -4"),
+		crypt(volume.GiB, "aes secretkey 0 8:1 99999999999999999999"), crypt(volume.GiB, "aes secretkey 0 8:1 4 1 sector_size:0"),
+		crypt(volume.GiB, "aes 0 0 secretkey 4"), slices.Concat(good[:24], []byte("linear"), good[30:]),
+	} {
+		if table, err := parseCryptTarget(bad); err == nil || strings.Contains(err.Error(), "secretkey") {
+			t.Errorf("%q: %+v, %v", bad, table, err)
+		}
+	}
+}
+
+func FuzzParseCryptTarget(f *testing.F) {
+	f.Add(crypt(volume.GiB, "aes-xts-plain64 :64:logon:x 0 8:1 32768 1 sector_size:4096"))
+	f.Add([]byte("short"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		table, err := parseCryptTarget(data)
+		if err == nil && (table.length < 0 || table.offset < 0 || table.sector <= 0) {
+			t.Fatalf("%q: %+v", data, table)
+		}
+	})
+}
