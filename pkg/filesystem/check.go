@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -9,15 +10,20 @@ import (
 
 // Exit status of e2fsck, a sum of bits (e2fsck(8)).
 const (
-	e2fsckCorrected = 1
-	e2fsckReboot    = 2 // only means anything for the root filesystem
-	e2fsckOperation = 8 // the check itself was not possible
+	e2fsckUncorrected = 4
+	e2fsckOperation   = 8 // the check itself was not possible
+	// The others that can be: 1, errors were corrected; 2, a reboot is needed,
+	// which only means anything for the root filesystem; 16, 32 and 128, the
+	// program was called in a wrong way, stopped, or could not run.
+	e2fsckNotRun = 16 | 32 | 128
 )
 
 // Check makes an unmounted filesystem fit to be mounted writable: ext by
 // "e2fsck -p", which replays the journal and repairs what is safe to repair.
 // XFS and btrfs recover when they are mounted; for them, and for a device
-// that is mounted already, there is nothing to do.
+// that is mounted already, there is nothing to do. An e2fsck that is too old
+// for the filesystem has checked nothing: that is logged, and the kernel
+// decides when it mounts it.
 //
 // e2fsck is killed when ctx ends, which does no harm: the next one starts over.
 // That takes minutes on a large filesystem with many files; give it a context
@@ -46,13 +52,18 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	switch {
 	case err != nil:
 		return checkError(device, err)
+	case code&e2fsckOperation != 0 && tooOld(output):
+		s.log.WarnContext(ctx, "the filesystem is not checked: e2fsck is too old for it", "device", device, "type", t, "output", output)
 	case code&e2fsckOperation != 0 && inUse(output):
 		return volume.Errorf(volume.Deadline, "device %s is still in use, so e2fsck did not look at it: %s", device, output).
-			WithRemedy("it is tried again; if this lasts, find what holds the device on this node (lsblk, fuser)")
+			WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)")
+	case code&e2fsckOperation != 0 && gone(output), code&e2fsckNotRun != 0:
+		return volume.Errorf(volume.Internal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
+			WithRemedy("check that the volume is still attached to this node, and that the node has memory left")
 	case code&e2fsckOperation != 0:
 		return volume.Errorf(volume.Precondition, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
 			WithRemedy("the kernel log of this node may name the cause; while the volume is not in use, look at it with e2fsck -n " + device)
-	case code&^(e2fsckCorrected|e2fsckReboot) != 0:
+	case code&e2fsckUncorrected != 0:
 		return volume.Errorf(volume.Precondition, "e2fsck -p found damage on %s that it does not repair by itself (exit status %d): %s", device, code, output).
 			WithRemedy("run e2fsck -f " + device + " by hand while the volume is not in use, after a snapshot of it")
 	case code != 0:
@@ -70,13 +81,27 @@ func checkError(device string, err error) error {
 	return e
 }
 
+// tooOld reports whether e2fsck has refused a filesystem with a feature or a
+// revision that a later version knows.
+func tooOld(output string) bool {
+	return says(output, "unsupported feature", "newer version of e2fsck", "revision too high")
+}
+
+// gone reports whether e2fsck failed over what may pass: a device that went
+// away, or a lack of memory.
+func gone(output string) bool {
+	return says(output, "no such file or directory", "no such device", "cannot allocate memory", "memory allocation failed")
+}
+
 // inUse tells whether a tool of e2fsprogs, xfsprogs or btrfs-progs has refused
-// a device because somebody has it open exclusively, or mounted.
+// a device because somebody has it open exclusively, or mounted, or grows it.
 func inUse(output string) bool {
-	for _, text := range []string{"is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy", "resource busy"} {
-		if strings.Contains(strings.ToLower(output), text) {
-			return true
-		}
-	}
-	return false
+	return says(output, "is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy", "resource busy",
+		"temporarily unavailable", "in progress")
+}
+
+// says reports whether the output of a program has one of these texts.
+func says(output string, texts ...string) bool {
+	output = strings.ToLower(output)
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(output, text) })
 }

@@ -3,6 +3,7 @@ package filesystem
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	utilexec "k8s.io/utils/exec"
@@ -14,7 +15,7 @@ import (
 // exit status; err is set only when it did not run to an end of its own.
 func (s *System) run(ctx context.Context, name string, args ...string) (output string, code int, err error) {
 	out, err := s.exec.CommandContext(ctx, name, args...).CombinedOutput()
-	output = lastLines(string(out))
+	output = causeOf(string(out))
 	var exit utilexec.ExitError
 	switch {
 	case err == nil:
@@ -31,13 +32,40 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 	}
 }
 
-// lastLines shortens the output of a program for a message: the cause stands
-// at the end.
-func lastLines(s string) string {
-	const limit = 512
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' || r == '\b' }), "; ")
-	if len(s) > limit {
-		s = "..." + strings.ToValidUTF8(s[len(s)-limit:], "")
+// causeOf shortens the output of a program for a message, to the lines that
+// can hold the cause: it stands before a usage text, and behind a report of
+// progress.
+func causeOf(output string) string {
+	const limit, first = 512, 160
+	lines := strings.FieldsFunc(output, func(r rune) bool { return r == '\n' || r == '\r' || r == '\b' })
+	lines = slices.DeleteFunc(lines, func(line string) bool { return isBanner(strings.TrimSpace(line)) })
+	if help := slices.IndexFunc(lines, isHelp); help >= 0 {
+		lines = lines[:max(help, 1)]
 	}
-	return s
+	text := strings.Join(lines, "; ")
+	if len(text) <= limit {
+		return text
+	}
+	head := lines[0]
+	if len(head) > first {
+		head = strings.ToValidUTF8(head[:first], "")
+	}
+	return head + "; ...; " + strings.ToValidUTF8(text[len(text)-(limit-len(head)):], "")
+}
+
+// isBanner reports whether a line tells nothing: it is empty, or a program's
+// name and version.
+func isBanner(line string) bool {
+	if line == "" || strings.HasPrefix(line, "See http") {
+		return true
+	}
+	name, version, _ := strings.Cut(line, " ")
+	version = strings.TrimPrefix(version, "v")
+	return slices.Contains([]string{"mke2fs", "e2fsck", "resize2fs", "btrfs-progs"}, name) && version != "" && version[0] >= '0' && version[0] <= '9'
+}
+
+// isHelp reports whether a usage text begins with this line.
+func isHelp(line string) bool {
+	line = strings.ToLower(strings.TrimSpace(line))
+	return strings.HasPrefix(line, "usage:") || strings.Contains(line, "options are separated by commas")
 }

@@ -197,6 +197,10 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 			Remedy: "it starts over at the next try; a very large ext3 needs a longer deadline, or use ext4 or xfs",
 		}
 	case run.refused:
+		// What blkid sees may be a mkfs at work, of a plugin that has crashed.
+		if err := checkUnused(req.Device); err != nil {
+			return err
+		}
 		if err := RemoveMarker(req.Marker); err != nil { // mkfs never ran
 			return err
 		}
@@ -209,11 +213,21 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 			WithRemedy("use the image of the node plugin, or install what is missing beside it (util-linux, e2fsprogs, xfsprogs, btrfs-progs)")
 	case err != nil && run.inUse:
 		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, device, unix.EBUSY, err).
-			WithRemedy("it is tried again; if this lasts, find what holds the device on this node (lsblk, fuser)")
+			WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)")
 	case err != nil:
 		return volume.Errorf(volume.Internal, "format %s as %s: %w", device, req.Type, err).
-			WithRemedy("check the mkfs options of the StorageClass and the kernel log of this node")
+			WithRemedy("check the size of the volume, the mkfs options of the StorageClass and the kernel log of this node")
 	}
+	return nil
+}
+
+// checkUnused makes sure that nothing else has the device in use.
+func checkUnused(dev Device) error {
+	w, err := dev.Writer()
+	if err != nil {
+		return err
+	}
+	closeQuietly(w)
 	return nil
 }
 
@@ -289,7 +303,7 @@ func (c *formatCommand) CombinedOutput() ([]byte, error) {
 		return out, err
 	}
 	c.exec.inUse = err != nil && inUse(string(out))
-	return []byte(lastLines(string(out))), err
+	return []byte(causeOf(string(out))), err
 }
 
 // refusedCommand stands for a program that must not run on this device.

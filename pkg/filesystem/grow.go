@@ -224,6 +224,9 @@ func (s *System) growByTool(ctx context.Context, command []string, cause error) 
 	switch {
 	case err != nil:
 		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")
+	case code != 0 && inUse(output):
+		return volume.Errorf(volume.Deadline, "%s did not grow the filesystem, which is in use by another request (exit status %d): %s", command[0], code, output).
+			WithRemedy("Kubernetes retries this automatically")
 	case code != 0:
 		return volume.Errorf(volume.Precondition, "the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
 			cause, command[0], code, output).

@@ -421,6 +421,7 @@ func TestGrowByTool(t *testing.T) {
 	} {
 		for name, tool := range map[string]struct {
 			err  error
+			out  string
 			grow bool
 			kind volume.Kind
 			text string
@@ -428,6 +429,7 @@ func TestGrowByTool(t *testing.T) {
 			"works":     {grow: true},
 			"lies":      {kind: volume.Internal, text: "reads back 1 GiB"},
 			"fails":     {err: testingexec.FakeExitError{Status: 1}, kind: volume.Precondition, text: "exit status 1"},
+			"busy":      {err: testingexec.FakeExitError{Status: 1}, out: "Device or resource busy", kind: volume.Deadline, text: "in use by another request"},
 			"missing":   {err: utilexec.ErrExecutableNotFound, kind: volume.Precondition, text: "not installed"},
 			"not begun": {err: unix.ENOMEM, kind: volume.Internal, text: "cannot allocate"},
 		} {
@@ -441,7 +443,7 @@ func TestGrowByTool(t *testing.T) {
 						ext4Spec(2 * volume.GiB).put(m.device)
 						m.xfs.dataBlocks, m.btrfs.totalBytes = 524288, uint64(2*volume.GiB)
 					}
-					return []byte("output"), tool.err
+					return []byte("output " + tool.out), tool.err
 				})
 				g, err := s.Grow(t.Context(), growRequest(s, 0))
 				if !slices.Equal(ran, tc.command) {

@@ -237,7 +237,7 @@ func TestRealCheckInUse(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, Ext4)
 	held := d.hold(t)
-	wantError(t, s.Check(t.Context(), d.open(t), Ext4), volume.Deadline, "still in use", "tried again")
+	wantError(t, s.Check(t.Context(), d.open(t), Ext4), volume.Deadline, "still in use", "retries this automatically")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestRealFormatInUse(t *testing.T) {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			defer closeQuietly(d.hold(t))
-			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.Deadline, "which is in use", "tried again")
+			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.Deadline, "which is in use", "retries this automatically")
 		})
 	}
 }

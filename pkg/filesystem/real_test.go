@@ -124,12 +124,12 @@ func attach(t *testing.T, file string, size volume.Size) disk {
 
 // freeLoop gives a free loop device the file. losetup fails when another program
 // takes that very device meanwhile and lets it go at once.
-func freeLoop(t *testing.T, file string) string {
+func freeLoop(t *testing.T, file string, options ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		out, err := command(ctx, "losetup", "-f", "--show", file)
+		out, err := command(ctx, "losetup", append(append([]string{"-f", "--show"}, options...), file)...)
 		if err == nil {
 			return out
 		}

@@ -1,0 +1,182 @@
+package filesystem
+
+import (
+	"bytes"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/capability"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestRealAccepts compares Accepts with the kernel, asked to mount each ext
+// filesystem as each ext type; and Mount takes each as what it is.
+func TestRealAccepts(t *testing.T) {
+	types := []Type{Ext2, Ext3, Ext4}
+	for _, found := range types {
+		s, d, target := New(Options{}), newDisk(t, 64*volume.MiB), t.TempDir()
+		d.mkfs(t, found)
+		for _, want := range types {
+			needFilesystem(t, want)
+			err := unix.Mount(d.device, target, string(want), 0, "")
+			if err == nil {
+				err = unix.Unmount(target, 0)
+			} else if Accepts(want, found) {
+				t.Errorf("the kernel refuses an %s as %s: %v", found, want, err)
+				continue
+			}
+			if err == nil && !Accepts(want, found) {
+				t.Errorf("the kernel mounts an %s as %s", found, want)
+			}
+		}
+		d.mountAt(t, s, found, target)
+		unmount(t, s, target)
+	}
+	for _, other := range []Type{XFS, Btrfs} {
+		if Accepts(Ext4, other) || Accepts(other, Ext4) || !Accepts("", other) || !Accepts(other, other) {
+			t.Errorf("%s", other)
+		}
+	}
+}
+
+// TestRealCheckTooOld: an e2fsck that does not know a feature has found no
+// damage; the kernel decides, and says why.
+func TestRealCheckTooOld(t *testing.T) {
+	needFilesystem(t, Ext4)
+	for feature, mountable := range map[string]string{"FEATURE_C31": "rw", "FEATURE_R31": "ro", "FEATURE_I31": ""} {
+		t.Run(feature, func(t *testing.T) {
+			d := newDisk(t, 64*volume.MiB)
+			d.mkfs(t, Ext4)
+			mustRun(t, "debugfs", "-w", "-R", "feature "+feature, d.device)
+			var log bytes.Buffer
+			s := New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
+				t.Fatal(err)
+			}
+			if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "too old") || !strings.Contains(text, feature) {
+				t.Errorf("no warning that names the feature: %s", text)
+			}
+			req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: Ext4}
+			switch mountable {
+			case "rw":
+				d.mountAt(t, s, Ext4, req.Target)
+			case "ro":
+				wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
+				d.mountAt(t, s, Ext4, req.Target, "ro")
+			default:
+				wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
+			}
+		})
+	}
+}
+
+// TestRealUnfitBlocks: filesystems made on a disk with 512-byte sectors, on one
+// with 4096-byte sectors.
+func TestRealUnfitBlocks(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fs      Type
+		options []string
+		unit    string // empty: it can be mounted
+	}{
+		"XFS":                 {XFS, nil, "512 B"},
+		"ext4, 1 KiB blocks":  {Ext4, []string{"-b", "1024"}, "1 KiB"},
+		"ext4 as Format does": {Ext4, []string{"-b", "4096"}, ""},
+		"XFS, 4 KiB sectors":  {XFS, []string{"-s", "size=4096"}, ""},
+		"btrfs":               {Btrfs, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			needFilesystem(t, tc.fs)
+			s, made := New(Options{}), newDisk(t, 320*volume.MiB)
+			made.mkfs(t, tc.fs, tc.options...)
+			moved := made.moved(t, "--sector-size=4096")
+			if size, err := moved.open(t).BlockSize(); err != nil || size != 4096 {
+				t.Fatalf("block size %s, %v", size, err)
+			}
+			if tc.unit == "" {
+				moved.mounted(t, s, tc.fs)
+				return
+			}
+			err := s.Mount(t.Context(), MountRequest{Device: moved.open(t), Target: t.TempDir(), Type: tc.fs})
+			wantError(t, err, volume.Precondition, "mount "+moved.device, "units of "+tc.unit+", which this device, with blocks of 4 KiB, cannot")
+			wantError(t, err, volume.Precondition, "copy the data", "bus or hypervisor")
+		})
+	}
+}
+
+// moved copies the disk to a loop device that is set up with the options.
+func (d disk) moved(t *testing.T, options ...string) disk {
+	t.Helper()
+	copied := disk{file: filepath.Join(t.TempDir(), "moved")}
+	mustRun(t, "cp", "--sparse=always", d.file, copied.file)
+	copied.device = freeLoop(t, copied.file, options...)
+	t.Cleanup(func() { mustRun(t, "losetup", "-d", copied.device) })
+	return copied
+}
+
+// TestRealMinSize proves each bound of capability.MinSize from both sides.
+func TestRealMinSize(t *testing.T) {
+	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+		t.Run(string(fs), func(t *testing.T) {
+			least := capability.MinSize(string(fs))
+			s, d := New(Options{}), newDisk(t, least)
+			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
+				t.Fatalf("%s is too small: %v", least, err)
+			}
+			needFilesystem(t, fs.driver())
+			d.mounted(t, s, fs)
+			d = newDisk(t, least-4096)
+			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs})
+			if err == nil {
+				t.Fatalf("one block less than %s is enough", least)
+			}
+			wantError(t, err, volume.Internal, "", "check the")
+			t.Log(err)
+		})
+	}
+}
+
+// TestRealMkfsCause: the message of a mkfs that fails shows its cause, and
+// nothing of a usage text.
+func TestRealMkfsCause(t *testing.T) {
+	for _, tc := range []struct {
+		fs      Type
+		size    volume.Size
+		options string
+		cause   string
+	}{
+		{XFS, 200 * volume.MiB, "", "Filesystem must be larger than 300MB."},
+		{XFS, 320 * volume.MiB, "-d agsize=1", "Invalid value 1 for -d agsize option. Value is too small."},
+		{XFS, 320 * volume.MiB, "-z", "unknown option -z"},
+		{XFS, 320 * volume.MiB, "-i foo=1", "unknown option -i foo=1"},
+		{Btrfs, 64 * volume.MiB, "", "minimum size for each btrfs device is 114294784"},
+		{Btrfs, 320 * volume.MiB, "--nosuch", "unrecognized option '--nosuch'"},
+		{Btrfs, 320 * volume.MiB, "-O nosuch", "unrecognized filesystem feature 'nosuch'"},
+		{Btrfs, 320 * volume.MiB, "-L", "usage: mkfs.btrfs"},
+		{Ext4, 128 * volume.KiB, "", "Not enough space to build proposed filesystem"},
+		{Ext4, 64 * volume.MiB, "-E foo=1", "Bad option(s) specified: foo"},
+		{Ext4, 64 * volume.MiB, "-J foo=1", "Bad journal options specified."},
+		{Ext3, 64 * volume.MiB, "-O nosuch", "Invalid filesystem option set: nosuch"},
+		{Ext2, 64 * volume.MiB, "-N 999999999", "inodes_count (999999999) too big"},
+		{Ext4, 64 * volume.MiB, "-I 77", "invalid inode size 77 (min 128/max 4096)"},
+		{Ext4, 64 * volume.MiB, "--nosuch", "invalid option -- '-'"},
+	} {
+		t.Run(string(tc.fs)+" "+tc.options, func(t *testing.T) {
+			s, d := New(Options{}), newDisk(t, tc.size)
+			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: tc.fs, Options: strings.Fields(tc.options)})
+			wantError(t, err, volume.Internal, tc.cause, "mkfs options")
+			text := err.Error()
+			for _, usage := range []string{"/* quiet */", "devicename", "Allocation profiles", "Valid ", "separated by commas", "btrfs-progs v", "http", "[-c|-l", "mke2fs 1."} {
+				if strings.Contains(text, usage) {
+					t.Errorf("the message has %q of a usage text or banner: %s", usage, text)
+				}
+			}
+			if strings.HasPrefix(tc.cause, "usage") != strings.Contains(strings.ToLower(text), "usage:") || len(text) > 900 {
+				t.Errorf("message of %d bytes: %s", len(text), text)
+			}
+		})
+	}
+}
