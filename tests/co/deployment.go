@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/growvol/growvol/tests/guest"
 )
@@ -41,6 +42,8 @@ type Deployment struct {
 	bin, dir string
 	log      io.Writer
 	flags    []string
+	// NodeFlags are further options of the node plugin, from its next start on.
+	NodeFlags []string
 }
 
 // Deploy starts both plugins of the bin directory. Their sockets, volumes,
@@ -72,7 +75,8 @@ func (d *Deployment) StartController(ctx context.Context) (err error) {
 
 // StartNode starts the node plugin, again if it was ended.
 func (d *Deployment) StartNode(ctx context.Context) (err error) {
-	d.Node, err = StartPlugin(ctx, d.log, filepath.Join(d.bin, "growvol-node"), d.NodeSocket(), append([]string{"--state-dir=" + filepath.Join(d.dir, "state"), "--http-endpoint=" + d.NodeHTTP}, d.flags...)...)
+	args := slices.Concat([]string{"--state-dir=" + filepath.Join(d.dir, "state"), "--http-endpoint=" + d.NodeHTTP}, d.flags, d.NodeFlags)
+	d.Node, err = StartPlugin(ctx, d.log, filepath.Join(d.bin, "growvol-node"), d.NodeSocket(), args...)
 	if err != nil {
 		return err
 	}

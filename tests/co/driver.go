@@ -195,6 +195,17 @@ func (d *Driver) ExpandNode(ctx context.Context, v *Volume, size int64) (int64, 
 	return resp.GetCapacityBytes(), err
 }
 
+// Health returns what the node knows to be wrong with the volume: reasons and
+// their messages.
+func (d *Driver) Health(ctx context.Context, v *Volume) (map[string]string, error) {
+	resp, err := d.Node.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: v.ID, StagingTargetPath: v.Staging})
+	conditions := map[string]string{}
+	for _, h := range resp.GetVolumeHealth().GetHealthStatuses() {
+		conditions[h.GetReason()] = h.GetMessage()
+	}
+	return conditions, err
+}
+
 // Stats returns the filesystem's total and available bytes as the node reads
 // them.
 func (d *Driver) Stats(ctx context.Context, v *Volume) (total, available int64, err error) {
