@@ -39,6 +39,11 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	if ctx.Err() != nil {
 		return ctx.Err() // mkfs was killed
 	}
+	for _, m := range f.mounts {
+		if m.Node == numberOf(d) {
+			f.harm = append(f.harm, "formatted under the raw device at "+m.Mountpoint)
+		}
+	}
 	if err == nil && d.content.State != filesystem.Blank && (!req.Encrypted || !d.content.Noise) {
 		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), d.content)
 	}
@@ -62,6 +67,11 @@ func (f fakeFilesystems) Check(ctx context.Context, _ filesystem.Device, _ files
 }
 
 func (f fakeFilesystems) mount(m filesystem.Mount) {
+	for _, o := range f.mounts {
+		if m.IsNode() && o.Device == m.Node || o.IsNode() && o.Node == m.Device {
+			f.harm = append(f.harm, "one disk is mounted and raw at "+o.Mountpoint+" and "+m.Mountpoint)
+		}
+	}
 	f.nextID++
 	m.ID = f.nextID
 	f.mounts = append(f.mounts, m)

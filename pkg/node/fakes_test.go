@@ -39,6 +39,8 @@ type machine struct {
 	meanwhile  map[string]func() // what happens on the machine right before a call
 	private    bool              // mounts do not propagate
 	events     chan blockdev.SizeEvent
+	// harm is what nobody would forgive, and no answer tells of.
+	harm []string
 }
 
 // disk is a volume and, when connected, its device.
@@ -154,6 +156,9 @@ func (c fakeConnector) Disconnect(_ context.Context, id string) error {
 	defer leave()
 	if d := c.disks[id]; d != nil && err == nil {
 		for _, m := range c.mounts {
+			if m.Node == numberOf(d) && !m.IsStaleNode() {
+				c.harm = append(c.harm, "the disk was taken from under the raw device at "+m.Mountpoint)
+			}
 			if m.Device.Minor == d.number && (m.Device.Major == diskMajor || m.Device.Major == cryptMajor) {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
