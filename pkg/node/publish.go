@@ -116,20 +116,30 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	if !mounted {
 		return volume.Errorf(volume.Internal, "the bind mount was made, but nothing is mounted at the target path %s", p.target)
 	}
+	wrong := p.checkShown(m, dev)
+	if wrong == nil {
+		return nil
+	}
+	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
+		return volume.Errorf(wrong.Kind, "%w; and it could not be taken away: %v", wrong, err).WithRemedy("unmount " + p.target)
+	}
+	return volume.Errorf(wrong.Kind, "%w; it was taken away", wrong).
+		WithRemedy("Kubernetes retries this automatically; if it lasts, find out what is mounted at the staging path " + p.staging + ", and how")
+}
+
+// checkShown refuses a mount that is not of the device, or whose read-only flag
+// is not the one asked for.
+func (p *publication) checkShown(m filesystem.Mount, dev blockdev.Device) *volume.Error {
 	same, err := p.isOn(m, dev)
 	switch {
 	case err != nil:
-		return err
+		return volume.Errorf(volume.KindOf(err), "what the bind mount at %s shows cannot be read: %w", p.target, err)
 	case !same:
-		err = volume.Errorf(volume.Internal, "the bind mount at %s shows something else (%s of %s) than %s, and was taken away", p.target, m.FSType, m.Source, dev.Path).
-			WithRemedy("it will be retried; if this lasts, find out what mounts at the staging path " + p.staging)
+		return volume.Errorf(volume.Internal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
 	case m.ReadOnly() != p.readOnly:
-		err = volume.Errorf(volume.Precondition, "the bind mount at %s has become read-only=%t instead of read-only=%t, and was taken away", p.target, m.ReadOnly(), p.readOnly).
-			WithRemedy("look at how the staging path " + p.staging + " is mounted")
-	default:
-		return nil
+		return volume.Errorf(volume.Precondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
 	}
-	return errors.Join(err, p.opts.Filesystems.Unmount(ctx, m))
+	return nil
 }
 
 // staged returns the device that was staged, open and confirmed to be the

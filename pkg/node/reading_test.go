@@ -30,9 +30,31 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
 	}
 	b.drop(b.staging)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.fail["unmount"] = volume.Errorf(volume.Precondition, "busy")
+	wantKind(t, b.publish(t.Context(), false), volume.Internal, other.path, "could not be taken away: busy")
+	delete(b.fail, "unmount")
 	delete(b.meanwhile, "bind")
+	b.drop(b.target)
+	b.drop(b.staging)
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 		t.Error(err)
+	}
+}
+
+// What cannot be read is not shown to a pod.
+func TestPublishThatCannotBeReadBack(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.meanwhile["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.Internal, "sysfs is unreadable") }
+	wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, "sysfs is unreadable", "taken away")
+	if len(b.mounts) != 1 {
+		t.Errorf("mounts %+v", b.mounts)
 	}
 }
 

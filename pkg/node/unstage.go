@@ -146,5 +146,5 @@ func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) e
 			WithRemedy(remedy)
 	}
 	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because it could not be proved to be this volume: %w", m.Source, m.FSType, m.Mountpoint, err).
-		WithRemedy("it will be retried; if this lasts, find out why the device of the mount cannot be identified")
+		WithRemedy("Kubernetes retries this automatically; if it lasts, find out why the device of the mount cannot be identified")
 }
