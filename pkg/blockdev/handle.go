@@ -90,11 +90,13 @@ func (s *System) open(d Device, flags int) (*os.File, error) {
 	f, err := os.OpenFile(d.Path, flags, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w", d.Name, d.Number(), err).
+		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w",
+			d.Name, d.Number(), err).
 			WithRemedy("mount the host's /dev (devtmpfs) into this container")
 	case errors.Is(err, unix.EBUSY):
 		return nil, volume.Errorf(volume.Deadline, "%s is in use by a mount or by another program: %w", d, err).
-			WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)")
+			WithRemedy("Kubernetes retries this automatically; if it stays so, " +
+				"find what uses the device on this node (lsblk, fuser)")
 	case err != nil:
 		return nil, volume.Errorf(volume.Internal, "open %s: %w", d, err)
 	}
@@ -104,7 +106,8 @@ func (s *System) open(d Device, flags int) (*os.File, error) {
 	}
 	if err != nil {
 		_ = f.Close() // only read from
-		return nil, volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s (%s): %w", d.Path, d.Name, d.Number(), err).
+		return nil, volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s (%s): %w",
+			d.Path, d.Name, d.Number(), err).
 			WithRemedy("the device node is stale; check that the volume is still attached to this node")
 	}
 	return f, nil

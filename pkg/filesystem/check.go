@@ -53,18 +53,21 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	case err != nil:
 		return checkError(device, err)
 	case code&e2fsckOperation != 0 && tooOld(output):
-		s.log.WarnContext(ctx, "the filesystem is not checked: e2fsck is too old for it", "device", device, "type", t, "output", output)
+		s.log.WarnContext(ctx, "the filesystem is not checked: e2fsck is too old for it",
+			"device", device, "type", t, "output", output)
 	case code&e2fsckOperation != 0 && inUse(output):
 		return volume.Errorf(volume.Deadline, "device %s is still in use, so e2fsck did not look at it: %s", device, output).
-			WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)")
+			WithRemedy(inUseRemedy)
 	case code&e2fsckOperation != 0 && gone(output), code&e2fsckNotRun != 0:
 		return volume.Errorf(volume.Internal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
 			WithRemedy("check that the volume is still attached to this node, and that the node has memory left")
 	case code&e2fsckOperation != 0:
 		return volume.Errorf(volume.Precondition, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
-			WithRemedy("the kernel log of this node may name the cause; while the volume is not in use, look at it with e2fsck -n " + device)
+			WithRemedy("the kernel log of this node may name the cause; " +
+				"while the volume is not in use, look at it with e2fsck -n " + device)
 	case code&e2fsckUncorrected != 0:
-		return volume.Errorf(volume.Precondition, "e2fsck -p found damage on %s that it does not repair by itself (exit status %d): %s", device, code, output).
+		return volume.Errorf(volume.Precondition,
+			"e2fsck -p found damage on %s that it does not repair by itself (exit status %d): %s", device, code, output).
 			WithRemedy("run e2fsck -f " + device + " by hand while the volume is not in use, after a snapshot of it")
 	case code != 0:
 		s.log.InfoContext(ctx, "repaired", "device", device, "type", t, "output", output)
@@ -90,14 +93,19 @@ func tooOld(output string) bool {
 // gone reports whether e2fsck failed over what may pass: a device that went
 // away, or a lack of memory.
 func gone(output string) bool {
-	return says(output, "no such file or directory", "no such device", "cannot allocate memory", "memory allocation failed")
+	return says(output, "no such file or directory", "no such device",
+		"cannot allocate memory", "memory allocation failed")
 }
+
+// inUseRemedy is the next step when something else uses the device.
+const inUseRemedy = "Kubernetes retries this automatically; if it stays so, " +
+	"find what uses the device on this node (lsblk, fuser)"
 
 // inUse tells whether a tool of e2fsprogs, xfsprogs or btrfs-progs has refused
 // a device because somebody has it open exclusively, or mounted, or grows it.
 func inUse(output string) bool {
-	return says(output, "is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy", "resource busy",
-		"temporarily unavailable", "in progress")
+	return says(output, "is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy",
+		"resource busy", "temporarily unavailable", "in progress")
 }
 
 // says reports whether the output of a program has one of these texts.

@@ -35,7 +35,8 @@ func sizeOf(dev Device) (volume.Size, error) {
 	case err != nil:
 		return 0, err
 	case size <= 0:
-		return 0, volume.Errorf(volume.Internal, "device %s reports a size of %d bytes; its content is unknown", dev.Path(), size.Bytes()).
+		return 0, volume.Errorf(volume.Internal, "device %s reports a size of %d bytes; its content is unknown",
+			dev.Path(), size.Bytes()).
 			WithRemedy("check the connection of the volume to this node")
 	default:
 		return size, nil
@@ -47,11 +48,14 @@ func sizeOf(dev Device) (volume.Size, error) {
 func (s *System) checkPath(dev Device) error {
 	number, err := s.kernel.deviceNumber(dev.Path())
 	if err != nil {
-		return volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s any more: %w", dev.Path(), dev.Number(), err).
+		return volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s any more: %w",
+			dev.Path(), dev.Number(), err).
 			WithRemedy("check that the volume is still attached to this node")
 	}
 	if number != dev.Number() {
-		return volume.Errorf(volume.Internal, "the device node %s leads to block device %s, not to the volume's (%s) any more: nothing was done", dev.Path(), number, dev.Number()).
+		return volume.Errorf(volume.Internal,
+			"the device node %s leads to block device %s, not to the volume's (%s) any more: nothing was done",
+			dev.Path(), number, dev.Number()).
 			WithRemedy("check that the volume is still attached to this node")
 	}
 	return nil
@@ -59,13 +63,17 @@ func (s *System) checkPath(dev Device) error {
 
 // readBounded reads from a device within the time of ctx; see bounded.
 func readBounded[T any](ctx context.Context, s *System, dev Device, read func() (T, error)) (T, error) {
-	return bounded(ctx, s, "device "+dev.Number().String(), "device "+dev.Path()+" did not answer in time", dev.Path(), read)
+	message := "device " + dev.Path() + " did not answer in time"
+	return bounded(ctx, s, "device "+dev.Number().String(), message, dev.Path(), read)
 }
 
 // lookBounded looks at the mounted filesystem of a device within the time of
 // ctx; see bounded. The device itself may be read meanwhile.
-func lookBounded[T any](ctx context.Context, s *System, dev Device, mountPoint string, look func() (T, error)) (T, error) {
-	return bounded(ctx, s, "mount "+dev.Number().String(), "the filesystem at "+mountPoint+" does not answer", dev.Path(), look)
+func lookBounded[T any](
+	ctx context.Context, s *System, dev Device, mountPoint string, look func() (T, error),
+) (T, error) {
+	message := "the filesystem at " + mountPoint + " does not answer"
+	return bounded(ctx, s, "mount "+dev.Number().String(), message, dev.Path(), look)
 }
 
 // bounded looks at something within the time of ctx. A look that hangs goes on

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,38 +51,40 @@ func TestPathMovesDuringBlkid(t *testing.T) {
 // TestReadsOfSilentDevice: a device that hangs holds no caller longer than its
 // time, and one thread in all.
 func TestReadsOfSilentDevice(t *testing.T) {
-	k := newFakeKernel(t)
-	release := make(chan struct{})
-	dev := &silentDevice{fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release, reads: make(chan struct{}, 100)}
-	s := k.system()
-	for name, look := range map[string]func(ctx context.Context) error{
-		"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
-		"Geometry": func(ctx context.Context) error { _, err := s.Geometry(ctx, dev, ""); return err },
-		"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: XFS}) },
-	} {
-		for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled} {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			if kind == volume.Canceled {
-				cancel()
-				ctx, cancel = context.WithCancel(t.Context())
-				go func() {
-					_ = volume.Pause(t.Context(), 10*time.Millisecond)
+	synctest.Test(t, func(t *testing.T) {
+		k := newFakeKernel(t)
+		release := make(chan struct{})
+		dev := &silentDevice{fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release, reads: make(chan struct{}, 100)}
+		s := k.system()
+		for name, look := range map[string]func(ctx context.Context) error{
+			"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
+			"Geometry": func(ctx context.Context) error { _, err := s.Geometry(ctx, dev, ""); return err },
+			"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: XFS}) },
+		} {
+			for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled} {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				if kind == volume.Canceled {
 					cancel()
-				}()
-			}
-			wantError(t, look(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
-			cancel()
-			if n := len(dev.reads); n != 1 {
-				t.Errorf("%s: %d reads are under way, want 1", name, n)
+					ctx, cancel = context.WithCancel(t.Context())
+					go func() {
+						_ = volume.Pause(t.Context(), 10*time.Millisecond)
+						cancel()
+					}()
+				}
+				wantError(t, look(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
+				cancel()
+				if n := len(dev.reads); n != 1 {
+					t.Errorf("%s: %d reads are under way, want 1", name, n)
+				}
 			}
 		}
-	}
-	close(release)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if sig, err := s.Probe(ctx, dev); err != nil || sig.State != Blank {
-		t.Errorf("when it answers again: %+v, %v", sig, err)
-	}
+		close(release)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if sig, err := s.Probe(ctx, dev); err != nil || sig.State != Blank {
+			t.Errorf("when it answers again: %+v, %v", sig, err)
+		}
+	})
 }
 
 // silentDevice does not answer before release is closed.
@@ -105,19 +108,21 @@ var _ io.ReaderAt = (*silentDevice)(nil)
 
 // TestMountsOfHangs: looking at a mount that hangs does not hold the caller.
 func TestMountsOfHangs(t *testing.T) {
-	k, s, _ := fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
-	release := make(chan struct{})
-	defer close(release)
-	s.kernel = silentNode{k, release}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	_, err := s.MountsOf(ctx, k.device().Number())
-	wantError(t, err, volume.Deadline, "the mounts of device 7:0 were not found in time", "")
-	wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "the mounts of device 7:0 were not found in time", "")
-	k, s, _ = fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
-	k.force["mounts"] = []error{unix.ENOMEM}
-	_, err = s.MountsOf(t.Context(), k.device().Number())
-	wantError(t, err, volume.Internal, "mount table", "")
+	synctest.Test(t, func(t *testing.T) {
+		k, s, _ := fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
+		release := make(chan struct{})
+		defer close(release)
+		s.kernel = silentNode{k, release}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, err := s.MountsOf(ctx, k.device().Number())
+		wantError(t, err, volume.Deadline, "the mounts of device 7:0 were not found in time", "")
+		wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "the mounts of device 7:0 were not found in time", "")
+		k, s, _ = fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
+		k.force["mounts"] = []error{unix.ENOMEM}
+		_, err = s.MountsOf(t.Context(), k.device().Number())
+		wantError(t, err, volume.Internal, "mount table", "")
+	})
 }
 
 // silentNode does not come back from looking at a device node.

@@ -21,7 +21,9 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 	case err == nil:
 		return output, 0, nil
 	case ctx.Err() != nil:
-		return output, 0, &volume.Error{Kind: volume.KindOf(ctx.Err()), Msg: name + " was stopped before it finished", Cause: ctx.Err()}
+		return output, 0, &volume.Error{
+			Kind: volume.KindOf(ctx.Err()), Msg: name + " was stopped before it finished", Cause: ctx.Err(),
+		}
 	case errors.Is(err, utilexec.ErrExecutableNotFound):
 		return output, 0, volume.Errorf(volume.Precondition, "%s is not installed on this node: %w", name, err).
 			WithRemedy("use the driver's own image, which has it")
@@ -61,7 +63,8 @@ func isBanner(line string) bool {
 	}
 	name, version, _ := strings.Cut(line, " ")
 	version = strings.TrimPrefix(version, "v")
-	return slices.Contains([]string{"mke2fs", "e2fsck", "resize2fs", "btrfs-progs"}, name) && version != "" && version[0] >= '0' && version[0] <= '9'
+	return slices.Contains([]string{"mke2fs", "e2fsck", "resize2fs", "btrfs-progs"}, name) &&
+		version != "" && version[0] >= '0' && version[0] <= '9'
 }
 
 // isHelp reports whether a usage text begins with this line.

@@ -213,7 +213,7 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 			WithRemedy("use the image of the node plugin, or install what is missing beside it (util-linux, e2fsprogs, xfsprogs, btrfs-progs)")
 	case err != nil && run.inUse:
 		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, device, unix.EBUSY, err).
-			WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)")
+			WithRemedy(inUseRemedy)
 	case err != nil:
 		return volume.Errorf(volume.Internal, "format %s as %s: %w", device, req.Type, err).
 			WithRemedy("check the size of the volume, the mkfs options of the StorageClass and the kernel log of this node")

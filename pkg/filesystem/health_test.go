@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,13 +120,15 @@ func TestAlive(t *testing.T) {
 
 // TestAliveHangs: a device that does not answer does not hold the caller.
 func TestAliveHangs(t *testing.T) {
-	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
-	release := make(chan struct{})
-	defer close(release)
-	s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	wantError(t, s.Alive(ctx, k.device(), testMount), volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+	synctest.Test(t, func(t *testing.T) {
+		k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+		release := make(chan struct{})
+		defer close(release)
+		s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		wantError(t, s.Alive(ctx, k.device(), testMount), volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+	})
 }
 
 // hangingKernel does not come back from opening a mount.

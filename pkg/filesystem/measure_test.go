@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -127,19 +128,21 @@ func TestMeasureErrors(t *testing.T) {
 // TestMeasureHangs: a filesystem that does not answer holds neither the caller
 // nor more than one thread.
 func TestMeasureHangs(t *testing.T) {
-	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
-	release, opened := make(chan struct{}), make(chan struct{}, 8)
-	defer close(release)
-	s.kernel = hangingKernel{k, release, opened}
-	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err := s.Measure(ctx, k.device(), testMount)
-		cancel()
-		wantError(t, err, volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
-	}
-	if len(opened) != 1 {
-		t.Errorf("%d looks are under way, want 1", len(opened))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+		release, opened := make(chan struct{}), make(chan struct{}, 8)
+		defer close(release)
+		s.kernel = hangingKernel{k, release, opened}
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			_, err := s.Measure(ctx, k.device(), testMount)
+			cancel()
+			wantError(t, err, volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+		}
+		if len(opened) != 1 {
+			t.Errorf("%d looks are under way, want 1", len(opened))
+		}
+	})
 }
 
 // TestRealMeasure: full, after the device has grown, shut down, and with

@@ -15,16 +15,19 @@ import (
 // mountError turns the errno of mount(2) into cause and remedy.
 func (s *System) mountError(ctx context.Context, req MountRequest, err error) error {
 	device := req.Device.Path()
-	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w", device, req.Type, req.Target, strings.Join(req.Flags, ","), err)
+	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w",
+		device, req.Type, req.Target, strings.Join(req.Flags, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel may still be replaying the journal; it is looked at again at the next try")
 	case errors.Is(err, unix.EBUSY): // by mkfs or e2fsck of an earlier call, for one: it passes
 		e.Kind = volume.Deadline
-		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the device or the target on this node (lsblk, fuser)")
+		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, " +
+			"find what uses the device or the target on this node (lsblk, fuser)")
 	case errors.Is(err, unix.EIO): // of a connection that comes back, or of a damaged filesystem
-		return e.WithRemedy("check the kernel log of this node and the connection of the volume; if the filesystem is damaged, " + repairCommand(req.Type, device))
+		return e.WithRemedy("check the kernel log of this node and the connection of the volume; " +
+			"if the filesystem is damaged, " + repairCommand(req.Type, device))
 	}
 	remedy, refused := s.refusal(ctx, req, err)
 	if refused {
@@ -50,10 +53,12 @@ func (s *System) refusal(ctx context.Context, req MountRequest, err error) (reme
 	case errors.Is(err, unix.EEXIST) && req.Type == Btrfs:
 		return "a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7", true
 	case errors.Is(err, unix.EROFS) && ReadOnlyFlags(req.Flags):
-		return "its journal holds changes that must be written first, and the device is read-only: stage the volume once for writing (attached writable), then read-only again", true
+		return "its journal holds changes that must be written first, and the device is read-only: " +
+			"stage the volume once for writing (attached writable), then read-only again", true
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
 		if ro, roErr := req.Device.ReadOnly(); roErr == nil && !ro {
-			return "the device is writable, but the kernel of this node knows the filesystem for reading only (its log names the feature): use a node with a newer kernel, or mount it read-only", true
+			return "the device is writable, but the kernel of this node can only read the filesystem (its log says why): " +
+				"use a node with a newer kernel, or mount it read-only", true
 		}
 		return "the device is read-only: mount it read-only, or attach it writable", true
 	}
@@ -71,11 +76,13 @@ func (s *System) unfitBlocks(ctx context.Context, dev Device) (remedy string, ok
 	case err != nil:
 		return "", false
 	case sizes.device > sizes.unit:
-		return fmt.Sprintf("the filesystem reads and writes units of %s, which this device, with blocks of %s, cannot: attach the volume where its disk shows blocks of %s, "+
-			"as where the filesystem was made (another bus or hypervisor), or copy the data there to a new volume", sizes.unit, sizes.device, sizes.unit), true
+		return fmt.Sprintf("the filesystem reads and writes units of %s, which this device, with blocks of %s, cannot: "+
+			"attach the volume where its disk shows blocks of %s, as where the filesystem was made "+
+			"(another bus or hypervisor), or copy the data there to a new volume", sizes.unit, sizes.device, sizes.unit), true
 	case sizes.block > page:
-		return fmt.Sprintf("the filesystem has blocks of %s, more than a page of this node's kernel (%s): use a node with such pages, as where the filesystem was made, "+
-			"or copy the data there to a new volume", sizes.block, page), true
+		return fmt.Sprintf("the filesystem has blocks of %s, more than a page of this node's kernel (%s): "+
+			"use a node with such pages, as where the filesystem was made, or copy the data there to a new volume",
+			sizes.block, page), true
 	}
 	return "", false
 }
@@ -121,14 +128,16 @@ func repairCommand(t Type, device string) string {
 
 // bindError turns the errno of a bind mount into cause and remedy.
 func bindError(req BindRequest, err error) error {
-	e := volume.Errorf(volume.Internal, "bind %s to %s with options %q: %w", req.Source, req.Target, strings.Join(req.Flags, ","), err)
+	e := volume.Errorf(volume.Internal, "bind %s to %s with options %q: %w",
+		req.Source, req.Target, strings.Join(req.Flags, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel may still be at work; it is looked at again at the next try")
 	case errors.Is(err, unix.EBUSY):
 		e.Kind = volume.Deadline
-		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, find what uses the target on this node (fuser)")
+		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, " +
+			"find what uses the target on this node (fuser)")
 	}
 	return e.WithRemedy("the kernel log of this node names the cause")
 }

@@ -1,0 +1,110 @@
+package filesystem
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	utilexec "k8s.io/utils/exec"
+	testingexec "k8s.io/utils/exec/testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestCheckNotPossible: e2fsck has found nothing, good or bad.
+func TestCheckNotPossible(t *testing.T) {
+	for _, tc := range []struct {
+		output string
+		fails  bool
+		kind   volume.Kind
+	}{
+		{"e2fsck: Cannot allocate memory while trying to open /dev/loop0\n", true, volume.Internal},
+		{"e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true, volume.Internal},
+		{"e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n", true, volume.Precondition},
+		{"/dev/loop0 has unsupported feature(s): FEATURE_I31\ne2fsck: Get a newer version of e2fsck!\n", false, 0},
+		{"e2fsck: Filesystem revision too high while trying to open /dev/loop0\n", false, 0},
+	} {
+		k := newFakeKernel(t)
+		k.addDevice(testDevice, 0, volume.GiB)
+		s := k.system()
+		s.exec = fakeExec(t, func([]string) ([]byte, error) { return []byte(tc.output), testingexec.FakeExitError{Status: 8} })
+		err := s.Check(t.Context(), k.device(), Ext4)
+		if tc.fails {
+			wantError(t, err, tc.kind, "could not check /dev/loop0 (exit status 8): "+tc.output[:20], "")
+		} else if err != nil {
+			t.Errorf("%q: %v", tc.output, err)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	busy := testingexec.FakeExitError{Status: 9}
+	for _, tc := range []struct {
+		name string
+		fs   Type
+		err  error
+		kind volume.Kind
+		text string // empty: success
+		runs int
+	}{
+		{"clean", Ext4, nil, 0, "", 1},
+		{"repaired", Ext3, testingexec.FakeExitError{Status: 1}, 0, "", 1},
+		{"repaired, wants a reboot", Ext2, testingexec.FakeExitError{Status: 3}, 0, "", 1},
+		{"damaged", Ext4, testingexec.FakeExitError{Status: 4}, volume.Precondition, "exit status 4): output", 1},
+		{"cannot run", Ext4, testingexec.FakeExitError{Status: 8}, volume.Precondition, "could not check /dev/loop0 (exit status 8): output", 1},
+		{"called wrongly", Ext4, testingexec.FakeExitError{Status: 16}, volume.Internal, "could not check /dev/loop0 (exit status 16): output", 1},
+		{"stopped", Ext4, testingexec.FakeExitError{Status: 33}, volume.Internal, "could not check /dev/loop0 (exit status 33): output", 1},
+		{"in use", Ext4, busy, volume.Deadline, "is still in use, so e2fsck did not look at it: /dev/loop0 is in use.", 1},
+		{"killed by somebody else", Ext4, unix.EINTR, volume.Internal, "check /dev/loop0: e2fsck: interrupted", 1},
+		{"missing tool", Ext4, utilexec.ErrExecutableNotFound, volume.Precondition, "not installed", 1},
+		{"XFS", XFS, nil, 0, "", 0},
+		{"btrfs", Btrfs, nil, 0, "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newFakeKernel(t)
+			k.addDevice(testDevice, 0, volume.GiB)
+			s, runs := k.system(), 0
+			s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+				if runs++; !slices.Equal(command, []string{"e2fsck", "-p", testDevice}) {
+					t.Errorf("ran %q", command)
+				}
+				if errors.Is(tc.err, busy) {
+					return []byte("/dev/loop0 is in use.\ne2fsck: Cannot continue, aborting.\n"), tc.err
+				}
+				return []byte("output\n"), tc.err
+			})
+			err := s.Check(t.Context(), k.device(), tc.fs)
+			if tc.text == "" && err != nil {
+				t.Error(err)
+			}
+			if tc.text != "" {
+				wantError(t, err, tc.kind, tc.text, "")
+			}
+			if runs != tc.runs {
+				t.Errorf("ran %d times", runs)
+			}
+		})
+	}
+	t.Run("killed", func(t *testing.T) {
+		k := newFakeKernel(t)
+		k.addDevice(testDevice, 0, volume.GiB)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		defer cancel()
+		s := k.system()
+		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
+		wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
+	})
+	t.Run("mounted", func(t *testing.T) {
+		k, s, _ := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+		s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+			t.Errorf("ran %q on a mounted device", command)
+			return nil, nil
+		})
+		if err := s.Check(t.Context(), k.device(), Ext4); err != nil {
+			t.Error(err)
+		}
+	})
+}
