@@ -10,8 +10,8 @@ import (
 // as the node plugin calls it; zero for a type that it does not know, and for
 // none. It was measured with the mkfs of the node's image (Debian 12: e2fsprogs
 // 1.47.0, xfsprogs 6.1.0, btrfs-progs 6.2); a test of pkg/filesystem compares
-// it with the real one from both sides. mkfs options of a StorageClass can only
-// raise it, but for btrfs with --mixed.
+// it with the real one from both sides. mkfs options of a StorageClass can change
+// it: --mixed lets a btrfs be smaller, a journal of a given size makes an ext larger.
 func MinSize(fstype string) volume.Size {
 	switch strings.ToLower(strings.TrimSpace(fstype)) {
 	case "ext2", "ext4":
