@@ -98,7 +98,15 @@ func (d *disk) wantUntouchedWithoutMarker(n int) {
 	d.runs.wrap = func(Command) []string { return []string{"false"} }
 	other := filepath.Join(d.t.TempDir(), "marker")
 	before := d.fingerprint()
-	for _, m := range []marker{{}, {UUID: newUUID(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)}, {UUID: newUUID(), Device: 2 * crashSize, Begun: time.Now()}} {
+	foreign := []marker{{}, {UUID: newUUID(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)}, {UUID: newUUID(), Device: 2 * crashSize, Begun: time.Now()}}
+	h, err := d.Header(d.t.Context(), d.Device)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if h.State != HeaderAbsent { // a fresh marker of a format that chose another UUID
+		foreign = append(foreign, marker{UUID: newUUID(), Device: crashSize, Begun: time.Now()})
+	}
+	for _, m := range foreign {
 		if err := writeMarker(other, m); err != nil {
 			d.t.Fatal(err)
 		}

@@ -196,6 +196,15 @@ func TestRealFormatRefuses(t *testing.T) {
 			t.Log(name)
 		}
 	}
+	// Something recognized is never a leftover of this driver's format.
+	if err := writeMarker(d.marker, marker{UUID: newUUID(), Device: crashSize, Zero: true, Begun: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	req := d.formatRequest()
+	req.Content = func(context.Context) (Content, error) { return Content{Named: true, Name: "swap space"}, nil }
+	_, _, err = d.Format(ctx, req)
+	wantError(t, err, volume.Precondition, "swap space", "something else")
+
 	// Data behind the key slots: an interrupted format has not written there.
 	if err := writeMarker(d.marker, marker{UUID: newUUID(), Device: crashSize, Zero: true, Begun: time.Now()}); err != nil {
 		t.Fatal(err)
