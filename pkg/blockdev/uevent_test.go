@@ -70,7 +70,14 @@ func listenToSizes(t *testing.T) <-chan SizeEvent {
 	t.Helper()
 	events, ended := make(chan SizeEvent, 64), make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { ended <- New().WatchSizes(ctx, func(e SizeEvent) { events <- e }) }()
+	go func() {
+		ended <- New().WatchSizes(ctx, func(e SizeEvent) {
+			select {
+			case events <- e:
+			case <-ctx.Done(): // nobody reads any more
+			}
+		})
+	}()
 	t.Cleanup(func() {
 		cancel()
 		select {
