@@ -128,6 +128,22 @@ func TestParametersInTheReference(t *testing.T) {
 	}
 }
 
+// Reasons of health in the reference are in the code.
+func TestReasonsOfHealthInTheReference(t *testing.T) {
+	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
+	_, section, _ := strings.Cut(reference, "\n## Health\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	all, n := literals(t), 0
+	for _, m := range regexp.MustCompile("`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`").FindAllStringSubmatch(section, -1) {
+		if n++; !slices.Contains(all, m[1]) {
+			t.Errorf("the code has no reason %s", m[1])
+		}
+	}
+	if n < 8 {
+		t.Errorf("only %d reasons were found", n)
+	}
+}
+
 // The reference has the metrics of the code, each with its labels; other pages
 // and the dashboard name those.
 func TestMetricsInTheDocumentation(t *testing.T) {
