@@ -16,20 +16,22 @@ import (
 // config is what the command line says.
 type config struct {
 	csiserver.Flags
-	nodeID        string // empty: not given
-	backend       string
-	loopDir       string
-	zone          string
-	withTopology  bool
-	topology      segments
-	maxVolumes    int64
-	stateDir      string
-	defaultFSType string
-	kubeletDir    string
-	requireShared bool
-	requireSysRes bool
-	growOnChange  bool
-	taintedNode   string // empty: no taint is removed
+	nodeID       string // empty: not given
+	backend      string
+	loopDir      string
+	zone         string
+	withTopology bool
+	topology     segments
+	maxVolumes   int64
+	// reservedVolumes is subtracted from the limit that is found out.
+	reservedVolumes int64
+	stateDir        string
+	defaultFSType   string
+	kubeletDir      string
+	requireShared   bool
+	requireSysRes   bool
+	growOnChange    bool
+	taintedNode     string // empty: no taint is removed
 }
 
 func (c *config) register(fs *flag.FlagSet) {
@@ -46,6 +48,8 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.BoolVar(&c.withTopology, "with-topology", true, "tell the orchestrator the zone of this node (cinder)")
 	fs.Var(&c.topology, "additional-topology", "further topology segment `key=value` of this node (cinder); may be repeated")
 	fs.Int64Var(&c.maxVolumes, "max-volumes", 0, "how many volumes can be attached to this node (cinder); 0: found out")
+	fs.Int64Var(&c.reservedVolumes, "reserved-volumes", 0,
+		"how many of the volumes that are found out to fit are left to disks that others attach to this node (cinder); at least one stays; not together with --max-volumes")
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for records of staged volumes and of formats under way; must survive a restart of the plugin")
 	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
 	container := inContainer()

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/instance"
 	"github.com/growvol/growvol/pkg/loop"
+	"github.com/growvol/growvol/pkg/node"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -52,8 +53,13 @@ func connectLoop(c config, log *slog.Logger) (side, error) {
 // connectCinder finds out who and where this machine is; without that its
 // volumes would be attached to another.
 func connectCinder(ctx context.Context, c config, log *slog.Logger) (side, error) {
-	if c.maxVolumes < 0 {
+	switch {
+	case c.maxVolumes < 0:
 		return side{}, errors.New("--max-volumes is negative")
+	case c.reservedVolumes < 0:
+		return side{}, errors.New("--reserved-volumes is negative")
+	case c.maxVolumes > 0 && c.reservedVolumes > 0:
+		return side{}, errors.New("--reserved-volumes is subtracted from what is found out, which --max-volumes replaces: give one of the two")
 	}
 	devices := blockdev.New()
 	who, err := instance.Identify(ctx, instance.Options{ID: c.nodeID, Zone: c.zone, WithZone: c.withTopology, Disks: devices, Log: log})
@@ -88,7 +94,10 @@ func (p place) describe(ctx context.Context) (volume.NodeInfo, error) {
 	if info.MaxVolumes > 0 {
 		return info, nil
 	}
-	limit, err := instance.AttachLimit(ctx, instance.LimitOptions{Disks: p.disks, Own: []string{"/", p.config.stateDir}})
+	limit, err := instance.AttachLimit(ctx, instance.LimitOptions{
+		Disks: p.disks, Own: []string{"/", p.config.stateDir}, Reserved: p.config.reservedVolumes,
+		Staged: func() []string { return node.StagedVolumes(p.config.stateDir) },
+	})
 	if err != nil {
 		return info, err
 	}

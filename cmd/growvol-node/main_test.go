@@ -33,6 +33,8 @@ func TestCommandLine(t *testing.T) {
 		"no node":            {[]string{"--node-id="}, 2, "", "-node-id"},
 		"bad topology":       {[]string{"--additional-topology=rack"}, 2, "", "not key=value"},
 		"zone of no use":     {[]string{"--backend=cinder", "--node-id=n", "--zone=///"}, 1, "", "--zone"},
+		"negative reserve":   {[]string{"--backend=cinder", "--node-id=n", "--reserved-volumes=-1"}, 1, "", "--reserved-volumes is negative"},
+		"limit and reserve":  {[]string{"--backend=cinder", "--node-id=n", "--reserved-volumes=1", "--max-volumes=5"}, 1, "", "give one of the two"},
 		"negative limit":     {[]string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, 1, "", "--max-volumes"},
 		"no state directory": {[]string{"--state-dir="}, 1, "", "state directory"},
 		"taint, no cluster":  {[]string{"--startup-taint-node=n"}, 1, "", "--startup-taint-node: KUBERNETES_SERVICE_HOST"},

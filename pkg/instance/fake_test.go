@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,12 +28,24 @@ type machine struct {
 	files   map[string]map[string]string // by device path: files of its filesystem
 	fstypes []string                     // of the filesystems that were opened
 	under   map[string]blockdev.Device   // what a device rests on, by number
+	above   map[string][]blockdev.Device // partitions and mappings of a device, by its name
+	mounted map[string]string            // types of mounted filesystems, by name of the device
 	hangs   chan struct{}                // when set, no serial is answered before it is closed
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	return &machine{t: t, root: t.TempDir(), serials: map[string]string{}, files: map[string]map[string]string{}, under: map[string]blockdev.Device{}}
+	m := &machine{
+		t: t, root: t.TempDir(), serials: map[string]string{}, files: map[string]map[string]string{}, under: map[string]blockdev.Device{},
+		above: map[string][]blockdev.Device{}, mounted: map[string]string{},
+	}
+	m.write("proc/self/mountinfo", nil)
+	return m
+}
+
+// limits are the options that look at this machine alone.
+func (m *machine) limits() LimitOptions {
+	return LimitOptions{Disks: m, sysfs: filepath.Join(m.root, "sys"), proc: filepath.Join(m.root, "proc")}
 }
 
 func (m *machine) write(path string, content []byte) string {
@@ -108,6 +121,16 @@ func (m *machine) ByNumber(major, minor uint32) (blockdev.Device, error) {
 func (m *machine) Stack(d blockdev.Device) ([]blockdev.Device, error) {
 	return []blockdev.Device{{Name: "part", Kind: blockdev.Partition}, d}, nil
 }
+
+func (m *machine) Partitions(d blockdev.Device) ([]blockdev.Device, error) {
+	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind != blockdev.Partition }), nil
+}
+
+func (m *machine) Holders(d blockdev.Device) ([]blockdev.Device, error) {
+	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind == blockdev.Partition }), nil
+}
+
+func (m *machine) MountedAs(d blockdev.Device) string { return m.mounted[d.Name] }
 
 // iso is the beginning of an ISO 9660 image with a label.
 func iso(label string) []byte {

@@ -21,6 +21,9 @@ type Disks interface {
 	ReadStart(d blockdev.Device, p []byte) (int, error)
 	ByNumber(major, minor uint32) (blockdev.Device, error)
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
+	Partitions(d blockdev.Device) ([]blockdev.Device, error)
+	Holders(d blockdev.Device) ([]blockdev.Device, error)
+	MountedAs(d blockdev.Device) (fsType string)
 }
 
 // Options say what is known, and where to look for the rest.

@@ -30,8 +30,14 @@ type LimitOptions struct {
 	// Own are paths on the node's own disks, such as the state directory's.
 	// The disks are not counted as volumes, also if they are.
 	Own []string
+	// Staged returns the ids of the volumes that are staged on this node; nil: none
+	// are known.
+	Staged func() []string
+	// Reserved is how many of the volumes that can be attached are left to others.
+	Reserved int64
 
 	sysfs string // "/sys"
+	proc  string // "/proc"
 }
 
 // AttachLimit tells how many volumes the orchestrator may have attached to
@@ -47,17 +53,29 @@ type LimitOptions struct {
 // else, for nothing better can be known here: what Nova itself allows
 // ([compute]max_disk_devices_to_attach) it tells only by refusing.
 //
-// The limit is at least one, since zero means "no limit" to CSI.
+// A disk that could be a volume counts as taken when it is used, but not by the
+// orchestrator: somebody else has attached it, and keeps it. See isForeign.
+//
+// Reserved is subtracted at the end. The limit is at least one, since zero means
+// "no limit" to CSI.
 func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	if o.sysfs == "" {
 		o.sysfs = "/sys"
+	}
+	if o.proc == "" {
+		o.proc = "/proc"
 	}
 	patient, cancel := context.WithTimeout(ctx, diskPatience)
 	defer cancel()
 	limit, err := volume.Bounded(patient, o.limit)
 	if patient.Err() != nil && ctx.Err() == nil {
-		return Limit{maxDisks, "a disk of this machine does not answer, so they cannot be counted"}, nil
+		limit, err = Limit{maxDisks, "a disk of this machine does not answer, so they cannot be counted"}, nil
 	}
+	if o.Reserved > 0 {
+		limit.Volumes -= o.Reserved
+		limit.Reason += fmt.Sprintf("; %d are reserved for others", o.Reserved)
+	}
+	limit.Volumes = max(limit.Volumes, 1)
 	return limit, volume.Wrap(err, "count the disks of this machine", "")
 }
 
@@ -66,61 +84,79 @@ func (o LimitOptions) limit() (Limit, error) {
 	if err != nil {
 		return Limit{}, err
 	}
-	seen := o.count(disks)
+	seen, err := o.count(disks)
+	if err != nil {
+		return Limit{}, err
+	}
+	foreign := ""
+	if len(seen.foreign) > 0 {
+		foreign = fmt.Sprintf("; used, but not by this cluster: %s", strings.Join(seen.foreign, ", "))
+	}
 	free, all := o.slots()
 	if seen.onVirtio() && all > 0 {
 		n := min(free+seen.virtioVolumes, maxDisks)
-		return Limit{max(n, 1), fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d", free, all, seen.virtioVolumes)}, nil
+		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d%s", free, all, seen.virtioVolumes, foreign)}, nil
 	}
-	return Limit{max(maxDisks-seen.others, 1), fmt.Sprintf("%d disks, less %d that are no volumes", maxDisks, seen.others)}, nil
+	return Limit{maxDisks - seen.others, fmt.Sprintf("%d disks, less %d that are no volumes of this cluster%s", maxDisks, seen.others, foreign)}, nil
 }
 
-// census is what disks there are.
-type census struct {
-	virtioVolumes int64 // volumes on virtio-blk
-	otherVolumes  int64 // volumes on another bus
-	others        int64 // disks that are no volumes
-	virtioOwn     bool  // the node's own disk is on virtio-blk
-	otherOwn      bool  // or on another bus
-	virtio        bool  // any disk is on virtio-blk
+// diskCounts is how many disks of which sort there are.
+type diskCounts struct {
+	virtioVolumes int64    // volumes of the cluster on virtio-blk
+	others        int64    // disks that are no volumes of the cluster
+	foreign       []string // those of them that have a volume's serial: device nodes
+
+	volumeOnVirtio, volumeElsewhere bool // buses of volumes, foreign ones too
+	ownOnVirtio, ownElsewhere       bool // buses of the node's own disks
+	anyOnVirtio                     bool // any disk is on virtio-blk
 }
 
 // onVirtio tells whether volumes are plugged in by virtio-blk. Nova takes one
 // bus for all of them and for the disk the server boots from (image property
 // hw_disk_bus); a config drive may be on another.
-func (c census) onVirtio() bool {
+func (c diskCounts) onVirtio() bool {
 	switch {
-	case c.virtioVolumes+c.otherVolumes > 0:
-		return c.virtioVolumes > 0
-	case c.virtioOwn || c.otherOwn:
-		return c.virtioOwn
+	case c.volumeOnVirtio || c.volumeElsewhere:
+		return c.volumeOnVirtio
+	case c.ownOnVirtio || c.ownElsewhere:
+		return c.ownOnVirtio
 	}
-	return c.virtio
+	return c.anyOnVirtio
 }
 
-func (o LimitOptions) count(disks []blockdev.Device) census {
-	var c census
+func (o LimitOptions) count(disks []blockdev.Device) (diskCounts, error) {
+	var c diskCounts
 	own := o.ownDisks()
+	used, err := o.uses()
+	if err != nil {
+		return c, err
+	}
 	for _, d := range disks {
 		virtio := d.Kind == blockdev.VirtioBlk
 		if !virtio && d.Kind != blockdev.SCSI && d.Kind != blockdev.NVMe {
 			continue
 		}
-		c.virtio = c.virtio || virtio
+		c.anyOnVirtio = c.anyOnVirtio || virtio
 		serial, err := o.Disks.Serial(d)
+		if own[d] {
+			c.others++
+			c.ownOnVirtio, c.ownElsewhere = c.ownOnVirtio || virtio, c.ownElsewhere || !virtio
+			continue
+		}
+		if err != nil || !isVolume(serial) {
+			c.others++
+			continue
+		}
+		c.volumeOnVirtio, c.volumeElsewhere = c.volumeOnVirtio || virtio, c.volumeElsewhere || !virtio
 		switch {
-		case own[d.Number().String()]:
+		case o.isForeign(d, serial, used):
 			c.others++
-			c.virtioOwn, c.otherOwn = c.virtioOwn || virtio, c.otherOwn || !virtio
-		case err != nil, !isVolume(serial):
-			c.others++
+			c.foreign = append(c.foreign, d.Path)
 		case virtio:
 			c.virtioVolumes++
-		default:
-			c.otherVolumes++
 		}
 	}
-	return c
+	return c, nil
 }
 
 // slots counts the PCI slots into which something can be plugged while the
@@ -145,10 +181,10 @@ func (o LimitOptions) slots() (free, all int64) {
 	return free, all
 }
 
-// ownDisks returns the numbers of the disks below the node's own paths. A
-// path on no disk (a container's own filesystem) or on several has none.
-func (o LimitOptions) ownDisks() map[string]bool {
-	own := map[string]bool{}
+// ownDisks returns the disks below the node's own paths. A path on no disk (a
+// container's own filesystem) or on several has none.
+func (o LimitOptions) ownDisks() map[blockdev.Device]bool {
+	own := map[blockdev.Device]bool{}
 	for _, path := range o.Own {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
@@ -160,7 +196,7 @@ func (o LimitOptions) ownDisks() map[string]bool {
 			continue
 		}
 		if layers, err := o.Disks.Stack(d); err == nil {
-			own[layers[len(layers)-1].Number().String()] = true
+			own[layers[len(layers)-1]] = true
 		}
 	}
 	return own

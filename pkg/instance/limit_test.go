@@ -2,7 +2,6 @@ package instance
 
 import (
 	"fmt"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +76,7 @@ func TestAttachLimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			c.prepare(m)
-			got, err := AttachLimit(t.Context(), LimitOptions{Disks: m, sysfs: filepath.Join(m.root, "sys")})
+			got, err := AttachLimit(t.Context(), m.limits())
 			if err != nil || got.Volumes != c.want || got.Reason == "" {
 				t.Errorf("%+v, %v; want %d", got, err, c.want)
 			}
@@ -94,7 +93,8 @@ func TestAttachLimitOfAServerThatBootsFromAVolume(t *testing.T) {
 	if err := unix.Stat(m.root, &st); err != nil {
 		t.Fatal(err)
 	}
-	o := LimitOptions{Disks: m, Own: []string{"/nowhere", m.root}, sysfs: filepath.Join(m.root, "sys")}
+	o := m.limits()
+	o.Own = []string{"/nowhere", m.root}
 	if got, err := AttachLimit(t.Context(), o); err != nil || got.Volumes != 28 { // its place is not known
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -116,7 +116,9 @@ func TestAttachLimitByTheNodesOwnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.under[fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))] = own
-		got, err := AttachLimit(t.Context(), LimitOptions{Disks: m, Own: []string{m.root}, sysfs: filepath.Join(m.root, "sys")})
+		o := m.limits()
+		o.Own = []string{m.root}
+		got, err := AttachLimit(t.Context(), o)
 		if err != nil || got.Volumes != want {
 			t.Errorf("%s: %+v, %v; want %d", kind, got, err, want)
 		}

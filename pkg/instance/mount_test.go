@@ -36,7 +36,7 @@ func TestReadFromFilesystem(t *testing.T) {
 	if err != nil || string(data) != "{}" {
 		t.Errorf("%q, %v", data, err)
 	}
-	if mounts := mountinfo(t); strings.Contains(mounts, device+" ") {
+	if mounts := mountTable(t); strings.Contains(mounts, device+" ") {
 		t.Errorf("the mount stays:\n%s", mounts)
 	}
 	if _, err := readFromFilesystem(device, "ext4", metadataPath, 1); err == nil || !strings.Contains(err.Error(), "longer") {
@@ -54,7 +54,7 @@ func TestReadFromFilesystem(t *testing.T) {
 	}
 }
 
-func mountinfo(t *testing.T) string {
+func mountTable(t *testing.T) string {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

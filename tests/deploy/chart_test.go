@@ -66,7 +66,8 @@ func sets() map[string]string {
 		"loop on a node": `{backend: loop, loop: {nodeName: node-7, dir: /srv/volumes, maxVolumeSize: 10Gi, poolSize: 100Gi}, controller: {leaderElection: false}}`,
 		"cinder":         `cinder: {existingSecret: clouds}`,
 		"cinder with its Secret": `
-cinder: {cloudsYAML: "clouds: {}", cloudConf: "[Global]", cloud: west, clusterID: a, topology: false, ignoreVolumeAZ: true, notifyNova: true}`,
+cinder: {cloudsYAML: "clouds: {}", cloudConf: "[Global]", cloud: west, clusterID: a, topology: false, ignoreVolumeAZ: true, notifyNova: true}
+node: {maxVolumes: 25, reservedVolumes: 2}`,
 		"cinder-csi's Secret": `cinder: {existingSecret: cloud-config, cloudsYAMLKey: "", cloudConfKey: cloud.conf}`,
 		"everything": `
 cinder: {existingSecret: clouds}
@@ -88,7 +89,7 @@ controller:
   podAnnotations: {c: d}
 node:
   image: {repository: registry.example.com/growvol-node, tag: v1}
-  maxVolumes: 25
+  reservedVolumes: 2
   requireSysResource: false
   growOnDeviceChange: false
   hostNetwork: true

@@ -30,7 +30,28 @@ func TestAttachLimit(t *testing.T) {
 	if want < 5 || want > 40 {
 		t.Fatalf("a PC has 32 PCI slots, some of them taken; the limit is %d", want)
 	}
-	plugged := []*disk{first}
+	// A volume of the cluster stays one while it is mounted; a disk that somebody else
+	// mounts takes a place from them, also if the mount is not visible to the plugin.
+	staged := plug(t, vm.VirtioBlk, co.Mount("ext4"))
+	staged.use(t)
+	if got := limit(); got != want {
+		t.Errorf("with a volume mounted the limit is %d, was %d", got, want)
+	}
+	foreign := plug(t, vm.VirtioBlk, co.Mount("ext4"))
+	node := foreign.path(t)
+	sh(t, "mkfs.ext4 -q "+node)
+	if got := limit(); got != want {
+		t.Errorf("with a disk that nobody uses yet the limit is %d, was %d", got, want)
+	}
+	sh(t, "mkdir -p /run/foreign && mount "+node+" /run/foreign")
+	if got := limit(); got != want-1 {
+		t.Errorf("with a disk that somebody else has mounted the limit is %d, want %d", got, want-1)
+	}
+	sh(t, "umount /run/foreign")
+	if got := limit(); got != want {
+		t.Errorf("after its unmount the limit is %d, was %d", got, want)
+	}
+	plugged := []*disk{first, staged, foreign}
 	for len(plugged) < want {
 		d := volumeOf(t, newID(), co.Block())
 		if err := machine.AddDisk(t.Context(), vm.Disk{Name: d.name, Bus: vm.VirtioBlk, Serial: d.ID, Size: gib}); err != nil {
