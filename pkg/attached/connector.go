@@ -59,9 +59,9 @@ type Connector struct {
 	log   *slog.Logger
 	reads singleflight.Group // of serials, by device number
 	scan  scanner
-	// flushes are locked by volume: a flush that outlives its call keeps the
-	// lock, for it has the disk open exclusively.
-	flushes volume.Locks
+	// running is locked by volume while the kernel works on the volume's disk. Work
+	// that outlives its call keeps the lock: a flush has the disk open exclusively.
+	running volume.Locks
 }
 
 var _ volume.Connector = (*Connector)(nil)
@@ -94,17 +94,17 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	unlock, err := c.awaitFlush(ctx, req.ID)
+	l, err := c.begin(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	defer unlock()
+	defer l.Release()
 	disk, err := c.await(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	_, err = volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, c.setReadOnly(disk, req.ReadOnly) })
-	if err != nil {
+	what := fmt.Sprintf("making %s writable, or read-only", disk)
+	if err := outlive(ctx, l, what, func(context.Context) error { return c.setReadOnly(disk, req.ReadOnly) }); err != nil {
 		return volume.Connection{}, err
 	}
 	conn.Path = disk.Path
@@ -229,11 +229,10 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	if !volume.IsUUID(id) { // nothing that could be connected
 		return nil
 	}
-	unlock, err := c.awaitFlush(ctx, id)
+	l, err := c.begin(ctx, id)
 	if err != nil {
 		return err
 	}
-	l := volume.NewLease(unlock)
 	defer l.Release()
 	found, err := c.findSettled(ctx, id)
 	if err == nil {
@@ -242,7 +241,7 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	if err != nil || !found.match || errors.Is(found.notReady, errNoSize) {
 		return err
 	}
-	err = c.flush(ctx, l, found.disk)
+	err = outlive(ctx, l, fmt.Sprintf("flushing %s", found.disk), func(ctx context.Context) error { return c.opts.Devices.Flush(ctx, found.disk) })
 	if gone(err) {
 		// Pulled out meanwhile: nothing is left that could be flushed. If the
 		// disk is still there, the error is about the disk.
@@ -253,30 +252,29 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	return err
 }
 
-// flush writes out the disk's data. A flush that outlives its call keeps the
-// lease's lock.
-func (c *Connector) flush(ctx context.Context, l *volume.Lease, disk blockdev.Device) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("flush %s: %w", disk, err)
+// begin takes the volume for the caller, after work on its disk that outlived an
+// earlier call.
+func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error) {
+	unlock, err := c.running.Lock(ctx, id)
+	if err != nil {
+		cause := context.Cause(ctx)
+		return nil, volume.Errorf(volume.KindOf(cause), "an earlier operation on the volume's disk has not finished: %w", cause).
+			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 	}
-	_, err := volume.Outlive(ctx, l, fmt.Sprintf("flushing %s", disk), func() (struct{}, error) {
-		return struct{}{}, c.opts.Devices.Flush(context.WithoutCancel(ctx), disk)
-	})
+	return volume.NewLease(unlock), nil
+}
+
+// outlive runs what the kernel cannot be interrupted in. When ctx ends first the
+// work goes on and keeps the lease's lock.
+func outlive(ctx context.Context, l *volume.Lease, what string, work func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s has not begun: %w", what, err)
+	}
+	_, err := volume.Outlive(ctx, l, what, func() (struct{}, error) { return struct{}{}, work(context.WithoutCancel(ctx)) })
 	return err
 }
 
-// awaitFlush waits for an earlier flush of the volume's disk that outlived its
-// call, and keeps another from starting until unlock is called.
-func (c *Connector) awaitFlush(ctx context.Context, id string) (unlock func(), err error) {
-	unlock, err = c.flushes.Lock(ctx, id)
-	if err != nil {
-		return nil, volume.Errorf(volume.KindOf(context.Cause(ctx)), "an earlier flush of the volume's disk has not finished: %w", context.Cause(ctx)).
-			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
-	}
-	return unlock, nil
-}
-
-// gone tells whether an error is one that a disk gives while it is pulled out.
+// gone reports whether an error is one that a disk gives while it is pulled out.
 func gone(err error) bool {
 	for _, sign := range []error{fs.ErrNotExist, unix.ENXIO, unix.ENODEV, unix.EIO, unix.ENOMEDIUM} {
 		if errors.Is(err, sign) {

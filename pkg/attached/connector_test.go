@@ -240,7 +240,7 @@ func TestAHungDiskIsInNobodysWay(t *testing.T) {
 				t.Errorf("%+v, %v", conn, err)
 			}
 		}
-		if took := time.Since(started); took > 3*serialPatience {
+		if took := time.Since(started); took > 3*serialTimeout {
 			t.Errorf("took %s", took)
 		}
 		close(hung.hangs)
@@ -258,18 +258,18 @@ func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
 		connector := newConnector(t, m)
 		started := time.Now()
 		conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
-		if took := time.Since(started); err != nil || conn.Path != "/dev/vdz" || took > serialPatience {
+		if took := time.Since(started); err != nil || conn.Path != "/dev/vdz" || took > serialTimeout {
 			t.Errorf("%+v, %v after %s", conn, err, took)
 		}
 		// A call that has less time than that ends with it.
 		m.unplug("vdz")
-		ctx, cancel := context.WithTimeout(t.Context(), serialPatience/2)
+		ctx, cancel := context.WithTimeout(t.Context(), serialTimeout/2)
 		defer cancel()
 		started = time.Now()
 		_, _, err = connector.Locate(ctx, uuid)
 		wantError(t, err, volume.Deadline, "/dev/vd0", "/dev/vd9")
-		if took := time.Since(started); took > serialPatience/2 {
-			t.Errorf("took %s of %s", took, serialPatience/2)
+		if took := time.Since(started); took > serialTimeout/2 {
+			t.Errorf("took %s of %s", took, serialTimeout/2)
 		}
 		for _, d := range m.disks {
 			close(d.hangs)
@@ -374,19 +374,19 @@ func TestTwoDisksOfOneSerialSettle(t *testing.T) {
 				m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
 				connector := newConnector(t, m)
 				// A call that has less time than a disk has to go knows nothing for good.
-				ctx, cancel := context.WithTimeout(t.Context(), settle/2)
+				ctx, cancel := context.WithTimeout(t.Context(), settleGrace/2)
 				defer cancel()
 				wantError(t, call(ctx, connector), volume.Deadline, "/dev/vdb", "/dev/vdc", "next step")
 				ctx, cancel = context.WithCancel(t.Context())
-				time.AfterFunc(settle/2, cancel)
+				time.AfterFunc(settleGrace/2, cancel)
 				wantError(t, call(ctx, connector), volume.Canceled, "/dev/vdb", "/dev/vdc")
 				// Two that stay want a person.
 				started := time.Now()
 				wantError(t, call(t.Context(), connector), volume.Precondition, "/dev/vdb", "/dev/vdc", "Detach the other")
-				if took := time.Since(started); took < settle || took > settle+2*slowestPoll {
+				if took := time.Since(started); took < settleGrace || took > settleGrace+2*slowestPoll {
 					t.Errorf("judged after %s", took)
 				}
-				time.AfterFunc(settle-slowestPoll, func() {
+				time.AfterFunc(settleGrace-slowestPoll, func() {
 					m.mu.Lock()
 					defer m.mu.Unlock()
 					m.unplug("vdb")
@@ -579,8 +579,8 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 			return err
 		}
 		wantError(t, call(disconnect), volume.Deadline, "flushing /dev/vdb", uuid)
-		wantError(t, call(disconnect), volume.Deadline, "earlier flush", "next step", uuid)
-		wantError(t, call(connect), volume.Deadline, "earlier flush", uuid)
+		wantError(t, call(disconnect), volume.Deadline, "earlier operation", "next step", uuid)
+		wantError(t, call(connect), volume.Deadline, "earlier operation", uuid)
 		// Another volume is in nobody's way.
 		if err := connector.Disconnect(t.Context(), other); err != nil {
 			t.Error(err)
@@ -592,6 +592,28 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 		}
 		if err := call(connect); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A call that was given up never changes the disk of a later one.
+func TestReadOnlyOutlivesItsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMachine{}
+		d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		d.slow = make(chan struct{})
+		connector := newConnector(t, m)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid, ReadOnly: true})
+		wantError(t, err, volume.Deadline, "/dev/vdb", "read-only")
+		time.AfterFunc(time.Second, func() { close(d.slow) })
+		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if d.readOnly {
+			t.Error("connected for writing, but read-only")
 		}
 	})
 }

@@ -28,7 +28,7 @@ type fakeDisk struct {
 	stubborn bool // does not become read-only
 	flushed  int
 	flushErr error
-	slow     chan struct{} // when set, a flush does not end before it is closed
+	slow     chan struct{} // when set, no flush and no change of readOnly ends before it is closed
 	claimed  bool          // by a flush, as by an exclusive open
 }
 
@@ -127,10 +127,16 @@ func (m *fakeMachine) ReadOnly(d blockdev.Device) (bool, error) {
 
 func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
 	f, err := m.of(d)
-	if err == nil && !f.stubborn {
+	if err != nil {
+		return err
+	}
+	if f.slow != nil {
+		<-f.slow
+	}
+	if !f.stubborn {
 		f.readOnly = readOnly
 	}
-	return err
+	return nil
 }
 
 // Flush has the disk for itself while it runs, and goes on after its context

@@ -16,12 +16,12 @@ import (
 const (
 	firstPoll   = 20 * time.Millisecond
 	slowestPoll = time.Second
-	// settle is for how long two disks with one serial are taken for a volume
+	// settleGrace is how long two disks with one serial are taken for a volume
 	// that was plugged in anew before its old disk had gone.
-	settle = 3 * time.Second
-	// serialPatience bounds the reading of one serial. On virtio-blk it is a
+	settleGrace = 3 * time.Second
+	// serialTimeout bounds the reading of one serial. On virtio-blk it is a
 	// request to the device, which a hung one never answers.
-	serialPatience = 2 * time.Second
+	serialTimeout = 2 * time.Second
 )
 
 // errNoSize: the disk is there but has no size, as at the moment when it is
@@ -31,8 +31,8 @@ var errNoSize = errors.New("the disk has no size yet, or any more")
 // errSilent: a disk does not tell its serial in time.
 var errSilent = errors.New("the disk does not answer")
 
-// sighting is one look at all disks.
-type sighting struct {
+// findResult is what one reading of all disks gave.
+type findResult struct {
 	disk     blockdev.Device // of the volume, if match
 	match    bool
 	notReady error             // why the disk cannot be used yet; nil: it can
@@ -54,7 +54,7 @@ func pluggable(d blockdev.Device) bool {
 // volume that is plugged in anew can be there before its old disk has gone. The
 // error is of kind Precondition when they are still there after the time for
 // settling, and Deadline (or Canceled) when ctx ends before.
-func (c *Connector) findSettled(ctx context.Context, id string) (sighting, error) {
+func (c *Connector) findSettled(ctx context.Context, id string) (findResult, error) {
 	var several error
 	var since time.Time
 	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
@@ -70,7 +70,7 @@ func (c *Connector) findSettled(ctx context.Context, id string) (sighting, error
 			return found, err
 		case several == nil:
 			since = time.Now()
-		case time.Since(since) >= settle:
+		case time.Since(since) >= settleGrace:
 			return found, err
 		}
 		several = err
@@ -87,20 +87,20 @@ func unsettled(several, cause error) error {
 	if e := (*volume.Error)(nil); errors.As(several, &e) {
 		text = e.Msg
 	}
-	return volume.Errorf(volume.KindOf(cause), "%s; one of them may still go, which can take %s: %w", text, settle, cause).
+	return volume.Errorf(volume.KindOf(cause), "%s; one of them may still go, which can take %s: %w", text, settleGrace, cause).
 		WithRemedy("Kubernetes retries this automatically")
 }
 
 // find looks once for the disk that shows this id as its serial. The error is
 // of kind Precondition when several do: a guess could destroy data.
-func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
+func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	disks, err := volume.Bounded(ctx, c.opts.Devices.Disks)
 	if err != nil {
-		return sighting{}, err
+		return findResult{}, err
 	}
 	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !pluggable(d) })
 	serials := c.serials(ctx, disks)
-	var s sighting
+	var s findResult
 	var matches []blockdev.Device
 	for i, d := range disks {
 		serial, err := serials[i].text, serials[i].err
@@ -122,7 +122,7 @@ func (c *Connector) find(ctx context.Context, id string) (sighting, error) {
 
 // known makes sure that "no such disk" is a reading: a disk that does not
 // answer may be the one.
-func (s sighting) known() error {
+func (s findResult) known() error {
 	if s.match || len(s.silent) == 0 {
 		return nil
 	}
@@ -131,7 +131,7 @@ func (s sighting) known() error {
 }
 
 // choose decides which of the disks with the volume's serial it is.
-func (c *Connector) choose(ctx context.Context, s *sighting, matches []blockdev.Device) error {
+func (c *Connector) choose(ctx context.Context, s *findResult, matches []blockdev.Device) error {
 	var usable []blockdev.Device
 	for _, d := range matches {
 		size, err := volume.Bounded(ctx, func() (volume.Size, error) { return c.opts.Devices.Size(d) })
@@ -178,7 +178,7 @@ func (c *Connector) serials(ctx context.Context, disks []blockdev.Device) []read
 // look; and it keeps nobody from the other disks. What was joined may be about
 // a disk that had the number before: Verify reads anew.
 func (c *Connector) serial(ctx context.Context, d blockdev.Device) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, serialPatience)
+	ctx, cancel := context.WithTimeout(ctx, serialTimeout)
 	defer cancel()
 	read := c.reads.DoChan(d.Number().String(), func() (any, error) { return c.opts.Devices.Serial(d) })
 	select {
@@ -217,7 +217,7 @@ func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, erro
 type wait struct {
 	id      string
 	started time.Time
-	last    sighting
+	last    findResult
 	scans   int
 }
 
@@ -245,7 +245,7 @@ func (w wait) failed(cause error) error {
 }
 
 // disks names the disks that were seen, but not endlessly.
-func (s sighting) disks() string {
+func (s findResult) disks() string {
 	const many = 16
 	switch n := len(s.seen); {
 	case n == 0:

@@ -16,15 +16,15 @@ import (
 // documentation, "Config drives").
 const configLabel = "config-2"
 
-// diskPatience bounds a look at all disks: one that hangs must not keep the
+// diskTimeout bounds a look at all disks: one that hangs must not keep the
 // node plugin from starting.
-const diskPatience = 20 * time.Second
+const diskTimeout = 20 * time.Second
 
 var errNoConfigDrive = errors.New("this machine has none (no disk with a filesystem labeled " + configLabel + ")")
 
 // configDrive reads meta_data.json from the config drive.
 func (o Options) configDrive(ctx context.Context) (facts, error) {
-	ctx, cancel := context.WithTimeout(ctx, diskPatience)
+	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
 	return volume.Bounded(ctx, func() (facts, error) {
 		disks, err := o.Disks.Disks()

@@ -65,7 +65,7 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	if o.proc == "" {
 		o.proc = "/proc"
 	}
-	patient, cancel := context.WithTimeout(ctx, diskPatience)
+	patient, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
 	limit, err := volume.Bounded(patient, o.limit)
 	if patient.Err() != nil && ctx.Err() == nil {

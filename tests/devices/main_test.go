@@ -24,7 +24,7 @@ import (
 
 const (
 	nodeID     = "guest"
-	kubeletDir = "/var/lib/kubelet/plugins"
+	kubeletDir = "/var/lib/kubelet/plugins/kubernetes.io/csi"
 	stateDir   = "/var/lib/growvol/node"
 )
 
