@@ -26,7 +26,7 @@ const (
 	// changes the size first and tells Nova afterwards; when that message is
 	// lost nobody sends it again. Kubernetes asks for no larger size while one is
 	// pending on the node, so the further GiB has to be asked of Cinder.
-	shortRemedy = "it will be retried; if it lasts, Nova was not told of the new size: have the volume detached and attached again (scale its workload to zero " +
+	shortRemedy = "Kubernetes retries this automatically; if it lasts, Nova was not told of the new size: have the volume detached and attached again (scale its workload to zero " +
 		"until the VolumeAttachment is gone), or extended in Cinder by 1 GiB more, or have the controller run with --notify-nova"
 )
 
@@ -241,7 +241,9 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	if err != nil || !found.match || errors.Is(found.notReady, errNoSize) {
 		return err
 	}
-	err = outlive(ctx, l, fmt.Sprintf("flushing %s", found.disk), func(ctx context.Context) error { return c.opts.Devices.Flush(ctx, found.disk) })
+	err = outlive(ctx, l, fmt.Sprintf("flushing %s", found.disk), func(ctx context.Context) error {
+		return c.opts.Devices.Flush(ctx, found.disk)
+	})
 	if gone(err) {
 		// Pulled out meanwhile: nothing is left that could be flushed. If the
 		// disk is still there, the error is about the disk.
@@ -258,7 +260,8 @@ func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error)
 	unlock, err := c.running.Lock(ctx, id)
 	if err != nil {
 		cause := context.Cause(ctx)
-		return nil, volume.Errorf(volume.KindOf(cause), "an earlier operation on the volume's disk has not finished: %w", cause).
+		text := "an earlier operation on the volume's disk has not finished: %w"
+		return nil, volume.Errorf(volume.KindOf(cause), text, cause).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 	}
 	return volume.NewLease(unlock), nil
@@ -270,7 +273,9 @@ func outlive(ctx context.Context, l *volume.Lease, what string, work func(contex
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s has not begun: %w", what, err)
 	}
-	_, err := volume.Outlive(ctx, l, what, func() (struct{}, error) { return struct{}{}, work(context.WithoutCancel(ctx)) })
+	_, err := volume.Outlive(ctx, l, what, func() (struct{}, error) {
+		return struct{}{}, work(context.WithoutCancel(ctx))
+	})
 	return err
 }
 

@@ -127,7 +127,7 @@ func (s findResult) known() error {
 		return nil
 	}
 	return volume.Errorf(volume.Deadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", list(s.silent)).
-		WithRemedy("it will be retried; if it lasts, look at the kernel log of this node for I/O that hangs")
+		WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 }
 
 // choose decides which of the disks with the volume's serial it is.
@@ -234,7 +234,7 @@ func (w wait) failed(cause error) error {
 		if errors.As(w.last.notReady, &reason) && reason.Remedy != "" {
 			return err // its remedy is part of the text
 		}
-		return err.WithRemedy("it will be retried; if it lasts, detach the volume from this server and attach it again")
+		return err.WithRemedy("Kubernetes retries this automatically; if it lasts, detach the volume from this server and attach it again")
 	}
 	scanned := ""
 	if w.scans > 0 {

@@ -95,7 +95,8 @@ func (o LimitOptions) limit() (Limit, error) {
 	free, all := o.slots()
 	if seen.onVirtio() && all > 0 {
 		n := min(free+seen.virtioVolumes, maxDisks)
-		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d%s", free, all, seen.virtioVolumes, foreign)}, nil
+		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d%s",
+			free, all, seen.virtioVolumes, foreign)}, nil
 	}
 	return Limit{maxDisks - seen.others, fmt.Sprintf("%d disks, less %d that are no volumes of this cluster%s", maxDisks, seen.others, foreign)}, nil
 }

@@ -114,7 +114,8 @@ func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error)
 	unlock, err := c.running.Lock(ctx, id)
 	if err != nil {
 		cause := context.Cause(ctx)
-		return nil, volume.Errorf(volume.KindOf(cause), "an earlier operation on the volume's loop device has not finished: %w", cause).
+		text := "an earlier operation on the volume's loop device has not finished: %w"
+		return nil, volume.Errorf(volume.KindOf(cause), text, cause).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 	}
 	return volume.NewLease(unlock), nil

@@ -158,7 +158,7 @@ func lockDir(ctx context.Context, path string) (unlock func(), err error) {
 		case <-ctx.Done():
 			t.Stop()
 			return nil, volume.Errorf(volume.InProgress, "another operation on %s has not finished: %w", filepath.Base(path), context.Cause(ctx)).
-				WithRemedy("it will be retried; a copy of a large volume takes its time")
+				WithRemedy("Kubernetes retries this automatically; a copy of a large volume takes its time")
 		}
 	}
 }
