@@ -19,8 +19,8 @@ import (
 type uses struct {
 	mounted map[blockdev.DeviceNumber]bool
 	cluster map[blockdev.DeviceNumber]bool // mounted where kubelet has CSI volumes
-	swap    map[string]bool       // by device node
-	staged  []string              // ids of volumes
+	swap    map[string]bool                // by device node
+	staged  []string                       // ids of volumes
 }
 
 // isForeign reports whether a disk with a volume's serial is used by somebody
