@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,10 +17,49 @@ import (
 // fakeFilesystems implements Filesystems.
 type fakeFilesystems struct{ *machine }
 
-func (f fakeFilesystems) Probe(_ context.Context, dev filesystem.Device) (filesystem.Signature, error) {
+// held returns the disk of a device that is open.
+func (f fakeFilesystems) held(dev filesystem.Device) (*disk, error) {
+	h, ok := dev.(*openVolume)
+	if !ok {
+		return nil, errors.New("not a device that the service has opened")
+	}
+	handle, ok := h.OpenDevice.(fakeHandle)
+	if !ok {
+		return nil, errors.New("not a device of this machine")
+	}
+	return handle.d, handle.usable()
+}
+
+// rests reports whether m is a mount of the filesystem on the disk, or on the
+// mapping on it.
+func (m *machine) rests(mount filesystem.Mount, d *disk) bool {
+	if mount.FSType == string(filesystem.Btrfs) { // its number is anonymous
+		on, _ := m.diskAt(mount.Source)
+		return on == d
+	}
+	return mount.Device == numberOf(d) || mount.Device == blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
+}
+
+// user returns where a disk is mounted, or published as a raw device.
+func (m *machine) user(d *disk) (path string, used bool) {
+	for _, mount := range m.mounts {
+		if m.rests(mount, d) || mount.Node == numberOf(d) && !mount.IsStaleNode() {
+			return mount.Mountpoint, true
+		}
+	}
+	return "", false
+}
+
+func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (filesystem.Signature, error) {
 	leave, err := f.enter("probe")
 	defer leave()
-	d, _ := f.diskAt(dev.Path())
+	if err == nil {
+		err = inTime(ctx, "probe")
+	}
+	if err != nil {
+		return filesystem.Signature{}, err
+	}
+	d, err := f.held(dev)
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
@@ -35,34 +75,49 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, _ := f.diskAt(req.Device.Path())
-	if ctx.Err() != nil {
-		return ctx.Err() // mkfs was killed
+	if err == nil {
+		err = ctx.Err() // mkfs was killed
+	}
+	if err != nil {
+		return err
+	}
+	d, err := f.held(req.Device)
+	switch path, used := f.user(d); {
+	case err != nil:
+		return err
+	case d.content.State == filesystem.Formatted && d.content.Complete && d.content.Type == req.Type:
+		return filesystem.RemoveMarker(req.Marker)
+	case d.content.State != filesystem.Blank && (!req.Encrypted || !d.content.Noise):
+		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), d.content)
+	case used:
+		return volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path(), path)
 	}
 	for _, m := range f.mounts {
 		if m.Node == numberOf(d) {
 			f.harm = append(f.harm, "formatted under the raw device at "+m.Mountpoint)
 		}
 	}
-	if err == nil && d.content.State != filesystem.Blank && (!req.Encrypted || !d.content.Noise) {
-		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), d.content)
-	}
-	if err == nil {
-		d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.shown}
-	}
-	return err
+	d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
+	d.formatted++
+	return filesystem.RemoveMarker(req.Marker)
 }
 
-func (f fakeFilesystems) Check(ctx context.Context, _ filesystem.Device, _ filesystem.Type) error {
+func (f fakeFilesystems) Check(ctx context.Context, dev filesystem.Device, _ filesystem.Type) error {
 	leave, err := f.enter("check")
 	checking := f.checking
 	leave()
 	if checking != nil {
 		<-checking
 	}
-	if ctx.Err() != nil {
-		return ctx.Err() // e2fsck was killed
+	if err == nil {
+		err = ctx.Err() // e2fsck was killed
 	}
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err = f.held(dev)
 	return err
 }
 
@@ -77,16 +132,33 @@ func (f fakeFilesystems) mount(m filesystem.Mount) {
 	f.mounts = append(f.mounts, m)
 }
 
-func (f fakeFilesystems) Mount(_ context.Context, req filesystem.MountRequest) error {
+func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest) error {
 	leave, err := f.enter("mount")
 	defer leave()
-	d, ok := f.diskAt(req.Device.Path())
-	if err != nil || !ok || d.content.State != filesystem.Formatted {
-		return volume.Errorf(volume.Precondition, "mount %s: no filesystem (%w)", req.Device.Path(), err)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	d, err := f.held(req.Device)
+	if info, statErr := os.Stat(req.Target); err == nil && (statErr != nil || !info.IsDir()) {
+		err = unix.ENOTDIR
+	}
+	if err != nil || d.content.State != filesystem.Formatted || !d.content.Complete {
+		return volume.Errorf(volume.Precondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
+	}
+	number, fstype := req.Device.Number(), req.Type
+	switch req.Type {
+	case filesystem.Btrfs:
+		number = blockdev.DeviceNumber{Minor: 1000 + d.number}
+	case filesystem.Ext2:
+		fstype = filesystem.Ext4 // the driver that serves it
+	default:
 	}
 	f.mount(filesystem.Mount{
-		Mountpoint: req.Target, Root: "/", Device: blockdev.DeviceNumber{Major: diskMajor, Minor: d.number},
-		FSType: string(req.Type), Source: d.path, Options: modeOf(req.Flags),
+		Mountpoint: req.Target, Root: "/", Device: number, FSType: string(fstype), Source: req.Device.Path(),
+		Options: modeOf(req.Flags), SuperOptions: modeOf(req.Flags),
 	})
 	return nil
 }
@@ -98,39 +170,57 @@ func modeOf(flags []string) []string {
 	return []string{"rw"}
 }
 
-func (f fakeFilesystems) Bind(_ context.Context, req filesystem.BindRequest) error {
+func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) error {
 	leave, err := f.enter("bind")
 	defer leave()
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}
-	if d, ok := f.diskAt(req.Source); ok { // the target becomes the device node
-		if err := os.Remove(req.Target); err != nil {
-			return err
+	if d, ok := f.diskAt(req.Source); ok {
+		return f.bindNode(d, req)
+	}
+	if info, err := os.Stat(req.Target); err != nil || !info.IsDir() {
+		return volume.Errorf(volume.Internal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
+	}
+	if i := f.top(req.Source); i >= 0 {
+		m := f.mounts[i]
+		m.Mountpoint = req.Target
+		if !m.ReadOnly() { // the flags of the source stay
+			m.Options = modeOf(req.Flags)
 		}
-		if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(diskMajor, d.number))); err != nil {
-			return err
-		}
-		f.mount(filesystem.Mount{
-			Mountpoint: req.Target, Root: "/" + filepath.Base(d.path), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
-			Device: blockdev.DeviceNumber{Minor: 5}, Node: blockdev.DeviceNumber{Major: diskMajor, Minor: d.number},
-		})
+		f.mount(m)
 		return nil
 	}
-	for _, m := range slices.Backward(f.mounts) {
-		if m.Mountpoint == req.Source {
-			m.Mountpoint = req.Target
-			if !m.ReadOnly() { // the flags of the source stay
-				m.Options = modeOf(req.Flags)
-			}
-			f.mount(m)
-			return nil
-		}
+	if info, err := os.Stat(req.Source); err != nil || !info.IsDir() {
+		return volume.Errorf(volume.Internal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
 	}
-	return volume.Errorf(volume.Internal, "%s is no mount", req.Source)
+	// A plain directory is one of the node's own disk.
+	f.mount(filesystem.Mount{
+		Mountpoint: req.Target, Root: req.Source, Device: blockdev.DeviceNumber{Major: 8, Minor: 1}, FSType: "ext4", Source: "/dev/root",
+		Options: modeOf(req.Flags),
+	})
+	return nil
 }
 
-func (f fakeFilesystems) Unmount(_ context.Context, m filesystem.Mount) error {
+// bindNode makes the target the device node of a disk. The machine is locked.
+func (f fakeFilesystems) bindNode(d *disk, req filesystem.BindRequest) error {
+	if err := os.Remove(req.Target); err != nil {
+		return err
+	}
+	if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(diskMajor, d.number))); err != nil {
+		return err
+	}
+	f.mount(filesystem.Mount{
+		Mountpoint: req.Target, Root: "/" + filepath.Base(d.path), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
+		Device: blockdev.DeviceNumber{Minor: 5}, Node: numberOf(d),
+	})
+	return nil
+}
+
+func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error {
 	leave, err := f.enter("unmount")
 	unmounting := f.unmounting
 	leave()
@@ -139,6 +229,9 @@ func (f fakeFilesystems) Unmount(_ context.Context, m filesystem.Mount) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}
@@ -155,7 +248,7 @@ func (f fakeFilesystems) Unmount(_ context.Context, m filesystem.Mount) error {
 		_ = os.Rename(m.Mountpoint+".tmp", m.Mountpoint)
 	}
 	for _, d := range f.disks { // what is mounted anew is alive
-		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return m.Device == numberOf(d) }) {
+		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return f.rests(m, d) }) {
 			d.dead = nil
 		}
 	}
@@ -191,22 +284,51 @@ func (f fakeFilesystems) FindMount(path string) (filesystem.Mount, bool, error) 
 	return filesystem.Mount{}, false, err
 }
 
-func (f fakeFilesystems) MountsOf(_ context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error) {
+func (f fakeFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error) {
 	leave, err := f.enter("mounts-of")
 	defer leave()
+	if err == nil {
+		err = inTime(ctx, "the mounts")
+	}
 	if err != nil {
 		return nil, err
 	}
 	var of []filesystem.Mount
 	for _, m := range f.mounts {
-		if m.Device == number || m.Node == number {
+		if f.numberOf(m) == number || m.Device == number || m.Node == number {
 			of = append(of, m)
 		}
 	}
 	return of, nil
 }
 
-func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
+// numberOf is the number of the device below a mounted filesystem.
+func (m *machine) numberOf(mount filesystem.Mount) blockdev.DeviceNumber {
+	if mount.FSType != string(filesystem.Btrfs) {
+		return mount.Device
+	}
+	if d, connected := m.diskAt(mount.Source); connected {
+		return device(d, mount.Source).Number()
+	}
+	return mount.Device
+}
+
+// mountedAt returns the mount at a path and the disk of the device, if these
+// belong together.
+func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesystem.Mount, *disk, error) {
+	i := f.top(path)
+	if i < 0 {
+		return filesystem.Mount{}, nil, volume.Errorf(volume.Precondition, "no filesystem is mounted at %s", path)
+	}
+	m := f.mounts[i]
+	d, err := f.held(dev)
+	if err == nil && f.numberOf(m) != dev.Number() {
+		err = volume.Errorf(volume.Precondition, "the mount at %s is of %s, not of the volume's device %s", path, m.Source, dev.Path())
+	}
+	return m, d, err
+}
+
+func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
 	leave, err := f.enter("grow")
 	growing, started := f.growing, f.started
 	leave()
@@ -221,32 +343,57 @@ func (f fakeFilesystems) Grow(_ context.Context, req filesystem.GrowRequest) (fi
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, _ := f.diskAt(req.Device.Path())
-	g := filesystem.Growth{Before: d.content.Size, Device: d.shown, Method: filesystem.GrownByIoctl}
-	if d.crypt > 0 {
-		g.Device = d.crypt
+	m, d, err := f.mountedAt(req.Device, req.MountPoint)
+	if err != nil {
+		return filesystem.Growth{}, err
 	}
-	if g.Device < req.Required {
+	size := d.content.Size
+	g := filesystem.Growth{Before: size, After: size, Device: d.sizeOf(req.Device.Number()), Method: filesystem.GrownNot}
+	switch {
+	case g.Device < req.Required:
 		return g, volume.Errorf(volume.Deadline, "%s has %s, not %s", req.Device.Path(), g.Device, req.Required)
+	case size > g.Device:
+		return g, volume.Errorf(volume.Precondition, "the filesystem has %s, more than its device with %s", size, g.Device)
+	case d.dead != nil:
+		return g, d.dead
+	case size == g.Device:
+		return g, nil
+	case m.ReadOnly() || d.readOnly:
+		return g, volume.Errorf(volume.Precondition, "the filesystem at %s is read-only", req.MountPoint)
+	case ctx.Err() != nil && growing == nil: // not begun
+		return g, ctx.Err()
 	}
 	d.content.Size = g.Device
-	g.After = g.Device
+	g.After, g.Method = g.Device, filesystem.GrownByIoctl
 	return g, nil
 }
 
-func (f fakeFilesystems) Alive(_ context.Context, dev filesystem.Device, _ string) error {
+func (f fakeFilesystems) Alive(ctx context.Context, dev filesystem.Device, path string) error {
 	leave, err := f.enter("alive")
 	defer leave()
-	if d, _ := f.diskAt(dev.Path()); d != nil && d.dead != nil {
-		return d.dead
+	if err == nil {
+		err = inTime(ctx, path)
+	}
+	if err != nil {
+		return err
+	}
+	_, d, err := f.mountedAt(dev, path)
+	if err == nil {
+		err = d.dead
 	}
 	return err
 }
 
-func (f fakeFilesystems) Measure(_ context.Context, dev filesystem.Device, _ string) (filesystem.Measurement, error) {
+func (f fakeFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
 	leave, err := f.enter("measure")
 	defer leave()
-	d, _ := f.diskAt(dev.Path())
+	if err == nil {
+		err = inTime(ctx, path)
+	}
+	if err != nil {
+		return filesystem.Measurement{}, err
+	}
+	_, d, err := f.mountedAt(dev, path)
 	if err != nil {
 		return filesystem.Measurement{}, err
 	}
@@ -254,10 +401,7 @@ func (f fakeFilesystems) Measure(_ context.Context, dev filesystem.Device, _ str
 	if m.Size == 0 && !m.ShutDown {
 		m.Size = d.content.Size
 	}
-	m.Type, m.Device = d.content.Type, d.shown
-	if d.crypt > 0 {
-		m.Device = d.crypt
-	}
+	m.Type, m.Device = d.content.Type, d.sizeOf(dev.Number())
 	m.Fills = m.Size >= m.Device || m.Limited
 	return m, nil
 }
@@ -268,12 +412,17 @@ func (f fakeFilesystems) Propagates(string) (bool, error) {
 	return !f.private, err
 }
 
-func (f fakeFilesystems) Stats(filesystem.Mount) (filesystem.Usage, error) {
+func (f fakeFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
 	leave, err := f.enter("stats")
 	growing := f.growing
 	leave()
 	if growing != nil {
 		<-growing
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := f.top(m.Mountpoint); err == nil && (i < 0 || f.mounts[i].ID != m.ID) {
+		err = volume.Errorf(volume.Precondition, "no filesystem is mounted at %s", m.Mountpoint)
 	}
 	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -61,6 +62,9 @@ type disk struct {
 	dead      error                  // what its mounted filesystem answers
 	patience  time.Duration          // how long the last wait for its size could have lasted
 	handles   int                    // descriptors that are open
+	stays     bool                   // a hypervisor has plugged it in: Disconnect flushes it, and it stays
+	plugged   int                    // how often it was connected
+	formatted int                    // how often mkfs has run
 	measured  filesystem.Measurement // what is wrong with its mounted filesystem
 
 	conn   volume.Connection // what the connector says beside path and size
@@ -116,6 +120,15 @@ func (m *machine) called(call string) int {
 	return n
 }
 
+// inTime is what a call answers that waits for a device or a mount when its
+// context has ended.
+func inTime(ctx context.Context, what string) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return volume.Errorf(volume.KindOf(ctx.Err()), "%s: no answer in time: %w", what, ctx.Err())
+}
+
 func (m *machine) diskAt(path string) (*disk, bool) {
 	for _, d := range m.disks {
 		if d.path == path || d.path+"-crypt" == path {
@@ -135,9 +148,12 @@ func (c fakeConnector) find(id string) (*disk, error) {
 	return nil, volume.Errorf(volume.NotFound, "no such volume")
 }
 
-func (c fakeConnector) Connect(_ context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+func (c fakeConnector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
 	leave, err := c.enter("connect")
 	defer leave()
+	if err == nil {
+		err = inTime(ctx, "connect")
+	}
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -145,35 +161,45 @@ func (c fakeConnector) Connect(_ context.Context, req volume.ConnectRequest) (vo
 	if err != nil {
 		return volume.Connection{}, err
 	}
+	d.readOnly = req.ReadOnly
 	if !d.connected {
-		d.connected, d.readOnly, d.shown = true, req.ReadOnly, max(d.shown, d.backend-d.header)
+		d.connected, d.shown = true, max(d.shown, d.backend-d.header)
+		d.plugged++
 	}
 	return d.connection(), nil
 }
 
-func (c fakeConnector) Disconnect(_ context.Context, id string) error {
+func (c fakeConnector) Disconnect(ctx context.Context, id string) error {
 	leave, err := c.enter("disconnect")
 	defer leave()
+	if err == nil {
+		err = inTime(ctx, "disconnect")
+	}
 	if d := c.disks[id]; d != nil && err == nil {
 		for _, m := range c.mounts {
 			if m.Node == numberOf(d) && !m.IsStaleNode() {
 				c.harm = append(c.harm, "the disk was taken from under the raw device at "+m.Mountpoint)
 			}
-			if m.Device.Minor == d.number && (m.Device.Major == diskMajor || m.Device.Major == cryptMajor) {
+			if d.connected && c.rests(m, d) {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
 		}
 		if d.handles > 0 {
 			return volume.Errorf(volume.Deadline, "%s is still open", d.path)
 		}
-		d.connected, d.shown = false, 0
+		if !d.stays {
+			d.connected, d.shown = false, 0
+		}
 	}
 	return err
 }
 
-func (c fakeConnector) Locate(_ context.Context, id string) (volume.Connection, bool, error) {
+func (c fakeConnector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
 	leave, err := c.enter("locate")
 	defer leave()
+	if err == nil {
+		err = inTime(ctx, "locate")
+	}
 	if err != nil {
 		return volume.Connection{}, false, err
 	}
@@ -188,9 +214,12 @@ func (c fakeConnector) Locate(_ context.Context, id string) (volume.Connection, 
 	return conn, true, nil
 }
 
-func (c fakeConnector) Verify(_ context.Context, id, path string) error {
+func (c fakeConnector) Verify(ctx context.Context, id, path string) error {
 	leave, err := c.enter("verify")
 	defer leave()
+	if err == nil {
+		err = inTime(ctx, "verify")
+	}
 	if err != nil {
 		return err
 	}
@@ -231,6 +260,9 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 			if d.number == unix.Minor(st.Rdev) && d.connected {
 				return device(d, d.path), nil
 			}
+		}
+		if major := unix.Major(st.Rdev); major == diskMajor || major == cryptMajor {
+			return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is a stale device node: %w", path, volume.ErrGone)
 		}
 	}
 	return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is no block device", path)
@@ -276,40 +308,91 @@ func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
 	return []blockdev.Device{dev}, nil
 }
 
+// at returns the disk of a device that is connected under its number.
+func (m *machine) at(dev blockdev.Device) (*disk, error) {
+	d, connected := m.diskAt(dev.Path)
+	if !connected || d.number != dev.Minor {
+		return nil, volume.Errorf(volume.Internal, "open %s: it does not lead to block device %s", dev.Path, dev.Number())
+	}
+	return d, nil
+}
+
+// sizeOf is the size of a disk, or of the mapping on it.
+func (d *disk) sizeOf(dev blockdev.DeviceNumber) volume.Size {
+	if dev.Major == cryptMajor {
+		return d.crypt
+	}
+	return d.shown
+}
+
 func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
 	leave, err := f.enter("size")
 	defer leave()
-	d, ok := f.diskAt(dev.Path)
-	if !ok {
-		return 0, volume.Errorf(volume.Internal, "%s is gone", dev.Path)
+	if err != nil {
+		return 0, err
 	}
-	return d.shown, err
+	d, err := f.at(dev)
+	if err != nil {
+		return 0, err
+	}
+	return d.sizeOf(dev.Number()), nil
 }
 
-// fakeHandle is an open device.
+// fakeHandle is an open device. It answers with errors once it is closed, or
+// the disk was pulled out, also when the disk is back by then.
 type fakeHandle struct {
-	f   fakeDevices
-	d   *disk
-	dev blockdev.Device
+	f       fakeDevices
+	d       *disk
+	dev     blockdev.Device
+	plugged int
+	closed  *bool
 }
 
-func (f fakeDevices) Open(_ context.Context, dev blockdev.Device) (OpenDevice, error) {
+func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice, error) {
 	leave, err := f.enter("open")
 	defer leave()
-	d, ok := f.diskAt(dev.Path)
-	if err != nil || !ok {
-		return nil, volume.Errorf(volume.Internal, "open %s (%w)", dev.Path, err)
+	if err == nil {
+		err = inTime(ctx, "open")
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, err := f.at(dev)
+	if err != nil {
+		return nil, err
 	}
 	d.handles++
-	return fakeHandle{f, d, dev}, nil
+	return fakeHandle{f, d, dev, d.plugged, new(bool)}, nil
+}
+
+// usable is the error of a handle that answers nothing any more. The machine
+// is locked.
+func (h fakeHandle) usable() error {
+	switch {
+	case *h.closed:
+		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, os.ErrClosed)
+	case !h.d.connected, h.d.plugged != h.plugged:
+		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, unix.ENODEV)
+	}
+	return nil
 }
 
 func (h fakeHandle) Path() string                      { return h.dev.Path }
 func (h fakeHandle) Number() blockdev.DeviceNumber     { return h.dev.Number() }
-func (h fakeHandle) Size() (volume.Size, error)        { return h.f.Size(h.dev) }
 func (h fakeHandle) BlockSize() (volume.Size, error)   { return 512, nil }
-func (h fakeHandle) ReadOnly() (bool, error)           { return h.f.ReadOnly(h.dev) }
 func (h fakeHandle) ReadAt([]byte, int64) (int, error) { return 0, errors.New("a fake has no content") }
+
+func (h fakeHandle) Size() (volume.Size, error) {
+	leave, err := h.f.enter("size")
+	defer leave()
+	return h.d.sizeOf(h.dev.Number()), errors.Join(err, h.usable())
+}
+
+func (h fakeHandle) ReadOnly() (bool, error) {
+	leave, err := h.f.enter("read-only")
+	defer leave()
+	return h.d.readOnly, errors.Join(err, h.usable())
+}
 
 func (h fakeHandle) Writer() (blockdev.Writer, error) {
 	return nil, errors.New("a fake has no content")
@@ -318,6 +401,10 @@ func (h fakeHandle) Writer() (blockdev.Writer, error) {
 func (h fakeHandle) Close() error {
 	h.f.mu.Lock()
 	defer h.f.mu.Unlock()
+	if *h.closed {
+		return os.ErrClosed
+	}
+	*h.closed = true
 	h.d.handles--
 	return nil
 }
@@ -342,24 +429,42 @@ func (f fakeDevices) ReadOnly(dev blockdev.Device) (bool, error) {
 
 func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {
 	leave, err := f.enter("await")
-	d, ok := f.diskAt(dev.Path)
-	if err != nil || !ok {
-		leave()
-		return 0, volume.Errorf(volume.Internal, "%s cannot be read (%w)", dev.Path, err)
-	}
-	if d.shown < want && !d.deaf {
-		d.shown = d.backend - d.header
-	}
-	size := d.shown
-	if at, ok := ctx.Deadline(); ok {
-		d.patience = time.Until(at)
+	if at, ok := ctx.Deadline(); ok && err == nil {
+		if d, err := f.at(dev); err == nil {
+			d.patience = time.Until(at)
+		}
 	}
 	leave()
-	if size >= want || d.liar {
-		return size, nil
+	if err == nil {
+		err = inTime(ctx, "open "+dev.Path)
 	}
-	<-ctx.Done()
-	return size, volume.Errorf(volume.Deadline, "%s has %s, not %s: %w", dev.Path, size, want, ctx.Err())
+	if err != nil {
+		return 0, err
+	}
+	for {
+		size, done, err := f.rescan(dev, want)
+		if err != nil || done {
+			return size, err
+		}
+		if err := volume.Pause(ctx, 100*time.Millisecond); err != nil {
+			return size, volume.Errorf(volume.KindOf(err), "%s has %s, not %s: %w", dev.Path, size, want, err)
+		}
+	}
+}
+
+// rescan makes a disk show what the backend has, unless it is deaf, and returns
+// what it shows, and whether that is enough.
+func (f fakeDevices) rescan(dev blockdev.Device, want volume.Size) (size volume.Size, done bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, err := f.at(dev)
+	if err != nil {
+		return 0, false, err
+	}
+	if d.shown < want && !d.deaf {
+		d.shown = max(d.shown, d.backend-d.header)
+	}
+	return d.shown, d.shown >= want || d.liar, nil
 }
 
 type fakeMappings struct{ *machine }
