@@ -149,7 +149,7 @@ func (e *expansion) growBlock(ctx context.Context) (volume.Size, error) {
 
 // growMounted is growth of a mounted filesystem, and of what lies below it.
 func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
-	m, err := e.mountAt(e.path)
+	m, err := e.mountAt(ctx, e.path)
 	if err != nil {
 		return 0, err
 	}
@@ -177,8 +177,8 @@ func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
 // mountAt returns the mount at exactly this path. A plain directory there
 // means that the mount is lost; the filesystem that contains the directory is
 // the node's own and is never touched.
-func (e *expansion) mountAt(path string) (filesystem.Mount, error) {
-	m, ok, err := e.opts.Filesystems.FindMount(path)
+func (e *expansion) mountAt(ctx context.Context, path string) (filesystem.Mount, error) {
+	m, ok, err := e.findMount(ctx, e.lease, path)
 	if err != nil {
 		return filesystem.Mount{}, err
 	}
@@ -193,7 +193,7 @@ func (e *expansion) mountAt(path string) (filesystem.Mount, error) {
 // staging mount, because the published one may be a read-only bind.
 func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount, vol *openVolume) (string, error) {
 	if e.staging != "" && e.staging != e.path {
-		m, err := e.mountAt(e.staging)
+		m, err := e.mountAt(ctx, e.staging)
 		if err != nil {
 			return "", err
 		}

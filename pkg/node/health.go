@@ -111,7 +111,14 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if staging == "" {
 		return nil, nil
 	}
-	m, mounted, err := s.opts.Filesystems.FindMount(filepath.Clean(staging))
+	// The lock keeps the readings that hang to one per volume.
+	unlock, err := s.lockStats(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	l := volume.NewLease(unlock)
+	defer l.Release()
+	m, mounted, err := s.findMount(ctx, l, filepath.Clean(staging))
 	if err != nil || !mounted {
 		return nil, err
 	}
@@ -119,8 +126,6 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if err != nil {
 		return nil, err
 	}
-	l := volume.NewLease(func() {})
-	defer l.Release()
 	vol, err := s.open(ctx, id, dev, l)
 	if err != nil {
 		return nil, err

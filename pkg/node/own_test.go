@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
@@ -219,4 +221,53 @@ func TestHungMountEndsWithTheCall(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// So do those of the other calls, each on a machine of its own.
+func TestHungMountEndsEachCall(t *testing.T) {
+	for what, call := range map[string]func(*bench, context.Context) error{
+		"stage":     (*bench).stage,
+		"unstage":   (*bench).unstage,
+		"publish":   func(b *bench, ctx context.Context) error { return b.publish(ctx, false) },
+		"unpublish": (*bench).unpublish,
+		"expand": func(b *bench, ctx context.Context) error {
+			_, err := b.expand(ctx, volume.GiB)
+			return err
+		},
+		"growth on device change": func(b *bench, ctx context.Context) error { return b.growToDevice(ctx, b.id) },
+		"health": func(b *bench, ctx context.Context) error {
+			_, err := b.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
+			return err
+		},
+		"stats": func(b *bench, ctx context.Context) error {
+			_, err := b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, mountCap("ext4"))
+				d := b.use(t, volume.GiB)
+				b.looking = make(chan struct{})
+				start := time.Now()
+				for range 3 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					err := call(b, ctx)
+					cancel()
+					wantKind(t, err, volume.Deadline)
+				}
+				if took := time.Since(start); took > 3*time.Second {
+					t.Errorf("three calls of a second took %s", took)
+				}
+				close(b.looking)
+				synctest.Wait()
+				if err := call(b, t.Context()); err != nil && what != "unstage" {
+					t.Errorf("the retry: %v", err)
+				}
+				if d.handles != 0 {
+					t.Errorf("%d descriptors are left open", d.handles)
+				}
+			})
+		})
+	}
 }

@@ -216,7 +216,7 @@ func (st *stage) readOnly() bool {
 // alreadyMounted tells whether the staging path already is what this request
 // asks for. Another filesystem there is left alone and reported.
 func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool, error) {
-	m, ok, err := st.opts.Filesystems.FindMount(st.path)
+	m, ok, err := st.findMount(ctx, st.lease, st.path)
 	if err != nil || !ok {
 		return false, err
 	}

@@ -118,7 +118,7 @@ func (w *sizeWatch) start(ctx context.Context, r record, announced bool) {
 // check grows the volume if its device has another size than at the last
 // growth, or was announced.
 func (w *sizeWatch) check(ctx context.Context, r record, announced bool) {
-	size, err := w.recordedSize(r)
+	size, err := w.recordedSize(ctx, r)
 	if err != nil {
 		return // the disk is gone; the volume's next call reports that
 	}
@@ -150,13 +150,14 @@ func nextTry(err error) string {
 	return "when the device changes, or the volume is staged or expanded"
 }
 
-// recordedSize reads the size of the disk that the volume had at stage.
-func (w *sizeWatch) recordedSize(r record) (volume.Size, error) {
+// recordedSize reads the size of the disk that the volume had at stage. A disk
+// that does not answer keeps neither the watch from ending nor other volumes.
+func (w *sizeWatch) recordedSize(ctx context.Context, r record) (volume.Size, error) {
 	disk, err := w.opts.Devices.ByNumber(r.Major, r.Minor)
 	if err != nil {
 		return 0, err
 	}
-	return w.opts.Devices.Size(disk)
+	return volume.Bounded(ctx, func() (volume.Size, error) { return w.opts.Devices.Size(disk) })
 }
 
 // growToDevice grows the mapping and the filesystem of a staged volume to its
@@ -178,7 +179,7 @@ func (s *Server) growToDevice(ctx context.Context, id string) error {
 	if r.Block {
 		return nil // the device is all that a raw volume has
 	}
-	m, mounted, err := s.opts.Filesystems.FindMount(r.Staging)
+	m, mounted, err := s.findMount(ctx, l, r.Staging)
 	if err != nil || !mounted {
 		return err
 	}
