@@ -43,6 +43,7 @@ func (s *Server) open(ctx context.Context, id string, dev blockdev.Device, l *vo
 	l.And(o.release)
 	o.layers, err = s.diskOf(ctx, id, dev)
 	if err != nil {
+		o.release() // or the caller could not disconnect it
 		return nil, err
 	}
 	return o, nil
