@@ -53,11 +53,25 @@ func (r record) connection(located volume.Connection) volume.Connection {
 
 // writeRecord notes that the volume is staged, or is about to be.
 func (st *stage) writeRecord(disk blockdev.Device, conn volume.Connection) error {
+	st.before, _ = st.readRecord(st.id) // one that is damaged is replaced
+	st.recorded = true
 	return st.saveRecord(record{
 		ID: st.id, Staging: st.path, Block: st.access.Block, ReadOnly: st.readOnly(),
 		Size: conn.Size, Attached: conn.Published, Granule: conn.Granule, Hidden: conn.Hidden,
 		Major: disk.Major, Minor: disk.Minor,
 	})
+}
+
+// restoreRecord takes writeRecord back: the volume is staged as it was before
+// this call, or not at all.
+func (st *stage) restoreRecord() error {
+	switch {
+	case !st.recorded:
+		return nil
+	case st.before.ID == "":
+		return st.removeRecord(st.id)
+	}
+	return st.saveRecord(st.before)
 }
 
 func (s *Server) saveRecord(r record) error {

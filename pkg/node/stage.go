@@ -90,6 +90,8 @@ type stage struct {
 	lock        volumeLock
 	ours        bool        // the volume was not connected before this call
 	mountedHere bool        // this call has mounted it
+	before      record      // what was recorded of the volume before this call
+	recorded    bool        // this call has recorded it
 	vol         *openVolume // nil until its device is open and verified
 }
 
@@ -139,13 +141,14 @@ func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
 	return st.mount(ctx, fstype)
 }
 
-// retreat disconnects a volume whose staging has failed, if it was this call
-// that connected it: otherwise it may be staged as a raw device. After an error
-// that it takes for final, kubelet never unstages, and a volume that stays
-// connected could not be detached ever again. What is in use stays connected,
-// and so does what work that outlives the call needs.
+// retreat takes back what a staging that has failed has mounted and recorded,
+// and disconnects the volume, if it was this call that connected it: otherwise
+// it may be staged as a raw device. After an error that it takes for final,
+// kubelet never unstages, and a volume that stays connected could not be
+// detached ever again. What is in use stays connected, and so does what work
+// that outlives the call needs.
 func (st *stage) retreat(ctx context.Context, cause error) {
-	if !st.ours || !st.lease.Held() {
+	if !st.lease.Held() || !st.ours && passes(cause) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatTimeout)
@@ -160,11 +163,14 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 	if st.vol != nil {
 		st.vol.release()
 	}
+	if !st.ours && !st.mountedHere {
+		return st.restoreRecord()
+	}
 	unlock, err := st.lock.lockPublish(ctx)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	st.lease.And(unlock) // an unmount that outlives this keeps it
 	if st.mountedHere {
 		if passes(cause) {
 			return nil // kubelet tries again, and the mount is of use then
@@ -172,6 +178,9 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 		if err := st.unmount(ctx, st.id, st.path, st.lease); err != nil {
 			return err
 		}
+	}
+	if !st.ours {
+		return st.restoreRecord()
 	}
 	conn, connected, err := st.opts.Connector.Locate(ctx, st.id)
 	if err != nil || !connected {

@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// failAfter lets a call succeed n times, and then fail.
+func (b *bench) failAfter(call string, n int, err error) {
+	b.meanwhile[call] = func() {
+		if n--; n < 0 {
+			b.fail[call] = err
+		}
+	}
+}
+
+func (b *bench) wantNothingLeft(t *testing.T, d *disk) {
+	t.Helper()
+	if len(b.mounts) != 0 || d.handles != 0 {
+		t.Errorf("mounts %+v, %d open descriptors", b.mounts, d.handles)
+	}
+	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("records %+v, %v", left, err)
+	}
+}
+
+// A disk that is not verified is closed again, or it could not be disconnected.
+func TestStageOfADiskThatIsNotVerifiedLeavesNothing(t *testing.T) {
+	for _, kind := range []volume.Kind{volume.Precondition, volume.Deadline, volume.Internal} {
+		b := newBench(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		b.fail["verify"] = volume.Errorf(kind, "not verified")
+		wantKind(t, b.stage(t.Context()), kind, "not verified")
+		b.wantNothingLeft(t, d)
+		if d.connected {
+			t.Errorf("%s: it stays connected", kind)
+		}
+	}
+}
+
+// A disk that a hypervisor has plugged in is there before the stage and after
+// it. What the failed stage has mounted and recorded goes all the same: after
+// an error that it takes for final, kubelet does not unstage.
+func TestStageOfAPluggedDiskThatFailsLeavesNothing(t *testing.T) {
+	for name, prepare := range map[string]func(*bench){
+		"at the mount":        func(b *bench) { b.fail["mount"] = volume.Errorf(volume.Precondition, "bad superblock") },
+		"after the mount":     func(b *bench) { b.fail["await"] = volume.Errorf(volume.Internal, "input/output error") },
+		"at the format":       func(b *bench) { b.fail["check"] = volume.Errorf(volume.Precondition, "run e2fsck") },
+		"at the verification": func(b *bench) { b.failAfter("verify", 1, volume.Errorf(volume.Precondition, "another volume")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
+			prepare(b)
+			if err := b.stage(t.Context()); err == nil {
+				t.Fatal("staged")
+			}
+			b.wantNothingLeft(t, d)
+		})
+	}
+}
+
+// What may pass is tried again or unstaged by kubelet, and stays until then.
+func TestStageOfAPluggedDiskThatIsToBeRetriedStays(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.add(b.id, volume.GiB)
+	d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
+	b.fail["grow"] = volume.Errorf(volume.Deadline, "is still being grown")
+	wantKind(t, b.stage(t.Context()), volume.Deadline)
+	if left, err := b.records(t.Context()); len(b.mounts) != 1 || err != nil || len(left) != 1 {
+		t.Errorf("mounts %+v, records %+v, %v", b.mounts, left, err)
+	}
+	delete(b.fail, "grow")
+	if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	b.wantNothingLeft(t, d)
+}
+
+// A stage that is refused changes nothing of what is known of the one before:
+// its volume would no longer grow with its device.
+func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{"read-only": mountCap("ext4", "ro"), "another type": mountCap("xfs"), "raw": blockCap()} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.use(t, volume.GiB)
+			before, err := b.readRecord(b.id)
+			if err != nil || before.ID != b.id {
+				t.Fatalf("record %+v, %v", before, err)
+			}
+			other := *b
+			other.capability = capability
+			if err := other.stage(t.Context()); err == nil {
+				t.Fatal("staged in two ways")
+			}
+			after, err := b.readRecord(b.id)
+			if err != nil || after != before {
+				t.Errorf("the record is now %+v, was %+v (%v)", after, before, err)
+			}
+			d.backend, d.shown = 2*volume.GiB, 2*volume.GiB
+			if err := b.growToDevice(t.Context(), b.id); err != nil || d.content.Size != 2*volume.GiB {
+				t.Errorf("grown to %s, %v", d.content.Size, err)
+			}
+		})
+	}
+}
+
+// An unmount that outlives the retreat keeps pods off until it is done.
+func TestRetreatThatOutlivesItsTimeKeepsPodsOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.content = ext4()
+		b.fail["await"] = volume.Errorf(volume.Internal, "input/output error")
+		b.unmounting = make(chan struct{})
+		wantKind(t, b.stage(t.Context()), volume.Internal)
+		if unlock, err := b.lockPublish(contextWithin(t), b.id); err == nil {
+			unlock()
+			t.Error("a pod could be given the volume while it is unmounted")
+		}
+		close(b.unmounting)
+		delete(b.fail, "await")
+		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		b.wantNothingLeft(t, d)
+	})
+}
+
+// contextWithin ends soon.
+func contextWithin(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
