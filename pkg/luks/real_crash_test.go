@@ -287,10 +287,12 @@ func TestRealTemporaryMapping(t *testing.T) {
 	left := "temporary-cryptsetup-" + fmt.Sprint(os.Getpid())
 	mustRun(t, "dmsetup", "create", left, "--uuid", "CRYPT-TEMP-"+left, "--table", "0 8 crypt aes-xts-plain64 "+fmt.Sprintf("%064x", 1)+" 0 "+d.Path+" 64")
 	mustRun(t, "dmsetup", "create", "unrelated", "--table", "0 8 linear "+d.Path+" 100")
-	d.mustFormat()
+	_, _, err := d.Format(t.Context(), d.formatRequest())
+	wantError(t, err, volume.Deadline, "in use", "lsblk")
 	holders, err := d.devices.Holders(d.Device)
 	if err != nil || len(holders) != 1 {
 		t.Errorf("holders %v, %v; want the unrelated one", holders, err)
 	}
 	mustRun(t, "dmsetup", "remove", "unrelated")
+	d.mustFormat()
 }
