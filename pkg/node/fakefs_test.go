@@ -82,12 +82,15 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 		return err
 	}
 	d, err := f.held(req.Device)
-	switch path, used := f.user(d); {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	_, markerErr := os.Stat(req.Marker)
+	resumed := markerErr == nil && d.content.State == filesystem.Formatted && !d.content.Complete && d.content.Type == req.Type
+	switch path, used := f.user(d); {
 	case d.content.State == filesystem.Formatted && d.content.Complete && d.content.Type == req.Type:
 		return filesystem.RemoveMarker(req.Marker)
-	case d.content.State != filesystem.Blank && (!req.Encrypted || !d.content.Noise):
+	case d.content.State != filesystem.Blank && !resumed && (!req.Encrypted || !d.content.Noise):
 		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), d.content)
 	case used:
 		return volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path(), path)

@@ -28,6 +28,7 @@ type machine struct {
 	disks  map[string]*disk // by volume id; what the backend has
 	mounts []filesystem.Mount
 	nextID int
+	open   int // descriptors, also those of disks that are gone
 	calls  []string
 	// formatting, when set, makes a format last until it is closed.
 	formatting chan struct{}
@@ -265,6 +266,9 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 			return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is a stale device node: %w", path, volume.ErrGone)
 		}
 	}
+	if strings.HasPrefix(path, "/dev/fake") { // the kernel's own name
+		return blockdev.Device{}, volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
+	}
 	return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is no block device", path)
 }
 
@@ -361,6 +365,7 @@ func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice,
 	if err != nil {
 		return nil, err
 	}
+	f.open++
 	d.handles++
 	return fakeHandle{f, d, dev, d.plugged, new(bool)}, nil
 }
@@ -405,7 +410,10 @@ func (h fakeHandle) Close() error {
 		return os.ErrClosed
 	}
 	*h.closed = true
-	h.d.handles--
+	h.f.open--
+	if h.plugged == h.d.plugged {
+		h.d.handles--
+	}
 	return nil
 }
 

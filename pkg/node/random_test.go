@@ -3,159 +3,419 @@ package node
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/semaphore"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestCallsAgainstEachOther runs the calls for two volumes at random, several
-// at once, with paths that are another volume's or somebody else's, raw and
-// mounted, and with too little time. Whatever they answer, nothing foreign is
-// touched, no disk is taken from under its user, none is raw and mounted at
-// once, no two calls wait for one another for ever, and in the end all can be
-// taken away.
-func TestCallsAgainstEachOther(t *testing.T) {
+// Calls for two volumes run against each other, against the growth of their
+// disks, disks that are pulled out, answers that are lost, somebody who mounts
+// over their paths, and a plugin that ends or crashes. Whatever the order,
+// nothing of others is touched, a success is true, each call ends with its
+// time, and in the end nothing is left.
+//
+// GROWVOL_RANDOM_SEED repeats the choices of a run; the order in which
+// goroutines run is not repeated.
+func TestCallsAtRandom(t *testing.T) {
 	needNodes(t)
-	for range 3 {
-		seed := rand.Uint64()
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := newRandomCalls(t)
-			var wg sync.WaitGroup
-			for worker := range uint64(6) {
-				wg.Go(func() {
-					dice := rand.New(rand.NewPCG(seed, worker)) //nolint:gosec // no secret
-					for range 150 {
-						r.call(t.Context(), dice)
-					}
-				})
-			}
-			wg.Wait()
-			r.checkEnd(t)
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("GROWVOL_RANDOM_SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed = n
+	}
+	const enough = 3 * time.Second // in CI
+	start := time.Now()
+	runs := 0
+	for ; time.Since(start) < enough && !t.Failed(); runs++ {
+		at := seed + uint64(runs)
+		t.Run("GROWVOL_RANDOM_SEED="+strconv.FormatUint(at, 10), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newRandomNode(t, at).run() })
 		})
 	}
+	t.Logf("%d runs in %s", runs, time.Since(start).Round(time.Millisecond))
 }
 
-// randomCalls is a machine with two volumes, and mounts that are neither's.
-type randomCalls struct {
-	*bench
+const manyCalls = 100 // more than there are at once
 
-	ids, stagings, targets []string
-	foreign                []filesystem.Mount
+// randomNode is a node on which two volumes are used at random.
+type randomNode struct {
+	*machine
+	t       *testing.T
+	dice    *dice
+	dir     string
+	end     chan struct{} // closed when everything is over
+	volumes []*randomVolume
+	others  []filesystem.Mount // somebody else's
+	other   *disk
+	content filesystem.Signature // of the other's disk
+
+	calls sync.WaitGroup // of the workers
+
+	plugin  *semaphore.Weighted // a plugin that ends lets its calls end first
+	process *process
+	server  *Server
+	stop    context.CancelFunc // of growth on device change
+	watch   *sync.WaitGroup
 }
 
-func newRandomCalls(t *testing.T) *randomCalls {
+// randomVolume is one of the two.
+type randomVolume struct {
+	bench
+
+	disk    *disk
+	blank   bool // at first
+	targets []string
+}
+
+func newRandomNode(t *testing.T, seed uint64) *randomNode {
 	t.Helper()
-	b := newBench(t, nil)
-	r := &randomCalls{bench: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
-	dir := t.TempDir()
-	for _, id := range r.ids[:2] {
-		b.add(id, volume.GiB)
+	n := &randomNode{machine: newMachine(), t: t, dice: newDice(seed), dir: t.TempDir(), end: make(chan struct{}), plugin: semaphore.NewWeighted(manyCalls)}
+	n.other = n.add("vol-9", 7*volume.GiB)
+	n.other.content, n.other.connected, n.other.shown = ext4(), true, 7*volume.GiB
+	n.content = n.other.content
+	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
+	for i, m := range []filesystem.Mount{on(n.other), nodeOf(n.other), loop, tmpfs("/dir")} {
+		n.others = append(n.others, n.put(fmt.Sprintf("/other/%d", i), m))
 	}
-	other := b.add("foreign", volume.GiB)
-	other.connected = true
-	for i := range 2 {
-		r.stagings = append(r.stagings, filepath.Join(dir, fmt.Sprint("staging-", i)))
-		r.targets = append(r.targets, filepath.Join(dir, fmt.Sprint("target-", i)))
+	for i, capability := range []*csi.VolumeCapability{
+		mountCap([]string{"ext4", "xfs", "btrfs", "ext3", "ext2"}[n.dice.n(5)]),
+		[]*csi.VolumeCapability{mountCap("xfs"), blockCap(), mountCap("")}[n.dice.n(3)],
+	} {
+		v := &randomVolume{blank: n.dice.oneIn(2)}
+		v.id, v.capability = fmt.Sprintf("vol-%d", i+1), capability
+		v.staging = filepath.Join(n.dir, v.id, "staging")
+		v.targets = []string{filepath.Join(n.dir, v.id, "pod-1"), filepath.Join(n.dir, v.id, "pod-2")}
+		v.disk = n.add(v.id, 2*volume.GiB)
+		if fstype := capability.GetMount().GetFsType(); !v.blank {
+			v.disk.content = ext4()
+			if fstype != "" {
+				v.disk.content.Type = filesystem.Type(fstype)
+			}
+		}
+		if v.disk.stays = n.dice.oneIn(2); v.disk.stays {
+			v.disk.connected, v.disk.shown = true, v.disk.backend
+		}
+		n.volumes = append(n.volumes, v)
 	}
-	for name, m := range map[string]filesystem.Mount{"disk": on(other), "tmpfs": tmpfs("/"), "dir": deleted(tmpfs("/dir"))} {
-		path := filepath.Join(dir, name)
-		r.foreign = append(r.foreign, b.put(path, m))
-		r.targets = append(r.targets, path)
-	}
-	r.stagings = append(r.stagings, r.targets[2])
-	return r
+	n.start()
+	return n
 }
 
-// call makes one call, most often with the paths that belong to the volume.
-func (r *randomCalls) call(ctx context.Context, dice *rand.Rand) {
-	i := dice.IntN(2)
-	one := *r.bench
-	one.id, one.staging, one.target = r.ids[i], r.stagings[i], r.targets[i]
-	if dice.IntN(5) == 0 {
-		one.id, one.staging, one.target = r.ids[dice.IntN(3)], r.stagings[dice.IntN(3)], r.targets[dice.IntN(len(r.targets))]
+// isForeign reports whether a mount is somebody else's.
+func (n *randomNode) isForeign(m filesystem.Mount) bool {
+	number := numberOf(n.other)
+	return m.Device == number || m.Node == number || m.Device.Major == 7 || m.FSType == "tmpfs"
+}
+
+// start starts the plugin.
+func (n *randomNode) start() {
+	p := &process{machine: n.machine, dice: n.dice, foreign: n.isForeign, crashed: make(chan struct{}), end: n.end}
+	s, err := New(Options{
+		ID: "node-1", Connector: processConnector{fakeConnector{n.machine}, p}, Devices: processDevices{fakeDevices{n.machine}, p},
+		Mappings: fakeMappings{n.machine}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
+		StateDir: filepath.Join(n.dir, "state"), Detached: new(volume.Detached), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		n.t.Fatal(err)
 	}
-	one.capability = []*csi.VolumeCapability{mountCap("ext4"), blockCap()}[dice.IntN(2)]
-	patience := time.Minute
-	if dice.IntN(4) == 0 {
-		patience = time.Duration(dice.IntN(300)) * time.Microsecond
+	ctx, cancel := context.WithCancel(n.t.Context())
+	n.process, n.server, n.stop, n.watch = p, s, cancel, new(sync.WaitGroup)
+	n.watch.Go(func() { s.GrowOnDeviceChange(ctx) })
+}
+
+// alone waits until no call is under way, and lets none begin until it is done.
+func (n *randomNode) alone() (done func()) {
+	_ = n.plugin.Acquire(context.Background(), manyCalls)
+	return func() { n.plugin.Release(manyCalls) }
+}
+
+// restart ends the plugin as SIGTERM does, and starts another.
+func (n *randomNode) restart() {
+	defer n.alone()()
+	n.stop()
+	n.watch.Wait()
+	n.server.opts.Detached.Wait(context.Background())
+	n.check(n.process)
+	n.start()
+}
+
+// crash ends the plugin as SIGKILL does, and starts another.
+func (n *randomNode) crash() {
+	n.process.crash()
+	defer n.alone()() // the callers of the crashed process give up first
+	n.stop()
+	n.check(n.process)
+	n.start()
+}
+
+func (n *randomNode) check(p *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, what := range p.wrong {
+		n.t.Error(what)
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+}
+
+// run lets everything run against each other, and then looks at what is left.
+func (n *randomNode) run() {
+	defer func() {
+		close(n.end)
+		time.Sleep(time.Hour) // what hung has ended by then
+	}()
+	over := make(chan struct{})
+	var world sync.WaitGroup
+	world.Go(func() { n.disturb(over) })
+	for _, v := range n.volumes {
+		for range 3 {
+			n.calls.Go(func() {
+				for range 60 {
+					n.call(v, n.dice.n(10))
+					time.Sleep(n.dice.between(0, 2*time.Second))
+				}
+			})
+		}
+	}
+	n.calls.Wait()
+	close(over)
+	world.Wait()
+	n.restart()
+	n.process.mu.Lock()
+	n.process.calm = true
+	n.process.mu.Unlock()
+	n.leave()
+	n.useAgain()
+	n.stop()
+	n.watch.Wait()
+	n.check(n.process)
+	if n.open != 0 {
+		n.t.Errorf("%d descriptors are left open", n.open)
+	}
+}
+
+// call makes one call and judges its answer.
+func (n *randomNode) call(v *randomVolume, which int) {
+	_ = n.plugin.Acquire(context.Background(), 1)
+	defer n.plugin.Release(1)
+	b := v.bench
+	b.machine, b.Server, b.target = n.machine, n.server, v.targets[n.dice.n(len(v.targets))]
+	limit := []time.Duration{time.Second, 10 * time.Second, time.Minute, 2 * time.Minute}[n.dice.n(4)]
+	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
 	defer cancel()
-	switch dice.IntN(6) {
-	case 0, 1:
-		_ = one.stage(ctx)
-	case 2, 3:
-		_ = one.publish(ctx, dice.IntN(4) == 0)
-	case 4:
-		_ = one.unpublish(ctx)
-	default:
-		_ = one.unstage(ctx)
+	start := time.Now()
+	n.machine.mu.Lock()
+	had := v.disk.backend
+	n.machine.mu.Unlock()
+	var err error
+	switch name := []string{"stage", "stage", "publish", "publish", "unpublish", "unstage", "expand", "expand", "stats", "health"}[which]; name {
+	case "stage":
+		err = n.judge(v, name, had, b.stage(ctx))
+	case "publish":
+		err = b.publish(ctx, n.dice.oneIn(4))
+	case "unpublish":
+		err = b.unpublish(ctx)
+	case "unstage":
+		err = b.unstage(ctx)
+	case "expand":
+		_, err = b.expand(ctx, had)
+		err = n.judge(v, name, had, err)
+	case "stats":
+		_, err = b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
+	case "health":
+		_, err = b.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
 	}
-	if dice.IntN(8) == 0 {
-		_, _ = one.expand(ctx, volume.GiB)
-		_, _ = one.stats(one.target)
+	if took := time.Since(start); took > limit+retreatTimeout+time.Millisecond {
+		n.t.Errorf("call %d of %s took %s of %s: %v", which, v.id, took, limit, err)
 	}
 }
 
-// checkEnd takes all away and looks what was done.
-func (r *randomCalls) checkEnd(t *testing.T) {
-	t.Helper()
-	for i, id := range r.ids[:2] {
-		one := *r.bench
-		one.id = id
-		for j := range 2 { // a call with crossed paths may have published there
-			one.target, one.staging = r.targets[j], r.stagings[j]
-			_ = one.unpublish(t.Context())
-			_ = one.unstage(t.Context())
-		}
-		one.target, one.staging = r.targets[i], r.stagings[i]
-		if err := one.unpublish(t.Context()); err != nil && !volume.IsKind(err, volume.Precondition) {
-			t.Errorf("%s: %v", id, err)
-		}
+// judge checks that a volume has the size of which a call has answered OK.
+func (n *randomNode) judge(v *randomVolume, call string, size volume.Size, err error) error {
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	if err == nil && v.capability.GetMount() != nil && v.disk.content.Size < size {
+		n.t.Errorf("%s of %s is a success, but its filesystem has %s, not %s", call, v.id, v.disk.content.Size, size)
 	}
-	for i, id := range r.ids[:2] {
-		one := *r.bench
-		one.id, one.staging, one.target = id, r.stagings[i], r.targets[i]
-		if err := one.unpublish(t.Context()); err != nil {
-			t.Errorf("%s: %v", id, err)
+	return err
+}
+
+// disturb changes the world until over is closed.
+func (n *randomNode) disturb(over <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(n.dice.between(0, 20*time.Second))
+		select {
+		case <-over:
+			for _, v := range n.volumes {
+				n.plug(v)
+			}
+			return
+		case <-timer.C:
 		}
-		if err := one.unstage(t.Context()); err != nil {
-			t.Errorf("%s: %v", id, err)
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.harm) > 0 {
-		t.Errorf("harm was done: %q", slices.Compact(r.harm))
-	}
-	if len(r.mounts) != len(r.foreign) {
-		t.Errorf("mounts %+v, want those of others alone: %+v", r.mounts, r.foreign)
-	}
-	for i, m := range r.foreign {
-		if i < len(r.mounts) && r.mounts[i].ID != m.ID {
-			t.Errorf("what is at %s has gone", m.Mountpoint)
-		}
-	}
-	for _, id := range r.ids[:2] {
-		if r.disks[id].connected {
-			t.Errorf("%s is still connected", id)
+		v := n.volumes[n.dice.n(len(n.volumes))]
+		switch n.dice.n(7) {
+		case 0, 1:
+			n.grow(v)
+		case 2:
+			n.pull(v)
+		case 3:
+			n.plug(v)
+		case 4:
+			n.cover(v)
+		case 5:
+			n.restart()
+		case 6:
+			n.crash()
 		}
 	}
-	counts := map[string]int{}
-	for _, c := range r.calls {
-		counts[c]++
+}
+
+// grow makes the volume larger; the device hears of it at once, at a rescan, or
+// late.
+func (n *randomNode) grow(v *randomVolume) {
+	n.machine.mu.Lock()
+	d := v.disk
+	d.backend += volume.GiB
+	announce := d.connected && n.dice.oneIn(2)
+	if announce {
+		d.shown = d.backend
 	}
-	for _, call := range []string{"mount", "bind", "unmount", "disconnect", "format"} {
-		if counts[call] == 0 {
-			t.Errorf("no %s was ever called: the calls are too few, or all refused", call)
+	d.deaf = !announce && n.dice.oneIn(2)
+	e := blockdev.SizeEvent{Major: diskMajor, Minor: d.number}
+	n.machine.mu.Unlock()
+	if announce {
+		select {
+		case n.events <- e:
+		case <-time.After(time.Minute): // nobody listens
 		}
 	}
+}
+
+// pull takes the disk out. What is mounted of it stays, and has its number.
+func (n *randomNode) pull(v *randomVolume) {
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	d := v.disk
+	if !d.connected {
+		return
+	}
+	for i, m := range n.mounts {
+		if m.Node == numberOf(d) { // devtmpfs removes the node
+			n.mounts[i].Root += "//deleted"
+		}
+	}
+	d.connected, d.shown, d.handles = false, 0, 0
+	d.plugged++
+	d.number += 10
+	d.path = fmt.Sprintf("/dev/fake%d", d.number)
+}
+
+// plug puts the disk of a hypervisor in again, and lets each disk hear of its
+// size.
+func (n *randomNode) plug(v *randomVolume) {
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	d := v.disk
+	d.deaf = false
+	if d.stays && !d.connected {
+		d.connected, d.shown = true, d.backend
+	}
+}
+
+// cover lets somebody mount over a path of the volume for a while.
+func (n *randomNode) cover(v *randomVolume) {
+	target := v.targets[n.dice.n(len(v.targets))]
+	n.machine.mu.Lock()
+	m := n.put(target, on(n.other))
+	n.machine.mu.Unlock()
+	time.Sleep(n.dice.between(0, 10*time.Second))
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	i := slices.IndexFunc(n.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })
+	if i < 0 {
+		n.t.Errorf("what somebody has mounted at %s is gone", target)
+		return
+	}
+	n.mounts = slices.Delete(n.mounts, i, i+1)
+}
+
+// leave takes both volumes away, and looks at what is left.
+func (n *randomNode) leave() {
+	for _, v := range n.volumes {
+		b := v.bench
+		b.machine, b.Server = n.machine, n.server
+		for _, b.target = range v.targets {
+			if err := b.unpublish(n.t.Context()); err != nil {
+				n.t.Errorf("unpublish at the end: %v", err)
+			}
+			if _, err := os.Lstat(b.target); err == nil {
+				n.t.Errorf("%s is left", b.target)
+			}
+		}
+		if err := b.unstage(n.t.Context()); err != nil {
+			n.t.Errorf("unstage at the end: %v", err)
+		}
+		d := v.disk
+		if d.connected != d.stays || d.handles != 0 {
+			n.t.Errorf("%s: connected %t (want %t), %d open descriptors", v.id, d.connected, d.stays, d.handles)
+		}
+		most := 0
+		if v.blank {
+			most = 1
+		}
+		if d.formatted > most {
+			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatted, v.blank)
+		}
+		half := d.content.State == filesystem.Formatted && !d.content.Complete
+		if _, err := os.Lstat(b.marker(v.id)); err == nil && !half {
+			n.t.Errorf("%s: the marker of a format is left, and the disk holds %s", v.id, d.content)
+		}
+	}
+	if left, err := n.server.records(n.t.Context()); err != nil || len(left) != 0 {
+		n.t.Errorf("records left: %+v, %v", left, err)
+	}
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	if !slices.EqualFunc(n.mounts, n.others, func(a, b filesystem.Mount) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+		n.t.Errorf("mounts left: %+v, want %+v", n.mounts, n.others)
+	}
+	if n.other.content != n.content || n.other.handles != 0 || !n.other.connected || n.other.formatted != 0 {
+		n.t.Errorf("the other's disk is now %+v", n.other)
+	}
+}
+
+// useAgain uses both volumes once more, as if nothing had happened.
+func (n *randomNode) useAgain() {
+	for _, v := range n.volumes {
+		b := v.bench
+		b.machine, b.Server, b.target = n.machine, n.server, v.targets[0]
+		if err := b.stage(n.t.Context()); err != nil {
+			n.t.Errorf("stage at the end: %v", err)
+			continue
+		}
+		if err := b.publish(n.t.Context(), false); err != nil {
+			n.t.Errorf("publish at the end: %v", err)
+		}
+		v.disk.backend += volume.GiB
+		if _, err := b.expand(n.t.Context(), v.disk.backend); n.judge(v, "expand", v.disk.backend, err) != nil {
+			n.t.Errorf("expand at the end: %v", err)
+		}
+	}
+	n.leave()
 }

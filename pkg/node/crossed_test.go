@@ -1,0 +1,161 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestCallsAgainstEachOther runs the calls for two volumes at random, several
+// at once, with paths that are another volume's or somebody else's, raw and
+// mounted, and with too little time. Whatever they answer, nothing foreign is
+// touched, no disk is taken from under its user, none is raw and mounted at
+// once, no two calls wait for one another for ever, and in the end all can be
+// taken away.
+func TestCallsAgainstEachOther(t *testing.T) {
+	needNodes(t)
+	for range 3 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := newRandomCalls(t)
+			var wg sync.WaitGroup
+			for worker := range uint64(6) {
+				wg.Go(func() {
+					dice := rand.New(rand.NewPCG(seed, worker)) //nolint:gosec // no secret
+					for range 150 {
+						r.call(t.Context(), dice)
+					}
+				})
+			}
+			wg.Wait()
+			r.checkEnd(t)
+		})
+	}
+}
+
+// randomCalls is a machine with two volumes, and mounts that are neither's.
+type randomCalls struct {
+	*bench
+
+	ids, stagings, targets []string
+	foreign                []filesystem.Mount
+}
+
+func newRandomCalls(t *testing.T) *randomCalls {
+	t.Helper()
+	b := newBench(t, nil)
+	r := &randomCalls{bench: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
+	dir := t.TempDir()
+	for _, id := range r.ids[:2] {
+		b.add(id, volume.GiB)
+	}
+	other := b.add("foreign", volume.GiB)
+	other.connected = true
+	for i := range 2 {
+		r.stagings = append(r.stagings, filepath.Join(dir, fmt.Sprint("staging-", i)))
+		r.targets = append(r.targets, filepath.Join(dir, fmt.Sprint("target-", i)))
+	}
+	for name, m := range map[string]filesystem.Mount{"disk": on(other), "tmpfs": tmpfs("/"), "dir": deleted(tmpfs("/dir"))} {
+		path := filepath.Join(dir, name)
+		r.foreign = append(r.foreign, b.put(path, m))
+		r.targets = append(r.targets, path)
+	}
+	r.stagings = append(r.stagings, r.targets[2])
+	return r
+}
+
+// call makes one call, most often with the paths that belong to the volume.
+func (r *randomCalls) call(ctx context.Context, dice *rand.Rand) {
+	i := dice.IntN(2)
+	one := *r.bench
+	one.id, one.staging, one.target = r.ids[i], r.stagings[i], r.targets[i]
+	if dice.IntN(5) == 0 {
+		one.id, one.staging, one.target = r.ids[dice.IntN(3)], r.stagings[dice.IntN(3)], r.targets[dice.IntN(len(r.targets))]
+	}
+	one.capability = []*csi.VolumeCapability{mountCap("ext4"), blockCap()}[dice.IntN(2)]
+	patience := time.Minute
+	if dice.IntN(4) == 0 {
+		patience = time.Duration(dice.IntN(300)) * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	switch dice.IntN(6) {
+	case 0, 1:
+		_ = one.stage(ctx)
+	case 2, 3:
+		_ = one.publish(ctx, dice.IntN(4) == 0)
+	case 4:
+		_ = one.unpublish(ctx)
+	default:
+		_ = one.unstage(ctx)
+	}
+	if dice.IntN(8) == 0 {
+		_, _ = one.expand(ctx, volume.GiB)
+		_, _ = one.stats(one.target)
+	}
+}
+
+// checkEnd takes all away and looks what was done.
+func (r *randomCalls) checkEnd(t *testing.T) {
+	t.Helper()
+	for i, id := range r.ids[:2] {
+		one := *r.bench
+		one.id = id
+		for j := range 2 { // a call with crossed paths may have published there
+			one.target, one.staging = r.targets[j], r.stagings[j]
+			_ = one.unpublish(t.Context())
+			_ = one.unstage(t.Context())
+		}
+		one.target, one.staging = r.targets[i], r.stagings[i]
+		if err := one.unpublish(t.Context()); err != nil && !volume.IsKind(err, volume.Precondition) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	for i, id := range r.ids[:2] {
+		one := *r.bench
+		one.id, one.staging, one.target = id, r.stagings[i], r.targets[i]
+		if err := one.unpublish(t.Context()); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+		if err := one.unstage(t.Context()); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.harm) > 0 {
+		t.Errorf("harm was done: %q", slices.Compact(r.harm))
+	}
+	if len(r.mounts) != len(r.foreign) {
+		t.Errorf("mounts %+v, want those of others alone: %+v", r.mounts, r.foreign)
+	}
+	for i, m := range r.foreign {
+		if i < len(r.mounts) && r.mounts[i].ID != m.ID {
+			t.Errorf("what is at %s has gone", m.Mountpoint)
+		}
+	}
+	for _, id := range r.ids[:2] {
+		if r.disks[id].connected {
+			t.Errorf("%s is still connected", id)
+		}
+	}
+	counts := map[string]int{}
+	for _, c := range r.calls {
+		counts[c]++
+	}
+	for _, call := range []string{"mount", "bind", "unmount", "disconnect", "format"} {
+		if counts[call] == 0 {
+			t.Errorf("no %s was ever called: the calls are too few, or all refused", call)
+		}
+	}
+}

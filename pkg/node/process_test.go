@@ -1,0 +1,324 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// dice are safe for concurrent use.
+type dice struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func newDice(seed uint64) *dice {
+	return &dice{r: rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15))}
+}
+
+// n returns a number below limit.
+func (d *dice) n(limit int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.r.IntN(limit)
+}
+
+func (d *dice) oneIn(n int) bool { return d.n(n) == 0 }
+
+// between returns a duration between two.
+func (d *dice) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(d.n(int(most-least)))
+}
+
+// process is a node plugin's process on a machine. Its calls of the machine
+// take time, some fail, the answers of some are lost, and some hang for minutes.
+// When it has crashed none of its calls succeeds: they return when their callers
+// give up, or at the end of the test.
+type process struct {
+	*machine
+	dice    *dice
+	foreign func(filesystem.Mount) bool // is somebody else's, and must not be touched
+	crashed chan struct{}
+	end     <-chan struct{}
+
+	mu      sync.Mutex
+	calm    bool // nothing fails any more
+	handles []fakeHandle
+	wrong   []string // what it must never do, and has done
+}
+
+var errCrashed = errors.New("the process has crashed")
+
+// take lets a call take its time. ctx is what ends it; nil: nothing does.
+func (p *process) take(ctx context.Context) error {
+	p.mu.Lock()
+	calm := p.calm
+	p.mu.Unlock()
+	took := p.dice.between(0, 20*time.Millisecond)
+	if !calm && p.dice.oneIn(60) {
+		took = p.dice.between(time.Second, 4*time.Minute)
+	}
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	timer := time.NewTimer(took)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-p.crashed:
+	}
+	select {
+	case <-p.crashed:
+		select { // its callers give up
+		case <-p.end:
+		case <-ctx.Done():
+		}
+		return errCrashed
+	default:
+	}
+	if err := inTime(ctx, "a call"); err != nil {
+		return err
+	}
+	if !calm && p.dice.oneIn(60) {
+		return volume.Errorf(volume.Deadline, "the device did not answer")
+	}
+	return nil
+}
+
+// lost loses the answer of a call that was made, now and then.
+func (p *process) lost(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && !p.calm && p.dice.oneIn(40) {
+		return volume.Errorf(volume.Deadline, "the answer is lost")
+	}
+	return err
+}
+
+func (p *process) report(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wrong = append(p.wrong, what)
+}
+
+// crash ends the process: the kernel closes what it had open.
+func (p *process) crash() {
+	close(p.crashed)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.handles {
+		_ = h.Close()
+	}
+}
+
+func (p *process) hasCrashed() bool {
+	select {
+	case <-p.crashed:
+		return true
+	default:
+		return false
+	}
+}
+
+// The connector, the devices and the filesystems as the process sees them.
+type (
+	processConnector struct {
+		fakeConnector
+
+		p *process
+	}
+	processDevices struct {
+		fakeDevices
+
+		p *process
+	}
+	processFilesystems struct {
+		fakeFilesystems
+
+		p *process
+	}
+)
+
+func (c processConnector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+	if err := c.p.take(ctx); err != nil {
+		return volume.Connection{}, err
+	}
+	conn, err := c.fakeConnector.Connect(ctx, req)
+	if err = c.p.lost(err); err != nil {
+		conn = volume.Connection{}
+	}
+	return conn, err
+}
+
+func (c processConnector) Disconnect(ctx context.Context, id string) error {
+	if err := c.p.take(ctx); err != nil {
+		return err
+	}
+	c.machine.mu.Lock()
+	if path, used := c.user(c.disks[id]); used && c.disks[id].connected && !c.disks[id].stays {
+		c.p.report(id + " is disconnected while it is in use at " + path)
+	}
+	c.machine.mu.Unlock()
+	return c.p.lost(c.fakeConnector.Disconnect(ctx, id))
+}
+
+func (c processConnector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
+	if err := c.p.take(ctx); err != nil {
+		return volume.Connection{}, false, err
+	}
+	return c.fakeConnector.Locate(ctx, id)
+}
+
+func (c processConnector) Verify(ctx context.Context, id, path string) error {
+	if err := c.p.take(ctx); err != nil {
+		return err
+	}
+	return c.fakeConnector.Verify(ctx, id, path)
+}
+
+func (d processDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice, error) {
+	if err := d.p.take(ctx); err != nil {
+		return nil, err
+	}
+	o, err := d.fakeDevices.Open(ctx, dev)
+	if err != nil {
+		return nil, err
+	}
+	d.p.mu.Lock()
+	defer d.p.mu.Unlock()
+	h, _ := o.(fakeHandle)
+	if d.p.hasCrashed() {
+		_ = h.Close()
+		return nil, errCrashed
+	}
+	d.p.handles = append(d.p.handles, h)
+	return o, nil
+}
+
+func (d processDevices) Size(dev blockdev.Device) (volume.Size, error) {
+	if err := d.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+		return 0, err
+	}
+	return d.fakeDevices.Size(dev)
+}
+
+func (d processDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {
+	if err := d.p.take(ctx); err != nil {
+		return 0, err
+	}
+	return d.fakeDevices.AwaitSize(ctx, dev, want)
+}
+
+func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (filesystem.Signature, error) {
+	if err := f.p.take(ctx); err != nil {
+		return filesystem.Signature{}, err
+	}
+	return f.fakeFilesystems.Probe(ctx, dev)
+}
+
+// Format leaves a filesystem half made, and its marker, when the process ends
+// in the midst.
+func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
+	f.machine.mu.Lock()
+	d, err := f.held(req.Device)
+	if err == nil && d.content.State == filesystem.Blank {
+		if path, used := f.user(d); used {
+			f.p.report(d.path + " is formatted while it is in use at " + path)
+		}
+		err = os.WriteFile(req.Marker, nil, 0o600)
+		d.content = filesystem.Signature{State: filesystem.Formatted, Type: req.Type, Size: d.shown}
+	}
+	f.machine.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := f.p.take(ctx); err != nil {
+		return err
+	}
+	return f.p.lost(f.fakeFilesystems.Format(ctx, req))
+}
+
+func (f processFilesystems) Check(ctx context.Context, dev filesystem.Device, t filesystem.Type) error {
+	if err := f.p.take(ctx); err != nil {
+		return err
+	}
+	return f.fakeFilesystems.Check(ctx, dev, t)
+}
+
+func (f processFilesystems) Mount(ctx context.Context, req filesystem.MountRequest) error {
+	if err := f.p.take(ctx); err != nil {
+		return err
+	}
+	return f.p.lost(f.fakeFilesystems.Mount(ctx, req))
+}
+
+func (f processFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) error {
+	if err := f.p.take(ctx); err != nil {
+		return err
+	}
+	return f.p.lost(f.fakeFilesystems.Bind(ctx, req))
+}
+
+func (f processFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error {
+	if err := f.p.take(ctx); err != nil {
+		return err
+	}
+	if f.p.foreign(m) {
+		f.p.report("somebody else's mount at " + m.Mountpoint + " is unmounted")
+	}
+	return f.p.lost(f.fakeFilesystems.Unmount(ctx, m))
+}
+
+func (f processFilesystems) FindMount(path string) (filesystem.Mount, bool, error) {
+	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+		return filesystem.Mount{}, false, err
+	}
+	return f.fakeFilesystems.FindMount(path)
+}
+
+func (f processFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error) {
+	if err := f.p.take(ctx); err != nil {
+		return nil, err
+	}
+	return f.fakeFilesystems.MountsOf(ctx, number)
+}
+
+func (f processFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
+	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+		return filesystem.Growth{}, err
+	}
+	g, err := f.fakeFilesystems.Grow(ctx, req)
+	return g, f.p.lost(err)
+}
+
+func (f processFilesystems) Alive(ctx context.Context, dev filesystem.Device, path string) error {
+	if err := f.p.take(ctx); err != nil {
+		return err
+	}
+	return f.fakeFilesystems.Alive(ctx, dev, path)
+}
+
+func (f processFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
+	if err := f.p.take(ctx); err != nil {
+		return filesystem.Measurement{}, err
+	}
+	return f.fakeFilesystems.Measure(ctx, dev, path)
+}
+
+func (f processFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
+	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+		return filesystem.Usage{}, err
+	}
+	if f.p.foreign(m) {
+		f.p.report("somebody else's filesystem at " + m.Mountpoint + " is counted")
+	}
+	return f.fakeFilesystems.Stats(m)
+}
