@@ -27,7 +27,7 @@ func TestCallsAgainstEachOther(t *testing.T) {
 	for range 3 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := newRandomCalls(t)
+			r := newCrossedCalls(t)
 			var wg sync.WaitGroup
 			for worker := range uint64(6) {
 				wg.Go(func() {
@@ -43,18 +43,18 @@ func TestCallsAgainstEachOther(t *testing.T) {
 	}
 }
 
-// randomCalls is a machine with two volumes, and mounts that are neither's.
-type randomCalls struct {
+// crossedCalls is a machine with two volumes, and mounts that are neither's.
+type crossedCalls struct {
 	*bench
 
 	ids, stagings, targets []string
 	foreign                []filesystem.Mount
 }
 
-func newRandomCalls(t *testing.T) *randomCalls {
+func newCrossedCalls(t *testing.T) *crossedCalls {
 	t.Helper()
 	b := newBench(t, nil)
-	r := &randomCalls{bench: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
+	r := &crossedCalls{bench: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
 	dir := t.TempDir()
 	for _, id := range r.ids[:2] {
 		b.add(id, volume.GiB)
@@ -75,7 +75,7 @@ func newRandomCalls(t *testing.T) *randomCalls {
 }
 
 // call makes one call, most often with the paths that belong to the volume.
-func (r *randomCalls) call(ctx context.Context, dice *rand.Rand) {
+func (r *crossedCalls) call(ctx context.Context, dice *rand.Rand) {
 	i := dice.IntN(2)
 	one := *r.bench
 	one.id, one.staging, one.target = r.ids[i], r.stagings[i], r.targets[i]
@@ -106,7 +106,7 @@ func (r *randomCalls) call(ctx context.Context, dice *rand.Rand) {
 }
 
 // checkEnd takes all away and looks what was done.
-func (r *randomCalls) checkEnd(t *testing.T) {
+func (r *crossedCalls) checkEnd(t *testing.T) {
 	t.Helper()
 	for i, id := range r.ids[:2] {
 		one := *r.bench

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -120,6 +121,9 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	if wrong == nil {
 		return nil
 	}
+	if err := p.checkTop(ctx, m, dev); err != nil {
+		return err
+	}
 	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
 		return volume.Errorf(wrong.Kind, "%w; and it could not be taken away: %v", wrong, err).WithRemedy("unmount " + p.target)
 	}
@@ -140,6 +144,23 @@ func (p *publication) checkShown(m filesystem.Mount, dev blockdev.Device) *volum
 		return volume.Errorf(volume.Precondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
 	}
 	return nil
+}
+
+// checkTop refuses a mount at the target path that lies over the bind mount:
+// somebody else has made it meanwhile.
+func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev blockdev.Device) error {
+	if same, err := p.isOn(m, dev); err != nil || same {
+		return nil //nolint:nilerr // it is the bind mount, as far as can be read
+	}
+	mounts, err := p.mountsOf(ctx, dev)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(mounts, func(o filesystem.Mount) bool { return o.Mountpoint == m.Mountpoint }) {
+		return nil
+	}
+	return volume.Errorf(volume.Internal, "something else (%s of %s) was mounted over the bind mount at %s; it is left alone", m.FSType, m.Source, p.target).
+		WithRemedy("find out who mounted it there, and unmount it")
 }
 
 // staged returns the device that was staged, open and confirmed to be the

@@ -42,14 +42,29 @@ func TestCallsAtRandom(t *testing.T) {
 	const enough = 3 * time.Second // in CI
 	start := time.Now()
 	runs := 0
+	succeeded := map[string]int{} // a test in which all fails tests nothing
 	for ; time.Since(start) < enough && !t.Failed(); runs++ {
 		at := seed + uint64(runs)
 		t.Run("GROWVOL_RANDOM_SEED="+strconv.FormatUint(at, 10), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newRandomNode(t, at).run() })
+			synctest.Test(t, func(t *testing.T) {
+				n := newRandomNode(t, at)
+				n.run()
+				for i, times := range n.succeeded {
+					succeeded[randomCalls[i]] += times
+				}
+			})
 		})
 	}
-	t.Logf("%d runs in %s", runs, time.Since(start).Round(time.Millisecond))
+	t.Logf("%d runs in %s, in which succeeded: %v", runs, time.Since(start).Round(time.Millisecond), succeeded)
+	for _, call := range randomCalls {
+		if runs > 2 && succeeded[call] == 0 {
+			t.Errorf("not one %s has succeeded", call)
+		}
+	}
 }
+
+// randomCalls are the calls that are made, with their weight.
+var randomCalls = [...]string{"stage", "stage", "publish", "publish", "unpublish", "unstage", "expand", "expand", "stats", "health"}
 
 const manyCalls = 100 // more than there are at once
 
@@ -65,7 +80,8 @@ type randomNode struct {
 	other   *disk
 	content filesystem.Signature // of the other's disk
 
-	calls sync.WaitGroup // of the workers
+	calls     sync.WaitGroup // of the workers
+	succeeded [len(randomCalls)]int
 
 	plugin  *semaphore.Weighted // a plugin that ends lets its calls end first
 	process *process
@@ -185,7 +201,7 @@ func (n *randomNode) run() {
 		for range 3 {
 			n.calls.Go(func() {
 				for range 60 {
-					n.call(v, n.dice.n(10))
+					n.call(v, n.dice.n(len(randomCalls)))
 					time.Sleep(n.dice.between(0, 2*time.Second))
 				}
 			})
@@ -222,7 +238,7 @@ func (n *randomNode) call(v *randomVolume, which int) {
 	had := v.disk.backend
 	n.machine.mu.Unlock()
 	var err error
-	switch name := []string{"stage", "stage", "publish", "publish", "unpublish", "unstage", "expand", "expand", "stats", "health"}[which]; name {
+	switch name := randomCalls[which]; name {
 	case "stage":
 		err = n.judge(v, name, had, b.stage(ctx))
 	case "publish":
@@ -238,6 +254,11 @@ func (n *randomNode) call(v *randomVolume, which int) {
 		_, err = b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
 	case "health":
 		_, err = b.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
+	}
+	if err == nil {
+		n.machine.mu.Lock()
+		n.succeeded[which]++
+		n.machine.mu.Unlock()
 	}
 	if took := time.Since(start); took > limit+retreatTimeout+time.Millisecond {
 		n.t.Errorf("call %d of %s took %s of %s: %v", which, v.id, took, limit, err)

@@ -58,6 +58,37 @@ func TestPublishThatCannotBeReadBack(t *testing.T) {
 	}
 }
 
+// Right after the bind somebody mounts over it. That is not the bind, and stays.
+func TestPublishTakesAwayNothingButItsBind(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
+		t.Run(name, func(t *testing.T) {
+			needNodes(t)
+			b := newBench(t, capability)
+			b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			other := b.add("vol-2", volume.GiB)
+			other.connected = true
+			covered := false
+			b.meanwhile["find-mount"] = func() {
+				if top := (fakeFilesystems{b.machine}).top(b.target); top >= 0 && !covered {
+					covered = true
+					b.put(b.target, on(other))
+				}
+			}
+			wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, other.path)
+			if last := b.mounts[len(b.mounts)-1]; last.Device != numberOf(other) {
+				t.Errorf("another's mount was taken away: %+v", b.mounts)
+			}
+			b.mounts = b.mounts[:len(b.mounts)-1]
+			if err := errors.Join(b.publish(t.Context(), false), b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // The node of the volume's disk goes to another disk before the bind.
 func TestRawPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	needNodes(t)
