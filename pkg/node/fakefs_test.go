@@ -334,6 +334,10 @@ func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesyst
 func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
 	leave, err := f.enter("grow")
 	growing, started := f.growing, f.started
+	var goal volume.Size // the device as it is at first
+	if d, heldErr := f.held(req.Device); heldErr == nil {
+		goal = d.sizeOf(req.Device.Number())
+	}
 	leave()
 	if started != nil {
 		close(started)
@@ -351,7 +355,7 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 		return filesystem.Growth{}, err
 	}
 	size := d.content.Size
-	g := filesystem.Growth{Before: size, After: size, Device: d.sizeOf(req.Device.Number()), Method: filesystem.GrownNot}
+	g := filesystem.Growth{Before: size, After: size, Device: goal, Method: filesystem.GrownNot}
 	switch {
 	case g.Device < req.Required:
 		return g, volume.Errorf(volume.Deadline, "%s has %s, not %s", req.Device.Path(), g.Device, req.Required)

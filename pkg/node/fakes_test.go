@@ -209,8 +209,12 @@ func (c fakeConnector) Locate(ctx context.Context, id string) (volume.Connection
 		return volume.Connection{}, false, err
 	}
 	conn := d.connection()
+	conn.Published, conn.Encrypted = 0, false // only Connect is told
 	if d.blind {
 		conn.Size = 0
+		if conn.Granule > 0 {
+			conn.Hidden = 32 * volume.MiB // what there may be at most
+		}
 	}
 	return conn, true, nil
 }

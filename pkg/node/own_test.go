@@ -249,7 +249,7 @@ func TestHungMountEndsEachCall(t *testing.T) {
 				b := newBench(t, mountCap("ext4"))
 				d := b.use(t, volume.GiB)
 				b.looking = make(chan struct{})
-				start := time.Now()
+				start, looks := time.Now(), b.called("find-mount")
 				for range 3 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					err := call(b, ctx)
@@ -258,6 +258,9 @@ func TestHungMountEndsEachCall(t *testing.T) {
 				}
 				if took := time.Since(start); took > 3*time.Second {
 					t.Errorf("three calls of a second took %s", took)
+				}
+				if n := b.called("find-mount") - looks; n != 1 {
+					t.Errorf("%d looks hang", n)
 				}
 				close(b.looking)
 				synctest.Wait()

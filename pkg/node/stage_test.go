@@ -228,7 +228,7 @@ func TestStageRefusesAPathThatIsTaken(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected, other.content = true, ext4()
 	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Device: numberOf(other), Options: []string{"rw"}})
-	wantKind(t, b.stage(t.Context()), volume.Precondition, b.staging)
+	wantKind(t, b.stage(t.Context()), volume.Precondition, b.staging, "another filesystem")
 	if b.called("format") != 0 {
 		t.Error("formatted all the same")
 	}
