@@ -67,7 +67,7 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 				d.backend, d.header = 2*volume.GiB, c.lacks
 				d.shown = d.backend - d.header
 				d.content.Size = d.shown
-				for _, required := range []volume.Size{2 * volume.GiB, 4 * volume.GiB} { // the second exceeds the volume
+				for _, required := range []volume.Size{4 * volume.GiB, 2 * volume.GiB} { // the first exceeds the volume, while the pod starts
 					_, err := b.expandWithin(t, required, time.Minute)
 					wantKind(t, err, volume.Deadline)
 				}

@@ -127,6 +127,7 @@ func TestRetreatThatOutlivesItsTimeKeepsPodsOff(t *testing.T) {
 			t.Error("a pod could be given the volume while it is unmounted")
 		}
 		close(b.unmounting)
+		synctest.Wait()
 		delete(b.fail, "await")
 		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
 			t.Fatal(err)
