@@ -168,7 +168,7 @@ func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
 	// The filesystem is asked for what the user wants, not for all the
 	// volume has: its format may have a limit between the two. What is
 	// hidden of the volume no filesystem on it can have.
-	_, err = e.grow(ctx, growth{
+	err = e.grow(ctx, growth{
 		vol: o, occasion: OccasionExpand, mountPoint: at, required: min(e.required, size), passphrase: e.secrets[PassphraseKey],
 	}, e.lease)
 	return size, err

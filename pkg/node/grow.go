@@ -20,7 +20,7 @@ type growth struct {
 
 // grow grows the mappings and the filesystem, for longer than the call if need
 // be, and counts and remembers the result. The disk has its size already.
-func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) (filesystem.Growth, error) {
+func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) error {
 	grown, err := s.growLayers(ctx, g, l)
 	s.failures.record(g.vol.id, err)
 	switch {
@@ -31,7 +31,7 @@ func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) (filesyste
 		s.log.InfoContext(ctx, "filesystem grown", "volume", g.vol.id, "occasion", string(g.occasion), "device", g.vol.Path(),
 			"before", grown.Before.String(), "after", grown.After.String(), "method", string(grown.Method))
 	}
-	return grown, err
+	return err
 }
 
 func (s *Server) growLayers(ctx context.Context, g growth, l *volume.Lease) (filesystem.Growth, error) {

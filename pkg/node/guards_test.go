@@ -135,7 +135,7 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 		go b.GrowOnDeviceChange(ctx)
 		synctest.Wait()
 		b.growDevice(d, 2*volume.GiB, true)
-		time.Sleep(2 * sizeReadInterval)
+		<-time.After(2 * sizeReadInterval)
 		synctest.Wait()
 		if n := b.called("grow"); n != 0 {
 			t.Errorf("%d growths were tried", n)
@@ -152,6 +152,7 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 // is a reason to try what failed.
 func TestDeviceChangeDuringAGrowthAndAfterARepair(t *testing.T) {
 	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
 		start := time.Now()
 		hang := make(chan struct{})
 		b.mu.Lock()

@@ -200,7 +200,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !c.published {
-					time.Sleep(mountWindow + time.Second)
+					<-time.After(mountWindow + time.Second)
 				}
 				d.deaf = true
 				start := time.Now()

@@ -162,11 +162,11 @@ func (c processConnector) Disconnect(ctx context.Context, id string) error {
 	if err := c.p.take(ctx); err != nil {
 		return err
 	}
-	c.machine.mu.Lock()
+	c.mu.Lock()
 	if path, used := c.user(c.disks[id]); used && c.disks[id].connected && !c.disks[id].stays {
 		c.p.report(id + " is disconnected while it is in use at " + path)
 	}
-	c.machine.mu.Unlock()
+	c.mu.Unlock()
 	return c.p.lost(c.fakeConnector.Disconnect(ctx, id))
 }
 
@@ -227,7 +227,7 @@ func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (f
 // Format leaves a filesystem half made, and its marker, when the process ends
 // in the midst.
 func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
-	f.machine.mu.Lock()
+	f.mu.Lock()
 	d, err := f.held(req.Device)
 	if err == nil && d.content.State == filesystem.Blank {
 		if path, used := f.user(d); used {
@@ -236,7 +236,7 @@ func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatReq
 		err = os.WriteFile(req.Marker, nil, 0o600)
 		d.content = filesystem.Signature{State: filesystem.Formatted, Type: req.Type, Size: d.shown}
 	}
-	f.machine.mu.Unlock()
+	f.mu.Unlock()
 	if err != nil {
 		return err
 	}

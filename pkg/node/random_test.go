@@ -192,7 +192,7 @@ func (n *randomNode) check(p *process) {
 func (n *randomNode) run() {
 	defer func() {
 		close(n.end)
-		time.Sleep(time.Hour) // what hung has ended by then
+		<-time.After(time.Hour) // what hung has ended by then
 	}()
 	over := make(chan struct{})
 	var world sync.WaitGroup
@@ -202,7 +202,7 @@ func (n *randomNode) run() {
 			n.calls.Go(func() {
 				for range 60 {
 					n.call(v, n.dice.n(len(randomCalls)))
-					time.Sleep(n.dice.between(0, 2*time.Second))
+					<-time.After(n.dice.between(0, 2*time.Second))
 				}
 			})
 		}
@@ -365,7 +365,7 @@ func (n *randomNode) cover(v *randomVolume) {
 	n.machine.mu.Lock()
 	m := n.put(target, on(n.other))
 	n.machine.mu.Unlock()
-	time.Sleep(n.dice.between(0, 10*time.Second))
+	<-time.After(n.dice.between(0, 10*time.Second))
 	n.machine.mu.Lock()
 	defer n.machine.mu.Unlock()
 	i := slices.IndexFunc(n.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })

@@ -260,8 +260,8 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 // left alone.
 func (st *stage) alive(ctx context.Context, m filesystem.Mount) (bool, error) {
 	dead := st.opts.Filesystems.Alive(ctx, st.vol, st.path)
-	if dead == nil {
-		return true, nil
+	if !volume.IsKind(dead, volume.Precondition) {
+		return dead == nil, dead // no answer is no evidence of a failure
 	}
 	// Under the lock no pod gets the volume between the look and the unmount.
 	unlock, err := st.lock.lockPublish(ctx)
@@ -370,7 +370,7 @@ func (st *stage) growStaged(ctx context.Context, conn volume.Connection) error {
 		st.opts.Observer.GrowthFailed(OccasionStage, err)
 		return err
 	}
-	_, err := st.grow(ctx, growth{vol: st.vol, occasion: OccasionStage, mountPoint: st.path}, st.lease)
+	err := st.grow(ctx, growth{vol: st.vol, occasion: OccasionStage, mountPoint: st.path}, st.lease)
 	if err == nil || passes(err) {
 		return err
 	}

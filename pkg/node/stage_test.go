@@ -504,3 +504,19 @@ func TestStageThatRunsOutOfTimeKeepsTheDevice(t *testing.T) {
 		}
 	})
 }
+
+// A filesystem that does not answer has not failed: it stays mounted.
+func TestStageLeavesASilentFilesystemMounted(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []volume.Kind{volume.Deadline, volume.Internal} {
+		b.fail["alive"] = volume.Errorf(kind, "the device does not answer")
+		wantKind(t, b.stage(t.Context()), kind, "does not answer")
+		if len(b.mounts) != 1 || b.called("unmount") != 0 {
+			t.Errorf("%s: mounts %v, %d unmounts", kind, b.mounts, b.called("unmount"))
+		}
+	}
+}

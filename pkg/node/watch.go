@@ -191,6 +191,6 @@ func (s *Server) growToDevice(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.grow(ctx, growth{vol: o, occasion: OccasionDevice, mountPoint: r.Staging}, l)
+	err = s.grow(ctx, growth{vol: o, occasion: OccasionDevice, mountPoint: r.Staging}, l)
 	return err
 }

@@ -55,6 +55,7 @@ func (b *bench) filesystemSize(d *disk) volume.Size {
 
 func TestDeviceChangeGrowsTheFilesystemAtOnce(t *testing.T) {
 	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
 		start := time.Now()
 		b.growDevice(d, 4*volume.GiB, true)
 		if got := b.filesystemSize(d); got != 4*volume.GiB || time.Since(start) > 0 {
@@ -69,15 +70,16 @@ func TestDeviceChangeGrowsTheFilesystemAtOnce(t *testing.T) {
 
 func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
 	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
 		grown := b.called("grow")
-		time.Sleep(sizeReadInterval + time.Second)
+		<-time.After(sizeReadInterval + time.Second)
 		synctest.Wait()
 		if got := b.filesystemSize(d); got != 2*volume.GiB {
 			t.Errorf("the filesystem has %s after %s, want 2 GiB", got, sizeReadInterval)
 		}
 		// Once is enough: sizes are read from then on, nothing else.
-		time.Sleep(10 * sizeReadInterval)
+		<-time.After(10 * sizeReadInterval)
 		synctest.Wait()
 		if n := b.called("grow") - grown; n != 1 {
 			t.Errorf("%d growths, want 1", n)
@@ -87,6 +89,7 @@ func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
 
 func TestLostEventsMakeAllSizesBeRead(t *testing.T) {
 	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
 		b.events <- blockdev.SizeEvent{All: true}
 		synctest.Wait()
@@ -120,6 +123,7 @@ func TestDeviceChangeAfterARestart(t *testing.T) {
 func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 	t.Run("staged read-only", func(t *testing.T) {
 		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			t.Helper()
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -135,12 +139,13 @@ func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 	})
 	t.Run("unstaged", func(t *testing.T) {
 		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			t.Helper()
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			grown := b.called("grow")
 			b.growDevice(d, 2*volume.GiB, true)
-			time.Sleep(2 * sizeReadInterval)
+			<-time.After(2 * sizeReadInterval)
 			synctest.Wait()
 			if n := b.called("grow"); n != grown {
 				t.Error("a volume that is not staged was grown")
@@ -149,6 +154,7 @@ func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 	})
 	t.Run("the device of another volume", func(t *testing.T) {
 		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			t.Helper()
 			b.mu.Lock()
 			d.serial = "vol-2" // another disk has the number by now
 			b.mu.Unlock()
@@ -161,6 +167,7 @@ func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 	})
 	t.Run("a raw volume", func(t *testing.T) {
 		watched(t, blockCap(), func(t *testing.T, b *bench, d *disk) {
+			t.Helper()
 			b.growDevice(d, 2*volume.GiB, true)
 			if n := b.called("grow"); n != 0 {
 				t.Error("a raw volume has no filesystem to grow")
@@ -180,12 +187,13 @@ func TestDeviceChangeRetries(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+				t.Helper()
 				b.mu.Lock()
 				b.fail["grow"] = c.failure
 				b.mu.Unlock()
 				before := b.called("grow")
 				b.growDevice(d, 2*volume.GiB, true)
-				time.Sleep(4*sizeReadInterval + time.Second)
+				<-time.After(4*sizeReadInterval + time.Second)
 				synctest.Wait()
 				if n := b.called("grow") - before; n != c.tries {
 					t.Errorf("%d tries in %s, want %d", n, 4*sizeReadInterval, c.tries)
@@ -206,6 +214,7 @@ func TestDeviceChangeRetries(t *testing.T) {
 // A device that hangs holds up no other volume.
 func TestDeviceChangeOfOneVolumeWhileAnotherHangs(t *testing.T) {
 	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
 		other := *b
 		other.id, other.staging = "vol-2", b.staging+"-2"
 		second := b.add(other.id, volume.GiB)
@@ -234,6 +243,7 @@ func TestDeviceChangeOfOneVolumeWhileAnotherHangs(t *testing.T) {
 
 func TestExpandFindsTheWorkDone(t *testing.T) {
 	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
 		if err := b.publish(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
