@@ -9,6 +9,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -28,7 +29,12 @@ type Devices interface {
 // Mappings is what the service needs of the node's dm-crypt mappings;
 // *luks.System is the real one.
 type Mappings interface {
+	Header(ctx context.Context, d blockdev.Device) (luks.Header, error)
+	Format(ctx context.Context, req luks.FormatRequest) (h luks.Header, fresh bool, err error)
+	Open(ctx context.Context, req luks.OpenRequest) (luks.Mapping, error)
+	Find(ctx context.Context, id string) (m luks.Mapping, ok bool, err error)
 	Grow(ctx context.Context, d blockdev.Device, passphrase []byte) (volume.Size, error)
+	Close(ctx context.Context, id string) error
 }
 
 // Filesystems is what the service needs of the node's filesystems and mounts;
@@ -95,21 +101,30 @@ func (s *Server) checkUse(ctx context.Context, dev blockdev.Device, block bool) 
 		return err
 	}
 	for i, layer := range layers {
-		mounts, err := s.mountsOf(ctx, layer)
-		if err != nil {
+		allowed := func(m filesystem.Mount) bool { return i == 0 && m.IsNode() == block }
+		if err := s.checkMounts(ctx, layer, allowed); err != nil {
 			return err
 		}
-		for _, m := range mounts {
-			if i == 0 && m.IsNode() == block {
-				continue
-			}
-			how := "mounted"
-			if m.IsNode() {
-				how = "published as a raw device"
-			}
-			return volume.Errorf(volume.Precondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
-				WithRemedy("delete the pod that uses it there")
+	}
+	return nil
+}
+
+// checkMounts refuses a device with a mount that is not allowed; nil: none is.
+func (s *Server) checkMounts(ctx context.Context, dev blockdev.Device, allowed func(filesystem.Mount) bool) error {
+	mounts, err := s.mountsOf(ctx, dev)
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if allowed != nil && allowed(m) {
+			continue
 		}
+		how := "mounted"
+		if m.IsNode() {
+			how = "published as a raw device"
+		}
+		return volume.Errorf(volume.Precondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
+			WithRemedy("delete the pod that uses it there")
 	}
 	return nil
 }

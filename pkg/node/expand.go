@@ -133,7 +133,9 @@ func (e *expansion) isBlock(ctx context.Context) (bool, error) {
 	return node, nil
 }
 
-// growBlock is growth of a raw block volume: its device is all there is.
+// growBlock is growth of a raw block volume: its disk, and the mapping on it
+// if it is encrypted. The size is that of the disk, as the volume's is; what
+// the pod has of it is less by the LUKS2 header.
 func (e *expansion) growBlock(ctx context.Context) (volume.Size, error) {
 	dev, err := e.opts.Devices.ByPath(e.path)
 	if err != nil {
@@ -143,7 +145,7 @@ func (e *expansion) growBlock(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = e.growMappings(ctx, o.layers, e.secrets[PassphraseKey])
+	err = e.grow(ctx, growth{vol: o, occasion: OccasionExpand, passphrase: e.secrets[PassphraseKey]}, e.lease)
 	return size, err
 }
 

@@ -108,7 +108,7 @@ func TestExpandWithoutACapacityGoesToTheVolumesSize(t *testing.T) {
 func TestExpandOfAMapping(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.use(t, volume.GiB)
-	d.crypt = volume.GiB - header
+	d.crypt, d.luks.keyring = volume.GiB-header, true
 	for i := range b.mounts {
 		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 	}

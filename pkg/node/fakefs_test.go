@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -37,13 +38,14 @@ func (m *machine) rests(mount filesystem.Mount, d *disk) bool {
 		on, _ := m.diskAt(mount.Source)
 		return on == d
 	}
-	return mount.Device == numberOf(d) || mount.Device == blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
+	return mount.Device == numberOf(d) || mount.Device == mappingOf(d)
 }
 
 // user returns where a disk is mounted, or published as a raw device.
 func (m *machine) user(d *disk) (path string, used bool) {
 	for _, mount := range m.mounts {
-		if m.rests(mount, d) || mount.Node == numberOf(d) && !mount.IsStaleNode() {
+		node := mount.Node == numberOf(d) || mount.Node == mappingOf(d)
+		if m.rests(mount, d) || node && !mount.IsStaleNode() {
 			return mount.Mountpoint, true
 		}
 	}
@@ -62,6 +64,9 @@ func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (file
 	d, err := f.held(dev)
 	if err != nil {
 		return filesystem.Signature{}, err
+	}
+	if d.luks.header.State != luks.HeaderAbsent && dev.Path() == d.path {
+		return filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "LUKS encryption"}, nil
 	}
 	return d.content, nil
 }
@@ -96,7 +101,7 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 		return volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path(), path)
 	}
 	for _, m := range f.mounts {
-		if m.Node == numberOf(d) {
+		if m.Node == req.Device.Number() {
 			f.harm = append(f.harm, "formatted under the raw device at "+m.Mountpoint)
 		}
 	}
@@ -213,12 +218,13 @@ func (f fakeFilesystems) bindNode(d *disk, req filesystem.BindRequest) error {
 	if err := os.Remove(req.Target); err != nil {
 		return err
 	}
-	if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(diskMajor, d.number))); err != nil {
+	number := device(d, req.Source).Number()
+	if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(number.Major, number.Minor))); err != nil {
 		return err
 	}
 	f.mount(filesystem.Mount{
-		Mountpoint: req.Target, Root: "/" + filepath.Base(d.path), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
-		Device: blockdev.DeviceNumber{Minor: 5}, Node: numberOf(d),
+		Mountpoint: req.Target, Root: "/" + filepath.Base(req.Source), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
+		Device: blockdev.DeviceNumber{Minor: 5}, Node: number,
 	})
 	return nil
 }
@@ -260,6 +266,11 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 
 func numberOf(d *disk) blockdev.DeviceNumber {
 	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
+}
+
+// mappingOf is the device number of the mapping on a disk.
+func mappingOf(d *disk) blockdev.DeviceNumber {
+	return blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 }
 
 // top is the index of the topmost mount at a path, or -1.

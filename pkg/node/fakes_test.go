@@ -39,7 +39,10 @@ type machine struct {
 	started    chan struct{} // when set, closed when a growth begins
 	fail       map[string]error
 	meanwhile  map[string]func() // what happens on the machine right before a call
+	encrypting chan struct{}     // when set, a luksFormat lasts until it is closed
+	opening    chan struct{}     // likewise the opening of a mapping
 	private    bool              // mounts do not propagate
+	mapped     map[string]*disk  // by volume id: the disk below the mapping of that name
 	events     chan blockdev.SizeEvent
 	// harm is what nobody would forgive, and no answer tells of.
 	harm []string
@@ -51,12 +54,14 @@ type disk struct {
 	connected bool
 	deleted   bool // the backend has the volume no more, but its device is still there
 	readOnly  bool
+	sealed    bool // the storage has it read-only, whatever the node asks for
 	number    uint32
 	path      string
 	shown     volume.Size // what the device reads
 	deaf      bool        // a rescan brings nothing
 	content   filesystem.Signature
 	crypt     volume.Size            // size of a mapping on the disk; zero: none
+	luks      luksDisk               // what LUKS has to do with it
 	serial    string                 // the volume it really is; empty: the right one
 	liar      bool                   // an awaited size is reported as reached although it is not
 	mapper    bool                   // the mapping on it is none of dm-crypt
@@ -87,7 +92,7 @@ const (
 
 func newMachine() *machine {
 	return &machine{
-		disks: map[string]*disk{}, nextID: 100, fail: map[string]error{}, meanwhile: map[string]func(){},
+		disks: map[string]*disk{}, mapped: map[string]*disk{}, nextID: 100, fail: map[string]error{}, meanwhile: map[string]func(){},
 		events: make(chan blockdev.SizeEvent),
 	}
 }
@@ -162,7 +167,7 @@ func (c fakeConnector) Connect(ctx context.Context, req volume.ConnectRequest) (
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	d.readOnly = req.ReadOnly
+	d.readOnly = req.ReadOnly || d.sealed
 	if !d.connected {
 		d.connected, d.shown = true, max(d.shown, d.backend-d.header)
 		d.plugged++
@@ -184,6 +189,9 @@ func (c fakeConnector) Disconnect(ctx context.Context, id string) error {
 			if d.connected && c.rests(m, d) {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
+		}
+		if d.hasMapping() {
+			return volume.Errorf(volume.Precondition, "%s is still in use: by %s-crypt", d.path, d.path)
 		}
 		if d.handles > 0 {
 			return volume.Errorf(volume.Deadline, "%s is still open", d.path)
@@ -237,6 +245,8 @@ func (c fakeConnector) Verify(ctx context.Context, id, path string) error {
 		return err
 	case d != nil && !ok:
 		return volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
+	case d != nil && path != d.path:
+		return volume.Errorf(volume.Precondition, "%s is a mapping and so not the volume", path)
 	case d != c.disks[id] || d.serial != "" && d.serial != id:
 		return volume.Errorf(volume.Precondition, "%s is another volume", path)
 	}
@@ -254,7 +264,7 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 	leave, _ := f.enter("by-path")
 	defer leave()
 	switch d, ok := f.diskAt(path); {
-	case ok:
+	case d != nil && (ok && path == d.path || path != d.path && d.hasMapping()):
 		return device(d, path), nil
 	case d != nil:
 		return blockdev.Device{}, volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
@@ -262,8 +272,12 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		for _, d := range f.disks {
-			if d.number == unix.Minor(st.Rdev) && d.connected {
+			switch {
+			case d.number != unix.Minor(st.Rdev):
+			case unix.Major(st.Rdev) == diskMajor && d.connected:
 				return device(d, d.path), nil
+			case unix.Major(st.Rdev) == cryptMajor && d.hasMapping():
+				return device(d, d.path+"-crypt"), nil
 			}
 		}
 		if major := unix.Major(st.Rdev); major == diskMajor || major == cryptMajor {
@@ -295,10 +309,10 @@ func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
 	}
 	for _, d := range f.disks {
 		switch {
-		case d.number != minor || !d.connected:
-		case major == cryptMajor:
+		case d.number != minor:
+		case major == cryptMajor && d.hasMapping():
 			return device(d, d.path+"-crypt"), nil
-		case major == diskMajor:
+		case major == diskMajor && d.connected:
 			return device(d, d.path), nil
 		}
 	}
@@ -319,7 +333,7 @@ func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
 // at returns the disk of a device that is connected under its number.
 func (m *machine) at(dev blockdev.Device) (*disk, error) {
 	d, connected := m.diskAt(dev.Path)
-	if !connected || d.number != dev.Minor {
+	if !connected || d.number != dev.Minor || dev.Major == cryptMajor && !d.hasMapping() {
 		return nil, volume.Errorf(volume.Internal, "open %s: it does not lead to block device %s", dev.Path, dev.Number())
 	}
 	return d, nil
@@ -370,7 +384,11 @@ func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice,
 		return nil, err
 	}
 	f.open++
-	d.handles++
+	if dev.Major == cryptMajor {
+		d.luks.handles++
+	} else {
+		d.handles++
+	}
 	return fakeHandle{f, d, dev, d.plugged, new(bool)}, nil
 }
 
@@ -415,7 +433,10 @@ func (h fakeHandle) Close() error {
 	}
 	*h.closed = true
 	h.f.open--
-	if h.plugged == h.d.plugged {
+	switch {
+	case h.dev.Major == cryptMajor:
+		h.d.luks.handles--
+	case h.plugged == h.d.plugged:
 		h.d.handles--
 	}
 	return nil
@@ -479,25 +500,13 @@ func (f fakeDevices) rescan(dev blockdev.Device, want volume.Size) (size volume.
 	return d.shown, d.shown >= want || d.liar, nil
 }
 
-type fakeMappings struct{ *machine }
-
-func (f fakeMappings) Grow(_ context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
-	leave, err := f.enter("resize-crypt")
-	defer leave()
-	d, _ := f.diskAt(dev.Path)
-	if err == nil && len(key) == 0 {
-		return 0, volume.Errorf(volume.Precondition, "the passphrase is needed")
-	}
-	d.crypt = d.shown - header
-	return d.crypt, err
-}
-
 // bench is a Server on a machine, and the requests for one volume.
 type bench struct {
 	*machine
 	*Server
 	id, staging, target string
 	capability          *csi.VolumeCapability
+	context, secrets    map[string]string
 }
 
 func newBench(t *testing.T, capability *csi.VolumeCapability) *bench {
@@ -529,13 +538,16 @@ func blockCap() *csi.VolumeCapability {
 }
 
 func (b *bench) stage(ctx context.Context) error {
-	_, err := b.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: b.id, StagingTargetPath: b.staging, VolumeCapability: b.capability})
+	_, err := b.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+		VolumeId: b.id, StagingTargetPath: b.staging, VolumeCapability: b.capability, VolumeContext: b.context, Secrets: b.secrets,
+	})
 	return err
 }
 
 func (b *bench) publish(ctx context.Context, readOnly bool) error {
 	_, err := b.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
 		VolumeId: b.id, StagingTargetPath: b.staging, TargetPath: b.target, VolumeCapability: b.capability, Readonly: readOnly,
+		VolumeContext: b.context,
 	})
 	return err
 }

@@ -9,16 +9,16 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// growth is one growth of a mounted filesystem and of the mappings below it.
+// growth is one growth of a volume's mappings and of the filesystem on them.
 type growth struct {
 	vol        *openVolume
 	occasion   Occasion
-	mountPoint string      // writable, if any is
+	mountPoint string      // writable, if any is; empty: of a raw volume, which has no filesystem
 	required   volume.Size // of the filesystem on the disk; zero: whatever the device has
 	passphrase string      // of a mapping whose key the kernel keeps to itself
 }
 
-// grow grows the mappings and the filesystem, for longer than the call if need
+// grow grows the mappings and the filesystem, if there is one, for longer than the call if need
 // be, and counts and remembers the result. The disk has its size already.
 func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) error {
 	grown, err := s.growLayers(ctx, g, l)
@@ -36,7 +36,7 @@ func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) error {
 
 func (s *Server) growLayers(ctx context.Context, g growth, l *volume.Lease) (filesystem.Growth, error) {
 	mapped, err := s.growMappings(ctx, g.vol.layers, g.passphrase)
-	if err != nil {
+	if err != nil || g.mountPoint == "" {
 		return filesystem.Growth{}, err
 	}
 	req := filesystem.GrowRequest{MountPoint: g.mountPoint, Device: g.vol, Required: g.required}

@@ -82,6 +82,15 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 	if short := deviceShort(conn, disk, size); short != nil {
 		conditions = append(conditions, *short)
 	}
+	if r.Encrypted {
+		short, err := s.mappingShort(ctx, id, disk, size)
+		if err != nil {
+			return nil, err
+		}
+		if short != nil {
+			conditions = append(conditions, *short)
+		}
+	}
 	if r.Block {
 		return conditions, nil
 	}
@@ -103,6 +112,27 @@ func deviceShort(conn volume.Connection, disk blockdev.Device, size volume.Size)
 		message += " (next step: " + conn.ShortRemedy + ")"
 	}
 	return &volume.Condition{Impairment: volume.Degraded, Reason: ReasonDeviceShort, Message: message}
+}
+
+// mappingShort returns the condition of the mapping of an encrypted volume that
+// is smaller than its disk allows, nil when it is not. The filesystem is
+// compared with the mapping alone.
+func (s *Server) mappingShort(
+	ctx context.Context, id string, disk blockdev.Device, size volume.Size,
+) (*volume.Condition, error) {
+	const maxSector = 4096 // of the encryption: a mapping is a multiple of it
+	m, mapped, err := s.findMapping(ctx, id, disk)
+	if err != nil || !mapped || size-m.Offset-m.Size < maxSector {
+		return nil, err
+	}
+	message := fmt.Sprintf("the mapping %s of the encrypted volume has %s, and its disk %s has %s behind the LUKS2 header",
+		m.Device.Path, m.Size, disk.Path, size-m.Offset)
+	if cause := s.failures.last(id); cause != nil {
+		message += ": " + cause.Error()
+	} else {
+		message += " (next step: restart the pods that use the volume; it grows when it is staged)"
+	}
+	return &volume.Condition{Impairment: volume.Degraded, Reason: ReasonDeviceShort, Message: message}, nil
 }
 
 // filesystemHealth reads the conditions of the filesystem that is mounted at

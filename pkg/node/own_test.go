@@ -31,6 +31,13 @@ func on(d *disk) filesystem.Mount {
 	return filesystem.Mount{FSType: "ext4", Root: "/", Source: d.path, Device: numberOf(d)}
 }
 
+// onMapping is a mount of the filesystem on the mapping of a disk.
+func onMapping(d *disk) filesystem.Mount {
+	m := on(d)
+	m.Device.Major, m.Source = cryptMajor, d.path+"-crypt"
+	return m
+}
+
 // nodeOf is a bind mount of the node of a disk.
 func nodeOf(d *disk) filesystem.Mount {
 	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, Node: numberOf(d)}
@@ -114,26 +121,26 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 // and is of no use to anybody.
 func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(d *disk)
+		prepare func(b *bench, d *disk)
 		mount   func(d *disk) filesystem.Mount
 	}{
 		"this volume":             {nil, on},
 		"its node":                {nil, nodeOf},
-		"its mapping":             {nil, func(d *disk) filesystem.Mount { m := on(d); m.Device.Major = cryptMajor; return m }},
-		"its device is gone":      {func(d *disk) { d.connected = false }, on},
-		"its node's disk is gone": {func(d *disk) { d.connected = false }, nodeOf},
-		"a removed node":          {func(d *disk) { d.connected = false }, func(d *disk) filesystem.Mount { return deleted(nodeOf(d)) }},
-		"a btrfs without a disk": {func(d *disk) { d.connected = false }, func(d *disk) filesystem.Mount {
+		"its mapping":             {func(b *bench, d *disk) { b.encrypt(d) }, onMapping},
+		"its device is gone":      {func(_ *bench, d *disk) { d.connected = false }, on},
+		"its node's disk is gone": {func(_ *bench, d *disk) { d.connected = false }, nodeOf},
+		"a removed node":          {func(_ *bench, d *disk) { d.connected = false }, func(d *disk) filesystem.Mount { return deleted(nodeOf(d)) }},
+		"a btrfs without a disk": {func(_ *bench, d *disk) { d.connected = false }, func(d *disk) filesystem.Mount {
 			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: blockdev.DeviceNumber{Minor: 50}}
 		}},
-		"the volume was deleted": {func(d *disk) { d.deleted = true }, on},
+		"the volume was deleted": {func(_ *bench, d *disk) { d.deleted = true }, on},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
 			d := b.add(b.id, volume.GiB)
 			d.connected = true
 			if c.prepare != nil {
-				c.prepare(d)
+				c.prepare(b, d)
 			}
 			b.put(b.target, c.mount(d))
 			for call, err := range b.takeAway(t, b.target) {

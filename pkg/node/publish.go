@@ -27,6 +27,10 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if err != nil {
 		return nil, err
 	}
+	encrypted, err := isEncrypted(req.GetVolumeContext())
+	if err != nil {
+		return nil, err
+	}
 	if req.GetStagingTargetPath() == "" {
 		// Spec v1.13, NodePublishVolume errors: FAILED_PRECONDITION.
 		return nil, &volume.Error{Kind: volume.Precondition, Op: "publish", ID: id, Msg: "staging_target_path is missing from the request", Remedy: "stage the volume first"}
@@ -45,7 +49,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	}
 	p := publication{
 		Server: s, id: id, access: access, lease: s.lease(id, unlock),
-		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()),
+		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()), encrypted: encrypted,
 		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || filesystem.ReadOnlyFlags(access.MountFlags),
 	}
 	defer p.lease.Release()
@@ -63,6 +67,7 @@ type publication struct {
 	access          volume.Access
 	staging, target string
 	readOnly        bool
+	encrypted       bool // by its volume context
 	lease           *volume.Lease
 }
 
@@ -167,14 +172,7 @@ func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev bloc
 // volume.
 func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 	if p.access.Block {
-		conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
-		if err != nil {
-			return nil, err
-		}
-		if !connected {
-			return nil, volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
-		}
-		dev, err := p.opts.Devices.ByPath(conn.Path)
+		dev, err := p.stagedDevice(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -201,6 +199,33 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 	}
 	// A pod must not start on a filesystem that has failed.
 	return vol, p.opts.Filesystems.Alive(ctx, vol, p.staging)
+}
+
+// stagedDevice returns the raw device that was staged: the disk, or the
+// mapping of an encrypted volume. The ciphertext is never published in its
+// place.
+func (p *publication) stagedDevice(ctx context.Context) (blockdev.Device, error) {
+	notStaged := volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
+	conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	if !connected {
+		return blockdev.Device{}, notStaged
+	}
+	disk, err := p.opts.Devices.ByPath(conn.Path)
+	if err != nil {
+		return blockdev.Device{}, err
+	}
+	r, err := p.readRecord(p.id)
+	if err != nil || !p.encrypted && !r.Encrypted {
+		return disk, err
+	}
+	m, mapped, err := p.findMapping(ctx, p.id, disk)
+	if err == nil && !mapped {
+		err = notStaged
+	}
+	return m.Device, err
 }
 
 // exclusive keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):

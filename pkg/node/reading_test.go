@@ -167,6 +167,7 @@ func TestPublishRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
 				t.Fatal(err)
 			}
 			if mapped {
+				d.crypt = volume.GiB - header
 				b.mounts[0].Device.Major = cryptMajor
 			} else {
 				raw := *b
@@ -245,7 +246,8 @@ func TestStatsOfNothingElse(t *testing.T) {
 	if _, err := b.stats("/covered"); !volume.IsKind(err, volume.NotFound) {
 		t.Errorf("a mount that another covers: %v", err)
 	}
-	b.put("/mapping", func() filesystem.Mount { m := on(b.disks[b.id]); m.Device.Major = cryptMajor; return m }())
+	b.disks[b.id].crypt = volume.GiB - header
+	b.put("/mapping", onMapping(b.disks[b.id]))
 	for _, path := range []string{b.staging, b.target, "/mapping"} {
 		if resp, err := b.stats(path); err != nil || len(resp.GetUsage()) != 2 {
 			t.Errorf("%s: %v, %v", path, resp, err)

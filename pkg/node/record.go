@@ -21,6 +21,8 @@ type record struct {
 	Staging  string `json:"stagingPath"`
 	Block    bool   `json:"block,omitempty"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Encrypted: what is mounted or published is the volume's LUKS2 mapping.
+	Encrypted bool `json:"encrypted,omitempty"`
 	// Size of the volume as far as the node has learned it, and what the
 	// controller read when it attached the volume. Bytes; zero: unknown.
 	Size     volume.Size `json:"sizeBytes,omitempty"`
@@ -56,7 +58,7 @@ func (st *stage) writeRecord(disk blockdev.Device, conn volume.Connection) error
 	st.before, _ = st.readRecord(st.id) // one that is damaged is replaced
 	st.recorded = true
 	return st.saveRecord(record{
-		ID: st.id, Staging: st.path, Block: st.access.Block, ReadOnly: st.readOnly(),
+		ID: st.id, Staging: st.path, Block: st.access.Block, ReadOnly: st.readOnly(), Encrypted: st.encrypted,
 		Size: conn.Size, Attached: conn.Published, Granule: conn.Granule, Hidden: conn.Hidden,
 		Major: disk.Major, Minor: disk.Minor,
 	})

@@ -14,16 +14,13 @@ import (
 
 	"github.com/growvol/growvol/pkg/capability"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // MkfsOptionsKey is the volume context's key for extra options of mkfs,
 // separated by white space (StorageClass parameter of the same name).
 const MkfsOptionsKey = "mkfsOptions"
-
-// retreatTimeout bounds the disconnection of a volume that could not be staged;
-// it is less than DefaultAnswerMargin.
-const retreatTimeout = 2 * time.Second
 
 // stepLimit bounds a step that may outlive its call. mkfs of a large ext3
 // takes many minutes (unlike ext4 it has its inode tables written out), and so
@@ -45,6 +42,10 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, err
 	}
+	encrypted, err := checkEncryption(req)
+	if err != nil {
+		return nil, volume.Wrap(err, "stage", id)
+	}
 	ctx, cancel := s.withMargin(ctx)
 	defer cancel()
 	lock, err := s.lockVolume(ctx, id)
@@ -52,7 +53,9 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	st := stage{
-		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access, context: req.GetVolumeContext(), lease: s.lease(id, lock.unlock), lock: lock,
+		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access,
+		context: req.GetVolumeContext(), lease: s.lease(id, lock.unlock), lock: lock,
+		encrypted: encrypted, passphrase: req.GetSecrets()[PassphraseKey],
 	}
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
@@ -93,6 +96,13 @@ type stage struct {
 	before      record      // what was recorded of the volume before this call
 	recorded    bool        // this call has recorded it
 	vol         *openVolume // nil until its device is open and verified
+
+	// Of an encrypted volume: vol is the disk, and then the mapping.
+	encrypted  bool
+	passphrase string
+	mapped     bool // the mapping was open before this call
+	opened     bool // this call opens the mapping
+	fresh      bool // the LUKS2 header was made here, and the volume was not used since
 }
 
 func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
@@ -109,11 +119,16 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	if st.vol, err = st.open(ctx, st.id, dev, st.lease); err != nil {
 		return err
 	}
-	if err := st.checkUse(ctx, dev, st.access.Block); err != nil {
+	if err := st.checkDevice(ctx, dev); err != nil {
 		return err
 	}
 	if err := st.writeRecord(st.vol.disk(), conn); err != nil {
 		return err
+	}
+	if st.encrypted {
+		if err := st.openMapping(ctx, conn); err != nil {
+			return err
+		}
 	}
 	if st.access.Block {
 		return st.runBlock(ctx, conn)
@@ -130,6 +145,9 @@ func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
 	if err != nil {
 		return err
 	}
+	if err := st.adoptMapping(ctx); err != nil {
+		return err
+	}
 	mounted, err := st.alreadyMounted(ctx, want)
 	if err != nil || mounted {
 		return err
@@ -141,67 +159,16 @@ func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
 	return st.mount(ctx, fstype)
 }
 
-// retreat takes back what a staging that has failed has mounted and recorded,
-// and disconnects the volume, if it was this call that connected it: otherwise
-// it may be staged as a raw device. After an error that it takes for final,
-// kubelet never unstages, and a volume that stays connected could not be
-// detached ever again. What is in use stays connected, and so does what work
-// that outlives the call needs.
-func (st *stage) retreat(ctx context.Context, cause error) {
-	if !st.lease.Held() || !st.ours && passes(cause) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatTimeout)
-	defer cancel()
-	err := st.undo(ctx, cause)
-	if err != nil && !volume.IsKind(err, volume.NotFound) {
-		st.log.WarnContext(ctx, "a volume that could not be staged stays connected", "volume", st.id, "error", err)
-	}
-}
-
-func (st *stage) undo(ctx context.Context, cause error) error {
-	if st.vol != nil {
-		st.vol.release()
-	}
-	if !st.ours && !st.mountedHere {
-		return st.restoreRecord()
-	}
-	unlock, err := st.lock.lockPublish(ctx)
-	if err != nil {
-		return err
-	}
-	st.lease.And(unlock) // an unmount that outlives this keeps it
-	if st.mountedHere {
-		if passes(cause) {
-			return nil // kubelet tries again, and the mount is of use then
-		}
-		if err := st.unmount(ctx, st.id, st.path, st.lease); err != nil {
-			return err
-		}
-	}
-	if !st.ours {
-		return st.restoreRecord()
-	}
-	conn, connected, err := st.opts.Connector.Locate(ctx, st.id)
-	if err != nil || !connected {
-		return err
-	}
-	if err := st.unused(ctx, st.id, conn.Path); err != nil {
-		return err
-	}
-	if err := st.opts.Connector.Disconnect(ctx, st.id); err != nil {
-		return err
-	}
-	return st.removeRecord(st.id)
-}
-
 // runBlock stages a raw device. From now on what it holds is its user's: a
 // format that was cut short here must never be taken up again.
 func (st *stage) runBlock(ctx context.Context, conn volume.Connection) error {
 	if err := st.forgetFormat(st.id); err != nil {
 		return err
 	}
-	return st.awaitWhole(ctx, conn)
+	if err := st.awaitWhole(ctx, conn); err != nil || st.readOnly() {
+		return err
+	}
+	return st.growNow(ctx, "")
 }
 
 // awaitWhole waits until the disk is as large as the backend says.
@@ -290,6 +257,9 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 	if err != nil {
 		return "", err
 	}
+	if err := st.checkNotEncrypted(ctx, sig); err != nil {
+		return "", err
+	}
 	if sig.State != filesystem.Formatted || !sig.Complete {
 		return st.format(ctx, sig, want, conn)
 	}
@@ -331,12 +301,18 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 	req := filesystem.FormatRequest{
 		Device: st.vol, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
 	}
+	if st.encrypted { // whatever lies below the mapping
+		req.Encrypted = st.fresh
+	}
 	return want, unhurried(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
 		// The wait for the device may have been long.
 		if err := st.confirm(ctx, st.vol); err != nil {
 			return err
 		}
-		return st.opts.Filesystems.Format(ctx, req)
+		if err := st.opts.Filesystems.Format(ctx, req); err != nil {
+			return err
+		}
+		return st.forgetFormat(st.id)
 	})
 }
 
@@ -370,11 +346,18 @@ func (st *stage) growStaged(ctx context.Context, conn volume.Connection) error {
 		st.opts.Observer.GrowthFailed(OccasionStage, err)
 		return err
 	}
-	err := st.grow(ctx, growth{vol: st.vol, occasion: OccasionStage, mountPoint: st.path}, st.lease)
+	return st.growNow(ctx, st.path)
+}
+
+// growNow grows the mapping and the filesystem, if the volume has them, to the
+// disk. See growStaged for what becomes of an error.
+func (st *stage) growNow(ctx context.Context, mountPoint string) error {
+	g := growth{vol: st.vol, occasion: OccasionStage, mountPoint: mountPoint, passphrase: st.passphrase}
+	err := st.grow(ctx, g, st.lease)
 	if err == nil || passes(err) {
 		return err
 	}
-	st.log.ErrorContext(ctx, "the volume is staged, but its filesystem is smaller than its device and could not be grown",
+	st.log.ErrorContext(ctx, "the volume is staged, but is smaller than its disk allows and could not be grown",
 		"volume", st.id, "device", st.vol.Path(), "error", err)
 	return nil
 }
@@ -385,5 +368,10 @@ func (s *Server) marker(id string) string {
 	return filepath.Join(s.opts.StateDir, "formatting-"+url.PathEscape(id))
 }
 
-// forgetFormat removes the marker of a format.
-func (s *Server) forgetFormat(id string) error { return filesystem.RemoveMarker(s.marker(id)) }
+// forgetFormat removes the markers of a format, and of the encryption below.
+func (s *Server) forgetFormat(id string) error {
+	if err := filesystem.RemoveMarker(s.marker(id)); err != nil {
+		return err
+	}
+	return luks.RemoveMarker(s.encryptionMarker(id))
+}

@@ -14,7 +14,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// NodeUnstageVolume unmounts the staging path and disconnects the volume.
+// NodeUnstageVolume unmounts the staging path, closes the mapping of an
+// encrypted volume and disconnects the volume.
 func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
 	if err := errors.Join(requireID(id), requirePath("staging_target_path", path)); err != nil {
@@ -48,6 +49,10 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 			return err
 		}
 	}
+	// Whatever the record says: it may be gone, and the volume deleted.
+	if err := s.closeMapping(ctx, id, l); err != nil {
+		return err
+	}
 	if err := s.opts.Connector.Disconnect(ctx, id); err != nil {
 		return err
 	}
@@ -56,22 +61,29 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 	return s.removeRecord(id)
 }
 
-// unused refuses to disconnect a device that is still mounted or published
-// somewhere: the kernel lets a loop device or a disk go from under a device
-// node that a pod has, and the next volume may get the same number.
+// unused refuses to disconnect a disk that is still mounted or published
+// somewhere, or whose mapping is: the kernel lets a loop device or a disk go
+// from under a device node that a pod has, and the next volume may get the same
+// number.
 func (s *Server) unused(ctx context.Context, id, device string) error {
 	dev, err := s.opts.Devices.ByPath(device)
 	if err != nil {
 		return err
 	}
-	mounts, err := s.mountsOf(ctx, dev)
+	if err := s.checkUnpublished(ctx, dev); err != nil {
+		return err
+	}
+	m, mapped, err := s.findMapping(ctx, id, dev)
 	if err != nil {
 		return err
 	}
-	if len(mounts) > 0 {
-		return volume.Errorf(volume.Precondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
+	if mapped {
+		dev = m.Device // what the volume holds is read there
+		if err := s.checkUnpublished(ctx, dev); err != nil {
+			return err
+		}
 	}
-	if _, err := os.Lstat(s.marker(id)); errors.Is(err, fs.ErrNotExist) {
+	if !exists(s.marker(id)) && !exists(s.encryptionMarker(id)) {
 		return nil
 	}
 	sig, err := s.probe(ctx, id, dev)
@@ -83,6 +95,20 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 		return s.forgetFormat(id)
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// checkUnpublished refuses a device that is mounted or published somewhere.
+func (s *Server) checkUnpublished(ctx context.Context, dev blockdev.Device) error {
+	mounts, err := s.mountsOf(ctx, dev)
+	if err != nil || len(mounts) == 0 {
+		return err
+	}
+	return volume.Errorf(volume.Precondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
 }
 
 // probe reads what the volume holds.

@@ -173,11 +173,12 @@ func (s *Server) growToDevice(ctx context.Context, id string) error {
 	if err != nil || r.ID == "" || r.ReadOnly {
 		return err
 	}
-	if _, connected, err := s.opts.Connector.Locate(ctx, id); err != nil || !connected {
+	conn, connected, err := s.opts.Connector.Locate(ctx, id)
+	if err != nil || !connected {
 		return err
 	}
 	if r.Block {
-		return nil // the device is all that a raw volume has
+		return s.growRaw(ctx, r, conn, l)
 	}
 	m, mounted, err := s.findMount(ctx, l, r.Staging)
 	if err != nil || !mounted {
@@ -191,6 +192,26 @@ func (s *Server) growToDevice(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = s.grow(ctx, growth{vol: o, occasion: OccasionDevice, mountPoint: r.Staging}, l)
-	return err
+	return s.grow(ctx, growth{vol: o, occasion: OccasionDevice, mountPoint: r.Staging}, l)
+}
+
+// growRaw grows the mapping of a raw volume to its disk; without encryption
+// the disk is all that a raw volume has.
+func (s *Server) growRaw(ctx context.Context, r record, conn volume.Connection, l *volume.Lease) error {
+	if !r.Encrypted {
+		return nil
+	}
+	disk, err := s.opts.Devices.ByPath(conn.Path)
+	if err != nil {
+		return err
+	}
+	m, mapped, err := s.findMapping(ctx, r.ID, disk)
+	if err != nil || !mapped {
+		return err
+	}
+	o, err := s.open(ctx, r.ID, m.Device, l)
+	if err != nil {
+		return err
+	}
+	return s.grow(ctx, growth{vol: o, occasion: OccasionDevice}, l)
 }

@@ -104,7 +104,8 @@ func (d *Deployment) Kill() {
 func (d *Deployment) Stop() error { return errors.Join(d.Node.Stop(), d.Controller.Stop()) }
 
 // Leftovers lists what must be gone once every volume is deleted: volumes,
-// snapshots, markers of formats, mounts, attached loop devices.
+// snapshots, markers of formats, mounts, attached loop devices, mappings and
+// their device nodes.
 func (d *Deployment) Leftovers() ([]string, error) {
 	var left []string
 	for _, pattern := range []string{"volumes/volumes/*", "volumes/snapshots/*", "volumes/pending/*", "state/*"} {
@@ -118,6 +119,24 @@ func (d *Deployment) Leftovers() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	mapped, err := mappings()
+	if err != nil {
+		return nil, err
+	}
 	mounts, err := mountsBelow(d.dir)
-	return append(append(left, loops...), mounts...), err
+	return slices.Concat(left, loops, mapped, mounts), err
+}
+
+// mappings lists the device-mapper devices of this machine, and what lies in
+// /dev/mapper.
+func mappings() ([]string, error) {
+	devices, err := filepath.Glob("/sys/block/dm-*")
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := filepath.Glob("/dev/mapper/*")
+	if err != nil {
+		return nil, err
+	}
+	return append(devices, slices.DeleteFunc(nodes, func(path string) bool { return path == "/dev/mapper/control" })...), nil
 }

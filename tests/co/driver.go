@@ -60,8 +60,16 @@ func Block() *csi.VolumeCapability {
 
 // Create creates a volume of a name and size in bytes; source may be nil.
 func (d *Driver) Create(ctx context.Context, name string, size int64, capability *csi.VolumeCapability, source *csi.VolumeContentSource) (*Volume, error) {
+	return d.CreateWith(ctx, nil, name, size, capability, source)
+}
+
+// CreateWith is Create in a StorageClass with these parameters.
+func (d *Driver) CreateWith(
+	ctx context.Context, parameters map[string]string, name string, size int64, capability *csi.VolumeCapability, source *csi.VolumeContentSource,
+) (*Volume, error) {
 	resp, err := d.Controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
-		Name: name, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapabilities: []*csi.VolumeCapability{capability}, VolumeContentSource: source,
+		Name: name, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapabilities: []*csi.VolumeCapability{capability},
+		VolumeContentSource: source, Parameters: parameters,
 	})
 	if err != nil {
 		return nil, err

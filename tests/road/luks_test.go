@@ -36,6 +36,7 @@ func TestGrowthThroughLUKS(t *testing.T) {
 			must(t, os.MkdirAll(v.Staging, 0o700))
 			must(t, command(t, "mount", "/dev/mapper/"+mapping, v.Staging))
 			must(t, d.Publish(ctx, v))
+			must(t, d.Stage(ctx, v)) // kubelet has restarted
 			w := co.StartWriter(ctx, v.Target, 50<<20, time.Millisecond)
 
 			must(t, d.ExpandController(ctx, v, 3*gib))

@@ -1,0 +1,357 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+const secret = "correct horse battery staple"
+
+// newEncrypted is a bench whose volume is encrypted.
+func newEncrypted(t *testing.T, capability *csi.VolumeCapability) *bench {
+	t.Helper()
+	b := newBench(t, capability)
+	b.context, b.secrets = map[string]string{volume.EncryptedKey: "true"}, map[string]string{PassphraseKey: secret}
+	return b
+}
+
+func luksHeader(state luks.HeaderState) luks.Header {
+	return luks.Header{State: state, UUID: "10000000-0000-4000-8000-000000000000", Offset: header, Sector: 512}
+}
+
+func noise() filesystem.Signature {
+	return filesystem.Signature{State: filesystem.Foreign, Name: "unknown data", Noise: true}
+}
+
+// wantMarkers fails the test unless the volume has markers, or has none.
+func wantMarkers(t *testing.T, b *bench, want bool) {
+	t.Helper()
+	for _, path := range []string{b.marker(b.id), b.encryptionMarker(b.id)} {
+		if _, err := os.Stat(path); !want && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the marker %s is still there: %v", path, err)
+		}
+	}
+	if _, err := os.Stat(b.encryptionMarker(b.id)); want && err != nil {
+		t.Error(err)
+	}
+}
+
+// wantClosed fails the test unless nothing of the volume is left on the node.
+func wantClosed(t *testing.T, b *bench, d *disk) {
+	t.Helper()
+	if len(b.mounts) != 0 || b.mapped[b.id] != nil || d.hasMapping() || d.connected || d.handles+d.luks.handles != 0 {
+		t.Errorf("left: mounts %v, mapping %t, connected %t, %d and %d descriptors", b.mounts, d.hasMapping(), d.connected, d.handles, d.luks.handles)
+	}
+}
+
+func TestStageEncrypts(t *testing.T) {
+	for _, fstype := range []string{"ext4", "xfs"} {
+		b := newEncrypted(t, mountCap(fstype))
+		d := b.add(b.id, volume.GiB)
+		// kubelet repeats the call after a restart.
+		for range 3 {
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b.called("format") != 1 || len(b.mounts) != 1 || b.mounts[0].Device != mappingOf(d) || d.luks.header.State != luks.HeaderSound {
+			t.Errorf("formatted %d times, mounts %+v, header %s", b.called("format"), b.mounts, d.luks.header)
+		}
+		if want := volume.GiB - header; d.crypt != want || d.content.Size != want {
+			t.Errorf("mapping %s, filesystem %s, want %s", d.crypt, d.content.Size, want)
+		}
+		wantMarkers(t, b, false)
+		if d.handles+d.luks.handles != 0 {
+			t.Errorf("%d and %d descriptors are still open", d.handles, d.luks.handles)
+		}
+		for i, call := range []func(context.Context) error{func(ctx context.Context) error { return b.publish(ctx, false) }, b.unpublish, b.unstage, b.unstage} {
+			if err := call(t.Context()); err != nil {
+				t.Fatalf("call %d: %v", i, err)
+			}
+		}
+		wantClosed(t, b, d)
+		if err := b.stage(t.Context()); err != nil || b.called("format") != 1 {
+			t.Errorf("staged again: %v, formatted %d times", err, b.called("format"))
+		}
+	}
+}
+
+func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		capability *csi.VolumeCapability
+		prepare    func(b *bench, d *disk)
+		kind       volume.Kind
+		words      []string
+	}{
+		"no passphrase":       {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets = nil }, volume.Invalid, []string{"passphrase", "node-stage-secret-name"}},
+		"an empty passphrase": {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets[PassphraseKey] = "" }, volume.Invalid, []string{"passphrase", "node-stage-secret-name"}},
+		"a wrong passphrase": {mountCap("ext4"), func(b *bench, d *disk) {
+			d.luks.header, d.luks.passphrase, b.secrets[PassphraseKey] = luksHeader(luks.HeaderSound), secret, "wrong"
+		}, volume.Precondition, []string{"passphrase"}},
+		"an odd value in the context": {mountCap("ext4"), func(b *bench, _ *disk) { b.context[volume.EncryptedKey] = "yes" }, volume.Invalid, []string{"encrypted", "yes"}},
+		"a plain filesystem":          {mountCap("ext4"), func(_ *bench, d *disk) { d.content = ext4() }, volume.Precondition, []string{"ext4", "without encryption", "StorageClass"}},
+		"unknown data":                {mountCap("ext4"), func(_ *bench, d *disk) { d.content = noise() }, volume.Precondition, []string{"not blank", "random"}},
+		"LUKS1":                       {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} }, volume.Precondition, []string{"LUKS1"}},
+		"another layout":              {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnsupported) }, volume.Precondition, []string{"another layout"}},
+		"a damaged header":            {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.Precondition, []string{"damaged"}},
+		"an unfinished one":           {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnfinished) }, volume.Precondition, []string{"without a key slot"}},
+		"an unreadable header":        {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["luks-header"] = errors.New("EIO") }, volume.Internal, []string{"EIO"}},
+		"a blank volume, read-only":   {mountCap("ext4", "ro"), nil, volume.Precondition, []string{"read-only"}},
+		"a raw one, read-only": {func() *csi.VolumeCapability {
+			c := blockCap()
+			c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
+			return c
+		}(), nil, volume.Precondition, []string{"no LUKS2 header", "read-only"}},
+		"a damaged header, read-only": {mountCap("ext4", "ro"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.Precondition, []string{"damaged"}},
+		"a writable claim, a read-only disk": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.sealed = true
+		}, volume.Precondition, []string{"read-only"}},
+		"noise in a mapping that was not just made": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noise()
+		}, volume.Precondition, []string{"random"}},
+		"the same below a hypervisor that encrypts": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noise(), true
+		}, volume.Precondition, []string{"random"}},
+		"a disk that is mounted itself": {mountCap("ext4"), func(b *bench, d *disk) { d.connected = true; b.put("/elsewhere", on(d)) }, volume.Precondition, []string{"/elsewhere"}},
+		"another volume's disk":         {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.Precondition, []string{"another volume"}},
+		"a disk that is too small": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.connected, d.shown, d.deaf = true, volume.MiB, true
+		}, volume.Deadline, []string{"1 MiB", "1 GiB"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newEncrypted(t, c.capability)
+				d := b.add(b.id, volume.GiB)
+				if c.prepare != nil {
+					c.prepare(b, d)
+				}
+				content, hdr, mounts, ours := d.content, d.luks.header, len(b.mounts), !d.connected
+				patience := time.Minute
+				if c.kind == volume.Deadline {
+					patience = 50 * time.Millisecond
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				err := b.stage(ctx)
+				wantKind(t, err, c.kind, append(c.words, b.id)...)
+				if strings.Contains(err.Error(), secret) {
+					t.Error("the passphrase is in the message")
+				}
+				if d.content != content || d.luks.header != hdr || len(b.mounts) != mounts {
+					t.Errorf("content is now %s, header %s, mounts %v", d.content, d.luks.header, b.mounts)
+				}
+				if d.hasMapping() || d.connected == ours {
+					t.Errorf("left: a mapping %t, connected %t", d.hasMapping(), d.connected)
+				}
+			})
+		})
+	}
+}
+
+// An encrypted volume must not be mistaken for one with unknown data, which
+// the message tells how to clear.
+func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
+	for _, state := range []luks.HeaderState{luks.HeaderSound, luks.HeaderDamaged, luks.HeaderUnfinished, luks.HeaderLUKS1} {
+		b := newBench(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.luks.header = luksHeader(state)
+		err := b.stage(t.Context())
+		wantKind(t, err, volume.Precondition, "LUKS", "encrypted: \"true\"", "StorageClass", "untouched")
+		if strings.Contains(err.Error(), "wipefs") || d.luks.header != luksHeader(state) || d.connected {
+			t.Errorf("%s: %v; header %s", state, err, d.luks.header)
+		}
+	}
+}
+
+// What is cut short between luksFormat and the finished filesystem is taken up
+// again; noise counts as blank only with the proof of the marker.
+func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
+	for _, call := range []string{"luks-open", "open", "probe", "format", "mount"} {
+		t.Run("before "+call, func(t *testing.T) {
+			b := newEncrypted(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			armed := call == "luks-open"
+			b.meanwhile["luks-open"] = func() { armed = true }
+			b.meanwhile[call] = func() {
+				if armed {
+					b.fail[call] = errors.New("crashed")
+				}
+			}
+			if err := b.stage(t.Context()); err == nil {
+				t.Fatal("not cut short")
+			}
+			wantClosed(t, b, d)
+			clear(b.meanwhile)
+			clear(b.fail)
+			if call != "mount" {
+				wantMarkers(t, b, true)
+			}
+			if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+				t.Fatalf("%v; the volume holds %s", err, d.content)
+			}
+			wantMarkers(t, b, false)
+		})
+	}
+	t.Run("in luksFormat", func(t *testing.T) {
+		b := newEncrypted(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.luks.cut = true
+		wantKind(t, b.stage(t.Context()), volume.Internal, "killed")
+		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+			t.Fatalf("%v; the volume holds %s", err, d.content)
+		}
+	})
+	t.Run("when something else was written since", func(t *testing.T) {
+		b := newEncrypted(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.luks.cut = true
+		wantKind(t, b.stage(t.Context()), volume.Internal, "killed")
+		table := filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "partition table (GPT)"}
+		d.luks.header, d.content = luks.Header{}, table
+		wantKind(t, b.stage(t.Context()), volume.Precondition, "partition table")
+		if d.content != table {
+			t.Errorf("the volume holds %s", d.content)
+		}
+		d.content = noise() // of a luksFormat that has not come to its header
+		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+			t.Errorf("%v; the volume holds %s", err, d.content)
+		}
+	})
+	t.Run("when the marker is lost", func(t *testing.T) {
+		b := newEncrypted(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		b.fail["format"] = errors.New("crashed")
+		_ = b.stage(t.Context())
+		delete(b.fail, "format")
+		if err := os.Remove(b.encryptionMarker(b.id)); err != nil {
+			t.Fatal(err)
+		}
+		wantKind(t, b.stage(t.Context()), volume.Precondition, "random")
+		if d.content != noise() {
+			t.Errorf("the volume holds %s", d.content)
+		}
+	})
+}
+
+// What a volume of random data holds after it was given to somebody raw is
+// somebody's data.
+func TestEncryptionMarkerIsForgotten(t *testing.T) {
+	staged := func(t *testing.T) (*bench, *disk) {
+		t.Helper()
+		b := newEncrypted(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		b.fail["format"] = errors.New("mkfs is missing")
+		if err := b.stage(t.Context()); err == nil {
+			t.Fatal("staged")
+		}
+		delete(b.fail, "format")
+		wantMarkers(t, b, true)
+		return b, d
+	}
+	t.Run("when the volume is used raw", func(t *testing.T) {
+		b, d := staged(t)
+		b.capability = blockCap()
+		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		wantMarkers(t, b, false)
+		b.capability = mountCap("ext4")
+		wantKind(t, b.stage(t.Context()), volume.Precondition, "random")
+		wantClosed(t, b, d)
+	})
+	t.Run("when a filesystem is found", func(t *testing.T) {
+		b, d := staged(t)
+		d.content = ext4()
+		if err := b.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantMarkers(t, b, false)
+	})
+	t.Run("when it leaves the node with a filesystem", func(t *testing.T) {
+		b, d := staged(t)
+		d.connected, d.shown, d.content = true, volume.GiB, ext4()
+		d.crypt, b.mapped[b.id] = volume.GiB-header, d
+		if err := b.unstage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantMarkers(t, b, false)
+	})
+	t.Run("but not while it has none", func(t *testing.T) {
+		b, d := staged(t)
+		for _, open := range []bool{true, false} {
+			d.connected, d.shown = true, volume.GiB
+			if open {
+				d.crypt, b.mapped[b.id] = volume.GiB-header, d
+			}
+			if err := b.unstage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantMarkers(t, b, true)
+		}
+	})
+}
+
+// A blank disk that a hypervisor decrypts reads as noise.
+func TestStageEncryptsOnADiskThatTheHypervisorEncrypts(t *testing.T) {
+	b := newEncrypted(t, mountCap("ext4"))
+	d := b.add(b.id, volume.GiB)
+	d.conn.Encrypted, d.content = true, noise()
+	if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+		t.Errorf("%v; the volume holds %s", err, d.content)
+	}
+}
+
+// Identity is confirmed directly before what cannot be undone: after the wait
+// for the disk, and again before the passphrase is used.
+func TestStageConfirmsTheDiskBeforeItEncrypts(t *testing.T) {
+	for _, call := range []string{"await", "luks-format"} {
+		b := newEncrypted(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		b.meanwhile[call] = func() { d.serial = "vol-2" } // another disk in its place
+		wantKind(t, b.stage(t.Context()), volume.Precondition, "another volume")
+		if call == "await" && b.called("luks-format") != 0 || b.called("luks-open") != 0 {
+			t.Errorf("%s: another volume's disk was given to cryptsetup", call)
+		}
+	}
+}
+
+// luksFormat and open take a second, or longer on a loaded node: they are not
+// cut off with the call, and a retry waits for them.
+func TestEncryptionOutlivesItsCall(t *testing.T) {
+	for name, set := range map[string]func(b *bench, c chan struct{}){
+		"making the LUKS2 header":      func(b *bench, c chan struct{}) { b.encrypting = c },
+		"opening the encrypted volume": func(b *bench, c chan struct{}) { b.opening = c },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newEncrypted(t, mountCap("ext4"))
+				d := b.add(b.id, volume.GiB)
+				slow := make(chan struct{})
+				set(b, slow)
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				wantKind(t, b.stage(ctx), volume.Deadline, name)
+				if !d.connected {
+					t.Error("the disk was taken from under cryptsetup")
+				}
+				close(slow)
+				synctest.Wait()
+				if err := b.stage(t.Context()); err != nil || b.called("format") != 1 || len(b.mounts) != 1 {
+					t.Errorf("the retry: %v", err)
+				}
+			})
+		})
+	}
+}
