@@ -1,0 +1,112 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// disturb changes the world until over is closed.
+func (n *randomNode) disturb(over <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(n.dice.between(0, 20*time.Second))
+		select {
+		case <-over:
+			for _, v := range n.volumes {
+				n.plug(v)
+			}
+			return
+		case <-timer.C:
+		}
+		v := n.volumes[n.dice.n(len(n.volumes))]
+		switch n.dice.n(7) {
+		case 0, 1:
+			n.grow(v)
+		case 2:
+			n.pull(v)
+		case 3:
+			n.plug(v)
+		case 4:
+			n.cover(v)
+		case 5:
+			n.restart()
+		case 6:
+			n.crash()
+		}
+	}
+}
+
+// grow makes the volume larger; the device hears of it at once, at a rescan, or
+// late.
+func (n *randomNode) grow(v *randomVolume) {
+	n.machine.mu.Lock()
+	d := v.disk
+	d.backend += volume.GiB
+	announce := d.connected && n.dice.oneIn(2)
+	if announce {
+		d.shown = d.backend
+	}
+	d.deaf = !announce && n.dice.oneIn(2)
+	e := blockdev.SizeEvent{Major: diskMajor, Minor: d.number}
+	n.machine.mu.Unlock()
+	if announce {
+		select {
+		case n.events <- e:
+		case <-time.After(time.Minute): // nobody listens
+		}
+	}
+}
+
+// pull takes the disk out. What is mounted of it stays, and has its number.
+func (n *randomNode) pull(v *randomVolume) {
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	d := v.disk
+	if !d.connected {
+		return
+	}
+	for i, m := range n.mounts {
+		if m.Node == numberOf(d) { // devtmpfs removes the node
+			n.mounts[i].Root += "//deleted"
+		}
+	}
+	d.connected, d.shown, d.handles = false, 0, 0
+	d.plugged++
+	d.number += 10
+	d.path = fmt.Sprintf("/dev/fake%d", d.number)
+}
+
+// plug puts the disk of a hypervisor in again, and lets each disk hear of its
+// size.
+func (n *randomNode) plug(v *randomVolume) {
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	d := v.disk
+	d.deaf = false
+	if d.stays && !d.connected {
+		d.connected, d.shown = true, d.backend
+	}
+}
+
+// cover lets somebody mount over a path of the volume for a while.
+func (n *randomNode) cover(v *randomVolume) {
+	target := v.targets[n.dice.n(len(v.targets))]
+	n.machine.mu.Lock()
+	m := n.put(target, on(n.other))
+	n.machine.mu.Unlock()
+	time.Sleep(n.dice.between(0, 10*time.Second))
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	i := slices.IndexFunc(n.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })
+	if i < 0 {
+		n.t.Errorf("what somebody has mounted at %s is gone", target)
+		return
+	}
+	n.mounts = slices.Delete(n.mounts, i, i+1)
+}
