@@ -54,7 +54,7 @@ type disk struct {
 	connected bool
 	deleted   bool // the backend has the volume no more, but its device is still there
 	readOnly  bool
-	sealed    bool // the storage has it read-only, whatever the node asks for
+	guarded   bool // read-only because Connect was asked for it
 	number    uint32
 	path      string
 	shown     volume.Size // what the device reads
@@ -167,7 +167,12 @@ func (c fakeConnector) Connect(ctx context.Context, req volume.ConnectRequest) (
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	d.readOnly = req.ReadOnly || d.sealed
+	switch { // what the hypervisor has made read-only stays so
+	case req.ReadOnly && !d.readOnly:
+		d.readOnly, d.guarded = true, true
+	case !req.ReadOnly && d.guarded:
+		d.readOnly, d.guarded = false, false
+	}
 	if !d.connected {
 		d.connected, d.shown = true, max(d.shown, d.backend-d.header)
 		d.plugged++

@@ -116,7 +116,7 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 		}(), nil, volume.Precondition, []string{"no LUKS2 header", "read-only"}},
 		"a damaged header, read-only": {mountCap("ext4", "ro"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.Precondition, []string{"damaged"}},
 		"a writable claim, a read-only disk": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.sealed = true
+			d.readOnly = true
 		}, volume.Precondition, []string{"read-only"}},
 		"noise in a mapping that was not just made": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noise()

@@ -354,7 +354,7 @@ func TestWhenTheMappingIsReadOnly(t *testing.T) {
 		b := newEncrypted(t, c.capability)
 		d := b.add(b.id, volume.GiB)
 		d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, ext4()
-		d.sealed = c.sealed
+		d.readOnly = c.sealed
 		for range 2 {
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
