@@ -143,3 +143,16 @@ func contextWithin(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+// What somebody has begun to use meanwhile is not taken from under them.
+func TestRetreatLeavesAVolumeInUseConnected(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.add(b.id, volume.GiB)
+	d.content = ext4()
+	b.fail["check"] = volume.Errorf(volume.Precondition, "run e2fsck")
+	b.meanwhile["check"] = func() { b.put("/elsewhere", nodeOf(d)) }
+	wantKind(t, b.stage(t.Context()), volume.Precondition, "e2fsck")
+	if !d.connected {
+		t.Error("disconnected from under its user")
+	}
+}
