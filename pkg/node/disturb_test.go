@@ -63,7 +63,8 @@ func (n *randomNode) grow(v *randomVolume) {
 	}
 }
 
-// pull takes the disk out. What is mounted of it stays, and has its number.
+// pull takes the disk out. What is mounted of it, or has it open, stays and
+// keeps its number; else somebody else's disk may get the number.
 func (n *randomNode) pull(v *randomVolume) {
 	n.machine.mu.Lock()
 	defer n.machine.mu.Unlock()
@@ -71,15 +72,32 @@ func (n *randomNode) pull(v *randomVolume) {
 	if !d.connected {
 		return
 	}
+	free := d.handles == 0
 	for i, m := range n.mounts {
 		if m.Node == numberOf(d) { // devtmpfs removes the node
 			n.mounts[i].Root += "//deleted"
 		}
+		free = free && !n.rests(m, d)
 	}
+	number := d.number
 	d.connected, d.shown, d.handles = false, 0, 0
 	d.plugged++
 	d.number += 10
 	d.path = fmt.Sprintf("/dev/fake%d", d.number)
+	if free && n.dice.oneIn(2) {
+		n.addOther(number)
+	}
+}
+
+// addOther plugs in and mounts somebody else's disk. The machine is locked.
+func (n *randomNode) addOther(number uint32) {
+	d := n.add(fmt.Sprintf("other-%d", number), 7*volume.GiB)
+	d.number, d.path = number, fmt.Sprintf("/dev/fake%d", number)
+	d.content, d.connected, d.shown = ext4(), true, 7*volume.GiB
+	n.otherDisks = append(n.otherDisks, d)
+	for i, m := range []filesystem.Mount{on(d), nodeOf(d)} {
+		n.others = append(n.others, n.put(fmt.Sprintf("/other/%d/%d", number, i), m))
+	}
 }
 
 // plug puts the disk of a hypervisor in again, and lets each disk hear of its
@@ -98,7 +116,8 @@ func (n *randomNode) plug(v *randomVolume) {
 func (n *randomNode) cover(v *randomVolume) {
 	target := v.targets[n.dice.n(len(v.targets))]
 	n.machine.mu.Lock()
-	m := n.put(target, on(n.other))
+	m := n.put(target, on(n.otherDisks[0]))
+	n.covers[m.ID] = true
 	n.machine.mu.Unlock()
 	time.Sleep(n.dice.between(0, 10*time.Second))
 	n.machine.mu.Lock()

@@ -412,3 +412,15 @@ func (h hangingSizes) Size(dev blockdev.Device) (volume.Size, error) {
 	<-h.hang
 	return h.fakeDevices.Size(dev)
 }
+
+// A volume whose staging mount is lost has nothing to grow; its pod's next
+// call says so.
+func TestDeviceChangeOfAVolumeThatIsNotMounted(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.use(t, volume.GiB)
+	b.drop(b.staging)
+	grown := b.called("grow")
+	if err := b.growToDevice(t.Context(), b.id); err != nil || b.called("grow") != grown {
+		t.Errorf("%v, %d growths", err, b.called("grow")-grown)
+	}
+}

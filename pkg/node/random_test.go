@@ -77,8 +77,9 @@ type randomNode struct {
 	end     chan struct{} // closed when everything is over
 	volumes []*randomVolume
 	others  []filesystem.Mount // somebody else's
-	other   *disk
-	content filesystem.Signature // of the other's disk
+	covers  map[int]bool       // likewise, for a while, by mount id
+
+	otherDisks []*disk
 
 	calls     sync.WaitGroup // of the workers
 	succeeded [len(randomCalls)]int
@@ -101,12 +102,10 @@ type randomVolume struct {
 
 func newRandomNode(t *testing.T, seed uint64) *randomNode {
 	t.Helper()
-	n := &randomNode{machine: newMachine(), t: t, dice: newDice(seed), dir: t.TempDir(), end: make(chan struct{}), plugin: semaphore.NewWeighted(manyCalls)}
-	n.other = n.add("vol-9", 7*volume.GiB)
-	n.other.content, n.other.connected, n.other.shown = ext4(), true, 7*volume.GiB
-	n.content = n.other.content
+	n := &randomNode{machine: newMachine(), t: t, dice: newDice(seed), covers: map[int]bool{}, dir: t.TempDir(), end: make(chan struct{}), plugin: semaphore.NewWeighted(manyCalls)}
+	n.addOther(9)
 	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
-	for i, m := range []filesystem.Mount{on(n.other), nodeOf(n.other), loop, tmpfs("/dir")} {
+	for i, m := range []filesystem.Mount{loop, tmpfs("/dir")} {
 		n.others = append(n.others, n.put(fmt.Sprintf("/other/%d", i), m))
 	}
 	for i, capability := range []*csi.VolumeCapability{
@@ -135,8 +134,9 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 
 // isForeign reports whether a mount is somebody else's.
 func (n *randomNode) isForeign(m filesystem.Mount) bool {
-	number := numberOf(n.other)
-	return m.Device == number || m.Node == number || m.Device.Major == 7 || m.FSType == "tmpfs"
+	n.machine.mu.Lock()
+	defer n.machine.mu.Unlock()
+	return n.covers[m.ID] || slices.ContainsFunc(n.others, func(o filesystem.Mount) bool { return o.ID == m.ID })
 }
 
 // start starts the plugin.
@@ -315,8 +315,10 @@ func (n *randomNode) leave() {
 	if !slices.EqualFunc(n.mounts, n.others, func(a, b filesystem.Mount) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 		n.t.Errorf("mounts left: %+v, want %+v", n.mounts, n.others)
 	}
-	if n.other.content != n.content || n.other.handles != 0 || !n.other.connected || n.other.formatted != 0 {
-		n.t.Errorf("the other's disk is now %+v", n.other)
+	for _, d := range n.otherDisks {
+		if d.content != ext4() || d.handles != 0 || !d.connected || d.formatted != 0 {
+			n.t.Errorf("the other's disk is now %+v", d)
+		}
 	}
 }
 
