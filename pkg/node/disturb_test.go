@@ -18,6 +18,7 @@ func (n *randomNode) disturb(over <-chan struct{}) {
 		timer.Reset(n.dice.between(0, 20*time.Second))
 		select {
 		case <-over:
+			n.covering.Wait()
 			for _, v := range n.volumes {
 				n.plug(v)
 			}
@@ -25,7 +26,7 @@ func (n *randomNode) disturb(over <-chan struct{}) {
 		case <-timer.C:
 		}
 		v := n.volumes[n.dice.n(len(n.volumes))]
-		switch n.dice.n(7) {
+		switch n.dice.n(8) {
 		case 0, 1:
 			n.grow(v)
 		case 2:
@@ -33,11 +34,13 @@ func (n *randomNode) disturb(over <-chan struct{}) {
 		case 3:
 			n.plug(v)
 		case 4:
-			n.cover(v)
+			n.covering.Go(func() { n.cover(v) })
 		case 5:
 			n.restart()
 		case 6:
 			n.crash()
+		case 7:
+			n.fail(v)
 		}
 	}
 }
@@ -45,7 +48,7 @@ func (n *randomNode) disturb(over <-chan struct{}) {
 // grow makes the volume larger; the device hears of it at once, at a rescan, or
 // late.
 func (n *randomNode) grow(v *randomVolume) {
-	n.machine.mu.Lock()
+	n.mu.Lock()
 	d := v.disk
 	d.backend += volume.GiB
 	announce := d.connected && n.dice.oneIn(2)
@@ -54,7 +57,7 @@ func (n *randomNode) grow(v *randomVolume) {
 	}
 	d.deaf = !announce && n.dice.oneIn(2)
 	e := blockdev.SizeEvent{Major: diskMajor, Minor: d.number}
-	n.machine.mu.Unlock()
+	n.mu.Unlock()
 	if announce {
 		select {
 		case n.events <- e:
@@ -66,8 +69,8 @@ func (n *randomNode) grow(v *randomVolume) {
 // pull takes the disk out. What is mounted of it, or has it open, stays and
 // keeps its number; else somebody else's disk may get the number.
 func (n *randomNode) pull(v *randomVolume) {
-	n.machine.mu.Lock()
-	defer n.machine.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	d := v.disk
 	if !d.connected {
 		return
@@ -100,11 +103,21 @@ func (n *randomNode) addOther(number uint32) {
 	}
 }
 
+// fail lets the filesystem fail, until it is mounted anew.
+func (n *randomNode) fail(v *randomVolume) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.failures++
+	if _, used := n.user(v.disk); used && v.capability.GetMount() != nil {
+		v.disk.dead = volume.Errorf(volume.Precondition, "the filesystem has shut down")
+	}
+}
+
 // plug puts the disk of a hypervisor in again, and lets each disk hear of its
 // size.
 func (n *randomNode) plug(v *randomVolume) {
-	n.machine.mu.Lock()
-	defer n.machine.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	d := v.disk
 	d.deaf = false
 	if d.stays && !d.connected {
@@ -115,13 +128,13 @@ func (n *randomNode) plug(v *randomVolume) {
 // cover lets somebody mount over a path of the volume for a while.
 func (n *randomNode) cover(v *randomVolume) {
 	target := v.targets[n.dice.n(len(v.targets))]
-	n.machine.mu.Lock()
+	n.mu.Lock()
 	m := n.put(target, on(n.otherDisks[0]))
 	n.covers[m.ID] = true
-	n.machine.mu.Unlock()
-	time.Sleep(n.dice.between(0, 10*time.Second))
-	n.machine.mu.Lock()
-	defer n.machine.mu.Unlock()
+	n.mu.Unlock()
+	_ = volume.Pause(n.t.Context(), n.dice.between(0, time.Minute))
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	i := slices.IndexFunc(n.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })
 	if i < 0 {
 		n.t.Errorf("what somebody has mounted at %s is gone", target)

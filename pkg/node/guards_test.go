@@ -135,7 +135,7 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 		go b.GrowOnDeviceChange(ctx)
 		synctest.Wait()
 		b.growDevice(d, 2*volume.GiB, true)
-		<-time.After(2 * sizeReadInterval)
+		_ = volume.Pause(ctx, 2*sizeReadInterval)
 		synctest.Wait()
 		if n := b.called("grow"); n != 0 {
 			t.Errorf("%d growths were tried", n)

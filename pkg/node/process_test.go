@@ -87,7 +87,7 @@ func (p *process) take(ctx context.Context) error {
 	if err := inTime(ctx, "a call"); err != nil {
 		return err
 	}
-	if !calm && p.dice.oneIn(60) {
+	if !calm && p.dice.oneIn(30) {
 		return volume.Errorf(volume.Deadline, "the device did not answer")
 	}
 	return nil
@@ -180,6 +180,13 @@ func (c processConnector) Locate(ctx context.Context, id string) (volume.Connect
 func (c processConnector) Verify(ctx context.Context, id, path string) error {
 	if err := c.p.take(ctx); err != nil {
 		return err
+	}
+	c.p.mu.Lock()
+	calm := c.p.calm
+	c.p.mu.Unlock()
+	kinds := []volume.Kind{volume.Internal, volume.Unavailable, volume.NotFound}
+	if !calm && c.p.dice.oneIn(30) {
+		return volume.Errorf(kinds[c.p.dice.n(len(kinds))], "nothing is proved")
 	}
 	return c.fakeConnector.Verify(ctx, id, path)
 }
