@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
@@ -35,6 +36,8 @@ func TestCinder(t *testing.T) {
 	t.Run("unused", c.testUnused)
 	t.Run("restore", c.testRestore)
 	t.Run("infeasible", c.testInfeasible)
+	t.Run("extended by hand", c.testExtended)
+	t.Run("encrypted", c.testEncrypted)
 	t.Run("examples", c.testExamples)
 }
 
@@ -187,6 +190,53 @@ func (c cloudCluster) testLateNews(t *testing.T) {
 	check(t, err) // an error too if there was none
 	resume()
 	s.wantGrown("data", "writer", mounted, 2)
+	undisturbed()
+	s.wantData("writer")
+}
+
+// testExtended: an administrator extends the volume in Cinder, and the pod has
+// the room, although no claim was patched: kubelet knows nothing of it.
+func (c cloudCluster) testExtended(t *testing.T) {
+	t.Parallel()
+	s := c.space(t)
+	s.claim(claim{name: "data", class: classOf("ext4"), size: "1Gi"})
+	s.pod("writer", "data", false)
+	undisturbed := s.undisturbed()
+	cloud := *c.User.Volumes
+	cloud.Microversion = "3.42" // from here on Cinder extends volumes in use
+	check(t, volumes.ExtendSize(t.Context(), &cloud, s.volume("data").ID, volumes.ExtendSizeOpts{NewSize: 2}).Err)
+	begin := time.Now()
+	s.eventually(func(context.Context) error {
+		if a := s.ask("writer", "size", mounted); a.Filesystem < least(2*volume.GiB) {
+			return fmt.Errorf("the pod's filesystem has %d bytes, its device %d", a.Filesystem, a.Device)
+		}
+		return nil
+	})
+	t.Logf("the pod has 2Gi %.1f s after Cinder was asked", time.Since(begin).Seconds())
+	s.wantSize("writer", mounted, 2*volume.GiB)
+	// The claim follows when it is patched, and finds the work done.
+	s.grows("data", "2Gi")
+	s.wantGrown("data", "writer", mounted, 2)
+	undisturbed()
+	s.wantData("writer")
+}
+
+// testEncrypted: the example's class and Secret, on real Cinder. The node
+// encrypts; the volume grows in use, disk, mapping and filesystem, and Cinder
+// stores nothing of what the pod writes in the clear.
+func (c cloudCluster) testEncrypted(t *testing.T) {
+	t.Parallel()
+	deletedAtEnd(t, "storageclass/growvol-encrypted")
+	s := c.space(t)
+	s.apply(readExamples(s.space).take("cinder/encrypted.yaml"))
+	s.claim(claim{name: "data", class: "growvol-encrypted", size: "1Gi", pending: true})
+	s.pod("writer", "data", false)
+	undisturbed := s.undisturbed()
+	s.grows("data", "2Gi")
+	s.grown("data", "2Gi")
+	s.wantCinder("data", 2*volume.GiB)
+	const header = 16 * volume.MiB // LUKS2
+	s.wantSize("writer", mounted, 2*volume.GiB-header)
 	undisturbed()
 	s.wantData("writer")
 }

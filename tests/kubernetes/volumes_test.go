@@ -23,6 +23,7 @@ type claim struct {
 	name, class, size string
 	block             bool
 	source            string // "PersistentVolumeClaim/name" or "VolumeSnapshot/name"
+	pending           bool   // it has no volume before a pod names it
 }
 
 func (c claim) manifest() string {
@@ -49,7 +50,9 @@ spec: {accessModes: [ReadWriteOnce], storageClassName: %s, volumeMode: %s, %sres
 func (s space) claim(c claim) {
 	s.Helper()
 	s.apply(c.manifest())
-	s.await("pvc/"+c.name, "{.status.phase}", "Bound")
+	if !c.pending {
+		s.await("pvc/"+c.name, "{.status.phase}", "Bound")
+	}
 }
 
 // nodeKind is the label, and the taint, of nodes that are not the first.

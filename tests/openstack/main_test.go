@@ -46,6 +46,7 @@ func TestOpenStack(t *testing.T) {
 	t.Run("boot", r.testBoot)
 	t.Run("attachments", r.testAttachments)
 	t.Run("growth in use", r.testGrowthInUse)
+	t.Run("extended by hand", r.testExtended)
 	t.Run("block", r.testBlock)
 	t.Run("encrypted", r.testEncrypted)
 	t.Run("copies", r.testLiveCopies)

@@ -1,0 +1,74 @@
+package openstack_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/openstack"
+)
+
+// testExtended: somebody extends a volume in Cinder, and the pod has the room:
+// nobody calls the driver at all.
+func (r *rig) testExtended(t *testing.T) {
+	r.tidy(t)
+	for _, bus := range []openstack.Bus{openstack.VirtioBlk, openstack.VirtioSCSI} {
+		for _, fstype := range []string{"ext4", "xfs"} {
+			t.Run(fstype+" on "+string(bus), func(t *testing.T) { extended(t, r, r.guest(t, bus), fstype) })
+		}
+	}
+}
+
+func extended(t *testing.T, r *rig, g *guest, fstype string) {
+	t.Helper()
+	ctx := limited(t)
+	v := get(g.Create(ctx, name(t), gib, co.Mount(fstype), nil))(t)
+	must(t, g.Use(ctx, v))
+	w := g.startWriter(t, v)
+	for _, size := range []int64{2 * gib, 3 * gib} {
+		cloud := *r.User.Volumes
+		cloud.Microversion = "3.42" // from here on Cinder extends volumes in use
+		must(t, volumes.ExtendSize(ctx, &cloud, v.ID, volumes.ExtendSizeOpts{NewSize: int(size / gib)}).Err)
+		start := time.Now()
+		device := g.awaitRead(t, size, func() int64 {
+			return 512 * g.number(t, "cat /sys/class/block/$(basename $(df "+v.Target+" | tail -n 1 | cut -d' ' -f1))/size")
+		})
+		fs := g.awaitRead(t, size*90/100, func() int64 { return g.number(t, "df -k "+v.Target+" | tail -n 1 | awk '{print $2}'") << 10 })
+		t.Logf("to %s: %s after Cinder was asked the guest has the device, %s after that the filesystem is read back",
+			short(size), device.Sub(start).Round(time.Millisecond), fs.Sub(device).Round(time.Millisecond))
+		g.wantGrown(t, v, size)
+	}
+	bytes, stall := w.stop(t)
+	must(t, g.Release(ctx, v))
+	must(t, g.Use(ctx, v))
+	w.verify(t, v)
+	must(t, g.Release(ctx, v))
+	must(t, g.Delete(ctx, v))
+	t.Logf("1 → 3 GiB, twice extended by hand; %s written meanwhile, longest stall %s", short(bytes), stall)
+}
+
+// number is what a script in the guest prints.
+func (g *guest) number(t *testing.T, script string) int64 {
+	t.Helper()
+	return get(strconv.ParseInt(strings.TrimSpace(g.sh(t, script)), 10, 64))(t)
+}
+
+// awaitRead reads until it is at least the size in bytes, and returns when.
+func (g *guest) awaitRead(t *testing.T, least int64, read func() int64) time.Time {
+	t.Helper()
+	ctx := limited(t)
+	for {
+		got := read()
+		if got >= least {
+			return time.Now()
+		}
+		if volume.Pause(ctx, 10*time.Millisecond) != nil {
+			t.Fatalf("%s are read, want at least %s", short(got), short(least))
+		}
+	}
+}
