@@ -53,10 +53,6 @@ func (s *System) Open(ctx context.Context, req OpenRequest) (Mapping, error) {
 	if err := checkPassphrase(req.Passphrase); err != nil {
 		return Mapping{}, err
 	}
-	if !s.mapper.available() { // not even after the look for a mapping, which loads its module where it can
-		return Mapping{}, volume.Errorf(volume.Internal, "the encrypted volume on %s cannot be opened: the kernel of this node has no device mapper", req.Device).
-			WithRemedy("load the kernel modules dm-mod and dm-crypt on the node")
-	}
 	return s.open(ctx, req, f, h, name)
 }
 
@@ -73,6 +69,12 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 	m, ok, err := s.find(ctx, name)
 	if err != nil {
 		return Mapping{}, err
+	}
+	// cryptsetup, which needs device mapper first of all, has tried to load its
+	// module by now.
+	if !ok && !s.mapper.available() && ctx.Err() == nil {
+		return Mapping{}, volume.Errorf(volume.Internal, "the encrypted volume on %s cannot be opened: the kernel of this node has no device mapper", req.Device).
+			WithRemedy("load the kernel modules dm-mod and dm-crypt on the node")
 	}
 	if !ok {
 		return Mapping{}, commandError(ctx, fmt.Sprintf("open the LUKS2 mapping %s on %s", name, req.Device), req.Device, stderr, runErr)
