@@ -169,8 +169,26 @@ func (n *randomNode) restart() {
 	n.stop()
 	n.watch.Wait()
 	n.server.opts.Detached.Wait(context.Background())
+	n.checkLocks()
 	n.check(n.process)
 	n.start()
+}
+
+// checkLocks fails the test if a lock was not given back. What hangs ends within
+// minutes.
+func (n *randomNode) checkLocks() {
+	for _, v := range n.volumes {
+		for _, lock := range []func(context.Context, string) (func(), error){n.server.lockBoth, n.server.lockStats} {
+			ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Minute)
+			unlock, err := lock(ctx, v.id)
+			cancel()
+			if err != nil {
+				n.t.Errorf("a lock of %s is left: %v", v.id, err)
+				continue
+			}
+			unlock()
+		}
+	}
 }
 
 // crash ends the plugin as SIGKILL does, and starts another.
