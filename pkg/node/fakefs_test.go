@@ -38,14 +38,26 @@ func (m *machine) rests(mount filesystem.Mount, d *disk) bool {
 		on, _ := m.diskAt(mount.Source)
 		return on == d
 	}
-	return mount.Device == numberOf(d) || mount.Device == mappingOf(d)
+	return below(mount.Device) == numberOf(d)
 }
 
-// user returns where a disk is mounted, or published as a raw device.
-func (m *machine) user(d *disk) (path string, used bool) {
+// below is the number of the disk of a device, which is that disk or the
+// mapping on it.
+func below(number blockdev.DeviceNumber) blockdev.DeviceNumber {
+	if number.Major == cryptMajor {
+		number.Major = diskMajor
+	}
+	return number
+}
+
+// user returns what uses a device: where it is mounted, or published as a raw
+// device, and of a disk the mapping on it.
+func (m *machine) user(d *disk, number blockdev.DeviceNumber) (path string, used bool) {
+	if number == numberOf(d) && d.hasMapping() {
+		return d.path + "-crypt", true
+	}
 	for _, mount := range m.mounts {
-		node := mount.Node == numberOf(d) || mount.Node == mappingOf(d)
-		if m.rests(mount, d) || node && !mount.IsStaleNode() {
+		if m.rests(mount, d) || below(mount.Node) == numberOf(d) && !mount.IsStaleNode() {
 			return mount.Mountpoint, true
 		}
 	}
@@ -65,10 +77,15 @@ func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (file
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
-	if d.luks.header.State != luks.HeaderAbsent && dev.Path() == d.path {
-		return filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "LUKS encryption"}, nil
+	return d.holds(dev.Number()), nil
+}
+
+// holds returns what is found on a disk, or on the mapping on it.
+func (d *disk) holds(dev blockdev.DeviceNumber) filesystem.Signature {
+	if dev == numberOf(d) && d.luks.header.State != luks.HeaderAbsent {
+		return filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "LUKS encryption"}
 	}
-	return d.content, nil
+	return d.content
 }
 
 func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
@@ -90,22 +107,24 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	if err != nil {
 		return err
 	}
+	number := req.Device.Number()
+	content := d.holds(number)
 	_, markerErr := os.Stat(req.Marker)
-	resumed := markerErr == nil && d.content.State == filesystem.Formatted && !d.content.Complete && d.content.Type == req.Type
-	switch path, used := f.user(d); {
-	case d.content.State == filesystem.Formatted && d.content.Complete && d.content.Type == req.Type:
+	resumed := markerErr == nil && content.State == filesystem.Formatted && !content.Complete && content.Type == req.Type
+	switch path, used := f.user(d, number); {
+	case content.State == filesystem.Formatted && content.Complete && content.Type == req.Type:
 		return filesystem.RemoveMarker(req.Marker)
-	case d.content.State != filesystem.Blank && !resumed && (!req.Encrypted || !d.content.Noise):
-		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), d.content)
+	case content.State != filesystem.Blank && !resumed && (!req.Encrypted || !content.Noise):
+		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), content)
 	case used:
 		return volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path(), path)
 	}
 	for _, m := range f.mounts {
-		if m.Node == req.Device.Number() {
+		if below(m.Node) == numberOf(d) {
 			f.harm = append(f.harm, "formatted under the raw device at "+m.Mountpoint)
 		}
 	}
-	d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
+	d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.sizeOf(number)}
 	d.formatted++
 	return filesystem.RemoveMarker(req.Marker)
 }
@@ -131,7 +150,7 @@ func (f fakeFilesystems) Check(ctx context.Context, dev filesystem.Device, _ fil
 
 func (f fakeFilesystems) mount(m filesystem.Mount) {
 	for _, o := range f.mounts {
-		if m.IsNode() && o.Device == m.Node || o.IsNode() && o.Node == m.Device {
+		if m.IsNode() && below(o.Device) == below(m.Node) || o.IsNode() && below(o.Node) == below(m.Device) {
 			f.harm = append(f.harm, "one disk is mounted and raw at "+o.Mountpoint+" and "+m.Mountpoint)
 		}
 	}
@@ -153,10 +172,13 @@ func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest)
 	if info, statErr := os.Stat(req.Target); err == nil && (statErr != nil || !info.IsDir()) {
 		err = unix.ENOTDIR
 	}
-	if err != nil || d.content.State != filesystem.Formatted || !d.content.Complete {
+	number, fstype := req.Device.Number(), req.Type
+	if err == nil && number == numberOf(d) && d.hasMapping() {
+		err = unix.EBUSY
+	}
+	if err != nil || d.holds(number).State != filesystem.Formatted || !d.holds(number).Complete {
 		return volume.Errorf(volume.Precondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
 	}
-	number, fstype := req.Device.Number(), req.Type
 	switch req.Type {
 	case filesystem.Btrfs:
 		number = blockdev.DeviceNumber{Minor: 1000 + d.number}
@@ -213,12 +235,13 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	return nil
 }
 
-// bindNode makes the target the device node of a disk. The machine is locked.
+// bindNode makes the target the device node of a disk, or of the mapping on it.
+// The machine is locked.
 func (f fakeFilesystems) bindNode(d *disk, req filesystem.BindRequest) error {
+	number := device(d, req.Source).Number()
 	if err := os.Remove(req.Target); err != nil {
 		return err
 	}
-	number := device(d, req.Source).Number()
 	if err := unix.Mknod(req.Target, unix.S_IFBLK|0o600, int(unix.Mkdev(number.Major, number.Minor))); err != nil {
 		return err
 	}
@@ -262,15 +285,6 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 		}
 	}
 	return nil
-}
-
-func numberOf(d *disk) blockdev.DeviceNumber {
-	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
-}
-
-// mappingOf is the device number of the mapping on a disk.
-func mappingOf(d *disk) blockdev.DeviceNumber {
-	return blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 }
 
 // top is the index of the topmost mount at a path, or -1.
@@ -376,7 +390,7 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 		return g, d.dead
 	case size == g.Device:
 		return g, nil
-	case m.ReadOnly() || d.readOnly:
+	case m.ReadOnly() || d.refusesWrites(req.Device.Number()):
 		return g, volume.Errorf(volume.Precondition, "the filesystem at %s is read-only", req.MountPoint)
 	case ctx.Err() != nil && growing == nil: // not begun
 		return g, ctx.Err()
@@ -443,4 +457,8 @@ func (f fakeFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
 		err = volume.Errorf(volume.Precondition, "no filesystem is mounted at %s", m.Mountpoint)
 	}
 	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
+}
+
+func numberOf(d *disk) blockdev.DeviceNumber {
+	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
 }

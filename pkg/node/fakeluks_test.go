@@ -20,31 +20,55 @@ type luksDisk struct {
 	readOnly   bool // the mapping is
 	keyring    bool // the kernel keeps the key of the mapping to itself
 	handles    int  // descriptors of the mapping that are open
+	plugged    int  // of the disk, when the mapping was opened: the next time it is another disk
 	cut        bool // the next luksFormat is killed before it has made a key slot
 }
 
 // hasMapping reports whether a mapping rests on the disk, by whomever.
 func (d *disk) hasMapping() bool { return d.crypt > 0 || d.mapper }
 
+// mappingGone reports whether the mapping has lost the disk below it.
+func (d *disk) mappingGone() bool { return !d.connected || d.plugged != d.luks.plugged }
+
+// mappingOf is the device number of the mapping on a disk.
+func mappingOf(d *disk) blockdev.DeviceNumber {
+	return blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
+}
+
 // fakeMappings implements Mappings as pkg/luks does.
 type fakeMappings struct{ *machine }
 
-func (f fakeMappings) Header(_ context.Context, dev blockdev.Device) (luks.Header, error) {
-	leave, err := f.enter("luks-header")
+// enterIn is enter for a call that ends with its context.
+func (f fakeMappings) enterIn(ctx context.Context, call string) (func(), error) {
+	leave, err := f.enter(call)
+	if err == nil {
+		err = inTime(ctx, call)
+	}
+	return leave, err
+}
+
+func (f fakeMappings) Header(ctx context.Context, dev blockdev.Device) (luks.Header, error) {
+	leave, err := f.enterIn(ctx, "luks-header")
 	defer leave()
-	d, ok := f.diskAt(dev.Path)
-	if err != nil || !ok {
-		return luks.Header{}, volume.Errorf(volume.Internal, "read the LUKS header of %s: %w", dev.Path, err)
+	if err != nil {
+		return luks.Header{}, volume.Errorf(volume.KindOf(err), "read the LUKS header of %s: %w", dev.Path, err)
+	}
+	d, err := f.at(dev)
+	if err != nil {
+		return luks.Header{}, err
 	}
 	return d.luks.header, nil
 }
 
 func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.Header, bool, error) {
-	leave, err := f.enter("luks-format")
+	leave, err := f.enterIn(ctx, "luks-format")
 	encrypting := f.encrypting
 	leave()
 	if encrypting != nil {
 		<-encrypting
+	}
+	if err == nil {
+		err = ctx.Err() // cryptsetup was killed
 	}
 	switch {
 	case err != nil:
@@ -53,7 +77,11 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 		return luks.Header{}, false, volume.Errorf(volume.Invalid, "no passphrase")
 	}
 	f.mu.Lock()
-	d, _ := f.diskAt(req.Device.Path)
+	d, err := f.at(req.Device)
+	if err != nil {
+		f.mu.Unlock()
+		return luks.Header{}, false, err
+	}
 	h, disk := d.luks.header, d.shown
 	f.mu.Unlock()
 	uuid, _ := os.ReadFile(req.Marker)
@@ -83,6 +111,9 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if path, used := f.user(d, numberOf(d)); used {
+		return luks.Header{}, false, volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path, path)
+	}
 	f.nextID++
 	uuid := fmt.Sprintf("00000000-0000-4000-8000-%012d", f.nextID)
 	if err := os.WriteFile(req.Marker, []byte(uuid), 0o600); err != nil {
@@ -98,8 +129,8 @@ func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool
 	return d.luks.header, true, nil
 }
 
-func (f fakeMappings) Open(_ context.Context, req luks.OpenRequest) (luks.Mapping, error) {
-	leave, err := f.enter("luks-open")
+func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapping, error) {
+	leave, err := f.enterIn(ctx, "luks-open")
 	opening := f.opening
 	leave()
 	if opening != nil {
@@ -107,34 +138,50 @@ func (f fakeMappings) Open(_ context.Context, req luks.OpenRequest) (luks.Mappin
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, ok := f.diskAt(req.Device.Path)
-	switch {
-	case err != nil || !ok:
+	if err == nil {
+		err = ctx.Err() // cryptsetup was killed
+	}
+	if err != nil {
 		return luks.Mapping{}, volume.Errorf(volume.KindOf(err), "open %s: %w", req.Device.Path, err)
+	}
+	d, err := f.at(req.Device)
+	switch {
+	case err != nil:
+		return luks.Mapping{}, err
 	case d.luks.header.State != luks.HeaderSound:
 		return luks.Mapping{}, volume.Errorf(volume.Precondition, "%s cannot be opened: it has %s", req.Device.Path, d.luks.header)
 	}
-	if on := f.mapped[req.ID]; on != nil {
-		if on == d && d.luks.readOnly == req.ReadOnly {
-			return f.mapping(req.ID, d), nil
-		}
-		if f.inUse(on) || on != d && on.connected {
-			return luks.Mapping{}, volume.Errorf(volume.Precondition, "the mapping of %s is in the way", req.ID)
-		}
-		on.crypt = 0
-		delete(f.mapped, req.ID)
+	already, err := f.openAlready(req, d)
+	if err != nil || already {
+		return f.mapping(req.ID, d), err
 	}
+	path, used := f.user(d, numberOf(d))
 	switch {
 	case len(req.Passphrase) == 0:
 		return luks.Mapping{}, volume.Errorf(volume.Invalid, "no passphrase")
 	case !bytes.Equal(req.Passphrase, []byte(d.luks.passphrase)):
 		return luks.Mapping{}, volume.Errorf(volume.Precondition, "open %s: the passphrase opens no key slot", req.Device.Path)
-	case d.hasMapping():
-		return luks.Mapping{}, volume.Errorf(volume.Deadline, "open %s: it is in use", req.Device.Path)
+	case used:
+		return luks.Mapping{}, volume.Errorf(volume.Deadline, "open %s: it is in use at %s", req.Device.Path, path)
 	}
-	d.crypt, d.luks.readOnly, d.luks.keyring = d.shown-header, req.ReadOnly, false
+	d.crypt, d.luks.readOnly, d.luks.keyring, d.luks.plugged = d.shown-header, req.ReadOnly, false, d.plugged
 	f.mapped[req.ID] = d
 	return f.mapping(req.ID, d), nil
+}
+
+// openAlready reports whether the mapping is open as asked for. One that is
+// nobody's and of no use is closed. The machine is locked.
+func (f fakeMappings) openAlready(req luks.OpenRequest, d *disk) (bool, error) {
+	on := f.mapped[req.ID]
+	switch {
+	case on == nil:
+		return false, nil
+	case on == d && !on.mappingGone() && on.luks.readOnly == req.ReadOnly:
+		return true, nil
+	case on.luks.handles > 0, on != d && !on.mappingGone():
+		return false, volume.Errorf(volume.Precondition, "the mapping of %s is in the way", req.ID)
+	}
+	return false, f.close(req.ID, on)
 }
 
 func (f fakeMappings) mapping(id string, d *disk) luks.Mapping {
@@ -142,25 +189,14 @@ func (f fakeMappings) mapping(id string, d *disk) luks.Mapping {
 		Device: device(d, d.path+"-crypt"), Disk: device(d, d.path), Name: luks.MappingName(id),
 		Offset: header, Size: d.crypt, ReadOnly: d.luks.readOnly,
 	}
-	if !d.connected {
+	if d.mappingGone() {
 		m.DiskGone, m.Disk = true, blockdev.Device{Major: diskMajor, Minor: d.number}
 	}
 	return m
 }
 
-// inUse reports whether the mapping on the disk is mounted, or open. A device
-// node in a pod does not keep it open.
-func (f fakeMappings) inUse(d *disk) bool {
-	for _, m := range f.mounts {
-		if m.Device == (blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}) {
-			return true
-		}
-	}
-	return d.luks.handles > 0
-}
-
-func (f fakeMappings) Find(_ context.Context, id string) (luks.Mapping, bool, error) {
-	leave, err := f.enter("luks-find")
+func (f fakeMappings) Find(ctx context.Context, id string) (luks.Mapping, bool, error) {
+	leave, err := f.enterIn(ctx, "luks-find")
 	defer leave()
 	d := f.mapped[id]
 	if err != nil || d == nil {
@@ -169,15 +205,21 @@ func (f fakeMappings) Find(_ context.Context, id string) (luks.Mapping, bool, er
 	return f.mapping(id, d), true, nil
 }
 
-func (f fakeMappings) Close(_ context.Context, id string) error {
-	leave, err := f.enter("luks-close")
+func (f fakeMappings) Close(ctx context.Context, id string) error {
+	leave, err := f.enterIn(ctx, "luks-close")
 	defer leave()
 	d := f.mapped[id]
 	if err != nil || d == nil {
 		return err
 	}
+	return f.close(id, d)
+}
+
+// close closes a mapping that nobody uses. A device node that a pod has does
+// not keep it open, but is seen. The machine is locked.
+func (f fakeMappings) close(id string, d *disk) error {
 	for _, m := range f.mounts {
-		if n := (blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}); m.Device == n || m.Node == n {
+		if f.rests(m, d) || m.Node == mappingOf(d) && !m.IsStaleNode() {
 			return volume.Errorf(volume.Precondition, "the mapping of %s is in use: mounted at %s", id, m.Mountpoint)
 		}
 	}
@@ -189,20 +231,24 @@ func (f fakeMappings) Close(_ context.Context, id string) error {
 	return nil
 }
 
-func (f fakeMappings) Grow(_ context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
-	leave, err := f.enter("resize-crypt")
+func (f fakeMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
+	leave, err := f.enterIn(ctx, "resize-crypt")
 	defer leave()
-	d, _ := f.diskAt(dev.Path)
+	if err != nil {
+		return 0, err
+	}
+	d, err := f.at(dev)
+	if err != nil {
+		return 0, err
+	}
 	want := d.shown - header
 	switch {
-	case err != nil:
-		return 0, err
+	case dev.Major != cryptMajor:
+		return 0, volume.Errorf(volume.Precondition, "%s is not a dm-crypt mapping", dev.Path)
 	case d.crypt >= want:
 		return d.crypt, nil
 	case d.luks.keyring && len(key) == 0:
 		return 0, volume.Errorf(volume.Precondition, "the passphrase is needed")
-	case dev.Major != cryptMajor:
-		return 0, volume.Errorf(volume.Precondition, "%s is not a dm-crypt mapping", dev.Path)
 	}
 	d.crypt = want
 	return d.crypt, nil
@@ -211,6 +257,6 @@ func (f fakeMappings) Grow(_ context.Context, dev blockdev.Device, key []byte) (
 // encrypt gives the volume of the bench a LUKS2 header and an open mapping.
 func (b *bench) encrypt(d *disk) {
 	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: "00000000-0000-4000-8000-000000000000", Offset: header, Sector: 512}
-	d.luks.passphrase, d.crypt = secret, d.backend-header
+	d.luks.passphrase, d.luks.plugged, d.crypt = secret, d.plugged, d.backend-header
 	b.mapped[b.id] = d
 }

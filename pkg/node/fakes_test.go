@@ -135,10 +135,15 @@ func inTime(ctx context.Context, what string) error {
 	return volume.Errorf(volume.KindOf(ctx.Err()), "%s: no answer in time: %w", what, ctx.Err())
 }
 
+// diskAt returns the disk with this path, or below the mapping with this path,
+// and whether there is such a device.
 func (m *machine) diskAt(path string) (*disk, bool) {
 	for _, d := range m.disks {
-		if d.path == path || d.path+"-crypt" == path {
+		switch path {
+		case d.path:
 			return d, d.connected
+		case d.path + "-crypt": // it outlives its disk
+			return d, d.hasMapping()
 		}
 	}
 	return nil, false
@@ -195,7 +200,7 @@ func (c fakeConnector) Disconnect(ctx context.Context, id string) error {
 				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
 			}
 		}
-		if d.hasMapping() {
+		if d.connected && d.hasMapping() {
 			return volume.Errorf(volume.Precondition, "%s is still in use: by %s-crypt", d.path, d.path)
 		}
 		if d.handles > 0 {
@@ -269,7 +274,7 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 	leave, _ := f.enter("by-path")
 	defer leave()
 	switch d, ok := f.diskAt(path); {
-	case d != nil && (ok && path == d.path || path != d.path && d.hasMapping()):
+	case ok:
 		return device(d, path), nil
 	case d != nil:
 		return blockdev.Device{}, volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
@@ -335,10 +340,11 @@ func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
 	return []blockdev.Device{dev}, nil
 }
 
-// at returns the disk of a device that is connected under its number.
+// at returns the disk of a device that is there under its number: of itself,
+// or of the mapping on it.
 func (m *machine) at(dev blockdev.Device) (*disk, error) {
 	d, connected := m.diskAt(dev.Path)
-	if !connected || d.number != dev.Minor || dev.Major == cryptMajor && !d.hasMapping() {
+	if !connected || d.number != dev.Minor {
 		return nil, volume.Errorf(volume.Internal, "open %s: it does not lead to block device %s", dev.Path, dev.Number())
 	}
 	return d, nil
@@ -346,10 +352,26 @@ func (m *machine) at(dev blockdev.Device) (*disk, error) {
 
 // sizeOf is the size of a disk, or of the mapping on it.
 func (d *disk) sizeOf(dev blockdev.DeviceNumber) volume.Size {
-	if dev.Major == cryptMajor {
+	if dev.Major == cryptMajor && d.crypt > 0 {
 		return d.crypt
 	}
 	return d.shown
+}
+
+// refusesWrites reports whether a disk, or the mapping on it, is read-only.
+func (d *disk) refusesWrites(dev blockdev.DeviceNumber) bool {
+	if dev.Major == cryptMajor {
+		return d.luks.readOnly
+	}
+	return d.readOnly
+}
+
+// descriptors counts what is open of a disk, or of the mapping on it.
+func (d *disk) descriptors(dev blockdev.DeviceNumber) *int {
+	if dev.Major == cryptMajor {
+		return &d.luks.handles
+	}
+	return &d.handles
 }
 
 func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
@@ -389,11 +411,7 @@ func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice,
 		return nil, err
 	}
 	f.open++
-	if dev.Major == cryptMajor {
-		d.luks.handles++
-	} else {
-		d.handles++
-	}
+	*d.descriptors(dev.Number())++
 	return fakeHandle{f, d, dev, d.plugged, new(bool)}, nil
 }
 
@@ -403,10 +421,13 @@ func (h fakeHandle) usable() error {
 	switch {
 	case *h.closed:
 		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, os.ErrClosed)
-	case !h.d.connected, h.d.plugged != h.plugged:
+	case h.d.connected && h.d.plugged == h.plugged:
+		return nil
+	case h.dev.Major == cryptMajor: // it is still there, and its disk is not
+		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, unix.EIO)
+	default:
 		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, unix.ENODEV)
 	}
-	return nil
 }
 
 func (h fakeHandle) Path() string                      { return h.dev.Path }
@@ -423,7 +444,7 @@ func (h fakeHandle) Size() (volume.Size, error) {
 func (h fakeHandle) ReadOnly() (bool, error) {
 	leave, err := h.f.enter("read-only")
 	defer leave()
-	return h.d.readOnly, errors.Join(err, h.usable())
+	return h.d.refusesWrites(h.dev.Number()), errors.Join(err, h.usable())
 }
 
 func (h fakeHandle) Writer() (blockdev.Writer, error) {
@@ -438,11 +459,8 @@ func (h fakeHandle) Close() error {
 	}
 	*h.closed = true
 	h.f.open--
-	switch {
-	case h.dev.Major == cryptMajor:
-		h.d.luks.handles--
-	case h.plugged == h.d.plugged:
-		h.d.handles--
+	if h.plugged == h.d.plugged || h.dev.Major == cryptMajor { // a mapping outlives its disk
+		*h.d.descriptors(h.dev.Number())--
 	}
 	return nil
 }
@@ -462,7 +480,7 @@ func (f fakeDevices) ReadOnly(dev blockdev.Device) (bool, error) {
 	leave, err := f.enter("read-only")
 	defer leave()
 	d, _ := f.diskAt(dev.Path)
-	return d != nil && d.readOnly, err
+	return d != nil && d.refusesWrites(dev.Number()), err
 }
 
 func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {

@@ -163,8 +163,10 @@ func (c processConnector) Disconnect(ctx context.Context, id string) error {
 		return err
 	}
 	c.mu.Lock()
-	if path, used := c.user(c.disks[id]); used && c.disks[id].connected && !c.disks[id].stays {
-		c.p.report(id + " is disconnected while it is in use at " + path)
+	if d := c.disks[id]; d != nil && d.connected && !d.stays {
+		if path, used := c.user(d, numberOf(d)); used {
+			c.p.report(id + " is disconnected while it is in use at " + path)
+		}
 	}
 	c.mu.Unlock()
 	return c.p.lost(c.fakeConnector.Disconnect(ctx, id))
@@ -236,12 +238,12 @@ func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (f
 func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
 	f.mu.Lock()
 	d, err := f.held(req.Device)
-	if err == nil && d.content.State == filesystem.Blank {
-		if path, used := f.user(d); used {
+	if err == nil && d.holds(req.Device.Number()).State == filesystem.Blank {
+		if path, used := f.user(d, req.Device.Number()); used {
 			f.p.report(d.path + " is formatted while it is in use at " + path)
 		}
 		err = os.WriteFile(req.Marker, nil, 0o600)
-		d.content = filesystem.Signature{State: filesystem.Formatted, Type: req.Type, Size: d.shown}
+		d.content = filesystem.Signature{State: filesystem.Formatted, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
 	}
 	f.mu.Unlock()
 	if err != nil {
