@@ -9,6 +9,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -23,8 +24,8 @@ func (b *bench) failAfter(call string, n int, err error) {
 
 func (b *bench) wantNothingLeft(t *testing.T, d *disk) {
 	t.Helper()
-	if len(b.mounts) != 0 || d.handles != 0 {
-		t.Errorf("mounts %+v, %d open descriptors", b.mounts, d.handles)
+	if len(b.mounts) != 0 || d.hasMapping() || d.handles+d.luks.handles != 0 {
+		t.Errorf("mounts %+v, mapping %t, %d and %d open descriptors", b.mounts, d.hasMapping(), d.handles, d.luks.handles)
 	}
 	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("records %+v, %v", left, err)
@@ -83,6 +84,45 @@ func TestStageOfAPluggedDiskThatIsToBeRetriedStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wantNothingLeft(t, d)
+}
+
+// The same for a plugged disk that is encrypted: the mapping goes too, and what
+// may pass closes it as well, unless its filesystem stays mounted.
+func TestStageOfAPluggedEncryptedDiskThatFails(t *testing.T) {
+	later := volume.Errorf(volume.Deadline, "no answer")
+	for name, c := range map[string]struct {
+		call            string
+		err             error
+		mapped, records int
+	}{
+		"at the mount":                {"mount", volume.Errorf(volume.Precondition, "bad superblock"), 0, 0},
+		"after the mount":             {"grow", volume.Errorf(volume.Unavailable, "busy"), 1, 1},
+		"for good after the mount":    {"await", volume.Errorf(volume.Internal, "input/output error"), 0, 0},
+		"at the mount, for a while":   {"mount", later, 0, 1},
+		"at the opening":              {"luks-open", volume.Errorf(volume.Precondition, "no key slot"), 0, 0},
+		"at the opening, for a while": {"luks-open", later, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newEncrypted(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
+			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
+			b.fail[c.call] = c.err
+			wantKind(t, b.stage(t.Context()), volume.KindOf(c.err))
+			left, err := b.records(t.Context())
+			if err != nil || len(b.mounts) != c.mapped || len(b.mapped) != c.mapped || len(left) != c.records {
+				t.Errorf("mounts %+v, %d mappings, records %+v, %v", b.mounts, len(b.mapped), left, err)
+			}
+			if d.handles+d.luks.handles != 0 {
+				t.Errorf("%d and %d descriptors are still open", d.handles, d.luks.handles)
+			}
+			delete(b.fail, c.call)
+			if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			b.wantNothingLeft(t, d)
+		})
+	}
 }
 
 // A stage that is refused changes nothing of what is known of the one before:

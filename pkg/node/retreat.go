@@ -18,7 +18,7 @@ const retreatTimeout = 2 * time.Second
 // detached ever again. What is in use stays, and so does what work that outlives
 // the call needs.
 func (st *stage) retreat(ctx context.Context, cause error) {
-	if !st.lease.Held() || !st.ours && passes(cause) {
+	if !st.lease.Held() || !st.ours && !st.opened && passes(cause) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatTimeout)
@@ -40,7 +40,7 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	st.lease.And(unlock) // an unmount that outlives this keeps it
+	st.lease.And(unlock) // an unmount or a closing that outlives this keeps it
 	if st.mountedHere {
 		if passes(cause) {
 			return nil // kubelet tries again, and the mount is of use then
@@ -49,12 +49,20 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 			return err
 		}
 	}
-	if !st.ours {
-		if err := st.closeOpened(ctx); err != nil {
+	if st.ours || st.opened {
+		if err := st.takeDown(ctx); err != nil {
 			return err
 		}
-		return st.restoreRecord()
 	}
+	if st.ours || passes(cause) {
+		return nil
+	}
+	return st.restoreRecord()
+}
+
+// takeDown closes the mapping and disconnects the volume, each if it was this
+// call that opened or connected it. Without the disk there is no record either.
+func (st *stage) takeDown(ctx context.Context) error {
 	conn, connected, err := st.opts.Connector.Locate(ctx, st.id)
 	if err != nil || !connected {
 		return err
@@ -62,19 +70,16 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 	if err := st.unused(ctx, st.id, conn.Path); err != nil {
 		return err
 	}
-	if err := st.closeOpened(ctx); err != nil {
-		return err
+	if st.opened {
+		if err := st.closeMapping(ctx, st.id, st.lease); err != nil {
+			return err
+		}
+	}
+	if !st.ours {
+		return nil
 	}
 	if err := st.opts.Connector.Disconnect(ctx, st.id); err != nil {
 		return err
 	}
 	return st.removeRecord(st.id)
-}
-
-// closeOpened closes the mapping if this call has opened it.
-func (st *stage) closeOpened(ctx context.Context) error {
-	if !st.opened {
-		return nil
-	}
-	return st.closeMapping(ctx, st.id, st.lease)
 }
