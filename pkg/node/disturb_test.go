@@ -108,7 +108,7 @@ func (n *randomNode) fail(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.failures++
-	if _, used := n.user(v.disk); used && v.capability.GetMount() != nil {
+	if _, used := n.user(v.disk, numberOf(v.disk)); used && v.capability.GetMount() != nil {
 		v.disk.dead = volume.Errorf(volume.Precondition, "the filesystem has shut down")
 	}
 }
