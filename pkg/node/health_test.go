@@ -200,7 +200,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !c.published {
-					<-time.After(mountWindow + time.Second)
+					_ = volume.Pause(t.Context(), mountWindow+time.Second)
 				}
 				d.deaf = true
 				start := time.Now()

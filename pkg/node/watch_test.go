@@ -73,13 +73,13 @@ func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
 		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
 		grown := b.called("grow")
-		<-time.After(sizeReadInterval + time.Second)
+		_ = volume.Pause(t.Context(), sizeReadInterval+time.Second)
 		synctest.Wait()
 		if got := b.filesystemSize(d); got != 2*volume.GiB {
 			t.Errorf("the filesystem has %s after %s, want 2 GiB", got, sizeReadInterval)
 		}
 		// Once is enough: sizes are read from then on, nothing else.
-		<-time.After(10 * sizeReadInterval)
+		_ = volume.Pause(t.Context(), 10*sizeReadInterval)
 		synctest.Wait()
 		if n := b.called("grow") - grown; n != 1 {
 			t.Errorf("%d growths, want 1", n)
@@ -145,7 +145,7 @@ func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 			}
 			grown := b.called("grow")
 			b.growDevice(d, 2*volume.GiB, true)
-			<-time.After(2 * sizeReadInterval)
+			_ = volume.Pause(t.Context(), 2*sizeReadInterval)
 			synctest.Wait()
 			if n := b.called("grow"); n != grown {
 				t.Error("a volume that is not staged was grown")
@@ -193,7 +193,7 @@ func TestDeviceChangeRetries(t *testing.T) {
 				b.mu.Unlock()
 				before := b.called("grow")
 				b.growDevice(d, 2*volume.GiB, true)
-				<-time.After(4*sizeReadInterval + time.Second)
+				_ = volume.Pause(t.Context(), 4*sizeReadInterval+time.Second)
 				synctest.Wait()
 				if n := b.called("grow") - before; n != c.tries {
 					t.Errorf("%d tries in %s, want %d", n, 4*sizeReadInterval, c.tries)
