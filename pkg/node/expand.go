@@ -50,6 +50,7 @@ type expansion struct {
 	secrets       map[string]string
 	conn          volume.Connection
 	record        record
+	mounting      bool // kubelet may be asking as a part of starting the first pod
 	lease         *volume.Lease
 }
 
@@ -104,6 +105,8 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	e.conn = e.record.connection(conn)
+	first := e.firstPublish.forget(e.id) // only one call is a part of the start
+	e.mounting = !first.IsZero() && time.Since(first) <= mountWindow
 	block, err := e.isBlock(ctx)
 	if err != nil {
 		return 0, err
@@ -173,7 +176,22 @@ func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
 	err = e.grow(ctx, growth{
 		vol: o, occasion: OccasionExpand, mountPoint: at, required: min(e.required, size), passphrase: e.secrets[PassphraseKey],
 	}, e.lease)
-	return size, err
+	if err != nil {
+		return 0, err
+	}
+	return size, e.adopt(o.disk())
+}
+
+// adopt records a volume that another driver or an older version has staged,
+// so that it grows with its device from now on.
+func (e *expansion) adopt(disk blockdev.Device) error {
+	if e.record.ID != "" || e.staging == "" {
+		return nil
+	}
+	return e.saveRecord(record{
+		ID: e.id, Staging: e.staging, Size: max(e.required, e.conn.Size), Granule: e.conn.Granule, Hidden: e.conn.Hidden,
+		Major: disk.Major, Minor: disk.Minor,
+	})
 }
 
 // mountAt returns the mount at exactly this path. A plain directory there
@@ -249,28 +267,32 @@ func (e *expansion) awaitDisk(ctx context.Context, disk blockdev.Device) (volume
 	case err == nil && size < want:
 		return 0, volume.Errorf(volume.Internal, "the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
 	case err == nil:
+		e.Server.required.forget(e.id)
 		return size, nil
 	case ctx.Err() == nil && wait.Err() != nil && size >= e.conn.DeviceSize(e.record.Attached):
 		return 0, e.exceedsVolume(disk, size)
+	case volume.IsKind(err, volume.Deadline):
+		e.Server.required.set(e.id, volumeSize)
 	}
 	return 0, shortDevice(e.conn, volumeSize, err)
 }
 
 const (
-	// mountWindow is how long after a publish a NodeExpandVolume is taken for
-	// the one with which kubelet ends the mounting of a volume whose
+	// mountWindow is how long after its first publish a NodeExpandVolume is taken
+	// for the one with which kubelet ends the mounting of a volume whose
 	// PersistentVolume says more than the claim's status. The pod waits for it.
-	mountWindow = 30 * time.Second
-	// mountDeviceWait is how long such a call waits for the device.
-	mountDeviceWait = 5 * time.Second
+	mountWindow = 10 * time.Second
+	// mountDeviceWait is how long such a call waits for the device. It has room
+	// for a cloud's late news: kubelet does not ask again after the refusal.
+	mountDeviceWait = 15 * time.Second
 )
 
-// deviceWait bounds the wait for the device. It is short while a pod starts
-// and the volume had less than is required when it was attached: then the
-// PersistentVolume may say more than the volume has, and nothing would come.
+// deviceWait bounds the wait for the device. It is short while the first pod
+// starts and the volume had less than is required when it was attached: then
+// the PersistentVolume may say more than the volume has, and nothing would come.
 func (e *expansion) deviceWait(ctx context.Context) (context.Context, context.CancelFunc) {
 	attached := e.record.Attached
-	if attached > 0 && e.conn.DeviceSize(e.required) > e.conn.DeviceSize(max(attached, e.conn.Size)) && e.publishes.within(e.id, mountWindow) {
+	if e.mounting && attached > 0 && e.conn.DeviceSize(e.required) > e.conn.DeviceSize(max(attached, e.conn.Size)) {
 		return context.WithTimeout(ctx, mountDeviceWait)
 	}
 	return context.WithCancel(ctx)
@@ -283,5 +305,5 @@ func (e *expansion) exceedsVolume(disk blockdev.Device, size volume.Size) error 
 	return volume.Errorf(volume.Precondition, "%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
 		e.required, e.record.Attached, disk.Path, size).
 		WithRemedy("if the PersistentVolume says more than the volume has, correct its capacity or expand the volume; " +
-			"if the volume was expanded meanwhile, no action is needed: the filesystem grows when the device does")
+			"if the volume was expanded meanwhile, the filesystem grows when the device does, and the claim says so after its pods were restarted")
 }

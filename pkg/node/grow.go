@@ -22,7 +22,11 @@ type growth struct {
 // be, and counts and remembers the result. The disk has its size already.
 func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) error {
 	grown, err := s.growLayers(ctx, g, l)
-	s.failures.record(g.vol.id, err)
+	if err == nil {
+		s.failures.forget(g.vol.id)
+	} else {
+		s.failures.set(g.vol.id, err)
+	}
 	switch {
 	case err != nil:
 		s.opts.Observer.GrowthFailed(g.occasion, err)

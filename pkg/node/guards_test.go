@@ -107,7 +107,7 @@ func TestDiskIsVerifiedAfterItWasOpened(t *testing.T) {
 			_, err := b.expand(ctx, 2*volume.GiB)
 			return err
 		},
-		"growth on device change": func(b *bench, ctx context.Context) error { return b.growToDevice(ctx, b.id) },
+		"growth on device change": func(b *bench, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
@@ -140,7 +140,7 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 		if n := b.called("grow"); n != 0 {
 			t.Errorf("%d growths were tried", n)
 		}
-		if err := b.growToDevice(ctx, b.id); err != nil || b.called("grow") != 0 {
+		if _, err := b.growToDevice(ctx, b.id); err != nil || b.called("grow") != 0 {
 			t.Errorf("tried all the same, %v", err)
 		}
 		cancel()
@@ -420,7 +420,7 @@ func TestDeviceChangeOfAVolumeThatIsNotMounted(t *testing.T) {
 	b.use(t, volume.GiB)
 	b.drop(b.staging)
 	grown := b.called("grow")
-	if err := b.growToDevice(t.Context(), b.id); err != nil || b.called("grow") != grown {
+	if _, err := b.growToDevice(t.Context(), b.id); err != nil || b.called("grow") != grown {
 		t.Errorf("%v, %d growths", err, b.called("grow")-grown)
 	}
 }

@@ -70,6 +70,7 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 		}}, nil
 	}
 	conn = r.connection(conn)
+	conn.Size = max(conn.Size, s.required.get(id))
 	disk, err := s.opts.Devices.ByPath(conn.Path)
 	if err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 		conditions = append(conditions, *short)
 	}
 	if r.Encrypted {
-		short, err := s.mappingShort(ctx, id, disk, size)
+		short, err := s.mappingShort(ctx, r, disk, size)
 		if err != nil {
 			return nil, err
 		}
@@ -118,18 +119,21 @@ func deviceShort(conn volume.Connection, disk blockdev.Device, size volume.Size)
 // is smaller than its disk allows, nil when it is not. The filesystem is
 // compared with the mapping alone.
 func (s *Server) mappingShort(
-	ctx context.Context, id string, disk blockdev.Device, size volume.Size,
+	ctx context.Context, r record, disk blockdev.Device, size volume.Size,
 ) (*volume.Condition, error) {
 	const maxSector = 4096 // of the encryption: a mapping is a multiple of it
-	m, mapped, err := s.findMapping(ctx, id, disk)
+	m, mapped, err := s.findMapping(ctx, r.ID, disk)
 	if err != nil || !mapped || size-m.Offset-m.Size < maxSector {
 		return nil, err
 	}
 	message := fmt.Sprintf("the mapping %s of the encrypted volume has %s, and its disk %s has %s behind the LUKS2 header",
 		m.Device.Path, m.Size, disk.Path, size-m.Offset)
-	if cause := s.failures.last(id); cause != nil {
+	switch cause := s.failures.get(r.ID); {
+	case cause != nil:
 		message += ": " + cause.Error()
-	} else {
+	case r.ReadOnly:
+		message += ": it is staged read-only, and cannot grow (next step: mount the volume for writing once)"
+	default:
 		message += " (next step: restart the pods that use the volume; it grows when it is staged)"
 	}
 	return &volume.Condition{Impairment: volume.Degraded, Reason: ReasonDeviceShort, Message: message}, nil
@@ -164,7 +168,16 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if err != nil {
 		return nil, err
 	}
-	return s.judge(id, m, measured, conn), nil
+	conditions := s.judge(id, m, measured, conn)
+	// Of a mapping that somebody else has made the header's size is not known
+	// here: only a growth that failed tells that it is too small.
+	cause := s.failures.get(id)
+	if len(vol.layers) > 1 && measured.Fills && !measured.Limited && !measured.ShutDown && cause != nil && !passes(cause) {
+		conditions = append(conditions, volume.Condition{
+			Impairment: volume.Degraded, Reason: ReasonFilesystemShort, Message: s.filesystemShort(id, m, measured, conn),
+		})
+	}
+	return conditions, nil
 }
 
 // judge turns a measurement into conditions.
@@ -200,7 +213,7 @@ func (s *Server) filesystemShort(id string, m filesystem.Mount, f filesystem.Mea
 	if conn.Size > 0 {
 		text += fmt.Sprintf(", the volume %s", conn.Size)
 	}
-	cause := s.failures.last(id)
+	cause := s.failures.get(id)
 	switch {
 	case cause != nil:
 		return text + ": " + cause.Error()

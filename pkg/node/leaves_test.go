@@ -146,7 +146,7 @@ func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
 				t.Errorf("the record is now %+v, was %+v (%v)", after, before, err)
 			}
 			d.backend, d.shown = 2*volume.GiB, 2*volume.GiB
-			if err := b.growToDevice(t.Context(), b.id); err != nil || d.content.Size != 2*volume.GiB {
+			if _, err := b.growToDevice(t.Context(), b.id); err != nil || d.content.Size != 2*volume.GiB {
 				t.Errorf("grown to %s, %v", d.content.Size, err)
 			}
 		})

@@ -28,8 +28,8 @@ type Options struct {
 	Devices     Devices
 	Mappings    Mappings
 	Filesystems Filesystems
-	// StateDir holds what must survive a restart of the plugin: markers of
-	// formats under way. It must be on the node's own disk.
+	// StateDir holds what must survive a restart of the plugin: records of staged
+	// volumes and of formats under way. It must be on the node's own disk.
 	StateDir      string
 	DefaultFSType filesystem.Type // of a capability that names none; ext4 when empty
 	// RequireShared refuses to mount where a mount would stay in this process's
@@ -54,8 +54,9 @@ type Server struct {
 	// whatever would disturb it, without keeping a pod from starting.
 	locks locks
 
-	failures  growthFailures
-	publishes publishTimes
+	failures     byVolume[error]       // of the last growth, for NodeGetVolumeHealth
+	required     byVolume[volume.Size] // that the device has not reached, for NodeGetVolumeHealth
+	firstPublish byVolume[time.Time]   // of the first pod since the stage; see mountWindow
 }
 
 var _ csi.NodeServer = (*Server)(nil)

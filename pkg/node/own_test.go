@@ -241,7 +241,7 @@ func TestHungMountEndsEachCall(t *testing.T) {
 			_, err := b.expand(ctx, volume.GiB)
 			return err
 		},
-		"growth on device change": func(b *bench, ctx context.Context) error { return b.growToDevice(ctx, b.id) },
+		"growth on device change": func(b *bench, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
 		"health": func(b *bench, ctx context.Context) error {
 			_, err := b.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
 			return err

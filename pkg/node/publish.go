@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -56,7 +57,6 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if err := p.run(ctx); err != nil {
 		return nil, volume.Wrap(err, "publish", id)
 	}
-	s.publishes.record(id)
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
@@ -103,12 +103,33 @@ func (p *publication) run(ctx context.Context) error {
 	if err := p.propagates(p.target); err != nil {
 		return err
 	}
-	return unhurried(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
+	err = unhurried(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
 		if err := p.opts.Filesystems.Bind(ctx, bind); err != nil {
 			return err
 		}
 		return p.checkBound(ctx, dev)
 	})
+	if err != nil {
+		return err
+	}
+	return p.noteFirst(ctx, dev)
+}
+
+// noteFirst remembers when the first pod got the volume since it was staged:
+// kubelet may ask for a growth as a part of starting that pod; see mountWindow.
+func (p *publication) noteFirst(ctx context.Context, dev blockdev.Device) error {
+	mounts, err := p.mountsOf(ctx, dev)
+	if err != nil {
+		return err
+	}
+	own := 2 // the staging mount and this one
+	if p.access.Block {
+		own = 1
+	}
+	if len(mounts) <= own {
+		p.firstPublish.set(p.id, time.Now())
+	}
+	return nil
 }
 
 // checkBound reads back what the target path shows after the bind, of which

@@ -23,8 +23,8 @@ type record struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// Encrypted: what is mounted or published is the volume's LUKS2 mapping.
 	Encrypted bool `json:"encrypted,omitempty"`
-	// Size of the volume as far as the node has learned it, and what the
-	// controller read when it attached the volume. Bytes; zero: unknown.
+	// Size of the volume when it was staged, and what the controller read when it
+	// attached the volume. Bytes; zero: unknown.
 	Size     volume.Size `json:"sizeBytes,omitempty"`
 	Attached volume.Size `json:"attachedBytes,omitempty"`
 	// Granule and Hidden are those of volume.Connection.

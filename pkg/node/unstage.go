@@ -56,8 +56,9 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 	if err := s.opts.Connector.Disconnect(ctx, id); err != nil {
 		return err
 	}
-	s.publishes.forget(id)
-	s.failures.record(id, nil)
+	s.firstPublish.forget(id)
+	s.failures.forget(id)
+	s.required.forget(id)
 	return s.removeRecord(id)
 }
 

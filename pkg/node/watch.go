@@ -28,7 +28,7 @@ const (
 // failed for a reason that needs a person is not tried again until the device
 // changes once more.
 func (s *Server) GrowOnDeviceChange(ctx context.Context) {
-	w := &sizeWatch{Server: s, sizes: map[string]volume.Size{}, running: map[string]bool{}}
+	w := &sizeWatch{Server: s, sizes: map[string]volume.Size{}, running: map[string]bool{}, reported: map[string]string{}}
 	defer w.work.Wait()
 	events := make(chan blockdev.SizeEvent)
 	w.work.Go(func() { w.listen(ctx, events) })
@@ -56,6 +56,8 @@ type sizeWatch struct {
 	mu      sync.Mutex
 	sizes   map[string]volume.Size // by volume id: device size that needs no further growth
 	running map[string]bool        // volumes under way; true: announced again meanwhile
+	// reported is the text of the last failure, empty after a success.
+	reported map[string]string
 }
 
 // listen passes the kernel's announcements on until ctx ends. Without them the
@@ -130,24 +132,30 @@ func (w *sizeWatch) check(ctx context.Context, r record, announced bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, deviceGrowthTimeout)
 	defer cancel()
-	err = w.growToDevice(ctx, r.ID)
-	if err != nil {
-		w.log.WarnContext(ctx, "a staged volume could not be grown to its device", "volume", r.ID, "device_size", size.String(),
-			"next_try", nextTry(err), "error", err)
-	}
-	if err == nil || !passes(err) {
+	tried, err := w.growToDevice(ctx, r.ID)
+	w.report(ctx, r, size, err)
+	if err == nil || tried && !passes(err) {
 		w.mu.Lock()
 		w.sizes[r.ID] = size
 		w.mu.Unlock()
 	}
 }
 
-// nextTry says when a failed growth is tried again, for the log.
-func nextTry(err error) string {
-	if passes(err) {
-		return "within " + sizeReadInterval.String()
+// report logs a growth that failed, once for each cause: it may be tried again
+// for days.
+func (w *sizeWatch) report(ctx context.Context, r record, size volume.Size, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
 	}
-	return "when the device changes, or the volume is staged or expanded"
+	w.mu.Lock()
+	known := w.reported[r.ID] == text
+	w.reported[r.ID] = text
+	w.mu.Unlock()
+	if err == nil || known {
+		return
+	}
+	w.log.WarnContext(ctx, "a staged volume could not be grown to its device", "volume", r.ID, "device_size", size.String(), "error", err)
 }
 
 // recordedSize reads the size of the disk that the volume had at stage. A disk
@@ -162,56 +170,59 @@ func (w *sizeWatch) recordedSize(ctx context.Context, r record) (volume.Size, er
 
 // growToDevice grows the mapping and the filesystem of a staged volume to its
 // device. A volume that is not staged for writing here any more is left alone.
-func (s *Server) growToDevice(ctx context.Context, id string) error {
+// tried is false when the growth was not begun: what kept it is no state of
+// the filesystem, and may be gone the next time.
+func (s *Server) growToDevice(ctx context.Context, id string) (tried bool, err error) {
 	lock, err := s.lockVolume(ctx, id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	l := s.lease(id, lock.unlock)
 	defer l.Release()
 	r, err := s.readRecord(id)
 	if err != nil || r.ID == "" || r.ReadOnly {
-		return err
+		return false, err
 	}
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
 	if err != nil || !connected {
-		return err
+		return false, err
 	}
+	vol, err := s.growable(ctx, r, conn, l)
+	if err != nil || vol == nil {
+		return false, err
+	}
+	g := growth{vol: vol, occasion: OccasionDevice}
+	if !r.Block {
+		g.mountPoint = r.Staging
+	}
+	return true, s.grow(ctx, g, l)
+}
+
+// growable opens what grows with the disk of a staged volume: the device of
+// the mounted filesystem, or the mapping of an encrypted raw volume. It returns
+// nil when nothing does.
+func (s *Server) growable(ctx context.Context, r record, conn volume.Connection, l *volume.Lease) (*openVolume, error) {
 	if r.Block {
-		return s.growRaw(ctx, r, conn, l)
+		if !r.Encrypted {
+			return nil, nil //nolint:nilnil // documented
+		}
+		disk, err := s.opts.Devices.ByPath(conn.Path)
+		if err != nil {
+			return nil, err
+		}
+		m, mapped, err := s.findMapping(ctx, r.ID, disk)
+		if err != nil || !mapped {
+			return nil, err
+		}
+		return s.open(ctx, r.ID, m.Device, l)
 	}
 	m, mounted, err := s.findMount(ctx, l, r.Staging)
 	if err != nil || !mounted {
-		return err
+		return nil, err
 	}
 	dev, err := s.deviceOfMount(m)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	o, err := s.open(ctx, id, dev, l)
-	if err != nil {
-		return err
-	}
-	return s.grow(ctx, growth{vol: o, occasion: OccasionDevice, mountPoint: r.Staging}, l)
-}
-
-// growRaw grows the mapping of a raw volume to its disk; without encryption
-// the disk is all that a raw volume has.
-func (s *Server) growRaw(ctx context.Context, r record, conn volume.Connection, l *volume.Lease) error {
-	if !r.Encrypted {
-		return nil
-	}
-	disk, err := s.opts.Devices.ByPath(conn.Path)
-	if err != nil {
-		return err
-	}
-	m, mapped, err := s.findMapping(ctx, r.ID, disk)
-	if err != nil || !mapped {
-		return err
-	}
-	o, err := s.open(ctx, r.ID, m.Device, l)
-	if err != nil {
-		return err
-	}
-	return s.grow(ctx, growth{vol: o, occasion: OccasionDevice}, l)
+	return s.open(ctx, r.ID, dev, l)
 }

@@ -1,0 +1,154 @@
+package node
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Only the first NodeExpandVolume right after the first publish may be a part
+// of starting a pod. Every other growth waits for news that are late: kubelet
+// does not ask again after FAILED_PRECONDITION.
+func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
+	for name, before := range map[string]func(t *testing.T, b *bench){
+		"the pod runs for a while": func(*testing.T, *bench) { <-time.After(mountWindow + time.Second) },
+		"its publish is repeated": func(t *testing.T, b *bench) {
+			t.Helper()
+			<-time.After(time.Hour)
+			if err := b.publish(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"another pod starts beside it": func(t *testing.T, b *bench) {
+			t.Helper()
+			<-time.After(time.Hour)
+			second := *b
+			second.target = filepath.Join(filepath.Dir(b.target), "second")
+			if err := second.publish(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"kubelet has asked once already": func(t *testing.T, b *bench) {
+			t.Helper()
+			if _, err := b.expand(t.Context(), volume.GiB); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, mountCap("ext4"))
+				d := b.add(b.id, volume.GiB)
+				d.conn.Published, d.blind = volume.GiB, true
+				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+					t.Fatal(err)
+				}
+				before(t, b)
+				d.deaf = true
+				time.AfterFunc(time.Minute, func() {
+					b.mu.Lock()
+					defer b.mu.Unlock()
+					d.backend, d.deaf = 2*volume.GiB, false
+				})
+				if size, err := b.expandWithin(t, 2*volume.GiB, 2*time.Minute); err != nil || size != 2*volume.GiB {
+					t.Errorf("a growth whose news came after a minute: %s, %v", size, err)
+				}
+			})
+		})
+	}
+}
+
+// The commonest fault of a cloud: the volume has grown, and the node was not
+// told. The node knows of it since kubelet has asked.
+func TestHealthOfAGrowthThatHasNotReachedTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, mountCap("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.conn, d.blind = granular(), true
+		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+			t.Fatal(err)
+		}
+		d.backend, d.deaf = 2*volume.GiB, true
+		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
+		wantKind(t, err, volume.Deadline)
+		c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
+			t.Errorf("message %q does not name both sizes", c.GetMessage())
+		}
+		d.deaf = false
+		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+		wantHealthy(t, b)
+	})
+}
+
+// A mapping that somebody else has made cannot be compared with its disk: that
+// its growth has failed is the condition.
+func TestHealthOfAForeignMappingThatCannotGrow(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	d := b.use(t, volume.GiB)
+	d.crypt, d.content.Size = volume.GiB-header, volume.GiB-header
+	for i := range b.mounts {
+		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
+	}
+	d.backend, d.luks.keyring = 2*volume.GiB, true
+	_, err := b.expand(t.Context(), 2*volume.GiB)
+	wantKind(t, err, volume.Precondition, "passphrase")
+	c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+	if !strings.Contains(c.GetMessage(), "passphrase") {
+		t.Errorf("message %q does not say why", c.GetMessage())
+	}
+}
+
+// What kept a growth from being begun may be gone the next time, whatever kind
+// of error it is.
+func TestDeviceChangeIsTriedAgainUntilItWasBegun(t *testing.T) {
+	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
+		b.mu.Lock()
+		b.fail["locate"] = volume.Errorf(volume.Precondition, "several disks show the volume's id")
+		b.mu.Unlock()
+		b.growDevice(d, 2*volume.GiB, true)
+		_ = volume.Pause(t.Context(), 10*sizeReadInterval)
+		b.mu.Lock()
+		delete(b.fail, "locate")
+		b.mu.Unlock()
+		_ = volume.Pause(t.Context(), sizeReadInterval+time.Second)
+		synctest.Wait()
+		if got := b.filesystemSize(d); got != 2*volume.GiB {
+			t.Errorf("the filesystem has %s, want 2 GiB once the fault is gone", got)
+		}
+	})
+}
+
+// A volume that another driver has staged has no record. It gets one when it is
+// expanded, and grows with its device from then on.
+func TestExpandAdoptsAVolumeThatOthersHaveStaged(t *testing.T) {
+	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		t.Helper()
+		if err := errors.Join(b.publish(t.Context(), false), b.removeRecord(b.id)); err != nil {
+			t.Fatal(err)
+		}
+		b.growDevice(d, 2*volume.GiB, true)
+		if got := b.filesystemSize(d); got != volume.GiB {
+			t.Fatalf("the filesystem has %s without a record", got)
+		}
+		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+		b.growDevice(d, 3*volume.GiB, true)
+		if got := b.filesystemSize(d); got != 3*volume.GiB || d.content.Type != filesystem.Ext4 {
+			t.Errorf("the filesystem has %s, want 3 GiB", got)
+		}
+	})
+}
