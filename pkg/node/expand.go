@@ -105,7 +105,8 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	e.conn = e.record.connection(conn)
-	first := e.firstPublish.forget(e.id) // only one call is a part of the start
+	first := e.firstPublish.get(e.id)
+	e.firstPublish.forget(e.id) // only one call is a part of the start
 	e.mounting = !first.IsZero() && time.Since(first) <= mountWindow
 	block, err := e.isBlock(ctx)
 	if err != nil {

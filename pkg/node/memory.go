@@ -25,11 +25,8 @@ func (b *byVolume[T]) get(id string) T {
 	return b.values[id]
 }
 
-// forget returns the value that was remembered, for the last time.
-func (b *byVolume[T]) forget(id string) T {
+func (b *byVolume[T]) forget(id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	value := b.values[id]
 	delete(b.values, id)
-	return value
 }
