@@ -72,7 +72,7 @@ func (n *randomNode) pull(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := v.disk
-	if !d.connected {
+	if !d.connected || d.hasMapping() { // on which the number would stay
 		return
 	}
 	free := d.handles == 0
@@ -108,7 +108,8 @@ func (n *randomNode) fail(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.failures++
-	if _, used := n.user(v.disk, numberOf(v.disk)); used && v.capability.GetMount() != nil {
+	mounted := slices.ContainsFunc(n.mounts, func(m filesystem.Mount) bool { return n.rests(m, v.disk) })
+	if mounted && v.capability.GetMount() != nil {
 		v.disk.dead = volume.Errorf(volume.Precondition, "the filesystem has shut down")
 	}
 }

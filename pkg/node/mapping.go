@@ -283,9 +283,26 @@ func (s *Server) ownsMapping(ctx context.Context, id string, m luks.Mapping) (bo
 	case err == nil, errors.Is(err, volume.ErrGone):
 		return true, nil
 	case volume.IsKind(err, volume.Precondition), volume.IsKind(err, volume.NotFound):
+		if located, locateErr := s.isLocated(ctx, id, m.Disk); locateErr != nil || located {
+			return false, errors.Join(locateErr, err) // the disk would be taken from under the mapping
+		}
 		s.log.WarnContext(ctx, "a mapping with the name of this volume's rests on another disk, and was left alone",
 			"volume", id, "mapping", m.String(), "error", err)
 		return false, nil
 	}
 	return false, err
+}
+
+// isLocated reports whether a disk is the one that the connector has for a
+// volume.
+func (s *Server) isLocated(ctx context.Context, id string, disk blockdev.Device) (bool, error) {
+	conn, connected, err := s.opts.Connector.Locate(ctx, id)
+	if volume.IsKind(err, volume.NotFound) {
+		return false, nil
+	}
+	if err != nil || !connected {
+		return false, err
+	}
+	located, err := s.opts.Devices.ByPath(conn.Path)
+	return err == nil && located.Number() == disk.Number(), err
 }

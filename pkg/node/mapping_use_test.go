@@ -162,6 +162,21 @@ func TestUnstageLeavesAnothersMappingAlone(t *testing.T) {
 	}
 }
 
+// Identity is denied of the very disk that the connector names: nothing is
+// taken from under the mapping.
+func TestUnstageOfAMappingThatIsNotProved(t *testing.T) {
+	b := newEncrypted(t, blockCap())
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.serial = "vol-2"
+	wantKind(t, b.unstage(t.Context()), volume.Precondition, "another volume")
+	if b.called("luks-close") != 0 || b.called("disconnect") != 0 || b.mapped[b.id] != d {
+		t.Error("the mapping or the disk was taken away")
+	}
+}
+
 func TestEncryptedFilesystemGrows(t *testing.T) {
 	b := newEncrypted(t, mountCap("ext4"))
 	d := b.use(t, volume.GiB)

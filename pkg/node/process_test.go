@@ -238,7 +238,10 @@ func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (f
 func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
 	f.mu.Lock()
 	d, err := f.held(req.Device)
-	if err == nil && d.holds(req.Device.Number()).State == filesystem.Blank {
+	blank := func(sig filesystem.Signature) bool {
+		return sig.State == filesystem.Blank || req.Encrypted && sig.Noise
+	}
+	if err == nil && blank(d.holds(req.Device.Number())) {
 		if path, used := f.user(d, req.Device.Number()); used {
 			f.p.report(d.path + " is formatted while it is in use at " + path)
 		}

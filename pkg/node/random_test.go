@@ -18,6 +18,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -100,6 +101,7 @@ type randomVolume struct {
 	disk    *disk
 	blank   bool // at first
 	targets []string
+	hidden  volume.Size // by the LUKS2 header of an encrypted volume
 }
 
 func newRandomNode(t *testing.T, seed uint64) *randomNode {
@@ -125,6 +127,9 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 				v.disk.content.Type = filesystem.Type(fstype)
 			}
 		}
+		if n.dice.oneIn(2) {
+			v.encrypt()
+		}
 		if v.disk.stays = n.dice.oneIn(2); v.disk.stays {
 			v.disk.connected, v.disk.shown = true, v.disk.backend
 		}
@@ -132,6 +137,16 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 	}
 	n.start()
 	return n
+}
+
+// encrypt makes the volume one that the node encrypts.
+func (v *randomVolume) encrypt() {
+	v.hidden = header
+	v.context, v.secrets = map[string]string{volume.EncryptedKey: "true"}, map[string]string{PassphraseKey: secret}
+	if !v.blank {
+		v.disk.luks.header, v.disk.luks.passphrase = luksHeader(luks.HeaderSound), secret
+		v.disk.content.Size = volume.GiB - header
+	}
 }
 
 // isForeign reports whether a mount is somebody else's.
@@ -146,7 +161,7 @@ func (n *randomNode) start() {
 	p := &process{machine: n.machine, dice: n.dice, foreign: n.isForeign, crashed: make(chan struct{}), end: n.end}
 	s, err := New(Options{
 		ID: "node-1", Connector: processConnector{fakeConnector{n.machine}, p}, Devices: processDevices{fakeDevices{n.machine}, p},
-		Mappings: fakeMappings{n.machine}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
+		Mappings: processMappings{fakeMappings{n.machine}, p}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
 		StateDir: filepath.Join(n.dir, "state"), Detached: new(volume.Detached), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -291,8 +306,11 @@ func (n *randomNode) judge(v *randomVolume, call string, size volume.Size, failu
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	failed := call == "stage" && (n.failures != failures || v.disk.dead != nil)
-	if err == nil && !failed && v.capability.GetMount() != nil && v.disk.content.Size < size {
-		n.t.Errorf("%s of %s is a success, but its filesystem has %s, not %s", call, v.id, v.disk.content.Size, size)
+	if err == nil && !failed && v.capability.GetMount() != nil && v.disk.content.Size < size-v.hidden {
+		n.t.Errorf("%s of %s is a success, but its filesystem has %s, not %s", call, v.id, v.disk.content.Size, size-v.hidden)
+	}
+	if err == nil && v.hidden > 0 && call == "expand" && v.disk.crypt < size-v.hidden {
+		n.t.Errorf("%s of %s is a success, but its mapping has %s, not %s", call, v.id, v.disk.crypt, size-v.hidden)
 	}
 	return err
 }
@@ -314,8 +332,9 @@ func (n *randomNode) leave() {
 			n.t.Errorf("unstage at the end: %v", err)
 		}
 		d := v.disk
-		if d.connected != d.stays || d.handles != 0 {
-			n.t.Errorf("%s: connected %t (want %t), %d open descriptors", v.id, d.connected, d.stays, d.handles)
+		if d.connected != d.stays || d.handles+d.luks.handles != 0 || d.hasMapping() {
+			n.t.Errorf("%s: connected %t (want %t), %d and %d open descriptors, mapping %t",
+				v.id, d.connected, d.stays, d.handles, d.luks.handles, d.hasMapping())
 		}
 		most := 0
 		if v.blank {
@@ -327,6 +346,9 @@ func (n *randomNode) leave() {
 		half := d.content.State == filesystem.Formatted && !d.content.Complete
 		if _, err := os.Lstat(b.marker(v.id)); err == nil && !half {
 			n.t.Errorf("%s: the marker of a format is left, and the disk holds %s", v.id, d.content)
+		}
+		if done := d.content.State == filesystem.Formatted && d.content.Complete; done && exists(b.encryptionMarker(v.id)) {
+			n.t.Errorf("%s: the marker of an encryption is left, and the volume holds %s", v.id, d.content)
 		}
 	}
 	if left, err := n.server.records(n.t.Context()); err != nil || len(left) != 0 {
