@@ -1,6 +1,7 @@
 package openstack_test
 
 import (
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,10 +36,8 @@ func extended(t *testing.T, r *rig, g *guest, fstype string) {
 		cloud.Microversion = "3.42" // from here on Cinder extends volumes in use
 		must(t, volumes.ExtendSize(ctx, &cloud, v.ID, volumes.ExtendSizeOpts{NewSize: int(size / gib)}).Err)
 		start := time.Now()
-		device := g.awaitRead(t, size, func() int64 {
-			return 512 * g.number(t, "cat /sys/class/block/$(basename $(df "+v.Target+" | tail -n 1 | cut -d' ' -f1))/size")
-		})
-		fs := g.awaitRead(t, size*90/100, func() int64 { return g.number(t, "df -k "+v.Target+" | tail -n 1 | awk '{print $2}'") << 10 })
+		device := g.awaitRead(t, size, func() int64 { bytes, _ := g.sizes(t, v); return bytes })
+		fs := g.awaitRead(t, size*90/100, func() int64 { _, bytes := g.sizes(t, v); return bytes })
 		t.Logf("to %s: %s after Cinder was asked the guest has the device, %s after that the filesystem is read back",
 			short(size), device.Sub(start).Round(time.Millisecond), fs.Sub(device).Round(time.Millisecond))
 		g.wantGrown(t, v, size)
@@ -52,10 +51,15 @@ func extended(t *testing.T, r *rig, g *guest, fstype string) {
 	t.Logf("1 → 3 GiB, twice extended by hand; %s written meanwhile, longest stall %s", short(bytes), stall)
 }
 
-// number is what a script in the guest prints.
-func (g *guest) number(t *testing.T, script string) int64 {
+// sizes reads the device and the filesystem of a volume in the guest, in bytes.
+func (g *guest) sizes(t *testing.T, v *co.Volume) (device, filesystem int64) {
 	t.Helper()
-	return get(strconv.ParseInt(strings.TrimSpace(g.sh(t, script)), 10, 64))(t)
+	fields := strings.Fields(g.sh(t, "df -k "+v.Target+" | tail -n 1"))
+	if len(fields) != 6 {
+		t.Fatalf("df of %s: %q", v.Target, fields)
+	}
+	sectors := g.sh(t, "cat /sys/class/block/"+filepath.Base(fields[0])+"/size")
+	return 512 * get(strconv.ParseInt(sectors, 10, 64))(t), get(strconv.ParseInt(fields[1], 10, 64))(t) << 10
 }
 
 // awaitRead reads until it is at least the size in bytes, and returns when.

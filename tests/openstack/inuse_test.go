@@ -3,9 +3,6 @@ package openstack_test
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,18 +65,13 @@ func (g *guest) wantGrown(t *testing.T, v *co.Volume, size int64) {
 // volume has.
 func (g *guest) wantGrownBut(t *testing.T, v *co.Volume, size, lacking int64) {
 	t.Helper()
-	fields := strings.Fields(g.sh(t, "df -k "+v.Target+" | tail -n 1"))
-	if len(fields) != 6 {
-		t.Fatalf("df of %s: %q", v.Target, fields)
-	}
-	total := get(strconv.ParseInt(fields[1], 10, 64))(t) << 10
+	device, total := g.sizes(t, v)
 	// What a filesystem keeps for itself: journal, inode tables, XFS's log.
 	if total > size || total < size*90/100 {
 		t.Errorf("df shows %s in the guest, want about %s", short(total), short(size))
 	}
-	device := get(strconv.ParseInt(g.sh(t, "cat /sys/class/block/"+filepath.Base(fields[0])+"/size"), 10, 64))(t) * 512
 	if device > size || device < size-lacking {
-		t.Errorf("the device %s has %s in the guest, want %s", fields[0], short(device), short(size))
+		t.Errorf("the device of %s has %s in the guest, want %s", v.Target, short(device), short(size))
 	}
 	stats, _, err := g.Stats(t.Context(), v)
 	if must(t, err); stats != total {
