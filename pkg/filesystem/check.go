@@ -30,7 +30,8 @@ const (
 // that outlives one RPC.
 //
 // Kinds: Precondition (damage that needs a person), Deadline (the device is
-// still in use, or ctx ended), Canceled.
+// still in use, or ctx ended), Canceled, Internal (nothing is known: the device
+// cannot be read, or e2fsck could not run).
 func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	if !t.Ext() {
 		return nil
@@ -58,9 +59,10 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	case code&e2fsckOperation != 0 && inUse(output):
 		return volume.Errorf(volume.Deadline, "device %s is still in use, so e2fsck did not look at it: %s", device, output).
 			WithRemedy(inUseRemedy)
-	case code&e2fsckOperation != 0 && gone(output), code&e2fsckNotRun != 0:
+	case code&(e2fsckOperation|e2fsckUncorrected) != 0 && mayPass(output), code&e2fsckNotRun != 0:
 		return volume.Errorf(volume.Internal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
-			WithRemedy("check that the volume is still attached to this node, and that the node has memory left")
+			WithRemedy("check that the volume is still attached to this node and can be read (kernel log of the node), " +
+				"and that the node has memory left")
 	case code&e2fsckOperation != 0:
 		return volume.Errorf(volume.Precondition, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
 			WithRemedy("the kernel log of this node may name the cause; " +
@@ -90,10 +92,12 @@ func tooOld(output string) bool {
 	return says(output, "unsupported feature", "newer version of e2fsck", "revision too high")
 }
 
-// gone reports whether e2fsck failed over what may pass: a device that went
-// away, or a lack of memory.
-func gone(output string) bool {
+// mayPass reports whether e2fsck failed over what may pass: a device that went
+// away, a device that could not be read or written (the connection of a volume
+// can come back), or a lack of memory.
+func mayPass(output string) bool {
 	return says(output, "no such file or directory", "no such device",
+		"input/output error", "short read", "short write",
 		"cannot allocate memory", "memory allocation failed")
 }
 

@@ -3,6 +3,7 @@ package filesystem
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -14,26 +15,33 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestCheckNotPossible: e2fsck has found nothing, good or bad.
+// TestCheckNotPossible: e2fsck has found nothing, good or bad. An I/O
+// error is no damage: the connection of the volume may come back.
 func TestCheckNotPossible(t *testing.T) {
 	for _, tc := range []struct {
+		status int
 		output string
 		fails  bool
 		kind   volume.Kind
 	}{
-		{"e2fsck: Cannot allocate memory while trying to open /dev/loop0\n", true, volume.Internal},
-		{"e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true, volume.Internal},
-		{"e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n", true, volume.Precondition},
-		{"/dev/loop0 has unsupported feature(s): FEATURE_I31\ne2fsck: Get a newer version of e2fsck!\n", false, 0},
-		{"e2fsck: Filesystem revision too high while trying to open /dev/loop0\n", false, 0},
+		{8, "e2fsck: Cannot allocate memory while trying to open /dev/loop0\n", true, volume.Internal},
+		{8, "e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true, volume.Internal},
+		{8, "e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n", true, volume.Precondition},
+		{8, "e2fsck: Input/output error while trying to open /dev/loop0\n", true, volume.Internal},
+		{8, "e2fsck: Attempt to read block from filesystem resulted in short read while trying to open /dev/loop0\n", true, volume.Internal},
+		{4, "Error reading block 1057 (Input/output error).  \n\n/dev/loop0: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n", true, volume.Internal},
+		{5, "Error reading block 9 (Attempt to read block from filesystem resulted in short read) while reading inode and block bitmaps.  \n", true, volume.Internal},
+		{4, "Error writing block 9 (Attempt to write block to filesystem resulted in short write).  \n", true, volume.Internal},
+		{8, "/dev/loop0 has unsupported feature(s): FEATURE_I31\ne2fsck: Get a newer version of e2fsck!\n", false, 0},
+		{8, "e2fsck: Filesystem revision too high while trying to open /dev/loop0\n", false, 0},
 	} {
 		k := newFakeKernel(t)
 		k.addDevice(testDevice, 0, volume.GiB)
 		s := k.system()
-		s.exec = fakeExec(t, func([]string) ([]byte, error) { return []byte(tc.output), testingexec.FakeExitError{Status: 8} })
+		s.exec = fakeExec(t, func([]string) ([]byte, error) { return []byte(tc.output), testingexec.FakeExitError{Status: tc.status} })
 		err := s.Check(t.Context(), k.device(), Ext4)
 		if tc.fails {
-			wantError(t, err, tc.kind, "could not check /dev/loop0 (exit status 8): "+tc.output[:20], "")
+			wantError(t, err, tc.kind, fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20]), "")
 		} else if err != nil {
 			t.Errorf("%q: %v", tc.output, err)
 		}
