@@ -73,7 +73,11 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 		return markerError(err)
 	}
 	if sig.State != Blank {
-		if err := s.wipe(ctx, req.Device, size.Bytes()); err != nil {
+		what := "the leftovers of an interrupted mkfs"
+		if req.Encrypted && sig.Noise {
+			what = "the random bytes of a new encrypted volume"
+		}
+		if err := s.wipe(ctx, req.Device, size.Bytes(), what); err != nil {
 			return err
 		}
 	}
@@ -147,18 +151,19 @@ func markerError(err error) error {
 		WithRemedy("check the state directory of the driver on this node")
 }
 
-// wipe zeroes what Probe looks at, so that leftovers of an interrupted mkfs
-// (or the noise of an encrypted volume) pass for nothing else.
-func (s *System) wipe(ctx context.Context, dev Device, size int64) error {
+// wipe zeroes what Probe looks at, so that what is there (leftovers of an
+// interrupted mkfs, or the noise of a new encrypted volume) passes for nothing
+// else. what names it for messages.
+func (s *System) wipe(ctx context.Context, dev Device, size int64, what string) error {
 	d, err := dev.Writer()
 	if err != nil {
 		return err
 	}
 	err = wipeAreas(ctx, d, size)
 	if err = errors.Join(err, d.Close()); err != nil {
-		return volume.Errorf(volume.KindOf(err), "clear the leftovers of an interrupted mkfs on %s: %w", dev.Path(), err)
+		return volume.Errorf(volume.KindOf(err), "clear %s on %s: %w", what, dev.Path(), err)
 	}
-	s.log.InfoContext(ctx, "cleared the leftovers of an interrupted mkfs", "device", dev.Path())
+	s.log.InfoContext(ctx, "cleared "+what, "device", dev.Path())
 	return nil
 }
 

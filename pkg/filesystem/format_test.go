@@ -1,9 +1,12 @@
 package filesystem
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -418,4 +421,26 @@ func TestFormatEncrypted(t *testing.T) {
 	}
 	sig.Noise = false
 	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.Precondition, "unknown data", "")
+}
+
+// TestFormatSaysWhatItCleared: the noise of a new encrypted volume is nothing
+// that an interrupted mkfs has left.
+func TestFormatSaysWhatItCleared(t *testing.T) {
+	for what, noisy := range map[string]bool{"the random bytes of a new encrypted volume": true, "the leftovers of an interrupted mkfs": false} {
+		r := newFormatRig(t)
+		r.device.bytes = uint64(len(r.device.head))
+		r.device.head[70000] = 7
+		if noisy {
+			_, _ = rand.NewChaCha8([32]byte{1}).Read(r.device.head)
+		} else if err := writeMarker(r.marker, marker{XFS, volume.Size(r.device.bytes), time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		r.s.log = slog.New(slog.NewTextHandler(&log, nil))
+		r.mkfs = func([]string) error { return nil } // what it makes is not asked here
+		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: XFS, Marker: r.marker, Encrypted: true})
+		if text := log.String(); !strings.Contains(text, `"cleared `+what+`"`) || strings.Count(text, "cleared ") != 1 {
+			t.Errorf("cleared %s, and the log says: %s", what, text)
+		}
+	}
 }

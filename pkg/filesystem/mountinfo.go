@@ -186,7 +186,9 @@ func (m Mount) mayBeNode() bool {
 
 // nodeOf returns the number of the block device whose node m shows, or zero.
 // A mount that is hidden below others is read where the whole filesystem is
-// mounted; where that is nowhere, nobody can use it as a node either.
+// mounted. Where that is nowhere, the node cannot be read from here and counts
+// as none, although a process in another mount namespace (a pod that got the
+// node as a raw volume) may still use it.
 func (s *System) nodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
 	st, err := s.kernel.statMount(m.Mountpoint)
 	switch {
