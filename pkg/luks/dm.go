@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +66,7 @@ var errNotOneCrypt = errors.New("it is not one dm-crypt segment")
 type linuxMapper struct {
 	control string // "/dev/mapper/control"
 	class   string // the control device in sysfs: there if the kernel has device mapper
+	blocks  string // the block devices in sysfs: "/sys/class/block"
 }
 
 func (l linuxMapper) available() bool {
@@ -86,10 +89,11 @@ func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
 	switch {
 	case errors.Is(err, unix.ENXIO): // no such mapping
 		return dmStatus{}, false, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENODEV):
 		// A kernel without device mapper has no mappings. One that has it must be
-		// asked, and this container cannot.
-		if !l.available() {
+		// asked, and this container cannot: unless sysfs shows that there is nothing
+		// to ask about.
+		if !l.available() || l.isAbsent(text(head.Name[:])) {
 			return dmStatus{}, false, nil
 		}
 	}
@@ -101,6 +105,25 @@ func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
 		openCount: int(head.Open_count), active: head.Flags&unix.DM_ACTIVE_PRESENT_FLAG != 0,
 		readOnly: head.Flags&unix.DM_READONLY_FLAG != 0, suspended: head.Flags&unix.DM_SUSPEND_FLAG != 0,
 	}, true, nil
+}
+
+// isAbsent reports whether sysfs proves that no mapping has this name, or, for
+// an empty name, that there are none at all.
+func (l linuxMapper) isAbsent(name string) bool {
+	blocks, err := os.ReadDir(l.blocks)
+	if err != nil {
+		return false
+	}
+	for _, b := range blocks {
+		if !strings.HasPrefix(b.Name(), "dm-") {
+			continue
+		}
+		is, err := os.ReadFile(filepath.Join(l.blocks, b.Name(), "dm", "name"))
+		if err != nil || name == "" || strings.TrimSpace(string(is)) == name {
+			return false
+		}
+	}
+	return true
 }
 
 // table asks for what "dmsetup table" shows. The answer may contain the volume

@@ -173,9 +173,9 @@ func TestOpenAfterTheDiskHasGone(t *testing.T) {
 	if err != nil || !ok || !found.DiskGone || found.Disk.Minor != 48 {
 		t.Errorf("found %+v, %t, %v", found, ok, err)
 	}
-	m.openCount = 1
+	m.openCount = 1 // of a program that looks at it, such as blkid: that passes
 	_, err = r.Open(t.Context(), r.request())
-	wantError(t, err, volume.Precondition, "8:48, which the kernel has no more", r.disk.Path)
+	wantError(t, err, volume.Deadline, "8:48, which the kernel has no more", r.disk.Path, "stays open")
 	m.openCount = 0
 	r.run = func(context.Context, Command) (string, error) { r.open(); return "", nil }
 	if opened, err := r.Open(t.Context(), r.request()); err != nil || opened.Disk != r.disk {
@@ -278,19 +278,54 @@ func TestDeviceMapperFails(t *testing.T) {
 }
 
 // The real device mapper tells a kernel without one from a container that
-// cannot ask.
+// cannot ask. What sysfs shows not to be there need not be asked about: a nested
+// node with a /dev of its own can unstage its plain volumes.
 func TestControlDeviceIsMissing(t *testing.T) {
 	dir := t.TempDir()
-	l := linuxMapper{control: filepath.Join(dir, "control"), class: filepath.Join(dir, "class")}
+	l := linuxMapper{control: filepath.Join(dir, "control"), class: filepath.Join(dir, "class"), blocks: filepath.Join(dir, "block")}
 	if _, ok, err := l.status("x"); ok || err != nil {
 		t.Errorf("a kernel without device mapper: %t, %v", ok, err)
 	}
 	if err := os.Mkdir(l.class, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.status("x"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a container without the control device: %v", err)
+	want := func(when string, found bool, errs ...error) {
+		t.Helper()
+		for i, err := range errs {
+			if errors.Is(err, fs.ErrNotExist) != found {
+				t.Errorf("%s, question %d: %v", when, i, err)
+			}
+		}
 	}
+	ask := func() []error {
+		_, _, named := l.status("x")
+		_, _, numbered := l.statusOf(253, 0)
+		return []error{named, numbered}
+	}
+	want("sysfs cannot be read", true, ask()...)
+	addDM := func(device, name string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Join(l.blocks, device, "dm"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(l.blocks, device, "dm", "name"), []byte(name+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(l.blocks, "sda"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want("no mappings", false, ask()...)
+	addDM("dm-0", "y")
+	want("a mapping of another name", false, ask()[0])
+	want("a mapping that may have the number", true, ask()[1])
+	addDM("dm-1", "x")
+	want("a mapping of the name", true, ask()...)
+	addDM("dm-1", "z")
+	if err := os.Remove(filepath.Join(l.blocks, "dm-0", "dm", "name")); err != nil {
+		t.Fatal(err)
+	}
+	want("a mapping whose name cannot be read", true, ask()...)
 }
 
 // crypt is a dm_target_spec of type crypt with its parameters.

@@ -28,7 +28,6 @@ type Mapping struct {
 	ReadOnly bool
 
 	sector volume.Size
-	inUse  bool // somebody has it open
 }
 
 // maxVerbatim is the longest volume id that stands in a mapping's name as it
@@ -116,7 +115,7 @@ func (s *System) describe(st dmStatus) (Mapping, error) {
 	}
 	m := Mapping{
 		Device: device, Name: st.name, UUID: st.uuid, Offset: table.offset, Size: table.length, ReadOnly: st.readOnly,
-		sector: table.sector, inUse: st.openCount > 0,
+		sector: table.sector,
 	}
 	m.Disk, err = s.devices.ByNumber(table.major, table.minor)
 	if isGone(err) {

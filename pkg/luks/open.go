@@ -24,14 +24,15 @@ type OpenRequest struct {
 // name is that of MappingName.
 //
 // An open mapping is a success if it is what was asked for; its size is left
-// alone (Grow). One that is nobody's and not what was asked for, since the
-// device has gone from under it or because of ReadOnly, is closed and opened
+// alone (Grow). One that is not what was asked for, since the device has gone
+// from under it or because of ReadOnly, is closed as Close does it, and opened
 // again. Any other is left alone and reported.
 //
 // cryptsetup is killed when ctx ends, and Open returns when it is really gone;
 // the next Open converges from whatever that left. Kinds: Invalid (no
-// passphrase), Precondition (no sound header, a wrong passphrase, another
-// mapping of this name), Deadline, Canceled, Internal.
+// passphrase), Precondition (no sound header, a wrong passphrase, a mapping of
+// this name that is mounted or another's), Deadline (also: a program has the
+// mapping open that is in the way), Canceled, Internal.
 func (s *System) Open(ctx context.Context, req OpenRequest) (Mapping, error) {
 	f, err := s.lockDisk(ctx, req.Device)
 	if err != nil {
@@ -127,7 +128,7 @@ func (m Mapping) mismatch(req OpenRequest, h Header) string {
 }
 
 // openAlready returns the mapping if it is open as it should be. What is in
-// the way and is nobody's is closed.
+// the way and is of no use is closed.
 func (s *System) openAlready(ctx context.Context, req OpenRequest, h Header, name string) (Mapping, bool, error) {
 	if err := s.dropStillborn(ctx, name); err != nil {
 		return Mapping{}, false, err
@@ -143,9 +144,12 @@ func (s *System) openAlready(ctx context.Context, req OpenRequest, h Header, nam
 	switch {
 	case problem == "":
 		return m, true, nil
-	case replace && !m.inUse:
-		s.log.WarnContext(ctx, "closing a mapping that nobody uses, to open it again", "mapping", name, "problem", problem)
-		return Mapping{}, false, s.close(ctx, name)
+	case replace:
+		s.log.WarnContext(ctx, "closing a mapping that is not what was asked for, to open it again", "mapping", name, "problem", problem)
+		if err := s.close(ctx, name); err != nil {
+			return Mapping{}, false, fmt.Errorf("the mapping %s is in the way: %s: %w", m, problem, err)
+		}
+		return Mapping{}, false, nil
 	}
 	return Mapping{}, false, volume.Errorf(volume.Precondition, "the mapping %s is in the way and was left alone: %s", m, problem).
 		WithRemedy("find what uses " + m.Device.Path + " (lsblk, fuser), end it, and close the mapping: cryptsetup close " + name)

@@ -49,8 +49,9 @@ const busyPatience = 2 * time.Second
 // New makes a System.
 func New(o Options) *System {
 	s := &System{
-		devices: o.Devices, log: o.Log, run: o.Run, mapper: linuxMapper{control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper"},
-		nodes: "/dev/mapper", mountinfo: "/proc/self/mountinfo", now: time.Now, patience: busyPatience,
+		devices: o.Devices, log: o.Log, run: o.Run,
+		mapper: linuxMapper{control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper", blocks: "/sys/class/block"},
+		nodes:  "/dev/mapper", mountinfo: "/proc/self/mountinfo", now: time.Now, patience: busyPatience,
 	}
 	if s.devices == nil {
 		s.devices = blockdev.New()
