@@ -1,17 +1,20 @@
 package luks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 	mount "k8s.io/mount-utils"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -22,9 +25,63 @@ const closePoll = 50 * time.Millisecond
 // it is gone; the kernel wipes the volume key. A volume without a mapping is a
 // success. What is found under its name and was not made by this driver is left
 // alone. Kinds: Precondition (mounted, below another device, or not ours),
-// Deadline (some program has it open), Canceled, Internal.
-func (s *System) Close(ctx context.Context, id string) error { return s.close(ctx, MappingName(id)) }
+// Deadline (some program has it open, or works on its disk), Canceled, Internal.
+//
+// Close waits for a cryptsetup that works on the mapping's disk. One that has not
+// made the mapping yet is found on the volume's disk only: see CloseOn.
+func (s *System) Close(ctx context.Context, id string) error {
+	return s.closeLocked(ctx, MappingName(id), nil)
+}
 
+// CloseOn is Close for a caller that knows the disk of the volume: a cryptsetup
+// that has survived its node plugin and is about to open the mapping on that
+// disk is waited for, and its mapping closed.
+func (s *System) CloseOn(ctx context.Context, id string, disk blockdev.Device) error {
+	return s.closeLocked(ctx, MappingName(id), []blockdev.Device{disk})
+}
+
+// closeLocked closes a mapping while it has the lock of these disks and of the
+// mapping's.
+func (s *System) closeLocked(ctx context.Context, name string, disks []blockdev.Device) error {
+	if below, ok := s.diskBelow(name); ok {
+		disks = append(disks, below)
+	}
+	// In one order, so that no two callers wait for each other.
+	slices.SortFunc(disks, func(a, b blockdev.Device) int {
+		return cmp.Or(cmp.Compare(a.Major, b.Major), cmp.Compare(a.Minor, b.Minor))
+	})
+	disks = slices.CompactFunc(disks, func(a, b blockdev.Device) bool { return a.Number() == b.Number() })
+	for _, d := range disks {
+		f, err := s.lockDisk(ctx, d)
+		switch {
+		case err == nil:
+			defer closeQuietly(f)
+		case s.hasGone(d): // what works on it ends, and its mapping is to be closed
+		default:
+			return err
+		}
+	}
+	return s.close(ctx, name)
+}
+
+// diskBelow returns the disk that a mapping rests on, if the kernel has it
+// still. A mapping that cannot be read is reported when it is closed.
+func (s *System) diskBelow(name string) (blockdev.Device, bool) {
+	table, err := s.mapper.table(name)
+	if err != nil {
+		return blockdev.Device{}, false
+	}
+	d, err := s.devices.ByNumber(table.major, table.minor)
+	return d, err == nil
+}
+
+// hasGone reports whether the kernel has the device no more.
+func (s *System) hasGone(d blockdev.Device) bool {
+	_, err := s.devices.ByNumber(d.Major, d.Minor)
+	return isGone(err)
+}
+
+// close closes a mapping. The caller has the lock of its disk.
 func (s *System) close(ctx context.Context, name string) error {
 	until := s.now().Add(s.patience)
 	for {

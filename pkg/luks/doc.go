@@ -19,5 +19,6 @@
 //
 // Programs of this package hold a lock (flock) on the disk that they inherit.
 // So a cryptsetup that survives a killed node plugin is waited for, and two
-// never work on one disk.
+// never work on one disk. Close waits for one on the disk of an open mapping,
+// CloseOn for one on the volume's disk too.
 package luks

@@ -183,6 +183,59 @@ func TestOpenAfterTheDiskHasGone(t *testing.T) {
 	}
 }
 
+// A cryptsetup that has survived its node plugin holds the lock of the disk. The
+// mapping that it makes after all is closed.
+func TestCloseWaitsForACryptsetupThatSurvived(t *testing.T) {
+	for name, c := range map[string]struct {
+		isOpen bool // before the close
+		close  func(ctx context.Context, r *rig) error
+	}{
+		"with the mapping's disk": {true, func(ctx context.Context, r *rig) error { return r.Close(ctx, "vol") }},
+		"with the given disk":     {false, func(ctx context.Context, r *rig) error { return r.CloseOn(ctx, "vol", r.disk) }},
+		"with both":               {true, func(ctx context.Context, r *rig) error { return r.CloseOn(ctx, "vol", r.disk) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			if c.isOpen {
+				r.open()
+			}
+			survivor, err := r.lockDisk(t.Context(), r.disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
+			defer cancel()
+			wantError(t, c.close(ctx, r), volume.Deadline, "another program on this node works on", r.disk.Path)
+			r.open()
+			closeQuietly(survivor)
+			if err := c.close(t.Context(), r); err != nil || len(r.kernel.mappings) > 0 {
+				t.Errorf("%v, %d mappings", err, len(r.kernel.mappings))
+			}
+		})
+	}
+}
+
+// A disk that has gone has nobody who works on it.
+func TestCloseOnADiskThatHasGone(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	delete(r.kernel.devices, [2]uint32{8, 16})
+	if err := os.Remove(r.disk.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.CloseOn(t.Context(), "vol", r.disk); err != nil || len(r.kernel.mappings) > 0 {
+		t.Errorf("%v, %d mappings", err, len(r.kernel.mappings))
+	}
+	r = newRig(t)
+	r.open()
+	if err := os.Remove(r.disk.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.CloseOn(t.Context(), "vol", r.disk); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a disk that is there and cannot be locked: %v", err)
+	}
+}
+
 func TestFailuresOfCryptsetup(t *testing.T) {
 	exit := func(ctx context.Context, code string) error {
 		return exec.CommandContext(ctx, "sh", "-c", code).Run()
