@@ -18,7 +18,7 @@ import (
 // uses is what this process sees of what the machine's block devices are used for.
 type uses struct {
 	mounted map[blockdev.DeviceNumber]bool
-	cluster map[blockdev.DeviceNumber]bool // mounted where kubelet has CSI volumes
+	cluster map[blockdev.DeviceNumber]bool // shown as a whole where kubelet has CSI volumes
 	swap    map[string]bool                // by device node
 	staged  []string                       // ids of volumes
 }
@@ -28,8 +28,10 @@ type uses struct {
 // mounted on the host. Used means: a filesystem on the disk, on a partition of it or
 // on a mapping above it is mounted anywhere on the machine, or it is swapped to. An
 // unused disk may be one that is about to be staged, so it counts as the cluster's.
-// So does a disk that kubelet's directories of CSI volumes have a mount of, or whose
-// volume is staged.
+// So does a disk whose volume is staged, or that kubelet's directories of CSI volumes
+// have a mount of: of the disk itself, or of a dm-crypt mapping right on it. What is
+// mounted there of a partition, of a logical volume, or of a directory of the disk's
+// filesystem belongs to another CSI driver, whose disk it is.
 //
 // The disk is not opened: an exclusive open, which would tell as well, could make
 // a mount of the volume at the same moment fail.
@@ -37,10 +39,15 @@ func (o LimitOptions) isForeign(d blockdev.Device, serial string, u uses) bool {
 	if slices.ContainsFunc(u.staged, func(id string) bool { return blockdev.SerialMatches(serial, id) }) {
 		return false
 	}
+	holders, err := o.Disks.Holders(d)
+	if err != nil {
+		holders = nil
+	}
 	used := false
 	for _, layer := range o.above(d) {
 		number := layer.Number()
-		if u.cluster[number] {
+		canBeVolume := layer == d || layer.Kind == blockdev.Crypt && slices.Contains(holders, layer)
+		if canBeVolume && u.cluster[number] {
 			return false
 		}
 		used = used || u.mounted[number] || u.swap[layer.Path] || o.Disks.MountedAs(layer) != ""
@@ -83,10 +90,18 @@ func (o LimitOptions) uses() (uses, error) {
 		return u, volume.Errorf(volume.Internal, "read the mount table: %w", err)
 	}
 	for _, m := range mounts {
-		cluster := isKubeletVolume(m.Mountpoint)
-		for _, number := range numbersOf(m, cluster) {
+		kubelet := isKubeletVolume(m.Mountpoint)
+		filesystem, node := numbersOf(m, kubelet)
+		for _, number := range slices.Concat(filesystem, node) {
 			u.mounted[number] = true
-			u.cluster[number] = u.cluster[number] || cluster
+		}
+		if kubelet && m.Root == "/" {
+			for _, number := range filesystem {
+				u.cluster[number] = true
+			}
+		}
+		for _, number := range node {
+			u.cluster[number] = true
 		}
 	}
 	swaps, err := os.ReadFile(filepath.Join(o.proc, "swaps"))
@@ -111,36 +126,29 @@ func isKubeletVolume(path string) bool {
 	return strings.Contains(path, "/plugins/kubernetes.io/csi/") || strings.Contains(path, "/kubernetes.io~csi/")
 }
 
-// numbersOf returns the devices that a mount shows: that of its filesystem; the
+// numbersOf returns the devices that a mount shows: that of its filesystem, or the
 // source, where the filesystem has an anonymous number (btrfs); and for a volume of
 // kubelet the device node that is mounted as a file (a raw volume).
-func numbersOf(m *mountinfo.Info, cluster bool) []blockdev.DeviceNumber {
-	var numbers []blockdev.DeviceNumber
-	if m.Major != 0 {
-		numbers = append(numbers, blockdev.DeviceNumber{Major: uint32(m.Major), Minor: uint32(m.Minor)})
-	}
-	var nodes []string
-	if m.Major == 0 && strings.HasPrefix(m.Source, "/dev/") {
-		nodes = append(nodes, m.Source)
+func numbersOf(m *mountinfo.Info, kubelet bool) (filesystem, node []blockdev.DeviceNumber) {
+	switch {
+	case m.Major != 0:
+		filesystem = []blockdev.DeviceNumber{{Major: uint32(m.Major), Minor: uint32(m.Minor)}}
+	case strings.HasPrefix(m.Source, "/dev/"):
+		filesystem = nodeNumber(m.Source)
 	}
 	// No other mount is touched: a network filesystem may hang.
-	if cluster && m.Root != "/" && (m.FSType == "devtmpfs" || m.FSType == "tmpfs") {
-		nodes = append(nodes, m.Mountpoint)
+	if kubelet && m.Root != "/" && (m.FSType == "devtmpfs" || m.FSType == "tmpfs") {
+		node = nodeNumber(m.Mountpoint)
 	}
-	for _, path := range nodes {
-		if n, ok := nodeNumber(path); ok {
-			numbers = append(numbers, n)
-		}
-	}
-	return numbers
+	return filesystem, node
 }
 
-// nodeNumber returns the number of a block device's node.
-func nodeNumber(path string) (number blockdev.DeviceNumber, ok bool) {
+// nodeNumber returns the number of a block device's node; none, if it is no such node.
+func nodeNumber(path string) []blockdev.DeviceNumber {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return blockdev.DeviceNumber{}, false
+		return nil
 	}
 	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-	return blockdev.DeviceNumber{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}, true
+	return []blockdev.DeviceNumber{{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}}
 }

@@ -25,11 +25,16 @@ func (m *machine) mountinfo(lines ...string) {
 // blockNode makes a device node with this number.
 func (m *machine) blockNode(path string, number uint32) string {
 	m.t.Helper()
+	return m.blockNodeOf(path, blockdev.Device{Major: 252, Minor: number})
+}
+
+func (m *machine) blockNodeOf(path string, d blockdev.Device) string {
+	m.t.Helper()
 	path = m.write(path, nil)
 	if err := os.Remove(path); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(252, number))); err != nil {
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(d.Major, d.Minor))); err != nil {
 		m.t.Skipf("needs device nodes: %v", err)
 	}
 	return path
@@ -83,6 +88,30 @@ func TestAttachLimitWithDisksOfOthers(t *testing.T) {
 			node := m.blockNode("kubelet/plugins/kubernetes.io/csi/volumeDevices/publish/pvc-1/0123", 1)
 			m.mountinfo("0:6 /vdb " + node + " rw - devtmpfs udev rw")
 		}, 27},
+		"another driver's logical volume published": {func(m *machine, _ *LimitOptions) {
+			m.above["vdb"] = []blockdev.Device{lvm}
+			m.mountinfo("253:1 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw - xfs /dev/topolvm/pvc-1 rw")
+		}, 26},
+		"another driver's logical volume on a mapping published": {func(m *machine, _ *LimitOptions) {
+			m.above["vdb"], m.above["dm-0"] = []blockdev.Device{crypt}, []blockdev.Device{lvm}
+			m.mountinfo("253:1 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw - xfs /dev/topolvm/pvc-1 rw")
+		}, 26},
+		"another driver's logical volume published raw": {func(m *machine, _ *LimitOptions) {
+			m.above["vdb"], m.mounted["dm-1"] = []blockdev.Device{lvm}, "ext4"
+			node := m.blockNodeOf("kubelet/plugins/kubernetes.io/csi/volumeDevices/publish/pvc-1/0123", lvm)
+			m.mountinfo("0:6 /dm-1 " + node + " rw - devtmpfs udev rw")
+		}, 26},
+		"another driver's partition published": {func(m *machine, _ *LimitOptions) {
+			m.above["vdb"] = []blockdev.Device{part}
+			m.mountinfo("252:17 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw" + ext4)
+		}, 26},
+		"another driver's mapping on a partition published": {func(m *machine, _ *LimitOptions) {
+			m.above["vdb"], m.above["vdb1"] = []blockdev.Device{part}, []blockdev.Device{crypt}
+			m.mountinfo("253:0 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw - xfs /dev/mapper/x rw")
+		}, 26},
+		"another driver's directory of the disk published": {func(m *machine, _ *LimitOptions) {
+			m.mountinfo("252:1 /pvc-1 " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw" + ext4)
+		}, 26},
 		"another volume published raw": {func(m *machine, _ *LimitOptions) {
 			m.mounted["vdb"] = "ext4"
 			node := m.blockNode("kubelet/plugins/kubernetes.io/csi/volumeDevices/publish/pvc-1/0123", 7)
