@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -271,6 +272,22 @@ func TestADiskThatHangs(t *testing.T) {
 		limit := LimitOptions{Disks: m, sysfs: o.sysfs}
 		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 256 {
 			t.Errorf("%+v, %v", got, err)
+		}
+		// The orchestrator asks once: what the slots allow holds all the same.
+		m.slots("0000:00:%02x", 29, 2)
+		limit.Reserved = 3
+		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 26 || !strings.Contains(got.Reason, "29 PCI slots") {
+			t.Errorf("%+v, %v; want 26: 29 slots less 3", got, err)
+		}
+		m.slots("0000:00:%03x", 300, 2)
+		limit.Reserved = 0
+		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 256 {
+			t.Errorf("%+v, %v; want 256", got, err)
+		}
+		m.disks[0].Kind = blockdev.SCSI
+		m.slots("0000:00:%02x", 29, 2)
+		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 256 || strings.Contains(got.Reason, "slots") {
+			t.Errorf("%+v, %v; want 256: no disk needs a slot", got, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +57,10 @@ type LimitOptions struct {
 // A disk that could be a volume counts as taken when it is used, but not by the
 // orchestrator: somebody else has attached it, and keeps it. See isForeign.
 //
+// When a disk does not answer, the disks cannot be counted. The answer is then all
+// the slots if any disk is virtio-blk, for the orchestrator asks once and keeps what
+// it was told, and a number too high has volumes attached that never arrive.
+//
 // Reserved is subtracted at the end. The limit is at least one, since zero means
 // "no limit" to CSI.
 func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
@@ -67,9 +72,15 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	}
 	patient, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
-	limit, err := volume.Bounded(patient, o.limit)
+	rough := make(chan Limit, 1)
+	limit, err := volume.Bounded(patient, func() (Limit, error) { return o.limit(rough) })
 	if patient.Err() != nil && ctx.Err() == nil {
-		limit, err = Limit{maxDisks, "a disk of this machine does not answer, so they cannot be counted"}, nil
+		limit, err = Limit{maxDisks, ""}, nil
+		select {
+		case limit = <-rough:
+		default:
+		}
+		limit.Reason += "a disk of this machine does not answer, so they cannot be counted"
 	}
 	if o.Reserved > 0 {
 		limit.Volumes -= o.Reserved
@@ -79,11 +90,14 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	return limit, volume.Wrap(err, "count the disks of this machine", "")
 }
 
-func (o LimitOptions) limit() (Limit, error) {
+// limit counts. It sends what is known without an answer from any disk to rough.
+func (o LimitOptions) limit(rough chan<- Limit) (Limit, error) {
 	disks, err := o.Disks.Disks()
 	if err != nil {
 		return Limit{}, err
 	}
+	free, all := o.slots()
+	rough <- roughLimit(disks, all)
 	seen, err := o.count(disks)
 	if err != nil {
 		return Limit{}, err
@@ -92,13 +106,20 @@ func (o LimitOptions) limit() (Limit, error) {
 	if len(seen.foreign) > 0 {
 		foreign = fmt.Sprintf("; used, but not by this cluster: %s", strings.Join(seen.foreign, ", "))
 	}
-	free, all := o.slots()
 	if seen.onVirtio() && all > 0 {
 		n := min(free+seen.virtioVolumes, maxDisks)
 		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d%s",
 			free, all, seen.virtioVolumes, foreign)}, nil
 	}
 	return Limit{maxDisks - seen.others, fmt.Sprintf("%d disks, less %d that are no volumes of this cluster%s", maxDisks, seen.others, foreign)}, nil
+}
+
+// roughLimit is the limit of a machine whose disks do not answer.
+func roughLimit(disks []blockdev.Device, slots int64) Limit {
+	if slots > 0 && slices.ContainsFunc(disks, func(d blockdev.Device) bool { return d.Kind == blockdev.VirtioBlk }) {
+		return Limit{min(slots, maxDisks), fmt.Sprintf("virtio-blk: %d PCI slots for hot-plugging, free or not; ", slots)}
+	}
+	return Limit{Volumes: maxDisks}
 }
 
 // diskCounts is how many disks of which sort there are.
