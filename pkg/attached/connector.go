@@ -58,6 +58,9 @@ type Connector struct {
 	opts  Options
 	log   *slog.Logger
 	reads singleflight.Group // of serials, by device number
+	// verifying is locked by device number while Verify reads from the disk: one that
+	// hangs costs one thread, however often it is tried.
+	verifying volume.Locks
 	scan  scanner
 	// running is locked by volume while the kernel works on the volume's disk. Work
 	// that outlives its call keeps the lock: a flush has the disk open exclusively.
@@ -188,12 +191,39 @@ func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, b
 // moment is the volume's id, or what the bus can carry of it. That the kernel has
 // no such disk is the one proof that the volume's disk is gone: any other disk
 // holds something.
+//
+// The reading begins in this call; it is never that of an earlier one.
 func (c *Connector) Verify(ctx context.Context, id, disk string) error {
-	_, err := volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, c.verify(id, disk) })
-	return volume.Wrap(err, "verify", id)
+	return volume.Wrap(c.verify(ctx, id, disk), "verify", id)
 }
 
-func (c *Connector) verify(id, path string) error {
+func (c *Connector) verify(ctx context.Context, id, path string) error {
+	d, err := c.opts.Devices.ByPath(path)
+	if err != nil {
+		return err
+	}
+	unlock, err := c.verifying.Lock(ctx, d.Number().String())
+	if err != nil {
+		return unproved(d, ctx.Err())
+	}
+	_, err = volume.Bounded(ctx, func() (struct{}, error) {
+		defer unlock()
+		return struct{}{}, c.verifyNow(id, path)
+	})
+	if err != nil && err == ctx.Err() { //nolint:errorlint // all others have their message
+		return unproved(d, err)
+	}
+	return err
+}
+
+// unproved is the error for a disk that does not answer in the call's time.
+func unproved(d blockdev.Device, cause error) error {
+	return volume.Errorf(volume.KindOf(cause), "%s is not proved to be the volume: %w: %w", d, errSilent, cause).
+		WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
+}
+
+// verifyNow reads the serial and compares it.
+func (c *Connector) verifyNow(id, path string) error {
 	d, err := c.opts.Devices.ByPath(path)
 	if err != nil {
 		return err

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -489,6 +491,38 @@ func TestVerifyOfADiskThatGoes(t *testing.T) {
 	wantError(t, err, volume.Internal, "no such device")
 	if !errors.Is(err, volume.ErrGone) {
 		t.Errorf("%v does not say that the disk is gone", err)
+	}
+}
+
+// A disk that hangs is asked again and again, by the retries of kubelet: that costs
+// one thread and not one per call. Once it answers, Verify reads anew.
+func TestVerifyOfASilentDiskCostsOneThread(t *testing.T) {
+	m := &fakeMachine{}
+	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+	m.plug("vdc", blockdev.VirtioBlk, other[:20], volume.GiB)
+	d.hangs = make(chan struct{})
+	var serials atomic.Int64
+	m.onSerial = func(*fakeMachine) { serials.Add(1) }
+	connector := newConnector(t, m)
+	before := runtime.NumGoroutine()
+	for range 50 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		wantError(t, connector.Verify(ctx, uuid, d.Path), volume.Deadline, "does not answer", d.Path)
+		cancel()
+	}
+	if more := runtime.NumGoroutine() - before; more > 2 {
+		t.Errorf("50 calls left %d goroutines, want 2 at most", more)
+	}
+	if err := connector.Verify(t.Context(), other, "/dev/vdc"); err != nil {
+		t.Errorf("another disk: %v", err)
+	}
+	before = int(serials.Load())
+	close(d.hangs)
+	if err := connector.Verify(t.Context(), uuid, d.Path); err != nil {
+		t.Errorf("the disk answers again: %v", err)
+	}
+	if n := int(serials.Load()) - before; n != 2 {
+		t.Errorf("%d readings, want 2: the one that hung, and one for the last call", n)
 	}
 }
 
