@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -42,12 +41,22 @@ func inContainer() bool {
 }
 
 // growOnDeviceChange grows volumes when their devices grow, beside what else the
-// plugin does. stop ends it.
-func growOnDeviceChange(ctx context.Context, server *node.Server) (stop func()) {
+// plugin does. stop ends it, and waits for that until its own ctx ends; growths that
+// are under way then are detached work.
+func growOnDeviceChange(ctx context.Context, server *node.Server) (stop func(ctx context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { server.GrowOnDeviceChange(ctx) })
-	return func() { cancel(); running.Wait() }
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		server.GrowOnDeviceChange(ctx)
+	}()
+	return func(ctx context.Context) {
+		cancel()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func serve(ctx context.Context, c config, log *slog.Logger) error {
@@ -101,7 +110,8 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	defer stop()
 	if c.growOnChange {
-		defer growOnDeviceChange(ctx, server)()
+		options.Stopping = growOnDeviceChange(ctx, server)
+		defer options.Stopping(ctx) // when Run fails before it has served
 	}
 	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "node", side.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)

@@ -61,7 +61,7 @@ type Connector struct {
 	// verifying is locked by device number while Verify reads from the disk: one that
 	// hangs costs one thread, however often it is tried.
 	verifying volume.Locks
-	scan  scanner
+	scan      scanner
 	// running is locked by volume while the kernel works on the volume's disk. Work
 	// that outlives its call keeps the lock: a flush has the disk open exclusively.
 	running volume.Locks

@@ -7,6 +7,7 @@
 //
 //	options := flags.Options()
 //	options.Log, options.Identity, options.Node = log, identity, nodeServer
+//	options.Stopping = stopWatching    // what the plugin does beside its calls
 //	return csiserver.Run(ctx, options) // after ctx is done and the running calls ended
 //
 // Handlers return errors of package volume (or a gRPC status, which passes

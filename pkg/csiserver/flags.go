@@ -46,7 +46,7 @@ func (f *Flags) Register(fs *flag.FlagSet) {
 		f.Grace = DefaultGrace
 	}
 	fs.DurationVar(&f.CallTimeout, "call-timeout", f.CallTimeout, "deadline of calls whose caller sets none")
-	fs.DurationVar(&f.Grace, "grace", f.Grace, "how long running calls may go on when the plugin is stopped")
+	fs.DurationVar(&f.Grace, "grace", f.Grace, "how long running calls, and work that has outlived its call, may go on together when the plugin is stopped")
 	fs.BoolVar(&f.ShowVersion, "version", false, "print the version and exit")
 }
 

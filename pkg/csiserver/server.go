@@ -28,6 +28,10 @@ const (
 	// KillTimeout is how long handlers may take to end once they are canceled.
 	KillTimeout = 5 * time.Second
 
+	// stoppingTime is what Options.Stopping has at least. With the grace period and
+	// KillTimeout it fits into the 30 s too.
+	stoppingTime = time.Second
+
 	// maxStreams bounds the calls of one connection; sidecars use at most some
 	// hundred workers.
 	maxStreams = 1000
@@ -49,6 +53,11 @@ type Options struct {
 	// Detached is the work of the services that outlives its call, for which the
 	// stop waits; nil: there is none.
 	Detached *volume.Detached
+	// Stopping ends what the plugin does by itself, beside the calls; nil: nothing. It
+	// is called once at the stop, after the calls have ended and before the wait for
+	// Detached, so that work it leaves there is waited for. It must return when ctx
+	// ends: with the grace period, or stoppingTime later if the calls have used it up.
+	Stopping func(ctx context.Context)
 }
 
 // Server serves one plugin.
@@ -59,6 +68,7 @@ type Server struct {
 	callTimeout time.Duration
 	grace       time.Duration
 	detached    *volume.Detached
+	stopOwn     func(ctx context.Context)
 
 	grpc     *grpc.Server
 	stopping atomic.Bool
@@ -104,6 +114,7 @@ func New(options Options) (*Server, error) {
 		callTimeout: options.CallTimeout,
 		grace:       options.Grace,
 		detached:    options.Detached,
+		stopOwn:     options.Stopping,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -136,8 +147,8 @@ func New(options Options) (*Server, error) {
 
 // Serve serves on lis until ctx is done. Then it accepts nothing new, refuses
 // further calls with UNAVAILABLE, and lets the running ones end. Those that
-// still run after the grace period see their contexts canceled. What is left
-// of the grace period belongs to work that has outlived its call; the log names
+// still run after the grace period see their contexts canceled. Then it calls
+// Stopping. What is left of the grace period belongs to work that has outlived its call; the log names
 // the work that it leaves. Serve returns nil once all calls have ended, and an
 // error if some ignore the cancellation. A server serves once.
 func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
@@ -152,6 +163,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	graceEnds := time.Now().Add(s.grace)
 	s.log.InfoContext(ctx, "stopping", "running_calls", s.running.Load(), "detached_work", len(s.detached.List()), "grace", s.grace.String())
 	err := s.stop(ctx)
+	s.callStopping(ctx, graceEnds)
 	s.awaitDetached(ctx, graceEnds)
 	if err != nil {
 		return err
@@ -185,6 +197,20 @@ func (s *Server) stop(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), KillTimeout)
+}
+
+// callStopping ends what the plugin does beside its calls.
+func (s *Server) callStopping(ctx context.Context, graceEnds time.Time) {
+	if s.stopOwn == nil {
+		return
+	}
+	if least := time.Now().Add(stoppingTime); graceEnds.Before(least) {
+		graceEnds = least
+	}
+	// ctx has ended: its end began the stop.
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), graceEnds)
+	defer cancel()
+	s.stopOwn(ctx)
 }
 
 // awaitDetached waits for work that has outlived its call, and logs what it

@@ -68,6 +68,73 @@ func TestStopWaitsForDetachedWork(t *testing.T) {
 	}
 }
 
+// What the plugin does beside its calls ends between the calls and the wait for
+// detached work: work that it has begun is waited for.
+func TestStopWaitsForWorkThatStoppingLeaves(t *testing.T) {
+	t.Parallel()
+	detached, inCall, goOn := new(volume.Detached), make(chan struct{}), make(chan struct{})
+	endCall, stopping := make(chan struct{}), make(chan struct{})
+	p := start(t, Options{Grace: time.Minute, Detached: detached, Stopping: func(ctx context.Context) {
+		defer close(stopping)
+		if err := ctx.Err(); err != nil {
+			t.Errorf("the stop leaves no time: %v", err)
+		}
+		select {
+		case <-endCall:
+		default:
+			t.Error("Stopping was called before the call ended")
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		l := detached.NewLease("vol-8", func() {})
+		defer l.Release()
+		_, _ = volume.Outlive(ended, l, "growing the filesystem", func() (struct{}, error) { <-goOn; return struct{}{}, nil })
+	}}, func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		close(inCall)
+		<-endCall
+		return &csi.ControllerExpandVolumeResponse{}, nil
+	})
+	go func() { _, _ = p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: "vol-7"}) }()
+	<-inCall
+	p.stop()
+	p.waitForLog(t, "stopping")
+	close(endCall)
+	<-stopping
+	p.waitForLog(t, `"work":"growing the filesystem"`)
+	select {
+	case err := <-p.done:
+		t.Fatalf("the plugin ended with %v before its work had", err)
+	default:
+	}
+	close(goOn)
+	if err := p.stopped(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// Calls that use up the grace period leave some time to what the plugin does beside
+// them, and its end.
+func TestStoppingHasTimeAfterTheGracePeriod(t *testing.T) {
+	t.Parallel()
+	inCall, asked := make(chan struct{}), make(chan error, 1)
+	p := start(t, Options{Grace: time.Millisecond, Stopping: func(ctx context.Context) {
+		asked <- ctx.Err()
+		<-ctx.Done()
+	}}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		close(inCall)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	go func() { _, _ = p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: "vol-7"}) }()
+	<-inCall
+	if err := p.stopped(t); err != nil {
+		t.Error(err)
+	}
+	if err := <-asked; err != nil {
+		t.Errorf("Stopping was given a context that had ended: %v", err)
+	}
+}
+
 func TestStopNamesTheWorkThatItLeaves(t *testing.T) {
 	t.Parallel()
 	goOn := make(chan struct{})
