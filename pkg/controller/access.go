@@ -55,6 +55,20 @@ func preserving(accesses []volume.Access) error {
 	return nil
 }
 
+// checkEncrypted refuses an access mode in which several nodes write to an
+// encrypted volume: each could find the new volume blank and make a LUKS2 header
+// of its own, and the second would make unreadable what the first has written.
+func checkEncrypted(encrypted bool, accesses []volume.Access) error {
+	for _, a := range accesses {
+		if encrypted && a.Mode.MultiNode() && !a.Mode.ReadOnly() {
+			return volume.Errorf(volume.Invalid, "the access mode %s is not possible with encryption (%s: %q): "+
+				"the nodes would each make a LUKS2 header of their own", a.Mode, volume.EncryptedKey, isTrue).
+				WithRemedy("use an access mode for one node, or a StorageClass without " + volume.EncryptedKey)
+		}
+	}
+	return nil
+}
+
 // modesOf are the modes that this very volume allows.
 func (s *Server) modesOf(v volume.Volume) []volume.AccessMode {
 	if len(v.AccessModes) > 0 {

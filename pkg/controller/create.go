@@ -193,6 +193,9 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 			WithRemedy("create the volume without a VolumeAttributesClass")
 	}
 	parameters, encrypted, err := splitParameters(req.GetParameters())
+	if err == nil {
+		err = checkEncrypted(encrypted, accesses)
+	}
 	if err != nil {
 		return none, err
 	}

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"maps"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -104,6 +105,35 @@ func TestEncryptedIsPartOfWhatAVolumeIs(t *testing.T) {
 	}
 	_, err = s.CreateVolume(t.Context(), encryptedRequest("secret", "false"))
 	wantKind(t, err, volume.AlreadyExists, "to be encrypted", "next step")
+}
+
+// Several nodes that write cannot agree on who makes the LUKS2 header.
+func TestEncryptedIsForOneWriterNode(t *testing.T) {
+	t.Parallel()
+	const shared = csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
+	s := New(fakebackend.New(), Options{})
+	for _, value := range []string{"true", "false"} {
+		req := encryptedRequest("shared-"+value, value)
+		req.VolumeCapabilities = []*csi.VolumeCapability{blockAs(writer), blockAs(shared)}
+		_, err := s.CreateVolume(t.Context(), req)
+		if value == "false" {
+			if err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		wantKind(t, err, volume.Invalid, "MULTI_NODE_MULTI_WRITER", "encrypted", "next step")
+	}
+	v, err := s.CreateVolume(t.Context(), encryptedRequest("one", "true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+		VolumeId: v.GetVolume().GetVolumeId(), VolumeCapabilities: []*csi.VolumeCapability{blockAs(shared)},
+	})
+	if err != nil || resp.GetConfirmed() != nil || !strings.Contains(resp.GetMessage(), "MULTI_NODE_MULTI_WRITER") {
+		t.Errorf("validated as %v, %v", resp, err)
+	}
 }
 
 // forgetful does not keep that a volume is encrypted.

@@ -54,7 +54,7 @@ func (s *Server) ValidateVolumeCapabilities(ctx context.Context, req *csi.Valida
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(allowed(s.modesOf(v), accesses...), preserving(accesses)); err != nil {
+	if err := errors.Join(allowed(s.modesOf(v), accesses...), preserving(accesses), checkEncrypted(v.Encrypted, accesses)); err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // "not confirmed" is an answer, not an error
 	}
 	if err := sameContext(contextOf(v), req.GetVolumeContext()); err != nil {

@@ -142,6 +142,9 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 		}
 		return nil // Open refuses what is not sound
 	}
+	if st.access.Mode.MultiNode() && (h.State == luks.HeaderAbsent || h.State == luks.HeaderUnfinished) {
+		return sharedHeader(h)
+	}
 	if h.State != luks.HeaderSound {
 		// The header is for good: never on a disk that is not yet what the backend
 		// says it is.
@@ -169,6 +172,16 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 		st.fresh = fresh
 	}
 	return err
+}
+
+// sharedHeader is the error for a volume without a finished LUKS2 header that
+// several nodes may use: another node may be making one at this moment, and the
+// second header would make unreadable what was written under the first.
+func sharedHeader(h luks.Header) error {
+	return volume.Errorf(volume.Precondition,
+		"the volume is to be encrypted and holds %s, but several nodes may use it at once, so none of them makes the LUKS2 header", h).
+		WithRemedy("use the volume once, on one node, with an access mode for one node (ReadWriteOnce), or use a StorageClass without " +
+			volume.EncryptedKey)
 }
 
 // checkNotPlain refuses a disk with a filesystem that is not encrypted.

@@ -160,6 +160,36 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 	}
 }
 
+// The nodes that share a volume have no way to agree on who makes its header.
+func TestStageOfASharedEncryptedVolume(t *testing.T) {
+	for _, mode := range []csi.VolumeCapability_AccessMode_Mode{
+		csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER,
+	} {
+		b := newEncrypted(t, blockCap())
+		b.capability.AccessMode.Mode = mode
+		d := b.add(b.id, volume.GiB)
+		for _, state := range []luks.HeaderState{luks.HeaderAbsent, luks.HeaderUnfinished} {
+			d.luks.header.State = state
+			wantKind(t, b.stage(t.Context()), volume.Precondition, "several nodes", "one node", "next step")
+			if b.called("luks-format") != 0 || d.luks.header != (luks.Header{State: state}) {
+				t.Errorf("%s: luksFormat was asked for; header %s", mode, d.luks.header)
+			}
+			wantClosed(t, b, d)
+		}
+		d.luks.header.State = luks.HeaderDamaged
+		wantKind(t, b.stage(t.Context()), volume.Precondition, "damaged")
+		d.luks.header = luks.Header{}
+		b.capability = blockCap()
+		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		b.capability.AccessMode.Mode = mode
+		if err := b.stage(t.Context()); err != nil {
+			t.Errorf("with a sound header: %v", err)
+		}
+	}
+}
+
 // An encrypted volume must not be mistaken for one with unknown data, which
 // the message tells how to clear.
 func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
