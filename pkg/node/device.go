@@ -23,6 +23,7 @@ type Devices interface {
 	ReadOnly(d blockdev.Device) (bool, error)
 	WatchSizes(ctx context.Context, changed func(blockdev.SizeEvent)) error
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
+	Holders(d blockdev.Device) ([]blockdev.Device, error)
 	AwaitSize(ctx context.Context, d blockdev.Device, want volume.Size) (volume.Size, error)
 }
 
@@ -92,10 +93,10 @@ func (s *Server) mountsOf(ctx context.Context, dev blockdev.Device) ([]filesyste
 	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleNode), err
 }
 
-// checkUse refuses a volume whose device, or what lies below it, is in use in
-// the other way than asked for, raw or mounted: a pod that has a raw device
-// open does not keep mkfs from it.
-func (s *Server) checkUse(ctx context.Context, dev blockdev.Device, block bool) error {
+// checkUse refuses a volume whose device, or what lies below it, or rests on
+// its disk beside it, is in use in another way than asked for, raw, mounted or
+// encrypted: a pod that has a raw device open does not keep mkfs from it.
+func (s *Server) checkUse(ctx context.Context, id string, dev blockdev.Device, block bool) error {
 	layers, err := s.opts.Devices.Stack(dev)
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (s *Server) checkUse(ctx context.Context, dev blockdev.Device, block bool) 
 			return err
 		}
 	}
-	return nil
+	return s.checkAbove(ctx, id, layers)
 }
 
 // checkMounts refuses a device with a mount that is not allowed; nil: none is.

@@ -340,6 +340,19 @@ func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
 	return []blockdev.Device{dev}, nil
 }
 
+func (f fakeDevices) Holders(dev blockdev.Device) ([]blockdev.Device, error) {
+	leave, err := f.enter("holders")
+	defer leave()
+	if err != nil {
+		return nil, err
+	}
+	d, err := f.at(dev)
+	if err != nil || dev.Major == cryptMajor || !d.hasMapping() || d.mappingGone() {
+		return nil, err
+	}
+	return []blockdev.Device{device(d, d.path+"-crypt")}, nil
+}
+
 // at returns the disk of a device that is there under its number: of itself,
 // or of the mapping on it.
 func (m *machine) at(dev blockdev.Device) (*disk, error) {

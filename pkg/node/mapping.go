@@ -44,10 +44,11 @@ func checkEncryption(req *csi.NodeStageVolumeRequest) (encrypted bool, err error
 
 // checkDevice refuses a disk that is in use in another way than asked for. Of
 // an encrypted volume only the mapping may be in use, never the disk itself.
-func (st *stage) checkDevice(ctx context.Context, disk blockdev.Device) error {
+func (st *stage) checkDevice(ctx context.Context) error {
 	if !st.encrypted {
-		return st.checkUse(ctx, disk, st.access.Block)
+		return st.checkUse(ctx, st.id, st.vol.device, st.access.Block)
 	}
+	disk := st.vol.device
 	if err := st.checkMounts(ctx, disk, nil); err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (st *stage) checkDevice(ctx context.Context, disk blockdev.Device) error {
 	if !st.mapped {
 		return nil // Open decides what becomes of one on another disk
 	}
-	if err := st.checkUse(ctx, m.Device, st.access.Block); err != nil {
+	if err := st.checkUse(ctx, st.id, m.Device, st.access.Block); err != nil {
 		return err
 	}
 	readOnly, err := st.vol.ReadOnly()
@@ -227,7 +228,7 @@ func (st *stage) checkNotEncrypted(ctx context.Context, sig filesystem.Signature
 // adoptMapping makes a mapping that somebody else has made on the disk st.vol,
 // if its filesystem is what is mounted at the staging path.
 func (st *stage) adoptMapping(ctx context.Context) error {
-	if st.encrypted {
+	if st.encrypted || st.access.Block {
 		return nil
 	}
 	m, mounted, err := st.findMount(ctx, st.lease, st.path)
@@ -252,8 +253,14 @@ func (s *Server) encryptionMarker(id string) string {
 }
 
 // findMapping returns the mapping of a volume if it rests on this disk. A
-// device of that name that this driver has not made is none.
+// device of that name that this driver has not made is none. Device mapper is
+// asked only if something rests on the disk: a node without encrypted volumes
+// needs none.
 func (s *Server) findMapping(ctx context.Context, id string, disk blockdev.Device) (luks.Mapping, bool, error) {
+	holders, err := s.opts.Devices.Holders(disk)
+	if err != nil || len(holders) == 0 {
+		return luks.Mapping{}, false, err
+	}
 	m, mapped, err := s.opts.Mappings.Find(ctx, id)
 	if volume.IsKind(err, volume.Precondition) {
 		return luks.Mapping{}, false, nil

@@ -81,7 +81,7 @@ func (p *publication) run(ctx context.Context) error {
 	if err != nil || done {
 		return err
 	}
-	if err := p.checkUse(ctx, dev, p.access.Block); err != nil {
+	if err := p.checkUse(ctx, p.id, dev, p.access.Block); err != nil {
 		return err
 	}
 	// Only for a new path: a pod that has the volume may have further mounts

@@ -119,7 +119,10 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	if st.vol, err = st.open(ctx, st.id, dev, st.lease); err != nil {
 		return err
 	}
-	if err := st.checkDevice(ctx, dev); err != nil {
+	if err := st.adoptMapping(ctx); err != nil {
+		return err
+	}
+	if err := st.checkDevice(ctx); err != nil {
 		return err
 	}
 	if err := st.writeRecord(st.vol.disk(), conn); err != nil {
@@ -143,9 +146,6 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
 	want, err := st.fstype()
 	if err != nil {
-		return err
-	}
-	if err := st.adoptMapping(ctx); err != nil {
 		return err
 	}
 	mounted, err := st.alreadyMounted(ctx, want)

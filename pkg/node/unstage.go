@@ -49,9 +49,14 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 			return err
 		}
 	}
-	// Whatever the record says: it may be gone, and the volume deleted.
-	if err := s.closeMapping(ctx, id, l); err != nil {
+	plain, err := s.isPlain(id, conn, connected)
+	if err != nil {
 		return err
+	}
+	if !plain {
+		if err := s.closeMapping(ctx, id, l); err != nil {
+			return err
+		}
 	}
 	if err := s.opts.Connector.Disconnect(ctx, id); err != nil {
 		return err
@@ -60,6 +65,26 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 	s.failures.forget(id)
 	s.required.forget(id)
 	return s.removeRecord(id)
+}
+
+// isPlain reports whether the volume certainly has no mapping: nothing rests on
+// its disk, and no record says that it is encrypted. The unstaging of plain
+// volumes must not depend on device mapper. A volume that is not connected may
+// have lost its disk, and its record, below a mapping that is still there.
+func (s *Server) isPlain(id string, conn volume.Connection, connected bool) (bool, error) {
+	if !connected {
+		return false, nil
+	}
+	r, err := s.readRecord(id)
+	if err != nil || r.Encrypted {
+		return false, nil //nolint:nilerr // a record that cannot be read proves nothing
+	}
+	disk, err := s.opts.Devices.ByPath(conn.Path)
+	if err != nil {
+		return false, err
+	}
+	holders, err := s.opts.Devices.Holders(disk)
+	return err == nil && len(holders) == 0, err
 }
 
 // unused refuses to disconnect a disk that is still mounted or published
