@@ -18,10 +18,8 @@ import (
 // nobody calls the driver at all.
 func (r *rig) testExtended(t *testing.T) {
 	r.tidy(t)
-	for _, bus := range []openstack.Bus{openstack.VirtioBlk, openstack.VirtioSCSI} {
-		for _, fstype := range []string{"ext4", "xfs"} {
-			t.Run(fstype+" on "+string(bus), func(t *testing.T) { extended(t, r, r.guest(t, bus), fstype) })
-		}
+	for bus, fstype := range map[openstack.Bus]string{openstack.VirtioBlk: "ext4", openstack.VirtioSCSI: "xfs"} {
+		t.Run(fstype+" on "+string(bus), func(t *testing.T) { extended(t, r, r.guest(t, bus), fstype) })
 	}
 }
 
