@@ -163,7 +163,7 @@ func (s *System) wipe(ctx context.Context, dev Device, size int64, what string) 
 	if err = errors.Join(err, d.Close()); err != nil {
 		return volume.Errorf(volume.KindOf(err), "clear %s on %s: %w", what, dev.Path(), err)
 	}
-	s.log.InfoContext(ctx, "cleared "+what, "device", dev.Path())
+	s.log.InfoContext(ctx, "cleared a device before mkfs", "device", dev.Path(), "of", what)
 	return nil
 }
 

@@ -439,8 +439,8 @@ func TestFormatSaysWhatItCleared(t *testing.T) {
 		r.s.log = slog.New(slog.NewTextHandler(&log, nil))
 		r.mkfs = func([]string) error { return nil } // what it makes is not asked here
 		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: XFS, Marker: r.marker, Encrypted: true})
-		if text := log.String(); !strings.Contains(text, `"cleared `+what+`"`) || strings.Count(text, "cleared ") != 1 {
-			t.Errorf("cleared %s, and the log says: %s", what, text)
+		if text := log.String(); !strings.Contains(text, `of="`+what+`"`) || strings.Count(text, "cleared ") != 1 {
+			t.Errorf("want a device cleared of %s; the log says: %s", what, text)
 		}
 	}
 }

@@ -284,9 +284,11 @@ func TestADiskThatHangs(t *testing.T) {
 		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 256 {
 			t.Errorf("%+v, %v; want 256", got, err)
 		}
-		m.disks[0].Kind = blockdev.SCSI
-		m.slots("0000:00:%02x", 29, 2)
-		if got, err := AttachLimit(t.Context(), limit); err != nil || got.Volumes != 256 || strings.Contains(got.Reason, "slots") {
+		scsi := newMachine(t)
+		scsi.hangs = m.hangs
+		scsi.plug("sda", blockdev.SCSI, "", nil)
+		scsi.slots("0000:00:%02x", 29, 2)
+		if got, err := AttachLimit(t.Context(), scsi.limits()); err != nil || got.Volumes != 256 || strings.Contains(got.Reason, "slots") {
 			t.Errorf("%+v, %v; want 256: no disk needs a slot", got, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

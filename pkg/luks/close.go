@@ -51,11 +51,17 @@ func (s *System) closeLocked(ctx context.Context, name string, disks []blockdev.
 		return cmp.Or(cmp.Compare(a.Major, b.Major), cmp.Compare(a.Minor, b.Minor))
 	})
 	disks = slices.CompactFunc(disks, func(a, b blockdev.Device) bool { return a.Number() == b.Number() })
+	var locked []*os.File
+	defer func() {
+		for _, f := range locked {
+			closeQuietly(f)
+		}
+	}()
 	for _, d := range disks {
 		f, err := s.lockDisk(ctx, d)
 		switch {
 		case err == nil:
-			defer closeQuietly(f)
+			locked = append(locked, f)
 		case s.hasGone(d): // what works on it ends, and its mapping is to be closed
 		default:
 			return err
