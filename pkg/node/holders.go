@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -50,6 +52,66 @@ func (s *Server) checkAbove(ctx context.Context, id string, layers []blockdev.De
 	}
 	return volume.Errorf(volume.Precondition, "the volume is encrypted and open on this node as %s, so its disk %s cannot be used directly", m, disk.Path).
 		WithRemedy("use the volume with " + volume.EncryptedKey + ": \"true\" in its volume context, or delete the pods that use it with encryption first")
+}
+
+// checkMode refuses a request that would make a connected disk read-only, or
+// writable, against what uses it: Connect changes the disk at once, and a pod
+// whose disk becomes read-only loses its writes.
+func (st *stage) checkMode(ctx context.Context, path string, readOnly bool) error {
+	disk, err := st.opts.Devices.ByPath(path)
+	if errors.Is(err, volume.ErrGone) {
+		return nil // Connect finds another, or fails
+	}
+	if err != nil {
+		return err
+	}
+	is, err := st.opts.Devices.ReadOnly(disk)
+	if err != nil || is == readOnly {
+		return err
+	}
+	inUse, err := st.modeConflict(ctx, disk, readOnly)
+	if err != nil || inUse == "" {
+		return err
+	}
+	return volume.Errorf(volume.AlreadyExists, "already in use at %s with read-only=%t, asked for read-only=%t", inUse, !readOnly, readOnly).
+		WithRemedy("delete the pods that use the volume on this node first")
+}
+
+// modeConflict returns where a disk, or what rests on it, is in use in the
+// other mode. A disk that is read-only although the volume was staged for
+// writing is so by the storage, or the mount failed: neither is a conflict.
+func (st *stage) modeConflict(ctx context.Context, disk blockdev.Device, readOnly bool) (path string, err error) {
+	if !readOnly {
+		r, err := st.readRecord(st.id)
+		if err != nil || !r.ReadOnly || st.readOnly() {
+			return "", nil //nolint:nilerr // a record that is damaged is replaced
+		}
+	}
+	above, err := st.devicesAbove(disk)
+	if err != nil {
+		return "", err
+	}
+	for _, dev := range append(above, disk) {
+		mounts, err := st.mountsOf(ctx, dev)
+		if err != nil {
+			return "", err
+		}
+		for _, m := range mounts {
+			if isWritable(m) == readOnly {
+				return m.Mountpoint, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// isWritable reports whether the device of a mount may be written to: through
+// another bind mount too, if it is a filesystem.
+func isWritable(m filesystem.Mount) bool {
+	if m.IsNode() {
+		return !m.ReadOnly()
+	}
+	return !m.SuperReadOnly()
 }
 
 func isAmong(devices []blockdev.Device, d blockdev.Device) bool {

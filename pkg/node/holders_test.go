@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -105,5 +106,42 @@ func TestEncryptedVolumeIsNotTakenForPlain(t *testing.T) {
 	b.fail["holders"] = errors.New("sysfs is unreadable")
 	if err := b.unstage(t.Context()); err == nil || !d.connected || b.mapped[b.id] != d {
 		t.Errorf("%v; connected %t, mapping %t", err, d.connected, b.mapped[b.id] == d)
+	}
+}
+
+// A request that is refused must not change the mode of the disk that is in
+// use.
+func TestRefusedStageKeepsTheModeOfTheDisk(t *testing.T) {
+	needNodes(t)
+	const several, writer = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
+	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *bench{"plain": newBench, "encrypted": newEncrypted} {
+		for kind, capability := range map[string]func() *csi.VolumeCapability{
+			"mounted": func() *csi.VolumeCapability { return mountCap("ext4") }, "raw": blockCap,
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				b := newBench(t, capability())
+				d := b.use(t, volume.GiB)
+				guarded, back := capability(), capability()
+				guarded.AccessMode.Mode, back.AccessMode.Mode = several, writer
+				b.capability = guarded
+				b.staging += "-2"
+				wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only", "next step")
+				if d.readOnly {
+					t.Fatal("the disk was made read-only under its user")
+				}
+				b.staging = strings.TrimSuffix(b.staging, "-2")
+				if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context()), b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
+					t.Fatal(err)
+				}
+				if err := b.stage(t.Context()); err != nil || !d.readOnly { // kubelet has restarted
+					t.Errorf("staged again: %v; read-only %t", err, d.readOnly)
+				}
+				b.capability = back
+				wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only", "next step")
+				if !d.readOnly {
+					t.Error("the disk was made writable under its readers")
+				}
+			})
+		}
 	}
 }

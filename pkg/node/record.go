@@ -64,16 +64,20 @@ func (st *stage) writeRecord(disk blockdev.Device, conn volume.Connection) error
 	})
 }
 
-// restoreRecord takes writeRecord back: the volume is staged as it was before
-// this call, or not at all.
-func (st *stage) restoreRecord() error {
+// restoreRecord takes writeRecord back after a failure, where this call has
+// mounted nothing: the volume is staged as it was before this call, or not at
+// all. What was mounted already, as this call asks for, is recorded rightly; and
+// a first record is of use for the retry of what can pass.
+func (st *stage) restoreRecord(cause error) error {
 	switch {
-	case !st.recorded:
+	case !st.recorded, st.mounted:
 		return nil
-	case st.before.ID == "":
-		return st.removeRecord(st.id)
+	case st.before.ID != "":
+		return st.saveRecord(st.before)
+	case passes(cause):
+		return nil
 	}
-	return st.saveRecord(st.before)
+	return st.removeRecord(st.id)
 }
 
 func (s *Server) saveRecord(r record) error {

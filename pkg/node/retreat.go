@@ -7,21 +7,35 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// retreatTimeout bounds the disconnection of a volume that could not be staged;
-// it is less than DefaultAnswerMargin.
+// retreatTimeout bounds what retreat does after a failure. The margin before the
+// caller's deadline leaves room for it and for the answer; see retreatContext.
 const retreatTimeout = 2 * time.Second
+
+// retreatContext returns a context for retreat: of its own, because the call's
+// may have ended, but it ends before the deadline of the caller, who is still to
+// get the answer.
+func retreatContext(call context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(call), retreatTimeout)
+	deadline, ok := call.Deadline()
+	if !ok {
+		return ctx, cancel
+	}
+	bounded, stop := context.WithDeadline(ctx, deadline)
+	ahead, end := volume.Ahead(bounded, retreatTimeout/4, 4)
+	return ahead, func() { end(); stop(); cancel() }
+}
 
 // retreat takes back what a staging that has failed has mounted, opened and
 // recorded, and disconnects the volume, if it was this call that connected it:
 // otherwise it may be staged as a raw device. After an error that it takes for
 // final, kubelet never unstages, and a volume that stays connected could not be
 // detached ever again. What is in use stays, and so does what work that outlives
-// the call needs.
-func (st *stage) retreat(ctx context.Context, cause error) {
-	if !st.lease.Held() || !st.ours && !st.opened && passes(cause) {
+// the call needs. call is the context of the RPC, without margin.
+func (st *stage) retreat(call context.Context, cause error) {
+	if !st.lease.Held() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retreatTimeout)
+	ctx, cancel := retreatContext(call)
 	defer cancel()
 	err := st.undo(ctx, cause)
 	if err != nil && !volume.IsKind(err, volume.NotFound) {
@@ -33,8 +47,11 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 	if st.vol != nil {
 		st.vol.release()
 	}
+	if st.mountedHere && passes(cause) {
+		return nil // kubelet tries again, and the mount is of use then
+	}
 	if !st.ours && !st.mountedHere && !st.opened {
-		return st.restoreRecord()
+		return st.restoreRecord(cause)
 	}
 	unlock, err := st.lock.lockPublish(ctx)
 	if err != nil {
@@ -42,9 +59,6 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 	}
 	st.lease.And(unlock) // an unmount or a closing that outlives this keeps it
 	if st.mountedHere {
-		if passes(cause) {
-			return nil // kubelet tries again, and the mount is of use then
-		}
 		if err := st.unmount(ctx, st.id, st.path, st.lease); err != nil {
 			return err
 		}
@@ -54,10 +68,10 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 			return err
 		}
 	}
-	if st.ours || passes(cause) {
-		return nil
+	if st.ours {
+		return nil // without the disk there is no record
 	}
-	return st.restoreRecord()
+	return st.restoreRecord(cause)
 }
 
 // takeDown closes the mapping and disconnects the volume, each if it was this

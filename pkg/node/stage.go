@@ -46,7 +46,8 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
-	ctx, cancel := s.withMargin(ctx)
+	call := ctx
+	ctx, cancel := s.withMargin(call)
 	defer cancel()
 	lock, err := s.lockVolume(ctx, id)
 	if err != nil {
@@ -62,7 +63,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
-		st.retreat(ctx, err)
+		st.retreat(call, err)
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
@@ -92,6 +93,7 @@ type stage struct {
 	lease       *volume.Lease
 	lock        volumeLock
 	ours        bool        // the volume was not connected before this call
+	mounted     bool        // it was mounted before this call, as asked for
 	mountedHere bool        // this call has mounted it
 	before      record      // what was recorded of the volume before this call
 	recorded    bool        // this call has recorded it
@@ -106,8 +108,13 @@ type stage struct {
 }
 
 func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
-	_, before, err := st.opts.Connector.Locate(ctx, st.id)
+	located, before, err := st.opts.Connector.Locate(ctx, st.id)
 	st.ours = err == nil && !before
+	if err == nil && before {
+		if err := st.checkMode(ctx, located.Path, req.ReadOnly); err != nil {
+			return err
+		}
+	}
 	conn, err := st.opts.Connector.Connect(ctx, req)
 	if err != nil {
 		return err
@@ -125,13 +132,8 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	if err := st.checkDevice(ctx); err != nil {
 		return err
 	}
-	if err := st.writeRecord(st.vol.disk(), conn); err != nil {
+	if err := st.prepareRun(ctx, conn); err != nil {
 		return err
-	}
-	if st.encrypted {
-		if err := st.openMapping(ctx, conn); err != nil {
-			return err
-		}
 	}
 	if st.access.Block {
 		return st.runBlock(ctx, conn)
@@ -142,14 +144,50 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	return st.growStaged(ctx, conn)
 }
 
-// runMounted mounts the filesystem unless it is mounted already.
-func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
+// prepareRun opens the mapping of an encrypted volume, compares the request with
+// what is mounted, and records the volume. A request that contradicts what is
+// staged changes no record; but the record is there before a mapping is opened
+// and before anything is mounted.
+func (st *stage) prepareRun(ctx context.Context, conn volume.Connection) error {
+	disk := st.vol.disk()
+	if st.encrypted && !st.mapped {
+		if err := st.writeRecord(disk, conn); err != nil {
+			return err
+		}
+	}
+	if st.encrypted {
+		if err := st.openMapping(ctx, conn); err != nil {
+			return err
+		}
+	}
+	if !st.access.Block {
+		if err := st.checkMounted(ctx); err != nil {
+			return err
+		}
+	}
+	if st.recorded {
+		return nil
+	}
+	return st.writeRecord(disk, conn)
+}
+
+// checkMounted learns whether the filesystem is mounted already, as asked for.
+func (st *stage) checkMounted(ctx context.Context) error {
 	want, err := st.fstype()
 	if err != nil {
 		return err
 	}
-	mounted, err := st.alreadyMounted(ctx, want)
-	if err != nil || mounted {
+	st.mounted, err = st.alreadyMounted(ctx, want)
+	return err
+}
+
+// runMounted mounts the filesystem unless it is mounted already.
+func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
+	if st.mounted {
+		return nil
+	}
+	want, err := st.fstype()
+	if err != nil {
 		return err
 	}
 	fstype, err := st.prepare(ctx, want, conn)

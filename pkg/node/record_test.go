@@ -1,0 +1,92 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// readOnlyOnOneNode is the capability, to be read on one node only.
+func readOnlyOnOneNode(c *csi.VolumeCapability) *csi.VolumeCapability {
+	c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
+	return c
+}
+
+// A restage that fails, in whatever way, leaves the record of what is staged,
+// also when it is repeated.
+func TestFailedRestageKeepsTheRecord(t *testing.T) {
+	refused := map[volume.Kind]error{
+		volume.Precondition: volume.Errorf(volume.Precondition, "for good"), volume.Deadline: volume.Errorf(volume.Deadline, "for now"),
+	}
+	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *bench{"plain": newBench, "encrypted": newEncrypted} {
+		restage := func(t *testing.T, staged *csi.VolumeCapability, kind volume.Kind, change func(b *bench, d *disk)) {
+			t.Helper()
+			b := newBench(t, staged)
+			d := b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want, err := b.readRecord(b.id)
+			if err != nil || want.ID != b.id {
+				t.Fatalf("record %+v, %v", want, err)
+			}
+			mounts := len(b.mounts)
+			change(b, d)
+			for range 2 {
+				wantKind(t, b.stage(t.Context()), kind)
+				if got, err := b.readRecord(b.id); err != nil || got != want {
+					t.Errorf("record %+v, %v, want %+v", got, err, want)
+				}
+			}
+			if len(b.mounts) != mounts || !d.connected {
+				t.Errorf("mounts %v, connected %t", b.mounts, d.connected)
+			}
+		}
+		t.Run(name+", with other flags", func(t *testing.T) {
+			restage(t, mountCap("ext4"), volume.AlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("ext4", "ro") })
+		})
+		t.Run(name+", with another filesystem", func(t *testing.T) {
+			restage(t, mountCap("ext4"), volume.AlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("xfs") })
+		})
+		for kind, err := range refused {
+			t.Run(name+", with other flags, unread, "+err.Error(), func(t *testing.T) {
+				restage(t, mountCap("ext4"), kind, func(b *bench, _ *disk) { b.capability, b.fail["probe"] = mountCap("ext4", "ro"), err })
+			})
+			t.Run(name+", at another path, "+err.Error(), func(t *testing.T) {
+				restage(t, mountCap("ext4"), kind, func(b *bench, _ *disk) { b.staging += "-2"; b.fail["mount"] = err })
+			})
+			t.Run(name+", raw, read-only, "+err.Error(), func(t *testing.T) {
+				restage(t, blockCap(), kind, func(b *bench, _ *disk) { b.capability, b.fail["await"] = readOnlyOnOneNode(blockCap()), err })
+			})
+		}
+	}
+}
+
+// The answer is on its way before the caller's deadline, whatever the retreat
+// waits for.
+func TestRetreatEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
+	for _, patience := range []time.Duration{100 * time.Millisecond, time.Second, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, mountCap("ext4"))
+			d := b.add(b.id, volume.GiB)
+			b.fail["format"] = volume.Errorf(volume.Precondition, "mkfs is missing")
+			unlock, err := b.lockPublish(t.Context(), b.id) // a publication that hangs
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unlock()
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			wantKind(t, b.stage(ctx), volume.Precondition, "mkfs is missing")
+			if took := time.Since(start); took >= patience || took > retreatTimeout || !d.connected {
+				t.Errorf("answered after %s of %s; connected %t", took, patience, d.connected)
+			}
+		})
+	}
+}
