@@ -13,9 +13,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// PassphraseKey is the key of the node expand secret that holds the LUKS
-// passphrase. LUKS2 wants it again for a resize when the volume key is kept in
-// the kernel's keyring.
+// PassphraseKey is the key of the node stage secret that holds the LUKS
+// passphrase of an encrypted volume. The node expand secret may have it too, for
+// a mapping that somebody else has made: LUKS2 wants the passphrase again for a
+// resize when the volume key is kept in the kernel's keyring.
 const PassphraseKey = "passphrase"
 
 // NodeExpandVolume makes the volume's device, the mappings on it and its

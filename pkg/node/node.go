@@ -49,9 +49,10 @@ type Server struct {
 
 	opts Options
 	log  *slog.Logger
-	// locks are two a volume: its own, held by stage, unstage and growth, and
-	// one for its publications. A growth that outlives its RPC thereby keeps off
-	// whatever would disturb it, without keeping a pod from starting.
+	// locks are three a volume: its own, held by stage, unstage and growth, one
+	// for its publications, and one for readings that may hang. A growth that
+	// outlives its RPC thereby keeps off whatever would disturb it, without
+	// keeping a pod from starting.
 	locks locks
 
 	failures     byVolume[error]       // of the last growth, for NodeGetVolumeHealth

@@ -133,8 +133,9 @@ func (p *publication) noteFirst(ctx context.Context, dev blockdev.Device) error 
 }
 
 // checkBound reads back what the target path shows after the bind, of which
-// nothing was there before. A mount that is not the one asked for is taken away
-// again: the source may have changed between the look and the bind.
+// nothing was there before. A mount that is proved not to be the one asked for is
+// taken away again: the source may have changed between the look and the bind.
+// One that cannot be read stays; the retry finds it and reads it, see published.
 func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error {
 	m, mounted, err := p.opts.Filesystems.FindMount(p.target)
 	if err != nil {
@@ -143,13 +144,29 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	if !mounted {
 		return volume.Errorf(volume.Internal, "the bind mount was made, but nothing is mounted at the target path %s", p.target)
 	}
-	wrong := p.checkShown(m, dev)
-	if wrong == nil {
+	same, err := p.isOn(m, dev)
+	if err != nil {
+		return volume.Errorf(volume.KindOf(err), "the bind mount at %s was made, but what it shows cannot be read, so it is left there: %w", p.target, err).
+			WithRemedy("Kubernetes retries this automatically; if it lasts, find out why the device of the mount cannot be identified")
+	}
+	var wrong *volume.Error
+	switch {
+	case !same:
+		wrong = volume.Errorf(volume.Internal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
+		err = p.checkTop(ctx, m, dev)
+	case m.ReadOnly() != p.readOnly:
+		wrong = volume.Errorf(volume.Precondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
+	default:
 		return nil
 	}
-	if err := p.checkTop(ctx, m, dev); err != nil {
+	if err != nil {
 		return err
 	}
+	return p.takeAway(ctx, m, wrong)
+}
+
+// takeAway unmounts a bind mount that is not what was asked for.
+func (p *publication) takeAway(ctx context.Context, m filesystem.Mount, wrong *volume.Error) error {
 	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
 		return volume.Errorf(wrong.Kind, "%w; and it could not be taken away: %v", wrong, err).WithRemedy("unmount " + p.target)
 	}
@@ -157,27 +174,9 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 		WithRemedy("Kubernetes retries this automatically; if it lasts, find out what is mounted at the staging path " + p.staging + ", and how")
 }
 
-// checkShown refuses a mount that is not of the device, or whose read-only flag
-// is not the one asked for.
-func (p *publication) checkShown(m filesystem.Mount, dev blockdev.Device) *volume.Error {
-	same, err := p.isOn(m, dev)
-	switch {
-	case err != nil:
-		return volume.Errorf(volume.KindOf(err), "what the bind mount at %s shows cannot be read: %w", p.target, err)
-	case !same:
-		return volume.Errorf(volume.Internal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
-	case m.ReadOnly() != p.readOnly:
-		return volume.Errorf(volume.Precondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
-	}
-	return nil
-}
-
-// checkTop refuses a mount at the target path that lies over the bind mount:
-// somebody else has made it meanwhile.
+// checkTop refuses a mount at the target path, not of dev, that lies over the
+// bind mount: somebody else has made it meanwhile.
 func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev blockdev.Device) error {
-	if same, err := p.isOn(m, dev); err != nil || same {
-		return nil //nolint:nilerr // it is the bind mount, as far as can be read
-	}
 	mounts, err := p.mountsOf(ctx, dev)
 	if err != nil {
 		return err

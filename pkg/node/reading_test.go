@@ -52,8 +52,38 @@ func TestPublishThatCannotBeReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.meanwhile["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.Internal, "sysfs is unreadable") }
-	wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, "sysfs is unreadable", "taken away")
-	if len(b.mounts) != 1 {
+	for range 2 {
+		wantKind(t, b.publish(t.Context(), false), volume.Internal, "sysfs is unreadable")
+		if len(b.mounts) != 2 || b.called("unmount") != 0 {
+			t.Errorf("mounts %+v", b.mounts)
+		}
+	}
+	clear(b.meanwhile)
+	delete(b.fail, "by-number")
+	if err := b.publish(t.Context(), false); err != nil || len(b.mounts) != 2 {
+		t.Errorf("the retry: %v; mounts %+v", err, b.mounts)
+	}
+	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil || len(b.mounts) != 0 {
+		t.Errorf("%v; mounts %+v", err, b.mounts)
+	}
+}
+
+// What the bind shows is not the volume for sure, and the mounts that could be
+// below it cannot be read.
+func TestPublishOfSomethingElseThatCannotBeReadBack(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := b.add("vol-2", volume.GiB)
+	other.connected = true
+	b.meanwhile["bind"] = func() {
+		b.put(b.staging, on(other))
+		b.fail["mounts-of"] = volume.Errorf(volume.Internal, "mountinfo is unreadable")
+	}
+	wantKind(t, b.publish(t.Context(), false), volume.Internal, "mountinfo is unreadable")
+	if b.called("unmount") != 0 {
 		t.Errorf("mounts %+v", b.mounts)
 	}
 }
