@@ -209,6 +209,24 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 	}
 }
 
+// explainRefusal completes the refusal to make a filesystem in a mapping that
+// holds something unknown: commands for its device are of no use, because the
+// mapping is closed again by the time somebody reads them.
+func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
+	if !st.encrypted || !volume.IsKind(err, volume.Precondition) || sig.State != filesystem.Foreign || sig.Type != "" {
+		return err
+	}
+	const remedy = "if the volume was used as a raw device, use it with volumeMode: Block; " +
+		"if nothing on it is needed, delete the claim and create it again"
+	if !sig.Noise {
+		return volume.Errorf(volume.Precondition, "the encrypted volume holds %s instead of a filesystem; it is left untouched", sig).WithRemedy(remedy)
+	}
+	return volume.Errorf(volume.Precondition, "the encrypted volume has its LUKS2 header, but holds no filesystem: it reads as %s, as one does that was encrypted and never used. "+
+		"It may have been encrypted on another node, which was lost before it made the filesystem, or more than a day ago; "+
+		"but it may also have been used as a raw device, so it is left untouched", sig).
+		WithRemedy(remedy)
+}
+
 // checkNotEncrypted refuses an encrypted volume that is staged as a plain one.
 // Nothing may call its content unknown, and name the command that clears it.
 func (st *stage) checkNotEncrypted(ctx context.Context, sig filesystem.Signature) error {

@@ -120,7 +120,11 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 		}, volume.Precondition, []string{"read-only"}},
 		"noise in a mapping that was not just made": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noise()
-		}, volume.Precondition, []string{"random"}},
+		}, volume.Precondition, []string{"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block"}},
+		"a partition table in the mapping": {mountCap("ext4"), func(_ *bench, d *disk) {
+			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
+			d.content = filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "partition table (GPT)"}
+		}, volume.Precondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
 		"the same below a hypervisor that encrypts": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noise(), true
 		}, volume.Precondition, []string{"random"}},

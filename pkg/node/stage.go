@@ -348,7 +348,7 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 			return err
 		}
 		if err := st.opts.Filesystems.Format(ctx, req); err != nil {
-			return err
+			return st.explainRefusal(sig, err)
 		}
 		return st.forgetFormat(st.id)
 	})
