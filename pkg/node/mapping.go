@@ -219,9 +219,11 @@ func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
 	const remedy = "if the volume was used as a raw device, use it with volumeMode: Block; " +
 		"if nothing on it is needed, delete the claim and create it again"
 	if !sig.Noise {
-		return volume.Errorf(volume.Precondition, "the encrypted volume holds %s instead of a filesystem; it is left untouched", sig).WithRemedy(remedy)
+		return volume.Errorf(volume.Precondition, "the encrypted volume holds %s instead of a filesystem; it is left untouched", sig).
+			WithRemedy(remedy)
 	}
-	return volume.Errorf(volume.Precondition, "the encrypted volume has its LUKS2 header, but holds no filesystem: it reads as %s, as one does that was encrypted and never used. "+
+	return volume.Errorf(volume.Precondition, "the encrypted volume has its LUKS2 header, but holds no filesystem: "+
+		"it reads as %s, as one does that was encrypted and never used. "+
 		"It may have been encrypted on another node, which was lost before it made the filesystem, or more than a day ago; "+
 		"but it may also have been used as a raw device, so it is left untouched", sig).
 		WithRemedy(remedy)

@@ -146,7 +146,8 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	}
 	same, err := p.isOn(m, dev)
 	if err != nil {
-		return volume.Errorf(volume.KindOf(err), "the bind mount at %s was made, but what it shows cannot be read, so it is left there: %w", p.target, err).
+		return volume.Errorf(volume.KindOf(err), "the bind mount at %s was made, but what it shows cannot be read, so it is left there: %w",
+			p.target, err).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, find out why the device of the mount cannot be identified")
 	}
 	var wrong *volume.Error
