@@ -36,6 +36,7 @@ type Mappings interface {
 	Find(ctx context.Context, id string) (m luks.Mapping, ok bool, err error)
 	Grow(ctx context.Context, d blockdev.Device, passphrase []byte) (volume.Size, error)
 	Close(ctx context.Context, id string) error
+	CloseOn(ctx context.Context, id string, disk blockdev.Device) error
 }
 
 // Filesystems is what the service needs of the node's filesystems and mounts;

@@ -290,8 +290,9 @@ func (s *Server) findMapping(ctx context.Context, id string, disk blockdev.Devic
 
 // closeMapping closes the mapping of a volume, if there is one, and returns
 // once it is gone. One that is in use is refused. A mapping on a disk that is
-// proved to be another volume's is left alone: it is not in the way.
-func (s *Server) closeMapping(ctx context.Context, id string, l *volume.Lease) error {
+// proved to be another volume's is left alone: it is not in the way. diskPath is
+// the volume's disk, empty when it is not connected.
+func (s *Server) closeMapping(ctx context.Context, id, diskPath string, l *volume.Lease) error {
 	m, mapped, err := s.opts.Mappings.Find(ctx, id)
 	if volume.IsKind(err, volume.Precondition) {
 		s.log.WarnContext(ctx, "a device-mapper device has the name of this volume's mapping, and was left alone",
@@ -308,7 +309,14 @@ func (s *Server) closeMapping(ctx context.Context, id string, l *volume.Lease) e
 	}
 	// Also without a mapping: a crash may have left half of one.
 	return unhurried(ctx, l, "closing the mapping of the encrypted volume", func(ctx context.Context) error {
-		return s.opts.Mappings.Close(ctx, id)
+		if diskPath == "" {
+			return s.opts.Mappings.Close(ctx, id)
+		}
+		disk, err := s.opts.Devices.ByPath(diskPath)
+		if err != nil {
+			return err
+		}
+		return s.opts.Mappings.CloseOn(ctx, id, disk)
 	})
 }
 

@@ -85,7 +85,7 @@ func (st *stage) takeDown(ctx context.Context) error {
 		return err
 	}
 	if st.opened {
-		if err := st.closeMapping(ctx, st.id, st.lease); err != nil {
+		if err := st.closeMapping(ctx, st.id, conn.Path, st.lease); err != nil {
 			return err
 		}
 	}

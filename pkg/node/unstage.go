@@ -54,7 +54,7 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) 
 		return err
 	}
 	if !plain {
-		if err := s.closeMapping(ctx, id, l); err != nil {
+		if err := s.closeMapping(ctx, id, conn.Path, l); err != nil {
 			return err
 		}
 	}
