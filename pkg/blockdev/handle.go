@@ -138,8 +138,8 @@ func (h *Handle) Number() DeviceNumber { return h.Device.Number() }
 // String names the device for messages.
 func (h *Handle) String() string { return h.Device.String() }
 
-// ReadAt reads from the device; see io.ReaderAt.
-func (h *Handle) ReadAt(p []byte, at int64) (int, error) { return h.file.ReadAt(p, at) }
+// ReadAt reads from the device, past the page cache; see Uncached.
+func (h *Handle) ReadAt(p []byte, at int64) (int, error) { return Uncached(h.file).ReadAt(p, at) }
 
 // Size reads the device's size by BLKGETSIZE64.
 func (h *Handle) Size() (volume.Size, error) {

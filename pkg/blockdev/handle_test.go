@@ -224,3 +224,37 @@ func TestSilentDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = f.Close() })
 }
+
+// What somebody else writes to the disk is read: a filesystem that writes past
+// the device's page cache, another node. The device is open all the time, so
+// that the kernel does not drop the cache by itself.
+func TestRealReadsComeFromTheDevice(t *testing.T) {
+	d, backing := loopDevice(t, 64*volume.MiB)
+	h, err := New().Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close() //nolint:errcheck // only read from
+	f, err := os.OpenFile(backing, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // synced below
+	for _, at := range []int64{0, 1024, 5 << 20} {
+		for _, want := range []string{"first", "later"} {
+			got := make([]byte, len(want))
+			if _, err := h.ReadAt(got, at); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt([]byte(want), at); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.ReadAt(got, at); err != nil || string(got) != want {
+				t.Errorf("at %d: read %q, %v, want %q", at, got, err, want)
+			}
+		}
+	}
+}

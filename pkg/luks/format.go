@@ -70,7 +70,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 		return Header{}, false, err
 	}
 	defer closeQuietly(f)
-	if h, err = headerOf(ctx, req.Device, f); err != nil {
+	if h, err = headerOf(ctx, req.Device, blockdev.Uncached(f)); err != nil {
 		return Header{}, false, err
 	}
 	size, err := s.devices.Size(req.Device)
@@ -89,7 +89,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 		return h, false, volume.Errorf(volume.Precondition, "the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
 			WithRemedy(fmt.Sprintf("ask for a volume of at least %s", DataOffset+minData))
 	}
-	zero, err := isZero(ctx, req.Device, f, size)
+	zero, err := isZero(ctx, req.Device, blockdev.Uncached(f), size)
 	if err != nil {
 		return h, false, err
 	}
@@ -148,7 +148,7 @@ func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid
 	// The caller's time may have run out with cryptsetup.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
-	h, err := headerOf(after, req.Device, f)
+	h, err := headerOf(after, req.Device, blockdev.Uncached(f))
 	if err != nil {
 		return h, errors.Join(err, runErr)
 	}

@@ -80,7 +80,7 @@ func (s *System) Header(ctx context.Context, d blockdev.Device) (Header, error) 
 		return Header{}, err
 	}
 	defer closeQuietly(f)
-	return headerOf(ctx, d, f)
+	return headerOf(ctx, d, blockdev.Uncached(f))
 }
 
 // headerOf reads the header of d through an open file, within ctx.

@@ -39,7 +39,7 @@ func (s *System) Open(ctx context.Context, req OpenRequest) (Mapping, error) {
 		return Mapping{}, err
 	}
 	defer closeQuietly(f)
-	h, err := headerOf(ctx, req.Device, f)
+	h, err := headerOf(ctx, req.Device, blockdev.Uncached(f))
 	if err != nil {
 		return Mapping{}, err
 	}

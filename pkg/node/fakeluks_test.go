@@ -205,7 +205,9 @@ func (f fakeMappings) Find(ctx context.Context, id string) (luks.Mapping, bool, 
 	return f.mapping(id, d), true, nil
 }
 
-func (f fakeMappings) CloseOn(ctx context.Context, id string, _ blockdev.Device) error { return f.Close(ctx, id) }
+func (f fakeMappings) CloseOn(ctx context.Context, id string, _ blockdev.Device) error {
+	return f.Close(ctx, id)
+}
 
 func (f fakeMappings) Close(ctx context.Context, id string) error {
 	leave, err := f.enterIn(ctx, "luks-close")

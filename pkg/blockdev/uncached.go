@@ -1,0 +1,36 @@
+package blockdev
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Uncached returns a reader of an open block device whose reads come from the
+// device, and leave nothing in the page cache of the block device.
+//
+// That cache is coherent with nobody: XFS and btrfs write past it, and so does
+// another node that has the same disk. The kernel drops it at the last close of
+// the device only, so what was read before a mount would be read again, by
+// whatever program, for as long as the filesystem is mounted. Pages that are
+// dirty, or in use by a mounted ext, are coherent and stay.
+func Uncached(f *os.File) io.ReaderAt { return uncached{f} }
+
+type uncached struct{ file *os.File }
+
+// ReadAt implements io.ReaderAt.
+func (u uncached) ReadAt(p []byte, at int64) (int, error) {
+	u.drop(at, len(p))
+	defer u.drop(at, len(p))
+	return u.file.ReadAt(p, at)
+}
+
+// drop is POSIX_FADV_DONTNEED on whole pages. A file that does not know it has
+// no page cache either.
+func (u uncached) drop(at int64, length int) {
+	const page = 64 << 10 // the largest of any machine
+	start := at &^ (page - 1)
+	end := (at + int64(length) + page - 1) &^ (page - 1)
+	_ = unix.Fadvise(int(u.file.Fd()), start, end-start, unix.FADV_DONTNEED)
+}
