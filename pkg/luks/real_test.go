@@ -421,7 +421,7 @@ func TestRealReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.Open(t.Context(), d.openRequest(false))
-	wantError(t, err, volume.Precondition, "read-only=true", m.Name)
+	wantError(t, err, volume.Deadline, "read-only=true", m.Name)
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
