@@ -5,6 +5,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/health"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -22,7 +23,7 @@ func (s *Server) ControllerGetVolumeHealth(ctx context.Context, req *csi.Control
 	if err != nil {
 		return nil, volume.Wrap(err, "read the health of volume", id)
 	}
-	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: healthToCSI(id, conditions)}, nil
+	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health.ToCSI(id, conditions)}, nil
 }
 
 // ControllerListVolumeHealth returns one page of the volumes that something is
@@ -48,31 +49,8 @@ func (s *Server) ControllerListVolumeHealth(ctx context.Context, req *csi.Contro
 	resp := &csi.ControllerListVolumeHealthResponse{NextToken: next}
 	for _, v := range impaired {
 		if len(v.Conditions) > 0 {
-			resp.Entries = append(resp.Entries, healthToCSI(v.ID, v.Conditions))
+			resp.Entries = append(resp.Entries, health.ToCSI(v.ID, v.Conditions))
 		}
 	}
 	return resp, nil
-}
-
-// healthToCSI renders the conditions of a volume.
-func healthToCSI(id string, conditions []volume.Condition) *csi.VolumeHealth {
-	health := &csi.VolumeHealth{VolumeId: id}
-	for _, c := range conditions {
-		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
-			Status: impairmentToCSI(c.Impairment), Reason: c.Reason, Message: c.Message,
-		})
-	}
-	return health
-}
-
-func impairmentToCSI(i volume.Impairment) csi.VolumeHealthErrorType {
-	switch i {
-	case volume.Degraded:
-		return csi.VolumeHealthErrorType_DEGRADED
-	case volume.Inaccessible:
-		return csi.VolumeHealthErrorType_INACCESSIBLE
-	case volume.DataLoss:
-		return csi.VolumeHealthErrorType_DATA_LOSS
-	}
-	return csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE
 }
