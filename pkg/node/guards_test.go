@@ -424,3 +424,29 @@ func TestDeviceChangeOfAVolumeThatIsNotMounted(t *testing.T) {
 		t.Errorf("%v, %d growths", err, b.called("grow")-grown)
 	}
 }
+
+// An id may be longer than the name of a file.
+func TestStageOfAVolumeWithALongID(t *testing.T) {
+	b := newBench(t, mountCap("ext4"))
+	b.id = strings.Repeat("/", 128) // 384 bytes once it is escaped
+	b.add(b.id, volume.GiB)
+	for range 2 {
+		if err := b.stage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		records, err := b.records(t.Context())
+		if err != nil || len(records) != 1 || records[0].ID != b.id {
+			t.Errorf("records %v, %v", records, err)
+		}
+		if ids := StagedVolumes(b.opts.StateDir); len(ids) != 1 || ids[0] != b.id {
+			t.Errorf("staged volumes %q", ids)
+		}
+		if err := b.unstage(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.id = strings.Repeat("x", 5000) // no volume has it
+	if err := b.unstage(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"net/url"
 	"path/filepath"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -269,7 +268,7 @@ func (st *stage) adoptMapping(ctx context.Context) error {
 // encryptionMarker is the file that proves that the LUKS2 header of this
 // volume was made here, and the volume not used since.
 func (s *Server) encryptionMarker(id string) string {
-	return filepath.Join(s.opts.StateDir, "encrypting-"+url.PathEscape(id))
+	return filepath.Join(s.opts.StateDir, "encrypting-"+fileName(id))
 }
 
 // findMapping returns the mapping of a volume if it rests on this disk. A

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -36,10 +38,30 @@ type record struct {
 	Minor uint32 `json:"minor"`
 }
 
-const recordPrefix = "staged-"
+const (
+	recordPrefix = "staged-"
+	recordSuffix = ".json"
+)
+
+func isRecordName(name string) bool {
+	return strings.HasPrefix(name, recordPrefix) && strings.HasSuffix(name, recordSuffix)
+}
+
+// maxFileName is the length up to which an escaped id is part of a file's name.
+// The kernel allows 255 bytes (NAME_MAX of <linux/limits.h>).
+const maxFileName = 200
+
+// fileName is a volume id as a part of the name of a file.
+func fileName(id string) string {
+	name := url.PathEscape(id)
+	if len(name) <= maxFileName {
+		return name
+	}
+	return fmt.Sprintf("sha256-%x", sha256.Sum256([]byte(id)))
+}
 
 func (s *Server) recordPath(id string) string {
-	return filepath.Join(s.opts.StateDir, recordPrefix+url.PathEscape(id)+".json")
+	return filepath.Join(s.opts.StateDir, recordPrefix+fileName(id)+recordSuffix)
 }
 
 // connection returns what the record knows beside what the connector has
@@ -115,20 +137,16 @@ func (s *Server) records(ctx context.Context) ([]record, error) {
 	}
 	var all []record
 	for _, e := range entries {
-		name, isRecord := strings.CutPrefix(e.Name(), recordPrefix)
-		name, isJSON := strings.CutSuffix(name, ".json")
-		if !isRecord || !isJSON {
+		if !isRecordName(e.Name()) {
 			continue
 		}
-		id, err := url.PathUnescape(name)
-		if err != nil {
-			continue
-		}
-		r, err := s.readRecord(id)
+		var r record
+		path := filepath.Join(s.opts.StateDir, e.Name())
+		exists, err := statefile.Read(path, &r)
 		switch {
 		case err != nil:
-			s.log.WarnContext(ctx, "the record of a staged volume cannot be read", "volume", id, "error", err)
-		case r.ID != "":
+			s.log.WarnContext(ctx, "the record of a staged volume cannot be read", "file", path, "error", err)
+		case exists && s.recordPath(r.ID) == path:
 			all = append(all, r)
 		}
 	}

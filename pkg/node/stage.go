@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -332,7 +331,7 @@ func (st *stage) growNow(ctx context.Context, mountPoint string) error {
 // marker is the file that tells a retry that a format of this volume was
 // under way here.
 func (s *Server) marker(id string) string {
-	return filepath.Join(s.opts.StateDir, "formatting-"+url.PathEscape(id))
+	return filepath.Join(s.opts.StateDir, "formatting-"+fileName(id))
 }
 
 // forgetFormat removes the markers of a format, and of the encryption below.

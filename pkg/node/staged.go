@@ -1,9 +1,10 @@
 package node
 
 import (
-	"net/url"
 	"os"
-	"strings"
+	"path/filepath"
+
+	"github.com/growvol/growvol/pkg/statefile"
 )
 
 // StagedVolumes returns the ids of the volumes that the state directory has records
@@ -16,10 +17,12 @@ func StagedVolumes(stateDir string) []string {
 	}
 	var ids []string
 	for _, e := range entries {
-		name, isRecord := strings.CutPrefix(e.Name(), recordPrefix)
-		name, isJSON := strings.CutSuffix(name, ".json")
-		if id, err := url.PathUnescape(name); isRecord && isJSON && err == nil {
-			ids = append(ids, id)
+		var r record
+		if !isRecordName(e.Name()) {
+			continue
+		}
+		if exists, err := statefile.Read(filepath.Join(stateDir, e.Name()), &r); err == nil && exists && r.ID != "" {
+			ids = append(ids, r.ID)
 		}
 	}
 	return ids

@@ -12,8 +12,11 @@ func TestStagedVolumes(t *testing.T) {
 	if ids := StagedVolumes(filepath.Join(dir, "missing")); len(ids) != 0 {
 		t.Errorf("a missing directory has %q", ids)
 	}
-	for _, name := range []string{"staged-a.json", "staged-b%2Fc.json", "formatting-d", "staged-e", "staged-%zz.json"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+	for name, content := range map[string]string{
+		"staged-a.json": `{"volume":"a"}`, "staged-b%2Fc.json": `{"volume":"b/c"}`,
+		"formatting-d": `{"volume":"d"}`, "staged-e": `{"volume":"e"}`, "staged-f.json": `{"volu`, "staged-g.json": `{}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -182,8 +182,9 @@ func TestPathOfAnotherVolume(t *testing.T) {
 		_, err := machine.driver.ExpandNode(t.Context(), &crossed, (2 * gib).Bytes())
 		wantCode(t, err, codes.FailedPrecondition, d.ID, other.ID)
 		if capability.GetBlock() == nil {
-			other.wantDF(t, gib)
-			d.wantDF(t, gib)
+			// Each grows with its own disk, and by nobody's call.
+			other.awaitDF(t, 2*gib, time.Minute)
+			d.awaitDF(t, 2*gib, time.Minute)
 		}
 	}
 }
