@@ -58,7 +58,7 @@ func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (lef
 	return left, false, err
 }
 
-// encrypted tells whether a volume was made for encryption on the node.
+// encrypted reports whether a volume was made for encryption on the node.
 func encrypted(v cloud.Volume) bool { return v.Metadata[metaEncrypted] == "true" }
 
 // volume turns a volume as Cinder shows it into the domain's terms. Its context

@@ -17,7 +17,7 @@ func (st *stage) checkMounted(ctx context.Context) error {
 	return err
 }
 
-// alreadyMounted tells whether the staging path already is what this request
+// alreadyMounted reports whether the staging path already is what this request
 // asks for. Another filesystem there is left alone and reported.
 func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool, error) {
 	m, ok, err := st.findMount(ctx, st.lease, st.path)
@@ -49,7 +49,7 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 	return true, nil
 }
 
-// alive tells whether the filesystem staged on the device, mounted as m, can be
+// alive reports whether the filesystem staged on the device, mounted as m, can be
 // used. One that has shut itself down, or recorded errors, is unmounted if
 // nobody uses it, so that it is checked and mounted anew; under a pod it is
 // left alone.

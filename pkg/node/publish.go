@@ -276,7 +276,7 @@ func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error 
 	return nil
 }
 
-// published tells whether the target already is what the request asks for.
+// published reports whether the target already is what the request asks for.
 func (p *publication) published(ctx context.Context, dev blockdev.Device) (bool, error) {
 	m, ok, err := p.findMount(ctx, p.lease, p.target)
 	if err != nil || !ok {

@@ -75,7 +75,7 @@ func checkStage(req *csi.NodeStageVolumeRequest) (volume.Access, error) {
 	return capability.Access(req.GetVolumeCapability())
 }
 
-// connectReadOnly tells whether the device itself should refuse writes. Not
+// connectReadOnly reports whether the device itself should refuse writes. Not
 // for a filesystem that this node alone reads: the kernel has to replay its
 // journal, if it was cut off in use, before it can be read.
 func connectReadOnly(a volume.Access) bool {
