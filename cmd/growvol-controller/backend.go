@@ -94,16 +94,13 @@ func openCinder(ctx context.Context, c config, log *slog.Logger, metrics prometh
 		Clouds: cinder.CloudOptions{
 			CloudConfig: c.cloudConfig, CloudsYAML: c.cloudsYAML, Default: c.cloud, UserAgent: "growvol/" + csiserver.Version(),
 		},
-		ClusterID: c.clusterID, IgnoreVolumeAZ: c.ignoreVolumeAZ, NotifyNova: c.notifyNova, Log: log, Registerer: metrics,
+		ClusterID: c.clusterID, Topology: c.withTopology, IgnoreVolumeAZ: c.ignoreVolumeAZ, NotifyNova: c.notifyNova,
+		Log: log, Registerer: metrics,
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return opened{}, err
-	case c.withTopology:
-		return opened{Backend: cinder.Zoned{Backend: backend}, driver: cindercsi.DriverName, close: backend.Close}, nil
-	default:
-		return opened{Backend: backend, driver: cindercsi.DriverName, close: backend.Close}, nil
 	}
+	return opened{Backend: backend, driver: cindercsi.DriverName, close: backend.Close}, nil
 }
 
 // paths is a flag.Value of files.

@@ -41,7 +41,8 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if c.DriverName != "" {
 		driverName = c.DriverName
 	}
-	_, topology := backend.Backend.(volume.TopologyAware)
+	aware, ok := backend.Backend.(volume.TopologyAware)
+	topology := ok && aware.HasTopology()
 	var probe func(context.Context) error
 	if checker, ok := backend.Backend.(volume.HealthChecker); ok {
 		probe = checker.Healthy

@@ -20,7 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
-	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -41,6 +40,9 @@ type Options struct {
 	// scopes listings and names to them. Empty: every volume of the project is
 	// listed.
 	ClusterID string
+	// Topology says that volumes can be reached from the servers of their
+	// availability zone only.
+	Topology bool
 	// IgnoreVolumeAZ leaves the availability zone to Cinder, for clouds whose
 	// zones of Cinder and Nova have nothing to do with each other.
 	IgnoreVolumeAZ bool
@@ -53,7 +55,7 @@ type Options struct {
 
 // Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter,
 // Cloner, Attacher, Lister, SnapshotLister, CapacityReporter, Modifier,
-// HealthLister and HealthChecker. Zoned adds TopologyAware.
+// TopologyAware, HealthLister and HealthChecker.
 type Backend struct {
 	clouds *cloud.Clouds
 	opts   Options
@@ -67,12 +69,8 @@ type Backend struct {
 	lookups map[string]lookup // by cloud and name
 }
 
-// Zoned is a Backend whose volumes can be reached from the servers of their
-// availability zone only.
-type Zoned struct{ *Backend }
-
-// TopologyKeys implements volume.TopologyAware.
-func (Zoned) TopologyKeys() []string { return []string{cindercsi.TopologyKey} }
+// HasTopology implements volume.TopologyAware.
+func (b *Backend) HasTopology() bool { return b.opts.Topology }
 
 // New reads the configuration and connects to the default cloud.
 func New(ctx context.Context, o Options) (*Backend, error) {

@@ -14,5 +14,5 @@ var (
 	_ volume.Modifier         = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)
 	_ volume.HealthChecker    = (*Backend)(nil)
-	_ volume.TopologyAware    = Zoned{}
+	_ volume.TopologyAware    = (*Backend)(nil)
 )

@@ -72,14 +72,13 @@ func TestSanity(t *testing.T) {
 		t.Fatal(err)
 	}
 	backend, err := cinder.New(t.Context(), cinder.Options{
-		Clouds: cinder.CloudOptions{CloudsYAML: path, Default: "csi"}, ClusterID: "kubernetes",
+		Clouds: cinder.CloudOptions{CloudsYAML: path, Default: "csi"}, ClusterID: "kubernetes", Topology: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	zoned := cinder.Zoned{Backend: backend}
-	identity, err := csiserver.NewIdentity(cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, zoned.Healthy)
+	identity, err := csiserver.NewIdentity(cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, backend.Healthy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +87,7 @@ func TestSanity(t *testing.T) {
 	served := make(chan error, 1)
 	go func() {
 		served <- csiserver.Run(ctx, csiserver.Options{
-			Endpoint: socket, Identity: identity, Controller: controller.New(zoned, controller.Options{}), Node: onlyInfo{server: cloud.AddServer("")},
+			Endpoint: socket, Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: onlyInfo{server: cloud.AddServer("")},
 		})
 	}()
 	parameters := filepath.Join(dir, "mutable.yaml")

@@ -185,7 +185,7 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 		return none, err
 	}
 	requirements := req.GetAccessibilityRequirements()
-	if requirements != nil && s.topology == nil {
+	if requirements != nil && !s.hasTopology {
 		return none, volume.Errorf(volume.Invalid, "accessibility_requirements are given, but volumes of this backend can be reached from everywhere")
 	}
 	if len(req.GetMutableParameters()) > 0 && s.modifier == nil {

@@ -45,7 +45,7 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 		return nil, err
 	}
 	ask := volume.CapacityRequest{Parameters: parameters, Topology: req.GetAccessibleTopology().GetSegments()}
-	if req.GetAccessibleTopology() != nil && s.topology == nil {
+	if req.GetAccessibleTopology() != nil && !s.hasTopology {
 		return nil, volume.Errorf(volume.Invalid, "accessible_topology is given, but volumes of this backend can be reached from everywhere")
 	}
 	if len(req.GetVolumeCapabilities()) > 0 {

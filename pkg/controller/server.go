@@ -37,9 +37,9 @@ type Server struct {
 	lister         volume.Lister
 	capacity       volume.CapacityReporter
 	modifier       volume.Modifier
-	topology       volume.TopologyAware
 	health         volume.HealthReporter
 	healthLister   volume.HealthLister
+	hasTopology    bool
 }
 
 // New makes the service of a backend.
@@ -55,9 +55,11 @@ func New(backend volume.Backend, options Options) *Server {
 	s.lister = side[volume.Lister](backend)
 	s.capacity = side[volume.CapacityReporter](backend)
 	s.modifier = side[volume.Modifier](backend)
-	s.topology = side[volume.TopologyAware](backend)
 	s.health = side[volume.HealthReporter](backend)
 	s.healthLister = side[volume.HealthLister](backend)
+	if aware := side[volume.TopologyAware](backend); aware != nil {
+		s.hasTopology = aware.HasTopology()
+	}
 	return s
 }
 

@@ -122,8 +122,9 @@ func (*Backend) AccessModes() []volume.AccessMode {
 	}
 }
 
-// TopologyKeys implements volume.TopologyAware.
-func (*Backend) TopologyKeys() []string { return []string{TopologyKey} }
+// HasTopology implements volume.TopologyAware: a volume can be reached from the
+// node whose directory holds it.
+func (*Backend) HasTopology() bool { return true }
 
 // Healthy implements volume.HealthChecker: the directories are there and can
 // be written to.

@@ -220,11 +220,11 @@ type HealthLister interface {
 	ListHealth(ctx context.Context, page Page) ([]Health, string, error)
 }
 
-// TopologyAware is implemented by backends whose volumes cannot be reached
-// from everywhere.
+// TopologyAware is implemented by backends whose volumes may be reachable from
+// some nodes only.
 type TopologyAware interface {
-	// TopologyKeys names the segment keys the backend understands.
-	TopologyKeys() []string
+	// HasTopology reports whether volumes have a topology. It never changes.
+	HasTopology() bool
 }
 
 // HealthChecker is implemented by backends that can tell early whether they

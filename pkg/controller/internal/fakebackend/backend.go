@@ -66,8 +66,8 @@ func (*Backend) AccessModes() []volume.AccessMode {
 	}
 }
 
-// TopologyKeys implements volume.TopologyAware.
-func (*Backend) TopologyKeys() []string { return []string{TopologyKey} }
+// HasTopology implements volume.TopologyAware.
+func (*Backend) HasTopology() bool { return true }
 
 // Find implements volume.Backend.
 func (b *Backend) Find(_ context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
