@@ -98,6 +98,3 @@ func (p *Plugin) end(sig syscall.Signal) {
 	_ = p.cmd.Process.Signal(sig) // an error means that it has ended
 	<-p.exited
 }
-
-// Exited is closed once the process is gone.
-func (p *Plugin) Exited() <-chan struct{} { return p.exited }

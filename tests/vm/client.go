@@ -126,9 +126,6 @@ func (a *Agent) Start(ctx context.Context, c Command) (*Process, error) {
 	return &Process{agent: a, argv: c.Argv, id: s.ID}, nil
 }
 
-// PID is the process id in the guest.
-func (p *Process) PID() int { return p.id }
-
 func (p *Process) path() string { return fmt.Sprintf("%s/%d", wire.PathProcesses, p.id) }
 
 // Signal sends a signal to the process and its children. It is no error when

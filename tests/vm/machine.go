@@ -219,12 +219,6 @@ func (m *Machine) Err() error {
 // Failed is closed when the guest's kernel reports a defect of its own.
 func (m *Machine) Failed() <-chan struct{} { return m.console.failed }
 
-// Exited is closed when QEMU has ended.
-func (m *Machine) Exited() <-chan struct{} { return m.exited }
-
-// ConsoleTail returns the last lines of the guest's console.
-func (m *Machine) ConsoleTail() string { return m.console.tail() }
-
 // explain adds what is known of the guest to an error of the start.
 func (m *Machine) explain(err error) error {
 	if why := m.Err(); why != nil {
