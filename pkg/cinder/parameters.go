@@ -17,8 +17,6 @@ const (
 	// whose storage backend the new volume shares or avoids.
 	paramNear = "cinder.csi.openstack.org/affinity"
 	paramFar  = "cinder.csi.openstack.org/anti-affinity"
-	// paramMkfs has options for mkfs; it goes to the node in the volume context.
-	paramMkfs = "mkfsOptions"
 )
 
 // paramPolicy is the mutable parameter that lets Cinder move a volume to
@@ -82,12 +80,12 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 			w.near = list(value)
 		case paramFar:
 			w.far = list(value)
-		case paramMkfs:
-			w.context = map[string]string{paramMkfs: value}
+		case volume.MkfsOptionsKey:
+			w.context = map[string]string{volume.MkfsOptionsKey: value}
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
 				return w, volume.Errorf(volume.Invalid, "unknown parameter %q of the StorageClass; known are %s", key,
-					strings.Join([]string{paramType, paramZone, paramCloud, paramMkfs, volume.EncryptedKey, paramNear, paramFar}, ", ")).
+					strings.Join([]string{paramType, paramZone, paramCloud, volume.MkfsOptionsKey, volume.EncryptedKey, paramNear, paramFar}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
 		}

@@ -9,9 +9,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// luksHeader is what a LUKS2 header takes of an encrypted volume.
-const luksHeader = 16 * volume.MiB
-
 // minimum is the least size of a volume that can be used as it was asked for.
 type minimum struct {
 	size    volume.Size
@@ -26,7 +23,7 @@ func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted
 	var least minimum
 	for _, a := range accesses {
 		fstype := strings.ToLower(strings.TrimSpace(a.FSType))
-		if lowersMinimum(fstype, parameters[mkfsOptionsKey]) {
+		if lowersMinimum(fstype, parameters[volume.MkfsOptionsKey]) {
 			continue
 		}
 		if size := capability.MinSize(fstype); size > least.size {
@@ -36,11 +33,11 @@ func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted
 	if !encrypted {
 		return least
 	}
-	purpose := fmt.Sprintf("encryption (%s for the LUKS2 header)", luksHeader)
+	purpose := fmt.Sprintf("encryption (%s for the LUKS2 header)", volume.EncryptionHeader)
 	if least.size == 0 {
-		return minimum{luksHeader + volume.MiB, purpose}
+		return minimum{volume.EncryptionHeader + volume.MiB, purpose}
 	}
-	return minimum{luksHeader + least.size, least.purpose + " with " + purpose}
+	return minimum{volume.EncryptionHeader + least.size, least.purpose + " with " + purpose}
 }
 
 // lowersMinimum reports whether options of mkfs may allow filesystems smaller

@@ -85,7 +85,7 @@ func TestCreateRefusesWhatAFilesystemCannotHave(t *testing.T) {
 }
 
 func options(text string) func(*csi.CreateVolumeRequest) {
-	return func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{mkfsOptionsKey: text} }
+	return func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{volume.MkfsOptionsKey: text} }
 }
 
 // A copy is judged by its own size. A volume that exists is not judged: after a

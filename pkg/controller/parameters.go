@@ -6,10 +6,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// mkfsOptionsKey is the StorageClass parameter with options for mkfs. Every
-// backend hands it to the node.
-const mkfsOptionsKey = "mkfsOptions"
-
 // The values of the parameter volume.EncryptedKey.
 const (
 	isTrue  = "true"

@@ -15,7 +15,7 @@ import (
 // encryptedRequest asks for a volume of a class with encrypted set to value.
 func encryptedRequest(name, value string) *csi.CreateVolumeRequest {
 	req := createRequest(name, volume.GiB)
-	req.Parameters = map[string]string{"encrypted": value, mkfsOptionsKey: "-K"}
+	req.Parameters = map[string]string{"encrypted": value, volume.MkfsOptionsKey: "-K"}
 	return req
 }
 

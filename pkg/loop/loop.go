@@ -43,10 +43,6 @@ const TopologyKey = "topology.loop.growvol.io/node"
 // in bytes when it was attached.
 const PublishSize = "loop.growvol.io/size"
 
-// ParameterMkfsOptions is the StorageClass parameter with options for mkfs. It
-// is handed to the node unchanged, in the volume context.
-const ParameterMkfsOptions = "mkfsOptions"
-
 // DefaultMaxVolumeSize is the largest volume unless told otherwise. Sparse
 // files promise anything, and a volume that was grown to exabytes by a slip of
 // the keyboard never shrinks; 16 TiB is what ext3, and ext4 without its feature
@@ -161,10 +157,10 @@ func volumeContext(parameters map[string]string) (map[string]string, error) {
 	var out map[string]string
 	for k, v := range parameters {
 		switch {
-		case k == ParameterMkfsOptions:
+		case k == volume.MkfsOptionsKey:
 			out = map[string]string{k: v}
 		case !strings.HasPrefix(k, sidecarPrefix):
-			return nil, unknownParameter("StorageClass", k, ParameterMkfsOptions+", "+volume.EncryptedKey)
+			return nil, unknownParameter("StorageClass", k, volume.MkfsOptionsKey+", "+volume.EncryptedKey)
 		}
 	}
 	return out, nil

@@ -19,13 +19,13 @@ import (
 func TestCreate(t *testing.T) {
 	b := newBackend(t, nil)
 	req := request("pvc-1", 10*volume.GiB)
-	req.Parameters = map[string]string{ParameterMkfsOptions: "-b 4096", "csi.storage.k8s.io/pvc/name": "data"}
+	req.Parameters = map[string]string{volume.MkfsOptionsKey: "-b 4096", "csi.storage.k8s.io/pvc/name": "data"}
 	v, err := b.Create(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if v.Name != "pvc-1" || v.Size != 10*volume.GiB || !volumes.valid(v.ID) || len(v.Nodes) != 0 ||
-		len(v.Topology) != 1 || v.Topology[0][TopologyKey] != node || len(v.Context) != 1 || v.Context[ParameterMkfsOptions] != "-b 4096" {
+		len(v.Topology) != 1 || v.Topology[0][TopologyKey] != node || len(v.Context) != 1 || v.Context[volume.MkfsOptionsKey] != "-b 4096" {
 		t.Errorf("got %+v", v)
 	}
 	got, err := b.Get(t.Context(), v.ID)
@@ -50,7 +50,7 @@ func TestCreateAgain(t *testing.T) {
 	sourced := request("a", volume.GiB)
 	sourced.Source = volume.Source{VolumeID: "vol-x"}
 	parameters := request("a", volume.GiB)
-	parameters.Parameters = map[string]string{ParameterMkfsOptions: "-F"}
+	parameters.Parameters = map[string]string{volume.MkfsOptionsKey: "-F"}
 	for word, req := range map[string]volume.CreateRequest{"below 3 GiB": larger, "above 1 GiB": limited, "volume vol-x": sourced, "parameters": parameters} {
 		_, err := b.Create(t.Context(), req)
 		wantKind(t, err, volume.AlreadyExists, word)
@@ -91,7 +91,7 @@ func TestCreateRefusals(t *testing.T) {
 	unknown := request("p", volume.GiB)
 	unknown.Parameters = map[string]string{"availability": "nova"}
 	_, err = b.Create(t.Context(), unknown)
-	wantKind(t, err, volume.Invalid, "availability", ParameterMkfsOptions)
+	wantKind(t, err, volume.Invalid, "availability", volume.MkfsOptionsKey)
 	elsewhere := request("t", volume.GiB)
 	elsewhere.Requisite = []volume.Topology{{TopologyKey: "node-2"}, {TopologyKey: "node-3"}}
 	_, err = b.Create(t.Context(), elsewhere)

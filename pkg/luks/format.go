@@ -16,8 +16,8 @@ import (
 )
 
 // DataOffset is where the encrypted data begin on a device that this driver
-// has formatted: a mapping has so much less than its device.
-const DataOffset = 16 * volume.MiB
+// has formatted.
+const DataOffset = volume.EncryptionHeader
 
 // minData is the least that is worth a mapping.
 const minData = volume.MiB

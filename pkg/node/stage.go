@@ -17,10 +17,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// MkfsOptionsKey is the volume context's key for extra options of mkfs,
-// separated by white space (StorageClass parameter of the same name).
-const MkfsOptionsKey = "mkfsOptions"
-
 // stepLimit bounds a step that may outlive its call. mkfs of a large ext3
 // takes many minutes (unlike ext4 it has its inode tables written out), and so
 // does e2fsck of one.
@@ -265,7 +261,7 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: want, Options: strings.Fields(st.context[MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
+		Device: st.vol, Type: want, Options: strings.Fields(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
 	}
 	if st.encrypted { // whatever lies below the mapping
 		req.Encrypted = st.fresh

@@ -78,6 +78,14 @@ func (a Access) Shared() bool { return a.Mode.MultiNode() && (a.Block || a.Mode.
 // in both; a class may also say "false".
 const EncryptedKey = "encrypted"
 
+// EncryptionHeader is what the LUKS2 header takes of a volume that the node has
+// encrypted: a mapping has so much less than its device.
+const EncryptionHeader = 16 * MiB
+
+// MkfsOptionsKey is the StorageClass parameter, and the key of the volume
+// context, for extra options of mkfs, separated by white space.
+const MkfsOptionsKey = "mkfsOptions"
+
 // Source is what a new volume gets its content from; at most one is set.
 type Source struct {
 	SnapshotID string
