@@ -60,7 +60,7 @@ func (a attachment) publishContext(v cloud.Volume) map[string]string {
 func (a attachment) attach(ctx context.Context) (cloud.Volume, error) {
 	v, err := a.cloud.Volume(ctx, a.id)
 	if err == nil {
-		err = a.allowed(v)
+		err = a.allowed(ctx, v)
 	}
 	confirmed := false // Nova is known to have it
 	for asked := 0; err == nil; {
@@ -101,10 +101,10 @@ func (a attachment) settle(ctx context.Context) (cloud.Volume, error) {
 }
 
 // allowed tells whether the volume can be used as asked for at all.
-func (a attachment) allowed(v cloud.Volume) error {
+func (a attachment) allowed(ctx context.Context, v cloud.Volume) error {
 	if v.Multiattach {
 		// Nova refuses shareable volumes to older clients, also to the first server.
-		err := a.cloud.Supports(cloud.Multiattach)
+		err := a.cloud.Supports(ctx, cloud.Multiattach)
 		if volume.IsKind(err, volume.Unsupported) {
 			return volume.Errorf(volume.Precondition, "the volume can be shared, and this cloud attaches no such volume: %w", err)
 		}

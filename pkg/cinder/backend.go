@@ -117,13 +117,11 @@ func multiNode() []volume.AccessMode {
 	return []volume.AccessMode{volume.MultiNodeReaderOnly, volume.MultiNodeSingleWriter, volume.MultiNodeMultiWriter}
 }
 
-// Healthy implements volume.HealthChecker: there is a connection to the
-// default cloud. It calls no API once there is, because a probe every few
-// seconds must not become load on the cloud.
-func (b *Backend) Healthy(ctx context.Context) error {
-	_, err := b.clouds.Cloud(ctx, "")
-	return err
-}
+// Healthy implements volume.HealthChecker: there is a login to the default
+// cloud. It calls no API once there is, because a probe every few seconds must
+// not become load on the cloud, and because an outage of one service is no
+// reason to restart the plugin. Kind InProgress: Keystone has not answered yet.
+func (b *Backend) Healthy(ctx context.Context) error { return b.clouds.Ready(ctx) }
 
 // cloudOf returns the cloud that a volume is in: the one that the request
 // names, or the one where it was found before, or the only one. With several

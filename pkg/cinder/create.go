@@ -198,7 +198,7 @@ func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (from 
 		return from, errBackup
 	}
 	from.BackupID = source.SnapshotID
-	return from, c.Supports(cloud.BackupSource)
+	return from, c.Supports(ctx, cloud.BackupSource)
 }
 
 // lookAgain are the pauses before the lookups for a volume whose creation got

@@ -92,7 +92,7 @@ func (b *Backend) brokenExtension(ctx context.Context, c *cloud.Cloud, v cloud.V
 func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
 	online := v.Status == stateInUse
 	if online {
-		if err := c.Supports(cloud.OnlineExtend); err != nil {
+		if err := c.Supports(ctx, cloud.OnlineExtend); err != nil {
 			kind := volume.KindOf(err)
 			if kind == volume.Unsupported {
 				kind = volume.Precondition
@@ -184,7 +184,7 @@ func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
 	ctx, cancel := context.WithTimeout(ctx, patience(ctx))
 	defer cancel()
 	for _, server := range servers(v) {
-		err := c.Supports(cloud.ExternalEvents)
+		err := c.Supports(ctx, cloud.ExternalEvents)
 		if err == nil {
 			err = c.NotifyExtended(ctx, server, v.ID)
 		}

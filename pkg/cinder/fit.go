@@ -57,7 +57,7 @@ func (k creation) origin(ctx context.Context, from cloud.NewVolume) (v cloud.Vol
 
 // shareable refuses what cannot be attached to several servers.
 func (k creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
-	if err := k.cloud.Supports(cloud.Multiattach); err != nil {
+	if err := k.cloud.Supports(ctx, cloud.Multiattach); err != nil {
 		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes: %w", err)
 	}
 	name, can := origin.Type, origin.Multiattach

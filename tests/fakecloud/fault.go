@@ -30,13 +30,14 @@ type Rule struct {
 	skip   int
 	left   int // negative: for ever
 	hits   int
+	ended  chan struct{} // closed by Remove
 }
 
 // On makes a rule that acts on the next request that fits.
 func (c *Cloud) On(m Match, faults ...Fault) *Rule {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := &Rule{cloud: c, match: m, faults: faults, left: 1}
+	r := &Rule{cloud: c, match: m, faults: faults, left: 1, ended: make(chan struct{})}
 	c.rules = append(c.rules, r)
 	return r
 }
@@ -67,10 +68,15 @@ func (r *Rule) Hits() int {
 	return r.hits
 }
 
-// Remove ends the rule.
+// Remove ends the rule. Requests that hang by it go on.
 func (r *Rule) Remove() {
 	r.cloud.mu.Lock()
 	defer r.cloud.mu.Unlock()
+	select {
+	case <-r.ended:
+	default:
+		close(r.ended)
+	}
 	r.cloud.rules = slices.DeleteFunc(r.cloud.rules, func(o *Rule) bool { return o == r })
 }
 
@@ -89,6 +95,7 @@ func (c *Cloud) scriptFor(call Call, r *http.Request, action string) script {
 			rule.left--
 		}
 		rule.hits++
+		s.resumed = rule.ended
 		for _, f := range rule.faults {
 			f(&s)
 		}
@@ -111,6 +118,8 @@ type script struct {
 	slow        time.Duration // added to the time until it is done
 	eventLost   bool
 	lingers     int
+	hangs       bool
+	resumed     <-chan struct{} // closed when what hangs goes on
 }
 
 // cut is where the connection breaks.
@@ -140,6 +149,11 @@ type Fault func(*script)
 // LostReply executes the request and cuts the connection instead of
 // answering.
 func LostReply() Fault { return func(s *script) { s.cut = cutAfter } }
+
+// Hangs leaves the request without an answer until the rule is removed, as a
+// service does whose processes are stopped (SIGSTOP). It is executed then, also
+// if its client has gone.
+func Hangs() Fault { return func(s *script) { s.hangs = true } }
 
 // CutOff cuts the connection before anything is executed.
 func CutOff() Fault { return func(s *script) { s.cut = cutBefore } }

@@ -102,6 +102,19 @@ func (c *Cloud) Release(id string) bool {
 	return len(parked) > 0
 }
 
+// resumes waits while the request hangs, and tells whether the cloud still runs.
+func (c *Cloud) resumes(x *exchange) bool {
+	if !x.script.hangs {
+		return true
+	}
+	select {
+	case <-x.script.resumed:
+		return true
+	case <-c.done:
+		return false
+	}
+}
+
 // pause waits and tells whether the cloud still runs.
 func (c *Cloud) pause(d time.Duration) bool {
 	if d <= 0 {

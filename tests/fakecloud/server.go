@@ -109,7 +109,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		sever(w)
 		return
 	}
-	if !c.pause(wait) {
+	if !c.resumes(x) || !c.pause(wait) {
 		sever(w)
 		return
 	}

@@ -23,9 +23,9 @@ type Backup struct {
 
 // backupVersion is the version to ask for: 3.43 added the metadata of a backup,
 // 3.51 its zone.
-func (c *Cloud) backupVersion() microversion {
+func (c *Cloud) backupVersion(ctx context.Context) microversion {
 	for _, v := range []microversion{{3, 51}, {3, 43}} {
-		if v = c.best(v); !v.isZero() {
+		if v = c.best(ctx, v); !v.isZero() {
 			return v
 		}
 	}
@@ -63,7 +63,7 @@ func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "backup_get", what: "reading backup " + id,
-		method: "GET", path: "backups/" + id, into: &answer, version: c.backupVersion(),
+		method: "GET", path: "backups/" + id, into: &answer, version: c.backupVersion(ctx),
 	})
 	return answer.Backup.backup(), err
 }
@@ -112,7 +112,7 @@ func (c *Cloud) listBackups(ctx context.Context, what string, params url.Values)
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "backup_list", what: "listing " + what,
-		method: "GET", path: query("backups/detail", params), into: &answer, version: c.backupVersion(),
+		method: "GET", path: query("backups/detail", params), into: &answer, version: c.backupVersion(ctx),
 	})
 	if err != nil {
 		return nil, "", stale(err, params.Get("marker"))
@@ -157,7 +157,7 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 		service: blockStorage, name: "backup_create", what: fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID),
 		method: "POST", path: "backups", body: map[string]any{"backup": request}, into: &answer, ok: []int{200, 202},
 	}
-	if k.version = c.backupVersion(); !k.version.isZero() && len(b.Metadata) > 0 {
+	if k.version = c.backupVersion(ctx); !k.version.isZero() && len(b.Metadata) > 0 {
 		request["metadata"] = b.Metadata
 	}
 	if b.Zone != "" {

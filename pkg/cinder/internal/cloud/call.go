@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 
@@ -30,6 +31,8 @@ type call struct {
 	ok      []int        // good status codes; nil: the usual ones of the method
 	// repeatable marks a POST that does no harm when it is done twice.
 	repeatable bool
+	attempts   int           // at most so many; 0: as many as the transport makes
+	timeout    time.Duration // of one attempt; 0: the transport's
 }
 
 // do makes the call. A token that has run out is renewed once, with the
@@ -39,9 +42,10 @@ func (c *Cloud) do(ctx context.Context, k call) error {
 	if err != nil {
 		return within(k.what, err)
 	}
+	sent := time.Now()
 	err = c.attempt(ctx, conn, k)
 	if StatusCode(err) == http.StatusNotAcceptable {
-		conn.forget(k.service) // the service was downgraded since it was asked
+		conn.versions[k.service].forget(sent) // the service was downgraded since it was asked
 	}
 	if StatusCode(err) != http.StatusUnauthorized {
 		return err
@@ -57,7 +61,7 @@ func (c *Cloud) do(ctx context.Context, k call) error {
 func (c *Cloud) attempt(ctx context.Context, conn *connection, k call) error {
 	version := k.version
 	if !k.needs.version.isZero() {
-		if err := conn.supports(k.needs); err != nil {
+		if err := conn.supports(ctx, k.needs); err != nil {
 			return within(k.what, err)
 		}
 		if version.below(k.needs.version) {
@@ -80,7 +84,7 @@ func (c *connection) request(ctx context.Context, k call, address string, versio
 	if !version.isZero() {
 		client.Microversion = version.String()
 	}
-	progress := &transport.Call{Service: string(k.service), Name: k.name, Repeatable: k.repeatable}
+	progress := &transport.Call{Service: string(k.service), Name: k.name, Repeatable: k.repeatable, Attempts: k.attempts, Timeout: k.timeout}
 	resp, err := client.Request(transport.WithCall(ctx, progress), k.method, address, &gophercloud.RequestOpts{
 		JSONBody: k.body, OkCodes: k.ok, KeepResponseBody: true,
 	})

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +50,9 @@ type Clouds struct {
 	metrics   *transport.Metrics
 	watch     *config.Watch
 	byDefault string
-	tune      transport.Options // for tests: shorter pauses
+	tune      tuning
+	detached  sync.WaitGroup // work that does not end with its call; see detach
+	closing   chan struct{}  // closed by Close
 
 	mu     sync.Mutex
 	clouds map[string]*Cloud
@@ -57,14 +60,15 @@ type Clouds struct {
 }
 
 // Open reads the files and logs in to the default cloud, so that wrong
-// credentials are told at the start. Kinds: Invalid (files), Unauthenticated,
-// Unavailable.
+// credentials are told at the start. An outage of Keystone does not make it
+// fail: Ready tells when there is a login. Kinds: Invalid (files),
+// Unauthenticated, Unavailable (what no retry mends, such as a certificate).
 func Open(ctx context.Context, o Options) (*Clouds, error) {
-	return open(ctx, o, transport.Options{})
+	return open(ctx, o, tuning{limits: defaultLimits()})
 }
 
-func open(ctx context.Context, o Options, tune transport.Options) (*Clouds, error) {
-	cs := &Clouds{log: o.Log, userAgent: o.UserAgent, tune: tune, clouds: map[string]*Cloud{}}
+func open(ctx context.Context, o Options, tune tuning) (*Clouds, error) {
+	cs := &Clouds{log: o.Log, userAgent: o.UserAgent, tune: tune, closing: make(chan struct{}), clouds: map[string]*Cloud{}}
 	if cs.log == nil {
 		cs.log = slog.Default()
 	}
@@ -83,11 +87,44 @@ func open(ctx context.Context, o Options, tune transport.Options) (*Clouds, erro
 			return nil, volume.Errorf(volume.Internal, "registering the metrics of OpenStack calls: %w", err)
 		}
 	}
-	if _, err := cs.Cloud(ctx, ""); err != nil {
+	if err := cs.start(ctx); err != nil {
 		cs.Close()
 		return nil, err
 	}
 	return cs, nil
+}
+
+// start logs in to the default cloud for the first time. A program that ended
+// for each outage of Keystone would be restarted at ever longer intervals, and
+// come back minutes after Keystone.
+func (cs *Clouds) start(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, cs.tune.limits.start)
+	defer cancel()
+	_, err := cs.Cloud(limited, "")
+	if err == nil || ctx.Err() != nil || !isOutage(err) {
+		return err
+	}
+	cs.log.WarnContext(ctx, "the program starts without a login, which is tried again with each probe and each call", "cloud", cs.byDefault, "error", err)
+	return nil
+}
+
+// Ready returns nil if there is a login to the default cloud. A login under way
+// is waited for briefly; no other service is asked. Kinds: InProgress (Keystone
+// does not answer yet), those of Cloud.
+func (cs *Clouds) Ready(ctx context.Context) error {
+	if _, err := cs.entry(cs.byDefault, false); err != nil {
+		return err
+	}
+	if cs.cloud(cs.byDefault).present() != nil {
+		return nil // whether its token is still good a call tells
+	}
+	limited, cancel := context.WithTimeout(ctx, cs.tune.limits.ready)
+	defer cancel()
+	_, err := cs.Cloud(limited, "")
+	if err != nil && ctx.Err() == nil && isOutage(err) {
+		return volume.Errorf(volume.InProgress, "not logged in to the cloud yet: %w", err)
+	}
+	return err
 }
 
 // changed logs what came of reading changed files.
@@ -145,17 +182,23 @@ func (cs *Clouds) Cloud(ctx context.Context, name string) (*Cloud, error) {
 	if _, err := cs.entry(name, false); err != nil {
 		return nil, err
 	}
+	c := cs.cloud(name)
+	if _, err := c.connection(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// cloud returns the cloud of a configured name, be it connected or not.
+func (cs *Clouds) cloud(name string) *Cloud {
 	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	c := cs.clouds[name]
 	if c == nil {
 		c = &Cloud{name: name, owner: cs, turn: make(chan struct{}, 1)}
 		cs.clouds[name] = c
 	}
-	cs.mu.Unlock()
-	if _, err := c.connection(ctx); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c
 }
 
 // entry returns how a cloud is configured now.
@@ -195,11 +238,18 @@ func (cs *Clouds) Usable(name string) bool {
 // Settings returns what cloud.conf says beyond the clouds, as it stands now.
 func (cs *Clouds) Settings() Settings { return cs.watch.Current(false).Settings }
 
-// Close drops all connections. Calls that are under way fail or finish.
+// Close drops all connections. Calls that are under way fail or finish; work
+// that outlived its call is ended and waited for.
 func (cs *Clouds) Close() {
 	cs.mu.Lock()
+	if !cs.closed {
+		cs.closed = true
+		close(cs.closing)
+	}
+	cs.mu.Unlock()
+	cs.detached.Wait()
+	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	cs.closed = true
 	for _, c := range cs.clouds {
 		c.close()
 	}
@@ -209,7 +259,7 @@ func (cs *Clouds) Close() {
 type Cloud struct {
 	name  string
 	owner *Clouds
-	turn  chan struct{} // held by whoever logs in; guards the next five
+	turn  chan struct{} // held while a login is under way; guards the next five
 
 	failed       error // of the last login
 	failedAs     config.Cloud
@@ -224,27 +274,40 @@ type Cloud struct {
 // Name is the cloud's name in the configuration.
 func (c *Cloud) Name() string { return c.name }
 
-// Supports returns nil if the cloud can do f. Kinds: Unsupported (the message
-// names the needed and the offered microversion), Unavailable (not known yet).
-func (c *Cloud) Supports(f Feature) error {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
-	if conn == nil {
-		return volume.Errorf(volume.Unavailable, "cloud %q is not connected", c.name)
+// Supports returns nil if the cloud can do f. It asks the service of f for its
+// versions, and no other, unless that has told them. Kinds: Unsupported (the
+// message names the needed and the offered microversion), Unavailable (the
+// service does not answer, or did not some seconds ago).
+func (c *Cloud) Supports(ctx context.Context, f Feature) error { return c.supports(ctx, f.need()) }
+
+func (c *Cloud) supports(ctx context.Context, n need) error {
+	conn, err := c.connection(ctx)
+	if err != nil {
+		return err
 	}
-	return conn.supports(f.need())
+	err = conn.supports(ctx, n)
+	if StatusCode(err) != http.StatusUnauthorized {
+		return err
+	}
+	if conn, err = c.renew(ctx, conn); err != nil {
+		return err
+	}
+	return conn.supports(ctx, n)
 }
 
 // best returns the version of Cinder to ask for, if it offers it; else none.
-func (c *Cloud) best(v microversion) microversion {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
-	if conn == nil || conn.supports(need{service: blockStorage, version: v}) != nil {
+func (c *Cloud) best(ctx context.Context, v microversion) microversion {
+	if c.supports(ctx, need{service: blockStorage, version: v}) != nil {
 		return microversion{}
 	}
 	return v
+}
+
+// present returns the connection that there is, or nil.
+func (c *Cloud) present() *connection {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn
 }
 
 func (c *Cloud) close() {

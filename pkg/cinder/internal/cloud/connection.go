@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -22,9 +21,11 @@ import (
 
 const identity service = "keystone"
 
-// connection is one login: a token with what came with it. It never changes;
-// another token is another connection.
+// connection is one login: a token with what came with it. It never changes,
+// but for what the services say about their versions; another token is another
+// connection.
 type connection struct {
+	owner          *Clouds
 	config         config.Cloud
 	trust          transport.TLS
 	pool           *http.Transport
@@ -34,10 +35,9 @@ type connection struct {
 	provider  *gophercloud.ProviderClient
 	project   string    // id; empty if the token has none
 	renewAt   time.Time // when to log in anew; zero: not known
+	endsAt    time.Time // when the token ends; zero: not known
 	endpoints map[service]endpoint
-
-	mu     sync.Mutex // guards what the services say about themselves
-	offers map[service]offer
+	versions  map[service]*versions
 }
 
 // endpoint is where a service is, or why that is not known.
@@ -61,7 +61,9 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if userAgent != "" {
 		provider.UserAgent.Prepend(userAgent)
 	}
-	authCtx := transport.WithCall(ctx, &transport.Call{Service: string(identity), Name: k.name, Repeatable: true})
+	authCtx := transport.WithCall(ctx, &transport.Call{
+		Service: string(identity), Name: k.name, Repeatable: true, Timeout: c.owner.tune.limits.loginAttempt,
+	})
 	if err := openstack.AuthenticateV3(authCtx, provider, authOptions(c.config), gophercloud.EndpointOpts{}); err != nil {
 		var refused gophercloud.ErrUnexpectedResponseCode
 		if errors.As(err, &refused) {
@@ -92,14 +94,13 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	// With a clock that runs wrong a token may seem to have ended already; then
 	// a 401 has to tell. Very short tokens must not be renewed at each call.
 	if left := time.Until(token.ExpiresAt); left > 0 {
-		c.renewAt = token.ExpiresAt.Add(-min(early, left/10))
+		c.renewAt, c.endsAt = token.ExpiresAt.Add(-min(early, left/10)), token.ExpiresAt
 	}
 	c.endpoints = map[service]endpoint{
 		blockStorage: c.locate(catalog, c.config.BlockStorageURL, "volumev3", "block-storage", "block-store", "volume"),
 		compute:      c.locate(catalog, c.config.ComputeURL, "compute"),
 	}
-	c.offers = map[service]offer{}
-	c.look(ctx)
+	c.versions = map[service]*versions{blockStorage: newVersions(), compute: newVersions()}
 	return nil
 }
 

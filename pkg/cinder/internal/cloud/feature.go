@@ -102,6 +102,7 @@ type offer struct {
 	ignored  bool      // the configuration forbids microversions
 	err      error     // why the versions are not known
 	again    time.Time // when to ask again, if so
+	asked    time.Time // when the service was asked; zero: never
 }
 
 // supports returns nil, or an error of kind Unsupported that names the needed

@@ -2,6 +2,10 @@ package cloud
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/config"
@@ -19,8 +23,8 @@ const (
 	// failedFor is the same after another failure: whoever waited for the
 	// login meanwhile shares its result.
 	failedFor = 2 * time.Second
-	// refreshWithin limits a login that could as well be made later, and
-	// refreshPause is the time until the next try when it failed.
+	// refreshWithin limits the wait for a login that could as well be made later,
+	// and refreshPause is the time until the next try when it failed.
 	refreshWithin = 10 * time.Second
 	refreshPause  = 15 * time.Second
 )
@@ -32,9 +36,7 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
+	conn := c.present()
 	if conn == nil {
 		conn, err = c.renew(ctx, nil)
 		if err != nil {
@@ -44,54 +46,86 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 	if conn.config != wanted || !conn.renewAt.IsZero() && time.Now().After(conn.renewAt) {
 		conn = c.refresh(ctx, conn, wanted)
 	}
-	conn.look(ctx)
 	return conn, nil
 }
 
-// refresh replaces a connection that still works, if that goes fast; else it
-// returns the old one: whether its token is still good a 401 tells.
+// refresh replaces a connection that still works. It waits for the new one only
+// if the old one is none of the wanted credentials or has a token that has ended
+// by our clock, and not for long; else it returns the old one: whether its token
+// is still good a 401 tells.
 func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
 	select {
 	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
 	default:
-		return old // somebody else is at it
+		return old // a login is under way
 	}
 	if c.refreshAs == wanted && time.Now().Before(c.refreshAfter) {
+		<-c.turn
+		return old
+	}
+	login := begin(ctx, c.owner, c.turn, c.owner.tune.limits.login, func(ctx context.Context) (*connection, error) {
+		next, err := c.replace(ctx, old)
+		if err != nil {
+			c.refreshAs, c.refreshAfter = wanted, time.Now().Add(refreshPause)
+		}
+		return next, err
+	})
+	if old.config == wanted && time.Now().Before(old.endsAt) {
 		return old
 	}
 	limited, cancel := context.WithTimeout(ctx, refreshWithin)
 	defer cancel()
-	next, err := c.replace(limited, old)
+	next, err := await(limited, login)
 	if err != nil {
-		c.refreshAs, c.refreshAfter = wanted, time.Now().Add(refreshPause)
 		return old
 	}
 	return next
 }
 
 // renew replaces the connection old by a new one, with the credentials as they
-// stand in the files now. When somebody else has just done so it returns that
-// one.
+// stand in the files now. Callers share one login, and each waits for it as long
+// as its own ctx lasts; the login goes on without them.
 func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error) {
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, ctx.Err())
+	next, err := share(ctx, c.owner, c.turn, c.owner.tune.limits.login, func(ctx context.Context) (*connection, error) {
+		return c.replace(ctx, old)
+	})
+	if err != nil && ctx.Err() != nil {
+		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, err)
 	}
-	return c.replace(ctx, old)
+	return next, err
 }
 
-// replace does the work of renew and refresh; the caller has the turn.
+// isOutage reports whether a login failed because Keystone, or the network on
+// the way, does not work at present. What a correction of the configuration
+// would mend is none: an answer that refuses, a host that does not exist, a
+// certificate.
+func isOutage(err error) bool {
+	if !volume.IsKind(err, volume.Unavailable) && !volume.IsKind(err, volume.Deadline) {
+		return false
+	}
+	if status := StatusCode(err); status != 0 {
+		return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+	}
+	var unknownHost *net.DNSError
+	if errors.As(err, &unknownHost) && unknownHost.IsNotFound {
+		return false
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op != "dial" && op.Op != "read" && op.Op != "write" {
+		return false // an alert of TLS
+	}
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// replace does the work of renew and refresh, which have the turn.
 func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, error) {
 	wanted, err := c.owner.entry(c.name, true)
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	present := c.conn
-	c.mu.Unlock()
+	present := c.present()
 	if present != nil && present != old && present.config == wanted {
 		return present, nil
 	}
@@ -101,14 +135,13 @@ func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, erro
 	c.failed = nil
 	next, err := c.login(ctx, wanted, old)
 	if err != nil {
+		err = beyondLimit(err, c.owner.tune.limits.login)
 		c.owner.log.ErrorContext(ctx, "logging in failed", "cloud", c.name, "old_token", old != nil, "error", err)
-		if ctx.Err() == nil {
-			pause := failedFor
-			if volume.IsKind(err, volume.Unauthenticated) {
-				pause = refusedFor
-			}
-			c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(pause)
+		pause := failedFor
+		if volume.IsKind(err, volume.Unauthenticated) {
+			pause = refusedFor
 		}
+		c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(pause)
 		return nil, err
 	}
 	if old != nil && old.pool != next.pool {
@@ -123,7 +156,7 @@ func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, erro
 // login makes a connection; the pool of the old one is kept if the cloud is
 // still trusted in the same way.
 func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
-	conn := &connection{config: wanted, ignoreVersions: c.owner.watch.Current(false).Settings.IgnoreVolumeMicroversion, log: c.owner.log}
+	conn := &connection{owner: c.owner, config: wanted, ignoreVersions: c.owner.watch.Current(false).Settings.IgnoreVolumeMicroversion, log: c.owner.log}
 	trust := transport.TLS{CA: wanted.CA, Cert: wanted.Cert, Key: wanted.Key, Insecure: wanted.Insecure}
 	if old != nil && old.trust == trust {
 		conn.pool = old.pool
@@ -135,7 +168,7 @@ func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection)
 		conn.pool = pool
 	}
 	conn.trust = trust
-	o := c.owner.tune
+	o := c.owner.tune.transport
 	o.Base, o.Log, o.Metrics = conn.pool, c.owner.log, c.owner.metrics
 	if err := conn.open(ctx, transport.New(o), c.owner.userAgent); err != nil {
 		if old == nil || old.pool != conn.pool {

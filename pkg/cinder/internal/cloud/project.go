@@ -109,7 +109,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 		method: "GET", path: "messages", into: &answer, needs: Messages.need(),
 	}
 	// Only later versions can select; 3.3 lists those of the whole project.
-	if k.version = c.best(microversion{3, 5}); !k.version.isZero() {
+	if k.version = c.best(ctx, microversion{3, 5}); !k.version.isZero() {
 		k.path = query(k.path, url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}})
 	}
 	err := c.do(ctx, k)

@@ -27,8 +27,8 @@ type rig struct {
 }
 
 // quick makes pauses short, so that tests of retries take no time.
-func quick() transport.Options {
-	return transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second}
+func quick() tuning {
+	return tuning{transport: transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second}, limits: defaultLimits()}
 }
 
 func newRig(t *testing.T, o fakecloud.Options) *rig {

@@ -134,7 +134,7 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 		method: "POST", path: "snapshots", body: map[string]any{"snapshot": request}, ok: []int{200, 202},
 	}
 	if s.Force {
-		if c.Supports(SnapshotInUse) == nil {
+		if c.Supports(ctx, SnapshotInUse) == nil {
 			k.needs = SnapshotInUse.need()
 		} else {
 			request["force"] = true

@@ -5,58 +5,96 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// askAgain is how long a service that did not tell its versions is left alone.
+// askAgain is how long a service that did not tell its versions is left alone,
+// and how long it is believed although it refuses a version that it has told.
 const askAgain = 10 * time.Second
 
-// supports tells whether the service of n offers what it takes.
-func (c *connection) supports(n need) error {
-	c.mu.Lock()
-	o, asked := c.offers[n.service]
-	c.mu.Unlock()
-	if !asked {
-		o.err = volume.Errorf(volume.Unavailable, "it has not been asked yet")
+// versions is what one service says about its versions. It is asked when a call
+// needs to know.
+type versions struct {
+	turn chan struct{} // held while the service is asked
+
+	mu        sync.Mutex
+	offer     offer
+	forgotten time.Time // when forget last dropped an offer
+}
+
+func newVersions() *versions { return &versions{turn: make(chan struct{}, 1)} }
+
+// known returns what the service has told, or why it has not. It reports false
+// if the service is to be asked.
+func (v *versions) known() (offer, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	o := v.offer
+	return o, !o.asked.IsZero() && (o.err == nil || time.Now().Before(o.again))
+}
+
+func (v *versions) set(o offer) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.offer = o
+}
+
+// forget makes the next call that needs the versions ask for them: the service
+// has refused one that it had told. A refusal of a request that was sent before
+// the service was last asked says nothing about its last answer. And a service
+// whose servers differ is not asked more often than every askAgain.
+func (v *versions) forget(sent time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if sent.Before(v.offer.asked) || time.Since(v.forgotten) < askAgain {
+		return
+	}
+	v.offer, v.forgotten = offer{}, time.Now()
+}
+
+// supports returns nil if the service of n offers what n needs, as
+// offer.supports does. It asks that service for its versions unless it has told
+// them. Callers share one request, and each waits for it as long as its own ctx
+// lasts.
+func (c *connection) supports(ctx context.Context, n need) error {
+	v := c.versions[n.service]
+	o, known := v.known()
+	if known {
+		return o.supports(n)
+	}
+	o, err := share(ctx, c.owner, v.turn, c.owner.tune.limits.versions, func(ctx context.Context) (offer, error) {
+		if o, known := v.known(); known {
+			return o, nil
+		}
+		o := c.ask(ctx, n.service)
+		v.set(o)
+		return o, nil
+	})
+	if err != nil {
+		o.err = volume.Errorf(volume.KindOf(err), "waiting for the API versions of %s: %w", n.service, err)
 	}
 	return o.supports(n)
 }
 
-// look asks the services for their versions, unless they have told. A service
-// that does not answer keeps nothing from working but what needs versions.
-func (c *connection) look(ctx context.Context) {
-	for _, s := range []service{blockStorage, compute} {
-		c.mu.Lock()
-		o, asked := c.offers[s]
-		due := !asked || o.err != nil && time.Now().After(o.again)
-		c.mu.Unlock()
-		if !due {
-			continue
-		}
-		o = c.ask(ctx, s)
-		if o.err != nil {
-			if ctx.Err() == nil {
-				o.again = time.Now().Add(askAgain)
-			}
-			c.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", o.err)
-		}
-		c.mu.Lock()
-		c.offers[s] = o
-		c.mu.Unlock()
-	}
-}
-
-// forget makes the next call ask a service for its versions again.
-func (c *connection) forget(s service) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.offers, s)
-}
-
-// ask reads the version document of a service.
+// ask asks a service for its versions. A failure is part of the offer, and
+// holds until offer.again.
 func (c *connection) ask(ctx context.Context, s service) offer {
+	began := time.Now()
+	o := c.readVersions(ctx, s)
+	o.asked = began
+	if o.err != nil {
+		o.err = beyondLimit(o.err, c.owner.tune.limits.versions)
+		o.again = time.Now().Add(askAgain)
+		c.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", o.err)
+	}
+	return o
+}
+
+// readVersions reads the version document of a service.
+func (c *connection) readVersions(ctx context.Context, s service) offer {
 	if s == blockStorage && c.ignoreVersions {
 		return offer{ignored: true}
 	}
@@ -69,7 +107,10 @@ func (c *connection) ask(ctx context.Context, s service) offer {
 		Version  versionDocument   `json:"version"`
 		Versions []versionDocument `json:"versions"`
 	}
-	k := call{service: s, name: "versions_get", what: "reading the API versions of " + string(s), method: "GET", into: &document, ok: []int{200, 300}}
+	k := call{
+		service: s, name: "versions_get", what: "reading the API versions of " + string(s), method: "GET", into: &document, ok: []int{200, 300},
+		attempts: 2, timeout: c.owner.tune.limits.versionsAttempt,
+	}
 	if err := c.request(ctx, k, address, microversion{}); err != nil {
 		return offer{err: err}
 	}

@@ -177,11 +177,11 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	r.fake.Forget()
 	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
 	refused(t, err, volume.Unsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
-	refused(t, r.Supports(OnlineExtend), volume.Unsupported, "3.42", "3.41")
+	refused(t, r.Supports(t.Context(), OnlineExtend), volume.Unsupported, "3.42", "3.41")
 	if n := r.fake.Count(fakecloud.ExtendVolume); n != 0 {
 		t.Errorf("%d requests were made for what the cloud cannot do", n)
 	}
-	must(t, r.Supports(Messages))
+	must(t, r.Supports(t.Context(), Messages))
 }
 
 func TestPythonDict(t *testing.T) {

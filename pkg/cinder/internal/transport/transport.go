@@ -6,6 +6,7 @@ package transport
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -22,6 +23,9 @@ type Call struct {
 	Name    string // label of the metrics: one of a fixed set
 	// Repeatable allows a POST to be repeated when its answer was lost.
 	Repeatable bool
+	// Attempts and Timeout are those of Options for this call; zero: no others.
+	Attempts int
+	Timeout  time.Duration
 
 	// Doubt is set when an attempt that got no answer, or one of a proxy, may
 	// have been carried out all the same: what the last answer refuses may be
@@ -93,7 +97,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
 		resp, err := t.attempt(req, call, attempt)
 		call.Doubt = call.Doubt || err != nil && !neverSent(err) || err == nil && resp.StatusCode >= http.StatusInternalServerError
-		if attempt >= t.o.Attempts || ctx.Err() != nil || !repeat(req.Method, call, resp, err) {
+		if attempt >= cmp.Or(call.Attempts, t.o.Attempts) || ctx.Err() != nil || !repeat(req.Method, call, resp, err) {
 			return resp, err
 		}
 		wait := t.pause(resp, attempt)
@@ -115,7 +119,8 @@ func fits(ctx context.Context, wait time.Duration) bool {
 
 // attempt sends the request once.
 func (t *Transport) attempt(req *http.Request, call *Call, number int) (*http.Response, error) {
-	ctx, cancel := context.WithTimeoutCause(req.Context(), t.o.Timeout, slowError(t.o.Timeout))
+	limit := cmp.Or(call.Timeout, t.o.Timeout)
+	ctx, cancel := context.WithTimeoutCause(req.Context(), limit, slowError(limit))
 	defer cancel()
 	one := req.Clone(ctx)
 	if req.GetBody != nil {

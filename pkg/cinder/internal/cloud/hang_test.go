@@ -1,0 +1,290 @@
+package cloud
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// requestsTo matches all requests to one service.
+func requestsTo(s service) fakecloud.Match {
+	path := map[service]string{identity: "^/identity/", blockStorage: "^/volume/", compute: "^/compute/"}[s]
+	return fakecloud.Match{Path: regexp.MustCompile(path)}
+}
+
+// forgetFailure waits until no login is under way, and does what happens some
+// seconds after one that has failed.
+func (c *Cloud) forgetFailure() {
+	c.turn <- struct{}{}
+	c.failed = nil
+	<-c.turn
+}
+
+// lasting returns a context that ends after d.
+func lasting(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A service that hangs, as one whose processes are stopped does, delays no call
+// to the other, and no start.
+func TestHangingServiceDelaysNoOther(t *testing.T) {
+	for s, calls := range map[service]func(context.Context, *Cloud) error{
+		compute: func(ctx context.Context, c *Cloud) error {
+			_, errZones := c.Zones(ctx)
+			v, errCreate := c.CreateVolume(ctx, NewVolume{Name: "pvc-1", SizeGiB: 1})
+			_, errMessages := c.Messages(ctx, v.ID)
+			return errors.Join(errZones, errCreate, errMessages, c.Supports(ctx, OnlineExtend))
+		},
+		blockStorage: func(ctx context.Context, c *Cloud) error {
+			_, err := c.ServerAttachment(ctx, absent, absent)
+			return errors.Join(err, c.Supports(ctx, Multiattach))
+		},
+	} {
+		t.Run(string(s), func(t *testing.T) {
+			fake := fakecloud.Start(t, fakecloud.Options{})
+			path, err := fake.CloudsYAML(t.TempDir())
+			must(t, err)
+			rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
+			ctx := lasting(t, 5*time.Second)
+			clouds, err := open(ctx, Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+			must(t, err)
+			t.Cleanup(clouds.Close)
+			must(t, clouds.Ready(ctx))
+			c, err := clouds.Cloud(ctx, "")
+			must(t, err)
+			must(t, calls(ctx, c))
+			if n := rule.Hits(); n != 0 {
+				t.Errorf("%d requests to the service that hangs, want none", n)
+			}
+		})
+	}
+}
+
+// Callers share one version request. Each waits only as long as its own context
+// lasts; the answer is kept also when all of them have gone.
+func TestVersionRequestOutlivesItsCallers(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			refused(t, r.Supports(ctx, Multiattach), volume.Deadline, "the versions it offers are not known", "waiting for the API versions of nova")
+		})
+	}
+	wg.Wait()
+	rule.Remove()
+	must(t, r.Supports(t.Context(), Multiattach))
+	must(t, r.Supports(t.Context(), ExternalEvents))
+	if n := r.fake.Count(fakecloud.Discover); n != 1 {
+		t.Errorf("%d version requests for 20 callers, want 1", n)
+	}
+}
+
+// A version request has a short limit of its own, and its failure is remembered
+// for a while: the next callers need not wait for the same.
+func TestFailedVersionRequestIsRemembered(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.clouds.tune.limits.versionsAttempt = 30 * time.Millisecond
+	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
+	refused(t, r.Supports(lasting(t, 10*time.Millisecond), Multiattach), volume.Deadline)
+	turn := r.conn.versions[compute].turn
+	turn <- struct{}{} // the request has ended
+	<-turn
+	refused(t, r.Attach(t.Context(), absent, absent, true), volume.Unavailable, "no answer of nova", "no complete answer within 30ms")
+	if n := rule.Hits(); n != 2 {
+		t.Errorf("%d version requests, want 2 attempts of the first caller's", n)
+	}
+	r.log.has(t, "WARN", "the API versions of a service are not known", "service=nova")
+}
+
+// However many calls are refused with 406, the service is asked for its versions
+// once; and one whose servers differ is not asked after each refusal.
+func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	must(t, r.Supports(t.Context(), Messages))
+	r.fake.Forget()
+	r.fake.SetLatency(fakecloud.ListMsgs, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond, 60*time.Millisecond)})
+	r.fake.On(fakecloud.Match{Call: fakecloud.ListMsgs}, fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
+	for range 3 {
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				_, err := r.Messages(t.Context(), absent)
+				refused(t, err, volume.Precondition, "406")
+			})
+		}
+		wg.Wait()
+	}
+	if n := r.fake.Count(fakecloud.Discover); n != 1 {
+		t.Errorf("%d version requests after 60 refusals, want 1", n)
+	}
+}
+
+// A refusal of a request that was sent before the versions were read says
+// nothing about them.
+func TestRefusalOfAnEarlierRequest(t *testing.T) {
+	v := newVersions()
+	sent := time.Now()
+	v.set(offer{asked: sent.Add(time.Second), max: microversion{3, 70}})
+	v.forget(sent)
+	if _, known := v.known(); !known {
+		t.Error("an offer is forgotten for the refusal of a request that is older")
+	}
+	v.forget(sent.Add(2 * time.Second))
+	if _, known := v.known(); known {
+		t.Error("an offer is kept that was refused")
+	}
+}
+
+// A login goes on when its caller has gone, and the next caller uses it.
+func TestLoginOutlivesItsCallers(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.RevokeTokens()
+	r.fake.Forget()
+	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
+	for range 3 {
+		_, err := r.Zones(lasting(t, 50*time.Millisecond))
+		refused(t, err, volume.Deadline, "listing the availability zones", `waiting for the login to cloud "csi"`)
+	}
+	rule.Remove()
+	_, err := r.Zones(t.Context())
+	must(t, err)
+	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+		t.Errorf("%d logins, want the one that was begun", n)
+	}
+}
+
+// A login that gets no answer within its limit fails for all that wait for it.
+func TestLoginHasALimit(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.clouds.tune.limits.login = 100 * time.Millisecond
+	r.fake.RevokeTokens()
+	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
+	for range 2 {
+		_, err := r.Zones(t.Context())
+		refused(t, err, volume.Unavailable, "logging in to cloud")
+	}
+	if n := rule.Hits(); n != 1 {
+		t.Errorf("%d logins of which one could fail for both callers", n)
+	}
+}
+
+// Close ends what goes on without a caller.
+func TestCloseEndsDetachedWork(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
+	r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
+	refused(t, r.Supports(lasting(t, 20*time.Millisecond), Multiattach), volume.Deadline)
+	_, err := r.clouds.Cloud(lasting(t, 20*time.Millisecond), "admin")
+	refused(t, err, volume.Deadline)
+	versions := r.conn.versions[compute]
+	start := time.Now()
+	r.clouds.Close()
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("Close took %s", took)
+	}
+	if n := len(r.turn) + len(versions.turn) + len(r.clouds.cloud("admin").turn); n != 0 {
+		t.Errorf("%d pieces of work are under way after Close", n)
+	}
+}
+
+// A Keystone that does not work when the program starts does not end it; the
+// login is made when Keystone is back.
+func TestStartWithoutKeystone(t *testing.T) {
+	for name, fault := range map[string]fakecloud.Fault{
+		"hangs": fakecloud.Hangs(), "503": fakecloud.Status(503, ""), "cuts": fakecloud.CutOff(), "429": fakecloud.Throttled(429, -1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := fakecloud.Start(t, fakecloud.Options{})
+			path, err := fake.CloudsYAML(t.TempDir())
+			must(t, err)
+			tune := quick()
+			tune.limits.start, tune.limits.ready = 300*time.Millisecond, 50*time.Millisecond
+			rule := fake.On(requestsTo(identity), fault).Always()
+			log := &record{}
+			start := time.Now()
+			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: log.logger()}, tune)
+			must(t, err)
+			t.Cleanup(clouds.Close)
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("the start took %s", took)
+			}
+			log.has(t, "WARN", "starts without a login", "cloud=csi")
+			refused(t, clouds.Ready(t.Context()), volume.InProgress, "not logged in to the cloud yet", `cloud "csi"`)
+			rule.Remove()
+			clouds.cloud("csi").forgetFailure()
+			must(t, clouds.Ready(t.Context()))
+		})
+	}
+}
+
+// What a correction of the configuration would mend ends the start.
+func TestStartWithAWrongConfiguration(t *testing.T) {
+	for name, fault := range map[string]fakecloud.Fault{
+		"401": fakecloud.Status(401, "no"), "403": fakecloud.Status(403, "no"), "404": fakecloud.Status(404, "no"), "HTML": fakecloud.WrongContentType(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := fakecloud.Start(t, fakecloud.Options{})
+			path, err := fake.CloudsYAML(t.TempDir())
+			must(t, err)
+			fake.On(requestsTo(identity), fault).Always()
+			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+			if err == nil {
+				clouds.Close()
+				t.Error("the program starts")
+			}
+		})
+	}
+	fake := fakecloud.Start(t, fakecloud.Options{})
+	path, err := fake.CloudsYAML(t.TempDir())
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+	refused(t, err, volume.Canceled)
+}
+
+func TestIsOutage(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"refused":      {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
+		"reset":        {&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}, true},
+		"no name":      {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
+		"silent DNS":   {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, true},
+		"cut":          {io.ErrUnexpectedEOF, true},
+		"deadline":     {context.DeadlineExceeded, true},
+		"TLS alert":    {&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, false},
+		"certificate":  {&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, false},
+		"no TLS":       {errors.New("http: server gave HTTP response to HTTPS client"), false},
+		"bad CA file":  {errors.New("the CA file holds no certificate in PEM form"), false},
+		"wrapped once": {fmt.Errorf("%w: %w", errors.New("no complete answer within 1s"), context.DeadlineExceeded), true},
+	} {
+		err := failure(t.Context(), call{service: identity, what: "logging in", method: "POST"}, c.err)
+		if isOutage(err) != c.want {
+			t.Errorf("%s: isOutage(%v) = %t", name, err, !c.want)
+		}
+	}
+	if isOutage(volume.Errorf(volume.Unauthenticated, "logging in: %w", io.EOF)) {
+		t.Error("refused credentials are an outage")
+	}
+}
+
+func (r *record) logger() *slog.Logger { return slog.New(slog.NewTextHandler(r, nil)) }
