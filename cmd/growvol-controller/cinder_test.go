@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -104,6 +106,53 @@ func TestProgramWithCinder(t *testing.T) {
 	}
 	if v, ok := cloud.Volume(id); ok {
 		t.Errorf("after the deletion: %+v", v)
+	}
+	stop()
+}
+
+// A Keystone that hangs when the program starts keeps it from no call but those
+// that need it: the socket is there within seconds, Probe answers "not ready",
+// and all is well when Keystone is back, without a restart.
+func TestStartWhileKeystoneHangs(t *testing.T) {
+	cloud := fakecloud.Start(t, fakecloud.Options{})
+	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	path, err := cloud.CloudsYAML(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outage := cloud.On(fakecloud.Match{Path: regexp.MustCompile("^/identity/")}, fakecloud.Hangs()).Always()
+	t.Setenv("CSI_ENDPOINT", "unix://"+filepath.Join(dir, "csi.sock"))
+	start := time.Now()
+	conn, stop := program(t, []string{"--backend=cinder", "--clouds-yaml=" + path, "--cloud=csi"})
+	identity := csi.NewIdentityClient(conn)
+	probe := func(want bool) {
+		t.Helper()
+		resp, err := identity.Probe(t.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
+		if err != nil || resp.GetReady() == nil || resp.GetReady().GetValue() != want {
+			t.Errorf("probe %v, %v, want ready: %t", resp, err, want)
+		}
+	}
+	probe(false)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the first answer came after %s", took)
+	}
+	outage.Remove()
+	probe(true)
+	client := csi.NewControllerClient(conn)
+	created, err := client.CreateVolume(t.Context(), createRequest("pvc-1", volume.GiB))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: created.GetVolume().GetVolumeId()}); err != nil {
+		t.Error(err)
 	}
 	stop()
 }

@@ -128,7 +128,7 @@ func (b *Backend) Healthy(ctx context.Context) error { return b.clouds.Ready(ctx
 // clouds each is asked, the default first; a volume that is in none of them
 // counts as one of the default, whose answer the caller gets.
 func (b *Backend) cloudOf(ctx context.Context, id string) (*cloud.Cloud, error) {
-	return b.locate(ctx, id, func(c *cloud.Cloud) error {
+	return b.locate(ctx, id, func(ctx context.Context, c *cloud.Cloud) error {
 		_, err := c.Volume(ctx, id)
 		return err
 	})
@@ -137,8 +137,9 @@ func (b *Backend) cloudOf(ctx context.Context, id string) (*cloud.Cloud, error) 
 // locate is cloudOf for any object: find reads it from one cloud and returns
 // an error of kind NotFound if it is not there. What no cloud has is not known
 // to be gone while one of them cannot be asked: then that one's error is
-// returned.
-func (b *Backend) locate(ctx context.Context, id string, find func(*cloud.Cloud) error) (*cloud.Cloud, error) {
+// returned. A cloud that does not answer takes a part of the caller's time only,
+// for the object may be in one of the others.
+func (b *Backend) locate(ctx context.Context, id string, find func(context.Context, *cloud.Cloud) error) (*cloud.Cloud, error) {
 	names := b.clouds.Names()
 	if home := b.home(ctx, id); home != "" || len(names) < 2 {
 		return b.clouds.Cloud(ctx, home)
@@ -147,14 +148,20 @@ func (b *Backend) locate(ctx context.Context, id string, find func(*cloud.Cloud)
 	var silent error
 	seen := make(map[string]bool)
 	for _, name := range names {
-		c, err := b.clouds.Cloud(ctx, name)
+		limited, cancel := context.WithTimeout(ctx, patience(ctx))
+		c, err := b.clouds.Cloud(limited, name)
 		if err == nil {
 			if seen[c.Place()] {
+				cancel()
 				continue
 			}
 			seen[c.Place()] = true
 			first = cmp.Or(first, c)
-			err = find(c)
+			err = find(limited, c)
+		}
+		cancel()
+		if volume.IsKind(err, volume.Deadline) && ctx.Err() == nil {
+			err = volume.Errorf(volume.Unavailable, "the cloud %q, in which it may be, does not answer: %w", name, err)
 		}
 		switch {
 		case err == nil:
@@ -172,6 +179,8 @@ func (b *Backend) locate(ctx context.Context, id string, find func(*cloud.Cloud)
 // can hold nothing that was attached through us; one that does not answer may,
 // and so its error is returned.
 func (b *Backend) places(ctx context.Context) ([]*cloud.Cloud, error) {
+	ctx, cancel := answerable(ctx)
+	defer cancel()
 	var places []*cloud.Cloud
 	seen := make(map[string]bool)
 	for i, name := range b.clouds.Names() {

@@ -102,7 +102,7 @@ func (b *Backend) cloudFor(ctx context.Context, want wanted, source volume.Sourc
 	case source.VolumeID != "":
 		return b.cloudOf(ctx, source.VolumeID)
 	case source.SnapshotID != "":
-		return b.locate(ctx, source.SnapshotID, func(c *cloud.Cloud) error {
+		return b.locate(ctx, source.SnapshotID, func(ctx context.Context, c *cloud.Cloud) error {
 			_, err := contentOf(ctx, c, source)
 			return err
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
@@ -55,9 +56,16 @@ func (k creation) origin(ctx context.Context, from cloud.NewVolume) (v cloud.Vol
 	return v, true, err
 }
 
-// shareable refuses what cannot be attached to several servers.
+// novaTimeout bounds how long a creation waits for Nova, which has no part in it
+// but tells early that the volume could not be shared.
+const novaTimeout = 2 * time.Second
+
+// shareable refuses what cannot be attached to several servers. While Nova does
+// not tell whether it can, the volume is made: Attach asks again.
 func (k creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
-	if err := k.cloud.Supports(ctx, cloud.Multiattach); err != nil {
+	limited, cancel := context.WithTimeout(ctx, novaTimeout)
+	defer cancel()
+	if err := k.cloud.Supports(limited, cloud.Multiattach); volume.IsKind(err, volume.Unsupported) {
 		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes: %w", err)
 	}
 	name, can := origin.Type, origin.Multiattach

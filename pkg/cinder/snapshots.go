@@ -191,7 +191,7 @@ func (k kept) domain() volume.Snapshot {
 // kept reads the snapshot or backup of an id. Kind NotFound: it is neither.
 func (b *Backend) kept(ctx context.Context, id string) (kept, error) {
 	var k kept
-	read := func(c *cloud.Cloud) error {
+	read := func(ctx context.Context, c *cloud.Cloud) error {
 		s, err := c.Snapshot(ctx, id)
 		if err == nil {
 			k = kept{cloud: c, snapshot: &s}
@@ -211,7 +211,7 @@ func (b *Backend) kept(ctx context.Context, id string) (kept, error) {
 	}
 	c, err := b.locate(ctx, id, read)
 	if err == nil && k.cloud == nil {
-		err = read(c)
+		err = read(ctx, c)
 	}
 	return k, err
 }

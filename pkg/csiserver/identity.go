@@ -72,11 +72,14 @@ func (i *Identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabili
 	return resp, nil
 }
 
-// Probe tells whether the plugin works. An unhealthy one answers
-// FAILED_PRECONDITION with the reason, whatever its kind is, as the
-// specification wants it (Probe errors).
+// Probe tells whether the plugin works. One that is still starting (kind
+// InProgress) answers that it is not ready: the sidecars wait for it. An
+// unhealthy one answers FAILED_PRECONDITION with the reason, whatever its kind
+// is, as the specification wants it (Probe errors): the sidecars end.
 func (i *Identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
-	if err := i.Healthy(ctx); err != nil {
+	if err := i.Healthy(ctx); volume.IsKind(err, volume.InProgress) {
+		return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: false}}, nil
+	} else if err != nil {
 		return nil, &volume.Error{Kind: volume.Precondition, Msg: "the plugin is not healthy", Cause: err}
 	}
 	return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: true}}, nil

@@ -15,12 +15,12 @@ import (
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	sick := errors.New("keystone does not answer")
-	healthy := true
+	healthy, kind := true, volume.Unavailable
 	i := identity(t, func(context.Context) error {
 		if healthy {
 			return nil
 		}
-		return volume.Errorf(volume.Unavailable, "probe: %w", sick)
+		return volume.Errorf(kind, "probe: %w", sick)
 	})
 	info, err := i.GetPluginInfo(t.Context(), nil)
 	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() != "1.2.3" {
@@ -37,6 +37,10 @@ func TestIdentity(t *testing.T) {
 	healthy = false
 	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition || !errors.Is(err, sick) {
 		t.Errorf("probe %v, want FAILED_PRECONDITION with the reason", err)
+	}
+	kind = volume.InProgress
+	if probe, err := i.Probe(t.Context(), nil); err != nil || probe.GetReady() == nil || probe.GetReady().GetValue() {
+		t.Errorf("probe %v, %v of a plugin that still starts, want not ready", probe, err)
 	}
 	bare, err := NewIdentity("a", "1", Capabilities{}, nil)
 	if err != nil {

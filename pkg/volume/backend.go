@@ -229,7 +229,8 @@ type TopologyAware interface {
 
 // HealthChecker is implemented by backends that can tell early whether they
 // work (reachable, credentials accepted, directory writable); it backs the
-// CSI Probe. It must be cheap.
+// CSI Probe. It must be cheap. Kind InProgress: the backend is still starting,
+// and waits for something that comes by itself.
 type HealthChecker interface {
 	Healthy(ctx context.Context) error
 }

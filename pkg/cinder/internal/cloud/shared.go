@@ -25,7 +25,7 @@ func defaultLimits() limits {
 	return limits{
 		login: time.Minute, loginAttempt: 18 * time.Second,
 		versions: 8 * time.Second, versionsAttempt: 3500 * time.Millisecond,
-		start: 10 * time.Second, ready: 2 * time.Second,
+		start: 5 * time.Second, ready: 2 * time.Second,
 	}
 }
 

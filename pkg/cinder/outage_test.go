@@ -1,0 +1,160 @@
+package cinder
+
+import (
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// hang stops a service of a cloud, as SIGSTOP does to its processes.
+func hang(c *fakecloud.Cloud, path string) *fakecloud.Rule {
+	return c.On(fakecloud.Match{Path: regexp.MustCompile("^/" + path + "/")}, fakecloud.Hangs()).Always()
+}
+
+// A Nova that hangs stops nothing that is Cinder's, of a backend that has just
+// been started.
+func TestHangingNovaStopsNoVolume(t *testing.T) {
+	t.Parallel()
+	fake := fakecloud.Start(t, fakecloud.Options{})
+	nova := hang(fake, "compute")
+	ctx := within(t, 20*time.Second)
+	r := newRigOver(t, fake)
+	if err := r.Healthy(ctx); err != nil {
+		t.Errorf("probe: %v", err)
+	}
+	start := time.Now()
+	v, err := r.Create(ctx, request("pvc-1", volume.GiB, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := r.Expand(ctx, v.ID, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
+		t.Errorf("%+v, %v", v, err)
+	}
+	clone := request("pvc-2", 2*volume.GiB, nil)
+	clone.Source.VolumeID = v.ID
+	if _, err := r.CloneVolume(ctx, clone); err != nil {
+		t.Errorf("clone: %v", err)
+	}
+	if _, err := r.Capacity(ctx, volume.CapacityRequest{}); err != nil {
+		t.Errorf("capacity: %v", err)
+	}
+	if vs, _, err := r.ListVolumes(ctx, volume.Page{}); err != nil || len(vs) != 2 {
+		t.Errorf("%d volumes are listed, %v", len(vs), err)
+	}
+	if err := r.Delete(ctx, v.ID); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if n, took := nova.Hits(), time.Since(start); n != 0 {
+		t.Errorf("%d requests to Nova in %s, want none", n, took)
+	}
+}
+
+// A volume for several nodes is made although Nova does not tell whether it can
+// be shared; the creation is not refused for good.
+func TestSharedVolumeWhileNovaHangs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	nova := hang(r.cloud, "compute")
+	req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd-multi"})
+	access(volume.MultiNodeMultiWriter, true)(&req)
+	v, err := r.Create(within(t, 20*time.Second), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nova.Hits() == 0 {
+		t.Error("Nova is not asked whether it can share volumes")
+	}
+	_, err = r.Attach(within(t, time.Second), volume.AttachRequest{ID: v.ID, Node: "6e1a1f0e-0000-4000-8000-000000000000"})
+	wantKind(t, err, volume.Deadline, "nova")
+}
+
+// A Cinder that hangs does not make Probe fail, nor a backend fail to start.
+func TestHangingCinderLeavesTheBackendHealthy(t *testing.T) {
+	t.Parallel()
+	fake := fakecloud.Start(t, fakecloud.Options{})
+	cinder := hang(fake, "volume")
+	r := newRigOver(t, fake)
+	if err := r.Healthy(within(t, time.Second)); err != nil {
+		t.Errorf("probe: %v", err)
+	}
+	_, err := r.Create(within(t, time.Second), request("pvc-1", volume.GiB, nil))
+	wantKind(t, err, volume.Deadline, "cinder")
+	cinder.Remove()
+	if _, err := r.Create(within(t, 20*time.Second), request("pvc-1", volume.GiB, nil)); err != nil {
+		t.Errorf("when Cinder is back: %v", err)
+	}
+	if n := len(fake.Volumes()); n != 1 {
+		t.Errorf("%d volumes, want 1", n)
+	}
+}
+
+// A cloud that hangs stops neither Probe nor the volumes of the default cloud.
+func TestHangingCloudLeavesTheDefault(t *testing.T) {
+	t.Parallel()
+	for _, service := range []string{"identity", "volume"} {
+		t.Run(service, func(t *testing.T) {
+			t.Parallel()
+			east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+			silent := hang(west, service)
+			b := twoClouds(t, east, west)
+			ctx := within(t, 20*time.Second)
+			if err := b.Healthy(ctx); err != nil {
+				t.Errorf("probe: %v", err)
+			}
+			v, err := b.Create(ctx, request("pvc-1", volume.GiB, nil))
+			if err == nil {
+				_, err = b.Expand(ctx, v.ID, 2*volume.GiB)
+			}
+			if err == nil {
+				err = b.Delete(ctx, v.ID)
+			}
+			if err != nil || silent.Hits() != 0 {
+				t.Errorf("%v, with %d requests to the other cloud", err, silent.Hits())
+			}
+		})
+	}
+}
+
+// A default cloud that hangs, be it from the start, does not stop the volumes of
+// another; and what may be in it is not gone.
+func TestHangingDefaultCloudLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	for service, healthy := range map[string]bool{"identity": false, "volume": true} {
+		t.Run(service, func(t *testing.T) {
+			t.Parallel()
+			east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+			id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+			silent := hang(east, service)
+			start := time.Now()
+			b := twoClouds(t, east, west)
+			if took := time.Since(start); took > 10*time.Second {
+				t.Errorf("the start took %s", took)
+			}
+			switch err := b.Healthy(within(t, 10*time.Second)); {
+			case healthy && err != nil:
+				t.Errorf("probe: %v", err)
+			case !healthy:
+				wantKind(t, err, volume.InProgress, "east")
+			}
+			if v, err := b.Expand(within(t, 8*time.Second), id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
+				t.Errorf("%+v, %v", v, err)
+			}
+			const absent = "6e1a1f0e-0000-4000-8000-000000000000"
+			ctx := within(t, 4*time.Second)
+			_, err := b.Get(ctx, absent)
+			wantKind(t, err, volume.Unavailable, "east", "does not answer")
+			if ctx.Err() != nil {
+				t.Error("the answer came only when the caller had given up")
+			}
+			silent.Remove()
+			if err := b.Healthy(within(t, 10*time.Second)); err != nil {
+				t.Errorf("probe, when the cloud is back: %v", err)
+			}
+			_, err = b.Get(within(t, 10*time.Second), absent)
+			wantKind(t, err, volume.NotFound)
+		})
+	}
+}
