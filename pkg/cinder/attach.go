@@ -3,6 +3,7 @@ package cinder
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
@@ -49,7 +50,7 @@ func (a attachment) publishContext(v cloud.Volume) map[string]string {
 		published[cindercsi.ContextEncrypted] = "true"
 	}
 	for _, at := range v.Attachments {
-		if at.ServerID == a.server && at.Device != "" {
+		if strings.EqualFold(at.ServerID, a.server) && at.Device != "" {
 			published[cindercsi.ContextDevicePath] = at.Device
 		}
 	}
@@ -153,9 +154,7 @@ func (a attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 			return v, true, err
 		}
 	case volume.NotFound:
-		if _, errServer := a.cloud.Server(ctx, a.server); errServer != nil {
-			err = a.missing(errServer)
-		}
+		v, err = a.missingPart(ctx, v, err)
 	case volume.Precondition, volume.Invalid:
 		if now, errRead := a.cloud.Volume(ctx, a.id); errRead == nil && a.stage(now) != free {
 			return now, false, nil
@@ -168,6 +167,21 @@ func (a attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 	default:
 	}
 	return v, false, err
+}
+
+// missingPart returns the error for an attachment of which Nova says that the
+// server or the volume does not exist. Nova's word on a volume is not Cinder's:
+// it says the same when it cannot reach Cinder, or when it uses another one.
+func (a attachment) missingPart(ctx context.Context, v cloud.Volume, cause error) (cloud.Volume, error) {
+	if _, err := a.cloud.Server(ctx, a.server); err != nil {
+		return v, a.missing(err)
+	}
+	now, err := a.cloud.Volume(ctx, a.id)
+	if err != nil {
+		return v, err
+	}
+	return now, volume.Errorf(volume.Unavailable, "Cinder shows the volume %s, and Nova shows the server, but Nova finds one of them missing: %w", now.Status, cause).
+		WithRemedy("check that nova-api reaches the same Cinder (section [cinder] of nova.conf: catalog_info, os_region_name)")
 }
 
 // missing turns "no such server" into what it means to the caller.

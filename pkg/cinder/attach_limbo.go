@@ -55,7 +55,7 @@ func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) 
 		return false, err
 	}
 	records = slices.DeleteFunc(records, func(r cloud.AttachmentRecord) bool {
-		return r.ServerID != a.server || r.Status != stateReserved
+		return !strings.EqualFold(r.ServerID, a.server) || r.Status != stateReserved
 	})
 	if len(records) == 0 {
 		return false, nil

@@ -78,7 +78,7 @@ func passing(status string) bool {
 
 // listedOn tells whether Cinder lists a completed attachment to the server.
 func listedOn(v cloud.Volume, server string) bool {
-	return slices.ContainsFunc(v.Attachments, func(at cloud.Attachment) bool { return at.ServerID == server })
+	return slices.ContainsFunc(v.Attachments, func(at cloud.Attachment) bool { return strings.EqualFold(at.ServerID, server) })
 }
 
 // users names the servers that Cinder lists, for messages.

@@ -387,7 +387,7 @@ func TestAttachAsksNovaAgainBeforeItClearsAReservation(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.StaysReserved())
 	_, err := r.Attach(within(t, time.Second), to(id, server))
 	wantKind(t, err, volume.Deadline)
-	r.cloud.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(404, "not attached"))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(404, "Instance "+server+" is not attached to volume "+id))
 	_, err = r.Attach(within(t, 2*time.Second), to(id, server))
 	wantKind(t, err, volume.Deadline, stateReserved)
 	r.wantCalls(t, fakecloud.DeleteRecord, 0)

@@ -2,6 +2,7 @@ package cinder
 
 import (
 	"context"
+	"strings"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
@@ -156,7 +157,7 @@ func (a attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 	case err == nil:
 		return a.await(ctx, "detach", func(v cloud.Volume) bool { return !moving(v.Status) })
 	case volume.IsKind(err, volume.NotFound):
-		return a.unknown(ctx)
+		return a.unknown(ctx, err)
 	case volume.IsKind(err, volume.Unavailable), volume.IsKind(err, volume.Precondition), volume.IsKind(err, volume.Invalid):
 		// It may have been done all the same, or somebody else was faster.
 		now, errRead := a.cloud.Volume(ctx, a.id)
@@ -173,15 +174,25 @@ func (a attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 	return v, err
 }
 
-// unknown deals with a detachment that Nova knows nothing of.
-func (a attachment) unknown(ctx context.Context) (cloud.Volume, error) {
+// unknown deals with a detachment of which Nova says that the server, the
+// volume or the attachment does not exist. If Nova has the attachment, it is
+// the volume that Nova does not find in Cinder, which proves nothing.
+func (a attachment) unknown(ctx context.Context, cause error) (cloud.Volume, error) {
 	v, err := a.cloud.Volume(ctx, a.id)
 	if err != nil || moving(v.Status) || !listedOn(v, a.server) {
 		return v, err
 	}
+	found, err := a.inNova(ctx)
+	if err != nil {
+		return v, err
+	}
+	if found {
+		return v, volume.Errorf(volume.Unavailable, "Cinder shows the volume %s, and Nova has it on server %s, but does not find the volume itself: %w", v.Status, a.server, cause).
+			WithRemedy("check that nova-api reaches the same Cinder (section [cinder] of nova.conf: catalog_info, os_region_name)")
+	}
 	var ids []string
 	for _, at := range v.Attachments {
-		if at.ServerID == a.server {
+		if strings.EqualFold(at.ServerID, a.server) {
 			ids = append(ids, at.AttachmentID)
 		}
 	}
@@ -238,7 +249,7 @@ func (a attachment) leave(ctx context.Context) (v cloud.Volume, off bool, err er
 	}
 	var ours []string
 	for _, r := range records {
-		if r.ServerID == a.server {
+		if strings.EqualFold(r.ServerID, a.server) {
 			ours = append(ours, r.ID)
 		}
 	}

@@ -70,7 +70,9 @@ func (b *Backend) readyToExtend(ctx context.Context, c *cloud.Cloud, v cloud.Vol
 		return v, volume.Errorf(volume.Internal, "the volume is in the state %s, with %s", v.Status, v.Size()).
 			WithRemedy("the operator of the cloud has to see to it, and then reset the state (openstack volume set --state)")
 	case v.Status == stateDeleting:
-		return v, volume.Errorf(volume.NotFound, "the volume is being deleted")
+		// Cinder may fail to delete it, or take the deletion back.
+		return v, volume.Errorf(volume.InProgress, "the volume is being deleted").
+			WithRemedy("Kubernetes retries this automatically; delete the claim if its volume is to go")
 	}
 	return v, nil
 }

@@ -314,7 +314,7 @@ func TestExpandOfBrokenVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for state, kind := range map[string]volume.Kind{
-		stateError: volume.Internal, stateErrorDeleting: volume.Internal, stateErrorRestoring: volume.Internal, stateDeleting: volume.NotFound,
+		stateError: volume.Internal, stateErrorDeleting: volume.Internal, stateErrorRestoring: volume.Internal, stateDeleting: volume.InProgress,
 	} {
 		_, err := r.Expand(t.Context(), r.add(fakecloud.Volume{Status: state}), 2*volume.GiB)
 		wantKind(t, err, kind)

@@ -109,6 +109,7 @@ type script struct {
 	cut         cut
 	status      int // of an answer without execution; 0: none
 	message     string
+	foreign     *foreignPage // the body of that answer, if another server wrote it
 	retryAfter  string
 	truncate    bool
 	contentType string

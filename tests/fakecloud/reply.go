@@ -5,6 +5,8 @@ import (
 	"net/http"
 )
 
+const jsonType = "application/json"
+
 // object is a JSON object.
 type object = map[string]any
 

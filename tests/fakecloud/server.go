@@ -192,8 +192,12 @@ func (c *Cloud) send(w http.ResponseWriter, x *exchange, out *reply) {
 		sever(w)
 		return
 	}
+	if x.script.foreign != nil {
+		x.script.foreign.send(w, x.http.URL.Path, out.status)
+		return
+	}
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", jsonType)
 	if !x.route.bare {
 		h.Set("X-Openstack-Request-Id", x.requestID)
 	}

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Backup is a backup as Cinder shows it.
@@ -53,7 +55,8 @@ func (w *wireBackup) backup() Backup {
 	}
 }
 
-// Backup reads a backup. Kind NotFound: Cinder does not know it.
+// Backup reads a backup. Kind NotFound: Cinder does not know it, or offers no
+// backups.
 func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	if !known(id) {
 		return Backup{}, unknown("backup", id)
@@ -61,11 +64,14 @@ func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	var answer struct {
 		Backup wireBackup `json:"backup"`
 	}
-	err := c.do(ctx, call{
-		service: blockStorage, name: "backup_get", what: "reading backup " + id,
-		method: "GET", path: "backups/" + id, into: &answer, version: c.backupVersion(ctx),
-	})
-	return answer.Backup.backup(), err
+	k := call{
+		service: blockStorage, name: "backup_get", what: "reading backup " + id, objects: []string{id},
+		method: "GET", path: "backups/" + id, into: &answer, key: "backup", version: c.backupVersion(ctx),
+	}
+	if err := c.do(ctx, k); err != nil {
+		return Backup{}, c.noBackups(ctx, err)
+	}
+	return answer.Backup.backup(), describes(k, answer.Backup.ID, id)
 }
 
 // BackupsNamed returns the backups of that very name; Cinder allows several.
@@ -111,11 +117,11 @@ func (c *Cloud) listBackups(ctx context.Context, what string, params url.Values)
 		Links   []link       `json:"backups_links"`
 	}
 	err := c.do(ctx, call{
-		service: blockStorage, name: "backup_list", what: "listing " + what,
-		method: "GET", path: query("backups/detail", params), into: &answer, version: c.backupVersion(ctx),
+		service: blockStorage, name: "backup_list", what: "listing " + what, objects: params["marker"],
+		method: "GET", path: query("backups/detail", params), into: &answer, key: "backups", version: c.backupVersion(ctx),
 	})
 	if err != nil {
-		return nil, "", stale(err, params.Get("marker"))
+		return nil, "", stale(c.noBackups(ctx, err), params.Get("marker"))
 	}
 	bs := make([]Backup, len(answer.Backups))
 	for i := range answer.Backups {
@@ -125,6 +131,23 @@ func (c *Cloud) listBackups(ctx context.Context, what string, params url.Values)
 		return bs, bs[len(bs)-1].ID, nil
 	}
 	return bs, "", nil
+}
+
+// noBackups turns err into kind NotFound if the cloud offers no backups at all:
+// Cinder, which lists volumes at the same address, has neither of their paths.
+// The 404 alone does not say so: another service answers the same.
+func (c *Cloud) noBackups(ctx context.Context, err error) error {
+	if !isNoRoute(err) {
+		return err
+	}
+	if _, _, errVolumes := c.Volumes(ctx, VolumePage{Limit: 1}); errVolumes != nil {
+		return err
+	}
+	errPath := c.do(ctx, call{service: blockStorage, name: "backup_list", what: "listing backups", method: "GET", path: "backups"})
+	if !isNoRoute(errPath) {
+		return err
+	}
+	return volume.Errorf(volume.NotFound, "this cloud offers no backups: %w", err)
 }
 
 // NewBackup is what CreateBackup makes.
@@ -155,7 +178,8 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 	}
 	k := call{
 		service: blockStorage, name: "backup_create", what: fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID),
-		method: "POST", path: "backups", body: map[string]any{"backup": request}, into: &answer, ok: []int{200, 202},
+		method: "POST", path: "backups", body: map[string]any{"backup": request}, into: &answer, key: "backup", ok: []int{200, 202},
+		objects: []string{b.VolumeID, b.SnapshotID},
 	}
 	if k.version = c.backupVersion(ctx); !k.version.isZero() && len(b.Metadata) > 0 {
 		request["metadata"] = b.Metadata
@@ -175,6 +199,6 @@ func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
 		return unknown("backup", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "backup_delete", what: "deleting backup " + id, method: "DELETE", path: "backups/" + id,
+		service: blockStorage, name: "backup_delete", what: "deleting backup " + id, method: "DELETE", path: "backups/" + id, objects: []string{id},
 	})
 }

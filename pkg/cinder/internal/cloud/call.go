@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -26,8 +27,11 @@ type call struct {
 	needs   need         // what the cloud must offer; zero: nothing
 	version microversion // to ask for if it is above what is needed; must be offered
 	server  string       // the server that it is about, if any
+	objects []string     // ids of which a 404 may say that they do not exist; empty: a 404 is about no object
+	volType string       // the volume type that it names, if any
 	body    any          // sent as JSON; nil: none
 	into    any          // filled from the JSON of the answer; nil: none
+	key     string       // the JSON of the answer must have it: that of another service does not; empty: any
 	ok      []int        // good status codes; nil: the usual ones of the method
 	// repeatable marks a POST that does no harm when it is done twice.
 	repeatable bool
@@ -102,10 +106,24 @@ func (c *connection) request(ctx context.Context, k call, address string, versio
 	if k.into == nil {
 		return nil
 	}
-	if err := json.Unmarshal(data, k.into); err != nil {
+	if err := read(data, k); err != nil {
 		return nonsense(k, err, transport.RequestID(resp.Header))
 	}
 	return nil
+}
+
+// read fills k.into from an answer.
+func read(data []byte, k call) error {
+	if k.key != "" {
+		var parts map[string]json.RawMessage
+		if err := json.Unmarshal(data, &parts); err != nil {
+			return err
+		}
+		if len(parts[k.key]) == 0 || string(parts[k.key]) == "null" {
+			return fmt.Errorf("it has no %q", k.key)
+		}
+	}
+	return json.Unmarshal(data, k.into)
 }
 
 // within says what was asked when err happened; kind and remedy stay.
@@ -122,9 +140,7 @@ func within(what string, err error) error {
 // known tells whether an id can be one of OpenStack's: anything else would
 // change the path of a request.
 func known(id string) bool {
-	return id != "" && strings.IndexFunc(id, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
-	}) < 0
+	return id != "" && strings.IndexFunc(id, func(r rune) bool { return !isIDRune(r) }) < 0
 }
 
 // unknown is the error for an id that cannot exist.

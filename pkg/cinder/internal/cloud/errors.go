@@ -26,6 +26,12 @@ type answer struct {
 	later     time.Duration // in which the cloud asks to come again; 0: it does not say
 	doubt     bool          // an earlier attempt of the same call may have been carried out
 	requestID string        // by which the cloud's operator finds it in the logs
+
+	// What a 404 or 410 says; see readMissing.
+	about   []string // ids of the objects that it may be about
+	missing string   // the one of them that the service says it does not have; empty: none
+	noType  bool     // the service says that it does not have the volume type
+	noRoute bool     // the API does not have the path
 }
 
 func (a *answer) Error() string {
@@ -38,6 +44,9 @@ func (a *answer) Error() string {
 	}
 	if a.doubt {
 		text += " (an earlier attempt got no answer, and may be what stands in the way)"
+	}
+	if len(a.about) > 0 && a.missing == "" && !a.noType {
+		text += fmt.Sprintf(" (it does not say that %s does not exist)", strings.Join(a.about, " or "))
 	}
 	text += fmt.Sprintf(" [%s %s", a.method, a.path)
 	if a.requestID != "" {
@@ -55,19 +64,13 @@ func StatusCode(err error) int {
 	return 0
 }
 
-// RequestID returns the id that OpenStack gave to the request that err came
-// from, or "".
-func RequestID(err error) string {
-	var a *answer
-	if errors.As(err, &a) {
-		return a.requestID
-	}
-	return ""
-}
-
 // refusal is the error for an answer that is not the wanted one. doubt: an
 // earlier attempt of the call may have been carried out.
 func refusal(k call, r gophercloud.ErrUnexpectedResponseCode, doubt bool) error {
+	return judge(k, newAnswer(k, r, doubt))
+}
+
+func newAnswer(k call, r gophercloud.ErrUnexpectedResponseCode, doubt bool) *answer {
 	path, _, _ := strings.Cut(k.path, "?")
 	a := &answer{
 		service: k.service, method: k.method, path: "/" + path, status: r.Actual,
@@ -75,12 +78,21 @@ func refusal(k call, r gophercloud.ErrUnexpectedResponseCode, doubt bool) error 
 		doubt: doubt && r.Actual >= 400 && r.Actual < 500,
 	}
 	a.later, _ = transport.RetryAfter(r.ResponseHeader, time.Now())
-	return judge(k, a)
+	a.readMissing(k, r.Body)
+	return a
 }
 
-// eventRefused is the error for a part of an answer that has its own code.
-func eventRefused(k call, code int, status string) error {
-	return judge(k, &answer{service: k.service, method: k.method, path: "/" + k.path, status: code, message: "the event has " + status})
+// eventRefused is the error for a part of an answer that has its own code, about
+// the event of one server.
+func eventRefused(k call, server string, code int, status string) error {
+	a := &answer{service: k.service, method: k.method, path: "/" + k.path, status: code, message: "the event has " + status}
+	if code == http.StatusNotFound {
+		a.about = k.objects
+		if strings.EqualFold(server, k.objects[0]) {
+			a.missing = k.objects[0]
+		}
+	}
+	return judge(k, a)
 }
 
 // judge gives an answer its kind and remedy by the first rule that fits.
@@ -116,15 +128,6 @@ func nonsense(k call, err error, requestID string) error {
 		requestID = " (request " + requestID + ")"
 	}
 	return volume.Errorf(volume.Unavailable, "%s: the answer of %s makes no sense%s: %w", k.what, k.service, requestID, err)
-}
-
-// stale turns the refusal of a marker into kind Stale.
-func stale(err error, marker string) error {
-	status := StatusCode(err)
-	if marker != "" && (status == http.StatusNotFound || status == http.StatusBadRequest && strings.Contains(strings.ToLower(err.Error()), "marker")) {
-		return volume.Errorf(volume.Stale, "the listing cannot go on after %s, which is gone: %w", marker, err)
-	}
-	return err
 }
 
 // said takes what is meant for people out of an answer's body: OpenStack wraps

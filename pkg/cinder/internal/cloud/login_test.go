@@ -32,7 +32,7 @@ func newKeystone(t *testing.T) *keystone {
 	k := &keystone{
 		catalog: `[{"type":"volumev3","endpoints":[{"interface":"public","region":"r1","url":"URL/v3/p1"}]},
 			{"type":"compute","endpoints":[{"interface":"public","region":"r1","url":"URL/v2.1"}]}]`,
-		version: `{"versions":[{"id":"v3.0","version":"3.70","min_version":"3.0"},{"id":"v2.1","version":"2.93","min_version":"2.1"}]}`,
+		version: `{"versions":[{"id":"v3.0","version":"3.70","min_version":"3.0"},{"id":"v2.1","version":"2.93","min_version":"2.1"}],"availabilityZoneInfo":[]}`,
 	}
 	k.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		k.paths = append(k.paths, q.URL.Path)

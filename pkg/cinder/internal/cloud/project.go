@@ -53,7 +53,7 @@ func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
 		}
 		err := c.do(ctx, call{
 			service: blockStorage, name: "type_list", what: "listing the volume types",
-			method: "GET", path: query("types", url.Values{"marker": {marker}}), into: &answer,
+			method: "GET", path: query("types", url.Values{"marker": {marker}}), into: &answer, key: "volume_types",
 		})
 		if err != nil {
 			return nil, err
@@ -76,7 +76,8 @@ func (c *Cloud) DefaultVolumeType(ctx context.Context) (VolumeType, error) {
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "type_default", what: "reading the default volume type",
-		method: "GET", path: "types/default", into: &answer,
+		method: "GET", path: "types/default", into: &answer, key: "volume_type",
+		objects: []string{"default"}, // "Default volume type can not be found."
 	})
 	return answer.Type.volumeType(), err
 }
@@ -106,7 +107,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	}
 	k := call{
 		service: blockStorage, name: "message_list", what: "reading the messages about volume " + volumeID,
-		method: "GET", path: "messages", into: &answer, needs: Messages.need(),
+		method: "GET", path: "messages", into: &answer, key: "messages", needs: Messages.need(),
 	}
 	// Only later versions can select; 3.3 lists those of the whole project.
 	if k.version = c.best(ctx, microversion{3, 5}); !k.version.isZero() {
@@ -118,7 +119,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	}
 	var ms []Message
 	for _, m := range answer.Messages {
-		if m.Resource == volumeID {
+		if strings.EqualFold(m.Resource, volumeID) {
 			ms = append(ms, Message{
 				Event: m.Event, Detail: detail(m.Event), Text: m.Text, Created: time.Time(m.Created), RequestID: m.RequestID,
 			})
@@ -159,7 +160,8 @@ func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 		} `json:"limits"`
 	}
 	err := c.do(ctx, call{
-		service: blockStorage, name: "limits_get", what: "reading the limits of the project", method: "GET", path: "limits", into: &answer,
+		service: blockStorage, name: "limits_get", what: "reading the limits of the project", method: "GET", path: "limits",
+		into: &answer, key: "limits",
 	})
 	if err != nil {
 		return Limits{}, err
@@ -195,9 +197,9 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 	answer.Quota.PerVolume = -1
 	err = c.do(ctx, call{
 		service: blockStorage, name: "quota_get", what: "reading the largest size of a volume",
-		method: "GET", path: "os-quota-sets/" + conn.project, into: &answer,
+		method: "GET", path: "os-quota-sets/" + conn.project, into: &answer, key: "quota_set",
 	})
-	if volume.IsKind(err, volume.Denied) || volume.IsKind(err, volume.NotFound) {
+	if volume.IsKind(err, volume.Denied) || isNoRoute(err) {
 		return -1, nil
 	}
 	return answer.Quota.PerVolume, err
@@ -215,7 +217,7 @@ func (c *Cloud) Zones(ctx context.Context) ([]string, error) {
 	}
 	err := c.do(ctx, call{
 		service: blockStorage, name: "zone_list", what: "listing the availability zones",
-		method: "GET", path: "os-availability-zone", into: &answer,
+		method: "GET", path: "os-availability-zone", into: &answer, key: "availabilityZoneInfo",
 	})
 	if err != nil {
 		return nil, err

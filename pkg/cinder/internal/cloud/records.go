@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"net/url"
+	"strings"
 )
 
 // attachmentsAPI is the first microversion with attachments of their own.
@@ -35,7 +36,7 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 	needs := attachmentsAPI()
 	err := c.do(ctx, call{
 		service: blockStorage, name: "attachment_records", what: "listing the attachments of volume " + volumeID, method: "GET",
-		path: query("attachments", url.Values{"volume_id": {volumeID}}), into: &answer, needs: needs,
+		path: query("attachments", url.Values{"volume_id": {volumeID}}), into: &answer, key: "attachments", needs: needs,
 	})
 	if err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 	var records []AttachmentRecord
 	for _, a := range answer.Attachments {
 		// A filter that a cloud ignores must not make other volumes match.
-		if a.VolumeID == volumeID {
+		if strings.EqualFold(a.VolumeID, volumeID) {
 			records = append(records, AttachmentRecord{ID: a.ID, ServerID: a.Instance, Status: a.Status})
 		}
 	}
@@ -59,6 +60,7 @@ func (c *Cloud) DeleteAttachment(ctx context.Context, id string) error {
 		return unknown("attachment", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "attachment_delete", what: "deleting attachment " + id, method: "DELETE", path: "attachments/" + id, ok: []int{200, 202, 204}, needs: attachmentsAPI(),
+		service: blockStorage, name: "attachment_delete", what: "deleting attachment " + id, method: "DELETE", path: "attachments/" + id,
+		ok: []int{200, 202, 204}, needs: attachmentsAPI(), objects: []string{id},
 	})
 }

@@ -15,6 +15,8 @@ type rule struct {
 	texts  []string // one of them is in the message (lower case; SERVER stands for the server of the call)
 	later  bool     // the answer says when to come again
 	doubt  bool     // an earlier attempt may have been carried out
+	gone   bool     // the service says that an object of the call does not exist
+	noType bool     // the service says that the volume type does not exist
 	alien  bool     // OpenStack did not write the answer: a proxy did, or it is another server altogether
 	kind   volume.Kind
 	remedy string
@@ -22,6 +24,9 @@ type rule struct {
 
 func (r rule) fits(k call, a *answer) bool {
 	if a.status < r.status || a.status > max(r.status, r.upTo) {
+		return false
+	}
+	if r.gone && a.missing == "" || r.noType && !a.noType {
 		return false
 	}
 	if r.later && a.later <= 0 || r.doubt && !a.doubt || r.alien && a.message != "" {
@@ -44,9 +49,16 @@ func (r rule) fits(k call, a *answer) bool {
 	})
 }
 
+// remedyEndpoint is for answers that do not come from the service that was
+// asked, or not from its API.
+const remedyEndpoint = "check that the endpoint of the service in the catalog of the cloud, and each load balancer and proxy on the way, leads to that service"
+
 // rules is the table of what answers mean, the special before the general. The
 // texts are those of Cinder and Nova from Pike to 2026; none decides about data:
-// where a cloud words it differently, the general rule of the status holds.
+// where a cloud words it differently, the general rule of the status holds. What
+// does not exist is told by its id in the service's own fault (see answer.missing),
+// never by a text, which may be translated, or by the status, which any server
+// on the way may send.
 func rules() []rule {
 	const (
 		askLess  = "ask for less, delete volumes that are not needed, or have the project's quota raised"
@@ -55,10 +67,6 @@ func rules() []rule {
 	)
 	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
 	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
-	objects := []string{
-		"volume_get", "snapshot_get", "backup_get", "server_get", "attachment_get", "attachment_list",
-		"volume_extend", "volume_retype", "volume_metadata", "volume_attach", "volume_detach",
-	}
 	attach, login := []string{"volume_attach"}, []string{"token_create"}
 	return []rule{
 		// Logging in. What Keystone does not find is never a volume.
@@ -68,12 +76,13 @@ func rules() []rule {
 		// An answer that no OpenStack service wrote says nothing about volumes.
 		{status: 300, upTo: 399, kind: volume.Unavailable, remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml"},
 		{status: 400, alien: true, kind: volume.Unavailable, remedy: askCloud},
-		{status: 402, upTo: 412, alien: true, kind: volume.Unavailable, remedy: "check the endpoint of the service in the catalog, and the proxies on the way"},
-		// Neither does a service about an address that it does not know: of an
-		// object that is gone it says which.
-		{status: 404, calls: append(objects, removals...), texts: []string{"the resource could not be found"}, kind: volume.Unavailable, remedy: "check the endpoint of the service in the catalog, and the proxies on the way"},
-		// What is missing is the type, not the volume.
-		{status: 404, texts: []string{"volume type"}, kind: volume.Invalid, remedy: "correct the name of the volume type in the class"},
+		// What does not exist, if the service says so of this object.
+		{status: 404, gone: true, kind: volume.NotFound},
+		{status: 404, noType: true, kind: volume.Invalid, remedy: "correct the name of the volume type in the class"},
+		{status: 404, kind: volume.Unavailable, remedy: remedyEndpoint},
+		{status: 410, gone: true, kind: volume.NotFound},
+		{status: 410, kind: volume.Unavailable, remedy: remedyEndpoint},
+		{status: 402, upTo: 412, alien: true, kind: volume.Unavailable, remedy: remedyEndpoint},
 		// The refusal of a deletion that may be under way already.
 		{status: 400, calls: append([]string{"volume_detach"}, removals...), doubt: true, kind: volume.InProgress},
 
@@ -98,12 +107,10 @@ func rules() []rule {
 		// What the status alone says.
 		{status: 401, kind: volume.Unauthenticated, remedy: "check the credentials of the cloud; a new file is read without a restart"},
 		{status: 403, kind: volume.Denied, remedy: askRole},
-		{status: 404, kind: volume.NotFound},
 		{status: 405, kind: volume.Unsupported},
 		{status: 406, kind: volume.Precondition, remedy: "it will be asked for its versions anew; nothing needs to be done unless this lasts"},
 		{status: 408, kind: volume.Unavailable, remedy: askCloud},
 		{status: 409, kind: volume.InProgress},
-		{status: 410, kind: volume.NotFound},
 		{status: 429, kind: volume.Unavailable, remedy: askCloud},
 		{status: 498, kind: volume.Unavailable, remedy: askCloud},
 		{status: 400, upTo: 499, kind: volume.Invalid},

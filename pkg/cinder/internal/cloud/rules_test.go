@@ -19,6 +19,11 @@ const (
 
 func fault(message string) string { return `{"fault": {"code": 0, "message": "` + message + `"}}` }
 
+// missing is a 404 of Cinder or Nova.
+func missing(message string) string {
+	return `{"itemNotFound": {"code": 404, "message": "` + message + `"}}`
+}
+
 // TestRules sends each row through the table; TestEveryRuleIsReached sees that
 // there is a row for each rule.
 func TestRules(t *testing.T) {
@@ -27,8 +32,8 @@ func TestRules(t *testing.T) {
 			err := refusal(row.call, row.response(), row.doubt)
 			words := []string{row.call.what, "cinder answered", "req-1"}
 			refused(t, err, row.kind, append(words, row.words...)...)
-			if StatusCode(err) != row.status || RequestID(err) != "req-1" {
-				t.Errorf("status %d, request %q", StatusCode(err), RequestID(err))
+			if StatusCode(err) != row.status {
+				t.Errorf("status %d", StatusCode(err))
 			}
 			if strings.Contains(err.Error(), "nginx") {
 				t.Errorf("a page of a proxy is quoted: %v", err)
@@ -41,10 +46,7 @@ func TestEveryRuleIsReached(t *testing.T) {
 	reached := map[int]bool{}
 	table := rules()
 	for _, row := range ruleRows() {
-		a := &answer{status: row.status, message: said([]byte(row.body)), doubt: row.doubt}
-		if row.later != "" && row.later != "0" {
-			a.later = 1
-		}
+		a := newAnswer(row.call, row.response(), row.doubt)
 		for i, r := range table {
 			if r.fits(row.call, a) {
 				reached[i] = true
@@ -79,12 +81,19 @@ func (r ruleRow) response() gophercloud.ErrUnexpectedResponseCode {
 }
 
 func ruleRows() []ruleRow {
-	get := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v"}
-	extend := call{service: blockStorage, name: "volume_extend", what: "extending volume v to 3 GiB", method: "POST", path: "volumes/v/action"}
-	remove := call{service: blockStorage, name: "volume_delete", what: "deleting volume v", method: "DELETE", path: "volumes/v"}
+	get := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v", objects: []string{"v"}}
+	extend := call{service: blockStorage, name: "volume_extend", what: "extending volume v to 3 GiB", method: "POST", path: "volumes/v/action", objects: []string{"v"}}
+	retype := call{
+		service: blockStorage, name: "volume_retype", what: "changing the type of volume v", method: "POST", path: "volumes/v/action",
+		objects: []string{"v"}, volType: "nope",
+	}
+	remove := call{service: blockStorage, name: "volume_delete", what: "deleting volume v", method: "DELETE", path: "volumes/v", objects: []string{"v"}}
 	attach := call{service: blockStorage, name: "volume_attach", what: "attaching volume v to server s", method: "POST", path: "servers/s/os-volume_attachments", server: server}
 	detach := call{service: blockStorage, name: "volume_detach", what: "detaching volume v from server s", method: "DELETE", path: "servers/s/os-volume_attachments/v"}
-	attachment := call{service: blockStorage, name: "attachment_get", what: "looking for volume v on server s", method: "GET", path: "servers/s/os-volume_attachments/v"}
+	attachment := call{
+		service: blockStorage, name: "attachment_get", what: "looking for volume v on server s", method: "GET", path: "servers/s/os-volume_attachments/v",
+		objects: []string{"s", "v"},
+	}
 	login := call{service: blockStorage, name: "token_create", what: "logging in to cloud c", method: "POST", path: "v3/auth/tokens"}
 	return []ruleRow{
 		{name: "wrong password", call: login, status: 401, body: fault("The request you have made requires authentication."), kind: volume.Unauthenticated, words: []string{"correct the credentials"}},
@@ -94,11 +103,14 @@ func ruleRows() []ruleRow {
 
 		{name: "redirect", call: get, status: 301, kind: volume.Unavailable, words: []string{"301 Moved Permanently", "endpoint in the catalog"}},
 		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.Unavailable},
-		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check the endpoint"}},
-		{name: "404 of a wrong address", call: remove, status: 404, body: fault("The resource could not be found."), kind: volume.Unavailable, words: []string{"check the endpoint"}},
-		{name: "404 of a wrong address of Nova", call: attachment, status: 404, body: fault("The resource could not be found.<br /><br />"), kind: volume.Unavailable, words: []string{"check the endpoint"}},
-		{name: "not attached", call: attachment, status: 404, body: fault("Instance s is not attached to volume v"), kind: volume.NotFound},
-		{name: "no such type", call: extend, status: 404, body: fault("Volume type with name nope could not be found."), kind: volume.Invalid, words: []string{"with name nope", "correct the name"}},
+		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check that the endpoint"}},
+		{name: "404 of a wrong address", call: remove, status: 404, body: missing("The resource could not be found."), kind: volume.Unavailable, words: []string{"check that the endpoint"}},
+		{name: "404 of a wrong address of Nova", call: attachment, status: 404, body: missing("The resource could not be found.<br /><br />"), kind: volume.Unavailable, words: []string{"check that the endpoint"}},
+		{name: "not attached", call: attachment, status: 404, body: missing("Instance s is not attached to volume v"), kind: volume.NotFound},
+		{name: "no such type", call: retype, status: 404, body: missing("Volume type with name nope could not be found."), kind: volume.Invalid, words: []string{"with name nope", "correct the name"}},
+		{name: "no such type, translated", call: retype, status: 404, body: missing("Datenträgertyp Nope wurde nicht gefunden."), kind: volume.Invalid},
+		{name: "no such volume to retype", call: retype, status: 404, body: missing("Volume v could not be found."), kind: volume.NotFound},
+		{name: "a type that the call does not name", call: extend, status: 404, body: missing("Volume type with name nope could not be found."), kind: volume.Unavailable, words: []string{"does not say that v does not exist"}},
 		{name: "404 without a body", call: remove, status: 404, kind: volume.Unavailable},
 
 		{name: "refused after a lost reply", call: remove, status: 400, body: fault("Volume status must be available"), doubt: true, kind: volume.InProgress, words: []string{"an earlier attempt got no answer"}},
@@ -140,11 +152,15 @@ func ruleRows() []ruleRow {
 
 		{name: "token refused", call: get, status: 401, body: html, kind: volume.Unauthenticated},
 		{name: "policy", call: extend, status: 403, body: fault("Policy doesn't allow volume:extend to be performed."), kind: volume.Denied},
-		{name: "gone", call: get, status: 404, body: fault("Volume v could not be found."), kind: volume.NotFound, words: []string{"Volume v could not be found [GET /volumes/v, request req-1]"}},
+		{name: "gone", call: get, status: 404, body: missing("Volume v could not be found."), kind: volume.NotFound, words: []string{"Volume v could not be found [GET /volumes/v, request req-1]"}},
 		{name: "no such method", call: get, status: 405, body: fault("no"), kind: volume.Unsupported},
 		{name: "too new", call: extend, status: 406, body: `{"errors": [{"title": "Not acceptable", "detail": "Version 3.99 is not supported"}]}`, kind: volume.Precondition, words: []string{"Not acceptable: Version 3.99 is not supported"}},
 		{name: "slow client", call: get, status: 408, body: fault("slow"), kind: volume.Unavailable},
-		{name: "gone for good", call: get, status: 410, body: fault("gone"), kind: volume.NotFound},
+		{name: "gone, of another service", call: get, status: 404, body: fault("Volume v could not be found."), kind: volume.Unavailable},
+		{name: "another one is gone", call: attachment, status: 404, body: missing("Instance z could not be found."), kind: volume.Unavailable, words: []string{"does not say that s or v does not exist"}},
+		{name: "gone for good", call: get, status: 410, body: `{"computeFault": {"code": 410, "message": "Volume v is gone."}}`, kind: volume.NotFound},
+		{name: "an address that is gone", call: get, status: 410, body: fault("gone"), kind: volume.Unavailable, words: []string{"check that the endpoint"}},
+		{name: "407 of a proxy", call: get, status: 407, body: html, kind: volume.Unavailable, words: []string{"proxy"}},
 		{name: "too many", call: get, status: 429, body: html, later: "3", kind: volume.Unavailable, words: []string{"come again in 3s"}},
 		{name: "throttled by Rackspace", call: get, status: 498, kind: volume.Unavailable},
 		{name: "unprocessable", call: get, status: 422, body: fault("no"), kind: volume.Invalid},
@@ -176,7 +192,7 @@ func TestSaid(t *testing.T) {
 }
 
 func TestErrorsOfOthersHaveNoStatus(t *testing.T) {
-	if StatusCode(nil) != 0 || RequestID(nil) != "" || StatusCode(volume.Errorf(volume.Internal, "x")) != 0 {
+	if StatusCode(nil) != 0 || StatusCode(volume.Errorf(volume.Internal, "x")) != 0 {
 		t.Error("an error that came from no answer has a status")
 	}
 }

@@ -22,10 +22,15 @@ func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
 			Zone   string `json:"OS-EXT-AZ:availability_zone"`
 		} `json:"server"`
 	}
-	err := c.do(ctx, call{
-		service: compute, name: "server_get", what: "reading server " + id, method: "GET", path: "servers/" + id, into: &answer,
-	})
-	return Server{ID: answer.Server.ID, Status: answer.Server.Status, Zone: answer.Server.Zone}, err
+	k := call{
+		service: compute, name: "server_get", what: "reading server " + id, objects: []string{id},
+		method: "GET", path: "servers/" + id, into: &answer, key: "server",
+	}
+	if err := c.do(ctx, k); err != nil {
+		return Server{}, err
+	}
+	s := Server{ID: answer.Server.ID, Status: answer.Server.Status, Zone: answer.Server.Zone}
+	return s, describes(k, s.ID, id)
 }
 
 // Attach asks Nova to plug a volume into a server, which it then does on its
@@ -41,7 +46,8 @@ func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach
 	k := call{
 		service: compute, name: "volume_attach", what: fmt.Sprintf("attaching volume %s to server %s", volumeID, server),
 		method: "POST", path: "servers/" + server + "/os-volume_attachments", ok: []int{200, 202}, server: server,
-		body: map[string]any{"volumeAttachment": map[string]any{"volumeId": volumeID}},
+		objects: []string{server, volumeID},
+		body:    map[string]any{"volumeAttachment": map[string]any{"volumeId": volumeID}},
 	}
 	if multiattach {
 		k.needs = Multiattach.need()
@@ -58,7 +64,7 @@ func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
 	}
 	return c.do(ctx, call{
 		service: compute, name: "volume_detach", what: fmt.Sprintf("detaching volume %s from server %s", volumeID, server),
-		method: "DELETE", path: "servers/" + server + "/os-volume_attachments/" + volumeID,
+		method: "DELETE", path: "servers/" + server + "/os-volume_attachments/" + volumeID, objects: []string{server, volumeID},
 	})
 }
 
@@ -80,7 +86,8 @@ func (c *Cloud) ServerAttachments(ctx context.Context, server string) ([]Attachm
 	}
 	err := c.do(ctx, call{
 		service: compute, name: "attachment_list", what: "listing the volumes of server " + server,
-		method: "GET", path: "servers/" + server + "/os-volume_attachments", into: &answer,
+		method: "GET", path: "servers/" + server + "/os-volume_attachments", into: &answer, key: "volumeAttachments",
+		objects: []string{server},
 	})
 	if err != nil {
 		return nil, err
@@ -98,10 +105,18 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 	if !known(server) || !known(volumeID) {
 		return false, nil
 	}
-	err = c.do(ctx, call{
+	var answer struct {
+		Attachment wireAttachment `json:"volumeAttachment"`
+	}
+	k := call{
 		service: compute, name: "attachment_get", what: fmt.Sprintf("looking for volume %s on server %s", volumeID, server),
-		method: "GET", path: "servers/" + server + "/os-volume_attachments/" + volumeID,
-	})
+		method: "GET", path: "servers/" + server + "/os-volume_attachments/" + volumeID, into: &answer, key: "volumeAttachment",
+		objects: []string{server, volumeID},
+	}
+	err = c.do(ctx, k)
+	if err == nil {
+		err = describes(k, answer.Attachment.VolumeID, volumeID)
+	}
 	if volume.IsKind(err, volume.NotFound) {
 		return false, nil
 	}
@@ -117,6 +132,7 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 	}
 	var answer struct {
 		Events []struct {
+			Server string `json:"server_uuid"`
 			Code   int    `json:"code"`
 			Status string `json:"status"`
 		} `json:"events"`
@@ -124,8 +140,8 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 	event := map[string]any{"name": "volume-extended", "server_uuid": server, "tag": volumeID}
 	k := call{
 		service: compute, name: "notify_extended", what: fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID),
-		method: "POST", path: "os-server-external-events", body: map[string]any{"events": []any{event}}, into: &answer,
-		ok: []int{200, 207}, needs: ExternalEvents.need(), repeatable: true,
+		method: "POST", path: "os-server-external-events", body: map[string]any{"events": []any{event}}, into: &answer, key: "events",
+		ok: []int{200, 207}, needs: ExternalEvents.need(), repeatable: true, objects: []string{server},
 	}
 	if err := c.do(ctx, k); err != nil {
 		return err
@@ -134,7 +150,7 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 	// has its own code.
 	for _, e := range answer.Events {
 		if e.Code >= 300 {
-			return eventRefused(k, e.Code, e.Status)
+			return eventRefused(k, e.Server, e.Code, e.Status)
 		}
 	}
 	return nil

@@ -43,10 +43,14 @@ func (c *Cloud) Snapshot(ctx context.Context, id string) (Snapshot, error) {
 	var answer struct {
 		Snapshot wireSnapshot `json:"snapshot"`
 	}
-	err := c.do(ctx, call{
-		service: blockStorage, name: "snapshot_get", what: "reading snapshot " + id, method: "GET", path: "snapshots/" + id, into: &answer,
-	})
-	return answer.Snapshot.snapshot(), err
+	k := call{
+		service: blockStorage, name: "snapshot_get", what: "reading snapshot " + id, objects: []string{id},
+		method: "GET", path: "snapshots/" + id, into: &answer, key: "snapshot",
+	}
+	if err := c.do(ctx, k); err != nil {
+		return Snapshot{}, err
+	}
+	return answer.Snapshot.snapshot(), describes(k, answer.Snapshot.ID, id)
 }
 
 // SnapshotsNamed returns the snapshots of that very name; Cinder allows several.
@@ -93,8 +97,8 @@ func (c *Cloud) listSnapshots(ctx context.Context, what string, params url.Value
 		Links     []link         `json:"snapshots_links"`
 	}
 	err := c.do(ctx, call{
-		service: blockStorage, name: "snapshot_list", what: "listing " + what,
-		method: "GET", path: query("snapshots/detail", params), into: &answer,
+		service: blockStorage, name: "snapshot_list", what: "listing " + what, objects: params["marker"],
+		method: "GET", path: query("snapshots/detail", params), into: &answer, key: "snapshots",
 	})
 	if err != nil {
 		return nil, "", stale(err, params.Get("marker"))
@@ -131,7 +135,8 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 	}
 	k := call{
 		service: blockStorage, name: "snapshot_create", what: fmt.Sprintf("taking snapshot %s of volume %s", s.Name, s.VolumeID),
-		method: "POST", path: "snapshots", body: map[string]any{"snapshot": request}, ok: []int{200, 202},
+		method: "POST", path: "snapshots", body: map[string]any{"snapshot": request}, key: "snapshot", ok: []int{200, 202},
+		objects: []string{s.VolumeID},
 	}
 	if s.Force {
 		if c.Supports(ctx, SnapshotInUse) == nil {
@@ -155,6 +160,6 @@ func (c *Cloud) DeleteSnapshot(ctx context.Context, id string) error {
 		return unknown("snapshot", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "snapshot_delete", what: "deleting snapshot " + id, method: "DELETE", path: "snapshots/" + id,
+		service: blockStorage, name: "snapshot_delete", what: "deleting snapshot " + id, method: "DELETE", path: "snapshots/" + id, objects: []string{id},
 	})
 }

@@ -97,11 +97,14 @@ func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
 	var answer struct {
 		Volume wireVolume `json:"volume"`
 	}
-	err := c.do(ctx, call{
-		service: blockStorage, name: "volume_get", what: "reading volume " + id,
-		method: "GET", path: "volumes/" + id, into: &answer,
-	})
-	return answer.Volume.volume(), err
+	k := call{
+		service: blockStorage, name: "volume_get", what: "reading volume " + id, objects: []string{id},
+		method: "GET", path: "volumes/" + id, into: &answer, key: "volume",
+	}
+	if err := c.do(ctx, k); err != nil {
+		return Volume{}, err
+	}
+	return answer.Volume.volume(), describes(k, answer.Volume.ID, id)
 }
 
 // VolumesNamed returns the volumes of that very name; Cinder allows several.
@@ -155,8 +158,8 @@ func (c *Cloud) listVolumes(ctx context.Context, what string, params url.Values)
 		Links   []link       `json:"volumes_links"`
 	}
 	err := c.do(ctx, call{
-		service: blockStorage, name: "volume_list", what: "listing " + what,
-		method: "GET", path: query("volumes/detail", params), into: &answer,
+		service: blockStorage, name: "volume_list", what: "listing " + what, objects: params["marker"],
+		method: "GET", path: query("volumes/detail", params), into: &answer, key: "volumes",
 	})
 	if err != nil {
 		return nil, "", stale(err, params.Get("marker"))
@@ -230,7 +233,8 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 	}
 	k := call{
 		service: blockStorage, name: "volume_create", what: fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.SizeGiB),
-		method: "POST", path: "volumes", body: body, into: &answer, ok: []int{200, 202},
+		method: "POST", path: "volumes", body: body, into: &answer, key: "volume", ok: []int{200, 202},
+		objects: []string{v.SnapshotID, v.SourceVolumeID, v.BackupID}, volType: v.Type,
 	}
 	if v.BackupID != "" {
 		k.needs = BackupSource.need()
@@ -246,7 +250,7 @@ func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
 		return unknown("volume", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "volume_delete", what: "deleting volume " + id, method: "DELETE", path: "volumes/" + id,
+		service: blockStorage, name: "volume_delete", what: "deleting volume " + id, method: "DELETE", path: "volumes/" + id, objects: []string{id},
 	})
 }
 
@@ -269,7 +273,7 @@ func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online
 // lets Cinder move the volume to another backend.
 func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
 	return c.volumeAction(ctx, id, call{
-		name: "volume_retype", what: fmt.Sprintf("changing the type of volume %s to %s", id, newType),
+		name: "volume_retype", what: fmt.Sprintf("changing the type of volume %s to %s", id, newType), volType: newType,
 		body: map[string]any{"os-retype": map[string]any{"new_type": newType, "migration_policy": policy}},
 	})
 }
@@ -278,7 +282,7 @@ func (c *Cloud) volumeAction(ctx context.Context, id string, k call) error {
 	if !known(id) {
 		return unknown("volume", id)
 	}
-	k.service, k.method, k.path, k.ok = blockStorage, "POST", "volumes/"+id+"/action", []int{200, 202}
+	k.service, k.method, k.path, k.ok, k.objects = blockStorage, "POST", "volumes/"+id+"/action", []int{200, 202}, []string{id}
 	return c.do(ctx, k)
 }
 
@@ -288,7 +292,7 @@ func (c *Cloud) SetVolumeMetadata(ctx context.Context, id string, kv map[string]
 		return unknown("volume", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "volume_metadata", what: "setting metadata of volume " + id,
+		service: blockStorage, name: "volume_metadata", what: "setting metadata of volume " + id, objects: []string{id},
 		method: "POST", path: "volumes/" + id + "/metadata", body: map[string]any{"metadata": maps.Clone(kv)}, ok: []int{200}, repeatable: true,
 	})
 }

@@ -1,0 +1,353 @@
+package cloud
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// realCloud is the environment variable with the path of the clouds.yaml of a
+// real cloud with a project "csi".
+const realCloud = "GROWVOL_OPENSTACK_CLOUDS_YAML"
+
+// goneCase is a call about objects that do not exist.
+type goneCase struct {
+	name string // of the call
+	run  func(ctx context.Context, c *Cloud) error
+	kind volume.Kind
+	says string // what a real Cinder or Nova (Zed) answers to it, with status 404
+	// call and faked are how TestForeign404IsNeverNotFound disturbs it.
+	faked fakecloud.Call
+}
+
+// Ids of no objects. Each case has its own, so that an answer about another one
+// is told apart.
+const (
+	noVolume     = "0a000000-0000-4000-8000-00000000000a"
+	noSnapshot   = "0b000000-0000-4000-8000-00000000000b"
+	noBackup     = "0c000000-0000-4000-8000-00000000000c"
+	noServer     = "0d000000-0000-4000-8000-00000000000d"
+	noAttachment = "0e000000-0000-4000-8000-00000000000e"
+)
+
+// goneCases are all calls that name an object, with the answers of a real cloud
+// to them. Cases with a server or volume that exists are in the comparison of
+// tests/fakecloud.
+func goneCases() []goneCase {
+	volumeGone := "Volume " + noVolume + " could not be found."
+	snapshotGone := "Snapshot " + noSnapshot + " could not be found."
+	backupGone := "Backup " + noBackup + " could not be found."
+	serverGone := "Instance " + noServer + " could not be found."
+	get := func(err error) error { return err }
+	return []goneCase{
+		{"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return get(err) }, volume.NotFound, volumeGone, fakecloud.GetVolume},
+		{"volume_get", func(ctx context.Context, c *Cloud) error {
+			_, err := c.Volume(ctx, strings.ToUpper(noVolume))
+			return err
+		}, volume.NotFound, "Volume " + strings.ToUpper(noVolume) + " could not be found.", fakecloud.GetVolume},
+		{"volume_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteVolume(ctx, noVolume) }, volume.NotFound, volumeGone, fakecloud.DeleteVolume},
+		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, false) }, volume.NotFound, volumeGone, fakecloud.ExtendVolume},
+		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, true) }, volume.NotFound, volumeGone, fakecloud.ExtendVolume},
+		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "rbd", "never") }, volume.NotFound, volumeGone, fakecloud.RetypeVolume},
+		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "no-such-type", "never") }, volume.NotFound, volumeGone, fakecloud.RetypeVolume},
+		{"volume_metadata", func(ctx context.Context, c *Cloud) error {
+			return c.SetVolumeMetadata(ctx, noVolume, map[string]string{"a": "b"})
+		}, volume.NotFound, volumeGone, fakecloud.SetMetadata},
+		{"volume_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, SourceVolumeID: noVolume})
+			return err
+		}, volume.NotFound, volumeGone, fakecloud.CreateVolume},
+		{"volume_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, SnapshotID: noSnapshot})
+			return err
+		}, volume.NotFound, snapshotGone, fakecloud.CreateVolume},
+		{"volume_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, BackupID: noBackup})
+			return err
+		}, volume.NotFound, backupGone, fakecloud.CreateVolume},
+		{"volume_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, Type: "no-such-type"})
+			return err
+		}, volume.Invalid, "Volume type with name no-such-type could not be found.", fakecloud.CreateVolume},
+		{"volume_list", func(ctx context.Context, c *Cloud) error {
+			_, _, err := c.Volumes(ctx, VolumePage{Marker: noVolume})
+			return err
+		}, volume.Stale, volumeGone, fakecloud.ListVolumeDetail},
+
+		{"snapshot_get", func(ctx context.Context, c *Cloud) error { _, err := c.Snapshot(ctx, noSnapshot); return err }, volume.NotFound, snapshotGone, fakecloud.GetSnapshot},
+		{"snapshot_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteSnapshot(ctx, noSnapshot) }, volume.NotFound, snapshotGone, fakecloud.DeleteSnapshot},
+		{"snapshot_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateSnapshot(ctx, NewSnapshot{Name: "gone", VolumeID: noVolume})
+			return err
+		}, volume.NotFound, volumeGone, fakecloud.CreateSnapshot},
+		{"snapshot_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateSnapshot(ctx, NewSnapshot{Name: "gone", VolumeID: noVolume, Force: true})
+			return err
+		}, volume.NotFound, volumeGone, fakecloud.CreateSnapshot},
+		{"snapshot_list", func(ctx context.Context, c *Cloud) error {
+			_, _, err := c.Snapshots(ctx, SnapshotPage{Marker: noSnapshot})
+			return err
+		}, volume.Stale, snapshotGone, fakecloud.ListSnapshotDetail},
+
+		{"backup_get", func(ctx context.Context, c *Cloud) error { _, err := c.Backup(ctx, noBackup); return err }, volume.NotFound, backupGone, fakecloud.GetBackup},
+		{"backup_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteBackup(ctx, noBackup) }, volume.NotFound, backupGone, fakecloud.DeleteBackup},
+		{"backup_create", func(ctx context.Context, c *Cloud) error {
+			_, err := c.CreateBackup(ctx, NewBackup{Name: "gone", VolumeID: noVolume})
+			return err
+		}, volume.NotFound, volumeGone, fakecloud.CreateBackup},
+		{"backup_list", func(ctx context.Context, c *Cloud) error {
+			_, _, err := c.Backups(ctx, BackupPage{Marker: noBackup})
+			return err
+		}, volume.Stale, backupGone, fakecloud.ListBackupDetail},
+		{
+			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) }, volume.NotFound,
+			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".", fakecloud.DeleteRecord,
+		},
+
+		{"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err }, volume.NotFound, serverGone, fakecloud.GetServer},
+		{"volume_attach", func(ctx context.Context, c *Cloud) error { return c.Attach(ctx, noServer, noVolume, false) }, volume.NotFound, serverGone, fakecloud.AttachVolume},
+		{"volume_detach", func(ctx context.Context, c *Cloud) error { return c.Detach(ctx, noServer, noVolume) }, volume.NotFound, serverGone, fakecloud.DetachVolume},
+		{"attachment_list", func(ctx context.Context, c *Cloud) error {
+			_, err := c.ServerAttachments(ctx, noServer)
+			return err
+		}, volume.NotFound, serverGone, fakecloud.ListAttachments},
+	}
+}
+
+// wantGone checks a call about objects that do not exist, on the fake or on a
+// real cloud, against what is recorded here of a real one.
+func wantGone(t *testing.T, c *Cloud, test goneCase) {
+	t.Helper()
+	err := test.run(t.Context(), c)
+	refused(t, err, test.kind)
+	var a *answer
+	if !errors.As(err, &a) {
+		t.Fatalf("%v is not from an answer", err)
+	}
+	if a.status != http.StatusNotFound || a.message != test.says || a.noType != (test.kind == volume.Invalid) {
+		t.Errorf("answer %d %q (type missing: %t), want 404 %q", a.status, a.message, a.noType, test.says)
+	}
+}
+
+// TestFakeNamesWhatIsMissing: the fake answers as the real cloud does.
+func TestFakeNamesWhatIsMissing(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	for _, test := range goneCases() {
+		wantGone(t, r.Cloud, test)
+	}
+}
+
+// TestRealCloudNamesWhatIsMissing: a real cloud names the object in each answer
+// that this package takes for "does not exist".
+func TestRealCloudNamesWhatIsMissing(t *testing.T) {
+	path := os.Getenv(realCloud)
+	if path == "" {
+		t.Skipf("no real cloud: %s is not set", realCloud)
+	}
+	clouds, err := Open(t.Context(), Options{CloudsYAML: path, Default: "csi"})
+	must(t, err)
+	t.Cleanup(clouds.Close)
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	for _, test := range goneCases() {
+		t.Run(test.name, func(t *testing.T) { wantGone(t, c, test) })
+	}
+	if found, err := c.ServerAttachment(t.Context(), noServer, noVolume); found || err != nil {
+		t.Errorf("an attachment to no server: %t, %v", found, err)
+	}
+}
+
+// TestEveryCallWithAnIDHasAGoneCase: a call whose 404 may be about an object is
+// in goneCases, and with that in the two tests above.
+func TestEveryCallWithAnIDHasAGoneCase(t *testing.T) {
+	var have []string
+	for _, test := range goneCases() {
+		have = append(have, test.name)
+	}
+	for name := range callsOf(t) {
+		// Without objects, or with their own tests.
+		others := []string{"token_create", "versions_get", "type_list", "type_default", "message_list", "limits_get", "quota_get", "zone_list", "attachment_records", "attachment_get", "notify_extended"}
+		if !slices.Contains(have, name) && !slices.Contains(others, name) {
+			t.Errorf("the call %s is not in goneCases", name)
+		}
+	}
+}
+
+// callsOf returns the names of the calls that this package makes, by its source.
+func callsOf(t *testing.T) map[string]bool {
+	t.Helper()
+	files, err := os.ReadDir(".")
+	must(t, err)
+	found := map[string]bool{}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".go") || strings.HasSuffix(f.Name(), "_test.go") {
+			continue
+		}
+		raw, err := os.ReadFile(f.Name())
+		must(t, err)
+		for _, part := range strings.Split(string(raw), `name: "`)[1:] {
+			name, _, _ := strings.Cut(part, `"`)
+			found[name] = true
+		}
+	}
+	return found
+}
+
+// TestForeign404IsNeverNotFound: no call takes the 404 of another server, or one
+// about another object, for "does not exist".
+func TestForeign404IsNeverNotFound(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	for name, fault := range fakecloud.ForeignNotFound() {
+		for _, test := range goneCases() {
+			r.fake.On(fakecloud.Match{Call: test.faked}, fault)
+			err := test.run(t.Context(), r.Cloud)
+			if !volume.IsKind(err, volume.Unavailable) {
+				t.Errorf("%s: %s answered by %s is of kind %s: %v", test.name, test.faked, name, volume.KindOf(err), err)
+			} else if !containsAll(err.Error(), []string{"404 Not Found", "next step", "load balancer"}) {
+				t.Errorf("%s: %v does not tell what to check", test.name, err)
+			}
+		}
+		for _, call := range []fakecloud.Call{fakecloud.GetAttachment, fakecloud.GetType, fakecloud.GetQuota} {
+			rule := r.fake.On(fakecloud.Match{Call: call}, fault)
+			var err error
+			switch call {
+			case fakecloud.GetAttachment:
+				_, err = r.ServerAttachment(t.Context(), noServer, noVolume)
+			case fakecloud.GetType:
+				_, err = r.DefaultVolumeType(t.Context())
+			default:
+				if _, err = r.Limits(t.Context()); name == "the router of an API" {
+					must(t, err) // a cloud without the API of quotas: the limit is not known
+					continue
+				}
+			}
+			refused(t, err, volume.Unavailable, "404")
+			if rule.Hits() != 1 {
+				t.Errorf("%s: not asked", call)
+			}
+		}
+	}
+}
+
+// TestAttachmentThatNovaDoesNotHave: each of Nova's answers that says so.
+func TestAttachmentThatNovaDoesNotHave(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	for _, message := range []string{
+		"Instance " + noServer + " is not attached to volume " + noVolume, // since Liberty
+		"volume_id not found: " + noVolume,                                // until Kilo
+		"Instance " + noServer + " is not attached.",                      // until Mitaka, without any volume
+		"Instance " + noServer + " could not be found.",
+		"Die Instanz " + noServer + " ist nicht an den Datenträger " + strings.ToUpper(noVolume) + " angehängt", // a translation
+	} {
+		r.fake.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(http.StatusNotFound, message))
+		if found, err := r.ServerAttachment(t.Context(), noServer, noVolume); found || err != nil {
+			t.Errorf("%s: %t, %v", message, found, err)
+		}
+	}
+}
+
+// TestNoDefaultType: a cloud without a default type says so without any id.
+func TestNoDefaultType(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetType}, fakecloud.Status(http.StatusNotFound, "Default volume type can not be found."))
+	_, err := r.DefaultVolumeType(t.Context())
+	refused(t, err, volume.NotFound, "Default volume type")
+}
+
+// TestCloudWithoutBackups: that the API of backups is not there is believed only
+// of a Cinder that answers otherwise.
+func TestCloudWithoutBackups(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	router := fakecloud.ForeignNotFound()["the router of an API"]
+	for _, call := range []fakecloud.Call{fakecloud.GetBackup, fakecloud.ListBackupDetail} {
+		ask := func() error {
+			if call == fakecloud.GetBackup {
+				_, err := r.Backup(t.Context(), noBackup)
+				return err
+			}
+			_, err := r.BackupsNamed(t.Context(), "b")
+			return err
+		}
+		path := r.fake.On(fakecloud.Match{Call: call}, router).Always()
+		refused(t, ask(), volume.Unavailable) // the list is there
+		list := r.fake.On(fakecloud.Match{Call: fakecloud.ListBackups}, router).Always()
+		refused(t, ask(), volume.NotFound, "offers no backups")
+		volumes := r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, router)
+		refused(t, ask(), volume.Unavailable) // it is not Cinder
+		for _, rule := range []*fakecloud.Rule{path, list, volumes} {
+			rule.Remove()
+		}
+	}
+}
+
+// TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty
+// list of what the path ends with (seen at Neutron).
+func TestForeign200IsNoAnswer(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
+	ctx := t.Context()
+	for _, body := range []string{`{"x": []}`, `{}`, `{"volume": null}`, otherObject} {
+		for call, run := range map[fakecloud.Call]func() error{
+			fakecloud.GetVolume:        func() error { _, err := r.Volume(ctx, v.ID); return err },
+			fakecloud.GetSnapshot:      func() error { _, err := r.Snapshot(ctx, noSnapshot); return err },
+			fakecloud.GetBackup:        func() error { _, err := r.Backup(ctx, noBackup); return err },
+			fakecloud.GetServer:        func() error { _, err := r.Server(ctx, node); return err },
+			fakecloud.GetAttachment:    func() error { _, err := r.ServerAttachment(ctx, node, v.ID); return err },
+			fakecloud.ListVolumeDetail: func() error { _, err := r.VolumesNamed(ctx, "pvc-1"); return err },
+			fakecloud.ListRecords:      func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
+		} {
+			if body == otherObject && strings.HasPrefix(string(call), "list") {
+				continue
+			}
+			r.fake.On(fakecloud.Match{Call: call}, fakecloud.Foreign(http.StatusOK, "application/json", body))
+			refused(t, run(), volume.Unavailable)
+		}
+	}
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Foreign(http.StatusOK, "application/json", `{"volume": {"id": "`+v.ID+`", "status": "available"}}`))
+	if _, err := r.Volume(ctx, strings.ToUpper(v.ID)); err != nil {
+		t.Errorf("an id in other case is the same: %v", err)
+	}
+}
+
+// otherObject is an answer about no object that was asked about.
+const otherObject = `{"volume": {"id": "99999999-9999-4999-8999-999999999999"}, "snapshot": {"id": "9"}, "backup": {"id": "9"}, "server": {"id": "9"}, "volumeAttachment": {"volumeId": "9"}}`
+
+func TestNames(t *testing.T) {
+	for _, test := range []struct {
+		text, word string
+		want       bool
+	}{
+		{"Volume " + noVolume + " could not be found.", noVolume, true},
+		{"Volume " + strings.ToUpper(noVolume) + " could not be found.", noVolume, true},
+		{"volume_id not found: " + noVolume, noVolume, true},
+		{"attachment_id = " + noVolume + ".", noVolume, true},
+		{"'" + noVolume + "'", noVolume, true},
+		{"Volume " + noVolume + "0 could not be found.", noVolume, false},
+		{"Volume x-" + noVolume + " could not be found.", noVolume, false},
+		{"Volume " + noVolume[:35] + " could not be found.", noVolume, false},
+		{"Volume could not be found.", "", false},
+		{"", noVolume, false},
+	} {
+		if got := names(test.text, test.word); got != test.want {
+			t.Errorf("%q names %q: %t, want %t", test.text, test.word, got, test.want)
+		}
+	}
+}
+
+// TestLongMessageNamesTheObject: the text is cut for people only.
+func TestLongMessageNamesTheObject(t *testing.T) {
+	k := call{name: "volume_get", objects: []string{noVolume}}
+	body, err := json.Marshal(map[string]any{"itemNotFound": map[string]any{"code": 404, "message": strings.Repeat("x ", 400) + noVolume}})
+	must(t, err)
+	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false), volume.NotFound)
+}
