@@ -75,7 +75,7 @@ openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph 
 .PHONY: openstack-test
 openstack-test: setup programs openstack-up ## the driver in it: volumes of a running instance grow in use
 	GROWVOL_OPENSTACK_DIR=$(OPENSTACK) GROWVOL_OPENSTACK_CLOUDS_YAML=$(OPENSTACK)/clouds.yaml \
-		$(TESTSUM) -count=1 -p 1 ./tests/openstack/... ./tests/fakecloud/...
+		$(TESTSUM) -count=1 -p 1 ./tests/openstack/... ./tests/fakecloud/... ./pkg/cinder/internal/cloud
 
 .PHONY: openstack-down
 openstack-down: ## end it and remove what it stored

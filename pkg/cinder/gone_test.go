@@ -1,0 +1,278 @@
+package cinder
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// misledCase is a call of the driver in which one of its requests is answered
+// 404 by another server. The request must be known to be made.
+type misledCase struct {
+	name    string
+	request fakecloud.Call
+	faults  int // so many of the foreign answers are tried; 0: all
+	prepare func(t *testing.T, r *rig) misledRun
+}
+
+// misledRun runs the call; intact reports whether nothing was lost by it.
+type misledRun struct {
+	run    func(ctx context.Context) error
+	intact func() bool
+}
+
+func misledCases() []misledCase {
+	always := func() bool { return true }
+	onVolume := func(run func(ctx context.Context, r *rig, id string) error) func(*testing.T, *rig) misledRun {
+		return func(_ *testing.T, r *rig) misledRun {
+			id := r.add(fakecloud.Volume{})
+			return misledRun{
+				func(ctx context.Context) error { return run(ctx, r, id) },
+				func() bool { v, there := r.cloud.Volume(id); return there && v.Size == 1 },
+			}
+		}
+	}
+	onServer := func(run func(ctx context.Context, r *rig, id, server string) error) func(*testing.T, *rig) misledRun {
+		return func(t *testing.T, r *rig) misledRun {
+			id, server := r.inUse(t, 1)
+			return misledRun{
+				func(ctx context.Context) error { return run(ctx, r, id, server) },
+				func() bool { _, plugged := r.cloud.GuestSize(server, id); return plugged },
+			}
+		}
+	}
+	onlyListed := func(_ *testing.T, r *rig) misledRun {
+		server := r.cloud.AddServer("")
+		id := r.add(onlyInCinder(server))
+		return misledRun{
+			func(ctx context.Context) error { return r.Detach(ctx, id, server) },
+			func() bool { v, _ := r.cloud.Volume(id); return len(v.Attachments) == 1 },
+		}
+	}
+	onSnapshot := func(run func(ctx context.Context, r *rig, id string) error, class ...string) func(*testing.T, *rig) misledRun {
+		return func(t *testing.T, r *rig) misledRun {
+			of := r.add(fakecloud.Volume{})
+			id := r.ready(t, snap("of-"+of, of, class...)).ID
+			return misledRun{
+				func(ctx context.Context) error { return run(ctx, r, id) },
+				func() bool {
+					_, snapshot := r.cloud.Snapshot(id)
+					_, backup := r.cloud.Backup(id)
+					return snapshot || backup
+				},
+			}
+		}
+	}
+	remove := onVolume(func(ctx context.Context, r *rig, id string) error { return r.Delete(ctx, id) })
+	get := onVolume(func(ctx context.Context, r *rig, id string) error { _, err := r.Get(ctx, id); return err })
+	expand := onVolume(func(ctx context.Context, r *rig, id string) error {
+		_, err := r.Expand(ctx, id, 2*volume.GiB)
+		return err
+	})
+	modify := onVolume(func(ctx context.Context, r *rig, id string) error {
+		return r.Modify(ctx, id, map[string]string{"type": "rbd-gold"})
+	})
+	health := onVolume(func(ctx context.Context, r *rig, id string) error { _, err := r.Health(ctx, id); return err })
+	attach := onVolume(func(ctx context.Context, r *rig, id string) error {
+		_, err := r.Attach(ctx, to(id, r.cloud.AddServer("")))
+		return err
+	})
+	take := onVolume(func(ctx context.Context, r *rig, id string) error {
+		_, err := r.CreateSnapshot(ctx, snap("of-"+id, id))
+		return err
+	})
+	page := onVolume(func(ctx context.Context, r *rig, id string) error {
+		_, _, err := r.ListVolumes(ctx, volume.Page{Token: id + "@" + r.clouds.Names()[0]})
+		return err
+	})
+	static := func(t *testing.T, r *rig) misledRun {
+		id, server := r.cloud.AddVolume(fakecloud.Volume{Size: 1}), r.cloud.AddServer("")
+		r.attach(t, to(id, server))
+		return misledRun{
+			func(ctx context.Context) error {
+				_, _, err := r.ListVolumes(ctx, volume.Page{Token: "@" + staticPart})
+				return err
+			},
+			r.anyStatic,
+		}
+	}
+	detach := onServer(func(ctx context.Context, r *rig, id, server string) error { return r.Detach(ctx, id, server) })
+	detachAll := onServer(func(ctx context.Context, r *rig, id, _ string) error { return r.Detach(ctx, id, "") })
+	detached := func(t *testing.T, r *rig) misledRun {
+		run := detach(t, r)
+		run.intact = always // Nova has detached it; that it has is not known
+		return run
+	}
+	dropSnapshot := onSnapshot(func(ctx context.Context, r *rig, id string) error { return r.DeleteSnapshot(ctx, id) })
+	dropBackup := onSnapshot(func(ctx context.Context, r *rig, id string) error { return r.DeleteSnapshot(ctx, id) }, "type", "backup")
+	getSnapshot := onSnapshot(func(ctx context.Context, r *rig, id string) error { _, err := r.GetSnapshot(ctx, id); return err })
+	listSnapshot := onSnapshot(func(ctx context.Context, r *rig, id string) error {
+		_, _, err := r.ListSnapshots(ctx, volume.SnapshotFilter{SnapshotID: id}, volume.Page{})
+		return err
+	}, "type", "backup")
+	restore := onSnapshot(func(ctx context.Context, r *rig, id string) error {
+		req := request("restored-"+id, volume.GiB, nil)
+		req.Source.SnapshotID = id
+		_, err := r.Restore(ctx, req)
+		return err
+	})
+	restoreBackup := onSnapshot(func(ctx context.Context, r *rig, id string) error {
+		req := request("restored-"+id, volume.GiB, nil)
+		req.Source.SnapshotID = id
+		_, err := r.Restore(ctx, req)
+		return err
+	}, "type", "backup")
+	return []misledCase{
+		{"delete", fakecloud.GetVolume, 0, remove},
+		{"delete", fakecloud.DeleteVolume, 0, remove},
+		{"get", fakecloud.GetVolume, 0, get},
+		{"health", fakecloud.GetVolume, 0, health},
+		{"expand", fakecloud.GetVolume, 0, expand},
+		{"expand", fakecloud.ExtendVolume, 0, expand},
+		{"modify", fakecloud.GetVolume, 0, modify},
+		{"modify", fakecloud.RetypeVolume, 0, modify},
+		{"modify", fakecloud.GetType, 0, modify},
+		{"attach", fakecloud.GetVolume, 0, attach},
+		{"attach", fakecloud.AttachVolume, 0, attach},
+		{"detach", fakecloud.GetVolume, 0, detach},
+		{"detach", fakecloud.DetachVolume, 0, detach},
+		{"detach", fakecloud.GetAttachment, 0, detached},
+		{"detach from all", fakecloud.GetVolume, 0, detachAll},
+		{"detach from all", fakecloud.DetachVolume, 0, detachAll},
+		{"detach what only Cinder has", fakecloud.GetServer, 0, onlyListed},
+		{"detach what only Cinder has", fakecloud.GetAttachment, 0, onlyListed},
+		{"list after a volume", fakecloud.ListVolumeDetail, 0, page},
+		{"list static volumes", fakecloud.GetVolume, 0, static},
+		{"snapshot", fakecloud.CreateSnapshot, 0, take},
+		{"snapshot", fakecloud.ListSnapshotDetail, 0, take},
+		{"delete snapshot", fakecloud.GetSnapshot, 0, dropSnapshot},
+		{"delete snapshot", fakecloud.DeleteSnapshot, 0, dropSnapshot},
+		{"delete backup", fakecloud.GetSnapshot, 0, dropBackup},
+		{"delete backup", fakecloud.GetBackup, 0, dropBackup},
+		{"delete backup", fakecloud.DeleteBackup, 0, dropBackup},
+		{"get snapshot", fakecloud.GetSnapshot, 0, getSnapshot},
+		{"list snapshot", fakecloud.GetBackup, 0, listSnapshot},
+		{"restore", fakecloud.GetSnapshot, 0, restore},
+		{"restore", fakecloud.CreateVolume, 2, restore}, // the name is looked up for a while
+		{"restore backup", fakecloud.GetBackup, 0, restoreBackup},
+	}
+}
+
+// TestForeign404ProvesNothing: whatever other server answers 404 in place of
+// Cinder or Nova, no call succeeds by it or gives up for good, and nothing is
+// forgotten.
+func TestForeign404ProvesNothing(t *testing.T) {
+	t.Parallel()
+	for _, test := range misledCases() {
+		t.Run(test.name+" misled at "+string(test.request), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			tried := 0
+			for name, fault := range fakecloud.ForeignNotFound() {
+				if tried++; test.faults > 0 && tried > test.faults {
+					break
+				}
+				call := test.prepare(t, r)
+				rule := r.cloud.On(fakecloud.Match{Call: test.request}, fault).Always()
+				err := call.run(within(t, 5*time.Second))
+				rule.Remove()
+				switch kind := volume.KindOf(err); {
+				case err == nil:
+					t.Errorf("%s: success", name)
+				case kind != volume.Unavailable:
+					t.Errorf("%s: kind %s: %v", name, kind, err)
+				}
+				if !call.intact() {
+					t.Errorf("%s: it is gone", name)
+				}
+				if rule.Hits() == 0 {
+					t.Fatalf("%s: the request was not made", name)
+				}
+				r.catalog = make(map[string]*catalog) // the types are read again
+			}
+		})
+	}
+}
+
+// TestForeign404DoesNotEndTheWaitForADeletion: a wait goes on until Cinder says
+// that the volume is gone.
+func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
+	t.Parallel()
+	for name, fault := range fakecloud.ForeignNotFound() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			r.slow(fakecloud.DeleteVolume, 300*time.Millisecond)
+			id := r.add(fakecloud.Volume{})
+			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).After(1)
+			if err := r.Delete(within(t, 20*time.Second), id); err != nil {
+				t.Error(err)
+			}
+			if _, there := r.cloud.Volume(id); there || rule.Hits() != 1 {
+				t.Errorf("the volume is there: %t; misled %d times", there, rule.Hits())
+			}
+		})
+	}
+}
+
+// TestForeign404OfOneCloudIsNotAnAbsentVolume: a volume that the other clouds do
+// not have may be in the one that cannot be reached.
+func TestForeign404OfOneCloudIsNotAnAbsentVolume(t *testing.T) {
+	t.Parallel()
+	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	for name, fault := range fakecloud.ForeignNotFound() {
+		b := twoClouds(t, east, west)
+		for _, home := range []*fakecloud.Cloud{east, west} {
+			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+			rule := home.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).Always()
+			wantKind(t, b.Delete(t.Context(), id), volume.Unavailable, id)
+			_, err := b.Expand(t.Context(), id, 2*volume.GiB)
+			wantKind(t, err, volume.Unavailable, id)
+			wantKind(t, b.Detach(t.Context(), id, east.AddServer("")), volume.Unavailable, id)
+			rule.Remove()
+			if _, there := home.Volume(id); !there {
+				t.Errorf("%s: deleted", name)
+			}
+		}
+	}
+}
+
+// TestNovaThatDoesNotFindTheVolumeProvesNothing: Nova says of a volume that it
+// does not exist also when Nova itself is misled on its way to Cinder.
+func TestNovaThatDoesNotFindTheVolumeProvesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.add(fakecloud.Volume{}), r.cloud.AddServer("")
+	gone := fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, gone)
+	_, err := r.Attach(t.Context(), to(id, server))
+	wantKind(t, err, volume.Unavailable, "Cinder shows the volume available", "nova.conf", "could not be found")
+	r.attach(t, to(id, server))
+
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, gone)
+	wantKind(t, r.Detach(t.Context(), id, server), volume.Unavailable, "Nova has it on server "+server, "nova.conf")
+	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantPlugged(t, id, server)
+	r.detach(t, id, server)
+}
+
+// TestAttachTellsWhichOfTheTwoIsGone: the server, or the volume.
+func TestAttachTellsWhichOfTheTwoIsGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id, server := r.add(fakecloud.Volume{}), "99999999-0000-4000-8000-000000000000"
+	_, err := r.Attach(t.Context(), to(id, server))
+	wantKind(t, err, volume.NotFound, "the node does not exist", server)
+	server = r.cloud.AddServer("")
+	lost := r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found."))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")).After(1)
+	_, err = r.Attach(t.Context(), to(id, server))
+	wantKind(t, err, volume.NotFound, "reading volume "+id)
+	if lost.Hits() != 1 {
+		t.Error("Nova was not asked")
+	}
+}
