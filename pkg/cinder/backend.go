@@ -66,7 +66,9 @@ type Backend struct {
 	pollers map[string]*poller  // by cloud
 	catalog map[string]*catalog // by cloud
 	statics statics
-	lookups map[string]lookup // by cloud and name
+	lookups map[string]lookup // by cloud and name, as in the request
+
+	attempts attempts
 }
 
 // HasTopology implements volume.TopologyAware.

@@ -100,14 +100,13 @@ func (b *Backend) zonesOf(ctx context.Context, c *cloud.Cloud) ([]string, error)
 	return slices.Clone(k.zones), nil
 }
 
-// sameType tells whether a volume has the type of a name or id.
+// sameType reports whether a volume has the type of a name or id. Kind Invalid:
+// the cloud does not have that type, or not for this project; it may have been
+// renamed since the volume was made.
 func (b *Backend) sameType(ctx context.Context, c *cloud.Cloud, v cloud.Volume, name string) (bool, error) {
 	if v.Type == name {
 		return true, nil
 	}
 	t, err := b.typeNamed(ctx, c, name)
-	if volume.IsKind(err, volume.Invalid) {
-		return false, nil
-	}
-	return t.Name == v.Type, err
+	return err == nil && t.Name == v.Type, err
 }

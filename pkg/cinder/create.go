@@ -2,8 +2,10 @@ package cinder
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
@@ -34,26 +36,22 @@ type creation struct {
 	want  wanted
 	req   volume.CreateRequest
 	place placement
+	// known are the ids of the volumes of the name that Cinder is known to have.
+	// While there are any, or a request may still come late, no error is final.
+	known map[string]bool
 }
 
 func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	k, err := b.newCreation(ctx, req)
+	seen, err := b.recentLookUp(ctx, req)
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	n, err := b.namedLately(ctx, k.cloud, req.Name)
+	k := newCreation(b, req, seen)
+	v, err := k.run(ctx, seen.namesakes)
 	if err != nil {
-		return volume.Volume{}, undecided(err)
+		return volume.Volume{}, k.answer(err)
 	}
-	var v cloud.Volume
-	if n.found {
-		v, err = k.existing(ctx, n.best)
-	} else {
-		v, err = k.fresh(ctx, n.failed)
-	}
-	if err != nil {
-		return volume.Volume{}, err
-	}
+	b.attempts.end(req.Name)
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
 	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
@@ -65,59 +63,92 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	return out, nil
 }
 
-// newCreation reads what is asked for.
-func (b *Backend) newCreation(ctx context.Context, req volume.CreateRequest) (creation, error) {
-	k := creation{Backend: b, req: req}
-	var err error
-	if k.want, err = b.parameters(req.Parameters); err != nil {
-		return k, err
+func newCreation(b *Backend, req volume.CreateRequest, seen lookup) *creation {
+	k := &creation{Backend: b, req: req, cloud: seen.cloud, known: make(map[string]bool)}
+	for _, id := range seen.ids() {
+		k.known[id] = true
 	}
-	if req.Encrypted {
+	return k
+}
+
+// Abandon implements volume.Abandoner.
+func (b *Backend) Abandon(ctx context.Context, req volume.CreateRequest, cause error) error {
+	seen, err := b.recentLookUp(ctx, req)
+	if err != nil {
+		return err
+	}
+	k := newCreation(b, req, seen)
+	if !seen.found {
+		if err := k.discardLeftovers(ctx, seen.failed); err != nil {
+			b.log.WarnContext(ctx, "what failed creations have left could not be removed", "name", req.Name, "error", err)
+		}
+	}
+	return k.answer(cause)
+}
+
+// run returns the volume of the name, or makes it. The request is judged after
+// the lookup: classes, zones, types, sources and permissions can have changed
+// since the volume was made.
+func (k *creation) run(ctx context.Context, n namesakes) (cloud.Volume, error) {
+	if !n.found {
+		if err := k.discardLeftovers(ctx, n.failed); err != nil {
+			return cloud.Volume{}, err
+		}
+	}
+	if err := k.readParameters(); err != nil {
+		return cloud.Volume{}, err
+	}
+	if n.found {
+		k.place.allowed = k.allowedZones(k.req)
+		return k.existing(ctx, n.best)
+	}
+	var err error
+	if k.place, err = k.Backend.place(ctx, k.cloud, k.want, k.req); err != nil {
+		return cloud.Volume{}, err
+	}
+	return k.fresh(ctx)
+}
+
+// readParameters reads what the classes ask for.
+func (k *creation) readParameters() error {
+	var err error
+	if k.want, err = k.parameters(k.req.Parameters); err != nil {
+		return err
+	}
+	if k.req.Encrypted {
 		k.want.metadata[metaEncrypted] = "true"
 	}
-	volType, _, err := mutable(req.Mutable)
-	if err != nil {
-		return k, err
-	}
+	volType, _, err := mutable(k.req.Mutable)
 	if volType != "" {
 		k.want.volType = volType
 	}
-	if k.cloud, err = b.cloudFor(ctx, k.want, req.Source); err != nil {
-		return k, err
-	}
-	k.place, err = b.place(ctx, k.cloud, k.want, req)
-	return k, err
+	return err
 }
 
-// cloudFor chooses the cloud of a new volume: the one named, or that of its
-// source.
-func (b *Backend) cloudFor(ctx context.Context, want wanted, source volume.Source) (*cloud.Cloud, error) {
-	name := volume.SecretsFrom(ctx)[secretCloud]
-	if name == "" {
-		name = want.cloud
+// answer returns err as the call may answer it. It is the one place that
+// decides whether an error is final. It must not be while a volume of the name
+// exists or may still come to be: external-provisioner would let the claim go,
+// or have the pod scheduled elsewhere, and nobody would remove the volume.
+func (k *creation) answer(err error) error {
+	if len(k.known) > 0 {
+		return volume.NotFinal(err, "Cinder has a volume of this name ("+few(slices.Sorted(maps.Keys(k.known)))+")")
 	}
-	switch {
-	case name != "":
-		return b.clouds.Cloud(ctx, name)
-	case source.VolumeID != "":
-		return b.cloudOf(ctx, source.VolumeID)
-	case source.SnapshotID != "":
-		return b.locate(ctx, source.SnapshotID, func(ctx context.Context, c *cloud.Cloud) error {
-			_, err := contentOf(ctx, c, source)
-			return err
-		})
-	}
-	return b.clouds.Cloud(ctx, "")
+	return k.unanswered(k.req.Name, err)
 }
 
-// fresh makes the volume, in the first zone that has room for it. What failed
-// creations have left of it goes first.
-func (k creation) fresh(ctx context.Context, leftovers []cloud.Volume) (cloud.Volume, error) {
-	for _, v := range leftovers {
-		if err := k.discard(ctx, v); err != nil {
-			return v, volume.Errorf(volume.KindOf(err), "an earlier attempt has left the volume %s in the state %s, which could not be removed: %w", v.ID, v.Status, err)
-		}
+// unanswered returns an error of a creation of which no volume is known.
+func (b *Backend) unanswered(name string, err error) error {
+	if b.attempts.mayComeLate(name) {
+		return volume.NotFinal(err, "a request for this volume got no answer and may still be carried out")
 	}
+	if err != nil && volume.KindOf(err).Final() {
+		b.attempts.end(name)
+	}
+	return err
+}
+
+// fresh makes the volume, in the first zone that has room for it.
+func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 	order, err := k.order(ctx)
 	if err == nil && order.BackupID != "" {
 		anywhere := k.req // a backup is in no zone
@@ -132,7 +163,7 @@ func (k creation) fresh(ctx context.Context, leftovers []cloud.Volume) (cloud.Vo
 		order.Zone = zone
 		v, err = k.ask(ctx, order)
 		if err == nil {
-			v, err = k.finish(ctx, v, true)
+			v, err = k.finish(ctx, v)
 		}
 		// A refusal that came as an answer, such as that of the quota, holds in
 		// every zone.
@@ -151,7 +182,7 @@ func (k creation) fresh(ctx context.Context, leftovers []cloud.Volume) (cloud.Vo
 }
 
 // order is what to ask Cinder for.
-func (k creation) order(ctx context.Context) (cloud.NewVolume, error) {
+func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 	order := cloud.NewVolume{
 		Name: k.req.Name, Description: description, SizeGiB: int(k.req.Size / granule), Type: k.want.volType, Metadata: k.want.metadata,
 	}
@@ -201,6 +232,17 @@ func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (from 
 	return from, c.Supports(ctx, cloud.BackupSource)
 }
 
+// readSource reads what a volume is made from. It returns nil if there is no
+// source.
+func readSource(ctx context.Context, c *cloud.Cloud, source volume.Source) error {
+	if source.VolumeID != "" {
+		_, err := c.Volume(ctx, source.VolumeID)
+		return err
+	}
+	_, err := contentOf(ctx, c, source)
+	return err
+}
+
 // lookAgain are the pauses before the lookups for a volume whose creation got
 // no answer.
 func lookAgain() []time.Duration {
@@ -210,10 +252,15 @@ func lookAgain() []time.Duration {
 // ask asks Cinder for the volume. When the answer gets lost, the volume may be
 // made all the same; then it is found by its name, here or by the next call,
 // and no second one is asked for.
-func (k creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume, error) {
+func (k *creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume, error) {
 	v, err := k.cloud.CreateVolume(ctx, order)
 	if err == nil {
+		k.addMade(v.ID)
 		return v, nil
+	}
+	wasDone := func() {}
+	if mayBeDone(err) {
+		wasDone = k.attempts.addLost(order.Name)
 	}
 	switch code := cloud.StatusCode(err); {
 	case volume.IsKind(err, volume.NotFound) && order.Type != "", volume.IsKind(err, volume.Invalid) && order.Type != "":
@@ -232,71 +279,107 @@ func (k creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume,
 		switch {
 		case errFind != nil:
 		case n.found && k.marked(n.best): // another's is judged by the next call
+			wasDone()
+			k.addMade(n.best.ID)
 			return n.best, nil
 		case len(n.failed) > 0:
+			wasDone()
+			k.addMade(n.failed[0].ID)
 			return n.failed[0], nil
 		}
 	}
 	return v, err
 }
 
+func (k *creation) addMade(id string) {
+	k.known[id] = true
+	k.attempts.addMade(k.req.Name, id)
+}
+
+// mayBeDone reports whether a request that ended with err can have been carried
+// out, or still be: it got no answer, or not one that Cinder gives instead.
+func mayBeDone(err error) bool {
+	switch code := cloud.StatusCode(err); code {
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
+		return false
+	default:
+		kind := volume.KindOf(err)
+		return kind == volume.Unavailable || kind == volume.Deadline || kind == volume.Canceled || code > 0 && code < 400
+	}
+}
+
 // finish waits until the volume is usable and is what was asked for. One that
-// Cinder failed to make is removed, so that the retry starts clean; one that
-// it made otherwise than demanded is, if this call has made it.
-func (k creation) finish(ctx context.Context, v cloud.Volume, mine bool) (cloud.Volume, error) {
+// Cinder failed to make is removed, so that the retry starts clean. So is one
+// that it made otherwise than demanded, if nobody can have used it.
+func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	v, err := k.await(ctx, k.cloud, v.ID, k.op(), func(v cloud.Volume) (bool, error) {
 		return settled(v) || failed(v) || v.Status == stateDeleting, nil
 	})
 	if err != nil {
-		return v, undecided(err)
+		return v, err
 	}
+	removable := k.attempts.hasMade(k.req.Name, v.ID)
 	var why error
 	switch {
 	case failed(v):
+		removable = removable || unmade(v) && k.marked(v)
 		r := k.reasonOf(ctx, k.cloud, v, volume.Internal)
 		why = volume.Errorf(r.kind, "Cinder could not make the volume %s, which is in the state %s: %s", v.ID, v.Status, r.text).
 			WithRemedy("see the reason; if it is for lack of room, ask for less or use another type or zone")
 	case v.Status == stateDeleting:
 		return v, volume.Errorf(volume.Unavailable, "the volume %s is being deleted while it is made", v.ID).WithRemedy("it will be retried")
-	case !k.place.fits(v.Zone):
-		why = volume.Errorf(volume.Exhausted, "Cinder made the volume %s in the zone %s, and it has to be reachable from %s", v.ID, v.Zone, few(k.place.allowed)).
-			WithRemedy("a volume with a source is in the source's zone: schedule the pod there")
-	case shared(k.req.Accesses) && !v.Multiattach:
-		why = volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and %s of the type %s may not be", v.ID, v.Type).WithRemedy(remedyMultiattach)
+	case k.place.fits(v.Zone) && (v.Multiattach || !shared(k.req.Accesses)):
+		return v, k.mark(ctx, v)
 	default:
-		return v, undecided(k.mark(ctx, v))
+		removable = removable && k.canBeMadeAnew(ctx)
+		why = k.misfit(v, removable)
 	}
-	if removable := mine || unmade(v) && k.marked(v); !removable {
+	if !removable {
 		return v, why
 	}
 	if err := k.discard(ctx, v); err != nil {
-		// Not a final error: after one nobody would come back for the volume.
 		return v, volume.Errorf(volume.Unavailable, "%w; and it could not be removed: %s", why, err.Error()).
 			WithRemedy("it will be retried, and removed then")
 	}
 	return v, why
 }
 
-// undecided is an error that keeps us from knowing what became of the volume,
-// such as credentials that have run out. It must not be of a final kind: that
-// tells external-provisioner that there is no volume, and when the claim goes,
-// nobody removes it.
-func undecided(err error) error {
-	switch volume.KindOf(err) {
-	case volume.Unauthenticated, volume.Denied, volume.Internal:
-		if err != nil {
-			return volume.Errorf(volume.Unavailable, "what has become of the volume cannot be told: %w", err)
-		}
-	default:
+// canBeMadeAnew reports whether nothing is lost with the volume: a copy can be
+// all that is left of its source.
+func (k *creation) canBeMadeAnew(ctx context.Context) bool {
+	return readSource(ctx, k.cloud, k.req.Source) == nil
+}
+
+// misfit is the error for a usable volume that is not where, or not as, the
+// request demands it. removable: it is about to be removed.
+//
+// A volume in a zone that the request does not allow is one whose pod was
+// scheduled to another zone meanwhile, because its node has gone for instance.
+// If it stays, somebody may have used it before this process was started. Then
+// no kind is right that has the pod scheduled anew (Exhausted) or the claim
+// forgotten.
+func (k *creation) misfit(v cloud.Volume, removable bool) error {
+	where := fmt.Sprintf("the volume %s is in the zone %s, and it has to be reachable from %s", v.ID, v.Zone, few(k.place.allowed))
+	switch {
+	case !k.place.fits(v.Zone) && removable:
+		return volume.Errorf(volume.Exhausted, "%s", where).
+			WithRemedy("no action needed: it is removed, and Kubernetes retries this automatically; if it lasts, a volume with a source is in the source's zone: schedule the pod there")
+	case !k.place.fits(v.Zone):
+		return volume.Errorf(volume.Unavailable, "%s; it is kept, because it may be in use elsewhere or hold data", where).
+			WithRemedy("let the pod be scheduled to the zone " + v.Zone + " (remove the annotation volume.kubernetes.io/selected-node of the claim when a node there can take the pod); " +
+				"or, if nothing needs the volume, delete it: openstack volume delete " + v.ID)
+	case removable:
+		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and %s of the type %s may not be", v.ID, v.Type).WithRemedy(remedyMultiattach)
 	}
-	return err
+	return volume.Errorf(volume.AlreadyExists, "the volume %s of this name exists and may not be used on several nodes, because its type %s does not allow that", v.ID, v.Type).
+		WithRemedy("use another name, or delete the volume")
 }
 
 // mark gives a volume that was made from a backup its metadata once more:
 // cinder-backup replaces them by those of the volume that the backup was taken
 // of, and without the mark it would not be one of this cluster. Whether that
 // volume was encrypted must not stay either.
-func (k creation) mark(ctx context.Context, v cloud.Volume) error {
+func (k *creation) mark(ctx context.Context, v cloud.Volume) error {
 	if v.BackupID == "" {
 		return nil
 	}
@@ -313,7 +396,7 @@ func (k creation) mark(ctx context.Context, v cloud.Volume) error {
 }
 
 // op names the work for the poller: how long it takes hangs on the source.
-func (k creation) op() string {
+func (k *creation) op() string {
 	switch {
 	case k.req.Source.VolumeID != "":
 		return "clone"
@@ -323,11 +406,23 @@ func (k creation) op() string {
 	return "create"
 }
 
+// discardLeftovers removes what failed creations have left of the name.
+func (k *creation) discardLeftovers(ctx context.Context, leftovers []cloud.Volume) error {
+	for _, v := range leftovers {
+		if err := k.discard(ctx, v); err != nil {
+			return volume.Errorf(volume.KindOf(err), "an earlier attempt has left the volume %s in the state %s, which could not be removed: %w", v.ID, v.Status, err)
+		}
+	}
+	return nil
+}
+
 // discard deletes a volume and waits until it is gone.
-func (k creation) discard(ctx context.Context, v cloud.Volume) error {
+func (k *creation) discard(ctx context.Context, v cloud.Volume) error {
 	if err := k.remove(ctx, k.cloud, v.ID); err != nil && !volume.IsKind(err, volume.NotFound) {
 		return err
 	}
 	k.forget(v.ID)
+	k.attempts.dropMade(k.req.Name, v.ID)
+	delete(k.known, v.ID)
 	return nil
 }

@@ -130,14 +130,14 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	// What is not provably ours is left alone.
 	static := r.add(fakecloud.Volume{Name: "pvc-2", Status: stateError, Metadata: map[string]string{"owner": "me"}})
 	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
-	wantKind(t, err, volume.Internal, static, "error")
+	wantKind(t, err, volume.Unavailable, static, "error") // not final: it is there
 	if _, there := r.cloud.Volume(static); !there {
 		t.Error("a volume that is not ours was deleted")
 	}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
 	r.add(fakecloud.Volume{Name: "pvc-3", Status: stateError})
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, nil))
-	wantKind(t, err, volume.Internal, "error_deleting")
+	wantKind(t, err, volume.Unavailable, "error_deleting")
 	r.create(t, request("pvc-3", volume.GiB, nil)) // it is dead weight now, but does not block
 }
 
@@ -448,7 +448,7 @@ func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {
 	for _, call := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.ListVolumeDetail} {
 		rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-		wantKind(t, err, volume.Unavailable, "cannot be told", "Policy doesn't allow it")
+		wantKind(t, err, volume.Unavailable, "Policy doesn't allow it")
 		if call == fakecloud.ListVolumeDetail {
 			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
 			wantKind(t, err, volume.Unavailable, "cannot be told")

@@ -21,7 +21,7 @@ func shared(accesses []volume.Access) bool {
 // possible refuses what the new volume could not be, before it is made: a copy
 // can take longer than a call, and nobody might come back to remove it. A copy
 // has the zone of its source, and the type if the class names none.
-func (k creation) possible(ctx context.Context, from cloud.NewVolume) error {
+func (k *creation) possible(ctx context.Context, from cloud.NewVolume) error {
 	several, placed := shared(k.req.Accesses), k.place.allowed != nil && k.want.zone == ""
 	if !several && !placed {
 		return nil
@@ -40,7 +40,7 @@ func (k creation) possible(ctx context.Context, from cloud.NewVolume) error {
 }
 
 // origin is the volume that a copy comes from, if it is one.
-func (k creation) origin(ctx context.Context, from cloud.NewVolume) (v cloud.Volume, copied bool, err error) {
+func (k *creation) origin(ctx context.Context, from cloud.NewVolume) (v cloud.Volume, copied bool, err error) {
 	id := from.SourceVolumeID
 	if from.SnapshotID != "" {
 		s, err := k.cloud.Snapshot(ctx, from.SnapshotID)
@@ -62,7 +62,7 @@ const novaTimeout = 2 * time.Second
 
 // shareable refuses what cannot be attached to several servers. While Nova does
 // not tell whether it can, the volume is made: Attach asks again.
-func (k creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
+func (k *creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
 	limited, cancel := context.WithTimeout(ctx, novaTimeout)
 	defer cancel()
 	if err := k.cloud.Supports(limited, cloud.Multiattach); volume.IsKind(err, volume.Unsupported) {
@@ -84,7 +84,7 @@ func (k creation) shareable(ctx context.Context, origin cloud.Volume, copied boo
 
 // existing answers a repeated creation: the volume of the name is the one that
 // was asked for, or another.
-func (k creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
+func (k *creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	why := ""
 	switch {
 	case v.Size() < k.req.Range.Required:
@@ -98,7 +98,7 @@ func (k creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, e
 	case k.want.volType != "":
 		same, err := k.sameType(ctx, k.cloud, v, k.want.volType)
 		if err != nil {
-			return v, err
+			return v, volume.Errorf(volume.KindOf(err), "whether the volume %s, of the type %s, has the type asked for cannot be told: %w", v.ID, v.Type, err)
 		}
 		if !same {
 			why = fmt.Sprintf("has the type %s, not %s", v.Type, k.want.volType)
@@ -109,13 +109,13 @@ func (k creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, e
 			WithRemedy("use another name, or delete the volume")
 	}
 	if settled(v) && k.place.fits(v.Zone) && (v.Multiattach || !shared(k.req.Accesses)) {
-		return v, undecided(k.mark(ctx, v)) // as read just now
+		return v, k.mark(ctx, v) // as read just now
 	}
-	return k.finish(ctx, v, false)
+	return k.finish(ctx, v)
 }
 
 // resolve turns ids or names of volumes into ids.
-func (k creation) resolve(ctx context.Context, items []string) ([]string, error) {
+func (k *creation) resolve(ctx context.Context, items []string) ([]string, error) {
 	ids := make([]string, 0, len(items))
 	for _, item := range items {
 		if isID(item) {

@@ -67,32 +67,106 @@ func (b *Backend) named(ctx context.Context, c *cloud.Cloud, name string) (names
 // The caller holds the name's lock in between.
 const lookupAge = time.Second
 
-// lookup is what Find has seen.
+// lookup is what was seen of a name, and in which cloud.
 type lookup struct {
-	seen namesakes
-	at   time.Time
+	namesakes
+
+	cloud *cloud.Cloud
+	at    time.Time
+}
+
+// ids are those of all volumes that were seen.
+func (l lookup) ids() []string {
+	ids := slices.Clone(l.others)
+	if l.found {
+		ids = append(ids, l.best.ID)
+	}
+	for _, v := range l.failed {
+		ids = append(ids, v.ID)
+	}
+	return ids
+}
+
+// cloudNamed is the name of the cloud that the request names, if any.
+func cloudNamed(ctx context.Context, req volume.CreateRequest) string {
+	return cmp.Or(volume.SecretsFrom(ctx)[secretCloud], req.Parameters[paramCloud])
+}
+
+// lookUp looks for the volumes of the request's name in the cloud where they
+// would be made. When it cannot, that proves nothing, and so the error is not
+// final. Only a class that names a cloud which is not configured gets one: nothing
+// was made there.
+func (b *Backend) lookUp(ctx context.Context, req volume.CreateRequest) (lookup, error) {
+	name := cloudNamed(ctx, req)
+	if name != "" && !slices.Contains(b.clouds.Names(), name) && !b.attempts.begun(req.Name) {
+		_, err := b.clouds.Cloud(ctx, name)
+		return lookup{}, err
+	}
+	l, err := b.lookUpIn(ctx, name, req)
+	return l, volume.NotFinal(err, "whether Cinder has the volume cannot be told")
+}
+
+// lookUpIn is lookUp in the cloud of a name. Without a name it is the cloud of
+// the source. A source that has gone since may have been in any.
+func (b *Backend) lookUpIn(ctx context.Context, name string, req volume.CreateRequest) (lookup, error) {
+	c, sure, err := b.cloudFor(ctx, name, req.Source)
+	if err != nil {
+		return lookup{}, err
+	}
+	n, err := b.named(ctx, c, req.Name)
+	l := lookup{namesakes: n, cloud: c, at: time.Now()}
+	if err != nil || sure || len(l.ids()) > 0 {
+		return l, err
+	}
+	places, err := b.places(ctx)
+	if err != nil {
+		return l, err
+	}
+	for _, p := range places {
+		if n, err = b.named(ctx, p, req.Name); err != nil || n.found || len(n.failed) > 0 {
+			return lookup{namesakes: n, cloud: p, at: time.Now()}, err
+		}
+	}
+	return l, nil
+}
+
+// cloudFor chooses the cloud of a new volume: the one named, or that of its
+// source. It is not sure of the latter if the source was not found.
+func (b *Backend) cloudFor(ctx context.Context, name string, source volume.Source) (c *cloud.Cloud, sure bool, err error) {
+	id := cmp.Or(source.SnapshotID, source.VolumeID)
+	if name != "" || id == "" {
+		c, err = b.clouds.Cloud(ctx, name)
+		return c, true, err
+	}
+	sure = b.home(ctx, id) != "" || len(b.clouds.Names()) < 2
+	c, err = b.locate(ctx, id, func(ctx context.Context, c *cloud.Cloud) error {
+		err := readSource(ctx, c, source)
+		sure = sure || err == nil
+		return err
+	})
+	return c, sure, err
 }
 
 // remember keeps what Find saw of a name for the creation that comes next, so
 // that the cloud is asked once.
-func (b *Backend) remember(c *cloud.Cloud, name string, n namesakes) {
+func (b *Backend) remember(ctx context.Context, req volume.CreateRequest, l lookup) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	maps.DeleteFunc(b.lookups, func(_ string, l lookup) bool { return time.Since(l.at) > lookupAge })
-	b.lookups[c.Name()+"/"+name] = lookup{n, time.Now()}
+	b.lookups[cloudNamed(ctx, req)+"/"+req.Name] = l
 }
 
-// namedLately is named, or what Find has just seen; that is used once.
-func (b *Backend) namedLately(ctx context.Context, c *cloud.Cloud, name string) (namesakes, error) {
-	key := c.Name() + "/" + name
+// recentLookUp is lookUp, or what Find has just seen; that is used once.
+func (b *Backend) recentLookUp(ctx context.Context, req volume.CreateRequest) (lookup, error) {
+	key := cloudNamed(ctx, req) + "/" + req.Name
 	b.mu.Lock()
 	l, ok := b.lookups[key]
 	delete(b.lookups, key)
 	b.mu.Unlock()
 	if ok && time.Since(l.at) <= lookupAge {
-		return l.seen, nil
+		return l, nil
 	}
-	return b.named(ctx, c, name)
+	return b.lookUp(ctx, req)
 }
 
 // marked tells whether a volume bears the mark of this cluster.
@@ -127,25 +201,17 @@ func (b *Backend) Find(ctx context.Context, req volume.CreateRequest) (volume.Vo
 }
 
 func (b *Backend) find(ctx context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
-	want, err := b.parameters(req.Parameters)
+	l, err := b.lookUp(ctx, req)
 	if err != nil {
 		return volume.Volume{}, false, err
 	}
-	c, err := b.cloudFor(ctx, want, req.Source)
-	if err != nil {
-		return volume.Volume{}, false, undecided(err)
-	}
-	n, err := b.named(ctx, c, req.Name)
-	if err != nil {
-		return volume.Volume{}, false, undecided(err)
-	}
-	b.remember(c, req.Name, n)
-	if !n.found {
+	b.remember(ctx, req, l)
+	if !l.found {
 		return volume.Volume{}, false, nil
 	}
-	b.settle(n.best.ID, c.Name())
-	v := b.volume(n.best)
-	if overwritten(n.best) {
+	b.settle(l.best.ID, l.cloud.Name())
+	v := b.volume(l.best)
+	if overwritten(l.best) {
 		v.Encrypted = req.Encrypted // not known; the creation that follows writes it
 	}
 	return v, true, nil

@@ -27,6 +27,14 @@ func (p placement) fits(zone string) bool {
 	return p.allowed == nil || slices.Contains(p.allowed, cindercsi.ZoneLabel(zone))
 }
 
+// allowedZones are the labels of the zones that the request demands; nil: any.
+func (b *Backend) allowedZones(req volume.CreateRequest) []string {
+	if b.ignoresZones() {
+		return nil
+	}
+	return zoneLabels(req.Requisite)
+}
+
 // place chooses the zones for a new volume: the one that the class demands,
 // else those of the topology, the preferred ones first, as far as Cinder has
 // them. A volume with a source goes where the source is, unless the class
@@ -36,7 +44,7 @@ func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req vo
 	if b.ignoresZones() {
 		return placement{zones: []string{want.zone}}, nil
 	}
-	p := placement{allowed: zoneLabels(req.Requisite)}
+	p := placement{allowed: b.allowedZones(req)}
 	if want.zone != "" {
 		if !p.fits(want.zone) {
 			return p, volume.Errorf(volume.Exhausted, "the class demands the availability zone %s, and the volume has to be reachable from %s", want.zone, few(p.allowed)).

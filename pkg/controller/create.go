@@ -38,13 +38,25 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 }
 
 // create settles the size, has the backend make the volume and checks what it
-// made.
+// made. A volume of the name that exists comes first: when the answer to its
+// creation was lost, the source may have grown or gone since, and that is no
+// reason to refuse the retry. The backend sees the request even so: the volume may
+// not be usable yet, or differ in what only the backend knows.
 func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	least, err := s.settleSize(ctx, &req)
+	v, found, err := s.backend.Find(ctx, req)
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	var v volume.Volume
+	var least volume.Size
+	if found {
+		req.Size, err = v.Size, fits(v, req)
+	} else {
+		least, err = s.settleSize(ctx, &req)
+		err = s.abandon(ctx, req, err)
+	}
+	if err != nil {
+		return volume.Volume{}, err
+	}
 	switch {
 	case req.Source.SnapshotID != "":
 		v, err = s.snapshotter.Restore(ctx, req)
@@ -56,23 +68,21 @@ func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.V
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	return v, checkCreated(v, req, least)
+	return v, volume.NotFinal(checkCreated(v, req, least), "the backend has made a volume of this name")
 }
 
-// settleSize sets the request's size and returns what a source that is still
-// to be copied takes. A volume of the name that exists comes first: when the
-// answer to its creation was lost, the source may have grown or gone since, and
-// that is no reason to refuse the retry. The backend sees the request even so:
-// the volume may not be usable yet, or differ in what only the backend knows.
+// abandon returns the error of a request that is refused before the backend was
+// asked for the volume. The backend has a say in it: earlier calls may have left
+// something.
+func (s *Server) abandon(ctx context.Context, req volume.CreateRequest, err error) error {
+	if b, ok := s.backend.(volume.Abandoner); ok && err != nil {
+		return b.Abandon(ctx, req, err)
+	}
+	return err
+}
+
+// settleSize sets the size of a new volume and returns what its source takes.
 func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (least volume.Size, err error) {
-	v, found, err := s.backend.Find(ctx, *req)
-	if err != nil {
-		return 0, err
-	}
-	if found {
-		req.Size = v.Size
-		return 0, fits(v, *req)
-	}
 	if least, err = s.sourceSize(ctx, req.Source); err != nil {
 		return 0, err
 	}

@@ -203,9 +203,10 @@ func TestCreateNeverPassesALieOn(t *testing.T) {
 		made volume.Volume
 		kind volume.Kind
 	}{
-		"too small":      {volume.Volume{ID: "x", Size: volume.GiB}, volume.Internal},
-		"too large":      {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.Internal},
-		"no id":          {volume.Volume{Size: 2 * volume.GiB}, volume.Internal},
+		// Not final: the volume is there.
+		"too small":      {volume.Volume{ID: "x", Size: volume.GiB}, volume.Unavailable},
+		"too large":      {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.Unavailable},
+		"no id":          {volume.Volume{Size: 2 * volume.GiB}, volume.Unavailable},
 		"another source": {volume.Volume{ID: "x", Size: 2 * volume.GiB, Source: volume.Source{VolumeID: "y"}}, volume.AlreadyExists},
 	} {
 		t.Run(name, func(t *testing.T) {

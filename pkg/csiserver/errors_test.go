@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -43,6 +44,18 @@ func TestCodeOfEachKind(t *testing.T) {
 		}
 		if got := Code(kind); got != code {
 			t.Errorf("%s: %s, want %s", kind, got, code)
+		}
+	}
+}
+
+// external-provisioner 6 takes every other code as proof that no volume is being
+// made (checkError in its pkg/controller).
+func TestFinalKindsAreThoseOfExternalProvisioner(t *testing.T) {
+	t.Parallel()
+	retried := []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Aborted}
+	for kind := volume.Internal; kind <= volume.Stale; kind++ {
+		if code := Code(kind); kind.Final() == slices.Contains(retried, code) {
+			t.Errorf("%s is final: %t, and its code is %s", kind, kind.Final(), code)
 		}
 	}
 }

@@ -32,9 +32,10 @@ type Backend interface {
 
 	// Find looks for the volume of the request's name in the place where the
 	// request would have it made, whatever it was made of and whether or not it
-	// is usable yet; it does not judge whether it fits. Its Source is the one it
-	// was made from, also when that has gone since. Of no use to tell whether a
-	// volume is gone for good; see Get for that. Kinds: Invalid (parameters).
+	// is usable yet; it judges neither the volume nor the request. Its Source is
+	// the one it was made from, also when that has gone since. Of no use to tell
+	// whether a volume is gone for good; see Get for that. A lookup that could not
+	// be made gives an error of a kind that is not Final.
 	Find(ctx context.Context, req CreateRequest) (v Volume, found bool, err error)
 
 	// Create makes an empty volume, or returns the one of that name when it
@@ -59,6 +60,16 @@ type Backend interface {
 	// success unless the size read back is at least target. Kinds: NotFound,
 	// OutOfRange, InProgress, Unavailable, Deadline, Internal.
 	Expand(ctx context.Context, id string, target Size) (Volume, error)
+}
+
+// Abandoner is implemented by backends where creations that failed or got no
+// answer can leave something.
+type Abandoner interface {
+	// Abandon ends a creation that is refused with err before Create was called.
+	// It removes what earlier creations of the name have left, and returns err, or
+	// an error of a kind that is not Final while a volume of the name exists or
+	// may come to be.
+	Abandon(ctx context.Context, req CreateRequest, err error) error
 }
 
 // Snapshotter is implemented by backends that can take snapshots and make

@@ -67,6 +67,20 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
+// Final reports whether an answer of the kind to CreateVolume tells
+// external-provisioner that nothing is being made: then it forgets the claim, and
+// when the claim is deleted, nobody removes a volume that there is all the same.
+// After one of the other kinds it goes on calling until there is a volume, which
+// it then deletes with the claim.
+func (k Kind) Final() bool {
+	switch k {
+	case InProgress, Unavailable, Deadline, Canceled, Stale:
+		return false
+	default:
+		return true
+	}
+}
+
 // ErrGone is wrapped by errors that prove that what a disk held is gone: the
 // kernel has no block device of that number any more, a loop device has lost
 // its file, or a disk holds what is left of this very volume after its deletion.
@@ -173,3 +187,16 @@ func KindOf(err error) Kind {
 
 // IsKind tells whether err is an error of the kind.
 func IsKind(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
+
+// NotFinal returns err as the answer to CreateVolume while a volume of the name
+// exists or may come to be; why says so. A final kind becomes Unavailable. Only
+// AlreadyExists stays: the volume that exists is not the one asked for.
+func NotFinal(err error, why string) error {
+	if err == nil {
+		return nil
+	}
+	if kind := KindOf(err); !kind.Final() || kind == AlreadyExists {
+		return err
+	}
+	return Errorf(Unavailable, "%s: %w", why, err)
+}

@@ -66,3 +66,23 @@ func TestKindOf(t *testing.T) {
 		t.Errorf("the last kind is called %q: the names are out of step", got)
 	}
 }
+
+func TestNotFinalKeepsOnlyAlreadyExists(t *testing.T) {
+	if NotFinal(nil, "it exists") != nil {
+		t.Error("nil became an error")
+	}
+	for kind := Internal; kind <= Stale; kind++ {
+		in := Errorf(kind, "refused").WithRemedy("ask again")
+		err := NotFinal(in, "it exists")
+		want := Unavailable
+		if !kind.Final() || kind == AlreadyExists {
+			want = kind
+		}
+		if got := KindOf(err); got != want || !errors.Is(err, in) || !strings.Contains(err.Error(), "refused (next step: ask again)") {
+			t.Errorf("%s: %v (%s), want %s", kind, err, got, want)
+		}
+		if changed := err != error(in); changed != (want != kind) { //nolint:errorlint // identity is the point
+			t.Errorf("%s: changed %t, want %t", kind, changed, want != kind)
+		}
+	}
+}

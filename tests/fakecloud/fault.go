@@ -121,6 +121,7 @@ type script struct {
 	lingers     int
 	hangs       bool
 	resumed     <-chan struct{} // closed when what hangs goes on
+	late        <-chan struct{} // the request is executed when this is closed; nil: at once
 }
 
 // cut is where the connection breaks.
@@ -158,6 +159,10 @@ func Hangs() Fault { return func(s *script) { s.hangs = true } }
 
 // CutOff cuts the connection before anything is executed.
 func CutOff() Fault { return func(s *script) { s.cut = cutBefore } }
+
+// Late is a proxy that gives up on the cloud with 504 and still delivers the
+// request, when deliver is closed.
+func Late(deliver <-chan struct{}) Fault { return func(s *script) { s.late = deliver } }
 
 // Status answers with an error and executes nothing. The message may be
 // empty.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -322,6 +323,34 @@ func TestCreateAndDeleteFaults(t *testing.T) {
 	}
 	c.settled(id, "error_deleting")
 	c.refused(volumes.Delete(t.Context(), c.cinder, id, nil).ExtractErr(), http.StatusBadRequest)
+}
+
+func TestLateRequestIsExecutedWhenItIsDelivered(t *testing.T) {
+	c := connect(t, fakecloud.Options{})
+	deliver := make(chan struct{})
+	c.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
+	o := volumes.CreateOpts{Name: "late", Size: 1}
+	_, err := volumes.Create(t.Context(), c.cinder, o, nil).Extract()
+	var refused gophercloud.ErrUnexpectedResponseCode
+	if !errors.As(err, &refused) || refused.Actual != http.StatusGatewayTimeout || !strings.Contains(string(refused.Body), "<html>") {
+		t.Errorf("answered with %v, want a page with 504", err)
+	}
+	if all := c.cloud.Volumes(); len(all) != 0 {
+		t.Errorf("executed before it was delivered: %+v", all)
+	}
+	c.available(1)
+	close(deliver)
+	eventually(t, func() bool {
+		all := c.cloud.Volumes()
+		return len(all) == 2 && lastOf(c.cloud, fakecloud.CreateVolume).Status != 0
+	})
+	for _, v := range c.cloud.Volumes() {
+		if v.Name == "late" {
+			c.settled(v.ID, "available")
+			return
+		}
+	}
+	t.Error("the late request made no volume")
 }
 
 func TestRetypeRefusedKeepsType(t *testing.T) {

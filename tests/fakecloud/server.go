@@ -113,9 +113,34 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		sever(w)
 		return
 	}
+	if x.script.late != nil {
+		c.performLate(x, malformed)
+		gatewayTimeout(w)
+		return
+	}
 	out := c.perform(x, malformed)
 	c.note(x, out)
 	c.send(w, x, out)
+}
+
+// performLate does what was asked when the script says so; nobody gets the
+// answer.
+func (c *Cloud) performLate(x *exchange, malformed bool) {
+	c.running.Go(func() {
+		select {
+		case <-x.script.late:
+			c.note(x, c.perform(x, malformed))
+		case <-c.done:
+		}
+	})
+}
+
+// gatewayTimeout answers as nginx does.
+func gatewayTimeout(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/html")
+	w.WriteHeader(http.StatusGatewayTimeout)
+	_, _ = io.WriteString(w, "<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n<body>\r\n"+
+		"<center><h1>504 Gateway Time-out</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n")
 }
 
 func (c *Cloud) enter() bool {

@@ -1,0 +1,298 @@
+package cinder
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/cindercsi"
+	"github.com/growvol/growvol/pkg/controller"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// A final error makes external-provisioner forget the claim, or have the pod
+// scheduled elsewhere. So none is given while a volume may exist.
+func TestNoKindIsFinalWhileAVolumeMayExist(t *testing.T) {
+	t.Parallel()
+	b := new(Backend)
+	b.attempts.addLost("lost")
+	known := &creation{Backend: b, known: map[string]bool{"vol-1": true}, req: volume.CreateRequest{Name: "known"}}
+	lost := &creation{Backend: b, req: volume.CreateRequest{Name: "lost"}}
+	fresh := &creation{Backend: b, req: volume.CreateRequest{Name: "fresh"}}
+	for kind := volume.Internal; kind <= volume.Stale; kind++ {
+		for name, test := range map[string]struct {
+			creation *creation
+			word     string
+		}{"a volume": {known, "vol-1"}, "a lost request": {lost, "may still be carried out"}} {
+			got := test.creation.answer(volume.Errorf(kind, "refused"))
+			if k := volume.KindOf(got); k.Final() && k != volume.AlreadyExists {
+				t.Errorf("%s: %s was answered as %s, which is final", name, kind, k)
+			}
+			if changed := !volume.IsKind(got, kind); changed != strings.Contains(got.Error(), test.word) {
+				t.Errorf("%s: %s became %v, want it to name %q if it was changed", name, kind, got, test.word)
+			}
+		}
+		if got := fresh.answer(volume.Errorf(kind, "refused")); !volume.IsKind(got, kind) {
+			t.Errorf("%s was answered as %v although there is nothing", kind, got)
+		}
+	}
+}
+
+func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
+	t.Parallel()
+	deny := func(call fakecloud.Call) func(*rig, *volume.CreateRequest) {
+		return func(r *rig, _ *volume.CreateRequest) {
+			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+		}
+	}
+	class := func(key, value string) func(*rig, *volume.CreateRequest) {
+		return func(_ *rig, q *volume.CreateRequest) { q.Parameters = map[string]string{key: value} }
+	}
+	for name, test := range map[string]struct {
+		change func(*rig, *volume.CreateRequest)
+		words  []string // of the error, which is not final; none: the volume is the answer
+	}{
+		"zones cannot be listed": {change: deny(fakecloud.ListZones)},
+		"types cannot be listed": {change: deny(fakecloud.ListTypes)},
+		"nothing can be made":    {change: deny(fakecloud.CreateVolume)},
+		"types cannot be listed, and the class names another": {func(r *rig, q *volume.CreateRequest) {
+			deny(fakecloud.ListTypes)(r, q)
+			class(paramType, "0c1b6d1c-0000-4000-8000-000000000000")(r, q)
+		}, []string{"rbd-gold", "Policy doesn't allow it"}},
+		"the type has another name":  {class(paramType, "golden"), []string{"rbd-gold", "golden"}},
+		"an unknown parameter":       {class("tpye", "rbd"), []string{"tpye"}},
+		"an unknown mutable one":     {func(_ *rig, q *volume.CreateRequest) { q.Mutable = map[string]string{"iops": "7"} }, []string{"iops"}},
+		"the class demands a zone":   {change: class(paramZone, "nova")},
+		"neighbors that have gone":   {change: class(paramNear, "pvc-gone")},
+		"no zone of Cinder's":        {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} }, []string{"zone west", "mars", "selected-node"}},
+		"another zone of Cinder's":   {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova")} }, []string{"zone west", "nova", "selected-node", "openstack volume delete"}},
+		"a zone that is not allowed": {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova"), zone("west")} }, nil},
+		"it may not be written to its metadata": {func(r *rig, q *volume.CreateRequest) {
+			deny(fakecloud.AnyCall)(r, q)
+		}, []string{"Policy doesn't allow it"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+			req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd-gold"})
+			req.Requisite = []volume.Topology{zone("west")}
+			v := r.create(t, req)
+			r.catalog = make(map[string]*catalog) // as after a restart
+			req.Parameters = nil
+			test.change(r, &req)
+			if _, found, err := r.Find(t.Context(), req); !found && err == nil {
+				t.Error("the volume was not found")
+			}
+			again, err := r.Create(t.Context(), req)
+			if test.words == nil {
+				if err != nil || again.ID != v.ID {
+					t.Errorf("%+v, %v, want %s", again, err, v.ID)
+				}
+			} else {
+				wantKind(t, err, volume.Unavailable, test.words...)
+			}
+			if _, there := r.cloud.Volume(v.ID); !there || len(r.cloud.Volumes()) != 1 {
+				t.Errorf("the volumes are %+v, want %s", r.cloud.Volumes(), v.ID)
+			}
+		})
+	}
+}
+
+// cutShort creates with a call that ends before the volume is usable.
+func (r *rig) cutShort(t *testing.T, req volume.CreateRequest) (id string) {
+	t.Helper()
+	before := r.cloud.Volumes()
+	_, err := r.Create(within(t, 700*time.Millisecond), req)
+	wantKind(t, err, volume.Deadline)
+	for _, v := range r.cloud.Volumes() {
+		if !slices.ContainsFunc(before, func(o fakecloud.Volume) bool { return o.ID == v.ID }) {
+			return v.ID
+		}
+	}
+	t.Fatal("no volume was made")
+	return ""
+}
+
+// The node that a volume is made for can go before it is ready; then the pod is
+// scheduled elsewhere. The volume must neither keep the pod from starting, nor
+// stay behind.
+func TestVolumeForAZoneThatIsNotWantedAnyMore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+	r.slow(fakecloud.CreateVolume, time.Second)
+	req := request("pvc-1", volume.GiB, nil)
+	req.Requisite = []volume.Topology{zone("west")}
+	first := r.cutShort(t, req)
+	req.Requisite = []volume.Topology{zone("nova")}
+	_, err := r.Create(t.Context(), req)
+	wantKind(t, err, volume.Exhausted, first, "west", "nova")
+	if _, there := r.cloud.Volume(first); there {
+		t.Errorf("%s stays behind, and the claim may be forgotten", first)
+	}
+	if v := r.create(t, req); v.Topology[0][cindercsi.TopologyKey] != "nova" || len(r.cloud.Volumes()) != 1 {
+		t.Errorf("%+v of %+v", v, r.cloud.Volumes())
+	}
+}
+
+// What may have been used is never removed, nor a copy that may be the last.
+func TestVolumeInAnotherZoneIsKeptIfItMayBeOfUse(t *testing.T) {
+	t.Parallel()
+	for name, restart := range map[string]bool{"this process has made it": false, "an earlier one has": true} {
+		for _, source := range []string{"none", "there", "gone"} {
+			t.Run(name+", source "+source, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
+				r.slow(fakecloud.CreateVolume, time.Second)
+				req := request("pvc-1", volume.GiB, nil)
+				req.Requisite = []volume.Topology{zone("west")}
+				if source != "none" {
+					req.Source.VolumeID = r.add(fakecloud.Volume{Zone: "west"})
+				}
+				id := r.cutShort(t, req)
+				if source == "gone" {
+					r.cloud.RemoveVolume(req.Source.VolumeID)
+				}
+				if restart {
+					r = newRigOver(t, r.cloud)
+				}
+				req.Requisite = []volume.Topology{zone("nova")}
+				_, err := r.Create(t.Context(), req)
+				_, there := r.cloud.Volume(id)
+				if restart || source == "gone" {
+					wantKind(t, err, volume.Unavailable, id, "west", "nova")
+				} else {
+					wantKind(t, err, volume.Exhausted, id, "west", "nova")
+				}
+				if there != (restart || source == "gone") {
+					t.Errorf("after %v the volume is there: %t", err, there)
+				}
+			})
+		}
+	}
+}
+
+func mountRequest(name string, source volume.Source) *csi.CreateVolumeRequest {
+	req := &csi.CreateVolumeRequest{Name: name, VolumeCapabilities: []*csi.VolumeCapability{{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}}}
+	if source.VolumeID != "" {
+		req.VolumeContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: source.VolumeID},
+		}}
+	}
+	return req
+}
+
+// A proxy can deliver a request after the next call has looked for the volume.
+func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	deliver := make(chan struct{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
+	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
+	wantKind(t, err, volume.Unavailable, "504")
+	for name, change := range map[string]func(*volume.CreateRequest){
+		"parameter": func(q *volume.CreateRequest) { q.Parameters = map[string]string{"tpye": "x"} },
+		"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramCloud: "moon"} },
+		"zone":      func(q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} },
+		"type":      func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramType: "golden"} },
+	} {
+		req := request("pvc-1", volume.GiB, nil)
+		change(&req)
+		if _, err := r.Create(t.Context(), req); !volume.IsKind(err, volume.Unavailable) {
+			t.Errorf("%s: %v, want it not final", name, err)
+		}
+		req.Name = "pvc-2" // of which nothing was asked for yet
+		if _, err := r.Create(t.Context(), req); err == nil || !volume.KindOf(err).Final() {
+			t.Errorf("%s: %v, want it final", name, err)
+		}
+	}
+	server := controller.New(r.Backend, controller.Options{})
+	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
+	wantKind(t, err, volume.Unavailable, "gone", "may still be carried out")
+	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-2", volume.Source{VolumeID: "gone"}))
+	wantKind(t, err, volume.NotFound, "gone")
+
+	close(deliver)
+	wantSoon(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
+	if v := r.create(t, request("pvc-1", volume.GiB, nil)); v.ID != r.cloud.Volumes()[0].ID {
+		t.Errorf("%s, want the volume of the late request", v.ID)
+	}
+	if len(r.attempts.of) != 0 {
+		t.Errorf("remembered for ever: %+v", r.attempts.of)
+	}
+}
+
+// What an earlier call has left goes before the claim may.
+func TestRefusalsRemoveWhatFailedCreationsHaveLeft(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(*rig) error{
+		"by the backend": func(r *rig) error {
+			req := request("pvc-1", volume.GiB, nil)
+			req.Requisite = []volume.Topology{zone("mars")}
+			_, err := r.Create(t.Context(), req)
+			return err
+		},
+		"by the controller": func(r *rig) error {
+			_, err := controller.New(r.Backend, controller.Options{}).CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			left := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
+			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+			wantKind(t, refuse(r), volume.Unavailable, left)
+			rule.Remove()
+			if err := refuse(r); err == nil || !volume.KindOf(err).Final() {
+				t.Errorf("%v, want it final: nothing is left", err)
+			}
+			if all := r.cloud.Volumes(); len(all) != 0 {
+				t.Errorf("left behind: %+v", all)
+			}
+		})
+	}
+}
+
+// A clone is in the cloud of its source, which can be gone at the retry.
+func TestCloneIsFoundInItsCloudWithoutItsSource(t *testing.T) {
+	t.Parallel()
+	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	req := request("pvc-2", volume.GiB, nil)
+	req.Source.VolumeID = west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+	v, err := twoClouds(t, east, west).CloneVolume(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	west.RemoveVolume(req.Source.VolumeID)
+	b := twoClouds(t, east, west)
+	if again, err := b.CloneVolume(t.Context(), req); err != nil || again.ID != v.ID {
+		t.Errorf("%+v, %v, want %s", again, err, v.ID)
+	}
+	req.Name = "pvc-3"
+	_, err = b.CloneVolume(t.Context(), req)
+	wantKind(t, err, volume.NotFound, req.Source.VolumeID)
+}
+
+// A volume that may not be shared although it has to be is no answer, and if
+// somebody may use it already, it is not removed.
+func TestVolumeThatMayNotBeSharedIsNotTheOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	v := r.create(t, request("pvc-1", volume.GiB, nil))
+	req := request("pvc-1", volume.GiB, nil)
+	access(volume.MultiNodeMultiWriter, true)(&req)
+	_, err := r.Create(context.WithoutCancel(t.Context()), req)
+	wantKind(t, err, volume.AlreadyExists, v.ID)
+	if _, there := r.cloud.Volume(v.ID); !there {
+		t.Error("it was removed")
+	}
+}
