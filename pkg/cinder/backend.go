@@ -50,7 +50,7 @@ type Options struct {
 	// grown, for clouds whose Cinder may not.
 	NotifyNova bool
 	Log        *slog.Logger          // nil: none
-	Registerer prometheus.Registerer // metrics of the API calls; nil: none
+	Registerer prometheus.Registerer // metrics of the API calls and of duplicate volumes; nil: none
 }
 
 // Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter,
@@ -68,7 +68,8 @@ type Backend struct {
 	statics statics
 	lookups map[string]lookup // by cloud and name, as in the request
 
-	attempts attempts
+	attempts   attempts
+	duplicates *duplicates
 }
 
 // HasTopology implements volume.TopologyAware.
@@ -85,6 +86,10 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if o.Clouds.Registerer == nil {
 		o.Clouds.Registerer = o.Registerer
 	}
+	duplicates, err := newDuplicates(o.Log, o.ClusterID, o.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	clouds, err := cloud.Open(ctx, o.Clouds)
 	if err != nil {
 		return nil, volume.Wrap(err, "open the clouds", "")
@@ -92,7 +97,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	return &Backend{
 		clouds: clouds, opts: o, log: o.Log,
 		homes: make(map[string]string), pollers: make(map[string]*poller), catalog: make(map[string]*catalog),
-		lookups: make(map[string]lookup),
+		lookups: make(map[string]lookup), duplicates: duplicates,
 	}, nil
 }
 

@@ -15,10 +15,14 @@ import (
 )
 
 // twoClouds is a backend over the clouds east, the default, and west.
-func twoClouds(t *testing.T, east, west *fakecloud.Cloud) *Backend {
+func twoClouds(t *testing.T, east, west *fakecloud.Cloud, more ...func(*Options)) *Backend {
 	t.Helper()
 	path := cloudConf(t, map[string]*fakecloud.Cloud{"east": east, "west": west})
-	b, err := New(t.Context(), Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cluster})
+	options := Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cluster}
+	for _, change := range more {
+		change(&options)
+	}
+	b, err := New(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}

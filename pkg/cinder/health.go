@@ -31,27 +31,29 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 // Cinder's, the largest it gives, is read at a time: it may have no volume that
 // anything is wrong with.
 func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
-	impaired, next, err := b.listHealth(ctx, page)
-	return impaired, next, volume.Wrap(err, "check volumes", "")
-}
-
-func (b *Backend) listHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	read, err := b.list(ctx, volume.Page{Token: page.Token})
 	if err != nil {
-		return nil, "", err
+		return nil, "", volume.Wrap(err, "check volumes", "")
 	}
-	var impaired []volume.Health
+	impaired, next := impairedOf(read, page.Max)
+	b.duplicates.addPage(ctx, page.Token, read, next)
+	return impaired, next, nil
+}
+
+// impairedOf returns the volumes of a page that have adverse conditions, at most
+// so many if most is above 0, and the token of what comes next.
+func impairedOf(read listPage, most int) (impaired []volume.Health, next string) {
 	for _, v := range read.volumes {
 		found := conditions(v, "")
 		switch {
 		case len(found) == 0:
 			continue
-		case page.Max > 0 && len(impaired) == page.Max:
-			return impaired, impaired[len(impaired)-1].ID + "@" + read.part, nil
+		case most > 0 && len(impaired) == most:
+			return impaired, impaired[len(impaired)-1].ID + "@" + read.part
 		}
 		impaired = append(impaired, volume.Health{ID: v.ID, Conditions: found})
 	}
-	return impaired, read.next, nil
+	return impaired, read.next
 }
 
 // conditions judges a volume by its status. reason is what Cinder says about

@@ -23,6 +23,7 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 	if err != nil {
 		return nil, "", volume.Wrap(err, "list volumes", "")
 	}
+	b.duplicates.addPage(ctx, page.Token, read, read.next)
 	out := make([]volume.Volume, 0, len(read.volumes))
 	for _, v := range read.volumes {
 		out = append(out, b.volume(v))

@@ -3,6 +3,7 @@ package cinder
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"testing"
 
@@ -68,6 +69,47 @@ func TestListIsOfThisCluster(t *testing.T) {
 	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
 		wantKind(t, err, volume.Stale)
+	}
+}
+
+// An operator can take the filter by metadata away from users; then Cinder shows
+// the whole project.
+func TestListIsOfThisClusterWhereCinderDoesNotFilter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ListLimit: 2, NoMetadataFilter: true})
+	var mine []string
+	for range 3 {
+		mine = append(mine, r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError}))
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Status: stateError, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Status: stateError})
+	}
+	slices.Sort(mine)
+	if got := ids(r.listAll(t, 0)); !slices.Equal(got, mine) {
+		t.Errorf("listed %v, want %v", got, mine)
+	}
+	impaired, _ := listHealth(t, r.Backend, 0)
+	wantImpaired(t, r.Backend, impaired, mine)
+}
+
+// A project can have many times the volumes of this cluster.
+func TestListAsksCinderForThisClusterOnly(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	r.listAll(t, 0)
+	listHealth(t, r.Backend, 0)
+	n := 0
+	for _, request := range r.cloud.Requests() {
+		if request.Call != fakecloud.ListVolumeDetail {
+			continue
+		}
+		n++
+		query, err := url.ParseQuery(request.Query)
+		if err != nil || query.Get("metadata") != "{'"+metaCluster+"': '"+cluster+"'}" {
+			t.Errorf("asked for %q, %v", request.Query, err)
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d listings, want 2", n)
 	}
 }
 

@@ -40,13 +40,17 @@ const (
 	sidecarPrefix = "csi.storage.k8s.io/"
 )
 
-// metaVolume is the name of the PersistentVolume, which is that of the volume.
-const metaVolume = sidecarPrefix + "pv/name"
+const (
+	// metaVolume is the name of the PersistentVolume, which is that of the volume.
+	metaVolume         = sidecarPrefix + "pv/name"
+	metaClaim          = sidecarPrefix + "pvc/name"
+	metaClaimNamespace = sidecarPrefix + "pvc/namespace"
+)
 
 // sidecarMetadata are the parameters of external-provisioner that are kept with
 // the volume.
 func sidecarMetadata() []string {
-	return []string{sidecarPrefix + "pvc/name", sidecarPrefix + "pvc/namespace", metaVolume}
+	return []string{metaClaim, metaClaimNamespace, metaVolume}
 }
 
 // description is the one that cinder-csi-plugin gives, by which people find

@@ -18,7 +18,10 @@ type Options struct {
 	Types        []VolumeType  // default: DefaultTypes; the first is the default type
 	Dependent    bool          // a snapshot cannot go before the volumes made from it, as with RBD
 	ForbidEvents bool          // Nova refuses the events that Cinder sends: Cinder's user lacks the role
-	ServiceRole  bool          // the user csi has the role service, so it may send events to Nova
+	// NoMetadataFilter takes "metadata" out of query_volume_filters: below 3.31
+	// Cinder then ignores that filter of users.
+	NoMetadataFilter bool
+	ServiceRole      bool // the user csi has the role service, so it may send events to Nova
 }
 
 // Quota has the limits of a project; -1 means no limit, as in Cinder.

@@ -1,0 +1,242 @@
+package cinder
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// countingRig is a rig with the metrics and the log of its backend.
+func countingRig(t *testing.T, o fakecloud.Options) (*rig, *prometheus.Registry, *safeText) {
+	t.Helper()
+	reg, log := prometheus.NewRegistry(), new(safeText)
+	return newRig(t, o, withLog(log), func(o *Options) { o.Registerer = reg }), reg, log
+}
+
+// duplicateSeries are the values of the metric by cloud.
+func duplicateSeries(t *testing.T, reg *prometheus.Registry) map[string]int {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make(map[string]int)
+	for _, f := range families {
+		if f.GetName() != "growvol_openstack_duplicate_volumes" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			values[m.GetLabel()[0].GetValue()] = int(m.GetGauge().GetValue())
+		}
+	}
+	return values
+}
+
+// wantDuplicates checks the series of the only cloud; below 0: there is none.
+func wantDuplicates(t *testing.T, reg *prometheus.Registry, want int) {
+	t.Helper()
+	got := duplicateSeries(t, reg)
+	if len(got) != 1 && want >= 0 || len(got) != 0 && want < 0 {
+		t.Errorf("the series are %v, want %d", got, want)
+	}
+	for name, n := range got {
+		if n != want {
+			t.Errorf("%d duplicates in %q, want %d", n, name, want)
+		}
+	}
+}
+
+const duplicatesText = "several volumes of this cluster have one name"
+
+// The first request is lost in a proxy, which delivers it after a second one has
+// made the volume.
+func TestVolumeOfALateRequestIsReported(t *testing.T) {
+	t.Parallel()
+	r, reg, log := countingRig(t, fakecloud.Options{})
+	wantDuplicates(t, reg, -1)
+	deliver := make(chan struct{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
+	req := request("pvc-1", volume.GiB, map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"})
+	_, err := r.Create(t.Context(), req)
+	wantKind(t, err, volume.Unavailable)
+	used := r.create(t, req)
+	r.listAll(t, 0)
+	wantDuplicates(t, reg, 0)
+	close(deliver)
+	wantSoon(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 2 })
+	server := r.cloud.AddServer("")
+	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used.ID, Node: server}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		r.listAll(t, 0)
+		wantDuplicates(t, reg, 1)
+		listHealth(t, r.Backend, 0)
+		wantDuplicates(t, reg, 1)
+	}
+	late := ""
+	for _, v := range r.cloud.Volumes() {
+		if v.ID != used.ID {
+			late = v.ID
+		}
+	}
+	text := log.String()
+	for _, word := range []string{late, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1", "openstack volume delete"} {
+		if !strings.Contains(text, word) {
+			t.Errorf("the log does not name %q: %s", word, text)
+		}
+	}
+	if n := strings.Count(text, duplicatesText); n != 1 {
+		t.Errorf("logged %d times, want once: %s", n, text)
+	}
+	r.cloud.RemoveVolume(late)
+	listHealth(t, r.Backend, 0)
+	wantDuplicates(t, reg, 0)
+	if !strings.Contains(log.String(), "has a name of its own again") {
+		t.Error("the end was not logged")
+	}
+}
+
+func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
+	t.Parallel()
+	r, reg, log := countingRig(t, fakecloud.Options{NoMetadataFilter: true})
+	for range 2 {
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1})
+		r.add(fakecloud.Volume{})
+		r.add(fakecloud.Volume{Name: "pvc-gone", Status: stateDeleting})
+		r.add(fakecloud.Volume{Name: "pvc-gone", Status: stateErrorDeleting})
+	}
+	r.add(fakecloud.Volume{Name: "pvc-1"})
+	r.add(fakecloud.Volume{Name: "pvc-2"})
+	r.listAll(t, 0)
+	wantDuplicates(t, reg, 0)
+	for range 3 {
+		r.add(fakecloud.Volume{Name: "pvc-2"})
+	}
+	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
+	r.listAll(t, 0)
+	wantDuplicates(t, reg, 4)
+	if text := log.String(); strings.Count(text, duplicatesText) != 2 || strings.Contains(text, `"likely in use"=`+failed) {
+		t.Error(text)
+	}
+
+	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
+	reg = prometheus.NewRegistry()
+	b := twoClouds(t, east, west, func(o *Options) { o.Registerer = reg })
+	for _, c := range []*fakecloud.Cloud{east, west, west} {
+		c.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+	}
+	(&rig{Backend: b}).listAll(t, 1)
+	if got, want := duplicateSeries(t, reg), map[string]int{"east": 0, "west": 1}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// Two sidecars list at the same time, and each may break off and begin anew.
+func TestDuplicatesAreCountedAcrossPagesOfPassesThatInterleave(t *testing.T) {
+	t.Parallel()
+	r, reg, _ := countingRig(t, fakecloud.Options{})
+	for i := range 9 {
+		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%5)}) // 4 duplicates, each on another page
+	}
+	page := func(token string) (next string) {
+		t.Helper()
+		_, next, err := r.ListVolumes(t.Context(), volume.Page{Token: token, Max: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	x := page("")
+	_, place, _ := strings.Cut(x, "@")
+	x = page(x)
+	wantDuplicates(t, reg, -1)
+	y := page("")
+	x = page(x)
+	y = page(y)
+	for range 5 { // each breaks off
+		page(page(page("")))
+	}
+	r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(403, "no"))
+	if _, _, err := r.ListVolumes(t.Context(), volume.Page{Token: x, Max: 2}); err == nil {
+		t.Fatal("no error")
+	}
+	for x != "" || y != "" {
+		if x != "" {
+			x = page(x)
+		}
+		if y != "" {
+			y = page(y)
+		}
+	}
+	wantDuplicates(t, reg, 4)
+	// A listing from its middle is no complete one.
+	r.add(fakecloud.Volume{Name: "pvc-0"})
+	vs := r.listAll(t, 0)
+	wantDuplicates(t, reg, 5)
+	r.cloud.RemoveVolume(vs[0].ID)
+	for token := vs[1].ID + "@" + place; token != ""; token = page(token) {
+		wantDuplicates(t, reg, 5)
+	}
+	wantDuplicates(t, reg, 5)
+	if n := len(r.duplicates.passes); n > maxPasses {
+		t.Errorf("%d passes are kept, want at most %d", n, maxPasses)
+	}
+}
+
+// The pages of ListHealth overlap when a page of Cinder's has more impaired
+// volumes than the caller takes.
+func TestDuplicatesAreCountedByListHealthInSmallPages(t *testing.T) {
+	t.Parallel()
+	r, reg, _ := countingRig(t, fakecloud.Options{ListLimit: 4})
+	for i := range 10 {
+		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%7), Status: stateErrorExtending})
+	}
+	listHealth(t, r.Backend, 1)
+	wantDuplicates(t, reg, 3)
+}
+
+// Passes that nobody ends do not pile up, nor do counts outlive the listings.
+func TestDuplicatesForgetWhatIsOld(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	d, err := newDuplicates(newRig(t, fakecloud.Options{}).log, cluster, reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	volumes := func(n int) (p listPage) {
+		for i := range n {
+			p.volumes = append(p.volumes, cloud.Volume{ID: fmt.Sprint(i), Name: "pvc-1", Metadata: map[string]string{metaCluster: cluster}})
+		}
+		return p
+	}
+	ctx := context.WithoutCancel(t.Context())
+	for i := range 100 {
+		d.addPage(ctx, "", volumes(2), fmt.Sprint(i))
+		if len(d.passes) > maxPasses {
+			t.Fatalf("%d passes are kept", len(d.passes))
+		}
+	}
+	d.passes["99"].begun = time.Now().Add(-2 * maxPassAge)
+	d.addPage(ctx, "99", volumes(0), "")
+	wantDuplicates(t, reg, -1)
+	d.addPage(ctx, "98", volumes(0), "")
+	wantDuplicates(t, reg, 1)
+	// A pass that began before the last one that was reported knows less.
+	d.addPage(ctx, "97", volumes(4), "")
+	wantDuplicates(t, reg, 1)
+	d.addPage(ctx, "", volumes(3), "")
+	wantDuplicates(t, reg, 2)
+	d.reported = time.Now().Add(-2 * maxCountAge)
+	wantDuplicates(t, reg, -1)
+}
