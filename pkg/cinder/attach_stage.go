@@ -72,7 +72,7 @@ func moving(status string) bool {
 // passing tells whether Cinder works on the volume and will be done with it.
 func passing(status string) bool {
 	return slices.Contains([]string{
-		"creating", "downloading", stateExtending, stateRetyping, "backing-up", "restoring-backup", "uploading", stateMaintenance, "managing",
+		stateCreating, "downloading", stateExtending, stateRetyping, "backing-up", "restoring-backup", "uploading", stateMaintenance, "managing",
 	}, status)
 }
 

@@ -66,6 +66,7 @@ type Backend struct {
 	pollers map[string]*poller  // by cloud
 	catalog map[string]*catalog // by cloud
 	statics statics
+	copies  copies
 	lookups map[string]lookup // by cloud and name, as in the request
 
 	attempts   attempts
@@ -97,7 +98,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	return &Backend{
 		clouds: clouds, opts: o, log: o.Log,
 		homes: make(map[string]string), pollers: make(map[string]*poller), catalog: make(map[string]*catalog),
-		lookups: make(map[string]lookup), duplicates: duplicates,
+		lookups: make(map[string]lookup), copies: make(copies), duplicates: duplicates,
 	}, nil
 }
 
@@ -233,6 +234,7 @@ func (b *Backend) forget(id string) {
 	defer b.mu.Unlock()
 	delete(b.homes, id)
 	b.statics.drop(id)
+	delete(b.copies, id)
 }
 
 // await waits until done says that the volume is as wanted, and returns it as

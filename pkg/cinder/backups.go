@@ -3,7 +3,6 @@ package cinder
 import (
 	"context"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
@@ -12,6 +11,9 @@ import (
 
 // helperDescription is for people who find the snapshot.
 const helperDescription = description + ", only for a backup to be made from it"
+
+// metaUnanswered marks a backup whose id was given to nobody yet.
+const metaUnanswered = "growvol.io/unanswered"
 
 // backup makes a snapshot of the type "backup". A backup that Cinder makes from
 // the volume itself keeps the volume in the state "backing-up" all the time,
@@ -23,43 +25,69 @@ const helperDescription = description + ", only for a backup to be made from it"
 //
 // The first call waits for the helper, for the id to answer with is that of
 // the backup; it is not Ready until Cinder says so and the helper is gone.
+//
+// Each backup is made with metaUnanswered, which is removed before its id is
+// given away. A backup that has it still and has failed is known to nobody, who
+// would never delete it: it is removed, and another is made. One without it is
+// left to the caller, who keeps the first id for good and deletes by it.
 func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 	var none volume.Snapshot
-	inner, cancel := answerable(ctx)
-	defer cancel()
-	backup, found, err := t.backupNamed(inner)
+	backup, found, err := t.backupNamed(ctx)
 	if err != nil {
 		return none, err
 	}
 	if !found {
-		helper, err := t.helper(inner)
+		helper, err := t.helper(ctx)
 		if err != nil {
 			return none, err
 		}
-		if backup, err = t.begin(inner, helper); err != nil {
+		if backup, err = t.begin(ctx, helper); err != nil {
 			return none, err
 		}
 		// Whatever has become of it by now: the caller must have the id first,
 		// or nobody will ever delete it.
-		s := domainBackup(backup)
-		s.Ready = false
-		return s, nil
+		return t.answer(ctx, backup)
 	}
+	t.accepted()
 	switch backup.Status {
 	case snapAvailable:
-		return t.complete(inner, backup)
+		return t.complete(ctx, backup)
 	case snapError:
-		if err := t.b.dropHelper(inner, t.cloud, backup); err != nil {
-			t.stays(inner, backup, err) // until the backup is deleted
+		if err := t.b.dropHelper(ctx, t.cloud, backup); err != nil {
+			t.stays(ctx, backup, err) // until the backup is deleted
 		}
 		return none, volume.Errorf(volume.Internal, "Cinder has failed to make the backup %s: %s", backup.ID, failReason(backup)).
 			WithRemedy("delete the snapshot and take another; the log of cinder-backup may tell more")
 	case snapDeleting, snapErrorDeleting:
 		return none, volume.Errorf(volume.InProgress, "a backup %s of this name is %s", backup.ID, backup.Status).
-			WithRemedy("it will be retried; if it stays like this, an administrator has to remove it")
+			WithRemedy("Kubernetes retries this automatically; if it lasts, ask an administrator to delete it: openstack volume backup delete --force " + backup.ID)
 	}
-	return domainBackup(backup), nil
+	return t.answer(ctx, backup)
 }
+
+// answer is the result for a backup that is not complete. That its id is given
+// away is written down first; while that fails, nobody gets the id before the
+// backup is complete and cannot fail any more.
+func (t taking) answer(ctx context.Context, backup cloud.Backup) (volume.Snapshot, error) {
+	if unanswered(backup) {
+		metadata := maps.Clone(backup.Metadata)
+		delete(metadata, metaUnanswered)
+		if err := t.cloud.SetBackupMetadata(ctx, backup.ID, metadata); err != nil {
+			kind := volume.Unavailable
+			if passes(err) {
+				kind = volume.KindOf(err)
+			}
+			return volume.Snapshot{}, volume.Errorf(kind, "the backup %s is being made, and it could not be noted that its id is in use: %w", backup.ID, err).
+				WithRemedy("no action needed: the backup continues and Kubernetes retries this automatically")
+		}
+	}
+	s := domainBackup(backup)
+	s.Ready = false
+	return s, nil
+}
+
+// unanswered reports whether the id of a backup was given to nobody.
+func unanswered(backup cloud.Backup) bool { return backup.Metadata[metaUnanswered] != "" }
 
 // complete is the result for a backup that Cinder has made: it is Ready without
 // its helper, which would keep the volume from deletion.
@@ -94,88 +122,68 @@ func failReason(backup cloud.Backup) string {
 	return "Cinder says: " + backup.FailReason
 }
 
-// backupNamed looks for the backup of the request's name. Kind AlreadyExists:
-// it is of another volume.
+// backupNamed looks for the backup of the request's name. One that Cinder failed
+// to make, or that is being deleted, and that nobody knows of is removed. Kind
+// AlreadyExists: there are such of other volumes only.
 func (t taking) backupNamed(ctx context.Context) (backup cloud.Backup, found bool, err error) {
 	all, err := t.cloud.BackupsNamed(ctx, t.name)
 	if err != nil || len(all) == 0 {
-		return backup, false, err
+		return backup, false, snapshotUnknown(err)
 	}
 	oldestFirst(all, func(b cloud.Backup) (time.Time, string) { return b.Created, b.ID })
-	i := slices.IndexFunc(all, func(b cloud.Backup) bool { return b.VolumeID == t.volumeID })
-	if i < 0 {
+	ours := 0
+	for _, one := range all {
+		switch {
+		case one.VolumeID != t.volumeID:
+			continue
+		case unanswered(one) && t.b.ownMetadata(one.Metadata) && (one.Status == snapError || one.Status == snapDeleting):
+			t.b.log.InfoContext(ctx, "a backup that nobody got the id of has failed; it is removed", "backup", one.ID, "name", t.name, "reason", failReason(one))
+			if err := t.b.dropBackup(ctx, t.cloud, one); !volume.IsKind(err, volume.NotFound) {
+				return one, false, remains("backup", one.ID, one.Status, err)
+			}
+		case !found:
+			backup, found = one, true
+		}
+		ours++
+	}
+	if ours == 0 {
 		return backup, false, t.other(all[0].ID, all[0].VolumeID)
 	}
-	return all[i], true, nil
+	return backup, found, nil
 }
 
 // helper returns the helper snapshot when a backup can be made from it.
 func (t taking) helper(ctx context.Context) (cloud.Snapshot, error) {
-	s, found, err := t.named(ctx)
-	if err != nil {
-		return s, err
+	metadata := map[string]string{metaBackupOf: t.name}
+	maps.Copy(metadata, t.class.metadata)
+	s, err := t.cut(ctx, cloud.NewSnapshot{Description: helperDescription, Metadata: metadata})
+	if err == nil && s.Status != snapAvailable {
+		err = volume.Errorf(volume.InProgress, "the snapshot %s to make the backup from is %s", s.ID, s.Status)
 	}
-	if found && s.Metadata[metaBackupOf] != t.name {
-		return s, volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is not one to make a backup from", s.ID, t.name).
-			WithRemedy("use another name, or the class that the snapshot was made with")
-	}
-	if found && s.Status == snapDeleting { // it was of no use to an earlier call
-		if err := t.b.dropSnapshot(ctx, t.cloud, s); !volume.IsKind(err, volume.NotFound) {
-			return s, err
-		}
-		found = false
-	}
-	if !found {
-		metadata := map[string]string{metaBackupOf: t.name}
-		maps.Copy(metadata, t.class.metadata)
-		if s, err = t.create(ctx, metadata, helperDescription); err != nil {
-			return s, err
-		}
-	}
-	id := s.ID
-	s, err = awaitSnapshot(ctx, t.cloud, id, func(s cloud.Snapshot) bool { return s.Status != snapCreating })
-	if volume.IsKind(err, volume.NotFound) {
-		err = volume.Errorf(volume.InProgress, "the snapshot %s to make the backup from was deleted meanwhile", id)
-	}
-	if err != nil {
-		return s, err
-	}
-	switch s.Status {
-	case snapAvailable:
-		return s, nil
-	case snapError:
-		// No id has been given away yet, so the next call may start anew.
-		err = volume.Errorf(volume.Internal, "Cinder has failed to take the snapshot %s to make the backup from: %s", id, t.b.snapshotReason(ctx, t.cloud, s)).
-			WithRemedy("it will be retried with a new one")
-		t.discard(ctx, id)
-		return s, err
-	}
-	return s, volume.Errorf(volume.InProgress, "the snapshot %s to make the backup from is %s", id, s.Status)
+	return s, err
 }
 
 // begin asks Cinder for the backup. What it refuses for good leaves no helper
 // behind: nobody knows of it yet, and nobody would ever delete it.
 func (t taking) begin(ctx context.Context, helper cloud.Snapshot) (cloud.Backup, error) {
+	metadata := map[string]string{metaUnanswered: "true"}
+	maps.Copy(metadata, t.class.metadata)
 	backup, err := t.cloud.CreateBackup(ctx, cloud.NewBackup{
 		Name: t.name, Description: description, VolumeID: t.volumeID, SnapshotID: helper.ID,
-		Zone: t.class.zone, Incremental: t.class.incremental, Metadata: t.class.metadata,
+		Zone: t.class.zone, Incremental: t.class.incremental, Metadata: metadata,
 	})
 	if err == nil {
-		return t.cloud.Backup(ctx, backup.ID) // the answer to the creation has little more than the id
+		backup, err = t.cloud.Backup(ctx, backup.ID) // the answer to the creation has little more than the id
+		return backup, snapshotUnknown(err)
 	}
-	switch volume.KindOf(err) {
-	case volume.Unavailable, volume.Deadline, volume.Canceled, volume.InProgress:
-	default:
-		t.discard(ctx, helper.ID)
+	err = full(err)
+	if passes(err) || volume.IsKind(err, volume.Canceled) {
+		return backup, err
 	}
-	return backup, full(err)
-}
-
-// discard asks for the deletion of a helper that is of no use.
-func (t taking) discard(ctx context.Context, id string) {
-	if err := t.cloud.DeleteSnapshot(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
-		t.b.log.WarnContext(ctx, "a snapshot that was taken only for a backup could not be deleted", "snapshot", id, "backup", t.name, "error", err)
+	if errDrop := t.b.dropSnapshot(ctx, t.cloud, helper); !volume.IsKind(errDrop, volume.NotFound) {
+		return backup, volume.Errorf(volume.Unavailable, "%w; and the snapshot %s to make the backup from could not be removed: %s", err, helper.ID, errDrop.Error())
 	}
+	return backup, err
 }
 
 // dropHelper removes the helper snapshot of a backup; nil: it is gone. It tries

@@ -1,6 +1,7 @@
 package cinder
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
@@ -134,6 +135,107 @@ func TestBackupThatFailsIsNeverReady(t *testing.T) {
 	r.ready(t, class)
 }
 
+// Nobody has the id of a backup whose answer was lost: when it has failed it
+// would stay for ever.
+func TestBackupThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.LostReply(), fakecloud.Fails())
+	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
+	wantKind(t, err, volume.Unavailable)
+	failed := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)
+	if len(failed) != 1 {
+		t.Fatalf("backups %v, want one", failed)
+	}
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(failed[0]); return b.Status == snapError })
+
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+	_, err = r.CreateSnapshot(within(t, 5*time.Second), class)
+	wantKind(t, err, volume.Unavailable, failed[0], "could not be removed")
+	rule.Remove()
+
+	s := r.ready(t, class)
+	if got := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0); len(got) != 1 || got[0] != s.ID || s.ID == failed[0] {
+		t.Errorf("%s after %s, and %v in the cloud; want another backup alone", s.ID, failed[0], got)
+	}
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
+}
+
+// The id is given away only when that is written down, or the backup can fail no
+// more: external-snapshotter keeps the first one for good.
+func TestBackupIDIsNotGivenAwayUnnoted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.UpdateBackup}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed.")).Always()
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	for range 2 {
+		_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
+		wantKind(t, err, volume.Unavailable, "backup:update")
+	}
+	r.wantCalls(t, fakecloud.CreateBackup, 1)
+	made := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)
+	r.cloud.Release(made[0])
+	if s := r.ready(t, class); s.ID != made[0] {
+		t.Errorf("%s, want %s", s.ID, made[0])
+	}
+}
+
+func TestBackupOfAnOldCloudKeepsItsID(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{CinderMax: "3.42"}) // no metadata of backups
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Fails())
+	s := r.take(t, class)
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == snapError })
+	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
+	wantKind(t, err, volume.Internal, s.ID)
+}
+
+func TestBackupRemovesNoSnapshotButItsHelper(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id, other := r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
+	s := r.take(t, class)
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var others []string
+	for _, o := range []cloud.NewSnapshot{
+		{Name: "b", VolumeID: id}, // somebody's own
+		{Name: "b", VolumeID: id, Metadata: map[string]string{metaBackupOf: "another"}},
+		{Name: "b", VolumeID: other, Metadata: map[string]string{metaBackupOf: "b"}}, // of a backup of another volume
+	} {
+		made, err := c.CreateSnapshot(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, made.ID)
+	}
+	r.cloud.Release(s.ID)
+	if got := r.ready(t, class); got.ID != s.ID {
+		t.Errorf("%s, want %s", got.ID, s.ID)
+	}
+	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range others {
+		if _, there := r.cloud.Snapshot(id); !there {
+			t.Errorf("the snapshot %s was deleted, which is not the backup's helper", id)
+		}
+	}
+	r.wantCalls(t, fakecloud.DeleteSnapshot, 1)
+}
+
 func TestBackupWhoseHelperFailsStartsAnew(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -141,7 +243,10 @@ func TestBackupWhoseHelperFailsStartsAnew(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails())
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-	wantKind(t, err, volume.Internal, "to make the backup from", "Snapshot failed to create")
+	wantKind(t, err, volume.Internal, "Snapshot failed to create")
+	if n := r.helpers(t, id); n != 0 {
+		t.Errorf("%d snapshots are left behind", n)
+	}
 	r.ready(t, class)
 }
 

@@ -52,6 +52,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 		return volume.Volume{}, k.answer(err)
 	}
 	b.attempts.end(req.Name)
+	b.dropCopy(req.Source.VolumeID, v.ID)
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
 	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
@@ -99,6 +100,7 @@ func (k *creation) run(ctx context.Context, n namesakes) (cloud.Volume, error) {
 		return cloud.Volume{}, err
 	}
 	if n.found {
+		k.accepted(n.best)
 		k.place.allowed = k.allowedZones(k.req)
 		return k.existing(ctx, n.best)
 	}
@@ -163,6 +165,7 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 		order.Zone = zone
 		v, err = k.ask(ctx, order)
 		if err == nil {
+			k.accepted(v)
 			v, err = k.finish(ctx, v)
 		}
 		// A refusal that came as an answer, such as that of the quota, holds in
@@ -179,6 +182,18 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 	}
 	return v, volume.Errorf(volume.Exhausted, "no zone that the volume has to be reachable from (%s) has room for it: %w", few(k.place.allowed), err).
 		WithRemedy("let the pod be scheduled to another zone, ask for less, or use another type")
+}
+
+// accepted says that Cinder has accepted the volume: nothing but an extension
+// of the source can harm the copy now, see copies. A backup stays locked to the
+// end: Cinder refuses a second restore while it restores one.
+func (k *creation) accepted(v cloud.Volume) {
+	if source := k.req.Source.VolumeID; source != "" && !settled(v) {
+		k.noteCopy(source, v.ID, copyClone)
+	}
+	if k.want.metadata[metaBackup] == "" && v.BackupID == "" {
+		k.req.Accepted()
+	}
 }
 
 // order is what to ask Cinder for.

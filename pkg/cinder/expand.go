@@ -45,6 +45,9 @@ func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, id string, target 
 		if err != nil || v.Size() >= target {
 			return v, err
 		}
+		if err := b.awaitCopies(ctx, c, id); err != nil {
+			return v, err
+		}
 		if v, err = b.extend(ctx, c, v, target); err != nil || v.Size() >= target {
 			return v, err
 		}

@@ -20,13 +20,18 @@ const (
 	snapErrorDeleting = "error_deleting"
 )
 
-// CreateSnapshot implements volume.Snapshotter. The snapshot is Ready when
-// Cinder says so, which later calls find out: this one does not wait for it.
-// With the type "backup" of the class it is a backup, see createBackup. Kinds
-// beside those of the interface: Invalid (parameters), Exhausted (quota),
-// Internal (Cinder has failed to take it), InProgress.
+// CreateSnapshot implements volume.Snapshotter. It returns when Cinder has taken
+// the snapshot (CSI v1.13: the call blocks until the snapshot is cut), and no
+// sooner: external-snapshotter keeps the first id that it gets for good, so a
+// snapshot that may still fail must not get one. What fails before that is
+// removed, and the retry takes another. With the type "backup" of the class it
+// is a backup, see backup. Kinds beside those of the interface: Invalid
+// (parameters), Exhausted (quota), Internal (Cinder failed to take it),
+// InProgress, Deadline.
 func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
-	s, err := b.takeSnapshot(ctx, req)
+	inner, cancel := answerable(ctx)
+	defer cancel()
+	s, err := b.takeSnapshot(inner, req)
 	return s, volume.Wrap(err, "snapshot", req.VolumeID)
 }
 
@@ -38,9 +43,9 @@ func (b *Backend) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) 
 	}
 	c, err := b.cloudOf(ctx, req.VolumeID)
 	if err != nil {
-		return none, err
+		return none, snapshotUnknown(err)
 	}
-	t := taking{b: b, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class}
+	t := taking{b: b, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class, accepted: req.Accepted}
 	var s volume.Snapshot
 	if class.backup {
 		s, err = t.backup(ctx)
@@ -53,6 +58,13 @@ func (b *Backend) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) 
 	return s, err
 }
 
+// snapshotUnknown returns an error that leaves open whether there is a snapshot
+// of the request's name. Its kind is not final: after a final one nobody would
+// come back for the snapshot.
+func snapshotUnknown(err error) error {
+	return volume.NotFinal(err, "it is not known whether the snapshot exists")
+}
+
 // taking is one request for a snapshot or backup.
 type taking struct {
 	b        *Backend
@@ -60,37 +72,121 @@ type taking struct {
 	name     string
 	volumeID string
 	class    snapshotClass
+	accepted func() // to be called when the volume may change again
 }
 
 func (t taking) snapshot(ctx context.Context) (volume.Snapshot, error) {
-	var none volume.Snapshot
-	s, found, err := t.named(ctx)
+	s, err := t.cut(ctx, cloud.NewSnapshot{Description: description, Metadata: t.class.metadata})
 	if err != nil {
-		return none, err
-	}
-	if found && s.Metadata[metaBackupOf] != "" {
-		return none, volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is there only for the backup of that name", s.ID, t.name).
-			WithRemedy("use another name, or the class that the backup was made with")
-	}
-	if !found {
-		if s, err = t.create(ctx, t.class.metadata, description); err != nil {
-			return none, err
-		}
-	}
-	return t.b.taken(ctx, t.cloud, s)
-}
-
-// taken is the result for a snapshot that exists.
-func (b *Backend) taken(ctx context.Context, c *cloud.Cloud, s cloud.Snapshot) (volume.Snapshot, error) {
-	switch s.Status {
-	case snapError:
-		return volume.Snapshot{}, volume.Errorf(volume.Internal, "Cinder has failed to take the snapshot %s: %s", s.ID, b.snapshotReason(ctx, c, s)).
-			WithRemedy("delete the snapshot and take another")
-	case snapDeleting, snapErrorDeleting:
-		return volume.Snapshot{}, volume.Errorf(volume.InProgress, "a snapshot %s of this name is %s", s.ID, s.Status).
-			WithRemedy("it will be retried; if it stays like this, an administrator has to remove it")
+		return volume.Snapshot{}, err
 	}
 	return domainSnapshot(s), nil
+}
+
+// cut returns the snapshot of the request's name that Cinder has taken. If there
+// is none it asks for one, which is to be as in order, and waits. A snapshot of
+// this cluster that Cinder failed to take, or that is being deleted, was never
+// given to anybody: it goes first.
+func (t taking) cut(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
+	all, err := t.named(ctx)
+	if err != nil {
+		return cloud.Snapshot{}, snapshotUnknown(err)
+	}
+	var s cloud.Snapshot
+	found := false
+	for _, one := range all {
+		switch {
+		case one.Metadata[metaBackupOf] != order.Metadata[metaBackupOf]:
+			return one, t.otherKind(one)
+		case t.b.unmadeSnapshot(one) || one.Status == snapDeleting:
+			if err := t.b.dropSnapshot(ctx, t.cloud, one); !volume.IsKind(err, volume.NotFound) {
+				return one, remains("snapshot", one.ID, one.Status, err)
+			}
+		case !found:
+			s, found = one, true
+		}
+	}
+	if !found {
+		if s, err = t.create(ctx, order); err != nil {
+			return s, err
+		}
+	}
+	t.b.noteCopy(t.volumeID, s.ID, copySnapshot)
+	t.accepted()
+	return t.awaitCut(ctx, s)
+}
+
+// otherKind is the error for a name that a snapshot of the other type has.
+func (t taking) otherKind(s cloud.Snapshot) error {
+	if s.Metadata[metaBackupOf] != "" {
+		return volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is there only for the backup of that name", s.ID, t.name).
+			WithRemedy("use another name, or the class that the backup was made with")
+	}
+	return volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is not one to make a backup from", s.ID, t.name).
+		WithRemedy("use another name, or the class that the snapshot was made with")
+}
+
+// unmadeSnapshot reports whether a snapshot is what a creation of this cluster
+// leaves when Cinder fails to take it.
+func (b *Backend) unmadeSnapshot(s cloud.Snapshot) bool {
+	return s.Status == snapError && b.ownMetadata(s.Metadata)
+}
+
+// ownMetadata reports whether the metadata of a snapshot or backup are those
+// that this cluster gives.
+func (b *Backend) ownMetadata(metadata map[string]string) bool {
+	cluster, ok := metadata[metaCluster]
+	return ok && cluster == b.opts.ClusterID
+}
+
+// remains is the error for what an earlier attempt has left and what could not
+// be removed. It is not of a final kind: after one nobody would come back for
+// it, and it would keep the volume from its deletion.
+func remains(what, id, status string, cause error) error {
+	kind := volume.Unavailable
+	if passes(cause) {
+		kind = volume.KindOf(cause)
+	}
+	return volume.Errorf(kind, "an earlier attempt has left the %s %s in the state %s, which could not be removed: %w", what, id, status, cause)
+}
+
+// awaitCut waits until Cinder has taken the snapshot. One that it failed to take
+// is removed, so that the retry starts clean.
+func (t taking) awaitCut(ctx context.Context, s cloud.Snapshot) (cloud.Snapshot, error) {
+	id := s.ID
+	if s.Status == snapCreating {
+		var err error
+		s, err = awaitSnapshot(ctx, t.cloud, id, func(s cloud.Snapshot) bool { return s.Status != snapCreating })
+		if volume.IsKind(err, volume.NotFound) {
+			err = volume.Errorf(volume.InProgress, "the snapshot %s was deleted while it was made", id)
+		}
+		if err != nil {
+			return s, snapshotUnknown(err)
+		}
+	}
+	t.b.dropCopy(t.volumeID, id)
+	switch s.Status {
+	case snapError:
+		return s, t.failed(ctx, s)
+	case snapDeleting, snapErrorDeleting:
+		return s, volume.Errorf(volume.InProgress, "a snapshot %s of this name is %s", id, s.Status).
+			WithRemedy("Kubernetes retries this automatically; if it lasts, ask an administrator to delete it: openstack volume snapshot delete --force " + id)
+	}
+	return s, nil
+}
+
+// failed removes a snapshot that Cinder failed to take, if it is this cluster's,
+// and returns the error that says why.
+func (t taking) failed(ctx context.Context, s cloud.Snapshot) error {
+	why := volume.Errorf(volume.Internal, "Cinder has failed to take the snapshot %s: %s", s.ID, t.b.snapshotReason(ctx, t.cloud, s))
+	if !t.b.unmadeSnapshot(s) {
+		return why.WithRemedy("delete the snapshot and take another")
+	}
+	if err := t.b.dropSnapshot(ctx, t.cloud, s); !volume.IsKind(err, volume.NotFound) {
+		return volume.Errorf(volume.Unavailable, "%w; and it could not be removed: %s", why, err.Error()).
+			WithRemedy("no action needed: Kubernetes retries this automatically and removes it then")
+	}
+	return why.WithRemedy("Kubernetes retries this automatically with a new snapshot; if it fails again, ask the operator of the cloud for the reason")
 }
 
 // snapshotReason is the last that Cinder has to say of a snapshot.
@@ -99,7 +195,7 @@ func (b *Backend) snapshotReason(ctx context.Context, c *cloud.Cloud, s cloud.Sn
 }
 
 // create asks Cinder for the snapshot.
-func (t taking) create(ctx context.Context, metadata map[string]string, description string) (cloud.Snapshot, error) {
+func (t taking) create(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
 	if !t.class.force {
 		v, err := t.cloud.Volume(ctx, t.volumeID)
 		if err != nil {
@@ -110,9 +206,8 @@ func (t taking) create(ctx context.Context, metadata map[string]string, descript
 				WithRemedy("stop the pods that use it, or remove " + paramForce + " from the VolumeSnapshotClass")
 		}
 	}
-	s, err := t.cloud.CreateSnapshot(ctx, cloud.NewSnapshot{
-		Name: t.name, Description: description, VolumeID: t.volumeID, Metadata: metadata, Force: t.class.force,
-	})
+	order.Name, order.VolumeID, order.Force = t.name, t.volumeID, t.class.force
+	s, err := t.cloud.CreateSnapshot(ctx, order)
 	return s, full(err)
 }
 
@@ -125,19 +220,20 @@ func full(err error) error {
 	return volume.Errorf(volume.Exhausted, "%w", err)
 }
 
-// named looks for the snapshot of the request's name. Kind AlreadyExists: it is
-// of another volume.
-func (t taking) named(ctx context.Context) (s cloud.Snapshot, found bool, err error) {
+// named returns the volume's snapshots of the request's name, the oldest first.
+// Kind AlreadyExists: there are such of other volumes only.
+func (t taking) named(ctx context.Context) ([]cloud.Snapshot, error) {
 	all, err := t.cloud.SnapshotsNamed(ctx, t.name)
 	if err != nil || len(all) == 0 {
-		return s, false, err
+		return nil, err
 	}
 	oldestFirst(all, func(s cloud.Snapshot) (time.Time, string) { return s.Created, s.ID })
-	i := slices.IndexFunc(all, func(s cloud.Snapshot) bool { return s.VolumeID == t.volumeID })
-	if i < 0 {
-		return s, false, t.other(all[0].ID, all[0].VolumeID)
+	first := all[0]
+	all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.VolumeID != t.volumeID })
+	if len(all) == 0 {
+		return nil, t.other(first.ID, first.VolumeID)
 	}
-	return all[i], true, nil
+	return all, nil
 }
 
 // oldestFirst makes repeated calls settle on the same one of several objects of

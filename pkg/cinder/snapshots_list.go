@@ -17,7 +17,8 @@ type shelf struct {
 
 // ListSnapshots implements volume.SnapshotLister: the snapshots and then the
 // backups of each cloud, as far as they are of this cluster. A filter by
-// snapshot or volume shows them whoever has made them.
+// snapshot or volume shows them whoever has made them. A snapshot that is still
+// being made is left out (CSI v1.13, ListSnapshots).
 //
 // A token is "kind:id@cloud": go on after this one of that list.
 func (b *Backend) ListSnapshots(ctx context.Context, filter volume.SnapshotFilter, page volume.Page) ([]volume.Snapshot, string, error) {
@@ -31,12 +32,17 @@ func (b *Backend) ListSnapshots(ctx context.Context, filter volume.SnapshotFilte
 
 // filtered is the listing of one snapshot, which may not exist.
 func (b *Backend) filtered(ctx context.Context, filter volume.SnapshotFilter) ([]volume.Snapshot, error) {
-	s, err := b.GetSnapshot(ctx, filter.SnapshotID)
+	k, err := b.kept(ctx, filter.SnapshotID)
+	if err != nil {
+		if volume.IsKind(err, volume.NotFound) {
+			return nil, nil
+		}
+		return nil, volume.Wrap(err, "get snapshot", filter.SnapshotID)
+	}
+	s := k.domain()
 	switch {
-	case volume.IsKind(err, volume.NotFound):
+	case k.snapshot != nil && k.snapshot.Status == snapCreating:
 		return nil, nil
-	case err != nil:
-		return nil, err
 	case filter.VolumeID != "" && s.VolumeID != filter.VolumeID:
 		return nil, nil
 	}
@@ -111,7 +117,7 @@ func (b *Backend) take(ctx context.Context, from shelf, volumeID, marker string,
 	if from.kind == typeSnapshot {
 		all, next, err := from.cloud.Snapshots(ctx, cloud.SnapshotPage{Marker: marker, Limit: limit, VolumeID: volumeID})
 		for _, s := range all {
-			if mine(s.Metadata) && s.Metadata[metaBackupOf] == "" {
+			if mine(s.Metadata) && s.Metadata[metaBackupOf] == "" && s.Status != snapCreating {
 				found = append(found, domainSnapshot(s))
 			}
 		}

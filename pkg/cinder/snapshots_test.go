@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -47,25 +48,42 @@ func (r *rig) ready(t *testing.T, req volume.SnapshotRequest) volume.Snapshot {
 	}
 }
 
+// snapshotsNamed returns the volume's snapshots of a name as Cinder has them.
+func (r *rig) snapshotsNamed(t *testing.T, name string) []cloud.Snapshot {
+	t.Helper()
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.SnapshotsNamed(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// CSI v1.13: CreateSnapshot blocks until the snapshot is cut.
 func TestSnapshotIsReadyWhenCinderSaysSo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{Size: 3})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
 	began := time.Now().Add(-2 * time.Second) // Cinder keeps whole seconds
+	for range 2 {                             // the second call joins
+		_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id))
+		wantKind(t, err, volume.Deadline, "creating")
+	}
+	stuck := r.snapshotsNamed(t, "s")[0].ID
+	if got, err := r.GetSnapshot(t.Context(), stuck); err != nil || got.ID != stuck || got.Ready {
+		t.Errorf("read %+v, %v; want %s not ready", got, err, stuck)
+	}
+	r.cloud.Release(stuck)
 	s := r.take(t, snap("s", id))
-	if s.Ready || s.VolumeID != id || s.Size != 3*volume.GiB || s.Name != "s" || s.Created.Before(began) {
-		t.Errorf("%+v, want one of %s that is not ready, of 3 GiB, just made", s, id)
+	if s.ID != stuck || !s.Ready || s.VolumeID != id || s.Size != 3*volume.GiB || s.Name != "s" || s.Created.Before(began) {
+		t.Errorf("%+v, want %s of %s, ready, of 3 GiB, just made", s, stuck, id)
 	}
 	if again := r.take(t, snap("s", id)); again != s {
 		t.Errorf("%+v, at first %+v", again, s)
-	}
-	if got, err := r.GetSnapshot(t.Context(), s.ID); err != nil || got != s {
-		t.Errorf("read %+v, %v; want %+v", got, err, s)
-	}
-	r.cloud.Release(s.ID)
-	if again := r.take(t, snap("s", id)); again.ID != s.ID || !again.Ready {
-		t.Errorf("%+v, want %s ready", again, s.ID)
 	}
 	r.wantCalls(t, fakecloud.CreateSnapshot, 1)
 }
@@ -100,20 +118,80 @@ func TestSnapshotThatFailsIsNeverReady(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails())
-	s := r.take(t, snap("s", id))
-	wantSoon(t, "the snapshot fails", func() bool { got, _ := r.cloud.Snapshot(s.ID); return got.Status == snapError })
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails()).Times(2)
 	for range 2 {
 		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
-		wantKind(t, err, volume.Internal, s.ID, "Snapshot failed to create")
+		wantKind(t, err, volume.Internal, "Snapshot failed to create")
+		if left := r.snapshotsNamed(t, "s"); len(left) != 0 {
+			t.Errorf("left behind: %+v", left)
+		}
 	}
-	if got, err := r.GetSnapshot(t.Context(), s.ID); err != nil || got.Ready {
-		t.Errorf("%+v, %v; want it, not ready", got, err)
+	r.ready(t, snap("s", id))
+	r.wantCalls(t, fakecloud.CreateSnapshot, 3)
+}
+
+// Nobody has the id of a snapshot whose answer was lost: when it has failed it
+// would stay for ever, and its volume with it.
+func TestSnapshotThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.LostReply(), fakecloud.Fails())
+	_, err := r.CreateSnapshot(t.Context(), snap("s", id))
+	wantKind(t, err, volume.Unavailable)
+	wantSoon(t, "the snapshot fails", func() bool { return r.snapshotsNamed(t, "s")[0].Status == snapError })
+
+	failed := r.snapshotsNamed(t, "s")[0].ID
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+	_, err = r.CreateSnapshot(t.Context(), snap("s", id))
+	wantKind(t, err, volume.Unavailable, failed, "could not be removed")
+	rule.Remove()
+
+	s := r.ready(t, snap("s", id))
+	if left := r.snapshotsNamed(t, "s"); len(left) != 1 || s.ID == failed {
+		t.Errorf("%+v after %s, and %+v in the cloud; want another snapshot alone", s, failed, left)
 	}
 	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
 		t.Fatal(err)
 	}
-	r.ready(t, snap("s", id))
+	if err := r.Delete(t.Context(), id); err != nil {
+		t.Errorf("the volume cannot be deleted: %v", err)
+	}
+}
+
+func TestSnapshotOfAnotherClusterThatFailedIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	foreign := newRigOver(t, r.cloud, func(o *Options) { o.ClusterID = "other" }).ready(t, snap("s", id))
+	r.cloud.SetSnapshotStatus(foreign.ID, snapError)
+	for range 2 {
+		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
+		wantKind(t, err, volume.Internal, foreign.ID, "delete the snapshot and take another")
+	}
+	r.wantCalls(t, fakecloud.DeleteSnapshot, 0)
+}
+
+// After an error of a final kind external-snapshotter lets the VolumeSnapshot
+// go, and nobody would delete a snapshot that exists.
+func TestSnapshotThatExistsNeverEndsInAFinalError(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]fakecloud.Call{"by name": fakecloud.ListSnapshotDetail, "by id": fakecloud.GetSnapshot} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			id := r.add(fakecloud.Volume{})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
+			_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id))
+			wantKind(t, err, volume.Deadline)
+			for _, status := range []int{http.StatusForbidden, http.StatusUnauthorized} {
+				rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(status, "no")).Always()
+				_, err := r.CreateSnapshot(t.Context(), snap("s", id))
+				wantKind(t, err, volume.Unavailable)
+				rule.Remove()
+			}
+		})
+	}
 }
 
 func TestSnapshotOfAVolumeInUse(t *testing.T) {
@@ -301,15 +379,26 @@ func TestListSnapshotsWithAForeignToken(t *testing.T) {
 	}
 }
 
+// CSI v1.13: ListSnapshots does not list what is not cut yet.
 func TestListSnapshotsThatAreNotReady(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
-	s := r.take(t, snap("s", r.add(fakecloud.Volume{})))
-	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: s.ID}} {
+	_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id))
+	wantKind(t, err, volume.Deadline)
+	stuck := r.snapshotsNamed(t, "s")[0].ID
+	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
 		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
-		if err != nil || len(page) != 1 || page[0] != s || page[0].Ready {
-			t.Errorf("%+v, %v; want %+v", page, err, s)
+		if err != nil || len(page) != 0 {
+			t.Errorf("%+v: %+v, %v; want none", filter, page, err)
+		}
+	}
+	r.cloud.SetSnapshotStatus(stuck, "backing-up")
+	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
+		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
+		if err != nil || len(page) != 1 || page[0].ID != stuck || page[0].Ready {
+			t.Errorf("%+v: %+v, %v; want %s not ready", filter, page, err, stuck)
 		}
 	}
 }

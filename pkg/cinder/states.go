@@ -12,6 +12,7 @@ import (
 
 // Statuses of volumes (Cinder API, "Volumes (volumes)", table of statuses).
 const (
+	stateCreating       = "creating"
 	stateAvailable      = "available"
 	stateInUse          = "in-use"
 	stateExtending      = "extending"

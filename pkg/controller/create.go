@@ -16,16 +16,18 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if err != nil {
 		return nil, err
 	}
-	// The source is locked too, so that it cannot vanish or grow meanwhile.
-	keys := []string{nameKey(create.Name), create.Source.VolumeID}
+	// The source is locked until the backend has accepted the copy, so that it
+	// cannot vanish or grow before. The name is locked to the end.
+	source := create.Source.VolumeID
 	if create.Source.SnapshotID != "" {
-		keys = append(keys, snapshotKey(create.Source.SnapshotID))
+		source = snapshotKey(create.Source.SnapshotID)
 	}
-	unlock, err := s.locks.LockAll(ctx, keys...)
+	unlock, unlockSource, err := s.locks.LockWithSource(ctx, source, nameKey(create.Name))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	create.OnAccepted = unlockSource
 	v, err := s.create(ctx, create)
 	if err != nil {
 		return nil, volume.Wrap(err, "create volume", create.Name)

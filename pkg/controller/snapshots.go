@@ -24,13 +24,13 @@ func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 	if req.GetAccessibilityRequirements() != nil {
 		return nil, volume.Errorf(volume.Invalid, "accessibility_requirements are given, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
 	}
-	unlock, err := s.locks.LockAll(ctx, snapshotNameKey(req.GetName()), req.GetSourceVolumeId())
+	unlock, unlockSource, err := s.locks.LockWithSource(ctx, req.GetSourceVolumeId(), snapshotNameKey(req.GetName()))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	snapshot, err := s.snapshotter.CreateSnapshot(ctx, volume.SnapshotRequest{
-		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Parameters: req.GetParameters(),
+		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Parameters: req.GetParameters(), OnAccepted: unlockSource,
 	})
 	if err != nil {
 		return nil, volume.Wrap(err, "snapshot volume", req.GetSourceVolumeId())

@@ -14,6 +14,19 @@ type CreateRequest struct {
 	Accesses   []Access          // how it will be used; already checked against AccessModes
 	Requisite  []Topology        // must be reachable from at least one of these; empty: no demand
 	Preferred  []Topology        // in order of preference
+	// OnAccepted, unless nil, is called when the storage system has accepted the
+	// copy of Source: from then on Source may be attached, detached, expanded
+	// and deleted, and other copies of it may be asked for. A backend may call
+	// it more than once, on the goroutine of the call, and never after it. One
+	// that needs the source to the end does not call it.
+	OnAccepted func()
+}
+
+// Accepted calls OnAccepted, if it is set.
+func (r CreateRequest) Accepted() {
+	if r.OnAccepted != nil {
+		r.OnAccepted()
+	}
 }
 
 // Backend is what every storage backend does. All methods are idempotent and
@@ -95,6 +108,16 @@ type SnapshotRequest struct {
 	Name       string // idempotency key
 	VolumeID   string
 	Parameters map[string]string
+	// OnAccepted is as in CreateRequest, for VolumeID: the storage system has
+	// accepted the snapshot.
+	OnAccepted func()
+}
+
+// Accepted calls OnAccepted, if it is set.
+func (r SnapshotRequest) Accepted() {
+	if r.OnAccepted != nil {
+		r.OnAccepted()
+	}
 }
 
 // Cloner is implemented by backends that can make a volume from another.

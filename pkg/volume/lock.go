@@ -39,25 +39,29 @@ func (l *Locks) Lock(ctx context.Context, id string) (unlock func(), err error) 
 	}
 }
 
-// LockAll takes several ids in a fixed order, so that two callers with the
-// same ids cannot block one another for ever. Duplicates and empty ids are
-// passed over.
-func (l *Locks) LockAll(ctx context.Context, ids ...string) (unlock func(), err error) {
+// LockWithSource takes the locks of source and ids, in a fixed order, so that
+// two callers with the same ids cannot block one another for ever. Duplicates
+// and empty ids are passed over. unlockSource releases the lock of source
+// alone, and unlock all that are still held. Both may be called more than once.
+func (l *Locks) LockWithSource(ctx context.Context, source string, ids ...string) (unlock, unlockSource func(), err error) {
 	var unlocks []func()
-	unlock = func() {
+	unlock, unlockSource = func() {
 		for i := len(unlocks) - 1; i >= 0; i-- {
 			unlocks[i]()
 		}
-	}
-	for _, id := range sortedUnique(ids) {
+	}, func() {}
+	for _, id := range sortedUnique(append(slices.Clone(ids), source)) {
 		u, err := l.Lock(ctx, id)
 		if err != nil {
 			unlock()
-			return nil, err
+			return nil, nil, err
 		}
 		unlocks = append(unlocks, u)
+		if id == source {
+			unlockSource = u
+		}
 	}
-	return unlock, nil
+	return unlock, unlockSource, nil
 }
 
 func (l *Locks) enter(id string) *lockEntry {

@@ -67,7 +67,7 @@ func TestLockObeysItsContext(t *testing.T) {
 	}
 }
 
-func TestLockAllIsFreeOfDeadlock(t *testing.T) {
+func TestLockWithSourceIsFreeOfDeadlock(t *testing.T) {
 	var l Locks
 	var wg sync.WaitGroup
 	for i := range 100 {
@@ -76,7 +76,7 @@ func TestLockAllIsFreeOfDeadlock(t *testing.T) {
 			if i%2 == 0 {
 				a, b = b, a
 			}
-			unlock, err := l.LockAll(t.Context(), a, "", b, a)
+			unlock, _, err := l.LockWithSource(t.Context(), a, "", b, a)
 			if err != nil {
 				t.Error(err)
 				return
@@ -91,14 +91,49 @@ func TestLockAllIsFreeOfDeadlock(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := l.LockAll(ctx, "a", "b"); err == nil {
+	if _, _, err := l.LockWithSource(ctx, "a", "b"); err == nil {
 		t.Error("a lock that is taken was given")
 	}
 	unlock()
-	if unlock, err = l.LockAll(t.Context(), "a", "b"); err != nil {
-		t.Fatalf("a failed LockAll kept what it had taken: %v", err)
+	if unlock, _, err = l.LockWithSource(t.Context(), "a", "b"); err != nil {
+		t.Fatalf("a failed LockWithSource kept what it had taken: %v", err)
 	}
 	unlock()
+}
+
+func TestUnlockSourceReleasesTheSourceAlone(t *testing.T) {
+	var l Locks
+	short := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	for _, source := range []string{"source", ""} {
+		unlock, unlockSource, err := l.LockWithSource(t.Context(), source, "name")
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlockSource()
+		unlockSource()
+		again, err := l.Lock(t.Context(), "source")
+		if err != nil {
+			t.Fatalf("source %q is still locked: %v", source, err)
+		}
+		if _, err := l.Lock(short(), "name"); err == nil {
+			t.Error("the name was released with the source")
+		}
+		unlock()
+		unlock()
+		if _, err := l.Lock(short(), "source"); err == nil {
+			t.Error("unlock released the source for another holder")
+		}
+		again()
+		name, err := l.Lock(t.Context(), "name")
+		if err != nil {
+			t.Fatalf("the name is still locked: %v", err)
+		}
+		name()
+	}
 }
 
 func TestTopologyWithin(t *testing.T) {

@@ -60,6 +60,7 @@ func backupRoutes() []route {
 		cinderRoute(http.MethodPost, "/backups", CreateBackup, (*Cloud).createBackup),
 		cinderRoute(http.MethodGet, "/backups/{id}", GetBackup, (*Cloud).getBackup),
 		cinderRoute(http.MethodDelete, "/backups/{id}", DeleteBackup, (*Cloud).deleteBackup),
+		updateBackupRoute(),
 		cinderRoute(http.MethodPost, "/backups/{id}/restore", RestoreBackup, (*Cloud).restoreBackup),
 	}
 }
@@ -209,6 +210,33 @@ func (c *Cloud) getBackup(x *exchange) *reply {
 		return bad
 	}
 	return answer(http.StatusOK, object{"backup": c.backupView(x, b)})
+}
+
+func updateBackupRoute() route {
+	r := cinderRoute(http.MethodPut, "/backups/{id}", UpdateBackup, (*Cloud).updateBackup)
+	r.since = 9
+	return r
+}
+
+// updateBackup renames a backup or, since 3.43, replaces its metadata, whatever
+// state it is in.
+func (c *Cloud) updateBackup(x *exchange) *reply {
+	b, bad := c.backupOf(x, x.values["id"])
+	if bad != nil {
+		return bad
+	}
+	in := objectReader{x.part("backup")}
+	if _, given := in.object["name"]; given {
+		b.Name = in.text("name")
+	}
+	if _, given := in.object["description"]; given {
+		b.Description = in.text("description")
+	}
+	if _, given := in.object["metadata"]; given && x.version.since(43) {
+		b.Metadata = in.metadata()
+	}
+	b.updated = now()
+	return answer(http.StatusOK, object{"backup": c.backupSummary(x, b)})
 }
 
 func (c *Cloud) deleteBackup(x *exchange) *reply {

@@ -46,6 +46,7 @@ const (
 	ListBackupDetail Call = "list backups detail"
 	GetBackup        Call = "get backup"
 	CreateBackup     Call = "create backup"
+	UpdateBackup     Call = "update backup"
 	RestoreBackup    Call = "restore backup"
 	DeleteBackup     Call = "delete backup"
 

@@ -202,3 +202,16 @@ func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
 		service: blockStorage, name: "backup_delete", what: "deleting backup " + id, method: "DELETE", path: "backups/" + id, objects: []string{id},
 	})
 }
+
+// SetBackupMetadata replaces the metadata of a backup. Kind Unsupported: the
+// cloud is older than 3.43 and keeps none.
+func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[string]string) error {
+	if !known(id) {
+		return unknown("backup", id)
+	}
+	return c.do(ctx, call{
+		service: blockStorage, name: "backup_metadata", what: "setting metadata of backup " + id, method: "PUT", path: "backups/" + id,
+		body: map[string]any{"backup": map[string]any{"metadata": metadata}}, ok: []int{200}, repeatable: true,
+		needs: need{"setting metadata of a backup", blockStorage, microversion{3, 43}, ""},
+	})
+}
