@@ -209,14 +209,28 @@ func (c *Cloud) deleteVolume(x *exchange) *reply {
 	v.set(deleting)
 	s := x.script
 	c.work(x, v.ID, func() {
-		if s.outcome == fails {
-			v.set(errorDeleting)
-			return
-		}
-		delete(c.volumes, v.ID)
-		for _, snap := range snapshots {
-			delete(c.snapshots, snap.ID)
-		}
+		c.afterClones(v, func() {
+			if s.outcome == fails {
+				v.set(errorDeleting)
+				return
+			}
+			delete(c.volumes, v.ID)
+			for _, snap := range snapshots {
+				delete(c.snapshots, snap.ID)
+			}
+		})
 	})
 	return answer(http.StatusAccepted, nil)
+}
+
+// afterClones runs f when no clone of the volume is being made: Cinder's manager
+// holds the lock ID-delete_volume of the source meanwhile. The lock is held.
+func (c *Cloud) afterClones(of *volume, f func()) {
+	for _, v := range c.volumes {
+		if v.SourceID == of.ID && v.Status == creating {
+			c.later(5*time.Millisecond, func() { c.afterClones(of, f) })
+			return
+		}
+	}
+	f()
 }

@@ -104,6 +104,8 @@ func rules() []rule {
 		{status: 400, calls: removals, kind: volume.Precondition, remedy: "see what still uses it: attachments, snapshots, clones, incremental backups"},
 		{status: 400, calls: changes, texts: []string{"status must be", "must be available", "maintenance", "is migrating", "not allowed for volumes in", "currently has a status"}, kind: volume.InProgress, remedy: "it will be retried; see the state of the volume if it lasts"},
 
+		{status: 400, calls: []string{"volume_create"}, texts: []string{"originating … status must be"}, kind: volume.InProgress, remedy: "no action needed: Kubernetes retries this automatically; if it lasts, check the state of the source"},
+
 		// What the status alone says.
 		{status: 401, kind: volume.Unauthenticated, remedy: "check the credentials of the cloud; a new file is read without a restart"},
 		{status: 403, kind: volume.Denied, remedy: askRole},

@@ -147,6 +147,10 @@ func ruleRows() []ruleRow {
 		{name: "policy about quotas", call: get, status: 403, body: fault("Policy doesn't allow volume_extension:quotas:show to be performed."), kind: volume.Denied, words: []string{"a role that the policy"}},
 
 		{name: "delete in use", call: remove, status: 400, body: fault("Invalid volume: Volume status must be available and must not be attached"), kind: volume.Precondition, words: []string{"snapshots"}},
+		{
+			name: "a copy of what is being attached", call: call{service: blockStorage, name: "volume_create", what: "creating volume x"}, status: 400,
+			body: fault("Invalid volume: Originating source volume status must be one of 'available, in-use' values"), kind: volume.InProgress,
+		},
 		{name: "extend while extending", call: extend, status: 400, body: fault("Invalid volume: Volume v status must be '('available',)' to extend, currently extending."), kind: volume.InProgress, words: []string{"currently extending"}},
 		{name: "extend to less", call: extend, status: 400, body: fault("Invalid input received: New size for extend must be greater than current size. (current: 3, extended: 3)."), kind: volume.Invalid},
 

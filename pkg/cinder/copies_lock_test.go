@@ -1,0 +1,221 @@
+package cinder
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// copying is a copy that Cinder has accepted and does not end before the test
+// lets it.
+type copying struct {
+	*rig
+	server *controller.Server
+	source string
+	id     string // of the copy
+	done   chan error
+}
+
+// startCopy asks the controller for a copy of a volume and returns when Cinder
+// has accepted it.
+func startCopy(t *testing.T, call fakecloud.Call, copies func(r *rig, source string) []string, ask func(ctx context.Context, s *controller.Server, source string) error) *copying {
+	t.Helper()
+	c := &copying{rig: newRig(t, fakecloud.Options{}), done: make(chan error, 1)}
+	c.server, c.source = controller.New(c.rig.Backend, controller.Options{}), c.add(fakecloud.Volume{})
+	c.cloud.On(fakecloud.Match{Call: call}, fakecloud.Stuck())
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { c.done <- ask(ctx, c.server, c.source) }()
+	t.Cleanup(func() { cancel(); <-c.done })
+	wantSoon(t, "Cinder accepts the copy", func() bool {
+		ids := copies(c.rig, c.source)
+		if len(ids) == 1 {
+			c.id = ids[0]
+		}
+		return c.id != ""
+	})
+	return c
+}
+
+func startClone(t *testing.T) *copying {
+	t.Helper()
+	return startCopy(t, fakecloud.CreateVolume, func(r *rig, source string) (ids []string) {
+		for _, v := range r.cloud.Volumes() {
+			if v.SourceID == source {
+				ids = append(ids, v.ID)
+			}
+		}
+		return ids
+	}, func(ctx context.Context, s *controller.Server, source string) error {
+		_, err := s.CreateVolume(ctx, &csi.CreateVolumeRequest{
+			Name: "clone", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()}, VolumeCapabilities: writable(),
+			VolumeContentSource: &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+				Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: source},
+			}},
+		})
+		return err
+	})
+}
+
+func startSnapshot(t *testing.T, class string) *copying {
+	t.Helper()
+	call := fakecloud.CreateSnapshot
+	if class == typeBackup {
+		call = fakecloud.CreateBackup
+	}
+	return startCopy(t, call, func(r *rig, _ string) (ids []string) {
+		for _, s := range r.snapshotsNamed(t, "s") {
+			if r.cloud.Count(call) > 0 {
+				ids = append(ids, s.ID)
+			}
+		}
+		return ids
+	}, func(ctx context.Context, s *controller.Server, source string) error {
+		_, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: map[string]string{paramType: class}})
+		return err
+	})
+}
+
+func writable() []*csi.VolumeCapability {
+	return []*csi.VolumeCapability{{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	}}
+}
+
+func (c *copying) expand(ctx context.Context) (int64, error) {
+	resp, err := c.server.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+		VolumeId: c.source, CapacityRange: &csi.CapacityRange{RequiredBytes: (2 * volume.GiB).Bytes()},
+	})
+	return resp.GetCapacityBytes(), err
+}
+
+// What Cinder does not mind while it copies a volume does not wait for the copy,
+// which may take an hour.
+func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*testing.T) *copying{
+		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, typeSnapshot) },
+		"backup": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, typeBackup) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t)
+			node := c.cloud.AddServer("")
+			publish := &csi.ControllerPublishVolumeRequest{VolumeId: c.source, NodeId: node, VolumeCapability: writable()[0]}
+			began := time.Now()
+			if _, err := c.server.ControllerPublishVolume(within(t, 10*time.Second), publish); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("the volume was attached after %s", took)
+			}
+			c.wantPlugged(t, c.source, node)
+			unpublish := &csi.ControllerUnpublishVolumeRequest{VolumeId: c.source, NodeId: node}
+			if _, err := c.server.ControllerUnpublishVolume(within(t, 10*time.Second), unpublish); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Cinder cuts a copy off at the size that the source had when it was accepted.
+func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*testing.T) *copying{
+		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, typeSnapshot) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t)
+			_, err := c.expand(within(t, time.Second))
+			wantKind(t, err, volume.InProgress, c.source, c.id, "cut off")
+			c.wantCalls(t, fakecloud.ExtendVolume, 0)
+			eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+			if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
+				t.Errorf("%d, %v; want 2 GiB", size, err)
+			}
+			if err := <-c.done; err != nil {
+				t.Errorf("the copy ended with %v", err)
+			}
+			c.done <- nil // for the cleanup
+			if left := c.copiesOf(c.source); len(left) != 0 {
+				t.Errorf("%v are still noted", left)
+			}
+		})
+	}
+}
+
+// A backup is made from a snapshot that is cut: hours of it hold nothing up.
+func TestExpandDoesNotWaitForABackup(t *testing.T) {
+	t.Parallel()
+	c := startSnapshot(t, typeBackup)
+	if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
+		t.Errorf("%d, %v; want 2 GiB", size, err)
+	}
+}
+
+// The call that asked for the copy may have ended long ago.
+func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	source := r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Stuck())
+	req := request("clone", volume.GiB, nil)
+	req.Source.VolumeID = source
+	_, err := r.CloneVolume(within(t, time.Second), req)
+	wantKind(t, err, volume.Deadline)
+	_, err = r.Expand(within(t, time.Second), source, 2*volume.GiB)
+	wantKind(t, err, volume.InProgress, "cut off")
+	// A size that it has already takes no extension and no wait.
+	if _, err := r.Expand(within(t, time.Second), source, volume.GiB); err != nil {
+		t.Error(err)
+	}
+	for _, v := range r.cloud.Volumes() {
+		if v.SourceID == source {
+			r.cloud.SetVolumeStatus(v.ID, stateError)
+		}
+	}
+	if v, err := r.Expand(within(t, 10*time.Second), source, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
+		t.Errorf("%+v, %v; the copy has failed", v, err)
+	}
+}
+
+// Cinder deletes a source after the clones that it is making from it.
+func TestDeleteOfASourceIsJudgedByCinder(t *testing.T) {
+	t.Parallel()
+	c := startClone(t)
+	remove := &csi.DeleteVolumeRequest{VolumeId: c.source}
+	_, err := c.server.DeleteVolume(within(t, time.Second), remove)
+	wantKind(t, err, volume.Deadline, c.source, "deleting")
+	c.cloud.Release(c.id)
+	if _, err := c.server.DeleteVolume(within(t, 10*time.Second), remove); err != nil {
+		t.Error(err)
+	}
+
+	s := startSnapshot(t, typeSnapshot)
+	_, err = s.server.DeleteVolume(within(t, 5*time.Second), &csi.DeleteVolumeRequest{VolumeId: s.source})
+	wantKind(t, err, volume.Precondition, s.id, "snapshots")
+}
+
+// Cinder restores one thing at a time from a backup.
+func TestRestoresOfABackupWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	for kind, free := range map[string]bool{typeBackup: false, typeSnapshot: true} {
+		s := r.ready(t, snap("s"+kind, r.add(fakecloud.Volume{}), "type", kind))
+		req, accepted := request("pvc-"+kind, volume.GiB, nil), false
+		req.Source.SnapshotID, req.OnAccepted = s.ID, func() { accepted = true }
+		for range 2 {
+			if _, err := r.Restore(t.Context(), req); err != nil || accepted != free {
+				t.Errorf("%s: accepted %t, %v; want %t", kind, accepted, err, free)
+			}
+			accepted = false
+		}
+	}
+}
