@@ -285,6 +285,10 @@ func (k kept) domain() volume.Snapshot {
 }
 
 // kept reads the snapshot or backup of an id. Kind NotFound: it is neither.
+// Where Cinder forbids to read any backup, an id that is no snapshot's counts as
+// gone: with such credentials this driver makes no backup, and a snapshot whose
+// deletion is asked for once more must not stay for ever. A refusal of just this
+// backup proves that it exists.
 func (b *Backend) kept(ctx context.Context, id string) (kept, error) {
 	var k kept
 	read := func(ctx context.Context, c *cloud.Cloud) error {
@@ -297,11 +301,15 @@ func (b *Backend) kept(ctx context.Context, id string) (kept, error) {
 			return err
 		}
 		backup, err := c.Backup(ctx, id)
-		if err == nil {
+		switch {
+		case err == nil:
 			k = kept{cloud: c, backup: &backup}
-		}
-		if volume.IsKind(err, volume.NotFound) {
+		case volume.IsKind(err, volume.NotFound):
 			return volume.Errorf(volume.NotFound, "Cinder knows no snapshot and no backup of this id")
+		case c.ForbidsBackups(ctx, err):
+			b.log.WarnContext(ctx, "Cinder knows no snapshot of an id, and forbids to read any backup: the id counts as gone", "id", id, "error", err,
+				"remedy", "if a backup was made with other credentials, delete it with those: openstack volume backup delete "+id)
+			return volume.Errorf(volume.NotFound, "Cinder knows no snapshot of this id, and forbids to read any backup: %s", err.Error())
 		}
 		return err
 	}

@@ -3,7 +3,9 @@ package cinder
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -303,6 +305,48 @@ func TestDeleteSnapshotDoesNotTakeSilenceForAbsence(t *testing.T) {
 	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.Unavailable)
 	if _, there := r.cloud.Backup(s.ID); !there {
 		t.Error("the backup has gone")
+	}
+}
+
+// The policy of some clouds leaves backups to others. The snapshot is gone even so.
+func TestDeleteSnapshotWhereBackupsAreForbidden(t *testing.T) {
+	t.Parallel()
+	const forbidden = "Policy doesn't allow backup:get to be performed."
+	for name, test := range map[string]struct {
+		fault fakecloud.Fault
+		only  bool // the backup of this id alone
+		kind  volume.Kind
+		gone  bool
+	}{
+		"forbidden whatever the id":   {fault: fakecloud.Status(http.StatusForbidden, forbidden), gone: true},
+		"another service answers":     {fault: fakecloud.Status(http.StatusNotFound, "The resource could not be found."), kind: volume.Unavailable},
+		"forbidden, so the backup is": {fault: fakecloud.Status(http.StatusForbidden, forbidden), only: true, kind: volume.Denied},
+		"silent":                      {fault: fakecloud.Status(http.StatusServiceUnavailable, "later"), kind: volume.Unavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := new(safeText)
+			r := newRig(t, fakecloud.Options{}, withLog(log))
+			id := r.add(fakecloud.Volume{})
+			gone, backup := r.ready(t, snap("s", id)), r.ready(t, snap("b", id, "type", "backup"))
+			if err := r.DeleteSnapshot(t.Context(), gone.ID); err != nil {
+				t.Fatal(err)
+			}
+			asked, match := gone.ID, fakecloud.Match{Call: fakecloud.GetBackup}
+			if test.only {
+				asked, match.Path = backup.ID, regexp.MustCompile(backup.ID)
+			}
+			r.cloud.On(match, test.fault).Always()
+			err := r.DeleteSnapshot(within(t, 3*time.Second), asked)
+			if !test.gone {
+				wantKind(t, err, test.kind, asked)
+			} else if err != nil || !strings.Contains(log.String(), "openstack volume backup delete "+asked) {
+				t.Errorf("%v, want success and a warning: %s", err, log)
+			}
+			if _, there := r.cloud.Backup(backup.ID); !there {
+				t.Error("the backup has gone")
+			}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -72,6 +73,26 @@ func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 		return Backup{}, c.noBackups(ctx, err)
 	}
 	return answer.Backup.backup(), describes(k, answer.Backup.ID, id)
+}
+
+// ForbidsBackups reports whether refused, with which the reading of a backup
+// ended, is Cinder's refusal of every backup (kind Denied), whether it exists or
+// not. Cinder looks for the backup before it judges the permission, so there a
+// 403 says that the backup exists; others judge first.
+func (c *Cloud) ForbidsBackups(ctx context.Context, refused error) bool {
+	if !volume.IsKind(refused, volume.Denied) {
+		return false
+	}
+	_, err := c.Backup(ctx, randomID())
+	return volume.IsKind(err, volume.Denied)
+}
+
+// randomID is an id that nothing has.
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // BackupsNamed returns the backups of that very name; Cinder allows several.
