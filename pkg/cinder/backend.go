@@ -65,9 +65,11 @@ type Backend struct {
 	homes   map[string]string   // cloud by volume or snapshot id, as far as it was found out
 	pollers map[string]*poller  // by cloud
 	catalog map[string]*catalog // by cloud
+	limits  map[string]*limits  // by cloud
 	statics statics
 	copies  copies
-	lookups map[string]lookup // by cloud and name, as in the request
+	told    map[string]volume.Size // by volume: the size that Nova was told of
+	lookups map[string]lookup      // by cloud and name, as in the request
 
 	attempts   attempts
 	duplicates *duplicates
@@ -98,7 +100,8 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	return &Backend{
 		clouds: clouds, opts: o, log: o.Log,
 		homes: make(map[string]string), pollers: make(map[string]*poller), catalog: make(map[string]*catalog),
-		lookups: make(map[string]lookup), copies: make(copies), duplicates: duplicates,
+		limits: make(map[string]*limits), copies: make(copies), told: make(map[string]volume.Size),
+		lookups: make(map[string]lookup), duplicates: duplicates,
 	}, nil
 }
 
@@ -235,6 +238,7 @@ func (b *Backend) forget(id string) {
 	delete(b.homes, id)
 	b.statics.drop(id)
 	delete(b.copies, id)
+	delete(b.told, id)
 }
 
 // await waits until done says that the volume is as wanted, and returns it as

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cindercsi"
@@ -45,7 +46,7 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 	if shared && !t.Multiattach {
 		return room, nil
 	}
-	limits, err := c.Limits(ctx)
+	limits, err := b.limitsOf(ctx, c)
 	if err != nil {
 		return room, err
 	}
@@ -53,6 +54,45 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 	room.Max = smallest(limits.MaxVolumeGiB, t.MaxGiB)
 	room.Available = left(limits)
 	return room, nil
+}
+
+// limitsAge is for how long the limits of a project are remembered:
+// external-provisioner asks for the capacity once for each StorageClass and
+// zone, all at once, and the limits are the same for all of them.
+const limitsAge = 10 * time.Second
+
+// limits are the limits of a cloud's project.
+type limits struct {
+	turn chan struct{} // held by whoever reads or asks; guards the rest
+	last cloud.Limits
+	at   time.Time // when the cloud was asked
+}
+
+// limitsOf returns the limits of a cloud's project, which are up to limitsAge
+// old. Calls at the same time ask once. An error is not remembered.
+func (b *Backend) limitsOf(ctx context.Context, c *cloud.Cloud) (cloud.Limits, error) {
+	b.mu.Lock()
+	l := b.limits[c.Name()]
+	if l == nil {
+		l = &limits{turn: make(chan struct{}, 1)}
+		b.limits[c.Name()] = l
+	}
+	b.mu.Unlock()
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return cloud.Limits{}, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the limits of the project: %w", ctx.Err())
+	}
+	defer func() { <-l.turn }()
+	if time.Since(l.at) <= limitsAge {
+		return l.last, nil
+	}
+	at := time.Now()
+	last, err := c.Limits(ctx)
+	if err == nil {
+		l.last, l.at = last, at
+	}
+	return last, err
 }
 
 // servesZone tells whether a class can have volumes in the zone of a label.

@@ -1,7 +1,10 @@
 package cinder
 
 import (
+	"net/http"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -49,4 +52,52 @@ func TestCapacity(t *testing.T) {
 		_, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters})
 		wantKind(t, err, volume.Invalid)
 	}
+}
+
+func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
+	t.Parallel()
+	quota := fakecloud.Unlimited()
+	quota.Gigabytes = 100
+	r := newRig(t, fakecloud.Options{Quota: &quota})
+	for _, name := range []string{"an error is not remembered", "nor is it when the next call succeeds"} {
+		rule := r.cloud.On(fakecloud.Match{Call: fakecloud.GetLimits}, fakecloud.Status(http.StatusForbidden, "no")).Always()
+		_, err := r.Capacity(t.Context(), volume.CapacityRequest{})
+		wantKind(t, err, volume.Denied)
+		if rule.Hits() != 1 {
+			t.Errorf("%s: %d calls, want 1", name, rule.Hits())
+		}
+		rule.Remove()
+	}
+	r.cloud.Forget()
+	r.cloud.SetLatency(fakecloud.GetLimits, fakecloud.Latency{Answer: fakecloud.Fixed(100 * time.Millisecond)})
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			parameters := map[string]string{paramType: []string{"rbd", "rbd-gold"}[i%2]}
+			if got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters}); err != nil || got.Available != 100*volume.GiB {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
+	}
+	wg.Wait()
+	r.wantCalls(t, fakecloud.GetLimits, 1)
+}
+
+func TestCapacityIsNotOldForLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Capacity(t.Context(), volume.CapacityRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	r.Backend.limits[c.Name()].at = time.Now().Add(-limitsAge - time.Second)
+	for range 2 {
+		if _, err := r.Capacity(t.Context(), volume.CapacityRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantCalls(t, fakecloud.GetLimits, 2)
 }

@@ -27,25 +27,28 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
 	}
-	v, err := b.expand(ctx, c, id, target)
+	before, err := c.Volume(ctx, id)
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
 	}
-	b.notify(ctx, c, v)
+	v, err := b.expand(ctx, c, before, target)
+	if err != nil {
+		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
+	}
+	if hasGrown(before, v, target) {
+		b.notify(ctx, c, v)
+	}
 	return b.volume(v), nil
 }
 
-func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, id string, target volume.Size) (cloud.Volume, error) {
-	v, err := c.Volume(ctx, id)
-	if err != nil {
-		return v, err
-	}
+func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
+	var err error
 	for range extendAttempts {
 		v, err = b.readyToExtend(ctx, c, v, target)
 		if err != nil || v.Size() >= target {
 			return v, err
 		}
-		if err := b.awaitCopies(ctx, c, id); err != nil {
+		if err := b.awaitCopies(ctx, c, v.ID); err != nil {
 			return v, err
 		}
 		if v, err = b.extend(ctx, c, v, target); err != nil || v.Size() >= target {
@@ -179,24 +182,50 @@ func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before clo
 		before.Size(), target, v.Status, v.Size(), why.text).WithRemedy(remedy)
 }
 
+// hasGrown reports whether the volume has grown to the target: in this call, or,
+// when it has exactly the target's size already, in an earlier one, which may
+// have ended before it told Nova.
+func hasGrown(before, after cloud.Volume, target volume.Size) bool {
+	size, ok := target.RoundUp(granule)
+	return after.Size() > before.Size() || ok && after.Size() == size
+}
+
 // notify tells Nova that a volume in use has grown, for clouds whose Cinder may
-// not do it. The extension stands also when this fails, or takes long; the node
-// will say that the device has not grown.
+// not do it; of each size it is told once. The extension stands also when this
+// fails, or takes long; the node will say that the device has not grown.
 func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
-	if !b.opts.NotifyNova {
+	if !b.opts.NotifyNova || b.toldSize(v.ID) == v.Size() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience(ctx))
 	defer cancel()
-	for _, server := range servers(v) {
+	all := servers(v)
+	failed := false
+	for _, server := range all {
 		err := c.Supports(ctx, cloud.ExternalEvents)
 		if err == nil {
 			err = c.NotifyExtended(ctx, server, v.ID)
 		}
 		if err != nil {
+			failed = true
 			b.log.WarnContext(ctx, "could not tell Nova that a volume has grown; its guest may not see the new size before it is rebooted",
 				"volume", v.ID, "server", server, "error", err,
 				"remedy", "give Cinder's user in Nova the role service, or the user of this driver the right os_compute_api:os-server-external-events:create")
 		}
 	}
+	if len(all) > 0 && !failed {
+		b.noteTold(v.ID, v.Size())
+	}
+}
+
+func (b *Backend) toldSize(id string) volume.Size {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.told[id]
+}
+
+func (b *Backend) noteTold(id string, size volume.Size) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told[id] = size
 }

@@ -454,6 +454,75 @@ func TestNotifyNova(t *testing.T) {
 	}
 }
 
+func TestNovaIsToldOfAGrowthOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ServiceRole: true}, func(o *Options) { o.NotifyNova = true })
+	id, _ := r.inUse(t, 3)
+	expand := func(r *rig, target volume.Size, events int) {
+		t.Helper()
+		r.cloud.Forget()
+		if _, err := r.Expand(within(t, 10*time.Second), id, target); err != nil {
+			t.Error(err)
+		}
+		r.wantCalls(t, fakecloud.SendEvents, events)
+	}
+	expand(r, 2*volume.GiB, 0) // nothing grows
+	for _, fault := range []fakecloud.Fault{fakecloud.Refused(), fakecloud.Fails()} {
+		r.cloud.Forget()
+		r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fault)
+		if _, err := r.Expand(within(t, 10*time.Second), id, 4*volume.GiB); err == nil {
+			t.Error("a refused extension succeeded")
+		}
+		r.wantCalls(t, fakecloud.SendEvents, 0)
+	}
+	r.cloud.SetVolumeStatus(id, stateInUse)
+	expand(r, 4*volume.GiB, 1)
+	expand(r, 4*volume.GiB, 0)
+	expand(r, 5*volume.GiB, 1)
+	expand(r, 4*volume.GiB, 0)
+
+	// A controller that was stopped between the growth and the event.
+	again := newRigOver(t, r.cloud, func(o *Options) { o.NotifyNova = true })
+	expand(again, 4*volume.GiB, 0)
+	expand(again, 5*volume.GiB, 1)
+	expand(again, 5*volume.GiB, 0)
+}
+
+// The call that asked for the extension may end before it.
+func TestNovaIsToldOfAGrowthByTheCallThatSeesIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ServiceRole: true}, func(o *Options) { o.NotifyNova = true })
+	id, _ := r.inUse(t, 1)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Stuck())
+	_, err := r.Expand(within(t, time.Second), id, 2*volume.GiB)
+	wantKind(t, err, volume.Deadline)
+	r.wantCalls(t, fakecloud.SendEvents, 0)
+	r.cloud.Release(id)
+	if _, err := r.Expand(within(t, 10*time.Second), id, 2*volume.GiB); err != nil {
+		t.Error(err)
+	}
+	r.wantCalls(t, fakecloud.SendEvents, 1)
+}
+
+// A refusal must not be explained by the message about an earlier one.
+func TestOldMessageIsNoReason(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Fails())
+	_, err := r.Expand(t.Context(), id, 30*volume.GiB)
+	wantKind(t, err, volume.Internal, "Volume Driver failed to extend volume")
+	r.cloud.SetVolumeStatus(id, stateAvailable)
+	r.cloud.AgeMessages(time.Minute)
+
+	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EndsWithSize(1)) // refused without a message
+	_, err = r.Expand(t.Context(), id, 30*volume.GiB)
+	wantKind(t, err, volume.OutOfRange, "no message")
+	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
+	_, err = r.Expand(t.Context(), id, 30*volume.GiB)
+	wantKind(t, err, volume.OutOfRange, "Could not find any available weighted backend")
+}
+
 // The volume has grown, whether Nova listens or not.
 func TestSilentNovaDoesNotHoldUpTheAnswer(t *testing.T) {
 	t.Parallel()

@@ -157,6 +157,78 @@ func TestListHasTheStaticVolumesThatAreAttached(t *testing.T) {
 	}
 }
 
+// staticVolumes puts volumes without the cluster's metadata into the cloud and
+// has the backend know them.
+func (r *rig) staticVolumes(t *testing.T, n int) (ids []string) {
+	t.Helper()
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		id := r.cloud.AddVolume(fakecloud.Volume{Size: 1})
+		v, err := c.Volume(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.noteStatic(c, v)
+		ids = append(ids, id)
+	}
+	r.cloud.Forget()
+	return ids
+}
+
+func TestListReadsStaticVolumesWithOneCall(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		statics, own, limit int // volumes; a page of the cloud
+		lists, gets         int // calls at most
+	}{
+		"a few are read one by one":     {statics: 3, gets: 3},
+		"many are listed":               {statics: 30, lists: 1},
+		"a thousand":                    {statics: 1000, lists: 1},
+		"on two pages":                  {statics: 30, limit: 20, lists: 2},
+		"behind many others":            {statics: 30, own: 40, limit: 30, lists: 3, gets: 3},
+		"not behind too many of others": {statics: 8, own: 60, limit: 10, lists: 2, gets: 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{ListLimit: test.limit})
+			for range test.own {
+				r.cloud.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+			}
+			want := r.staticVolumes(t, test.statics)
+			slices.Sort(want)
+			if got := ids(r.listAll(t, 0)); !slices.Equal(got, want) {
+				t.Errorf("%d volumes, want %d", len(got), len(want))
+			}
+			lists, gets := r.cloud.Count(fakecloud.ListVolumeDetail), r.cloud.Count(fakecloud.GetVolume)
+			if lists > 1+test.lists || gets > test.gets { // the first list is of the cluster's own
+				t.Errorf("%d lists and %d volumes were read, want at most %d and %d", lists, gets, 1+test.lists, test.gets)
+			}
+		})
+	}
+}
+
+// What a list does not have may be another project's.
+func TestListDoesNotTakeAbsenceFromAListForAbsence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ListLimit: 2})
+	want := r.staticVolumes(t, 120)
+	slices.Sort(want)
+	r.cloud.RemoveVolume(want[7])
+	want = slices.Delete(want, 7, 8)
+	if got := ids(r.listAll(t, 0)); !slices.Equal(got, want) {
+		t.Errorf("%d volumes, want %d", len(got), len(want))
+	}
+	if got := ids(r.listAll(t, 0)); !slices.Equal(got, want) {
+		t.Errorf("at the second time %d volumes, want %d", len(got), len(want))
+	}
+	if _, known := r.statics[want[7]]; !known || len(r.statics) != len(want) {
+		t.Errorf("%d static volumes are known, want %d", len(r.statics), len(want))
+	}
+}
+
 func TestListThroughFaults(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})

@@ -61,6 +61,15 @@ func (c *Cloud) tell(x *exchange, volumeID, action, detail string) {
 	c.tellOf(x, "VOLUME", volumeID, action, detail)
 }
 
+// AgeMessages makes the messages that there are older.
+func (c *Cloud) AgeMessages(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.messages {
+		c.messages[i].created = c.messages[i].created.Add(-by)
+	}
+}
+
 func (c *Cloud) tellOf(x *exchange, kind, id, action, detail string) {
 	c.messages = append(c.messages, message{
 		id: c.newID(), requestID: x.requestID, resource: id, kind: kind, action: action, detail: detail, created: now(),
