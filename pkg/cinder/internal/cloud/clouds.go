@@ -140,8 +140,8 @@ func (cs *Clouds) changed(ctx context.Context) func(*config.Config, error) {
 }
 
 func (cs *Clouds) warn(ctx context.Context, c *config.Config) {
-	if len(c.Warnings) > 0 {
-		cs.log.WarnContext(ctx, "parts of cloud.conf are not for this program and were passed over", "parts", c.Warnings)
+	for _, w := range c.Warnings {
+		cs.log.WarnContext(ctx, w.Text, "file", w.File, "keys", w.Keys)
 	}
 	for _, name := range c.Names() {
 		if err := c.Clouds[name].Err; err != nil {

@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -265,4 +266,42 @@ func TestBrokenCA(t *testing.T) {
 	refused(t, err, volume.Unavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
 	_, err = k.clouds(t, "clouds.yaml", strings.ReplaceAll(yamlHead, "URL/v3", `"http://[bad"`))
 	refused(t, err, volume.Unavailable, "auth-url")
+}
+
+// Addresses may have a user and a password in them; neither a broken one, nor one
+// that nobody answers at, nor one that is refused is told with them.
+func TestPasswordsInAddressesAreNotTold(t *testing.T) {
+	const planted = "s3cr3tOfUrl"
+	k := newKeystone(t)
+	address := strings.Replace(k.URL, "http://", "http://u:"+planted+"@", 1)
+	var log strings.Builder
+	for _, url := range []string{
+		"http://u:" + planted + "@[bad", "http://u:" + planted + "@127.0.0.1:1", "http://u:" + planted + "@127.0.0.1:port", "http://u:" + planted + "%zz@k",
+		"http://u:" + planted + "\x7f@k", "http://u:" + planted + "/x@k", address + "/refused",
+	} {
+		for _, key := range []string{"block_storage_endpoint_override", "compute_endpoint_override", "auth_url"} {
+			text := yamlHead + "    " + key + ": \"" + url + "\"\n"
+			if key == "auth_url" {
+				text = strings.Replace(yamlHead, "URL/v3", `"`+url+`"`, 1)
+			}
+			path := filepath.Join(t.TempDir(), "clouds.yaml")
+			must(t, os.WriteFile(path, []byte(strings.ReplaceAll(text, "URL", k.URL)), 0o600))
+			clouds, err := open(t.Context(), Options{CloudsYAML: path, Log: slog.New(slog.NewTextHandler(&log, nil))}, quick())
+			if err == nil {
+				var c *Cloud
+				c, err = clouds.Cloud(t.Context(), "")
+				must(t, err)
+				_, errVolume := c.Volume(t.Context(), absent)
+				_, errServer := c.Server(t.Context(), absent)
+				err = errors.Join(errVolume, errServer)
+				clouds.Close()
+			}
+			if err == nil != (url == address+"/refused" && key != "auth_url") || err != nil && strings.Contains(err.Error(), planted) {
+				t.Errorf("%s: %s: %v", key, url, err)
+			}
+		}
+	}
+	if strings.Contains(log.String(), planted) || log.Len() == 0 {
+		t.Errorf("logged %s", log.String())
+	}
 }

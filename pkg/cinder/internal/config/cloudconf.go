@@ -4,29 +4,22 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"gopkg.in/gcfg.v1"
-	"gopkg.in/warnings.v0"
 )
 
-// cloudConf is a cloud.conf as cinder-csi-plugin reads it.
+// cloudConf is what is read of a cloud.conf of cinder-csi-plugin.
 type cloudConf struct {
 	Global       map[string]*global
 	BlockStorage struct {
-		IgnoreVolumeAZ           bool   `gcfg:"ignore-volume-az"`
-		IgnoreVolumeMicroversion bool   `gcfg:"ignore-volume-microversion"`
-		NodeVolumeAttachLimit    string `gcfg:"node-volume-attach-limit"`
-		RescanOnResize           bool   `gcfg:"rescan-on-resize"`
-		BSVersion                string `gcfg:"bs-version"`        // there is only one left
-		TrustDevicePath          string `gcfg:"trust-device-path"` // never trusted
+		IgnoreVolumeAZ           bool `gcfg:"ignore-volume-az"`
+		IgnoreVolumeMicroversion bool `gcfg:"ignore-volume-microversion"`
 	}
-	Metadata struct { // for the node's program
-		SearchOrder    string `gcfg:"search-order"`
-		RequestTimeout string `gcfg:"request-timeout"`
-	}
+	Metadata struct{} // no key of it is read
 }
 
 // global is one section [Global] or [Global "name"].
@@ -77,13 +70,12 @@ func (r *reader) cloudConf(f Files) error {
 		if err != nil {
 			return err
 		}
-		unknown, err := parseConf(&conf, data)
+		ignored, cut, err := parseConf(&conf, data)
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		for _, what := range unknown {
-			r.config.Warnings = append(r.config.Warnings, path+": "+what)
-		}
+		r.warn(path, WarningIgnored, ignored)
+		r.warn(path, WarningCut, cut)
 	}
 	files := strings.Join(f.CloudConf, "+")
 	for name, g := range conf.Global {
@@ -94,36 +86,39 @@ func (r *reader) cloudConf(f Files) error {
 		r.add(g.cloud(r, f, name, files+", section "+section))
 	}
 	s := conf.BlockStorage
-	r.config.Settings = Settings{IgnoreVolumeAZ: s.IgnoreVolumeAZ, IgnoreVolumeMicroversion: s.IgnoreVolumeMicroversion, RescanOnResize: s.RescanOnResize}
-	if s.NodeVolumeAttachLimit != "" {
-		limit, err := strconv.Atoi(s.NodeVolumeAttachLimit)
-		if err != nil {
-			return fmt.Errorf("%s, section [BlockStorage]: node-volume-attach-limit is not a number", files)
-		}
-		r.config.Settings.NodeVolumeAttachLimit = limit
-	}
+	r.config.Settings = Settings{IgnoreVolumeAZ: s.IgnoreVolumeAZ, IgnoreVolumeMicroversion: s.IgnoreVolumeMicroversion}
 	return nil
 }
 
-// parseConf reads one file over what conf holds. unknown lists the sections
-// and keys that belong to somebody else.
-func parseConf(conf *cloudConf, data []byte) (unknown []string, err error) {
+// parseConf reads one file over what conf holds. ignored are the keys and
+// sections that conf has no place for, cut the keys whose value ends at a
+// comment that may have been meant to be part of it.
+func parseConf(conf *cloudConf, data []byte) (ignored, cut []string, err error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
-	err = gcfg.ReadStringInto(conf, text)
-	var list warnings.List
+	err = gcfg.FatalOnly(gcfg.ReadStringInto(conf, text))
+	if err != nil {
+		return nil, nil, confError(err)
+	}
+	ignored, cut = scanConf(text)
+	return ignored, cut, nil
+}
+
+// confError replaces an error of gcfg by one that holds nothing of the file but
+// the names of section and key: gcfg quotes what it cannot read.
+func confError(err error) error {
+	text := err.Error()
+	if m := regexp.MustCompile(`^(\d+:\d+): (.*)`).FindStringSubmatch(text); m != nil {
+		message, _, _ := strings.Cut(m[2], " U+") // the only message that is not constant: "illegal character U+0021 '!'"
+		return fmt.Errorf("%s: %s", m[1], message)
+	}
+	i := strings.LastIndex(text, ` at section "`)
 	switch {
-	case err == nil:
-		return nil, nil
-	case !errors.As(err, &list):
-		return nil, err
-	case list.Fatal != nil:
-		return nil, list.Fatal
+	case i < 0:
+		return errors.New("the file is not of the form that cloud.conf has")
+	case strings.HasPrefix(text, "blank value"):
+		return fmt.Errorf("the value is missing%s", text[i:])
 	}
-	for _, w := range list.Warnings {
-		unknown = append(unknown, strings.NewReplacer("can't store data at", "unknown", `, subsection ""`, "").Replace(w.Error()))
-	}
-	slices.Sort(unknown)
-	return slices.Compact(unknown), nil
+	return fmt.Errorf("the value is neither true nor false%s", text[i:])
 }
 
 // cloud makes a Cloud of a section. With use-clouds, what the section leaves

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -37,20 +39,36 @@ type rawCloud struct {
 		AppCredentialName   string `yaml:"application_credential_name"`
 		AppCredentialSecret string `yaml:"application_credential_secret"`
 	} `yaml:"auth"`
-	AuthType        string `yaml:"auth_type"`
-	Region          string `yaml:"region_name"`
-	Interface       string `yaml:"interface"`
-	EndpointType    string `yaml:"endpoint_type"`
-	Verify          *bool  `yaml:"verify"`
-	CA              string `yaml:"cacert"`
-	Cert            string `yaml:"cert"`
-	Key             string `yaml:"key"`
-	BlockStorageURL string `yaml:"block_storage_endpoint_override"`
-	VolumeURL       string `yaml:"volume_endpoint_override"`
-	VolumeV3URL     string `yaml:"volumev3_endpoint_override"`
-	ComputeURL      string `yaml:"compute_endpoint_override"`
+	AuthType        string   `yaml:"auth_type"`
+	Region          string   `yaml:"region_name"`
+	Regions         []region `yaml:"regions"`
+	Interface       string   `yaml:"interface"`
+	EndpointType    string   `yaml:"endpoint_type"`
+	Verify          *bool    `yaml:"verify"`
+	Insecure        bool     `yaml:"insecure"`
+	CA              string   `yaml:"cacert"`
+	Cert            string   `yaml:"cert"`
+	Key             string   `yaml:"key"`
+	BlockStorageURL string   `yaml:"block_storage_endpoint_override"`
+	VolumeURL       string   `yaml:"volume_endpoint_override"`
+	VolumeV3URL     string   `yaml:"volumev3_endpoint_override"`
+	ComputeURL      string   `yaml:"compute_endpoint_override"`
 
 	err error // why it could not be read
+}
+
+// region is an item of the list regions: a name, or a mapping with one.
+type region struct {
+	Name string `yaml:"name"`
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (r *region) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		return n.Decode(&r.Name)
+	}
+	type mapping region // without this method
+	return n.Decode((*mapping)(r))
 }
 
 // cloudsYAML reads a clouds.yaml and the secure.yaml beside it.
@@ -68,12 +86,12 @@ func (r *reader) cloudsYAML(path string) (map[string]rawCloud, error) {
 	for name, node := range entries {
 		var raw rawCloud
 		if err := node.Decode(&raw); err != nil {
-			raw.err = silent(err)
+			raw.err = yamlError(err)
 		}
 		// Decoding onto the same value overrides just what is there.
 		if more, ok := secrets[name]; ok {
 			if err := more.Decode(&raw); err != nil && raw.err == nil {
-				raw.err = fmt.Errorf("secure.yaml: %w", silent(err))
+				raw.err = fmt.Errorf("secure.yaml: %w", yamlError(err))
 			}
 		}
 		clouds[name] = raw
@@ -81,6 +99,7 @@ func (r *reader) cloudsYAML(path string) (map[string]rawCloud, error) {
 	return clouds, nil
 }
 
+// yamlFile returns the clouds of a file, and warns of keys that are not read.
 func (r *reader) yamlFile(path string) (map[string]yaml.Node, error) {
 	data, err := r.read(path)
 	if err != nil {
@@ -89,17 +108,33 @@ func (r *reader) yamlFile(path string) (map[string]yaml.Node, error) {
 	var file struct {
 		Clouds map[string]yaml.Node `yaml:"clouds"`
 	}
-	if err := yaml.Unmarshal(data, &file); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, silent(err))
+	var document yaml.Node
+	if err := yaml.Unmarshal(data, &document); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, yamlError(err))
 	}
+	if err := document.Decode(&file); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, yamlError(err))
+	}
+	ignored := ignoredKeys(&document, reflect.TypeFor[struct {
+		Clouds any `yaml:"clouds"`
+	}](), "")
+	for name, node := range file.Clouds {
+		ignored = append(ignored, ignoredKeys(&node, reflect.TypeFor[rawCloud](), "clouds."+name+".")...)
+	}
+	r.warn(path, WarningIgnored, ignored)
 	return file.Clouds, nil
 }
 
-// silent takes the values out of an error of the YAML parser, which quotes
-// them.
-func silent(err error) error {
-	quoted := regexp.MustCompile("`[^`]*`|\"[^\"]*\"|'[^']*'")
-	return errors.New(quoted.ReplaceAllString(err.Error(), "(value)"))
+// yamlError replaces an error of the YAML parser by one that holds nothing of
+// the file: the parser quotes values, in any quotes.
+func yamlError(err error) error {
+	const constant = `(?:cannot unmarshal !!(?:str|int|float|bool|null|seq|map|timestamp|binary)\b|(?:[a-z, -]|'[^\pL\pN']')+)`
+	message := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n  ")
+	found := regexp.MustCompile(`^(?:yaml: )?(?:line \d+: )?` + constant).FindString(message)
+	if found = strings.TrimSpace(found); found == "" {
+		found = "the file is not YAML"
+	}
+	return errors.New(found)
 }
 
 // cloud makes a Cloud of a raw entry.
@@ -112,7 +147,7 @@ func (raw *rawCloud) cloud(r *reader, name, path string) (Cloud, error) {
 		AppCredentialID: a.AppCredentialID, AppCredentialName: a.AppCredentialName, AppCredentialSecret: a.AppCredentialSecret,
 		Region: raw.Region, Interface: strings.TrimSuffix(cmp.Or(raw.EndpointType, raw.Interface, "public"), "URL"),
 		BlockStorageURL: cmp.Or(raw.BlockStorageURL, raw.VolumeV3URL, raw.VolumeURL), ComputeURL: raw.ComputeURL,
-		Insecure: raw.Verify != nil && !*raw.Verify,
+		Insecure: raw.Insecure || raw.Verify != nil && !*raw.Verify,
 	}
 	c.UserDomainID, c.UserDomainName = domain(a.UserDomainID, a.UserDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
 	c.ProjectDomainID, c.ProjectDomainName = domain(a.ProjectDomainID, a.ProjectDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
@@ -122,7 +157,27 @@ func (raw *rawCloud) cloud(r *reader, name, path string) (Cloud, error) {
 	if err := raw.authType(&c); err != nil {
 		return c, err
 	}
+	if err := raw.chooseRegion(&c); err != nil {
+		return c, err
+	}
 	return c, r.pem(&c, raw.CA, raw.Cert, raw.Key)
+}
+
+// chooseRegion takes the region from the list regions if region_name is not set. Other
+// clients take the first of several, and so one that nobody has chosen.
+func (raw *rawCloud) chooseRegion(c *Cloud) error {
+	if raw.Region != "" || len(raw.Regions) == 0 {
+		return nil
+	}
+	if len(raw.Regions) > 1 {
+		var names []string
+		for _, r := range raw.Regions {
+			names = append(names, strconv.Quote(r.Name))
+		}
+		return fmt.Errorf("region_name is missing, and regions has several: %s", strings.Join(names, ", "))
+	}
+	c.Region = raw.Regions[0].Name
+	return nil
 }
 
 // authType drops the credentials that the entry's auth_type does not use.

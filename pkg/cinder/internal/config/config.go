@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -28,7 +30,7 @@ type Cloud struct {
 	AppCredentialSecret                            string
 	Token                                          string
 
-	Region    string // empty: the first of the catalog
+	Region    string // empty: the only one of the catalog
 	Interface string // public, internal or admin
 
 	BlockStorageURL, ComputeURL string // instead of what the catalog says; empty: the catalog
@@ -54,6 +56,12 @@ func (c Cloud) validate() error {
 		return missing("auth-url (auth_url)")
 	case !strings.HasPrefix(c.AuthURL, "http://") && !strings.HasPrefix(c.AuthURL, "https://"):
 		return errors.New("auth-url (auth_url) does not begin with http:// or https://")
+	case !isAddress(c.AuthURL):
+		return errors.New("auth-url (auth_url) is not an address")
+	case c.BlockStorageURL != "" && !isAddress(c.BlockStorageURL):
+		return errors.New("block_storage_endpoint_override (volume_endpoint_override) is not an address")
+	case c.ComputeURL != "" && !isAddress(c.ComputeURL):
+		return errors.New("compute_endpoint_override is not an address")
 	case !slices.Contains([]string{"public", "internal", "admin"}, c.Interface):
 		return errors.New("os-endpoint-type (interface) is none of public, internal, admin")
 	case c.AppCredentialID != "" || c.AppCredentialName != "":
@@ -62,6 +70,14 @@ func (c Cloud) validate() error {
 		return nil
 	}
 	return c.validatePassword()
+}
+
+// isAddress reports whether text is a URL of HTTP, which may have a place for the
+// project's id. Whoever uses one that is not gets an error with a part of it, which may be
+// a password.
+func isAddress(text string) bool {
+	u, err := url.Parse(regexp.MustCompile(`[%$]\((project|tenant)_id\)s`).ReplaceAllString(text, "id"))
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 func missing(keys ...string) error { return fmt.Errorf("%s is missing", strings.Join(keys, " or ")) }
@@ -110,15 +126,26 @@ type Entry struct {
 type Settings struct {
 	IgnoreVolumeAZ           bool // [BlockStorage] ignore-volume-az
 	IgnoreVolumeMicroversion bool // [BlockStorage] ignore-volume-microversion
-	NodeVolumeAttachLimit    int  // [BlockStorage] node-volume-attach-limit
-	RescanOnResize           bool // [BlockStorage] rescan-on-resize
 }
+
+// Warning is about keys of one file that have no effect, or another than they
+// seem to have. It has no values.
+type Warning struct {
+	File, Text string
+	Keys       []string
+}
+
+// The texts of warnings.
+const (
+	WarningIgnored = "keys of a configuration file are not read and have no effect"
+	WarningCut     = "values of a configuration file end at an unquoted # or ;, which begins a comment: put values that have these characters in double quotes"
+)
 
 // Config is what the files say.
 type Config struct {
 	Clouds   map[string]Entry
 	Settings Settings
-	Warnings []string         // sections and keys that nobody here knows
+	Warnings []Warning
 	seen     map[string]stamp // what was read or looked for, as it was just before
 }
 
@@ -161,6 +188,17 @@ func (f Files) Load() (*Config, error) {
 
 // reader collects what the files say.
 type reader struct{ config *Config }
+
+// warn adds a warning about keys of a file, unless there are none or the file
+// has this warning already.
+func (r *reader) warn(file, text string, keys []string) {
+	said := slices.ContainsFunc(r.config.Warnings, func(w Warning) bool { return w.File == file && w.Text == text })
+	if len(keys) == 0 || said {
+		return
+	}
+	slices.Sort(keys)
+	r.config.Warnings = append(r.config.Warnings, Warning{File: file, Text: text, Keys: slices.Compact(keys)})
+}
 
 // add takes a cloud, unless its name is taken.
 func (r *reader) add(c Cloud, err error) {

@@ -1,8 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
+	"unicode"
 )
 
 // maxFile is far above any file of credentials: what is larger is something
@@ -18,7 +22,21 @@ func (r *reader) read(path string) ([]byte, error) {
 	if s.size > maxFile {
 		return nil, fmt.Errorf("%s: %d bytes are too many for a configuration", path, s.size)
 	}
-	return os.ReadFile(path)
+	data, err := os.ReadFile(path)
+	if err != nil && !showable(path) {
+		var bare *fs.PathError
+		if errors.As(err, &bare) {
+			err = bare.Err // without the name
+		}
+		return nil, fmt.Errorf("%w: it should be the name of a file, and seems to be the content of one", err)
+	}
+	return data, err
+}
+
+// showable reports whether path may stand in a message: a certificate or a key
+// that was given in the place of a file name must not.
+func showable(path string) bool {
+	return len(path) <= 255 && !strings.Contains(path, "-----") && !strings.ContainsFunc(path, unicode.IsControl)
 }
 
 // pem fills in the contents of certificate files.

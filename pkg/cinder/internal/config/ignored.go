@@ -1,0 +1,175 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"gopkg.in/gcfg.v1/scanner"
+	"gopkg.in/gcfg.v1/token"
+)
+
+// confAdvice returns what takes the place of a key of cinder-csi-plugin.
+func confAdvice(key string) string {
+	switch key {
+	case "node-volume-attach-limit":
+		return " (use --max-volumes of growvol-node)"
+	case "search-order":
+		return " (use --node-id and --zone of growvol-node)"
+	case "rescan-on-resize", "trust-device-path", "bs-version", "request-timeout":
+		return " (not needed)"
+	}
+	return ""
+}
+
+// confKeys returns the keys that are read of each section of a cloud.conf, all in
+// lower case.
+func confKeys() map[string][]string {
+	keys := map[string][]string{}
+	for section := range fieldsOf(reflect.TypeFor[cloudConf]()) {
+		t := section.Type
+		if t.Kind() == reflect.Map {
+			t = t.Elem().Elem()
+		}
+		name := strings.ToLower(section.Name)
+		keys[name] = nil
+		for key := range fieldsOf(t) {
+			keys[name] = append(keys[name], key.Tag.Get("gcfg"))
+		}
+	}
+	return keys
+}
+
+// fieldsOf iterates over the fields of a struct type.
+func fieldsOf(t reflect.Type) func(yield func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range t.NumField() {
+			if !yield(t.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+// isKey reports whether name is a key by its look. Other text may be the rest of a
+// value that has a line break in it, and must not stand in a message.
+func isKey(name string) bool {
+	return len(name) <= 48 && regexp.MustCompile(`^[a-z][a-z0-9]*([_-][a-z0-9]+)*$`).MatchString(name)
+}
+
+// scanConf goes through the text of a cloud.conf that gcfg has read. ignored are
+// the sections and keys that cloudConf does not have, cut the keys whose value
+// ends at a comment without a blank before it.
+func scanConf(text string) (ignored, cut []string) {
+	file := token.NewFileSet()
+	f := file.AddFile("", file.Base(), len(text))
+	var s scanner.Scanner
+	s.Init(f, []byte(text), nil, scanner.ScanComments)
+	known := confKeys()
+	section, subsection, label := "", "", ""
+	for {
+		pos, tok, lit := s.Scan()
+		switch tok {
+		case token.EOF:
+			return ignored, cut
+		case token.LBRACK:
+			_, _, section = s.Scan()
+			subsection = ""
+			if _, tok, lit = s.Scan(); tok == token.STRING {
+				subsection = " " + lit
+			}
+			label = "[" + section + subsection + "] "
+			section = strings.ToLower(section)
+		case token.IDENT:
+			key, line := strings.ToLower(lit), f.Line(pos)
+			keys, read := known[section]
+			at := label + key
+			if !slices.Contains(keys, key) && !isKey(lit) {
+				at = fmt.Sprintf("%sline %d", label, line)
+			}
+			_, tok, _ = s.Scan()
+			value := ""
+			if tok != token.ASSIGN { // the rest of a value, maybe
+				at = fmt.Sprintf("%sline %d", label, line)
+			} else {
+				_, _, value = s.Scan()
+				if pos, tok, _ = s.Scan(); tok == token.COMMENT && isCut(text, f.Offset(pos), value) {
+					cut = append(cut, at)
+				}
+			}
+			switch {
+			case !read, subsection != "" && section != "global":
+				ignored = append(ignored, sectionLabel(label, line))
+			case !slices.Contains(keys, key):
+				ignored = append(ignored, at+confAdvice(key))
+			}
+		}
+	}
+}
+
+// sectionLabel names a section that is not read.
+func sectionLabel(label string, line int) string {
+	if name := strings.Fields(strings.Trim(label, "[] ")); len(name) > 0 && regexp.MustCompile(`^[A-Za-z]{1,40}$`).MatchString(name[0]) {
+		return strings.TrimSpace(label)
+	}
+	return fmt.Sprintf("the section of line %d", line)
+}
+
+// isCut reports whether the comment that begins at offset behind value looks like
+// a part of the value: there is no blank before it, or it is all that there is.
+func isCut(text string, offset int, value string) bool {
+	before, after := text[offset-1], strings.TrimLeft(text[offset:], ";#")
+	if before != ' ' && before != '\t' {
+		return true
+	}
+	return value == "" && after != "" && !strings.ContainsAny(after[:1], " \t\r\n")
+}
+
+// ignoredKeys returns the keys of a mapping that the struct t has no place for,
+// with those of the mappings in it. at stands before each.
+func ignoredKeys(node *yaml.Node, t reflect.Type, at string) []string {
+	var entries map[string]yaml.Node
+	if node.Decode(&entries) != nil {
+		return nil // the error is told where the value is read
+	}
+	read := map[string]reflect.Type{}
+	for f := range fieldsOf(t) {
+		read[f.Tag.Get("yaml")] = f.Type
+	}
+	var ignored []string
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		value := entries[key]
+		field, found := read[key]
+		switch {
+		case !found && isHarmless(key, value.Value):
+		case !found && isKey(key):
+			ignored = append(ignored, at+key)
+		case !found:
+			ignored = append(ignored, fmt.Sprintf("%sline %d", at, value.Line))
+		case field.Kind() == reflect.Struct:
+			ignored = append(ignored, ignoredKeys(&value, field, at+key+".")...)
+		case field.Kind() == reflect.Slice && field.Elem().Kind() == reflect.Struct:
+			for _, item := range value.Content {
+				ignored = append(ignored, ignoredKeys(item, field.Elem(), at+key+".")...)
+			}
+		}
+	}
+	return ignored
+}
+
+// isHarmless reports whether a key asks for what is done in any case: these
+// versions of the APIs are the only ones that are used.
+func isHarmless(key, value string) bool {
+	value = strings.TrimPrefix(value, "v")
+	switch key {
+	case "identity_api_version", "volume_api_version", "volumev3_api_version", "block_storage_api_version":
+		return value == "3" || value == "3.0"
+	case "compute_api_version":
+		return value == "2" || value == "2.0" || value == "2.1"
+	}
+	return false
+}

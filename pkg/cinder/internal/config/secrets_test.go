@@ -1,0 +1,183 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The parts of a planted password. None may stand in an error or a warning.
+const (
+	head = "s3cr3tHead"
+	tail = "T4ilOfIt"
+)
+
+// checkSilent fails the test if reading files of the text said anything of the
+// planted password.
+func checkSilent(t *testing.T, text string, c *Config, err error) {
+	t.Helper()
+	var said []string
+	if err != nil {
+		said = append(said, err.Error())
+	}
+	if c != nil {
+		said = append(said, fmt.Sprint(c.Warnings))
+		for _, name := range c.Names() {
+			if e := c.Clouds[name]; e.Err != nil && !planted(name) {
+				said = append(said, e.Err.Error())
+			}
+		}
+	}
+	for _, s := range said {
+		if planted(s) {
+			t.Errorf("reading %q says %q", text, s)
+		}
+	}
+}
+
+// reload overwrites one file of a directory and reads the whole.
+func reload(t *testing.T, dir, name, text string) (*Config, error) {
+	t.Helper()
+	must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	if name == "cloud.conf" {
+		return Files{CloudConf: []string{filepath.Join(dir, name)}}.Load()
+	}
+	return Files{CloudsYAML: filepath.Join(dir, "clouds.yaml")}.Load()
+}
+
+func planted(text string) bool { return strings.Contains(text, head) || strings.Contains(text, tail) }
+
+// specials are what a password may have that means something to a parser.
+func specials() []string {
+	return []string{
+		"", `"`, `\`, `\q`, `\"`, `""`, "\x00", "\xff", "#", ";", " # ", "'", "`", "=", " = ", "[", "]", "\n", "\\\n", "\r\n", "{", "}", ":", ": ", "*", "&",
+		"!", "!!", "%", "@", ",", "|", "\n  ", "\n    ", "\t", "--- ", "\n---\n", "<<: ", `" at section "`, "  at section \"Global\", variable \"",
+	}
+}
+
+// A password is never quoted, whatever is wrong with the file around it or with
+// its own characters.
+func TestSyntaxErrorsOfCloudConfQuoteNoValue(t *testing.T) {
+	errors, dir := 0, t.TempDir()
+	for _, around := range []string{
+		"password = SECRET", "password SECRET", "password: SECRET", "password == SECRET", "password = \"SECRET", "password = SECRET\"", "password = 'SECRET'",
+		"password = \"SECRET\" x", "password = x\nSECRET", "password = x\nSECRET = y", "password = x\n[SECRET]", "password = x\n[SECRET", "password = x\n[ SECRET x ]",
+		"password = x\n[Global \"SECRET", "password = x\n\"SECRET\"", "password = \\SECRET", "password = x\\\nSECRET", "password\n= SECRET", "!SECRET", "=SECRET",
+		"tls-insecure = SECRET", "use-clouds = SECRET", "use-clouds = \"SECRET", "[BlockStorage]\nignore-volume-az = SECRET", "os-endpoint-type = SECRET",
+		"[BlockStorage]\nignore-volume-microversion = \"SECRET\"", "[Metadata]\nsearch-order = SECRET", "[BlockStorage]\nnode-volume-attach-limit = SECRET",
+	} {
+		for _, special := range specials() {
+			for _, begin := range []string{"[Global]\n" + usable, ""} {
+				text := begin + strings.ReplaceAll(around, "SECRET", head+special+tail) + "\n"
+				c, err := reload(t, dir, "cloud.conf", text)
+				checkSilent(t, text, c, err)
+				if err != nil {
+					errors++
+				}
+			}
+		}
+	}
+	if errors < 1000 {
+		t.Errorf("only %d files were refused", errors)
+	}
+}
+
+func TestSyntaxErrorsOfCloudsYAMLQuoteNoValue(t *testing.T) {
+	errors, dir, beside := 0, t.TempDir(), write(t, map[string]string{"clouds.yaml": cloudsYAML})
+	for _, around := range []string{
+		"auth: {password: SECRET}", "auth: {password: \"SECRET}", "auth: {password: 'SECRET}", "auth: SECRET", "auth: [SECRET]", "auth: {password: {SECRET: x}}",
+		"auth: {password: [SECRET]}", "auth: {password: [SECRET}", "SECRET", "? SECRET", "? [SECRET]\n    : x", "auth: {password: *SECRET}", "auth: {password: &SECRET}",
+		"auth: {password: !SECRET x}", "auth: {password: !!int SECRET}", "auth: {password: !!binary SECRET}", "auth: {password: !!SECRET [x]}", "verify: SECRET", "insecure: 'SECRET'",
+		"auth: {password: !!float SECRET}", "auth: {password: !!bool SECRET}", "auth: {password: |\n SECRET}", "auth:\n\tpassword: SECRET", "auth:\n  password: SECRET",
+		"regions: SECRET", "regions: [[SECRET]]", "regions: [{name: [SECRET]}]", "auth: {SECRET: x, SECRET: y}", "auth: {<<: SECRET}", "<<: SECRET", "auth: {password: >\n SECRET\n",
+		"auth: {password: \"SECRET\" x}", "auth: {password: \"\\SECRET\"}", "auth: {password: !<SECRET> x}", "auth: {password: !a!SECRET x}", "%SECRET", "verify: !!bool SECRET",
+		"auth: {password: x} SECRET", "region_name: [SECRET]", "auth: &a {password: [*a, SECRET]}", "cacert: [SECRET]",
+	} {
+		for _, special := range specials() {
+			value := strings.ReplaceAll(around, "SECRET", head+special+tail)
+			text := "clouds:\n  c:\n    auth_type: password\n    " + value + "\n"
+			c, err := reload(t, dir, "clouds.yaml", text)
+			checkSilent(t, text, c, err)
+			if err != nil || c.Clouds["c"].Err != nil {
+				errors++
+			}
+			c, err = reload(t, beside, "secure.yaml", text)
+			checkSilent(t, text, c, err)
+		}
+	}
+	if errors < 1000 {
+		t.Errorf("only %d files were refused", errors)
+	}
+}
+
+// A certificate or a key in the place of its file's name is not repeated.
+func TestContentInThePlaceOfAFileIsNotQuoted(t *testing.T) {
+	for _, pem := range []string{"-----BEGIN PRIVATE KEY-----" + head, head + "\\n" + head, strings.Repeat(head, 40)} {
+		for _, key := range []string{"ca-file", "cert-file", "key-file"} {
+			text := "[Global]\n" + usable + "password = p\n" + key + " = \"" + pem + "\"\n"
+			c, err := load(t, map[string]string{"cloud.conf": text})
+			checkSilent(t, text, c, err)
+			must(t, err)
+			told(t, c.Clouds[Unnamed].Err, key, "seems to be the content of one")
+		}
+		text := "clouds: {c: {key: \"" + pem + "\", auth: {auth_url: http://k, user_id: u, project_id: p, password: p}}}"
+		c, err := load(t, map[string]string{"clouds.yaml": text})
+		checkSilent(t, text, c, err)
+		must(t, err)
+		told(t, c.Clouds["c"].Err, "key-file (key)", "seems to be the content of one")
+	}
+}
+
+// Reading a file neither panics nor quotes a value.
+func FuzzCloudConf(f *testing.F) {
+	f.Add("[Global]\npassword = ", "\n")
+	f.Add("[Global \"a\"]\npassword=\"\\", "\"\n[BlockStorage]\nrescan-on-resize\n")
+	f.Add("[Global \"\\", "")
+	f.Add("\xef\xbb\xbf[Global]\r\nuse-clouds\r\n; c\r\npassword=", "#x")
+	f.Add("[default-Global]\npassword = ", "\n[")
+	f.Add("[BlockStorage]\nignore-volume-az = ", "\n")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		var conf cloudConf
+		text := before + head + after
+		ignored, cut, err := parseConf(&conf, []byte(text))
+		r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
+		r.warn("f", WarningIgnored, ignored)
+		r.warn("f", WarningCut, cut)
+		for name, g := range conf.Global {
+			if planted(name) {
+				return // the name of a cloud is no value
+			}
+			g.CAFile, g.CertFile, g.KeyFile, g.CloudsFile, g.UseClouds = "", "", "", "", false
+			r.add(g.cloud(&r, Files{}, name, "fuzz"))
+		}
+		checkSilent(t, text, r.config, err)
+	})
+}
+
+func FuzzCloudsYAML(f *testing.F) {
+	before, after, _ := strings.Cut(cloudsYAML, "http://")
+	f.Add(before, after)
+	f.Add("clouds: {a: {auth: &x {password: *", "}}}")
+	f.Add("clouds:\n  ? [a]\n  : b", "")
+	f.Add("clouds: {a: {verify: `", "`}}")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		path := filepath.Join(t.TempDir(), "clouds.yaml")
+		text := before + head + after
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
+		clouds, err := r.cloudsYAML(path)
+		for name, raw := range clouds {
+			if planted(name) {
+				return
+			}
+			raw.CA, raw.Cert, raw.Key = "", "", ""
+			if planted(raw.AuthType) || len(raw.Regions) > 1 {
+				continue // the messages about these have their values, which are no secrets
+			}
+			r.add(raw.cloud(&r, name, path))
+		}
+		checkSilent(t, text, r.config, err)
+	})
+}
