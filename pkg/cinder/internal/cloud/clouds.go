@@ -10,6 +10,7 @@ package cloud
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -89,6 +90,9 @@ func open(ctx context.Context, o Options, tune tuning) (*Clouds, error) {
 	}
 	if err := cs.start(ctx); err != nil {
 		cs.Close()
+		if errors.Is(err, errSeveralRegions) {
+			return nil, volume.Errorf(volume.Invalid, "%w", err)
+		}
 		return nil, err
 	}
 	return cs, nil

@@ -96,9 +96,12 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if left := time.Until(token.ExpiresAt); left > 0 {
 		c.renewAt, c.endsAt = token.ExpiresAt.Add(-min(early, left/10)), token.ExpiresAt
 	}
+	if err := c.checkRegions(catalog); err != nil {
+		return err
+	}
 	c.endpoints = map[service]endpoint{
-		blockStorage: c.locate(catalog, c.config.BlockStorageURL, "volumev3", "block-storage", "block-store", "volume"),
-		compute:      c.locate(catalog, c.config.ComputeURL, "compute"),
+		blockStorage: c.locate(catalog, c.config.BlockStorageURL, typesOf(blockStorage)...),
+		compute:      c.locate(catalog, c.config.ComputeURL, typesOf(compute)...),
 	}
 	c.versions = map[service]*versions{blockStorage: newVersions(), compute: newVersions()}
 	return nil

@@ -3,6 +3,7 @@ package cloud
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -142,6 +143,85 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("asked %s, want %s", last, c.path)
 			}
 		})
+	}
+}
+
+// catalogOf renders a catalog with a service of each type in each of its regions.
+func catalogOf(services map[string][]string) string {
+	var entries []string
+	for name, regions := range services {
+		var endpoints []string
+		for _, region := range regions {
+			for _, kind := range []string{"public", "internal"} {
+				endpoints = append(endpoints, fmt.Sprintf(`{"interface":%q,"region_id":%q,"url":"URL/%s-%s/v3/p1"}`, kind, region, kind, region))
+			}
+		}
+		entries = append(entries, fmt.Sprintf(`{"type":%q,"endpoints":[%s]}`, name, strings.Join(endpoints, ",")))
+	}
+	return "[" + strings.Join(entries, ",") + "]"
+}
+
+// A catalog must not leave open in which region volumes are made or servers are looked for.
+func TestSeveralRegionsAreRefused(t *testing.T) {
+	t.Parallel()
+	one, two := []string{"r1"}, []string{"r1", "r2"}
+	for name, c := range map[string]struct {
+		services map[string][]string
+		yaml     string
+		words    []string // of the refusal; nil: accepted
+	}{
+		"both in two":                {map[string][]string{"volumev3": two, "compute": two}, "", []string{`block storage in the regions "r1", "r2"`, `compute in the regions "r1", "r2"`}},
+		"volumes in two":             {map[string][]string{"volumev3": two, "compute": one}, "", []string{`block storage in the regions "r1", "r2", and none`}},
+		"servers in two":             {map[string][]string{"volumev3": one, "compute": two}, "", []string{`has compute in the regions "r1", "r2"`}},
+		"two types":                  {map[string][]string{"volumev3": one, "block-storage": {"r2"}, "compute": one}, "", []string{`block storage in the regions "r1", "r2"`}},
+		"internal":                   {map[string][]string{"volumev3": two, "compute": two}, "    interface: internal\n", []string{"block storage", "compute"}},
+		"an override of one":         {map[string][]string{"volumev3": two, "compute": two}, "    compute_endpoint_override: URL/c\n", []string{"has block storage in the regions"}},
+		"configured":                 {map[string][]string{"volumev3": two, "compute": two}, "    region_name: r2\n", nil},
+		"the only one of regions":    {map[string][]string{"volumev3": two, "compute": two}, "    regions: [r2]\n", nil},
+		"overrides of both":          {map[string][]string{"volumev3": two, "compute": two}, "    block_storage_endpoint_override: URL/b\n    compute_endpoint_override: URL/c\n", nil},
+		"one":                        {map[string][]string{"volumev3": one, "compute": one}, "", nil},
+		"one each":                   {map[string][]string{"volumev3": one, "compute": {"r2"}}, "", nil},
+		"other services in two":      {map[string][]string{"volumev3": one, "compute": one, "image": two, "volumev2": two}, "", nil},
+		"without a name of a region": {map[string][]string{"volumev3": {""}, "compute": {"", "r1"}}, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeystone(t)
+			k.catalog = catalogOf(c.services)
+			_, err := k.clouds(t, "clouds.yaml", yamlHead+c.yaml)
+			if c.words == nil {
+				must(t, err)
+				return
+			}
+			refused(t, err, volume.Invalid, append(c.words, `cloud "c" cannot be used`, "none is configured", `cloud "c": region_name (clouds.yaml) or region (cloud.conf)`)...)
+		})
+	}
+}
+
+// A cloud that is not the default one is refused when it is asked for, and used once
+// its region is configured.
+func TestSeveralRegionsOfAnotherCloud(t *testing.T) {
+	t.Parallel()
+	plain, k := newKeystone(t), newKeystone(t)
+	k.catalog = catalogOf(map[string][]string{"volumev3": {"r1", "r2"}, "compute": {"r1", "r2"}})
+	path := filepath.Join(t.TempDir(), "cloud.conf")
+	text := func(region string) []byte {
+		user := "user-id = u\npassword = p\nproject-id = p1\n"
+		return []byte("[Global]\nauth-url = " + plain.URL + "\n" + user + "[Global \"two\"]\nauth-url = " + k.URL + "\n" + user + region)
+	}
+	must(t, os.WriteFile(path, text(""), 0o600))
+	clouds, err := open(t.Context(), Options{CloudConfig: []string{path}, Log: quiet()}, quick())
+	must(t, err)
+	defer clouds.Close()
+	_, err = clouds.Cloud(t.Context(), "two")
+	refused(t, err, volume.Unavailable, `cloud "two" cannot be used`, `"r1", "r2"`, `section [Global "two"]`)
+	must(t, os.WriteFile(path, text("region = r2\n"), 0o600))
+	clouds.watch.Current(true)
+	c, err := clouds.Cloud(t.Context(), "two")
+	must(t, err)
+	_, err = c.Zones(t.Context())
+	must(t, err)
+	if last := k.paths[len(k.paths)-1]; last != "/public-r2/v3/p1/os-availability-zone" {
+		t.Errorf("asked %s", last)
 	}
 }
 
@@ -303,5 +383,29 @@ func TestPasswordsInAddressesAreNotTold(t *testing.T) {
 	}
 	if strings.Contains(log.String(), planted) || log.Len() == 0 {
 		t.Errorf("logged %s", log.String())
+	}
+}
+
+// A file's warnings are logged with its name and keys, and no values, once a reading.
+func TestIgnoredKeysAreLogged(t *testing.T) {
+	t.Parallel()
+	k := newKeystone(t)
+	var log strings.Builder
+	path := filepath.Join(t.TempDir(), "cloud.conf")
+	text := "[Global]\nauth-url = " + k.URL + "\nuser-id = u\nproject-id = p1\npassword = s3cr3t#Rest\nnovelty = s3cr3t\n[Networking]\nx = s3cr3t\n"
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	clouds, err := open(t.Context(), Options{CloudConfig: []string{path}, Log: slog.New(slog.NewTextHandler(&log, nil))}, quick())
+	must(t, err)
+	clouds.Close()
+	for _, want := range []string{
+		"level=WARN msg=\"keys of a configuration file are not read and have no effect\" file=" + path + ` keys="[[Global] novelty [Networking]]"`,
+		"double quotes\" file=" + path + ` keys="[[Global] password]"`,
+	} {
+		if strings.Count(log.String(), want) != 1 {
+			t.Errorf("the log lacks %s", want)
+		}
+	}
+	if strings.Contains(log.String(), "s3cr3t") || strings.Contains(log.String(), "Rest") || strings.Count(log.String(), "level=WARN") != 2 {
+		t.Errorf("logged:\n%s", log.String())
 	}
 }
