@@ -204,16 +204,19 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 		return none, volume.Errorf(volume.Invalid, "mutable_parameters are given, but this backend has none").
 			WithRemedy("create the volume without a VolumeAttributesClass")
 	}
-	parameters, encrypted, err := splitParameters(req.GetParameters())
+	class, err := parseClass(req.GetParameters())
 	if err == nil {
-		err = checkEncrypted(encrypted, accesses)
+		err = checkEncrypted(class.encrypted, accesses)
+	}
+	if err == nil {
+		err = class.checkFSType(accesses)
 	}
 	if err != nil {
 		return none, err
 	}
 	return volume.CreateRequest{
-		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source, Encrypted: encrypted,
-		Parameters: parameters, Mutable: req.GetMutableParameters(), Accesses: accesses,
+		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source, Encrypted: class.encrypted,
+		Parameters: class.backend, Mutable: req.GetMutableParameters(), Accesses: accesses,
 		Requisite: parseTopologies(requirements.GetRequisite()), Preferred: parseTopologies(requirements.GetPreferred()),
 	}, nil
 }

@@ -40,11 +40,11 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	if s.capacity == nil {
 		return nil, unsupported("tell its capacity")
 	}
-	parameters, encrypted, err := splitParameters(req.GetParameters())
+	class, err := parseClass(req.GetParameters())
 	if err != nil {
 		return nil, err
 	}
-	ask := volume.CapacityRequest{Parameters: parameters, Topology: req.GetAccessibleTopology().GetSegments()}
+	ask := volume.CapacityRequest{Parameters: class.backend, Topology: req.GetAccessibleTopology().GetSegments()}
 	if req.GetAccessibleTopology() != nil && !s.hasTopology {
 		return nil, volume.Errorf(volume.Invalid, "accessible_topology is given, but volumes of this backend can be reached from everywhere")
 	}
@@ -60,7 +60,7 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	if err != nil {
 		return nil, volume.Wrap(err, "read capacity", "")
 	}
-	least := max(c.Min, minimumOf(ask.Accesses, parameters, encrypted).size)
+	least := max(c.Min, minimumOf(ask.Accesses, class.backend, class.encrypted).size)
 	return &csi.GetCapacityResponse{
 		// A pool that is overcommitted can have less than nothing.
 		AvailableCapacity: max(c.Available, 0).Bytes(),

@@ -152,3 +152,77 @@ func TestEncryptedNeedsABackendThatKeepsIt(t *testing.T) {
 	_, err := New(forgetful{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
 	wantKind(t, err, volume.Unavailable, "encryption") // not final: the volume is there
 }
+
+// mountWith is the capability of a claim whose class names a filesystem.
+func mountWith(fstype string) *csi.VolumeCapability {
+	c := mountAs(writer)
+	c.GetMount().FsType = fstype
+	return c
+}
+
+// Classes from before the sidecars had a prefix of their own for their parameters reach
+// every backend without them, which the sidecars hand on.
+func TestDeprecatedParametersAreNotTheBackends(t *testing.T) {
+	t.Parallel()
+	deprecated := map[string]string{
+		"csiProvisionerSecretName": "a", "csiProvisionerSecretNamespace": "b", "csiControllerPublishSecretName": "c", "csiControllerPublishSecretNamespace": "d",
+		"csiNodeStageSecretName": "e", "csiNodeStageSecretNamespace": "f", "csiNodePublishSecretName": "g", "csiNodePublishSecretNamespace": "h",
+	}
+	for _, key := range []string{"fsType", "fstype", "FSTYPE", "FsType"} {
+		s := New(fakebackend.New(), Options{}) // which refuses parameters that it does not know
+		class := maps.Clone(deprecated)
+		class[key], class["encrypted"] = "xfs", "false"
+		sent := maps.Clone(class)
+		req := createRequest(key, volume.GiB)
+		req.VolumeCapabilities = []*csi.VolumeCapability{mountWith("xfs")}
+		req.Parameters = class
+		if _, err := s.CreateVolume(t.Context(), req); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.GetCapacity(t.Context(), &csi.GetCapacityRequest{Parameters: class}); err != nil {
+			t.Error(err)
+		}
+		if !maps.Equal(class, sent) {
+			t.Errorf("the request was changed to %v", class)
+		}
+	}
+	s := New(fakebackend.New(), Options{})
+	id := mustCreate(t, s, "source", volume.GiB)
+	class := map[string]string{"csiSnapshotterSecretName": "a", "csiSnapshotterSecretNamespace": "b"}
+	if _, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: id, Parameters: class}); err != nil {
+		t.Error(err)
+	}
+	req := createRequest("other", volume.GiB)
+	req.Parameters = map[string]string{"csiprovisionersecretname": "a"} // which the provisioner does not know either
+	_, err := s.CreateVolume(t.Context(), req)
+	wantKind(t, err, volume.Invalid, "csiprovisionersecretname")
+}
+
+// The node goes by the volume capability. A filesystem that only the class names would
+// be another one in silence.
+func TestFilesystemOfTheClassIsThatOfTheCapability(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		parameters map[string]string
+		capability *csi.VolumeCapability
+		words      []string
+	}{
+		"same":      {map[string]string{"fsType": "XFS "}, mountWith("xfs"), nil},
+		"empty":     {map[string]string{"fsType": ""}, mountWith("ext4"), nil},
+		"block":     {map[string]string{"fsType": "xfs"}, blockAs(writer), nil},
+		"twice":     {map[string]string{"fsType": "xfs", "fstype": "xfs", "FSTYPE": ""}, mountWith("xfs"), nil},
+		"none":      {map[string]string{"fsType": "xfs"}, mountWith(""), []string{`"xfs"`, "the volume capability none", "fs_type"}},
+		"another":   {map[string]string{"fstype": "xfs"}, mountWith("ext4"), []string{`"xfs"`, `the volume capability "ext4"`, "next step"}},
+		"different": {map[string]string{"fsType": "xfs", "fstype": "ext4"}, mountWith("xfs"), []string{`the filesystems "ext4" and "xfs"`, "csi.storage.k8s.io/fstype"}},
+	} {
+		req := createRequest("v", volume.GiB)
+		req.Parameters, req.VolumeCapabilities = c.parameters, []*csi.VolumeCapability{c.capability}
+		_, err := New(fakebackend.New(), Options{}).CreateVolume(t.Context(), req)
+		switch {
+		case c.words == nil && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.words != nil:
+			wantKind(t, err, volume.Invalid, c.words...)
+		}
+	}
+}

@@ -30,7 +30,7 @@ func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 	}
 	defer unlock()
 	snapshot, err := s.snapshotter.CreateSnapshot(ctx, volume.SnapshotRequest{
-		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Parameters: req.GetParameters(), OnAccepted: unlockSource,
+		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Parameters: withoutSecretKeys(req.GetParameters()), OnAccepted: unlockSource,
 	})
 	if err != nil {
 		return nil, volume.Wrap(err, "snapshot volume", req.GetSourceVolumeId())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -18,6 +19,11 @@ func (b *Backend) CreateSnapshot(_ context.Context, req volume.SnapshotRequest) 
 	v, err := b.get(req.VolumeID)
 	if err != nil {
 		return volume.Snapshot{}, err
+	}
+	for key := range req.Parameters {
+		if key != "ready" && !strings.HasPrefix(key, "csi.storage.k8s.io/") {
+			return volume.Snapshot{}, volume.Errorf(volume.Invalid, "the parameter %s of the class is unknown", key)
+		}
 	}
 	for _, s := range b.snapshots {
 		if s.Name == req.Name {
