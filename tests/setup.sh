@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need on a Debian or Ubuntu machine and
-# is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools, and
-# a C compiler, without which Go has no race detector.
+# is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools,
+# promtool (the alerts), and a C compiler, without which Go has no race detector.
 # Safe to run again; returns at once when nothing is missing.
 set -eu
 
@@ -17,22 +17,26 @@ for pair in $needed; do
 	command -v "${pair%%:*}" >/dev/null || missing="${missing:+$missing }${pair#*:}"
 done
 [ -e /usr/include/stdlib.h ] || missing="${missing:+$missing }libc6-dev"
-[ -n "$missing" ] || exit 0
+# Of the package prometheus only one program is needed, not its daemon.
+alone=
+command -v promtool >/dev/null || alone=prometheus
+[ -n "$missing$alone" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-	echo "setup: missing: $missing (names of Debian packages)." >&2
+	echo "setup: missing: ${missing:+$missing }$alone (names of Debian packages)." >&2
 	echo "setup: there is no apt-get on this machine: install them in its own way, linux.uml with" >&2
 	echo "setup: /usr/lib/uml/modules from Debian's user-mode-linux." >&2
 	exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-	echo "setup: missing: $missing. Only root can install them: sudo apt-get install $missing" >&2
+	echo "setup: missing: ${missing:+$missing }$alone. Only root can install them: sudo apt-get install ${missing:+$missing }$alone" >&2
 	exit 1
 fi
 
-echo "setup: installing $missing" >&2
+echo "setup: installing${missing:+ $missing}${alone:+ promtool}" >&2
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+unpacked=$(mktemp -d)
+trap 'rm -rf "$log" "$unpacked"' EXIT
 apt_get() {
 	apt-get -qq -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=5 --no-install-recommends "$@" >>"$log" 2>&1 </dev/null
 }
@@ -40,13 +44,23 @@ mend() {
 	dpkg --configure --pending >>"$log" 2>&1 </dev/null || true # what lacks others is next
 	apt_get install --fix-broken
 }
+# unpack_promtool installs this program alone: as a package, prometheus would start a daemon, and bring 11 more.
+unpack_promtool() (
+	cd "$unpacked"
+	apt_get -o APT::Sandbox::User=root download prometheus &&
+		dpkg-deb --extract prometheus_*.deb . && install -m 755 usr/bin/promtool /usr/local/bin/
+) >>"$log" 2>&1
 export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086 # $missing is a list of words
+install_missing() {
+	if [ -n "$missing" ]; then apt_get install $missing || return; fi
+	if [ -n "$alone" ]; then unpack_promtool || return; fi
+}
 # The package lists may be absent (container images) or out of date; and an
 # installation that was killed has to be brought to its end first.
-# shellcheck disable=SC2086 # $missing is a list of words
-if ! apt_get install $missing; then
-	if ! { apt_get update && mend && apt_get install $missing; }; then
-		echo "setup: could not install $missing:" >&2
+if ! install_missing; then
+	if ! { apt_get update && mend && install_missing; }; then
+		echo "setup: could not install ${missing:+$missing }$alone:" >&2
 		cat "$log" >&2
 		exit 1
 	fi

@@ -132,3 +132,32 @@ env:
   volumeMounts:
     - {name: socket, mountPath: /csi}
 {{- end }}
+
+{{- /*
+hostUsers is "false" if the controller's pods get a user namespace of their own, else
+empty. The version tells whether Kubernetes has them; whether nodes do depends on kernel
+and runtime, which Helm reads from the cluster: `lookup` finds no node where the chart is
+only rendered. Who may not list nodes may not give the provisioner's role away either.
+*/ -}}
+{{- define "growvol.hostUsers" -}}
+{{- $wanted := .Values.controller.hostUsers | toString -}}
+{{- if eq $wanted "auto" -}}
+{{- $wanted = "true" -}}
+{{- if and (eq .Values.backend "cinder") (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- $wanted = "false" -}}
+{{- range (lookup "v1" "Node" "" "").items -}}
+{{- if eq .status.nodeInfo.operatingSystem "linux" -}}
+{{- /* In Linux 6.3 tmpfs has learned to map users: kubelet's Secrets and tokens are on it. */ -}}
+{{- $kernel := regexFind `^[0-9]+\.[0-9]+` (.status.nodeInfo.kernelVersion | default "") | default "0.0" -}}
+{{- $kernelCan := semverCompare ">=6.3" $kernel -}}
+{{- $runtimeCan := false -}}
+{{- range .status.runtimeHandlers -}}
+{{- if and (not .name) .features .features.userNamespaces -}}{{- $runtimeCan = true -}}{{- end -}}
+{{- end -}}
+{{- if not (and $kernelCan $runtimeCan) -}}{{- $wanted = "true" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $wanted "false" -}}false{{- end -}}
+{{- end }}

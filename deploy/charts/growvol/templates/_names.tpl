@@ -74,6 +74,9 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled" -}}
 {{- end -}}
+{{- if and .Values.metrics.prometheusRule.enabled (not .Values.metrics.enabled) -}}
+{{- fail "metrics.prometheusRule.enabled needs metrics.enabled" -}}
+{{- end -}}
 {{- if and .Values.volumeSnapshotClasses (not .Values.sidecars.snapshotter.enabled) -}}
 {{- fail "volumeSnapshotClasses need sidecars.snapshotter.enabled" -}}
 {{- end -}}
