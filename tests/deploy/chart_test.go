@@ -104,7 +104,7 @@ storageClasses:
   - {name: old, provisioner: kubernetes.io/cinder, volumeBindingMode: Immediate, reclaimPolicy: Retain}
 volumeSnapshotClasses: [{name: snapshot, default: true}, {name: backup, parameters: {type: backup}, deletionPolicy: Retain}]
 volumeAttributesClasses: [{name: gold, parameters: {type: ssd-gold}}]
-metrics: {serviceMonitor: {enabled: true}, dashboard: {enabled: true, namespace: monitoring}}
+metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true, labels: {release: prometheus}, alertLabels: {team: storage}}, dashboard: {enabled: true, namespace: monitoring}}
 networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {}}]}`,
 		"little": `
 cinder: {existingSecret: clouds}
@@ -147,6 +147,7 @@ func TestChart(t *testing.T) {
 			if name == "everything" {
 				checkDashboard(t, objects)
 				checkMetrics(t, objects, controller, node)
+				checkAlertsOfRelease(t, objects)
 				checkNames(t, objects)
 			}
 		})
@@ -177,6 +178,11 @@ func TestBadValues(t *testing.T) {
 		`{backend: loop, node: {podLabels: {app.kubernetes.io/component: controller}}}`:                  "podLabels",
 		`{backend: loop, node: {ports: {healthz: 9810}}}`:                                                "node.ports",
 		`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`:                    "metrics.serviceMonitor",
+		`{backend: loop, metrics: {enabled: false, prometheusRule: {enabled: true}}}`:                    "metrics.prometheusRule",
+		`{backend: loop, metrics: {prometheusRule: {alertLabels: {a: 1}}}}`:                              "alertLabels",
+		`{backend: loop, controller: {hostUsers: sometimes}}`:                                            "hostUsers",
+		`{backend: loop, sidecars: {provisioner: {strictTopology: "no"}}}`:                               "strictTopology",
+		`{backend: loop, csiDriver: {preventPodSchedulingIfMissing: 1}}`:                                 "preventPodSchedulingIfMissing",
 		`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`: "volumeSnapshotClasses",
 		`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`: "rbac.readSecrets",
 		`{backend: loop, node: {growOnDeviceChange: sometimes}}`:                                         "growOnDeviceChange",

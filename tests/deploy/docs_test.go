@@ -55,11 +55,13 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 	known := map[string]bool{
 		"--help":       true,
 		"--cloud-name": true, "--cluster": true, "--nodeid": true, "--rescan-on-resize": true, // of cinder-csi-plugin, in the table of what becomes of them
-		"--retry-interval-max":   true, // of external-resizer, by default
-		"--register-with-taints": true, // of kubelet
-		"--wait":                 true, // of Helm, where the text explains it
-		"--force":                true, // of kubectl, likewise
-		"--target":               true, // of docker build
+		"--retry-interval-max":               true, // of external-resizer, by default
+		"--register-with-taints":             true, // of kubelet
+		"--wait":                             true, // of Helm, where the text explains it
+		"--force":                            true, // of kubectl, likewise
+		"--target":                           true, // of docker build
+		"--strict-topology":                  true, // of csi-provisioner
+		"--enable-csi-node-aware-scheduling": true, // of the cluster autoscaler
 	}
 	option := regexp.MustCompile(`(?m)^  -([a-z0-9-]+)`)
 	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))

@@ -113,7 +113,7 @@ func TestSideBySide(t *testing.T) {
 		return parse(t, out)
 	}
 	const more = `, rbac: {readSecrets: [{namespace: apps, names: [luks]}]}, node: {startupTaint: {enabled: true}},
-metrics: {serviceMonitor: {enabled: true}, dashboard: {enabled: true}}, networkPolicy: {enabled: true}}`
+metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}, dashboard: {enabled: true}}, networkPolicy: {enabled: true}}`
 	for name, pair := range map[string][2][]object{
 		"helm":      {release("growvol", `{cinder: {cloudsYAML: "clouds: {}"}`+more), release("growvol-loop", `{backend: loop`+more)},
 		"manifests": {read(t, "deploy/kubernetes/cinder/growvol.yaml"), read(t, "deploy/kubernetes/loop/growvol.yaml")},

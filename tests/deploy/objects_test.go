@@ -88,7 +88,8 @@ type spec struct {
 		TargetPort string `yaml:"targetPort"`
 	} `yaml:"ports"`
 	Endpoints []struct {
-		Port string `yaml:"port"`
+		Port        string `yaml:"port"`
+		HonorLabels bool   `yaml:"honorLabels"`
 	} `yaml:"endpoints"`
 
 	ClusterIP string `yaml:"clusterIP"`
@@ -97,6 +98,10 @@ type spec struct {
 	AttachRequired       string   `yaml:"attachRequired"`
 	FSGroupPolicy        string   `yaml:"fsGroupPolicy"`
 	VolumeLifecycleModes []string `yaml:"volumeLifecycleModes"`
+	PreventIfMissing     *bool    `yaml:"preventPodSchedulingIfMissing"`
+
+	// Of a PrometheusRule.
+	Groups yaml.Node `yaml:"groups"`
 
 	// Of a PodDisruptionBudget.
 	UnhealthyPodEvictionPolicy string `yaml:"unhealthyPodEvictionPolicy"`
@@ -118,6 +123,7 @@ type podSpec struct {
 	PriorityClassName  string            `yaml:"priorityClassName"`
 	HostNetwork        bool              `yaml:"hostNetwork"`
 	HostPID            bool              `yaml:"hostPID"`
+	HostUsers          *bool             `yaml:"hostUsers"`
 	GraceSeconds       int               `yaml:"terminationGracePeriodSeconds"`
 	NodeSelector       map[string]string `yaml:"nodeSelector"`
 	SecurityContext    securityContext   `yaml:"securityContext"`

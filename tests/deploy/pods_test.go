@@ -39,6 +39,9 @@ func checkPod(t *testing.T, objects []object, o object) {
 	if pod.HostPID || pod.SecurityContext.SeccompProfile.Type != "RuntimeDefault" || !strings.HasPrefix(pod.PriorityClassName, "system-") {
 		t.Errorf("%s: %+v", o.Kind, pod)
 	}
+	if own := pod.HostUsers != nil && !*pod.HostUsers; own && (pod.HostNetwork || o.Kind == "DaemonSet") {
+		t.Errorf("%s: the pods have a user namespace of their own, and need the node's", o.Kind)
+	}
 	checkVolumes(t, pod)
 	checkPorts(t, pod)
 	checkGrace(t, o.Kind, pod)
@@ -163,7 +166,9 @@ func checkMetrics(t *testing.T, objects []object, pods ...object) {
 			}
 		}
 		for _, e := range monitor.Spec.Endpoints {
-			read = append(read, e.Port)
+			if read = append(read, e.Port); !e.HonorLabels {
+				t.Errorf("%s: Prometheus replaces labels of %s by its own, such as service", component, e.Port)
+			}
 		}
 		slices.Sort(ports)
 		slices.Sort(read)
@@ -261,6 +266,9 @@ func checkKubelet(t *testing.T, name string, node object) {
 	required, _ := pod.Containers[0].option("require-sys-resource")
 	if checked != kubelet || required != strconv.FormatBool(name != "everything") {
 		t.Errorf("--kubelet-dir=%s --require-sys-resource=%s, want the directory %s", checked, required, kubelet)
+	}
+	if must, _ := pod.Containers[0].option("require-shared-mounts"); must != "true" {
+		t.Errorf("--require-shared-mounts=%s, want true, whatever the image's filesystem is", must)
 	}
 	shared := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m mount) bool {
 		return m.MountPath == kubelet && m.Propagation == "Bidirectional"

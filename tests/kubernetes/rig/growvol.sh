@@ -34,8 +34,14 @@ install_loop() {
 
 # install_cinder VALUES NODE: the values have credentials.
 install_cinder() {
+	user_namespaces || say "$(runc --version | head -n 1) of $NODE has no user namespaces for pods: the chart leaves the controller in the node's"
 	install_release growvol-cinder "$RIG/cinder.yaml" "$1"
 	await 180 "" "kubelet of $2 knows the driver" driver_known "$2" cinder.csi.openstack.org
+}
+
+# user_namespaces: what the chart asks nodes for as well (controller.hostUsers).
+user_namespaces() {
+	within kubectl get node "$NODE" -o 'jsonpath={.status.runtimeHandlers[?(@.name=="")].features.userNamespaces}' | grep -q true
 }
 
 driver_known() { within kubectl get csinode "$1" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF "$2"; }
