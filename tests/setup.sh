@@ -29,7 +29,8 @@ if ! command -v apt-get >/dev/null; then
 	exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-	echo "setup: missing: ${missing:+$missing }$alone. Only root can install them: sudo apt-get install ${missing:+$missing }$alone" >&2
+	missing="${missing:+$missing }$alone"
+	echo "setup: missing: $missing. Only root can install them: sudo apt-get install $missing" >&2
 	exit 1
 fi
 

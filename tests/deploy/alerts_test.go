@@ -54,31 +54,35 @@ func installedAlerts(t *testing.T) []group {
 	return alertsOf(t, parse(t, out), "growvol")
 }
 
+// condition is what the guide says of an alert, and Prometheus goes by.
+type condition struct{ expr, wait string }
+
+func conditions(groups []group) map[string]condition {
+	all := map[string]condition{}
+	for _, g := range groups {
+		for _, a := range g.Rules {
+			all[a.Alert] = condition{a.Expr, a.For}
+		}
+	}
+	return all
+}
+
 // The guide's alerts are the chart's, with the same expression and time, and the other
 // way round; those of the rule file are both.
 func TestAlertsInTheDocumentation(t *testing.T) {
-	type entry struct{ expr, wait string }
-	shown := map[string]entry{}
 	guide := string(content(t, filepath.Join(root(t), "docs/how-to/monitor.md")))
 	_, section, _ := strings.Cut(guide, "\n## Worth an alert\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	// A cell ends at a bar without a backslash.
 	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| `((?:[^|`]|\\\\\\|)+)` \\| (\\w*) \\| [^|]+ \\|$")
+	shown := map[string]condition{}
 	for _, m := range row.FindAllStringSubmatch(section, -1) {
-		shown[m[1]] = entry{strings.ReplaceAll(m[2], `\|`, "|"), m[3]}
+		shown[m[1]] = condition{strings.ReplaceAll(m[2], `\|`, "|"), m[3]}
 	}
 	if rows := strings.Count(section, "\n| `"); rows != len(shown) || rows < 7 {
 		t.Errorf("the guide has %d rows, of which %d are alerts", rows, len(shown))
 	}
-	installed := map[string]entry{}
-	for _, g := range installedAlerts(t) {
-		for _, a := range g.Rules {
-			installed[a.Alert] = entry{a.Expr, a.For}
-			if s := a.Labels["severity"]; s != "warning" && s != "critical" {
-				t.Errorf("%s has the severity %q", a.Alert, s)
-			}
-		}
-	}
+	installed := conditions(installedAlerts(t))
 	if !maps.Equal(shown, installed) {
 		t.Errorf("the guide has\n%v\nthe chart has\n%v", shown, installed)
 	}
@@ -86,13 +90,7 @@ func TestAlertsInTheDocumentation(t *testing.T) {
 	if err := yaml.Unmarshal(content(t, filepath.Join(root(t), alertsFile)), &file); err != nil {
 		t.Fatal(err)
 	}
-	inFile := map[string]entry{}
-	for _, g := range file.Groups {
-		for _, a := range g.Rules {
-			inFile[a.Alert] = entry{a.Expr, a.For}
-		}
-	}
-	if !maps.Equal(inFile, installed) {
+	if inFile := conditions(file.Groups); !maps.Equal(inFile, installed) {
 		t.Errorf("the rule file has\n%v\nthe chart has\n%v", inFile, installed)
 	}
 }
@@ -139,24 +137,51 @@ func promtool(t *testing.T, dir string, args ...string) {
 	}
 }
 
+const alertCases = "tests/deploy/testdata/alerts.yaml"
+
 // Prometheus takes the rules, and each alert fires when it should and is silent when
-// it should be: testdata/alerts.yaml has at least one case of either kind for each.
+// it should be: the file of cases has at least one of either kind for each.
 func TestAlerts(t *testing.T) {
-	groups := installedAlerts(t)
-	dir := t.TempDir()
-	write := func(name string, what any) {
-		text, err := yaml.Marshal(what)
-		if err != nil {
-			t.Fatal(err)
-		}
+	groups, dir := installedAlerts(t), t.TempDir()
+	write := func(name string, text []byte) {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write("rules.yaml", map[string]any{"groups": groups})
+	writeRules := func() {
+		text, err := yaml.Marshal(map[string]any{"groups": groups})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write("rules.yaml", text)
+	}
+	writeRules()
 	promtool(t, dir, "check", "rules", "rules.yaml")
 
-	var firing, silent []string
+	firing, silent := alertsWithCases(t)
+	for _, g := range groups {
+		for _, a := range g.Rules {
+			if !slices.Contains(firing, a.Alert) || !slices.Contains(silent, a.Alert) {
+				t.Errorf("%s lacks a case in which it fires, or one in which it is silent", a.Alert)
+			}
+			if s := a.Labels["severity"]; s != "warning" && s != "critical" {
+				t.Errorf("%s has the severity %q", a.Alert, s)
+			}
+			if d := a.Annotations["description"]; d == "" || strings.Contains(d, "{{") {
+				t.Errorf("%s: the description is %q, want text without labels, which the summary has", a.Alert, d)
+			}
+			delete(a.Annotations, "description") // so that no case needs to repeat it
+		}
+	}
+	writeRules()
+	write("alerts.yaml", content(t, filepath.Join(root(t), alertCases)))
+	promtool(t, dir, "test", "rules", "alerts.yaml")
+}
+
+// alertsWithCases returns the alerts for which there is a case of firing, and one of
+// silence.
+func alertsWithCases(t *testing.T) (firing, silent []string) {
+	t.Helper()
 	var cases struct {
 		Tests []struct {
 			Cases []struct {
@@ -165,8 +190,7 @@ func TestAlerts(t *testing.T) {
 			} `yaml:"alert_rule_test"`
 		} `yaml:"tests"`
 	}
-	text := content(t, filepath.Join(root(t), "tests/deploy/testdata/alerts.yaml"))
-	if err := yaml.Unmarshal(text, &cases); err != nil {
+	if err := yaml.Unmarshal(content(t, filepath.Join(root(t), alertCases)), &cases); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range cases.Tests {
@@ -178,20 +202,5 @@ func TestAlerts(t *testing.T) {
 			}
 		}
 	}
-	for _, g := range groups {
-		for i, a := range g.Rules {
-			if !slices.Contains(firing, a.Alert) || !slices.Contains(silent, a.Alert) {
-				t.Errorf("%s lacks a case in which it fires, or one in which it is silent", a.Alert)
-			}
-			if d := a.Annotations["description"]; d == "" || strings.Contains(d, "{{") {
-				t.Errorf("%s: the description is %q, want text without labels, which the summary has", a.Alert, d)
-			}
-			delete(g.Rules[i].Annotations, "description") // so that no case needs to repeat it
-		}
-	}
-	write("rules.yaml", map[string]any{"groups": groups})
-	if err := os.WriteFile(filepath.Join(dir, "alerts.yaml"), text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	promtool(t, dir, "test", "rules", "alerts.yaml")
+	return firing, silent
 }

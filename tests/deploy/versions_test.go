@@ -11,7 +11,8 @@ import (
 // renderFor returns what the chart makes for a version of Kubernetes.
 func (h helm) renderFor(t *testing.T, version, values string) (controller, driver object) {
 	t.Helper()
-	out, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", "--namespace=storage", "--kube-version="+version, "--values=-")
+	out, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol",
+		"--namespace=storage", "--kube-version="+version, "--values=-")
 	if err != nil {
 		t.Fatalf("%s\nwith the values\n%s", stderrOf(err), values)
 	}
@@ -68,8 +69,9 @@ func TestPreventPodSchedulingIfMissing(t *testing.T) {
 		{"1.37.1", cinder, "absent"},
 		{"1.37.1", loop + on, "absent"},
 	} {
-		if _, driver := h.renderFor(t, test.version, test.values); show(driver.Spec.PreventIfMissing) != test.want {
-			t.Errorf("Kubernetes %s, %s: the field is %s, want %s", test.version, test.values, show(driver.Spec.PreventIfMissing), test.want)
+		_, driver := h.renderFor(t, test.version, test.values)
+		if got := show(driver.Spec.PreventIfMissing); got != test.want {
+			t.Errorf("Kubernetes %s, %s: the field is %s, want %s", test.version, test.values, got, test.want)
 		}
 	}
 }
@@ -108,7 +110,7 @@ func TestStrictTopology(t *testing.T) {
 	}
 }
 
-// node is a node as its kubelet reports it.
+// reportedNode is a node as its kubelet reports it.
 type reportedNode struct {
 	os, kernel string
 	userns     any // of the default runtime; nil: not reported
@@ -135,7 +137,7 @@ func apiServer(t *testing.T, nodes []reportedNode) string {
 		"/api":     map[string]any{"kind": "APIVersions", "versions": []string{"v1"}},
 		"/apis":    map[string]any{"kind": "APIGroupList", "apiVersion": "v1", "groups": []any{}},
 		"/api/v1": map[string]any{"kind": "APIResourceList", "groupVersion": "v1", "resources": []any{
-			map[string]any{"name": "nodes", "singularName": "node", "namespaced": false, "kind": "Node", "verbs": []string{"get", "list"}},
+			map[string]any{"name": "nodes", "kind": "Node", "namespaced": false, "verbs": []string{"get", "list"}},
 		}},
 		"/api/v1/nodes": map[string]any{"kind": "NodeList", "apiVersion": "v1", "metadata": map[string]any{}, "items": items},
 	}
@@ -171,8 +173,8 @@ func TestUserNamespacesOfTheNodes(t *testing.T) {
 		"Windows":        {[]reportedNode{able, {"windows", "10.0.20348.2227", nil}}, "false"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := h.run(t, `cinder: {existingSecret: clouds}`, "template", "growvol", "deploy/charts/growvol", "--dry-run=server", kubeVersion,
-				"--kube-apiserver="+apiServer(t, test.nodes), "--values=-")
+			out, err := h.run(t, `cinder: {existingSecret: clouds}`, "template", "growvol", "deploy/charts/growvol",
+				"--dry-run=server", "--kube-apiserver="+apiServer(t, test.nodes), kubeVersion, "--values=-")
 			if err != nil {
 				t.Fatal(stderrOf(err))
 			}
