@@ -37,7 +37,7 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 		return path
 	}
 	const secret = "hunter2-hunter2"
-	wrong := file(strings.ReplaceAll(string(text), fakecloud.Password, secret))
+	wrong := file(strings.ReplaceAll(string(text), "password: "+fakecloud.Password, "password: "+secret))
 	for name, test := range map[string]struct {
 		args []string
 		want string
