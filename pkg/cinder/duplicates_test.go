@@ -123,11 +123,14 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	for range 3 {
 		r.add(fakecloud.Volume{Name: "pvc-2"})
 	}
-	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
+	failed, used := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError}), r.add(fakecloud.Volume{Name: "pvc-2"})
+	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used, Node: r.cloud.AddServer("")}); err != nil {
+		t.Fatal(err)
+	}
 	r.listAll(t, 0)
-	wantDuplicates(t, reg, 4)
-	if text := log.String(); strings.Count(text, duplicatesText) != 2 || strings.Contains(text, `"likely in use"=`+failed) {
-		t.Error(text)
+	wantDuplicates(t, reg, 5)
+	if text := log.String(); strings.Count(text, duplicatesText) != 2 || strings.Contains(text, `"likely in use"=`+failed) || !strings.Contains(text, `"likely in use"=`+used) {
+		t.Errorf("%s\nwant %s, which is attached, and not %s", text, used, failed)
 	}
 
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
@@ -140,6 +143,26 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	if got, want := duplicateSeries(t, reg), map[string]int{"east": 0, "west": 1}; !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+}
+
+// Without a name of the cluster the whole project is listed.
+func TestDuplicatesAreOfThisClusterWhenTheProjectIsListed(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.ClusterID, o.Registerer = "", reg })
+	for range 2 {
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Name: "data", Size: 1})
+	}
+	if vs := r.listAll(t, 0); len(vs) != 4 {
+		t.Errorf("%d volumes are listed, want 4", len(vs))
+	}
+	wantDuplicates(t, reg, 0)
+	for range 2 {
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: ""}})
+	}
+	r.listAll(t, 0)
+	wantDuplicates(t, reg, 1)
 }
 
 // Two sidecars list at the same time, and each may break off and begin anew.
