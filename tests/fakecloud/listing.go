@@ -25,7 +25,6 @@ type collection[T any] struct {
 	all     iter.Seq[T]
 	missing string   // text for a marker that does not exist
 	filters []string // those that users may use since 3.31; others are ignored before and refused after
-	ignored []string // of these, those that are ignored before 3.31
 	view    func(T) object
 	entry   func(T) entry
 }
@@ -38,14 +37,9 @@ func listing[T any](c *Cloud, x *exchange, of collection[T]) *reply {
 	}
 	count := trueText(p.filter.Get("with_count"))
 	admin := x.token.has("admin")
-	if x.version.since(31) && !admin {
-		if bad := p.reject(of.filters...); bad != nil {
+	if !admin {
+		if bad := p.restrict(x.version, of.filters); bad != nil {
 			return bad
-		}
-	}
-	if !x.version.since(31) && !admin {
-		for _, name := range of.ignored {
-			p.filter.Del(name)
 		}
 	}
 	everybody := admin && trueText(p.filter.Get("all_tenants"))
@@ -141,14 +135,13 @@ func (e entry) compareBy(o entry, key string) int {
 
 func (c *Cloud) listVolumes(x *exchange) *reply {
 	full := x.route.call == ListVolumeDetail
-	var ignored []string
-	if c.opts.NoMetadataFilter {
-		ignored = []string{"metadata"}
+	filters := []string{"name", "status", "bootable", "migration_status", "availability_zone", "group_id", "size", "created_at", "updated_at", "consumes_quota"}
+	if !c.opts.NoMetadataFilter {
+		filters = append(filters, "metadata")
 	}
 	return listing(c, x, collection[*volume]{
 		name: "volumes", all: maps.Values(c.volumes), missing: "Volume %s could not be found.",
-		filters: []string{"name", "status", "metadata", "bootable", "migration_status", "availability_zone", "group_id", "size", "created_at", "updated_at", "consumes_quota"},
-		ignored: ignored,
+		filters: filters,
 		view: func(v *volume) object {
 			if full {
 				return c.volumeView(x, v)

@@ -18,7 +18,7 @@ type Options struct {
 	Types        []VolumeType  // default: DefaultTypes; the first is the default type
 	Dependent    bool          // a snapshot cannot go before the volumes made from it, as with RBD
 	ForbidEvents bool          // Nova refuses the events that Cinder sends: Cinder's user lacks the role
-	// NoMetadataFilter takes "metadata" out of query_volume_filters: below 3.31
+	// NoMetadataFilter takes "metadata" out of resource_filters.json: below 3.31
 	// Cinder then ignores that filter of users.
 	NoMetadataFilter bool
 	ServiceRole      bool // the user csi has the role service, so it may send events to Nova

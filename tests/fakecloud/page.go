@@ -75,6 +75,18 @@ func (p *page) sorting(q url.Values) *reply {
 	return nil
 }
 
+// restrict leaves the filters that users may use. Others are refused since 3.31;
+// before, they are ignored. Only those by metadata can be taken from users here.
+func (p *page) restrict(version microversion, filters []string) *reply {
+	if version.since(31) {
+		return p.reject(filters...)
+	}
+	if !slices.Contains(filters, "metadata") {
+		p.filter.Del("metadata")
+	}
+	return nil
+}
+
 // reject refuses filters that are not known, as Cinder does since 3.31.
 func (p *page) reject(known ...string) *reply {
 	var bad []string
