@@ -164,6 +164,7 @@ func TestDroppedHTTP1Connection(t *testing.T) {
 // testSilentNetwork runs in a network namespace of its own, whose loopback
 // device is taken down.
 func testSilentNetwork(t *testing.T) {
+	t.Helper()
 	loopback(t, true)
 	held := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
