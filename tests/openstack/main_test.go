@@ -41,6 +41,7 @@ func TestOpenStack(t *testing.T) {
 	t.Run("quota", r.testQuota)
 	t.Run("refused", r.testRefused)
 	t.Run("outages", r.testOutages)
+	t.Run("hangs", r.testHangs)
 	t.Run("speed", r.testSpeed)
 	t.Run("images", r.testImages)
 	t.Run("boot", r.testBoot)
