@@ -46,11 +46,7 @@ func (c *Cloud) do(ctx context.Context, k call) error {
 	if err != nil {
 		return within(k.what, err)
 	}
-	sent := time.Now()
 	err = c.attempt(ctx, conn, k)
-	if StatusCode(err) == http.StatusNotAcceptable {
-		conn.versions[k.service].forget(sent) // the service was downgraded since it was asked
-	}
 	if StatusCode(err) != http.StatusUnauthorized {
 		return err
 	}
@@ -76,7 +72,12 @@ func (c *Cloud) attempt(ctx context.Context, conn *connection, k call) error {
 	if e.err != nil {
 		return within(k.what, e.err)
 	}
-	return conn.request(ctx, k, e.url+strings.TrimPrefix(k.path, "/"), version)
+	sent := time.Now()
+	err := conn.request(ctx, k, e.url+strings.TrimPrefix(k.path, "/"), version)
+	if StatusCode(err) == http.StatusNotAcceptable {
+		conn.versions[k.service].forget(sent) // the service was downgraded since it was asked
+	}
+	return err
 }
 
 // request makes the call at an address.

@@ -90,7 +90,8 @@ func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error)
 		return c.replace(ctx, old)
 	})
 	if err != nil && ctx.Err() != nil {
-		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, err)
+		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, err).
+			WithRemedy("the login goes on and the next call uses it; if this lasts, check that Keystone answers: openstack token issue")
 	}
 	return next, err
 }
