@@ -100,15 +100,15 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 // for a while: the next callers need not wait for the same.
 func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	r.clouds.tune.limits.versionsAttempt = 30 * time.Millisecond
+	r.clouds.tune.limits.versionsAttempt = 100 * time.Millisecond
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
 	refused(t, r.Supports(lasting(t, 10*time.Millisecond), Multiattach), volume.Deadline)
 	turn := r.conn.versions[compute].turn
 	turn <- struct{}{} // the request has ended
 	<-turn
-	refused(t, r.Attach(t.Context(), absent, absent, true), volume.Unavailable, "no answer of nova", "no complete answer within 30ms")
-	if n := rule.Hits(); n != 2 {
-		t.Errorf("%d version requests, want 2 attempts of the first caller's", n)
+	refused(t, r.Attach(t.Context(), absent, absent, true), volume.Unavailable, "no answer of nova", "no complete answer within 100ms")
+	if n := rule.Hits(); n > 2 {
+		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
 	}
 	r.log.has(t, "WARN", "the API versions of a service are not known", "service=nova")
 }
@@ -159,8 +159,8 @@ func TestLoginOutlivesItsCallers(t *testing.T) {
 	r.fake.Forget()
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 3 {
-		_, err := r.Zones(lasting(t, 50*time.Millisecond))
-		refused(t, err, volume.Deadline, "listing the availability zones", `waiting for the login to cloud "csi"`)
+		_, err := r.Zones(lasting(t, 500*time.Millisecond))
+		refused(t, err, volume.Deadline, "listing the availability zones", `waiting for the login to cloud "csi"`, "check that Keystone answers")
 	}
 	rule.Remove()
 	_, err := r.Zones(t.Context())
@@ -180,7 +180,7 @@ func TestLoginHasALimit(t *testing.T) {
 		_, err := r.Zones(t.Context())
 		refused(t, err, volume.Unavailable, "logging in to cloud")
 	}
-	if n := rule.Hits(); n != 1 {
+	if n := rule.Hits(); n > 1 {
 		t.Errorf("%d logins of which one could fail for both callers", n)
 	}
 }
@@ -229,7 +229,10 @@ func TestStartWithoutKeystone(t *testing.T) {
 			refused(t, clouds.Ready(t.Context()), volume.InProgress, "not logged in to the cloud yet", `cloud "csi"`)
 			rule.Remove()
 			clouds.cloud("csi").forgetFailure()
-			must(t, clouds.Ready(t.Context()))
+			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.InProgress); err = clouds.Ready(t.Context()) {
+				must(t, volume.Pause(t.Context(), time.Millisecond))
+			}
+			must(t, err)
 		})
 	}
 }

@@ -94,11 +94,11 @@ func TestVersionsAreReadOncePerConnection(t *testing.T) {
 	asked(2)
 }
 
-// Nova's version document takes a token. One that has ended by then is renewed.
+// Cinder's version document takes a token. One that has ended by then is renewed.
 func TestVersionsWithARevokedToken(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.RevokeTokens()
-	must(t, r.Supports(t.Context(), Multiattach))
+	must(t, r.Supports(t.Context(), OnlineExtend))
 }
 
 // A service that is down while we start keeps nothing else from working.
