@@ -222,18 +222,19 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 func TestRefreshDelaysNobody(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	login := r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Hangs()).Always()
-	r.conn.renewAt = time.Now().Add(-time.Second)
+	end := r.conn.endsAt
+	r.conn.renewAt, r.conn.endsAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
+	ctx := lasting(t, time.Second)
+	if err := r.clouds.Ready(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("a probe has waited for a login: %v", err)
+	}
+	r.conn.endsAt = end
 	for range 2 {
 		_, err := r.Zones(lasting(t, 3*time.Second))
 		must(t, err)
 		if len(r.turn) == 0 {
 			t.Error("a call has waited for the login, or a token that ends soon is not renewed")
 		}
-	}
-	r.conn.endsAt = time.Now().Add(-time.Second)
-	ctx := lasting(t, time.Second)
-	if err := r.clouds.Ready(ctx); err != nil || ctx.Err() != nil {
-		t.Errorf("a probe has waited for the login: %v", err)
 	}
 	for login.Hits() == 0 {
 		must(t, volume.Pause(t.Context(), time.Millisecond))
