@@ -2,6 +2,7 @@ package cinder
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +114,19 @@ func TestHangingCloudLeavesTheDefault(t *testing.T) {
 			}
 			if err != nil || silent.Hits() != 0 {
 				t.Errorf("%v, with %d requests to the other cloud", err, silent.Hits())
+			}
+			// A listing without the other cloud would say that its volumes are attached nowhere.
+			for page := (volume.Page{}); ; {
+				ctx = within(t, 3*time.Second)
+				if _, page.Token, err = b.ListVolumes(ctx, page); err != nil || page.Token == "" {
+					break
+				}
+			}
+			if err == nil {
+				t.Error("the listing says nothing of the cloud that it lacks")
+			}
+			if service == "identity" && (ctx.Err() != nil || !strings.Contains(err.Error(), `"west"`)) {
+				t.Errorf("the listing failed when the caller had given up, or does not name the cloud: %v", err)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package fakecloud_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"testing"
@@ -17,6 +18,27 @@ func TestLostReplyIsExecuted(t *testing.T) {
 	extendCall(c.cloud, fakecloud.LostReply())
 	c.cutOff(c.extendErr(id, 2))
 	eventually(t, func() bool { v, _ := c.cloud.Volume(id); return v.Size == 2 && v.Status == "available" })
+}
+
+// What hangs is executed when it goes on, also if its client has gone meanwhile.
+func TestHangingRequestIsExecutedLate(t *testing.T) {
+	c := connect(t, fakecloud.Options{})
+	id := c.available(1)
+	rule := extendCall(c.cloud, fakecloud.Hangs())
+	ctx, leave := context.WithCancel(t.Context())
+	answer := make(chan error, 1)
+	go func() { answer <- volumes.ExtendSize(ctx, c.cinder, id, volumes.ExtendSizeOpts{NewSize: 2}).ExtractErr() }()
+	eventually(t, func() bool { return rule.Hits() == 1 })
+	leave()
+	if err := <-answer; !errors.Is(err, context.Canceled) {
+		t.Errorf("a request that hangs: %v", err)
+	}
+	if v, _ := c.cloud.Volume(id); v.Size != 1 || v.Status != "available" {
+		t.Errorf("%s, %d GiB before the request went on", v.Status, v.Size)
+	}
+	rule.Remove()
+	eventually(t, func() bool { v, _ := c.cloud.Volume(id); return v.Size == 2 })
+	rule.Remove() // ends nothing twice
 }
 
 func TestCutOffIsNotExecuted(t *testing.T) {
