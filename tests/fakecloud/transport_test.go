@@ -27,7 +27,9 @@ func TestHangingRequestIsExecutedLate(t *testing.T) {
 	rule := extendCall(c.cloud, fakecloud.Hangs())
 	ctx, leave := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
-	go func() { answer <- volumes.ExtendSize(ctx, c.cinder, id, volumes.ExtendSizeOpts{NewSize: 2}).ExtractErr() }()
+	go func() {
+		answer <- volumes.ExtendSize(ctx, c.cinder, id, volumes.ExtendSizeOpts{NewSize: 2}).ExtractErr()
+	}()
 	eventually(t, func() bool { return rule.Hits() == 1 })
 	leave()
 	if err := <-answer; !errors.Is(err, context.Canceled) {

@@ -190,6 +190,7 @@ func TestDowngrade(t *testing.T) {
 	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
 	must(t, r.Attach(t.Context(), node, v.ID, false))
 	r.await(t, v.ID, "in-use")
+	must(t, r.Supports(t.Context(), OnlineExtend))
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Status(406, "Version 3.42 is not supported by the API."))
 	r.fake.Forget()
 	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.Precondition, "406", "Version 3.42 is not supported")
