@@ -17,6 +17,7 @@ func (s *side) script() {
 	s.metadataPart()
 	s.extendPart()
 	s.snapshotPart()
+	s.gonePart()
 	s.retypePart()
 	s.backupPart()
 	s.attachPart()
@@ -283,7 +284,38 @@ func (s *side) snapshotPart() {
 	s.watch("clone of the snapshot gone", "/volumes/{volume-3}", "volume", "404")
 	s.run(ask{label: "snapshot deleted", method: http.MethodDelete, path: "/snapshots/{snapshot-1}"})
 	s.watch("snapshot gone", "/snapshots/{snapshot-1}", "snapshot", "404")
-	s.run(ask{label: "snapshot deleted again", method: http.MethodDelete, path: "/snapshots/{snapshot-1}"})
+	s.all(
+		ask{label: "snapshot deleted again", method: http.MethodDelete, path: "/snapshots/{snapshot-1}"},
+		ask{label: "deleted snapshot", path: "/snapshots/{snapshot-1}"},
+		ask{label: "create from a deleted snapshot", method: http.MethodPost, path: "/volumes", body: m{"volume": m{"size": 3, "snapshot_id": "{snapshot-1}"}}},
+	)
+}
+
+// gonePart asks for what does not exist, so that the fake names it as the real
+// cloud does.
+func (s *side) gonePart() {
+	const capitals = "ABCDEF01-2222-4333-8444-ABCDEF012345"
+	s.ids["volume"] = unknownID
+	defer delete(s.ids, "volume")
+	s.all(
+		ask{label: "delete an unknown volume", method: http.MethodDelete, path: "/volumes/" + unknownID},
+		ask{label: "unknown volume in capitals", path: "/volumes/" + capitals},
+		action("retype an unknown volume", "volume", "", "os-retype", m{"new_type": "rbd", "migration_policy": "never"}),
+		action("retype an unknown volume to nothing known", "volume", "", "os-retype", m{"new_type": "nope", "migration_policy": "never"}),
+		action("extend an unknown volume in use", "volume", "3.42", "os-extend", m{"new_size": 9}),
+		ask{label: "metadata of an unknown volume", method: http.MethodPost, path: "/volumes/" + unknownID + "/metadata", body: m{"metadata": m{"a": "b"}}},
+		ask{label: "snapshot of an unknown volume by 3.66", method: http.MethodPost, path: "/snapshots", version: "3.66", body: m{"snapshot": m{"volume_id": unknownID}}},
+		ask{label: "delete an unknown snapshot", method: http.MethodDelete, path: "/snapshots/" + unknownID},
+		ask{label: "backup of an unknown snapshot", method: http.MethodPost, path: "/backups", body: m{"backup": m{"volume_id": "{volume-2}", "snapshot_id": unknownID}}},
+		ask{label: "delete an unknown backup", method: http.MethodDelete, path: "/backups/" + unknownID},
+		ask{label: "unknown backup by 3.51", path: "/backups/" + unknownID, version: "3.51"},
+		ask{label: "delete an unknown record", method: http.MethodDelete, path: "/attachments/" + unknownID, version: "3.27"},
+		ask{label: "attachment of an unknown server", path: "compute:/servers/" + unknownID + "/os-volume_attachments/{volume-2}"},
+		ask{label: "detach from an unknown server", method: http.MethodDelete, path: "compute:/servers/" + unknownID + "/os-volume_attachments/{volume-2}"},
+		ask{label: "attachment that is not there", path: "compute:/servers/{server}/os-volume_attachments/{volume-2}"},
+		ask{label: "attachment that is not there by 2.93", path: "compute:/servers/{server}/os-volume_attachments/{volume-2}", version: "2.93"},
+		ask{label: "attachment of an unknown volume", path: "compute:/servers/{server}/os-volume_attachments/" + unknownID},
+	)
 }
 
 func (s *side) retypePart() {
@@ -359,5 +391,10 @@ func (s *side) deletePart() {
 	s.reset("reset before the deletion", "volume-1", "error_extending")
 	s.run(ask{label: "delete in error_extending", method: http.MethodDelete, path: "/volumes/{volume-1}"})
 	s.watch("deleted", "/volumes/{volume-1}", "volume", "404")
-	s.run(ask{label: "delete again", method: http.MethodDelete, path: "/volumes/{volume-1}"})
+	s.all(
+		ask{label: "delete again", method: http.MethodDelete, path: "/volumes/{volume-1}"},
+		ask{label: "deleted volume", path: "/volumes/{volume-1}", version: "3.70"},
+		action("extend a deleted volume", "volume-1", "3.42", "os-extend", m{"new_size": 9}),
+		ask{label: "create from a deleted volume", method: http.MethodPost, path: "/volumes", body: m{"volume": m{"size": 9, "source_volid": "{volume-1}"}}},
+	)
 }

@@ -58,6 +58,11 @@ func (s *side) attachPart() {
 		ask{label: "detach while detaching", method: http.MethodDelete, path: attachments + "/{volume-1}"},
 	)
 	s.watch("detached", "/volumes/{volume-1}", "volume", "available")
+	s.states("attachment gone", attachments+"/{volume-1}", "volumeAttachment", "404")
+	s.all(
+		ask{label: "attachment after the detach", path: attachments + "/{volume-1}"},
+		ask{label: "detach again", method: http.MethodDelete, path: attachments + "/{volume-1}"},
+	)
 }
 
 // inUsePart takes copies of a volume that a server uses.
@@ -153,5 +158,11 @@ func (s *side) serverPart() {
 	)
 	s.watch("detached by the end", "/volumes/{volume-4}", "volume", "available")
 	s.watch("server gone", "compute:/servers/{server}", "server", "404")
-	s.run(ask{label: "server deleted again", method: http.MethodDelete, path: "compute:/servers/{server}"})
+	s.all(
+		ask{label: "server deleted again", method: http.MethodDelete, path: "compute:/servers/{server}"},
+		ask{label: "deleted server", path: "compute:/servers/{server}"},
+		ask{label: "attachment of a deleted server", path: "compute:/servers/{server}/os-volume_attachments/{volume-4}"},
+		ask{label: "detach from a deleted server", method: http.MethodDelete, path: "compute:/servers/{server}/os-volume_attachments/{volume-4}"},
+		attach("attach to a deleted server", "", "{volume-2}"),
+	)
 }
