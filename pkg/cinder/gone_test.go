@@ -38,6 +38,7 @@ func misledCases() []misledCase {
 	}
 	onServer := func(run func(ctx context.Context, r *rig, id, server string) error) func(*testing.T, *rig) misledRun {
 		return func(t *testing.T, r *rig) misledRun {
+			t.Helper()
 			id, server := r.inUse(t, 1)
 			return misledRun{
 				func(ctx context.Context) error { return run(ctx, r, id, server) },
@@ -55,6 +56,7 @@ func misledCases() []misledCase {
 	}
 	onSnapshot := func(run func(ctx context.Context, r *rig, id string) error, class ...string) func(*testing.T, *rig) misledRun {
 		return func(t *testing.T, r *rig) misledRun {
+			t.Helper()
 			of := r.add(fakecloud.Volume{})
 			id := r.ready(t, snap("of-"+of, of, class...)).ID
 			return misledRun{
@@ -90,6 +92,7 @@ func misledCases() []misledCase {
 		return err
 	})
 	static := func(t *testing.T, r *rig) misledRun {
+		t.Helper()
 		id, server := r.cloud.AddVolume(fakecloud.Volume{Size: 1}), r.cloud.AddServer("")
 		r.attach(t, to(id, server))
 		return misledRun{
@@ -103,6 +106,7 @@ func misledCases() []misledCase {
 	detach := onServer(func(ctx context.Context, r *rig, id, server string) error { return r.Detach(ctx, id, server) })
 	detachAll := onServer(func(ctx context.Context, r *rig, id, _ string) error { return r.Detach(ctx, id, "") })
 	detached := func(t *testing.T, r *rig) misledRun {
+		t.Helper()
 		run := detach(t, r)
 		run.intact = always // Nova has detached it; that it has is not known
 		return run

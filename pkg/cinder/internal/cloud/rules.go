@@ -26,10 +26,7 @@ func (r rule) fits(k call, a *answer) bool {
 	if a.status < r.status || a.status > max(r.status, r.upTo) {
 		return false
 	}
-	if r.gone && a.missing == "" || r.noType && !a.noType {
-		return false
-	}
-	if r.later && a.later <= 0 || r.doubt && !a.doubt || r.alien && a.message != "" {
+	if !r.fitsAnswer(a) {
 		return false
 	}
 	if len(r.calls) > 0 && !slices.Contains(r.calls, k.name) {
@@ -47,6 +44,12 @@ func (r rule) fits(k call, a *answer) bool {
 		}
 		return true
 	})
+}
+
+// fitsAnswer reports whether the answer has each quality that the rule wants.
+func (r rule) fitsAnswer(a *answer) bool {
+	return (!r.gone || a.missing != "") && (!r.noType || a.noType) &&
+		(!r.later || a.later > 0) && (!r.doubt || a.doubt) && (!r.alien || a.message == "")
 }
 
 // remedyEndpoint is for answers that do not come from the service that was
