@@ -23,7 +23,8 @@ const novaStep = 500 * time.Millisecond
 // for several nodes work on one. It succeeds when Cinder lists a completed
 // attachment to this server and Nova has it too: when Nova has accepted it in
 // this call, or was asked. Kinds beside those of the interface: InProgress (the
-// server is busy or locked), Internal (Nova has given up), Deadline.
+// server is busy or locked), Internal (Nova has given up), Unavailable (Nova
+// does not find what Cinder shows), Deadline.
 func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
 	c, err := b.cloudOf(ctx, req.ID)
 	if err != nil {

@@ -229,6 +229,32 @@ func TestPollerReadsOneByOneWhatIsOnNoPage(t *testing.T) {
 	})
 }
 
+// A volume that a page lacks is gone only if Cinder says so when it is asked for
+// that volume: a listing may come from a database that lags.
+func TestPollerDoesNotTakeAbsenceFromAPageForGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClockwork()
+		p := testPoller(c)
+		var wg sync.WaitGroup
+		for i := range 2 * severalVolume {
+			id := fmt.Sprint(i) // without a time in the clockwork it is on no page, and exists
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				_, err := p.await(ctx, id, "delete", func(v cloud.Volume) (bool, error) { return v.ID == "", nil })
+				if !volume.IsKind(err, volume.Deadline) {
+					t.Errorf("%v, want a deadline", err)
+				}
+			})
+		}
+		wg.Wait()
+		if c.pages == 0 {
+			t.Error("no page was read")
+		}
+		checkIdle(t, p)
+	})
+}
+
 func TestPollerBacksOffWhileTheCloudDoesNotAnswer(t *testing.T) {
 	for name, several := range map[string]int{"one": 1, "several": 5} {
 		t.Run(name, func(t *testing.T) {

@@ -27,8 +27,11 @@ type call struct {
 	needs   need         // what the cloud must offer; zero: nothing
 	version microversion // to ask for if it is above what is needed; must be offered
 	server  string       // the server that it is about, if any
-	objects []string     // ids of which a 404 may say that they do not exist; empty: a 404 is about no object
-	volType string       // the volume type that it names, if any
+	// objects are the ids of which a 404 that names one says that it does not
+	// exist. Without them no 404 of the call means that. A call of which a 404 can
+	// name the object for the lack of a part of it, such as a metadata key, has none.
+	objects []string
+	volType string // the volume type that it names, if any
 	body    any          // sent as JSON; nil: none
 	into    any          // filled from the JSON of the answer; nil: none
 	key     string       // the JSON of the answer must have it: that of another service does not; empty: any

@@ -26,8 +26,8 @@ type goneCase struct {
 	run  func(ctx context.Context, c *Cloud) error
 	kind volume.Kind
 	says string // what a real Cinder or Nova (Zed) answers to it, with status 404
-	// call and faked are how TestForeign404IsNeverNotFound disturbs it.
-	faked fakecloud.Call
+	// request is the one that TestForeign404IsNeverNotFound has answered by others.
+	request fakecloud.Call
 }
 
 // Ids of no objects. Each case has its own, so that an answer about another one
@@ -48,9 +48,8 @@ func goneCases() []goneCase {
 	snapshotGone := "Snapshot " + noSnapshot + " could not be found."
 	backupGone := "Backup " + noBackup + " could not be found."
 	serverGone := "Instance " + noServer + " could not be found."
-	get := func(err error) error { return err }
 	return []goneCase{
-		{"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return get(err) }, volume.NotFound, volumeGone, fakecloud.GetVolume},
+		{"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return err }, volume.NotFound, volumeGone, fakecloud.GetVolume},
 		{"volume_get", func(ctx context.Context, c *Cloud) error {
 			_, err := c.Volume(ctx, strings.ToUpper(noVolume))
 			return err
@@ -209,10 +208,10 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for name, fault := range fakecloud.ForeignNotFound() {
 		for _, test := range goneCases() {
-			r.fake.On(fakecloud.Match{Call: test.faked}, fault)
+			r.fake.On(fakecloud.Match{Call: test.request}, fault)
 			err := test.run(t.Context(), r.Cloud)
 			if !volume.IsKind(err, volume.Unavailable) {
-				t.Errorf("%s: %s answered by %s is of kind %s: %v", test.name, test.faked, name, volume.KindOf(err), err)
+				t.Errorf("%s: %s answered by %s is of kind %s: %v", test.name, test.request, name, volume.KindOf(err), err)
 			} else if !containsAll(err.Error(), []string{"404 Not Found", "next step", "load balancer"}) {
 				t.Errorf("%s: %v does not tell what to check", test.name, err)
 			}
