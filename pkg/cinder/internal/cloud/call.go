@@ -32,10 +32,10 @@ type call struct {
 	// name the object for the lack of a part of it, such as a metadata key, has none.
 	objects []string
 	volType string // the volume type that it names, if any
-	body    any          // sent as JSON; nil: none
-	into    any          // filled from the JSON of the answer; nil: none
-	key     string       // the JSON of the answer must have it: that of another service does not; empty: any
-	ok      []int        // good status codes; nil: the usual ones of the method
+	body    any    // sent as JSON; nil: none
+	into    any    // filled from the JSON of the answer; nil: none
+	key     string // the JSON of the answer must have it: that of another service does not; empty: any
+	ok      []int  // good status codes; nil: the usual ones of the method
 	// repeatable marks a POST that does no harm when it is done twice.
 	repeatable bool
 	attempts   int           // at most so many; 0: as many as the transport makes
