@@ -242,9 +242,9 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 func TestAttachmentThatNovaDoesNotHave(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, message := range []string{
-		"Instance " + noServer + " is not attached to volume " + noVolume, // since Liberty
-		"volume_id not found: " + noVolume,                                // until Kilo
-		"Instance " + noServer + " is not attached.",                      // until Mitaka, without any volume
+		"Instance " + noServer + " is not attached to volume " + noVolume, // as recorded
+		"volume_id not found: " + noVolume,                                // old releases
+		"Instance " + noServer + " is not attached.",                      // old releases, of a server without volumes
 		"Instance " + noServer + " could not be found.",
 		"Die Instanz " + noServer + " ist nicht an den Datenträger " + strings.ToUpper(noVolume) + " angehängt", // a translation
 	} {
