@@ -1,0 +1,147 @@
+package controller
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// slowCopier is a backend whose copies are accepted at once and take until
+// finish is closed.
+type slowCopier struct {
+	*fakebackend.Backend
+	accepts bool
+	finish  chan struct{}
+}
+
+func (b slowCopier) work(accepted func()) {
+	if b.accepts {
+		accepted()
+		accepted() // a backend may say it more than once
+	}
+	<-b.finish
+}
+
+func (b slowCopier) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	b.work(req.Accepted)
+	return b.Backend.CloneVolume(ctx, req)
+}
+
+func (b slowCopier) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	b.work(req.Accepted)
+	return b.Backend.Restore(ctx, req)
+}
+
+func (b slowCopier) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
+	b.work(req.Accepted)
+	return b.Backend.CreateSnapshot(ctx, req)
+}
+
+// The source's lock is released when the backend has accepted the copy, and only
+// the source's: a second request of the name still waits.
+func TestCopyReleasesItsSourceWhenItIsAccepted(t *testing.T) {
+	t.Parallel()
+	for _, accepts := range []bool{true, false} {
+		for name, copyOf := range map[string]func(context.Context, *Server, string, string) error{
+			"clone": func(ctx context.Context, s *Server, source, _ string) error {
+				req := createRequest("copy", volume.GiB)
+				req.VolumeContentSource = fromVolume(source)
+				_, err := s.CreateVolume(ctx, req)
+				return err
+			},
+			"restore": func(ctx context.Context, s *Server, _, snapshot string) error {
+				req := createRequest("copy", volume.GiB)
+				req.VolumeContentSource = fromSnapshot(snapshot)
+				_, err := s.CreateVolume(ctx, req)
+				return err
+			},
+			"snapshot": func(ctx context.Context, s *Server, source, _ string) error {
+				_, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "copy", SourceVolumeId: source})
+				return err
+			},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				fake := fakebackend.New()
+				backend := slowCopier{fake, accepts, make(chan struct{})}
+				s := New(backend, Options{})
+				source := mustCreate(t, s, "source", volume.GiB)
+				snapshot, err := fake.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: source})
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() { done <- copyOf(t.Context(), s, source, snapshot.ID) }()
+				synctest.Wait()
+
+				held := func(key string) bool {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					unlock, err := s.locks.Lock(ctx, key)
+					if err == nil {
+						unlock()
+					}
+					return err != nil
+				}
+				sourceKey, copyKey := source, nameKey("copy")
+				switch name {
+				case "restore":
+					sourceKey = snapshotKey(snapshot.ID)
+				case "snapshot":
+					copyKey = snapshotNameKey("copy")
+				}
+				if held(sourceKey) == accepts {
+					t.Errorf("%s, accepted %t: the source is locked: %t", name, accepts, !accepts)
+				}
+				if !held(copyKey) {
+					t.Errorf("%s: the name is not locked", name)
+				}
+				close(backend.finish)
+				if err := <-done; err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				if held(sourceKey) || held(copyKey) {
+					t.Errorf("%s: a lock is left behind", name)
+				}
+			})
+		}
+	}
+}
+
+// After the source was released, the end of the copy must not free it for the
+// next holder.
+func TestEndOfACopyDoesNotReleaseAnothersLock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		backend := slowCopier{fakebackend.New(), true, make(chan struct{})}
+		s := New(backend, Options{})
+		source := mustCreate(t, s, "source", volume.GiB)
+		done := make(chan error, 1)
+		go func() {
+			req := createRequest("copy", volume.GiB)
+			req.VolumeContentSource = fromVolume(source)
+			_, err := s.CreateVolume(t.Context(), req)
+			done <- err
+		}()
+		synctest.Wait()
+		unlock, err := s.locks.Lock(t.Context(), source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		close(backend.finish)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.locks.Lock(ctx, source); err == nil {
+			t.Error("the end of the copy released the source for a second holder")
+		}
+		unlock()
+	})
+}
