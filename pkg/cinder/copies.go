@@ -8,23 +8,24 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// copyKind is what is made from a volume.
+// copyKind is what is made from a volume or snapshot.
 type copyKind string
 
 const (
-	copyClone    copyKind = "volume"
+	copyVolume   copyKind = "volume"
 	copySnapshot copyKind = "snapshot"
 )
 
-// copies are the clones and snapshots that this process asked for and that
-// Cinder may not have made yet, by the volume that they are made from.
+// copies are the volumes and snapshots that this process asked for and that
+// Cinder may not have made yet, by the volume or snapshot that they are made
+// from. The source may be attached and detached meanwhile. Two things wait:
 //
-// Cinder notes the size of a copy when it accepts it and reads the source
-// later. A source that is extended in between gives a copy that is cut off at
-// the old size: the driver of RBD resizes a clone to the size noted
-// (cinder/volume/drivers/rbd.py, _extend_if_required), that of LVM copies only
-// as much of a snapshot. So Expand waits for them; attaching, detaching and
-// deleting the source do them no harm.
+// Cinder notes the size of a copy when it accepts it and reads the source later.
+// If a source is extended in between, the size noted is wrong, and the driver of
+// RBD cuts a clone off at it (cinder/volume/drivers/rbd.py, _extend_if_required).
+//
+// Cinder deletes a source that it is copying from after the copy, but a source
+// whose copy it has not begun at once, and the copy fails.
 type copies map[string]map[string]copyKind // by source and id of the copy
 
 // noteCopy takes note of a copy that Cinder has accepted.
@@ -53,16 +54,17 @@ func (b *Backend) copiesOf(source string) map[string]copyKind {
 	return maps.Clone(b.copies[source])
 }
 
-// awaitCopies waits until Cinder has made the copies of a volume. Kind
-// InProgress: it has not within ctx.
-func (b *Backend) awaitCopies(ctx context.Context, c *cloud.Cloud, source string) error {
+// awaitCopies waits until Cinder has made the copies of a volume or snapshot.
+// harm says what would become of one otherwise. Kind InProgress: Cinder has not
+// made them within ctx.
+func (b *Backend) awaitCopies(ctx context.Context, c *cloud.Cloud, source, harm string) error {
 	for id, kind := range b.copiesOf(source) {
 		err := b.awaitCopy(ctx, c, id, kind)
 		switch {
 		case err == nil, volume.IsKind(err, volume.NotFound):
 			b.dropCopy(source, id)
 		case volume.IsKind(err, volume.Deadline):
-			return volume.Errorf(volume.InProgress, "Cinder is still making the %s %s from the volume, which would be cut off if the volume grew meanwhile: %w", kind, id, err).
+			return volume.Errorf(volume.InProgress, "Cinder is still making the %s %s from it, which would %s: %w", kind, id, harm, err).
 				WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, check the state of that " + string(kind))
 		default:
 			return err

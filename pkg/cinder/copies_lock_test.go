@@ -19,12 +19,15 @@ type copying struct {
 	server *controller.Server
 	source string
 	id     string // of the copy
-	done   chan error
+
+	snapshot string // that it is restored from
+	done     chan error
 }
 
-// startCopy asks the controller for a copy of a volume and returns when Cinder
-// has accepted it.
-func startCopy(t *testing.T, call fakecloud.Call, copies func(r *rig, source string) []string, ask func(ctx context.Context, s *controller.Server, source string) error) *copying {
+// startCopy asks the controller for a copy of a volume, which Cinder makes with
+// call, and returns when Cinder has accepted it. found are the copies that the
+// cloud has.
+func startCopy(t *testing.T, call fakecloud.Call, found func(r *rig, source string) []string, ask func(ctx context.Context, s *controller.Server, source string) error) *copying {
 	t.Helper()
 	c := &copying{rig: newRig(t, fakecloud.Options{}), done: make(chan error, 1)}
 	c.server, c.source = controller.New(c.rig.Backend, controller.Options{}), c.add(fakecloud.Volume{})
@@ -33,7 +36,7 @@ func startCopy(t *testing.T, call fakecloud.Call, copies func(r *rig, source str
 	go func() { c.done <- ask(ctx, c.server, c.source) }()
 	t.Cleanup(func() { cancel(); <-c.done })
 	wantSoon(t, "Cinder accepts the copy", func() bool {
-		ids := copies(c.rig, c.source)
+		ids := found(c.rig, c.source)
 		if len(ids) == 1 {
 			c.id = ids[0]
 		}
@@ -44,22 +47,46 @@ func startCopy(t *testing.T, call fakecloud.Call, copies func(r *rig, source str
 
 func startClone(t *testing.T) *copying {
 	t.Helper()
-	return startCopy(t, fakecloud.CreateVolume, func(r *rig, source string) (ids []string) {
-		for _, v := range r.cloud.Volumes() {
-			if v.SourceID == source {
-				ids = append(ids, v.ID)
-			}
-		}
-		return ids
-	}, func(ctx context.Context, s *controller.Server, source string) error {
-		_, err := s.CreateVolume(ctx, &csi.CreateVolumeRequest{
-			Name: "clone", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()}, VolumeCapabilities: writable(),
-			VolumeContentSource: &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
-				Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: source},
-			}},
-		})
-		return err
+	return startCopy(t, fakecloud.CreateVolume, copiedVolumes, func(ctx context.Context, s *controller.Server, source string) error {
+		return makeFrom(ctx, s, &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
+			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: source},
+		}})
 	})
+}
+
+func startRestore(t *testing.T) *copying {
+	t.Helper()
+	c := startCopy(t, fakecloud.CreateVolume, copiedVolumes, func(ctx context.Context, s *controller.Server, source string) error {
+		resp, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source})
+		if err != nil {
+			return err
+		}
+		return makeFrom(ctx, s, &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: resp.GetSnapshot().GetSnapshotId()},
+		}})
+	})
+	for _, s := range c.snapshotsNamed(t, "s") {
+		c.snapshot = s.ID
+	}
+	return c
+}
+
+// copiedVolumes are the volumes of the cloud beside the source.
+func copiedVolumes(r *rig, source string) (ids []string) {
+	for _, v := range r.cloud.Volumes() {
+		if v.ID != source {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids
+}
+
+func makeFrom(ctx context.Context, s *controller.Server, source *csi.VolumeContentSource) error {
+	_, err := s.CreateVolume(ctx, &csi.CreateVolumeRequest{
+		Name: "copy", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()}, VolumeCapabilities: writable(),
+		VolumeContentSource: source,
+	})
+	return err
 }
 
 func startSnapshot(t *testing.T, class string) *copying {
@@ -186,21 +213,46 @@ func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
 	}
 }
 
-// Cinder deletes a source after the clones that it is making from it.
-func TestDeleteOfASourceIsJudgedByCinder(t *testing.T) {
+// Cinder may delete the source before it has begun with the clone: then both are
+// gone.
+func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 	t.Parallel()
-	c := startClone(t)
-	remove := &csi.DeleteVolumeRequest{VolumeId: c.source}
-	_, err := c.server.DeleteVolume(within(t, time.Second), remove)
-	wantKind(t, err, volume.Deadline, c.source, "deleting")
-	c.cloud.Release(c.id)
-	if _, err := c.server.DeleteVolume(within(t, 10*time.Second), remove); err != nil {
-		t.Error(err)
+	for name, test := range map[string]struct {
+		start  func(*testing.T) *copying
+		remove func(context.Context, *copying) error
+		call   fakecloud.Call
+	}{
+		"volume": {startClone, func(ctx context.Context, c *copying) error {
+			_, err := c.server.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: c.source})
+			return err
+		}, fakecloud.DeleteVolume},
+		"snapshot": {startRestore, func(ctx context.Context, c *copying) error {
+			_, err := c.server.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: c.snapshot})
+			return err
+		}, fakecloud.DeleteSnapshot},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := test.start(t)
+			wantKind(t, test.remove(within(t, time.Second), c), volume.InProgress, c.id, "would fail")
+			c.wantCalls(t, test.call, 0)
+			eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+			if err := test.remove(within(t, 10*time.Second), c); err != nil {
+				t.Error(err)
+			}
+			if v, _ := c.cloud.Volume(c.id); v.Status != stateAvailable {
+				t.Errorf("the copy is %q", v.Status)
+			}
+		})
 	}
+}
 
-	s := startSnapshot(t, typeSnapshot)
-	_, err = s.server.DeleteVolume(within(t, 5*time.Second), &csi.DeleteVolumeRequest{VolumeId: s.source})
-	wantKind(t, err, volume.Precondition, s.id, "snapshots")
+func TestDeleteOfAVolumeWithASnapshotInTheMaking(t *testing.T) {
+	t.Parallel()
+	c := startSnapshot(t, typeSnapshot)
+	eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+	_, err := c.server.DeleteVolume(within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
+	wantKind(t, err, volume.Precondition, c.id, "snapshots")
 }
 
 // Cinder restores one thing at a time from a backup.

@@ -51,7 +51,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 		return volume.Volume{}, k.answer(err)
 	}
 	b.attempts.end(req.Name)
-	b.dropCopy(req.Source.VolumeID, v.ID)
+	b.dropCopy(req.Source.VolumeID+req.Source.SnapshotID, v.ID) // one of them is empty
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
 	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
@@ -183,16 +183,17 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 		WithRemedy("let the pod be scheduled to another zone, ask for less, or use another type")
 }
 
-// accepted says that Cinder has accepted the volume: nothing but an extension
-// of the source can harm the copy now, see copies. A backup stays locked to the
-// end: Cinder refuses a second restore while it restores one.
+// accepted says that Cinder has accepted the volume: what may still harm the copy
+// waits for it, see copies. A backup stays locked to the end: Cinder refuses a
+// second restore while it restores one.
 func (k *creation) accepted(v cloud.Volume) {
-	if source := k.req.Source.VolumeID; source != "" && !settled(v) {
-		k.noteCopy(source, v.ID, copyClone)
+	if k.want.metadata[metaBackup] != "" || v.BackupID != "" {
+		return
 	}
-	if k.want.metadata[metaBackup] == "" && v.BackupID == "" {
-		k.req.Accepted()
+	if source := k.req.Source.VolumeID + k.req.Source.SnapshotID; source != "" && !settled(v) {
+		k.noteCopy(source, v.ID, copyVolume)
 	}
+	k.req.Accepted()
 }
 
 // order is what to ask Cinder for.

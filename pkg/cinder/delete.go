@@ -32,6 +32,9 @@ func (b *Backend) remove(ctx context.Context, c *cloud.Cloud, id string) error {
 	if v, err = b.awaitDeletable(ctx, c, v); err != nil {
 		return err
 	}
+	if err := b.awaitCopies(ctx, c, id, "fail if the volume were deleted now"); err != nil {
+		return err
+	}
 	if v.Status != stateDeleting {
 		if err := c.DeleteVolume(ctx, id); err != nil {
 			return b.whyKept(ctx, c, v, err)

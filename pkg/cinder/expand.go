@@ -48,7 +48,7 @@ func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 		if err != nil || v.Size() >= target {
 			return v, err
 		}
-		if err := b.awaitCopies(ctx, c, v.ID); err != nil {
+		if err := b.awaitCopies(ctx, c, v.ID, "be cut off if the volume grew now"); err != nil {
 			return v, err
 		}
 		if v, err = b.extend(ctx, c, v, target); err != nil || v.Size() >= target {

@@ -20,7 +20,9 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, id string) error {
 	case k.backup != nil:
 		err = b.dropBackup(inner, k.cloud, *k.backup)
 	default:
-		err = b.dropSnapshot(inner, k.cloud, *k.snapshot)
+		if err = b.awaitCopies(inner, k.cloud, id, "fail if the snapshot were deleted now"); err == nil {
+			err = b.dropSnapshot(inner, k.cloud, *k.snapshot)
+		}
 	}
 	if err != nil && !volume.IsKind(err, volume.NotFound) {
 		return volume.Wrap(err, "delete snapshot", id)
