@@ -20,8 +20,9 @@ type copying struct {
 	source string
 	id     string // of the copy
 
-	snapshot string // that it is restored from
-	done     chan error
+	snapshot string        // that it is restored from
+	done     chan struct{} // closed when the call has ended
+	err      error         // of the call, once done is closed
 }
 
 // startCopy asks the controller for a copy of a volume, which Cinder makes with
@@ -29,11 +30,14 @@ type copying struct {
 // cloud has.
 func startCopy(t *testing.T, call fakecloud.Call, found func(r *rig, source string) []string, ask func(ctx context.Context, s *controller.Server, source string) error) *copying {
 	t.Helper()
-	c := &copying{rig: newRig(t, fakecloud.Options{}), done: make(chan error, 1)}
-	c.server, c.source = controller.New(c.rig.Backend, controller.Options{}), c.add(fakecloud.Volume{})
+	c := &copying{rig: newRig(t, fakecloud.Options{}), done: make(chan struct{})}
+	c.server, c.source = controller.New(c.Backend, controller.Options{}), c.add(fakecloud.Volume{})
 	c.cloud.On(fakecloud.Match{Call: call}, fakecloud.Stuck())
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { c.done <- ask(ctx, c.server, c.source) }()
+	go func() {
+		defer close(c.done)
+		c.err = ask(ctx, c.server, c.source)
+	}()
 	t.Cleanup(func() { cancel(); <-c.done })
 	wantSoon(t, "Cinder accepts the copy", func() bool {
 		ids := found(c.rig, c.source)
@@ -167,10 +171,9 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 			if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
 				t.Errorf("%d, %v; want 2 GiB", size, err)
 			}
-			if err := <-c.done; err != nil {
-				t.Errorf("the copy ended with %v", err)
+			if <-c.done; c.err != nil {
+				t.Errorf("the copy ended with %v", c.err)
 			}
-			c.done <- nil // for the cleanup
 			if left := c.copiesOf(c.source); len(left) != 0 {
 				t.Errorf("%v are still noted", left)
 			}

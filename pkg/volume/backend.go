@@ -89,8 +89,9 @@ type Abandoner interface {
 // volumes from them.
 type Snapshotter interface {
 	// CreateSnapshot takes a snapshot of a volume, or returns the one of that
-	// name when it is of the same volume. It may return before the snapshot is
-	// Ready. Kinds: NotFound (volume), AlreadyExists.
+	// name when it is of the same volume. It returns when the snapshot is cut,
+	// which may be before it is Ready; the caller keeps the first ID that it
+	// gets for good. Kinds: NotFound (volume), AlreadyExists.
 	CreateSnapshot(ctx context.Context, req SnapshotRequest) (Snapshot, error)
 	// DeleteSnapshot removes a snapshot; one that does not exist is a success.
 	DeleteSnapshot(ctx context.Context, id string) error
