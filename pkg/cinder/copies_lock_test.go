@@ -151,6 +151,13 @@ func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
 			if _, err := c.server.ControllerUnpublishVolume(within(t, 10*time.Second), unpublish); err != nil {
 				t.Error(err)
 			}
+			c.cloud.Release(c.id)
+			if <-c.done; c.err != nil {
+				t.Errorf("the copy ended with %v", c.err)
+			}
+			if left := c.copiesOf(c.source); len(left) != 0 {
+				t.Errorf("%v are still noted", left)
+			}
 		})
 	}
 }

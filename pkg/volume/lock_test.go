@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -134,6 +135,36 @@ func TestUnlockSourceReleasesTheSourceAlone(t *testing.T) {
 		}
 		name()
 	}
+}
+
+// One that waited has the very lock that was released.
+func TestRepeatedUnlockSourceDoesNotReleaseTheNextHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Locks
+		unlock, unlockSource, err := l.LockWithSource(t.Context(), "source", "name")
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := make(chan func(), 1)
+		go func() {
+			u, err := l.Lock(t.Context(), "source")
+			if err != nil {
+				t.Error(err)
+			}
+			next <- u
+		}()
+		synctest.Wait()
+		unlockSource()
+		unlockNext := <-next
+		unlockSource()
+		unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := l.Lock(ctx, "source"); err == nil {
+			t.Error("the lock of the next holder was released")
+		}
+		unlockNext()
+	})
 }
 
 func TestTopologyWithin(t *testing.T) {
