@@ -102,7 +102,7 @@ func (c *Cloud) Release(id string) bool {
 	return len(parked) > 0
 }
 
-// resumes waits while the request hangs, and tells whether the cloud still runs.
+// resumes waits while the request hangs. It reports whether the cloud still runs.
 func (c *Cloud) resumes(x *exchange) bool {
 	if !x.script.hangs {
 		return true
