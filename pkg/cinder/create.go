@@ -119,10 +119,11 @@ func (k *creation) readParameters() error {
 	if k.req.Encrypted {
 		k.want.metadata[metaEncrypted] = "true"
 	}
-	volType, _, err := mutable(k.req.Mutable)
-	if volType != "" {
-		k.want.volType = volType
+	change, err := mutable(k.req.Mutable)
+	if change.volType != "" {
+		k.want.volType = change.volType
 	}
+	maps.Copy(k.want.metadata, change.metadata)
 	return err
 }
 

@@ -8,14 +8,14 @@ import (
 )
 
 // Modify implements volume.Modifier: it changes the volume type (Cinder calls
-// that retyping). Cinder can accept it and then put the status back with the
-// old type, so it is judged by the type.
+// that retyping), then adds metadata. Cinder can accept the type and then put the
+// status back with the old one, so it is judged by the type.
 func (b *Backend) Modify(ctx context.Context, id string, parameters map[string]string) error {
 	return volume.Wrap(b.modify(ctx, id, parameters), "modify volume", id)
 }
 
 func (b *Backend) modify(ctx context.Context, id string, parameters map[string]string) error {
-	name, policy, err := mutable(parameters)
+	change, err := mutable(parameters)
 	if err != nil {
 		return err
 	}
@@ -24,22 +24,32 @@ func (b *Backend) modify(ctx context.Context, id string, parameters map[string]s
 		return err
 	}
 	v, err := c.Volume(ctx, id)
-	if err != nil || name == "" {
-		return err
-	}
-	t, err := b.typeNamed(ctx, c, name)
 	if err != nil {
 		return err
 	}
-	for range extendAttempts {
-		if v, err = b.readyToRetype(ctx, c, v); err != nil || v.Type == t.Name {
-			return err
-		}
-		if v, err = b.retype(ctx, c, v, t, policy); err != nil || v.Type == t.Name {
+	if change.volType != "" {
+		if v, err = b.changeType(ctx, c, v, change); err != nil {
 			return err
 		}
 	}
-	return volume.Errorf(volume.InProgress, "the volume has the type %s and is %s: something else works on it each time it is to become %s", v.Type, v.Status, t.Name).
+	return b.addMetadata(ctx, c, v, change.metadata)
+}
+
+// changeType gives the volume the type that is asked for, and returns it as it is then.
+func (b *Backend) changeType(ctx context.Context, c *cloud.Cloud, v cloud.Volume, change mutations) (cloud.Volume, error) {
+	t, err := b.typeNamed(ctx, c, change.volType)
+	if err != nil {
+		return v, err
+	}
+	for range extendAttempts {
+		if v, err = b.readyToRetype(ctx, c, v); err != nil || v.Type == t.Name {
+			return v, err
+		}
+		if v, err = b.retype(ctx, c, v, t, change.policy); err != nil || v.Type == t.Name {
+			return v, err
+		}
+	}
+	return v, volume.Errorf(volume.InProgress, "the volume has the type %s and is %s: something else works on it each time it is to become %s", v.Type, v.Status, t.Name).
 		WithRemedy("it will be retried")
 }
 

@@ -17,6 +17,10 @@ const (
 	// whose storage backend the new volume shares or avoids.
 	paramNear = "cinder.csi.openstack.org/affinity"
 	paramFar  = "cinder.csi.openstack.org/anti-affinity"
+	// paramMetadata is a JSON object of strings: metadata for the volume, the
+	// snapshot or the backup, beside those of this driver. It is a parameter of
+	// StorageClasses, VolumeSnapshotClasses and VolumeAttributesClasses.
+	paramMetadata = "appendVolumeMetadata"
 )
 
 // paramPolicy is the mutable parameter that lets Cinder move a volume to
@@ -28,11 +32,17 @@ const (
 	policyOnDemand = "on-demand"
 )
 
+// Prefixes of the metadata keys of cinder-csi-plugin and of this driver.
+const (
+	reservedPrefix = "cinder.csi.openstack.org/"
+	ownPrefix      = "growvol.io/"
+)
+
 // Metadata of volumes.
 const (
-	metaCluster = "cinder.csi.openstack.org/cluster"
+	metaCluster = reservedPrefix + "cluster"
 	// metaEncrypted is "true" for volumes that the node encrypts.
-	metaEncrypted = "growvol.io/encrypted"
+	metaEncrypted = ownPrefix + "encrypted"
 	// metaBackup is Cinder's own: the backup that a volume was restored from.
 	metaBackup = "src_backup_id"
 	// sidecarPrefix marks parameters that the CSI sidecars add; external-provisioner
@@ -72,8 +82,13 @@ type wanted struct {
 // known.
 func (b *Backend) parameters(class map[string]string) (wanted, error) {
 	var w wanted
+	var err error
 	for key, value := range class {
 		switch key {
+		case paramMetadata:
+			if w.metadata, err = parseMetadata(value); err != nil {
+				return w, err
+			}
 		case paramCloud:
 			w.cloud = value
 		case paramType:
@@ -89,12 +104,15 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
 				return w, volume.Errorf(volume.Invalid, "unknown parameter %q of the StorageClass; known are %s", key,
-					strings.Join([]string{paramType, paramZone, paramCloud, volume.MkfsOptionsKey, volume.EncryptedKey, paramNear, paramFar}, ", ")).
+					strings.Join([]string{paramType, paramZone, paramCloud, volume.MkfsOptionsKey, paramMetadata, volume.EncryptedKey, paramNear, paramFar}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
 		}
 	}
-	w.metadata = map[string]string{metaCluster: b.opts.ClusterID}
+	if w.metadata == nil {
+		w.metadata = map[string]string{}
+	}
+	w.metadata[metaCluster] = b.opts.ClusterID
 	for _, key := range sidecarMetadata() {
 		if value := class[key]; value != "" {
 			w.metadata[key] = value
@@ -103,25 +121,40 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 	return w, nil
 }
 
+// mutations is what a VolumeAttributesClass asks for.
+type mutations struct {
+	volType  string // empty: as it is
+	policy   string
+	metadata map[string]string // to add to what is there
+}
+
 // mutable reads the parameters of a VolumeAttributesClass. Kind Invalid: one is
 // not known, or has an impossible value.
-func mutable(class map[string]string) (volType, policy string, err error) {
-	policy = policyNever
+func mutable(class map[string]string) (mutations, error) {
+	m := mutations{policy: policyNever}
 	for key, value := range class {
+		var err error
 		switch {
 		case key == paramType && value != "":
-			volType = value
+			m.volType = value
 		case key == paramPolicy && (value == policyNever || value == policyOnDemand):
-			policy = value
+			m.policy = value
+		case key == paramMetadata:
+			m.metadata, err = parseMetadata(value)
 		case key == paramType, key == paramPolicy:
-			return "", "", volume.Errorf(volume.Invalid, "%q is not a possible value of the parameter %s", value, key).
+			err = volume.Errorf(volume.Invalid, "%q is not a possible value of the parameter %s", value, key).
 				WithRemedy("correct the VolumeAttributesClass: " + paramPolicy + " is " + policyNever + " or " + policyOnDemand)
+		case strings.HasPrefix(key, sidecarPrefix): // the names of the claim, by --extra-modify-metadata of external-resizer
 		default:
-			return "", "", volume.Errorf(volume.Invalid, "unknown parameter %q of the VolumeAttributesClass; known are %s and %s", key, paramType, paramPolicy).
+			err = volume.Errorf(volume.Invalid, "unknown parameter %q of the VolumeAttributesClass; known are %s", key,
+				strings.Join([]string{paramType, paramPolicy, paramMetadata}, ", ")).
 				WithRemedy("remove the parameter from the class")
 		}
+		if err != nil {
+			return m, err
+		}
 	}
-	return volType, policy, nil
+	return m, nil
 }
 
 // list splits a list at its commas.

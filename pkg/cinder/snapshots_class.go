@@ -28,7 +28,7 @@ const (
 
 // metaBackupOf marks a snapshot that is there only for a backup to be made from
 // it, and holds the backup's name.
-const metaBackupOf = "growvol.io/backup"
+const metaBackupOf = ownPrefix + "backup"
 
 // sidecarSnapshotMetadata are the parameters of external-snapshotter
 // (--extra-create-metadata) that are kept with the snapshot.
@@ -48,7 +48,7 @@ type snapshotClass struct {
 // snapshotClass reads the parameters of a VolumeSnapshotClass. Kind Invalid:
 // one is not known, or has an impossible value.
 func (b *Backend) snapshotClass(parameters map[string]string) (snapshotClass, error) {
-	class := snapshotClass{force: true, metadata: map[string]string{metaCluster: b.opts.ClusterID}}
+	class := snapshotClass{force: true}
 	for key, value := range parameters {
 		var err error
 		switch key {
@@ -63,6 +63,8 @@ func (b *Backend) snapshotClass(parameters map[string]string) (snapshotClass, er
 			class.incremental, err = flag(key, value)
 		case paramZone:
 			class.zone = value
+		case paramMetadata:
+			class.metadata, err = parseMetadata(value)
 		case paramBackupTime:
 			if _, errNumber := strconv.ParseUint(value, 10, 32); errNumber != nil {
 				err = impossible(key, value, "a number of seconds")
@@ -71,7 +73,7 @@ func (b *Backend) snapshotClass(parameters map[string]string) (snapshotClass, er
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
 				err = volume.Errorf(volume.Invalid, "unknown parameter %q of the VolumeSnapshotClass; known are %s", key,
-					strings.Join([]string{paramType, paramForce, paramZone, paramIncremental, paramBackupTime}, ", ")).
+					strings.Join([]string{paramType, paramForce, paramZone, paramIncremental, paramMetadata, paramBackupTime}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
 		}
@@ -79,6 +81,10 @@ func (b *Backend) snapshotClass(parameters map[string]string) (snapshotClass, er
 			return class, err
 		}
 	}
+	if class.metadata == nil {
+		class.metadata = map[string]string{}
+	}
+	class.metadata[metaCluster] = b.opts.ClusterID
 	for _, key := range sidecarSnapshotMetadata() {
 		if value := parameters[key]; value != "" {
 			class.metadata[key] = value

@@ -166,6 +166,9 @@ func (c *Cloud) parentOf(in objectReader, v *volume) (id string, bad *reply) {
 
 func (c *Cloud) createBackup(x *exchange) *reply {
 	in := objectReader{x.part("backup")}
+	if bad := in.checkMetadata(); bad != nil {
+		return bad
+	}
 	from, bad := c.backupSourceOf(x, in)
 	if bad != nil {
 		return bad

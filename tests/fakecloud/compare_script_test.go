@@ -1,6 +1,9 @@
 package fakecloud_test
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 type m = map[string]any
 
@@ -179,6 +182,17 @@ func (s *side) metadataPart() {
 		ask{label: "metadata replaced", method: http.MethodPut, path: path, body: m{"metadata": m{"c": "d"}}},
 		ask{label: "metadata deleted", method: http.MethodDelete, path: path + "/c"},
 		ask{label: "metadata deleted again", method: http.MethodDelete, path: path + "/c"},
+		ask{label: "metadata of an odd key", method: http.MethodPost, path: path, body: m{"metadata": m{"a*": "b"}}},
+		ask{label: "metadata of a long value", method: http.MethodPost, path: path, body: m{"metadata": m{"a": strings.Repeat("x", 256)}}},
+		ask{label: "metadata without a value", method: http.MethodPost, path: path, body: m{"metadata": m{"a": nil}}},
+		ask{label: "create with an odd key", method: http.MethodPost, path: "/volumes", body: m{"volume": m{"size": 1, "metadata": m{"a*": "b"}}}},
+		ask{label: "snapshot with an odd key", method: http.MethodPost, path: "/snapshots", body: m{"snapshot": m{"volume_id": "{volume-1}", "metadata": m{"a*": "b"}}}},
+		ask{label: "backup with an odd key", method: http.MethodPost, path: "/backups", version: "3.70", body: m{"backup": m{"volume_id": "{volume-1}", "metadata": m{"a*": "b"}}}},
+	)
+	s.reset("maintenance", "volume-1", "maintenance")
+	s.run(ask{label: "metadata in maintenance", method: http.MethodPost, path: path, body: m{"metadata": m{"a": "b"}}})
+	s.reset("end of maintenance", "volume-1", "available")
+	s.all(
 		ask{label: "renamed", method: http.MethodPut, path: "/volumes/{volume-1}", body: m{"volume": m{"name": "fc-one"}}},
 	)
 }

@@ -103,6 +103,9 @@ func mayBeForced(x *exchange, in objectReader) (inUseToo bool, bad *reply) {
 
 func (c *Cloud) createSnapshot(x *exchange) *reply {
 	in := objectReader{x.part("snapshot")}
+	if bad := in.checkMetadata(); bad != nil {
+		return bad
+	}
 	v, bad := c.volumeOf(x, in.text("volume_id"))
 	if bad != nil {
 		return bad

@@ -257,6 +257,9 @@ func (c *Cloud) updateVolume(x *exchange) *reply {
 		return bad
 	}
 	in := objectReader{x.part("volume")}
+	if bad := in.checkMetadata(); bad != nil {
+		return bad
+	}
 	if _, ok := in.object["name"]; ok {
 		v.Name = in.text("name")
 	}
@@ -283,6 +286,12 @@ func (c *Cloud) setMetadata(x *exchange) *reply {
 	v, bad := c.volumeOf(x, x.values["id"])
 	if bad != nil {
 		return bad
+	}
+	if bad := (objectReader{x.body}).checkMetadata(); bad != nil {
+		return bad
+	}
+	if v.Status == "maintenance" || v.Status == "uploading" {
+		return faultf(http.StatusBadRequest, "Invalid volume: Updating volume metadata is not allowed for volumes in %s status.", v.Status)
 	}
 	in := objectReader{x.body}.metadata()
 	if x.http.Method == http.MethodPut {

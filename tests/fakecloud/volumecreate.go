@@ -25,6 +25,9 @@ func (c *Cloud) createVolume(x *exchange) *reply {
 	if bad := in.positive("size"); bad != nil {
 		return bad
 	}
+	if bad := in.checkMetadata(); bad != nil {
+		return bad
+	}
 	t, typed := c.types[0], false
 	if want := in.text("volume_type"); want != "" {
 		if t, typed = c.typeNamed(want); !typed {

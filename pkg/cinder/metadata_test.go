@@ -1,0 +1,177 @@
+package cinder
+
+import (
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+const billing = `{"billing": "team-a", "x/y z": ""}`
+
+// hasMetadata fails the test unless the metadata are exactly those.
+func hasMetadata(t *testing.T, what string, got, want map[string]string) {
+	t.Helper()
+	if !maps.Equal(got, want) {
+		t.Errorf("%s has the metadata %v, want %v", what, got, want)
+	}
+}
+
+// The metadata of the classes are on what is made: volumes, snapshots and backups,
+// beside those by which they are recognized.
+func TestMetadataOfClassesAreSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	req := volume.CreateRequest{
+		Name: "v", Size: volume.GiB, Parameters: map[string]string{paramMetadata: billing, metaVolume: "v"},
+		Mutable: map[string]string{paramMetadata: `{"x/y z": "by the attributes class"}`},
+	}
+	v, err := r.Create(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _ := r.cloud.Volume(v.ID)
+	hasMetadata(t, "the volume", made.Metadata, map[string]string{
+		metaCluster: cluster, metaVolume: "v", "billing": "team-a", "x/y z": "by the attributes class",
+	})
+	want := map[string]string{metaCluster: cluster, "billing": "team-a", "x/y z": ""}
+	s, _ := r.cloud.Snapshot(r.ready(t, snap("s", v.ID, paramMetadata, billing)).ID)
+	hasMetadata(t, "the snapshot", s.Metadata, want)
+	backup := r.ready(t, snap("b", v.ID, paramType, typeBackup, paramMetadata, billing)).ID
+	b, _ := r.cloud.Backup(backup)
+	hasMetadata(t, "the backup", b.Metadata, want)
+	// Cinder gives a restored volume the metadata of the backup's volume.
+	req = volume.CreateRequest{
+		Name: "restored", Size: volume.GiB, Source: volume.Source{SnapshotID: backup}, Parameters: map[string]string{paramMetadata: `{"billing": "team-b"}`, metaVolume: "restored"},
+	}
+	if v, err = r.Restore(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	made, _ = r.cloud.Volume(v.ID)
+	hasMetadata(t, "the restored volume", made.Metadata, map[string]string{
+		metaCluster: cluster, metaVolume: "restored", metaBackup: backup, "billing": "team-b", "x/y z": "by the attributes class",
+	})
+}
+
+// None of the values may be in a message: whose they are is not known.
+func TestBadMetadataAreRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Type: "rbd"})
+	long := strings.Repeat("s3cr3t", 50)
+	for text, word := range map[string]string{
+		"s3cr3t": "JSON object", `["s3cr3t"]`: "JSON object", `"s3cr3t"`: "JSON object", "null": "JSON object", `{"a": 1, "b": "s3cr3t"}`: "JSON object",
+		`{"a": {"b": "s3cr3t"}}`: "JSON object", `{"a": "s3cr3t"} s3cr3t`: "JSON object", `{"a": null, "b": "s3cr3t"}`: `no string for the key "a"`,
+		`{"": "s3cr3t"}`: `the key ""`, `{"a*": "s3cr3t"}`: `the key "a*"`, `{"ä": "s3cr3t"}`: `the key "ä"`, `{"` + strings.Repeat("k", 256) + `": ""}`: "1 to 255",
+		`{"a": "` + long + `"}`: `more than 255 characters for the key "a"`, `{"cinder.csi.openstack.org/cluster": "s3cr3t"}`: "which this driver or Cinder sets",
+		`{"Cinder.CSI.openstack.org/CLUSTER": "s3cr3t"}`: "which this driver or Cinder sets", `{"csi.storage.k8s.io/pv/name": "s3cr3t"}`: "csi.storage.k8s.io/pv/name",
+		`{"growvol.io/encrypted": "s3cr3t"}`: "growvol.io/encrypted", `{"growvol.io/else": ""}`: "growvol.io/else", `{"src_backup_id": "s3cr3t"}`: "src_backup_id",
+	} {
+		class := map[string]string{paramMetadata: text}
+		_, errCreate := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Parameters: class})
+		_, errWith := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Mutable: class})
+		_, errSnapshot := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id, Parameters: class})
+		for _, err := range []error{errCreate, errWith, errSnapshot, r.Modify(t.Context(), id, class)} {
+			wantKind(t, err, volume.Invalid, paramMetadata, word, "next step")
+			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 0)
+	r.wantCalls(t, fakecloud.CreateSnapshot, 0)
+	r.wantCalls(t, fakecloud.SetMetadata, 0)
+	for _, text := range []string{"", "  ", "{}"} {
+		if err := r.Modify(t.Context(), id, map[string]string{paramMetadata: text}); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// What Cinder allows is allowed, to the character.
+func TestLongMetadataAreSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	key, value := strings.Repeat("k", 255), strings.Repeat("ü", 255)
+	if err := r.Modify(t.Context(), id, map[string]string{paramMetadata: `{"` + key + `": "` + value + `", "A-z_:. /9": "x"}`}); err != nil {
+		t.Fatal(err)
+	}
+	v, _ := r.cloud.Volume(id)
+	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster, key: value, "A-z_:. /9": "x"})
+}
+
+func TestModifyAddsMetadata(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Type: "rbd", Metadata: map[string]string{metaCluster: cluster, "kept": "1", "billing": "nobody"}})
+	class := map[string]string{paramType: "rbd-gold", paramMetadata: billing, "csi.storage.k8s.io/pvc/name": "c"} // the last is of --extra-modify-metadata
+	for range 2 {                                                                                                 // the second time there is nothing to do
+		if err := r.Modify(t.Context(), id, class); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, _ := r.cloud.Volume(id)
+	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster, "kept": "1", "billing": "team-a", "x/y z": ""})
+	if v.Type != "rbd-gold" {
+		t.Errorf("type %s", v.Type)
+	}
+	r.wantCalls(t, fakecloud.SetMetadata, 1)
+	r.wantCalls(t, fakecloud.RetypeVolume, 1)
+}
+
+// A refused type is no reason to change anything else.
+func TestRefusedRetypeLeavesTheMetadata(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{Type: "rbd"})
+	r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fakecloud.Refused())
+	wantKind(t, r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold", paramMetadata: billing}), volume.Invalid)
+	v, _ := r.cloud.Volume(id)
+	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster})
+}
+
+func TestModifyOfMetadataThroughFaults(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]fakecloud.Fault{
+		"lost": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"token": fakecloud.TokenExpires(), "a page": fakecloud.WrongContentType(), "truncated": fakecloud.Truncated(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			id := r.add(fakecloud.Volume{})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fault)
+			class := map[string]string{paramMetadata: billing}
+			err := r.Modify(t.Context(), id, class)
+			if err != nil {
+				wantKind(t, err, volume.Unavailable)
+				err = r.Modify(t.Context(), id, class)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			v, _ := r.cloud.Volume(id)
+			hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster, "billing": "team-a", "x/y z": ""})
+		})
+	}
+}
+
+// Success needs the metadata read back, whatever the answer was.
+func TestMetadataThatAreNotKeptAreNoSuccess(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := map[string]string{paramMetadata: billing}
+	r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fakecloud.Status(http.StatusOK, ""))
+	wantKind(t, r.Modify(t.Context(), id, class), volume.Unavailable, id, "still lacks billing, x/y z", "next step")
+	if err := r.Modify(t.Context(), id, class); err != nil {
+		t.Error(err)
+	}
+	busy := r.add(fakecloud.Volume{Status: "maintenance"})
+	wantKind(t, r.Modify(t.Context(), busy, class), volume.InProgress, "maintenance")
+	wantKind(t, r.Modify(t.Context(), "no-such-volume", class), volume.NotFound)
+}
