@@ -37,17 +37,32 @@ func checkSilent(t *testing.T, text string, c *Config, err error) {
 	}
 }
 
+// parsed reads the text of a cloud.conf without the files that it names.
+func parsed(text string) (*Config, error) {
+	var conf cloudConf
+	ignored, cut, err := parseConf(&conf, []byte(text))
+	r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
+	r.warn("f", WarningIgnored, ignored)
+	r.warn("f", WarningCut, cut)
+	for name, g := range conf.Global {
+		g.CAFile, g.CertFile, g.KeyFile, g.CloudsFile, g.UseClouds = "", "", "", "", false
+		r.add(g.cloud(&r, Files{}, name, "f"))
+	}
+	return r.config, err
+}
+
 // reload overwrites one file of a directory and reads the whole.
 func reload(t *testing.T, dir, name, text string) (*Config, error) {
 	t.Helper()
 	must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
-	if name == "cloud.conf" {
-		return Files{CloudConf: []string{filepath.Join(dir, name)}}.Load()
-	}
 	return Files{CloudsYAML: filepath.Join(dir, "clouds.yaml")}.Load()
 }
 
-func planted(text string) bool { return strings.Contains(text, head) || strings.Contains(text, tail) }
+// planted reports whether a text has a part of the password, in any case of its letters.
+func planted(text string) bool {
+	text = strings.ToLower(text)
+	return strings.Contains(text, strings.ToLower(head)) || strings.Contains(text, strings.ToLower(tail))
+}
 
 // specials are what a password may have that means something to a parser.
 func specials() []string {
@@ -60,7 +75,7 @@ func specials() []string {
 // A password is never quoted, whatever is wrong with the file around it or with
 // its own characters.
 func TestSyntaxErrorsOfCloudConfQuoteNoValue(t *testing.T) {
-	errors, dir := 0, t.TempDir()
+	errors := 0
 	for _, around := range []string{
 		"password = SECRET", "password SECRET", "password: SECRET", "password == SECRET", "password = \"SECRET", "password = SECRET\"", "password = 'SECRET'",
 		"password = \"SECRET\" x", "password = x\nSECRET", "password = x\nSECRET = y", "password = x\n[SECRET]", "password = x\n[SECRET", "password = x\n[ SECRET x ]",
@@ -71,8 +86,11 @@ func TestSyntaxErrorsOfCloudConfQuoteNoValue(t *testing.T) {
 		for _, special := range specials() {
 			for _, begin := range []string{"[Global]\n" + usable, ""} {
 				text := begin + strings.ReplaceAll(around, "SECRET", head+special+tail) + "\n"
-				c, err := reload(t, dir, "cloud.conf", text)
+				c, err := parsed(text)
 				checkSilent(t, text, c, err)
+				if err != nil && strings.Contains(err.Error(), "U+") { // one character is a part, too
+					t.Errorf("reading %q says %q", text, err)
+				}
 				if err != nil {
 					errors++
 				}
@@ -95,7 +113,7 @@ func TestSyntaxErrorsOfCloudsYAMLQuoteNoValue(t *testing.T) {
 		"auth: {password: \"SECRET\" x}", "auth: {password: \"\\SECRET\"}", "auth: {password: !<SECRET> x}", "auth: {password: !a!SECRET x}", "%SECRET", "verify: !!bool SECRET",
 		"auth: {password: x} SECRET", "region_name: [SECRET]", "auth: &a {password: [*a, SECRET]}", "cacert: [SECRET]",
 	} {
-		for _, special := range specials() {
+		for i, special := range specials() {
 			value := strings.ReplaceAll(around, "SECRET", head+special+tail)
 			text := "clouds:\n  c:\n    auth_type: password\n    " + value + "\n"
 			c, err := reload(t, dir, "clouds.yaml", text)
@@ -103,8 +121,10 @@ func TestSyntaxErrorsOfCloudsYAMLQuoteNoValue(t *testing.T) {
 			if err != nil || c.Clouds["c"].Err != nil {
 				errors++
 			}
-			c, err = reload(t, beside, "secure.yaml", text)
-			checkSilent(t, text, c, err)
+			if i == 0 {
+				c, err = reload(t, beside, "secure.yaml", text)
+				checkSilent(t, text, c, err)
+			}
 		}
 	}
 	if errors < 1000 {
@@ -139,20 +159,14 @@ func FuzzCloudConf(f *testing.F) {
 	f.Add("[default-Global]\npassword = ", "\n[")
 	f.Add("[BlockStorage]\nignore-volume-az = ", "\n")
 	f.Fuzz(func(t *testing.T, before, after string) {
-		var conf cloudConf
 		text := before + head + after
-		ignored, cut, err := parseConf(&conf, []byte(text))
-		r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
-		r.warn("f", WarningIgnored, ignored)
-		r.warn("f", WarningCut, cut)
-		for name, g := range conf.Global {
+		c, err := parsed(text)
+		for _, name := range c.Names() {
 			if planted(name) {
-				return // the name of a cloud is no value
+				return // the name of a cloud is no value, and stands where the cloud is described
 			}
-			g.CAFile, g.CertFile, g.KeyFile, g.CloudsFile, g.UseClouds = "", "", "", "", false
-			r.add(g.cloud(&r, Files{}, name, "fuzz"))
 		}
-		checkSilent(t, text, r.config, err)
+		checkSilent(t, text, c, err)
 	})
 }
 
