@@ -38,6 +38,7 @@ func TestOpenStack(t *testing.T) {
 	r := newRig(t, dir)
 	t.Run("life", r.testLife)
 	t.Run("backup", r.testBackup)
+	t.Run("metadata", r.testMetadata)
 	t.Run("quota", r.testQuota)
 	t.Run("refused", r.testRefused)
 	t.Run("outages", r.testOutages)
