@@ -44,7 +44,7 @@ func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted
 // than capability.MinSize. Profiles and node sizes decide how small a btrfs can
 // be.
 func lowersMinimum(fstype, options string) bool {
-	words := strings.Fields(options)
+	words := capability.MkfsOptions(options)
 	switch fstype {
 	case "btrfs":
 		return len(words) > 0

@@ -47,6 +47,7 @@ func TestCreateRefusesWhatAFilesystemCannotHave(t *testing.T) {
 		"xfs, no size":               {fstype: "xfs", want: volume.GiB},
 		"xfs, options do not matter": {fstype: "xfs", required: tooSmall, change: options("-i size=512"), words: []string{"300 MiB"}},
 		"xfs, options matter":        {fstype: "xfs", required: tooSmall, change: options("-K --unsupported"), want: tooSmall},
+		"xfs, options with commas":   {fstype: "xfs", required: tooSmall, change: options("-K,--unsupported"), want: tooSmall},
 		"btrfs":                      {fstype: "btrfs", required: tooSmall, words: []string{"btrfs", capability.MinSize("btrfs").String()}},
 		"btrfs, options matter":      {fstype: "btrfs", required: tooSmall, change: options("--mixed"), want: tooSmall},
 		"ext3 without a journal":     {fstype: "ext3", required: 4 * volume.MiB, words: []string{"ext3", "4 MiB", "8 MiB"}},

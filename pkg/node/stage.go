@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -261,7 +260,7 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: want, Options: strings.Fields(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
+		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
 	}
 	if st.encrypted { // whatever lies below the mapping
 		req.Encrypted = st.fresh

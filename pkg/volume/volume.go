@@ -83,7 +83,7 @@ const EncryptedKey = "encrypted"
 const EncryptionHeader = 16 * MiB
 
 // MkfsOptionsKey is the StorageClass parameter, and the key of the volume
-// context, for extra options of mkfs, separated by white space.
+// context, for extra options of mkfs (see capability.MkfsOptions).
 const MkfsOptionsKey = "mkfsOptions"
 
 // Source is what a new volume gets its content from; at most one is set.
