@@ -55,6 +55,8 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 	known := map[string]bool{
 		"--help":       true,
 		"--cloud-name": true, "--cluster": true, "--nodeid": true, "--rescan-on-resize": true, // of cinder-csi-plugin, in the table of what becomes of them
+		"--provide-controller-service": true, "--provide-node-service": true, "--node-service-no-os-client": true, "--pvc-annotations": true, "--user-agent": true,
+		"--master": true, "--kubeconfig": true, "--kube-api-qps": true, "--kube-api-burst": true, "--min-resync-period": true, "--v": true,
 		"--retry-interval-max":               true, // of external-resizer, by default
 		"--register-with-taints":             true, // of kubelet
 		"--wait":                             true, // of Helm, where the text explains it
