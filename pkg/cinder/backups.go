@@ -13,7 +13,7 @@ import (
 const helperDescription = description + ", only for a backup to be made from it"
 
 // metaUnanswered marks a backup whose id was given to nobody yet.
-const metaUnanswered = "growvol.io/unanswered"
+const metaUnanswered = ownPrefix + "unanswered"
 
 // backup makes a snapshot of the type "backup". A backup that Cinder makes from
 // the volume itself keeps the volume in the state "backing-up" all the time,

@@ -56,10 +56,6 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	out := b.volume(v)
 	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
 	out.Encrypted = req.Encrypted
-	if b.ignoresZones() {
-		// As in cinder-csi-plugin: the zones that the scheduler has in mind.
-		out.Topology = req.Preferred
-	}
 	return out, nil
 }
 
