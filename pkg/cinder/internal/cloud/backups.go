@@ -231,7 +231,7 @@ func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[s
 		return unknown("backup", id)
 	}
 	return c.do(ctx, call{
-		service: blockStorage, name: "backup_metadata", what: "setting metadata of backup " + id, method: "PUT", path: "backups/" + id,
+		service: blockStorage, name: "backup_metadata", what: "setting metadata of backup " + id, method: "PUT", path: "backups/" + id, objects: []string{id},
 		body: map[string]any{"backup": map[string]any{"metadata": metadata}}, ok: []int{200}, repeatable: true,
 		needs: need{"setting metadata of a backup", blockStorage, microversion{3, 43}, ""},
 	})

@@ -100,6 +100,9 @@ func goneCases() []goneCase {
 
 		{"backup_get", func(ctx context.Context, c *Cloud) error { _, err := c.Backup(ctx, noBackup); return err }, volume.NotFound, backupGone, fakecloud.GetBackup},
 		{"backup_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteBackup(ctx, noBackup) }, volume.NotFound, backupGone, fakecloud.DeleteBackup},
+		{"backup_metadata", func(ctx context.Context, c *Cloud) error {
+			return c.SetBackupMetadata(ctx, noBackup, map[string]string{"a": "b"})
+		}, volume.NotFound, backupGone, fakecloud.UpdateBackup},
 		{"backup_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateBackup(ctx, NewBackup{Name: "gone", VolumeID: noVolume})
 			return err
