@@ -98,7 +98,7 @@ func parametersInCode(t *testing.T) map[string][]string {
 	secrets := matches(t, "pkg/controller/parameters.go", `"(csi[A-Za-z]+Secret[A-Za-z]+)"`)
 	ofSnapshots := func(key string) bool { return strings.HasPrefix(key, "csiSnapshotter") }
 	parameters := map[string][]string{
-		"StorageClass":        append(matches(t, "pkg/controller/parameters.go", `fsTypeKey = "(\w+)"`), volume.EncryptedKey),
+		"StorageClass":        append(matches(t, "pkg/controller/parameters.go", `fsTypeKey = "(\w+)"`), volume.EncryptedKey, volume.MkfsOptionsKey),
 		"VolumeSnapshotClass": slices.DeleteFunc(slices.Clone(secrets), func(key string) bool { return !ofSnapshots(key) }),
 	}
 	parameters["StorageClass"] = append(parameters["StorageClass"], slices.DeleteFunc(secrets, ofSnapshots)...)

@@ -369,14 +369,14 @@ func TestPasswordsInAddressesAreNotTold(t *testing.T) {
 			clouds, err := open(t.Context(), Options{CloudsYAML: path, Log: slog.New(slog.NewTextHandler(&log, nil))}, quick())
 			if err == nil {
 				var c *Cloud
-				c, err = clouds.Cloud(t.Context(), "")
-				must(t, err)
-				_, errVolume := c.Volume(t.Context(), absent)
-				_, errServer := c.Server(t.Context(), absent)
-				err = errors.Join(errVolume, errServer)
+				if c, err = clouds.Cloud(t.Context(), ""); err == nil {
+					_, errVolume := c.Volume(t.Context(), absent)
+					_, errServer := c.Server(t.Context(), absent)
+					err = errors.Join(errVolume, errServer)
+				}
 				clouds.Close()
 			}
-			if err == nil != (url == address+"/refused" && key != "auth_url") || err != nil && strings.Contains(err.Error(), planted) {
+			if err == nil || strings.Contains(err.Error(), planted) {
 				t.Errorf("%s: %s: %v", key, url, err)
 			}
 		}
