@@ -145,7 +145,11 @@ func (cs *Clouds) changed(ctx context.Context) func(*config.Config, error) {
 
 func (cs *Clouds) warn(ctx context.Context, c *config.Config) {
 	for _, w := range c.Warnings {
-		cs.log.WarnContext(ctx, w.Text, "file", w.File, "keys", w.Keys)
+		if w.Cut {
+			cs.log.WarnContext(ctx, "values of a configuration file end at an unquoted # or ;, which begins a comment; put a value that has one in double quotes", "file", w.File, "keys", w.Keys)
+		} else {
+			cs.log.WarnContext(ctx, "keys of a configuration file are not read and have no effect", "file", w.File, "keys", w.Keys)
+		}
 	}
 	for _, name := range c.Names() {
 		if err := c.Clouds[name].Err; err != nil {

@@ -74,8 +74,8 @@ func (r *reader) cloudConf(f Files) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		r.warn(path, WarningIgnored, ignored)
-		r.warn(path, WarningCut, cut)
+		r.warn(Warning{File: path, Keys: ignored})
+		r.warn(Warning{File: path, Keys: cut, Cut: true})
 	}
 	files := strings.Join(f.CloudConf, "+")
 	for name, g := range conf.Global {

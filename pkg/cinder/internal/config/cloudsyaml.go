@@ -121,7 +121,7 @@ func (r *reader) yamlFile(path string) (map[string]yaml.Node, error) {
 	for name, node := range file.Clouds {
 		ignored = append(ignored, ignoredKeys(&node, reflect.TypeFor[rawCloud](), "clouds."+name+".")...)
 	}
-	r.warn(path, WarningIgnored, ignored)
+	r.warn(Warning{File: path, Keys: ignored})
 	return file.Clouds, nil
 }
 

@@ -128,18 +128,14 @@ type Settings struct {
 	IgnoreVolumeMicroversion bool // [BlockStorage] ignore-volume-microversion
 }
 
-// Warning is about keys of one file that have no effect, or another than they
-// seem to have. It has no values.
+// Warning is about keys of one file, without their values.
 type Warning struct {
-	File, Text string
-	Keys       []string
+	File string
+	Keys []string
+	// Cut: the values of the keys end at a comment that may have been meant to be a part
+	// of them. Otherwise the keys are not read.
+	Cut bool
 }
-
-// The texts of warnings.
-const (
-	WarningIgnored = "keys of a configuration file are not read and have no effect"
-	WarningCut     = "values of a configuration file end at an unquoted # or ;, which begins a comment: put values that have these characters in double quotes"
-)
 
 // Config is what the files say.
 type Config struct {
@@ -189,15 +185,15 @@ func (f Files) Load() (*Config, error) {
 // reader collects what the files say.
 type reader struct{ config *Config }
 
-// warn adds a warning about keys of a file, unless there are none or the file
-// has this warning already.
-func (r *reader) warn(file, text string, keys []string) {
-	said := slices.ContainsFunc(r.config.Warnings, func(w Warning) bool { return w.File == file && w.Text == text })
-	if len(keys) == 0 || said {
+// warn adds a warning, unless it has no keys or the file has one of its kind already.
+func (r *reader) warn(w Warning) {
+	said := slices.ContainsFunc(r.config.Warnings, func(o Warning) bool { return o.File == w.File && o.Cut == w.Cut })
+	if len(w.Keys) == 0 || said {
 		return
 	}
-	slices.Sort(keys)
-	r.config.Warnings = append(r.config.Warnings, Warning{File: file, Text: text, Keys: slices.Compact(keys)})
+	slices.Sort(w.Keys)
+	w.Keys = slices.Compact(w.Keys)
+	r.config.Warnings = append(r.config.Warnings, w)
 }
 
 // add takes a cloud, unless its name is taken.

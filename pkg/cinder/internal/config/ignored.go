@@ -61,53 +61,69 @@ func isKey(name string) bool {
 	return len(name) <= 48 && regexp.MustCompile(`^[a-z][a-z0-9]*([_-][a-z0-9]+)*$`).MatchString(name)
 }
 
-// scanConf goes through the text of a cloud.conf that gcfg has read. ignored are
-// the sections and keys that cloudConf does not have, cut the keys whose value
-// ends at a comment without a blank before it.
+// confScan goes through the text of a cloud.conf that gcfg has read.
+type confScan struct {
+	text    string
+	file    *token.File
+	scanner scanner.Scanner
+	known   map[string][]string
+
+	section string // in lower case
+	named   bool   // the section has a name of its own: [Global "name"]
+	label   string // "[Global] "
+
+	ignored, cut []string
+}
+
+// scanConf returns the sections and keys of a cloud.conf that cloudConf does not have,
+// and the keys whose value ends at a comment that looks like a part of it.
 func scanConf(text string) (ignored, cut []string) {
-	file := token.NewFileSet()
-	f := file.AddFile("", file.Base(), len(text))
-	var s scanner.Scanner
-	s.Init(f, []byte(text), nil, scanner.ScanComments)
-	known := confKeys()
-	section, subsection, label := "", "", ""
+	set := token.NewFileSet()
+	c := confScan{text: text, file: set.AddFile("", set.Base(), len(text)), known: confKeys()}
+	c.scanner.Init(c.file, []byte(text), nil, scanner.ScanComments)
 	for {
-		pos, tok, lit := s.Scan()
-		switch tok {
-		case token.EOF:
-			return ignored, cut
-		case token.LBRACK:
-			_, _, section = s.Scan()
-			subsection = ""
-			if _, tok, lit = s.Scan(); tok == token.STRING {
-				subsection = " " + lit
-			}
-			label = "[" + section + subsection + "] "
-			section = strings.ToLower(section)
-		case token.IDENT:
-			key, line := strings.ToLower(lit), f.Line(pos)
-			keys, read := known[section]
-			at := label + key
-			if !slices.Contains(keys, key) && !isKey(lit) {
-				at = fmt.Sprintf("%sline %d", label, line)
-			}
-			_, tok, _ = s.Scan()
-			value := ""
-			if tok != token.ASSIGN { // the rest of a value, maybe
-				at = fmt.Sprintf("%sline %d", label, line)
-			} else {
-				_, _, value = s.Scan()
-				if pos, tok, _ = s.Scan(); tok == token.COMMENT && isCut(text, f.Offset(pos), value) {
-					cut = append(cut, at)
-				}
-			}
-			switch {
-			case !read, subsection != "" && section != "global":
-				ignored = append(ignored, sectionLabel(label, line))
-			case !slices.Contains(keys, key):
-				ignored = append(ignored, at+confAdvice(key))
-			}
+		pos, tok, lit := c.scanner.Scan()
+		if tok == token.EOF {
+			return c.ignored, c.cut
 		}
+		if tok == token.LBRACK {
+			c.header()
+		}
+		if tok == token.IDENT {
+			c.key(lit, c.file.Line(pos))
+		}
+	}
+}
+
+// header reads the rest of the line of a section.
+func (c *confScan) header() {
+	_, _, name := c.scanner.Scan()
+	c.section, c.named, c.label = strings.ToLower(name), false, "["+name+"] "
+	if _, tok, lit := c.scanner.Scan(); tok == token.STRING {
+		c.named, c.label = true, "["+name+" "+lit+"] "
+	}
+}
+
+// key reads the rest of the line of a key.
+func (c *confScan) key(name string, line int) {
+	key := strings.ToLower(name)
+	keys, read := c.known[c.section]
+	at := c.label + key
+	_, tok, _ := c.scanner.Scan()
+	if tok != token.ASSIGN || !slices.Contains(keys, key) && !isKey(name) {
+		at = fmt.Sprintf("%sline %d", c.label, line) // it may be the rest of a value
+	}
+	if tok == token.ASSIGN {
+		_, _, value := c.scanner.Scan()
+		if pos, tok, _ := c.scanner.Scan(); tok == token.COMMENT && isCut(c.text, c.file.Offset(pos), value) {
+			c.cut = append(c.cut, at)
+		}
+	}
+	switch {
+	case !read, c.named && c.section != "global":
+		c.ignored = append(c.ignored, sectionLabel(c.label, line))
+	case !slices.Contains(keys, key):
+		c.ignored = append(c.ignored, at+confAdvice(key))
 	}
 }
 

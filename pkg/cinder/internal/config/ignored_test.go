@@ -8,13 +8,16 @@ import (
 	"testing"
 )
 
-// warnings renders the warnings as "file: text: keys", each text by its first
-// word, and fails the test if one has a secret.
+// warnings renders the warnings as "file: keys: …" or, about values that are cut,
+// "file: values: …", and fails the test if one has a secret.
 func warnings(t *testing.T, c *Config) []string {
 	t.Helper()
 	var out []string
 	for _, w := range c.Warnings {
-		word, _, _ := strings.Cut(w.Text, " ")
+		word := "keys"
+		if w.Cut {
+			word = "values"
+		}
 		out = append(out, filepath.Base(w.File)+": "+word+": "+strings.Join(w.Keys, ", "))
 	}
 	if text := strings.Join(out, "\n"); strings.Contains(text, secret) {
@@ -126,13 +129,13 @@ clouds:
     identity_api_version: 2
     volume_api_version: 2
 `,
-		"secure.yaml": "clouds: {east: {auth: {password: p, pasword: " + secret + "}}}\ncolour: " + secret + "\n",
+		"secure.yaml": "clouds: {east: {auth: {password: p, pasword: " + secret + "}}}\ncolor: " + secret + "\n",
 	})
 	must(t, err)
 	want := []string{
 		"clouds.yaml: keys: cache, clouds.east.auth.line 9, clouds.east.auth.passcode, clouds.east.auth.system_scope, clouds.east.network_api_version, " +
 			"clouds.east.profile, clouds.east.regions.values, clouds.east.volume_interface, clouds.west.identity_api_version, clouds.west.volume_api_version, defaults",
-		"secure.yaml: keys: clouds.east.auth.pasword, colour",
+		"secure.yaml: keys: clouds.east.auth.pasword, color",
 	}
 	if got := warnings(t, c); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)

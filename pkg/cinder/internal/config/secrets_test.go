@@ -42,8 +42,8 @@ func parsed(text string) (*Config, error) {
 	var conf cloudConf
 	ignored, cut, err := parseConf(&conf, []byte(text))
 	r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
-	r.warn("f", WarningIgnored, ignored)
-	r.warn("f", WarningCut, cut)
+	r.warn(Warning{File: "f", Keys: ignored})
+	r.warn(Warning{File: "f", Keys: cut, Cut: true})
 	for name, g := range conf.Global {
 		g.CAFile, g.CertFile, g.KeyFile, g.CloudsFile, g.UseClouds = "", "", "", "", false
 		r.add(g.cloud(&r, Files{}, name, "f"))
