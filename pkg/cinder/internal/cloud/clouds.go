@@ -145,10 +145,12 @@ func (cs *Clouds) changed(ctx context.Context) func(*config.Config, error) {
 
 func (cs *Clouds) warn(ctx context.Context, c *config.Config) {
 	for _, w := range c.Warnings {
+		log := cs.log.With("file", w.File, "keys", w.Keys)
 		if w.Cut {
-			cs.log.WarnContext(ctx, "values of a configuration file end at an unquoted # or ;, which begins a comment; put a value that has one in double quotes", "file", w.File, "keys", w.Keys)
+			log.WarnContext(ctx, "values of a configuration file end at an unquoted # or ;, which begins a comment; "+
+				"put a value that has one in double quotes")
 		} else {
-			cs.log.WarnContext(ctx, "keys of a configuration file are not read and have no effect", "file", w.File, "keys", w.Keys)
+			log.WarnContext(ctx, "keys of a configuration file are not read and have no effect")
 		}
 	}
 	for _, name := range c.Names() {

@@ -129,7 +129,7 @@ func (c *confScan) key(name string, line int) {
 
 // sectionLabel names a section that is not read.
 func sectionLabel(label string, line int) string {
-	if name := strings.Fields(strings.Trim(label, "[] ")); len(name) > 0 && regexp.MustCompile(`^[A-Za-z]{1,40}$`).MatchString(name[0]) {
+	if regexp.MustCompile(`^\[[A-Za-z]{1,40}[] ]`).MatchString(label) {
 		return strings.TrimSpace(label)
 	}
 	return fmt.Sprintf("the section of line %d", line)
@@ -162,9 +162,9 @@ func ignoredKeys(node *yaml.Node, t reflect.Type, at string) []string {
 		field, found := read[key]
 		switch {
 		case !found && isHarmless(key, value.Value):
-		case !found && isKey(key):
+		case !found && isKey(key) && (value.Value != "" || len(value.Content) > 0):
 			ignored = append(ignored, at+key)
-		case !found:
+		case !found: // such as the part behind the comma in {password: a,b}
 			ignored = append(ignored, fmt.Sprintf("%sline %d", at, value.Line))
 		case field.Kind() == reflect.Struct:
 			ignored = append(ignored, ignoredKeys(&value, field, at+key+".")...)

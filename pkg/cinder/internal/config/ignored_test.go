@@ -125,7 +125,7 @@ clouds:
     volume_interface: internal
     regions: [{name: r, values: {auth: {password: ` + secret + `}}}]
   west:
-    auth: {auth_url: http://k, user_id: u, project_id: p, password: p}
+    auth: {auth_url: http://k, user_id: u, project_id: p, password: p,rest}
     identity_api_version: 2
     volume_api_version: 2
 `,
@@ -134,7 +134,7 @@ clouds:
 	must(t, err)
 	want := []string{
 		"clouds.yaml: keys: cache, clouds.east.auth.line 9, clouds.east.auth.passcode, clouds.east.auth.system_scope, clouds.east.network_api_version, " +
-			"clouds.east.profile, clouds.east.regions.values, clouds.east.volume_interface, clouds.west.identity_api_version, clouds.west.volume_api_version, defaults",
+			"clouds.east.profile, clouds.east.regions.values, clouds.east.volume_interface, clouds.west.auth.line 16, clouds.west.identity_api_version, clouds.west.volume_api_version, defaults",
 		"secure.yaml: keys: clouds.east.auth.pasword, color",
 	}
 	if got := warnings(t, c); !slices.Equal(got, want) {
