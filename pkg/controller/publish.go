@@ -52,7 +52,6 @@ func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.At
 	}
 	return volume.AttachRequest{
 		ID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.ReadOnly(),
-		Context: req.GetVolumeContext(),
 	}, nil
 }
 

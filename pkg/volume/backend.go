@@ -151,7 +151,6 @@ type AttachRequest struct {
 	Node     string
 	Access   Access
 	ReadOnly bool
-	Context  map[string]string // the volume's Context
 }
 
 // Page selects a part of a listing.

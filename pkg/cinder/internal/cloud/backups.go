@@ -15,44 +15,32 @@ import (
 type Backup struct {
 	ID, Name, Status string
 	VolumeID         string
-	SnapshotID       string // if it was made from a snapshot
-	Zone             string // only clouds from 3.51 on tell
 	FailReason       string
 	SizeGiB          int
 	Created          time.Time
 	Metadata         map[string]string // only clouds from 3.43 on have it
-	Incremental      bool
 }
 
-// backupVersion is the version to ask for: 3.43 added the metadata of a backup,
-// 3.51 its zone.
+// backupVersion is the version to ask for: 3.43 added the metadata of a backup.
 func (c *Cloud) backupVersion(ctx context.Context) microversion {
-	for _, v := range []microversion{{3, 51}, {3, 43}} {
-		if v = c.best(ctx, v); !v.isZero() {
-			return v
-		}
-	}
-	return microversion{}
+	return c.best(ctx, microversion{3, 43})
 }
 
 type wireBackup struct {
-	ID          string            `json:"id"`
-	Name        string            `json:"name"`
-	Status      string            `json:"status"`
-	VolumeID    string            `json:"volume_id"`
-	SnapshotID  string            `json:"snapshot_id"`
-	Zone        string            `json:"availability_zone"`
-	FailReason  string            `json:"fail_reason"`
-	Size        int               `json:"size"`
-	Created     stamp             `json:"created_at"`
-	Metadata    map[string]string `json:"metadata"`
-	Incremental bool              `json:"is_incremental"`
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	Status     string            `json:"status"`
+	VolumeID   string            `json:"volume_id"`
+	FailReason string            `json:"fail_reason"`
+	Size       int               `json:"size"`
+	Created    stamp             `json:"created_at"`
+	Metadata   map[string]string `json:"metadata"`
 }
 
 func (w *wireBackup) backup() Backup {
 	return Backup{
-		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, SnapshotID: w.SnapshotID, Zone: w.Zone, FailReason: w.FailReason,
-		SizeGiB: w.Size, Created: time.Time(w.Created), Metadata: w.Metadata, Incremental: w.Incremental,
+		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, FailReason: w.FailReason,
+		SizeGiB: w.Size, Created: time.Time(w.Created), Metadata: w.Metadata,
 	}
 }
 

@@ -119,10 +119,6 @@ func goneCases() []goneCase {
 		{"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err }, volume.NotFound, serverGone, fakecloud.GetServer},
 		{"volume_attach", func(ctx context.Context, c *Cloud) error { return c.Attach(ctx, noServer, noVolume, false) }, volume.NotFound, serverGone, fakecloud.AttachVolume},
 		{"volume_detach", func(ctx context.Context, c *Cloud) error { return c.Detach(ctx, noServer, noVolume) }, volume.NotFound, serverGone, fakecloud.DetachVolume},
-		{"attachment_list", func(ctx context.Context, c *Cloud) error {
-			_, err := c.ServerAttachments(ctx, noServer)
-			return err
-		}, volume.NotFound, serverGone, fakecloud.ListAttachments},
 	}
 }
 

@@ -15,17 +15,14 @@ import (
 // VolumeType is a kind of volume that the cloud offers.
 type VolumeType struct {
 	ID, Name       string
-	Multiattach    bool              // its volumes may be attached to several servers
-	Encrypted      bool              // its volumes are encrypted by the hypervisor; false also when the cloud does not tell
-	MinGiB, MaxGiB int               // bounds of the volumes' size; 0: none, or hidden (only administrators see them)
-	ExtraSpecs     map[string]string // what the cloud lets the project see of them
+	Multiattach    bool // its volumes may be attached to several servers
+	MinGiB, MaxGiB int  // bounds of the volumes' size; 0: none, or hidden (only administrators see them)
 }
 
 type wireType struct {
 	ID         string            `json:"id"`
 	Name       string            `json:"name"`
 	ExtraSpecs map[string]string `json:"extra_specs"`
-	Encryption any               `json:"encryption"`
 }
 
 func (w wireType) volumeType() VolumeType {
@@ -37,7 +34,7 @@ func (w wireType) volumeType() VolumeType {
 		return n
 	}
 	return VolumeType{
-		ID: w.ID, Name: w.Name, ExtraSpecs: w.ExtraSpecs, Encrypted: w.Encryption != nil,
+		ID: w.ID, Name: w.Name,
 		Multiattach: strings.EqualFold(strings.TrimSpace(strings.TrimPrefix(w.ExtraSpecs["multiattach"], "<is>")), "true"),
 		MinGiB:      bound("provisioning:min_vol_size"), MaxGiB: bound("provisioning:max_vol_size"),
 	}
@@ -84,11 +81,10 @@ func (c *Cloud) DefaultVolumeType(ctx context.Context) (VolumeType, error) {
 
 // Message is why an operation that Cinder had accepted came to nothing.
 type Message struct {
-	Event     string // what failed, as a code of Cinder's
-	Detail    string // why, as a code of Cinder's ("003": no backend fits); empty: not told
-	Text      string // the same for people
-	Created   time.Time
-	RequestID string // of the request that failed
+	Event   string // what failed, as a code of Cinder's
+	Detail  string // why, as a code of Cinder's ("003": no backend fits); empty: not told
+	Text    string // the same for people
+	Created time.Time
 }
 
 // Messages reads the messages about a volume, newest first.
@@ -98,11 +94,10 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	}
 	var answer struct {
 		Messages []struct {
-			Event     string `json:"event_id"`
-			Text      string `json:"user_message"`
-			Created   stamp  `json:"created_at"`
-			RequestID string `json:"request_id"`
-			Resource  string `json:"resource_uuid"`
+			Event    string `json:"event_id"`
+			Text     string `json:"user_message"`
+			Created  stamp  `json:"created_at"`
+			Resource string `json:"resource_uuid"`
 		} `json:"messages"`
 	}
 	k := call{
@@ -121,7 +116,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	for _, m := range answer.Messages {
 		if strings.EqualFold(m.Resource, volumeID) {
 			ms = append(ms, Message{
-				Event: m.Event, Detail: detail(m.Event), Text: m.Text, Created: time.Time(m.Created), RequestID: m.RequestID,
+				Event: m.Event, Detail: detail(m.Event), Text: m.Text, Created: time.Time(m.Created),
 			})
 		}
 	}
@@ -138,10 +133,9 @@ func detail(event string) string {
 
 // Limits is what the project may have and has. -1: without limit, or not told.
 type Limits struct {
-	MaxVolumes, Volumes     int
-	MaxGiB, GiB             int
-	MaxSnapshots, Snapshots int
-	MaxVolumeGiB            int // of one volume
+	MaxVolumes, Volumes int
+	MaxGiB, GiB         int
+	MaxVolumeGiB        int // of one volume
 }
 
 // Limits reads the quota of the project and its use. The limit of one volume's
@@ -150,12 +144,10 @@ func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	var answer struct {
 		Limits struct {
 			Absolute struct {
-				MaxVolumes   *int `json:"maxTotalVolumes"`
-				Volumes      *int `json:"totalVolumesUsed"`
-				MaxGiB       *int `json:"maxTotalVolumeGigabytes"`
-				GiB          *int `json:"totalGigabytesUsed"`
-				MaxSnapshots *int `json:"maxTotalSnapshots"`
-				Snapshots    *int `json:"totalSnapshotsUsed"`
+				MaxVolumes *int `json:"maxTotalVolumes"`
+				Volumes    *int `json:"totalVolumesUsed"`
+				MaxGiB     *int `json:"maxTotalVolumeGigabytes"`
+				GiB        *int `json:"totalGigabytesUsed"`
 			} `json:"absolute"`
 		} `json:"limits"`
 	}
@@ -175,7 +167,6 @@ func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	a := answer.Limits.Absolute
 	l := Limits{
 		MaxVolumes: told(a.MaxVolumes), Volumes: told(a.Volumes), MaxGiB: told(a.MaxGiB), GiB: told(a.GiB),
-		MaxSnapshots: told(a.MaxSnapshots), Snapshots: told(a.Snapshots),
 	}
 	l.MaxVolumeGiB, err = c.maxVolumeGiB(ctx)
 	return l, err

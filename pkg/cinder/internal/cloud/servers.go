@@ -8,7 +8,7 @@ import (
 )
 
 // Server is a Nova server, as far as volumes concern it.
-type Server struct{ ID, Status, Zone string }
+type Server struct{ ID, Status string }
 
 // Server reads a server. Kind NotFound: Nova does not know it.
 func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
@@ -19,7 +19,6 @@ func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
 		Server struct {
 			ID     string `json:"id"`
 			Status string `json:"status"`
-			Zone   string `json:"OS-EXT-AZ:availability_zone"`
 		} `json:"server"`
 	}
 	k := call{
@@ -29,7 +28,7 @@ func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
 	if err := c.do(ctx, k); err != nil {
 		return Server{}, err
 	}
-	s := Server{ID: answer.Server.ID, Status: answer.Server.Status, Zone: answer.Server.Zone}
+	s := Server{ID: answer.Server.ID, Status: answer.Server.Status}
 	return s, describes(k, s.ID, id)
 }
 
@@ -68,37 +67,6 @@ func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
 	})
 }
 
-type wireAttachment struct {
-	VolumeID string `json:"volumeId"`
-	ServerID string `json:"serverId"`
-	ID       string `json:"id"`
-	Device   string `json:"device"`
-}
-
-// ServerAttachments lists the volumes of a server as Nova knows them: also the
-// ones that are only being attached or detached. Kind NotFound: no such server.
-func (c *Cloud) ServerAttachments(ctx context.Context, server string) ([]Attachment, error) {
-	if !known(server) {
-		return nil, unknown("server", server)
-	}
-	var answer struct {
-		Attachments []wireAttachment `json:"volumeAttachments"`
-	}
-	err := c.do(ctx, call{
-		service: compute, name: "attachment_list", what: "listing the volumes of server " + server,
-		method: "GET", path: "servers/" + server + "/os-volume_attachments", into: &answer, key: "volumeAttachments",
-		objects: []string{server},
-	})
-	if err != nil {
-		return nil, err
-	}
-	as := make([]Attachment, len(answer.Attachments))
-	for i, a := range answer.Attachments {
-		as[i] = Attachment{ServerID: a.ServerID, VolumeID: a.VolumeID, AttachmentID: a.ID, Device: a.Device}
-	}
-	return as, nil
-}
-
 // ServerAttachment tells whether Nova has a volume on a server, be it only just
 // arriving or leaving. A server that does not exist has none.
 func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (found bool, err error) {
@@ -106,7 +74,9 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 		return false, nil
 	}
 	var answer struct {
-		Attachment wireAttachment `json:"volumeAttachment"`
+		Attachment struct {
+			VolumeID string `json:"volumeId"`
+		} `json:"volumeAttachment"`
 	}
 	k := call{
 		service: compute, name: "attachment_get", what: fmt.Sprintf("looking for volume %s on server %s", volumeID, server),

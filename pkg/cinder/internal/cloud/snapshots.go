@@ -14,7 +14,6 @@ type Snapshot struct {
 	SizeGiB                    int // of the volume when it was taken
 	Created                    time.Time
 	Metadata                   map[string]string
-	Progress                   string // "42%", if the backend tells
 }
 
 type wireSnapshot struct {
@@ -25,13 +24,12 @@ type wireSnapshot struct {
 	Size     int               `json:"size"`
 	Created  stamp             `json:"created_at"`
 	Metadata map[string]string `json:"metadata"`
-	Progress string            `json:"os-extended-snapshot-attributes:progress"`
 }
 
 func (w wireSnapshot) snapshot() Snapshot {
 	return Snapshot{
 		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, SizeGiB: w.Size,
-		Created: time.Time(w.Created), Metadata: w.Metadata, Progress: w.Progress,
+		Created: time.Time(w.Created), Metadata: w.Metadata,
 	}
 }
 

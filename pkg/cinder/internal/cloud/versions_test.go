@@ -136,7 +136,7 @@ func TestLeastVersions(t *testing.T) {
 		fakecloud.ListMsgs:     {func() error { _, err := r.Messages(ctx, v.ID); return err }, "3.5"},
 		fakecloud.AttachVolume: {func() error { return r.Attach(ctx, absent, absent, true) }, "2.60"},
 		fakecloud.GetServer:    {func() error { _, err := r.Server(ctx, absent); return err }, "2.1"},
-		fakecloud.CreateBackup: {func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absent}); return err }, "3.51"},
+		fakecloud.CreateBackup: {func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absent}); return err }, "3.43"},
 		fakecloud.CreateVolume: {func() error { _, err := r.CreateVolume(ctx, NewVolume{SizeGiB: 1, BackupID: absent}); return err }, "3.47"},
 	} {
 		r.fake.Forget()

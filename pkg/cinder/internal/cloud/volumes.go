@@ -20,15 +20,13 @@ type Volume struct {
 	Metadata         map[string]string
 	Multiattach      bool
 	Encrypted        bool // by the hypervisor, so that a guest sees less than SizeGiB
-	Bootable         bool
 	SnapshotID       string
 	SourceVolumeID   string
 	BackupID         string // the backup it was restored from
 	// Attachments are the completed ones only: a volume that is just being
-	// attached has none. Nova's are in ServerAttachments.
+	// attached has none. Nova's are in ServerAttachment.
 	Attachments      []Attachment
 	Created, Updated time.Time
-	MigrationStatus  string // empty unless the volume moves between backends
 }
 
 // Size is the volume's size in bytes.
@@ -36,9 +34,8 @@ func (v Volume) Size() volume.Size { return volume.Size(v.SizeGiB) * volume.GiB 
 
 // Attachment is the use of a volume by a server.
 type Attachment struct {
-	ServerID, VolumeID, AttachmentID string
-	Device                           string // a guess of Cinder or Nova; a guest may name its disk otherwise
-	Host                             string // the hypervisor; only administrators see it
+	ServerID, AttachmentID string
+	Device                 string // a guess of Cinder or Nova; a guest may name its disk otherwise
 }
 
 // backupKey is the metadata key in which Cinder keeps the backup that a volume
@@ -46,44 +43,40 @@ type Attachment struct {
 const backupKey = "src_backup_id"
 
 type wireVolume struct {
-	ID              string            `json:"id"`
-	Name            string            `json:"name"`
-	Status          string            `json:"status"`
-	Size            int               `json:"size"`
-	Type            string            `json:"volume_type"`
-	Zone            string            `json:"availability_zone"`
-	Metadata        map[string]string `json:"metadata"`
-	Multiattach     bool              `json:"multiattach"`
-	Encrypted       bool              `json:"encrypted"`
-	Bootable        string            `json:"bootable"`
-	SnapshotID      string            `json:"snapshot_id"`
-	SourceVolumeID  string            `json:"source_volid"`
-	BackupID        string            `json:"backup_id"`
-	Created         stamp             `json:"created_at"`
-	Updated         stamp             `json:"updated_at"`
-	MigrationStatus string            `json:"migration_status"`
-	Attachments     []struct {
+	ID             string            `json:"id"`
+	Name           string            `json:"name"`
+	Status         string            `json:"status"`
+	Size           int               `json:"size"`
+	Type           string            `json:"volume_type"`
+	Zone           string            `json:"availability_zone"`
+	Metadata       map[string]string `json:"metadata"`
+	Multiattach    bool              `json:"multiattach"`
+	Encrypted      bool              `json:"encrypted"`
+	SnapshotID     string            `json:"snapshot_id"`
+	SourceVolumeID string            `json:"source_volid"`
+	BackupID       string            `json:"backup_id"`
+	Created        stamp             `json:"created_at"`
+	Updated        stamp             `json:"updated_at"`
+	Attachments    []struct {
 		ServerID     string `json:"server_id"`
-		VolumeID     string `json:"volume_id"`
 		AttachmentID string `json:"attachment_id"`
 		Device       string `json:"device"`
-		Host         string `json:"host_name"`
 	} `json:"attachments"`
 }
 
 func (w *wireVolume) volume() Volume {
 	v := Volume{
 		ID: w.ID, Name: w.Name, Status: w.Status, SizeGiB: w.Size, Type: w.Type, Zone: w.Zone, Metadata: w.Metadata,
-		Multiattach: w.Multiattach, Encrypted: w.Encrypted, Bootable: w.Bootable == "true",
+		Multiattach: w.Multiattach, Encrypted: w.Encrypted,
 		SnapshotID: w.SnapshotID, SourceVolumeID: w.SourceVolumeID, BackupID: w.BackupID,
-		Created: time.Time(w.Created), Updated: time.Time(w.Updated), MigrationStatus: w.MigrationStatus,
+		Created: time.Time(w.Created), Updated: time.Time(w.Updated),
 	}
 	if v.BackupID == "" {
 		v.BackupID = w.Metadata[backupKey]
 	}
 	for _, a := range w.Attachments {
 		v.Attachments = append(v.Attachments, Attachment{
-			ServerID: a.ServerID, VolumeID: a.VolumeID, AttachmentID: a.AttachmentID, Device: a.Device, Host: a.Host,
+			ServerID: a.ServerID, AttachmentID: a.AttachmentID, Device: a.Device,
 		})
 	}
 	return v

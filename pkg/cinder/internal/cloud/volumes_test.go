@@ -55,12 +55,11 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 		_, errSnapshot := r.Snapshot(ctx, id)
 		_, errBackup := r.Backup(ctx, id)
 		_, errServer := r.Server(ctx, id)
-		_, errList := r.ServerAttachments(ctx, id)
 		_, errMessages := r.Messages(ctx, id)
 		_, errTake := r.CreateSnapshot(ctx, NewSnapshot{VolumeID: id})
 		_, errSave := r.CreateBackup(ctx, NewBackup{VolumeID: id})
 		for _, err := range []error{
-			errSnapshot, errBackup, errServer, errList, errMessages, errTake, errSave,
+			errSnapshot, errBackup, errServer, errMessages, errTake, errSave,
 			r.DeleteVolume(ctx, id), r.ExtendVolume(ctx, id, 2, false), r.Retype(ctx, id, "t", "never"), r.SetVolumeMetadata(ctx, id, nil),
 			r.DeleteSnapshot(ctx, id), r.DeleteBackup(ctx, id), r.Attach(ctx, id, absent, false), r.Attach(ctx, absent, id, false),
 			r.Detach(ctx, id, absent), r.Detach(ctx, absent, id), r.NotifyExtended(ctx, id, absent),
