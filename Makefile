@@ -94,6 +94,19 @@ cluster-openstack-test: setup programs openstack-up cluster-up ## a node of it i
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_OPENSTACK_DIR=$(OPENSTACK) \
 		$(TESTSUM) -count=1 -parallel=4 -run='^TestCinder$$' ./tests/kubernetes
 
+.PHONY: cluster-conformance
+cluster-conformance: setup programs openstack-up cluster-up ## Kubernetes' own suite for storage, on both backends; writes docs/conformance.md
+	@tests/kubernetes/suite build
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_OPENSTACK_DIR=$(OPENSTACK) \
+		GROWVOL_CONFORMANCE=all GROWVOL_CONFORMANCE_RESULTS=$(CURDIR)/docs/conformance.md \
+		$(TESTSUM) -count=1 -timeout=6h -run='^TestConformanceOn' ./tests/kubernetes
+
+.PHONY: cluster-conformance-short
+cluster-conformance-short: setup cluster-up ## the part of it that every build runs: growth, snapshots, clones, on the loop backend
+	@tests/kubernetes/suite build
+	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CONFORMANCE=short \
+		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
+
 .PHONY: cluster-down
 cluster-down: ## end it and remove what it stored
 	@tests/kubernetes/down

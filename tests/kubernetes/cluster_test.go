@@ -34,7 +34,12 @@ func in(ctx context.Context, stdin string, args ...string) (string, error) {
 
 // program runs one of the programs beside this file.
 func program(ctx context.Context, stdin, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	return programWithin(ctx, 2*patience, stdin, name, args...)
+}
+
+// programWithin is program with a time limit.
+func programWithin(ctx context.Context, limit time.Duration, stdin, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	here, err := os.Getwd()
 	if err != nil {

@@ -116,7 +116,7 @@ func readExamples(s space, replace ...string) examples {
 	replace = append(replace, "image: busybox:1.37", "image: localhost/busybox:test")
 	dir := filepath.Join(s.root(), "examples")
 	e := examples{s, map[string]string{}}
-	for _, pattern := range []string{"*.yaml", "*/*.yaml"} {
+	for _, pattern := range []string{"*.yaml", "cinder/*.yaml", "loop/*.yaml"} {
 		paths, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			s.Fatal(err)

@@ -53,9 +53,10 @@ healthy() {
 }
 
 # unfinished: a test has left its namespace, or Helm a release that it would not
-# touch again; or it is not known.
+# touch again, or the suite was killed; or it is not known.
 unfinished() {
 	local left releases
+	[ ! -e "$STATE/suite-runs" ] || return 0
 	left=$(within kubectl get namespaces --selector growvol.io/test -o name) &&
 		releases=$(within helm list --all-namespaces --pending --uninstalling --short) || return 0
 	[ -n "$left$releases" ]

@@ -25,7 +25,7 @@ ready_images() {
 }
 
 fixed_images() {
-	local sidecar applet
+	local sidecar
 	for sidecar in csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller; do
 		tree "$sidecar" "$BIN/$sidecar"
 		image "$sidecar" -user 65532:65532 -entrypoint "/$sidecar"
@@ -36,18 +36,26 @@ fixed_images() {
 	tree livenessprobe-stand-in "$BIN/livenessprobe"
 	image livenessprobe-stand-in -user 65532:65532 -entrypoint /livenessprobe
 	tree busybox "$(command -v busybox)" # for the examples
-	mkdir "$TREES/busybox/bin"
-	for applet in $(busybox --list); do ln -s ../busybox "$TREES/busybox/bin/$applet"; done
+	applets busybox
 	image busybox
 	tree pause "$STATE/bin/app"
 	image pause -entrypoint "/app pause"
 }
 
-# tree NAME PROGRAM: the content of an image that is one static program.
+# tree NAME PROGRAM...: the content of an image that is static programs.
 tree() {
-	rm -rf "${TREES:?}/$1"
-	mkdir -p "$TREES/$1"
-	cp "$2" "$TREES/$1/"
+	local root=$TREES/$1
+	shift
+	rm -rf "${root:?}"
+	mkdir -p "$root"
+	cp "$@" "$root/"
+}
+
+# applets NAME: adds the shell and the other programs that busybox is.
+applets() {
+	local applet
+	mkdir "$TREES/$1/bin"
+	for applet in $(busybox --list); do ln -s ../busybox "$TREES/$1/bin/$applet"; done
 }
 
 # image NAME OPTION...: packs the tree.

@@ -5,9 +5,15 @@
 
 # programs_key prints the name: the pins, the stand-ins, this file, the compiler.
 programs_key() {
+	key_of programs rig/programs.sh -not -path 'programs/cluster/agnhost/*' -not -path 'programs/cluster/suite/*'
+}
+
+# key_of PATH... [TEST...] prints a name made of the content of these files and
+# of the compiler; arguments are find's.
+key_of() {
 	(
 		cd "$RIG/.." || exit
-		find programs rig/programs.sh -type f -print0 | sort -z | xargs -0 sha256sum
+		find "$@" -type f -print0 | sort -z | xargs -0 sha256sum
 		go env GOVERSION GOARCH
 	) | sha256sum | cut -c1-16
 }

@@ -1,0 +1,187 @@
+package kubernetes_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/tests/kubernetes/conformance"
+)
+
+// conformanceVariable says how much of Kubernetes' own suite for storage is to
+// be run: all of it, or the part that fits into every build.
+const (
+	conformanceVariable = "GROWVOL_CONFORMANCE"
+	conformanceAll      = "all"
+	conformanceShort    = "short"
+)
+
+// firstNode is the name of the cluster's node that is this machine.
+const firstNode = "node1"
+
+// resultsVariable names the Markdown file into which the results of a run of
+// all specs are written.
+const resultsVariable = "GROWVOL_CONFORMANCE_RESULTS"
+
+// Kubernetes' own suite for storage passes on the loop backend.
+func TestConformanceOnLoop(t *testing.T) {
+	needCluster(t)
+	c := newConformance(t, "loop")
+	if !capable(t) { // here ext3 and ext4 do not grow while they are mounted
+		c.replace("fstype: ext4", "fstype: xfs")
+		c.replace("ext3: {}, ext4: {}, ", "")
+	}
+	c.run("--procs=6")
+}
+
+// Kubernetes' own suite for storage passes on Cinder, on a node that is a Nova
+// instance.
+func TestConformanceOnCinder(t *testing.T) {
+	needCluster(t)
+	c := newConformance(t, "cinder")
+	cloud := joinCloud(t)
+	t.Cleanup(func() {
+		left, err := cloud.User.Leftovers(context.WithoutCancel(t.Context()))
+		if err != nil || len(left) > 0 {
+			t.Errorf("the suite has ended, and Cinder still has %v (%v)", left, err)
+		}
+	})
+	onlyInstance(t)
+	c.run("--procs=3")
+}
+
+// onlyInstance makes the instance the only node that takes pods, for the time
+// of the test: the suite's pods do not choose.
+func onlyInstance(t *testing.T) {
+	t.Helper()
+	_, err := kubectl(t.Context(), "taint", "node", firstNode, nodeKind+"=first:NoSchedule", "--overwrite")
+	check(t, err)
+	t.Cleanup(func() {
+		if _, err := kubectl(context.WithoutCancel(t.Context()), "taint", "node", firstNode, nodeKind+"-"); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err = kubectl(t.Context(), "taint", "node", instance, nodeKind+"-")
+	check(t, err)
+}
+
+// suiteRun is a run of the suite on one backend.
+type suiteRun struct {
+	*testing.T
+	backend  string
+	short    bool
+	files    map[string]string // of examples, by name
+	expected conformance.Expected
+}
+
+func newConformance(t *testing.T, backend string) *suiteRun {
+	t.Helper()
+	amount := os.Getenv(conformanceVariable)
+	if amount != conformanceAll && amount != conformanceShort {
+		t.Skipf("%s is neither %s nor %s; `make cluster-conformance` sets it", conformanceVariable, conformanceAll, conformanceShort)
+	}
+	r := &suiteRun{T: t, backend: backend, short: amount == conformanceShort, files: map[string]string{}}
+	root := space{T: t}.root()
+	for _, name := range append(r.classes(), r.driver()) {
+		text, err := os.ReadFile(filepath.Join(root, "examples", name)) //nolint:gosec // of this repository
+		check(t, err)
+		r.files[name] = string(text)
+	}
+	list, err := os.ReadFile(filepath.Join("conformance", "expected.yaml"))
+	check(t, err)
+	r.expected, err = conformance.ParseExpected(list, backend)
+	check(t, err)
+	return r
+}
+
+// driver is the example file that describes the driver to the suite.
+func (r *suiteRun) driver() string { return "conformance/" + r.backend + ".yaml" }
+
+// classes are the example files with the classes that the driver's file names.
+func (r *suiteRun) classes() []string {
+	names := []string{r.backend + "/storageclass.yaml", r.backend + "/snapshotclass.yaml"}
+	if r.backend == "cinder" {
+		names = append(names, "cinder/attributesclass.yaml")
+	}
+	return names
+}
+
+// replace changes the examples to fit this machine. It fails if there is
+// nothing to replace.
+func (r *suiteRun) replace(old, by string) {
+	r.Helper()
+	found := false
+	for name, text := range r.files {
+		found = found || strings.Contains(text, old)
+		r.files[name] = strings.ReplaceAll(text, old, by)
+	}
+	if !found {
+		r.Fatalf("no example has %q", old)
+	}
+}
+
+// run applies the classes, runs the suite and judges it.
+func (r *suiteRun) run(options ...string) {
+	r.Helper()
+	deletedAtEnd(r.T, "storageclass/growvol", "volumesnapshotclass/growvol", "volumeattributesclass/gold")
+	for _, class := range r.classes() {
+		_, err := in(r.Context(), r.files[class], "kubectl", "apply", "-f", "-")
+		check(r.T, err)
+	}
+	driver := filepath.Join(r.TempDir(), "driver.yaml")
+	check(r.T, os.WriteFile(driver, []byte(r.files[r.driver()]), 0o600))
+	report := filepath.Join(os.Getenv(clusterVariable), "log", "conformance-"+r.backend+".json")
+	if err := os.Remove(report); err != nil && !os.IsNotExist(err) { // of an earlier run
+		r.Fatal(err)
+	}
+
+	begin := time.Now()
+	args := append([]string{"run", driver, report}, append(r.selection(), options...)...)
+	out, err := programWithin(r.Context(), 3*time.Hour, "", "suite", args...)
+	check(r.T, os.WriteFile(strings.TrimSuffix(report, ".json")+".log", []byte(out), 0o600))
+	file, openErr := os.Open(report) //nolint:gosec // the rig's
+	if openErr != nil {
+		r.Fatalf("the suite has written no report: %v\n%v", openErr, err)
+	}
+	defer file.Close() //nolint:errcheck // only read from
+	found, err := conformance.Read(file)
+	check(r.T, err)
+	r.judge(found, time.Since(begin))
+}
+
+// selection returns ginkgo's options that choose the specs.
+func (r *suiteRun) selection() []string {
+	focus := "External.Storage"
+	if r.short {
+		focus += `.*\] (volume-expand|snapshottable|provisioning|volumeMode|multiVolume) `
+	}
+	options := []string{"--focus=" + focus, "--timeout=170m"}
+	for _, e := range r.expected.Excluded {
+		options = append(options, "--skip="+e.Match.String())
+	}
+	return options
+}
+
+// judge fails the test for each problem, and writes the results where they are
+// wanted.
+func (r *suiteRun) judge(found conformance.Report, took time.Duration) {
+	r.Helper()
+	verdict := conformance.Judge(found, r.expected, !r.short)
+	for _, problem := range verdict.Problems {
+		r.Error(problem)
+	}
+	r.Logf("after %.0f s:\n%s", took.Seconds(), verdict.Table())
+	file := os.Getenv(resultsVariable)
+	if r.short || file == "" {
+		return
+	}
+	text, err := os.ReadFile(file) //nolint:gosec // the user's choice
+	check(r.T, err)
+	changed, err := conformance.Replace(string(text), "results on "+r.backend, fmt.Sprintf("\n%s\n", verdict.Table()))
+	check(r.T, err)
+	check(r.T, os.WriteFile(file, []byte(changed), 0o600))
+}
