@@ -43,7 +43,9 @@ func TestConformanceOnLoop(t *testing.T) {
 func TestConformanceOnCinder(t *testing.T) {
 	needCluster(t)
 	c := newConformance(t, "cinder")
-	cloud := joinCloud(t)
+	images, err := program(t.Context(), "", "suite", "images")
+	check(t, err)
+	cloud := joinCloud(t, strings.Fields(images)...)
 	t.Cleanup(func() {
 		left, err := cloud.User.Leftovers(context.WithoutCancel(t.Context()))
 		if err != nil || len(left) > 0 {

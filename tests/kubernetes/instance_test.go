@@ -40,8 +40,8 @@ type cloudCluster struct {
 
 // joinCloud makes the cluster and the cloud reach each other, boots the
 // instance, makes it a node and installs growvol for Cinder. All of it is
-// undone at the end of the test.
-func joinCloud(t *testing.T) cloudCluster {
+// undone at the end of the test. The node has the rig's images, and these.
+func joinCloud(t *testing.T, images ...string) cloudCluster {
 	t.Helper()
 	needCluster(t)
 	dir := os.Getenv(openstackVariable)
@@ -89,7 +89,7 @@ func joinCloud(t *testing.T) cloudCluster {
 	}
 	api := here.forward(t, "127.0.0.1:0", cluster.dial("127.0.0.1:443"))
 
-	c.boot(t, api)
+	c.boot(t, api, images)
 	progress("the instance has booted")
 	cluster.forward(t, fmt.Sprintf("%s:%d", instanceIP, kubeletPort), here.dial(c.instance.Address(kubeletPort)))
 	c.startNode(t)
@@ -101,13 +101,14 @@ func joinCloud(t *testing.T) cloudCluster {
 
 // boot boots the instance, with the disk of a node that reaches the API server
 // at the address of this machine.
-func (c *cloudCluster) boot(t *testing.T, api string) {
+func (c *cloudCluster) boot(t *testing.T, api string, images []string) {
 	t.Helper()
 	ctx := t.Context()
 	_, port, err := net.SplitHostPort(api)
 	check(t, err)
 	disk := filepath.Join(t.TempDir(), "disk")
-	_, err = program(ctx, "", "guest-disk", disk, instance, instanceIP, fmt.Sprint(kubeletPort), net.JoinHostPort(gatewayIP, port))
+	args := append([]string{disk, instance, instanceIP, fmt.Sprint(kubeletPort), net.JoinHostPort(gatewayIP, port)}, images...)
+	_, err = program(ctx, "", "guest-disk", args...)
 	check(t, err)
 	// What containerd and kubelet execute.
 	programs := map[string]string{}
