@@ -108,4 +108,6 @@ func newSpec(containers []string, name string) Spec {
 }
 
 // joinFields joins the words of all texts by single spaces.
-func joinFields(texts []string) string { return strings.Join(strings.Fields(strings.Join(texts, " ")), " ") }
+func joinFields(texts []string) string {
+	return strings.Join(strings.Fields(strings.Join(texts, " ")), " ")
+}
