@@ -35,7 +35,7 @@ func TestConformanceOnLoop(t *testing.T) {
 		c.replace("fstype: ext4", "fstype: xfs")
 		c.replace("ext3: {}, ext4: {}, ", "")
 	}
-	c.run("--procs=6")
+	c.run("--procs=10")
 }
 
 // Kubernetes' own suite for storage passes on Cinder, on a node that is a Nova
