@@ -54,7 +54,7 @@ test: setup test-unit test-guest test-system test-devices ## all tests that need
 
 .PHONY: test-unit
 test-unit: ## every package on this machine's kernel, with the race detector
-	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/...
+	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/kubernetes/conformance
 
 .PHONY: test-guest
 test-guest: programs ## the packages that drive the kernel, in a guest with all capabilities

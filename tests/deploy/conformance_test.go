@@ -117,9 +117,11 @@ func readDescription(t *testing.T, file string) description {
 // are the driver's, and can do what the description claims.
 func checkClasses(t *testing.T, d description, objects []object) {
 	t.Helper()
+	driver, expandable := d.DriverInfo.Name, d.DriverInfo.Capabilities["controllerExpansion"]
 	storage, found := find(objects, "StorageClass", d.StorageClass.FromExistingClassName)
-	if !found || storage.Provisioner != d.DriverInfo.Name || storage.AllowVolumeExpansion != d.DriverInfo.Capabilities["controllerExpansion"] {
-		t.Errorf("the StorageClass is %+v", storage)
+	if !found || storage.Provisioner != driver || storage.AllowVolumeExpansion != expandable {
+		t.Errorf("the StorageClass %s has to be there (%t), of %s (%s), with allowVolumeExpansion %t (%t)",
+			d.StorageClass.FromExistingClassName, found, driver, storage.Provisioner, expandable, storage.AllowVolumeExpansion)
 	}
 	if filesystem := storage.Parameters["csi.storage.k8s.io/fstype"]; filesystem != "" {
 		if _, supported := d.DriverInfo.FsTypes[filesystem]; !supported {
@@ -127,12 +129,12 @@ func checkClasses(t *testing.T, d description, objects []object) {
 		}
 	}
 	snapshots, found := find(objects, "VolumeSnapshotClass", d.SnapshotClass.FromExistingClassName)
-	if !found || snapshots.Driver != d.DriverInfo.Name {
-		t.Errorf("the VolumeSnapshotClass is %+v", snapshots)
+	if !found || snapshots.Driver != driver {
+		t.Errorf("the VolumeSnapshotClass %s has to be there (%t), of %s (%s)", d.SnapshotClass.FromExistingClassName, found, driver, snapshots.Driver)
 	}
 	if name := d.VolumeAttributesClass.FromExistingClassName; name != "" {
-		if class, found := find(objects, "VolumeAttributesClass", name); !found || class.DriverName != d.DriverInfo.Name {
-			t.Errorf("the VolumeAttributesClass is %+v", class)
+		if class, found := find(objects, "VolumeAttributesClass", name); !found || class.DriverName != driver {
+			t.Errorf("the VolumeAttributesClass %s has to be there (%t), of %s (%s)", name, found, driver, class.DriverName)
 		}
 	}
 }

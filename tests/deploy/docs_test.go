@@ -75,7 +75,7 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 			}
 		}
 	}
-	theirs := regexp.MustCompile(`^(k|kubectl|helm|docker|diff|make|sed|openstack|tests/|-f|--from-file)\b|: \d`)
+	theirs := regexp.MustCompile(`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|tests/|-f|--from-file)\b|: \d`)
 	named, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
 	for _, page := range documents(t) {
 		for _, code := range page.code() {
