@@ -35,7 +35,7 @@ func (f *Flags) Register(fs *flag.FlagSet) {
 	}
 	endpoint := def(os.Getenv(endpointVariable), f.Endpoint)
 	fs.StringVar(&f.Endpoint, "endpoint", endpoint, "CSI socket: unix:///path or tcp://host:port; "+endpointVariable+" sets the default")
-	fs.StringVar(&f.HTTPEndpoint, "http-endpoint", f.HTTPEndpoint, "host:port of /healthz and /metrics; empty: off")
+	fs.StringVar(&f.HTTPEndpoint, "http-endpoint", f.HTTPEndpoint, "host:port of /healthz, /livez and /metrics; empty: off")
 	fs.StringVar(&f.DriverName, "driver-name", f.DriverName, "name of the CSI driver; empty: the default of the backend")
 	fs.StringVar(&f.LogFormat, "log-format", def(f.LogFormat, "text"), "text or json")
 	fs.StringVar(&f.LogLevel, "log-level", def(f.LogLevel, "info"), "debug, info, warn or error; debug shows requests and replies without their secrets")

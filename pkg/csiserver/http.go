@@ -15,30 +15,37 @@ import (
 const healthTimeout = 10 * time.Second
 
 // HTTPHandler serves /healthz (200, or 503 with the reason, by the check
-// behind Probe) and /metrics.
+// behind Probe), /livez (200 while Probe is answered, whatever it says) and
+// /metrics.
 func (s *Server) HTTPHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metrics.Handler())
 	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /livez", s.livez)
 	return mux
 }
 
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
 	err := s.identity.Healthy(ctx)
 	if s.stopping.Load() {
 		err = errors.New("the plugin is stopping")
 	}
+	s.reply(ctx, w, "not healthy", err)
+}
+
+// reply answers a check: 200, or 503 with err, which is logged as message.
+func (s *Server) reply(ctx context.Context, w http.ResponseWriter, message string, err error) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	text := "ok"
 	if err != nil {
 		text = err.Error()
-		s.log.WarnContext(ctx, "not healthy", "error", text)
+		s.log.WarnContext(ctx, message, "error", text)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	if _, err := fmt.Fprintln(w, text); err != nil {
-		s.log.DebugContext(ctx, "healthz reply lost", "error", err.Error())
+		s.log.DebugContext(ctx, "the reply to a check is lost", "error", err.Error())
 	}
 }
 

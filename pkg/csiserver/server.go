@@ -40,7 +40,7 @@ const (
 // Options say what to serve, where, and how.
 type Options struct {
 	Endpoint     string // of the CSI socket, see ParseEndpoint; used by Run
-	HTTPEndpoint string // host:port of /healthz and /metrics; empty: off; used by Run
+	HTTPEndpoint string // host:port of /healthz, /livez and /metrics; empty: off; used by Run
 
 	Identity   *Identity            // required
 	Controller csi.ControllerServer // nil: not served
@@ -71,6 +71,7 @@ type Server struct {
 	stopOwn     func(ctx context.Context)
 
 	grpc     *grpc.Server
+	serving  atomic.Pointer[net.Addr] // where; nil: not yet
 	stopping atomic.Bool
 	running  atomic.Int64
 }
@@ -153,6 +154,8 @@ func New(options Options) (*Server, error) {
 // error if some ignore the cancellation. A server serves once.
 func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	served := make(chan error, 1)
+	addr := lis.Addr()
+	s.serving.Store(&addr)
 	go func() { served <- s.grpc.Serve(lis) }()
 	select {
 	case err := <-served:

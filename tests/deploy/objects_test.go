@@ -176,15 +176,17 @@ type container struct {
 			} `yaml:"fieldRef"`
 		} `yaml:"valueFrom"`
 	} `yaml:"env"`
-	Ports []struct {
-		Name   string `yaml:"name"`
-		Number int    `yaml:"containerPort"`
-	} `yaml:"ports"`
+	Ports           []port          `yaml:"ports"`
 	StartupProbe    probe           `yaml:"startupProbe"`
 	ReadinessProbe  probe           `yaml:"readinessProbe"`
 	LivenessProbe   probe           `yaml:"livenessProbe"`
 	SecurityContext securityContext `yaml:"securityContext"`
 	VolumeMounts    []mount         `yaml:"volumeMounts"`
+}
+
+type port struct {
+	Name   string `yaml:"name"`
+	Number int    `yaml:"containerPort"`
 }
 
 type mount struct {
@@ -195,6 +197,7 @@ type mount struct {
 
 type probe struct {
 	HTTPGet struct {
+		Path string `yaml:"path"`
 		Port string `yaml:"port"`
 	} `yaml:"httpGet"`
 }

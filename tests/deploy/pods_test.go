@@ -44,6 +44,7 @@ func checkPod(t *testing.T, objects []object, o object) {
 	}
 	checkVolumes(t, pod)
 	checkPorts(t, pod)
+	checkProbes(t, o.Kind, pod.Containers[0])
 	checkGrace(t, o.Kind, pod)
 	for _, c := range pod.Containers {
 		checkRights(t, o.Kind, c)
@@ -77,6 +78,31 @@ func checkVolumes(t *testing.T, pod podSpec) {
 	}
 	if !maps.Equal(volumes, mounts) {
 		t.Errorf("volumes %v, mounted %v", slices.Sorted(maps.Keys(volumes)), slices.Sorted(maps.Keys(mounts)))
+	}
+}
+
+// The controller is not restarted for what is outside of it, such as an outage of
+// Keystone. The node plugin is: its mounts show what the host has changed only after a
+// restart.
+func checkProbes(t *testing.T, kind string, plugin container) {
+	t.Helper()
+	health, alive := [2]string{"/healthz", "healthz"}, [2]string{"/healthz", "healthz"}
+	ready := [2]string{}
+	if kind == "Deployment" {
+		alive, ready = [2]string{"/livez", "http"}, health
+		if at, _ := plugin.option("http-endpoint"); !slices.ContainsFunc(plugin.Ports, func(p port) bool {
+			return p.Name == "http" && at == ":"+strconv.Itoa(p.Number)
+		}) {
+			t.Errorf("%s: /livez is at %q, and the ports are %v", kind, at, plugin.Ports)
+		}
+	}
+	for name, p := range map[string]struct {
+		probe probe
+		want  [2]string
+	}{"startup": {plugin.StartupProbe, alive}, "liveness": {plugin.LivenessProbe, alive}, "readiness": {plugin.ReadinessProbe, ready}} {
+		if got := [2]string{p.probe.HTTPGet.Path, p.probe.HTTPGet.Port}; got != p.want {
+			t.Errorf("%s: the %s probe asks %v, want %v", kind, name, got, p.want)
+		}
 	}
 }
 
