@@ -32,20 +32,20 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	if s.stopping.Load() {
 		err = errors.New("the plugin is stopping")
 	}
-	s.reply(ctx, w, "not healthy", err)
+	s.reply(ctx, w, "/healthz", err)
 }
 
-// reply answers a check: 200, or 503 with err, which is logged as message.
-func (s *Server) reply(ctx context.Context, w http.ResponseWriter, message string, err error) {
+// reply answers a check: 200, or 503 with err.
+func (s *Server) reply(ctx context.Context, w http.ResponseWriter, check string, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	text := "ok"
 	if err != nil {
 		text = err.Error()
-		s.log.WarnContext(ctx, message, "error", text)
+		s.log.WarnContext(ctx, "not healthy", "check", check, "error", text)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	if _, err := fmt.Fprintln(w, text); err != nil {
-		s.log.DebugContext(ctx, "the reply to a check is lost", "error", err.Error())
+		s.log.DebugContext(ctx, "the reply to a check is lost", "check", check, "error", err.Error())
 	}
 }
 

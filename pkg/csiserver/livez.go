@@ -25,7 +25,7 @@ const liveTimeout = 8 * time.Second
 func (s *Server) livez(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), liveTimeout)
 	defer cancel()
-	s.reply(ctx, w, "not alive", s.checkLive(ctx))
+	s.reply(ctx, w, "/livez", s.checkLive(ctx))
 }
 
 // checkLive calls Probe over a connection of its own, as the sidecars do when they
