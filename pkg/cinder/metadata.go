@@ -51,8 +51,9 @@ func badMetadata(what string) error {
 		WithRemedy(`correct the class: ` + paramMetadata + `: '{"key": "value"}'`)
 }
 
-// isReserved reports whether a metadata key is one by which volumes are recognized.
-// Databases compare keys without their case.
+// isReserved reports whether a metadata key is one by which volumes are recognized, or
+// one that Cinder shows with a value of its own. Databases compare keys without their
+// case.
 func isReserved(key string) bool {
 	key = strings.ToLower(key)
 	for _, prefix := range []string{reservedPrefix, ownPrefix, sidecarPrefix} {
@@ -60,7 +61,7 @@ func isReserved(key string) bool {
 			return true
 		}
 	}
-	return key == metaBackup
+	return slices.Contains([]string{metaBackup, metaReadOnly, metaAttachedMode}, key)
 }
 
 // addMetadata sets metadata of a volume and reads them back; other keys stay as they

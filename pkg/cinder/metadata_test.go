@@ -69,6 +69,7 @@ func TestBadMetadataAreRefused(t *testing.T) {
 		`{"a": "` + long + `"}`: `more than 255 characters for the key "a"`, `{"cinder.csi.openstack.org/cluster": "s3cr3t"}`: "which this driver or Cinder sets",
 		`{"Cinder.CSI.openstack.org/CLUSTER": "s3cr3t"}`: "which this driver or Cinder sets", `{"csi.storage.k8s.io/pv/name": "s3cr3t"}`: "csi.storage.k8s.io/pv/name",
 		`{"growvol.io/encrypted": "s3cr3t"}`: "growvol.io/encrypted", `{"growvol.io/else": ""}`: "growvol.io/else", `{"src_backup_id": "s3cr3t"}`: "src_backup_id",
+		`{"readonly": "s3cr3t"}`: "readonly", `{"Attached_Mode": "s3cr3t"}`: "Attached_Mode",
 	} {
 		class := map[string]string{paramMetadata: text}
 		_, errCreate := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Parameters: class})

@@ -45,6 +45,10 @@ const (
 	metaEncrypted = ownPrefix + "encrypted"
 	// metaBackup is Cinder's own: the backup that a volume was restored from.
 	metaBackup = "src_backup_id"
+	// metaReadOnly and metaAttachedMode are Cinder's own: it shows what it has noted
+	// under them, whatever a client has set.
+	metaReadOnly     = "readonly"
+	metaAttachedMode = "attached_mode"
 	// sidecarPrefix marks parameters that the CSI sidecars add; external-provisioner
 	// tells the names of the claim with them (--extra-create-metadata).
 	sidecarPrefix = "csi.storage.k8s.io/"

@@ -45,19 +45,43 @@ type call struct {
 // do makes the call. A token that has run out is renewed once, with the
 // credentials as they stand in the files by then.
 func (c *Cloud) do(ctx context.Context, k call) error {
+	return c.loggedIn(ctx, k.what, func(conn *connection) error { return c.attempt(ctx, conn, k) })
+}
+
+// loggedIn makes a call over the present connection, and once more over a new one if
+// the token is refused: it may have run out. A service that refuses a token that is
+// new refuses others as well (its access to Keystone may be broken); no call logs in
+// for that until refusedFor has passed, or the credentials have changed.
+func (c *Cloud) loggedIn(ctx context.Context, what string, use func(*connection) error) error {
 	conn, err := c.connection(ctx)
 	if err != nil {
-		return within(k.what, err)
+		return within(what, err)
 	}
-	err = c.attempt(ctx, conn, k)
-	if StatusCode(err) != http.StatusUnauthorized {
+	err = use(conn)
+	if StatusCode(err) != http.StatusUnauthorized || c.isNewlyRefused(conn) {
 		return err
 	}
 	renewed, errRenew := c.renew(ctx, conn)
 	if errRenew != nil {
-		return within(k.what+": the token was refused and could not be renewed", errRenew)
+		return within(what+": the token was refused and could not be renewed", errRenew)
 	}
-	return c.attempt(ctx, renewed, k)
+	err = use(renewed)
+	if StatusCode(err) == http.StatusUnauthorized {
+		now := time.Now()
+		renewed.refused.Store(&now)
+	}
+	return err
+}
+
+// isNewlyRefused reports whether a service refused the token of conn right after the
+// login, not long ago, and the credentials are still the same.
+func (c *Cloud) isNewlyRefused(conn *connection) bool {
+	at := conn.refused.Load()
+	if at == nil || time.Since(*at) > refusedFor {
+		return false
+	}
+	wanted, err := c.owner.entry(c.name, true)
+	return err == nil && wanted == conn.config
 }
 
 // attempt makes the call over one connection.

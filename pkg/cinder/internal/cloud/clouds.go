@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -291,18 +290,7 @@ func (c *Cloud) Name() string { return c.name }
 func (c *Cloud) Supports(ctx context.Context, f Feature) error { return c.supports(ctx, f.need()) }
 
 func (c *Cloud) supports(ctx context.Context, n need) error {
-	conn, err := c.connection(ctx)
-	if err != nil {
-		return err
-	}
-	err = conn.supports(ctx, n)
-	if StatusCode(err) != http.StatusUnauthorized {
-		return err
-	}
-	if conn, err = c.renew(ctx, conn); err != nil {
-		return err
-	}
-	return conn.supports(ctx, n)
+	return c.loggedIn(ctx, "asking what "+string(n.service)+" offers", func(conn *connection) error { return conn.supports(ctx, n) })
 }
 
 // best returns the version of Cinder to ask for, if it offers it; else none.

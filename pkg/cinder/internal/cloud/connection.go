@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -22,8 +23,8 @@ import (
 const identity service = "keystone"
 
 // connection is one login: a token with what came with it. It never changes,
-// but for what the services say about their versions; another token is another
-// connection.
+// but for what the services say about their versions and the token; another token
+// is another connection.
 type connection struct {
 	owner          *Clouds
 	config         config.Cloud
@@ -38,6 +39,7 @@ type connection struct {
 	endsAt    time.Time // when the token ends; zero: not known
 	endpoints map[service]endpoint
 	versions  map[service]*versions
+	refused   atomic.Pointer[time.Time] // when a service refused the token right after the login; nil: never
 }
 
 // endpoint is where a service is, or why that is not known.

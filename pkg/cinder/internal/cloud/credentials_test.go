@@ -55,6 +55,35 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	}
 }
 
+// A service that refuses even new tokens is not answered with a login per call; other
+// credentials are tried at once.
+func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	rule := r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
+	r.fake.Forget()
+	for range 5 {
+		_, err := r.Volume(t.Context(), v.ID)
+		refused(t, err, volume.Unauthenticated, "401")
+	}
+	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
+		t.Errorf("%d logins for 5 calls whose tokens are refused, want 1", n)
+	}
+	rule.Remove()
+	r.fake.RevokeTokens()
+	id, secret := r.fake.ApplicationCredential()
+	rewriteFile(t, r.path(), fmt.Sprintf("clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
+	if _, err := r.Volume(t.Context(), v.ID); err != nil {
+		t.Errorf("after a change of the file: %v", err)
+	}
+	long := time.Now().Add(-refusedFor - time.Second)
+	r.present().refused.Store(&long)
+	r.fake.RevokeTokens()
+	if _, err := r.Volume(t.Context(), v.ID); err != nil {
+		t.Errorf("a token that runs out later: %v", err)
+	}
+}
+
 func TestManyCallsShareOneLogin(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)

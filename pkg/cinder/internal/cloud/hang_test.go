@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/transport"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -268,17 +269,23 @@ func TestIsOutage(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"refused":      {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
-		"reset":        {&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}, true},
-		"no name":      {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
-		"silent DNS":   {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, true},
-		"cut":          {io.ErrUnexpectedEOF, true},
-		"deadline":     {context.DeadlineExceeded, true},
-		"TLS alert":    {&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, false},
-		"certificate":  {&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, false},
-		"no TLS":       {errors.New("http: server gave HTTP response to HTTPS client"), false},
-		"bad CA file":  {errors.New("the CA file holds no certificate in PEM form"), false},
-		"wrapped once": {fmt.Errorf("%w: %w", errors.New("no complete answer within 1s"), context.DeadlineExceeded), true},
+		"refused":              {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
+		"reset":                {&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}, true},
+		"no name":              {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
+		"silent DNS":           {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, true},
+		"cut":                  {io.ErrUnexpectedEOF, true},
+		"deadline":             {context.DeadlineExceeded, true},
+		"proxy is down":        {&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: errors.New("connection refused")}}, true},
+		"proxy has no name":    {&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}}, false},
+		"no TLS of the proxy":  {&net.OpError{Op: "proxyconnect", Err: errors.New("tls: first record does not look like a TLS handshake")}, false},
+		"proxy reaches nobody": {&transport.ProxyError{Proxy: "proxy:3128", Status: 503}, true},
+		"proxy is busy":        {&transport.ProxyError{Proxy: "proxy:3128", Status: 429}, true},
+		"proxy wants a login":  {&transport.ProxyError{Proxy: "proxy:3128", Status: 407}, false},
+		"TLS alert":            {&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, false},
+		"certificate":          {&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, false},
+		"no TLS":               {errors.New("http: server gave HTTP response to HTTPS client"), false},
+		"bad CA file":          {errors.New("the CA file holds no certificate in PEM form"), false},
+		"wrapped once":         {fmt.Errorf("%w: %w", errors.New("no complete answer within 1s"), context.DeadlineExceeded), true},
 	} {
 		err := failure(t.Context(), call{service: identity, what: "logging in", method: "POST"}, c.err)
 		if isOutage(err) != c.want {

@@ -107,12 +107,16 @@ func isOutage(err error) bool {
 	if status := StatusCode(err); status != 0 {
 		return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
 	}
+	var proxy *transport.ProxyError
+	if errors.As(err, &proxy) {
+		return proxy.Status == http.StatusTooManyRequests || proxy.Status >= http.StatusInternalServerError
+	}
 	var unknownHost *net.DNSError
 	if errors.As(err, &unknownHost) && unknownHost.IsNotFound {
 		return false
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op != "dial" && op.Op != "read" && op.Op != "write" {
+	if errors.As(err, &op) && op.Op != "read" && op.Op != "write" && transport.Dialing(err) == nil {
 		return false // an alert of TLS
 	}
 	var network net.Error

@@ -77,6 +77,7 @@ func rules() []rule {
 		{status: 403, calls: login, kind: volume.Unauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
 		{status: 300, upTo: 499, calls: login, kind: volume.Unavailable, remedy: "check auth-url (auth_url), project and domain"},
 		// An answer that no OpenStack service wrote says nothing about volumes.
+		{status: 200, upTo: 299, kind: volume.Unavailable, remedy: remedyEndpoint},
 		{status: 300, upTo: 399, kind: volume.Unavailable, remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml"},
 		{status: 400, alien: true, kind: volume.Unavailable, remedy: askCloud},
 		// What does not exist, if the service says so of this object.

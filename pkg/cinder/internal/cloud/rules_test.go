@@ -101,6 +101,7 @@ func ruleRows() []ruleRow {
 		{name: "no Keystone there", call: login, status: 404, body: html, kind: volume.Unavailable, words: []string{"check auth-url"}},
 		{name: "no such project", call: login, status: 404, body: fault("Could not find project: x."), kind: volume.Unavailable, words: []string{"Could not find project: x"}},
 
+		{name: "a success that it is not", call: attach, status: 204, kind: volume.Unavailable, words: []string{"204 No Content", "check that the endpoint"}},
 		{name: "redirect", call: get, status: 301, kind: volume.Unavailable, words: []string{"301 Moved Permanently", "endpoint in the catalog"}},
 		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.Unavailable},
 		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check that the endpoint"}},
@@ -175,7 +176,7 @@ func ruleRows() []ruleRow {
 
 func TestNoAnswerIsInternal(t *testing.T) {
 	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "x"}
-	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 204}, false), volume.Internal, "asking: nova answered 204 No Content [GET /x]")
+	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false), volume.Internal, "asking: nova answered 199", "[GET /x]")
 }
 
 func TestSaid(t *testing.T) {

@@ -108,13 +108,17 @@ func (c *confScan) header() {
 func (c *confScan) key(name string, line int) {
 	key := strings.ToLower(name)
 	keys, read := c.known[c.section]
-	at := c.label + key
 	_, tok, _ := c.scanner.Scan()
-	if tok != token.ASSIGN || !slices.Contains(keys, key) && !isKey(name) {
+	value := ""
+	if tok == token.ASSIGN {
+		_, _, value = c.scanner.Scan()
+	}
+	at := c.label + key
+	isRest := strings.Trim(value, "=") == "" // of base64, such as QUI=
+	if tok != token.ASSIGN || !slices.Contains(keys, key) && (isRest || !isKey(name)) {
 		at = fmt.Sprintf("%sline %d", c.label, line) // it may be the rest of a value
 	}
 	if tok == token.ASSIGN {
-		_, _, value := c.scanner.Scan()
 		if pos, tok, _ := c.scanner.Scan(); tok == token.COMMENT && isCut(c.text, c.file.Offset(pos), value) {
 			c.cut = append(c.cut, at)
 		}

@@ -189,3 +189,13 @@ func TestConfKeysAreThoseOfTheStructs(t *testing.T) {
 		t.Errorf("%v", keys)
 	}
 }
+
+// The last line of a value in base64 that has line breaks looks like a key without a value.
+func TestRestOfBase64IsNoKey(t *testing.T) {
+	c, err := load(t, map[string]string{"cloud.conf": "[Global]\n" + usable + "password = QUJDREVGR0hJ\nab12cd==\nef34g=\nef56g==#\n"})
+	must(t, err)
+	want := []string{"cloud.conf: keys: [Global] line 6, [Global] line 7, [Global] line 8", "cloud.conf: values: [Global] line 8"}
+	if got := warnings(t, c); !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}

@@ -65,16 +65,17 @@ func Pool(t TLS) (*http.Transport, error) {
 		Control:         limitAcknowledgment,
 	}
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
-		TLSClientConfig:       config,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 75 * time.Second, // an API behind a proxy gives up after 60 s as a rule
-		IdleConnTimeout:       idleTimeout,
-		MaxIdleConns:          384, // three services
-		MaxIdleConnsPerHost:   128,
-		ForceAttemptHTTP2:     true,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout},
+		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: checkTunnel,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  75 * time.Second, // an API behind a proxy gives up after 60 s as a rule
+		IdleConnTimeout:        idleTimeout,
+		MaxIdleConns:           384, // three services
+		MaxIdleConnsPerHost:    128,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout},
 	}, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -49,8 +48,8 @@ func repeat(method string, call *Call, resp *http.Response, err error) bool {
 
 // neverSent tells whether an attempt failed before its request left.
 func neverSent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	var refused *ProxyError
+	return Dialing(err) != nil || errors.As(err, &refused)
 }
 
 // pause is the time before the next attempt: what the server asks for, or

@@ -1,0 +1,119 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What a proxy does not let through was never sent: also a creation is repeated. The
+// error has the proxy's status and not its credentials.
+func TestProxyThatDoesNotConnect(t *testing.T) {
+	t.Parallel()
+	s := newScript(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			t.Errorf("the proxy is asked to %s", r.Method)
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	pool, err := Pool(TLS{})
+	must(t, err)
+	t.Cleanup(pool.CloseIdleConnections)
+	pool.Proxy = func(*http.Request) (*url.URL, error) {
+		proxy, err := url.Parse(s.URL)
+		proxy.User = url.UserPassword("u", "s3cr3t")
+		return proxy, err
+	}
+	call := &Call{Attempts: 3}
+	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
+	var refused *ProxyError
+	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("got %v, want the proxy's 503 without its credentials", err)
+	}
+	if n := len(s.received()); n != 3 || call.Doubt {
+		t.Errorf("%d attempts, doubt %t; want 3 and no doubt", n, call.Doubt)
+	}
+	s.Close()
+	call = &Call{Attempts: 2}
+	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
+	if Dialing(err) == nil || call.Doubt {
+		t.Errorf("a proxy that is down: %v, doubt %t; want an error of the connection and no doubt", err, call.Doubt)
+	}
+}
+
+// A way through a proxy that works is used.
+func TestProxyThatConnects(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answer") }))
+	t.Cleanup(server.Close)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to, err := new(net.Dialer).DialContext(r.Context(), "tcp", r.Host)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(from, "HTTP/1.1 200 Connection established\r\n\r\n")
+		go func() { _, _ = io.Copy(to, from); _ = to.Close() }()
+		_, _ = io.Copy(from, to)
+		_ = from.Close()
+	}))
+	t.Cleanup(proxy.Close)
+	pool, err := Pool(TLS{Insecure: true})
+	must(t, err)
+	t.Cleanup(pool.CloseIdleConnections)
+	pool.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, body, err := send(ctx, newTransport(t, Options{Base: pool}), http.MethodGet, server.URL, &Call{}); err != nil || body != "answer" {
+		t.Errorf("got %q, %v", body, err)
+	}
+}
+
+// A server that takes its time is not taken for a dead one: it acknowledges probes and
+// pings meanwhile. Over HTTP/1.1 the kernel's times are those of production.
+func TestSlowServerIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, err := Pool(TLS{Insecure: true})
+			must(t, err)
+			t.Cleanup(pool.CloseIdleConnections)
+			wait := ackTimeout + 2*time.Second
+			if two {
+				const faster = 10 // than in production
+				wait = 4 * (pool.HTTP2.SendPingTimeout + pool.HTTP2.PingTimeout) / faster
+				pool.HTTP2.SendPingTimeout /= faster
+				pool.HTTP2.PingTimeout /= faster
+			}
+			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-time.After(wait):
+				case <-r.Context().Done():
+				}
+				_, _ = io.WriteString(w, r.Proto)
+			}))
+			s.EnableHTTP2 = two
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*wait)
+			defer cancel()
+			_, body, err := send(ctx, newTransport(t, Options{Base: pool, Attempts: 1}), http.MethodPost, s.URL, &Call{})
+			if err != nil || body != name {
+				t.Errorf("got %q, %v", body, err)
+			}
+		})
+	}
+}
