@@ -5,10 +5,12 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 const (
-	// lateGrace is how long after a request for a volume got no answer a proxy may
+	// lateGrace is how long after a request got no answer a proxy may
 	// still carry it out. Proxies give up on a request after a minute or a few.
 	lateGrace = 5 * time.Minute
 	// maxAttemptAge is when an attempt that nobody repeats is dropped.
@@ -16,7 +18,7 @@ const (
 )
 
 // attempt is what this process knows of the creation of one name: from its first
-// request for the volume until a call answers with the volume, or has seen that
+// request for the volume or snapshot until a call answers with it, or has seen that
 // nothing of it is left.
 type attempt struct {
 	made    []string  // ids of the volumes that Cinder made for it
@@ -24,8 +26,11 @@ type attempt struct {
 	changed time.Time
 }
 
-// attempts are the creations that no call has answered yet, by name. They are
-// not written down: what a restart forgets is treated with more care, not less.
+// attempts are the creations that no call has answered yet, by name. They are not
+// written down. After a restart no volume counts as made by this process, and so none
+// is removed that somebody may have used. That a request may come late is forgotten:
+// a volume that nobody knows then shows up in the listings, see duplicates, if its
+// name has another, and a snapshot when its volume is to be deleted.
 type attempts struct {
 	mu sync.Mutex
 	of map[string]attempt
@@ -91,6 +96,18 @@ func (a *attempts) mayComeLate(name string) bool {
 	defer a.mu.Unlock()
 	lost := a.of[name].lost
 	return !lost.IsZero() && time.Since(lost) < lateGrace
+}
+
+// answer returns err as a call may answer it while nothing of the name is known: it is
+// not final while a request may still be carried out. A final one ends the attempt.
+func (a *attempts) answer(name string, err error) error {
+	if a.mayComeLate(name) {
+		return volume.NotFinal(err, "an earlier request got no answer and may still be carried out")
+	}
+	if err != nil && volume.KindOf(err).Final() {
+		a.end(name)
+	}
+	return err
 }
 
 // end forgets the attempt of a name.

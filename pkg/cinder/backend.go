@@ -71,8 +71,9 @@ type Backend struct {
 	told    map[string]volume.Size // by volume: the size that Nova was told of
 	lookups map[string]lookup      // by cloud and name, as in the request
 
-	attempts   attempts
-	duplicates *duplicates
+	attempts         attempts // to make volumes
+	snapshotAttempts attempts // to take snapshots and backups
+	duplicates       *duplicates
 }
 
 // HasTopology implements volume.TopologyAware.

@@ -65,9 +65,9 @@ func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 	return t.answer(ctx, backup)
 }
 
-// answer is the result for a backup that is not complete. That its id is given
-// away is written down first; while that fails, nobody gets the id before the
-// backup is complete and cannot fail any more.
+// answer is the result for a backup that is not Ready. That its id is given away is
+// written down first; while that fails, nobody gets the id before the backup is Ready
+// and no call asks for it any more.
 func (t taking) answer(ctx context.Context, backup cloud.Backup) (volume.Snapshot, error) {
 	if unanswered(backup) {
 		metadata := maps.Clone(backup.Metadata)
@@ -77,7 +77,7 @@ func (t taking) answer(ctx context.Context, backup cloud.Backup) (volume.Snapsho
 			if passes(err) {
 				kind = volume.KindOf(err)
 			}
-			return volume.Snapshot{}, volume.Errorf(kind, "the backup %s is being made, and it could not be noted that its id is in use: %w", backup.ID, err).
+			return volume.Snapshot{}, volume.Errorf(kind, "the backup %s is not ready yet, and it could not be noted that its id is in use: %w", backup.ID, err).
 				WithRemedy("no action needed: the backup continues and Kubernetes retries this automatically")
 		}
 	}
@@ -96,8 +96,10 @@ func (t taking) complete(ctx context.Context, backup cloud.Backup) (volume.Snaps
 	err := t.b.dropHelper(ctx, t.cloud, backup)
 	s.Ready = err == nil
 	switch {
-	case err == nil, passes(err):
+	case err == nil:
 		return s, nil
+	case passes(err):
+		return t.answer(ctx, backup)
 	case volume.IsKind(err, volume.Precondition):
 		return s, volume.Errorf(volume.InProgress, "the backup %s is complete, but the snapshot that it was made from cannot be deleted yet: %w", backup.ID, err)
 	}
@@ -141,7 +143,7 @@ func (t taking) backupNamed(ctx context.Context) (backup cloud.Backup, found boo
 			if err := t.b.dropBackup(ctx, t.cloud, one); !volume.IsKind(err, volume.NotFound) {
 				return one, false, remains("backup", one.ID, one.Status, err)
 			}
-		case !found:
+		case !found, unanswered(backup) && !unanswered(one): // the caller keeps the id that it got
 			backup, found = one, true
 		}
 		ours++
@@ -175,6 +177,9 @@ func (t taking) begin(ctx context.Context, helper cloud.Snapshot) (cloud.Backup,
 	if err == nil {
 		backup, err = t.cloud.Backup(ctx, backup.ID) // the answer to the creation has little more than the id
 		return backup, snapshotUnknown(err)
+	}
+	if mayBeDone(err) {
+		t.b.snapshotAttempts.addLost(t.name)
 	}
 	err = full(err)
 	if passes(err) || volume.IsKind(err, volume.Canceled) {

@@ -54,10 +54,13 @@ func (b *Backend) copiesOf(source string) map[string]copyKind {
 	return maps.Clone(b.copies[source])
 }
 
-// awaitCopies waits until Cinder has made the copies of a volume or snapshot.
-// harm says what would become of one otherwise. Kind InProgress: Cinder has not
-// made them within ctx.
+// awaitCopies waits until Cinder has made the copies of a volume or snapshot, but
+// for a part of the time left only: the caller holds the source's lock, and a copy
+// can take hours, in which the source may have to be attached elsewhere. harm says
+// what would become of a copy otherwise. Kind InProgress: Cinder has not made them.
 func (b *Backend) awaitCopies(ctx context.Context, c *cloud.Cloud, source, harm string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience(ctx))
+	defer cancel()
 	for id, kind := range b.copiesOf(source) {
 		err := b.awaitCopy(ctx, c, id, kind)
 		switch {
@@ -73,11 +76,18 @@ func (b *Backend) awaitCopies(ctx context.Context, c *cloud.Cloud, source, harm 
 	return nil
 }
 
+// awaitCopy waits until Cinder has made, or failed to make, a copy. Most have been
+// made long ago: a volume is read once before the poller, which takes its time, is
+// asked to.
 func (b *Backend) awaitCopy(ctx context.Context, c *cloud.Cloud, id string, kind copyKind) error {
 	if kind == copySnapshot {
 		_, err := awaitSnapshot(ctx, c, id, func(s cloud.Snapshot) bool { return s.Status != snapCreating })
 		return err
 	}
-	_, err := b.await(ctx, c, id, "clone", func(v cloud.Volume) (bool, error) { return v.Status != stateCreating, nil })
+	v, err := c.Volume(ctx, id)
+	if volume.IsKind(err, volume.NotFound) || err == nil && v.Status != stateCreating {
+		return err
+	}
+	_, err = b.await(ctx, c, id, "clone", func(v cloud.Volume) (bool, error) { return v.Status != stateCreating, nil })
 	return err
 }

@@ -281,3 +281,60 @@ func TestRestoresOfABackupWaitForEachOther(t *testing.T) {
 		}
 	}
 }
+
+// A copy can take hours, in which the volume may have to be attached elsewhere.
+func TestExpandGivesTheVolumeBackWhileACopyIsMade(t *testing.T) {
+	t.Parallel()
+	c := startClone(t)
+	ctx, began := within(t, 20*time.Second), time.Now()
+	_, err := c.expand(ctx)
+	wantKind(t, err, volume.InProgress, c.id)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the volume was locked for %s of 20 s", took)
+	}
+}
+
+// A source such as a golden image lives for years: what is noted of it does not
+// grow, and its expansion does not wait for each.
+func TestCopiesThatFailAreForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	source := r.add(fakecloud.Volume{})
+	s := r.ready(t, snap("s", source))
+	for id, from := range map[string]volume.Source{source: {VolumeID: source}, s.ID: {SnapshotID: s.ID}} {
+		r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Fails())
+		req := request("copy", volume.GiB, nil)
+		req.Source = from
+		_, err := r.Create(within(t, 10*time.Second), req)
+		wantKind(t, err, volume.Internal)
+		if left := r.copiesOf(id); len(left) != 0 {
+			t.Errorf("%v are still noted", left)
+		}
+	}
+}
+
+// How long the poller waits before it looks depends on how long clones take.
+func TestCopiesMadeLongAgoTakeNoTime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	source := r.add(fakecloud.Volume{})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.pollerOf(c).learn("clone", time.Hour)
+	for _, id := range []string{r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{Status: stateError}), "11111111-2222-4333-8444-555555555555"} {
+		r.noteCopy(source, id, copyVolume)
+	}
+	r.cloud.Forget()
+	began := time.Now()
+	if _, err := r.Expand(t.Context(), source, 2*volume.GiB); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > latestFirst {
+		t.Errorf("it took %s", took)
+	}
+	if left := r.copiesOf(source); len(left) != 0 {
+		t.Errorf("%v are still noted", left)
+	}
+}

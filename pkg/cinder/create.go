@@ -1,6 +1,7 @@
 package cinder
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/http"
@@ -51,7 +52,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 		return volume.Volume{}, k.answer(err)
 	}
 	b.attempts.end(req.Name)
-	b.dropCopy(req.Source.VolumeID+req.Source.SnapshotID, v.ID) // one of them is empty
+	b.dropCopy(k.sourceID(), v.ID)
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
 	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
@@ -131,18 +132,7 @@ func (k *creation) answer(err error) error {
 	if len(k.known) > 0 {
 		return volume.NotFinal(err, "Cinder has a volume of this name ("+few(slices.Sorted(maps.Keys(k.known)))+")")
 	}
-	return k.unanswered(k.req.Name, err)
-}
-
-// unanswered returns an error of a creation of which no volume is known.
-func (b *Backend) unanswered(name string, err error) error {
-	if b.attempts.mayComeLate(name) {
-		return volume.NotFinal(err, "a request for this volume got no answer and may still be carried out")
-	}
-	if err != nil && volume.KindOf(err).Final() {
-		b.attempts.end(name)
-	}
-	return err
+	return k.attempts.answer(k.req.Name, err)
 }
 
 // fresh makes the volume, in the first zone that has room for it.
@@ -187,11 +177,14 @@ func (k *creation) accepted(v cloud.Volume) {
 	if k.want.metadata[metaBackup] != "" || v.BackupID != "" {
 		return
 	}
-	if source := k.req.Source.VolumeID + k.req.Source.SnapshotID; source != "" && !settled(v) {
+	if source := k.sourceID(); source != "" && !settled(v) {
 		k.noteCopy(source, v.ID, copyVolume)
 	}
 	k.req.Accepted()
 }
+
+// sourceID is the id of the volume or snapshot that the volume is made from, if any.
+func (k *creation) sourceID() string { return cmp.Or(k.req.Source.VolumeID, k.req.Source.SnapshotID) }
 
 // order is what to ask Cinder for.
 func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {

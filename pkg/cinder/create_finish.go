@@ -123,6 +123,7 @@ func (k *creation) discard(ctx context.Context, v cloud.Volume) error {
 		return err
 	}
 	k.forget(v.ID)
+	k.dropCopy(k.sourceID(), v.ID)
 	k.attempts.dropMade(k.req.Name, v.ID)
 	delete(k.known, v.ID)
 	return nil

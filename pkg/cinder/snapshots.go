@@ -32,20 +32,23 @@ func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest
 	inner, cancel := answerable(ctx)
 	defer cancel()
 	s, err := b.takeSnapshot(inner, req)
-	return s, volume.Wrap(err, "snapshot", req.VolumeID)
+	if err == nil {
+		b.snapshotAttempts.end(req.Name)
+	}
+	return s, volume.Wrap(b.snapshotAttempts.answer(req.Name, err), "snapshot", req.VolumeID)
 }
 
 func (b *Backend) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
 	var none volume.Snapshot
-	class, err := b.snapshotClass(req.Parameters)
-	if err != nil {
-		return none, err
-	}
+	class, errClass := b.snapshotClass(req.Parameters)
 	c, err := b.cloudOf(ctx, req.VolumeID)
 	if err != nil {
 		return none, snapshotUnknown(err)
 	}
 	t := taking{b: b, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class, accepted: req.Accepted}
+	if errClass != nil {
+		return none, t.refused(ctx, errClass)
+	}
 	var s volume.Snapshot
 	if class.backup {
 		s, err = t.backup(ctx)
@@ -63,6 +66,20 @@ func (b *Backend) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) 
 // come back for the snapshot.
 func snapshotUnknown(err error) error {
 	return volume.NotFinal(err, "it is not known whether the snapshot exists")
+}
+
+// refused returns the error of a request that the class makes impossible. It is not
+// final while there is a snapshot of the name: an earlier call may have had it made
+// with the class as it was then. The helper of a backup is one, too.
+func (t taking) refused(ctx context.Context, err error) error {
+	all, errNamed := t.named(ctx)
+	switch {
+	case len(all) > 0:
+		return volume.NotFinal(err, "Cinder has the snapshot "+all[0].ID+" of this name")
+	case errNamed != nil && !volume.IsKind(errNamed, volume.AlreadyExists):
+		return snapshotUnknown(err)
+	}
+	return err
 }
 
 // taking is one request for a snapshot or backup.
@@ -208,6 +225,9 @@ func (t taking) create(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 	}
 	order.Name, order.VolumeID, order.Force = t.name, t.volumeID, t.class.force
 	s, err := t.cloud.CreateSnapshot(ctx, order)
+	if err != nil && mayBeDone(err) {
+		t.b.snapshotAttempts.addLost(t.name)
+	}
 	return s, full(err)
 }
 

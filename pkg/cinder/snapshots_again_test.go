@@ -1,0 +1,122 @@
+package cinder
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakecloud"
+)
+
+// A class can be changed while a snapshot is made. After a final error nobody would
+// delete the snapshot, nor could its volume be deleted.
+func TestSnapshotClassThatBecameImpossible(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{typeSnapshot, typeBackup} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			id := r.add(fakecloud.Volume{})
+			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
+			_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id, "type", kind))
+			wantKind(t, err, volume.Deadline)
+			made := r.snapshotsNamed(t, "s")[0].ID
+			_, err = r.CreateSnapshot(t.Context(), snap("s", id, "tpye", kind))
+			wantKind(t, err, volume.Unavailable, "tpye", made)
+			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.ListSnapshotDetail}, fakecloud.Status(http.StatusForbidden, "no")).Always()
+			_, err = r.CreateSnapshot(t.Context(), snap("s", id, "tpye", kind))
+			wantKind(t, err, volume.Unavailable, "tpye")
+			rule.Remove()
+			// Those of other volumes are no reason.
+			_, err = r.CreateSnapshot(t.Context(), snap("s", r.add(fakecloud.Volume{}), "tpye", kind))
+			wantKind(t, err, volume.Invalid, "tpye")
+		})
+	}
+}
+
+// A proxy can deliver a request after the next call has looked for the snapshot.
+func TestSnapshotRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
+	t.Parallel()
+	for kind, call := range map[string]fakecloud.Call{typeSnapshot: fakecloud.CreateSnapshot, typeBackup: fakecloud.CreateBackup} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, fakecloud.Options{})
+			id := r.add(fakecloud.Volume{})
+			deliver := make(chan struct{})
+			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Late(deliver))
+			_, err := r.CreateSnapshot(within(t, 5*time.Second), snap("s", id, "type", kind))
+			wantKind(t, err, volume.Unavailable, "504")
+			rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+			_, err = r.CreateSnapshot(within(t, 5*time.Second), snap("s", id, "type", kind))
+			wantKind(t, err, volume.Unavailable, "Policy doesn't allow it", "may still be carried out")
+			_, err = r.CreateSnapshot(t.Context(), snap("s", id, "tpye", kind))
+			wantKind(t, err, volume.Unavailable, "tpye", "may still be carried out")
+			_, err = r.CreateSnapshot(within(t, 5*time.Second), snap("other", id, "type", kind)) // of which nothing was asked for yet
+			wantKind(t, err, volume.Denied)
+			rule.Remove()
+			close(deliver)
+			r.ready(t, snap("s", id, "type", kind))
+			if len(r.snapshotAttempts.of) != 0 {
+				t.Errorf("remembered for ever: %+v", r.snapshotAttempts.of)
+			}
+		})
+	}
+}
+
+// The helper can take longer than its backup to go.
+func TestIDOfABackupWithAHelperIsNotGivenAwayUnnoted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	class := snap("b", id, "type", "backup")
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.UpdateBackup}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed.")).Always()
+	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
+	wantKind(t, err, volume.Unavailable, "backup:update")
+	made := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)[0]
+	wantSoon(t, "the backup is complete", func() bool { b, _ := r.cloud.Backup(made); return b.Status == snapAvailable })
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
+	_, err = r.CreateSnapshot(within(t, 2*time.Second), class)
+	wantKind(t, err, volume.Unavailable, made, "backup:update")
+	rule.Remove()
+	s, err := r.CreateSnapshot(within(t, 2*time.Second), class)
+	if b, _ := r.cloud.Backup(made); err != nil || s.ID != made || s.Ready || b.Metadata[metaUnanswered] != "" {
+		t.Errorf("%+v, %v, of %+v; want it not ready, and noted as given away", s, err, b)
+	}
+	for _, helper := range r.snapshotsNamed(t, "b") {
+		r.cloud.Release(helper.ID)
+	}
+	if got := r.ready(t, class); got.ID != made {
+		t.Errorf("%s, want %s", got.ID, made)
+	}
+}
+
+// external-snapshotter keeps the first id that it gets, whichever backup came first.
+func TestBackupWhoseIDWasGivenAwayIsPreferred(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := make(map[string]string)
+	for _, which := range []string{"late", "given"} {
+		metadata := map[string]string{metaCluster: cluster}
+		if which == "late" {
+			metadata[metaUnanswered] = "true"
+		}
+		b, err := c.CreateBackup(t.Context(), cloud.NewBackup{Name: "b", VolumeID: id, Metadata: metadata})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[which] = b.ID
+		wantSoon(t, "the backup is complete", func() bool { b, _ := r.cloud.Backup(b.ID); return b.Status == snapAvailable })
+	}
+	for range 2 {
+		if s := r.take(t, snap("b", id, "type", "backup")); s.ID != made["given"] {
+			t.Errorf("%s, want %s, not %s", s.ID, made["given"], made["late"])
+		}
+	}
+}
