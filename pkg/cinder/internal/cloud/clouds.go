@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -275,6 +276,8 @@ type Cloud struct {
 	notUntil     time.Time // no login with the same credentials before
 	refreshAs    config.Cloud
 	refreshAfter time.Time // no refresh with the same credentials before
+
+	listed atomic.Pointer[time.Time] // when Cinder last listed volumes; see unlessHidden
 
 	mu   sync.Mutex
 	conn *connection

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 
@@ -286,6 +287,38 @@ func TestCloudWithoutBackups(t *testing.T) {
 			rule.Remove()
 		}
 	}
+}
+
+// Cinder says of a volume that the user may not read that it could not be found; the
+// same policy forbids to list volumes.
+func TestVolumeThatAPolicyHides(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	hidden := fakecloud.Foreign(http.StatusNotFound, "application/json", `{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)
+	for list, want := range map[int]volume.Kind{http.StatusForbidden: volume.Denied, http.StatusServiceUnavailable: volume.Unavailable} {
+		rules := []*fakecloud.Rule{
+			r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, hidden).Always(),
+			r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(list, "no")).Always(),
+		}
+		_, err := r.Volume(t.Context(), v.ID)
+		refused(t, err, want, "reading volume "+v.ID, "the cloud's policy")
+		for _, rule := range rules {
+			rule.Remove()
+		}
+	}
+	r.fake.Forget()
+	for range 3 {
+		_, err := r.Volume(t.Context(), noVolume)
+		refused(t, err, volume.NotFound)
+	}
+	if n := r.fake.Count(fakecloud.ListVolumeDetail); n != 1 {
+		t.Errorf("%d listings for 3 volumes that are gone, want 1", n)
+	}
+	long := time.Now().Add(-listedFor - time.Second)
+	r.listed.Store(&long)
+	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "no"))
+	_, err := r.Volume(t.Context(), noVolume)
+	refused(t, err, volume.Denied)
 }
 
 // TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty

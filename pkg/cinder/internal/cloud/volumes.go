@@ -82,7 +82,8 @@ func (w *wireVolume) volume() Volume {
 	return v
 }
 
-// Volume reads a volume. Kind NotFound: Cinder does not know it.
+// Volume reads a volume. Kinds: NotFound (Cinder does not know it), Denied (it may not
+// be read, also where Cinder says that it does not exist).
 func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
 	if !known(id) {
 		return Volume{}, unknown("volume", id)
@@ -95,9 +96,31 @@ func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
 		method: "GET", path: "volumes/" + id, into: &answer, key: "volume",
 	}
 	if err := c.do(ctx, k); err != nil {
-		return Volume{}, err
+		return Volume{}, c.unlessHidden(ctx, k, err)
 	}
 	return answer.Volume.volume(), describes(k, answer.Volume.ID, id)
+}
+
+// listedFor is how long a listing of volumes proves that the user may read volumes.
+const listedFor = 5 * time.Second
+
+// unlessHidden returns err, with which the reading of a volume ended, or another error
+// if NotFound is not proved. Cinder says of a volume that its policy does not let the
+// user read that it could not be found (cinder/volume/api.py, get). Where the policy
+// forbids that, it forbids the listing of volumes as well, with 403.
+func (c *Cloud) unlessHidden(ctx context.Context, k call, err error) error {
+	if at := c.listed.Load(); !volume.IsKind(err, volume.NotFound) || at != nil && time.Since(*at) < listedFor {
+		return err
+	}
+	_, _, errList := c.Volumes(ctx, VolumePage{Limit: 1})
+	switch {
+	case errList == nil:
+		return err
+	case volume.IsKind(errList, volume.Denied):
+		return volume.Errorf(volume.Denied, "%s: the cloud's policy may hide the volume: the user may not list volumes either, and Cinder says of volumes that may not be read "+
+			"that they could not be found: %w", k.what, errList).WithRemedy("give the user of the cloud's credentials a role that may read volumes")
+	}
+	return within(k.what+": whether the volume is gone or hidden by the cloud's policy is not known", errList)
 }
 
 // VolumesNamed returns the volumes of that very name; Cinder allows several.
@@ -157,6 +180,8 @@ func (c *Cloud) listVolumes(ctx context.Context, what string, params url.Values)
 	if err != nil {
 		return nil, "", stale(err, params.Get("marker"))
 	}
+	now := time.Now()
+	c.listed.Store(&now)
 	vs := make([]Volume, len(answer.Volumes))
 	for i := range answer.Volumes {
 		vs[i] = answer.Volumes[i].volume()
