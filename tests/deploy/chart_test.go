@@ -180,6 +180,7 @@ func TestBadValues(t *testing.T) {
 		`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`:                    "metrics.serviceMonitor",
 		`{backend: loop, metrics: {enabled: false, prometheusRule: {enabled: true}}}`:                    "metrics.prometheusRule",
 		`{backend: loop, metrics: {prometheusRule: {alertLabels: {a: 1}}}}`:                              "alertLabels",
+		`{backend: loop, controller: {extraArgs: ["--http-endpoint=:1"]}}`:                               "--http-endpoint is set by the chart",
 		`{backend: loop, controller: {hostUsers: sometimes}}`:                                            "hostUsers",
 		`{backend: loop, sidecars: {provisioner: {strictTopology: "no"}}}`:                               "strictTopology",
 		`{backend: loop, csiDriver: {preventPodSchedulingIfMissing: 1}}`:                                 "preventPodSchedulingIfMissing",

@@ -66,6 +66,11 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- if and (gt (int .Values.controller.replicas) 1) (not .Values.controller.leaderElection) (ne .Values.backend "loop") -}}
 {{- fail "controller.replicas above 1 needs controller.leaderElection" -}}
 {{- end -}}
+{{- range .Values.controller.extraArgs -}}
+{{- if regexMatch "^--?http-endpoint(=|$)" . -}}
+{{- fail "controller.extraArgs: --http-endpoint is set by the chart, whose liveness probe asks there" -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.node.ports -}}
 {{- if ne (len (uniq (list (int .healthz) (int .registrar) (int .metrics)))) 3 -}}
 {{- fail "node.ports: three different ones are needed" -}}
