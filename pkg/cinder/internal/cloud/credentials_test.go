@@ -283,6 +283,7 @@ func TestRefreshDelaysNobody(t *testing.T) {
 		_, err := r.Zones(t.Context())
 		must(t, err)
 	}
+	r.forgetFailure() // waits for a login, if there is one
 	if n := r.fake.Count(fakecloud.CreateToken); n != 0 {
 		t.Errorf("a login that failed was tried again at once (%d requests)", n)
 	}

@@ -93,6 +93,10 @@ func TestNotifyExtended(t *testing.T) {
 		must(t, volume.Pause(ctx, 2e6))
 	}
 	refused(t, r.NotifyExtended(ctx, absent, v.ID), volume.NotFound, "telling server "+absent)
+	// The event of another server says nothing about this one.
+	k := call{service: compute, name: "notify_extended", what: "telling", method: "POST", objects: []string{node}}
+	refused(t, eventRefused(k, absent, 404, "failed"), volume.Unavailable, "does not say that "+node+" does not exist")
+	refused(t, eventRefused(k, node, 404, "failed"), volume.NotFound)
 	plain := newRig(t, fakecloud.Options{})
 	refused(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.Denied, "403")
 }

@@ -196,6 +196,12 @@ func TestUseClouds(t *testing.T) {
 	if got := only(t, c, err); got != want {
 		t.Errorf("read %s", diff(got, want))
 	}
+	files["token.yaml"] = "clouds: {east: {auth: {auth_url: http://k, token: t, project_id: p}}}"
+	files["cloud.conf"] = "[Global]\nuse-clouds = true\nclouds-file = DIR/token.yaml\ncloud = east\n"
+	c, err = load(t, files)
+	if got := only(t, c, err); got.Token != "t" {
+		t.Errorf("the token of clouds.yaml is %q", got.Token)
+	}
 	files["cloud.conf"] = "[Global]\nuse-clouds = true\nclouds-file = DIR/other.yaml\ncloud = north\n"
 	c, err = load(t, files)
 	must(t, err)
