@@ -296,3 +296,22 @@ func TestVolumeThatMayNotBeSharedIsNotTheOne(t *testing.T) {
 		t.Error("it was removed")
 	}
 }
+
+// Between the lookup and the creation the controller may have waited for the cloud.
+func TestCreateDoesNotRelyOnAnOldLookup(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	req := request("pvc-1", volume.GiB, nil)
+	if _, found, err := r.Find(t.Context(), req); found || err != nil {
+		t.Fatal(found, err)
+	}
+	for key, l := range r.lookups {
+		l.at = l.at.Add(-2 * lookupAge)
+		r.lookups[key] = l
+	}
+	made := r.add(fakecloud.Volume{Name: "pvc-1"})
+	if v := r.create(t, req); v.ID != made {
+		t.Errorf("%s, want %s", v.ID, made)
+	}
+	r.wantCalls(t, fakecloud.CreateVolume, 0)
+}
