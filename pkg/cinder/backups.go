@@ -224,7 +224,7 @@ func (b *Backend) dropHelper(ctx context.Context, c *cloud.Cloud, backup cloud.B
 func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) error {
 	if backup.Status == snapCreating {
 		return volume.Errorf(volume.InProgress, "the backup is still being made, and Cinder deletes it only after that").
-			WithRemedy("it will be retried")
+			WithRemedy("no action needed: Kubernetes retries this automatically")
 	}
 	if err := b.dropHelper(ctx, c, backup); err != nil {
 		if passes(err) {

@@ -28,7 +28,7 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 		why = volume.Errorf(r.kind, "Cinder could not make the volume %s, which is in the state %s: %s", v.ID, v.Status, r.text).
 			WithRemedy("see the reason; if it is for lack of room, ask for less or use another type or zone")
 	case v.Status == stateDeleting:
-		return v, volume.Errorf(volume.Unavailable, "the volume %s is being deleted while it is made", v.ID).WithRemedy("it will be retried")
+		return v, volume.Errorf(volume.Unavailable, "the volume %s is being deleted while it is made", v.ID).WithRemedy("no action needed: Kubernetes retries this automatically")
 	case k.place.fits(v.Zone) && (v.Multiattach || !shared(k.req.Accesses)):
 		return v, k.mark(ctx, v)
 	default:
@@ -40,7 +40,7 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	}
 	if err := k.discard(ctx, v); err != nil {
 		return v, volume.Errorf(volume.Unavailable, "%w; and it could not be removed: %s", why, err.Error()).
-			WithRemedy("it will be retried, and removed then")
+			WithRemedy("no action needed: Kubernetes retries this automatically and removes it then")
 	}
 	return v, why
 }

@@ -56,7 +56,7 @@ func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 		}
 	}
 	return v, volume.Errorf(volume.InProgress, "the volume has %s and is %s: something else works on it each time it is to be extended to %s", v.Size(), v.Status, target).
-		WithRemedy("it will be retried")
+		WithRemedy("no action needed: Kubernetes retries this automatically")
 }
 
 // readyToExtend waits until the volume is large enough, or can be extended.

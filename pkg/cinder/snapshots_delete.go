@@ -46,7 +46,7 @@ func (b *Backend) dropSnapshot(ctx context.Context, c *cloud.Cloud, s cloud.Snap
 		if err := c.DeleteSnapshot(ctx, id); err != nil {
 			if s, errRead := c.Snapshot(ctx, id); errRead == nil && volume.IsKind(err, volume.Precondition) && s.Status != snapAvailable && s.Status != snapDeleting {
 				return volume.Errorf(volume.InProgress, "the snapshot is %s: %w", s.Status, err).
-					WithRemedy("it will be retried")
+					WithRemedy("no action needed: Kubernetes retries this automatically")
 			}
 			return err
 		}
@@ -90,7 +90,7 @@ func until(ctx context.Context, what string, look func() (status string, done bo
 		}
 		if err != nil {
 			return volume.Errorf(volume.KindOf(err), "the time ran out in waiting for Cinder; the %s is still %s", what, seen).
-				WithRemedy("nothing needs to be done: it goes on, and the next call takes it up from there")
+				WithRemedy("no action needed: the operation continues and the next retry picks it up")
 		}
 	}
 }
