@@ -154,3 +154,20 @@ func TestManyDeletionsAtOnce(t *testing.T) {
 		t.Errorf("%d volumes are left", len(left))
 	}
 }
+
+// What is remembered of a volume goes with it, also if somebody else deleted it.
+func TestDeleteForgetsTheVolume(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	here, gone := r.add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
+	for _, id := range []string{here, gone} {
+		r.noteCopy(id, here, copyVolume)
+		r.noteTold(id, volume.GiB)
+		if err := r.Delete(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.copies)+len(r.told) != 0 {
+		t.Errorf("remembered for ever: %v, %v", r.copies, r.told)
+	}
+}

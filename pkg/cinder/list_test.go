@@ -250,3 +250,21 @@ func TestListThroughFaults(t *testing.T) {
 		}
 	}
 }
+
+// external-attacher waits for a page for as long as it waits for any call.
+func TestListReadsAtMostSomeStaticVolumesOneByOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ListLimit: 2})
+	r.staticVolumes(t, 120)
+	for token := "@" + staticPart; token != ""; {
+		r.cloud.Forget()
+		page, next, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
+		if err != nil || len(page) == 0 {
+			t.Fatalf("%d volumes, %v", len(page), err)
+		}
+		if gets := r.cloud.Count(fakecloud.GetVolume); gets > maxSingleStatics {
+			t.Errorf("a page of %d volumes read %d one by one, want at most %d", len(page), gets, maxSingleStatics)
+		}
+		token = next
+	}
+}

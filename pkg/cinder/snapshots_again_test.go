@@ -120,3 +120,25 @@ func TestBackupWhoseIDWasGivenAwayIsPreferred(t *testing.T) {
 		}
 	}
 }
+
+// Clusters that share a project may share a volume.
+func TestBackupOfAnotherClusterThatFailedIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	id := r.add(fakecloud.Volume{})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Fails())
+	foreign, err := c.CreateBackup(t.Context(), cloud.NewBackup{
+		Name: "b", VolumeID: id, Metadata: map[string]string{metaCluster: "other", metaUnanswered: "true"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(foreign.ID); return b.Status == snapError })
+	_, err = r.CreateSnapshot(within(t, 5*time.Second), snap("b", id, "type", "backup"))
+	wantKind(t, err, volume.Internal, foreign.ID)
+	r.wantCalls(t, fakecloud.DeleteBackup, 0)
+}
