@@ -315,3 +315,21 @@ func TestCreateDoesNotRelyOnAnOldLookup(t *testing.T) {
 	}
 	r.wantCalls(t, fakecloud.CreateVolume, 0)
 }
+
+// A volume without a cluster may be an older one of cinder-csi-plugin; one that
+// this cluster made comes first, whatever its age.
+func TestVolumeOfThisClusterIsTakenBeforeOneOfNone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{})
+	c, err := r.clouds.Cloud(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metadata := range []map[string]string{{"by": "hand"}, {metaCluster: cluster}, {"by": "hand"}} {
+		r.add(fakecloud.Volume{Name: "pvc-1", Metadata: metadata})
+	}
+	n, err := r.named(t.Context(), c, "pvc-1")
+	if err != nil || !r.marked(n.best) || len(n.others) != 2 {
+		t.Errorf("%+v, %v; want the one with the metadata of this cluster", n, err)
+	}
+}

@@ -538,3 +538,23 @@ func TestSilentNovaDoesNotHoldUpTheAnswer(t *testing.T) {
 		t.Errorf("not logged: %s", log)
 	}
 }
+
+func TestNovaIsToldAgainWhenItCouldNotBe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, fakecloud.Options{ServiceRole: true}, func(o *Options) { o.NotifyNova = true })
+	id, _ := r.inUse(t, 1)
+	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.SendEvents}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+	for range 2 {
+		if _, err := r.Expand(within(t, 10*time.Second), id, 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rule.Remove()
+	r.cloud.Forget()
+	for range 2 {
+		if _, err := r.Expand(within(t, 10*time.Second), id, 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantCalls(t, fakecloud.SendEvents, 1)
+}
