@@ -14,7 +14,7 @@ import (
 
 // crashes is how often each operation is cut short. The moments differ from
 // run to run; the seed is logged.
-const crashes = 8
+const crashes = 6
 
 // The node plugin is killed without warning in the middle of an operation. A
 // new one that is asked for the same must complete it, from whatever state the

@@ -11,6 +11,10 @@ import (
 	"github.com/growvol/growvol/tests/co"
 )
 
+// encryptedCrashes is what crashes is for encrypted volumes, whose operations take
+// twice as long.
+const encryptedCrashes = 4
+
 // The node plugin is killed in the middle of operations on an encrypted
 // volume, also while cryptsetup runs: the next call completes them. The header
 // and the filesystem are made once, one mapping is open, no byte is lost.
@@ -22,7 +26,7 @@ func TestEncryptedNodeKilledInTheMiddle(t *testing.T) {
 			t.Logf("seed %d", seed)
 			cuts := map[string]int{}
 			moments := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // no secret
-			for i := range crashes / 2 {              // each takes as long as two without encryption
+			for i := range encryptedCrashes {
 				v := encrypted(t, d, fmt.Sprintf("%s-%d", name(t), i), gib, co.Mount(fstype), nil)
 				must(t, d.Attach(ctx, v))
 				cut := func(what string, longest time.Duration, op func() error) {
@@ -56,7 +60,7 @@ func TestEncryptedNodeKilledInTheMiddle(t *testing.T) {
 				must(t, d.Detach(ctx, v))
 				must(t, d.Delete(ctx, v))
 			}
-			t.Logf("of %d operations each were cut short: %v", crashes/2, cuts)
+			t.Logf("of %d operations each were cut short: %v", encryptedCrashes, cuts)
 			if cuts["stage"] == 0 || cuts["unstage"] == 0 {
 				t.Error("too little was cut short: the kills come too late")
 			}
