@@ -31,8 +31,8 @@ const firstNode = "node1"
 // has time to clean up.
 const suiteTimeout = 3 * time.Hour
 
-// resultsVariable names the Markdown file into which the results of a run of
-// all specs are written.
+// resultsVariable names the Markdown file into which the results of a run are
+// written.
 const resultsVariable = "GROWVOL_CONFORMANCE_RESULTS"
 
 // Kubernetes' own suite for storage passes on the loop backend.
@@ -105,9 +105,8 @@ func newConformance(t *testing.T, backend string) *suiteRun {
 		check(t, err)
 		r.files[name] = string(text)
 	}
-	list, err := os.ReadFile(filepath.Join("conformance", "expected.yaml"))
-	check(t, err)
-	r.expected, err = conformance.ParseExpected(list, backend)
+	var err error
+	r.expected, err = conformance.ExpectedOf(backend)
 	check(t, err)
 	return r
 }
@@ -181,12 +180,16 @@ func (r *suiteRun) judge(found conformance.Report, took time.Duration) {
 	}
 	r.Logf("after %.0f s:\n%s", took.Seconds(), verdict.Table())
 	file := os.Getenv(resultsVariable)
-	if r.focus != "" || file == "" {
+	if file == "" {
 		return
+	}
+	specs := "All specs."
+	if r.focus != "" {
+		specs = fmt.Sprintf("Only specs that match `%s`.", r.focus)
 	}
 	text, err := os.ReadFile(file) //nolint:gosec // the user's choice
 	check(r.T, err)
-	changed, err := conformance.Replace(string(text), "results on "+r.backend, fmt.Sprintf("\n%s\n", verdict.Table()))
+	changed, err := conformance.Replace(string(text), "results on "+r.backend, fmt.Sprintf("\n%s\n\n%s\n", specs, verdict.Table()))
 	check(r.T, err)
 	check(r.T, os.WriteFile(file, []byte(changed), 0o600))
 }

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
 	"regexp"
 	"slices"
@@ -35,6 +36,12 @@ type Expected struct {
 	// Skips are why specs skip themselves, by message.
 	Skips []Rule `yaml:"skips"`
 }
+
+//go:embed expected.yaml
+var expectedList []byte //nolint:gochecknoglobals // embedded, and never written to
+
+// ExpectedOf returns what the project expects of a backend.
+func ExpectedOf(backend string) (Expected, error) { return ParseExpected(expectedList, backend) }
 
 // ParseExpected reads the list and returns the rules for one backend.
 func ParseExpected(text []byte, backend string) (Expected, error) {
