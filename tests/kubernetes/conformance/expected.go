@@ -38,7 +38,7 @@ type Expected struct {
 }
 
 //go:embed expected.yaml
-var expectedList []byte //nolint:gochecknoglobals // embedded, and never written to
+var expectedList []byte
 
 // ExpectedOf returns what the project expects of a backend.
 func ExpectedOf(backend string) (Expected, error) { return ParseExpected(expectedList, backend) }
