@@ -42,6 +42,10 @@ func Judge(r Report, e Expected, whole bool) Verdict {
 	return j.Verdict
 }
 
+// maxMessage is how many bytes a problem quotes of a failure's message, which may
+// have whole objects in it. The log of the run has the rest.
+const maxMessage = 500
+
 // judge is a verdict in the making.
 type judge struct {
 	Verdict
@@ -84,7 +88,7 @@ func (j *judge) spec(s Spec) {
 		}
 	case StateFailed:
 		if reason = known; reason == "" {
-			j.problem("%s: failed: %s", s, s.Message)
+			j.problem("%s: failed: %s", s, s.Message[:min(len(s.Message), maxMessage)])
 		}
 	case StateSkipped:
 		if s.Message == "" { // by the options of the run
