@@ -40,8 +40,8 @@ write_containerd_config() {
 	END
 }
 
-# write_kubelet_config NODE ADDRESS PORT SYNC: where it listens, and how long it
-# takes at most to see that a claim has grown (a minute by default).
+# write_kubelet_config NODE ADDRESS PORT: where it listens. syncFrequency bounds
+# how long kubelet takes to see that a claim has grown (a minute by default).
 write_kubelet_config() {
 	cat >"$ETC/kubelet-$1.yaml" <<-END
 		apiVersion: kubelet.config.k8s.io/v1beta1
@@ -68,7 +68,7 @@ write_kubelet_config() {
 		imageGCHighThresholdPercent: 100
 		evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
 		nodeStatusUpdateFrequency: 2s
-		syncFrequency: $4
+		syncFrequency: 1s
 		volumeStatsAggPeriod: 10s
 		volumePluginDir: /var/lib/kubelet/volumeplugins
 	END
