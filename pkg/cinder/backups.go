@@ -138,7 +138,7 @@ func (t taking) backupNamed(ctx context.Context) (backup cloud.Backup, found boo
 		switch {
 		case one.VolumeID != t.volumeID:
 			continue
-		case unanswered(one) && t.b.ownMetadata(one.Metadata) && (one.Status == snapError || one.Status == snapDeleting):
+		case unanswered(one) && isOfCluster(one.Metadata, t.b.opts.ClusterID) && (one.Status == snapError || one.Status == snapDeleting):
 			t.b.log.InfoContext(ctx, "a backup that nobody got the id of has failed; it is removed", "backup", one.ID, "name", t.name, "reason", failReason(one))
 			if err := t.b.dropBackup(ctx, t.cloud, one); !volume.IsKind(err, volume.NotFound) {
 				return one, false, remains("backup", one.ID, one.Status, err)

@@ -136,8 +136,7 @@ func (d *duplicates) addPage(ctx context.Context, token string, page listPage, n
 // counts reports whether a volume is one of this cluster's that should have its
 // name for itself.
 func (d *duplicates) counts(v cloud.Volume) bool {
-	cluster, ok := v.Metadata[metaCluster]
-	return ok && cluster == d.clusterID && v.Name != "" && v.Status != stateDeleting && v.Status != stateErrorDeleting
+	return isOfCluster(v.Metadata, d.clusterID) && v.Name != "" && v.Status != stateDeleting && v.Status != stateErrorDeleting
 }
 
 func (p *pass) add(key nameKey, v cloud.Volume) {

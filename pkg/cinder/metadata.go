@@ -17,6 +17,28 @@ import (
 // maxMetadata is how many characters Cinder allows in a key or a value.
 const maxMetadata = 255
 
+// isOfCluster reports whether metadata are those that a cluster gives to its
+// volumes, snapshots and backups.
+func isOfCluster(metadata map[string]string, clusterID string) bool {
+	cluster, ok := metadata[metaCluster]
+	return ok && cluster == clusterID
+}
+
+// addOwnMetadata adds this cluster's metadata, and the class parameters of the given
+// keys that have a value, to metadata, which may be nil. It returns the map.
+func (b *Backend) addOwnMetadata(metadata, class map[string]string, keys []string) map[string]string {
+	if metadata == nil {
+		metadata = make(map[string]string)
+	}
+	metadata[metaCluster] = b.opts.ClusterID
+	for _, key := range keys {
+		if value := class[key]; value != "" {
+			metadata[key] = value
+		}
+	}
+	return metadata
+}
+
 // parseMetadata reads the parameter appendVolumeMetadata: a JSON object of strings, or
 // nothing. Kind Invalid: it is something else, Cinder would not take it, or it has a
 // key of this driver. Values are not quoted in errors.

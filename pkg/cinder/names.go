@@ -169,11 +169,8 @@ func (b *Backend) recentLookUp(ctx context.Context, req volume.CreateRequest) (l
 	return b.lookUp(ctx, req)
 }
 
-// marked tells whether a volume bears the mark of this cluster.
-func (b *Backend) marked(v cloud.Volume) bool {
-	cluster, ok := v.Metadata[metaCluster]
-	return ok && cluster == b.opts.ClusterID
-}
+// marked reports whether a volume carries this cluster's metadata.
+func (b *Backend) marked(v cloud.Volume) bool { return isOfCluster(v.Metadata, b.opts.ClusterID) }
 
 // overwritten tells whether a volume's metadata are not its own: cinder-backup
 // replaces them by those of the volume that the backup was taken of, which may

@@ -113,15 +113,7 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 			}
 		}
 	}
-	if w.metadata == nil {
-		w.metadata = map[string]string{}
-	}
-	w.metadata[metaCluster] = b.opts.ClusterID
-	for _, key := range sidecarMetadata() {
-		if value := class[key]; value != "" {
-			w.metadata[key] = value
-		}
-	}
+	w.metadata = b.addOwnMetadata(w.metadata, class, sidecarMetadata())
 	return w, nil
 }
 

@@ -146,14 +146,7 @@ func (t taking) otherKind(s cloud.Snapshot) error {
 // unmadeSnapshot reports whether a snapshot is what a creation of this cluster
 // leaves when Cinder fails to take it.
 func (b *Backend) unmadeSnapshot(s cloud.Snapshot) bool {
-	return s.Status == snapError && b.ownMetadata(s.Metadata)
-}
-
-// ownMetadata reports whether the metadata of a snapshot or backup are those
-// that this cluster gives.
-func (b *Backend) ownMetadata(metadata map[string]string) bool {
-	cluster, ok := metadata[metaCluster]
-	return ok && cluster == b.opts.ClusterID
+	return s.Status == snapError && isOfCluster(s.Metadata, b.opts.ClusterID)
 }
 
 // remains is the error for what an earlier attempt has left and what could not

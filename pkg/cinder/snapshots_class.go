@@ -81,15 +81,7 @@ func (b *Backend) snapshotClass(parameters map[string]string) (snapshotClass, er
 			return class, err
 		}
 	}
-	if class.metadata == nil {
-		class.metadata = map[string]string{}
-	}
-	class.metadata[metaCluster] = b.opts.ClusterID
-	for _, key := range sidecarSnapshotMetadata() {
-		if value := parameters[key]; value != "" {
-			class.metadata[key] = value
-		}
-	}
+	class.metadata = b.addOwnMetadata(class.metadata, parameters, sidecarSnapshotMetadata())
 	return class, nil
 }
 
