@@ -63,7 +63,7 @@ const limitsAge = 10 * time.Second
 
 // limits are the limits of a cloud's project.
 type limits struct {
-	turn chan struct{} // held by whoever reads or asks; guards the rest
+	turn turn // guards the rest
 	last cloud.Limits
 	at   time.Time // when the cloud was asked
 }
@@ -74,16 +74,14 @@ func (b *Backend) limitsOf(ctx context.Context, c *cloud.Cloud) (cloud.Limits, e
 	b.mu.Lock()
 	l := b.limits[c.Name()]
 	if l == nil {
-		l = &limits{turn: make(chan struct{}, 1)}
+		l = &limits{turn: newTurn()}
 		b.limits[c.Name()] = l
 	}
 	b.mu.Unlock()
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
-		return cloud.Limits{}, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the limits of the project: %w", ctx.Err())
+	if err := l.turn.enter(ctx, "the limits of the project"); err != nil {
+		return cloud.Limits{}, err
 	}
-	defer func() { <-l.turn }()
+	defer l.turn.leave()
 	if time.Since(l.at) <= limitsAge {
 		return l.last, nil
 	}

@@ -16,7 +16,7 @@ const catalogAge = time.Minute
 
 // catalog is what a cloud offers: its volume types and availability zones.
 type catalog struct {
-	turn     chan struct{} // held by whoever reads or asks; guards the rest
+	turn     turn // guards the rest
 	types    []cloud.VolumeType
 	typesAt  time.Time
 	zones    []string
@@ -29,23 +29,15 @@ func (b *Backend) catalogOf(c *cloud.Cloud) *catalog {
 	defer b.mu.Unlock()
 	k := b.catalog[c.Name()]
 	if k == nil {
-		k = &catalog{turn: make(chan struct{}, 1)}
+		k = &catalog{turn: newTurn()}
 		b.catalog[c.Name()] = k
 	}
 	return k
 }
 
-// enter waits for the turn: somebody else may be asking the cloud.
 func (k *catalog) enter(ctx context.Context) error {
-	select {
-	case k.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return volume.Errorf(volume.KindOf(ctx.Err()), "waiting for what the cloud offers: %w", ctx.Err())
-	}
+	return k.turn.enter(ctx, "what the cloud offers")
 }
-
-func (k *catalog) leave() { <-k.turn }
 
 // typeNamed returns the volume type of a name or id; an empty name means the
 // cloud's default. Kind Invalid: there is none.
@@ -54,7 +46,7 @@ func (b *Backend) typeNamed(ctx context.Context, c *cloud.Cloud, name string) (c
 	if err := k.enter(ctx); err != nil {
 		return cloud.VolumeType{}, err
 	}
-	defer k.leave()
+	defer k.turn.leave()
 	if time.Since(k.typesAt) > catalogAge {
 		types, err := c.VolumeTypes(ctx)
 		if err != nil {
@@ -89,7 +81,7 @@ func (b *Backend) zonesOf(ctx context.Context, c *cloud.Cloud) ([]string, error)
 	if err := k.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer k.leave()
+	defer k.turn.leave()
 	if time.Since(k.zonesAt) > catalogAge {
 		zones, err := c.Zones(ctx)
 		if err != nil {
