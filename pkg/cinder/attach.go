@@ -170,6 +170,9 @@ func (a attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 	return v, false, err
 }
 
+// remedyNovaCinder is the next step when Nova does not find a volume that Cinder shows.
+const remedyNovaCinder = "check that nova-api reaches the same Cinder (section [cinder] of nova.conf: catalog_info, os_region_name)"
+
 // missingPart returns the error for an attachment of which Nova says that the
 // server or the volume does not exist. Nova's word on a volume is not Cinder's:
 // it says the same when it cannot reach Cinder, or when it uses another one.
@@ -182,7 +185,7 @@ func (a attachment) missingPart(ctx context.Context, v cloud.Volume, cause error
 		return v, err
 	}
 	return now, volume.Errorf(volume.Unavailable, "Cinder shows the volume %s, and Nova shows the server, but Nova finds one of them missing: %w", now.Status, cause).
-		WithRemedy("check that nova-api reaches the same Cinder (section [cinder] of nova.conf: catalog_info, os_region_name)")
+		WithRemedy(remedyNovaCinder)
 }
 
 // missing turns "no such server" into what it means to the caller.

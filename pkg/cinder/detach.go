@@ -188,7 +188,7 @@ func (a attachment) unknown(ctx context.Context, cause error) (cloud.Volume, err
 	}
 	if found {
 		return v, volume.Errorf(volume.Unavailable, "Cinder shows the volume %s, and Nova has it on server %s, but does not find the volume itself: %w", v.Status, a.server, cause).
-			WithRemedy("check that nova-api reaches the same Cinder (section [cinder] of nova.conf: catalog_info, os_region_name)")
+			WithRemedy(remedyNovaCinder)
 	}
 	var ids []string
 	for _, at := range v.Attachments {
