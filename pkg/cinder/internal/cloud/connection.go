@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -30,7 +29,6 @@ type connection struct {
 	config         config.Cloud
 	trust          transport.TLS
 	pool           *http.Transport
-	log            *slog.Logger
 	ignoreVersions bool
 
 	provider  *gophercloud.ProviderClient

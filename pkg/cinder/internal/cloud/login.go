@@ -161,7 +161,7 @@ func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, erro
 // login makes a connection; the pool of the old one is kept if the cloud is
 // still trusted in the same way.
 func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
-	conn := &connection{owner: c.owner, config: wanted, ignoreVersions: c.owner.watch.Current(false).Settings.IgnoreVolumeMicroversion, log: c.owner.log}
+	conn := &connection{owner: c.owner, config: wanted, ignoreVersions: c.owner.watch.Current(false).Settings.IgnoreVolumeMicroversion}
 	trust := transport.TLS{CA: wanted.CA, Cert: wanted.Cert, Key: wanted.Key, Insecure: wanted.Insecure}
 	if old != nil && old.trust == trust {
 		conn.pool = old.pool

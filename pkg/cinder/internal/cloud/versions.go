@@ -88,7 +88,7 @@ func (c *connection) ask(ctx context.Context, s service) offer {
 	if o.err != nil {
 		o.err = beyondLimit(o.err, c.owner.tune.limits.versions)
 		o.again = time.Now().Add(askAgain)
-		c.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", o.err)
+		c.owner.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", o.err)
 	}
 	return o
 }
