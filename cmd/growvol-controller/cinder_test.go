@@ -67,15 +67,7 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 // The program with the Cinder backend, over its socket.
 func TestProgramWithCinder(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
-	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := shortDir(t)
 	path, err := cloud.CloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -115,15 +107,7 @@ func TestProgramWithCinder(t *testing.T) {
 // and all is well when Keystone is back, without a restart.
 func TestStartWhileKeystoneHangs(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
-	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := shortDir(t)
 	path, err := cloud.CloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -103,15 +103,7 @@ func TestSizes(t *testing.T) {
 // The program with the loop backend, over its socket: what was created grows,
 // is there after a restart, and goes.
 func TestProgram(t *testing.T) {
-	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := shortDir(t)
 	t.Setenv("CSI_ENDPOINT", "unix://"+filepath.Join(dir, "csi.sock"))
 	args := []string{"--loop-dir=" + filepath.Join(dir, "loop"), "--node-id=node-1", "--loop-max-volume-size=1Gi", "--loop-pool-size=10Gi"}
 
@@ -173,6 +165,22 @@ func createRequest(name string, s volume.Size) *csi.CreateVolumeRequest {
 			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 		}},
 	}
+}
+
+// shortDir returns a directory for the test whose path is short enough for that of
+// a socket in it.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // program runs the program; stop ends it and checks that it ends well.
