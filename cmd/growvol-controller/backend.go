@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/cinder"
@@ -61,7 +63,7 @@ func (c *config) register(fs *flag.FlagSet) {
 type opened struct {
 	volume.Backend
 	driver   string
-	detached *volume.Detached // work of the backend that outlives its call; nil: there is none
+	detached *operation.Tracker // work of the backend that outlives its call; nil: there is none
 	close    func()
 }
 
@@ -73,7 +75,7 @@ func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Re
 		if c.nodeID == "" {
 			return opened{}, fmt.Errorf("--node-id is empty and the host has no name: give the name of this node")
 		}
-		detached := new(volume.Detached)
+		detached := new(operation.Tracker)
 		backend, err := loop.New(ctx, loop.Options{
 			Dir: c.loopDir, Node: c.nodeID, Log: log, Detached: detached,
 			PoolSize: volume.Size(c.loopPoolSize), MaxVolumeSize: volume.Size(c.loopMaxVolumeSize),

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
@@ -120,7 +122,7 @@ func TestStartWhileKeystoneHangs(t *testing.T) {
 		if time.Since(start) > 8*time.Second {
 			t.Fatal("there is no socket after 8 s")
 		}
-		if err := volume.Pause(t.Context(), 20*time.Millisecond); err != nil {
+		if err := operation.Sleep(t.Context(), 20*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}

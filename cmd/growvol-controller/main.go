@@ -45,7 +45,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	topology := ok && aware.HasTopology()
 	var probe func(context.Context) error
 	if checker, ok := backend.Backend.(volume.HealthChecker); ok {
-		probe = checker.Healthy
+		probe = checker.CheckHealth
 	}
 	capabilities := csiserver.Capabilities{Controller: true, Topology: topology, Expansion: true}
 	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, probe)

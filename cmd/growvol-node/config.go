@@ -51,7 +51,7 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.Int64Var(&c.reservedVolumes, "reserved-volumes", 0,
 		"how many of the volumes that are found out to fit are left to disks that others attach to this node (cinder); at least one stays; not together with --max-volumes")
 	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for records of staged volumes and of formats under way; must survive a restart of the plugin")
-	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.Ext4), "filesystem of volumes whose class names none")
+	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.TypeExt4), "filesystem of volumes whose class names none")
 	container := inContainer()
 	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "directory below which the orchestrator has volumes mounted; see --require-shared-mounts")
 	fs.BoolVar(&c.requireShared, "require-shared-mounts", container, "refuse to mount where the mount would stay in this process's mount namespace, and be not healthy if that is so below --kubelet-dir; the default is true in a container")

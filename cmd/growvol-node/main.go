@@ -11,12 +11,13 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 func main() {
@@ -68,7 +69,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	metrics, detached := csiserver.NewMetrics(), new(volume.Detached)
+	metrics, detached := csiserver.NewMetrics(), new(operation.Tracker)
 	observer, err := node.NewMetrics(metrics.Registerer())
 	if err != nil {
 		return err
@@ -98,7 +99,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	// The capabilities are those of the plugin as a whole, the same in each
 	// part of it (spec v1.13, GetPluginCapabilities).
 	capabilities := csiserver.Capabilities{Controller: true, Topology: len(info.Topology) > 0, Expansion: true}
-	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.Healthy)
+	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.CheckHealth)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type filesystems interface {
 func watchRequirements(ctx context.Context, c config, fs filesystems, connector volume.Connector, reg prometheus.Registerer, log *slog.Logger) (*node.Requirements, error) {
 	list := []node.Requirement{{Name: "state_dir", Check: func(context.Context) error { return checkStateDir(c.stateDir) }}}
 	if checker, ok := connector.(volume.HealthChecker); ok {
-		list = append(list, node.Requirement{Name: "backend", Check: checker.Healthy})
+		list = append(list, node.Requirement{Name: "backend", Check: checker.CheckHealth})
 	}
 	if c.requireShared {
 		list = append(list, node.Requirement{Name: "shared_mounts", Check: func(context.Context) error { return checkShared(fs, c.kubeletDir) }})
@@ -47,14 +47,14 @@ func watchRequirements(ctx context.Context, c config, fs filesystems, connector 
 	}
 	ctx, cancel := context.WithTimeout(ctx, firstCheckTimeout)
 	defer cancel()
-	_ = r.Healthy(ctx) // it logs what is missing; Probe tells the rest
+	_ = r.CheckHealth(ctx) // it logs what is missing; Probe tells the rest
 	return r, nil
 }
 
 // checkSysResource reports whether ext2, ext3 and ext4 can grow.
 func checkSysResource(fs filesystems) error {
 	err := fs.CheckGrowExt()
-	if e, ok := errors.AsType[*volume.Error](err); ok && e.Kind == volume.Precondition {
+	if e, ok := errors.AsType[*volume.Error](err); ok && e.Kind == volume.KindPrecondition {
 		return e.WithRemedy(e.Remedy + "; where only XFS and btrfs are to grow, give --require-sys-resource=false (chart: node.requireSysResource)")
 	}
 	return err
@@ -67,7 +67,7 @@ func checkShared(fs filesystems, dir string) error {
 	if err != nil || shared {
 		return err
 	}
-	return volume.Errorf(volume.Precondition, "mounts below %s would not be seen outside of this plugin: the mount that holds it is not shared", dir).
+	return volume.Errorf(volume.KindPrecondition, "mounts below %s would not be seen outside of this plugin: the mount that holds it is not shared", dir).
 		WithRemedy("mount the orchestrator's directory into the plugin with mountPropagation: Bidirectional, and name it in --kubelet-dir")
 }
 
@@ -80,7 +80,7 @@ func checkStateDir(dir string) error {
 			return nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
-			return volume.Errorf(volume.Precondition, "the state directory %s cannot be written to: %w", dir, &fs.PathError{Op: "access", Path: at, Err: err}).
+			return volume.Errorf(volume.KindPrecondition, "the state directory %s cannot be written to: %w", dir, &fs.PathError{Op: "access", Path: at, Err: err}).
 				WithRemedy("mount a directory of the node's own disk there, read-write, or name another in --state-dir")
 		}
 	}

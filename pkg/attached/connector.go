@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"strconv"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 
@@ -60,11 +62,11 @@ type Connector struct {
 	reads singleflight.Group // of serials, by device number
 	// verifying is locked by device number while Verify reads from the disk: one that
 	// hangs costs one thread, however often it is tried.
-	verifying volume.Locks
+	verifying operation.Locks
 	scan      scanner
 	// running is locked by volume while the kernel works on the volume's disk. Work
 	// that outlives its call keeps the lock: a flush has the disk open exclusively.
-	running volume.Locks
+	running operation.Locks
 }
 
 var _ volume.Connector = (*Connector)(nil)
@@ -72,7 +74,7 @@ var _ volume.Connector = (*Connector)(nil)
 // New returns the connector of this node.
 func New(o Options) (*Connector, error) {
 	if o.Devices == nil || o.Node == nil {
-		return nil, volume.Errorf(volume.Invalid, "the connector of attached disks needs the machine's devices and the node's description")
+		return nil, volume.Errorf(volume.KindInvalid, "the connector of attached disks needs the machine's devices and the node's description")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -93,7 +95,7 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err := exists(req.ID); err != nil {
 		return volume.Connection{}, err
 	}
-	conn, err := published(req.Publish)
+	conn, err := published(req.PublishContext)
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -119,10 +121,10 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 // also keeps a disk that shows some short serial from being anybody's.
 func exists(id string) error {
 	if id == "" {
-		return volume.Errorf(volume.Invalid, "the volume id is empty")
+		return volume.Errorf(volume.KindInvalid, "the volume id is empty")
 	}
 	if !volume.IsUUID(id) {
-		return volume.Errorf(volume.NotFound, "no volume of Cinder can have this id, for it is no UUID").
+		return volume.Errorf(volume.KindNotFound, "no volume of Cinder can have this id, for it is no UUID").
 			WithRemedy("check the volume handle of the PersistentVolume")
 	}
 	return nil
@@ -131,19 +133,19 @@ func exists(id string) error {
 // published reads the publish context. A volume that cinder-csi-plugin has
 // attached has neither size nor encryption in it, and both stay unknown.
 func published(publish map[string]string) (volume.Connection, error) {
-	conn := volume.Connection{Granule: granule, ShortRemedy: shortRemedy, Encrypted: publish[cindercsi.ContextEncrypted] == "true"}
+	conn := volume.Connection{Granularity: granule, ShortRemedy: shortRemedy, Encrypted: publish[cindercsi.ContextEncrypted] == "true"}
 	text, known := publish[cindercsi.ContextSize]
 	if conn.Encrypted || !known {
-		conn.Hidden = luksHeader
+		conn.MaxOverhead = luksHeader
 	}
 	if !known {
 		return conn, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n <= 0 {
-		return conn, volume.Errorf(volume.Invalid, "the publish context has %s=%q, which is not a size in bytes", cindercsi.ContextSize, text)
+		return conn, volume.Errorf(volume.KindInvalid, "the publish context has %s=%q, which is not a size in bytes", cindercsi.ContextSize, text)
 	}
-	conn.Size, conn.Published = volume.Size(n), volume.Size(n)
+	conn.Size, conn.PublishedSize = volume.Size(n), volume.Size(n)
 	return conn, nil
 }
 
@@ -162,7 +164,7 @@ func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
 	// writing. Mounting it will tell; here it may be wanted as it is.
 	is, err = c.opts.Devices.ReadOnly(disk)
 	if err == nil && want && !is {
-		err = volume.Errorf(volume.Internal, "%s is asked for read-only, but the kernel keeps it writable", disk)
+		err = volume.Errorf(volume.KindInternal, "%s is asked for read-only, but the kernel keeps it writable", disk)
 	}
 	return err
 }
@@ -184,7 +186,7 @@ func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, b
 	if err != nil || !found.match || found.notReady != nil {
 		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
 	}
-	return volume.Connection{Path: found.disk.Path, Granule: granule, Hidden: luksHeader, ShortRemedy: shortRemedy}, true, nil
+	return volume.Connection{Path: found.disk.Path, Granularity: granule, MaxOverhead: luksHeader, ShortRemedy: shortRemedy}, true, nil
 }
 
 // Verify implements volume.Connector: the serial that the disk shows at this
@@ -206,7 +208,7 @@ func (c *Connector) verify(ctx context.Context, id, path string) error {
 	if err != nil {
 		return unproved(d, ctx.Err())
 	}
-	_, err = volume.Bounded(ctx, func() (struct{}, error) {
+	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
 		defer unlock()
 		return struct{}{}, c.verifyNow(id, path)
 	})
@@ -229,7 +231,7 @@ func (c *Connector) verifyNow(id, path string) error {
 		return err
 	}
 	if !pluggable(d) {
-		return volume.Errorf(volume.Precondition, "%s is no disk that a hypervisor has plugged in, and so is not the volume", d)
+		return volume.Errorf(volume.KindPrecondition, "%s is no disk that a hypervisor has plugged in, and so is not the volume", d)
 	}
 	serial, err := c.opts.Devices.Serial(d)
 	if err == nil && serial == "" {
@@ -240,9 +242,9 @@ func (c *Connector) verifyNow(id, path string) error {
 	case err != nil:
 		return err
 	case serial == "":
-		return volume.Errorf(volume.Precondition, "%s shows no serial, so nothing proves that it is the volume", d)
+		return volume.Errorf(volume.KindPrecondition, "%s shows no serial, so nothing proves that it is the volume", d)
 	case !volume.IsUUID(id), !blockdev.SerialMatches(serial, id):
-		return volume.Errorf(volume.Precondition, "%s is not the volume: its serial is %q", d, serial)
+		return volume.Errorf(volume.KindPrecondition, "%s is not the volume: its serial is %q", d, serial)
 	}
 	return nil
 }
@@ -286,7 +288,7 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 
 // begin takes the volume for the caller, after work on its disk that outlived an
 // earlier call.
-func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error) {
+func (c *Connector) begin(ctx context.Context, id string) (*operation.Lease, error) {
 	unlock, err := c.running.Lock(ctx, id)
 	if err != nil {
 		cause := context.Cause(ctx)
@@ -294,16 +296,16 @@ func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error)
 		return nil, volume.Errorf(volume.KindOf(cause), text, cause).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 	}
-	return volume.NewLease(unlock), nil
+	return operation.NewLease(unlock), nil
 }
 
 // outlive runs what the kernel cannot be interrupted in. When ctx ends first the
 // work goes on and keeps the lease's lock.
-func outlive(ctx context.Context, l *volume.Lease, what string, work func(context.Context) error) error {
+func outlive(ctx context.Context, l *operation.Lease, what string, work func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s has not begun: %w", what, err)
 	}
-	_, err := volume.Outlive(ctx, l, what, func() (struct{}, error) {
+	_, err := operation.RunDetached(ctx, l, what, func() (struct{}, error) {
 		return struct{}{}, work(context.WithoutCancel(ctx))
 	})
 	return err

@@ -25,12 +25,12 @@ func TestConnectFindsTheDiskOnEveryBus(t *testing.T) {
 		kind   blockdev.Kind
 		serial string
 	}{
-		{blockdev.VirtioBlk, uuid[:20]}, {blockdev.SCSI, uuid}, {blockdev.SCSI, uuid[:20]}, {blockdev.NVMe, uuid[:20]},
+		{blockdev.KindVirtioBlk, uuid[:20]}, {blockdev.KindSCSI, uuid}, {blockdev.KindSCSI, uuid[:20]}, {blockdev.KindNVMe, uuid[:20]},
 	} {
 		m := &fakeMachine{}
 		m.plug("root", c.kind, "", 20*volume.GiB)
 		m.plug("other", c.kind, other[:20], 20*volume.GiB)
-		m.plug("loop0", blockdev.Loop, uuid, volume.GiB) // whatever it shows, nobody has plugged it in
+		m.plug("loop0", blockdev.KindLoop, uuid, volume.GiB) // whatever it shows, nobody has plugged it in
 		m.plug("mine", c.kind, c.serial, volume.GiB)
 		connector := newConnector(t, m)
 		conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
@@ -49,7 +49,7 @@ func TestConnectFindsTheDiskOnEveryBus(t *testing.T) {
 // What is published decides what the disk must have: see volume.DeviceSize.
 func TestConnectReadsThePublishContext(t *testing.T) {
 	m := &fakeMachine{}
-	m.plug("vda", blockdev.VirtioBlk, uuid[:20], 3*volume.GiB)
+	m.plug("vda", blockdev.KindVirtioBlk, uuid[:20], 3*volume.GiB)
 	connector := newConnector(t, m)
 	gib3 := fmt.Sprint((3 * volume.GiB).Bytes())
 	for _, c := range []struct {
@@ -57,19 +57,19 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		publish map[string]string
 		want    volume.Connection
 	}{
-		{"of cinder-csi", map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Hidden: 32 * volume.MiB}},
-		{"plain", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB, Published: 3 * volume.GiB}},
-		{"encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, Published: 3 * volume.GiB, Hidden: 32 * volume.MiB, Encrypted: true}},
-		{"not encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB, Published: 3 * volume.GiB}},
+		{"of cinder-csi", map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{MaxOverhead: 32 * volume.MiB}},
+		{"plain", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"}, volume.Connection{Size: 3 * volume.GiB, PublishedSize: 3 * volume.GiB}},
+		{"encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"}, volume.Connection{Size: 3 * volume.GiB, PublishedSize: 3 * volume.GiB, MaxOverhead: 32 * volume.MiB, Encrypted: true}},
+		{"not encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"}, volume.Connection{Size: 3 * volume.GiB, PublishedSize: 3 * volume.GiB}},
 	} {
-		c.want.Path, c.want.Granule, c.want.ShortRemedy = "/dev/vda", volume.GiB, shortRemedy
-		if got, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: c.publish}); err != nil || got != c.want {
+		c.want.Path, c.want.Granularity, c.want.ShortRemedy = "/dev/vda", volume.GiB, shortRemedy
+		if got, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, PublishContext: c.publish}); err != nil || got != c.want {
 			t.Errorf("%s: %+v, %v\nwant %+v", c.name, got, err, c.want)
 		}
 	}
 	for _, size := range []string{"", "0", "-1", "1Gi", "99999999999999999999"} {
-		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, Publish: map[string]string{cindercsi.ContextSize: size}})
-		wantError(t, err, volume.Invalid, cindercsi.ContextSize)
+		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, PublishContext: map[string]string{cindercsi.ContextSize: size}})
+		wantError(t, err, volume.KindInvalid, cindercsi.ContextSize)
 	}
 	// The node does not see the context when it expands: it reckons with a header.
 	conn, _, err := connector.Locate(t.Context(), uuid)
@@ -82,13 +82,13 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 func TestIDsThatAreNone(t *testing.T) {
 	m := &fakeMachine{}
 	for i, id := range []string{"QM00001", uuid[:20], uuid + "0", "../../etc/passwd", "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9dxx"} {
-		d := m.plug(fmt.Sprint("vd", i), blockdev.SCSI, id, volume.GiB)
+		d := m.plug(fmt.Sprint("vd", i), blockdev.KindSCSI, id, volume.GiB)
 		connector := newConnector(t, m)
 		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: id})
-		wantError(t, err, volume.NotFound, "UUID")
+		wantError(t, err, volume.KindNotFound, "UUID")
 		_, ok, err := connector.Locate(t.Context(), id)
-		wantError(t, err, volume.NotFound, "UUID")
-		wantError(t, connector.Verify(t.Context(), id, d.Path), volume.Precondition, d.Path)
+		wantError(t, err, volume.KindNotFound, "UUID")
+		wantError(t, connector.Verify(t.Context(), id, d.Path), volume.KindPrecondition, d.Path)
 		if err := connector.Disconnect(t.Context(), id); ok || err != nil || d.flushed != 0 {
 			t.Errorf("%q: connected %t, %v, flushed %d times", id, ok, err, d.flushed)
 		}
@@ -103,7 +103,7 @@ func TestIDsThatAreNone(t *testing.T) {
 			return err
 		},
 	} {
-		wantError(t, connect(newConnector(t, m)), volume.Invalid, "empty")
+		wantError(t, connect(newConnector(t, m)), volume.KindInvalid, "empty")
 	}
 }
 
@@ -116,7 +116,7 @@ func TestConnectWaits(t *testing.T) {
 		m.onLook = func(m *fakeMachine) {
 			switch m.looks {
 			case 3:
-				d = m.plug("vdb", blockdev.VirtioBlk, uuid[:20], 0)
+				d = m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], 0)
 			case 4:
 				d.size, d.sizeErr = volume.GiB, os.ErrNotExist
 			case 6:
@@ -139,7 +139,7 @@ func TestConnectScansGently(t *testing.T) {
 		m := &fakeMachine{}
 		m.onScan = func(m *fakeMachine) {
 			if m.scans == 2 {
-				m.plug("sdb", blockdev.SCSI, uuid, volume.GiB)
+				m.plug("sdb", blockdev.KindSCSI, uuid, volume.GiB)
 			}
 		}
 		connector := newConnector(t, m)
@@ -163,7 +163,7 @@ func TestConnectScansGently(t *testing.T) {
 			}()
 		}
 		for range 5 {
-			wantError(t, <-done, volume.Deadline)
+			wantError(t, <-done, volume.KindDeadline)
 		}
 		synctest.Wait() // one may have begun with the last look
 		if m.scans > 8 {
@@ -179,19 +179,21 @@ func TestConnectDeadline(t *testing.T) {
 	}{
 		"no disk at all": {func(*fakeMachine) {}, []string{uuid, uuid[:20], "disks seen: none", "VolumeAttachment"}},
 		"other disks": {func(m *fakeMachine) {
-			m.plug("vda", blockdev.VirtioBlk, "", volume.GiB)
-			m.plug("sda", blockdev.SCSI, other, volume.GiB)
+			m.plug("vda", blockdev.KindVirtioBlk, "", volume.GiB)
+			m.plug("sda", blockdev.KindSCSI, other, volume.GiB)
 		}, []string{`/dev/vda (virtio-blk, serial "")`, `/dev/sda (scsi, serial "` + other + `")`, "hypervisor hides", "SCSI hosts"}},
 		"many disks": {func(m *fakeMachine) {
 			for i := range 40 {
-				m.plug(fmt.Sprint("vd", i), blockdev.VirtioBlk, "x", volume.GiB)
+				m.plug(fmt.Sprint("vd", i), blockdev.KindVirtioBlk, "x", volume.GiB)
 			}
 		}, []string{"and 24 more"}},
-		"a disk without a size": {func(m *fakeMachine) { m.plug("vdb", blockdev.VirtioBlk, uuid[:20], 0) }, []string{"/dev/vdb", "no size", "detach"}},
+		"a disk without a size": {func(m *fakeMachine) { m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], 0) }, []string{"/dev/vdb", "no size", "detach"}},
 		"a disk without a node": {func(m *fakeMachine) {
-			m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB).sizeErr = volume.Errorf(volume.Internal, "its device node is missing").WithRemedy("mount devtmpfs")
+			m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB).sizeErr = volume.Errorf(volume.KindInternal, "its device node is missing").WithRemedy("mount devtmpfs")
 		}, []string{"/dev/vdb", "node is missing", "next step: mount devtmpfs"}},
-		"a disk that does not answer": {func(m *fakeMachine) { m.plug("vdb", blockdev.VirtioBlk, "", volume.GiB).hangs = make(chan struct{}) }, []string{"/dev/vdb", "does not answer"}},
+		"a disk that does not answer": {func(m *fakeMachine) {
+			m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB).hangs = make(chan struct{})
+		}, []string{"/dev/vdb", "does not answer"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -200,7 +202,7 @@ func TestConnectDeadline(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				_, err := newConnector(t, m).Connect(ctx, volume.ConnectRequest{ID: uuid})
-				wantError(t, err, volume.Deadline, append(c.words, uuid, "next step")...)
+				wantError(t, err, volume.KindDeadline, append(c.words, uuid, "next step")...)
 				synctest.Wait() // for the last look
 				if m.looks > 100 {
 					t.Errorf("looked %d times in a minute", m.looks)
@@ -219,22 +221,22 @@ func TestConnectCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := newConnector(t, &fakeMachine{}).Connect(ctx, volume.ConnectRequest{ID: uuid})
-	wantError(t, err, volume.Canceled)
+	wantError(t, err, volume.KindCanceled)
 }
 
 func TestConnectWithoutSysfs(t *testing.T) {
-	m := &fakeMachine{broken: volume.Errorf(volume.Internal, "list the disks")}
+	m := &fakeMachine{broken: volume.Errorf(volume.KindInternal, "list the disks")}
 	_, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
-	wantError(t, err, volume.Internal, "list the disks")
+	wantError(t, err, volume.KindInternal, "list the disks")
 }
 
 // A hung disk keeps nobody from the others, and costs one reading.
 func TestAHungDiskIsInNobodysWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		hung := m.plug("vda", blockdev.VirtioBlk, "", volume.GiB)
+		hung := m.plug("vda", blockdev.KindVirtioBlk, "", volume.GiB)
 		hung.hangs = make(chan struct{})
-		m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		started := time.Now()
 		for range 3 {
 			conn, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
@@ -254,9 +256,9 @@ func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		for i := range 10 {
-			m.plug(fmt.Sprint("vd", i), blockdev.VirtioBlk, "", volume.GiB).hangs = make(chan struct{})
+			m.plug(fmt.Sprint("vd", i), blockdev.KindVirtioBlk, "", volume.GiB).hangs = make(chan struct{})
 		}
-		m.plug("vdz", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		m.plug("vdz", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		connector := newConnector(t, m)
 		started := time.Now()
 		conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
@@ -269,7 +271,7 @@ func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
 		defer cancel()
 		started = time.Now()
 		_, _, err = connector.Locate(ctx, uuid)
-		wantError(t, err, volume.Deadline, "/dev/vd0", "/dev/vd9")
+		wantError(t, err, volume.KindDeadline, "/dev/vd0", "/dev/vd9")
 		if took := time.Since(started); took > serialTimeout/2 {
 			t.Errorf("took %s of %s", took, serialTimeout/2)
 		}
@@ -284,21 +286,21 @@ func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
 func TestASlowDiskIsNotAMissingOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		slow := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		slow := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		slow.hangs = make(chan struct{})
 		connector := newConnector(t, m)
 		_, ok, err := connector.Locate(t.Context(), uuid)
-		wantError(t, err, volume.Deadline, "/dev/vdb", "not answer")
+		wantError(t, err, volume.KindDeadline, "/dev/vdb", "not answer")
 		if ok {
 			t.Error("connected")
 		}
-		wantError(t, connector.Disconnect(t.Context(), uuid), volume.Deadline, "/dev/vdb")
+		wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindDeadline, "/dev/vdb")
 		close(slow.hangs)
 		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
 			t.Errorf("%t, %v", ok, err)
 		}
 		// One that is known is not kept from anything by one that hangs.
-		other := m.plug("vdc", blockdev.VirtioBlk, "", volume.GiB)
+		other := m.plug("vdc", blockdev.KindVirtioBlk, "", volume.GiB)
 		other.hangs = make(chan struct{})
 		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
 			t.Errorf("%t, %v", ok, err)
@@ -315,18 +317,18 @@ func TestASlowDiskIsNotAMissingOne(t *testing.T) {
 func TestConnectNeverGuesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
-		m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
+		m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		connector := newConnector(t, m)
 		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
-		wantError(t, err, volume.Precondition, "/dev/vdb", "/dev/vdc", "20 characters")
+		wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "20 characters")
 		_, _, err = connector.Locate(t.Context(), uuid)
-		wantError(t, err, volume.Precondition, "/dev/vdb", "/dev/vdc")
-		wantError(t, connector.Disconnect(t.Context(), uuid), volume.Precondition, "/dev/vdb", "/dev/vdc")
+		wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
+		wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
-		wantError(t, err, volume.Deadline, "/dev/vdc", "several disks", "may still go") // not "no disk"
+		wantError(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "may still go") // not "no disk"
 
 		time.AfterFunc(time.Second, func() {
 			m.mu.Lock()
@@ -338,7 +340,7 @@ func TestConnectNeverGuesses(t *testing.T) {
 			t.Errorf("plugged in anew: %+v, %v", conn, err)
 		}
 		// One without a size is no rival, in whatever order they are.
-		m.plug("vdd", blockdev.VirtioBlk, uuid[:20], 0)
+		m.plug("vdd", blockdev.KindVirtioBlk, uuid[:20], 0)
 		if conn, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil || conn.Path != "/dev/vdc" {
 			t.Errorf("%+v, %v", conn, err)
 		}
@@ -372,19 +374,19 @@ func TestTwoDisksOfOneSerialSettle(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &fakeMachine{}
-				m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
-				m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+				m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
+				m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 				connector := newConnector(t, m)
 				// A call that has less time than a disk has to go knows nothing for good.
 				ctx, cancel := context.WithTimeout(t.Context(), settleGrace/2)
 				defer cancel()
-				wantError(t, call(ctx, connector), volume.Deadline, "/dev/vdb", "/dev/vdc", "next step")
+				wantError(t, call(ctx, connector), volume.KindDeadline, "/dev/vdb", "/dev/vdc", "next step")
 				ctx, cancel = context.WithCancel(t.Context())
 				time.AfterFunc(settleGrace/2, cancel)
-				wantError(t, call(ctx, connector), volume.Canceled, "/dev/vdb", "/dev/vdc")
+				wantError(t, call(ctx, connector), volume.KindCanceled, "/dev/vdb", "/dev/vdc")
 				// Two that stay want a person.
 				started := time.Now()
-				wantError(t, call(t.Context(), connector), volume.Precondition, "/dev/vdb", "/dev/vdc", "Detach the other")
+				wantError(t, call(t.Context(), connector), volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "Detach the other")
 				if took := time.Since(started); took < settleGrace || took > settleGrace+2*slowestPoll {
 					t.Errorf("judged after %s", took)
 				}
@@ -414,8 +416,8 @@ func TestASlowRivalIsNotAGoneOne(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &fakeMachine{}
-				rival := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
-				m.plug("vdc", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+				rival := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
+				m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 				m.onLook = func(m *fakeMachine) {
 					switch m.looks {
 					case 2:
@@ -430,7 +432,7 @@ func TestASlowRivalIsNotAGoneOne(t *testing.T) {
 						t.Errorf("%+v, %v", conn, err)
 					}
 				} else {
-					wantError(t, err, volume.Precondition, "/dev/vdb", "/dev/vdc")
+					wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
 				}
 				close(rival.hangs)
 			})
@@ -440,7 +442,7 @@ func TestASlowRivalIsNotAGoneOne(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	m := &fakeMachine{}
-	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+	d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 	connector := newConnector(t, m)
 	for _, want := range []bool{true, true, false} { // the last one after a crash that left the mark
 		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, ReadOnly: want}); err != nil || d.readOnly != want {
@@ -449,7 +451,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	d.stubborn = true
 	_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, ReadOnly: true})
-	wantError(t, err, volume.Internal, "writable")
+	wantError(t, err, volume.KindInternal, "writable")
 	d.readOnly = true // by the hypervisor: not for us to refuse
 	if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
 		t.Error(err)
@@ -458,16 +460,16 @@ func TestReadOnly(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	m := &fakeMachine{}
-	m.plug("vda", blockdev.VirtioBlk, other[:20], volume.GiB)
-	m.plug("vdb", blockdev.VirtioBlk, "", volume.GiB)
-	m.plug("loop0", blockdev.Loop, uuid, volume.GiB)
+	m.plug("vda", blockdev.KindVirtioBlk, other[:20], volume.GiB)
+	m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB)
+	m.plug("loop0", blockdev.KindLoop, uuid, volume.GiB)
 	connector := newConnector(t, m)
 	for path, c := range map[string]struct {
 		kind volume.Kind
 		word string
 	}{
-		"/dev/vda": {volume.Precondition, other[:20]}, "/dev/vdb": {volume.Precondition, "no serial"}, "/dev/loop0": {volume.Precondition, "loop"},
-		"/dev/gone": {volume.Internal, "no such device"},
+		"/dev/vda": {volume.KindPrecondition, other[:20]}, "/dev/vdb": {volume.KindPrecondition, "no serial"}, "/dev/loop0": {volume.KindPrecondition, "loop"},
+		"/dev/gone": {volume.KindInternal, "no such device"},
 	} {
 		err := connector.Verify(t.Context(), uuid, path)
 		wantError(t, err, c.kind, c.word, uuid)
@@ -485,10 +487,10 @@ func TestVerify(t *testing.T) {
 // A disk that is pulled out while its serial is read shows an empty one.
 func TestVerifyOfADiskThatGoes(t *testing.T) {
 	m := &fakeMachine{}
-	d := m.plug("vdb", blockdev.VirtioBlk, "", volume.GiB)
+	d := m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB)
 	m.onSerial = func(m *fakeMachine) { m.unplug("vdb") }
 	err := newConnector(t, m).Verify(t.Context(), uuid, d.Path)
-	wantError(t, err, volume.Internal, "no such device")
+	wantError(t, err, volume.KindInternal, "no such device")
 	if !errors.Is(err, volume.ErrGone) {
 		t.Errorf("%v does not say that the disk is gone", err)
 	}
@@ -498,8 +500,8 @@ func TestVerifyOfADiskThatGoes(t *testing.T) {
 // one thread and not one per call. Once it answers, Verify reads anew.
 func TestVerifyOfASilentDiskCostsOneThread(t *testing.T) {
 	m := &fakeMachine{}
-	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
-	m.plug("vdc", blockdev.VirtioBlk, other[:20], volume.GiB)
+	d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
+	m.plug("vdc", blockdev.KindVirtioBlk, other[:20], volume.GiB)
 	d.hangs = make(chan struct{})
 	var serials atomic.Int64
 	m.onSerial = func(*fakeMachine) { serials.Add(1) }
@@ -507,7 +509,7 @@ func TestVerifyOfASilentDiskCostsOneThread(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 50 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		wantError(t, connector.Verify(ctx, uuid, d.Path), volume.Deadline, "does not answer", d.Path)
+		wantError(t, connector.Verify(ctx, uuid, d.Path), volume.KindDeadline, "does not answer", d.Path)
 		cancel()
 	}
 	if more := runtime.NumGoroutine() - before; more > 2 {
@@ -531,12 +533,12 @@ func TestVerifyOfASilentDiskCostsOneThread(t *testing.T) {
 func TestVerifyOfASilentDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		d.hangs = make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := newConnector(t, m).Verify(ctx, uuid, d.Path)
-		wantError(t, err, volume.Deadline)
+		wantError(t, err, volume.KindDeadline)
 		if errors.Is(err, volume.ErrGone) {
 			t.Errorf("a disk that does not answer passes for gone: %v", err)
 		}
@@ -550,7 +552,7 @@ func TestLocate(t *testing.T) {
 	if _, ok, err := connector.Locate(t.Context(), uuid); ok || err != nil {
 		t.Errorf("not plugged in: %t, %v", ok, err)
 	}
-	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], 0)
+	d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], 0)
 	if _, ok, err := connector.Locate(t.Context(), uuid); ok || err != nil {
 		t.Errorf("on its way out: %t, %v", ok, err)
 	}
@@ -568,21 +570,21 @@ func TestDisconnect(t *testing.T) {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
-	d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+	d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 	if err := connector.Disconnect(t.Context(), uuid); err != nil || d.flushed != 1 {
 		t.Errorf("%v, flushed %d times", err, d.flushed)
 	}
-	d.flushErr = volume.Errorf(volume.Precondition, "in use by dm-0")
-	wantError(t, connector.Disconnect(t.Context(), uuid), volume.Precondition, "dm-0", uuid)
+	d.flushErr = volume.Errorf(volume.KindPrecondition, "in use by dm-0")
+	wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "dm-0", uuid)
 	// An error of a disk that stays is about the disk; one of a disk that goes
 	// is its end.
-	d.flushErr = volume.Errorf(volume.Internal, "flush: %w", unix.EIO)
-	wantError(t, connector.Disconnect(t.Context(), uuid), volume.Internal, "flush")
+	d.flushErr = volume.Errorf(volume.KindInternal, "flush: %w", unix.EIO)
+	wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindInternal, "flush")
 	m.onFlush = func(m *fakeMachine) { m.unplug("vdb") }
 	if err := connector.Disconnect(t.Context(), uuid); err != nil {
 		t.Error(err)
 	}
-	d = m.plug("vdc", blockdev.VirtioBlk, uuid[:20], 0)
+	d = m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], 0)
 	if err := connector.Disconnect(t.Context(), uuid); err != nil || d.flushed != 0 {
 		t.Errorf("on its way out: %v, flushed %d times", err, d.flushed)
 	}
@@ -593,9 +595,9 @@ func TestDisconnect(t *testing.T) {
 func TestFlushOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		d.slow = make(chan struct{})
-		m.plug("vdc", blockdev.VirtioBlk, other[:20], volume.GiB)
+		m.plug("vdc", blockdev.KindVirtioBlk, other[:20], volume.GiB)
 		connector := newConnector(t, m)
 		call := func(what func(ctx context.Context) error) error {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -612,9 +614,9 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 			_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
 			return err
 		}
-		wantError(t, call(disconnect), volume.Deadline, "flushing /dev/vdb", uuid)
-		wantError(t, call(disconnect), volume.Deadline, "earlier operation", "next step", uuid)
-		wantError(t, call(connect), volume.Deadline, "earlier operation", uuid)
+		wantError(t, call(disconnect), volume.KindDeadline, "flushing /dev/vdb", uuid)
+		wantError(t, call(disconnect), volume.KindDeadline, "earlier operation", "next step", uuid)
+		wantError(t, call(connect), volume.KindDeadline, "earlier operation", uuid)
 		// Another volume is in nobody's way.
 		if err := connector.Disconnect(t.Context(), other); err != nil {
 			t.Error(err)
@@ -634,13 +636,13 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 func TestReadOnlyOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
-		d := m.plug("vdb", blockdev.VirtioBlk, uuid[:20], volume.GiB)
+		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		d.slow = make(chan struct{})
 		connector := newConnector(t, m)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid, ReadOnly: true})
-		wantError(t, err, volume.Deadline, "/dev/vdb", "read-only")
+		wantError(t, err, volume.KindDeadline, "/dev/vdb", "read-only")
 		time.AfterFunc(time.Second, func() { close(d.slow) })
 		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
 			t.Error(err)
@@ -656,7 +658,7 @@ func TestNode(t *testing.T) {
 	if info, err := newConnector(t, &fakeMachine{}).Node(t.Context()); err != nil || info.MaxVolumes != 7 {
 		t.Errorf("%+v, %v", info, err)
 	}
-	if _, err := New(Options{}); !volume.IsKind(err, volume.Invalid) {
+	if _, err := New(Options{}); !volume.IsKind(err, volume.KindInvalid) {
 		t.Errorf("%v", err)
 	}
 }
@@ -680,8 +682,8 @@ func FuzzConnect(f *testing.F) {
 func checkConnect(t *testing.T, id, a, b string) {
 	t.Helper()
 	m := &fakeMachine{}
-	m.plug("vda", blockdev.VirtioBlk, a, volume.GiB)
-	m.plug("sda", blockdev.SCSI, b, volume.GiB)
+	m.plug("vda", blockdev.KindVirtioBlk, a, volume.GiB)
+	m.plug("sda", blockdev.KindSCSI, b, volume.GiB)
 	connector := newConnector(t, m)
 	ctx, cancel := context.WithTimeout(t.Context(), firstPoll)
 	defer cancel()

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -64,7 +66,7 @@ func (m *fakeMachine) at(match func(*fakeDisk) bool) (*fakeDisk, error) {
 			return d, nil
 		}
 	}
-	return nil, volume.Errorf(volume.Internal, "no such device: %w", volume.ErrGone)
+	return nil, volume.Errorf(volume.KindInternal, "no such device: %w", volume.ErrGone)
 }
 
 func (m *fakeMachine) of(d blockdev.Device) (*fakeDisk, error) {
@@ -146,7 +148,7 @@ func (m *fakeMachine) Flush(ctx context.Context, d blockdev.Device) error {
 	if err != nil {
 		return err
 	}
-	_, err = volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, m.flush(f) })
+	_, err = operation.AwaitCall(ctx, func() (struct{}, error) { return struct{}{}, m.flush(f) })
 	return err
 }
 
@@ -154,7 +156,7 @@ func (m *fakeMachine) flush(f *fakeDisk) error {
 	m.mu.Lock()
 	if f.claimed {
 		m.mu.Unlock()
-		return volume.Errorf(volume.Deadline, "%s is still in use by a program", f.Device)
+		return volume.Errorf(volume.KindDeadline, "%s is still in use by a program", f.Device)
 	}
 	f.claimed = true
 	slow := f.slow

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -43,7 +45,7 @@ type findResult struct {
 // pluggable tells whether the device is of a sort that a hypervisor plugs in.
 func pluggable(d blockdev.Device) bool {
 	switch d.Kind {
-	case blockdev.VirtioBlk, blockdev.SCSI, blockdev.NVMe:
+	case blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe:
 		return true
 	default:
 		return false
@@ -66,7 +68,7 @@ func (c *Connector) findSettled(ctx context.Context, id string) (findResult, err
 			err = several // a rival that does not answer has not gone
 		}
 		switch {
-		case !volume.IsKind(err, volume.Precondition):
+		case !volume.IsKind(err, volume.KindPrecondition):
 			return found, err
 		case several == nil:
 			since = time.Now()
@@ -74,7 +76,7 @@ func (c *Connector) findSettled(ctx context.Context, id string) (findResult, err
 			return found, err
 		}
 		several = err
-		if err := volume.Pause(ctx, pause); err != nil {
+		if err := operation.Sleep(ctx, pause); err != nil {
 			return found, unsettled(several, err)
 		}
 	}
@@ -94,7 +96,7 @@ func unsettled(several, cause error) error {
 // find looks once for the disk that shows this id as its serial. The error is
 // of kind Precondition when several do: a guess could destroy data.
 func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
-	disks, err := volume.Bounded(ctx, c.opts.Devices.Disks)
+	disks, err := operation.AwaitCall(ctx, c.opts.Devices.Disks)
 	if err != nil {
 		return findResult{}, err
 	}
@@ -126,7 +128,7 @@ func (s findResult) known() error {
 	if s.match || len(s.silent) == 0 {
 		return nil
 	}
-	return volume.Errorf(volume.Deadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", list(s.silent)).
+	return volume.Errorf(volume.KindDeadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", list(s.silent)).
 		WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 }
 
@@ -134,7 +136,7 @@ func (s findResult) known() error {
 func (c *Connector) choose(ctx context.Context, s *findResult, matches []blockdev.Device) error {
 	var usable []blockdev.Device
 	for _, d := range matches {
-		size, err := volume.Bounded(ctx, func() (volume.Size, error) { return c.opts.Devices.Size(d) })
+		size, err := operation.AwaitCall(ctx, func() (volume.Size, error) { return c.opts.Devices.Size(d) })
 		if err == nil && size == 0 {
 			err = errNoSize
 		}
@@ -148,7 +150,7 @@ func (c *Connector) choose(ctx context.Context, s *findResult, matches []blockde
 		}
 	}
 	if len(usable) > 1 {
-		return volume.Errorf(volume.Precondition, "several disks show the volume's id as their serial: %s", list(usable)).
+		return volume.Errorf(volume.KindPrecondition, "several disks show the volume's id as their serial: %s", list(usable)).
 			WithRemedy("find out which of them is the volume: on virtio-blk and NVMe the first 20 characters of an id show, so another volume may share them; " +
 				"multipath disks are not supported. Detach the other one")
 	}
@@ -207,7 +209,7 @@ func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, erro
 		if time.Since(w.started) >= firstScan && c.scan.begin(ctx) {
 			w.scans++
 		}
-		if err := volume.Pause(ctx, pause); err != nil {
+		if err := operation.Sleep(ctx, pause); err != nil {
 			return blockdev.Device{}, w.failed(err)
 		}
 	}
@@ -223,9 +225,9 @@ type wait struct {
 
 // failed is the error for a disk that did not come in time.
 func (w wait) failed(cause error) error {
-	kind := volume.Deadline
+	kind := volume.KindDeadline
 	if errors.Is(cause, context.Canceled) {
-		kind = volume.Canceled
+		kind = volume.KindCanceled
 	}
 	waited := time.Since(w.started).Round(time.Millisecond)
 	if w.last.match {

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -24,16 +26,16 @@ type Kind uint8
 
 // The kinds of device.
 const (
-	Other     Kind = iota // nothing this package knows more of
-	SCSI                  // sd*: SCSI, virtio-scsi, iSCSI, FC
-	NVMe                  // nvme*n*
-	VirtioBlk             // vd*
-	Loop                  // loop*
-	RBD                   // rbd*: Ceph's kernel client
-	Crypt                 // dm-*: made by cryptsetup (dm uuid CRYPT-*)
-	Mapper                // dm-*: any other device-mapper device
-	Partition             // part of another device
-	MD                    // md*: software RAID
+	KindOther     Kind = iota // nothing this package knows more of
+	KindSCSI                  // sd*: SCSI, virtio-scsi, iSCSI, FC
+	KindNVMe                  // nvme*n*
+	KindVirtioBlk             // vd*
+	KindLoop                  // loop*
+	KindRBD                   // rbd*: Ceph's kernel client
+	KindCrypt                 // dm-*: made by cryptsetup (dm uuid CRYPT-*)
+	KindMapper                // dm-*: any other device-mapper device
+	KindPartition             // part of another device
+	KindMD                    // md*: software RAID
 )
 
 // String returns the kind's name as used in messages.
@@ -66,7 +68,7 @@ type System struct {
 	sysfs  string // "/sys"
 	dev    string // "/dev"
 	kernel kernel
-	calls  volume.Locks // calls that may hang with a device; see bounded
+	calls  operation.Locks // calls that may hang with a device; see bounded
 }
 
 // New returns the block layer as seen through /sys and /dev.
@@ -92,13 +94,13 @@ func (s *System) ByNumber(major, minor uint32) (Device, error) {
 // missing entry in a sysfs that is there proves that the device is gone.
 func (s *System) lookupError(number string, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
-		return volume.Errorf(volume.Internal, "look for the block device %s: %w", number, err)
+		return volume.Errorf(volume.KindInternal, "look for the block device %s: %w", number, err)
 	}
 	if entries, dirErr := os.ReadDir(filepath.Join(s.sysfs, "dev", "block")); dirErr != nil || len(entries) == 0 {
-		return volume.Errorf(volume.Internal, "look for the block device %s: sysfs shows no block device at all: %w", number, errors.Join(dirErr, err)).
+		return volume.Errorf(volume.KindInternal, "look for the block device %s: sysfs shows no block device at all: %w", number, errors.Join(dirErr, err)).
 			WithRemedy("mount the host's /sys (sysfs) into this container")
 	}
-	return volume.Errorf(volume.Internal, "the kernel has no block device %s: %w", number, fmt.Errorf("%w: %w", volume.ErrGone, err)).
+	return volume.Errorf(volume.KindInternal, "the kernel has no block device %s: %w", number, fmt.Errorf("%w: %w", volume.ErrGone, err)).
 		WithRemedy("the device was removed; check that the volume is still attached to this node")
 }
 
@@ -112,7 +114,7 @@ func (s *System) ByPath(path string) (Device, error) {
 		if s.isNameFree(path, err) {
 			err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 		}
-		return Device{}, volume.Errorf(volume.Internal, "identify the block device %s: %w", path, err)
+		return Device{}, volume.Errorf(volume.KindInternal, "identify the block device %s: %w", path, err)
 	}
 	d, err := s.ByNumber(number.Major, number.Minor)
 	if err != nil {
@@ -197,16 +199,16 @@ func (s *System) kind(dir string, d Device) Kind {
 	}
 	switch {
 	case has("partition"):
-		return Partition
+		return KindPartition
 	case has("dm"):
 		if uuid, _ := readLine(filepath.Join(dir, "dm", "uuid")); strings.HasPrefix(uuid, "CRYPT-") {
-			return Crypt
+			return KindCrypt
 		}
-		return Mapper
+		return KindMapper
 	case has("md"):
-		return MD
+		return KindMD
 	case d.Major == loopMajor:
-		return Loop
+		return KindLoop
 	}
 	subsystem, err := filepath.EvalSymlinks(filepath.Join(dir, "device", "subsystem"))
 	if err != nil {
@@ -214,21 +216,21 @@ func (s *System) kind(dir string, d Device) Kind {
 	}
 	switch filepath.Base(subsystem) {
 	case "scsi":
-		return SCSI
+		return KindSCSI
 	case "nvme", "nvme-subsystem":
-		return NVMe
+		return KindNVMe
 	case "virtio":
-		return VirtioBlk
+		return KindVirtioBlk
 	case "rbd":
-		return RBD
+		return KindRBD
 	}
 	// Old kernels do not link an rbd disk to its bus device.
 	if id, ok := rbdID(d.Name); ok {
 		if _, err := os.Stat(filepath.Join(s.sysfs, "bus", "rbd", "devices", id)); err == nil {
-			return RBD
+			return KindRBD
 		}
 	}
-	return Other
+	return KindOther
 }
 
 // rbdID returns N of "rbdN", the name of the device on the rbd bus.

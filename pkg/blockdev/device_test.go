@@ -52,9 +52,9 @@ func TestKinds(t *testing.T) {
 		name string
 		kind Kind
 	}{
-		"8:0": {"sda", SCSI}, "8:1": {"sda1", Partition}, "252:0": {"vda", VirtioBlk}, "259:0": {"nvme0n1", NVMe},
-		"259:1": {"nvme1n1", NVMe}, "7:0": {"loop0", Loop}, "251:0": {"rbd0", RBD}, "253:0": {"dm-0", Crypt},
-		"253:1": {"dm-1", Mapper}, "9:0": {"md0", MD}, "250:0": {"zram0", Other},
+		"8:0": {"sda", KindSCSI}, "8:1": {"sda1", KindPartition}, "252:0": {"vda", KindVirtioBlk}, "259:0": {"nvme0n1", KindNVMe},
+		"259:1": {"nvme1n1", KindNVMe}, "7:0": {"loop0", KindLoop}, "251:0": {"rbd0", KindRBD}, "253:0": {"dm-0", KindCrypt},
+		"253:1": {"dm-1", KindMapper}, "9:0": {"md0", KindMD}, "250:0": {"zram0", KindOther},
 	} {
 		d := r.device(number)
 		if d.Name != want.name || d.Kind != want.kind || d.Number().String() != number || d.Path != filepath.Join(r.dev, want.name) {
@@ -97,7 +97,7 @@ func TestByPath(t *testing.T) {
 	// A node of a device that has gone.
 	r.fake.nodes[filepath.Join(r.root, "publish/dev")] = &fakeDisk{major: 8, minor: 99}
 	_, err = r.ByPath(filepath.Join(r.root, "publish/dev"))
-	if err == nil || !strings.Contains(err.Error(), "stale") || volume.KindOf(err) != volume.Internal {
+	if err == nil || !strings.Contains(err.Error(), "stale") || volume.KindOf(err) != volume.KindInternal {
 		t.Errorf("a stale node: %v", err)
 	}
 }
@@ -114,7 +114,7 @@ func TestOpenVerifiesTheNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := r.Size(d)
-	if err == nil || !strings.Contains(err.Error(), "node is missing") || volume.KindOf(err) == volume.NotFound {
+	if err == nil || !strings.Contains(err.Error(), "node is missing") || volume.KindOf(err) == volume.KindNotFound {
 		t.Errorf("missing node: %v (kind %s)", err, volume.KindOf(err))
 	}
 }
@@ -146,7 +146,7 @@ func TestStack(t *testing.T) {
 	}
 	for _, number := range []string{"253:1", "253:2", "9:0"} {
 		_, err := r.Stack(r.device(number))
-		if volume.KindOf(err) != volume.Precondition {
+		if volume.KindOf(err) != volume.KindPrecondition {
 			t.Errorf("%s: %v", number, err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestStackThatDoesNotEnd(t *testing.T) {
 	r := newRig(t)
 	r.add("virtual/block/dm-7", "253:7", volume.GiB, map[string]string{"dm/uuid": "x"})
 	r.link("sys/devices/virtual/block/dm-7/slaves/dm-7", "sys/devices/virtual/block/dm-7")
-	if _, err := r.Stack(r.device("253:7")); volume.KindOf(err) != volume.Internal || err == nil {
+	if _, err := r.Stack(r.device("253:7")); volume.KindOf(err) != volume.KindInternal || err == nil {
 		t.Errorf("a device below itself: %v", err)
 	}
 }

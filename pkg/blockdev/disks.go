@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -21,7 +23,7 @@ func (s *System) Disks() ([]Device, error) {
 	dir := filepath.Join(s.sysfs, "block")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "list the disks of this machine: %w", err).
+		return nil, volume.Errorf(volume.KindInternal, "list the disks of this machine: %w", err).
 			WithRemedy("mount the host's /sys (sysfs) into this container")
 	}
 	disks := make([]Device, 0, len(entries))
@@ -30,7 +32,7 @@ func (s *System) Disks() ([]Device, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return nil, volume.Errorf(volume.Internal, "list the disks of this machine: %w", err)
+			return nil, volume.Errorf(volume.KindInternal, "list the disks of this machine: %w", err)
 		default:
 			disks = append(disks, d)
 		}
@@ -44,7 +46,7 @@ func (s *System) Disks() ([]Device, error) {
 // does not.
 func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 	files := existing(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
-	_, err = volume.Bounded(ctx, func() (struct{}, error) {
+	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
 		var errs []error
 		for _, f := range files {
 			errs = append(errs, tell(f, "- - -\n")) // any channel, target and unit
@@ -73,7 +75,7 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 			return err
 		}
 		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return volume.Errorf(volume.Internal, "flush %s: %w", d, err)
+			return volume.Errorf(volume.KindInternal, "flush %s: %w", d, err)
 		}
 		return nil
 	})
@@ -83,7 +85,7 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 // mount and a mapping stay.
 func (s *System) claimed(d Device) error {
 	remain := func(by string) error {
-		return volume.Errorf(volume.Precondition, "%s is still in use by%s", d, by).
+		return volume.Errorf(volume.KindPrecondition, "%s is still in use by%s", d, by).
 			WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
 	}
 	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
@@ -95,7 +97,7 @@ func (s *System) claimed(d Device) error {
 			return remain(fmt.Sprintf(" a mount of the %s filesystem on %s", fsType, d.Name))
 		}
 	}
-	return volume.Errorf(volume.Deadline, "%s is still in use by a program that has claimed it, or by a mount that the kernel does not show in /sys/fs", d).
+	return volume.Errorf(volume.KindDeadline, "%s is still in use by a program that has claimed it, or by a mount that the kernel does not show in /sys/fs", d).
 		WithRemedy("Kubernetes retries this automatically; if it lasts, find what uses the device on this node: lsblk, fuser, lsof")
 }
 
@@ -108,7 +110,7 @@ func (s *System) SetReadOnly(d Device, readOnly bool) error {
 	}
 	err = errors.Join(s.kernel.SetReadOnly(f, readOnly), f.Close())
 	if err != nil {
-		return volume.Errorf(volume.Internal, "set %s read-only=%t: %w", d, readOnly, err)
+		return volume.Errorf(volume.KindInternal, "set %s read-only=%t: %w", d, readOnly, err)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func TestDisks(t *testing.T) {
 
 func TestDisksWithoutSysfs(t *testing.T) {
 	r := newRig(t)
-	if _, err := r.Disks(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/sys") || volume.IsKind(err, volume.NotFound) {
+	if _, err := r.Disks(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/sys") || volume.IsKind(err, volume.KindNotFound) {
 		t.Errorf("%v", err)
 	}
 }
@@ -86,7 +86,7 @@ func TestScanSCSIObeysTheContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := r.ScanSCSI(ctx); volume.KindOf(err) != volume.Deadline {
+	if _, err := r.ScanSCSI(ctx); volume.KindOf(err) != volume.KindDeadline {
 		t.Errorf("got %v", err)
 	}
 	// Let the writer go, also one that has not come that far.
@@ -120,13 +120,13 @@ func TestClaimedTellsWhatStaysFromWhatPasses(t *testing.T) {
 			t.Errorf("%s: %v, want kind %s with %q", number, err, kind, word)
 		}
 	}
-	wantClaim("8:0", volume.Precondition, "dm-0")
-	wantClaim("252:0", volume.Deadline, "program")
+	wantClaim("8:0", volume.KindPrecondition, "dm-0")
+	wantClaim("252:0", volume.KindDeadline, "program")
 	name := r.device("252:0").Name
 	r.write("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
-	wantClaim("252:0", volume.Deadline, "program")
+	wantClaim("252:0", volume.KindDeadline, "program")
 	r.write("sys/fs/xfs/"+name+"/log/x", "")
-	wantClaim("252:0", volume.Precondition, "xfs")
+	wantClaim("252:0", volume.KindPrecondition, "xfs")
 }
 
 func TestMountedAs(t *testing.T) {
@@ -180,7 +180,7 @@ func TestRealMountedAs(t *testing.T) {
 		if got := s.MountedAs(d); got != fsType || line == "" {
 			t.Errorf("mounted as %q, want %q", got, fsType)
 		}
-		if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.Precondition || !strings.Contains(err.Error(), fsType) {
+		if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.KindPrecondition || !strings.Contains(err.Error(), fsType) {
 			t.Errorf("flushed while it is mounted: %v", err)
 		}
 		_ = stdin.Close()
@@ -202,7 +202,7 @@ func TestRealFlushAndReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.Deadline { // by a program: it will end
+	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.KindDeadline { // by a program: it will end
 		t.Errorf("flushed while it is claimed: %v", err)
 	}
 	if err := errors.Join(claim.Close(), s.Flush(t.Context(), d)); err != nil {

@@ -32,7 +32,7 @@ func TestGoneDeviceIsProvedBySysfs(t *testing.T) {
 	for what, err := range map[string]error{
 		"number": byNumber, "stale node": byStaleNode, "missing node": byMissingNode, "missing partition": byMissingPartition,
 	} {
-		if !errors.Is(err, volume.ErrGone) || !errors.Is(err, os.ErrNotExist) || volume.KindOf(err) != volume.Internal {
+		if !errors.Is(err, volume.ErrGone) || !errors.Is(err, os.ErrNotExist) || volume.KindOf(err) != volume.KindInternal {
 			t.Errorf("%s: %v does not say that the device is gone", what, err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -67,7 +69,7 @@ func (s *System) bounded(ctx context.Context, what string, d Device, call func()
 	if err != nil {
 		return silent(what, d, ctx.Err())
 	}
-	_, err = volume.Bounded(ctx, func() (struct{}, error) {
+	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
 		defer unlock()
 		return struct{}{}, call()
 	})
@@ -90,15 +92,15 @@ func (s *System) open(d Device, flags int) (*os.File, error) {
 	f, err := os.OpenFile(d.Path, flags, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, volume.Errorf(volume.Internal, "the kernel has block device %s (%s), but its device node is missing: %w",
+		return nil, volume.Errorf(volume.KindInternal, "the kernel has block device %s (%s), but its device node is missing: %w",
 			d.Name, d.Number(), err).
 			WithRemedy("mount the host's /dev (devtmpfs) into this container")
 	case errors.Is(err, unix.EBUSY):
-		return nil, volume.Errorf(volume.Deadline, "%s is in use by a mount or by another program: %w", d, err).
+		return nil, volume.Errorf(volume.KindDeadline, "%s is in use by a mount or by another program: %w", d, err).
 			WithRemedy("Kubernetes retries this automatically; if it stays so, " +
 				"find what uses the device on this node (lsblk, fuser)")
 	case err != nil:
-		return nil, volume.Errorf(volume.Internal, "open %s: %w", d, err)
+		return nil, volume.Errorf(volume.KindInternal, "open %s: %w", d, err)
 	}
 	number, err := s.kernel.Fstat(f)
 	if err == nil && number != d.Number() {
@@ -106,7 +108,7 @@ func (s *System) open(d Device, flags int) (*os.File, error) {
 	}
 	if err != nil {
 		_ = f.Close() // only read from
-		return nil, volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s (%s): %w",
+		return nil, volume.Errorf(volume.KindInternal, "the device node %s does not lead to block device %s (%s): %w",
 			d.Path, d.Name, d.Number(), err).
 			WithRemedy("the device node is stale; check that the volume is still attached to this node")
 	}
@@ -145,7 +147,7 @@ func (h *Handle) ReadAt(p []byte, at int64) (int, error) { return Uncached(h.fil
 func (h *Handle) Size() (volume.Size, error) {
 	size, err := h.sys.kernel.Size(h.file)
 	if err != nil {
-		return 0, volume.Errorf(volume.Internal, "read the size of %s: %w", h.Device, err)
+		return 0, volume.Errorf(volume.KindInternal, "read the size of %s: %w", h.Device, err)
 	}
 	return volume.Size(size), nil
 }
@@ -155,7 +157,7 @@ func (h *Handle) Size() (volume.Size, error) {
 func (h *Handle) BlockSize() (volume.Size, error) {
 	size, err := h.sys.kernel.BlockSize(h.file)
 	if err != nil {
-		return 0, volume.Errorf(volume.Internal, "read the block size of %s: %w", h.Device, err)
+		return 0, volume.Errorf(volume.KindInternal, "read the block size of %s: %w", h.Device, err)
 	}
 	return volume.Size(size), nil
 }
@@ -164,7 +166,7 @@ func (h *Handle) BlockSize() (volume.Size, error) {
 func (h *Handle) ReadOnly() (bool, error) {
 	ro, err := h.sys.kernel.ReadOnly(h.file)
 	if err != nil {
-		return false, volume.Errorf(volume.Internal, "read whether %s is read-only: %w", h.Device, err)
+		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", h.Device, err)
 	}
 	return ro, nil
 }

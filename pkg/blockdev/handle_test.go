@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -79,7 +81,7 @@ func TestOpenContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if h, err := r.OpenContext(ctx, d); h != nil || volume.KindOf(err) != volume.Deadline || !strings.Contains(err.Error(), "does not answer") {
+	if h, err := r.OpenContext(ctx, d); h != nil || volume.KindOf(err) != volume.KindDeadline || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("%v", err)
 	}
 	// A FIFO opens for reading when somebody opens it for writing, and breaks
@@ -95,7 +97,7 @@ func TestOpenContext(t *testing.T) {
 	patient, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for ; !errors.Is(err, unix.EPIPE); _, err = f.WriteString("x") {
-		if volume.Pause(patient, time.Millisecond) != nil {
+		if operation.Sleep(patient, time.Millisecond) != nil {
 			t.Fatal("a late open stays open")
 		}
 	}
@@ -174,7 +176,7 @@ func TestRealWriter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Writer(); volume.KindOf(err) != volume.Deadline || !errors.Is(err, unix.EBUSY) {
+	if _, err := h.Writer(); volume.KindOf(err) != volume.KindDeadline || !errors.Is(err, unix.EBUSY) {
 		t.Errorf("a second one: %v", err)
 	}
 	_, err = w.WriteAt([]byte("written"), 512)
@@ -202,9 +204,9 @@ func TestSilentDisk(t *testing.T) {
 		"AwaitSize":   func(ctx context.Context) error { _, err := r.AwaitSize(ctx, d, volume.GiB); return err },
 		"Flush":       func(ctx context.Context) error { return r.Flush(ctx, d) },
 	} {
-		for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled, volume.Deadline} {
+		for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindCanceled, volume.KindDeadline} {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			if kind == volume.Canceled {
+			if kind == volume.KindCanceled {
 				ctx, cancel = context.WithCancel(t.Context())
 				time.AfterFunc(20*time.Millisecond, cancel)
 			}

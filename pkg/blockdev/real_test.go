@@ -83,7 +83,7 @@ func clearLoop(t *testing.T, d Device) {
 func TestRealLoopDevice(t *testing.T) {
 	d, file := loopDevice(t, 64*volume.MiB)
 	s := New()
-	if d.Kind != Loop || d.Major != loopMajor {
+	if d.Kind != KindLoop || d.Major != loopMajor {
 		t.Errorf("got %+v", d)
 	}
 	if serial, err := s.Serial(d); err != nil || serial != file {
@@ -113,7 +113,7 @@ func TestRealLoopDevice(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	size, err := s.AwaitSize(short, d, 97*volume.MiB)
-	if volume.KindOf(err) != volume.Deadline || size != 96*volume.MiB {
+	if volume.KindOf(err) != volume.KindDeadline || size != 96*volume.MiB {
 		t.Errorf("%s, %v", size, err)
 	}
 }
@@ -133,7 +133,7 @@ func TestRealFile(t *testing.T) {
 	}
 	other := d
 	other.Minor++
-	if _, err := s.File(t.Context(), other); volume.KindOf(err) != volume.Internal || err == nil {
+	if _, err := s.File(t.Context(), other); volume.KindOf(err) != volume.KindInternal || err == nil {
 		t.Errorf("the file of another device: %v", err)
 	}
 }

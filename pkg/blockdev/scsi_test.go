@@ -20,7 +20,7 @@ func TestRealSCSI(t *testing.T) {
 	}
 	s := New()
 	d, err := s.fromDir(disks[0])
-	if err != nil || d.Kind != SCSI {
+	if err != nil || d.Kind != KindSCSI {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	serial, err := s.Serial(d)

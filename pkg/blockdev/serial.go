@@ -26,20 +26,20 @@ const visibleSerial = 20
 func (s *System) Serial(d Device) (string, error) {
 	dir := s.dir(d)
 	switch d.Kind {
-	case VirtioBlk:
+	case KindVirtioBlk:
 		return s.attribute(d, filepath.Join(dir, "serial"))
-	case NVMe:
+	case KindNVMe:
 		return s.attribute(d, filepath.Join(dir, "device", "serial"))
-	case SCSI:
+	case KindSCSI:
 		page, err := os.ReadFile(filepath.Join(dir, "device", "vpd_pg80"))
 		if err != nil {
 			return "", unlessMissing(d, err)
 		}
 		serial, _ := parseVPD80(page)
 		return serial, nil
-	case Loop:
+	case KindLoop:
 		return s.attribute(d, filepath.Join(dir, "loop", "backing_file"))
-	case RBD:
+	case KindRBD:
 		return s.image(d)
 	default:
 		return "", nil
@@ -102,7 +102,7 @@ func unlessMissing(d Device, err error) error {
 	if os.IsNotExist(err) {
 		return nil
 	}
-	return volume.Errorf(volume.Internal, "read the serial of %s: %w", d, err)
+	return volume.Errorf(volume.KindInternal, "read the serial of %s: %w", d, err)
 }
 
 // parseVPD80 reads the unit serial number from VPD page 0x80: byte 1 is the

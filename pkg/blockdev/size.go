@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -61,15 +63,15 @@ func (s *System) rescanner(d Device) func() error {
 	var files []string
 	dir := s.dir(d)
 	switch d.Kind {
-	case Loop:
+	case KindLoop:
 		return func() error { return s.rescanLoop(d) }
-	case SCSI:
+	case KindSCSI:
 		files = existing(filepath.Join(dir, "device", "rescan"))
-	case NVMe:
+	case KindNVMe:
 		// With native multipathing the disk's parent is a subsystem that
 		// has one controller per path.
 		files = existing(filepath.Join(dir, "device", "rescan_controller"), filepath.Join(dir, "device", "nvme*", "rescan_controller"))
-	case RBD:
+	case KindRBD:
 		if id, ok := rbdID(d.Name); ok {
 			files = existing(filepath.Join(s.sysfs, "bus", "rbd", "devices", id, "refresh"))
 		}
@@ -140,7 +142,7 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 			// A failed rescan is not the end: the kernel may hear of the
 			// growth by itself. It is named if the wait ends in vain.
 			offered, rescanErr = s.Rescan(ctx, d)
-		} else if err := volume.Pause(ctx, pause); err != nil {
+		} else if err := operation.Sleep(ctx, pause); err != nil {
 			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
 		}
 		now, err := s.sizeContext(ctx, d)
@@ -172,9 +174,9 @@ func short(d Device, size, want volume.Size, waited time.Duration, rescanned boo
 	if rescanned {
 		how = "it was rescanned"
 	}
-	kind := volume.Deadline
+	kind := volume.KindDeadline
 	if errors.Is(cause, context.Canceled) {
-		kind = volume.Canceled
+		kind = volume.KindCanceled
 	}
 	return volume.Errorf(kind, "%s has %s after %s, not %s: the growth has not reached this node (%s): %w",
 		d, size, waited.Round(time.Millisecond), want, how, cause).

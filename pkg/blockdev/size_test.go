@@ -58,7 +58,7 @@ func TestRescanObeysTheContext(t *testing.T) {
 	r.fake.nodes[d.Path].loopCapacity = func() { <-hang }
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := r.Rescan(ctx, d); volume.KindOf(err) != volume.Deadline {
+	if _, err := r.Rescan(ctx, d); volume.KindOf(err) != volume.KindDeadline {
 		t.Errorf("got %v", err)
 	}
 }
@@ -125,12 +125,12 @@ func TestAwaitSizeRescansAgain(t *testing.T) {
 func TestAwaitSizeDeadline(t *testing.T) {
 	r := newRig(t)
 	everyKind(r)
-	for number, kind := range map[string]volume.Kind{"252:0": volume.Deadline, "8:0": volume.Deadline, "7:0": volume.Canceled} {
+	for number, kind := range map[string]volume.Kind{"252:0": volume.KindDeadline, "8:0": volume.KindDeadline, "7:0": volume.KindCanceled} {
 		d := r.device(number)
 		r.fake.nodes[d.Path].loopCapacity = func() {}
 		r.write("sys/devices/pci/host0/rescan", "")
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		if kind == volume.Canceled {
+		if kind == volume.KindCanceled {
 			ctx, cancel = context.WithCancel(t.Context())
 			time.AfterFunc(50*time.Millisecond, cancel)
 		}
@@ -163,7 +163,7 @@ func TestAwaitSizeNamesAFailedRescan(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err := r.AwaitSize(ctx, d, 6*volume.GiB)
-	if volume.KindOf(err) != volume.Deadline || !strings.Contains(err.Error(), "is a directory") {
+	if volume.KindOf(err) != volume.KindDeadline || !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -33,22 +33,22 @@ func (s *System) Stack(d Device) ([]Device, error) {
 		}
 		layers = append(layers, below)
 	}
-	return nil, volume.Errorf(volume.Internal, "the devices below %s do not end after %d layers", d, maxDepth)
+	return nil, volume.Errorf(volume.KindInternal, "the devices below %s do not end after %d layers", d, maxDepth)
 }
 
 // below returns the device right below d; ok is false when d is a disk.
 func (s *System) below(d Device) (dev Device, ok bool, err error) {
 	switch d.Kind {
-	case Partition:
+	case KindPartition:
 		dev, err = s.disk(d)
 		return dev, err == nil, err
-	case Crypt, Mapper, MD:
+	case KindCrypt, KindMapper, KindMD:
 		slaves, err := s.linked(filepath.Join(s.dir(d), "slaves"))
 		if err != nil {
-			return Device{}, false, volume.Errorf(volume.Internal, "read what %s rests on: %w", d, err)
+			return Device{}, false, volume.Errorf(volume.KindInternal, "read what %s rests on: %w", d, err)
 		}
 		if len(slaves) != 1 {
-			return Device{}, false, volume.Errorf(volume.Precondition, "%s rests on %d devices%s, not on one", d, len(slaves), names(slaves)).
+			return Device{}, false, volume.Errorf(volume.KindPrecondition, "%s rests on %d devices%s, not on one", d, len(slaves), names(slaves)).
 				WithRemedy("multipath, RAID and spanned logical volumes cannot be expanded by this driver; use the volume's disk directly")
 		}
 		return slaves[0], true, nil
@@ -61,11 +61,11 @@ func (s *System) below(d Device) (dev Device, ok bool, err error) {
 func (s *System) disk(d Device) (Device, error) {
 	dir, err := filepath.EvalSymlinks(s.dir(d))
 	if err != nil {
-		return Device{}, volume.Errorf(volume.Internal, "find the disk of %s: %w", d, err)
+		return Device{}, volume.Errorf(volume.KindInternal, "find the disk of %s: %w", d, err)
 	}
 	dev, err := s.fromDir(filepath.Dir(dir))
 	if err != nil {
-		return Device{}, volume.Errorf(volume.Internal, "find the disk of %s: %w", d, err)
+		return Device{}, volume.Errorf(volume.KindInternal, "find the disk of %s: %w", d, err)
 	}
 	return dev, nil
 }
@@ -75,7 +75,7 @@ func (s *System) disk(d Device) (Device, error) {
 func (s *System) Holders(d Device) ([]Device, error) {
 	holders, err := s.linked(filepath.Join(s.dir(d), "holders"))
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "read what rests on %s: %w", d, err)
+		return nil, volume.Errorf(volume.KindInternal, "read what rests on %s: %w", d, err)
 	}
 	parts, err := s.Partitions(d)
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *System) Holders(d Device) ([]Device, error) {
 	for _, p := range parts {
 		more, err := s.linked(filepath.Join(s.dir(p), "holders"))
 		if err != nil {
-			return nil, volume.Errorf(volume.Internal, "read what rests on %s: %w", p, err)
+			return nil, volume.Errorf(volume.KindInternal, "read what rests on %s: %w", p, err)
 		}
 		holders = append(holders, more...)
 	}
@@ -96,7 +96,7 @@ func (s *System) Holders(d Device) ([]Device, error) {
 func (s *System) Partitions(d Device) ([]Device, error) {
 	entries, err := os.ReadDir(s.dir(d))
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "read the partitions of %s: %w", d, err)
+		return nil, volume.Errorf(volume.KindInternal, "read the partitions of %s: %w", d, err)
 	}
 	var parts []Device
 	for _, e := range entries {
@@ -106,7 +106,7 @@ func (s *System) Partitions(d Device) ([]Device, error) {
 		}
 		p, err := s.fromDir(dir)
 		if err != nil {
-			return nil, volume.Errorf(volume.Internal, "read the partitions of %s: %w", d, err)
+			return nil, volume.Errorf(volume.KindInternal, "read the partitions of %s: %w", d, err)
 		}
 		parts = append(parts, p)
 	}

@@ -52,7 +52,7 @@ type SizeEvent struct {
 func (s *System) WatchSizes(ctx context.Context, changed func(SizeEvent)) error {
 	events, err := openEvents(eventBuffer)
 	if err != nil {
-		return volume.Errorf(volume.Internal, "listen to the kernel's device events: %w", err).
+		return volume.Errorf(volume.KindInternal, "listen to the kernel's device events: %w", err).
 			WithRemedy("let this process open netlink sockets (AF_NETLINK, NETLINK_KOBJECT_UEVENT)")
 	}
 	defer events.Close() //nolint:errcheck // only read from
@@ -86,7 +86,7 @@ func openEvents(buffer int) (*os.File, error) {
 func watch(ctx context.Context, events *os.File, changed func(SizeEvent)) error {
 	raw, err := events.SyscallConn()
 	if err != nil {
-		return volume.Errorf(volume.Internal, "read the kernel's device events: %w", err)
+		return volume.Errorf(volume.KindInternal, "read the kernel's device events: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) }) // fails on a closed file only
 	defer stop()
@@ -97,7 +97,7 @@ func watch(ctx context.Context, events *os.File, changed func(SizeEvent)) error 
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			return volume.Errorf(volume.Internal, "read the kernel's device events: %w", err)
+			return volume.Errorf(volume.KindInternal, "read the kernel's device events: %w", err)
 		case ok:
 			changed(event)
 		}

@@ -14,13 +14,13 @@ import (
 // modes pairs the wire format's access modes with the domain's.
 func modes() map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode {
 	return map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode{
-		csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER:        volume.SingleNodeWriter,
-		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:   volume.SingleNodeReaderOnly,
-		csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER: volume.SingleNodeSingleWriter,
-		csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER:  volume.SingleNodeMultiWriter,
-		csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY:    volume.MultiNodeReaderOnly,
-		csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER:  volume.MultiNodeSingleWriter,
-		csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER:   volume.MultiNodeMultiWriter,
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER:        volume.AccessSingleNodeWriter,
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:   volume.AccessSingleNodeReaderOnly,
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER: volume.AccessSingleNodeSingleWriter,
+		csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER:  volume.AccessSingleNodeMultiWriter,
+		csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY:    volume.AccessMultiNodeReaderOnly,
+		csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER:  volume.AccessMultiNodeSingleWriter,
+		csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER:   volume.AccessMultiNodeMultiWriter,
 	}
 }
 
@@ -29,11 +29,11 @@ func modes() map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode {
 // leaves to the orchestrator.
 func Access(c *csi.VolumeCapability) (volume.Access, error) {
 	if c == nil {
-		return volume.Access{}, volume.Errorf(volume.Invalid, "the volume capability is missing from the request")
+		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability is missing from the request")
 	}
 	mode, known := modes()[c.GetAccessMode().GetMode()]
 	if !known {
-		return volume.Access{}, volume.Errorf(volume.Invalid, "the volume capability has no access mode that this driver knows (%s)", c.GetAccessMode().GetMode())
+		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability has no access mode that this driver knows (%s)", c.GetAccessMode().GetMode())
 	}
 	a := volume.Access{Mode: mode}
 	switch {
@@ -43,10 +43,10 @@ func Access(c *csi.VolumeCapability) (volume.Access, error) {
 		a.FSType = c.GetMount().GetFsType()
 		a.MountFlags = slices.Clone(c.GetMount().GetMountFlags())
 		if g := c.GetMount().GetVolumeMountGroup(); g != "" {
-			return volume.Access{}, volume.Errorf(volume.Invalid, "volume_mount_group %q: this driver does not set ownership (VOLUME_MOUNT_GROUP is not advertised)", g)
+			return volume.Access{}, volume.Errorf(volume.KindInvalid, "volume_mount_group %q: this driver does not set ownership (VOLUME_MOUNT_GROUP is not advertised)", g)
 		}
 	default:
-		return volume.Access{}, volume.Errorf(volume.Invalid, "the volume capability names neither a mount nor a block access type")
+		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability names neither a mount nor a block access type")
 	}
 	return a, nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
@@ -30,11 +32,11 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 	if err != nil {
 		return nil, volume.Wrap(err, "attach", req.ID)
 	}
-	a := attachment{b: b, cloud: c, id: req.ID, server: req.Node, shared: req.Access.Shared()}
+	a := attachment{b: b, cloud: c, id: req.ID, server: req.Node, shared: req.Access.IsShared()}
 	inner, cancel := answerable(ctx)
 	defer cancel()
 	v, err := a.attach(inner)
-	if volume.IsKind(err, volume.Deadline) {
+	if volume.IsKind(err, volume.KindDeadline) {
 		err = a.late(ctx, err)
 	}
 	if err != nil {
@@ -46,7 +48,7 @@ func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[str
 
 // publishContext is what the node gets to know of the volume.
 func (a attachment) publishContext(v cloud.Volume) map[string]string {
-	published := map[string]string{cindercsi.ContextSize: strconv.FormatInt(v.Size().Bytes(), 10)}
+	published := map[string]string{cindercsi.ContextSize: strconv.FormatInt(cloud.SizeOf(v).Bytes(), 10)}
 	if v.Encrypted {
 		published[cindercsi.ContextEncrypted] = "true"
 	}
@@ -83,7 +85,7 @@ func (a attachment) attach(ctx context.Context) (cloud.Volume, error) {
 			v, err = a.settle(ctx)
 		case free:
 			if asked++; asked > mostRequests {
-				return v, volume.Errorf(volume.InProgress, "the volume is %s again each time that Nova has been asked to attach it", v.Status).
+				return v, volume.Errorf(volume.KindInProgress, "the volume is %s again each time that Nova has been asked to attach it", v.Status).
 					WithRemedy("it will be retried; see whether somebody else detaches it")
 			}
 			v, confirmed, err = a.request(ctx, v)
@@ -96,7 +98,7 @@ func (a attachment) attach(ctx context.Context) (cloud.Volume, error) {
 func (a attachment) settle(ctx context.Context) (cloud.Volume, error) {
 	v, stalled, err := a.watch(ctx, "settle", func(v cloud.Volume) bool { s := a.stage(v); return s != going && s != busy })
 	if stalled {
-		err = volume.Errorf(volume.InProgress, "the volume is still %s", v.Status).
+		err = volume.Errorf(volume.KindInProgress, "the volume is still %s", v.Status).
 			WithRemedy("it will be retried; if it stays like this, see: openstack volume show " + a.id + "; openstack server event list " + a.server)
 	}
 	return v, err
@@ -107,8 +109,8 @@ func (a attachment) allowed(ctx context.Context, v cloud.Volume) error {
 	if v.Multiattach {
 		// Nova refuses shareable volumes to older clients, also to the first server.
 		err := a.cloud.Supports(ctx, cloud.Multiattach)
-		if volume.IsKind(err, volume.Unsupported) {
-			return volume.Errorf(volume.Precondition, "the volume can be shared, and this cloud attaches no such volume: %w", err)
+		if volume.IsKind(err, volume.KindUnsupported) {
+			return volume.Errorf(volume.KindPrecondition, "the volume can be shared, and this cloud attaches no such volume: %w", err)
 		}
 		return err
 	}
@@ -131,7 +133,7 @@ func (a attachment) confirm(ctx context.Context, v cloud.Volume) error {
 // mended: the hypervisor may still have the disk plugged in, and another
 // attachment would then write to it from two places.
 func (a attachment) contradiction(v cloud.Volume) *volume.Error {
-	return volume.Errorf(volume.Precondition, "Cinder shows the volume %s with an attachment to server %s, but Nova has no such attachment", v.Status, a.server).
+	return volume.Errorf(volume.KindPrecondition, "Cinder shows the volume %s with an attachment to server %s, but Nova has no such attachment", v.Status, a.server).
 		WithRemedy("make sure that the server does not have the disk any more, then remove the record: " + attachmentCommand + "list --volume-id " + a.id + "; " +
 			attachmentCommand + "delete ATTACHMENT")
 }
@@ -145,25 +147,25 @@ func (a attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 		return v, true, err
 	}
 	switch volume.KindOf(err) {
-	case volume.AlreadyExists:
+	case volume.KindAlreadyExists:
 		v, err = a.join(ctx)
 		return v, false, err
-	case volume.Unavailable:
+	case volume.KindUnavailable:
 		// The answer may have been lost, and the work be done all the same.
 		if found, errNova := a.inNova(ctx); errNova == nil && found {
 			v, err = a.join(ctx)
 			return v, true, err
 		}
-	case volume.NotFound:
+	case volume.KindNotFound:
 		v, err = a.missingPart(ctx, v, err)
-	case volume.Precondition, volume.Invalid:
+	case volume.KindPrecondition, volume.KindInvalid:
 		if now, errRead := a.cloud.Volume(ctx, a.id); errRead == nil && a.stage(now) != free {
 			return now, false, nil
 		}
-	case volume.InProgress:
+	case volume.KindInProgress:
 		err = a.refused(ctx, err)
-	case volume.Exhausted:
-		err = volume.Errorf(volume.Exhausted, "server %s takes no more volumes: %w", a.server, err).
+	case volume.KindExhausted:
+		err = volume.Errorf(volume.KindExhausted, "server %s takes no more volumes: %w", a.server, err).
 			WithRemedy("lower the node's limit of volumes (--max-volumes of growvol-node) to what it takes, so that pods go elsewhere")
 	default:
 	}
@@ -184,16 +186,16 @@ func (a attachment) missingPart(ctx context.Context, v cloud.Volume, cause error
 	if err != nil {
 		return v, err
 	}
-	return now, volume.Errorf(volume.Unavailable, "Cinder shows the volume %s, and Nova shows the server, but Nova finds one of them missing: %w", now.Status, cause).
+	return now, volume.Errorf(volume.KindUnavailable, "Cinder shows the volume %s, and Nova shows the server, but Nova finds one of them missing: %w", now.Status, cause).
 		WithRemedy(remedyNovaCinder)
 }
 
 // missing turns "no such server" into what it means to the caller.
 func (a attachment) missing(err error) error {
-	if !volume.IsKind(err, volume.NotFound) {
+	if !volume.IsKind(err, volume.KindNotFound) {
 		return err
 	}
-	return volume.Errorf(volume.NotFound, "the node does not exist: %w", err).
+	return volume.Errorf(volume.KindNotFound, "the node does not exist: %w", err).
 		WithRemedy("the node id must be the id of a server of this cloud and project")
 }
 
@@ -216,7 +218,7 @@ func (a attachment) join(ctx context.Context) (cloud.Volume, error) {
 		if !found {
 			return v, a.failed(ctx, v)
 		}
-		if err := volume.Pause(ctx, novaStep); err != nil {
+		if err := operation.Sleep(ctx, novaStep); err != nil {
 			return v, volume.Errorf(volume.KindOf(err), "Nova has the volume on server %s, and Cinder shows it %s", a.server, v.Status).
 				WithRemedy("it will be retried; if it stays like this, have Nova let go of it: openstack server remove volume " + a.server + " " + a.id)
 		}
@@ -228,7 +230,7 @@ func (a attachment) failed(ctx context.Context, v cloud.Volume) error {
 	if a.stage(v) == elsewhere {
 		return a.attachedElsewhere(ctx, v)
 	}
-	return volume.Errorf(volume.Internal, "Nova has accepted it and given it up again: the volume is %s; %s", v.Status, a.b.reasonOf(ctx, a.cloud, v, volume.Internal).text).
+	return volume.Errorf(volume.KindInternal, "Nova has accepted it and given it up again: the volume is %s; %s", v.Status, a.b.reasonOf(ctx, a.cloud, v, volume.KindInternal).text).
 		WithRemedy("it will be retried; the reason is in the log of nova-compute, a part of it in: openstack server event list " + a.server)
 }
 
@@ -236,24 +238,24 @@ func (a attachment) failed(ctx context.Context, v cloud.Volume) error {
 // gone will not let go of it by itself.
 func (a attachment) attachedElsewhere(ctx context.Context, v cloud.Volume) error {
 	for _, server := range servers(v) {
-		if _, err := a.cloud.Server(ctx, server); volume.IsKind(err, volume.NotFound) {
-			return volume.Errorf(volume.Precondition, "Cinder shows the volume attached to server %s, which does not exist any more", server).
+		if _, err := a.cloud.Server(ctx, server); volume.IsKind(err, volume.KindNotFound) {
+			return volume.Errorf(volume.KindPrecondition, "Cinder shows the volume attached to server %s, which does not exist any more", server).
 				WithRemedy("it is freed when Kubernetes detaches it from that node (delete the Node object if it is still there); by hand: " +
 					attachmentCommand + "list --volume-id " + a.id + "; " + attachmentCommand + "delete ATTACHMENT")
 		}
 	}
-	return volume.Errorf(volume.Precondition, "the volume is attached to %s, and it is not to be shared", users(v)).
+	return volume.Errorf(volume.KindPrecondition, "the volume is attached to %s, and it is not to be shared", users(v)).
 		WithRemedy("it must be detached there first: stop the pod that uses it there; for a node that is down, see \"Non-graceful node shutdown\" in the documentation of Kubernetes")
 }
 
 // unusable is the error for a volume that is in no state to be attached.
 func unusable(v cloud.Volume) error {
-	err := volume.Errorf(volume.Precondition, "the volume is %s, which does not pass by itself", v.Status)
+	err := volume.Errorf(volume.KindPrecondition, "the volume is %s, which does not pass by itself", v.Status)
 	switch v.Status {
 	case stateDeleting, stateErrorDeleting:
 		return err.WithRemedy("it is being deleted, or was to be; nothing can be done with it")
 	case stateInUse:
-		return volume.Errorf(volume.Precondition, "the volume is in-use, but Cinder lists no attachment of it").
+		return volume.Errorf(volume.KindPrecondition, "the volume is in-use, but Cinder lists no attachment of it").
 			WithRemedy("have an administrator see to it: cinder reset-state --attach-status detached --state available " + v.ID)
 	}
 	return err.WithRemedy("find out what has happened (openstack volume message list), then have an administrator reset it: openstack volume set --state available " + v.ID)

@@ -49,7 +49,7 @@ func (a attachment) arrive(ctx context.Context) (v cloud.Volume, confirmed bool,
 func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) {
 	records, err := a.cloud.AttachmentRecords(ctx, a.id)
 	if err != nil {
-		if volume.IsKind(err, volume.Unsupported) {
+		if volume.IsKind(err, volume.KindUnsupported) {
 			return false, nil
 		}
 		return false, err
@@ -65,7 +65,7 @@ func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) 
 	}
 	for _, r := range records {
 		a.b.log.WarnContext(ctx, "removing the reservation that an attachment left behind", "volume", a.id, "server", a.server, "attachment", r.ID)
-		if err := a.cloud.DeleteAttachment(ctx, r.ID); err != nil && !volume.IsKind(err, volume.NotFound) {
+		if err := a.cloud.DeleteAttachment(ctx, r.ID); err != nil && !volume.IsKind(err, volume.KindNotFound) {
 			return false, volume.Errorf(volume.KindOf(err), "the volume is %s for server %s, of which Nova knows nothing, and the reservation cannot be removed: %w", r.Status, a.server, err).
 				WithRemedy("have an administrator remove it: " + attachmentCommand + "delete " + r.ID)
 		}
@@ -80,13 +80,13 @@ func (a attachment) limbo(ctx context.Context, v cloud.Volume) error {
 	see := attachmentCommand + "list --volume-id " + a.id
 	records, err := a.cloud.AttachmentRecords(ctx, a.id)
 	if err != nil || len(records) == 0 {
-		return volume.Errorf(volume.InProgress, "the volume is %s, but not for server %s, of which Nova says that it does not have it", v.Status, a.server).
+		return volume.Errorf(volume.KindInProgress, "the volume is %s, but not for server %s, of which Nova says that it does not have it", v.Status, a.server).
 			WithRemedy(remedy + "look at " + see + " and delete the attachment that no server has, or have an administrator reset the volume: openstack volume set --state available " + a.id)
 	}
 	var whose []string
 	for _, r := range records {
 		whose = append(whose, r.Status+" for server "+r.ServerID+" (attachment "+r.ID+")")
 	}
-	return volume.Errorf(volume.InProgress, "the volume is %s: %s", v.Status, strings.Join(whose, ", ")).
+	return volume.Errorf(volume.KindInProgress, "the volume is %s: %s", v.Status, strings.Join(whose, ", ")).
 		WithRemedy(remedy + "if that server does not have the volume, delete the attachment: " + attachmentCommand + "delete ATTACHMENT")
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -114,7 +116,7 @@ func (a attachment) watch(ctx context.Context, op string, wanted func(cloud.Volu
 	short, cancel := context.WithTimeout(ctx, patience(ctx))
 	defer cancel()
 	v, err = a.await(short, op, wanted)
-	if volume.IsKind(err, volume.Deadline) && ctx.Err() == nil && v.ID != "" {
+	if volume.IsKind(err, volume.KindDeadline) && ctx.Err() == nil && v.ID != "" {
 		return v, true, nil
 	}
 	return v, false, err
@@ -133,19 +135,19 @@ func patience(ctx context.Context) time.Duration {
 // answerable ends a little before ctx: an error that is made when the caller
 // has gone explains nothing to anybody.
 func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
-	return volume.Ahead(ctx, 2*time.Second, 10)
+	return operation.WithMargin(ctx, 2*time.Second, 10)
 }
 
 // late adds to an error of kind Deadline what the server's state explains.
 func (a attachment) late(ctx context.Context, err error) error {
 	s, errServer := a.cloud.Server(ctx, a.server)
 	switch {
-	case volume.IsKind(errServer, volume.NotFound):
-		return volume.Errorf(volume.Deadline, "%w; Nova knows no server %s", err, a.server)
+	case volume.IsKind(errServer, volume.KindNotFound):
+		return volume.Errorf(volume.KindDeadline, "%w; Nova knows no server %s", err, a.server)
 	case errServer != nil || s.Status == "ACTIVE":
 		return err
 	}
-	return volume.Errorf(volume.Deadline, "%w; server %s is %s", err, a.server, s.Status).
+	return volume.Errorf(volume.KindDeadline, "%w; server %s is %s", err, a.server, s.Status).
 		WithRemedy("see what is the matter with the server: openstack server show " + a.server)
 }
 
@@ -158,12 +160,12 @@ func (a attachment) refused(ctx context.Context, err error) error {
 	}
 	switch s.Status {
 	case "ERROR", "SUSPENDED", "RESCUE", "SOFT_DELETED", "SHELVED", "SHELVED_OFFLOADED":
-		return volume.Errorf(volume.Precondition, "server %s is %s: %w", a.server, s.Status, err).
+		return volume.Errorf(volume.KindPrecondition, "server %s is %s: %w", a.server, s.Status, err).
 			WithRemedy("bring the server back to work, or delete the node if it is gone for good")
 	case "DELETED":
-		return volume.Errorf(volume.InProgress, "server %s is being deleted, and Nova detaches its volumes itself: %w", a.server, err).
+		return volume.Errorf(volume.KindInProgress, "server %s is being deleted, and Nova detaches its volumes itself: %w", a.server, err).
 			WithRemedy("it will be retried")
 	}
-	return volume.Errorf(volume.InProgress, "server %s is %s: %w", a.server, s.Status, err).
+	return volume.Errorf(volume.KindInProgress, "server %s is %s: %w", a.server, s.Status, err).
 		WithRemedy("it will be retried; if the server is locked, unlock it: openstack server unlock " + a.server)
 }

@@ -12,11 +12,11 @@ import (
 )
 
 func to(id, server string) volume.AttachRequest {
-	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.SingleNodeWriter}}
+	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
 }
 
 func sharing(id, server string) volume.AttachRequest {
-	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}}
+	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessMultiNodeMultiWriter, Block: true}}
 }
 
 func (r *rig) attach(t *testing.T, req volume.AttachRequest) map[string]string {
@@ -124,7 +124,7 @@ func TestAttachJoinsOneThatIsUnderWay(t *testing.T) {
 			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fault)
 			_, err := r.Attach(within(t, time.Second), to(id, server))
-			wantKind(t, err, volume.Deadline, id, name)
+			wantKind(t, err, volume.KindDeadline, id, name)
 			eventually(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
 			r.attach(t, to(id, server))
 			r.wantCalls(t, fakecloud.AttachVolume, 1)
@@ -139,7 +139,7 @@ func TestAttachThatTakesTooLongNamesTheStateOfTheServer(t *testing.T) {
 	r.cloud.PutServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.Deadline, "attaching", "server "+server+" is SHUTOFF")
+	wantKind(t, err, volume.KindDeadline, "attaching", "server "+server+" is SHUTOFF")
 }
 
 func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
@@ -151,13 +151,13 @@ func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
 			r.attach(t, to(id, one))
 			r.cloud.Forget()
 			_, err := r.Attach(t.Context(), to(id, two))
-			wantKind(t, err, volume.Precondition, id, "server "+one)
+			wantKind(t, err, volume.KindPrecondition, id, "server "+one)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
 			r.wantPlugged(t, id, one)
 
 			r.cloud.LoseServer(one)
 			_, err = r.Attach(t.Context(), to(id, two))
-			wantKind(t, err, volume.Precondition, one, "does not exist any more")
+			wantKind(t, err, volume.KindPrecondition, one, "does not exist any more")
 			r.wantState(t, id, stateInUse)
 		})
 	}
@@ -186,12 +186,12 @@ func TestAttachToSeveralServersNeedsAVolumeThatBearsIt(t *testing.T) {
 		access volume.Access
 		second bool // a second server may have it
 	}{
-		"plain, block":                {fakecloud.Volume{}, volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}, false},
-		"shareable, block":            {fakecloud.Volume{Multiattach: true}, volume.Access{Mode: volume.MultiNodeMultiWriter, Block: true}, true},
-		"shareable, filesystem":       {fakecloud.Volume{Multiattach: true}, mounted(volume.MultiNodeMultiWriter), false},
-		"shareable, one writer":       {fakecloud.Volume{Multiattach: true}, mounted(volume.MultiNodeSingleWriter), false},
-		"shareable, read by several":  {fakecloud.Volume{Multiattach: true}, mounted(volume.MultiNodeReaderOnly), true},
-		"shareable, read on one node": {fakecloud.Volume{Multiattach: true}, mounted(volume.SingleNodeReaderOnly), false},
+		"plain, block":                {fakecloud.Volume{}, volume.Access{Mode: volume.AccessMultiNodeMultiWriter, Block: true}, false},
+		"shareable, block":            {fakecloud.Volume{Multiattach: true}, volume.Access{Mode: volume.AccessMultiNodeMultiWriter, Block: true}, true},
+		"shareable, filesystem":       {fakecloud.Volume{Multiattach: true}, mounted(volume.AccessMultiNodeMultiWriter), false},
+		"shareable, one writer":       {fakecloud.Volume{Multiattach: true}, mounted(volume.AccessMultiNodeSingleWriter), false},
+		"shareable, read by several":  {fakecloud.Volume{Multiattach: true}, mounted(volume.AccessMultiNodeReaderOnly), true},
+		"shareable, read on one node": {fakecloud.Volume{Multiattach: true}, mounted(volume.AccessSingleNodeReaderOnly), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -205,7 +205,7 @@ func TestAttachToSeveralServersNeedsAVolumeThatBearsIt(t *testing.T) {
 				return
 			}
 			_, err := r.Attach(t.Context(), second)
-			wantKind(t, err, volume.Precondition, id, one)
+			wantKind(t, err, volume.KindPrecondition, id, one)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
 		})
 	}
@@ -216,7 +216,7 @@ func TestAttachOfAShareableVolumeNeedsANewNova(t *testing.T) {
 	r := newRig(t, fakecloud.Options{NovaMax: "2.59"})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Multiattach: true})
 	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.Precondition, "2.60", "2.59")
+	wantKind(t, err, volume.KindPrecondition, "2.60", "2.59")
 }
 
 func TestAttachTellsWhatIsMissing(t *testing.T) {
@@ -225,11 +225,11 @@ func TestAttachTellsWhatIsMissing(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	const nobody = "11111111-2222-4333-8444-555555555555"
 	_, err := r.Attach(t.Context(), to(nobody, server))
-	wantKind(t, err, volume.NotFound, "volume", nobody)
+	wantKind(t, err, volume.KindNotFound, "volume", nobody)
 	_, err = r.Attach(t.Context(), to(id, nobody))
-	wantKind(t, err, volume.NotFound, "the node does not exist", nobody)
+	wantKind(t, err, volume.KindNotFound, "the node does not exist", nobody)
 	_, err = r.Attach(t.Context(), to(id, "worker/../1"))
-	wantKind(t, err, volume.NotFound, "the node does not exist")
+	wantKind(t, err, volume.KindNotFound, "the node does not exist")
 }
 
 func TestAttachRefusedByTheServer(t *testing.T) {
@@ -239,9 +239,9 @@ func TestAttachRefusedByTheServer(t *testing.T) {
 		kind   volume.Kind
 		word   string
 	}{
-		{fakecloud.Server{Locked: true}, volume.InProgress, "locked"},
-		{fakecloud.Server{Status: "ERROR"}, volume.Precondition, "is ERROR"},
-		{fakecloud.Server{Status: "DELETED"}, volume.InProgress, "is being deleted"}, // which passes
+		{fakecloud.Server{Locked: true}, volume.KindInProgress, "locked"},
+		{fakecloud.Server{Status: "ERROR"}, volume.KindPrecondition, "is ERROR"},
+		{fakecloud.Server{Status: "DELETED"}, volume.KindInProgress, "is being deleted"}, // which passes
 	} {
 		t.Run(c.word, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
@@ -259,7 +259,7 @@ func TestAttachWithoutAFreeSlot(t *testing.T) {
 	server, one, two := r.cloud.AddServer(""), r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
 	r.attach(t, to(one, server))
 	_, err := r.Attach(t.Context(), to(two, server))
-	wantKind(t, err, volume.Exhausted, server, "--max-volumes")
+	wantKind(t, err, volume.KindExhausted, server, "--max-volumes")
 }
 
 func TestAttachWaitsForWhatPasses(t *testing.T) {
@@ -269,7 +269,7 @@ func TestAttachWaitsForWhatPasses(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Status: status})
 			_, err := r.Attach(within(t, time.Second), to(id, server))
-			wantKind(t, err, volume.InProgress, status)
+			wantKind(t, err, volume.KindInProgress, status)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
 			eventually(t, 300*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
 			r.attach(t, to(id, server))
@@ -284,7 +284,7 @@ func TestAttachOfAVolumeThatIsBroken(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Status: status})
 			_, err := r.Attach(within(t, time.Second), to(id, server))
-			wantKind(t, err, volume.Precondition, status, word)
+			wantKind(t, err, volume.KindPrecondition, status, word)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
 		})
 	}
@@ -310,7 +310,7 @@ func TestAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
 	_, err := r.Attach(within(t, 5*time.Second), to(id, server))
-	wantKind(t, err, volume.Internal, "given it up", stateAvailable, server)
+	wantKind(t, err, volume.KindInternal, "given it up", stateAvailable, server)
 	r.wantCalls(t, fakecloud.AttachVolume, 1)
 	r.attach(t, to(id, server))
 }
@@ -322,7 +322,7 @@ func TestSharedAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
 	r.attach(t, sharing(id, one))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
 	_, err := r.Attach(within(t, 5*time.Second), sharing(id, two))
-	wantKind(t, err, volume.Internal, "given it up", two)
+	wantKind(t, err, volume.KindInternal, "given it up", two)
 	r.wantPlugged(t, id, one)
 }
 
@@ -344,7 +344,7 @@ func TestAttachThatNovaNeverGot(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.CutOff())
 	_, err := r.Attach(within(t, 5*time.Second), to(id, server))
-	wantKind(t, err, volume.Unavailable, id)
+	wantKind(t, err, volume.KindUnavailable, id)
 	r.attach(t, to(id, server))
 }
 
@@ -354,10 +354,10 @@ func TestAttachWhileTheVolumeIsDetached(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.attach(t, to(id, server))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateDetaching)
 
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.InProgress, stateDetaching)
+	wantKind(t, err, volume.KindInProgress, stateDetaching)
 	r.wantCalls(t, fakecloud.AttachVolume, 1)
 
 	eventually(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
@@ -386,10 +386,10 @@ func TestAttachAsksNovaAgainBeforeItClearsAReservation(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.StaysReserved())
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.Deadline)
+	wantKind(t, err, volume.KindDeadline)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(404, "Instance "+server+" is not attached to volume "+id))
 	_, err = r.Attach(within(t, 2*time.Second), to(id, server))
-	wantKind(t, err, volume.Deadline, stateReserved)
+	wantKind(t, err, volume.KindDeadline, stateReserved)
 	r.wantCalls(t, fakecloud.DeleteRecord, 0)
 	r.cloud.Release(id)
 	r.attach(t, to(id, server))
@@ -402,12 +402,12 @@ func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {
 	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.InProgress, stateReserved, other, "rest-1")
+	wantKind(t, err, volume.KindInProgress, stateReserved, other, "rest-1")
 	r.wantCalls(t, fakecloud.DeleteRecord, 0)
 
 	bare := r.add(fakecloud.Volume{Status: stateReserved})
 	_, err = r.Attach(within(t, time.Second), to(bare, server))
-	wantKind(t, err, volume.InProgress, stateReserved, "administrator")
+	wantKind(t, err, volume.KindInProgress, stateReserved, "administrator")
 }
 
 func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
@@ -416,10 +416,10 @@ func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {
 	server := r.cloud.AddServer("")
 	id := r.add(onlyInCinder(server))
 	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.Precondition, "Nova has no such attachment", "volume attachment delete")
+	wantKind(t, err, volume.KindPrecondition, "Nova has no such attachment", "volume attachment delete")
 	r.cloud.RemoveServer(server)
 	_, err = r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.NotFound, "the node does not exist")
+	wantKind(t, err, volume.KindNotFound, "the node does not exist")
 }
 
 // Two controllers may be at it for a moment, when the leader changes.
@@ -441,7 +441,7 @@ func TestTwoAttachesAtOnce(t *testing.T) {
 	if errs[2] == nil {
 		errs[2], errs[3] = errs[3], errs[2]
 	}
-	wantKind(t, errs[2], volume.Precondition, "attached to server")
+	wantKind(t, errs[2], volume.KindPrecondition, "attached to server")
 	if errs[3] != nil {
 		t.Errorf("neither server got the volume: %v", errs[3])
 	}

@@ -102,9 +102,9 @@ func (a *attempts) mayComeLate(name string) bool {
 // not final while a request may still be carried out. A final one ends the attempt.
 func (a *attempts) answer(name string, err error) error {
 	if a.mayComeLate(name) {
-		return volume.NotFinal(err, "an earlier request got no answer and may still be carried out")
+		return volume.NonFinal(err, "an earlier request got no answer and may still be carried out")
 	}
-	if err != nil && volume.KindOf(err).Final() {
+	if err != nil && volume.KindOf(err).IsFinal() {
 		a.end(name)
 	}
 	return err

@@ -41,21 +41,21 @@ func TestLostRequestMayComeLateForAWhile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var a attempts
-		final := volume.Errorf(volume.Invalid, "refused")
+		final := volume.Errorf(volume.KindInvalid, "refused")
 		a.addLost("pvc-1")
 		undo := a.addLost("pvc-2")
 		undo()
 		time.Sleep(lateGrace - time.Second) //nolint:forbidigo // the time of the bubble, which passes at once
 		// Another request that was answered in the end does not make up for the first.
 		a.addLost("pvc-1")()
-		for name, want := range map[string]volume.Kind{"pvc-1": volume.Unavailable, "pvc-2": volume.Invalid, "pvc-3": volume.Invalid} {
+		for name, want := range map[string]volume.Kind{"pvc-1": volume.KindUnavailable, "pvc-2": volume.KindInvalid, "pvc-3": volume.KindInvalid} {
 			if got := a.answer(name, final); !volume.IsKind(got, want) {
 				t.Errorf("%s: %v, want kind %s", name, got, want)
 			}
 		}
 		time.Sleep(2 * time.Second) //nolint:forbidigo // the time of the bubble, which passes at once
-		if got := a.answer("pvc-1", final); !volume.IsKind(got, volume.Invalid) {
-			t.Errorf("after %s: %v, want kind %s", lateGrace, got, volume.Invalid)
+		if got := a.answer("pvc-1", final); !volume.IsKind(got, volume.KindInvalid) {
+			t.Errorf("after %s: %v, want kind %s", lateGrace, got, volume.KindInvalid)
 		}
 		if len(a.of) != 0 {
 			t.Errorf("%v are remembered after final answers", a.of)

@@ -112,7 +112,7 @@ func (b *Backend) Close() { b.clouds.Close() }
 // Limits implements volume.Backend. How large a volume may get is a matter of
 // its type and the quota, which Cinder judges.
 func (*Backend) Limits() volume.Limits {
-	return volume.Limits{Granule: granule, Min: granule, Default: granule}
+	return volume.Limits{Granularity: granule, Min: granule, Default: granule}
 }
 
 // AccessModes implements volume.Backend. The modes for several nodes are for
@@ -121,19 +121,19 @@ func (*Backend) AccessModes() []volume.AccessMode { return append(singleNode(), 
 
 func singleNode() []volume.AccessMode {
 	return []volume.AccessMode{
-		volume.SingleNodeWriter, volume.SingleNodeReaderOnly, volume.SingleNodeSingleWriter, volume.SingleNodeMultiWriter,
+		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly, volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
 	}
 }
 
 func multiNode() []volume.AccessMode {
-	return []volume.AccessMode{volume.MultiNodeReaderOnly, volume.MultiNodeSingleWriter, volume.MultiNodeMultiWriter}
+	return []volume.AccessMode{volume.AccessMultiNodeReaderOnly, volume.AccessMultiNodeSingleWriter, volume.AccessMultiNodeMultiWriter}
 }
 
-// Healthy implements volume.HealthChecker: there is a login to the default
+// CheckHealth implements volume.HealthChecker: there is a login to the default
 // cloud. It calls no API once there is, because a probe every few seconds must
 // not become load on the cloud, and because an outage of one service is no
 // reason to restart the plugin. Kind InProgress: Keystone has not answered yet.
-func (b *Backend) Healthy(ctx context.Context) error { return b.clouds.Ready(ctx) }
+func (b *Backend) CheckHealth(ctx context.Context) error { return b.clouds.Ready(ctx) }
 
 // cloudOf returns the cloud that a volume is in: the one that the request
 // names, or the one where it was found before, or the only one. With several
@@ -172,14 +172,14 @@ func (b *Backend) locate(ctx context.Context, id string, find func(context.Conte
 			err = find(limited, c)
 		}
 		cancel()
-		if volume.IsKind(err, volume.Deadline) && ctx.Err() == nil {
-			err = volume.Errorf(volume.Unavailable, "the cloud %q, in which it may be, does not answer: %w", name, err)
+		if volume.IsKind(err, volume.KindDeadline) && ctx.Err() == nil {
+			err = volume.Errorf(volume.KindUnavailable, "the cloud %q, in which it may be, does not answer: %w", name, err)
 		}
 		switch {
 		case err == nil:
 			b.settle(id, name)
 			return c, nil
-		case !volume.IsKind(err, volume.NotFound) && silent == nil:
+		case !volume.IsKind(err, volume.KindNotFound) && silent == nil:
 			silent = err
 		}
 	}

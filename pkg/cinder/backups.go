@@ -5,6 +5,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -56,10 +58,10 @@ func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 		if err := t.b.dropHelper(ctx, t.cloud, backup); err != nil {
 			t.stays(ctx, backup, err) // until the backup is deleted
 		}
-		return none, volume.Errorf(volume.Internal, "Cinder has failed to make the backup %s: %s", backup.ID, failReason(backup)).
+		return none, volume.Errorf(volume.KindInternal, "Cinder has failed to make the backup %s: %s", backup.ID, failReason(backup)).
 			WithRemedy("delete the snapshot and take another; the log of cinder-backup may tell more")
 	case snapDeleting, snapErrorDeleting:
-		return none, volume.Errorf(volume.InProgress, "a backup %s of this name is %s", backup.ID, backup.Status).
+		return none, volume.Errorf(volume.KindInProgress, "a backup %s of this name is %s", backup.ID, backup.Status).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, ask an administrator to delete it: openstack volume backup delete --force " + backup.ID)
 	}
 	return t.answer(ctx, backup)
@@ -73,7 +75,7 @@ func (t taking) answer(ctx context.Context, backup cloud.Backup) (volume.Snapsho
 		metadata := maps.Clone(backup.Metadata)
 		delete(metadata, metaUnanswered)
 		if err := t.cloud.SetBackupMetadata(ctx, backup.ID, metadata); err != nil {
-			kind := volume.Unavailable
+			kind := volume.KindUnavailable
 			if passes(err) {
 				kind = volume.KindOf(err)
 			}
@@ -100,8 +102,8 @@ func (t taking) complete(ctx context.Context, backup cloud.Backup) (volume.Snaps
 		return s, nil
 	case passes(err):
 		return t.answer(ctx, backup)
-	case volume.IsKind(err, volume.Precondition):
-		return s, volume.Errorf(volume.InProgress, "the backup %s is complete, but the snapshot that it was made from cannot be deleted yet: %w", backup.ID, err)
+	case volume.IsKind(err, volume.KindPrecondition):
+		return s, volume.Errorf(volume.KindInProgress, "the backup %s is complete, but the snapshot that it was made from cannot be deleted yet: %w", backup.ID, err)
 	}
 	t.stays(ctx, backup, err) // the backup is good without it
 	s.Ready = true
@@ -110,7 +112,7 @@ func (t taking) complete(ctx context.Context, backup cloud.Backup) (volume.Snaps
 
 // passes tells whether what keeps a helper from its deletion ends by itself.
 func passes(err error) bool {
-	return volume.IsKind(err, volume.Deadline) || volume.IsKind(err, volume.InProgress) || volume.IsKind(err, volume.Unavailable)
+	return volume.IsKind(err, volume.KindDeadline) || volume.IsKind(err, volume.KindInProgress) || volume.IsKind(err, volume.KindUnavailable)
 }
 
 func (t taking) stays(ctx context.Context, backup cloud.Backup, err error) {
@@ -132,7 +134,7 @@ func (t taking) backupNamed(ctx context.Context) (backup cloud.Backup, found boo
 	if err != nil || len(all) == 0 {
 		return backup, false, snapshotUnknown(err)
 	}
-	oldestFirst(all, func(b cloud.Backup) (time.Time, string) { return b.Created, b.ID })
+	oldestFirst(all, func(b cloud.Backup) (time.Time, string) { return b.CreatedAt, b.ID })
 	ours := 0
 	for _, one := range all {
 		switch {
@@ -140,7 +142,7 @@ func (t taking) backupNamed(ctx context.Context) (backup cloud.Backup, found boo
 			continue
 		case unanswered(one) && isOfCluster(one.Metadata, t.b.opts.ClusterID) && (one.Status == snapError || one.Status == snapDeleting):
 			t.b.log.InfoContext(ctx, "a backup that nobody got the id of has failed; it is removed", "backup", one.ID, "name", t.name, "reason", failReason(one))
-			if err := t.b.dropBackup(ctx, t.cloud, one); !volume.IsKind(err, volume.NotFound) {
+			if err := t.b.dropBackup(ctx, t.cloud, one); !volume.IsKind(err, volume.KindNotFound) {
 				return one, false, remains("backup", one.ID, one.Status, err)
 			}
 		case !found, unanswered(backup) && !unanswered(one): // the caller keeps the id that it got
@@ -160,7 +162,7 @@ func (t taking) helper(ctx context.Context) (cloud.Snapshot, error) {
 	maps.Copy(metadata, t.class.metadata)
 	s, err := t.cut(ctx, cloud.NewSnapshot{Description: helperDescription, Metadata: metadata})
 	if err == nil && s.Status != snapAvailable {
-		err = volume.Errorf(volume.InProgress, "the snapshot %s to make the backup from is %s", s.ID, s.Status)
+		err = volume.Errorf(volume.KindInProgress, "the snapshot %s to make the backup from is %s", s.ID, s.Status)
 	}
 	return s, err
 }
@@ -182,11 +184,11 @@ func (t taking) begin(ctx context.Context, helper cloud.Snapshot) (cloud.Backup,
 		t.b.snapshotAttempts.addLost(t.name)
 	}
 	err = full(err)
-	if passes(err) || volume.IsKind(err, volume.Canceled) {
+	if passes(err) || volume.IsKind(err, volume.KindCanceled) {
 		return backup, err
 	}
-	if errDrop := t.b.dropSnapshot(ctx, t.cloud, helper); !volume.IsKind(errDrop, volume.NotFound) {
-		return backup, volume.Errorf(volume.Unavailable, "%w; and the snapshot %s to make the backup from could not be removed: %s", err, helper.ID, errDrop.Error())
+	if errDrop := t.b.dropSnapshot(ctx, t.cloud, helper); !volume.IsKind(errDrop, volume.KindNotFound) {
+		return backup, volume.Errorf(volume.KindUnavailable, "%w; and the snapshot %s to make the backup from could not be removed: %s", err, helper.ID, errDrop.Error())
 	}
 	return backup, err
 }
@@ -207,10 +209,10 @@ func (b *Backend) dropHelper(ctx context.Context, c *cloud.Cloud, backup cloud.B
 		}
 		for {
 			err := b.dropSnapshot(short, c, s)
-			if volume.IsKind(err, volume.NotFound) {
+			if volume.IsKind(err, volume.KindNotFound) {
 				break
 			}
-			if !volume.IsKind(err, volume.Precondition) || volume.Pause(short, novaStep) != nil {
+			if !volume.IsKind(err, volume.KindPrecondition) || operation.Sleep(short, novaStep) != nil {
 				return err
 			}
 			s.Status = snapAvailable // again
@@ -223,12 +225,12 @@ func (b *Backend) dropHelper(ctx context.Context, c *cloud.Cloud, backup cloud.B
 // gone, nobody would come for the helper.
 func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.Backup) error {
 	if backup.Status == snapCreating {
-		return volume.Errorf(volume.InProgress, "the backup is still being made, and Cinder deletes it only after that").
+		return volume.Errorf(volume.KindInProgress, "the backup is still being made, and Cinder deletes it only after that").
 			WithRemedy("no action needed: Kubernetes retries this automatically")
 	}
 	if err := b.dropHelper(ctx, c, backup); err != nil {
 		if passes(err) {
-			return volume.Errorf(volume.InProgress, "the snapshot that the backup was made from is still being deleted: %w", err)
+			return volume.Errorf(volume.KindInProgress, "the snapshot that the backup was made from is still being deleted: %w", err)
 		}
 		return err
 	}
@@ -246,13 +248,13 @@ func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.B
 	if err != nil {
 		return err
 	}
-	return volume.Errorf(volume.Internal, "Cinder has failed to delete the backup, which is %s: %s", backup.Status, failReason(backup)).
+	return volume.Errorf(volume.KindInternal, "Cinder has failed to delete the backup, which is %s: %s", backup.Status, failReason(backup)).
 		WithRemedy("an administrator of the cloud has to find out why and delete it: openstack volume backup delete --force " + id)
 }
 
 func domainBackup(b cloud.Backup) volume.Snapshot {
 	return volume.Snapshot{
 		ID: b.ID, Name: b.Name, VolumeID: b.VolumeID, Size: volume.Size(b.SizeGiB) * volume.GiB,
-		Created: b.Created.Truncate(time.Second), Ready: b.Status == snapAvailable,
+		Created: b.CreatedAt.Truncate(time.Second), Ready: b.Status == snapAvailable,
 	}
 }

@@ -79,7 +79,7 @@ func TestBackupGoesOnFromWhereverItWasBrokenOff(t *testing.T) {
 				class := snap("b", id, "type", "backup")
 				s, err := r.CreateSnapshot(within(t, 3*time.Second), class)
 				if err != nil {
-					wantKind(t, err, volume.Unavailable)
+					wantKind(t, err, volume.KindUnavailable)
 				} else if s.Ready && rule.Hits() == 0 {
 					t.Fatalf("%+v is ready, and %s was not called", s, call)
 				}
@@ -106,7 +106,7 @@ func TestBackupWaitsForItsHelperAcrossCalls(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Slow(1500*time.Millisecond))
 	_, err := r.CreateSnapshot(within(t, time.Second), class)
-	wantKind(t, err, volume.Deadline, "creating")
+	wantKind(t, err, volume.KindDeadline, "creating")
 	r.wantCalls(t, fakecloud.CreateBackup, 0)
 	r.ready(t, class)
 	if rule.Hits() != 1 || r.cloud.Count(fakecloud.CreateSnapshot) != 1 {
@@ -124,7 +124,7 @@ func TestBackupThatFailsIsNeverReady(t *testing.T) {
 	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == snapError })
 	for range 2 {
 		_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-		wantKind(t, err, volume.Internal, s.ID, "the backup driver failed")
+		wantKind(t, err, volume.KindInternal, s.ID, "the backup driver failed")
 	}
 	if n := r.helpers(t, id); n != 0 {
 		t.Errorf("%d snapshots are left behind", n)
@@ -144,7 +144,7 @@ func TestBackupThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.LostReply(), fakecloud.Fails())
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-	wantKind(t, err, volume.Unavailable)
+	wantKind(t, err, volume.KindUnavailable)
 	failed := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)
 	if len(failed) != 1 {
 		t.Fatalf("backups %v, want one", failed)
@@ -153,7 +153,7 @@ func TestBackupThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
 
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 	_, err = r.CreateSnapshot(within(t, 5*time.Second), class)
-	wantKind(t, err, volume.Unavailable, failed[0], "could not be removed")
+	wantKind(t, err, volume.KindUnavailable, failed[0], "could not be removed")
 	rule.Remove()
 
 	s := r.ready(t, class)
@@ -176,7 +176,7 @@ func TestBackupIDIsNotGivenAwayUnnoted(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
 	for range 2 {
 		_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-		wantKind(t, err, volume.Unavailable, "backup:update")
+		wantKind(t, err, volume.KindUnavailable, "backup:update")
 	}
 	r.wantCalls(t, fakecloud.CreateBackup, 1)
 	made := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)
@@ -195,7 +195,7 @@ func TestBackupOfAnOldCloudKeepsItsID(t *testing.T) {
 	s := r.take(t, class)
 	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == snapError })
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-	wantKind(t, err, volume.Internal, s.ID)
+	wantKind(t, err, volume.KindInternal, s.ID)
 }
 
 func TestBackupRemovesNoSnapshotButItsHelper(t *testing.T) {
@@ -243,7 +243,7 @@ func TestBackupWhoseHelperFailsStartsAnew(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails())
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-	wantKind(t, err, volume.Internal, "Snapshot failed to create")
+	wantKind(t, err, volume.KindInternal, "Snapshot failed to create")
 	if n := r.helpers(t, id); n != 0 {
 		t.Errorf("%d snapshots are left behind", n)
 	}
@@ -257,7 +257,7 @@ func TestBackupThatCinderRefusesLeavesNothingBehind(t *testing.T) {
 	r := newRig(t, fakecloud.Options{Quota: &q})
 	id := r.add(fakecloud.Volume{})
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), snap("b", id, "type", "backup"))
-	wantKind(t, err, volume.Exhausted)
+	wantKind(t, err, volume.KindExhausted)
 	wantSoon(t, "nothing is left behind", func() bool { return r.helpers(t, id) == 0 })
 }
 
@@ -267,7 +267,7 @@ func TestBackupDoesNotTakeAPlainSnapshotForItsOwn(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	s := r.ready(t, snap("same", id))
 	_, err := r.CreateSnapshot(t.Context(), snap("same", id, "type", "backup"))
-	wantKind(t, err, volume.AlreadyExists, s.ID)
+	wantKind(t, err, volume.KindAlreadyExists, s.ID)
 	if _, there := r.cloud.Snapshot(s.ID); !there {
 		t.Error("the snapshot has gone")
 	}
@@ -275,7 +275,7 @@ func TestBackupDoesNotTakeAPlainSnapshotForItsOwn(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
 	r.take(t, snap("b", id, "type", "backup"))
 	_, err = r.CreateSnapshot(t.Context(), snap("b", id))
-	wantKind(t, err, volume.AlreadyExists, "for the backup")
+	wantKind(t, err, volume.KindAlreadyExists, "for the backup")
 }
 
 func TestBackupIsReadyOnlyWithoutItsHelper(t *testing.T) {
@@ -307,8 +307,8 @@ func TestBackupWhoseHelperIsBusy(t *testing.T) {
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Refused()).Always()
 	r.cloud.Release(s.ID)
 	_, err := r.CreateSnapshot(within(t, 2*time.Second), class)
-	wantKind(t, err, volume.InProgress, "complete", "cannot be deleted yet", "took it back")
-	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.Precondition, "took it back")
+	wantKind(t, err, volume.KindInProgress, "complete", "cannot be deleted yet", "took it back")
+	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.KindPrecondition, "took it back")
 	if _, there := r.cloud.Backup(s.ID); !there {
 		t.Error("the backup was deleted, and nobody comes back for its helper")
 	}
@@ -330,7 +330,7 @@ func TestDeleteBackup(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
 	s := r.take(t, class)
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.InProgress, "still being made")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "still being made")
 	r.cloud.Release(s.ID)
 	if n := r.helpers(t, id); n != 1 {
 		t.Fatalf("%d helpers, want 1", n)
@@ -338,12 +338,12 @@ func TestDeleteBackup(t *testing.T) {
 	// Without the backup nobody would come back for the helper: it goes first.
 	helper, _ := r.cloud.Backup(s.ID)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
-	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.InProgress, "made from is still being deleted")
+	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.KindInProgress, "made from is still being deleted")
 	r.wantCalls(t, fakecloud.DeleteBackup, 0)
 	r.cloud.Release(helper.SnapshotID)
 
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Stuck())
-	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.Deadline, "backup is still deleting")
+	wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.KindDeadline, "backup is still deleting")
 	if n := r.helpers(t, id); n != 0 {
 		t.Errorf("%d snapshots are left behind", n)
 	}
@@ -366,8 +366,8 @@ func TestDeleteBackupThatOthersDependOn(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	full := r.ready(t, snap("full", id, "type", "backup"))
 	r.ready(t, snap("more", id, "type", "backup", "incremental", "true"))
-	wantKind(t, r.DeleteSnapshot(t.Context(), full.ID), volume.Precondition, "ncremental backups exist")
+	wantKind(t, r.DeleteSnapshot(t.Context(), full.ID), volume.KindPrecondition, "ncremental backups exist")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Fails())
 	alone := r.ready(t, snap("alone", r.add(fakecloud.Volume{}), "type", "backup"))
-	wantKind(t, r.DeleteSnapshot(t.Context(), alone.ID), volume.Internal, "the backup driver failed")
+	wantKind(t, r.DeleteSnapshot(t.Context(), alone.ID), volume.KindInternal, "the backup driver failed")
 }

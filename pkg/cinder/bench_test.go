@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -104,7 +106,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 				return err
 			}
 			for r.size(b, id) < 2*volume.GiB {
-				if err := volume.Pause(b.Context(), 2*time.Millisecond); err != nil {
+				if err := operation.Sleep(b.Context(), 2*time.Millisecond); err != nil {
 					return err
 				}
 			}
@@ -169,7 +171,7 @@ func BenchmarkPublish(b *testing.B) {
 	attach, detach, rounds := 0, 0, 0
 	for b.Loop() {
 		r.cloud.Forget()
-		_, err := r.Attach(b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.SingleNodeWriter}})
+		_, err := r.Attach(b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
 		if err != nil {
 			b.Fatal(err)
 		}

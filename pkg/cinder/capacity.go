@@ -42,7 +42,7 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 	if err != nil {
 		return room, err
 	}
-	shared := slices.ContainsFunc(req.Accesses, func(a volume.Access) bool { return a.Mode.MultiNode() })
+	shared := slices.ContainsFunc(req.Accesses, func(a volume.Access) bool { return a.Mode.IsMultiNode() })
 	if shared && !t.Multiattach {
 		return room, nil
 	}

@@ -15,7 +15,7 @@ func TestCapacity(t *testing.T) {
 	quota := func(gib, volumes, one int) *fakecloud.Quota {
 		return &fakecloud.Quota{Gigabytes: gib, Volumes: volumes, Snapshots: -1, PerVolumeGigabytes: one}
 	}
-	many := []volume.Access{{Mode: volume.MultiNodeMultiWriter, Block: true}}
+	many := []volume.Access{{Mode: volume.AccessMultiNodeMultiWriter, Block: true}}
 	for name, test := range map[string]struct {
 		quota     *fakecloud.Quota
 		ask       volume.CapacityRequest
@@ -50,7 +50,7 @@ func TestCapacity(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, parameters := range []map[string]string{{"tpye": "x"}, {paramType: "moon"}, {paramCloud: "moon"}} {
 		_, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters})
-		wantKind(t, err, volume.Invalid)
+		wantKind(t, err, volume.KindInvalid)
 	}
 }
 
@@ -62,7 +62,7 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 	for _, name := range []string{"an error is not remembered", "nor is it when the next call succeeds"} {
 		rule := r.cloud.On(fakecloud.Match{Call: fakecloud.GetLimits}, fakecloud.Status(http.StatusForbidden, "no")).Always()
 		_, err := r.Capacity(t.Context(), volume.CapacityRequest{})
-		wantKind(t, err, volume.Denied)
+		wantKind(t, err, volume.KindDenied)
 		if rule.Hits() != 1 {
 			t.Errorf("%s: %d calls, want 1", name, rule.Hits())
 		}

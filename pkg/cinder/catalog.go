@@ -53,7 +53,7 @@ func (b *Backend) typeNamed(ctx context.Context, c *cloud.Cloud, name string) (c
 			return cloud.VolumeType{}, err
 		}
 		fallback, err := c.DefaultVolumeType(ctx)
-		if err != nil && !volume.IsKind(err, volume.NotFound) {
+		if err != nil && !volume.IsKind(err, volume.KindNotFound) {
 			return cloud.VolumeType{}, err
 		}
 		k.types, k.fallback, k.typesAt = types, fallback, time.Now()
@@ -71,7 +71,7 @@ func (b *Backend) typeNamed(ctx context.Context, c *cloud.Cloud, name string) (c
 	for _, t := range k.types {
 		names = append(names, t.Name)
 	}
-	return cloud.VolumeType{}, volume.Errorf(volume.Invalid, "the cloud %s has no volume type %q for this project; it has: %s", c.Name(), name, few(names)).
+	return cloud.VolumeType{}, volume.Errorf(volume.KindInvalid, "the cloud %s has no volume type %q for this project; it has: %s", c.Name(), name, few(names)).
 		WithRemedy("name one of the cloud's types in the class (openstack volume type list)")
 }
 
@@ -96,9 +96,9 @@ func (b *Backend) zonesOf(ctx context.Context, c *cloud.Cloud) ([]string, error)
 // the cloud does not have that type, or not for this project; it may have been
 // renamed since the volume was made.
 func (b *Backend) sameType(ctx context.Context, c *cloud.Cloud, v cloud.Volume, name string) (bool, error) {
-	if v.Type == name {
+	if v.VolumeType == name {
 		return true, nil
 	}
 	t, err := b.typeNamed(ctx, c, name)
-	return err == nil && t.Name == v.Type, err
+	return err == nil && t.Name == v.VolumeType, err
 }

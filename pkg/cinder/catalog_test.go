@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -25,15 +27,15 @@ func TestWaitForTheCatalogEndsWithTheContext(t *testing.T) {
 		first <- err
 	}()
 	for r.cloud.Count(fakecloud.ListZones) == 0 {
-		if err := volume.Pause(patient, 5*time.Millisecond); err != nil {
+		if err := operation.Sleep(patient, 5*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}
 	began := time.Now()
 	_, err := r.Create(within(t, 300*time.Millisecond), create("pvc-2"))
-	wantKind(t, err, volume.Deadline, "what the cloud offers")
+	wantKind(t, err, volume.KindDeadline, "what the cloud offers")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the answer came after %s, the caller had 300 ms", took)
 	}
-	wantKind(t, <-first, volume.Deadline)
+	wantKind(t, <-first, volume.KindDeadline)
 }

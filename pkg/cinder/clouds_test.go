@@ -80,9 +80,9 @@ func TestSeveralClouds(t *testing.T) {
 		t.Errorf("a clone follows its source: %+v, %v", v, err)
 	}
 	_, err = b.Get(t.Context(), "no-such-volume")
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	_, err = b.Get(volume.WithSecrets(t.Context(), map[string]string{"cloud": "moon"}), inWest.ID)
-	wantKind(t, err, volume.Invalid, "moon", "west")
+	wantKind(t, err, volume.KindInvalid, "moon", "west")
 }
 
 // A volume is not gone because the cloud that it is in does not answer.
@@ -96,7 +96,7 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := work(ctx); !volume.IsKind(err, volume.Unavailable) && !volume.IsKind(err, volume.Deadline) {
+		if err := work(ctx); !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
 			t.Errorf("%s: %v", call, err)
 		}
 	}

@@ -64,10 +64,10 @@ func (b *Backend) awaitCopies(ctx context.Context, c *cloud.Cloud, source, harm 
 	for id, kind := range b.copiesOf(source) {
 		err := b.awaitCopy(ctx, c, id, kind)
 		switch {
-		case err == nil, volume.IsKind(err, volume.NotFound):
+		case err == nil, volume.IsKind(err, volume.KindNotFound):
 			b.dropCopy(source, id)
-		case volume.IsKind(err, volume.Deadline):
-			return volume.Errorf(volume.InProgress, "Cinder is still making the %s %s from it, which would %s: %w", kind, id, harm, err).
+		case volume.IsKind(err, volume.KindDeadline):
+			return volume.Errorf(volume.KindInProgress, "Cinder is still making the %s %s from it, which would %s: %w", kind, id, harm, err).
 				WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, check the state of that " + string(kind))
 		default:
 			return err
@@ -85,7 +85,7 @@ func (b *Backend) awaitCopy(ctx context.Context, c *cloud.Cloud, id string, kind
 		return err
 	}
 	v, err := c.Volume(ctx, id)
-	if volume.IsKind(err, volume.NotFound) || err == nil && v.Status != stateCreating {
+	if volume.IsKind(err, volume.KindNotFound) || err == nil && v.Status != stateCreating {
 		return err
 	}
 	_, err = b.await(ctx, c, id, "clone", func(v cloud.Volume) (bool, error) { return v.Status != stateCreating, nil })

@@ -172,7 +172,7 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 			t.Parallel()
 			c := start(t)
 			_, err := c.expand(within(t, time.Second))
-			wantKind(t, err, volume.InProgress, c.source, c.id, "cut off")
+			wantKind(t, err, volume.KindInProgress, c.source, c.id, "cut off")
 			c.wantCalls(t, fakecloud.ExtendVolume, 0)
 			eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
 			if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
@@ -206,9 +206,9 @@ func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
 	req := request("clone", volume.GiB, nil)
 	req.Source.VolumeID = source
 	_, err := r.CloneVolume(within(t, time.Second), req)
-	wantKind(t, err, volume.Deadline)
+	wantKind(t, err, volume.KindDeadline)
 	_, err = r.Expand(within(t, time.Second), source, 2*volume.GiB)
-	wantKind(t, err, volume.InProgress, "cut off")
+	wantKind(t, err, volume.KindInProgress, "cut off")
 	// A size that it has already takes no extension and no wait.
 	if _, err := r.Expand(within(t, time.Second), source, volume.GiB); err != nil {
 		t.Error(err)
@@ -244,7 +244,7 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := test.start(t)
-			wantKind(t, test.remove(within(t, time.Second), c), volume.InProgress, c.id, "would fail")
+			wantKind(t, test.remove(within(t, time.Second), c), volume.KindInProgress, c.id, "would fail")
 			c.wantCalls(t, test.call, 0)
 			eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
 			if err := test.remove(within(t, 10*time.Second), c); err != nil {
@@ -262,7 +262,7 @@ func TestDeleteOfAVolumeWithASnapshotInTheMaking(t *testing.T) {
 	c := startSnapshot(t, typeSnapshot)
 	eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
 	_, err := c.server.DeleteVolume(within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
-	wantKind(t, err, volume.Precondition, c.id, "snapshots")
+	wantKind(t, err, volume.KindPrecondition, c.id, "snapshots")
 }
 
 // Cinder restores one thing at a time from a backup.
@@ -288,7 +288,7 @@ func TestExpandGivesTheVolumeBackWhileACopyIsMade(t *testing.T) {
 	c := startClone(t)
 	ctx, began := within(t, 20*time.Second), time.Now()
 	_, err := c.expand(ctx)
-	wantKind(t, err, volume.InProgress, c.id)
+	wantKind(t, err, volume.KindInProgress, c.id)
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the volume was locked for %s of 20 s", took)
 	}
@@ -306,7 +306,7 @@ func TestCopiesThatFailAreForgotten(t *testing.T) {
 		req := request("copy", volume.GiB, nil)
 		req.Source = from
 		_, err := r.Create(within(t, 10*time.Second), req)
-		wantKind(t, err, volume.Internal)
+		wantKind(t, err, volume.KindInternal)
 		if left := r.copiesOf(id); len(left) != 0 {
 			t.Errorf("%v are still noted", left)
 		}

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
@@ -27,7 +29,7 @@ func TestClone(t *testing.T) {
 	}
 	req.Name = "pvc-3"
 	_, err = r.CloneVolume(t.Context(), req)
-	wantKind(t, err, volume.NotFound, src)
+	wantKind(t, err, volume.KindNotFound, src)
 	if len(r.cloud.Volumes()) != 1 {
 		t.Errorf("left behind: %+v", r.cloud.Volumes())
 	}
@@ -41,11 +43,11 @@ func TestCloneIntoAnotherZone(t *testing.T) {
 	req.Source.VolumeID = src
 	req.Requisite = []volume.Topology{zone("nova")}
 	_, err := r.CloneVolume(t.Context(), req)
-	wantKind(t, err, volume.Exhausted, "west", "nova")
+	wantKind(t, err, volume.KindExhausted, "west", "nova")
 	s := r.ready(t, snap("s", src))
 	req.Source = volume.Source{SnapshotID: s.ID}
 	_, err = r.Restore(t.Context(), req)
-	wantKind(t, err, volume.Exhausted, "west", "nova")
+	wantKind(t, err, volume.KindExhausted, "west", "nova")
 	// A copy that outlives its call and is in a wrong zone would stay.
 	r.wantCalls(t, fakecloud.CreateVolume, 0)
 }
@@ -85,7 +87,7 @@ func TestRestore(t *testing.T) {
 	}
 	for state := ""; state != "available"; {
 		b, err := c.Backup(t.Context(), backup.ID)
-		if err != nil || volume.Pause(t.Context(), 5*time.Millisecond) != nil {
+		if err != nil || operation.Sleep(t.Context(), 5*time.Millisecond) != nil {
 			t.Fatal(err)
 		}
 		state = b.Status
@@ -110,7 +112,7 @@ func TestRestore(t *testing.T) {
 	req := request("pvc-x", 3*volume.GiB, nil)
 	req.Source.SnapshotID = "no-such-snapshot"
 	_, err = r.Restore(t.Context(), req)
-	wantKind(t, err, volume.NotFound, "no-such-snapshot")
+	wantKind(t, err, volume.KindNotFound, "no-such-snapshot")
 }
 
 func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
@@ -158,9 +160,9 @@ func TestSharedCopiesAreJudgedBeforeTheyAreMade(t *testing.T) {
 		r.cloud.Forget()
 		req := request("pvc-"+name, volume.GiB, map[string]string{paramType: test.volType})
 		req.Source = test.source
-		access(volume.MultiNodeMultiWriter, true)(&req)
+		access(volume.AccessMultiNodeMultiWriter, true)(&req)
 		_, err := r.Create(t.Context(), req)
-		if test.refused != volume.IsKind(err, volume.Invalid) || !test.refused && err != nil {
+		if test.refused != volume.IsKind(err, volume.KindInvalid) || !test.refused && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if made := r.cloud.Count(fakecloud.CreateVolume); test.refused && made != 0 {

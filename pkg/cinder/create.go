@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -55,7 +57,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.
 	b.dropCopy(k.sourceID(), v.ID)
 	b.settle(v.ID, k.cloud.Name())
 	out := b.volume(v)
-	out.Context = k.want.context // Cinder does not keep it; the PersistentVolume does
+	out.VolumeContext = k.want.context // Cinder does not keep it; the PersistentVolume does
 	out.Encrypted = req.Encrypted
 	return out, nil
 }
@@ -116,7 +118,7 @@ func (k *creation) readParameters() error {
 	if k.req.Encrypted {
 		k.want.metadata[metaEncrypted] = "true"
 	}
-	change, err := mutable(k.req.Mutable)
+	change, err := mutable(k.req.MutableParameters)
 	if change.volType != "" {
 		k.want.volType = change.volType
 	}
@@ -130,7 +132,7 @@ func (k *creation) readParameters() error {
 // or have the pod scheduled elsewhere, and nobody would remove the volume.
 func (k *creation) answer(err error) error {
 	if len(k.known) > 0 {
-		return volume.NotFinal(err, "Cinder has a volume of this name ("+few(slices.Sorted(maps.Keys(k.known)))+")")
+		return volume.NonFinal(err, "Cinder has a volume of this name ("+few(slices.Sorted(maps.Keys(k.known)))+")")
 	}
 	return k.attempts.answer(k.req.Name, err)
 }
@@ -156,7 +158,7 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 		}
 		// A refusal that came as an answer, such as that of the quota, holds in
 		// every zone.
-		if !volume.IsKind(err, volume.OutOfRange) || cloud.StatusCode(err) != 0 {
+		if !volume.IsKind(err, volume.KindOutOfRange) || cloud.StatusCode(err) != 0 {
 			return v, err
 		}
 		if i < len(k.place.zones)-1 {
@@ -166,7 +168,7 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 	if k.place.allowed == nil {
 		return v, err
 	}
-	return v, volume.Errorf(volume.Exhausted, "no zone that the volume has to be reachable from (%s) has room for it: %w", few(k.place.allowed), err).
+	return v, volume.Errorf(volume.KindExhausted, "no zone that the volume has to be reachable from (%s) has room for it: %w", few(k.place.allowed), err).
 		WithRemedy("let the pod be scheduled to another zone, ask for less, or use another type")
 }
 
@@ -180,7 +182,7 @@ func (k *creation) accepted(v cloud.Volume) {
 	if source := k.sourceID(); source != "" && !settled(v) {
 		k.noteCopy(source, v.ID, copyVolume)
 	}
-	k.req.Accepted()
+	k.req.NotifyAccepted()
 }
 
 // sourceID is the id of the volume or snapshot that the volume is made from, if any.
@@ -224,12 +226,12 @@ func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (from 
 		from.SnapshotID = source.SnapshotID
 		return from, nil
 	}
-	if !volume.IsKind(err, volume.NotFound) {
+	if !volume.IsKind(err, volume.KindNotFound) {
 		return from, err
 	}
 	if _, errBackup := c.Backup(ctx, source.SnapshotID); errBackup != nil {
-		if volume.IsKind(errBackup, volume.NotFound) {
-			return from, volume.Errorf(volume.NotFound, "neither a snapshot nor a backup has the id %s: %w", source.SnapshotID, err)
+		if volume.IsKind(errBackup, volume.KindNotFound) {
+			return from, volume.Errorf(volume.KindNotFound, "neither a snapshot nor a backup has the id %s: %w", source.SnapshotID, err)
 		}
 		return from, errBackup
 	}
@@ -268,16 +270,16 @@ func (k *creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume
 		wasDone = k.attempts.addLost(order.Name)
 	}
 	switch code := cloud.StatusCode(err); {
-	case volume.IsKind(err, volume.NotFound) && order.Type != "", volume.IsKind(err, volume.Invalid) && order.Type != "":
-		if _, errType := k.typeNamed(ctx, k.cloud, order.Type); volume.IsKind(errType, volume.Invalid) {
+	case volume.IsKind(err, volume.KindNotFound) && order.Type != "", volume.IsKind(err, volume.KindInvalid) && order.Type != "":
+		if _, errType := k.typeNamed(ctx, k.cloud, order.Type); volume.IsKind(errType, volume.KindInvalid) {
 			return v, errType
 		}
 		return v, err
-	case !volume.IsKind(err, volume.Unavailable), code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
+	case !volume.IsKind(err, volume.KindUnavailable), code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
 		return v, err // it was not made
 	}
 	for _, pause := range lookAgain() {
-		if volume.Pause(ctx, pause) != nil {
+		if operation.Sleep(ctx, pause) != nil {
 			break
 		}
 		n, errFind := k.named(ctx, k.cloud, order.Name)
@@ -309,6 +311,6 @@ func mayBeDone(err error) bool {
 		return false
 	default:
 		kind := volume.KindOf(err)
-		return kind == volume.Unavailable || kind == volume.Deadline || kind == volume.Canceled || code > 0 && code < 400
+		return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled || code > 0 && code < 400
 	}
 }

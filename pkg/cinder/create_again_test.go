@@ -25,13 +25,13 @@ func TestNoKindIsFinalWhileAVolumeMayExist(t *testing.T) {
 	known := &creation{Backend: b, known: map[string]bool{"vol-1": true}, req: volume.CreateRequest{Name: "known"}}
 	lost := &creation{Backend: b, req: volume.CreateRequest{Name: "lost"}}
 	fresh := &creation{Backend: b, req: volume.CreateRequest{Name: "fresh"}}
-	for kind := volume.Internal; kind <= volume.Stale; kind++ {
+	for kind := volume.KindInternal; kind <= volume.KindStale; kind++ {
 		for name, test := range map[string]struct {
 			creation *creation
 			word     string
 		}{"a volume": {known, "vol-1"}, "a lost request": {lost, "may still be carried out"}} {
 			got := test.creation.answer(volume.Errorf(kind, "refused"))
-			if k := volume.KindOf(got); k.Final() && k != volume.AlreadyExists {
+			if k := volume.KindOf(got); k.IsFinal() && k != volume.KindAlreadyExists {
 				t.Errorf("%s: %s was answered as %s, which is final", name, kind, k)
 			}
 			if changed := !volume.IsKind(got, kind); changed != strings.Contains(got.Error(), test.word) {
@@ -67,7 +67,7 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 		}, []string{"rbd-gold", "Policy doesn't allow it"}},
 		"the type has another name":  {class(paramType, "golden"), []string{"rbd-gold", "golden"}},
 		"an unknown parameter":       {class("tpye", "rbd"), []string{"tpye"}},
-		"an unknown mutable one":     {func(_ *rig, q *volume.CreateRequest) { q.Mutable = map[string]string{"iops": "7"} }, []string{"iops"}},
+		"an unknown mutable one":     {func(_ *rig, q *volume.CreateRequest) { q.MutableParameters = map[string]string{"iops": "7"} }, []string{"iops"}},
 		"the class demands a zone":   {change: class(paramZone, "nova")},
 		"neighbors that have gone":   {change: class(paramNear, "pvc-gone")},
 		"no zone of Cinder's":        {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} }, []string{"zone west", "mars", "selected-node"}},
@@ -95,7 +95,7 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 					t.Errorf("%+v, %v, want %s", again, err, v.ID)
 				}
 			} else {
-				wantKind(t, err, volume.Unavailable, test.words...)
+				wantKind(t, err, volume.KindUnavailable, test.words...)
 			}
 			if _, there := r.cloud.Volume(v.ID); !there || len(r.cloud.Volumes()) != 1 {
 				t.Errorf("the volumes are %+v, want %s", r.cloud.Volumes(), v.ID)
@@ -109,7 +109,7 @@ func (r *rig) cutShort(t *testing.T, req volume.CreateRequest) (id string) {
 	t.Helper()
 	before := r.cloud.Volumes()
 	_, err := r.Create(within(t, 700*time.Millisecond), req)
-	wantKind(t, err, volume.Deadline)
+	wantKind(t, err, volume.KindDeadline)
 	for _, v := range r.cloud.Volumes() {
 		if !slices.ContainsFunc(before, func(o fakecloud.Volume) bool { return o.ID == v.ID }) {
 			return v.ID
@@ -131,7 +131,7 @@ func TestVolumeForAZoneThatIsNotWantedAnyMore(t *testing.T) {
 	first := r.cutShort(t, req)
 	req.Requisite = []volume.Topology{zone("nova")}
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.Exhausted, first, "west", "nova")
+	wantKind(t, err, volume.KindExhausted, first, "west", "nova")
 	if _, there := r.cloud.Volume(first); there {
 		t.Errorf("%s stays behind, and the claim may be forgotten", first)
 	}
@@ -165,9 +165,9 @@ func TestVolumeInAnotherZoneIsKeptIfItMayBeOfUse(t *testing.T) {
 				_, err := r.Create(t.Context(), req)
 				_, there := r.cloud.Volume(id)
 				if restart || source == "gone" {
-					wantKind(t, err, volume.Unavailable, id, "west", "nova")
+					wantKind(t, err, volume.KindUnavailable, id, "west", "nova")
 				} else {
-					wantKind(t, err, volume.Exhausted, id, "west", "nova")
+					wantKind(t, err, volume.KindExhausted, id, "west", "nova")
 				}
 				if there != (restart || source == "gone") {
 					t.Errorf("after %v the volume is there: %t", err, there)
@@ -197,7 +197,7 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	deliver := make(chan struct{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
 	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.Unavailable, "504")
+	wantKind(t, err, volume.KindUnavailable, "504")
 	for name, change := range map[string]func(*volume.CreateRequest){
 		"parameter": func(q *volume.CreateRequest) { q.Parameters = map[string]string{"tpye": "x"} },
 		"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramCloud: "moon"} },
@@ -206,19 +206,19 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	} {
 		req := request("pvc-1", volume.GiB, nil)
 		change(&req)
-		if _, err := r.Create(t.Context(), req); !volume.IsKind(err, volume.Unavailable) {
+		if _, err := r.Create(t.Context(), req); !volume.IsKind(err, volume.KindUnavailable) {
 			t.Errorf("%s: %v, want it not final", name, err)
 		}
 		req.Name = "pvc-2" // of which nothing was asked for yet
-		if _, err := r.Create(t.Context(), req); err == nil || !volume.KindOf(err).Final() {
+		if _, err := r.Create(t.Context(), req); err == nil || !volume.KindOf(err).IsFinal() {
 			t.Errorf("%s: %v, want it final", name, err)
 		}
 	}
 	server := controller.New(r.Backend, controller.Options{})
 	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
-	wantKind(t, err, volume.Unavailable, "gone", "may still be carried out")
+	wantKind(t, err, volume.KindUnavailable, "gone", "may still be carried out")
 	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-2", volume.Source{VolumeID: "gone"}))
-	wantKind(t, err, volume.NotFound, "gone")
+	wantKind(t, err, volume.KindNotFound, "gone")
 
 	close(deliver)
 	wantSoon(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
@@ -250,9 +250,9 @@ func TestRefusalsRemoveWhatFailedCreationsHaveLeft(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			left := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
 			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
-			wantKind(t, refuse(r), volume.Unavailable, left)
+			wantKind(t, refuse(r), volume.KindUnavailable, left)
 			rule.Remove()
-			if err := refuse(r); err == nil || !volume.KindOf(err).Final() {
+			if err := refuse(r); err == nil || !volume.KindOf(err).IsFinal() {
 				t.Errorf("%v, want it final: nothing is left", err)
 			}
 			if all := r.cloud.Volumes(); len(all) != 0 {
@@ -279,7 +279,7 @@ func TestCloneIsFoundInItsCloudWithoutItsSource(t *testing.T) {
 	}
 	req.Name = "pvc-3"
 	_, err = b.CloneVolume(t.Context(), req)
-	wantKind(t, err, volume.NotFound, req.Source.VolumeID)
+	wantKind(t, err, volume.KindNotFound, req.Source.VolumeID)
 }
 
 // A volume that may not be shared although it has to be is no answer, and if
@@ -289,9 +289,9 @@ func TestVolumeThatMayNotBeSharedIsNotTheOne(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.create(t, request("pvc-1", volume.GiB, nil))
 	req := request("pvc-1", volume.GiB, nil)
-	access(volume.MultiNodeMultiWriter, true)(&req)
+	access(volume.AccessMultiNodeMultiWriter, true)(&req)
 	_, err := r.Create(context.WithoutCancel(t.Context()), req)
-	wantKind(t, err, volume.AlreadyExists, v.ID)
+	wantKind(t, err, volume.KindAlreadyExists, v.ID)
 	if _, there := r.cloud.Volume(v.ID); !there {
 		t.Error("it was removed")
 	}

@@ -24,12 +24,12 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	switch {
 	case failed(v):
 		removable = removable || unmade(v) && k.marked(v)
-		r := k.reasonOf(ctx, k.cloud, v, volume.Internal)
+		r := k.reasonOf(ctx, k.cloud, v, volume.KindInternal)
 		why = volume.Errorf(r.kind, "Cinder could not make the volume %s, which is in the state %s: %s", v.ID, v.Status, r.text).
 			WithRemedy("see the reason; if it is for lack of room, ask for less or use another type or zone")
 	case v.Status == stateDeleting:
-		return v, volume.Errorf(volume.Unavailable, "the volume %s is being deleted while it is made", v.ID).WithRemedy("no action needed: Kubernetes retries this automatically")
-	case k.place.fits(v.Zone) && (v.Multiattach || !shared(k.req.Accesses)):
+		return v, volume.Errorf(volume.KindUnavailable, "the volume %s is being deleted while it is made", v.ID).WithRemedy("no action needed: Kubernetes retries this automatically")
+	case k.place.fits(v.AvailabilityZone) && (v.Multiattach || !shared(k.req.Accesses)):
 		return v, k.mark(ctx, v)
 	default:
 		removable = removable && k.canBeMadeAnew(ctx)
@@ -39,7 +39,7 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 		return v, why
 	}
 	if err := k.discard(ctx, v); err != nil {
-		return v, volume.Errorf(volume.Unavailable, "%w; and it could not be removed: %s", why, err.Error()).
+		return v, volume.Errorf(volume.KindUnavailable, "%w; and it could not be removed: %s", why, err.Error()).
 			WithRemedy("no action needed: Kubernetes retries this automatically and removes it then")
 	}
 	return v, why
@@ -60,19 +60,19 @@ func (k *creation) canBeMadeAnew(ctx context.Context) bool {
 // no kind is right that has the pod scheduled anew (Exhausted) or the claim
 // forgotten.
 func (k *creation) misfit(v cloud.Volume, removable bool) error {
-	where := fmt.Sprintf("the volume %s is in the zone %s, and it has to be reachable from %s", v.ID, v.Zone, few(k.place.allowed))
+	where := fmt.Sprintf("the volume %s is in the zone %s, and it has to be reachable from %s", v.ID, v.AvailabilityZone, few(k.place.allowed))
 	switch {
-	case !k.place.fits(v.Zone) && removable:
-		return volume.Errorf(volume.Exhausted, "%s", where).
+	case !k.place.fits(v.AvailabilityZone) && removable:
+		return volume.Errorf(volume.KindExhausted, "%s", where).
 			WithRemedy("no action needed: it is removed, and Kubernetes retries this automatically; if it lasts, a volume with a source is in the source's zone: schedule the pod there")
-	case !k.place.fits(v.Zone):
-		return volume.Errorf(volume.Unavailable, "%s; it is kept, because it may be in use elsewhere or hold data", where).
-			WithRemedy("let the pod be scheduled to the zone " + v.Zone + " (remove the annotation volume.kubernetes.io/selected-node of the claim when a node there can take the pod); " +
+	case !k.place.fits(v.AvailabilityZone):
+		return volume.Errorf(volume.KindUnavailable, "%s; it is kept, because it may be in use elsewhere or hold data", where).
+			WithRemedy("let the pod be scheduled to the zone " + v.AvailabilityZone + " (remove the annotation volume.kubernetes.io/selected-node of the claim when a node there can take the pod); " +
 				"or, if nothing needs the volume, delete it: openstack volume delete " + v.ID)
 	case removable:
-		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and %s of the type %s may not be", v.ID, v.Type).WithRemedy(remedyMultiattach)
+		return volume.Errorf(volume.KindInvalid, "the volume is to be used on several nodes, and %s of the type %s may not be", v.ID, v.VolumeType).WithRemedy(remedyMultiattach)
 	}
-	return volume.Errorf(volume.AlreadyExists, "the volume %s of this name exists and may not be used on several nodes, because its type %s does not allow that", v.ID, v.Type).
+	return volume.Errorf(volume.KindAlreadyExists, "the volume %s of this name exists and may not be used on several nodes, because its type %s does not allow that", v.ID, v.VolumeType).
 		WithRemedy("use another name, or delete the volume")
 }
 
@@ -119,7 +119,7 @@ func (k *creation) discardLeftovers(ctx context.Context, leftovers []cloud.Volum
 
 // discard deletes a volume and waits until it is gone.
 func (k *creation) discard(ctx context.Context, v cloud.Volume) error {
-	if err := k.remove(ctx, k.cloud, v.ID); err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err := k.remove(ctx, k.cloud, v.ID); err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return err
 	}
 	k.forget(v.ID)

@@ -27,7 +27,7 @@ func TestCreate(t *testing.T) {
 		"csi.storage.k8s.io/fstype": "xfs", "mkfsOptions": "-K",
 	})
 	v := r.create(t, req)
-	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.Context["mkfsOptions"] != "-K" || len(v.Context) != 1 || v.Topology[0][cindercsi.TopologyKey] != "nova" || !v.Source.Empty() {
+	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.VolumeContext["mkfsOptions"] != "-K" || len(v.VolumeContext) != 1 || v.Topology[0][cindercsi.TopologyKey] != "nova" || !v.Source.IsEmpty() {
 		t.Errorf("%+v", v)
 	}
 	got, _ := r.cloud.Volume(v.ID)
@@ -45,10 +45,10 @@ func TestCreate(t *testing.T) {
 		}
 	}
 	again := r.create(t, req)
-	if again.ID != v.ID || again.Context["mkfsOptions"] != "-K" {
+	if again.ID != v.ID || again.VolumeContext["mkfsOptions"] != "-K" {
 		t.Errorf("the repetition made %+v, not %s", again, v.ID)
 	}
-	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.Context) != 0 {
+	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.VolumeContext) != 0 {
 		t.Errorf("%+v, %v: only the PersistentVolume has the context", got, err)
 	}
 	r.wantCalls(t, fakecloud.CreateVolume, 1)
@@ -89,7 +89,7 @@ func TestCreateNeverAnswersWithAVolumeThatIsNotUsable(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.Deadline, "pvc-1", "creating")
+	wantKind(t, err, volume.KindDeadline, "pvc-1", "creating")
 	v := r.create(t, request("pvc-1", volume.GiB, nil))
 	if got, _ := r.cloud.Volume(v.ID); got.Status != stateAvailable {
 		t.Errorf("answered with a volume that is %s", got.Status)
@@ -102,13 +102,13 @@ func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.cloud.SetCapacity(5)
 	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	wantKind(t, err, volume.OutOfRange, "pvc-1", "Cinder says", "ask for less")
+	wantKind(t, err, volume.KindOutOfRange, "pvc-1", "Cinder says", "ask for less")
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Fails())
 	_, err = r.Create(t.Context(), request("pvc-1", 2*volume.GiB, nil))
-	wantKind(t, err, volume.Internal, "error")
+	wantKind(t, err, volume.KindInternal, "error")
 	r.create(t, request("pvc-1", 2*volume.GiB, nil))
 	if left := r.cloud.Volumes(); len(left) != 1 {
 		t.Errorf("left behind: %+v", left)
@@ -130,14 +130,14 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	// What is not provably ours is left alone.
 	static := r.add(fakecloud.Volume{Name: "pvc-2", Status: stateError, Metadata: map[string]string{"owner": "me"}})
 	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
-	wantKind(t, err, volume.Unavailable, static, "error") // not final: it is there
+	wantKind(t, err, volume.KindUnavailable, static, "error") // not final: it is there
 	if _, there := r.cloud.Volume(static); !there {
 		t.Error("a volume that is not ours was deleted")
 	}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
 	r.add(fakecloud.Volume{Name: "pvc-3", Status: stateError})
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, nil))
-	wantKind(t, err, volume.Unavailable, "error_deleting")
+	wantKind(t, err, volume.KindUnavailable, "error_deleting")
 	r.create(t, request("pvc-3", volume.GiB, nil)) // it is dead weight now, but does not block
 }
 
@@ -155,7 +155,7 @@ func TestLostReplyToCreateMakesOneVolume(t *testing.T) {
 			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fault)
 			v, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
 			if err != nil {
-				wantKind(t, err, volume.Unavailable)
+				wantKind(t, err, volume.KindUnavailable)
 				if name == "lost" || name == "a page" || name == "half" {
 					t.Errorf("the volume was made, and the call did not find it: %v", err)
 				}
@@ -177,7 +177,7 @@ func TestLostReplyAndThenNothing(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.Unavailable)
+	wantKind(t, err, volume.KindUnavailable)
 	rule.Remove()
 	r.create(t, request("pvc-1", volume.GiB, nil))
 	if all := r.cloud.Volumes(); len(all) != 1 {
@@ -227,13 +227,13 @@ func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
 		"another type":   {func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramType: "rbd-gold"} }, "rbd-gold"},
 		"another source": {func(q *volume.CreateRequest) { q.Source.VolumeID = "x" }, "source"},
 		"another mutable type": {func(q *volume.CreateRequest) {
-			q.Mutable = map[string]string{paramType: "rbd-gold"}
+			q.MutableParameters = map[string]string{paramType: "rbd-gold"}
 		}, "rbd-gold"},
 	} {
 		req := request("pvc-1", 2*volume.GiB, nil)
 		test.change(&req)
 		_, err := r.Create(t.Context(), req)
-		if !volume.IsKind(err, volume.AlreadyExists) || !strings.Contains(err.Error(), test.word) {
+		if !volume.IsKind(err, volume.KindAlreadyExists) || !strings.Contains(err.Error(), test.word) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -255,18 +255,18 @@ func TestCreateRefusesParameters(t *testing.T) {
 		"unknown antagonist": {map[string]string{paramFar: "pvc-9"}, []string{"pvc-9"}},
 	} {
 		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, test.parameters))
-		if !volume.IsKind(err, volume.Invalid) {
+		if !volume.IsKind(err, volume.KindInvalid) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		wantKind(t, err, volume.Invalid, test.words...)
+		wantKind(t, err, volume.KindInvalid, test.words...)
 	}
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
 	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
 	_, err := r.Create(t.Context(), request("pvc-1", 2*volume.GiB, nil))
-	wantKind(t, err, volume.OutOfRange, "uota")
+	wantKind(t, err, volume.KindOutOfRange, "uota")
 }
 
 func access(mode volume.AccessMode, block bool) func(*volume.CreateRequest) {
@@ -282,11 +282,11 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 		access  func(*volume.CreateRequest)
 		words   []string // of the refusal; none: it is made
 	}{
-		"block, shareable":    {volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true)},
-		"readers, shareable":  {volType: "rbd-multi", access: access(volume.MultiNodeReaderOnly, false)},
-		"block, default type": {access: access(volume.MultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"}},
-		"block, plain":        {volType: "rbd-gold", access: access(volume.MultiNodeSingleWriter, true), words: []string{"rbd-gold", "multiattach"}},
-		"an old Nova":         {options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi", access: access(volume.MultiNodeMultiWriter, true), words: []string{"2.60", "2.59"}},
+		"block, shareable":    {volType: "rbd-multi", access: access(volume.AccessMultiNodeMultiWriter, true)},
+		"readers, shareable":  {volType: "rbd-multi", access: access(volume.AccessMultiNodeReaderOnly, false)},
+		"block, default type": {access: access(volume.AccessMultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"}},
+		"block, plain":        {volType: "rbd-gold", access: access(volume.AccessMultiNodeSingleWriter, true), words: []string{"rbd-gold", "multiattach"}},
+		"an old Nova":         {options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi", access: access(volume.AccessMultiNodeMultiWriter, true), words: []string{"2.60", "2.59"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -295,17 +295,17 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 			test.access(&req)
 			v, err := r.Create(t.Context(), req)
 			if test.words == nil {
-				if err != nil || !slices.Contains(v.AccessModes, volume.MultiNodeMultiWriter) {
+				if err != nil || !slices.Contains(v.AccessModes, volume.AccessMultiNodeMultiWriter) {
 					t.Errorf("%+v, %v", v, err)
 				}
 				return
 			}
-			wantKind(t, err, volume.Invalid, test.words...)
+			wantKind(t, err, volume.KindInvalid, test.words...)
 			r.wantCalls(t, fakecloud.CreateVolume, 0)
 		})
 	}
 	r := newRig(t, fakecloud.Options{})
-	if v := r.create(t, request("pvc-1", volume.GiB, nil)); slices.ContainsFunc(v.AccessModes, volume.AccessMode.MultiNode) {
+	if v := r.create(t, request("pvc-1", volume.GiB, nil)); slices.ContainsFunc(v.AccessModes, volume.AccessMode.IsMultiNode) {
 		t.Errorf("a plain volume has the modes %v", v.AccessModes)
 	}
 }
@@ -326,8 +326,8 @@ func TestZones(t *testing.T) {
 		"requisite":                       {requisite: []volume.Topology{zone("west")}, want: "west"},
 		"a preferred zone Cinder has not": {requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west"},
 		"the class comes first":           {parameters: map[string]string{paramZone: "nova"}, preferred: all, want: "nova"},
-		"the class against the topology":  {parameters: map[string]string{paramZone: "nova"}, requisite: all, kind: volume.Exhausted},
-		"no zone of Cinder's":             {requisite: []volume.Topology{zone("north")}, kind: volume.Exhausted},
+		"the class against the topology":  {parameters: map[string]string{paramZone: "nova"}, requisite: all, kind: volume.KindExhausted},
+		"no zone of Cinder's":             {requisite: []volume.Topology{zone("north")}, kind: volume.KindExhausted},
 		"a label of an odd name":          {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
 		"a preference that is not allowed": {
 			requisite: []volume.Topology{zone("west")}, preferred: []volume.Topology{zone("nova")}, want: "west",
@@ -378,12 +378,12 @@ func TestNoZoneWithRoom(t *testing.T) {
 	req := request("pvc-1", 10*volume.GiB, nil)
 	req.Requisite = []volume.Topology{zone("west")}
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.Exhausted, "west", "Cinder says", "another zone")
+	wantKind(t, err, volume.KindExhausted, "west", "Cinder says", "another zone")
 	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
 	req.Requisite = []volume.Topology{zone("west"), zone("nova")}
 	r.cloud.Forget()
 	_, err = r.Create(t.Context(), req)
-	wantKind(t, err, volume.OutOfRange, "uota")
+	wantKind(t, err, volume.KindOutOfRange, "uota")
 	r.wantCalls(t, fakecloud.CreateVolume, 1)
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
@@ -411,14 +411,14 @@ func TestMutableTypeAtCreation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd"})
-	req.Mutable = map[string]string{paramType: "rbd-gold"}
+	req.MutableParameters = map[string]string{paramType: "rbd-gold"}
 	v := r.create(t, req)
 	if got, _ := r.cloud.Volume(v.ID); got.Type != "rbd-gold" {
 		t.Errorf("type %s", got.Type)
 	}
-	req.Name, req.Mutable = "pvc-2", map[string]string{"iops": "7"}
+	req.Name, req.MutableParameters = "pvc-2", map[string]string{"iops": "7"}
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.Invalid, "iops")
+	wantKind(t, err, volume.KindInvalid, "iops")
 }
 
 // A restore takes longer than a call as a rule: when Cinder ends it, nobody is
@@ -430,10 +430,10 @@ func TestRemainsThatStayAreNoFinalError(t *testing.T) {
 	r.cloud.SetCapacity(5)
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusInternalServerError, "oops")).Always()
 	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	wantKind(t, err, volume.Unavailable, "Could not find any available weighted backend", "could not be removed", "oops")
+	wantKind(t, err, volume.KindUnavailable, "Could not find any available weighted backend", "could not be removed", "oops")
 	rule.Remove()
 	_, err = r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	wantKind(t, err, volume.OutOfRange)
+	wantKind(t, err, volume.KindOutOfRange)
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
@@ -448,10 +448,10 @@ func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {
 	for _, call := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.ListVolumeDetail} {
 		rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-		wantKind(t, err, volume.Unavailable, "Policy doesn't allow it")
+		wantKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
 		if call == fakecloud.ListVolumeDetail {
 			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
-			wantKind(t, err, volume.Unavailable, "cannot be told")
+			wantKind(t, err, volume.KindUnavailable, "cannot be told")
 		}
 		rule.Remove()
 	}

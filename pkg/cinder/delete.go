@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -16,7 +18,7 @@ func (b *Backend) Delete(ctx context.Context, id string) error {
 	if err == nil {
 		err = b.remove(ctx, c, id)
 	}
-	if err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return volume.Wrap(err, "delete volume", id)
 	}
 	b.forget(id)
@@ -43,7 +45,7 @@ func (b *Backend) remove(ctx context.Context, c *cloud.Cloud, id string) error {
 	left, gone, err := b.awaitGone(ctx, c, id)
 	if err == nil && !gone && settled(left) {
 		// The reading may be from a database that lags behind.
-		if err := volume.Pause(ctx, confirmAfter); err != nil {
+		if err := operation.Sleep(ctx, confirmAfter); err != nil {
 			return err
 		}
 		left, gone, err = b.awaitGone(ctx, c, id)
@@ -54,8 +56,8 @@ func (b *Backend) remove(ctx context.Context, c *cloud.Cloud, id string) error {
 	case left.Status == stateErrorDeleting:
 		return b.brokenDeletion(ctx, c, left)
 	}
-	return volume.Errorf(volume.Precondition, "Cinder accepted the deletion and then took it back: the volume is %s again; %s",
-		left.Status, b.reasonOf(ctx, c, left, volume.Precondition).text).
+	return volume.Errorf(volume.KindPrecondition, "Cinder accepted the deletion and then took it back: the volume is %s again; %s",
+		left.Status, b.reasonOf(ctx, c, left, volume.KindPrecondition).text).
 		WithRemedy("delete the volumes and snapshots that were made from it first; the storage may need its data still")
 }
 
@@ -70,10 +72,10 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 	}
 	switch {
 	case len(v.Attachments) > 0:
-		return v, volume.Errorf(volume.Precondition, "the volume is attached to server %s", few(servers(v))).
+		return v, volume.Errorf(volume.KindPrecondition, "the volume is attached to server %s", few(servers(v))).
 			WithRemedy("delete the pods that use it, and wait until it is detached")
 	case v.Status == stateInUse:
-		return v, volume.Errorf(volume.Precondition, "the volume is in use, but Cinder does not say by what").
+		return v, volume.Errorf(volume.KindPrecondition, "the volume is in use, but Cinder does not say by what").
 			WithRemedy("see the attachments of the volume (openstack volume attachment list --volume-id " + v.ID + ")")
 	case v.Status == stateErrorDeleting:
 		return v, b.brokenDeletion(ctx, c, v)
@@ -82,14 +84,14 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 }
 
 func (b *Backend) brokenDeletion(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
-	return volume.Errorf(volume.Internal, "Cinder failed to delete the volume, which is in the state %s: %s", v.Status, b.reasonOf(ctx, c, v, volume.Internal).text).
+	return volume.Errorf(volume.KindInternal, "Cinder failed to delete the volume, which is in the state %s: %s", v.Status, b.reasonOf(ctx, c, v, volume.KindInternal).text).
 		WithRemedy("an administrator of the cloud has to find out why and delete it: openstack volume delete --force " + v.ID)
 }
 
 // whyKept explains a deletion that Cinder did not accept, by what depends on
 // the volume.
 func (b *Backend) whyKept(ctx context.Context, c *cloud.Cloud, v cloud.Volume, cause error) error {
-	if kind := volume.KindOf(cause); kind != volume.Precondition && kind != volume.Invalid {
+	if kind := volume.KindOf(cause); kind != volume.KindPrecondition && kind != volume.KindInvalid {
 		return cause
 	}
 	snapshots, next, err := c.Snapshots(ctx, cloud.SnapshotPage{VolumeID: v.ID, Limit: 10})
@@ -104,6 +106,6 @@ func (b *Backend) whyKept(ctx context.Context, c *cloud.Cloud, v cloud.Volume, c
 	if next != "" {
 		text += " and others"
 	}
-	return volume.Errorf(volume.Precondition, "the volume has snapshots: %s: %w", text, cause).
+	return volume.Errorf(volume.KindPrecondition, "the volume has snapshots: %s: %w", text, cause).
 		WithRemedy("delete the snapshots first")
 }

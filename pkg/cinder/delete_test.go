@@ -40,7 +40,7 @@ func TestDeleteIsNoSuccessBeforeTheVolumeIsGone(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	wantKind(t, r.Delete(short, id), volume.Deadline, id, "deleting")
+	wantKind(t, r.Delete(short, id), volume.KindDeadline, id, "deleting")
 	if err := r.Delete(t.Context(), id); err != nil { // joins
 		t.Error(err)
 	}
@@ -54,8 +54,8 @@ func TestDeleteRefusesVolumesInUse(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.inUse(t, 1)
-	wantKind(t, r.Delete(t.Context(), id), volume.Precondition, id, server, "pods")
-	wantKind(t, r.Delete(t.Context(), r.add(fakecloud.Volume{Status: stateInUse})), volume.Precondition, "attachment list")
+	wantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, server, "pods")
+	wantKind(t, r.Delete(t.Context(), r.add(fakecloud.Volume{Status: stateInUse})), volume.KindPrecondition, "attachment list")
 	r.wantCalls(t, fakecloud.DeleteVolume, 0)
 }
 
@@ -66,7 +66,7 @@ func TestFailedDeletionNamesTheRemedy(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
 	id := r.add(fakecloud.Volume{})
 	for range 2 {
-		wantKind(t, r.Delete(t.Context(), id), volume.Internal, id, "error_deleting", "openstack volume delete --force "+id)
+		wantKind(t, r.Delete(t.Context(), id), volume.KindInternal, id, "error_deleting", "openstack volume delete --force "+id)
 	}
 	r.wantCalls(t, fakecloud.DeleteVolume, 1)
 }
@@ -77,7 +77,7 @@ func TestDeleteWaitsForOtherWork(t *testing.T) {
 	for _, state := range []string{"creating", "extending", "detaching", "backing-up"} {
 		id := r.add(fakecloud.Volume{Status: state})
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		wantKind(t, r.Delete(short, id), volume.InProgress, id, state)
+		wantKind(t, r.Delete(short, id), volume.KindInProgress, id, state)
 		cancel()
 		timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
 		if err := r.Delete(t.Context(), id); err != nil {
@@ -95,7 +95,7 @@ func TestDeletionThatIsTakenBackIsNoSuccess(t *testing.T) {
 	r.slow(fakecloud.DeleteVolume, time.Hour)
 	id := r.add(fakecloud.Volume{})
 	r.afterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
-	wantKind(t, r.Delete(t.Context(), id), volume.Precondition, id, "took it back", "available")
+	wantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "took it back", "available")
 
 	// One reading can be from before the deletion.
 	late := r.add(fakecloud.Volume{})
@@ -123,7 +123,7 @@ func TestDeleteThroughFaults(t *testing.T) {
 				r.cloud.On(fakecloud.Match{Call: call}, fault)
 				err := r.Delete(t.Context(), id)
 				if err != nil {
-					if kind := volume.KindOf(err); kind != volume.Unavailable && kind != volume.InProgress {
+					if kind := volume.KindOf(err); kind != volume.KindUnavailable && kind != volume.KindInProgress {
 						t.Fatalf("a fault that passes is told as %v (%s)", err, kind)
 					}
 					err = r.Delete(t.Context(), id)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -27,7 +29,7 @@ func (b *Backend) Detach(ctx context.Context, id, node string) error {
 		return volume.Wrap(a.detachAll(inner), "detach", id)
 	}
 	err = a.detach(inner)
-	if volume.IsKind(err, volume.Deadline) {
+	if volume.IsKind(err, volume.KindDeadline) {
 		err = a.late(ctx, err)
 	}
 	return volume.Wrap(err, "detach", id)
@@ -38,7 +40,7 @@ func (b *Backend) Detach(ctx context.Context, id, node string) error {
 func (a attachment) detachAll(ctx context.Context) error {
 	for {
 		v, err := a.cloud.Volume(ctx, a.id)
-		if volume.IsKind(err, volume.NotFound) {
+		if volume.IsKind(err, volume.KindNotFound) {
 			return nil
 		}
 		if err != nil {
@@ -64,7 +66,7 @@ func (a attachment) servers(ctx context.Context, v cloud.Volume) (map[string]boo
 		var stalled bool
 		var err error
 		v, stalled, err = a.watch(ctx, "settle", func(v cloud.Volume) bool { return !moving(v.Status) })
-		if volume.IsKind(err, volume.NotFound) {
+		if volume.IsKind(err, volume.KindNotFound) {
 			return nil, nil
 		}
 		if err != nil {
@@ -79,7 +81,7 @@ func (a attachment) servers(ctx context.Context, v cloud.Volume) (map[string]boo
 		servers[at.ServerID] = true
 	}
 	if servers[""] {
-		return nil, volume.Errorf(volume.Precondition, "the volume is attached to %s, which Nova cannot detach", users(v)).
+		return nil, volume.Errorf(volume.KindPrecondition, "the volume is attached to %s, which Nova cannot detach", users(v)).
 			WithRemedy("detach it where it was attached, or delete the attachment: " + attachmentCommand + "list --volume-id " + a.id)
 	}
 	return servers, nil
@@ -99,7 +101,7 @@ func (a attachment) recorded(ctx context.Context, v cloud.Volume) (map[string]bo
 		}
 	}
 	if len(servers) == 0 {
-		return nil, volume.Errorf(volume.Precondition, "the volume is %s, but Cinder has no record of any server for it", v.Status).
+		return nil, volume.Errorf(volume.KindPrecondition, "the volume is %s, but Cinder has no record of any server for it", v.Status).
 			WithRemedy("have an administrator reset it: openstack volume set --state available " + a.id)
 	}
 	return servers, nil
@@ -109,7 +111,7 @@ func (a attachment) recorded(ctx context.Context, v cloud.Volume) (map[string]bo
 func (a attachment) detach(ctx context.Context) error {
 	v, err := a.cloud.Volume(ctx, a.id)
 	for asked := 0; ; {
-		if volume.IsKind(err, volume.NotFound) {
+		if volume.IsKind(err, volume.KindNotFound) {
 			return nil
 		}
 		if err != nil {
@@ -126,7 +128,7 @@ func (a attachment) detach(ctx context.Context) error {
 				return a.held(v)
 			}
 			if asked++; asked > 1 {
-				err = volume.Pause(ctx, patience(ctx)) // a guest that was busy may be through by then
+				err = operation.Sleep(ctx, patience(ctx)) // a guest that was busy may be through by then
 			}
 			if err == nil {
 				v, err = a.release(ctx, v)
@@ -146,7 +148,7 @@ func (a attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 		// Cinder lets go of volumes only that are stateInUse and nothing else.
 		settled, stalled, err := a.watch(ctx, "settle", func(v cloud.Volume) bool { return !passing(v.Status) })
 		if stalled {
-			return v, volume.Errorf(volume.InProgress, "the volume is still %s, and Cinder detaches it only after that", settled.Status)
+			return v, volume.Errorf(volume.KindInProgress, "the volume is still %s, and Cinder detaches it only after that", settled.Status)
 		}
 		if v = settled; err != nil || v.Status != stateInUse || !listedOn(v, a.server) {
 			return v, err
@@ -156,19 +158,19 @@ func (a attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 	switch {
 	case err == nil:
 		return a.await(ctx, "detach", func(v cloud.Volume) bool { return !moving(v.Status) })
-	case volume.IsKind(err, volume.NotFound):
+	case volume.IsKind(err, volume.KindNotFound):
 		return a.unknown(ctx, err)
-	case volume.IsKind(err, volume.Unavailable), volume.IsKind(err, volume.Precondition), volume.IsKind(err, volume.Invalid):
+	case volume.IsKind(err, volume.KindUnavailable), volume.IsKind(err, volume.KindPrecondition), volume.IsKind(err, volume.KindInvalid):
 		// It may have been done all the same, or somebody else was faster.
 		now, errRead := a.cloud.Volume(ctx, a.id)
-		if volume.IsKind(errRead, volume.NotFound) || errRead == nil && (moving(now.Status) || !listedOn(now, a.server)) {
+		if volume.IsKind(errRead, volume.KindNotFound) || errRead == nil && (moving(now.Status) || !listedOn(now, a.server)) {
 			return now, errRead
 		}
 		if v.Status != stateInUse && errRead == nil {
-			err = volume.Errorf(volume.Precondition, "the volume is %s, and Cinder detaches only volumes that are in-use: %w", v.Status, err).
+			err = volume.Errorf(volume.KindPrecondition, "the volume is %s, and Cinder detaches only volumes that are in-use: %w", v.Status, err).
 				WithRemedy("have an administrator reset it: openstack volume set --state in-use " + a.id)
 		}
-	case volume.IsKind(err, volume.InProgress):
+	case volume.IsKind(err, volume.KindInProgress):
 		err = a.refused(ctx, err)
 	}
 	return v, err
@@ -187,7 +189,7 @@ func (a attachment) unknown(ctx context.Context, cause error) (cloud.Volume, err
 		return v, err
 	}
 	if found {
-		return v, volume.Errorf(volume.Unavailable, "Cinder shows the volume %s, and Nova has it on server %s, but does not find the volume itself: %w", v.Status, a.server, cause).
+		return v, volume.Errorf(volume.KindUnavailable, "Cinder shows the volume %s, and Nova has it on server %s, but does not find the volume itself: %w", v.Status, a.server, cause).
 			WithRemedy(remedyNovaCinder)
 	}
 	var ids []string
@@ -206,13 +208,13 @@ func (a attachment) orphaned(ctx context.Context, v cloud.Volume, ids []string) 
 	if err == nil {
 		return v, a.contradiction(v)
 	}
-	if !volume.IsKind(err, volume.NotFound) {
+	if !volume.IsKind(err, volume.KindNotFound) {
 		return v, err
 	}
 	for _, id := range ids {
 		a.b.log.WarnContext(ctx, "removing the attachment to a server that does not exist", "volume", a.id, "server", a.server, "attachment", id)
-		if err := a.cloud.DeleteAttachment(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
-			return v, volume.Errorf(volume.Precondition, "server %s does not exist, but Cinder shows the volume attached to it, and the record cannot be removed: %w", a.server, err).
+		if err := a.cloud.DeleteAttachment(ctx, id); err != nil && !volume.IsKind(err, volume.KindNotFound) {
+			return v, volume.Errorf(volume.KindPrecondition, "server %s does not exist, but Cinder shows the volume attached to it, and the record cannot be removed: %w", a.server, err).
 				WithRemedy("have an administrator remove it: " + attachmentCommand + "delete " + id)
 		}
 	}
@@ -269,7 +271,7 @@ func (a attachment) forgotten(ctx context.Context, v cloud.Volume) (_ cloud.Volu
 	if err != nil || !found {
 		return v, err == nil, err
 	}
-	if err := volume.Pause(ctx, novaStep); err != nil {
+	if err := operation.Sleep(ctx, novaStep); err != nil {
 		return v, false, volume.Errorf(volume.KindOf(err), "Cinder shows the volume %s, but Nova still has it on server %s", v.Status, a.server).
 			WithRemedy("it will be retried; if it stays like this, see: openstack server event list " + a.server)
 	}
@@ -279,7 +281,7 @@ func (a attachment) forgotten(ctx context.Context, v cloud.Volume) (_ cloud.Volu
 
 // held is the error for a guest that does not let go of the disk.
 func (a attachment) held(v cloud.Volume) error {
-	return volume.Errorf(volume.Unavailable, "Nova has tried to unplug the disk from server %s and given up: the volume is %s again; the guest does not let go of it", a.server, v.Status).
+	return volume.Errorf(volume.KindUnavailable, "Nova has tried to unplug the disk from server %s and given up: the volume is %s again; the guest does not let go of it", a.server, v.Status).
 		WithRemedy("it will be retried; see whether the guest hangs or still has the disk mounted, and openstack server event list " + a.server +
 			"; if the server is beyond help, shut it off or delete it")
 }

@@ -66,7 +66,7 @@ func TestDetachFromAServerThatWentWhileItDetached(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateDetaching)
 	r.cloud.LoseServer(server)
 	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
 	id, server := r.attachedVolume(t)
 	r.cloud.LoseServer(server)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteRecord}, fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."))
-	wantKind(t, r.Detach(t.Context(), id, server), volume.Precondition, server+" does not exist", "administrator")
+	wantKind(t, r.Detach(t.Context(), id, server), volume.KindPrecondition, server+" does not exist", "administrator")
 	r.wantState(t, id, stateInUse)
 }
 
@@ -89,7 +89,7 @@ func TestDetachIsNoSuccessIfOnlyNovaDoesNotHaveIt(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
 	id := r.add(onlyInCinder(server))
-	wantKind(t, r.Detach(t.Context(), id, server), volume.Precondition, "Nova has no such attachment", server)
+	wantKind(t, r.Detach(t.Context(), id, server), volume.KindPrecondition, "Nova has no such attachment", server)
 	r.wantCalls(t, fakecloud.DeleteRecord, 0)
 	r.wantState(t, id, stateInUse)
 }
@@ -106,7 +106,7 @@ func TestDetachWaitsUntilNovaHasForgottenToo(t *testing.T) {
 	r.attach(t, to(id, server))
 
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Lingers(1000))
-	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.Deadline, "Nova still has it", server)
+	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.KindDeadline, "Nova still has it", server)
 }
 
 func TestDetachJoinsOneThatIsUnderWay(t *testing.T) {
@@ -114,8 +114,8 @@ func TestDetachJoinsOneThatIsUnderWay(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateDetaching)
 	eventually(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
 	r.detach(t, id, server)
 	r.wantCalls(t, fakecloud.DetachVolume, 1)
@@ -139,7 +139,7 @@ func TestDetachThatTheGuestRefusesIsNoSuccess(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Fails()).Always()
-	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.Unavailable, "does not let go", server, stateInUse)
+	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.KindUnavailable, "does not let go", server, stateInUse)
 	r.wantCalls(t, fakecloud.DetachVolume, mostRequests)
 	r.wantPlugged(t, id, server)
 }
@@ -157,7 +157,7 @@ func TestDetachFromALockedServer(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.PutServer(fakecloud.Server{ID: server, Locked: true})
-	wantKind(t, r.Detach(t.Context(), id, server), volume.InProgress, "locked", server)
+	wantKind(t, r.Detach(t.Context(), id, server), volume.KindInProgress, "locked", server)
 	r.wantPlugged(t, id, server)
 }
 
@@ -185,7 +185,7 @@ func TestDetachFromAllServersAlsoEndsWhatIsOnlyReserved(t *testing.T) {
 	r.wantState(t, id, stateAvailable)
 
 	bare := r.add(fakecloud.Volume{Status: stateReserved})
-	wantKind(t, r.Detach(within(t, time.Second), bare, ""), volume.Precondition, stateReserved, "administrator")
+	wantKind(t, r.Detach(within(t, time.Second), bare, ""), volume.KindPrecondition, stateReserved, "administrator")
 }
 
 func TestDetachFromOneOfSeveralLeavesTheOthers(t *testing.T) {
@@ -203,7 +203,7 @@ func TestDetachFromAHost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(onlyInCinder(""))
-	wantKind(t, r.Detach(t.Context(), id, ""), volume.Precondition, "no server of Nova")
+	wantKind(t, r.Detach(t.Context(), id, ""), volume.KindPrecondition, "no server of Nova")
 }
 
 func TestDetachWhileTheVolumeComes(t *testing.T) {
@@ -212,8 +212,8 @@ func TestDetachWhileTheVolumeComes(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.Deadline)
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.Deadline, stateAttaching)
+	wantKind(t, err, volume.KindDeadline)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateAttaching)
 	eventually(t, 200*time.Millisecond, func() { r.cloud.Release(id) })
 	r.detach(t, id, server)
 	r.wantState(t, id, stateAvailable)
@@ -241,7 +241,7 @@ func TestDetachDoesNotMindOthersThatCome(t *testing.T) {
 	r.wantCalls(t, fakecloud.DeleteRecord, 0)
 
 	bare := r.add(fakecloud.Volume{Status: stateReserved})
-	wantKind(t, r.Detach(within(t, time.Second), bare, server), volume.InProgress, stateReserved, "administrator")
+	wantKind(t, r.Detach(within(t, time.Second), bare, server), volume.KindInProgress, stateReserved, "administrator")
 }
 
 func TestDetachWaitsForAnExtension(t *testing.T) {
@@ -249,7 +249,7 @@ func TestDetachWaitsForAnExtension(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.SetVolumeStatus(id, stateExtending)
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.InProgress, stateExtending)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindInProgress, stateExtending)
 	eventually(t, 200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateInUse) })
 	r.detach(t, id, server)
 }
@@ -259,6 +259,6 @@ func TestDetachOfAVolumeThatIsBroken(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
 	r.cloud.SetVolumeStatus(id, stateErrorExtending)
-	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.Precondition, stateErrorExtending, "openstack volume set --state in-use")
+	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.KindPrecondition, stateErrorExtending, "openstack volume set --state in-use")
 	r.wantPlugged(t, id, server)
 }

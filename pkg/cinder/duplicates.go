@@ -78,7 +78,7 @@ func newDuplicates(log *slog.Logger, clusterID string, reg prometheus.Registerer
 		return d, nil
 	}
 	if err := reg.Register(d); err != nil {
-		return nil, volume.Errorf(volume.Internal, "registering the metric of duplicate volumes: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "registering the metric of duplicate volumes: %w", err)
 	}
 	return d, nil
 }
@@ -140,7 +140,7 @@ func (d *duplicates) counts(v cloud.Volume) bool {
 }
 
 func (p *pass) add(key nameKey, v cloud.Volume) {
-	m := member{id: v.ID, status: v.Status, attached: len(v.Attachments) > 0, failed: failed(v), created: v.Created}
+	m := member{id: v.ID, status: v.Status, attached: len(v.Attachments) > 0, failed: failed(v), created: v.CreatedAt}
 	if v.Metadata[metaClaim] != "" {
 		m.claim = v.Metadata[metaClaimNamespace] + "/" + v.Metadata[metaClaim]
 	}

@@ -67,7 +67,7 @@ func TestVolumeOfALateRequestIsReported(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
 	req := request("pvc-1", volume.GiB, map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"})
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.Unavailable)
+	wantKind(t, err, volume.KindUnavailable)
 	used := r.create(t, req)
 	r.listAll(t, 0)
 	wantDuplicates(t, reg, 0)

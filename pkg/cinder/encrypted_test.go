@@ -43,13 +43,13 @@ func TestEncryptedIsKeptInTheMetadata(t *testing.T) {
 		t.Errorf("found: %+v, %v", found, err)
 	}
 	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.AlreadyExists, "encrypted=true, not false")
+	wantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
 	plain := r.create(t, request("pvc-2", volume.GiB, nil))
 	r.wantEncrypted(t, plain.ID, false)
 	_, err = r.Create(t.Context(), encryptedRequest("pvc-2"))
-	wantKind(t, err, volume.AlreadyExists, "encrypted=false, not true")
+	wantKind(t, err, volume.KindAlreadyExists, "encrypted=false, not true")
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, map[string]string{"encryption": "true"}))
-	wantKind(t, err, volume.Invalid, "encryption", " encrypted,")
+	wantKind(t, err, volume.KindInvalid, "encryption", " encrypted,")
 }
 
 // A copy is what its own class says, whatever its source was: cinder-backup
@@ -85,7 +85,7 @@ func TestEncryptedOfCopiesIsTheirOwn(t *testing.T) {
 			broken := fakecloud.Status(http.StatusInternalServerError, "")
 			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, broken).Always()
 			_, err := r.Create(t.Context(), cut)
-			wantKind(t, err, volume.Unavailable)
+			wantKind(t, err, volume.KindUnavailable)
 			found, ok, err := r.Find(t.Context(), cut)
 			if err != nil || !ok || found.Encrypted != encrypted {
 				t.Errorf("cut off: found %+v, %t, %v: the retry would be refused", found, ok, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -45,17 +47,17 @@ func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 	var err error
 	for range extendAttempts {
 		v, err = b.readyToExtend(ctx, c, v, target)
-		if err != nil || v.Size() >= target {
+		if err != nil || cloud.SizeOf(v) >= target {
 			return v, err
 		}
 		if err := b.awaitCopies(ctx, c, v.ID, "be cut off if the volume grew now"); err != nil {
 			return v, err
 		}
-		if v, err = b.extend(ctx, c, v, target); err != nil || v.Size() >= target {
+		if v, err = b.extend(ctx, c, v, target); err != nil || cloud.SizeOf(v) >= target {
 			return v, err
 		}
 	}
-	return v, volume.Errorf(volume.InProgress, "the volume has %s and is %s: something else works on it each time it is to be extended to %s", v.Size(), v.Status, target).
+	return v, volume.Errorf(volume.KindInProgress, "the volume has %s and is %s: something else works on it each time it is to be extended to %s", cloud.SizeOf(v), v.Status, target).
 		WithRemedy("no action needed: Kubernetes retries this automatically")
 }
 
@@ -63,7 +65,7 @@ func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 func (b *Backend) readyToExtend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
 	// One that is being extended is waited for also when it has the size: the
 	// end may be an error, which must not be passed over.
-	if v.Size() < target || v.Status == stateExtending {
+	if cloud.SizeOf(v) < target || v.Status == stateExtending {
 		var err error
 		if v, err = b.awaitSettled(ctx, c, v); err != nil {
 			return v, err
@@ -73,11 +75,11 @@ func (b *Backend) readyToExtend(ctx context.Context, c *cloud.Cloud, v cloud.Vol
 	case v.Status == stateErrorExtending:
 		return v, b.brokenExtension(ctx, c, v)
 	case failed(v):
-		return v, volume.Errorf(volume.Internal, "the volume is in the state %s, with %s", v.Status, v.Size()).
+		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s", v.Status, cloud.SizeOf(v)).
 			WithRemedy("the operator of the cloud has to see to it, and then reset the state (openstack volume set --state)")
 	case v.Status == stateDeleting:
 		// Cinder may fail to delete it, or take the deletion back.
-		return v, volume.Errorf(volume.InProgress, "the volume is being deleted").
+		return v, volume.Errorf(volume.KindInProgress, "the volume is being deleted").
 			WithRemedy("Kubernetes retries this automatically; delete the claim if its volume is to go")
 	}
 	return v, nil
@@ -90,7 +92,7 @@ func (b *Backend) brokenExtension(ctx context.Context, c *cloud.Cloud, v cloud.V
 	if len(v.Attachments) > 0 {
 		before = stateInUse
 	}
-	return volume.Errorf(volume.Internal, "the volume is in the state %s, with %s: %s", v.Status, v.Size(), b.reasonAbout(ctx, c, v, actionExtend, volume.Internal).text).
+	return volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s: %s", v.Status, cloud.SizeOf(v), b.reasonAbout(ctx, c, v, actionExtend, volume.KindInternal).text).
 		WithRemedy("an administrator of the cloud has to check the volume and reset its state: openstack volume set --state " + before + " " + v.ID)
 }
 
@@ -102,8 +104,8 @@ func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 	if online {
 		if err := c.Supports(ctx, cloud.OnlineExtend); err != nil {
 			kind := volume.KindOf(err)
-			if kind == volume.Unsupported {
-				kind = volume.Precondition
+			if kind == volume.KindUnsupported {
+				kind = volume.KindPrecondition
 			}
 			return v, volume.Errorf(kind, "the volume is in use, and this cloud can extend volumes offline only: %w", err).
 				WithRemedy("scale the workload to zero, wait until the volume is detached, and have it expanded then")
@@ -111,7 +113,7 @@ func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 	}
 	size, ok := target.RoundUp(granule)
 	if !ok {
-		return v, volume.Errorf(volume.OutOfRange, "the size %s cannot be rounded up to whole GiB", target)
+		return v, volume.Errorf(volume.KindOutOfRange, "the size %s cannot be rounded up to whole GiB", target)
 	}
 	if err := c.ExtendVolume(ctx, v.ID, int(size/granule), online); err != nil {
 		return b.afterRefusal(ctx, c, v, target, err)
@@ -122,7 +124,7 @@ func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 		return after, err
 	case after.Status == stateErrorExtending:
 		return after, b.brokenExtension(ctx, c, after)
-	case after.Size() >= target:
+	case cloud.SizeOf(after) >= target:
 		return after, nil
 	}
 	return b.confirmRefusal(ctx, c, v, target)
@@ -133,19 +135,19 @@ func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 // somebody else had been faster.
 func (b *Backend) afterRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size, cause error) (cloud.Volume, error) {
 	switch volume.KindOf(cause) {
-	case volume.Unavailable, volume.Invalid, volume.InProgress, volume.Precondition, volume.Internal:
+	case volume.KindUnavailable, volume.KindInvalid, volume.KindInProgress, volume.KindPrecondition, volume.KindInternal:
 	default:
 		return before, cause // the others say nothing about the volume's state
 	}
 	now, err := c.Volume(ctx, before.ID)
 	switch {
-	case volume.IsKind(err, volume.NotFound):
+	case volume.IsKind(err, volume.KindNotFound):
 		return now, err
 	case err != nil:
 		return before, cause
-	case now.Size() >= target, now.Size() > before.Size(), now.Status != before.Status:
+	case cloud.SizeOf(now) >= target, cloud.SizeOf(now) > cloud.SizeOf(before), now.Status != before.Status:
 		return now, nil // the caller goes on from this reading
-	case volume.IsKind(cause, volume.Invalid):
+	case volume.IsKind(cause, volume.KindInvalid):
 		return now, b.typeLimit(ctx, c, now, target, cause)
 	}
 	return now, cause
@@ -154,9 +156,9 @@ func (b *Backend) afterRefusal(ctx context.Context, c *cloud.Cloud, before cloud
 // typeLimit tells whether the type's limit explains why Cinder does not take an
 // extension.
 func (b *Backend) typeLimit(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size, cause error) error {
-	t, err := b.typeNamed(ctx, c, v.Type)
+	t, err := b.typeNamed(ctx, c, v.VolumeType)
 	if most := volume.Size(t.MaxGiB) * granule; err == nil && most > 0 && target > most {
-		return volume.Errorf(volume.OutOfRange, "volumes of the type %s have %s at most, %s were asked for: %w", t.Name, most, target, cause).
+		return volume.Errorf(volume.KindOutOfRange, "volumes of the type %s have %s at most, %s were asked for: %w", t.Name, most, target, cause).
 			WithRemedy("ask for at most " + most.String())
 	}
 	return cause
@@ -166,20 +168,20 @@ func (b *Backend) typeLimit(ctx context.Context, c *cloud.Cloud, v cloud.Volume,
 // extension had been accepted: Cinder's scheduler refused it. That is read
 // twice before it is said.
 func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size) (cloud.Volume, error) {
-	if err := volume.Pause(ctx, confirmAfter); err != nil {
-		return before, volume.Errorf(volume.KindOf(err), "Cinder seems to have refused the extension from %s to %s, and the time ran out in making sure of it: %w", before.Size(), target, err)
+	if err := operation.Sleep(ctx, confirmAfter); err != nil {
+		return before, volume.Errorf(volume.KindOf(err), "Cinder seems to have refused the extension from %s to %s, and the time ran out in making sure of it: %w", cloud.SizeOf(before), target, err)
 	}
 	v, err := c.Volume(ctx, before.ID)
-	if err != nil || v.Size() > before.Size() || !settled(v) {
+	if err != nil || cloud.SizeOf(v) > cloud.SizeOf(before) || !settled(v) {
 		return v, err
 	}
-	why := b.reasonAbout(ctx, c, v, actionExtend, volume.OutOfRange)
+	why := b.reasonAbout(ctx, c, v, actionExtend, volume.KindOutOfRange)
 	remedy := "ask for less, or have the operator of the cloud make room; a volume of a backend that cannot extend volumes in use must be detached first"
-	if why.kind == volume.Internal {
+	if why.kind == volume.KindInternal {
 		remedy = "give the message to the operator of the cloud; the request may be lowered meanwhile"
 	}
 	return v, volume.Errorf(why.kind, "Cinder accepted the extension from %s to %s and then refused it: the volume is %s again and has %s still; %s",
-		before.Size(), target, v.Status, v.Size(), why.text).WithRemedy(remedy)
+		cloud.SizeOf(before), target, v.Status, cloud.SizeOf(v), why.text).WithRemedy(remedy)
 }
 
 // hasGrown reports whether the volume has grown to the target: in this call, or,
@@ -187,14 +189,14 @@ func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before clo
 // have ended before it told Nova.
 func hasGrown(before, after cloud.Volume, target volume.Size) bool {
 	size, ok := target.RoundUp(granule)
-	return after.Size() > before.Size() || ok && after.Size() == size
+	return cloud.SizeOf(after) > cloud.SizeOf(before) || ok && cloud.SizeOf(after) == size
 }
 
 // notify tells Nova that a volume in use has grown, for clouds whose Cinder may
 // not do it; of each size it is told once. The extension stands also when this
 // fails, or takes long; the node will say that the device has not grown.
 func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
-	if !b.opts.NotifyNova || b.toldSize(v.ID) == v.Size() {
+	if !b.opts.NotifyNova || b.toldSize(v.ID) == cloud.SizeOf(v) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience(ctx))
@@ -214,7 +216,7 @@ func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
 		}
 	}
 	if len(all) > 0 && !failed {
-		b.noteTold(v.ID, v.Size())
+		b.noteTold(v.ID, cloud.SizeOf(v))
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/controller"
@@ -67,7 +69,7 @@ func TestRefusedExtendIsNeverASuccess(t *testing.T) {
 			prepare(r)
 			for _, id := range []string{used, free} {
 				_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-				wantKind(t, err, volume.OutOfRange, id, "1 GiB", "30 GiB", "Cinder says", "ask for less")
+				wantKind(t, err, volume.KindOutOfRange, id, "1 GiB", "30 GiB", "Cinder says", "ask for less")
 				if got := r.size(t, id); got != volume.GiB {
 					t.Errorf("the cloud has %s", got)
 				}
@@ -90,7 +92,7 @@ func TestRefusedExtendWithoutAMessage(t *testing.T) {
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ListMsgs}, fault)
 			_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-			wantKind(t, err, volume.OutOfRange, "could not be read", "1 GiB still")
+			wantKind(t, err, volume.KindOutOfRange, "could not be read", "1 GiB still")
 		})
 	}
 	t.Run("none written", func(t *testing.T) {
@@ -99,7 +101,7 @@ func TestRefusedExtendWithoutAMessage(t *testing.T) {
 		id := r.add(fakecloud.Volume{})
 		r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EndsWithSize(1))
 		_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-		wantKind(t, err, volume.OutOfRange, "no message", "1 GiB still")
+		wantKind(t, err, volume.KindOutOfRange, "no message", "1 GiB still")
 	})
 }
 
@@ -125,7 +127,7 @@ func TestExtendingIsJoinedNotReissued(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := r.Expand(short, id, 3*volume.GiB)
-	wantKind(t, err, volume.Deadline, id, "extending", "1 GiB")
+	wantKind(t, err, volume.KindDeadline, id, "extending", "1 GiB")
 	v, err := r.Expand(t.Context(), id, 3*volume.GiB)
 	if err != nil || v.Size != 3*volume.GiB {
 		t.Errorf("%+v, %v", v, err)
@@ -142,11 +144,11 @@ func TestExtendingBeyondTheTargetIsJoinedToo(t *testing.T) {
 	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateErrorExtending) })
 	defer timer.Stop()
 	_, err := r.Expand(t.Context(), id, 3*volume.GiB)
-	wantKind(t, err, volume.Internal, id, "error_extending")
+	wantKind(t, err, volume.KindInternal, id, "error_extending")
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err = r.Expand(short, r.add(fakecloud.Volume{Status: stateExtending}), 3*volume.GiB)
-	wantKind(t, err, volume.InProgress, "extending")
+	wantKind(t, err, volume.KindInProgress, "extending")
 	r.wantCalls(t, fakecloud.ExtendVolume, 0)
 }
 
@@ -161,15 +163,15 @@ func TestKindsOfExpansionErrors(t *testing.T) {
 		kind    volume.Kind
 		words   []string
 	}{
-		"quota":              {options: fakecloud.Options{Quota: &fakecloud.Quota{Gigabytes: 3, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1}}, kind: volume.OutOfRange, words: []string{"uota"}},
-		"limit of a volume":  {options: fakecloud.Options{Quota: &fakecloud.Quota{Gigabytes: -1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: 3}}, kind: volume.OutOfRange, words: []string{"413"}},
-		"limit of the type":  {volType: "rbd-small", kind: volume.OutOfRange},
-		"no permission":      {fault: fakecloud.Status(http.StatusForbidden, "Policy doesn't allow volume:extend to be performed."), kind: volume.Denied},
-		"server error":       {fault: fakecloud.Status(http.StatusInternalServerError, "oops"), kind: volume.Unavailable},
-		"not available":      {fault: fakecloud.Status(http.StatusServiceUnavailable, ""), kind: volume.Unavailable},
-		"microversion gone":  {fault: fakecloud.Status(http.StatusNotAcceptable, "Version 3.42 is not supported by the API."), kind: volume.Precondition},
-		"driver failed":      {fault: fakecloud.Fails(), kind: volume.Internal, words: []string{"error_extending", "Cinder says", "openstack volume set --state in-use"}},
-		"refused and absurd": {fault: fakecloud.Status(http.StatusBadRequest, "no"), kind: volume.Invalid},
+		"quota":              {options: fakecloud.Options{Quota: &fakecloud.Quota{Gigabytes: 3, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1}}, kind: volume.KindOutOfRange, words: []string{"uota"}},
+		"limit of a volume":  {options: fakecloud.Options{Quota: &fakecloud.Quota{Gigabytes: -1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: 3}}, kind: volume.KindOutOfRange, words: []string{"413"}},
+		"limit of the type":  {volType: "rbd-small", kind: volume.KindOutOfRange},
+		"no permission":      {fault: fakecloud.Status(http.StatusForbidden, "Policy doesn't allow volume:extend to be performed."), kind: volume.KindDenied},
+		"server error":       {fault: fakecloud.Status(http.StatusInternalServerError, "oops"), kind: volume.KindUnavailable},
+		"not available":      {fault: fakecloud.Status(http.StatusServiceUnavailable, ""), kind: volume.KindUnavailable},
+		"microversion gone":  {fault: fakecloud.Status(http.StatusNotAcceptable, "Version 3.42 is not supported by the API."), kind: volume.KindPrecondition},
+		"driver failed":      {fault: fakecloud.Fails(), kind: volume.KindInternal, words: []string{"error_extending", "Cinder says", "openstack volume set --state in-use"}},
+		"refused and absurd": {fault: fakecloud.Status(http.StatusBadRequest, "no"), kind: volume.KindInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -199,7 +201,7 @@ func TestErrorExtendingNamesTheRemedy(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Fails())
 	for range 2 {
 		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
-		wantKind(t, err, volume.Internal, id, "error_extending", "Cinder says", "openstack volume set --state available "+id)
+		wantKind(t, err, volume.KindInternal, id, "error_extending", "Cinder says", "openstack volume set --state available "+id)
 	}
 	r.wantCalls(t, fakecloud.ExtendVolume, 1)
 	r.cloud.SetVolumeStatus(id, stateAvailable)
@@ -214,7 +216,7 @@ func TestOldCloudExtendsOfflineOnly(t *testing.T) {
 	r := newRig(t, fakecloud.Options{CinderMax: "3.41"})
 	used, _ := r.inUse(t, 1)
 	_, err := r.Expand(t.Context(), used, 2*volume.GiB)
-	wantKind(t, err, volume.Precondition, "offline only", "3.42", "3.41")
+	wantKind(t, err, volume.KindPrecondition, "offline only", "3.42", "3.41")
 	r.wantCalls(t, fakecloud.ExtendVolume, 0)
 	if v, err := r.Expand(t.Context(), r.add(fakecloud.Volume{}), 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
 		t.Errorf("%+v, %v", v, err)
@@ -299,7 +301,7 @@ func TestExpandWaitsForOtherWork(t *testing.T) {
 			short, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			_, err := r.Expand(short, id, 2*volume.GiB)
-			wantKind(t, err, volume.InProgress, id, state)
+			wantKind(t, err, volume.KindInProgress, id, state)
 			r.wantCalls(t, fakecloud.ExtendVolume, 0)
 			timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
 			defer timer.Stop()
@@ -314,15 +316,15 @@ func TestExpandOfBrokenVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for state, kind := range map[string]volume.Kind{
-		stateError: volume.Internal, stateErrorDeleting: volume.Internal, stateErrorRestoring: volume.Internal, stateDeleting: volume.InProgress,
+		stateError: volume.KindInternal, stateErrorDeleting: volume.KindInternal, stateErrorRestoring: volume.KindInternal, stateDeleting: volume.KindInProgress,
 	} {
 		_, err := r.Expand(t.Context(), r.add(fakecloud.Volume{Status: state}), 2*volume.GiB)
 		wantKind(t, err, kind)
 	}
 	_, err := r.Expand(t.Context(), "no-such-volume", 2*volume.GiB)
-	wantKind(t, err, volume.NotFound, "no-such-volume")
+	wantKind(t, err, volume.KindNotFound, "no-such-volume")
 	_, err = r.Expand(t.Context(), "../../servers", 2*volume.GiB)
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 }
 
 // An answer that gets lost says nothing: the volume does.
@@ -367,7 +369,7 @@ func TestExpandThroughFaults(t *testing.T) {
 					r.cloud.On(fakecloud.Match{Call: call}, fault).After(after)
 					v, err := r.Expand(t.Context(), id, 2*volume.GiB)
 					if err != nil {
-						if kind := volume.KindOf(err); kind != volume.Unavailable && kind != volume.InProgress {
+						if kind := volume.KindOf(err); kind != volume.KindUnavailable && kind != volume.KindInProgress {
 							t.Fatalf("a fault that passes is told as %v (%s)", err, kind)
 						}
 						v, err = r.Expand(t.Context(), id, 2*volume.GiB)
@@ -390,7 +392,7 @@ func TestStuckExtension(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := r.Expand(short, id, 2*volume.GiB)
-	wantKind(t, err, volume.Deadline, id, "extending")
+	wantKind(t, err, volume.KindDeadline, id, "extending")
 	if short.Err() != nil {
 		t.Error("the answer came after the caller's deadline")
 	}
@@ -404,7 +406,7 @@ func TestVolumeVanishesWhileItIsExtended(t *testing.T) {
 	timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.RemoveVolume(id) })
 	defer timer.Stop()
 	_, err := r.Expand(t.Context(), id, 2*volume.GiB)
-	wantKind(t, err, volume.NotFound, id)
+	wantKind(t, err, volume.KindNotFound, id)
 }
 
 // Clouds whose Cinder may not talk to Nova.
@@ -442,7 +444,7 @@ func TestNotifyNova(t *testing.T) {
 			deadline := time.Now().Add(5 * time.Second)
 			got, ok := r.cloud.GuestSize(server, id)
 			for got != test.grown && time.Now().Before(deadline) {
-				if err := volume.Pause(t.Context(), 5*time.Millisecond); err != nil {
+				if err := operation.Sleep(t.Context(), 5*time.Millisecond); err != nil {
 					t.Fatal(err)
 				}
 				got, ok = r.cloud.GuestSize(server, id)
@@ -495,7 +497,7 @@ func TestNovaIsToldOfAGrowthByTheCallThatSeesIt(t *testing.T) {
 	id, _ := r.inUse(t, 1)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Stuck())
 	_, err := r.Expand(within(t, time.Second), id, 2*volume.GiB)
-	wantKind(t, err, volume.Deadline)
+	wantKind(t, err, volume.KindDeadline)
 	r.wantCalls(t, fakecloud.SendEvents, 0)
 	r.cloud.Release(id)
 	if _, err := r.Expand(within(t, 10*time.Second), id, 2*volume.GiB); err != nil {
@@ -511,16 +513,16 @@ func TestOldMessageIsNoReason(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Fails())
 	_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-	wantKind(t, err, volume.Internal, "Volume Driver failed to extend volume")
+	wantKind(t, err, volume.KindInternal, "Volume Driver failed to extend volume")
 	r.cloud.SetVolumeStatus(id, stateAvailable)
 	r.cloud.AgeMessages(time.Minute)
 
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EndsWithSize(1)) // refused without a message
 	_, err = r.Expand(t.Context(), id, 30*volume.GiB)
-	wantKind(t, err, volume.OutOfRange, "no message")
+	wantKind(t, err, volume.KindOutOfRange, "no message")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
 	_, err = r.Expand(t.Context(), id, 30*volume.GiB)
-	wantKind(t, err, volume.OutOfRange, "Could not find any available weighted backend")
+	wantKind(t, err, volume.KindOutOfRange, "Could not find any available weighted backend")
 }
 
 // The volume has grown, whether Nova listens or not.

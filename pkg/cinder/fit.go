@@ -15,7 +15,7 @@ const remedyMultiattach = "use a volume type with the extra spec multiattach=\"<
 
 // shared tells whether a volume is to be used on several nodes at once.
 func shared(accesses []volume.Access) bool {
-	return slices.ContainsFunc(accesses, func(a volume.Access) bool { return a.Mode.MultiNode() })
+	return slices.ContainsFunc(accesses, func(a volume.Access) bool { return a.Mode.IsMultiNode() })
 }
 
 // possible refuses what the new volume could not be, before it is made: a copy
@@ -30,8 +30,8 @@ func (k *creation) possible(ctx context.Context, from cloud.NewVolume) error {
 	switch {
 	case err != nil:
 		return err
-	case copied && placed && !k.place.fits(origin.Zone):
-		return volume.Errorf(volume.Exhausted, "the source is in the zone %s, as the volume would be, which has to be reachable from %s", origin.Zone, few(k.place.allowed)).
+	case copied && placed && !k.place.fits(origin.AvailabilityZone):
+		return volume.Errorf(volume.KindExhausted, "the source is in the zone %s, as the volume would be, which has to be reachable from %s", origin.AvailabilityZone, few(k.place.allowed)).
 			WithRemedy("schedule the pod to the zone of the source")
 	case several:
 		return k.shareable(ctx, origin, copied)
@@ -65,10 +65,10 @@ const novaTimeout = 2 * time.Second
 func (k *creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
 	limited, cancel := context.WithTimeout(ctx, novaTimeout)
 	defer cancel()
-	if err := k.cloud.Supports(limited, cloud.Multiattach); volume.IsKind(err, volume.Unsupported) {
-		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes: %w", err)
+	if err := k.cloud.Supports(limited, cloud.Multiattach); volume.IsKind(err, volume.KindUnsupported) {
+		return volume.Errorf(volume.KindInvalid, "the volume is to be used on several nodes: %w", err)
 	}
-	name, can := origin.Type, origin.Multiattach
+	name, can := origin.VolumeType, origin.Multiattach
 	if k.want.volType != "" || !copied {
 		t, err := k.typeNamed(ctx, k.cloud, k.want.volType)
 		if err != nil {
@@ -77,7 +77,7 @@ func (k *creation) shareable(ctx context.Context, origin cloud.Volume, copied bo
 		name, can = t.Name, t.Multiattach
 	}
 	if !can {
-		return volume.Errorf(volume.Invalid, "the volume is to be used on several nodes, and volumes of the type %q may not be", name).WithRemedy(remedyMultiattach)
+		return volume.Errorf(volume.KindInvalid, "the volume is to be used on several nodes, and volumes of the type %q may not be", name).WithRemedy(remedyMultiattach)
 	}
 	return nil
 }
@@ -87,10 +87,10 @@ func (k *creation) shareable(ctx context.Context, origin cloud.Volume, copied bo
 func (k *creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	why := ""
 	switch {
-	case v.Size() < k.req.Range.Required:
-		why = fmt.Sprintf("has %s, below the %s required", v.Size(), k.req.Range.Required)
-	case k.req.Range.Limit > 0 && v.Size() > k.req.Range.Limit:
-		why = fmt.Sprintf("has %s, above the limit %s", v.Size(), k.req.Range.Limit)
+	case cloud.SizeOf(v) < k.req.Range.Required:
+		why = fmt.Sprintf("has %s, below the %s required", cloud.SizeOf(v), k.req.Range.Required)
+	case k.req.Range.Limit > 0 && cloud.SizeOf(v) > k.req.Range.Limit:
+		why = fmt.Sprintf("has %s, above the limit %s", cloud.SizeOf(v), k.req.Range.Limit)
 	case source(v) != k.req.Source:
 		why = "was made from another source"
 	case encrypted(v) != k.req.Encrypted && !overwritten(v):
@@ -98,17 +98,17 @@ func (k *creation) existing(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 	case k.want.volType != "":
 		same, err := k.sameType(ctx, k.cloud, v, k.want.volType)
 		if err != nil {
-			return v, volume.Errorf(volume.KindOf(err), "whether the volume %s, of the type %s, has the type asked for cannot be told: %w", v.ID, v.Type, err)
+			return v, volume.Errorf(volume.KindOf(err), "whether the volume %s, of the type %s, has the type asked for cannot be told: %w", v.ID, v.VolumeType, err)
 		}
 		if !same {
-			why = fmt.Sprintf("has the type %s, not %s", v.Type, k.want.volType)
+			why = fmt.Sprintf("has the type %s, not %s", v.VolumeType, k.want.volType)
 		}
 	}
 	if why != "" {
-		return v, volume.Errorf(volume.AlreadyExists, "the volume %s of this name exists and %s", v.ID, why).
+		return v, volume.Errorf(volume.KindAlreadyExists, "the volume %s of this name exists and %s", v.ID, why).
 			WithRemedy("use another name, or delete the volume")
 	}
-	if settled(v) && k.place.fits(v.Zone) && (v.Multiattach || !shared(k.req.Accesses)) {
+	if settled(v) && k.place.fits(v.AvailabilityZone) && (v.Multiattach || !shared(k.req.Accesses)) {
 		return v, k.mark(ctx, v) // as read just now
 	}
 	return k.finish(ctx, v)
@@ -127,7 +127,7 @@ func (k *creation) resolve(ctx context.Context, items []string) ([]string, error
 			return nil, err
 		}
 		if !n.found {
-			return nil, volume.Errorf(volume.Invalid, "the parameters %s and %s name the volume %q, which does not exist", paramNear, paramFar, item).
+			return nil, volume.Errorf(volume.KindInvalid, "the parameters %s and %s name the volume %q, which does not exist", paramNear, paramFar, item).
 				WithRemedy("name existing volumes, by id or name")
 		}
 		ids = append(ids, n.best.ID)

@@ -188,7 +188,7 @@ func TestForeign404ProvesNothing(t *testing.T) {
 				switch kind := volume.KindOf(err); {
 				case err == nil:
 					t.Errorf("%s: success", name)
-				case kind != volume.Unavailable:
+				case kind != volume.KindUnavailable:
 					t.Errorf("%s: kind %s: %v", name, kind, err)
 				}
 				if !call.intact() {
@@ -234,10 +234,10 @@ func TestForeign404OfOneCloudIsNotAnAbsentVolume(t *testing.T) {
 		for _, home := range []*fakecloud.Cloud{east, west} {
 			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
 			rule := home.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).Always()
-			wantKind(t, b.Delete(t.Context(), id), volume.Unavailable, id)
+			wantKind(t, b.Delete(t.Context(), id), volume.KindUnavailable, id)
 			_, err := b.Expand(t.Context(), id, 2*volume.GiB)
-			wantKind(t, err, volume.Unavailable, id)
-			wantKind(t, b.Detach(t.Context(), id, east.AddServer("")), volume.Unavailable, id)
+			wantKind(t, err, volume.KindUnavailable, id)
+			wantKind(t, b.Detach(t.Context(), id, east.AddServer("")), volume.KindUnavailable, id)
 			rule.Remove()
 			if _, there := home.Volume(id); !there {
 				t.Errorf("%s: deleted", name)
@@ -255,11 +255,11 @@ func TestNovaThatDoesNotFindTheVolumeProvesNothing(t *testing.T) {
 	gone := fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, gone)
 	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.Unavailable, "Cinder shows the volume available", "nova.conf", "could not be found")
+	wantKind(t, err, volume.KindUnavailable, "Cinder shows the volume available", "nova.conf", "could not be found")
 	r.attach(t, to(id, server))
 
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, gone)
-	wantKind(t, r.Detach(t.Context(), id, server), volume.Unavailable, "Nova has it on server "+server, "nova.conf")
+	wantKind(t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova has it on server "+server, "nova.conf")
 	r.wantCalls(t, fakecloud.DeleteRecord, 0)
 	r.wantPlugged(t, id, server)
 	r.detach(t, id, server)
@@ -271,12 +271,12 @@ func TestAttachTellsWhichOfTheTwoIsGone(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.add(fakecloud.Volume{}), "99999999-0000-4000-8000-000000000000"
 	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.NotFound, "the node does not exist", server)
+	wantKind(t, err, volume.KindNotFound, "the node does not exist", server)
 	server = r.cloud.AddServer("")
 	lost := r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found."))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")).After(1)
 	_, err = r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.NotFound, "reading volume "+id)
+	wantKind(t, err, volume.KindNotFound, "reading volume "+id)
 	if lost.Hits() != 1 {
 		t.Error("Nova was not asked")
 	}

@@ -20,7 +20,7 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 	}
 	reason := ""
 	if failed(v) {
-		reason = b.reasonOf(ctx, c, v, volume.Internal).text
+		reason = b.reasonOf(ctx, c, v, volume.KindInternal).text
 	}
 	return conditions(v, reason), nil
 }
@@ -70,17 +70,17 @@ func conditions(v cloud.Volume, reason string) []volume.Condition {
 	const reset = "have the operator of the cloud check the volume and reset its state"
 	switch {
 	case v.Status == stateErrorExtending:
-		return condition(volume.Degraded, "ExtensionFailed", reset)
+		return condition(volume.ImpairmentDegraded, "ExtensionFailed", reset)
 	case v.Status == stateErrorDeleting:
-		return condition(volume.Inaccessible, "DeletionFailed", reset)
+		return condition(volume.ImpairmentInaccessible, "DeletionFailed", reset)
 	case v.Status == stateErrorRestoring:
-		return condition(volume.DataLoss, "RestoreFailed", "restore the backup into a new volume")
+		return condition(volume.ImpairmentDataLoss, "RestoreFailed", "restore the backup into a new volume")
 	case v.Status == stateMaintenance:
-		return condition(volume.Degraded, "Maintenance", "wait for the operator of the cloud")
+		return condition(volume.ImpairmentDegraded, "Maintenance", "wait for the operator of the cloud")
 	case failed(v) && len(v.Attachments) > 0:
-		return condition(volume.Degraded, "VolumeError", reset)
+		return condition(volume.ImpairmentDegraded, "VolumeError", reset)
 	case failed(v):
-		return condition(volume.Inaccessible, "VolumeError", reset)
+		return condition(volume.ImpairmentInaccessible, "VolumeError", reset)
 	}
 	return nil
 }

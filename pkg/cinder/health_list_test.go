@@ -81,7 +81,7 @@ func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
 	}
 	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListHealth(t.Context(), volume.Page{Token: token})
-		wantKind(t, err, volume.Stale, "check volumes")
+		wantKind(t, err, volume.KindStale, "check volumes")
 	}
 }
 

@@ -13,8 +13,8 @@ func TestHealth(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for state, want := range map[string]volume.Impairment{
 		stateAvailable: 0, stateInUse: 0, stateExtending: 0,
-		stateErrorExtending: volume.Degraded, stateMaintenance: volume.Degraded,
-		stateError: volume.Inaccessible, stateErrorDeleting: volume.Inaccessible, stateErrorRestoring: volume.DataLoss,
+		stateErrorExtending: volume.ImpairmentDegraded, stateMaintenance: volume.ImpairmentDegraded,
+		stateError: volume.ImpairmentInaccessible, stateErrorDeleting: volume.ImpairmentInaccessible, stateErrorRestoring: volume.ImpairmentDataLoss,
 	} {
 		got, err := r.Health(t.Context(), r.add(fakecloud.Volume{Status: state}))
 		if err != nil || (want == 0) != (len(got) == 0) {
@@ -28,12 +28,12 @@ func TestHealth(t *testing.T) {
 	}
 	used, _ := r.inUse(t, 1)
 	r.cloud.SetVolumeStatus(used, stateError)
-	if got, err := r.Health(t.Context(), used); err != nil || len(got) != 1 || got[0].Impairment != volume.Degraded {
+	if got, err := r.Health(t.Context(), used); err != nil || len(got) != 1 || got[0].Impairment != volume.ImpairmentDegraded {
 		t.Errorf("in use and in error: %+v, %v", got, err)
 	}
 	_, err := r.Health(t.Context(), "no-such-volume")
-	wantKind(t, err, volume.NotFound)
-	if err := r.Healthy(t.Context()); err != nil {
+	wantKind(t, err, volume.KindNotFound)
+	if err := r.CheckHealth(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -26,7 +26,7 @@ func TestVolumeThatAPolicyHidesIsNotGone(t *testing.T) {
 			r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Foreign(http.StatusNotFound, "application/json",
 				`{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)).Always()
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it.")).Always()
-			wantKind(t, run(t.Context(), r, id, server), volume.Denied, id, "hide", "next step")
+			wantKind(t, run(t.Context(), r, id, server), volume.KindDenied, id, "hide", "next step")
 			if _, plugged := r.cloud.GuestSize(server, id); !plugged {
 				t.Error("the disk is detached")
 			}

@@ -52,7 +52,7 @@ func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) 
 	}
 	at := slices.IndexFunc(places, func(c *cloud.Cloud) bool { return c.Name() == name })
 	if !ok || at < 0 {
-		return listPage{}, volume.Errorf(volume.Stale, "the starting token %q is of no listing of volumes", page.Token).
+		return listPage{}, volume.Errorf(volume.KindStale, "the starting token %q is of no listing of volumes", page.Token).
 			WithRemedy("list again from the start")
 	}
 	c := places[at]

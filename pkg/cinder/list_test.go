@@ -68,7 +68,7 @@ func TestListIsOfThisCluster(t *testing.T) {
 	}
 	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
-		wantKind(t, err, volume.Stale)
+		wantKind(t, err, volume.KindStale)
 	}
 }
 
@@ -242,7 +242,7 @@ func TestListThroughFaults(t *testing.T) {
 		r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fault)
 		vs, _, err := r.ListVolumes(t.Context(), volume.Page{})
 		if err != nil {
-			wantKind(t, err, volume.Unavailable)
+			wantKind(t, err, volume.KindUnavailable)
 			vs, _, err = r.ListVolumes(t.Context(), volume.Page{})
 		}
 		if err != nil || len(vs) != 3 {

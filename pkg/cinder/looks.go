@@ -156,7 +156,7 @@ func (p *poller) end(id string) {
 // transient tells whether looking again can help: the cloud did not answer, or
 // not in the time that a look is given.
 func transient(err error) bool {
-	return volume.IsKind(err, volume.Unavailable) || volume.IsKind(err, volume.Deadline)
+	return volume.IsKind(err, volume.KindUnavailable) || volume.IsKind(err, volume.KindDeadline)
 }
 
 func byID(waits []*wait) map[string][]*wait {

@@ -69,7 +69,7 @@ func parseMetadata(text string) (map[string]string, error) {
 }
 
 func badMetadata(what string) error {
-	return volume.Errorf(volume.Invalid, "the parameter %s %s", paramMetadata, what).
+	return volume.Errorf(volume.KindInvalid, "the parameter %s %s", paramMetadata, what).
 		WithRemedy(`correct the class: ` + paramMetadata + `: '{"key": "value"}'`)
 }
 
@@ -103,7 +103,7 @@ func (b *Backend) addMetadata(ctx context.Context, c *cloud.Cloud, v cloud.Volum
 	if err != nil {
 		return err
 	}
-	return volume.Errorf(volume.Unavailable, "Cinder accepted the metadata of the volume, and it still lacks %s", few(missingMetadata(now, metadata))).
+	return volume.Errorf(volume.KindUnavailable, "Cinder accepted the metadata of the volume, and it still lacks %s", few(missingMetadata(now, metadata))).
 		WithRemedy("Kubernetes retries this automatically; if it lasts, ask the cloud operator whether metadata are restricted")
 }
 

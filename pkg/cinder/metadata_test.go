@@ -27,7 +27,7 @@ func TestMetadataOfClassesAreSet(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	req := volume.CreateRequest{
 		Name: "v", Size: volume.GiB, Parameters: map[string]string{paramMetadata: billing, metaVolume: "v"},
-		Mutable: map[string]string{paramMetadata: `{"x/y z": "by the attributes class"}`},
+		MutableParameters: map[string]string{paramMetadata: `{"x/y z": "by the attributes class"}`},
 	}
 	v, err := r.Create(t.Context(), req)
 	if err != nil {
@@ -73,10 +73,10 @@ func TestBadMetadataAreRefused(t *testing.T) {
 	} {
 		class := map[string]string{paramMetadata: text}
 		_, errCreate := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Parameters: class})
-		_, errWith := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Mutable: class})
+		_, errWith := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, MutableParameters: class})
 		_, errSnapshot := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id, Parameters: class})
 		for _, err := range []error{errCreate, errWith, errSnapshot, r.Modify(t.Context(), id, class)} {
-			wantKind(t, err, volume.Invalid, paramMetadata, word, "next step")
+			wantKind(t, err, volume.KindInvalid, paramMetadata, word, "next step")
 			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
 				t.Errorf("%s: %v", text, err)
 			}
@@ -130,7 +130,7 @@ func TestRefusedRetypeLeavesTheMetadata(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{Type: "rbd"})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fakecloud.Refused())
-	wantKind(t, r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold", paramMetadata: billing}), volume.Invalid)
+	wantKind(t, r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold", paramMetadata: billing}), volume.KindInvalid)
 	v, _ := r.cloud.Volume(id)
 	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster})
 }
@@ -149,7 +149,7 @@ func TestModifyOfMetadataThroughFaults(t *testing.T) {
 			class := map[string]string{paramMetadata: billing}
 			err := r.Modify(t.Context(), id, class)
 			if err != nil {
-				wantKind(t, err, volume.Unavailable)
+				wantKind(t, err, volume.KindUnavailable)
 				err = r.Modify(t.Context(), id, class)
 			}
 			if err != nil {
@@ -168,11 +168,11 @@ func TestMetadataThatAreNotKeptAreNoSuccess(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	class := map[string]string{paramMetadata: billing}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fakecloud.Status(http.StatusOK, ""))
-	wantKind(t, r.Modify(t.Context(), id, class), volume.Unavailable, id, "still lacks billing, x/y z", "next step")
+	wantKind(t, r.Modify(t.Context(), id, class), volume.KindUnavailable, id, "still lacks billing, x/y z", "next step")
 	if err := r.Modify(t.Context(), id, class); err != nil {
 		t.Error(err)
 	}
 	busy := r.add(fakecloud.Volume{Status: "maintenance"})
-	wantKind(t, r.Modify(t.Context(), busy, class), volume.InProgress, "maintenance")
-	wantKind(t, r.Modify(t.Context(), "no-such-volume", class), volume.NotFound)
+	wantKind(t, r.Modify(t.Context(), busy, class), volume.KindInProgress, "maintenance")
+	wantKind(t, r.Modify(t.Context(), "no-such-volume", class), volume.KindNotFound)
 }

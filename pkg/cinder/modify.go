@@ -3,6 +3,8 @@ package cinder
 import (
 	"context"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -42,14 +44,14 @@ func (b *Backend) changeType(ctx context.Context, c *cloud.Cloud, v cloud.Volume
 		return v, err
 	}
 	for range extendAttempts {
-		if v, err = b.readyToRetype(ctx, c, v); err != nil || v.Type == t.Name {
+		if v, err = b.readyToRetype(ctx, c, v); err != nil || v.VolumeType == t.Name {
 			return v, err
 		}
-		if v, err = b.retype(ctx, c, v, t, change.policy); err != nil || v.Type == t.Name {
+		if v, err = b.retype(ctx, c, v, t, change.policy); err != nil || v.VolumeType == t.Name {
 			return v, err
 		}
 	}
-	return v, volume.Errorf(volume.InProgress, "the volume has the type %s and is %s: something else works on it each time it is to become %s", v.Type, v.Status, t.Name).
+	return v, volume.Errorf(volume.KindInProgress, "the volume has the type %s and is %s: something else works on it each time it is to become %s", v.VolumeType, v.Status, t.Name).
 		WithRemedy("it will be retried")
 }
 
@@ -58,7 +60,7 @@ func (b *Backend) changeType(ctx context.Context, c *cloud.Cloud, v cloud.Volume
 func (b *Backend) readyToRetype(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
 	v, err := b.awaitSettled(ctx, c, v)
 	if err == nil && !settled(v) {
-		return v, volume.Errorf(volume.Internal, "the volume is in the state %s", v.Status).
+		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s", v.Status).
 			WithRemedy("the operator of the cloud has to see to it, and then reset the state (openstack volume set --state)")
 	}
 	return v, err
@@ -69,29 +71,29 @@ func (b *Backend) readyToRetype(ctx context.Context, c *cloud.Cloud, v cloud.Vol
 func (b *Backend) retype(ctx context.Context, c *cloud.Cloud, v cloud.Volume, t cloud.VolumeType, policy string) (cloud.Volume, error) {
 	if err := c.Retype(ctx, v.ID, t.Name, policy); err != nil {
 		now, errRead := c.Volume(ctx, v.ID)
-		if errRead == nil && (now.Type == t.Name || now.Status != v.Status) {
+		if errRead == nil && (now.VolumeType == t.Name || now.Status != v.Status) {
 			return now, nil // accepted after all, or something else came first
 		}
 		return v, err
 	}
 	after, err := b.await(ctx, c, v.ID, "retype", func(v cloud.Volume) (bool, error) { return v.Status != stateRetyping, nil })
-	if err != nil || after.Type == t.Name || !settled(after) {
+	if err != nil || after.VolumeType == t.Name || !settled(after) {
 		return after, err
 	}
-	if err := volume.Pause(ctx, confirmAfter); err != nil {
+	if err := operation.Sleep(ctx, confirmAfter); err != nil {
 		return after, err
 	}
 	again, err := c.Volume(ctx, v.ID)
-	if err != nil || again.Type == t.Name || !settled(again) {
+	if err != nil || again.VolumeType == t.Name || !settled(again) {
 		return again, err
 	}
-	why := b.reasonOf(ctx, c, again, volume.Invalid)
+	why := b.reasonOf(ctx, c, again, volume.KindInvalid)
 	remedy := "choose another type, or have the operator of the cloud make room"
 	if policy == policyNever {
 		// Nothing was changed, and it never will be unless the class is.
-		why.kind = volume.Invalid
+		why.kind = volume.KindInvalid
 		remedy = "choose a type of the same backend, or allow the volume to move: " + paramPolicy + ": " + policyOnDemand + " in the VolumeAttributesClass"
 	}
 	return again, volume.Errorf(why.kind, "Cinder accepted the change from type %s to %s and then refused it: the volume is %s again and has the type %s still; %s",
-		v.Type, t.Name, again.Status, again.Type, why.text).WithRemedy(remedy)
+		v.VolumeType, t.Name, again.Status, again.VolumeType, why.text).WithRemedy(remedy)
 }

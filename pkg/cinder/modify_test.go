@@ -35,7 +35,7 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 			id := r.add(fakecloud.Volume{Type: "rbd"})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
 			err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
-			wantKind(t, err, volume.Invalid, id, "rbd-gold", paramPolicy)
+			wantKind(t, err, volume.KindInvalid, id, "rbd-gold", paramPolicy)
 			if v, _ := r.cloud.Volume(id); v.Type != "rbd" {
 				t.Errorf("%+v", v)
 			}
@@ -51,7 +51,7 @@ func TestRetypingIsJoined(t *testing.T) {
 	parameters := map[string]string{paramType: "rbd-gold", paramPolicy: policyOnDemand}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	wantKind(t, r.Modify(short, id, parameters), volume.Deadline, "retyping")
+	wantKind(t, r.Modify(short, id, parameters), volume.KindDeadline, "retyping")
 	if err := r.Modify(t.Context(), id, parameters); err != nil {
 		t.Error(err)
 	}
@@ -66,13 +66,13 @@ func TestModifyRefuses(t *testing.T) {
 		"unknown key": {paramType: "rbd-gold", "iops": "7"}, "unknown type": {paramType: "gold"}, "no type": {paramType: ""},
 		"unknown policy": {paramType: "rbd-gold", paramPolicy: "always"},
 	} {
-		if err := r.Modify(t.Context(), id, parameters); !volume.IsKind(err, volume.Invalid) {
+		if err := r.Modify(t.Context(), id, parameters); !volume.IsKind(err, volume.KindInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	r.wantCalls(t, fakecloud.RetypeVolume, 0)
-	wantKind(t, r.Modify(t.Context(), "no-such-volume", map[string]string{paramType: "rbd-gold"}), volume.NotFound)
-	wantKind(t, r.Modify(t.Context(), r.add(fakecloud.Volume{Status: stateError}), map[string]string{paramType: "rbd-gold"}), volume.Internal)
+	wantKind(t, r.Modify(t.Context(), "no-such-volume", map[string]string{paramType: "rbd-gold"}), volume.KindNotFound)
+	wantKind(t, r.Modify(t.Context(), r.add(fakecloud.Volume{Status: stateError}), map[string]string{paramType: "rbd-gold"}), volume.KindInternal)
 }
 
 func TestModifyThroughFaults(t *testing.T) {
@@ -88,7 +88,7 @@ func TestModifyThroughFaults(t *testing.T) {
 			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
 			err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
 			if err != nil {
-				wantKind(t, err, volume.Unavailable)
+				wantKind(t, err, volume.KindUnavailable)
 				err = r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
 			}
 			if v, _ := r.cloud.Volume(id); err != nil || v.Type != "rbd-gold" {

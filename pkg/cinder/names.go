@@ -50,7 +50,7 @@ func (b *Backend) named(ctx context.Context, c *cloud.Cloud, name string) (names
 	slices.SortFunc(candidates, func(x, y cloud.Volume) int {
 		return cmp.Or(
 			cmp.Compare(no(b.marked(x)), no(b.marked(y))), cmp.Compare(no(!failed(x)), no(!failed(y))),
-			x.Created.Compare(y.Created), cmp.Compare(x.ID, y.ID))
+			x.CreatedAt.Compare(y.CreatedAt), cmp.Compare(x.ID, y.ID))
 	})
 	n.best, n.found = candidates[0], true
 	for _, v := range candidates[1:] {
@@ -103,7 +103,7 @@ func (b *Backend) lookUp(ctx context.Context, req volume.CreateRequest) (lookup,
 		return lookup{}, err
 	}
 	l, err := b.lookUpIn(ctx, name, req)
-	return l, volume.NotFinal(err, "whether Cinder has the volume cannot be told")
+	return l, volume.NonFinal(err, "whether Cinder has the volume cannot be told")
 }
 
 // lookUpIn is lookUp in the cloud of a name. Without a name it is the cloud of

@@ -23,7 +23,7 @@ func TestHangingNovaStopsNoVolume(t *testing.T) {
 	nova := hang(fake, "compute")
 	ctx := within(t, 20*time.Second)
 	r := newRigOver(t, fake)
-	if err := r.Healthy(ctx); err != nil {
+	if err := r.CheckHealth(ctx); err != nil {
 		t.Errorf("probe: %v", err)
 	}
 	start := time.Now()
@@ -60,7 +60,7 @@ func TestSharedVolumeWhileNovaHangs(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	nova := hang(r.cloud, "compute")
 	req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd-multi"})
-	access(volume.MultiNodeMultiWriter, true)(&req)
+	access(volume.AccessMultiNodeMultiWriter, true)(&req)
 	v, err := r.Create(within(t, 20*time.Second), req)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestSharedVolumeWhileNovaHangs(t *testing.T) {
 		t.Error("Nova is not asked whether it can share volumes")
 	}
 	_, err = r.Attach(within(t, time.Second), volume.AttachRequest{ID: v.ID, Node: "6e1a1f0e-0000-4000-8000-000000000000"})
-	wantKind(t, err, volume.Deadline, "nova")
+	wantKind(t, err, volume.KindDeadline, "nova")
 }
 
 // A Cinder that hangs does not make Probe fail, nor a backend fail to start.
@@ -78,11 +78,11 @@ func TestHangingCinderLeavesTheBackendHealthy(t *testing.T) {
 	fake := fakecloud.Start(t, fakecloud.Options{})
 	cinder := hang(fake, "volume")
 	r := newRigOver(t, fake)
-	if err := r.Healthy(within(t, time.Second)); err != nil {
+	if err := r.CheckHealth(within(t, time.Second)); err != nil {
 		t.Errorf("probe: %v", err)
 	}
 	_, err := r.Create(within(t, time.Second), request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.Deadline, "cinder")
+	wantKind(t, err, volume.KindDeadline, "cinder")
 	cinder.Remove()
 	if _, err := r.Create(within(t, 20*time.Second), request("pvc-1", volume.GiB, nil)); err != nil {
 		t.Errorf("when Cinder is back: %v", err)
@@ -102,7 +102,7 @@ func TestHangingCloudLeavesTheDefault(t *testing.T) {
 			silent := hang(west, service)
 			b := twoClouds(t, east, west)
 			ctx := within(t, 20*time.Second)
-			if err := b.Healthy(ctx); err != nil {
+			if err := b.CheckHealth(ctx); err != nil {
 				t.Errorf("probe: %v", err)
 			}
 			v, err := b.Create(ctx, request("pvc-1", volume.GiB, nil))
@@ -146,11 +146,11 @@ func TestHangingDefaultCloudLeavesTheOthers(t *testing.T) {
 			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("the start took %s", took)
 			}
-			switch err := b.Healthy(within(t, 10*time.Second)); {
+			switch err := b.CheckHealth(within(t, 10*time.Second)); {
 			case healthy && err != nil:
 				t.Errorf("probe: %v", err)
 			case !healthy:
-				wantKind(t, err, volume.InProgress, "east")
+				wantKind(t, err, volume.KindInProgress, "east")
 			}
 			if v, err := b.Expand(within(t, 8*time.Second), id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
 				t.Errorf("%+v, %v", v, err)
@@ -158,16 +158,16 @@ func TestHangingDefaultCloudLeavesTheOthers(t *testing.T) {
 			const absent = "6e1a1f0e-0000-4000-8000-000000000000"
 			ctx := within(t, 4*time.Second)
 			_, err := b.Get(ctx, absent)
-			wantKind(t, err, volume.Unavailable, "east", "does not answer")
+			wantKind(t, err, volume.KindUnavailable, "east", "does not answer")
 			if ctx.Err() != nil {
 				t.Error("the answer came only when the caller had given up")
 			}
 			silent.Remove()
-			if err := b.Healthy(within(t, 10*time.Second)); err != nil {
+			if err := b.CheckHealth(within(t, 10*time.Second)); err != nil {
 				t.Errorf("probe, when the cloud is back: %v", err)
 			}
 			_, err = b.Get(within(t, 10*time.Second), absent)
-			wantKind(t, err, volume.NotFound)
+			wantKind(t, err, volume.KindNotFound)
 		})
 	}
 }

@@ -107,7 +107,7 @@ func (b *Backend) parameters(class map[string]string) (wanted, error) {
 			w.context = map[string]string{volume.MkfsOptionsKey: value}
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
-				return w, volume.Errorf(volume.Invalid, "unknown parameter %q of the StorageClass; known are %s", key,
+				return w, volume.Errorf(volume.KindInvalid, "unknown parameter %q of the StorageClass; known are %s", key,
 					strings.Join([]string{paramType, paramZone, paramCloud, volume.MkfsOptionsKey, paramMetadata, volume.EncryptedKey, paramNear, paramFar}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
@@ -138,11 +138,11 @@ func mutable(class map[string]string) (mutations, error) {
 		case key == paramMetadata:
 			m.metadata, err = parseMetadata(value)
 		case key == paramType, key == paramPolicy:
-			err = volume.Errorf(volume.Invalid, "%q is not a possible value of the parameter %s", value, key).
+			err = volume.Errorf(volume.KindInvalid, "%q is not a possible value of the parameter %s", value, key).
 				WithRemedy("correct the VolumeAttributesClass: " + paramPolicy + " is " + policyNever + " or " + policyOnDemand)
 		case strings.HasPrefix(key, sidecarPrefix): // the names of the claim, by --extra-modify-metadata of external-resizer
 		default:
-			err = volume.Errorf(volume.Invalid, "unknown parameter %q of the VolumeAttributesClass; known are %s", key,
+			err = volume.Errorf(volume.KindInvalid, "unknown parameter %q of the VolumeAttributesClass; known are %s", key,
 				strings.Join([]string{paramType, paramPolicy, paramMetadata}, ", ")).
 				WithRemedy("remove the parameter from the class")
 		}

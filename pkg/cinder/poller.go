@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -101,7 +103,7 @@ func (p *poller) await(ctx context.Context, id, op string, done func(cloud.Volum
 			if r.err == nil {
 				good, r.err = done(r.volume)
 			}
-			if good || volume.IsKind(r.err, volume.NotFound) {
+			if good || volume.IsKind(r.err, volume.KindNotFound) {
 				p.learn(op, r.at.Sub(w.since))
 			}
 			if good || r.err != nil {
@@ -117,14 +119,14 @@ func (p *poller) await(ctx context.Context, id, op string, done func(cloud.Volum
 // inHand ends a wait a little before the caller's own deadline, so that the
 // answer, which says what is still missing, gets back in time.
 func inHand(ctx context.Context) (context.Context, context.CancelFunc) {
-	return volume.Ahead(ctx, time.Second, 10)
+	return operation.WithMargin(ctx, time.Second, 10)
 }
 
 // late is the error of a wait whose context has ended.
 func late(ctx context.Context, op string, last reading) error {
 	seen := "it could not be read"
 	if last.volume.ID != "" {
-		seen = fmt.Sprintf("it was last seen %s with %s", last.volume.Status, last.volume.Size())
+		seen = fmt.Sprintf("it was last seen %s with %s", last.volume.Status, cloud.SizeOf(last.volume))
 	}
 	return &volume.Error{
 		Kind: volume.KindOf(context.Cause(ctx)), Msg: fmt.Sprintf("the time ran out in waiting for Cinder (%s); %s", op, seen), Cause: last.err,

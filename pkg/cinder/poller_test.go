@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -37,7 +39,7 @@ func newClockwork() *clockwork {
 func (c *clockwork) state(id string) cloud.Volume {
 	v := cloud.Volume{ID: id, Status: "extending", SizeGiB: 1}
 	if at, ok := c.at[id]; ok && !time.Now().Before(at) {
-		v.Status, v.SizeGiB, v.Updated = stateAvailable, 2, at
+		v.Status, v.SizeGiB, v.UpdatedAt = stateAvailable, 2, at
 	}
 	return v
 }
@@ -52,7 +54,7 @@ func (c *clockwork) Volume(ctx context.Context, id string) (cloud.Volume, error)
 	if id == c.hangs {
 		cost = time.Hour
 	}
-	if err := volume.Pause(ctx, cost); err != nil {
+	if err := operation.Sleep(ctx, cost); err != nil {
 		return cloud.Volume{}, err
 	}
 	c.mu.Lock()
@@ -63,13 +65,13 @@ func (c *clockwork) Volume(ctx context.Context, id string) (cloud.Volume, error)
 		return cloud.Volume{}, c.err
 	}
 	if !c.exists(id) {
-		return cloud.Volume{}, volume.Errorf(volume.NotFound, "no such volume")
+		return cloud.Volume{}, volume.Errorf(volume.KindNotFound, "no such volume")
 	}
 	return c.state(id), nil
 }
 
 func (c *clockwork) Volumes(ctx context.Context, page cloud.VolumePage) ([]cloud.Volume, string, error) {
-	if err := volume.Pause(ctx, c.cost); err != nil {
+	if err := operation.Sleep(ctx, c.cost); err != nil {
 		return nil, "", err
 	}
 	c.mu.Lock()
@@ -85,7 +87,7 @@ func (c *clockwork) Volumes(ctx context.Context, page cloud.VolumePage) ([]cloud
 			vs = append(vs, c.state(id))
 		}
 	}
-	slices.SortFunc(vs, func(a, b cloud.Volume) int { return b.Updated.Compare(a.Updated) })
+	slices.SortFunc(vs, func(a, b cloud.Volume) int { return b.UpdatedAt.Compare(a.UpdatedAt) })
 	return vs[:min(len(vs), page.Limit)], "", nil
 }
 
@@ -212,7 +214,7 @@ func TestPollerReadsOneByOneWhatIsOnNoPage(t *testing.T) {
 				c.gone[id] = time.Now().Add(200 * time.Millisecond)
 				c.mu.Unlock()
 				_, err := p.await(t.Context(), id, "delete", func(cloud.Volume) (bool, error) { return false, nil })
-				if !volume.IsKind(err, volume.NotFound) {
+				if !volume.IsKind(err, volume.KindNotFound) {
 					t.Errorf("%v, want NotFound", err)
 				}
 			})
@@ -242,7 +244,7 @@ func TestPollerDoesNotTakeAbsenceFromAPageForGone(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				_, err := p.await(ctx, id, "delete", func(v cloud.Volume) (bool, error) { return v.ID == "", nil })
-				if !volume.IsKind(err, volume.Deadline) {
+				if !volume.IsKind(err, volume.KindDeadline) {
 					t.Errorf("%v, want a deadline", err)
 				}
 			})
@@ -260,7 +262,7 @@ func TestPollerBacksOffWhileTheCloudDoesNotAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newClockwork()
-				c.err = volume.Errorf(volume.Unavailable, "the cloud is down")
+				c.err = volume.Errorf(volume.KindUnavailable, "the cloud is down")
 				p := testPoller(c)
 				var wg sync.WaitGroup
 				for i := range several {
@@ -292,7 +294,7 @@ func TestPollerBacksOffWhileTheCloudDoesNotAnswer(t *testing.T) {
 func TestPollerDoesWithoutPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClockwork()
-		c.pageErr = volume.Errorf(volume.Invalid, "sort keys are not allowed")
+		c.pageErr = volume.Errorf(volume.KindInvalid, "sort keys are not allowed")
 		p := testPoller(c)
 		var wg sync.WaitGroup
 		for i := range 20 {
@@ -317,14 +319,14 @@ func TestPollerEndsWithTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		_, err := p.await(ctx, "v", "extend", isAvailable)
-		wantKind(t, err, volume.Deadline, "extending", "1 GiB")
+		wantKind(t, err, volume.KindDeadline, "extending", "1 GiB")
 		if ctx.Err() != nil {
 			t.Error("the wait ended with the context, not a little before")
 		}
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err = p.await(canceled, "v", "extend", isAvailable)
-		wantKind(t, err, volume.Canceled)
+		wantKind(t, err, volume.KindCanceled)
 		checkIdle(t, p)
 	})
 }
@@ -339,7 +341,7 @@ func TestPollerLooksBeforeTheContextEnds(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		_, err := p.await(ctx, "v", "extend", isAvailable)
-		wantKind(t, err, volume.Deadline, "extending")
+		wantKind(t, err, volume.KindDeadline, "extending")
 		checkIdle(t, p)
 	})
 }
@@ -381,9 +383,9 @@ func TestPollerPassesOnErrors(t *testing.T) {
 		if _, err := p.await(t.Context(), "v", "extend", func(cloud.Volume) (bool, error) { return false, mine }); !errors.Is(err, mine) {
 			t.Errorf("%v", err)
 		}
-		c.err = volume.Errorf(volume.Denied, "no")
+		c.err = volume.Errorf(volume.KindDenied, "no")
 		_, err := p.await(t.Context(), "v", "extend", isAvailable)
-		wantKind(t, err, volume.Denied)
+		wantKind(t, err, volume.KindDenied)
 		checkIdle(t, p)
 	})
 }
@@ -400,7 +402,7 @@ func TestPollerIsNotHeldUpByOneCall(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, err := p.await(ctx, "hangs", "extend", isAvailable)
-			wantKind(t, err, volume.Deadline)
+			wantKind(t, err, volume.KindDeadline)
 		})
 		c.later("v", 100*time.Millisecond)
 		began := time.Now()

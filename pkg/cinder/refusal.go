@@ -45,7 +45,7 @@ func (b *Backend) reasonAbout(ctx context.Context, c *cloud.Cloud, v cloud.Volum
 		return reason{text: fmt.Sprintf("Cinder's reason could not be read: %v", err), kind: unknown}
 	}
 	for _, m := range messages { // the newest first
-		if m.Created.Before(v.Updated.Add(-clockSlack)) {
+		if m.Created.Before(v.UpdatedAt.Add(-clockSlack)) {
 			break
 		}
 		if strings.Contains(m.Event, action) {
@@ -59,9 +59,9 @@ func (b *Backend) reasonAbout(ctx context.Context, c *cloud.Cloud, v cloud.Volum
 func kindOf(m cloud.Message, unknown volume.Kind) volume.Kind {
 	switch m.Detail {
 	case detailNoBackend, detailQuotaExhausted:
-		return volume.OutOfRange
+		return volume.KindOutOfRange
 	case detailDriverFailed, detailComputeFailed:
-		return volume.Internal
+		return volume.KindInternal
 	}
 	return unknown
 }

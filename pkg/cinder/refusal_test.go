@@ -12,14 +12,14 @@ import (
 func TestWhatCindersDetailsMean(t *testing.T) {
 	t.Parallel()
 	for detail, want := range map[string]volume.Kind{
-		"003": volume.OutOfRange, // NO_BACKEND_AVAILABLE
-		"006": volume.OutOfRange, // QUOTA_EXCEED
-		"007": volume.Denied,     // NOT_ENOUGH_SPACE_FOR_IMAGE: there are no images here
-		"009": volume.Internal,   // NOTIFY_COMPUTE_SERVICE_FAILED
-		"010": volume.Internal,   // DRIVER_FAILED_EXTEND
-		"":    volume.Denied,
+		"003": volume.KindOutOfRange, // NO_BACKEND_AVAILABLE
+		"006": volume.KindOutOfRange, // QUOTA_EXCEED
+		"007": volume.KindDenied,     // NOT_ENOUGH_SPACE_FOR_IMAGE: there are no images here
+		"009": volume.KindInternal,   // NOTIFY_COMPUTE_SERVICE_FAILED
+		"010": volume.KindInternal,   // DRIVER_FAILED_EXTEND
+		"":    volume.KindDenied,
 	} {
-		if got := kindOf(cloud.Message{Detail: detail}, volume.Denied); got != want {
+		if got := kindOf(cloud.Message{Detail: detail}, volume.KindDenied); got != want {
 			t.Errorf("%s is %s, want %s", detail, got, want)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -140,7 +142,7 @@ func wantKind(tb testing.TB, err error, kind volume.Kind, words ...string) {
 func request(name string, size volume.Size, parameters map[string]string) volume.CreateRequest {
 	return volume.CreateRequest{
 		Name: name, Size: size, Range: volume.Range{Required: size}, Parameters: parameters,
-		Accesses: []volume.Access{{Mode: volume.SingleNodeWriter}},
+		Accesses: []volume.Access{{Mode: volume.AccessSingleNodeWriter}},
 	}
 }
 
@@ -177,11 +179,11 @@ func (r *rig) afterNext(t *testing.T, call fakecloud.Call, f func()) {
 	go func() {
 		defer close(done)
 		for r.cloud.Count(call) == before {
-			if volume.Pause(ctx, 5*time.Millisecond) != nil {
+			if operation.Sleep(ctx, 5*time.Millisecond) != nil {
 				return
 			}
 		}
-		if volume.Pause(ctx, 100*time.Millisecond) == nil {
+		if operation.Sleep(ctx, 100*time.Millisecond) == nil {
 			f()
 		}
 	}()
@@ -192,7 +194,7 @@ func (r *rig) afterNext(t *testing.T, call fakecloud.Call, f func()) {
 func wantSoon(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for ctx := within(t, 20*time.Second); !done(); {
-		if volume.Pause(ctx, 5*time.Millisecond) != nil {
+		if operation.Sleep(ctx, 5*time.Millisecond) != nil {
 			t.Fatalf("in vain: %s", what)
 		}
 	}

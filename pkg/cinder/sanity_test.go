@@ -78,7 +78,7 @@ func TestSanity(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	identity, err := csiserver.NewIdentity(cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, backend.Healthy)
+	identity, err := csiserver.NewIdentity(cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, backend.CheckHealth)
 	if err != nil {
 		t.Fatal(err)
 	}

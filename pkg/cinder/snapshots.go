@@ -45,7 +45,7 @@ func (b *Backend) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) 
 	if err != nil {
 		return none, snapshotUnknown(err)
 	}
-	t := taking{b: b, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class, accepted: req.Accepted}
+	t := taking{b: b, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class, accepted: req.NotifyAccepted}
 	if errClass != nil {
 		return none, t.refused(ctx, errClass)
 	}
@@ -65,7 +65,7 @@ func (b *Backend) takeSnapshot(ctx context.Context, req volume.SnapshotRequest) 
 // of the request's name. Its kind is not final: after a final one nobody would
 // come back for the snapshot.
 func snapshotUnknown(err error) error {
-	return volume.NotFinal(err, "it is not known whether the snapshot exists")
+	return volume.NonFinal(err, "it is not known whether the snapshot exists")
 }
 
 // refused returns the error of a request that the class makes impossible. It is not
@@ -75,8 +75,8 @@ func (t taking) refused(ctx context.Context, err error) error {
 	all, errNamed := t.named(ctx)
 	switch {
 	case len(all) > 0:
-		return volume.NotFinal(err, "Cinder has the snapshot "+all[0].ID+" of this name")
-	case errNamed != nil && !volume.IsKind(errNamed, volume.AlreadyExists):
+		return volume.NonFinal(err, "Cinder has the snapshot "+all[0].ID+" of this name")
+	case errNamed != nil && !volume.IsKind(errNamed, volume.KindAlreadyExists):
 		return snapshotUnknown(err)
 	}
 	return err
@@ -116,7 +116,7 @@ func (t taking) cut(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapsho
 		case one.Metadata[metaBackupOf] != order.Metadata[metaBackupOf]:
 			return one, t.otherKind(one)
 		case t.b.unmadeSnapshot(one) || one.Status == snapDeleting:
-			if err := t.b.dropSnapshot(ctx, t.cloud, one); !volume.IsKind(err, volume.NotFound) {
+			if err := t.b.dropSnapshot(ctx, t.cloud, one); !volume.IsKind(err, volume.KindNotFound) {
 				return one, remains("snapshot", one.ID, one.Status, err)
 			}
 		case !found:
@@ -136,10 +136,10 @@ func (t taking) cut(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapsho
 // otherKind is the error for a name that a snapshot of the other type has.
 func (t taking) otherKind(s cloud.Snapshot) error {
 	if s.Metadata[metaBackupOf] != "" {
-		return volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is there only for the backup of that name", s.ID, t.name).
+		return volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s and is there only for the backup of that name", s.ID, t.name).
 			WithRemedy("use another name, or the class that the backup was made with")
 	}
-	return volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is not one to make a backup from", s.ID, t.name).
+	return volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s and is not one to make a backup from", s.ID, t.name).
 		WithRemedy("use another name, or the class that the snapshot was made with")
 }
 
@@ -153,7 +153,7 @@ func (b *Backend) unmadeSnapshot(s cloud.Snapshot) bool {
 // be removed. It is not of a final kind: after one nobody would come back for
 // it, and it would keep the volume from its deletion.
 func remains(what, id, status string, cause error) error {
-	kind := volume.Unavailable
+	kind := volume.KindUnavailable
 	if passes(cause) {
 		kind = volume.KindOf(cause)
 	}
@@ -167,8 +167,8 @@ func (t taking) awaitCut(ctx context.Context, s cloud.Snapshot) (cloud.Snapshot,
 	if s.Status == snapCreating {
 		var err error
 		s, err = awaitSnapshot(ctx, t.cloud, id, func(s cloud.Snapshot) bool { return s.Status != snapCreating })
-		if volume.IsKind(err, volume.NotFound) {
-			err = volume.Errorf(volume.InProgress, "the snapshot %s was deleted while it was made", id)
+		if volume.IsKind(err, volume.KindNotFound) {
+			err = volume.Errorf(volume.KindInProgress, "the snapshot %s was deleted while it was made", id)
 		}
 		if err != nil {
 			return s, snapshotUnknown(err)
@@ -179,7 +179,7 @@ func (t taking) awaitCut(ctx context.Context, s cloud.Snapshot) (cloud.Snapshot,
 	case snapError:
 		return s, t.failed(ctx, s)
 	case snapDeleting, snapErrorDeleting:
-		return s, volume.Errorf(volume.InProgress, "a snapshot %s of this name is %s", id, s.Status).
+		return s, volume.Errorf(volume.KindInProgress, "a snapshot %s of this name is %s", id, s.Status).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, ask an administrator to delete it: openstack volume snapshot delete --force " + id)
 	}
 	return s, nil
@@ -188,12 +188,12 @@ func (t taking) awaitCut(ctx context.Context, s cloud.Snapshot) (cloud.Snapshot,
 // failed removes a snapshot that Cinder failed to take, if it is this cluster's,
 // and returns the error that says why.
 func (t taking) failed(ctx context.Context, s cloud.Snapshot) error {
-	why := volume.Errorf(volume.Internal, "Cinder has failed to take the snapshot %s: %s", s.ID, t.b.snapshotReason(ctx, t.cloud, s))
+	why := volume.Errorf(volume.KindInternal, "Cinder has failed to take the snapshot %s: %s", s.ID, t.b.snapshotReason(ctx, t.cloud, s))
 	if !t.b.unmadeSnapshot(s) {
 		return why.WithRemedy("delete the snapshot and take another")
 	}
-	if err := t.b.dropSnapshot(ctx, t.cloud, s); !volume.IsKind(err, volume.NotFound) {
-		return volume.Errorf(volume.Unavailable, "%w; and it could not be removed: %s", why, err.Error()).
+	if err := t.b.dropSnapshot(ctx, t.cloud, s); !volume.IsKind(err, volume.KindNotFound) {
+		return volume.Errorf(volume.KindUnavailable, "%w; and it could not be removed: %s", why, err.Error()).
 			WithRemedy("no action needed: Kubernetes retries this automatically and removes it then")
 	}
 	return why.WithRemedy("Kubernetes retries this automatically with a new snapshot; if it fails again, ask the operator of the cloud for the reason")
@@ -201,7 +201,7 @@ func (t taking) failed(ctx context.Context, s cloud.Snapshot) error {
 
 // snapshotReason is the last that Cinder has to say of a snapshot.
 func (b *Backend) snapshotReason(ctx context.Context, c *cloud.Cloud, s cloud.Snapshot) string {
-	return b.reasonOf(ctx, c, cloud.Volume{ID: s.ID, Updated: s.Created}, volume.Internal).text
+	return b.reasonOf(ctx, c, cloud.Volume{ID: s.ID, UpdatedAt: s.CreatedAt}, volume.KindInternal).text
 }
 
 // create asks Cinder for the snapshot.
@@ -212,7 +212,7 @@ func (t taking) create(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 			return cloud.Snapshot{}, err
 		}
 		if v.Status == stateInUse {
-			return cloud.Snapshot{}, volume.Errorf(volume.Precondition, "the volume is in use, and the class says %s=false", paramForce).
+			return cloud.Snapshot{}, volume.Errorf(volume.KindPrecondition, "the volume is in use, and the class says %s=false", paramForce).
 				WithRemedy("stop the pods that use it, or remove " + paramForce + " from the VolumeSnapshotClass")
 		}
 	}
@@ -227,10 +227,10 @@ func (t taking) create(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 // full gives "no room for it" the kind that CSI has for snapshots, which know
 // no size that could be lowered (CSI v1.13, CreateSnapshot errors).
 func full(err error) error {
-	if !volume.IsKind(err, volume.OutOfRange) {
+	if !volume.IsKind(err, volume.KindOutOfRange) {
 		return err
 	}
-	return volume.Errorf(volume.Exhausted, "%w", err)
+	return volume.Errorf(volume.KindExhausted, "%w", err)
 }
 
 // named returns the volume's snapshots of the request's name, the oldest first.
@@ -240,7 +240,7 @@ func (t taking) named(ctx context.Context) ([]cloud.Snapshot, error) {
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
-	oldestFirst(all, func(s cloud.Snapshot) (time.Time, string) { return s.Created, s.ID })
+	oldestFirst(all, func(s cloud.Snapshot) (time.Time, string) { return s.CreatedAt, s.ID })
 	first := all[0]
 	all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.VolumeID != t.volumeID })
 	if len(all) == 0 {
@@ -261,7 +261,7 @@ func oldestFirst[T any](all []T, born func(T) (time.Time, string)) {
 
 // other is the error for a name that an object of another volume has.
 func (t taking) other(id, volumeID string) error {
-	return volume.Errorf(volume.AlreadyExists, "%s has the name %s and is of volume %s", id, t.name, volumeID).
+	return volume.Errorf(volume.KindAlreadyExists, "%s has the name %s and is of volume %s", id, t.name, volumeID).
 		WithRemedy("use another name, or delete the snapshot")
 }
 
@@ -270,7 +270,7 @@ func (t taking) other(id, volumeID string) error {
 func domainSnapshot(s cloud.Snapshot) volume.Snapshot {
 	return volume.Snapshot{
 		ID: s.ID, Name: s.Name, VolumeID: s.VolumeID, Size: volume.Size(s.SizeGiB) * volume.GiB,
-		Created: s.Created.Truncate(time.Second), Ready: s.Status == snapAvailable,
+		Created: s.CreatedAt.Truncate(time.Second), Ready: s.Status == snapAvailable,
 	}
 }
 
@@ -310,19 +310,19 @@ func (b *Backend) kept(ctx context.Context, id string) (kept, error) {
 			k = kept{cloud: c, snapshot: &s}
 			return nil
 		}
-		if !volume.IsKind(err, volume.NotFound) {
+		if !volume.IsKind(err, volume.KindNotFound) {
 			return err
 		}
 		backup, err := c.Backup(ctx, id)
 		switch {
 		case err == nil:
 			k = kept{cloud: c, backup: &backup}
-		case volume.IsKind(err, volume.NotFound):
-			return volume.Errorf(volume.NotFound, "Cinder knows no snapshot and no backup of this id")
+		case volume.IsKind(err, volume.KindNotFound):
+			return volume.Errorf(volume.KindNotFound, "Cinder knows no snapshot and no backup of this id")
 		case c.ForbidsBackups(ctx, err):
 			b.log.WarnContext(ctx, "Cinder knows no snapshot of an id, and forbids to read any backup: the id counts as gone", "id", id, "error", err,
 				"remedy", "if a backup was made with other credentials, delete it with those: openstack volume backup delete "+id)
-			return volume.Errorf(volume.NotFound, "Cinder knows no snapshot of this id, and forbids to read any backup: %s", err.Error())
+			return volume.Errorf(volume.KindNotFound, "Cinder knows no snapshot of this id, and forbids to read any backup: %s", err.Error())
 		}
 		return err
 	}

@@ -21,17 +21,17 @@ func TestSnapshotClassThatBecameImpossible(t *testing.T) {
 			id := r.add(fakecloud.Volume{})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
 			_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id, "type", kind))
-			wantKind(t, err, volume.Deadline)
+			wantKind(t, err, volume.KindDeadline)
 			made := r.snapshotsNamed(t, "s")[0].ID
 			_, err = r.CreateSnapshot(t.Context(), snap("s", id, "tpye", kind))
-			wantKind(t, err, volume.Unavailable, "tpye", made)
+			wantKind(t, err, volume.KindUnavailable, "tpye", made)
 			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.ListSnapshotDetail}, fakecloud.Status(http.StatusForbidden, "no")).Always()
 			_, err = r.CreateSnapshot(t.Context(), snap("s", id, "tpye", kind))
-			wantKind(t, err, volume.Unavailable, "tpye")
+			wantKind(t, err, volume.KindUnavailable, "tpye")
 			rule.Remove()
 			// Those of other volumes are no reason.
 			_, err = r.CreateSnapshot(t.Context(), snap("s", r.add(fakecloud.Volume{}), "tpye", kind))
-			wantKind(t, err, volume.Invalid, "tpye")
+			wantKind(t, err, volume.KindInvalid, "tpye")
 		})
 	}
 }
@@ -47,14 +47,14 @@ func TestSnapshotRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 			deliver := make(chan struct{})
 			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Late(deliver))
 			_, err := r.CreateSnapshot(within(t, 5*time.Second), snap("s", id, "type", kind))
-			wantKind(t, err, volume.Unavailable, "504")
+			wantKind(t, err, volume.KindUnavailable, "504")
 			rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 			_, err = r.CreateSnapshot(within(t, 5*time.Second), snap("s", id, "type", kind))
-			wantKind(t, err, volume.Unavailable, "Policy doesn't allow it", "may still be carried out")
+			wantKind(t, err, volume.KindUnavailable, "Policy doesn't allow it", "may still be carried out")
 			_, err = r.CreateSnapshot(t.Context(), snap("s", id, "tpye", kind))
-			wantKind(t, err, volume.Unavailable, "tpye", "may still be carried out")
+			wantKind(t, err, volume.KindUnavailable, "tpye", "may still be carried out")
 			_, err = r.CreateSnapshot(within(t, 5*time.Second), snap("other", id, "type", kind)) // of which nothing was asked for yet
-			wantKind(t, err, volume.Denied)
+			wantKind(t, err, volume.KindDenied)
 			rule.Remove()
 			close(deliver)
 			r.ready(t, snap("s", id, "type", kind))
@@ -73,12 +73,12 @@ func TestIDOfABackupWithAHelperIsNotGivenAwayUnnoted(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.UpdateBackup}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:update to be performed.")).Always()
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
-	wantKind(t, err, volume.Unavailable, "backup:update")
+	wantKind(t, err, volume.KindUnavailable, "backup:update")
 	made := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)[0]
 	wantSoon(t, "the backup is complete", func() bool { b, _ := r.cloud.Backup(made); return b.Status == snapAvailable })
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
 	_, err = r.CreateSnapshot(within(t, 2*time.Second), class)
-	wantKind(t, err, volume.Unavailable, made, "backup:update")
+	wantKind(t, err, volume.KindUnavailable, made, "backup:update")
 	rule.Remove()
 	s, err := r.CreateSnapshot(within(t, 2*time.Second), class)
 	if b, _ := r.cloud.Backup(made); err != nil || s.ID != made || s.Ready || b.Metadata[metaUnanswered] != "" {
@@ -139,6 +139,6 @@ func TestBackupOfAnotherClusterThatFailedIsLeftAlone(t *testing.T) {
 	}
 	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(foreign.ID); return b.Status == snapError })
 	_, err = r.CreateSnapshot(within(t, 5*time.Second), snap("b", id, "type", "backup"))
-	wantKind(t, err, volume.Internal, foreign.ID)
+	wantKind(t, err, volume.KindInternal, foreign.ID)
 	r.wantCalls(t, fakecloud.DeleteBackup, 0)
 }

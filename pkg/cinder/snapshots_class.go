@@ -72,7 +72,7 @@ func (b *Backend) snapshotClass(parameters map[string]string) (snapshotClass, er
 		case paramCloud: // the secret decides; the volume is where it is
 		default:
 			if !strings.HasPrefix(key, sidecarPrefix) {
-				err = volume.Errorf(volume.Invalid, "unknown parameter %q of the VolumeSnapshotClass; known are %s", key,
+				err = volume.Errorf(volume.KindInvalid, "unknown parameter %q of the VolumeSnapshotClass; known are %s", key,
 					strings.Join([]string{paramType, paramForce, paramZone, paramIncremental, paramMetadata, paramBackupTime}, ", ")).
 					WithRemedy("remove the parameter from the class")
 			}
@@ -94,6 +94,6 @@ func flag(key, value string) (bool, error) {
 }
 
 func impossible(key, value, possible string) error {
-	return volume.Errorf(volume.Invalid, "%q is not a possible value of the parameter %s, which is %s", value, key, possible).
+	return volume.Errorf(volume.KindInvalid, "%q is not a possible value of the parameter %s, which is %s", value, key, possible).
 		WithRemedy("correct the VolumeSnapshotClass")
 }

@@ -3,6 +3,8 @@ package cinder
 import (
 	"context"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -24,7 +26,7 @@ func (b *Backend) DeleteSnapshot(ctx context.Context, id string) error {
 			err = b.dropSnapshot(inner, k.cloud, *k.snapshot)
 		}
 	}
-	if err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return volume.Wrap(err, "delete snapshot", id)
 	}
 	b.forget(id)
@@ -44,8 +46,8 @@ func (b *Backend) dropSnapshot(ctx context.Context, c *cloud.Cloud, s cloud.Snap
 	}
 	if s.Status != snapDeleting && s.Status != snapErrorDeleting {
 		if err := c.DeleteSnapshot(ctx, id); err != nil {
-			if s, errRead := c.Snapshot(ctx, id); errRead == nil && volume.IsKind(err, volume.Precondition) && s.Status != snapAvailable && s.Status != snapDeleting {
-				return volume.Errorf(volume.InProgress, "the snapshot is %s: %w", s.Status, err).
+			if s, errRead := c.Snapshot(ctx, id); errRead == nil && volume.IsKind(err, volume.KindPrecondition) && s.Status != snapAvailable && s.Status != snapDeleting {
+				return volume.Errorf(volume.KindInProgress, "the snapshot is %s: %w", s.Status, err).
 					WithRemedy("no action needed: Kubernetes retries this automatically")
 			}
 			return err
@@ -57,10 +59,10 @@ func (b *Backend) dropSnapshot(ctx context.Context, c *cloud.Cloud, s cloud.Snap
 	}
 	why := b.snapshotReason(ctx, c, s)
 	if s.Status == snapErrorDeleting {
-		return volume.Errorf(volume.Internal, "Cinder has failed to delete the snapshot: %s", why).
+		return volume.Errorf(volume.KindInternal, "Cinder has failed to delete the snapshot: %s", why).
 			WithRemedy("an administrator of the cloud has to find out why and delete it: openstack volume snapshot delete --force " + id)
 	}
-	return volume.Errorf(volume.Precondition, "Cinder accepted the deletion and then took it back: the snapshot is %s again; %s", s.Status, why).
+	return volume.Errorf(volume.KindPrecondition, "Cinder accepted the deletion and then took it back: the snapshot is %s again; %s", s.Status, why).
 		WithRemedy("delete the volumes that were made from it first; the storage needs its data still")
 }
 
@@ -86,7 +88,7 @@ func until(ctx context.Context, what string, look func() (status string, done bo
 		}
 		if err == nil {
 			seen = status
-			err = volume.Pause(ctx, jitter(step))
+			err = operation.Sleep(ctx, jitter(step))
 		}
 		if err != nil {
 			return volume.Errorf(volume.KindOf(err), "the time ran out in waiting for Cinder; the %s is still %s", what, seen).

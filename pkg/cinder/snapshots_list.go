@@ -34,7 +34,7 @@ func (b *Backend) ListSnapshots(ctx context.Context, filter volume.SnapshotFilte
 func (b *Backend) filtered(ctx context.Context, filter volume.SnapshotFilter) ([]volume.Snapshot, error) {
 	k, err := b.kept(ctx, filter.SnapshotID)
 	if err != nil {
-		if volume.IsKind(err, volume.NotFound) {
+		if volume.IsKind(err, volume.KindNotFound) {
 			return nil, nil
 		}
 		return nil, volume.Wrap(err, "get snapshot", filter.SnapshotID)
@@ -60,7 +60,7 @@ func (b *Backend) listSnapshots(ctx context.Context, filter volume.SnapshotFilte
 		kind, after, ok := strings.Cut(position, ":")
 		at, marker = slices.IndexFunc(shelves, func(s shelf) bool { return s.cloud.Name() == name && s.kind == kind }), after
 		if !ok || at < 0 {
-			return nil, "", volume.Errorf(volume.Stale, "the starting token %q is of no listing of snapshots", page.Token).
+			return nil, "", volume.Errorf(volume.KindStale, "the starting token %q is of no listing of snapshots", page.Token).
 				WithRemedy("list again from the start")
 		}
 	}
@@ -124,7 +124,7 @@ func (b *Backend) take(ctx context.Context, from shelf, volumeID, marker string,
 		return found, next, err
 	}
 	all, next, err := from.cloud.Backups(ctx, cloud.BackupPage{Marker: marker, Limit: limit, VolumeID: volumeID})
-	if marker == "" && (volume.IsKind(err, volume.Denied) || volume.IsKind(err, volume.NotFound)) {
+	if marker == "" && (volume.IsKind(err, volume.KindDenied) || volume.IsKind(err, volume.KindNotFound)) {
 		return nil, "", nil // a cloud that offers this project no backups
 	}
 	for _, backup := range all {

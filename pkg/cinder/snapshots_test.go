@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -44,7 +46,7 @@ func (r *rig) ready(t *testing.T, req volume.SnapshotRequest) volume.Snapshot {
 		if s.Ready {
 			return s
 		}
-		if err := volume.Pause(ctx, 20*time.Millisecond); err != nil {
+		if err := operation.Sleep(ctx, 20*time.Millisecond); err != nil {
 			t.Fatalf("%+v does not get ready", s)
 		}
 	}
@@ -73,7 +75,7 @@ func TestSnapshotIsReadyWhenCinderSaysSo(t *testing.T) {
 	began := time.Now().Add(-2 * time.Second) // Cinder keeps whole seconds
 	for range 2 {                             // the second call joins
 		_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id))
-		wantKind(t, err, volume.Deadline, "creating")
+		wantKind(t, err, volume.KindDeadline, "creating")
 	}
 	stuck := r.snapshotsNamed(t, "s")[0].ID
 	if got, err := r.GetSnapshot(t.Context(), stuck); err != nil || got.ID != stuck || got.Ready {
@@ -112,7 +114,7 @@ func TestSnapshotNameOfAnotherVolume(t *testing.T) {
 	for _, kind := range []string{typeSnapshot, typeBackup} {
 		s := r.ready(t, snap(kind, one, "type", kind))
 		_, err := r.CreateSnapshot(t.Context(), snap(kind, two, "type", kind))
-		wantKind(t, err, volume.AlreadyExists, s.ID, one)
+		wantKind(t, err, volume.KindAlreadyExists, s.ID, one)
 	}
 }
 
@@ -123,7 +125,7 @@ func TestSnapshotThatFailsIsNeverReady(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Fails()).Times(2)
 	for range 2 {
 		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
-		wantKind(t, err, volume.Internal, "Snapshot failed to create")
+		wantKind(t, err, volume.KindInternal, "Snapshot failed to create")
 		if left := r.snapshotsNamed(t, "s"); len(left) != 0 {
 			t.Errorf("left behind: %+v", left)
 		}
@@ -140,13 +142,13 @@ func TestSnapshotThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.LostReply(), fakecloud.Fails())
 	_, err := r.CreateSnapshot(t.Context(), snap("s", id))
-	wantKind(t, err, volume.Unavailable)
+	wantKind(t, err, volume.KindUnavailable)
 	wantSoon(t, "the snapshot fails", func() bool { return r.snapshotsNamed(t, "s")[0].Status == snapError })
 
 	failed := r.snapshotsNamed(t, "s")[0].ID
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 	_, err = r.CreateSnapshot(t.Context(), snap("s", id))
-	wantKind(t, err, volume.Unavailable, failed, "could not be removed")
+	wantKind(t, err, volume.KindUnavailable, failed, "could not be removed")
 	rule.Remove()
 
 	s := r.ready(t, snap("s", id))
@@ -169,7 +171,7 @@ func TestSnapshotOfAnotherClusterThatFailedIsLeftAlone(t *testing.T) {
 	r.cloud.SetSnapshotStatus(foreign.ID, snapError)
 	for range 2 {
 		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
-		wantKind(t, err, volume.Internal, foreign.ID, "delete the snapshot and take another")
+		wantKind(t, err, volume.KindInternal, foreign.ID, "delete the snapshot and take another")
 	}
 	r.wantCalls(t, fakecloud.DeleteSnapshot, 0)
 }
@@ -185,11 +187,11 @@ func TestSnapshotThatExistsNeverEndsInAFinalError(t *testing.T) {
 			id := r.add(fakecloud.Volume{})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
 			_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id))
-			wantKind(t, err, volume.Deadline)
+			wantKind(t, err, volume.KindDeadline)
 			for _, status := range []int{http.StatusForbidden, http.StatusUnauthorized} {
 				rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(status, "no")).Always()
 				_, err := r.CreateSnapshot(t.Context(), snap("s", id))
-				wantKind(t, err, volume.Unavailable)
+				wantKind(t, err, volume.KindUnavailable)
 				rule.Remove()
 			}
 		})
@@ -204,7 +206,7 @@ func TestSnapshotOfAVolumeInUse(t *testing.T) {
 		r.ready(t, snap("s", id))
 		r.ready(t, snap("forced", id, "force-create", "true"))
 		_, err := r.CreateSnapshot(t.Context(), snap("unforced", id, "force-create", "false"))
-		wantKind(t, err, volume.Precondition, "in use", "force-create")
+		wantKind(t, err, volume.KindPrecondition, "in use", "force-create")
 	}
 }
 
@@ -214,7 +216,7 @@ func TestSnapshotWhoseAnswerWasLost(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.LostReply())
 	_, err := r.CreateSnapshot(t.Context(), snap("s", id))
-	wantKind(t, err, volume.Unavailable)
+	wantKind(t, err, volume.KindUnavailable)
 	r.ready(t, snap("s", id))
 	r.wantCalls(t, fakecloud.CreateSnapshot, 1)
 }
@@ -223,9 +225,9 @@ func TestSnapshotOfNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	_, err := r.CreateSnapshot(t.Context(), snap("s", "11111111-2222-4333-8444-555555555555"))
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	_, err = r.GetSnapshot(t.Context(), "11111111-2222-4333-8444-555555555555")
-	wantKind(t, err, volume.NotFound, "no snapshot and no backup")
+	wantKind(t, err, volume.KindNotFound, "no snapshot and no backup")
 	if err := r.DeleteSnapshot(t.Context(), "11111111-2222-4333-8444-555555555555"); err != nil {
 		t.Error(err)
 	}
@@ -237,7 +239,7 @@ func TestSnapshotBeyondTheQuota(t *testing.T) {
 	q.Snapshots = 0
 	r := newRig(t, fakecloud.Options{Quota: &q})
 	_, err := r.CreateSnapshot(t.Context(), snap("s", r.add(fakecloud.Volume{})))
-	wantKind(t, err, volume.Exhausted, "napshot")
+	wantKind(t, err, volume.KindExhausted, "napshot")
 }
 
 func TestSnapshotClass(t *testing.T) {
@@ -246,7 +248,7 @@ func TestSnapshotClass(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	for _, c := range [][2]string{{"type", "tape"}, {"force-create", "maybe"}, {"incremental", "often"}, {"backup-max-duration-seconds-per-gb", "long"}, {"typ", "backup"}} {
 		_, err := r.CreateSnapshot(t.Context(), snap("s", id, c[0], c[1]))
-		wantKind(t, err, volume.Invalid, c[0])
+		wantKind(t, err, volume.KindInvalid, c[0])
 	}
 	r.ready(t, snap("s", id, "type", "snapshot", "force-create", "true", "availability", "nova", "incremental", "false", "backup-max-duration-seconds-per-gb", "20"))
 }
@@ -257,7 +259,7 @@ func TestDeleteSnapshotWaitsUntilItIsGone(t *testing.T) {
 	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Stuck())
 	for range 2 { // the second call joins
-		wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.Deadline, "deleting")
+		wantKind(t, r.DeleteSnapshot(within(t, time.Second), s.ID), volume.KindDeadline, "deleting")
 	}
 	eventually(t, 100*time.Millisecond, func() { r.cloud.Release(s.ID) })
 	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
@@ -274,13 +276,13 @@ func TestDeleteSnapshotThatIsInUse(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Refused())
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Precondition, "took it back", "volumes that were made from it")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindPrecondition, "took it back", "volumes that were made from it")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Status(400, "Invalid snapshot: snapshot is in use by volumes"))
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Precondition, "in use by volumes")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindPrecondition, "in use by volumes")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Fails())
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Internal, "delete --force")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInternal, "delete --force")
 	r.cloud.Forget()
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.Internal, "delete --force")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInternal, "delete --force")
 	r.wantCalls(t, fakecloud.DeleteSnapshot, 0)
 }
 
@@ -289,7 +291,7 @@ func TestDeleteSnapshotThatIsBusy(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
 	r.cloud.SetSnapshotStatus(s.ID, "backing-up")
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.InProgress, "backing-up")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "backing-up")
 	r.cloud.SetSnapshotStatus(s.ID, snapCreating)
 	eventually(t, 100*time.Millisecond, func() { r.cloud.SetSnapshotStatus(s.ID, snapAvailable) })
 	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
@@ -302,7 +304,7 @@ func TestDeleteSnapshotDoesNotTakeSilenceForAbsence(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	s := r.ready(t, snap("s", r.add(fakecloud.Volume{}), "type", "backup"))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.GetBackup}, fakecloud.Status(503, "")).Always()
-	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.Unavailable)
+	wantKind(t, r.DeleteSnapshot(within(t, 2*time.Second), s.ID), volume.KindUnavailable)
 	if _, there := r.cloud.Backup(s.ID); !there {
 		t.Error("the backup has gone")
 	}
@@ -319,9 +321,9 @@ func TestDeleteSnapshotWhereBackupsAreForbidden(t *testing.T) {
 		gone  bool
 	}{
 		"forbidden whatever the id":   {fault: fakecloud.Status(http.StatusForbidden, forbidden), gone: true},
-		"another service answers":     {fault: fakecloud.Status(http.StatusNotFound, "The resource could not be found."), kind: volume.Unavailable},
-		"forbidden, so the backup is": {fault: fakecloud.Status(http.StatusForbidden, forbidden), only: true, kind: volume.Denied},
-		"silent":                      {fault: fakecloud.Status(http.StatusServiceUnavailable, "later"), kind: volume.Unavailable},
+		"another service answers":     {fault: fakecloud.Status(http.StatusNotFound, "The resource could not be found."), kind: volume.KindUnavailable},
+		"forbidden, so the backup is": {fault: fakecloud.Status(http.StatusForbidden, forbidden), only: true, kind: volume.KindDenied},
+		"silent":                      {fault: fakecloud.Status(http.StatusServiceUnavailable, "later"), kind: volume.KindUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -419,7 +421,7 @@ func TestListSnapshotsWithAForeignToken(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, token := range []string{"nonsense", "snapshot:@elsewhere", "tape:@csi", "snapshot:11111111-2222-4333-8444-555555555555@csi"} {
 		_, _, err := r.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{Token: token})
-		wantKind(t, err, volume.Stale)
+		wantKind(t, err, volume.KindStale)
 	}
 }
 
@@ -430,7 +432,7 @@ func TestListSnapshotsThatAreNotReady(t *testing.T) {
 	id := r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.Stuck())
 	_, err := r.CreateSnapshot(within(t, time.Second), snap("s", id))
-	wantKind(t, err, volume.Deadline)
+	wantKind(t, err, volume.KindDeadline)
 	stuck := r.snapshotsNamed(t, "s")[0].ID
 	for _, filter := range []volume.SnapshotFilter{{}, {SnapshotID: stuck}, {VolumeID: id}} {
 		page, _, err := r.ListSnapshots(t.Context(), filter, volume.Page{})
@@ -464,5 +466,5 @@ func TestListSnapshotsOfACloudWithoutBackups(t *testing.T) {
 	rule.Remove()
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ListBackupDetail}, fakecloud.Status(http.StatusInternalServerError, "")).Always()
 	_, _, err := r.ListSnapshots(within(t, time.Second), volume.SnapshotFilter{}, volume.Page{})
-	wantKind(t, err, volume.Unavailable)
+	wantKind(t, err, volume.KindUnavailable)
 }

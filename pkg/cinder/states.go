@@ -42,8 +42,8 @@ func (b *Backend) awaitSettled(ctx context.Context, c *cloud.Cloud, v cloud.Volu
 	settledNow, err := b.await(ctx, c, v.ID, v.Status, func(v cloud.Volume) (bool, error) {
 		return settled(v) || failed(v) || v.Status == stateDeleting, nil
 	})
-	if volume.IsKind(err, volume.Deadline) {
-		return settledNow, volume.Errorf(volume.InProgress, "the volume is %s: %w", v.Status, err).
+	if volume.IsKind(err, volume.KindDeadline) {
+		return settledNow, volume.Errorf(volume.KindInProgress, "the volume is %s: %w", v.Status, err).
 			WithRemedy("it will be retried; if the state lasts, see what in the cloud works on the volume")
 	}
 	return settledNow, err
@@ -53,7 +53,7 @@ func (b *Backend) awaitSettled(ctx context.Context, c *cloud.Cloud, v cloud.Volu
 // has changed its mind about the deletion.
 func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (left cloud.Volume, gone bool, err error) {
 	left, err = b.await(ctx, c, id, "delete", func(v cloud.Volume) (bool, error) { return v.Status != stateDeleting, nil })
-	if volume.IsKind(err, volume.NotFound) {
+	if volume.IsKind(err, volume.KindNotFound) {
 		return cloud.Volume{}, true, nil
 	}
 	return left, false, err
@@ -69,11 +69,11 @@ func encrypted(v cloud.Volume) bool { return v.Metadata[metaEncrypted] == "true"
 // zones are ignored, a volume can be reached from everywhere.
 func (b *Backend) volume(v cloud.Volume) volume.Volume {
 	out := volume.Volume{
-		ID: v.ID, Name: v.Name, Size: v.Size(), Source: source(v), AccessModes: singleNode(), Nodes: servers(v),
+		ID: v.ID, Name: v.Name, Size: cloud.SizeOf(v), Source: source(v), AccessModes: singleNode(), Nodes: servers(v),
 		Encrypted: encrypted(v),
 	}
-	if v.Zone != "" && !b.ignoresZones() {
-		out.Topology = []volume.Topology{{cindercsi.TopologyKey: cindercsi.ZoneLabel(v.Zone)}}
+	if v.AvailabilityZone != "" && !b.ignoresZones() {
+		out.Topology = []volume.Topology{{cindercsi.TopologyKey: cindercsi.ZoneLabel(v.AvailabilityZone)}}
 	}
 	if v.Multiattach {
 		out.AccessModes = append(out.AccessModes, multiNode()...)
@@ -89,7 +89,7 @@ func source(v cloud.Volume) volume.Source {
 	case v.BackupID != "":
 		return volume.Source{SnapshotID: v.BackupID}
 	}
-	return volume.Source{VolumeID: v.SourceVolumeID}
+	return volume.Source{VolumeID: v.SourceVolID}
 }
 
 // servers are the ids of the servers that have the volume.

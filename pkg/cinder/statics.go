@@ -94,7 +94,7 @@ func (b *Backend) readStatic(ctx context.Context, place, id string) (v cloud.Vol
 		return v, false, err
 	}
 	v, err = c.Volume(ctx, id)
-	if volume.IsKind(err, volume.NotFound) {
+	if volume.IsKind(err, volume.KindNotFound) {
 		b.forget(id)
 		return v, false, nil
 	}
@@ -121,7 +121,7 @@ func (b *Backend) listedStatics(ctx context.Context, ids []string, known statics
 		marker := ""
 		for pages := 1; len(wanted) >= pages*minListedStatics; pages++ {
 			page, next, err := c.Volumes(ctx, cloud.VolumePage{Marker: marker})
-			if err != nil && !volume.IsKind(err, volume.Stale) {
+			if err != nil && !volume.IsKind(err, volume.KindStale) {
 				return nil, err
 			}
 			for _, v := range page {

@@ -47,14 +47,14 @@ func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req vo
 	p := placement{allowed: b.allowedZones(req)}
 	if want.zone != "" {
 		if !p.fits(want.zone) {
-			return p, volume.Errorf(volume.Exhausted, "the class demands the availability zone %s, and the volume has to be reachable from %s", want.zone, few(p.allowed)).
+			return p, volume.Errorf(volume.KindExhausted, "the class demands the availability zone %s, and the volume has to be reachable from %s", want.zone, few(p.allowed)).
 				WithRemedy("remove the parameter availability from the class, or allow its zone in allowedTopologies")
 		}
 		p.zones = []string{want.zone}
 		return p, nil
 	}
 	labels := append(zoneLabels(req.Preferred), p.allowed...)
-	if len(labels) == 0 || !req.Source.Empty() {
+	if len(labels) == 0 || !req.Source.IsEmpty() {
 		p.zones = []string{""}
 		return p, nil
 	}
@@ -70,7 +70,7 @@ func (b *Backend) place(ctx context.Context, c *cloud.Cloud, want wanted, req vo
 		}
 	}
 	if len(p.zones) == 0 {
-		return p, volume.Errorf(volume.Exhausted, "the volume has to be reachable from the zones %s, and Cinder has the zones %s", few(labels), few(have)).
+		return p, volume.Errorf(volume.KindExhausted, "the volume has to be reachable from the zones %s, and Cinder has the zones %s", few(labels), few(have)).
 			WithRemedy("if the zones of Cinder and Nova have nothing to do with each other, set ignore-volume-az in cloud.conf")
 	}
 	return p, nil

@@ -14,7 +14,7 @@ import (
 // all of them.
 func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error) {
 	if len(capabilities) == 0 {
-		return nil, volume.Errorf(volume.Invalid, "volume_capabilities are missing in the request")
+		return nil, volume.Errorf(volume.KindInvalid, "volume_capabilities are missing in the request")
 	}
 	accesses := make([]volume.Access, 0, len(capabilities))
 	for _, c := range capabilities {
@@ -33,10 +33,10 @@ func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error
 func allowed(modes []volume.AccessMode, accesses ...volume.Access) error {
 	for _, a := range accesses {
 		if !slices.Contains(modes, a.Mode) {
-			return volume.Errorf(volume.Invalid, "access mode %s is not supported, only %s", a.Mode, modeNames(modes))
+			return volume.Errorf(volume.KindInvalid, "access mode %s is not supported, only %s", a.Mode, modeNames(modes))
 		}
 		if a.Block != accesses[0].Block {
-			return volume.Errorf(volume.Invalid, "the volume cannot be used both as a block device and as a filesystem")
+			return volume.Errorf(volume.KindInvalid, "the volume cannot be used both as a block device and as a filesystem")
 		}
 	}
 	return nil
@@ -47,8 +47,8 @@ func allowed(modes []volume.AccessMode, accesses ...volume.Access) error {
 // be used on one node, and grow.
 func preserving(accesses []volume.Access) error {
 	for _, a := range accesses {
-		if a.Mode.MultiNode() && !a.Shared() {
-			return volume.Errorf(volume.Invalid, "the access mode %s needs a block volume: a filesystem that several nodes have mounted while one writes to it is destroyed", a.Mode).
+		if a.Mode.IsMultiNode() && !a.IsShared() {
+			return volume.Errorf(volume.KindInvalid, "the access mode %s needs a block volume: a filesystem that several nodes have mounted while one writes to it is destroyed", a.Mode).
 				WithRemedy("use volumeMode: Block, or an access mode for one node")
 		}
 	}
@@ -60,8 +60,8 @@ func preserving(accesses []volume.Access) error {
 // of its own, and the second would make unreadable what the first has written.
 func checkEncrypted(encrypted bool, accesses []volume.Access) error {
 	for _, a := range accesses {
-		if encrypted && a.Mode.MultiNode() && !a.Mode.ReadOnly() {
-			return volume.Errorf(volume.Invalid, "the access mode %s is not possible with encryption (%s: %q): "+
+		if encrypted && a.Mode.IsMultiNode() && !a.Mode.IsReadOnly() {
+			return volume.Errorf(volume.KindInvalid, "the access mode %s is not possible with encryption (%s: %q): "+
 				"the nodes would each make a LUKS2 header of their own", a.Mode, volume.EncryptedKey, isTrue).
 				WithRemedy("use an access mode for one node, or a StorageClass without " + volume.EncryptedKey)
 		}

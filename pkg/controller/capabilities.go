@@ -60,6 +60,6 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 // ReadWriteOncePod.
 func (s *Server) countsWriters() bool {
 	return slices.ContainsFunc(s.backend.AccessModes(), func(m volume.AccessMode) bool {
-		return m == volume.SingleNodeSingleWriter || m == volume.SingleNodeMultiWriter
+		return m == volume.AccessSingleNodeSingleWriter || m == volume.AccessSingleNodeMultiWriter
 	})
 }

@@ -165,19 +165,19 @@ func TestEmptyRequests(t *testing.T) {
 		kinds  map[string]volume.Kind
 	}{
 		"with all sides": {New(fakebackend.New(), Options{}), map[string]volume.Kind{
-			"publish": volume.Invalid, "unpublish": volume.Invalid, "create snapshot": volume.Invalid, "delete snapshot": volume.Invalid,
-			"get snapshot": volume.Invalid, "modify": volume.Invalid, "health": volume.Invalid,
+			"publish": volume.KindInvalid, "unpublish": volume.KindInvalid, "create snapshot": volume.KindInvalid, "delete snapshot": volume.KindInvalid,
+			"get snapshot": volume.KindInvalid, "modify": volume.KindInvalid, "health": volume.KindInvalid,
 		}},
 		"with none": {New(core{fakebackend.New()}, Options{}), map[string]volume.Kind{
-			"publish": volume.Unsupported, "unpublish": volume.Unsupported, "create snapshot": volume.Unsupported, "delete snapshot": volume.Unsupported,
-			"get snapshot": volume.Unsupported, "modify": volume.Unsupported, "health": volume.Unsupported, "list health": volume.Unsupported,
-			"list": volume.Unsupported, "list snapshots": volume.Unsupported, "capacity": volume.Unsupported,
+			"publish": volume.KindUnsupported, "unpublish": volume.KindUnsupported, "create snapshot": volume.KindUnsupported, "delete snapshot": volume.KindUnsupported,
+			"get snapshot": volume.KindUnsupported, "modify": volume.KindUnsupported, "health": volume.KindUnsupported, "list health": volume.KindUnsupported,
+			"list": volume.KindUnsupported, "list snapshots": volume.KindUnsupported, "capacity": volume.KindUnsupported,
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			always := map[string]volume.Kind{
-				"create": volume.Invalid, "delete": volume.Invalid, "get": volume.Invalid, "expand": volume.Invalid, "validate": volume.Invalid,
+				"create": volume.KindInvalid, "delete": volume.KindInvalid, "get": volume.KindInvalid, "expand": volume.KindInvalid, "validate": volume.KindInvalid,
 			}
 			for method, err := range emptyCalls(t, test.server) {
 				want, ok := always[method]

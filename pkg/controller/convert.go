@@ -26,9 +26,9 @@ func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 // whether the node encrypts the volume.
 func contextOf(v volume.Volume) map[string]string {
 	if !v.Encrypted {
-		return v.Context
+		return v.VolumeContext
 	}
-	context := maps.Clone(v.Context)
+	context := maps.Clone(v.VolumeContext)
 	if context == nil {
 		context = make(map[string]string, 1)
 	}

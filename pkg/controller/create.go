@@ -32,7 +32,7 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if err != nil {
 		return nil, volume.Wrap(err, "create volume", create.Name)
 	}
-	if v.Source.Empty() {
+	if v.Source.IsEmpty() {
 		v.Source = create.Source
 	}
 	s.log.InfoContext(ctx, "volume ready", "name", create.Name, "volume", v.ID, "size", v.Size.String())
@@ -70,7 +70,7 @@ func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.V
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	return v, volume.NotFinal(checkCreated(v, req, least), "the backend has made a volume of this name")
+	return v, volume.NonFinal(checkCreated(v, req, least), "the backend has made a volume of this name")
 }
 
 // abandon returns the error of a request that is refused before the backend was
@@ -113,7 +113,7 @@ func fits(v volume.Volume, req volume.CreateRequest) error {
 	default:
 		return nil
 	}
-	return volume.Errorf(volume.AlreadyExists, "volume %s has this name and %s", v.ID, why).
+	return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name and %s", v.ID, why).
 		WithRemedy("use another name, or delete the volume")
 }
 
@@ -127,7 +127,7 @@ func (s *Server) sourceSize(ctx context.Context, source volume.Source) (volume.S
 			return 0, volume.Wrap(err, "read source snapshot", source.SnapshotID)
 		}
 		if !snapshot.Ready {
-			return 0, volume.Errorf(volume.InProgress, "the source snapshot %s is not ready yet", source.SnapshotID)
+			return 0, volume.Errorf(volume.KindInProgress, "the source snapshot %s is not ready yet", source.SnapshotID)
 		}
 		return snapshot.Size, nil
 	case source.VolumeID != "":
@@ -149,7 +149,7 @@ func resolveWithSource(r volume.Range, least volume.Size, limits volume.Limits) 
 	}
 	for _, bound := range []volume.Size{r.Required, r.Limit} {
 		if bound > 0 && bound < least {
-			return 0, volume.Errorf(volume.OutOfRange, "the source has %s, more than the %s asked for", least, bound).
+			return 0, volume.Errorf(volume.KindOutOfRange, "the source has %s, more than the %s asked for", least, bound).
 				WithRemedy("ask for at least " + least.String())
 		}
 	}
@@ -162,16 +162,16 @@ func checkCreated(v volume.Volume, req volume.CreateRequest, least volume.Size) 
 	least = max(least, req.Range.Required)
 	switch {
 	case v.ID == "":
-		return volume.Errorf(volume.Internal, "the backend returned a volume without an id")
+		return volume.Errorf(volume.KindInternal, "the backend returned a volume without an id")
 	case v.Size < least || v.Size <= 0:
-		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, least)
+		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, least)
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
-		return volume.Errorf(volume.Internal, "the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
+		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
 	case v.Encrypted != req.Encrypted:
-		return volume.Errorf(volume.Internal, "the backend returned volume %s with encryption %t, not %t as asked for",
+		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with encryption %t, not %t as asked for",
 			v.ID, v.Encrypted, req.Encrypted)
-	case !v.Source.Empty() && v.Source != req.Source:
-		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and was made from another source", v.ID)
+	case !v.Source.IsEmpty() && v.Source != req.Source:
+		return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name and was made from another source", v.ID)
 	}
 	return nil
 }
@@ -198,10 +198,10 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 	}
 	requirements := req.GetAccessibilityRequirements()
 	if requirements != nil && !s.hasTopology {
-		return none, volume.Errorf(volume.Invalid, "accessibility_requirements are given, but volumes of this backend can be reached from everywhere")
+		return none, volume.Errorf(volume.KindInvalid, "accessibility_requirements are given, but volumes of this backend can be reached from everywhere")
 	}
 	if len(req.GetMutableParameters()) > 0 && s.modifier == nil {
-		return none, volume.Errorf(volume.Invalid, "mutable_parameters are given, but this backend has none").
+		return none, volume.Errorf(volume.KindInvalid, "mutable_parameters are given, but this backend has none").
 			WithRemedy("create the volume without a VolumeAttributesClass")
 	}
 	class, err := parseClass(req.GetParameters())
@@ -216,7 +216,7 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 	}
 	return volume.CreateRequest{
 		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source, Encrypted: class.encrypted,
-		Parameters: class.backend, Mutable: req.GetMutableParameters(), Accesses: accesses,
+		Parameters: class.backend, MutableParameters: req.GetMutableParameters(), Accesses: accesses,
 		Requisite: parseTopologies(requirements.GetRequisite()), Preferred: parseTopologies(requirements.GetPreferred()),
 	}, nil
 }
@@ -227,19 +227,19 @@ func (s *Server) parseSource(source *csi.VolumeContentSource) (volume.Source, er
 	switch t := source.GetType().(type) {
 	case *csi.VolumeContentSource_Snapshot:
 		if s.snapshotter == nil {
-			return volume.Source{}, volume.Errorf(volume.Invalid, "this backend cannot make a volume from a snapshot")
+			return volume.Source{}, volume.Errorf(volume.KindInvalid, "this backend cannot make a volume from a snapshot")
 		}
 		id := t.Snapshot.GetSnapshotId()
 		return volume.Source{SnapshotID: id}, required("snapshot_id of the content source", id)
 	case *csi.VolumeContentSource_Volume:
 		if s.cloner == nil {
-			return volume.Source{}, volume.Errorf(volume.Invalid, "this backend cannot make a volume from another volume")
+			return volume.Source{}, volume.Errorf(volume.KindInvalid, "this backend cannot make a volume from another volume")
 		}
 		id := t.Volume.GetVolumeId()
 		return volume.Source{VolumeID: id}, required("volume_id of the content source", id)
 	}
 	if source != nil {
-		return volume.Source{}, volume.Errorf(volume.Invalid, "the content source is neither a snapshot nor a volume")
+		return volume.Source{}, volume.Errorf(volume.KindInvalid, "the content source is neither a snapshot nor a volume")
 	}
 	return volume.Source{}, nil
 }
@@ -249,7 +249,7 @@ func (s *Server) parseSource(source *csi.VolumeContentSource) (volume.Source, er
 func validName(name string) error {
 	for _, r := range name {
 		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' {
-			return volume.Errorf(volume.Invalid, "the name %q has the control character %U", name, r)
+			return volume.Errorf(volume.KindInvalid, "the name %q has the control character %U", name, r)
 		}
 	}
 	return required("name", name)

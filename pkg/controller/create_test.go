@@ -47,7 +47,7 @@ func TestCreateIsIdempotentByName(t *testing.T) {
 		}
 	}
 	_, err := s.CreateVolume(t.Context(), createRequest("v", 2*volume.GiB))
-	wantKind(t, err, volume.AlreadyExists, "v")
+	wantKind(t, err, volume.KindAlreadyExists, "v")
 }
 
 func TestCreateRefusals(t *testing.T) {
@@ -59,46 +59,46 @@ func TestCreateRefusals(t *testing.T) {
 		kind    volume.Kind
 		words   []string
 	}{
-		"no name":           {func(r *csi.CreateVolumeRequest) { r.Name = "" }, nil, volume.Invalid, []string{"name"}},
-		"control character": {func(r *csi.CreateVolumeRequest) { r.Name = "a\x00b" }, nil, volume.Invalid, []string{"U+0000"}},
-		"no capability":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, nil, volume.Invalid, []string{"volume_capabilities"}},
+		"no name":           {func(r *csi.CreateVolumeRequest) { r.Name = "" }, nil, volume.KindInvalid, []string{"name"}},
+		"control character": {func(r *csi.CreateVolumeRequest) { r.Name = "a\x00b" }, nil, volume.KindInvalid, []string{"U+0000"}},
+		"no capability":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, nil, volume.KindInvalid, []string{"volume_capabilities"}},
 		"mode not supported": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(multi)}
-		}, nil, volume.Invalid, []string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY"}},
+		}, nil, volume.KindInvalid, []string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY"}},
 		"filesystem on several nodes": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}
-		}, nil, volume.Invalid, []string{"MULTI_NODE_MULTI_WRITER", "volumeMode: Block"}},
+		}, nil, volume.KindInvalid, []string{"MULTI_NODE_MULTI_WRITER", "volumeMode: Block"}},
 		"block and filesystem": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}
-		}, nil, volume.Invalid, []string{"block"}},
-		"too large":   {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(2*volume.TiB, 0) }, nil, volume.OutOfRange, []string{"2 TiB"}},
-		"limit small": {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(1, 2) }, nil, volume.OutOfRange, []string{"1 MiB"}},
+		}, nil, volume.KindInvalid, []string{"block"}},
+		"too large":   {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(2*volume.TiB, 0) }, nil, volume.KindOutOfRange, []string{"2 TiB"}},
+		"limit small": {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(1, 2) }, nil, volume.KindOutOfRange, []string{"1 MiB"}},
 		"no such snapshot": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromSnapshot("snap-9")
-		}, nil, volume.NotFound, []string{"snap-9"}},
+		}, nil, volume.KindNotFound, []string{"snap-9"}},
 		"no such source volume": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromVolume("vol-9")
-		}, nil, volume.NotFound, []string{"vol-9"}},
-		"source without an id": {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("") }, nil, volume.Invalid, nil},
-		"empty source":         {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} }, nil, volume.Invalid, nil},
+		}, nil, volume.KindNotFound, []string{"vol-9"}},
+		"source without an id": {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("") }, nil, volume.KindInvalid, nil},
+		"empty source":         {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} }, nil, volume.KindInvalid, nil},
 		"snapshots not supported": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromSnapshot("snap-1")
-		}, fakebackend.Nop{}, volume.Invalid, []string{"snapshot"}},
+		}, fakebackend.Nop{}, volume.KindInvalid, []string{"snapshot"}},
 		"clones not supported": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromVolume("vol-1")
-		}, fakebackend.Nop{}, volume.Invalid, []string{"another volume"}},
+		}, fakebackend.Nop{}, volume.KindInvalid, []string{"another volume"}},
 		"mutable parameters not supported": {func(r *csi.CreateVolumeRequest) {
 			r.MutableParameters = map[string]string{"tier": "gold"}
-		}, fakebackend.Nop{}, volume.Invalid, []string{"mutable_parameters"}},
+		}, fakebackend.Nop{}, volume.KindInvalid, []string{"mutable_parameters"}},
 		"mutable parameter unknown": {func(r *csi.CreateVolumeRequest) {
 			r.MutableParameters = map[string]string{"color": "red"}
-		}, nil, volume.Invalid, []string{"color"}},
+		}, nil, volume.KindInvalid, []string{"color"}},
 		"topology not supported": {func(r *csi.CreateVolumeRequest) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{}
-		}, fakebackend.Nop{}, volume.Invalid, []string{"accessibility_requirements"}},
+		}, fakebackend.Nop{}, volume.KindInvalid, []string{"accessibility_requirements"}},
 		"nowhere to put it": {func(r *csi.CreateVolumeRequest) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "z"}}}}
-		}, nil, volume.Exhausted, []string{"zone"}},
+		}, nil, volume.KindExhausted, []string{"zone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,8 +132,8 @@ func TestCreateFromSources(t *testing.T) {
 			"same size":                   {required: 3 * volume.GiB, want: 3 * volume.GiB},
 			"larger":                      {required: 5 * volume.GiB, want: 5 * volume.GiB},
 			"no size asked: the source's": {want: 3 * volume.GiB},
-			"smaller is refused":          {required: 3*volume.GiB - 1, kind: volume.OutOfRange},
-			"limit below it is refused":   {limit: 2 * volume.GiB, kind: volume.OutOfRange},
+			"smaller is refused":          {required: 3*volume.GiB - 1, kind: volume.KindOutOfRange},
+			"limit below it is refused":   {limit: 2 * volume.GiB, kind: volume.KindOutOfRange},
 		} {
 			t.Run(kind+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -162,7 +162,7 @@ func TestCreateFromSources(t *testing.T) {
 	req := createRequest("early", 3*volume.GiB)
 	req.VolumeContentSource = fromSnapshot(unready.GetSnapshot().GetSnapshotId())
 	_, err = s.CreateVolume(t.Context(), req)
-	wantKind(t, err, volume.InProgress, unready.GetSnapshot().GetSnapshotId())
+	wantKind(t, err, volume.KindInProgress, unready.GetSnapshot().GetSnapshotId())
 }
 
 func TestCreateAnswersWhatTheBackendMade(t *testing.T) {
@@ -204,10 +204,10 @@ func TestCreateNeverPassesALieOn(t *testing.T) {
 		kind volume.Kind
 	}{
 		// Not final: the volume is there.
-		"too small":      {volume.Volume{ID: "x", Size: volume.GiB}, volume.Unavailable},
-		"too large":      {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.Unavailable},
-		"no id":          {volume.Volume{Size: 2 * volume.GiB}, volume.Unavailable},
-		"another source": {volume.Volume{ID: "x", Size: 2 * volume.GiB, Source: volume.Source{VolumeID: "y"}}, volume.AlreadyExists},
+		"too small":      {volume.Volume{ID: "x", Size: volume.GiB}, volume.KindUnavailable},
+		"too large":      {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.KindUnavailable},
+		"no id":          {volume.Volume{Size: 2 * volume.GiB}, volume.KindUnavailable},
+		"another source": {volume.Volume{ID: "x", Size: 2 * volume.GiB, Source: volume.Source{VolumeID: "y"}}, volume.KindAlreadyExists},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -242,7 +242,7 @@ func TestCreateLocksItsSource(t *testing.T) {
 			req := createRequest("copy of "+key, volume.GiB)
 			req.VolumeContentSource = from
 			_, err = s.CreateVolume(ctx, req)
-			wantKind(t, err, volume.InProgress, key)
+			wantKind(t, err, volume.KindInProgress, key)
 			unlock()
 			if _, err := s.CreateVolume(t.Context(), req); err != nil {
 				t.Error(err)
@@ -292,13 +292,13 @@ func TestCreateAgainAfterTheSourceChanged(t *testing.T) {
 					}
 					req.CapacityRange = bytesRange(3*volume.GiB, 0)
 					_, err = s.CreateVolume(t.Context(), req)
-					wantKind(t, err, volume.AlreadyExists, "2 GiB", "3 GiB")
+					wantKind(t, err, volume.KindAlreadyExists, "2 GiB", "3 GiB")
 					req.CapacityRange = bytesRange(volume.GiB, volume.GiB)
 					_, err = s.CreateVolume(t.Context(), req)
-					wantKind(t, err, volume.AlreadyExists, "2 GiB", "1 GiB")
+					wantKind(t, err, volume.KindAlreadyExists, "2 GiB", "1 GiB")
 					req.CapacityRange, req.VolumeContentSource = nil, fromVolume("vol-9")
 					_, err = s.CreateVolume(t.Context(), req)
-					wantKind(t, err, volume.AlreadyExists, "another source")
+					wantKind(t, err, volume.KindAlreadyExists, "another source")
 				}()
 			}
 			change(t, fake, snapshot)

@@ -58,7 +58,7 @@ func (s *Server) expandTarget(req *csi.ControllerExpandVolumeRequest) (volume.Si
 	}
 	r := parseRange(req.GetCapacityRange())
 	if r.Required == 0 {
-		return 0, volume.Errorf(volume.Invalid, "required_bytes of capacity_range is missing in the request")
+		return 0, volume.Errorf(volume.KindInvalid, "required_bytes of capacity_range is missing in the request")
 	}
 	return r.Resolve(s.backend.Limits())
 }
@@ -69,12 +69,12 @@ func (s *Server) expandTarget(req *csi.ControllerExpandVolumeRequest) (volume.Si
 func checkExpanded(v volume.Volume, id string, target, limit volume.Size) error {
 	switch {
 	case v.ID != id:
-		return volume.Errorf(volume.Internal, "the backend returned volume %q instead", v.ID)
+		return volume.Errorf(volume.KindInternal, "the backend returned volume %q instead", v.ID)
 	case v.Size < target:
-		return volume.Errorf(volume.Internal, "the backend reported success, but the volume has %s, less than the target %s", v.Size, target).
+		return volume.Errorf(volume.KindInternal, "the backend reported success, but the volume has %s, less than the target %s", v.Size, target).
 			WithRemedy("it will be retried; if this lasts, compare the volume's size in the storage system and report a bug of the driver")
 	case limit > 0 && v.Size > limit:
-		return volume.Errorf(volume.OutOfRange, "the volume has %s already, above the limit %s, and volumes cannot shrink", v.Size, limit).
+		return volume.Errorf(volume.KindOutOfRange, "the volume has %s already, above the limit %s, and volumes cannot shrink", v.Size, limit).
 			WithRemedy("ask for a limit of at least " + v.Size.String())
 	}
 	return nil

@@ -73,21 +73,21 @@ func TestExpandRefusals(t *testing.T) {
 		kind  volume.Kind
 		words []string
 	}{
-		"no range":                {&csi.ControllerExpandVolumeRequest{VolumeId: id}, volume.Invalid, []string{"required_bytes"}},
-		"only a limit":            {request(0, volume.GiB, nil), volume.Invalid, []string{"required_bytes"}},
-		"negative":                {request(-1, 0, nil), volume.Invalid, nil},
-		"rounded above the limit": {request(2*volume.GiB+1, 2*volume.GiB+2, nil), volume.OutOfRange, []string{id, "2049 MiB"}},
-		"above the largest":       {request(2*volume.TiB, 0, nil), volume.OutOfRange, []string{"2 TiB", "1 TiB"}},
-		"limit below the present": {request(volume.MiB, 512*volume.MiB, nil), volume.OutOfRange, []string{"1 GiB", "512 MiB"}},
-		"unknown volume":          {expandRequest("nowhere", 2*volume.GiB, 0), volume.NotFound, []string{"nowhere"}},
+		"no range":                {&csi.ControllerExpandVolumeRequest{VolumeId: id}, volume.KindInvalid, []string{"required_bytes"}},
+		"only a limit":            {request(0, volume.GiB, nil), volume.KindInvalid, []string{"required_bytes"}},
+		"negative":                {request(-1, 0, nil), volume.KindInvalid, nil},
+		"rounded above the limit": {request(2*volume.GiB+1, 2*volume.GiB+2, nil), volume.KindOutOfRange, []string{id, "2049 MiB"}},
+		"above the largest":       {request(2*volume.TiB, 0, nil), volume.KindOutOfRange, []string{"2 TiB", "1 TiB"}},
+		"limit below the present": {request(volume.MiB, 512*volume.MiB, nil), volume.KindOutOfRange, []string{"1 GiB", "512 MiB"}},
+		"unknown volume":          {expandRequest("nowhere", 2*volume.GiB, 0), volume.KindNotFound, []string{"nowhere"}},
 		"mode not supported": {
 			request(2*volume.GiB, 0, mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER)),
-			volume.Invalid,
+			volume.KindInvalid,
 			[]string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER"},
 		},
 		"no access type": {request(2*volume.GiB, 0, &csi.VolumeCapability{
 			AccessMode: &csi.VolumeCapability_AccessMode{Mode: writer},
-		}), volume.Invalid, nil},
+		}), volume.KindInvalid, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -116,7 +116,7 @@ func TestExpandNeverPassesALieOn(t *testing.T) {
 			if lie.ID != "vol-1" {
 				words = []string{"vol-1", lie.ID}
 			}
-			wantKind(t, err, volume.Internal, words...)
+			wantKind(t, err, volume.KindInternal, words...)
 		})
 	}
 }
@@ -125,10 +125,10 @@ func TestExpandKeepsTheKindOfTheBackend(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("quota of the project")
 	s := New(scripted{fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) {
-		return volume.Volume{}, volume.Errorf(volume.OutOfRange, "refused: %w", cause).WithRemedy("ask for less")
+		return volume.Volume{}, volume.Errorf(volume.KindOutOfRange, "refused: %w", cause).WithRemedy("ask for less")
 	}}, Options{})
 	_, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
-	wantKind(t, err, volume.OutOfRange, "vol-1", "ask for less")
+	wantKind(t, err, volume.KindOutOfRange, "vol-1", "ask for less")
 	if !errors.Is(err, cause) {
 		t.Errorf("%v has lost its cause", err)
 	}
@@ -163,7 +163,7 @@ func TestExpandsOfOneVolumeJoin(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := s.ControllerExpandVolume(ctx, expandRequest(id, 2*volume.GiB, 0))
-		wantKind(t, err, volume.InProgress, id)
+		wantKind(t, err, volume.KindInProgress, id)
 		calls.Wait()
 		if n := fake.Calls("Expand"); n != 1 {
 			t.Errorf("the volume was grown %d times, want once", n)
@@ -217,12 +217,12 @@ func faulty(fake *fakebackend.Backend, random *rand.Rand) func(context.Context, 
 	return func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
 		switch random.IntN(4) {
 		case 0:
-			return volume.Volume{}, volume.Errorf(volume.Unavailable, "connection refused")
+			return volume.Volume{}, volume.Errorf(volume.KindUnavailable, "connection refused")
 		case 1:
 			if _, err := fake.Expand(ctx, id, target); err != nil {
 				return volume.Volume{}, err
 			}
-			return volume.Volume{}, volume.Errorf(volume.Unavailable, "connection lost")
+			return volume.Volume{}, volume.Errorf(volume.KindUnavailable, "connection lost")
 		case 2:
 			return fake.Get(ctx, id)
 		}

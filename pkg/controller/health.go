@@ -43,7 +43,7 @@ func (s *Server) ControllerListVolumeHealth(ctx context.Context, req *csi.Contro
 		return nil, volume.Wrap(err, "list the health of volumes", "")
 	}
 	if page.Max > 0 && len(impaired) > page.Max {
-		return nil, volume.Errorf(volume.Internal, "the backend returned the health of %d volumes, more than the %d asked for",
+		return nil, volume.Errorf(volume.KindInternal, "the backend returned the health of %d volumes, more than the %d asked for",
 			len(impaired), page.Max)
 	}
 	resp := &csi.ControllerListVolumeHealthResponse{NextToken: next}

@@ -26,7 +26,7 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 	for i := range 9 {
 		id := mustCreate(t, s, fmt.Sprint(i), volume.GiB)
 		if i == 1 || i > 6 {
-			fake.Impair(id, volume.Condition{Impairment: volume.DataLoss, Reason: "Gone", Message: "restore it"})
+			fake.Impair(id, volume.Condition{Impairment: volume.ImpairmentDataLoss, Reason: "Gone", Message: "restore it"})
 			want = append(want, id)
 		}
 	}
@@ -67,9 +67,9 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 		}
 	}
 	_, err := list(-1, "")
-	wantKind(t, err, volume.Invalid, "-1")
+	wantKind(t, err, volume.KindInvalid, "-1")
 	_, err = list(0, "rubbish")
-	wantKind(t, err, volume.Stale, "rubbish")
+	wantKind(t, err, volume.KindStale, "rubbish")
 }
 
 // talker lists more than it was asked for, and volumes that nothing is wrong
@@ -77,7 +77,7 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 type talker struct{ *fakebackend.Backend }
 
 func (talker) ListHealth(context.Context, volume.Page) ([]volume.Health, string, error) {
-	bad := []volume.Condition{{Impairment: volume.Degraded, Reason: "Slow"}}
+	bad := []volume.Condition{{Impairment: volume.ImpairmentDegraded, Reason: "Slow"}}
 	return []volume.Health{{ID: "a", Conditions: bad}, {ID: "b"}, {ID: "c", Conditions: bad}}, "", nil
 }
 
@@ -89,5 +89,5 @@ func TestListHealthKeepsToTheRequest(t *testing.T) {
 		t.Errorf("%v, %v, want a and c", resp, err)
 	}
 	_, err = s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: 2})
-	wantKind(t, err, volume.Internal, "3", "2")
+	wantKind(t, err, volume.KindInternal, "3", "2")
 }

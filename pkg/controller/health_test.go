@@ -28,8 +28,8 @@ func TestHealth(t *testing.T) {
 		t.Errorf("a sound volume: %v, %v", got, err)
 	}
 	wants := map[volume.Impairment]csi.VolumeHealthErrorType{
-		volume.Degraded: csi.VolumeHealthErrorType_DEGRADED, volume.Inaccessible: csi.VolumeHealthErrorType_INACCESSIBLE,
-		volume.DataLoss: csi.VolumeHealthErrorType_DATA_LOSS, 0: csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE,
+		volume.ImpairmentDegraded: csi.VolumeHealthErrorType_DEGRADED, volume.ImpairmentInaccessible: csi.VolumeHealthErrorType_INACCESSIBLE,
+		volume.ImpairmentDataLoss: csi.VolumeHealthErrorType_DATA_LOSS, 0: csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE,
 	}
 	for i := range wants {
 		fake.Impair(v.ID, volume.Condition{Impairment: i, Reason: "ErrorExtending", Message: "reset its state"})
@@ -50,7 +50,7 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s is missing in %v", want, got)
 		}
 	}
-	if _, err := health("gone"); !volume.IsKind(err, volume.NotFound) {
+	if _, err := health("gone"); !volume.IsKind(err, volume.KindNotFound) {
 		t.Errorf("a volume that is gone: %v", err)
 	}
 }

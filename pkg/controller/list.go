@@ -46,7 +46,7 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	}
 	ask := volume.CapacityRequest{Parameters: class.backend, Topology: req.GetAccessibleTopology().GetSegments()}
 	if req.GetAccessibleTopology() != nil && !s.hasTopology {
-		return nil, volume.Errorf(volume.Invalid, "accessible_topology is given, but volumes of this backend can be reached from everywhere")
+		return nil, volume.Errorf(volume.KindInvalid, "accessible_topology is given, but volumes of this backend can be reached from everywhere")
 	}
 	if len(req.GetVolumeCapabilities()) > 0 {
 		if ask.Accesses, err = parseAccesses(req.GetVolumeCapabilities()); err != nil {
@@ -78,7 +78,7 @@ func optionalSize(size volume.Size) *wrappers.Int64Value {
 // parsePage reads what both listings share.
 func parsePage(token string, entries int32) (volume.Page, error) {
 	if entries < 0 {
-		return volume.Page{}, volume.Errorf(volume.Invalid, "max_entries is %d, but must not be negative", entries)
+		return volume.Page{}, volume.Errorf(volume.KindInvalid, "max_entries is %d, but must not be negative", entries)
 	}
 	return volume.Page{Token: token, Max: int(entries)}, nil
 }

@@ -44,13 +44,13 @@ func TestListVolumesPages(t *testing.T) {
 		t.Errorf("%d pages, missing %v", pages, want)
 	}
 	_, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: -1})
-	wantKind(t, err, volume.Invalid, "-1")
+	wantKind(t, err, volume.KindInvalid, "-1")
 	_, err = s.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "rubbish"})
-	wantKind(t, err, volume.Stale, "rubbish")
+	wantKind(t, err, volume.KindStale, "rubbish")
 	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{MaxEntries: -1})
-	wantKind(t, err, volume.Invalid, "-1")
+	wantKind(t, err, volume.KindInvalid, "-1")
 	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{StartingToken: "rubbish"})
-	wantKind(t, err, volume.Stale, "rubbish")
+	wantKind(t, err, volume.KindStale, "rubbish")
 }
 
 func TestGetCapacity(t *testing.T) {
@@ -82,7 +82,7 @@ func TestGetCapacity(t *testing.T) {
 		})
 	}
 	_, err := s.GetCapacity(t.Context(), &csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{{}}})
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 }
 
 func TestSnapshots(t *testing.T) {
@@ -106,15 +106,15 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("again: %v, %v", again, err)
 	}
 	_, err = create("s", two)
-	wantKind(t, err, volume.AlreadyExists, one)
+	wantKind(t, err, volume.KindAlreadyExists, one)
 	_, err = create("t", "vol-9")
-	wantKind(t, err, volume.NotFound, "vol-9")
+	wantKind(t, err, volume.KindNotFound, "vol-9")
 	_, err = create("", one)
-	wantKind(t, err, volume.Invalid, "name")
+	wantKind(t, err, volume.KindInvalid, "name")
 	_, err = s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{
 		Name: "u", SourceVolumeId: one, AccessibilityRequirements: &csi.TopologyRequirement{},
 	})
-	wantKind(t, err, volume.Invalid, "accessibility_requirements")
+	wantKind(t, err, volume.KindInvalid, "accessibility_requirements")
 	if _, err := create("t", two); err != nil {
 		t.Fatal(err)
 	}
@@ -132,5 +132,5 @@ func TestSnapshots(t *testing.T) {
 		}
 	}
 	_, err = s.GetSnapshot(t.Context(), &csi.GetSnapshotRequest{SnapshotId: first.GetSnapshotId()})
-	wantKind(t, err, volume.NotFound, first.GetSnapshotId())
+	wantKind(t, err, volume.KindNotFound, first.GetSnapshotId())
 }

@@ -29,17 +29,17 @@ func (b slowCopier) work(accepted func()) {
 }
 
 func (b slowCopier) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	b.work(req.Accepted)
+	b.work(req.NotifyAccepted)
 	return b.Backend.CloneVolume(ctx, req)
 }
 
 func (b slowCopier) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	b.work(req.Accepted)
+	b.work(req.NotifyAccepted)
 	return b.Backend.Restore(ctx, req)
 }
 
 func (b slowCopier) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
-	b.work(req.Accepted)
+	b.work(req.NotifyAccepted)
 	return b.Backend.CreateSnapshot(ctx, req)
 }
 

@@ -33,11 +33,11 @@ func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted
 	if !encrypted {
 		return least
 	}
-	purpose := fmt.Sprintf("encryption (%s for the LUKS2 header)", volume.EncryptionHeader)
+	purpose := fmt.Sprintf("encryption (%s for the LUKS2 header)", volume.EncryptionHeaderSize)
 	if least.size == 0 {
-		return minimum{volume.EncryptionHeader + volume.MiB, purpose}
+		return minimum{volume.EncryptionHeaderSize + volume.MiB, purpose}
 	}
-	return minimum{volume.EncryptionHeader + least.size, least.purpose + " with " + purpose}
+	return minimum{volume.EncryptionHeaderSize + least.size, least.purpose + " with " + purpose}
 }
 
 // lowersMinimum reports whether options of mkfs may allow filesystems smaller
@@ -70,10 +70,10 @@ func (m minimum) apply(size volume.Size, r volume.Range, limits volume.Limits) (
 	if r.Required > 0 {
 		asked = r.Required.String() + " were asked for"
 	}
-	least, ok := m.size.RoundUp(limits.Granule)
+	least, ok := m.size.RoundUp(limits.Granularity)
 	if !ok {
 		least = m.size
 	}
-	return 0, volume.Errorf(volume.OutOfRange, "a volume for %s needs at least %s, and %s", m.purpose, m.size, asked).
+	return 0, volume.Errorf(volume.KindOutOfRange, "a volume for %s needs at least %s, and %s", m.purpose, m.size, asked).
 		WithRemedy("ask for at least " + least.String())
 }

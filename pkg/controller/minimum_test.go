@@ -72,7 +72,7 @@ func TestCreateRefusesWhatAFilesystemCannotHave(t *testing.T) {
 			}
 			resp, err := New(fake, Options{}).CreateVolume(t.Context(), req)
 			if test.want == 0 {
-				wantKind(t, err, volume.OutOfRange, append(test.words, "next step")...)
+				wantKind(t, err, volume.KindOutOfRange, append(test.words, "next step")...)
 				if fake.Calls("Create") != 0 {
 					t.Error("the volume was made all the same")
 				}
@@ -105,7 +105,7 @@ func TestMinimumOfCopiesAndOfWhatExists(t *testing.T) {
 		small := filesystem(kind, "xfs", 200*volume.MiB, 0)
 		small.VolumeContentSource = from
 		_, err := s.CreateVolume(t.Context(), small)
-		wantKind(t, err, volume.OutOfRange, "xfs", "200 MiB", "300 MiB")
+		wantKind(t, err, volume.KindOutOfRange, "xfs", "200 MiB", "300 MiB")
 		large := filesystem(kind, "xfs", 300*volume.MiB, 0)
 		large.VolumeContentSource = from
 		if _, err := s.CreateVolume(t.Context(), large); err != nil {
@@ -137,5 +137,5 @@ func TestCapacityNamesTheMinimum(t *testing.T) {
 	}
 	ask.Parameters = map[string]string{"encrypted": "maybe"}
 	_, err := s.GetCapacity(t.Context(), ask)
-	wantKind(t, err, volume.Invalid, "maybe")
+	wantKind(t, err, volume.KindInvalid, "maybe")
 }

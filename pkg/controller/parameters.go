@@ -48,7 +48,7 @@ func parseClass(class map[string]string) (classParameters, error) {
 		switch {
 		case key == volume.EncryptedKey:
 			if value != isTrue && value != isFalse {
-				return p, volume.Errorf(volume.Invalid, "the parameter %s of the StorageClass is %q, which is neither %q nor %q",
+				return p, volume.Errorf(volume.KindInvalid, "the parameter %s of the StorageClass is %q, which is neither %q nor %q",
 					volume.EncryptedKey, value, isTrue, isFalse).
 					WithRemedy("correct the StorageClass: " + volume.EncryptedKey + ": \"" + isTrue + "\"")
 			}
@@ -57,7 +57,7 @@ func parseClass(class map[string]string) (classParameters, error) {
 			continue
 		case value == "":
 		case p.fsType != "" && !sameFilesystem(p.fsType, value):
-			return p, volume.Errorf(volume.Invalid, "the StorageClass names the filesystems %q and %q", min(p.fsType, value), max(p.fsType, value)).
+			return p, volume.Errorf(volume.KindInvalid, "the StorageClass names the filesystems %q and %q", min(p.fsType, value), max(p.fsType, value)).
 				WithRemedy("keep one of them, with the key csi.storage.k8s.io/fstype")
 		default:
 			p.fsType = value
@@ -89,7 +89,7 @@ func (p classParameters) checkFSType(accesses []volume.Access) error {
 		if a.FSType != "" {
 			has = strconv.Quote(a.FSType)
 		}
-		return volume.Errorf(volume.Invalid, "the StorageClass names the filesystem %q, and the volume capability %s", p.fsType, has).
+		return volume.Errorf(volume.KindInvalid, "the StorageClass names the filesystem %q, and the volume capability %s", p.fsType, has).
 			WithRemedy("name the filesystem in the volume capability (fs_type)")
 	}
 	return nil

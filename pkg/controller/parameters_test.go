@@ -77,7 +77,7 @@ func TestEncryptedIsTrueOrFalse(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"", "True", "yes", "1", " true", "luks"} {
 		_, err := New(fakebackend.New(), Options{}).CreateVolume(t.Context(), encryptedRequest("v", value))
-		wantKind(t, err, volume.Invalid, "encrypted", `"`+value+`"`, `"true"`, `"false"`, "next step")
+		wantKind(t, err, volume.KindInvalid, "encrypted", `"`+value+`"`, `"true"`, `"false"`, "next step")
 	}
 	s := New(fakebackend.New(), Options{})
 	resp, err := s.CreateVolume(t.Context(), encryptedRequest("v", "false"))
@@ -91,7 +91,7 @@ func TestEncryptedIsTrueOrFalse(t *testing.T) {
 	req := encryptedRequest("w", "true")
 	req.Parameters["encryption"] = "true"
 	_, err = s.CreateVolume(t.Context(), req)
-	wantKind(t, err, volume.Invalid, "encryption")
+	wantKind(t, err, volume.KindInvalid, "encryption")
 }
 
 func TestEncryptedIsPartOfWhatAVolumeIs(t *testing.T) {
@@ -99,12 +99,12 @@ func TestEncryptedIsPartOfWhatAVolumeIs(t *testing.T) {
 	s := New(fakebackend.New(), Options{})
 	mustCreate(t, s, "plain", volume.GiB)
 	_, err := s.CreateVolume(t.Context(), encryptedRequest("plain", "true"))
-	wantKind(t, err, volume.AlreadyExists, "without encryption", "next step")
+	wantKind(t, err, volume.KindAlreadyExists, "without encryption", "next step")
 	if _, err := s.CreateVolume(t.Context(), encryptedRequest("secret", "true")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.CreateVolume(t.Context(), encryptedRequest("secret", "false"))
-	wantKind(t, err, volume.AlreadyExists, "to be encrypted", "next step")
+	wantKind(t, err, volume.KindAlreadyExists, "to be encrypted", "next step")
 }
 
 // Several nodes that write cannot agree on who makes the LUKS2 header.
@@ -122,7 +122,7 @@ func TestEncryptedIsForOneWriterNode(t *testing.T) {
 			}
 			continue
 		}
-		wantKind(t, err, volume.Invalid, "MULTI_NODE_MULTI_WRITER", "encrypted", "next step")
+		wantKind(t, err, volume.KindInvalid, "MULTI_NODE_MULTI_WRITER", "encrypted", "next step")
 	}
 	v, err := s.CreateVolume(t.Context(), encryptedRequest("one", "true"))
 	if err != nil {
@@ -150,7 +150,7 @@ func (f forgetful) Create(ctx context.Context, req volume.CreateRequest) (volume
 func TestEncryptedNeedsABackendThatKeepsIt(t *testing.T) {
 	t.Parallel()
 	_, err := New(forgetful{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
-	wantKind(t, err, volume.Unavailable, "encryption") // not final: the volume is there
+	wantKind(t, err, volume.KindUnavailable, "encryption") // not final: the volume is there
 }
 
 // mountWith is the capability of a claim whose class names a filesystem.
@@ -195,7 +195,7 @@ func TestDeprecatedParametersAreNotTheBackends(t *testing.T) {
 	req := createRequest("other", volume.GiB)
 	req.Parameters = map[string]string{"csiprovisionersecretname": "a"} // which the provisioner does not know either
 	_, err := s.CreateVolume(t.Context(), req)
-	wantKind(t, err, volume.Invalid, "csiprovisionersecretname")
+	wantKind(t, err, volume.KindInvalid, "csiprovisionersecretname")
 }
 
 // The node goes by the volume capability. A filesystem that only the class names would
@@ -222,7 +222,7 @@ func TestFilesystemOfTheClassIsThatOfTheCapability(t *testing.T) {
 		case c.words == nil && err != nil:
 			t.Errorf("%s: %v", name, err)
 		case c.words != nil:
-			wantKind(t, err, volume.Invalid, c.words...)
+			wantKind(t, err, volume.KindInvalid, c.words...)
 		}
 	}
 }

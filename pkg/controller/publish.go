@@ -48,10 +48,10 @@ func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.At
 	}
 	if req.GetReadonly() {
 		// To say yes would be a promise that nobody keeps; see capabilities.
-		return none, volume.Errorf(volume.Invalid, "readonly is set, but this driver does not have PUBLISH_READONLY")
+		return none, volume.Errorf(volume.KindInvalid, "readonly is set, but this driver does not have PUBLISH_READONLY")
 	}
 	return volume.AttachRequest{
-		ID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.ReadOnly(),
+		ID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.IsReadOnly(),
 	}, nil
 }
 
@@ -71,7 +71,7 @@ func (s *Server) ControllerUnpublishVolume(ctx context.Context, req *csi.Control
 		return nil, err
 	}
 	defer unlock()
-	if err := s.attacher.Detach(ctx, id, req.GetNodeId()); err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err := s.attacher.Detach(ctx, id, req.GetNodeId()); err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return nil, volume.Wrap(err, "detach volume", id)
 	}
 	s.log.InfoContext(ctx, "volume detached", "volume", id, "node", req.GetNodeId())

@@ -11,6 +11,8 @@ package controller
 import (
 	"log/slog"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -27,7 +29,7 @@ type Server struct {
 
 	backend volume.Backend
 	log     *slog.Logger
-	locks   volume.Locks
+	locks   operation.Locks
 
 	// The optional sides of the backend; nil: it has none.
 	snapshotter    volume.Snapshotter
@@ -78,11 +80,11 @@ func snapshotNameKey(name string) string { return "snapshot-name:" + name }
 // is REQUIRED is empty.
 func required(field, value string) error {
 	if value == "" {
-		return volume.Errorf(volume.Invalid, "%s is missing in the request", field)
+		return volume.Errorf(volume.KindInvalid, "%s is missing in the request", field)
 	}
 	return nil
 }
 
 func unsupported(what string) error {
-	return volume.Errorf(volume.Unsupported, "this storage backend cannot %s", what)
+	return volume.Errorf(volume.KindUnsupported, "this storage backend cannot %s", what)
 }

@@ -22,7 +22,7 @@ func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 		return nil, err
 	}
 	if req.GetAccessibilityRequirements() != nil {
-		return nil, volume.Errorf(volume.Invalid, "accessibility_requirements are given, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
+		return nil, volume.Errorf(volume.KindInvalid, "accessibility_requirements are given, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
 	}
 	unlock, unlockSource, err := s.locks.LockWithSource(ctx, req.GetSourceVolumeId(), snapshotNameKey(req.GetName()))
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 		return nil, volume.Wrap(err, "snapshot volume", req.GetSourceVolumeId())
 	}
 	if snapshot.VolumeID != req.GetSourceVolumeId() {
-		return nil, volume.Errorf(volume.AlreadyExists, "snapshot %s has the name %s and is of volume %s", snapshot.ID, req.GetName(), snapshot.VolumeID)
+		return nil, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s and is of volume %s", snapshot.ID, req.GetName(), snapshot.VolumeID)
 	}
 	return &csi.CreateSnapshotResponse{Snapshot: snapshotToCSI(snapshot)}, nil
 }
@@ -55,7 +55,7 @@ func (s *Server) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequ
 		return nil, err
 	}
 	defer unlock()
-	if err := s.snapshotter.DeleteSnapshot(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err := s.snapshotter.DeleteSnapshot(ctx, id); err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return nil, volume.Wrap(err, "delete snapshot", id)
 	}
 	return &csi.DeleteSnapshotResponse{}, nil

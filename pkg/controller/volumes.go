@@ -20,7 +20,7 @@ func (s *Server) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest)
 		return nil, err
 	}
 	defer unlock()
-	if err := s.backend.Delete(ctx, id); err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err := s.backend.Delete(ctx, id); err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return nil, volume.Wrap(err, "delete volume", id)
 	}
 	return &csi.DeleteVolumeResponse{}, nil
@@ -73,7 +73,7 @@ func sameContext(ours, theirs map[string]string) error {
 	}
 	for key, value := range ours {
 		if theirs[key] != value {
-			return volume.Errorf(volume.Invalid, "volume_context has %s=%q, the volume has %q", key, theirs[key], value)
+			return volume.Errorf(volume.KindInvalid, "volume_context has %s=%q, the volume has %q", key, theirs[key], value)
 		}
 	}
 	return nil
@@ -89,7 +89,7 @@ func (s *Server) ControllerModifyVolume(ctx context.Context, req *csi.Controller
 		return nil, err
 	}
 	if len(req.GetMutableParameters()) == 0 {
-		return nil, volume.Errorf(volume.Invalid, "mutable_parameters are missing in the request")
+		return nil, volume.Errorf(volume.KindInvalid, "mutable_parameters are missing in the request")
 	}
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {

@@ -19,7 +19,7 @@ func TestDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
-	wantKind(t, err, volume.Precondition, id, "node-1")
+	wantKind(t, err, volume.KindPrecondition, id, "node-1")
 	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{VolumeId: id}); err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestDelete(t *testing.T) {
 		}
 	}
 	_, err = s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
-	wantKind(t, err, volume.NotFound, id)
+	wantKind(t, err, volume.KindNotFound, id)
 }
 
 func publish(t *testing.T, s *Server, id, node string, c *csi.VolumeCapability) (*csi.ControllerPublishVolumeResponse, error) {
@@ -48,26 +48,26 @@ func TestPublish(t *testing.T) {
 		}
 	}
 	_, err := publish(t, s, one, "node-1", blockAs(writer))
-	wantKind(t, err, volume.AlreadyExists, one)
+	wantKind(t, err, volume.KindAlreadyExists, one)
 	_, err = publish(t, s, one, "node-2", mountAs(writer))
-	wantKind(t, err, volume.Precondition, "node-1")
+	wantKind(t, err, volume.KindPrecondition, "node-1")
 	_, err = publish(t, s, one, "node-9", mountAs(writer))
-	wantKind(t, err, volume.NotFound, "node-9")
+	wantKind(t, err, volume.KindNotFound, "node-9")
 	_, err = publish(t, s, "vol-9", "node-1", mountAs(writer))
-	wantKind(t, err, volume.NotFound, "vol-9")
+	wantKind(t, err, volume.KindNotFound, "vol-9")
 	_, err = publish(t, s, one, "", mountAs(writer))
-	wantKind(t, err, volume.Invalid, "node_id")
+	wantKind(t, err, volume.KindInvalid, "node_id")
 	_, err = publish(t, s, one, "node-1", nil)
-	wantKind(t, err, volume.Invalid, "capability")
+	wantKind(t, err, volume.KindInvalid, "capability")
 	if _, err := publish(t, s, two, "node-1", mountAs(writer)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = publish(t, s, three, "node-1", mountAs(writer))
-	wantKind(t, err, volume.Exhausted, "node-1")
+	wantKind(t, err, volume.KindExhausted, "node-1")
 	_, err = s.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
 		VolumeId: three, NodeId: "node-2", VolumeCapability: mountAs(writer), Readonly: true,
 	})
-	wantKind(t, err, volume.Invalid, "PUBLISH_READONLY")
+	wantKind(t, err, volume.KindInvalid, "PUBLISH_READONLY")
 
 	got, err := s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: one})
 	if err != nil || len(got.GetStatus().GetPublishedNodeIds()) != 1 || got.GetStatus().GetPublishedNodeIds()[0] != "node-1" {
@@ -136,7 +136,7 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 	_, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
 		VolumeId: "vol-9", VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
 	})
-	wantKind(t, err, volume.NotFound, "vol-9")
+	wantKind(t, err, volume.KindNotFound, "vol-9")
 }
 
 func TestModify(t *testing.T) {
@@ -151,9 +151,9 @@ func TestModify(t *testing.T) {
 	if err := modify(id, map[string]string{"tier": "silver"}); err != nil || fake.Tier(id) != "silver" {
 		t.Errorf("%v, tier %q", err, fake.Tier(id))
 	}
-	wantKind(t, modify(id, nil), volume.Invalid, "mutable_parameters")
-	wantKind(t, modify(id, map[string]string{"tier": "lead"}), volume.Invalid, id, "lead")
-	wantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.NotFound, "vol-9")
+	wantKind(t, modify(id, nil), volume.KindInvalid, "mutable_parameters")
+	wantKind(t, modify(id, map[string]string{"tier": "lead"}), volume.KindInvalid, id, "lead")
+	wantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.KindNotFound, "vol-9")
 	if fake.Tier(id) != "silver" {
 		t.Errorf("a refused change was applied: tier %q", fake.Tier(id))
 	}
@@ -162,14 +162,16 @@ func TestModify(t *testing.T) {
 // strict says NotFound where others say nothing.
 type strict struct{ *fakebackend.Backend }
 
-func (strict) Delete(context.Context, string) error { return volume.Errorf(volume.NotFound, "gone") }
+func (strict) Delete(context.Context, string) error {
+	return volume.Errorf(volume.KindNotFound, "gone")
+}
 
 func (strict) Detach(context.Context, string, string) error {
-	return volume.Errorf(volume.NotFound, "gone")
+	return volume.Errorf(volume.KindNotFound, "gone")
 }
 
 func (strict) DeleteSnapshot(context.Context, string) error {
-	return volume.Errorf(volume.NotFound, "gone")
+	return volume.Errorf(volume.KindNotFound, "gone")
 }
 
 func TestGoneIsDeletedAndDetached(t *testing.T) {

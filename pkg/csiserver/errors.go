@@ -29,33 +29,33 @@ const maxMessage = 4 << 10
 //     and kubelet stop retrying.
 func Code(kind volume.Kind) codes.Code {
 	switch kind {
-	case volume.Internal:
+	case volume.KindInternal:
 		return codes.Internal
-	case volume.Invalid:
+	case volume.KindInvalid:
 		return codes.InvalidArgument
-	case volume.OutOfRange:
+	case volume.KindOutOfRange:
 		return codes.OutOfRange
-	case volume.NotFound:
+	case volume.KindNotFound:
 		return codes.NotFound
-	case volume.AlreadyExists:
+	case volume.KindAlreadyExists:
 		return codes.AlreadyExists
-	case volume.InProgress, volume.Stale:
+	case volume.KindInProgress, volume.KindStale:
 		return codes.Aborted
-	case volume.Unavailable:
+	case volume.KindUnavailable:
 		return codes.Unavailable
-	case volume.Deadline:
+	case volume.KindDeadline:
 		return codes.DeadlineExceeded
-	case volume.Canceled:
+	case volume.KindCanceled:
 		return codes.Canceled
-	case volume.Precondition:
+	case volume.KindPrecondition:
 		return codes.FailedPrecondition
-	case volume.Exhausted:
+	case volume.KindExhausted:
 		return codes.ResourceExhausted
-	case volume.Denied:
+	case volume.KindDenied:
 		return codes.PermissionDenied
-	case volume.Unauthenticated:
+	case volume.KindUnauthenticated:
 		return codes.Unauthenticated
-	case volume.Unsupported:
+	case volume.KindUnsupported:
 		return codes.Unimplemented
 	}
 	return codes.Internal

@@ -18,21 +18,21 @@ import (
 func TestCodeOfEachKind(t *testing.T) {
 	t.Parallel()
 	want := map[volume.Kind]codes.Code{
-		volume.Internal:        codes.Internal,
-		volume.Invalid:         codes.InvalidArgument,
-		volume.OutOfRange:      codes.OutOfRange,
-		volume.NotFound:        codes.NotFound,
-		volume.AlreadyExists:   codes.AlreadyExists,
-		volume.InProgress:      codes.Aborted,
-		volume.Unavailable:     codes.Unavailable,
-		volume.Deadline:        codes.DeadlineExceeded,
-		volume.Canceled:        codes.Canceled,
-		volume.Precondition:    codes.FailedPrecondition,
-		volume.Exhausted:       codes.ResourceExhausted,
-		volume.Denied:          codes.PermissionDenied,
-		volume.Unauthenticated: codes.Unauthenticated,
-		volume.Unsupported:     codes.Unimplemented,
-		volume.Stale:           codes.Aborted,
+		volume.KindInternal:        codes.Internal,
+		volume.KindInvalid:         codes.InvalidArgument,
+		volume.KindOutOfRange:      codes.OutOfRange,
+		volume.KindNotFound:        codes.NotFound,
+		volume.KindAlreadyExists:   codes.AlreadyExists,
+		volume.KindInProgress:      codes.Aborted,
+		volume.KindUnavailable:     codes.Unavailable,
+		volume.KindDeadline:        codes.DeadlineExceeded,
+		volume.KindCanceled:        codes.Canceled,
+		volume.KindPrecondition:    codes.FailedPrecondition,
+		volume.KindExhausted:       codes.ResourceExhausted,
+		volume.KindDenied:          codes.PermissionDenied,
+		volume.KindUnauthenticated: codes.Unauthenticated,
+		volume.KindUnsupported:     codes.Unimplemented,
+		volume.KindStale:           codes.Aborted,
 	}
 	for kind := range volume.Kind(255) {
 		code, known := want[kind]
@@ -53,9 +53,9 @@ func TestCodeOfEachKind(t *testing.T) {
 func TestFinalKindsAreThoseOfExternalProvisioner(t *testing.T) {
 	t.Parallel()
 	retried := []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Aborted}
-	for kind := volume.Internal; kind <= volume.Stale; kind++ {
-		if code := Code(kind); kind.Final() == slices.Contains(retried, code) {
-			t.Errorf("%s is final: %t, and its code is %s", kind, kind.Final(), code)
+	for kind := volume.KindInternal; kind <= volume.KindStale; kind++ {
+		if code := Code(kind); kind.IsFinal() == slices.Contains(retried, code) {
+			t.Errorf("%s is final: %t, and its code is %s", kind, kind.IsFinal(), code)
 		}
 	}
 }
@@ -68,11 +68,11 @@ func TestToStatus(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"domain error":              {volume.Errorf(volume.OutOfRange, "too large").WithRemedy("ask for less"), codes.OutOfRange, "too large (next step: ask for less)"},
-		"domain error, wrapped":     {fmt.Errorf("expand: %w", volume.Errorf(volume.Denied, "no")), codes.PermissionDenied, "expand: no"},
+		"domain error":              {volume.Errorf(volume.KindOutOfRange, "too large").WithRemedy("ask for less"), codes.OutOfRange, "too large (next step: ask for less)"},
+		"domain error, wrapped":     {fmt.Errorf("expand: %w", volume.Errorf(volume.KindDenied, "no")), codes.PermissionDenied, "expand: no"},
 		"status":                    {refused, codes.DataLoss, "refused"},
 		"status, wrapped":           {fmt.Errorf("call: %w", refused), codes.DataLoss, "call: rpc error: code = DataLoss desc = refused"},
-		"status below domain error": {&volume.Error{Kind: volume.Unavailable, Msg: "cloud", Cause: refused}, codes.Unavailable, "cloud: rpc error: code = DataLoss desc = refused"},
+		"status below domain error": {&volume.Error{Kind: volume.KindUnavailable, Msg: "cloud", Cause: refused}, codes.Unavailable, "cloud: rpc error: code = DataLoss desc = refused"},
 		"deadline":                  {fmt.Errorf("wait: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "wait: context deadline exceeded"},
 		"canceled":                  {context.Canceled, codes.Canceled, "context canceled"},
 		"unknown":                   {errors.New("broken"), codes.Internal, "broken"},

@@ -28,7 +28,7 @@ func (s *Server) HTTPHandler() http.Handler {
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	err := s.identity.Healthy(ctx)
+	err := s.identity.CheckHealth(ctx)
 	if s.stopping.Load() {
 		err = errors.New("the plugin is stopping")
 	}

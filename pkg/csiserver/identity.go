@@ -77,16 +77,16 @@ func (i *Identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabili
 // unhealthy one answers FAILED_PRECONDITION with the reason, whatever its kind
 // is, as the specification wants it (Probe errors): the sidecars end.
 func (i *Identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
-	if err := i.Healthy(ctx); volume.IsKind(err, volume.InProgress) {
+	if err := i.CheckHealth(ctx); volume.IsKind(err, volume.KindInProgress) {
 		return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: false}}, nil
 	} else if err != nil {
-		return nil, &volume.Error{Kind: volume.Precondition, Msg: "the plugin is not healthy", Cause: err}
+		return nil, &volume.Error{Kind: volume.KindPrecondition, Msg: "the plugin is not healthy", Cause: err}
 	}
 	return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: true}}, nil
 }
 
-// Healthy is the check behind Probe.
-func (i *Identity) Healthy(ctx context.Context) error {
+// CheckHealth is the check behind Probe.
+func (i *Identity) CheckHealth(ctx context.Context) error {
 	if i.probe == nil {
 		return nil
 	}

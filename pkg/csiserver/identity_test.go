@@ -15,7 +15,7 @@ import (
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	sick := errors.New("keystone does not answer")
-	healthy, kind := true, volume.Unavailable
+	healthy, kind := true, volume.KindUnavailable
 	i := identity(t, func(context.Context) error {
 		if healthy {
 			return nil
@@ -38,7 +38,7 @@ func TestIdentity(t *testing.T) {
 	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition || !errors.Is(err, sick) {
 		t.Errorf("probe %v, want FAILED_PRECONDITION with the reason", err)
 	}
-	kind = volume.InProgress
+	kind = volume.KindInProgress
 	if probe, err := i.Probe(t.Context(), nil); err != nil || probe.GetReady() == nil || probe.GetReady().GetValue() {
 		t.Errorf("probe %v, %v of a plugin that still starts, want not ready", probe, err)
 	}

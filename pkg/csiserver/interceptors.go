@@ -66,7 +66,7 @@ func withSecrets(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grp
 // still open when the server has begun to stop.
 func (s *Server) refuseWhenStopping(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if s.stopping.Load() {
-		return nil, toStatus(volume.Errorf(volume.Unavailable, "the plugin is stopping").WithRemedy("the call will be retried once it is up again"))
+		return nil, toStatus(volume.Errorf(volume.KindUnavailable, "the plugin is stopping").WithRemedy("the call will be retried once it is up again"))
 	}
 	s.running.Add(1)
 	defer s.running.Add(-1)
@@ -77,7 +77,7 @@ func (s *Server) refuseWhenStopping(ctx context.Context, req any, _ *grpc.UnaryS
 // the log: it may hold anything.
 func (s *Server) recovered(ctx context.Context, p any) error {
 	s.log.ErrorContext(ctx, "panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
-	return volume.Errorf(volume.Internal, "the plugin failed on this call (a panic)").
+	return volume.Errorf(volume.KindInternal, "the plugin failed on this call (a panic)").
 		WithRemedy("look for \"panic\" in the log of the plugin and report it as a bug")
 }
 

@@ -47,7 +47,7 @@ func TestLivezIsAboutThePluginAlone(t *testing.T) {
 	serveUntilEnd(t, s, lis)
 	for name, c := range map[string]check{
 		"healthy":     func(context.Context) error { return nil },
-		"not ready":   func(context.Context) error { return volume.Errorf(volume.InProgress, "no login yet") },
+		"not ready":   func(context.Context) error { return volume.Errorf(volume.KindInProgress, "no login yet") },
 		"not healthy": func(context.Context) error { return errors.New("the disk is on fire") },
 	} {
 		say(c)

@@ -9,12 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
-
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 const (
@@ -52,7 +52,7 @@ type Options struct {
 	Grace       time.Duration // for running calls and Detached at the stop; 0: DefaultGrace
 	// Detached is the work of the services that outlives its call, for which the
 	// stop waits; nil: there is none.
-	Detached *volume.Detached
+	Detached *operation.Tracker
 	// Stopping ends what the plugin does by itself, beside the calls; nil: nothing. It
 	// is called once at the stop, after the calls have ended and before the wait for
 	// Detached, so that work it leaves there is waited for. It must return when ctx
@@ -67,7 +67,7 @@ type Server struct {
 	metrics     *Metrics
 	callTimeout time.Duration
 	grace       time.Duration
-	detached    *volume.Detached
+	detached    *operation.Tracker
 	stopOwn     func(ctx context.Context)
 
 	grpc     *grpc.Server
@@ -231,7 +231,7 @@ func (s *Server) awaitDetached(ctx context.Context, graceEnds time.Time) {
 	}
 }
 
-func detachedAttrs(w volume.DetachedWork) []any {
+func detachedAttrs(w operation.Detached) []any {
 	return []any{"work", w.What, "volume", w.ID, "age", time.Since(w.Since).Round(time.Millisecond).String()}
 }
 

@@ -131,7 +131,7 @@ func TestSecretsAreNeverLogged(t *testing.T) {
 		if req.GetSecrets()["key"] != secret || volume.SecretsFrom(ctx)["key"] != secret {
 			t.Error("the handler did not get the secret")
 		}
-		return nil, volume.Errorf(volume.Denied, "the cloud said no")
+		return nil, volume.Errorf(volume.KindDenied, "the cloud said no")
 	})
 	_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{
 		VolumeId: "vol-7", CapacityRange: &csi.CapacityRange{RequiredBytes: 12345}, Secrets: map[string]string{"key": secret},

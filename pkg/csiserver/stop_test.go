@@ -6,24 +6,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 // withDetachedWork starts a plugin whose calls give up at once, while their
 // work goes on until goOn is closed.
 func withDetachedWork(t *testing.T, grace time.Duration, goOn <-chan struct{}) *plugin {
 	t.Helper()
-	detached := new(volume.Detached)
+	detached := new(operation.Tracker)
 	p := start(t, Options{Grace: grace, Detached: detached}, func(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
 		defer cancel()
 		l := detached.NewLease(req.GetVolumeId(), func() {})
 		defer l.Release()
-		return volume.Outlive(ctx, l, "formatting the volume", func() (*csi.ControllerExpandVolumeResponse, error) {
+		return operation.RunDetached(ctx, l, "formatting the volume", func() (*csi.ControllerExpandVolumeResponse, error) {
 			<-goOn
 			return &csi.ControllerExpandVolumeResponse{}, nil
 		})
@@ -72,7 +72,7 @@ func TestStopWaitsForDetachedWork(t *testing.T) {
 // detached work: work that it has begun is waited for.
 func TestStopWaitsForWorkThatStoppingLeaves(t *testing.T) {
 	t.Parallel()
-	detached, inCall, goOn := new(volume.Detached), make(chan struct{}), make(chan struct{})
+	detached, inCall, goOn := new(operation.Tracker), make(chan struct{}), make(chan struct{})
 	endCall, stopping := make(chan struct{}), make(chan struct{})
 	p := start(t, Options{Grace: time.Minute, Detached: detached, Stopping: func(ctx context.Context) {
 		defer close(stopping)
@@ -88,7 +88,7 @@ func TestStopWaitsForWorkThatStoppingLeaves(t *testing.T) {
 		cancel()
 		l := detached.NewLease("vol-8", func() {})
 		defer l.Release()
-		_, _ = volume.Outlive(ended, l, "growing the filesystem", func() (struct{}, error) { <-goOn; return struct{}{}, nil })
+		_, _ = operation.RunDetached(ended, l, "growing the filesystem", func() (struct{}, error) { <-goOn; return struct{}{}, nil })
 	}}, func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
 		close(inCall)
 		<-endCall

@@ -7,7 +7,7 @@ import "github.com/growvol/growvol/pkg/volume"
 func (s *System) CheckGrowExt() error {
 	caps, err := s.kernel.capabilities()
 	if err != nil {
-		return volume.Errorf(volume.Internal, "read the capabilities of this process: %w", err)
+		return volume.Errorf(volume.KindInternal, "read the capabilities of this process: %w", err)
 	}
 	if caps&(1<<capSysResource) == 0 {
 		return missingCapability(nil)
@@ -16,7 +16,7 @@ func (s *System) CheckGrowExt() error {
 }
 
 func missingCapability(cause error) error {
-	e := volume.Errorf(volume.Precondition, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
+	e := volume.Errorf(volume.KindPrecondition, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
 	e.Cause = cause
 	return e.WithRemedy("run the node plugin privileged, or add SYS_RESOURCE to its capabilities")
 }

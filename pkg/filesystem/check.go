@@ -33,7 +33,7 @@ const (
 // still in use, or ctx ended), Canceled, Internal (nothing is known: the device
 // cannot be read, or e2fsck could not run).
 func (s *System) Check(ctx context.Context, dev Device, t Type) error {
-	if !t.Ext() {
+	if !t.IsExt() {
 		return nil
 	}
 	mounts, err := s.MountsOf(ctx, dev.Number())
@@ -41,7 +41,7 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 		return err
 	}
 	for _, m := range mounts {
-		if m.FSType == string(Ext2) || m.FSType == string(Ext3) || m.FSType == string(Ext4) {
+		if m.FSType == string(TypeExt2) || m.FSType == string(TypeExt3) || m.FSType == string(TypeExt4) {
 			return nil
 		}
 	}
@@ -57,18 +57,18 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 		s.log.WarnContext(ctx, "the filesystem is not checked: e2fsck is too old for it",
 			"device", device, "type", t, "output", output)
 	case code&e2fsckOperation != 0 && inUse(output):
-		return volume.Errorf(volume.Deadline, "device %s is still in use, so e2fsck did not look at it: %s", device, output).
+		return volume.Errorf(volume.KindDeadline, "device %s is still in use, so e2fsck did not look at it: %s", device, output).
 			WithRemedy(inUseRemedy)
 	case code&(e2fsckOperation|e2fsckUncorrected) != 0 && mayPass(output), code&e2fsckNotRun != 0:
-		return volume.Errorf(volume.Internal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
+		return volume.Errorf(volume.KindInternal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
 			WithRemedy("check that the volume is still attached to this node and can be read (kernel log of the node), " +
 				"and that the node has memory left")
 	case code&e2fsckOperation != 0:
-		return volume.Errorf(volume.Precondition, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
+		return volume.Errorf(volume.KindPrecondition, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
 			WithRemedy("the kernel log of this node may name the cause; " +
 				"while the volume is not in use, look at it with e2fsck -n " + device)
 	case code&e2fsckUncorrected != 0:
-		return volume.Errorf(volume.Precondition,
+		return volume.Errorf(volume.KindPrecondition,
 			"e2fsck -p found damage on %s that it does not repair by itself (exit status %d): %s", device, code, output).
 			WithRemedy("run e2fsck -f " + device + " by hand while the volume is not in use, after a snapshot of it")
 	case code != 0:

@@ -24,14 +24,14 @@ func TestCheckNotPossible(t *testing.T) {
 		fails  bool
 		kind   volume.Kind
 	}{
-		{8, "e2fsck: Cannot allocate memory while trying to open /dev/loop0\n", true, volume.Internal},
-		{8, "e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true, volume.Internal},
-		{8, "e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n", true, volume.Precondition},
-		{8, "e2fsck: Input/output error while trying to open /dev/loop0\n", true, volume.Internal},
-		{8, "e2fsck: Attempt to read block from filesystem resulted in short read while trying to open /dev/loop0\n", true, volume.Internal},
-		{4, "Error reading block 1057 (Input/output error).  \n\n/dev/loop0: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n", true, volume.Internal},
-		{5, "Error reading block 9 (Attempt to read block from filesystem resulted in short read) while reading inode and block bitmaps.  \n", true, volume.Internal},
-		{4, "Error writing block 9 (Attempt to write block to filesystem resulted in short write).  \n", true, volume.Internal},
+		{8, "e2fsck: Cannot allocate memory while trying to open /dev/loop0\n", true, volume.KindInternal},
+		{8, "e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true, volume.KindInternal},
+		{8, "e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n", true, volume.KindPrecondition},
+		{8, "e2fsck: Input/output error while trying to open /dev/loop0\n", true, volume.KindInternal},
+		{8, "e2fsck: Attempt to read block from filesystem resulted in short read while trying to open /dev/loop0\n", true, volume.KindInternal},
+		{4, "Error reading block 1057 (Input/output error).  \n\n/dev/loop0: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n", true, volume.KindInternal},
+		{5, "Error reading block 9 (Attempt to read block from filesystem resulted in short read) while reading inode and block bitmaps.  \n", true, volume.KindInternal},
+		{4, "Error writing block 9 (Attempt to write block to filesystem resulted in short write).  \n", true, volume.KindInternal},
 		{8, "/dev/loop0 has unsupported feature(s): FEATURE_I31\ne2fsck: Get a newer version of e2fsck!\n", false, 0},
 		{8, "e2fsck: Filesystem revision too high while trying to open /dev/loop0\n", false, 0},
 	} {
@@ -39,7 +39,7 @@ func TestCheckNotPossible(t *testing.T) {
 		k.addDevice(testDevice, 0, volume.GiB)
 		s := k.system()
 		s.exec = fakeExec(t, func([]string) ([]byte, error) { return []byte(tc.output), testingexec.FakeExitError{Status: tc.status} })
-		err := s.Check(t.Context(), k.device(), Ext4)
+		err := s.Check(t.Context(), k.device(), TypeExt4)
 		if tc.fails {
 			wantError(t, err, tc.kind, fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20]), "")
 		} else if err != nil {
@@ -58,18 +58,18 @@ func TestCheck(t *testing.T) {
 		text string // empty: success
 		runs int
 	}{
-		{"clean", Ext4, nil, 0, "", 1},
-		{"repaired", Ext3, testingexec.FakeExitError{Status: 1}, 0, "", 1},
-		{"repaired, wants a reboot", Ext2, testingexec.FakeExitError{Status: 3}, 0, "", 1},
-		{"damaged", Ext4, testingexec.FakeExitError{Status: 4}, volume.Precondition, "exit status 4): output", 1},
-		{"cannot run", Ext4, testingexec.FakeExitError{Status: 8}, volume.Precondition, "could not check /dev/loop0 (exit status 8): output", 1},
-		{"called wrongly", Ext4, testingexec.FakeExitError{Status: 16}, volume.Internal, "could not check /dev/loop0 (exit status 16): output", 1},
-		{"stopped", Ext4, testingexec.FakeExitError{Status: 33}, volume.Internal, "could not check /dev/loop0 (exit status 33): output", 1},
-		{"in use", Ext4, busy, volume.Deadline, "is still in use, so e2fsck did not look at it: /dev/loop0 is in use.", 1},
-		{"killed by somebody else", Ext4, unix.EINTR, volume.Internal, "check /dev/loop0: e2fsck: interrupted", 1},
-		{"missing tool", Ext4, utilexec.ErrExecutableNotFound, volume.Precondition, "not installed", 1},
-		{"XFS", XFS, nil, 0, "", 0},
-		{"btrfs", Btrfs, nil, 0, "", 0},
+		{"clean", TypeExt4, nil, 0, "", 1},
+		{"repaired", TypeExt3, testingexec.FakeExitError{Status: 1}, 0, "", 1},
+		{"repaired, wants a reboot", TypeExt2, testingexec.FakeExitError{Status: 3}, 0, "", 1},
+		{"damaged", TypeExt4, testingexec.FakeExitError{Status: 4}, volume.KindPrecondition, "exit status 4): output", 1},
+		{"cannot run", TypeExt4, testingexec.FakeExitError{Status: 8}, volume.KindPrecondition, "could not check /dev/loop0 (exit status 8): output", 1},
+		{"called wrongly", TypeExt4, testingexec.FakeExitError{Status: 16}, volume.KindInternal, "could not check /dev/loop0 (exit status 16): output", 1},
+		{"stopped", TypeExt4, testingexec.FakeExitError{Status: 33}, volume.KindInternal, "could not check /dev/loop0 (exit status 33): output", 1},
+		{"in use", TypeExt4, busy, volume.KindDeadline, "is still in use, so e2fsck did not look at it: /dev/loop0 is in use.", 1},
+		{"killed by somebody else", TypeExt4, unix.EINTR, volume.KindInternal, "check /dev/loop0: e2fsck: interrupted", 1},
+		{"missing tool", TypeExt4, utilexec.ErrExecutableNotFound, volume.KindPrecondition, "not installed", 1},
+		{"XFS", TypeXFS, nil, 0, "", 0},
+		{"btrfs", TypeBtrfs, nil, 0, "", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newFakeKernel(t)
@@ -103,15 +103,15 @@ func TestCheck(t *testing.T) {
 		defer cancel()
 		s := k.system()
 		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
-		wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
+		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
 	})
 	t.Run("mounted", func(t *testing.T) {
-		k, s, _ := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+		k, s, _ := fakeSystem(t, TypeExt4, volume.GiB, volume.GiB)
 		s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 			t.Errorf("ran %q on a mounted device", command)
 			return nil, nil
 		})
-		if err := s.Check(t.Context(), k.device(), Ext4); err != nil {
+		if err := s.Check(t.Context(), k.device(), TypeExt4); err != nil {
 			t.Error(err)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -35,7 +37,7 @@ func sizeOf(dev Device) (volume.Size, error) {
 	case err != nil:
 		return 0, err
 	case size <= 0:
-		return 0, volume.Errorf(volume.Internal, "device %s reports a size of %d bytes; its content is unknown",
+		return 0, volume.Errorf(volume.KindInternal, "device %s reports a size of %d bytes; its content is unknown",
 			dev.Path(), size.Bytes()).
 			WithRemedy("check the connection of the volume to this node")
 	default:
@@ -48,12 +50,12 @@ func sizeOf(dev Device) (volume.Size, error) {
 func (s *System) checkPath(dev Device) error {
 	number, err := s.kernel.deviceNumber(dev.Path())
 	if err != nil {
-		return volume.Errorf(volume.Internal, "the device node %s does not lead to block device %s any more: %w",
+		return volume.Errorf(volume.KindInternal, "the device node %s does not lead to block device %s any more: %w",
 			dev.Path(), dev.Number(), err).
 			WithRemedy("check that the volume is still attached to this node")
 	}
 	if number != dev.Number() {
-		return volume.Errorf(volume.Internal,
+		return volume.Errorf(volume.KindInternal,
 			"the device node %s leads to block device %s, not to the volume's (%s) any more: nothing was done",
 			dev.Path(), number, dev.Number()).
 			WithRemedy("check that the volume is still attached to this node")
@@ -87,7 +89,7 @@ func bounded[T any](ctx context.Context, s *System, key, message, device string,
 			var zero T
 			return zero, ctx.Err()
 		}
-		return volume.Bounded(ctx, func() (T, error) {
+		return operation.AwaitCall(ctx, func() (T, error) {
 			defer unlock()
 			return look()
 		})
@@ -105,7 +107,7 @@ func unreadable(path string, err error) error {
 	if isContextError(err) {
 		return volume.Wrap(err, "read device "+path, "")
 	}
-	return volume.Errorf(volume.Internal, "device %s cannot be read, so its content is unknown: %w", path, err).
+	return volume.Errorf(volume.KindInternal, "device %s cannot be read, so its content is unknown: %w", path, err).
 		WithRemedy("look at the kernel log of this node and check the connection of the volume")
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -24,9 +26,9 @@ func TestPathLeadsElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newFormatRig(t)
 			move(r.k)
-			wantError(t, r.format(t.Context(), Ext4), volume.Internal, "/dev/loop0", "still attached")
-			wantError(t, r.s.Check(t.Context(), r.device, Ext4), volume.Internal, "/dev/loop0", "still attached")
-			wantError(t, r.s.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: Ext4}), volume.Internal, "/dev/loop0", "still attached")
+			wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
+			wantError(t, r.s.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
+			wantError(t, r.s.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}), volume.KindInternal, "/dev/loop0", "still attached")
 			if slices.ContainsFunc(r.ran, func(c string) bool { return c[:5] != "blkid" }) || len(r.k.calls) != 0 {
 				t.Errorf("ran %q, called %q", r.ran, r.k.calls)
 			}
@@ -42,7 +44,7 @@ func TestPathLeadsElsewhere(t *testing.T) {
 func TestPathMovesDuringBlkid(t *testing.T) {
 	r := newFormatRig(t)
 	r.duringBlkid = func() { r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB) }
-	wantError(t, r.format(t.Context(), Ext4), volume.Internal, "leads to block device 7:9, not to the volume's (7:0)", "still attached")
+	wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to the volume's (7:0)", "still attached")
 	if len(r.ran) != 1 {
 		t.Errorf("ran %q", r.ran)
 	}
@@ -59,15 +61,15 @@ func TestReadsOfSilentDevice(t *testing.T) {
 		for name, look := range map[string]func(ctx context.Context) error{
 			"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
 			"Geometry": func(ctx context.Context) error { _, err := s.Geometry(ctx, dev, ""); return err },
-			"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: XFS}) },
+			"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: TypeXFS}) },
 		} {
-			for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled} {
+			for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindCanceled} {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-				if kind == volume.Canceled {
+				if kind == volume.KindCanceled {
 					cancel()
 					ctx, cancel = context.WithCancel(t.Context())
 					go func() {
-						_ = volume.Pause(t.Context(), 10*time.Millisecond)
+						_ = operation.Sleep(t.Context(), 10*time.Millisecond)
 						cancel()
 					}()
 				}
@@ -81,7 +83,7 @@ func TestReadsOfSilentDevice(t *testing.T) {
 		close(release)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if sig, err := s.Probe(ctx, dev); err != nil || sig.State != Blank {
+		if sig, err := s.Probe(ctx, dev); err != nil || sig.State != StateBlank {
 			t.Errorf("when it answers again: %+v, %v", sig, err)
 		}
 	})
@@ -109,19 +111,19 @@ var _ io.ReaderAt = (*silentDevice)(nil)
 // TestMountsOfHangs: looking at a mount that hangs does not hold the caller.
 func TestMountsOfHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, s, _ := fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
+		k, s, _ := fakeSystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		release := make(chan struct{})
 		defer close(release)
 		s.kernel = silentNode{k, release}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		_, err := s.MountsOf(ctx, k.device().Number())
-		wantError(t, err, volume.Deadline, "the mounts of device 7:0 were not found in time", "")
-		wantError(t, s.Check(ctx, k.device(), Ext4), volume.Deadline, "the mounts of device 7:0 were not found in time", "")
-		k, s, _ = fakeSystem(t, Btrfs, volume.GiB, volume.GiB)
+		wantError(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
+		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
+		k, s, _ = fakeSystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		k.force["mounts"] = []error{unix.ENOMEM}
 		_, err = s.MountsOf(t.Context(), k.device().Number())
-		wantError(t, err, volume.Internal, "mount table", "")
+		wantError(t, err, volume.KindInternal, "mount table", "")
 	})
 }
 

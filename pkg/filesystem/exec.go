@@ -25,12 +25,12 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 			Kind: volume.KindOf(ctx.Err()), Msg: name + " was stopped before it finished", Cause: ctx.Err(),
 		}
 	case errors.Is(err, utilexec.ErrExecutableNotFound):
-		return output, 0, volume.Errorf(volume.Precondition, "%s is not installed on this node: %w", name, err).
+		return output, 0, volume.Errorf(volume.KindPrecondition, "%s is not installed on this node: %w", name, err).
 			WithRemedy("use the driver's own image, which has it")
 	case errors.As(err, &exit) && exit.Exited():
 		return output, exit.ExitStatus(), nil
 	default:
-		return output, 0, volume.Errorf(volume.Internal, "%s: %w: %s", name, err, output)
+		return output, 0, volume.Errorf(volume.KindInternal, "%s: %w: %s", name, err, output)
 	}
 }
 

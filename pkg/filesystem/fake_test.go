@@ -144,23 +144,23 @@ func (d *fakeDevice) BlockSize() (volume.Size, error) { return d.block, d.k.forc
 // Size, ReadOnly and Writer answer errors as blockdev.Handle does.
 func (d *fakeDevice) Size() (volume.Size, error) {
 	if err := d.k.forced("size"); err != nil {
-		return 0, volume.Errorf(volume.Internal, "read the size of %s: %w", d.path, err)
+		return 0, volume.Errorf(volume.KindInternal, "read the size of %s: %w", d.path, err)
 	}
 	return volume.Size(d.bytes), nil
 }
 
 func (d *fakeDevice) ReadOnly() (bool, error) {
 	if err := d.k.forced("readOnly"); err != nil {
-		return false, volume.Errorf(volume.Internal, "read whether %s is read-only: %w", d.path, err)
+		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", d.path, err)
 	}
 	return d.ro, nil
 }
 
 func (d *fakeDevice) Writer() (blockdev.Writer, error) {
 	if err := d.k.forced("writer"); err != nil {
-		kind := volume.Internal
+		kind := volume.KindInternal
 		if errors.Is(err, unix.EBUSY) {
-			kind = volume.Deadline
+			kind = volume.KindDeadline
 		}
 		return nil, volume.Errorf(kind, "open %s: %w", d.path, err)
 	}
@@ -217,13 +217,13 @@ type fakeMount struct {
 // addMount mounts what a fake device holds.
 func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 	d := k.devices[source]
-	m := &fakeMount{k: k, device: d, magic: map[Type]uint32{Ext4: extMagic, XFS: xfsMagic, Btrfs: btrfsMagic}[fs]}
+	m := &fakeMount{k: k, device: d, magic: map[Type]uint32{TypeExt4: extMagic, TypeXFS: xfsMagic, TypeBtrfs: btrfsMagic}[fs]}
 	m.st = mountStat{device: d.id, mountID: 100 + len(k.table), root: true}
 	entry := Mount{
 		ID: m.st.mountID, Parent: 1, Mountpoint: path, Root: "/", Device: d.id, FSType: string(fs), Source: source,
 		Options: []string{"rw"}, SuperOptions: []string{"rw"},
 	}
-	if fs == Btrfs {
+	if fs == TypeBtrfs {
 		entry.Device = blockdev.DeviceNumber{Minor: 40}
 	}
 	k.table = append(k.table, entry)

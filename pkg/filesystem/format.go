@@ -63,7 +63,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	if err != nil {
 		return err
 	}
-	if sig.State == Formatted && sig.Complete && sig.Type == req.Type {
+	if sig.State == StateFormatted && sig.Complete && sig.Type == req.Type {
 		return RemoveMarker(req.Marker)
 	}
 	if err := mayFormat(req, sig, size, s.now()); err != nil {
@@ -72,7 +72,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	if err := writeMarker(req.Marker, marker{Type: req.Type, Device: size, Begun: s.now()}); err != nil {
 		return markerError(err)
 	}
-	if sig.State != Blank {
+	if sig.State != StateBlank {
 		what := "the leftovers of an interrupted mkfs"
 		if req.Encrypted && sig.Noise {
 			what = "the random bytes of a new encrypted volume"
@@ -99,7 +99,7 @@ func (s *System) dropMarker(ctx context.Context, req FormatRequest, cause error)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropMarkerTime)
 	defer cancel()
-	if sig, err := s.Probe(ctx, req.Device); err != nil || sig.State != Blank {
+	if sig, err := s.Probe(ctx, req.Device); err != nil || sig.State != StateBlank {
 		return nil // the marker stays
 	}
 	return RemoveMarker(req.Marker)
@@ -113,18 +113,18 @@ const dropMarkerTime = 5 * time.Second
 func mayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time) error {
 	refuse := func(why string) error {
 		remedy := "if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has"
-		if sig.State == Foreign && sig.Type != "" {
+		if sig.State == StateForeign && sig.Type != "" {
 			remedy = repairCommand(sig.Type, req.Device.Path())
 		}
-		return volume.Errorf(volume.Precondition, "device %s (%s) is not blank: it holds %s; %s: it was not formatted as %s",
+		return volume.Errorf(volume.KindPrecondition, "device %s (%s) is not blank: it holds %s; %s: it was not formatted as %s",
 			req.Device.Path(), size, sig, why, req.Type).WithRemedy(remedy)
 	}
 	switch {
-	case sig.State == Blank, req.Encrypted && sig.Noise:
+	case sig.State == StateBlank, req.Encrypted && sig.Noise:
 		return nil
 	case sig.Named:
 		return refuse("it belongs to something else")
-	case sig.State == Formatted && sig.Complete:
+	case sig.State == StateFormatted && sig.Complete:
 		return refuse("another filesystem was asked for")
 	}
 	m, exists, err := readMarker(req.Marker)
@@ -147,7 +147,7 @@ func markerError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.Internal, "keep the record of a running mkfs: %w", err).
+	return volume.Errorf(volume.KindInternal, "keep the record of a running mkfs: %w", err).
 		WithRemedy("check the state directory of the driver on this node")
 }
 
@@ -190,7 +190,7 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 		Interface: s.exec, ctx: ctx, checkPath: func() error { return s.checkPath(req.Device) },
 		keepReserve: slices.ContainsFunc(args, func(w string) bool { return strings.HasPrefix(w, "-m") }),
 	}
-	if req.Type == Ext2 { // mount-utils knows the force flags of ext3 and ext4 only
+	if req.Type == TypeExt2 { // mount-utils knows the force flags of ext3 and ext4 only
 		args = append([]string{"-F", "-m0"}, args...)
 	}
 	formatter := mount.NewSafeFormatAndMount(noMount{}, run)
@@ -209,18 +209,18 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 		if err := RemoveMarker(req.Marker); err != nil { // mkfs never ran
 			return err
 		}
-		return volume.Errorf(volume.Precondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", device).
+		return volume.Errorf(volume.KindPrecondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", device).
 			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
 	case run.moved != nil:
 		return run.moved
 	case run.missing != "":
-		return volume.Errorf(volume.Internal, "%s was not formatted as %s: this node has no program %s", device, req.Type, run.missing).
+		return volume.Errorf(volume.KindInternal, "%s was not formatted as %s: this node has no program %s", device, req.Type, run.missing).
 			WithRemedy("use the image of the node plugin, or install what is missing beside it (util-linux, e2fsprogs, xfsprogs, btrfs-progs)")
 	case err != nil && run.inUse:
-		return volume.Errorf(volume.Deadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, device, unix.EBUSY, err).
+		return volume.Errorf(volume.KindDeadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, device, unix.EBUSY, err).
 			WithRemedy(inUseRemedy)
 	case err != nil:
-		return volume.Errorf(volume.Internal, "format %s as %s: %w", device, req.Type, err).
+		return volume.Errorf(volume.KindInternal, "format %s as %s: %w", device, req.Type, err).
 			WithRemedy("check the size of the volume, the mkfs options of the StorageClass and the kernel log of this node")
 	}
 	return nil
@@ -241,8 +241,8 @@ func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volum
 	if err != nil {
 		return err
 	}
-	if sig.State != Formatted || !sig.Complete || sig.Type != req.Type {
-		return volume.Errorf(volume.Internal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device.Path(), size, sig).
+	if sig.State != StateFormatted || !sig.Complete || sig.Type != req.Type {
+		return volume.Errorf(volume.KindInternal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device.Path(), size, sig).
 			WithRemedy("check the mkfs options of the StorageClass: they must leave the filesystem a complete " + string(req.Type))
 	}
 	return RemoveMarker(req.Marker)

@@ -18,20 +18,20 @@ func TestFormatWipeStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFormatRig(t)
 		r.device.head[70000] = 7
-		if err := writeMarker(r.marker, marker{XFS, volume.GiB, time.Now()}); err != nil {
+		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		for _, kind := range []volume.Kind{volume.Canceled, volume.Deadline} {
+		for _, kind := range []volume.Kind{volume.KindCanceled, volume.KindDeadline} {
 			ctx, cancel := context.WithCancel(t.Context())
-			if kind == volume.Deadline {
+			if kind == volume.KindDeadline {
 				ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 			}
 			req := FormatRequest{Device: slowWriter{r.device, func() {
-				if kind == volume.Canceled {
+				if kind == volume.KindCanceled {
 					cancel()
 				}
 				<-ctx.Done()
-			}}, Type: XFS, Marker: r.marker}
+			}}, Type: TypeXFS, Marker: r.marker}
 			wantError(t, r.s.Format(ctx, req), kind, "clear the leftovers of an interrupted mkfs on /dev/loop0", "")
 			cancel()
 			if len(r.ran) != 0 || !r.marked(t) {
@@ -40,8 +40,8 @@ func TestFormatWipeStopped(t *testing.T) {
 			r.device.head[70000] = 7
 		}
 		r.k.force["writer"] = []error{unix.EBUSY}
-		wantError(t, r.format(t.Context(), XFS), volume.Deadline, "open /dev/loop0", "")
-		if err := r.format(t.Context(), XFS); err != nil {
+		wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
+		if err := r.format(t.Context(), TypeXFS); err != nil {
 			t.Error(err)
 		}
 	})
@@ -74,11 +74,11 @@ func TestFormatSeenByBlkid(t *testing.T) {
 	r := newFormatRig(t)
 	r.blkid = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
 	r.k.force["writer"] = []error{unix.EBUSY}
-	wantError(t, r.format(t.Context(), XFS), volume.Deadline, "open /dev/loop0", "")
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 	if !r.marked(t) {
 		t.Error("the marker of a mkfs at work is gone")
 	}
-	wantError(t, r.format(t.Context(), XFS), volume.Precondition, "blkid recognizes data", "")
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
 	if r.marked(t) {
 		t.Error("the marker stays beside data that is not ours")
 	}

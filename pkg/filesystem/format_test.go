@@ -27,17 +27,17 @@ func TestMkfsArgs(t *testing.T) {
 		user []string
 		want string
 	}{
-		{Ext4, nil, "-b 4096 -E nodiscard"},
-		{Ext3, []string{"-I", "128"}, "-b 4096 -E nodiscard -I 128"},
-		{Ext2, []string{"-I 128  -j"}, "-b 4096 -E nodiscard -I 128 -j"},
-		{Ext4, []string{"-b", "4096", "-m", "1"}, "-b 4096 -E nodiscard -m 1"},
-		{Ext4, []string{"-E", "lazy_itable_init=0", "-Ediscard"}, "-b 4096 -E nodiscard,lazy_itable_init=0,discard"},
-		{Ext4, []string{"-O", "^64bit", "-Obigalloc"}, "-b 4096 -E nodiscard -O ^64bit -Obigalloc"},
-		{XFS, []string{"-m", "reflink=0"}, "-K -q -m reflink=0"},
-		{XFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -q -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
-		{Ext4, []string{"-J", "size=64", "-L", "devices"}, "-b 4096 -E nodiscard -J size=64 -L devices"},
-		{XFS, []string{"-l", "size=64m,internal=1"}, "-K -q -l size=64m,internal=1"},
-		{Btrfs, nil, "-K"},
+		{TypeExt4, nil, "-b 4096 -E nodiscard"},
+		{TypeExt3, []string{"-I", "128"}, "-b 4096 -E nodiscard -I 128"},
+		{TypeExt2, []string{"-I 128  -j"}, "-b 4096 -E nodiscard -I 128 -j"},
+		{TypeExt4, []string{"-b", "4096", "-m", "1"}, "-b 4096 -E nodiscard -m 1"},
+		{TypeExt4, []string{"-E", "lazy_itable_init=0", "-Ediscard"}, "-b 4096 -E nodiscard,lazy_itable_init=0,discard"},
+		{TypeExt4, []string{"-O", "^64bit", "-Obigalloc"}, "-b 4096 -E nodiscard -O ^64bit -Obigalloc"},
+		{TypeXFS, []string{"-m", "reflink=0"}, "-K -q -m reflink=0"},
+		{TypeXFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -q -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
+		{TypeExt4, []string{"-J", "size=64", "-L", "devices"}, "-b 4096 -E nodiscard -J size=64 -L devices"},
+		{TypeXFS, []string{"-l", "size=64m,internal=1"}, "-K -q -l size=64m,internal=1"},
+		{TypeBtrfs, nil, "-K"},
 	} {
 		got, err := mkfsArgs(tc.fs, tc.user)
 		if err != nil || strings.Join(got, " ") != tc.want {
@@ -49,23 +49,23 @@ func TestMkfsArgs(t *testing.T) {
 		user []string
 		text string
 	}{
-		{Ext4, []string{"-b", "1024"}, "block size of 4096"},
-		{Ext3, []string{"-b1024"}, "block size of 4096"},
-		{Ext4, []string{"-O", "extents,sparse_super2"}, "sparse_super2"},
-		{Btrfs, []string{"/dev/sda"}, "names a path"},
-		{XFS, []string{"-l", "logdev=/dev/sda"}, "names a path"},
-		{Ext4, []string{"-d /etc"}, "names a path"},
-		{Ext4, []string{"-J device=LABEL=journal"}, "names another device"},
-		{Ext3, []string{"-J", "size=64,device=UUID=0f3a"}, "names another device"},
-		{Ext4, []string{"-Jdevice=sdb"}, "names another device"},
-		{XFS, []string{"-l", "size=64m,logdev=sdb"}, "names another device"},
-		{XFS, []string{"-llogdev=sdb"}, "names another device"},
-		{XFS, []string{"-r rtdev=sdb"}, "names another device"},
-		{XFS, []string{"-d", "name=sdb"}, "names another device"},
+		{TypeExt4, []string{"-b", "1024"}, "block size of 4096"},
+		{TypeExt3, []string{"-b1024"}, "block size of 4096"},
+		{TypeExt4, []string{"-O", "extents,sparse_super2"}, "sparse_super2"},
+		{TypeBtrfs, []string{"/dev/sda"}, "names a path"},
+		{TypeXFS, []string{"-l", "logdev=/dev/sda"}, "names a path"},
+		{TypeExt4, []string{"-d /etc"}, "names a path"},
+		{TypeExt4, []string{"-J device=LABEL=journal"}, "names another device"},
+		{TypeExt3, []string{"-J", "size=64,device=UUID=0f3a"}, "names another device"},
+		{TypeExt4, []string{"-Jdevice=sdb"}, "names another device"},
+		{TypeXFS, []string{"-l", "size=64m,logdev=sdb"}, "names another device"},
+		{TypeXFS, []string{"-llogdev=sdb"}, "names another device"},
+		{TypeXFS, []string{"-r rtdev=sdb"}, "names another device"},
+		{TypeXFS, []string{"-d", "name=sdb"}, "names another device"},
 		{"zfs", nil, "not supported"},
 	} {
 		_, err := mkfsArgs(tc.fs, tc.user)
-		wantError(t, err, volume.Invalid, tc.text, "")
+		wantError(t, err, volume.KindInvalid, tc.text, "")
 	}
 }
 
@@ -114,13 +114,13 @@ func newFormatRig(t *testing.T) *formatRig {
 func (r *formatRig) make(t Type) {
 	clear(r.device.head)
 	switch t {
-	case XFS:
+	case TypeXFS:
 		copy(r.device.head, encodeXFS(1<<18, false))
-	case Btrfs:
+	case TypeBtrfs:
 		copy(r.device.head[btrfsOffset:], encodeBtrfs(1<<30, btrfsSignature))
-	case Ext3:
+	case TypeExt3:
 		ext3Spec(volume.GiB).put(r.device)
-	case Ext2:
+	case TypeExt2:
 		e := ext3Spec(volume.GiB)
 		e.compat &^= extCompatHasJournal
 		e.put(r.device)
@@ -144,11 +144,11 @@ func (r *formatRig) marked(t *testing.T) bool {
 
 func TestFormat(t *testing.T) {
 	for fs, mkfs := range map[Type]string{
-		Ext2:  "mkfs.ext2 -F -m0 -b 4096 -E nodiscard /dev/loop0",
-		Ext3:  "mkfs.ext3 -b 4096 -E nodiscard -F -m0 /dev/loop0",
-		Ext4:  "mkfs.ext4 -b 4096 -E nodiscard -F -m0 /dev/loop0",
-		XFS:   "mkfs.xfs -K -q -f /dev/loop0",
-		Btrfs: "mkfs.btrfs -K /dev/loop0",
+		TypeExt2:  "mkfs.ext2 -F -m0 -b 4096 -E nodiscard /dev/loop0",
+		TypeExt3:  "mkfs.ext3 -b 4096 -E nodiscard -F -m0 /dev/loop0",
+		TypeExt4:  "mkfs.ext4 -b 4096 -E nodiscard -F -m0 /dev/loop0",
+		TypeXFS:   "mkfs.xfs -K -q -f /dev/loop0",
+		TypeBtrfs: "mkfs.btrfs -K /dev/loop0",
 	} {
 		t.Run(string(fs), func(t *testing.T) {
 			r := newFormatRig(t)
@@ -171,7 +171,7 @@ func TestFormat(t *testing.T) {
 		})
 	}
 	r := newFormatRig(t)
-	if err := r.format(t.Context(), Ext4, "-m", "3"); err != nil || r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
+	if err := r.format(t.Context(), TypeExt4, "-m", "3"); err != nil || r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
 		t.Errorf("an explicit -m must win: %v, %q", err, r.ran)
 	}
 }
@@ -188,24 +188,24 @@ func TestFormatRefusals(t *testing.T) {
 		text   string
 		marker *marker
 	}{
-		{"another filesystem", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "holds an xfs filesystem of 1 GiB", nil},
-		{"another filesystem, marked", func(r *formatRig) { r.make(XFS) }, volume.Precondition, "another filesystem was asked for", &marker{Ext4, volume.GiB, now}},
-		{"ext3 for ext4", func(r *formatRig) { r.make(Ext3) }, volume.Precondition, "holds an ext3 filesystem", nil},
-		{"LUKS", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", nil},
-		{"LUKS, marked", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.Precondition, "LUKS encryption", &marker{Ext4, volume.GiB, now}},
-		{"unknown data", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "unknown data; nothing on this node proves", nil},
-		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "made xfs", &marker{XFS, volume.GiB, now}},
-		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "on a device of 2 GiB", &marker{Ext4, 2 * volume.GiB, now}},
-		{"unknown data, marked a day ago", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "older than a day", &marker{Ext4, volume.GiB, now.Add(-markerTrust)}},
-		{"unknown data, marked tomorrow", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "older than a day", &marker{Ext4, volume.GiB, now.Add(markerTrust + time.Minute)}},
-		{"unknown data, marked without a time", func(r *formatRig) { r.device.head[70000] = 1 }, volume.Precondition, "older than a day", &marker{Ext4, volume.GiB, time.Time{}}},
-		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.Precondition, "mkfs did not finish", nil},
-		{"damaged, marked", func(r *formatRig) { r.make(Ext4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.Precondition, "a damaged superblock of ext4", &marker{Ext4, volume.GiB, now}},
-		{"unreadable", readErr, volume.Internal, "cannot be read", nil},
-		{"unreadable, marked", readErr, volume.Internal, "cannot be read", &marker{Ext4, volume.GiB, now}},
-		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.Precondition, "blkid recognizes data", nil},
-		{"blkid fails", func(r *formatRig) { r.blkidNo = errors.New("blkid: no") }, volume.Internal, "blkid: no", nil},
-		{"blkid is missing", func(r *formatRig) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.Internal, "no program blkid", nil},
+		{"another filesystem", func(r *formatRig) { r.make(TypeXFS) }, volume.KindPrecondition, "holds an xfs filesystem of 1 GiB", nil},
+		{"another filesystem, marked", func(r *formatRig) { r.make(TypeXFS) }, volume.KindPrecondition, "another filesystem was asked for", &marker{TypeExt4, volume.GiB, now}},
+		{"ext3 for ext4", func(r *formatRig) { r.make(TypeExt3) }, volume.KindPrecondition, "holds an ext3 filesystem", nil},
+		{"LUKS", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", nil},
+		{"LUKS, marked", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", &marker{TypeExt4, volume.GiB, now}},
+		{"unknown data", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "unknown data; nothing on this node proves", nil},
+		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "made xfs", &marker{TypeXFS, volume.GiB, now}},
+		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now}},
+		{"unknown data, marked a day ago", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(-markerTrust)}},
+		{"unknown data, marked tomorrow", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(markerTrust + time.Minute)}},
+		{"unknown data, marked without a time", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, time.Time{}}},
+		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.KindPrecondition, "mkfs did not finish", nil},
+		{"damaged, marked", func(r *formatRig) { r.make(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now}},
+		{"unreadable", readErr, volume.KindInternal, "cannot be read", nil},
+		{"unreadable, marked", readErr, volume.KindInternal, "cannot be read", &marker{TypeExt4, volume.GiB, now}},
+		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition, "blkid recognizes data", nil},
+		{"blkid fails", func(r *formatRig) { r.blkidNo = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
+		{"blkid is missing", func(r *formatRig) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal, "no program blkid", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newFormatRig(t)
@@ -216,7 +216,7 @@ func TestFormatRefusals(t *testing.T) {
 				}
 			}
 			before := slices.Clone(r.device.head)
-			wantError(t, r.format(t.Context(), Ext4), tc.kind, tc.text, "")
+			wantError(t, r.format(t.Context(), TypeExt4), tc.kind, tc.text, "")
 			if !slices.Equal(before, r.device.head) || len(r.k.calls) != 0 {
 				t.Errorf("the device was written to: %q", r.k.calls)
 			}
@@ -229,7 +229,7 @@ func TestFormatRefusals(t *testing.T) {
 	}
 	t.Run("invalid option", func(t *testing.T) {
 		r := newFormatRig(t)
-		wantError(t, r.format(t.Context(), Ext4, "-b", "1024"), volume.Invalid, "4096", "")
+		wantError(t, r.format(t.Context(), TypeExt4, "-b", "1024"), volume.KindInvalid, "4096", "")
 	})
 	t.Run("marker damaged", func(t *testing.T) {
 		r := newFormatRig(t)
@@ -237,16 +237,16 @@ func TestFormatRefusals(t *testing.T) {
 		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, r.format(t.Context(), Ext4), volume.Precondition, "is damaged or older", "wipefs -a and blkdiscard -z")
+		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older", "wipefs -a and blkdiscard -z")
 		r.device.head[70000] = 0
-		if err := r.format(t.Context(), Ext4); err != nil || r.marked(t) {
+		if err := r.format(t.Context(), TypeExt4); err != nil || r.marked(t) {
 			t.Errorf("a damaged marker beside a blank device: %v", err)
 		}
 	})
 	t.Run("marker cannot be kept", func(t *testing.T) {
 		r := newFormatRig(t)
 		r.marker = filepath.Join(r.marker, "missing", "marker")
-		wantError(t, r.format(t.Context(), Ext4), volume.Internal, "record of a running mkfs", "state directory")
+		wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs", "state directory")
 		if len(r.ran) != 0 {
 			t.Errorf("ran %q without a marker", r.ran)
 		}
@@ -272,44 +272,44 @@ func TestFormatInterrupted(t *testing.T) {
 				cancel()
 				return testingexec.FakeExitError{Status: 137}
 			}
-			wantError(t, r.format(ctx, XFS), volume.Canceled, "stopped before it finished", "next try")
+			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next try")
 			if r.marked(t) != (name != "nothing") {
 				t.Fatalf("marker: %v", r.marked(t))
 			}
 			r.mkfs = nil
 			if name != "nothing" {
-				err := r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: XFS})
-				wantError(t, err, volume.Precondition, "nothing on this node proves", "wipefs")
+				err := r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
+				wantError(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
 			}
-			if err := r.format(t.Context(), XFS); err != nil {
+			if err := r.format(t.Context(), TypeXFS); err != nil {
 				t.Fatal(err)
 			}
 			if r.marked(t) {
 				t.Error("the marker was left behind")
 			}
-			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != XFS || !sig.Complete {
+			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.Complete {
 				t.Errorf("%+v, %v", sig, err)
 			}
 		})
 	}
 	t.Run("after the last write", func(t *testing.T) {
 		r := newFormatRig(t)
-		r.make(XFS)
-		if err := writeMarker(r.marker, marker{XFS, volume.GiB, time.Now()}); err != nil {
+		r.make(TypeXFS)
+		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.format(t.Context(), XFS); err != nil || r.marked(t) || len(r.ran) != 0 {
+		if err := r.format(t.Context(), TypeXFS); err != nil || r.marked(t) || len(r.ran) != 0 {
 			t.Errorf("%v, marker %v, ran %q", err, r.marked(t), r.ran)
 		}
 	})
 	t.Run("leftovers cannot be cleared", func(t *testing.T) {
 		r := newFormatRig(t)
 		r.device.head[70000] = 7
-		if err := writeMarker(r.marker, marker{XFS, volume.GiB, time.Now()}); err != nil {
+		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		r.k.force["write"] = []error{unix.EIO}
-		wantError(t, r.format(t.Context(), XFS), volume.Internal, "clear the leftovers", "")
+		wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
 		if !r.marked(t) || len(r.ran) != 0 {
 			t.Errorf("marker %v, ran %q", r.marked(t), r.ran)
 		}
@@ -320,16 +320,16 @@ func TestFormatInterrupted(t *testing.T) {
 func TestFormatUnproven(t *testing.T) {
 	for name, mkfs := range map[string]func(r *formatRig){
 		"holds nothing":                        func(*formatRig) {},
-		"holds an ext4 filesystem of 1 GiB":    func(r *formatRig) { r.make(Ext4) },
+		"holds an ext4 filesystem of 1 GiB":    func(r *formatRig) { r.make(TypeExt4) },
 		"filesystem whose mkfs did not finish": func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) },
 		"holds unknown data":                   func(r *formatRig) { r.device.head[9] = 1 },
 		"a damaged superblock of xfs":          func(r *formatRig) { copy(r.device.head, encodeXFS(1<<62, false)) },
-		"signatures of both xfs and btrfs":     func(r *formatRig) { r.make(XFS); copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature)) },
+		"signatures of both xfs and btrfs":     func(r *formatRig) { r.make(TypeXFS); copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newFormatRig(t)
 			r.mkfs = func([]string) error { mkfs(r); return nil }
-			wantError(t, r.format(t.Context(), XFS), volume.Internal, name, "mkfs options")
+			wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, name, "mkfs options")
 			if !r.marked(t) {
 				t.Error("the marker is gone")
 			}
@@ -342,16 +342,16 @@ func TestFormatUnproven(t *testing.T) {
 func TestFormatFailed(t *testing.T) {
 	r := newFormatRig(t)
 	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
-	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if r.marked(t) {
 		t.Error("the marker stays beside a blank device")
 	}
 	r.device.head[70000] = 7 // somebody's data
 	r.mkfs = nil
-	wantError(t, r.format(t.Context(), XFS), volume.Precondition, "nothing on this node proves", "wipefs")
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves", "wipefs")
 	r.device.head[70000] = 0
 	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
-	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if !r.marked(t) {
 		t.Error("the marker of a half-made filesystem is gone")
 	}
@@ -359,7 +359,7 @@ func TestFormatFailed(t *testing.T) {
 		r.k.force["read"] = []error{unix.EIO}
 		return testingexec.FakeExitError{Status: 1}
 	}
-	wantError(t, r.format(t.Context(), XFS), volume.Internal, "mkfs output", "mkfs options")
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if !r.marked(t) {
 		t.Error("the marker is gone from beside a device that cannot be read")
 	}
@@ -369,16 +369,16 @@ func TestFormatFailed(t *testing.T) {
 // options, and the marker may be the one of its mkfs.
 func TestFormatInUse(t *testing.T) {
 	for fs, output := range map[Type]string{
-		Ext4:  "mke2fs 1.47.0\n/dev/loop0 is apparently in use by the system; will not make a filesystem here!\n",
-		Ext3:  "/dev/loop0 is mounted; will not make a filesystem here!\n",
-		XFS:   "mkfs.xfs: cannot open /dev/loop0: Device or resource busy\n",
-		Btrfs: "ERROR: unable to open /dev/loop0: Device or resource busy\n",
+		TypeExt4:  "mke2fs 1.47.0\n/dev/loop0 is apparently in use by the system; will not make a filesystem here!\n",
+		TypeExt3:  "/dev/loop0 is mounted; will not make a filesystem here!\n",
+		TypeXFS:   "mkfs.xfs: cannot open /dev/loop0: Device or resource busy\n",
+		TypeBtrfs: "ERROR: unable to open /dev/loop0: Device or resource busy\n",
 	} {
 		r := newFormatRig(t)
 		r.output = strings.Repeat("Allocating group tables: done\n", 1000) + output
 		r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 		err := r.format(t.Context(), fs)
-		wantError(t, err, volume.Deadline, "did not touch /dev/loop0, which is in use", "retries this automatically")
+		wantError(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use", "retries this automatically")
 		if !r.marked(t) {
 			t.Error("the marker is gone")
 		}
@@ -390,7 +390,7 @@ func TestFormatInUse(t *testing.T) {
 
 func TestRemoveMarker(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vol.mkfs")
-	if err := writeMarker(path, marker{Ext4, volume.GiB, time.Now()}); err != nil {
+	if err := writeMarker(path, marker{TypeExt4, volume.GiB, time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -407,20 +407,20 @@ func TestRemoveMarker(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, RemoveMarker(path), volume.Internal, "record of a running mkfs", "state directory")
+	wantError(t, RemoveMarker(path), volume.KindInternal, "record of a running mkfs", "state directory")
 }
 
 // TestFormatEncrypted: behind an encryption layer blank sectors look random.
 func TestFormatEncrypted(t *testing.T) {
-	sig := Signature{State: Foreign, Name: unknownData, Noise: true}
-	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: XFS}
-	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.Precondition, "random bytes", "")
+	sig := Signature{State: StateForeign, Name: unknownData, Noise: true}
+	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
+	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
 	req.Encrypted = true
 	if err := mayFormat(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
 	sig.Noise = false
-	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.Precondition, "unknown data", "")
+	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
 }
 
 // TestFormatSaysWhatItCleared: the noise of a new encrypted volume is nothing
@@ -432,13 +432,13 @@ func TestFormatSaysWhatItCleared(t *testing.T) {
 		r.device.head[70000] = 7
 		if noisy {
 			_, _ = rand.NewChaCha8([32]byte{1}).Read(r.device.head)
-		} else if err := writeMarker(r.marker, marker{XFS, volume.Size(r.device.bytes), time.Now()}); err != nil {
+		} else if err := writeMarker(r.marker, marker{TypeXFS, volume.Size(r.device.bytes), time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
 		r.s.log = slog.New(slog.NewTextHandler(&log, nil))
 		r.mkfs = func([]string) error { return nil } // what it makes is not asked here
-		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: XFS, Marker: r.marker, Encrypted: true})
+		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS, Marker: r.marker, Encrypted: true})
 		if text := log.String(); !strings.Contains(text, `of="`+what+`"`) || strings.Count(text, "cleared ") != 1 {
 			t.Errorf("want a device cleared of %s; the log says: %s", what, text)
 		}

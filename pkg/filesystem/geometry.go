@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -57,14 +59,14 @@ func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 		return Geometry{}, unreadable(dev.Path(), err)
 	}
 	sig, known := knownFilesystem(head)
-	if !known || sig.State != Formatted {
-		return Geometry{}, volume.Errorf(volume.Precondition, "device %s holds no filesystem that could be measured", dev.Path())
+	if !known || sig.State != StateFormatted {
+		return Geometry{}, volume.Errorf(volume.KindPrecondition, "device %s holds no filesystem that could be measured", dev.Path())
 	}
 	switch sig.Type {
-	case XFS:
+	case TypeXFS:
 		x, _ := parseXFS(head[:xfsLength])
-		return Geometry{Type: XFS, BlockSize: volume.Size(x.blockSize), Blocks: x.blocks}, nil
-	case Btrfs:
+		return Geometry{Type: TypeXFS, BlockSize: volume.Size(x.blockSize), Blocks: x.blocks}, nil
+	case TypeBtrfs:
 		b, _ := parseBtrfs(head[btrfsOffset : btrfsOffset+btrfsLength])
 		return btrfsGeometry(b.deviceBytes, b.sectorSize), nil
 	default:
@@ -82,7 +84,7 @@ func extGeometry(e extSuper) Geometry {
 }
 
 func btrfsGeometry(total uint64, sector uint32) Geometry {
-	return Geometry{Type: Btrfs, BlockSize: volume.Size(sector), Blocks: total / uint64(sector)}
+	return Geometry{Type: TypeBtrfs, BlockSize: volume.Size(sector), Blocks: total / uint64(sector)}
 }
 
 // How often, and how far apart, an ext superblock is read that changes while
@@ -121,11 +123,11 @@ func readExt(ctx context.Context, dev Device) (extSuper, error) {
 		if ok {
 			last = e
 		}
-		if err := volume.Pause(ctx, tornPause); err != nil {
+		if err := operation.Sleep(ctx, tornPause); err != nil {
 			return extSuper{}, volume.Wrap(err, "read the superblock of "+device, "")
 		}
 	}
-	return extSuper{}, volume.Errorf(volume.Internal, "the ext superblock of %s changes with every read or is damaged", device).
+	return extSuper{}, volume.Errorf(volume.KindInternal, "the ext superblock of %s changes with every read or is damaged", device).
 		WithRemedy("try again; if it stays so, unmount the volume everywhere and run e2fsck -f " + device)
 }
 
@@ -136,11 +138,11 @@ func readXFS(m mountHandle, path string) (xfsGeometry, error) {
 		return x, shutDown(path, err)
 	}
 	if err != nil {
-		return x, volume.Errorf(volume.Internal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w", path, err)
+		return x, volume.Errorf(volume.KindInternal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w", path, err)
 	}
 	super := xfsSuper{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
 	if !super.plausible() {
-		return x, volume.Errorf(volume.Internal, "the kernel gives an impossible geometry for the XFS at %s: %+v", path, x)
+		return x, volume.Errorf(volume.KindInternal, "the kernel gives an impossible geometry for the XFS at %s: %+v", path, x)
 	}
 	return x, nil
 }
@@ -152,10 +154,10 @@ func readBtrfs(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
 		return info, btrfsDevice{}, shutDown(path, err)
 	}
 	if err != nil {
-		return info, btrfsDevice{}, volume.Errorf(volume.Internal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w", path, err)
+		return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w", path, err)
 	}
 	if info.devices != 1 || info.sectorSize == 0 {
-		return info, btrfsDevice{}, volume.Errorf(volume.Precondition, "the btrfs at %s spans %d devices", path, info.devices).
+		return info, btrfsDevice{}, volume.Errorf(volume.KindPrecondition, "the btrfs at %s spans %d devices", path, info.devices).
 			WithRemedy("a volume is one device: remove the others with btrfs device remove")
 	}
 	// Ids are not reused, so the one device need not have the id 1.
@@ -166,8 +168,8 @@ func readBtrfs(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
 		case err == nil:
 			return info, dev, nil
 		case !errors.Is(err, unix.ENODEV):
-			return info, dev, volume.Errorf(volume.Internal, "read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w", path, err)
+			return info, dev, volume.Errorf(volume.KindInternal, "read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w", path, err)
 		}
 	}
-	return info, btrfsDevice{}, volume.Errorf(volume.Internal, "the btrfs at %s names none of its devices", path)
+	return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "the btrfs at %s names none of its devices", path)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -30,9 +32,9 @@ type Method string
 
 // The methods.
 const (
-	GrownNot     Method = "none"  // it filled the device already
-	GrownByIoctl Method = "ioctl" // by the kernel's ioctl
-	GrownByTool  Method = "tool"  // by resize2fs, xfs_growfs or btrfs
+	MethodNone  Method = "none"  // it filled the device already
+	MethodIoctl Method = "ioctl" // by the kernel's ioctl
+	MethodTool  Method = "tool"  // by resize2fs, xfs_growfs or btrfs
 )
 
 // Growth is what Grow did, every size read back.
@@ -85,7 +87,7 @@ func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
 		return Growth{}, err
 	}
 	growth, err := s.grow(ctx, t, g, req)
-	if err == nil && growth.Method != GrownNot {
+	if err == nil && growth.Method != MethodNone {
 		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device.Path(), "type", growth.Type, "before", growth.Before.String(),
 			"after", growth.After.String(), "deviceSize", growth.Device.String(), "method", string(growth.Method))
 	}
@@ -101,7 +103,7 @@ func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest)
 	if err != nil {
 		return Growth{}, err
 	}
-	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), Device: device, Method: GrownNot}
+	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), Device: device, Method: MethodNone}
 	goal := g.goal(device)
 	if err := sizesAllow(req, now, goal, device); err != nil {
 		return growth, err
@@ -141,7 +143,7 @@ func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth
 		return growth, err
 	}
 	if now.Blocks < goal.least {
-		return growth, volume.Errorf(volume.Internal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
+		return growth, volume.Errorf(volume.KindInternal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
 			now.Type, t.mountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, growth.Device).
 			WithRemedy("look at the kernel log of this node")
 	}
@@ -152,14 +154,14 @@ func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth
 func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
 	switch {
 	case device < req.Required:
-		return volume.Errorf(volume.Deadline, "the device %s has %s, not yet the required %s", req.Device.Path(), device, req.Required).
+		return volume.Errorf(volume.KindDeadline, "the device %s has %s, not yet the required %s", req.Device.Path(), device, req.Required).
 			WithRemedy("it is tried again; if this lasts, check that the storage system has told this node the new size")
 	case now.Size() > device:
-		return volume.Errorf(volume.Precondition, "the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
+		return volume.Errorf(volume.KindPrecondition, "the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
 			now.Type, req.MountPoint, now.Size(), req.Device.Path(), device).
 			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() + ", or restore it from a snapshot")
 	case goal.limit != nil && req.Required > goal.limit.size:
-		return volume.Errorf(volume.OutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
+		return volume.Errorf(volume.KindOutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
 			now.Type, req.MountPoint, goal.limit.size, req.Required, goal.limit.why).
 			WithRemedy("ask for at most " + goal.limit.size.String() + ", or copy the data to a new volume (ext4 or xfs)")
 	}
@@ -175,7 +177,7 @@ func (t *target) writable(now Geometry, device volume.Size) error {
 	if !t.readonly {
 		return nil
 	}
-	e := volume.Errorf(volume.Precondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, t.mountPoint, now.Size(), device)
+	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, t.mountPoint, now.Size(), device)
 	if t.entry.ReadOnly() && !t.entry.SuperReadOnly() {
 		return e.WithRemedy("the mount is read-only, not the filesystem: grow it through a writable mount of it")
 	}
@@ -190,27 +192,27 @@ const longestPause = time.Second
 // when somebody else's growth reached the goal.
 func (s *System) attempt(ctx context.Context, t *target, g grower, goal goal) (Method, error) {
 	if err := ctx.Err(); err != nil {
-		return GrownNot, volume.Wrap(err, "grow the filesystem at "+t.mountPoint+": not begun", "")
+		return MethodNone, volume.Wrap(err, "grow the filesystem at "+t.mountPoint+": not begun", "")
 	}
 	for pause := s.pause; ; pause = min(2*pause, longestPause) {
 		err := g.resize(goal.blocks)
 		switch {
 		case err == nil:
-			return GrownByIoctl, nil
+			return MethodIoctl, nil
 		case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return GrownByTool, s.growByTool(ctx, g.tool(goal.blocks), err)
+			return MethodTool, s.growByTool(ctx, g.tool(goal.blocks), err)
 		case !g.busy(err) && !errors.Is(err, unix.EINTR):
-			return GrownNot, g.explain(ctx, err)
+			return MethodNone, g.explain(ctx, err)
 		}
-		waited := volume.Pause(ctx, pause)
+		waited := operation.Sleep(ctx, pause)
 		now, readErr := g.read(context.WithoutCancel(ctx))
 		switch {
 		case readErr != nil:
-			return GrownNot, readErr
+			return MethodNone, readErr
 		case now.Blocks >= goal.least:
-			return GrownNot, nil
+			return MethodNone, nil
 		case waited != nil:
-			return GrownNot, &volume.Error{
+			return MethodNone, &volume.Error{
 				Kind: volume.KindOf(waited), Cause: err, Remedy: "it is tried again",
 				Msg: fmt.Sprintf("the %s at %s has %s and is still being grown by another request", now.Type, t.mountPoint, now.Size()),
 			}
@@ -225,10 +227,10 @@ func (s *System) growByTool(ctx context.Context, command []string, cause error) 
 	case err != nil:
 		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")
 	case code != 0 && inUse(output):
-		return volume.Errorf(volume.Deadline, "%s did not grow the filesystem, which is in use by another request (exit status %d): %s", command[0], code, output).
+		return volume.Errorf(volume.KindDeadline, "%s did not grow the filesystem, which is in use by another request (exit status %d): %s", command[0], code, output).
 			WithRemedy("Kubernetes retries this automatically")
 	case code != 0:
-		return volume.Errorf(volume.Precondition, "the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
+		return volume.Errorf(volume.KindPrecondition, "the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
 			cause, command[0], code, output).
 			WithRemedy("stop the pods that use the volume: it is grown when it is mounted again on a node that can")
 	}

@@ -71,16 +71,16 @@ func (g *btrfsGrower) explain(_ context.Context, err error) error {
 	case errors.Is(err, unix.ENOSPC), dead(err):
 		return g.growthFailed(err)
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
+		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("look at the kernel log of this node, and mount the volume writable: it grows at that moment")
 	case errors.Is(err, unix.EFBIG):
-		return volume.Errorf(volume.Internal, "the device %s is smaller than the kernel said before: %w", g.devicePath, err).
+		return volume.Errorf(volume.KindInternal, "the device %s is smaller than the kernel said before: %w", g.devicePath, err).
 			WithRemedy("check its size on this node and in the storage system")
 	case errors.Is(err, unix.EPERM):
-		return volume.Errorf(volume.Precondition, "growing btrfs needs CAP_SYS_ADMIN, which this process lacks: %w", err).
+		return volume.Errorf(volume.KindPrecondition, "growing btrfs needs CAP_SYS_ADMIN, which this process lacks: %w", err).
 			WithRemedy("run the node plugin privileged")
 	}
-	return volume.Errorf(volume.Internal, "growing the filesystem at %s (BTRFS_IOC_RESIZE): %w", g.mountPoint, err).
+	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (BTRFS_IOC_RESIZE): %w", g.mountPoint, err).
 		WithRemedy("the kernel log of this node names the cause")
 }
 

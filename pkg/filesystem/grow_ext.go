@@ -90,14 +90,14 @@ func (g *extGrower) metadataBlocks(blocks uint64) (fewest, most uint64) {
 
 func (g *extGrower) guard() error {
 	if g.super.compat&extCompatSparseSuper2 != 0 {
-		return volume.Errorf(volume.Precondition, "the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", g.mountPoint).
+		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", g.mountPoint).
 			WithRemedy("stop the pods that use the volume and run e2fsck -f and resize2fs on it by hand, or copy the data to a new volume")
 	}
 	return g.sys.CheckGrowExt()
 }
 
 func (g *extGrower) flaggedErrors(cause error) error {
-	e := volume.Errorf(volume.Precondition, "the kernel has found errors in the filesystem at %s (%d recorded): its size cannot be trusted, and it is not grown until they are repaired",
+	e := volume.Errorf(volume.KindPrecondition, "the kernel has found errors in the filesystem at %s (%d recorded): its size cannot be trusted, and it is not grown until they are repaired",
 		g.mountPoint, g.super.errors)
 	e.Cause = cause
 	return e.WithRemedy("stop the pods that use the volume, see that the storage below has room, take a snapshot, and run e2fsck -f " + g.devicePath + "; it then grows when it is mounted again")
@@ -117,12 +117,12 @@ func (g *extGrower) explain(ctx context.Context, err error) error {
 		}
 		return missingCapability(err)
 	case errors.Is(err, unix.EROFS):
-		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
+		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("look at the kernel log of this node; an error may have made it so, then run e2fsck -f " + g.devicePath + " while it is unmounted")
 	case dead(err), errors.Is(err, unix.ENOSPC):
 		return g.growthFailed(err)
 	}
-	return volume.Errorf(volume.Internal, "growing the filesystem at %s (EXT4_IOC_RESIZE_FS): %w", g.mountPoint, err).
+	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (EXT4_IOC_RESIZE_FS): %w", g.mountPoint, err).
 		WithRemedy("the kernel log of this node names the cause")
 }
 

@@ -26,13 +26,13 @@ func fakeSystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKernel, *Sys
 	t.Helper()
 	k := newFakeKernel(t)
 	d := k.addDevice(testDevice, 0, dev)
-	m := k.addMount(testMount, testDevice, map[Type]Type{Ext3: Ext4, Ext4: Ext4, XFS: XFS, Btrfs: Btrfs}[fs])
+	m := k.addMount(testMount, testDevice, map[Type]Type{TypeExt3: TypeExt4, TypeExt4: TypeExt4, TypeXFS: TypeXFS, TypeBtrfs: TypeBtrfs}[fs])
 	switch fs {
-	case Ext3:
+	case TypeExt3:
 		ext3Spec(from).put(d)
-	case Ext4:
+	case TypeExt4:
 		ext4Spec(from).put(d)
-	case XFS:
+	case TypeXFS:
 		m.xfs = xfsGeometry{blockSize: 4096, agBlocks: uint32(from / 4096 / 4), agCount: 4, imaxpct: 25, dataBlocks: uint64(from / 4096)}
 	default:
 		m.info = btrfsInfo{maxID: 3, devices: 1, sectorSize: 4096}
@@ -48,17 +48,17 @@ func growRequest(s *System, required volume.Size) GrowRequest {
 }
 
 func TestGrow(t *testing.T) {
-	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			k, s, m := fakeSystem(t, fs, volume.GiB, 3*volume.GiB)
-			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, Device: 3 * volume.GiB, Method: GrownByIoctl}
+			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, Device: 3 * volume.GiB, Method: MethodIoctl}
 			if g, err := s.Grow(t.Context(), growRequest(s, 3*volume.GiB)); err != nil || g != want {
 				t.Fatalf("%+v, %v", g, err)
 			}
-			if fs == XFS && m.xfs.imaxpct != 25 {
+			if fs == TypeXFS && m.xfs.imaxpct != 25 {
 				t.Errorf("imaxpct changed to %d", m.xfs.imaxpct)
 			}
-			want.Before, want.Method = want.After, GrownNot
+			want.Before, want.Method = want.After, MethodNone
 			for range 3 {
 				if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g != want {
 					t.Fatalf("asked again: %+v, %v", g, err)
@@ -83,47 +83,47 @@ func TestGrowRefusals(t *testing.T) {
 		text     string
 		remedy   string
 	}{
-		{"not grown yet", XFS, volume.GiB, 2 * volume.GiB, nil, volume.Deadline, "has 1 GiB, not yet the required 2 GiB", "storage system"},
-		{"ext larger than its device", Ext4, volume.GiB - volume.MiB, 0, nil, volume.Precondition, "more than its device", "at least 1 GiB"},
-		{"XFS larger than its device", XFS, volume.GiB - volume.MiB, 0, nil, volume.Precondition, "more than its device", "at least 1 GiB"},
-		{"btrfs larger than its device", Btrfs, volume.GiB - volume.MiB, 0, nil, volume.Precondition, "more than its device", "at least 1 GiB"},
-		{"ext3 past 2^32 blocks", Ext3, 20 * volume.TiB, 20 * volume.TiB, nil, volume.OutOfRange, "64bit", "at most 16 TiB,"},
-		{"ext4 past 2^32 inodes", Ext4, 70 * volume.TiB, 70 * volume.TiB, nil, volume.OutOfRange, "inodes", "copy the data"},
-		{"another device", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
+		{"not grown yet", TypeXFS, volume.GiB, 2 * volume.GiB, nil, volume.KindDeadline, "has 1 GiB, not yet the required 2 GiB", "storage system"},
+		{"ext larger than its device", TypeExt4, volume.GiB - volume.MiB, 0, nil, volume.KindPrecondition, "more than its device", "at least 1 GiB"},
+		{"XFS larger than its device", TypeXFS, volume.GiB - volume.MiB, 0, nil, volume.KindPrecondition, "more than its device", "at least 1 GiB"},
+		{"btrfs larger than its device", TypeBtrfs, volume.GiB - volume.MiB, 0, nil, volume.KindPrecondition, "more than its device", "at least 1 GiB"},
+		{"ext3 past 2^32 blocks", TypeExt3, 20 * volume.TiB, 20 * volume.TiB, nil, volume.KindOutOfRange, "64bit", "at most 16 TiB,"},
+		{"ext4 past 2^32 inodes", TypeExt4, 70 * volume.TiB, 70 * volume.TiB, nil, volume.KindOutOfRange, "inodes", "copy the data"},
+		{"another device", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
 			k.devices[testDevice].id = blockdev.DeviceNumber{Major: 7, Minor: 9}
-		}, volume.Precondition, "not of the volume's device", "staged again"},
-		{"another device below btrfs", Btrfs, 2 * volume.GiB, 0, func(k *fakeKernel, m *fakeMount) {
+		}, volume.KindPrecondition, "not of the volume's device", "staged again"},
+		{"another device below btrfs", TypeBtrfs, 2 * volume.GiB, 0, func(k *fakeKernel, m *fakeMount) {
 			k.addDevice("/dev/loop9", 9, volume.GiB)
 			m.btrfs.path = "/dev/loop9"
-		}, volume.Precondition, "not of the volume's device", "staged again"},
-		{"btrfs of two devices", Btrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.info.devices = 2 }, volume.Precondition, "spans 2 devices", "btrfs device remove"},
-		{"plain directory", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.Precondition, "no filesystem is mounted", "staged"},
-		{"missing path", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.dirs, testMount) }, volume.Precondition, "no filesystem is mounted", "staged"},
-		{"unknown filesystem", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.magic = 0x01021994 }, volume.Precondition, "does not measure or grow", ""},
-		{"mount is read-only", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.table[0].Options = []string{"ro"} }, volume.Precondition, "read-only", "writable mount of it"},
-		{"filesystem is read-only", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
+		}, volume.KindPrecondition, "not of the volume's device", "staged again"},
+		{"btrfs of two devices", TypeBtrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.info.devices = 2 }, volume.KindPrecondition, "spans 2 devices", "btrfs device remove"},
+		{"plain directory", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.KindPrecondition, "no filesystem is mounted", "staged"},
+		{"missing path", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.dirs, testMount) }, volume.KindPrecondition, "no filesystem is mounted", "staged"},
+		{"unknown filesystem", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.magic = 0x01021994 }, volume.KindPrecondition, "does not measure or grow", ""},
+		{"mount is read-only", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.table[0].Options = []string{"ro"} }, volume.KindPrecondition, "read-only", "writable mount of it"},
+		{"filesystem is read-only", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) {
 			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
-		}, volume.Precondition, "read-only", "mount the volume writable"},
-		{"only statfs says read-only", Btrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.flags = unix.ST_RDONLY }, volume.Precondition, "read-only", "mount the volume writable"},
-		{"device is read-only", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.ro = true }, volume.Precondition, "read-only", "mount the volume writable"},
-		{"ext with errors flagged", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
+		}, volume.KindPrecondition, "read-only", "mount the volume writable"},
+		{"only statfs says read-only", TypeBtrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.flags = unix.ST_RDONLY }, volume.KindPrecondition, "read-only", "mount the volume writable"},
+		{"device is read-only", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.ro = true }, volume.KindPrecondition, "read-only", "mount the volume writable"},
+		{"ext with errors flagged", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
 			e := ext4Spec(volume.GiB)
 			e.state, e.errors = extStateValid|extStateError, 7
 			e.put(m.device)
-		}, volume.Precondition, "errors in the filesystem at /staging (7 recorded)", "e2fsck -f /dev/loop0"},
-		{"ext with sparse_super2", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
+		}, volume.KindPrecondition, "errors in the filesystem at /staging (7 recorded)", "e2fsck -f /dev/loop0"},
+		{"ext with sparse_super2", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
 			e := ext4Spec(volume.GiB)
 			e.compat |= extCompatSparseSuper2
 			e.put(m.device)
-		}, volume.Precondition, "sparse_super2", "resize2fs"},
-		{"without CAP_SYS_RESOURCE", Ext3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.Precondition, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
-		{"shut down", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["openMount"] = []error{unix.EIO} }, volume.Precondition, "has shut down", "mounted anew"},
-		{"shut down, seen by statx", XFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["stat"] = []error{unix.EIO} }, volume.Precondition, "has shut down", "mounted anew"},
-		{"damaged superblock", Ext4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.head[extOffset+56] = 0 }, volume.Internal, "damaged", "e2fsck"},
-		{"device unreadable", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["read"] = []error{unix.EIO} }, volume.Internal, "cannot be read", "kernel log"},
-		{"device of size zero", Ext4, 0, 0, nil, volume.Internal, "size of 0 bytes", "connection"},
-		{"impossible geometry", XFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.xfs.dataBlocks = 1 << 62 }, volume.Internal, "impossible geometry", ""},
-		{"no capabilities to read", Ext4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["capabilities"] = []error{unix.EACCES} }, volume.Internal, "capabilities", ""},
+		}, volume.KindPrecondition, "sparse_super2", "resize2fs"},
+		{"without CAP_SYS_RESOURCE", TypeExt3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.KindPrecondition, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
+		{"shut down", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["openMount"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
+		{"shut down, seen by statx", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["stat"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
+		{"damaged superblock", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.head[extOffset+56] = 0 }, volume.KindInternal, "damaged", "e2fsck"},
+		{"device unreadable", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot be read", "kernel log"},
+		{"device of size zero", TypeExt4, 0, 0, nil, volume.KindInternal, "size of 0 bytes", "connection"},
+		{"impossible geometry", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.xfs.dataBlocks = 1 << 62 }, volume.KindInternal, "impossible geometry", ""},
+		{"no capabilities to read", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["capabilities"] = []error{unix.EACCES} }, volume.KindInternal, "capabilities", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
@@ -158,23 +158,23 @@ func TestGrowErrno(t *testing.T) {
 		text   string
 		remedy string
 	}{
-		{"ext EPERM for the capability", Ext4, "ext4Resize", unix.EPERM, nil, volume.Precondition, "CAP_SYS_RESOURCE", "privileged"},
-		{"ext EPERM for a late error", Ext4, "ext4Resize", unix.EPERM, lateError, volume.Precondition, "found errors", "e2fsck"},
-		{"ext EROFS", Ext4, "ext4Resize", unix.EROFS, nil, volume.Precondition, "has become read-only", "e2fsck"},
-		{"ext ENOSPC", Ext4, "ext4Resize", unix.ENOSPC, nil, volume.Precondition, "may be full", "make room"},
-		{"ext EINVAL", Ext4, "ext4Resize", unix.EINVAL, nil, volume.Internal, "EXT4_IOC_RESIZE_FS", "kernel log"},
-		{"ext ENOMEM", Ext3, "ext4Resize", unix.ENOMEM, nil, volume.Internal, "cannot allocate", "kernel log"},
-		{"ext EIO", Ext4, "ext4Resize", unix.EIO, nil, volume.Precondition, "may be full", "mounted anew"},
-		{"XFS ENOSPC", XFS, "xfsGrow", unix.ENOSPC, nil, volume.Precondition, "storage below /dev/loop0 may be full", "make room"},
-		{"XFS EIO", XFS, "xfsGrow", unix.EIO, nil, volume.Precondition, "may be full", "mounted anew"},
-		{"XFS EROFS", XFS, "xfsGrow", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
-		{"XFS EPERM", XFS, "xfsGrow", unix.EPERM, nil, volume.Precondition, "CAP_SYS_ADMIN", "privileged"},
-		{"XFS EINVAL", XFS, "xfsGrow", unix.EINVAL, nil, volume.Internal, "XFS_IOC_FSGROWFSDATA", "kernel log"},
-		{"btrfs EROFS", Btrfs, "btrfsResize", unix.EROFS, nil, volume.Precondition, "read-only", "writable"},
-		{"btrfs ENOSPC", Btrfs, "btrfsResize", unix.ENOSPC, nil, volume.Precondition, "may be full", "make room"},
-		{"btrfs EFBIG", Btrfs, "btrfsResize", unix.EFBIG, nil, volume.Internal, "smaller than the kernel said", "size"},
-		{"btrfs EPERM", Btrfs, "btrfsResize", unix.EPERM, nil, volume.Precondition, "CAP_SYS_ADMIN", "privileged"},
-		{"btrfs code 1", Btrfs, "btrfsResize", btrfsError(1), nil, volume.Internal, "btrfs error code 1", "kernel log"},
+		{"ext EPERM for the capability", TypeExt4, "ext4Resize", unix.EPERM, nil, volume.KindPrecondition, "CAP_SYS_RESOURCE", "privileged"},
+		{"ext EPERM for a late error", TypeExt4, "ext4Resize", unix.EPERM, lateError, volume.KindPrecondition, "found errors", "e2fsck"},
+		{"ext EROFS", TypeExt4, "ext4Resize", unix.EROFS, nil, volume.KindPrecondition, "has become read-only", "e2fsck"},
+		{"ext ENOSPC", TypeExt4, "ext4Resize", unix.ENOSPC, nil, volume.KindPrecondition, "may be full", "make room"},
+		{"ext EINVAL", TypeExt4, "ext4Resize", unix.EINVAL, nil, volume.KindInternal, "EXT4_IOC_RESIZE_FS", "kernel log"},
+		{"ext ENOMEM", TypeExt3, "ext4Resize", unix.ENOMEM, nil, volume.KindInternal, "cannot allocate", "kernel log"},
+		{"ext EIO", TypeExt4, "ext4Resize", unix.EIO, nil, volume.KindPrecondition, "may be full", "mounted anew"},
+		{"XFS ENOSPC", TypeXFS, "xfsGrow", unix.ENOSPC, nil, volume.KindPrecondition, "storage below /dev/loop0 may be full", "make room"},
+		{"XFS EIO", TypeXFS, "xfsGrow", unix.EIO, nil, volume.KindPrecondition, "may be full", "mounted anew"},
+		{"XFS EROFS", TypeXFS, "xfsGrow", unix.EROFS, nil, volume.KindPrecondition, "read-only", "writable"},
+		{"XFS EPERM", TypeXFS, "xfsGrow", unix.EPERM, nil, volume.KindPrecondition, "CAP_SYS_ADMIN", "privileged"},
+		{"XFS EINVAL", TypeXFS, "xfsGrow", unix.EINVAL, nil, volume.KindInternal, "XFS_IOC_FSGROWFSDATA", "kernel log"},
+		{"btrfs EROFS", TypeBtrfs, "btrfsResize", unix.EROFS, nil, volume.KindPrecondition, "read-only", "writable"},
+		{"btrfs ENOSPC", TypeBtrfs, "btrfsResize", unix.ENOSPC, nil, volume.KindPrecondition, "may be full", "make room"},
+		{"btrfs EFBIG", TypeBtrfs, "btrfsResize", unix.EFBIG, nil, volume.KindInternal, "smaller than the kernel said", "size"},
+		{"btrfs EPERM", TypeBtrfs, "btrfsResize", unix.EPERM, nil, volume.KindPrecondition, "CAP_SYS_ADMIN", "privileged"},
+		{"btrfs code 1", TypeBtrfs, "btrfsResize", btrfsError(1), nil, volume.KindInternal, "btrfs error code 1", "kernel log"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
@@ -198,16 +198,16 @@ func TestGrowBusy(t *testing.T) {
 		call  string
 		errno error
 	}{
-		{Ext4, "ext4Resize", unix.EBUSY},
-		{XFS, "xfsGrow", unix.EAGAIN},
-		{Btrfs, "btrfsResize", btrfsError(btrfsExclusiveRunning)},
-		{Ext3, "ext4Resize", unix.EINTR},
+		{TypeExt4, "ext4Resize", unix.EBUSY},
+		{TypeXFS, "xfsGrow", unix.EAGAIN},
+		{TypeBtrfs, "btrfsResize", btrfsError(btrfsExclusiveRunning)},
+		{TypeExt3, "ext4Resize", unix.EINTR},
 	} {
 		t.Run(string(tc.fs)+" ends", func(t *testing.T) {
 			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
 			k.force[tc.call] = []error{tc.errno, tc.errno, tc.errno}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
-			if err != nil || g.After != 2*volume.GiB || g.Method != GrownByIoctl || len(k.calls) != 4 {
+			if err != nil || g.After != 2*volume.GiB || g.Method != MethodIoctl || len(k.calls) != 4 {
 				t.Fatalf("%+v, %v, %q", g, err, k.calls)
 			}
 		})
@@ -217,13 +217,13 @@ func TestGrowBusy(t *testing.T) {
 			m.during = func() {
 				m.xfs.dataBlocks, m.btrfs.totalBytes = uint64(2*volume.GiB/4096), uint64(2*volume.GiB)
 				spec := ext4Spec(2 * volume.GiB)
-				if tc.fs == Ext3 {
+				if tc.fs == TypeExt3 {
 					spec = ext3Spec(2 * volume.GiB)
 				}
 				spec.put(m.device)
 			}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
-			if err != nil || g.After != 2*volume.GiB || g.Method != GrownNot || len(k.calls) != 1 {
+			if err != nil || g.After != 2*volume.GiB || g.Method != MethodNone || len(k.calls) != 1 {
 				t.Fatalf("%+v, %v, %q", g, err, k.calls)
 			}
 		})
@@ -234,7 +234,7 @@ func TestGrowBusy(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 				defer cancel()
 				g, err := s.Grow(ctx, growRequest(s, 0))
-				wantError(t, err, volume.Deadline, "has 1 GiB and is still being grown", "tried again")
+				wantError(t, err, volume.KindDeadline, "has 1 GiB and is still being grown", "tried again")
 				if g.After != volume.GiB || !errors.Is(err, tc.errno) {
 					t.Errorf("%+v, %v", g, err)
 				}
@@ -245,11 +245,11 @@ func TestGrowBusy(t *testing.T) {
 
 // TestGrowNotBegun: a context that has ended starts nothing.
 func TestGrowNotBegun(t *testing.T) {
-	k, s, _ := fakeSystem(t, XFS, volume.GiB, 2*volume.GiB)
+	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, 2*volume.GiB)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Grow(ctx, growRequest(s, 0))
-	wantError(t, err, volume.Canceled, "not begun", "")
+	wantError(t, err, volume.KindCanceled, "not begun", "")
 	if len(k.calls) != 0 {
 		t.Errorf("the kernel was asked: %q", k.calls)
 	}
@@ -257,12 +257,12 @@ func TestGrowNotBegun(t *testing.T) {
 
 // TestGrowUnproven: the kernel says yes and nothing happened.
 func TestGrowUnproven(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			_, s, m := fakeSystem(t, fs, volume.GiB, 2*volume.GiB)
 			m.lost = true
 			_, err := s.Grow(t.Context(), growRequest(s, 0))
-			wantError(t, err, volume.Internal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)", "kernel log")
+			wantError(t, err, volume.KindInternal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)", "kernel log")
 		})
 	}
 }
@@ -271,10 +271,10 @@ func TestGrowUnproven(t *testing.T) {
 // block, so a growth that does not show is an error there, too.
 func TestGrowWithinShortGroup(t *testing.T) {
 	const from, dev = volume.GiB + 600*4096, volume.GiB + 700*4096
-	_, s, m := fakeSystem(t, Ext4, from, dev)
+	_, s, m := fakeSystem(t, TypeExt4, from, dev)
 	m.lost = true
 	_, err := s.Grow(t.Context(), growRequest(s, 0))
-	wantError(t, err, volume.Internal, "reads back", "kernel log")
+	wantError(t, err, volume.KindInternal, "reads back", "kernel log")
 	m.lost = false
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != dev {
 		t.Fatalf("%+v, %v", g, err)
@@ -283,7 +283,7 @@ func TestGrowWithinShortGroup(t *testing.T) {
 
 // TestGrowClusters: a filesystem with bigalloc ends at a whole cluster.
 func TestGrowClusters(t *testing.T) {
-	k, s, m := fakeSystem(t, Ext4, volume.GiB, 2*volume.GiB+33*volume.MiB+20*volume.KiB)
+	k, s, m := fakeSystem(t, TypeExt4, volume.GiB, 2*volume.GiB+33*volume.MiB+20*volume.KiB)
 	spec := ext4Spec(volume.GiB)
 	spec.logCluster, spec.rocompt = 4, spec.rocompt|0x200
 	spec.put(m.device)
@@ -306,16 +306,16 @@ func TestGrowTail(t *testing.T) {
 		after volume.Size
 		calls int // for two requests
 	}{
-		{"ext4, less than a block", Ext4, volume.GiB + 4095, volume.GiB, 0},
-		{"ext4, metadata only", Ext4, volume.GiB + 400*volume.KiB, volume.GiB, 0},
-		{"ext4, most metadata there can be", Ext4, volume.GiB + 6*volume.MiB, volume.GiB + 6*volume.MiB, 1},
-		{"ext4, enough", Ext4, volume.GiB + 64*volume.MiB + 512, volume.GiB + 64*volume.MiB, 1},
-		{"ext4, groups and a short tail", Ext4, 2*volume.GiB + 256*volume.KiB, 2 * volume.GiB, 1},
-		{"XFS, 63 blocks", XFS, volume.GiB + 63*4096, volume.GiB, 0},
-		{"XFS, 64 blocks", XFS, volume.GiB + 64*4096, volume.GiB + 64*4096, 1},
-		{"XFS, groups and 63 blocks", XFS, 2*volume.GiB + 63*4096, 2 * volume.GiB, 1},
-		{"btrfs, less than a sector", Btrfs, volume.GiB + 4095, volume.GiB, 0},
-		{"btrfs, a sector", Btrfs, volume.GiB + 4097, volume.GiB + 4096, 1},
+		{"ext4, less than a block", TypeExt4, volume.GiB + 4095, volume.GiB, 0},
+		{"ext4, metadata only", TypeExt4, volume.GiB + 400*volume.KiB, volume.GiB, 0},
+		{"ext4, most metadata there can be", TypeExt4, volume.GiB + 6*volume.MiB, volume.GiB + 6*volume.MiB, 1},
+		{"ext4, enough", TypeExt4, volume.GiB + 64*volume.MiB + 512, volume.GiB + 64*volume.MiB, 1},
+		{"ext4, groups and a short tail", TypeExt4, 2*volume.GiB + 256*volume.KiB, 2 * volume.GiB, 1},
+		{"XFS, 63 blocks", TypeXFS, volume.GiB + 63*4096, volume.GiB, 0},
+		{"XFS, 64 blocks", TypeXFS, volume.GiB + 64*4096, volume.GiB + 64*4096, 1},
+		{"XFS, groups and 63 blocks", TypeXFS, 2*volume.GiB + 63*4096, 2 * volume.GiB, 1},
+		{"btrfs, less than a sector", TypeBtrfs, volume.GiB + 4095, volume.GiB, 0},
+		{"btrfs, a sector", TypeBtrfs, volume.GiB + 4097, volume.GiB + 4096, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
@@ -334,7 +334,7 @@ func TestGrowTail(t *testing.T) {
 // TestGrowToLimit: a format that ends below the device is grown to its end
 // when more is not required.
 func TestGrowToLimit(t *testing.T) {
-	k, s, _ := fakeSystem(t, Ext3, volume.GiB, 20*volume.TiB)
+	k, s, _ := fakeSystem(t, TypeExt3, volume.GiB, 20*volume.TiB)
 	const end = 16*volume.TiB - 4096
 	for _, required := range []volume.Size{0, 16 * volume.TiB} {
 		if g, err := s.Grow(t.Context(), growRequest(s, required)); err != nil || g.After != end {
@@ -342,7 +342,7 @@ func TestGrowToLimit(t *testing.T) {
 		}
 	}
 	_, err := s.Grow(t.Context(), growRequest(s, 16*volume.TiB+1))
-	wantError(t, err, volume.OutOfRange, "64bit", "at most 16 TiB,")
+	wantError(t, err, volume.KindOutOfRange, "64bit", "at most 16 TiB,")
 	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
 		t.Errorf("calls: %q", k.calls)
 	}
@@ -350,7 +350,7 @@ func TestGrowToLimit(t *testing.T) {
 
 // TestGrowTornSuperblock: the superblock is read while the kernel changes it.
 func TestGrowTornSuperblock(t *testing.T) {
-	_, s, m := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+	_, s, m := fakeSystem(t, TypeExt4, volume.GiB, volume.GiB)
 	e := ext4Spec(9 * volume.TiB)
 	e.badChecksum = true
 	e.put(m.device)
@@ -382,7 +382,7 @@ func TestGrowTornSuperblock(t *testing.T) {
 		}}
 		got, err = readExt(t.Context(), changing)
 		if wantReads == 0 {
-			wantError(t, err, volume.Internal, "changes with every read", "e2fsck")
+			wantError(t, err, volume.KindInternal, "changes with every read", "e2fsck")
 		} else if err != nil || got.bytes() != 3*volume.GiB || changing.reads != wantReads {
 			t.Fatalf("%s after %d reads, %v", got.bytes(), changing.reads, err)
 		}
@@ -390,7 +390,7 @@ func TestGrowTornSuperblock(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = readExt(ctx, m.device)
-	wantError(t, err, volume.Canceled, "read the superblock", "")
+	wantError(t, err, volume.KindCanceled, "read the superblock", "")
 }
 
 // changingDevice is written to between the reads.
@@ -415,9 +415,9 @@ func TestGrowByTool(t *testing.T) {
 		errno   error
 		command []string
 	}{
-		{Ext4, "ext4Resize", unix.ENOTTY, []string{"resize2fs", testDevice, "524288"}},
-		{XFS, "xfsGrow", unix.ENOSYS, []string{"xfs_growfs", "-D", "524288", testMount}},
-		{Btrfs, "btrfsResize", unix.EOPNOTSUPP, []string{"btrfs", "filesystem", "resize", "3:2147483648", testMount}},
+		{TypeExt4, "ext4Resize", unix.ENOTTY, []string{"resize2fs", testDevice, "524288"}},
+		{TypeXFS, "xfsGrow", unix.ENOSYS, []string{"xfs_growfs", "-D", "524288", testMount}},
+		{TypeBtrfs, "btrfsResize", unix.EOPNOTSUPP, []string{"btrfs", "filesystem", "resize", "3:2147483648", testMount}},
 	} {
 		for name, tool := range map[string]struct {
 			err  error
@@ -427,11 +427,11 @@ func TestGrowByTool(t *testing.T) {
 			text string
 		}{
 			"works":     {grow: true},
-			"lies":      {kind: volume.Internal, text: "reads back 1 GiB"},
-			"fails":     {err: testingexec.FakeExitError{Status: 1}, kind: volume.Precondition, text: "exit status 1"},
-			"busy":      {err: testingexec.FakeExitError{Status: 1}, out: "Device or resource busy", kind: volume.Deadline, text: "in use by another request"},
-			"missing":   {err: utilexec.ErrExecutableNotFound, kind: volume.Precondition, text: "not installed"},
-			"not begun": {err: unix.ENOMEM, kind: volume.Internal, text: "cannot allocate"},
+			"lies":      {kind: volume.KindInternal, text: "reads back 1 GiB"},
+			"fails":     {err: testingexec.FakeExitError{Status: 1}, kind: volume.KindPrecondition, text: "exit status 1"},
+			"busy":      {err: testingexec.FakeExitError{Status: 1}, out: "Device or resource busy", kind: volume.KindDeadline, text: "in use by another request"},
+			"missing":   {err: utilexec.ErrExecutableNotFound, kind: volume.KindPrecondition, text: "not installed"},
+			"not begun": {err: unix.ENOMEM, kind: volume.KindInternal, text: "cannot allocate"},
 		} {
 			t.Run(string(tc.fs)+" "+name, func(t *testing.T) {
 				k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
@@ -450,7 +450,7 @@ func TestGrowByTool(t *testing.T) {
 					t.Errorf("ran %q, want %q", ran, tc.command)
 				}
 				if tool.grow {
-					if err != nil || g.After != 2*volume.GiB || g.Method != GrownByTool {
+					if err != nil || g.After != 2*volume.GiB || g.Method != MethodTool {
 						t.Fatalf("%+v, %v", g, err)
 					}
 					return

@@ -25,7 +25,7 @@ func (g *xfsGrower) read(context.Context) (Geometry, error) {
 	if g.geometry, err = readXFS(g.mount, g.mountPoint); err != nil {
 		return Geometry{}, err
 	}
-	return Geometry{Type: XFS, BlockSize: volume.Size(g.geometry.blockSize), Blocks: g.geometry.dataBlocks}, nil
+	return Geometry{Type: TypeXFS, BlockSize: volume.Size(g.geometry.blockSize), Blocks: g.geometry.dataBlocks}, nil
 }
 
 // goal leaves out a tail too short for an allocation group, as the kernel
@@ -54,13 +54,13 @@ func (g *xfsGrower) explain(_ context.Context, err error) error {
 	case dead(err), errors.Is(err, unix.ENOSPC):
 		return g.growthFailed(err)
 	case errors.Is(err, unix.EROFS):
-		return volume.Errorf(volume.Precondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
+		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", g.mountPoint, err).
 			WithRemedy("mount the volume writable: it grows at that moment")
 	case errors.Is(err, unix.EPERM):
-		return volume.Errorf(volume.Precondition, "growing XFS needs CAP_SYS_ADMIN, which this process lacks: %w", err).
+		return volume.Errorf(volume.KindPrecondition, "growing XFS needs CAP_SYS_ADMIN, which this process lacks: %w", err).
 			WithRemedy("run the node plugin privileged")
 	}
-	return volume.Errorf(volume.Internal, "growing the filesystem at %s (XFS_IOC_FSGROWFSDATA): %w", g.mountPoint, err).
+	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (XFS_IOC_FSGROWFSDATA): %w", g.mountPoint, err).
 		WithRemedy("the kernel log of this node names the cause")
 }
 

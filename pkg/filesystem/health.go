@@ -49,7 +49,7 @@ func (t *target) healthy() error {
 	case t.hasShutDown():
 		return shutDown(t.mountPoint, errors.New("the mount table lists it as shut down"))
 	case t.becameReadOnly():
-		return volume.Errorf(volume.Precondition, "the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
+		return volume.Errorf(volume.KindPrecondition, "the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
 			t.entry.FSType, t.mountPoint).
 			WithRemedy("stop the pods that use the volume, see that the storage below has room, " + repairCommand(Type(t.entry.FSType), t.devicePath) + ", and start them again; the kernel log of this node names the error")
 	}
@@ -78,7 +78,7 @@ func (g *extGrower) healthy() error {
 // growth, whose first writes to the new part are the first to need room in
 // thinly provisioned storage.
 func (t *target) growthFailed(err error) error {
-	return volume.Errorf(volume.Precondition,
+	return volume.Errorf(volume.KindPrecondition,
 		"the growth of the filesystem at %s failed: the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
 		t.mountPoint, t.devicePath, err).
 		WithRemedy("make room in the storage (the kernel log of this node names the error), then restart the pods that use the volume: it is checked, mounted anew, and grows then")

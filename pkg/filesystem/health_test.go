@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -32,16 +34,16 @@ func TestGrowUnhealthy(t *testing.T) {
 		text   string
 		remedy string
 	}{
-		{"ext with errors flagged", Ext4, flag, "errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0"},
-		{"ext emergency", Ext4, super("emergency_ro"), "has become read-only", "e2fsck -f /dev/loop0"},
-		{"ext shut down", Ext4, super("shutdown"), "has shut down", "mounted anew"},
-		{"btrfs made read-only", Btrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
+		{"ext with errors flagged", TypeExt4, flag, "errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0"},
+		{"ext emergency", TypeExt4, super("emergency_ro"), "has become read-only", "e2fsck -f /dev/loop0"},
+		{"ext shut down", TypeExt4, super("shutdown"), "has shut down", "mounted anew"},
+		{"btrfs made read-only", TypeBtrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
 	} {
 		t.Run(tc.name+", full", func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
 			tc.change(k, m)
 			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
-			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
+			wantError(t, err, volume.KindPrecondition, tc.text, tc.remedy)
 		})
 		t.Run(tc.name+", while it grew", func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
@@ -51,12 +53,12 @@ func TestGrowUnhealthy(t *testing.T) {
 				tc.change(k, m)
 			}
 			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
-			wantError(t, err, volume.Precondition, tc.text, tc.remedy)
+			wantError(t, err, volume.KindPrecondition, tc.text, tc.remedy)
 		})
 	}
-	k, s, _ := fakeSystem(t, Ext4, 2*volume.GiB, 2*volume.GiB)
+	k, s, _ := fakeSystem(t, TypeExt4, 2*volume.GiB, 2*volume.GiB)
 	k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
-	if g, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB)); err != nil || g.Method != GrownNot {
+	if g, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB)); err != nil || g.Method != MethodNone {
 		t.Errorf("full and mounted read-only on purpose: %+v, %v", g, err)
 	}
 }
@@ -82,22 +84,22 @@ func TestAlive(t *testing.T) {
 		kind   volume.Kind
 		text   string // empty: alive
 	}{
-		{"XFS", XFS, nil, 0, ""},
-		{"ext3", Ext3, nil, 0, ""},
-		{"ext4 mounted read-only", Ext4, super("ro", "ro"), 0, ""},
-		{"ext4 through a read-only bind mount", Ext4, super("ro", "rw"), 0, ""},
-		{"btrfs", Btrfs, nil, 0, ""},
-		{"btrfs mounted read-only", Btrfs, super("ro", "ro"), 0, ""},
-		{"XFS shut down", XFS, force("openMount"), volume.Precondition, "has shut down"},
-		{"XFS shut down a moment later", XFS, force("xfsGeometry"), volume.Precondition, "has shut down"},
-		{"ext4 flagged", Ext4, flag, volume.Precondition, "errors in the filesystem at /staging (3 recorded)"},
-		{"ext4 made read-only", Ext4, super("rw", "ro"), volume.Precondition, "has become read-only"},
-		{"ext4 emergency", Ext4, super("rw", "emergency_ro"), volume.Precondition, "has become read-only"},
-		{"ext4 shut down", Ext4, super("rw", "shutdown"), volume.Precondition, "has shut down"},
-		{"btrfs made read-only", Btrfs, super("rw", "ro"), volume.Precondition, "has become read-only"},
-		{"btrfs EIO", Btrfs, force("btrfsInfo"), volume.Precondition, "has shut down"},
-		{"not mounted", XFS, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.Precondition, "no filesystem is mounted"},
-		{"device unreadable", Ext4, force("read"), volume.Internal, "cannot be read"},
+		{"XFS", TypeXFS, nil, 0, ""},
+		{"ext3", TypeExt3, nil, 0, ""},
+		{"ext4 mounted read-only", TypeExt4, super("ro", "ro"), 0, ""},
+		{"ext4 through a read-only bind mount", TypeExt4, super("ro", "rw"), 0, ""},
+		{"btrfs", TypeBtrfs, nil, 0, ""},
+		{"btrfs mounted read-only", TypeBtrfs, super("ro", "ro"), 0, ""},
+		{"XFS shut down", TypeXFS, force("openMount"), volume.KindPrecondition, "has shut down"},
+		{"XFS shut down a moment later", TypeXFS, force("xfsGeometry"), volume.KindPrecondition, "has shut down"},
+		{"ext4 flagged", TypeExt4, flag, volume.KindPrecondition, "errors in the filesystem at /staging (3 recorded)"},
+		{"ext4 made read-only", TypeExt4, super("rw", "ro"), volume.KindPrecondition, "has become read-only"},
+		{"ext4 emergency", TypeExt4, super("rw", "emergency_ro"), volume.KindPrecondition, "has become read-only"},
+		{"ext4 shut down", TypeExt4, super("rw", "shutdown"), volume.KindPrecondition, "has shut down"},
+		{"btrfs made read-only", TypeBtrfs, super("rw", "ro"), volume.KindPrecondition, "has become read-only"},
+		{"btrfs EIO", TypeBtrfs, force("btrfsInfo"), volume.KindPrecondition, "has shut down"},
+		{"not mounted", TypeXFS, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.KindPrecondition, "no filesystem is mounted"},
+		{"device unreadable", TypeExt4, force("read"), volume.KindInternal, "cannot be read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, volume.GiB, volume.GiB)
@@ -121,13 +123,13 @@ func TestAlive(t *testing.T) {
 // TestAliveHangs: a device that does not answer does not hold the caller.
 func TestAliveHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 		release := make(chan struct{})
 		defer close(release)
 		s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		wantError(t, s.Alive(ctx, k.device(), testMount), volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+		wantError(t, s.Alive(ctx, k.device(), testMount), volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
 	})
 }
 
@@ -147,7 +149,7 @@ func (k hangingKernel) openMount(string) (mountHandle, error) {
 // TestRealAlive: in good health, mounted read-only, shut down, and with an
 // error on record.
 func TestRealAlive(t *testing.T) {
-	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -168,16 +170,16 @@ func TestRealAlive(t *testing.T) {
 			}
 			alive("after a write")
 			switch fs {
-			case Ext3, Ext4:
+			case TypeExt3, TypeExt4:
 				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
 				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
 					t.Fatal(err)
 				}
 				d.awaitErrors(t, s, target)
-				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.Precondition, "errors in the filesystem", "e2fsck -f")
-			case XFS:
+				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem", "e2fsck -f")
+			case TypeXFS:
 				shutdown(t, target)
-				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.Precondition, "has shut down", "mounted anew")
+				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted anew")
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})
@@ -191,6 +193,6 @@ func (d disk) awaitErrors(t *testing.T, s *System, target string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	dev := d.open(t)
-	for s.Alive(ctx, dev, target) == nil && volume.Pause(ctx, time.Millisecond) == nil {
+	for s.Alive(ctx, dev, target) == nil && operation.Sleep(ctx, time.Millisecond) == nil {
 	}
 }

@@ -32,23 +32,23 @@ func TestMeasure(t *testing.T) {
 		want    Measurement
 		failure string // empty: in good health
 	}{
-		{"XFS fills its device", XFS, volume.GiB, nil, Measurement{Type: XFS, Size: volume.GiB, Fills: true}, ""},
-		{"XFS is smaller", XFS, 2 * volume.GiB, nil, Measurement{Type: XFS, Size: volume.GiB}, ""},
-		{"XFS, a tail too short to use", XFS, volume.GiB + 63*4096, nil, Measurement{Type: XFS, Size: volume.GiB, Fills: true}, ""},
-		{"XFS is larger", XFS, volume.GiB - volume.MiB, nil, Measurement{Type: XFS, Size: volume.GiB, Fills: true}, ""},
-		{"ext3 is smaller", Ext3, 2 * volume.GiB, nil, Measurement{Type: Ext3, Size: volume.GiB}, ""},
-		{"ext3 can never fill it", Ext3, 20 * volume.TiB, nil, Measurement{Type: Ext3, Size: volume.GiB, Limited: true, Limit: 16 * volume.TiB}, ""},
-		{"ext3 at its limit", Ext3, 20 * volume.TiB, func(_ *fakeKernel, m *fakeMount) {
+		{"XFS fills its device", TypeXFS, volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, Fills: true}, ""},
+		{"XFS is smaller", TypeXFS, 2 * volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB}, ""},
+		{"XFS, a tail too short to use", TypeXFS, volume.GiB + 63*4096, nil, Measurement{Type: TypeXFS, Size: volume.GiB, Fills: true}, ""},
+		{"XFS is larger", TypeXFS, volume.GiB - volume.MiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, Fills: true}, ""},
+		{"ext3 is smaller", TypeExt3, 2 * volume.GiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB}, ""},
+		{"ext3 can never fill it", TypeExt3, 20 * volume.TiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB, Limited: true, Limit: 16 * volume.TiB}, ""},
+		{"ext3 at its limit", TypeExt3, 20 * volume.TiB, func(_ *fakeKernel, m *fakeMount) {
 			ext3Spec(16*volume.TiB - 4096).put(m.device)
-		}, Measurement{Type: Ext3, Size: 16*volume.TiB - 4096, Fills: true, Limited: true, Limit: 16 * volume.TiB}, ""},
-		{"ext4 with errors", Ext4, 2 * volume.GiB, flagged(3), Measurement{Type: Ext4, Size: volume.GiB, Errors: 3}, "3 recorded"},
-		{"ext4 flagged without a count", Ext4, volume.GiB, flagged(0), Measurement{Type: Ext4, Size: volume.GiB, Fills: true, Errors: 1}, "errors"},
-		{"ext4 made read-only", Ext4, volume.GiB, super("emergency_ro"), Measurement{Type: Ext4, Size: volume.GiB, Fills: true, ReadOnlyByError: true}, "has become read-only"},
-		{"ext4 shut down", Ext4, volume.GiB, super("shutdown"), Measurement{Type: Ext4, Size: volume.GiB, Fills: true, ShutDown: true}, "has shut down"},
-		{"btrfs made read-only", Btrfs, 2 * volume.GiB, super("ro"), Measurement{Type: Btrfs, Size: volume.GiB, ReadOnlyByError: true}, "has become read-only"},
-		{"btrfs mounted read-only", Btrfs, volume.GiB, func(k *fakeKernel, _ *fakeMount) {
+		}, Measurement{Type: TypeExt3, Size: 16*volume.TiB - 4096, Fills: true, Limited: true, Limit: 16 * volume.TiB}, ""},
+		{"ext4 with errors", TypeExt4, 2 * volume.GiB, flagged(3), Measurement{Type: TypeExt4, Size: volume.GiB, Errors: 3}, "3 recorded"},
+		{"ext4 flagged without a count", TypeExt4, volume.GiB, flagged(0), Measurement{Type: TypeExt4, Size: volume.GiB, Fills: true, Errors: 1}, "errors"},
+		{"ext4 made read-only", TypeExt4, volume.GiB, super("emergency_ro"), Measurement{Type: TypeExt4, Size: volume.GiB, Fills: true, ReadOnlyByError: true}, "has become read-only"},
+		{"ext4 shut down", TypeExt4, volume.GiB, super("shutdown"), Measurement{Type: TypeExt4, Size: volume.GiB, Fills: true, ShutDown: true}, "has shut down"},
+		{"btrfs made read-only", TypeBtrfs, 2 * volume.GiB, super("ro"), Measurement{Type: TypeBtrfs, Size: volume.GiB, ReadOnlyByError: true}, "has become read-only"},
+		{"btrfs mounted read-only", TypeBtrfs, volume.GiB, func(k *fakeKernel, _ *fakeMount) {
 			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
-		}, Measurement{Type: Btrfs, Size: volume.GiB, Fills: true}, ""},
+		}, Measurement{Type: TypeBtrfs, Size: volume.GiB, Fills: true}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, volume.GiB, tc.device)
@@ -63,7 +63,7 @@ func TestMeasure(t *testing.T) {
 				t.Errorf("failure %v, want %q", got.Failure, tc.failure)
 			}
 			if tc.failure != "" {
-				wantError(t, got.Failure, volume.Precondition, tc.failure, "")
+				wantError(t, got.Failure, volume.KindPrecondition, tc.failure, "")
 			}
 			got.Failure, tc.want.Device = nil, tc.device
 			if got != tc.want {
@@ -83,7 +83,7 @@ func TestMeasureShutDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for call, fs := range map[string]Type{"openMount": XFS, "xfsGeometry": XFS, "btrfsInfo": Btrfs} {
+	for call, fs := range map[string]Type{"openMount": TypeXFS, "xfsGeometry": TypeXFS, "btrfsInfo": TypeBtrfs} {
 		k := newFakeKernel(t)
 		d, other := k.addDevice(testDevice, 0, volume.GiB), k.addDevice("/dev/loop9", 9, volume.GiB)
 		m := k.addMount(dir, testDevice, fs)
@@ -93,17 +93,17 @@ func TestMeasureShutDown(t *testing.T) {
 		if err != nil || !got.ShutDown || got.Type != fs || got.Device != volume.GiB || got.Fills {
 			t.Errorf("%s: %+v, %v", call, got, err)
 		}
-		if fs == XFS {
-			wantError(t, got.Failure, volume.Precondition, "has shut down", "mounted anew")
+		if fs == TypeXFS {
+			wantError(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted anew")
 		}
 		k.force["openMount"] = []error{unix.EIO}
 		_, err = k.system().Measure(t.Context(), other, dir)
-		wantError(t, err, volume.Precondition, "not of the volume's device /dev/loop9", "")
+		wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
 	}
 	// A disk that was pulled out has no size any more.
 	k := newFakeKernel(t)
 	d := k.addDevice(testDevice, 0, 0)
-	k.addMount(dir, testDevice, XFS)
+	k.addMount(dir, testDevice, TypeXFS)
 	k.force["openMount"] = []error{unix.EIO}
 	if got, err := k.system().Measure(t.Context(), d, dir); err != nil || !got.ShutDown {
 		t.Errorf("pulled out: %+v, %v", got, err)
@@ -111,25 +111,25 @@ func TestMeasureShutDown(t *testing.T) {
 }
 
 func TestMeasureErrors(t *testing.T) {
-	k, s, m := fakeSystem(t, Ext4, volume.GiB, volume.GiB)
+	k, s, m := fakeSystem(t, TypeExt4, volume.GiB, volume.GiB)
 	k.force["read"] = []error{unix.EIO}
 	_, err := s.Measure(t.Context(), k.device(), testMount)
-	wantError(t, err, volume.Internal, "cannot be read", "")
+	wantError(t, err, volume.KindInternal, "cannot be read", "")
 	k.force["size"] = []error{unix.EIO}
 	_, err = s.Measure(t.Context(), k.device(), testMount)
-	wantError(t, err, volume.Internal, "read the size", "")
+	wantError(t, err, volume.KindInternal, "read the size", "")
 	_, err = s.Measure(t.Context(), k.addDevice("/dev/loop9", 9, volume.GiB), testMount)
-	wantError(t, err, volume.Precondition, "not of the volume's device /dev/loop9", "")
+	wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
 	m.st.root = false
 	_, err = s.Measure(t.Context(), k.device(), testMount)
-	wantError(t, err, volume.Precondition, "no filesystem is mounted", "")
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted", "")
 }
 
 // TestMeasureHangs: a filesystem that does not answer holds neither the caller
 // nor more than one thread.
 func TestMeasureHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 		release, opened := make(chan struct{}), make(chan struct{}, 8)
 		defer close(release)
 		s.kernel = hangingKernel{k, release, opened}
@@ -137,7 +137,7 @@ func TestMeasureHangs(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			_, err := s.Measure(ctx, k.device(), testMount)
 			cancel()
-			wantError(t, err, volume.Deadline, "the filesystem at /staging does not answer", "connection of the device")
+			wantError(t, err, volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
 		}
 		if len(opened) != 1 {
 			t.Errorf("%d looks are under way, want 1", len(opened))
@@ -148,7 +148,7 @@ func TestMeasureHangs(t *testing.T) {
 // TestRealMeasure: full, after the device has grown, shut down, and with
 // errors on record.
 func TestRealMeasure(t *testing.T) {
-	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -168,16 +168,16 @@ func TestRealMeasure(t *testing.T) {
 			d.resize(t, 640*volume.MiB)
 			measure(Measurement{Type: fs, Size: 320 * volume.MiB, Device: 640 * volume.MiB})
 			switch fs {
-			case Ext3, Ext4:
+			case TypeExt3, TypeExt4:
 				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
 				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
 					t.Fatal(err)
 				}
 				d.awaitErrors(t, s, target)
 				measure(Measurement{Type: fs, Size: 320 * volume.MiB, Device: 640 * volume.MiB, Errors: 1})
-			case XFS:
+			case TypeXFS:
 				shutdown(t, target)
-				measure(Measurement{Type: XFS, Device: 640 * volume.MiB, ShutDown: true})
+				measure(Measurement{Type: TypeXFS, Device: 640 * volume.MiB, ShutDown: true})
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})

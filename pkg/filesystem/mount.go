@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -47,7 +49,7 @@ type BindRequest struct {
 // the kernel refuses this filesystem.
 func (s *System) Mount(ctx context.Context, req MountRequest) error {
 	options := req.Flags
-	if req.Type == XFS {
+	if req.Type == TypeXFS {
 		options = append([]string{"nouuid"}, options...)
 	}
 	flags, data := parseMountFlags(options)
@@ -156,7 +158,7 @@ func (s *System) checkTopmost(m Mount) (there bool, err error) {
 	}
 	onTop := func(o Mount) bool { return o.Parent == m.ID && o.ID != m.ID && o.Mountpoint == m.Mountpoint }
 	if i := slices.IndexFunc(mounts, onTop); i >= 0 {
-		return false, volume.Errorf(volume.Precondition, "%s (%s) is mounted on top of it", mounts[i].Source, mounts[i].FSType).
+		return false, volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted on top of it", mounts[i].Source, mounts[i].FSType).
 			WithRemedy("unmount that first")
 	}
 	st, err := s.kernel.statMount(m.Mountpoint)
@@ -164,7 +166,7 @@ func (s *System) checkTopmost(m Mount) (there bool, err error) {
 	case err != nil && !dead(err):
 		return false, err
 	case err == nil && st.mountID != 0 && st.mountID != m.ID:
-		return false, volume.Errorf(volume.Precondition, "a mount on a directory above hides it").
+		return false, volume.Errorf(volume.KindPrecondition, "a mount on a directory above hides it").
 			WithRemedy("find out who mounted over the directories above, and unmount that first")
 	}
 	return true, nil
@@ -190,7 +192,7 @@ func (s *System) unmountTop(m Mount) error {
 }
 
 func unmountError(m Mount, err error) error {
-	e := volume.Errorf(volume.Internal, "unmount %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
+	e := volume.Errorf(volume.KindInternal, "unmount %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
 	var known *volume.Error
 	switch {
 	case errors.As(err, &known):
@@ -200,7 +202,7 @@ func unmountError(m Mount, err error) error {
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel still writes back data; the unmount is looked at again at the next try")
 	case errors.Is(err, unix.EBUSY):
-		e.Kind = volume.Deadline
+		e.Kind = volume.KindDeadline
 		return e.WithRemedy("a process on this node has files open below the mount point, or the filesystem is being grown")
 	}
 	return e
@@ -212,7 +214,7 @@ func interruptible(ctx context.Context, call func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	_, err := volume.Bounded(ctx, func() (struct{}, error) { return struct{}{}, call() })
+	_, err := operation.AwaitCall(ctx, func() (struct{}, error) { return struct{}{}, call() })
 	return err
 }
 

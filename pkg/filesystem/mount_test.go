@@ -75,11 +75,11 @@ func TestMountCall(t *testing.T) {
 		req  MountRequest
 		want string
 	}{
-		{MountRequest{k.device(), "/t", Ext4, []string{"ro", "discard"}}, "mount /dev/loop0 /t ext4 0x1 discard"},
-		{MountRequest{k.device(), "/t", Ext3, nil}, "mount /dev/loop0 /t ext3 0x0 "},
-		{MountRequest{k.device(), "/t", Ext2, nil}, "mount /dev/loop0 /t ext4 0x0 "},
-		{MountRequest{k.device(), "/t", XFS, []string{"noatime"}}, "mount /dev/loop0 /t xfs 0x400 nouuid"},
-		{MountRequest{k.device(), "/t", Btrfs, nil}, "mount /dev/loop0 /t btrfs 0x0 "},
+		{MountRequest{k.device(), "/t", TypeExt4, []string{"ro", "discard"}}, "mount /dev/loop0 /t ext4 0x1 discard"},
+		{MountRequest{k.device(), "/t", TypeExt3, nil}, "mount /dev/loop0 /t ext3 0x0 "},
+		{MountRequest{k.device(), "/t", TypeExt2, nil}, "mount /dev/loop0 /t ext4 0x0 "},
+		{MountRequest{k.device(), "/t", TypeXFS, []string{"noatime"}}, "mount /dev/loop0 /t xfs 0x400 nouuid"},
+		{MountRequest{k.device(), "/t", TypeBtrfs, nil}, "mount /dev/loop0 /t btrfs 0x0 "},
 	} {
 		k.calls = nil
 		if err := k.system().Mount(t.Context(), tc.req); err != nil || !slices.Equal(k.calls, []string{tc.want}) {
@@ -95,17 +95,17 @@ func TestMountErrors(t *testing.T) {
 		kind   volume.Kind
 		remedy string
 	}{
-		{Ext4, unix.EINVAL, volume.Precondition, "its log on this node"},
-		{Ext4, unix.EUCLEAN, volume.Precondition, "e2fsck -f /dev/loop0"},
-		{XFS, unix.EUCLEAN, volume.Precondition, "xfs_repair /dev/loop0"},
-		{Btrfs, unix.EIO, volume.Internal, "btrfs check /dev/loop0"},
-		{XFS, unix.ENOSYS, volume.Precondition, "its log on this node"},
-		{XFS, unix.ENODEV, volume.Precondition, "lacks xfs"},
-		{Btrfs, unix.EEXIST, volume.Precondition, "same UUID"},
-		{Ext4, unix.EROFS, volume.Precondition, "newer kernel"},
-		{Ext4, unix.EACCES, volume.Precondition, "newer kernel"},
-		{Ext4, unix.EBUSY, volume.Deadline, "uses the device"},
-		{Ext4, unix.ENOMEM, volume.Internal, ""},
+		{TypeExt4, unix.EINVAL, volume.KindPrecondition, "its log on this node"},
+		{TypeExt4, unix.EUCLEAN, volume.KindPrecondition, "e2fsck -f /dev/loop0"},
+		{TypeXFS, unix.EUCLEAN, volume.KindPrecondition, "xfs_repair /dev/loop0"},
+		{TypeBtrfs, unix.EIO, volume.KindInternal, "btrfs check /dev/loop0"},
+		{TypeXFS, unix.ENOSYS, volume.KindPrecondition, "its log on this node"},
+		{TypeXFS, unix.ENODEV, volume.KindPrecondition, "lacks xfs"},
+		{TypeBtrfs, unix.EEXIST, volume.KindPrecondition, "same UUID"},
+		{TypeExt4, unix.EROFS, volume.KindPrecondition, "newer kernel"},
+		{TypeExt4, unix.EACCES, volume.KindPrecondition, "newer kernel"},
+		{TypeExt4, unix.EBUSY, volume.KindDeadline, "uses the device"},
+		{TypeExt4, unix.ENOMEM, volume.KindInternal, ""},
 	} {
 		k := newFakeKernel(t)
 		k.addDevice(testDevice, 0, volume.GiB)
@@ -130,9 +130,9 @@ func TestMountUnfitBlocks(t *testing.T) {
 		put   func(d *fakeDevice)
 		text  string
 	}{
-		{"XFS with 512-byte sectors", XFS, unix.ENOSYS, func(d *fakeDevice) { copy(d.head, encodeXFS(1<<18, false)) }, "units of 512 B, which this device, with blocks of 4 KiB, cannot"},
-		{"ext4 with 1 KiB blocks", Ext4, unix.EINVAL, func(d *fakeDevice) { small.put(d) }, "units of 1 KiB, which this device, with blocks of 4 KiB, cannot"},
-		{"XFS with 64 KiB blocks", XFS, unix.ENOSYS, func(d *fakeDevice) {
+		{"XFS with 512-byte sectors", TypeXFS, unix.ENOSYS, func(d *fakeDevice) { copy(d.head, encodeXFS(1<<18, false)) }, "units of 512 B, which this device, with blocks of 4 KiB, cannot"},
+		{"ext4 with 1 KiB blocks", TypeExt4, unix.EINVAL, func(d *fakeDevice) { small.put(d) }, "units of 1 KiB, which this device, with blocks of 4 KiB, cannot"},
+		{"XFS with 64 KiB blocks", TypeXFS, unix.ENOSYS, func(d *fakeDevice) {
 			copy(d.head, encodeXFS(1<<18, false))
 			d.head[5], d.head[6], d.head[102], d.head[103] = 1, 0, 0x10, 0
 		}, "blocks of 64 KiB, more than a page"},
@@ -144,8 +144,8 @@ func TestMountUnfitBlocks(t *testing.T) {
 			tc.put(d)
 			k.force["mount"] = []error{tc.errno}
 			err := k.system().Mount(t.Context(), MountRequest{Device: d, Target: "/t", Type: tc.fs})
-			wantError(t, err, volume.Precondition, "mount /dev/loop0", tc.text)
-			wantError(t, err, volume.Precondition, "copy the data", "where the filesystem was made")
+			wantError(t, err, volume.KindPrecondition, "mount /dev/loop0", tc.text)
+			wantError(t, err, volume.KindPrecondition, "copy the data", "where the filesystem was made")
 		})
 	}
 }
@@ -155,8 +155,8 @@ func TestMountReadOnlyDirty(t *testing.T) {
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
 	k.force["mount"] = []error{unix.EROFS}
-	err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: XFS, Flags: []string{"noatime,ro"}})
-	wantError(t, err, volume.Precondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
+	err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: TypeXFS, Flags: []string{"noatime,ro"}})
+	wantError(t, err, volume.KindPrecondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
 }
 
 // TestInterruptible: a system call that hangs does not hang the caller.
@@ -173,9 +173,9 @@ func TestInterruptible(t *testing.T) {
 		t.Errorf("got %v; called after the end: %v", err, called)
 	}
 	k := newFakeKernel(t)
-	err := k.system().mountError(t.Context(), MountRequest{Device: k.addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: XFS}, context.DeadlineExceeded)
-	wantError(t, err, volume.Deadline, "mount /dev/loop0", "next try")
-	wantError(t, unmountError(Mount{Mountpoint: "/t"}, context.Canceled), volume.Canceled, "unmount /t", "next try")
+	err := k.system().mountError(t.Context(), MountRequest{Device: k.addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: TypeXFS}, context.DeadlineExceeded)
+	wantError(t, err, volume.KindDeadline, "mount /dev/loop0", "next try")
+	wantError(t, unmountError(Mount{Mountpoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t", "next try")
 }
 
 // TestBind: one step, and nothing is ever seen without its flags.
@@ -191,16 +191,16 @@ func TestBind(t *testing.T) {
 		{nil, "mount /staging /staging  0x1000 "},
 		{[]string{"rw"}, "mount /staging /staging  0x1000 "},
 	} {
-		k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 		err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Flags: tc.flags})
 		if err != nil || !slices.Equal(k.calls, []string{tc.want}) {
 			t.Errorf("%q: %v, %q, want %q", tc.flags, err, k.calls, tc.want)
 		}
 	}
-	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 	k.force["bind"] = []error{unix.ENOENT}
 	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Flags: []string{"ro"}})
-	wantError(t, err, volume.Internal, "no such file", "")
+	wantError(t, err, volume.KindInternal, "no such file", "")
 	if len(k.calls) != 1 {
 		t.Errorf("%q", k.calls)
 	}
@@ -208,7 +208,7 @@ func TestBind(t *testing.T) {
 
 // TestBindOldKernel: two steps, of which the second may fail.
 func TestBindOldKernel(t *testing.T) {
-	k, s, m := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	k, s, m := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 	m.flags = unix.ST_NOSUID | unix.ST_NODEV
 	req := BindRequest{Source: testMount, Target: testMount, Flags: []string{"ro", "ext4-data-is-ignored"}}
 	k.force["bind"] = slices.Repeat([]error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP}, 2)
@@ -220,14 +220,14 @@ func TestBindOldKernel(t *testing.T) {
 		t.Errorf("%q, want %q", k.calls, want)
 	}
 	k.calls, k.force["mount"] = nil, []error{nil, unix.EPERM}
-	wantError(t, s.Bind(t.Context(), req), volume.Internal, "set flags", "")
+	wantError(t, s.Bind(t.Context(), req), volume.KindInternal, "set flags", "")
 	if len(k.calls) != 4 || k.calls[3] != "unmount /staging" {
 		t.Errorf("a bind mount without its flags stays: %q", k.calls)
 	}
 	k.force["mount"], k.force["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
-	wantError(t, s.Bind(t.Context(), req), volume.Deadline, "taking the bind mount back failed", "uses the target")
+	wantError(t, s.Bind(t.Context(), req), volume.KindDeadline, "taking the bind mount back failed", "uses the target")
 	k.calls, k.force["mount"] = nil, []error{unix.ENOENT}
-	wantError(t, s.Bind(t.Context(), req), volume.Internal, "no such file", "")
+	wantError(t, s.Bind(t.Context(), req), volume.KindInternal, "no such file", "")
 }
 
 // TestTopmost is the way for kernels that do not tell mount ids.
@@ -254,7 +254,7 @@ func TestFindMountOldKernelAndDead(t *testing.T) {
 	}
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
-	m := k.addMount(dir, testDevice, XFS)
+	m := k.addMount(dir, testDevice, TypeXFS)
 	s := k.system()
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(dir, link); err != nil {
@@ -280,10 +280,10 @@ func TestFindMountOldKernelAndDead(t *testing.T) {
 	find("gone in between", dir, false)
 	k.force["mounts"] = []error{unix.ENOMEM}
 	_, _, err = s.FindMount(dir)
-	wantError(t, err, volume.Internal, "mount table", "")
+	wantError(t, err, volume.KindInternal, "mount table", "")
 	k.force["statMount"] = []error{unix.EACCES}
 	_, _, err = s.FindMount(dir)
-	wantError(t, err, volume.Internal, "look at "+dir, "")
+	wantError(t, err, volume.KindInternal, "look at "+dir, "")
 }
 
 // TestPropagatesOldKernel: without mount ids the mount is found by its path.
@@ -294,7 +294,7 @@ func TestPropagatesOldKernel(t *testing.T) {
 	}
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
-	m := k.addMount(dir, testDevice, XFS)
+	m := k.addMount(dir, testDevice, TypeXFS)
 	m.st.mountID = 0
 	for _, shared := range []bool{true, false} {
 		k.table = []Mount{{ID: 1, Mountpoint: "/", Shared: !shared}, {ID: 5, Parent: 1, Mountpoint: dir, Shared: shared}}
@@ -304,16 +304,16 @@ func TestPropagatesOldKernel(t *testing.T) {
 	}
 	k.table = nil
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	wantError(t, err, volume.Internal, "is not in the mount table", "")
+	wantError(t, err, volume.KindInternal, "is not in the mount table", "")
 	m.st.mountID = 9
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	wantError(t, err, volume.Internal, "is not in the mount table", "")
+	wantError(t, err, volume.KindInternal, "is not in the mount table", "")
 	k.force["mounts"] = []error{unix.ENOMEM}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	wantError(t, err, volume.Internal, "mount table", "")
+	wantError(t, err, volume.KindInternal, "mount table", "")
 	k.force["statMount"] = []error{unix.EIO}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	wantError(t, err, volume.Internal, "look for the mount that contains "+dir, "")
+	wantError(t, err, volume.KindInternal, "look for the mount that contains "+dir, "")
 }
 
 func TestUnmountErrors(t *testing.T) {
@@ -323,7 +323,7 @@ func TestUnmountErrors(t *testing.T) {
 	}
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
-	k.addMount(dir, testDevice, XFS)
+	k.addMount(dir, testDevice, TypeXFS)
 	s := k.system()
 	m := k.table[0]
 	fail := func(call string, err error, kind volume.Kind, remedy string) {
@@ -331,18 +331,18 @@ func TestUnmountErrors(t *testing.T) {
 		k.force[call] = []error{err}
 		wantError(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
 	}
-	fail("unmount", unix.EBUSY, volume.Deadline, "files open")
-	fail("unmount", unix.EPERM, volume.Internal, "")
-	fail("unmount", unix.EINVAL, volume.Internal, "")
-	fail("unmount", nil, volume.Internal, "") // the mount table still has it
-	fail("mounts", unix.ENOMEM, volume.Internal, "")
-	fail("statMount", unix.EACCES, volume.Internal, "")
+	fail("unmount", unix.EBUSY, volume.KindDeadline, "files open")
+	fail("unmount", unix.EPERM, volume.KindInternal, "")
+	fail("unmount", unix.EINVAL, volume.KindInternal, "")
+	fail("unmount", nil, volume.KindInternal, "") // the mount table still has it
+	fail("mounts", unix.ENOMEM, volume.KindInternal, "")
+	fail("statMount", unix.EACCES, volume.KindInternal, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, m), volume.Canceled, "unmount "+dir, "next try")
+	wantError(t, s.Unmount(ctx, m), volume.KindCanceled, "unmount "+dir, "next try")
 	before := len(k.calls)
 	k.dirs[dir].st.mountID = 999
-	wantError(t, s.Unmount(t.Context(), m), volume.Precondition, "hides it", "unmount that first")
+	wantError(t, s.Unmount(t.Context(), m), volume.KindPrecondition, "hides it", "unmount that first")
 	gone := m
 	gone.ID = 998
 	if err := s.Unmount(t.Context(), gone); err != nil || len(k.calls) != before {
@@ -356,30 +356,30 @@ func TestUnmountErrors(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	k, s, _ := fakeSystem(t, XFS, volume.GiB, volume.GiB)
+	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 	want := Usage{Total: 1000 * 4096, Used: 400 * 4096, Available: 500 * 4096, Inodes: 100, InodesUsed: 10, InodesAvailable: 90}
 	m := k.table[0]
 	if got, err := s.Stats(m); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
 	_, err := s.Stats(Mount{Mountpoint: "/missing"})
-	wantError(t, err, volume.Precondition, "no filesystem is mounted at /missing", "")
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing", "")
 	k.force["openMount"] = []error{unix.EIO}
 	_, err = s.Stats(m)
-	wantError(t, err, volume.Precondition, "shut down", "")
+	wantError(t, err, volume.KindPrecondition, "shut down", "")
 	k.force["statfs"] = []error{unix.ENOMEM}
 	_, err = s.Stats(m)
-	wantError(t, err, volume.Internal, "statfs "+testMount, "")
+	wantError(t, err, volume.KindInternal, "statfs "+testMount, "")
 	m.ID++ // another mount covers it
 	_, err = s.Stats(m)
-	wantError(t, err, volume.Precondition, "no filesystem is mounted at "+testMount, "")
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
 	k.dirs[testMount].st.mountID = 0 // a kernel before 5.8
 	if got, err := s.Stats(m); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
 	m.Device.Minor++
 	_, err = s.Stats(m)
-	wantError(t, err, volume.Precondition, "no filesystem is mounted at "+testMount, "")
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
 }
 
 func TestParseType(t *testing.T) {
@@ -390,13 +390,13 @@ func TestParseType(t *testing.T) {
 	}
 	for _, name := range []string{"", "ntfs", "ext5"} {
 		_, err := ParseType(name)
-		wantError(t, err, volume.Invalid, "not supported", "use one of")
+		wantError(t, err, volume.KindInvalid, "not supported", "use one of")
 	}
 }
 
 // TestGeometryUnmounted reads sizes from superblocks.
 func TestGeometryUnmounted(t *testing.T) {
-	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		r := newFormatRig(t)
 		r.make(fs)
 		if g, err := r.s.Geometry(t.Context(), r.device, ""); err != nil || g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
@@ -405,8 +405,8 @@ func TestGeometryUnmounted(t *testing.T) {
 	}
 	r := newFormatRig(t)
 	_, err := r.s.Geometry(t.Context(), r.device, "")
-	wantError(t, err, volume.Precondition, "holds no filesystem", "")
+	wantError(t, err, volume.KindPrecondition, "holds no filesystem", "")
 	r.k.force["read"] = []error{unix.EIO}
 	_, err = r.s.Geometry(t.Context(), r.device, "")
-	wantError(t, err, volume.Internal, "cannot be read", "")
+	wantError(t, err, volume.KindInternal, "cannot be read", "")
 }

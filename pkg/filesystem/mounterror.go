@@ -15,14 +15,14 @@ import (
 // mountError turns the errno of mount(2) into cause and remedy.
 func (s *System) mountError(ctx context.Context, req MountRequest, err error) error {
 	device := req.Device.Path()
-	e := volume.Errorf(volume.Internal, "mount %s (%s) at %s with options %q: %w",
+	e := volume.Errorf(volume.KindInternal, "mount %s (%s) at %s with options %q: %w",
 		device, req.Type, req.Target, strings.Join(req.Flags, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel may still be replaying the journal; it is looked at again at the next try")
 	case errors.Is(err, unix.EBUSY): // by mkfs or e2fsck of an earlier call, for one: it passes
-		e.Kind = volume.Deadline
+		e.Kind = volume.KindDeadline
 		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, " +
 			"find what uses the device or the target on this node (lsblk, fuser)")
 	case errors.Is(err, unix.EIO): // of a connection that comes back, or of a damaged filesystem
@@ -31,7 +31,7 @@ func (s *System) mountError(ctx context.Context, req MountRequest, err error) er
 	}
 	remedy, refused := s.refusal(ctx, req, err)
 	if refused {
-		e.Kind = volume.Precondition
+		e.Kind = volume.KindPrecondition
 	}
 	return e.WithRemedy(remedy)
 }
@@ -50,7 +50,7 @@ func (s *System) refusal(ctx context.Context, req MountRequest, err error) (reme
 		return "the filesystem is damaged: " + repairCommand(req.Type, device), true
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Sprintf("the kernel of this node lacks %s: load its module", req.Type), true
-	case errors.Is(err, unix.EEXIST) && req.Type == Btrfs:
+	case errors.Is(err, unix.EEXIST) && req.Type == TypeBtrfs:
 		return "a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7", true
 	case errors.Is(err, unix.EROFS) && ReadOnlyFlags(req.Flags):
 		return "its journal holds changes that must be written first, and the device is read-only: " +
@@ -117,9 +117,9 @@ func readBlockSizes(dev Device) (blockSizes, error) {
 
 func repairCommand(t Type, device string) string {
 	switch {
-	case t.Ext():
+	case t.IsExt():
 		return "unmount it everywhere and run e2fsck -f " + device
-	case t == XFS:
+	case t == TypeXFS:
 		return "unmount it everywhere and run xfs_repair " + device
 	default:
 		return "unmount it everywhere and run btrfs check " + device
@@ -128,14 +128,14 @@ func repairCommand(t Type, device string) string {
 
 // bindError turns the errno of a bind mount into cause and remedy.
 func bindError(req BindRequest, err error) error {
-	e := volume.Errorf(volume.Internal, "bind %s to %s with options %q: %w",
+	e := volume.Errorf(volume.KindInternal, "bind %s to %s with options %q: %w",
 		req.Source, req.Target, strings.Join(req.Flags, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
 		return e.WithRemedy("the kernel may still be at work; it is looked at again at the next try")
 	case errors.Is(err, unix.EBUSY):
-		e.Kind = volume.Deadline
+		e.Kind = volume.KindDeadline
 		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, " +
 			"find what uses the target on this node (fuser)")
 	}

@@ -73,7 +73,7 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return Mount{}, false, nil
 	case err != nil && !dead(err):
-		return Mount{}, false, volume.Errorf(volume.Internal, "look at %s: %w", path, err)
+		return Mount{}, false, volume.Errorf(volume.KindInternal, "look at %s: %w", path, err)
 	}
 	if err == nil && st.mountID != 0 && !st.root {
 		return Mount{}, false, nil
@@ -164,12 +164,12 @@ func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	for _, m := range mounts {
 		if m.mayBeNode() {
 			if m.Node, err = s.nodeOf(m, mounts); err != nil {
-				return nil, volume.Errorf(volume.Internal, "look at what is mounted at %s: %w", m.Mountpoint, err)
+				return nil, volume.Errorf(volume.KindInternal, "look at what is mounted at %s: %w", m.Mountpoint, err)
 			}
 		}
 		holds, err := s.holds(m, number)
 		if err != nil {
-			return nil, volume.Errorf(volume.Internal, "look at the device %s of the mount at %s: %w", m.Source, m.Mountpoint, err)
+			return nil, volume.Errorf(volume.KindInternal, "look at the device %s of the mount at %s: %w", m.Source, m.Mountpoint, err)
 		}
 		if holds {
 			of = append(of, m)
@@ -224,7 +224,7 @@ func (s *System) holds(m Mount, device blockdev.DeviceNumber) (bool, error) {
 	if m.Device == device || m.Node == device {
 		return true, nil
 	}
-	if m.FSType != string(Btrfs) {
+	if m.FSType != string(TypeBtrfs) {
 		return false, nil
 	}
 	// The device number of btrfs is anonymous; its source tells the device.
@@ -238,7 +238,7 @@ func (s *System) holds(m Mount, device blockdev.DeviceNumber) (bool, error) {
 func (s *System) readMounts() ([]Mount, error) {
 	mounts, err := s.kernel.mounts()
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "read the mount table of this process: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "read the mount table of this process: %w", err)
 	}
 	return mounts, nil
 }

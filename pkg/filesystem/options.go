@@ -33,18 +33,18 @@ func mkfsArgs(t Type, user []string) ([]string, error) {
 		return nil, err
 	}
 	if w := secondDevice(t, words); w != "" {
-		return nil, volume.Errorf(volume.Invalid, "mkfs option %q names another device or file", w).
+		return nil, volume.Errorf(volume.KindInvalid, "mkfs option %q names another device or file", w).
 			WithRemedy("remove it from the StorageClass: a volume is one device, and holds its journal and all its data")
 	}
 	switch t {
-	case Ext2, Ext3, Ext4:
+	case TypeExt2, TypeExt3, TypeExt4:
 		return extArgs(words)
-	case XFS:
+	case TypeXFS:
 		return append([]string{"-K", "-q"}, words...), nil
-	case Btrfs:
+	case TypeBtrfs:
 		return append([]string{"-K"}, words...), nil
 	default:
-		return nil, volume.Errorf(volume.Invalid, "filesystem type %q is not supported", t)
+		return nil, volume.Errorf(volume.KindInvalid, "filesystem type %q is not supported", t)
 	}
 }
 
@@ -55,7 +55,7 @@ func optionWords(user []string) ([]string, error) {
 	for _, option := range user {
 		for _, w := range strings.Fields(option) {
 			if strings.Contains(w, "/") && !strings.HasPrefix(w, "options=/") {
-				return nil, volume.Errorf(volume.Invalid, "mkfs option %q names a path", w).
+				return nil, volume.Errorf(volume.KindInvalid, "mkfs option %q names a path", w).
 					WithRemedy("remove it from the StorageClass: a volume is formatted on its own device alone")
 			}
 			words = append(words, w)
@@ -71,9 +71,9 @@ func optionWords(user []string) ([]string, error) {
 func secondDevice(t Type, words []string) string {
 	var names []string
 	switch {
-	case t.Ext():
+	case t.IsExt():
 		names = []string{"device="}
-	case t == XFS:
+	case t == TypeXFS:
 		names = []string{"logdev=", "rtdev=", "name="}
 	}
 	for _, w := range words {
@@ -98,11 +98,11 @@ func extArgs(words []string) ([]string, error) {
 		flag, value, used := splitFlag(words, i)
 		switch {
 		case flag == "-b" && value != extBlockSize:
-			return nil, volume.Errorf(volume.Invalid, "mkfs option -b %s: only a block size of %s grows well online", value, extBlockSize).
+			return nil, volume.Errorf(volume.KindInvalid, "mkfs option -b %s: only a block size of %s grows well online", value, extBlockSize).
 				WithRemedy("remove -b from the mkfs options of the StorageClass")
 		case flag == "-b":
 		case flag == "-O" && slices.Contains(strings.Split(value, ","), "sparse_super2"):
-			return nil, volume.Errorf(volume.Invalid, "mkfs option -O sparse_super2: the kernel cannot grow such a filesystem online").
+			return nil, volume.Errorf(volume.KindInvalid, "mkfs option -O sparse_super2: the kernel cannot grow such a filesystem online").
 				WithRemedy("remove sparse_super2 from the mkfs options of the StorageClass")
 		case flag == "-E":
 			extended += "," + value

@@ -14,22 +14,22 @@ type State uint8
 
 // The states of a device that could be read.
 const (
-	// Blank: no signature, and every probed area is zero.
-	Blank State = iota + 1
-	// Formatted: a filesystem of a known Type.
-	Formatted
-	// Foreign: something else; it must not be touched.
-	Foreign
+	// StateBlank: no signature, and every probed area is zero.
+	StateBlank State = iota + 1
+	// StateFormatted: a filesystem of a known Type.
+	StateFormatted
+	// StateForeign: something else; it must not be touched.
+	StateForeign
 )
 
 // String returns the state's name as used in logs.
 func (s State) String() string {
 	switch s {
-	case Blank:
+	case StateBlank:
 		return "blank"
-	case Formatted:
+	case StateFormatted:
 		return "formatted"
-	case Foreign:
+	case StateForeign:
 		return "foreign"
 	default:
 		return fmt.Sprintf("state(%d)", uint8(s))
@@ -59,13 +59,13 @@ type Signature struct {
 // String describes the content for a message: "an xfs filesystem of 1 GiB".
 func (s Signature) String() string {
 	switch {
-	case s.State == Formatted && s.Complete:
+	case s.State == StateFormatted && s.Complete:
 		return fmt.Sprintf("an %s filesystem of %s", s.Type, s.Size)
-	case s.State == Formatted:
+	case s.State == StateFormatted:
 		return fmt.Sprintf("an %s filesystem whose mkfs did not finish", s.Type)
-	case s.State == Foreign && s.Noise:
+	case s.State == StateForeign && s.Noise:
 		return s.Name + " (random bytes)"
-	case s.State == Foreign:
+	case s.State == StateForeign:
 		return s.Name
 	default:
 		return "nothing"
@@ -134,9 +134,9 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 		blank, random = blank && allZero(sample), random && (len(sample) < sampleLength || uniform(sample))
 	}
 	if blank {
-		return Signature{State: Blank}, nil
+		return Signature{State: StateBlank}, nil
 	}
-	return Signature{State: Foreign, Name: unknownData, Noise: random}, nil
+	return Signature{State: StateForeign, Name: unknownData, Noise: random}, nil
 }
 
 // recognize looks for signatures at both ends of a device.
@@ -149,21 +149,21 @@ func recognize(head, tail []byte, size int64) (Signature, bool) {
 	}
 	other := namedMark(searched, marks())
 	switch {
-	case isFS && other != "" && fs.State == Formatted:
+	case isFS && other != "" && fs.State == StateFormatted:
 		// Two owners claim the device: neither mounting nor formatting is safe.
-		return Signature{State: Foreign, Name: fmt.Sprintf("both %s and a signature of %s", fs.Type, other), Named: true}, true
+		return Signature{State: StateForeign, Name: fmt.Sprintf("both %s and a signature of %s", fs.Type, other), Named: true}, true
 	case isFS:
 		return fs, true
 	case other != "":
-		return Signature{State: Foreign, Name: other, Named: true}, true
+		return Signature{State: StateForeign, Name: other, Named: true}, true
 	case mbr(head):
-		return Signature{State: Foreign, Name: "partition table (MBR)", Named: true}, true
+		return Signature{State: StateForeign, Name: "partition table (MBR)", Named: true}, true
 	}
 	if other := namedMark(tail, tailMarks()); other != "" {
-		return Signature{State: Foreign, Name: other, Named: true}, true
+		return Signature{State: StateForeign, Name: other, Named: true}, true
 	}
 	if mdTail(tail, size) {
-		return Signature{State: Foreign, Name: "MD RAID member", Named: true}, true
+		return Signature{State: StateForeign, Name: "MD RAID member", Named: true}, true
 	}
 	return Signature{}, false
 }
@@ -174,19 +174,19 @@ func knownFilesystem(head []byte) (Signature, bool) {
 	var found []Signature
 	if b := slice(head, 0, xfsLength); hasXFSMagic(b) {
 		x, ok := parseXFS(b)
-		found = append(found, known(XFS, !x.inProgress, x.bytes(), ok))
+		found = append(found, known(TypeXFS, !x.inProgress, x.bytes(), ok))
 	}
 	if b := slice(head, extOffset, extLength); hasExtMagic(b) {
 		e, ok := parseExt(b)
 		if t, isFS := e.kind(); isFS {
 			found = append(found, known(t, e.complete(), e.bytes(), ok))
 		} else {
-			found = append(found, Signature{State: Foreign, Name: "external ext journal", Named: true})
+			found = append(found, Signature{State: StateForeign, Name: "external ext journal", Named: true})
 		}
 	}
 	if b := slice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
 		x, ok := parseBtrfs(b)
-		found = append(found, known(Btrfs, !x.inProgress, x.bytes(), ok))
+		found = append(found, known(TypeBtrfs, !x.inProgress, x.bytes(), ok))
 	}
 	switch len(found) {
 	case 0:
@@ -194,15 +194,15 @@ func knownFilesystem(head []byte) (Signature, bool) {
 	case 1:
 		return found[0], true
 	default:
-		return Signature{State: Foreign, Name: fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type), Named: true}, true
+		return Signature{State: StateForeign, Name: fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type), Named: true}, true
 	}
 }
 
 func known(t Type, complete bool, size volume.Size, valid bool) Signature {
 	if !valid {
-		return Signature{State: Foreign, Type: t, Name: "a damaged superblock of " + string(t), Named: true}
+		return Signature{State: StateForeign, Type: t, Name: "a damaged superblock of " + string(t), Named: true}
 	}
-	return Signature{State: Formatted, Type: t, Complete: complete, Size: size}
+	return Signature{State: StateFormatted, Type: t, Complete: complete, Size: size}
 }
 
 // sampleLength covers a backup superblock at the start of its group.

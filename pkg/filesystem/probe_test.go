@@ -84,37 +84,37 @@ func TestProbe(t *testing.T) {
 	bootSector[510], bootSector[511], bootSector[446] = 0x55, 0xAA, 0x33
 
 	formatted := func(t Type) Signature {
-		return Signature{State: Formatted, Type: t, Complete: true, Size: volume.GiB}
+		return Signature{State: StateFormatted, Type: t, Complete: true, Size: volume.GiB}
 	}
-	foreign := func(name string) Signature { return Signature{State: Foreign, Name: name, Named: true} }
-	unknown := Signature{State: Foreign, Name: unknownData}
+	foreign := func(name string) Signature { return Signature{State: StateForeign, Name: name, Named: true} }
+	unknown := Signature{State: StateForeign, Name: unknownData}
 	for _, tc := range []struct {
 		name string
 		disk *image
 		want Signature
 	}{
-		{"blank", newImage(), Signature{State: Blank}},
-		{"ext2", newImage().put(1024, ext2.encode()), formatted(Ext2)},
-		{"ext2 mounted", newImage().put(1024, running.encode()), formatted(Ext2)},
-		{"ext3", newImage().put(1024, ext3Spec(volume.GiB).encode()), formatted(Ext3)},
-		{"ext3 to recover", newImage().put(1024, recover3.encode()), formatted(Ext3)},
-		{"ext3 turned to meta_bg", newImage().put(1024, metaBG.encode()), formatted(Ext3)},
-		{"ext4", newImage().put(1024, ext4Spec(volume.GiB).encode()), formatted(Ext4)},
-		{"ext4 without journal", newImage().put(1024, noJournal.encode()), formatted(Ext4)},
-		{"ext4 with errors", newImage().put(1024, failed.encode()), formatted(Ext4)},
-		{"ext4 not finished", newImage().put(1024, unfinished.encode()), Signature{State: Formatted, Type: Ext4, Size: volume.GiB}},
+		{"blank", newImage(), Signature{State: StateBlank}},
+		{"ext2", newImage().put(1024, ext2.encode()), formatted(TypeExt2)},
+		{"ext2 mounted", newImage().put(1024, running.encode()), formatted(TypeExt2)},
+		{"ext3", newImage().put(1024, ext3Spec(volume.GiB).encode()), formatted(TypeExt3)},
+		{"ext3 to recover", newImage().put(1024, recover3.encode()), formatted(TypeExt3)},
+		{"ext3 turned to meta_bg", newImage().put(1024, metaBG.encode()), formatted(TypeExt3)},
+		{"ext4", newImage().put(1024, ext4Spec(volume.GiB).encode()), formatted(TypeExt4)},
+		{"ext4 without journal", newImage().put(1024, noJournal.encode()), formatted(TypeExt4)},
+		{"ext4 with errors", newImage().put(1024, failed.encode()), formatted(TypeExt4)},
+		{"ext4 not finished", newImage().put(1024, unfinished.encode()), Signature{State: StateFormatted, Type: TypeExt4, Size: volume.GiB}},
 		{"ext journal device", newImage().put(1024, journal.encode()), foreign("external ext journal")},
-		{"ext with an impossible size", newImage().put(1024, huge.encode()), Signature{State: Foreign, Type: Ext4, Name: "a damaged superblock of ext4", Named: true}},
-		{"XFS", newImage().put(0, encodeXFS(1<<18, false)), formatted(XFS)},
-		{"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)), Signature{State: Formatted, Type: XFS, Size: volume.GiB}},
-		{"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)), Signature{State: Foreign, Type: XFS, Name: "a damaged superblock of xfs", Named: true}},
-		{"btrfs", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(Btrfs)},
-		{"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)), Signature{State: Formatted, Type: Btrfs, Size: volume.GiB}},
+		{"ext with an impossible size", newImage().put(1024, huge.encode()), Signature{State: StateForeign, Type: TypeExt4, Name: "a damaged superblock of ext4", Named: true}},
+		{"XFS", newImage().put(0, encodeXFS(1<<18, false)), formatted(TypeXFS)},
+		{"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)), Signature{State: StateFormatted, Type: TypeXFS, Size: volume.GiB}},
+		{"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)), Signature{State: StateForeign, Type: TypeXFS, Name: "a damaged superblock of xfs", Named: true}},
+		{"btrfs", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(TypeBtrfs)},
+		{"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)), Signature{State: StateFormatted, Type: TypeBtrfs, Size: volume.GiB}},
 		{"two filesystems", newImage().put(0, encodeXFS(1<<18, false)).put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), foreign("signatures of both xfs and btrfs")},
 		{"ext4 and swap", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(4086, []byte("SWAPSPACE2")), foreign("both ext4 and a signature of swap")},
-		{"ext4 with a boot sector", newImage().put(0, mbrSector).put(1024, ext4Spec(volume.GiB).encode()), formatted(Ext4)},
-		{"ext4 and a leftover GPT backup", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(-512, []byte("EFI PART")), formatted(Ext4)},
-		{"XFS whose data look like ISO 9660", newImage().put(0, encodeXFS(1<<18, false)).put(32769, []byte("CD001")), formatted(XFS)},
+		{"ext4 with a boot sector", newImage().put(0, mbrSector).put(1024, ext4Spec(volume.GiB).encode()), formatted(TypeExt4)},
+		{"ext4 and a leftover GPT backup", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(-512, []byte("EFI PART")), formatted(TypeExt4)},
+		{"XFS whose data look like ISO 9660", newImage().put(0, encodeXFS(1<<18, false)).put(32769, []byte("CD001")), formatted(TypeXFS)},
 		{"LUKS", newImage().put(0, []byte("LUKS\xba\xbe\x00\x02")), foreign("LUKS encryption")},
 		{"LUKS, second header only", newImage().put(0x4000, []byte("SKUL\xba\xbe")), foreign("LUKS encryption (second header)")},
 		{"LVM2", newImage().put(0x200, []byte("LABELONE")).put(0x218, []byte("LVM2 001")), foreign("LVM2 physical volume")},
@@ -133,7 +133,7 @@ func TestProbe(t *testing.T) {
 		{"last byte", newImage().put(-1, []byte{1}), unknown},
 		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
 		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
-		{"random bytes", &image{size: imageSize, fill: noise}, Signature{State: Foreign, Name: unknownData, Noise: true}},
+		{"random bytes", &image{size: imageSize, fill: noise}, Signature{State: StateForeign, Name: unknownData, Noise: true}},
 		{"random at both ends only", newImage().put(0, noise).put(-probeArea, noise), unknown},
 		{"random but for a file in the middle", (&image{size: imageSize, fill: noise, parts: map[int64][]byte{}}).put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/samples/4)), unknown},
 		{"random start only", newImage().put(0, noise), unknown},
@@ -159,7 +159,7 @@ func TestProbeFinds(t *testing.T) {
 		for i := range int64(20) {
 			at := 2<<20 + (size-4<<20-int64(len(data)))/20*i + i*509
 			disk := &image{size: size, parts: map[int64][]byte{}}
-			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != Foreign {
+			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != StateForeign {
 				t.Fatalf("%d bytes at %d of %d: %+v, %v", len(data), at, size, sig, err)
 			}
 		}
@@ -177,7 +177,7 @@ func TestProbeFinds(t *testing.T) {
 	}
 	for _, at := range []int64{0, 1 << 20, 5<<20 + 333, 9<<20 - 1, probedWhole - 1} {
 		disk := &image{size: probedWhole, parts: map[int64][]byte{at: {1}}}
-		if sig, err := probe(t.Context(), disk, disk.size); err != nil || sig.State != Foreign {
+		if sig, err := probe(t.Context(), disk, disk.size); err != nil || sig.State != StateForeign {
 			t.Errorf("a byte at %d: %+v, %v", at, sig, err)
 		}
 	}
@@ -209,10 +209,10 @@ func TestProbeDevice(t *testing.T) {
 		kind  volume.Kind
 		text  string
 	}{
-		{"size unknown", "size", unix.EIO, volume.GiB, volume.Internal, "read the size"},
-		{"size zero", "", nil, 0, volume.Internal, "size of 0 bytes"},
-		{"read error", "read", unix.EIO, volume.GiB, volume.Internal, "cannot be read"},
-		{"read error at the end", "read2", unix.EIO, volume.GiB, volume.Internal, "cannot be read"},
+		{"size unknown", "size", unix.EIO, volume.GiB, volume.KindInternal, "read the size"},
+		{"size zero", "", nil, 0, volume.KindInternal, "size of 0 bytes"},
+		{"read error", "read", unix.EIO, volume.GiB, volume.KindInternal, "cannot be read"},
+		{"read error at the end", "read2", unix.EIO, volume.GiB, volume.KindInternal, "cannot be read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newFakeKernel(t)
@@ -231,7 +231,7 @@ func TestProbeDevice(t *testing.T) {
 	}
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, 700)
-	if sig, err := k.system().Probe(t.Context(), k.device()); err != nil || sig.State != Blank {
+	if sig, err := k.system().Probe(t.Context(), k.device()); err != nil || sig.State != StateBlank {
 		t.Errorf("a device of 700 bytes: %+v, %v", sig, err)
 	}
 }
@@ -250,13 +250,13 @@ func FuzzProbe(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if (sig.State == Blank) != allZero(data) && len(data) <= probeArea {
+		if (sig.State == StateBlank) != allZero(data) && len(data) <= probeArea {
 			t.Fatalf("%+v for %d bytes", sig, len(data))
 		}
-		if sig.State == Formatted && (sig.Size <= 0 || sig.Type == "") {
+		if sig.State == StateFormatted && (sig.Size <= 0 || sig.Type == "") {
 			t.Fatalf("%+v", sig)
 		}
-		if sig.State == Foreign && sig.Name == "" {
+		if sig.State == StateForeign && sig.Name == "" {
 			t.Fatalf("%+v", sig)
 		}
 		if e, ok := parseExt(slice(data, extOffset, extLength)); ok {

@@ -21,7 +21,7 @@ import (
 func (s *System) Propagates(path string) (bool, error) {
 	dir, st, err := s.containing(path)
 	if err != nil {
-		return false, volume.Errorf(volume.Internal, "look for the mount that contains %s: %w", path, err)
+		return false, volume.Errorf(volume.KindInternal, "look for the mount that contains %s: %w", path, err)
 	}
 	mounts, err := s.readMounts()
 	if err != nil {
@@ -31,14 +31,14 @@ func (s *System) Propagates(path string) (bool, error) {
 		if i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID }); i >= 0 {
 			return mounts[i].Shared, nil
 		}
-		return false, volume.Errorf(volume.Internal, "the mount that contains %s is not in the mount table", path)
+		return false, volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
 	}
 	for { // a kernel that does not tell mounts apart (before 5.8)
 		if m, ok := topmost(mounts, dir); ok {
 			return m.Shared, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return false, volume.Errorf(volume.Internal, "the mount that contains %s is not in the mount table", path)
+			return false, volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
 		}
 		dir = filepath.Dir(dir)
 	}

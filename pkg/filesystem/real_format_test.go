@@ -17,16 +17,16 @@ import (
 // TestRealProfile reads back what Format made: 4 KiB blocks also on a small
 // device, the wanted type, a checksum that this package computes alike.
 func TestRealProfile(t *testing.T) {
-	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig.State != Blank {
+			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig.State != StateBlank {
 				t.Fatalf("new disk: %+v, %v", sig, err)
 			}
 			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
 				t.Fatal(err)
 			}
-			want := Signature{State: Formatted, Type: fs, Complete: true, Size: 320 * volume.MiB}
+			want := Signature{State: StateFormatted, Type: fs, Complete: true, Size: 320 * volume.MiB}
 			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig != want {
 				t.Fatalf("%+v, %v", sig, err)
 			}
@@ -35,7 +35,7 @@ func TestRealProfile(t *testing.T) {
 				t.Fatalf("%+v, %v", geo, err)
 			}
 			d.fsck(t, fs)
-			if fs != Ext4 {
+			if fs != TypeExt4 {
 				return
 			}
 			f, err := os.Open(d.device)
@@ -64,18 +64,18 @@ func TestRealFormatForeign(t *testing.T) {
 		"LUKS":                        {luks, "LUKS encryption"},
 		"partitions":                  {partitions, "partition table (GPT)"},
 		"GPT backup":                  {func(t *testing.T, d disk) { t.Helper(); partitions(t, d); d.zero(t, 0, 1<<20) }, "partition table (GPT backup)"},
-		"XFS":                         {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, XFS) }, "an xfs filesystem of 320 MiB"},
-		"ext4 without its first MiB":  {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, Ext4, "-b", "4096"); d.zero(t, 0, 1<<20) }, "unknown data"},
-		"btrfs without its first MiB": {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, Btrfs); d.zero(t, 0, 1<<20) }, "unknown data"},
-		"XFS without its first MiB":   {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, XFS); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"XFS":                         {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeXFS) }, "an xfs filesystem of 320 MiB"},
+		"ext4 without its first MiB":  {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeExt4, "-b", "4096"); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"btrfs without its first MiB": {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeBtrfs); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"XFS without its first MiB":   {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeXFS); d.zero(t, 0, 1<<20) }, "unknown data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			tc.make(t, d)
 			before := filepath.Join(t.TempDir(), "before")
 			mustRun(t, "cp", "--sparse=always", d.file, before)
-			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: Ext4, Marker: filepath.Join(t.TempDir(), "marker")})
-			wantError(t, err, volume.Precondition, "holds "+tc.want, "wipefs")
+			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4, Marker: filepath.Join(t.TempDir(), "marker")})
+			wantError(t, err, volume.KindPrecondition, "holds "+tc.want, "wipefs")
 			mustRun(t, "cmp", before, d.file) // the refusal has changed nothing
 		})
 	}
@@ -138,14 +138,14 @@ func TestRealFormatMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write(t, 20<<20+8192, data)
-	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: Ext4}), volume.Precondition, "unknown data", "wipefs")
+	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4}), volume.KindPrecondition, "unknown data", "wipefs")
 }
 
 // TestRealFormatKilled stops mkfs at ever later moments. Each time the device
 // must be in a state from which the next Format goes on, and none may be taken
 // for finished that is not.
 func TestRealFormatKilled(t *testing.T) {
-	for fs, size := range map[Type]volume.Size{Ext3: 3 * volume.GiB, Ext4: 4 * volume.GiB, XFS: 2 * volume.GiB, Btrfs: 2 * volume.GiB} {
+	for fs, size := range map[Type]volume.Size{TypeExt3: 3 * volume.GiB, TypeExt4: 4 * volume.GiB, TypeXFS: 2 * volume.GiB, TypeBtrfs: 2 * volume.GiB} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, size)
 			marker := filepath.Join(t.TempDir(), "marker")
@@ -158,7 +158,7 @@ func TestRealFormatKilled(t *testing.T) {
 				if err == nil {
 					break
 				}
-				if kind := volume.KindOf(err); kind != volume.Deadline {
+				if kind := volume.KindOf(err); kind != volume.KindDeadline {
 					t.Fatalf("stopped after %s: %v", after, err)
 				}
 				killed++
@@ -178,7 +178,7 @@ func TestRealFormatKilled(t *testing.T) {
 // TestRealFormatEncrypted: random bytes are blank only for an encrypted
 // volume.
 func TestRealFormatEncrypted(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			noise := make([]byte, 4<<20)
@@ -189,7 +189,7 @@ func TestRealFormatEncrypted(t *testing.T) {
 				d.write(t, at, noise)
 			}
 			req := FormatRequest{Device: d.open(t), Type: fs}
-			wantError(t, s.Format(t.Context(), req), volume.Precondition, "unknown data (random bytes)", "wipefs")
+			wantError(t, s.Format(t.Context(), req), volume.KindPrecondition, "unknown data (random bytes)", "wipefs")
 			req.Encrypted = true
 			if err := s.Format(t.Context(), req); err != nil {
 				t.Fatal(err)
@@ -201,14 +201,14 @@ func TestRealFormatEncrypted(t *testing.T) {
 
 // TestRealFormatMounted: a device in use is never written to.
 func TestRealFormatMounted(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	d.mkfs(t, XFS)
-	d.mounted(t, s, XFS)
+	d.mkfs(t, TypeXFS)
+	d.mounted(t, s, TypeXFS)
 	_, err := d.open(t).Writer()
-	wantError(t, err, volume.Deadline, "in use by a mount", "")
+	wantError(t, err, volume.KindDeadline, "in use by a mount", "")
 	sig, err := s.Probe(t.Context(), d.open(t))
-	if err != nil || sig.Type != XFS {
+	if err != nil || sig.Type != TypeXFS {
 		t.Fatalf("a mounted device can be probed: %+v, %v", sig, err)
 	}
 }
@@ -217,31 +217,31 @@ func TestRealFormatMounted(t *testing.T) {
 // person.
 func TestRealCheck(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	d.mkfs(t, Ext4, "-b", "4096")
-	if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
+	d.mkfs(t, TypeExt4, "-b", "4096")
+	if err := s.Check(t.Context(), d.open(t), TypeExt4); err != nil {
 		t.Fatal(err)
 	}
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value free_blocks_count 5", d.device)
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 0", d.device)
-	if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
+	if err := s.Check(t.Context(), d.open(t), TypeExt4); err != nil {
 		t.Fatal(err)
 	}
-	d.fsck(t, Ext4)
+	d.fsck(t, TypeExt4)
 	mustRun(t, "debugfs", "-w", "-R", "clri <2>", d.device)
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 2", d.device)
-	wantError(t, s.Check(t.Context(), d.open(t), Ext4), volume.Precondition, "e2fsck -p found damage", "by hand")
+	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindPrecondition, "e2fsck -p found damage", "by hand")
 }
 
 // TestRealCheckInUse: a device that somebody holds is not called damaged.
 func TestRealCheckInUse(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	d.mkfs(t, Ext4)
+	d.mkfs(t, TypeExt4)
 	held := d.hold(t)
-	wantError(t, s.Check(t.Context(), d.open(t), Ext4), volume.Deadline, "still in use", "retries this automatically")
+	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindDeadline, "still in use", "retries this automatically")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
+	if err := s.Check(t.Context(), d.open(t), TypeExt4); err != nil {
 		t.Error(err)
 	}
 }
@@ -249,11 +249,11 @@ func TestRealCheckInUse(t *testing.T) {
 // TestRealFormatInUse: what the real mkfs of each type says of a device that
 // somebody holds.
 func TestRealFormatInUse(t *testing.T) {
-	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			defer closeQuietly(d.hold(t))
-			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.Deadline, "which is in use", "retries this automatically")
+			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.KindDeadline, "which is in use", "retries this automatically")
 		})
 	}
 }

@@ -13,7 +13,7 @@ import (
 // TestRealLife takes each filesystem from a blank device through five online
 // growths under a writer, each growth asked for three times, to a clean check.
 func TestRealLife(t *testing.T) {
-	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
 			ctx, s := t.Context(), New(Options{})
@@ -32,11 +32,11 @@ func TestRealLife(t *testing.T) {
 				w.awaitMore(t)
 				g := d.grow(t, s, target)
 				w.awaitMore(t)
-				if g.Method != GrownByIoctl || g.Device != size || g.After != size || g.Before >= g.After || g.Type != fs {
+				if g.Method != MethodIoctl || g.Device != size || g.After != size || g.Before >= g.After || g.Type != fs {
 					t.Fatalf("grown to %s: %+v", size, g)
 				}
 				for range 2 {
-					if again := d.grow(t, s, target); again.Method != GrownNot || again.Before != size || again.After != size {
+					if again := d.grow(t, s, target); again.Method != MethodNone || again.Before != size || again.After != size {
 						t.Fatalf("asked again at %s: %+v", size, again)
 					}
 				}
@@ -59,7 +59,7 @@ func TestRealLife(t *testing.T) {
 // TestRealGrowFull grows a filesystem without one free block, and one that
 // was not unmounted cleanly.
 func TestRealGrowFull(t *testing.T) {
-	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -103,7 +103,7 @@ func fill(t *testing.T, dir string) {
 
 // TestRealConcurrentGrows lets eight requests grow one filesystem.
 func TestRealConcurrentGrows(t *testing.T) {
-	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
@@ -135,7 +135,7 @@ func TestRealConcurrentGrows(t *testing.T) {
 
 // TestRealReadOnly asks for growth where nothing can be written.
 func TestRealReadOnly(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
@@ -149,25 +149,25 @@ func TestRealReadOnly(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(bind, "x"), nil, 0o600); err == nil {
 				t.Error("the read-only bind mount can be written to")
 			}
-			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)}); err != nil || g.Method != GrownNot {
+			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)}); err != nil || g.Method != MethodNone {
 				t.Fatalf("nothing to grow: %+v, %v", g, err)
 			}
 			d.resize(t, volume.GiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)})
-			wantError(t, err, volume.Precondition, "read-only", "writable mount of it")
+			wantError(t, err, volume.KindPrecondition, "read-only", "writable mount of it")
 			unmount(t, s, bind)
 			unmount(t, s, target)
 
 			d.mountAt(t, s, fs, target, "ro")
 			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantError(t, err, volume.Precondition, "read-only", "mount the volume writable")
+			wantError(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
 			unmount(t, s, target)
 
 			mustRun(t, "blockdev", "--setro", d.device)
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would outlast the loop device
 			d.mountAt(t, s, fs, target, "ro")
 			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantError(t, err, volume.Precondition, "read-only", "mount the volume writable")
+			wantError(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
 			unmount(t, s, target)
 			d.fsck(t, fs)
 		})
@@ -176,7 +176,7 @@ func TestRealReadOnly(t *testing.T) {
 
 // TestRealDeviceTooSmall: XFS and btrfs would shrink, and ext says EINVAL.
 func TestRealDeviceTooSmall(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, volume.GiB)
@@ -184,7 +184,7 @@ func TestRealDeviceTooSmall(t *testing.T) {
 			target := d.mounted(t, s, fs)
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantError(t, err, volume.Precondition, "more than its device", "enlarge it to at least 1 GiB")
+			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
 			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
 				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
 			}
@@ -195,14 +195,14 @@ func TestRealDeviceTooSmall(t *testing.T) {
 
 // TestRealNotGrownYet: the device has not reached what is required.
 func TestRealNotGrownYet(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: volume.GiB})
-			wantError(t, err, volume.Deadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
+			wantError(t, err, volume.KindDeadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
 		})
 	}
 }
@@ -210,19 +210,19 @@ func TestRealNotGrownYet(t *testing.T) {
 // TestRealWrongMount: a directory on which nothing is mounted, and the mount
 // of another device, are refused.
 func TestRealWrongMount(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, d, other := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
-	d.mkfs(t, XFS)
-	target := d.mounted(t, s, XFS)
+	d.mkfs(t, TypeXFS)
+	target := d.mounted(t, s, TypeXFS)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: other.open(t)})
-	wantError(t, err, volume.Precondition, "not of the volume's device "+other.device, "staged again")
+	wantError(t, err, volume.KindPrecondition, "not of the volume's device "+other.device, "staged again")
 	inside := filepath.Join(target, "dir")
 	if err := os.Mkdir(inside, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{inside, t.TempDir(), filepath.Join(target, "missing")} {
 		_, err = s.Grow(t.Context(), GrowRequest{MountPoint: path, Device: d.open(t)})
-		wantError(t, err, volume.Precondition, "no filesystem is mounted at "+path, "staged")
+		wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+path, "staged")
 	}
 }
 
@@ -232,15 +232,15 @@ func TestRealTail(t *testing.T) {
 		fs   Type
 		tail volume.Size
 	}{
-		{Ext4, 256 * volume.KiB},
-		{Ext4, 400 * volume.KiB},
-		{Ext3, 400 * volume.KiB},
-		{Ext4, 512},
-		{XFS, 32 * volume.KiB},
-		{XFS, 128 * volume.KiB},
-		{XFS, 512},
-		{Btrfs, 512},
-		{Btrfs, 3584},
+		{TypeExt4, 256 * volume.KiB},
+		{TypeExt4, 400 * volume.KiB},
+		{TypeExt3, 400 * volume.KiB},
+		{TypeExt4, 512},
+		{TypeXFS, 32 * volume.KiB},
+		{TypeXFS, 128 * volume.KiB},
+		{TypeXFS, 512},
+		{TypeBtrfs, 512},
+		{TypeBtrfs, 3584},
 	} {
 		t.Run(string(tc.fs)+"+"+tc.tail.String(), func(t *testing.T) {
 			needGrowth(t, tc.fs)
@@ -256,7 +256,7 @@ func TestRealTail(t *testing.T) {
 			}
 			// A tail that can be used is used to the last block.
 			d.resize(t, volume.GiB+64*volume.MiB)
-			if g := d.grow(t, s, target); g.After != volume.GiB+64*volume.MiB || g.Method != GrownByIoctl {
+			if g := d.grow(t, s, target); g.After != volume.GiB+64*volume.MiB || g.Method != MethodIoctl {
 				t.Fatalf("%+v", g)
 			}
 			unmount(t, s, target)
@@ -268,16 +268,16 @@ func TestRealTail(t *testing.T) {
 // TestRealMissingCapability is the one growth of ext that a process without
 // CAP_SYS_RESOURCE sees.
 func TestRealMissingCapability(t *testing.T) {
-	needFilesystem(t, Ext4)
+	needFilesystem(t, TypeExt4)
 	if hasResourceCapability(t) {
 		t.Skip("this process has CAP_SYS_RESOURCE")
 	}
 	s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-	d.mkfs(t, Ext4)
-	dir := d.mounted(t, s, Ext4)
+	d.mkfs(t, TypeExt4)
+	dir := d.mounted(t, s, TypeExt4)
 	d.resize(t, volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.open(t)})
-	wantError(t, err, volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 	// Were guard not there, the kernel's own answer must say the same.
 	m, err := s.kernel.openMount(dir)
 	if err != nil {
@@ -286,5 +286,5 @@ func TestRealMissingCapability(t *testing.T) {
 	defer closeQuietly(m)
 	dev := d.open(t)
 	g := &extGrower{target: &target{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
-	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 }

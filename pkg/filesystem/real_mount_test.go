@@ -27,11 +27,11 @@ func find(t *testing.T, s *System, path, want string) Mount {
 
 // TestRealFindMount: exact, topmost, through links, never the parent.
 func TestRealFindMount(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, a, b := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
-	a.mkfs(t, XFS)
-	b.mkfs(t, XFS)
-	target := a.mounted(t, s, XFS)
+	a.mkfs(t, TypeXFS)
+	b.mkfs(t, TypeXFS)
+	target := a.mounted(t, s, TypeXFS)
 	inside, file := filepath.Join(target, "dir"), filepath.Join(target, "file")
 	if err := os.Mkdir(inside, 0o700); err != nil {
 		t.Fatal(err)
@@ -52,12 +52,12 @@ func TestRealFindMount(t *testing.T) {
 	for _, path := range []string{inside, file, file + "/below", target + "-missing", filepath.Dir(target)} {
 		find(t, s, path, "")
 	}
-	b.mountAt(t, s, XFS, inside)
+	b.mountAt(t, s, TypeXFS, inside)
 	if m := find(t, s, inside, inside); m.Source != b.device || m.ReadOnly() {
 		t.Errorf("%+v", m)
 	}
 	// A mount stacked on target hides the one below it.
-	b.mountAt(t, s, XFS, target)
+	b.mountAt(t, s, TypeXFS, target)
 	if m := find(t, s, target, target); m.Source != b.device {
 		t.Errorf("not the topmost: %+v", m)
 	}
@@ -82,10 +82,10 @@ func unmountOnce(t *testing.T, path string) {
 // TestRealUnmount: one mount of those that are stacked on a path, and nothing
 // else; what is busy or covered says so.
 func TestRealUnmount(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	d.mkfs(t, XFS)
-	parent := d.mounted(t, s, XFS)
+	d.mkfs(t, TypeXFS)
+	parent := d.mounted(t, s, TypeXFS)
 	target := filepath.Join(parent, "target")
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestRealUnmount(t *testing.T) {
 		t.Fatal(err)
 	}
 	top := find(t, s, target, target)
-	wantError(t, s.Unmount(t.Context(), top), volume.Deadline, "unmount "+target, "files open")
+	wantError(t, s.Unmount(t.Context(), top), volume.KindDeadline, "unmount "+target, "files open")
 	find(t, s, target, target)
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func TestRealUnmount(t *testing.T) {
 	find(t, s, parent, parent)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, find(t, s, parent, parent)), volume.Canceled, "unmount "+parent, "next try")
+	wantError(t, s.Unmount(ctx, find(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent, "next try")
 	find(t, s, parent, parent)
 }
 
@@ -154,12 +154,12 @@ func TestRealUnmountOfACoveredMount(t *testing.T) {
 	}
 	lower := over(target)
 	upper := over(target)
-	wantError(t, s.Unmount(t.Context(), lower), volume.Precondition, "mounted on top", "unmount that first")
+	wantError(t, s.Unmount(t.Context(), lower), volume.KindPrecondition, "mounted on top", "unmount that first")
 	above := over(filepath.Dir(target))
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, s.Unmount(t.Context(), upper), volume.Precondition, "hides it", "unmount that first")
+	wantError(t, s.Unmount(t.Context(), upper), volume.KindPrecondition, "hides it", "unmount that first")
 	for _, m := range []Mount{above, upper, lower} {
 		if m, mounted, err := s.FindMount(m.Mountpoint); err != nil || !mounted {
 			t.Errorf("%+v, %v, %v", m, mounted, err)
@@ -248,18 +248,18 @@ func points(t *testing.T, s *System, device string) []string {
 
 // TestRealStatsOfOneMount: what covers a mount is never counted for it.
 func TestRealStatsOfOneMount(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, a, b := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, volume.GiB)
-	a.mkfs(t, XFS)
-	b.mkfs(t, XFS)
-	target := a.mounted(t, s, XFS)
+	a.mkfs(t, TypeXFS)
+	b.mkfs(t, TypeXFS)
+	target := a.mounted(t, s, TypeXFS)
 	m := find(t, s, target, target)
 	if usage, err := s.Stats(m); err != nil || usage.Total > 320*volume.MiB {
 		t.Errorf("%+v, %v", usage, err)
 	}
-	b.mountAt(t, s, XFS, target)
+	b.mountAt(t, s, TypeXFS, target)
 	_, err := s.Stats(m)
-	wantError(t, err, volume.Precondition, "no filesystem is mounted at "+target, "")
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
 	if usage, err := s.Stats(find(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
 		t.Errorf("%+v, %v", usage, err)
 	}
@@ -268,10 +268,10 @@ func TestRealStatsOfOneMount(t *testing.T) {
 // TestRealBind: flags of the source stay, those asked for are added, and raw
 // devices can be bound to a file.
 func TestRealBind(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	d.mkfs(t, XFS)
-	staging := d.mounted(t, s, XFS, "nosuid", "nodev", "noatime")
+	d.mkfs(t, TypeXFS)
+	staging := d.mounted(t, s, TypeXFS, "nosuid", "nodev", "noatime")
 	target := t.TempDir()
 	if err := s.Bind(t.Context(), BindRequest{Source: staging, Target: target, Flags: []string{"ro", "noexec"}}); err != nil {
 		t.Fatal(err)
@@ -400,11 +400,11 @@ func (k onlyBind) mount(source, target, _ string, flags uintptr, _ string) error
 // TestRealClone: a copy of an XFS, with the same UUID, is mounted beside its
 // origin, and each grows on its own device.
 func TestRealClone(t *testing.T) {
-	needFilesystem(t, XFS)
+	needFilesystem(t, TypeXFS)
 	s, origin, clone := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 512*volume.MiB)
-	origin.mkfs(t, XFS)
+	origin.mkfs(t, TypeXFS)
 	mustRun(t, "dd", "if="+origin.device, "of="+clone.device, "bs=1M", "conv=sparse,fsync")
-	a, b := origin.mounted(t, s, XFS), clone.mounted(t, s, XFS)
+	a, b := origin.mounted(t, s, TypeXFS), clone.mounted(t, s, TypeXFS)
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
 		t.Errorf("%+v", g)
 	}
@@ -416,23 +416,23 @@ func TestRealClone(t *testing.T) {
 // TestRealMountRefused: a device without a filesystem, and one without its
 // end.
 func TestRealMountRefused(t *testing.T) {
-	needFilesystem(t, Ext4)
+	needFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: Ext4}
-	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
-	d.mkfs(t, Ext4)
+	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
+	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
+	d.mkfs(t, TypeExt4)
 	req.Flags = []string{"no-such-option"}
-	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "no-such-option", "refuses an option")
+	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "no-such-option", "refuses an option")
 	req.Flags = nil
 	d.resize(t, 300*volume.MiB)
-	wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "")
+	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "")
 	find(t, s, req.Target, "")
 }
 
 // TestRealMountReadOnlyDirty: the journal of a copy taken in use must be
 // replayed, which a read-only device rules out.
 func TestRealMountReadOnlyDirty(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS} {
+	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -446,7 +446,7 @@ func TestRealMountReadOnlyDirty(t *testing.T) {
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would stay with the loop device
 			mustRun(t, "blockdev", "--setro", d.device)
 			req := MountRequest{Device: d.open(t), Target: target, Type: fs, Flags: []string{"ro"}}
-			wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "stage the volume once for writing")
+			wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "stage the volume once for writing")
 			mustRun(t, "blockdev", "--setrw", d.device)
 			d.mountAt(t, s, fs, target)
 			unmount(t, s, target)

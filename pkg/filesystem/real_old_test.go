@@ -16,7 +16,7 @@ import (
 // TestRealAccepts compares Accepts with the kernel, asked to mount each ext
 // filesystem as each ext type; and Mount takes each as what it is.
 func TestRealAccepts(t *testing.T) {
-	types := []Type{Ext2, Ext3, Ext4}
+	types := []Type{TypeExt2, TypeExt3, TypeExt4}
 	for _, found := range types {
 		s, d, target := New(Options{}), newDisk(t, 64*volume.MiB), t.TempDir()
 		d.mkfs(t, found)
@@ -36,8 +36,8 @@ func TestRealAccepts(t *testing.T) {
 		d.mountAt(t, s, found, target)
 		unmount(t, s, target)
 	}
-	for _, other := range []Type{XFS, Btrfs} {
-		if Accepts(Ext4, other) || Accepts(other, Ext4) || !Accepts("", other) || !Accepts(other, other) {
+	for _, other := range []Type{TypeXFS, TypeBtrfs} {
+		if Accepts(TypeExt4, other) || Accepts(other, TypeExt4) || !Accepts("", other) || !Accepts(other, other) {
 			t.Errorf("%s", other)
 		}
 	}
@@ -46,29 +46,29 @@ func TestRealAccepts(t *testing.T) {
 // TestRealCheckTooOld: an e2fsck that does not know a feature has found no
 // damage; the kernel decides, and says why.
 func TestRealCheckTooOld(t *testing.T) {
-	needFilesystem(t, Ext4)
+	needFilesystem(t, TypeExt4)
 	for feature, mountable := range map[string]string{"FEATURE_C31": "rw", "FEATURE_R31": "ro", "FEATURE_I31": ""} {
 		t.Run(feature, func(t *testing.T) {
 			d := newDisk(t, 64*volume.MiB)
-			d.mkfs(t, Ext4)
+			d.mkfs(t, TypeExt4)
 			mustRun(t, "debugfs", "-w", "-R", "feature "+feature, d.device)
 			var log bytes.Buffer
 			s := New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-			if err := s.Check(t.Context(), d.open(t), Ext4); err != nil {
+			if err := s.Check(t.Context(), d.open(t), TypeExt4); err != nil {
 				t.Fatal(err)
 			}
 			if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "too old") || !strings.Contains(text, feature) {
 				t.Errorf("no warning that names the feature: %s", text)
 			}
-			req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: Ext4}
+			req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
 			switch mountable {
 			case "rw":
-				d.mountAt(t, s, Ext4, req.Target)
+				d.mountAt(t, s, TypeExt4, req.Target)
 			case "ro":
-				wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
-				d.mountAt(t, s, Ext4, req.Target, "ro")
+				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
+				d.mountAt(t, s, TypeExt4, req.Target, "ro")
 			default:
-				wantError(t, s.Mount(t.Context(), req), volume.Precondition, "mount "+d.device, "its log on this node")
+				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
 			}
 		})
 	}
@@ -82,11 +82,11 @@ func TestRealUnfitBlocks(t *testing.T) {
 		options []string
 		unit    string // empty: it can be mounted
 	}{
-		"XFS":                 {XFS, nil, "512 B"},
-		"ext4, 1 KiB blocks":  {Ext4, []string{"-b", "1024"}, "1 KiB"},
-		"ext4 as Format does": {Ext4, []string{"-b", "4096"}, ""},
-		"XFS, 4 KiB sectors":  {XFS, []string{"-s", "size=4096"}, ""},
-		"btrfs":               {Btrfs, nil, ""},
+		"XFS":                 {TypeXFS, nil, "512 B"},
+		"ext4, 1 KiB blocks":  {TypeExt4, []string{"-b", "1024"}, "1 KiB"},
+		"ext4 as Format does": {TypeExt4, []string{"-b", "4096"}, ""},
+		"XFS, 4 KiB sectors":  {TypeXFS, []string{"-s", "size=4096"}, ""},
+		"btrfs":               {TypeBtrfs, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			needFilesystem(t, tc.fs)
@@ -101,8 +101,8 @@ func TestRealUnfitBlocks(t *testing.T) {
 				return
 			}
 			err := s.Mount(t.Context(), MountRequest{Device: moved.open(t), Target: t.TempDir(), Type: tc.fs})
-			wantError(t, err, volume.Precondition, "mount "+moved.device, "units of "+tc.unit+", which this device, with blocks of 4 KiB, cannot")
-			wantError(t, err, volume.Precondition, "copy the data", "bus or hypervisor")
+			wantError(t, err, volume.KindPrecondition, "mount "+moved.device, "units of "+tc.unit+", which this device, with blocks of 4 KiB, cannot")
+			wantError(t, err, volume.KindPrecondition, "copy the data", "bus or hypervisor")
 		})
 	}
 }
@@ -119,7 +119,7 @@ func (d disk) moved(t *testing.T, options ...string) disk {
 
 // TestRealMinSize proves each bound of capability.MinSize from both sides.
 func TestRealMinSize(t *testing.T) {
-	for _, fs := range []Type{Ext2, Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			least := capability.MinSize(string(fs))
 			s, d := New(Options{}), newDisk(t, least)
@@ -133,7 +133,7 @@ func TestRealMinSize(t *testing.T) {
 			if err == nil {
 				t.Fatalf("one block less than %s is enough", least)
 			}
-			wantError(t, err, volume.Internal, "", "check the")
+			wantError(t, err, volume.KindInternal, "", "check the")
 			t.Log(err)
 		})
 	}
@@ -148,26 +148,26 @@ func TestRealMkfsCause(t *testing.T) {
 		options string
 		cause   string
 	}{
-		{XFS, 200 * volume.MiB, "", "Filesystem must be larger than 300MB."},
-		{XFS, 320 * volume.MiB, "-d agsize=1", "Invalid value 1 for -d agsize option. Value is too small."},
-		{XFS, 320 * volume.MiB, "-z", "unknown option -z"},
-		{XFS, 320 * volume.MiB, "-i foo=1", "unknown option -i foo=1"},
-		{Btrfs, 64 * volume.MiB, "", "minimum size for each btrfs device is 114294784"},
-		{Btrfs, 320 * volume.MiB, "--nosuch", "unrecognized option '--nosuch'"},
-		{Btrfs, 320 * volume.MiB, "-O nosuch", "unrecognized filesystem feature 'nosuch'"},
-		{Btrfs, 320 * volume.MiB, "-L", "usage: mkfs.btrfs"},
-		{Ext4, 128 * volume.KiB, "", "Not enough space to build proposed filesystem"},
-		{Ext4, 64 * volume.MiB, "-E foo=1", "Bad option(s) specified: foo"},
-		{Ext4, 64 * volume.MiB, "-J foo=1", "Bad journal options specified."},
-		{Ext3, 64 * volume.MiB, "-O nosuch", "Invalid filesystem option set: nosuch"},
-		{Ext2, 64 * volume.MiB, "-N 999999999", "inodes_count (999999999) too big"},
-		{Ext4, 64 * volume.MiB, "-I 77", "invalid inode size 77 (min 128/max 4096)"},
-		{Ext4, 64 * volume.MiB, "--nosuch", "invalid option -- '-'"},
+		{TypeXFS, 200 * volume.MiB, "", "Filesystem must be larger than 300MB."},
+		{TypeXFS, 320 * volume.MiB, "-d agsize=1", "Invalid value 1 for -d agsize option. Value is too small."},
+		{TypeXFS, 320 * volume.MiB, "-z", "unknown option -z"},
+		{TypeXFS, 320 * volume.MiB, "-i foo=1", "unknown option -i foo=1"},
+		{TypeBtrfs, 64 * volume.MiB, "", "minimum size for each btrfs device is 114294784"},
+		{TypeBtrfs, 320 * volume.MiB, "--nosuch", "unrecognized option '--nosuch'"},
+		{TypeBtrfs, 320 * volume.MiB, "-O nosuch", "unrecognized filesystem feature 'nosuch'"},
+		{TypeBtrfs, 320 * volume.MiB, "-L", "usage: mkfs.btrfs"},
+		{TypeExt4, 128 * volume.KiB, "", "Not enough space to build proposed filesystem"},
+		{TypeExt4, 64 * volume.MiB, "-E foo=1", "Bad option(s) specified: foo"},
+		{TypeExt4, 64 * volume.MiB, "-J foo=1", "Bad journal options specified."},
+		{TypeExt3, 64 * volume.MiB, "-O nosuch", "Invalid filesystem option set: nosuch"},
+		{TypeExt2, 64 * volume.MiB, "-N 999999999", "inodes_count (999999999) too big"},
+		{TypeExt4, 64 * volume.MiB, "-I 77", "invalid inode size 77 (min 128/max 4096)"},
+		{TypeExt4, 64 * volume.MiB, "--nosuch", "invalid option -- '-'"},
 	} {
 		t.Run(string(tc.fs)+" "+tc.options, func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, tc.size)
 			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: tc.fs, Options: strings.Fields(tc.options)})
-			wantError(t, err, volume.Internal, tc.cause, "mkfs options")
+			wantError(t, err, volume.KindInternal, tc.cause, "mkfs options")
 			text := err.Error()
 			for _, usage := range []string{"/* quiet */", "devicename", "Allocation profiles", "Valid ", "separated by commas", "btrfs-progs v", "http", "[-c|-l", "mke2fs 1."} {
 				if strings.Contains(text, usage) {

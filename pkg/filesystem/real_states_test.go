@@ -26,19 +26,19 @@ func TestRealExtFeatures(t *testing.T) {
 		options  []string
 		granule  volume.Size // of the blocks that can be used; 0: 4 KiB
 	}{
-		{"ext3 with 128-byte inodes", Ext3, volume.GiB, 4 * volume.GiB, []string{"-I", "128"}, 0},
-		{"ext3 without resize_inode", Ext3, volume.GiB, 16 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
-		{"ext4 without resize_inode", Ext4, volume.GiB, 64 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
-		{"ext4 with meta_bg", Ext4, volume.GiB, 64 * volume.GiB, []string{"-O", "meta_bg,^resize_inode"}, 0},
-		{"ext4 past its reserved descriptors", Ext4, volume.GiB, 100 * volume.GiB, []string{"-E", "resize=600000"}, 0},
-		{"ext4 with 1 KiB blocks", Ext4, volume.GiB, 5 * volume.GiB, []string{"-b", "1024"}, 0},
-		{"ext3 with 1 KiB blocks", Ext3, volume.GiB, 3 * volume.GiB, []string{"-b", "1024"}, 0},
-		{"ext4 with 1 KiB blocks and an odd end", Ext4, volume.GiB, 2*volume.GiB + 5*volume.MiB + 7*volume.KiB, []string{"-b", "1024"}, 0},
-		{"ext4 with bigalloc", Ext4, volume.GiB, 4 * volume.GiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
-		{"ext4 with bigalloc and an odd end", Ext4, volume.GiB, 4*volume.GiB + 33*volume.MiB + 20*volume.KiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
-		{"ext4 without checksums and 64bit", Ext4, volume.GiB, 4 * volume.GiB, []string{"-O", "^metadata_csum,^64bit"}, 0},
-		{"ext4 without journal", Ext4, volume.GiB, 4 * volume.GiB, []string{"-O", "^has_journal"}, 0},
-		{"ext4 with an odd first size", Ext4, volume.GiB + 77*4096, 3 * volume.GiB, nil, 0},
+		{"ext3 with 128-byte inodes", TypeExt3, volume.GiB, 4 * volume.GiB, []string{"-I", "128"}, 0},
+		{"ext3 without resize_inode", TypeExt3, volume.GiB, 16 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
+		{"ext4 without resize_inode", TypeExt4, volume.GiB, 64 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
+		{"ext4 with meta_bg", TypeExt4, volume.GiB, 64 * volume.GiB, []string{"-O", "meta_bg,^resize_inode"}, 0},
+		{"ext4 past its reserved descriptors", TypeExt4, volume.GiB, 100 * volume.GiB, []string{"-E", "resize=600000"}, 0},
+		{"ext4 with 1 KiB blocks", TypeExt4, volume.GiB, 5 * volume.GiB, []string{"-b", "1024"}, 0},
+		{"ext3 with 1 KiB blocks", TypeExt3, volume.GiB, 3 * volume.GiB, []string{"-b", "1024"}, 0},
+		{"ext4 with 1 KiB blocks and an odd end", TypeExt4, volume.GiB, 2*volume.GiB + 5*volume.MiB + 7*volume.KiB, []string{"-b", "1024"}, 0},
+		{"ext4 with bigalloc", TypeExt4, volume.GiB, 4 * volume.GiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
+		{"ext4 with bigalloc and an odd end", TypeExt4, volume.GiB, 4*volume.GiB + 33*volume.MiB + 20*volume.KiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
+		{"ext4 without checksums and 64bit", TypeExt4, volume.GiB, 4 * volume.GiB, []string{"-O", "^metadata_csum,^64bit"}, 0},
+		{"ext4 without journal", TypeExt4, volume.GiB, 4 * volume.GiB, []string{"-O", "^has_journal"}, 0},
+		{"ext4 with an odd first size", TypeExt4, volume.GiB + 77*4096, 3 * volume.GiB, nil, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			needGrowth(t, tc.fs)
@@ -46,10 +46,10 @@ func TestRealExtFeatures(t *testing.T) {
 			d.mkfs(t, tc.fs, tc.options...)
 			target := d.mounted(t, s, tc.fs)
 			d.resize(t, tc.to)
-			if g := d.grow(t, s, target); g.Method != GrownByIoctl || g.After != tc.to.RoundDown(cmp.Or(tc.granule, 4096)) {
+			if g := d.grow(t, s, target); g.Method != MethodIoctl || g.After != tc.to.RoundDown(cmp.Or(tc.granule, 4096)) {
 				t.Fatalf("%+v", g)
 			}
-			if g := d.grow(t, s, target); g.Method != GrownNot {
+			if g := d.grow(t, s, target); g.Method != MethodNone {
 				t.Fatalf("asked again: %+v", g)
 			}
 			unmount(t, s, target)
@@ -60,19 +60,19 @@ func TestRealExtFeatures(t *testing.T) {
 
 // TestRealSparseSuper2 is refused before the kernel is asked.
 func TestRealSparseSuper2(t *testing.T) {
-	needFilesystem(t, Ext4)
+	needFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, volume.GiB)
-	d.mkfs(t, Ext4, "-O", "sparse_super2")
-	target := d.mounted(t, s, Ext4)
+	d.mkfs(t, TypeExt4, "-O", "sparse_super2")
+	target := d.mounted(t, s, TypeExt4)
 	d.resize(t, 2*volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-	wantError(t, err, volume.Precondition, "sparse_super2", "resize2fs")
+	wantError(t, err, volume.KindPrecondition, "sparse_super2", "resize2fs")
 }
 
 // TestRealPast32Bits: the kernel stops with a BUG when a filesystem without
 // the 64bit feature grows past 2^32 blocks. Here it is not asked to.
 func TestRealPast32Bits(t *testing.T) {
-	for fs, options := range map[Type][]string{Ext3: nil, Ext4: {"-O", "^64bit"}} {
+	for fs, options := range map[Type][]string{TypeExt3: nil, TypeExt4: {"-O", "^64bit"}} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 20*volume.TiB)
@@ -81,7 +81,7 @@ func TestRealPast32Bits(t *testing.T) {
 			target := d.mounted(t, s, fs)
 			d.resize(t, 20*volume.TiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
-			wantError(t, err, volume.OutOfRange, "64bit", "ask for at most 16 TiB,")
+			wantError(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
 			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
 				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
 			}
@@ -94,34 +94,34 @@ func TestRealPast32Bits(t *testing.T) {
 // TestRealTo32Bits: such a filesystem is grown to the last block it can have
 // when that is what is required. Large clusters make the groups few.
 func TestRealTo32Bits(t *testing.T) {
-	needGrowth(t, Ext4)
+	needGrowth(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 	d.resize(t, volume.GiB)
-	d.mkfs(t, Ext4, strings.Fields(cmp.Or(os.Getenv("TO32"), "-O ^64bit,bigalloc -C 262144 -N 8192"))...)
-	target := d.mounted(t, s, Ext4)
+	d.mkfs(t, TypeExt4, strings.Fields(cmp.Or(os.Getenv("TO32"), "-O ^64bit,bigalloc -C 262144 -N 8192"))...)
+	target := d.mounted(t, s, TypeExt4)
 	d.resize(t, 20*volume.TiB)
 	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 16 * volume.TiB})
 	if err != nil || g.After < 16*volume.TiB-volume.MiB || g.After >= 16*volume.TiB {
 		t.Fatalf("%+v, %v", g, err)
 	}
-	if again := d.grow(t, s, target); again.Method != GrownNot {
+	if again := d.grow(t, s, target); again.Method != MethodNone {
 		t.Fatalf("asked again: %+v", again)
 	}
 	unmount(t, s, target)
-	d.fsck(t, Ext4)
+	d.fsck(t, TypeExt4)
 }
 
 // TestRealInodeLimit: with so many inodes per group the 32-bit inode numbers
 // end before the device does.
 func TestRealInodeLimit(t *testing.T) {
-	needFilesystem(t, Ext4)
+	needFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 	d.resize(t, volume.GiB)
-	d.mkfs(t, Ext4, "-i", "4096", "-b", "4096")
-	target := d.mounted(t, s, Ext4)
+	d.mkfs(t, TypeExt4, "-i", "4096", "-b", "4096")
+	target := d.mounted(t, s, TypeExt4)
 	d.resize(t, 20*volume.TiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
-	wantError(t, err, volume.OutOfRange, "inodes", "copy the data")
+	wantError(t, err, volume.KindOutOfRange, "inodes", "copy the data")
 }
 
 // TestRealFlaggedErrors: an error found before, or while, the filesystem is
@@ -146,22 +146,22 @@ func TestRealFlaggedErrors(t *testing.T) {
 	} {
 		for _, onError := range []string{"continue", "remount-ro"} {
 			t.Run(name+", errors="+onError, func(t *testing.T) {
-				needFilesystem(t, Ext4)
+				needFilesystem(t, TypeExt4)
 				s, d := New(Options{}), newDisk(t, volume.GiB)
-				d.mkfs(t, Ext4)
+				d.mkfs(t, TypeExt4)
 				flag(t, d, false)
-				target := d.mounted(t, s, Ext4, "errors="+onError)
+				target := d.mounted(t, s, TypeExt4, "errors="+onError)
 				flag(t, d, true)
 				d.awaitErrors(t, s, target)
 				d.resize(t, 2*volume.GiB)
 				_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-				wantError(t, err, volume.Precondition, "errors in the filesystem", "e2fsck -f "+d.device)
+				wantError(t, err, volume.KindPrecondition, "errors in the filesystem", "e2fsck -f "+d.device)
 				unmount(t, s, target)
 				ctx := t.Context()
-				if err := s.Check(ctx, d.open(t), Ext4); err != nil {
+				if err := s.Check(ctx, d.open(t), TypeExt4); err != nil {
 					t.Fatal(err)
 				}
-				d.mountAt(t, s, Ext4, target)
+				d.mountAt(t, s, TypeExt4, target)
 				if !hasResourceCapability(t) {
 					return
 				}
@@ -193,7 +193,7 @@ func shutdown(t *testing.T, path string) {
 // TestRealShutdown: a filesystem that has shut down is still found and
 // unmounted; mounted again, its journal is replayed, and it grows.
 func TestRealShutdown(t *testing.T) {
-	for _, fs := range []Type{Ext4, XFS} {
+	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
 			needFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
@@ -221,7 +221,7 @@ func TestRealShutdown(t *testing.T) {
 			if data, err := os.ReadFile(kept); err != nil || string(data) != "kept" {
 				t.Fatalf("what was synced is lost: %q, %v", data, err)
 			}
-			if fs.Ext() && !hasResourceCapability(t) {
+			if fs.IsExt() && !hasResourceCapability(t) {
 				return
 			}
 			if g := d.grow(t, s, target); g.After != volume.GiB {
@@ -237,11 +237,11 @@ func TestRealShutdown(t *testing.T) {
 // growth find out.
 func wantShutdown(t *testing.T, fs Type, err error) {
 	t.Helper()
-	if fs.Ext() && !hasResourceCapability(t) && strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
-		wantError(t, err, volume.Precondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	if fs.IsExt() && !hasResourceCapability(t) && strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
+		wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 		return
 	}
-	wantError(t, err, volume.Precondition, "shut down", "mounted anew")
+	wantError(t, err, volume.KindPrecondition, "shut down", "mounted anew")
 }
 
 // TestRealStorageFull: the storage below the device has no room for the
@@ -249,7 +249,7 @@ func wantShutdown(t *testing.T, fs Type, err error) {
 // the size in memory for a growth.
 func TestRealStorageFull(t *testing.T) {
 	const grown = 4 * volume.GiB
-	for _, fs := range []Type{Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
 			s, d, fill := New(Options{}), newThinDisk(t, 160*volume.MiB), make([]byte, volume.MiB)
@@ -271,18 +271,18 @@ func TestRealStorageFull(t *testing.T) {
 			d.resize(t, grown)
 			req := GrowRequest{MountPoint: target, Device: d.open(t), Required: grown}
 			_, err = s.Grow(t.Context(), req)
-			if fs == Btrfs { // says yes, and fails when it commits
-				wantError(t, err, volume.Precondition, "has become read-only", "has room")
+			if fs == TypeBtrfs { // says yes, and fails when it commits
+				wantError(t, err, volume.KindPrecondition, "has become read-only", "has room")
 			} else {
-				wantError(t, err, volume.Precondition, "the storage below "+d.device+" may be full", "make room")
+				wantError(t, err, volume.KindPrecondition, "the storage below "+d.device+" may be full", "make room")
 			}
 			for range 3 {
-				if g, err := s.Grow(t.Context(), req); err == nil || volume.KindOf(err) != volume.Precondition {
+				if g, err := s.Grow(t.Context(), req); err == nil || volume.KindOf(err) != volume.KindPrecondition {
 					t.Errorf("asked again: %+v, %v", g, err)
 				}
 			}
-			if err := s.Alive(t.Context(), d.open(t), target); fs != XFS { // which has undone the growth and goes on
-				wantError(t, err, volume.Precondition, "", "see that the storage below has room")
+			if err := s.Alive(t.Context(), d.open(t), target); fs != TypeXFS { // which has undone the growth and goes on
+				wantError(t, err, volume.KindPrecondition, "", "see that the storage below has room")
 			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
@@ -306,7 +306,7 @@ func TestRealStorageFull(t *testing.T) {
 
 // TestRealFrozen: growth waits for the thaw and then succeeds.
 func TestRealFrozen(t *testing.T) {
-	for _, fs := range []Type{Ext3, Ext4, XFS, Btrfs} {
+	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
@@ -339,7 +339,7 @@ func TestRealFrozen(t *testing.T) {
 
 // TestRealManyGroups grows a thousandfold.
 func TestRealManyGroups(t *testing.T) {
-	for fs, from := range map[Type]volume.Size{Ext4: volume.GiB, XFS: volume.GiB, Btrfs: volume.GiB} {
+	for fs, from := range map[Type]volume.Size{TypeExt4: volume.GiB, TypeXFS: volume.GiB, TypeBtrfs: volume.GiB} {
 		t.Run(string(fs), func(t *testing.T) {
 			needGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, from)

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -183,7 +185,7 @@ func (d disk) resize(t *testing.T, size volume.Size) {
 func (d disk) mkfs(t *testing.T, fs Type, options ...string) {
 	t.Helper()
 	args := append([]string{"-q"}, options...)
-	if fs.Ext() {
+	if fs.IsExt() {
 		args = append(args, "-F")
 	}
 	mustRun(t, "mkfs."+string(fs), append(args, d.device)...)
@@ -254,7 +256,7 @@ func hasResourceCapability(t *testing.T) bool {
 func needGrowth(t *testing.T, fs Type) {
 	t.Helper()
 	needFilesystem(t, fs)
-	if fs.Ext() && !hasResourceCapability(t) {
+	if fs.IsExt() && !hasResourceCapability(t) {
 		t.Skip("this process lacks CAP_SYS_RESOURCE: ext cannot grow online; run the test binary in a guest")
 	}
 }
@@ -263,9 +265,9 @@ func needGrowth(t *testing.T, fs Type) {
 func (d disk) fsck(t *testing.T, fs Type) {
 	t.Helper()
 	switch {
-	case fs.Ext():
+	case fs.IsExt():
 		mustRun(t, "e2fsck", "-f", "-n", d.device)
-	case fs == XFS:
+	case fs == TypeXFS:
 		mustRun(t, "xfs_repair", "-n", d.device)
 	default:
 		mustRun(t, "btrfs", "check", d.device)
@@ -313,7 +315,7 @@ func (w *writer) awaitMore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for goal := w.written.Load() + 5; w.written.Load() < goal; {
-		if err := volume.Pause(ctx, time.Millisecond); err != nil {
+		if err := operation.Sleep(ctx, time.Millisecond); err != nil {
 			t.Fatal("the writer is stuck: ", err)
 		}
 	}

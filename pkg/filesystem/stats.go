@@ -26,12 +26,12 @@ func (s *System) Stats(m Mount) (Usage, error) {
 	if err != nil {
 		return Usage{}, openMountError(m.Mountpoint, err)
 	}
-	if at.mountID != m.ID && (at.mountID != 0 || at.device != m.Device && m.FSType != string(Btrfs)) {
+	if at.mountID != m.ID && (at.mountID != 0 || at.device != m.Device && m.FSType != string(TypeBtrfs)) {
 		return Usage{}, notMounted(m.Mountpoint, nil)
 	}
 	st, err := handle.statfs()
 	if err != nil {
-		return Usage{}, volume.Errorf(volume.Internal, "statfs %s: %w", m.Mountpoint, err)
+		return Usage{}, volume.Errorf(volume.KindInternal, "statfs %s: %w", m.Mountpoint, err)
 	}
 	bytes := func(blocks uint64) volume.Size { return volume.Size(int64(blocks) * st.blockSize) }
 	return Usage{

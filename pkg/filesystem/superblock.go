@@ -134,11 +134,11 @@ func (s extSuper) kind() (t Type, ok bool) {
 	case s.incompat&extIncompatJournalDev != 0:
 		return "", false
 	case !journal && s.incompat&^uint32(incompatExt2) == 0 && s.roCompat&^uint32(roCompatOld) == 0:
-		return Ext2, true
+		return TypeExt2, true
 	case journal && s.incompat&^uint32(incompatExt3) == 0 && s.roCompat&^uint32(roCompatOld) == 0:
-		return Ext3, true
+		return TypeExt3, true
 	default:
-		return Ext4, true
+		return TypeExt4, true
 	}
 }
 

@@ -4,9 +4,9 @@ import (
 	"log/slog"
 	"time"
 
-	utilexec "k8s.io/utils/exec"
+	"github.com/growvol/growvol/pkg/operation"
 
-	"github.com/growvol/growvol/pkg/volume"
+	utilexec "k8s.io/utils/exec"
 )
 
 // Options are what a System may be given; the zero value works.
@@ -20,14 +20,14 @@ type Options struct {
 
 // System works on the filesystems of this machine. It keeps no state between
 // calls, but for looks that have not come back, and is safe for concurrent use; work on one and the same device must
-// be serialized by the caller (volume.Locks).
+// be serialized by the caller (operation.Locks).
 type System struct {
 	log    *slog.Logger
 	exec   utilexec.Interface
 	kernel kernel
 	now    func() time.Time
-	looks  volume.Locks  // looks that may hang, by aspect and device number
-	pause  time.Duration // first pause before a busy growth is tried again
+	looks  operation.Locks // looks that may hang, by aspect and device number
+	pause  time.Duration   // first pause before a busy growth is tried again
 }
 
 // New makes a System.

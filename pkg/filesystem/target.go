@@ -92,17 +92,17 @@ func openMountError(path string, err error) error {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return notMounted(path, err)
 	default:
-		return volume.Errorf(volume.Internal, "open the mount point %s: %w", path, err)
+		return volume.Errorf(volume.KindInternal, "open the mount point %s: %w", path, err)
 	}
 }
 
 func shutDown(path string, err error) error {
-	return volume.Errorf(volume.Precondition, "the filesystem at %s has shut down after an error, or its device fails: %w", path, deadError{err}).
+	return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has shut down after an error, or its device fails: %w", path, deadError{err}).
 		WithRemedy("restart the pods that use the volume so that it is mounted anew; the kernel log of this node names the error")
 }
 
 func notMounted(path string, err error) error {
-	e := volume.Errorf(volume.Precondition, "no filesystem is mounted at %s", path)
+	e := volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", path)
 	e.Cause = err
 	return e.WithRemedy("the volume must be staged on this node first")
 }
@@ -126,7 +126,7 @@ func (t *target) identify() error {
 	} else {
 		// The kernel does not tell the mount of a descriptor (before 5.8).
 		t.entry, found, err = t.sys.FindMount(t.mountPoint)
-		found = found && err == nil && (t.entry.Device == st.device || t.entry.FSType == string(Btrfs))
+		found = found && err == nil && (t.entry.Device == st.device || t.entry.FSType == string(TypeBtrfs))
 	}
 	if !found {
 		return notMounted(t.mountPoint, err)
@@ -155,7 +155,7 @@ func (t *target) belongsTogether() error {
 			return err
 		}
 		if mounted, err = t.sys.kernel.deviceNumber(dev.path); err != nil {
-			return volume.Errorf(volume.Internal, "the btrfs at %s is on %s: %w", t.mountPoint, dev.path, err)
+			return volume.Errorf(volume.KindInternal, "the btrfs at %s is on %s: %w", t.mountPoint, dev.path, err)
 		}
 	}
 	if mounted != number {
@@ -165,7 +165,7 @@ func (t *target) belongsTogether() error {
 }
 
 func foreignMount(m Mount, mountPoint string, of blockdev.DeviceNumber, dev Device) error {
-	return volume.Errorf(volume.Precondition, "the mount at %s is of %s (%s), not of the volume's device %s (%s)",
+	return volume.Errorf(volume.KindPrecondition, "the mount at %s is of %s (%s), not of the volume's device %s (%s)",
 		mountPoint, m.Source, of, dev.Path(), dev.Number()).
 		WithRemedy("nothing was changed; unmount the path and let the volume be staged again")
 }
@@ -173,13 +173,13 @@ func foreignMount(m Mount, mountPoint string, of blockdev.DeviceNumber, dev Devi
 // family picks the grower for what is mounted.
 func (t *target) family() (grower, error) {
 	switch f, _ := family(t.magic); f {
-	case Ext4:
+	case TypeExt4:
 		return &extGrower{target: t}, nil
-	case XFS:
+	case TypeXFS:
 		return &xfsGrower{target: t}, nil
-	case Btrfs:
+	case TypeBtrfs:
 		return &btrfsGrower{target: t}, nil
 	default:
-		return nil, volume.Errorf(volume.Precondition, "the filesystem at %s is %s, which this driver does not measure or grow", t.mountPoint, t.entry.FSType)
+		return nil, volume.Errorf(volume.KindPrecondition, "the filesystem at %s is %s, which this driver does not measure or grow", t.mountPoint, t.entry.FSType)
 	}
 }

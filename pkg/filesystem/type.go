@@ -11,28 +11,28 @@ type Type string
 
 // The filesystems.
 const (
-	Ext2  Type = "ext2"
-	Ext3  Type = "ext3"
-	Ext4  Type = "ext4"
-	XFS   Type = "xfs"
-	Btrfs Type = "btrfs"
+	TypeExt2  Type = "ext2"
+	TypeExt3  Type = "ext3"
+	TypeExt4  Type = "ext4"
+	TypeXFS   Type = "xfs"
+	TypeBtrfs Type = "btrfs"
 )
 
 // ParseType reads the fsType of a volume capability; case and surrounding
 // blanks do not matter. The error is of kind Invalid.
 func ParseType(s string) (Type, error) {
 	switch t := Type(strings.ToLower(strings.TrimSpace(s))); t {
-	case Ext2, Ext3, Ext4, XFS, Btrfs:
+	case TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs:
 		return t, nil
 	default:
-		return "", volume.Errorf(volume.Invalid, "filesystem type %q is not supported", s).
+		return "", volume.Errorf(volume.KindInvalid, "filesystem type %q is not supported", s).
 			WithRemedy("use one of ext4, xfs, ext3, ext2, btrfs")
 	}
 }
 
-// Ext tells whether t is of the ext family, which shares one superblock, one
+// IsExt tells whether t is of the ext family, which shares one superblock, one
 // kernel driver and one set of tools.
-func (t Type) Ext() bool { return t == Ext2 || t == Ext3 || t == Ext4 }
+func (t Type) IsExt() bool { return t == TypeExt2 || t == TypeExt3 || t == TypeExt4 }
 
 // Accepts reports whether a volume that is wanted as one type may be mounted
 // when it holds another, as what it is. An empty want accepts every type.
@@ -46,10 +46,10 @@ func Accepts(want, found Type) bool {
 	switch want {
 	case "", found:
 		return true
-	case Ext4:
-		return found.Ext()
-	case Ext2:
-		return found == Ext3
+	case TypeExt4:
+		return found.IsExt()
+	case TypeExt2:
+		return found == TypeExt3
 	default:
 		return false
 	}
@@ -57,8 +57,8 @@ func Accepts(want, found Type) bool {
 
 // driver is the type to mount t as.
 func (t Type) driver() Type {
-	if t == Ext2 {
-		return Ext4
+	if t == TypeExt2 {
+		return TypeExt4
 	}
 	return t
 }
@@ -75,11 +75,11 @@ const (
 func family(magic uint32) (Type, bool) {
 	switch magic {
 	case extMagic:
-		return Ext4, true
+		return TypeExt4, true
 	case xfsMagic:
-		return XFS, true
+		return TypeXFS, true
 	case btrfsMagic:
-		return Btrfs, true
+		return TypeBtrfs, true
 	default:
 		return "", false
 	}

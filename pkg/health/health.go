@@ -23,11 +23,11 @@ func ToCSI(id string, conditions []volume.Condition) *csi.VolumeHealth {
 
 func errorType(i volume.Impairment) csi.VolumeHealthErrorType {
 	switch i {
-	case volume.Degraded:
+	case volume.ImpairmentDegraded:
 		return csi.VolumeHealthErrorType_DEGRADED
-	case volume.Inaccessible:
+	case volume.ImpairmentInaccessible:
 		return csi.VolumeHealthErrorType_INACCESSIBLE
-	case volume.DataLoss:
+	case volume.ImpairmentDataLoss:
 		return csi.VolumeHealthErrorType_DATA_LOSS
 	}
 	return csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE

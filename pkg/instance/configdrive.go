@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 // configLabel is the label of the filesystem on a config drive (Nova's user
@@ -26,7 +27,7 @@ var errNoConfigDrive = errors.New("this machine has none (no disk with a filesys
 func (o Options) configDrive(ctx context.Context) (facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
-	return volume.Bounded(ctx, func() (facts, error) {
+	return operation.AwaitCall(ctx, func() (facts, error) {
 		disks, err := o.Disks.Disks()
 		if err != nil {
 			return facts{}, err
@@ -52,7 +53,7 @@ func (o Options) configDrive(ctx context.Context) (facts, error) {
 // user could make this machine pass for another.
 func (o Options) labeled(d blockdev.Device) string {
 	switch d.Kind {
-	case blockdev.SCSI, blockdev.VirtioBlk, blockdev.NVMe, blockdev.Other:
+	case blockdev.KindSCSI, blockdev.KindVirtioBlk, blockdev.KindNVMe, blockdev.KindOther:
 	default:
 		return ""
 	}

@@ -70,7 +70,7 @@ func (m *machine) plug(name string, kind blockdev.Kind, serial string, content [
 
 // configDrive plugs in a config drive with this meta_data.json.
 func (m *machine) configDrive(name, serial, metadata string) {
-	d := m.plug(name, blockdev.SCSI, serial, iso("config-2"))
+	d := m.plug(name, blockdev.KindSCSI, serial, iso("config-2"))
 	m.files[d.Path] = map[string]string{"openstack/latest/meta_data.json": metadata}
 }
 
@@ -101,7 +101,7 @@ func (m *machine) Serial(d blockdev.Device) (string, error) {
 	}
 	serial, ok := m.serials[d.Name]
 	if !ok {
-		return "", volume.Errorf(volume.Internal, "%s does not answer", d)
+		return "", volume.Errorf(volume.KindInternal, "%s does not answer", d)
 	}
 	return serial, nil
 }
@@ -115,19 +115,19 @@ func (m *machine) ByNumber(major, minor uint32) (blockdev.Device, error) {
 	if d, ok := m.under[fmt.Sprintf("%d:%d", major, minor)]; ok {
 		return d, nil
 	}
-	return blockdev.Device{}, volume.Errorf(volume.Internal, "no device %d:%d", major, minor)
+	return blockdev.Device{}, volume.Errorf(volume.KindInternal, "no device %d:%d", major, minor)
 }
 
 func (m *machine) Stack(d blockdev.Device) ([]blockdev.Device, error) {
-	return []blockdev.Device{{Name: "part", Kind: blockdev.Partition}, d}, nil
+	return []blockdev.Device{{Name: "part", Kind: blockdev.KindPartition}, d}, nil
 }
 
 func (m *machine) Partitions(d blockdev.Device) ([]blockdev.Device, error) {
-	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind != blockdev.Partition }), nil
+	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind != blockdev.KindPartition }), nil
 }
 
 func (m *machine) Holders(d blockdev.Device) ([]blockdev.Device, error) {
-	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind == blockdev.Partition }), nil
+	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind == blockdev.KindPartition }), nil
 }
 
 func (m *machine) MountedAs(d blockdev.Device) string { return m.mounted[d.Name] }

@@ -46,7 +46,7 @@ func (o LimitOptions) isForeign(d blockdev.Device, serial string, u uses) bool {
 	used := false
 	for _, layer := range o.above(d) {
 		number := layer.Number()
-		canBeVolume := layer == d || layer.Kind == blockdev.Crypt && slices.Contains(holders, layer)
+		canBeVolume := layer == d || layer.Kind == blockdev.KindCrypt && slices.Contains(holders, layer)
 		if canBeVolume && u.cluster[number] {
 			return false
 		}
@@ -82,12 +82,12 @@ func (o LimitOptions) uses() (uses, error) {
 	u := uses{mounted: map[blockdev.DeviceNumber]bool{}, cluster: map[blockdev.DeviceNumber]bool{}, swap: map[string]bool{}}
 	table, err := os.Open(filepath.Join(o.proc, "self", "mountinfo"))
 	if err != nil {
-		return u, volume.Errorf(volume.Internal, "read the mount table: %w", err)
+		return u, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
 	}
 	defer table.Close() //nolint:errcheck // only read from
 	mounts, err := mountinfo.GetMountsFromReader(table, nil)
 	if err != nil {
-		return u, volume.Errorf(volume.Internal, "read the mount table: %w", err)
+		return u, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
 	}
 	for _, m := range mounts {
 		kubelet := isKubeletVolume(m.Mountpoint)
@@ -106,7 +106,7 @@ func (o LimitOptions) uses() (uses, error) {
 	}
 	swaps, err := os.ReadFile(filepath.Join(o.proc, "swaps"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without swapping has none
-		return u, volume.Errorf(volume.Internal, "read the swap areas: %w", err)
+		return u, volume.Errorf(volume.KindInternal, "read the swap areas: %w", err)
 	}
 	for line := range strings.Lines(string(swaps)) {
 		path, _, _ := strings.Cut(strings.TrimSpace(line), " ")

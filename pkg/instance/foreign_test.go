@@ -45,9 +45,9 @@ func (m *machine) blockNodeOf(path string, d blockdev.Device) string {
 // disk (252:1) in them: 27 volumes can be attached, that one included, or 26 beside it.
 func TestAttachLimitWithDisksOfOthers(t *testing.T) {
 	const ext4 = " - ext4 /dev/vdb rw"
-	part := blockdev.Device{Major: 252, Minor: 17, Name: "vdb1", Path: "/dev/vdb1", Kind: blockdev.Partition}
-	crypt := blockdev.Device{Major: 253, Minor: 0, Name: "dm-0", Path: "/dev/dm-0", Kind: blockdev.Crypt}
-	lvm := blockdev.Device{Major: 253, Minor: 1, Name: "dm-1", Path: "/dev/dm-1", Kind: blockdev.Mapper}
+	part := blockdev.Device{Major: 252, Minor: 17, Name: "vdb1", Path: "/dev/vdb1", Kind: blockdev.KindPartition}
+	crypt := blockdev.Device{Major: 253, Minor: 0, Name: "dm-0", Path: "/dev/dm-0", Kind: blockdev.KindCrypt}
+	lvm := blockdev.Device{Major: 253, Minor: 1, Name: "dm-1", Path: "/dev/dm-1", Kind: blockdev.KindMapper}
 	for name, c := range map[string]struct {
 		prepare func(m *machine, o *LimitOptions)
 		want    int64
@@ -128,8 +128,8 @@ func TestAttachLimitWithDisksOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
-			m.plug("vdb", blockdev.VirtioBlk, otherID[:20], nil)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
+			m.plug("vdb", blockdev.KindVirtioBlk, otherID[:20], nil)
 			m.slots("0000:00:%02x", 29, 3)
 			o := m.limits()
 			c.prepare(m, &o)
@@ -148,8 +148,8 @@ func TestAttachLimitWithDisksOfOthers(t *testing.T) {
 // volumes as well as one of the cluster does.
 func TestAttachLimitWithDisksOfOthersOnSCSI(t *testing.T) {
 	m := newMachine(t)
-	m.plug("vda", blockdev.VirtioBlk, "", nil) // a config drive
-	m.plug("sda", blockdev.SCSI, otherID, nil)
+	m.plug("vda", blockdev.KindVirtioBlk, "", nil) // a config drive
+	m.plug("sda", blockdev.KindSCSI, otherID, nil)
 	m.mounted["sda"] = "ext4"
 	m.slots("0000:00:%02x", 29, 3)
 	if got, err := AttachLimit(t.Context(), m.limits()); err != nil || got.Volumes != 254 {
@@ -161,7 +161,7 @@ func TestAttachLimitWithDisksOfOthersOnSCSI(t *testing.T) {
 func TestAttachLimitReserved(t *testing.T) {
 	for reserved, want := range map[int64]int64{0: 27, 2: 25, 26: 1, 27: 1, 1000: 1} {
 		m := newMachine(t)
-		m.plug("vda", blockdev.VirtioBlk, "", nil)
+		m.plug("vda", blockdev.KindVirtioBlk, "", nil)
 		m.slots("0000:00:%02x", 29, 2)
 		o := m.limits()
 		o.Reserved = reserved
@@ -177,7 +177,7 @@ func TestAttachLimitWithoutMountTable(t *testing.T) {
 	m := newMachine(t)
 	o := m.limits()
 	o.proc = t.TempDir()
-	if _, err := AttachLimit(t.Context(), o); !volume.IsKind(err, volume.Internal) || !strings.Contains(err.Error(), "mountinfo") {
+	if _, err := AttachLimit(t.Context(), o); !volume.IsKind(err, volume.KindInternal) || !strings.Contains(err.Error(), "mountinfo") {
 		t.Errorf("%v", err)
 	}
 }

@@ -101,11 +101,11 @@ func Identify(ctx context.Context, o Options) (Identity, error) {
 func (o Options) complete(ctx context.Context, who *Identity, tried []string) error {
 	all := strings.Join(tried, "; ")
 	if who.ID == "" {
-		return volume.Errorf(volume.Internal, "no source tells which server of OpenStack this machine is: %s", all).
+		return volume.Errorf(volume.KindInternal, "no source tells which server of OpenStack this machine is: %s", all).
 			WithRemedy("give --node-id, the server's id, or let this pod reach the metadata service (hostNetwork)")
 	}
 	if o.WithZone && who.Zone == "" {
-		return volume.Errorf(volume.Internal, "no source tells the availability zone of this machine: %s", all).
+		return volume.Errorf(volume.KindInternal, "no source tells the availability zone of this machine: %s", all).
 			WithRemedy("give --zone, or --with-topology=false where zones mean nothing, or let this pod reach the metadata service (hostNetwork)")
 	}
 	if !o.WithZone {
@@ -115,7 +115,7 @@ func (o Options) complete(ctx context.Context, who *Identity, tried []string) er
 		return nil
 	}
 	if f, err := o.dmi(ctx); err == nil && f.id != who.ID {
-		return volume.Errorf(volume.Internal, "%s says that this machine is the server %s, but its DMI table says %s", who.IDFrom, who.ID, f.id).
+		return volume.Errorf(volume.KindInternal, "%s says that this machine is the server %s, but its DMI table says %s", who.IDFrom, who.ID, f.id).
 			WithRemedy("find out which is right, and give it as --node-id")
 	}
 	return nil
@@ -142,5 +142,5 @@ func (o Options) withDefaults() Options {
 // Nova gives its other disks none.
 func isVolume(serial string) bool {
 	const visible = 20
-	return len(serial) >= visible && volume.BeginsUUID(serial)
+	return len(serial) >= visible && volume.IsUUIDPrefix(serial)
 }

@@ -131,9 +131,9 @@ func TestAVolumeIsNoConfigDrive(t *testing.T) {
 	for _, serial := range []string{otherID, otherID[:20]} {
 		m := newMachine(t)
 		m.configDrive("vdb", serial, metadataOf(otherID, "nova"))
-		d := m.plug("loop0", blockdev.Loop, "", iso("config-2"))
+		d := m.plug("loop0", blockdev.KindLoop, "", iso("config-2"))
 		m.files[d.Path] = m.files[m.disks[0].Path]
-		m.plug("sdz", blockdev.SCSI, "", iso("config-2"))
+		m.plug("sdz", blockdev.KindSCSI, "", iso("config-2"))
 		delete(m.serials, "sdz") // does not answer
 		_, err := Identify(t.Context(), m.options())
 		wantWords(t, err, "config drive: this machine has none")
@@ -146,10 +146,10 @@ func TestAVolumeIsNoConfigDrive(t *testing.T) {
 func TestConfigDriveOfEachSort(t *testing.T) {
 	for want, image := range map[string][]byte{"iso9660": iso("config-2"), "vfat": fat("CONFIG-2", "FAT16")} {
 		m := newMachine(t)
-		m.plug("vda", blockdev.VirtioBlk, "", make([]byte, 1<<20))
-		m.plug("sr1", blockdev.SCSI, "", nil) // no medium
-		m.plug("sr2", blockdev.SCSI, "", iso("cidata"))
-		d := m.plug("vdb", blockdev.VirtioBlk, "", image)
+		m.plug("vda", blockdev.KindVirtioBlk, "", make([]byte, 1<<20))
+		m.plug("sr1", blockdev.KindSCSI, "", nil) // no medium
+		m.plug("sr2", blockdev.KindSCSI, "", iso("cidata"))
+		d := m.plug("vdb", blockdev.KindVirtioBlk, "", image)
 		m.files[d.Path] = map[string]string{metadataPath: metadataOf(serverID, "nova")}
 		if got, err := Identify(t.Context(), m.options()); err != nil || got.ID != serverID || len(m.fstypes) != 1 || m.fstypes[0] != want {
 			t.Errorf("%+v, %v, opened as %v", got, err, m.fstypes)
@@ -243,7 +243,7 @@ func TestMetadataServiceThatHangs(t *testing.T) {
 	o.metadata = service{address: server.URL, timeout: time.Hour}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := Identify(ctx, o); !volume.IsKind(err, volume.Deadline) {
+	if _, err := Identify(ctx, o); !volume.IsKind(err, volume.KindDeadline) {
 		t.Errorf("%v", err)
 	}
 }
@@ -262,7 +262,7 @@ func TestADiskThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		m.hangs = make(chan struct{})
-		m.plug("vda", blockdev.VirtioBlk, "", nil)
+		m.plug("vda", blockdev.KindVirtioBlk, "", nil)
 		m.dmi(nova(serverID))
 		o := m.options()
 		o.Zone = "here"
@@ -286,14 +286,14 @@ func TestADiskThatHangs(t *testing.T) {
 		}
 		scsi := newMachine(t)
 		scsi.hangs = m.hangs
-		scsi.plug("sda", blockdev.SCSI, "", nil)
+		scsi.plug("sda", blockdev.KindSCSI, "", nil)
 		scsi.slots("0000:00:%02x", 29, 2)
 		if got, err := AttachLimit(t.Context(), scsi.limits()); err != nil || got.Volumes != 256 || strings.Contains(got.Reason, "slots") {
 			t.Errorf("%+v, %v; want 256: no disk needs a slot", got, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := AttachLimit(ctx, limit); !volume.IsKind(err, volume.Deadline) {
+		if _, err := AttachLimit(ctx, limit); !volume.IsKind(err, volume.KindDeadline) {
 			t.Errorf("%v", err)
 		}
 		close(m.hangs)

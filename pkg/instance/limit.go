@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -73,7 +75,7 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	patient, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
 	rough := make(chan Limit, 1)
-	limit, err := volume.Bounded(patient, func() (Limit, error) { return o.limit(rough) })
+	limit, err := operation.AwaitCall(patient, func() (Limit, error) { return o.limit(rough) })
 	if patient.Err() != nil && ctx.Err() == nil {
 		limit, err = Limit{maxDisks, ""}, nil
 		select {
@@ -116,7 +118,7 @@ func (o LimitOptions) limit(rough chan<- Limit) (Limit, error) {
 
 // roughLimit is the limit of a machine whose disks do not answer.
 func roughLimit(disks []blockdev.Device, slots int64) Limit {
-	if slots > 0 && slices.ContainsFunc(disks, func(d blockdev.Device) bool { return d.Kind == blockdev.VirtioBlk }) {
+	if slots > 0 && slices.ContainsFunc(disks, func(d blockdev.Device) bool { return d.Kind == blockdev.KindVirtioBlk }) {
 		return Limit{min(slots, maxDisks), fmt.Sprintf("virtio-blk: %d PCI slots for hot-plugging, free or not; ", slots)}
 	}
 	return Limit{Volumes: maxDisks}
@@ -154,8 +156,8 @@ func (o LimitOptions) count(disks []blockdev.Device) (diskCounts, error) {
 		return c, err
 	}
 	for _, d := range disks {
-		virtio := d.Kind == blockdev.VirtioBlk
-		if !virtio && d.Kind != blockdev.SCSI && d.Kind != blockdev.NVMe {
+		virtio := d.Kind == blockdev.KindVirtioBlk
+		if !virtio && d.Kind != blockdev.KindSCSI && d.Kind != blockdev.KindNVMe {
 			continue
 		}
 		c.anyOnVirtio = c.anyOnVirtio || virtio

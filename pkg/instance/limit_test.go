@@ -35,41 +35,41 @@ func TestAttachLimit(t *testing.T) {
 	}{
 		"nothing known": {func(*machine) {}, 256},
 		"virtio-blk on pc: an image's disk and a network card": {func(m *machine) {
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
-			m.plug("sr0", blockdev.SCSI, "QM00005", nil)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
+			m.plug("sr0", blockdev.KindSCSI, "QM00005", nil)
 			m.slots("0000:00:%02x", 29, 2)
 		}, 27},
 		"and three volumes": {func(m *machine) {
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
-			volumes(m, blockdev.VirtioBlk, 3)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
+			volumes(m, blockdev.KindVirtioBlk, 3)
 			m.slots("0000:00:%02x", 29, 5)
 		}, 27},
 		"q35": {func(m *machine) {
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
 			m.slots("0000:%02x:00", 5, 4)
 		}, 1},
 		"q35 that is full: zero would be no limit": {func(m *machine) {
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
 			m.slots("0000:%02x:00", 5, 5)
 		}, 1},
 		"virtio-blk without known slots": {func(m *machine) {
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
-			volumes(m, blockdev.VirtioBlk, 3)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
+			volumes(m, blockdev.KindVirtioBlk, 3)
 		}, 255},
 		"virtio-scsi": {func(m *machine) {
-			m.plug("sda", blockdev.SCSI, "", nil)
-			m.plug("sr0", blockdev.SCSI, "", nil)
-			m.plug("loop0", blockdev.Loop, "", nil)
-			volumes(m, blockdev.SCSI, 3)
+			m.plug("sda", blockdev.KindSCSI, "", nil)
+			m.plug("sr0", blockdev.KindSCSI, "", nil)
+			m.plug("loop0", blockdev.KindLoop, "", nil)
+			volumes(m, blockdev.KindSCSI, 3)
 			m.slots("0000:%02x:00", 5, 5)
 		}, 254},
 		"virtio-scsi with a config drive on virtio-blk": {func(m *machine) {
-			m.plug("vda", blockdev.VirtioBlk, "", nil)
-			volumes(m, blockdev.SCSI, 3)
+			m.plug("vda", blockdev.KindVirtioBlk, "", nil)
+			volumes(m, blockdev.KindSCSI, 3)
 			m.slots("0000:%02x:00", 5, 2)
 		}, 255},
 		"a disk that does not answer": {func(m *machine) {
-			m.plug("sda", blockdev.SCSI, "", nil)
+			m.plug("sda", blockdev.KindSCSI, "", nil)
 			delete(m.serials, "sda")
 		}, 255},
 	} {
@@ -87,7 +87,7 @@ func TestAttachLimit(t *testing.T) {
 // A server that boots from a volume has one that is not the orchestrator's.
 func TestAttachLimitOfAServerThatBootsFromAVolume(t *testing.T) {
 	m := newMachine(t)
-	root := m.plug("vda", blockdev.VirtioBlk, serverID[:20], nil)
+	root := m.plug("vda", blockdev.KindVirtioBlk, serverID[:20], nil)
 	m.slots("0000:00:%02x", 29, 2)
 	var st unix.Stat_t
 	if err := unix.Stat(m.root, &st); err != nil {
@@ -106,9 +106,9 @@ func TestAttachLimitOfAServerThatBootsFromAVolume(t *testing.T) {
 
 // The bus of the node's own disk is that of its volumes, while there are none.
 func TestAttachLimitByTheNodesOwnDisk(t *testing.T) {
-	for kind, want := range map[blockdev.Kind]int64{blockdev.SCSI: 254, blockdev.VirtioBlk: 27} {
+	for kind, want := range map[blockdev.Kind]int64{blockdev.KindSCSI: 254, blockdev.KindVirtioBlk: 27} {
 		m := newMachine(t)
-		m.plug("config", blockdev.VirtioBlk, "", nil)
+		m.plug("config", blockdev.KindVirtioBlk, "", nil)
 		own := m.plug("root", kind, "", nil)
 		m.slots("0000:00:%02x", 29, 2)
 		var st unix.Stat_t

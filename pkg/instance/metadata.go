@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -66,7 +68,7 @@ func (s service) ask(ctx context.Context) (facts, error) {
 		if !passing || try == len(s.pauses) {
 			return facts{}, fmt.Errorf("%w (tried %d times)", err, try+1)
 		}
-		if err := volume.Pause(ctx, s.pauses[try]); err != nil {
+		if err := operation.Sleep(ctx, s.pauses[try]); err != nil {
 			return facts{}, err
 		}
 	}

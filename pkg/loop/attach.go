@@ -23,10 +23,10 @@ func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[str
 	}
 	defer unlock()
 	if req.Node != b.opts.Node {
-		return nil, volume.Errorf(volume.NotFound, "the loop backend knows no node %q; its volumes are on %s", req.Node, b.opts.Node)
+		return nil, volume.Errorf(volume.KindNotFound, "the loop backend knows no node %q; its volumes are on %s", req.Node, b.opts.Node)
 	}
-	if req.Access.Mode.MultiNode() {
-		return nil, volume.Errorf(volume.Invalid, "the access mode %s needs several nodes; a volume of this backend is on one", req.Access.Mode).
+	if req.Access.Mode.IsMultiNode() {
+		return nil, volume.Errorf(volume.KindInvalid, "the access mode %s needs several nodes; a volume of this backend is on one", req.Access.Mode).
 			WithRemedy("use the access mode ReadWriteOnce or ReadWriteOncePod")
 	}
 	want := attachment{Node: req.Node, Mode: req.Access.Mode, ReadOnly: req.ReadOnly}
@@ -36,10 +36,10 @@ func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[str
 			return nil, fmt.Errorf("record the attachment: %w", err)
 		}
 	case o.attachment.Node != want.Node:
-		return nil, volume.Errorf(volume.Precondition, "the volume is attached to node %s", o.attachment.Node).
+		return nil, volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s", o.attachment.Node).
 			WithRemedy("detach it there first")
 	case *o.attachment != want:
-		return nil, volume.Errorf(volume.AlreadyExists, "the volume is attached to node %s as %s, read-only %t; not as %s, read-only %t",
+		return nil, volume.Errorf(volume.KindAlreadyExists, "the volume is attached to node %s as %s, read-only %t; not as %s, read-only %t",
 			want.Node, o.attachment.Mode, o.attachment.ReadOnly, want.Mode, want.ReadOnly).
 			WithRemedy("detach it first")
 	}

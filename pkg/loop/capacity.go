@@ -33,7 +33,7 @@ func (b *Backend) reserve(id string, size volume.Size) (release func(), err erro
 		return nil, err
 	}
 	if free := b.opts.PoolSize - used; size > free {
-		return nil, volume.Errorf(volume.OutOfRange, "the pool of %s has room for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
+		return nil, volume.Errorf(volume.KindOutOfRange, "the pool of %s has room for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
 			WithRemedy("delete volumes or snapshots, or ask for less")
 	}
 	if b.pool.reserved == nil {
@@ -86,13 +86,13 @@ func (b *Backend) Capacity(_ context.Context, req volume.CapacityRequest) (volum
 	}
 	l := b.Limits()
 	c := volume.Capacity{Min: l.Min, Max: l.Max}
-	if !b.topology().Within(req.Topology) {
+	if !b.topology().IsWithin(req.Topology) {
 		return c, nil
 	}
 	dir := filepath.Join(b.opts.Dir, string(volumes))
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return volume.Capacity{}, volume.Errorf(volume.Internal, "get capacity: %w", &os.PathError{Op: "statfs", Path: dir, Err: err})
+		return volume.Capacity{}, volume.Errorf(volume.KindInternal, "get capacity: %w", &os.PathError{Op: "statfs", Path: dir, Err: err})
 	}
 	c.Available = volume.Size(st.Bavail) * volume.Size(st.Bsize)
 	if b.opts.PoolSize > 0 {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -35,13 +37,13 @@ type Connector struct {
 	// running is locked by volume while the kernel works on the volume's device.
 	// Work that outlives its call keeps the lock, so that a retry waits for it
 	// instead of finding the device in use.
-	running volume.Locks
+	running operation.Locks
 }
 
 // NewConnector returns the connector of a node.
 func NewConnector(o ConnectorOptions) (*Connector, error) {
 	if o.Dir == "" || o.Node == "" {
-		return nil, volume.Errorf(volume.Invalid, "the loop connector needs a directory and the name of its node")
+		return nil, volume.Errorf(volume.KindInvalid, "the loop connector needs a directory and the name of its node")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -49,16 +51,16 @@ func NewConnector(o ConnectorOptions) (*Connector, error) {
 	return &Connector{opts: o, store: &store{dir: o.Dir}, loops: newLoops(), blocks: blockdev.New(), log: o.Log}, nil
 }
 
-// Healthy implements volume.HealthChecker: the volumes' directory can be read,
+// CheckHealth implements volume.HealthChecker: the volumes' directory can be read,
 // and the kernel has loop devices.
-func (c *Connector) Healthy(context.Context) error {
+func (c *Connector) CheckHealth(context.Context) error {
 	if err := unix.Access(c.opts.Dir, unix.R_OK|unix.X_OK); err != nil {
-		return volume.Errorf(volume.Unavailable, "the directory of the volumes cannot be read: %w", &os.PathError{Op: "access", Path: c.opts.Dir, Err: err}).
+		return volume.Errorf(volume.KindUnavailable, "the directory of the volumes cannot be read: %w", &os.PathError{Op: "access", Path: c.opts.Dir, Err: err}).
 			WithRemedy("check that the node's directory is mounted into the plugin, and that the controller uses the same one")
 	}
 	control := filepath.Join(c.loops.dev, "loop-control")
 	if err := unix.Access(control, unix.R_OK|unix.W_OK); err != nil {
-		return volume.Errorf(volume.Unavailable, "the kernel offers no loop devices: %w", &os.PathError{Op: "access", Path: control, Err: err}).
+		return volume.Errorf(volume.KindUnavailable, "the kernel offers no loop devices: %w", &os.PathError{Op: "access", Path: control, Err: err}).
 			WithRemedy("load the kernel's module loop, and mount the node's /dev into the plugin")
 	}
 	return nil
@@ -79,7 +81,7 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (vol
 }
 
 func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	published, err := publishedSize(req.Publish)
+	published, err := publishedSize(req.PublishContext)
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -93,10 +95,10 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	l.And(unlock)
+	l.Add(unlock)
 	if o.attachment == nil || o.attachment.Node != c.opts.Node {
 		// Kubernetes stages only what it has attached: this does not pass by itself.
-		return volume.Connection{}, volume.Errorf(volume.Precondition, "the volume is not attached to this node, %s", c.opts.Node).
+		return volume.Connection{}, volume.Errorf(volume.KindPrecondition, "the volume is not attached to this node, %s", c.opts.Node).
 			WithRemedy("check the VolumeAttachment, and that the controller and the node use the same node name")
 	}
 	d, err := outlive(ctx, l, "connecting the volume's loop device", func(ctx context.Context) (device, error) {
@@ -110,7 +112,7 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 
 // begin takes the volume for the caller, after work on it that outlived an
 // earlier call.
-func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error) {
+func (c *Connector) begin(ctx context.Context, id string) (*operation.Lease, error) {
 	unlock, err := c.running.Lock(ctx, id)
 	if err != nil {
 		cause := context.Cause(ctx)
@@ -118,17 +120,17 @@ func (c *Connector) begin(ctx context.Context, id string) (*volume.Lease, error)
 		return nil, volume.Errorf(volume.KindOf(cause), text, cause).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 	}
-	return volume.NewLease(unlock), nil
+	return operation.NewLease(unlock), nil
 }
 
 // outlive runs what the kernel cannot be interrupted in. When ctx ends first the
 // work goes on and keeps the lease's locks.
-func outlive[T any](ctx context.Context, l *volume.Lease, what string, work func(context.Context) (T, error)) (T, error) {
+func outlive[T any](ctx context.Context, l *operation.Lease, what string, work func(context.Context) (T, error)) (T, error) {
 	if err := ctx.Err(); err != nil {
 		var zero T
 		return zero, fmt.Errorf("%s has not begun: %w", what, err)
 	}
-	return volume.Outlive(ctx, l, what, func() (T, error) { return work(context.WithoutCancel(ctx)) })
+	return operation.RunDetached(ctx, l, what, func() (T, error) { return work(context.WithoutCancel(ctx)) })
 }
 
 // provide returns the volume's loop device, and makes one if there is none. It
@@ -167,7 +169,7 @@ func publishedSize(publish map[string]string) (volume.Size, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, volume.Errorf(volume.Invalid, "the publish context has %s=%q, which is not a size in bytes", PublishSize, text)
+		return 0, volume.Errorf(volume.KindInvalid, "the publish context has %s=%q, which is not a size in bytes", PublishSize, text)
 	}
 	return volume.Size(n), nil
 }
@@ -175,7 +177,7 @@ func publishedSize(publish map[string]string) (volume.Size, error) {
 // connection says what the device must hold: the file as it is now, or what
 // was published if somebody has cut the file since.
 func connection(o object, d device, published volume.Size) volume.Connection {
-	return volume.Connection{Path: d.path, Size: max(o.size.RoundDown(sector), published.RoundDown(sector)), Published: published}
+	return volume.Connection{Path: d.path, Size: max(o.size.RoundDown(sector), published.RoundDown(sector)), PublishedSize: published}
 }
 
 // connected finds the loop device that the volume has.
@@ -191,7 +193,7 @@ func (c *Connector) connected(o object) (device, bool, error) {
 		return devices[0], true, nil
 	}
 	// Two devices would cache the same blocks apart from one another.
-	return device{}, false, volume.Errorf(volume.Precondition, "several loop devices have the volume's file: %s", paths(devices)).
+	return device{}, false, volume.Errorf(volume.KindPrecondition, "several loop devices have the volume's file: %s", paths(devices)).
 		WithRemedy("find out who made them; detach those that are not mounted with losetup -d")
 }
 
@@ -217,7 +219,7 @@ func (c *Connector) bind(ctx context.Context, o object, readOnly bool) (device, 
 
 // Locate implements volume.Connector.
 func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connection, connected bool, err error) {
-	conn, err = volume.Bounded(ctx, func() (volume.Connection, error) {
+	conn, err = operation.AwaitCall(ctx, func() (volume.Connection, error) {
 		o, err := c.store.load(volumes, id)
 		if err != nil {
 			return volume.Connection{}, err

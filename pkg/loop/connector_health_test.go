@@ -15,15 +15,15 @@ func TestConnectorHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.loops.dev = dev
-	wantKind(t, c.Healthy(t.Context()), volume.Unavailable, "directory of the volumes", "next step")
+	wantKind(t, c.CheckHealth(t.Context()), volume.KindUnavailable, "directory of the volumes", "next step")
 	if err := os.Mkdir(c.opts.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, c.Healthy(t.Context()), volume.Unavailable, "no loop devices", "next step")
+	wantKind(t, c.CheckHealth(t.Context()), volume.KindUnavailable, "no loop devices", "next step")
 	if err := os.WriteFile(filepath.Join(dev, "loop-control"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Healthy(t.Context()); err != nil {
+	if err := c.CheckHealth(t.Context()); err != nil {
 		t.Errorf("with both: %v", err)
 	}
 }

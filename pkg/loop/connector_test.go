@@ -105,7 +105,7 @@ func TestConnect(t *testing.T) {
 	}
 	sys := blockdev.New()
 	d, err := sys.ByPath(conn.Path)
-	if err != nil || d.Kind != blockdev.Loop {
+	if err != nil || d.Kind != blockdev.KindLoop {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	if size, err := sys.Size(d); err != nil || size != 64*volume.MiB {
@@ -135,13 +135,13 @@ func TestConnect(t *testing.T) {
 	// It is not another volume's, it is nobody's; unless another program of this
 	// machine is quicker, and then once more.
 	err = m.c.Verify(t.Context(), m.id, conn.Path)
-	for i := 0; i < 10 && volume.IsKind(err, volume.Precondition); i++ {
+	for i := 0; i < 10 && volume.IsKind(err, volume.KindPrecondition); i++ {
 		conn = m.connect(false)
 		m.disconnect()
 		err = m.c.Verify(t.Context(), m.id, conn.Path)
 	}
-	wantKind(t, err, volume.Internal, conn.Path, "no file")
-	wantKind(t, m.c.Verify(t.Context(), m.id, "/dev/no-such-device"), volume.Internal)
+	wantKind(t, err, volume.KindInternal, conn.Path, "no file")
+	wantKind(t, m.c.Verify(t.Context(), m.id, "/dev/no-such-device"), volume.KindInternal)
 }
 
 func TestConnectReadOnly(t *testing.T) {
@@ -168,22 +168,22 @@ func TestConnectReadOnly(t *testing.T) {
 	}
 	m.mount(conn.Path)
 	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, ReadOnly: true})
-	wantKind(t, err, volume.Precondition, conn.Path)
+	wantKind(t, err, volume.KindPrecondition, conn.Path)
 }
 
 func TestConnectRefusals(t *testing.T) {
 	m := newMachine(t, "")
 	other := create(t, m.b, "unattached", volume.MiB)
 	_, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: other.ID})
-	wantKind(t, err, volume.Precondition, "not attached")
+	wantKind(t, err, volume.KindPrecondition, "not attached")
 	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: volumes.id("none")})
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: "../volumes/" + m.id})
-	wantKind(t, err, volume.NotFound)
-	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, Publish: map[string]string{PublishSize: "many"}})
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindNotFound)
+	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, PublishContext: map[string]string{PublishSize: "many"}})
+	wantKind(t, err, volume.KindInvalid)
 	_, _, err = m.c.Locate(t.Context(), volumes.id("none"))
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	for _, id := range []string{"", "../x", volumes.id("none")} {
 		if err := m.c.Disconnect(t.Context(), id); err != nil {
 			t.Errorf("disconnect %q: %v", id, err)
@@ -191,8 +191,8 @@ func TestConnectRefusals(t *testing.T) {
 	}
 	// More was published than the file has: the device is too small, and the
 	// caller is told so.
-	conn, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, Publish: map[string]string{PublishSize: "134217728"}})
-	if err != nil || conn.Size != 128*volume.MiB || conn.Published != 128*volume.MiB {
+	conn, err := m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, PublishContext: map[string]string{PublishSize: "134217728"}})
+	if err != nil || conn.Size != 128*volume.MiB || conn.PublishedSize != 128*volume.MiB {
 		t.Errorf("%+v, %v", conn, err)
 	}
 	// What the volume has grown by since the attach is in Size alone.
@@ -200,11 +200,11 @@ func TestConnectRefusals(t *testing.T) {
 	if _, err := m.b.Expand(t.Context(), m.id, 96*volume.MiB); err != nil {
 		t.Fatal(err)
 	}
-	conn, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, Publish: published})
-	if err != nil || conn.Size != 96*volume.MiB || conn.Published != 64*volume.MiB {
+	conn, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, PublishContext: published})
+	if err != nil || conn.Size != 96*volume.MiB || conn.PublishedSize != 64*volume.MiB {
 		t.Errorf("%+v, %v", conn, err)
 	}
-	if conn, _, err := m.c.Locate(t.Context(), m.id); err != nil || conn.Size != 96*volume.MiB || conn.Published != 0 {
+	if conn, _, err := m.c.Locate(t.Context(), m.id); err != nil || conn.Size != 96*volume.MiB || conn.PublishedSize != 0 {
 		t.Errorf("located %+v, %v", conn, err)
 	}
 	info, err := m.c.Node(t.Context())
@@ -241,20 +241,20 @@ func TestExpandConnected(t *testing.T) {
 func TestConnectedVolumesStay(t *testing.T) {
 	m := newMachine(t, "")
 	conn := m.connect(false)
-	wantKind(t, m.b.Detach(t.Context(), m.id, ""), volume.Precondition, conn.Path)
-	wantKind(t, m.b.Delete(t.Context(), m.id), volume.Precondition)
+	wantKind(t, m.b.Detach(t.Context(), m.id, ""), volume.KindPrecondition, conn.Path)
+	wantKind(t, m.b.Delete(t.Context(), m.id), volume.KindPrecondition)
 
 	// Where the controller cannot open the device, it goes by the path that
 	// the kernel shows.
 	m.b.loops.dev = t.TempDir()
-	wantKind(t, m.b.Detach(t.Context(), m.id, ""), volume.Precondition)
+	wantKind(t, m.b.Detach(t.Context(), m.id, ""), volume.KindPrecondition)
 	m.b.loops.dev = "/dev"
 
 	// Nor does it delete a volume that is connected without being attached.
 	if err := m.b.store.detach(m.id); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, m.b.Delete(t.Context(), m.id), volume.Precondition, conn.Path)
+	wantKind(t, m.b.Delete(t.Context(), m.id), volume.KindPrecondition, conn.Path)
 
 	m.disconnect()
 	if err := errors.Join(m.b.Detach(t.Context(), m.id, ""), m.b.Delete(t.Context(), m.id)); err != nil {
@@ -311,7 +311,7 @@ func TestConnectRace(t *testing.T) {
 	other.disconnect()
 	other.c.loops.kernel = &racing{kernel: linux{}, taken: n, times: 1000}
 	_, err := other.c.Connect(t.Context(), volume.ConnectRequest{ID: other.id})
-	wantKind(t, err, volume.Unavailable, "attempts")
+	wantKind(t, err, volume.KindUnavailable, "attempts")
 }
 
 // old is a kernel before 5.8.

@@ -38,7 +38,7 @@ func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) 
 			return err
 		}
 		if len(devices) > 0 {
-			return volume.Errorf(volume.Precondition, "the volume %s is in use (%s), and the filesystem under it cannot copy a file that is written to (no reflink)",
+			return volume.Errorf(volume.KindPrecondition, "the volume %s is in use (%s), and the filesystem under it cannot copy a file that is written to (no reflink)",
 				from.id, paths(devices)).
 				WithRemedy("stop the pods that use the volume, or keep the volumes on XFS (reflink=1) or btrfs")
 		}

@@ -37,7 +37,7 @@ func reopened(b *Backend) *Backend {
 	return &Backend{opts: b.opts, store: &store{dir: b.opts.Dir}, loops: b.loops, log: b.log}
 }
 
-type operation struct {
+type crashCase struct {
 	name    string
 	prepare func(t *testing.T, b *Backend)
 	run     func(t *testing.T, b *Backend) error
@@ -101,9 +101,9 @@ func leave(t *testing.T, path string) {
 	}
 }
 
-func operations() []operation {
+func operations() []crashCase {
 	nothing := func(*testing.T, *Backend) {}
-	return []operation{
+	return []crashCase{
 		{"create", nothing, func(t *testing.T, b *Backend) error {
 			t.Helper()
 			_, err := b.Create(t.Context(), request("a", volume.MiB))
@@ -132,7 +132,7 @@ func operations() []operation {
 		}, hasContent(volumes, volA, 3*volume.MiB), []string{"volumes/" + volA}},
 		{"attach", makeA, func(t *testing.T, b *Backend) error {
 			t.Helper()
-			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: volA, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}})
+			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: volA, Node: node, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
 			return err
 		}, attached(true), []string{"volumes/" + volA, "volumes/" + volA + "/" + attachFile}},
 		{"detach", func(t *testing.T, b *Backend) {
@@ -173,7 +173,7 @@ func operations() []operation {
 // process would, and repeats it in a new one. The end is as if nothing had
 // happened, with no file left over.
 func TestCrashAndRetry(t *testing.T) {
-	forEveryCrash(t, func(t *testing.T, b *Backend, op operation) {
+	forEveryCrash(t, func(t *testing.T, b *Backend, op crashCase) {
 		t.Helper()
 		if err := op.run(t, b); err != nil {
 			t.Fatalf("repeated: %v", err)
@@ -189,7 +189,7 @@ func TestCrashAndRetry(t *testing.T) {
 // object is whole or does not exist, nothing waits in pending, and all can
 // be deleted.
 func TestCrashAndAbandon(t *testing.T) {
-	forEveryCrash(t, func(t *testing.T, b *Backend, _ operation) {
+	forEveryCrash(t, func(t *testing.T, b *Backend, _ crashCase) {
 		t.Helper()
 		b, err := New(t.Context(), b.opts)
 		if err != nil {
@@ -228,7 +228,7 @@ func TestCrashAndAbandon(t *testing.T) {
 // TestCrashAndDelete deletes what the crashed operation was making, without a
 // restart: CSI's way of giving up a creation.
 func TestCrashAndDelete(t *testing.T) {
-	forEveryCrash(t, func(t *testing.T, b *Backend, _ operation) {
+	forEveryCrash(t, func(t *testing.T, b *Backend, _ crashCase) {
 		t.Helper()
 		for _, id := range []string{volA, volB} {
 			if err := errors.Join(b.Detach(t.Context(), id, ""), b.Delete(t.Context(), id)); err != nil {
@@ -244,7 +244,7 @@ func TestCrashAndDelete(t *testing.T) {
 	})
 }
 
-func forEveryCrash(t *testing.T, after func(*testing.T, *Backend, operation)) {
+func forEveryCrash(t *testing.T, after func(*testing.T, *Backend, crashCase)) {
 	t.Helper()
 	for _, op := range operations() {
 		t.Run(op.name, func(t *testing.T) {
@@ -321,7 +321,7 @@ func TestDeleteClaimsItsPlace(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
-		wantKind(t, b.Delete(ctx, volA), volume.InProgress)
+		wantKind(t, b.Delete(ctx, volA), volume.KindInProgress)
 		if _, err := b.Get(t.Context(), volA); err != nil {
 			t.Errorf("deleted nevertheless: %v", err)
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -33,7 +35,7 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	deleted := missing(err)
 	switch {
 	case err == nil:
-		l.And(unlock)
+		l.Add(unlock)
 	case !deleted:
 		return err
 	}
@@ -147,8 +149,8 @@ func (c *Connector) awaitRelease(ctx context.Context, d device) error {
 		if err != nil {
 			return fmt.Errorf("read whether %s is detached: %w", d.path, err)
 		}
-		if volume.Pause(ctx, pause) != nil {
-			return volume.Errorf(volume.Deadline, "a process still has %s open; the kernel detaches it when it is closed", d.path).
+		if operation.Sleep(ctx, pause) != nil {
+			return volume.Errorf(volume.KindDeadline, "a process still has %s open; the kernel detaches it when it is closed", d.path).
 				WithRemedy("Kubernetes retries this automatically; if it lasts, delete the pods that use the volume, or find the process on this node: fuser, lsof")
 		}
 	}
@@ -160,10 +162,10 @@ func (c *Connector) awaitRelease(ctx context.Context, d device) error {
 func (c *Connector) inUse(d device) error {
 	users := c.users(d)
 	if len(users) == 0 {
-		return volume.Errorf(volume.Deadline, "%s is still in use by a program that has claimed it, or by a mount that is not visible from here", d.path).
+		return volume.Errorf(volume.KindDeadline, "%s is still in use by a program that has claimed it, or by a mount that is not visible from here", d.path).
 			WithRemedy("Kubernetes retries this automatically; if it lasts, find what uses the device on this node: lsblk, fuser, lsof")
 	}
-	return volume.Errorf(volume.Precondition, "%s is still in use: %s", d.path, strings.Join(users, ", ")).
+	return volume.Errorf(volume.KindPrecondition, "%s is still in use: %s", d.path, strings.Join(users, ", ")).
 		WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
 }
 

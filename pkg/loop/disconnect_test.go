@@ -46,14 +46,14 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 			return what(ctx)
 		}
 		disconnect := func(ctx context.Context) error { return m.c.Disconnect(ctx, m.id) }
-		wantKind(t, call(disconnect), volume.Deadline, "flushing", "under way")
-		wantKind(t, call(disconnect), volume.Deadline, "earlier operation", "next step")
+		wantKind(t, call(disconnect), volume.KindDeadline, "flushing", "under way")
+		wantKind(t, call(disconnect), volume.KindDeadline, "earlier operation", "next step")
 		wantKind(t, call(func(ctx context.Context) error {
 			_, err := m.c.Connect(ctx, volume.ConnectRequest{ID: m.id})
 			return err
-		}), volume.Deadline, "earlier operation")
+		}), volume.KindDeadline, "earlier operation")
 		if !deleted {
-			wantKind(t, call(func(ctx context.Context) error { return m.b.Detach(ctx, m.id, node) }), volume.InProgress)
+			wantKind(t, call(func(ctx context.Context) error { return m.b.Detach(ctx, m.id, node) }), volume.KindInProgress)
 		}
 		time.AfterFunc(50*time.Millisecond, func() { close(end) })
 		m.disconnect()
@@ -83,7 +83,7 @@ func TestDisconnectInUse(t *testing.T) {
 	m := newMachine(t, "")
 	conn := m.connect(false)
 	dir := m.mount(conn.Path)
-	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.Precondition, conn.Path, dir)
+	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.KindPrecondition, conn.Path, dir)
 	// It was left in order: no detaching behind the user's back.
 	if err := m.c.Verify(t.Context(), m.id, conn.Path); err != nil {
 		t.Error(err)
@@ -101,7 +101,7 @@ func TestDisconnectInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.Deadline, conn.Path, "still has", "open", "next step")
+	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.KindDeadline, conn.Path, "still has", "open", "next step")
 	if n := len(m.devices()); n != 1 {
 		t.Errorf("%d devices", n)
 	}
@@ -119,7 +119,7 @@ func TestDisconnectInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.Deadline, conn.Path, "claimed")
+	wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.KindDeadline, conn.Path, "claimed")
 	if err := claim.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestDisconnectWithAMountThatIsNotVisible(t *testing.T) {
 	}
 	_, err := bufio.NewReader(stdout).ReadString('\n')
 	if err == nil {
-		wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.Precondition, conn.Path, "ext4")
+		wantKind(t, m.c.Disconnect(t.Context(), m.id), volume.KindPrecondition, conn.Path, "ext4")
 	}
 	_ = stdin.Close()
 	end := cmd.Wait() // read fails at the end of its input
@@ -159,7 +159,7 @@ func TestConnectAfterDisconnectInVain(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	wantKind(t, m.c.Disconnect(ctx, m.id), volume.Deadline, "under way")
+	wantKind(t, m.c.Disconnect(ctx, m.id), volume.KindDeadline, "under way")
 	if again := m.connect(false); again != conn {
 		t.Errorf("%+v", again)
 	}

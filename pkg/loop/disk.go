@@ -157,7 +157,7 @@ func lockDir(ctx context.Context, path string) (unlock func(), err error) {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return nil, volume.Errorf(volume.InProgress, "another operation on %s has not finished: %w", filepath.Base(path), context.Cause(ctx)).
+			return nil, volume.Errorf(volume.KindInProgress, "another operation on %s has not finished: %w", filepath.Base(path), context.Cause(ctx)).
 				WithRemedy("Kubernetes retries this automatically; a copy of a large volume takes its time")
 		}
 	}

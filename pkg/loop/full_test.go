@@ -106,12 +106,12 @@ func TestDetachAndDeleteOnAFullFilesystem(t *testing.T) {
 			fill(t, b, a.ID, "content", 0)
 			fillUp(t, mnt)
 
-			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: other.ID, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}})
+			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: other.ID, Node: node, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
 			if !errors.Is(err, unix.ENOSPC) {
 				t.Errorf("attach: %v", err)
 			}
 			_, err = b.Create(t.Context(), request("c", volume.GiB))
-			wantKind(t, err, volume.OutOfRange, "no room")
+			wantKind(t, err, volume.KindOutOfRange, "no room")
 			want := objectFiles("volumes/"+a.ID, "volumes/"+a.ID+"/"+attachFile, "volumes/"+other.ID)
 			if files := tree(t, b); !slices.Equal(files, want) {
 				t.Errorf("the refused calls left %v", files)

@@ -79,10 +79,10 @@ func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 	if _, err := os.Lstat(b.store.data(volumes, id)); errors.Is(err, fs.ErrNotExist) {
 		return dataLost("DataMissing", "the file with the volume's data is not in "+dir), nil
 	}
-	return []volume.Condition{{Impairment: volume.Inaccessible, Reason: "RecordDamaged", Message: err.Error()}}, nil
+	return []volume.Condition{{Impairment: volume.ImpairmentInaccessible, Reason: "RecordDamaged", Message: err.Error()}}, nil
 }
 
 func dataLost(reason, what string) []volume.Condition {
 	what += " (next step: restore the volume from a snapshot)"
-	return []volume.Condition{{Impairment: volume.DataLoss, Reason: reason, Message: what}}
+	return []volume.Condition{{Impairment: volume.ImpairmentDataLoss, Reason: reason, Message: what}}
 }

@@ -21,12 +21,12 @@ type damage struct {
 
 func damages() map[string]damage {
 	return map[string]damage{
-		"no data":       {func(data, _ string) error { return os.Remove(data) }, volume.DataLoss, "DataMissing"},
-		"cut off":       {func(data, _ string) error { return os.Truncate(data, 4096) }, volume.DataLoss, "DataTruncated"},
-		"empty":         {func(data, _ string) error { return os.Truncate(data, 0) }, volume.DataLoss, "DataTruncated"},
-		"no record":     {func(_, meta string) error { return os.Remove(meta) }, volume.Inaccessible, "RecordDamaged"},
-		"record broken": {func(_, meta string) error { return os.Truncate(meta, 9) }, volume.Inaccessible, "RecordDamaged"},
-		"record empty":  {func(_, meta string) error { return os.Truncate(meta, 0) }, volume.Inaccessible, "RecordDamaged"},
+		"no data":       {func(data, _ string) error { return os.Remove(data) }, volume.ImpairmentDataLoss, "DataMissing"},
+		"cut off":       {func(data, _ string) error { return os.Truncate(data, 4096) }, volume.ImpairmentDataLoss, "DataTruncated"},
+		"empty":         {func(data, _ string) error { return os.Truncate(data, 0) }, volume.ImpairmentDataLoss, "DataTruncated"},
+		"no record":     {func(_, meta string) error { return os.Remove(meta) }, volume.ImpairmentInaccessible, "RecordDamaged"},
+		"record broken": {func(_, meta string) error { return os.Truncate(meta, 9) }, volume.ImpairmentInaccessible, "RecordDamaged"},
+		"record empty":  {func(_, meta string) error { return os.Truncate(meta, 0) }, volume.ImpairmentInaccessible, "RecordDamaged"},
 	}
 }
 
@@ -52,7 +52,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	_, err := b.Health(t.Context(), volumes.id("none"))
-	wantKind(t, err, volume.NotFound, "check volume")
+	wantKind(t, err, volume.KindNotFound, "check volume")
 }
 
 // What may pass is an error, not a condition: above all a directory that is
@@ -69,16 +69,16 @@ func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := b.Health(t.Context(), id)
-	wantKind(t, err, volume.Internal, "check volume")
+	wantKind(t, err, volume.KindInternal, "check volume")
 	_, _, err = b.ListHealth(t.Context(), volume.Page{})
-	wantKind(t, err, volume.Internal, "check volumes")
+	wantKind(t, err, volume.KindInternal, "check volumes")
 	if err := os.Rename(filepath.Join(b.opts.Dir, string(volumes)), filepath.Join(b.opts.Dir, "away")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Health(t.Context(), id)
-	wantKind(t, err, volume.Internal, "mounted")
+	wantKind(t, err, volume.KindInternal, "mounted")
 	_, _, err = b.ListHealth(t.Context(), volume.Page{})
-	wantKind(t, err, volume.Internal)
+	wantKind(t, err, volume.KindInternal)
 }
 
 func TestListHealth(t *testing.T) {
@@ -110,7 +110,7 @@ func TestListHealth(t *testing.T) {
 		}
 	}
 	_, _, err := b.ListHealth(t.Context(), volume.Page{Token: "x"})
-	wantKind(t, err, volume.Stale, "list again")
+	wantKind(t, err, volume.KindStale, "list again")
 	// A link that leads nowhere is found by its name only, as is a volume that is
 	// deleted while it is listed.
 	if err := os.Symlink("nowhere", b.store.path(volumes, volumes.id("deleted"))); err != nil {
@@ -122,7 +122,7 @@ func TestListHealth(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, _, err = b.ListHealth(ctx, volume.Page{})
-	wantKind(t, err, volume.Canceled, "check volumes")
+	wantKind(t, err, volume.KindCanceled, "check volumes")
 }
 
 // That a volume is encrypted is kept with it, and is part of what it is.
@@ -148,7 +148,7 @@ func TestEncryptedIsKept(t *testing.T) {
 		t.Errorf("clone: %+v, %v", clone, err)
 	}
 	_, err = b.Create(t.Context(), request("v", volume.MiB))
-	wantKind(t, err, volume.AlreadyExists, "encrypted=true, not false")
+	wantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
 	_, err = b.Create(t.Context(), volume.CreateRequest{Name: "w", Parameters: map[string]string{"encryption": "true"}})
-	wantKind(t, err, volume.Invalid, "encryption", "mkfsOptions, encrypted")
+	wantKind(t, err, volume.KindInvalid, "encryption", "mkfsOptions, encrypted")
 }

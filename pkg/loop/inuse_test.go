@@ -18,9 +18,9 @@ func TestSnapshotOfAVolumeInUse(t *testing.T) {
 	req := volume.SnapshotRequest{Name: "s", VolumeID: m.id}
 	m.connect(false)
 	_, err := m.b.CreateSnapshot(t.Context(), req)
-	wantKind(t, err, volume.Precondition, m.id, "reflink")
+	wantKind(t, err, volume.KindPrecondition, m.id, "reflink")
 	_, err = m.b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: m.id}})
-	wantKind(t, err, volume.Precondition, m.id)
+	wantKind(t, err, volume.KindPrecondition, m.id)
 	if snaps, _, err := m.b.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{}); err != nil || len(snaps) != 0 {
 		t.Errorf("%v, %v", snaps, err)
 	}

@@ -242,7 +242,7 @@ func (l *loops) bind(file *os.File, id string, readOnly bool) (device, error) {
 			return device{}, err
 		}
 	}
-	return device{}, volume.Errorf(volume.Unavailable, "other processes took every free loop device in %d attempts", attempts)
+	return device{}, volume.Errorf(volume.KindUnavailable, "other processes took every free loop device in %d attempts", attempts)
 }
 
 // errTaken says that a device that was free is not free any more.

@@ -15,7 +15,7 @@ import (
 func (s *store) ids(c class) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, string(c)))
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "list the %s: %w", c, err)
+		return nil, volume.Errorf(volume.KindInternal, "list the %s: %w", c, err)
 	}
 	ids := make([]string, 0, len(entries))
 	for _, e := range entries {
@@ -81,7 +81,7 @@ func (c class) parseToken(token string) (string, error) {
 	text, err := base64.RawURLEncoding.DecodeString(token)
 	id, ok := strings.CutPrefix(string(text), "after:")
 	if err != nil || !ok || !c.valid(id) {
-		return "", volume.Errorf(volume.Stale, "the starting token %q is not of a listing of %s", token, c).
+		return "", volume.Errorf(volume.KindStale, "the starting token %q is not of a listing of %s", token, c).
 			WithRemedy("list again from the start")
 	}
 	return id, nil

@@ -62,7 +62,7 @@ func TestListVolumes(t *testing.T) {
 	}
 	for _, token := range []string{"x", "!", snapshots.token(snapshots.id("s")), volumes.token("../x")} {
 		_, _, err := list(volume.Page{Token: token})
-		wantKind(t, err, volume.Stale, "list again")
+		wantKind(t, err, volume.KindStale, "list again")
 	}
 }
 

@@ -30,6 +30,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -66,7 +68,7 @@ type Options struct {
 	// they may promise more than the filesystem holds: the files are sparse.
 	PoolSize volume.Size
 	// Detached gets to know the copies that outlive their calls; nil: nobody asks.
-	Detached *volume.Detached
+	Detached *operation.Tracker
 	Log      *slog.Logger // nil: none
 }
 
@@ -88,7 +90,7 @@ type Backend struct {
 // interrupted calls have left in it.
 func New(ctx context.Context, o Options) (*Backend, error) {
 	if o.Dir == "" || o.Node == "" {
-		return nil, volume.Errorf(volume.Invalid, "the loop backend needs a directory and the name of its node")
+		return nil, volume.Errorf(volume.KindInvalid, "the loop backend needs a directory and the name of its node")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -98,7 +100,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	}
 	b := &Backend{opts: o, store: &store{dir: o.Dir}, loops: newLoops(), log: o.Log}
 	if err := b.store.init(); err != nil {
-		return nil, volume.Errorf(volume.Internal, "prepare the directory for volumes: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "prepare the directory for volumes: %w", err)
 	}
 	for _, left := range b.store.sweep() {
 		b.log.WarnContext(ctx, "could not remove what an interrupted call left", "error", left)
@@ -108,13 +110,13 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 
 // Limits implements volume.Backend.
 func (b *Backend) Limits() volume.Limits {
-	return volume.Limits{Granule: granule, Min: granule, Max: b.opts.MaxVolumeSize.RoundDown(granule), Default: defaultSize}
+	return volume.Limits{Granularity: granule, Min: granule, Max: b.opts.MaxVolumeSize.RoundDown(granule), Default: defaultSize}
 }
 
 // AccessModes implements volume.Backend: a file of one node serves that node.
 func (*Backend) AccessModes() []volume.AccessMode {
 	return []volume.AccessMode{
-		volume.SingleNodeWriter, volume.SingleNodeReaderOnly, volume.SingleNodeSingleWriter, volume.SingleNodeMultiWriter,
+		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly, volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
 	}
 }
 
@@ -122,13 +124,13 @@ func (*Backend) AccessModes() []volume.AccessMode {
 // node whose directory holds it.
 func (*Backend) HasTopology() bool { return true }
 
-// Healthy implements volume.HealthChecker: the directories are there and can
+// CheckHealth implements volume.HealthChecker: the directories are there and can
 // be written to.
-func (b *Backend) Healthy(context.Context) error {
+func (b *Backend) CheckHealth(context.Context) error {
 	for _, name := range []string{string(volumes), string(snapshots), pendingDir} {
 		dir := filepath.Join(b.opts.Dir, name)
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-			return volume.Errorf(volume.Unavailable, "the directory for volumes cannot be written to: %w", &os.PathError{Op: "access", Path: dir, Err: err}).
+			return volume.Errorf(volume.KindUnavailable, "the directory for volumes cannot be written to: %w", &os.PathError{Op: "access", Path: dir, Err: err}).
 				WithRemedy("check that the node's directory is mounted into the controller, read-write")
 		}
 	}
@@ -140,14 +142,14 @@ func (b *Backend) topology() volume.Topology { return volume.Topology{TopologyKe
 // placeable checks that the volume may be on this node.
 func (b *Backend) placeable(requisite []volume.Topology) error {
 	for _, t := range requisite {
-		if b.topology().Within(t) {
+		if b.topology().IsWithin(t) {
 			return nil
 		}
 	}
 	if len(requisite) == 0 {
 		return nil
 	}
-	return volume.Errorf(volume.Exhausted, "the volumes of this backend are on node %s, which is in none of the requisite places %v", b.opts.Node, requisite).
+	return volume.Errorf(volume.KindExhausted, "the volumes of this backend are on node %s, which is in none of the requisite places %v", b.opts.Node, requisite).
 		WithRemedy(fmt.Sprintf("schedule the pod to node %s, or allow %s=%s in the StorageClass", b.opts.Node, TopologyKey, b.opts.Node))
 }
 
@@ -167,7 +169,7 @@ func volumeContext(parameters map[string]string) (map[string]string, error) {
 }
 
 func unknownParameter(class, key, known string) error {
-	return volume.Errorf(volume.Invalid, "unknown parameter %q of the %s; the loop backend knows: %s", key, class, known).
+	return volume.Errorf(volume.KindInvalid, "unknown parameter %q of the %s; the loop backend knows: %s", key, class, known).
 		WithRemedy("remove the parameter from the " + class)
 }
 
@@ -178,10 +180,10 @@ func spaceError(err error, size volume.Size) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return volume.Errorf(volume.OutOfRange, "the node's filesystem has no room for %s: %w", size, err).
+		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem has no room for %s: %w", size, err).
 			WithRemedy("free space in the directory for volumes, or ask for less")
 	case errors.Is(err, unix.EFBIG):
-		return volume.Errorf(volume.OutOfRange, "the node's filesystem cannot hold a file of %s: %w", size, err).
+		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem cannot hold a file of %s: %w", size, err).
 			WithRemedy("ask for less")
 	}
 	return err

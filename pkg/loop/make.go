@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 // makeLimit bounds the making of one object. A copy of a terabyte takes that
@@ -22,13 +22,13 @@ const makeLimit = time.Hour
 // changes nor vanishes meanwhile) and that of the object's place in pending,
 // for which the next call waits. If the process ends in the middle, New
 // removes the half. Kind Deadline: it is still being made.
-func (b *Backend) make(ctx context.Context, l *volume.Lease, o object, fill func(ctx context.Context, data *os.File) error) error {
+func (b *Backend) make(ctx context.Context, l *operation.Lease, o object, fill func(ctx context.Context, data *os.File) error) error {
 	place := b.store.pending(o.id)
 	unlock, err := b.store.claim(ctx, place)
 	if err != nil {
 		return spaceError(err, o.size)
 	}
-	l.And(unlock)
+	l.Add(unlock)
 	if err := b.late.take(o.id); err != nil {
 		return errors.Join(fmt.Errorf("the earlier attempt, which went on after its call: %w", err), b.store.disk.removeAll(place))
 	}
@@ -36,8 +36,8 @@ func (b *Backend) make(ctx context.Context, l *volume.Lease, o object, fill func
 	if err != nil {
 		return errors.Join(err, b.store.disk.removeAll(place))
 	}
-	l.And(release)
-	_, err = volume.Outlive(ctx, l, "making the "+o.class.word()+" "+o.id, func() (struct{}, error) {
+	l.Add(release)
+	_, err = operation.RunDetached(ctx, l, "making the "+o.class.word()+" "+o.id, func() (struct{}, error) {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(b.makeLimit, makeLimit))
 		defer cancel()
 		err := spaceError(b.store.build(o.class, o.id, o.record, func(data *os.File) error { return fill(limited, data) }), o.size)

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -84,9 +86,9 @@ func TestCopyOutlivesItsCall(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSlow(t)
 				op := s.copying()[name]
-				wantKind(t, briefly(t, op.call), volume.Deadline, "still under way")
+				wantKind(t, briefly(t, op.call), volume.KindDeadline, "still under way")
 				for range 3 {
-					wantKind(t, briefly(t, op.call), volume.InProgress)
+					wantKind(t, briefly(t, op.call), volume.KindInProgress)
 				}
 				for _, call := range []func(context.Context) error{
 					func(ctx context.Context) error {
@@ -94,7 +96,7 @@ func TestCopyOutlivesItsCall(t *testing.T) {
 							return s.DeleteSnapshot(ctx, op.source)
 						}
 						_, err := s.Expand(ctx, op.source, volume.GiB)
-						wantKind(t, err, volume.InProgress)
+						wantKind(t, err, volume.KindInProgress)
 						return s.Delete(ctx, op.source)
 					},
 					func(ctx context.Context) error { // what is being made
@@ -102,7 +104,7 @@ func TestCopyOutlivesItsCall(t *testing.T) {
 						return errors.Join(s.Delete(ctx, id), s.DeleteSnapshot(ctx, id))
 					},
 				} {
-					wantKind(t, briefly(t, call), volume.InProgress)
+					wantKind(t, briefly(t, call), volume.KindInProgress)
 				}
 				if failed := s.store.sweep(); len(failed) != 0 { // another process starts
 					t.Error(failed)
@@ -134,9 +136,9 @@ func TestFailureOfACopyThatOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlow(t)
 		op := s.copying()["clone"]
-		wantKind(t, briefly(t, op.call), volume.Deadline)
+		wantKind(t, briefly(t, op.call), volume.KindDeadline)
 		s.goOn <- unix.ENOSPC
-		wantKind(t, op.call(t.Context()), volume.OutOfRange, "no room", "earlier attempt")
+		wantKind(t, op.call(t.Context()), volume.KindOutOfRange, "no room", "earlier attempt")
 		if files := tree(t, s.Backend); !slices.Equal(files, objectFiles("volumes/"+volA, "snapshots/"+snapS)) {
 			t.Errorf("left %v", files)
 		}
@@ -149,7 +151,7 @@ func TestFailureOfACopyThatOutlivesItsCall(t *testing.T) {
 		if err := s.Delete(t.Context(), volB); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, briefly(t, op.call), volume.Deadline)
+		wantKind(t, briefly(t, op.call), volume.KindDeadline)
 		s.goOn <- unix.ENOSPC
 		if err := s.Delete(t.Context(), volB); err != nil {
 			t.Fatal(err)
@@ -179,9 +181,9 @@ func TestCopyHasALimit(t *testing.T) {
 func TestCopiesThatOutliveTheirCallAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSlow(t)
-		s.opts.Detached = new(volume.Detached)
+		s.opts.Detached = new(operation.Tracker)
 		for name, op := range s.copying() {
-			wantKind(t, briefly(t, op.call), volume.Deadline)
+			wantKind(t, briefly(t, op.call), volume.KindDeadline)
 			_, id, _ := strings.Cut(op.object, "/")
 			if known := s.opts.Detached.List(); len(known) != 1 || known[0].ID != id || !strings.HasPrefix(known[0].What, "making the") {
 				t.Errorf("%s: known %+v, want the making of %s", name, known, id)

@@ -49,7 +49,7 @@ func TestDisconnectOrphan(t *testing.T) {
 				}
 				// What the volume held is gone, on this device and on no other.
 				err := m.c.Verify(t.Context(), m.id, d.path)
-				if wantKind(t, err, volume.NotFound, d.path); !errors.Is(err, volume.ErrGone) {
+				if wantKind(t, err, volume.KindNotFound, d.path); !errors.Is(err, volume.ErrGone) {
 					t.Errorf("%v does not say that the device is gone", err)
 				}
 				if err := m.c.Verify(t.Context(), volumes.id("another"), d.path); !missing(err) || errors.Is(err, volume.ErrGone) {
@@ -80,7 +80,7 @@ func TestSameNameAgain(t *testing.T) {
 			}
 			attach(t, m.b, m.id)
 			err := m.c.Verify(t.Context(), m.id, stale)
-			if wantKind(t, err, volume.Precondition, stale); !errors.Is(err, volume.ErrGone) {
+			if wantKind(t, err, volume.KindPrecondition, stale); !errors.Is(err, volume.ErrGone) {
 				t.Errorf("%v does not say that the earlier volume is gone", err)
 			}
 			if conn, connected, err := m.c.Locate(t.Context(), m.id); connected || err != nil {

@@ -14,7 +14,7 @@ func TestReadOnlyIsTheNodesChoice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := m.b.Attach(t.Context(), volume.AttachRequest{
-		ID: m.id, Node: node, ReadOnly: true, Access: volume.Access{Mode: volume.SingleNodeReaderOnly},
+		ID: m.id, Node: node, ReadOnly: true, Access: volume.Access{Mode: volume.AccessSingleNodeReaderOnly},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -27,6 +27,6 @@ func TestReadOnlyIsTheNodesChoice(t *testing.T) {
 	}
 	m.mount(m.devices()[0].path)
 	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id, ReadOnly: true})
-	wantKind(t, err, volume.Precondition, "read-only false, not true", "in use")
+	wantKind(t, err, volume.KindPrecondition, "read-only false, not true", "in use")
 	m.connect(false)
 }

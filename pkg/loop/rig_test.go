@@ -45,7 +45,7 @@ func create(t *testing.T, b *Backend, name string, size volume.Size) volume.Volu
 
 func attach(t *testing.T, b *Backend, id string) map[string]string {
 	t.Helper()
-	published, err := b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}})
+	published, err := b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: node, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
 	if err != nil {
 		t.Fatal(err)
 	}

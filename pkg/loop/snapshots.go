@@ -29,14 +29,14 @@ func (b *Backend) createSnapshot(ctx context.Context, req volume.SnapshotRequest
 		}
 	}
 	if req.Name == "" || !utf8.ValidString(req.Name) {
-		return object{}, volume.Errorf(volume.Invalid, "the name %q is empty or not UTF-8", req.Name)
+		return object{}, volume.Errorf(volume.KindInvalid, "the name %q is empty or not UTF-8", req.Name)
 	}
 	id := snapshots.id(req.Name)
 	for {
 		found, err := b.store.load(snapshots, id)
 		if err == nil {
 			if found.Name != req.Name || found.VolumeID != req.VolumeID {
-				return object{}, volume.Errorf(volume.AlreadyExists, "the snapshot %s of the name %q is of volume %s", id, found.Name, found.VolumeID).
+				return object{}, volume.Errorf(volume.KindAlreadyExists, "the snapshot %s of the name %q is of volume %s", id, found.Name, found.VolumeID).
 					WithRemedy("use another name, or delete the snapshot")
 			}
 			return found, nil

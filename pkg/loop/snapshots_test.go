@@ -70,18 +70,18 @@ func TestSnapshotAgain(t *testing.T) {
 	}
 	req.VolumeID = other.ID
 	_, err = b.CreateSnapshot(t.Context(), req)
-	wantKind(t, err, volume.AlreadyExists, v.ID)
+	wantKind(t, err, volume.KindAlreadyExists, v.ID)
 	_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "x", VolumeID: v.ID, Parameters: map[string]string{"force-create": "true"}})
-	wantKind(t, err, volume.Invalid, "force-create")
+	wantKind(t, err, volume.KindInvalid, "force-create")
 	for range 2 {
 		if err := b.DeleteSnapshot(t.Context(), first.ID); err != nil {
 			t.Error(err)
 		}
 	}
 	_, err = b.GetSnapshot(t.Context(), first.ID)
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	_, err = b.Restore(t.Context(), volume.CreateRequest{Name: "r", Size: volume.GiB, Source: volume.Source{SnapshotID: first.ID}})
-	wantKind(t, err, volume.NotFound, first.ID)
+	wantKind(t, err, volume.KindNotFound, first.ID)
 }
 
 func TestSizesOfCopies(t *testing.T) {
@@ -89,9 +89,9 @@ func TestSizesOfCopies(t *testing.T) {
 	v := create(t, b, "a", 3*volume.GiB)
 	from := volume.Source{VolumeID: v.ID}
 	_, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Required: volume.GiB}, Source: from})
-	wantKind(t, err, volume.OutOfRange, "3 GiB")
+	wantKind(t, err, volume.KindOutOfRange, "3 GiB")
 	_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Limit: 2 * volume.GiB}, Source: from})
-	wantKind(t, err, volume.OutOfRange)
+	wantKind(t, err, volume.KindOutOfRange)
 	// No size was asked for: the default is not a demand.
 	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from})
 	if err != nil || c.Size != 3*volume.GiB {
@@ -163,19 +163,19 @@ func TestPoolSize(t *testing.T) {
 	}
 	capacity(3 * volume.MiB)
 	_, err := b.Create(t.Context(), request("b", 4*volume.MiB))
-	wantKind(t, err, volume.OutOfRange, "3 MiB", "4 MiB")
+	wantKind(t, err, volume.KindOutOfRange, "3 MiB", "4 MiB")
 	if _, err := b.Expand(t.Context(), a.ID, 2*volume.MiB); err != nil { // counts the growth only
 		t.Error(err)
 	}
 	_, err = b.Expand(t.Context(), a.ID, 5*volume.MiB)
-	wantKind(t, err, volume.OutOfRange)
+	wantKind(t, err, volume.KindOutOfRange)
 	s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: a.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
 	capacity(0)
 	_, err = b.Create(t.Context(), request("c", volume.MiB))
-	wantKind(t, err, volume.OutOfRange, "0 B")
+	wantKind(t, err, volume.KindOutOfRange, "0 B")
 	if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestPoolSize(t *testing.T) {
 		t.Errorf("at another node: %+v, %v", other, err)
 	}
 	_, err = b.Capacity(t.Context(), volume.CapacityRequest{Parameters: map[string]string{"type": "fast"}})
-	wantKind(t, err, volume.Invalid, "type")
+	wantKind(t, err, volume.KindInvalid, "type")
 	if len(b.pool.reserved) != 0 {
 		t.Errorf("still reserved: %v", b.pool.reserved)
 	}
@@ -212,7 +212,7 @@ func TestPoolIsNotOverdrawn(t *testing.T) {
 	for range calls - fit {
 		select {
 		case err := <-results:
-			wantKind(t, err, volume.OutOfRange, "0 B")
+			wantKind(t, err, volume.KindOutOfRange, "0 B")
 		case <-patience:
 			close(gate)
 			t.Fatalf("more than %d volumes of 1 GiB were let into a pool of 4 GiB", fit)

@@ -128,7 +128,7 @@ func (s *store) load(c class, id string) (object, error) {
 		return object{}, s.absent(c, id)
 	}
 	if err != nil {
-		return object{}, volume.Errorf(volume.Internal, "open the %s: %w", c.word(), err)
+		return object{}, volume.Errorf(volume.KindInternal, "open the %s: %w", c.word(), err)
 	}
 	defer dir.Close() //nolint:errcheck // only read from
 	o, err := read(dir)
@@ -174,7 +174,7 @@ func readJSON(dir *os.Root, name string, into any) error {
 // absent is the error for an object whose directory does not exist.
 func (s *store) absent(c class, id string) error {
 	if _, err := os.Stat(filepath.Join(s.dir, string(c))); err != nil {
-		return volume.Errorf(volume.Internal, "the directory for volumes is not there: %w", err).
+		return volume.Errorf(volume.KindInternal, "the directory for volumes is not there: %w", err).
 			WithRemedy("check that the node's directory is mounted into the container")
 	}
 	return notFound(c, id)
@@ -195,16 +195,16 @@ func (s *store) unreadable(c class, id string, dir *os.Root, cause error) error 
 	if !errors.As(cause, &reading) || errors.Is(cause, fs.ErrNotExist) {
 		cause = damageError{cause}
 	}
-	return volume.Errorf(volume.Internal, "the %s %s is damaged: %w", c.word(), id, cause).
+	return volume.Errorf(volume.KindInternal, "the %s %s is damaged: %w", c.word(), id, cause).
 		WithRemedy("look into " + s.path(c, id))
 }
 
 func notFound(c class, id string) error {
-	return volume.Errorf(volume.NotFound, "there is no %s %q", c.word(), id)
+	return volume.Errorf(volume.KindNotFound, "there is no %s %q", c.word(), id)
 }
 
 // missing tells whether the object does not exist.
-func missing(err error) bool { return err != nil && volume.KindOf(err) == volume.NotFound }
+func missing(err error) bool { return err != nil && volume.KindOf(err) == volume.KindNotFound }
 
 // lock takes the object for the caller and reads it. The context bounds the
 // wait.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -19,13 +21,13 @@ import (
 // kernel has no such device, when the device has no file, and when it holds the
 // deleted file of a volume of this id.
 func (c *Connector) Verify(ctx context.Context, id, disk string) error {
-	_, err := volume.Bounded(ctx, func() (struct{}, error) {
+	_, err := operation.AwaitCall(ctx, func() (struct{}, error) {
 		_, err := c.store.load(volumes, id)
 		switch {
 		case err == nil:
 			err = c.verify(id, disk)
 		case missing(err) && errors.Is(c.identify(id, disk), volume.ErrGone):
-			err = volume.Errorf(volume.NotFound, "there is no volume %q, and what %s held of it is gone: %w", id, disk, volume.ErrGone)
+			err = volume.Errorf(volume.KindNotFound, "there is no volume %q, and what %s held of it is gone: %w", id, disk, volume.ErrGone)
 		}
 		return struct{}{}, err
 	})
@@ -38,7 +40,7 @@ func (c *Connector) verify(id, disk string) error {
 	}
 	info, err := c.loops.status(disk)
 	if err == nil && (info.Offset != 0 || info.Sizelimit != 0) {
-		err = volume.Errorf(volume.Precondition, "%s shows a part of the volume only (offset %d, limit %d)", disk, info.Offset, info.Sizelimit)
+		err = volume.Errorf(volume.KindPrecondition, "%s shows a part of the volume only (offset %d, limit %d)", disk, info.Offset, info.Sizelimit)
 	}
 	return err
 }
@@ -50,13 +52,13 @@ func (c *Connector) identify(id, disk string) error {
 	if err != nil {
 		return err
 	}
-	if d.Kind != blockdev.Loop {
-		return volume.Errorf(volume.Precondition, "%s is not a loop device, and so is not the volume", d)
+	if d.Kind != blockdev.KindLoop {
+		return volume.Errorf(volume.KindPrecondition, "%s is not a loop device, and so is not the volume", d)
 	}
 	info, err := c.loops.status(disk)
 	switch {
 	case errors.Is(err, unix.ENXIO):
-		return volume.Errorf(volume.Internal, "%s has no file any more: it is no volume at all: %w", disk, volume.ErrGone)
+		return volume.Errorf(volume.KindInternal, "%s has no file any more: it is no volume at all: %w", disk, volume.ErrGone)
 	case err != nil:
 		return fmt.Errorf("read the status of %s: %w", disk, err)
 	}
@@ -69,11 +71,11 @@ func (c *Connector) identify(id, disk string) error {
 	backing, _ := c.blocks.Serial(d)
 	switch {
 	case volumes.valid(id) && slices.Contains(deletedPaths(c.files(id)...), backing):
-		return volume.Errorf(volume.Precondition, "%s is not the volume but what is left of an earlier one of this id, which was deleted: %w", disk, volume.ErrGone)
+		return volume.Errorf(volume.KindPrecondition, "%s is not the volume but what is left of an earlier one of this id, which was deleted: %w", disk, volume.ErrGone)
 	case err != nil:
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return volume.Errorf(volume.Precondition, "%s is not the volume: its file is %s, not %s", disk, backing, path)
+	return volume.Errorf(volume.KindPrecondition, "%s is not the volume: its file is %s, not %s", disk, backing, path)
 }
 
 // files returns the paths that the file of a volume of this id can have had when

@@ -19,7 +19,7 @@ import (
 // whatever volume is asked. A device with another file never proves it.
 func TestVerifyTellsWhatIsGone(t *testing.T) {
 	m, foreign := newMachine(t, ""), newMachine(t, "")
-	ids := map[string]volume.Kind{m.id: volume.Internal, volumes.id("none"): volume.NotFound, "../x": volume.NotFound, "": volume.NotFound}
+	ids := map[string]volume.Kind{m.id: volume.KindInternal, volumes.id("none"): volume.KindNotFound, "../x": volume.KindNotFound, "": volume.KindNotFound}
 	check := func(path string, gone bool) (bad string) {
 		for id, kind := range ids {
 			err := m.c.Verify(t.Context(), id, path)
@@ -37,7 +37,7 @@ func TestVerifyTellsWhatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Neither has a disk of another sort, where the machine has one.
-	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return d.Kind == blockdev.Loop })
+	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return d.Kind == blockdev.KindLoop })
 	for _, path := range []string{"/dev/null", slices.Concat(disks, []blockdev.Device{{Path: "/dev/null"}})[0].Path} {
 		if bad := check(path, false); bad != "" {
 			t.Error(bad)
@@ -64,8 +64,8 @@ func TestSilentDevice(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, connected, err := m.c.Locate(ctx, m.id)
-	wantKind(t, err, volume.Deadline)
-	if err := m.c.Verify(ctx, m.id, path); connected || volume.KindOf(err) != volume.Deadline || errors.Is(err, volume.ErrGone) {
+	wantKind(t, err, volume.KindDeadline)
+	if err := m.c.Verify(ctx, m.id, path); connected || volume.KindOf(err) != volume.KindDeadline || errors.Is(err, volume.ErrGone) {
 		t.Errorf("connected %t, verified %v", connected, err)
 	}
 	close(end)
@@ -86,8 +86,8 @@ func TestVerify(t *testing.T) {
 	m := newMachine(t, "")
 	conn := m.connect(false)
 	other := create(t, m.b, "b", volume.MiB)
-	wantKind(t, m.c.Verify(t.Context(), other.ID, conn.Path), volume.Precondition, conn.Path, m.id)
-	wantKind(t, m.c.Verify(t.Context(), volumes.id("none"), conn.Path), volume.NotFound)
+	wantKind(t, m.c.Verify(t.Context(), other.ID, conn.Path), volume.KindPrecondition, conn.Path, m.id)
+	wantKind(t, m.c.Verify(t.Context(), volumes.id("none"), conn.Path), volume.KindNotFound)
 	if err := m.c.Verify(t.Context(), m.id, m.b.store.data(volumes, m.id)); err == nil {
 		t.Error("the file itself passes for the device")
 	}
@@ -99,7 +99,7 @@ func TestVerify(t *testing.T) {
 	if err := os.WriteFile(data, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, m.c.Verify(t.Context(), m.id, conn.Path), volume.Precondition)
+	wantKind(t, m.c.Verify(t.Context(), m.id, conn.Path), volume.KindPrecondition)
 	if len(m.devices()) != 0 {
 		t.Error("found by name only")
 	}
@@ -124,7 +124,7 @@ func TestPartOfTheVolume(t *testing.T) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, m.c.Verify(t.Context(), m.id, path), volume.Precondition, "part")
+	wantKind(t, m.c.Verify(t.Context(), m.id, path), volume.KindPrecondition, "part")
 	_, err = m.c.Connect(t.Context(), volume.ConnectRequest{ID: m.id})
-	wantKind(t, err, volume.Precondition, "part")
+	wantKind(t, err, volume.KindPrecondition, "part")
 }

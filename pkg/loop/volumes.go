@@ -42,7 +42,7 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest, source *
 		return volume.Volume{}, err
 	}
 	if req.Name == "" || !utf8.ValidString(req.Name) {
-		return volume.Volume{}, volume.Errorf(volume.Invalid, "the name %q is empty or not UTF-8", req.Name)
+		return volume.Volume{}, volume.Errorf(volume.KindInvalid, "the name %q is empty or not UTF-8", req.Name)
 	}
 	id := volumes.id(req.Name)
 	r := record{
@@ -81,7 +81,7 @@ func (b *Backend) existing(found object, want record, size volume.Range) (volume
 		why = fmt.Sprintf("its parameters are %v, not %v", found.Context, want.Context)
 	}
 	if why != "" {
-		return volume.Volume{}, volume.Errorf(volume.AlreadyExists, "the volume %s of this name exists, but %s", found.id, why).
+		return volume.Volume{}, volume.Errorf(volume.KindAlreadyExists, "the volume %s of this name exists, but %s", found.id, why).
 			WithRemedy("use another name, or delete the volume")
 	}
 	return b.volume(found), nil
@@ -107,9 +107,9 @@ func (b *Backend) build(ctx context.Context, id string, r record, req volume.Cre
 		if err != nil {
 			return err
 		}
-		l.And(unlock)
+		l.Add(unlock)
 		if req.Range.Required > 0 && size < from.size {
-			return volume.Errorf(volume.OutOfRange, "the size %s is below the %s of its source, %s %s", size, from.size, from.class.word(), from.id).
+			return volume.Errorf(volume.KindOutOfRange, "the size %s is below the %s of its source, %s %s", size, from.size, from.class.word(), from.id).
 				WithRemedy("ask for at least " + from.size.String())
 		}
 		src.size = from.size
@@ -167,7 +167,7 @@ func (b *Backend) remove(ctx context.Context, c class, id string, check func(obj
 // unused checks that a volume may be deleted.
 func (b *Backend) unused(o object) error {
 	if a := o.attachment; a != nil {
-		return volume.Errorf(volume.Precondition, "the volume is attached to node %s", a.Node).
+		return volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s", a.Node).
 			WithRemedy("delete the pods that use it, and wait until it is detached")
 	}
 	return b.unbound(o)
@@ -180,7 +180,7 @@ func (b *Backend) unbound(o object) error {
 		return err
 	}
 	if len(devices) > 0 {
-		return volume.Errorf(volume.Precondition, "the volume is still connected on node %s as %s", b.opts.Node, paths(devices)).
+		return volume.Errorf(volume.KindPrecondition, "the volume is still connected on node %s as %s", b.opts.Node, paths(devices)).
 			WithRemedy("delete the pods that use it, and wait until the node has unstaged it")
 	}
 	return nil
@@ -198,7 +198,7 @@ func (b *Backend) Get(_ context.Context, id string) (volume.Volume, error) {
 // volume turns what was read into the domain's terms.
 func (b *Backend) volume(o object) volume.Volume {
 	v := volume.Volume{
-		ID: o.id, Name: o.Name, Size: o.size, Source: o.Source, Context: o.Context, Encrypted: o.Encrypted,
+		ID: o.id, Name: o.Name, Size: o.size, Source: o.Source, VolumeContext: o.Context, Encrypted: o.Encrypted,
 		Topology: []volume.Topology{b.topology()},
 	}
 	if o.attachment != nil {
@@ -244,7 +244,7 @@ func (b *Backend) expand(ctx context.Context, id string, target volume.Size) (ob
 		return object{}, err
 	}
 	if o.size < target {
-		return object{}, volume.Errorf(volume.Internal, "the file has %s after it was made %s long", o.size, size)
+		return object{}, volume.Errorf(volume.KindInternal, "the file has %s after it was made %s long", o.size, size)
 	}
 	return o, nil
 }

@@ -25,7 +25,7 @@ func TestCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if v.Name != "pvc-1" || v.Size != 10*volume.GiB || !volumes.valid(v.ID) || len(v.Nodes) != 0 ||
-		len(v.Topology) != 1 || v.Topology[0][TopologyKey] != node || len(v.Context) != 1 || v.Context[volume.MkfsOptionsKey] != "-b 4096" {
+		len(v.Topology) != 1 || v.Topology[0][TopologyKey] != node || len(v.VolumeContext) != 1 || v.VolumeContext[volume.MkfsOptionsKey] != "-b 4096" {
 		t.Errorf("got %+v", v)
 	}
 	got, err := b.Get(t.Context(), v.ID)
@@ -53,7 +53,7 @@ func TestCreateAgain(t *testing.T) {
 	parameters.Parameters = map[string]string{volume.MkfsOptionsKey: "-F"}
 	for word, req := range map[string]volume.CreateRequest{"below 3 GiB": larger, "above 1 GiB": limited, "volume vol-x": sourced, "parameters": parameters} {
 		_, err := b.Create(t.Context(), req)
-		wantKind(t, err, volume.AlreadyExists, word)
+		wantKind(t, err, volume.KindAlreadyExists, word)
 	}
 }
 
@@ -77,25 +77,25 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = b.Find(t.Context(), volume.CreateRequest{Name: "c"})
-	wantKind(t, err, volume.Internal, "damaged")
+	wantKind(t, err, volume.KindInternal, "damaged")
 }
 
 func TestCreateRefusals(t *testing.T) {
 	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 4 * volume.GiB })
 	_, err := b.Create(t.Context(), request("big", 5*volume.GiB))
-	wantKind(t, err, volume.OutOfRange, "4 GiB")
+	wantKind(t, err, volume.KindOutOfRange, "4 GiB")
 	_, err = b.Create(t.Context(), request("", volume.GiB))
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 	_, err = b.Create(t.Context(), request("\xff", volume.GiB))
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 	unknown := request("p", volume.GiB)
 	unknown.Parameters = map[string]string{"availability": "nova"}
 	_, err = b.Create(t.Context(), unknown)
-	wantKind(t, err, volume.Invalid, "availability", volume.MkfsOptionsKey)
+	wantKind(t, err, volume.KindInvalid, "availability", volume.MkfsOptionsKey)
 	elsewhere := request("t", volume.GiB)
 	elsewhere.Requisite = []volume.Topology{{TopologyKey: "node-2"}, {TopologyKey: "node-3"}}
 	_, err = b.Create(t.Context(), elsewhere)
-	wantKind(t, err, volume.Exhausted, "node-1")
+	wantKind(t, err, volume.KindExhausted, "node-1")
 	elsewhere.Requisite = append(elsewhere.Requisite, volume.Topology{TopologyKey: node})
 	if _, err := b.Create(t.Context(), elsewhere); err != nil {
 		t.Errorf("one of the requisite places fits: %v", err)
@@ -135,15 +135,15 @@ func TestForeignIDs(t *testing.T) {
 	}
 	for _, id := range []string{"../outside", "..", "", ".", "/etc", "vol-", snapshots.id("a"), "vol-" + strings.Repeat("G", 32), volumes.id("never made")} {
 		_, err := b.Get(t.Context(), id)
-		wantKind(t, err, volume.NotFound)
+		wantKind(t, err, volume.KindNotFound)
 		_, err = b.Expand(t.Context(), id, volume.GiB)
-		wantKind(t, err, volume.NotFound)
+		wantKind(t, err, volume.KindNotFound)
 		_, err = b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: node})
-		wantKind(t, err, volume.NotFound)
+		wantKind(t, err, volume.KindNotFound)
 		_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id})
-		wantKind(t, err, volume.NotFound)
+		wantKind(t, err, volume.KindNotFound)
 		_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: id}})
-		wantKind(t, err, volume.NotFound)
+		wantKind(t, err, volume.KindNotFound)
 		if err := b.Delete(t.Context(), id); err != nil {
 			t.Errorf("delete %q: %v", id, err)
 		}
@@ -163,17 +163,17 @@ func TestForeignIDs(t *testing.T) {
 func TestMissingDirectoryIsNotNotFound(t *testing.T) {
 	b := newBackend(t, nil)
 	v := create(t, b, "a", volume.GiB)
-	if err := b.Healthy(t.Context()); err != nil {
+	if err := b.CheckHealth(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if err := os.Rename(filepath.Join(b.opts.Dir, "volumes"), filepath.Join(b.opts.Dir, "elsewhere")); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Get(t.Context(), v.ID)
-	wantKind(t, err, volume.Internal, "mounted")
-	wantKind(t, b.Delete(t.Context(), v.ID), volume.Internal)
-	wantKind(t, b.Detach(t.Context(), v.ID, ""), volume.Internal)
-	wantKind(t, b.Healthy(t.Context()), volume.Unavailable, "volumes")
+	wantKind(t, err, volume.KindInternal, "mounted")
+	wantKind(t, b.Delete(t.Context(), v.ID), volume.KindInternal)
+	wantKind(t, b.Detach(t.Context(), v.ID, ""), volume.KindInternal)
+	wantKind(t, b.CheckHealth(t.Context()), volume.KindUnavailable, "volumes")
 	if err := os.Rename(filepath.Join(b.opts.Dir, "elsewhere"), filepath.Join(b.opts.Dir, "volumes")); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestMissingDirectoryIsNotNotFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = b.Get(t.Context(), v.ID)
-	wantKind(t, err, volume.Internal, "damaged", dataFile)
+	wantKind(t, err, volume.KindInternal, "damaged", dataFile)
 }
 
 func TestExpand(t *testing.T) {
@@ -207,7 +207,7 @@ func TestExpand(t *testing.T) {
 		t.Errorf("content %q", got)
 	}
 	_, err := b.Expand(t.Context(), v.ID, 101*volume.GiB)
-	wantKind(t, err, volume.OutOfRange, v.ID, "100 GiB")
+	wantKind(t, err, volume.KindOutOfRange, v.ID, "100 GiB")
 }
 
 // Nobody means 4 EiB; the option says otherwise for whoever means more.
@@ -215,9 +215,9 @@ func TestDefaultMaxVolumeSize(t *testing.T) {
 	b := newBackend(t, nil)
 	v := create(t, b, "a", volume.GiB)
 	_, err := b.Expand(t.Context(), v.ID, 16*volume.TiB+1)
-	wantKind(t, err, volume.OutOfRange, "16 TiB")
+	wantKind(t, err, volume.KindOutOfRange, "16 TiB")
 	_, err = b.Create(t.Context(), request("b", 1<<62))
-	wantKind(t, err, volume.OutOfRange, "16 TiB")
+	wantKind(t, err, volume.KindOutOfRange, "16 TiB")
 	b = newBackend(t, func(o *Options) { o.MaxVolumeSize = 17 * volume.TiB })
 	if got := b.Limits().Max; got != 17*volume.TiB {
 		t.Errorf("the largest volume has %s", got)
@@ -232,7 +232,7 @@ func TestExpandBeyondTheFilesystem(t *testing.T) {
 	if err == nil {
 		t.Skip("the filesystem here (tmpfs) holds files of any size")
 	}
-	wantKind(t, err, volume.OutOfRange, "cannot hold")
+	wantKind(t, err, volume.KindOutOfRange, "cannot hold")
 	if got, err := b.Get(t.Context(), v.ID); err != nil || got.Size != volume.GiB {
 		t.Errorf("%s, %v", got.Size, err)
 	}
@@ -242,7 +242,7 @@ func TestDelete(t *testing.T) {
 	b := newBackend(t, nil)
 	v := create(t, b, "a", volume.GiB)
 	attach(t, b, v.ID)
-	wantKind(t, b.Delete(t.Context(), v.ID), volume.Precondition, node)
+	wantKind(t, b.Delete(t.Context(), v.ID), volume.KindPrecondition, node)
 	if err := b.Detach(t.Context(), v.ID, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -255,13 +255,13 @@ func TestDelete(t *testing.T) {
 		t.Errorf("left %v", files)
 	}
 	_, err := b.Get(t.Context(), v.ID)
-	wantKind(t, err, volume.NotFound, v.ID)
+	wantKind(t, err, volume.KindNotFound, v.ID)
 }
 
 func TestAttach(t *testing.T) {
 	b := newBackend(t, nil)
 	v := create(t, b, "a", volume.GiB)
-	req := volume.AttachRequest{ID: v.ID, Node: node, Access: volume.Access{Mode: volume.SingleNodeWriter}}
+	req := volume.AttachRequest{ID: v.ID, Node: node, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
 	for range 2 {
 		published, err := b.Attach(t.Context(), req)
 		if err != nil || published[PublishSize] != "1073741824" {
@@ -274,19 +274,19 @@ func TestAttach(t *testing.T) {
 	other := req
 	other.ReadOnly = true
 	_, err := b.Attach(t.Context(), other)
-	wantKind(t, err, volume.AlreadyExists)
+	wantKind(t, err, volume.KindAlreadyExists)
 	other = req
-	other.Access.Mode = volume.SingleNodeReaderOnly
+	other.Access.Mode = volume.AccessSingleNodeReaderOnly
 	_, err = b.Attach(t.Context(), other)
-	wantKind(t, err, volume.AlreadyExists)
+	wantKind(t, err, volume.KindAlreadyExists)
 	other = req
-	other.Access.Mode = volume.MultiNodeMultiWriter
+	other.Access.Mode = volume.AccessMultiNodeMultiWriter
 	_, err = b.Attach(t.Context(), other)
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 	other = req
 	other.Node = "node-2"
 	_, err = b.Attach(t.Context(), other)
-	wantKind(t, err, volume.NotFound, "node-2")
+	wantKind(t, err, volume.KindNotFound, "node-2")
 
 	if err := b.Detach(t.Context(), v.ID, "node-2"); err != nil {
 		t.Error(err)
@@ -310,8 +310,8 @@ func TestAttachedElsewhere(t *testing.T) {
 	v := create(t, b, "a", volume.GiB)
 	attach(t, b, v.ID)
 	b.opts.Node = "node-2"
-	_, err := b.Attach(t.Context(), volume.AttachRequest{ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.SingleNodeWriter}})
-	wantKind(t, err, volume.Precondition, node)
+	_, err := b.Attach(t.Context(), volume.AttachRequest{ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
+	wantKind(t, err, volume.KindPrecondition, node)
 }
 
 // However many create a name at once, in one process or two: one volume.
@@ -395,7 +395,7 @@ func TestLockObeysTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err = b.Expand(ctx, v.ID, 2*volume.GiB)
-		wantKind(t, err, volume.InProgress, v.ID)
+		wantKind(t, err, volume.KindInProgress, v.ID)
 		time.AfterFunc(30*time.Millisecond, unlock)
 		if got, err := b.Expand(t.Context(), v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
 			t.Errorf("%s, %v", got.Size, err)
@@ -420,9 +420,9 @@ func TestMetadataKeepsNoSize(t *testing.T) {
 
 func TestNewNeedsItsOptions(t *testing.T) {
 	_, err := New(t.Context(), Options{Node: node})
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 	_, err = New(t.Context(), Options{Dir: t.TempDir()})
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 	_, err = NewConnector(ConnectorOptions{Node: node})
-	wantKind(t, err, volume.Invalid)
+	wantKind(t, err, volume.KindInvalid)
 }

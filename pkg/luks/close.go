@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 	mount "k8s.io/mount-utils"
 
@@ -131,14 +133,14 @@ func (s *System) checkUnused(st dmStatus) error {
 	if err != nil || len(holders) == 0 {
 		return err
 	}
-	return volume.Errorf(volume.Precondition, "the mapping %s (%d:%d) is in use: %s", st.name, st.major, st.minor, strings.Join(holders, ", ")).
+	return volume.Errorf(volume.KindPrecondition, "the mapping %s (%d:%d) is in use: %s", st.name, st.major, st.minor, strings.Join(holders, ", ")).
 		WithRemedy("unmount or remove what uses it first")
 }
 
 // awaitUser waits a moment for a program that has the mapping open.
 func (s *System) awaitUser(ctx context.Context, st dmStatus, until time.Time) error {
-	if err := volume.Pause(ctx, closePoll); err != nil || s.now().After(until) {
-		kind := volume.Deadline
+	if err := operation.Sleep(ctx, closePoll); err != nil || s.now().After(until) {
+		kind := volume.KindDeadline
 		if err != nil {
 			kind = volume.KindOf(err)
 		}
@@ -161,7 +163,7 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 	}
 	mounts, err := mount.ParseMountInfo(s.mountinfo)
 	if err != nil {
-		return nil, volume.Errorf(volume.Internal, "read the mount table: %w", err)
+		return nil, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
 	}
 	var found []string
 	for _, m := range mounts {
@@ -199,7 +201,7 @@ func (s *System) removeNode(name string) error {
 		err = os.Remove(path)
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return volume.Errorf(volume.Internal, "remove the device node of the closed mapping %s: %w", name, err)
+		return volume.Errorf(volume.KindInternal, "remove the device node of the closed mapping %s: %w", name, err)
 	}
 	return nil
 }

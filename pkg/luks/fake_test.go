@@ -34,8 +34,8 @@ func newRig(t *testing.T) *rig {
 	k := &fakeKernel{sizes: map[string]volume.Size{}, mappings: map[string]*fakeMapping{}, devices: map[[2]uint32]blockdev.Device{}}
 	r := &rig{
 		t: t, kernel: k, header: Header{State: HeaderSound, UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset, Sector: 512},
-		disk:    blockdev.Device{Major: 8, Minor: 16, Name: "sdb", Path: filepath.Join(dir, "sdb"), Kind: blockdev.SCSI},
-		mapping: blockdev.Device{Major: 253, Minor: 0, Name: "dm-0", Path: filepath.Join(dir, "dm-0"), Kind: blockdev.Crypt},
+		disk:    blockdev.Device{Major: 8, Minor: 16, Name: "sdb", Path: filepath.Join(dir, "sdb"), Kind: blockdev.KindSCSI},
+		mapping: blockdev.Device{Major: 253, Minor: 0, Name: "dm-0", Path: filepath.Join(dir, "dm-0"), Kind: blockdev.KindCrypt},
 		name:    MappingName("vol"),
 	}
 	r.System = New(Options{Devices: k, Run: func(context.Context, Command) (string, error) { return "", errors.New("no program expected") }})
@@ -81,7 +81,7 @@ type fakeKernel struct {
 func (k *fakeKernel) ByNumber(major, minor uint32) (blockdev.Device, error) {
 	d, ok := k.devices[[2]uint32{major, minor}]
 	if !ok {
-		return d, volume.Errorf(volume.Internal, "the kernel has no block device: %w", os.ErrNotExist)
+		return d, volume.Errorf(volume.KindInternal, "the kernel has no block device: %w", os.ErrNotExist)
 	}
 	return d, nil
 }

@@ -11,13 +11,15 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // DataOffset is where the encrypted data begin on a device that this driver
 // has formatted.
-const DataOffset = volume.EncryptionHeader
+const DataOffset = volume.EncryptionHeaderSize
 
 // minData is the least that is worth a mapping.
 const minData = volume.MiB
@@ -86,7 +88,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 		return h, proved && m.UUID == h.UUID, nil
 	}
 	if size < DataOffset+minData {
-		return h, false, volume.Errorf(volume.Precondition, "the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
+		return h, false, volume.Errorf(volume.KindPrecondition, "the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
 			WithRemedy(fmt.Sprintf("ask for a volume of at least %s", DataOffset+minData))
 	}
 	zero, err := isZero(ctx, req.Device, blockdev.Uncached(f), size)
@@ -111,7 +113,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 // checkFormat decides whether what was found may be overwritten.
 func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m marker, proved, zero bool) error {
 	refuse := func(found, why string) error {
-		return volume.Errorf(volume.Precondition, "the device %s is not blank: it holds %s; %s: it was not formatted with LUKS2", req.Device, found, why).
+		return volume.Errorf(volume.KindPrecondition, "the device %s is not blank: it holds %s; %s: it was not formatted with LUKS2", req.Device, found, why).
 			WithRemedy("if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; if it holds the volume's data, restore its LUKS header from a backup")
 	}
 	leftover := proved && (zero || !m.Zero) // of our own format, behind which nothing was written
@@ -188,7 +190,7 @@ const (
 // at most 1/256 of the device apart.
 func isZero(ctx context.Context, d blockdev.Device, r io.ReaderAt, size volume.Size) (bool, error) {
 	stride := max((size-DataOffset)/samples, sampleLength).RoundDown(sampleLength)
-	zero, err := volume.Bounded(ctx, func() (bool, error) {
+	zero, err := operation.AwaitCall(ctx, func() (bool, error) {
 		for at := DataOffset; at < size && ctx.Err() == nil; at += stride {
 			b, err := readAt(r, at.Bytes(), sampleLength)
 			if err != nil || bytes.Count(b, []byte{0}) < len(b) {
@@ -217,7 +219,7 @@ func checkPassphrase(p []byte) error {
 	if len(p) > 0 {
 		return nil
 	}
-	return volume.Errorf(volume.Invalid, "the volume is encrypted, but the request has no passphrase").
+	return volume.Errorf(volume.KindInvalid, "the volume is encrypted, but the request has no passphrase").
 		WithRemedy("name a secret with the key \"passphrase\" in the StorageClass (csi.storage.k8s.io/node-stage-secret-name and -namespace)")
 }
 

@@ -19,8 +19,8 @@ import (
 // is needed and missing, or it is not accepted; the mapping is in several
 // segments), Deadline, Canceled, Internal.
 func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte) (volume.Size, error) {
-	if d.Kind != blockdev.Crypt {
-		return 0, volume.Errorf(volume.Precondition, "%s is not a dm-crypt mapping", d)
+	if d.Kind != blockdev.KindCrypt {
+		return 0, volume.Errorf(volume.KindPrecondition, "%s is not a dm-crypt mapping", d)
 	}
 	st, ok, err := s.mapper.statusOf(d.Major, d.Minor)
 	if err == nil && !ok {
@@ -45,7 +45,7 @@ func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte)
 		return s.devices.Size(d)
 	}
 	if table.keyring && len(passphrase) == 0 {
-		return 0, volume.Errorf(volume.Precondition, "the dm-crypt mapping %s has %s and could have %s, but its volume key is in the kernel's keyring: resizing it needs the passphrase",
+		return 0, volume.Errorf(volume.KindPrecondition, "the dm-crypt mapping %s has %s and could have %s, but its volume key is in the kernel's keyring: resizing it needs the passphrase",
 			d, table.length, want).WithRemedy("give the passphrase as the node expansion secret (csi.storage.k8s.io/node-expand-secret-name of the StorageClass), or stage the volume again")
 	}
 	return g.run(ctx, want, passphrase)
@@ -63,7 +63,7 @@ type growth struct {
 func (g growth) state() (table cryptTable, want volume.Size, err error) {
 	table, err = g.mapper.table(g.name)
 	if errors.Is(err, errNotOneCrypt) {
-		return table, 0, volume.Errorf(volume.Precondition, "%s cannot grow: %w", g.mapping, err).
+		return table, 0, volume.Errorf(volume.KindPrecondition, "%s cannot grow: %w", g.mapping, err).
 			WithRemedy("a mapping of several segments is grown by hand; or copy the data into a new volume")
 	}
 	if err != nil {
@@ -106,7 +106,7 @@ func (g growth) run(ctx context.Context, want volume.Size, passphrase []byte) (v
 	}
 	size, err := g.devices.Size(g.mapping)
 	if err == nil && size < table.length {
-		err = volume.Errorf(volume.Internal, "%s has %s, although its table has %s", g.mapping, size, table.length)
+		err = volume.Errorf(volume.KindInternal, "%s has %s, although its table has %s", g.mapping, size, table.length)
 	}
 	if err == nil {
 		g.log.InfoContext(ctx, "grew a dm-crypt mapping", "mapping", g.name, "device", g.mapping.Path, "size", size)

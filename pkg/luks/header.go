@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -85,7 +87,7 @@ func (s *System) Header(ctx context.Context, d blockdev.Device) (Header, error) 
 
 // headerOf reads the header of d through an open file, within ctx.
 func headerOf(ctx context.Context, d blockdev.Device, r io.ReaderAt) (Header, error) {
-	h, err := volume.Bounded(ctx, func() (Header, error) { return readHeader(r) })
+	h, err := operation.AwaitCall(ctx, func() (Header, error) { return readHeader(r) })
 	if err != nil {
 		return Header{}, volume.Errorf(volume.KindOf(err), "read the LUKS header of %s: %w", d, err).
 			WithRemedy("check the kernel log of this node and the connection of the volume")

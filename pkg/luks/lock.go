@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -35,9 +37,9 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 			continue
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			closeQuietly(f)
-			return nil, volume.Errorf(volume.Internal, "lock %s: %w", d, err)
+			return nil, volume.Errorf(volume.KindInternal, "lock %s: %w", d, err)
 		}
-		if err := volume.Pause(ctx, lockPoll); err != nil {
+		if err := operation.Sleep(ctx, lockPoll); err != nil {
 			closeQuietly(f)
 			return nil, volume.Errorf(volume.KindOf(err), "another program on this node works on %s and has not finished: %w", d, err).
 				WithRemedy("Kubernetes retries this automatically; if it stays so, find the program with: fuser -v " + d.Path)

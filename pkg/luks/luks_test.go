@@ -126,7 +126,7 @@ func TestOpenBelievesTheKernelOnly(t *testing.T) {
 	r := newRig(t)
 	r.run = func(context.Context, Command) (string, error) { return "", nil }
 	_, err := r.Open(t.Context(), r.request())
-	wantError(t, err, volume.Internal, "cryptsetup reported success", r.name)
+	wantError(t, err, volume.KindInternal, "cryptsetup reported success", r.name)
 
 	r.run = func(context.Context, Command) (string, error) {
 		r.open()
@@ -156,7 +156,7 @@ func TestOpenChecksTheNewMapping(t *testing.T) {
 			r := newRig(t)
 			r.run = func(context.Context, Command) (string, error) { spoil(r, r.open()); return "", nil }
 			_, err := r.Open(t.Context(), r.request())
-			wantError(t, err, volume.Internal, r.name, "not what was asked for")
+			wantError(t, err, volume.KindInternal, r.name, "not what was asked for")
 			if len(r.kernel.mappings) > 0 {
 				t.Error("the mapping stays")
 			}
@@ -175,7 +175,7 @@ func TestOpenAfterTheDiskHasGone(t *testing.T) {
 	}
 	m.openCount = 1 // of a program that looks at it, such as blkid: that passes
 	_, err = r.Open(t.Context(), r.request())
-	wantError(t, err, volume.Deadline, "8:48, which the kernel has no more", r.disk.Path, "stays open")
+	wantError(t, err, volume.KindDeadline, "8:48, which the kernel has no more", r.disk.Path, "stays open")
 	m.openCount = 0
 	r.run = func(context.Context, Command) (string, error) { r.open(); return "", nil }
 	if opened, err := r.Open(t.Context(), r.request()); err != nil || opened.Disk != r.disk {
@@ -205,7 +205,7 @@ func TestCloseWaitsForACryptsetupThatSurvived(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
 			defer cancel()
-			wantError(t, c.close(ctx, r), volume.Deadline, "another program on this node works on", r.disk.Path)
+			wantError(t, c.close(ctx, r), volume.KindDeadline, "another program on this node works on", r.disk.Path)
 			r.open()
 			closeQuietly(survivor)
 			if err := c.close(t.Context(), r); err != nil || len(r.kernel.mappings) > 0 {
@@ -245,11 +245,11 @@ func TestFailuresOfCryptsetup(t *testing.T) {
 		kind volume.Kind
 		word string
 	}{
-		"wrong passphrase": {"exit 2", volume.Precondition, "correct the secret"},
-		"no memory":        {"exit 3", volume.Internal, "memory limit"},
-		"killed":           {"kill -9 $$", volume.Internal, "memory limit"},
-		"busy":             {"exit 5", volume.Deadline, "lsblk"},
-		"anything":         {"exit 1", volume.Internal, "kernel log"},
+		"wrong passphrase": {"exit 2", volume.KindPrecondition, "correct the secret"},
+		"no memory":        {"exit 3", volume.KindInternal, "memory limit"},
+		"killed":           {"kill -9 $$", volume.KindInternal, "memory limit"},
+		"busy":             {"exit 5", volume.KindDeadline, "lsblk"},
+		"anything":         {"exit 1", volume.KindInternal, "kernel log"},
 	} {
 		r := newRig(t)
 		r.run = func(ctx context.Context, _ Command) (string, error) {
@@ -272,12 +272,12 @@ func TestFailuresOfCryptsetup(t *testing.T) {
 		return executeProgram(ctx, c, []string{"no-such-program"})
 	}
 	_, err := r.Open(t.Context(), r.request())
-	wantError(t, err, volume.Internal, "no-such-program", "install cryptsetup")
+	wantError(t, err, volume.KindInternal, "no-such-program", "install cryptsetup")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	r.run = func(context.Context, Command) (string, error) { cancel(); return "", errors.New("signal: killed") }
 	_, err = r.Open(ctx, r.request())
-	wantError(t, err, volume.Canceled, "stopped before it finished")
+	wantError(t, err, volume.KindCanceled, "stopped before it finished")
 }
 
 func TestGrowBelievesTheTableOnly(t *testing.T) {
@@ -286,7 +286,7 @@ func TestGrowBelievesTheTableOnly(t *testing.T) {
 	r.kernel.sizes["sdb"] = 2*rigSize + 100
 	r.run = func(context.Context, Command) (string, error) { return "", nil }
 	_, err := r.Grow(t.Context(), r.mapping, nil)
-	wantError(t, err, volume.Internal, "48 MiB", "112 MiB", "cryptsetup reported success")
+	wantError(t, err, volume.KindInternal, "48 MiB", "112 MiB", "cryptsetup reported success")
 
 	var ran []string
 	r.run = func(_ context.Context, c Command) (string, error) {
@@ -307,10 +307,10 @@ func TestGrowBelievesTheTableOnly(t *testing.T) {
 	}
 	m.table.keyring, r.kernel.sizes["sdb"] = true, 3*rigSize
 	_, err = r.Grow(t.Context(), r.mapping, nil)
-	wantError(t, err, volume.Precondition, "keyring", "node-expand-secret")
+	wantError(t, err, volume.KindPrecondition, "keyring", "node-expand-secret")
 	delete(r.kernel.mappings, r.name)
 	_, err = r.Grow(t.Context(), r.mapping, nil)
-	wantError(t, err, volume.Internal, "no such mapping")
+	wantError(t, err, volume.KindInternal, "no such mapping")
 }
 
 // A device mapper that cannot be asked proves nothing.
@@ -319,15 +319,15 @@ func TestDeviceMapperFails(t *testing.T) {
 	r.open()
 	r.kernel.err = &fs.PathError{Op: "open", Path: "/dev/mapper/control", Err: fs.ErrNotExist}
 	_, ok, err := r.Find(t.Context(), "vol")
-	wantError(t, err, volume.Internal, "host's /dev")
+	wantError(t, err, volume.KindInternal, "host's /dev")
 	if ok {
 		t.Error("found")
 	}
-	wantError(t, r.Close(t.Context(), "vol"), volume.Internal, "host's /dev")
+	wantError(t, r.Close(t.Context(), "vol"), volume.KindInternal, "host's /dev")
 	_, err = r.Open(t.Context(), r.request())
-	wantError(t, err, volume.Internal, "host's /dev")
+	wantError(t, err, volume.KindInternal, "host's /dev")
 	_, err = r.Grow(t.Context(), r.mapping, nil)
-	wantError(t, err, volume.Internal, "host's /dev")
+	wantError(t, err, volume.KindInternal, "host's /dev")
 }
 
 // The real device mapper tells a kernel without one from a container that

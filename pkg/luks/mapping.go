@@ -95,7 +95,7 @@ func checkOwn(st dmStatus) error {
 	if strings.HasPrefix(st.uuid, uuidPrefix) && strings.HasSuffix(st.uuid, "-"+st.name) {
 		return nil
 	}
-	return volume.Errorf(volume.Precondition, "the device-mapper device %s (%d:%d) has the UUID %q, so it is not a LUKS2 mapping of this driver; it is left alone",
+	return volume.Errorf(volume.KindPrecondition, "the device-mapper device %s (%d:%d) has the UUID %q, so it is not a LUKS2 mapping of this driver; it is left alone",
 		st.name, st.major, st.minor, st.uuid).WithRemedy("find out who made it (dmsetup info " + st.name + ") and remove it")
 }
 
@@ -103,7 +103,7 @@ func checkOwn(st dmStatus) error {
 func (s *System) describe(st dmStatus) (Mapping, error) {
 	table, err := s.mapper.table(st.name)
 	if errors.Is(err, errNotOneCrypt) {
-		return Mapping{}, volume.Errorf(volume.Precondition, "the device-mapper device %s (%d:%d) is not a LUKS2 mapping of this driver; it is left alone: %w",
+		return Mapping{}, volume.Errorf(volume.KindPrecondition, "the device-mapper device %s (%d:%d) is not a LUKS2 mapping of this driver; it is left alone: %w",
 			st.name, st.major, st.minor, err).WithRemedy("find out who made it (dmsetup table " + st.name + ") and remove it")
 	}
 	if err != nil {
@@ -137,7 +137,7 @@ func (s *System) resume(ctx context.Context, st dmStatus) error {
 		return nil
 	}
 	if err := s.mapper.resume(st.name); err != nil {
-		return volume.Errorf(volume.Internal, "the mapping %s is suspended, so that whatever uses it hangs, and it cannot be resumed: %w", st.name, err).
+		return volume.Errorf(volume.KindInternal, "the mapping %s is suspended, so that whatever uses it hangs, and it cannot be resumed: %w", st.name, err).
 			WithRemedy("run: dmsetup resume " + st.name)
 	}
 	s.log.WarnContext(ctx, "resumed a mapping that was left suspended", "mapping", st.name)
@@ -150,7 +150,7 @@ func mapperError(what, name string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		remedy = "mount the host's /dev into the container of the node plugin, and load the kernel modules dm-mod and dm-crypt"
 	}
-	return volume.Errorf(volume.Internal, "%s %s: %w", what, name, err).WithRemedy(remedy)
+	return volume.Errorf(volume.KindInternal, "%s %s: %w", what, name, err).WithRemedy(remedy)
 }
 
 // disk names the device below a mapping for a message.

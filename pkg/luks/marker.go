@@ -57,6 +57,6 @@ func markerError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.Internal, "keep the record of a LUKS format: %w", err).
+	return volume.Errorf(volume.KindInternal, "keep the record of a LUKS format: %w", err).
 		WithRemedy("check the state directory of the driver on this node")
 }

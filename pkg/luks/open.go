@@ -74,7 +74,7 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 	// cryptsetup, which needs device mapper first of all, has tried to load its
 	// module by now.
 	if !ok && !s.mapper.available() && ctx.Err() == nil {
-		return Mapping{}, volume.Errorf(volume.Internal, "the encrypted volume on %s cannot be opened: the kernel of this node has no device mapper", req.Device).
+		return Mapping{}, volume.Errorf(volume.KindInternal, "the encrypted volume on %s cannot be opened: the kernel of this node has no device mapper", req.Device).
 			WithRemedy("load the kernel modules dm-mod and dm-crypt on the node")
 	}
 	if !ok {
@@ -109,7 +109,7 @@ func (s *System) checkOpened(m Mapping, req OpenRequest, h Header) error {
 	default:
 		return nil
 	}
-	return volume.Errorf(volume.Internal, "the new mapping %s is not what was asked for: %s", m, problem).
+	return volume.Errorf(volume.KindInternal, "the new mapping %s is not what was asked for: %s", m, problem).
 		WithRemedy("check that the disk can be written to, and the kernel log of this node")
 }
 
@@ -151,7 +151,7 @@ func (s *System) openAlready(ctx context.Context, req OpenRequest, h Header, nam
 		}
 		return Mapping{}, false, nil
 	}
-	return Mapping{}, false, volume.Errorf(volume.Precondition, "the mapping %s is in the way and was left alone: %s", m, problem).
+	return Mapping{}, false, volume.Errorf(volume.KindPrecondition, "the mapping %s is in the way and was left alone: %s", m, problem).
 		WithRemedy("find what uses " + m.Device.Path + " (lsblk, fuser), end it, and close the mapping: cryptsetup close " + name)
 }
 
@@ -183,7 +183,7 @@ func notSound(d blockdev.Device, h Header) error {
 		remedy = "finish what is under way with cryptsetup (a reencryption), or copy the data into a new volume"
 	case HeaderUnfinished, HeaderDamaged, HeaderSound:
 	}
-	return volume.Errorf(volume.Precondition, "the encrypted volume on %s cannot be opened: it has %s", d, h).WithRemedy(remedy)
+	return volume.Errorf(volume.KindPrecondition, "the encrypted volume on %s cannot be opened: it has %s", d, h).WithRemedy(remedy)
 }
 
 // String names the mapping for messages: "growvol-x (/dev/dm-0 (crypt, 253:0))".

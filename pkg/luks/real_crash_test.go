@@ -76,7 +76,7 @@ func (d *disk) formatKilled(call string, n int, states map[HeaderState]int) (don
 		}
 		return true
 	}
-	wantError(d.t, err, volume.Internal, "format "+d.Path, "killed")
+	wantError(d.t, err, volume.KindInternal, "format "+d.Path, "killed")
 	now, err := d.Header(d.t.Context(), d.Device)
 	if err != nil {
 		d.t.Fatal(err)
@@ -116,7 +116,7 @@ func (d *disk) wantUntouchedWithoutMarker(n int) {
 		req := d.formatRequest()
 		req.Marker = other
 		_, _, err := d.Format(d.t.Context(), req)
-		if volume.KindOf(err) != volume.Precondition {
+		if volume.KindOf(err) != volume.KindPrecondition {
 			d.t.Errorf("kill %d, marker %+v: %v", n, m, err)
 		}
 	}
@@ -147,7 +147,7 @@ func (d *disk) openKilled(call string, n int) (done bool) {
 	d.runs.wrap = nil
 	done = err == nil
 	if err != nil {
-		wantError(t, err, volume.Internal, "open the LUKS2 mapping", "killed")
+		wantError(t, err, volume.KindInternal, "open the LUKS2 mapping", "killed")
 		m = d.mustOpen(false)
 	}
 	if m.Size != crashSize-DataOffset || m.Disk != d.Device {
@@ -174,7 +174,7 @@ func TestRealGrowKilledAtEachCall(t *testing.T) {
 		size, err := d.Grow(t.Context(), m.Device, nil)
 		d.runs.wrap = nil
 		if err != nil {
-			wantError(t, err, volume.Internal, "grow the dm-crypt mapping", "killed")
+			wantError(t, err, volume.KindInternal, "grow the dm-crypt mapping", "killed")
 			if f, err := os.ReadFile(m.Device.Path); err != nil || len(f) == 0 { // a suspended one would hang
 				t.Fatalf("kill %d: %v", n, err)
 			}
@@ -198,7 +198,7 @@ func TestRealFormatObeysItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, _, err := d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.Deadline, "was stopped before it finished", d.Path)
+	wantError(t, err, volume.KindDeadline, "was stopped before it finished", d.Path)
 	if _, err := os.Stat(d.marker); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("nothing was written, and the marker is left: %v", err)
 	}
@@ -216,7 +216,7 @@ func TestRealLockedDisk(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	_, _, err = d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.Deadline, "another program", d.Path, "fuser")
+	wantError(t, err, volume.KindDeadline, "another program", d.Path, "fuser")
 	time.AfterFunc(200*time.Millisecond, func() { closeQuietly(f) })
 	d.mustFormat()
 }
@@ -291,7 +291,7 @@ func TestRealTemporaryMapping(t *testing.T) {
 	mustRun(t, "dmsetup", "create", left, "--uuid", "CRYPT-TEMP-"+left, "--table", "0 8 crypt aes-xts-plain64 "+fmt.Sprintf("%064x", 1)+" 0 "+d.Path+" 64")
 	mustRun(t, "dmsetup", "create", "unrelated", "--table", "0 8 linear "+d.Path+" 100")
 	_, _, err := d.Format(t.Context(), d.formatRequest())
-	wantError(t, err, volume.Deadline, "in use", "lsblk")
+	wantError(t, err, volume.KindDeadline, "in use", "lsblk")
 	holders, err := d.devices.Holders(d.Device)
 	if err != nil || len(holders) != 1 {
 		t.Errorf("holders %v, %v; want the unrelated one", holders, err)

@@ -137,8 +137,8 @@ func TestRealHeadersThatAreLeftAlone(t *testing.T) {
 			}
 			before := d.fingerprint()
 			_, err = d.Open(t.Context(), d.openRequest(false)) // fails before it needs device mapper
-			wantError(t, err, volume.Precondition, d.Path, c.words)
-			if _, _, err = d.Format(t.Context(), d.formatRequest()); volume.KindOf(err) != volume.Precondition {
+			wantError(t, err, volume.KindPrecondition, d.Path, c.words)
+			if _, _, err = d.Format(t.Context(), d.formatRequest()); volume.KindOf(err) != volume.KindPrecondition {
 				t.Errorf("formatted: %v", err)
 			} else {
 				t.Log(err)
@@ -184,14 +184,14 @@ func TestRealFormatRefuses(t *testing.T) {
 	ctx := t.Context()
 	small := newDiskOf(t, DataOffset)
 	_, _, err := small.Format(ctx, small.formatRequest())
-	wantError(t, err, volume.Precondition, "too small", "17 MiB")
+	wantError(t, err, volume.KindPrecondition, "too small", "17 MiB")
 
 	d := newDiskOf(t, crashSize)
 	for name, c := range map[string]Content{"recognized": {Named: true, Name: "swap space"}, "unknown": {Name: "unknown data"}} {
 		req := d.formatRequest()
 		req.Content = func(context.Context) (Content, error) { return c, nil }
 		_, _, err := d.Format(ctx, req)
-		wantError(t, err, volume.Precondition, c.Name, "not blank", "wipefs")
+		wantError(t, err, volume.KindPrecondition, c.Name, "not blank", "wipefs")
 		if t.Failed() {
 			t.Log(name)
 		}
@@ -203,7 +203,7 @@ func TestRealFormatRefuses(t *testing.T) {
 	req := d.formatRequest()
 	req.Content = func(context.Context) (Content, error) { return Content{Named: true, Name: "swap space"}, nil }
 	_, _, err = d.Format(ctx, req)
-	wantError(t, err, volume.Precondition, "swap space", "something else")
+	wantError(t, err, volume.KindPrecondition, "swap space", "something else")
 
 	// Data behind the key slots: an interrupted format has not written there.
 	if err := writeMarker(d.marker, marker{UUID: newUUID(), Device: crashSize, Zero: true, Begun: time.Now()}); err != nil {
@@ -211,5 +211,5 @@ func TestRealFormatRefuses(t *testing.T) {
 	}
 	d.write(DataOffset.Bytes()+4096*100, bytes.Repeat([]byte("data"), 10000))
 	_, _, err = d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.Precondition, "unknown data", "nothing on this node proves")
+	wantError(t, err, volume.KindPrecondition, "unknown data", "nothing on this node proves")
 }

@@ -291,7 +291,7 @@ func TestRealLifeOfAMapping(t *testing.T) {
 		t.Errorf("header %+v", h)
 	}
 	m := d.mustOpen(false)
-	if m.Size != diskSize-DataOffset || m.Offset != DataOffset || m.Disk != d.Device || m.Device.Kind != blockdev.Crypt || m.ReadOnly {
+	if m.Size != diskSize-DataOffset || m.Offset != DataOffset || m.Disk != d.Device || m.Device.Kind != blockdev.KindCrypt || m.ReadOnly {
 		t.Errorf("mapping %+v on %s", m, d.Device)
 	}
 	blocks := blockdev.New()
@@ -317,7 +317,7 @@ func TestRealLifeOfAMapping(t *testing.T) {
 	if err != nil || !ok || found.Size != 96*volume.MiB-DataOffset || found.Device != m.Device {
 		t.Errorf("found %+v, %t, %v", found, ok, err)
 	}
-	wantError(t, d.Close(ctx, d.id), volume.Precondition, m.Name, "mounted at "+dir)
+	wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, m.Name, "mounted at "+dir)
 	if err := unix.Unmount(dir, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -359,16 +359,16 @@ func TestRealPassphrases(t *testing.T) {
 	req := d.formatRequest()
 	req.Passphrase = nil
 	_, _, err := d.Format(ctx, req)
-	wantError(t, err, volume.Invalid, "passphrase", "node-stage-secret-name")
+	wantError(t, err, volume.KindInvalid, "passphrase", "node-stage-secret-name")
 	d.mustFormat()
 	open := d.openRequest(false)
 	open.Passphrase = nil
 	_, err = d.Open(ctx, open)
-	wantError(t, err, volume.Invalid, "passphrase", "node-stage-secret-name")
+	wantError(t, err, volume.KindInvalid, "passphrase", "node-stage-secret-name")
 	for _, wrong := range []string{"wrong", passphrase + "\n", passphrase[:5]} {
 		open.Passphrase = []byte(wrong)
 		_, err = d.Open(ctx, open)
-		wantError(t, err, volume.Precondition, "secret", d.Path)
+		wantError(t, err, volume.KindPrecondition, "secret", d.Path)
 		if _, ok, err := d.Find(ctx, d.id); ok || err != nil {
 			t.Errorf("a mapping after a wrong passphrase: %t, %v", ok, err)
 		}
@@ -383,7 +383,7 @@ func TestRealPassphrases(t *testing.T) {
 	}
 	reopen.Passphrase = []byte("line")
 	_, err = odd.Open(ctx, reopen)
-	wantError(t, err, volume.Precondition, "secret")
+	wantError(t, err, volume.KindPrecondition, "secret")
 	reopen.Passphrase = format.Passphrase
 	if _, err := odd.Open(ctx, reopen); err != nil {
 		t.Error(err)
@@ -421,7 +421,7 @@ func TestRealReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = d.Open(t.Context(), d.openRequest(false))
-	wantError(t, err, volume.Deadline, "read-only=true", m.Name)
+	wantError(t, err, volume.KindDeadline, "read-only=true", m.Name)
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -435,7 +435,7 @@ func TestRealReadOnly(t *testing.T) {
 	mustRun(t, "blockdev", "--setro", d.Path)
 	t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.Path) })
 	_, err = d.Open(t.Context(), d.openRequest(false))
-	wantError(t, err, volume.Internal, "read-only is true")
+	wantError(t, err, volume.KindInternal, "read-only is true")
 	if _, ok, err := d.Find(t.Context(), d.id); ok || err != nil {
 		t.Errorf("a mapping that is not what was asked for stays open: %t, %v", ok, err)
 	}
@@ -451,7 +451,7 @@ func TestRealCloseOfABusyMapping(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, d.Close(ctx, d.id), volume.Deadline, m.Name, "open count 1", "fuser")
+	wantError(t, d.Close(ctx, d.id), volume.KindDeadline, m.Name, "open count 1", "fuser")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -464,14 +464,14 @@ func TestRealCloseOfABusyMapping(t *testing.T) {
 	if err := unix.Mount(m.Device.Path, target, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, d.Close(ctx, d.id), volume.Precondition, "raw device at "+target)
+	wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, "raw device at "+target)
 	if err := unix.Unmount(target, 0); err != nil {
 		t.Fatal(err)
 	}
 
 	above := "above-" + d.id
 	mustRun(t, "dmsetup", "create", above, "--table", "0 8 linear "+m.Device.Path+" 0")
-	wantError(t, d.Close(ctx, d.id), volume.Precondition, "below /dev/dm-")
+	wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, "below /dev/dm-")
 	mustRun(t, "dmsetup", "remove", above)
 
 	// udev has it open for a moment.
@@ -494,7 +494,7 @@ func TestRealOtherDeviceUnderTheName(t *testing.T) {
 		other.id = d.id
 		other.mustFormat()
 		_, err := other.Open(ctx, other.openRequest(false))
-		wantError(t, err, volume.Precondition, d.Path, other.Path, m.Name)
+		wantError(t, err, volume.KindPrecondition, d.Path, other.Path, m.Name)
 	})
 	t.Run("a clone with the same header", func(t *testing.T) {
 		d, m := newOpen(t)
@@ -503,7 +503,7 @@ func TestRealOtherDeviceUnderTheName(t *testing.T) {
 		req := clone.openRequest(false)
 		req.ID = d.id
 		_, err := clone.Open(ctx, req)
-		wantError(t, err, volume.Precondition, d.Path, clone.Path, m.Name)
+		wantError(t, err, volume.KindPrecondition, d.Path, clone.Path, m.Name)
 		clone.id += "-clone"
 		if c := clone.mustOpen(false); c.Device == m.Device || c.Disk != clone.Device {
 			t.Errorf("clone %+v", c)
@@ -516,7 +516,7 @@ func TestRealOtherDeviceUnderTheName(t *testing.T) {
 		d, m := newOpen(t)
 		mustRun(t, "cryptsetup", "luksUUID", "--batch-mode", "--uuid", newUUID(), d.Path)
 		_, err := d.Open(ctx, d.openRequest(false))
-		wantError(t, err, volume.Precondition, m.UUID, "another header")
+		wantError(t, err, volume.KindPrecondition, m.UUID, "another header")
 	})
 	t.Run("no mapping at all", func(t *testing.T) {
 		d := newMappable(t)
@@ -524,10 +524,10 @@ func TestRealOtherDeviceUnderTheName(t *testing.T) {
 		name := MappingName(d.id)
 		mustRun(t, "dmsetup", "create", name, "--table", "0 8 linear "+d.Path+" 0")
 		_, err := d.Open(ctx, d.openRequest(false))
-		wantError(t, err, volume.Precondition, name, "left alone")
+		wantError(t, err, volume.KindPrecondition, name, "left alone")
 		_, _, err = d.Find(ctx, d.id)
-		wantError(t, err, volume.Precondition, name, "left alone")
-		wantError(t, d.Close(ctx, d.id), volume.Precondition, name, "left alone")
+		wantError(t, err, volume.KindPrecondition, name, "left alone")
+		wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, name, "left alone")
 		mustRun(t, "dmsetup", "remove", name)
 	})
 }
@@ -599,9 +599,9 @@ func TestRealGrowthOfForeignMappings(t *testing.T) {
 			key := []byte(nil)
 			if c.keyed {
 				_, err := d.Grow(ctx, m, nil)
-				wantError(t, err, volume.Precondition, "passphrase", "node-expand-secret")
+				wantError(t, err, volume.KindPrecondition, "passphrase", "node-expand-secret")
 				_, err = d.Grow(ctx, m, []byte("wrong"))
-				wantError(t, err, volume.Precondition, "passphrase")
+				wantError(t, err, volume.KindPrecondition, "passphrase")
 				key = []byte(passphrase)
 			}
 			want := before + 32*volume.MiB
@@ -617,7 +617,7 @@ func TestRealGrowthOfForeignMappings(t *testing.T) {
 	}
 	d := newDisk(t)
 	_, err := d.Grow(t.Context(), d.Device, nil)
-	if volume.KindOf(err) != volume.Precondition || err == nil {
+	if volume.KindOf(err) != volume.KindPrecondition || err == nil {
 		t.Errorf("a disk: %v", err)
 	}
 }
@@ -637,5 +637,5 @@ func TestRealKernelWithoutDeviceMapper(t *testing.T) {
 	}
 	d.mustFormat()
 	_, err := d.Open(t.Context(), d.openRequest(false))
-	wantError(t, err, volume.Internal, "no device mapper", "dm-crypt")
+	wantError(t, err, volume.KindInternal, "no device mapper", "dm-crypt")
 }

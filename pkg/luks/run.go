@@ -105,7 +105,7 @@ func commandError(ctx context.Context, what string, disk blockdev.Device, stderr
 	if errors.As(cause, &exit) {
 		code = exit.ExitCode() // -1: killed by a signal
 	}
-	kind, remedy := volume.Internal, "check the message of cryptsetup and the kernel log of this node"
+	kind, remedy := volume.KindInternal, "check the message of cryptsetup and the kernel log of this node"
 	switch {
 	case ctx.Err() != nil:
 		kind, cause, stderr = volume.KindOf(ctx.Err()), fmt.Errorf("cryptsetup was stopped before it finished: %w", ctx.Err()), ""
@@ -113,11 +113,11 @@ func commandError(ctx context.Context, what string, disk blockdev.Device, stderr
 	case errors.Is(cause, exec.ErrNotFound):
 		remedy = "use the image of the node plugin, or install cryptsetup in it"
 	case code == exitNoPermission:
-		kind, remedy = volume.Precondition, "the passphrase opens no key slot of this volume: correct the secret that the StorageClass names"
+		kind, remedy = volume.KindPrecondition, "the passphrase opens no key slot of this volume: correct the secret that the StorageClass names"
 	case code == exitNoMemory, code < 0:
 		remedy = "unlocking a key takes memory (64 MiB for a volume formatted by this driver): raise the memory limit of the node plugin"
 	case code == exitBusy:
-		kind, remedy = volume.Deadline, "Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)"
+		kind, remedy = volume.KindDeadline, "Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)"
 	case cause == nil:
 		cause = errors.New("cryptsetup reported success")
 	}

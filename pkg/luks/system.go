@@ -30,7 +30,7 @@ type Options struct {
 
 // System makes and drives LUKS2 mappings. It keeps no state between calls and
 // is safe for concurrent use; work on one and the same volume must be
-// serialized by the caller (volume.Locks).
+// serialized by the caller (operation.Locks).
 type System struct {
 	devices   Devices
 	log       *slog.Logger

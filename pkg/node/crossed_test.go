@@ -117,7 +117,7 @@ func (r *crossedCalls) checkEnd(t *testing.T) {
 			_ = one.unstage(t.Context())
 		}
 		one.target, one.staging = r.targets[i], r.stagings[i]
-		if err := one.unpublish(t.Context()); err != nil && !volume.IsKind(err, volume.Precondition) {
+		if err := one.unpublish(t.Context()); err != nil && !volume.IsKind(err, volume.KindPrecondition) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -70,17 +72,17 @@ func (s *Server) diskOf(ctx context.Context, id string, dev blockdev.Device) ([]
 // findMount is FindMount within the call's time: the look at a mount may hang
 // with the filesystem. The lease's lock keeps the looks that hang to one a
 // volume.
-func (s *Server) findMount(ctx context.Context, l *volume.Lease, path string) (m filesystem.Mount, mounted bool, err error) {
+func (s *Server) findMount(ctx context.Context, l *operation.Lease, path string) (m filesystem.Mount, mounted bool, err error) {
 	type found struct {
 		filesystem.Mount
 
 		mounted bool
 	}
-	f, err := volume.Outlive(ctx, l, "looking at "+path, func() (found, error) {
+	f, err := operation.RunDetached(ctx, l, "looking at "+path, func() (found, error) {
 		m, mounted, err := s.opts.Filesystems.FindMount(path)
 		return found{m, mounted}, err
 	})
-	if err != nil && !l.Held() {
+	if err != nil && !l.IsHeld() {
 		return filesystem.Mount{}, false, volume.Errorf(volume.KindOf(err), "what is mounted at %s does not answer: %w", path, ctx.Err()).
 			WithRemedy("check whether the device of the mount is gone, or its filesystem frozen")
 	}
@@ -125,7 +127,7 @@ func (s *Server) checkMounts(ctx context.Context, dev blockdev.Device, allowed f
 		if m.IsNode() {
 			how = "published as a raw device"
 		}
-		return volume.Errorf(volume.Precondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
+		return volume.Errorf(volume.KindPrecondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
 			WithRemedy("delete the pod that uses it there")
 	}
 	return nil
@@ -134,7 +136,7 @@ func (s *Server) checkMounts(ctx context.Context, dev blockdev.Device, allowed f
 // hasDevice reports whether m rests on a block device, as far as the mount
 // table tells. btrfs has an anonymous number; only its source tells the device.
 func hasDevice(m filesystem.Mount) bool {
-	return m.IsNode() || m.Device.Major != 0 || m.FSType == string(filesystem.Btrfs)
+	return m.IsNode() || m.Device.Major != 0 || m.FSType == string(filesystem.TypeBtrfs)
 }
 
 // deviceOfMount returns the block device of a mounted filesystem, or of a
@@ -146,7 +148,7 @@ func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	case m.IsNode():
 		number = m.Node
 	case !hasDevice(m):
-		return blockdev.Device{}, volume.Errorf(volume.Internal, "what is mounted at %s (%s of %s) rests on no block device", m.Mountpoint, m.FSType, m.Source)
+		return blockdev.Device{}, volume.Errorf(volume.KindInternal, "what is mounted at %s (%s of %s) rests on no block device", m.Mountpoint, m.FSType, m.Source)
 	case m.Device.Major == 0:
 		dev, err := s.opts.Devices.ByPath(m.Source)
 		if err != nil {
@@ -185,7 +187,7 @@ func (s *Server) shows(m filesystem.Mount, disk string) (dev blockdev.Device, ok
 	}
 	layers, err := s.opts.Devices.Stack(dev)
 	switch {
-	case volume.IsKind(err, volume.Precondition): // it rests on several disks
+	case volume.IsKind(err, volume.KindPrecondition): // it rests on several disks
 		return blockdev.Device{}, false, nil
 	case err != nil:
 		return blockdev.Device{}, false, err
@@ -200,7 +202,7 @@ func (s *Server) shows(m filesystem.Mount, disk string) (dev blockdev.Device, ok
 
 // isDeviceNode reports whether path is a block special file.
 func isDeviceNode(ctx context.Context, path string) (bool, error) {
-	mode, err := volume.Bounded(ctx, func() (uint32, error) {
+	mode, err := operation.AwaitCall(ctx, func() (uint32, error) {
 		var st unix.Stat_t
 		err := unix.Stat(path, &st)
 		return st.Mode, err
@@ -216,15 +218,15 @@ func isDeviceNode(ctx context.Context, path string) (bool, error) {
 // connector's remedy.
 func shortDevice(conn volume.Connection, size volume.Size, err error) error {
 	var short *volume.Error
-	if !errors.As(err, &short) || short.Kind != volume.Deadline {
+	if !errors.As(err, &short) || short.Kind != volume.KindDeadline {
 		return err
 	}
 	if conn.ShortRemedy != "" {
 		short = short.WithRemedy(conn.ShortRemedy)
 	}
-	if conn.Hidden == 0 {
+	if conn.MaxOverhead == 0 {
 		return short
 	}
-	whole, _ := size.RoundUp(conn.Granule)
-	return volume.Errorf(short.Kind, "the device of a volume of %s, of which an encryption below this node may hide up to %s, is too small: %w", whole, conn.Hidden, short)
+	whole, _ := size.RoundUp(conn.Granularity)
+	return volume.Errorf(short.Kind, "the device of a volume of %s, of which an encryption below this node may hide up to %s, is too small: %w", whole, conn.MaxOverhead, short)
 }

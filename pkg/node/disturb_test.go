@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
@@ -110,7 +112,7 @@ func (n *randomNode) fail(v *randomVolume) {
 	n.failures++
 	mounted := slices.ContainsFunc(n.mounts, func(m filesystem.Mount) bool { return n.rests(m, v.disk) })
 	if mounted && v.capability.GetMount() != nil {
-		v.disk.dead = volume.Errorf(volume.Precondition, "the filesystem has shut down")
+		v.disk.dead = volume.Errorf(volume.KindPrecondition, "the filesystem has shut down")
 	}
 }
 
@@ -133,7 +135,7 @@ func (n *randomNode) cover(v *randomVolume) {
 	m := n.put(target, on(n.otherDisks[0]))
 	n.covers[m.ID] = true
 	n.mu.Unlock()
-	_ = volume.Pause(n.t.Context(), n.dice.between(0, time.Minute))
+	_ = operation.Sleep(n.t.Context(), n.dice.between(0, time.Minute))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	i := slices.IndexFunc(n.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })

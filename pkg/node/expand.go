@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -52,7 +54,7 @@ type expansion struct {
 	conn          volume.Connection
 	record        record
 	mounting      bool // kubelet may be asking as a part of starting the first pod
-	lease         *volume.Lease
+	lease         *operation.Lease
 }
 
 func (s *Server) newExpansion(req *csi.NodeExpandVolumeRequest) (*expansion, error) {
@@ -88,7 +90,7 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	if !connected {
-		return 0, volume.Errorf(volume.Internal, "the volume is not connected to this node, although it is to grow here").
+		return 0, volume.Errorf(volume.KindInternal, "the volume is not connected to this node, although it is to grow here").
 			WithRemedy("delete the pod; the volume is connected again when the pod starts, and grows then")
 	}
 	if err := requirePath("volume_path", e.path); err != nil {
@@ -132,7 +134,7 @@ func (e *expansion) isBlock(ctx context.Context) (bool, error) {
 		if e.access.Block {
 			want, is = is, want
 		}
-		return false, volume.Errorf(volume.Internal, "%s should be %s but is %s", e.path, want, is).
+		return false, volume.Errorf(volume.KindInternal, "%s should be %s but is %s", e.path, want, is).
 			WithRemedy("delete the pod, so that the volume is published again")
 	}
 	return node, nil
@@ -191,7 +193,7 @@ func (e *expansion) adopt(disk blockdev.Device) error {
 		return nil
 	}
 	return e.saveRecord(record{
-		ID: e.id, Staging: e.staging, Size: max(e.required, e.conn.Size), Granule: e.conn.Granule, Hidden: e.conn.Hidden,
+		ID: e.id, Staging: e.staging, Size: max(e.required, e.conn.Size), Granule: e.conn.Granularity, Hidden: e.conn.MaxOverhead,
 		Major: disk.Major, Minor: disk.Minor,
 	})
 }
@@ -205,7 +207,7 @@ func (e *expansion) mountAt(ctx context.Context, path string) (filesystem.Mount,
 		return filesystem.Mount{}, err
 	}
 	if !ok {
-		return filesystem.Mount{}, volume.Errorf(volume.Internal, "%s is not a mount point: the volume's mount is lost, and nothing was touched", path).
+		return filesystem.Mount{}, volume.Errorf(volume.KindInternal, "%s is not a mount point: the volume's mount is lost, and nothing was touched", path).
 			WithRemedy("delete the pod, so that the volume is mounted anew")
 	}
 	return m, nil
@@ -224,7 +226,7 @@ func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount,
 			return "", err
 		}
 		if !same {
-			return "", volume.Errorf(volume.Internal, "%s (%s) is mounted at the staging path %s, but the volume is on %s", m.Source, m.FSType, e.staging, vol.Path()).
+			return "", volume.Errorf(volume.KindInternal, "%s (%s) is mounted at the staging path %s, but the volume is on %s", m.Source, m.FSType, e.staging, vol.Path()).
 				WithRemedy("delete the pod, so that the volume is staged anew")
 		}
 		return e.staging, nil
@@ -267,13 +269,13 @@ func (e *expansion) awaitDisk(ctx context.Context, disk blockdev.Device) (volume
 	size, err := e.opts.Devices.AwaitSize(wait, disk, want)
 	switch {
 	case err == nil && size < want:
-		return 0, volume.Errorf(volume.Internal, "the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
+		return 0, volume.Errorf(volume.KindInternal, "the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
 	case err == nil:
 		e.Server.required.forget(e.id)
 		return size, nil
 	case ctx.Err() == nil && wait.Err() != nil && size >= e.conn.DeviceSize(e.record.Attached):
 		return 0, e.exceedsVolume(disk, size)
-	case volume.IsKind(err, volume.Deadline):
+	case volume.IsKind(err, volume.KindDeadline):
 		e.Server.required.set(e.id, volumeSize)
 	}
 	return 0, shortDevice(e.conn, volumeSize, err)
@@ -304,7 +306,7 @@ func (e *expansion) deviceWait(ctx context.Context) (context.Context, context.Ca
 // the controller attached it, and whose device agrees. kubelet lets the pod
 // start with what there is.
 func (e *expansion) exceedsVolume(disk blockdev.Device, size volume.Size) error {
-	return volume.Errorf(volume.Precondition, "%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
+	return volume.Errorf(volume.KindPrecondition, "%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
 		e.required, e.record.Attached, disk.Path, size).
 		WithRemedy("if the PersistentVolume says more than the volume has, correct its capacity or expand the volume; " +
 			"if the volume was expanded meanwhile, the filesystem grows when the device does, and the claim says so after its pods were restarted")

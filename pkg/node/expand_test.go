@@ -51,7 +51,7 @@ func TestExpandOfARawBlockVolume(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(ctx, 4*volume.GiB)
-		wantKind(t, err, volume.Deadline, "3 GiB", "4 GiB")
+		wantKind(t, err, volume.KindDeadline, "3 GiB", "4 GiB")
 	})
 }
 
@@ -65,7 +65,7 @@ func TestExpandIsNeverASuccessOnAStaleDevice(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(ctx, 2*volume.GiB)
-		wantKind(t, err, volume.Deadline, b.id, "1 GiB", "2 GiB")
+		wantKind(t, err, volume.KindDeadline, b.id, "1 GiB", "2 GiB")
 		if ctx.Err() != nil {
 			t.Error("the answer came when the caller had given up")
 		}
@@ -81,7 +81,7 @@ func TestExpandBelievesNobody(t *testing.T) {
 	d := b.use(t, volume.GiB)
 	d.backend, d.deaf, d.liar = 2*volume.GiB, true, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.Internal, "1 GiB", "2 GiB")
+	wantKind(t, err, volume.KindInternal, "1 GiB", "2 GiB")
 }
 
 // A backend that knows of a larger size than the request does not let the
@@ -114,7 +114,7 @@ func TestExpandOfAMapping(t *testing.T) {
 	}
 	d.backend = 2 * volume.GiB
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.Precondition, "passphrase")
+	wantKind(t, err, volume.KindPrecondition, "passphrase")
 	resp, err := b.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
 		VolumeId: b.id, VolumePath: b.target, StagingTargetPath: b.staging, CapacityRange: &csi.CapacityRange{RequiredBytes: 2 << 30},
 		Secrets: map[string]string{PassphraseKey: "secret"},
@@ -136,7 +136,7 @@ func TestExpandOfAMappingThatIsNotEncryption(t *testing.T) {
 	}
 	d.backend = 2 * volume.GiB
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.Precondition, d.path+"-crypt")
+	wantKind(t, err, volume.KindPrecondition, d.path+"-crypt")
 	if b.called("resize-crypt") != 0 {
 		t.Error("resized as if it were dm-crypt")
 	}
@@ -148,22 +148,22 @@ func TestExpandRefusals(t *testing.T) {
 		kind    volume.Kind
 		words   []string
 	}{
-		"the published mount is lost: a plain directory": {func(_ *testing.T, b *bench) { b.drop(b.target) }, volume.Internal, []string{"not a mount point"}},
-		"the staging mount is lost":                      {func(_ *testing.T, b *bench) { b.drop(b.staging) }, volume.Internal, []string{"not a mount point"}},
+		"the published mount is lost: a plain directory": {func(_ *testing.T, b *bench) { b.drop(b.target) }, volume.KindInternal, []string{"not a mount point"}},
+		"the staging mount is lost":                      {func(_ *testing.T, b *bench) { b.drop(b.staging) }, volume.KindInternal, []string{"not a mount point"}},
 		"the path is gone": {func(t *testing.T, b *bench) {
 			t.Helper()
 			b.drop(b.target)
 			if err := os.Remove(b.target); err != nil {
 				t.Fatal(err)
 			}
-		}, volume.Internal, []string{b0target}},
-		"a relative path":                   {func(_ *testing.T, b *bench) { b.target = "some/path" }, volume.Invalid, nil},
-		"the volume does not exist":         {func(_ *testing.T, b *bench) { delete(b.disks, b.id) }, volume.NotFound, nil},
-		"the volume is not connected":       {func(_ *testing.T, b *bench) { b.disks[b.id].connected = false }, volume.Internal, []string{"not connected"}},
-		"the device is another volume":      {func(_ *testing.T, b *bench) { b.disks[b.id].serial = "vol-2" }, volume.Precondition, []string{"another volume"}},
-		"the capability contradicts":        {func(_ *testing.T, b *bench) { b.capability = blockCap() }, volume.Internal, []string{"block device"}},
-		"the filesystem refuses":            {func(_ *testing.T, b *bench) { b.fail["grow"] = volume.Errorf(volume.Precondition, "needs e2fsck") }, volume.Precondition, []string{"e2fsck"}},
-		"the staging path is another mount": {func(_ *testing.T, b *bench) { b.swapStaging() }, volume.Internal, []string{b0staging}},
+		}, volume.KindInternal, []string{b0target}},
+		"a relative path":                   {func(_ *testing.T, b *bench) { b.target = "some/path" }, volume.KindInvalid, nil},
+		"the volume does not exist":         {func(_ *testing.T, b *bench) { delete(b.disks, b.id) }, volume.KindNotFound, nil},
+		"the volume is not connected":       {func(_ *testing.T, b *bench) { b.disks[b.id].connected = false }, volume.KindInternal, []string{"not connected"}},
+		"the device is another volume":      {func(_ *testing.T, b *bench) { b.disks[b.id].serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
+		"the capability contradicts":        {func(_ *testing.T, b *bench) { b.capability = blockCap() }, volume.KindInternal, []string{"block device"}},
+		"the filesystem refuses":            {func(_ *testing.T, b *bench) { b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "needs e2fsck") }, volume.KindPrecondition, []string{"e2fsck"}},
+		"the staging path is another mount": {func(_ *testing.T, b *bench) { b.swapStaging() }, volume.KindInternal, []string{b0staging}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
@@ -245,7 +245,7 @@ func TestExpandThatOutlivesItsCall(t *testing.T) {
 		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(short, 2*volume.GiB)
-		wantKind(t, err, volume.Deadline, "still under way")
+		wantKind(t, err, volume.KindDeadline, "still under way")
 		<-b.started
 		b.mu.Lock()
 		b.started = nil
@@ -253,7 +253,7 @@ func TestExpandThatOutlivesItsCall(t *testing.T) {
 
 		unstaging, cancel2 := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel2()
-		wantKind(t, b.unstage(unstaging), volume.Deadline, "another operation")
+		wantKind(t, b.unstage(unstaging), volume.KindDeadline, "another operation")
 		if err := errors.Join(b.unpublish(t.Context()), b.publish(t.Context(), false)); err != nil {
 			t.Errorf("a growth keeps pods from their volume: %v", err)
 		}
@@ -330,13 +330,13 @@ func TestStats(t *testing.T) {
 		}
 		for _, c := range []struct{ id, path string }{{"nobody", b.target}, {b.id, "some/path"}, {b.id, filepath.Dir(b.target)}} {
 			_, err := stats(t.Context(), c.id, c.path)
-			wantKind(t, err, volume.NotFound)
+			wantKind(t, err, volume.KindNotFound)
 		}
 		b.growing = make(chan struct{}) // a frozen filesystem answers nothing
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err = stats(ctx, b.id, b.target)
-		wantKind(t, err, volume.Deadline, "does not answer")
+		wantKind(t, err, volume.KindDeadline, "does not answer")
 		close(b.growing)
 	})
 }
@@ -353,7 +353,7 @@ func TestStatsOfABlockVolume(t *testing.T) {
 	}
 	b.add("vol-2", volume.GiB).connected = true
 	_, err = b.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "vol-2", VolumePath: b.target})
-	wantKind(t, err, volume.NotFound, b.target)
+	wantKind(t, err, volume.KindNotFound, b.target)
 }
 
 func TestInfoAndCapabilities(t *testing.T) {
@@ -411,7 +411,7 @@ func TestRequestsAreValidated(t *testing.T) {
 		},
 	}
 	for name, call := range calls {
-		if err := call(); !volume.IsKind(err, volume.Invalid) {
+		if err := call(); !volume.IsKind(err, volume.KindInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

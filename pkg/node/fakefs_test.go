@@ -34,7 +34,7 @@ func (f fakeFilesystems) held(dev filesystem.Device) (*disk, error) {
 // rests reports whether m is a mount of the filesystem on the disk, or on the
 // mapping on it.
 func (m *machine) rests(mount filesystem.Mount, d *disk) bool {
-	if mount.FSType == string(filesystem.Btrfs) { // its number is anonymous
+	if mount.FSType == string(filesystem.TypeBtrfs) { // its number is anonymous
 		on, _ := m.diskAt(mount.Source)
 		return on == d
 	}
@@ -83,7 +83,7 @@ func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (file
 // holds returns what is found on a disk, or on the mapping on it.
 func (d *disk) holds(dev blockdev.DeviceNumber) filesystem.Signature {
 	if dev == numberOf(d) && d.luks.header.State != luks.HeaderAbsent {
-		return filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "LUKS encryption"}
+		return filesystem.Signature{State: filesystem.StateForeign, Named: true, Name: "LUKS encryption"}
 	}
 	return d.content
 }
@@ -110,21 +110,21 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	number := req.Device.Number()
 	content := d.holds(number)
 	_, markerErr := os.Stat(req.Marker)
-	resumed := markerErr == nil && content.State == filesystem.Formatted && !content.Complete && content.Type == req.Type
+	resumed := markerErr == nil && content.State == filesystem.StateFormatted && !content.Complete && content.Type == req.Type
 	switch path, used := f.user(d, number); {
-	case content.State == filesystem.Formatted && content.Complete && content.Type == req.Type:
+	case content.State == filesystem.StateFormatted && content.Complete && content.Type == req.Type:
 		return filesystem.RemoveMarker(req.Marker)
-	case content.State != filesystem.Blank && !resumed && (!req.Encrypted || !content.Noise):
-		return volume.Errorf(volume.Precondition, "%s holds %s", req.Device.Path(), content)
+	case content.State != filesystem.StateBlank && !resumed && (!req.Encrypted || !content.Noise):
+		return volume.Errorf(volume.KindPrecondition, "%s holds %s", req.Device.Path(), content)
 	case used:
-		return volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path(), path)
+		return volume.Errorf(volume.KindDeadline, "%s is in use at %s", req.Device.Path(), path)
 	}
 	for _, m := range f.mounts {
 		if below(m.Node) == numberOf(d) {
 			f.harm = append(f.harm, "formatted under the raw device at "+m.Mountpoint)
 		}
 	}
-	d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: req.Type, Size: d.sizeOf(number)}
+	d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: req.Type, Size: d.sizeOf(number)}
 	d.formatted++
 	return filesystem.RemoveMarker(req.Marker)
 }
@@ -176,14 +176,14 @@ func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest)
 	if err == nil && number == numberOf(d) && d.hasMapping() {
 		err = unix.EBUSY
 	}
-	if err != nil || d.holds(number).State != filesystem.Formatted || !d.holds(number).Complete {
-		return volume.Errorf(volume.Precondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
+	if err != nil || d.holds(number).State != filesystem.StateFormatted || !d.holds(number).Complete {
+		return volume.Errorf(volume.KindPrecondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
 	}
 	switch req.Type {
-	case filesystem.Btrfs:
+	case filesystem.TypeBtrfs:
 		number = blockdev.DeviceNumber{Minor: 1000 + d.number}
-	case filesystem.Ext2:
-		fstype = filesystem.Ext4 // the driver that serves it
+	case filesystem.TypeExt2:
+		fstype = filesystem.TypeExt4 // the driver that serves it
 	default:
 	}
 	f.mount(filesystem.Mount{
@@ -213,7 +213,7 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 		return f.bindNode(d, req)
 	}
 	if info, err := os.Stat(req.Target); err != nil || !info.IsDir() {
-		return volume.Errorf(volume.Internal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
+		return volume.Errorf(volume.KindInternal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
 	}
 	if i := f.top(req.Source); i >= 0 {
 		m := f.mounts[i]
@@ -225,7 +225,7 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 		return nil
 	}
 	if info, err := os.Stat(req.Source); err != nil || !info.IsDir() {
-		return volume.Errorf(volume.Internal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
+		return volume.Errorf(volume.KindInternal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
 	}
 	// A plain directory is one of the node's own disk.
 	f.mount(filesystem.Mount{
@@ -272,7 +272,7 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 		return nil
 	}
 	if top := f.top(m.Mountpoint); top != i {
-		return volume.Errorf(volume.Precondition, "%s is mounted on top of it", f.mounts[top].Source)
+		return volume.Errorf(volume.KindPrecondition, "%s is mounted on top of it", f.mounts[top].Source)
 	}
 	f.mounts = slices.Delete(f.mounts, i, i+1)
 	if below := f.top(m.Mountpoint); m.IsNode() && (below < 0 || !f.mounts[below].IsNode()) {
@@ -332,7 +332,7 @@ func (f fakeFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNum
 
 // numberOf is the number of the device below a mounted filesystem.
 func (m *machine) numberOf(mount filesystem.Mount) blockdev.DeviceNumber {
-	if mount.FSType != string(filesystem.Btrfs) {
+	if mount.FSType != string(filesystem.TypeBtrfs) {
 		return mount.Device
 	}
 	if d, connected := m.diskAt(mount.Source); connected {
@@ -346,12 +346,12 @@ func (m *machine) numberOf(mount filesystem.Mount) blockdev.DeviceNumber {
 func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesystem.Mount, *disk, error) {
 	i := f.top(path)
 	if i < 0 {
-		return filesystem.Mount{}, nil, volume.Errorf(volume.Precondition, "no filesystem is mounted at %s", path)
+		return filesystem.Mount{}, nil, volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", path)
 	}
 	m := f.mounts[i]
 	d, err := f.held(dev)
 	if err == nil && f.numberOf(m) != dev.Number() {
-		err = volume.Errorf(volume.Precondition, "the mount at %s is of %s, not of the volume's device %s", path, m.Source, dev.Path())
+		err = volume.Errorf(volume.KindPrecondition, "the mount at %s is of %s, not of the volume's device %s", path, m.Source, dev.Path())
 	}
 	return m, d, err
 }
@@ -380,23 +380,23 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 		return filesystem.Growth{}, err
 	}
 	size := d.content.Size
-	g := filesystem.Growth{Before: size, After: size, Device: goal, Method: filesystem.GrownNot}
+	g := filesystem.Growth{Before: size, After: size, Device: goal, Method: filesystem.MethodNone}
 	switch {
 	case g.Device < req.Required:
-		return g, volume.Errorf(volume.Deadline, "%s has %s, not %s", req.Device.Path(), g.Device, req.Required)
+		return g, volume.Errorf(volume.KindDeadline, "%s has %s, not %s", req.Device.Path(), g.Device, req.Required)
 	case size > g.Device:
-		return g, volume.Errorf(volume.Precondition, "the filesystem has %s, more than its device with %s", size, g.Device)
+		return g, volume.Errorf(volume.KindPrecondition, "the filesystem has %s, more than its device with %s", size, g.Device)
 	case d.dead != nil:
 		return g, d.dead
 	case size == g.Device:
 		return g, nil
 	case m.ReadOnly() || d.refusesWrites(req.Device.Number()):
-		return g, volume.Errorf(volume.Precondition, "the filesystem at %s is read-only", req.MountPoint)
+		return g, volume.Errorf(volume.KindPrecondition, "the filesystem at %s is read-only", req.MountPoint)
 	case ctx.Err() != nil && growing == nil: // not begun
 		return g, ctx.Err()
 	}
 	d.content.Size = g.Device
-	g.After, g.Method = g.Device, filesystem.GrownByIoctl
+	g.After, g.Method = g.Device, filesystem.MethodIoctl
 	return g, nil
 }
 
@@ -454,7 +454,7 @@ func (f fakeFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if i := f.top(m.Mountpoint); err == nil && (i < 0 || f.mounts[i].ID != m.ID) {
-		err = volume.Errorf(volume.Precondition, "no filesystem is mounted at %s", m.Mountpoint)
+		err = volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", m.Mountpoint)
 	}
 	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
 }

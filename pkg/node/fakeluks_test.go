@@ -74,7 +74,7 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 	case err != nil:
 		return luks.Header{}, false, err
 	case len(req.Passphrase) == 0:
-		return luks.Header{}, false, volume.Errorf(volume.Invalid, "no passphrase")
+		return luks.Header{}, false, volume.Errorf(volume.KindInvalid, "no passphrase")
 	}
 	f.mu.Lock()
 	d, err := f.at(req.Device)
@@ -90,15 +90,15 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 		return h, ours, nil
 	}
 	if disk < header+volume.MiB {
-		return h, false, volume.Errorf(volume.Precondition, "%s is too small for encryption", req.Device.Path)
+		return h, false, volume.Errorf(volume.KindPrecondition, "%s is too small for encryption", req.Device.Path)
 	}
 	if h.State != luks.HeaderAbsent && !ours {
-		return h, false, volume.Errorf(volume.Precondition, "%s holds %s: not formatted with LUKS2", req.Device.Path, h)
+		return h, false, volume.Errorf(volume.KindPrecondition, "%s holds %s: not formatted with LUKS2", req.Device.Path, h)
 	}
 	if h.State == luks.HeaderAbsent {
 		c, err := req.Content(ctx)
 		if leftover := len(uuid) > 0 && !c.Named; err == nil && !c.Blank && !leftover {
-			err = volume.Errorf(volume.Precondition, "%s is not blank: it holds %s: not formatted with LUKS2", req.Device.Path, c.Name)
+			err = volume.Errorf(volume.KindPrecondition, "%s is not blank: it holds %s: not formatted with LUKS2", req.Device.Path, c.Name)
 		}
 		if err != nil {
 			return h, false, err
@@ -112,19 +112,19 @@ func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if path, used := f.user(d, numberOf(d)); used {
-		return luks.Header{}, false, volume.Errorf(volume.Deadline, "%s is in use at %s", req.Device.Path, path)
+		return luks.Header{}, false, volume.Errorf(volume.KindDeadline, "%s is in use at %s", req.Device.Path, path)
 	}
 	f.nextID++
 	uuid := fmt.Sprintf("00000000-0000-4000-8000-%012d", f.nextID)
 	if err := os.WriteFile(req.Marker, []byte(uuid), 0o600); err != nil {
 		return luks.Header{}, false, err
 	}
-	d.content = filesystem.Signature{State: filesystem.Foreign, Name: "unknown data", Noise: true}
+	d.content = filesystem.Signature{State: filesystem.StateForeign, Name: "unknown data", Noise: true}
 	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: uuid, Offset: header, Sector: 512}
 	d.luks.passphrase = string(req.Passphrase)
 	if d.luks.cut {
 		d.luks.cut, d.luks.header.State = false, luks.HeaderUnfinished
-		return d.luks.header, false, volume.Errorf(volume.Internal, "cryptsetup was killed")
+		return d.luks.header, false, volume.Errorf(volume.KindInternal, "cryptsetup was killed")
 	}
 	return d.luks.header, true, nil
 }
@@ -149,7 +149,7 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	case err != nil:
 		return luks.Mapping{}, err
 	case d.luks.header.State != luks.HeaderSound:
-		return luks.Mapping{}, volume.Errorf(volume.Precondition, "%s cannot be opened: it has %s", req.Device.Path, d.luks.header)
+		return luks.Mapping{}, volume.Errorf(volume.KindPrecondition, "%s cannot be opened: it has %s", req.Device.Path, d.luks.header)
 	}
 	already, err := f.openAlready(req, d)
 	if err != nil || already {
@@ -158,11 +158,11 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	path, used := f.user(d, numberOf(d))
 	switch {
 	case len(req.Passphrase) == 0:
-		return luks.Mapping{}, volume.Errorf(volume.Invalid, "no passphrase")
+		return luks.Mapping{}, volume.Errorf(volume.KindInvalid, "no passphrase")
 	case !bytes.Equal(req.Passphrase, []byte(d.luks.passphrase)):
-		return luks.Mapping{}, volume.Errorf(volume.Precondition, "open %s: the passphrase opens no key slot", req.Device.Path)
+		return luks.Mapping{}, volume.Errorf(volume.KindPrecondition, "open %s: the passphrase opens no key slot", req.Device.Path)
 	case used:
-		return luks.Mapping{}, volume.Errorf(volume.Deadline, "open %s: it is in use at %s", req.Device.Path, path)
+		return luks.Mapping{}, volume.Errorf(volume.KindDeadline, "open %s: it is in use at %s", req.Device.Path, path)
 	}
 	d.crypt, d.luks.readOnly, d.luks.keyring, d.luks.plugged = d.shown-header, req.ReadOnly, false, d.plugged
 	f.mapped[req.ID] = d
@@ -179,7 +179,7 @@ func (f fakeMappings) openAlready(req luks.OpenRequest, d *disk) (bool, error) {
 	case on == d && !on.mappingGone() && on.luks.readOnly == req.ReadOnly:
 		return true, nil
 	case on.luks.handles > 0, on != d && !on.mappingGone():
-		return false, volume.Errorf(volume.Precondition, "the mapping of %s is in the way", req.ID)
+		return false, volume.Errorf(volume.KindPrecondition, "the mapping of %s is in the way", req.ID)
 	}
 	return false, f.close(req.ID, on)
 }
@@ -224,11 +224,11 @@ func (f fakeMappings) Close(ctx context.Context, id string) error {
 func (f fakeMappings) close(id string, d *disk) error {
 	for _, m := range f.mounts {
 		if f.rests(m, d) || m.Node == mappingOf(d) && !m.IsStaleNode() {
-			return volume.Errorf(volume.Precondition, "the mapping of %s is in use: mounted at %s", id, m.Mountpoint)
+			return volume.Errorf(volume.KindPrecondition, "the mapping of %s is in use: mounted at %s", id, m.Mountpoint)
 		}
 	}
 	if d.luks.handles > 0 {
-		return volume.Errorf(volume.Deadline, "the mapping of %s stays open", id)
+		return volume.Errorf(volume.KindDeadline, "the mapping of %s stays open", id)
 	}
 	d.crypt = 0
 	delete(f.mapped, id)
@@ -248,11 +248,11 @@ func (f fakeMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte)
 	want := d.shown - header
 	switch {
 	case dev.Major != cryptMajor:
-		return 0, volume.Errorf(volume.Precondition, "%s is not a dm-crypt mapping", dev.Path)
+		return 0, volume.Errorf(volume.KindPrecondition, "%s is not a dm-crypt mapping", dev.Path)
 	case d.crypt >= want:
 		return d.crypt, nil
 	case d.luks.keyring && len(key) == 0:
-		return 0, volume.Errorf(volume.Precondition, "the passphrase is needed")
+		return 0, volume.Errorf(volume.KindPrecondition, "the passphrase is needed")
 	}
 	d.crypt = want
 	return d.crypt, nil

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
@@ -99,7 +101,7 @@ func newMachine() *machine {
 
 // add makes a volume in the backend.
 func (m *machine) add(id string, size volume.Size) *disk {
-	d := &disk{backend: size, number: uint32(len(m.disks) + 1), content: filesystem.Signature{State: filesystem.Blank}}
+	d := &disk{backend: size, number: uint32(len(m.disks) + 1), content: filesystem.Signature{State: filesystem.StateBlank}}
 	d.path = fmt.Sprintf("/dev/fake%d", d.number)
 	m.disks[id] = d
 	return d
@@ -156,7 +158,7 @@ func (c fakeConnector) find(id string) (*disk, error) {
 	if d, ok := c.disks[id]; ok && !d.deleted {
 		return d, nil
 	}
-	return nil, volume.Errorf(volume.NotFound, "no such volume")
+	return nil, volume.Errorf(volume.KindNotFound, "no such volume")
 }
 
 func (c fakeConnector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
@@ -197,14 +199,14 @@ func (c fakeConnector) Disconnect(ctx context.Context, id string) error {
 				c.harm = append(c.harm, "the disk was taken from under the raw device at "+m.Mountpoint)
 			}
 			if d.connected && c.rests(m, d) {
-				return volume.Errorf(volume.Precondition, "still mounted at %s", m.Mountpoint)
+				return volume.Errorf(volume.KindPrecondition, "still mounted at %s", m.Mountpoint)
 			}
 		}
 		if d.connected && d.hasMapping() {
-			return volume.Errorf(volume.Precondition, "%s is still in use: by %s-crypt", d.path, d.path)
+			return volume.Errorf(volume.KindPrecondition, "%s is still in use: by %s-crypt", d.path, d.path)
 		}
 		if d.handles > 0 {
-			return volume.Errorf(volume.Deadline, "%s is still open", d.path)
+			return volume.Errorf(volume.KindDeadline, "%s is still open", d.path)
 		}
 		if !d.stays {
 			d.connected, d.shown = false, 0
@@ -227,11 +229,11 @@ func (c fakeConnector) Locate(ctx context.Context, id string) (volume.Connection
 		return volume.Connection{}, false, err
 	}
 	conn := d.connection()
-	conn.Published, conn.Encrypted = 0, false // only Connect is told
+	conn.PublishedSize, conn.Encrypted = 0, false // only Connect is told
 	if d.blind {
 		conn.Size = 0
-		if conn.Granule > 0 {
-			conn.Hidden = 32 * volume.MiB // what there may be at most
+		if conn.Granularity > 0 {
+			conn.MaxOverhead = 32 * volume.MiB // what there may be at most
 		}
 	}
 	return conn, true, nil
@@ -250,15 +252,15 @@ func (c fakeConnector) Verify(ctx context.Context, id, path string) error {
 	_, err = c.find(id)
 	switch {
 	case err != nil && d != nil && d == c.disks[id]:
-		return volume.Errorf(volume.NotFound, "%s has what is left of the deleted volume: %w", path, volume.ErrGone)
+		return volume.Errorf(volume.KindNotFound, "%s has what is left of the deleted volume: %w", path, volume.ErrGone)
 	case err != nil:
 		return err
 	case d != nil && !ok:
-		return volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
+		return volume.Errorf(volume.KindInternal, "%s: %w", path, volume.ErrGone)
 	case d != nil && path != d.path:
-		return volume.Errorf(volume.Precondition, "%s is a mapping and so not the volume", path)
+		return volume.Errorf(volume.KindPrecondition, "%s is a mapping and so not the volume", path)
 	case d != c.disks[id] || d.serial != "" && d.serial != id:
-		return volume.Errorf(volume.Precondition, "%s is another volume", path)
+		return volume.Errorf(volume.KindPrecondition, "%s is another volume", path)
 	}
 	return nil
 }
@@ -277,7 +279,7 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 	case ok:
 		return device(d, path), nil
 	case d != nil:
-		return blockdev.Device{}, volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
+		return blockdev.Device{}, volume.Errorf(volume.KindInternal, "%s: %w", path, volume.ErrGone)
 	}
 	var st unix.Stat_t
 	if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
@@ -291,24 +293,24 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 			}
 		}
 		if major := unix.Major(st.Rdev); major == diskMajor || major == cryptMajor {
-			return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is a stale device node: %w", path, volume.ErrGone)
+			return blockdev.Device{}, volume.Errorf(volume.KindInternal, "%s is a stale device node: %w", path, volume.ErrGone)
 		}
 	}
 	if strings.HasPrefix(path, "/dev/fake") { // the kernel's own name
-		return blockdev.Device{}, volume.Errorf(volume.Internal, "%s: %w", path, volume.ErrGone)
+		return blockdev.Device{}, volume.Errorf(volume.KindInternal, "%s: %w", path, volume.ErrGone)
 	}
-	return blockdev.Device{}, volume.Errorf(volume.Internal, "%s is no block device", path)
+	return blockdev.Device{}, volume.Errorf(volume.KindInternal, "%s is no block device", path)
 }
 
 func device(d *disk, path string) blockdev.Device {
 	if path != d.path {
-		kind := blockdev.Crypt
+		kind := blockdev.KindCrypt
 		if d.mapper {
-			kind = blockdev.Mapper
+			kind = blockdev.KindMapper
 		}
 		return blockdev.Device{Major: cryptMajor, Minor: d.number, Path: path, Kind: kind}
 	}
-	return blockdev.Device{Major: diskMajor, Minor: d.number, Path: path, Kind: blockdev.VirtioBlk}
+	return blockdev.Device{Major: diskMajor, Minor: d.number, Path: path, Kind: blockdev.KindVirtioBlk}
 }
 
 func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
@@ -329,7 +331,7 @@ func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
 	if major != diskMajor && major != cryptMajor { // somebody else's
 		return blockdev.Device{Major: major, Minor: minor, Path: fmt.Sprintf("/dev/other%d", minor)}, nil
 	}
-	return blockdev.Device{}, volume.Errorf(volume.Internal, "no block device %d:%d: %w", major, minor, volume.ErrGone)
+	return blockdev.Device{}, volume.Errorf(volume.KindInternal, "no block device %d:%d: %w", major, minor, volume.ErrGone)
 }
 
 func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
@@ -358,7 +360,7 @@ func (f fakeDevices) Holders(dev blockdev.Device) ([]blockdev.Device, error) {
 func (m *machine) at(dev blockdev.Device) (*disk, error) {
 	d, connected := m.diskAt(dev.Path)
 	if !connected || d.number != dev.Minor {
-		return nil, volume.Errorf(volume.Internal, "open %s: it does not lead to block device %s", dev.Path, dev.Number())
+		return nil, volume.Errorf(volume.KindInternal, "open %s: it does not lead to block device %s", dev.Path, dev.Number())
 	}
 	return d, nil
 }
@@ -433,13 +435,13 @@ func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice,
 func (h fakeHandle) usable() error {
 	switch {
 	case *h.closed:
-		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, os.ErrClosed)
+		return volume.Errorf(volume.KindInternal, "%s: %w", h.dev.Path, os.ErrClosed)
 	case h.d.connected && h.d.plugged == h.plugged:
 		return nil
 	case h.dev.Major == cryptMajor: // it is still there, and its disk is not
-		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, unix.EIO)
+		return volume.Errorf(volume.KindInternal, "%s: %w", h.dev.Path, unix.EIO)
 	default:
-		return volume.Errorf(volume.Internal, "%s: %w", h.dev.Path, unix.ENODEV)
+		return volume.Errorf(volume.KindInternal, "%s: %w", h.dev.Path, unix.ENODEV)
 	}
 }
 
@@ -515,7 +517,7 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 		if err != nil || done {
 			return size, err
 		}
-		if err := volume.Pause(ctx, 100*time.Millisecond); err != nil {
+		if err := operation.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return size, volume.Errorf(volume.KindOf(err), "%s has %s, not %s: %w", dev.Path, size, want, err)
 		}
 	}

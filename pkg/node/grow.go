@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
@@ -20,7 +22,7 @@ type growth struct {
 
 // grow grows the mappings and the filesystem, if there is one, for longer than the call if need
 // be, and counts and remembers the result. The disk has its size already.
-func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) error {
+func (s *Server) grow(ctx context.Context, g growth, l *operation.Lease) error {
 	grown, err := s.growLayers(ctx, g, l)
 	if err == nil {
 		s.failures.forget(g.vol.id)
@@ -38,7 +40,7 @@ func (s *Server) grow(ctx context.Context, g growth, l *volume.Lease) error {
 	return err
 }
 
-func (s *Server) growLayers(ctx context.Context, g growth, l *volume.Lease) (filesystem.Growth, error) {
+func (s *Server) growLayers(ctx context.Context, g growth, l *operation.Lease) (filesystem.Growth, error) {
 	mapped, err := s.growMappings(ctx, g.vol.layers, g.passphrase)
 	if err != nil || g.mountPoint == "" {
 		return filesystem.Growth{}, err
@@ -48,7 +50,7 @@ func (s *Server) growLayers(ctx context.Context, g growth, l *volume.Lease) (fil
 		req.Required = mapped
 	}
 	start := time.Now()
-	grown, err := volume.Outlive(ctx, l, "growing the filesystem at "+g.mountPoint, func() (filesystem.Growth, error) {
+	grown, err := operation.RunDetached(ctx, l, "growing the filesystem at "+g.mountPoint, func() (filesystem.Growth, error) {
 		return s.opts.Filesystems.Grow(ctx, req)
 	})
 	if g.occasion == OccasionExpand {
@@ -68,8 +70,8 @@ func (s *Server) growMappings(ctx context.Context, layers []blockdev.Device, pas
 	defer func() { s.opts.Observer.PhaseDone(PhaseMapper, time.Since(start), err) }()
 	for i := len(layers) - 2; i >= 0; i-- {
 		layer := layers[i]
-		if layer.Kind != blockdev.Crypt {
-			return 0, volume.Errorf(volume.Precondition, "between the filesystem and the disk %s is %s (%s), which this driver does not resize",
+		if layer.Kind != blockdev.KindCrypt {
+			return 0, volume.Errorf(volume.KindPrecondition, "between the filesystem and the disk %s is %s (%s), which this driver does not resize",
 				layers[len(layers)-1].Path, layer.Path, layer.Kind).
 				WithRemedy("resize " + layer.Path + " by hand, then the filesystem grows with the next expansion")
 		}
@@ -84,7 +86,7 @@ func (s *Server) growMappings(ctx context.Context, layers []blockdev.Device, pas
 // still short, another growth is under way, or the time ran out.
 func passes(err error) bool {
 	switch volume.KindOf(err) {
-	case volume.Deadline, volume.Canceled, volume.InProgress, volume.Unavailable:
+	case volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable:
 		return true
 	default:
 		return false

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -52,7 +54,7 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 				b := newBench(t, mountCap("ext4"))
 				d := b.add(b.id, volume.GiB)
 				d.conn, d.blind = granular(), true
-				d.conn.Hidden, d.conn.Published = c.hidden, 2*volume.GiB
+				d.conn.MaxOverhead, d.conn.PublishedSize = c.hidden, 2*volume.GiB
 				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
 				}
@@ -69,7 +71,7 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 				d.content.Size = d.shown
 				for _, required := range []volume.Size{4 * volume.GiB, 2 * volume.GiB} { // the first exceeds the volume, while the pod starts
 					_, err := b.expandWithin(t, required, time.Minute)
-					wantKind(t, err, volume.Deadline)
+					wantKind(t, err, volume.KindDeadline)
 				}
 				wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			})
@@ -84,7 +86,7 @@ func TestStageConfirmsTheDiskDirectlyBeforeWhatCannotBeUndone(t *testing.T) {
 		last    string // the call before the confirmation
 		content filesystem.Signature
 	}{
-		"format": {"await", filesystem.Signature{State: filesystem.Blank}},
+		"format": {"await", filesystem.Signature{State: filesystem.StateBlank}},
 		"mount":  {"check", ext4()},
 	} {
 		t.Run(step, func(t *testing.T) {
@@ -92,7 +94,7 @@ func TestStageConfirmsTheDiskDirectlyBeforeWhatCannotBeUndone(t *testing.T) {
 			d := b.add(b.id, volume.GiB)
 			d.content = c.content
 			b.meanwhile[c.last] = func() { d.serial = "vol-2" }
-			wantKind(t, b.stage(t.Context()), volume.Precondition, "another volume")
+			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
 			if b.called(step) != 0 || d.content != c.content || len(b.mounts) != 0 {
 				t.Errorf("calls %v, content %s, mounts %+v", b.calls, d.content, b.mounts)
 			}
@@ -114,7 +116,7 @@ func TestDiskIsVerifiedAfterItWasOpened(t *testing.T) {
 			d := b.use(t, volume.GiB)
 			d.backend, d.shown = 2*volume.GiB, 2*volume.GiB
 			b.meanwhile["open"] = func() { d.serial = "vol-2" }
-			wantKind(t, call(b, t.Context()), volume.Precondition, "another volume")
+			wantKind(t, call(b, t.Context()), volume.KindPrecondition, "another volume")
 			if d.content.Size != volume.GiB {
 				t.Errorf("the filesystem of another volume was grown to %s", d.content.Size)
 			}
@@ -135,7 +137,7 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 		go b.GrowOnDeviceChange(ctx)
 		synctest.Wait()
 		b.growDevice(d, 2*volume.GiB, true)
-		_ = volume.Pause(ctx, 2*sizeReadInterval)
+		_ = operation.Sleep(ctx, 2*sizeReadInterval)
 		synctest.Wait()
 		if n := b.called("grow"); n != 0 {
 			t.Errorf("%d growths were tried", n)
@@ -169,7 +171,7 @@ func TestDeviceChangeDuringAGrowthAndAfterARepair(t *testing.T) {
 			t.Errorf("the filesystem has %s after %s, want 3 GiB at once", got, time.Since(start))
 		}
 		b.mu.Lock()
-		b.fail["grow"] = volume.Errorf(volume.Precondition, "run e2fsck")
+		b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 		b.mu.Unlock()
 		b.growDevice(d, 4*volume.GiB, true)
 		b.mu.Lock()
@@ -187,13 +189,13 @@ func TestExpandAwaitsWhatTheBackendKnowsOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.conn.Published = volume.GiB
+		d.conn.PublishedSize = volume.GiB
 		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 			t.Fatal(err)
 		}
 		d.backend, d.deaf = 4*volume.GiB, true
 		_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
-		wantKind(t, err, volume.Deadline, "1 GiB", "4 GiB")
+		wantKind(t, err, volume.KindDeadline, "1 GiB", "4 GiB")
 		if d.patience < 50*time.Second {
 			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.patience)
 		}
@@ -206,14 +208,14 @@ func TestPublishTimeIsForgottenAtUnstage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.conn.Published, d.blind = volume.GiB, true
+		d.conn.PublishedSize, d.blind = volume.GiB, true
 		err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false), b.unpublish(t.Context()), b.unstage(t.Context()), b.stage(t.Context()))
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.target, d.deaf = b.staging, true
 		_, err = b.expandWithin(t, 4*volume.GiB, time.Minute)
-		wantKind(t, err, volume.Deadline)
+		wantKind(t, err, volume.KindDeadline)
 	})
 }
 
@@ -239,9 +241,9 @@ func TestHealthForgetsTheCauseOfAnEarlierFailure(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
 			d := b.use(t, volume.GiB)
 			d.backend = 2 * volume.GiB
-			b.fail["grow"] = volume.Errorf(volume.Precondition, "run e2fsck")
+			b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 			_, err := b.expand(t.Context(), 2*volume.GiB)
-			wantKind(t, err, volume.Precondition)
+			wantKind(t, err, volume.KindPrecondition)
 			delete(b.fail, "grow")
 			end(t, b)
 			d.measured = filesystem.Measurement{Size: volume.GiB}
@@ -308,7 +310,7 @@ func TestPublishForWritingBindsNothingReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mounts[0].SuperOptions = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "kernel log")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "kernel log")
 	if b.called("bind") != 0 {
 		t.Error("it was bound")
 	}
@@ -319,8 +321,8 @@ func TestStageThatIsToBeRetriedKeepsItsMount(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.add(b.id, volume.GiB)
 	d.content = ext4()
-	b.fail["grow"] = volume.Errorf(volume.Deadline, "is still being grown")
-	wantKind(t, b.stage(t.Context()), volume.Deadline)
+	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
+	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	if len(b.mounts) != 1 || b.called("unmount") != 0 || !d.connected {
 		t.Errorf("mounts %+v, connected %t", b.mounts, d.connected)
 	}
@@ -333,8 +335,8 @@ func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.fail["disconnect"] = volume.Errorf(volume.Deadline, "a process still has it open")
-	wantKind(t, b.unstage(t.Context()), volume.Deadline)
+	b.fail["disconnect"] = volume.Errorf(volume.KindDeadline, "a process still has it open")
+	wantKind(t, b.unstage(t.Context()), volume.KindDeadline)
 	if left, err := b.records(t.Context()); err != nil || len(left) != 1 {
 		t.Errorf("records %+v, %v", left, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -62,10 +64,10 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 	}
 	switch {
 	case !connected && r.ID == "":
-		return nil, volume.Errorf(volume.NotFound, "the volume is neither connected to this node nor staged on it")
+		return nil, volume.Errorf(volume.KindNotFound, "the volume is neither connected to this node nor staged on it")
 	case !connected:
 		return []volume.Condition{{
-			Impairment: volume.Inaccessible, Reason: ReasonDeviceGone,
+			Impairment: volume.ImpairmentInaccessible, Reason: ReasonDeviceGone,
 			Message: "the volume is staged on this node, but its device is gone (next step: delete the pods that use the volume, so that it is attached and staged again)",
 		}}, nil
 	}
@@ -75,7 +77,7 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 	if err != nil {
 		return nil, err
 	}
-	size, err := volume.Bounded(ctx, func() (volume.Size, error) { return s.opts.Devices.Size(disk) })
+	size, err := operation.AwaitCall(ctx, func() (volume.Size, error) { return s.opts.Devices.Size(disk) })
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +114,7 @@ func deviceShort(conn volume.Connection, disk blockdev.Device, size volume.Size)
 	if conn.ShortRemedy != "" {
 		message += " (next step: " + conn.ShortRemedy + ")"
 	}
-	return &volume.Condition{Impairment: volume.Degraded, Reason: ReasonDeviceShort, Message: message}
+	return &volume.Condition{Impairment: volume.ImpairmentDegraded, Reason: ReasonDeviceShort, Message: message}
 }
 
 // mappingShort returns the condition of the mapping of an encrypted volume that
@@ -136,7 +138,7 @@ func (s *Server) mappingShort(
 	default:
 		message += " (next step: restart the pods that use the volume; it grows when it is staged)"
 	}
-	return &volume.Condition{Impairment: volume.Degraded, Reason: ReasonDeviceShort, Message: message}, nil
+	return &volume.Condition{Impairment: volume.ImpairmentDegraded, Reason: ReasonDeviceShort, Message: message}, nil
 }
 
 // filesystemHealth reads the conditions of the filesystem that is mounted at
@@ -150,7 +152,7 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if err != nil {
 		return nil, err
 	}
-	l := volume.NewLease(unlock)
+	l := operation.NewLease(unlock)
 	defer l.Release()
 	m, mounted, err := s.findMount(ctx, l, filepath.Clean(staging))
 	if err != nil || !mounted {
@@ -174,7 +176,7 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	cause := s.failures.get(id)
 	if len(vol.layers) > 1 && measured.Fills && !measured.Limited && !measured.ShutDown && cause != nil && !passes(cause) {
 		conditions = append(conditions, volume.Condition{
-			Impairment: volume.Degraded, Reason: ReasonFilesystemShort, Message: s.filesystemShort(id, m, measured, conn),
+			Impairment: volume.ImpairmentDegraded, Reason: ReasonFilesystemShort, Message: s.filesystemShort(id, m, measured, conn),
 		})
 	}
 	return conditions, nil
@@ -191,17 +193,17 @@ func (s *Server) judge(id string, m filesystem.Mount, f filesystem.Measurement, 
 		failure = f.Failure.Error()
 	}
 	if f.ShutDown {
-		add(volume.Inaccessible, ReasonFailed, failure)
+		add(volume.ImpairmentInaccessible, ReasonFailed, failure)
 		return conditions // its size is not known any more
 	}
 	if f.ReadOnlyByError {
-		add(volume.Degraded, ReasonReadOnly, failure)
+		add(volume.ImpairmentDegraded, ReasonReadOnly, failure)
 	}
 	if f.Errors > 0 {
-		add(volume.Degraded, ReasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.Errors, failure))
+		add(volume.ImpairmentDegraded, ReasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.Errors, failure))
 	}
 	if !f.Fills || f.Limited {
-		add(volume.Degraded, ReasonFilesystemShort, s.filesystemShort(id, m, f, conn))
+		add(volume.ImpairmentDegraded, ReasonFilesystemShort, s.filesystemShort(id, m, f, conn))
 	}
 	return conditions
 }

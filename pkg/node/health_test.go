@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -62,7 +64,7 @@ func wantCondition(t *testing.T, b *bench, reason string, status csi.VolumeHealt
 }
 
 func TestHealthOfAFilesystem(t *testing.T) {
-	failure := volume.Errorf(volume.Precondition, "run e2fsck")
+	failure := volume.Errorf(volume.KindPrecondition, "run e2fsck")
 	for name, c := range map[string]struct {
 		measured filesystem.Measurement
 		reason   string
@@ -103,7 +105,7 @@ func TestHealthOfAFilesystem(t *testing.T) {
 func TestHealthNamesSeveralConditions(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.use(t, 2*volume.GiB)
-	d.measured = filesystem.Measurement{Size: volume.GiB, Errors: 1, ReadOnlyByError: true, Failure: volume.Errorf(volume.Precondition, "run e2fsck")}
+	d.measured = filesystem.Measurement{Size: volume.GiB, Errors: 1, ReadOnlyByError: true, Failure: volume.Errorf(volume.KindPrecondition, "run e2fsck")}
 	d.backend = 4 * volume.GiB
 	var reasons []string
 	for _, c := range b.readHealth(t) {
@@ -139,10 +141,10 @@ func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
 func TestHealthOfAVolumeThatIsNotHere(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	_, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id})
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	d := b.add(b.id, volume.GiB)
 	_, err = b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id})
-	wantKind(t, err, volume.NotFound)
+	wantKind(t, err, volume.KindNotFound)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +171,7 @@ func TestHealthRequestsAreValidated(t *testing.T) {
 		{}, {VolumeId: b.id, StagingTargetPath: "relative"}, {VolumeId: b.id, VolumePublishPath: "relative"},
 	} {
 		_, err := b.NodeGetVolumeHealth(t.Context(), req)
-		wantKind(t, err, volume.Invalid)
+		wantKind(t, err, volume.KindInvalid)
 	}
 }
 
@@ -183,16 +185,16 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 		kind      volume.Kind
 		within    time.Duration
 	}{
-		"while the pod starts":                      {true, volume.GiB, volume.GiB, volume.Precondition, mountDeviceWait},
-		"long after the pod has started":            {false, volume.GiB, volume.GiB, volume.Deadline, time.Minute},
-		"the size at the attach is unknown":         {true, 0, volume.GiB, volume.Deadline, time.Minute},
-		"the device has not even the attached size": {true, 2 * volume.GiB, volume.GiB, volume.Deadline, time.Minute},
+		"while the pod starts":                      {true, volume.GiB, volume.GiB, volume.KindPrecondition, mountDeviceWait},
+		"long after the pod has started":            {false, volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
+		"the size at the attach is unknown":         {true, 0, volume.GiB, volume.KindDeadline, time.Minute},
+		"the device has not even the attached size": {true, 2 * volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, mountCap("ext4"))
 				d := b.add(b.id, volume.GiB)
-				d.conn.Published, d.blind = c.attached, true
+				d.conn.PublishedSize, d.blind = c.attached, true
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -200,13 +202,13 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !c.published {
-					_ = volume.Pause(t.Context(), mountWindow+time.Second)
+					_ = operation.Sleep(t.Context(), mountWindow+time.Second)
 				}
 				d.deaf = true
 				start := time.Now()
 				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
 				wantKind(t, err, c.kind, "4 GiB", "1 GiB")
-				if c.kind == volume.Precondition && !strings.Contains(err.Error(), "next step: if the PersistentVolume says more") {
+				if c.kind == volume.KindPrecondition && !strings.Contains(err.Error(), "next step: if the PersistentVolume says more") {
 					t.Errorf("error %q has no remedy", err)
 				}
 				if took := time.Since(start); took > c.within {

@@ -15,7 +15,7 @@ import (
 // granular is a connection to a backend that counts in GiB and may encrypt
 // below this node, as Cinder and Nova do.
 func granular() volume.Connection {
-	return volume.Connection{Granule: volume.GiB, Hidden: 32 * volume.MiB, ShortRemedy: "plug it in anew"}
+	return volume.Connection{Granularity: volume.GiB, MaxOverhead: 32 * volume.MiB, ShortRemedy: "plug it in anew"}
 }
 
 // The guest's device of an encrypted volume lacks the header, for good. It
@@ -27,9 +27,9 @@ func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 			d := b.add(b.id, volume.GiB)
 			d.conn, d.header, d.blind = granular(), hdr, true
 			d.conn.Encrypted = hdr > 0
-			d.content = filesystem.Signature{State: filesystem.Foreign, Noise: true}
+			d.content = filesystem.Signature{State: filesystem.StateForeign, Noise: true}
 			if hdr == 0 {
-				d.content = filesystem.Signature{State: filesystem.Blank}
+				d.content = filesystem.Signature{State: filesystem.StateBlank}
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
@@ -69,13 +69,13 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
-				wantKind(t, err, volume.Deadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
+				wantKind(t, err, volume.KindDeadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
 				if n := b.called("grow"); capability == "mounted" && n != 1 { // the one at stage
 					t.Errorf("grown %d times", n)
 				}
 				d.liar = true
 				_, err = b.expand(t.Context(), volume.GiB+10*volume.MiB)
-				wantKind(t, err, volume.Internal, "1 GiB")
+				wantKind(t, err, volume.KindInternal, "1 GiB")
 			})
 		})
 	}
@@ -83,11 +83,11 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 
 // Without anything hidden the message is the device's own.
 func TestShortDevice(t *testing.T) {
-	plain := volume.Errorf(volume.Deadline, "short").WithRemedy("wait")
+	plain := volume.Errorf(volume.KindDeadline, "short").WithRemedy("wait")
 	if got := shortDevice(volume.Connection{}, volume.GiB, plain); got.Error() != plain.Error() {
 		t.Errorf("%v became %v", plain, got)
 	}
-	for _, err := range []error{nil, volume.Errorf(volume.Internal, "gone")} {
+	for _, err := range []error{nil, volume.Errorf(volume.KindInternal, "gone")} {
 		if got := shortDevice(granular(), volume.GiB, err); got != err { //nolint:errorlint // the very same
 			t.Errorf("%v became %v", err, got)
 		}
@@ -112,7 +112,7 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 				b := newBench(t, mountCap("ext4"))
 				d := b.add(b.id, 2*volume.GiB)
 				d.conn, d.header = granular(), c.lacks
-				d.conn.Hidden = c.hidden
+				d.conn.MaxOverhead = c.hidden
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				err := b.stage(ctx)
@@ -122,7 +122,7 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 					}
 					return
 				}
-				wantKind(t, err, volume.Deadline, "2 GiB", "plug it in anew")
+				wantKind(t, err, volume.KindDeadline, "2 GiB", "plug it in anew")
 				if b.called("format") != 0 {
 					t.Error("formatted")
 				}
@@ -137,7 +137,7 @@ func TestStageOfNoise(t *testing.T) {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.conn.Encrypted = encrypted
-		d.content = filesystem.Signature{State: filesystem.Foreign, Noise: true}
+		d.content = filesystem.Signature{State: filesystem.StateForeign, Noise: true}
 		if err := b.stage(t.Context()); (err == nil) != encrypted {
 			t.Errorf("encrypted %t: %v", encrypted, err)
 		}

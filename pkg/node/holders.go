@@ -50,7 +50,7 @@ func (s *Server) checkAbove(ctx context.Context, id string, layers []blockdev.De
 	if err != nil || !mapped || isAmong(layers, m.Device) {
 		return err
 	}
-	return volume.Errorf(volume.Precondition, "the volume is encrypted and open on this node as %s, so its disk %s cannot be used directly",
+	return volume.Errorf(volume.KindPrecondition, "the volume is encrypted and open on this node as %s, so its disk %s cannot be used directly",
 		m, disk.Path).
 		WithRemedy("use the volume with " + volume.EncryptedKey + ": \"true\" in its volume context, " +
 			"or delete the pods that use it with encryption first")
@@ -75,7 +75,7 @@ func (st *stage) checkMode(ctx context.Context, path string, readOnly bool) erro
 	if err != nil || inUse == "" {
 		return err
 	}
-	return volume.Errorf(volume.AlreadyExists, "already in use at %s with read-only=%t, asked for read-only=%t",
+	return volume.Errorf(volume.KindAlreadyExists, "already in use at %s with read-only=%t, asked for read-only=%t",
 		inUse, !readOnly, readOnly).
 		WithRemedy("delete the pods that use the volume on this node first")
 }

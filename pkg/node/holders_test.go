@@ -24,13 +24,13 @@ func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
 			b.context, b.staging = nil, b.staging+"-2"
 			for _, capability := range []*csi.VolumeCapability{blockCap(), mountCap("ext4")} {
 				b.capability = capability
-				wantKind(t, b.stage(t.Context()), volume.Precondition, "the volume is ", "next step")
+				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "the volume is ", "next step")
 			}
 			if err := b.removeRecord(b.id); err != nil { // nothing else says that it is encrypted
 				t.Fatal(err)
 			}
 			b.capability = blockCap()
-			wantKind(t, b.publish(t.Context(), false), volume.Precondition, "the volume is ", "next step")
+			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "the volume is ", "next step")
 			if len(b.mounts) != mounts || b.mapped[b.id] != d || !d.connected {
 				t.Errorf("mounts %v, mapping %t, connected %t", b.mounts, b.mapped[b.id] == d, d.connected)
 			}
@@ -56,8 +56,8 @@ func TestRawVolumeBelowAMappingOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.put("/elsewhere", onMapping(d))
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "mounted at /elsewhere")
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "mounted at /elsewhere")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted at /elsewhere")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted at /elsewhere")
 }
 
 // A node whose device mapper does not answer still gives plain volumes back.
@@ -81,8 +81,8 @@ func TestPlainVolumeNeedsNoDeviceMapper(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantClosed(t, b, d)
-			b.fail["mount"] = volume.Errorf(volume.Precondition, "the kernel has no ext4")
-			wantKind(t, b.stage(t.Context()), volume.Precondition, "no ext4")
+			b.fail["mount"] = volume.Errorf(volume.KindPrecondition, "the kernel has no ext4")
+			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "no ext4")
 			wantClosed(t, b, d) // the retreat too
 		})
 	}
@@ -125,7 +125,7 @@ func TestRefusedStageKeepsTheModeOfTheDisk(t *testing.T) {
 				guarded.AccessMode.Mode, back.AccessMode.Mode = several, writer
 				b.capability = guarded
 				b.staging += "-2"
-				wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only", "next step")
+				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only", "next step")
 				if d.readOnly {
 					t.Fatal("the disk was made read-only under its user")
 				}
@@ -137,7 +137,7 @@ func TestRefusedStageKeepsTheModeOfTheDisk(t *testing.T) {
 					t.Errorf("staged again: %v; read-only %t", err, d.readOnly)
 				}
 				b.capability = back
-				wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only", "next step")
+				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only", "next step")
 				if !d.readOnly {
 					t.Error("the disk was made writable under its readers")
 				}

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -48,7 +50,7 @@ func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t, mountCap("ext4"))
 				d := b.add(b.id, volume.GiB)
-				d.conn.Published, d.blind = volume.GiB, true
+				d.conn.PublishedSize, d.blind = volume.GiB, true
 				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
 				}
@@ -79,7 +81,7 @@ func TestHealthOfAGrowthThatHasNotReachedTheNode(t *testing.T) {
 		}
 		d.backend, d.deaf = 2*volume.GiB, true
 		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
-		wantKind(t, err, volume.Deadline)
+		wantKind(t, err, volume.KindDeadline)
 		c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
 			t.Errorf("message %q does not name both sizes", c.GetMessage())
@@ -103,7 +105,7 @@ func TestHealthOfAForeignMappingThatCannotGrow(t *testing.T) {
 	}
 	d.backend, d.luks.keyring = 2*volume.GiB, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.Precondition, "passphrase")
+	wantKind(t, err, volume.KindPrecondition, "passphrase")
 	c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
 	if !strings.Contains(c.GetMessage(), "passphrase") {
 		t.Errorf("message %q does not say why", c.GetMessage())
@@ -116,14 +118,14 @@ func TestDeviceChangeIsTriedAgainUntilItWasBegun(t *testing.T) {
 	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
 		t.Helper()
 		b.mu.Lock()
-		b.fail["locate"] = volume.Errorf(volume.Precondition, "several disks show the volume's id")
+		b.fail["locate"] = volume.Errorf(volume.KindPrecondition, "several disks show the volume's id")
 		b.mu.Unlock()
 		b.growDevice(d, 2*volume.GiB, true)
-		_ = volume.Pause(t.Context(), 10*sizeReadInterval)
+		_ = operation.Sleep(t.Context(), 10*sizeReadInterval)
 		b.mu.Lock()
 		delete(b.fail, "locate")
 		b.mu.Unlock()
-		_ = volume.Pause(t.Context(), sizeReadInterval+time.Second)
+		_ = operation.Sleep(t.Context(), sizeReadInterval+time.Second)
 		synctest.Wait()
 		if got := b.filesystemSize(d); got != 2*volume.GiB {
 			t.Errorf("the filesystem has %s, want 2 GiB once the fault is gone", got)
@@ -147,7 +149,7 @@ func TestExpandAdoptsAVolumeThatOthersHaveStaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.growDevice(d, 3*volume.GiB, true)
-		if got := b.filesystemSize(d); got != 3*volume.GiB || d.content.Type != filesystem.Ext4 {
+		if got := b.filesystemSize(d); got != 3*volume.GiB || d.content.Type != filesystem.TypeExt4 {
 			t.Errorf("the filesystem has %s, want 3 GiB", got)
 		}
 	})

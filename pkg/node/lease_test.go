@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -16,15 +18,15 @@ import (
 func TestStepsThatOutliveTheirCallAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, mountCap("ext3"))
-		b.opts.Detached = new(volume.Detached)
+		b.opts.Detached = new(operation.Tracker)
 		d := b.add(b.id, volume.GiB)
-		d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext3, Size: volume.GiB}
+		d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
 		outlived := func(what string, slow *chan struct{}, call func(context.Context) error) {
 			t.Helper()
 			*slow = make(chan struct{})
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			wantKind(t, call(ctx), volume.Deadline, "still under way")
+			wantKind(t, call(ctx), volume.KindDeadline, "still under way")
 			if known := b.opts.Detached.List(); len(known) != 1 || known[0].ID != b.id || !strings.HasPrefix(known[0].What, what) {
 				t.Errorf("known %+v, want one that begins with %q, of %s", known, what, b.id)
 			}

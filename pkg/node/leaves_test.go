@@ -34,7 +34,7 @@ func (b *bench) wantNothingLeft(t *testing.T, d *disk) {
 
 // A disk that is not verified is closed again, or it could not be disconnected.
 func TestStageOfADiskThatIsNotVerifiedLeavesNothing(t *testing.T) {
-	for _, kind := range []volume.Kind{volume.Precondition, volume.Deadline, volume.Internal} {
+	for _, kind := range []volume.Kind{volume.KindPrecondition, volume.KindDeadline, volume.KindInternal} {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["verify"] = volume.Errorf(kind, "not verified")
@@ -51,10 +51,10 @@ func TestStageOfADiskThatIsNotVerifiedLeavesNothing(t *testing.T) {
 // an error that it takes for final, kubelet does not unstage.
 func TestStageOfAPluggedDiskThatFailsLeavesNothing(t *testing.T) {
 	for name, prepare := range map[string]func(*bench){
-		"at the mount":        func(b *bench) { b.fail["mount"] = volume.Errorf(volume.Precondition, "bad superblock") },
-		"after the mount":     func(b *bench) { b.fail["await"] = volume.Errorf(volume.Internal, "input/output error") },
-		"at the format":       func(b *bench) { b.fail["check"] = volume.Errorf(volume.Precondition, "run e2fsck") },
-		"at the verification": func(b *bench) { b.failAfter("verify", 1, volume.Errorf(volume.Precondition, "another volume")) },
+		"at the mount":        func(b *bench) { b.fail["mount"] = volume.Errorf(volume.KindPrecondition, "bad superblock") },
+		"after the mount":     func(b *bench) { b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error") },
+		"at the format":       func(b *bench) { b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck") },
+		"at the verification": func(b *bench) { b.failAfter("verify", 1, volume.Errorf(volume.KindPrecondition, "another volume")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
@@ -74,8 +74,8 @@ func TestStageOfAPluggedDiskThatIsToBeRetriedStays(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.add(b.id, volume.GiB)
 	d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
-	b.fail["grow"] = volume.Errorf(volume.Deadline, "is still being grown")
-	wantKind(t, b.stage(t.Context()), volume.Deadline)
+	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
+	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	if left, err := b.records(t.Context()); len(b.mounts) != 1 || err != nil || len(left) != 1 {
 		t.Errorf("mounts %+v, records %+v, %v", b.mounts, left, err)
 	}
@@ -89,17 +89,17 @@ func TestStageOfAPluggedDiskThatIsToBeRetriedStays(t *testing.T) {
 // The same for a plugged disk that is encrypted: the mapping goes too, and what
 // may pass closes it as well, unless its filesystem stays mounted.
 func TestStageOfAPluggedEncryptedDiskThatFails(t *testing.T) {
-	later := volume.Errorf(volume.Deadline, "no answer")
+	later := volume.Errorf(volume.KindDeadline, "no answer")
 	for name, c := range map[string]struct {
 		call            string
 		err             error
 		mapped, records int
 	}{
-		"at the mount":                {"mount", volume.Errorf(volume.Precondition, "bad superblock"), 0, 0},
-		"after the mount":             {"grow", volume.Errorf(volume.Unavailable, "busy"), 1, 1},
-		"for good after the mount":    {"await", volume.Errorf(volume.Internal, "input/output error"), 0, 0},
+		"at the mount":                {"mount", volume.Errorf(volume.KindPrecondition, "bad superblock"), 0, 0},
+		"after the mount":             {"grow", volume.Errorf(volume.KindUnavailable, "busy"), 1, 1},
+		"for good after the mount":    {"await", volume.Errorf(volume.KindInternal, "input/output error"), 0, 0},
 		"at the mount, for a while":   {"mount", later, 0, 1},
-		"at the opening":              {"luks-open", volume.Errorf(volume.Precondition, "no key slot"), 0, 0},
+		"at the opening":              {"luks-open", volume.Errorf(volume.KindPrecondition, "no key slot"), 0, 0},
 		"at the opening, for a while": {"luks-open", later, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -159,9 +159,9 @@ func TestRetreatThatOutlivesItsTimeKeepsPodsOff(t *testing.T) {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.content = ext4()
-		b.fail["await"] = volume.Errorf(volume.Internal, "input/output error")
+		b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
 		b.unmounting = make(chan struct{})
-		wantKind(t, b.stage(t.Context()), volume.Internal)
+		wantKind(t, b.stage(t.Context()), volume.KindInternal)
 		if unlock, err := b.lockPublish(contextWithin(t), b.id); err == nil {
 			unlock()
 			t.Error("a pod could be given the volume while it is unmounted")
@@ -189,9 +189,9 @@ func TestRetreatLeavesAVolumeInUseConnected(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.add(b.id, volume.GiB)
 	d.content = ext4()
-	b.fail["check"] = volume.Errorf(volume.Precondition, "run e2fsck")
+	b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 	b.meanwhile["check"] = func() { b.put("/elsewhere", nodeOf(d)) }
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "e2fsck")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "e2fsck")
 	if !d.connected {
 		t.Error("disconnected from under its user")
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -12,9 +14,9 @@ import (
 // by lockPublish of the volumeLock that it has: the publish lock has no way to
 // the other one, so the order cannot be turned round.
 type locks struct {
-	volumes   volume.Locks
-	publishes volume.Locks
-	stats     volume.Locks
+	volumes   operation.Locks
+	publishes operation.Locks
+	stats     operation.Locks
 }
 
 // volumeLock is the lock of one volume, which is held by stage, unstage and
@@ -68,12 +70,12 @@ func (s *Server) lockStats(ctx context.Context, id string) (unlock func(), err e
 
 // take takes one lock. A lock that is not had in time is a deadline on a node:
 // kubelet would take ABORTED as the final word.
-func take(ctx context.Context, locks *volume.Locks, id string) (unlock func(), err error) {
+func take(ctx context.Context, locks *operation.Locks, id string) (unlock func(), err error) {
 	unlock, err = locks.Lock(ctx, id)
 	var e *volume.Error
 	if errors.As(err, &e) {
 		c := *e
-		c.Kind, c.ID = volume.Deadline, ""
+		c.Kind, c.ID = volume.KindDeadline, ""
 		return nil, &c
 	}
 	return unlock, err

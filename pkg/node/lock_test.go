@@ -17,7 +17,7 @@ func blocked(t *testing.T, what string, call func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := call(ctx); !volume.IsKind(err, volume.Deadline) {
+	if err := call(ctx); !volume.IsKind(err, volume.KindDeadline) {
 		t.Errorf("%s: %v, want a wait for the lock", what, err)
 	}
 }
@@ -59,9 +59,9 @@ func TestRetreatWaitsForPublications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
-		b.fail["format"] = volume.Errorf(volume.Internal, "mkfs is missing")
+		b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
 		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
-		wantKind(t, b.stage(t.Context()), volume.Internal, "mkfs is missing")
+		wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
 		if !d.connected {
 			t.Error("disconnected while a publication is under way")
 		}
@@ -77,7 +77,7 @@ func TestStageWaitsForPublicationsBeforeItUnmounts(t *testing.T) {
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		d.dead = volume.Errorf(volume.Precondition, "shut down")
+		d.dead = volume.Errorf(volume.KindPrecondition, "shut down")
 		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
 		blocked(t, "stage", b.stage)
 		if len(b.mounts) != 1 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"path/filepath"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -36,7 +38,7 @@ func checkEncryption(req *csi.NodeStageVolumeRequest) (encrypted bool, err error
 	}
 	const remedy = "name a Secret with that key in the StorageClass (csi.storage.k8s.io/node-stage-secret-name " +
 		"and -namespace); an existing PersistentVolume needs csi.nodeStageSecretRef"
-	return true, volume.Errorf(volume.Invalid,
+	return true, volume.Errorf(volume.KindInvalid,
 		"the volume is encrypted, but the node stage secret of the request has no key %q, or an empty one", PassphraseKey).
 		WithRemedy(remedy)
 }
@@ -70,7 +72,7 @@ func (st *stage) checkDevice(ctx context.Context) error {
 	if err != nil || len(mounts) == 0 {
 		return err
 	}
-	return volume.Errorf(volume.AlreadyExists, "already staged on the mapping %s with read-only=%t, asked for read-only=%t",
+	return volume.Errorf(volume.KindAlreadyExists, "already staged on the mapping %s with read-only=%t, asked for read-only=%t",
 		m, m.ReadOnly, readOnly).
 		WithRemedy("delete the pods that use the volume on this node first")
 }
@@ -136,13 +138,13 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 	}
 	if readOnly || st.readOnly() {
 		if h.State == luks.HeaderAbsent {
-			return volume.Errorf(volume.Precondition,
+			return volume.Errorf(volume.KindPrecondition,
 				"the volume is to be encrypted, but it holds no LUKS2 header and is asked for read-only, so none can be made").
 				WithRemedy("stage the volume for writing once, on a disk that can be written to")
 		}
 		return nil // Open refuses what is not sound
 	}
-	if st.access.Mode.MultiNode() && (h.State == luks.HeaderAbsent || h.State == luks.HeaderUnfinished) {
+	if st.access.Mode.IsMultiNode() && (h.State == luks.HeaderAbsent || h.State == luks.HeaderUnfinished) {
 		return sharedHeader(h)
 	}
 	if h.State != luks.HeaderSound {
@@ -178,7 +180,7 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 // several nodes may use: another node may be making one at this moment, and the
 // second header would make unreadable what was written under the first.
 func sharedHeader(h luks.Header) error {
-	return volume.Errorf(volume.Precondition,
+	return volume.Errorf(volume.KindPrecondition,
 		"the volume is to be encrypted and holds %s, but several nodes may use it at once, so none of them makes the LUKS2 header", h).
 		WithRemedy("use the volume once, on one node, with an access mode for one node (ReadWriteOnce), or use a StorageClass without " +
 			volume.EncryptedKey)
@@ -187,10 +189,10 @@ func sharedHeader(h luks.Header) error {
 // checkNotPlain refuses a disk with a filesystem that is not encrypted.
 func (st *stage) checkNotPlain(ctx context.Context, disk *openVolume) error {
 	sig, err := st.opts.Filesystems.Probe(ctx, disk)
-	if err != nil || sig.State != filesystem.Formatted {
+	if err != nil || sig.State != filesystem.StateFormatted {
 		return err
 	}
-	return volume.Errorf(volume.Precondition,
+	return volume.Errorf(volume.KindPrecondition,
 		"the volume is to be encrypted (%s: \"true\"), but it holds %s without encryption; it is left untouched", volume.EncryptedKey, sig).
 		WithRemedy("use the volume, or its copy, with a StorageClass without " + volume.EncryptedKey +
 			"; or copy its data into a new encrypted volume")
@@ -202,8 +204,8 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 	return func(ctx context.Context) (luks.Content, error) {
 		sig, err := st.opts.Filesystems.Probe(ctx, disk)
 		return luks.Content{
-			Blank: sig.State == filesystem.Blank || conn.Encrypted && sig.Noise,
-			Named: sig.Named || sig.State == filesystem.Formatted, Name: sig.String(),
+			Blank: sig.State == filesystem.StateBlank || conn.Encrypted && sig.Noise,
+			Named: sig.Named || sig.State == filesystem.StateFormatted, Name: sig.String(),
 		}, err
 	}
 }
@@ -212,16 +214,16 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 // holds something unknown: commands for its device are of no use, because the
 // mapping is closed again by the time somebody reads them.
 func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
-	if !st.encrypted || !volume.IsKind(err, volume.Precondition) || sig.State != filesystem.Foreign || sig.Type != "" {
+	if !st.encrypted || !volume.IsKind(err, volume.KindPrecondition) || sig.State != filesystem.StateForeign || sig.Type != "" {
 		return err
 	}
 	const remedy = "if the volume was used as a raw device, use it with volumeMode: Block; " +
 		"if nothing on it is needed, delete the claim and create it again"
 	if !sig.Noise {
-		return volume.Errorf(volume.Precondition, "the encrypted volume holds %s instead of a filesystem; it is left untouched", sig).
+		return volume.Errorf(volume.KindPrecondition, "the encrypted volume holds %s instead of a filesystem; it is left untouched", sig).
 			WithRemedy(remedy)
 	}
-	return volume.Errorf(volume.Precondition, "the encrypted volume has its LUKS2 header, but holds no filesystem: "+
+	return volume.Errorf(volume.KindPrecondition, "the encrypted volume has its LUKS2 header, but holds no filesystem: "+
 		"it reads as %s, as one does that was encrypted and never used. "+
 		"It may have been encrypted on another node, which was lost before it made the filesystem, or more than a day ago; "+
 		"but it may also have been used as a raw device, so it is left untouched", sig).
@@ -231,14 +233,14 @@ func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
 // checkNotEncrypted refuses an encrypted volume that is staged as a plain one.
 // Nothing may call its content unknown, and name the command that clears it.
 func (st *stage) checkNotEncrypted(ctx context.Context, sig filesystem.Signature) error {
-	if st.encrypted || sig.State != filesystem.Foreign || !sig.Named {
+	if st.encrypted || sig.State != filesystem.StateForeign || !sig.Named {
 		return nil
 	}
 	h, err := st.opts.Mappings.Header(ctx, st.vol.device)
 	if err != nil || h.State == luks.HeaderAbsent {
 		return err
 	}
-	return volume.Errorf(volume.Precondition,
+	return volume.Errorf(volume.KindPrecondition,
 		"the volume holds %s, so it is encrypted, but its volume context has no %s: \"true\"; it is left untouched", h, volume.EncryptedKey).
 		WithRemedy("use the volume with a StorageClass whose parameter " + volume.EncryptedKey +
 			" is \"true\" and that names the Secret with its passphrase")
@@ -255,7 +257,7 @@ func (st *stage) adoptMapping(ctx context.Context) error {
 		return err
 	}
 	dev, ours, err := st.shows(m, st.vol.disk().Path)
-	if err != nil || !ours || dev.Kind != blockdev.Crypt {
+	if err != nil || !ours || dev.Kind != blockdev.KindCrypt {
 		return err
 	}
 	vol, err := st.open(ctx, st.id, dev, st.lease)
@@ -281,7 +283,7 @@ func (s *Server) findMapping(ctx context.Context, id string, disk blockdev.Devic
 		return luks.Mapping{}, false, err
 	}
 	m, mapped, err := s.opts.Mappings.Find(ctx, id)
-	if volume.IsKind(err, volume.Precondition) {
+	if volume.IsKind(err, volume.KindPrecondition) {
 		return luks.Mapping{}, false, nil
 	}
 	return m, err == nil && mapped && restsOn(m, disk), err
@@ -291,9 +293,9 @@ func (s *Server) findMapping(ctx context.Context, id string, disk blockdev.Devic
 // once it is gone. One that is in use is refused. A mapping on a disk that is
 // proved to be another volume's is left alone: it is not in the way. diskPath is
 // the volume's disk, empty when it is not connected.
-func (s *Server) closeMapping(ctx context.Context, id, diskPath string, l *volume.Lease) error {
+func (s *Server) closeMapping(ctx context.Context, id, diskPath string, l *operation.Lease) error {
 	m, mapped, err := s.opts.Mappings.Find(ctx, id)
-	if volume.IsKind(err, volume.Precondition) {
+	if volume.IsKind(err, volume.KindPrecondition) {
 		s.log.WarnContext(ctx, "a device-mapper device has the name of this volume's mapping, and was left alone",
 			"volume", id, "error", err)
 		return nil
@@ -329,7 +331,7 @@ func (s *Server) ownsMapping(ctx context.Context, id string, m luks.Mapping) (bo
 	switch {
 	case err == nil, errors.Is(err, volume.ErrGone):
 		return true, nil
-	case volume.IsKind(err, volume.Precondition), volume.IsKind(err, volume.NotFound):
+	case volume.IsKind(err, volume.KindPrecondition), volume.IsKind(err, volume.KindNotFound):
 		if located, locateErr := s.isLocated(ctx, id, m.Disk); locateErr != nil || located {
 			return false, errors.Join(locateErr, err) // the disk would be taken from under the mapping
 		}
@@ -344,7 +346,7 @@ func (s *Server) ownsMapping(ctx context.Context, id string, m luks.Mapping) (bo
 // volume.
 func (s *Server) isLocated(ctx context.Context, id string, disk blockdev.Device) (bool, error) {
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
-	if volume.IsKind(err, volume.NotFound) {
+	if volume.IsKind(err, volume.KindNotFound) {
 		return false, nil
 	}
 	if err != nil || !connected {

@@ -32,7 +32,7 @@ func luksHeader(state luks.HeaderState) luks.Header {
 }
 
 func noise() filesystem.Signature {
-	return filesystem.Signature{State: filesystem.Foreign, Name: "unknown data", Noise: true}
+	return filesystem.Signature{State: filesystem.StateForeign, Name: "unknown data", Noise: true}
 }
 
 // wantMarkers fails the test unless the volume has markers, or has none.
@@ -95,44 +95,44 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 		kind       volume.Kind
 		words      []string
 	}{
-		"no passphrase":       {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets = nil }, volume.Invalid, []string{"passphrase", "node-stage-secret-name"}},
-		"an empty passphrase": {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets[PassphraseKey] = "" }, volume.Invalid, []string{"passphrase", "node-stage-secret-name"}},
+		"no passphrase":       {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets = nil }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
+		"an empty passphrase": {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets[PassphraseKey] = "" }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
 		"a wrong passphrase": {mountCap("ext4"), func(b *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, b.secrets[PassphraseKey] = luksHeader(luks.HeaderSound), secret, "wrong"
-		}, volume.Precondition, []string{"passphrase"}},
-		"an odd value in the context": {mountCap("ext4"), func(b *bench, _ *disk) { b.context[volume.EncryptedKey] = "yes" }, volume.Invalid, []string{"encrypted", "yes"}},
-		"a plain filesystem":          {mountCap("ext4"), func(_ *bench, d *disk) { d.content = ext4() }, volume.Precondition, []string{"ext4", "without encryption", "StorageClass"}},
-		"unknown data":                {mountCap("ext4"), func(_ *bench, d *disk) { d.content = noise() }, volume.Precondition, []string{"not blank", "random"}},
-		"LUKS1":                       {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} }, volume.Precondition, []string{"LUKS1"}},
-		"another layout":              {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnsupported) }, volume.Precondition, []string{"another layout"}},
-		"a damaged header":            {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.Precondition, []string{"damaged"}},
-		"an unfinished one":           {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnfinished) }, volume.Precondition, []string{"without a key slot"}},
-		"an unreadable header":        {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["luks-header"] = errors.New("EIO") }, volume.Internal, []string{"EIO"}},
-		"a blank volume, read-only":   {mountCap("ext4", "ro"), nil, volume.Precondition, []string{"read-only"}},
+		}, volume.KindPrecondition, []string{"passphrase"}},
+		"an odd value in the context": {mountCap("ext4"), func(b *bench, _ *disk) { b.context[volume.EncryptedKey] = "yes" }, volume.KindInvalid, []string{"encrypted", "yes"}},
+		"a plain filesystem":          {mountCap("ext4"), func(_ *bench, d *disk) { d.content = ext4() }, volume.KindPrecondition, []string{"ext4", "without encryption", "StorageClass"}},
+		"unknown data":                {mountCap("ext4"), func(_ *bench, d *disk) { d.content = noise() }, volume.KindPrecondition, []string{"not blank", "random"}},
+		"LUKS1":                       {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} }, volume.KindPrecondition, []string{"LUKS1"}},
+		"another layout":              {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnsupported) }, volume.KindPrecondition, []string{"another layout"}},
+		"a damaged header":            {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
+		"an unfinished one":           {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnfinished) }, volume.KindPrecondition, []string{"without a key slot"}},
+		"an unreadable header":        {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["luks-header"] = errors.New("EIO") }, volume.KindInternal, []string{"EIO"}},
+		"a blank volume, read-only":   {mountCap("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
 		"a raw one, read-only": {func() *csi.VolumeCapability {
 			c := blockCap()
 			c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 			return c
-		}(), nil, volume.Precondition, []string{"no LUKS2 header", "read-only"}},
-		"a damaged header, read-only": {mountCap("ext4", "ro"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.Precondition, []string{"damaged"}},
+		}(), nil, volume.KindPrecondition, []string{"no LUKS2 header", "read-only"}},
+		"a damaged header, read-only": {mountCap("ext4", "ro"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
 		"a writable claim, a read-only disk": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.readOnly = true
-		}, volume.Precondition, []string{"read-only"}},
+		}, volume.KindPrecondition, []string{"read-only"}},
 		"noise in a mapping that was not just made": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noise()
-		}, volume.Precondition, []string{"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block"}},
+		}, volume.KindPrecondition, []string{"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block"}},
 		"a partition table in the mapping": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
-			d.content = filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "partition table (GPT)"}
-		}, volume.Precondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
+			d.content = filesystem.Signature{State: filesystem.StateForeign, Named: true, Name: "partition table (GPT)"}
+		}, volume.KindPrecondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
 		"the same below a hypervisor that encrypts": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noise(), true
-		}, volume.Precondition, []string{"random"}},
-		"a disk that is mounted itself": {mountCap("ext4"), func(b *bench, d *disk) { d.connected = true; b.put("/elsewhere", on(d)) }, volume.Precondition, []string{"/elsewhere"}},
-		"another volume's disk":         {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.Precondition, []string{"another volume"}},
+		}, volume.KindPrecondition, []string{"random"}},
+		"a disk that is mounted itself": {mountCap("ext4"), func(b *bench, d *disk) { d.connected = true; b.put("/elsewhere", on(d)) }, volume.KindPrecondition, []string{"/elsewhere"}},
+		"another volume's disk":         {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
 		"a disk that is too small": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.connected, d.shown, d.deaf = true, volume.MiB, true
-		}, volume.Deadline, []string{"1 MiB", "1 GiB"}},
+		}, volume.KindDeadline, []string{"1 MiB", "1 GiB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 				}
 				content, hdr, mounts, ours := d.content, d.luks.header, len(b.mounts), !d.connected
 				patience := time.Minute
-				if c.kind == volume.Deadline {
+				if c.kind == volume.KindDeadline {
 					patience = 50 * time.Millisecond
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -174,14 +174,14 @@ func TestStageOfASharedEncryptedVolume(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		for _, state := range []luks.HeaderState{luks.HeaderAbsent, luks.HeaderUnfinished} {
 			d.luks.header.State = state
-			wantKind(t, b.stage(t.Context()), volume.Precondition, "several nodes", "one node", "next step")
+			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "several nodes", "one node", "next step")
 			if b.called("luks-format") != 0 || d.luks.header != (luks.Header{State: state}) {
 				t.Errorf("%s: luksFormat was asked for; header %s", mode, d.luks.header)
 			}
 			wantClosed(t, b, d)
 		}
 		d.luks.header.State = luks.HeaderDamaged
-		wantKind(t, b.stage(t.Context()), volume.Precondition, "damaged")
+		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "damaged")
 		d.luks.header = luks.Header{}
 		b.capability = blockCap()
 		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
@@ -202,7 +202,7 @@ func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		d.luks.header = luksHeader(state)
 		err := b.stage(t.Context())
-		wantKind(t, err, volume.Precondition, "LUKS", "encrypted: \"true\"", "StorageClass", "untouched")
+		wantKind(t, err, volume.KindPrecondition, "LUKS", "encrypted: \"true\"", "StorageClass", "untouched")
 		if strings.Contains(err.Error(), "wipefs") || d.luks.header != luksHeader(state) || d.connected {
 			t.Errorf("%s: %v; header %s", state, err, d.luks.header)
 		}
@@ -232,7 +232,7 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 			if call != "mount" {
 				wantMarkers(t, b, true)
 			}
-			if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+			if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 				t.Fatalf("%v; the volume holds %s", err, d.content)
 			}
 			wantMarkers(t, b, false)
@@ -242,8 +242,8 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 		b := newEncrypted(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.luks.cut = true
-		wantKind(t, b.stage(t.Context()), volume.Internal, "killed")
-		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
+		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 			t.Fatalf("%v; the volume holds %s", err, d.content)
 		}
 	})
@@ -251,15 +251,15 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 		b := newEncrypted(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.luks.cut = true
-		wantKind(t, b.stage(t.Context()), volume.Internal, "killed")
-		table := filesystem.Signature{State: filesystem.Foreign, Named: true, Name: "partition table (GPT)"}
+		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
+		table := filesystem.Signature{State: filesystem.StateForeign, Named: true, Name: "partition table (GPT)"}
 		d.luks.header, d.content = luks.Header{}, table
-		wantKind(t, b.stage(t.Context()), volume.Precondition, "partition table")
+		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "partition table")
 		if d.content != table {
 			t.Errorf("the volume holds %s", d.content)
 		}
 		d.content = noise() // of a luksFormat that has not come to its header
-		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 			t.Errorf("%v; the volume holds %s", err, d.content)
 		}
 	})
@@ -272,7 +272,7 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 		if err := os.Remove(b.encryptionMarker(b.id)); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, b.stage(t.Context()), volume.Precondition, "random")
+		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 		if d.content != noise() {
 			t.Errorf("the volume holds %s", d.content)
 		}
@@ -302,7 +302,7 @@ func TestEncryptionMarkerIsForgotten(t *testing.T) {
 		}
 		wantMarkers(t, b, false)
 		b.capability = mountCap("ext4")
-		wantKind(t, b.stage(t.Context()), volume.Precondition, "random")
+		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 		wantClosed(t, b, d)
 	})
 	t.Run("when a filesystem is found", func(t *testing.T) {
@@ -342,7 +342,7 @@ func TestStageEncryptsOnADiskThatTheHypervisorEncrypts(t *testing.T) {
 	b := newEncrypted(t, mountCap("ext4"))
 	d := b.add(b.id, volume.GiB)
 	d.conn.Encrypted, d.content = true, noise()
-	if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.Formatted {
+	if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 		t.Errorf("%v; the volume holds %s", err, d.content)
 	}
 }
@@ -354,7 +354,7 @@ func TestStageConfirmsTheDiskBeforeItEncrypts(t *testing.T) {
 		b := newEncrypted(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.meanwhile[call] = func() { d.serial = "vol-2" } // another disk in its place
-		wantKind(t, b.stage(t.Context()), volume.Precondition, "another volume")
+		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
 		if call == "await" && b.called("luks-format") != 0 || b.called("luks-open") != 0 {
 			t.Errorf("%s: another volume's disk was given to cryptsetup", call)
 		}
@@ -376,7 +376,7 @@ func TestEncryptionOutlivesItsCall(t *testing.T) {
 				set(b, slow)
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
-				wantKind(t, b.stage(ctx), volume.Deadline, name)
+				wantKind(t, b.stage(ctx), volume.KindDeadline, name)
 				if !d.connected {
 					t.Error("the disk was taken from under cryptsetup")
 				}

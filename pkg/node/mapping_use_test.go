@@ -23,14 +23,14 @@ func TestRetreatClosesOnlyItsOwnMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.capability = mountCap("ext4")
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "random")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 	if !d.connected || b.mapped[b.id] != d {
 		t.Errorf("connected %t, mapping %t: a raw volume was unstaged", d.connected, b.mapped[b.id] == d)
 	}
 	// Connected before this call, as after a crash, but without the mapping.
 	d.crypt = 0
 	delete(b.mapped, b.id)
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "random")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 	if !d.connected || b.mapped[b.id] != nil {
 		t.Errorf("connected %t, mapping %t", d.connected, b.mapped[b.id] == d)
 	}
@@ -63,10 +63,10 @@ func TestStageThatCannotVerifyItsMappingClosesIt(t *testing.T) {
 	b.meanwhile["verify"] = func() {
 		delete(b.fail, "verify")
 		if opened {
-			b.fail["verify"], opened = volume.Errorf(volume.Deadline, "no answer"), false
+			b.fail["verify"], opened = volume.Errorf(volume.KindDeadline, "no answer"), false
 		}
 	}
-	wantKind(t, b.stage(t.Context()), volume.Deadline, "no answer")
+	wantKind(t, b.stage(t.Context()), volume.KindDeadline, "no answer")
 	wantClosed(t, b, d)
 }
 
@@ -107,21 +107,21 @@ func TestUnstageOfAnEncryptedVolumeConverges(t *testing.T) {
 func TestUnstageLeavesAMappingInUse(t *testing.T) {
 	b := newEncrypted(t, mountCap("ext4"))
 	d := b.use(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target)
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if b.mapped[b.id] == nil || !d.connected {
 		t.Error("a published volume was taken away")
 	}
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.fail["luks-close"] = volume.Errorf(volume.Deadline, "the mapping stays open")
-	wantKind(t, b.unstage(t.Context()), volume.Deadline, "stays open")
+	b.fail["luks-close"] = volume.Errorf(volume.KindDeadline, "the mapping stays open")
+	wantKind(t, b.unstage(t.Context()), volume.KindDeadline, "stays open")
 	if !d.connected || b.called("disconnect") != 0 {
 		t.Error("disconnected below an open mapping")
 	}
 	delete(b.fail, "luks-close")
 	b.fail["luks-find"] = errors.New("no device mapper control")
-	wantKind(t, b.unstage(t.Context()), volume.Internal)
+	wantKind(t, b.unstage(t.Context()), volume.KindInternal)
 	delete(b.fail, "luks-find")
 	if err := b.unstage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -153,10 +153,10 @@ func TestUnstageLeavesAnothersMappingAlone(t *testing.T) {
 	other.connected, other.shown = true, volume.GiB
 	b.encrypt(other)
 	b.add(b.id, volume.GiB)
-	b.fail["verify"] = volume.Errorf(volume.Deadline, "no answer")
-	wantKind(t, b.unstage(t.Context()), volume.Deadline)
+	b.fail["verify"] = volume.Errorf(volume.KindDeadline, "no answer")
+	wantKind(t, b.unstage(t.Context()), volume.KindDeadline)
 	delete(b.fail, "verify")
-	b.fail["luks-find"] = volume.Errorf(volume.Precondition, "not a LUKS2 mapping of this driver")
+	b.fail["luks-find"] = volume.Errorf(volume.KindPrecondition, "not a LUKS2 mapping of this driver")
 	if err := b.unstage(t.Context()); err != nil || b.called("luks-close") != 0 {
 		t.Errorf("a foreign device of that name: %v, %d calls of Close", err, b.called("luks-close"))
 	}
@@ -171,7 +171,7 @@ func TestUnstageOfAMappingThatIsNotProved(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.serial = "vol-2"
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, "another volume")
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, "another volume")
 	if b.called("luks-close") != 0 || b.called("disconnect") != 0 || b.mapped[b.id] != d {
 		t.Error("the mapping or the disk was taken away")
 	}
@@ -231,7 +231,7 @@ func TestEncryptedRawVolume(t *testing.T) {
 	if n, err := b.expand(t.Context(), 3*volume.GiB); err != nil || n != 3*volume.GiB || d.crypt != 3*volume.GiB-header {
 		t.Errorf("%s, %v; the mapping has %s", n, err, d.crypt)
 	}
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target)
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if b.called("format") != 0 || d.content != noise() {
 		t.Errorf("a raw volume now holds %s", d.content)
 	}
@@ -247,8 +247,8 @@ func TestStageGrowsAnEncryptedRawVolume(t *testing.T) {
 	d := b.add(b.id, 4*volume.GiB)
 	b.encrypt(d)
 	d.connected, d.shown, d.crypt = true, volume.GiB, volume.GiB-header
-	b.fail["resize-crypt"] = volume.Errorf(volume.Deadline, "cryptsetup was stopped")
-	wantKind(t, b.stage(t.Context()), volume.Deadline)
+	b.fail["resize-crypt"] = volume.Errorf(volume.KindDeadline, "cryptsetup was stopped")
+	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	delete(b.fail, "resize-crypt")
 	if err := b.stage(t.Context()); err != nil || d.crypt != 4*volume.GiB-header {
 		t.Errorf("%v; the mapping has %s", err, d.crypt)
@@ -265,19 +265,19 @@ func TestRawPublishNeverShowsTheCiphertext(t *testing.T) {
 	}
 	d.crypt = 0
 	delete(b.mapped, b.id)
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "not staged")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	b.context = nil // the record knows it too
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "not staged")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	b.context = map[string]string{volume.EncryptedKey: "true"}
 	if err := b.removeRecord(b.id); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "not staged")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	// A mapping of this name on another volume's disk is not this volume.
 	other := b.add("vol-2", volume.GiB)
 	other.connected, other.shown = true, volume.GiB
 	b.encrypt(other)
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "not staged")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 }
 
 // Raw and mounted at once would be two writers who do not know of one another.
@@ -285,9 +285,9 @@ func TestEncryptedVolumeIsUsedInOneWay(t *testing.T) {
 	b := newEncrypted(t, mountCap("ext4"))
 	b.use(t, volume.GiB)
 	b.capability = blockCap()
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "mounted")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
 	b.target += "-raw"
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "mounted")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted")
 }
 
 func TestDeviceChangeGrowsAnEncryptedVolume(t *testing.T) {
@@ -386,7 +386,7 @@ func TestStageOfAMappingInAnotherMode(t *testing.T) {
 	b.use(t, volume.GiB)
 	b.capability = mountCap("ext4")
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
-	wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only")
+	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
 }
 
 // A mapping that somebody else has made, mounted at the staging path, is what

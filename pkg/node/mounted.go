@@ -29,7 +29,7 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 		return false, err
 	}
 	if !same {
-		return false, volume.Errorf(volume.Precondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
+		return false, volume.Errorf(volume.KindPrecondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
 			WithRemedy("find out who mounted it there, and unmount it")
 	}
 	if alive, err := st.alive(ctx, m); err != nil || !alive {
@@ -42,9 +42,9 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 	case err != nil:
 		return false, err
 	case !filesystem.Accepts(want, sig.Type):
-		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, want)
+		return false, volume.Errorf(volume.KindAlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, want)
 	case m.ReadOnly() != st.readOnly():
-		return false, volume.Errorf(volume.AlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.ReadOnly(), st.readOnly())
+		return false, volume.Errorf(volume.KindAlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.ReadOnly(), st.readOnly())
 	}
 	return true, nil
 }
@@ -55,7 +55,7 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 // left alone.
 func (st *stage) alive(ctx context.Context, m filesystem.Mount) (bool, error) {
 	dead := st.opts.Filesystems.Alive(ctx, st.vol, st.path)
-	if !volume.IsKind(dead, volume.Precondition) {
+	if !volume.IsKind(dead, volume.KindPrecondition) {
 		return dead == nil, dead // no answer is no evidence of a failure
 	}
 	// Under the lock no pod gets the volume between the look and the unmount.

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -38,7 +40,7 @@ type Options struct {
 	AnswerMargin  time.Duration // DefaultAnswerMargin when zero
 	// Detached gets to know the work that outlives its call (mkfs, e2fsck, growth,
 	// unmount), so that the plugin can wait for it; nil: nobody asks.
-	Detached *volume.Detached
+	Detached *operation.Tracker
 	Log      *slog.Logger // slog.Default when nil
 	Observer Observer     // no observation when nil
 }
@@ -73,7 +75,7 @@ func New(opts Options) (*Server, error) {
 		return nil, errors.New("node: the state directory is empty")
 	}
 	if opts.DefaultFSType == "" {
-		opts.DefaultFSType = filesystem.Ext4
+		opts.DefaultFSType = filesystem.TypeExt4
 	}
 	if opts.AnswerMargin == 0 {
 		opts.AnswerMargin = DefaultAnswerMargin
@@ -121,5 +123,5 @@ func (s *Server) NodeGetInfo(ctx context.Context, _ *csi.NodeGetInfoRequest) (*c
 
 // withMargin returns a context that ends early enough to answer in time.
 func (s *Server) withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
-	return volume.Ahead(ctx, s.opts.AnswerMargin, 4)
+	return operation.WithMargin(ctx, s.opts.AnswerMargin, 4)
 }

@@ -16,27 +16,27 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 		found  filesystem.Type
 		refuse bool
 	}{
-		{"ext4", filesystem.Ext2, false},
-		{"ext4", filesystem.Ext3, false},
-		{"", filesystem.Ext2, false},
-		{"ext2", filesystem.Ext3, false},
-		{"ext3", filesystem.Ext4, true},
-		{"ext3", filesystem.Ext2, true},
-		{"ext4", filesystem.XFS, true},
+		{"ext4", filesystem.TypeExt2, false},
+		{"ext4", filesystem.TypeExt3, false},
+		{"", filesystem.TypeExt2, false},
+		{"ext2", filesystem.TypeExt3, false},
+		{"ext3", filesystem.TypeExt4, true},
+		{"ext3", filesystem.TypeExt2, true},
+		{"ext4", filesystem.TypeXFS, true},
 	} {
 		t.Run(c.want+" wanted, "+string(c.found)+" found", func(t *testing.T) {
 			b := newBench(t, mountCap(c.want))
 			d := b.add(b.id, volume.GiB)
-			d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: c.found, Size: volume.GiB}
+			d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: c.found, Size: volume.GiB}
 			if c.refuse {
-				wantKind(t, b.stage(t.Context()), volume.Precondition, string(c.found), c.want)
+				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, string(c.found), c.want)
 				// Staged by whatever driver before, it is not passed off as another.
 				b.capability = mountCap(string(c.found))
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				b.capability = mountCap(c.want)
-				wantKind(t, b.stage(t.Context()), volume.AlreadyExists, string(c.found), c.want)
+				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, string(c.found), c.want)
 				return
 			}
 			for range 2 {
@@ -45,8 +45,8 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 				}
 			}
 			driver := c.found
-			if c.found == filesystem.Ext2 {
-				driver = filesystem.Ext4
+			if c.found == filesystem.TypeExt2 {
+				driver = filesystem.TypeExt4
 			}
 			if len(b.mounts) != 1 || b.mounts[0].FSType != string(driver) {
 				t.Errorf("mounted: %+v, want one %s", b.mounts, driver)
@@ -66,7 +66,7 @@ func TestReadOnlyInOneOption(t *testing.T) {
 			b := newBench(t, mountCap("ext4", flags))
 			d := b.add(b.id, volume.GiB)
 			if readOnly {
-				wantKind(t, b.stage(t.Context()), volume.Precondition, "read-only") // blank: nothing to read
+				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "read-only") // blank: nothing to read
 				d.content = ext4()
 			}
 			for range 2 { // the second time it is what was asked for

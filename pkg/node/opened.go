@@ -5,9 +5,10 @@ import (
 	"io"
 	"sync"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 // OpenDevice is an open block device. While it is open, the kernel gives its
@@ -34,13 +35,13 @@ func (o *openVolume) disk() blockdev.Device { return o.layers[len(o.layers)-1] }
 
 // open opens a device and has the connector confirm that the disk below it is
 // the volume. The device is closed with the lease.
-func (s *Server) open(ctx context.Context, id string, dev blockdev.Device, l *volume.Lease) (*openVolume, error) {
+func (s *Server) open(ctx context.Context, id string, dev blockdev.Device, l *operation.Lease) (*openVolume, error) {
 	handle, err := s.opts.Devices.Open(ctx, dev)
 	if err != nil {
 		return nil, err
 	}
 	o := &openVolume{OpenDevice: handle, id: id, device: dev, release: sync.OnceFunc(func() { _ = handle.Close() })}
-	l.And(o.release)
+	l.Add(o.release)
 	o.layers, err = s.diskOf(ctx, id, dev)
 	if err != nil {
 		o.release() // or the caller could not disconnect it

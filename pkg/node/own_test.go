@@ -72,24 +72,24 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 		prepare func(b *bench)
 		kind    volume.Kind
 	}{
-		"another volume":             {func(b *bench) filesystem.Mount { return on(other(b)) }, nil, volume.Precondition},
-		"another volume's node":      {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, nil, volume.Precondition},
-		"somebody's loop device":     {func(*bench) filesystem.Mount { return loop }, nil, volume.Precondition},
-		"a directory of a tmpfs":     {func(*bench) filesystem.Mount { return tmpfs("/dir") }, nil, volume.Precondition},
-		"a deleted one":              {func(*bench) filesystem.Mount { return deleted(tmpfs("/dir")) }, nil, volume.Precondition},
-		"a file of a devtmpfs":       {func(b *bench) filesystem.Mount { m := nodeOf(other(b)); m.Node.Major, m.Node.Minor = 0, 0; return m }, nil, volume.Precondition},
-		"a tmpfs":                    {func(*bench) filesystem.Mount { return tmpfs("/") }, nil, volume.Precondition},
-		"an id that nobody knows":    {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { delete(b.disks, "vol-1") }, volume.Precondition},
-		"an unknown id, a loop disk": {func(*bench) filesystem.Mount { return loop }, func(b *bench) { delete(b.disks, "vol-1") }, volume.Precondition},
-		"no answer in time":          {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.Deadline, "slow") }, volume.Deadline},
-		"no answer of a node":        {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, func(b *bench) { b.fail["verify"] = context.DeadlineExceeded }, volume.Deadline},
-		"no backend":                 {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.Unavailable, "down") }, volume.Unavailable},
-		"an unreadable serial":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = errors.New("EIO") }, volume.Internal},
-		"an unreadable device":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["by-number"] = errors.New("EIO") }, volume.Internal},
-		"an unreadable table":        {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.Internal},
+		"another volume":             {func(b *bench) filesystem.Mount { return on(other(b)) }, nil, volume.KindPrecondition},
+		"another volume's node":      {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, nil, volume.KindPrecondition},
+		"somebody's loop device":     {func(*bench) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
+		"a directory of a tmpfs":     {func(*bench) filesystem.Mount { return tmpfs("/dir") }, nil, volume.KindPrecondition},
+		"a deleted one":              {func(*bench) filesystem.Mount { return deleted(tmpfs("/dir")) }, nil, volume.KindPrecondition},
+		"a file of a devtmpfs":       {func(b *bench) filesystem.Mount { m := nodeOf(other(b)); m.Node.Major, m.Node.Minor = 0, 0; return m }, nil, volume.KindPrecondition},
+		"a tmpfs":                    {func(*bench) filesystem.Mount { return tmpfs("/") }, nil, volume.KindPrecondition},
+		"an id that nobody knows":    {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
+		"an unknown id, a loop disk": {func(*bench) filesystem.Mount { return loop }, func(b *bench) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
+		"no answer in time":          {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.KindDeadline, "slow") }, volume.KindDeadline},
+		"no answer of a node":        {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, func(b *bench) { b.fail["verify"] = context.DeadlineExceeded }, volume.KindDeadline},
+		"no backend":                 {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.KindUnavailable, "down") }, volume.KindUnavailable},
+		"an unreadable serial":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = errors.New("EIO") }, volume.KindInternal},
+		"an unreadable device":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["by-number"] = errors.New("EIO") }, volume.KindInternal},
+		"an unreadable table":        {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.KindInternal},
 		"an unreadable btrfs": {func(*bench) filesystem.Mount {
 			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: "/dev/alias", Device: blockdev.DeviceNumber{Minor: 50}}
-		}, nil, volume.Internal},
+		}, nil, volume.KindInternal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
@@ -163,9 +163,9 @@ func TestUnmountProvesEachMountOfAStack(t *testing.T) {
 		left  int
 	}{
 		"both are ours":             {[]string{"vol-1", "vol-1"}, 0, 0},
-		"the lower is another's":    {[]string{"vol-2", "vol-1"}, volume.Precondition, 1},
-		"the upper is another's":    {[]string{"vol-1", "vol-2"}, volume.Precondition, 2},
-		"another's is in the midst": {[]string{"vol-1", "vol-2", "vol-1", "vol-1"}, volume.Precondition, 2},
+		"the lower is another's":    {[]string{"vol-2", "vol-1"}, volume.KindPrecondition, 1},
+		"the upper is another's":    {[]string{"vol-1", "vol-2"}, volume.KindPrecondition, 2},
+		"another's is in the midst": {[]string{"vol-1", "vol-2", "vol-1", "vol-1"}, volume.KindPrecondition, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, call := range []string{"unpublish", "unstage"} {
@@ -216,7 +216,7 @@ func TestHungMountEndsWithTheCall(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			err := call(ctx)
 			cancel()
-			if !volume.IsKind(err, volume.Deadline) {
+			if !volume.IsKind(err, volume.KindDeadline) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
@@ -261,7 +261,7 @@ func TestHungMountEndsEachCall(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					err := call(b, ctx)
 					cancel()
-					wantKind(t, err, volume.Deadline)
+					wantKind(t, err, volume.KindDeadline)
 				}
 				if took := time.Since(start); took > 3*time.Second {
 					t.Errorf("three calls of a second took %s", took)

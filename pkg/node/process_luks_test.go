@@ -81,7 +81,7 @@ func (m processMappings) Close(ctx context.Context, id string) error {
 
 func (m processMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
 	if err := m.p.take(ctx); errors.Is(err, errCrashed) { // nobody gets this answer
-		return 0, volume.Errorf(volume.Deadline, "%w", err)
+		return 0, volume.Errorf(volume.KindDeadline, "%w", err)
 	} else if err != nil {
 		return 0, err
 	}

@@ -88,7 +88,7 @@ func (p *process) take(ctx context.Context) error {
 		return err
 	}
 	if !calm && p.dice.oneIn(30) {
-		return volume.Errorf(volume.Deadline, "the device did not answer")
+		return volume.Errorf(volume.KindDeadline, "the device did not answer")
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (p *process) lost(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && !p.calm && p.dice.oneIn(40) {
-		return volume.Errorf(volume.Deadline, "the answer is lost")
+		return volume.Errorf(volume.KindDeadline, "the answer is lost")
 	}
 	return err
 }
@@ -186,7 +186,7 @@ func (c processConnector) Verify(ctx context.Context, id, path string) error {
 	c.p.mu.Lock()
 	calm := c.p.calm
 	c.p.mu.Unlock()
-	kinds := []volume.Kind{volume.Internal, volume.Unavailable, volume.NotFound}
+	kinds := []volume.Kind{volume.KindInternal, volume.KindUnavailable, volume.KindNotFound}
 	if !calm && c.p.dice.oneIn(30) {
 		return volume.Errorf(kinds[c.p.dice.n(len(kinds))], "nothing is proved")
 	}
@@ -239,14 +239,14 @@ func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatReq
 	f.mu.Lock()
 	d, err := f.held(req.Device)
 	blank := func(sig filesystem.Signature) bool {
-		return sig.State == filesystem.Blank || req.Encrypted && sig.Noise
+		return sig.State == filesystem.StateBlank || req.Encrypted && sig.Noise
 	}
 	if err == nil && blank(d.holds(req.Device.Number())) {
 		if path, used := f.user(d, req.Device.Number()); used {
 			f.p.report(d.path + " is formatted while it is in use at " + path)
 		}
 		err = os.WriteFile(req.Marker, nil, 0o600)
-		d.content = filesystem.Signature{State: filesystem.Formatted, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
+		d.content = filesystem.Signature{State: filesystem.StateFormatted, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
 	}
 	f.mu.Unlock()
 	if err != nil {

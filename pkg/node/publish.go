@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -34,7 +36,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	}
 	if req.GetStagingTargetPath() == "" {
 		// Spec v1.13, NodePublishVolume errors: FAILED_PRECONDITION.
-		return nil, &volume.Error{Kind: volume.Precondition, Op: "publish", ID: id, Msg: "staging_target_path is missing from the request", Remedy: "stage the volume first"}
+		return nil, &volume.Error{Kind: volume.KindPrecondition, Op: "publish", ID: id, Msg: "staging_target_path is missing from the request", Remedy: "stage the volume first"}
 	}
 	ctx, cancel := s.withMargin(ctx)
 	defer cancel()
@@ -51,7 +53,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	p := publication{
 		Server: s, id: id, access: access, lease: s.lease(id, unlock),
 		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()), encrypted: encrypted,
-		readOnly: req.GetReadonly() || access.Mode.ReadOnly() || filesystem.ReadOnlyFlags(access.MountFlags),
+		readOnly: req.GetReadonly() || access.Mode.IsReadOnly() || filesystem.ReadOnlyFlags(access.MountFlags),
 	}
 	defer p.lease.Release()
 	if err := p.run(ctx); err != nil {
@@ -68,7 +70,7 @@ type publication struct {
 	staging, target string
 	readOnly        bool
 	encrypted       bool // by its volume context
-	lease           *volume.Lease
+	lease           *operation.Lease
 }
 
 func (p *publication) run(ctx context.Context) error {
@@ -142,7 +144,7 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 		return err
 	}
 	if !mounted {
-		return volume.Errorf(volume.Internal, "the bind mount was made, but nothing is mounted at the target path %s", p.target)
+		return volume.Errorf(volume.KindInternal, "the bind mount was made, but nothing is mounted at the target path %s", p.target)
 	}
 	same, err := p.isOn(m, dev)
 	if err != nil {
@@ -153,10 +155,10 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	var wrong *volume.Error
 	switch {
 	case !same:
-		wrong = volume.Errorf(volume.Internal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
+		wrong = volume.Errorf(volume.KindInternal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
 		err = p.checkTop(ctx, m, dev)
 	case m.ReadOnly() != p.readOnly:
-		wrong = volume.Errorf(volume.Precondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
+		wrong = volume.Errorf(volume.KindPrecondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
 	default:
 		return nil
 	}
@@ -185,7 +187,7 @@ func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev bloc
 	if !slices.ContainsFunc(mounts, func(o filesystem.Mount) bool { return o.Mountpoint == m.Mountpoint }) {
 		return nil
 	}
-	return volume.Errorf(volume.Internal, "something else (%s of %s) was mounted over the bind mount at %s; it is left alone", m.FSType, m.Source, p.target).
+	return volume.Errorf(volume.KindInternal, "something else (%s of %s) was mounted over the bind mount at %s; it is left alone", m.FSType, m.Source, p.target).
 		WithRemedy("find out who mounted it there, and unmount it")
 }
 
@@ -204,10 +206,10 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, volume.Errorf(volume.Precondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
+		return nil, volume.Errorf(volume.KindPrecondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
 	}
 	if m.SuperReadOnly() && !p.readOnly {
-		return nil, volume.Errorf(volume.Precondition, "the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
+		return nil, volume.Errorf(volume.KindPrecondition, "the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
 			WithRemedy("look at the kernel log of this node: an error makes a filesystem read-only; when no pod uses the volume any more it is checked and mounted anew")
 	}
 	dev, err := p.deviceOfMount(m)
@@ -226,7 +228,7 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 // mapping of an encrypted volume. The ciphertext is never published in its
 // place.
 func (p *publication) stagedDevice(ctx context.Context) (blockdev.Device, error) {
-	notStaged := volume.Errorf(volume.Precondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
+	notStaged := volume.Errorf(volume.KindPrecondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
 	conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
 	if err != nil {
 		return blockdev.Device{}, err
@@ -252,7 +254,7 @@ func (p *publication) stagedDevice(ctx context.Context) (blockdev.Device, error)
 // exclusive keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):
 // one target path at a time. Spec v1.13, NodePublishVolume errors.
 func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error {
-	if p.access.Mode != volume.SingleNodeSingleWriter {
+	if p.access.Mode != volume.AccessSingleNodeSingleWriter {
 		return nil
 	}
 	ours := map[int]bool{} // by mount id: paths may contain symbolic links
@@ -269,7 +271,7 @@ func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error 
 	}
 	for _, m := range mounts {
 		if !ours[m.ID] {
-			return volume.Errorf(volume.Precondition, "already published at %s, and its access mode %s allows one path at a time", m.Mountpoint, p.access.Mode).
+			return volume.Errorf(volume.KindPrecondition, "already published at %s, and its access mode %s allows one path at a time", m.Mountpoint, p.access.Mode).
 				WithRemedy("delete the pod that uses the volume at that path")
 		}
 	}
@@ -287,9 +289,9 @@ func (p *publication) published(ctx context.Context, dev blockdev.Device) (bool,
 	case err != nil:
 		return false, err
 	case !same:
-		return false, volume.Errorf(volume.AlreadyExists, "something else (%s of %s) is mounted at the target path %s", m.FSType, m.Source, p.target)
+		return false, volume.Errorf(volume.KindAlreadyExists, "something else (%s of %s) is mounted at the target path %s", m.FSType, m.Source, p.target)
 	case m.ReadOnly() != p.readOnly:
-		return false, volume.Errorf(volume.AlreadyExists, "already published at %s with read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
+		return false, volume.Errorf(volume.KindAlreadyExists, "already published at %s with read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
 	}
 	return true, nil
 }
@@ -301,14 +303,14 @@ func (p *publication) makeTarget() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return volume.Errorf(volume.Internal, "the target path cannot be examined: %w", err)
+		return volume.Errorf(volume.KindInternal, "the target path cannot be examined: %w", err)
 	case p.access.Block && info.Mode().IsRegular() && info.Size() == 0, !p.access.Block && info.IsDir():
 		return nil
 	default:
-		return volume.Errorf(volume.Precondition, "the target path %s is taken by a %s", p.target, describeFile(info)).WithRemedy("remove it, then retry")
+		return volume.Errorf(volume.KindPrecondition, "the target path %s is taken by a %s", p.target, describeFile(info)).WithRemedy("remove it, then retry")
 	}
 	if err := os.MkdirAll(filepath.Dir(p.target), 0o750); err != nil {
-		return volume.Errorf(volume.Internal, "the parent of the target path cannot be made: %w", err)
+		return volume.Errorf(volume.KindInternal, "the parent of the target path cannot be made: %w", err)
 	}
 	if !p.access.Block {
 		err = os.Mkdir(p.target, 0o750)
@@ -319,7 +321,7 @@ func (p *publication) makeTarget() error {
 		}
 	}
 	if err != nil {
-		return volume.Errorf(volume.Internal, "the target path cannot be made: %w", err)
+		return volume.Errorf(volume.KindInternal, "the target path cannot be made: %w", err)
 	}
 	return nil
 }
@@ -356,7 +358,7 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-func (s *Server) unpublish(ctx context.Context, id, target string, l *volume.Lease) error {
+func (s *Server) unpublish(ctx context.Context, id, target string, l *operation.Lease) error {
 	if err := s.unmount(ctx, id, target, l); err != nil {
 		return err
 	}
@@ -365,14 +367,14 @@ func (s *Server) unpublish(ctx context.Context, id, target string, l *volume.Lea
 		return nil
 	}
 	if err != nil {
-		return volume.Errorf(volume.Internal, "the target path cannot be examined: %w", err)
+		return volume.Errorf(volume.KindInternal, "the target path cannot be examined: %w", err)
 	}
 	if !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > 0) {
-		return volume.Errorf(volume.Precondition, "the target path %s is a %s, not a mount point; it is left alone", target, describeFile(info))
+		return volume.Errorf(volume.KindPrecondition, "the target path %s is a %s, not a mount point; it is left alone", target, describeFile(info))
 	}
 	// Remove, unlike RemoveAll, cannot take anyone's data with it.
 	if err := os.Remove(target); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return volume.Errorf(volume.Internal, "the target path is unmounted but cannot be removed: %w", err)
+		return volume.Errorf(volume.KindInternal, "the target path is unmounted but cannot be removed: %w", err)
 	}
 	return nil
 }

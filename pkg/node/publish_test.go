@@ -16,7 +16,7 @@ import (
 func TestUnstage(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.use(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target) // still published: it must not be cut off
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target) // still published: it must not be cut off
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -42,9 +42,9 @@ func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.id = "vol-2"
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
 	other.connected = false // never staged here
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.staging)
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
 	if len(b.mounts) != 1 {
 		t.Errorf("mounts %v", b.mounts)
 	}
@@ -55,16 +55,16 @@ func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
 	b.use(t, volume.GiB)
 	b.add("vol-2", volume.GiB)
 	b.id = "vol-2"
-	wantKind(t, b.unpublish(t.Context()), volume.Precondition, b.target)
+	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, b.target)
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(b.target, link); err != nil {
 		t.Fatal(err)
 	}
 	b.id, b.target = "vol-1", link
-	wantKind(t, b.unpublish(t.Context()), volume.Precondition, "symbolic link")
+	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "symbolic link")
 	b.target = filepath.Join(t.TempDir(), "tmpfs")
 	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.target, FSType: "tmpfs", Root: "/", Source: "tmpfs"})
-	wantKind(t, b.unpublish(t.Context()), volume.Precondition, "tmpfs")
+	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "tmpfs")
 	if len(b.mounts) != 3 {
 		t.Errorf("mounts %v", b.mounts)
 	}
@@ -73,7 +73,7 @@ func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
 func TestUnstageOfAPublishedRawVolume(t *testing.T) {
 	b := newBench(t, blockCap())
 	d := b.use(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.Precondition, b.target)
+	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if !d.connected {
 		t.Error("disconnected all the same")
 	}
@@ -98,7 +98,7 @@ func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mounts[0].SuperOptions = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "read-only")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only")
 }
 
 func TestMountsMustPropagate(t *testing.T) {
@@ -109,11 +109,11 @@ func TestMountsMustPropagate(t *testing.T) {
 		t.Fatal(err) // not asked for: the plugin may run on the node itself
 	}
 	b.opts.RequireShared = true
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "Bidirectional")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "Bidirectional")
 	if err := b.unstage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "Bidirectional")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "Bidirectional")
 }
 
 func TestPublishIsIdempotent(t *testing.T) {
@@ -148,14 +148,14 @@ func TestPublishRefusals(t *testing.T) {
 		prepare func(t *testing.T, b *bench)
 		kind    volume.Kind
 	}{
-		"not staged": {func(*testing.T, *bench) {}, volume.Precondition},
+		"not staged": {func(*testing.T, *bench) {}, volume.KindPrecondition},
 		"staged, but the staging path holds another volume": {func(t *testing.T, b *bench) {
 			t.Helper()
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			b.disks[b.id].serial = "vol-2"
-		}, volume.Precondition},
+		}, volume.KindPrecondition},
 		"a file with content is in the way": {func(t *testing.T, b *bench) {
 			t.Helper()
 			if err := b.stage(t.Context()); err != nil {
@@ -164,14 +164,14 @@ func TestPublishRefusals(t *testing.T) {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
-		}, volume.Precondition},
+		}, volume.KindPrecondition},
 		"a file with content is in the way of a device": {func(t *testing.T, b *bench) {
 			t.Helper()
 			b.capability = blockCap()
 			if err := errors.Join(b.stage(t.Context()), os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
-		}, volume.Precondition},
+		}, volume.KindPrecondition},
 		"another volume is published there": {func(t *testing.T, b *bench) {
 			t.Helper()
 			b.id = "vol-2"
@@ -180,7 +180,7 @@ func TestPublishRefusals(t *testing.T) {
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-		}, volume.AlreadyExists},
+		}, volume.KindAlreadyExists},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
@@ -201,7 +201,7 @@ func TestUnpublishRemovesNoContent(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(b.target, 0o700), os.WriteFile(precious, []byte("data"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, b.unpublish(t.Context()), volume.Internal, b.target)
+	wantKind(t, b.unpublish(t.Context()), volume.KindInternal, b.target)
 	if _, err := os.Stat(precious); err != nil {
 		t.Errorf("content is gone: %v", err)
 	}
@@ -216,7 +216,7 @@ func TestPublishReadOnly(t *testing.T) {
 	if m := b.mounts[len(b.mounts)-1]; m.Mountpoint != b.target || !m.ReadOnly() {
 		t.Errorf("published %+v", m)
 	}
-	wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, "read-only")
+	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only")
 }
 
 // kubelet enforces readOnly of a raw block claim by the container's device
@@ -236,14 +236,14 @@ func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, "read-only=true", target)
+		wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only=true", target)
 	}
 	if len(b.mounts) != 2 || !b.mounts[0].ReadOnly() || !b.mounts[1].ReadOnly() || d.readOnly {
 		t.Errorf("mounts %+v, device read-only %t", b.mounts, d.readOnly)
 	}
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
 	b.target = first + "-3"
-	wantKind(t, b.publish(t.Context(), true), volume.Precondition, first)
+	wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, first)
 }
 
 // needNodes skips where the test cannot make device nodes.
@@ -260,7 +260,7 @@ func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
 	b.use(t, volume.GiB)
 	first := b.target
 	b.target = filepath.Join(t.TempDir(), "second")
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, first)
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, first)
 	again := b.target
 	b.target = first
 	subPath := b.mounts[len(b.mounts)-1]

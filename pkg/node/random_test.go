@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/semaphore"
 
@@ -162,7 +164,7 @@ func (n *randomNode) start() {
 	s, err := New(Options{
 		ID: "node-1", Connector: processConnector{fakeConnector{n.machine}, p}, Devices: processDevices{fakeDevices{n.machine}, p},
 		Mappings: processMappings{fakeMappings{n.machine}, p}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
-		StateDir: filepath.Join(n.dir, "state"), Detached: new(volume.Detached), Log: slog.New(slog.DiscardHandler),
+		StateDir: filepath.Join(n.dir, "state"), Detached: new(operation.Tracker), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		n.t.Fatal(err)
@@ -227,7 +229,7 @@ func (n *randomNode) check(p *process) {
 func (n *randomNode) run() {
 	defer func() {
 		close(n.end)
-		_ = volume.Pause(n.t.Context(), time.Hour) // what hung has ended by then
+		_ = operation.Sleep(n.t.Context(), time.Hour) // what hung has ended by then
 	}()
 	over := make(chan struct{})
 	var world sync.WaitGroup
@@ -237,7 +239,7 @@ func (n *randomNode) run() {
 			n.calls.Go(func() {
 				for range 60 {
 					n.call(v, n.dice.n(len(randomCalls)))
-					_ = volume.Pause(n.t.Context(), n.dice.between(0, 2*time.Second))
+					_ = operation.Sleep(n.t.Context(), n.dice.between(0, 2*time.Second))
 				}
 			})
 		}
@@ -343,11 +345,11 @@ func (n *randomNode) leave() {
 		if d.formatted > most {
 			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatted, v.blank)
 		}
-		half := d.content.State == filesystem.Formatted && !d.content.Complete
+		half := d.content.State == filesystem.StateFormatted && !d.content.Complete
 		if _, err := os.Lstat(b.marker(v.id)); err == nil && !half {
 			n.t.Errorf("%s: the marker of a format is left, and the disk holds %s", v.id, d.content)
 		}
-		if done := d.content.State == filesystem.Formatted && d.content.Complete; done && exists(b.encryptionMarker(v.id)) {
+		if done := d.content.State == filesystem.StateFormatted && d.content.Complete; done && exists(b.encryptionMarker(v.id)) {
 			n.t.Errorf("%s: the marker of an encryption is left, and the volume holds %s", v.id, d.content)
 		}
 	}

@@ -25,7 +25,7 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.meanwhile["bind"] = func() { b.put(b.staging, on(other)) }
-	wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, other.path, "taken away")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "taken away")
 	if len(b.mounts) != 2 || b.mounts[1].Mountpoint != b.staging {
 		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
 	}
@@ -33,8 +33,8 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.fail["unmount"] = volume.Errorf(volume.Precondition, "busy")
-	wantKind(t, b.publish(t.Context(), false), volume.Internal, other.path, "could not be taken away: busy")
+	b.fail["unmount"] = volume.Errorf(volume.KindPrecondition, "busy")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, other.path, "could not be taken away: busy")
 	delete(b.fail, "unmount")
 	delete(b.meanwhile, "bind")
 	b.drop(b.target)
@@ -51,9 +51,9 @@ func TestPublishThatCannotBeReadBack(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.meanwhile["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.Internal, "sysfs is unreadable") }
+	b.meanwhile["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.KindInternal, "sysfs is unreadable") }
 	for range 2 {
-		wantKind(t, b.publish(t.Context(), false), volume.Internal, "sysfs is unreadable")
+		wantKind(t, b.publish(t.Context(), false), volume.KindInternal, "sysfs is unreadable")
 		if len(b.mounts) != 2 || b.called("unmount") != 0 {
 			t.Errorf("mounts %+v", b.mounts)
 		}
@@ -80,9 +80,9 @@ func TestPublishOfSomethingElseThatCannotBeReadBack(t *testing.T) {
 	other.connected = true
 	b.meanwhile["bind"] = func() {
 		b.put(b.staging, on(other))
-		b.fail["mounts-of"] = volume.Errorf(volume.Internal, "mountinfo is unreadable")
+		b.fail["mounts-of"] = volume.Errorf(volume.KindInternal, "mountinfo is unreadable")
 	}
-	wantKind(t, b.publish(t.Context(), false), volume.Internal, "mountinfo is unreadable")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, "mountinfo is unreadable")
 	if b.called("unmount") != 0 {
 		t.Errorf("mounts %+v", b.mounts)
 	}
@@ -107,7 +107,7 @@ func TestPublishTakesAwayNothingButItsBind(t *testing.T) {
 					b.put(b.target, on(other))
 				}
 			}
-			wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, other.path)
+			wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path)
 			if last := b.mounts[len(b.mounts)-1]; last.Device != numberOf(other) {
 				t.Errorf("another's mount was taken away: %+v", b.mounts)
 			}
@@ -130,7 +130,7 @@ func TestRawPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.meanwhile["bind"] = func() { d.path, other.path = other.path, d.path }
-	wantKind(t, b.publish(t.Context(), false), volume.Internal, b.target, "taken away")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, "taken away")
 	if len(b.mounts) != 0 {
 		t.Errorf("left: %+v", b.mounts)
 	}
@@ -162,9 +162,9 @@ func TestPublishReadsBackTheReadOnlyFlag(t *testing.T) {
 			}
 			staged := len(b.mounts)
 			b.opts.Filesystems = carelessBind{fakeFilesystems: fakeFilesystems{b.machine}}
-			wantKind(t, b.publish(t.Context(), true), volume.Precondition, b.target, "read-only=false", "taken away")
+			wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, b.target, "read-only=false", "taken away")
 			b.opts.Filesystems = carelessBind{fakeFilesystems{b.machine}, true}
-			wantKind(t, b.publish(t.Context(), true), volume.Internal, "nothing is mounted at the target path")
+			wantKind(t, b.publish(t.Context(), true), volume.KindInternal, "nothing is mounted at the target path")
 			if len(b.mounts) != staged {
 				t.Errorf("mounts %+v", b.mounts)
 			}
@@ -180,7 +180,7 @@ func TestPublishOfAReadOnlyStagingMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mounts[0].Options = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "read-only=true", b.staging)
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only=true", b.staging)
 	if len(b.mounts) != 1 {
 		t.Errorf("mounts %+v", b.mounts)
 	}
@@ -202,10 +202,10 @@ func TestPublishRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
 			} else {
 				raw := *b
 				raw.capability = blockCap()
-				wantKind(t, raw.publish(t.Context(), false), volume.Precondition, "mounted", b.staging)
+				wantKind(t, raw.publish(t.Context(), false), volume.KindPrecondition, "mounted", b.staging)
 			}
 			b.put("/raw", nodeOf(d))
-			wantKind(t, b.publish(t.Context(), false), volume.Precondition, "raw device", "/raw")
+			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "raw device", "/raw")
 			b.mounts[1].Root += "//deleted" // the node of a disk that had the number before
 			if err := b.publish(t.Context(), false); err != nil {
 				t.Error(err)
@@ -223,7 +223,7 @@ func TestRawPublishVerifiesTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.serial = "vol-2"
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "another volume")
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "another volume")
 	if len(b.mounts) != 0 {
 		t.Errorf("published: %+v", b.mounts)
 	}
@@ -236,7 +236,7 @@ func TestRawPublishOverAStaleNode(t *testing.T) {
 	b := newBench(t, blockCap())
 	b.use(t, volume.GiB)
 	b.mounts[0].Root += "//deleted"
-	wantKind(t, b.publish(t.Context(), false), volume.AlreadyExists, b.target)
+	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, b.target)
 }
 
 func (b *bench) stats(path string) (*csi.NodeGetVolumeStatsResponse, error) {
@@ -264,7 +264,7 @@ func TestStatsOfNothingElse(t *testing.T) {
 	b.put("/foreign", filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}})
 	for _, path := range []string{"/other", "/other-node", "/proc", "/tmpfs", "/tmpfs-dir", "/stale", "/gone", "/foreign", dir, dir + "-missing"} {
 		resp, err := b.stats(path)
-		if !volume.IsKind(err, volume.NotFound) {
+		if !volume.IsKind(err, volume.KindNotFound) {
 			t.Errorf("%s: %v, %v, want NotFound", path, resp, err)
 		}
 	}
@@ -273,7 +273,7 @@ func TestStatsOfNothingElse(t *testing.T) {
 	}
 	b.put("/covered", on(b.disks[b.id]))
 	b.put("/covered", on(other))
-	if _, err := b.stats("/covered"); !volume.IsKind(err, volume.NotFound) {
+	if _, err := b.stats("/covered"); !volume.IsKind(err, volume.KindNotFound) {
 		t.Errorf("a mount that another covers: %v", err)
 	}
 	b.disks[b.id].crypt = volume.GiB - header

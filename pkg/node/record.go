@@ -71,7 +71,7 @@ func (r record) connection(located volume.Connection) volume.Connection {
 		return located
 	}
 	located.Size = max(located.Size, r.Size)
-	located.Hidden = r.Hidden
+	located.MaxOverhead = r.Hidden
 	return located
 }
 
@@ -81,7 +81,7 @@ func (st *stage) writeRecord(disk blockdev.Device, conn volume.Connection) error
 	st.recorded = true
 	return st.saveRecord(record{
 		ID: st.id, Staging: st.path, Block: st.access.Block, ReadOnly: st.readOnly(), Encrypted: st.encrypted,
-		Size: conn.Size, Attached: conn.Published, Granule: conn.Granule, Hidden: conn.Hidden,
+		Size: conn.Size, Attached: conn.PublishedSize, Granule: conn.Granularity, Hidden: conn.MaxOverhead,
 		Major: disk.Major, Minor: disk.Minor,
 	})
 }
@@ -157,6 +157,6 @@ func recordError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.Internal, "keep the record of a staged volume: %w", err).
+	return volume.Errorf(volume.KindInternal, "keep the record of a staged volume: %w", err).
 		WithRemedy("check the state directory of the node plugin on this node (--state-dir): it must be writable and have space")
 }

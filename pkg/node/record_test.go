@@ -21,7 +21,7 @@ func readOnlyOnOneNode(c *csi.VolumeCapability) *csi.VolumeCapability {
 // also when it is repeated.
 func TestFailedRestageKeepsTheRecord(t *testing.T) {
 	refused := map[volume.Kind]error{
-		volume.Precondition: volume.Errorf(volume.Precondition, "for good"), volume.Deadline: volume.Errorf(volume.Deadline, "for now"),
+		volume.KindPrecondition: volume.Errorf(volume.KindPrecondition, "for good"), volume.KindDeadline: volume.Errorf(volume.KindDeadline, "for now"),
 	}
 	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *bench{"plain": newBench, "encrypted": newEncrypted} {
 		restage := func(t *testing.T, staged *csi.VolumeCapability, kind volume.Kind, change func(b *bench, d *disk)) {
@@ -48,10 +48,10 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 			}
 		}
 		t.Run(name+", with other flags", func(t *testing.T) {
-			restage(t, mountCap("ext4"), volume.AlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("ext4", "ro") })
+			restage(t, mountCap("ext4"), volume.KindAlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("ext4", "ro") })
 		})
 		t.Run(name+", with another filesystem", func(t *testing.T) {
-			restage(t, mountCap("ext4"), volume.AlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("xfs") })
+			restage(t, mountCap("ext4"), volume.KindAlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("xfs") })
 		})
 		for kind, err := range refused {
 			t.Run(name+", with other flags, unread, "+err.Error(), func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestRetreatEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
 			d := b.add(b.id, volume.GiB)
-			b.fail["format"] = volume.Errorf(volume.Precondition, "mkfs is missing")
+			b.fail["format"] = volume.Errorf(volume.KindPrecondition, "mkfs is missing")
 			unlock, err := b.lockPublish(t.Context(), b.id) // a publication that hangs
 			if err != nil {
 				t.Fatal(err)
@@ -83,7 +83,7 @@ func TestRetreatEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
 			start := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			wantKind(t, b.stage(ctx), volume.Precondition, "mkfs is missing")
+			wantKind(t, b.stage(ctx), volume.KindPrecondition, "mkfs is missing")
 			if took := time.Since(start); took >= patience || took > retreatTimeout || !d.connected {
 				t.Errorf("answered after %s of %s; connected %t", took, patience, d.connected)
 			}

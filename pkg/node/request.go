@@ -7,7 +7,9 @@ import (
 )
 
 // invalid is the answer to a malformed request.
-func invalid(format string, args ...any) error { return volume.Errorf(volume.Invalid, format, args...) }
+func invalid(format string, args ...any) error {
+	return volume.Errorf(volume.KindInvalid, format, args...)
+}
 
 // requireID refuses requests without a volume id.
 func requireID(id string) error {

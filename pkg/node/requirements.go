@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -22,7 +24,7 @@ type Requirements struct {
 	list  []Requirement
 	met   *prometheus.GaugeVec
 	log   *slog.Logger
-	locks volume.Locks // one check runs at a time, also if it hangs
+	locks operation.Locks // one check runs at a time, also if it hangs
 
 	missing map[string]string // text of the last error, by name; empty: none; under the lock
 }
@@ -42,19 +44,19 @@ func NewRequirements(reg prometheus.Registerer, log *slog.Logger, list ...Requir
 	return r, reg.Register(r.met)
 }
 
-// Healthy checks all requirements. The error names each missing one with cause
+// CheckHealth checks all requirements. The error names each missing one with cause
 // and remedy. What is missing, and what is there again, is logged when that
 // changes. An error of kind Deadline or Canceled says that a check did not end
 // within ctx.
-func (r *Requirements) Healthy(ctx context.Context) error {
+func (r *Requirements) CheckHealth(ctx context.Context) error {
 	unlock, err := r.locks.Lock(ctx, "")
 	if err != nil {
 		return volume.Errorf(volume.KindOf(context.Cause(ctx)), "an earlier check of what the plugin needs of the node has not ended: %w", context.Cause(ctx)).
 			WithRemedy("look for filesystems of the node that do not answer")
 	}
-	l := volume.NewLease(unlock)
+	l := operation.NewLease(unlock)
 	defer l.Release()
-	_, err = volume.Outlive(ctx, l, "checking what the plugin needs of the node", func() (struct{}, error) { return struct{}{}, r.check(ctx) })
+	_, err = operation.RunDetached(ctx, l, "checking what the plugin needs of the node", func() (struct{}, error) { return struct{}{}, r.check(ctx) })
 	return err
 }
 

@@ -51,7 +51,7 @@ func TestRequirements(t *testing.T) {
 	step := func(wantA, wantB float64, wantErr, wantLog []string) {
 		t.Helper()
 		log.Reset()
-		err := r.Healthy(t.Context())
+		err := r.CheckHealth(t.Context())
 		if (err == nil) != (len(wantErr) == 0) {
 			t.Fatalf("got %v, want an error with %q", err, wantErr)
 		}
@@ -73,7 +73,7 @@ func TestRequirements(t *testing.T) {
 		}
 	}
 	step(1, 1, nil, nil)
-	missing["a"] = volume.Errorf(volume.Precondition, "a is missing").WithRemedy("bring a")
+	missing["a"] = volume.Errorf(volume.KindPrecondition, "a is missing").WithRemedy("bring a")
 	step(0, 1, []string{"a is missing", "bring a"}, []string{"level=ERROR", "requirement=a", "bring a"})
 	missing["b"] = errors.New("b is missing")
 	step(0, 0, []string{"a is missing", "bring a", "; b is missing"}, []string{"requirement=b"})
@@ -94,12 +94,12 @@ func TestRequirementThatHangs(t *testing.T) {
 		}
 		for _, want := range []string{"still under way", "has not ended"} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			wantKind(t, r.Healthy(ctx), volume.Deadline, want)
+			wantKind(t, r.CheckHealth(ctx), volume.KindDeadline, want)
 			cancel()
 		}
 		close(goOn)
 		synctest.Wait()
-		if err := r.Healthy(t.Context()); err != nil || runs != 2 {
+		if err := r.CheckHealth(t.Context()); err != nil || runs != 2 {
 			t.Errorf("%d runs, %v; want 2", runs, err)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -21,7 +23,7 @@ func retreatContext(call context.Context) (context.Context, context.CancelFunc) 
 		return ctx, cancel
 	}
 	bounded, stop := context.WithDeadline(ctx, deadline)
-	ahead, end := volume.Ahead(bounded, retreatTimeout/4, 4)
+	ahead, end := operation.WithMargin(bounded, retreatTimeout/4, 4)
 	return ahead, func() { end(); stop(); cancel() }
 }
 
@@ -32,13 +34,13 @@ func retreatContext(call context.Context) (context.Context, context.CancelFunc) 
 // detached ever again. What is in use stays, and so does what work that outlives
 // the call needs. call is the context of the RPC, without margin.
 func (st *stage) retreat(call context.Context, cause error) {
-	if !st.lease.Held() {
+	if !st.lease.IsHeld() {
 		return
 	}
 	ctx, cancel := retreatContext(call)
 	defer cancel()
 	err := st.undo(ctx, cause)
-	if err != nil && !volume.IsKind(err, volume.NotFound) {
+	if err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		st.log.WarnContext(ctx, "a volume that could not be staged stays connected", "volume", st.id, "error", err)
 	}
 }
@@ -57,7 +59,7 @@ func (st *stage) undo(ctx context.Context, cause error) error {
 	if err != nil {
 		return err
 	}
-	st.lease.And(unlock) // an unmount or a closing that outlives this keeps it
+	st.lease.Add(unlock) // an unmount or a closing that outlives this keeps it
 	if st.mountedHere {
 		if err := st.unmount(ctx, st.id, st.path, st.lease); err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/capability"
@@ -54,7 +56,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	}
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
-		ID: id, Publish: req.GetPublishContext(), Context: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
+		ID: id, PublishContext: req.GetPublishContext(), VolumeContext: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
 		st.retreat(call, err)
@@ -74,7 +76,7 @@ func checkStage(req *csi.NodeStageVolumeRequest) (volume.Access, error) {
 // for a filesystem that this node alone reads: the kernel has to replay its
 // journal, if it was cut off in use, before it can be read.
 func connectReadOnly(a volume.Access) bool {
-	return a.Mode.ReadOnly() && (a.Block || a.Mode.MultiNode())
+	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
 }
 
 // stage is one NodeStageVolume under way.
@@ -84,7 +86,7 @@ type stage struct {
 	path        string
 	access      volume.Access
 	context     map[string]string
-	lease       *volume.Lease
+	lease       *operation.Lease
 	lock        volumeLock
 	ours        bool        // the volume was not connected before this call
 	mounted     bool        // it was mounted before this call, as asked for
@@ -208,7 +210,7 @@ func (st *stage) fstype() (filesystem.Type, error) {
 }
 
 func (st *stage) readOnly() bool {
-	return st.access.Mode.ReadOnly() || filesystem.ReadOnlyFlags(st.access.MountFlags)
+	return st.access.Mode.IsReadOnly() || filesystem.ReadOnlyFlags(st.access.MountFlags)
 }
 
 // prepare makes sure that the device holds a sound filesystem of the wanted
@@ -221,11 +223,11 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 	if err := st.checkNotEncrypted(ctx, sig); err != nil {
 		return "", err
 	}
-	if sig.State != filesystem.Formatted || !sig.Complete {
+	if sig.State != filesystem.StateFormatted || !sig.Complete {
 		return st.format(ctx, sig, want, conn)
 	}
 	if !filesystem.Accepts(want, sig.Type) {
-		return "", volume.Errorf(volume.Precondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
+		return "", volume.Errorf(volume.KindPrecondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
 			WithRemedy("set the fsType of the volume to " + string(sig.Type))
 	}
 	// What was formatted here is not formatted again, whatever comes.
@@ -246,7 +248,7 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 // it reads itself.
 func (st *stage) format(ctx context.Context, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
 	if st.readOnly() {
-		return "", volume.Errorf(volume.Precondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
+		return "", volume.Errorf(volume.KindPrecondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
 	// Formatting is for good: never on a device that is not yet what the
 	// backend says it is.
@@ -257,7 +259,7 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 		want = st.opts.DefaultFSType
 	}
 	if err := os.MkdirAll(st.opts.StateDir, 0o700); err != nil {
-		return "", volume.Errorf(volume.Internal, "the state directory of the node plugin cannot be made: %w", err)
+		return "", volume.Errorf(volume.KindInternal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{
 		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
@@ -279,10 +281,10 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 
 func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 	if err := os.MkdirAll(st.path, 0o750); err != nil {
-		return volume.Errorf(volume.Internal, "the staging path cannot be made: %w", err)
+		return volume.Errorf(volume.KindInternal, "the staging path cannot be made: %w", err)
 	}
 	flags := slices.Clone(st.access.MountFlags)
-	if st.access.Mode.ReadOnly() && !filesystem.ReadOnlyFlags(flags) {
+	if st.access.Mode.IsReadOnly() && !filesystem.ReadOnlyFlags(flags) {
 		flags = append(flags, "ro")
 	}
 	if err := st.propagates(st.path); err != nil {

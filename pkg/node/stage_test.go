@@ -27,7 +27,7 @@ func TestStageFormatsABlankVolumeOnce(t *testing.T) {
 	if n := b.called("format"); n != 1 {
 		t.Errorf("formatted %d times", n)
 	}
-	if len(b.mounts) != 1 || b.mounts[0].Mountpoint != b.staging || d.content.Type != filesystem.XFS {
+	if len(b.mounts) != 1 || b.mounts[0].Mountpoint != b.staging || d.content.Type != filesystem.TypeXFS {
 		t.Errorf("mounts %+v, content %s", b.mounts, d.content)
 	}
 }
@@ -38,7 +38,7 @@ func TestStageDefaultsToExt4(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d.content.Type != filesystem.Ext4 {
+	if d.content.Type != filesystem.TypeExt4 {
 		t.Errorf("formatted as %s", d.content.Type)
 	}
 }
@@ -51,29 +51,29 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 		words      []string
 	}{
 		"another filesystem than asked for": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.XFS, Size: volume.GiB}
-		}, volume.Precondition, []string{"xfs", "ext4", "vol-1"}},
+			d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeXFS, Size: volume.GiB}
+		}, volume.KindPrecondition, []string{"xfs", "ext4", "vol-1"}},
 		"foreign data": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.content = filesystem.Signature{State: filesystem.Foreign, Name: "LUKS encryption", Named: true}
-		}, volume.Precondition, []string{"LUKS"}},
+			d.content = filesystem.Signature{State: filesystem.StateForeign, Name: "LUKS encryption", Named: true}
+		}, volume.KindPrecondition, []string{"LUKS"}},
 		"an unreadable device": {mountCap("ext4"), func(b *bench, _ *disk) {
-			b.fail["probe"] = volume.Errorf(volume.Internal, "input/output error")
-		}, volume.Internal, []string{"input/output error"}},
-		"the device of another volume": {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.Precondition, []string{"another volume"}},
+			b.fail["probe"] = volume.Errorf(volume.KindInternal, "input/output error")
+		}, volume.KindInternal, []string{"input/output error"}},
+		"the device of another volume": {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
 		"a blank device that is too small": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.connected, d.shown, d.deaf = true, volume.MiB, true
-		}, volume.Deadline, []string{"1 MiB", "1 GiB"}},
-		"a blank volume asked for read-only": {mountCap("ext4", "ro"), nil, volume.Precondition, []string{"read-only"}},
+		}, volume.KindDeadline, []string{"1 MiB", "1 GiB"}},
+		"a blank volume asked for read-only": {mountCap("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
 		"a filesystem that needs repair": {mountCap("ext4"), func(b *bench, d *disk) {
 			d.content = ext4()
-			b.fail["check"] = volume.Errorf(volume.Precondition, "run e2fsck")
-		}, volume.Precondition, []string{"e2fsck"}},
-		"a filesystem type that nobody grows":  {mountCap("ntfs"), nil, volume.Invalid, []string{"ntfs"}},
-		"a volume that the backend has not":    {mountCap("ext4"), func(b *bench, _ *disk) { delete(b.disks, b.id) }, volume.NotFound, nil},
-		"a capability without an access type":  {&csi.VolumeCapability{AccessMode: mountCap("").GetAccessMode()}, nil, volume.Invalid, nil},
-		"a capability without an access mode":  {&csi.VolumeCapability{AccessType: mountCap("").GetAccessType()}, nil, volume.Invalid, nil},
-		"a raw device that stays too small":    {blockCap(), func(_ *bench, d *disk) { d.connected, d.shown, d.deaf = true, volume.MiB, true }, volume.Deadline, []string{"1 MiB"}},
-		"the connector's failure to find disk": {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["connect"] = volume.Errorf(volume.Deadline, "no disk appeared") }, volume.Deadline, []string{"no disk"}},
+			b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
+		}, volume.KindPrecondition, []string{"e2fsck"}},
+		"a filesystem type that nobody grows":  {mountCap("ntfs"), nil, volume.KindInvalid, []string{"ntfs"}},
+		"a volume that the backend has not":    {mountCap("ext4"), func(b *bench, _ *disk) { delete(b.disks, b.id) }, volume.KindNotFound, nil},
+		"a capability without an access type":  {&csi.VolumeCapability{AccessMode: mountCap("").GetAccessMode()}, nil, volume.KindInvalid, nil},
+		"a capability without an access mode":  {&csi.VolumeCapability{AccessType: mountCap("").GetAccessType()}, nil, volume.KindInvalid, nil},
+		"a raw device that stays too small":    {blockCap(), func(_ *bench, d *disk) { d.connected, d.shown, d.deaf = true, volume.MiB, true }, volume.KindDeadline, []string{"1 MiB"}},
+		"the connector's failure to find disk": {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["connect"] = volume.Errorf(volume.KindDeadline, "no disk appeared") }, volume.KindDeadline, []string{"no disk"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 				}
 				content := d.content
 				patience := time.Minute
-				if c.kind == volume.Deadline {
+				if c.kind == volume.KindDeadline {
 					patience = 50 * time.Millisecond
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -99,7 +99,7 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 }
 
 func ext4() filesystem.Signature {
-	return filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext4, Size: volume.GiB}
+	return filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeExt4, Size: volume.GiB}
 }
 
 func TestStageGrowsToALargerDevice(t *testing.T) {
@@ -124,7 +124,7 @@ func TestStageFailsWhileTheDeviceIsShort(t *testing.T) {
 		d.conn.ShortRemedy = "attach it again"
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		wantKind(t, b.stage(ctx), volume.Deadline, "vol-1", "1 GiB", "4 GiB", "next step: attach it again")
+		wantKind(t, b.stage(ctx), volume.KindDeadline, "vol-1", "1 GiB", "4 GiB", "next step: attach it again")
 		if d.patience < 50*time.Second {
 			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.patience)
 		}
@@ -139,7 +139,7 @@ func TestStageFailsWhileAnotherGrowthIsUnderWay(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.add(b.id, 4*volume.GiB)
 	d.content = ext4()
-	for _, kind := range []volume.Kind{volume.Deadline, volume.Canceled, volume.InProgress, volume.Unavailable} {
+	for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable} {
 		b.fail["grow"] = volume.Errorf(kind, "is still being grown by another request")
 		wantKind(t, b.stage(t.Context()), kind, "another request")
 	}
@@ -153,9 +153,9 @@ func TestStageFailsWhileAnotherGrowthIsUnderWay(t *testing.T) {
 // until it is no longer true.
 func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
 	for name, failure := range map[string]error{
-		"errors recorded":    volume.Errorf(volume.Precondition, "the filesystem has recorded errors"),
-		"the format's limit": volume.Errorf(volume.OutOfRange, "it can grow to 2 GiB at most"),
-		"an unknown errno":   volume.Errorf(volume.Internal, "EXT4_IOC_RESIZE_FS: function not implemented"),
+		"errors recorded":    volume.Errorf(volume.KindPrecondition, "the filesystem has recorded errors"),
+		"the format's limit": volume.Errorf(volume.KindOutOfRange, "it can grow to 2 GiB at most"),
+		"an unknown errno":   volume.Errorf(volume.KindInternal, "EXT4_IOC_RESIZE_FS: function not implemented"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, mountCap("ext4"))
@@ -196,8 +196,8 @@ func TestStageThatFailsAfterTheMountLeavesNothing(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.add(b.id, volume.GiB)
 	d.content = ext4()
-	b.fail["await"] = volume.Errorf(volume.Internal, "input/output error")
-	wantKind(t, b.stage(t.Context()), volume.Internal)
+	b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
+	wantKind(t, b.stage(t.Context()), volume.KindInternal)
 	if d.connected || len(b.mounts) != 0 {
 		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
 	}
@@ -228,7 +228,7 @@ func TestStageRefusesAPathThatIsTaken(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected, other.content = true, ext4()
 	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Device: numberOf(other), Options: []string{"rw"}})
-	wantKind(t, b.stage(t.Context()), volume.Precondition, b.staging, "another filesystem")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, b.staging, "another filesystem")
 	if b.called("format") != 0 {
 		t.Error("formatted all the same")
 	}
@@ -241,9 +241,9 @@ func TestStageAgainWithOtherCapabilities(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.capability = mountCap("xfs")
-	wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "xfs", "ext4")
+	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "xfs", "ext4")
 	b.capability = mountCap("ext4", "ro")
-	wantKind(t, b.stage(t.Context()), volume.AlreadyExists, "read-only")
+	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
 }
 
 // A format that was under way when the plugin died leaves a marker; once the
@@ -277,7 +277,7 @@ func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			t.Cleanup(cancel)
-			wantKind(t, b.stage(ctx), volume.Deadline)
+			wantKind(t, b.stage(ctx), volume.KindDeadline)
 		}
 		done := make(chan error, 1)
 		go func() { done <- b.stage(t.Context()) }()
@@ -305,15 +305,15 @@ func TestStageRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
 	b := newBench(t, blockCap())
 	d := b.use(t, volume.GiB)
 	b.capability = mountCap("ext4")
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "raw device", b.target)
-	if d.content.State != filesystem.Blank {
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "raw device", b.target)
+	if d.content.State != filesystem.StateBlank {
 		t.Errorf("the volume now holds %s", d.content)
 	}
 
 	b = newBench(t, mountCap("ext4"))
 	b.use(t, volume.GiB)
 	b.capability = blockCap()
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "mounted")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
 }
 
 // A format that was cut short must not be taken up again once the volume was
@@ -341,7 +341,7 @@ func TestMarkersAreForgotten(t *testing.T) {
 		}
 		gone(t, b)
 	})
-	for name, content := range map[string]filesystem.Signature{"blank": {State: filesystem.Blank}, "complete": ext4()} {
+	for name, content := range map[string]filesystem.Signature{"blank": {State: filesystem.StateBlank}, "complete": ext4()} {
 		t.Run("when the volume leaves the node "+name, func(t *testing.T) {
 			b := marked(t, mountCap("ext4"))
 			b.disks[b.id].connected, b.disks[b.id].content = true, content
@@ -353,7 +353,7 @@ func TestMarkersAreForgotten(t *testing.T) {
 	}
 	t.Run("but not while it is half-made", func(t *testing.T) {
 		b := marked(t, mountCap("ext4"))
-		b.disks[b.id].connected, b.disks[b.id].content = true, filesystem.Signature{State: filesystem.Formatted, Type: filesystem.XFS}
+		b.disks[b.id].connected, b.disks[b.id].content = true, filesystem.Signature{State: filesystem.StateFormatted, Type: filesystem.TypeXFS}
 		if err := b.unstage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -365,12 +365,12 @@ func TestMarkersAreForgotten(t *testing.T) {
 
 // A filesystem that has failed is no success, neither for stage nor publish.
 func TestFailedFilesystem(t *testing.T) {
-	failed := volume.Errorf(volume.Precondition, "the filesystem has shut down")
+	failed := volume.Errorf(volume.KindPrecondition, "the filesystem has shut down")
 	b := newBench(t, mountCap("xfs"))
 	d := b.use(t, volume.GiB)
 	d.dead = failed
-	wantKind(t, b.stage(t.Context()), volume.Precondition, "shut down") // a pod still has it
-	wantKind(t, b.publish(t.Context(), false), volume.Precondition, "shut down")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "shut down") // a pod still has it
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "shut down")
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -416,7 +416,7 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 func TestSlowStepsOutliveTheirCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, mountCap("ext3"))
-		b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.Formatted, Complete: true, Type: filesystem.Ext3, Size: volume.GiB}
+		b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
 		try := func(call func(context.Context) error) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
@@ -432,15 +432,15 @@ func TestSlowStepsOutliveTheirCall(t *testing.T) {
 			}
 		}
 		b.checking = make(chan struct{})
-		wantKind(t, try(b.stage), volume.Deadline, "checking")
-		wantKind(t, try(b.stage), volume.Deadline, "another operation")
+		wantKind(t, try(b.stage), volume.KindDeadline, "checking")
+		wantKind(t, try(b.stage), volume.KindDeadline, "another operation")
 		finish(b.checking, b.stage)
 		if n := b.called("check"); n != 2 || len(b.mounts) != 1 {
 			t.Errorf("checked %d times, mounts %v", n, b.mounts)
 		}
 		b.unmounting = make(chan struct{})
-		wantKind(t, try(b.unstage), volume.Deadline, "unmounting")
-		wantKind(t, try(b.stage), volume.Deadline, "another operation")
+		wantKind(t, try(b.unstage), volume.KindDeadline, "unmounting")
+		wantKind(t, try(b.stage), volume.KindDeadline, "another operation")
 		finish(b.unmounting, b.unstage)
 		if len(b.mounts) != 0 {
 			t.Errorf("mounts %v", b.mounts)
@@ -453,8 +453,8 @@ func TestSlowStepsOutliveTheirCall(t *testing.T) {
 func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.add(b.id, volume.GiB)
-	b.fail["format"] = volume.Errorf(volume.Internal, "mkfs is missing")
-	wantKind(t, b.stage(t.Context()), volume.Internal, "mkfs is missing")
+	b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
+	wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
 	if d.connected {
 		t.Error("the volume is still connected")
 	}
@@ -464,7 +464,7 @@ func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
 	}
 	// What was staged before stays, in use or not.
 	b.capability = mountCap("xfs")
-	wantKind(t, b.stage(t.Context()), volume.AlreadyExists)
+	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists)
 	if !d.connected || len(b.mounts) != 1 {
 		t.Errorf("connected %v with %d mounts, want it left alone", d.connected, len(b.mounts))
 	}
@@ -478,8 +478,8 @@ func TestStageInAnotherWayLeavesARawVolumeStaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.capability = mountCap("ext4")
-	b.fail["format"] = volume.Errorf(volume.Precondition, "not blank")
-	wantKind(t, b.stage(t.Context()), volume.Precondition)
+	b.fail["format"] = volume.Errorf(volume.KindPrecondition, "not blank")
+	wantKind(t, b.stage(t.Context()), volume.KindPrecondition)
 	b.capability = blockCap()
 	if err := b.publish(t.Context(), false); err != nil || !d.connected {
 		t.Errorf("published: %v, connected %v", err, d.connected)
@@ -494,7 +494,7 @@ func TestStageThatRunsOutOfTimeKeepsTheDevice(t *testing.T) {
 		b.formatting = make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		wantKind(t, b.stage(ctx), volume.Deadline)
+		wantKind(t, b.stage(ctx), volume.KindDeadline)
 		if !d.connected {
 			t.Error("the device was taken from under mkfs")
 		}
@@ -512,7 +512,7 @@ func TestStageLeavesASilentFilesystemMounted(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []volume.Kind{volume.Deadline, volume.Internal} {
+	for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindInternal} {
 		b.fail["alive"] = volume.Errorf(kind, "the device does not answer")
 		wantKind(t, b.stage(t.Context()), kind, "does not answer")
 		if len(b.mounts) != 1 || b.called("unmount") != 0 {

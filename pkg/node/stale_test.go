@@ -29,8 +29,8 @@ func TestANodeWhoseDiskHasGone(t *testing.T) {
 				t.Fatalf("mounts %+v", b.mounts)
 			}
 			// A node that is still there is a disk's in use: nobody takes it away.
-			wantKind(t, second.unstage(t.Context()), volume.Precondition, "in use")
-			wantKind(t, b.unpublish(t.Context()), volume.Precondition, "left alone")
+			wantKind(t, second.unstage(t.Context()), volume.KindPrecondition, "in use")
+			wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "left alone")
 
 			published.Root += "//deleted" // as the kernel shows a node that it has removed
 			leaving := []*bench{b, &second}

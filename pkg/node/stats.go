@@ -4,6 +4,8 @@ import (
 	"context"
 	"path/filepath"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -34,20 +36,20 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	if err != nil {
 		return nil, err
 	}
-	lost := volume.Errorf(volume.NotFound, "the volume is not published at %s", path).WithRemedy("delete the pod, so that the volume is published anew")
+	lost := volume.Errorf(volume.KindNotFound, "the volume is not published at %s", path).WithRemedy("delete the pod, so that the volume is published anew")
 	if !connected {
 		return nil, lost
 	}
 	// A filesystem whose device is gone, or that is frozen, may never answer.
 	// The lock keeps the readings that hang to one per volume.
-	silent := volume.Errorf(volume.Deadline, "the filesystem at %s does not answer", path).WithRemedy("check whether its device is gone, or it is frozen")
+	silent := volume.Errorf(volume.KindDeadline, "the filesystem at %s does not answer", path).WithRemedy("check whether its device is gone, or it is frozen")
 	unlock, err := s.lockStats(ctx, id)
 	if err != nil {
 		return nil, silent
 	}
-	l := volume.NewLease(unlock)
+	l := operation.NewLease(unlock)
 	defer l.Release()
-	usage, err := volume.Outlive(ctx, l, "reading the usage", func() ([]*csi.VolumeUsage, error) { return s.read(path, conn.Path, lost) })
+	usage, err := operation.RunDetached(ctx, l, "reading the usage", func() ([]*csi.VolumeUsage, error) { return s.read(path, conn.Path, lost) })
 	if err != nil && ctx.Err() != nil {
 		return nil, silent
 	}

@@ -3,14 +3,16 @@ package node
 import (
 	"context"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // unhurried runs a step that must not be cut short with the call, within a
 // limit of its own: the kernel cannot be interrupted in it, or a tool would
 // leave a mess and start over with each retry.
-func unhurried(ctx context.Context, l *volume.Lease, what string, step func(context.Context) error) error {
-	_, err := volume.Outlive(ctx, l, what, func() (struct{}, error) {
+func unhurried(ctx context.Context, l *operation.Lease, what string, step func(context.Context) error) error {
+	_, err := operation.RunDetached(ctx, l, what, func() (struct{}, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepLimit)
 		defer cancel()
 		return struct{}{}, step(ctx)
@@ -28,6 +30,6 @@ func (s *Server) propagates(path string) error {
 	if err != nil || ok {
 		return err
 	}
-	return volume.Errorf(volume.Precondition, "a mount at %s would not be seen outside of this plugin: the mount that holds the path is not shared", path).
+	return volume.Errorf(volume.KindPrecondition, "a mount at %s would not be seen outside of this plugin: the mount that holds the path is not shared", path).
 		WithRemedy("mount the orchestrator's directory into the plugin with mountPropagation: Bidirectional")
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -35,13 +37,13 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
-func (s *Server) unstage(ctx context.Context, id, path string, l *volume.Lease) error {
+func (s *Server) unstage(ctx context.Context, id, path string, l *operation.Lease) error {
 	if err := s.unmount(ctx, id, path, l); err != nil {
 		return err
 	}
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
 	switch {
-	case volume.IsKind(err, volume.NotFound):
+	case volume.IsKind(err, volume.KindNotFound):
 	case err != nil:
 		return err
 	case connected:
@@ -116,7 +118,7 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 	switch {
 	case err != nil:
 		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format kept", "volume", id, "device", device, "error", err)
-	case sig.State == filesystem.Blank, sig.State == filesystem.Formatted && sig.Complete:
+	case sig.State == filesystem.StateBlank, sig.State == filesystem.StateFormatted && sig.Complete:
 		// Only a format that was cut short has use for its marker.
 		return s.forgetFormat(id)
 	}
@@ -134,12 +136,12 @@ func (s *Server) checkUnpublished(ctx context.Context, dev blockdev.Device) erro
 	if err != nil || len(mounts) == 0 {
 		return err
 	}
-	return volume.Errorf(volume.Precondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
+	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
 }
 
 // probe reads what the volume holds.
 func (s *Server) probe(ctx context.Context, id string, dev blockdev.Device) (filesystem.Signature, error) {
-	l := volume.NewLease(func() {})
+	l := operation.NewLease(func() {})
 	defer l.Release()
 	vol, err := s.open(ctx, id, dev, l)
 	if err != nil {
@@ -151,9 +153,9 @@ func (s *Server) probe(ctx context.Context, id string, dev blockdev.Device) (fil
 // unmount takes away, one by one, what is mounted at a path, each after it is
 // proved to be of this volume. What is not stays, with an error that names it,
 // also when it lay below a mount of this volume.
-func (s *Server) unmount(ctx context.Context, id, path string, l *volume.Lease) error {
+func (s *Server) unmount(ctx context.Context, id, path string, l *operation.Lease) error {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		return volume.Errorf(volume.Precondition, "%s is a symbolic link, not a mount point; it is left alone", path)
+		return volume.Errorf(volume.KindPrecondition, "%s is a symbolic link, not a mount point; it is left alone", path)
 	}
 	for {
 		m, mounted, err := s.findMount(ctx, l, path)
@@ -179,7 +181,7 @@ func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) e
 	if m.IsStaleNode() {
 		return nil
 	}
-	err := error(volume.Errorf(volume.Precondition, "it rests on no block device"))
+	err := error(volume.Errorf(volume.KindPrecondition, "it rests on no block device"))
 	if hasDevice(m) {
 		var dev blockdev.Device
 		if dev, err = s.deviceOfMount(m); err == nil {
@@ -190,11 +192,11 @@ func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) e
 	switch {
 	case err == nil, errors.Is(err, volume.ErrGone):
 		return nil
-	case volume.IsKind(err, volume.Precondition):
-		return volume.Errorf(volume.Precondition, "%s (%s) is mounted at %s, not this volume; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
+	case volume.IsKind(err, volume.KindPrecondition):
+		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, not this volume; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
 			WithRemedy(remedy)
-	case volume.IsKind(err, volume.NotFound):
-		return volume.Errorf(volume.Precondition, "%s (%s) is mounted at %s, and no volume of this id is known; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
+	case volume.IsKind(err, volume.KindNotFound):
+		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, and no volume of this id is known; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
 			WithRemedy(remedy)
 	}
 	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because it could not be proved to be this volume: %w", m.Source, m.FSType, m.Mountpoint, err).

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -165,7 +167,7 @@ func (w *sizeWatch) recordedSize(ctx context.Context, r record) (volume.Size, er
 	if err != nil {
 		return 0, err
 	}
-	return volume.Bounded(ctx, func() (volume.Size, error) { return w.opts.Devices.Size(disk) })
+	return operation.AwaitCall(ctx, func() (volume.Size, error) { return w.opts.Devices.Size(disk) })
 }
 
 // growToDevice grows the mapping and the filesystem of a staged volume to its
@@ -201,7 +203,7 @@ func (s *Server) growToDevice(ctx context.Context, id string) (tried bool, err e
 // growable opens what grows with the disk of a staged volume: the device of
 // the mounted filesystem, or the mapping of an encrypted raw volume. It returns
 // nil when nothing does.
-func (s *Server) growable(ctx context.Context, r record, conn volume.Connection, l *volume.Lease) (*openVolume, error) {
+func (s *Server) growable(ctx context.Context, r record, conn volume.Connection, l *operation.Lease) (*openVolume, error) {
 	if r.Block {
 		if !r.Encrypted {
 			return nil, nil //nolint:nilnil // documented

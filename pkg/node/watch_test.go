@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -73,13 +75,13 @@ func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
 		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
 		grown := b.called("grow")
-		_ = volume.Pause(t.Context(), sizeReadInterval+time.Second)
+		_ = operation.Sleep(t.Context(), sizeReadInterval+time.Second)
 		synctest.Wait()
 		if got := b.filesystemSize(d); got != 2*volume.GiB {
 			t.Errorf("the filesystem has %s after %s, want 2 GiB", got, sizeReadInterval)
 		}
 		// Once is enough: sizes are read from then on, nothing else.
-		_ = volume.Pause(t.Context(), 10*sizeReadInterval)
+		_ = operation.Sleep(t.Context(), 10*sizeReadInterval)
 		synctest.Wait()
 		if n := b.called("grow") - grown; n != 1 {
 			t.Errorf("%d growths, want 1", n)
@@ -145,7 +147,7 @@ func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 			}
 			grown := b.called("grow")
 			b.growDevice(d, 2*volume.GiB, true)
-			_ = volume.Pause(t.Context(), 2*sizeReadInterval)
+			_ = operation.Sleep(t.Context(), 2*sizeReadInterval)
 			synctest.Wait()
 			if n := b.called("grow"); n != grown {
 				t.Error("a volume that is not staged was grown")
@@ -182,8 +184,8 @@ func TestDeviceChangeRetries(t *testing.T) {
 		failure error
 		tries   int
 	}{
-		"needs a person": {volume.Errorf(volume.Precondition, "the filesystem has recorded errors"), 1},
-		"passes":         {volume.Errorf(volume.Deadline, "still being grown by another request"), 5},
+		"needs a person": {volume.Errorf(volume.KindPrecondition, "the filesystem has recorded errors"), 1},
+		"passes":         {volume.Errorf(volume.KindDeadline, "still being grown by another request"), 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
@@ -193,7 +195,7 @@ func TestDeviceChangeRetries(t *testing.T) {
 				b.mu.Unlock()
 				before := b.called("grow")
 				b.growDevice(d, 2*volume.GiB, true)
-				_ = volume.Pause(t.Context(), 4*sizeReadInterval+time.Second)
+				_ = operation.Sleep(t.Context(), 4*sizeReadInterval+time.Second)
 				synctest.Wait()
 				if n := b.called("grow") - before; n != c.tries {
 					t.Errorf("%d tries in %s, want %d", n, 4*sizeReadInterval, c.tries)
@@ -249,7 +251,7 @@ func TestExpandFindsTheWorkDone(t *testing.T) {
 		}
 		b.growDevice(d, 2*volume.GiB, true)
 		size, err := b.expand(t.Context(), 2*volume.GiB)
-		if err != nil || size != 2*volume.GiB || d.content.Type != filesystem.Ext4 {
+		if err != nil || size != 2*volume.GiB || d.content.Type != filesystem.TypeExt4 {
 			t.Errorf("expanded to %s, %v", size, err)
 		}
 	})

@@ -4,16 +4,16 @@ import "context"
 
 // CreateRequest asks for a new volume.
 type CreateRequest struct {
-	Name       string            // idempotency key
-	Size       Size              // resolved under the backend's Limits
-	Range      Range             // the range as asked: an existing volume of this name fits if its size lies in it
-	Source     Source            // for Restore and Clone
-	Parameters map[string]string // of the StorageClass, backend-specific
-	Mutable    map[string]string // mutable parameters (VolumeAttributesClass); only given to a Modifier
-	Encrypted  bool              // the node encrypts the volume; kept as Volume.Encrypted
-	Accesses   []Access          // how it will be used; already checked against AccessModes
-	Requisite  []Topology        // must be reachable from at least one of these; empty: no demand
-	Preferred  []Topology        // in order of preference
+	Name              string            // idempotency key
+	Size              Size              // resolved under the backend's Limits
+	Range             Range             // the range as asked: an existing volume of this name fits if its size lies in it
+	Source            Source            // for Restore and Clone
+	Parameters        map[string]string // of the StorageClass, backend-specific
+	MutableParameters map[string]string // mutable parameters (VolumeAttributesClass); only given to a Modifier
+	Encrypted         bool              // the node encrypts the volume; kept as Volume.Encrypted
+	Accesses          []Access          // how it will be used; already checked against AccessModes
+	Requisite         []Topology        // must be reachable from at least one of these; empty: no demand
+	Preferred         []Topology        // in order of preference
 	// OnAccepted, unless nil, is called when the storage system has accepted the
 	// copy of Source: from then on Source may be attached, detached, expanded
 	// and deleted, and other copies of it may be asked for. A backend may call
@@ -22,8 +22,8 @@ type CreateRequest struct {
 	OnAccepted func()
 }
 
-// Accepted calls OnAccepted, if it is set.
-func (r CreateRequest) Accepted() {
+// NotifyAccepted calls OnAccepted, if it is set.
+func (r CreateRequest) NotifyAccepted() {
 	if r.OnAccepted != nil {
 		r.OnAccepted()
 	}
@@ -114,8 +114,8 @@ type SnapshotRequest struct {
 	OnAccepted func()
 }
 
-// Accepted calls OnAccepted, if it is set.
-func (r SnapshotRequest) Accepted() {
+// NotifyAccepted calls OnAccepted, if it is set.
+func (r SnapshotRequest) NotifyAccepted() {
 	if r.OnAccepted != nil {
 		r.OnAccepted()
 	}
@@ -215,9 +215,9 @@ type Impairment uint8
 
 // The impairments of the CSI specification.
 const (
-	Degraded     Impairment = iota + 1 // usable, but not as it should be
-	Inaccessible                       // not usable from any node
-	DataLoss                           // data is lost, or that is strongly suspected
+	ImpairmentDegraded     Impairment = iota + 1 // usable, but not as it should be
+	ImpairmentInaccessible                       // not usable from any node
+	ImpairmentDataLoss                           // data is lost, or that is strongly suspected
 )
 
 // Condition is something that is wrong with a volume.
@@ -266,5 +266,5 @@ type TopologyAware interface {
 // CSI Probe. It must be cheap. Kind InProgress: the backend is still starting,
 // and waits for something that comes by itself.
 type HealthChecker interface {
-	Healthy(ctx context.Context) error
+	CheckHealth(ctx context.Context) error
 }

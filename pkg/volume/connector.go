@@ -47,11 +47,11 @@ type Connector interface {
 
 // ConnectRequest is what the node got from the orchestrator about a volume.
 type ConnectRequest struct {
-	ID       string
-	Publish  map[string]string // publish context of Attacher.Attach
-	Context  map[string]string // volume context
-	ReadOnly bool
-	Secrets  map[string]string
+	ID             string
+	PublishContext map[string]string // publish context of Attacher.Attach
+	VolumeContext  map[string]string // volume context
+	ReadOnly       bool
+	Secrets        map[string]string
 }
 
 // Connection is a volume's local block device.
@@ -61,17 +61,17 @@ type Connection struct {
 	// not known on the node. Nothing is formatted on a device that is smaller
 	// than DeviceSize of it.
 	Size Size
-	// Published is the volume's size that the controller read when it attached
+	// PublishedSize is the volume's size that the controller read when it attached
 	// the volume; zero: unknown, as after Locate. Unlike Size it never comes from
 	// a reading on the node.
-	Published Size
-	// Granule is what the backend's sizes are multiples of; zero or one byte:
+	PublishedSize Size
+	// Granularity is what the backend's sizes are multiples of; zero or one byte:
 	// any size.
-	Granule Size
-	// Hidden is how many bytes of the volume the device may lack at most: the
+	Granularity Size
+	// MaxOverhead is how many bytes of the volume the device may lack at most: the
 	// header of an encryption below this machine. It must be smaller than the
 	// granule; see DeviceSize.
-	Hidden Size
+	MaxOverhead Size
 	// Encrypted says that something below this machine decrypts the device, so
 	// that what was never written reads as noise. Only Connect may know it.
 	Encrypted bool
@@ -89,11 +89,11 @@ func (c Connection) DeviceSize(required Size) Size {
 	if required <= 0 {
 		return 0
 	}
-	whole, ok := required.RoundUp(c.Granule)
+	whole, ok := required.RoundUp(c.Granularity)
 	if !ok {
 		return required // beyond any device
 	}
-	return max(whole-c.Hidden, 1)
+	return max(whole-c.MaxOverhead, 1)
 }
 
 // NodeInfo describes a node to the orchestrator.

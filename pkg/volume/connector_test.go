@@ -7,7 +7,7 @@ import (
 
 func TestDeviceSize(t *testing.T) {
 	plain := Connection{}
-	luks := Connection{Granule: GiB, Hidden: 32 * MiB}
+	luks := Connection{Granularity: GiB, MaxOverhead: 32 * MiB}
 	for _, c := range []struct {
 		conn           Connection
 		required, want Size
@@ -22,7 +22,7 @@ func TestDeviceSize(t *testing.T) {
 		{luks, GiB + 10*MiB, 2*GiB - 32*MiB},
 		{luks, 2 * GiB, 2*GiB - 32*MiB},
 		{luks, math.MaxInt64, math.MaxInt64},
-		{Connection{Granule: MiB, Hidden: GiB}, MiB, 1}, // nonsense, but no negative size
+		{Connection{Granularity: MiB, MaxOverhead: GiB}, MiB, 1}, // nonsense, but no negative size
 	} {
 		if got := c.conn.DeviceSize(c.required); got != c.want {
 			t.Errorf("%+v: a device for %s has %s, want %s", c.conn, c.required, got, c.want)
@@ -37,9 +37,9 @@ func FuzzDeviceSize(f *testing.F) {
 	f.Add(int64(GiB), uint16(1), int64(0))
 	f.Add(int64(2*GiB-MiB), uint16(2), int64(32*MiB))
 	f.Fuzz(func(t *testing.T, required int64, gib uint16, header int64) {
-		conn := Connection{Granule: GiB, Hidden: 32 * MiB}
+		conn := Connection{Granularity: GiB, MaxOverhead: 32 * MiB}
 		size := Size(gib) * GiB
-		if required <= 0 || header < 0 || Size(header) > conn.Hidden || gib == 0 {
+		if required <= 0 || header < 0 || Size(header) > conn.MaxOverhead || gib == 0 {
 			t.Skip("no requirement, no volume, or no header that exists")
 		}
 		passes := size-Size(header) >= conn.DeviceSize(Size(required))

@@ -15,44 +15,44 @@ type Kind uint8
 
 // The kinds.
 const (
-	// Internal: an invariant is broken or the cause is not understood.
-	Internal Kind = iota
-	// Invalid: the request is malformed; repeating it cannot help.
-	Invalid
-	// OutOfRange: the size cannot be had (limit, quota, pool full, file
+	// KindInternal: an invariant is broken or the cause is not understood.
+	KindInternal Kind = iota
+	// KindInvalid: the request is malformed; repeating it cannot help.
+	KindInvalid
+	// KindOutOfRange: the size cannot be had (limit, quota, pool full, file
 	// system limit); the user may ask for another.
-	OutOfRange
-	// NotFound: the backend says that the volume, snapshot or node does not
+	KindOutOfRange
+	// KindNotFound: the backend says that the volume, snapshot or node does not
 	// exist. Never used for a path that is missing on a node: kubelet takes
 	// this kind as "can never work".
-	NotFound
-	// AlreadyExists: the name is taken by an object that differs from the
+	KindNotFound
+	// KindAlreadyExists: the name is taken by an object that differs from the
 	// request.
-	AlreadyExists
-	// InProgress: an earlier operation on the same volume still runs; retry.
-	InProgress
-	// Unavailable: the backend cannot be reached or is overloaded; retry.
-	Unavailable
-	// Deadline: the time given by the caller ran out before the wanted state
+	KindAlreadyExists
+	// KindInProgress: an earlier operation on the same volume still runs; retry.
+	KindInProgress
+	// KindUnavailable: the backend cannot be reached or is overloaded; retry.
+	KindUnavailable
+	// KindDeadline: the time given by the caller ran out before the wanted state
 	// was read back.
-	Deadline
-	// Canceled: the caller went away.
-	Canceled
-	// Precondition: the volume is in a state that rules the operation out and
+	KindDeadline
+	// KindCanceled: the caller went away.
+	KindCanceled
+	// KindPrecondition: the volume is in a state that rules the operation out and
 	// that will not pass by itself (in use on delete, attached elsewhere, a
 	// filesystem that must be repaired first).
-	Precondition
-	// Exhausted: no attachment slot is left on the node.
-	Exhausted
-	// Denied: the backend refused for lack of permission.
-	Denied
-	// Unauthenticated: the backend did not accept the credentials.
-	Unauthenticated
-	// Unsupported: this backend or connector has no such operation.
-	Unsupported
-	// Stale: a paging token does not belong to the present listing; start
+	KindPrecondition
+	// KindExhausted: no attachment slot is left on the node.
+	KindExhausted
+	// KindDenied: the backend refused for lack of permission.
+	KindDenied
+	// KindUnauthenticated: the backend did not accept the credentials.
+	KindUnauthenticated
+	// KindUnsupported: this backend or connector has no such operation.
+	KindUnsupported
+	// KindStale: a paging token does not belong to the present listing; start
 	// over.
-	Stale
+	KindStale
 )
 
 // String returns the kind's name as used in logs and metrics.
@@ -67,14 +67,14 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// Final reports whether an answer of the kind to CreateVolume tells
+// IsFinal reports whether an answer of the kind to CreateVolume tells
 // external-provisioner that nothing is being made: then it forgets the claim, and
 // when the claim is deleted, nobody removes a volume that there is all the same.
 // After one of the other kinds it goes on calling until there is a volume, which
 // it then deletes with the claim.
-func (k Kind) Final() bool {
+func (k Kind) IsFinal() bool {
 	switch k {
-	case InProgress, Unavailable, Deadline, Canceled, Stale:
+	case KindInProgress, KindUnavailable, KindDeadline, KindCanceled, KindStale:
 		return false
 	default:
 		return true
@@ -178,25 +178,25 @@ func KindOf(err error) Kind {
 	case errors.As(err, &e):
 		return e.Kind
 	case errors.Is(err, context.DeadlineExceeded):
-		return Deadline
+		return KindDeadline
 	case errors.Is(err, context.Canceled):
-		return Canceled
+		return KindCanceled
 	}
-	return Internal
+	return KindInternal
 }
 
 // IsKind tells whether err is an error of the kind.
 func IsKind(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
 
-// NotFinal returns err as the answer to CreateVolume while a volume of the name
+// NonFinal returns err as the answer to CreateVolume while a volume of the name
 // exists or may come to be; why says so. A final kind becomes Unavailable. Only
 // AlreadyExists stays: the volume that exists is not the one asked for.
-func NotFinal(err error, why string) error {
+func NonFinal(err error, why string) error {
 	if err == nil {
 		return nil
 	}
-	if kind := KindOf(err); !kind.Final() || kind == AlreadyExists {
+	if kind := KindOf(err); !kind.IsFinal() || kind == KindAlreadyExists {
 		return err
 	}
-	return Errorf(Unavailable, "%s: %w", why, err)
+	return Errorf(KindUnavailable, "%s: %w", why, err)
 }

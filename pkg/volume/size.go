@@ -85,10 +85,10 @@ type Range struct {
 
 // Limits are what a backend can make.
 type Limits struct {
-	Granule Size // volumes are a multiple of it; 0 or 1 byte: any size
-	Min     Size // smallest volume; 0: none
-	Max     Size // largest volume; 0: none known
-	Default Size // size of a volume whose request names none
+	Granularity Size // volumes are a multiple of it; 0 or 1 byte: any size
+	Min         Size // smallest volume; 0: none
+	Max         Size // largest volume; 0: none known
+	Default     Size // size of a volume whose request names none
 }
 
 // Resolve picks the size that satisfies r under l: the required size (or the
@@ -97,30 +97,30 @@ type Limits struct {
 // in it).
 func (r Range) Resolve(l Limits) (Size, error) {
 	if r.Required < 0 || r.Limit < 0 {
-		return 0, Errorf(Invalid, "required size (%d B) and limit (%d B) must not be negative", int64(r.Required), int64(r.Limit))
+		return 0, Errorf(KindInvalid, "required size (%d B) and limit (%d B) must not be negative", int64(r.Required), int64(r.Limit))
 	}
 	if r.Limit > 0 && r.Required > r.Limit {
-		return 0, Errorf(OutOfRange, "the required size %s is above the limit %s", r.Required, r.Limit).
+		return 0, Errorf(KindOutOfRange, "the required size %s is above the limit %s", r.Required, r.Limit).
 			WithRemedy("ask for a limit that is not below the required size")
 	}
 	want := r.Required
 	if want == 0 {
 		want = l.Default
 		if r.Limit > 0 && want > r.Limit {
-			want = r.Limit.RoundDown(l.Granule)
+			want = r.Limit.RoundDown(l.Granularity)
 		}
 	}
 	want = max(want, l.Min, 1)
-	size, ok := want.RoundUp(l.Granule)
+	size, ok := want.RoundUp(l.Granularity)
 	if !ok {
-		return 0, Errorf(OutOfRange, "the required size %s cannot be rounded up to a multiple of %s", want, l.Granule)
+		return 0, Errorf(KindOutOfRange, "the required size %s cannot be rounded up to a multiple of %s", want, l.Granularity)
 	}
 	if r.Limit > 0 && size > r.Limit {
-		return 0, Errorf(OutOfRange, "the smallest possible size is %s (multiples of %s, at least %s), above the limit %s", size, max(l.Granule, 1), max(l.Min, 1), r.Limit).
+		return 0, Errorf(KindOutOfRange, "the smallest possible size is %s (multiples of %s, at least %s), above the limit %s", size, max(l.Granularity, 1), max(l.Min, 1), r.Limit).
 			WithRemedy("raise the limit to " + size.String())
 	}
 	if l.Max > 0 && size > l.Max {
-		return 0, Errorf(OutOfRange, "the size %s is above the largest this backend makes, %s", size, l.Max).
+		return 0, Errorf(KindOutOfRange, "the size %s is above the largest this backend makes, %s", size, l.Max).
 			WithRemedy("ask for at most " + l.Max.String())
 	}
 	return size, nil

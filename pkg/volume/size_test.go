@@ -59,7 +59,7 @@ func TestRound(t *testing.T) {
 }
 
 func TestResolve(t *testing.T) {
-	whole := Limits{Granule: GiB, Min: GiB, Max: 100 * GiB, Default: 10 * GiB}
+	whole := Limits{Granularity: GiB, Min: GiB, Max: 100 * GiB, Default: 10 * GiB}
 	for _, c := range []struct {
 		name   string
 		r      Range
@@ -75,12 +75,12 @@ func TestResolve(t *testing.T) {
 		{"only a limit, below the default", Range{Limit: 5 * GiB}, whole, 5 * GiB, 0},
 		{"only a limit, above the default", Range{Limit: 50 * GiB}, whole, 10 * GiB, 0},
 		{"only a limit that is not a whole granule", Range{Limit: 5*GiB + 7}, whole, 5 * GiB, 0},
-		{"the rounded size is above the limit", Range{Required: 12 * GiB / 10, Limit: 15 * GiB / 10}, whole, 0, OutOfRange},
-		{"limit below the minimum", Range{Limit: MiB}, whole, 0, OutOfRange},
-		{"above the maximum", Range{Required: 101 * GiB}, whole, 0, OutOfRange},
-		{"required above limit", Range{Required: 2 * GiB, Limit: GiB}, whole, 0, OutOfRange},
-		{"negative", Range{Required: -1}, whole, 0, Invalid},
-		{"too large to round", Range{Required: math.MaxInt64}, Limits{Granule: GiB}, 0, OutOfRange},
+		{"the rounded size is above the limit", Range{Required: 12 * GiB / 10, Limit: 15 * GiB / 10}, whole, 0, KindOutOfRange},
+		{"limit below the minimum", Range{Limit: MiB}, whole, 0, KindOutOfRange},
+		{"above the maximum", Range{Required: 101 * GiB}, whole, 0, KindOutOfRange},
+		{"required above limit", Range{Required: 2 * GiB, Limit: GiB}, whole, 0, KindOutOfRange},
+		{"negative", Range{Required: -1}, whole, 0, KindInvalid},
+		{"too large to round", Range{Required: math.MaxInt64}, Limits{Granularity: GiB}, 0, KindOutOfRange},
 		{"no limits of the backend", Range{Required: 12345}, Limits{}, 12345, 0},
 	} {
 		got, err := c.r.Resolve(c.limits)
@@ -104,12 +104,12 @@ func FuzzResolve(f *testing.F) {
 		if granule < 0 || lo < 0 || hi < 0 || def < 0 {
 			t.Skip("a backend's limits are not negative")
 		}
-		r, l := Range{Size(required), Size(limit)}, Limits{Granule: Size(granule), Min: Size(lo), Max: Size(hi), Default: Size(def)}
+		r, l := Range{Size(required), Size(limit)}, Limits{Granularity: Size(granule), Min: Size(lo), Max: Size(hi), Default: Size(def)}
 		got, err := r.Resolve(l)
 		if err != nil {
 			return
 		}
-		if got < r.Required || r.Limit > 0 && got > r.Limit || l.Granule > 0 && got%l.Granule != 0 || got < l.Min || l.Max > 0 && got > l.Max || got <= 0 {
+		if got < r.Required || r.Limit > 0 && got > r.Limit || l.Granularity > 0 && got%l.Granularity != 0 || got < l.Min || l.Max > 0 && got > l.Max || got <= 0 {
 			t.Errorf("%+v under %+v = %d", r, l, got)
 		}
 	})

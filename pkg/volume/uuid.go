@@ -5,11 +5,11 @@ const uuidLength = 36
 
 // IsUUID tells whether text is a UUID in its usual form, in small or capital
 // letters.
-func IsUUID(text string) bool { return len(text) == uuidLength && BeginsUUID(text) }
+func IsUUID(text string) bool { return len(text) == uuidLength && IsUUIDPrefix(text) }
 
-// BeginsUUID tells whether text is a UUID or the beginning of one, as is all
+// IsUUIDPrefix tells whether text is a UUID or the beginning of one, as is all
 // that some buses can show of a disk's serial.
-func BeginsUUID(text string) bool {
+func IsUUIDPrefix(text string) bool {
 	if len(text) > uuidLength {
 		return false
 	}

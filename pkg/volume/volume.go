@@ -1,7 +1,7 @@
-// Package volume is the domain of growvol: volumes, snapshots, sizes and
-// topology, the interfaces a storage backend implements, the kinds of error,
-// and the lock that serializes work on one volume. It knows neither gRPC nor
-// any backend.
+// Package volume holds the domain types of growvol: volumes, snapshots, sizes and
+// topology, the interfaces that a storage backend (Backend and its optional companions)
+// and a node connector (Connector) implement, and the kinds of error. Every other
+// package builds on it; it imports nothing but the standard library.
 package volume
 
 import (
@@ -14,9 +14,9 @@ import (
 // (such as "topology.loop.growvol.io/node") and their values.
 type Topology map[string]string
 
-// Within tells whether t lies in other: every segment of other has the same
+// IsWithin tells whether t lies in other: every segment of other has the same
 // value in t. An empty other contains everything.
-func (t Topology) Within(other Topology) bool {
+func (t Topology) IsWithin(other Topology) bool {
 	for k, v := range other {
 		if t[k] != v {
 			return false
@@ -31,14 +31,14 @@ type AccessMode uint8
 
 // The access modes of the CSI specification.
 const (
-	UnknownAccess AccessMode = iota
-	SingleNodeWriter
-	SingleNodeReaderOnly
-	SingleNodeSingleWriter
-	SingleNodeMultiWriter
-	MultiNodeReaderOnly
-	MultiNodeSingleWriter
-	MultiNodeMultiWriter
+	AccessUnknown AccessMode = iota
+	AccessSingleNodeWriter
+	AccessSingleNodeReaderOnly
+	AccessSingleNodeSingleWriter
+	AccessSingleNodeMultiWriter
+	AccessMultiNodeReaderOnly
+	AccessMultiNodeSingleWriter
+	AccessMultiNodeMultiWriter
 )
 
 // String returns the mode's name as the CSI specification spells it.
@@ -53,11 +53,13 @@ func (m AccessMode) String() string {
 	return "UNKNOWN"
 }
 
-// MultiNode tells whether the mode lets more than one node use the volume.
-func (m AccessMode) MultiNode() bool { return m >= MultiNodeReaderOnly }
+// IsMultiNode tells whether the mode lets more than one node use the volume.
+func (m AccessMode) IsMultiNode() bool { return m >= AccessMultiNodeReaderOnly }
 
-// ReadOnly tells whether the mode forbids writing.
-func (m AccessMode) ReadOnly() bool { return m == SingleNodeReaderOnly || m == MultiNodeReaderOnly }
+// IsReadOnly tells whether the mode forbids writing.
+func (m AccessMode) IsReadOnly() bool {
+	return m == AccessSingleNodeReaderOnly || m == AccessMultiNodeReaderOnly
+}
 
 // Access is one way in which a volume is to be used.
 type Access struct {
@@ -67,20 +69,20 @@ type Access struct {
 	MountFlags []string // mount options of the class
 }
 
-// Shared tells whether several nodes may use the volume in this way at the
+// IsShared tells whether several nodes may use the volume in this way at the
 // same time. One that writes to a filesystem destroys it for the others that
 // have mounted it, whatever the mode says: the filesystems here are all made
 // for one node.
-func (a Access) Shared() bool { return a.Mode.MultiNode() && (a.Block || a.Mode.ReadOnly()) }
+func (a Access) IsShared() bool { return a.Mode.IsMultiNode() && (a.Block || a.Mode.IsReadOnly()) }
 
 // EncryptedKey is the StorageClass parameter that has the node encrypt a volume,
 // and the key of the volume context that tells the node so. Its value is "true"
 // in both; a class may also say "false".
 const EncryptedKey = "encrypted"
 
-// EncryptionHeader is what the LUKS2 header takes of a volume that the node has
+// EncryptionHeaderSize is what the LUKS2 header takes of a volume that the node has
 // encrypted: a mapping has so much less than its device.
-const EncryptionHeader = 16 * MiB
+const EncryptionHeaderSize = 16 * MiB
 
 // MkfsOptionsKey is the StorageClass parameter, and the key of the volume
 // context, for extra options of mkfs (see capability.MkfsOptions).
@@ -92,17 +94,17 @@ type Source struct {
 	VolumeID   string
 }
 
-// Empty tells whether the volume starts blank.
-func (s Source) Empty() bool { return s == Source{} }
+// IsEmpty tells whether the volume starts blank.
+func (s Source) IsEmpty() bool { return s == Source{} }
 
 // Volume is a volume as its backend read it, never as it was asked for.
 type Volume struct {
-	ID       string
-	Name     string // the name the creator chose; unique per backend
-	Size     Size   // as read back from the backend
-	Source   Source
-	Topology []Topology        // places it can be reached from; empty: anywhere
-	Context  map[string]string // handed to the node, unchanged, at stage and publish
+	ID            string
+	Name          string // the name the creator chose; unique per backend
+	Size          Size   // as read back from the backend
+	Source        Source
+	Topology      []Topology        // places it can be reached from; empty: anywhere
+	VolumeContext map[string]string // handed to the node, unchanged, at stage and publish
 	// Encrypted says that the volume was made for encryption on the node
 	// (CreateRequest.Encrypted). The controller tells the node so under
 	// EncryptedKey; it is not in Context.
@@ -119,7 +121,7 @@ func (v Volume) Clone() Volume {
 	for i, t := range v.Topology {
 		v.Topology[i] = maps.Clone(t)
 	}
-	v.Context = maps.Clone(v.Context)
+	v.VolumeContext = maps.Clone(v.VolumeContext)
 	v.Nodes = slices.Clone(v.Nodes)
 	v.AccessModes = slices.Clone(v.AccessModes)
 	return v

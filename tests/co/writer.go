@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 // Writer is the application on the volume: it writes files of random content
@@ -84,7 +84,7 @@ func (w *Writer) write(ctx context.Context, name string, pause time.Duration) (e
 		sum.Write(buf)
 		size += chunk
 		if pause > 0 {
-			_ = volume.Pause(ctx, pause) // the loop looks at ctx
+			_ = operation.Sleep(ctx, pause) // the loop looks at ctx
 		}
 	}
 	if err := w.timed(f.Sync); err != nil {

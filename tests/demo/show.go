@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
@@ -108,7 +110,7 @@ func (s *stage) play(ctx context.Context, t filesystem.Type) error {
 
 // expand grows the volume under the writer and shows every layer.
 func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size volume.Size) error {
-	if err := volume.Pause(ctx, before); err != nil {
+	if err := operation.Sleep(ctx, before); err != nil {
 		return err
 	}
 	old, err := s.layers(ctx, v)
@@ -125,7 +127,7 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	if err != nil {
 		return err
 	}
-	if err := volume.Pause(ctx, after); err != nil {
+	if err := operation.Sleep(ctx, after); err != nil {
 		return err
 	}
 	now, err := s.layers(ctx, v)
@@ -221,9 +223,9 @@ func (s *stage) verify(ctx context.Context, v *co.Volume, w *co.Writer, t filesy
 // fsck is the command that checks a filesystem without touching it.
 func fsck(t filesystem.Type) []string {
 	switch t {
-	case filesystem.XFS:
+	case filesystem.TypeXFS:
 		return []string{"xfs_repair", "-n"}
-	case filesystem.Btrfs:
+	case filesystem.TypeBtrfs:
 		return []string{"btrfs", "check", "--readonly"}
 	default:
 		return []string{"e2fsck", "-f", "-n"}

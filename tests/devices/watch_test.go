@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/vm"
@@ -21,7 +23,7 @@ func (d *disk) awaitDF(t *testing.T, size volume.Size, limit time.Duration) time
 		if got > size-size/8 { // less the filesystem's own metadata
 			return time.Since(start)
 		}
-		if volume.Pause(ctx, 5*time.Millisecond) != nil {
+		if operation.Sleep(ctx, 5*time.Millisecond) != nil {
 			t.Fatalf("the device has %s, and %s later the filesystem has %s", size, time.Since(start).Round(time.Millisecond), got)
 		}
 	}

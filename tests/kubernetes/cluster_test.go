@@ -16,7 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -244,7 +245,7 @@ func eventually(ctx context.Context, limit time.Duration, check func(context.Con
 		case ctx.Err() == nil || last == nil: // else the check itself was cut off
 			last = err
 		}
-		if volume.Pause(ctx, 300*time.Millisecond) != nil {
+		if operation.Sleep(ctx, 300*time.Millisecond) != nil {
 			return fmt.Errorf("not within %s: %w", limit, last)
 		}
 	}

@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
-	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 	"github.com/growvol/growvol/tests/openstack"
 )
@@ -69,7 +70,7 @@ func (g *guest) awaitRead(t *testing.T, least int64, read func() int64) time.Tim
 		if got >= least {
 			return time.Now()
 		}
-		if volume.Pause(ctx, 10*time.Millisecond) != nil {
+		if operation.Sleep(ctx, 10*time.Millisecond) != nil {
 			t.Fatalf("%s are read, want at least %s", short(got), short(least))
 		}
 	}

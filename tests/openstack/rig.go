@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -63,7 +64,7 @@ func Eventually(ctx context.Context, what string, holds func(context.Context) (b
 		case ok:
 			return nil
 		}
-		if err := volume.Pause(ctx, 100*time.Millisecond); err != nil {
+		if err := operation.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return fmt.Errorf("%s: not within %.0f s: %w", what, time.Since(start).Seconds(), err)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -100,7 +101,7 @@ func retried(ctx context.Context, op func() error) error {
 	defer cancel()
 	for {
 		err := op()
-		if err == nil || !strings.Contains(err.Error(), "in use") || volume.Pause(ctx, 50*time.Millisecond) != nil {
+		if err == nil || !strings.Contains(err.Error(), "in use") || operation.Sleep(ctx, 50*time.Millisecond) != nil {
 			return err
 		}
 	}

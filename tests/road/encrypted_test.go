@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -254,7 +256,7 @@ func eventually(t *testing.T, is func() bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for !is() {
-		if volume.Pause(ctx, 10*time.Millisecond) != nil {
+		if operation.Sleep(ctx, 10*time.Millisecond) != nil {
 			t.Fatal("it has not come true in time")
 		}
 	}

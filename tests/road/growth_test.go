@@ -290,7 +290,7 @@ func TestConcurrentExpansionsJoin(t *testing.T) {
 			mine := *v
 			e, err := d.Expand(ctx, &mine, 4*gib)
 			if err == nil && (e.ControllerSize != 4*gib || e.NodeSize != 4*gib) {
-				err = volume.Errorf(volume.Internal, "sizes %s and %s", short(e.ControllerSize), short(e.NodeSize))
+				err = volume.Errorf(volume.KindInternal, "sizes %s and %s", short(e.ControllerSize), short(e.NodeSize))
 			}
 			results <- err
 		}()

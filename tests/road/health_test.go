@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -26,7 +27,7 @@ func wantReasons(t *testing.T, d *co.Deployment, v *co.Volume, want ...string) m
 		if err == nil && slices.Equal(reasons, want) {
 			return h
 		}
-		if time.Now().After(deadline) || volume.Pause(t.Context(), 20*time.Millisecond) != nil {
+		if time.Now().After(deadline) || operation.Sleep(t.Context(), 20*time.Millisecond) != nil {
 			t.Fatalf("conditions %v, %v; want %v", h, err, want)
 		}
 	}

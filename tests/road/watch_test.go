@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
@@ -31,7 +33,7 @@ func awaitFilesystem(t *testing.T, v *co.Volume, size int64, limit time.Duration
 		if fs >= size-int64(volume.MiB) {
 			return time.Since(start), true
 		}
-		if volume.Pause(ctx, time.Millisecond) != nil {
+		if operation.Sleep(ctx, time.Millisecond) != nil {
 			return time.Since(start), false
 		}
 	}

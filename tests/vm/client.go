@@ -14,10 +14,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/vm/internal/wire"
 )
 
@@ -59,7 +60,7 @@ func (a *Agent) Await(ctx context.Context) (kernel string, uptime time.Duration,
 		if err == nil {
 			return h.Kernel, time.Duration(h.UptimeSeconds * float64(time.Second)), nil
 		}
-		if perr := volume.Pause(ctx, 100*time.Millisecond); perr != nil {
+		if perr := operation.Sleep(ctx, 100*time.Millisecond); perr != nil {
 			return "", 0, fmt.Errorf("the agent in the guest does not answer: %w", errors.Join(perr, err))
 		}
 	}
@@ -155,7 +156,7 @@ func (p *Process) Wait(ctx context.Context) error {
 			log, err := p.Log(ctx)
 			return errors.Join(&ExitError{Argv: p.argv, Code: s.Code, Reason: s.Error, Output: log}, err)
 		}
-		if err := volume.Pause(ctx, 50*time.Millisecond); err != nil {
+		if err := operation.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return fmt.Errorf("%q in the guest has not ended: %w", p.argv, err)
 		}
 	}

@@ -13,9 +13,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/co"
 )
 
@@ -59,7 +60,7 @@ func startFiles(ctx context.Context, path string) (writer, error) {
 func (f files) Finish(ctx context.Context) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for f.Bytes() < least && volume.Pause(ctx, pause) == nil { // if the writing has failed, Stop tells why
+	for f.Bytes() < least && operation.Sleep(ctx, pause) == nil { // if the writing has failed, Stop tells why
 	}
 	if err := f.Stop(); err != nil {
 		return answer{}, err
@@ -141,7 +142,7 @@ func startBlocks(ctx context.Context, path string) (writer, error) {
 				b.written++
 			}
 			b.stall = max(b.stall, time.Since(begin))
-			_ = volume.Pause(ctx, pause) // the loop looks at ctx
+			_ = operation.Sleep(ctx, pause) // the loop looks at ctx
 		}
 	}()
 	return b, nil

@@ -24,7 +24,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 // socket is where `app stop` finds `app write`.
@@ -136,7 +136,7 @@ func ask(ctx context.Context) (answer, error) {
 	starting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	for err != nil && volume.Pause(starting, pause) == nil {
+	for err != nil && operation.Sleep(starting, pause) == nil {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
 	if err != nil {

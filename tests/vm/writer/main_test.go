@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 func TestWhatWasWrittenIsVerified(t *testing.T) {
@@ -19,7 +19,7 @@ func TestWhatWasWrittenIsVerified(t *testing.T) {
 	go func() { // it may end once there is something to verify
 		defer cancel()
 		for info, err := os.Stat(first); err != nil || info.Size() == 0; info, err = os.Stat(first) {
-			if volume.Pause(ctx, 10*time.Millisecond) != nil {
+			if operation.Sleep(ctx, 10*time.Millisecond) != nil {
 				return
 			}
 		}

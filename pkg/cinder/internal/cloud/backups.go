@@ -17,7 +17,7 @@ type Backup struct {
 	VolumeID         string
 	FailReason       string
 	SizeGiB          int
-	Created          time.Time
+	CreatedAt        time.Time
 	Metadata         map[string]string // only clouds from 3.43 on have it
 }
 
@@ -40,7 +40,7 @@ type wireBackup struct {
 func (w *wireBackup) backup() Backup {
 	return Backup{
 		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, FailReason: w.FailReason,
-		SizeGiB: w.Size, Created: time.Time(w.Created), Metadata: w.Metadata,
+		SizeGiB: w.Size, CreatedAt: time.Time(w.Created), Metadata: w.Metadata,
 	}
 }
 
@@ -68,11 +68,11 @@ func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 // not. Cinder looks for the backup before it judges the permission, so there a
 // 403 says that the backup exists; others judge first.
 func (c *Cloud) ForbidsBackups(ctx context.Context, refused error) bool {
-	if !volume.IsKind(refused, volume.Denied) {
+	if !volume.IsKind(refused, volume.KindDenied) {
 		return false
 	}
 	_, err := c.Backup(ctx, randomID())
-	return volume.IsKind(err, volume.Denied)
+	return volume.IsKind(err, volume.KindDenied)
 }
 
 // randomID is an id that nothing has.
@@ -156,7 +156,7 @@ func (c *Cloud) noBackups(ctx context.Context, err error) error {
 	if !isNoRoute(errPath) {
 		return err
 	}
-	return volume.Errorf(volume.NotFound, "this cloud offers no backups: %w", err)
+	return volume.Errorf(volume.KindNotFound, "this cloud offers no backups: %w", err)
 }
 
 // NewBackup is what CreateBackup makes.

@@ -173,7 +173,7 @@ func known(id string) bool {
 
 // unknown is the error for an id that cannot exist.
 func unknown(object, id string) error {
-	return volume.Errorf(volume.NotFound, "%s %q cannot exist: it is not an id of OpenStack", object, id)
+	return volume.Errorf(volume.KindNotFound, "%s %q cannot exist: it is not an id of OpenStack", object, id)
 }
 
 // query appends the parameters that are not empty to a path.

@@ -76,7 +76,7 @@ func open(ctx context.Context, o Options, tune tuning) (*Clouds, error) {
 	var err error
 	cs.watch, err = config.NewWatch(config.Files{CloudConf: o.CloudConfig, CloudsYAML: o.CloudsYAML}, lookEvery, cs.changed(context.WithoutCancel(ctx)))
 	if err != nil {
-		return nil, volume.Errorf(volume.Invalid, "reading how to reach the clouds: %w", err)
+		return nil, volume.Errorf(volume.KindInvalid, "reading how to reach the clouds: %w", err)
 	}
 	current := cs.watch.Current(false)
 	cs.warn(ctx, current)
@@ -85,13 +85,13 @@ func open(ctx context.Context, o Options, tune tuning) (*Clouds, error) {
 	}
 	if o.Registerer != nil {
 		if cs.metrics, err = transport.NewMetrics(o.Registerer); err != nil {
-			return nil, volume.Errorf(volume.Internal, "registering the metrics of OpenStack calls: %w", err)
+			return nil, volume.Errorf(volume.KindInternal, "registering the metrics of OpenStack calls: %w", err)
 		}
 	}
 	if err := cs.start(ctx); err != nil {
 		cs.Close()
 		if errors.Is(err, errSeveralRegions) {
-			return nil, volume.Errorf(volume.Invalid, "%w", err)
+			return nil, volume.Errorf(volume.KindInvalid, "%w", err)
 		}
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func (cs *Clouds) Ready(ctx context.Context) error {
 	defer cancel()
 	_, err := cs.Cloud(limited, "")
 	if err != nil && ctx.Err() == nil && isOutage(err) {
-		return volume.Errorf(volume.InProgress, "not logged in to the cloud yet: %w", err)
+		return volume.Errorf(volume.KindInProgress, "not logged in to the cloud yet: %w", err)
 	}
 	return err
 }
@@ -166,7 +166,7 @@ func defaultOf(c *config.Config, wanted string) (string, error) {
 	_, unnamed := c.Clouds[config.Unnamed]
 	switch {
 	case wanted != "" && !slices.Contains(names, wanted):
-		return "", volume.Errorf(volume.Invalid, "the default cloud %q is not configured; there are %s", wanted, list(names))
+		return "", volume.Errorf(volume.KindInvalid, "the default cloud %q is not configured; there are %s", wanted, list(names))
 	case wanted != "":
 		return wanted, nil
 	case unnamed:
@@ -174,7 +174,7 @@ func defaultOf(c *config.Config, wanted string) (string, error) {
 	case len(names) == 1:
 		return names[0], nil
 	}
-	return "", volume.Errorf(volume.Invalid, "there are several clouds (%s) and none is the default", list(names)).WithRemedy("name the default cloud")
+	return "", volume.Errorf(volume.KindInvalid, "there are several clouds (%s) and none is the default", list(names)).WithRemedy("name the default cloud")
 }
 
 func list(names []string) string {
@@ -217,16 +217,16 @@ func (cs *Clouds) entry(name string, now bool) (config.Cloud, error) {
 	closed := cs.closed
 	cs.mu.Unlock()
 	if closed {
-		return config.Cloud{}, volume.Errorf(volume.Unavailable, "cloud %q: the client is closed", name)
+		return config.Cloud{}, volume.Errorf(volume.KindUnavailable, "cloud %q: the client is closed", name)
 	}
 	current := cs.watch.Current(now)
 	e, ok := current.Clouds[name]
 	if !ok {
-		return config.Cloud{}, volume.Errorf(volume.Invalid, "cloud %q is not configured; there are %s", name, list(current.Names())).
+		return config.Cloud{}, volume.Errorf(volume.KindInvalid, "cloud %q is not configured; there are %s", name, list(current.Names())).
 			WithRemedy("correct the name, or add the cloud to the configuration (it is read again without a restart)")
 	}
 	if e.Err != nil {
-		return config.Cloud{}, volume.Errorf(volume.Unavailable, "cloud %q cannot be used: %w", name, e.Err).
+		return config.Cloud{}, volume.Errorf(volume.KindUnavailable, "cloud %q cannot be used: %w", name, e.Err).
 			WithRemedy("correct the configuration; it is read again without a restart")
 	}
 	return e.Cloud, nil

@@ -51,7 +51,7 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	k := call{service: identity, name: "token_create", what: fmt.Sprintf("logging in to cloud %q", c.config.Name), method: "POST", path: "v3/auth/tokens"}
 	provider, err := openstack.NewClient(c.config.AuthURL)
 	if err != nil {
-		return volume.Errorf(volume.Unavailable, "%s: %s: auth-url (auth_url) is not an address", k.what, c.config.Origin)
+		return volume.Errorf(volume.KindUnavailable, "%s: %s: auth-url (auth_url) is not an address", k.what, c.config.Origin)
 	}
 	provider.HTTPClient = http.Client{
 		Transport: rt,
@@ -78,7 +78,7 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 		ExtractProject() (*tokens.Project, error)
 	})
 	if !ok {
-		return volume.Errorf(volume.Internal, "%s: the login has no result", k.what)
+		return volume.Errorf(volume.KindInternal, "%s: the login has no result", k.what)
 	}
 	token, err := result.ExtractToken()
 	if err != nil {
@@ -166,6 +166,6 @@ func (c *connection) locate(catalog *tokens.ServiceCatalog, override string, typ
 	if c.config.Region != "" {
 		region = " in region " + c.config.Region
 	}
-	return endpoint{err: volume.Errorf(volume.Unavailable, "the catalog of cloud %q has no %s endpoint of %s%s; it %s", c.config.Name, c.config.Interface, types[0], region, has).
+	return endpoint{err: volume.Errorf(volume.KindUnavailable, "the catalog of cloud %q has no %s endpoint of %s%s; it %s", c.config.Name, c.config.Interface, types[0], region, has).
 		WithRemedy("check region and endpoint type of " + c.config.Origin)}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -49,7 +51,7 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
 	r.fake.Forget()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.Unauthenticated, "401", "check the credentials")
+	refused(t, err, volume.KindUnauthenticated, "401", "check the credentials")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 2 {
 		t.Errorf("%d requests with tokens that are refused at once, want 2", n)
 	}
@@ -64,7 +66,7 @@ func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	r.fake.Forget()
 	for range 5 {
 		_, err := r.Volume(t.Context(), v.ID)
-		refused(t, err, volume.Unauthenticated, "401")
+		refused(t, err, volume.KindUnauthenticated, "401")
 	}
 	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
 		t.Errorf("%d logins for 5 calls whose tokens are refused, want 1", n)
@@ -117,7 +119,7 @@ func TestTokenIsRenewedEarly(t *testing.T) {
 		if time.Since(began) > 150*time.Millisecond {
 			stalls++
 		}
-		must(t, volume.Pause(t.Context(), 20*time.Millisecond))
+		must(t, operation.Sleep(t.Context(), 20*time.Millisecond))
 	}
 	if r.fake.Count(fakecloud.CreateToken) == 0 {
 		t.Error("the token was not renewed")
@@ -190,7 +192,7 @@ func TestWrongNewPassword(t *testing.T) {
 	r.log.has(t, "ERROR", "logging in failed", "401")
 	r.fake.RevokeTokens()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.Unauthenticated, "the token was refused and could not be renewed", "logging in to cloud \"csi\"", r.path(), "correct the credentials")
+	refused(t, err, volume.KindUnauthenticated, "the token was refused and could not be renewed", "logging in to cloud \"csi\"", r.path(), "correct the credentials")
 	rewrite(t, r.path(), "password: wrong", "password: "+fakecloud.Password)
 	_, err = r.Volume(t.Context(), v.ID) // at once: before giving up on a 401 the file is looked at
 	must(t, err)
@@ -212,7 +214,7 @@ func TestSecretMount(t *testing.T) {
 	link := filepath.Join(dir, "clouds.yaml")
 	must(t, os.Symlink("..data/clouds.yaml", link))
 	_, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: quiet()}, quick())
-	refused(t, err, volume.Unauthenticated, "logging in to cloud \"csi\"", link)
+	refused(t, err, volume.KindUnauthenticated, "logging in to cloud \"csi\"", link)
 
 	version("..v2", fakecloud.Password)
 	clouds, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: quiet()}, quick())
@@ -223,7 +225,7 @@ func TestSecretMount(t *testing.T) {
 	version("..v3", "wrong")
 	fake.RevokeTokens()
 	_, err = c.Zones(t.Context())
-	refused(t, err, volume.Unauthenticated)
+	refused(t, err, volume.KindUnauthenticated)
 	version("..v4", fakecloud.Password)
 	if _, err := c.Zones(t.Context()); err != nil {
 		t.Errorf("the renewed secret is not used: %v", err)
@@ -237,9 +239,9 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 	rewrite(t, r.path(), "  admin:", "  boss:")
 	r.lookAtFiles()
 	_, err = admin.Zones(t.Context())
-	refused(t, err, volume.Invalid, "listing the availability zones", `cloud "admin" is not configured; there are "appcred", "boss", "csi"`)
+	refused(t, err, volume.KindInvalid, "listing the availability zones", `cloud "admin" is not configured; there are "appcred", "boss", "csi"`)
 	_, err = r.clouds.Cloud(t.Context(), "admin")
-	refused(t, err, volume.Invalid, `"boss"`)
+	refused(t, err, volume.KindInvalid, `"boss"`)
 	boss, err := r.clouds.Cloud(t.Context(), "boss")
 	must(t, err)
 	if boss.Name() != "boss" || r.clouds.Names()[0] != "csi" {
@@ -266,7 +268,7 @@ func TestRefreshDelaysNobody(t *testing.T) {
 		}
 	}
 	for login.Hits() == 0 {
-		must(t, volume.Pause(t.Context(), time.Millisecond))
+		must(t, operation.Sleep(t.Context(), time.Millisecond))
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
 	login.Remove() // the request that hangs is answered well
@@ -293,8 +295,8 @@ func TestClosed(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.Close()
 	_, err := r.Zones(t.Context())
-	refused(t, err, volume.Unavailable, "closed")
-	refused(t, r.Supports(t.Context(), OnlineExtend), volume.Unavailable, "closed")
+	refused(t, err, volume.KindUnavailable, "closed")
+	refused(t, r.Supports(t.Context(), OnlineExtend), volume.KindUnavailable, "closed")
 }
 
 func TestLoginFailureIsShared(t *testing.T) {
@@ -305,7 +307,7 @@ func TestLoginFailureIsShared(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if _, err := r.Zones(t.Context()); !volume.IsKind(err, volume.Unavailable) {
+			if _, err := r.Zones(t.Context()); !volume.IsKind(err, volume.KindUnavailable) {
 				t.Errorf("Keystone is down: %v", err)
 			}
 		})

@@ -102,7 +102,7 @@ func judge(k call, a *answer) error {
 			return volume.Errorf(r.kind, "%s: %w", k.what, a).WithRemedy(r.remedy)
 		}
 	}
-	return volume.Errorf(volume.Internal, "%s: %w", k.what, a)
+	return volume.Errorf(volume.KindInternal, "%s: %w", k.what, a)
 }
 
 // failure is the error for a call that got no answer.
@@ -119,7 +119,7 @@ func failure(ctx context.Context, k call, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return volume.Errorf(volume.KindOf(ended), "%s: the call ended before %s answered%s: %w", k.what, k.service, doubt, err)
 	}
-	return volume.Errorf(volume.Unavailable, "%s: no answer of %s%s: %w", k.what, k.service, doubt, err)
+	return volume.Errorf(volume.KindUnavailable, "%s: no answer of %s%s: %w", k.what, k.service, doubt, err)
 }
 
 // nonsense is the error for an answer that cannot be read.
@@ -127,7 +127,7 @@ func nonsense(k call, err error, requestID string) error {
 	if requestID != "" {
 		requestID = " (request " + requestID + ")"
 	}
-	return volume.Errorf(volume.Unavailable, "%s: the answer of %s makes no sense%s: %w", k.what, k.service, requestID, err)
+	return volume.Errorf(volume.KindUnavailable, "%s: the answer of %s makes no sense%s: %w", k.what, k.service, requestID, err)
 }
 
 // said takes what is meant for people out of an answer's body: OpenStack wraps

@@ -27,7 +27,7 @@ func TestSafeCallsAreRepeated(t *testing.T) {
 			if name != "500" {
 				rule = r.fake.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fault)
 				err := r.DeleteVolume(t.Context(), v.ID)
-				if name == "lost reply" && (volume.IsKind(err, volume.InProgress) || volume.IsKind(err, volume.NotFound)) {
+				if name == "lost reply" && (volume.IsKind(err, volume.KindInProgress) || volume.IsKind(err, volume.KindNotFound)) {
 					err = nil // the first attempt did it
 				}
 				if err != nil || rule.Hits() != 1 {
@@ -43,8 +43,8 @@ func TestDeletionAfterALostReply(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.LostReply(), fakecloud.Stuck())
-	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.InProgress, "an earlier attempt got no answer")
-	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.Precondition, "400")
+	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.KindInProgress, "an earlier attempt got no answer")
+	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
 }
 
 // A request that makes something is sent once, unless it certainly did
@@ -67,7 +67,7 @@ func TestCreationIsNotRepeated(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, c.fault)
 			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
-			refused(t, err, volume.Unavailable, "creating volume pvc-1 of 1 GiB")
+			refused(t, err, volume.KindUnavailable, "creating volume pvc-1 of 1 GiB")
 			if n := r.fake.Count(fakecloud.CreateVolume); n != 1 {
 				t.Errorf("%d requests", n)
 			}
@@ -84,10 +84,10 @@ func TestDoubtIsTold(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
 	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
-	refused(t, err, volume.Unavailable, "no answer of cinder; whether it was done is not known")
+	refused(t, err, volume.KindUnavailable, "no answer of cinder; whether it was done is not known")
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.CutOff()).Always()
 	_, err = r.Volume(t.Context(), absent)
-	refused(t, err, volume.Unavailable, "no answer of cinder:")
+	refused(t, err, volume.KindUnavailable, "no answer of cinder:")
 	if strings.Contains(err.Error(), "127.0.0.1") && strings.Contains(err.Error(), "/volume/v3") {
 		t.Errorf("the address is of no use to the reader: %v", err)
 	}
@@ -114,7 +114,7 @@ func TestRetryAfterBeyondTheContext(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	_, err := r.Volume(ctx, absent)
-	refused(t, err, volume.Unavailable, "429", "it asks to come again in 20s")
+	refused(t, err, volume.KindUnavailable, "429", "it asks to come again in 20s")
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
@@ -127,7 +127,7 @@ func TestRetriesEnd(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(503, "maintenance")).Always()
 	_, err := r.Volume(t.Context(), absent)
-	refused(t, err, volume.Unavailable, "reading volume "+absent, "503", "maintenance", "req-")
+	refused(t, err, volume.KindUnavailable, "reading volume "+absent, "503", "maintenance", "req-")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 6 {
 		t.Errorf("%d requests, want 6", n)
 	}
@@ -139,16 +139,16 @@ func TestTheCallersContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := r.Volume(ctx, absent)
-	refused(t, err, volume.Deadline, "the call ended before cinder answered")
+	refused(t, err, volume.KindDeadline, "the call ended before cinder answered")
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the cause is lost: %v", err)
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	_, err = r.Volume(gone, absent)
-	refused(t, err, volume.Canceled, "reading volume")
+	refused(t, err, volume.KindCanceled, "reading volume")
 	_, err = r.clouds.Cloud(gone, "admin")
-	refused(t, err, volume.Canceled)
+	refused(t, err, volume.KindCanceled)
 }
 
 func TestNonsense(t *testing.T) {
@@ -157,7 +157,7 @@ func TestNonsense(t *testing.T) {
 	for _, f := range []fakecloud.Fault{fakecloud.Truncated(), fakecloud.WrongContentType()} {
 		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, f)
 		_, err := r.Volume(t.Context(), v.ID)
-		refused(t, err, volume.Unavailable, "the answer of cinder makes no sense (request req-")
+		refused(t, err, volume.KindUnavailable, "the answer of cinder makes no sense (request req-")
 	}
 }
 
@@ -168,7 +168,7 @@ func TestForeign404IsNotNotFound(t *testing.T) {
 	conn, err := r.connection(t.Context())
 	must(t, err)
 	err = conn.request(t.Context(), k, r.fake.URL()+"/nowhere/volumes/v", microversion{})
-	if volume.IsKind(err, volume.NotFound) || err == nil {
+	if volume.IsKind(err, volume.KindNotFound) || err == nil {
 		t.Errorf("a page of another server reads as %v (%s)", err, volume.KindOf(err))
 	}
 }
@@ -178,7 +178,7 @@ func TestOutageAndReturn(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.Shut()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.Unavailable, "reading volume "+v.ID, "no answer of cinder", "refused")
+	refused(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer of cinder", "refused")
 	must(t, r.fake.Reopen(t.Context()))
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
@@ -193,7 +193,7 @@ func TestDowngrade(t *testing.T) {
 	must(t, r.Supports(t.Context(), OnlineExtend))
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Status(406, "Version 3.42 is not supported by the API."))
 	r.fake.Forget()
-	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.Precondition, "406", "Version 3.42 is not supported")
+	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406", "Version 3.42 is not supported")
 	must(t, r.ExtendVolume(t.Context(), v.ID, 2, true))
 	if n := r.fake.Count(fakecloud.Discover); n != 1 {
 		t.Errorf("the versions were read %d times after the 406, want once", n)

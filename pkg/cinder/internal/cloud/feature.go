@@ -111,14 +111,14 @@ func (o offer) supports(n need) error {
 	err := func() *volume.Error {
 		switch {
 		case o.ignored:
-			return volume.Errorf(volume.Unsupported, "%s needs microversion %s of %s, and the configuration forbids microversions (ignore-volume-microversion in cloud.conf)",
+			return volume.Errorf(volume.KindUnsupported, "%s needs microversion %s of %s, and the configuration forbids microversions (ignore-volume-microversion in cloud.conf)",
 				n.what, n.version, n.service).WithRemedy("remove ignore-volume-microversion from cloud.conf")
 		case o.err != nil:
 			return volume.Errorf(volume.KindOf(o.err), "%s needs microversion %s of %s, and the versions it offers are not known: %w", n.what, n.version, n.service, o.err)
 		case o.max.isZero():
-			return volume.Errorf(volume.Unsupported, "%s needs microversion %s of %s, which offers no microversions", n.what, n.version, n.service)
+			return volume.Errorf(volume.KindUnsupported, "%s needs microversion %s of %s, which offers no microversions", n.what, n.version, n.service)
 		case o.max.below(n.version) || n.version.below(o.min):
-			return volume.Errorf(volume.Unsupported, "%s needs microversion %s of %s, which offers %s to %s", n.what, n.version, n.service, o.min, o.max)
+			return volume.Errorf(volume.KindUnsupported, "%s needs microversion %s of %s, which offers %s to %s", n.what, n.version, n.service, o.min, o.max)
 		}
 		return nil
 	}()

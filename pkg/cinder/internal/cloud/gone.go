@@ -82,10 +82,10 @@ func isNoRoute(err error) bool {
 
 // stale turns the refusal of a marker into kind Stale.
 func stale(err error, marker string) error {
-	refused := volume.IsKind(err, volume.NotFound) ||
+	refused := volume.IsKind(err, volume.KindNotFound) ||
 		StatusCode(err) == http.StatusBadRequest && strings.Contains(strings.ToLower(err.Error()), "marker")
 	if marker != "" && refused {
-		return volume.Errorf(volume.Stale, "the listing cannot go on after %s, which is gone: %w", marker, err)
+		return volume.Errorf(volume.KindStale, "the listing cannot go on after %s, which is gone: %w", marker, err)
 	}
 	return err
 }
@@ -96,5 +96,5 @@ func describes(k call, got, id string) error {
 	if strings.EqualFold(got, id) {
 		return nil
 	}
-	return volume.Errorf(volume.Unavailable, "%s: %s answered with the object %q", k.what, k.service, got).WithRemedy(remedyEndpoint)
+	return volume.Errorf(volume.KindUnavailable, "%s: %s answered with the object %q", k.what, k.service, got).WithRemedy(remedyEndpoint)
 }

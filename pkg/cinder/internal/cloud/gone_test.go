@@ -50,76 +50,76 @@ func goneCases() []goneCase {
 	backupGone := "Backup " + noBackup + " could not be found."
 	serverGone := "Instance " + noServer + " could not be found."
 	return []goneCase{
-		{"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return err }, volume.NotFound, volumeGone, fakecloud.GetVolume},
+		{"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return err }, volume.KindNotFound, volumeGone, fakecloud.GetVolume},
 		{"volume_get", func(ctx context.Context, c *Cloud) error {
 			_, err := c.Volume(ctx, strings.ToUpper(noVolume))
 			return err
-		}, volume.NotFound, "Volume " + strings.ToUpper(noVolume) + " could not be found.", fakecloud.GetVolume},
-		{"volume_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteVolume(ctx, noVolume) }, volume.NotFound, volumeGone, fakecloud.DeleteVolume},
-		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, false) }, volume.NotFound, volumeGone, fakecloud.ExtendVolume},
-		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, true) }, volume.NotFound, volumeGone, fakecloud.ExtendVolume},
-		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "rbd", "never") }, volume.NotFound, volumeGone, fakecloud.RetypeVolume},
-		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "no-such-type", "never") }, volume.NotFound, volumeGone, fakecloud.RetypeVolume},
+		}, volume.KindNotFound, "Volume " + strings.ToUpper(noVolume) + " could not be found.", fakecloud.GetVolume},
+		{"volume_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteVolume(ctx, noVolume) }, volume.KindNotFound, volumeGone, fakecloud.DeleteVolume},
+		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, false) }, volume.KindNotFound, volumeGone, fakecloud.ExtendVolume},
+		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, true) }, volume.KindNotFound, volumeGone, fakecloud.ExtendVolume},
+		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "rbd", "never") }, volume.KindNotFound, volumeGone, fakecloud.RetypeVolume},
+		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "no-such-type", "never") }, volume.KindNotFound, volumeGone, fakecloud.RetypeVolume},
 		{"volume_metadata", func(ctx context.Context, c *Cloud) error {
 			return c.SetVolumeMetadata(ctx, noVolume, map[string]string{"a": "b"})
-		}, volume.NotFound, volumeGone, fakecloud.SetMetadata},
+		}, volume.KindNotFound, volumeGone, fakecloud.SetMetadata},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, SourceVolumeID: noVolume})
 			return err
-		}, volume.NotFound, volumeGone, fakecloud.CreateVolume},
+		}, volume.KindNotFound, volumeGone, fakecloud.CreateVolume},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, SnapshotID: noSnapshot})
 			return err
-		}, volume.NotFound, snapshotGone, fakecloud.CreateVolume},
+		}, volume.KindNotFound, snapshotGone, fakecloud.CreateVolume},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, BackupID: noBackup})
 			return err
-		}, volume.NotFound, backupGone, fakecloud.CreateVolume},
+		}, volume.KindNotFound, backupGone, fakecloud.CreateVolume},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, Type: "no-such-type"})
 			return err
-		}, volume.Invalid, "Volume type with name no-such-type could not be found.", fakecloud.CreateVolume},
+		}, volume.KindInvalid, "Volume type with name no-such-type could not be found.", fakecloud.CreateVolume},
 		{"volume_list", func(ctx context.Context, c *Cloud) error {
 			_, _, err := c.Volumes(ctx, VolumePage{Marker: noVolume})
 			return err
-		}, volume.Stale, volumeGone, fakecloud.ListVolumeDetail},
+		}, volume.KindStale, volumeGone, fakecloud.ListVolumeDetail},
 
-		{"snapshot_get", func(ctx context.Context, c *Cloud) error { _, err := c.Snapshot(ctx, noSnapshot); return err }, volume.NotFound, snapshotGone, fakecloud.GetSnapshot},
-		{"snapshot_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteSnapshot(ctx, noSnapshot) }, volume.NotFound, snapshotGone, fakecloud.DeleteSnapshot},
+		{"snapshot_get", func(ctx context.Context, c *Cloud) error { _, err := c.Snapshot(ctx, noSnapshot); return err }, volume.KindNotFound, snapshotGone, fakecloud.GetSnapshot},
+		{"snapshot_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteSnapshot(ctx, noSnapshot) }, volume.KindNotFound, snapshotGone, fakecloud.DeleteSnapshot},
 		{"snapshot_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateSnapshot(ctx, NewSnapshot{Name: "gone", VolumeID: noVolume})
 			return err
-		}, volume.NotFound, volumeGone, fakecloud.CreateSnapshot},
+		}, volume.KindNotFound, volumeGone, fakecloud.CreateSnapshot},
 		{"snapshot_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateSnapshot(ctx, NewSnapshot{Name: "gone", VolumeID: noVolume, Force: true})
 			return err
-		}, volume.NotFound, volumeGone, fakecloud.CreateSnapshot},
+		}, volume.KindNotFound, volumeGone, fakecloud.CreateSnapshot},
 		{"snapshot_list", func(ctx context.Context, c *Cloud) error {
 			_, _, err := c.Snapshots(ctx, SnapshotPage{Marker: noSnapshot})
 			return err
-		}, volume.Stale, snapshotGone, fakecloud.ListSnapshotDetail},
+		}, volume.KindStale, snapshotGone, fakecloud.ListSnapshotDetail},
 
-		{"backup_get", func(ctx context.Context, c *Cloud) error { _, err := c.Backup(ctx, noBackup); return err }, volume.NotFound, backupGone, fakecloud.GetBackup},
-		{"backup_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteBackup(ctx, noBackup) }, volume.NotFound, backupGone, fakecloud.DeleteBackup},
+		{"backup_get", func(ctx context.Context, c *Cloud) error { _, err := c.Backup(ctx, noBackup); return err }, volume.KindNotFound, backupGone, fakecloud.GetBackup},
+		{"backup_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteBackup(ctx, noBackup) }, volume.KindNotFound, backupGone, fakecloud.DeleteBackup},
 		{"backup_metadata", func(ctx context.Context, c *Cloud) error {
 			return c.SetBackupMetadata(ctx, noBackup, map[string]string{"a": "b"})
-		}, volume.NotFound, backupGone, fakecloud.UpdateBackup},
+		}, volume.KindNotFound, backupGone, fakecloud.UpdateBackup},
 		{"backup_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateBackup(ctx, NewBackup{Name: "gone", VolumeID: noVolume})
 			return err
-		}, volume.NotFound, volumeGone, fakecloud.CreateBackup},
+		}, volume.KindNotFound, volumeGone, fakecloud.CreateBackup},
 		{"backup_list", func(ctx context.Context, c *Cloud) error {
 			_, _, err := c.Backups(ctx, BackupPage{Marker: noBackup})
 			return err
-		}, volume.Stale, backupGone, fakecloud.ListBackupDetail},
+		}, volume.KindStale, backupGone, fakecloud.ListBackupDetail},
 		{
-			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) }, volume.NotFound,
+			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) }, volume.KindNotFound,
 			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".", fakecloud.DeleteRecord,
 		},
 
-		{"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err }, volume.NotFound, serverGone, fakecloud.GetServer},
-		{"volume_attach", func(ctx context.Context, c *Cloud) error { return c.Attach(ctx, noServer, noVolume, false) }, volume.NotFound, serverGone, fakecloud.AttachVolume},
-		{"volume_detach", func(ctx context.Context, c *Cloud) error { return c.Detach(ctx, noServer, noVolume) }, volume.NotFound, serverGone, fakecloud.DetachVolume},
+		{"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err }, volume.KindNotFound, serverGone, fakecloud.GetServer},
+		{"volume_attach", func(ctx context.Context, c *Cloud) error { return c.Attach(ctx, noServer, noVolume, false) }, volume.KindNotFound, serverGone, fakecloud.AttachVolume},
+		{"volume_detach", func(ctx context.Context, c *Cloud) error { return c.Detach(ctx, noServer, noVolume) }, volume.KindNotFound, serverGone, fakecloud.DetachVolume},
 	}
 }
 
@@ -133,7 +133,7 @@ func wantGone(t *testing.T, c *Cloud, test goneCase) {
 	if !errors.As(err, &a) {
 		t.Fatalf("%v is not from an answer", err)
 	}
-	if a.status != http.StatusNotFound || a.message != test.says || a.noType != (test.kind == volume.Invalid) {
+	if a.status != http.StatusNotFound || a.message != test.says || a.noType != (test.kind == volume.KindInvalid) {
 		t.Errorf("answer %d %q (type missing: %t), want 404 %q", a.status, a.message, a.noType, test.says)
 	}
 }
@@ -210,7 +210,7 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 		for _, test := range goneCases() {
 			r.fake.On(fakecloud.Match{Call: test.request}, fault)
 			err := test.run(t.Context(), r.Cloud)
-			if !volume.IsKind(err, volume.Unavailable) {
+			if !volume.IsKind(err, volume.KindUnavailable) {
 				t.Errorf("%s: %s answered by %s is of kind %s: %v", test.name, test.request, name, volume.KindOf(err), err)
 			} else if !containsAll(err.Error(), []string{"404 Not Found", "next step", "load balancer"}) {
 				t.Errorf("%s: %v does not tell what to check", test.name, err)
@@ -230,7 +230,7 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 					continue
 				}
 			}
-			refused(t, err, volume.Unavailable, "404")
+			refused(t, err, volume.KindUnavailable, "404")
 			if rule.Hits() != 1 {
 				t.Errorf("%s: not asked", call)
 			}
@@ -260,7 +260,7 @@ func TestNoDefaultType(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetType}, fakecloud.Status(http.StatusNotFound, "Default volume type can not be found."))
 	_, err := r.DefaultVolumeType(t.Context())
-	refused(t, err, volume.NotFound, "Default volume type")
+	refused(t, err, volume.KindNotFound, "Default volume type")
 }
 
 // TestCloudWithoutBackups: that the API of backups is not there is believed only
@@ -278,11 +278,11 @@ func TestCloudWithoutBackups(t *testing.T) {
 			return err
 		}
 		path := r.fake.On(fakecloud.Match{Call: call}, router).Always()
-		refused(t, ask(), volume.Unavailable) // the list is there
+		refused(t, ask(), volume.KindUnavailable) // the list is there
 		list := r.fake.On(fakecloud.Match{Call: fakecloud.ListBackups}, router).Always()
-		refused(t, ask(), volume.NotFound, "offers no backups")
+		refused(t, ask(), volume.KindNotFound, "offers no backups")
 		volumes := r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, router)
-		refused(t, ask(), volume.Unavailable) // it is not Cinder
+		refused(t, ask(), volume.KindUnavailable) // it is not Cinder
 		for _, rule := range []*fakecloud.Rule{path, list, volumes} {
 			rule.Remove()
 		}
@@ -295,7 +295,7 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	hidden := fakecloud.Foreign(http.StatusNotFound, "application/json", `{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)
-	for list, want := range map[int]volume.Kind{http.StatusForbidden: volume.Denied, http.StatusServiceUnavailable: volume.Unavailable} {
+	for list, want := range map[int]volume.Kind{http.StatusForbidden: volume.KindDenied, http.StatusServiceUnavailable: volume.KindUnavailable} {
 		rules := []*fakecloud.Rule{
 			r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, hidden).Always(),
 			r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(list, "no")).Always(),
@@ -309,7 +309,7 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	r.fake.Forget()
 	for range 3 {
 		_, err := r.Volume(t.Context(), noVolume)
-		refused(t, err, volume.NotFound)
+		refused(t, err, volume.KindNotFound)
 	}
 	if n := r.fake.Count(fakecloud.ListVolumeDetail); n != 1 {
 		t.Errorf("%d listings for 3 volumes that are gone, want 1", n)
@@ -318,7 +318,7 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	r.listed.Store(&long)
 	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "no"))
 	_, err := r.Volume(t.Context(), noVolume)
-	refused(t, err, volume.Denied)
+	refused(t, err, volume.KindDenied)
 }
 
 // TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty
@@ -341,7 +341,7 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 				continue
 			}
 			r.fake.On(fakecloud.Match{Call: call}, fakecloud.Foreign(http.StatusOK, "application/json", body))
-			refused(t, run(), volume.Unavailable)
+			refused(t, run(), volume.KindUnavailable)
 		}
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Foreign(http.StatusOK, "application/json", `{"volume": {"id": "`+v.ID+`", "status": "available"}}`))
@@ -380,5 +380,5 @@ func TestLongMessageNamesTheObject(t *testing.T) {
 	k := call{name: "volume_get", objects: []string{noVolume}}
 	body, err := json.Marshal(map[string]any{"itemNotFound": map[string]any{"code": 404, "message": strings.Repeat("x ", 400) + noVolume}})
 	must(t, err)
-	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false), volume.NotFound)
+	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false), volume.KindNotFound)
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -85,7 +87,7 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			refused(t, r.Supports(ctx, Multiattach), volume.Deadline, "the versions it offers are not known", "waiting for the API versions of nova")
+			refused(t, r.Supports(ctx, Multiattach), volume.KindDeadline, "the versions it offers are not known", "waiting for the API versions of nova")
 		})
 	}
 	wg.Wait()
@@ -103,11 +105,11 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tune.limits.versionsAttempt = 100 * time.Millisecond
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	refused(t, r.Supports(lasting(t, 10*time.Millisecond), Multiattach), volume.Deadline)
+	refused(t, r.Supports(lasting(t, 10*time.Millisecond), Multiattach), volume.KindDeadline)
 	turn := r.conn.versions[compute].turn
 	turn <- struct{}{} // the request has ended
 	<-turn
-	refused(t, r.Attach(t.Context(), absent, absent, true), volume.Unavailable, "no answer of nova", "no complete answer within 100ms")
+	refused(t, r.Attach(t.Context(), absent, absent, true), volume.KindUnavailable, "no answer of nova", "no complete answer within 100ms")
 	if n := rule.Hits(); n > 2 {
 		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
 	}
@@ -127,7 +129,7 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 		for range 20 {
 			wg.Go(func() {
 				_, err := r.Messages(t.Context(), absent)
-				refused(t, err, volume.Precondition, "406")
+				refused(t, err, volume.KindPrecondition, "406")
 			})
 		}
 		wg.Wait()
@@ -161,7 +163,7 @@ func TestLoginOutlivesItsCallers(t *testing.T) {
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 3 {
 		_, err := r.Zones(lasting(t, 500*time.Millisecond))
-		refused(t, err, volume.Deadline, "listing the availability zones", `waiting for the login to cloud "csi"`, "check that Keystone answers")
+		refused(t, err, volume.KindDeadline, "listing the availability zones", `waiting for the login to cloud "csi"`, "check that Keystone answers")
 	}
 	rule.Remove()
 	_, err := r.Zones(t.Context())
@@ -179,7 +181,7 @@ func TestLoginHasALimit(t *testing.T) {
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 2 {
 		_, err := r.Zones(t.Context())
-		refused(t, err, volume.Unavailable, "logging in to cloud")
+		refused(t, err, volume.KindUnavailable, "logging in to cloud")
 	}
 	if n := rule.Hits(); n > 1 {
 		t.Errorf("%d logins of which one could fail for both callers", n)
@@ -191,9 +193,9 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
 	r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	refused(t, r.Supports(lasting(t, 20*time.Millisecond), Multiattach), volume.Deadline)
+	refused(t, r.Supports(lasting(t, 20*time.Millisecond), Multiattach), volume.KindDeadline)
 	_, err := r.clouds.Cloud(lasting(t, 20*time.Millisecond), "admin")
-	refused(t, err, volume.Deadline)
+	refused(t, err, volume.KindDeadline)
 	versions := r.conn.versions[compute]
 	start := time.Now()
 	r.clouds.Close()
@@ -227,11 +229,11 @@ func TestStartWithoutKeystone(t *testing.T) {
 				t.Errorf("the start took %s", took)
 			}
 			log.has(t, "WARN", "starts without a login", "cloud=csi")
-			refused(t, clouds.Ready(t.Context()), volume.InProgress, "not logged in to the cloud yet", `cloud "csi"`)
+			refused(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet", `cloud "csi"`)
 			rule.Remove()
 			clouds.cloud("csi").forgetFailure()
-			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.InProgress); err = clouds.Ready(t.Context()) {
-				must(t, volume.Pause(t.Context(), time.Millisecond))
+			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.KindInProgress); err = clouds.Ready(t.Context()) {
+				must(t, operation.Sleep(t.Context(), time.Millisecond))
 			}
 			must(t, err)
 		})
@@ -261,7 +263,7 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
-	refused(t, err, volume.Canceled)
+	refused(t, err, volume.KindCanceled)
 }
 
 func TestIsOutage(t *testing.T) {
@@ -292,7 +294,7 @@ func TestIsOutage(t *testing.T) {
 			t.Errorf("%s: isOutage(%v) = %t", name, err, !c.want)
 		}
 	}
-	if isOutage(volume.Errorf(volume.Unauthenticated, "logging in: %w", io.EOF)) {
+	if isOutage(volume.Errorf(volume.KindUnauthenticated, "logging in: %w", io.EOF)) {
 		t.Error("refused credentials are an outage")
 	}
 }

@@ -101,7 +101,7 @@ func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error)
 // would mend is none: an answer that refuses, a host that does not exist, a
 // certificate.
 func isOutage(err error) bool {
-	if !volume.IsKind(err, volume.Unavailable) && !volume.IsKind(err, volume.Deadline) {
+	if !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
 		return false
 	}
 	if status := StatusCode(err); status != 0 {
@@ -143,7 +143,7 @@ func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, erro
 		err = beyondLimit(err, c.owner.tune.limits.login)
 		c.owner.log.ErrorContext(ctx, "logging in failed", "cloud", c.name, "old_token", old != nil, "error", err)
 		pause := failedFor
-		if volume.IsKind(err, volume.Unauthenticated) {
+		if volume.IsKind(err, volume.KindUnauthenticated) {
 			pause = refusedFor
 		}
 		c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(pause)
@@ -168,7 +168,7 @@ func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection)
 	} else {
 		pool, err := transport.Pool(trust)
 		if err != nil {
-			return nil, volume.Errorf(volume.Unavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
+			return nil, volume.Errorf(volume.KindUnavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
 		}
 		conn.pool = pool
 	}

@@ -192,7 +192,7 @@ func TestSeveralRegionsAreRefused(t *testing.T) {
 				must(t, err)
 				return
 			}
-			refused(t, err, volume.Invalid, append(c.words, `cloud "c" cannot be used`, "none is configured", `cloud "c": region_name (clouds.yaml) or region (cloud.conf)`)...)
+			refused(t, err, volume.KindInvalid, append(c.words, `cloud "c" cannot be used`, "none is configured", `cloud "c": region_name (clouds.yaml) or region (cloud.conf)`)...)
 		})
 	}
 }
@@ -213,7 +213,7 @@ func TestSeveralRegionsOfAnotherCloud(t *testing.T) {
 	must(t, err)
 	defer clouds.Close()
 	_, err = clouds.Cloud(t.Context(), "two")
-	refused(t, err, volume.Unavailable, `cloud "two" cannot be used`, `"r1", "r2"`, `section [Global "two"]`)
+	refused(t, err, volume.KindUnavailable, `cloud "two" cannot be used`, `"r1", "r2"`, `section [Global "two"]`)
 	must(t, os.WriteFile(path, text("region = r2\n"), 0o600))
 	clouds.watch.Current(true)
 	c, err := clouds.Cloud(t.Context(), "two")
@@ -232,15 +232,15 @@ func TestNoEndpoint(t *testing.T) {
 	cloud, err := clouds.Cloud(t.Context(), "c")
 	must(t, err)
 	_, err = cloud.Zones(t.Context())
-	refused(t, err, volume.Unavailable, "listing the availability zones", `cloud "c" has no public endpoint of volumev3 in region mars; it has public in r1`, "check region and endpoint type of")
-	refused(t, cloud.Supports(t.Context(), Multiattach), volume.Unavailable, "compute in region mars")
+	refused(t, err, volume.KindUnavailable, "listing the availability zones", `cloud "c" has no public endpoint of volumev3 in region mars; it has public in r1`, "check region and endpoint type of")
+	refused(t, cloud.Supports(t.Context(), Multiattach), volume.KindUnavailable, "compute in region mars")
 	k.catalog = "[]"
 	if clouds, err = k.clouds(t, "clouds.yaml", yamlHead); err == nil {
 		cloud, err = clouds.Cloud(t.Context(), "c")
 		must(t, err)
 		_, err = cloud.Server(t.Context(), absent)
 	}
-	refused(t, err, volume.Unavailable, "has none at all")
+	refused(t, err, volume.KindUnavailable, "has none at all")
 }
 
 // A redirect would hand the token to wherever it points.
@@ -258,7 +258,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	cloud, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
 	_, err = cloud.Volume(t.Context(), absent)
-	refused(t, err, volume.Unavailable, "302 Found", "endpoint in the catalog")
+	refused(t, err, volume.KindUnavailable, "302 Found", "endpoint in the catalog")
 	if leaked != "" {
 		t.Error("the token went to another server")
 	}
@@ -275,9 +275,9 @@ func TestDefaultCloud(t *testing.T) {
 		t.Errorf("names %q", names)
 	}
 	_, err = clouds.Cloud(t.Context(), "nope")
-	refused(t, err, volume.Invalid, `cloud "nope" is not configured; there are "Global", "a", "b"`)
+	refused(t, err, volume.KindInvalid, `cloud "nope" is not configured; there are "Global", "a", "b"`)
 	_, err = k.clouds(t, "cloud.conf", section(` "b"`)+section(` "a"`))
-	refused(t, err, volume.Invalid, `several clouds ("a", "b")`, "name the default cloud")
+	refused(t, err, volume.KindInvalid, `several clouds ("a", "b")`, "name the default cloud")
 	if _, err = k.clouds(t, "cloud.conf", section(` "only"`)); err != nil {
 		t.Errorf("the only cloud is not the default: %v", err)
 	}
@@ -285,7 +285,7 @@ func TestDefaultCloud(t *testing.T) {
 	clouds, err = k.clouds(t, "cloud.conf", section("")+"[Global \"bad\"]\nauth-url = URL\nusername = u\n")
 	must(t, err)
 	_, err = clouds.Cloud(t.Context(), "bad")
-	refused(t, err, volume.Unavailable, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
+	refused(t, err, volume.KindUnavailable, `cloud "bad" cannot be used`, `section [Global "bad"]`, "password is missing")
 }
 
 // A cloud that does not know a filter returns everything.
@@ -343,9 +343,9 @@ func TestBrokenCA(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	must(t, os.WriteFile(ca, []byte("nonsense"), 0o600))
 	_, err := k.clouds(t, "clouds.yaml", yamlHead+"    cacert: "+ca+"\n")
-	refused(t, err, volume.Unavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
+	refused(t, err, volume.KindUnavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
 	_, err = k.clouds(t, "clouds.yaml", strings.ReplaceAll(yamlHead, "URL/v3", `"http://[bad"`))
-	refused(t, err, volume.Unavailable, "auth-url")
+	refused(t, err, volume.KindUnavailable, "auth-url")
 }
 
 // Addresses may have a user and a password in them; neither a broken one, nor one

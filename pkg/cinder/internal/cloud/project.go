@@ -190,7 +190,7 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 		service: blockStorage, name: "quota_get", what: "reading the largest size of a volume",
 		method: "GET", path: "os-quota-sets/" + conn.project, into: &answer, key: "quota_set",
 	})
-	if volume.IsKind(err, volume.Denied) || isNoRoute(err) {
+	if volume.IsKind(err, volume.KindDenied) || isNoRoute(err) {
 		return -1, nil
 	}
 	return answer.Quota.PerVolume, err

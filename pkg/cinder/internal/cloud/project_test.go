@@ -53,7 +53,7 @@ func TestMessages(t *testing.T) {
 	}
 	old := newRig(t, fakecloud.Options{CinderMax: "3.2"})
 	_, err := old.Messages(t.Context(), absent)
-	refused(t, err, volume.Unsupported, "3.3", "3.0 to 3.2")
+	refused(t, err, volume.KindUnsupported, "3.3", "3.0 to 3.2")
 }
 
 func TestLimits(t *testing.T) {

@@ -48,7 +48,7 @@ func (c *connection) checkRegions(catalog *tokens.ServiceCatalog) error {
 	if len(several) == 0 {
 		return nil
 	}
-	return volume.Errorf(volume.Unavailable, "cloud %q cannot be used: its catalog has %s, and %w",
+	return volume.Errorf(volume.KindUnavailable, "cloud %q cannot be used: its catalog has %s, and %w",
 		c.config.Name, strings.Join(several, ", "), errSeveralRegions).
 		WithRemedy("name the region of the nodes in " + c.config.Origin + ": region_name (clouds.yaml) or region (cloud.conf)")
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
@@ -65,7 +67,7 @@ func (r *rig) await(t *testing.T, id, status string) Volume {
 		if v.Status == status {
 			return v
 		}
-		must(t, volume.Pause(t.Context(), 2*time.Millisecond))
+		must(t, operation.Sleep(t.Context(), 2*time.Millisecond))
 	}
 	t.Fatalf("volume %s did not become %s", id, status)
 	return Volume{}

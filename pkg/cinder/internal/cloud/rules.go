@@ -73,53 +73,53 @@ func rules() []rule {
 	attach, login := []string{"volume_attach"}, []string{"token_create"}
 	return []rule{
 		// Logging in. What Keystone does not find is never a volume.
-		{status: 401, calls: login, kind: volume.Unauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
-		{status: 403, calls: login, kind: volume.Unauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
-		{status: 300, upTo: 499, calls: login, kind: volume.Unavailable, remedy: "check auth-url (auth_url), project and domain"},
+		{status: 401, calls: login, kind: volume.KindUnauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
+		{status: 403, calls: login, kind: volume.KindUnauthenticated, remedy: "correct the credentials; the file is read again without a restart"},
+		{status: 300, upTo: 499, calls: login, kind: volume.KindUnavailable, remedy: "check auth-url (auth_url), project and domain"},
 		// An answer that no OpenStack service wrote says nothing about volumes.
-		{status: 200, upTo: 299, kind: volume.Unavailable, remedy: remedyEndpoint},
-		{status: 300, upTo: 399, kind: volume.Unavailable, remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml"},
-		{status: 400, alien: true, kind: volume.Unavailable, remedy: askCloud},
+		{status: 200, upTo: 299, kind: volume.KindUnavailable, remedy: remedyEndpoint},
+		{status: 300, upTo: 399, kind: volume.KindUnavailable, remedy: "have the endpoint in the catalog of the cloud corrected, or override it in clouds.yaml"},
+		{status: 400, alien: true, kind: volume.KindUnavailable, remedy: askCloud},
 		// What does not exist, if the service says so of this object.
-		{status: 404, gone: true, kind: volume.NotFound},
-		{status: 404, noType: true, kind: volume.Invalid, remedy: "correct the name of the volume type in the class"},
-		{status: 404, kind: volume.Unavailable, remedy: remedyEndpoint},
-		{status: 410, gone: true, kind: volume.NotFound},
-		{status: 410, kind: volume.Unavailable, remedy: remedyEndpoint},
-		{status: 402, upTo: 412, alien: true, kind: volume.Unavailable, remedy: remedyEndpoint},
+		{status: 404, gone: true, kind: volume.KindNotFound},
+		{status: 404, noType: true, kind: volume.KindInvalid, remedy: "correct the name of the volume type in the class"},
+		{status: 404, kind: volume.KindUnavailable, remedy: remedyEndpoint},
+		{status: 410, gone: true, kind: volume.KindNotFound},
+		{status: 410, kind: volume.KindUnavailable, remedy: remedyEndpoint},
+		{status: 402, upTo: 412, alien: true, kind: volume.KindUnavailable, remedy: remedyEndpoint},
 		// The refusal of a deletion that may be under way already.
-		{status: 400, calls: append([]string{"volume_detach"}, removals...), doubt: true, kind: volume.InProgress},
+		{status: 400, calls: append([]string{"volume_detach"}, removals...), doubt: true, kind: volume.KindInProgress},
 
 		// Attaching.
-		{status: 400, calls: attach, texts: []string{"is already attached to instances … SERVER"}, kind: volume.AlreadyExists},
-		{status: 400, calls: attach, texts: []string{"is already attached to instances"}, kind: volume.Precondition, remedy: "wait until the other node has let go of the volume"},
-		{status: 400, calls: attach, texts: []string{"already attached"}, kind: volume.AlreadyExists},
-		{status: 400, calls: attach, kind: volume.Precondition, remedy: "see which server holds the volume, and in which state it is"},
-		{status: 403, calls: attach, texts: []string{"maximum allowed number of disk devices", "no more device", "no free pci", "too many"}, kind: volume.Exhausted, remedy: "move pods with volumes to other nodes, or lower the node's attach limit"},
-		{status: 400, calls: []string{"volume_detach"}, kind: volume.Precondition},
+		{status: 400, calls: attach, texts: []string{"is already attached to instances … SERVER"}, kind: volume.KindAlreadyExists},
+		{status: 400, calls: attach, texts: []string{"is already attached to instances"}, kind: volume.KindPrecondition, remedy: "wait until the other node has let go of the volume"},
+		{status: 400, calls: attach, texts: []string{"already attached"}, kind: volume.KindAlreadyExists},
+		{status: 400, calls: attach, kind: volume.KindPrecondition, remedy: "see which server holds the volume, and in which state it is"},
+		{status: 403, calls: attach, texts: []string{"maximum allowed number of disk devices", "no more device", "no free pci", "too many"}, kind: volume.KindExhausted, remedy: "move pods with volumes to other nodes, or lower the node's attach limit"},
+		{status: 400, calls: []string{"volume_detach"}, kind: volume.KindPrecondition},
 
 		// Sizes that cannot be had.
-		{status: 400, texts: []string{"less than the minimum required size", "greater than the maximum allowable size", "cannot be smaller than"}, kind: volume.OutOfRange, remedy: "ask for a size that the volume type allows"},
-		{status: 413, later: true, kind: volume.Unavailable, remedy: askCloud},
-		{status: 413, kind: volume.OutOfRange, remedy: askLess},
-		{status: 403, texts: []string{"quota exceeded", "exceeds"}, kind: volume.OutOfRange, remedy: askLess},
+		{status: 400, texts: []string{"less than the minimum required size", "greater than the maximum allowable size", "cannot be smaller than"}, kind: volume.KindOutOfRange, remedy: "ask for a size that the volume type allows"},
+		{status: 413, later: true, kind: volume.KindUnavailable, remedy: askCloud},
+		{status: 413, kind: volume.KindOutOfRange, remedy: askLess},
+		{status: 403, texts: []string{"quota exceeded", "exceeds"}, kind: volume.KindOutOfRange, remedy: askLess},
 
 		// States that forbid what was asked.
-		{status: 400, calls: removals, kind: volume.Precondition, remedy: "see what still uses it: attachments, snapshots, clones, incremental backups"},
-		{status: 400, calls: changes, texts: []string{"status must be", "must be available", "maintenance", "is migrating", "not allowed for volumes in", "currently has a status"}, kind: volume.InProgress, remedy: "it will be retried; see the state of the volume if it lasts"},
+		{status: 400, calls: removals, kind: volume.KindPrecondition, remedy: "see what still uses it: attachments, snapshots, clones, incremental backups"},
+		{status: 400, calls: changes, texts: []string{"status must be", "must be available", "maintenance", "is migrating", "not allowed for volumes in", "currently has a status"}, kind: volume.KindInProgress, remedy: "it will be retried; see the state of the volume if it lasts"},
 
-		{status: 400, calls: []string{"volume_create"}, texts: []string{"originating … status must be"}, kind: volume.InProgress, remedy: "no action needed: Kubernetes retries this automatically; if it lasts, check the state of the source"},
+		{status: 400, calls: []string{"volume_create"}, texts: []string{"originating … status must be"}, kind: volume.KindInProgress, remedy: "no action needed: Kubernetes retries this automatically; if it lasts, check the state of the source"},
 
 		// What the status alone says.
-		{status: 401, kind: volume.Unauthenticated, remedy: "check the credentials of the cloud; a new file is read without a restart"},
-		{status: 403, kind: volume.Denied, remedy: askRole},
-		{status: 405, kind: volume.Unsupported},
-		{status: 406, kind: volume.Precondition, remedy: "it will be asked for its versions anew; nothing needs to be done unless this lasts"},
-		{status: 408, kind: volume.Unavailable, remedy: askCloud},
-		{status: 409, kind: volume.InProgress},
-		{status: 429, kind: volume.Unavailable, remedy: askCloud},
-		{status: 498, kind: volume.Unavailable, remedy: askCloud},
-		{status: 400, upTo: 499, kind: volume.Invalid},
-		{status: 500, upTo: 599, kind: volume.Unavailable, remedy: askCloud},
+		{status: 401, kind: volume.KindUnauthenticated, remedy: "check the credentials of the cloud; a new file is read without a restart"},
+		{status: 403, kind: volume.KindDenied, remedy: askRole},
+		{status: 405, kind: volume.KindUnsupported},
+		{status: 406, kind: volume.KindPrecondition, remedy: "it will be asked for its versions anew; nothing needs to be done unless this lasts"},
+		{status: 408, kind: volume.KindUnavailable, remedy: askCloud},
+		{status: 409, kind: volume.KindInProgress},
+		{status: 429, kind: volume.KindUnavailable, remedy: askCloud},
+		{status: 498, kind: volume.KindUnavailable, remedy: askCloud},
+		{status: 400, upTo: 499, kind: volume.KindInvalid},
+		{status: 500, upTo: 599, kind: volume.KindUnavailable, remedy: askCloud},
 	}
 }

@@ -96,87 +96,87 @@ func ruleRows() []ruleRow {
 	}
 	login := call{service: blockStorage, name: "token_create", what: "logging in to cloud c", method: "POST", path: "v3/auth/tokens"}
 	return []ruleRow{
-		{name: "wrong password", call: login, status: 401, body: fault("The request you have made requires authentication."), kind: volume.Unauthenticated, words: []string{"correct the credentials"}},
-		{name: "login forbidden", call: login, status: 403, body: fault("no"), kind: volume.Unauthenticated},
-		{name: "no Keystone there", call: login, status: 404, body: html, kind: volume.Unavailable, words: []string{"check auth-url"}},
-		{name: "no such project", call: login, status: 404, body: fault("Could not find project: x."), kind: volume.Unavailable, words: []string{"Could not find project: x"}},
+		{name: "wrong password", call: login, status: 401, body: fault("The request you have made requires authentication."), kind: volume.KindUnauthenticated, words: []string{"correct the credentials"}},
+		{name: "login forbidden", call: login, status: 403, body: fault("no"), kind: volume.KindUnauthenticated},
+		{name: "no Keystone there", call: login, status: 404, body: html, kind: volume.KindUnavailable, words: []string{"check auth-url"}},
+		{name: "no such project", call: login, status: 404, body: fault("Could not find project: x."), kind: volume.KindUnavailable, words: []string{"Could not find project: x"}},
 
-		{name: "a success that it is not", call: attach, status: 204, kind: volume.Unavailable, words: []string{"204 No Content", "check that the endpoint"}},
-		{name: "redirect", call: get, status: 301, kind: volume.Unavailable, words: []string{"301 Moved Permanently", "endpoint in the catalog"}},
-		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.Unavailable},
-		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.Unavailable, words: []string{"check that the endpoint"}},
-		{name: "404 of a wrong address", call: remove, status: 404, body: missing("The resource could not be found."), kind: volume.Unavailable, words: []string{"check that the endpoint"}},
-		{name: "404 of a wrong address of Nova", call: attachment, status: 404, body: missing("The resource could not be found.<br /><br />"), kind: volume.Unavailable, words: []string{"check that the endpoint"}},
-		{name: "not attached", call: attachment, status: 404, body: missing("Instance s is not attached to volume v"), kind: volume.NotFound},
-		{name: "no such type", call: retype, status: 404, body: missing("Volume type with name nope could not be found."), kind: volume.Invalid, words: []string{"with name nope", "correct the name"}},
-		{name: "no such type, translated", call: retype, status: 404, body: missing("Datenträgertyp Nope wurde nicht gefunden."), kind: volume.Invalid},
-		{name: "no such volume to retype", call: retype, status: 404, body: missing("Volume v could not be found."), kind: volume.NotFound},
-		{name: "a type that the call does not name", call: extend, status: 404, body: missing("Volume type with name nope could not be found."), kind: volume.Unavailable, words: []string{"does not say that v does not exist"}},
-		{name: "404 without a body", call: remove, status: 404, kind: volume.Unavailable},
+		{name: "a success that it is not", call: attach, status: 204, kind: volume.KindUnavailable, words: []string{"204 No Content", "check that the endpoint"}},
+		{name: "redirect", call: get, status: 301, kind: volume.KindUnavailable, words: []string{"301 Moved Permanently", "endpoint in the catalog"}},
+		{name: "400 of a proxy", call: get, status: 400, body: html, kind: volume.KindUnavailable},
+		{name: "404 of a proxy", call: get, status: 404, body: html, kind: volume.KindUnavailable, words: []string{"check that the endpoint"}},
+		{name: "404 of a wrong address", call: remove, status: 404, body: missing("The resource could not be found."), kind: volume.KindUnavailable, words: []string{"check that the endpoint"}},
+		{name: "404 of a wrong address of Nova", call: attachment, status: 404, body: missing("The resource could not be found.<br /><br />"), kind: volume.KindUnavailable, words: []string{"check that the endpoint"}},
+		{name: "not attached", call: attachment, status: 404, body: missing("Instance s is not attached to volume v"), kind: volume.KindNotFound},
+		{name: "no such type", call: retype, status: 404, body: missing("Volume type with name nope could not be found."), kind: volume.KindInvalid, words: []string{"with name nope", "correct the name"}},
+		{name: "no such type, translated", call: retype, status: 404, body: missing("Datenträgertyp Nope wurde nicht gefunden."), kind: volume.KindInvalid},
+		{name: "no such volume to retype", call: retype, status: 404, body: missing("Volume v could not be found."), kind: volume.KindNotFound},
+		{name: "a type that the call does not name", call: extend, status: 404, body: missing("Volume type with name nope could not be found."), kind: volume.KindUnavailable, words: []string{"does not say that v does not exist"}},
+		{name: "404 without a body", call: remove, status: 404, kind: volume.KindUnavailable},
 
-		{name: "refused after a lost reply", call: remove, status: 400, body: fault("Volume status must be available"), doubt: true, kind: volume.InProgress, words: []string{"an earlier attempt got no answer"}},
+		{name: "refused after a lost reply", call: remove, status: 400, body: fault("Volume status must be available"), doubt: true, kind: volume.KindInProgress, words: []string{"an earlier attempt got no answer"}},
 
 		{
 			name: "attached here, multiattach", call: attach, status: 400, body: fault("Invalid volume: volume v already attached"),
-			kind: volume.AlreadyExists,
+			kind: volume.KindAlreadyExists,
 		},
 		{
 			name: "attached here", call: attach, status: 400, body: fault("Invalid volume: volume v is already attached to instances: " + server),
-			kind: volume.AlreadyExists,
+			kind: volume.KindAlreadyExists,
 		},
 		{
 			name: "attached elsewhere", call: attach, status: 400, body: fault("Invalid volume: volume v is already attached to instances: " + another),
-			kind: volume.Precondition, words: []string{another, "until the other node has let go"},
+			kind: volume.KindPrecondition, words: []string{another, "until the other node has let go"},
 		},
 		{
 			name: "attach in a wrong state", call: attach, status: 400, body: fault("Invalid volume: Volume v status must be available or downloading to reserve, but the current status is creating."),
-			kind: volume.Precondition, words: []string{"current status is creating"},
+			kind: volume.KindPrecondition, words: []string{"current status is creating"},
 		},
 		{
 			name: "no slot", call: attach, status: 403, body: fault("The maximum allowed number of disk devices (26) to attach to a single instance has been exceeded."),
-			kind: volume.Exhausted, words: []string{"(26)", "move pods"},
+			kind: volume.KindExhausted, words: []string{"(26)", "move pods"},
 		},
-		{name: "attach forbidden", call: attach, status: 403, body: fault("Policy doesn't allow it"), kind: volume.Denied},
-		{name: "server locked", call: attach, status: 409, body: fault("Instance s is locked"), kind: volume.InProgress},
-		{name: "detach of a root disk", call: detach, status: 400, body: fault("Cannot detach a root device volume"), kind: volume.Precondition},
+		{name: "attach forbidden", call: attach, status: 403, body: fault("Policy doesn't allow it"), kind: volume.KindDenied},
+		{name: "server locked", call: attach, status: 409, body: fault("Instance s is locked"), kind: volume.KindInProgress},
+		{name: "detach of a root disk", call: detach, status: 400, body: fault("Cannot detach a root device volume"), kind: volume.KindPrecondition},
 
-		{name: "below the type's minimum", call: extend, status: 400, body: fault("Invalid input received: Specified volume size of '1' is less than the minimum required size of '2' for volume type 't'."), kind: volume.OutOfRange},
-		{name: "rate limit of Cinder", call: extend, status: 413, body: fault("This request was rate-limited."), later: "7", kind: volume.Unavailable, words: []string{"come again in 7s"}},
-		{name: "quota of Cinder", call: extend, status: 413, body: fault("VolumeSizeExceedsAvailableQuota: Requested volume exceeds allowed gigabytes quota."), later: "0", kind: volume.OutOfRange, words: []string{"ask for less"}},
-		{name: "quota without Retry-After", call: extend, status: 413, body: fault("over"), kind: volume.OutOfRange},
-		{name: "quota of Nova", call: extend, status: 403, body: fault("Quota exceeded for resources: ['gigabytes']"), kind: volume.OutOfRange},
-		{name: "policy about quotas", call: get, status: 403, body: fault("Policy doesn't allow volume_extension:quotas:show to be performed."), kind: volume.Denied, words: []string{"a role that the policy"}},
+		{name: "below the type's minimum", call: extend, status: 400, body: fault("Invalid input received: Specified volume size of '1' is less than the minimum required size of '2' for volume type 't'."), kind: volume.KindOutOfRange},
+		{name: "rate limit of Cinder", call: extend, status: 413, body: fault("This request was rate-limited."), later: "7", kind: volume.KindUnavailable, words: []string{"come again in 7s"}},
+		{name: "quota of Cinder", call: extend, status: 413, body: fault("VolumeSizeExceedsAvailableQuota: Requested volume exceeds allowed gigabytes quota."), later: "0", kind: volume.KindOutOfRange, words: []string{"ask for less"}},
+		{name: "quota without Retry-After", call: extend, status: 413, body: fault("over"), kind: volume.KindOutOfRange},
+		{name: "quota of Nova", call: extend, status: 403, body: fault("Quota exceeded for resources: ['gigabytes']"), kind: volume.KindOutOfRange},
+		{name: "policy about quotas", call: get, status: 403, body: fault("Policy doesn't allow volume_extension:quotas:show to be performed."), kind: volume.KindDenied, words: []string{"a role that the policy"}},
 
-		{name: "delete in use", call: remove, status: 400, body: fault("Invalid volume: Volume status must be available and must not be attached"), kind: volume.Precondition, words: []string{"snapshots"}},
+		{name: "delete in use", call: remove, status: 400, body: fault("Invalid volume: Volume status must be available and must not be attached"), kind: volume.KindPrecondition, words: []string{"snapshots"}},
 		{
 			name: "a copy of what is being attached", call: call{service: blockStorage, name: "volume_create", what: "creating volume x"}, status: 400,
-			body: fault("Invalid volume: Originating source volume status must be one of 'available, in-use' values"), kind: volume.InProgress,
+			body: fault("Invalid volume: Originating source volume status must be one of 'available, in-use' values"), kind: volume.KindInProgress,
 		},
-		{name: "extend while extending", call: extend, status: 400, body: fault("Invalid volume: Volume v status must be '('available',)' to extend, currently extending."), kind: volume.InProgress, words: []string{"currently extending"}},
-		{name: "extend to less", call: extend, status: 400, body: fault("Invalid input received: New size for extend must be greater than current size. (current: 3, extended: 3)."), kind: volume.Invalid},
+		{name: "extend while extending", call: extend, status: 400, body: fault("Invalid volume: Volume v status must be '('available',)' to extend, currently extending."), kind: volume.KindInProgress, words: []string{"currently extending"}},
+		{name: "extend to less", call: extend, status: 400, body: fault("Invalid input received: New size for extend must be greater than current size. (current: 3, extended: 3)."), kind: volume.KindInvalid},
 
-		{name: "token refused", call: get, status: 401, body: html, kind: volume.Unauthenticated},
-		{name: "policy", call: extend, status: 403, body: fault("Policy doesn't allow volume:extend to be performed."), kind: volume.Denied},
-		{name: "gone", call: get, status: 404, body: missing("Volume v could not be found."), kind: volume.NotFound, words: []string{"Volume v could not be found [GET /volumes/v, request req-1]"}},
-		{name: "no such method", call: get, status: 405, body: fault("no"), kind: volume.Unsupported},
-		{name: "too new", call: extend, status: 406, body: `{"errors": [{"title": "Not acceptable", "detail": "Version 3.99 is not supported"}]}`, kind: volume.Precondition, words: []string{"Not acceptable: Version 3.99 is not supported"}},
-		{name: "slow client", call: get, status: 408, body: fault("slow"), kind: volume.Unavailable},
-		{name: "gone, of another service", call: get, status: 404, body: fault("Volume v could not be found."), kind: volume.Unavailable},
-		{name: "another one is gone", call: attachment, status: 404, body: missing("Instance z could not be found."), kind: volume.Unavailable, words: []string{"does not say that s or v does not exist"}},
-		{name: "gone for good", call: get, status: 410, body: `{"computeFault": {"code": 410, "message": "Volume v is gone."}}`, kind: volume.NotFound},
-		{name: "an address that is gone", call: get, status: 410, body: fault("gone"), kind: volume.Unavailable, words: []string{"check that the endpoint"}},
-		{name: "407 of a proxy", call: get, status: 407, body: html, kind: volume.Unavailable, words: []string{"proxy"}},
-		{name: "too many", call: get, status: 429, body: html, later: "3", kind: volume.Unavailable, words: []string{"come again in 3s"}},
-		{name: "throttled by Rackspace", call: get, status: 498, kind: volume.Unavailable},
-		{name: "unprocessable", call: get, status: 422, body: fault("no"), kind: volume.Invalid},
-		{name: "broken", call: get, status: 500, body: fault("The server has either erred or is incapable of performing the requested operation."), kind: volume.Unavailable, words: []string{"the request id"}},
-		{name: "no server behind the proxy", call: get, status: 503, body: html, kind: volume.Unavailable, words: []string{"503 Service Unavailable"}},
+		{name: "token refused", call: get, status: 401, body: html, kind: volume.KindUnauthenticated},
+		{name: "policy", call: extend, status: 403, body: fault("Policy doesn't allow volume:extend to be performed."), kind: volume.KindDenied},
+		{name: "gone", call: get, status: 404, body: missing("Volume v could not be found."), kind: volume.KindNotFound, words: []string{"Volume v could not be found [GET /volumes/v, request req-1]"}},
+		{name: "no such method", call: get, status: 405, body: fault("no"), kind: volume.KindUnsupported},
+		{name: "too new", call: extend, status: 406, body: `{"errors": [{"title": "Not acceptable", "detail": "Version 3.99 is not supported"}]}`, kind: volume.KindPrecondition, words: []string{"Not acceptable: Version 3.99 is not supported"}},
+		{name: "slow client", call: get, status: 408, body: fault("slow"), kind: volume.KindUnavailable},
+		{name: "gone, of another service", call: get, status: 404, body: fault("Volume v could not be found."), kind: volume.KindUnavailable},
+		{name: "another one is gone", call: attachment, status: 404, body: missing("Instance z could not be found."), kind: volume.KindUnavailable, words: []string{"does not say that s or v does not exist"}},
+		{name: "gone for good", call: get, status: 410, body: `{"computeFault": {"code": 410, "message": "Volume v is gone."}}`, kind: volume.KindNotFound},
+		{name: "an address that is gone", call: get, status: 410, body: fault("gone"), kind: volume.KindUnavailable, words: []string{"check that the endpoint"}},
+		{name: "407 of a proxy", call: get, status: 407, body: html, kind: volume.KindUnavailable, words: []string{"proxy"}},
+		{name: "too many", call: get, status: 429, body: html, later: "3", kind: volume.KindUnavailable, words: []string{"come again in 3s"}},
+		{name: "throttled by Rackspace", call: get, status: 498, kind: volume.KindUnavailable},
+		{name: "unprocessable", call: get, status: 422, body: fault("no"), kind: volume.KindInvalid},
+		{name: "broken", call: get, status: 500, body: fault("The server has either erred or is incapable of performing the requested operation."), kind: volume.KindUnavailable, words: []string{"the request id"}},
+		{name: "no server behind the proxy", call: get, status: 503, body: html, kind: volume.KindUnavailable, words: []string{"503 Service Unavailable"}},
 	}
 }
 
 func TestNoAnswerIsInternal(t *testing.T) {
 	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "x"}
-	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false), volume.Internal, "asking: nova answered 199", "[GET /x]")
+	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false), volume.KindInternal, "asking: nova answered 199", "[GET /x]")
 }
 
 func TestSaid(t *testing.T) {
@@ -197,7 +197,7 @@ func TestSaid(t *testing.T) {
 }
 
 func TestErrorsOfOthersHaveNoStatus(t *testing.T) {
-	if StatusCode(nil) != 0 || StatusCode(volume.Errorf(volume.Internal, "x")) != 0 {
+	if StatusCode(nil) != 0 || StatusCode(volume.Errorf(volume.KindInternal, "x")) != 0 {
 		t.Error("an error that came from no answer has a status")
 	}
 }

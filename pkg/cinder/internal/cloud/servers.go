@@ -87,7 +87,7 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 	if err == nil {
 		err = describes(k, answer.Attachment.VolumeID, volumeID)
 	}
-	if volume.IsKind(err, volume.NotFound) {
+	if volume.IsKind(err, volume.KindNotFound) {
 		return false, nil
 	}
 	return err == nil, err

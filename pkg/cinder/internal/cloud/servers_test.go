@@ -3,6 +3,8 @@ package cloud
 import (
 	"testing"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -28,14 +30,14 @@ func TestAttachAndDetach(t *testing.T) {
 	if found, err := r.ServerAttachment(ctx, node, v.ID); !found || err != nil {
 		t.Errorf("the attachment is not found: %v", err)
 	}
-	refused(t, r.Attach(ctx, node, v.ID, false), volume.AlreadyExists, "attaching volume "+v.ID+" to server "+node)
-	refused(t, r.Attach(ctx, other, v.ID, false), volume.Precondition)
-	refused(t, r.Attach(ctx, absent, v.ID, false), volume.NotFound, "Instance "+absent)
-	refused(t, r.Attach(ctx, node, absent, false), volume.NotFound, "Volume "+absent)
+	refused(t, r.Attach(ctx, node, v.ID, false), volume.KindAlreadyExists, "attaching volume "+v.ID+" to server "+node)
+	refused(t, r.Attach(ctx, other, v.ID, false), volume.KindPrecondition)
+	refused(t, r.Attach(ctx, absent, v.ID, false), volume.KindNotFound, "Instance "+absent)
+	refused(t, r.Attach(ctx, node, absent, false), volume.KindNotFound, "Volume "+absent)
 	must(t, r.Detach(ctx, node, v.ID))
 	r.await(t, v.ID, "available")
-	refused(t, r.Detach(ctx, node, v.ID), volume.NotFound, "404")
-	refused(t, r.Detach(ctx, absent, v.ID), volume.NotFound, absent)
+	refused(t, r.Detach(ctx, node, v.ID), volume.KindNotFound, "404")
+	refused(t, r.Detach(ctx, absent, v.ID), volume.KindNotFound, absent)
 	if found, err := r.ServerAttachment(ctx, absent, v.ID); found || err != nil {
 		t.Errorf("a server that does not exist: %v, %v", found, err)
 	}
@@ -58,14 +60,14 @@ func TestMultiattach(t *testing.T) {
 		t.Errorf("the attached volume reads %+v", v)
 	}
 	old := newRig(t, fakecloud.Options{NovaMax: "2.59"})
-	refused(t, old.Attach(ctx, absent, absent, true), volume.Unsupported, "needs microversion 2.60 of nova, which offers 2.1 to 2.59")
+	refused(t, old.Attach(ctx, absent, absent, true), volume.KindUnsupported, "needs microversion 2.60 of nova, which offers 2.1 to 2.59")
 }
 
 func TestAttachWithoutAFreeSlot(t *testing.T) {
 	r := newRig(t, fakecloud.Options{MaxDisks: 1})
 	node := r.fake.AddServer("")
 	must(t, r.Attach(t.Context(), node, r.volume(t, "a", 1).ID, false))
-	refused(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.Exhausted, "403", "maximum allowed number of disk devices")
+	refused(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.KindExhausted, "403", "maximum allowed number of disk devices")
 }
 
 func TestNotifyExtended(t *testing.T) {
@@ -77,7 +79,7 @@ func TestNotifyExtended(t *testing.T) {
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EventLost())
 	must(t, r.ExtendVolume(ctx, v.ID, 2, true))
 	for r.await(t, v.ID, "in-use").SizeGiB != 2 {
-		must(t, volume.Pause(ctx, 1e6))
+		must(t, operation.Sleep(ctx, 1e6))
 	}
 	if size, _ := r.fake.GuestSize(node, v.ID); size != 1 {
 		t.Errorf("the guest sees %d GiB although the event was lost", size)
@@ -90,13 +92,13 @@ func TestNotifyExtended(t *testing.T) {
 		if i == 200 {
 			t.Fatal("the guest does not see the growth")
 		}
-		must(t, volume.Pause(ctx, 2e6))
+		must(t, operation.Sleep(ctx, 2e6))
 	}
-	refused(t, r.NotifyExtended(ctx, absent, v.ID), volume.NotFound, "telling server "+absent)
+	refused(t, r.NotifyExtended(ctx, absent, v.ID), volume.KindNotFound, "telling server "+absent)
 	// The event of another server says nothing about this one.
 	k := call{service: compute, name: "notify_extended", what: "telling", method: "POST", objects: []string{node}}
-	refused(t, eventRefused(k, absent, 404, "failed"), volume.Unavailable, "does not say that "+node+" does not exist")
-	refused(t, eventRefused(k, node, 404, "failed"), volume.NotFound)
+	refused(t, eventRefused(k, absent, 404, "failed"), volume.KindUnavailable, "does not say that "+node+" does not exist")
+	refused(t, eventRefused(k, node, 404, "failed"), volume.KindNotFound)
 	plain := newRig(t, fakecloud.Options{})
-	refused(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.Denied, "403")
+	refused(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.KindDenied, "403")
 }

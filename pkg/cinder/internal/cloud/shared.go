@@ -110,14 +110,14 @@ func await[T any](ctx context.Context, done <-chan result[T]) (T, error) {
 // beyondLimit turns the end of a limit of our own into kind Unavailable: the
 // callers have deadlines of their own.
 func beyondLimit(err error, limit time.Duration) error {
-	if !volume.IsKind(err, volume.Deadline) {
+	if !volume.IsKind(err, volume.KindDeadline) {
 		return err
 	}
 	var inner *volume.Error
 	if !errors.As(err, &inner) {
-		return volume.Errorf(volume.Unavailable, "no answer within %s: %w", limit, err)
+		return volume.Errorf(volume.KindUnavailable, "no answer within %s: %w", limit, err)
 	}
 	c := *inner
-	c.Kind = volume.Unavailable
+	c.Kind = volume.KindUnavailable
 	return &c
 }

@@ -12,7 +12,7 @@ import (
 type Snapshot struct {
 	ID, Name, Status, VolumeID string
 	SizeGiB                    int // of the volume when it was taken
-	Created                    time.Time
+	CreatedAt                  time.Time
 	Metadata                   map[string]string
 }
 
@@ -29,7 +29,7 @@ type wireSnapshot struct {
 func (w wireSnapshot) snapshot() Snapshot {
 	return Snapshot{
 		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, SizeGiB: w.Size,
-		Created: time.Time(w.Created), Metadata: w.Metadata,
+		CreatedAt: time.Time(w.Created), Metadata: w.Metadata,
 	}
 }
 

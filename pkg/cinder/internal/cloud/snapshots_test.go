@@ -3,6 +3,8 @@ package cloud
 import (
 	"testing"
 
+	"github.com/growvol/growvol/pkg/operation"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -16,7 +18,7 @@ func ready(t *testing.T, get func() (status string, err error)) {
 		if status == "available" {
 			return
 		}
-		must(t, volume.Pause(t.Context(), 2e6))
+		must(t, operation.Sleep(t.Context(), 2e6))
 	}
 	t.Fatal("it did not become available")
 }
@@ -35,7 +37,7 @@ func TestSnapshots(t *testing.T) {
 			ready(t, func() (string, error) { s, err = r.Snapshot(ctx, s.ID); return s.Status, err })
 			last = s
 		}
-		if last.VolumeID != v.ID || last.SizeGiB != 2 || last.Created.IsZero() || last.Metadata["k"] != "v" || last.Name != "single" {
+		if last.VolumeID != v.ID || last.SizeGiB != 2 || last.CreatedAt.IsZero() || last.Metadata["k"] != "v" || last.Name != "single" {
 			t.Errorf("the snapshot reads %+v", last)
 		}
 		if twins, err := r.SnapshotsNamed(ctx, "twin"); err != nil || len(twins) != 3 {
@@ -59,12 +61,12 @@ func TestSnapshots(t *testing.T) {
 			t.Errorf("another volume has snapshots %v (%v)", none, err)
 		}
 		_, _, err := r.Snapshots(ctx, SnapshotPage{Marker: absent})
-		refused(t, err, volume.Stale, absent)
-		refused(t, r.DeleteVolume(ctx, v.ID), volume.Precondition)
+		refused(t, err, volume.KindStale, absent)
+		refused(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition)
 		must(t, r.DeleteSnapshot(ctx, last.ID))
-		refused(t, r.DeleteSnapshot(ctx, absent), volume.NotFound, "deleting snapshot")
+		refused(t, r.DeleteSnapshot(ctx, absent), volume.KindNotFound, "deleting snapshot")
 		_, err = r.CreateSnapshot(ctx, NewSnapshot{Name: "x", VolumeID: absent})
-		refused(t, err, volume.NotFound, "taking snapshot x of volume "+absent)
+		refused(t, err, volume.KindNotFound, "taking snapshot x of volume "+absent)
 	}
 }
 
@@ -93,12 +95,12 @@ func TestBackups(t *testing.T) {
 			t.Errorf("pages %+v and %+v", first, rest)
 		}
 		_, _, err = r.Backups(ctx, BackupPage{Marker: absent})
-		refused(t, err, volume.Stale, absent)
+		refused(t, err, volume.KindStale, absent)
 		restored, err := r.CreateVolume(ctx, NewVolume{Name: "restored", SizeGiB: 2, BackupID: b.ID})
 		if newest == "3.42" {
-			refused(t, err, volume.Unsupported, "3.47", "use snapshots")
+			refused(t, err, volume.KindUnsupported, "3.47", "use snapshots")
 			_, err = r.CreateBackup(ctx, NewBackup{Name: "z", VolumeID: v.ID, Zone: "z"})
-			refused(t, err, volume.Unsupported, "3.51", "leave out the zone")
+			refused(t, err, volume.KindUnsupported, "3.51", "leave out the zone")
 		} else {
 			must(t, err)
 			if got := r.await(t, restored.ID, "available"); got.BackupID != b.ID {
@@ -106,6 +108,6 @@ func TestBackups(t *testing.T) {
 			}
 		}
 		must(t, r.DeleteBackup(ctx, b.ID))
-		refused(t, r.DeleteBackup(ctx, absent), volume.NotFound, "deleting backup")
+		refused(t, r.DeleteBackup(ctx, absent), volume.KindNotFound, "deleting backup")
 	}
 }

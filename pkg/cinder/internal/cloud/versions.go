@@ -121,7 +121,7 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 		lowest, errMin := parseMicroversion(v.Min)
 		highest, errMax := parseMicroversion(v.max())
 		if errMin != nil || errMax != nil {
-			return offer{err: volume.Errorf(volume.Unavailable, "%s: versions %q to %q make no sense", k.what, v.Min, v.max())}
+			return offer{err: volume.Errorf(volume.KindUnavailable, "%s: versions %q to %q make no sense", k.what, v.Min, v.max())}
 		}
 		// Nova shows 2.0, which has no microversions, beside 2.1.
 		if !highest.isZero() {

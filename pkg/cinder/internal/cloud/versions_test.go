@@ -44,10 +44,10 @@ func TestVersionDocuments(t *testing.T) {
 			continue
 		}
 		if want == "make no sense" || want == "makes no sense" {
-			refused(t, err, volume.Unavailable, want)
+			refused(t, err, volume.KindUnavailable, want)
 			continue
 		}
-		refused(t, err, volume.Unsupported, "3.42", want)
+		refused(t, err, volume.KindUnsupported, "3.42", want)
 	}
 }
 
@@ -60,9 +60,9 @@ func TestIgnoredMicroversions(t *testing.T) {
 	}
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
-	refused(t, c.Supports(t.Context(), OnlineExtend), volume.Unsupported, "the configuration forbids microversions", "remove ignore-volume-microversion")
+	refused(t, c.Supports(t.Context(), OnlineExtend), volume.KindUnsupported, "the configuration forbids microversions", "remove ignore-volume-microversion")
 	must(t, c.Supports(t.Context(), Multiattach)) // that is Nova's
-	refused(t, c.ExtendVolume(t.Context(), absent, 2, true), volume.Unsupported, "extending volume")
+	refused(t, c.ExtendVolume(t.Context(), absent, 2, true), volume.KindUnsupported, "extending volume")
 }
 
 // A service is asked for its versions by the first call that needs them, once,
@@ -114,9 +114,9 @@ func TestVersionsThatAreNotToldYet(t *testing.T) {
 	must(t, err)
 	_, err = c.Zones(t.Context())
 	must(t, err)
-	refused(t, c.Supports(t.Context(), OnlineExtend), volume.Unavailable, "the versions it offers are not known", "503")
+	refused(t, c.Supports(t.Context(), OnlineExtend), volume.KindUnavailable, "the versions it offers are not known", "503")
 	rule.Remove()
-	refused(t, c.Supports(t.Context(), OnlineExtend), volume.Unavailable, "503") // it is left alone for some seconds
+	refused(t, c.Supports(t.Context(), OnlineExtend), volume.KindUnavailable, "503") // it is left alone for some seconds
 	o := &c.conn.versions[blockStorage].offer
 	o.again = o.again.Add(-askAgain)
 	must(t, c.Supports(t.Context(), OnlineExtend))

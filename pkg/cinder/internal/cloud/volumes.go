@@ -14,23 +14,23 @@ import (
 
 // Volume is a volume as Cinder shows it.
 type Volume struct {
-	ID, Name, Status string
-	SizeGiB          int
-	Type, Zone       string
-	Metadata         map[string]string
-	Multiattach      bool
-	Encrypted        bool // by the hypervisor, so that a guest sees less than SizeGiB
-	SnapshotID       string
-	SourceVolumeID   string
-	BackupID         string // the backup it was restored from
+	ID, Name, Status             string
+	SizeGiB                      int
+	VolumeType, AvailabilityZone string
+	Metadata                     map[string]string
+	Multiattach                  bool
+	Encrypted                    bool // by the hypervisor, so that a guest sees less than SizeGiB
+	SnapshotID                   string
+	SourceVolID                  string
+	BackupID                     string // the backup it was restored from
 	// Attachments are the completed ones only: a volume that is just being
 	// attached has none. Nova's are in ServerAttachment.
-	Attachments      []Attachment
-	Created, Updated time.Time
+	Attachments          []Attachment
+	CreatedAt, UpdatedAt time.Time
 }
 
-// Size is the volume's size in bytes.
-func (v Volume) Size() volume.Size { return volume.Size(v.SizeGiB) * volume.GiB }
+// SizeOf returns the size of v in bytes; Cinder counts in GiB.
+func SizeOf(v Volume) volume.Size { return volume.Size(v.SizeGiB) * volume.GiB }
 
 // Attachment is the use of a volume by a server.
 type Attachment struct {
@@ -66,10 +66,10 @@ type wireVolume struct {
 
 func (w *wireVolume) volume() Volume {
 	v := Volume{
-		ID: w.ID, Name: w.Name, Status: w.Status, SizeGiB: w.Size, Type: w.Type, Zone: w.Zone, Metadata: w.Metadata,
+		ID: w.ID, Name: w.Name, Status: w.Status, SizeGiB: w.Size, VolumeType: w.Type, AvailabilityZone: w.Zone, Metadata: w.Metadata,
 		Multiattach: w.Multiattach, Encrypted: w.Encrypted,
-		SnapshotID: w.SnapshotID, SourceVolumeID: w.SourceVolumeID, BackupID: w.BackupID,
-		Created: time.Time(w.Created), Updated: time.Time(w.Updated),
+		SnapshotID: w.SnapshotID, SourceVolID: w.SourceVolumeID, BackupID: w.BackupID,
+		CreatedAt: time.Time(w.Created), UpdatedAt: time.Time(w.Updated),
 	}
 	if v.BackupID == "" {
 		v.BackupID = w.Metadata[backupKey]
@@ -109,15 +109,15 @@ const listedFor = 5 * time.Second
 // user read that it could not be found (cinder/volume/api.py, get). Where the policy
 // forbids that, it forbids the listing of volumes as well, with 403.
 func (c *Cloud) unlessHidden(ctx context.Context, k call, err error) error {
-	if at := c.listed.Load(); !volume.IsKind(err, volume.NotFound) || at != nil && time.Since(*at) < listedFor {
+	if at := c.listed.Load(); !volume.IsKind(err, volume.KindNotFound) || at != nil && time.Since(*at) < listedFor {
 		return err
 	}
 	_, _, errList := c.Volumes(ctx, VolumePage{Limit: 1})
 	switch {
 	case errList == nil:
 		return err
-	case volume.IsKind(errList, volume.Denied):
-		return volume.Errorf(volume.Denied, "%s: the cloud's policy may hide the volume: the user may not list volumes either, and Cinder says of volumes that may not be read "+
+	case volume.IsKind(errList, volume.KindDenied):
+		return volume.Errorf(volume.KindDenied, "%s: the cloud's policy may hide the volume: the user may not list volumes either, and Cinder says of volumes that may not be read "+
 			"that they could not be found: %w", k.what, errList).WithRemedy("give the user of the cloud's credentials a role that may read volumes")
 	}
 	return within(k.what+": whether the volume is gone or hidden by the cloud's policy is not known", errList)

@@ -20,19 +20,19 @@ func TestVolumeLifecycle(t *testing.T) {
 	})
 	must(t, err)
 	v := r.await(t, made.ID, "available")
-	if v.Name != "pvc-1" || v.Size() != 2*volume.GiB || v.Type != "rbd-gold" || v.Zone != "nova" || v.Metadata["owner"] != "me" || v.Created.IsZero() {
+	if v.Name != "pvc-1" || SizeOf(v) != 2*volume.GiB || v.VolumeType != "rbd-gold" || v.AvailabilityZone != "nova" || v.Metadata["owner"] != "me" || v.CreatedAt.IsZero() {
 		t.Errorf("the volume reads %+v", v)
 	}
 	must(t, r.SetVolumeMetadata(ctx, v.ID, map[string]string{"pod": "p"}))
 	must(t, r.ExtendVolume(ctx, v.ID, 3, false))
 	must(t, r.Retype(ctx, r.await(t, v.ID, "available").ID, "rbd", "never"))
 	v = r.await(t, v.ID, "available")
-	if v.SizeGiB != 3 || v.Type != "rbd" || !maps.Equal(v.Metadata, map[string]string{"owner": "me", "pod": "p"}) {
+	if v.SizeGiB != 3 || v.VolumeType != "rbd" || !maps.Equal(v.Metadata, map[string]string{"owner": "me", "pod": "p"}) {
 		t.Errorf("after extend, retype and metadata the volume reads %+v", v)
 	}
 	clone, err := r.CreateVolume(ctx, NewVolume{Name: "clone", SizeGiB: 3, SourceVolumeID: v.ID, Hints: &Hints{SameHost: []string{v.ID}}})
 	must(t, err)
-	if got := r.await(t, clone.ID, "available"); got.SourceVolumeID != v.ID {
+	if got := r.await(t, clone.ID, "available"); got.SourceVolID != v.ID {
 		t.Errorf("the clone reads %+v", got)
 	}
 	must(t, r.DeleteVolume(ctx, v.ID))
@@ -41,8 +41,8 @@ func TestVolumeLifecycle(t *testing.T) {
 			break
 		}
 	}
-	refused(t, err, volume.NotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
-	refused(t, r.DeleteVolume(ctx, v.ID), volume.NotFound, "deleting volume")
+	refused(t, err, volume.KindNotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
+	refused(t, r.DeleteVolume(ctx, v.ID), volume.KindNotFound, "deleting volume")
 }
 
 func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
@@ -51,7 +51,7 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 	for _, id := range []string{"", "..", "a/b", "a?b", "a%2e", "ü"} {
 		ctx := t.Context()
 		_, err := r.Volume(ctx, id)
-		refused(t, err, volume.NotFound, "cannot exist")
+		refused(t, err, volume.KindNotFound, "cannot exist")
 		_, errSnapshot := r.Snapshot(ctx, id)
 		_, errBackup := r.Backup(ctx, id)
 		_, errServer := r.Server(ctx, id)
@@ -64,7 +64,7 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 			r.DeleteSnapshot(ctx, id), r.DeleteBackup(ctx, id), r.Attach(ctx, id, absent, false), r.Attach(ctx, absent, id, false),
 			r.Detach(ctx, id, absent), r.Detach(ctx, absent, id), r.NotifyExtended(ctx, id, absent),
 		} {
-			refused(t, err, volume.NotFound, "cannot exist")
+			refused(t, err, volume.KindNotFound, "cannot exist")
 		}
 		if found, err := r.ServerAttachment(ctx, id, absent); found || err != nil {
 			t.Errorf("attachment to %q: %v, %v", id, found, err)
@@ -120,11 +120,11 @@ func TestVolumesInPages(t *testing.T) {
 	}
 	newest, _, err := r.Volumes(ctx, VolumePage{NewestChangeFirst: true, Limit: 8})
 	must(t, err)
-	if !slices.IsSortedFunc(newest, func(a, b Volume) int { return b.Updated.Compare(a.Updated) }) {
+	if !slices.IsSortedFunc(newest, func(a, b Volume) int { return b.UpdatedAt.Compare(a.UpdatedAt) }) {
 		t.Errorf("the newest change is not first: %+v", newest)
 	}
 	_, _, err = r.Volumes(ctx, VolumePage{Marker: absent})
-	refused(t, err, volume.Stale, absent)
+	refused(t, err, volume.KindStale, absent)
 }
 
 func TestVolumesNamed(t *testing.T) {
@@ -148,26 +148,26 @@ func TestExtendRefusals(t *testing.T) {
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	ctx := t.Context()
 	v := r.volume(t, "pvc-1", 4)
-	refused(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.Invalid, "extending volume "+v.ID+" to 4 GiB", "greater than current size", "req-")
-	refused(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.OutOfRange, "413", "maximum allowed limit 15G", "next step: ask for less")
+	refused(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.KindInvalid, "extending volume "+v.ID+" to 4 GiB", "greater than current size", "req-")
+	refused(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.KindOutOfRange, "413", "maximum allowed limit 15G", "next step: ask for less")
 	other := r.volume(t, "pvc-2", 10)
-	refused(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.OutOfRange, "quota", "next step: ask for less")
-	refused(t, r.ExtendVolume(ctx, absent, 12, false), volume.NotFound, "404")
+	refused(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: ask for less")
+	refused(t, r.ExtendVolume(ctx, absent, 12, false), volume.KindNotFound, "404")
 	_ = other
 	server := r.fake.AddServer("")
 	must(t, r.Attach(ctx, server, v.ID, false))
 	r.await(t, v.ID, "in-use")
-	refused(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.InProgress, "400", "status must be")
+	refused(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.KindInProgress, "400", "status must be")
 	must(t, r.ExtendVolume(ctx, v.ID, 5, true))
-	refused(t, r.DeleteVolume(ctx, v.ID), volume.Precondition, "400", "must not be")
+	refused(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
 	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", SizeGiB: 1, Type: "rbd-small"})
-	refused(t, err, volume.OutOfRange, "less than the minimum required size", "next step: ask for a size that the volume type allows")
+	refused(t, err, volume.KindOutOfRange, "less than the minimum required size", "next step: ask for a size that the volume type allows")
 	if small.ID != "" {
 		t.Errorf("a volume was made: %+v", small)
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Stuck())
 	must(t, r.ExtendVolume(ctx, other.ID, 11, false))
-	refused(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.InProgress, "extending")
+	refused(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.KindInProgress, "extending")
 }
 
 func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
@@ -175,8 +175,8 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.Forget()
 	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
-	refused(t, err, volume.Unsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
-	refused(t, r.Supports(t.Context(), OnlineExtend), volume.Unsupported, "3.42", "3.41")
+	refused(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
+	refused(t, r.Supports(t.Context(), OnlineExtend), volume.KindUnsupported, "3.42", "3.41")
 	if n := r.fake.Count(fakecloud.ExtendVolume); n != 0 {
 		t.Errorf("%d requests were made for what the cloud cannot do", n)
 	}

@@ -14,7 +14,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 // Call says what a request is for, and how it went.
@@ -105,7 +105,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return resp, err
 		}
 		t.o.Metrics.retried(call)
-		if volume.Pause(ctx, wait) != nil {
+		if operation.Sleep(ctx, wait) != nil {
 			return resp, err
 		}
 	}

@@ -17,20 +17,20 @@ func (b *Backend) Attach(_ context.Context, req volume.AttachRequest) (map[strin
 	}
 	slots, ok := b.nodes[req.Node]
 	if !ok {
-		return nil, volume.Errorf(volume.NotFound, "there is no node %s", req.Node)
+		return nil, volume.Errorf(volume.KindNotFound, "there is no node %s", req.Node)
 	}
 	key := req.ID + "/" + req.Node
 	if slices.Contains(v.Nodes, req.Node) {
 		if had := b.modes[key]; had.Mode != req.Access.Mode || had.Block != req.Access.Block {
-			return nil, volume.Errorf(volume.AlreadyExists, "it is attached to %s as %s", req.Node, had.Mode)
+			return nil, volume.Errorf(volume.KindAlreadyExists, "it is attached to %s as %s", req.Node, had.Mode)
 		}
 		return map[string]string{"device": key}, nil
 	}
-	if len(v.Nodes) > 0 && !req.Access.Mode.MultiNode() {
-		return nil, volume.Errorf(volume.Precondition, "it is attached to %v", v.Nodes)
+	if len(v.Nodes) > 0 && !req.Access.Mode.IsMultiNode() {
+		return nil, volume.Errorf(volume.KindPrecondition, "it is attached to %v", v.Nodes)
 	}
 	if b.attached(req.Node) >= slots {
-		return nil, volume.Errorf(volume.Exhausted, "all %d slots of %s are taken", slots, req.Node)
+		return nil, volume.Errorf(volume.KindExhausted, "all %d slots of %s are taken", slots, req.Node)
 	}
 	v.Nodes = append(v.Nodes, req.Node)
 	b.volumes[req.ID], b.modes[key] = v, req.Access

@@ -36,7 +36,7 @@ type Backend struct {
 // slots) and node-2 (a hundred).
 func New() *Backend {
 	return &Backend{
-		limits:    volume.Limits{Granule: volume.MiB, Min: volume.MiB, Max: volume.TiB, Default: volume.GiB},
+		limits:    volume.Limits{Granularity: volume.MiB, Min: volume.MiB, Max: volume.TiB, Default: volume.GiB},
 		zones:     []string{"a", "b"},
 		nodes:     map[string]int{"node-1": 2, "node-2": 100},
 		volumes:   make(map[string]volume.Volume),
@@ -61,8 +61,8 @@ func (b *Backend) Limits() volume.Limits { return b.limits }
 // AccessModes implements volume.Backend.
 func (*Backend) AccessModes() []volume.AccessMode {
 	return []volume.AccessMode{
-		volume.SingleNodeWriter, volume.SingleNodeReaderOnly, volume.SingleNodeSingleWriter, volume.SingleNodeMultiWriter,
-		volume.MultiNodeMultiWriter,
+		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly, volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
+		volume.AccessMultiNodeMultiWriter,
 	}
 }
 
@@ -97,7 +97,7 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	if err := checkParameters(req.Parameters); err != nil {
 		return volume.Volume{}, err
 	}
-	if err := checkTier(req.Mutable); err != nil {
+	if err := checkTier(req.MutableParameters); err != nil {
 		return volume.Volume{}, err
 	}
 	if v, ok := b.find(req.Name); ok {
@@ -110,18 +110,18 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	b.serial++
 	v := volume.Volume{
 		ID: fmt.Sprintf("vol-%d", b.serial), Name: req.Name, Size: req.Size, Source: req.Source,
-		Topology: []volume.Topology{{TopologyKey: zone}}, Context: map[string]string{"pool": "fake"},
+		Topology: []volume.Topology{{TopologyKey: zone}}, VolumeContext: map[string]string{"pool": "fake"},
 		Encrypted: req.Encrypted,
 	}
 	b.volumes[v.ID] = v
-	b.tiers[v.ID] = req.Mutable["tier"]
+	b.tiers[v.ID] = req.MutableParameters["tier"]
 	return v.Clone(), nil
 }
 
 func fits(v volume.Volume, req volume.CreateRequest) error {
 	outside := v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit)
 	if outside || v.Source != req.Source || v.Encrypted != req.Encrypted {
-		return volume.Errorf(volume.AlreadyExists, "volume %s has this name and %s", v.ID, v.Size)
+		return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name and %s", v.ID, v.Size)
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (b *Backend) place(req volume.CreateRequest) (string, error) {
 		}
 	}
 	if len(req.Requisite) > 0 {
-		return "", volume.Errorf(volume.Exhausted, "none of the requisite zones is one of %v", b.zones)
+		return "", volume.Errorf(volume.KindExhausted, "none of the requisite zones is one of %v", b.zones)
 	}
 	return b.zones[0], nil
 }
@@ -166,7 +166,7 @@ func (b *Backend) Delete(_ context.Context, id string) error {
 	defer b.mu.Unlock()
 	b.calls["Delete"]++
 	if nodes := b.volumes[id].Nodes; len(nodes) > 0 {
-		return volume.Errorf(volume.Precondition, "it is attached to %v", nodes)
+		return volume.Errorf(volume.KindPrecondition, "it is attached to %v", nodes)
 	}
 	delete(b.volumes, id)
 	return nil
@@ -182,7 +182,7 @@ func (b *Backend) Get(_ context.Context, id string) (volume.Volume, error) {
 func (b *Backend) get(id string) (volume.Volume, error) {
 	v, ok := b.volumes[id]
 	if !ok {
-		return volume.Volume{}, volume.Errorf(volume.NotFound, "there is no such volume")
+		return volume.Volume{}, volume.Errorf(volume.KindNotFound, "there is no such volume")
 	}
 	return v.Clone(), nil
 }
@@ -208,7 +208,7 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 func checkParameters(class map[string]string) error {
 	for key := range class {
 		if key != "mkfsOptions" && !strings.HasPrefix(key, "csi.storage.k8s.io/") {
-			return volume.Errorf(volume.Invalid, "the parameter %s of the class is unknown", key)
+			return volume.Errorf(volume.KindInvalid, "the parameter %s of the class is unknown", key)
 		}
 	}
 	return nil
@@ -217,7 +217,7 @@ func checkParameters(class map[string]string) error {
 func checkTier(mutable map[string]string) error {
 	for key, value := range mutable {
 		if key != "tier" || (value != "gold" && value != "silver") {
-			return volume.Errorf(volume.Invalid, "the mutable parameter %s=%s is unknown: want tier=gold or tier=silver", key, value)
+			return volume.Errorf(volume.KindInvalid, "the mutable parameter %s=%s is unknown: want tier=gold or tier=silver", key, value)
 		}
 	}
 	return nil

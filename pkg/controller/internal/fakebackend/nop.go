@@ -11,10 +11,12 @@ import (
 type Nop struct{}
 
 // Limits implements volume.Backend.
-func (Nop) Limits() volume.Limits { return volume.Limits{Granule: volume.GiB} }
+func (Nop) Limits() volume.Limits { return volume.Limits{Granularity: volume.GiB} }
 
 // AccessModes implements volume.Backend.
-func (Nop) AccessModes() []volume.AccessMode { return []volume.AccessMode{volume.SingleNodeWriter} }
+func (Nop) AccessModes() []volume.AccessMode {
+	return []volume.AccessMode{volume.AccessSingleNodeWriter}
+}
 
 // Find implements volume.Backend.
 func (Nop) Find(context.Context, volume.CreateRequest) (volume.Volume, bool, error) {

@@ -22,13 +22,13 @@ func (b *Backend) CreateSnapshot(_ context.Context, req volume.SnapshotRequest) 
 	}
 	for key := range req.Parameters {
 		if key != "ready" && !strings.HasPrefix(key, "csi.storage.k8s.io/") {
-			return volume.Snapshot{}, volume.Errorf(volume.Invalid, "the parameter %s of the class is unknown", key)
+			return volume.Snapshot{}, volume.Errorf(volume.KindInvalid, "the parameter %s of the class is unknown", key)
 		}
 	}
 	for _, s := range b.snapshots {
 		if s.Name == req.Name {
 			if s.VolumeID != req.VolumeID {
-				return volume.Snapshot{}, volume.Errorf(volume.AlreadyExists, "snapshot %s has this name and is of volume %s", s.ID, s.VolumeID)
+				return volume.Snapshot{}, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has this name and is of volume %s", s.ID, s.VolumeID)
 			}
 			return s, nil
 		}
@@ -56,7 +56,7 @@ func (b *Backend) GetSnapshot(_ context.Context, id string) (volume.Snapshot, er
 	defer b.mu.Unlock()
 	s, ok := b.snapshots[id]
 	if !ok {
-		return s, volume.Errorf(volume.NotFound, "there is no such snapshot")
+		return s, volume.Errorf(volume.KindNotFound, "there is no such snapshot")
 	}
 	return s, nil
 }
@@ -93,7 +93,7 @@ func paginate[T any](all []T, page volume.Page) ([]T, string, error) {
 	if page.Token != "" {
 		n, err := strconv.Atoi(page.Token)
 		if err != nil || n < 0 || n > len(all) {
-			return nil, "", volume.Errorf(volume.Stale, "the token %q is not of this listing", page.Token)
+			return nil, "", volume.Errorf(volume.KindStale, "the token %q is not of this listing", page.Token)
 		}
 		start = n
 	}

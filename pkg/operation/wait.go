@@ -1,12 +1,12 @@
-package volume
+package operation
 
 import (
 	"context"
 	"time"
 )
 
-// Pause waits for d, unless ctx ends first; then it returns ctx's error.
-func Pause(ctx context.Context, d time.Duration) error {
+// Sleep waits for d, unless ctx ends first; then it returns ctx's error.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -17,10 +17,10 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Ahead returns a context that ends before ctx's own deadline, so that an error
+// WithMargin returns a context that ends before ctx's own deadline, so that an error
 // that explains what is missing still reaches the caller: by margin, or by one
 // part in so many of the time that is left, if that is less.
-func Ahead(ctx context.Context, margin time.Duration, parts int) (context.Context, context.CancelFunc) {
+func WithMargin(ctx context.Context, margin time.Duration, parts int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
@@ -28,10 +28,10 @@ func Ahead(ctx context.Context, margin time.Duration, parts int) (context.Contex
 	return context.WithDeadline(ctx, deadline.Add(-min(margin, time.Until(deadline)/time.Duration(parts))))
 }
 
-// Bounded waits for a call that cannot be interrupted, for as long as ctx
+// AwaitCall waits for a call that cannot be interrupted, for as long as ctx
 // lasts; then it returns ctx's error, and the call goes on behind it. Use
 // Outlive where a lock must be kept meanwhile.
-func Bounded[T any](ctx context.Context, call func() (T, error)) (T, error) {
+func AwaitCall[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error

@@ -1,4 +1,4 @@
-package volume
+package operation
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 func TestLockExcludes(t *testing.T) {
@@ -46,7 +48,7 @@ func TestLockObeysItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	_, err = l.Lock(ctx, "vol")
-	if !IsKind(err, InProgress) || !errors.Is(err, context.DeadlineExceeded) {
+	if !volume.IsKind(err, volume.KindInProgress) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a lock that is taken: %v", err)
 	}
 	if _, err := l.Lock(t.Context(), "other"); err != nil {
@@ -165,20 +167,4 @@ func TestRepeatedUnlockSourceDoesNotReleaseTheNextHolder(t *testing.T) {
 		}
 		unlockNext()
 	})
-}
-
-func TestTopologyWithin(t *testing.T) {
-	zone := Topology{"zone": "a", "node": "n1"}
-	if !zone.Within(Topology{"zone": "a"}) || !zone.Within(nil) || zone.Within(Topology{"zone": "b"}) || zone.Within(Topology{"rack": "1"}) {
-		t.Error("a place is within another when it has all its segments")
-	}
-}
-
-func TestVolumeCloneSharesNothing(t *testing.T) {
-	v := Volume{Topology: []Topology{{"zone": "a"}}, Context: map[string]string{"k": "v"}, Nodes: []string{"n"}}
-	c := v.Clone()
-	c.Topology[0]["zone"], c.Context["k"], c.Nodes[0] = "b", "w", "m"
-	if v.Topology[0]["zone"] != "a" || v.Context["k"] != "v" || v.Nodes[0] != "n" {
-		t.Error("the copy shares memory with the original")
-	}
 }

@@ -1,4 +1,4 @@
-package volume
+package operation
 
 import (
 	"context"
@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// DetachedWork is work that has outlived its call (see Outlive).
-type DetachedWork struct {
+// Detached is work that has outlived its call (see Outlive).
+type Detached struct {
 	ID    string    // of the volume or snapshot
 	What  string    // "growing the filesystem at …"
 	Since time.Time // when it began
 }
 
-// Detached knows the work that goes on after its call has ended, so that a
+// Tracker knows the work that goes on after its call has ended, so that a
 // program can wait for it before it ends itself. The zero value is ready to
 // use; nil keeps no account.
-type Detached struct {
+type Tracker struct {
 	mu      sync.Mutex
-	work    map[*DetachedWork]struct{}
+	work    map[*Detached]struct{}
 	changed chan struct{} // closed at the next end of work; nil: nobody waits
 }
 
@@ -27,12 +27,12 @@ type Detached struct {
 // NewLease does.
 // Work that Outlive detaches with the lease is accounted for, under the id of
 // its volume or snapshot.
-func (d *Detached) NewLease(id string, unlock func()) *Lease {
+func (d *Tracker) NewLease(id string, unlock func()) *Lease {
 	return &Lease{unlock: unlock, id: id, detached: d}
 }
 
 // List returns the work that goes on, the oldest first.
-func (d *Detached) List() []DetachedWork {
+func (d *Tracker) List() []Detached {
 	if d == nil {
 		return nil
 	}
@@ -41,18 +41,18 @@ func (d *Detached) List() []DetachedWork {
 	return d.list()
 }
 
-func (d *Detached) list() []DetachedWork {
-	var all []DetachedWork
+func (d *Tracker) list() []Detached {
+	var all []Detached
 	for w := range d.work {
 		all = append(all, *w)
 	}
-	slices.SortFunc(all, func(a, b DetachedWork) int { return a.Since.Compare(b.Since) })
+	slices.SortFunc(all, func(a, b Detached) int { return a.Since.Compare(b.Since) })
 	return all
 }
 
 // Wait waits until no detached work goes on, or ctx ends, and returns what
 // still goes on then.
-func (d *Detached) Wait(ctx context.Context) []DetachedWork {
+func (d *Tracker) Wait(ctx context.Context) []Detached {
 	if d == nil {
 		return nil
 	}
@@ -75,14 +75,14 @@ func (d *Detached) Wait(ctx context.Context) []DetachedWork {
 }
 
 // add accounts for work until ended is called.
-func (d *Detached) add(w DetachedWork) (ended func()) {
+func (d *Tracker) add(w Detached) (ended func()) {
 	if d == nil {
 		return func() {}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.work == nil {
-		d.work = make(map[*DetachedWork]struct{})
+		d.work = make(map[*Detached]struct{})
 	}
 	d.work[&w] = struct{}{}
 	return func() {

@@ -1,4 +1,4 @@
-package volume
+package operation
 
 import (
 	"context"
@@ -7,23 +7,25 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Lease is a lock (of Locks, or any other) on its way from a call to work that
 // may outlive it. The zero value holds none.
 type Lease struct {
 	unlock   func()
-	id       string    // of what the work is done on
-	detached *Detached // nil: nobody asks for work that outlives its call
+	id       string   // of what the work is done on
+	detached *Tracker // nil: nobody asks for work that outlives its call
 }
 
 // NewLease takes charge of a lock's release. Work that outlives its call with
 // this lease is not accounted for; see Detached.NewLease.
 func NewLease(unlock func()) *Lease { return &Lease{unlock: unlock} }
 
-// And takes charge of the release of one more lock. The last one taken is the
+// Add takes charge of the release of one more lock. The last one taken is the
 // first to be released.
-func (l *Lease) And(unlock func()) {
+func (l *Lease) Add(unlock func()) {
 	before := *l
 	l.unlock = func() {
 		unlock()
@@ -31,9 +33,9 @@ func (l *Lease) And(unlock func()) {
 	}
 }
 
-// Held tells whether the lock is here still: it was neither released nor
+// IsHeld tells whether the lock is here still: it was neither released nor
 // handed over to work that goes on.
-func (l *Lease) Held() bool { return l.unlock != nil }
+func (l *Lease) IsHeld() bool { return l.unlock != nil }
 
 // Release frees the lock, unless it has been handed over to work that goes on.
 func (l *Lease) Release() {
@@ -43,7 +45,7 @@ func (l *Lease) Release() {
 	}
 }
 
-// Outlive runs work that must not be cut short with the call: the kernel
+// RunDetached runs work that must not be cut short with the call: the kernel
 // cannot be interrupted in a growth, and a format or a copy that starts over
 // with each retry never ends. When ctx ends first, the work goes on, keeps the
 // lease's lock until it is done, and the error (of kind Deadline or Canceled)
@@ -53,7 +55,7 @@ func (l *Lease) Release() {
 //
 // A panic of the work is passed on to the caller, whose server can deal with
 // it. When the caller has gone it is logged; it never ends the process.
-func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, error)) (T, error) {
+func RunDetached[T any](ctx context.Context, l *Lease, what string, work func() (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -100,15 +102,15 @@ func Outlive[T any](ctx context.Context, l *Lease, what string, work func() (T, 
 		return end(r)
 	default:
 	}
-	handed, ended := *l, l.detached.add(DetachedWork{ID: l.id, What: what, Since: started})
+	handed, ended := *l, l.detached.add(Detached{ID: l.id, What: what, Since: started})
 	unlock = func() {
 		defer ended()
 		handed.Release()
 	}
 	l.unlock = nil
 	var zero T
-	return zero, &Error{
-		Kind: KindOf(context.Cause(ctx)), Msg: what + " is still under way", Cause: context.Cause(ctx),
+	return zero, &volume.Error{
+		Kind: volume.KindOf(context.Cause(ctx)), Msg: what + " is still under way", Cause: context.Cause(ctx),
 		Remedy: "nothing needs to be done: it goes on, and the next call finds it done",
 	}
 }

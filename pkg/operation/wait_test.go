@@ -1,4 +1,4 @@
-package volume
+package operation
 
 import (
 	"context"
@@ -8,25 +8,25 @@ import (
 )
 
 func TestPause(t *testing.T) {
-	if err := Pause(t.Context(), time.Millisecond); err != nil {
+	if err := Sleep(t.Context(), time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Pause(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+	if err := Sleep(ctx, time.Hour); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
 }
 
 func TestBounded(t *testing.T) {
 	failed := errors.New("failed")
-	if v, err := Bounded(t.Context(), func() (int, error) { return 7, failed }); v != 7 || !errors.Is(err, failed) {
+	if v, err := AwaitCall(t.Context(), func() (int, error) { return 7, failed }); v != 7 || !errors.Is(err, failed) {
 		t.Errorf("%d, %v", v, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	hang, ended := make(chan struct{}), make(chan struct{})
-	_, err := Bounded(ctx, func() (int, error) { defer close(ended); <-hang; return 7, nil })
+	_, err := AwaitCall(ctx, func() (int, error) { defer close(ended); <-hang; return 7, nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("a call that hangs: %v", err)
 	}
@@ -44,7 +44,7 @@ func TestAhead(t *testing.T) {
 			t.Parallel()
 			outer, cancel := context.WithTimeout(t.Context(), test.time)
 			defer cancel()
-			inner, cancel := Ahead(outer, time.Minute, 4)
+			inner, cancel := WithMargin(outer, time.Minute, 4)
 			defer cancel()
 			end, _ := inner.Deadline()
 			if left := time.Until(end); left > test.want || left < test.want-5*time.Second {
@@ -52,7 +52,7 @@ func TestAhead(t *testing.T) {
 			}
 		})
 	}
-	inner, cancel := Ahead(t.Context(), time.Minute, 4)
+	inner, cancel := WithMargin(t.Context(), time.Minute, 4)
 	defer cancel()
 	if _, limited := inner.Deadline(); limited {
 		t.Error("a context without a deadline got one")

@@ -1,16 +1,18 @@
-package volume
+package operation
 
 import (
 	"context"
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 func TestOutliveInTime(t *testing.T) {
 	freed := 0
 	l := NewLease(func() { freed++ })
-	v, err := Outlive(t.Context(), l, "work", func() (int, error) { return 7, nil })
+	v, err := RunDetached(t.Context(), l, "work", func() (int, error) { return 7, nil })
 	if v != 7 || err != nil || freed != 0 {
 		t.Errorf("%d, %v; freed %d times before the caller did", v, err, freed)
 	}
@@ -25,7 +27,7 @@ func TestLeaseOfSeveralLocks(t *testing.T) {
 	order := ""
 	l := new(Lease)
 	for _, name := range []string{"a", "b", "c"} {
-		l.And(func() { order += name })
+		l.Add(func() { order += name })
 	}
 	l.Release()
 	l.Release()
@@ -39,8 +41,8 @@ func TestOutliveKeepsTheLockForWorkThatGoesOn(t *testing.T) {
 	freed, goOn := make(chan struct{}), make(chan struct{})
 	l := NewLease(func() { close(freed) })
 	cancel(context.DeadlineExceeded)
-	_, err := Outlive(ctx, l, "the work", func() (int, error) { <-goOn; return 7, nil })
-	if !IsKind(err, Deadline) || !errors.Is(err, context.DeadlineExceeded) {
+	_, err := RunDetached(ctx, l, "the work", func() (int, error) { <-goOn; return 7, nil })
+	if !volume.IsKind(err, volume.KindDeadline) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	l.Release()
@@ -61,7 +63,7 @@ func TestOutlivePassesAPanicOn(t *testing.T) {
 			t.Errorf("recovered %q", p)
 		}
 	}()
-	_, err := Outlive(t.Context(), NewLease(nil), "the work", func() (int, error) { panic("oops") })
+	_, err := RunDetached(t.Context(), NewLease(nil), "the work", func() (int, error) { panic("oops") })
 	t.Errorf("no panic, but %v", err)
 }
 
@@ -69,8 +71,8 @@ func TestOutliveSurvivesAPanicOfWorkThatGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	freed, goOn := make(chan struct{}), make(chan struct{})
-	_, err := Outlive(ctx, NewLease(func() { close(freed) }), "the work", func() (int, error) { <-goOn; panic("oops") })
-	if !IsKind(err, Canceled) {
+	_, err := RunDetached(ctx, NewLease(func() { close(freed) }), "the work", func() (int, error) { <-goOn; panic("oops") })
+	if !volume.IsKind(err, volume.KindCanceled) {
 		t.Errorf("%v", err)
 	}
 	close(goOn)

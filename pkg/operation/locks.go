@@ -1,9 +1,11 @@
-package volume
+package operation
 
 import (
 	"context"
 	"slices"
 	"sync"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // Locks serializes work per volume id. Unlike the "operation already exists"
@@ -33,8 +35,8 @@ func (l *Locks) Lock(ctx context.Context, id string) (unlock func(), err error) 
 		}
 	}
 	l.leave(id, e)
-	return nil, &Error{
-		Kind: InProgress, ID: id, Msg: "another operation on this volume has not finished", Cause: context.Cause(ctx),
+	return nil, &volume.Error{
+		Kind: volume.KindInProgress, ID: id, Msg: "another operation on this volume has not finished", Cause: context.Cause(ctx),
 		Remedy: "it will be retried; look at the log for the operation that holds the volume if this lasts",
 	}
 }
