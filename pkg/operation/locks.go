@@ -8,51 +8,57 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Locks serializes work per volume id. Unlike the "operation already exists"
-// answer of other drivers a second caller waits, as long as its context
-// lasts, and then finds the work done. The zero value is ready to use.
+// Locks serializes the operations on each volume. A second caller waits, as long as its
+// context lasts, and then finds the work of the first one done; other drivers refuse it
+// with "operation already exists". The zero value is ready to use.
 type Locks struct {
 	mu    sync.Mutex
-	locks map[string]*lockEntry
+	locks map[string]*lockEntry // by volume id
 }
 
 type lockEntry struct {
-	slot  chan struct{} // holds one token while the lock is taken
-	users int           // holder and waiters; the entry is dropped at zero
+	held  chan struct{} // contains one element while the lock is held
+	users int           // the holder and the waiters; the entry is removed at zero
 }
 
-// Lock waits until id is free and takes it. The returned function releases
-// it; further calls of it do nothing. The error is of kind InProgress when
-// the context ends first: somebody else still works on the volume.
+// Lock waits until no other caller holds the lock of id, and takes it. unlock releases it;
+// further calls of unlock do nothing. The error has kind InProgress: ctx ended first.
 func (l *Locks) Lock(ctx context.Context, id string) (unlock func(), err error) {
-	e := l.enter(id)
-	// A context that has ended must not win the race for a free lock.
+	e := l.addUser(id)
+	// select chooses at random: an ended context must not get a free lock.
 	if ctx.Err() == nil {
 		select {
-		case e.slot <- struct{}{}:
-			return sync.OnceFunc(func() { <-e.slot; l.leave(id, e) }), nil
+		case e.held <- struct{}{}:
+			return sync.OnceFunc(func() { <-e.held; l.removeUser(id, e) }), nil
 		case <-ctx.Done():
 		}
 	}
-	l.leave(id, e)
+	l.removeUser(id, e)
 	return nil, &volume.Error{
 		Kind: volume.KindInProgress, ID: id, Msg: "another operation on this volume has not finished", Cause: context.Cause(ctx),
-		Remedy: "it will be retried; look at the log for the operation that holds the volume if this lasts",
+		Remedy: "no action needed: Kubernetes retries this automatically; if it lasts, find the other operation in the plugin's log",
 	}
 }
 
-// LockWithSource takes the locks of source and ids, in a fixed order, so that
-// two callers with the same ids cannot block one another for ever. Duplicates
-// and empty ids are passed over. unlockSource releases the lock of source
-// alone, and unlock all that are still held. Both may be called more than once.
-func (l *Locks) LockWithSource(ctx context.Context, source string, ids ...string) (unlock, unlockSource func(), err error) {
+// LockWithSource takes the locks of source and ids. It takes them in sorted order, so that
+// two callers cannot block each other for ever. It ignores duplicates and empty ids.
+// unlockSource releases the lock of source alone, unlock all locks that are still held.
+// Further calls of both do nothing. The error has kind InProgress: ctx ended first.
+func (l *Locks) LockWithSource(
+	ctx context.Context, source string, ids ...string,
+) (unlock, unlockSource func(), err error) {
 	var unlocks []func()
 	unlock, unlockSource = func() {
-		for i := len(unlocks) - 1; i >= 0; i-- {
-			unlocks[i]()
+		for _, u := range slices.Backward(unlocks) {
+			u()
 		}
 	}, func() {}
-	for _, id := range sortedUnique(append(slices.Clone(ids), source)) {
+	ids = append(slices.Clone(ids), source)
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		if id == "" {
+			continue
+		}
 		u, err := l.Lock(ctx, id)
 		if err != nil {
 			unlock()
@@ -66,7 +72,7 @@ func (l *Locks) LockWithSource(ctx context.Context, source string, ids ...string
 	return unlock, unlockSource, nil
 }
 
-func (l *Locks) enter(id string) *lockEntry {
+func (l *Locks) addUser(id string) *lockEntry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.locks[id]
@@ -74,23 +80,17 @@ func (l *Locks) enter(id string) *lockEntry {
 		if l.locks == nil {
 			l.locks = make(map[string]*lockEntry)
 		}
-		e = &lockEntry{slot: make(chan struct{}, 1)}
+		e = &lockEntry{held: make(chan struct{}, 1)}
 		l.locks[id] = e
 	}
 	e.users++
 	return e
 }
 
-func (l *Locks) leave(id string, e *lockEntry) {
+func (l *Locks) removeUser(id string, e *lockEntry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.users--; e.users == 0 {
 		delete(l.locks, id)
 	}
-}
-
-func sortedUnique(ids []string) []string {
-	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return id == "" })
-	slices.Sort(ids)
-	return slices.Compact(ids)
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestLockExcludes(t *testing.T) {
+func TestLockHasOneHolder(t *testing.T) {
 	var l Locks
-	var inside, most atomic.Int32
+	var inside, maxInside atomic.Int32
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -24,22 +24,22 @@ func TestLockExcludes(t *testing.T) {
 				return
 			}
 			defer unlock()
-			if n := inside.Add(1); n > most.Load() {
-				most.Store(n)
+			if n := inside.Add(1); n > maxInside.Load() {
+				maxInside.Store(n)
 			}
 			inside.Add(-1)
 		})
 	}
 	wg.Wait()
-	if most.Load() != 1 {
-		t.Errorf("%d holders at once", most.Load())
+	if maxInside.Load() != 1 {
+		t.Errorf("%d holders at once", maxInside.Load())
 	}
 	if len(l.locks) != 0 {
 		t.Errorf("%d entries are left behind", len(l.locks))
 	}
 }
 
-func TestLockObeysItsContext(t *testing.T) {
+func TestLockEndsWithItsContext(t *testing.T) {
 	var l Locks
 	unlock, err := l.Lock(t.Context(), "vol")
 	if err != nil {
@@ -56,7 +56,7 @@ func TestLockObeysItsContext(t *testing.T) {
 	}
 	unlock()
 	unlock() // a second call must not free somebody else's lock
-	again, err := l.Lock(t.Context(), "vol")
+	unlockAgain, err := l.Lock(t.Context(), "vol")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,13 +64,13 @@ func TestLockObeysItsContext(t *testing.T) {
 	if _, err := l.Lock(ctx, "vol"); err == nil {
 		t.Error("a stale unlock freed the lock of another holder")
 	}
-	again()
+	unlockAgain()
 	if _, err := l.Lock(ctx, "vol"); err == nil {
 		t.Error("an ended context was given a lock")
 	}
 }
 
-func TestLockWithSourceIsFreeOfDeadlock(t *testing.T) {
+func TestLockWithSourceDoesNotDeadlock(t *testing.T) {
 	var l Locks
 	var wg sync.WaitGroup
 	for i := range 100 {
@@ -106,7 +106,7 @@ func TestLockWithSourceIsFreeOfDeadlock(t *testing.T) {
 
 func TestUnlockSourceReleasesTheSourceAlone(t *testing.T) {
 	var l Locks
-	short := func() context.Context {
+	shortContext := func() context.Context {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		t.Cleanup(cancel)
 		return ctx
@@ -118,19 +118,19 @@ func TestUnlockSourceReleasesTheSourceAlone(t *testing.T) {
 		}
 		unlockSource()
 		unlockSource()
-		again, err := l.Lock(t.Context(), "source")
+		unlockAgain, err := l.Lock(t.Context(), "source")
 		if err != nil {
 			t.Fatalf("source %q is still locked: %v", source, err)
 		}
-		if _, err := l.Lock(short(), "name"); err == nil {
+		if _, err := l.Lock(shortContext(), "name"); err == nil {
 			t.Error("the name was released with the source")
 		}
 		unlock()
 		unlock()
-		if _, err := l.Lock(short(), "source"); err == nil {
+		if _, err := l.Lock(shortContext(), "source"); err == nil {
 			t.Error("unlock released the source for another holder")
 		}
-		again()
+		unlockAgain()
 		name, err := l.Lock(t.Context(), "name")
 		if err != nil {
 			t.Fatalf("the name is still locked: %v", err)

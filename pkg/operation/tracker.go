@@ -7,63 +7,61 @@ import (
 	"time"
 )
 
-// Detached is work that has outlived its call (see Outlive).
+// Detached is work that continues after its call has ended (see RunDetached).
 type Detached struct {
 	ID    string    // of the volume or snapshot
 	What  string    // "growing the filesystem at …"
-	Since time.Time // when it began
+	Since time.Time // the start of the work
 }
 
-// Tracker knows the work that goes on after its call has ended, so that a
-// program can wait for it before it ends itself. The zero value is ready to
-// use; nil keeps no account.
+// Tracker lists detached work, so that a program can wait for it before it exits. The zero
+// value is ready to use. The methods of a nil Tracker track nothing.
 type Tracker struct {
 	mu      sync.Mutex
 	work    map[*Detached]struct{}
-	changed chan struct{} // closed at the next end of work; nil: nobody waits
+	changed chan struct{} // closed when work ends next; nil: no Wait is running
 }
 
-// NewLease takes charge of a lock's release (nil: none yet), as the function
-// NewLease does.
-// Work that Outlive detaches with the lease is accounted for, under the id of
-// its volume or snapshot.
-func (d *Tracker) NewLease(id string, unlock func()) *Lease {
-	return &Lease{unlock: unlock, id: id, detached: d}
+// NewLease returns a lease that owns a lock: unlock releases it (nil: no lock yet). The
+// tracker lists work that RunDetached detaches with the lease under id, the id of the
+// volume or snapshot.
+func (t *Tracker) NewLease(id string, unlock func()) *Lease {
+	return &Lease{unlock: unlock, id: id, tracker: t}
 }
 
-// List returns the work that goes on, the oldest first.
-func (d *Tracker) List() []Detached {
-	if d == nil {
+// List returns the detached work that has not ended, oldest first.
+func (t *Tracker) List() []Detached {
+	if t == nil {
 		return nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.list()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.list()
 }
 
-func (d *Tracker) list() []Detached {
+func (t *Tracker) list() []Detached {
 	var all []Detached
-	for w := range d.work {
+	for w := range t.work {
 		all = append(all, *w)
 	}
 	slices.SortFunc(all, func(a, b Detached) int { return a.Since.Compare(b.Since) })
 	return all
 }
 
-// Wait waits until no detached work goes on, or ctx ends, and returns what
-// still goes on then.
-func (d *Tracker) Wait(ctx context.Context) []Detached {
-	if d == nil {
+// Wait waits until all detached work has ended or ctx ends. It returns the work that has
+// not ended by then.
+func (t *Tracker) Wait(ctx context.Context) []Detached {
+	if t == nil {
 		return nil
 	}
 	for {
-		d.mu.Lock()
-		left := d.list()
-		if d.changed == nil {
-			d.changed = make(chan struct{})
+		t.mu.Lock()
+		left := t.list()
+		if t.changed == nil {
+			t.changed = make(chan struct{})
 		}
-		changed := d.changed
-		d.mu.Unlock()
+		changed := t.changed
+		t.mu.Unlock()
 		if len(left) == 0 || ctx.Err() != nil {
 			return left
 		}
@@ -74,24 +72,24 @@ func (d *Tracker) Wait(ctx context.Context) []Detached {
 	}
 }
 
-// add accounts for work until ended is called.
-func (d *Tracker) add(w Detached) (ended func()) {
-	if d == nil {
+// add lists w until ended is called.
+func (t *Tracker) add(w Detached) (ended func()) {
+	if t == nil {
 		return func() {}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.work == nil {
-		d.work = make(map[*Detached]struct{})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.work == nil {
+		t.work = make(map[*Detached]struct{})
 	}
-	d.work[&w] = struct{}{}
+	t.work[&w] = struct{}{}
 	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.work, &w)
-		if d.changed != nil {
-			close(d.changed)
-			d.changed = nil
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.work, &w)
+		if t.changed != nil {
+			close(t.changed)
+			t.changed = nil
 		}
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Sleep waits for d, unless ctx ends first; then it returns ctx's error.
+// Sleep waits for d. If ctx ends first, Sleep returns ctx's error at once.
 func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -17,9 +17,9 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// WithMargin returns a context that ends before ctx's own deadline, so that an error
-// that explains what is missing still reaches the caller: by margin, or by one
-// part in so many of the time that is left, if that is less.
+// WithMargin returns a context that ends before ctx's deadline, by margin or by 1/parts of
+// the remaining time, whichever is smaller. The margin leaves time to send the caller an
+// error that explains what is missing. Without a deadline WithMargin adds none.
 func WithMargin(ctx context.Context, margin time.Duration, parts int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -28,9 +28,9 @@ func WithMargin(ctx context.Context, margin time.Duration, parts int) (context.C
 	return context.WithDeadline(ctx, deadline.Add(-min(margin, time.Until(deadline)/time.Duration(parts))))
 }
 
-// AwaitCall waits for a call that cannot be interrupted, for as long as ctx
-// lasts; then it returns ctx's error, and the call goes on behind it. Use
-// Outlive where a lock must be kept meanwhile.
+// AwaitCall runs a call that cannot be interrupted and returns its result. If ctx ends
+// first, AwaitCall returns ctx's error, and the call continues in the background. Use
+// RunDetached where a lock must be held until the call ends.
 func AwaitCall[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	type result struct {
 		value T

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestPause(t *testing.T) {
+func TestSleepEndsWithItsContext(t *testing.T) {
 	if err := Sleep(t.Context(), time.Millisecond); err != nil {
 		t.Error(err)
 	}
@@ -18,7 +18,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-func TestBounded(t *testing.T) {
+func TestAwaitCallEndsWithItsContext(t *testing.T) {
 	failed := errors.New("failed")
 	if v, err := AwaitCall(t.Context(), func() (int, error) { return 7, failed }); v != 7 || !errors.Is(err, failed) {
 		t.Errorf("%d, %v", v, err)
@@ -34,11 +34,11 @@ func TestBounded(t *testing.T) {
 	<-ended
 }
 
-func TestAhead(t *testing.T) {
+func TestWithMarginTakesTheSmallerMargin(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ time, want time.Duration }{
 		"the margin": {time.Hour, time.Hour - time.Minute},
-		"a part":     {time.Minute, 45 * time.Second},
+		"1/parts":    {time.Minute, 45 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,19 +6,18 @@ import "context"
 type CreateRequest struct {
 	Name              string            // idempotency key
 	Size              Size              // resolved under the backend's Limits
-	Range             Range             // the range as asked: an existing volume of this name fits if its size lies in it
+	Range             Range             // the requested range; an existing volume of this name fits if its size lies in it
 	Source            Source            // for Restore and Clone
 	Parameters        map[string]string // of the StorageClass, backend-specific
 	MutableParameters map[string]string // mutable parameters (VolumeAttributesClass); only given to a Modifier
 	Encrypted         bool              // the node encrypts the volume; kept as Volume.Encrypted
 	Accesses          []Access          // how it will be used; already checked against AccessModes
-	Requisite         []Topology        // must be reachable from at least one of these; empty: no demand
+	Requisite         []Topology        // the volume must be reachable from one of these; empty: from anywhere
 	Preferred         []Topology        // in order of preference
-	// OnAccepted, unless nil, is called when the storage system has accepted the
-	// copy of Source: from then on Source may be attached, detached, expanded
-	// and deleted, and other copies of it may be asked for. A backend may call
-	// it more than once, on the goroutine of the call, and never after it. One
-	// that needs the source to the end does not call it.
+	// OnAccepted, unless nil, is called when the storage system has accepted the copy of
+	// Source. From then on other calls may attach, detach, expand, delete and copy Source. A
+	// backend calls it on the goroutine of the call, more than once if it likes, and never
+	// after the call. A backend that needs the source until the end does not call it.
 	OnAccepted func()
 }
 
@@ -29,78 +28,74 @@ func (r CreateRequest) NotifyAccepted() {
 	}
 }
 
-// Backend is what every storage backend does. All methods are idempotent and
-// convergent: they drive the world toward the asked state from whatever state
-// an earlier, interrupted call has left. The caller holds the volume's lock.
+// Backend has the methods that every storage backend must have; the interfaces below it are
+// optional, and the controller advertises the CSI capabilities of those that a backend has.
+// All methods are idempotent and convergent: they lead to the requested state from any state
+// that an interrupted call has left. The caller holds the volume's lock.
 //
-// The secrets of a request are in the context (SecretsFrom).
-//
-// Errors are of type *Error with the kinds documented per method.
+// The secrets of a request are in the context (SecretsFrom). Errors are of type *Error with
+// the kinds documented per method.
 type Backend interface {
-	// Limits returns the granule and bounds of volume sizes.
+	// Limits returns the granularity and the bounds of volume sizes.
 	Limits() Limits
 
-	// AccessModes returns the modes that volumes of this backend can honor.
+	// AccessModes returns the modes that volumes of this backend support.
 	AccessModes() []AccessMode
 
-	// Find looks for the volume of the request's name in the place where the
-	// request would have it made, whatever it was made of and whether or not it
-	// is usable yet; it judges neither the volume nor the request. Its Source is
-	// the one it was made from, also when that has gone since. Of no use to tell
-	// whether a volume is gone for good; see Get for that. A lookup that could not
-	// be made gives an error of a kind that is not Final.
+	// Find looks for the volume of the request's name in the cloud or directory in which
+	// Create would make it. It does not judge whether the volume fits the request or is
+	// usable. The Source of the volume is the one that it was made from, even if that no
+	// longer exists. A volume that Find does not find may still exist; only Get proves that a
+	// volume is gone. An error has a kind for which Kind.IsFinal is false.
 	Find(ctx context.Context, req CreateRequest) (v Volume, found bool, err error)
 
-	// Create makes an empty volume, or returns the one of that name when it
-	// fits the request. The volume is usable when Create returns. Kinds:
-	// AlreadyExists (the name is taken by a volume that does not fit), Invalid
-	// (parameters), OutOfRange (no space, quota), Exhausted (none of the
-	// requisite places can be served; CSI v1.13, CreateVolume errors).
+	// Create makes an empty volume, or returns the volume of that name if it fits the
+	// request. The volume is usable when Create returns. Kinds: AlreadyExists (the volume of
+	// that name does not fit), Invalid (parameters), OutOfRange (no space, quota), Exhausted
+	// (no requisite place can be served; CSI v1.13, CreateVolume errors).
 	Create(ctx context.Context, req CreateRequest) (Volume, error)
 
-	// Delete removes the volume; a volume that does not exist is a success.
-	// It returns when the volume is really gone. Kind Precondition: in use, or
-	// snapshots depend on it.
+	// Delete removes the volume, and returns when the volume no longer exists. It succeeds
+	// for a volume that does not exist. Kind Precondition: the volume is in use, or snapshots
+	// depend on it.
 	Delete(ctx context.Context, id string) error
 
-	// Get reads the volume. Kind NotFound: the backend says it is gone.
+	// Get reads the volume. Kind NotFound: the storage system says that it does not exist.
 	Get(ctx context.Context, id string) (Volume, error)
 
-	// Expand grows the volume to at least target bytes, online if it is in
-	// use, and returns it as read back from the backend after the growth. A
-	// volume that is already that large is left alone. An expansion that is
-	// under way already is joined, not issued again. Expand never reports
-	// success unless the size read back is at least target. Kinds: NotFound,
+	// Expand grows the volume to at least target bytes, online if it is in use, and returns
+	// the volume as read after the growth. It succeeds only if the size that was read is at
+	// least target. It does not change a volume that is large enough, and waits for an
+	// expansion that is already running instead of requesting a second one. Kinds: NotFound,
 	// OutOfRange, InProgress, Unavailable, Deadline, Internal.
 	Expand(ctx context.Context, id string, target Size) (Volume, error)
 }
 
-// Abandoner is implemented by backends where creations that failed or got no
-// answer can leave something.
+// Abandoner is implemented by backends in which a creation that failed or got no answer can
+// leave a volume behind.
 type Abandoner interface {
-	// Abandon ends a creation that is refused with err before Create was called.
-	// It removes what earlier creations of the name have left, and returns err, or
-	// an error of a kind that is not Final while a volume of the name exists or
-	// may come to be.
+	// Abandon is called instead of Create for a request that is refused with err. It removes
+	// the volumes that earlier creations of the name left behind, and returns err. While a
+	// volume of the name exists or may still be created, it returns an error of a kind for
+	// which Kind.IsFinal is false.
 	Abandon(ctx context.Context, req CreateRequest, err error) error
 }
 
-// Snapshotter is implemented by backends that can take snapshots and make
-// volumes from them.
+// Snapshotter is implemented by backends that can take snapshots and restore volumes from
+// them.
 type Snapshotter interface {
-	// CreateSnapshot takes a snapshot of a volume, or returns the one of that
-	// name when it is of the same volume. It returns when the snapshot is cut,
-	// which may be before it is Ready; the caller keeps the first ID that it
-	// gets for good. Kinds: NotFound (volume), AlreadyExists.
+	// CreateSnapshot takes a snapshot of a volume, or returns the snapshot of that name if it
+	// is of the same volume. It returns when the content of the snapshot is fixed, which may
+	// be before the snapshot is Ready: the caller stores the first id that it gets and never
+	// replaces it. Kinds: NotFound (volume), AlreadyExists.
 	CreateSnapshot(ctx context.Context, req SnapshotRequest) (Snapshot, error)
-	// DeleteSnapshot removes a snapshot; one that does not exist is a success.
+	// DeleteSnapshot removes a snapshot. It succeeds for a snapshot that does not exist.
 	DeleteSnapshot(ctx context.Context, id string) error
 	// GetSnapshot reads a snapshot. Kind NotFound.
 	GetSnapshot(ctx context.Context, id string) (Snapshot, error)
-	// Restore is Create with the content of req.Source.SnapshotID. The volume
-	// may be larger than the snapshot. A volume that was made already is
-	// returned also when the snapshot has gone since. Kinds: as Create,
-	// NotFound (snapshot).
+	// Restore is Create with the content of req.Source.SnapshotID. The volume may be larger
+	// than the snapshot. Restore returns an existing volume of the name even if the snapshot
+	// no longer exists. Kinds: those of Create, NotFound (snapshot).
 	Restore(ctx context.Context, req CreateRequest) (Volume, error)
 }
 
@@ -109,8 +104,8 @@ type SnapshotRequest struct {
 	Name       string // idempotency key
 	VolumeID   string
 	Parameters map[string]string
-	// OnAccepted is as in CreateRequest, for VolumeID: the storage system has
-	// accepted the snapshot.
+	// OnAccepted, unless nil, is called when the storage system has accepted the snapshot of
+	// VolumeID; see CreateRequest.OnAccepted.
 	OnAccepted func()
 }
 
@@ -121,31 +116,28 @@ func (r SnapshotRequest) NotifyAccepted() {
 	}
 }
 
-// Cloner is implemented by backends that can make a volume from another.
+// Cloner is implemented by backends that can make a volume from another volume.
 type Cloner interface {
-	// CloneVolume is Create with the content of req.Source.VolumeID, which may
-	// be in use. The clone may be larger. A clone that was made already is
-	// returned also when the source has grown or gone since. Kinds: as Create,
-	// NotFound (source).
+	// CloneVolume is Create with the content of req.Source.VolumeID, which may be in use. The
+	// clone may be larger. CloneVolume returns an existing volume of the name even if the
+	// source has grown or no longer exists. Kinds: those of Create, NotFound (source).
 	CloneVolume(ctx context.Context, req CreateRequest) (Volume, error)
 }
 
-// Attacher is implemented by backends whose volumes must be attached to a
-// node before the node can see them. Backends without it are reachable from
-// the node directly.
+// Attacher is implemented by backends whose volumes must be attached to a node before the
+// node can see them. Without it, a node reaches the volumes directly.
 type Attacher interface {
-	// Attach makes the volume visible to the node and returns the publish
-	// context for it. Kinds: NotFound (volume or node), Precondition (attached
-	// elsewhere and not shareable), AlreadyExists (attached to this node with
-	// other capabilities), Exhausted (no slot left).
+	// Attach makes the volume visible to the node and returns its publish context. Kinds:
+	// NotFound (volume or node), Precondition (attached to another node and not shareable),
+	// AlreadyExists (attached to this node with other capabilities), Exhausted (the node has
+	// no slot left).
 	Attach(ctx context.Context, req AttachRequest) (map[string]string, error)
-	// Detach undoes Attach and returns when the node cannot reach the volume
-	// any more. An empty node means all nodes. A volume or node that does not
-	// exist is a success.
+	// Detach undoes Attach, and returns when the node can no longer reach the volume. An
+	// empty node means all nodes. It succeeds for a volume or node that does not exist.
 	Detach(ctx context.Context, id, node string) error
 }
 
-// AttachRequest asks for a volume on a node.
+// AttachRequest asks for the attachment of a volume to a node.
 type AttachRequest struct {
 	ID       string
 	Node     string
@@ -155,15 +147,15 @@ type AttachRequest struct {
 
 // Page selects a part of a listing.
 type Page struct {
-	Token string // where to go on; empty: from the start
-	Max   int    // at most so many entries; 0: as many as the backend likes
+	Token string // of the page before; empty: the first page
+	Max   int    // maximum number of entries; 0: the backend chooses
 }
 
-// Lister is implemented by backends that can enumerate their volumes.
+// Lister is implemented by backends that can list their volumes.
 type Lister interface {
-	// ListVolumes returns one page in a stable order and the token of the next
-	// ("" after the last). Backends that are also Attachers fill Volume.Nodes.
-	// Kind Stale: the token is not of a listing of ours.
+	// ListVolumes returns one page in a stable order and the token of the next page ("" after
+	// the last). Backends that implement Attacher fill Volume.Nodes. Kind Stale: the listing
+	// cannot continue from the token.
 	ListVolumes(ctx context.Context, page Page) ([]Volume, string, error)
 }
 
@@ -173,98 +165,95 @@ type SnapshotFilter struct {
 	VolumeID   string
 }
 
-// SnapshotLister is implemented by backends that can enumerate snapshots.
+// SnapshotLister is implemented by backends that can list their snapshots.
 type SnapshotLister interface {
-	// ListSnapshots returns one page; see Lister.ListVolumes. A filter that
-	// nothing matches gives an empty page, not NotFound.
+	// ListSnapshots returns one page; see Lister.ListVolumes. A filter that matches no
+	// snapshot gives an empty page, not NotFound.
 	ListSnapshots(ctx context.Context, filter SnapshotFilter, page Page) ([]Snapshot, string, error)
 }
 
-// Capacity is the room left.
+// Capacity is the space for new volumes.
 type Capacity struct {
 	Available Size
-	// Max and Min bound one volume; zero: not known.
+	// Max and Min bound the size of one volume; zero: unknown.
 	Max Size
 	Min Size
 }
 
-// CapacityRequest asks for the room for volumes of a kind at a place.
+// CapacityRequest asks for the space for volumes of one StorageClass in one place.
 type CapacityRequest struct {
 	Parameters map[string]string
 	Accesses   []Access
 	Topology   Topology // empty: anywhere
 }
 
-// CapacityReporter is implemented by backends that know their free space.
+// CapacityReporter is implemented by backends that know their free space (CSI v1.13,
+// GetCapacity).
 type CapacityReporter interface {
 	Capacity(ctx context.Context, req CapacityRequest) (Capacity, error)
 }
 
-// Modifier is implemented by backends that can change a volume's mutable
-// parameters (retype, QoS) in place.
+// Modifier is implemented by backends that can change the mutable parameters (volume type,
+// QoS) of an existing volume.
 type Modifier interface {
-	// Modify drives the volume to the parameters and returns when they were
-	// read back. Kind Invalid: a parameter is unknown or impossible, and
-	// nothing was applied (CSI v1.13, ControllerModifyVolume errors).
+	// Modify applies the parameters, and returns after reading them back. Kind Invalid: a
+	// parameter is unknown or impossible, and none was applied (CSI v1.13,
+	// ControllerModifyVolume errors).
 	Modify(ctx context.Context, id string, parameters map[string]string) error
 }
 
-// Impairment says how badly a volume is affected (CSI v1.13,
-// VolumeHealthErrorType).
+// Impairment is the severity of a Condition (CSI v1.13, VolumeHealthErrorType).
 type Impairment uint8
 
 // The impairments of the CSI specification.
 const (
-	ImpairmentDegraded     Impairment = iota + 1 // usable, but not as it should be
+	ImpairmentDegraded     Impairment = iota + 1 // usable with a defect
 	ImpairmentInaccessible                       // not usable from any node
-	ImpairmentDataLoss                           // data is lost, or that is strongly suspected
+	ImpairmentDataLoss                           // data is lost, or probably lost
 )
 
-// Condition is something that is wrong with a volume.
+// Condition is one defect of a volume.
 type Condition struct {
 	Impairment Impairment
-	Reason     string // CamelCase, for machines; with Impairment unique per volume
-	Message    string // for a person: what is wrong and what to do
+	Reason     string // CamelCase, for programs; unique per volume together with Impairment
+	Message    string // for a person: the defect and the next step
 }
 
-// HealthReporter is implemented by backends that can tell what is wrong with a
-// volume.
+// HealthReporter is implemented by backends that can report the defects of a volume.
 type HealthReporter interface {
-	// Health returns the adverse conditions of a volume; none: nothing is known
-	// to be wrong. Kind NotFound.
+	// Health returns the known defects of a volume. Kind NotFound.
 	Health(ctx context.Context, id string) ([]Condition, error)
 }
 
-// Health is what is wrong with one volume.
+// Health lists the defects of one volume.
 type Health struct {
 	ID         string
 	Conditions []Condition
 }
 
-// HealthLister is implemented by backends that can tell what is wrong with all
-// of their volumes for about the price of listing them.
+// HealthLister is implemented by backends that can report the defects of all their volumes
+// with about as many API calls as a listing takes.
 type HealthLister interface {
 	HealthReporter
 
-	// ListHealth returns the volumes of one page that have adverse conditions,
-	// with the status and reason that Health returns, and the token of the next
-	// page ("" after the last). A page has at most page.Max volumes. It may have
-	// none and still not be the last. Kind Stale: the token is not of a listing
-	// of ours.
+	// ListHealth returns the volumes of one page that have defects, with the conditions that
+	// Health returns, and the token of the next page ("" after the last). A page has at most
+	// page.Max volumes; a page without any need not be the last one. Kind Stale: the listing
+	// cannot continue from the token.
 	ListHealth(ctx context.Context, page Page) ([]Health, string, error)
 }
 
-// TopologyAware is implemented by backends whose volumes may be reachable from
-// some nodes only.
+// TopologyAware is implemented by backends whose volumes may be reachable from some nodes
+// only.
 type TopologyAware interface {
 	// HasTopology reports whether volumes have a topology. It never changes.
 	HasTopology() bool
 }
 
-// HealthChecker is implemented by backends that can tell early whether they
-// work (reachable, credentials accepted, directory writable); it backs the
-// CSI Probe. It must be cheap. Kind InProgress: the backend is still starting,
-// and waits for something that comes by itself.
+// HealthChecker is implemented by backends and connectors that can check whether they work.
 type HealthChecker interface {
+	// CheckHealth checks that the backend can serve requests (storage system reachable,
+	// credentials accepted, directory writable). Every CSI Probe calls it, so it must be
+	// cheap. Kind InProgress: the backend is still starting and needs no help.
 	CheckHealth(ctx context.Context) error
 }

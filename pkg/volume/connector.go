@@ -2,54 +2,47 @@ package volume
 
 import "context"
 
-// Connector is the node side of a backend: it turns what the controller
-// published into a local block device and back. It holds no credentials of
-// the storage system. All methods are idempotent, also after a crash half-way;
-// the caller holds the volume's lock.
+// Connector is the node side of a backend: it turns the publish context of a volume into a
+// local block device and back. It holds no credentials of the storage system. All methods
+// are idempotent, also after a crash in the middle. The caller holds the volume's lock.
 type Connector interface {
-	// Connect makes the volume's device appear and returns it once it can be
-	// opened. Kinds: NotFound (the backend says there is no such volume, never
-	// just a missing path), Deadline (the device did not appear in time),
-	// Precondition (the device is there but is not this volume, or several
-	// devices show its identity and keep doing so).
+	// Connect makes the volume's device appear and returns the device once it can be opened.
+	// Kinds: NotFound (the storage system says that the volume does not exist; a missing path
+	// is no proof), Deadline (the device did not appear in time), Precondition (the device
+	// exists but is not this volume, or several devices keep showing its identity).
 	Connect(ctx context.Context, req ConnectRequest) (Connection, error)
 
-	// Disconnect undoes Connect, flushing what is unwritten. Not connected, or
-	// a volume that does not exist, is a success. Kinds: Precondition (the device
-	// is still in use, with its holders named), Deadline (the time ran out). A
-	// flush that outlives its call keeps later calls for the volume waiting, so
-	// that none of them takes the flush for a user of the device.
+	// Disconnect flushes unwritten data and undoes Connect. It succeeds for a volume that is
+	// not connected or does not exist. Kinds: Precondition (the device is in use; the error
+	// names its holders), Deadline. While a flush continues after its call, later calls for
+	// the volume wait for it, so that none of them reports the flush as a user of the device.
 	Disconnect(ctx context.Context, id string) error
 
-	// Locate returns the connection of a volume that Connect has made, without
-	// making one. connected is false when the volume is not connected here.
-	// Kind NotFound: the backend says there is no such volume (connectors that
-	// cannot know never say so).
+	// Locate returns the connection that Connect made, and makes none itself. connected
+	// reports whether the volume is connected to this node. Kind NotFound: the storage system
+	// says that the volume does not exist (a connector that cannot ask never says so).
 	Locate(ctx context.Context, id string) (conn Connection, connected bool, err error)
 
-	// Verify confirms that the whole disk at the path is the volume, by what
-	// the kernel says of it (serial, pool and image, backing file), never by
-	// the name of a link. Kinds: Precondition (it is another volume, or a disk of
-	// another sort), Internal (it is nobody's: the path or the device is gone,
-	// or the device has lost its volume), NotFound as for Locate, Deadline (the
-	// disk did not answer in time).
+	// Verify checks that the whole disk at the path is the volume. It trusts what the kernel
+	// says of the disk (serial, pool and image, backing file), never the name of a link.
+	// Kinds: Precondition (the disk is another volume, or not a disk of this connector),
+	// Internal (the path or the device no longer exists, or the device has lost its volume),
+	// NotFound as for Locate, Deadline (the disk did not answer in time).
 	//
-	// The error wraps ErrGone exactly when it proves that what the disk held is
-	// gone: the kernel has no such device, the device has lost its volume, or it
-	// holds what is left of the volume of this id after its deletion. It never
-	// wraps ErrGone for a disk that holds something else, whether a volume of this
-	// id exists or not, nor for a disk that could not be read.
+	// The error wraps ErrGone exactly when it proves that the content of the disk no longer
+	// exists; see ErrGone. It never wraps ErrGone for a disk that holds something else,
+	// whether or not a volume of this id exists, nor for a disk that could not be read.
 	Verify(ctx context.Context, id, disk string) error
 
-	// Node tells where this node is and how many volumes it can take.
+	// Node returns the topology of this node and the number of volumes that it can take.
 	Node(ctx context.Context) (NodeInfo, error)
 }
 
-// ConnectRequest is what the node got from the orchestrator about a volume.
+// ConnectRequest is what the node received about a volume (CSI v1.13, NodeStageVolume).
 type ConnectRequest struct {
 	ID             string
-	PublishContext map[string]string // publish context of Attacher.Attach
-	VolumeContext  map[string]string // volume context
+	PublishContext map[string]string // of Attacher.Attach
+	VolumeContext  map[string]string // of Backend.Create
 	ReadOnly       bool
 	Secrets        map[string]string
 }
@@ -57,34 +50,30 @@ type ConnectRequest struct {
 // Connection is a volume's local block device.
 type Connection struct {
 	Path string // device node, such as /dev/loop3
-	// Size is that of the volume, according to the backend; zero when it is
-	// not known on the node. Nothing is formatted on a device that is smaller
-	// than DeviceSize of it.
+	// Size is the size of the volume according to the backend; zero: the node does not know
+	// it. A device smaller than DeviceSize(Size) is never formatted.
 	Size Size
-	// PublishedSize is the volume's size that the controller read when it attached
-	// the volume; zero: unknown, as after Locate. Unlike Size it never comes from
-	// a reading on the node.
+	// PublishedSize is the size of the volume that the controller read when it attached the
+	// volume; zero: unknown, as after Locate. Unlike Size, the node never reads it itself.
 	PublishedSize Size
-	// Granularity is what the backend's sizes are multiples of; zero or one byte:
-	// any size.
+	// Granularity divides every size of the backend; zero or one byte: any size.
 	Granularity Size
-	// MaxOverhead is how many bytes of the volume the device may lack at most: the
-	// header of an encryption below this machine. It must be smaller than the
-	// granule; see DeviceSize.
+	// MaxOverhead is the maximum number of bytes by which the device may be smaller than the
+	// volume: the header of an encryption below this machine, such as Nova's LUKS. It must be
+	// smaller than Granularity; see DeviceSize.
 	MaxOverhead Size
-	// Encrypted says that something below this machine decrypts the device, so
-	// that what was never written reads as noise. Only Connect may know it.
+	// Encrypted: something below this machine decrypts the device, so that blocks that were
+	// never written read as noise. Only Connect may know this.
 	Encrypted bool
-	// ShortRemedy is the next step for a person when the device stays smaller
-	// than the volume; empty: the driver has a general one.
+	// ShortRemedy is the next step for a person when the device stays smaller than the
+	// volume; empty: the general one of the node service.
 	ShortRemedy string
 }
 
-// DeviceSize is what the device must show at least for a volume that must hold
-// so many bytes. Volumes come in whole granules, so the requirement is first
-// rounded up to one; only then is the hidden part taken off. The other way
-// round a device that has not grown would pass for one that has grown by less
-// than the hidden part. Zero, for an unknown size, stays zero.
+// DeviceSize returns the minimum size of the device of a volume of at least required bytes:
+// required rounded up to the granularity, less MaxOverhead. Without the rounding, a device
+// that has not grown would pass for one that has grown by less than MaxOverhead. Zero, an
+// unknown size, stays zero.
 func (c Connection) DeviceSize(required Size) Size {
 	if required <= 0 {
 		return 0

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Kind tells what an error means to the caller of an operation. It is chosen
-// where the cause is known and is turned into a gRPC code in one place only
-// (package csiserver), because the container orchestrator's next step
-// (retry, give up, let the user lower the request) hangs on that code.
+// Kind classifies an error by what the caller of an operation can do next. The code that
+// knows the cause chooses the kind. Only package csiserver turns a kind into a gRPC code:
+// Kubernetes chooses its next step (retry, give up, let the user lower the request) by the
+// code.
 type Kind uint8
 
 // The kinds.
@@ -22,36 +22,38 @@ const (
 	// KindOutOfRange: the size cannot be had (limit, quota, pool full, file
 	// system limit); the user may ask for another.
 	KindOutOfRange
-	// KindNotFound: the backend says that the volume, snapshot or node does not
-	// exist. Never used for a path that is missing on a node: kubelet takes
-	// this kind as "can never work".
+	// KindNotFound: the storage system says that the volume, snapshot or node does not
+	// exist. A path that is missing on a node never has this kind: kubelet takes it as
+	// "can never work".
 	KindNotFound
 	// KindAlreadyExists: the name is taken by an object that differs from the
 	// request.
 	KindAlreadyExists
-	// KindInProgress: an earlier operation on the same volume still runs; retry.
+	// KindInProgress: an earlier operation on the same volume has not finished; a retry
+	// can succeed.
 	KindInProgress
-	// KindUnavailable: the backend cannot be reached or is overloaded; retry.
+	// KindUnavailable: the storage system cannot be reached or is overloaded; a retry can
+	// succeed.
 	KindUnavailable
-	// KindDeadline: the time given by the caller ran out before the wanted state
-	// was read back.
+	// KindDeadline: the caller's deadline passed before the wanted state was read back.
 	KindDeadline
-	// KindCanceled: the caller went away.
+	// KindCanceled: the caller canceled the call.
 	KindCanceled
-	// KindPrecondition: the volume is in a state that rules the operation out and
-	// that will not pass by itself (in use on delete, attached elsewhere, a
-	// filesystem that must be repaired first).
+	// KindPrecondition: the volume is in a state that forbids the operation and does not
+	// end by itself (in use on delete, attached to another node, a filesystem that must be
+	// repaired first).
 	KindPrecondition
-	// KindExhausted: no attachment slot is left on the node.
+	// KindExhausted: the node has no attachment slot left, or no place that the request
+	// allows can serve the volume.
 	KindExhausted
-	// KindDenied: the backend refused for lack of permission.
+	// KindDenied: the credentials lack the permission.
 	KindDenied
-	// KindUnauthenticated: the backend did not accept the credentials.
+	// KindUnauthenticated: the storage system did not accept the credentials.
 	KindUnauthenticated
 	// KindUnsupported: this backend or connector has no such operation.
 	KindUnsupported
-	// KindStale: a paging token does not belong to the present listing; start
-	// over.
+	// KindStale: a paging token belongs to no listing that can continue; the caller starts
+	// the listing again.
 	KindStale
 )
 
@@ -67,11 +69,10 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// IsFinal reports whether an answer of the kind to CreateVolume tells
-// external-provisioner that nothing is being made: then it forgets the claim, and
-// when the claim is deleted, nobody removes a volume that there is all the same.
-// After one of the other kinds it goes on calling until there is a volume, which
-// it then deletes with the claim.
+// IsFinal reports whether an answer of this kind to CreateVolume tells
+// external-provisioner that no volume is being created. external-provisioner then forgets
+// the request, and no one deletes a volume that exists all the same. After an answer of
+// another kind it repeats the call until a volume exists, and deletes that with the claim.
 func (k Kind) IsFinal() bool {
 	switch k {
 	case KindInProgress, KindUnavailable, KindDeadline, KindCanceled, KindStale:
@@ -81,25 +82,23 @@ func (k Kind) IsFinal() bool {
 	}
 }
 
-// ErrGone is wrapped by errors that prove that what a disk held is gone: the
-// kernel has no block device of that number any more, a loop device has lost
-// its file, or a disk holds what is left of this very volume after its deletion.
-// What is still mounted of such a disk serves nobody and may be unmounted. No
-// other error proves anything of the kind.
+// ErrGone is wrapped by errors that prove that the content of a disk no longer exists: the
+// kernel has no block device of that number, a loop device has lost its file, or the disk
+// holds the remains of this very volume after its deletion. A filesystem that is still
+// mounted from such a disk is of no use and may be unmounted. No other error proves this.
 var ErrGone = errors.New("the device is gone")
 
-// Error is the one error type of the domain. Its text is what the user reads
-// in an event of the PVC: what was attempted on which volume, why it failed,
-// and what to do next.
+// Error is the error type of all operations on volumes. Users read its text in an event of
+// the PVC: the operation, the volume, why the operation failed, and the next step.
 type Error struct {
 	Kind   Kind
-	Op     string // what was attempted: "expand", "stage"; may be empty
+	Op     string // the operation: "expand", "stage"; may be empty
 	ID     string // volume or snapshot id; may be empty
 	Msg    string // what happened, with the sizes
 	Cause  error  // the underlying error; may be nil
 	Remedy string // the next step for a person; may be empty
 
-	chain error // what %w named in Errorf; its text is in Msg already
+	chain error // the %w of Errorf, whose text Msg already contains
 }
 
 // Error renders "expand volume ID: message: cause (next step: remedy)".
@@ -126,7 +125,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause.
+// Unwrap returns the cause, or the error that %w in Errorf named.
 func (e *Error) Unwrap() error {
 	if e.Cause != nil {
 		return e.Cause
@@ -134,8 +133,8 @@ func (e *Error) Unwrap() error {
 	return e.chain
 }
 
-// Errorf makes an Error of a kind. One %w in the format is kept for errors.Is
-// and errors.As, as with fmt.Errorf.
+// Errorf returns an Error of the kind with a formatted message. errors.Is and errors.As see
+// one %w of the format, as with fmt.Errorf.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Kind: kind, Msg: err.Error(), chain: errors.Unwrap(err)}
@@ -148,10 +147,9 @@ func (e *Error) WithRemedy(remedy string) *Error {
 	return &c
 }
 
-// Wrap says what was attempted on which volume when err happened. Kind and
-// remedy of err are kept; an err without a kind gets the one of KindOf. An
-// err that already names an operation on this very volume is returned as it
-// is; nil stays nil.
+// Wrap adds the operation and the volume's id to err, and keeps err's kind and remedy; an
+// err without a kind gets the kind that KindOf returns. Wrap returns an err that already
+// names an operation on this volume unchanged, and nil for nil.
 func Wrap(err error, op, id string) error {
 	if err == nil {
 		return nil
@@ -170,8 +168,8 @@ func Wrap(err error, op, id string) error {
 	return &Error{Kind: KindOf(err), Op: op, ID: id, Cause: err}
 }
 
-// KindOf returns the kind of the first Error in err's chain. A bare context
-// error has the kind Deadline or Canceled; everything else is Internal.
+// KindOf returns the kind of the first Error in err's chain. Without one, a context error
+// has the kind Deadline or Canceled, every other error Internal.
 func KindOf(err error) Kind {
 	var e *Error
 	switch {
@@ -185,12 +183,13 @@ func KindOf(err error) Kind {
 	return KindInternal
 }
 
-// IsKind tells whether err is an error of the kind.
+// IsKind reports whether err is an error of the kind.
 func IsKind(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
 
-// NonFinal returns err as the answer to CreateVolume while a volume of the name
-// exists or may come to be; why says so. A final kind becomes Unavailable. Only
-// AlreadyExists stays: the volume that exists is not the one asked for.
+// NonFinal returns err as an answer to CreateVolume whose kind is not final, for the time
+// while a volume of the requested name exists or may still be created; why begins the text.
+// A final kind becomes Unavailable. AlreadyExists stays: the existing volume is not the
+// requested one.
 func NonFinal(err error, why string) error {
 	if err == nil {
 		return nil

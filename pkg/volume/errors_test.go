@@ -67,7 +67,7 @@ func TestKindOf(t *testing.T) {
 	}
 }
 
-func TestNotFinalKeepsOnlyAlreadyExists(t *testing.T) {
+func TestNonFinalKeepsOnlyAlreadyExists(t *testing.T) {
 	if NonFinal(nil, "it exists") != nil {
 		t.Error("nil became an error")
 	}

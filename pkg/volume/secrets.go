@@ -4,9 +4,9 @@ import "context"
 
 type secretsKey struct{}
 
-// WithSecrets returns a context that carries the secrets of a request (CSI
-// v1.13, Secrets Requirements). They belong to the call as a whole, not to any
-// one operation of the storage system: they say on whose behalf it is made.
+// WithSecrets returns a context that carries the secrets of a request (CSI v1.13, Secrets
+// Requirements). They travel in the context because they name the user of the whole call and
+// are no parameter of a single operation of the storage system.
 func WithSecrets(ctx context.Context, secrets map[string]string) context.Context {
 	if len(secrets) == 0 {
 		return ctx
@@ -14,8 +14,8 @@ func WithSecrets(ctx context.Context, secrets map[string]string) context.Context
 	return context.WithValue(ctx, secretsKey{}, secrets)
 }
 
-// SecretsFrom returns the secrets of the request that ctx belongs to; nil when
-// it has none. They must never be logged or put into an error.
+// SecretsFrom returns the secrets of the request of ctx, nil without any. The caller must
+// never write them to a log or an error.
 func SecretsFrom(ctx context.Context) map[string]string {
 	secrets, _ := ctx.Value(secretsKey{}).(map[string]string)
 	return secrets

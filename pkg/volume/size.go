@@ -23,10 +23,9 @@ const (
 // Bytes returns the size as a plain number of bytes.
 func (s Size) Bytes() int64 { return int64(s) }
 
-// String renders the size in the largest unit that divides it exactly
-// ("6 GiB"); a size that no unit divides is shown rounded, with the exact
-// number of bytes behind it ("1.5 GiB (1610613248 B)"). Two different sizes
-// never render alike: error messages compare them.
+// String formats the size in the largest unit that divides it exactly ("6 GiB"). A size
+// that no unit divides is rounded, with the exact bytes after it ("1.5 GiB (1610613248 B)").
+// Two different sizes never have the same text, because error messages compare them.
 func (s Size) String() string {
 	if s < 0 {
 		return strconv.FormatInt(int64(s), 10) + " B"
@@ -42,8 +41,8 @@ func (s Size) String() string {
 		if s%u.size == 0 {
 			return fmt.Sprintf("%d %s", s/u.size, u.name)
 		}
-		// A whole number of the next smaller unit reads better than a
-		// fraction when it is short: 1536 MiB, not 1.5 GiB (… B).
+		// A short whole number of the next smaller unit reads better than a fraction:
+		// 1536 MiB, not 1.5 GiB (… B).
 		if next := u.size / 1024; s%next == 0 && s/next < 10000 && next > Byte {
 			continue
 		}
@@ -54,36 +53,35 @@ func (s Size) String() string {
 	return fmt.Sprintf("%d B", int64(s))
 }
 
-// RoundUp returns the smallest multiple of granule that is not below s. A
-// granule of one byte or less leaves s as it is. ok is false when the result
-// does not fit an int64.
-func (s Size) RoundUp(granule Size) (rounded Size, ok bool) {
-	if granule <= 1 || s%granule == 0 {
+// RoundUp returns the smallest multiple of granularity that is not below s; with a
+// granularity of one byte or less that is s. ok is false if the result overflows an int64.
+func (s Size) RoundUp(granularity Size) (rounded Size, ok bool) {
+	if granularity <= 1 || s%granularity == 0 {
 		return s, true
 	}
-	up := granule - s%granule
+	up := granularity - s%granularity
 	if s > math.MaxInt64-up {
 		return 0, false
 	}
 	return s + up, true
 }
 
-// RoundDown returns the largest multiple of granule that is not above s.
-func (s Size) RoundDown(granule Size) Size {
-	if granule <= 1 {
+// RoundDown returns the largest multiple of granularity that is not above s.
+func (s Size) RoundDown(granularity Size) Size {
+	if granularity <= 1 {
 		return s
 	}
-	return s - s%granule
+	return s - s%granularity
 }
 
-// Range is a requested capacity, as CSI's CapacityRange: at least Required,
-// at most Limit; zero leaves an end open.
+// Range is a requested capacity (CSI v1.13, CapacityRange): at least Required, at most
+// Limit. Zero means no lower or upper bound.
 type Range struct {
 	Required Size
 	Limit    Size
 }
 
-// Limits are what a backend can make.
+// Limits bound the sizes of the volumes that a backend can create.
 type Limits struct {
 	Granularity Size // volumes are a multiple of it; 0 or 1 byte: any size
 	Min         Size // smallest volume; 0: none
@@ -91,13 +89,13 @@ type Limits struct {
 	Default     Size // size of a volume whose request names none
 }
 
-// Resolve picks the size that satisfies r under l: the required size (or the
-// default) rounded up to the granule. Its errors are of kind Invalid (the
-// range contradicts itself) or OutOfRange (no size the backend can make lies
-// in it).
+// Resolve returns the size that satisfies both r and l: the required size, or l.Default,
+// rounded up to the granularity. Kinds: Invalid (a negative bound), OutOfRange (no size that
+// the backend can create lies in r).
 func (r Range) Resolve(l Limits) (Size, error) {
 	if r.Required < 0 || r.Limit < 0 {
-		return 0, Errorf(KindInvalid, "required size (%d B) and limit (%d B) must not be negative", int64(r.Required), int64(r.Limit))
+		return 0, Errorf(KindInvalid, "required size (%d B) and limit (%d B) must not be negative",
+			int64(r.Required), int64(r.Limit))
 	}
 	if r.Limit > 0 && r.Required > r.Limit {
 		return 0, Errorf(KindOutOfRange, "the required size %s is above the limit %s", r.Required, r.Limit).
@@ -116,11 +114,13 @@ func (r Range) Resolve(l Limits) (Size, error) {
 		return 0, Errorf(KindOutOfRange, "the required size %s cannot be rounded up to a multiple of %s", want, l.Granularity)
 	}
 	if r.Limit > 0 && size > r.Limit {
-		return 0, Errorf(KindOutOfRange, "the smallest possible size is %s (multiples of %s, at least %s), above the limit %s", size, max(l.Granularity, 1), max(l.Min, 1), r.Limit).
+		return 0, Errorf(KindOutOfRange,
+			"the smallest possible size is %s (multiples of %s, at least %s), above the limit %s",
+			size, max(l.Granularity, 1), max(l.Min, 1), r.Limit).
 			WithRemedy("raise the limit to " + size.String())
 	}
 	if l.Max > 0 && size > l.Max {
-		return 0, Errorf(KindOutOfRange, "the size %s is above the largest this backend makes, %s", size, l.Max).
+		return 0, Errorf(KindOutOfRange, "the size %s is above the largest size of this backend, %s", size, l.Max).
 			WithRemedy("ask for at most " + l.Max.String())
 	}
 	return size, nil

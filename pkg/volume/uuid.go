@@ -1,14 +1,13 @@
 package volume
 
-// uuidLength is that of a UUID in its usual form (RFC 9562, section 4).
+// uuidLength is the length in characters of a UUID in its usual form (RFC 9562, section 4).
 const uuidLength = 36
 
-// IsUUID tells whether text is a UUID in its usual form, in small or capital
-// letters.
+// IsUUID reports whether text is a UUID in its usual form, in lower or upper case.
 func IsUUID(text string) bool { return len(text) == uuidLength && IsUUIDPrefix(text) }
 
-// IsUUIDPrefix tells whether text is a UUID or the beginning of one, as is all
-// that some buses can show of a disk's serial.
+// IsUUIDPrefix reports whether text is a UUID or the beginning of one: some buses show only
+// the first characters of a disk's serial.
 func IsUUIDPrefix(text string) bool {
 	if len(text) > uuidLength {
 		return false

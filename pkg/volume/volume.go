@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Topology is one place from which a volume can be reached: segment keys
-// (such as "topology.loop.growvol.io/node") and their values.
+// Topology is one place from which a volume can be reached (CSI v1.13, Topology): segment
+// keys, such as "topology.loop.growvol.io/node", and their values.
 type Topology map[string]string
 
-// IsWithin tells whether t lies in other: every segment of other has the same
-// value in t. An empty other contains everything.
+// IsWithin reports whether t lies in other: t has every segment of other with the same
+// value. Every place lies in an empty other.
 func (t Topology) IsWithin(other Topology) bool {
 	for k, v := range other {
 		if t[k] != v {
@@ -25,7 +25,7 @@ func (t Topology) IsWithin(other Topology) bool {
 	return true
 }
 
-// AccessMode says who may use a volume at the same time and how (CSI v1.13,
+// AccessMode says how many nodes may use a volume at the same time, and how (CSI v1.13,
 // VolumeCapability.AccessMode).
 type AccessMode uint8
 
@@ -53,10 +53,10 @@ func (m AccessMode) String() string {
 	return "UNKNOWN"
 }
 
-// IsMultiNode tells whether the mode lets more than one node use the volume.
+// IsMultiNode reports whether more than one node may use the volume.
 func (m AccessMode) IsMultiNode() bool { return m >= AccessMultiNodeReaderOnly }
 
-// IsReadOnly tells whether the mode forbids writing.
+// IsReadOnly reports whether the mode forbids writing.
 func (m AccessMode) IsReadOnly() bool {
 	return m == AccessSingleNodeReaderOnly || m == AccessMultiNodeReaderOnly
 }
@@ -69,53 +69,50 @@ type Access struct {
 	MountFlags []string // mount options of the class
 }
 
-// IsShared tells whether several nodes may use the volume in this way at the
-// same time. One that writes to a filesystem destroys it for the others that
-// have mounted it, whatever the mode says: the filesystems here are all made
-// for one node.
+// IsShared reports whether several nodes may use the volume in this way at the same time.
+// That excludes a writable filesystem whatever the mode says: ext2/3/4, XFS and btrfs are
+// made for one node, and a second node that writes destroys the filesystem.
 func (a Access) IsShared() bool { return a.Mode.IsMultiNode() && (a.Block || a.Mode.IsReadOnly()) }
 
-// EncryptedKey is the StorageClass parameter that has the node encrypt a volume,
-// and the key of the volume context that tells the node so. Its value is "true"
-// in both; a class may also say "false".
+// EncryptedKey is the StorageClass parameter ("true" or "false") for encryption on the node,
+// and the key of the volume context ("true") that asks the node for it.
 const EncryptedKey = "encrypted"
 
-// EncryptionHeaderSize is what the LUKS2 header takes of a volume that the node has
-// encrypted: a mapping has so much less than its device.
+// EncryptionHeaderSize is the size of the LUKS2 header of a volume that the node encrypts.
+// The mapping is smaller than the device by this size.
 const EncryptionHeaderSize = 16 * MiB
 
-// MkfsOptionsKey is the StorageClass parameter, and the key of the volume
-// context, for extra options of mkfs (see capability.MkfsOptions).
+// MkfsOptionsKey is the StorageClass parameter and the key of the volume context for extra
+// options of mkfs (see capability.MkfsOptions).
 const MkfsOptionsKey = "mkfsOptions"
 
-// Source is what a new volume gets its content from; at most one is set.
+// Source names the snapshot or volume whose content a new volume gets; at most one is set.
 type Source struct {
 	SnapshotID string
 	VolumeID   string
 }
 
-// IsEmpty tells whether the volume starts blank.
+// IsEmpty reports whether the new volume has no source.
 func (s Source) IsEmpty() bool { return s == Source{} }
 
-// Volume is a volume as its backend read it, never as it was asked for.
+// Volume describes a volume as its backend read it, never as a request asked for it.
 type Volume struct {
 	ID            string
 	Name          string // the name the creator chose; unique per backend
 	Size          Size   // as read back from the backend
 	Source        Source
-	Topology      []Topology        // places it can be reached from; empty: anywhere
-	VolumeContext map[string]string // handed to the node, unchanged, at stage and publish
-	// Encrypted says that the volume was made for encryption on the node
-	// (CreateRequest.Encrypted). The controller tells the node so under
-	// EncryptedKey; it is not in Context.
+	Topology      []Topology        // places it can be reached from; empty: everywhere
+	VolumeContext map[string]string // for the node, which gets it unchanged at stage and publish
+	// Encrypted: the node encrypts the volume (CreateRequest.Encrypted). The controller adds
+	// EncryptedKey to the volume context; the backend does not.
 	Encrypted bool
 	Nodes     []string // nodes it is attached to; only backends that implement Attacher fill it
-	// AccessModes are the modes this very volume allows (a volume type may be
-	// shareable); empty: those of the backend.
+	// AccessModes are the modes that this volume allows (a volume type may be shareable);
+	// empty: the modes of the backend.
 	AccessModes []AccessMode
 }
 
-// Clone returns a copy that shares nothing with v.
+// Clone returns a copy that shares no map or slice with v.
 func (v Volume) Clone() Volume {
 	v.Topology = slices.Clone(v.Topology)
 	for i, t := range v.Topology {
@@ -127,12 +124,12 @@ func (v Volume) Clone() Volume {
 	return v
 }
 
-// Snapshot is a point-in-time copy as its backend read it.
+// Snapshot describes a point-in-time copy of a volume as its backend read it.
 type Snapshot struct {
 	ID       string
 	Name     string
-	VolumeID string // the volume it was taken of
-	Size     Size   // the least size of a volume restored from it
+	VolumeID string // the volume that it copies
+	Size     Size   // the minimum size of a volume restored from it
 	Created  time.Time
 	Ready    bool // usable as a source
 }

@@ -2,7 +2,7 @@ package volume
 
 import "testing"
 
-func TestWhatMayBeShared(t *testing.T) {
+func TestIsShared(t *testing.T) {
 	t.Parallel()
 	for access, want := range map[struct {
 		mode  AccessMode
@@ -24,7 +24,7 @@ func TestWhatMayBeShared(t *testing.T) {
 	}
 }
 
-func TestTopologyWithin(t *testing.T) {
+func TestTopologyIsWithin(t *testing.T) {
 	zone := Topology{"zone": "a", "node": "n1"}
 	if !zone.IsWithin(Topology{"zone": "a"}) || !zone.IsWithin(nil) || zone.IsWithin(Topology{"zone": "b"}) || zone.IsWithin(Topology{"rack": "1"}) {
 		t.Error("a place is within another when it has all its segments")

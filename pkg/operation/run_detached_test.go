@@ -9,7 +9,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestOutliveInTime(t *testing.T) {
+func TestRunDetachedReturnsTheResultOfWorkThatEndsInTime(t *testing.T) {
 	freed := 0
 	l := NewLease(func() { freed++ })
 	v, err := RunDetached(t.Context(), l, "work", func() (int, error) { return 7, nil })
@@ -23,7 +23,7 @@ func TestOutliveInTime(t *testing.T) {
 	}
 }
 
-func TestLeaseOfSeveralLocks(t *testing.T) {
+func TestLeaseReleasesItsLocksInReverseOrder(t *testing.T) {
 	order := ""
 	l := new(Lease)
 	for _, name := range []string{"a", "b", "c"} {
@@ -36,12 +36,12 @@ func TestLeaseOfSeveralLocks(t *testing.T) {
 	}
 }
 
-func TestOutliveKeepsTheLockForWorkThatGoesOn(t *testing.T) {
+func TestRunDetachedKeepsTheLockWhileTheWorkContinues(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	freed, goOn := make(chan struct{}), make(chan struct{})
+	freed, proceed := make(chan struct{}), make(chan struct{})
 	l := NewLease(func() { close(freed) })
 	cancel(context.DeadlineExceeded)
-	_, err := RunDetached(ctx, l, "the work", func() (int, error) { <-goOn; return 7, nil })
+	_, err := RunDetached(ctx, l, "the work", func() (int, error) { <-proceed; return 7, nil })
 	if !volume.IsKind(err, volume.KindDeadline) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
@@ -51,15 +51,15 @@ func TestOutliveKeepsTheLockForWorkThatGoesOn(t *testing.T) {
 		t.Error("the lock is free while the work goes on")
 	default:
 	}
-	close(goOn)
+	close(proceed)
 	<-freed
 }
 
 // A panic on a goroutine of its own would end the process; it must come up in
 // the call, where the server recovers from it, or nowhere.
-func TestOutlivePassesAPanicOn(t *testing.T) {
+func TestRunDetachedPanicsWithThePanicOfTheWork(t *testing.T) {
 	defer func() {
-		if p, ok := recover().(string); !ok || !strings.Contains(p, "oops") || !strings.Contains(p, "outlive_test.go") {
+		if p, ok := recover().(string); !ok || !strings.Contains(p, "oops") || !strings.Contains(p, "run_detached_test.go") {
 			t.Errorf("recovered %q", p)
 		}
 	}()
@@ -67,14 +67,14 @@ func TestOutlivePassesAPanicOn(t *testing.T) {
 	t.Errorf("no panic, but %v", err)
 }
 
-func TestOutliveSurvivesAPanicOfWorkThatGoesOn(t *testing.T) {
+func TestPanicOfDetachedWorkDoesNotEndTheProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	freed, goOn := make(chan struct{}), make(chan struct{})
-	_, err := RunDetached(ctx, NewLease(func() { close(freed) }), "the work", func() (int, error) { <-goOn; panic("oops") })
+	freed, proceed := make(chan struct{}), make(chan struct{})
+	_, err := RunDetached(ctx, NewLease(func() { close(freed) }), "the work", func() (int, error) { <-proceed; panic("oops") })
 	if !volume.IsKind(err, volume.KindCanceled) {
 		t.Errorf("%v", err)
 	}
-	close(goOn)
+	close(proceed)
 	<-freed
 }
