@@ -35,8 +35,11 @@ func (l *Locks) Lock(ctx context.Context, id string) (unlock func(), err error) 
 	}
 	l.removeUser(id, e)
 	return nil, &volume.Error{
-		Kind: volume.KindInProgress, ID: id, Msg: "another operation on this volume has not finished", Cause: context.Cause(ctx),
-		Remedy: "no action needed: Kubernetes retries this automatically; if it lasts, find the other operation in the plugin's log",
+		Kind: volume.KindInProgress, ID: id,
+		Msg:   "another operation on this volume has not finished",
+		Cause: context.Cause(ctx),
+		Remedy: "no action needed: Kubernetes retries this automatically; " +
+			"if it lasts, find the other operation in the plugin's log",
 	}
 }
 

@@ -71,7 +71,8 @@ func TestPanicOfDetachedWorkDoesNotEndTheProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	freed, proceed := make(chan struct{}), make(chan struct{})
-	_, err := RunDetached(ctx, NewLease(func() { close(freed) }), "the work", func() (int, error) { <-proceed; panic("oops") })
+	_, err := RunDetached(ctx, NewLease(func() { close(freed) }), "the work",
+		func() (int, error) { <-proceed; panic("oops") })
 	if !volume.IsKind(err, volume.KindCanceled) {
 		t.Errorf("%v", err)
 	}

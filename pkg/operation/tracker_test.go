@@ -17,7 +17,8 @@ func runDetached(t *testing.T, tracker *Tracker, id, what string, proceed <-chan
 	cancel(context.DeadlineExceeded)
 	l := tracker.NewLease(id, func() {})
 	defer l.Release()
-	if _, err := RunDetached(ctx, l, what, func() (int, error) { <-proceed; return 0, errors.New("nobody hears of it") }); !volume.IsKind(err, volume.KindDeadline) {
+	_, err := RunDetached(ctx, l, what, func() (int, error) { <-proceed; return 0, errors.New("no caller sees this") })
+	if !volume.IsKind(err, volume.KindDeadline) {
 		t.Fatalf("%v", err)
 	}
 }
@@ -96,8 +97,12 @@ func TestTrackerListsWorkUntilItsLockIsReleased(t *testing.T) {
 		free, proceed := false, make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		l := tracker.NewLease("vol-1", func() { time.Sleep(time.Second); free = true }) //nolint:forbidigo // the clock of the bubble
-		if _, err := RunDetached(ctx, l, "work", func() (int, error) { <-proceed; panic("oops") }); !volume.IsKind(err, volume.KindCanceled) {
+		l := tracker.NewLease("vol-1", func() {
+			time.Sleep(time.Second) //nolint:forbidigo // the clock of the bubble
+			free = true
+		})
+		_, err := RunDetached(ctx, l, "work", func() (int, error) { <-proceed; panic("oops") })
+		if !volume.IsKind(err, volume.KindCanceled) {
 			t.Errorf("%v", err)
 		}
 		if len(tracker.List()) != 1 {

@@ -10,7 +10,10 @@ import (
 )
 
 func TestErrorText(t *testing.T) {
-	err := &Error{Kind: KindOutOfRange, Op: "expand", ID: "vol-1", Msg: "the pool is full", Cause: io.ErrShortWrite, Remedy: "ask for 3 GiB or less"}
+	err := &Error{
+		Kind: KindOutOfRange, Op: "expand", ID: "vol-1", Msg: "the pool is full", Cause: io.ErrShortWrite,
+		Remedy: "ask for 3 GiB or less",
+	}
 	want := "expand vol-1: the pool is full: short write (next step: ask for 3 GiB or less)"
 	if got := err.Error(); got != want {
 		t.Errorf("text %q, want %q", got, want)
@@ -78,7 +81,8 @@ func TestNonFinalKeepsOnlyAlreadyExists(t *testing.T) {
 		if !kind.IsFinal() || kind == KindAlreadyExists {
 			want = kind
 		}
-		if got := KindOf(err); got != want || !errors.Is(err, in) || !strings.Contains(err.Error(), "refused (next step: ask again)") {
+		if got := KindOf(err); got != want || !errors.Is(err, in) ||
+			!strings.Contains(err.Error(), "refused (next step: ask again)") {
 			t.Errorf("%s: %v (%s), want %s", kind, err, got, want)
 		}
 		if changed := err != error(in); changed != (want != kind) { //nolint:errorlint // identity is the point

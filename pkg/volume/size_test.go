@@ -38,7 +38,7 @@ func FuzzSizeString(f *testing.F) {
 }
 
 func TestRound(t *testing.T) {
-	for _, c := range []struct{ size, granule, up, down Size }{
+	for _, c := range []struct{ size, granularity, up, down Size }{
 		{0, GiB, 0, 0},
 		{1, GiB, GiB, 0},
 		{GiB, GiB, GiB, GiB},
@@ -46,11 +46,11 @@ func TestRound(t *testing.T) {
 		{GiB + 1, 0, GiB + 1, GiB + 1},
 		{GiB + 1, 1, GiB + 1, GiB + 1},
 	} {
-		if up, ok := c.size.RoundUp(c.granule); !ok || up != c.up {
-			t.Errorf("%d rounded up to %d = %d, %t; want %d", c.size, c.granule, up, ok, c.up)
+		if up, ok := c.size.RoundUp(c.granularity); !ok || up != c.up {
+			t.Errorf("%d rounded up to %d = %d, %t; want %d", c.size, c.granularity, up, ok, c.up)
 		}
-		if down := c.size.RoundDown(c.granule); down != c.down {
-			t.Errorf("%d rounded down to %d = %d, want %d", c.size, c.granule, down, c.down)
+		if down := c.size.RoundDown(c.granularity); down != c.down {
+			t.Errorf("%d rounded down to %d = %d, want %d", c.size, c.granularity, down, c.down)
 		}
 	}
 	if got, ok := Size(math.MaxInt64).RoundUp(GiB); ok {
@@ -74,8 +74,12 @@ func TestResolve(t *testing.T) {
 		{"limit reached exactly", Range{Required: 3*GiB + 1, Limit: 4 * GiB}, whole, 4 * GiB, 0},
 		{"only a limit, below the default", Range{Limit: 5 * GiB}, whole, 5 * GiB, 0},
 		{"only a limit, above the default", Range{Limit: 50 * GiB}, whole, 10 * GiB, 0},
-		{"only a limit that is not a whole granule", Range{Limit: 5*GiB + 7}, whole, 5 * GiB, 0},
-		{"the rounded size is above the limit", Range{Required: 12 * GiB / 10, Limit: 15 * GiB / 10}, whole, 0, KindOutOfRange},
+		{"only a limit that is not a whole granularity", Range{Limit: 5*GiB + 7}, whole, 5 * GiB, 0},
+		{
+			"the rounded size is above the limit",
+			Range{Required: 12 * GiB / 10, Limit: 15 * GiB / 10},
+			whole, 0, KindOutOfRange,
+		},
 		{"limit below the minimum", Range{Limit: MiB}, whole, 0, KindOutOfRange},
 		{"above the maximum", Range{Required: 101 * GiB}, whole, 0, KindOutOfRange},
 		{"required above limit", Range{Required: 2 * GiB, Limit: GiB}, whole, 0, KindOutOfRange},
@@ -97,19 +101,21 @@ func TestResolve(t *testing.T) {
 }
 
 // FuzzResolve: whatever is asked, an answer lies in the range, is a whole
-// number of granules, and within the backend's bounds.
+// number of granularitys, and within the backend's bounds.
 func FuzzResolve(f *testing.F) {
 	f.Add(int64(GiB), int64(0), int64(GiB), int64(0), int64(0), int64(GiB))
-	f.Fuzz(func(t *testing.T, required, limit, granule, lo, hi, def int64) {
-		if granule < 0 || lo < 0 || hi < 0 || def < 0 {
+	f.Fuzz(func(t *testing.T, required, limit, granularity, lo, hi, def int64) {
+		if granularity < 0 || lo < 0 || hi < 0 || def < 0 {
 			t.Skip("a backend's limits are not negative")
 		}
-		r, l := Range{Size(required), Size(limit)}, Limits{Granularity: Size(granule), Min: Size(lo), Max: Size(hi), Default: Size(def)}
+		r := Range{Size(required), Size(limit)}
+		l := Limits{Granularity: Size(granularity), Min: Size(lo), Max: Size(hi), Default: Size(def)}
 		got, err := r.Resolve(l)
 		if err != nil {
 			return
 		}
-		if got < r.Required || r.Limit > 0 && got > r.Limit || l.Granularity > 0 && got%l.Granularity != 0 || got < l.Min || l.Max > 0 && got > l.Max || got <= 0 {
+		if got < r.Required || r.Limit > 0 && got > r.Limit || l.Granularity > 0 && got%l.Granularity != 0 || got < l.Min ||
+			l.Max > 0 && got > l.Max || got <= 0 {
 			t.Errorf("%+v under %+v = %d", r, l, got)
 		}
 	})

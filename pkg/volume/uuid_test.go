@@ -13,7 +13,8 @@ func TestUUID(t *testing.T) {
 		t.Error("capital letters are refused")
 	}
 	for _, text := range []string{
-		uuid + "0", "g25f9882", "d25f98829", "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d1-", "-", " d25f9882", "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d1\xff", "日",
+		uuid + "0", "g25f9882", "d25f98829", "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d1-", "-", " d25f9882",
+		"d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d1\xff", "日",
 	} {
 		if IsUUIDPrefix(text) || IsUUID(text) {
 			t.Errorf("%q passes", text)

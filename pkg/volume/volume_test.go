@@ -26,7 +26,8 @@ func TestIsShared(t *testing.T) {
 
 func TestTopologyIsWithin(t *testing.T) {
 	zone := Topology{"zone": "a", "node": "n1"}
-	if !zone.IsWithin(Topology{"zone": "a"}) || !zone.IsWithin(nil) || zone.IsWithin(Topology{"zone": "b"}) || zone.IsWithin(Topology{"rack": "1"}) {
+	if !zone.IsWithin(Topology{"zone": "a"}) || !zone.IsWithin(nil) || zone.IsWithin(Topology{"zone": "b"}) ||
+		zone.IsWithin(Topology{"rack": "1"}) {
 		t.Error("a place is within another when it has all its segments")
 	}
 }
