@@ -62,11 +62,11 @@ test-guest: programs ## the packages that drive the kernel, in a guest with all 
 
 .PHONY: test-system
 test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|devices|openstack|fakecloud|deploy|kubernetes)')
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|openstack|fakecloud|deploy|kubernetes)')
 
 .PHONY: test-devices
 test-devices: setup programs ## disks plugged in and resized under a mounted filesystem, in QEMU
-	$(TESTSUM) -p 1 ./tests/vm/... ./tests/devices/...
+	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
 
 .PHONY: openstack-up
 openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph (quick when it is up)
@@ -86,7 +86,7 @@ cluster-up: ## a real Kubernetes on this machine, with growvol from its chart (t
 	@tests/kubernetes/up
 
 .PHONY: cluster-test
-cluster-test: setup cluster-up ## the road in it: claims grow while pods write, through crashes of every part
+cluster-test: setup cluster-up ## the whole path in it: claims grow while pods write, through crashes of every part
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -parallel=4 -skip='^TestCinder$$' ./tests/kubernetes
 
 .PHONY: cluster-openstack-test

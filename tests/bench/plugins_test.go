@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // staged is with how many volumes the plugins are weighed.
@@ -20,14 +20,14 @@ const staged = 200
 // BenchmarkPlugins weighs the real plugins: size of the binaries, time from
 // exec to the first answer, resident memory idle and with 200 volumes staged.
 func BenchmarkPlugins(b *testing.B) {
-	bin, err := co.Build(b.Context())
+	bin, err := csiclient.BuildPlugins(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
 	var starts [2][]time.Duration
 	for b.Loop() {
 		d := deploy(b, bin)
-		starts[0], starts[1] = append(starts[0], d.Controller.Started), append(starts[1], d.Node.Started)
+		starts[0], starts[1] = append(starts[0], d.ControllerPlugin.StartDuration), append(starts[1], d.NodePlugin.StartDuration)
 		if err := d.Stop(); err != nil {
 			b.Fatal(err)
 		}
@@ -44,11 +44,11 @@ func BenchmarkPlugins(b *testing.B) {
 		b.ReportMetric(mib(info.Size()), name+"-binary-MiB")
 	}
 	report := func(when string) {
-		b.ReportMetric(rss(b, d.Controller.PID), "controller-"+when+"-MiB")
-		b.ReportMetric(rss(b, d.Node.PID), "node-"+when+"-MiB")
+		b.ReportMetric(rss(b, d.ControllerPlugin.PID), "controller-"+when+"-MiB")
+		b.ReportMetric(rss(b, d.NodePlugin.PID), "node-"+when+"-MiB")
 	}
 	report("idle")
-	volumes := make([]*co.Volume, staged)
+	volumes := make([]*csiclient.Volume, staged)
 	for i := range volumes {
 		volumes[i] = stage(b, d, i)
 	}
@@ -66,18 +66,18 @@ func BenchmarkPlugins(b *testing.B) {
 	}
 }
 
-func deploy(b *testing.B, bin string) *co.Deployment {
+func deploy(b *testing.B, bin string) *csiclient.Deployment {
 	b.Helper()
-	d, err := co.Deploy(b.Context(), bin, b.TempDir(), os.Stderr, "--log-level=warn")
+	d, err := csiclient.Deploy(b.Context(), bin, b.TempDir(), os.Stderr, "--log-level=warn")
 	if err != nil {
 		b.Fatal(err)
 	}
 	return d
 }
 
-func stage(b *testing.B, d *co.Deployment, i int) *co.Volume {
+func stage(b *testing.B, d *csiclient.Deployment, i int) *csiclient.Volume {
 	b.Helper()
-	v, err := d.Create(b.Context(), fmt.Sprintf("bench-%d", i), volume.GiB.Bytes(), co.Mount("ext4"), nil)
+	v, err := d.Create(b.Context(), fmt.Sprintf("bench-%d", i), volume.GiB.Bytes(), csiclient.MountCapability("ext4"), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/onsi/ginkgo/v2/types"
 	"github.com/onsi/gomega"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/guest"
 )
 
-func TestMain(m *testing.M) { os.Exit(co.Main(m, guest.Options{})) }
+func TestMain(m *testing.M) { os.Exit(csiclient.Main(m, guest.Options{})) }
 
 // expectedSkips are parts of the names of tests that csi-sanity passes over,
 // and why that is right. Any other skip fails the suite.
@@ -41,7 +41,7 @@ func TestSanity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := co.Deploy(t.Context(), co.Bin(), dir, log, "--log-level=debug")
+	d, err := csiclient.Deploy(t.Context(), csiclient.BinDir(), dir, log, "--log-level=debug")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/node"
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 const (
@@ -37,7 +37,7 @@ func steps() []volume.Size { return []volume.Size{2 * volume.GiB, 6 * volume.GiB
 
 // stage is the demo under way in the guest.
 type stage struct {
-	*co.Deployment
+	*csiclient.Deployment
 	start time.Time
 }
 
@@ -57,12 +57,12 @@ func show(ctx context.Context, bin string, types []filesystem.Type) (err error) 
 			fmt.Fprintf(os.Stderr, "\nlog of the plugins:\n%s\n", text)
 		}
 	}()
-	d, err := co.Deploy(ctx, bin, dir, log)
+	d, err := csiclient.Deploy(ctx, bin, dir, log)
 	if err != nil {
 		return err
 	}
 	defer d.Kill()
-	fmt.Printf("Linux %s in a guest; growvol-controller up in %s, growvol-node in %s.\n", release(), ms(d.Controller.Started), ms(d.Node.Started))
+	fmt.Printf("Linux %s in a guest; growvol-controller up in %s, growvol-node in %s.\n", release(), ms(d.ControllerPlugin.StartDuration), ms(d.NodePlugin.StartDuration))
 	var names []string
 	for _, t := range types {
 		names = append(names, string(t))
@@ -79,7 +79,7 @@ func show(ctx context.Context, bin string, types []filesystem.Type) (err error) 
 func (s *stage) play(ctx context.Context, t filesystem.Type) error {
 	fmt.Printf("\n── %s %s\n", t, strings.Repeat("─", 60-len(t)))
 	d := s.Driver
-	v, err := d.Create(ctx, "demo-"+string(t), firstSize.Bytes(), co.Mount(string(t)), nil)
+	v, err := d.Create(ctx, "demo-"+string(t), firstSize.Bytes(), csiclient.MountCapability(string(t)), nil)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (s *stage) play(ctx context.Context, t filesystem.Type) error {
 		return err
 	}
 	s.say("attached, formatted, mounted: a pod could start now")
-	w := co.StartWriter(ctx, v.Target, writeBudget, writePause)
+	w := csiclient.StartWriter(ctx, v.Target, writeBudget, writePause)
 	s.say("a writer starts: 64 KiB writes, fsync after each MiB, SHA-256 of everything")
 	for _, size := range steps() {
 		if err := s.expand(ctx, v, w, size); err != nil {
@@ -109,7 +109,7 @@ func (s *stage) play(ctx context.Context, t filesystem.Type) error {
 }
 
 // expand grows the volume under the writer and shows every layer.
-func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size volume.Size) error {
+func (s *stage) expand(ctx context.Context, v *csiclient.Volume, w *csiclient.Writer, size volume.Size) error {
 	if err := operation.Sleep(ctx, before); err != nil {
 		return err
 	}
@@ -117,11 +117,11 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	if err != nil {
 		return err
 	}
-	was, err := s.Phases(ctx)
+	was, err := s.ExpandPhases(ctx)
 	if err != nil {
 		return err
 	}
-	w.Stall()
+	w.TakeLongestStall()
 	s.say("asked for %s, while the writer writes", size)
 	e, err := s.Expand(ctx, v, size.Bytes())
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	if err != nil {
 		return err
 	}
-	phases, err := s.Phases(ctx)
+	phases, err := s.ExpandPhases(ctx)
 	if err != nil {
 		return err
 	}
@@ -145,11 +145,11 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 	line := func(layer string, from, to volume.Size, how string) {
 		fmt.Printf("              %-11s %10s → %-10s %s\n", layer, short(from), short(to), how)
 	}
-	line("backend", old.backend, now.backend, "ControllerExpandVolume "+ms(e.ControllerTook))
-	line("device", old.device, now.device, "NodeExpandVolume "+ms(e.NodeTook)+", of it rescanning the device "+took(node.PhaseDevice))
+	line("backend", old.backend, now.backend, "ControllerExpandVolume "+ms(e.ControllerDuration))
+	line("device", old.device, now.device, "NodeExpandVolume "+ms(e.NodeDuration)+", of it rescanning the device "+took(node.PhaseDevice))
 	line("filesystem", old.filesystem, now.filesystem, "… and growing the filesystem "+took(node.PhaseFilesystem))
 	line("free (df)", old.free, now.free, "as the pod sees it")
-	fmt.Printf("              longest stall of the writer: %s; %s written so far\n", ms(w.Stall()), short(volume.Size(w.Bytes())))
+	fmt.Printf("              longest stall of the writer: %s; %s written so far\n", ms(w.TakeLongestStall()), short(volume.Size(w.Bytes())))
 	return nil
 }
 
@@ -157,9 +157,9 @@ func (s *stage) expand(ctx context.Context, v *co.Volume, w *co.Writer, size vol
 // the plugins answered to an expansion.
 type layers struct{ backend, device, filesystem, free volume.Size }
 
-func (s *stage) layers(ctx context.Context, v *co.Volume) (layers, error) {
+func (s *stage) layers(ctx context.Context, v *csiclient.Volume) (layers, error) {
 	var l layers
-	got, err := s.Driver.Controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
+	got, err := s.Controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
 	if err != nil {
 		return l, err
 	}
@@ -194,7 +194,7 @@ func (s *stage) layers(ctx context.Context, v *co.Volume) (layers, error) {
 
 // verify mounts the volume anew, so that what is read comes from the device,
 // compares every byte, and has the filesystem's own tool check it.
-func (s *stage) verify(ctx context.Context, v *co.Volume, w *co.Writer, t filesystem.Type) error {
+func (s *stage) verify(ctx context.Context, v *csiclient.Volume, w *csiclient.Writer, t filesystem.Type) error {
 	d := s.Driver
 	if err := errors.Join(d.Release(ctx, v), d.Use(ctx, v)); err != nil {
 		return err

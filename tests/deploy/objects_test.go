@@ -15,7 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // object is what the checks need of a Kubernetes object.
@@ -241,7 +241,7 @@ func parse(t *testing.T, text []byte) []object {
 // root is the module's directory.
 func root(t *testing.T) string {
 	t.Helper()
-	dir, err := co.Root(t.Context())
+	dir, err := csiclient.ModuleRoot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

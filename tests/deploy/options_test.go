@@ -13,13 +13,13 @@ import (
 
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/loop"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // helpOfPlugins returns what the plugins say of their options.
 func helpOfPlugins(t *testing.T) map[string]string {
 	t.Helper()
-	bin, err := co.Build(t.Context())
+	bin, err := csiclient.BuildPlugins(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

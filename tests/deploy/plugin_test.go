@@ -12,7 +12,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -20,7 +20,7 @@ import (
 // classes of the examples say.
 func TestClassesOfTheExamples(t *testing.T) {
 	h := newHelm(t)
-	bin, err := co.Build(t.Context())
+	bin, err := csiclient.BuildPlugins(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestClassesOfTheExamples(t *testing.T) {
 				}
 			}
 			var log bytes.Buffer
-			plugin, err := co.StartPlugin(t.Context(), &log, filepath.Join(bin, "growvol-controller"), filepath.Join(dir, "s"), commandLine(controller, dir)...)
+			plugin, err := csiclient.StartPlugin(t.Context(), &log, filepath.Join(bin, "growvol-controller"), filepath.Join(dir, "s"), commandLine(controller, dir)...)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, &log)
 			}
@@ -92,7 +92,7 @@ func create(t *testing.T, client csi.ControllerClient, name string, parameters m
 	t.Helper()
 	created, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
 		Name: name, Parameters: parameters, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 30},
-		VolumeCapabilities: []*csi.VolumeCapability{co.Mount("ext4")},
+		VolumeCapabilities: []*csi.VolumeCapability{csiclient.MountCapability("ext4")},
 	})
 	return created.GetVolume(), err
 }

@@ -16,7 +16,7 @@ import (
 // The sources of the guest's init, to know whether the one built last is
 // still the right one.
 //
-//go:embed init/*.go internal/spec/*.go
+//go:embed init/*.go internal/protocol/*.go
 var initSources embed.FS
 
 const initPackage = "github.com/growvol/growvol/tests/guest/init"

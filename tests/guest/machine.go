@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/guest/internal/spec"
+	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
 const (
@@ -75,8 +75,8 @@ func kernelArgs(root string, memory volume.Size) []string {
 	}
 }
 
-func newSpec(cmd Command, opts Options) (*spec.Spec, error) {
-	s := &spec.Spec{
+func newSpec(cmd Command, opts Options) (*protocol.Spec, error) {
+	s := &protocol.Spec{
 		Modules: append([]string{"loop", "dm-mod"}, opts.Modules...),
 		Path:    cmd.Path,
 		Args:    cmd.Args,
@@ -107,14 +107,14 @@ func newSpec(cmd Command, opts Options) (*spec.Spec, error) {
 		if !info.IsDir() {
 			return nil, fmt.Errorf("share: %s is not a directory", share.Host)
 		}
-		s.Mounts = append(s.Mounts, spec.Mount{Host: share.Host, Guest: share.Guest, Writable: share.Writable})
+		s.Mounts = append(s.Mounts, protocol.Mount{Host: share.Host, Guest: share.Guest, Writable: share.Writable})
 	}
 	return s, nil
 }
 
 // makeRoot writes the guest's root filesystem: mount points, a few files of
 // /etc, and links. The guest sees it read-only.
-func makeRoot(root, initProgram string, s *spec.Spec) error {
+func makeRoot(root, initProgram string, s *protocol.Spec) error {
 	dirs := []string{"dev", "proc", "sys", "tmp", "run", "var", "root", "mnt", "etc", "guest/bin", "guest/modules/lib"}
 	for _, m := range s.Mounts {
 		dirs = append(dirs, m.Guest)
@@ -127,7 +127,7 @@ func makeRoot(root, initProgram string, s *spec.Spec) error {
 		"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib32": "usr/lib32", "lib64": "usr/lib64",
 		"etc/mtab":                  "/proc/self/mounts",
 		"guest/modules/lib/modules": modulesTree,
-		spec.Modprobe:               "init",
+		protocol.Modprobe:           "init",
 	}
 	for name, target := range links {
 		errs = append(errs, os.Symlink(target, filepath.Join(root, name)))
@@ -135,7 +135,7 @@ func makeRoot(root, initProgram string, s *spec.Spec) error {
 	description, err := json.Marshal(s)
 	errs = append(errs, err)
 	files := map[string]string{
-		spec.File:           string(description),
+		protocol.File:       string(description),
 		"etc/passwd":        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
 		"etc/group":         "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n",
 		"etc/hosts":         "127.0.0.1 localhost guest\n::1 localhost\n",

@@ -12,7 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/growvol/growvol/tests/guest/internal/spec"
+	"github.com/growvol/growvol/tests/guest/internal/protocol"
+	"github.com/growvol/growvol/tests/internal/console"
 )
 
 const (
@@ -24,6 +25,11 @@ const (
 	// killTime bounds the time a killed guest needs to vanish.
 	killTime = 10 * time.Second
 )
+
+// defectPattern matches the lines in which the guest's kernel reports a defect
+// of its own: never a mere complaint about a disk or a filesystem image.
+const defectPattern = `^(\[[ 0-9.]+\] ?)?` +
+	`(BUG: |kernel BUG at |WARNING: |Oops: |Kernel panic|INFO: task .* blocked|UBSAN: |general protection fault)`
 
 var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTime)
 
@@ -66,16 +72,16 @@ func runIn(ctx context.Context, dir string, cmd Command, opts Options) (exitCode
 	if err != nil {
 		return -1, fmt.Errorf("prepare guest: %w", err)
 	}
-	r := &run{console: newConsole(opts.Console)}
+	r := &run{console: console.New(opts.Console, defectPattern)}
 	return r.result(r.execute(ctx, dir, argv, opts))
 }
 
 // run is one life of a guest.
 type run struct {
-	console *console
+	console *console.Console
 	started bool
-	killed  bool        // by this program
-	final   spec.Report // zero until the command ended
+	killed  bool            // by this program
+	final   protocol.Report // zero until the command ended
 }
 
 // execute starts the supervisor and stays until everything has ended. It
@@ -118,7 +124,7 @@ func (r *run) execute(parent context.Context, dir string, argv []string, opts Op
 	group.Go(func() { copyAll(opts.Stdout, lines.read[0]) })
 	group.Go(func() { copyAll(opts.Stderr, lines.read[1]) })
 	group.Go(func() {
-		r.follow(lines.read[2], func(rep spec.Report) {
+		r.follow(lines.read[2], func(rep protocol.Report) {
 			watch.Stop()
 			if rep.Final() {
 				watch.Reset(haltTime)
@@ -135,10 +141,10 @@ func (r *run) execute(parent context.Context, dir string, argv []string, opts Op
 }
 
 // follow reads reports until the guest's end.
-func (r *run) follow(from io.Reader, seen func(spec.Report)) {
+func (r *run) follow(from io.Reader, seen func(protocol.Report)) {
 	dec := json.NewDecoder(from)
 	for {
-		var rep spec.Report
+		var rep protocol.Report
 		if err := dec.Decode(&rep); err != nil {
 			// End of file, or half a line of a guest that died: what counts
 			// is the last whole report.
@@ -156,17 +162,17 @@ func (r *run) follow(from io.Reader, seen func(spec.Report)) {
 func (r *run) result(end error) (int, error) {
 	code, err := -1, error(nil)
 	switch r.final.Event {
-	case spec.Exited:
+	case protocol.Exited:
 		code = r.final.Code
-	case spec.Signaled:
+	case protocol.Signaled:
 		code, err = 128+r.final.Code, &SignalError{Signal: syscall.Signal(r.final.Code)}
-	case spec.Failed:
+	case protocol.Failed:
 		err = fmt.Errorf("run command in the guest: %s", r.final.Message)
 	default:
 		err = r.unfinished(end)
 	}
-	if defects := r.console.defects(); len(defects) > 0 && !errors.Is(err, ErrKernel) {
-		err = errors.Join(err, fmt.Errorf("%w: it logged %q; the end of its log:\n%s", ErrKernel, defects[0], r.console.tail()))
+	if defect := r.console.Defect(); defect != "" && !errors.Is(err, ErrKernel) {
+		err = errors.Join(err, fmt.Errorf("%w: it logged %q; the end of its log:\n%s", ErrKernel, defect, r.console.Tail()))
 	}
 	return code, err
 }
@@ -178,15 +184,15 @@ func (r *run) unfinished(end error) error {
 		when = "before the command started"
 	}
 	if r.killed {
-		return fmt.Errorf("guest killed %s: %w; the end of its kernel log:\n%s", when, end, r.console.tail())
+		return fmt.Errorf("guest killed %s: %w; the end of its kernel log:\n%s", when, end, r.console.Tail())
 	}
 	var reason any = "it halted"
-	if defects := r.console.defects(); len(defects) > 0 {
-		reason = defects[0]
+	if defect := r.console.Defect(); defect != "" {
+		reason = defect
 	} else if end != nil {
 		reason = end
 	}
-	return fmt.Errorf("%w %s: %v; the end of its log:\n%s", ErrKernel, when, reason, r.console.tail())
+	return fmt.Errorf("%w %s: %v; the end of its log:\n%s", ErrKernel, when, reason, r.console.Tail())
 }
 
 // copyAll never stops reading: a guest whose output nobody takes would stand

@@ -18,7 +18,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // clusterVariable names the directory of a running cluster.
@@ -66,7 +66,7 @@ func kubectl(ctx context.Context, args ...string) (string, error) {
 // root is the directory of the module.
 func (s space) root() string {
 	s.Helper()
-	root, err := co.Root(s.Context())
+	root, err := csiclient.ModuleRoot(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // Every example is applied, in the order in which a reader would, and does
@@ -151,7 +151,7 @@ func (e examples) take(name string) string {
 func TestPlainManifests(t *testing.T) {
 	needCluster(t)
 	t.Parallel()
-	root, err := co.Root(t.Context())
+	root, err := csiclient.ModuleRoot(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
@@ -21,7 +21,7 @@ func (r *rig) testAttachments(t *testing.T) {
 	ctx, c := limited(t), r.client()
 	first, second := r.guest(t, openstack.VirtioBlk), r.guest(t, openstack.VirtioSCSI)
 	const absent = "11111111-2222-3333-4444-555555555555"
-	v := get(first.Create(ctx, name(t), gib, co.Mount("ext4"), nil))(t)
+	v := get(first.Create(ctx, name(t), gib, csiclient.MountCapability("ext4"), nil))(t)
 	must(t, first.Attach(ctx, v))
 	must(t, first.Attach(ctx, v)) // the repeated call finds it done
 
@@ -59,7 +59,7 @@ func detachFromDeleted(t *testing.T, r *rig) {
 		return err == nil && s.Status == "ACTIVE", err
 	}))
 	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
-	get(c.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: server, VolumeCapability: co.Mount("ext4")}))(t)
+	get(c.ControllerPublishVolume(ctx, &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: server, VolumeCapability: csiclient.MountCapability("ext4")}))(t)
 	must(t, servers.Delete(ctx, r.User.Compute, server).ExtractErr())
 	// Asked at once and again, as external-attacher does: Nova, still at it,
 	// refuses at first.

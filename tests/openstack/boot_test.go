@@ -55,8 +55,8 @@ func (r *rig) testBoot(t *testing.T) {
 			if other := g.Address(greeterPort + 1); other != "" {
 				t.Errorf("%s leads to a port that was not asked for", other)
 			}
-			if console := get(g.Console(t.Context()))(t); !strings.Contains(console, vm.UpLine) {
-				t.Errorf("the console's output lacks %q:\n%s", vm.UpLine, console)
+			if console := get(g.Console(t.Context()))(t); !strings.Contains(console, vm.ReadyLine) {
+				t.Errorf("the console's output lacks %q:\n%s", vm.ReadyLine, console)
 			}
 		})
 	}

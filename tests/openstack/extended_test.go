@@ -11,7 +11,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
@@ -27,7 +27,7 @@ func (r *rig) testExtended(t *testing.T) {
 func extended(t *testing.T, r *rig, g *guest, fstype string) {
 	t.Helper()
 	ctx := limited(t)
-	v := get(g.Create(ctx, name(t), gib, co.Mount(fstype), nil))(t)
+	v := get(g.Create(ctx, name(t), gib, csiclient.MountCapability(fstype), nil))(t)
 	must(t, g.Use(ctx, v))
 	w := g.startWriter(t, v)
 	for _, size := range []int64{2 * gib, 3 * gib} {
@@ -51,7 +51,7 @@ func extended(t *testing.T, r *rig, g *guest, fstype string) {
 }
 
 // sizes reads the device and the filesystem of a volume in the guest, in bytes.
-func (g *guest) sizes(t *testing.T, v *co.Volume) (device, filesystem int64) {
+func (g *guest) sizes(t *testing.T, v *csiclient.Volume) (device, filesystem int64) {
 	t.Helper()
 	fields := strings.Fields(g.sh(t, "df -k "+v.Target+" | tail -n 1"))
 	if len(fields) != 6 {

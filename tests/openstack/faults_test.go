@@ -10,7 +10,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"google.golang.org/grpc/codes"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
@@ -21,7 +21,7 @@ import (
 func (r *rig) testFaults(t *testing.T) {
 	r.tidy(t)
 	g, ctx := r.guest(t, openstack.VirtioBlk), limited(t)
-	v := get(g.Create(ctx, name(t), gib, co.Mount("ext4"), nil))(t)
+	v := get(g.Create(ctx, name(t), gib, csiclient.MountCapability("ext4"), nil))(t)
 	must(t, g.Use(ctx, v))
 	w := g.startWriter(t, v)
 	t.Run("nova-compute stalls", func(t *testing.T) { growThroughStall(t, r, g, v, "nova-compute") })
@@ -38,7 +38,7 @@ func (r *rig) testFaults(t *testing.T) {
 // wantShort fails the test unless the node says that the device is short:
 // before the caller's deadline, with both sizes and what to do; and unless the
 // filesystem is as it was.
-func (g *guest) wantShort(t *testing.T, v *co.Volume, has, want int64) {
+func (g *guest) wantShort(t *testing.T, v *csiclient.Volume, has, want int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // enough for the node's whole margin: it is emulated
 	defer cancel()
@@ -53,7 +53,7 @@ func (g *guest) wantShort(t *testing.T, v *co.Volume, has, want int64) {
 
 // growThroughStall grows the volume by 1 GiB while a service that passes the
 // news on to the guest does not run.
-func growThroughStall(t *testing.T, r *rig, g *guest, v *co.Volume, service string) {
+func growThroughStall(t *testing.T, r *rig, g *guest, v *csiclient.Volume, service string) {
 	t.Helper()
 	ctx := limited(t)
 	before := v.Size
@@ -94,7 +94,7 @@ func growThroughStall(t *testing.T, r *rig, g *guest, v *co.Volume, service stri
 
 // growUnheard grows the volume by 1 GiB while Nova's API, which would tell the
 // guest, is dead: the event is lost for good.
-func growUnheard(t *testing.T, r *rig, g *guest, v *co.Volume) {
+func growUnheard(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
 	ctx := limited(t)
 	before := v.Size
@@ -110,7 +110,7 @@ func growUnheard(t *testing.T, r *rig, g *guest, v *co.Volume) {
 }
 
 // loseEvent: the remedy that the node's message names, 1 GiB more, helps.
-func loseEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
+func loseEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
 	growUnheard(t, r, g, v)
 	size := v.Size + gib
@@ -121,7 +121,7 @@ func loseEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
 }
 
 // attachAgain: the other remedy that the message names.
-func attachAgain(t *testing.T, r *rig, g *guest, v *co.Volume) {
+func attachAgain(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
 	growUnheard(t, r, g, v)
 	must(t, g.Release(limited(t), v))
@@ -134,7 +134,7 @@ func attachAgain(t *testing.T, r *rig, g *guest, v *co.Volume) {
 
 // repeatEvent: a controller that may tell Nova itself repeats the event when
 // external-resizer repeats the call.
-func repeatEvent(t *testing.T, r *rig, g *guest, v *co.Volume) {
+func repeatEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
 	growUnheard(t, r, g, v)
 	notifier, _ := r.startController(t, "--clouds-yaml="+filepath.Join(r.Dir, "clouds.yaml"), "--cloud=nova", "--notify-nova")

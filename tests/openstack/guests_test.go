@@ -10,7 +10,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
 )
@@ -18,7 +18,7 @@ import (
 // guest is a Nova instance in which the node plugin runs.
 type guest struct {
 	*openstack.Instance
-	*co.Driver // the controller on this machine, the node in the guest
+	*csiclient.Driver // the controller on this machine, the node in the guest
 
 	plugin *vm.Process
 }
@@ -75,7 +75,7 @@ func (r *rig) startNode(t *testing.T, g *guest) {
 		"growvol-node", "--backend=cinder", "--endpoint=unix://" + vm.NodeSocket, "--log-level=debug",
 	}}))(t)
 	conn := get(g.DialNode())(t)
-	g.Driver = &co.Driver{Controller: r.client(), Node: csi.NewNodeClient(conn), Dir: "/var/lib/kubelet/plugins"}
+	g.Driver = &csiclient.Driver{Controller: r.client(), Node: csi.NewNodeClient(conn), Dir: "/var/lib/kubelet/plugins"}
 	err := openstack.Eventually(ctx, "the node plugin answers", func(ctx context.Context) (bool, error) {
 		if running, err := g.plugin.Running(ctx); err != nil || !running {
 			return false, errors.Join(errors.New("the node plugin has ended"), err)

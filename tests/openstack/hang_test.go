@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
@@ -26,28 +26,28 @@ func (r *rig) testHangs(t *testing.T) {
 }
 
 // startBeside starts a controller while a service hangs. resume ends that.
-func (r *rig) startBeside(t *testing.T, service string) (p *co.Plugin, resume func()) {
+func (r *rig) startBeside(t *testing.T, service string) (p *csiclient.Plugin, resume func()) {
 	t.Helper()
 	resume = func() { r.service(t, "continue", service) }
 	t.Cleanup(resume)
 	r.service(t, "pause", service)
 	p, _ = r.startController(t, "--cloud-config="+filepath.Join(r.Dir, "cloud-test.conf"))
-	if p.Started > 15*time.Second {
-		t.Errorf("the controller answered after %s", p.Started)
+	if p.StartDuration > 15*time.Second {
+		t.Errorf("the controller answered after %s", p.StartDuration)
 	}
-	t.Logf("the controller answered after %s", p.Started.Round(time.Millisecond))
+	t.Logf("the controller answered after %s", p.StartDuration.Round(time.Millisecond))
 	return p, resume
 }
 
 // wantReady fails the test unless Probe has the answer.
-func wantReady(t *testing.T, p *co.Plugin, want bool) {
+func wantReady(t *testing.T, p *csiclient.Plugin, want bool) {
 	t.Helper()
 	if ready := get(probe(t, p))(t); ready != want {
 		t.Errorf("the controller is ready: %t, want %t", ready, want)
 	}
 }
 
-func probe(t *testing.T, p *co.Plugin) (bool, error) {
+func probe(t *testing.T, p *csiclient.Plugin) (bool, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -90,7 +90,7 @@ func (r *Rig) boot(ctx context.Context, i *Instance, ports []int) error {
 		return err
 	}
 	i.Agent = vm.Dial(i.Address(vm.AgentPort), i.Address(vm.NodePort))
-	_, _, err = i.Await(ctx)
+	_, _, err = i.AwaitReady(ctx)
 	return err
 }
 

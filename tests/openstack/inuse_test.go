@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
 )
@@ -26,7 +26,7 @@ func (r *rig) testGrowthInUse(t *testing.T) {
 func growInUse(t *testing.T, r *rig, g *guest, fstype string) {
 	t.Helper()
 	ctx := limited(t)
-	v := get(g.Create(ctx, name(t), gib, co.Mount(fstype), nil))(t)
+	v := get(g.Create(ctx, name(t), gib, csiclient.MountCapability(fstype), nil))(t)
 	must(t, g.Use(ctx, v))
 	r.wantSize(t, v.ID, gib, "in-use")
 	w := g.startWriter(t, v)
@@ -35,7 +35,7 @@ func growInUse(t *testing.T, r *rig, g *guest, fstype string) {
 		if e.ControllerSize != size || e.NodeSize != size {
 			t.Errorf("expanded to %s: the controller says %s, the node %s", short(size), short(e.ControllerSize), short(e.NodeSize))
 		}
-		t.Logf("to %s: controller %s, node %s", short(size), e.ControllerTook.Round(time.Millisecond), e.NodeTook.Round(time.Millisecond))
+		t.Logf("to %s: controller %s, node %s", short(size), e.ControllerDuration.Round(time.Millisecond), e.NodeDuration.Round(time.Millisecond))
 		r.wantSize(t, v.ID, size, "in-use")
 		g.wantGrown(t, v, size)
 		if again := get(g.Expand(ctx, v, size))(t); again.NodeSize != size {
@@ -56,14 +56,14 @@ func growInUse(t *testing.T, r *rig, g *guest, fstype string) {
 
 // wantGrown reads the filesystem's and the device's size in the guest, with
 // programs that are not the driver's.
-func (g *guest) wantGrown(t *testing.T, v *co.Volume, size int64) {
+func (g *guest) wantGrown(t *testing.T, v *csiclient.Volume, size int64) {
 	t.Helper()
 	g.wantGrownBut(t, v, size, 0)
 }
 
 // wantGrownBut is wantGrown for a device that may lack some bytes which the
 // volume has.
-func (g *guest) wantGrownBut(t *testing.T, v *co.Volume, size, lacking int64) {
+func (g *guest) wantGrownBut(t *testing.T, v *csiclient.Volume, size, lacking int64) {
 	t.Helper()
 	device, total := g.sizes(t, v)
 	// What a filesystem keeps for itself: journal, inode tables, XFS's log.
@@ -86,7 +86,7 @@ type writer struct {
 	record  string // path of the list of checksums, in the guest
 }
 
-func (g *guest) startWriter(t *testing.T, v *co.Volume) *writer {
+func (g *guest) startWriter(t *testing.T, v *csiclient.Volume) *writer {
 	t.Helper()
 	record := "/tmp/" + v.ID
 	p := get(g.Start(t.Context(), vm.Command{Argv: []string{"writer", "write", v.Target, record}}))(t)
@@ -105,7 +105,7 @@ func (w *writer) stop(t *testing.T) (bytes int64, stall time.Duration) {
 }
 
 // verify reads all that was written back.
-func (w *writer) verify(t *testing.T, v *co.Volume) {
+func (w *writer) verify(t *testing.T, v *csiclient.Volume) {
 	t.Helper()
 	if o := outcome(t, w.guest.sh(t, fmt.Sprintf("writer verify %s %s && rm %[2]s", v.Target, w.record))); o.Bytes == 0 {
 		t.Error("the writer has written nothing: nothing is proved")
@@ -130,7 +130,7 @@ func outcome(t *testing.T, output string) (o written) {
 func (r *rig) testBlock(t *testing.T) {
 	r.tidy(t)
 	g, ctx := r.guest(t, openstack.VirtioSCSI), limited(t)
-	v := get(g.Create(ctx, name(t), gib, co.Block(), nil))(t)
+	v := get(g.Create(ctx, name(t), gib, csiclient.BlockCapability(), nil))(t)
 	must(t, g.Use(ctx, v))
 	holder := get(g.Start(ctx, vm.Command{Argv: []string{"sh", "-c", "exec sleep 6000 <" + v.Target}}))(t)
 	g.stamp(t, v, gib)
@@ -155,13 +155,13 @@ func (r *rig) testBlock(t *testing.T) {
 
 // stamp writes a word into the last 4 KiB before an end of the volume, past
 // the guest's cache.
-func (g *guest) stamp(t *testing.T, v *co.Volume, end int64) {
+func (g *guest) stamp(t *testing.T, v *csiclient.Volume, end int64) {
 	t.Helper()
 	g.sh(t, fmt.Sprintf("printf 'ends at %d' | dd of=%s bs=4096 seek=%d conv=notrunc,sync,fsync 2>&1", end, v.Target, end/4096-1))
 }
 
 // wantStamp fails the test unless stamp's word is there.
-func (g *guest) wantStamp(t *testing.T, v *co.Volume, end int64) {
+func (g *guest) wantStamp(t *testing.T, v *csiclient.Volume, end int64) {
 	t.Helper()
 	want := fmt.Sprintf("ends at %d", end)
 	if got := g.sh(t, fmt.Sprintf("dd if=%s bs=4096 skip=%d count=1 2>/dev/null | tr -d '\\0'", v.Target, end/4096-1)); got != want {

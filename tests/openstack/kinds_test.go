@@ -5,16 +5,16 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
 // create creates a volume with parameters of a StorageClass.
-func (g *guest) create(t *testing.T, req *csi.CreateVolumeRequest) *co.Volume {
+func (g *guest) create(t *testing.T, req *csi.CreateVolumeRequest) *csiclient.Volume {
 	t.Helper()
 	v := get(g.Controller.CreateVolume(t.Context(), req))(t).GetVolume()
-	return &co.Volume{
-		ID: v.GetVolumeId(), Name: req.GetName(), Size: v.GetCapacityBytes(), Context: v.GetVolumeContext(), Capability: req.GetVolumeCapabilities()[0],
+	return &csiclient.Volume{
+		ID: v.GetVolumeId(), Name: req.GetName(), Size: v.GetCapacityBytes(), VolumeContext: v.GetVolumeContext(), Capability: req.GetVolumeCapabilities()[0],
 		Staging: g.Dir + "/" + req.GetName() + "/globalmount", Target: g.Dir + "/" + req.GetName() + "/pod",
 	}
 }
@@ -56,14 +56,14 @@ func (r *rig) testLiveCopies(t *testing.T) {
 	r.tidy(t)
 	ctx := limited(t)
 	g, other := r.guest(t, openstack.VirtioBlk), r.guest(t, openstack.VirtioSCSI)
-	v := get(g.Create(ctx, name(t), gib, co.Mount("xfs"), nil))(t)
+	v := get(g.Create(ctx, name(t), gib, csiclient.MountCapability("xfs"), nil))(t)
 	must(t, g.Use(ctx, v))
 	g.sh(t, "echo precious >"+v.Target+"/data && sync")
 	req := &csi.CreateSnapshotRequest{SourceVolumeId: v.ID, Name: name(t)}
 	snapshot := get(g.Controller.CreateSnapshot(ctx, req))(t).GetSnapshot().GetSnapshotId()
 	r.awaitSnapshot(t, req)
 	for kind, source := range map[string]*csi.VolumeContentSource{"restored": fromSnapshot(snapshot), "cloned": fromVolume(v.ID)} {
-		made := get(other.Create(ctx, name(t)+"-"+kind, 3*gib, co.Mount("xfs"), source))(t)
+		made := get(other.Create(ctx, name(t)+"-"+kind, 3*gib, csiclient.MountCapability("xfs"), source))(t)
 		must(t, other.Use(ctx, made))
 		if got := other.sh(t, "cat "+made.Target+"/data"); got != "precious" {
 			t.Errorf("%s: the file holds %q", kind, got)
@@ -83,11 +83,11 @@ func (r *rig) testMultiattach(t *testing.T) {
 	r.tidy(t)
 	ctx := limited(t)
 	guests := []*guest{r.guest(t, openstack.VirtioBlk), r.guest(t, openstack.VirtioSCSI)}
-	shared := co.Block()
+	shared := csiclient.BlockCapability()
 	shared.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
 	req := request(name(t), gib)
 	req.VolumeCapabilities, req.Parameters = []*csi.VolumeCapability{shared}, map[string]string{"type": "rbd-multi"}
-	volumes := make([]*co.Volume, len(guests))
+	volumes := make([]*csiclient.Volume, len(guests))
 	for i, g := range guests {
 		volumes[i] = g.create(t, req) // the second call finds the volume of the first
 		must(t, g.Use(ctx, volumes[i]))

@@ -9,14 +9,14 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 	"google.golang.org/grpc/codes"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
 // request is what external-provisioner sends for a claim of a size in bytes.
 func request(name string, size int64) *csi.CreateVolumeRequest {
 	return &csi.CreateVolumeRequest{
-		Name: name, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapabilities: []*csi.VolumeCapability{co.Mount("ext4")},
+		Name: name, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapabilities: []*csi.VolumeCapability{csiclient.MountCapability("ext4")},
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
@@ -62,7 +62,7 @@ func TestOpenStack(t *testing.T) {
 type rig struct {
 	*openstack.Rig
 	bin        string // with the plugins
-	controller *co.Plugin
+	controller *csiclient.Plugin
 	socket     string // path of the controller's
 	guests     map[openstack.Bus]*guest
 }
@@ -70,7 +70,7 @@ type rig struct {
 func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
 	ctx := t.Context()
-	r := &rig{Rig: get(openstack.Open(ctx, dir, "test"))(t), bin: get(co.Build(ctx))(t), guests: map[openstack.Bus]*guest{}}
+	r := &rig{Rig: get(openstack.Open(ctx, dir, "test"))(t), bin: get(csiclient.BuildPlugins(ctx))(t), guests: map[openstack.Bus]*guest{}}
 	must(t, r.User.Purge(ctx))
 	must(t, r.Admin.SetQuota(ctx, r.User.Project, 1000, 1000))
 	t.Cleanup(func() {
@@ -87,13 +87,13 @@ func newRig(t *testing.T, dir string) *rig {
 
 // startController starts the controller plugin with further arguments for the
 // time of the test; its log is shown when the test fails.
-func (r *rig) startController(t *testing.T, args ...string) (plugin *co.Plugin, socket string) {
+func (r *rig) startController(t *testing.T, args ...string) (plugin *csiclient.Plugin, socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	log := get(os.Create(filepath.Join(dir, "controller.log")))(t)
 	args = append([]string{"--backend=cinder", "--cluster-id=test", "--log-level=debug"}, args...)
 	socket = filepath.Join(dir, "csi.sock")
-	p := get(co.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller"), socket, args...))(t)
+	p := get(csiclient.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller"), socket, args...))(t)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
 			t.Errorf("the controller did not end well: %v", err)

@@ -46,7 +46,7 @@ func (r *Rig) plugNetwork(ctx context.Context, server string, ports []int) (map[
 	if err != nil {
 		return nil, err
 	}
-	addresses := vm.Forwards(table)
+	addresses := vm.ParseForwardedPorts(table)
 	for _, port := range ports {
 		if addresses[port] == "" {
 			return nil, fmt.Errorf("QEMU forwards nothing to port %d of the guest:\n%s", port, table)

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
@@ -72,7 +72,7 @@ func killController(t *testing.T, r *rig, id string, size int64) {
 	// Paused, so that the first controller cannot have ended before it is killed.
 	r.service(t, "pause", "cinder-volume")
 	t.Cleanup(func() { r.service(t, "continue", "cinder-volume") })
-	first := get(co.StartPlugin(t.Context(), io.Discard, filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock"), "--backend=cinder", conf))(t)
+	first := get(csiclient.StartPlugin(t.Context(), io.Discard, filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock"), "--backend=cinder", conf))(t)
 	asked := make(chan error, 1)
 	go func() {
 		_, err := expand(limited(t), csi.NewControllerClient(first.Conn), id, size)

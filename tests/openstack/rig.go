@@ -11,7 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // Rig is an OpenStack that runs on this machine.
@@ -27,7 +27,7 @@ type Rig struct {
 // Open opens the rig with this state directory. The user is an entry of its
 // clouds.yaml: "test", whose project the tests of the plugins empty, or "csi".
 func Open(ctx context.Context, dir, user string) (*Rig, error) {
-	root, err := co.Root(ctx)
+	root, err := csiclient.ModuleRoot(ctx)
 	if err != nil {
 		return nil, err
 	}

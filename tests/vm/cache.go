@@ -2,10 +2,10 @@ package vm
 
 import "flag"
 
-// NeverCache keeps the go command from caching the result of this test binary:
+// DisableTestCache keeps the go command from caching the result of this test binary:
 // it does not know of the programs that BuildImage builds, and would pass off a
 // result from before they changed. To be called by TestMain before m.Run.
-func NeverCache() {
+func DisableTestCache() {
 	flag.Parse()
 	// Without this file, which lists what a test has read, nothing is cached.
 	if f := flag.Lookup("test.testlogfile"); f != nil {

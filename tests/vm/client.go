@@ -19,22 +19,22 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/growvol/growvol/tests/vm/internal/wire"
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
 // The ports in the guest that a caller who boots an image in another way than
 // by Start has to make reachable for Dial.
 const (
-	AgentPort = wire.AgentPort
-	NodePort  = wire.NodePort
+	AgentPort = protocol.AgentPort
+	NodePort  = protocol.NodePort
 )
 
 // NodeSocket is the path in the guest that the node plugin must listen on to
 // be reached by DialNode.
-const NodeSocket = wire.NodeSocket
+const NodeSocket = protocol.NodeSocket
 
-// UpLine is printed on the guest's console once the agent serves requests.
-const UpLine = wire.UpLine
+// ReadyLine is printed on the guest's console once the agent serves requests.
+const ReadyLine = protocol.ReadyLine
 
 // Agent is a connection to the agent in a guest.
 type Agent struct {
@@ -48,14 +48,14 @@ func Dial(agent, node string) *Agent {
 	return &Agent{base: "http://" + agent, node: node, http: http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2}}}
 }
 
-// Await waits until the agent answers, or ctx ends. It returns the version of
+// AwaitReady waits until the agent answers, or ctx ends. It returns the version of
 // the guest's kernel and how long it has been up.
-func (a *Agent) Await(ctx context.Context) (kernel string, uptime time.Duration, err error) {
+func (a *Agent) AwaitReady(ctx context.Context) (kernel string, uptime time.Duration, err error) {
 	for {
-		var h wire.Health
+		var h protocol.Health
 		// A connection into a guest that is still booting may hang.
 		try, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := a.call(try, http.MethodGet, wire.PathHealth, nil, &h)
+		err := a.call(try, http.MethodGet, protocol.PathHealth, nil, &h)
 		cancel()
 		if err == nil {
 			return h.Kernel, time.Duration(h.UptimeSeconds * float64(time.Second)), nil
@@ -78,8 +78,8 @@ type Command struct {
 // Run executes a program to its end and returns what it wrote to standard
 // output and standard error. An exit status other than zero is an *ExitError.
 func (a *Agent) Run(ctx context.Context, c Command) (string, error) {
-	var r wire.Result
-	err := a.call(ctx, http.MethodPost, wire.PathRun, c.wire(), &r)
+	var r protocol.Result
+	err := a.call(ctx, http.MethodPost, protocol.PathRun, c.message(), &r)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("run %q in the guest: %w", c.Argv, err)
@@ -89,8 +89,8 @@ func (a *Agent) Run(ctx context.Context, c Command) (string, error) {
 	return r.Output, nil
 }
 
-func (c Command) wire() wire.Command {
-	return wire.Command{Argv: c.Argv, Env: c.Env, Stdin: c.Stdin, TimeoutMS: c.Timeout.Milliseconds()}
+func (c Command) message() protocol.Command {
+	return protocol.Command{Argv: c.Argv, Env: c.Env, Stdin: c.Stdin, TimeoutMS: c.Timeout.Milliseconds()}
 }
 
 // ExitError says that a program in the guest did not end with status zero.
@@ -120,24 +120,24 @@ type Process struct {
 
 // Start starts a program that runs until it ends or is signaled.
 func (a *Agent) Start(ctx context.Context, c Command) (*Process, error) {
-	var s wire.State
-	if err := a.call(ctx, http.MethodPost, wire.PathProcesses, c.wire(), &s); err != nil {
+	var s protocol.State
+	if err := a.call(ctx, http.MethodPost, protocol.PathProcesses, c.message(), &s); err != nil {
 		return nil, fmt.Errorf("start %q in the guest: %w", c.Argv, err)
 	}
 	return &Process{agent: a, argv: c.Argv, id: s.ID}, nil
 }
 
-func (p *Process) path() string { return fmt.Sprintf("%s/%d", wire.PathProcesses, p.id) }
+func (p *Process) path() string { return fmt.Sprintf("%s/%d", protocol.PathProcesses, p.id) }
 
 // Signal sends a signal to the process and its children. It is no error when
 // they have ended.
 func (p *Process) Signal(ctx context.Context, sig syscall.Signal) error {
-	return p.agent.call(ctx, http.MethodPost, p.path()+"/signal", wire.Signal{Number: int(sig)}, nil)
+	return p.agent.call(ctx, http.MethodPost, p.path()+"/signal", protocol.Signal{Number: int(sig)}, nil)
 }
 
 // Running tells whether the process has not ended yet.
 func (p *Process) Running(ctx context.Context) (bool, error) {
-	var s wire.State
+	var s protocol.State
 	err := p.agent.call(ctx, http.MethodGet, p.path(), nil, &s)
 	return s.Running, err
 }
@@ -145,7 +145,7 @@ func (p *Process) Running(ctx context.Context) (bool, error) {
 // Wait waits until the process has ended; see Run for its error.
 func (p *Process) Wait(ctx context.Context) error {
 	for {
-		var s wire.State
+		var s protocol.State
 		if err := p.agent.call(ctx, http.MethodGet, p.path(), nil, &s); err != nil {
 			return err
 		}
@@ -182,16 +182,16 @@ func (p *Process) Log(ctx context.Context) (string, error) {
 	return string(content), err
 }
 
-// Put writes a file in the guest, making its directory.
-func (a *Agent) Put(ctx context.Context, path string, mode os.FileMode, content []byte) error {
+// WriteFile writes a file in the guest, making its directory.
+func (a *Agent) WriteFile(ctx context.Context, path string, mode os.FileMode, content []byte) error {
 	query := url.Values{"path": {path}, "mode": {fmt.Sprintf("%o", mode.Perm())}}
-	_, err := a.send(ctx, http.MethodPut, wire.PathFile+"?"+query.Encode(), content)
+	_, err := a.send(ctx, http.MethodPut, protocol.PathFile+"?"+query.Encode(), content)
 	return err
 }
 
-// Get reads a file of the guest. A missing one is fs.ErrNotExist.
-func (a *Agent) Get(ctx context.Context, path string) ([]byte, error) {
-	return a.send(ctx, http.MethodGet, wire.PathFile+"?"+url.Values{"path": {path}}.Encode(), nil)
+// ReadFile reads a file of the guest. A missing one is fs.ErrNotExist.
+func (a *Agent) ReadFile(ctx context.Context, path string) ([]byte, error) {
+	return a.send(ctx, http.MethodGet, protocol.PathFile+"?"+url.Values{"path": {path}}.Encode(), nil)
 }
 
 // DialNode returns a connection to the node plugin in the guest. It is made

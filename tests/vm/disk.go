@@ -51,9 +51,9 @@ type Disk struct {
 	slot int // of the PCI bus; zero: QEMU has chosen, or it has none
 }
 
-// HeaderLUKS is the size of the header: LUKS1 with its eight key slots for a
+// LUKSHeaderSize is the size of the header: LUKS1 with its eight key slots for a
 // 512-bit key (4040 sectors), as QEMU makes it too.
-const HeaderLUKS volume.Size = 4040 * 512
+const LUKSHeaderSize volume.Size = 4040 * 512
 
 // secretLUKS is the id of the machine's passphrase for encrypted disks.
 const (
@@ -144,7 +144,7 @@ func (m *Machine) encrypt(ctx context.Context, d Disk) error {
 // visible is what the guest sees of a disk of this size.
 func (d Disk) visible(size volume.Size) volume.Size {
 	if d.Encrypted {
-		return size - HeaderLUKS
+		return size - LUKSHeaderSize
 	}
 	return size
 }

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/internal/console"
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
 // Defaults of Options.
@@ -27,6 +29,11 @@ const (
 
 // bootTimeout bounds Start. It takes some ten seconds on an idle machine.
 const bootTimeout = 3 * time.Minute
+
+// defectPattern matches the lines in which the guest's kernel reports a defect
+// of its own, and the one in which the agent reports that it cannot continue.
+const defectPattern = `^(\[[ 0-9.]+\] ?)?` +
+	`(BUG: |kernel BUG at |Oops: |Kernel panic|general protection fault|` + protocol.FailedLine + `)`
 
 // Options say what a machine is like.
 type Options struct {
@@ -47,7 +54,7 @@ type Machine struct {
 
 	cmd     *exec.Cmd
 	monitor *monitor
-	console *console
+	console *console.Console
 	dir     string        // of the disks' files
 	exited  chan struct{} // closed when QEMU is gone
 	waitErr error         // of Wait, set before exited is closed
@@ -90,7 +97,7 @@ func launch(ctx context.Context, opts Options) (*Machine, error) {
 	if err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
-	m := &Machine{console: newConsole(opts.Console), dir: dir, exited: make(chan struct{}), disks: map[string]Disk{}}
+	m := &Machine{console: console.New(opts.Console, defectPattern), dir: dir, exited: make(chan struct{}), disks: map[string]Disk{}}
 	// The machine outlives ctx, which bounds only its start.
 	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, arguments(opts)...) //nolint:gosec // options of tests
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
@@ -155,7 +162,7 @@ func (m *Machine) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	addresses := Forwards(table)
+	addresses := ParseForwardedPorts(table)
 	for _, port := range []int{AgentPort, NodePort} {
 		if addresses[port] == "" {
 			return fmt.Errorf("QEMU forwards nothing to port %d of the guest:\n%s", port, table)
@@ -167,14 +174,14 @@ func (m *Machine) boot(ctx context.Context) error {
 	m.Agent = Dial(addresses[AgentPort], addresses[NodePort])
 	ctx, cancel := m.whileAlive(ctx)
 	defer cancel()
-	m.Kernel, _, err = m.Await(ctx)
+	m.Kernel, _, err = m.AwaitReady(ctx)
 	return err
 }
 
-// Forwards reads which address of this machine leads to which port of a guest,
+// ParseForwardedPorts reads which address of this machine leads to which port of a guest,
 // from what QEMU's monitor answers to "info usernet", in lines such as
 // "TCP[HOST_FORWARD]  13  127.0.0.1 38121  10.0.2.15  9000  0  0".
-func Forwards(table string) map[int]string {
+func ParseForwardedPorts(table string) map[int]string {
 	addresses := map[int]string{}
 	for line := range strings.Lines(table) {
 		fields := strings.Fields(line)
@@ -194,7 +201,7 @@ func (m *Machine) whileAlive(ctx context.Context) (context.Context, context.Canc
 	go func() {
 		select {
 		case <-m.exited:
-		case <-m.console.failed:
+		case <-m.console.Failed():
 		case <-ctx.Done():
 		}
 		cancel()
@@ -205,26 +212,26 @@ func (m *Machine) whileAlive(ctx context.Context) (context.Context, context.Canc
 // Err returns nil while the guest is sound. Else it says what happened to it,
 // with the end of its console.
 func (m *Machine) Err() error {
-	if line := m.console.defectLine(); line != "" {
-		return fmt.Errorf("the guest has failed: %s\nend of its console:\n%s", line, m.console.tail())
+	if line := m.console.Defect(); line != "" {
+		return fmt.Errorf("the guest has failed: %s\nend of its console:\n%s", line, m.console.Tail())
 	}
 	select {
 	case <-m.exited:
-		return fmt.Errorf("the guest has ended (QEMU: %v)\nend of its console:\n%s", m.waitErr, m.console.tail()) //nolint:errorlint // may be nil
+		return fmt.Errorf("the guest has ended (QEMU: %v)\nend of its console:\n%s", m.waitErr, m.console.Tail()) //nolint:errorlint // may be nil
 	default:
 		return nil
 	}
 }
 
 // Failed is closed when the guest's kernel reports a defect of its own.
-func (m *Machine) Failed() <-chan struct{} { return m.console.failed }
+func (m *Machine) Failed() <-chan struct{} { return m.console.Failed() }
 
 // explain adds what is known of the guest to an error of the start.
 func (m *Machine) explain(err error) error {
 	if why := m.Err(); why != nil {
 		return errors.Join(err, why)
 	}
-	return fmt.Errorf("%w\nend of the guest's console:\n%s", err, m.console.tail())
+	return fmt.Errorf("%w\nend of the guest's console:\n%s", err, m.console.Tail())
 }
 
 // Close ends the machine at once and removes its disks. Further calls do

@@ -22,7 +22,7 @@ import (
 const serial = "d25f9882-eb5a-41ea-8d34-3f1f54cfb2b2"
 
 func TestMain(m *testing.M) {
-	vm.NeverCache()
+	vm.DisableTestCache()
 	os.Exit(m.Run())
 }
 
@@ -162,7 +162,7 @@ func plugEncrypted(t *testing.T, m *vm.Machine) {
 		if err := m.ResizeDisk(ctx, "e", size); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, m, fmt.Sprintf("[ $(cat /sys/block/vda/size) = %d ]", (size-vm.HeaderLUKS).Bytes()/512))
+		eventually(t, m, fmt.Sprintf("[ $(cat /sys/block/vda/size) = %d ]", (size-vm.LUKSHeaderSize).Bytes()/512))
 	}
 	if out := sh(t, m, "dd if=/dev/vda bs=4096 count=1 2>/dev/null | tr -d '\\0' | wc -c"); strings.TrimSpace(out) == "0" {
 		t.Error("what was never written reads as zeros: nothing decrypts the disk")

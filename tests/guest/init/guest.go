@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/tests/guest/internal/spec"
+	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
 // drainTime bounds what may follow the end of the command: its output on the
@@ -22,16 +22,16 @@ const drainTime = 10 * time.Second
 
 // runGuest is the whole life of the guest's user space. It does not return.
 func runGuest() {
-	status, err := openRaw(spec.Status)
+	status, err := openRaw(protocol.Status)
 	if err != nil {
 		// Nobody to tell but the console. The harness shows it, since the
 		// guest ends without a report.
 		fmt.Fprintln(os.Stderr, "init:", err)
 		powerOff()
 	}
-	final, err := runCommand(func(r spec.Report) error { return report(status, r) })
+	final, err := runCommand(func(r protocol.Report) error { return report(status, r) })
 	if err != nil {
-		final = spec.Report{Event: spec.Failed, Message: err.Error()}
+		final = protocol.Report{Event: protocol.Failed, Message: err.Error()}
 	}
 	if err := report(status, final); err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
@@ -44,7 +44,7 @@ func powerOff() {
 	panic("power off returned")
 }
 
-func report(to *os.File, r spec.Report) error {
+func report(to *os.File, r protocol.Report) error {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -55,41 +55,41 @@ func report(to *os.File, r spec.Report) error {
 	return drain(to)
 }
 
-func runCommand(tell func(spec.Report) error) (spec.Report, error) {
+func runCommand(tell func(protocol.Report) error) (protocol.Report, error) {
 	// devtmpfs is the kernel's doing; the rest of the machine is ours.
 	s, err := readSpec()
 	if err != nil {
-		return spec.Report{}, err
+		return protocol.Report{}, err
 	}
 	if err := setUp(s); err != nil {
-		return spec.Report{}, err
+		return protocol.Report{}, err
 	}
-	out, err := newPump(spec.Stdout)
+	out, err := newPump(protocol.Stdout)
 	if err != nil {
-		return spec.Report{}, err
+		return protocol.Report{}, err
 	}
-	errOut, err := newPump(spec.Stderr)
+	errOut, err := newPump(protocol.Stderr)
 	if err != nil {
-		return spec.Report{}, err
+		return protocol.Report{}, err
 	}
 	pid, err := start(s, out.in, errOut.in)
 	if err != nil {
-		return spec.Report{}, err
+		return protocol.Report{}, err
 	}
-	if err := tell(spec.Report{Event: spec.Started}); err != nil {
-		return spec.Report{}, err
+	if err := tell(protocol.Report{Event: protocol.Started}); err != nil {
+		return protocol.Report{}, err
 	}
 	ended := reapUntil(pid)
 	// What the command left running holds its output open and would go on
 	// writing to it: its run is over.
 	_ = syscall.Kill(-1, syscall.SIGKILL)
 	if err := finish(s, out, errOut); err != nil {
-		return spec.Report{}, fmt.Errorf("command ended (%s), but %w", describe(ended), err)
+		return protocol.Report{}, fmt.Errorf("command ended (%s), but %w", describe(ended), err)
 	}
 	if ended.Signaled() {
-		return spec.Report{Event: spec.Signaled, Code: int(ended.Signal())}, nil
+		return protocol.Report{Event: protocol.Signaled, Code: int(ended.Signal())}, nil
 	}
-	return spec.Report{Event: spec.Exited, Code: ended.ExitStatus()}, nil
+	return protocol.Report{Event: protocol.Exited, Code: ended.ExitStatus()}, nil
 }
 
 func describe(s syscall.WaitStatus) string {
@@ -99,19 +99,19 @@ func describe(s syscall.WaitStatus) string {
 	return fmt.Sprintf("exit code %d", s.ExitStatus())
 }
 
-func readSpec() (*spec.Spec, error) {
-	raw, err := os.ReadFile(spec.File)
+func readSpec() (*protocol.Spec, error) {
+	raw, err := os.ReadFile(protocol.File)
 	if err != nil {
 		return nil, err
 	}
-	s := new(spec.Spec)
+	s := new(protocol.Spec)
 	if err := json.Unmarshal(raw, s); err != nil {
-		return nil, fmt.Errorf("%s: %w", spec.File, err)
+		return nil, fmt.Errorf("%s: %w", protocol.File, err)
 	}
 	return s, nil
 }
 
-func start(s *spec.Spec, stdout, stderr *os.File) (pid int, err error) {
+func start(s *protocol.Spec, stdout, stderr *os.File) (pid int, err error) {
 	for _, e := range s.Env {
 		if name, value, _ := strings.Cut(e, "="); name == "PATH" {
 			if err := os.Setenv(name, value); err != nil {
@@ -141,7 +141,7 @@ func start(s *spec.Spec, stdout, stderr *os.File) (pid int, err error) {
 
 // finish waits, for a bounded time, until all output is out and everything
 // that was written to a writable share is on the host.
-func finish(s *spec.Spec, pumps ...*pump) error {
+func finish(s *protocol.Spec, pumps ...*pump) error {
 	done := make(chan error, 1)
 	go func() {
 		var errs []error

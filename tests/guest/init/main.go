@@ -16,18 +16,18 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/growvol/growvol/tests/guest/internal/spec"
+	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
 func main() {
 	switch {
-	case filepath.Base(os.Args[0]) == filepath.Base(spec.Modprobe):
+	case filepath.Base(os.Args[0]) == filepath.Base(protocol.Modprobe):
 		exit(modprobe(os.Args[1:]))
 	case len(os.Args) > 1 && os.Args[1] == "supervise":
 		os.Exit(supervise(os.Args[2:]))
 	case len(os.Args) > 1 && os.Args[1] == "confine":
 		exit(confine(os.Args[2:]))
-	case os.Getpid() == 1 && exists(spec.File):
+	case os.Getpid() == 1 && exists(protocol.File):
 		runGuest()
 	default:
 		exit(fmt.Errorf("%s is started by the guest harness only", os.Args[0]))

@@ -13,12 +13,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/tests/guest/internal/spec"
+	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
 // setUp turns a freshly booted kernel into a machine that a command can run
 // on.
-func setUp(s *spec.Spec) error {
+func setUp(s *protocol.Spec) error {
 	if err := mountAll(s.Mounts); err != nil {
 		return err
 	}
@@ -32,13 +32,13 @@ func setUp(s *spec.Spec) error {
 		return err
 	}
 	// The kernel asks for modules by itself from here on ("mount -t overlay").
-	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(spec.Modprobe), 0); err != nil {
+	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(protocol.Modprobe), 0); err != nil {
 		return err
 	}
 	return loadModules(s.Modules)
 }
 
-func mountAll(shares []spec.Mount) error {
+func mountAll(shares []protocol.Mount) error {
 	system := []struct{ kind, dir, data string }{
 		{"proc", "/proc", ""},
 		{"sysfs", "/sys", ""},
@@ -71,7 +71,7 @@ func mountAll(shares []spec.Mount) error {
 	return nil
 }
 
-func mountShare(m spec.Mount) error {
+func mountShare(m protocol.Mount) error {
 	if err := os.MkdirAll(m.Guest, 0o755); err != nil {
 		return fmt.Errorf("mount point for share: %w", err)
 	}
@@ -120,7 +120,7 @@ func loadModules(names []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, spec.Modprobe, append([]string{"-a"}, names...)...)
+	cmd := exec.CommandContext(ctx, protocol.Modprobe, append([]string{"-a"}, names...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("load kernel modules %s: %w: %s", strings.Join(names, " "), err, out)
@@ -131,7 +131,7 @@ func loadModules(names []string) error {
 // modprobe becomes the machine's modprobe, told where the modules are.
 func modprobe(args []string) error {
 	const program = "/usr/sbin/modprobe"
-	argv := append([]string{program, "-d", spec.Modules}, args...)
+	argv := append([]string{program, "-d", protocol.Modules}, args...)
 	err := unix.Exec(program, argv, os.Environ())
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w (the machine lacks package %q)", err, "kmod")

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 const (
@@ -36,13 +36,13 @@ const (
 // files writes files into a directory of their own.
 type files struct {
 	volume, dir string
-	*co.Writer
+	*csiclient.Writer
 }
 
 // written is the content of the record.
 type written struct {
 	Dir   string
-	Files []co.File
+	Files []csiclient.WrittenFile
 }
 
 // startFiles makes a directory whose name no other writer has: what is written
@@ -52,7 +52,7 @@ func startFiles(ctx context.Context, path string) (writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return files{path, dir, co.StartWriter(ctx, dir, budget, pause)}, nil
+	return files{path, dir, csiclient.StartWriter(ctx, dir, budget, pause)}, nil
 }
 
 // Finish implements writer. The list of the files goes to the volume, for a
@@ -73,7 +73,7 @@ func (f files) Finish(ctx context.Context) (answer, error) {
 		return answer{}, err
 	}
 	a, err := verify(f.volume)
-	a.StallMS = f.Stall().Milliseconds()
+	a.StallMS = f.TakeLongestStall().Milliseconds()
 	return a, err
 }
 
@@ -107,7 +107,7 @@ func verify(path string) (answer, error) {
 			return answer{}, err
 		}
 	}
-	n, err := co.VerifyFiles(dir, list.Files)
+	n, err := csiclient.VerifyFiles(dir, list.Files)
 	return answer{Bytes: n, Sum: fmt.Sprintf("%x", sha256.Sum256(content))}, err
 }
 

@@ -88,22 +88,22 @@ func TestProcess(t *testing.T) {
 func TestFiles(t *testing.T) {
 	a, ctx := agent(t), t.Context()
 	path := filepath.Join(t.TempDir(), "new directory", "file&more")
-	if err := a.Put(ctx, path, 0o755, []byte("#!/bin/sh\necho it runs\n")); err != nil {
+	if err := a.WriteFile(ctx, path, 0o755, []byte("#!/bin/sh\necho it runs\n")); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := a.Run(ctx, vm.Command{Argv: []string{path}}); err != nil || out != "it runs\n" {
 		t.Errorf("%q, %v", out, err)
 	}
-	if content, err := a.Get(ctx, path); err != nil || !strings.HasPrefix(string(content), "#!") {
+	if content, err := a.ReadFile(ctx, path); err != nil || !strings.HasPrefix(string(content), "#!") {
 		t.Errorf("%q, %v", content, err)
 	}
-	if _, err := a.Get(ctx, path+"x"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := a.ReadFile(ctx, path+"x"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
 
 func TestHealth(t *testing.T) {
-	kernel, uptime, err := agent(t).Await(t.Context())
+	kernel, uptime, err := agent(t).AwaitReady(t.Context())
 	if err != nil || kernel == "" || uptime <= 0 {
 		t.Errorf("%q, %s, %v", kernel, uptime, err)
 	}

@@ -12,12 +12,14 @@ import (
 	"os/exec"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
 func main() {
 	if os.Getpid() == 1 {
 		err := beInit()
-		fmt.Fprintln(os.Stderr, "GROWVOL-GUEST-FAILED", err)
+		fmt.Fprintln(os.Stderr, protocol.FailedLine, err)
 		// The kernel's panic message would hide the cause.
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 		return

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/tests/vm/internal/wire"
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
 // processes are the long-running ones that were started on request. They are
@@ -32,7 +32,7 @@ type process struct {
 
 func newProcesses() *processes { return &processes{byID: map[string]*process{}} }
 
-func command(ctx context.Context, c wire.Command, output *buffer) (*exec.Cmd, error) {
+func command(ctx context.Context, c protocol.Command, output *buffer) (*exec.Cmd, error) {
 	if len(c.Argv) == 0 {
 		return nil, errors.New("argv is empty")
 	}
@@ -48,7 +48,7 @@ func command(ctx context.Context, c wire.Command, output *buffer) (*exec.Cmd, er
 }
 
 // run executes a command to its end.
-func run(ctx context.Context, c wire.Command) wire.Result {
+func run(ctx context.Context, c protocol.Command) protocol.Result {
 	limit := time.Duration(c.TimeoutMS) * time.Millisecond
 	if limit <= 0 {
 		limit = time.Minute
@@ -58,14 +58,14 @@ func run(ctx context.Context, c wire.Command) wire.Result {
 	var out buffer
 	cmd, err := command(ctx, c, &out)
 	if err != nil {
-		return wire.Result{Code: -1, Error: err.Error()}
+		return protocol.Result{Code: -1, Error: err.Error()}
 	}
 	err = cmd.Run()
 	code, text := outcome(cmd, err)
 	if ctx.Err() != nil {
 		text = fmt.Sprintf("killed after %s: %v", limit, ctx.Err())
 	}
-	return wire.Result{Code: code, Output: string(out.from(0)), Error: text}
+	return protocol.Result{Code: code, Output: string(out.from(0)), Error: text}
 }
 
 // outcome is the exit status and, where there is none that says it all, the
@@ -84,14 +84,14 @@ func outcome(cmd *exec.Cmd, err error) (int, string) {
 }
 
 // start begins a process that ends by itself, by a signal, or with ctx.
-func (p *processes) start(ctx context.Context, c wire.Command) (wire.State, error) {
+func (p *processes) start(ctx context.Context, c protocol.Command) (protocol.State, error) {
 	started := &process{exited: make(chan struct{})}
 	cmd, err := command(ctx, c, &started.output)
 	if err != nil {
-		return wire.State{}, err
+		return protocol.State{}, err
 	}
 	if err := cmd.Start(); err != nil {
-		return wire.State{}, err
+		return protocol.State{}, err
 	}
 	started.cmd = cmd
 	p.mu.Lock()
@@ -114,10 +114,10 @@ func (p *processes) get(id string) (*process, error) {
 	return found, nil
 }
 
-func (p *processes) state(id string) (wire.State, error) {
+func (p *processes) state(id string) (protocol.State, error) {
 	found, err := p.get(id)
 	if err != nil {
-		return wire.State{}, err
+		return protocol.State{}, err
 	}
 	return found.state(), nil
 }
@@ -132,19 +132,19 @@ func (p *processes) log(id string, from int64) ([]byte, error) {
 
 // signal sends the signal to the process and its children; one that has ended
 // is a success.
-func (p *processes) signal(id string, sig unix.Signal) (wire.State, error) {
+func (p *processes) signal(id string, sig unix.Signal) (protocol.State, error) {
 	found, err := p.get(id)
 	if err != nil {
-		return wire.State{}, err
+		return protocol.State{}, err
 	}
 	if err := unix.Kill(-found.cmd.Process.Pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
-		return wire.State{}, err
+		return protocol.State{}, err
 	}
 	return found.state(), nil
 }
 
-func (p *process) state() wire.State {
-	s := wire.State{ID: p.cmd.Process.Pid}
+func (p *process) state() protocol.State {
+	s := protocol.State{ID: p.cmd.Process.Pid}
 	select {
 	case <-p.exited:
 		s.Code, s.Error = outcome(p.cmd, p.err)

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/tests/forward"
-	"github.com/growvol/growvol/tests/vm/internal/wire"
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
 // serve answers requests until something breaks.
@@ -26,41 +26,41 @@ func serve() error {
 	failed := make(chan error, 3)
 	say := func(err error) { fmt.Fprintln(os.Stderr, "agent:", err) }
 	go func() { failed <- keepNetwork(say) }()
-	requests, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", wire.AgentPort))
+	requests, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", protocol.AgentPort))
 	if err != nil {
 		return err
 	}
-	node, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", wire.NodePort))
+	node, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", protocol.NodePort))
 	if err != nil {
 		return err
 	}
 	server := &http.Server{Handler: handler(newProcesses()), ReadHeaderTimeout: time.Minute}
 	go func() { failed <- server.Serve(requests) }()
-	go func() { failed <- forward.Serve(ctx, node, forward.To("unix", wire.NodeSocket)) }()
+	go func() { failed <- forward.Serve(ctx, node, forward.To("unix", protocol.NodeSocket)) }()
 	h, err := health()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s kernel=%s uptime=%.2f\n", wire.UpLine, h.Kernel, h.UptimeSeconds)
+	fmt.Printf("%s kernel=%s uptime=%.2f\n", protocol.ReadyLine, h.Kernel, h.UptimeSeconds)
 	return <-failed
 }
 
 func handler(p *processes) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+wire.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET "+protocol.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
 		h, err := health()
 		reply(w, h, err)
 	})
-	mux.HandleFunc("POST "+wire.PathRun, func(w http.ResponseWriter, r *http.Request) {
-		c, err := decode[wire.Command](r)
+	mux.HandleFunc("POST "+protocol.PathRun, func(w http.ResponseWriter, r *http.Request) {
+		c, err := decode[protocol.Command](r)
 		if err != nil {
 			reply(w, nil, err)
 			return
 		}
 		reply(w, run(r.Context(), c), nil)
 	})
-	mux.HandleFunc("POST "+wire.PathProcesses, func(w http.ResponseWriter, r *http.Request) {
-		c, err := decode[wire.Command](r)
+	mux.HandleFunc("POST "+protocol.PathProcesses, func(w http.ResponseWriter, r *http.Request) {
+		c, err := decode[protocol.Command](r)
 		if err != nil {
 			reply(w, nil, err)
 			return
@@ -68,17 +68,17 @@ func handler(p *processes) http.Handler {
 		s, err := p.start(context.WithoutCancel(r.Context()), c)
 		reply(w, s, err)
 	})
-	mux.HandleFunc("GET "+wire.PathProcesses+"/{id}", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+protocol.PathProcesses+"/{id}", func(w http.ResponseWriter, r *http.Request) {
 		s, err := p.state(r.PathValue("id"))
 		reply(w, s, err)
 	})
-	mux.HandleFunc("GET "+wire.PathProcesses+"/{id}/log", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+protocol.PathProcesses+"/{id}/log", func(w http.ResponseWriter, r *http.Request) {
 		from, _ := strconv.ParseInt(r.FormValue("from"), 10, 64) // absent: from the start
 		log, err := p.log(r.PathValue("id"), from)
 		replyContent(w, log, err)
 	})
-	mux.HandleFunc("POST "+wire.PathProcesses+"/{id}/signal", func(w http.ResponseWriter, r *http.Request) {
-		s, err := decode[wire.Signal](r)
+	mux.HandleFunc("POST "+protocol.PathProcesses+"/{id}/signal", func(w http.ResponseWriter, r *http.Request) {
+		s, err := decode[protocol.Signal](r)
 		if err != nil {
 			reply(w, nil, err)
 			return
@@ -86,11 +86,11 @@ func handler(p *processes) http.Handler {
 		state, err := p.signal(r.PathValue("id"), unix.Signal(s.Number))
 		reply(w, state, err)
 	})
-	mux.HandleFunc("GET "+wire.PathFile, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+protocol.PathFile, func(w http.ResponseWriter, r *http.Request) {
 		content, err := os.ReadFile(r.FormValue("path"))
 		replyContent(w, content, err)
 	})
-	mux.HandleFunc("PUT "+wire.PathFile, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("PUT "+protocol.PathFile, func(w http.ResponseWriter, r *http.Request) {
 		reply(w, struct{}{}, putFile(r))
 	})
 	return mux
@@ -144,16 +144,16 @@ func replyContent(w http.ResponseWriter, content []byte, err error) {
 	}
 }
 
-func health() (wire.Health, error) {
+func health() (protocol.Health, error) {
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
-		return wire.Health{}, err
+		return protocol.Health{}, err
 	}
 	text, err := os.ReadFile("/proc/uptime")
 	if err != nil {
-		return wire.Health{}, err
+		return protocol.Health{}, err
 	}
 	first, _, _ := strings.Cut(string(text), " ")
 	uptime, err := strconv.ParseFloat(first, 64)
-	return wire.Health{Kernel: strings.TrimSpace(string(release)), UptimeSeconds: uptime}, err
+	return protocol.Health{Kernel: strings.TrimSpace(string(release)), UptimeSeconds: uptime}, err
 }

@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/growvol/growvol/tests/co"
+	"github.com/growvol/growvol/tests/csiclient"
 )
 
 // budget bounds what is written, so that it never fills a volume of 512 MiB;
@@ -65,12 +65,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func write(ctx context.Context, dir, record string) (outcome, error) {
-	w := co.StartWriter(context.WithoutCancel(ctx), dir, budget, pause)
+	w := csiclient.StartWriter(context.WithoutCancel(ctx), dir, budget, pause)
 	<-ctx.Done()
 	if err := w.Stop(); err != nil {
 		return outcome{}, err
 	}
-	o := outcome{Bytes: w.Bytes(), StallMS: w.Stall().Milliseconds()}
+	o := outcome{Bytes: w.Bytes(), StallMS: w.TakeLongestStall().Milliseconds()}
 	content, err := json.Marshal(w.Files())
 	if err != nil {
 		return o, err
@@ -83,10 +83,10 @@ func verify(dir, record string) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	var files []co.File
+	var files []csiclient.WrittenFile
 	if err := json.Unmarshal(content, &files); err != nil {
 		return outcome{}, fmt.Errorf("%s: %w", record, err)
 	}
-	n, err := co.VerifyFiles(dir, files)
+	n, err := csiclient.VerifyFiles(dir, files)
 	return outcome{Bytes: n}, err
 }
