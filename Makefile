@@ -9,6 +9,8 @@ BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
 # The limit of a package is for what hangs: waits have limits of their own.
 TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
+# --- Make it --severity=style when the rigs' scripts are merged.
+SHELLCHECK := --severity=warning
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests need a kernel that lets them grow ext3 and ext4, map
 # devices and break filesystems: they run a second time, in a guest.
@@ -36,11 +38,38 @@ programs: build
 	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/guest/cmd/growvol-guest ./tests/demo
 
 .PHONY: lint
-lint: ## gofumpt, golangci-lint, go mod tidy and verify, the Dockerfile, the chart: all must be clean
+lint: lint-go lint-unused lint-scripts lint-yaml lint-text lint-chart ## code, scripts, YAML, words and links, chart: all must be clean
+
+.PHONY: lint-go
+lint-go: ## gofumpt, golangci-lint; go mod tidy and verify
 	$(TOOL) golangci-lint run ./...
 	go mod tidy -diff
 	go mod verify
+
+# Once for the plugins alone: what only a test calls is unused too.
+.PHONY: lint-unused
+lint-unused: ## functions that nothing calls
+	@unused=$$($(TOOL) deadcode ./cmd/... && $(TOOL) deadcode -test ./...); \
+	if [ -n "$$unused" ]; then sort -u <<<"$$unused"; echo 'lint: remove the functions above: nothing calls them'; exit 1; fi >&2
+
+# A script is a file with a shell in its first line. Files without one that
+# end in .sh are sourced by bash scripts.
+.PHONY: lint-scripts
+lint-scripts: setup ## shellcheck on every script; the Dockerfile
+	@git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck $(SHELLCHECK)
+	@git ls-files -z '*.sh' | xargs -0 awk 'FNR == 1 && !/^#!/ { print FILENAME } { nextfile }' | xargs shellcheck $(SHELLCHECK) --shell=bash
 	@tests/dockerfile.sh
+
+.PHONY: lint-yaml
+lint-yaml: setup ## yamllint on all YAML but the chart's templates
+	@git ls-files -z '*.yaml' '*.yml' | xargs -0 yamllint --strict
+
+.PHONY: lint-text
+lint-text: ## the words of code and docs; links
+	@go test ./tests/style
+
+.PHONY: lint-chart
+lint-chart: ## helm lint with the values of each backend
 	@for b in cinder loop; do \
 		$(HELM) lint --strict --quiet --kube-version=1.37.1 --values=deploy/kubernetes/$$b/values.yaml deploy/charts/growvol || exit 1; \
 	done
@@ -62,7 +91,7 @@ test-guest: programs ## the packages that drive the kernel, in a guest with all 
 
 .PHONY: test-system
 test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
-	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|openstack|fakecloud|deploy|kubernetes)')
+	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|openstack|fakecloud|deploy|kubernetes|style)')
 
 .PHONY: test-devices
 test-devices: setup programs ## disks plugged in and resized under a mounted filesystem, in QEMU

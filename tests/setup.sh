@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests and the demo need on a Debian or Ubuntu machine and
-# is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools,
-# promtool (the alerts), and a C compiler, without which Go has no race detector.
-# Safe to run again; returns at once when nothing is missing.
+# is not there yet: User-Mode Linux and QEMU (the guests), filesystem tools, a C
+# compiler (for Go's race detector), promtool (the alerts), shellcheck and yamllint
+# (`make lint`). Safe to run again; returns at once when nothing is missing.
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -10,7 +10,8 @@ PATH=$PATH:/usr/sbin:/sbin
 # A program of each package, as "program:package".
 needed="linux.uml:user-mode-linux modprobe:kmod mke2fs:e2fsprogs mkfs.xfs:xfsprogs
 mkfs.btrfs:btrfs-progs cryptsetup:cryptsetup-bin mount:mount gcc:gcc strace:strace
-qemu-system-x86_64:qemu-system-x86 busybox:busybox-static"
+qemu-system-x86_64:qemu-system-x86 busybox:busybox-static
+shellcheck:shellcheck yamllint:yamllint"
 
 missing=
 for pair in $needed; do
