@@ -138,43 +138,6 @@ func has(value any, path []string) bool {
 	return found && has(below, path[1:])
 }
 
-// Links lead to files, and to headings that are there.
-func TestLinks(t *testing.T) {
-	link, n := regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]*))?\)`), 0
-	for _, page := range documents(t) {
-		for _, m := range link.FindAllStringSubmatch(page.text, -1) {
-			if strings.Contains(m[1], "://") {
-				continue
-			}
-			n++
-			target := page.path
-			if m[1] != "" {
-				target = filepath.Join(filepath.Dir(page.path), m[1])
-			}
-			if _, err := os.Stat(target); err != nil {
-				t.Errorf("%s: %v", page.path, err)
-				continue
-			}
-			if m[2] != "" && !slices.Contains(anchors(string(content(t, target))), m[2]) {
-				t.Errorf("%s: %s has no heading %s", page.path, target, m[2])
-			}
-		}
-	}
-	if n < 30 {
-		t.Errorf("only %d links were found", n)
-	}
-}
-
-// anchors are those that the headings of a page get.
-func anchors(text string) []string {
-	var all []string
-	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
-		kept := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
-		all = append(all, strings.ReplaceAll(kept, " ", "-"))
-	}
-	return all
-}
-
 // Files of this project that code in pages names are there.
 func TestPathsInTheDocumentation(t *testing.T) {
 	path, n := regexp.MustCompile(`(?:^|[\s=])((?:deploy|examples|tests|pkg|docs)/[A-Za-z0-9_./-]*)`), 0
