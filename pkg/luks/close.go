@@ -20,35 +20,34 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// closePoll is how often a mapping that is open for a moment is tried.
-const closePoll = 50 * time.Millisecond
+// closePollInterval is the time between two tries to remove a mapping that is open.
+const closePollInterval = 50 * time.Millisecond
 
-// Close closes the mapping of a volume and returns once it was read back that
-// it is gone; the kernel wipes the volume key. A volume without a mapping is a
-// success. What is found under its name and was not made by this driver is left
-// alone. Kinds: Precondition (mounted, below another device, or not ours),
-// Deadline (some program has it open, or works on its disk), Canceled, Internal.
+// Close closes the mapping of a volume, and returns after it has read back that the mapping no
+// longer exists; the kernel wipes the volume key. It succeeds for a volume without a mapping.
+// It does not change a device of that name that this driver did not make. Kinds:
+// Precondition (mounted, below another device, or not made by this driver), Deadline (a
+// program has the mapping open, or works on its disk), Canceled, Internal.
 //
-// Close waits for a cryptsetup that works on the mapping's disk. One that has not
-// made the mapping yet is found on the volume's disk only: see CloseOn.
+// Close waits for a cryptsetup that works on the mapping's disk. It cannot see one that has
+// not made the mapping yet; CloseOn can.
 func (s *System) Close(ctx context.Context, id string) error {
 	return s.closeLocked(ctx, MappingName(id), nil)
 }
 
-// CloseOn is Close for a caller that knows the disk of the volume: a cryptsetup
-// that has survived its node plugin and is about to open the mapping on that
-// disk is waited for, and its mapping closed.
+// CloseOn is Close for a caller that knows the disk of the volume. It also waits for a
+// cryptsetup on that disk that has outlasted a killed node plugin and is about to open the
+// mapping, and then closes the mapping.
 func (s *System) CloseOn(ctx context.Context, id string, disk blockdev.Device) error {
 	return s.closeLocked(ctx, MappingName(id), []blockdev.Device{disk})
 }
 
-// closeLocked closes a mapping while it has the lock of these disks and of the
-// mapping's.
+// closeLocked closes a mapping while it holds the locks of disks and of the mapping's own disk.
 func (s *System) closeLocked(ctx context.Context, name string, disks []blockdev.Device) error {
 	if below, ok := s.diskBelow(name); ok {
 		disks = append(disks, below)
 	}
-	// In one order, so that no two callers wait for each other.
+	// All callers lock in the same order, so that no two wait for each other.
 	slices.SortFunc(disks, func(a, b blockdev.Device) int {
 		return cmp.Or(cmp.Compare(a.Major, b.Major), cmp.Compare(a.Minor, b.Minor))
 	})
@@ -64,7 +63,7 @@ func (s *System) closeLocked(ctx context.Context, name string, disks []blockdev.
 		switch {
 		case err == nil:
 			locked = append(locked, f)
-		case s.hasGone(d): // what works on it ends, and its mapping is to be closed
+		case s.hasGone(d): // no program can work on it any longer
 		default:
 			return err
 		}
@@ -72,8 +71,8 @@ func (s *System) closeLocked(ctx context.Context, name string, disks []blockdev.
 	return s.close(ctx, name)
 }
 
-// diskBelow returns the disk that a mapping rests on, if the kernel has it
-// still. A mapping that cannot be read is reported when it is closed.
+// diskBelow returns the disk below a mapping, if it still exists. It ignores a mapping whose
+// table cannot be read; close reports that.
 func (s *System) diskBelow(name string) (blockdev.Device, bool) {
 	table, err := s.mapper.table(name)
 	if err != nil {
@@ -83,15 +82,15 @@ func (s *System) diskBelow(name string) (blockdev.Device, bool) {
 	return d, err == nil
 }
 
-// hasGone reports whether the kernel has the device no more.
+// hasGone reports whether the kernel no longer has the device.
 func (s *System) hasGone(d blockdev.Device) bool {
 	_, err := s.devices.ByNumber(d.Major, d.Minor)
 	return isGone(err)
 }
 
-// close closes a mapping. The caller has the lock of its disk.
+// close closes a mapping. The caller holds the lock of its disk.
 func (s *System) close(ctx context.Context, name string) error {
-	until := s.now().Add(s.patience)
+	until := s.now().Add(s.busyTimeout)
 	for {
 		st, ok, err := s.mapper.status(name)
 		if err != nil {
@@ -103,19 +102,19 @@ func (s *System) close(ctx context.Context, name string) error {
 		if err := checkOwn(st); err != nil {
 			return err
 		}
-		// The last user of a suspended mapping hangs.
+		// The last user of a suspended mapping hangs, and so would its removal.
 		if err := s.resume(ctx, st); err != nil {
 			return err
 		}
-		// A device node that is bound into a pod does not keep it open.
+		// A device node in a pod does not make the kernel count the mapping as open.
 		if err := s.checkUnused(st); err != nil {
 			return err
 		}
 		err = s.mapper.remove(st.uuid)
 		switch {
 		case err == nil:
-			s.log.InfoContext(ctx, "closed a LUKS2 mapping", "mapping", name) // and read back that it is gone
-		case errors.Is(err, unix.ENXIO): // somebody else has closed it
+			s.log.InfoContext(ctx, "closed a LUKS2 mapping", "mapping", name) // the next round reads back that it is gone
+		case errors.Is(err, unix.ENXIO): // another program has closed it
 		case errors.Is(err, unix.EBUSY):
 			if err := s.awaitUser(ctx, st, until); err != nil {
 				return err
@@ -126,37 +125,37 @@ func (s *System) close(ctx context.Context, name string) error {
 	}
 }
 
-// checkUnused returns an error that names what is mounted of the mapping or
-// rests on it.
+// checkUnused returns an error that names the mounts of the mapping and the devices on it.
 func (s *System) checkUnused(st dmStatus) error {
 	holders, err := s.holders(st)
 	if err != nil || len(holders) == 0 {
 		return err
 	}
-	return volume.Errorf(volume.KindPrecondition, "the mapping %s (%d:%d) is in use: %s", st.name, st.major, st.minor, strings.Join(holders, ", ")).
-		WithRemedy("unmount or remove what uses it first")
+	return volume.Errorf(volume.KindPrecondition, "the mapping %s (%d:%d) is in use: %s",
+		st.name, st.major, st.minor, strings.Join(holders, ", ")).
+		WithRemedy("unmount the mounts and remove the devices that the message names")
 }
 
-// awaitUser waits a moment for a program that has the mapping open.
+// awaitUser waits one poll interval for a program that has the mapping open, until a time.
 func (s *System) awaitUser(ctx context.Context, st dmStatus, until time.Time) error {
-	if err := operation.Sleep(ctx, closePoll); err != nil || s.now().After(until) {
+	if err := operation.Sleep(ctx, closePollInterval); err != nil || s.now().After(until) {
 		kind := volume.KindDeadline
 		if err != nil {
 			kind = volume.KindOf(err)
 		}
-		return volume.Errorf(kind, "the mapping %s (%d:%d) stays open: a program on this node, or a mount in another mount namespace, uses it (open count %d)",
-			st.name, st.major, st.minor, st.openCount).
-			WithRemedy(fmt.Sprintf("Kubernetes retries this automatically; find the user with: fuser -vm /dev/dm-%d; grep %d:%d /proc/*/mountinfo", st.minor, st.major, st.minor))
+		return volume.Errorf(kind, "the mapping %s (%d:%d) is still open: a program on this node, "+
+			"or a mount in another mount namespace, uses it (open count %d)", st.name, st.major, st.minor, st.openCount).
+			WithRemedy(fmt.Sprintf("no action needed: Kubernetes retries this automatically; if it lasts, find the user: "+
+				"fuser -vm /dev/dm-%d; grep %d:%d /proc/*/mountinfo", st.minor, st.major, st.minor))
 	}
 	return nil
 }
 
-// holders names the mounts of a mapping that can be seen from here, and the
-// devices that rest on it.
+// holders describes the mounts of a mapping in this mount namespace, and the devices on it.
 func (s *System) holders(st dmStatus) ([]string, error) {
 	d, err := s.devices.ByNumber(st.major, st.minor)
 	if isGone(err) {
-		return nil, nil // gone meanwhile
+		return nil, nil // closed meanwhile
 	}
 	if err != nil {
 		return nil, err
@@ -167,11 +166,12 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 	}
 	var found []string
 	for _, m := range mounts {
-		// btrfs has a number of its own; its source tells the device.
-		if m.Major == int(st.major) && m.Minor == int(st.minor) || m.Source == d.Path || m.Source == filepath.Join(s.nodes, st.name) {
+		// btrfs shows a number of its own, so the source decides.
+		if m.Major == int(st.major) && m.Minor == int(st.minor) ||
+			m.Source == d.Path || m.Source == filepath.Join(s.nodes, st.name) {
 			found = append(found, "mounted at "+m.MountPoint)
 		}
-		if (m.FsType == "devtmpfs" || m.FsType == "tmpfs") && isNode(m.MountPoint, st) {
+		if (m.FsType == "devtmpfs" || m.FsType == "tmpfs") && isNodeOf(m.MountPoint, st) {
 			found = append(found, "published as a raw device at "+m.MountPoint)
 		}
 	}
@@ -182,8 +182,8 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 	return found, err
 }
 
-// isNode reports whether the path is a device node of the mapping.
-func isNode(path string, st dmStatus) bool {
+// isNodeOf reports whether the path is a device node of the mapping.
+func isNodeOf(path string, st dmStatus) bool {
 	var info unix.Stat_t
 	if err := unix.Stat(path, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return false
@@ -191,9 +191,8 @@ func isNode(path string, st dmStatus) bool {
 	return uint64(info.Rdev) == unix.Mkdev(st.major, st.minor) //nolint:unconvert // 32 bits wide on some architectures
 }
 
-// removeNode removes the device node that cryptsetup has made by name. Left
-// behind, it would lead to another device once the number is given again. A
-// symbolic link is udev's business.
+// removeNode removes the device node by name that cryptsetup made, because the kernel may give
+// its number to another device. A symbolic link belongs to udev and stays.
 func (s *System) removeNode(name string) error {
 	path := filepath.Join(s.nodes, name)
 	info, err := os.Lstat(path)

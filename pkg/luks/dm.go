@@ -18,22 +18,22 @@ import (
 )
 
 const (
-	sectorSize = 512 // device mapper counts in these, whatever the disk does
+	sectorSize = 512 // bytes; the unit of device mapper, whatever the disk's sector size
 
-	dmBuffer = 16 << 10 // a crypt table is a few hundred bytes
+	dmBufferSize = 16 << 10 // bytes; a crypt table has a few hundred
 )
 
-// deviceMapper is what System asks of the kernel's device mapper.
+// deviceMapper contains the requests of System to the kernel's device mapper.
 type deviceMapper interface {
-	// available reports whether the kernel has device mapper.
-	available() bool
+	// isAvailable reports whether the kernel has device mapper.
+	isAvailable() bool
 	// status finds a mapping by its name. ok is false if there is none.
 	status(name string) (st dmStatus, ok bool, err error)
 	// statusOf finds a mapping by its number.
 	statusOf(major, minor uint32) (st dmStatus, ok bool, err error)
 	// table returns the live table of a mapping.
 	table(name string) (cryptTable, error)
-	// resume makes a suspended mapping run.
+	// resume resumes a suspended mapping.
 	resume(name string) error
 	// remove removes the mapping with this dm UUID; EBUSY: it is open.
 	remove(uuid string) error
@@ -44,32 +44,32 @@ type dmStatus struct {
 	name, uuid   string
 	major, minor uint32
 	openCount    int
-	active       bool // it has a table; false: it was created and nothing more
+	hasTable     bool // false: the mapping was created, but never loaded
 	readOnly     bool
 	suspended    bool
 }
 
-// cryptTable is what this package needs of the table of a dm-crypt mapping.
+// cryptTable is the part of the table of a dm-crypt mapping that this package needs.
 type cryptTable struct {
 	length       volume.Size // of the mapping
-	offset       volume.Size // where the mapping's data start on the device below
-	sector       volume.Size // encryption sector: the mapping is a multiple of it
+	offset       volume.Size // of the data on the device below
+	sector       volume.Size // encryption sector, which divides length
 	major, minor uint32      // of the device below
 	keyring      bool        // the volume key is in the kernel's keyring, not in the table
 }
 
-// errNotOneCrypt is wrapped by errors of table for a mapping that is not one
-// dm-crypt segment.
+// errNotOneCrypt is wrapped by errors of table for a mapping that is not a single dm-crypt
+// segment.
 var errNotOneCrypt = errors.New("it is not one dm-crypt segment")
 
 // linuxMapper is the device mapper of the running kernel.
 type linuxMapper struct {
 	control string // "/dev/mapper/control"
-	class   string // the control device in sysfs: there if the kernel has device mapper
+	class   string // the control device in sysfs; it exists if the kernel has device mapper
 	blocks  string // the block devices in sysfs: "/sys/class/block"
 }
 
-func (l linuxMapper) available() bool {
+func (l linuxMapper) isAvailable() bool {
 	_, err := os.Stat(l.class)
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -83,17 +83,16 @@ func (l linuxMapper) statusOf(major, minor uint32) (dmStatus, bool, error) {
 }
 
 func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
-	buf := make([]byte, dmBuffer)
+	buf := make([]byte, dmBufferSize)
 	head := dmHeader(buf, ref, 0)
 	err := l.ioctl(unix.DM_DEV_STATUS, buf)
 	switch {
 	case errors.Is(err, unix.ENXIO): // no such mapping
 		return dmStatus{}, false, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENODEV):
-		// A kernel without device mapper has no mappings. One that has it must be
-		// asked, and this container cannot: unless sysfs shows that there is nothing
-		// to ask about.
-		if !l.available() || l.isAbsent(text(head.Name[:])) {
+		// This container cannot reach the device mapper. That proves the absence of the
+		// mapping only if the kernel has no device mapper, or if sysfs shows no such mapping.
+		if !l.isAvailable() || l.isAbsent(cString(head.Name[:])) {
 			return dmStatus{}, false, nil
 		}
 	}
@@ -101,14 +100,14 @@ func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
 		return dmStatus{}, false, err
 	}
 	return dmStatus{
-		name: text(head.Name[:]), uuid: text(head.Uuid[:]), major: unix.Major(head.Dev), minor: unix.Minor(head.Dev),
-		openCount: int(head.Open_count), active: head.Flags&unix.DM_ACTIVE_PRESENT_FLAG != 0,
+		name: cString(head.Name[:]), uuid: cString(head.Uuid[:]), major: unix.Major(head.Dev), minor: unix.Minor(head.Dev),
+		openCount: int(head.Open_count), hasTable: head.Flags&unix.DM_ACTIVE_PRESENT_FLAG != 0,
 		readOnly: head.Flags&unix.DM_READONLY_FLAG != 0, suspended: head.Flags&unix.DM_SUSPEND_FLAG != 0,
 	}, true, nil
 }
 
-// isAbsent reports whether sysfs proves that no mapping has this name, or, for
-// an empty name, that there are none at all.
+// isAbsent reports whether sysfs proves that no mapping has this name or, for an empty name,
+// that there is no mapping.
 func (l linuxMapper) isAbsent(name string) bool {
 	blocks, err := os.ReadDir(l.blocks)
 	if err != nil {
@@ -126,17 +125,18 @@ func (l linuxMapper) isAbsent(name string) bool {
 	return true
 }
 
-// table asks for what "dmsetup table" shows. The answer may contain the volume
-// key; it is wiped.
+// table reads what "dmsetup table" shows. The answer may contain the volume key, so table
+// clears the buffer afterwards.
 func (l linuxMapper) table(name string) (cryptTable, error) {
-	buf := make([]byte, dmBuffer)
+	buf := make([]byte, dmBufferSize)
 	defer clear(buf)
-	head := dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }, unix.DM_STATUS_TABLE_FLAG|unix.DM_SECURE_DATA_FLAG)
+	byName := func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }
+	head := dmHeader(buf, byName, unix.DM_STATUS_TABLE_FLAG|unix.DM_SECURE_DATA_FLAG)
 	if err := l.ioctl(unix.DM_TABLE_STATUS, buf); err != nil {
 		return cryptTable{}, err
 	}
 	if head.Flags&unix.DM_BUFFER_FULL_FLAG != 0 {
-		return cryptTable{}, fmt.Errorf("it is longer than %d bytes", dmBuffer)
+		return cryptTable{}, fmt.Errorf("it is longer than %d bytes", dmBufferSize)
 	}
 	if head.Target_count != 1 {
 		return cryptTable{}, fmt.Errorf("%w: it has %d segments", errNotOneCrypt, head.Target_count)
@@ -145,14 +145,14 @@ func (l linuxMapper) table(name string) (cryptTable, error) {
 }
 
 func (l linuxMapper) resume(name string) error {
-	buf := make([]byte, dmBuffer)
+	buf := make([]byte, dmBufferSize)
 	// DM_DEV_SUSPEND without the suspend flag resumes.
 	dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }, 0)
 	return l.ioctl(unix.DM_DEV_SUSPEND, buf)
 }
 
 func (l linuxMapper) remove(uuid string) error {
-	buf := make([]byte, dmBuffer)
+	buf := make([]byte, dmBufferSize)
 	dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Uuid[:len(head.Uuid)-1], uuid) }, 0)
 	return l.ioctl(unix.DM_DEV_REMOVE, buf)
 }
@@ -181,9 +181,8 @@ func (l linuxMapper) ioctl(request uint, buf []byte) error {
 	return nil
 }
 
-// parseCryptTarget reads one struct dm_target_spec and the parameters behind
-// it: "cipher key iv_offset device offset [count option...]" (kernel
-// documentation, device-mapper/dm-crypt).
+// parseCryptTarget reads one struct dm_target_spec and the parameters after it: "cipher key
+// iv_offset device offset [count option...]" (kernel documentation, device-mapper/dm-crypt).
 func parseCryptTarget(data []byte) (cryptTable, error) {
 	const specSize = int(unsafe.Sizeof(unix.DmTargetSpec{}))
 	if len(data) < specSize {
@@ -202,7 +201,7 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 	}
 	offset, err := strconv.ParseInt(string(fields[4]), 10, 54)
 	if err != nil || offset < 0 || length >= 1<<54 {
-		// The numbers alone: the fields before them hold the key.
+		// The message must not contain the fields before the numbers: one is the key.
 		return cryptTable{}, fmt.Errorf("offset %q or length %d is not a number of sectors", fields[4], length)
 	}
 	t := cryptTable{
@@ -224,13 +223,13 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 	return t, nil
 }
 
-// parseNumber reads the number of the device below: "8:16".
+// parseNumber parses the number of a device: "8:16".
 func parseNumber(text string) (major, minor uint32, err error) {
 	a, b, _ := bytes.Cut([]byte(text), []byte(":"))
 	ma, err1 := strconv.ParseUint(string(a), 10, 32)
 	mi, err2 := strconv.ParseUint(string(b), 10, 32)
 	if errors.Join(err1, err2) != nil {
-		// Not the text: in a table of another form it may be the key.
+		// The message must not contain the text: in a table of another form it may be the key.
 		return 0, 0, errors.New("the device below it is not given as major:minor")
 	}
 	return uint32(ma), uint32(mi), nil

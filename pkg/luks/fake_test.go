@@ -14,8 +14,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// rig is a System over a fake kernel, for the faults that a real one does not
-// have at will. Its disk is a file with a real LUKS2 header.
+// rig is a System over a fake kernel, for faults that a real kernel cannot be made to have. Its
+// disk is a file with a real LUKS2 header.
 type rig struct {
 	*System
 	t       *testing.T
@@ -31,15 +31,27 @@ const rigSize = 64 * volume.MiB
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	k := &fakeKernel{sizes: map[string]volume.Size{}, mappings: map[string]*fakeMapping{}, devices: map[[2]uint32]blockdev.Device{}}
-	r := &rig{
-		t: t, kernel: k, header: Header{State: HeaderSound, UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset, Sector: 512},
-		disk:    blockdev.Device{Major: 8, Minor: 16, Name: "sdb", Path: filepath.Join(dir, "sdb"), Kind: blockdev.KindSCSI},
-		mapping: blockdev.Device{Major: 253, Minor: 0, Name: "dm-0", Path: filepath.Join(dir, "dm-0"), Kind: blockdev.KindCrypt},
-		name:    MappingName("vol"),
+	k := &fakeKernel{
+		sizes: map[string]volume.Size{}, mappings: map[string]*fakeMapping{},
+		devices: map[[2]uint32]blockdev.Device{},
 	}
-	r.System = New(Options{Devices: k, Run: func(context.Context, Command) (string, error) { return "", errors.New("no program expected") }})
-	r.mapper, r.nodes, r.patience = k, filepath.Join(dir, "mapper"), time.Millisecond
+	r := &rig{
+		t: t, kernel: k, header: Header{
+			State: HeaderSound, UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset,
+			Sector: 512,
+		},
+		disk: blockdev.Device{Major: 8, Minor: 16, Name: "sdb", Path: filepath.Join(dir, "sdb"), Kind: blockdev.KindSCSI},
+		mapping: blockdev.Device{
+			Major: 253, Minor: 0, Name: "dm-0", Path: filepath.Join(dir, "dm-0"),
+			Kind: blockdev.KindCrypt,
+		},
+		name: MappingName("vol"),
+	}
+	r.System = New(Options{Devices: k, Run: func(context.Context, Command) (string, error) {
+		return "",
+			errors.New("no program expected")
+	}})
+	r.mapper, r.nodes, r.busyTimeout = k, filepath.Join(dir, "mapper"), time.Millisecond
 	k.devices[[2]uint32{8, 16}] = r.disk
 	k.sizes["sdb"] = rigSize
 	if err := os.WriteFile(r.disk.Path, headerImage(r.header), 0o600); err != nil {
@@ -48,10 +60,10 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// open adds the mapping as the kernel would have it.
+// open adds a mapping, as the kernel does for cryptsetup open.
 func (r *rig) open() *fakeMapping {
 	m := &fakeMapping{
-		dmStatus: dmStatus{name: r.name, uuid: dmUUID(r.header.UUID, r.name), major: 253, active: true},
+		dmStatus: dmStatus{name: r.name, uuid: dmUUID(r.header.UUID, r.name), major: 253, hasTable: true},
 		table:    cryptTable{length: rigSize - DataOffset, offset: DataOffset, sector: 512, major: 8, minor: 16},
 	}
 	r.kernel.mappings[r.name] = m
@@ -63,13 +75,13 @@ func (r *rig) request() OpenRequest {
 	return OpenRequest{ID: "vol", Device: r.disk, Passphrase: []byte("hush")}
 }
 
-// fakeMapping is a mapping as the kernel has it.
+// fakeMapping is the kernel's state of a mapping.
 type fakeMapping struct {
 	dmStatus
 	table cryptTable
 }
 
-// fakeKernel is device mapper and the block layer.
+// fakeKernel implements device mapper and the block layer.
 type fakeKernel struct {
 	devices  map[[2]uint32]blockdev.Device
 	sizes    map[string]volume.Size // of disks, by name
@@ -117,7 +129,7 @@ func (k *fakeKernel) find(major, minor uint32) *fakeMapping {
 	return nil
 }
 
-func (k *fakeKernel) available() bool { return true }
+func (k *fakeKernel) isAvailable() bool { return true }
 
 func (k *fakeKernel) status(name string) (dmStatus, bool, error) {
 	m := k.mappings[name]

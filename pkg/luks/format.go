@@ -17,52 +17,49 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// DataOffset is where the encrypted data begin on a device that this driver
-// has formatted.
+// DataOffset is the offset in bytes of the encrypted data on a device that Format formatted.
 const DataOffset = volume.EncryptionHeaderSize
 
-// minData is the least that is worth a mapping.
-const minData = volume.MiB
+// minDataSize is the minimum size of a mapping.
+const minDataSize = volume.MiB
 
 // FormatRequest asks for a LUKS2 header on a blank device.
 type FormatRequest struct {
 	Device blockdev.Device
-	// Passphrase is used as it is, each byte of it.
+	// Passphrase is used unchanged, byte for byte.
 	Passphrase []byte
-	// Marker is the path of a file in the node's state directory, one per
-	// volume; see RemoveMarker. Its directory must exist.
+	// Marker is the path of a file in the node's state directory, one file per volume; see
+	// RemoveMarker. The directory must exist.
 	Marker string
-	// Content reads what the device holds. Format calls it directly before it
-	// writes.
+	// Content reads the content of the device. Format calls it directly before it writes.
 	Content func(ctx context.Context) (Content, error)
 }
 
-// Content is what was read on a device.
+// Content describes the content of a device.
 type Content struct {
-	Blank bool   // nothing was ever written to it
-	Named bool   // it holds something that was recognized
-	Name  string // what it holds, for a message: "an xfs filesystem of 1 GiB"
+	Blank      bool   // nothing was ever written to it
+	Recognized bool   // it holds something that was recognized
+	Name       string // what it holds, for a message: "an xfs filesystem of 1 GiB"
 }
 
-// Format makes a LUKS2 header, on a blank device only, and returns it as read
-// back. A sound header is a success and left alone; its passphrase is not
-// tried, Open does that. fresh reports whether the marker proves that this
-// header was made here and the volume was not put to use since: only then is
-// noise in the mapping what an unwritten volume looks like.
+// Format makes a LUKS2 header on a blank device and returns the header as read back. It does
+// not change a device that has a sound header, and does not try the passphrase on it; Open
+// does. fresh reports whether the marker proves that Format made this header and that the
+// volume has not been used since: only then does a mapping full of noise mean that nothing
+// was ever written to the volume.
 //
-// The device must be blank according to Content, or the marker must prove that
-// an earlier Format of this volume was cut short: the device then has no
-// header, or one with the marker's own UUID that no passphrase could open yet.
-// A damaged header of any other kind is never touched, and neither is a device
-// that holds something recognized.
+// The device must be blank according to Content, or the marker must prove that an earlier
+// Format of this volume was interrupted: then the device has no header, or a header with the
+// marker's UUID that no passphrase can open yet. Format never overwrites any other damaged
+// header, nor a device whose content was recognized.
 //
-// Unlocking takes 64 MiB of memory and one thread (argon2id, four passes: a
-// fixed cost, about half a second, which no load on the node makes weaker).
-// The data are encrypted with AES-256 in XTS mode and begin at DataOffset.
+// Unlocking the key takes 64 MiB of memory and one thread (argon2id, four passes: a fixed
+// cost of about half a second; cryptsetup would choose weaker parameters on a loaded node).
+// The cipher is AES-256-XTS, and the data begin at DataOffset.
 //
-// cryptsetup is killed when ctx ends, and Format returns when it is really
-// gone. Kinds: Invalid (no passphrase), Precondition (the device holds
-// something, or is too small), Deadline, Canceled, Internal.
+// When ctx ends, Format kills cryptsetup and returns after cryptsetup has ended. Kinds:
+// Invalid (no passphrase), Precondition (the device is not blank, or too small), Deadline,
+// Canceled, Internal.
 func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh bool, err error) {
 	if err := checkPassphrase(req.Passphrase); err != nil {
 		return Header{}, false, err
@@ -72,7 +69,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 		return Header{}, false, err
 	}
 	defer closeQuietly(f)
-	if h, err = headerOf(ctx, req.Device, blockdev.Uncached(f)); err != nil {
+	if h, err = readHeaderOf(ctx, req.Device, blockdev.Uncached(f)); err != nil {
 		return Header{}, false, err
 	}
 	size, err := s.devices.Size(req.Device)
@@ -83,13 +80,14 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 	if err != nil {
 		return Header{}, false, err
 	}
-	proved := m.proves(size, s.now())
+	proved := m.isValidFor(size, s.now())
 	if h.State == HeaderSound {
 		return h, proved && m.UUID == h.UUID, nil
 	}
-	if size < DataOffset+minData {
-		return h, false, volume.Errorf(volume.KindPrecondition, "the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
-			WithRemedy(fmt.Sprintf("ask for a volume of at least %s", DataOffset+minData))
+	if size < DataOffset+minDataSize {
+		return h, false, volume.Errorf(volume.KindPrecondition,
+			"the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
+			WithRemedy(fmt.Sprintf("ask for a volume of at least %s", DataOffset+minDataSize))
 	}
 	zero, err := isZero(ctx, req.Device, blockdev.Uncached(f), size)
 	if err != nil {
@@ -98,8 +96,8 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 	if err := s.checkFormat(ctx, req, h, m, proved, zero); err != nil {
 		return h, false, err
 	}
-	// A format that is taken up again keeps the UUID of the first try: a second
-	// crash finds either of the two.
+	// The retry of an interrupted format uses the UUID of the first try, so that the marker
+	// matches the header whichever of the two tries wrote it.
 	if !proved {
 		m = marker{UUID: newUUID(), Device: size, Zero: zero, Begun: s.now()}
 		if err := writeMarker(req.Marker, m); err != nil {
@@ -110,22 +108,26 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 	return h, err == nil, err
 }
 
-// checkFormat decides whether what was found may be overwritten.
+// checkFormat returns an error if the content of the device must not be overwritten.
 func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m marker, proved, zero bool) error {
 	refuse := func(found, why string) error {
-		return volume.Errorf(volume.KindPrecondition, "the device %s is not blank: it holds %s; %s: it was not formatted with LUKS2", req.Device, found, why).
-			WithRemedy("if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; if it holds the volume's data, restore its LUKS header from a backup")
+		return volume.Errorf(volume.KindPrecondition,
+			"the device %s was not formatted with LUKS2, because it is not blank: it holds %s, but %s",
+			req.Device, found, why).
+			WithRemedy(fmt.Sprintf("if no data on it is needed, clear it: wipefs -a %s && blkdiscard -z %s; "+
+				"if it holds the volume's data, restore its LUKS header from a backup: "+
+				"cryptsetup luksHeaderRestore %s --header-backup-file FILE", req.Device.Path, req.Device.Path, req.Device.Path))
 	}
-	leftover := proved && (zero || !m.Zero) // of our own format, behind which nothing was written
+	leftover := proved && (zero || !m.Zero) // of our own format; no data were written after it
 	switch h.State {
 	case HeaderAbsent:
 	case HeaderUnfinished, HeaderDamaged:
-		// The first header is written before the second copy: a damaged one beside
-		// a second copy was finished once.
+		// cryptsetup writes the first copy before the second one: a damaged header with a
+		// second copy was complete once.
 		if leftover && h.UUID == m.UUID && (h.State == HeaderUnfinished || !h.hasSecondary) {
 			return nil
 		}
-		return refuse(h.String(), "nothing on this node proves that an interrupted format of this volume left it")
+		return refuse(h.String(), "no record on this node proves that an interrupted format of this volume left it")
 	default:
 		return refuse(h.String(), "this driver did not make it")
 	}
@@ -135,10 +137,10 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 		return err
 	case c.Blank:
 		return nil
-	case c.Named:
-		return refuse(c.Name, "it belongs to something else")
+	case c.Recognized:
+		return refuse(c.Name, "this driver encrypts blank devices only")
 	case !leftover:
-		return refuse(c.Name, "nothing on this node proves that an interrupted format of this volume left it")
+		return refuse(c.Name, "no record on this node proves that an interrupted format of this volume left it")
 	}
 	return nil
 }
@@ -147,10 +149,10 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid string) (Header, error) {
 	s.log.InfoContext(ctx, "making a LUKS2 header", "device", req.Device.Path, "uuid", uuid)
 	stderr, runErr := s.cryptsetup(ctx, req.Device, Command{Args: formatArgs(uuid), Passphrase: req.Passphrase, Disk: f})
-	// The caller's time may have run out with cryptsetup.
+	// ctx may have ended while cryptsetup was running.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
-	h, err := headerOf(after, req.Device, blockdev.Uncached(f))
+	h, err := readHeaderOf(after, req.Device, blockdev.Uncached(f))
 	if err != nil {
 		return h, errors.Join(err, runErr)
 	}
@@ -158,41 +160,40 @@ func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid
 		return h, nil
 	}
 	if h.State == HeaderAbsent {
-		s.dropMarker(after, req)
+		s.removeUnusedMarker(after, req)
 	}
-	what := fmt.Sprintf("format %s with LUKS2: it has %s afterwards", req.Device, h)
+	what := fmt.Sprintf("format %s with LUKS2: afterwards it has %s", req.Device, h)
 	return h, commandError(ctx, what, req.Device, stderr, runErr)
 }
 
-// readBackTimeout bounds the reading of what a cryptsetup that was killed has
-// left.
+// readBackTimeout bounds the reading of the header after a cryptsetup that was killed.
 const readBackTimeout = 5 * time.Second
 
-// dropMarker removes the marker after a format that has failed before it wrote
-// anything.
-func (s *System) dropMarker(ctx context.Context, req FormatRequest) {
+// removeUnusedMarker removes the marker after a format that failed before it wrote anything.
+func (s *System) removeUnusedMarker(ctx context.Context, req FormatRequest) {
 	c, err := req.Content(ctx)
 	if err == nil && c.Blank {
 		err = RemoveMarker(req.Marker)
 	}
 	if err != nil {
-		s.log.ErrorContext(ctx, "the record of a failed LUKS format stays", "device", req.Device.Path, "error", err)
+		s.log.ErrorContext(ctx, "the record of a failed LUKS format could not be removed",
+			"device", req.Device.Path, "error", err)
 	}
 }
 
-// sampled is how many places of a device are read to tell whether it is zero.
+// isZero reads sampleCount samples of sampleLength bytes.
 const (
-	samples      = 256
+	sampleCount  = 256
 	sampleLength = 4096
 )
 
-// isZero reports whether a device reads as zeros behind DataOffset, at places
-// at most 1/256 of the device apart.
+// isZero reports whether all samples of a device after DataOffset are zero. The samples are
+// evenly spread, at most 1/256 of the device apart.
 func isZero(ctx context.Context, d blockdev.Device, r io.ReaderAt, size volume.Size) (bool, error) {
-	stride := max((size-DataOffset)/samples, sampleLength).RoundDown(sampleLength)
+	stride := max((size-DataOffset)/sampleCount, sampleLength).RoundDown(sampleLength)
 	zero, err := operation.AwaitCall(ctx, func() (bool, error) {
 		for at := DataOffset; at < size && ctx.Err() == nil; at += stride {
-			b, err := readAt(r, at.Bytes(), sampleLength)
+			b, err := readUpTo(r, at.Bytes(), sampleLength)
 			if err != nil || bytes.Count(b, []byte{0}) < len(b) {
 				return false, err
 			}
@@ -206,7 +207,7 @@ func isZero(ctx context.Context, d blockdev.Device, r io.ReaderAt, size volume.S
 	return zero, nil
 }
 
-// newUUID makes a random UUID (RFC 9562, version 4).
+// newUUID returns a random UUID (RFC 9562, version 4).
 func newUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -214,21 +215,25 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// checkPassphrase refuses an empty one, which cryptsetup would take.
+// checkPassphrase refuses an empty passphrase, which cryptsetup would accept.
 func checkPassphrase(p []byte) error {
 	if len(p) > 0 {
 		return nil
 	}
 	return volume.Errorf(volume.KindInvalid, "the volume is encrypted, but the request has no passphrase").
-		WithRemedy("name a secret with the key \"passphrase\" in the StorageClass (csi.storage.k8s.io/node-stage-secret-name and -namespace)")
+		WithRemedy("name a secret with the key \"passphrase\" in the StorageClass: " +
+			"csi.storage.k8s.io/node-stage-secret-name and csi.storage.k8s.io/node-stage-secret-namespace")
 }
 
-// formatArgs are the arguments of luksFormat; see Format.
+// formatArgs returns the arguments of cryptsetup luksFormat; see Format for the reasons.
 func formatArgs(uuid string) []string {
 	const memory = 64 * volume.MiB
 	return []string{
-		"luksFormat", "--batch-mode", "--type", "luks2", "--uuid", uuid, "--cipher", "aes-xts-plain64", "--key-size", "512", "--hash", "sha256",
-		"--pbkdf", "argon2id", "--pbkdf-memory", strconv.FormatInt(memory.Bytes()>>10, 10), "--pbkdf-parallel", "1", "--pbkdf-force-iterations", "4",
-		"--offset", strconv.FormatInt(DataOffset.Bytes()/sectorSize, 10), "--key-file", "-", "--", DiskPath,
+		"luksFormat", "--batch-mode", "--type", "luks2", "--uuid", uuid,
+		"--cipher", "aes-xts-plain64", "--key-size", "512", "--hash", "sha256",
+		"--pbkdf", "argon2id", "--pbkdf-memory", strconv.FormatInt(memory.Bytes()>>10, 10), // KiB
+		"--pbkdf-parallel", "1", "--pbkdf-force-iterations", "4",
+		"--offset", strconv.FormatInt(DataOffset.Bytes()/sectorSize, 10), // sectors
+		"--key-file", "-", "--", DiskPath,
 	}
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Grow makes a dm-crypt mapping as large as the device below it allows and
-// returns its size as read back. A mapping that fills its device is left alone.
-// It also grows mappings that this driver did not make (LUKS1, plain).
+// Grow makes a dm-crypt mapping as large as the device below it allows and returns the size
+// as read back. It does not change a mapping that fills its device. It also grows mappings
+// that this driver did not make (LUKS1, plain).
 //
-// The passphrase is needed only for a LUKS2 mapping whose volume key is in the
-// kernel's keyring; Open makes none of these. Kinds: Precondition (a passphrase
-// is needed and missing, or it is not accepted; the mapping is in several
-// segments), Deadline, Canceled, Internal.
+// Grow needs the passphrase only for a LUKS2 mapping whose volume key is in the kernel's
+// keyring; Open makes no such mapping. Kinds: Precondition (the passphrase is missing or
+// wrong, the device is no dm-crypt mapping, or the mapping has several segments), Deadline,
+// Canceled, Internal.
 func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte) (volume.Size, error) {
 	if d.Kind != blockdev.KindCrypt {
 		return 0, volume.Errorf(volume.KindPrecondition, "%s is not a dm-crypt mapping", d)
@@ -45,26 +45,29 @@ func (s *System) Grow(ctx context.Context, d blockdev.Device, passphrase []byte)
 		return s.devices.Size(d)
 	}
 	if table.keyring && len(passphrase) == 0 {
-		return 0, volume.Errorf(volume.KindPrecondition, "the dm-crypt mapping %s has %s and could have %s, but its volume key is in the kernel's keyring: resizing it needs the passphrase",
-			d, table.length, want).WithRemedy("give the passphrase as the node expansion secret (csi.storage.k8s.io/node-expand-secret-name of the StorageClass), or stage the volume again")
+		return 0, volume.Errorf(volume.KindPrecondition,
+			"the dm-crypt mapping %s has %s and could have %s, but its volume key is in the kernel's keyring: "+
+				"resizing it needs the passphrase", d, table.length, want).
+			WithRemedy("pass the passphrase as the node expansion secret of the StorageClass " +
+				"(csi.storage.k8s.io/node-expand-secret-name), or stage the volume again")
 	}
-	return g.run(ctx, want, passphrase)
+	return g.resize(ctx, want, passphrase)
 }
 
-// growth is one growth of a mapping.
+// growth is one call of Grow, after the mapping and its disk were found.
 type growth struct {
 	*System
 	mapping, disk blockdev.Device
 	name          string
 }
 
-// state reads the mapping's table and the size that it should have: what the
-// disk holds behind the offset, in whole encryption sectors.
+// state reads the mapping's table and the size that the mapping should have: the size of the
+// disk less the offset, in whole encryption sectors.
 func (g growth) state() (table cryptTable, want volume.Size, err error) {
 	table, err = g.mapper.table(g.name)
 	if errors.Is(err, errNotOneCrypt) {
 		return table, 0, volume.Errorf(volume.KindPrecondition, "%s cannot grow: %w", g.mapping, err).
-			WithRemedy("a mapping of several segments is grown by hand; or copy the data into a new volume")
+			WithRemedy("grow a mapping of several segments by hand, or copy the data into a new volume")
 	}
 	if err != nil {
 		return table, 0, mapperError("read the table of", g.mapping.String(), err)
@@ -73,9 +76,9 @@ func (g growth) state() (table cryptTable, want volume.Size, err error) {
 	return table, (size - table.offset).RoundDown(table.sector), err
 }
 
-// run runs "cryptsetup resize". One that was killed may have left the mapping
-// suspended, with everything that writes to it blocked: it is resumed.
-func (g growth) run(ctx context.Context, want volume.Size, passphrase []byte) (volume.Size, error) {
+// resize runs "cryptsetup resize" and reads the size back. A cryptsetup that was killed may
+// have left the mapping suspended, which blocks every write to it: resize resumes it.
+func (g growth) resize(ctx context.Context, want volume.Size, passphrase []byte) (volume.Size, error) {
 	f, err := g.lockDisk(ctx, g.disk)
 	if err != nil {
 		return 0, err
@@ -95,18 +98,19 @@ func (g growth) run(ctx context.Context, want volume.Size, passphrase []byte) (v
 	if err != nil {
 		return 0, errors.Join(err, runErr)
 	}
-	// The exit status is a hint for the message; the table is the truth.
+	// The table decides about success; the exit status only chooses the message.
 	table, _, err := g.state()
 	if err != nil {
 		return 0, errors.Join(err, runErr)
 	}
 	if table.length < want {
-		what := fmt.Sprintf("grow the dm-crypt mapping %s: it has %s afterwards, not %s; the data are unharmed", g.mapping, table.length, want)
+		what := fmt.Sprintf("grow the dm-crypt mapping %s: afterwards it has %s instead of %s; the data are intact",
+			g.mapping, table.length, want)
 		return table.length, commandError(ctx, what, g.disk, stderr, runErr)
 	}
 	size, err := g.devices.Size(g.mapping)
 	if err == nil && size < table.length {
-		err = volume.Errorf(volume.KindInternal, "%s has %s, although its table has %s", g.mapping, size, table.length)
+		err = volume.Errorf(volume.KindInternal, "%s has %s, but its table has %s", g.mapping, size, table.length)
 	}
 	if err == nil {
 		g.log.InfoContext(ctx, "grew a dm-crypt mapping", "mapping", g.name, "device", g.mapping.Path, "size", size)

@@ -11,24 +11,24 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// HeaderState says what a device has where a LUKS header would be.
+// HeaderState classifies what a device has in the place of a LUKS header.
 type HeaderState uint8
 
 // The states of a header.
 const (
-	// HeaderAbsent: no copy of a header. The device may hold anything else.
+	// HeaderAbsent: no copy of a header. The device may hold other content.
 	HeaderAbsent HeaderState = iota
 	// HeaderSound: LUKS2 with at least one key slot; its checksum is right.
 	HeaderSound
-	// HeaderUnfinished: LUKS2 without a key slot: no passphrase can open it. A
-	// format that was cut short leaves this.
+	// HeaderUnfinished: LUKS2 without a key slot, so that no passphrase can open it. An
+	// interrupted format leaves such a header.
 	HeaderUnfinished
-	// HeaderLUKS1: a header of version 1, which cannot be grown without its key
-	// and keeps no second copy.
+	// HeaderLUKS1: a header of version 1, which has no second copy and which this driver does
+	// not open.
 	HeaderLUKS1
-	// HeaderDamaged: a LUKS header was there, and no copy can be trusted.
+	// HeaderDamaged: remains of a LUKS header, but no valid copy, or two that contradict.
 	HeaderDamaged
-	// HeaderUnsupported: LUKS2 in a layout that this driver does not drive.
+	// HeaderUnsupported: LUKS2 in a layout that this driver does not support.
 	HeaderUnsupported
 )
 
@@ -41,28 +41,32 @@ func (s HeaderState) String() string {
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
 
-// Header is what a device has where a LUKS header would be.
+// Header describes the LUKS header of a device, or its absence.
 type Header struct {
 	State HeaderState
-	// UUID is that of a LUKS2 header; of a damaged one, what stands in its place.
+	// UUID is the UUID of a LUKS2 header; of a damaged one as far as it can be read.
 	UUID string
-	// Offset is where the encrypted data begin, and Sector what the mapping's
-	// size is a multiple of. A mapping on a device of n bytes has n-Offset.
+	// Offset is the offset in bytes of the encrypted data. A mapping on a device of n bytes
+	// has n-Offset bytes, rounded down to a multiple of Sector, the encryption sector.
 	Offset, Sector volume.Size
-	// Memory is the most that unlocking a key slot takes.
+	// Memory is the maximum memory in bytes that unlocking a key slot takes.
 	Memory volume.Size
-	// Problem says what is wrong; also of a sound header that has lost one of its
-	// copies, which cryptsetup restores when the mapping is opened.
+	// Problem describes the defect. A sound header has one if one of its copies is lost;
+	// cryptsetup restores that copy when it opens the mapping.
 	Problem string
 
-	hasSecondary bool // something that begins like a second copy is there
+	hasSecondary bool // there is a second copy, whether valid or not
 }
 
 // String describes the header for a message.
 func (h Header) String() string {
 	text := map[HeaderState]string{
-		HeaderAbsent: "no LUKS header", HeaderSound: "a LUKS2 header", HeaderUnfinished: "a LUKS2 header without a key slot",
-		HeaderLUKS1: "a LUKS1 header", HeaderDamaged: "a damaged LUKS header", HeaderUnsupported: "a LUKS2 header of another layout",
+		HeaderAbsent:      "no LUKS header",
+		HeaderSound:       "a LUKS2 header",
+		HeaderUnfinished:  "a LUKS2 header without a key slot",
+		HeaderLUKS1:       "a LUKS1 header",
+		HeaderDamaged:     "a damaged LUKS header",
+		HeaderUnsupported: "a LUKS2 header of another layout",
 	}[h.State]
 	if h.UUID != "" {
 		text += " (UUID " + h.UUID + ")"
@@ -73,20 +77,20 @@ func (h Header) String() string {
 	return text
 }
 
-// Header reads both copies of the LUKS2 header on a device and checks their
-// checksums. A device that cannot be read is an error (Internal, Deadline,
-// Canceled), never HeaderAbsent. The device may be in use.
+// Header reads both copies of the LUKS2 header on a device and verifies their checksums. The
+// device may be in use. Kinds, for a device that cannot be read: Internal, Deadline,
+// Canceled; it never counts as HeaderAbsent.
 func (s *System) Header(ctx context.Context, d blockdev.Device) (Header, error) {
 	f, err := s.devices.File(ctx, d)
 	if err != nil {
 		return Header{}, err
 	}
 	defer closeQuietly(f)
-	return headerOf(ctx, d, blockdev.Uncached(f))
+	return readHeaderOf(ctx, d, blockdev.Uncached(f))
 }
 
-// headerOf reads the header of d through an open file, within ctx.
-func headerOf(ctx context.Context, d blockdev.Device, r io.ReaderAt) (Header, error) {
+// readHeaderOf reads the header of d through an open file, until ctx ends.
+func readHeaderOf(ctx context.Context, d blockdev.Device, r io.ReaderAt) (Header, error) {
 	h, err := operation.AwaitCall(ctx, func() (Header, error) { return readHeader(r) })
 	if err != nil {
 		return Header{}, volume.Errorf(volume.KindOf(err), "read the LUKS header of %s: %w", d, err).
@@ -95,7 +99,7 @@ func headerOf(ctx context.Context, d blockdev.Device, r io.ReaderAt) (Header, er
 	return h, nil
 }
 
-// readHeader examines both copies of the header.
+// readHeader reads both copies of the header and merges them.
 func readHeader(r io.ReaderAt) (Header, error) {
 	first, err := readCopy(r, 0, primaryMagic)
 	if err != nil {
@@ -104,8 +108,8 @@ func readHeader(r io.ReaderAt) (Header, error) {
 	if first.version == 1 {
 		return Header{State: HeaderLUKS1}, nil
 	}
-	places := secondaryPlaces()
-	if first.sound() {
+	places := secondaryOffsets()
+	if first.isSound() {
 		places = []int64{first.size}
 	}
 	var second headerCopy
@@ -117,11 +121,11 @@ func readHeader(r io.ReaderAt) (Header, error) {
 			break
 		}
 	}
-	return assess(first, second), nil
+	return mergeCopies(first, second), nil
 }
 
-// assess makes one header of its two copies.
-func assess(first, second headerCopy) Header {
+// mergeCopies returns the header that the two copies describe together.
+func mergeCopies(first, second headerCopy) Header {
 	damaged := func(problem string) Header {
 		uuid := first.uuid
 		if !first.present {
@@ -132,17 +136,17 @@ func assess(first, second headerCopy) Header {
 	switch {
 	case !first.present && !second.present:
 		return Header{}
-	case first.sound() && second.sound() && first.uuid != second.uuid:
+	case first.isSound() && second.isSound() && first.uuid != second.uuid:
 		return damaged(fmt.Sprintf("its two copies have different UUIDs, %s and %s", first.uuid, second.uuid))
-	case first.sound() && second.sound() && second.sequence > first.sequence:
+	case first.isSound() && second.isSound() && second.sequence > first.sequence:
 		return second.header("", true)
-	case first.sound() && second.sound():
+	case first.isSound() && second.isSound():
 		return first.header("", true)
-	case first.sound():
+	case first.isSound():
 		return first.header("its second copy "+second.problem, second.present)
-	case second.sound() && !first.present && !first.zero:
-		return damaged("the beginning of the device was overwritten with something else; the second copy is sound")
-	case second.sound():
+	case second.isSound() && !first.present && !first.zero:
+		return damaged("the beginning of the device was overwritten, but the second copy is sound")
+	case second.isSound():
 		return second.header("its first copy "+first.problem, true)
 	default:
 		return damaged(fmt.Sprintf("the first copy %s; the second copy %s", first.problem, second.problem))

@@ -15,9 +15,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The layout of the binary header (LUKS2 On-Disk Format Specification 1.1.1,
-// struct luks2_hdr_disk): big-endian, 4096 bytes, with JSON metadata behind it
-// up to the header's size. The checksum is of both, with its own field zeroed.
+// The layout of one copy of the header (LUKS2 On-Disk Format Specification 1.1.1, struct
+// luks2_hdr_disk): 4096 bytes, big-endian, and JSON metadata up to the copy's size. The
+// checksum covers both, with its own field zeroed.
 const (
 	primaryMagic   = "LUKS\xba\xbe"
 	secondaryMagic = "SKUL\xba\xbe"
@@ -31,16 +31,16 @@ const (
 	atOwnOffset    = 256
 	atChecksum     = 448
 	checksumField  = 64
-	nameLength     = 32 // of the checksum's algorithm
+	nameLength     = 32 // of the name of the checksum algorithm
 	uuidLength     = 40
 )
 
-// secondaryPlaces returns where a second copy can begin: right behind a first
-// copy of any size that the format allows.
-func secondaryPlaces() []int64 {
-	const smallest, largest = 0x4000, 0x400000
+// secondaryOffsets returns the possible offsets of the second copy: it follows the first
+// copy, whose size is one of these too.
+func secondaryOffsets() []int64 {
+	const minSize, maxSize = 0x4000, 0x400000
 	var places []int64
-	for at := int64(smallest); at <= largest; at *= 2 {
+	for at := int64(minSize); at <= maxSize; at *= 2 {
 		places = append(places, at)
 	}
 	return places
@@ -48,18 +48,18 @@ func secondaryPlaces() []int64 {
 
 // headerCopy is one of the two copies of a LUKS2 header.
 type headerCopy struct {
-	present  bool // it begins with the magic number
-	zero     bool // it is nothing but zeros
+	present  bool // begins with the magic number
+	zero     bool // contains only zeros
 	version  int
 	size     int64
 	sequence uint64
 	uuid     string
-	metadata metadata
-	problem  string // why it cannot be trusted
+	metadata headerMetadata
+	problem  string // why the copy is not valid; empty: it is
 }
 
-// metadata is what this package needs of the JSON area.
-type metadata struct {
+// headerMetadata is the part of the JSON area that this package needs.
+type headerMetadata struct {
 	Keyslots map[string]struct {
 		KDF struct {
 			Memory int64 `json:"memory"` // KiB
@@ -78,12 +78,12 @@ type metadata struct {
 	} `json:"config"`
 }
 
-func (c headerCopy) sound() bool { return c.present && c.problem == "" }
+func (c headerCopy) isSound() bool { return c.present && c.problem == "" }
 
-// readCopy reads the copy of the header at an offset. A device that ends
-// before has none; err is set only when the device cannot be read.
+// readCopy reads the copy of the header at an offset. A device that is too small for it has
+// no copy there. err is an error of reading the device, never a defect of the copy.
 func readCopy(r io.ReaderAt, at int64, magic string) (headerCopy, error) {
-	b, err := readAt(r, at, binaryLength)
+	b, err := readUpTo(r, at, binaryLength)
 	if err != nil {
 		return headerCopy{}, err
 	}
@@ -92,25 +92,28 @@ func readCopy(r io.ReaderAt, at int64, magic string) (headerCopy, error) {
 		return headerCopy{zero: zero, problem: "is missing"}, nil
 	}
 	c := headerCopy{
-		present: true, version: int(binary.BigEndian.Uint16(b[atVersion:])), size: int64(binary.BigEndian.Uint64(b[atSize:])),
-		sequence: binary.BigEndian.Uint64(b[atSequence:]), uuid: text(b[atUUID : atUUID+uuidLength]),
+		present:  true,
+		version:  int(binary.BigEndian.Uint16(b[atVersion:])),
+		size:     int64(binary.BigEndian.Uint64(b[atSize:])),
+		sequence: binary.BigEndian.Uint64(b[atSequence:]),
+		uuid:     cString(b[atUUID : atUUID+uuidLength]),
 	}
-	checksum := text(b[atChecksumName : atChecksumName+nameLength])
+	checksum := cString(b[atChecksumName : atChecksumName+nameLength])
 	switch {
 	case c.version != 2:
 		c.problem = fmt.Sprintf("has version %d", c.version)
-	case !slices.Contains(secondaryPlaces(), c.size):
-		c.problem = fmt.Sprintf("says that it has %d bytes", c.size)
+	case !slices.Contains(secondaryOffsets(), c.size):
+		c.problem = fmt.Sprintf("has an impossible size of %d bytes", c.size)
 	case int64(binary.BigEndian.Uint64(b[atOwnOffset:])) != at:
-		c.problem = "does not say its own place"
+		c.problem = "contains another offset than its own"
 	case checksum != "sha256":
-		c.problem = fmt.Sprintf("has a checksum of the kind %q", checksum)
+		c.problem = fmt.Sprintf("has the unknown checksum algorithm %q", checksum)
 	case !volume.IsUUID(c.uuid):
 		c.problem = "has no UUID"
 	}
 	if c.problem != "" {
 		if !volume.IsUUID(c.uuid) {
-			c.uuid = "" // whatever stands there is not for a message
+			c.uuid = "" // no arbitrary bytes in a message
 		}
 		return c, nil
 	}
@@ -119,7 +122,7 @@ func readCopy(r io.ReaderAt, at int64, magic string) (headerCopy, error) {
 
 // readMetadata verifies the checksum and reads the JSON area.
 func (c *headerCopy) readMetadata(r io.ReaderAt, at int64) error {
-	b, err := readAt(r, at, int(c.size))
+	b, err := readUpTo(r, at, int(c.size))
 	if err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func (c *headerCopy) readMetadata(r io.ReaderAt, at int64) error {
 	return nil
 }
 
-// header is the header that a sound copy describes.
+// header returns the header that a sound copy describes.
 func (c headerCopy) header(problem string, hasSecondary bool) Header {
 	h := Header{State: HeaderSound, UUID: c.uuid, Problem: problem, hasSecondary: hasSecondary}
 	unsupported := func(why string) Header {
@@ -156,7 +159,8 @@ func (c headerCopy) header(problem string, hasSecondary bool) Header {
 	for _, segment := range c.metadata.Segments {
 		offset, err := strconv.ParseInt(segment.Offset, 10, 64)
 		if err != nil || offset < 0 || segment.Type != "crypt" || segment.Size != "dynamic" {
-			return unsupported(fmt.Sprintf("its data segment is of the type %q, begins at %q and has the size %q", segment.Type, segment.Offset, segment.Size))
+			return unsupported(fmt.Sprintf("its data segment has the type %q, the offset %q and the size %q",
+				segment.Type, segment.Offset, segment.Size))
 		}
 		if segment.Sector < sectorSize || segment.Sector%sectorSize != 0 {
 			return unsupported(fmt.Sprintf("its sectors have %d bytes", segment.Sector))
@@ -172,8 +176,8 @@ func (c headerCopy) header(problem string, hasSecondary bool) Header {
 	return h
 }
 
-// readAt reads length bytes, or what there is of them before the device ends.
-func readAt(r io.ReaderAt, at int64, length int) ([]byte, error) {
+// readUpTo reads length bytes at an offset, or fewer if the device ends before.
+func readUpTo(r io.ReaderAt, at int64, length int) ([]byte, error) {
 	b := make([]byte, length)
 	n, err := r.ReadAt(b, at)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -182,8 +186,8 @@ func readAt(r io.ReaderAt, at int64, length int) ([]byte, error) {
 	return b[:n], nil
 }
 
-// text is a string of the C language in a field.
-func text(field []byte) string {
+// cString returns the string in a field that a NUL byte terminates.
+func cString(field []byte) string {
 	s, _, _ := bytes.Cut(field, []byte{0})
 	return string(s)
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// lockPoll is how often a disk that is locked is tried.
-const lockPoll = 50 * time.Millisecond
+// lockPollInterval is the time between two tries to lock a disk.
+const lockPollInterval = 50 * time.Millisecond
 
-// lockDisk opens the disk and locks it (flock) until the file is closed, here
-// and in each program that has inherited it. It waits, within ctx, for whoever
-// has the lock: a cryptsetup that survived its node plugin, or udev. Kinds:
-// those of Devices.File; Deadline or Canceled.
+// lockDisk opens the disk and locks it (flock). The lock lasts until the file is closed here
+// and in every program that inherited it. Until ctx ends, lockDisk waits for the holder of
+// the lock: a cryptsetup that outlasted a killed node plugin, or udev. Kinds: those of
+// Devices.File, Deadline, Canceled, Internal.
 func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, error) {
 	f, err := s.devices.File(ctx, d)
 	if err != nil {
@@ -31,7 +31,7 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:
-			s.dropTemporary(ctx, d)
+			s.removeTemporaryMappings(ctx, d)
 			return f, nil
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -39,23 +39,24 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 			closeQuietly(f)
 			return nil, volume.Errorf(volume.KindInternal, "lock %s: %w", d, err)
 		}
-		if err := operation.Sleep(ctx, lockPoll); err != nil {
+		if err := operation.Sleep(ctx, lockPollInterval); err != nil {
 			closeQuietly(f)
-			return nil, volume.Errorf(volume.KindOf(err), "another program on this node works on %s and has not finished: %w", d, err).
-				WithRemedy("Kubernetes retries this automatically; if it stays so, find the program with: fuser -v " + d.Path)
+			return nil, volume.Errorf(volume.KindOf(err), "another program on this node still works on %s: %w", d, err).
+				WithRemedy("no action needed: Kubernetes retries this automatically; " +
+					"if it lasts, find the program: fuser -v " + d.Path)
 		}
 	}
 }
 
-// temporaryName begins the name of the mappings through which cryptsetup reads
-// and writes key slots on a kernel that lends it no ciphers (AF_ALG).
+// temporaryName is the beginning of the names of the mappings that cryptsetup makes to read
+// and write key slots on a kernel without AF_ALG ciphers for programs.
 const temporaryName = "temporary-cryptsetup-"
 
-// dropTemporary removes what a killed cryptsetup has left on a disk: nobody
-// else would, and the disk could not be disconnected. The caller has the lock of
-// the disk, so no cryptsetup of this driver uses it; an administrator's has it
-// open.
-func (s *System) dropTemporary(ctx context.Context, d blockdev.Device) {
+// removeTemporaryMappings removes the temporary mappings that a killed cryptsetup has left on
+// a disk; they would prevent its disconnection for ever. The caller holds the lock of the
+// disk, so no cryptsetup of this driver uses them. The kernel refuses to remove a mapping
+// that another cryptsetup, such as an administrator's, has open.
+func (s *System) removeTemporaryMappings(ctx context.Context, d blockdev.Device) {
 	holders, err := s.devices.Holders(d)
 	for _, h := range holders {
 		st, ok, statErr := s.mapper.statusOf(h.Major, h.Minor)
@@ -63,13 +64,14 @@ func (s *System) dropTemporary(ctx context.Context, d blockdev.Device) {
 			continue
 		}
 		if err = errors.Join(err, s.mapper.remove(st.uuid), s.removeNode(st.name)); err == nil {
-			s.log.WarnContext(ctx, "removed a mapping that a killed cryptsetup has left", "mapping", st.name, "device", d.Path)
+			s.log.WarnContext(ctx, "removed a temporary mapping of a killed cryptsetup", "mapping", st.name, "device", d.Path)
 		}
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "what a killed cryptsetup has left on a disk is still there", "device", d.Path, "error", err)
+		s.log.WarnContext(ctx, "a temporary mapping of a killed cryptsetup could not be removed",
+			"device", d.Path, "error", err)
 	}
 }
 
-// closeQuietly closes what was only read from: a failure to close loses nothing.
+// closeQuietly closes a file that was only read, so that a failure loses no data.
 func closeQuietly(f *os.File) { _ = f.Close() }

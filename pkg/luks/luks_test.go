@@ -20,10 +20,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// headerImage is both copies of a header as cryptsetup writes them.
+// headerImage returns both copies of a header as cryptsetup writes them.
 func headerImage(h Header) []byte {
 	const size = 0x4000
-	area := fmt.Sprintf(`{"keyslots":{"0":{"type":"luks2","kdf":{"type":"argon2id","memory":65536}}},"segments":{"0":{"type":"crypt","offset":"%d","size":"dynamic","sector_size":%d}},"config":{}}`,
+	area := fmt.Sprintf(
+		`{"keyslots":{"0":{"type":"luks2","kdf":{"type":"argon2id","memory":65536}}},`+
+			`"segments":{"0":{"type":"crypt","offset":"%d","size":"dynamic","sector_size":%d}},"config":{}}`,
 		h.Offset.Bytes(), h.Sector.Bytes())
 	var image []byte
 	for i, magic := range []string{primaryMagic, secondaryMagic} {
@@ -44,7 +46,10 @@ func headerImage(h Header) []byte {
 }
 
 func TestReadHeader(t *testing.T) {
-	want := Header{State: HeaderSound, UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset, Sector: 4096, Memory: 64 * volume.MiB, hasSecondary: true}
+	want := Header{
+		State: HeaderSound, UUID: "11111111-2222-3333-4444-555555555555", Offset: DataOffset, Sector: 4096,
+		Memory: 64 * volume.MiB, hasSecondary: true,
+	}
 	good := headerImage(want)
 	if h, err := readHeader(bytes.NewReader(good)); err != nil || h != want {
 		t.Errorf("got %+v, %v; want %+v", h, err, want)
@@ -102,7 +107,8 @@ func FuzzReadHeader(f *testing.F) {
 func TestMappingName(t *testing.T) {
 	seen := map[string]string{}
 	ids := []string{
-		"", "a", "A", "a.b", "a-b", "a_b", "a/b", "a b", "a\x00b", "../x", "ü", strings.Repeat("x", maxVerbatim), strings.Repeat("x", maxVerbatim+1),
+		"", "a", "A", "a.b", "a-b", "a_b", "a/b", "a b", "a\x00b", "../x", "ü", strings.Repeat("x", maxPlainID),
+		strings.Repeat("x", maxPlainID+1),
 		strings.Repeat("x", 4000), "5f0a2a5e-9f4e-4b5e-8c53-1d6ce7e9d1b1",
 	}
 	for _, id := range ids {
@@ -121,8 +127,8 @@ func TestMappingName(t *testing.T) {
 	}
 }
 
-// The exit status of cryptsetup is no result: the mapping is.
-func TestOpenBelievesTheKernelOnly(t *testing.T) {
+// The mapping decides about success, not the exit status of cryptsetup.
+func TestOpenDoesNotTrustTheExitStatus(t *testing.T) {
 	r := newRig(t)
 	r.run = func(context.Context, Command) (string, error) { return "", nil }
 	_, err := r.Open(t.Context(), r.request())
@@ -137,7 +143,7 @@ func TestOpenBelievesTheKernelOnly(t *testing.T) {
 	}
 }
 
-// A new mapping that is not what was asked for is an error, and is closed.
+// A new mapping that is not the requested one is closed, and Open fails.
 func TestOpenChecksTheNewMapping(t *testing.T) {
 	for name, spoil := range map[string]func(*rig, *fakeMapping){
 		"another disk": func(r *rig, m *fakeMapping) {
@@ -156,7 +162,7 @@ func TestOpenChecksTheNewMapping(t *testing.T) {
 			r := newRig(t)
 			r.run = func(context.Context, Command) (string, error) { spoil(r, r.open()); return "", nil }
 			_, err := r.Open(t.Context(), r.request())
-			wantError(t, err, volume.KindInternal, r.name, "not what was asked for")
+			wantError(t, err, volume.KindInternal, r.name, "not the requested one")
 			if len(r.kernel.mappings) > 0 {
 				t.Error("the mapping stays")
 			}
@@ -164,8 +170,8 @@ func TestOpenChecksTheNewMapping(t *testing.T) {
 	}
 }
 
-// The disk was pulled out, and comes back under another number.
-func TestOpenAfterTheDiskHasGone(t *testing.T) {
+// The disk was unplugged, and plugged in again under another number.
+func TestOpenReplacesAMappingWhoseDiskIsGone(t *testing.T) {
 	r := newRig(t)
 	m := r.open()
 	m.table.minor = 48
@@ -175,7 +181,7 @@ func TestOpenAfterTheDiskHasGone(t *testing.T) {
 	}
 	m.openCount = 1 // of a program that looks at it, such as blkid: that passes
 	_, err = r.Open(t.Context(), r.request())
-	wantError(t, err, volume.KindDeadline, "8:48, which the kernel has no more", r.disk.Path, "stays open")
+	wantError(t, err, volume.KindDeadline, "8:48, which no longer exists", r.disk.Path, "still open")
 	m.openCount = 0
 	r.run = func(context.Context, Command) (string, error) { r.open(); return "", nil }
 	if opened, err := r.Open(t.Context(), r.request()); err != nil || opened.Disk != r.disk {
@@ -183,9 +189,9 @@ func TestOpenAfterTheDiskHasGone(t *testing.T) {
 	}
 }
 
-// A cryptsetup that has survived its node plugin holds the lock of the disk. The
-// mapping that it makes after all is closed.
-func TestCloseWaitsForACryptsetupThatSurvived(t *testing.T) {
+// A cryptsetup that has outlasted its node plugin holds the lock of the disk. Close waits for
+// it and closes the mapping that it makes.
+func TestCloseWaitsForACryptsetupThatOutlastedItsPlugin(t *testing.T) {
 	for name, c := range map[string]struct {
 		isOpen bool // before the close
 		close  func(ctx context.Context, r *rig) error
@@ -203,9 +209,9 @@ func TestCloseWaitsForACryptsetupThatSurvived(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*lockPollInterval)
 			defer cancel()
-			wantError(t, c.close(ctx, r), volume.KindDeadline, "another program on this node works on", r.disk.Path)
+			wantError(t, c.close(ctx, r), volume.KindDeadline, "another program on this node still works on", r.disk.Path)
 			r.open()
 			closeQuietly(survivor)
 			if err := c.close(t.Context(), r); err != nil || len(r.kernel.mappings) > 0 {
@@ -215,8 +221,8 @@ func TestCloseWaitsForACryptsetupThatSurvived(t *testing.T) {
 	}
 }
 
-// A disk that has gone has nobody who works on it.
-func TestCloseOnADiskThatHasGone(t *testing.T) {
+// No program works on a disk that no longer exists.
+func TestCloseOnADiskThatIsGone(t *testing.T) {
 	r := newRig(t)
 	r.open()
 	delete(r.kernel.devices, [2]uint32{8, 16})
@@ -236,7 +242,7 @@ func TestCloseOnADiskThatHasGone(t *testing.T) {
 	}
 }
 
-func TestFailuresOfCryptsetup(t *testing.T) {
+func TestErrorsOfCryptsetup(t *testing.T) {
 	exit := func(ctx context.Context, code string) error {
 		return exec.CommandContext(ctx, "sh", "-c", code).Run()
 	}
@@ -269,7 +275,7 @@ func TestFailuresOfCryptsetup(t *testing.T) {
 		}
 		defer closeQuietly(f)
 		c.Disk = f
-		return executeProgram(ctx, c, []string{"no-such-program"})
+		return runProgram(ctx, c, []string{"no-such-program"})
 	}
 	_, err := r.Open(t.Context(), r.request())
 	wantError(t, err, volume.KindInternal, "no-such-program", "install cryptsetup")
@@ -280,7 +286,7 @@ func TestFailuresOfCryptsetup(t *testing.T) {
 	wantError(t, err, volume.KindCanceled, "stopped before it finished")
 }
 
-func TestGrowBelievesTheTableOnly(t *testing.T) {
+func TestGrowDoesNotTrustTheExitStatus(t *testing.T) {
 	r := newRig(t)
 	m := r.open()
 	r.kernel.sizes["sdb"] = 2*rigSize + 100
@@ -298,7 +304,8 @@ func TestGrowBelievesTheTableOnly(t *testing.T) {
 	if size, err := r.Grow(t.Context(), r.mapping, []byte("hush")); err != nil || size != 2*rigSize-DataOffset {
 		t.Errorf("%s, %v", size, err)
 	}
-	if want := []string{"resize", "--batch-mode", "--size", "229376", "--key-file", "-", "--", r.name}; !slices.Equal(ran, want) || r.kernel.resumed != 1 {
+	if want := []string{"resize", "--batch-mode", "--size", "229376", "--key-file", "-", "--", r.name}; !slices.Equal(ran,
+		want) || r.kernel.resumed != 1 {
 		t.Errorf("ran %q, resumed %d times", ran, r.kernel.resumed)
 	}
 	r.run = func(context.Context, Command) (string, error) { return "", errors.New("no program expected") }
@@ -313,8 +320,8 @@ func TestGrowBelievesTheTableOnly(t *testing.T) {
 	wantError(t, err, volume.KindInternal, "no such mapping")
 }
 
-// A device mapper that cannot be asked proves nothing.
-func TestDeviceMapperFails(t *testing.T) {
+// A device mapper that gives no answer proves nothing.
+func TestErrorsOfDeviceMapper(t *testing.T) {
 	r := newRig(t)
 	r.open()
 	r.kernel.err = &fs.PathError{Op: "open", Path: "/dev/mapper/control", Err: fs.ErrNotExist}
@@ -330,12 +337,15 @@ func TestDeviceMapperFails(t *testing.T) {
 	wantError(t, err, volume.KindInternal, "host's /dev")
 }
 
-// The real device mapper tells a kernel without one from a container that
-// cannot ask. What sysfs shows not to be there need not be asked about: a nested
-// node with a /dev of its own can unstage its plain volumes.
-func TestControlDeviceIsMissing(t *testing.T) {
+// linuxMapper distinguishes a kernel without device mapper from a container that cannot reach
+// it. It does not need the control device for a mapping that sysfs proves absent: a nested node
+// with a /dev of its own can unstage its plain volumes.
+func TestMissingControlDevice(t *testing.T) {
 	dir := t.TempDir()
-	l := linuxMapper{control: filepath.Join(dir, "control"), class: filepath.Join(dir, "class"), blocks: filepath.Join(dir, "block")}
+	l := linuxMapper{
+		control: filepath.Join(dir, "control"), class: filepath.Join(dir, "class"),
+		blocks: filepath.Join(dir, "block"),
+	}
 	if _, ok, err := l.status("x"); ok || err != nil {
 		t.Errorf("a kernel without device mapper: %t, %v", ok, err)
 	}
@@ -381,7 +391,7 @@ func TestControlDeviceIsMissing(t *testing.T) {
 	want("a mapping whose name cannot be read", true, ask()...)
 }
 
-// crypt is a dm_target_spec of type crypt with its parameters.
+// crypt returns a dm_target_spec of type crypt with its parameters.
 func crypt(length volume.Size, params string) []byte {
 	spec := make([]byte, 40)
 	binary.NativeEndian.PutUint64(spec[8:], uint64(length/sectorSize))
@@ -399,7 +409,8 @@ func TestParseCryptTarget(t *testing.T) {
 	for _, bad := range [][]byte{
 		nil, good[:20], good[:len(good)-1],
 		crypt(volume.GiB, ""), crypt(volume.GiB, "aes secretkey 0 8:1"), crypt(volume.GiB, "aes secretkey 0 8:1 -4"),
-		crypt(volume.GiB, "aes secretkey 0 8:1 99999999999999999999"), crypt(volume.GiB, "aes secretkey 0 8:1 4 1 sector_size:0"),
+		crypt(volume.GiB, "aes secretkey 0 8:1 99999999999999999999"),
+		crypt(volume.GiB, "aes secretkey 0 8:1 4 1 sector_size:0"),
 		crypt(volume.GiB, "aes 0 0 secretkey 4"), slices.Concat(good[:24], []byte("linear"), good[30:]),
 	} {
 		if table, err := parseCryptTarget(bad); err == nil || strings.Contains(err.Error(), "secretkey") {

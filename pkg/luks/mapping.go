@@ -15,33 +15,33 @@ import (
 
 // Mapping is an open dm-crypt mapping of a volume.
 type Mapping struct {
-	// Device is the mapping itself: what is mounted or published.
+	// Device is the mapping itself, which is mounted or published.
 	Device blockdev.Device
-	// Disk is the device right below it. If the kernel has that device no more,
-	// DiskGone is true and Disk has nothing but its number.
+	// Disk is the device directly below the mapping. If DiskGone, the kernel no longer has
+	// that device, and Disk contains only its number.
 	Disk     blockdev.Device
 	DiskGone bool
 	Name     string      // as in /dev/mapper
 	UUID     string      // dm UUID: "CRYPT-LUKS2-<header UUID without dashes>-<name>"
-	Offset   volume.Size // where its data begin on the disk
+	Offset   volume.Size // of its data on the disk
 	Size     volume.Size
 	ReadOnly bool
 
 	sector volume.Size
 }
 
-// maxVerbatim is the longest volume id that stands in a mapping's name as it
-// is. The dm UUID contains the name too and has at most 128 characters, of
-// which cryptsetup takes 45; what is longer it would cut off.
-const maxVerbatim = 64
+// maxPlainID is the maximum length of a volume id that a mapping's name contains unchanged.
+// The dm UUID contains the name too; it has at most 128 characters, of which cryptsetup
+// takes 45, and cryptsetup cuts off what is longer.
+const maxPlainID = 64
 
-// MappingName returns the name of the mapping of a volume. Two volumes never
-// have the same: an id that is short and plain stands in it as it is, behind
-// "growvol-"; any other is replaced by its SHA-256, behind "growvol.".
+// MappingName returns the name of the mapping of a volume: "growvol-" and the id if that is
+// short and plain, or "growvol." and the SHA-256 of the id. Two volumes never have the same
+// name.
 func MappingName(id string) string {
-	plain := len(id) <= maxVerbatim && id != "" && !strings.ContainsFunc(id, func(r rune) bool {
+	plain := len(id) <= maxPlainID && id != "" && !strings.ContainsFunc(id, func(r rune) bool {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-		return !letter && !strings.ContainsRune("-_.", r) // libdevmapper rewrites others
+		return !letter && !strings.ContainsRune("-_.", r) // libdevmapper escapes other characters
 	})
 	if plain {
 		return "growvol-" + id
@@ -50,21 +50,20 @@ func MappingName(id string) string {
 	return "growvol." + hex.EncodeToString(sum[:])
 }
 
-// dmUUID is the dm UUID that cryptsetup gives to a mapping.
+// dmUUID returns the dm UUID that cryptsetup gives to a mapping.
 func dmUUID(headerUUID, name string) string {
 	return uuidPrefix + strings.ReplaceAll(headerUUID, "-", "") + "-" + name
 }
 
 const uuidPrefix = "CRYPT-LUKS2-"
 
-// Find returns the open mapping of a volume, without a passphrase. ok is false
-// if there is none; a mapping that a killed cryptsetup has only begun to make
-// counts as none. The caller must still verify that Mapping.Disk is the disk of
-// the volume.
+// Find returns the open mapping of a volume. ok is false if there is none; a mapping without
+// a table, which a killed cryptsetup has left, counts as none. The caller must still verify
+// that Mapping.Disk is the disk of the volume.
 //
-// A mapping that a killed resize has left suspended is resumed: whatever
-// touches it would hang. Kinds: Precondition (a device of that name exists, but
-// not as a LUKS2 mapping of this driver), Internal.
+// Find resumes a mapping that a killed resize has left suspended, because every access to it
+// would hang. Kinds: Precondition (a device of that name exists, but it is no LUKS2 mapping
+// of this driver), Internal.
 func (s *System) Find(ctx context.Context, id string) (m Mapping, ok bool, err error) {
 	return s.find(ctx, MappingName(id))
 }
@@ -80,7 +79,7 @@ func (s *System) find(ctx context.Context, name string) (Mapping, bool, error) {
 	if err := checkOwn(st); err != nil {
 		return Mapping{}, false, err
 	}
-	if !st.active {
+	if !st.hasTable {
 		return Mapping{}, false, nil
 	}
 	if err := s.resume(ctx, st); err != nil {
@@ -90,21 +89,27 @@ func (s *System) find(ctx context.Context, name string) (Mapping, bool, error) {
 	return m, err == nil, err
 }
 
-// checkOwn refuses what has a name of this driver's and was not made by it.
+// checkOwn returns an error for a device that has a name of this driver, but that this
+// driver did not make.
 func checkOwn(st dmStatus) error {
 	if strings.HasPrefix(st.uuid, uuidPrefix) && strings.HasSuffix(st.uuid, "-"+st.name) {
 		return nil
 	}
-	return volume.Errorf(volume.KindPrecondition, "the device-mapper device %s (%d:%d) has the UUID %q, so it is not a LUKS2 mapping of this driver; it is left alone",
-		st.name, st.major, st.minor, st.uuid).WithRemedy("find out who made it (dmsetup info " + st.name + ") and remove it")
+	return volume.Errorf(volume.KindPrecondition,
+		"the device-mapper device %s (%d:%d) was not changed: its UUID %q is not that of a LUKS2 mapping of this driver",
+		st.name, st.major, st.minor, st.uuid).
+		WithRemedy(fmt.Sprintf("find out what made it: dmsetup info %s; then remove it: dmsetup remove %s", st.name, st.name))
 }
 
-// describe reads what the mapping rests on, and how.
+// describe reads the table of the mapping and finds its device and its disk.
 func (s *System) describe(st dmStatus) (Mapping, error) {
 	table, err := s.mapper.table(st.name)
 	if errors.Is(err, errNotOneCrypt) {
-		return Mapping{}, volume.Errorf(volume.KindPrecondition, "the device-mapper device %s (%d:%d) is not a LUKS2 mapping of this driver; it is left alone: %w",
-			st.name, st.major, st.minor, err).WithRemedy("find out who made it (dmsetup table " + st.name + ") and remove it")
+		return Mapping{}, volume.Errorf(volume.KindPrecondition,
+			"the device-mapper device %s (%d:%d) was not changed: it is not a LUKS2 mapping of this driver: %w",
+			st.name, st.major, st.minor, err).
+			WithRemedy(fmt.Sprintf("find out what made it: dmsetup table %s; then remove it: dmsetup remove %s",
+				st.name, st.name))
 	}
 	if err != nil {
 		return Mapping{}, mapperError("read the table of", st.name, err)
@@ -125,38 +130,40 @@ func (s *System) describe(st dmStatus) (Mapping, error) {
 	return m, err
 }
 
-// isGone reports whether an error of Devices.ByNumber proves that the kernel
-// has no such device.
+// isGone reports whether an error of Devices.ByNumber proves that the kernel has no such
+// device.
 func isGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, volume.ErrGone)
 }
 
-// resume makes a mapping run that was left suspended.
+// resume resumes a suspended mapping.
 func (s *System) resume(ctx context.Context, st dmStatus) error {
 	if !st.suspended {
 		return nil
 	}
 	if err := s.mapper.resume(st.name); err != nil {
-		return volume.Errorf(volume.KindInternal, "the mapping %s is suspended, so that whatever uses it hangs, and it cannot be resumed: %w", st.name, err).
+		return volume.Errorf(volume.KindInternal,
+			"the mapping %s is suspended, so every access to it hangs, but it cannot be resumed: %w", st.name, err).
 			WithRemedy("run: dmsetup resume " + st.name)
 	}
-	s.log.WarnContext(ctx, "resumed a mapping that was left suspended", "mapping", st.name)
+	s.log.WarnContext(ctx, "resumed a suspended mapping", "mapping", st.name)
 	return nil
 }
 
-// mapperError is the error for a device mapper that does not do its work.
+// mapperError is the error for a failed request to the device mapper.
 func mapperError(what, name string, err error) error {
 	remedy := "check the kernel log of this node"
 	if errors.Is(err, fs.ErrNotExist) {
-		remedy = "mount the host's /dev into the container of the node plugin, and load the kernel modules dm-mod and dm-crypt"
+		remedy = "mount the host's /dev into the container of the node plugin, " +
+			"and load the kernel modules on the node: modprobe -a dm-mod dm-crypt"
 	}
 	return volume.Errorf(volume.KindInternal, "%s %s: %w", what, name, err).WithRemedy(remedy)
 }
 
-// disk names the device below a mapping for a message.
-func (m Mapping) disk() string {
+// diskText describes the device below a mapping in a message.
+func (m Mapping) diskText() string {
 	if m.DiskGone {
-		return fmt.Sprintf("%d:%d, which the kernel has no more", m.Disk.Major, m.Disk.Minor)
+		return fmt.Sprintf("%d:%d, which no longer exists", m.Disk.Major, m.Disk.Minor)
 	}
 	return m.Disk.String()
 }

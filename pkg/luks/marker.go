@@ -8,32 +8,31 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// markerTrust is how long a marker proves anything. The tries of a pod that
-// waits for its volume come within minutes.
-const markerTrust = 24 * time.Hour
+// maxMarkerAge is the age at which a marker becomes invalid. Kubernetes retries the stage of
+// a waiting pod within minutes.
+const maxMarkerAge = 24 * time.Hour
 
-// marker proves that a header was made here on a device that was blank. It is
-// a file on the node, outside of the volume, from before the format until the
-// volume is put to use (RemoveMarker).
+// marker proves that Format made a header on a blank device. It is a file on the node, so no
+// content of the volume can forge it. It exists from just before the format until the first
+// use of the volume (RemoveMarker).
 type marker struct {
-	// UUID is that of the header: chosen before the format, so that a half-made
-	// header can be told from somebody else's damaged one.
+	// UUID is the UUID of the header. Format chooses it beforehand, so that an unfinished
+	// header of its own differs from a damaged header of another origin.
 	UUID   string      `json:"uuid"`
 	Device volume.Size `json:"deviceBytes"`
-	// Zero says that the device was all zero, where it was sampled, behind the
-	// place of the key slots.
+	// Zero: all samples of the device after DataOffset were zero before the format.
 	Zero  bool      `json:"zero"`
 	Begun time.Time `json:"begun"`
 }
 
-// proves reports whether the marker still proves anything about a device of
-// this size. A clock that was set is no reason to trust it longer.
-func (m marker) proves(size volume.Size, now time.Time) bool {
-	return volume.IsUUID(m.UUID) && m.Device > 0 && m.Device <= size && now.Sub(m.Begun).Abs() < markerTrust
+// isValidFor reports whether the marker is valid for a device of this size now. A marker from
+// the future is as invalid as an old one: the clock was set.
+func (m marker) isValidFor(size volume.Size, now time.Time) bool {
+	return volume.IsUUID(m.UUID) && m.Device > 0 && m.Device <= size && now.Sub(m.Begun).Abs() < maxMarkerAge
 }
 
-// readMarker returns the marker at path. One that cannot be understood proves
-// nothing.
+// readMarker returns the marker at path, or an invalid marker if the file does not exist or
+// cannot be decoded.
 func readMarker(path string) (m marker, err error) {
 	if _, err := statefile.Read(path, &m); err != nil {
 		if errors.Is(err, statefile.ErrDamaged) {
@@ -46,17 +45,16 @@ func readMarker(path string) (m marker, err error) {
 
 func writeMarker(path string, m marker) error { return markerError(statefile.Write(path, m)) }
 
-// RemoveMarker removes the marker of a volume (FormatRequest.Marker). Call it
-// once the volume has been put to use, before the caller's success is
-// reported: its filesystem was made and read back, or the mapping is handed
-// out as a raw device. A path without a marker is a success. The error is of
-// kind Internal.
+// RemoveMarker removes the marker of a volume (FormatRequest.Marker). The caller calls it at
+// the first use of the volume, before it reports success: after the filesystem was made and
+// read back, or before the mapping is published as a raw device. It succeeds for a path
+// without a marker. Kind Internal.
 func RemoveMarker(path string) error { return markerError(statefile.Remove(path)) }
 
 func markerError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return volume.Errorf(volume.KindInternal, "keep the record of a LUKS format: %w", err).
+	return volume.Errorf(volume.KindInternal, "store the record of a LUKS format: %w", err).
 		WithRemedy("check the state directory of the driver on this node")
 }

@@ -19,11 +19,12 @@ import (
 // crashSize keeps the many rounds short.
 const crashSize = 20 * volume.MiB
 
-// killAt has cryptsetup killed right before its nth system call of a kind.
+// killAt makes cryptsetup die just before its nth system call of a kind.
 func (d *disk) killAt(call string, n int) {
 	d.runs.wrap = func(c Command) []string {
 		inject := fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, n)
-		return append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, "cryptsetup"}, c.Args...)
+		return append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, "cryptsetup"},
+			c.Args...)
 	}
 }
 
@@ -34,9 +35,8 @@ func needStrace(t *testing.T) {
 	}
 }
 
-// cryptsetup is killed before each of its writes in turn. What it leaves is
-// never taken for a sound header that it is not, never touched without the
-// marker, and taken up with it.
+// cryptsetup is killed before each of its writes in turn. Without the marker, Format never
+// changes what cryptsetup has left; with the marker, it completes the format.
 func TestRealFormatKilledAtEachWrite(t *testing.T) {
 	needStrace(t)
 	if hasMapper() {
@@ -62,9 +62,8 @@ func TestRealFormatKilledAtEachWrite(t *testing.T) {
 	}
 }
 
-// formatKilled formats with a cryptsetup that is killed, and reports whether
-// the device is formatted nevertheless: the last of all writes was not needed,
-// or there are no more.
+// formatKilled formats with a cryptsetup that is killed. It reports whether the device is
+// formatted all the same: the killed write was not needed, or there was none.
 func (d *disk) formatKilled(call string, n int, states map[HeaderState]int) (done bool) {
 	d.t.Helper()
 	d.killAt(call, n)
@@ -89,8 +88,8 @@ func (d *disk) formatKilled(call string, n int, states map[HeaderState]int) (don
 	return false
 }
 
-// wantUntouchedWithoutMarker tries a format without the record of the one that
-// was cut short, and with that of another volume.
+// wantUntouchedWithoutMarker tries a format without the marker of the interrupted format, and
+// with the marker of another volume.
 func (d *disk) wantUntouchedWithoutMarker(n int) {
 	d.t.Helper()
 	if c, err := d.content(d.t.Context()); err != nil || c.Blank {
@@ -101,7 +100,11 @@ func (d *disk) wantUntouchedWithoutMarker(n int) {
 	d.runs.wrap = func(Command) []string { return []string{"false"} }
 	other := filepath.Join(d.t.TempDir(), "marker")
 	before := d.fingerprint()
-	foreign := []marker{{}, {UUID: newUUID(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)}, {UUID: newUUID(), Device: 2 * crashSize, Begun: time.Now()}}
+	foreign := []marker{
+		{},
+		{UUID: newUUID(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)},
+		{UUID: newUUID(), Device: 2 * crashSize, Begun: time.Now()},
+	}
 	h, err := d.Header(d.t.Context(), d.Device)
 	if err != nil {
 		d.t.Fatal(err)
@@ -137,8 +140,8 @@ func TestRealOpenKilledAtEachCall(t *testing.T) {
 	}
 }
 
-// openKilled opens with a cryptsetup that is killed, converges and closes, and
-// reports whether there was nothing more to kill.
+// openKilled opens with a cryptsetup that is killed, opens again and closes. It reports
+// whether cryptsetup ended before it was killed.
 func (d *disk) openKilled(call string, n int) (done bool) {
 	t := d.t
 	t.Helper()
@@ -191,8 +194,8 @@ func TestRealGrowKilledAtEachCall(t *testing.T) {
 	}
 }
 
-// Format ends with its context, and no sooner than cryptsetup.
-func TestRealFormatObeysItsContext(t *testing.T) {
+// Format ends with its context, but not before cryptsetup has ended.
+func TestRealFormatEndsWithItsContext(t *testing.T) {
 	d := newDiskOf(t, crashSize)
 	d.runs.wrap = func(Command) []string { return []string{"sleep", "60"} }
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -206,8 +209,8 @@ func TestRealFormatObeysItsContext(t *testing.T) {
 	d.mustFormat()
 }
 
-// A disk that some program of ours still has is waited for.
-func TestRealLockedDisk(t *testing.T) {
+// Every operation waits for a program that holds the lock of the disk.
+func TestRealOperationsWaitForTheLockOfTheDisk(t *testing.T) {
 	d := newDiskOf(t, crashSize)
 	f, err := d.lockDisk(t.Context(), d.Device)
 	if err != nil {
@@ -226,9 +229,9 @@ const (
 	helperMarker = "GROWVOL_TEST_LUKS_MARKER"
 )
 
-// The node plugin is killed and its cryptsetup is not: the next plugin waits
-// for it, and does not format beside it.
-func TestRealFormatSurvivesItsPlugin(t *testing.T) {
+// The node plugin is killed, but its cryptsetup continues: the next plugin waits for it, and
+// does not format at the same time.
+func TestRealFormatWaitsForTheCryptsetupOfAKilledPlugin(t *testing.T) {
 	if device := os.Getenv(helperDevice); device != "" {
 		formatForever(t, device)
 		return
@@ -264,8 +267,8 @@ func TestRealFormatSurvivesItsPlugin(t *testing.T) {
 	_ = plugin.Wait() // it was killed
 }
 
-// formatForever formats as a node plugin would, by a cryptsetup that takes its
-// time, and says when that runs.
+// formatForever formats like a node plugin, with a cryptsetup that does not end, and reports
+// when that runs.
 func formatForever(t *testing.T, path string) {
 	t.Helper()
 	device, err := blockdev.New().ByPath(path)
@@ -283,12 +286,12 @@ func formatForever(t *testing.T, path string) {
 	t.Log(err)
 }
 
-// On a kernel without AF_ALG a killed cryptsetup leaves a mapping of the key
-// slots behind.
-func TestRealTemporaryMapping(t *testing.T) {
+// On a kernel without AF_ALG, a killed cryptsetup leaves a mapping of the key slots.
+func TestRealTemporaryMappingIsRemoved(t *testing.T) {
 	d := newMappableOf(t, crashSize)
 	left := "temporary-cryptsetup-" + fmt.Sprint(os.Getpid())
-	mustRun(t, "dmsetup", "create", left, "--uuid", "CRYPT-TEMP-"+left, "--table", "0 8 crypt aes-xts-plain64 "+fmt.Sprintf("%064x", 1)+" 0 "+d.Path+" 64")
+	mustRun(t, "dmsetup", "create", left, "--uuid", "CRYPT-TEMP-"+left, "--table", "0 8 crypt aes-xts-plain64 "+
+		fmt.Sprintf("%064x", 1)+" 0 "+d.Path+" 64")
 	mustRun(t, "dmsetup", "create", "unrelated", "--table", "0 8 linear "+d.Path+" 100")
 	_, _, err := d.Format(t.Context(), d.formatRequest())
 	wantError(t, err, volume.KindDeadline, "in use", "lsblk")

@@ -12,7 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// zero is a hole where a copy of the header was.
+// zero overwrites a copy of the header with zeros.
 func zero(length int) []byte { return make([]byte, length) }
 
 const (
@@ -20,8 +20,8 @@ const (
 	secondCopy = 0x4000
 )
 
-// One copy is enough, and cryptsetup restores the other.
-func TestRealOneCopyIsDamaged(t *testing.T) {
+// One copy of the header is enough; cryptsetup restores the other.
+func TestRealHeaderWithOneDamagedCopyOpens(t *testing.T) {
 	for name, damage := range map[string]func(*disk){
 		"the first copy's checksum is wrong":     func(d *disk) { d.write(firstCopy+4200, []byte("!")) },
 		"the first copy is zero":                 func(d *disk) { d.write(firstCopy, zero(secondCopy)) },
@@ -46,7 +46,11 @@ func TestRealOneCopyIsDamaged(t *testing.T) {
 				t.Skip("needs a kernel with device mapper for the rest: make test-guest has one")
 			}
 			d.mustOpen(false)
-			if h, err := d.Header(t.Context(), d.Device); err != nil || h != (Header{State: HeaderSound, UUID: sound.UUID, Offset: sound.Offset, Sector: sound.Sector, Memory: sound.Memory, hasSecondary: true}) {
+			if h, err := d.Header(t.Context(), d.Device); err != nil ||
+				h != (Header{
+					State: HeaderSound, UUID: sound.UUID, Offset: sound.Offset, Sector: sound.Sector, Memory: sound.Memory,
+					hasSecondary: true,
+				}) {
 				t.Errorf("after it was opened: %+v, %v", h, err)
 			}
 			if err := d.Close(t.Context(), d.id); err != nil {
@@ -56,12 +60,13 @@ func TestRealOneCopyIsDamaged(t *testing.T) {
 	}
 }
 
-// What is no sound header is neither opened nor formatted: not even with the
-// marker of the format that made it.
-func TestRealHeadersThatAreLeftAlone(t *testing.T) {
+// A device with an unusable header is neither opened nor formatted, not even with the marker
+// of the format that made the header.
+func TestRealUnusableHeadersAreNotChanged(t *testing.T) {
 	key := func(t *testing.T, args ...string) {
 		t.Helper()
-		mustRun(t, "cryptsetup", append([]string{"--batch-mode", "--key-file", "-", "--pbkdf-force-iterations", "1000"}, args...)...)
+		mustRun(t, "cryptsetup", append([]string{"--batch-mode", "--key-file", "-", "--pbkdf-force-iterations", "1000"},
+			args...)...)
 	}
 	for name, c := range map[string]struct {
 		make  func(*testing.T, *disk)
@@ -85,7 +90,7 @@ func TestRealHeadersThatAreLeftAlone(t *testing.T) {
 			}
 			d.write(secondCopy, second)
 			d.write(firstCopy, []byte("boot"))
-		}, HeaderDamaged, "overwritten with something else"},
+		}, HeaderDamaged, "the beginning of the device was overwritten"},
 		"copies of two headers": {func(t *testing.T, d *disk) {
 			t.Helper()
 			first := make([]byte, secondCopy)
@@ -115,7 +120,8 @@ func TestRealHeadersThatAreLeftAlone(t *testing.T) {
 			d.truncate(2 * crashSize)
 			mustRun(t, "losetup", "-c", d.Path)
 			key(t, "luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2", d.Path)
-			mustRun(t, "cryptsetup", "reencrypt", "--batch-mode", "--key-file", "-", "--init-only", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", d.Path)
+			mustRun(t, "cryptsetup", "reencrypt", "--batch-mode", "--key-file", "-", "--init-only", "--pbkdf", "pbkdf2",
+				"--pbkdf-force-iterations", "1000", d.Path)
 		}, HeaderUnsupported, "online-reencrypt"},
 		"nothing": {func(t *testing.T, d *disk) {
 			t.Helper()
@@ -150,9 +156,9 @@ func TestRealHeadersThatAreLeftAlone(t *testing.T) {
 	}
 }
 
-// The header of one format is fresh until the volume was put to use, and only
-// on the node that made it.
-func TestRealFresh(t *testing.T) {
+// The header of a format is fresh until the first use of the volume, and only on the node that
+// made it.
+func TestRealFormatReportsAFreshHeader(t *testing.T) {
 	d := newDiskOf(t, crashSize)
 	ctx := t.Context()
 	d.mustFormat()
@@ -179,15 +185,18 @@ func TestRealFresh(t *testing.T) {
 	}
 }
 
-// A device that is too small, unreadable, or turns out to hold something.
-func TestRealFormatRefuses(t *testing.T) {
+// Format refuses a device that is too small, unreadable or not blank.
+func TestRealFormatRefusesDevicesThatAreNotBlank(t *testing.T) {
 	ctx := t.Context()
 	small := newDiskOf(t, DataOffset)
 	_, _, err := small.Format(ctx, small.formatRequest())
 	wantError(t, err, volume.KindPrecondition, "too small", "17 MiB")
 
 	d := newDiskOf(t, crashSize)
-	for name, c := range map[string]Content{"recognized": {Named: true, Name: "swap space"}, "unknown": {Name: "unknown data"}} {
+	for name, c := range map[string]Content{
+		"recognized": {Recognized: true, Name: "swap space"},
+		"unknown":    {Name: "unknown data"},
+	} {
 		req := d.formatRequest()
 		req.Content = func(context.Context) (Content, error) { return c, nil }
 		_, _, err := d.Format(ctx, req)
@@ -196,20 +205,26 @@ func TestRealFormatRefuses(t *testing.T) {
 			t.Log(name)
 		}
 	}
-	// Something recognized is never a leftover of this driver's format.
-	if err := writeMarker(d.marker, marker{UUID: newUUID(), Device: crashSize, Zero: true, Begun: time.Now()}); err != nil {
+	// Recognized content never comes from an interrupted format of this driver.
+	if err := writeMarker(d.marker, marker{
+		UUID: newUUID(), Device: crashSize, Zero: true,
+		Begun: time.Now(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	req := d.formatRequest()
-	req.Content = func(context.Context) (Content, error) { return Content{Named: true, Name: "swap space"}, nil }
+	req.Content = func(context.Context) (Content, error) { return Content{Recognized: true, Name: "swap space"}, nil }
 	_, _, err = d.Format(ctx, req)
-	wantError(t, err, volume.KindPrecondition, "swap space", "something else")
+	wantError(t, err, volume.KindPrecondition, "swap space", "blank devices only")
 
-	// Data behind the key slots: an interrupted format has not written there.
-	if err := writeMarker(d.marker, marker{UUID: newUUID(), Device: crashSize, Zero: true, Begun: time.Now()}); err != nil {
+	// An interrupted format has written nothing after the key slots, where these data are.
+	if err := writeMarker(d.marker, marker{
+		UUID: newUUID(), Device: crashSize, Zero: true,
+		Begun: time.Now(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	d.write(DataOffset.Bytes()+4096*100, bytes.Repeat([]byte("data"), 10000))
 	_, _, err = d.Format(ctx, d.formatRequest())
-	wantError(t, err, volume.KindPrecondition, "unknown data", "nothing on this node proves")
+	wantError(t, err, volume.KindPrecondition, "unknown data", "no record on this node proves")
 }

@@ -1,17 +1,12 @@
 package luks
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,265 +16,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The helpers of the tests that run on the kernel at hand. They need root and
-// loop devices, and mappings need device mapper, as a guest kernel has it.
-
-const passphrase = "correct horse battery staple"
-
-const diskSize = 64 * volume.MiB
-
-// disk is a loop device on a sparse file, and the System under test.
-type disk struct {
-	*System
-	blockdev.Device
-	t      *testing.T
-	file   string
-	marker string
-	id     string
-	runs   *recorder
-	log    *bytes.Buffer
-}
-
-// newDisk attaches a loop device, which goes with the test.
-func newDisk(t *testing.T) *disk { t.Helper(); return newDiskOf(t, diskSize) }
-
-func newDiskOf(t *testing.T, size volume.Size) *disk {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: loop devices")
-	}
-	if _, err := exec.LookPath("cryptsetup"); err != nil {
-		t.Skip("needs cryptsetup: ", err)
-	}
-	dir := t.TempDir()
-	d := &disk{
-		t: t, file: filepath.Join(dir, "disk"), marker: filepath.Join(dir, "marker"), id: "test-" + volumeName(t), runs: &recorder{}, log: &bytes.Buffer{},
-	}
-	d.truncate(size)
-	path := freeLoop(t, d.file)
-	t.Cleanup(func() { mustRun(t, "losetup", "-d", path) })
-	var err error
-	if d.Device, err = blockdev.New().ByPath(path); err != nil {
-		t.Fatal(err)
-	}
-	d.System = New(Options{Log: slog.New(slog.NewTextHandler(d.log, nil)), Run: d.runs.run})
-	d.patience = 200 * time.Millisecond
-	t.Cleanup(func() {
-		for _, secret := range []string{passphrase, "battery"} {
-			if strings.Contains(d.log.String()+d.runs.arguments(), secret) {
-				t.Errorf("the passphrase is in the log or among the arguments")
-			}
-		}
-	})
-	return d
-}
-
-// newMappable is newDisk on a kernel with device mapper.
-func newMappable(t *testing.T) *disk { t.Helper(); return newMappableOf(t, diskSize) }
-
-func newMappableOf(t *testing.T, size volume.Size) *disk {
-	t.Helper()
-	if !hasMapper() {
-		t.Skip("needs a kernel with device mapper: make test-guest has one")
-	}
-	d := newDiskOf(t, size)
-	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		if err := d.Close(ctx, d.id); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
-
-func hasMapper() bool { return New(Options{}).mapper.available() }
-
-// newOpen is a formatted disk with its mapping.
-func newOpen(t *testing.T) (*disk, Mapping) {
-	t.Helper()
-	d := newMappable(t)
-	d.mustFormat()
-	return d, d.mustOpen(false)
-}
-
-func (d *disk) truncate(size volume.Size) {
-	d.t.Helper()
-	f, err := os.OpenFile(d.file, os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
-		err = errors.Join(f.Truncate(size.Bytes()), f.Close())
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// resize gives the disk another size, as a storage system would.
-func (d *disk) resize(size volume.Size) {
-	d.t.Helper()
-	d.truncate(size)
-	mustRun(d.t, "losetup", "-c", d.Path)
-}
-
-func (d *disk) formatRequest() FormatRequest {
-	return FormatRequest{Device: d.Device, Passphrase: []byte(passphrase), Marker: d.marker, Content: d.content}
-}
-
-// content is what the first and last bytes tell, by the hand of blkid.
-func (d *disk) content(ctx context.Context) (Content, error) {
-	data, err := os.ReadFile(d.Path)
-	if err != nil {
-		return Content{}, err
-	}
-	if bytes.Count(data, []byte{0}) == len(data) {
-		return Content{Blank: true}, nil
-	}
-	out, err := exec.CommandContext(ctx, "blkid", "-p", "-o", "value", "-s", "TYPE", d.Path).Output()
-	return Content{Named: err == nil, Name: "unknown data " + strings.TrimSpace(string(out))}, nil
-}
-
-func (d *disk) mustFormat() Header {
-	d.t.Helper()
-	h, fresh, err := d.Format(d.t.Context(), d.formatRequest())
-	if err != nil || !fresh || h.State != HeaderSound {
-		d.t.Fatalf("format: %s, fresh %t, %v", h, fresh, err)
-	}
-	return h
-}
-
-func (d *disk) openRequest(readOnly bool) OpenRequest {
-	return OpenRequest{ID: d.id, Device: d.Device, Passphrase: []byte(passphrase), ReadOnly: readOnly}
-}
-
-func (d *disk) mustOpen(readOnly bool) Mapping {
-	d.t.Helper()
-	m, err := d.Open(d.t.Context(), d.openRequest(readOnly))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return m
-}
-
-func (d *disk) write(at int64, data []byte) {
-	d.t.Helper()
-	f, err := os.OpenFile(d.Path, os.O_WRONLY, 0)
-	if err == nil {
-		_, err = f.WriteAt(data, at)
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// content256 is a fingerprint of what the disk holds.
-func (d *disk) fingerprint() string {
-	d.t.Helper()
-	return mustRun(d.t, "sha256sum", d.file)
-}
-
-// recorder is the real runner; it remembers the arguments, and makes the key
-// slots cheap unless told otherwise: a guest without hardware takes a second
-// for each.
-type recorder struct {
-	mu        sync.Mutex
-	ran       []string
-	expensive bool
-	wrap      func(Command) []string // another program around cryptsetup
-}
-
-func (r *recorder) run(ctx context.Context, c Command) (string, error) {
-	r.mu.Lock()
-	r.ran = append(r.ran, strings.Join(c.Args, " "))
-	r.mu.Unlock()
-	if i := slices.Index(c.Args, "--pbkdf-memory"); i >= 0 && !r.expensive {
-		c.Args = slices.Clone(c.Args)
-		c.Args[i+1] = "32"
-	}
-	if r.wrap == nil {
-		return execute(ctx, c)
-	}
-	return executeProgram(ctx, c, r.wrap(c))
-}
-
-func (r *recorder) arguments() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return strings.Join(r.ran, "\n")
-}
-
-func volumeName(t *testing.T) string {
-	t.Helper()
-	return strings.NewReplacer("/", "-", "#", "-", " ", "-").Replace(t.Name())
-}
-
-// freeLoop gives a free loop device the file. losetup fails when another
-// program takes that very device meanwhile and lets it go at once.
-func freeLoop(t *testing.T, file string) string {
-	t.Helper()
-	for {
-		out, err := command(t, "losetup", "-f", "--show", file)
-		if err == nil {
-			return out
-		}
-		if !strings.Contains(out, "No such device or address") {
-			t.Skipf("needs loop devices: %v: %s", err, out)
-		}
-	}
-}
-
-func command(t *testing.T, name string, args ...string) (string, error) {
-	t.Helper()
-	// The test's own context has ended when cleanups run.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DM_DISABLE_UDEV=1")
-	cmd.Stdin = strings.NewReader(passphrase)
-	out, err := cmd.CombinedOutput()
-	return strings.TrimSpace(string(out)), err
-}
-
-func mustRun(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	out, err := command(t, name, args...)
-	if err != nil {
-		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
-	}
-	return out
-}
-
-// wantError checks the kind and the words of an error, and that it does not
-// have the passphrase.
-func wantError(t *testing.T, err error, kind volume.Kind, words ...string) {
-	t.Helper()
-	if err == nil || volume.KindOf(err) != kind {
-		t.Errorf("got %v (kind %s), want kind %s", err, volume.KindOf(err), kind)
-		return
-	}
-	for _, w := range append(words, "next step") {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("%q is missing in: %v", w, err)
-		}
-	}
-	if strings.Contains(err.Error(), passphrase) {
-		t.Errorf("the passphrase is in: %v", err)
-	}
-}
-
-// mounted mounts the mapping for the time of the test, and returns where.
-func mounted(t *testing.T, m Mapping) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount(m.Device.Path, dir, "ext4", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
-	return dir
-}
-
-// From a blank disk to a filesystem that has grown with its disk, without the
-// passphrase, and whose data are there when the mapping was closed and opened.
-func TestRealLifeOfAMapping(t *testing.T) {
+// A blank disk is formatted and opened, its filesystem grows with the disk without the
+// passphrase, and the data are there after the mapping was closed and opened again.
+func TestRealFormatOpenGrowClose(t *testing.T) {
 	d := newMappable(t)
 	d.runs.expensive = true
 	ctx := t.Context()
@@ -291,18 +30,20 @@ func TestRealLifeOfAMapping(t *testing.T) {
 		t.Errorf("header %+v", h)
 	}
 	m := d.mustOpen(false)
-	if m.Size != diskSize-DataOffset || m.Offset != DataOffset || m.Disk != d.Device || m.Device.Kind != blockdev.KindCrypt || m.ReadOnly {
+	if m.Size != diskSize-DataOffset || m.Offset != DataOffset || m.Disk != d.Device ||
+		m.Device.Kind != blockdev.KindCrypt || m.ReadOnly {
 		t.Errorf("mapping %+v on %s", m, d.Device)
 	}
 	blocks := blockdev.New()
 	if layers, err := blocks.Stack(m.Device); err != nil || !slices.Equal(layers, []blockdev.Device{m.Device, d.Device}) {
 		t.Errorf("layers %v, %v", layers, err)
 	}
-	if dump := mustRun(t, "dmsetup", "table", m.Name); strings.Contains(dump, "logon") || strings.Contains(dump, "allow_discards") {
+	if dump := mustRun(t, "dmsetup", "table", m.Name); strings.Contains(dump, "logon") ||
+		strings.Contains(dump, "allow_discards") {
 		t.Errorf("table %s", dump)
 	}
 	mustRun(t, "mkfs.ext4", "-q", m.Device.Path)
-	dir := mounted(t, m)
+	dir := mountMapping(t, m)
 	if err := os.WriteFile(filepath.Join(dir, "data"), []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +70,7 @@ func TestRealLifeOfAMapping(t *testing.T) {
 	if _, err := os.Lstat("/dev/mapper/" + m.Name); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its device node is left: %v", err)
 	}
-	dir = mounted(t, d.mustOpen(false))
+	dir = mountMapping(t, d.mustOpen(false))
 	if data, err := os.ReadFile(filepath.Join(dir, "data")); string(data) != "precious" || err != nil {
 		t.Errorf("read %q, %v", data, err)
 	}
@@ -338,9 +79,9 @@ func TestRealLifeOfAMapping(t *testing.T) {
 	}
 }
 
-// A restarted node plugin finds the mapping with and without a passphrase, and
-// opens nothing twice.
-func TestRealOpenAgain(t *testing.T) {
+// A restarted node plugin finds the open mapping with and without a passphrase, and does not
+// open it twice.
+func TestRealOpenIsIdempotent(t *testing.T) {
 	d, m := newOpen(t)
 	req := d.openRequest(false)
 	req.Passphrase = nil
@@ -353,7 +94,7 @@ func TestRealOpenAgain(t *testing.T) {
 	}
 }
 
-func TestRealPassphrases(t *testing.T) {
+func TestRealPassphrasesAreUsedByteForByte(t *testing.T) {
 	d := newMappable(t)
 	ctx := t.Context()
 	req := d.formatRequest()
@@ -373,7 +114,7 @@ func TestRealPassphrases(t *testing.T) {
 			t.Errorf("a mapping after a wrong passphrase: %t, %v", ok, err)
 		}
 	}
-	// Each byte counts, also a line feed and a zero.
+	// Every byte of the passphrase counts, also a line feed and a NUL.
 	odd := newMappable(t)
 	odd.id += "-odd"
 	format, reopen := odd.formatRequest(), odd.openRequest(false)
@@ -393,9 +134,12 @@ func TestRealPassphrases(t *testing.T) {
 	}
 }
 
-// The longest names, and ids that cannot be one.
-func TestRealNames(t *testing.T) {
-	for _, id := range []string{strings.Repeat("a", maxVerbatim), strings.Repeat("a", maxVerbatim+1), "../../etc", "with space", "ü", "a.b_c-D"} {
+// The longest ids, and ids that are no valid names.
+func TestRealMappingNamesAreUnique(t *testing.T) {
+	for _, id := range []string{
+		strings.Repeat("a", maxPlainID), strings.Repeat("a", maxPlainID+1), "../../etc",
+		"with space", "ü", "a.b_c-D",
+	} {
 		d := newMappable(t)
 		d.id = id
 		d.mustFormat()
@@ -409,7 +153,7 @@ func TestRealNames(t *testing.T) {
 	}
 }
 
-func TestRealReadOnly(t *testing.T) {
+func TestRealReadOnlyMapping(t *testing.T) {
 	d := newMappable(t)
 	d.mustFormat()
 	m := d.mustOpen(true)
@@ -428,7 +172,7 @@ func TestRealReadOnly(t *testing.T) {
 	if m := d.mustOpen(false); m.ReadOnly {
 		t.Errorf("nobody used it: %+v", m)
 	}
-	// A disk that refuses writes has no mapping that takes them.
+	// A mapping of a read-only disk is read-only too.
 	if err := d.Close(t.Context(), d.id); err != nil {
 		t.Fatal(err)
 	}
@@ -444,7 +188,7 @@ func TestRealReadOnly(t *testing.T) {
 	}
 }
 
-func TestRealCloseOfABusyMapping(t *testing.T) {
+func TestRealCloseRefusesAMappingInUse(t *testing.T) {
 	d, m := newOpen(t)
 	ctx := t.Context()
 	held, err := os.Open(m.Device.Path)
@@ -456,7 +200,7 @@ func TestRealCloseOfABusyMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A device node in a pod does not keep it open, but it is in use.
+	// A device node in a pod does not keep the mapping open, but counts as a use.
 	target := filepath.Join(t.TempDir(), "volume")
 	if err := os.WriteFile(target, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -474,8 +218,8 @@ func TestRealCloseOfABusyMapping(t *testing.T) {
 	wantError(t, d.Close(ctx, d.id), volume.KindPrecondition, "below /dev/dm-")
 	mustRun(t, "dmsetup", "remove", above)
 
-	// udev has it open for a moment.
-	d.patience = time.Minute
+	// udev has the mapping open for a moment.
+	d.busyTimeout = time.Minute
 	if held, err = os.Open(m.Device.Path); err != nil {
 		t.Fatal(err)
 	}
@@ -485,8 +229,8 @@ func TestRealCloseOfABusyMapping(t *testing.T) {
 	}
 }
 
-// What has the volume's name and is not the volume's is left alone.
-func TestRealOtherDeviceUnderTheName(t *testing.T) {
+// A device with the mapping's name that is not the volume's is not changed.
+func TestRealDevicesOfOthersAreNotChanged(t *testing.T) {
 	ctx := t.Context()
 	t.Run("another disk", func(t *testing.T) {
 		d, m := newOpen(t)
@@ -532,8 +276,8 @@ func TestRealOtherDeviceUnderTheName(t *testing.T) {
 	})
 }
 
-// A mapping that is suspended makes whatever touches it hang.
-func TestRealSuspendedMapping(t *testing.T) {
+// Every access to a suspended mapping hangs.
+func TestRealSuspendedMappingIsResumed(t *testing.T) {
 	d, m := newOpen(t)
 	ctx := t.Context()
 	for name, use := range map[string]func() error{
@@ -556,8 +300,8 @@ func TestRealSuspendedMapping(t *testing.T) {
 	}
 }
 
-// A cryptsetup that was killed has created the mapping and given it no table.
-func TestRealMappingWithoutATable(t *testing.T) {
+// A killed cryptsetup has created the mapping without a table.
+func TestRealMappingWithoutATableIsRemoved(t *testing.T) {
 	d := newMappable(t)
 	h := d.mustFormat()
 	name := MappingName(d.id)
@@ -568,17 +312,26 @@ func TestRealMappingWithoutATable(t *testing.T) {
 	d.mustOpen(false)
 }
 
-// Mappings that an administrator made grow as well.
-func TestRealGrowthOfForeignMappings(t *testing.T) {
+// Grow also grows the mappings of an administrator.
+func TestRealGrowOfMappingsOfOthers(t *testing.T) {
 	for name, c := range map[string]struct {
 		format []string
 		open   []string
 		keyed  bool
 	}{
-		"LUKS2 keyring":          {format: []string{"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}, keyed: true},
-		"LUKS2 key in the table": {format: []string{"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"}, open: []string{"--disable-keyring"}},
-		"LUKS2 large sectors":    {format: []string{"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--sector-size", "4096"}, keyed: true},
-		"LUKS1":                  {format: []string{"--type", "luks1", "--pbkdf-force-iterations", "1000"}},
+		"LUKS2 keyring": {format: []string{
+			"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
+			"1000",
+		}, keyed: true},
+		"LUKS2 key in the table": {format: []string{
+			"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
+			"1000",
+		}, open: []string{"--disable-keyring"}},
+		"LUKS2 large sectors": {format: []string{
+			"--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
+			"1000", "--sector-size", "4096",
+		}, keyed: true},
+		"LUKS1": {format: []string{"--type", "luks1", "--pbkdf-force-iterations", "1000"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newMappable(t)
@@ -622,8 +375,8 @@ func TestRealGrowthOfForeignMappings(t *testing.T) {
 	}
 }
 
-// A kernel without device mapper has no mappings, which is no error: volumes
-// without encryption are unstaged there too.
+// A kernel without device mapper has no mappings. That is no error, so that volumes without
+// encryption can be unstaged.
 func TestRealKernelWithoutDeviceMapper(t *testing.T) {
 	if hasMapper() {
 		t.Skip("needs a kernel without device mapper")

@@ -20,37 +20,37 @@ import (
 // Command is one run of cryptsetup.
 type Command struct {
 	Args []string
-	// Passphrase is written to standard input; nil: nothing is.
+	// Passphrase is the content of standard input; nil: empty.
 	Passphrase []byte
-	// Disk is inherited by the program: it finds the device at DiskPath, and the
-	// lock on the disk lasts until the program is gone.
+	// Disk is inherited by the program, which opens it as DiskPath. So the lock on the disk
+	// lasts until the program has ended.
 	Disk *os.File
 }
 
-// DiskPath is where a Command finds its disk: the path leads to the open file
-// itself, not to a name that another device may have got.
+// DiskPath is the path of a Command's disk. It leads to the inherited open file, and not to a
+// device name that another device may have by now.
 const DiskPath = "/proc/self/fd/3"
 
-// Runner runs cryptsetup and returns, once the program is really gone, what it
-// wrote to standard error. When ctx ends the program is killed.
+// Runner runs cryptsetup and, after the program has ended, returns its standard error. When
+// ctx ends, Runner kills the program.
 type Runner func(ctx context.Context, c Command) (stderr string, err error)
 
-// cryptsetup runs a command on a locked disk.
+// cryptsetup runs a command on a locked disk, and removes what a failed one leaves there.
 func (s *System) cryptsetup(ctx context.Context, d blockdev.Device, c Command) (string, error) {
 	stderr, err := s.run(ctx, c)
 	if err != nil {
-		s.dropTemporary(ctx, d)
+		s.removeTemporaryMappings(ctx, d)
 	}
 	return stderr, err
 }
 
-// execute is the runner of the real machine.
-func execute(ctx context.Context, c Command) (string, error) {
-	return executeProgram(ctx, c, append([]string{"cryptsetup"}, c.Args...))
+// runCryptsetup is the Runner that starts the real cryptsetup.
+func runCryptsetup(ctx context.Context, c Command) (string, error) {
+	return runProgram(ctx, c, append([]string{"cryptsetup"}, c.Args...))
 }
 
-// executeProgram runs a program as it runs cryptsetup.
-func executeProgram(ctx context.Context, c Command, program []string) (string, error) {
+// runProgram runs a program with standard input, disk and environment as for cryptsetup.
+func runProgram(ctx context.Context, c Command, program []string) (string, error) {
 	stdin, err := memoryFile(c.Passphrase)
 	if err != nil {
 		return "", err
@@ -59,8 +59,8 @@ func executeProgram(ctx context.Context, c Command, program []string) (string, e
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
 	cmd.Stdin = stdin
 	cmd.ExtraFiles = []*os.File{c.Disk}
-	// Without udev's semaphores: they live in the host's IPC namespace, and
-	// from a container libdevmapper would wait for them for ever.
+	// udev's semaphores are in the host's IPC namespace; from a container, libdevmapper would
+	// wait for them for ever.
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DM_DISABLE_UDEV=1")
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
@@ -71,9 +71,9 @@ func executeProgram(ctx context.Context, c Command, program []string) (string, e
 	return text[:min(len(text), limit)], err
 }
 
-// memoryFile makes a file of its own that has the passphrase and no name. A
-// pipe would have a writer: a node plugin that is killed while it writes would
-// leave cryptsetup with half of the passphrase, to format with that.
+// memoryFile returns a file in memory that contains the passphrase. With a pipe, a node
+// plugin that is killed while it writes would make cryptsetup format with the first half of
+// the passphrase.
 func memoryFile(content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("passphrase", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -97,8 +97,8 @@ const (
 	exitBusy         = 5
 )
 
-// commandError turns a failed run of cryptsetup into an error that begins with
-// what, and names the disk.
+// commandError returns the error for a run of cryptsetup without the wanted result. Its text
+// begins with what. The exit status chooses kind and remedy.
 func commandError(ctx context.Context, what string, disk blockdev.Device, stderr string, cause error) error {
 	code := 0
 	var exit *exec.ExitError
@@ -108,16 +108,22 @@ func commandError(ctx context.Context, what string, disk blockdev.Device, stderr
 	kind, remedy := volume.KindInternal, "check the message of cryptsetup and the kernel log of this node"
 	switch {
 	case ctx.Err() != nil:
-		kind, cause, stderr = volume.KindOf(ctx.Err()), fmt.Errorf("cryptsetup was stopped before it finished: %w", ctx.Err()), ""
-		remedy = "Kubernetes retries this automatically; unlocking a key takes a second, so give the call more time if it stays so"
+		kind, stderr = volume.KindOf(ctx.Err()), ""
+		cause = fmt.Errorf("cryptsetup was stopped before it finished: %w", ctx.Err())
+		remedy = "no action needed: Kubernetes retries this automatically; " +
+			"if it lasts, check the load of this node: unlocking a key takes about a second"
 	case errors.Is(cause, exec.ErrNotFound):
 		remedy = "use the image of the node plugin, or install cryptsetup in it"
 	case code == exitNoPermission:
-		kind, remedy = volume.KindPrecondition, "the passphrase opens no key slot of this volume: correct the secret that the StorageClass names"
+		kind = volume.KindPrecondition
+		remedy = "correct the secret that the StorageClass names: its passphrase opens no key slot of this volume"
 	case code == exitNoMemory, code < 0:
-		remedy = "unlocking a key takes memory (64 MiB for a volume formatted by this driver): raise the memory limit of the node plugin"
+		remedy = "raise the memory limit of the node plugin: " +
+			"unlocking a key takes memory (64 MiB for a volume that this driver formatted)"
 	case code == exitBusy:
-		kind, remedy = volume.KindDeadline, "Kubernetes retries this automatically; if it stays so, find what uses the device on this node (lsblk, fuser)"
+		kind = volume.KindDeadline
+		remedy = "no action needed: Kubernetes retries this automatically; " +
+			"if it lasts, find what uses the device on this node: lsblk " + disk.Path + "; fuser -v " + disk.Path
 	case cause == nil:
 		cause = errors.New("cryptsetup reported success")
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Devices is what this package needs of the block layer; *blockdev.System is
-// the real one.
+// Devices contains the operations on block devices that System needs. *blockdev.System
+// implements it.
 type Devices interface {
 	ByNumber(major, minor uint32) (blockdev.Device, error)
 	// File opens the device for reading and compares its number with d.
@@ -21,37 +21,38 @@ type Devices interface {
 	Holders(d blockdev.Device) ([]blockdev.Device, error)
 }
 
-// Options are what a System may be given; the zero value works.
+// Options configure a System. The zero value is usable.
 type Options struct {
 	Devices Devices      // default: blockdev.New()
 	Log     *slog.Logger // one line per change; default: no log
 	Run     Runner       // starts cryptsetup; default: the real one
 }
 
-// System makes and drives LUKS2 mappings. It keeps no state between calls and
-// is safe for concurrent use; work on one and the same volume must be
-// serialized by the caller (operation.Locks).
+// System makes LUKS2 headers and mappings. It keeps no state between calls and is safe for
+// concurrent use. The caller serializes the calls for one volume (operation.Locks).
 type System struct {
-	devices   Devices
-	log       *slog.Logger
-	run       Runner
-	mapper    deviceMapper
-	nodes     string // where device nodes by name are: "/dev/mapper"
-	mountinfo string
-	now       func() time.Time
-	patience  time.Duration // for a mapping that somebody has open for a moment
+	devices     Devices
+	log         *slog.Logger
+	run         Runner
+	mapper      deviceMapper
+	nodes       string // directory of the device nodes by name: "/dev/mapper"
+	mountinfo   string
+	now         func() time.Time
+	busyTimeout time.Duration // for a mapping that a program has open
 }
 
-// busyPatience is how long Close waits for a mapping that is open, but neither
-// mounted nor below another device: udev and blkid look at new devices.
-const busyPatience = 2 * time.Second
+// defaultBusyTimeout is how long Close waits for a mapping that a program has open, but that
+// is neither mounted nor below another device: udev and blkid open new devices for a moment.
+const defaultBusyTimeout = 2 * time.Second
 
-// New makes a System.
+// New returns a System.
 func New(o Options) *System {
 	s := &System{
 		devices: o.Devices, log: o.Log, run: o.Run,
-		mapper: linuxMapper{control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper", blocks: "/sys/class/block"},
-		nodes:  "/dev/mapper", mountinfo: "/proc/self/mountinfo", now: time.Now, patience: busyPatience,
+		mapper: linuxMapper{
+			control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper", blocks: "/sys/class/block",
+		},
+		nodes: "/dev/mapper", mountinfo: "/proc/self/mountinfo", now: time.Now, busyTimeout: defaultBusyTimeout,
 	}
 	if s.devices == nil {
 		s.devices = blockdev.New()
@@ -60,7 +61,7 @@ func New(o Options) *System {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.run == nil {
-		s.run = execute
+		s.run = runCryptsetup
 	}
 	return s
 }

@@ -97,7 +97,7 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 	}
 	if h.State == luks.HeaderAbsent {
 		c, err := req.Content(ctx)
-		if leftover := len(uuid) > 0 && !c.Named; err == nil && !c.Blank && !leftover {
+		if leftover := len(uuid) > 0 && !c.Recognized; err == nil && !c.Blank && !leftover {
 			err = volume.Errorf(volume.KindPrecondition, "%s is not blank: it holds %s: not formatted with LUKS2", req.Device.Path, c.Name)
 		}
 		if err != nil {

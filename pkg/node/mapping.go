@@ -205,7 +205,7 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 		sig, err := st.opts.Filesystems.Probe(ctx, disk)
 		return luks.Content{
 			Blank: sig.State == filesystem.StateBlank || conn.Encrypted && sig.Noise,
-			Named: sig.Named || sig.State == filesystem.StateFormatted, Name: sig.String(),
+			Recognized: sig.Named || sig.State == filesystem.StateFormatted, Name: sig.String(),
 		}, err
 	}
 }

@@ -139,7 +139,7 @@ func TestUnlockSourceReleasesTheSourceAlone(t *testing.T) {
 	}
 }
 
-// One that waited has the very lock that was released.
+// The next holder got the same lock that was released before.
 func TestRepeatedUnlockSourceDoesNotReleaseTheNextHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Locks

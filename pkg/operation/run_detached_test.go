@@ -55,8 +55,8 @@ func TestRunDetachedKeepsTheLockWhileTheWorkContinues(t *testing.T) {
 	<-freed
 }
 
-// A panic on a goroutine of its own would end the process; it must come up in
-// the call, where the server recovers from it, or nowhere.
+// A panic on another goroutine would end the process. RunDetached panics in the call, where
+// the server recovers.
 func TestRunDetachedPanicsWithThePanicOfTheWork(t *testing.T) {
 	defer func() {
 		if p, ok := recover().(string); !ok || !strings.Contains(p, "oops") || !strings.Contains(p, "run_detached_test.go") {

@@ -71,7 +71,7 @@ func TestListIsSortedByAge(t *testing.T) {
 	})
 }
 
-// Work is not detached while its call lasts: the server counts the call.
+// Work is not detached while its call runs: the server waits for the call.
 func TestTrackerDoesNotListWorkOfARunningCall(t *testing.T) {
 	t.Parallel()
 	var tracker Tracker
@@ -90,7 +90,7 @@ func TestTrackerDoesNotListWorkOfARunningCall(t *testing.T) {
 	}
 }
 
-// The lock is free once Wait says so, also after a panic.
+// The lock is released before Wait returns, also after a panic.
 func TestTrackerListsWorkUntilItsLockIsReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tracker Tracker

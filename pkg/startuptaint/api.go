@@ -19,28 +19,29 @@ import (
 )
 
 const (
-	// serviceAccount is where Kubernetes' own clients look for the token.
-	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// requestTimeout bounds one request, and maxAnswer what is read of its answer;
-	// a Node with hundreds of images has some 100 KiB.
+	// serviceAccountDir is the directory of a pod's token, as in Kubernetes' own clients.
+	serviceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// requestTimeout bounds one request, and maxAnswer its answer in bytes; a Node with
+	// hundreds of images has about 100 KiB.
 	requestTimeout = 10 * time.Second
 	maxAnswer      = 16 << 20
 )
 
-// API is a Kubernetes API server, and what it takes to speak to it.
+// API is the address of a Kubernetes API server and the directory of the credentials for it.
 type API struct {
 	URL string // https://host:port
-	Dir string // has `token` and `ca.crt`; both are read anew for each attempt, since they change
+	Dir string // contains `token` and `ca.crt`, which change; every attempt reads them again
 }
 
-// InCluster is the API server as Kubernetes tells it to a pod: by the environment
-// and by the files of a service account. It fails outside of a pod.
+// InCluster returns the API server that the environment of a pod names, with the credentials
+// of the pod's service account. It fails outside of a pod.
 func InCluster() (API, error) {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
-		return API{}, errors.New("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: this is no pod of Kubernetes")
+		return API{}, errors.New(
+			"KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: this process runs in no pod of Kubernetes")
 	}
-	return API{URL: "https://" + net.JoinHostPort(host, port), Dir: serviceAccount}, nil
+	return API{URL: "https://" + net.JoinHostPort(host, port), Dir: serviceAccountDir}, nil
 }
 
 // connection is an API with credentials that are valid now.
@@ -62,24 +63,24 @@ func (a API) open() (connection, error) {
 	if !roots.AppendCertsFromPEM(ca) {
 		return connection{}, fmt.Errorf("%s has no certificate", filepath.Join(a.Dir, "ca.crt"))
 	}
-	// No proxy: the environment's is for what is outside the cluster.
+	// The proxy of the environment is for addresses outside the cluster.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	client := &http.Client{
 		Transport: transport, Timeout: requestTimeout,
-		// The token would go along to the same host, even over plain HTTP.
+		// A redirect to plain HTTP on the same host would send the token in clear text.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return connection{a.URL, strings.TrimSpace(string(token)), client}, nil
 }
 
-// close leaves no connection behind.
+// close closes the idle connections.
 func (c connection) close() { c.client.CloseIdleConnections() }
 
 func (c connection) get(ctx context.Context, path, name string, into any) error {
 	return c.do(ctx, http.MethodGet, path+url.PathEscape(name), nil, into)
 }
 
-// patch sends a JSON patch (RFC 6902) and reads the object as it is then.
+// patch sends a JSON patch (RFC 6902) and reads the patched object.
 func (c connection) patch(ctx context.Context, path, name string, operations, into any) error {
 	body, err := json.Marshal(operations)
 	if err != nil {
@@ -100,9 +101,9 @@ func (c connection) do(ctx context.Context, method, path string, body []byte, in
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return err // has method and URL
+		return err // the error names method and URL
 	}
-	defer func() { _ = response.Body.Close() }() // it has been read
+	defer func() { _ = response.Body.Close() }() // the answer has been read
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	switch {
 	case err != nil:
@@ -116,7 +117,7 @@ func (c connection) do(ctx context.Context, method, path string, body []byte, in
 	return nil
 }
 
-// refusal is the HTTP status with the reason that Kubernetes gives, if any.
+// refusal returns the HTTP status, with the message of Kubernetes if there is one.
 func refusal(status string, answer []byte) string {
 	var reason struct {
 		Message string `json:"message"`

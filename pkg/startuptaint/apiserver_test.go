@@ -68,7 +68,7 @@ func write(t *testing.T, dir, name, content string) {
 
 func (s *apiServer) api() startuptaint.API { return startuptaint.API{URL: s.URL, Dir: s.dir} }
 
-// keys are those of the taints that the node has.
+// keys returns the keys of the node's taints.
 func (s *apiServer) keys() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *apiServer) keys() []string {
 	return all
 }
 
-// count tells how often it was asked for something.
+// count returns the number of requests of a kind.
 func (s *apiServer) count(call string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

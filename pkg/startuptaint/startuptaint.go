@@ -1,7 +1,7 @@
-// Package startuptaint takes the start-up taint off a Kubernetes node. A node
-// that joins with the taint DRIVER/agent-not-ready gets no pods until the CSI
-// driver works there, so none is placed where its volumes cannot be mounted, or
-// before the scheduler knows how many volumes the node takes.
+// Package startuptaint removes the start-up taint from a Kubernetes node. A node that joins
+// the cluster with the taint DRIVER/agent-not-ready gets no pods until the CSI driver is
+// registered there. So no pod starts on a node that cannot mount its volumes yet, or whose
+// attach limit the scheduler does not know yet. The node plugin calls Remove once at start.
 package startuptaint
 
 import (
@@ -12,70 +12,67 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 const (
-	// interval is the first wait between two looks, and longest the last:
-	// registration takes seconds, and a cluster without a role for it must not be
-	// asked for ever at that pace.
-	interval = time.Second
-	longest  = 15 * time.Second
+	// The wait between two attempts doubles from defaultInterval to maxInterval:
+	// registration takes seconds, but a cluster without a role for the plugin refuses every
+	// attempt.
+	defaultInterval = time.Second
+	maxInterval     = 15 * time.Second
 )
 
-// errUnregistered is the cause while kubelet and the plugin are still getting to
-// know each other.
+// errUnregistered is the error of an attempt before kubelet has registered the plugin.
 var errUnregistered = errors.New("kubelet has not registered the driver yet")
 
-// Key is that of the taint of a driver; its effect and value do not matter.
+// Key returns the key of the taint of a driver. Effect and value of the taint do not matter.
 func Key(driver string) string { return driver + "/agent-not-ready" }
 
-// Options say what to take from whom. API, Node and Driver are required.
+// Options configure Remove. API, Node and Driver are required.
 type Options struct {
 	API      API
 	Node     string        // name of the Node object
 	Driver   string        // name of the CSI driver
-	Log      *slog.Logger  // nil: nothing is logged
-	Interval time.Duration // first wait between two looks, doubled up to 15 s; 0: a second
+	Log      *slog.Logger  // nil: no log
+	Interval time.Duration // first wait between two attempts, doubled up to 15 s; 0: 1 s
 }
 
-// Remove waits until kubelet has listed the driver in the node's CSINode, takes
-// the taint off the Node, and returns once the Node was read without it. A
-// failure is logged and tried again until ctx ends; the error then has the last
-// one.
+// Remove waits until kubelet has listed the driver in the node's CSINode, removes the taint
+// from the Node, and returns after it has read the Node without the taint. It logs a failure
+// and retries until ctx ends; its error then wraps the last failure.
 func Remove(ctx context.Context, opts Options) error {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Interval <= 0 {
-		opts.Interval = interval
+		opts.Interval = defaultInterval
 	}
 	log := opts.Log.With("node", opts.Node, "taint", Key(opts.Driver))
-	told := ""
-	for wait := opts.Interval; ; wait = min(2*wait, longest) {
+	logged := ""
+	for wait := opts.Interval; ; wait = min(2*wait, maxInterval) {
 		removed, err := opts.attempt(ctx)
 		if err == nil {
 			log.InfoContext(ctx, "the node has no start-up taint", "removed", removed)
 			return nil
 		}
-		if told != err.Error() && ctx.Err() == nil {
-			told = err.Error()
+		if logged != err.Error() && ctx.Err() == nil {
+			logged = err.Error()
 			level := slog.LevelWarn
 			if errors.Is(err, errUnregistered) {
-				level = slog.LevelInfo // as it is at every start
+				level = slog.LevelInfo // normal at every start
 			}
-			log.Log(ctx, level, "the start-up taint stays for now", "cause", err)
+			log.Log(ctx, level, "the start-up taint is not removed yet", "cause", err)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("%w; the taint %s of the node %s may still be there: %w", context.Cause(ctx), Key(opts.Driver), opts.Node, err)
+		if ended := operation.Sleep(ctx, wait); ended != nil {
+			return fmt.Errorf("%w; the taint %s of the node %s may still be there: %w",
+				context.Cause(ctx), Key(opts.Driver), opts.Node, err)
 		}
 	}
 }
 
-// metadata is what is read of that of an object.
+// metadata is the part of an object's metadata that this package needs.
 type metadata struct {
 	UID             string `json:"uid"`
 	OwnerReferences []struct {
@@ -84,9 +81,8 @@ type metadata struct {
 	} `json:"ownerReferences"`
 }
 
-// ownedBy tells whether the object goes with the Node of this UID, as kubelet
-// makes it.
-func (m metadata) ownedBy(uid string) bool {
+// isOwnedBy reports whether the Node of this UID owns the object, as kubelet declares it.
+func (m metadata) isOwnedBy(uid string) bool {
 	for _, owner := range m.OwnerReferences {
 		if owner.Kind == "Node" && owner.UID == uid {
 			return true
@@ -95,7 +91,7 @@ func (m metadata) ownedBy(uid string) bool {
 	return false
 }
 
-// csiNode is what is read of a storage.k8s.io/v1 CSINode.
+// csiNode is the part of a storage.k8s.io/v1 CSINode that this package needs.
 type csiNode struct {
 	Metadata metadata `json:"metadata"`
 	Spec     struct {
@@ -107,8 +103,8 @@ type driver struct {
 	Name string `json:"name"`
 }
 
-// node is what is read of a v1 Node. Taints stay as they came, so that a field
-// that is not known here is not lost.
+// node is the part of a v1 Node that this package needs. Taints are not decoded, so that a
+// patch keeps fields that this package does not know.
 type node struct {
 	Metadata metadata `json:"metadata"`
 	Spec     struct {
@@ -116,7 +112,8 @@ type node struct {
 	} `json:"spec"`
 }
 
-// attempt looks once, and takes the taint off if it is time.
+// attempt removes the taint if the driver is registered. removed reports whether the Node
+// had the taint.
 func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 	c, err := o.API.open()
 	if err != nil {
@@ -134,26 +131,26 @@ func (o Options) attempt(ctx context.Context) (removed bool, err error) {
 	if err := c.get(ctx, "/api/v1/nodes/", o.Node, &n); err != nil {
 		return false, err
 	}
-	if !registered.Metadata.ownedBy(n.Metadata.UID) {
-		return false, errors.New("the CSINode is not of this node, but of an earlier node of its name, or of none")
+	if !registered.Metadata.isOwnedBy(n.Metadata.UID) {
+		return false, errors.New("the CSINode does not belong to this node, but to an earlier node of its name, or to none")
 	}
-	rest, err := without(n.Spec.Taints, Key(o.Driver))
+	rest, err := withoutKey(n.Spec.Taints, Key(o.Driver))
 	if err != nil || len(rest) == len(n.Spec.Taints) {
 		return false, err
 	}
 	return true, o.replace(ctx, c, n, rest)
 }
 
-// replace changes the taints of the Node from those that were read. If they, or
-// the Node, are others by now, nothing is changed: the tests of the patch fail.
+// replace replaces the taints of the Node that were read. If the taints or the Node have
+// changed since, the tests of the patch fail and it changes nothing.
 func (o Options) replace(ctx context.Context, c connection, n node, taints []json.RawMessage) error {
-	type operation struct {
+	type patchOperation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
 		Value any    `json:"value"`
 	}
 	var after node
-	err := c.patch(ctx, "/api/v1/nodes/", o.Node, []operation{
+	err := c.patch(ctx, "/api/v1/nodes/", o.Node, []patchOperation{
 		{"test", "/metadata/uid", n.Metadata.UID},
 		{"test", "/spec/taints", n.Spec.Taints},
 		{"replace", "/spec/taints", taints},
@@ -161,19 +158,19 @@ func (o Options) replace(ctx context.Context, c connection, n node, taints []jso
 	if err != nil {
 		return err
 	}
-	left, err := without(after.Spec.Taints, Key(o.Driver))
+	left, err := withoutKey(after.Spec.Taints, Key(o.Driver))
 	switch {
 	case err != nil:
 		return err
 	case after.Metadata.UID != n.Metadata.UID || len(left) != len(after.Spec.Taints):
-		return errors.New("the API server took the patch, but the node still has the taint")
+		return errors.New("the API server accepted the patch, but the node still has the taint")
 	default:
 		return nil
 	}
 }
 
-// without returns the taints that have another key.
-func without(taints []json.RawMessage, key string) ([]json.RawMessage, error) {
+// withoutKey returns the taints that have another key.
+func withoutKey(taints []json.RawMessage, key string) ([]json.RawMessage, error) {
 	rest := make([]json.RawMessage, 0, len(taints)) // not null in JSON
 	for _, taint := range taints {
 		var has struct {

@@ -17,7 +17,7 @@ import (
 	"github.com/growvol/growvol/pkg/startuptaint"
 )
 
-// remove removes the taint within the time, and returns what was logged.
+// remove calls Remove with a timeout and returns the log.
 func remove(t *testing.T, s *apiServer, within time.Duration) (log string, err error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -35,7 +35,7 @@ func removeAndLog(t *testing.T, s *apiServer, within time.Duration, log io.Write
 	})
 }
 
-// reaction is a log that does something about its first line.
+// reaction is a log that calls a function at its first line.
 type reaction struct {
 	bytes.Buffer
 	first func()
@@ -48,7 +48,7 @@ func (r *reaction) Write(line []byte) (int, error) {
 	return r.Buffer.Write(line)
 }
 
-// others are the keys that must survive.
+// others are the keys of the taints that must stay.
 func others() []string { return []string{"dedicated", "other.example.com/agent-not-ready"} }
 
 func checkRemoved(t *testing.T, s *apiServer, err error) {
@@ -61,7 +61,7 @@ func checkRemoved(t *testing.T, s *apiServer, err error) {
 	}
 }
 
-// The taint goes, with whatever effects it has; all others stay as they are.
+// Remove removes the taint with every effect, and no other taint.
 func TestTaintIsRemoved(t *testing.T) {
 	s := newServer(t)
 	_, err := remove(t, s, time.Minute)
@@ -71,8 +71,8 @@ func TestTaintIsRemoved(t *testing.T) {
 	}
 }
 
-// A node that had no other is left with an empty list.
-func TestOnlyTaint(t *testing.T) {
+// A node without other taints keeps an empty list.
+func TestRemoveOfTheOnlyTaint(t *testing.T) {
 	s := newServer(t)
 	s.taints = s.taints[1:2]
 	if _, err := remove(t, s, time.Minute); err != nil || len(s.keys()) != 0 {
@@ -80,8 +80,8 @@ func TestOnlyTaint(t *testing.T) {
 	}
 }
 
-// A node without it, after a restart of the plugin for one, is not touched.
-func TestNothingToRemove(t *testing.T) {
+// A node without the taint, as after a restart of the plugin, is not changed.
+func TestNodeWithoutTheTaintIsNotChanged(t *testing.T) {
 	s := newServer(t)
 	s.taints = s.taints[:1]
 	if _, err := remove(t, s, time.Minute); err != nil || s.count(patching) != 0 {
@@ -89,16 +89,19 @@ func TestNothingToRemove(t *testing.T) {
 	}
 }
 
-// Until kubelet has listed the driver the taint stays, whatever else is true.
-func TestNothingBeforeRegistration(t *testing.T) {
+// The taint stays until kubelet has listed the driver.
+func TestTaintStaysBeforeRegistration(t *testing.T) {
 	for name, c := range map[string]struct {
 		state func(*apiServer)
 		cause string
 	}{
-		"other drivers":    {func(s *apiServer) { s.drivers = []string{"other.example.com", driver + ".other"} }, "has not registered"},
+		"other drivers": {
+			func(s *apiServer) { s.drivers = []string{"other.example.com", driver + ".other"} },
+			"has not registered",
+		},
 		"no driver":        {func(s *apiServer) { s.drivers = nil }, "has not registered"},
 		"an earlier node":  {func(s *apiServer) { s.owner = "u0" }, "earlier node"},
-		"nobody's":         {func(s *apiServer) { s.owner = "" }, "or of none"},
+		"nobody's":         {func(s *apiServer) { s.owner = "" }, "or to none"},
 		"no CSINode":       {func(s *apiServer) { s.before = missing(csiPath) }, "not found"},
 		"nothing readable": {func(s *apiServer) { s.before = garbage(csiPath) }, "invalid character"},
 	} {
@@ -108,7 +111,8 @@ func TestNothingBeforeRegistration(t *testing.T) {
 			before := s.keys()
 			c.state(s)
 			log, err := remove(t, s, time.Second) // some ten attempts
-			if err == nil || !strings.Contains(err.Error()+log, c.cause) || s.count(patching) != 0 || !slices.Equal(s.keys(), before) {
+			if err == nil || !strings.Contains(err.Error()+log, c.cause) || s.count(patching) != 0 ||
+				!slices.Equal(s.keys(), before) {
 				t.Errorf("%d patches, taints %v, %v", s.count(patching), s.keys(), err)
 			}
 			if usual := c.cause == "has not registered"; strings.Contains(log, "level=WARN") == usual {
@@ -141,8 +145,8 @@ func garbage(path string) func(http.ResponseWriter, *http.Request) bool {
 	}
 }
 
-// It waits for the registration, and then does it.
-func TestRegistrationIsAwaited(t *testing.T) {
+// Remove waits for the registration and then removes the taint.
+func TestRemoveWaitsForRegistration(t *testing.T) {
 	s := newServer(t)
 	s.drivers = nil
 	s.before = func(http.ResponseWriter, *http.Request) bool {
@@ -155,13 +159,14 @@ func TestRegistrationIsAwaited(t *testing.T) {
 	checkRemoved(t, s, err)
 }
 
-// A taint that somebody adds between the reading and the patch is not lost, and
-// one that somebody removes does not come back.
-func TestConcurrentChange(t *testing.T) {
+// A taint that another client adds between the reading and the patch stays, and one that it
+// removes does not come back.
+func TestConcurrentChangeOfTaintsIsKept(t *testing.T) {
 	s := newServer(t)
 	s.before = func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method == http.MethodPatch && len(s.taints) == 4 {
-			s.taints = append(s.taints[1:], taint{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}, taint{"key": "new", "effect": "NoSchedule"})
+			s.taints = append(s.taints[1:], taint{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
+				taint{"key": "new", "effect": "NoSchedule"})
 		}
 		return false
 	}
@@ -172,9 +177,9 @@ func TestConcurrentChange(t *testing.T) {
 	}
 }
 
-// A node of the same name that has just taken the place of the one that was
-// read keeps its taint: nobody has registered there.
-func TestNodeReplacedMeanwhile(t *testing.T) {
+// A new node that has replaced the node of the same name keeps its taint: the driver is not
+// registered there.
+func TestReplacedNodeIsNotChanged(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.before = func(_ http.ResponseWriter, r *http.Request) bool {
@@ -189,8 +194,8 @@ func TestNodeReplacedMeanwhile(t *testing.T) {
 	}
 }
 
-// An answer of 200 is not enough: the node must be without the taint.
-func TestSuccessIsAReading(t *testing.T) {
+// Status 200 is not enough: the node must be read without the taint.
+func TestRemoveReadsTheNodeBack(t *testing.T) {
 	s := newServer(t)
 	ignored := 0
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
@@ -208,7 +213,7 @@ func TestSuccessIsAReading(t *testing.T) {
 	}
 }
 
-// Whatever the API server does, it is asked again.
+// Remove retries after every error of the API server.
 func TestErrorsAreRetried(t *testing.T) {
 	s := newServer(t)
 	s.before = func(w http.ResponseWriter, _ *http.Request) bool {
@@ -235,8 +240,8 @@ func TestErrorsAreRetried(t *testing.T) {
 	}
 }
 
-// The token and the authority are read anew each time: both change.
-func TestFilesAreReadAgain(t *testing.T) {
+// The token and the authority change, so every attempt reads them again.
+func TestTokenAndAuthorityAreReadAgain(t *testing.T) {
 	s := newServer(t)
 	good, err := os.ReadFile(filepath.Join(s.dir, "ca.crt"))
 	if err != nil {
@@ -260,11 +265,12 @@ func TestFilesAreReadAgain(t *testing.T) {
 	}
 }
 
-// A server that cannot be checked is sent no token.
+// Without an authority to verify the server, no token is sent.
 func TestNoTokenWithoutAnAuthority(t *testing.T) {
 	s := newServer(t)
 	write(t, s.dir, "ca.crt", "")
-	if _, err := remove(t, s, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "has no certificate") || len(s.calls) != 0 {
+	if _, err := remove(t, s, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "has no certificate") ||
+		len(s.calls) != 0 {
 		t.Errorf("%v after %v", err, s.calls)
 	}
 }
@@ -276,14 +282,15 @@ func TestInCluster(t *testing.T) {
 		t.Errorf("%v, %v", api, err)
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
-	if api, err := startuptaint.InCluster(); err != nil || api.URL != "https://[fd00::1]:443" || api.Dir != "/var/run/secrets/kubernetes.io/serviceaccount" {
+	if api, err := startuptaint.InCluster(); err != nil || api.URL != "https://[fd00::1]:443" ||
+		api.Dir != "/var/run/secrets/kubernetes.io/serviceaccount" {
 		t.Errorf("%v, %v", api, err)
 	}
 }
 
-// Nobody is sent the token whom the API server's authority has not vouched for:
-// redirections are not followed.
-func TestNoTokenElsewhere(t *testing.T) {
+// The client does not follow redirections, so that no server gets the token unless the
+// authority of the API server has signed its certificate.
+func TestTokenIsNotSentToAnotherServer(t *testing.T) {
 	s := newServer(t)
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s has been asked, with the authorization %q", r.Host, r.Header.Get("Authorization"))

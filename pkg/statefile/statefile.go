@@ -1,6 +1,7 @@
-// Package statefile keeps small facts in JSON files on the node's own disk, so
-// that they survive a restart of the plugin and a power cut. A reader finds
-// the old content or the new one, never a mixture.
+// Package statefile stores values as JSON files that survive a restart of the plugin and a
+// power cut. A reader finds the old content or the new content, never a mixture. The node
+// service (records of staged volumes) and packages luks and filesystem (markers of
+// unfinished formats) use it.
 package statefile
 
 import (
@@ -12,12 +13,11 @@ import (
 	"path/filepath"
 )
 
-// newSuffix ends the name of a file that is still being written.
+// newSuffix is the suffix of a file that is being written.
 const newSuffix = ".new"
 
-// Write replaces the file at path by value as JSON, readable by its owner
-// only, and returns once the new content would survive a power cut. The
-// directory must exist.
+// Write replaces the file at path by value as JSON, readable by its owner only, and returns
+// when the new content would survive a power cut. The directory must exist.
 func Write(path string, value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {
@@ -44,8 +44,7 @@ func writeSynced(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// ErrDamaged marks the error of Read for a file whose content is no JSON of
-// the wanted form.
+// ErrDamaged is wrapped by the error of Read for a file whose content cannot be decoded.
 var ErrDamaged = errors.New("the file is damaged")
 
 // Read fills value from the file at path. It reports false if there is none.
@@ -64,8 +63,8 @@ func Read(path string, value any) (exists bool, err error) {
 	return true, nil
 }
 
-// Remove removes the file at path and returns once that would survive a power
-// cut. A file that does not exist is a success.
+// Remove removes the file at path, and returns when the removal would survive a power cut. It
+// succeeds if the file does not exist.
 func Remove(path string) error {
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {

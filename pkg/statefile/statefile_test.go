@@ -47,7 +47,7 @@ func TestReadOfADamagedFile(t *testing.T) {
 	}
 }
 
-// A Write that was cut short before its rename leaves the old content.
+// A Write that was interrupted before its rename leaves the old content.
 func TestUnfinishedWriteIsNotRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fact.json")
 	if err := Write(path, fact{"old"}); err != nil {

@@ -30,8 +30,8 @@ func TestDeviceSize(t *testing.T) {
 	}
 }
 
-// FuzzDeviceSize: the device of a volume that is too small never passes, with
-// or without a header; that of a volume that is large enough always does.
+// FuzzDeviceSize checks that the device of a volume that is too small never passes, with or
+// without a header, and that of a large enough volume always does.
 func FuzzDeviceSize(f *testing.F) {
 	f.Add(int64(GiB+10*MiB), uint16(1), int64(16*MiB))
 	f.Add(int64(GiB), uint16(1), int64(0))

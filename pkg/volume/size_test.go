@@ -26,7 +26,7 @@ func TestSizeString(t *testing.T) {
 	}
 }
 
-// FuzzSizeString: two sizes never render alike, for messages compare them.
+// FuzzSizeString checks that two sizes never have the same text.
 func FuzzSizeString(f *testing.F) {
 	f.Add(int64(GiB), int64(GiB+1))
 	f.Add(int64(GiB), int64(GiB+KiB))
@@ -100,8 +100,8 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// FuzzResolve: whatever is asked, an answer lies in the range, is a whole
-// number of granularitys, and within the backend's bounds.
+// FuzzResolve checks that every resolved size lies in the range, is a
+// multiple of the granularity and within the backend's bounds.
 func FuzzResolve(f *testing.F) {
 	f.Add(int64(GiB), int64(0), int64(GiB), int64(0), int64(0), int64(GiB))
 	f.Fuzz(func(t *testing.T, required, limit, granularity, lo, hi, def int64) {
