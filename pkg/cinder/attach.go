@@ -108,7 +108,7 @@ func (a attachment) settle(ctx context.Context) (cloud.Volume, error) {
 func (a attachment) allowed(ctx context.Context, v cloud.Volume) error {
 	if v.Multiattach {
 		// Nova refuses shareable volumes to older clients, also to the first server.
-		err := a.cloud.Supports(ctx, cloud.Multiattach)
+		err := a.cloud.CheckFeature(ctx, cloud.FeatureMultiattach)
 		if volume.IsKind(err, volume.KindUnsupported) {
 			return volume.Errorf(volume.KindPrecondition, "the volume can be shared, and this cloud attaches no such volume: %w", err)
 		}

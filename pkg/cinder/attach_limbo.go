@@ -55,7 +55,7 @@ func (a attachment) clearRemains(ctx context.Context) (changed bool, err error) 
 		return false, err
 	}
 	records = slices.DeleteFunc(records, func(r cloud.AttachmentRecord) bool {
-		return !strings.EqualFold(r.ServerID, a.server) || r.Status != stateReserved
+		return !strings.EqualFold(r.Instance, a.server) || r.Status != stateReserved
 	})
 	if len(records) == 0 {
 		return false, nil
@@ -85,7 +85,7 @@ func (a attachment) limbo(ctx context.Context, v cloud.Volume) error {
 	}
 	var whose []string
 	for _, r := range records {
-		whose = append(whose, r.Status+" for server "+r.ServerID+" (attachment "+r.ID+")")
+		whose = append(whose, r.Status+" for server "+r.Instance+" (attachment "+r.ID+")")
 	}
 	return volume.Errorf(volume.KindInProgress, "the volume is %s: %s", v.Status, strings.Join(whose, ", ")).
 		WithRemedy(remedy + "if that server does not have the volume, delete the attachment: " + attachmentCommand + "delete ATTACHMENT")

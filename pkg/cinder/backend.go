@@ -163,11 +163,11 @@ func (b *Backend) locate(ctx context.Context, id string, find func(context.Conte
 		limited, cancel := context.WithTimeout(ctx, patience(ctx))
 		c, err := b.clouds.Cloud(limited, name)
 		if err == nil {
-			if seen[c.Place()] {
+			if seen[c.ProjectKey()] {
 				cancel()
 				continue
 			}
-			seen[c.Place()] = true
+			seen[c.ProjectKey()] = true
 			first = cmp.Or(first, c)
 			err = find(limited, c)
 		}
@@ -196,15 +196,15 @@ func (b *Backend) places(ctx context.Context) ([]*cloud.Cloud, error) {
 	var places []*cloud.Cloud
 	seen := make(map[string]bool)
 	for i, name := range b.clouds.Names() {
-		if i > 0 && !b.clouds.Usable(name) {
+		if i > 0 && !b.clouds.IsUsable(name) {
 			continue // logged when the configuration was read
 		}
 		c, err := b.clouds.Cloud(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if !seen[c.Place()] {
-			seen[c.Place()] = true
+		if !seen[c.ProjectKey()] {
+			seen[c.ProjectKey()] = true
 			places = append(places, c)
 		}
 	}

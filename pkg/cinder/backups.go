@@ -174,7 +174,7 @@ func (t taking) begin(ctx context.Context, helper cloud.Snapshot) (cloud.Backup,
 	maps.Copy(metadata, t.class.metadata)
 	backup, err := t.cloud.CreateBackup(ctx, cloud.NewBackup{
 		Name: t.name, Description: description, VolumeID: t.volumeID, SnapshotID: helper.ID,
-		Zone: t.class.zone, Incremental: t.class.incremental, Metadata: metadata,
+		AvailabilityZone: t.class.zone, Incremental: t.class.incremental, Metadata: metadata,
 	})
 	if err == nil {
 		backup, err = t.cloud.Backup(ctx, backup.ID) // the answer to the creation has little more than the id
@@ -254,7 +254,7 @@ func (b *Backend) dropBackup(ctx context.Context, c *cloud.Cloud, backup cloud.B
 
 func domainBackup(b cloud.Backup) volume.Snapshot {
 	return volume.Snapshot{
-		ID: b.ID, Name: b.Name, VolumeID: b.VolumeID, Size: volume.Size(b.SizeGiB) * volume.GiB,
+		ID: b.ID, Name: b.Name, VolumeID: b.VolumeID, Size: volume.Size(b.Size) * volume.GiB,
 		Created: b.CreatedAt.Truncate(time.Second), Ready: b.Status == snapAvailable,
 	}
 }

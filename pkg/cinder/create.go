@@ -150,7 +150,7 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 	}
 	var v cloud.Volume
 	for i, zone := range k.place.zones {
-		order.Zone = zone
+		order.AvailabilityZone = zone
 		v, err = k.ask(ctx, order)
 		if err == nil {
 			k.accepted(v)
@@ -191,7 +191,7 @@ func (k *creation) sourceID() string { return cmp.Or(k.req.Source.VolumeID, k.re
 // order is what to ask Cinder for.
 func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 	order := cloud.NewVolume{
-		Name: k.req.Name, Description: description, SizeGiB: int(k.req.Size / granule), Type: k.want.volType, Metadata: k.want.metadata,
+		Name: k.req.Name, Description: description, Size: int(k.req.Size / granule), VolumeType: k.want.volType, Metadata: k.want.metadata,
 	}
 	if len(k.want.near)+len(k.want.far) > 0 {
 		var err error
@@ -204,7 +204,7 @@ func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 		}
 	}
 	from, err := contentOf(ctx, k.cloud, k.req.Source)
-	order.SnapshotID, order.SourceVolumeID, order.BackupID = from.SnapshotID, from.SourceVolumeID, from.BackupID
+	order.SnapshotID, order.SourceVolID, order.BackupID = from.SnapshotID, from.SourceVolID, from.BackupID
 	if order.BackupID != "" {
 		order.Metadata[metaBackup] = order.BackupID
 	}
@@ -217,7 +217,7 @@ func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 // contentOf turns a source into Cinder's terms: what CSI knows as a snapshot may
 // be a backup.
 func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (from cloud.NewVolume, err error) {
-	from.SourceVolumeID = source.VolumeID
+	from.SourceVolID = source.VolumeID
 	if source.SnapshotID == "" {
 		return from, nil
 	}
@@ -236,7 +236,7 @@ func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (from 
 		return from, errBackup
 	}
 	from.BackupID = source.SnapshotID
-	return from, c.Supports(ctx, cloud.BackupSource)
+	return from, c.CheckFeature(ctx, cloud.FeatureBackupSource)
 }
 
 // readSource reads what a volume is made from. It returns nil if there is no
@@ -270,8 +270,8 @@ func (k *creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume
 		wasDone = k.attempts.addLost(order.Name)
 	}
 	switch code := cloud.StatusCode(err); {
-	case volume.IsKind(err, volume.KindNotFound) && order.Type != "", volume.IsKind(err, volume.KindInvalid) && order.Type != "":
-		if _, errType := k.typeNamed(ctx, k.cloud, order.Type); volume.IsKind(errType, volume.KindInvalid) {
+	case volume.IsKind(err, volume.KindNotFound) && order.VolumeType != "", volume.IsKind(err, volume.KindInvalid) && order.VolumeType != "":
+		if _, errType := k.typeNamed(ctx, k.cloud, order.VolumeType); volume.IsKind(errType, volume.KindInvalid) {
 			return v, errType
 		}
 		return v, err

@@ -96,8 +96,8 @@ func (a attachment) recorded(ctx context.Context, v cloud.Volume) (map[string]bo
 	}
 	servers := make(map[string]bool)
 	for _, r := range records {
-		if r.ServerID != "" {
-			servers[r.ServerID] = true
+		if r.Instance != "" {
+			servers[r.Instance] = true
 		}
 	}
 	if len(servers) == 0 {
@@ -251,7 +251,7 @@ func (a attachment) leave(ctx context.Context) (v cloud.Volume, off bool, err er
 	}
 	var ours []string
 	for _, r := range records {
-		if strings.EqualFold(r.ServerID, a.server) {
+		if strings.EqualFold(r.Instance, a.server) {
 			ours = append(ours, r.ID)
 		}
 	}

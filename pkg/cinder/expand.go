@@ -102,7 +102,7 @@ func (b *Backend) brokenExtension(ctx context.Context, c *cloud.Cloud, v cloud.V
 func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
 	online := v.Status == stateInUse
 	if online {
-		if err := c.Supports(ctx, cloud.OnlineExtend); err != nil {
+		if err := c.CheckFeature(ctx, cloud.FeatureOnlineExtend); err != nil {
 			kind := volume.KindOf(err)
 			if kind == volume.KindUnsupported {
 				kind = volume.KindPrecondition
@@ -204,7 +204,7 @@ func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
 	all := servers(v)
 	failed := false
 	for _, server := range all {
-		err := c.Supports(ctx, cloud.ExternalEvents)
+		err := c.CheckFeature(ctx, cloud.FeatureExternalEvents)
 		if err == nil {
 			err = c.NotifyExtended(ctx, server, v.ID)
 		}

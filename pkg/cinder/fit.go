@@ -41,7 +41,7 @@ func (k *creation) possible(ctx context.Context, from cloud.NewVolume) error {
 
 // origin is the volume that a copy comes from, if it is one.
 func (k *creation) origin(ctx context.Context, from cloud.NewVolume) (v cloud.Volume, copied bool, err error) {
-	id := from.SourceVolumeID
+	id := from.SourceVolID
 	if from.SnapshotID != "" {
 		s, err := k.cloud.Snapshot(ctx, from.SnapshotID)
 		if err != nil {
@@ -65,7 +65,7 @@ const novaTimeout = 2 * time.Second
 func (k *creation) shareable(ctx context.Context, origin cloud.Volume, copied bool) error {
 	limited, cancel := context.WithTimeout(ctx, novaTimeout)
 	defer cancel()
-	if err := k.cloud.Supports(limited, cloud.Multiattach); volume.IsKind(err, volume.KindUnsupported) {
+	if err := k.cloud.CheckFeature(limited, cloud.FeatureMultiattach); volume.IsKind(err, volume.KindUnsupported) {
 		return volume.Errorf(volume.KindInvalid, "the volume is to be used on several nodes: %w", err)
 	}
 	name, can := origin.VolumeType, origin.Multiattach

@@ -37,9 +37,9 @@ func newClockwork() *clockwork {
 }
 
 func (c *clockwork) state(id string) cloud.Volume {
-	v := cloud.Volume{ID: id, Status: "extending", SizeGiB: 1}
+	v := cloud.Volume{ID: id, Status: "extending", Size: 1}
 	if at, ok := c.at[id]; ok && !time.Now().Before(at) {
-		v.Status, v.SizeGiB, v.UpdatedAt = stateAvailable, 2, at
+		v.Status, v.Size, v.UpdatedAt = stateAvailable, 2, at
 	}
 	return v
 }
@@ -120,7 +120,7 @@ func TestPollerLooksEarlyAndThenLess(t *testing.T) {
 		began := time.Now()
 		c.later("v", 10*time.Second)
 		v, err := p.await(t.Context(), "v", "extend", isAvailable)
-		if err != nil || v.SizeGiB != 2 {
+		if err != nil || v.Size != 2 {
 			t.Fatalf("%+v, %v", v, err)
 		}
 		if first := c.reads[0].Sub(began); first < 40*time.Millisecond || first > 60*time.Millisecond {

@@ -269,7 +269,7 @@ func (t taking) other(id, volumeID string) error {
 // to the creation has: a snapshot has one time of creation.
 func domainSnapshot(s cloud.Snapshot) volume.Snapshot {
 	return volume.Snapshot{
-		ID: s.ID, Name: s.Name, VolumeID: s.VolumeID, Size: volume.Size(s.SizeGiB) * volume.GiB,
+		ID: s.ID, Name: s.Name, VolumeID: s.VolumeID, Size: volume.Size(s.Size) * volume.GiB,
 		Created: s.CreatedAt.Truncate(time.Second), Ready: s.Status == snapAvailable,
 	}
 }

@@ -16,7 +16,7 @@ type Backup struct {
 	ID, Name, Status string
 	VolumeID         string
 	FailReason       string
-	SizeGiB          int
+	Size             int
 	CreatedAt        time.Time
 	Metadata         map[string]string // only clouds from 3.43 on have it
 }
@@ -40,7 +40,7 @@ type wireBackup struct {
 func (w *wireBackup) backup() Backup {
 	return Backup{
 		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, FailReason: w.FailReason,
-		SizeGiB: w.Size, CreatedAt: time.Time(w.Created), Metadata: w.Metadata,
+		Size: w.Size, CreatedAt: time.Time(w.Created), Metadata: w.Metadata,
 	}
 }
 
@@ -164,7 +164,7 @@ type NewBackup struct {
 	Name, Description string
 	VolumeID          string
 	SnapshotID        string // of that volume; empty: the volume itself
-	Zone              string // empty: the cloud's choice; others need 3.51
+	AvailabilityZone  string // empty: the cloud's choice; others need 3.51
 	Force             bool   // also of a volume in use
 	Incremental       bool
 	Metadata          map[string]string // left out on clouds before 3.43
@@ -193,8 +193,8 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 	if k.version = c.backupVersion(ctx); !k.version.isZero() && len(b.Metadata) > 0 {
 		request["metadata"] = b.Metadata
 	}
-	if b.Zone != "" {
-		request["availability_zone"] = b.Zone
+	if b.AvailabilityZone != "" {
+		request["availability_zone"] = b.AvailabilityZone
 		k.needs = need{"making a backup in another zone", blockStorage, microversion{3, 51}, "leave out the zone"}
 	}
 	err := c.do(ctx, k)

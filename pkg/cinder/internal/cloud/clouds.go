@@ -238,9 +238,9 @@ func (cs *Clouds) Names() []string {
 	return append([]string{cs.byDefault}, names...)
 }
 
-// Usable tells whether a cloud's description is complete. It stays usable while
+// IsUsable tells whether a cloud's description is complete. It stays usable while
 // a changed one is broken.
-func (cs *Clouds) Usable(name string) bool {
+func (cs *Clouds) IsUsable(name string) bool {
 	e, ok := cs.watch.Current(false).Clouds[name]
 	return ok && e.Err == nil
 }
@@ -286,11 +286,11 @@ type Cloud struct {
 // Name is the cloud's name in the configuration.
 func (c *Cloud) Name() string { return c.name }
 
-// Supports returns nil if the cloud can do f. It asks the service of f for its
+// CheckFeature returns nil if the cloud can do f. It asks the service of f for its
 // versions, and no other, unless that has told them. Kinds: Unsupported (the
 // message names the needed and the offered microversion), Unavailable (the
 // service does not answer, or did not some seconds ago).
-func (c *Cloud) Supports(ctx context.Context, f Feature) error { return c.supports(ctx, f.need()) }
+func (c *Cloud) CheckFeature(ctx context.Context, f Feature) error { return c.supports(ctx, f.need()) }
 
 func (c *Cloud) supports(ctx context.Context, n need) error {
 	return c.loggedIn(ctx, "asking what "+string(n.service)+" offers", func(conn *connection) error { return conn.supports(ctx, n) })

@@ -37,7 +37,7 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	for name, f := range map[string]func() error{
 		"get":    func() error { _, err := r.Volume(t.Context(), v.ID); return err },
-		"create": func() error { _, err := r.CreateVolume(t.Context(), NewVolume{Name: "x", SizeGiB: 1}); return err },
+		"create": func() error { _, err := r.CreateVolume(t.Context(), NewVolume{Name: "x", Size: 1}); return err },
 	} {
 		r.fake.RevokeTokens()
 		r.fake.Forget()
@@ -296,7 +296,7 @@ func TestClosed(t *testing.T) {
 	r.clouds.Close()
 	_, err := r.Zones(t.Context())
 	refused(t, err, volume.KindUnavailable, "closed")
-	refused(t, r.Supports(t.Context(), OnlineExtend), volume.KindUnavailable, "closed")
+	refused(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "closed")
 }
 
 func TestLoginFailureIsShared(t *testing.T) {

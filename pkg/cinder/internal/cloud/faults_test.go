@@ -66,7 +66,7 @@ func TestCreationIsNotRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, c.fault)
-			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
+			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
 			refused(t, err, volume.KindUnavailable, "creating volume pvc-1 of 1 GiB")
 			if n := r.fake.Count(fakecloud.CreateVolume); n != 1 {
 				t.Errorf("%d requests", n)
@@ -83,7 +83,7 @@ func TestCreationIsNotRepeated(t *testing.T) {
 func TestDoubtIsTold(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
-	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
+	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
 	refused(t, err, volume.KindUnavailable, "no answer of cinder; whether it was done is not known")
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.CutOff()).Always()
 	_, err = r.Volume(t.Context(), absent)
@@ -98,7 +98,7 @@ func TestThrottledCreationIsRepeated(t *testing.T) {
 		r := newRig(t, fakecloud.Options{})
 		r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Throttled(status, 1))
 		start := time.Now()
-		_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", SizeGiB: 1})
+		_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
 		must(t, err)
 		if took := time.Since(start); took < time.Second || r.fake.Count(fakecloud.CreateVolume) != 2 {
 			t.Errorf("%d: done after %s with %d requests", status, took, r.fake.Count(fakecloud.CreateVolume))
@@ -190,7 +190,7 @@ func TestDowngrade(t *testing.T) {
 	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
 	must(t, r.Attach(t.Context(), node, v.ID, false))
 	r.await(t, v.ID, "in-use")
-	must(t, r.Supports(t.Context(), OnlineExtend))
+	must(t, r.CheckFeature(t.Context(), FeatureOnlineExtend))
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Status(406, "Version 3.42 is not supported by the API."))
 	r.fake.Forget()
 	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406", "Version 3.42 is not supported")

@@ -48,19 +48,19 @@ type Feature uint8
 
 // The features that callers ask for.
 const (
-	// OnlineExtend is growing a volume that is attached (Cinder 3.42, Pike).
-	OnlineExtend Feature = iota
-	// Multiattach is attaching a volume to several servers (Nova 2.60, Queens).
-	Multiattach
-	// Messages are the reasons of asynchronous failures (Cinder 3.3, Ocata).
-	Messages
-	// BackupSource is making a volume from a backup (Cinder 3.47, Queens).
-	BackupSource
-	// SnapshotInUse is a snapshot of an attached volume without force (Cinder
+	// FeatureOnlineExtend is growing a volume that is attached (Cinder 3.42, Pike).
+	FeatureOnlineExtend Feature = iota
+	// FeatureMultiattach is attaching a volume to several servers (Nova 2.60, Queens).
+	FeatureMultiattach
+	// FeatureMessages are the reasons of asynchronous failures (Cinder 3.3, Ocata).
+	FeatureMessages
+	// FeatureBackupSource is making a volume from a backup (Cinder 3.47, Queens).
+	FeatureBackupSource
+	// FeatureSnapshotInUse is a snapshot of an attached volume without force (Cinder
 	// 3.66, Xena). Older clouds do the same when they are told to force it.
-	SnapshotInUse
-	// ExternalEvents is telling Nova that a volume has grown (Nova 2.51, Pike).
-	ExternalEvents
+	FeatureSnapshotInUse
+	// FeatureExternalEvents is telling Nova that a volume has grown (Nova 2.51, Pike).
+	FeatureExternalEvents
 )
 
 // need is what a feature takes.
@@ -73,21 +73,21 @@ type need struct {
 
 func (f Feature) need() need {
 	switch f {
-	case OnlineExtend:
+	case FeatureOnlineExtend:
 		return need{
 			"growing a volume that is in use", blockStorage,
 			microversion{3, 42},
 			"detach the volume (scale the workload to zero) and expand it offline, or have the cloud upgraded",
 		}
-	case Multiattach:
+	case FeatureMultiattach:
 		return need{"attaching a volume to several servers", compute, microversion{2, 60}, "use a volume on one node only, or have the cloud upgraded"}
-	case Messages:
+	case FeatureMessages:
 		return need{"reading why an operation failed", blockStorage, microversion{3, 3}, ""}
-	case BackupSource:
+	case FeatureBackupSource:
 		return need{"making a volume from a backup", blockStorage, microversion{3, 47}, "use snapshots, or have the cloud upgraded"}
-	case SnapshotInUse:
+	case FeatureSnapshotInUse:
 		return need{"taking a snapshot of a volume in use without force", blockStorage, microversion{3, 66}, ""}
-	case ExternalEvents:
+	case FeatureExternalEvents:
 		return need{"telling Nova that a volume has grown", compute, microversion{2, 51}, ""}
 	}
 	return need{what: fmt.Sprintf("feature %d", uint8(f)), service: blockStorage, version: microversion{major: 99}}

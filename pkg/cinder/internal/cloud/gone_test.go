@@ -64,19 +64,19 @@ func goneCases() []goneCase {
 			return c.SetVolumeMetadata(ctx, noVolume, map[string]string{"a": "b"})
 		}, volume.KindNotFound, volumeGone, fakecloud.SetMetadata},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
-			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, SourceVolumeID: noVolume})
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", Size: 1, SourceVolID: noVolume})
 			return err
 		}, volume.KindNotFound, volumeGone, fakecloud.CreateVolume},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
-			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, SnapshotID: noSnapshot})
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", Size: 1, SnapshotID: noSnapshot})
 			return err
 		}, volume.KindNotFound, snapshotGone, fakecloud.CreateVolume},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
-			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, BackupID: noBackup})
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", Size: 1, BackupID: noBackup})
 			return err
 		}, volume.KindNotFound, backupGone, fakecloud.CreateVolume},
 		{"volume_create", func(ctx context.Context, c *Cloud) error {
-			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", SizeGiB: 1, Type: "no-such-type"})
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "gone", Size: 1, VolumeType: "no-such-type"})
 			return err
 		}, volume.KindInvalid, "Volume type with name no-such-type could not be found.", fakecloud.CreateVolume},
 		{"volume_list", func(ctx context.Context, c *Cloud) error {

@@ -48,13 +48,13 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 	for s, calls := range map[service]func(context.Context, *Cloud) error{
 		compute: func(ctx context.Context, c *Cloud) error {
 			_, errZones := c.Zones(ctx)
-			v, errCreate := c.CreateVolume(ctx, NewVolume{Name: "pvc-1", SizeGiB: 1})
+			v, errCreate := c.CreateVolume(ctx, NewVolume{Name: "pvc-1", Size: 1})
 			_, errMessages := c.Messages(ctx, v.ID)
-			return errors.Join(errZones, errCreate, errMessages, c.Supports(ctx, OnlineExtend))
+			return errors.Join(errZones, errCreate, errMessages, c.CheckFeature(ctx, FeatureOnlineExtend))
 		},
 		blockStorage: func(ctx context.Context, c *Cloud) error {
 			_, err := c.ServerAttachment(ctx, absent, absent)
-			return errors.Join(err, c.Supports(ctx, Multiattach))
+			return errors.Join(err, c.CheckFeature(ctx, FeatureMultiattach))
 		},
 	} {
 		t.Run(string(s), func(t *testing.T) {
@@ -87,13 +87,13 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			refused(t, r.Supports(ctx, Multiattach), volume.KindDeadline, "the versions it offers are not known", "waiting for the API versions of nova")
+			refused(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline, "the versions it offers are not known", "waiting for the API versions of nova")
 		})
 	}
 	wg.Wait()
 	rule.Remove()
-	must(t, r.Supports(t.Context(), Multiattach))
-	must(t, r.Supports(t.Context(), ExternalEvents))
+	must(t, r.CheckFeature(t.Context(), FeatureMultiattach))
+	must(t, r.CheckFeature(t.Context(), FeatureExternalEvents))
 	if n := r.fake.Count(fakecloud.Discover); n != 1 {
 		t.Errorf("%d version requests for 20 callers, want 1", n)
 	}
@@ -105,7 +105,7 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tune.limits.versionsAttempt = 100 * time.Millisecond
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	refused(t, r.Supports(lasting(t, 10*time.Millisecond), Multiattach), volume.KindDeadline)
+	refused(t, r.CheckFeature(lasting(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
 	turn := r.conn.versions[compute].turn
 	turn <- struct{}{} // the request has ended
 	<-turn
@@ -120,7 +120,7 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 // once; and one whose servers differ is not asked after each refusal.
 func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	must(t, r.Supports(t.Context(), Messages))
+	must(t, r.CheckFeature(t.Context(), FeatureMessages))
 	r.fake.Forget()
 	r.fake.SetLatency(fakecloud.ListMsgs, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond, 60*time.Millisecond)})
 	r.fake.On(fakecloud.Match{Call: fakecloud.ListMsgs}, fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
@@ -193,7 +193,7 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
 	r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	refused(t, r.Supports(lasting(t, 20*time.Millisecond), Multiattach), volume.KindDeadline)
+	refused(t, r.CheckFeature(lasting(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
 	_, err := r.clouds.Cloud(lasting(t, 20*time.Millisecond), "admin")
 	refused(t, err, volume.KindDeadline)
 	versions := r.conn.versions[compute]

@@ -233,7 +233,7 @@ func TestNoEndpoint(t *testing.T) {
 	must(t, err)
 	_, err = cloud.Zones(t.Context())
 	refused(t, err, volume.KindUnavailable, "listing the availability zones", `cloud "c" has no public endpoint of volumev3 in region mars; it has public in r1`, "check region and endpoint type of")
-	refused(t, cloud.Supports(t.Context(), Multiattach), volume.KindUnavailable, "compute in region mars")
+	refused(t, cloud.CheckFeature(t.Context(), FeatureMultiattach), volume.KindUnavailable, "compute in region mars")
 	k.catalog = "[]"
 	if clouds, err = k.clouds(t, "clouds.yaml", yamlHead); err == nil {
 		cloud, err = clouds.Cloud(t.Context(), "c")
@@ -296,7 +296,7 @@ func TestFiltersThatACloudIgnores(t *testing.T) {
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
 	const list = `[{"id":"1","name":"other","volume_id":"x","resource_uuid":"x"},{"id":"2","name":"mine","volume_id":"v","resource_uuid":"v"}]`
-	must(t, c.Supports(t.Context(), Messages)) // the versions are known before the answers change
+	must(t, c.CheckFeature(t.Context(), FeatureMessages)) // the versions are known before the answers change
 	k.version = `{"volumes":LIST,"snapshots":LIST,"backups":LIST,"messages":LIST,"attachments":LIST}`
 	k.version = strings.ReplaceAll(k.version, "LIST", list)
 	ctx := t.Context()

@@ -1,9 +1,9 @@
 package cloud
 
-// Place identifies the project of this cloud: two names in the configuration
+// ProjectKey identifies the project of this cloud: two names in the configuration
 // whose clouds have one place show the same volumes. It is "" while there is no
 // connection.
-func (c *Cloud) Place() string {
+func (c *Cloud) ProjectKey() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.conn == nil {

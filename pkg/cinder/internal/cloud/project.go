@@ -102,7 +102,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	}
 	k := call{
 		service: blockStorage, name: "message_list", what: "reading the messages about volume " + volumeID,
-		method: "GET", path: "messages", into: &answer, key: "messages", needs: Messages.need(),
+		method: "GET", path: "messages", into: &answer, key: "messages", needs: FeatureMessages.need(),
 	}
 	// Only later versions can select; 3.3 lists those of the whole project.
 	if k.version = c.best(ctx, microversion{3, 5}); !k.version.isZero() {

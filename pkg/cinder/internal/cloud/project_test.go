@@ -41,7 +41,7 @@ func TestMessages(t *testing.T) {
 		for _, id := range []string{other.ID, v.ID, v.ID} {
 			r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
 			must(t, r.ExtendVolume(t.Context(), id, 5, false))
-			if got := r.await(t, id, "available"); got.SizeGiB != 1 {
+			if got := r.await(t, id, "available"); got.Size != 1 {
 				t.Fatalf("the refused extension had an effect: %+v", got)
 			}
 		}

@@ -14,7 +14,7 @@ func attachmentsAPI() need {
 // AttachmentRecord is what Cinder keeps of an attachment, from the reservation
 // of the volume to its release.
 type AttachmentRecord struct {
-	ID, ServerID string
+	ID, Instance string
 	Status       string // reserved, attaching, attached, detaching, …
 }
 
@@ -45,7 +45,7 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 	for _, a := range answer.Attachments {
 		// A filter that a cloud ignores must not make other volumes match.
 		if strings.EqualFold(a.VolumeID, volumeID) {
-			records = append(records, AttachmentRecord{ID: a.ID, ServerID: a.Instance, Status: a.Status})
+			records = append(records, AttachmentRecord{ID: a.ID, Instance: a.Instance, Status: a.Status})
 		}
 	}
 	return records, nil

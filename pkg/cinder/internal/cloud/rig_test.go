@@ -53,7 +53,7 @@ func newRig(t *testing.T, o fakecloud.Options) *rig {
 // volume makes a volume that is ready for use.
 func (r *rig) volume(t *testing.T, name string, gib int) Volume {
 	t.Helper()
-	v, err := r.CreateVolume(t.Context(), NewVolume{Name: name, SizeGiB: gib})
+	v, err := r.CreateVolume(t.Context(), NewVolume{Name: name, Size: gib})
 	must(t, err)
 	return r.await(t, v.ID, "available")
 }

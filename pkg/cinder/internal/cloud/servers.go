@@ -49,7 +49,7 @@ func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach
 		body:    map[string]any{"volumeAttachment": map[string]any{"volumeId": volumeID}},
 	}
 	if multiattach {
-		k.needs = Multiattach.need()
+		k.needs = FeatureMultiattach.need()
 	}
 	return c.do(ctx, k)
 }
@@ -111,7 +111,7 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 	k := call{
 		service: compute, name: "notify_extended", what: fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID),
 		method: "POST", path: "os-server-external-events", body: map[string]any{"events": []any{event}}, into: &answer, key: "events",
-		ok: []int{200, 207}, needs: ExternalEvents.need(), repeatable: true, objects: []string{server},
+		ok: []int{200, 207}, needs: FeatureExternalEvents.need(), repeatable: true, objects: []string{server},
 	}
 	if err := c.do(ctx, k); err != nil {
 		return err

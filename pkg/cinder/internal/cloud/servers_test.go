@@ -46,7 +46,7 @@ func TestAttachAndDetach(t *testing.T) {
 func TestMultiattach(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	ctx := t.Context()
-	made, err := r.CreateVolume(ctx, NewVolume{Name: "shared", SizeGiB: 1, Type: "rbd-multi"})
+	made, err := r.CreateVolume(ctx, NewVolume{Name: "shared", Size: 1, VolumeType: "rbd-multi"})
 	must(t, err)
 	v := r.await(t, made.ID, "available")
 	if !v.Multiattach {
@@ -78,7 +78,7 @@ func TestNotifyExtended(t *testing.T) {
 	r.await(t, v.ID, "in-use")
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EventLost())
 	must(t, r.ExtendVolume(ctx, v.ID, 2, true))
-	for r.await(t, v.ID, "in-use").SizeGiB != 2 {
+	for r.await(t, v.ID, "in-use").Size != 2 {
 		must(t, operation.Sleep(ctx, 1e6))
 	}
 	if size, _ := r.fake.GuestSize(node, v.ID); size != 1 {

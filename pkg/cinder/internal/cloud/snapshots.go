@@ -11,7 +11,7 @@ import (
 // Snapshot is a snapshot as Cinder shows it.
 type Snapshot struct {
 	ID, Name, Status, VolumeID string
-	SizeGiB                    int // of the volume when it was taken
+	Size                       int // of the volume when it was taken
 	CreatedAt                  time.Time
 	Metadata                   map[string]string
 }
@@ -28,7 +28,7 @@ type wireSnapshot struct {
 
 func (w wireSnapshot) snapshot() Snapshot {
 	return Snapshot{
-		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, SizeGiB: w.Size,
+		ID: w.ID, Name: w.Name, Status: w.Status, VolumeID: w.VolumeID, Size: w.Size,
 		CreatedAt: time.Time(w.Created), Metadata: w.Metadata,
 	}
 }
@@ -137,8 +137,8 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 		objects: []string{s.VolumeID},
 	}
 	if s.Force {
-		if c.Supports(ctx, SnapshotInUse) == nil {
-			k.needs = SnapshotInUse.need()
+		if c.CheckFeature(ctx, FeatureSnapshotInUse) == nil {
+			k.needs = FeatureSnapshotInUse.need()
 		} else {
 			request["force"] = true
 		}

@@ -37,7 +37,7 @@ func TestSnapshots(t *testing.T) {
 			ready(t, func() (string, error) { s, err = r.Snapshot(ctx, s.ID); return s.Status, err })
 			last = s
 		}
-		if last.VolumeID != v.ID || last.SizeGiB != 2 || last.CreatedAt.IsZero() || last.Metadata["k"] != "v" || last.Name != "single" {
+		if last.VolumeID != v.ID || last.Size != 2 || last.CreatedAt.IsZero() || last.Metadata["k"] != "v" || last.Name != "single" {
 			t.Errorf("the snapshot reads %+v", last)
 		}
 		if twins, err := r.SnapshotsNamed(ctx, "twin"); err != nil || len(twins) != 3 {
@@ -81,7 +81,7 @@ func TestBackups(t *testing.T) {
 			must(t, err)
 			ready(t, func() (string, error) { b, err = r.Backup(ctx, made.ID); return b.Status, err })
 		}
-		if b.VolumeID != v.ID || b.SizeGiB != 2 || b.Name != "twin" || (b.Metadata["k"] == "v") != (newest == "3.70") {
+		if b.VolumeID != v.ID || b.Size != 2 || b.Name != "twin" || (b.Metadata["k"] == "v") != (newest == "3.70") {
 			t.Errorf("Cinder %s: the backup reads %+v", newest, b)
 		}
 		if twins, err := r.BackupsNamed(ctx, "twin"); err != nil || len(twins) != 2 {
@@ -96,10 +96,10 @@ func TestBackups(t *testing.T) {
 		}
 		_, _, err = r.Backups(ctx, BackupPage{Marker: absent})
 		refused(t, err, volume.KindStale, absent)
-		restored, err := r.CreateVolume(ctx, NewVolume{Name: "restored", SizeGiB: 2, BackupID: b.ID})
+		restored, err := r.CreateVolume(ctx, NewVolume{Name: "restored", Size: 2, BackupID: b.ID})
 		if newest == "3.42" {
 			refused(t, err, volume.KindUnsupported, "3.47", "use snapshots")
-			_, err = r.CreateBackup(ctx, NewBackup{Name: "z", VolumeID: v.ID, Zone: "z"})
+			_, err = r.CreateBackup(ctx, NewBackup{Name: "z", VolumeID: v.ID, AvailabilityZone: "z"})
 			refused(t, err, volume.KindUnsupported, "3.51", "leave out the zone")
 		} else {
 			must(t, err)

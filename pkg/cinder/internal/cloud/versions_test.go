@@ -38,7 +38,7 @@ func TestVersionDocuments(t *testing.T) {
 		must(t, err)
 		c, err := clouds.Cloud(t.Context(), "")
 		must(t, err)
-		err = c.Supports(t.Context(), OnlineExtend)
+		err = c.CheckFeature(t.Context(), FeatureOnlineExtend)
 		if want == "" {
 			must(t, err)
 			continue
@@ -60,8 +60,8 @@ func TestIgnoredMicroversions(t *testing.T) {
 	}
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
-	refused(t, c.Supports(t.Context(), OnlineExtend), volume.KindUnsupported, "the configuration forbids microversions", "remove ignore-volume-microversion")
-	must(t, c.Supports(t.Context(), Multiattach)) // that is Nova's
+	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "the configuration forbids microversions", "remove ignore-volume-microversion")
+	must(t, c.CheckFeature(t.Context(), FeatureMultiattach)) // that is Nova's
 	refused(t, c.ExtendVolume(t.Context(), absent, 2, true), volume.KindUnsupported, "extending volume")
 }
 
@@ -78,8 +78,8 @@ func TestVersionsAreReadOncePerConnection(t *testing.T) {
 		t.Helper()
 		for range 3 {
 			zones()
-			must(t, r.Supports(t.Context(), OnlineExtend))
-			must(t, r.Supports(t.Context(), BackupSource))
+			must(t, r.CheckFeature(t.Context(), FeatureOnlineExtend))
+			must(t, r.CheckFeature(t.Context(), FeatureBackupSource))
 		}
 		if n := r.fake.Count(fakecloud.Discover); n != want {
 			t.Errorf("%d version documents were read, want %d", n, want)
@@ -98,7 +98,7 @@ func TestVersionsAreReadOncePerConnection(t *testing.T) {
 func TestVersionsWithARevokedToken(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.RevokeTokens()
-	must(t, r.Supports(t.Context(), OnlineExtend))
+	must(t, r.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
 
 // A service that is down while we start keeps nothing else from working.
@@ -114,12 +114,12 @@ func TestVersionsThatAreNotToldYet(t *testing.T) {
 	must(t, err)
 	_, err = c.Zones(t.Context())
 	must(t, err)
-	refused(t, c.Supports(t.Context(), OnlineExtend), volume.KindUnavailable, "the versions it offers are not known", "503")
+	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "the versions it offers are not known", "503")
 	rule.Remove()
-	refused(t, c.Supports(t.Context(), OnlineExtend), volume.KindUnavailable, "503") // it is left alone for some seconds
+	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503") // it is left alone for some seconds
 	o := &c.conn.versions[blockStorage].offer
 	o.again = o.again.Add(-askAgain)
-	must(t, c.Supports(t.Context(), OnlineExtend))
+	must(t, c.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
 
 // Each call asks for the least version that it needs.
@@ -137,7 +137,7 @@ func TestLeastVersions(t *testing.T) {
 		fakecloud.AttachVolume: {func() error { return r.Attach(ctx, absent, absent, true) }, "2.60"},
 		fakecloud.GetServer:    {func() error { _, err := r.Server(ctx, absent); return err }, "2.1"},
 		fakecloud.CreateBackup: {func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absent}); return err }, "3.43"},
-		fakecloud.CreateVolume: {func() error { _, err := r.CreateVolume(ctx, NewVolume{SizeGiB: 1, BackupID: absent}); return err }, "3.47"},
+		fakecloud.CreateVolume: {func() error { _, err := r.CreateVolume(ctx, NewVolume{Size: 1, BackupID: absent}); return err }, "3.47"},
 	} {
 		r.fake.Forget()
 		_ = f.do() // whether it succeeds is no matter here
@@ -156,7 +156,7 @@ func TestLeastVersions(t *testing.T) {
 }
 
 func TestFeatures(t *testing.T) {
-	for f := OnlineExtend; f <= ExternalEvents; f++ {
+	for f := FeatureOnlineExtend; f <= FeatureExternalEvents; f++ {
 		if n := f.need(); n.version.isZero() || n.what == "" || f.String() != n.what || n.service != blockStorage && n.service != compute {
 			t.Errorf("feature %d takes %+v", f, n)
 		}

@@ -15,7 +15,7 @@ import (
 // Volume is a volume as Cinder shows it.
 type Volume struct {
 	ID, Name, Status             string
-	SizeGiB                      int
+	Size                         int
 	VolumeType, AvailabilityZone string
 	Metadata                     map[string]string
 	Multiattach                  bool
@@ -30,7 +30,7 @@ type Volume struct {
 }
 
 // SizeOf returns the size of v in bytes; Cinder counts in GiB.
-func SizeOf(v Volume) volume.Size { return volume.Size(v.SizeGiB) * volume.GiB }
+func SizeOf(v Volume) volume.Size { return volume.Size(v.Size) * volume.GiB }
 
 // Attachment is the use of a volume by a server.
 type Attachment struct {
@@ -66,7 +66,7 @@ type wireVolume struct {
 
 func (w *wireVolume) volume() Volume {
 	v := Volume{
-		ID: w.ID, Name: w.Name, Status: w.Status, SizeGiB: w.Size, VolumeType: w.Type, AvailabilityZone: w.Zone, Metadata: w.Metadata,
+		ID: w.ID, Name: w.Name, Status: w.Status, Size: w.Size, VolumeType: w.Type, AvailabilityZone: w.Zone, Metadata: w.Metadata,
 		Multiattach: w.Multiattach, Encrypted: w.Encrypted,
 		SnapshotID: w.SnapshotID, SourceVolID: w.SourceVolumeID, BackupID: w.BackupID,
 		CreatedAt: time.Time(w.Created), UpdatedAt: time.Time(w.Updated),
@@ -211,26 +211,26 @@ type Hints struct {
 
 // NewVolume is what CreateVolume makes. At most one source is set.
 type NewVolume struct {
-	Name, Description string
-	SizeGiB           int
-	Type, Zone        string // empty: the cloud's choice
-	SnapshotID        string
-	SourceVolumeID    string
-	BackupID          string
-	Metadata          map[string]string
-	Hints             *Hints
+	Name, Description            string
+	Size                         int
+	VolumeType, AvailabilityZone string // empty: the cloud's choice
+	SnapshotID                   string
+	SourceVolID                  string
+	BackupID                     string
+	Metadata                     map[string]string
+	Hints                        *Hints
 }
 
 // CreateVolume asks for a volume, which Cinder then makes on its own: the
 // answer is not a usable volume yet. It is never repeated when the answer got
 // lost (kind Unavailable): look for the name before another attempt.
 func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
-	request := map[string]any{"name": v.Name, "description": v.Description, "size": v.SizeGiB}
+	request := map[string]any{"name": v.Name, "description": v.Description, "size": v.Size}
 	if len(v.Metadata) > 0 {
 		request["metadata"] = v.Metadata
 	}
 	for key, value := range map[string]string{
-		"volume_type": v.Type, "availability_zone": v.Zone, "snapshot_id": v.SnapshotID, "source_volid": v.SourceVolumeID, "backup_id": v.BackupID,
+		"volume_type": v.VolumeType, "availability_zone": v.AvailabilityZone, "snapshot_id": v.SnapshotID, "source_volid": v.SourceVolID, "backup_id": v.BackupID,
 	} {
 		if value != "" {
 			request[key] = value
@@ -250,12 +250,12 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 		Volume wireVolume `json:"volume"`
 	}
 	k := call{
-		service: blockStorage, name: "volume_create", what: fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.SizeGiB),
+		service: blockStorage, name: "volume_create", what: fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.Size),
 		method: "POST", path: "volumes", body: body, into: &answer, key: "volume", ok: []int{200, 202},
-		objects: []string{v.SnapshotID, v.SourceVolumeID, v.BackupID}, volType: v.Type,
+		objects: []string{v.SnapshotID, v.SourceVolID, v.BackupID}, volType: v.VolumeType,
 	}
 	if v.BackupID != "" {
-		k.needs = BackupSource.need()
+		k.needs = FeatureBackupSource.need()
 	}
 	err := c.do(ctx, k)
 	return answer.Volume.volume(), err
@@ -282,7 +282,7 @@ func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online
 		body: map[string]any{"os-extend": map[string]any{"new_size": sizeGiB}},
 	}
 	if online {
-		k.needs = OnlineExtend.need()
+		k.needs = FeatureOnlineExtend.need()
 	}
 	return c.volumeAction(ctx, id, k)
 }

@@ -16,7 +16,7 @@ func TestVolumeLifecycle(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	ctx := t.Context()
 	made, err := r.CreateVolume(ctx, NewVolume{
-		Name: "pvc-1", Description: "for a test", SizeGiB: 2, Type: "rbd-gold", Zone: "nova", Metadata: map[string]string{"owner": "me"},
+		Name: "pvc-1", Description: "for a test", Size: 2, VolumeType: "rbd-gold", AvailabilityZone: "nova", Metadata: map[string]string{"owner": "me"},
 	})
 	must(t, err)
 	v := r.await(t, made.ID, "available")
@@ -27,10 +27,10 @@ func TestVolumeLifecycle(t *testing.T) {
 	must(t, r.ExtendVolume(ctx, v.ID, 3, false))
 	must(t, r.Retype(ctx, r.await(t, v.ID, "available").ID, "rbd", "never"))
 	v = r.await(t, v.ID, "available")
-	if v.SizeGiB != 3 || v.VolumeType != "rbd" || !maps.Equal(v.Metadata, map[string]string{"owner": "me", "pod": "p"}) {
+	if v.Size != 3 || v.VolumeType != "rbd" || !maps.Equal(v.Metadata, map[string]string{"owner": "me", "pod": "p"}) {
 		t.Errorf("after extend, retype and metadata the volume reads %+v", v)
 	}
-	clone, err := r.CreateVolume(ctx, NewVolume{Name: "clone", SizeGiB: 3, SourceVolumeID: v.ID, Hints: &Hints{SameHost: []string{v.ID}}})
+	clone, err := r.CreateVolume(ctx, NewVolume{Name: "clone", Size: 3, SourceVolID: v.ID, Hints: &Hints{SameHost: []string{v.ID}}})
 	must(t, err)
 	if got := r.await(t, clone.ID, "available"); got.SourceVolID != v.ID {
 		t.Errorf("the clone reads %+v", got)
@@ -81,7 +81,7 @@ func TestVolumesInPages(t *testing.T) {
 	mine := map[string]string{"cluster": "one", "other": "x"}
 	var want []string
 	for i := range 8 {
-		v := NewVolume{Name: "pvc-" + string(rune('a'+i)), SizeGiB: 1}
+		v := NewVolume{Name: "pvc-" + string(rune('a'+i)), Size: 1}
 		if i%2 == 0 {
 			v.Metadata = mine
 		}
@@ -160,7 +160,7 @@ func TestExtendRefusals(t *testing.T) {
 	refused(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.KindInProgress, "400", "status must be")
 	must(t, r.ExtendVolume(ctx, v.ID, 5, true))
 	refused(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
-	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", SizeGiB: 1, Type: "rbd-small"})
+	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", Size: 1, VolumeType: "rbd-small"})
 	refused(t, err, volume.KindOutOfRange, "less than the minimum required size", "next step: ask for a size that the volume type allows")
 	if small.ID != "" {
 		t.Errorf("a volume was made: %+v", small)
@@ -176,11 +176,11 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	r.fake.Forget()
 	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
 	refused(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
-	refused(t, r.Supports(t.Context(), OnlineExtend), volume.KindUnsupported, "3.42", "3.41")
+	refused(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "3.42", "3.41")
 	if n := r.fake.Count(fakecloud.ExtendVolume); n != 0 {
 		t.Errorf("%d requests were made for what the cloud cannot do", n)
 	}
-	must(t, r.Supports(t.Context(), Messages))
+	must(t, r.CheckFeature(t.Context(), FeatureMessages))
 }
 
 func TestPythonDict(t *testing.T) {
