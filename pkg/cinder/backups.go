@@ -72,7 +72,7 @@ func (t taking) backup(ctx context.Context) (volume.Snapshot, error) {
 // and no call asks for it any more.
 func (t taking) answer(ctx context.Context, backup cloud.Backup) (volume.Snapshot, error) {
 	if unanswered(backup) {
-		metadata := maps.Clone(backup.Metadata)
+		metadata := maps.Clone(cloud.MetadataOf(backup))
 		delete(metadata, metaUnanswered)
 		if err := t.cloud.SetBackupMetadata(ctx, backup.ID, metadata); err != nil {
 			kind := volume.KindUnavailable
@@ -89,7 +89,7 @@ func (t taking) answer(ctx context.Context, backup cloud.Backup) (volume.Snapsho
 }
 
 // unanswered reports whether the id of a backup was given to nobody.
-func unanswered(backup cloud.Backup) bool { return backup.Metadata[metaUnanswered] != "" }
+func unanswered(backup cloud.Backup) bool { return cloud.MetadataOf(backup)[metaUnanswered] != "" }
 
 // complete is the result for a backup that Cinder has made: it is Ready without
 // its helper, which would keep the volume from deletion.
@@ -140,7 +140,7 @@ func (t taking) backupNamed(ctx context.Context) (backup cloud.Backup, found boo
 		switch {
 		case one.VolumeID != t.volumeID:
 			continue
-		case unanswered(one) && isOfCluster(one.Metadata, t.b.opts.ClusterID) && (one.Status == snapError || one.Status == snapDeleting):
+		case unanswered(one) && isOfCluster(cloud.MetadataOf(one), t.b.opts.ClusterID) && (one.Status == snapError || one.Status == snapDeleting):
 			t.b.log.InfoContext(ctx, "a backup that nobody got the id of has failed; it is removed", "backup", one.ID, "name", t.name, "reason", failReason(one))
 			if err := t.b.dropBackup(ctx, t.cloud, one); !volume.IsKind(err, volume.KindNotFound) {
 				return one, false, remains("backup", one.ID, one.Status, err)

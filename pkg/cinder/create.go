@@ -176,7 +176,7 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 // waits for it, see copies. A backup stays locked to the end: Cinder refuses a
 // second restore while it restores one.
 func (k *creation) accepted(v cloud.Volume) {
-	if k.want.metadata[metaBackup] != "" || v.BackupID != "" {
+	if k.want.metadata[metaBackup] != "" || cloud.BackupIDOf(v) != "" {
 		return
 	}
 	if source := k.sourceID(); source != "" && !settled(v) {

@@ -81,7 +81,7 @@ func (k *creation) misfit(v cloud.Volume, removable bool) error {
 // of, and without the mark it would not be one of this cluster. Whether that
 // volume was encrypted must not stay either.
 func (k *creation) mark(ctx context.Context, v cloud.Volume) error {
-	if v.BackupID == "" {
+	if cloud.BackupIDOf(v) == "" {
 		return nil
 	}
 	metadata := maps.Clone(k.want.metadata)

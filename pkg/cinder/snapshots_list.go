@@ -129,7 +129,7 @@ func (b *Backend) take(ctx context.Context, from shelf, volumeID, marker string,
 	}
 	for _, backup := range all {
 		// Old clouds keep no metadata of backups.
-		if backup.Metadata == nil || mine(backup.Metadata) {
+		if metadata := cloud.MetadataOf(backup); metadata == nil || mine(metadata) {
 			found = append(found, domainBackup(backup))
 		}
 	}

@@ -86,8 +86,8 @@ func source(v cloud.Volume) volume.Source {
 	switch {
 	case v.SnapshotID != "":
 		return volume.Source{SnapshotID: v.SnapshotID}
-	case v.BackupID != "":
-		return volume.Source{SnapshotID: v.BackupID}
+	case cloud.BackupIDOf(v) != "":
+		return volume.Source{SnapshotID: cloud.BackupIDOf(v)}
 	}
 	return volume.Source{VolumeID: v.SourceVolID}
 }

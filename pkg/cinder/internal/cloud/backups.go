@@ -21,6 +21,9 @@ type Backup struct {
 	Metadata         map[string]string // only clouds from 3.43 on have it
 }
 
+// MetadataOf returns the metadata of b; nil: the cloud keeps none (it is older than 3.43).
+func MetadataOf(b Backup) map[string]string { return b.Metadata }
+
 // backupVersion is the version to ask for: 3.43 added the metadata of a backup.
 func (c *Cloud) backupVersion(ctx context.Context) microversion {
 	return c.best(ctx, microversion{3, 43})

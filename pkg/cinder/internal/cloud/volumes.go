@@ -32,6 +32,9 @@ type Volume struct {
 // SizeOf returns the size of v in bytes; Cinder counts in GiB.
 func SizeOf(v Volume) volume.Size { return volume.Size(v.Size) * volume.GiB }
 
+// BackupIDOf returns the backup that v was restored from; empty: none.
+func BackupIDOf(v Volume) string { return v.BackupID }
+
 // Attachment is the use of a volume by a server.
 type Attachment struct {
 	ServerID, AttachmentID string
