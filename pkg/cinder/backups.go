@@ -180,7 +180,7 @@ func (t taking) begin(ctx context.Context, helper cloud.Snapshot) (cloud.Backup,
 		backup, err = t.cloud.Backup(ctx, backup.ID) // the answer to the creation has little more than the id
 		return backup, snapshotUnknown(err)
 	}
-	if mayBeDone(err) {
+	if cloud.MayBeDone(err) {
 		t.b.snapshotAttempts.addLost(t.name)
 	}
 	err = full(err)

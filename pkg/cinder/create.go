@@ -266,7 +266,7 @@ func (k *creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume
 		return v, nil
 	}
 	wasDone := func() {}
-	if mayBeDone(err) {
+	if cloud.MayBeDone(err) {
 		wasDone = k.attempts.addLost(order.Name)
 	}
 	switch code := cloud.StatusCode(err); {
@@ -301,16 +301,4 @@ func (k *creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume
 func (k *creation) addMade(id string) {
 	k.known[id] = true
 	k.attempts.addMade(k.req.Name, id)
-}
-
-// mayBeDone reports whether a request that ended with err can have been carried
-// out, or still be: it got no answer, or not one that Cinder gives instead.
-func mayBeDone(err error) bool {
-	switch code := cloud.StatusCode(err); code {
-	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
-		return false
-	default:
-		kind := volume.KindOf(err)
-		return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled || code > 0 && code < 400
-	}
 }

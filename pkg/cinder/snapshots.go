@@ -218,7 +218,7 @@ func (t taking) create(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 	}
 	order.Name, order.VolumeID, order.Force = t.name, t.volumeID, t.class.force
 	s, err := t.cloud.CreateSnapshot(ctx, order)
-	if err != nil && mayBeDone(err) {
+	if err != nil && cloud.MayBeDone(err) {
 		t.b.snapshotAttempts.addLost(t.name)
 	}
 	return s, full(err)

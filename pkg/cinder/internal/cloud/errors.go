@@ -64,6 +64,18 @@ func StatusCode(err error) int {
 	return 0
 }
 
+// MayBeDone reports whether a request that ended with err can have been carried out, or can
+// still be: it got no answer, or not one that Cinder gives instead of doing the work.
+func MayBeDone(err error) bool {
+	switch code := StatusCode(err); code {
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
+		return false
+	default:
+		kind := volume.KindOf(err)
+		return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled || code > 0 && code < 400
+	}
+}
+
 // refusal is the error for an answer that is not the wanted one. doubt: an
 // earlier attempt of the call may have been carried out.
 func refusal(k call, r gophercloud.ErrUnexpectedResponseCode, doubt bool) error {
