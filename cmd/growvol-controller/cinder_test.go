@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
+	"github.com/growvol/growvol/pkg/csiserver/programtest"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -53,7 +53,7 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
 			args := append([]string{"--backend=cinder", "--endpoint=unix://" + filepath.Join(t.TempDir(), "s")}, test.args...)
-			if code := run(t.Context(), args, &bytes.Buffer{}, &stderr); code != 1 {
+			if code := newProgram().Run(t.Context(), args, &bytes.Buffer{}, &stderr); code != 1 {
 				t.Errorf("exit code %d, want 1", code)
 			}
 			if !strings.Contains(stderr.String(), test.want) {
@@ -69,13 +69,15 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 // The program with the Cinder backend, over its socket.
 func TestProgramWithCinder(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
-	dir := shortDir(t)
+	dir := programtest.SocketDir(t)
 	path, err := cloud.CloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("CSI_ENDPOINT", "unix://"+filepath.Join(dir, "csi.sock"))
-	conn, stop := program(t, []string{"--backend=cinder", "--clouds-yaml=" + path, "--cloud=csi", "--cluster-id=test"})
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	t.Setenv("CSI_ENDPOINT", endpoint)
+	conn, stop := programtest.Start(t, newProgram(), endpoint,
+		"--backend=cinder", "--clouds-yaml="+path, "--cloud=csi", "--cluster-id=test")
 	info, err := csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
 	if err != nil || info.GetName() != "cinder.csi.openstack.org" {
 		t.Fatalf("info %v, %v", info, err)
@@ -109,15 +111,17 @@ func TestProgramWithCinder(t *testing.T) {
 // and all is well when Keystone is back, without a restart.
 func TestStartWhileKeystoneHangs(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
-	dir := shortDir(t)
+	dir := programtest.SocketDir(t)
 	path, err := cloud.CloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	outage := cloud.On(fakecloud.Match{Path: regexp.MustCompile("^/identity/")}, fakecloud.Hangs()).Always()
-	t.Setenv("CSI_ENDPOINT", "unix://"+filepath.Join(dir, "csi.sock"))
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	t.Setenv("CSI_ENDPOINT", endpoint)
 	start := time.Now()
-	conn, stop := program(t, []string{"--backend=cinder", "--clouds-yaml=" + path, "--cloud=csi"})
+	conn, stop := programtest.Start(t, newProgram(), endpoint,
+		"--backend=cinder", "--clouds-yaml="+path, "--cloud=csi")
 	for _, err := os.Stat(filepath.Join(dir, "csi.sock")); err != nil; _, err = os.Stat(filepath.Join(dir, "csi.sock")) {
 		if time.Since(start) > 8*time.Second {
 			t.Fatal("there is no socket after 8 s")

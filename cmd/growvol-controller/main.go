@@ -3,31 +3,23 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { newProgram().Main() }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func newProgram() csiserver.Program {
 	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/controller.sock"}}
 	return csiserver.Program{
 		Name: "growvol-controller", Flags: &c.Flags, Register: c.register,
 		Serve: func(ctx context.Context, log *slog.Logger) error { return serve(ctx, c, log) },
-	}.Run(ctx, args, stdout, stderr)
+	}
 }
 
 func serve(ctx context.Context, c config, log *slog.Logger) error {
@@ -37,10 +29,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	defer backend.close()
-	driverName := backend.driver
-	if c.DriverName != "" {
-		driverName = c.DriverName
-	}
+	driverName := cmp.Or(c.DriverName, backend.driver)
 	aware, ok := backend.Backend.(volume.TopologyAware)
 	topology := ok && aware.HasTopology()
 	var probe func(context.Context) error

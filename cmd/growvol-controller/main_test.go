@@ -1,57 +1,27 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/growvol/growvol/pkg/csiserver/programtest"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 func TestCommandLine(t *testing.T) {
-	for name, test := range map[string]struct {
-		args           []string
-		code           int
-		stdout, stderr string
-	}{
-		"version":           {[]string{"--version"}, 0, "growvol-controller ", ""},
-		"help":              {[]string{"--help"}, 0, "", "(default 16 TiB)"},
-		"unknown option":    {[]string{"--nonsense"}, 2, "", "nonsense"},
-		"argument":          {[]string{"nonsense"}, 2, "", `unexpected argument "nonsense"`},
-		"bad size":          {[]string{"--loop-pool-size=10GB"}, 2, "", "10Gi"},
-		"unknown backend":   {[]string{"--backend=tape"}, 1, "", `--backend "tape" is not known`},
-		"no node":           {[]string{"--node-id="}, 1, "", "--node-id"},
-		"bad log level":     {[]string{"--log-level=loud"}, 1, "", "loud"},
-		"bad log format":    {[]string{"--log-format=xml"}, 1, "", "xml"},
-		"bad driver name":   {[]string{"--driver-name=a_b"}, 1, "", "a_b"},
-		"bad endpoint":      {[]string{"--endpoint=csi.sock"}, 1, "", "csi.sock"},
-		"bad HTTP endpoint": {[]string{"--http-endpoint=256.0.0.1:x"}, 1, "", "256.0.0.1"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			var stdout, stderr bytes.Buffer
-			args := append([]string{"--loop-dir=" + dir, "--endpoint=unix://" + filepath.Join(dir, "s")}, test.args...)
-			if code := run(t.Context(), args, &stdout, &stderr); code != test.code {
-				t.Errorf("exit code %d, want %d", code, test.code)
-			}
-			if !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) {
-				t.Errorf("stdout %q, stderr %q, want %q and %q", &stdout, &stderr, test.stdout, test.stderr)
-			}
-		})
-	}
+	programtest.CheckCommandLines(t, newProgram, []string{"--loop-dir"}, map[string]programtest.CommandLine{
+		"help":     {Args: []string{"--help"}, Stderr: "(default 16 TiB)"},
+		"bad size": {Args: []string{"--loop-pool-size=10GB"}, ExitCode: 2, Stderr: "10Gi"},
+		"no node":  {Args: []string{"--node-id="}, ExitCode: 1, Stderr: "--node-id"},
+	})
 }
 
 // The controller plugin links nothing of the node's side, so that no fault there can reach
@@ -103,11 +73,12 @@ func TestSizes(t *testing.T) {
 // The program with the loop backend, over its socket: what was created grows,
 // is there after a restart, and goes.
 func TestProgram(t *testing.T) {
-	dir := shortDir(t)
-	t.Setenv("CSI_ENDPOINT", "unix://"+filepath.Join(dir, "csi.sock"))
+	dir := programtest.SocketDir(t)
+	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
+	t.Setenv("CSI_ENDPOINT", endpoint)
 	args := []string{"--loop-dir=" + filepath.Join(dir, "loop"), "--node-id=node-1", "--loop-max-volume-size=1Gi", "--loop-pool-size=10Gi"}
 
-	conn, stop := program(t, args)
+	conn, stop := programtest.Start(t, newProgram(), endpoint, args...)
 	info, err := csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
 	if err != nil || info.GetName() != "loop.growvol.io" || info.GetVendorVersion() == "" {
 		t.Fatalf("info %v, %v", info, err)
@@ -135,7 +106,7 @@ func TestProgram(t *testing.T) {
 	}
 	stop()
 
-	conn, stop = program(t, append(args, "--driver-name=other.growvol.io"))
+	conn, stop = programtest.Start(t, newProgram(), endpoint, append(args, "--driver-name=other.growvol.io")...)
 	client = csi.NewControllerClient(conn)
 	info, err = csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
 	if err != nil || info.GetName() != "other.growvol.io" {
@@ -164,48 +135,5 @@ func createRequest(name string, s volume.Size) *csi.CreateVolumeRequest {
 			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
 			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 		}},
-	}
-}
-
-// shortDir returns a directory for the test whose path is short enough for that of
-// a socket in it.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// program runs the program; stop ends it and checks that it ends well.
-func program(t *testing.T, args []string) (conn *grpc.ClientConn, stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int, 1)
-	var stderr bytes.Buffer
-	go func() { done <- run(ctx, args, io.Discard, &stderr) }()
-	conn, err := grpc.NewClient(os.Getenv("CSI_ENDPOINT"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn, func() {
-		cancel()
-		select {
-		case code := <-done:
-			if code != 0 {
-				t.Errorf("exit code %d\n%s", code, &stderr)
-			}
-		case <-time.After(time.Minute):
-			t.Error("the program does not stop")
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
 	}
 }

@@ -3,13 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/growvol/growvol/pkg/operation"
 
@@ -20,19 +17,14 @@ import (
 	"github.com/growvol/growvol/pkg/node"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { newProgram().Main() }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func newProgram() csiserver.Program {
 	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/node.sock"}}
 	return csiserver.Program{
 		Name: "growvol-node", Flags: &c.Flags, Register: c.register,
 		Serve: func(ctx context.Context, log *slog.Logger) error { return serve(ctx, c, log) },
-	}.Run(ctx, args, stdout, stderr)
+	}
 }
 
 // inContainer tells whether the root filesystem is a container's.
@@ -88,10 +80,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	driverName := side.driverName
-	if c.DriverName != "" {
-		driverName = c.DriverName
-	}
+	driverName := cmp.Or(c.DriverName, side.driverName)
 	info, err := side.connector.Node(ctx)
 	if err != nil {
 		return err

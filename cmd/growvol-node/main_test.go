@@ -1,58 +1,34 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"maps"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"github.com/growvol/growvol/pkg/csiserver/programtest"
 )
 
 func TestCommandLine(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "") // it may run in a pod
-	for name, test := range map[string]struct {
-		args           []string
-		code           int
-		stdout, stderr string
-	}{
-		"version":            {[]string{"--version"}, 0, "growvol-node ", ""},
-		"help":               {[]string{"--help"}, 0, "", "-state-dir"},
-		"unknown option":     {[]string{"--nonsense"}, 2, "", "nonsense"},
-		"argument":           {[]string{"nonsense"}, 2, "", `unexpected argument "nonsense"`},
-		"unknown backend":    {[]string{"--backend=tape"}, 1, "", `--backend "tape" is not known`},
-		"unknown filesystem": {[]string{"--default-fstype=ntfs"}, 1, "", "--default-fstype"},
-		"no node":            {[]string{"--node-id="}, 2, "", "-node-id"},
-		"bad topology":       {[]string{"--additional-topology=rack"}, 2, "", "not key=value"},
-		"zone of no use":     {[]string{"--backend=cinder", "--node-id=n", "--zone=///"}, 1, "", "--zone"},
-		"negative reserve":   {[]string{"--backend=cinder", "--node-id=n", "--reserved-volumes=-1"}, 1, "", "--reserved-volumes is negative"},
-		"limit and reserve":  {[]string{"--backend=cinder", "--node-id=n", "--reserved-volumes=1", "--max-volumes=5"}, 1, "", "give one of the two"},
-		"negative limit":     {[]string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, 1, "", "--max-volumes"},
-		"no state directory": {[]string{"--state-dir="}, 1, "", "state directory"},
-		"taint, no cluster":  {[]string{"--startup-taint-node=n"}, 1, "", "--startup-taint-node: KUBERNETES_SERVICE_HOST"},
-		"bad driver name":    {[]string{"--driver-name=a_b"}, 1, "", "a_b"},
-		"bad endpoint":       {[]string{"--endpoint=csi.sock"}, 1, "", "csi.sock"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			var stdout, stderr bytes.Buffer
-			args := append([]string{"--loop-dir=" + dir, "--state-dir=" + dir, "--endpoint=unix://" + filepath.Join(dir, "s")}, test.args...)
-			if code := run(t.Context(), args, &stdout, &stderr); code != test.code {
-				t.Errorf("exit code %d, want %d", code, test.code)
-			}
-			if !strings.Contains(stdout.String(), test.stdout) || !strings.Contains(stderr.String(), test.stderr) {
-				t.Errorf("stdout %q, stderr %q, want %q and %q", &stdout, &stderr, test.stdout, test.stderr)
-			}
-		})
-	}
+	programtest.CheckCommandLines(t, newProgram, []string{"--loop-dir", "--state-dir"}, map[string]programtest.CommandLine{
+		"help":               {Args: []string{"--help"}, Stderr: "-state-dir"},
+		"unknown filesystem": {Args: []string{"--default-fstype=ntfs"}, ExitCode: 1, Stderr: "--default-fstype"},
+		"no node":            {Args: []string{"--node-id="}, ExitCode: 2, Stderr: "-node-id"},
+		"bad topology":       {Args: []string{"--additional-topology=rack"}, ExitCode: 2, Stderr: "not key=value"},
+		"zone of no use":     {Args: []string{"--backend=cinder", "--node-id=n", "--zone=///"}, ExitCode: 1, Stderr: "--zone"},
+		"negative reserve":   {Args: []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=-1"}, ExitCode: 1, Stderr: "--reserved-volumes is negative"},
+		"limit and reserve":  {Args: []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=1", "--max-volumes=5"}, ExitCode: 1, Stderr: "give one of the two"},
+		"negative limit":     {Args: []string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, ExitCode: 1, Stderr: "--max-volumes"},
+		"no state directory": {Args: []string{"--state-dir="}, ExitCode: 1, Stderr: "state directory"},
+		"taint, no cluster":  {Args: []string{"--startup-taint-node=n"}, ExitCode: 1, Stderr: "--startup-taint-node: KUBERNETES_SERVICE_HOST"},
+	})
 }
 
 func TestSegments(t *testing.T) {
@@ -160,28 +136,8 @@ func TestProgramWithCinder(t *testing.T) {
 // program runs the program; stop ends it and checks that it ends well.
 func program(t *testing.T, args []string) (conn *grpc.ClientConn, stop func()) {
 	t.Helper()
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int, 1)
-	var stdout, stderr bytes.Buffer
-	args = append([]string{"--endpoint=unix://" + filepath.Join(dir, "s"), "--loop-dir=" + dir, "--state-dir=" + dir}, args...)
-	go func() { done <- run(ctx, args, &stdout, &stderr) }()
-	conn, err := grpc.NewClient("unix://"+filepath.Join(dir, "s"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn, func() {
-		cancel()
-		select {
-		case code := <-done:
-			if code != 0 {
-				t.Errorf("exit code %d\n%s", code, &stderr)
-			}
-		case <-time.After(time.Minute):
-			t.Error("the program does not stop")
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-	}
+	dir := programtest.SocketDir(t)
+	endpoint := "unix://" + filepath.Join(dir, "s")
+	args = append([]string{"--endpoint=" + endpoint, "--loop-dir=" + dir, "--state-dir=" + dir}, args...)
+	return programtest.Start(t, newProgram(), endpoint, args...)
 }

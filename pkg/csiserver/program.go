@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 )
 
 // Exit codes of a plugin.
@@ -24,6 +27,15 @@ type Program struct {
 	Register func(*flag.FlagSet) // further options
 	// Serve opens what the plugin serves and serves it until ctx ends.
 	Serve func(ctx context.Context, log *slog.Logger) error
+}
+
+// Main runs the program with the arguments of the process until SIGINT or
+// SIGTERM arrives, and exits the process with the code that Run returns.
+func (p Program) Main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := p.Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
 // Run parses the arguments, serves until ctx ends, and returns the exit code.
