@@ -2,7 +2,6 @@ package deploy_test
 
 import (
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -136,25 +135,4 @@ func has(value any, path []string) bool {
 	}
 	below, found := keys[path[0]]
 	return found && has(below, path[1:])
-}
-
-// Files of this project that code in pages names are there.
-func TestPathsInTheDocumentation(t *testing.T) {
-	path, n := regexp.MustCompile(`(?:^|[\s=])((?:deploy|examples|tests|pkg|docs)/[A-Za-z0-9_./-]*)`), 0
-	for _, page := range documents(t) {
-		for _, code := range page.code() {
-			for _, m := range path.FindAllStringSubmatch(code, -1) {
-				if m[1] == "deploy/growvol-controller" { // to kubectl, a Deployment
-					continue
-				}
-				n++
-				if _, err := os.Stat(filepath.Join(root(t), m[1])); err != nil {
-					t.Errorf("%s: %v", page.path, err)
-				}
-			}
-		}
-	}
-	if n < 20 {
-		t.Errorf("only %d paths were found", n)
-	}
 }

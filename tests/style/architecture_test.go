@@ -1,0 +1,166 @@
+package style_test
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	architecturePage = "docs/explanation/architecture.md"
+	module           = "github.com/growvol/growvol/"
+)
+
+var update = flag.Bool("update", false, "draw the picture in "+architecturePage+" from the imports")
+
+// The picture shows the imports of the programs' packages: an arrow for each
+// that no other arrows imply. The table below it has a row for each package.
+func TestArchitecture(t *testing.T) {
+	imports := readImports(t)
+	if len(imports) < 10 {
+		t.Fatalf("found %d packages, want at least 10", len(imports))
+	}
+	page := filepath.Join("..", "..", architecturePage)
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	picture := mermaidBlock.FindStringSubmatchIndex(text)
+	if picture == nil {
+		t.Fatalf("%s has no ```mermaid block", architecturePage)
+	}
+	got, want := text[picture[2]:picture[3]], drawImports(imports)
+	if *update {
+		if err := os.WriteFile(page, []byte(text[:picture[2]]+want+text[picture[3]:]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		for _, problem := range compareLines(got, want) {
+			t.Errorf("%s: %s (draw it from the imports: go test ./tests/style -run Architecture -update)",
+				architecturePage, problem)
+		}
+	}
+	var rows []string
+	for _, match := range packageRow.FindAllStringSubmatch(text, -1) {
+		rows = append(rows, match[1])
+	}
+	slices.Sort(rows)
+	for _, problem := range compareLines(strings.Join(rows, "\n"), strings.Join(slices.Sorted(maps.Keys(imports)), "\n")) {
+		t.Errorf("%s: table of packages: %s", architecturePage, problem)
+	}
+}
+
+func TestDrawImports(t *testing.T) {
+	imports := map[string][]string{
+		"cmd/a": {"pkg/b", "pkg/c", "pkg/d"}, // pkg/b implies pkg/c, and pkg/c implies pkg/d
+		"pkg/b": {"pkg/c"},
+		"pkg/c": {"pkg/d"},
+		"pkg/d": nil,
+	}
+	got := drawImports(imports)
+	want := `flowchart TD
+    cmd_a(["cmd/a"])
+    pkg_b["b"]
+    pkg_c["c"]
+    pkg_d["d"]
+    cmd_a --> pkg_b
+    pkg_b --> pkg_c
+    pkg_c --> pkg_d
+`
+	if got != want {
+		t.Errorf("drawImports:\n%s\nwant\n%s", got, want)
+	}
+	planted := strings.Replace(want, "pkg_b --> pkg_c", "pkg_c --> pkg_b", 1)
+	if problems := compareLines(planted, want); len(problems) != 2 {
+		t.Errorf("compareLines = %q, want one line too many and one missing", problems)
+	}
+}
+
+var (
+	mermaidBlock = regexp.MustCompile("(?s)```mermaid\n(.*?)```")
+	packageRow   = regexp.MustCompile("(?m)^\\| `((?:cmd|pkg)/[^`]*)` \\| [^|]+ \\|")
+)
+
+// readImports returns the packages of this module that the programs consist of,
+// each with those that it imports.
+func readImports(t *testing.T) map[string][]string {
+	t.Helper()
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps",
+		"-f", `{{if not .Standard}}{{.ImportPath}} {{join .Imports " "}}{{end}}`, "./cmd/...")
+	list.Dir = filepath.Join("..", "..")
+	output, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	imports := map[string][]string{}
+	for line := range strings.Lines(string(output)) {
+		var packages []string
+		for _, path := range strings.Fields(line) {
+			if name, ok := strings.CutPrefix(path, module); ok {
+				packages = append(packages, name)
+			}
+		}
+		if strings.HasPrefix(line, module) {
+			imports[packages[0]] = packages[1:]
+		}
+	}
+	return imports
+}
+
+// drawImports returns the imports as a Mermaid flowchart, without those that
+// the others imply.
+func drawImports(imports map[string][]string) string {
+	var nodes, arrows strings.Builder
+	for _, from := range slices.Sorted(maps.Keys(imports)) {
+		shape := `["` + strings.TrimPrefix(from, "pkg/") + `"]`
+		if strings.HasPrefix(from, "cmd/") {
+			shape = "(" + strings.Replace(shape, "]", "])", 1)
+		}
+		fmt.Fprintf(&nodes, "    %s%s\n", nodeID(from), shape)
+		for _, to := range imports[from] {
+			implied := slices.ContainsFunc(imports[from], func(via string) bool {
+				return via != to && reaches(imports, via, to)
+			})
+			if !implied {
+				fmt.Fprintf(&arrows, "    %s --> %s\n", nodeID(from), nodeID(to))
+			}
+		}
+	}
+	return "flowchart TD\n" + nodes.String() + arrows.String()
+}
+
+func nodeID(name string) string {
+	return strings.NewReplacer("/", "_", "-", "_").Replace(name)
+}
+
+// reaches reports whether from imports to, directly or through others.
+func reaches(imports map[string][]string, from, to string) bool {
+	return slices.ContainsFunc(imports[from], func(next string) bool {
+		return next == to || reaches(imports, next, to)
+	})
+}
+
+// compareLines returns a sentence for each line that only one of the texts has.
+func compareLines(got, want string) []string {
+	var problems []string
+	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for _, line := range gotLines {
+		if !slices.Contains(wantLines, line) {
+			problems = append(problems, fmt.Sprintf("%q is not in the code", strings.TrimSpace(line)))
+		}
+	}
+	for _, line := range wantLines {
+		if !slices.Contains(gotLines, line) {
+			problems = append(problems, fmt.Sprintf("%q is missing", strings.TrimSpace(line)))
+		}
+	}
+	return problems
+}
