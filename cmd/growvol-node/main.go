@@ -66,7 +66,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	filesystems := filesystem.New(filesystem.Options{Logger: log})
+	filesystems := filesystem.New(filesystem.Options{Log: log})
 	requirements, err := watchRequirements(ctx, c, filesystems, side.connector, metrics.Registerer(), log)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ type Devices interface {
 	ByPath(path string) (blockdev.Device, error)
 	Serial(d blockdev.Device) (string, error)
 	Size(d blockdev.Device) (volume.Size, error)
-	ReadOnly(d blockdev.Device) (bool, error)
+	IsReadOnly(d blockdev.Device) (bool, error)
 	SetReadOnly(d blockdev.Device, readOnly bool) error
 	Flush(ctx context.Context, d blockdev.Device) error
 	ScanSCSI(ctx context.Context) (hosts int, err error)
@@ -153,7 +153,7 @@ func published(publish map[string]string) (volume.Connection, error) {
 // used for reading, for Nova plugs it in writable; and undoes that for the
 // next use.
 func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
-	is, err := c.opts.Devices.ReadOnly(disk)
+	is, err := c.opts.Devices.IsReadOnly(disk)
 	if err != nil || is == want {
 		return err
 	}
@@ -162,7 +162,7 @@ func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
 	}
 	// A disk that the hypervisor has made read-only stays so when asked for
 	// writing. Mounting it will tell; here it may be wanted as it is.
-	is, err = c.opts.Devices.ReadOnly(disk)
+	is, err = c.opts.Devices.IsReadOnly(disk)
 	if err == nil && want && !is {
 		err = volume.Errorf(volume.KindInternal, "%s is asked for read-only, but the kernel keeps it writable", disk)
 	}

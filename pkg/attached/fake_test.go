@@ -119,7 +119,7 @@ func (m *fakeMachine) Size(d blockdev.Device) (volume.Size, error) {
 	return f.size, f.sizeErr
 }
 
-func (m *fakeMachine) ReadOnly(d blockdev.Device) (bool, error) {
+func (m *fakeMachine) IsReadOnly(d blockdev.Device) (bool, error) {
 	f, err := m.of(d)
 	if err != nil {
 		return false, err

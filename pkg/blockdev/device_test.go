@@ -125,7 +125,7 @@ func TestReadOnly(t *testing.T) {
 	d := r.device("8:0")
 	for _, want := range []bool{false, true} {
 		r.fake.nodes[d.Path].readOnly = want
-		if got, err := r.ReadOnly(d); err != nil || got != want {
+		if got, err := r.IsReadOnly(d); err != nil || got != want {
 			t.Errorf("read-only: %t, %v; want %t", got, err, want)
 		}
 	}

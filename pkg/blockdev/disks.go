@@ -93,7 +93,7 @@ func (s *System) claimed(d Device) error {
 	}
 	parts, _ := s.Partitions(d) // none are known: the disk itself is looked at
 	for _, d := range append([]Device{d}, parts...) {
-		if fsType := s.MountedAs(d); fsType != "" {
+		if fsType := s.MountedFilesystem(d); fsType != "" {
 			return remain(fmt.Sprintf(" a mount of the %s filesystem on %s", fsType, d.Name))
 		}
 	}

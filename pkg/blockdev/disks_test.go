@@ -142,15 +142,15 @@ func TestMountedAs(t *testing.T) {
 		number := fmt.Sprintf("252:%d", i)
 		r.add(name, number, volume.GiB, nil)
 		d := r.device(number)
-		if got := r.MountedAs(d); got != "" {
+		if got := r.MountedFilesystem(d); got != "" {
 			t.Errorf("%s: mounted as %q", name, got)
 		}
 		r.write(fmt.Sprintf(c.path, name), "")
-		if got := r.MountedAs(d); got != c.want {
+		if got := r.MountedFilesystem(d); got != c.want {
 			t.Errorf("%s: mounted as %q, want %q", name, got, c.want)
 		}
 	}
-	if got := r.MountedAs(Device{Name: "*"}); got != "" {
+	if got := r.MountedFilesystem(Device{Name: "*"}); got != "" {
 		t.Errorf("a name that is a pattern: %q", got)
 	}
 }
@@ -177,7 +177,7 @@ func TestRealMountedAs(t *testing.T) {
 			_ = stdin.Close()
 			t.Skipf("needs mounts: %v, %v", err, cmd.Wait())
 		}
-		if got := s.MountedAs(d); got != fsType || line == "" {
+		if got := s.MountedFilesystem(d); got != fsType || line == "" {
 			t.Errorf("mounted as %q, want %q", got, fsType)
 		}
 		if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.KindPrecondition || !strings.Contains(err.Error(), fsType) {
@@ -185,7 +185,7 @@ func TestRealMountedAs(t *testing.T) {
 		}
 		_ = stdin.Close()
 		_ = cmd.Wait() // read fails at the end of its input
-		if got := s.MountedAs(d); got != "" {
+		if got := s.MountedFilesystem(d); got != "" {
 			t.Errorf("mounted as %q after the unmount", got)
 		}
 	}
@@ -212,7 +212,7 @@ func TestRealFlushAndReadOnly(t *testing.T) {
 		if err := s.SetReadOnly(d, want); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := s.ReadOnly(d); err != nil || got != want {
+		if got, err := s.IsReadOnly(d); err != nil || got != want {
 			t.Errorf("read-only %t, %v, want %t", got, err, want)
 		}
 	}

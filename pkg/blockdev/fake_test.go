@@ -146,7 +146,7 @@ func (k *fakeKernel) BlockSize(f *os.File) (int, error) {
 	return 512, err
 }
 
-func (k *fakeKernel) ReadOnly(f *os.File) (bool, error) {
+func (k *fakeKernel) IsReadOnly(f *os.File) (bool, error) {
 	d, err := k.node(f.Name())
 	return err == nil && d.readOnly, err
 }

@@ -5,14 +5,14 @@ import (
 	"os"
 )
 
-// File opens the device for reading, checks that what it opened has the number
+// OpenFile opens the device for reading, checks that what it opened has the number
 // of d, and returns the file itself: for a program that is to inherit the
 // device, so that no path can lead it to another one, and for a lock on it.
 //
 // The open can hang with the disk. One that comes back after ctx has ended is
 // closed, and until it comes back no other of the same device begins. Kinds:
 // Internal; Deadline or Canceled when ctx ended first.
-func (s *System) File(ctx context.Context, d Device) (*os.File, error) {
+func (s *System) OpenFile(ctx context.Context, d Device) (*os.File, error) {
 	type result struct {
 		file *os.File
 		err  error

@@ -53,7 +53,7 @@ func (s *System) Open(d Device) (*Handle, error) {
 // OpenContext is Open within the time of ctx. Kinds: those of Open; Deadline or
 // Canceled when ctx ended first.
 func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
-	f, err := s.File(ctx, d)
+	f, err := s.OpenFile(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +140,10 @@ func (h *Handle) Number() DeviceNumber { return h.Device.Number() }
 // String names the device for messages.
 func (h *Handle) String() string { return h.Device.String() }
 
-// ReadAt reads from the device, past the page cache; see Uncached.
-func (h *Handle) ReadAt(p []byte, at int64) (int, error) { return Uncached(h.file).ReadAt(p, at) }
+// ReadAt reads from the device, past the page cache; see NewUncachedReader.
+func (h *Handle) ReadAt(p []byte, at int64) (int, error) {
+	return NewUncachedReader(h.file).ReadAt(p, at)
+}
 
 // Size reads the device's size by BLKGETSIZE64.
 func (h *Handle) Size() (volume.Size, error) {
@@ -162,9 +164,9 @@ func (h *Handle) BlockSize() (volume.Size, error) {
 	return volume.Size(size), nil
 }
 
-// ReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
-func (h *Handle) ReadOnly() (bool, error) {
-	ro, err := h.sys.kernel.ReadOnly(h.file)
+// IsReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
+func (h *Handle) IsReadOnly() (bool, error) {
+	ro, err := h.sys.kernel.IsReadOnly(h.file)
 	if err != nil {
 		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", h.Device, err)
 	}
@@ -179,11 +181,11 @@ type Writer interface {
 	Sync() error
 }
 
-// Writer opens the device a second time, for writing, and checks the number
+// OpenWriter opens the device a second time, for writing, and checks the number
 // again. The kernel lets one program at a time have a device so (O_EXCL), and
 // none while the device is mounted or another device rests on it; the error
 // is then of kind Deadline. The caller closes the Writer.
-func (h *Handle) Writer() (Writer, error) {
+func (h *Handle) OpenWriter() (Writer, error) {
 	f, err := h.sys.open(h.Device, os.O_RDWR|unix.O_EXCL)
 	if err != nil {
 		return nil, err // and no *os.File that is nil

@@ -43,10 +43,10 @@ func TestHandle(t *testing.T) {
 		t.Errorf("block size %s, %v", size, err)
 	}
 	r.fake.nodes[d.Path].readOnly = true
-	if ro, err := h.ReadOnly(); err != nil || !ro {
+	if ro, err := h.IsReadOnly(); err != nil || !ro {
 		t.Errorf("read-only %t, %v", ro, err)
 	}
-	w, err := h.Writer()
+	w, err := h.OpenWriter()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestHandle(t *testing.T) {
 		t.Errorf("read %q, %v", head[:n], err)
 	}
 	r.fake.nodes[d.Path].minor = 16 // the name was given to another disk
-	if w, err := h.Writer(); err == nil || w != nil || !strings.Contains(err.Error(), "8:16") {
+	if w, err := h.OpenWriter(); err == nil || w != nil || !strings.Contains(err.Error(), "8:16") {
 		t.Errorf("another device was opened for writing: %v", err)
 	}
 	if err := h.Close(); err != nil {
@@ -172,11 +172,11 @@ func TestRealWriter(t *testing.T) {
 	if size, err := h.BlockSize(); err != nil || size != 512 {
 		t.Errorf("block size %s, %v", size, err)
 	}
-	w, err := h.Writer()
+	w, err := h.OpenWriter()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Writer(); volume.KindOf(err) != volume.KindDeadline || !errors.Is(err, unix.EBUSY) {
+	if _, err := h.OpenWriter(); volume.KindOf(err) != volume.KindDeadline || !errors.Is(err, unix.EBUSY) {
 		t.Errorf("a second one: %v", err)
 	}
 	_, err = w.WriteAt([]byte("written"), 512)

@@ -15,7 +15,7 @@ type kernel interface {
 	Fstat(f *os.File) (DeviceNumber, error)
 	Size(f *os.File) (int64, error)
 	BlockSize(f *os.File) (int, error)
-	ReadOnly(f *os.File) (bool, error)
+	IsReadOnly(f *os.File) (bool, error)
 	SetReadOnly(f *os.File, readOnly bool) error
 	SetLoopCapacity(f *os.File) error
 }
@@ -80,7 +80,7 @@ func (linux) BlockSize(f *os.File) (size int, err error) {
 	return size, os.NewSyscallError("ioctl BLKSSZGET", err)
 }
 
-func (linux) ReadOnly(f *os.File) (bool, error) {
+func (linux) IsReadOnly(f *os.File) (bool, error) {
 	var v uint32
 	err := control(f, func(fd int) (err error) { v, err = unix.IoctlGetUint32(fd, unix.BLKROGET); return err })
 	return v != 0, os.NewSyscallError("ioctl BLKROGET", err)

@@ -89,7 +89,7 @@ func TestRealLoopDevice(t *testing.T) {
 	if serial, err := s.Serial(d); err != nil || serial != file {
 		t.Errorf("backing file %q, %v; want %q", serial, err, file)
 	}
-	if ro, err := s.ReadOnly(d); err != nil || ro {
+	if ro, err := s.IsReadOnly(d); err != nil || ro {
 		t.Errorf("read-only %t, %v", ro, err)
 	}
 	if layers, err := s.Stack(d); err != nil || len(layers) != 1 {
@@ -122,7 +122,7 @@ func TestRealLoopDevice(t *testing.T) {
 func TestRealFile(t *testing.T) {
 	d, _ := loopDevice(t, 64*volume.MiB)
 	s := New()
-	f, err := s.File(t.Context(), d)
+	f, err := s.OpenFile(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestRealFile(t *testing.T) {
 	}
 	other := d
 	other.Minor++
-	if _, err := s.File(t.Context(), other); volume.KindOf(err) != volume.KindInternal || err == nil {
+	if _, err := s.OpenFile(t.Context(), other); volume.KindOf(err) != volume.KindInternal || err == nil {
 		t.Errorf("the file of another device: %v", err)
 	}
 }

@@ -31,14 +31,14 @@ func (s *System) Size(d Device) (volume.Size, error) {
 	return h.Size()
 }
 
-// ReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
-func (s *System) ReadOnly(d Device) (bool, error) {
+// IsReadOnly reports whether the kernel refuses writes to the device (BLKROGET).
+func (s *System) IsReadOnly(d Device) (bool, error) {
 	h, err := s.Open(d)
 	if err != nil {
 		return false, err
 	}
 	defer h.Close() //nolint:errcheck // only read from
-	return h.ReadOnly()
+	return h.IsReadOnly()
 }
 
 // Rescan asks the kernel to read the size of a whole disk anew. offered is

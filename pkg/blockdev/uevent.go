@@ -31,9 +31,9 @@ const (
 type SizeEvent struct {
 	// Major and Minor are the number of the device that announced a new size.
 	Major, Minor uint32
-	// All says that any device may have a new size, because events were missed.
+	// AnyDevice says that any device may have a new size, because events were missed.
 	// Major and Minor are zero then.
-	All bool
+	AnyDevice bool
 }
 
 // WatchSizes calls changed for each block device that announces a new size,
@@ -56,7 +56,7 @@ func (s *System) WatchSizes(ctx context.Context, changed func(SizeEvent)) error 
 			WithRemedy("let this process open netlink sockets (AF_NETLINK, NETLINK_KOBJECT_UEVENT)")
 	}
 	defer events.Close() //nolint:errcheck // only read from
-	changed(SizeEvent{All: true})
+	changed(SizeEvent{AnyDevice: true})
 	return watch(ctx, events, changed)
 }
 
@@ -120,7 +120,7 @@ func receive(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool, err err
 	case errors.Is(recvErr, unix.EINTR):
 		return SizeEvent{}, false, nil
 	case errors.Is(recvErr, unix.ENOBUFS):
-		return SizeEvent{All: true}, true, nil // the socket's buffer was full
+		return SizeEvent{AnyDevice: true}, true, nil // the socket's buffer was full
 	case recvErr != nil:
 		return SizeEvent{}, false, os.NewSyscallError("recvmsg", recvErr)
 	}
@@ -129,7 +129,7 @@ func receive(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool, err err
 		return SizeEvent{}, false, nil
 	}
 	if flags&unix.MSG_TRUNC != 0 {
-		return SizeEvent{All: true}, true, nil
+		return SizeEvent{AnyDevice: true}, true, nil
 	}
 	event, err = parseSizeEvent(buf[:n])
 	return event, err == nil, nil

@@ -56,7 +56,7 @@ func FuzzParseSizeEvent(f *testing.F) {
 	f.Add([]byte(changedLoop))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		event, err := parseSizeEvent(message)
-		if event.All || err != nil && event != (SizeEvent{}) {
+		if event.AnyDevice || err != nil && event != (SizeEvent{}) {
 			t.Fatalf("%q: %+v, %v", message, event, err)
 		}
 		if err == nil && !strings.Contains(string(message), "RESIZE=1\x00") && !strings.HasSuffix(string(message), "RESIZE=1") {
@@ -89,7 +89,7 @@ func listenToSizes(t *testing.T) <-chan SizeEvent {
 			t.Error("the watch does not end with its context")
 		}
 	})
-	if first := nextSizeEvent(t, events); first != (SizeEvent{All: true}) {
+	if first := nextSizeEvent(t, events); first != (SizeEvent{AnyDevice: true}) {
 		t.Fatalf("the first event is %+v, want one for all devices", first)
 	}
 	return events
@@ -166,7 +166,7 @@ func TestRealLostEventsAreTold(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	err = watch(ctx, socket, func(e SizeEvent) {
-		if e.All {
+		if e.AnyDevice {
 			cancel()
 		}
 	})

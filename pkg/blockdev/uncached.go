@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Uncached returns a reader of an open block device whose reads come from the
+// NewUncachedReader returns a reader of an open block device whose reads come from the
 // device, and leave nothing in the page cache of the block device.
 //
 // That cache is coherent with nobody: XFS and btrfs write past it, and so does
@@ -15,7 +15,7 @@ import (
 // the device only, so what was read before a mount would be read again, by
 // whatever program, for as long as the filesystem is mounted. Pages that are
 // dirty, or in use by a mounted ext, are coherent and stay.
-func Uncached(f *os.File) io.ReaderAt { return uncached{f} }
+func NewUncachedReader(f *os.File) io.ReaderAt { return uncached{f} }
 
 type uncached struct{ file *os.File }
 

@@ -23,11 +23,11 @@ type Device interface {
 	Size() (volume.Size, error)
 	// BlockSize is the size of the device's logical blocks.
 	BlockSize() (volume.Size, error)
-	// ReadOnly reports whether the kernel refuses writes to the device.
-	ReadOnly() (bool, error)
-	// Writer opens the device for writing, for nobody else. The error is of
+	// IsReadOnly reports whether the kernel refuses writes to the device.
+	IsReadOnly() (bool, error)
+	// OpenWriter opens the device for writing, for nobody else. The error is of
 	// kind Deadline while something else uses the device.
-	Writer() (blockdev.Writer, error)
+	OpenWriter() (blockdev.Writer, error)
 }
 
 // sizeOf reads the size of a device, which must have one.

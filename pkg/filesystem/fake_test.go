@@ -149,14 +149,14 @@ func (d *fakeDevice) Size() (volume.Size, error) {
 	return volume.Size(d.bytes), nil
 }
 
-func (d *fakeDevice) ReadOnly() (bool, error) {
+func (d *fakeDevice) IsReadOnly() (bool, error) {
 	if err := d.k.forced("readOnly"); err != nil {
 		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", d.path, err)
 	}
 	return d.ro, nil
 }
 
-func (d *fakeDevice) Writer() (blockdev.Writer, error) {
+func (d *fakeDevice) OpenWriter() (blockdev.Writer, error) {
 	if err := d.k.forced("writer"); err != nil {
 		kind := volume.KindInternal
 		if errors.Is(err, unix.EBUSY) {
@@ -220,7 +220,7 @@ func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 	m := &fakeMount{k: k, device: d, magic: map[Type]uint32{TypeExt4: extMagic, TypeXFS: xfsMagic, TypeBtrfs: btrfsMagic}[fs]}
 	m.st = mountStat{device: d.id, mountID: 100 + len(k.table), root: true}
 	entry := Mount{
-		ID: m.st.mountID, Parent: 1, Mountpoint: path, Root: "/", Device: d.id, FSType: string(fs), Source: source,
+		ID: m.st.mountID, Parent: 1, MountPoint: path, Root: "/", Device: d.id, FSType: string(fs), Source: source,
 		Options: []string{"rw"}, SuperOptions: []string{"rw"},
 	}
 	if fs == TypeBtrfs {

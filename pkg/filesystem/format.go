@@ -25,10 +25,10 @@ type FormatRequest struct {
 	// volume, which proves for a day that an interrupted mkfs was ours (see
 	// RemoveMarker). Empty: such a device is refused.
 	Marker string
-	// Encrypted says that the device is decrypted on its way here (dm-crypt, or
+	// IsEncrypted says that the device is decrypted on its way here (dm-crypt, or
 	// LUKS in the hypervisor), so that sectors never written read as random
 	// bytes and not as zeros. Random bytes then count as blank.
-	Encrypted bool
+	IsEncrypted bool
 }
 
 // Format makes a filesystem, on a blank device only, and returns once the
@@ -63,7 +63,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	if err != nil {
 		return err
 	}
-	if sig.State == StateFormatted && sig.Complete && sig.Type == req.Type {
+	if sig.State == StateFormatted && sig.IsComplete && sig.Type == req.Type {
 		return RemoveMarker(req.Marker)
 	}
 	if err := mayFormat(req, sig, size, s.now()); err != nil {
@@ -74,7 +74,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	}
 	if sig.State != StateBlank {
 		what := "the leftovers of an interrupted mkfs"
-		if req.Encrypted && sig.Noise {
+		if req.IsEncrypted && sig.IsRandom {
 			what = "the random bytes of a new encrypted volume"
 		}
 		if err := s.wipe(ctx, req.Device, size.Bytes(), what); err != nil {
@@ -120,11 +120,11 @@ func mayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time
 			req.Device.Path(), size, sig, why, req.Type).WithRemedy(remedy)
 	}
 	switch {
-	case sig.State == StateBlank, req.Encrypted && sig.Noise:
+	case sig.State == StateBlank, req.IsEncrypted && sig.IsRandom:
 		return nil
-	case sig.Named:
+	case sig.IsRecognized:
 		return refuse("it belongs to something else")
-	case sig.State == StateFormatted && sig.Complete:
+	case sig.State == StateFormatted && sig.IsComplete:
 		return refuse("another filesystem was asked for")
 	}
 	m, exists, err := readMarker(req.Marker)
@@ -155,7 +155,7 @@ func markerError(err error) error {
 // interrupted mkfs, or the noise of a new encrypted volume) passes for nothing
 // else. what names it for messages.
 func (s *System) wipe(ctx context.Context, dev Device, size int64, what string) error {
-	d, err := dev.Writer()
+	d, err := dev.OpenWriter()
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 
 // checkUnused makes sure that nothing else has the device in use.
 func checkUnused(dev Device) error {
-	w, err := dev.Writer()
+	w, err := dev.OpenWriter()
 	if err != nil {
 		return err
 	}
@@ -241,7 +241,7 @@ func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volum
 	if err != nil {
 		return err
 	}
-	if sig.State != StateFormatted || !sig.Complete || sig.Type != req.Type {
+	if sig.State != StateFormatted || !sig.IsComplete || sig.Type != req.Type {
 		return volume.Errorf(volume.KindInternal, "after mkfs of %s the device %s (%s) holds %s", req.Type, req.Device.Path(), size, sig).
 			WithRemedy("check the mkfs options of the StorageClass: they must leave the filesystem a complete " + string(req.Type))
 	}

@@ -53,8 +53,8 @@ type slowWriter struct {
 	during func()
 }
 
-func (d slowWriter) Writer() (blockdev.Writer, error) {
-	w, err := d.fakeDevice.Writer()
+func (d slowWriter) OpenWriter() (blockdev.Writer, error) {
+	w, err := d.fakeDevice.OpenWriter()
 	return slowWrites{w, d.during}, err
 }
 

@@ -287,7 +287,7 @@ func TestFormatInterrupted(t *testing.T) {
 			if r.marked(t) {
 				t.Error("the marker was left behind")
 			}
-			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.Complete {
+			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
 				t.Errorf("%+v, %v", sig, err)
 			}
 		})
@@ -412,14 +412,14 @@ func TestRemoveMarker(t *testing.T) {
 
 // TestFormatEncrypted: behind an encryption layer blank sectors look random.
 func TestFormatEncrypted(t *testing.T) {
-	sig := Signature{State: StateForeign, Name: unknownData, Noise: true}
+	sig := Signature{State: StateForeign, Content: unknownData, IsRandom: true}
 	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
 	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
-	req.Encrypted = true
+	req.IsEncrypted = true
 	if err := mayFormat(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
-	sig.Noise = false
+	sig.IsRandom = false
 	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
 }
 
@@ -438,7 +438,7 @@ func TestFormatSaysWhatItCleared(t *testing.T) {
 		var log bytes.Buffer
 		r.s.log = slog.New(slog.NewTextHandler(&log, nil))
 		r.mkfs = func([]string) error { return nil } // what it makes is not asked here
-		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS, Marker: r.marker, Encrypted: true})
+		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS, Marker: r.marker, IsEncrypted: true})
 		if text := log.String(); !strings.Contains(text, `of="`+what+`"`) || strings.Count(text, "cleared ") != 1 {
 			t.Errorf("want a device cleared of %s; the log says: %s", what, text)
 		}

@@ -39,11 +39,11 @@ const (
 
 // Growth is what Grow did, every size read back.
 type Growth struct {
-	Type   Type
-	Before volume.Size // of the filesystem
-	After  volume.Size
-	Device volume.Size
-	Method Method
+	Type       Type
+	Before     volume.Size // of the filesystem
+	After      volume.Size
+	DeviceSize volume.Size
+	Method     Method
 }
 
 // Grow makes the filesystem fill its device, online, and returns its size as
@@ -89,7 +89,7 @@ func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
 	growth, err := s.grow(ctx, t, g, req)
 	if err == nil && growth.Method != MethodNone {
 		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device.Path(), "type", growth.Type, "before", growth.Before.String(),
-			"after", growth.After.String(), "deviceSize", growth.Device.String(), "method", string(growth.Method))
+			"after", growth.After.String(), "deviceSize", growth.DeviceSize.String(), "method", string(growth.Method))
 	}
 	return growth, err
 }
@@ -103,7 +103,7 @@ func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest)
 	if err != nil {
 		return Growth{}, err
 	}
-	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), Device: device, Method: MethodNone}
+	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), DeviceSize: device, Method: MethodNone}
 	goal := g.goal(device)
 	if err := sizesAllow(req, now, goal, device); err != nil {
 		return growth, err
@@ -144,7 +144,7 @@ func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth
 	}
 	if now.Blocks < goal.least {
 		return growth, volume.Errorf(volume.KindInternal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
-			now.Type, t.mountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, growth.Device).
+			now.Type, t.mountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, growth.DeviceSize).
 			WithRemedy("look at the kernel log of this node")
 	}
 	return growth, nil
@@ -178,7 +178,7 @@ func (t *target) writable(now Geometry, device volume.Size) error {
 		return nil
 	}
 	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, t.mountPoint, now.Size(), device)
-	if t.entry.ReadOnly() && !t.entry.SuperReadOnly() {
+	if t.entry.IsReadOnly() && !t.entry.IsFilesystemReadOnly() {
 		return e.WithRemedy("the mount is read-only, not the filesystem: grow it through a writable mount of it")
 	}
 	return e.WithRemedy("mount the volume writable: it grows at that moment")

@@ -51,7 +51,7 @@ func TestGrow(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			k, s, m := fakeSystem(t, fs, volume.GiB, 3*volume.GiB)
-			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, Device: 3 * volume.GiB, Method: MethodIoctl}
+			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, DeviceSize: 3 * volume.GiB, Method: MethodIoctl}
 			if g, err := s.Grow(t.Context(), growRequest(s, 3*volume.GiB)); err != nil || g != want {
 				t.Fatalf("%+v, %v", g, err)
 			}

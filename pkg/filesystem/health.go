@@ -8,7 +8,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Alive looks whether the filesystem of a device, mounted at mountPoint,
+// CheckHealth looks whether the filesystem of a device, mounted at mountPoint,
 // answers and has not given up after an error. It writes nothing and starts no
 // program. What it looks at: XFS that has shut down answers with EIO; ext has
 // its error flag set, or has been shut down or made read-only; btrfs has been
@@ -19,7 +19,7 @@ import (
 // Internal (the device cannot be read), Deadline and Canceled: it did not
 // answer within ctx. The look then goes on until the kernel lets go of it, so
 // ask again only after a while.
-func (s *System) Alive(ctx context.Context, dev Device, mountPoint string) error {
+func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string) error {
 	_, err := lookBounded(ctx, s, dev, mountPoint, func() (struct{}, error) {
 		t, err := s.openTarget(dev, mountPoint)
 		if err != nil {
@@ -62,7 +62,7 @@ func (t *target) hasShutDown() bool { return slices.Contains(t.entry.SuperOption
 
 // becameReadOnly reports whether an error has made the filesystem read-only.
 func (t *target) becameReadOnly() bool {
-	return slices.Contains(t.entry.SuperOptions, "emergency_ro") || t.entry.SuperReadOnly() && !slices.Contains(t.entry.Options, "ro")
+	return slices.Contains(t.entry.SuperOptions, "emergency_ro") || t.entry.IsFilesystemReadOnly() && !slices.Contains(t.entry.Options, "ro")
 }
 
 // healthy adds the error flag of ext: a growth that failed half-way leaves the

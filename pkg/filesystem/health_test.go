@@ -106,7 +106,7 @@ func TestAlive(t *testing.T) {
 			if tc.change != nil {
 				tc.change(k, m)
 			}
-			err := s.Alive(t.Context(), k.device(), testMount)
+			err := s.CheckHealth(t.Context(), k.device(), testMount)
 			if tc.text == "" && err != nil {
 				t.Error(err)
 			}
@@ -129,7 +129,7 @@ func TestAliveHangs(t *testing.T) {
 		s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		wantError(t, s.Alive(ctx, k.device(), testMount), volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
+		wantError(t, s.CheckHealth(ctx, k.device(), testMount), volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
 	})
 }
 
@@ -157,7 +157,7 @@ func TestRealAlive(t *testing.T) {
 			target := d.mounted(t, s, fs, "ro")
 			alive := func(when string) {
 				t.Helper()
-				if err := s.Alive(t.Context(), d.open(t), target); err != nil {
+				if err := s.CheckHealth(t.Context(), d.open(t), target); err != nil {
 					t.Errorf("%s: %v", when, err)
 				}
 			}
@@ -176,10 +176,10 @@ func TestRealAlive(t *testing.T) {
 					t.Fatal(err)
 				}
 				d.awaitErrors(t, s, target)
-				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem", "e2fsck -f")
+				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem", "e2fsck -f")
 			case TypeXFS:
 				shutdown(t, target)
-				wantError(t, s.Alive(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted anew")
+				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted anew")
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})
@@ -193,6 +193,6 @@ func (d disk) awaitErrors(t *testing.T, s *System, target string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	dev := d.open(t)
-	for s.Alive(ctx, dev, target) == nil && operation.Sleep(ctx, time.Millisecond) == nil {
+	for s.CheckHealth(ctx, dev, target) == nil && operation.Sleep(ctx, time.Millisecond) == nil {
 	}
 }

@@ -63,10 +63,10 @@ func (linux) mounts() ([]Mount, error) {
 	mounts := make([]Mount, 0, len(infos))
 	for _, i := range infos {
 		mounts = append(mounts, Mount{
-			ID: i.ID, Parent: i.Parent, Mountpoint: i.Mountpoint, Root: i.Root,
+			ID: i.ID, Parent: i.Parent, MountPoint: i.Mountpoint, Root: i.Root,
 			Device: blockdev.DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)}, FSType: i.FSType, Source: i.Source,
 			Options: splitOptions(i.Options), SuperOptions: splitOptions(i.VFSOptions),
-			Shared: slices.ContainsFunc(strings.Fields(i.Optional), func(f string) bool { return strings.HasPrefix(f, "shared:") }),
+			IsShared: slices.ContainsFunc(strings.Fields(i.Optional), func(f string) bool { return strings.HasPrefix(f, "shared:") }),
 		})
 	}
 	return mounts, nil

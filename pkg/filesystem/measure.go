@@ -14,26 +14,25 @@ type Measurement struct {
 	// Size is that of the filesystem; zero when it has shut down and does not
 	// tell any more.
 	Size volume.Size
-	// Device is the size of the device; zero when the filesystem has shut down
+	// DeviceSize is the size of the device; zero when the filesystem has shut down
 	// because the device was removed.
-	Device volume.Size
-	// Fills says that growth has nothing to do: the filesystem is as large as
+	DeviceSize volume.Size
+	// FillsDevice says that growth has nothing to do: the filesystem is as large as
 	// its device and its format allow, by the very rule that Grow goes by. It
 	// also says so of one that is larger than its device.
-	Fills bool
-	// Limited says that the format cannot fill the device; Limit is the size
-	// at which it ends.
-	Limited bool
-	Limit   volume.Size
+	FillsDevice bool
+	// FormatLimit is the size at which the format ends when the format cannot fill the
+	// device; zero otherwise.
+	FormatLimit volume.Size
 
-	// ShutDown: the filesystem has given up after an error; every access fails.
-	ShutDown bool
-	// ReadOnlyByError: it was mounted writable and has become read-only.
-	ReadOnlyByError bool
-	// Errors is how many errors ext has on record, one at least when its error
+	// IsShutDown: the filesystem has given up after an error; every access fails.
+	IsShutDown bool
+	// BecameReadOnly: it was mounted writable and has become read-only.
+	BecameReadOnly bool
+	// ErrorCount is how many errors ext has on record, one at least when its error
 	// flag is set. e2fsck sets it back.
-	Errors uint32
-	// Failure says the same with cause and remedy, as Alive does; nil when the
+	ErrorCount uint32
+	// Failure says the same with cause and remedy, as CheckHealth does; nil when the
 	// filesystem is in good health.
 	Failure error
 }
@@ -75,14 +74,14 @@ func (s *System) measure(ctx context.Context, dev Device, mountPoint string) (Me
 	}
 	goal := g.goal(size)
 	m := Measurement{
-		Type: now.Type, Size: now.Size(), Device: size, Fills: now.Blocks >= goal.full,
-		ShutDown: t.hasShutDown(), ReadOnlyByError: t.becameReadOnly(), Failure: g.healthy(),
+		Type: now.Type, Size: now.Size(), DeviceSize: size, FillsDevice: now.Blocks >= goal.full,
+		IsShutDown: t.hasShutDown(), BecameReadOnly: t.becameReadOnly(), Failure: g.healthy(),
 	}
 	if goal.limit != nil {
-		m.Limited, m.Limit = true, goal.limit.size
+		m.FormatLimit = goal.limit.size
 	}
 	if e, ok := g.(*extGrower); ok && e.super.hasErrors() {
-		m.Errors = max(e.super.errors, 1)
+		m.ErrorCount = max(e.super.errors, 1)
 	}
 	return m, nil
 }
@@ -104,7 +103,7 @@ func (s *System) measureShutDown(dev Device, mountPoint string, size volume.Size
 	if !holds {
 		return Measurement{}, foreignMount(m, mountPoint, m.Device, dev)
 	}
-	return Measurement{Type: Type(m.FSType), Device: size, ShutDown: true, Failure: cause}, nil
+	return Measurement{Type: Type(m.FSType), DeviceSize: size, IsShutDown: true, Failure: cause}, nil
 }
 
 // deadError marks the errno of a filesystem that has shut down.

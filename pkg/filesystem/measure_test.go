@@ -32,23 +32,23 @@ func TestMeasure(t *testing.T) {
 		want    Measurement
 		failure string // empty: in good health
 	}{
-		{"XFS fills its device", TypeXFS, volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, Fills: true}, ""},
+		{"XFS fills its device", TypeXFS, volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true}, ""},
 		{"XFS is smaller", TypeXFS, 2 * volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB}, ""},
-		{"XFS, a tail too short to use", TypeXFS, volume.GiB + 63*4096, nil, Measurement{Type: TypeXFS, Size: volume.GiB, Fills: true}, ""},
-		{"XFS is larger", TypeXFS, volume.GiB - volume.MiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, Fills: true}, ""},
+		{"XFS, a tail too short to use", TypeXFS, volume.GiB + 63*4096, nil, Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true}, ""},
+		{"XFS is larger", TypeXFS, volume.GiB - volume.MiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true}, ""},
 		{"ext3 is smaller", TypeExt3, 2 * volume.GiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB}, ""},
-		{"ext3 can never fill it", TypeExt3, 20 * volume.TiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB, Limited: true, Limit: 16 * volume.TiB}, ""},
+		{"ext3 can never fill it", TypeExt3, 20 * volume.TiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB, FormatLimit: 16 * volume.TiB}, ""},
 		{"ext3 at its limit", TypeExt3, 20 * volume.TiB, func(_ *fakeKernel, m *fakeMount) {
 			ext3Spec(16*volume.TiB - 4096).put(m.device)
-		}, Measurement{Type: TypeExt3, Size: 16*volume.TiB - 4096, Fills: true, Limited: true, Limit: 16 * volume.TiB}, ""},
-		{"ext4 with errors", TypeExt4, 2 * volume.GiB, flagged(3), Measurement{Type: TypeExt4, Size: volume.GiB, Errors: 3}, "3 recorded"},
-		{"ext4 flagged without a count", TypeExt4, volume.GiB, flagged(0), Measurement{Type: TypeExt4, Size: volume.GiB, Fills: true, Errors: 1}, "errors"},
-		{"ext4 made read-only", TypeExt4, volume.GiB, super("emergency_ro"), Measurement{Type: TypeExt4, Size: volume.GiB, Fills: true, ReadOnlyByError: true}, "has become read-only"},
-		{"ext4 shut down", TypeExt4, volume.GiB, super("shutdown"), Measurement{Type: TypeExt4, Size: volume.GiB, Fills: true, ShutDown: true}, "has shut down"},
-		{"btrfs made read-only", TypeBtrfs, 2 * volume.GiB, super("ro"), Measurement{Type: TypeBtrfs, Size: volume.GiB, ReadOnlyByError: true}, "has become read-only"},
+		}, Measurement{Type: TypeExt3, Size: 16*volume.TiB - 4096, FillsDevice: true, FormatLimit: 16 * volume.TiB}, ""},
+		{"ext4 with errors", TypeExt4, 2 * volume.GiB, flagged(3), Measurement{Type: TypeExt4, Size: volume.GiB, ErrorCount: 3}, "3 recorded"},
+		{"ext4 flagged without a count", TypeExt4, volume.GiB, flagged(0), Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, ErrorCount: 1}, "errors"},
+		{"ext4 made read-only", TypeExt4, volume.GiB, super("emergency_ro"), Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, BecameReadOnly: true}, "has become read-only"},
+		{"ext4 shut down", TypeExt4, volume.GiB, super("shutdown"), Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, IsShutDown: true}, "has shut down"},
+		{"btrfs made read-only", TypeBtrfs, 2 * volume.GiB, super("ro"), Measurement{Type: TypeBtrfs, Size: volume.GiB, BecameReadOnly: true}, "has become read-only"},
 		{"btrfs mounted read-only", TypeBtrfs, volume.GiB, func(k *fakeKernel, _ *fakeMount) {
 			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
-		}, Measurement{Type: TypeBtrfs, Size: volume.GiB, Fills: true}, ""},
+		}, Measurement{Type: TypeBtrfs, Size: volume.GiB, FillsDevice: true}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k, s, m := fakeSystem(t, tc.fs, volume.GiB, tc.device)
@@ -65,7 +65,7 @@ func TestMeasure(t *testing.T) {
 			if tc.failure != "" {
 				wantError(t, got.Failure, volume.KindPrecondition, tc.failure, "")
 			}
-			got.Failure, tc.want.Device = nil, tc.device
+			got.Failure, tc.want.DeviceSize = nil, tc.device
 			if got != tc.want {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
@@ -90,7 +90,7 @@ func TestMeasureShutDown(t *testing.T) {
 		m.info, m.btrfs = btrfsInfo{maxID: 1, devices: 1, sectorSize: 4096}, btrfsDevice{id: 1, totalBytes: 1 << 30, path: testDevice}
 		k.force[call] = []error{unix.EIO}
 		got, err := k.system().Measure(t.Context(), d, dir)
-		if err != nil || !got.ShutDown || got.Type != fs || got.Device != volume.GiB || got.Fills {
+		if err != nil || !got.IsShutDown || got.Type != fs || got.DeviceSize != volume.GiB || got.FillsDevice {
 			t.Errorf("%s: %+v, %v", call, got, err)
 		}
 		if fs == TypeXFS {
@@ -105,7 +105,7 @@ func TestMeasureShutDown(t *testing.T) {
 	d := k.addDevice(testDevice, 0, 0)
 	k.addMount(dir, testDevice, TypeXFS)
 	k.force["openMount"] = []error{unix.EIO}
-	if got, err := k.system().Measure(t.Context(), d, dir); err != nil || !got.ShutDown {
+	if got, err := k.system().Measure(t.Context(), d, dir); err != nil || !got.IsShutDown {
 		t.Errorf("pulled out: %+v, %v", got, err)
 	}
 }
@@ -157,16 +157,16 @@ func TestRealMeasure(t *testing.T) {
 			measure := func(want Measurement) {
 				t.Helper()
 				got, err := s.Measure(t.Context(), dev, target)
-				if err != nil || (got.Failure != nil) != (want.ShutDown || want.Errors > 0) {
+				if err != nil || (got.Failure != nil) != (want.IsShutDown || want.ErrorCount > 0) {
 					t.Errorf("%v; failure %v", err, got.Failure)
 				}
 				if got.Failure = nil; got != want {
 					t.Errorf("got %+v, want %+v", got, want)
 				}
 			}
-			measure(Measurement{Type: fs, Size: 320 * volume.MiB, Device: 320 * volume.MiB, Fills: true})
+			measure(Measurement{Type: fs, Size: 320 * volume.MiB, DeviceSize: 320 * volume.MiB, FillsDevice: true})
 			d.resize(t, 640*volume.MiB)
-			measure(Measurement{Type: fs, Size: 320 * volume.MiB, Device: 640 * volume.MiB})
+			measure(Measurement{Type: fs, Size: 320 * volume.MiB, DeviceSize: 640 * volume.MiB})
 			switch fs {
 			case TypeExt3, TypeExt4:
 				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
@@ -174,10 +174,10 @@ func TestRealMeasure(t *testing.T) {
 					t.Fatal(err)
 				}
 				d.awaitErrors(t, s, target)
-				measure(Measurement{Type: fs, Size: 320 * volume.MiB, Device: 640 * volume.MiB, Errors: 1})
+				measure(Measurement{Type: fs, Size: 320 * volume.MiB, DeviceSize: 640 * volume.MiB, ErrorCount: 1})
 			case TypeXFS:
 				shutdown(t, target)
-				measure(Measurement{Type: TypeXFS, Device: 640 * volume.MiB, ShutDown: true})
+				measure(Measurement{Type: TypeXFS, DeviceSize: 640 * volume.MiB, IsShutDown: true})
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})

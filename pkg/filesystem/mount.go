@@ -19,16 +19,16 @@ type MountRequest struct {
 	Device Device
 	Target string // existing directory
 	Type   Type
-	// Flags are mount options as in a StorageClass; SELinux's context= is
+	// Options are mount options as in a StorageClass; SELinux's context= is
 	// passed on to the kernel.
-	Flags []string
+	Options []string
 }
 
 // BindRequest asks for what is at one path to be visible at another.
 type BindRequest struct {
-	Source string   // mounted directory, or device node
-	Target string   // existing directory, or for a device node an existing file
-	Flags  []string // mount options; those of a filesystem are left out
+	Source  string   // mounted directory, or device node
+	Target  string   // existing directory, or for a device node an existing file
+	Options []string // mount options; those of a filesystem are left out
 }
 
 // Mount mounts a device at an existing directory by mount(2), after it has
@@ -48,7 +48,7 @@ type BindRequest struct {
 // Kind Deadline as well: the device or the target is in use. Kind Precondition:
 // the kernel refuses this filesystem.
 func (s *System) Mount(ctx context.Context, req MountRequest) error {
-	options := req.Flags
+	options := req.Options
 	if req.Type == TypeXFS {
 		options = append([]string{"nouuid"}, options...)
 	}
@@ -77,14 +77,14 @@ func (s *System) Bind(ctx context.Context, req BindRequest) error {
 	if err != nil {
 		return bindError(req, err)
 	}
-	s.log.InfoContext(ctx, "bind mounted", "source", req.Source, "target", req.Target, "options", strings.Join(req.Flags, ","))
+	s.log.InfoContext(ctx, "bind mounted", "source", req.Source, "target", req.Target, "options", strings.Join(req.Options, ","))
 	return nil
 }
 
 // bind makes the mount with its flags in one step, so that a crash cannot
 // leave a writable one where a read-only one was asked for.
 func (s *System) bind(req BindRequest) error {
-	wanted, _ := parseMountFlags(req.Flags)
+	wanted, _ := parseMountFlags(req.Options)
 	set, unset := mountAttributes(wanted)
 	if set|unset == 0 {
 		return s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, "")
@@ -141,7 +141,7 @@ func (s *System) Unmount(ctx context.Context, m Mount) error {
 	if err != nil {
 		return unmountError(m, err)
 	}
-	s.log.InfoContext(ctx, "unmounted", "target", m.Mountpoint, "source", m.Source)
+	s.log.InfoContext(ctx, "unmounted", "target", m.MountPoint, "source", m.Source)
 	return nil
 }
 
@@ -156,12 +156,12 @@ func (s *System) checkTopmost(m Mount) (there bool, err error) {
 	if !slices.ContainsFunc(mounts, m.is) {
 		return false, nil
 	}
-	onTop := func(o Mount) bool { return o.Parent == m.ID && o.ID != m.ID && o.Mountpoint == m.Mountpoint }
+	onTop := func(o Mount) bool { return o.Parent == m.ID && o.ID != m.ID && o.MountPoint == m.MountPoint }
 	if i := slices.IndexFunc(mounts, onTop); i >= 0 {
 		return false, volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted on top of it", mounts[i].Source, mounts[i].FSType).
 			WithRemedy("unmount that first")
 	}
-	st, err := s.kernel.statMount(m.Mountpoint)
+	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
 	case err != nil && !dead(err):
 		return false, err
@@ -174,7 +174,7 @@ func (s *System) checkTopmost(m Mount) (there bool, err error) {
 
 // unmountTop unmounts m, which its mount point leads to, and reads it back.
 func (s *System) unmountTop(m Mount) error {
-	err := s.kernel.unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW)
+	err := s.kernel.unmount(m.MountPoint, unix.UMOUNT_NOFOLLOW)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
@@ -192,11 +192,11 @@ func (s *System) unmountTop(m Mount) error {
 }
 
 func unmountError(m Mount, err error) error {
-	e := volume.Errorf(volume.KindInternal, "unmount %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
+	e := volume.Errorf(volume.KindInternal, "unmount %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
 	var known *volume.Error
 	switch {
 	case errors.As(err, &known):
-		e.Kind, e.Msg = known.Kind, fmt.Sprintf("unmount %s (%s of %s): %s", m.Mountpoint, m.FSType, m.Source, known.Msg)
+		e.Kind, e.Msg = known.Kind, fmt.Sprintf("unmount %s (%s of %s): %s", m.MountPoint, m.FSType, m.Source, known.Msg)
 		return e.WithRemedy(known.Remedy)
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)

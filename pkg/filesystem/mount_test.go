@@ -155,7 +155,7 @@ func TestMountReadOnlyDirty(t *testing.T) {
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
 	k.force["mount"] = []error{unix.EROFS}
-	err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: TypeXFS, Flags: []string{"noatime,ro"}})
+	err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: TypeXFS, Options: []string{"noatime,ro"}})
 	wantError(t, err, volume.KindPrecondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
 }
 
@@ -175,7 +175,7 @@ func TestInterruptible(t *testing.T) {
 	k := newFakeKernel(t)
 	err := k.system().mountError(t.Context(), MountRequest{Device: k.addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: TypeXFS}, context.DeadlineExceeded)
 	wantError(t, err, volume.KindDeadline, "mount /dev/loop0", "next try")
-	wantError(t, unmountError(Mount{Mountpoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t", "next try")
+	wantError(t, unmountError(Mount{MountPoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t", "next try")
 }
 
 // TestBind: one step, and nothing is ever seen without its flags.
@@ -192,14 +192,14 @@ func TestBind(t *testing.T) {
 		{[]string{"rw"}, "mount /staging /staging  0x1000 "},
 	} {
 		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
-		err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Flags: tc.flags})
+		err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Options: tc.flags})
 		if err != nil || !slices.Equal(k.calls, []string{tc.want}) {
 			t.Errorf("%q: %v, %q, want %q", tc.flags, err, k.calls, tc.want)
 		}
 	}
 	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 	k.force["bind"] = []error{unix.ENOENT}
-	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Flags: []string{"ro"}})
+	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Options: []string{"ro"}})
 	wantError(t, err, volume.KindInternal, "no such file", "")
 	if len(k.calls) != 1 {
 		t.Errorf("%q", k.calls)
@@ -210,7 +210,7 @@ func TestBind(t *testing.T) {
 func TestBindOldKernel(t *testing.T) {
 	k, s, m := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 	m.flags = unix.ST_NOSUID | unix.ST_NODEV
-	req := BindRequest{Source: testMount, Target: testMount, Flags: []string{"ro", "ext4-data-is-ignored"}}
+	req := BindRequest{Source: testMount, Target: testMount, Options: []string{"ro", "ext4-data-is-ignored"}}
 	k.force["bind"] = slices.Repeat([]error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP}, 2)
 	if err := s.Bind(t.Context(), req); err != nil {
 		t.Fatal(err)
@@ -233,11 +233,11 @@ func TestBindOldKernel(t *testing.T) {
 // TestTopmost is the way for kernels that do not tell mount ids.
 func TestTopmost(t *testing.T) {
 	mounts := []Mount{
-		{ID: 1, Parent: 0, Mountpoint: "/"},
-		{ID: 5, Parent: 4, Mountpoint: "/a", Source: "third"},
-		{ID: 3, Parent: 1, Mountpoint: "/a", Source: "first"},
-		{ID: 4, Parent: 3, Mountpoint: "/a", Source: "second"},
-		{ID: 6, Parent: 5, Mountpoint: "/a/b"},
+		{ID: 1, Parent: 0, MountPoint: "/"},
+		{ID: 5, Parent: 4, MountPoint: "/a", Source: "third"},
+		{ID: 3, Parent: 1, MountPoint: "/a", Source: "first"},
+		{ID: 4, Parent: 3, MountPoint: "/a", Source: "second"},
+		{ID: 6, Parent: 5, MountPoint: "/a/b"},
 	}
 	if m, ok := topmost(mounts, "/a"); !ok || m.Source != "third" {
 		t.Errorf("%+v, %v", m, ok)
@@ -263,7 +263,7 @@ func TestFindMountOldKernelAndDead(t *testing.T) {
 	find := func(what, path string, want bool) {
 		t.Helper()
 		got, mounted, err := s.FindMount(path)
-		if err != nil || mounted != want || want && got.Mountpoint != dir {
+		if err != nil || mounted != want || want && got.MountPoint != dir {
 			t.Errorf("%s: %+v, %v, %v", what, got, mounted, err)
 		}
 	}
@@ -297,7 +297,7 @@ func TestPropagatesOldKernel(t *testing.T) {
 	m := k.addMount(dir, testDevice, TypeXFS)
 	m.st.mountID = 0
 	for _, shared := range []bool{true, false} {
-		k.table = []Mount{{ID: 1, Mountpoint: "/", Shared: !shared}, {ID: 5, Parent: 1, Mountpoint: dir, Shared: shared}}
+		k.table = []Mount{{ID: 1, MountPoint: "/", IsShared: !shared}, {ID: 5, Parent: 1, MountPoint: dir, IsShared: shared}}
 		if got, err := k.system().Propagates(filepath.Join(dir, "pod")); err != nil || got != shared {
 			t.Errorf("%v, %v, want %v", got, err, shared)
 		}
@@ -359,26 +359,26 @@ func TestStats(t *testing.T) {
 	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
 	want := Usage{Total: 1000 * 4096, Used: 400 * 4096, Available: 500 * 4096, Inodes: 100, InodesUsed: 10, InodesAvailable: 90}
 	m := k.table[0]
-	if got, err := s.Stats(m); err != nil || got != want {
+	if got, err := s.ReadUsage(m); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
-	_, err := s.Stats(Mount{Mountpoint: "/missing"})
+	_, err := s.ReadUsage(Mount{MountPoint: "/missing"})
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing", "")
 	k.force["openMount"] = []error{unix.EIO}
-	_, err = s.Stats(m)
+	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "shut down", "")
 	k.force["statfs"] = []error{unix.ENOMEM}
-	_, err = s.Stats(m)
+	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindInternal, "statfs "+testMount, "")
 	m.ID++ // another mount covers it
-	_, err = s.Stats(m)
+	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
 	k.dirs[testMount].st.mountID = 0 // a kernel before 5.8
-	if got, err := s.Stats(m); err != nil || got != want {
+	if got, err := s.ReadUsage(m); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
 	m.Device.Minor++
-	_, err = s.Stats(m)
+	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
 }
 

@@ -16,7 +16,7 @@ import (
 func (s *System) mountError(ctx context.Context, req MountRequest, err error) error {
 	device := req.Device.Path()
 	e := volume.Errorf(volume.KindInternal, "mount %s (%s) at %s with options %q: %w",
-		device, req.Type, req.Target, strings.Join(req.Flags, ","), err)
+		device, req.Type, req.Target, strings.Join(req.Options, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
@@ -52,11 +52,11 @@ func (s *System) refusal(ctx context.Context, req MountRequest, err error) (reme
 		return fmt.Sprintf("the kernel of this node lacks %s: load its module", req.Type), true
 	case errors.Is(err, unix.EEXIST) && req.Type == TypeBtrfs:
 		return "a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7", true
-	case errors.Is(err, unix.EROFS) && ReadOnlyFlags(req.Flags):
+	case errors.Is(err, unix.EROFS) && RequestsReadOnly(req.Options):
 		return "its journal holds changes that must be written first, and the device is read-only: " +
 			"stage the volume once for writing (attached writable), then read-only again", true
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		if ro, roErr := req.Device.ReadOnly(); roErr == nil && !ro {
+		if ro, roErr := req.Device.IsReadOnly(); roErr == nil && !ro {
 			return "the device is writable, but the kernel of this node can only read the filesystem (its log says why): " +
 				"use a node with a newer kernel, or mount it read-only", true
 		}
@@ -129,7 +129,7 @@ func repairCommand(t Type, device string) string {
 // bindError turns the errno of a bind mount into cause and remedy.
 func bindError(req BindRequest, err error) error {
 	e := volume.Errorf(volume.KindInternal, "bind %s to %s with options %q: %w",
-		req.Source, req.Target, strings.Join(req.Flags, ","), err)
+		req.Source, req.Target, strings.Join(req.Options, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)

@@ -57,10 +57,10 @@ func parseMountFlags(options []string) (flags uintptr, data string) {
 	return flags, strings.Join(rest, ",")
 }
 
-// ReadOnlyFlags reports whether mount options ask for a read-only mount. One
+// RequestsReadOnly reports whether mount options ask for a read-only mount. One
 // element may hold several options, separated by commas, and of "ro" and "rw"
 // the last counts, as for mount(8).
-func ReadOnlyFlags(options []string) bool {
+func RequestsReadOnly(options []string) bool {
 	flags, _ := parseMountFlags(options)
 	return flags&unix.MS_RDONLY != 0
 }

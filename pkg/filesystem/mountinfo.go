@@ -16,48 +16,50 @@ import (
 // Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
 	ID, Parent   int
-	Mountpoint   string                // without symbolic links
+	MountPoint   string                // without symbolic links
 	Root         string                // what of the filesystem is mounted; "/" is all of it
 	Device       blockdev.DeviceNumber // anonymous (major 0) for btrfs
 	FSType       string                // as the kernel names it
 	Source       string                // as given to mount
 	Options      []string              // of this mount
 	SuperOptions []string              // of the filesystem, shared by all its mounts
-	Shared       bool                  // mounts made below it appear in its peers, too (mount_namespaces(7))
-	// Node is the number of the block device whose node is mounted, which is how
+	IsShared     bool                  // mounts made below it appear in its peers, too (mount_namespaces(7))
+	// DeviceNode is the number of the block device whose node is mounted, which is how
 	// raw volumes are published; zero: it is no such node. Only FindMount and
 	// MountsOf fill it in, from the inode: a directory or a file of the same
 	// tmpfs is no node, whatever the mount table shows of it.
-	Node blockdev.DeviceNumber
+	DeviceNode blockdev.DeviceNumber
 }
 
-// IsNode reports whether m shows the node of a block device, not a filesystem.
-func (m Mount) IsNode() bool { return m.Node != blockdev.DeviceNumber{} }
+// IsDeviceNode reports whether m shows the node of a block device, not a filesystem.
+func (m Mount) IsDeviceNode() bool { return m.DeviceNode != blockdev.DeviceNumber{} }
 
-// IsStaleNode reports whether m shows the node of a block device that has been
+// IsStaleDeviceNode reports whether m shows the node of a block device that has been
 // removed since: its disk was pulled out under the pod. The node still has its
 // number, which the kernel may have given to another disk by now; what it led
 // to, it does not lead to any more. The kernel marks the root of such a mount
 // (dentry_path in fs/d_path.c), and that of a removed directory just so.
-func (m Mount) IsStaleNode() bool { return m.IsNode() && strings.HasSuffix(m.Root, deletedRoot) }
+func (m Mount) IsStaleDeviceNode() bool {
+	return m.IsDeviceNode() && strings.HasSuffix(m.Root, deletedRoot)
+}
 
 const deletedRoot = "//deleted"
 
 // is reports whether o is the same mount, read at another time. The kernel
 // gives the id of a mount that is gone to the next one, so it is not enough.
 func (m Mount) is(o Mount) bool {
-	return m.ID == o.ID && m.Mountpoint == o.Mountpoint && m.Device == o.Device
+	return m.ID == o.ID && m.MountPoint == o.MountPoint && m.Device == o.Device
 }
 
-// ReadOnly tells whether nothing can be written through this mount: the mount
+// IsReadOnly tells whether nothing can be written through this mount: the mount
 // or the whole filesystem is read-only. An ext filesystem that an error has
 // made read-only need not show it here.
-func (m Mount) ReadOnly() bool {
-	return slices.Contains(m.Options, "ro") || m.SuperReadOnly()
+func (m Mount) IsReadOnly() bool {
+	return slices.Contains(m.Options, "ro") || m.IsFilesystemReadOnly()
 }
 
-// SuperReadOnly tells whether the whole filesystem is mounted read-only.
-func (m Mount) SuperReadOnly() bool { return slices.Contains(m.SuperOptions, "ro") }
+// IsFilesystemReadOnly tells whether the whole filesystem is mounted read-only.
+func (m Mount) IsFilesystemReadOnly() bool { return slices.Contains(m.SuperOptions, "ro") }
 
 // FindMount returns the topmost mount whose mount point is exactly path, after
 // symbolic links. A directory (or file) on which nothing is mounted, and a
@@ -93,7 +95,7 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 		m, mounted = topmost(mounts, path)
 	}
 	if mounted && m.mayBeNode() {
-		m.Node = st.node
+		m.DeviceNode = st.node
 	}
 	return m, mounted, nil
 }
@@ -131,7 +133,7 @@ func (s *System) locate(path string) (string, mountStat, error) {
 func topmost(mounts []Mount, path string) (Mount, bool) {
 	var stack []Mount
 	for _, m := range mounts {
-		if m.Mountpoint == path {
+		if m.MountPoint == path {
 			stack = append(stack, m)
 		}
 	}
@@ -145,7 +147,7 @@ func topmost(mounts []Mount, path string) (Mount, bool) {
 }
 
 // MountsOf returns every mount of the filesystem on a block device, and every
-// bind mount of a node of the device (see Mount.Node), which is how raw block
+// bind mount of a node of the device (see Mount.DeviceNode), which is how raw block
 // volumes are published. Mounts that are hidden below others are among them.
 // Kinds: Internal; Deadline or Canceled when ctx ended first.
 func (s *System) MountsOf(ctx context.Context, device blockdev.DeviceNumber) ([]Mount, error) {
@@ -163,13 +165,13 @@ func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	var of []Mount
 	for _, m := range mounts {
 		if m.mayBeNode() {
-			if m.Node, err = s.nodeOf(m, mounts); err != nil {
-				return nil, volume.Errorf(volume.KindInternal, "look at what is mounted at %s: %w", m.Mountpoint, err)
+			if m.DeviceNode, err = s.nodeOf(m, mounts); err != nil {
+				return nil, volume.Errorf(volume.KindInternal, "look at what is mounted at %s: %w", m.MountPoint, err)
 			}
 		}
 		holds, err := s.holds(m, number)
 		if err != nil {
-			return nil, volume.Errorf(volume.KindInternal, "look at the device %s of the mount at %s: %w", m.Source, m.Mountpoint, err)
+			return nil, volume.Errorf(volume.KindInternal, "look at the device %s of the mount at %s: %w", m.Source, m.MountPoint, err)
 		}
 		if holds {
 			of = append(of, m)
@@ -190,7 +192,7 @@ func (m Mount) mayBeNode() bool {
 // as none, although a process in another mount namespace (a pod that got the
 // node as a raw volume) may still use it.
 func (s *System) nodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
-	st, err := s.kernel.statMount(m.Mountpoint)
+	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
 	case err == nil && (st.mountID == m.ID || st.mountID == 0):
 		return st.node, nil
@@ -201,7 +203,7 @@ func (s *System) nodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) 
 		if whole.Device != m.Device || whole.Root != "/" || strings.HasSuffix(m.Root, deletedRoot) {
 			continue
 		}
-		st, err := s.kernel.statMount(filepath.Join(whole.Mountpoint, m.Root))
+		st, err := s.kernel.statMount(filepath.Join(whole.MountPoint, m.Root))
 		switch {
 		case err == nil && st.mountID == whole.ID:
 			return st.node, nil
@@ -221,7 +223,7 @@ func unreachable(err error) bool {
 // holds reports whether m is a mount of the device's filesystem or of a node
 // of the device.
 func (s *System) holds(m Mount, device blockdev.DeviceNumber) (bool, error) {
-	if m.Device == device || m.Node == device {
+	if m.Device == device || m.DeviceNode == device {
 		return true, nil
 	}
 	if m.FSType != string(TypeBtrfs) {

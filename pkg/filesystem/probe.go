@@ -42,31 +42,31 @@ type Signature struct {
 	// Type is the filesystem of a Formatted device, or of one that is Foreign
 	// because the superblock is damaged.
 	Type Type
-	// Complete is false for a Formatted device whose mkfs did not finish.
-	Complete bool
+	// IsComplete is false for a Formatted device whose mkfs did not finish.
+	IsComplete bool
 	// Size is what the superblock of a Formatted device claims.
 	Size volume.Size
-	// Name says what a Foreign device holds: "LUKS encryption", "partition
+	// Content says what a Foreign device holds: "LUKS encryption", "partition
 	// table (GPT)", or "unknown data" when nothing was recognized.
-	Name string
-	// Named is true for a Foreign device whose content was recognized.
-	Named bool
-	// Noise is true for unknown data that cannot be told from random bytes:
+	Content string
+	// IsRecognized is true for a Foreign device whose content was recognized.
+	IsRecognized bool
+	// IsRandom is true for unknown data that cannot be told from random bytes:
 	// how the unwritten sectors of an encrypted volume look from inside.
-	Noise bool
+	IsRandom bool
 }
 
 // String describes the content for a message: "an xfs filesystem of 1 GiB".
 func (s Signature) String() string {
 	switch {
-	case s.State == StateFormatted && s.Complete:
+	case s.State == StateFormatted && s.IsComplete:
 		return fmt.Sprintf("an %s filesystem of %s", s.Type, s.Size)
 	case s.State == StateFormatted:
 		return fmt.Sprintf("an %s filesystem whose mkfs did not finish", s.Type)
-	case s.State == StateForeign && s.Noise:
-		return s.Name + " (random bytes)"
+	case s.State == StateForeign && s.IsRandom:
+		return s.Content + " (random bytes)"
 	case s.State == StateForeign:
-		return s.Name
+		return s.Content
 	default:
 		return "nothing"
 	}
@@ -136,7 +136,7 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 	if blank {
 		return Signature{State: StateBlank}, nil
 	}
-	return Signature{State: StateForeign, Name: unknownData, Noise: random}, nil
+	return Signature{State: StateForeign, Content: unknownData, IsRandom: random}, nil
 }
 
 // recognize looks for signatures at both ends of a device.
@@ -151,19 +151,19 @@ func recognize(head, tail []byte, size int64) (Signature, bool) {
 	switch {
 	case isFS && other != "" && fs.State == StateFormatted:
 		// Two owners claim the device: neither mounting nor formatting is safe.
-		return Signature{State: StateForeign, Name: fmt.Sprintf("both %s and a signature of %s", fs.Type, other), Named: true}, true
+		return Signature{State: StateForeign, Content: fmt.Sprintf("both %s and a signature of %s", fs.Type, other), IsRecognized: true}, true
 	case isFS:
 		return fs, true
 	case other != "":
-		return Signature{State: StateForeign, Name: other, Named: true}, true
+		return Signature{State: StateForeign, Content: other, IsRecognized: true}, true
 	case mbr(head):
-		return Signature{State: StateForeign, Name: "partition table (MBR)", Named: true}, true
+		return Signature{State: StateForeign, Content: "partition table (MBR)", IsRecognized: true}, true
 	}
 	if other := namedMark(tail, tailMarks()); other != "" {
-		return Signature{State: StateForeign, Name: other, Named: true}, true
+		return Signature{State: StateForeign, Content: other, IsRecognized: true}, true
 	}
 	if mdTail(tail, size) {
-		return Signature{State: StateForeign, Name: "MD RAID member", Named: true}, true
+		return Signature{State: StateForeign, Content: "MD RAID member", IsRecognized: true}, true
 	}
 	return Signature{}, false
 }
@@ -181,7 +181,7 @@ func knownFilesystem(head []byte) (Signature, bool) {
 		if t, isFS := e.kind(); isFS {
 			found = append(found, known(t, e.complete(), e.bytes(), ok))
 		} else {
-			found = append(found, Signature{State: StateForeign, Name: "external ext journal", Named: true})
+			found = append(found, Signature{State: StateForeign, Content: "external ext journal", IsRecognized: true})
 		}
 	}
 	if b := slice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
@@ -194,15 +194,15 @@ func knownFilesystem(head []byte) (Signature, bool) {
 	case 1:
 		return found[0], true
 	default:
-		return Signature{State: StateForeign, Name: fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type), Named: true}, true
+		return Signature{State: StateForeign, Content: fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type), IsRecognized: true}, true
 	}
 }
 
 func known(t Type, complete bool, size volume.Size, valid bool) Signature {
 	if !valid {
-		return Signature{State: StateForeign, Type: t, Name: "a damaged superblock of " + string(t), Named: true}
+		return Signature{State: StateForeign, Type: t, Content: "a damaged superblock of " + string(t), IsRecognized: true}
 	}
-	return Signature{State: StateFormatted, Type: t, Complete: complete, Size: size}
+	return Signature{State: StateFormatted, Type: t, IsComplete: complete, Size: size}
 }
 
 // sampleLength covers a backup superblock at the start of its group.

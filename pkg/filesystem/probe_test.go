@@ -84,10 +84,10 @@ func TestProbe(t *testing.T) {
 	bootSector[510], bootSector[511], bootSector[446] = 0x55, 0xAA, 0x33
 
 	formatted := func(t Type) Signature {
-		return Signature{State: StateFormatted, Type: t, Complete: true, Size: volume.GiB}
+		return Signature{State: StateFormatted, Type: t, IsComplete: true, Size: volume.GiB}
 	}
-	foreign := func(name string) Signature { return Signature{State: StateForeign, Name: name, Named: true} }
-	unknown := Signature{State: StateForeign, Name: unknownData}
+	foreign := func(name string) Signature { return Signature{State: StateForeign, Content: name, IsRecognized: true} }
+	unknown := Signature{State: StateForeign, Content: unknownData}
 	for _, tc := range []struct {
 		name string
 		disk *image
@@ -104,10 +104,10 @@ func TestProbe(t *testing.T) {
 		{"ext4 with errors", newImage().put(1024, failed.encode()), formatted(TypeExt4)},
 		{"ext4 not finished", newImage().put(1024, unfinished.encode()), Signature{State: StateFormatted, Type: TypeExt4, Size: volume.GiB}},
 		{"ext journal device", newImage().put(1024, journal.encode()), foreign("external ext journal")},
-		{"ext with an impossible size", newImage().put(1024, huge.encode()), Signature{State: StateForeign, Type: TypeExt4, Name: "a damaged superblock of ext4", Named: true}},
+		{"ext with an impossible size", newImage().put(1024, huge.encode()), Signature{State: StateForeign, Type: TypeExt4, Content: "a damaged superblock of ext4", IsRecognized: true}},
 		{"XFS", newImage().put(0, encodeXFS(1<<18, false)), formatted(TypeXFS)},
 		{"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)), Signature{State: StateFormatted, Type: TypeXFS, Size: volume.GiB}},
-		{"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)), Signature{State: StateForeign, Type: TypeXFS, Name: "a damaged superblock of xfs", Named: true}},
+		{"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)), Signature{State: StateForeign, Type: TypeXFS, Content: "a damaged superblock of xfs", IsRecognized: true}},
 		{"btrfs", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(TypeBtrfs)},
 		{"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)), Signature{State: StateFormatted, Type: TypeBtrfs, Size: volume.GiB}},
 		{"two filesystems", newImage().put(0, encodeXFS(1<<18, false)).put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), foreign("signatures of both xfs and btrfs")},
@@ -133,7 +133,7 @@ func TestProbe(t *testing.T) {
 		{"last byte", newImage().put(-1, []byte{1}), unknown},
 		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
 		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
-		{"random bytes", &image{size: imageSize, fill: noise}, Signature{State: StateForeign, Name: unknownData, Noise: true}},
+		{"random bytes", &image{size: imageSize, fill: noise}, Signature{State: StateForeign, Content: unknownData, IsRandom: true}},
 		{"random at both ends only", newImage().put(0, noise).put(-probeArea, noise), unknown},
 		{"random but for a file in the middle", (&image{size: imageSize, fill: noise, parts: map[int64][]byte{}}).put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/samples/4)), unknown},
 		{"random start only", newImage().put(0, noise), unknown},
@@ -256,7 +256,7 @@ func FuzzProbe(f *testing.F) {
 		if sig.State == StateFormatted && (sig.Size <= 0 || sig.Type == "") {
 			t.Fatalf("%+v", sig)
 		}
-		if sig.State == StateForeign && sig.Name == "" {
+		if sig.State == StateForeign && sig.Content == "" {
 			t.Fatalf("%+v", sig)
 		}
 		if e, ok := parseExt(slice(data, extOffset, extLength)); ok {

@@ -29,13 +29,13 @@ func (s *System) Propagates(path string) (bool, error) {
 	}
 	if st.mountID != 0 {
 		if i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID }); i >= 0 {
-			return mounts[i].Shared, nil
+			return mounts[i].IsShared, nil
 		}
 		return false, volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
 	}
 	for { // a kernel that does not tell mounts apart (before 5.8)
 		if m, ok := topmost(mounts, dir); ok {
-			return m.Shared, nil
+			return m.IsShared, nil
 		}
 		if dir == filepath.Dir(dir) {
 			return false, volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)

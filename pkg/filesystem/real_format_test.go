@@ -26,7 +26,7 @@ func TestRealProfile(t *testing.T) {
 			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
 				t.Fatal(err)
 			}
-			want := Signature{State: StateFormatted, Type: fs, Complete: true, Size: 320 * volume.MiB}
+			want := Signature{State: StateFormatted, Type: fs, IsComplete: true, Size: 320 * volume.MiB}
 			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig != want {
 				t.Fatalf("%+v, %v", sig, err)
 			}
@@ -190,7 +190,7 @@ func TestRealFormatEncrypted(t *testing.T) {
 			}
 			req := FormatRequest{Device: d.open(t), Type: fs}
 			wantError(t, s.Format(t.Context(), req), volume.KindPrecondition, "unknown data (random bytes)", "wipefs")
-			req.Encrypted = true
+			req.IsEncrypted = true
 			if err := s.Format(t.Context(), req); err != nil {
 				t.Fatal(err)
 			}
@@ -205,7 +205,7 @@ func TestRealFormatMounted(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
 	d.mounted(t, s, TypeXFS)
-	_, err := d.open(t).Writer()
+	_, err := d.open(t).OpenWriter()
 	wantError(t, err, volume.KindDeadline, "in use by a mount", "")
 	sig, err := s.Probe(t.Context(), d.open(t))
 	if err != nil || sig.Type != TypeXFS {

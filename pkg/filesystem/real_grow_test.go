@@ -32,7 +32,7 @@ func TestRealLife(t *testing.T) {
 				w.awaitMore(t)
 				g := d.grow(t, s, target)
 				w.awaitMore(t)
-				if g.Method != MethodIoctl || g.Device != size || g.After != size || g.Before >= g.After || g.Type != fs {
+				if g.Method != MethodIoctl || g.DeviceSize != size || g.After != size || g.Before >= g.After || g.Type != fs {
 					t.Fatalf("grown to %s: %+v", size, g)
 				}
 				for range 2 {
@@ -70,7 +70,7 @@ func TestRealGrowFull(t *testing.T) {
 			if g := d.grow(t, s, target); g.After != volume.GiB {
 				t.Fatalf("%+v", g)
 			}
-			usage, err := s.Stats(find(t, s, target, target))
+			usage, err := s.ReadUsage(find(t, s, target, target))
 			if err != nil || usage.Available < 400*volume.MiB {
 				t.Fatalf("after growth %+v, %v: the new space is not available", usage, err)
 			}
@@ -142,7 +142,7 @@ func TestRealReadOnly(t *testing.T) {
 			d.mkfs(t, fs)
 			target := d.mounted(t, s, fs)
 			bind := t.TempDir()
-			if err := s.Bind(t.Context(), BindRequest{Source: target, Target: bind, Flags: []string{"ro"}}); err != nil {
+			if err := s.Bind(t.Context(), BindRequest{Source: target, Target: bind, Options: []string{"ro"}}); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { unmount(t, s, bind) })
@@ -250,7 +250,7 @@ func TestRealTail(t *testing.T) {
 			d.resize(t, volume.GiB+tc.tail)
 			for range 3 {
 				g := d.grow(t, s, target)
-				if g.Before != volume.GiB || g.After != volume.GiB || g.Device != volume.GiB+tc.tail {
+				if g.Before != volume.GiB || g.After != volume.GiB || g.DeviceSize != volume.GiB+tc.tail {
 					t.Fatalf("%+v", g)
 				}
 			}

@@ -19,7 +19,7 @@ import (
 func find(t *testing.T, s *System, path, want string) Mount {
 	t.Helper()
 	m, mounted, err := s.FindMount(path)
-	if err != nil || mounted != (want != "") || m.Mountpoint != want {
+	if err != nil || mounted != (want != "") || m.MountPoint != want {
 		t.Fatalf("FindMount(%s) = %+v, %v, %v; want %q", path, m, mounted, err, want)
 	}
 	return m
@@ -44,7 +44,7 @@ func TestRealFindMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := find(t, s, target, target)
-	if m.Source != a.device || m.FSType != "xfs" || m.Root != "/" || m.ReadOnly() || !slices.Contains(m.SuperOptions, "nouuid") {
+	if m.Source != a.device || m.FSType != "xfs" || m.Root != "/" || m.IsReadOnly() || !slices.Contains(m.SuperOptions, "nouuid") {
 		t.Errorf("%+v", m)
 	}
 	find(t, s, link, target)
@@ -53,7 +53,7 @@ func TestRealFindMount(t *testing.T) {
 		find(t, s, path, "")
 	}
 	b.mountAt(t, s, TypeXFS, inside)
-	if m := find(t, s, inside, inside); m.Source != b.device || m.ReadOnly() {
+	if m := find(t, s, inside, inside); m.Source != b.device || m.IsReadOnly() {
 		t.Errorf("%+v", m)
 	}
 	// A mount stacked on target hides the one below it.
@@ -161,7 +161,7 @@ func TestRealUnmountOfACoveredMount(t *testing.T) {
 	}
 	wantError(t, s.Unmount(t.Context(), upper), volume.KindPrecondition, "hides it", "unmount that first")
 	for _, m := range []Mount{above, upper, lower} {
-		if m, mounted, err := s.FindMount(m.Mountpoint); err != nil || !mounted {
+		if m, mounted, err := s.FindMount(m.MountPoint); err != nil || !mounted {
 			t.Errorf("%+v, %v, %v", m, mounted, err)
 		}
 		if err := s.Unmount(t.Context(), m); err != nil {
@@ -196,7 +196,7 @@ func TestRealNodesAreInodes(t *testing.T) {
 		if err := errors.Join(err, s.Bind(t.Context(), BindRequest{Source: path(name), Target: target})); err != nil {
 			t.Fatal(err)
 		}
-		if m := find(t, s, target, target); m.IsNode() != (name == "node") || m.IsStaleNode() {
+		if m := find(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() {
 			t.Errorf("%s: %+v", name, m)
 		}
 		if name == "node" && !slices.Equal(points(t, s, path(name)), []string{target}) {
@@ -206,7 +206,7 @@ func TestRealNodesAreInodes(t *testing.T) {
 		if err := os.Remove(path(name)); err != nil {
 			t.Fatal(err)
 		}
-		if m := find(t, s, target, target); m.IsNode() != (name == "node") || m.IsStaleNode() != (name == "node") {
+		if m := find(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() != (name == "node") {
 			t.Errorf("%s, removed: %+v", name, m)
 		}
 		unmount(t, s, target)
@@ -240,7 +240,7 @@ func points(t *testing.T, s *System, device string) []string {
 	}
 	var list []string
 	for _, m := range mounts {
-		list = append(list, m.Mountpoint)
+		list = append(list, m.MountPoint)
 	}
 	slices.Sort(list)
 	return list
@@ -254,13 +254,13 @@ func TestRealStatsOfOneMount(t *testing.T) {
 	b.mkfs(t, TypeXFS)
 	target := a.mounted(t, s, TypeXFS)
 	m := find(t, s, target, target)
-	if usage, err := s.Stats(m); err != nil || usage.Total > 320*volume.MiB {
+	if usage, err := s.ReadUsage(m); err != nil || usage.Total > 320*volume.MiB {
 		t.Errorf("%+v, %v", usage, err)
 	}
 	b.mountAt(t, s, TypeXFS, target)
-	_, err := s.Stats(m)
+	_, err := s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
-	if usage, err := s.Stats(find(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
+	if usage, err := s.ReadUsage(find(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
 		t.Errorf("%+v, %v", usage, err)
 	}
 }
@@ -273,7 +273,7 @@ func TestRealBind(t *testing.T) {
 	d.mkfs(t, TypeXFS)
 	staging := d.mounted(t, s, TypeXFS, "nosuid", "nodev", "noatime")
 	target := t.TempDir()
-	if err := s.Bind(t.Context(), BindRequest{Source: staging, Target: target, Flags: []string{"ro", "noexec"}}); err != nil {
+	if err := s.Bind(t.Context(), BindRequest{Source: staging, Target: target, Options: []string{"ro", "noexec"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, target) })
@@ -283,14 +283,14 @@ func TestRealBind(t *testing.T) {
 			t.Errorf("%s is missing in %q", want, m.Options)
 		}
 	}
-	if m.SuperReadOnly() || find(t, s, staging, staging).ReadOnly() {
+	if m.IsFilesystemReadOnly() || find(t, s, staging, staging).IsReadOnly() {
 		t.Error("the filesystem itself has become read-only")
 	}
 	node := filepath.Join(t.TempDir(), "node")
 	if err := os.WriteFile(node, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Bind(t.Context(), BindRequest{Source: d.device, Target: node, Flags: []string{"ro"}}); err != nil {
+	if err := s.Bind(t.Context(), BindRequest{Source: d.device, Target: node, Options: []string{"ro"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, node) })
@@ -330,7 +330,7 @@ func TestRealBindAtomic(t *testing.T) {
 	s := New(Options{})
 	s.kernel = onlyBind{linux{}, t}
 	for range 2 {
-		must(s.Bind(t.Context(), BindRequest{Source: source, Target: target, Flags: []string{"ro", "nosuid"}}))
+		must(s.Bind(t.Context(), BindRequest{Source: source, Target: target, Options: []string{"ro", "nosuid"}}))
 	}
 	for _, path := range []string{target, filepath.Join(peer, "pod")} {
 		if m := find(t, s, path, path); !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "nosuid") {
@@ -372,7 +372,7 @@ func TestRealPropagates(t *testing.T) {
 		if err := errors.Join(os.Mkdir(inner, 0o700), os.Symlink(inner, direct), os.Symlink(base, link), os.Symlink("/missing/for/sure", dangling)); err != nil {
 			t.Fatal(err)
 		}
-		if m := find(t, s, base, base); m.Shared != shared {
+		if m := find(t, s, base, base); m.IsShared != shared {
 			t.Errorf("%+v", m)
 		}
 		for _, path := range []string{filepath.Join(base, "pod"), filepath.Join(base, "a/b/c"), staged, filepath.Join(link, "pod"), filepath.Join(link, "staged"), direct, dangling} {
@@ -421,9 +421,9 @@ func TestRealMountRefused(t *testing.T) {
 	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
 	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
 	d.mkfs(t, TypeExt4)
-	req.Flags = []string{"no-such-option"}
+	req.Options = []string{"no-such-option"}
 	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "no-such-option", "refuses an option")
-	req.Flags = nil
+	req.Options = nil
 	d.resize(t, 300*volume.MiB)
 	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "")
 	find(t, s, req.Target, "")
@@ -445,7 +445,7 @@ func TestRealMountReadOnlyDirty(t *testing.T) {
 			unmount(t, s, target)
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would stay with the loop device
 			mustRun(t, "blockdev", "--setro", d.device)
-			req := MountRequest{Device: d.open(t), Target: target, Type: fs, Flags: []string{"ro"}}
+			req := MountRequest{Device: d.open(t), Target: target, Type: fs, Options: []string{"ro"}}
 			wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "stage the volume once for writing")
 			mustRun(t, "blockdev", "--setrw", d.device)
 			d.mountAt(t, s, fs, target)

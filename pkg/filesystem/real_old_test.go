@@ -25,11 +25,11 @@ func TestRealAccepts(t *testing.T) {
 			err := unix.Mount(d.device, target, string(want), 0, "")
 			if err == nil {
 				err = unix.Unmount(target, 0)
-			} else if Accepts(want, found) {
+			} else if want.Accepts(found) {
 				t.Errorf("the kernel refuses an %s as %s: %v", found, want, err)
 				continue
 			}
-			if err == nil && !Accepts(want, found) {
+			if err == nil && !want.Accepts(found) {
 				t.Errorf("the kernel mounts an %s as %s", found, want)
 			}
 		}
@@ -37,7 +37,7 @@ func TestRealAccepts(t *testing.T) {
 		unmount(t, s, target)
 	}
 	for _, other := range []Type{TypeXFS, TypeBtrfs} {
-		if Accepts(TypeExt4, other) || Accepts(other, TypeExt4) || !Accepts("", other) || !Accepts(other, other) {
+		if TypeExt4.Accepts(other) || other.Accepts(TypeExt4) || !Type("").Accepts(other) || !other.Accepts(other) {
 			t.Errorf("%s", other)
 		}
 	}
@@ -53,7 +53,7 @@ func TestRealCheckTooOld(t *testing.T) {
 			d.mkfs(t, TypeExt4)
 			mustRun(t, "debugfs", "-w", "-R", "feature "+feature, d.device)
 			var log bytes.Buffer
-			s := New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			s := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 			if err := s.Check(t.Context(), d.open(t), TypeExt4); err != nil {
 				t.Fatal(err)
 			}

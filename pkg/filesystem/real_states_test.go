@@ -207,7 +207,7 @@ func TestRealShutdown(t *testing.T) {
 			d.resize(t, volume.GiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantShutdown(t, fs, err)
-			if m, mounted, err := s.FindMount(target); err != nil || !mounted || m.Mountpoint != target {
+			if m, mounted, err := s.FindMount(target); err != nil || !mounted || m.MountPoint != target {
 				t.Fatalf("FindMount: %+v, %v, %v", m, mounted, err)
 			}
 			unmount(t, s, target)
@@ -281,7 +281,7 @@ func TestRealStorageFull(t *testing.T) {
 					t.Errorf("asked again: %+v, %v", g, err)
 				}
 			}
-			if err := s.Alive(t.Context(), d.open(t), target); fs != TypeXFS { // which has undone the growth and goes on
+			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // which has undone the growth and goes on
 				wantError(t, err, volume.KindPrecondition, "", "see that the storage below has room")
 			}
 			if err := os.Remove(filler); err != nil {

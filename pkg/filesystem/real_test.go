@@ -108,7 +108,7 @@ func (d disk) open(t *testing.T) *blockdev.Handle {
 // hold opens the device for writing, for nobody else.
 func (d disk) hold(t *testing.T) blockdev.Writer {
 	t.Helper()
-	w, err := d.open(t).Writer()
+	w, err := d.open(t).OpenWriter()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func (d disk) mounted(t *testing.T, s *System, fs Type, flags ...string) string 
 func (d disk) mountAt(t *testing.T, s *System, fs Type, target string, flags ...string) {
 	t.Helper()
 	needFilesystem(t, fs)
-	if err := s.Mount(t.Context(), MountRequest{Device: d.open(t), Target: target, Type: fs, Flags: flags}); err != nil {
+	if err := s.Mount(t.Context(), MountRequest{Device: d.open(t), Target: target, Type: fs, Options: flags}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

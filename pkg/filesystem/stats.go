@@ -11,27 +11,27 @@ type Usage struct {
 	Inodes, InodesUsed, InodesAvailable int64
 }
 
-// Stats counts bytes and inodes of a mounted filesystem, as FindMount has
+// ReadUsage counts bytes and inodes of a mounted filesystem, as FindMount has
 // returned it: what is counted is that of this very mount, or nothing. Kind
 // Precondition: the mount is gone, or another covers it, or its filesystem has
 // shut down. A filesystem that is frozen or whose device is gone may keep the
 // call waiting for ever.
-func (s *System) Stats(m Mount) (Usage, error) {
-	handle, err := s.kernel.openMount(m.Mountpoint)
+func (s *System) ReadUsage(m Mount) (Usage, error) {
+	handle, err := s.kernel.openMount(m.MountPoint)
 	if err != nil {
-		return Usage{}, openMountError(m.Mountpoint, err)
+		return Usage{}, openMountError(m.MountPoint, err)
 	}
 	defer closeQuietly(handle)
 	at, err := handle.stat()
 	if err != nil {
-		return Usage{}, openMountError(m.Mountpoint, err)
+		return Usage{}, openMountError(m.MountPoint, err)
 	}
 	if at.mountID != m.ID && (at.mountID != 0 || at.device != m.Device && m.FSType != string(TypeBtrfs)) {
-		return Usage{}, notMounted(m.Mountpoint, nil)
+		return Usage{}, notMounted(m.MountPoint, nil)
 	}
 	st, err := handle.statfs()
 	if err != nil {
-		return Usage{}, volume.Errorf(volume.KindInternal, "statfs %s: %w", m.Mountpoint, err)
+		return Usage{}, volume.Errorf(volume.KindInternal, "statfs %s: %w", m.MountPoint, err)
 	}
 	bytes := func(blocks uint64) volume.Size { return volume.Size(int64(blocks) * st.blockSize) }
 	return Usage{

@@ -11,8 +11,8 @@ import (
 
 // Options are what a System may be given; the zero value works.
 type Options struct {
-	// Logger gets one line per change made to a device. Default: no log.
-	Logger *slog.Logger
+	// Log gets one line per change made to a device. Default: no log.
+	Log *slog.Logger
 	// Exec starts mkfs, e2fsck and the growth tools. Its commands are always
 	// bound to the caller's context. Default: the real one.
 	Exec utilexec.Interface
@@ -32,7 +32,7 @@ type System struct {
 
 // New makes a System.
 func New(o Options) *System {
-	s := &System{log: o.Logger, exec: o.Exec, kernel: linux{}, now: time.Now, pause: 10 * time.Millisecond}
+	s := &System{log: o.Log, exec: o.Exec, kernel: linux{}, now: time.Now, pause: 10 * time.Millisecond}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -136,14 +136,14 @@ func (t *target) identify() error {
 		return openMountError(t.mountPoint, err)
 	}
 	t.magic = fs.magic
-	t.readonly = t.entry.ReadOnly() || fs.flags&unix.ST_RDONLY != 0
+	t.readonly = t.entry.IsReadOnly() || fs.flags&unix.ST_RDONLY != 0
 	return nil
 }
 
 // belongsTogether compares the mount with the device.
 func (t *target) belongsTogether() error {
 	number := t.device.Number()
-	ro, err := t.device.ReadOnly()
+	ro, err := t.device.IsReadOnly()
 	if err != nil {
 		return err
 	}

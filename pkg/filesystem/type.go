@@ -34,16 +34,16 @@ func ParseType(s string) (Type, error) {
 // kernel driver and one set of tools.
 func (t Type) IsExt() bool { return t == TypeExt2 || t == TypeExt3 || t == TypeExt4 }
 
-// Accepts reports whether a volume that is wanted as one type may be mounted
-// when it holds another, as what it is. An empty want accepts every type.
+// Accepts reports whether a volume that is wanted as type t may be mounted when
+// it holds found; it is then mounted as found. The empty type accepts every type.
 //
-// It accepts what mount(8) of the wanted type would mount, as the cinder-csi
-// driver does, so that its volumes and snapshots stay usable: the kernel's ext4
-// serves all three ext types, and its ext2 takes an ext3, whose journal it
-// leaves alone. It refuses what the kernel refuses: an ext3 without a journal
-// is none, and neither ext2 nor ext3 knows the features of ext4.
-func Accepts(want, found Type) bool {
-	switch want {
+// Accepts follows mount(8), as the cinder-csi driver does, so that the volumes
+// and snapshots of that driver stay usable: the kernel's ext4 driver mounts all
+// three ext types, and its ext2 driver mounts an ext3 without using the journal.
+// Accepts refuses what the kernel refuses: the ext3 driver needs a journal, and
+// neither ext2 nor ext3 knows the features of ext4.
+func (t Type) Accepts(found Type) bool {
+	switch t {
 	case "", found:
 		return true
 	case TypeExt4:

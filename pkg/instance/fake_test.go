@@ -130,7 +130,7 @@ func (m *machine) Holders(d blockdev.Device) ([]blockdev.Device, error) {
 	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind == blockdev.KindPartition }), nil
 }
 
-func (m *machine) MountedAs(d blockdev.Device) string { return m.mounted[d.Name] }
+func (m *machine) MountedFilesystem(d blockdev.Device) string { return m.mounted[d.Name] }
 
 // iso is the beginning of an ISO 9660 image with a label.
 func iso(label string) []byte {

@@ -50,7 +50,7 @@ func (o LimitOptions) isForeign(d blockdev.Device, serial string, u uses) bool {
 		if canBeVolume && u.cluster[number] {
 			return false
 		}
-		used = used || u.mounted[number] || u.swap[layer.Path] || o.Disks.MountedAs(layer) != ""
+		used = used || u.mounted[number] || u.swap[layer.Path] || o.Disks.MountedFilesystem(layer) != ""
 	}
 	return used
 }

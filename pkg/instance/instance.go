@@ -23,7 +23,7 @@ type Disks interface {
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
 	Partitions(d blockdev.Device) ([]blockdev.Device, error)
 	Holders(d blockdev.Device) ([]blockdev.Device, error)
-	MountedAs(d blockdev.Device) (fsType string)
+	MountedFilesystem(d blockdev.Device) (fsType string)
 }
 
 // Options say what is known, and where to look for the rest.

@@ -111,7 +111,7 @@ func TestConnect(t *testing.T) {
 	if size, err := sys.Size(d); err != nil || size != 64*volume.MiB {
 		t.Errorf("%s, %v", size, err)
 	}
-	if ro, err := sys.ReadOnly(d); err != nil || ro {
+	if ro, err := sys.IsReadOnly(d); err != nil || ro {
 		t.Errorf("read-only %t, %v", ro, err)
 	}
 	if again := m.connect(false); again != conn {
@@ -152,7 +152,7 @@ func TestConnectReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ro, err := sys.ReadOnly(d); err != nil || !ro {
+	if ro, err := sys.IsReadOnly(d); err != nil || !ro {
 		t.Errorf("read-only %t, %v", ro, err)
 	}
 	// Nobody uses it, so it can be had for writing.
@@ -160,7 +160,7 @@ func TestConnectReadOnly(t *testing.T) {
 	if d, err = sys.ByPath(conn.Path); err != nil {
 		t.Fatal(err)
 	}
-	if ro, err := sys.ReadOnly(d); err != nil || ro {
+	if ro, err := sys.IsReadOnly(d); err != nil || ro {
 		t.Errorf("read-only %t, %v", ro, err)
 	}
 	if n := len(m.devices()); n != 1 {

@@ -192,7 +192,7 @@ func (c *Connector) users(d device) []string {
 				list = append(list, "mounted at "+m.Mountpoint)
 			}
 		}
-		if fsType := c.blocks.MountedAs(dev); fsType != "" && len(mounts) == 0 {
+		if fsType := c.blocks.MountedFilesystem(dev); fsType != "" && len(mounts) == 0 {
 			list = append(list, fmt.Sprintf("by a mount of the %s filesystem on %s", fsType, dev.Name))
 		}
 	}

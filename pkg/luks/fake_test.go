@@ -98,7 +98,7 @@ func (k *fakeKernel) ByNumber(major, minor uint32) (blockdev.Device, error) {
 	return d, nil
 }
 
-func (k *fakeKernel) File(_ context.Context, d blockdev.Device) (*os.File, error) {
+func (k *fakeKernel) OpenFile(_ context.Context, d blockdev.Device) (*os.File, error) {
 	return os.Open(d.Path)
 }
 

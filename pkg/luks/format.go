@@ -69,7 +69,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 		return Header{}, false, err
 	}
 	defer closeQuietly(f)
-	if h, err = readHeaderOf(ctx, req.Device, blockdev.Uncached(f)); err != nil {
+	if h, err = readHeaderOf(ctx, req.Device, blockdev.NewUncachedReader(f)); err != nil {
 		return Header{}, false, err
 	}
 	size, err := s.devices.Size(req.Device)
@@ -89,7 +89,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 			"the device %s (%s) is too small for encryption: the LUKS2 header takes %s", req.Device, size, DataOffset).
 			WithRemedy(fmt.Sprintf("ask for a volume of at least %s", DataOffset+minDataSize))
 	}
-	zero, err := isZero(ctx, req.Device, blockdev.Uncached(f), size)
+	zero, err := isZero(ctx, req.Device, blockdev.NewUncachedReader(f), size)
 	if err != nil {
 		return h, false, err
 	}
@@ -152,7 +152,7 @@ func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid
 	// ctx may have ended while cryptsetup was running.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
-	h, err := readHeaderOf(after, req.Device, blockdev.Uncached(f))
+	h, err := readHeaderOf(after, req.Device, blockdev.NewUncachedReader(f))
 	if err != nil {
 		return h, errors.Join(err, runErr)
 	}

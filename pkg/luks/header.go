@@ -81,12 +81,12 @@ func (h Header) String() string {
 // device may be in use. Kinds, for a device that cannot be read: Internal, Deadline,
 // Canceled; it never counts as HeaderAbsent.
 func (s *System) Header(ctx context.Context, d blockdev.Device) (Header, error) {
-	f, err := s.devices.File(ctx, d)
+	f, err := s.devices.OpenFile(ctx, d)
 	if err != nil {
 		return Header{}, err
 	}
 	defer closeQuietly(f)
-	return readHeaderOf(ctx, d, blockdev.Uncached(f))
+	return readHeaderOf(ctx, d, blockdev.NewUncachedReader(f))
 }
 
 // readHeaderOf reads the header of d through an open file, until ctx ends.

@@ -23,7 +23,7 @@ const lockPollInterval = 50 * time.Millisecond
 // the lock: a cryptsetup that outlasted a killed node plugin, or udev. Kinds: those of
 // Devices.File, Deadline, Canceled, Internal.
 func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, error) {
-	f, err := s.devices.File(ctx, d)
+	f, err := s.devices.OpenFile(ctx, d)
 	if err != nil {
 		return nil, err
 	}

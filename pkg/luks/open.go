@@ -37,7 +37,7 @@ func (s *System) Open(ctx context.Context, req OpenRequest) (Mapping, error) {
 		return Mapping{}, err
 	}
 	defer closeQuietly(f)
-	h, err := readHeaderOf(ctx, req.Device, blockdev.Uncached(f))
+	h, err := readHeaderOf(ctx, req.Device, blockdev.NewUncachedReader(f))
 	if err != nil {
 		return Mapping{}, err
 	}

@@ -157,7 +157,7 @@ func TestRealReadOnlyMapping(t *testing.T) {
 	d := newMappable(t)
 	d.mustFormat()
 	m := d.mustOpen(true)
-	if ro, err := blockdev.New().ReadOnly(m.Device); err != nil || !ro || !m.ReadOnly {
+	if ro, err := blockdev.New().IsReadOnly(m.Device); err != nil || !ro || !m.ReadOnly {
 		t.Fatalf("mapping %+v, kernel says read-only %t, %v", m, ro, err)
 	}
 	held, err := os.Open(m.Device.Path)

@@ -14,8 +14,8 @@ import (
 // implements it.
 type Devices interface {
 	ByNumber(major, minor uint32) (blockdev.Device, error)
-	// File opens the device for reading and compares its number with d.
-	File(ctx context.Context, d blockdev.Device) (*os.File, error)
+	// OpenFile opens the device for reading and compares its number with d.
+	OpenFile(ctx context.Context, d blockdev.Device) (*os.File, error)
 	Size(d blockdev.Device) (volume.Size, error)
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
 	Holders(d blockdev.Device) ([]blockdev.Device, error)

@@ -141,7 +141,7 @@ func (r *crossedCalls) checkEnd(t *testing.T) {
 	}
 	for i, m := range r.foreign {
 		if i < len(r.mounts) && r.mounts[i].ID != m.ID {
-			t.Errorf("what is at %s has gone", m.Mountpoint)
+			t.Errorf("what is at %s has gone", m.MountPoint)
 		}
 	}
 	for _, id := range r.ids[:2] {

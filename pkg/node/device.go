@@ -22,7 +22,7 @@ type Devices interface {
 	ByNumber(major, minor uint32) (blockdev.Device, error)
 	Open(ctx context.Context, d blockdev.Device) (OpenDevice, error)
 	Size(d blockdev.Device) (volume.Size, error)
-	ReadOnly(d blockdev.Device) (bool, error)
+	IsReadOnly(d blockdev.Device) (bool, error)
 	WatchSizes(ctx context.Context, changed func(blockdev.SizeEvent)) error
 	Stack(d blockdev.Device) ([]blockdev.Device, error)
 	Holders(d blockdev.Device) ([]blockdev.Device, error)
@@ -53,8 +53,8 @@ type Filesystems interface {
 	FindMount(path string) (filesystem.Mount, bool, error)
 	MountsOf(ctx context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error)
 	Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error)
-	Stats(m filesystem.Mount) (filesystem.Usage, error)
-	Alive(ctx context.Context, dev filesystem.Device, mountPoint string) error
+	ReadUsage(m filesystem.Mount) (filesystem.Usage, error)
+	CheckHealth(ctx context.Context, dev filesystem.Device, mountPoint string) error
 	Measure(ctx context.Context, dev filesystem.Device, mountPoint string) (filesystem.Measurement, error)
 	Propagates(path string) (bool, error)
 }
@@ -93,7 +93,7 @@ func (s *Server) findMount(ctx context.Context, l *operation.Lease, path string)
 // the number of the device may be the node of a disk that had it before.
 func (s *Server) mountsOf(ctx context.Context, dev blockdev.Device) ([]filesystem.Mount, error) {
 	mounts, err := s.opts.Filesystems.MountsOf(ctx, dev.Number())
-	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleNode), err
+	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleDeviceNode), err
 }
 
 // checkUse refuses a volume whose device, or what lies below it, or rests on
@@ -105,7 +105,7 @@ func (s *Server) checkUse(ctx context.Context, id string, dev blockdev.Device, b
 		return err
 	}
 	for i, layer := range layers {
-		allowed := func(m filesystem.Mount) bool { return i == 0 && m.IsNode() == block }
+		allowed := func(m filesystem.Mount) bool { return i == 0 && m.IsDeviceNode() == block }
 		if err := s.checkMounts(ctx, layer, allowed); err != nil {
 			return err
 		}
@@ -124,10 +124,10 @@ func (s *Server) checkMounts(ctx context.Context, dev blockdev.Device, allowed f
 			continue
 		}
 		how := "mounted"
-		if m.IsNode() {
+		if m.IsDeviceNode() {
 			how = "published as a raw device"
 		}
-		return volume.Errorf(volume.KindPrecondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.Mountpoint).
+		return volume.Errorf(volume.KindPrecondition, "the volume is %s at %s, and cannot be used in another way meanwhile", how, m.MountPoint).
 			WithRemedy("delete the pod that uses it there")
 	}
 	return nil
@@ -136,7 +136,7 @@ func (s *Server) checkMounts(ctx context.Context, dev blockdev.Device, allowed f
 // hasDevice reports whether m rests on a block device, as far as the mount
 // table tells. btrfs has an anonymous number; only its source tells the device.
 func hasDevice(m filesystem.Mount) bool {
-	return m.IsNode() || m.Device.Major != 0 || m.FSType == string(filesystem.TypeBtrfs)
+	return m.IsDeviceNode() || m.Device.Major != 0 || m.FSType == string(filesystem.TypeBtrfs)
 }
 
 // deviceOfMount returns the block device of a mounted filesystem, or of a
@@ -145,14 +145,14 @@ func hasDevice(m filesystem.Mount) bool {
 func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	number := m.Device
 	switch {
-	case m.IsNode():
-		number = m.Node
+	case m.IsDeviceNode():
+		number = m.DeviceNode
 	case !hasDevice(m):
-		return blockdev.Device{}, volume.Errorf(volume.KindInternal, "what is mounted at %s (%s of %s) rests on no block device", m.Mountpoint, m.FSType, m.Source)
+		return blockdev.Device{}, volume.Errorf(volume.KindInternal, "what is mounted at %s (%s of %s) rests on no block device", m.MountPoint, m.FSType, m.Source)
 	case m.Device.Major == 0:
 		dev, err := s.opts.Devices.ByPath(m.Source)
 		if err != nil {
-			err = volume.Errorf(volume.KindOf(err), "the device of what is mounted at %s (%s of %s): %w", m.Mountpoint, m.FSType, m.Source, err)
+			err = volume.Errorf(volume.KindOf(err), "the device of what is mounted at %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
 		}
 		return dev, err
 	}
@@ -162,7 +162,7 @@ func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 // isOn reports whether m is a mount of the filesystem on dev, or of a node of
 // dev itself.
 func (s *Server) isOn(m filesystem.Mount, dev blockdev.Device) (bool, error) {
-	if !hasDevice(m) || m.IsStaleNode() {
+	if !hasDevice(m) || m.IsStaleDeviceNode() {
 		return false, nil
 	}
 	of, err := s.deviceOfMount(m)
@@ -175,7 +175,7 @@ func (s *Server) isOn(m filesystem.Mount, dev blockdev.Device) (bool, error) {
 // shows returns the device that m shows, if that is the disk at a path or rests
 // on it.
 func (s *Server) shows(m filesystem.Mount, disk string) (dev blockdev.Device, ok bool, err error) {
-	if !hasDevice(m) || m.IsStaleNode() {
+	if !hasDevice(m) || m.IsStaleDeviceNode() {
 		return blockdev.Device{}, false, nil
 	}
 	dev, err = s.deviceOfMount(m)

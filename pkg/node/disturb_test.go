@@ -79,7 +79,7 @@ func (n *randomNode) pull(v *randomVolume) {
 	}
 	free := d.handles == 0
 	for i, m := range n.mounts {
-		if m.Node == numberOf(d) { // devtmpfs removes the node
+		if m.DeviceNode == numberOf(d) { // devtmpfs removes the node
 			n.mounts[i].Root += "//deleted"
 		}
 		free = free && !n.rests(m, d)

@@ -231,7 +231,7 @@ func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount,
 		}
 		return e.staging, nil
 	}
-	if !published.ReadOnly() {
+	if !published.IsReadOnly() {
 		return e.path, nil
 	}
 	mounts, err := e.mountsOf(ctx, vol.device)
@@ -239,8 +239,8 @@ func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount,
 		return "", err
 	}
 	for _, m := range mounts {
-		if !m.ReadOnly() {
-			return m.Mountpoint, nil
+		if !m.IsReadOnly() {
+			return m.MountPoint, nil
 		}
 	}
 	return e.path, nil

@@ -198,7 +198,7 @@ func (b *bench) swapStaging() {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.drop(b.staging)
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Device: blockdev.DeviceNumber{Major: diskMajor, Minor: other.number}, Options: []string{"rw"}})
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.staging, FSType: "ext4", Source: other.path, Device: blockdev.DeviceNumber{Major: diskMajor, Minor: other.number}, Options: []string{"rw"}})
 }
 
 func TestExpandUsesTheWritableMount(t *testing.T) {

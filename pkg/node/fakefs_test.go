@@ -57,8 +57,8 @@ func (m *machine) user(d *disk, number blockdev.DeviceNumber) (path string, used
 		return d.path + "-crypt", true
 	}
 	for _, mount := range m.mounts {
-		if m.rests(mount, d) || below(mount.Node) == numberOf(d) && !mount.IsStaleNode() {
-			return mount.Mountpoint, true
+		if m.rests(mount, d) || below(mount.DeviceNode) == numberOf(d) && !mount.IsStaleDeviceNode() {
+			return mount.MountPoint, true
 		}
 	}
 	return "", false
@@ -83,7 +83,7 @@ func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (file
 // holds returns what is found on a disk, or on the mapping on it.
 func (d *disk) holds(dev blockdev.DeviceNumber) filesystem.Signature {
 	if dev == numberOf(d) && d.luks.header.State != luks.HeaderAbsent {
-		return filesystem.Signature{State: filesystem.StateForeign, Named: true, Name: "LUKS encryption"}
+		return filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "LUKS encryption"}
 	}
 	return d.content
 }
@@ -110,21 +110,21 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	number := req.Device.Number()
 	content := d.holds(number)
 	_, markerErr := os.Stat(req.Marker)
-	resumed := markerErr == nil && content.State == filesystem.StateFormatted && !content.Complete && content.Type == req.Type
+	resumed := markerErr == nil && content.State == filesystem.StateFormatted && !content.IsComplete && content.Type == req.Type
 	switch path, used := f.user(d, number); {
-	case content.State == filesystem.StateFormatted && content.Complete && content.Type == req.Type:
+	case content.State == filesystem.StateFormatted && content.IsComplete && content.Type == req.Type:
 		return filesystem.RemoveMarker(req.Marker)
-	case content.State != filesystem.StateBlank && !resumed && (!req.Encrypted || !content.Noise):
+	case content.State != filesystem.StateBlank && !resumed && (!req.IsEncrypted || !content.IsRandom):
 		return volume.Errorf(volume.KindPrecondition, "%s holds %s", req.Device.Path(), content)
 	case used:
 		return volume.Errorf(volume.KindDeadline, "%s is in use at %s", req.Device.Path(), path)
 	}
 	for _, m := range f.mounts {
-		if below(m.Node) == numberOf(d) {
-			f.harm = append(f.harm, "formatted under the raw device at "+m.Mountpoint)
+		if below(m.DeviceNode) == numberOf(d) {
+			f.harm = append(f.harm, "formatted under the raw device at "+m.MountPoint)
 		}
 	}
-	d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: req.Type, Size: d.sizeOf(number)}
+	d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: req.Type, Size: d.sizeOf(number)}
 	d.formatted++
 	return filesystem.RemoveMarker(req.Marker)
 }
@@ -150,8 +150,8 @@ func (f fakeFilesystems) Check(ctx context.Context, dev filesystem.Device, _ fil
 
 func (f fakeFilesystems) mount(m filesystem.Mount) {
 	for _, o := range f.mounts {
-		if m.IsNode() && below(o.Device) == below(m.Node) || o.IsNode() && below(o.Node) == below(m.Device) {
-			f.harm = append(f.harm, "one disk is mounted and raw at "+o.Mountpoint+" and "+m.Mountpoint)
+		if m.IsDeviceNode() && below(o.Device) == below(m.DeviceNode) || o.IsDeviceNode() && below(o.DeviceNode) == below(m.Device) {
+			f.harm = append(f.harm, "one disk is mounted and raw at "+o.MountPoint+" and "+m.MountPoint)
 		}
 	}
 	f.nextID++
@@ -176,7 +176,7 @@ func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest)
 	if err == nil && number == numberOf(d) && d.hasMapping() {
 		err = unix.EBUSY
 	}
-	if err != nil || d.holds(number).State != filesystem.StateFormatted || !d.holds(number).Complete {
+	if err != nil || d.holds(number).State != filesystem.StateFormatted || !d.holds(number).IsComplete {
 		return volume.Errorf(volume.KindPrecondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
 	}
 	switch req.Type {
@@ -187,14 +187,14 @@ func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest)
 	default:
 	}
 	f.mount(filesystem.Mount{
-		Mountpoint: req.Target, Root: "/", Device: number, FSType: string(fstype), Source: req.Device.Path(),
-		Options: modeOf(req.Flags), SuperOptions: modeOf(req.Flags),
+		MountPoint: req.Target, Root: "/", Device: number, FSType: string(fstype), Source: req.Device.Path(),
+		Options: modeOf(req.Options), SuperOptions: modeOf(req.Options),
 	})
 	return nil
 }
 
 func modeOf(flags []string) []string {
-	if filesystem.ReadOnlyFlags(flags) {
+	if filesystem.RequestsReadOnly(flags) {
 		return []string{"ro"}
 	}
 	return []string{"rw"}
@@ -217,9 +217,9 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	}
 	if i := f.top(req.Source); i >= 0 {
 		m := f.mounts[i]
-		m.Mountpoint = req.Target
-		if !m.ReadOnly() { // the flags of the source stay
-			m.Options = modeOf(req.Flags)
+		m.MountPoint = req.Target
+		if !m.IsReadOnly() { // the flags of the source stay
+			m.Options = modeOf(req.Options)
 		}
 		f.mount(m)
 		return nil
@@ -229,8 +229,8 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	}
 	// A plain directory is one of the node's own disk.
 	f.mount(filesystem.Mount{
-		Mountpoint: req.Target, Root: req.Source, Device: blockdev.DeviceNumber{Major: 8, Minor: 1}, FSType: "ext4", Source: "/dev/root",
-		Options: modeOf(req.Flags),
+		MountPoint: req.Target, Root: req.Source, Device: blockdev.DeviceNumber{Major: 8, Minor: 1}, FSType: "ext4", Source: "/dev/root",
+		Options: modeOf(req.Options),
 	})
 	return nil
 }
@@ -246,8 +246,8 @@ func (f fakeFilesystems) bindNode(d *disk, req filesystem.BindRequest) error {
 		return err
 	}
 	f.mount(filesystem.Mount{
-		Mountpoint: req.Target, Root: "/" + filepath.Base(req.Source), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Flags),
-		Device: blockdev.DeviceNumber{Minor: 5}, Node: number,
+		MountPoint: req.Target, Root: "/" + filepath.Base(req.Source), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Options),
+		Device: blockdev.DeviceNumber{Minor: 5}, DeviceNode: number,
 	})
 	return nil
 }
@@ -271,13 +271,13 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 	if i < 0 {
 		return nil
 	}
-	if top := f.top(m.Mountpoint); top != i {
+	if top := f.top(m.MountPoint); top != i {
 		return volume.Errorf(volume.KindPrecondition, "%s is mounted on top of it", f.mounts[top].Source)
 	}
 	f.mounts = slices.Delete(f.mounts, i, i+1)
-	if below := f.top(m.Mountpoint); m.IsNode() && (below < 0 || !f.mounts[below].IsNode()) {
-		_ = os.WriteFile(m.Mountpoint+".tmp", nil, 0o600)
-		_ = os.Rename(m.Mountpoint+".tmp", m.Mountpoint)
+	if below := f.top(m.MountPoint); m.IsDeviceNode() && (below < 0 || !f.mounts[below].IsDeviceNode()) {
+		_ = os.WriteFile(m.MountPoint+".tmp", nil, 0o600)
+		_ = os.Rename(m.MountPoint+".tmp", m.MountPoint)
 	}
 	for _, d := range f.disks { // what is mounted anew is alive
 		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return f.rests(m, d) }) {
@@ -290,7 +290,7 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 // top is the index of the topmost mount at a path, or -1.
 func (f fakeFilesystems) top(path string) int {
 	for i, m := range slices.Backward(f.mounts) {
-		if m.Mountpoint == path {
+		if m.MountPoint == path {
 			return i
 		}
 	}
@@ -323,7 +323,7 @@ func (f fakeFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNum
 	}
 	var of []filesystem.Mount
 	for _, m := range f.mounts {
-		if f.numberOf(m) == number || m.Device == number || m.Node == number {
+		if f.numberOf(m) == number || m.Device == number || m.DeviceNode == number {
 			of = append(of, m)
 		}
 	}
@@ -380,27 +380,27 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 		return filesystem.Growth{}, err
 	}
 	size := d.content.Size
-	g := filesystem.Growth{Before: size, After: size, Device: goal, Method: filesystem.MethodNone}
+	g := filesystem.Growth{Before: size, After: size, DeviceSize: goal, Method: filesystem.MethodNone}
 	switch {
-	case g.Device < req.Required:
-		return g, volume.Errorf(volume.KindDeadline, "%s has %s, not %s", req.Device.Path(), g.Device, req.Required)
-	case size > g.Device:
-		return g, volume.Errorf(volume.KindPrecondition, "the filesystem has %s, more than its device with %s", size, g.Device)
+	case g.DeviceSize < req.Required:
+		return g, volume.Errorf(volume.KindDeadline, "%s has %s, not %s", req.Device.Path(), g.DeviceSize, req.Required)
+	case size > g.DeviceSize:
+		return g, volume.Errorf(volume.KindPrecondition, "the filesystem has %s, more than its device with %s", size, g.DeviceSize)
 	case d.dead != nil:
 		return g, d.dead
-	case size == g.Device:
+	case size == g.DeviceSize:
 		return g, nil
-	case m.ReadOnly() || d.refusesWrites(req.Device.Number()):
+	case m.IsReadOnly() || d.refusesWrites(req.Device.Number()):
 		return g, volume.Errorf(volume.KindPrecondition, "the filesystem at %s is read-only", req.MountPoint)
 	case ctx.Err() != nil && growing == nil: // not begun
 		return g, ctx.Err()
 	}
-	d.content.Size = g.Device
-	g.After, g.Method = g.Device, filesystem.MethodIoctl
+	d.content.Size = g.DeviceSize
+	g.After, g.Method = g.DeviceSize, filesystem.MethodIoctl
 	return g, nil
 }
 
-func (f fakeFilesystems) Alive(ctx context.Context, dev filesystem.Device, path string) error {
+func (f fakeFilesystems) CheckHealth(ctx context.Context, dev filesystem.Device, path string) error {
 	leave, err := f.enter("alive")
 	defer leave()
 	if err == nil {
@@ -430,11 +430,11 @@ func (f fakeFilesystems) Measure(ctx context.Context, dev filesystem.Device, pat
 		return filesystem.Measurement{}, err
 	}
 	m := d.measured
-	if m.Size == 0 && !m.ShutDown {
+	if m.Size == 0 && !m.IsShutDown {
 		m.Size = d.content.Size
 	}
-	m.Type, m.Device = d.content.Type, d.sizeOf(dev.Number())
-	m.Fills = m.Size >= m.Device || m.Limited
+	m.Type, m.DeviceSize = d.content.Type, d.sizeOf(dev.Number())
+	m.FillsDevice = m.Size >= m.DeviceSize || m.FormatLimit > 0
 	return m, nil
 }
 
@@ -444,7 +444,7 @@ func (f fakeFilesystems) Propagates(string) (bool, error) {
 	return !f.private, err
 }
 
-func (f fakeFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
+func (f fakeFilesystems) ReadUsage(m filesystem.Mount) (filesystem.Usage, error) {
 	leave, err := f.enter("stats")
 	growing := f.growing
 	leave()
@@ -453,8 +453,8 @@ func (f fakeFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if i := f.top(m.Mountpoint); err == nil && (i < 0 || f.mounts[i].ID != m.ID) {
-		err = volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", m.Mountpoint)
+	if i := f.top(m.MountPoint); err == nil && (i < 0 || f.mounts[i].ID != m.ID) {
+		err = volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", m.MountPoint)
 	}
 	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
 }

@@ -119,7 +119,7 @@ func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool
 	if err := os.WriteFile(req.Marker, []byte(uuid), 0o600); err != nil {
 		return luks.Header{}, false, err
 	}
-	d.content = filesystem.Signature{State: filesystem.StateForeign, Name: "unknown data", Noise: true}
+	d.content = filesystem.Signature{State: filesystem.StateForeign, Content: "unknown data", IsRandom: true}
 	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: uuid, Offset: header, Sector: 512}
 	d.luks.passphrase = string(req.Passphrase)
 	if d.luks.cut {
@@ -223,8 +223,8 @@ func (f fakeMappings) Close(ctx context.Context, id string) error {
 // not keep it open, but is seen. The machine is locked.
 func (f fakeMappings) close(id string, d *disk) error {
 	for _, m := range f.mounts {
-		if f.rests(m, d) || m.Node == mappingOf(d) && !m.IsStaleNode() {
-			return volume.Errorf(volume.KindPrecondition, "the mapping of %s is in use: mounted at %s", id, m.Mountpoint)
+		if f.rests(m, d) || m.DeviceNode == mappingOf(d) && !m.IsStaleDeviceNode() {
+			return volume.Errorf(volume.KindPrecondition, "the mapping of %s is in use: mounted at %s", id, m.MountPoint)
 		}
 	}
 	if d.luks.handles > 0 {

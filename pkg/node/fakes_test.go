@@ -195,11 +195,11 @@ func (c fakeConnector) Disconnect(ctx context.Context, id string) error {
 	}
 	if d := c.disks[id]; d != nil && err == nil {
 		for _, m := range c.mounts {
-			if m.Node == numberOf(d) && !m.IsStaleNode() {
-				c.harm = append(c.harm, "the disk was taken from under the raw device at "+m.Mountpoint)
+			if m.DeviceNode == numberOf(d) && !m.IsStaleDeviceNode() {
+				c.harm = append(c.harm, "the disk was taken from under the raw device at "+m.MountPoint)
 			}
 			if d.connected && c.rests(m, d) {
-				return volume.Errorf(volume.KindPrecondition, "still mounted at %s", m.Mountpoint)
+				return volume.Errorf(volume.KindPrecondition, "still mounted at %s", m.MountPoint)
 			}
 		}
 		if d.connected && d.hasMapping() {
@@ -456,13 +456,13 @@ func (h fakeHandle) Size() (volume.Size, error) {
 	return h.d.sizeOf(h.dev.Number()), errors.Join(err, h.usable())
 }
 
-func (h fakeHandle) ReadOnly() (bool, error) {
+func (h fakeHandle) IsReadOnly() (bool, error) {
 	leave, err := h.f.enter("read-only")
 	defer leave()
 	return h.d.refusesWrites(h.dev.Number()), errors.Join(err, h.usable())
 }
 
-func (h fakeHandle) Writer() (blockdev.Writer, error) {
+func (h fakeHandle) OpenWriter() (blockdev.Writer, error) {
 	return nil, errors.New("a fake has no content")
 }
 
@@ -491,7 +491,7 @@ func (f fakeDevices) WatchSizes(ctx context.Context, changed func(blockdev.SizeE
 	}
 }
 
-func (f fakeDevices) ReadOnly(dev blockdev.Device) (bool, error) {
+func (f fakeDevices) IsReadOnly(dev blockdev.Device) (bool, error) {
 	leave, err := f.enter("read-only")
 	defer leave()
 	d, _ := f.diskAt(dev.Path)

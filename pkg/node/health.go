@@ -166,7 +166,7 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if err != nil {
 		return nil, err
 	}
-	measured, err := s.opts.Filesystems.Measure(ctx, vol, m.Mountpoint)
+	measured, err := s.opts.Filesystems.Measure(ctx, vol, m.MountPoint)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	// Of a mapping that somebody else has made the header's size is not known
 	// here: only a growth that failed tells that it is too small.
 	cause := s.failures.get(id)
-	if len(vol.layers) > 1 && measured.Fills && !measured.Limited && !measured.ShutDown && cause != nil && !passes(cause) {
+	if len(vol.layers) > 1 && measured.FillsDevice && measured.FormatLimit == 0 && !measured.IsShutDown && cause != nil && !passes(cause) {
 		conditions = append(conditions, volume.Condition{
 			Impairment: volume.ImpairmentDegraded, Reason: ReasonFilesystemShort, Message: s.filesystemShort(id, m, measured, conn),
 		})
@@ -188,21 +188,21 @@ func (s *Server) judge(id string, m filesystem.Mount, f filesystem.Measurement, 
 	add := func(impairment volume.Impairment, reason, message string) {
 		conditions = append(conditions, volume.Condition{Impairment: impairment, Reason: reason, Message: message})
 	}
-	failure := fmt.Sprintf("the %s at %s has failed", f.Type, m.Mountpoint)
+	failure := fmt.Sprintf("the %s at %s has failed", f.Type, m.MountPoint)
 	if f.Failure != nil {
 		failure = f.Failure.Error()
 	}
-	if f.ShutDown {
+	if f.IsShutDown {
 		add(volume.ImpairmentInaccessible, ReasonFailed, failure)
 		return conditions // its size is not known any more
 	}
-	if f.ReadOnlyByError {
+	if f.BecameReadOnly {
 		add(volume.ImpairmentDegraded, ReasonReadOnly, failure)
 	}
-	if f.Errors > 0 {
-		add(volume.ImpairmentDegraded, ReasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.Errors, failure))
+	if f.ErrorCount > 0 {
+		add(volume.ImpairmentDegraded, ReasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.ErrorCount, failure))
 	}
-	if !f.Fills || f.Limited {
+	if !f.FillsDevice || f.FormatLimit > 0 {
 		add(volume.ImpairmentDegraded, ReasonFilesystemShort, s.filesystemShort(id, m, f, conn))
 	}
 	return conditions
@@ -211,7 +211,7 @@ func (s *Server) judge(id string, m filesystem.Mount, f filesystem.Measurement, 
 // filesystemShort describes a filesystem that is smaller than its volume, with
 // the cause as far as it is known.
 func (s *Server) filesystemShort(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) string {
-	text := fmt.Sprintf("the %s at %s has %s, its device %s", f.Type, m.Mountpoint, f.Size, f.Device)
+	text := fmt.Sprintf("the %s at %s has %s, its device %s", f.Type, m.MountPoint, f.Size, f.DeviceSize)
 	if conn.Size > 0 {
 		text += fmt.Sprintf(", the volume %s", conn.Size)
 	}
@@ -219,9 +219,9 @@ func (s *Server) filesystemShort(id string, m filesystem.Mount, f filesystem.Mea
 	switch {
 	case cause != nil:
 		return text + ": " + cause.Error()
-	case f.Limited:
-		return text + fmt.Sprintf(": its format ends at %s (next step: copy the data to a new volume with ext4 or xfs)", f.Limit)
-	case m.ReadOnly():
+	case f.FormatLimit > 0:
+		return text + fmt.Sprintf(": its format ends at %s (next step: copy the data to a new volume with ext4 or xfs)", f.FormatLimit)
+	case m.IsReadOnly():
 		return text + ": it is mounted read-only, and cannot grow (next step: mount the volume for writing once)"
 	}
 	return text + " (next step: restart the pods that use the volume; it grows when it is staged)"

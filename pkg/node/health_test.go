@@ -71,16 +71,16 @@ func TestHealthOfAFilesystem(t *testing.T) {
 		status   csi.VolumeHealthErrorType
 		words    []string
 	}{
-		"shut down": {filesystem.Measurement{ShutDown: true, Failure: failure}, ReasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE, []string{"run e2fsck"}},
+		"shut down": {filesystem.Measurement{IsShutDown: true, Failure: failure}, ReasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE, []string{"run e2fsck"}},
 		"read-only after an error": {
-			filesystem.Measurement{ReadOnlyByError: true, Failure: failure}, ReasonReadOnly, csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
+			filesystem.Measurement{BecameReadOnly: true, Failure: failure}, ReasonReadOnly, csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
 		},
-		"errors recorded": {filesystem.Measurement{Errors: 3, Failure: failure}, ReasonErrors, csi.VolumeHealthErrorType_DEGRADED, []string{"3 errors", "run e2fsck"}},
+		"errors recorded": {filesystem.Measurement{ErrorCount: 3, Failure: failure}, ReasonErrors, csi.VolumeHealthErrorType_DEGRADED, []string{"3 errors", "run e2fsck"}},
 		"smaller than its device": {
 			filesystem.Measurement{Size: volume.GiB}, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED, []string{"1 GiB", "2 GiB"},
 		},
 		"at the limit of its format": {
-			filesystem.Measurement{Size: volume.GiB, Limited: true, Limit: volume.GiB},
+			filesystem.Measurement{Size: volume.GiB, FormatLimit: volume.GiB},
 			ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED,
 			[]string{"1 GiB", "2 GiB", "its format ends at 1 GiB"},
 		},
@@ -105,7 +105,7 @@ func TestHealthOfAFilesystem(t *testing.T) {
 func TestHealthNamesSeveralConditions(t *testing.T) {
 	b := newBench(t, mountCap("ext4"))
 	d := b.use(t, 2*volume.GiB)
-	d.measured = filesystem.Measurement{Size: volume.GiB, Errors: 1, ReadOnlyByError: true, Failure: volume.Errorf(volume.KindPrecondition, "run e2fsck")}
+	d.measured = filesystem.Measurement{Size: volume.GiB, ErrorCount: 1, BecameReadOnly: true, Failure: volume.Errorf(volume.KindPrecondition, "run e2fsck")}
 	d.backend = 4 * volume.GiB
 	var reasons []string
 	for _, c := range b.readHealth(t) {

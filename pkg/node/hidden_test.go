@@ -27,7 +27,7 @@ func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 			d := b.add(b.id, volume.GiB)
 			d.conn, d.header, d.blind = granular(), hdr, true
 			d.conn.Encrypted = hdr > 0
-			d.content = filesystem.Signature{State: filesystem.StateForeign, Noise: true}
+			d.content = filesystem.Signature{State: filesystem.StateForeign, IsRandom: true}
 			if hdr == 0 {
 				d.content = filesystem.Signature{State: filesystem.StateBlank}
 			}
@@ -137,7 +137,7 @@ func TestStageOfNoise(t *testing.T) {
 		b := newBench(t, mountCap("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.conn.Encrypted = encrypted
-		d.content = filesystem.Signature{State: filesystem.StateForeign, Noise: true}
+		d.content = filesystem.Signature{State: filesystem.StateForeign, IsRandom: true}
 		if err := b.stage(t.Context()); (err == nil) != encrypted {
 			t.Errorf("encrypted %t: %v", encrypted, err)
 		}

@@ -67,7 +67,7 @@ func (st *stage) checkMode(ctx context.Context, path string, readOnly bool) erro
 	if err != nil {
 		return err
 	}
-	is, err := st.opts.Devices.ReadOnly(disk)
+	is, err := st.opts.Devices.IsReadOnly(disk)
 	if err != nil || is == readOnly {
 		return err
 	}
@@ -101,7 +101,7 @@ func (st *stage) modeConflict(ctx context.Context, disk blockdev.Device, readOnl
 		}
 		for _, m := range mounts {
 			if isWritable(m) == readOnly {
-				return m.Mountpoint, nil
+				return m.MountPoint, nil
 			}
 		}
 	}
@@ -111,10 +111,10 @@ func (st *stage) modeConflict(ctx context.Context, disk blockdev.Device, readOnl
 // isWritable reports whether the device of a mount may be written to: through
 // another bind mount too, if it is a filesystem.
 func isWritable(m filesystem.Mount) bool {
-	if m.IsNode() {
-		return !m.ReadOnly()
+	if m.IsDeviceNode() {
+		return !m.IsReadOnly()
 	}
-	return !m.SuperReadOnly()
+	return !m.IsFilesystemReadOnly()
 }
 
 func isAmong(devices []blockdev.Device, d blockdev.Device) bool {

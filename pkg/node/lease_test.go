@@ -20,7 +20,7 @@ func TestStepsThatOutliveTheirCallAreKnown(t *testing.T) {
 		b := newBench(t, mountCap("ext3"))
 		b.opts.Detached = new(operation.Tracker)
 		d := b.add(b.id, volume.GiB)
-		d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
+		d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
 		outlived := func(what string, slow *chan struct{}, call func(context.Context) error) {
 			t.Helper()
 			*slow = make(chan struct{})

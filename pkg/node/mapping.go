@@ -64,7 +64,7 @@ func (st *stage) checkDevice(ctx context.Context) error {
 	if err := st.checkUse(ctx, st.id, m.Device, st.access.Block); err != nil {
 		return err
 	}
-	readOnly, err := st.vol.ReadOnly()
+	readOnly, err := st.vol.IsReadOnly()
 	if err != nil || m.ReadOnly == readOnly {
 		return err
 	}
@@ -87,7 +87,7 @@ func restsOn(m luks.Mapping, disk blockdev.Device) bool {
 // blank is formatted with LUKS2 first.
 func (st *stage) openMapping(ctx context.Context, conn volume.Connection) error {
 	disk := st.vol
-	readOnly, err := disk.ReadOnly() // as the disk was connected
+	readOnly, err := disk.IsReadOnly() // as the disk was connected
 	if err != nil {
 		return err
 	}
@@ -204,8 +204,8 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 	return func(ctx context.Context) (luks.Content, error) {
 		sig, err := st.opts.Filesystems.Probe(ctx, disk)
 		return luks.Content{
-			Blank: sig.State == filesystem.StateBlank || conn.Encrypted && sig.Noise,
-			Recognized: sig.Named || sig.State == filesystem.StateFormatted, Name: sig.String(),
+			Blank: sig.State == filesystem.StateBlank || conn.Encrypted && sig.IsRandom,
+			Recognized: sig.IsRecognized || sig.State == filesystem.StateFormatted, Name: sig.String(),
 		}, err
 	}
 }
@@ -219,7 +219,7 @@ func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
 	}
 	const remedy = "if the volume was used as a raw device, use it with volumeMode: Block; " +
 		"if nothing on it is needed, delete the claim and create it again"
-	if !sig.Noise {
+	if !sig.IsRandom {
 		return volume.Errorf(volume.KindPrecondition, "the encrypted volume holds %s instead of a filesystem; it is left untouched", sig).
 			WithRemedy(remedy)
 	}
@@ -233,7 +233,7 @@ func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
 // checkNotEncrypted refuses an encrypted volume that is staged as a plain one.
 // Nothing may call its content unknown, and name the command that clears it.
 func (st *stage) checkNotEncrypted(ctx context.Context, sig filesystem.Signature) error {
-	if st.encrypted || sig.State != filesystem.StateForeign || !sig.Named {
+	if st.encrypted || sig.State != filesystem.StateForeign || !sig.IsRecognized {
 		return nil
 	}
 	h, err := st.opts.Mappings.Header(ctx, st.vol.device)
@@ -253,7 +253,7 @@ func (st *stage) adoptMapping(ctx context.Context) error {
 		return nil
 	}
 	m, mounted, err := st.findMount(ctx, st.lease, st.path)
-	if err != nil || !mounted || m.IsNode() {
+	if err != nil || !mounted || m.IsDeviceNode() {
 		return err
 	}
 	dev, ours, err := st.shows(m, st.vol.disk().Path)

@@ -32,7 +32,7 @@ func luksHeader(state luks.HeaderState) luks.Header {
 }
 
 func noise() filesystem.Signature {
-	return filesystem.Signature{State: filesystem.StateForeign, Name: "unknown data", Noise: true}
+	return filesystem.Signature{State: filesystem.StateForeign, Content: "unknown data", IsRandom: true}
 }
 
 // wantMarkers fails the test unless the volume has markers, or has none.
@@ -123,7 +123,7 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 		}, volume.KindPrecondition, []string{"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block"}},
 		"a partition table in the mapping": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
-			d.content = filesystem.Signature{State: filesystem.StateForeign, Named: true, Name: "partition table (GPT)"}
+			d.content = filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
 		}, volume.KindPrecondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
 		"the same below a hypervisor that encrypts": {mountCap("ext4"), func(_ *bench, d *disk) {
 			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noise(), true
@@ -252,7 +252,7 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		d.luks.cut = true
 		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
-		table := filesystem.Signature{State: filesystem.StateForeign, Named: true, Name: "partition table (GPT)"}
+		table := filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
 		d.luks.header, d.content = luks.Header{}, table
 		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "partition table")
 		if d.content != table {

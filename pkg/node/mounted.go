@@ -41,10 +41,10 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 	switch {
 	case err != nil:
 		return false, err
-	case !filesystem.Accepts(want, sig.Type):
+	case !want.Accepts(sig.Type):
 		return false, volume.Errorf(volume.KindAlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, want)
-	case m.ReadOnly() != st.readOnly():
-		return false, volume.Errorf(volume.KindAlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.ReadOnly(), st.readOnly())
+	case m.IsReadOnly() != st.readOnly():
+		return false, volume.Errorf(volume.KindAlreadyExists, "already staged at %s with read-only=%t, asked for read-only=%t", st.path, m.IsReadOnly(), st.readOnly())
 	}
 	return true, nil
 }
@@ -54,7 +54,7 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 // nobody uses it, so that it is checked and mounted anew; under a pod it is
 // left alone.
 func (st *stage) alive(ctx context.Context, m filesystem.Mount) (bool, error) {
-	dead := st.opts.Filesystems.Alive(ctx, st.vol, st.path)
+	dead := st.opts.Filesystems.CheckHealth(ctx, st.vol, st.path)
 	if !volume.IsKind(dead, volume.KindPrecondition) {
 		return dead == nil, dead // no answer is no evidence of a failure
 	}

@@ -27,7 +27,7 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 		t.Run(c.want+" wanted, "+string(c.found)+" found", func(t *testing.T) {
 			b := newBench(t, mountCap(c.want))
 			d := b.add(b.id, volume.GiB)
-			d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: c.found, Size: volume.GiB}
+			d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: c.found, Size: volume.GiB}
 			if c.refuse {
 				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, string(c.found), c.want)
 				// Staged by whatever driver before, it is not passed off as another.
@@ -77,7 +77,7 @@ func TestReadOnlyInOneOption(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if len(b.mounts) != 2 || b.mounts[0].ReadOnly() != readOnly || b.mounts[1].ReadOnly() != readOnly {
+			if len(b.mounts) != 2 || b.mounts[0].IsReadOnly() != readOnly || b.mounts[1].IsReadOnly() != readOnly {
 				t.Errorf("mounts %+v, want read-only=%t", b.mounts, readOnly)
 			}
 			if checked := b.called("check") > 0; readOnly && checked || b.called("grow") > 0 == readOnly {

@@ -18,7 +18,7 @@ import (
 
 // put mounts something on the machine that the service has not mounted.
 func (m *machine) put(path string, mount filesystem.Mount) filesystem.Mount {
-	mount.Mountpoint = path
+	mount.MountPoint = path
 	if mount.Options == nil {
 		mount.Options = []string{"rw"}
 	}
@@ -40,7 +40,7 @@ func onMapping(d *disk) filesystem.Mount {
 
 // nodeOf is a bind mount of the node of a disk.
 func nodeOf(d *disk) filesystem.Mount {
-	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, Node: numberOf(d)}
+	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, DeviceNode: numberOf(d)}
 }
 
 // tmpfs is a mount of a directory of a tmpfs, or of all of it.
@@ -72,12 +72,16 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 		prepare func(b *bench)
 		kind    volume.Kind
 	}{
-		"another volume":             {func(b *bench) filesystem.Mount { return on(other(b)) }, nil, volume.KindPrecondition},
-		"another volume's node":      {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, nil, volume.KindPrecondition},
-		"somebody's loop device":     {func(*bench) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
-		"a directory of a tmpfs":     {func(*bench) filesystem.Mount { return tmpfs("/dir") }, nil, volume.KindPrecondition},
-		"a deleted one":              {func(*bench) filesystem.Mount { return deleted(tmpfs("/dir")) }, nil, volume.KindPrecondition},
-		"a file of a devtmpfs":       {func(b *bench) filesystem.Mount { m := nodeOf(other(b)); m.Node.Major, m.Node.Minor = 0, 0; return m }, nil, volume.KindPrecondition},
+		"another volume":         {func(b *bench) filesystem.Mount { return on(other(b)) }, nil, volume.KindPrecondition},
+		"another volume's node":  {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, nil, volume.KindPrecondition},
+		"somebody's loop device": {func(*bench) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
+		"a directory of a tmpfs": {func(*bench) filesystem.Mount { return tmpfs("/dir") }, nil, volume.KindPrecondition},
+		"a deleted one":          {func(*bench) filesystem.Mount { return deleted(tmpfs("/dir")) }, nil, volume.KindPrecondition},
+		"a file of a devtmpfs": {func(b *bench) filesystem.Mount {
+			m := nodeOf(other(b))
+			m.DeviceNode.Major, m.DeviceNode.Minor = 0, 0
+			return m
+		}, nil, volume.KindPrecondition},
 		"a tmpfs":                    {func(*bench) filesystem.Mount { return tmpfs("/") }, nil, volume.KindPrecondition},
 		"an id that nobody knows":    {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
 		"an unknown id, a loop disk": {func(*bench) filesystem.Mount { return loop }, func(b *bench) { delete(b.disks, "vol-1") }, volume.KindPrecondition},

@@ -239,7 +239,7 @@ func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatReq
 	f.mu.Lock()
 	d, err := f.held(req.Device)
 	blank := func(sig filesystem.Signature) bool {
-		return sig.State == filesystem.StateBlank || req.Encrypted && sig.Noise
+		return sig.State == filesystem.StateBlank || req.IsEncrypted && sig.IsRandom
 	}
 	if err == nil && blank(d.holds(req.Device.Number())) {
 		if path, used := f.user(d, req.Device.Number()); used {
@@ -284,7 +284,7 @@ func (f processFilesystems) Unmount(ctx context.Context, m filesystem.Mount) err
 		return err
 	}
 	if f.p.foreign(m) {
-		f.p.report("somebody else's mount at " + m.Mountpoint + " is unmounted")
+		f.p.report("somebody else's mount at " + m.MountPoint + " is unmounted")
 	}
 	return f.p.lost(f.fakeFilesystems.Unmount(ctx, m))
 }
@@ -311,11 +311,11 @@ func (f processFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest
 	return g, f.p.lost(err)
 }
 
-func (f processFilesystems) Alive(ctx context.Context, dev filesystem.Device, path string) error {
+func (f processFilesystems) CheckHealth(ctx context.Context, dev filesystem.Device, path string) error {
 	if err := f.p.take(ctx); err != nil {
 		return err
 	}
-	return f.fakeFilesystems.Alive(ctx, dev, path)
+	return f.fakeFilesystems.CheckHealth(ctx, dev, path)
 }
 
 func (f processFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
@@ -325,12 +325,12 @@ func (f processFilesystems) Measure(ctx context.Context, dev filesystem.Device, 
 	return f.fakeFilesystems.Measure(ctx, dev, path)
 }
 
-func (f processFilesystems) Stats(m filesystem.Mount) (filesystem.Usage, error) {
+func (f processFilesystems) ReadUsage(m filesystem.Mount) (filesystem.Usage, error) {
 	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
 		return filesystem.Usage{}, err
 	}
 	if f.p.foreign(m) {
-		f.p.report("somebody else's filesystem at " + m.Mountpoint + " is counted")
+		f.p.report("somebody else's filesystem at " + m.MountPoint + " is counted")
 	}
-	return f.fakeFilesystems.Stats(m)
+	return f.fakeFilesystems.ReadUsage(m)
 }

@@ -53,7 +53,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	p := publication{
 		Server: s, id: id, access: access, lease: s.lease(id, unlock),
 		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()), encrypted: encrypted,
-		readOnly: req.GetReadonly() || access.Mode.IsReadOnly() || filesystem.ReadOnlyFlags(access.MountFlags),
+		readOnly: req.GetReadonly() || access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(access.MountFlags),
 	}
 	defer p.lease.Release()
 	if err := p.run(ctx); err != nil {
@@ -100,7 +100,7 @@ func (p *publication) run(ctx context.Context) error {
 	}
 	bind := filesystem.BindRequest{Source: source, Target: p.target}
 	if p.readOnly {
-		bind.Flags = []string{"ro"}
+		bind.Options = []string{"ro"}
 	}
 	if err := p.propagates(p.target); err != nil {
 		return err
@@ -157,8 +157,8 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	case !same:
 		wrong = volume.Errorf(volume.KindInternal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
 		err = p.checkTop(ctx, m, dev)
-	case m.ReadOnly() != p.readOnly:
-		wrong = volume.Errorf(volume.KindPrecondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
+	case m.IsReadOnly() != p.readOnly:
+		wrong = volume.Errorf(volume.KindPrecondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.IsReadOnly(), p.readOnly)
 	default:
 		return nil
 	}
@@ -184,7 +184,7 @@ func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev bloc
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(mounts, func(o filesystem.Mount) bool { return o.Mountpoint == m.Mountpoint }) {
+	if !slices.ContainsFunc(mounts, func(o filesystem.Mount) bool { return o.MountPoint == m.MountPoint }) {
 		return nil
 	}
 	return volume.Errorf(volume.KindInternal, "something else (%s of %s) was mounted over the bind mount at %s; it is left alone", m.FSType, m.Source, p.target).
@@ -208,7 +208,7 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 	if !ok {
 		return nil, volume.Errorf(volume.KindPrecondition, "nothing is mounted at the staging path %s", p.staging).WithRemedy("stage the volume first")
 	}
-	if m.SuperReadOnly() && !p.readOnly {
+	if m.IsFilesystemReadOnly() && !p.readOnly {
 		return nil, volume.Errorf(volume.KindPrecondition, "the filesystem at the staging path %s is read-only, so it cannot be published for writing", p.staging).
 			WithRemedy("look at the kernel log of this node: an error makes a filesystem read-only; when no pod uses the volume any more it is checked and mounted anew")
 	}
@@ -221,7 +221,7 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 		return nil, err
 	}
 	// A pod must not start on a filesystem that has failed.
-	return vol, p.opts.Filesystems.Alive(ctx, vol, p.staging)
+	return vol, p.opts.Filesystems.CheckHealth(ctx, vol, p.staging)
 }
 
 // stagedDevice returns the raw device that was staged: the disk, or the
@@ -271,7 +271,7 @@ func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error 
 	}
 	for _, m := range mounts {
 		if !ours[m.ID] {
-			return volume.Errorf(volume.KindPrecondition, "already published at %s, and its access mode %s allows one path at a time", m.Mountpoint, p.access.Mode).
+			return volume.Errorf(volume.KindPrecondition, "already published at %s, and its access mode %s allows one path at a time", m.MountPoint, p.access.Mode).
 				WithRemedy("delete the pod that uses the volume at that path")
 		}
 	}
@@ -290,8 +290,8 @@ func (p *publication) published(ctx context.Context, dev blockdev.Device) (bool,
 		return false, err
 	case !same:
 		return false, volume.Errorf(volume.KindAlreadyExists, "something else (%s of %s) is mounted at the target path %s", m.FSType, m.Source, p.target)
-	case m.ReadOnly() != p.readOnly:
-		return false, volume.Errorf(volume.KindAlreadyExists, "already published at %s with read-only=%t, asked for read-only=%t", p.target, m.ReadOnly(), p.readOnly)
+	case m.IsReadOnly() != p.readOnly:
+		return false, volume.Errorf(volume.KindAlreadyExists, "already published at %s with read-only=%t, asked for read-only=%t", p.target, m.IsReadOnly(), p.readOnly)
 	}
 	return true, nil
 }

@@ -63,7 +63,7 @@ func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
 	b.id, b.target = "vol-1", link
 	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "symbolic link")
 	b.target = filepath.Join(t.TempDir(), "tmpfs")
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.target, FSType: "tmpfs", Root: "/", Source: "tmpfs"})
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.target, FSType: "tmpfs", Root: "/", Source: "tmpfs"})
 	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "tmpfs")
 	if len(b.mounts) != 3 {
 		t.Errorf("mounts %v", b.mounts)
@@ -213,7 +213,7 @@ func TestPublishReadOnly(t *testing.T) {
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
 		t.Fatal(err)
 	}
-	if m := b.mounts[len(b.mounts)-1]; m.Mountpoint != b.target || !m.ReadOnly() {
+	if m := b.mounts[len(b.mounts)-1]; m.MountPoint != b.target || !m.IsReadOnly() {
 		t.Errorf("published %+v", m)
 	}
 	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only")
@@ -238,7 +238,7 @@ func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
 		}
 		wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only=true", target)
 	}
-	if len(b.mounts) != 2 || !b.mounts[0].ReadOnly() || !b.mounts[1].ReadOnly() || d.readOnly {
+	if len(b.mounts) != 2 || !b.mounts[0].IsReadOnly() || !b.mounts[1].IsReadOnly() || d.readOnly {
 		t.Errorf("mounts %+v, device read-only %t", b.mounts, d.readOnly)
 	}
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
@@ -264,7 +264,7 @@ func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
 	again := b.target
 	b.target = first
 	subPath := b.mounts[len(b.mounts)-1]
-	subPath.Mountpoint += "-subpath" // as kubelet makes them for the pod
+	subPath.MountPoint += "-subpath" // as kubelet makes them for the pod
 	fakeFilesystems{b.machine}.mount(subPath)
 	if err := b.publish(t.Context(), false); err != nil {
 		t.Errorf("the same publication again: %v", err)

@@ -345,11 +345,11 @@ func (n *randomNode) leave() {
 		if d.formatted > most {
 			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatted, v.blank)
 		}
-		half := d.content.State == filesystem.StateFormatted && !d.content.Complete
+		half := d.content.State == filesystem.StateFormatted && !d.content.IsComplete
 		if _, err := os.Lstat(b.marker(v.id)); err == nil && !half {
 			n.t.Errorf("%s: the marker of a format is left, and the disk holds %s", v.id, d.content)
 		}
-		if done := d.content.State == filesystem.StateFormatted && d.content.Complete; done && exists(b.encryptionMarker(v.id)) {
+		if done := d.content.State == filesystem.StateFormatted && d.content.IsComplete; done && exists(b.encryptionMarker(v.id)) {
 			n.t.Errorf("%s: the marker of an encryption is left, and the volume holds %s", v.id, d.content)
 		}
 	}

@@ -26,7 +26,7 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other.connected = true
 	b.meanwhile["bind"] = func() { b.put(b.staging, on(other)) }
 	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "taken away")
-	if len(b.mounts) != 2 || b.mounts[1].Mountpoint != b.staging {
+	if len(b.mounts) != 2 || b.mounts[1].MountPoint != b.staging {
 		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
 	}
 	b.drop(b.staging)
@@ -147,7 +147,7 @@ func (c carelessBind) Bind(ctx context.Context, req filesystem.BindRequest) erro
 	if c.nothing {
 		return nil
 	}
-	req.Flags = nil
+	req.Options = nil
 	return c.fakeFilesystems.Bind(ctx, req)
 }
 

@@ -210,7 +210,7 @@ func (st *stage) fstype() (filesystem.Type, error) {
 }
 
 func (st *stage) readOnly() bool {
-	return st.access.Mode.IsReadOnly() || filesystem.ReadOnlyFlags(st.access.MountFlags)
+	return st.access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(st.access.MountFlags)
 }
 
 // prepare makes sure that the device holds a sound filesystem of the wanted
@@ -223,10 +223,10 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 	if err := st.checkNotEncrypted(ctx, sig); err != nil {
 		return "", err
 	}
-	if sig.State != filesystem.StateFormatted || !sig.Complete {
+	if sig.State != filesystem.StateFormatted || !sig.IsComplete {
 		return st.format(ctx, sig, want, conn)
 	}
-	if !filesystem.Accepts(want, sig.Type) {
+	if !want.Accepts(sig.Type) {
 		return "", volume.Errorf(volume.KindPrecondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
 			WithRemedy("set the fsType of the volume to " + string(sig.Type))
 	}
@@ -262,10 +262,10 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 		return "", volume.Errorf(volume.KindInternal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), Encrypted: conn.Encrypted,
+		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), IsEncrypted: conn.Encrypted,
 	}
 	if st.encrypted { // whatever lies below the mapping
-		req.Encrypted = st.fresh
+		req.IsEncrypted = st.fresh
 	}
 	return want, unhurried(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
 		// The wait for the device may have been long.
@@ -284,7 +284,7 @@ func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 		return volume.Errorf(volume.KindInternal, "the staging path cannot be made: %w", err)
 	}
 	flags := slices.Clone(st.access.MountFlags)
-	if st.access.Mode.IsReadOnly() && !filesystem.ReadOnlyFlags(flags) {
+	if st.access.Mode.IsReadOnly() && !filesystem.RequestsReadOnly(flags) {
 		flags = append(flags, "ro")
 	}
 	if err := st.propagates(st.path); err != nil {
@@ -294,7 +294,7 @@ func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 		if err := st.confirm(ctx, st.vol); err != nil {
 			return err
 		}
-		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Flags: flags})
+		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Options: flags})
 	})
 	st.mountedHere = err == nil
 	return err

@@ -27,7 +27,7 @@ func TestStageFormatsABlankVolumeOnce(t *testing.T) {
 	if n := b.called("format"); n != 1 {
 		t.Errorf("formatted %d times", n)
 	}
-	if len(b.mounts) != 1 || b.mounts[0].Mountpoint != b.staging || d.content.Type != filesystem.TypeXFS {
+	if len(b.mounts) != 1 || b.mounts[0].MountPoint != b.staging || d.content.Type != filesystem.TypeXFS {
 		t.Errorf("mounts %+v, content %s", b.mounts, d.content)
 	}
 }
@@ -51,10 +51,10 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 		words      []string
 	}{
 		"another filesystem than asked for": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeXFS, Size: volume.GiB}
+			d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeXFS, Size: volume.GiB}
 		}, volume.KindPrecondition, []string{"xfs", "ext4", "vol-1"}},
 		"foreign data": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.content = filesystem.Signature{State: filesystem.StateForeign, Name: "LUKS encryption", Named: true}
+			d.content = filesystem.Signature{State: filesystem.StateForeign, Content: "LUKS encryption", IsRecognized: true}
 		}, volume.KindPrecondition, []string{"LUKS"}},
 		"an unreadable device": {mountCap("ext4"), func(b *bench, _ *disk) {
 			b.fail["probe"] = volume.Errorf(volume.KindInternal, "input/output error")
@@ -99,7 +99,7 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 }
 
 func ext4() filesystem.Signature {
-	return filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeExt4, Size: volume.GiB}
+	return filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeExt4, Size: volume.GiB}
 }
 
 func TestStageGrowsToALargerDevice(t *testing.T) {
@@ -217,7 +217,7 @@ func TestStageReadOnlyNeitherChecksNorGrows(t *testing.T) {
 	if b.called("check")+b.called("grow")+b.called("format") != 0 {
 		t.Errorf("calls: %v", b.calls)
 	}
-	if !b.mounts[0].ReadOnly() {
+	if !b.mounts[0].IsReadOnly() {
 		t.Error("mounted for writing")
 	}
 }
@@ -227,7 +227,7 @@ func TestStageRefusesAPathThatIsTaken(t *testing.T) {
 	b.add(b.id, volume.GiB)
 	other := b.add("vol-2", volume.GiB)
 	other.connected, other.content = true, ext4()
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{Mountpoint: b.staging, FSType: "ext4", Source: other.path, Device: numberOf(other), Options: []string{"rw"}})
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.staging, FSType: "ext4", Source: other.path, Device: numberOf(other), Options: []string{"rw"}})
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, b.staging, "another filesystem")
 	if b.called("format") != 0 {
 		t.Error("formatted all the same")
@@ -405,7 +405,7 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 		if d.readOnly != c.want {
 			t.Errorf("%v: device read-only %t", c.capability, d.readOnly)
 		}
-		if !c.want && c.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER && !b.mounts[0].ReadOnly() {
+		if !c.want && c.mode != csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER && !b.mounts[0].IsReadOnly() {
 			t.Errorf("%v: mounted for writing", c.capability)
 		}
 	}
@@ -416,7 +416,7 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 func TestSlowStepsOutliveTheirCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, mountCap("ext3"))
-		b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.StateFormatted, Complete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
+		b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
 		try := func(call func(context.Context) error) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()

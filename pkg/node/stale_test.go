@@ -25,7 +25,7 @@ func TestANodeWhoseDiskHasGone(t *testing.T) {
 
 			d.connected, d.path, d.number, other.number = false, "/dev/gone", 99, d.number
 			published := &b.mounts[0]
-			if published.Mountpoint != b.target {
+			if published.MountPoint != b.target {
 				t.Fatalf("mounts %+v", b.mounts)
 			}
 			// A node that is still there is a disk's in use: nobody takes it away.

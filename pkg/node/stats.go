@@ -72,10 +72,10 @@ func (s *Server) read(path, disk string, lost error) ([]*csi.VolumeUsage, error)
 		return nil, err
 	case !ours:
 		return nil, lost
-	case m.IsNode():
+	case m.IsDeviceNode():
 		return s.blockStats(dev)
 	}
-	st, err := s.opts.Filesystems.Stats(m)
+	st, err := s.opts.Filesystems.ReadUsage(m)
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 	switch {
 	case err != nil:
 		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format kept", "volume", id, "device", device, "error", err)
-	case sig.State == filesystem.StateBlank, sig.State == filesystem.StateFormatted && sig.Complete:
+	case sig.State == filesystem.StateBlank, sig.State == filesystem.StateFormatted && sig.IsComplete:
 		// Only a format that was cut short has use for its marker.
 		return s.forgetFormat(id)
 	}
@@ -136,7 +136,7 @@ func (s *Server) checkUnpublished(ctx context.Context, dev blockdev.Device) erro
 	if err != nil || len(mounts) == 0 {
 		return err
 	}
-	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].Mountpoint).WithRemedy("unpublish it there first")
+	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].MountPoint).WithRemedy("unpublish it there first")
 }
 
 // probe reads what the volume holds.
@@ -178,7 +178,7 @@ func (s *Server) unmount(ctx context.Context, id, path string, l *operation.Leas
 // nobody has any use for it, and it only stands in the way. A reading that
 // fails proves nothing.
 func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) error {
-	if m.IsStaleNode() {
+	if m.IsStaleDeviceNode() {
 		return nil
 	}
 	err := error(volume.Errorf(volume.KindPrecondition, "it rests on no block device"))
@@ -193,12 +193,12 @@ func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) e
 	case err == nil, errors.Is(err, volume.ErrGone):
 		return nil
 	case volume.IsKind(err, volume.KindPrecondition):
-		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, not this volume; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
+		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, not this volume; it is left alone: %w", m.Source, m.FSType, m.MountPoint, err).
 			WithRemedy(remedy)
 	case volume.IsKind(err, volume.KindNotFound):
-		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, and no volume of this id is known; it is left alone: %w", m.Source, m.FSType, m.Mountpoint, err).
+		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, and no volume of this id is known; it is left alone: %w", m.Source, m.FSType, m.MountPoint, err).
 			WithRemedy(remedy)
 	}
-	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because it could not be proved to be this volume: %w", m.Source, m.FSType, m.Mountpoint, err).
+	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because it could not be proved to be this volume: %w", m.Source, m.FSType, m.MountPoint, err).
 		WithRemedy("Kubernetes retries this automatically; if it lasts, find out why the device of the mount cannot be identified")
 }

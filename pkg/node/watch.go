@@ -36,7 +36,7 @@ func (s *Server) GrowOnDeviceChange(ctx context.Context) {
 	w.work.Go(func() { w.listen(ctx, events) })
 	ticker := time.NewTicker(sizeReadInterval)
 	defer ticker.Stop()
-	all := blockdev.SizeEvent{All: true}
+	all := blockdev.SizeEvent{AnyDevice: true}
 	w.checkAll(ctx, all)
 	for {
 		select {
@@ -86,10 +86,10 @@ func (w *sizeWatch) checkAll(ctx context.Context, e blockdev.SizeEvent) {
 		return
 	}
 	for _, r := range records {
-		if r.ReadOnly || !e.All && (r.Major != e.Major || r.Minor != e.Minor) {
+		if r.ReadOnly || !e.AnyDevice && (r.Major != e.Major || r.Minor != e.Minor) {
 			continue
 		}
-		w.start(ctx, r, !e.All)
+		w.start(ctx, r, !e.AnyDevice)
 	}
 }
 

@@ -93,7 +93,7 @@ func TestLostEventsMakeAllSizesBeRead(t *testing.T) {
 	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
 		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
-		b.events <- blockdev.SizeEvent{All: true}
+		b.events <- blockdev.SizeEvent{AnyDevice: true}
 		synctest.Wait()
 		if got := b.filesystemSize(d); got != 2*volume.GiB {
 			t.Errorf("the filesystem has %s, want 2 GiB", got)
