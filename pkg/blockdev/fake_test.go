@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -114,7 +116,7 @@ func (k *fakeKernel) node(path string) (*fakeDisk, error) {
 	if d := k.nodes[path]; d != nil {
 		return d, nil
 	}
-	return nil, errNotBlock
+	return nil, unix.ENOTBLK
 }
 
 func (k *fakeKernel) Stat(path string) (DeviceNumber, error) {

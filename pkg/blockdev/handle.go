@@ -130,9 +130,25 @@ func (s *System) ReadStart(d Device, p []byte) (int, error) {
 	return n, err
 }
 
-// Path is a device node that leads to the device, for programs that must be
-// given one. Compare its number directly before they start.
+// Path returns a device node of the device, for a program that takes a path. Call
+// CheckPath directly before the program starts.
 func (h *Handle) Path() string { return h.Device.Path }
+
+// CheckPath returns an error of kind Internal unless Path still leads to this device.
+func (h *Handle) CheckPath() error {
+	const remedy = "check that the volume is still attached to this node"
+	number, err := h.sys.kernel.Stat(h.Path())
+	if err != nil {
+		return volume.Errorf(volume.KindInternal, "the device node %s no longer leads to block device %s: %w",
+			h.Path(), h.Number(), err).WithRemedy(remedy)
+	}
+	if number != h.Number() {
+		return volume.Errorf(volume.KindInternal,
+			"the device node %s now leads to block device %s, not to the volume's device %s: nothing was changed",
+			h.Path(), number, h.Number()).WithRemedy(remedy)
+	}
+	return nil
+}
 
 // Number identifies the device; see DeviceNumber.
 func (h *Handle) Number() DeviceNumber { return h.Device.Number() }

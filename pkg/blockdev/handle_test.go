@@ -58,12 +58,28 @@ func TestHandle(t *testing.T) {
 	if n, err := r.ReadStart(d, head); err != nil || string(head[:n]) != "Content" {
 		t.Errorf("read %q, %v", head[:n], err)
 	}
+	if err := h.CheckPath(); err != nil {
+		t.Errorf("the path of an open device: %v", err)
+	}
 	r.fake.nodes[d.Path].minor = 16 // the name was given to another disk
+	wantPathError(t, h, "now leads to block device 8:16, not to the volume's device 8:0")
 	if w, err := h.OpenWriter(); err == nil || w != nil || !strings.Contains(err.Error(), "8:16") {
 		t.Errorf("another device was opened for writing: %v", err)
 	}
+	delete(r.fake.nodes, d.Path)
+	wantPathError(t, h, "no longer leads to block device 8:0")
 	if err := h.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// wantPathError fails the test unless CheckPath refuses the handle's path with the text.
+func wantPathError(t *testing.T, h *Handle, text string) {
+	t.Helper()
+	err := h.CheckPath()
+	if volume.KindOf(err) != volume.KindInternal || err == nil || !strings.Contains(err.Error(), h.Path()) ||
+		!strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), "still attached") {
+		t.Errorf("CheckPath() = %v, want an error of kind Internal with %q", err, text)
 	}
 }
 

@@ -1,7 +1,6 @@
 package blockdev
 
 import (
-	"errors"
 	"os"
 	"unsafe"
 
@@ -20,17 +19,23 @@ type kernel interface {
 	SetLoopCapacity(f *os.File) error
 }
 
-var errNotBlock = errors.New("not a block special file")
-
 // linux is the running kernel.
 type linux struct{}
 
-func (linux) Stat(path string) (DeviceNumber, error) {
+func (linux) Stat(path string) (DeviceNumber, error) { return NumberOf(path) }
+
+// NumberOf returns the number of the block device whose node is at path (st_rdev of
+// stat(2)). The error wraps the errno; it is ENOTBLK for a file of another kind.
+func NumberOf(path string) (DeviceNumber, error) {
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return DeviceNumber{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	err := unix.Stat(path, &st)
+	if err == nil {
+		var number DeviceNumber
+		if number, err = blockNumber(&st); err == nil {
+			return number, nil
+		}
 	}
-	return blockNumber(&st)
+	return DeviceNumber{}, &os.PathError{Op: "stat", Path: path, Err: err}
 }
 
 func (linux) Fstat(f *os.File) (DeviceNumber, error) {
@@ -44,7 +49,7 @@ func (linux) Fstat(f *os.File) (DeviceNumber, error) {
 
 func blockNumber(st *unix.Stat_t) (DeviceNumber, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return DeviceNumber{}, errNotBlock
+		return DeviceNumber{}, unix.ENOTBLK
 	}
 	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some architectures
 	return DeviceNumber{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}, nil

@@ -45,7 +45,7 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 			return nil
 		}
 	}
-	if err := s.checkPath(dev); err != nil {
+	if err := dev.CheckPath(); err != nil {
 		return err
 	}
 	device := dev.Path()

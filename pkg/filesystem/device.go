@@ -15,10 +15,11 @@ import (
 // returned: as long as it is open, its number leads to no other disk.
 type Device interface {
 	io.ReaderAt
-	// Path is a device node that leads to the device, for mount(2) and for
-	// programs, which must be given one. Its number is compared with Number
-	// directly before.
+	// Path returns a device node of the device, for mount(2) and for programs. Each
+	// use of it follows a CheckPath.
 	Path() string
+	// CheckPath returns an error unless Path still leads to this device.
+	CheckPath() error
 	Number() blockdev.DeviceNumber
 	Size() (volume.Size, error)
 	// BlockSize is the size of the device's logical blocks.
@@ -43,24 +44,6 @@ func sizeOf(dev Device) (volume.Size, error) {
 	default:
 		return size, nil
 	}
-}
-
-// checkPath makes sure that the path of the device still leads to it, before
-// somebody else opens it by that path.
-func (s *System) checkPath(dev Device) error {
-	number, err := s.kernel.deviceNumber(dev.Path())
-	if err != nil {
-		return volume.Errorf(volume.KindInternal, "the device node %s does not lead to block device %s any more: %w",
-			dev.Path(), dev.Number(), err).
-			WithRemedy("check that the volume is still attached to this node")
-	}
-	if number != dev.Number() {
-		return volume.Errorf(volume.KindInternal,
-			"the device node %s leads to block device %s, not to the volume's (%s) any more: nothing was done",
-			dev.Path(), number, dev.Number()).
-			WithRemedy("check that the volume is still attached to this node")
-	}
-	return nil
 }
 
 // readBounded reads from a device within the time of ctx; see bounded.

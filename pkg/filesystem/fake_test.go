@@ -141,7 +141,15 @@ func (d *fakeDevice) Path() string                    { return d.path }
 func (d *fakeDevice) Number() blockdev.DeviceNumber   { return d.id }
 func (d *fakeDevice) BlockSize() (volume.Size, error) { return d.block, d.k.forced("blockSize") }
 
-// Size, ReadOnly and Writer answer errors as blockdev.Handle does.
+// CheckPath and the methods below answer errors as those of blockdev.Handle do.
+func (d *fakeDevice) CheckPath() error {
+	if number, err := d.k.deviceNumber(d.path); err != nil || number != d.id {
+		return volume.Errorf(volume.KindInternal, "%s now leads to block device %s, not to %s: %v", d.path, number, d.id, err).
+			WithRemedy("check that the volume is still attached")
+	}
+	return nil
+}
+
 func (d *fakeDevice) Size() (volume.Size, error) {
 	if err := d.k.forced("size"); err != nil {
 		return 0, volume.Errorf(volume.KindInternal, "read the size of %s: %w", d.path, err)

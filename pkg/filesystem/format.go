@@ -187,7 +187,7 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 	device := req.Device.Path()
 	s.log.InfoContext(ctx, "formatting", "device", device, "type", req.Type, "options", strings.Join(args, " "))
 	run := &formatExec{
-		Interface: s.exec, ctx: ctx, checkPath: func() error { return s.checkPath(req.Device) },
+		Interface: s.exec, ctx: ctx, checkPath: req.Device.CheckPath,
 		keepReserve: slices.ContainsFunc(args, func(w string) bool { return strings.HasPrefix(w, "-m") }),
 	}
 	if req.Type == TypeExt2 { // mount-utils knows the force flags of ext3 and ext4 only

@@ -80,18 +80,7 @@ func splitOptions(s string) []string {
 }
 
 func (linux) deviceNumber(path string) (blockdev.DeviceNumber, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return blockdev.DeviceNumber{}, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return blockdev.DeviceNumber{}, unix.ENOTBLK
-	}
-	return numberOf(st.Rdev), nil
-}
-
-func numberOf(dev uint64) blockdev.DeviceNumber {
-	return blockdev.DeviceNumber{Major: unix.Major(dev), Minor: unix.Minor(dev)}
+	return blockdev.NumberOf(path)
 }
 
 func (linux) capabilities() (uint64, error) {

@@ -53,7 +53,7 @@ func (s *System) Mount(ctx context.Context, req MountRequest) error {
 		options = append([]string{"nouuid"}, options...)
 	}
 	flags, data := parseMountFlags(options)
-	if err := s.checkPath(req.Device); err != nil {
+	if err := req.Device.CheckPath(); err != nil {
 		return err
 	}
 	err := interruptible(ctx, func() error {

@@ -447,6 +447,7 @@ func (h fakeHandle) usable() error {
 
 func (h fakeHandle) Path() string                      { return h.dev.Path }
 func (h fakeHandle) Number() blockdev.DeviceNumber     { return h.dev.Number() }
+func (h fakeHandle) CheckPath() error                  { return nil }
 func (h fakeHandle) BlockSize() (volume.Size, error)   { return 512, nil }
 func (h fakeHandle) ReadAt([]byte, int64) (int, error) { return 0, errors.New("a fake has no content") }
 
