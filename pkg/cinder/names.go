@@ -175,7 +175,9 @@ func (b *Backend) marked(v cloud.Volume) bool { return isOfCluster(v.Metadata, b
 // overwritten tells whether a volume's metadata are not its own: cinder-backup
 // replaces them by those of the volume that the backup was taken of, which may
 // be one of another cluster.
-func overwritten(v cloud.Volume) bool { return cloud.BackupIDOf(v) != "" && v.Metadata[metaVolume] != v.Name }
+func overwritten(v cloud.Volume) bool {
+	return cloud.BackupIDOf(v) != "" && v.Metadata[metaVolume] != v.Name
+}
 
 // unmade tells whether a volume is what a failed creation leaves.
 func unmade(v cloud.Volume) bool {

@@ -12,6 +12,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -133,7 +134,7 @@ func mayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time
 		return markerError(err)
 	case !exists:
 		return refuse("nothing on this node proves that an interrupted mkfs of this volume left it")
-	case !m.fresh(now):
+	case !statefile.IsFresh(m.Begun, now):
 		return refuse("the record of an interrupted mkfs on this node is damaged or older than a day, so this may be data by now")
 	case m.Type != req.Type:
 		return refuse("the interrupted mkfs on this node made " + string(m.Type))

@@ -18,6 +18,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 	testingexec "k8s.io/utils/exec/testing"
 
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -196,8 +197,8 @@ func TestFormatRefusals(t *testing.T) {
 		{"unknown data", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "unknown data; nothing on this node proves", nil},
 		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "made xfs", &marker{TypeXFS, volume.GiB, now}},
 		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now}},
-		{"unknown data, marked a day ago", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(-markerTrust)}},
-		{"unknown data, marked tomorrow", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(markerTrust + time.Minute)}},
+		{"unknown data, marked a day ago", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(-statefile.MaxMarkerAge)}},
+		{"unknown data, marked tomorrow", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(statefile.MaxMarkerAge + time.Minute)}},
 		{"unknown data, marked without a time", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, time.Time{}}},
 		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.KindPrecondition, "mkfs did not finish", nil},
 		{"damaged, marked", func(r *formatRig) { r.make(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now}},

@@ -1,17 +1,11 @@
 package filesystem
 
 import (
-	"errors"
 	"time"
 
 	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
-
-// markerTrust is how long a marker proves anything. The tries of a pod that
-// waits for its volume come within minutes; what lies on the device a day
-// later may be somebody's data, written by other means.
-const markerTrust = 24 * time.Hour
 
 // marker proves that a mkfs of ours was begun on a volume that was blank. It
 // lies on the node, outside of the volume, from before mkfs starts until the
@@ -22,21 +16,12 @@ type marker struct {
 	Begun  time.Time   `json:"begun"`
 }
 
-// fresh tells whether the marker still proves anything. A clock that was set
-// is no reason to trust it longer.
-func (m marker) fresh(now time.Time) bool { return now.Sub(m.Begun).Abs() < markerTrust }
-
-// readMarker returns the marker at path; exists is false when there is none.
-// One that cannot be understood is as old as can be.
+// readMarker returns the marker at path. It reports false if there is none, or no path.
 func readMarker(path string) (m marker, exists bool, err error) {
 	if path == "" {
 		return marker{}, false, nil
 	}
-	exists, err = statefile.Read(path, &m)
-	if errors.Is(err, statefile.ErrDamaged) {
-		return marker{}, true, nil
-	}
-	return m, exists, err
+	return statefile.ReadMarker[marker](path)
 }
 
 // writeMarker puts the marker in place so that it survives a power cut before

@@ -1,16 +1,11 @@
 package luks
 
 import (
-	"errors"
 	"time"
 
 	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
-
-// maxMarkerAge is the age at which a marker becomes invalid. Kubernetes retries the stage of
-// a waiting pod within minutes.
-const maxMarkerAge = 24 * time.Hour
 
 // marker proves that Format made a header on a blank device. It is a file on the node, so no
 // content of the volume can forge it. It exists from just before the format until the first
@@ -25,22 +20,15 @@ type marker struct {
 	Begun time.Time `json:"begun"`
 }
 
-// isValidFor reports whether the marker is valid for a device of this size now. A marker from
-// the future is as invalid as an old one: the clock was set.
+// isValidFor reports whether the marker is valid for a device of this size now.
 func (m marker) isValidFor(size volume.Size, now time.Time) bool {
-	return volume.IsUUID(m.UUID) && m.Device > 0 && m.Device <= size && now.Sub(m.Begun).Abs() < maxMarkerAge
+	return volume.IsUUID(m.UUID) && m.Device > 0 && m.Device <= size && statefile.IsFresh(m.Begun, now)
 }
 
-// readMarker returns the marker at path, or an invalid marker if the file does not exist or
-// cannot be decoded.
-func readMarker(path string) (m marker, err error) {
-	if _, err := statefile.Read(path, &m); err != nil {
-		if errors.Is(err, statefile.ErrDamaged) {
-			return marker{}, nil
-		}
-		return marker{}, markerError(err)
-	}
-	return m, nil
+// readMarker returns the marker at path; without one, the zero marker, which is not valid.
+func readMarker(path string) (marker, error) {
+	m, _, err := statefile.ReadMarker[marker](path)
+	return m, markerError(err)
 }
 
 func writeMarker(path string, m marker) error { return markerError(statefile.Write(path, m)) }

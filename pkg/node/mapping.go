@@ -204,7 +204,7 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 	return func(ctx context.Context) (luks.Content, error) {
 		sig, err := st.opts.Filesystems.Probe(ctx, disk)
 		return luks.Content{
-			Blank: sig.State == filesystem.StateBlank || conn.Encrypted && sig.IsRandom,
+			Blank:      sig.State == filesystem.StateBlank || conn.Encrypted && sig.IsRandom,
 			Recognized: sig.IsRecognized || sig.State == filesystem.StateFormatted, Name: sig.String(),
 		}, err
 	}
