@@ -204,12 +204,7 @@ func (c *Connector) verify(ctx context.Context, id, path string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := c.verifying.Lock(ctx, d.Number().String())
-	if err != nil {
-		return unproved(d, ctx.Err())
-	}
-	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
-		defer unlock()
+	_, err = operation.AwaitExclusive(ctx, &c.verifying, d.Number().String(), func() (struct{}, error) {
 		return struct{}{}, c.verifyNow(id, path)
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // all others have their message

@@ -65,12 +65,7 @@ func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
 // sort begins on the device, so that a device that hangs costs one thread,
 // however often it is tried.
 func (s *System) bounded(ctx context.Context, what string, d Device, call func() error) error {
-	unlock, err := s.calls.Lock(ctx, what+" "+d.Number().String())
-	if err != nil {
-		return silent(what, d, ctx.Err())
-	}
-	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
-		defer unlock()
+	_, err := operation.AwaitExclusive(ctx, &s.calls, what+" "+d.Number().String(), func() (struct{}, error) {
 		return struct{}{}, call()
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // all others have their message

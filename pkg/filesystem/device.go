@@ -66,17 +66,7 @@ func lookBounded[T any](
 // so that a device that hangs costs one thread, however often it is tried.
 // Looks must not be nested.
 func bounded[T any](ctx context.Context, s *System, key, message, device string, look func() (T, error)) (T, error) {
-	v, err := func() (T, error) {
-		unlock, err := s.looks.Lock(ctx, key)
-		if err != nil {
-			var zero T
-			return zero, ctx.Err()
-		}
-		return operation.AwaitCall(ctx, func() (T, error) {
-			defer unlock()
-			return look()
-		})
-	}()
+	v, err := operation.AwaitExclusive(ctx, &s.looks, key, look)
 	if err != nil && err == ctx.Err() { //nolint:errorlint // what look returns has its own message
 		err = volume.Errorf(volume.KindOf(err), "%s: %w", message, err).
 			WithRemedy("check the kernel log of this node and the connection of the device " + device)
