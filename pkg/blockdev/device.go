@@ -73,7 +73,7 @@ type System struct {
 
 // New returns the block layer as seen through /sys and /dev.
 func New() *System {
-	return &System{sysfs: "/sys", dev: "/dev", kernel: linux{}}
+	return &System{sysfs: "/sys", dev: "/dev", kernel: linuxKernel{}}
 }
 
 // ByNumber finds the device with these numbers. The error wraps volume.ErrGone
@@ -86,7 +86,7 @@ func (s *System) ByNumber(major, minor uint32) (Device, error) {
 	}
 	d := Device{Major: major, Minor: minor, Name: filepath.Base(dir)}
 	d.Path = filepath.Join(s.dev, s.nodeName(dir, d.Name))
-	d.Kind = s.kind(dir, d)
+	d.Kind = s.readKind(dir, d)
 	return d, nil
 }
 
@@ -169,8 +169,8 @@ func isKernelName(name string) bool {
 	return false
 }
 
-// dir returns the sysfs directory of the device.
-func (s *System) dir(d Device) string {
+// sysfsDir returns the sysfs directory of the device.
+func (s *System) sysfsDir(d Device) string {
 	return filepath.Join(s.sysfs, "dev", "block", d.Number().String())
 }
 
@@ -191,8 +191,8 @@ func (s *System) nodeName(dir, name string) string {
 // loopMajor is LOOP_MAJOR of <linux/major.h>.
 const loopMajor = 7
 
-// kind reads the device's kind from its sysfs directory.
-func (s *System) kind(dir string, d Device) Kind {
+// readKind reads the device's kind from its sysfs directory.
+func (s *System) readKind(dir string, d Device) Kind {
 	has := func(name string) bool {
 		_, err := os.Stat(filepath.Join(dir, name))
 		return err == nil
@@ -242,8 +242,8 @@ func rbdID(name string) (string, bool) {
 	return id, true
 }
 
-// parseNumber reads "major:minor".
-func parseNumber(text string) (major, minor uint32, err error) {
+// parseDeviceNumber reads "major:minor".
+func parseDeviceNumber(text string) (major, minor uint32, err error) {
 	a, b, _ := strings.Cut(text, ":")
 	ma, err1 := strconv.ParseUint(a, 10, 32)
 	mi, err2 := strconv.ParseUint(b, 10, 32)

@@ -28,7 +28,7 @@ func (s *System) Disks() ([]Device, error) {
 	}
 	disks := make([]Device, 0, len(entries))
 	for _, e := range entries {
-		d, err := s.fromDir(filepath.Join(dir, e.Name()))
+		d, err := s.deviceInDir(filepath.Join(dir, e.Name()))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
@@ -45,11 +45,11 @@ func (s *System) Disks() ([]Device, error) {
 // nothing of what they found. A host that hangs outlives the context; ScanSCSI
 // does not.
 func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
-	files := existing(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
+	files := globAll(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
 	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
 		var errs []error
 		for _, f := range files {
-			errs = append(errs, tell(f, "- - -\n")) // any channel, target and unit
+			errs = append(errs, writeAttribute(f, "- - -\n")) // any channel, target and unit
 		}
 		return struct{}{}, errors.Join(errs...)
 	})
@@ -66,10 +66,10 @@ func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 // A flush that outlives ctx claims the device until it ends; the next Flush
 // waits for it.
 func (s *System) Flush(ctx context.Context, d Device) error {
-	return s.bounded(ctx, "flush", d, func() error {
+	return s.awaitCall(ctx, "flush", d, func() error {
 		f, err := s.open(d, os.O_RDONLY|unix.O_EXCL)
 		if errors.Is(err, unix.EBUSY) {
-			return s.claimed(d)
+			return s.inUseError(d)
 		}
 		if err != nil {
 			return err
@@ -81,15 +81,15 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 	})
 }
 
-// claimed is the error for a device that is in use. Programs end by themselves; a
+// inUseError is the error for a device that is in use. Programs end by themselves; a
 // mount and a mapping stay.
-func (s *System) claimed(d Device) error {
+func (s *System) inUseError(d Device) error {
 	remain := func(by string) error {
 		return volume.Errorf(volume.KindPrecondition, "%s is still in use by%s", d, by).
 			WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
 	}
 	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
-		return remain(names(holders))
+		return remain(listNames(holders))
 	}
 	parts, _ := s.Partitions(d) // none are known: the disk itself is looked at
 	for _, d := range append([]Device{d}, parts...) {

@@ -20,9 +20,9 @@ import (
 )
 
 func TestDisks(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	r.write("sys/devices/pci/nvme0/nvme0c0n1/hidden", "1\n") // a path of a multipath device: no number
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	r.writeFile("sys/devices/pci/nvme0/nvme0c0n1/hidden", "1\n") // a path of a multipath device: no number
 	r.link("sys/block/nvme0c0n1", "sys/devices/pci/nvme0/nvme0c0n1")
 	r.link("sys/block/gone", "sys/devices/gone") // unplugged in this moment
 	disks, err := r.Disks()
@@ -40,43 +40,43 @@ func TestDisks(t *testing.T) {
 }
 
 func TestDisksWithoutSysfs(t *testing.T) {
-	r := newRig(t)
+	r := newFakeMachine(t)
 	if _, err := r.Disks(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/sys") || volume.IsKind(err, volume.KindNotFound) {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestScanSCSI(t *testing.T) {
-	r := newRig(t)
+	r := newFakeMachine(t)
 	if n, err := r.ScanSCSI(t.Context()); n != 0 || err != nil {
 		t.Errorf("a machine without SCSI: %d, %v", n, err)
 	}
 	for _, host := range []string{"host0", "host1"} {
-		r.write("sys/devices/pci/"+host+"/scan", "")
+		r.writeFile("sys/devices/pci/"+host+"/scan", "")
 		r.link("sys/class/scsi_host/"+host, "sys/devices/pci/"+host)
 	}
 	if n, err := r.ScanSCSI(t.Context()); n != 2 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 	for _, host := range []string{"host0", "host1"} {
-		if got := r.read("sys/devices/pci/" + host + "/scan"); got != "- - -\n" {
+		if got := r.readFile("sys/devices/pci/" + host + "/scan"); got != "- - -\n" {
 			t.Errorf("%s was told %q", host, got)
 		}
 	}
 	// One that fails keeps no other from looking.
-	r.write("sys/devices/pci/host1/scan", "")
+	r.writeFile("sys/devices/pci/host1/scan", "")
 	scan := filepath.Join(r.root, "sys/devices/pci/host0/scan")
 	if err := errors.Join(os.Remove(scan), os.Mkdir(scan, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.ScanSCSI(t.Context()); err == nil || r.read("sys/devices/pci/host1/scan") == "" {
+	if _, err := r.ScanSCSI(t.Context()); err == nil || r.readFile("sys/devices/pci/host1/scan") == "" {
 		t.Errorf("%v", err)
 	}
 }
 
 // A host that does not answer must not outlive the caller's patience.
 func TestScanSCSIObeysTheContext(t *testing.T) {
-	r := newRig(t)
+	r := newFakeMachine(t)
 	scan := filepath.Join(r.root, "sys/class/scsi_host/host0/scan")
 	if err := os.MkdirAll(filepath.Dir(scan), 0o755); err != nil {
 		t.Fatal(err)
@@ -98,9 +98,9 @@ func TestScanSCSIObeysTheContext(t *testing.T) {
 }
 
 func TestFlushVerifiesTheNumber(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("252:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("252:0")
 	if err := r.Flush(t.Context(), d); err != nil {
 		t.Error(err)
 	}
@@ -112,25 +112,25 @@ func TestFlushVerifiesTheNumber(t *testing.T) {
 
 // Mounts and mappings stay until a person acts; a program ends by itself.
 func TestClaimedTellsWhatStaysFromWhatPasses(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
+	r := newFakeMachine(t)
+	addEveryKind(r)
 	wantClaim := func(number string, kind volume.Kind, word string) {
 		t.Helper()
-		if err := r.claimed(r.device(number)); volume.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
+		if err := r.inUseError(r.mustFind(number)); volume.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v, want kind %s with %q", number, err, kind, word)
 		}
 	}
 	wantClaim("8:0", volume.KindPrecondition, "dm-0")
 	wantClaim("252:0", volume.KindDeadline, "program")
-	name := r.device("252:0").Name
-	r.write("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
+	name := r.mustFind("252:0").Name
+	r.writeFile("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
 	wantClaim("252:0", volume.KindDeadline, "program")
-	r.write("sys/fs/xfs/"+name+"/log/x", "")
+	r.writeFile("sys/fs/xfs/"+name+"/log/x", "")
 	wantClaim("252:0", volume.KindPrecondition, "xfs")
 }
 
 func TestMountedAs(t *testing.T) {
-	r := newRig(t)
+	r := newFakeMachine(t)
 	for i, c := range []struct{ path, want string }{
 		{"sys/fs/ext4/%s/delayed_allocation_blocks", "ext4"},
 		{"sys/fs/xfs/%s/log/x", "xfs"},
@@ -140,12 +140,12 @@ func TestMountedAs(t *testing.T) {
 	} {
 		name := fmt.Sprintf("vd%c", 'a'+i)
 		number := fmt.Sprintf("252:%d", i)
-		r.add(name, number, volume.GiB, nil)
-		d := r.device(number)
+		r.addDevice(name, number, volume.GiB, nil)
+		d := r.mustFind(number)
 		if got := r.MountedFilesystem(d); got != "" {
 			t.Errorf("%s: mounted as %q", name, got)
 		}
-		r.write(fmt.Sprintf(c.path, name), "")
+		r.writeFile(fmt.Sprintf(c.path, name), "")
 		if got := r.MountedFilesystem(d); got != c.want {
 			t.Errorf("%s: mounted as %q, want %q", name, got, c.want)
 		}
@@ -158,7 +158,7 @@ func TestMountedAs(t *testing.T) {
 // The kernel shows mounts of every mount namespace.
 func TestRealMountedAs(t *testing.T) {
 	for _, fsType := range []string{"ext4", "xfs"} {
-		d, _ := loopDevice(t, 512*volume.MiB)
+		d, _ := newLoopDevice(t, 512*volume.MiB)
 		s := New()
 		if out, err := exec.CommandContext(t.Context(), "mkfs."+fsType, "-q", d.Path).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -192,7 +192,7 @@ func TestRealMountedAs(t *testing.T) {
 }
 
 func TestRealFlushAndReadOnly(t *testing.T) {
-	d, _ := loopDevice(t, 64*volume.MiB)
+	d, _ := newLoopDevice(t, 64*volume.MiB)
 	s := New()
 	disks, err := s.Disks()
 	if err != nil || !slices.Contains(disks, d) {

@@ -11,88 +11,88 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// rig is a System over a fake sysfs tree, laid out as the kernel lays it out
+// fakeMachine is a System over a fake sysfs tree, laid out as the kernel lays it out
 // (links from dev/block into devices), and a fake kernel.
-type rig struct {
+type fakeMachine struct {
 	*System
 	t    *testing.T
 	root string
 	fake *fakeKernel
 }
 
-func newRig(t *testing.T) *rig {
+func newFakeMachine(t *testing.T) *fakeMachine {
 	t.Helper()
 	root := t.TempDir()
-	r := &rig{t: t, root: root, fake: &fakeKernel{nodes: map[string]*fakeDisk{}}}
+	r := &fakeMachine{t: t, root: root, fake: &fakeKernel{nodes: map[string]*fakeDisk{}}}
 	r.System = &System{
 		sysfs: filepath.Join(root, "sys"), dev: filepath.Join(root, "dev"), kernel: r.fake,
 	}
 	return r
 }
 
-// add makes a device below sys/devices and a node for it.
-func (r *rig) add(name, number string, size volume.Size, files map[string]string) *fakeDisk {
-	r.t.Helper()
+// addDevice makes a device below sys/devices and a node for it.
+func (m *fakeMachine) addDevice(name, number string, size volume.Size, files map[string]string) *fakeDisk {
+	m.t.Helper()
 	base := filepath.Base(name)
-	r.write("sys/devices/"+name+"/dev", number+"\n")
-	r.write("sys/devices/"+name+"/uevent", "MAJOR=1\nDEVNAME="+base+"\n")
+	m.writeFile("sys/devices/"+name+"/dev", number+"\n")
+	m.writeFile("sys/devices/"+name+"/uevent", "MAJOR=1\nDEVNAME="+base+"\n")
 	for f, content := range files {
-		r.write("sys/devices/"+name+"/"+f, content)
+		m.writeFile("sys/devices/"+name+"/"+f, content)
 	}
-	r.link("sys/dev/block/"+number, "sys/devices/"+name)
+	m.link("sys/dev/block/"+number, "sys/devices/"+name)
 	if _, partition := files["partition"]; !partition {
-		r.link("sys/block/"+base, "sys/devices/"+name)
+		m.link("sys/block/"+base, "sys/devices/"+name)
 	}
-	r.write("dev/"+base, "")
-	major, minor, err := parseNumber(number)
+	m.writeFile("dev/"+base, "")
+	major, minor, err := parseDeviceNumber(number)
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	d := &fakeDisk{major: major, minor: minor, size: func() volume.Size { return size }}
-	r.fake.nodes[filepath.Join(r.root, "dev", base)] = d
+	m.fake.nodes[filepath.Join(m.root, "dev", base)] = d
 	return d
 }
 
-func (r *rig) write(path, content string) {
-	r.t.Helper()
-	path = filepath.Join(r.root, path)
+func (m *fakeMachine) writeFile(path, content string) {
+	m.t.Helper()
+	path = filepath.Join(m.root, path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 }
 
-func (r *rig) link(path, target string) {
-	r.t.Helper()
-	path = filepath.Join(r.root, path)
+func (m *fakeMachine) link(path, target string) {
+	m.t.Helper()
+	path = filepath.Join(m.root, path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	if err := os.Symlink(filepath.Join(r.root, target), path); err != nil {
-		r.t.Fatal(err)
+	if err := os.Symlink(filepath.Join(m.root, target), path); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
-func (r *rig) read(path string) string {
-	r.t.Helper()
-	data, err := os.ReadFile(filepath.Join(r.root, path))
+func (m *fakeMachine) readFile(path string) string {
+	m.t.Helper()
+	data, err := os.ReadFile(filepath.Join(m.root, path))
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	return string(data)
 }
 
-func (r *rig) device(number string) Device {
-	r.t.Helper()
-	major, minor, err := parseNumber(number)
+func (m *fakeMachine) mustFind(number string) Device {
+	m.t.Helper()
+	major, minor, err := parseDeviceNumber(number)
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	d, err := r.ByNumber(major, minor)
+	d, err := m.ByNumber(major, minor)
 	if err != nil {
-		r.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	return d
 }
@@ -110,20 +110,20 @@ type fakeKernel struct {
 	nodes map[string]*fakeDisk // by path
 }
 
-func (k *fakeKernel) node(path string) (*fakeDisk, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if d := k.nodes[path]; d != nil {
+func (fk *fakeKernel) node(path string) (*fakeDisk, error) {
+	fk.mu.Lock()
+	defer fk.mu.Unlock()
+	if d := fk.nodes[path]; d != nil {
 		return d, nil
 	}
 	return nil, unix.ENOTBLK
 }
 
-func (k *fakeKernel) Stat(path string) (DeviceNumber, error) {
+func (fk *fakeKernel) Stat(path string) (DeviceNumber, error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	d, err := k.node(path)
+	d, err := fk.node(path)
 	if err != nil {
 		if _, missing := os.Lstat(path); missing != nil {
 			err = missing // as stat(2) says it
@@ -133,36 +133,36 @@ func (k *fakeKernel) Stat(path string) (DeviceNumber, error) {
 	return DeviceNumber{d.major, d.minor}, nil
 }
 
-func (k *fakeKernel) Fstat(f *os.File) (DeviceNumber, error) { return k.Stat(f.Name()) }
+func (fk *fakeKernel) Fstat(f *os.File) (DeviceNumber, error) { return fk.Stat(f.Name()) }
 
-func (k *fakeKernel) Size(f *os.File) (int64, error) {
-	d, err := k.node(f.Name())
+func (fk *fakeKernel) Size(f *os.File) (int64, error) {
+	d, err := fk.node(f.Name())
 	if err != nil {
 		return 0, err
 	}
 	return d.size().Bytes(), nil
 }
 
-func (k *fakeKernel) BlockSize(f *os.File) (int, error) {
-	_, err := k.node(f.Name())
+func (fk *fakeKernel) BlockSize(f *os.File) (int, error) {
+	_, err := fk.node(f.Name())
 	return 512, err
 }
 
-func (k *fakeKernel) IsReadOnly(f *os.File) (bool, error) {
-	d, err := k.node(f.Name())
+func (fk *fakeKernel) IsReadOnly(f *os.File) (bool, error) {
+	d, err := fk.node(f.Name())
 	return err == nil && d.readOnly, err
 }
 
-func (k *fakeKernel) SetReadOnly(f *os.File, readOnly bool) error {
-	d, err := k.node(f.Name())
+func (fk *fakeKernel) SetReadOnly(f *os.File, readOnly bool) error {
+	d, err := fk.node(f.Name())
 	if err == nil {
 		d.readOnly = readOnly
 	}
 	return err
 }
 
-func (k *fakeKernel) SetLoopCapacity(f *os.File) error {
-	d, err := k.node(f.Name())
+func (fk *fakeKernel) SetLoopCapacity(f *os.File) error {
+	d, err := fk.node(f.Name())
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (s *System) OpenFile(ctx context.Context, d Device) (*os.File, error) {
 	}
 	unlock, err := s.calls.Lock(ctx, "open "+d.Number().String())
 	if err != nil {
-		return nil, silent("open", d, ctx.Err())
+		return nil, noAnswerError("open", d, ctx.Err())
 	}
 	opened := make(chan result)
 	go func() {
@@ -37,6 +37,6 @@ func (s *System) OpenFile(ctx context.Context, d Device) (*os.File, error) {
 	case r := <-opened:
 		return r.file, r.err
 	case <-ctx.Done():
-		return nil, silent("open", d, ctx.Err())
+		return nil, noAnswerError("open", d, ctx.Err())
 	}
 }

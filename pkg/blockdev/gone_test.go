@@ -10,21 +10,21 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// goneRig has disks, the kernel's list of them by name, and a node whose disk
+// newMachineWithGoneDisk has disks, the kernel's list of them by name, and a node whose disk
 // has gone.
-func goneRig(t *testing.T) *rig {
+func newMachineWithGoneDisk(t *testing.T) *fakeMachine {
 	t.Helper()
-	r := newRig(t)
-	everyKind(r)
+	r := newFakeMachine(t)
+	addEveryKind(r)
 	r.link("sys/class/block/sda", "sys/devices/pci/host0/block/sda")
 	r.link("sys/class/block/vda", "sys/devices/pci/virtio1/block/vda")
-	r.write("dev/vdz", "")
+	r.writeFile("dev/vdz", "")
 	r.fake.nodes[filepath.Join(r.dev, "vdz")] = &fakeDisk{major: 252, minor: 99}
 	return r
 }
 
 func TestGoneDeviceIsProvedBySysfs(t *testing.T) {
-	r := goneRig(t)
+	r := newMachineWithGoneDisk(t)
 	_, byNumber := r.ByNumber(252, 99)
 	_, byStaleNode := r.ByPath(filepath.Join(r.dev, "vdz"))
 	_, byMissingNode := r.ByPath(filepath.Join(r.dev, "vdc"))
@@ -39,7 +39,7 @@ func TestGoneDeviceIsProvedBySysfs(t *testing.T) {
 }
 
 func TestUnreadableDeviceIsNotGone(t *testing.T) {
-	r := goneRig(t)
+	r := newMachineWithGoneDisk(t)
 	if err := os.Symlink(filepath.Join(r.dev, "nowhere"), filepath.Join(r.dev, "sdx")); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestUnreadableDeviceIsNotGone(t *testing.T) {
 // Without sysfs every device would pass for gone.
 func TestNothingIsGoneWithoutSysfs(t *testing.T) {
 	for name, empty := range map[string]bool{"missing": false, "empty": true} {
-		r := goneRig(t)
+		r := newMachineWithGoneDisk(t)
 		for _, dir := range []string{"dev/block", "class/block"} {
 			dir = filepath.Join(r.sysfs, dir)
 			if err := os.RemoveAll(dir); err != nil {
@@ -94,10 +94,10 @@ func TestNothingIsGoneWithoutSysfs(t *testing.T) {
 
 // What a mapping rested on was pulled out: the link to it leads nowhere.
 func TestStackOnADeviceThatIsGone(t *testing.T) {
-	r := goneRig(t)
-	r.add("virtual/block/dm-9", "253:9", volume.GiB, map[string]string{"dm/uuid": "CRYPT-LUKS2-x\n"})
+	r := newMachineWithGoneDisk(t)
+	r.addDevice("virtual/block/dm-9", "253:9", volume.GiB, map[string]string{"dm/uuid": "CRYPT-LUKS2-x\n"})
 	r.link("sys/devices/virtual/block/dm-9/slaves/vdz", "sys/devices/pci/virtio9/block/vdz")
-	if _, err := r.Stack(r.device("253:9")); !errors.Is(err, volume.ErrGone) {
+	if _, err := r.Stack(r.mustFind("253:9")); !errors.Is(err, volume.ErrGone) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -60,22 +60,22 @@ func (s *System) OpenContext(ctx context.Context, d Device) (*Handle, error) {
 	return &Handle{Device: d, sys: s, file: f}, nil
 }
 
-// bounded makes a call that can hang with the device, within the time of ctx.
+// awaitCall makes a call that can hang with the device, within the time of ctx.
 // One that hangs goes on without its caller; until it ends no other of this
 // sort begins on the device, so that a device that hangs costs one thread,
 // however often it is tried.
-func (s *System) bounded(ctx context.Context, what string, d Device, call func() error) error {
+func (s *System) awaitCall(ctx context.Context, what string, d Device, call func() error) error {
 	_, err := operation.AwaitExclusive(ctx, &s.calls, what+" "+d.Number().String(), func() (struct{}, error) {
 		return struct{}{}, call()
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // all others have their message
-		return silent(what, d, err)
+		return noAnswerError(what, d, err)
 	}
 	return err
 }
 
-// silent is the error for a device that did not answer in the call's time.
-func silent(what string, d Device, err error) error {
+// noAnswerError is the error for a device that did not answer in the call's time.
+func noAnswerError(what string, d Device, err error) error {
 	return volume.Errorf(volume.KindOf(err), "%s %s: the device does not answer: %w", what, d, err).
 		WithRemedy("check the kernel log of this node and the connection of the volume")
 }

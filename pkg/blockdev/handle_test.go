@@ -19,9 +19,9 @@ import (
 )
 
 func TestHandle(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("8:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("8:0")
 	if err := os.WriteFile(d.Path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -86,9 +86,9 @@ func wantPathError(t *testing.T, h *Handle, text string) {
 // TestOpenContext: an open that hangs does not hold the caller, and is closed
 // when it comes back.
 func TestOpenContext(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("8:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("8:0")
 	if h, err := r.OpenContext(t.Context(), d); err != nil || h.Close() != nil {
 		t.Fatalf("%v", err)
 	}
@@ -134,7 +134,7 @@ func TestRealHandlePinsNumber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clearLoop(t, d)
+	detachLoop(t, d)
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestRealHandlePinsNumber(t *testing.T) {
 
 // TestRealWriter: one program at a time has a device for writing.
 func TestRealWriter(t *testing.T) {
-	d, _ := loopDevice(t, 64*volume.MiB)
+	d, _ := newLoopDevice(t, 64*volume.MiB)
 	h, err := New().Open(d)
 	if err != nil {
 		t.Fatal(err)
@@ -208,9 +208,9 @@ func TestRealWriter(t *testing.T) {
 // TestSilentDisk: whatever is asked of a disk that does not answer, the caller
 // has an answer in time, and one thread waits, however often it is asked.
 func TestSilentDisk(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("8:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("8:0")
 	if err := errors.Join(os.Remove(d.Path), unix.Mkfifo(d.Path, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestSilentDisk(t *testing.T) {
 // the device's page cache, another node. The device is open all the time, so
 // that the kernel does not drop the cache by itself.
 func TestRealReadsComeFromTheDevice(t *testing.T) {
-	d, backing := loopDevice(t, 64*volume.MiB)
+	d, backing := newLoopDevice(t, 64*volume.MiB)
 	h, err := New().Open(d)
 	if err != nil {
 		t.Fatal(err)

@@ -19,10 +19,10 @@ type kernel interface {
 	SetLoopCapacity(f *os.File) error
 }
 
-// linux is the running kernel.
-type linux struct{}
+// linuxKernel is the running kernel.
+type linuxKernel struct{}
 
-func (linux) Stat(path string) (DeviceNumber, error) { return NumberOf(path) }
+func (linuxKernel) Stat(path string) (DeviceNumber, error) { return NumberOf(path) }
 
 // NumberOf returns the number of the block device whose node is at path (st_rdev of
 // stat(2)). The error wraps the errno; it is ENOTBLK for a file of another kind.
@@ -31,23 +31,23 @@ func NumberOf(path string) (DeviceNumber, error) {
 	err := unix.Stat(path, &st)
 	if err == nil {
 		var number DeviceNumber
-		if number, err = blockNumber(&st); err == nil {
+		if number, err = nodeNumber(&st); err == nil {
 			return number, nil
 		}
 	}
 	return DeviceNumber{}, &os.PathError{Op: "stat", Path: path, Err: err}
 }
 
-func (linux) Fstat(f *os.File) (DeviceNumber, error) {
+func (linuxKernel) Fstat(f *os.File) (DeviceNumber, error) {
 	var st unix.Stat_t
-	err := control(f, func(fd int) error { return unix.Fstat(fd, &st) })
+	err := withDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
 	if err != nil {
 		return DeviceNumber{}, os.NewSyscallError("fstat", err)
 	}
-	return blockNumber(&st)
+	return nodeNumber(&st)
 }
 
-func blockNumber(st *unix.Stat_t) (DeviceNumber, error) {
+func nodeNumber(st *unix.Stat_t) (DeviceNumber, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return DeviceNumber{}, unix.ENOTBLK
 	}
@@ -55,9 +55,9 @@ func blockNumber(st *unix.Stat_t) (DeviceNumber, error) {
 	return DeviceNumber{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}, nil
 }
 
-// control calls the kernel with the descriptor of f, which stays open until
+// withDescriptor calls the kernel with the descriptor of f, which stays open until
 // the call returns, whoever closes f meanwhile.
-func control(f *os.File, call func(fd int) error) error {
+func withDescriptor(f *os.File, call func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func control(f *os.File, call func(fd int) error) error {
 
 // Size is BLKGETSIZE64 (<linux/fs.h>), in bytes. The kernel writes a u64
 // whatever the size_t in the ioctl's name says.
-func (linux) Size(f *os.File) (int64, error) {
+func (linuxKernel) Size(f *os.File) (int64, error) {
 	var size uint64
 	if err := ioctl(f, unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
 		return 0, os.NewSyscallError("ioctl BLKGETSIZE64", err)
@@ -80,37 +80,37 @@ func (linux) Size(f *os.File) (int64, error) {
 }
 
 // BlockSize is BLKSSZGET (<linux/fs.h>), the size of a logical block.
-func (linux) BlockSize(f *os.File) (size int, err error) {
-	err = control(f, func(fd int) (err error) { size, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); return err })
+func (linuxKernel) BlockSize(f *os.File) (size int, err error) {
+	err = withDescriptor(f, func(fd int) (err error) { size, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); return err })
 	return size, os.NewSyscallError("ioctl BLKSSZGET", err)
 }
 
-func (linux) IsReadOnly(f *os.File) (bool, error) {
+func (linuxKernel) IsReadOnly(f *os.File) (bool, error) {
 	var v uint32
-	err := control(f, func(fd int) (err error) { v, err = unix.IoctlGetUint32(fd, unix.BLKROGET); return err })
+	err := withDescriptor(f, func(fd int) (err error) { v, err = unix.IoctlGetUint32(fd, unix.BLKROGET); return err })
 	return v != 0, os.NewSyscallError("ioctl BLKROGET", err)
 }
 
 // SetReadOnly is BLKROSET (<linux/fs.h>); a read-only descriptor is enough.
-func (linux) SetReadOnly(f *os.File, readOnly bool) error {
+func (linuxKernel) SetReadOnly(f *os.File, readOnly bool) error {
 	v := 0
 	if readOnly {
 		v = 1
 	}
-	err := control(f, func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.BLKROSET, v) })
+	err := withDescriptor(f, func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.BLKROSET, v) })
 	return os.NewSyscallError("ioctl BLKROSET", err)
 }
 
 // SetLoopCapacity is LOOP_SET_CAPACITY (<linux/loop.h>): the loop device
 // takes the present size of its backing file. A read-only descriptor is
 // enough for CAP_SYS_ADMIN.
-func (linux) SetLoopCapacity(f *os.File) error {
-	err := control(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
+func (linuxKernel) SetLoopCapacity(f *os.File) error {
+	err := withDescriptor(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 	return os.NewSyscallError("ioctl LOOP_SET_CAPACITY", err)
 }
 
 func ioctl(f *os.File, request uint, arg unsafe.Pointer) error {
-	return control(f, func(fd int) error {
+	return withDescriptor(f, func(fd int) error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg))
 		if errno != 0 {
 			return errno

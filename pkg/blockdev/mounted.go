@@ -19,14 +19,14 @@ func (s *System) MountedFilesystem(d Device) (fsType string) {
 		}
 	}
 	// btrfs lists the devices of each filesystem below the filesystem's id.
-	found, err := filepath.Glob(filepath.Join(s.sysfs, "fs", "btrfs", "*", "devices", globQuote(name)))
+	found, err := filepath.Glob(filepath.Join(s.sysfs, "fs", "btrfs", "*", "devices", quoteGlob(name)))
 	if err == nil && len(found) > 0 {
 		return "btrfs"
 	}
 	return ""
 }
 
-// globQuote escapes what filepath.Glob takes for a pattern.
-func globQuote(name string) string {
+// quoteGlob escapes what filepath.Glob takes for a pattern.
+func quoteGlob(name string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// loopDevice attaches a file of this size to a loop device of the machine, for
+// newLoopDevice attaches a file of this size to a loop device of the machine, for
 // the time of the test.
-func loopDevice(t *testing.T, size volume.Size) (d Device, file string) {
+func newLoopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 	t.Helper()
 	d, file = attachLoop(t, size)
-	t.Cleanup(func() { clearLoop(t, d) })
+	t.Cleanup(func() { detachLoop(t, d) })
 	return d, file
 }
 
@@ -66,8 +66,8 @@ func attachLoop(t *testing.T, size volume.Size) (d Device, file string) {
 	return d, file
 }
 
-// clearLoop tells a loop device to let its file go.
-func clearLoop(t *testing.T, d Device) {
+// detachLoop tells a loop device to let its file go.
+func detachLoop(t *testing.T, d Device) {
 	t.Helper()
 	dev, err := os.Open(d.Path)
 	if err == nil {
@@ -81,7 +81,7 @@ func clearLoop(t *testing.T, d Device) {
 // The device of a grown file keeps its size until the kernel is told: the
 // stale capacity that a node must never take for the volume's.
 func TestRealLoopDevice(t *testing.T) {
-	d, file := loopDevice(t, 64*volume.MiB)
+	d, file := newLoopDevice(t, 64*volume.MiB)
 	s := New()
 	if d.Kind != KindLoop || d.Major != loopMajor {
 		t.Errorf("got %+v", d)
@@ -120,14 +120,14 @@ func TestRealLoopDevice(t *testing.T) {
 
 // A file of the device is that device, and is had within the call's time.
 func TestRealFile(t *testing.T) {
-	d, _ := loopDevice(t, 64*volume.MiB)
+	d, _ := newLoopDevice(t, 64*volume.MiB)
 	s := New()
 	f, err := s.OpenFile(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close() //nolint:errcheck // only read from
-	number, err := linux{}.Fstat(f)
+	number, err := linuxKernel{}.Fstat(f)
 	if err != nil || number != d.Number() {
 		t.Errorf("got %s, %v; want %s", number, err, d)
 	}

@@ -19,7 +19,7 @@ func TestRealSCSI(t *testing.T) {
 		t.Skip("needs a disk of the module scsi_debug")
 	}
 	s := New()
-	d, err := s.fromDir(disks[0])
+	d, err := s.deviceInDir(disks[0])
 	if err != nil || d.Kind != KindSCSI {
 		t.Fatalf("%+v, %v", d, err)
 	}

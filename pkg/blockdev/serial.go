@@ -9,9 +9,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// visibleSerial is how many characters of a serial virtio-blk
+// maxShownSerial is how many characters of a serial virtio-blk
 // (VIRTIO_BLK_ID_BYTES), NVMe and ATA can carry; hypervisors cut the rest.
-const visibleSerial = 20
+const maxShownSerial = 20
 
 // Serial returns what the kernel shows of the identity of a whole disk (the
 // last of Stack), or "" when it shows none:
@@ -24,23 +24,23 @@ const visibleSerial = 20
 //
 // Compare it with a volume id by SerialMatches.
 func (s *System) Serial(d Device) (string, error) {
-	dir := s.dir(d)
+	dir := s.sysfsDir(d)
 	switch d.Kind {
 	case KindVirtioBlk:
-		return s.attribute(d, filepath.Join(dir, "serial"))
+		return s.readIdentity(d, filepath.Join(dir, "serial"))
 	case KindNVMe:
-		return s.attribute(d, filepath.Join(dir, "device", "serial"))
+		return s.readIdentity(d, filepath.Join(dir, "device", "serial"))
 	case KindSCSI:
 		page, err := os.ReadFile(filepath.Join(dir, "device", "vpd_pg80"))
 		if err != nil {
-			return "", unlessMissing(d, err)
+			return "", ignoreMissing(d, err)
 		}
 		serial, _ := parseVPD80(page)
 		return serial, nil
 	case KindLoop:
-		return s.attribute(d, filepath.Join(dir, "loop", "backing_file"))
+		return s.readIdentity(d, filepath.Join(dir, "loop", "backing_file"))
 	case KindRBD:
-		return s.image(d)
+		return s.rbdImage(d)
 	default:
 		return "", nil
 	}
@@ -57,25 +57,25 @@ func SerialMatches(visible, id string) bool {
 	if visible == "" || id == "" {
 		return false
 	}
-	return visible == id || len(visible) == visibleSerial && strings.HasPrefix(id, visible)
+	return visible == id || len(visible) == maxShownSerial && strings.HasPrefix(id, visible)
 }
 
-// image returns the pool and image of a krbd device.
-func (s *System) image(d Device) (string, error) {
+// rbdImage returns the pool and image of a krbd device.
+func (s *System) rbdImage(d Device) (string, error) {
 	id, ok := rbdID(d.Name)
 	if !ok {
 		return "", nil
 	}
 	dir := filepath.Join(s.sysfs, "bus", "rbd", "devices", id)
-	pool, err := s.attribute(d, filepath.Join(dir, "pool"))
+	pool, err := s.readIdentity(d, filepath.Join(dir, "pool"))
 	if err != nil {
 		return "", err
 	}
-	name, err := s.attribute(d, filepath.Join(dir, "name"))
+	name, err := s.readIdentity(d, filepath.Join(dir, "name"))
 	if err != nil || pool == "" || name == "" {
 		return "", err
 	}
-	namespace, err := s.attribute(d, filepath.Join(dir, "pool_ns"))
+	namespace, err := s.readIdentity(d, filepath.Join(dir, "pool_ns"))
 	if err != nil {
 		return "", err
 	}
@@ -85,20 +85,20 @@ func (s *System) image(d Device) (string, error) {
 	return pool + "/" + name, nil
 }
 
-// attribute reads an identifying attribute; a missing one reads as "".
-func (*System) attribute(d Device, path string) (string, error) {
+// readIdentity reads an identifying attribute; a missing one reads as "".
+func (*System) readIdentity(d Device, path string) (string, error) {
 	text, err := readLine(path)
 	if err != nil {
-		return "", unlessMissing(d, err)
+		return "", ignoreMissing(d, err)
 	}
 	text = strings.Trim(text, "\x00 ")
-	if !printable(text) {
+	if !isPrintable(text) {
 		return "", nil
 	}
 	return text, nil
 }
 
-func unlessMissing(d Device, err error) error {
+func ignoreMissing(d Device, err error) error {
 	if os.IsNotExist(err) {
 		return nil
 	}
@@ -118,15 +118,15 @@ func parseVPD80(page []byte) (string, bool) {
 		return "", false
 	}
 	serial := strings.Trim(string(page[header:header+length]), "\x00 ")
-	if serial == "" || !printable(serial) {
+	if serial == "" || !isPrintable(serial) {
 		return "", false
 	}
 	return serial, true
 }
 
-// printable tells whether text has no control characters and is ASCII or
+// isPrintable tells whether text has no control characters and is ASCII or
 // valid UTF-8; anything else is a device's garbage.
-func printable(text string) bool {
+func isPrintable(text string) bool {
 	for _, r := range text {
 		if r < ' ' || r == 0x7f || r == '\uFFFD' {
 			return false

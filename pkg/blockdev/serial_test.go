@@ -9,23 +9,23 @@ import (
 const uuid = "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11"
 
 func TestSerial(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	r.write("sys/devices/pci/host0/vpd_pg80", "\x00\x80\x00\x24"+uuid)
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	r.writeFile("sys/devices/pci/host0/vpd_pg80", "\x00\x80\x00\x24"+uuid)
 	for number, want := range map[string]string{
 		"252:0": uuid[:20], "259:0": uuid[:20], "8:0": uuid, "7:0": "/pool/volumes/vol-1/data", "251:0": "kubernetes/volume-1",
 		"250:0": "", "259:1": "",
 	} {
-		if got, err := r.Serial(r.device(number)); err != nil || got != want {
+		if got, err := r.Serial(r.mustFind(number)); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", number, got, err, want)
 		}
 	}
-	r.write("sys/bus/rbd/devices/0/pool_ns", "tenant\n")
-	if got, err := r.Serial(r.device("251:0")); err != nil || got != "kubernetes/tenant/volume-1" {
+	r.writeFile("sys/bus/rbd/devices/0/pool_ns", "tenant\n")
+	if got, err := r.Serial(r.mustFind("251:0")); err != nil || got != "kubernetes/tenant/volume-1" {
 		t.Errorf("with a namespace: %q, %v", got, err)
 	}
-	r.write("sys/devices/pci/virtio1/block/vda/serial", "\x01\xff\x00garbage")
-	if got, err := r.Serial(r.device("252:0")); err != nil || got != "" {
+	r.writeFile("sys/devices/pci/virtio1/block/vda/serial", "\x01\xff\x00garbage")
+	if got, err := r.Serial(r.mustFind("252:0")); err != nil || got != "" {
 		t.Errorf("garbage became the serial %q, %v", got, err)
 	}
 }

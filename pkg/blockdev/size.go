@@ -16,9 +16,9 @@ import (
 // Polling intervals of AwaitSize: most devices are there at once, the others
 // wait for a cloud.
 const (
-	firstPoll   = 20 * time.Millisecond
-	slowestPoll = 500 * time.Millisecond
-	rescanEvery = 2 * time.Second
+	minPollInterval = 20 * time.Millisecond
+	maxPollInterval = 500 * time.Millisecond
+	rescanInterval  = 2 * time.Second
 )
 
 // Size reads the device's size by BLKGETSIZE64.
@@ -48,32 +48,32 @@ func (s *System) IsReadOnly(d Device) (bool, error) {
 // A rescan that hangs in the kernel (a SCSI target that does not answer)
 // outlives the context; Rescan does not.
 func (s *System) Rescan(ctx context.Context, d Device) (offered bool, err error) {
-	rescan := s.rescanner(d)
+	rescan := s.rescanFunc(d)
 	if rescan == nil {
 		return false, nil
 	}
-	if err := s.bounded(ctx, "rescan", d, rescan); err != nil {
+	if err := s.awaitCall(ctx, "rescan", d, rescan); err != nil {
 		return true, volume.Wrap(fmt.Errorf("make the kernel read the size of %s anew: %w", d, err), "", "")
 	}
 	return true, nil
 }
 
-// rescanner returns how a rescan of d is made, nil if it is not.
-func (s *System) rescanner(d Device) func() error {
+// rescanFunc returns how a rescan of d is made, nil if it is not.
+func (s *System) rescanFunc(d Device) func() error {
 	var files []string
-	dir := s.dir(d)
+	dir := s.sysfsDir(d)
 	switch d.Kind {
 	case KindLoop:
 		return func() error { return s.rescanLoop(d) }
 	case KindSCSI:
-		files = existing(filepath.Join(dir, "device", "rescan"))
+		files = globAll(filepath.Join(dir, "device", "rescan"))
 	case KindNVMe:
 		// With native multipathing the disk's parent is a subsystem that
 		// has one controller per path.
-		files = existing(filepath.Join(dir, "device", "rescan_controller"), filepath.Join(dir, "device", "nvme*", "rescan_controller"))
+		files = globAll(filepath.Join(dir, "device", "rescan_controller"), filepath.Join(dir, "device", "nvme*", "rescan_controller"))
 	case KindRBD:
 		if id, ok := rbdID(d.Name); ok {
-			files = existing(filepath.Join(s.sysfs, "bus", "rbd", "devices", id, "refresh"))
+			files = globAll(filepath.Join(s.sysfs, "bus", "rbd", "devices", id, "refresh"))
 		}
 	default:
 	}
@@ -98,7 +98,7 @@ func (s *System) rescanLoop(d Device) error {
 	return s.kernel.SetLoopCapacity(f)
 }
 
-func existing(patterns ...string) []string {
+func globAll(patterns ...string) []string {
 	var files []string
 	for _, p := range patterns {
 		found, err := filepath.Glob(p)
@@ -109,10 +109,10 @@ func existing(patterns ...string) []string {
 	return files
 }
 
-func trigger(path string) error { return tell(path, "1\n") }
+func trigger(path string) error { return writeAttribute(path, "1\n") }
 
-// tell writes to a sysfs file, which exists or is not created.
-func tell(path, text string) error {
+// writeAttribute writes to a sysfs file, which exists or is not created.
+func writeAttribute(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -136,18 +136,18 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 	var rescanErr error
 	var rescanned time.Time
 	offered := true
-	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
-		if offered && time.Since(rescanned) >= rescanEvery {
+	for pause := minPollInterval; ; pause = min(2*pause, maxPollInterval) {
+		if offered && time.Since(rescanned) >= rescanInterval {
 			rescanned = time.Now()
 			// A failed rescan is not the end: the kernel may hear of the
 			// growth by itself. It is named if the wait ends in vain.
 			offered, rescanErr = s.Rescan(ctx, d)
 		} else if err := operation.Sleep(ctx, pause); err != nil {
-			return size, short(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
+			return size, tooSmallError(d, size, want, time.Since(started), offered, errors.Join(err, rescanErr))
 		}
 		now, err := s.sizeContext(ctx, d)
 		if ctx.Err() != nil && err != nil {
-			return size, short(d, size, want, time.Since(started), offered, errors.Join(ctx.Err(), rescanErr))
+			return size, tooSmallError(d, size, want, time.Since(started), offered, errors.Join(ctx.Err(), rescanErr))
 		}
 		if err != nil {
 			return size, err
@@ -168,8 +168,8 @@ func (s *System) sizeContext(ctx context.Context, d Device) (volume.Size, error)
 	return h.Size() // the kernel knows it, and does not ask the device
 }
 
-// short is the error for a device that did not grow in time.
-func short(d Device, size, want volume.Size, waited time.Duration, rescanned bool, cause error) error {
+// tooSmallError is the error for a device that did not grow in time.
+func tooSmallError(d Device, size, want volume.Size, waited time.Duration, rescanned bool, cause error) error {
 	how := "the kernel offers no rescan for it"
 	if rescanned {
 		how = "it was rescanned"

@@ -14,8 +14,8 @@ import (
 )
 
 func TestRescanFiles(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
+	r := newFakeMachine(t)
+	addEveryKind(r)
 	files := map[string][]string{
 		"8:0":   {"sys/devices/pci/host0/rescan"},
 		"259:0": {"sys/devices/pci/nvme0/rescan_controller"},
@@ -26,23 +26,23 @@ func TestRescanFiles(t *testing.T) {
 		"251:0": {"sys/bus/rbd/devices/0/refresh"},
 	}
 	for number, list := range files {
-		if offered, err := r.Rescan(t.Context(), r.device(number)); err != nil || offered {
+		if offered, err := r.Rescan(t.Context(), r.mustFind(number)); err != nil || offered {
 			t.Errorf("%s without the file: offered %t, %v", number, offered, err)
 		}
 		for _, f := range list {
-			r.write(f, "")
+			r.writeFile(f, "")
 		}
-		if offered, err := r.Rescan(t.Context(), r.device(number)); err != nil || !offered {
+		if offered, err := r.Rescan(t.Context(), r.mustFind(number)); err != nil || !offered {
 			t.Errorf("%s: offered %t, %v", number, offered, err)
 		}
 		for _, f := range list {
-			if got := r.read(f); got != "1\n" {
+			if got := r.readFile(f); got != "1\n" {
 				t.Errorf("%s: %q was written to %s", number, got, f)
 			}
 		}
 	}
 	for _, number := range []string{"252:0", "250:0", "253:0"} {
-		if offered, err := r.Rescan(t.Context(), r.device(number)); err != nil || offered {
+		if offered, err := r.Rescan(t.Context(), r.mustFind(number)); err != nil || offered {
 			t.Errorf("%s: offered %t, %v", number, offered, err)
 		}
 	}
@@ -50,11 +50,11 @@ func TestRescanFiles(t *testing.T) {
 
 // A rescan that hangs in the kernel must not outlive the caller's patience.
 func TestRescanObeysTheContext(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
+	r := newFakeMachine(t)
+	addEveryKind(r)
 	hang := make(chan struct{})
 	defer close(hang)
-	d := r.device("7:0")
+	d := r.mustFind("7:0")
 	r.fake.nodes[d.Path].loopCapacity = func() { <-hang }
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -64,19 +64,19 @@ func TestRescanObeysTheContext(t *testing.T) {
 }
 
 func TestAwaitSizeRescansOnlyWhenShort(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("8:0")
-	r.write("sys/devices/pci/host0/rescan", "")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("8:0")
+	r.writeFile("sys/devices/pci/host0/rescan", "")
 	if size, err := r.AwaitSize(t.Context(), d, volume.GiB); err != nil || size != volume.GiB {
 		t.Fatalf("%s, %v", size, err)
 	}
-	if got := r.read("sys/devices/pci/host0/rescan"); got != "" {
+	if got := r.readFile("sys/devices/pci/host0/rescan"); got != "" {
 		t.Fatal("a disk that was large enough was rescanned")
 	}
 	// The disk shows its new size after a rescan only.
 	r.fake.nodes[d.Path].size = func() volume.Size {
-		if r.read("sys/devices/pci/host0/rescan") != "" {
+		if r.readFile("sys/devices/pci/host0/rescan") != "" {
 			return 6 * volume.GiB
 		}
 		return volume.GiB
@@ -88,9 +88,9 @@ func TestAwaitSizeRescansOnlyWhenShort(t *testing.T) {
 
 // virtio-blk: nothing to rescan, the size comes by itself.
 func TestAwaitSizePolls(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("252:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("252:0")
 	var reads atomic.Int32
 	r.fake.nodes[d.Path].size = func() volume.Size {
 		if reads.Add(1) > 3 {
@@ -104,9 +104,9 @@ func TestAwaitSizePolls(t *testing.T) {
 }
 
 func TestAwaitSizeRescansAgain(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("7:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("7:0")
 	var rescans atomic.Int32
 	r.fake.nodes[d.Path].loopCapacity = func() { rescans.Add(1) }
 	r.fake.nodes[d.Path].size = func() volume.Size {
@@ -115,7 +115,7 @@ func TestAwaitSizeRescansAgain(t *testing.T) {
 		}
 		return volume.GiB
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*rescanEvery)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*rescanInterval)
 	defer cancel()
 	if size, err := r.AwaitSize(ctx, d, 6*volume.GiB); err != nil || size != 6*volume.GiB {
 		t.Errorf("%s, %v", size, err)
@@ -123,12 +123,12 @@ func TestAwaitSizeRescansAgain(t *testing.T) {
 }
 
 func TestAwaitSizeDeadline(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
+	r := newFakeMachine(t)
+	addEveryKind(r)
 	for number, kind := range map[string]volume.Kind{"252:0": volume.KindDeadline, "8:0": volume.KindDeadline, "7:0": volume.KindCanceled} {
-		d := r.device(number)
+		d := r.mustFind(number)
 		r.fake.nodes[d.Path].loopCapacity = func() {}
-		r.write("sys/devices/pci/host0/rescan", "")
+		r.writeFile("sys/devices/pci/host0/rescan", "")
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		if kind == volume.KindCanceled {
 			ctx, cancel = context.WithCancel(t.Context())
@@ -154,9 +154,9 @@ func TestAwaitSizeDeadline(t *testing.T) {
 // A failed rescan alone is not the end: the size may come by itself. In vain,
 // it is named.
 func TestAwaitSizeNamesAFailedRescan(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("8:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("8:0")
 	if err := os.MkdirAll(filepath.Join(r.root, "sys/devices/pci/host0/rescan"), 0o755); err != nil { // cannot be written to
 		t.Fatal(err)
 	}
@@ -169,9 +169,9 @@ func TestAwaitSizeNamesAFailedRescan(t *testing.T) {
 }
 
 func TestAwaitSizeOfAVanishingDisk(t *testing.T) {
-	r := newRig(t)
-	everyKind(r)
-	d := r.device("252:0")
+	r := newFakeMachine(t)
+	addEveryKind(r)
+	d := r.mustFind("252:0")
 	var reads atomic.Int32
 	r.fake.nodes[d.Path].size = func() volume.Size {
 		if reads.Add(1) == 2 {

@@ -19,12 +19,12 @@ const (
 	// kernelGroup is the multicast group of the messages that the kernel itself
 	// sends. Those that udev has worked on come in group 2, and only where udev runs.
 	kernelGroup = 1
-	// eventBuffer holds some thousand messages: enough for a node on which many
+	// eventBufferSize holds some thousand messages: enough for a node on which many
 	// disks and network interfaces come and go at once.
-	eventBuffer = 4 << 20
-	// maxEvent is larger than any message of the kernel (UEVENT_BUFFER_SIZE of
+	eventBufferSize = 4 << 20
+	// maxEventSize is larger than any message of the kernel (UEVENT_BUFFER_SIZE of
 	// <linux/kobject.h> and the device's path).
-	maxEvent = 16 << 10
+	maxEventSize = 16 << 10
 )
 
 // SizeEvent says that the size of a block device has changed.
@@ -50,18 +50,18 @@ type SizeEvent struct {
 // announce the size of fewer kinds of device. WatchSizes returns the error of
 // ctx, or why the kernel cannot be listened to (kind Internal).
 func (s *System) WatchSizes(ctx context.Context, changed func(SizeEvent)) error {
-	events, err := openEvents(eventBuffer)
+	events, err := openEventSocket(eventBufferSize)
 	if err != nil {
 		return volume.Errorf(volume.KindInternal, "listen to the kernel's device events: %w", err).
 			WithRemedy("let this process open netlink sockets (AF_NETLINK, NETLINK_KOBJECT_UEVENT)")
 	}
 	defer events.Close() //nolint:errcheck // only read from
 	changed(SizeEvent{AnyDevice: true})
-	return watch(ctx, events, changed)
+	return forwardSizeEvents(ctx, events, changed)
 }
 
-// openEvents opens the socket on which the kernel tells of its devices.
-func openEvents(buffer int) (*os.File, error) {
+// openEventSocket opens the socket on which the kernel tells of its devices.
+func openEventSocket(buffer int) (*os.File, error) {
 	const flags = unix.SOCK_DGRAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_NETLINK, flags, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -82,17 +82,17 @@ func openEvents(buffer int) (*os.File, error) {
 	return f, nil
 }
 
-// watch reads from the socket until ctx ends.
-func watch(ctx context.Context, events *os.File, changed func(SizeEvent)) error {
+// forwardSizeEvents reads from the socket until ctx ends.
+func forwardSizeEvents(ctx context.Context, events *os.File, changed func(SizeEvent)) error {
 	raw, err := events.SyscallConn()
 	if err != nil {
 		return volume.Errorf(volume.KindInternal, "read the kernel's device events: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) }) // fails on a closed file only
 	defer stop()
-	buf := make([]byte, maxEvent)
+	buf := make([]byte, maxEventSize)
 	for {
-		event, ok, err := receive(raw, buf)
+		event, ok, err := receiveSizeEvent(raw, buf)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -104,9 +104,9 @@ func watch(ctx context.Context, events *os.File, changed func(SizeEvent)) error 
 	}
 }
 
-// receive waits for one message. ok is false for a message that says nothing
+// receiveSizeEvent waits for one message. ok is false for a message that says nothing
 // of a block device's size.
-func receive(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool, err error) {
+func receiveSizeEvent(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool, err error) {
 	var n, flags int
 	var from unix.Sockaddr
 	var recvErr error
@@ -135,16 +135,16 @@ func receive(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool, err err
 	return event, err == nil, nil
 }
 
-// errOtherEvent says that a message of the kernel tells of something else than
+// errNotSizeEvent says that a message of the kernel tells of something else than
 // the size of a block device.
-var errOtherEvent = errors.New("not a new size of a block device")
+var errNotSizeEvent = errors.New("not a new size of a block device")
 
 // parseSizeEvent reads a message of the kernel: a header "change@/devices/…"
 // and settings "KEY=VALUE", each ended by a zero byte.
 func parseSizeEvent(message []byte) (SizeEvent, error) {
 	header, rest, _ := bytes.Cut(message, []byte{0})
 	if action, _, ok := bytes.Cut(header, []byte("@")); !ok || string(action) != "change" {
-		return SizeEvent{}, errOtherEvent
+		return SizeEvent{}, errNotSizeEvent
 	}
 	settings := map[string]string{}
 	for setting := range bytes.SplitSeq(rest, []byte{0}) {
@@ -152,7 +152,7 @@ func parseSizeEvent(message []byte) (SizeEvent, error) {
 		settings[string(key)] = string(value)
 	}
 	if settings["ACTION"] != "change" || settings["SUBSYSTEM"] != "block" || settings["RESIZE"] != "1" {
-		return SizeEvent{}, errOtherEvent
+		return SizeEvent{}, errNotSizeEvent
 	}
 	major, err1 := strconv.ParseUint(settings["MAJOR"], 10, 32)
 	minor, err2 := strconv.ParseUint(settings["MINOR"], 10, 32)

@@ -65,8 +65,8 @@ func FuzzParseSizeEvent(f *testing.F) {
 	})
 }
 
-// listenToSizes starts WatchSizes and returns its events, once it listens.
-func listenToSizes(t *testing.T) <-chan SizeEvent {
+// watchSizes starts WatchSizes and returns its events, once it listens.
+func watchSizes(t *testing.T) <-chan SizeEvent {
 	t.Helper()
 	events, ended := make(chan SizeEvent, 64), make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -110,8 +110,8 @@ func nextSizeEvent(t *testing.T, events <-chan SizeEvent) SizeEvent {
 // namespace.
 func TestRealWatchSizes(t *testing.T) {
 	t.Run("here", func(t *testing.T) {
-		d, file := loopDevice(t, 64*volume.MiB)
-		events := listenToSizes(t)
+		d, file := newLoopDevice(t, 64*volume.MiB)
+		events := watchSizes(t)
 		const times = 10
 		var slowest time.Duration
 		for i := range times {
@@ -148,8 +148,8 @@ func TestRealWatchSizes(t *testing.T) {
 
 // What did not fit into the socket's buffer is lost, and the loss is told.
 func TestRealLostEventsAreTold(t *testing.T) {
-	d, _ := loopDevice(t, volume.MiB)
-	socket, err := openEvents(1) // the kernel makes it as small as it can
+	d, _ := newLoopDevice(t, volume.MiB)
+	socket, err := openEventSocket(1) // the kernel makes it as small as it can
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,13 +159,13 @@ func TestRealLostEventsAreTold(t *testing.T) {
 		}
 	})
 	for range 100 {
-		if err := tell(New().dir(d)+"/uevent", "change"); err != nil {
+		if err := writeAttribute(New().sysfsDir(d)+"/uevent", "change"); err != nil {
 			t.Skipf("needs a writable /sys: %v", err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	err = watch(ctx, socket, func(e SizeEvent) {
+	err = forwardSizeEvents(ctx, socket, func(e SizeEvent) {
 		if e.AnyDevice {
 			cancel()
 		}
@@ -177,7 +177,7 @@ func TestRealLostEventsAreTold(t *testing.T) {
 
 // Another process can send to the socket; only the kernel is believed.
 func TestRealForgedEventIsIgnored(t *testing.T) {
-	socket, err := openEvents(eventBuffer)
+	socket, err := openEventSocket(eventBufferSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,9 +204,9 @@ func TestRealForgedEventIsIgnored(t *testing.T) {
 	if err := unix.Sendto(forger, []byte(forged), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: target.Pid}); err != nil {
 		t.Skipf("the kernel lets nobody forge events: %v", err)
 	}
-	buf := make([]byte, maxEvent)
+	buf := make([]byte, maxEventSize)
 	for { // events of other tests' devices may be in between
-		event, ok, err := receive(raw, buf)
+		event, ok, err := receiveSizeEvent(raw, buf)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,20 +15,20 @@ import (
 // the device only, so what was read before a mount would be read again, by
 // whatever program, for as long as the filesystem is mounted. Pages that are
 // dirty, or in use by a mounted ext, are coherent and stay.
-func NewUncachedReader(f *os.File) io.ReaderAt { return uncached{f} }
+func NewUncachedReader(f *os.File) io.ReaderAt { return uncachedReader{f} }
 
-type uncached struct{ file *os.File }
+type uncachedReader struct{ file *os.File }
 
 // ReadAt implements io.ReaderAt.
-func (u uncached) ReadAt(p []byte, at int64) (int, error) {
-	u.drop(at, len(p))
-	defer u.drop(at, len(p))
+func (u uncachedReader) ReadAt(p []byte, at int64) (int, error) {
+	u.dropCache(at, len(p))
+	defer u.dropCache(at, len(p))
 	return u.file.ReadAt(p, at)
 }
 
-// drop is POSIX_FADV_DONTNEED on whole pages. A file that does not know it has
+// dropCache is POSIX_FADV_DONTNEED on whole pages. A file that does not know it has
 // no page cache either.
-func (u uncached) drop(at int64, length int) {
+func (u uncachedReader) dropCache(at int64, length int) {
 	const page = 64 << 10 // the largest of any machine
 	start := at &^ (page - 1)
 	end := (at + int64(length) + page - 1) &^ (page - 1)

@@ -10,12 +10,12 @@ func (s *System) CheckGrowExt() error {
 		return volume.Errorf(volume.KindInternal, "read the capabilities of this process: %w", err)
 	}
 	if caps&(1<<capSysResource) == 0 {
-		return missingCapability(nil)
+		return missingCapabilityError(nil)
 	}
 	return nil
 }
 
-func missingCapability(cause error) error {
+func missingCapabilityError(cause error) error {
 	e := volume.Errorf(volume.KindPrecondition, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE in the initial user namespace, which this process lacks")
 	e.Cause = cause
 	return e.WithRemedy("run the node plugin privileged, or add SYS_RESOURCE to its capabilities")

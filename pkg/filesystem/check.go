@@ -53,13 +53,13 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	switch {
 	case err != nil:
 		return checkError(device, err)
-	case code&e2fsckOperation != 0 && tooOld(output):
+	case code&e2fsckOperation != 0 && isTooOld(output):
 		s.log.WarnContext(ctx, "the filesystem is not checked: e2fsck is too old for it",
 			"device", device, "type", t, "output", output)
-	case code&e2fsckOperation != 0 && inUse(output):
+	case code&e2fsckOperation != 0 && isInUse(output):
 		return volume.Errorf(volume.KindDeadline, "device %s is still in use, so e2fsck did not look at it: %s", device, output).
 			WithRemedy(inUseRemedy)
-	case code&(e2fsckOperation|e2fsckUncorrected) != 0 && mayPass(output), code&e2fsckNotRun != 0:
+	case code&(e2fsckOperation|e2fsckUncorrected) != 0 && isTransient(output), code&e2fsckNotRun != 0:
 		return volume.Errorf(volume.KindInternal, "e2fsck -p could not check %s (exit status %d): %s", device, code, output).
 			WithRemedy("check that the volume is still attached to this node and can be read (kernel log of the node), " +
 				"and that the node has memory left")
@@ -86,17 +86,17 @@ func checkError(device string, err error) error {
 	return e
 }
 
-// tooOld reports whether e2fsck has refused a filesystem with a feature or a
+// isTooOld reports whether e2fsck has refused a filesystem with a feature or a
 // revision that a later version knows.
-func tooOld(output string) bool {
-	return says(output, "unsupported feature", "newer version of e2fsck", "revision too high")
+func isTooOld(output string) bool {
+	return containsAny(output, "unsupported feature", "newer version of e2fsck", "revision too high")
 }
 
-// mayPass reports whether e2fsck failed over what may pass: a device that went
+// isTransient reports whether e2fsck failed over what may pass: a device that went
 // away, a device that could not be read or written (the connection of a volume
 // can come back), or a lack of memory.
-func mayPass(output string) bool {
-	return says(output, "no such file or directory", "no such device",
+func isTransient(output string) bool {
+	return containsAny(output, "no such file or directory", "no such device",
 		"input/output error", "short read", "short write",
 		"cannot allocate memory", "memory allocation failed")
 }
@@ -105,15 +105,15 @@ func mayPass(output string) bool {
 const inUseRemedy = "Kubernetes retries this automatically; if it stays so, " +
 	"find what uses the device on this node (lsblk, fuser)"
 
-// inUse tells whether a tool of e2fsprogs, xfsprogs or btrfs-progs has refused
+// isInUse tells whether a tool of e2fsprogs, xfsprogs or btrfs-progs has refused
 // a device because somebody has it open exclusively, or mounted, or grows it.
-func inUse(output string) bool {
-	return says(output, "is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy",
+func isInUse(output string) bool {
+	return containsAny(output, "is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy",
 		"resource busy", "temporarily unavailable", "in progress")
 }
 
-// says reports whether the output of a program has one of these texts.
-func says(output string, texts ...string) bool {
+// containsAny reports whether the output of a program has one of these texts.
+func containsAny(output string, texts ...string) bool {
 	output = strings.ToLower(output)
 	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(output, text) })
 }

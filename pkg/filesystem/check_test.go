@@ -106,7 +106,7 @@ func TestCheck(t *testing.T) {
 		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
 	})
 	t.Run("mounted", func(t *testing.T) {
-		k, s, _ := fakeSystem(t, TypeExt4, volume.GiB, volume.GiB)
+		k, s, _ := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
 		s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 			t.Errorf("ran %q on a mounted device", command)
 			return nil, nil

@@ -46,27 +46,27 @@ func sizeOf(dev Device) (volume.Size, error) {
 	}
 }
 
-// readBounded reads from a device within the time of ctx; see bounded.
-func readBounded[T any](ctx context.Context, s *System, dev Device, read func() (T, error)) (T, error) {
+// awaitDeviceRead reads from a device within the time of ctx; see bounded.
+func awaitDeviceRead[T any](ctx context.Context, s *System, dev Device, read func() (T, error)) (T, error) {
 	message := "device " + dev.Path() + " did not answer in time"
-	return bounded(ctx, s, "device "+dev.Number().String(), message, dev.Path(), read)
+	return awaitCall(ctx, s, "device "+dev.Number().String(), message, dev.Path(), read)
 }
 
-// lookBounded looks at the mounted filesystem of a device within the time of
+// awaitMountRead looks at the mounted filesystem of a device within the time of
 // ctx; see bounded. The device itself may be read meanwhile.
-func lookBounded[T any](
+func awaitMountRead[T any](
 	ctx context.Context, s *System, dev Device, mountPoint string, look func() (T, error),
 ) (T, error) {
 	message := "the filesystem at " + mountPoint + " does not answer"
-	return bounded(ctx, s, "mount "+dev.Number().String(), message, dev.Path(), look)
+	return awaitCall(ctx, s, "mount "+dev.Number().String(), message, dev.Path(), look)
 }
 
-// bounded looks at something within the time of ctx. A look that hangs goes on
+// awaitCall looks at something within the time of ctx. A look that hangs goes on
 // without its caller; until it ends no other look under the same key begins,
 // so that a device that hangs costs one thread, however often it is tried.
 // Looks must not be nested.
-func bounded[T any](ctx context.Context, s *System, key, message, device string, look func() (T, error)) (T, error) {
-	v, err := operation.AwaitExclusive(ctx, &s.looks, key, look)
+func awaitCall[T any](ctx context.Context, s *System, key, message, device string, look func() (T, error)) (T, error) {
+	v, err := operation.AwaitExclusive(ctx, &s.calls, key, look)
 	if err != nil && err == ctx.Err() { //nolint:errorlint // what look returns has its own message
 		err = volume.Errorf(volume.KindOf(err), "%s: %w", message, err).
 			WithRemedy("check the kernel log of this node and the connection of the device " + device)
@@ -74,9 +74,9 @@ func bounded[T any](ctx context.Context, s *System, key, message, device string,
 	return v, err
 }
 
-// unreadable reports a device whose content is unknown. An ended context
+// unreadableError reports a device whose content is unknown. An ended context
 // keeps its own kind.
-func unreadable(path string, err error) error {
+func unreadableError(path string, err error) error {
 	if isContextError(err) {
 		return volume.Wrap(err, "read device "+path, "")
 	}

@@ -24,7 +24,7 @@ func TestPathLeadsElsewhere(t *testing.T) {
 		"none":         func(k *fakeKernel) { delete(k.devices, testDevice) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newFormatRig(t)
+			r := newFormatTest(t)
 			move(r.k)
 			wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
 			wantError(t, r.s.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
@@ -32,7 +32,7 @@ func TestPathLeadsElsewhere(t *testing.T) {
 			if slices.ContainsFunc(r.ran, func(c string) bool { return c[:5] != "blkid" }) || len(r.k.calls) != 0 {
 				t.Errorf("ran %q, called %q", r.ran, r.k.calls)
 			}
-			if r.marked(t) {
+			if r.hasMarker(t) {
 				t.Error("the marker stays beside a device that was not written to")
 			}
 		})
@@ -42,7 +42,7 @@ func TestPathLeadsElsewhere(t *testing.T) {
 // TestPathMovesDuringBlkid: the number is compared directly before mkfs
 // starts, after all that takes time.
 func TestPathMovesDuringBlkid(t *testing.T) {
-	r := newFormatRig(t)
+	r := newFormatTest(t)
 	r.duringBlkid = func() { r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB) }
 	wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to 7:0", "still attached")
 	if len(r.ran) != 1 {
@@ -56,7 +56,7 @@ func TestReadsOfSilentDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newFakeKernel(t)
 		release := make(chan struct{})
-		dev := &silentDevice{fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release, reads: make(chan struct{}, 100)}
+		dev := &hangingDevice{fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release, reads: make(chan struct{}, 100)}
 		s := k.system()
 		for name, look := range map[string]func(ctx context.Context) error{
 			"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
@@ -89,51 +89,51 @@ func TestReadsOfSilentDevice(t *testing.T) {
 	})
 }
 
-// silentDevice does not answer before release is closed.
-type silentDevice struct {
+// hangingDevice does not answer before release is closed.
+type hangingDevice struct {
 	*fakeDevice
 	release chan struct{}
 	reads   chan struct{} // gets one per read
 }
 
-func (d *silentDevice) ReadAt(p []byte, at int64) (int, error) {
+func (hd *hangingDevice) ReadAt(p []byte, at int64) (int, error) {
 	select {
-	case <-d.release:
+	case <-hd.release:
 	default:
-		d.reads <- struct{}{}
-		<-d.release
+		hd.reads <- struct{}{}
+		<-hd.release
 	}
-	return d.fakeDevice.ReadAt(p, at)
+	return hd.fakeDevice.ReadAt(p, at)
 }
 
-var _ io.ReaderAt = (*silentDevice)(nil)
+var _ io.ReaderAt = (*hangingDevice)(nil)
 
 // TestMountsOfHangs: looking at a mount that hangs does not hold the caller.
 func TestMountsOfHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, s, _ := fakeSystem(t, TypeBtrfs, volume.GiB, volume.GiB)
+		k, s, _ := newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		release := make(chan struct{})
 		defer close(release)
-		s.kernel = silentNode{k, release}
+		s.kernel = hangingNodeKernel{k, release}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		_, err := s.MountsOf(ctx, k.device().Number())
 		wantError(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
 		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
-		k, s, _ = fakeSystem(t, TypeBtrfs, volume.GiB, volume.GiB)
-		k.force["mounts"] = []error{unix.ENOMEM}
+		k, s, _ = newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
+		k.errors["mounts"] = []error{unix.ENOMEM}
 		_, err = s.MountsOf(t.Context(), k.device().Number())
 		wantError(t, err, volume.KindInternal, "mount table", "")
 	})
 }
 
-// silentNode does not come back from looking at a device node.
-type silentNode struct {
+// hangingNodeKernel does not come back from looking at a device node.
+type hangingNodeKernel struct {
 	kernel
 	release chan struct{}
 }
 
-func (k silentNode) deviceNumber(path string) (blockdev.DeviceNumber, error) {
-	<-k.release
-	return k.kernel.deviceNumber(path)
+func (hn hangingNodeKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
+	<-hn.release
+	return hn.kernel.deviceNumber(path)
 }

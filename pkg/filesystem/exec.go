@@ -15,7 +15,7 @@ import (
 // exit status; err is set only when it did not run to an end of its own.
 func (s *System) run(ctx context.Context, name string, args ...string) (output string, code int, err error) {
 	out, err := s.exec.CommandContext(ctx, name, args...).CombinedOutput()
-	output = causeOf(string(out))
+	output = shortenOutput(string(out))
 	var exit utilexec.ExitError
 	switch {
 	case err == nil:
@@ -34,14 +34,14 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 	}
 }
 
-// causeOf shortens the output of a program for a message, to the lines that
+// shortenOutput shortens the output of a program for a message, to the lines that
 // can hold the cause: it stands before a usage text, and behind a report of
 // progress.
-func causeOf(output string) string {
+func shortenOutput(output string) string {
 	const limit, first = 512, 160
 	lines := strings.FieldsFunc(output, func(r rune) bool { return r == '\n' || r == '\r' || r == '\b' })
 	lines = slices.DeleteFunc(lines, func(line string) bool { return isBanner(strings.TrimSpace(line)) })
-	if help := slices.IndexFunc(lines, isHelp); help >= 0 {
+	if help := slices.IndexFunc(lines, isUsageText); help >= 0 {
 		lines = lines[:max(help, 1)]
 	}
 	text := strings.Join(lines, "; ")
@@ -67,8 +67,8 @@ func isBanner(line string) bool {
 		version != "" && version[0] >= '0' && version[0] <= '9'
 }
 
-// isHelp reports whether a usage text begins with this line.
-func isHelp(line string) bool {
+// isUsageText reports whether a usage text begins with this line.
+func isUsageText(line string) bool {
 	line = strings.ToLower(strings.TrimSpace(line))
 	return strings.HasPrefix(line, "usage:") || strings.Contains(line, "options are separated by commas")
 }

@@ -18,12 +18,12 @@ func TestCauseOf(t *testing.T) {
 		{"a usage text alone", "usage: mkfs.btrfs [options] <dev>\n\n    Create a BTRFS filesystem\n", "usage: mkfs.btrfs [options] <dev>"},
 		{"several lines", "one\rtwo\n\n three", "one; two;  three"},
 	} {
-		if got := causeOf(tc.output); got != tc.want {
+		if got := shortenOutput(tc.output); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}
 	for _, cause := range []string{"first: " + progress, progress + "the cause is last", "ü" + strings.Repeat("ü", 2000)} {
-		got := causeOf(cause)
+		got := shortenOutput(cause)
 		if len(got) > 600 || strings.HasPrefix(cause, "first") != strings.HasPrefix(got, "first") || strings.HasSuffix(cause, "last") != strings.HasSuffix(got, "the cause is last") {
 			t.Errorf("%d bytes: %q", len(got), got)
 		}

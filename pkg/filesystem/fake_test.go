@@ -27,34 +27,34 @@ type fakeKernel struct {
 	dirs    map[string]*fakeMount
 	table   []Mount
 	caps    uint64
-	force   map[string][]error // by call name, used up one by one
+	errors  map[string][]error // by call name, used up one by one
 	calls   []string           // the calls that change something
 }
 
 func newFakeKernel(t *testing.T) *fakeKernel {
 	t.Helper()
 	return &fakeKernel{
-		t: t, devices: map[string]*fakeDevice{}, dirs: map[string]*fakeMount{}, force: map[string][]error{},
+		t: t, devices: map[string]*fakeDevice{}, dirs: map[string]*fakeMount{}, errors: map[string][]error{},
 		caps: 1 << capSysResource,
 	}
 }
 
 func (k *fakeKernel) system() *System {
 	s := New(Options{})
-	s.kernel, s.pause = k, time.Millisecond
+	s.kernel, s.retryInterval = k, time.Millisecond
 	return s
 }
 
-// forced takes the next error forced for a call. A nil in the list lets that
+// nextError takes the next error forced for a call. A nil in the list lets that
 // one call pass.
-func (k *fakeKernel) forced(call string) error {
+func (k *fakeKernel) nextError(call string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	list := k.force[call]
+	list := k.errors[call]
 	if len(list) == 0 {
 		return nil
 	}
-	k.force[call] = list[1:]
+	k.errors[call] = list[1:]
 	return list[0]
 }
 
@@ -65,7 +65,7 @@ func (k *fakeKernel) record(format string, args ...any) {
 }
 
 func (k *fakeKernel) openMount(path string) (mountHandle, error) {
-	if err := k.forced("openMount"); err != nil {
+	if err := k.nextError("openMount"); err != nil {
 		return nil, err
 	}
 	if m, ok := k.dirs[path]; ok {
@@ -75,7 +75,7 @@ func (k *fakeKernel) openMount(path string) (mountHandle, error) {
 }
 
 func (k *fakeKernel) statMount(path string) (mountStat, error) {
-	if err := k.forced("statMount"); err != nil {
+	if err := k.nextError("statMount"); err != nil {
 		return mountStat{}, err
 	}
 	if m, ok := k.dirs[path]; ok {
@@ -84,7 +84,7 @@ func (k *fakeKernel) statMount(path string) (mountStat, error) {
 	return mountStat{}, unix.ENOENT
 }
 
-func (k *fakeKernel) mounts() ([]Mount, error) { return k.table, k.forced("mounts") }
+func (k *fakeKernel) mounts() ([]Mount, error) { return k.table, k.nextError("mounts") }
 
 func (k *fakeKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	if d, ok := k.devices[path]; ok {
@@ -93,7 +93,7 @@ func (k *fakeKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	return blockdev.DeviceNumber{}, unix.ENOENT
 }
 
-func (k *fakeKernel) capabilities() (uint64, error) { return k.caps, k.forced("capabilities") }
+func (k *fakeKernel) capabilities() (uint64, error) { return k.caps, k.nextError("capabilities") }
 
 func (k *fakeKernel) statfs(path string) (fsStat, error) {
 	if m, ok := k.dirs[path]; ok {
@@ -104,28 +104,28 @@ func (k *fakeKernel) statfs(path string) (fsStat, error) {
 
 func (k *fakeKernel) mount(source, target, fstype string, flags uintptr, data string) error {
 	k.record("mount %s %s %s %#x %s", source, target, fstype, flags, data)
-	return k.forced("mount")
+	return k.nextError("mount")
 }
 
 func (k *fakeKernel) bind(source, target string, set, unset uint64) error {
 	k.record("bind %s %s +%#x -%#x", source, target, set, unset)
-	return k.forced("bind")
+	return k.nextError("bind")
 }
 
 func (k *fakeKernel) unmount(target string, _ int) error {
 	k.record("unmount %s", target)
-	return k.forced("unmount")
+	return k.nextError("unmount")
 }
 
 // fakeDevice is an open block device with its first bytes in memory.
 type fakeDevice struct {
-	k     *fakeKernel
-	path  string
-	id    blockdev.DeviceNumber
-	bytes uint64
-	ro    bool
-	block volume.Size
-	head  []byte
+	k          *fakeKernel
+	path       string
+	id         blockdev.DeviceNumber
+	bytes      uint64
+	isReadOnly bool
+	block      volume.Size
+	head       []byte
 }
 
 func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fakeDevice {
@@ -137,53 +137,55 @@ func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fak
 // device is the one of testDevice.
 func (k *fakeKernel) device() *fakeDevice { return k.devices[testDevice] }
 
-func (d *fakeDevice) Path() string                    { return d.path }
-func (d *fakeDevice) Number() blockdev.DeviceNumber   { return d.id }
-func (d *fakeDevice) BlockSize() (volume.Size, error) { return d.block, d.k.forced("blockSize") }
+func (dev *fakeDevice) Path() string                  { return dev.path }
+func (dev *fakeDevice) Number() blockdev.DeviceNumber { return dev.id }
+func (dev *fakeDevice) BlockSize() (volume.Size, error) {
+	return dev.block, dev.k.nextError("blockSize")
+}
 
 // CheckPath and the methods below answer errors as those of blockdev.Handle do.
-func (d *fakeDevice) CheckPath() error {
-	if number, err := d.k.deviceNumber(d.path); err != nil || number != d.id {
-		return volume.Errorf(volume.KindInternal, "%s now leads to block device %s, not to %s: %v", d.path, number, d.id, err).
+func (dev *fakeDevice) CheckPath() error {
+	if number, err := dev.k.deviceNumber(dev.path); err != nil || number != dev.id {
+		return volume.Errorf(volume.KindInternal, "%s now leads to block device %s, not to %s: %v", dev.path, number, dev.id, err).
 			WithRemedy("check that the volume is still attached")
 	}
 	return nil
 }
 
-func (d *fakeDevice) Size() (volume.Size, error) {
-	if err := d.k.forced("size"); err != nil {
-		return 0, volume.Errorf(volume.KindInternal, "read the size of %s: %w", d.path, err)
+func (dev *fakeDevice) Size() (volume.Size, error) {
+	if err := dev.k.nextError("size"); err != nil {
+		return 0, volume.Errorf(volume.KindInternal, "read the size of %s: %w", dev.path, err)
 	}
-	return volume.Size(d.bytes), nil
+	return volume.Size(dev.bytes), nil
 }
 
-func (d *fakeDevice) IsReadOnly() (bool, error) {
-	if err := d.k.forced("readOnly"); err != nil {
-		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", d.path, err)
+func (dev *fakeDevice) IsReadOnly() (bool, error) {
+	if err := dev.k.nextError("readOnly"); err != nil {
+		return false, volume.Errorf(volume.KindInternal, "read whether %s is read-only: %w", dev.path, err)
 	}
-	return d.ro, nil
+	return dev.isReadOnly, nil
 }
 
-func (d *fakeDevice) OpenWriter() (blockdev.Writer, error) {
-	if err := d.k.forced("writer"); err != nil {
+func (dev *fakeDevice) OpenWriter() (blockdev.Writer, error) {
+	if err := dev.k.nextError("writer"); err != nil {
 		kind := volume.KindInternal
 		if errors.Is(err, unix.EBUSY) {
 			kind = volume.KindDeadline
 		}
-		return nil, volume.Errorf(kind, "open %s: %w", d.path, err)
+		return nil, volume.Errorf(kind, "open %s: %w", dev.path, err)
 	}
-	return fakeWriter{d}, nil
+	return fakeWriter{dev}, nil
 }
 
-func (d *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
-	if err := d.k.forced("read"); err != nil {
+func (dev *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
+	if err := dev.k.nextError("read"); err != nil {
 		return 0, err
 	}
 	clear(p)
-	if at < int64(len(d.head)) {
-		copy(p, d.head[at:])
+	if at < int64(len(dev.head)) {
+		copy(p, dev.head[at:])
 	}
-	if left := int64(d.bytes) - at; int64(len(p)) > left {
+	if left := int64(dev.bytes) - at; int64(len(p)) > left {
 		return int(max(left, 0)), io.EOF
 	}
 	return len(p), nil
@@ -192,10 +194,10 @@ func (d *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
 // fakeWriter is a fakeDevice open for writing.
 type fakeWriter struct{ d *fakeDevice }
 
-func (w fakeWriter) WriteAt(p []byte, at int64) (int, error) {
-	d := w.d
+func (fw fakeWriter) WriteAt(p []byte, at int64) (int, error) {
+	d := fw.d
 	d.k.record("write %d+%d", at, len(p))
-	if err := d.k.forced("write"); err != nil {
+	if err := d.k.nextError("write"); err != nil {
 		return 0, err
 	}
 	if at < int64(len(d.head)) {
@@ -204,8 +206,8 @@ func (w fakeWriter) WriteAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-func (w fakeWriter) Close() error { return nil }
-func (w fakeWriter) Sync() error  { return w.d.k.forced("sync") }
+func (fw fakeWriter) Close() error { return nil }
+func (fw fakeWriter) Sync() error  { return fw.d.k.nextError("sync") }
 
 // fakeMount is a mounted filesystem.
 type fakeMount struct {
@@ -217,9 +219,9 @@ type fakeMount struct {
 	xfs    xfsGeometry
 	btrfs  btrfsDevice
 	info   btrfsInfo
-	// during runs at the start of every growth, as another process would.
-	during func()
-	lost   bool // growth is accepted and does nothing
+	// duringGrowth runs at the start of every growth, as another process would.
+	duringGrowth  func()
+	ignoresGrowth bool // growth is accepted and does nothing
 }
 
 // addMount mounts what a fake device holds.
@@ -239,103 +241,103 @@ func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 	return m
 }
 
-func (m *fakeMount) Close() error             { return nil }
-func (m *fakeMount) stat() (mountStat, error) { return m.st, m.k.forced("stat") }
-func (m *fakeMount) statfs() (fsStat, error) {
-	return fsStat{magic: m.magic, flags: m.flags, blockSize: 4096, blocks: 1000, free: 600, available: 500, inodes: 100, inodesFree: 90}, m.k.forced("statfs")
+func (fm *fakeMount) Close() error             { return nil }
+func (fm *fakeMount) stat() (mountStat, error) { return fm.st, fm.k.nextError("stat") }
+func (fm *fakeMount) statfs() (fsStat, error) {
+	return fsStat{magic: fm.magic, flags: fm.flags, blockSize: 4096, blocks: 1000, free: 600, available: 500, inodes: 100, inodesFree: 90}, fm.k.nextError("statfs")
 }
 
-func (m *fakeMount) xfsGeometry() (xfsGeometry, error) { return m.xfs, m.k.forced("xfsGeometry") }
-func (m *fakeMount) btrfsInfo() (btrfsInfo, error)     { return m.info, m.k.forced("btrfsInfo") }
-func (m *fakeMount) btrfsDevice(id uint64) (btrfsDevice, error) {
-	if id != m.btrfs.id {
+func (fm *fakeMount) xfsGeometry() (xfsGeometry, error) { return fm.xfs, fm.k.nextError("xfsGeometry") }
+func (fm *fakeMount) btrfsInfo() (btrfsInfo, error)     { return fm.info, fm.k.nextError("btrfsInfo") }
+func (fm *fakeMount) btrfsDevice(id uint64) (btrfsDevice, error) {
+	if id != fm.btrfs.id {
 		return btrfsDevice{}, unix.ENODEV
 	}
-	return m.btrfs, m.k.forced("btrfsDevice")
+	return fm.btrfs, fm.k.nextError("btrfsDevice")
 }
 
-// begin is common to the three growths.
-func (m *fakeMount) begin(call string, blocks any) error {
-	m.k.record("%s %v", call, blocks)
-	if m.during != nil {
-		m.during()
+// beginGrowth is common to the three growths.
+func (fm *fakeMount) beginGrowth(call string, blocks any) error {
+	fm.k.record("%s %v", call, blocks)
+	if fm.duringGrowth != nil {
+		fm.duringGrowth()
 	}
-	return m.k.forced(call)
+	return fm.k.nextError(call)
 }
 
-func (m *fakeMount) ext4Resize(blocks uint64) error {
-	if err := m.begin("ext4Resize", blocks); err != nil || m.lost {
+func (fm *fakeMount) ext4Resize(blocks uint64) error {
+	if err := fm.beginGrowth("ext4Resize", blocks); err != nil || fm.ignoresGrowth {
 		return err
 	}
-	s, ok := parseExt(m.device.head[extOffset : extOffset+extLength])
+	s, ok := parseExt(fm.device.head[extOffset : extOffset+extLength])
 	switch {
 	case !ok:
-		m.k.t.Error("growth of something that is not ext")
-	case m.k.caps&(1<<capSysResource) == 0, s.hasErrors():
+		fm.k.t.Error("growth of something that is not ext")
+	case fm.k.caps&(1<<capSysResource) == 0, s.hasErrors():
 		return unix.EPERM
-	case m.device.ro || m.flags&unix.ST_RDONLY != 0:
+	case fm.device.isReadOnly || fm.flags&unix.ST_RDONLY != 0:
 		return unix.EROFS
 	case s.compat&extCompatSparseSuper2 != 0:
 		return unix.EOPNOTSUPP
 	case blocks < s.blocks:
 		return unix.EINVAL
-	case blocks*uint64(s.blockSize) > m.device.bytes:
+	case blocks*uint64(s.blockSize) > fm.device.bytes:
 		return unix.ENOSPC
 	case !s.has64bit() && blocks > 1<<32-1:
-		m.k.t.Error("kernel BUG at fs/ext4/resize.c: past 2^32 blocks without 64bit")
+		fm.k.t.Error("kernel BUG at fs/ext4/resize.c: past 2^32 blocks without 64bit")
 		return unix.EIO
 	}
 	blocks -= blocks % uint64(s.clusterRatio)
-	group := (blocks - 1 - uint64(s.firstData)) / uint64(s.blocksPerGroup)
-	first := group*uint64(s.blocksPerGroup) + uint64(s.firstData)
+	group := (blocks - 1 - uint64(s.firstDataBlock)) / uint64(s.blocksPerGroup)
+	first := group*uint64(s.blocksPerGroup) + uint64(s.firstDataBlock)
 	itable := uint64(s.inodesPerGroup) * uint64(s.inodeSize) / uint64(s.blockSize)
 	if first+2+itable+uint64(s.clusterRatio) >= blocks {
 		blocks = max(first, s.blocks)
 	}
-	extSpecOf(s).withBlocks(blocks).put(m.device)
+	extSpecOf(s).withBlocks(blocks).put(fm.device)
 	return nil
 }
 
-func (m *fakeMount) xfsGrow(blocks uint64, imaxpct uint32) error {
-	if err := m.begin("xfsGrow", blocks); err != nil || m.lost {
+func (fm *fakeMount) xfsGrow(blocks uint64, imaxpct uint32) error {
+	if err := fm.beginGrowth("xfsGrow", blocks); err != nil || fm.ignoresGrowth {
 		return err
 	}
 	switch {
-	case m.device.ro || m.flags&unix.ST_RDONLY != 0:
+	case fm.device.isReadOnly || fm.flags&unix.ST_RDONLY != 0:
 		return unix.EROFS
-	case blocks < m.xfs.dataBlocks:
-		m.k.t.Errorf("XFS was shrunk from %d to %d blocks", m.xfs.dataBlocks, blocks)
-	case blocks*uint64(m.xfs.blockSize) > m.device.bytes:
+	case blocks < fm.xfs.dataBlocks:
+		fm.k.t.Errorf("XFS was shrunk from %d to %d blocks", fm.xfs.dataBlocks, blocks)
+	case blocks*uint64(fm.xfs.blockSize) > fm.device.bytes:
 		return unix.EIO
 	}
-	if tail := blocks % uint64(m.xfs.agBlocks); tail < xfsMinAGBlocks {
+	if tail := blocks % uint64(fm.xfs.agBlocks); tail < xfsMinAGBlocks {
 		blocks -= tail
 	}
-	m.xfs.imaxpct, m.xfs.dataBlocks = imaxpct, blocks
+	fm.xfs.imaxpct, fm.xfs.dataBlocks = imaxpct, blocks
 	return nil
 }
 
-func (m *fakeMount) btrfsResize(spec string) (int, error) {
-	if err := m.begin("btrfsResize", spec); err != nil || m.lost {
+func (fm *fakeMount) btrfsResize(spec string) (int, error) {
+	if err := fm.beginGrowth("btrfsResize", spec); err != nil || fm.ignoresGrowth {
 		if e, ok := err.(btrfsError); ok { //nolint:errorlint // forced as it is
 			return int(e), nil
 		}
 		return 0, err
 	}
 	var id, size uint64
-	if n, err := fmt.Sscanf(strings.Replace(spec, ":", " ", 1), "%d %d", &id, &size); n != 2 || err != nil || id != m.btrfs.id {
-		m.k.t.Errorf("btrfs resize %q", spec)
+	if n, err := fmt.Sscanf(strings.Replace(spec, ":", " ", 1), "%d %d", &id, &size); n != 2 || err != nil || id != fm.btrfs.id {
+		fm.k.t.Errorf("btrfs resize %q", spec)
 		return 0, unix.EINVAL
 	}
 	switch {
-	case m.flags&unix.ST_RDONLY != 0:
+	case fm.flags&unix.ST_RDONLY != 0:
 		return 0, unix.EROFS
-	case size < m.btrfs.totalBytes:
-		m.k.t.Errorf("btrfs was shrunk from %d to %d bytes", m.btrfs.totalBytes, size)
-	case size > m.device.bytes:
+	case size < fm.btrfs.totalBytes:
+		fm.k.t.Errorf("btrfs was shrunk from %d to %d bytes", fm.btrfs.totalBytes, size)
+	case size > fm.device.bytes:
 		return 0, unix.EFBIG
 	}
-	m.btrfs.totalBytes = size &^ 4095
+	fm.btrfs.totalBytes = size &^ 4095
 	return 0, nil
 }
 
@@ -367,52 +369,52 @@ func ext3Spec(size volume.Size) extSpec {
 }
 
 // extSpecOf turns a parsed superblock back into its making.
-func extSpecOf(s extSuper) extSpec {
+func extSpecOf(s extSuperblock) extSpec {
 	log := uint32(0)
 	for 1024<<log < s.blockSize {
 		log++
 	}
 	return extSpec{
 		blocks: s.blocks, logBlock: log, logCluster: uint32(bits.TrailingZeros32(s.clusterRatio)), perGroup: s.blocksPerGroup, inodes: s.inodesPerGroup, compat: s.compat, incompat: s.incompat,
-		rocompt: s.roCompat, state: s.state, errors: s.errors, mountTime: s.mountTime, reserved: uint16(s.reservedGDT),
+		rocompt: s.roCompat, state: s.state, errors: s.errorCount, mountTime: s.mountTime, reserved: uint16(s.reservedDescriptorBlocks),
 	}
 }
 
-func (e extSpec) withBlocks(n uint64) extSpec { e.blocks = n; return e }
+func (spec extSpec) withBlocks(n uint64) extSpec { spec.blocks = n; return spec }
 
-func (e extSpec) encode() []byte {
+func (spec extSpec) encode() []byte {
 	b := make([]byte, extLength)
 	le := binary.LittleEndian
-	le.PutUint32(b[0:], e.inodes)
-	le.PutUint32(b[4:], uint32(e.blocks))
-	if e.logBlock == 0 {
+	le.PutUint32(b[0:], spec.inodes)
+	le.PutUint32(b[4:], uint32(spec.blocks))
+	if spec.logBlock == 0 {
 		le.PutUint32(b[20:], 1)
 	}
-	le.PutUint32(b[24:], e.logBlock)
-	le.PutUint32(b[28:], e.logBlock+e.logCluster)
-	le.PutUint32(b[32:], e.perGroup)
-	le.PutUint32(b[40:], e.inodes)
-	le.PutUint32(b[44:], e.mountTime)
+	le.PutUint32(b[24:], spec.logBlock)
+	le.PutUint32(b[28:], spec.logBlock+spec.logCluster)
+	le.PutUint32(b[32:], spec.perGroup)
+	le.PutUint32(b[40:], spec.inodes)
+	le.PutUint32(b[44:], spec.mountTime)
 	le.PutUint16(b[56:], extMagic)
-	le.PutUint16(b[58:], e.state)
+	le.PutUint16(b[58:], spec.state)
 	le.PutUint32(b[76:], 1)
 	le.PutUint16(b[88:], 256)
-	le.PutUint32(b[92:], e.compat)
-	le.PutUint32(b[96:], e.incompat)
-	le.PutUint32(b[100:], e.rocompt)
-	le.PutUint16(b[206:], e.reserved)
-	if e.incompat&extIncompat64bit != 0 {
+	le.PutUint32(b[92:], spec.compat)
+	le.PutUint32(b[96:], spec.incompat)
+	le.PutUint32(b[100:], spec.rocompt)
+	le.PutUint16(b[206:], spec.reserved)
+	if spec.incompat&extIncompat64bit != 0 {
 		le.PutUint16(b[254:], 64)
-		le.PutUint32(b[336:], uint32(e.blocks>>32))
+		le.PutUint32(b[336:], uint32(spec.blocks>>32))
 	}
-	le.PutUint32(b[404:], e.errors)
-	if e.rocompt&extROCompatMetadataCsum != 0 && !e.badChecksum {
+	le.PutUint32(b[404:], spec.errors)
+	if spec.rocompt&extROCompatMetadataCsum != 0 && !spec.badChecksum {
 		le.PutUint32(b[1020:], ^crc32.Checksum(b[:1020], crc32.MakeTable(crc32.Castagnoli)))
 	}
 	return b
 }
 
-func (e extSpec) put(d *fakeDevice) { copy(d.head[extOffset:], e.encode()) }
+func (spec extSpec) put(d *fakeDevice) { copy(d.head[extOffset:], spec.encode()) }
 
 // encodeXFS makes the start of an XFS superblock.
 func encodeXFS(blocks uint64, inProgress bool) []byte {

@@ -67,7 +67,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	if sig.State == StateFormatted && sig.IsComplete && sig.Type == req.Type {
 		return RemoveMarker(req.Marker)
 	}
-	if err := mayFormat(req, sig, size, s.now()); err != nil {
+	if err := checkMayFormat(req, sig, size, s.now()); err != nil {
 		return err
 	}
 	if err := writeMarker(req.Marker, marker{Type: req.Type, Device: size, Begun: s.now()}); err != nil {
@@ -83,7 +83,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 		}
 	}
 	if err := s.mkfs(ctx, req, args); err != nil {
-		if dropErr := s.dropMarker(ctx, req, err); dropErr != nil {
+		if dropErr := s.removeUnusedMarker(ctx, req, err); dropErr != nil {
 			s.log.ErrorContext(ctx, "the record of a failed mkfs stays", "device", req.Device.Path(), "error", dropErr)
 		}
 		return err
@@ -91,14 +91,14 @@ func (s *System) Format(ctx context.Context, req FormatRequest) error {
 	return s.verifyFormat(ctx, req, size)
 }
 
-// dropMarker removes the marker after a mkfs that has failed before it wrote
+// removeUnusedMarker removes the marker after a mkfs that has failed before it wrote
 // anything: later it would pass somebody's data off as leftovers. When the
 // device was in use the marker may be that of the mkfs which uses it.
-func (s *System) dropMarker(ctx context.Context, req FormatRequest, cause error) error {
+func (s *System) removeUnusedMarker(ctx context.Context, req FormatRequest, cause error) error {
 	if errors.Is(cause, unix.EBUSY) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropMarkerTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markerProbeTimeout)
 	defer cancel()
 	if sig, err := s.Probe(ctx, req.Device); err != nil || sig.State != StateBlank {
 		return nil // the marker stays
@@ -106,12 +106,12 @@ func (s *System) dropMarker(ctx context.Context, req FormatRequest, cause error)
 	return RemoveMarker(req.Marker)
 }
 
-// dropMarkerTime bounds the look at the device that decides on the marker;
+// markerProbeTimeout bounds the look at the device that decides on the marker;
 // the caller's time may have run out with mkfs.
-const dropMarkerTime = 5 * time.Second
+const markerProbeTimeout = 5 * time.Second
 
-// mayFormat decides whether what was found may be overwritten.
-func mayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time) error {
+// checkMayFormat decides whether what was found may be overwritten.
+func checkMayFormat(req FormatRequest, sig Signature, size volume.Size, now time.Time) error {
 	refuse := func(why string) error {
 		remedy := "if nothing on it is needed, clear it with wipefs -a and blkdiscard -z; otherwise ask for the filesystem it has"
 		if sig.State == StateForeign && sig.Type != "" {
@@ -169,9 +169,9 @@ func (s *System) wipe(ctx context.Context, dev Device, size int64, what string) 
 }
 
 func wipeAreas(ctx context.Context, d blockdev.Writer, size int64) error {
-	zero := make([]byte, probeArea)
-	tail := max(size-probeArea, 0)
-	for _, area := range append([]span{{0, min(probeArea, size)}, {tail, size - tail}}, sampled(size)...) {
+	zero := make([]byte, probeLength)
+	tail := max(size-probeLength, 0)
+	for _, area := range append([]span{{0, min(probeLength, size)}, {tail, size - tail}}, sampleSpans(size)...) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 	if req.Type == TypeExt2 { // mount-utils knows the force flags of ext3 and ext4 only
 		args = append([]string{"-F", "-m0"}, args...)
 	}
-	formatter := mount.NewSafeFormatAndMount(noMount{}, run)
+	formatter := mount.NewSafeFormatAndMount(mountNothing{}, run)
 	err := formatter.FormatAndMountSensitiveWithFormatOptions(device, "", string(req.Type), nil, nil, args)
 	switch {
 	case ctx.Err() != nil:
@@ -202,7 +202,7 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 			Kind: volume.KindOf(ctx.Err()), Msg: "mkfs of " + string(req.Type) + " on " + device + " was stopped before it finished", Cause: ctx.Err(),
 			Remedy: "it starts over at the next try; a very large ext3 needs a longer deadline, or use ext4 or xfs",
 		}
-	case run.refused:
+	case run.foundData:
 		// What blkid sees may be a mkfs at work, of a plugin that has crashed.
 		if err := checkUnused(req.Device); err != nil {
 			return err
@@ -212,12 +212,12 @@ func (s *System) mkfs(ctx context.Context, req FormatRequest, args []string) err
 		}
 		return volume.Errorf(volume.KindPrecondition, "blkid recognizes data on %s that this driver does not know; it was not formatted", device).
 			WithRemedy("look at it with blkid -p; if nothing on it is needed, clear it with wipefs -a and blkdiscard -z")
-	case run.moved != nil:
-		return run.moved
-	case run.missing != "":
-		return volume.Errorf(volume.KindInternal, "%s was not formatted as %s: this node has no program %s", device, req.Type, run.missing).
+	case run.pathErr != nil:
+		return run.pathErr
+	case run.missingProgram != "":
+		return volume.Errorf(volume.KindInternal, "%s was not formatted as %s: this node has no program %s", device, req.Type, run.missingProgram).
 			WithRemedy("use the image of the node plugin, or install what is missing beside it (util-linux, e2fsprogs, xfsprogs, btrfs-progs)")
-	case err != nil && run.inUse:
+	case err != nil && run.isInUse:
 		return volume.Errorf(volume.KindDeadline, "mkfs of %s did not touch %s, which is in use (%w): %v", req.Type, device, unix.EBUSY, err).
 			WithRemedy(inUseRemedy)
 	case err != nil:
@@ -249,38 +249,38 @@ func (s *System) verifyFormat(ctx context.Context, req FormatRequest, size volum
 	return RemoveMarker(req.Marker)
 }
 
-// noMount turns FormatAndMount of mount-utils into format alone.
-type noMount struct{ mount.Interface }
+// mountNothing turns FormatAndMount of mount-utils into format alone.
+type mountNothing struct{ mount.Interface }
 
 // MountSensitive does nothing.
-func (noMount) MountSensitive(string, string, string, []string, []string) error { return nil }
+func (mountNothing) MountSensitive(string, string, string, []string, []string) error { return nil }
 
 // formatExec binds every command to a context, which mount-utils does not do,
 // and lets it start blkid and mkfs only: should blkid recognize something that
 // Probe does not, mount-utils would go on to repair it.
 type formatExec struct {
 	utilexec.Interface
-	ctx         context.Context //nolint:containedctx // mount-utils passes none; this value lives for one call
-	checkPath   func() error    // called directly before mkfs starts
-	keepReserve bool            // the user chose -m
-	refused     bool            // blkid recognized something
-	inUse       bool            // mkfs found the device in use
-	moved       error           // the path leads to another device
-	missing     string          // a program that this node does not have
+	ctx            context.Context //nolint:containedctx // mount-utils passes none; this value lives for one call
+	checkPath      func() error    // called directly before mkfs starts
+	keepReserve    bool            // the user chose -m
+	foundData      bool            // blkid recognized something
+	isInUse        bool            // mkfs found the device in use
+	pathErr        error           // the path leads to another device
+	missingProgram string          // a program that this node does not have
 }
 
 // Command makes a command that is bound to the context.
-func (e *formatExec) Command(name string, args ...string) utilexec.Cmd {
+func (fe *formatExec) Command(name string, args ...string) utilexec.Cmd {
 	switch {
 	case name == "blkid":
-		return &formatCommand{Cmd: e.CommandContext(e.ctx, name, args...), exec: e, name: name}
+		return &formatCommand{Cmd: fe.CommandContext(fe.ctx, name, args...), exec: fe, name: name}
 	case strings.HasPrefix(name, "mkfs."):
-		if i := len(args) - 2; e.keepReserve && i >= 0 && args[i] == "-m0" { // mount-utils puts it behind the user's
+		if i := len(args) - 2; fe.keepReserve && i >= 0 && args[i] == "-m0" { // mount-utils puts it behind the user's
 			args = slices.Delete(slices.Clone(args), i, i+1)
 		}
-		return &formatCommand{Cmd: e.CommandContext(e.ctx, name, args...), exec: e, name: name, mkfs: true}
+		return &formatCommand{Cmd: fe.CommandContext(fe.ctx, name, args...), exec: fe, name: name, mkfs: true}
 	default:
-		e.refused = true
+		fe.foundData = true
 		return refusedCommand{}
 	}
 }
@@ -295,21 +295,21 @@ type formatCommand struct {
 }
 
 // CombinedOutput runs the command.
-func (c *formatCommand) CombinedOutput() ([]byte, error) {
-	if c.mkfs {
-		if c.exec.moved = c.exec.checkPath(); c.exec.moved != nil {
-			return nil, c.exec.moved
+func (fc *formatCommand) CombinedOutput() ([]byte, error) {
+	if fc.mkfs {
+		if fc.exec.pathErr = fc.exec.checkPath(); fc.exec.pathErr != nil {
+			return nil, fc.exec.pathErr
 		}
 	}
-	out, err := c.Cmd.CombinedOutput()
+	out, err := fc.Cmd.CombinedOutput()
 	if errors.Is(err, utilexec.ErrExecutableNotFound) {
-		c.exec.missing = c.name
+		fc.exec.missingProgram = fc.name
 	}
-	if !c.mkfs {
+	if !fc.mkfs {
 		return out, err
 	}
-	c.exec.inUse = err != nil && inUse(string(out))
-	return []byte(causeOf(string(out))), err
+	fc.exec.isInUse = err != nil && isInUse(string(out))
+	return []byte(shortenOutput(string(out))), err
 }
 
 // refusedCommand stands for a program that must not run on this device.

@@ -16,7 +16,7 @@ import (
 // fault of the device, and one that somebody else has in use passes.
 func TestFormatWipeStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		r.device.head[70000] = 7
 		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
@@ -26,7 +26,7 @@ func TestFormatWipeStopped(t *testing.T) {
 			if kind == volume.KindDeadline {
 				ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 			}
-			req := FormatRequest{Device: slowWriter{r.device, func() {
+			req := FormatRequest{Device: slowDevice{r.device, func() {
 				if kind == volume.KindCanceled {
 					cancel()
 				}
@@ -34,12 +34,12 @@ func TestFormatWipeStopped(t *testing.T) {
 			}}, Type: TypeXFS, Marker: r.marker}
 			wantError(t, r.s.Format(ctx, req), kind, "clear the leftovers of an interrupted mkfs on /dev/loop0", "")
 			cancel()
-			if len(r.ran) != 0 || !r.marked(t) {
-				t.Errorf("ran %q, marker %t", r.ran, r.marked(t))
+			if len(r.ran) != 0 || !r.hasMarker(t) {
+				t.Errorf("ran %q, marker %t", r.ran, r.hasMarker(t))
 			}
 			r.device.head[70000] = 7
 		}
-		r.k.force["writer"] = []error{unix.EBUSY}
+		r.k.errors["writer"] = []error{unix.EBUSY}
 		wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 		if err := r.format(t.Context(), TypeXFS); err != nil {
 			t.Error(err)
@@ -47,39 +47,39 @@ func TestFormatWipeStopped(t *testing.T) {
 	})
 }
 
-// slowWriter is a device to which each write takes its time.
-type slowWriter struct {
+// slowDevice is a device to which each write takes its time.
+type slowDevice struct {
 	*fakeDevice
 	during func()
 }
 
-func (d slowWriter) OpenWriter() (blockdev.Writer, error) {
-	w, err := d.fakeDevice.OpenWriter()
-	return slowWrites{w, d.during}, err
+func (sd slowDevice) OpenWriter() (blockdev.Writer, error) {
+	w, err := sd.fakeDevice.OpenWriter()
+	return slowWriter{w, sd.during}, err
 }
 
-type slowWrites struct {
+type slowWriter struct {
 	blockdev.Writer
 	during func()
 }
 
-func (w slowWrites) WriteAt(p []byte, at int64) (int, error) {
-	w.during()
-	return w.Writer.WriteAt(p, at)
+func (sw slowWriter) WriteAt(p []byte, at int64) (int, error) {
+	sw.during()
+	return sw.Writer.WriteAt(p, at)
 }
 
 // TestFormatSeenByBlkid: what blkid sees may be the mkfs of a plugin that has
 // crashed; its marker stays.
 func TestFormatSeenByBlkid(t *testing.T) {
-	r := newFormatRig(t)
+	r := newFormatTest(t)
 	r.blkid = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
-	r.k.force["writer"] = []error{unix.EBUSY}
+	r.k.errors["writer"] = []error{unix.EBUSY}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
-	if !r.marked(t) {
+	if !r.hasMarker(t) {
 		t.Error("the marker of a mkfs at work is gone")
 	}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
-	if r.marked(t) {
+	if r.hasMarker(t) {
 		t.Error("the marker stays beside data that is not ours")
 	}
 }

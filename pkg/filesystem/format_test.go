@@ -70,8 +70,8 @@ func TestMkfsArgs(t *testing.T) {
 	}
 }
 
-// formatRig is a device of 1 GiB and a mkfs that makes what is asked for.
-type formatRig struct {
+// formatTest is a device of 1 GiB and a mkfs that makes what is asked for.
+type formatTest struct {
 	k       *fakeKernel
 	s       *System
 	device  *fakeDevice
@@ -85,10 +85,10 @@ type formatRig struct {
 	duringBlkid func()
 }
 
-func newFormatRig(t *testing.T) *formatRig {
+func newFormatTest(t *testing.T) *formatTest {
 	t.Helper()
 	k := newFakeKernel(t)
-	r := &formatRig{k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(), marker: filepath.Join(t.TempDir(), "vol.mkfs")}
+	r := &formatTest{k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(), marker: filepath.Join(t.TempDir(), "vol.mkfs")}
 	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 		r.ran = append(r.ran, strings.Join(command, " "))
 		if command[0] == "blkid" && r.duringBlkid != nil {
@@ -104,15 +104,15 @@ func newFormatRig(t *testing.T) *formatRig {
 		case r.mkfs != nil:
 			return []byte(cmp.Or(r.output, "mkfs output")), r.mkfs(command)
 		default:
-			r.make(Type(strings.TrimPrefix(command[0], "mkfs.")))
+			r.putFilesystem(Type(strings.TrimPrefix(command[0], "mkfs.")))
 			return nil, nil
 		}
 	})
 	return r
 }
 
-// make puts a complete filesystem on the device.
-func (r *formatRig) make(t Type) {
+// putFilesystem puts a complete filesystem on the device.
+func (r *formatTest) putFilesystem(t Type) {
 	clear(r.device.head)
 	switch t {
 	case TypeXFS:
@@ -130,11 +130,11 @@ func (r *formatRig) make(t Type) {
 	}
 }
 
-func (r *formatRig) format(ctx context.Context, fs Type, options ...string) error {
+func (r *formatTest) format(ctx context.Context, fs Type, options ...string) error {
 	return r.s.Format(ctx, FormatRequest{Device: r.device, Type: fs, Options: options, Marker: r.marker})
 }
 
-func (r *formatRig) marked(t *testing.T) bool {
+func (r *formatTest) hasMarker(t *testing.T) bool {
 	t.Helper()
 	_, exists, err := readMarker(r.marker)
 	if err != nil {
@@ -152,14 +152,14 @@ func TestFormat(t *testing.T) {
 		TypeBtrfs: "mkfs.btrfs -K /dev/loop0",
 	} {
 		t.Run(string(fs), func(t *testing.T) {
-			r := newFormatRig(t)
+			r := newFormatTest(t)
 			if err := r.format(t.Context(), fs); err != nil {
 				t.Fatal(err)
 			}
 			if len(r.ran) != 2 || !strings.HasPrefix(r.ran[0], "blkid ") || r.ran[1] != mkfs {
 				t.Errorf("ran %q, want blkid and %q", r.ran, mkfs)
 			}
-			if r.marked(t) {
+			if r.hasMarker(t) {
 				t.Error("the marker was left behind")
 			}
 			if len(r.k.calls) != 0 {
@@ -171,7 +171,7 @@ func TestFormat(t *testing.T) {
 			}
 		})
 	}
-	r := newFormatRig(t)
+	r := newFormatTest(t)
 	if err := r.format(t.Context(), TypeExt4, "-m", "3"); err != nil || r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
 		t.Errorf("an explicit -m must win: %v, %q", err, r.ran)
 	}
@@ -181,35 +181,35 @@ func TestFormat(t *testing.T) {
 // a device that is not blank.
 func TestFormatRefusals(t *testing.T) {
 	now := time.Now()
-	readErr := func(r *formatRig) { r.k.force["read"] = []error{unix.EIO} }
+	readErr := func(r *formatTest) { r.k.errors["read"] = []error{unix.EIO} }
 	for _, tc := range []struct {
 		name   string
-		setup  func(r *formatRig)
+		setup  func(r *formatTest)
 		kind   volume.Kind
 		text   string
 		marker *marker
 	}{
-		{"another filesystem", func(r *formatRig) { r.make(TypeXFS) }, volume.KindPrecondition, "holds an xfs filesystem of 1 GiB", nil},
-		{"another filesystem, marked", func(r *formatRig) { r.make(TypeXFS) }, volume.KindPrecondition, "another filesystem was asked for", &marker{TypeExt4, volume.GiB, now}},
-		{"ext3 for ext4", func(r *formatRig) { r.make(TypeExt3) }, volume.KindPrecondition, "holds an ext3 filesystem", nil},
-		{"LUKS", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", nil},
-		{"LUKS, marked", func(r *formatRig) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", &marker{TypeExt4, volume.GiB, now}},
-		{"unknown data", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "unknown data; nothing on this node proves", nil},
-		{"unknown data, marked for xfs", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "made xfs", &marker{TypeXFS, volume.GiB, now}},
-		{"unknown data, marked for a larger device", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now}},
-		{"unknown data, marked a day ago", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(-statefile.MaxMarkerAge)}},
-		{"unknown data, marked tomorrow", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(statefile.MaxMarkerAge + time.Minute)}},
-		{"unknown data, marked without a time", func(r *formatRig) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, time.Time{}}},
-		{"unfinished, not marked", func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.KindPrecondition, "mkfs did not finish", nil},
-		{"damaged, marked", func(r *formatRig) { r.make(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now}},
+		{"another filesystem", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition, "holds an xfs filesystem of 1 GiB", nil},
+		{"another filesystem, marked", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition, "another filesystem was asked for", &marker{TypeExt4, volume.GiB, now}},
+		{"ext3 for ext4", func(r *formatTest) { r.putFilesystem(TypeExt3) }, volume.KindPrecondition, "holds an ext3 filesystem", nil},
+		{"LUKS", func(r *formatTest) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", nil},
+		{"LUKS, marked", func(r *formatTest) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", &marker{TypeExt4, volume.GiB, now}},
+		{"unknown data", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "unknown data; nothing on this node proves", nil},
+		{"unknown data, marked for xfs", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "made xfs", &marker{TypeXFS, volume.GiB, now}},
+		{"unknown data, marked for a larger device", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now}},
+		{"unknown data, marked a day ago", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(-statefile.MaxMarkerAge)}},
+		{"unknown data, marked tomorrow", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(statefile.MaxMarkerAge + time.Minute)}},
+		{"unknown data, marked without a time", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, time.Time{}}},
+		{"unfinished, not marked", func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.KindPrecondition, "mkfs did not finish", nil},
+		{"damaged, marked", func(r *formatTest) { r.putFilesystem(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now}},
 		{"unreadable", readErr, volume.KindInternal, "cannot be read", nil},
 		{"unreadable, marked", readErr, volume.KindInternal, "cannot be read", &marker{TypeExt4, volume.GiB, now}},
-		{"blkid sees more", func(r *formatRig) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition, "blkid recognizes data", nil},
-		{"blkid fails", func(r *formatRig) { r.blkidNo = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
-		{"blkid is missing", func(r *formatRig) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal, "no program blkid", nil},
+		{"blkid sees more", func(r *formatTest) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition, "blkid recognizes data", nil},
+		{"blkid fails", func(r *formatTest) { r.blkidNo = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
+		{"blkid is missing", func(r *formatTest) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal, "no program blkid", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newFormatRig(t)
+			r := newFormatTest(t)
 			tc.setup(r)
 			if tc.marker != nil {
 				if err := writeMarker(r.marker, *tc.marker); err != nil {
@@ -229,23 +229,23 @@ func TestFormatRefusals(t *testing.T) {
 		})
 	}
 	t.Run("invalid option", func(t *testing.T) {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		wantError(t, r.format(t.Context(), TypeExt4, "-b", "1024"), volume.KindInvalid, "4096", "")
 	})
 	t.Run("marker damaged", func(t *testing.T) {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		r.device.head[70000] = 1
 		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older", "wipefs -a and blkdiscard -z")
 		r.device.head[70000] = 0
-		if err := r.format(t.Context(), TypeExt4); err != nil || r.marked(t) {
+		if err := r.format(t.Context(), TypeExt4); err != nil || r.hasMarker(t) {
 			t.Errorf("a damaged marker beside a blank device: %v", err)
 		}
 	})
 	t.Run("marker cannot be kept", func(t *testing.T) {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		r.marker = filepath.Join(r.marker, "missing", "marker")
 		wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs", "state directory")
 		if len(r.ran) != 0 {
@@ -257,16 +257,16 @@ func TestFormatRefusals(t *testing.T) {
 // TestFormatInterrupted: mkfs is stopped half-way; the next Format finishes,
 // and one without the marker does not.
 func TestFormatInterrupted(t *testing.T) {
-	for name, leave := range map[string]func(r *formatRig){
-		"nothing":        func(*formatRig) {},
-		"unknown data":   func(r *formatRig) { r.device.head[70000] = 7 },
-		"unfinished XFS": func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) },
+	for name, leave := range map[string]func(r *formatTest){
+		"nothing":        func(*formatTest) {},
+		"unknown data":   func(r *formatTest) { r.device.head[70000] = 7 },
+		"unfinished XFS": func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newFormatRig(t)
+			r := newFormatTest(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			r.mkfs = func([]string) error {
-				if !r.marked(t) {
+				if !r.hasMarker(t) {
 					t.Error("mkfs runs before the marker is in place")
 				}
 				leave(r)
@@ -274,8 +274,8 @@ func TestFormatInterrupted(t *testing.T) {
 				return testingexec.FakeExitError{Status: 137}
 			}
 			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next try")
-			if r.marked(t) != (name != "nothing") {
-				t.Fatalf("marker: %v", r.marked(t))
+			if r.hasMarker(t) != (name != "nothing") {
+				t.Fatalf("marker: %v", r.hasMarker(t))
 			}
 			r.mkfs = nil
 			if name != "nothing" {
@@ -285,7 +285,7 @@ func TestFormatInterrupted(t *testing.T) {
 			if err := r.format(t.Context(), TypeXFS); err != nil {
 				t.Fatal(err)
 			}
-			if r.marked(t) {
+			if r.hasMarker(t) {
 				t.Error("the marker was left behind")
 			}
 			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
@@ -294,44 +294,47 @@ func TestFormatInterrupted(t *testing.T) {
 		})
 	}
 	t.Run("after the last write", func(t *testing.T) {
-		r := newFormatRig(t)
-		r.make(TypeXFS)
+		r := newFormatTest(t)
+		r.putFilesystem(TypeXFS)
 		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.format(t.Context(), TypeXFS); err != nil || r.marked(t) || len(r.ran) != 0 {
-			t.Errorf("%v, marker %v, ran %q", err, r.marked(t), r.ran)
+		if err := r.format(t.Context(), TypeXFS); err != nil || r.hasMarker(t) || len(r.ran) != 0 {
+			t.Errorf("%v, marker %v, ran %q", err, r.hasMarker(t), r.ran)
 		}
 	})
 	t.Run("leftovers cannot be cleared", func(t *testing.T) {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		r.device.head[70000] = 7
 		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		r.k.force["write"] = []error{unix.EIO}
+		r.k.errors["write"] = []error{unix.EIO}
 		wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
-		if !r.marked(t) || len(r.ran) != 0 {
-			t.Errorf("marker %v, ran %q", r.marked(t), r.ran)
+		if !r.hasMarker(t) || len(r.ran) != 0 {
+			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.ran)
 		}
 	})
 }
 
 // TestFormatUnproven: mkfs says yes, the device says no.
 func TestFormatUnproven(t *testing.T) {
-	for name, mkfs := range map[string]func(r *formatRig){
-		"holds nothing":                        func(*formatRig) {},
-		"holds an ext4 filesystem of 1 GiB":    func(r *formatRig) { r.make(TypeExt4) },
-		"filesystem whose mkfs did not finish": func(r *formatRig) { copy(r.device.head, encodeXFS(1<<18, true)) },
-		"holds unknown data":                   func(r *formatRig) { r.device.head[9] = 1 },
-		"a damaged superblock of xfs":          func(r *formatRig) { copy(r.device.head, encodeXFS(1<<62, false)) },
-		"signatures of both xfs and btrfs":     func(r *formatRig) { r.make(TypeXFS); copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature)) },
+	for name, mkfs := range map[string]func(r *formatTest){
+		"holds nothing":                        func(*formatTest) {},
+		"holds an ext4 filesystem of 1 GiB":    func(r *formatTest) { r.putFilesystem(TypeExt4) },
+		"filesystem whose mkfs did not finish": func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) },
+		"holds unknown data":                   func(r *formatTest) { r.device.head[9] = 1 },
+		"a damaged superblock of xfs":          func(r *formatTest) { copy(r.device.head, encodeXFS(1<<62, false)) },
+		"signatures of both xfs and btrfs": func(r *formatTest) {
+			r.putFilesystem(TypeXFS)
+			copy(r.device.head[btrfsOffset:], encodeBtrfs(1, btrfsSignature))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newFormatRig(t)
+			r := newFormatTest(t)
 			r.mkfs = func([]string) error { mkfs(r); return nil }
 			wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, name, "mkfs options")
-			if !r.marked(t) {
+			if !r.hasMarker(t) {
 				t.Error("the marker is gone")
 			}
 		})
@@ -341,10 +344,10 @@ func TestFormatUnproven(t *testing.T) {
 // TestFormatFailed: the marker does not outlive a mkfs that wrote nothing, so
 // that it cannot vouch for data written later.
 func TestFormatFailed(t *testing.T) {
-	r := newFormatRig(t)
+	r := newFormatTest(t)
 	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
-	if r.marked(t) {
+	if r.hasMarker(t) {
 		t.Error("the marker stays beside a blank device")
 	}
 	r.device.head[70000] = 7 // somebody's data
@@ -353,15 +356,15 @@ func TestFormatFailed(t *testing.T) {
 	r.device.head[70000] = 0
 	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
-	if !r.marked(t) {
+	if !r.hasMarker(t) {
 		t.Error("the marker of a half-made filesystem is gone")
 	}
 	r.mkfs = func([]string) error {
-		r.k.force["read"] = []error{unix.EIO}
+		r.k.errors["read"] = []error{unix.EIO}
 		return testingexec.FakeExitError{Status: 1}
 	}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
-	if !r.marked(t) {
+	if !r.hasMarker(t) {
 		t.Error("the marker is gone from beside a device that cannot be read")
 	}
 }
@@ -375,12 +378,12 @@ func TestFormatInUse(t *testing.T) {
 		TypeXFS:   "mkfs.xfs: cannot open /dev/loop0: Device or resource busy\n",
 		TypeBtrfs: "ERROR: unable to open /dev/loop0: Device or resource busy\n",
 	} {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		r.output = strings.Repeat("Allocating group tables: done\n", 1000) + output
 		r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 		err := r.format(t.Context(), fs)
 		wantError(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use", "retries this automatically")
-		if !r.marked(t) {
+		if !r.hasMarker(t) {
 			t.Error("the marker is gone")
 		}
 		if text := err.Error(); len(text) > 1500 || !strings.Contains(text, strings.TrimSpace(output[len(output)-20:])) {
@@ -413,22 +416,22 @@ func TestRemoveMarker(t *testing.T) {
 
 // TestFormatEncrypted: behind an encryption layer blank sectors look random.
 func TestFormatEncrypted(t *testing.T) {
-	sig := Signature{State: StateForeign, Content: unknownData, IsRandom: true}
+	sig := Signature{State: StateForeign, Content: unknownContent, IsRandom: true}
 	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
-	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
+	wantError(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
 	req.IsEncrypted = true
-	if err := mayFormat(req, sig, volume.GiB, time.Now()); err != nil {
+	if err := checkMayFormat(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
 	sig.IsRandom = false
-	wantError(t, mayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
+	wantError(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
 }
 
 // TestFormatSaysWhatItCleared: the noise of a new encrypted volume is nothing
 // that an interrupted mkfs has left.
 func TestFormatSaysWhatItCleared(t *testing.T) {
 	for what, noisy := range map[string]bool{"the random bytes of a new encrypted volume": true, "the leftovers of an interrupted mkfs": false} {
-		r := newFormatRig(t)
+		r := newFormatTest(t)
 		r.device.bytes = uint64(len(r.device.head))
 		r.device.head[70000] = 7
 		if noisy {

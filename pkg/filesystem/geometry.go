@@ -33,19 +33,19 @@ func (g Geometry) Size() volume.Size {
 // device), Internal (unreadable), Deadline and Canceled (no answer within ctx).
 func (s *System) Geometry(ctx context.Context, dev Device, mountPoint string) (Geometry, error) {
 	if mountPoint == "" {
-		return readBounded(ctx, s, dev, func() (Geometry, error) { return unmountedGeometry(ctx, dev) })
+		return awaitDeviceRead(ctx, s, dev, func() (Geometry, error) { return unmountedGeometry(ctx, dev) })
 	}
-	return lookBounded(ctx, s, dev, mountPoint, func() (Geometry, error) {
-		t, err := s.openTarget(dev, mountPoint)
+	return awaitMountRead(ctx, s, dev, mountPoint, func() (Geometry, error) {
+		t, err := s.openMounted(dev, mountPoint)
 		if err != nil {
 			return Geometry{}, err
 		}
 		defer t.close()
-		g, err := t.family()
+		g, err := t.newGrower()
 		if err != nil {
 			return Geometry{}, err
 		}
-		return g.read(ctx)
+		return g.readGeometry(ctx)
 	})
 }
 
@@ -54,11 +54,11 @@ func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 	if err != nil {
 		return Geometry{}, err
 	}
-	head, err := readArea(dev, 0, min(size.Bytes(), probeArea))
+	head, err := readArea(dev, 0, min(size.Bytes(), probeLength))
 	if err != nil {
-		return Geometry{}, unreadable(dev.Path(), err)
+		return Geometry{}, unreadableError(dev.Path(), err)
 	}
-	sig, known := knownFilesystem(head)
+	sig, known := findFilesystem(head)
 	if !known || sig.State != StateFormatted {
 		return Geometry{}, volume.Errorf(volume.KindPrecondition, "device %s holds no filesystem that could be measured", dev.Path())
 	}
@@ -70,7 +70,7 @@ func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 		b, _ := parseBtrfs(head[btrfsOffset : btrfsOffset+btrfsLength])
 		return btrfsGeometry(b.deviceBytes, b.sectorSize), nil
 	default:
-		e, err := readExt(ctx, dev)
+		e, err := readExtSuperblock(ctx, dev)
 		if err != nil {
 			return Geometry{}, err
 		}
@@ -78,8 +78,8 @@ func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 	}
 }
 
-func extGeometry(e extSuper) Geometry {
-	t, _ := e.kind()
+func extGeometry(e extSuperblock) Geometry {
+	t, _ := e.fsType()
 	return Geometry{Type: t, BlockSize: volume.Size(e.blockSize), Blocks: e.blocks}
 }
 
@@ -90,31 +90,31 @@ func btrfsGeometry(total uint64, sector uint32) Geometry {
 // How often, and how far apart, an ext superblock is read that changes while
 // it is read.
 const (
-	tornReads = 20
-	tornPause = 5 * time.Millisecond
+	maxSuperblockReads     = 20
+	superblockReadInterval = 5 * time.Millisecond
 )
 
-// readExt reads the ext superblock from the block device: the kernel changes
+// readExtSuperblock reads the ext superblock from the block device: the kernel changes
 // the very same page, so the read is current, but it may catch a change half
 // made. A superblock with a checksum counts when that is right; one without,
 // and one whose checksum stays wrong (kernels before 6.2 renew it only when
 // they write it out), counts when two reads in a row agree.
-func readExt(ctx context.Context, dev Device) (extSuper, error) {
+func readExtSuperblock(ctx context.Context, dev Device) (extSuperblock, error) {
 	device := dev.Path()
-	var last extSuper
+	var last extSuperblock
 	agreed := 0
-	for range tornReads {
+	for range maxSuperblockReads {
 		b, err := readArea(dev, extOffset, extLength)
 		if err != nil {
-			return extSuper{}, unreadable(device, err)
+			return extSuperblock{}, unreadableError(device, err)
 		}
 		e, ok := parseExt(b)
 		switch {
-		case ok && e.checksumPresent && e.checksumValid:
+		case ok && e.hasChecksum && e.isChecksumValid:
 			return e, nil
 		case ok && e == last:
 			agreed++
-			if !e.checksumPresent || agreed >= tornReads/4 {
+			if !e.hasChecksum || agreed >= maxSuperblockReads/4 {
 				return e, nil
 			}
 		default:
@@ -123,35 +123,35 @@ func readExt(ctx context.Context, dev Device) (extSuper, error) {
 		if ok {
 			last = e
 		}
-		if err := operation.Sleep(ctx, tornPause); err != nil {
-			return extSuper{}, volume.Wrap(err, "read the superblock of "+device, "")
+		if err := operation.Sleep(ctx, superblockReadInterval); err != nil {
+			return extSuperblock{}, volume.Wrap(err, "read the superblock of "+device, "")
 		}
 	}
-	return extSuper{}, volume.Errorf(volume.KindInternal, "the ext superblock of %s changes with every read or is damaged", device).
+	return extSuperblock{}, volume.Errorf(volume.KindInternal, "the ext superblock of %s changes with every read or is damaged", device).
 		WithRemedy("try again; if it stays so, unmount the volume everywhere and run e2fsck -f " + device)
 }
 
-// readXFS reads the geometry of a mounted XFS.
-func readXFS(m mountHandle, path string) (xfsGeometry, error) {
+// readXFSGeometry reads the geometry of a mounted XFS.
+func readXFSGeometry(m mountHandle, path string) (xfsGeometry, error) {
 	x, err := m.xfsGeometry()
-	if err != nil && dead(err) {
-		return x, shutDown(path, err)
+	if err != nil && isShutDownErrno(err) {
+		return x, newShutDownError(path, err)
 	}
 	if err != nil {
 		return x, volume.Errorf(volume.KindInternal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w", path, err)
 	}
-	super := xfsSuper{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
-	if !super.plausible() {
+	super := xfsSuperblock{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
+	if !super.isPlausible() {
 		return x, volume.Errorf(volume.KindInternal, "the kernel gives an impossible geometry for the XFS at %s: %+v", path, x)
 	}
 	return x, nil
 }
 
-// readBtrfs reads the size of a mounted btrfs on its one device.
-func readBtrfs(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
+// readBtrfsDevice reads the size of a mounted btrfs on its one device.
+func readBtrfsDevice(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
 	info, err := m.btrfsInfo()
-	if err != nil && dead(err) {
-		return info, btrfsDevice{}, shutDown(path, err)
+	if err != nil && isShutDownErrno(err) {
+		return info, btrfsDevice{}, newShutDownError(path, err)
 	}
 	if err != nil {
 		return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w", path, err)

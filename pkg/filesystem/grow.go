@@ -77,12 +77,12 @@ type Growth struct {
 // kernel's answer, however long ago ctx ended. Run it apart from an RPC, and
 // keep the volume's lock until it returns. The pauses between tries obey ctx.
 func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
-	t, err := s.openTarget(req.Device, req.MountPoint)
+	t, err := s.openMounted(req.Device, req.MountPoint)
 	if err != nil {
 		return Growth{}, err
 	}
 	defer t.close()
-	g, err := t.family()
+	g, err := t.newGrower()
 	if err != nil {
 		return Growth{}, err
 	}
@@ -94,55 +94,55 @@ func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
 	return growth, err
 }
 
-func (s *System) grow(ctx context.Context, t *target, g grower, req GrowRequest) (Growth, error) {
+func (s *System) grow(ctx context.Context, t *mountedFilesystem, g grower, req GrowRequest) (Growth, error) {
 	device, err := sizeOf(t.device)
 	if err != nil {
 		return Growth{}, err
 	}
-	now, err := g.read(ctx)
+	now, err := g.readGeometry(ctx)
 	if err != nil {
 		return Growth{}, err
 	}
 	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), DeviceSize: device, Method: MethodNone}
 	goal := g.goal(device)
-	if err := sizesAllow(req, now, goal, device); err != nil {
+	if err := checkSizes(req, now, goal, device); err != nil {
 		return growth, err
 	}
-	if err := g.healthy(); err != nil {
+	if err := g.checkHealth(); err != nil {
 		return growth, err
 	}
 	if now.Blocks >= goal.full {
 		return growth, nil
 	}
-	if err := t.writable(now, device); err != nil {
+	if err := t.checkWritable(now, device); err != nil {
 		return growth, err
 	}
-	if err := g.guard(); err != nil {
+	if err := g.checkGrowable(); err != nil {
 		return growth, err
 	}
-	growth.Method, err = s.attempt(ctx, t, g, goal)
+	growth.Method, err = s.resizeUntilDone(ctx, t, g, goal)
 	if err != nil {
 		return growth, err
 	}
-	return readBack(ctx, t, g, goal, growth)
+	return verifyGrowth(ctx, t, g, goal, growth)
 }
 
-// readBack completes the growth by what counts: size and state of the
+// verifyGrowth completes the growth by what counts: size and state of the
 // filesystem now, whatever the answers were. It must not fail just because
 // the growth took all the time there was.
-func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth) (Growth, error) {
-	now, err := g.read(context.WithoutCancel(ctx))
+func verifyGrowth(ctx context.Context, t *mountedFilesystem, g grower, goal goal, growth Growth) (Growth, error) {
+	now, err := g.readGeometry(context.WithoutCancel(ctx))
 	if err != nil {
 		return growth, err
 	}
 	growth.After = now.Size()
-	if err := t.identify(); err != nil { // the mount table says whether it is still alive
+	if err := t.readMountEntry(); err != nil { // the mount table says whether it is still alive
 		return growth, err
 	}
-	if err := g.healthy(); err != nil {
+	if err := g.checkHealth(); err != nil {
 		return growth, err
 	}
-	if now.Blocks < goal.least {
+	if now.Blocks < goal.minResult {
 		return growth, volume.Errorf(volume.KindInternal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
 			now.Type, t.mountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, growth.DeviceSize).
 			WithRemedy("look at the kernel log of this node")
@@ -150,8 +150,8 @@ func readBack(ctx context.Context, t *target, g grower, goal goal, growth Growth
 	return growth, nil
 }
 
-// sizesAllow refuses what the sizes alone rule out.
-func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
+// checkSizes refuses what the sizes alone rule out.
+func checkSizes(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
 	switch {
 	case device < req.Required:
 		return volume.Errorf(volume.KindDeadline, "the device %s has %s, not yet the required %s", req.Device.Path(), device, req.Required).
@@ -162,7 +162,7 @@ func sizesAllow(req GrowRequest, now Geometry, goal goal, device volume.Size) er
 			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() + ", or restore it from a snapshot")
 	case goal.limit != nil && req.Required > goal.limit.size:
 		return volume.Errorf(volume.KindOutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
-			now.Type, req.MountPoint, goal.limit.size, req.Required, goal.limit.why).
+			now.Type, req.MountPoint, goal.limit.size, req.Required, goal.limit.reason).
 			WithRemedy("ask for at most " + goal.limit.size.String() + ", or copy the data to a new volume (ext4 or xfs)")
 	}
 	return nil
@@ -172,44 +172,44 @@ func sizeOfBlocks(blocks uint64, g Geometry) volume.Size {
 	return Geometry{BlockSize: g.BlockSize, Blocks: blocks}.Size()
 }
 
-// writable refuses a growth that needs writing where nothing can be written.
-func (t *target) writable(now Geometry, device volume.Size) error {
-	if !t.readonly {
+// checkWritable refuses a growth that needs writing where nothing can be written.
+func (f *mountedFilesystem) checkWritable(now Geometry, device volume.Size) error {
+	if !f.isReadOnly {
 		return nil
 	}
-	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, t.mountPoint, now.Size(), device)
-	if t.entry.IsReadOnly() && !t.entry.IsFilesystemReadOnly() {
+	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, f.mountPoint, now.Size(), device)
+	if f.entry.IsReadOnly() && !f.entry.IsFilesystemReadOnly() {
 		return e.WithRemedy("the mount is read-only, not the filesystem: grow it through a writable mount of it")
 	}
 	return e.WithRemedy("mount the volume writable: it grows at that moment")
 }
 
 // The pauses between tries while another growth is under way.
-const longestPause = time.Second
+const maxRetryInterval = time.Second
 
-// attempt makes the request until the kernel has answered it, and falls back
+// resizeUntilDone makes the request until the kernel has answered it, and falls back
 // to the tool where the kernel does not know the ioctl. Method is GrownNot
 // when somebody else's growth reached the goal.
-func (s *System) attempt(ctx context.Context, t *target, g grower, goal goal) (Method, error) {
+func (s *System) resizeUntilDone(ctx context.Context, t *mountedFilesystem, g grower, goal goal) (Method, error) {
 	if err := ctx.Err(); err != nil {
 		return MethodNone, volume.Wrap(err, "grow the filesystem at "+t.mountPoint+": not begun", "")
 	}
-	for pause := s.pause; ; pause = min(2*pause, longestPause) {
+	for pause := s.retryInterval; ; pause = min(2*pause, maxRetryInterval) {
 		err := g.resize(goal.blocks)
 		switch {
 		case err == nil:
 			return MethodIoctl, nil
 		case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return MethodTool, s.growByTool(ctx, g.tool(goal.blocks), err)
-		case !g.busy(err) && !errors.Is(err, unix.EINTR):
-			return MethodNone, g.explain(ctx, err)
+			return MethodTool, s.growByTool(ctx, g.toolCommand(goal.blocks), err)
+		case !g.isBusy(err) && !errors.Is(err, unix.EINTR):
+			return MethodNone, g.explainError(ctx, err)
 		}
 		waited := operation.Sleep(ctx, pause)
-		now, readErr := g.read(context.WithoutCancel(ctx))
+		now, readErr := g.readGeometry(context.WithoutCancel(ctx))
 		switch {
 		case readErr != nil:
 			return MethodNone, readErr
-		case now.Blocks >= goal.least:
+		case now.Blocks >= goal.minResult:
 			return MethodNone, nil
 		case waited != nil:
 			return MethodNone, &volume.Error{
@@ -226,7 +226,7 @@ func (s *System) growByTool(ctx context.Context, command []string, cause error) 
 	switch {
 	case err != nil:
 		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")
-	case code != 0 && inUse(output):
+	case code != 0 && isInUse(output):
 		return volume.Errorf(volume.KindDeadline, "%s did not grow the filesystem, which is in use by another request (exit status %d): %s", command[0], code, output).
 			WithRemedy("Kubernetes retries this automatically")
 	case code != 0:

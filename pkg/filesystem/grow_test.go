@@ -21,8 +21,8 @@ const (
 	testMount  = "/staging"
 )
 
-// fakeSystem is a filesystem of size from, mounted, on a device of size dev.
-func fakeSystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKernel, *System, *fakeMount) {
+// newFakeFilesystem is a filesystem of size from, mounted, on a device of size dev.
+func newFakeFilesystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKernel, *System, *fakeMount) {
 	t.Helper()
 	k := newFakeKernel(t)
 	d := k.addDevice(testDevice, 0, dev)
@@ -50,7 +50,7 @@ func growRequest(s *System, required volume.Size) GrowRequest {
 func TestGrow(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			k, s, m := fakeSystem(t, fs, volume.GiB, 3*volume.GiB)
+			k, s, m := newFakeFilesystem(t, fs, volume.GiB, 3*volume.GiB)
 			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, DeviceSize: 3 * volume.GiB, Method: MethodIoctl}
 			if g, err := s.Grow(t.Context(), growRequest(s, 3*volume.GiB)); err != nil || g != want {
 				t.Fatalf("%+v, %v", g, err)
@@ -105,7 +105,7 @@ func TestGrowRefusals(t *testing.T) {
 			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
 		}, volume.KindPrecondition, "read-only", "mount the volume writable"},
 		{"only statfs says read-only", TypeBtrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.flags = unix.ST_RDONLY }, volume.KindPrecondition, "read-only", "mount the volume writable"},
-		{"device is read-only", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.ro = true }, volume.KindPrecondition, "read-only", "mount the volume writable"},
+		{"device is read-only", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.isReadOnly = true }, volume.KindPrecondition, "read-only", "mount the volume writable"},
 		{"ext with errors flagged", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
 			e := ext4Spec(volume.GiB)
 			e.state, e.errors = extStateValid|extStateError, 7
@@ -117,16 +117,16 @@ func TestGrowRefusals(t *testing.T) {
 			e.put(m.device)
 		}, volume.KindPrecondition, "sparse_super2", "resize2fs"},
 		{"without CAP_SYS_RESOURCE", TypeExt3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.KindPrecondition, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
-		{"shut down", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["openMount"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
-		{"shut down, seen by statx", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["stat"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
+		{"shut down", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["openMount"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
+		{"shut down, seen by statx", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["stat"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
 		{"damaged superblock", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.head[extOffset+56] = 0 }, volume.KindInternal, "damaged", "e2fsck"},
-		{"device unreadable", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot be read", "kernel log"},
+		{"device unreadable", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot be read", "kernel log"},
 		{"device of size zero", TypeExt4, 0, 0, nil, volume.KindInternal, "size of 0 bytes", "connection"},
 		{"impossible geometry", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.xfs.dataBlocks = 1 << 62 }, volume.KindInternal, "impossible geometry", ""},
-		{"no capabilities to read", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.force["capabilities"] = []error{unix.EACCES} }, volume.KindInternal, "capabilities", ""},
+		{"no capabilities to read", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["capabilities"] = []error{unix.EACCES} }, volume.KindInternal, "capabilities", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
+			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, tc.dev)
 			if tc.change != nil {
 				tc.change(k, m)
 			}
@@ -142,7 +142,7 @@ func TestGrowRefusals(t *testing.T) {
 // TestGrowErrno: what the kernel answers, and what is made of it.
 func TestGrowErrno(t *testing.T) {
 	lateError := func(_ *fakeKernel, m *fakeMount) {
-		m.during = func() {
+		m.duringGrowth = func() {
 			e := ext4Spec(volume.GiB)
 			e.state |= extStateError
 			e.put(m.device)
@@ -177,8 +177,8 @@ func TestGrowErrno(t *testing.T) {
 		{"btrfs code 1", TypeBtrfs, "btrfsResize", btrfsError(1), nil, volume.KindInternal, "btrfs error code 1", "kernel log"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-			k.force[tc.call] = []error{tc.errno}
+			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.errors[tc.call] = []error{tc.errno}
 			if tc.change != nil {
 				tc.change(k, m)
 			}
@@ -204,17 +204,17 @@ func TestGrowBusy(t *testing.T) {
 		{TypeExt3, "ext4Resize", unix.EINTR},
 	} {
 		t.Run(string(tc.fs)+" ends", func(t *testing.T) {
-			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-			k.force[tc.call] = []error{tc.errno, tc.errno, tc.errno}
+			k, s, _ := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.errors[tc.call] = []error{tc.errno, tc.errno, tc.errno}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			if err != nil || g.After != 2*volume.GiB || g.Method != MethodIoctl || len(k.calls) != 4 {
 				t.Fatalf("%+v, %v, %q", g, err, k.calls)
 			}
 		})
 		t.Run(string(tc.fs)+" does the work", func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-			k.force[tc.call] = []error{tc.errno}
-			m.during = func() {
+			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			k.errors[tc.call] = []error{tc.errno}
+			m.duringGrowth = func() {
 				m.xfs.dataBlocks, m.btrfs.totalBytes = uint64(2*volume.GiB/4096), uint64(2*volume.GiB)
 				spec := ext4Spec(2 * volume.GiB)
 				if tc.fs == TypeExt3 {
@@ -229,8 +229,8 @@ func TestGrowBusy(t *testing.T) {
 		})
 		t.Run(string(tc.fs)+" does not end", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				k, s, _ := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-				k.force[tc.call] = slices.Repeat([]error{tc.errno}, 1000)
+				k, s, _ := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+				k.errors[tc.call] = slices.Repeat([]error{tc.errno}, 1000)
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 				defer cancel()
 				g, err := s.Grow(ctx, growRequest(s, 0))
@@ -245,7 +245,7 @@ func TestGrowBusy(t *testing.T) {
 
 // TestGrowNotBegun: a context that has ended starts nothing.
 func TestGrowNotBegun(t *testing.T) {
-	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, 2*volume.GiB)
+	k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, 2*volume.GiB)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Grow(ctx, growRequest(s, 0))
@@ -259,8 +259,8 @@ func TestGrowNotBegun(t *testing.T) {
 func TestGrowUnproven(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			_, s, m := fakeSystem(t, fs, volume.GiB, 2*volume.GiB)
-			m.lost = true
+			_, s, m := newFakeFilesystem(t, fs, volume.GiB, 2*volume.GiB)
+			m.ignoresGrowth = true
 			_, err := s.Grow(t.Context(), growRequest(s, 0))
 			wantError(t, err, volume.KindInternal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)", "kernel log")
 		})
@@ -271,11 +271,11 @@ func TestGrowUnproven(t *testing.T) {
 // block, so a growth that does not show is an error there, too.
 func TestGrowWithinShortGroup(t *testing.T) {
 	const from, dev = volume.GiB + 600*4096, volume.GiB + 700*4096
-	_, s, m := fakeSystem(t, TypeExt4, from, dev)
-	m.lost = true
+	_, s, m := newFakeFilesystem(t, TypeExt4, from, dev)
+	m.ignoresGrowth = true
 	_, err := s.Grow(t.Context(), growRequest(s, 0))
 	wantError(t, err, volume.KindInternal, "reads back", "kernel log")
-	m.lost = false
+	m.ignoresGrowth = false
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != dev {
 		t.Fatalf("%+v, %v", g, err)
 	}
@@ -283,7 +283,7 @@ func TestGrowWithinShortGroup(t *testing.T) {
 
 // TestGrowClusters: a filesystem with bigalloc ends at a whole cluster.
 func TestGrowClusters(t *testing.T) {
-	k, s, m := fakeSystem(t, TypeExt4, volume.GiB, 2*volume.GiB+33*volume.MiB+20*volume.KiB)
+	k, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, 2*volume.GiB+33*volume.MiB+20*volume.KiB)
 	spec := ext4Spec(volume.GiB)
 	spec.logCluster, spec.rocompt = 4, spec.rocompt|0x200
 	spec.put(m.device)
@@ -318,7 +318,7 @@ func TestGrowTail(t *testing.T) {
 		{"btrfs, a sector", TypeBtrfs, volume.GiB + 4097, volume.GiB + 4096, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k, s, _ := fakeSystem(t, tc.fs, volume.GiB, tc.dev)
+			k, s, _ := newFakeFilesystem(t, tc.fs, volume.GiB, tc.dev)
 			for range 2 {
 				if g, err := s.Grow(t.Context(), growRequest(s, tc.dev)); err != nil || g.After != tc.after {
 					t.Fatalf("%+v, %v", g, err)
@@ -334,7 +334,7 @@ func TestGrowTail(t *testing.T) {
 // TestGrowToLimit: a format that ends below the device is grown to its end
 // when more is not required.
 func TestGrowToLimit(t *testing.T) {
-	k, s, _ := fakeSystem(t, TypeExt3, volume.GiB, 20*volume.TiB)
+	k, s, _ := newFakeFilesystem(t, TypeExt3, volume.GiB, 20*volume.TiB)
 	const end = 16*volume.TiB - 4096
 	for _, required := range []volume.Size{0, 16 * volume.TiB} {
 		if g, err := s.Grow(t.Context(), growRequest(s, required)); err != nil || g.After != end {
@@ -350,7 +350,7 @@ func TestGrowToLimit(t *testing.T) {
 
 // TestGrowTornSuperblock: the superblock is read while the kernel changes it.
 func TestGrowTornSuperblock(t *testing.T) {
-	_, s, m := fakeSystem(t, TypeExt4, volume.GiB, volume.GiB)
+	_, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
 	e := ext4Spec(9 * volume.TiB)
 	e.badChecksum = true
 	e.put(m.device)
@@ -359,9 +359,9 @@ func TestGrowTornSuperblock(t *testing.T) {
 			ext4Spec(volume.GiB).put(m.device)
 		}
 	}}
-	got, err := readExt(t.Context(), changing)
-	if err != nil || got.bytes() != volume.GiB || changing.reads != 3 {
-		t.Fatalf("%s after %d reads, %v", got.bytes(), changing.reads, err)
+	got, err := readExtSuperblock(t.Context(), changing)
+	if err != nil || got.size() != volume.GiB || changing.reads != 3 {
+		t.Fatalf("%s after %d reads, %v", got.size(), changing.reads, err)
 	}
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.Before != volume.GiB {
 		t.Fatalf("%+v, %v", g, err)
@@ -369,8 +369,8 @@ func TestGrowTornSuperblock(t *testing.T) {
 	// A checksum that stays wrong is the kernel's, which renews it late.
 	e.blocks = uint64(volume.GiB / 4096)
 	e.put(m.device)
-	if got, err := readExt(t.Context(), m.device); err != nil || got.bytes() != volume.GiB {
-		t.Fatalf("%s, %v", got.bytes(), err)
+	if got, err := readExtSuperblock(t.Context(), m.device); err != nil || got.size() != volume.GiB {
+		t.Fatalf("%s, %v", got.size(), err)
 	}
 	// Without a checksum two reads must agree; with every read different there
 	// is no answer.
@@ -380,16 +380,16 @@ func TestGrowTornSuperblock(t *testing.T) {
 				ext3Spec(volume.GiB * volume.Size(reads)).put(m.device)
 			}
 		}}
-		got, err = readExt(t.Context(), changing)
+		got, err = readExtSuperblock(t.Context(), changing)
 		if wantReads == 0 {
 			wantError(t, err, volume.KindInternal, "changes with every read", "e2fsck")
-		} else if err != nil || got.bytes() != 3*volume.GiB || changing.reads != wantReads {
-			t.Fatalf("%s after %d reads, %v", got.bytes(), changing.reads, err)
+		} else if err != nil || got.size() != 3*volume.GiB || changing.reads != wantReads {
+			t.Fatalf("%s after %d reads, %v", got.size(), changing.reads, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = readExt(ctx, m.device)
+	_, err = readExtSuperblock(ctx, m.device)
 	wantError(t, err, volume.KindCanceled, "read the superblock", "")
 }
 
@@ -400,10 +400,10 @@ type changingDevice struct {
 	change func(reads int)
 }
 
-func (d *changingDevice) ReadAt(p []byte, at int64) (int, error) {
-	d.reads++
-	d.change(d.reads)
-	return d.fakeDevice.ReadAt(p, at)
+func (cd *changingDevice) ReadAt(p []byte, at int64) (int, error) {
+	cd.reads++
+	cd.change(cd.reads)
+	return cd.fakeDevice.ReadAt(p, at)
 }
 
 // TestGrowByTool: a kernel without the ioctl; the tool is believed no more
@@ -434,8 +434,8 @@ func TestGrowByTool(t *testing.T) {
 			"not begun": {err: unix.ENOMEM, kind: volume.KindInternal, text: "cannot allocate"},
 		} {
 			t.Run(string(tc.fs)+" "+name, func(t *testing.T) {
-				k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-				k.force[tc.call] = []error{tc.errno}
+				k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+				k.errors[tc.call] = []error{tc.errno}
 				var ran []string
 				s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 					ran = command
@@ -473,15 +473,15 @@ type execFunc struct {
 	run func(command []string) ([]byte, error)
 }
 
-func (e *execFunc) CommandContext(ctx context.Context, name string, args ...string) utilexec.Cmd {
+func (ef *execFunc) CommandContext(ctx context.Context, name string, args ...string) utilexec.Cmd {
 	if ctx == nil {
-		e.t.Errorf("%s runs without a context", name)
+		ef.t.Errorf("%s runs without a context", name)
 	}
-	return execCmd{run: func() ([]byte, error) { return e.run(append([]string{name}, args...)) }}
+	return execCmd{run: func() ([]byte, error) { return ef.run(append([]string{name}, args...)) }}
 }
 
-func (e *execFunc) Command(name string, _ ...string) utilexec.Cmd {
-	e.t.Errorf("%s runs without a context", name)
+func (ef *execFunc) Command(name string, _ ...string) utilexec.Cmd {
+	ef.t.Errorf("%s runs without a context", name)
 	return execCmd{run: func() ([]byte, error) { return nil, errors.ErrUnsupported }}
 }
 
@@ -490,4 +490,4 @@ type execCmd struct {
 	run func() ([]byte, error)
 }
 
-func (c execCmd) CombinedOutput() ([]byte, error) { return c.run() }
+func (ec execCmd) CombinedOutput() ([]byte, error) { return ec.run() }

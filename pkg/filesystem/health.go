@@ -20,66 +20,68 @@ import (
 // answer within ctx. The look then goes on until the kernel lets go of it, so
 // ask again only after a while.
 func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string) error {
-	_, err := lookBounded(ctx, s, dev, mountPoint, func() (struct{}, error) {
-		t, err := s.openTarget(dev, mountPoint)
+	_, err := awaitMountRead(ctx, s, dev, mountPoint, func() (struct{}, error) {
+		t, err := s.openMounted(dev, mountPoint)
 		if err != nil {
 			return struct{}{}, err
 		}
 		defer t.close()
-		g, err := t.family()
+		g, err := t.newGrower()
 		if err != nil {
 			return struct{}{}, err
 		}
-		if _, err := g.read(ctx); err != nil {
+		if _, err := g.readGeometry(ctx); err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, g.healthy()
+		return struct{}{}, g.checkHealth()
 	})
 	return err
 }
 
-// healthy refuses a filesystem that has given up writing after an error: what
+// checkHealth refuses a filesystem that has given up writing after an error: what
 // it keeps in memory, its size included, need not be on the device.
 //
 // A filesystem that was mounted writable and is read-only as a whole was made
 // so afterwards: mounting it read-only makes the mount read-only as well.
 // Newer kernels leave it writable by name and say "emergency_ro" (ext).
-func (t *target) healthy() error {
+func (f *mountedFilesystem) checkHealth() error {
 	switch {
-	case t.hasShutDown():
-		return shutDown(t.mountPoint, errors.New("the mount table lists it as shut down"))
-	case t.becameReadOnly():
+	case f.hasShutDown():
+		return newShutDownError(f.mountPoint, errors.New("the mount table lists it as shut down"))
+	case f.becameReadOnly():
 		return volume.Errorf(volume.KindPrecondition, "the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
-			t.entry.FSType, t.mountPoint).
-			WithRemedy("stop the pods that use the volume, see that the storage below has room, " + repairCommand(Type(t.entry.FSType), t.devicePath) + ", and start them again; the kernel log of this node names the error")
+			f.entry.FSType, f.mountPoint).
+			WithRemedy("stop the pods that use the volume, see that the storage below has room, " + repairCommand(Type(f.entry.FSType), f.devicePath) + ", and start them again; the kernel log of this node names the error")
 	}
 	return nil
 }
 
 // hasShutDown reports whether the mount table lists the filesystem as shut
 // down, as newer kernels do.
-func (t *target) hasShutDown() bool { return slices.Contains(t.entry.SuperOptions, "shutdown") }
+func (f *mountedFilesystem) hasShutDown() bool {
+	return slices.Contains(f.entry.SuperOptions, "shutdown")
+}
 
 // becameReadOnly reports whether an error has made the filesystem read-only.
-func (t *target) becameReadOnly() bool {
-	return slices.Contains(t.entry.SuperOptions, "emergency_ro") || t.entry.IsFilesystemReadOnly() && !slices.Contains(t.entry.Options, "ro")
+func (f *mountedFilesystem) becameReadOnly() bool {
+	return slices.Contains(f.entry.SuperOptions, "emergency_ro") || f.entry.IsFilesystemReadOnly() && !slices.Contains(f.entry.Options, "ro")
 }
 
-// healthy adds the error flag of ext: a growth that failed half-way leaves the
+// checkHealth adds the error flag of ext: a growth that failed half-way leaves the
 // new size in memory, and the flag.
-func (g *extGrower) healthy() error {
-	if g.super.hasErrors() {
-		return g.flaggedErrors(nil)
+func (e *extGrower) checkHealth() error {
+	if e.superblock.hasErrors() {
+		return e.flaggedError(nil)
 	}
-	return g.target.healthy()
+	return e.mountedFilesystem.checkHealth()
 }
 
-// growthFailed explains an I/O error or a lack of space in the middle of a
+// growthFailedError explains an I/O error or a lack of space in the middle of a
 // growth, whose first writes to the new part are the first to need room in
 // thinly provisioned storage.
-func (t *target) growthFailed(err error) error {
+func (f *mountedFilesystem) growthFailedError(err error) error {
 	return volume.Errorf(volume.KindPrecondition,
 		"the growth of the filesystem at %s failed: the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
-		t.mountPoint, t.devicePath, err).
+		f.mountPoint, f.devicePath, err).
 		WithRemedy("make room in the storage (the kernel log of this node names the error), then restart the pods that use the volume: it is checked, mounted anew, and grows then")
 }

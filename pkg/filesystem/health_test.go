@@ -40,15 +40,15 @@ func TestGrowUnhealthy(t *testing.T) {
 		{"btrfs made read-only", TypeBtrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
 	} {
 		t.Run(tc.name+", full", func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
+			k, s, m := newFakeFilesystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
 			tc.change(k, m)
 			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
 			wantError(t, err, volume.KindPrecondition, tc.text, tc.remedy)
 		})
 		t.Run(tc.name+", while it grew", func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, 2*volume.GiB)
-			m.during = func() {
-				m.lost, m.btrfs.totalBytes = true, uint64(2*volume.GiB)
+			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
+			m.duringGrowth = func() {
+				m.ignoresGrowth, m.btrfs.totalBytes = true, uint64(2*volume.GiB)
 				ext4Spec(2 * volume.GiB).put(m.device)
 				tc.change(k, m)
 			}
@@ -56,7 +56,7 @@ func TestGrowUnhealthy(t *testing.T) {
 			wantError(t, err, volume.KindPrecondition, tc.text, tc.remedy)
 		})
 	}
-	k, s, _ := fakeSystem(t, TypeExt4, 2*volume.GiB, 2*volume.GiB)
+	k, s, _ := newFakeFilesystem(t, TypeExt4, 2*volume.GiB, 2*volume.GiB)
 	k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
 	if g, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB)); err != nil || g.Method != MethodNone {
 		t.Errorf("full and mounted read-only on purpose: %+v, %v", g, err)
@@ -75,7 +75,7 @@ func TestAlive(t *testing.T) {
 		}
 	}
 	force := func(call string) func(k *fakeKernel, _ *fakeMount) {
-		return func(k *fakeKernel, _ *fakeMount) { k.force[call] = []error{unix.EIO} }
+		return func(k *fakeKernel, _ *fakeMount) { k.errors[call] = []error{unix.EIO} }
 	}
 	for _, tc := range []struct {
 		name   string
@@ -102,7 +102,7 @@ func TestAlive(t *testing.T) {
 		{"device unreadable", TypeExt4, force("read"), volume.KindInternal, "cannot be read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, volume.GiB)
+			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, volume.GiB)
 			if tc.change != nil {
 				tc.change(k, m)
 			}
@@ -123,7 +123,7 @@ func TestAlive(t *testing.T) {
 // TestAliveHangs: a device that does not answer does not hold the caller.
 func TestAliveHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
+		k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 		release := make(chan struct{})
 		defer close(release)
 		s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
@@ -140,9 +140,9 @@ type hangingKernel struct {
 	opened  chan struct{} // gets one per try
 }
 
-func (k hangingKernel) openMount(string) (mountHandle, error) {
-	k.opened <- struct{}{}
-	<-k.release
+func (hk hangingKernel) openMount(string) (mountHandle, error) {
+	hk.opened <- struct{}{}
+	<-hk.release
 	return nil, unix.EIO
 }
 
@@ -151,10 +151,10 @@ func (k hangingKernel) openMount(string) (mountHandle, error) {
 func TestRealAlive(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs, "ro")
+			target := d.mount(t, s, fs, "ro")
 			alive := func(when string) {
 				t.Helper()
 				if err := s.CheckHealth(t.Context(), d.open(t), target); err != nil {
@@ -178,7 +178,7 @@ func TestRealAlive(t *testing.T) {
 				d.awaitErrors(t, s, target)
 				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem", "e2fsck -f")
 			case TypeXFS:
-				shutdown(t, target)
+				shutDownFilesystem(t, target)
 				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted anew")
 			default: // TestRealStorageFull breaks a btrfs
 			}
@@ -188,7 +188,7 @@ func TestRealAlive(t *testing.T) {
 
 // awaitErrors waits until an error that the kernel was made to find is on
 // record: with errors=continue a worker of the kernel sees to it.
-func (d disk) awaitErrors(t *testing.T, s *System, target string) {
+func (d loopDisk) awaitErrors(t *testing.T, s *System, target string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -15,10 +15,10 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 )
 
-// linux is the kernel this program runs on.
-type linux struct{}
+// linuxKernel is the kernel this program runs on.
+type linuxKernel struct{}
 
-func (linux) openMount(path string) (mountHandle, error) {
+func (linuxKernel) openMount(path string) (mountHandle, error) {
 	fd, err := openRetry(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func openRetry(path string, flags int) (int, error) {
 	}
 }
 
-func (linux) statMount(path string) (mountStat, error) { return statx(unix.AT_FDCWD, path, 0) }
+func (linuxKernel) statMount(path string) (mountStat, error) { return statx(unix.AT_FDCWD, path, 0) }
 
 func statx(dir int, path string, flags int) (mountStat, error) {
 	var x unix.Statx_t
@@ -55,7 +55,7 @@ func statx(dir int, path string, flags int) (mountStat, error) {
 	return s, nil
 }
 
-func (linux) mounts() ([]Mount, error) {
+func (linuxKernel) mounts() ([]Mount, error) {
 	infos, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, err
@@ -79,11 +79,11 @@ func splitOptions(s string) []string {
 	return strings.Split(s, ",")
 }
 
-func (linux) deviceNumber(path string) (blockdev.DeviceNumber, error) {
+func (linuxKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	return blockdev.NumberOf(path)
 }
 
-func (linux) capabilities() (uint64, error) {
+func (linuxKernel) capabilities() (uint64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0, err
@@ -96,7 +96,7 @@ func (linux) capabilities() (uint64, error) {
 	return 0, errors.New("/proc/self/status has no CapEff line")
 }
 
-func (linux) statfs(path string) (fsStat, error) {
+func (linuxKernel) statfs(path string) (fsStat, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return fsStat{}, err
@@ -115,11 +115,11 @@ func newFSStat(st *unix.Statfs_t) fsStat {
 	}
 }
 
-func (linux) mount(source, target, fstype string, flags uintptr, data string) error {
+func (linuxKernel) mount(source, target, fstype string, flags uintptr, data string) error {
 	return unix.Mount(source, target, fstype, flags, data)
 }
 
-func (linux) bind(source, target string, set, unset uint64) error {
+func (linuxKernel) bind(source, target string, set, unset uint64) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func (linux) bind(source, target string, set, unset uint64) error {
 	return unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 }
 
-func (linux) unmount(target string, flags int) error { return unix.Unmount(target, flags) }
+func (linuxKernel) unmount(target string, flags int) error { return unix.Unmount(target, flags) }
 
 // mountFD is a descriptor of a directory on a mounted filesystem.
 type mountFD int

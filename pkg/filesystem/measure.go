@@ -45,12 +45,12 @@ type Measurement struct {
 // (the device cannot be read), Deadline and Canceled: no answer within ctx. The
 // look then goes on until the kernel lets go of it, and no other begins before.
 func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Measurement, error) {
-	return lookBounded(ctx, s, dev, mountPoint, func() (Measurement, error) { return s.measure(ctx, dev, mountPoint) })
+	return awaitMountRead(ctx, s, dev, mountPoint, func() (Measurement, error) { return s.measure(ctx, dev, mountPoint) })
 }
 
 func (s *System) measure(ctx context.Context, dev Device, mountPoint string) (Measurement, error) {
 	size, sizeErr := sizeOf(dev) // zero when the disk was pulled out
-	t, err := s.openTarget(dev, mountPoint)
+	t, err := s.openMounted(dev, mountPoint)
 	if isShutDown(err) {
 		return s.measureShutDown(dev, mountPoint, size, err)
 	}
@@ -61,11 +61,11 @@ func (s *System) measure(ctx context.Context, dev Device, mountPoint string) (Me
 	if sizeErr != nil {
 		return Measurement{}, sizeErr
 	}
-	g, err := t.family()
+	g, err := t.newGrower()
 	if err != nil {
 		return Measurement{}, err
 	}
-	now, err := g.read(ctx)
+	now, err := g.readGeometry(ctx)
 	if isShutDown(err) {
 		return s.measureShutDown(dev, mountPoint, size, err)
 	}
@@ -75,13 +75,13 @@ func (s *System) measure(ctx context.Context, dev Device, mountPoint string) (Me
 	goal := g.goal(size)
 	m := Measurement{
 		Type: now.Type, Size: now.Size(), DeviceSize: size, FillsDevice: now.Blocks >= goal.full,
-		IsShutDown: t.hasShutDown(), BecameReadOnly: t.becameReadOnly(), Failure: g.healthy(),
+		IsShutDown: t.hasShutDown(), BecameReadOnly: t.becameReadOnly(), Failure: g.checkHealth(),
 	}
 	if goal.limit != nil {
 		m.FormatLimit = goal.limit.size
 	}
-	if e, ok := g.(*extGrower); ok && e.super.hasErrors() {
-		m.ErrorCount = max(e.super.errors, 1)
+	if e, ok := g.(*extGrower); ok && e.superblock.hasErrors() {
+		m.ErrorCount = max(e.superblock.errorCount, 1)
 	}
 	return m, nil
 }
@@ -94,24 +94,24 @@ func (s *System) measureShutDown(dev Device, mountPoint string, size volume.Size
 		return Measurement{}, err
 	}
 	if !mounted {
-		return Measurement{}, notMounted(mountPoint, nil)
+		return Measurement{}, notMountedError(mountPoint, nil)
 	}
-	holds, err := s.holds(m, dev.Number())
+	holds, err := s.isOnDevice(m, dev.Number())
 	if err != nil {
-		return Measurement{}, unreadable(dev.Path(), err)
+		return Measurement{}, unreadableError(dev.Path(), err)
 	}
 	if !holds {
-		return Measurement{}, foreignMount(m, mountPoint, m.Device, dev)
+		return Measurement{}, foreignMountError(m, mountPoint, m.Device, dev)
 	}
 	return Measurement{Type: Type(m.FSType), DeviceSize: size, IsShutDown: true, Failure: cause}, nil
 }
 
-// deadError marks the errno of a filesystem that has shut down.
-type deadError struct{ error }
+// shutDownError marks the errno of a filesystem that has shut down.
+type shutDownError struct{ error }
 
-func (e deadError) Unwrap() error { return e.error }
+func (err shutDownError) Unwrap() error { return err.error }
 
 func isShutDown(err error) bool {
-	var e deadError
+	var e shutDownError
 	return errors.As(err, &e)
 }

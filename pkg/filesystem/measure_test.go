@@ -51,7 +51,7 @@ func TestMeasure(t *testing.T) {
 		}, Measurement{Type: TypeBtrfs, Size: volume.GiB, FillsDevice: true}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k, s, m := fakeSystem(t, tc.fs, volume.GiB, tc.device)
+			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, tc.device)
 			if tc.change != nil {
 				tc.change(k, m)
 			}
@@ -88,7 +88,7 @@ func TestMeasureShutDown(t *testing.T) {
 		d, other := k.addDevice(testDevice, 0, volume.GiB), k.addDevice("/dev/loop9", 9, volume.GiB)
 		m := k.addMount(dir, testDevice, fs)
 		m.info, m.btrfs = btrfsInfo{maxID: 1, devices: 1, sectorSize: 4096}, btrfsDevice{id: 1, totalBytes: 1 << 30, path: testDevice}
-		k.force[call] = []error{unix.EIO}
+		k.errors[call] = []error{unix.EIO}
 		got, err := k.system().Measure(t.Context(), d, dir)
 		if err != nil || !got.IsShutDown || got.Type != fs || got.DeviceSize != volume.GiB || got.FillsDevice {
 			t.Errorf("%s: %+v, %v", call, got, err)
@@ -96,7 +96,7 @@ func TestMeasureShutDown(t *testing.T) {
 		if fs == TypeXFS {
 			wantError(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted anew")
 		}
-		k.force["openMount"] = []error{unix.EIO}
+		k.errors["openMount"] = []error{unix.EIO}
 		_, err = k.system().Measure(t.Context(), other, dir)
 		wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
 	}
@@ -104,18 +104,18 @@ func TestMeasureShutDown(t *testing.T) {
 	k := newFakeKernel(t)
 	d := k.addDevice(testDevice, 0, 0)
 	k.addMount(dir, testDevice, TypeXFS)
-	k.force["openMount"] = []error{unix.EIO}
+	k.errors["openMount"] = []error{unix.EIO}
 	if got, err := k.system().Measure(t.Context(), d, dir); err != nil || !got.IsShutDown {
 		t.Errorf("pulled out: %+v, %v", got, err)
 	}
 }
 
 func TestMeasureErrors(t *testing.T) {
-	k, s, m := fakeSystem(t, TypeExt4, volume.GiB, volume.GiB)
-	k.force["read"] = []error{unix.EIO}
+	k, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
+	k.errors["read"] = []error{unix.EIO}
 	_, err := s.Measure(t.Context(), k.device(), testMount)
 	wantError(t, err, volume.KindInternal, "cannot be read", "")
-	k.force["size"] = []error{unix.EIO}
+	k.errors["size"] = []error{unix.EIO}
 	_, err = s.Measure(t.Context(), k.device(), testMount)
 	wantError(t, err, volume.KindInternal, "read the size", "")
 	_, err = s.Measure(t.Context(), k.addDevice("/dev/loop9", 9, volume.GiB), testMount)
@@ -129,7 +129,7 @@ func TestMeasureErrors(t *testing.T) {
 // nor more than one thread.
 func TestMeasureHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
+		k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 		release, opened := make(chan struct{}), make(chan struct{}, 8)
 		defer close(release)
 		s.kernel = hangingKernel{k, release, opened}
@@ -150,10 +150,10 @@ func TestMeasureHangs(t *testing.T) {
 func TestRealMeasure(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
-			target, dev := d.mounted(t, s, fs), d.open(t)
+			target, dev := d.mount(t, s, fs), d.open(t)
 			measure := func(want Measurement) {
 				t.Helper()
 				got, err := s.Measure(t.Context(), dev, target)
@@ -176,7 +176,7 @@ func TestRealMeasure(t *testing.T) {
 				d.awaitErrors(t, s, target)
 				measure(Measurement{Type: fs, Size: 320 * volume.MiB, DeviceSize: 640 * volume.MiB, ErrorCount: 1})
 			case TypeXFS:
-				shutdown(t, target)
+				shutDownFilesystem(t, target)
 				measure(Measurement{Type: TypeXFS, DeviceSize: 640 * volume.MiB, IsShutDown: true})
 			default: // TestRealStorageFull breaks a btrfs
 			}

@@ -56,8 +56,8 @@ func (s *System) Mount(ctx context.Context, req MountRequest) error {
 	if err := req.Device.CheckPath(); err != nil {
 		return err
 	}
-	err := interruptible(ctx, func() error {
-		return s.kernel.mount(req.Device.Path(), req.Target, string(req.Type.driver()), flags, data)
+	err := awaitSyscall(ctx, func() error {
+		return s.kernel.mount(req.Device.Path(), req.Target, string(req.Type.mountType()), flags, data)
 	})
 	if err != nil {
 		return s.mountError(ctx, req, err)
@@ -73,7 +73,7 @@ func (s *System) Mount(ctx context.Context, req MountRequest) error {
 // Deadline or Canceled when ctx ended first: look with FindMount before the
 // next try.
 func (s *System) Bind(ctx context.Context, req BindRequest) error {
-	err := interruptible(ctx, func() error { return s.bind(req) })
+	err := awaitSyscall(ctx, func() error { return s.bind(req) })
 	if err != nil {
 		return bindError(req, err)
 	}
@@ -104,7 +104,7 @@ func (s *System) bindInSteps(req BindRequest, wanted uintptr) error {
 	if err := s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	err := s.addFlags(req.Target, wanted)
+	err := s.remountWithFlags(req.Target, wanted)
 	if err == nil {
 		return nil
 	}
@@ -114,12 +114,12 @@ func (s *System) bindInSteps(req BindRequest, wanted uintptr) error {
 	return fmt.Errorf("set flags: %w", err)
 }
 
-func (s *System) addFlags(target string, wanted uintptr) error {
+func (s *System) remountWithFlags(target string, wanted uintptr) error {
 	st, err := s.kernel.statfs(target)
 	if err != nil {
 		return err
 	}
-	return s.kernel.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|wanted|keptFlags(st.flags), "")
+	return s.kernel.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|wanted|remountFlags(st.flags), "")
 }
 
 // Unmount takes away one mount, as FindMount has returned it, and returns once
@@ -131,7 +131,7 @@ func (s *System) addFlags(target string, wanted uintptr) error {
 // Deadline or Canceled (ctx ended while the kernel was still at work: it may write back
 // data and goes on).
 func (s *System) Unmount(ctx context.Context, m Mount) error {
-	err := interruptible(ctx, func() error {
+	err := awaitSyscall(ctx, func() error {
 		there, err := s.checkTopmost(m)
 		if err != nil || !there {
 			return err
@@ -153,7 +153,7 @@ func (s *System) checkTopmost(m Mount) (there bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if !slices.ContainsFunc(mounts, m.is) {
+	if !slices.ContainsFunc(mounts, m.isSame) {
 		return false, nil
 	}
 	onTop := func(o Mount) bool { return o.Parent == m.ID && o.ID != m.ID && o.MountPoint == m.MountPoint }
@@ -163,7 +163,7 @@ func (s *System) checkTopmost(m Mount) (there bool, err error) {
 	}
 	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
-	case err != nil && !dead(err):
+	case err != nil && !isShutDownErrno(err):
 		return false, err
 	case err == nil && st.mountID != 0 && st.mountID != m.ID:
 		return false, volume.Errorf(volume.KindPrecondition, "a mount on a directory above hides it").
@@ -183,7 +183,7 @@ func (s *System) unmountTop(m Mount) error {
 	switch {
 	case readErr != nil:
 		return errors.Join(err, readErr)
-	case !slices.ContainsFunc(mounts, m.is):
+	case !slices.ContainsFunc(mounts, m.isSame):
 		return nil
 	case err != nil:
 		return err
@@ -208,9 +208,9 @@ func unmountError(m Mount, err error) error {
 	return e
 }
 
-// interruptible runs a system call that cannot be interrupted and stops
+// awaitSyscall runs a system call that cannot be interrupted and stops
 // waiting for it when ctx ends; the call itself goes on.
-func interruptible(ctx context.Context, call func() error) error {
+func awaitSyscall(ctx context.Context, call func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

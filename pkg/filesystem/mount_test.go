@@ -40,10 +40,10 @@ func TestParseMountFlags(t *testing.T) {
 func TestKeptFlags(t *testing.T) {
 	st := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOATIME | unix.ST_NODIRATIME | unix.ST_RELATIME | stNoSymFollow | 0x20)
 	want := uintptr(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_NOSYMFOLLOW)
-	if got := keptFlags(st); got != want {
+	if got := remountFlags(st); got != want {
 		t.Errorf("%#x, want %#x", got, want)
 	}
-	if got := keptFlags(0); got != 0 {
+	if got := remountFlags(0); got != 0 {
 		t.Errorf("%#x", got)
 	}
 }
@@ -109,7 +109,7 @@ func TestMountErrors(t *testing.T) {
 	} {
 		k := newFakeKernel(t)
 		k.addDevice(testDevice, 0, volume.GiB)
-		k.force["mount"] = []error{tc.errno}
+		k.errors["mount"] = []error{tc.errno}
 		err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: tc.fs})
 		wantError(t, err, tc.kind, "mount /dev/loop0 ("+string(tc.fs)+") at /t", tc.remedy)
 		if !errors.Is(err, tc.errno) {
@@ -142,7 +142,7 @@ func TestMountUnfitBlocks(t *testing.T) {
 			d := k.addDevice(testDevice, 0, volume.GiB)
 			d.block = 4096
 			tc.put(d)
-			k.force["mount"] = []error{tc.errno}
+			k.errors["mount"] = []error{tc.errno}
 			err := k.system().Mount(t.Context(), MountRequest{Device: d, Target: "/t", Type: tc.fs})
 			wantError(t, err, volume.KindPrecondition, "mount /dev/loop0", tc.text)
 			wantError(t, err, volume.KindPrecondition, "copy the data", "where the filesystem was made")
@@ -154,7 +154,7 @@ func TestMountUnfitBlocks(t *testing.T) {
 func TestMountReadOnlyDirty(t *testing.T) {
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
-	k.force["mount"] = []error{unix.EROFS}
+	k.errors["mount"] = []error{unix.EROFS}
 	err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: TypeXFS, Options: []string{"noatime,ro"}})
 	wantError(t, err, volume.KindPrecondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
 }
@@ -165,11 +165,11 @@ func TestInterruptible(t *testing.T) {
 	defer close(release)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := interruptible(ctx, func() error { <-release; return nil }); !errors.Is(err, context.DeadlineExceeded) {
+	if err := awaitSyscall(ctx, func() error { <-release; return nil }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 	called := false
-	if err := interruptible(ctx, func() error { called = true; return nil }); !errors.Is(err, context.DeadlineExceeded) || called {
+	if err := awaitSyscall(ctx, func() error { called = true; return nil }); !errors.Is(err, context.DeadlineExceeded) || called {
 		t.Errorf("got %v; called after the end: %v", err, called)
 	}
 	k := newFakeKernel(t)
@@ -191,14 +191,14 @@ func TestBind(t *testing.T) {
 		{nil, "mount /staging /staging  0x1000 "},
 		{[]string{"rw"}, "mount /staging /staging  0x1000 "},
 	} {
-		k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
+		k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 		err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Options: tc.flags})
 		if err != nil || !slices.Equal(k.calls, []string{tc.want}) {
 			t.Errorf("%q: %v, %q, want %q", tc.flags, err, k.calls, tc.want)
 		}
 	}
-	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
-	k.force["bind"] = []error{unix.ENOENT}
+	k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
+	k.errors["bind"] = []error{unix.ENOENT}
 	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Options: []string{"ro"}})
 	wantError(t, err, volume.KindInternal, "no such file", "")
 	if len(k.calls) != 1 {
@@ -208,10 +208,10 @@ func TestBind(t *testing.T) {
 
 // TestBindOldKernel: two steps, of which the second may fail.
 func TestBindOldKernel(t *testing.T) {
-	k, s, m := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
+	k, s, m := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 	m.flags = unix.ST_NOSUID | unix.ST_NODEV
 	req := BindRequest{Source: testMount, Target: testMount, Options: []string{"ro", "ext4-data-is-ignored"}}
-	k.force["bind"] = slices.Repeat([]error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP}, 2)
+	k.errors["bind"] = slices.Repeat([]error{unix.ENOSYS, unix.EPERM, unix.EOPNOTSUPP}, 2)
 	if err := s.Bind(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
@@ -219,14 +219,14 @@ func TestBindOldKernel(t *testing.T) {
 	if want := []string{"mount /staging /staging  0x1000 ", "mount  /staging  0x1027 "}; !slices.Equal(k.calls[1:], want) {
 		t.Errorf("%q, want %q", k.calls, want)
 	}
-	k.calls, k.force["mount"] = nil, []error{nil, unix.EPERM}
+	k.calls, k.errors["mount"] = nil, []error{nil, unix.EPERM}
 	wantError(t, s.Bind(t.Context(), req), volume.KindInternal, "set flags", "")
 	if len(k.calls) != 4 || k.calls[3] != "unmount /staging" {
 		t.Errorf("a bind mount without its flags stays: %q", k.calls)
 	}
-	k.force["mount"], k.force["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
+	k.errors["mount"], k.errors["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
 	wantError(t, s.Bind(t.Context(), req), volume.KindDeadline, "taking the bind mount back failed", "uses the target")
-	k.calls, k.force["mount"] = nil, []error{unix.ENOENT}
+	k.calls, k.errors["mount"] = nil, []error{unix.ENOENT}
 	wantError(t, s.Bind(t.Context(), req), volume.KindInternal, "no such file", "")
 }
 
@@ -239,10 +239,10 @@ func TestTopmost(t *testing.T) {
 		{ID: 4, Parent: 3, MountPoint: "/a", Source: "second"},
 		{ID: 6, Parent: 5, MountPoint: "/a/b"},
 	}
-	if m, ok := topmost(mounts, "/a"); !ok || m.Source != "third" {
+	if m, ok := findTopmost(mounts, "/a"); !ok || m.Source != "third" {
 		t.Errorf("%+v, %v", m, ok)
 	}
-	if m, ok := topmost(mounts, "/a/c"); ok {
+	if m, ok := findTopmost(mounts, "/a/c"); ok {
 		t.Errorf("%+v for a directory inside a mount", m)
 	}
 }
@@ -273,15 +273,15 @@ func TestFindMountOldKernelAndDead(t *testing.T) {
 	find("no mount root", dir, false)
 	m.st.mountID = 0 // a kernel before 5.8
 	find("old kernel", dir, true)
-	k.force["statMount"] = []error{unix.EIO}
+	k.errors["statMount"] = []error{unix.EIO}
 	find("shut down", dir, true)
 	find("missing", filepath.Join(dir, "missing"), false)
 	m.st = mountStat{mountID: 999, root: true}
 	find("gone in between", dir, false)
-	k.force["mounts"] = []error{unix.ENOMEM}
+	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, _, err = s.FindMount(dir)
 	wantError(t, err, volume.KindInternal, "mount table", "")
-	k.force["statMount"] = []error{unix.EACCES}
+	k.errors["statMount"] = []error{unix.EACCES}
 	_, _, err = s.FindMount(dir)
 	wantError(t, err, volume.KindInternal, "look at "+dir, "")
 }
@@ -308,10 +308,10 @@ func TestPropagatesOldKernel(t *testing.T) {
 	m.st.mountID = 9
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
 	wantError(t, err, volume.KindInternal, "is not in the mount table", "")
-	k.force["mounts"] = []error{unix.ENOMEM}
+	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
 	wantError(t, err, volume.KindInternal, "mount table", "")
-	k.force["statMount"] = []error{unix.EIO}
+	k.errors["statMount"] = []error{unix.EIO}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
 	wantError(t, err, volume.KindInternal, "look for the mount that contains "+dir, "")
 }
@@ -328,7 +328,7 @@ func TestUnmountErrors(t *testing.T) {
 	m := k.table[0]
 	fail := func(call string, err error, kind volume.Kind, remedy string) {
 		t.Helper()
-		k.force[call] = []error{err}
+		k.errors[call] = []error{err}
 		wantError(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
 	}
 	fail("unmount", unix.EBUSY, volume.KindDeadline, "files open")
@@ -356,7 +356,7 @@ func TestUnmountErrors(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	k, s, _ := fakeSystem(t, TypeXFS, volume.GiB, volume.GiB)
+	k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 	want := Usage{Total: 1000 * 4096, Used: 400 * 4096, Available: 500 * 4096, Inodes: 100, InodesUsed: 10, InodesAvailable: 90}
 	m := k.table[0]
 	if got, err := s.ReadUsage(m); err != nil || got != want {
@@ -364,10 +364,10 @@ func TestStats(t *testing.T) {
 	}
 	_, err := s.ReadUsage(Mount{MountPoint: "/missing"})
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing", "")
-	k.force["openMount"] = []error{unix.EIO}
+	k.errors["openMount"] = []error{unix.EIO}
 	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "shut down", "")
-	k.force["statfs"] = []error{unix.ENOMEM}
+	k.errors["statfs"] = []error{unix.ENOMEM}
 	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindInternal, "statfs "+testMount, "")
 	m.ID++ // another mount covers it
@@ -397,16 +397,16 @@ func TestParseType(t *testing.T) {
 // TestGeometryUnmounted reads sizes from superblocks.
 func TestGeometryUnmounted(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
-		r := newFormatRig(t)
-		r.make(fs)
+		r := newFormatTest(t)
+		r.putFilesystem(fs)
 		if g, err := r.s.Geometry(t.Context(), r.device, ""); err != nil || g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
 			t.Errorf("%+v, %v", g, err)
 		}
 	}
-	r := newFormatRig(t)
+	r := newFormatTest(t)
 	_, err := r.s.Geometry(t.Context(), r.device, "")
 	wantError(t, err, volume.KindPrecondition, "holds no filesystem", "")
-	r.k.force["read"] = []error{unix.EIO}
+	r.k.errors["read"] = []error{unix.EIO}
 	_, err = r.s.Geometry(t.Context(), r.device, "")
 	wantError(t, err, volume.KindInternal, "cannot be read", "")
 }

@@ -29,20 +29,20 @@ func (s *System) mountError(ctx context.Context, req MountRequest, err error) er
 		return e.WithRemedy("check the kernel log of this node and the connection of the volume; " +
 			"if the filesystem is damaged, " + repairCommand(req.Type, device))
 	}
-	remedy, refused := s.refusal(ctx, req, err)
+	remedy, refused := s.explainRefusal(ctx, req, err)
 	if refused {
 		e.Kind = volume.KindPrecondition
 	}
 	return e.WithRemedy(remedy)
 }
 
-// refusal says why the kernel will never mount this filesystem in this way,
+// explainRefusal says why the kernel will never mount this filesystem in this way,
 // and what to do.
-func (s *System) refusal(ctx context.Context, req MountRequest, err error) (remedy string, refused bool) {
+func (s *System) explainRefusal(ctx context.Context, req MountRequest, err error) (remedy string, refused bool) {
 	device := req.Device.Path()
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		if remedy, ok := s.unfitBlocks(ctx, req.Device); ok {
+		if remedy, ok := s.explainBlockSizes(ctx, req.Device); ok {
 			return remedy, true
 		}
 		return "the kernel refuses an option or the filesystem itself; its log on this node says which", true
@@ -65,12 +65,12 @@ func (s *System) refusal(ctx context.Context, req MountRequest, err error) (reme
 	return "the kernel log of this node names the cause", false
 }
 
-// unfitBlocks recognizes a filesystem whose blocks do not fit: those of the
+// explainBlockSizes recognizes a filesystem whose blocks do not fit: those of the
 // device are larger, as those of a disk with 4096-byte sectors are for an XFS
 // that was made on one with 512; or the kernel's pages are smaller. The kernel
 // says EINVAL or ENOSYS to that.
-func (s *System) unfitBlocks(ctx context.Context, dev Device) (remedy string, ok bool) {
-	sizes, err := readBounded(ctx, s, dev, func() (blockSizes, error) { return readBlockSizes(dev) })
+func (s *System) explainBlockSizes(ctx context.Context, dev Device) (remedy string, ok bool) {
+	sizes, err := awaitDeviceRead(ctx, s, dev, func() (blockSizes, error) { return readBlockSizes(dev) })
 	page := volume.Size(os.Getpagesize())
 	switch {
 	case err != nil:

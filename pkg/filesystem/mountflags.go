@@ -76,9 +76,9 @@ func splitUnquoted(s string) []string {
 	})
 }
 
-// keptFlags are the flags of a mount, as statfs(2) tells them (ST_*), in the
+// remountFlags are the flags of a mount, as statfs(2) tells them (ST_*), in the
 // form that mount(2) wants for a remount, which would otherwise drop them.
-func keptFlags(st int64) uintptr {
+func remountFlags(st int64) uintptr {
 	var flags uintptr
 	for _, f := range []struct {
 		st int64

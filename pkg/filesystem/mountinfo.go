@@ -45,9 +45,9 @@ func (m Mount) IsStaleDeviceNode() bool {
 
 const deletedRoot = "//deleted"
 
-// is reports whether o is the same mount, read at another time. The kernel
+// isSame reports whether o is the same mount, read at another time. The kernel
 // gives the id of a mount that is gone to the next one, so it is not enough.
-func (m Mount) is(o Mount) bool {
+func (m Mount) isSame(o Mount) bool {
 	return m.ID == o.ID && m.MountPoint == o.MountPoint && m.Device == o.Device
 }
 
@@ -70,11 +70,11 @@ func (m Mount) IsFilesystemReadOnly() bool { return slices.Contains(m.SuperOptio
 // It also finds the mount of a filesystem that has shut down and answers
 // every access with EIO.
 func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
-	path, st, err := s.locate(path)
+	path, st, err := s.resolveMountPoint(path)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return Mount{}, false, nil
-	case err != nil && !dead(err):
+	case err != nil && !isShutDownErrno(err):
 		return Mount{}, false, volume.Errorf(volume.KindInternal, "look at %s: %w", path, err)
 	}
 	if err == nil && st.mountID != 0 && !st.root {
@@ -92,23 +92,23 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 		}
 		m, mounted = mounts[i], true
 	} else {
-		m, mounted = topmost(mounts, path)
+		m, mounted = findTopmost(mounts, path)
 	}
-	if mounted && m.mayBeNode() {
+	if mounted && m.canBeDeviceNode() {
 		m.DeviceNode = st.node
 	}
 	return m, mounted, nil
 }
 
-// dead tells whether err is what a filesystem answers whose device is gone.
-func dead(err error) bool {
+// isShutDownErrno tells whether err is what a filesystem answers whose device is gone.
+func isShutDownErrno(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) ||
 		errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ESTALE)
 }
 
-// locate resolves path and looks at it. Of a dead filesystem only the parent
+// resolveMountPoint resolves path and looks at it. Of a dead filesystem only the parent
 // directory can be resolved.
-func (s *System) locate(path string) (string, mountStat, error) {
+func (s *System) resolveMountPoint(path string) (string, mountStat, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return path, mountStat{}, err
@@ -118,7 +118,7 @@ func (s *System) locate(path string) (string, mountStat, error) {
 		st, err := s.kernel.statMount(resolved)
 		return resolved, st, err
 	}
-	if !dead(err) {
+	if !isShutDownErrno(err) {
 		return abs, mountStat{}, err
 	}
 	parent, parentErr := filepath.EvalSymlinks(filepath.Dir(abs))
@@ -128,9 +128,9 @@ func (s *System) locate(path string) (string, mountStat, error) {
 	return filepath.Join(parent, filepath.Base(abs)), mountStat{}, err
 }
 
-// topmost picks, of the mounts stacked on one path, the one no other of them
+// findTopmost picks, of the mounts stacked on one path, the one no other of them
 // is mounted on.
-func topmost(mounts []Mount, path string) (Mount, bool) {
+func findTopmost(mounts []Mount, path string) (Mount, bool) {
 	var stack []Mount
 	for _, m := range mounts {
 		if m.MountPoint == path {
@@ -152,7 +152,7 @@ func topmost(mounts []Mount, path string) (Mount, bool) {
 // Kinds: Internal; Deadline or Canceled when ctx ended first.
 func (s *System) MountsOf(ctx context.Context, device blockdev.DeviceNumber) ([]Mount, error) {
 	number := device.String()
-	return bounded(ctx, s, "mounts of "+number, "the mounts of device "+number+" were not found in time", number, func() ([]Mount, error) {
+	return awaitCall(ctx, s, "mounts of "+number, "the mounts of device "+number+" were not found in time", number, func() ([]Mount, error) {
 		return s.mountsOf(device)
 	})
 }
@@ -164,12 +164,12 @@ func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	}
 	var of []Mount
 	for _, m := range mounts {
-		if m.mayBeNode() {
-			if m.DeviceNode, err = s.nodeOf(m, mounts); err != nil {
+		if m.canBeDeviceNode() {
+			if m.DeviceNode, err = s.deviceNodeOf(m, mounts); err != nil {
 				return nil, volume.Errorf(volume.KindInternal, "look at what is mounted at %s: %w", m.MountPoint, err)
 			}
 		}
-		holds, err := s.holds(m, number)
+		holds, err := s.isOnDevice(m, number)
 		if err != nil {
 			return nil, volume.Errorf(volume.KindInternal, "look at the device %s of the mount at %s: %w", m.Source, m.MountPoint, err)
 		}
@@ -180,23 +180,23 @@ func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	return of, nil
 }
 
-// mayBeNode reports whether m can be a device node at all. Device nodes are in
+// canBeDeviceNode reports whether m can be a device node at all. Device nodes are in
 // a devtmpfs, or in the tmpfs that a container has as its /dev.
-func (m Mount) mayBeNode() bool {
+func (m Mount) canBeDeviceNode() bool {
 	return (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/"
 }
 
-// nodeOf returns the number of the block device whose node m shows, or zero.
+// deviceNodeOf returns the number of the block device whose node m shows, or zero.
 // A mount that is hidden below others is read where the whole filesystem is
 // mounted. Where that is nowhere, the node cannot be read from here and counts
 // as none, although a process in another mount namespace (a pod that got the
 // node as a raw volume) may still use it.
-func (s *System) nodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
+func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
 	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
 	case err == nil && (st.mountID == m.ID || st.mountID == 0):
 		return st.node, nil
-	case err != nil && !unreachable(err):
+	case err != nil && !isUnreachable(err):
 		return blockdev.DeviceNumber{}, err
 	}
 	for _, whole := range mounts {
@@ -207,22 +207,22 @@ func (s *System) nodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) 
 		switch {
 		case err == nil && st.mountID == whole.ID:
 			return st.node, nil
-		case err != nil && !unreachable(err):
+		case err != nil && !isUnreachable(err):
 			return blockdev.DeviceNumber{}, err
 		}
 	}
 	return blockdev.DeviceNumber{}, nil
 }
 
-// unreachable reports whether err says that a path leads to nothing, or ends
+// isUnreachable reports whether err says that a path leads to nothing, or ends
 // at a filesystem that is dead: a mount below it is hidden.
-func unreachable(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || dead(err)
+func isUnreachable(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || isShutDownErrno(err)
 }
 
-// holds reports whether m is a mount of the device's filesystem or of a node
+// isOnDevice reports whether m is a mount of the device's filesystem or of a node
 // of the device.
-func (s *System) holds(m Mount, device blockdev.DeviceNumber) (bool, error) {
+func (s *System) isOnDevice(m Mount, device blockdev.DeviceNumber) (bool, error) {
 	if m.Device == device || m.DeviceNode == device {
 		return true, nil
 	}
@@ -231,7 +231,7 @@ func (s *System) holds(m Mount, device blockdev.DeviceNumber) (bool, error) {
 	}
 	// The device number of btrfs is anonymous; its source tells the device.
 	n, err := s.kernel.deviceNumber(m.Source)
-	if unreachable(err) || errors.Is(err, unix.ENOTBLK) {
+	if isUnreachable(err) || errors.Is(err, unix.ENOTBLK) {
 		return false, nil
 	}
 	return n == device, err

@@ -28,11 +28,11 @@ const extBlockSize = "4096"
 // The error is of kind Invalid: an option would break growth or name another
 // device.
 func mkfsArgs(t Type, user []string) ([]string, error) {
-	words, err := optionWords(user)
+	words, err := splitOptionWords(user)
 	if err != nil {
 		return nil, err
 	}
-	if w := secondDevice(t, words); w != "" {
+	if w := findSecondDevice(t, words); w != "" {
 		return nil, volume.Errorf(volume.KindInvalid, "mkfs option %q names another device or file", w).
 			WithRemedy("remove it from the StorageClass: a volume is one device, and holds its journal and all its data")
 	}
@@ -48,9 +48,9 @@ func mkfsArgs(t Type, user []string) ([]string, error) {
 	}
 }
 
-// optionWords splits the user's options into words. Words that could stand for
+// splitOptionWords splits the user's options into words. Words that could stand for
 // a second device are refused: mkfs.btrfs would format it too.
-func optionWords(user []string) ([]string, error) {
+func splitOptionWords(user []string) ([]string, error) {
 	var words []string
 	for _, option := range user {
 		for _, w := range strings.Fields(option) {
@@ -64,11 +64,11 @@ func optionWords(user []string) ([]string, error) {
 	return words, nil
 }
 
-// secondDevice returns the first word that puts a part of the filesystem
+// findSecondDevice returns the first word that puts a part of the filesystem
 // elsewhere, which could be grown, moved and copied without it: the external
 // journal of ext (a path, or "UUID=..." and "LABEL=...", which mke2fs looks
 // for on the node), the log, realtime and data devices of XFS.
-func secondDevice(t Type, words []string) string {
+func findSecondDevice(t Type, words []string) string {
 	var names []string
 	switch {
 	case t.IsExt():

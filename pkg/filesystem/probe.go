@@ -23,8 +23,8 @@ const (
 )
 
 // String returns the state's name as used in logs.
-func (s State) String() string {
-	switch s {
+func (st State) String() string {
+	switch st {
 	case StateBlank:
 		return "blank"
 	case StateFormatted:
@@ -32,7 +32,7 @@ func (s State) String() string {
 	case StateForeign:
 		return "foreign"
 	default:
-		return fmt.Sprintf("state(%d)", uint8(s))
+		return fmt.Sprintf("state(%d)", uint8(st))
 	}
 }
 
@@ -57,30 +57,30 @@ type Signature struct {
 }
 
 // String describes the content for a message: "an xfs filesystem of 1 GiB".
-func (s Signature) String() string {
+func (sig Signature) String() string {
 	switch {
-	case s.State == StateFormatted && s.IsComplete:
-		return fmt.Sprintf("an %s filesystem of %s", s.Type, s.Size)
-	case s.State == StateFormatted:
-		return fmt.Sprintf("an %s filesystem whose mkfs did not finish", s.Type)
-	case s.State == StateForeign && s.IsRandom:
-		return s.Content + " (random bytes)"
-	case s.State == StateForeign:
-		return s.Content
+	case sig.State == StateFormatted && sig.IsComplete:
+		return fmt.Sprintf("an %s filesystem of %s", sig.Type, sig.Size)
+	case sig.State == StateFormatted:
+		return fmt.Sprintf("an %s filesystem whose mkfs did not finish", sig.Type)
+	case sig.State == StateForeign && sig.IsRandom:
+		return sig.Content + " (random bytes)"
+	case sig.State == StateForeign:
+		return sig.Content
 	default:
 		return "nothing"
 	}
 }
 
-// unknownData is the name of what has no known signature.
-const unknownData = "unknown data"
+// unknownContent is the name of what has no known signature.
+const unknownContent = "unknown data"
 
-// probeArea is how much is read at either end of a device.
-const probeArea = 1 << 20
+// probeLength is how much is read at either end of a device.
+const probeLength = 1 << 20
 
-// metadataOnly is where the first user data of a filesystem can lie: before it
+// metadataLength is where the first user data of a filesystem can lie: before it
 // are the group descriptors of ext and the group headers and roots of XFS.
-const metadataOnly = 8 << 10
+const metadataLength = 8 << 10
 
 // Probe reads the superblocks of a block device itself and tells apart a
 // known filesystem, a blank device and foreign data. A device that cannot be
@@ -95,14 +95,14 @@ const metadataOnly = 8 << 10
 // device that was ever given to somebody must not be formatted on the word of
 // Probe alone. The device may be mounted.
 func (s *System) Probe(ctx context.Context, dev Device) (Signature, error) {
-	return readBounded(ctx, s, dev, func() (Signature, error) {
+	return awaitDeviceRead(ctx, s, dev, func() (Signature, error) {
 		size, err := sizeOf(dev)
 		if err != nil {
 			return Signature{}, err
 		}
 		sig, err := probe(ctx, dev, size.Bytes())
 		if err != nil {
-			return Signature{}, unreadable(dev.Path(), err)
+			return Signature{}, unreadableError(dev.Path(), err)
 		}
 		return sig, nil
 	})
@@ -110,11 +110,11 @@ func (s *System) Probe(ctx context.Context, dev Device) (Signature, error) {
 
 // probe examines size bytes behind r.
 func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
-	head, err := readArea(r, 0, min(size, probeArea))
+	head, err := readArea(r, 0, min(size, probeLength))
 	if err != nil {
 		return Signature{}, err
 	}
-	tailStart := max(size-probeArea, 0)
+	tailStart := max(size-probeLength, 0)
 	tail, err := readArea(r, tailStart, size-tailStart)
 	if err != nil {
 		return Signature{}, err
@@ -122,8 +122,8 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 	if sig, ok := recognize(head, tail, size); ok {
 		return sig, nil
 	}
-	blank, random := allZero(head) && allZero(tail), noise(head) && noise(tail)
-	for _, span := range sampled(size) {
+	blank, random := isZero(head) && isZero(tail), isRandom(head) && isRandom(tail)
+	for _, span := range sampleSpans(size) {
 		if err := ctx.Err(); err != nil {
 			return Signature{}, err
 		}
@@ -131,23 +131,23 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 		if err != nil {
 			return Signature{}, err
 		}
-		blank, random = blank && allZero(sample), random && (len(sample) < sampleLength || uniform(sample))
+		blank, random = blank && isZero(sample), random && (len(sample) < sampleLength || isUniform(sample))
 	}
 	if blank {
 		return Signature{State: StateBlank}, nil
 	}
-	return Signature{State: StateForeign, Content: unknownData, IsRandom: random}, nil
+	return Signature{State: StateForeign, Content: unknownContent, IsRandom: random}, nil
 }
 
 // recognize looks for signatures at both ends of a device.
 func recognize(head, tail []byte, size int64) (Signature, bool) {
-	fs, isFS := knownFilesystem(head)
+	fs, isFS := findFilesystem(head)
 	searched := head
 	if isFS {
 		// Farther in, a filesystem may have user data, which may be anything.
-		searched = head[:min(len(head), metadataOnly)]
+		searched = head[:min(len(head), metadataLength)]
 	}
-	other := namedMark(searched, marks())
+	other := findMagic(searched, foreignMagics())
 	switch {
 	case isFS && other != "" && fs.State == StateFormatted:
 		// Two owners claim the device: neither mounting nor formatting is safe.
@@ -156,37 +156,37 @@ func recognize(head, tail []byte, size int64) (Signature, bool) {
 		return fs, true
 	case other != "":
 		return Signature{State: StateForeign, Content: other, IsRecognized: true}, true
-	case mbr(head):
+	case hasMBR(head):
 		return Signature{State: StateForeign, Content: "partition table (MBR)", IsRecognized: true}, true
 	}
-	if other := namedMark(tail, tailMarks()); other != "" {
+	if other := findMagic(tail, foreignTailMagics()); other != "" {
 		return Signature{State: StateForeign, Content: other, IsRecognized: true}, true
 	}
-	if mdTail(tail, size) {
+	if hasMDSuperblock(tail, size) {
 		return Signature{State: StateForeign, Content: "MD RAID member", IsRecognized: true}, true
 	}
 	return Signature{}, false
 }
 
-// knownFilesystem looks for the superblocks of ext, XFS and btrfs. A magic
+// findFilesystem looks for the superblocks of ext, XFS and btrfs. A magic
 // number with impossible fields behind it is foreign: something was there.
-func knownFilesystem(head []byte) (Signature, bool) {
+func findFilesystem(head []byte) (Signature, bool) {
 	var found []Signature
-	if b := slice(head, 0, xfsLength); hasXFSMagic(b) {
+	if b := subslice(head, 0, xfsLength); hasXFSMagic(b) {
 		x, ok := parseXFS(b)
-		found = append(found, known(TypeXFS, !x.inProgress, x.bytes(), ok))
+		found = append(found, filesystemSignature(TypeXFS, !x.inProgress, x.size(), ok))
 	}
-	if b := slice(head, extOffset, extLength); hasExtMagic(b) {
+	if b := subslice(head, extOffset, extLength); hasExtMagic(b) {
 		e, ok := parseExt(b)
-		if t, isFS := e.kind(); isFS {
-			found = append(found, known(t, e.complete(), e.bytes(), ok))
+		if t, isFS := e.fsType(); isFS {
+			found = append(found, filesystemSignature(t, e.isComplete(), e.size(), ok))
 		} else {
 			found = append(found, Signature{State: StateForeign, Content: "external ext journal", IsRecognized: true})
 		}
 	}
-	if b := slice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
+	if b := subslice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
 		x, ok := parseBtrfs(b)
-		found = append(found, known(TypeBtrfs, !x.inProgress, x.bytes(), ok))
+		found = append(found, filesystemSignature(TypeBtrfs, !x.inProgress, x.size(), ok))
 	}
 	switch len(found) {
 	case 0:
@@ -198,7 +198,7 @@ func knownFilesystem(head []byte) (Signature, bool) {
 	}
 }
 
-func known(t Type, complete bool, size volume.Size, valid bool) Signature {
+func filesystemSignature(t Type, complete bool, size volume.Size, valid bool) Signature {
 	if !valid {
 		return Signature{State: StateForeign, Type: t, Content: "a damaged superblock of " + string(t), IsRecognized: true}
 	}
@@ -211,22 +211,22 @@ const sampleLength = 4096
 // samples is how many evenly spread places are read, at least; a device of no
 // more than probedWhole bytes is read whole.
 const (
-	samples     = 256
-	probedWhole = 16 << 20
+	minSamples   = 256
+	maxFullProbe = 16 << 20
 )
 
 // span is a part of a device.
 type span struct{ at, length int64 }
 
-// sampled lists what is read between the two ends: places at most 1/256 of
+// sampleSpans lists what is read between the two ends: places at most 1/256 of
 // the device apart, and those where superblocks lie: VMFS, the backups of ext
 // with 1, 2 and 4 KiB blocks, the mirrors of btrfs, and the second to fourth
 // allocation group of XFS. A device whose first MiB was lost is not blank.
-func sampled(size int64) []span {
-	stride, length := int64(probeArea), int64(probeArea)
+func sampleSpans(size int64) []span {
+	stride, length := int64(probeLength), int64(probeLength)
 	var places []int64
-	if size > probedWhole {
-		stride, length = size/samples&^(sampleLength-1), sampleLength
+	if size > maxFullProbe {
+		stride, length = size/minSamples&^(sampleLength-1), sampleLength
 		places = []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
 		for i := range int64(3) {
 			places = append(places, size/4*(i+1)&^(sampleLength-1))
@@ -244,7 +244,7 @@ func sampled(size int64) []span {
 	return spans
 }
 
-func slice(b []byte, from, length int) []byte {
+func subslice(b []byte, from, length int) []byte {
 	if from+length > len(b) {
 		return nil
 	}
@@ -263,7 +263,7 @@ func readArea(r io.ReaderAt, at, length int64) ([]byte, error) {
 	return nil, fmt.Errorf("%d bytes at offset %d: %w", length, at, err)
 }
 
-func allZero(b []byte) bool {
+func isZero(b []byte) bool {
 	for _, c := range b {
 		if c != 0 {
 			return false

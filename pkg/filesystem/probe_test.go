@@ -14,8 +14,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// image is a device of 64 MiB, zero but for what is put into it.
-type image struct {
+// fakeImage is a device of 64 MiB, zero but for what is put into it.
+type fakeImage struct {
 	size  int64
 	fill  []byte // repeated under the parts; nil: zeros
 	parts map[int64][]byte
@@ -24,11 +24,11 @@ type image struct {
 
 const imageSize = 64 << 20
 
-func newImage() *image {
-	return &image{size: imageSize, parts: map[int64][]byte{}, fail: map[int64]error{}}
+func newImage() *fakeImage {
+	return &fakeImage{size: imageSize, parts: map[int64][]byte{}, fail: map[int64]error{}}
 }
 
-func (i *image) put(at int64, data []byte) *image {
+func (i *fakeImage) put(at int64, data []byte) *fakeImage {
 	if at < 0 {
 		at += i.size
 	}
@@ -36,7 +36,7 @@ func (i *image) put(at int64, data []byte) *image {
 	return i
 }
 
-func (i *image) ReadAt(p []byte, at int64) (int, error) {
+func (i *fakeImage) ReadAt(p []byte, at int64) (int, error) {
 	clear(p)
 	for n := range p {
 		if len(i.fill) > 0 {
@@ -75,7 +75,7 @@ func TestProbe(t *testing.T) {
 	failed.state = extStateError
 	huge := ext4Spec(volume.GiB)
 	huge.blocks = 1 << 61
-	noise := make([]byte, probeArea)
+	noise := make([]byte, probeLength)
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(noise)
 	mbrSector := make([]byte, 512)
@@ -87,10 +87,10 @@ func TestProbe(t *testing.T) {
 		return Signature{State: StateFormatted, Type: t, IsComplete: true, Size: volume.GiB}
 	}
 	foreign := func(name string) Signature { return Signature{State: StateForeign, Content: name, IsRecognized: true} }
-	unknown := Signature{State: StateForeign, Content: unknownData}
+	unknown := Signature{State: StateForeign, Content: unknownContent}
 	for _, tc := range []struct {
 		name string
-		disk *image
+		disk *fakeImage
 		want Signature
 	}{
 		{"blank", newImage(), Signature{State: StateBlank}},
@@ -133,11 +133,11 @@ func TestProbe(t *testing.T) {
 		{"last byte", newImage().put(-1, []byte{1}), unknown},
 		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
 		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
-		{"random bytes", &image{size: imageSize, fill: noise}, Signature{State: StateForeign, Content: unknownData, IsRandom: true}},
-		{"random at both ends only", newImage().put(0, noise).put(-probeArea, noise), unknown},
-		{"random but for a file in the middle", (&image{size: imageSize, fill: noise, parts: map[int64][]byte{}}).put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/samples/4)), unknown},
+		{"random bytes", &fakeImage{size: imageSize, fill: noise}, Signature{State: StateForeign, Content: unknownContent, IsRandom: true}},
+		{"random at both ends only", newImage().put(0, noise).put(-probeLength, noise), unknown},
+		{"random but for a file in the middle", (&fakeImage{size: imageSize, fill: noise, parts: map[int64][]byte{}}).put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/minSamples/4)), unknown},
 		{"random start only", newImage().put(0, noise), unknown},
-		{"text", newImage().put(0, bytes.Repeat([]byte("text "), probeArea/5)).put(-probeArea, noise), unknown},
+		{"text", newImage().put(0, bytes.Repeat([]byte("text "), probeLength/5)).put(-probeLength, noise), unknown},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := probe(t.Context(), tc.disk, tc.disk.size)
@@ -154,16 +154,16 @@ func TestProbe(t *testing.T) {
 // TestProbeFinds: what is longer than 1/256 of a device is found anywhere, and
 // on a small device every byte.
 func TestProbeFinds(t *testing.T) {
-	for _, size := range []int64{probedWhole + 512, 64<<20 - 4096, 256<<20 + 77*512, 10 << 30} {
+	for _, size := range []int64{maxFullProbe + 512, 64<<20 - 4096, 256<<20 + 77*512, 10 << 30} {
 		data := bytes.Repeat([]byte{7}, int(size/256)+1)
 		for i := range int64(20) {
 			at := 2<<20 + (size-4<<20-int64(len(data)))/20*i + i*509
-			disk := &image{size: size, parts: map[int64][]byte{}}
+			disk := &fakeImage{size: size, parts: map[int64][]byte{}}
 			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != StateForeign {
 				t.Fatalf("%d bytes at %d of %d: %+v, %v", len(data), at, size, sig, err)
 			}
 		}
-		spans, last := sampled(size), int64(0)
+		spans, last := sampleSpans(size), int64(0)
 		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.at, b.at) })
 		for _, s := range append(spans, span{at: size}) {
 			if s.at-last > size/256 {
@@ -175,8 +175,8 @@ func TestProbeFinds(t *testing.T) {
 			t.Errorf("%d reads for %d bytes", len(spans), size)
 		}
 	}
-	for _, at := range []int64{0, 1 << 20, 5<<20 + 333, 9<<20 - 1, probedWhole - 1} {
-		disk := &image{size: probedWhole, parts: map[int64][]byte{at: {1}}}
+	for _, at := range []int64{0, 1 << 20, 5<<20 + 333, 9<<20 - 1, maxFullProbe - 1} {
+		disk := &fakeImage{size: maxFullProbe, parts: map[int64][]byte{at: {1}}}
 		if sig, err := probe(t.Context(), disk, disk.size); err != nil || sig.State != StateForeign {
 			t.Errorf("a byte at %d: %+v, %v", at, sig, err)
 		}
@@ -185,7 +185,7 @@ func TestProbeFinds(t *testing.T) {
 
 // TestProbeUnreadable: a read error anywhere is an error, never "blank".
 func TestProbeUnreadable(t *testing.T) {
-	for _, at := range []int64{0, 1024, probeArea - 1, imageSize - probeArea, imageSize - 1, imageSize / 2, 16384 << 11} {
+	for _, at := range []int64{0, 1024, probeLength - 1, imageSize - probeLength, imageSize - 1, imageSize / 2, 16384 << 11} {
 		disk := newImage()
 		disk.fail[at] = unix.EIO
 		if got, err := probe(t.Context(), disk, disk.size); !errors.Is(err, unix.EIO) || got.State != 0 {
@@ -218,9 +218,9 @@ func TestProbeDevice(t *testing.T) {
 			k := newFakeKernel(t)
 			k.addDevice(testDevice, 0, tc.size)
 			if tc.call == "read2" {
-				k.force["read"] = []error{nil, tc.errno}
+				k.errors["read"] = []error{nil, tc.errno}
 			} else {
-				k.force[tc.call] = []error{tc.errno}
+				k.errors[tc.call] = []error{tc.errno}
 			}
 			sig, err := k.system().Probe(t.Context(), k.device())
 			wantError(t, err, tc.kind, tc.text, "")
@@ -245,12 +245,12 @@ func FuzzProbe(f *testing.F) {
 	f.Add(append(make([]byte, 1024), ext3Spec(volume.TiB).encode()...), []byte{0})
 	f.Add(append(make([]byte, btrfsOffset), encodeBtrfs(1<<30, btrfsSignature)...), []byte{1})
 	f.Fuzz(func(t *testing.T, head, tail []byte) {
-		data := slicesConcat(head, tail)
+		data := concat(head, tail)
 		sig, err := probe(t.Context(), bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if (sig.State == StateBlank) != allZero(data) && len(data) <= probeArea {
+		if (sig.State == StateBlank) != isZero(data) && len(data) <= probeLength {
 			t.Fatalf("%+v for %d bytes", sig, len(data))
 		}
 		if sig.State == StateFormatted && (sig.Size <= 0 || sig.Type == "") {
@@ -259,11 +259,11 @@ func FuzzProbe(f *testing.F) {
 		if sig.State == StateForeign && sig.Content == "" {
 			t.Fatalf("%+v", sig)
 		}
-		if e, ok := parseExt(slice(data, extOffset, extLength)); ok {
-			g := &extGrower{super: e}
+		if e, ok := parseExt(subslice(data, extOffset, extLength)); ok {
+			g := &extGrower{superblock: e}
 			for _, size := range []volume.Size{1, volume.MiB, volume.GiB, 100 * volume.TiB, 1<<63 - 1} {
 				goal := g.goal(size)
-				if goal.least > goal.blocks || goal.full > goal.blocks || volume.Size(goal.blocks)*volume.Size(e.blockSize) > size {
+				if goal.minResult > goal.blocks || goal.full > goal.blocks || volume.Size(goal.blocks)*volume.Size(e.blockSize) > size {
 					t.Fatalf("goal %+v on %s for %+v", goal, size, e)
 				}
 			}
@@ -271,4 +271,4 @@ func FuzzProbe(f *testing.F) {
 	})
 }
 
-func slicesConcat(a, b []byte) []byte { return append(bytes.Clone(a), b...) }
+func concat(a, b []byte) []byte { return append(bytes.Clone(a), b...) }

@@ -19,7 +19,7 @@ import (
 // Who the peers are, and whether there are any, cannot be told. The error is
 // of kind Internal.
 func (s *System) Propagates(path string) (bool, error) {
-	dir, st, err := s.containing(path)
+	dir, st, err := s.containingDir(path)
 	if err != nil {
 		return false, volume.Errorf(volume.KindInternal, "look for the mount that contains %s: %w", path, err)
 	}
@@ -34,7 +34,7 @@ func (s *System) Propagates(path string) (bool, error) {
 		return false, volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
 	}
 	for { // a kernel that does not tell mounts apart (before 5.8)
-		if m, ok := topmost(mounts, dir); ok {
+		if m, ok := findTopmost(mounts, dir); ok {
 			return m.IsShared, nil
 		}
 		if dir == filepath.Dir(dir) {
@@ -44,9 +44,9 @@ func (s *System) Propagates(path string) (bool, error) {
 	}
 }
 
-// containing finds the nearest existing directory above path, after symbolic
+// containingDir finds the nearest existing directory above path, after symbolic
 // links.
-func (s *System) containing(path string) (dir string, st mountStat, err error) {
+func (s *System) containingDir(path string) (dir string, st mountStat, err error) {
 	dir, err = filepath.Abs(path)
 	if err != nil {
 		return dir, st, err

@@ -47,7 +47,7 @@ func TestRealProfile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e, ok := parseExt(b); !ok || !e.checksumPresent || !e.checksumValid {
+			if e, ok := parseExt(b); !ok || !e.hasChecksum || !e.isChecksumValid {
 				t.Fatalf("the checksum of mke2fs counts as wrong: %+v", e)
 			}
 		})
@@ -57,17 +57,17 @@ func TestRealProfile(t *testing.T) {
 // TestRealFormatForeign: what other programs put on a device stays.
 func TestRealFormatForeign(t *testing.T) {
 	for name, tc := range map[string]struct {
-		make func(t *testing.T, d disk)
+		make func(t *testing.T, d loopDisk)
 		want string
 	}{
-		"swap":                        {func(t *testing.T, d disk) { t.Helper(); mustRun(t, "mkswap", d.device) }, "swap"},
-		"LUKS":                        {luks, "LUKS encryption"},
-		"partitions":                  {partitions, "partition table (GPT)"},
-		"GPT backup":                  {func(t *testing.T, d disk) { t.Helper(); partitions(t, d); d.zero(t, 0, 1<<20) }, "partition table (GPT backup)"},
-		"XFS":                         {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeXFS) }, "an xfs filesystem of 320 MiB"},
-		"ext4 without its first MiB":  {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeExt4, "-b", "4096"); d.zero(t, 0, 1<<20) }, "unknown data"},
-		"btrfs without its first MiB": {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeBtrfs); d.zero(t, 0, 1<<20) }, "unknown data"},
-		"XFS without its first MiB":   {func(t *testing.T, d disk) { t.Helper(); d.mkfs(t, TypeXFS); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"swap":                        {func(t *testing.T, d loopDisk) { t.Helper(); mustRun(t, "mkswap", d.device) }, "swap"},
+		"LUKS":                        {makeLUKS, "LUKS encryption"},
+		"partitions":                  {makePartitions, "partition table (GPT)"},
+		"GPT backup":                  {func(t *testing.T, d loopDisk) { t.Helper(); makePartitions(t, d); d.zero(t, 0, 1<<20) }, "partition table (GPT backup)"},
+		"XFS":                         {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeXFS) }, "an xfs filesystem of 320 MiB"},
+		"ext4 without its first MiB":  {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeExt4, "-b", "4096"); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"btrfs without its first MiB": {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeBtrfs); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"XFS without its first MiB":   {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeXFS); d.zero(t, 0, 1<<20) }, "unknown data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -81,7 +81,7 @@ func TestRealFormatForeign(t *testing.T) {
 	}
 }
 
-func luks(t *testing.T, d disk) {
+func makeLUKS(t *testing.T, d loopDisk) {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("only for this test"), 0o600); err != nil {
@@ -90,8 +90,8 @@ func luks(t *testing.T, d disk) {
 	mustRun(t, "cryptsetup", "-q", "luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", key, d.device)
 }
 
-// partitions writes a GPT: header and backup, as far as Probe reads them.
-func partitions(t *testing.T, d disk) {
+// makePartitions writes a GPT: header and backup, as far as Probe reads them.
+func makePartitions(t *testing.T, d loopDisk) {
 	t.Helper()
 	f, err := os.OpenFile(d.device, os.O_RDWR, 0)
 	if err != nil {
@@ -112,12 +112,12 @@ func partitions(t *testing.T, d disk) {
 	}
 }
 
-func (d disk) zero(t *testing.T, at int64, length int) {
+func (d loopDisk) zero(t *testing.T, at int64, length int) {
 	t.Helper()
 	d.write(t, at, make([]byte, length))
 }
 
-func (d disk) write(t *testing.T, at int64, data []byte) {
+func (d loopDisk) write(t *testing.T, at int64, data []byte) {
 	t.Helper()
 	f, err := os.OpenFile(d.device, os.O_WRONLY, 0)
 	if err != nil {
@@ -201,10 +201,10 @@ func TestRealFormatEncrypted(t *testing.T) {
 
 // TestRealFormatMounted: a device in use is never written to.
 func TestRealFormatMounted(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
-	d.mounted(t, s, TypeXFS)
+	d.mount(t, s, TypeXFS)
 	_, err := d.open(t).OpenWriter()
 	wantError(t, err, volume.KindDeadline, "in use by a mount", "")
 	sig, err := s.Probe(t.Context(), d.open(t))
@@ -236,7 +236,7 @@ func TestRealCheck(t *testing.T) {
 func TestRealCheckInUse(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeExt4)
-	held := d.hold(t)
+	held := d.openExclusively(t)
 	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindDeadline, "still in use", "retries this automatically")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestRealFormatInUse(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-			defer closeQuietly(d.hold(t))
+			defer closeQuietly(d.openExclusively(t))
 			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.KindDeadline, "which is in use", "retries this automatically")
 		})
 	}

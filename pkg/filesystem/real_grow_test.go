@@ -15,7 +15,7 @@ import (
 func TestRealLife(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needGrowth(t, fs)
+			skipWithoutGrowth(t, fs)
 			ctx, s := t.Context(), New(Options{})
 			d := newDisk(t, 512*volume.MiB)
 			marker := filepath.Join(t.TempDir(), "marker")
@@ -25,7 +25,7 @@ func TestRealLife(t *testing.T) {
 			if err := s.Check(ctx, d.open(t), fs); err != nil {
 				t.Fatal(err)
 			}
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			w := startWriter(t, target)
 			for _, size := range []volume.Size{700 * volume.MiB, 1 * volume.GiB, 2 * volume.GiB, 4*volume.GiB + 100*volume.MiB, 9 * volume.GiB} {
 				d.resize(t, size)
@@ -61,16 +61,16 @@ func TestRealLife(t *testing.T) {
 func TestRealGrowFull(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needGrowth(t, fs)
+			skipWithoutGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
-			fill(t, target)
+			target := d.mount(t, s, fs)
+			fillUp(t, target)
 			d.resize(t, volume.GiB)
 			if g := d.grow(t, s, target); g.After != volume.GiB {
 				t.Fatalf("%+v", g)
 			}
-			usage, err := s.ReadUsage(find(t, s, target, target))
+			usage, err := s.ReadUsage(wantMount(t, s, target, target))
 			if err != nil || usage.Available < 400*volume.MiB {
 				t.Fatalf("after growth %+v, %v: the new space is not available", usage, err)
 			}
@@ -80,7 +80,7 @@ func TestRealGrowFull(t *testing.T) {
 	}
 }
 
-func fill(t *testing.T, dir string) {
+func fillUp(t *testing.T, dir string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "fill"))
 	if err != nil {
@@ -105,10 +105,10 @@ func fill(t *testing.T, dir string) {
 func TestRealConcurrentGrows(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needGrowth(t, fs)
+			skipWithoutGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			d.resize(t, 5*volume.GiB)
 			dev := d.open(t)
 			var group sync.WaitGroup
@@ -137,10 +137,10 @@ func TestRealConcurrentGrows(t *testing.T) {
 func TestRealReadOnly(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			bind := t.TempDir()
 			if err := s.Bind(t.Context(), BindRequest{Source: target, Target: bind, Options: []string{"ro"}}); err != nil {
 				t.Fatal(err)
@@ -178,10 +178,10 @@ func TestRealReadOnly(t *testing.T) {
 func TestRealDeviceTooSmall(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, volume.GiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
@@ -197,10 +197,10 @@ func TestRealDeviceTooSmall(t *testing.T) {
 func TestRealNotGrownYet(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: volume.GiB})
 			wantError(t, err, volume.KindDeadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
 		})
@@ -210,10 +210,10 @@ func TestRealNotGrownYet(t *testing.T) {
 // TestRealWrongMount: a directory on which nothing is mounted, and the mount
 // of another device, are refused.
 func TestRealWrongMount(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, d, other := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
-	target := d.mounted(t, s, TypeXFS)
+	target := d.mount(t, s, TypeXFS)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: other.open(t)})
 	wantError(t, err, volume.KindPrecondition, "not of the volume's device "+other.device, "staged again")
 	inside := filepath.Join(target, "dir")
@@ -243,10 +243,10 @@ func TestRealTail(t *testing.T) {
 		{TypeBtrfs, 3584},
 	} {
 		t.Run(string(tc.fs)+"+"+tc.tail.String(), func(t *testing.T) {
-			needGrowth(t, tc.fs)
+			skipWithoutGrowth(t, tc.fs)
 			s, d := New(Options{}), newDisk(t, volume.GiB)
 			d.mkfs(t, tc.fs)
-			target := d.mounted(t, s, tc.fs)
+			target := d.mount(t, s, tc.fs)
 			d.resize(t, volume.GiB+tc.tail)
 			for range 3 {
 				g := d.grow(t, s, target)
@@ -268,13 +268,13 @@ func TestRealTail(t *testing.T) {
 // TestRealMissingCapability is the one growth of ext that a process without
 // CAP_SYS_RESOURCE sees.
 func TestRealMissingCapability(t *testing.T) {
-	needFilesystem(t, TypeExt4)
+	skipWithoutFilesystem(t, TypeExt4)
 	if hasResourceCapability(t) {
 		t.Skip("this process has CAP_SYS_RESOURCE")
 	}
 	s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 	d.mkfs(t, TypeExt4)
-	dir := d.mounted(t, s, TypeExt4)
+	dir := d.mount(t, s, TypeExt4)
 	d.resize(t, volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.open(t)})
 	wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
@@ -285,6 +285,6 @@ func TestRealMissingCapability(t *testing.T) {
 	}
 	defer closeQuietly(m)
 	dev := d.open(t)
-	g := &extGrower{target: &target{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
-	wantError(t, g.explain(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	g := &extGrower{mountedFilesystem: &mountedFilesystem{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
+	wantError(t, g.explainError(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// find looks a path up and fails the test when the answer is not the wanted
+// wantMount looks a path up and fails the test when the answer is not the wanted
 // mount point; empty: no mount.
-func find(t *testing.T, s *System, path, want string) Mount {
+func wantMount(t *testing.T, s *System, path, want string) Mount {
 	t.Helper()
 	m, mounted, err := s.FindMount(path)
 	if err != nil || mounted != (want != "") || m.MountPoint != want {
@@ -27,11 +27,11 @@ func find(t *testing.T, s *System, path, want string) Mount {
 
 // TestRealFindMount: exact, topmost, through links, never the parent.
 func TestRealFindMount(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, a, b := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
 	a.mkfs(t, TypeXFS)
 	b.mkfs(t, TypeXFS)
-	target := a.mounted(t, s, TypeXFS)
+	target := a.mount(t, s, TypeXFS)
 	inside, file := filepath.Join(target, "dir"), filepath.Join(target, "file")
 	if err := os.Mkdir(inside, 0o700); err != nil {
 		t.Fatal(err)
@@ -43,33 +43,33 @@ func TestRealFindMount(t *testing.T) {
 	if err := os.Symlink(target, link); err != nil {
 		t.Fatal(err)
 	}
-	m := find(t, s, target, target)
+	m := wantMount(t, s, target, target)
 	if m.Source != a.device || m.FSType != "xfs" || m.Root != "/" || m.IsReadOnly() || !slices.Contains(m.SuperOptions, "nouuid") {
 		t.Errorf("%+v", m)
 	}
-	find(t, s, link, target)
-	find(t, s, link+"/./", target)
+	wantMount(t, s, link, target)
+	wantMount(t, s, link+"/./", target)
 	for _, path := range []string{inside, file, file + "/below", target + "-missing", filepath.Dir(target)} {
-		find(t, s, path, "")
+		wantMount(t, s, path, "")
 	}
 	b.mountAt(t, s, TypeXFS, inside)
-	if m := find(t, s, inside, inside); m.Source != b.device || m.IsReadOnly() {
+	if m := wantMount(t, s, inside, inside); m.Source != b.device || m.IsReadOnly() {
 		t.Errorf("%+v", m)
 	}
 	// A mount stacked on target hides the one below it.
 	b.mountAt(t, s, TypeXFS, target)
-	if m := find(t, s, target, target); m.Source != b.device {
+	if m := wantMount(t, s, target, target); m.Source != b.device {
 		t.Errorf("not the topmost: %+v", m)
 	}
-	find(t, s, inside, "")
+	wantMount(t, s, inside, "")
 	mounts, err := s.MountsOf(t.Context(), b.open(t).Number())
 	if err != nil || len(mounts) != 2 {
 		t.Errorf("mounts of %s: %+v, %v", b.device, mounts, err)
 	}
 	unmountOnce(t, target)
-	find(t, s, inside, inside)
+	wantMount(t, s, inside, inside)
 	unmount(t, s, inside)
-	find(t, s, inside, "")
+	wantMount(t, s, inside, "")
 }
 
 func unmountOnce(t *testing.T, path string) {
@@ -82,10 +82,10 @@ func unmountOnce(t *testing.T, path string) {
 // TestRealUnmount: one mount of those that are stacked on a path, and nothing
 // else; what is busy or covered says so.
 func TestRealUnmount(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
-	parent := d.mounted(t, s, TypeXFS)
+	parent := d.mount(t, s, TypeXFS)
 	target := filepath.Join(parent, "target")
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
@@ -99,15 +99,15 @@ func TestRealUnmount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	top := find(t, s, target, target)
+	top := wantMount(t, s, target, target)
 	wantError(t, s.Unmount(t.Context(), top), volume.KindDeadline, "unmount "+target, "files open")
-	find(t, s, target, target)
+	wantMount(t, s, target, target)
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)
 	}
 	var stack []Mount // from the top
 	for range 3 {
-		m := find(t, s, target, target)
+		m := wantMount(t, s, target, target)
 		for _, covered := range stack {
 			if err := s.Unmount(t.Context(), covered); err != nil { // is gone already
 				t.Fatal(err)
@@ -118,16 +118,16 @@ func TestRealUnmount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	find(t, s, target, "")
-	find(t, s, parent, parent)
+	wantMount(t, s, target, "")
+	wantMount(t, s, parent, parent)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, find(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent, "next try")
-	find(t, s, parent, parent)
+	wantError(t, s.Unmount(ctx, wantMount(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent, "next try")
+	wantMount(t, s, parent, parent)
 }
 
-// tmpfs mounts an empty tmpfs.
-func tmpfs(t *testing.T) string {
+// mountTmpfs mounts an empty tmpfs.
+func mountTmpfs(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: mounts")
@@ -143,14 +143,14 @@ func tmpfs(t *testing.T) string {
 // TestRealUnmountOfACoveredMount: what another mount covers, on its path or on
 // a directory above, is left alone, and so is what covers it.
 func TestRealUnmountOfACoveredMount(t *testing.T) {
-	s, base := New(Options{}), tmpfs(t)
+	s, base := New(Options{}), mountTmpfs(t)
 	target := filepath.Join(base, "above", "target")
 	over := func(path string) Mount {
 		t.Helper()
 		if err := errors.Join(os.MkdirAll(path, 0o700), unix.Mount("tmpfs", path, "tmpfs", 0, "")); err != nil {
 			t.Fatal(err)
 		}
-		return find(t, s, path, path)
+		return wantMount(t, s, path, path)
 	}
 	lower := over(target)
 	upper := over(target)
@@ -168,14 +168,14 @@ func TestRealUnmountOfACoveredMount(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	find(t, s, target, "")
+	wantMount(t, s, target, "")
 }
 
 // TestRealNodesAreInodes: a mount is a device node if its inode is one. The
 // mount table shows a directory or a file of the same tmpfs, and a deleted
 // one, just so.
 func TestRealNodesAreInodes(t *testing.T) {
-	s, dev, targets := New(Options{}), tmpfs(t), tmpfs(t)
+	s, dev, targets := New(Options{}), mountTmpfs(t), mountTmpfs(t)
 	want := blockdev.DeviceNumber{Major: 240, Minor: 7} // LOCAL/EXPERIMENTAL USE
 	path := func(name string) string { return filepath.Join(dev, name) }
 	err := errors.Join(os.Mkdir(path("dir"), 0o700), os.WriteFile(path("file"), nil, 0o600),
@@ -196,39 +196,39 @@ func TestRealNodesAreInodes(t *testing.T) {
 		if err := errors.Join(err, s.Bind(t.Context(), BindRequest{Source: path(name), Target: target})); err != nil {
 			t.Fatal(err)
 		}
-		if m := find(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() {
+		if m := wantMount(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() {
 			t.Errorf("%s: %+v", name, m)
 		}
-		if name == "node" && !slices.Equal(points(t, s, path(name)), []string{target}) {
-			t.Errorf("mounts of %s: %q", path(name), points(t, s, path(name)))
+		if name == "node" && !slices.Equal(mountPoints(t, s, path(name)), []string{target}) {
+			t.Errorf("mounts of %s: %q", path(name), mountPoints(t, s, path(name)))
 		}
-		hidden(t, s, target, path(name), name == "node")
+		wantHiddenMount(t, s, target, path(name), name == "node")
 		if err := os.Remove(path(name)); err != nil {
 			t.Fatal(err)
 		}
-		if m := find(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() != (name == "node") {
+		if m := wantMount(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() != (name == "node") {
 			t.Errorf("%s, removed: %+v", name, m)
 		}
 		unmount(t, s, target)
 	}
 }
 
-// hidden mounts something over the directory of a bind mount: MountsOf finds a
+// wantHiddenMount mounts something over the directory of a bind mount: MountsOf finds a
 // node there all the same.
-func hidden(t *testing.T, s *System, target, source string, node bool) {
+func wantHiddenMount(t *testing.T, s *System, target, source string, node bool) {
 	t.Helper()
 	dir := filepath.Dir(target)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	defer unmountOnce(t, dir)
-	if node && !slices.Equal(points(t, s, source), []string{target}) {
-		t.Errorf("hidden mounts of %s: %q", source, points(t, s, source))
+	if node && !slices.Equal(mountPoints(t, s, source), []string{target}) {
+		t.Errorf("hidden mounts of %s: %q", source, mountPoints(t, s, source))
 	}
 }
 
-// points returns where the device, or a node of it, is mounted.
-func points(t *testing.T, s *System, device string) []string {
+// mountPoints returns where the device, or a node of it, is mounted.
+func mountPoints(t *testing.T, s *System, device string) []string {
 	t.Helper()
 	number, err := s.kernel.deviceNumber(device)
 	if err != nil {
@@ -248,19 +248,19 @@ func points(t *testing.T, s *System, device string) []string {
 
 // TestRealStatsOfOneMount: what covers a mount is never counted for it.
 func TestRealStatsOfOneMount(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, a, b := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, volume.GiB)
 	a.mkfs(t, TypeXFS)
 	b.mkfs(t, TypeXFS)
-	target := a.mounted(t, s, TypeXFS)
-	m := find(t, s, target, target)
+	target := a.mount(t, s, TypeXFS)
+	m := wantMount(t, s, target, target)
 	if usage, err := s.ReadUsage(m); err != nil || usage.Total > 320*volume.MiB {
 		t.Errorf("%+v, %v", usage, err)
 	}
 	b.mountAt(t, s, TypeXFS, target)
 	_, err := s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
-	if usage, err := s.ReadUsage(find(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
+	if usage, err := s.ReadUsage(wantMount(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
 		t.Errorf("%+v, %v", usage, err)
 	}
 }
@@ -268,22 +268,22 @@ func TestRealStatsOfOneMount(t *testing.T) {
 // TestRealBind: flags of the source stay, those asked for are added, and raw
 // devices can be bound to a file.
 func TestRealBind(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
-	staging := d.mounted(t, s, TypeXFS, "nosuid", "nodev", "noatime")
+	staging := d.mount(t, s, TypeXFS, "nosuid", "nodev", "noatime")
 	target := t.TempDir()
 	if err := s.Bind(t.Context(), BindRequest{Source: staging, Target: target, Options: []string{"ro", "noexec"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, target) })
-	m := find(t, s, target, target)
+	m := wantMount(t, s, target, target)
 	for _, want := range []string{"ro", "nosuid", "nodev", "noexec", "noatime"} {
 		if !slices.Contains(m.Options, want) {
 			t.Errorf("%s is missing in %q", want, m.Options)
 		}
 	}
-	if m.IsFilesystemReadOnly() || find(t, s, staging, staging).IsReadOnly() {
+	if m.IsFilesystemReadOnly() || wantMount(t, s, staging, staging).IsReadOnly() {
 		t.Error("the filesystem itself has become read-only")
 	}
 	node := filepath.Join(t.TempDir(), "node")
@@ -294,16 +294,16 @@ func TestRealBind(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmount(t, s, node) })
-	if m := find(t, s, node, node); !slices.Contains(m.Options, "ro") {
+	if m := wantMount(t, s, node, node); !slices.Contains(m.Options, "ro") {
 		t.Errorf("a device node asked for read-only: %+v", m)
 	}
 	want := []string{staging, target, node}
 	slices.Sort(want)
-	if got := points(t, s, d.device); !slices.Equal(got, want) {
+	if got := mountPoints(t, s, d.device); !slices.Equal(got, want) {
 		t.Errorf("mounts of %s: %q; want %q", d.device, got, want)
 	}
 	unmount(t, s, node)
-	find(t, s, node, "")
+	wantMount(t, s, node, "")
 }
 
 // TestRealBindAtomic: below a shared mount, as kubelet's directory is, the
@@ -328,12 +328,12 @@ func TestRealBindAtomic(t *testing.T) {
 	must(os.Mkdir(filepath.Join(base, "pod"), 0o700))
 	target := filepath.Join(base, "pod")
 	s := New(Options{})
-	s.kernel = onlyBind{linux{}, t}
+	s.kernel = bindOnlyKernel{linuxKernel{}, t}
 	for range 2 {
 		must(s.Bind(t.Context(), BindRequest{Source: source, Target: target, Options: []string{"ro", "nosuid"}}))
 	}
 	for _, path := range []string{target, filepath.Join(peer, "pod")} {
-		if m := find(t, s, path, path); !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "nosuid") {
+		if m := wantMount(t, s, path, path); !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "nosuid") {
 			t.Errorf("%+v", m)
 		}
 	}
@@ -342,7 +342,7 @@ func TestRealBindAtomic(t *testing.T) {
 	}
 	must(os.WriteFile(filepath.Join(source, "x"), nil, 0o600))
 	unmount(t, s, target)
-	find(t, s, filepath.Join(peer, "pod"), "")
+	wantMount(t, s, filepath.Join(peer, "pod"), "")
 }
 
 // TestRealPropagates: by what contains the path, which may be missing, a link
@@ -372,7 +372,7 @@ func TestRealPropagates(t *testing.T) {
 		if err := errors.Join(os.Mkdir(inner, 0o700), os.Symlink(inner, direct), os.Symlink(base, link), os.Symlink("/missing/for/sure", dangling)); err != nil {
 			t.Fatal(err)
 		}
-		if m := find(t, s, base, base); m.IsShared != shared {
+		if m := wantMount(t, s, base, base); m.IsShared != shared {
 			t.Errorf("%+v", m)
 		}
 		for _, path := range []string{filepath.Join(base, "pod"), filepath.Join(base, "a/b/c"), staged, filepath.Join(link, "pod"), filepath.Join(link, "staged"), direct, dangling} {
@@ -386,25 +386,25 @@ func TestRealPropagates(t *testing.T) {
 	}
 }
 
-// onlyBind is a kernel whose mount(2) must not be used.
-type onlyBind struct {
-	linux
+// bindOnlyKernel is a kernel whose mount(2) must not be used.
+type bindOnlyKernel struct {
+	linuxKernel
 	t *testing.T
 }
 
-func (k onlyBind) mount(source, target, _ string, flags uintptr, _ string) error {
-	k.t.Errorf("mount(%s, %s, %#x): a bind mount must be complete from the start", source, target, flags)
+func (bk bindOnlyKernel) mount(source, target, _ string, flags uintptr, _ string) error {
+	bk.t.Errorf("mount(%s, %s, %#x): a bind mount must be complete from the start", source, target, flags)
 	return unix.EPERM
 }
 
 // TestRealClone: a copy of an XFS, with the same UUID, is mounted beside its
 // origin, and each grows on its own device.
 func TestRealClone(t *testing.T) {
-	needFilesystem(t, TypeXFS)
+	skipWithoutFilesystem(t, TypeXFS)
 	s, origin, clone := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 512*volume.MiB)
 	origin.mkfs(t, TypeXFS)
 	mustRun(t, "dd", "if="+origin.device, "of="+clone.device, "bs=1M", "conv=sparse,fsync")
-	a, b := origin.mounted(t, s, TypeXFS), clone.mounted(t, s, TypeXFS)
+	a, b := origin.mount(t, s, TypeXFS), clone.mount(t, s, TypeXFS)
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
 		t.Errorf("%+v", g)
 	}
@@ -416,7 +416,7 @@ func TestRealClone(t *testing.T) {
 // TestRealMountRefused: a device without a filesystem, and one without its
 // end.
 func TestRealMountRefused(t *testing.T) {
-	needFilesystem(t, TypeExt4)
+	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
 	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
@@ -426,7 +426,7 @@ func TestRealMountRefused(t *testing.T) {
 	req.Options = nil
 	d.resize(t, 300*volume.MiB)
 	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "")
-	find(t, s, req.Target, "")
+	wantMount(t, s, req.Target, "")
 }
 
 // TestRealMountReadOnlyDirty: the journal of a copy taken in use must be
@@ -434,14 +434,14 @@ func TestRealMountRefused(t *testing.T) {
 func TestRealMountReadOnlyDirty(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
 				t.Fatal(err)
 			}
-			shutdown(t, target)
+			shutDownFilesystem(t, target)
 			unmount(t, s, target)
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would stay with the loop device
 			mustRun(t, "blockdev", "--setro", d.device)

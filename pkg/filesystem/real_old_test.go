@@ -21,7 +21,7 @@ func TestRealAccepts(t *testing.T) {
 		s, d, target := New(Options{}), newDisk(t, 64*volume.MiB), t.TempDir()
 		d.mkfs(t, found)
 		for _, want := range types {
-			needFilesystem(t, want)
+			skipWithoutFilesystem(t, want)
 			err := unix.Mount(d.device, target, string(want), 0, "")
 			if err == nil {
 				err = unix.Unmount(target, 0)
@@ -46,7 +46,7 @@ func TestRealAccepts(t *testing.T) {
 // TestRealCheckTooOld: an e2fsck that does not know a feature has found no
 // damage; the kernel decides, and says why.
 func TestRealCheckTooOld(t *testing.T) {
-	needFilesystem(t, TypeExt4)
+	skipWithoutFilesystem(t, TypeExt4)
 	for feature, mountable := range map[string]string{"FEATURE_C31": "rw", "FEATURE_R31": "ro", "FEATURE_I31": ""} {
 		t.Run(feature, func(t *testing.T) {
 			d := newDisk(t, 64*volume.MiB)
@@ -89,15 +89,15 @@ func TestRealUnfitBlocks(t *testing.T) {
 		"btrfs":               {TypeBtrfs, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			needFilesystem(t, tc.fs)
+			skipWithoutFilesystem(t, tc.fs)
 			s, made := New(Options{}), newDisk(t, 320*volume.MiB)
 			made.mkfs(t, tc.fs, tc.options...)
-			moved := made.moved(t, "--sector-size=4096")
+			moved := made.copyTo(t, "--sector-size=4096")
 			if size, err := moved.open(t).BlockSize(); err != nil || size != 4096 {
 				t.Fatalf("block size %s, %v", size, err)
 			}
 			if tc.unit == "" {
-				moved.mounted(t, s, tc.fs)
+				moved.mount(t, s, tc.fs)
 				return
 			}
 			err := s.Mount(t.Context(), MountRequest{Device: moved.open(t), Target: t.TempDir(), Type: tc.fs})
@@ -107,12 +107,12 @@ func TestRealUnfitBlocks(t *testing.T) {
 	}
 }
 
-// moved copies the disk to a loop device that is set up with the options.
-func (d disk) moved(t *testing.T, options ...string) disk {
+// copyTo copies the disk to a loop device that is set up with the options.
+func (d loopDisk) copyTo(t *testing.T, options ...string) loopDisk {
 	t.Helper()
-	copied := disk{file: filepath.Join(t.TempDir(), "moved")}
+	copied := loopDisk{file: filepath.Join(t.TempDir(), "moved")}
 	mustRun(t, "cp", "--sparse=always", d.file, copied.file)
-	copied.device = freeLoop(t, copied.file, options...)
+	copied.device = attachFreeLoop(t, copied.file, options...)
 	t.Cleanup(func() { mustRun(t, "losetup", "-d", copied.device) })
 	return copied
 }
@@ -126,8 +126,8 @@ func TestRealMinSize(t *testing.T) {
 			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
 				t.Fatalf("%s is too small: %v", least, err)
 			}
-			needFilesystem(t, fs.driver())
-			d.mounted(t, s, fs)
+			skipWithoutFilesystem(t, fs.mountType())
+			d.mount(t, s, fs)
 			d = newDisk(t, least-4096)
 			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs})
 			if err == nil {

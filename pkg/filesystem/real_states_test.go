@@ -41,10 +41,10 @@ func TestRealExtFeatures(t *testing.T) {
 		{"ext4 with an odd first size", TypeExt4, volume.GiB + 77*4096, 3 * volume.GiB, nil, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			needGrowth(t, tc.fs)
+			skipWithoutGrowth(t, tc.fs)
 			s, d := New(Options{}), newDisk(t, tc.from)
 			d.mkfs(t, tc.fs, tc.options...)
-			target := d.mounted(t, s, tc.fs)
+			target := d.mount(t, s, tc.fs)
 			d.resize(t, tc.to)
 			if g := d.grow(t, s, target); g.Method != MethodIoctl || g.After != tc.to.RoundDown(cmp.Or(tc.granule, 4096)) {
 				t.Fatalf("%+v", g)
@@ -60,10 +60,10 @@ func TestRealExtFeatures(t *testing.T) {
 
 // TestRealSparseSuper2 is refused before the kernel is asked.
 func TestRealSparseSuper2(t *testing.T) {
-	needFilesystem(t, TypeExt4)
+	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, volume.GiB)
 	d.mkfs(t, TypeExt4, "-O", "sparse_super2")
-	target := d.mounted(t, s, TypeExt4)
+	target := d.mount(t, s, TypeExt4)
 	d.resize(t, 2*volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 	wantError(t, err, volume.KindPrecondition, "sparse_super2", "resize2fs")
@@ -74,11 +74,11 @@ func TestRealSparseSuper2(t *testing.T) {
 func TestRealPast32Bits(t *testing.T) {
 	for fs, options := range map[Type][]string{TypeExt3: nil, TypeExt4: {"-O", "^64bit"}} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 			d.resize(t, volume.GiB)
 			d.mkfs(t, fs, options...)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			d.resize(t, 20*volume.TiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
 			wantError(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
@@ -94,11 +94,11 @@ func TestRealPast32Bits(t *testing.T) {
 // TestRealTo32Bits: such a filesystem is grown to the last block it can have
 // when that is what is required. Large clusters make the groups few.
 func TestRealTo32Bits(t *testing.T) {
-	needGrowth(t, TypeExt4)
+	skipWithoutGrowth(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 	d.resize(t, volume.GiB)
 	d.mkfs(t, TypeExt4, strings.Fields(cmp.Or(os.Getenv("TO32"), "-O ^64bit,bigalloc -C 262144 -N 8192"))...)
-	target := d.mounted(t, s, TypeExt4)
+	target := d.mount(t, s, TypeExt4)
 	d.resize(t, 20*volume.TiB)
 	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 16 * volume.TiB})
 	if err != nil || g.After < 16*volume.TiB-volume.MiB || g.After >= 16*volume.TiB {
@@ -114,11 +114,11 @@ func TestRealTo32Bits(t *testing.T) {
 // TestRealInodeLimit: with so many inodes per group the 32-bit inode numbers
 // end before the device does.
 func TestRealInodeLimit(t *testing.T) {
-	needFilesystem(t, TypeExt4)
+	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 	d.resize(t, volume.GiB)
 	d.mkfs(t, TypeExt4, "-i", "4096", "-b", "4096")
-	target := d.mounted(t, s, TypeExt4)
+	target := d.mount(t, s, TypeExt4)
 	d.resize(t, 20*volume.TiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
 	wantError(t, err, volume.KindOutOfRange, "inodes", "copy the data")
@@ -127,14 +127,14 @@ func TestRealInodeLimit(t *testing.T) {
 // TestRealFlaggedErrors: an error found before, or while, the filesystem is
 // mounted keeps it from growing; e2fsck cures it.
 func TestRealFlaggedErrors(t *testing.T) {
-	for name, flag := range map[string]func(t *testing.T, d disk, mounted bool){
-		"before the mount": func(t *testing.T, d disk, mounted bool) {
+	for name, flag := range map[string]func(t *testing.T, d loopDisk, mounted bool){
+		"before the mount": func(t *testing.T, d loopDisk, mounted bool) {
 			t.Helper()
 			if !mounted {
 				mustRun(t, "debugfs", "-w", "-R", "set_super_value state 3", d.device)
 			}
 		},
-		"while mounted": func(t *testing.T, d disk, mounted bool) {
+		"while mounted": func(t *testing.T, d loopDisk, mounted bool) {
 			t.Helper()
 			if mounted {
 				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
@@ -146,11 +146,11 @@ func TestRealFlaggedErrors(t *testing.T) {
 	} {
 		for _, onError := range []string{"continue", "remount-ro"} {
 			t.Run(name+", errors="+onError, func(t *testing.T) {
-				needFilesystem(t, TypeExt4)
+				skipWithoutFilesystem(t, TypeExt4)
 				s, d := New(Options{}), newDisk(t, volume.GiB)
 				d.mkfs(t, TypeExt4)
 				flag(t, d, false)
-				target := d.mounted(t, s, TypeExt4, "errors="+onError)
+				target := d.mount(t, s, TypeExt4, "errors="+onError)
 				flag(t, d, true)
 				d.awaitErrors(t, s, target)
 				d.resize(t, 2*volume.GiB)
@@ -173,10 +173,10 @@ func TestRealFlaggedErrors(t *testing.T) {
 	}
 }
 
-// shutdown makes a filesystem fail every access, as a lost device does
+// shutDownFilesystem makes a filesystem fail every access, as a lost device does
 // (XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN, which are one number). The log is
 // left dirty.
-func shutdown(t *testing.T, path string) {
+func shutDownFilesystem(t *testing.T, path string) {
 	t.Helper()
 	const goingDown, noLogFlush = 0x8004587d, 2
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -195,18 +195,18 @@ func shutdown(t *testing.T, path string) {
 func TestRealShutdown(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
-			needFilesystem(t, fs)
+			skipWithoutFilesystem(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			kept := filepath.Join(target, "kept")
 			if err := writeSynced(kept, []byte("kept")); err != nil {
 				t.Fatal(err)
 			}
-			shutdown(t, target)
+			shutDownFilesystem(t, target)
 			d.resize(t, volume.GiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantShutdown(t, fs, err)
+			wantShutDown(t, fs, err)
 			if m, mounted, err := s.FindMount(target); err != nil || !mounted || m.MountPoint != target {
 				t.Fatalf("FindMount: %+v, %v, %v", m, mounted, err)
 			}
@@ -233,9 +233,9 @@ func TestRealShutdown(t *testing.T) {
 	}
 }
 
-// wantShutdown: newer kernels list ext4 as shut down; older ones let only the
+// wantShutDown: newer kernels list ext4 as shut down; older ones let only the
 // growth find out.
-func wantShutdown(t *testing.T, fs Type, err error) {
+func wantShutDown(t *testing.T, fs Type, err error) {
 	t.Helper()
 	if fs.IsExt() && !hasResourceCapability(t) && strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
 		wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
@@ -251,11 +251,11 @@ func TestRealStorageFull(t *testing.T) {
 	const grown = 4 * volume.GiB
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needGrowth(t, fs)
-			s, d, fill := New(Options{}), newThinDisk(t, 160*volume.MiB), make([]byte, volume.MiB)
+			skipWithoutGrowth(t, fs)
+			s, d, fill := New(Options{}), newDiskOnTmpfs(t, 160*volume.MiB), make([]byte, volume.MiB)
 			d.resize(t, volume.GiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			kept := filepath.Join(target, "kept")
 			if err := writeSynced(kept, []byte("kept")); err != nil {
 				t.Fatal(err)
@@ -308,10 +308,10 @@ func TestRealStorageFull(t *testing.T) {
 func TestRealFrozen(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			needGrowth(t, fs)
+			skipWithoutGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			d.resize(t, volume.GiB)
 			dev, thaw := d.open(t), freeze(t, target)
 			type result struct {
@@ -341,10 +341,10 @@ func TestRealFrozen(t *testing.T) {
 func TestRealManyGroups(t *testing.T) {
 	for fs, from := range map[Type]volume.Size{TypeExt4: volume.GiB, TypeXFS: volume.GiB, TypeBtrfs: volume.GiB} {
 		t.Run(string(fs), func(t *testing.T) {
-			needGrowth(t, fs)
+			skipWithoutGrowth(t, fs)
 			s, d := New(Options{}), newDisk(t, from)
 			d.mkfs(t, fs)
-			target := d.mounted(t, s, fs)
+			target := d.mount(t, s, fs)
 			d.resize(t, 1200*from)
 			start := time.Now()
 			if g := d.grow(t, s, target); g.After != 1200*from {

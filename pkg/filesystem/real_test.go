@@ -29,8 +29,8 @@ import (
 // The helpers of the tests that run on the kernel at hand. They need root and
 // loop devices; what a kernel or a process lacks is named by the skip.
 
-// disk is a loop device on a sparse file.
-type disk struct {
+// loopDisk is a loop device on a sparse file.
+type loopDisk struct {
 	file, device string
 }
 
@@ -59,7 +59,7 @@ func mustRun(t *testing.T, name string, args ...string) string {
 }
 
 // newDisk attaches a loop device of the size, which goes with the test.
-func newDisk(t *testing.T, size volume.Size) disk {
+func newDisk(t *testing.T, size volume.Size) loopDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loop devices and mounts")
@@ -67,12 +67,12 @@ func newDisk(t *testing.T, size volume.Size) disk {
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		t.Skip("needs loop devices: ", err)
 	}
-	return attach(t, filepath.Join(bigDir(t, size), "disk"), size)
+	return attachLoop(t, filepath.Join(dirForSize(t, size), "disk"), size)
 }
 
-// newThinDisk attaches a loop device whose file lies on a filesystem of its
+// newDiskOnTmpfs attaches a loop device whose file lies on a filesystem of its
 // own, of the size, which can be filled.
-func newThinDisk(t *testing.T, storage volume.Size) disk {
+func newDiskOnTmpfs(t *testing.T, storage volume.Size) loopDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: loop devices and mounts")
@@ -86,11 +86,11 @@ func newThinDisk(t *testing.T, storage volume.Size) disk {
 			t.Error(err)
 		}
 	})
-	return attach(t, filepath.Join(dir, "disk"), storage)
+	return attachLoop(t, filepath.Join(dir, "disk"), storage)
 }
 
 // open opens the device for the time of the test.
-func (d disk) open(t *testing.T) *blockdev.Handle {
+func (d loopDisk) open(t *testing.T) *blockdev.Handle {
 	t.Helper()
 	sys := blockdev.New()
 	dev, err := sys.ByPath(d.device)
@@ -105,8 +105,8 @@ func (d disk) open(t *testing.T) *blockdev.Handle {
 	return h
 }
 
-// hold opens the device for writing, for nobody else.
-func (d disk) hold(t *testing.T) blockdev.Writer {
+// openExclusively opens the device for writing, for nobody else.
+func (d loopDisk) openExclusively(t *testing.T) blockdev.Writer {
 	t.Helper()
 	w, err := d.open(t).OpenWriter()
 	if err != nil {
@@ -115,18 +115,18 @@ func (d disk) hold(t *testing.T) blockdev.Writer {
 	return w
 }
 
-func attach(t *testing.T, file string, size volume.Size) disk {
+func attachLoop(t *testing.T, file string, size volume.Size) loopDisk {
 	t.Helper()
-	d := disk{file: file}
+	d := loopDisk{file: file}
 	d.resizeFile(t, size)
-	d.device = freeLoop(t, d.file)
+	d.device = attachFreeLoop(t, d.file)
 	t.Cleanup(func() { mustRun(t, "losetup", "-d", d.device) })
 	return d
 }
 
-// freeLoop gives a free loop device the file. losetup fails when another program
+// attachFreeLoop gives a free loop device the file. losetup fails when another program
 // takes that very device meanwhile and lets it go at once.
-func freeLoop(t *testing.T, file string, options ...string) string {
+func attachFreeLoop(t *testing.T, file string, options ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -141,9 +141,9 @@ func freeLoop(t *testing.T, file string, options ...string) string {
 	}
 }
 
-// bigDir is a directory on a filesystem that can hold a sparse file of size:
+// dirForSize is a directory on a filesystem that can hold a sparse file of size:
 // ext4 with 4 KiB blocks ends at 16 TiB, tmpfs does not.
-func bigDir(t *testing.T, size volume.Size) string {
+func dirForSize(t *testing.T, size volume.Size) string {
 	t.Helper()
 	if size < 8*volume.TiB {
 		return t.TempDir()
@@ -163,7 +163,7 @@ func bigDir(t *testing.T, size volume.Size) string {
 	return ""
 }
 
-func (d disk) resizeFile(t *testing.T, size volume.Size) {
+func (d loopDisk) resizeFile(t *testing.T, size volume.Size) {
 	t.Helper()
 	f, err := os.OpenFile(d.file, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -175,14 +175,14 @@ func (d disk) resizeFile(t *testing.T, size volume.Size) {
 }
 
 // resize changes the size of file and device, as a storage system would.
-func (d disk) resize(t *testing.T, size volume.Size) {
+func (d loopDisk) resize(t *testing.T, size volume.Size) {
 	t.Helper()
 	d.resizeFile(t, size)
 	mustRun(t, "losetup", "-c", d.device)
 }
 
 // mkfs makes a filesystem that Format would not: with odd features.
-func (d disk) mkfs(t *testing.T, fs Type, options ...string) {
+func (d loopDisk) mkfs(t *testing.T, fs Type, options ...string) {
 	t.Helper()
 	args := append([]string{"-q"}, options...)
 	if fs.IsExt() {
@@ -191,17 +191,17 @@ func (d disk) mkfs(t *testing.T, fs Type, options ...string) {
 	mustRun(t, "mkfs."+string(fs), append(args, d.device)...)
 }
 
-// mounted mounts the disk for the time of the test.
-func (d disk) mounted(t *testing.T, s *System, fs Type, flags ...string) string {
+// mount mounts the disk for the time of the test.
+func (d loopDisk) mount(t *testing.T, s *System, fs Type, flags ...string) string {
 	t.Helper()
 	target := t.TempDir()
 	d.mountAt(t, s, fs, target, flags...)
 	return target
 }
 
-func (d disk) mountAt(t *testing.T, s *System, fs Type, target string, flags ...string) {
+func (d loopDisk) mountAt(t *testing.T, s *System, fs Type, target string, flags ...string) {
 	t.Helper()
-	needFilesystem(t, fs)
+	skipWithoutFilesystem(t, fs)
 	if err := s.Mount(t.Context(), MountRequest{Device: d.open(t), Target: target, Type: fs, Options: flags}); err != nil {
 		t.Fatal(err)
 	}
@@ -231,8 +231,8 @@ func unmount(t *testing.T, s *System, target string) {
 	}
 }
 
-// needFilesystem skips when the kernel does not know the filesystem.
-func needFilesystem(t *testing.T, fs Type) {
+// skipWithoutFilesystem skips when the kernel does not know the filesystem.
+func skipWithoutFilesystem(t *testing.T, fs Type) {
 	t.Helper()
 	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
@@ -245,24 +245,24 @@ func needFilesystem(t *testing.T, fs Type) {
 
 func hasResourceCapability(t *testing.T) bool {
 	t.Helper()
-	caps, err := linux{}.capabilities()
+	caps, err := linuxKernel{}.capabilities()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return caps&(1<<capSysResource) != 0
 }
 
-// needGrowth skips when this process may not grow the filesystem online.
-func needGrowth(t *testing.T, fs Type) {
+// skipWithoutGrowth skips when this process may not grow the filesystem online.
+func skipWithoutGrowth(t *testing.T, fs Type) {
 	t.Helper()
-	needFilesystem(t, fs)
+	skipWithoutFilesystem(t, fs)
 	if fs.IsExt() && !hasResourceCapability(t) {
 		t.Skip("this process lacks CAP_SYS_RESOURCE: ext cannot grow online; run the test binary in a guest")
 	}
 }
 
 // fsck fails the test unless the unmounted filesystem is clean.
-func (d disk) fsck(t *testing.T, fs Type) {
+func (d loopDisk) fsck(t *testing.T, fs Type) {
 	t.Helper()
 	switch {
 	case fs.IsExt():
@@ -275,7 +275,7 @@ func (d disk) fsck(t *testing.T, fs Type) {
 }
 
 // grow asks for growth and fails the test on an error.
-func (d disk) grow(t *testing.T, s *System, target string) Growth {
+func (d loopDisk) grow(t *testing.T, s *System, target string) Growth {
 	t.Helper()
 	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 	if err != nil {

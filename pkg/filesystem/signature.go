@@ -5,19 +5,19 @@ import (
 	"encoding/binary"
 )
 
-// mark is a signature of something that is not a filesystem this package
+// magicString is a signature of something that is not a filesystem this package
 // makes: a magic string at a fixed place.
-type mark struct {
+type magicString struct {
 	name   string
 	offset int // from the start; negative: from the end of the device
 	magic  string
 }
 
-// marks lists what is recognized within the first and the last MiB, after
+// foreignMagics lists what is recognized within the first and the last MiB, after
 // the lists of libblkid and file(1). They serve the message only: data
 // without a known mark is left alone just as well.
-func marks() []mark {
-	return []mark{
+func foreignMagics() []magicString {
+	return []magicString{
 		{"LUKS encryption", 0, "LUKS\xba\xbe"},
 		{"LUKS encryption (second header)", 0x4000, "SKUL\xba\xbe"},
 		{"LUKS encryption (second header)", 0x8000, "SKUL\xba\xbe"},
@@ -69,10 +69,10 @@ func marks() []mark {
 	}
 }
 
-// tailMarks lists what lies at the end of a device only. Such a mark may be a
+// foreignTailMagics lists what lies at the end of a device only. Such a mark may be a
 // leftover behind a good filesystem, so it counts only without one.
-func tailMarks() []mark {
-	return []mark{
+func foreignTailMagics() []magicString {
+	return []magicString{
 		{"partition table (GPT backup)", -512, "EFI PART"},
 		{"partition table (GPT backup)", -4096, "EFI PART"},
 		{"Intel RAID member", -1024, "Intel Raid ISM Cfg Sig."},
@@ -80,9 +80,9 @@ func tailMarks() []mark {
 	}
 }
 
-// namedMark names the first mark found in area, whose first byte lies at the
+// findMagic names the first mark found in area, whose first byte lies at the
 // start (or, for the tail, whose last byte lies at the end) of the device.
-func namedMark(area []byte, list []mark) string {
+func findMagic(area []byte, list []magicString) string {
 	for _, m := range list {
 		at := m.offset
 		if at < 0 {
@@ -95,9 +95,9 @@ func namedMark(area []byte, list []mark) string {
 	return ""
 }
 
-// mbr tells whether the first sector holds a DOS partition table with at
+// hasMBR tells whether the first sector holds a DOS partition table with at
 // least one entry: the signature 0x55AA alone also stands in boot sectors.
-func mbr(area []byte) bool {
+func hasMBR(area []byte) bool {
 	if len(area) < 512 || area[510] != 0x55 || area[511] != 0xAA {
 		return false
 	}
@@ -114,10 +114,10 @@ func mbr(area []byte) bool {
 	return used > 0
 }
 
-// mdTail tells whether an MD superblock of version 0.90 (64 KiB aligned, at
+// hasMDSuperblock tells whether an MD superblock of version 0.90 (64 KiB aligned, at
 // least 64 KiB before the end) or 1.0 (8 KiB before the end) is in tail, the
 // last bytes of a device of the size.
-func mdTail(tail []byte, size int64) bool {
+func hasMDSuperblock(tail []byte, size int64) bool {
 	magic := []byte("\xfc\x4e\x2b\xa9")
 	start := size - int64(len(tail))
 	for _, at := range []int64{size&^(64<<10-1) - 64<<10, (size/512 - 16) &^ 7 * 512} {
@@ -128,14 +128,14 @@ func mdTail(tail []byte, size int64) bool {
 	return false
 }
 
-// noise tells whether data cannot be told from random bytes. Blank sectors
+// isRandom tells whether data cannot be told from random bytes. Blank sectors
 // behind an encryption layer look so; so does encrypted data.
-func noise(data []byte) bool { return len(data) >= 64<<10 && uniform(data) }
+func isRandom(data []byte) bool { return len(data) >= 64<<10 && isUniform(data) }
 
-// uniform tells whether the chi-square statistic of the byte values is within
+// isUniform tells whether the chi-square statistic of the byte values is within
 // ten standard deviations of what equal frequencies give (255 degrees of
 // freedom).
-func uniform(data []byte) bool {
+func isUniform(data []byte) bool {
 	var counts [256]float64
 	for _, b := range data {
 		counts[b]++

@@ -27,7 +27,7 @@ func (s *System) ReadUsage(m Mount) (Usage, error) {
 		return Usage{}, openMountError(m.MountPoint, err)
 	}
 	if at.mountID != m.ID && (at.mountID != 0 || at.device != m.Device && m.FSType != string(TypeBtrfs)) {
-		return Usage{}, notMounted(m.MountPoint, nil)
+		return Usage{}, notMountedError(m.MountPoint, nil)
 	}
 	st, err := handle.statfs()
 	if err != nil {

@@ -40,26 +40,26 @@ const (
 	extStateError = 0x0002
 )
 
-// extSuper holds the fields of the ext superblock that decide on type, size
+// extSuperblock holds the fields of the ext superblock that decide on type, size
 // and growth.
-type extSuper struct {
-	blocks          uint64
-	firstData       uint32
-	blockSize       uint32
-	clusterRatio    uint32 // blocks per cluster; 1 without bigalloc
-	blocksPerGroup  uint32
-	inodesPerGroup  uint32
-	inodeSize       uint32
-	descriptorSize  uint32
-	reservedGDT     uint32
-	state           uint16
-	errors          uint32
-	mountTime       uint32
-	compat          uint32
-	incompat        uint32
-	roCompat        uint32
-	checksumPresent bool
-	checksumValid   bool
+type extSuperblock struct {
+	blocks                   uint64
+	firstDataBlock           uint32
+	blockSize                uint32
+	clusterRatio             uint32 // blocks per cluster; 1 without bigalloc
+	blocksPerGroup           uint32
+	inodesPerGroup           uint32
+	inodeSize                uint32
+	descriptorSize           uint32
+	reservedDescriptorBlocks uint32
+	state                    uint16
+	errorCount               uint32
+	mountTime                uint32
+	compat                   uint32
+	incompat                 uint32
+	roCompat                 uint32
+	hasChecksum              bool
+	isChecksumValid          bool
 }
 
 // hasExtMagic tells whether the 1 KiB at extOffset claims to be ext.
@@ -69,20 +69,20 @@ func hasExtMagic(b []byte) bool {
 
 // parseExt reads the superblock found at extOffset. ok is false when the
 // magic number is missing or a field is impossible.
-func parseExt(b []byte) (s extSuper, ok bool) {
+func parseExt(b []byte) (s extSuperblock, ok bool) {
 	if !hasExtMagic(b) {
-		return extSuper{}, false
+		return extSuperblock{}, false
 	}
 	u16 := func(at int) uint16 { return binary.LittleEndian.Uint16(b[at:]) }
 	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
 	logBlock, logCluster := u32(24), u32(28)
 	if logBlock > 6 || logCluster > 20 {
-		return extSuper{}, false
+		return extSuperblock{}, false
 	}
-	s = extSuper{
-		blocks: uint64(u32(4)), firstData: u32(20), blockSize: 1024 << logBlock, clusterRatio: 1, blocksPerGroup: u32(32),
-		inodesPerGroup: u32(40), inodeSize: 128, descriptorSize: 32, reservedGDT: uint32(u16(206)), state: u16(58),
-		errors: u32(404), mountTime: u32(44),
+	s = extSuperblock{
+		blocks: uint64(u32(4)), firstDataBlock: u32(20), blockSize: 1024 << logBlock, clusterRatio: 1, blocksPerGroup: u32(32),
+		inodesPerGroup: u32(40), inodeSize: 128, descriptorSize: 32, reservedDescriptorBlocks: uint32(u16(206)), state: u16(58),
+		errorCount: u32(404), mountTime: u32(44),
 	}
 	if u32(76) > 0 { // EXT2_DYNAMIC_REV: the fields below exist
 		s.compat, s.incompat, s.roCompat, s.inodeSize = u32(92), u32(96), u32(100), uint32(u16(88))
@@ -95,56 +95,56 @@ func parseExt(b []byte) (s extSuper, ok bool) {
 		s.descriptorSize = max(uint32(u16(254)), 32)
 	}
 	if s.roCompat&extROCompatMetadataCsum != 0 {
-		s.checksumPresent = true
-		s.checksumValid = ^crc32.Checksum(b[:1020], crc32.MakeTable(crc32.Castagnoli)) == u32(1020)
+		s.hasChecksum = true
+		s.isChecksumValid = ^crc32.Checksum(b[:1020], crc32.MakeTable(crc32.Castagnoli)) == u32(1020)
 	}
-	return s, s.plausible()
+	return s, s.isPlausible()
 }
 
-func (s extSuper) plausible() bool {
-	hi, total := bits.Mul64(s.blocks, uint64(s.blockSize))
-	return hi == 0 && total <= math.MaxInt64 && s.blocks > uint64(s.firstData) && s.firstData <= 1 &&
-		s.blocksPerGroup > 0 && s.inodesPerGroup > 0 && s.inodeSize >= 128 && s.inodeSize <= s.blockSize
+func (es extSuperblock) isPlausible() bool {
+	hi, total := bits.Mul64(es.blocks, uint64(es.blockSize))
+	return hi == 0 && total <= math.MaxInt64 && es.blocks > uint64(es.firstDataBlock) && es.firstDataBlock <= 1 &&
+		es.blocksPerGroup > 0 && es.inodesPerGroup > 0 && es.inodeSize >= 128 && es.inodeSize <= es.blockSize
 }
 
-func (s extSuper) has64bit() bool { return s.incompat&extIncompat64bit != 0 }
+func (es extSuperblock) has64bit() bool { return es.incompat&extIncompat64bit != 0 }
 
 // hasErrors tells whether the kernel or e2fsck has flagged the filesystem.
-func (s extSuper) hasErrors() bool { return s.state&extStateError != 0 }
+func (es extSuperblock) hasErrors() bool { return es.state&extStateError != 0 }
 
-// complete is false for a filesystem whose mke2fs was interrupted: mke2fs
+// isComplete is false for a filesystem whose mke2fs was interrupted: mke2fs
 // sets the valid bit last. The bit is also clear while a filesystem without
 // journal is mounted; but then it has a mount time.
-func (s extSuper) complete() bool {
-	return s.state&extStateValid != 0 || s.hasErrors() || s.mountTime != 0
+func (es extSuperblock) isComplete() bool {
+	return es.state&extStateValid != 0 || es.hasErrors() || es.mountTime != 0
 }
 
-func (s extSuper) bytes() volume.Size { return volume.Size(s.blocks * uint64(s.blockSize)) }
+func (es extSuperblock) size() volume.Size { return volume.Size(es.blocks * uint64(es.blockSize)) }
 
-// kind tells ext2, ext3 and ext4 apart by the features that the older drivers
+// fsType tells ext2, ext3 and ext4 apart by the features that the older drivers
 // lack, as blkid does; ok is false for a journal device.
-func (s extSuper) kind() (t Type, ok bool) {
+func (es extSuperblock) fsType() (t Type, ok bool) {
 	const (
 		incompatExt2 = extIncompatFiletype | extIncompatMetaBG
 		incompatExt3 = incompatExt2 | extIncompatRecover
 		roCompatOld  = extROCompatSparseSuper | extROCompatLargeFile | extROCompatBtreeDir
 	)
-	journal := s.compat&extCompatHasJournal != 0
+	journal := es.compat&extCompatHasJournal != 0
 	switch {
-	case s.incompat&extIncompatJournalDev != 0:
+	case es.incompat&extIncompatJournalDev != 0:
 		return "", false
-	case !journal && s.incompat&^uint32(incompatExt2) == 0 && s.roCompat&^uint32(roCompatOld) == 0:
+	case !journal && es.incompat&^uint32(incompatExt2) == 0 && es.roCompat&^uint32(roCompatOld) == 0:
 		return TypeExt2, true
-	case journal && s.incompat&^uint32(incompatExt3) == 0 && s.roCompat&^uint32(roCompatOld) == 0:
+	case journal && es.incompat&^uint32(incompatExt3) == 0 && es.roCompat&^uint32(roCompatOld) == 0:
 		return TypeExt3, true
 	default:
 		return TypeExt4, true
 	}
 }
 
-// xfsSuper holds the fields of struct xfs_dsb (fs/xfs/libxfs/xfs_format.h)
+// xfsSuperblock holds the fields of struct xfs_dsb (fs/xfs/libxfs/xfs_format.h)
 // that this package uses.
-type xfsSuper struct {
+type xfsSuperblock struct {
 	blockSize  uint32
 	blocks     uint64
 	agBlocks   uint32
@@ -157,29 +157,29 @@ type xfsSuper struct {
 func hasXFSMagic(b []byte) bool { return len(b) >= xfsLength && bytes.HasPrefix(b, []byte("XFSB")) }
 
 // parseXFS reads the superblock found at the start of a device.
-func parseXFS(b []byte) (s xfsSuper, ok bool) {
+func parseXFS(b []byte) (s xfsSuperblock, ok bool) {
 	if !hasXFSMagic(b) {
-		return xfsSuper{}, false
+		return xfsSuperblock{}, false
 	}
-	s = xfsSuper{
+	s = xfsSuperblock{
 		blockSize: binary.BigEndian.Uint32(b[4:]), blocks: binary.BigEndian.Uint64(b[8:]), agBlocks: binary.BigEndian.Uint32(b[84:]),
 		agCount: binary.BigEndian.Uint32(b[88:]), inProgress: b[126] != 0, imaxpct: uint32(b[127]),
 		sectorSize: uint32(binary.BigEndian.Uint16(b[102:])),
 	}
-	return s, s.plausible()
+	return s, s.isPlausible()
 }
 
-func (s xfsSuper) plausible() bool {
-	hi, total := bits.Mul64(s.blocks, uint64(s.blockSize))
-	return hi == 0 && total <= math.MaxInt64 && s.blocks > 0 && s.agBlocks > 0 && s.agCount > 0 &&
-		s.blockSize >= 512 && s.blockSize <= 64<<10 && bits.OnesCount32(s.blockSize) == 1
+func (xs xfsSuperblock) isPlausible() bool {
+	hi, total := bits.Mul64(xs.blocks, uint64(xs.blockSize))
+	return hi == 0 && total <= math.MaxInt64 && xs.blocks > 0 && xs.agBlocks > 0 && xs.agCount > 0 &&
+		xs.blockSize >= 512 && xs.blockSize <= 64<<10 && bits.OnesCount32(xs.blockSize) == 1
 }
 
-func (s xfsSuper) bytes() volume.Size { return volume.Size(s.blocks * uint64(s.blockSize)) }
+func (xs xfsSuperblock) size() volume.Size { return volume.Size(xs.blocks * uint64(xs.blockSize)) }
 
-// btrfsSuper holds the fields of struct btrfs_super_block (linux/btrfs_tree.h)
+// btrfsSuperblock holds the fields of struct btrfs_super_block (linux/btrfs_tree.h)
 // that this package uses.
-type btrfsSuper struct {
+type btrfsSuperblock struct {
 	deviceBytes uint64 // size of the filesystem on this device
 	devices     uint64
 	sectorSize  uint32
@@ -200,11 +200,11 @@ func hasBtrfsMagic(b []byte) bool {
 }
 
 // parseBtrfs reads the superblock found at btrfsOffset.
-func parseBtrfs(b []byte) (s btrfsSuper, ok bool) {
+func parseBtrfs(b []byte) (s btrfsSuperblock, ok bool) {
 	if !hasBtrfsMagic(b) {
-		return btrfsSuper{}, false
+		return btrfsSuperblock{}, false
 	}
-	s = btrfsSuper{
+	s = btrfsSuperblock{
 		deviceBytes: binary.LittleEndian.Uint64(b[209:]), devices: binary.LittleEndian.Uint64(b[136:]),
 		sectorSize: binary.LittleEndian.Uint32(b[144:]), inProgress: string(b[64:72]) == btrfsInProgress,
 	}
@@ -212,4 +212,4 @@ func parseBtrfs(b []byte) (s btrfsSuper, ok bool) {
 	return s, ok
 }
 
-func (s btrfsSuper) bytes() volume.Size { return volume.Size(s.deviceBytes) }
+func (bs btrfsSuperblock) size() volume.Size { return volume.Size(bs.deviceBytes) }

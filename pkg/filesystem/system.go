@@ -22,17 +22,17 @@ type Options struct {
 // calls, but for looks that have not come back, and is safe for concurrent use; work on one and the same device must
 // be serialized by the caller (operation.Locks).
 type System struct {
-	log    *slog.Logger
-	exec   utilexec.Interface
-	kernel kernel
-	now    func() time.Time
-	looks  operation.Locks // looks that may hang, by aspect and device number
-	pause  time.Duration   // first pause before a busy growth is tried again
+	log           *slog.Logger
+	exec          utilexec.Interface
+	kernel        kernel
+	now           func() time.Time
+	calls         operation.Locks // looks that may hang, by aspect and device number
+	retryInterval time.Duration   // first pause before a busy growth is tried again
 }
 
 // New makes a System.
 func New(o Options) *System {
-	s := &System{log: o.Log, exec: o.Exec, kernel: linux{}, now: time.Now, pause: 10 * time.Millisecond}
+	s := &System{log: o.Log, exec: o.Exec, kernel: linuxKernel{}, now: time.Now, retryInterval: 10 * time.Millisecond}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -55,8 +55,8 @@ func (t Type) Accepts(found Type) bool {
 	}
 }
 
-// driver is the type to mount t as.
-func (t Type) driver() Type {
+// mountType is the type to mount t as.
+func (t Type) mountType() Type {
 	if t == TypeExt2 {
 		return TypeExt4
 	}
@@ -70,9 +70,9 @@ const (
 	btrfsMagic = 0x9123683E // BTRFS_SUPER_MAGIC
 )
 
-// family names the filesystem that statfs(2) reports; for the ext family it
+// typeOfMagic names the filesystem that statfs(2) reports; for the ext family it
 // is Ext4, since the magic number does not tell the three apart.
-func family(magic uint32) (Type, bool) {
+func typeOfMagic(magic uint32) (Type, bool) {
 	switch magic {
 	case extMagic:
 		return TypeExt4, true
