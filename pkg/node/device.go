@@ -59,9 +59,9 @@ type Filesystems interface {
 	Propagates(path string) (bool, error)
 }
 
-// diskOf walks from dev down to the whole disk and has the connector confirm
+// verifiedLayers walks from dev down to the whole disk and has the connector confirm
 // that the disk is the volume. The last of the layers is the disk.
-func (s *Server) diskOf(ctx context.Context, id string, dev blockdev.Device) ([]blockdev.Device, error) {
+func (s *Server) verifiedLayers(ctx context.Context, id string, dev blockdev.Device) ([]blockdev.Device, error) {
 	layers, err := s.opts.Devices.Stack(dev)
 	if err != nil {
 		return nil, err
@@ -96,10 +96,10 @@ func (s *Server) mountsOf(ctx context.Context, dev blockdev.Device) ([]filesyste
 	return slices.DeleteFunc(mounts, filesystem.Mount.IsStaleDeviceNode), err
 }
 
-// checkUse refuses a volume whose device, or what lies below it, or rests on
+// checkNoOtherUse refuses a volume whose device, or what lies below it, or rests on
 // its disk beside it, is in use in another way than asked for, raw, mounted or
 // encrypted: a pod that has a raw device open does not keep mkfs from it.
-func (s *Server) checkUse(ctx context.Context, id string, dev blockdev.Device, block bool) error {
+func (s *Server) checkNoOtherUse(ctx context.Context, id string, dev blockdev.Device, block bool) error {
 	layers, err := s.opts.Devices.Stack(dev)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (s *Server) checkUse(ctx context.Context, id string, dev blockdev.Device, b
 			return err
 		}
 	}
-	return s.checkAbove(ctx, id, layers)
+	return s.checkDevicesAbove(ctx, id, layers)
 }
 
 // checkMounts refuses a device with a mount that is not allowed; nil: none is.
@@ -133,9 +133,9 @@ func (s *Server) checkMounts(ctx context.Context, dev blockdev.Device, allowed f
 	return nil
 }
 
-// hasDevice reports whether m rests on a block device, as far as the mount
+// hasBlockDevice reports whether m rests on a block device, as far as the mount
 // table tells. btrfs has an anonymous number; only its source tells the device.
-func hasDevice(m filesystem.Mount) bool {
+func hasBlockDevice(m filesystem.Mount) bool {
 	return m.IsDeviceNode() || m.Device.Major != 0 || m.FSType == string(filesystem.TypeBtrfs)
 }
 
@@ -147,7 +147,7 @@ func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	switch {
 	case m.IsDeviceNode():
 		number = m.DeviceNode
-	case !hasDevice(m):
+	case !hasBlockDevice(m):
 		return blockdev.Device{}, volume.Errorf(volume.KindInternal, "what is mounted at %s (%s of %s) rests on no block device", m.MountPoint, m.FSType, m.Source)
 	case m.Device.Major == 0:
 		dev, err := s.opts.Devices.ByPath(m.Source)
@@ -159,10 +159,10 @@ func (s *Server) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	return s.opts.Devices.ByNumber(number.Major, number.Minor)
 }
 
-// isOn reports whether m is a mount of the filesystem on dev, or of a node of
+// isMountOf reports whether m is a mount of the filesystem on dev, or of a node of
 // dev itself.
-func (s *Server) isOn(m filesystem.Mount, dev blockdev.Device) (bool, error) {
-	if !hasDevice(m) || m.IsStaleDeviceNode() {
+func (s *Server) isMountOf(m filesystem.Mount, dev blockdev.Device) (bool, error) {
+	if !hasBlockDevice(m) || m.IsStaleDeviceNode() {
 		return false, nil
 	}
 	of, err := s.deviceOfMount(m)
@@ -172,10 +172,10 @@ func (s *Server) isOn(m filesystem.Mount, dev blockdev.Device) (bool, error) {
 	return err == nil && of.Number() == dev.Number(), err
 }
 
-// shows returns the device that m shows, if that is the disk at a path or rests
+// deviceOnDisk returns the device that m shows, if that is the disk at a path or rests
 // on it.
-func (s *Server) shows(m filesystem.Mount, disk string) (dev blockdev.Device, ok bool, err error) {
-	if !hasDevice(m) || m.IsStaleDeviceNode() {
+func (s *Server) deviceOnDisk(m filesystem.Mount, disk string) (dev blockdev.Device, ok bool, err error) {
+	if !hasBlockDevice(m) || m.IsStaleDeviceNode() {
 		return blockdev.Device{}, false, nil
 	}
 	dev, err = s.deviceOfMount(m)
@@ -213,10 +213,10 @@ func isDeviceNode(ctx context.Context, path string) (bool, error) {
 	return mode&unix.S_IFMT == unix.S_IFBLK, nil
 }
 
-// shortDevice completes the error for a device that is smaller than that of a
+// explainShortDevice completes the error for a device that is smaller than that of a
 // volume of this size must be: with what hides between the two, and with the
 // connector's remedy.
-func shortDevice(conn volume.Connection, size volume.Size, err error) error {
+func explainShortDevice(conn volume.Connection, size volume.Size, err error) error {
 	var short *volume.Error
 	if !errors.As(err, &short) || short.Kind != volume.KindDeadline {
 		return err

@@ -30,11 +30,11 @@ const PassphraseKey = "passphrase"
 // expanded". A device that stays short is DEADLINE_EXCEEDED with both sizes.
 func (s *Server) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
 	id := req.GetVolumeId()
-	e, err := s.newExpansion(req)
+	e, err := s.newExpandCall(req)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withMargin(ctx)
+	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
 	size, err := e.run(ctx)
 	if err != nil {
@@ -43,8 +43,8 @@ func (s *Server) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolume
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: size.Bytes()}, nil
 }
 
-// expansion is one NodeExpandVolume under way.
-type expansion struct {
+// expandCall is one NodeExpandVolume under way.
+type expandCall struct {
 	*Server
 	id            string
 	path, staging string
@@ -53,22 +53,22 @@ type expansion struct {
 	secrets       map[string]string
 	conn          volume.Connection
 	record        record
-	mounting      bool // kubelet may be asking as a part of starting the first pod
+	isPodStart      bool // kubelet may be asking as a part of starting the first pod
 	lease         *operation.Lease
 }
 
-func (s *Server) newExpansion(req *csi.NodeExpandVolumeRequest) (*expansion, error) {
-	if err := requireID(req.GetVolumeId()); err != nil {
+func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, error) {
+	if err := checkID(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	if req.GetVolumePath() == "" {
-		return nil, invalid("volume_path is missing from the request")
+		return nil, invalidf("volume_path is missing from the request")
 	}
 	r := volume.Range{Required: volume.Size(req.GetCapacityRange().GetRequiredBytes()), Limit: volume.Size(req.GetCapacityRange().GetLimitBytes())}
 	if _, err := r.Resolve(volume.Limits{}); err != nil {
 		return nil, err
 	}
-	e := &expansion{Server: s, id: req.GetVolumeId(), path: filepath.Clean(req.GetVolumePath()), required: r.Required, secrets: req.GetSecrets()}
+	e := &expandCall{Server: s, id: req.GetVolumeId(), path: filepath.Clean(req.GetVolumePath()), required: r.Required, secrets: req.GetSecrets()}
 	if staging := req.GetStagingTargetPath(); staging != "" {
 		e.staging = filepath.Clean(staging)
 	}
@@ -82,7 +82,7 @@ func (s *Server) newExpansion(req *csi.NodeExpandVolumeRequest) (*expansion, err
 	return e, nil
 }
 
-func (e *expansion) run(ctx context.Context) (volume.Size, error) {
+func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 	// First of all: a volume that the backend does not know is the one case
 	// of NOT_FOUND.
 	conn, connected, err := e.opts.Connector.Locate(ctx, e.id)
@@ -93,7 +93,7 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 		return 0, volume.Errorf(volume.KindInternal, "the volume is not connected to this node, although it is to grow here").
 			WithRemedy("delete the pod; the volume is connected again when the pod starts, and grows then")
 	}
-	if err := requirePath("volume_path", e.path); err != nil {
+	if err := checkPath("volume_path", e.path); err != nil {
 		return 0, err
 	}
 	start := time.Now()
@@ -108,9 +108,9 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 		return 0, err
 	}
 	e.conn = e.record.connection(conn)
-	first := e.firstPublish.get(e.id)
-	e.firstPublish.forget(e.id) // only one call is a part of the start
-	e.mounting = !first.IsZero() && time.Since(first) <= mountWindow
+	first := e.firstPublishTimes.get(e.id)
+	e.firstPublishTimes.forget(e.id) // only one call is a part of the start
+	e.isPodStart = !first.IsZero() && time.Since(first) <= podStartWindow
 	block, err := e.isBlock(ctx)
 	if err != nil {
 		return 0, err
@@ -124,7 +124,7 @@ func (e *expansion) run(ctx context.Context) (volume.Size, error) {
 // isBlock reports whether the path is a published device node. A request
 // without a capability (it is optional) is judged by the path; a capability
 // that contradicts the path means that the path is not what it is taken for.
-func (e *expansion) isBlock(ctx context.Context) (bool, error) {
+func (e *expandCall) isBlock(ctx context.Context) (bool, error) {
 	node, err := isDeviceNode(ctx, e.path)
 	if err != nil {
 		return false, err
@@ -143,21 +143,21 @@ func (e *expansion) isBlock(ctx context.Context) (bool, error) {
 // growBlock is growth of a raw block volume: its disk, and the mapping on it
 // if it is encrypted. The size is that of the disk, as the volume's is; what
 // the pod has of it is less by the LUKS2 header.
-func (e *expansion) growBlock(ctx context.Context) (volume.Size, error) {
+func (e *expandCall) growBlock(ctx context.Context) (volume.Size, error) {
 	dev, err := e.opts.Devices.ByPath(e.path)
 	if err != nil {
 		return 0, err
 	}
-	o, size, err := e.growDisk(ctx, dev)
+	o, size, err := e.openGrownDisk(ctx, dev)
 	if err != nil {
 		return 0, err
 	}
-	err = e.grow(ctx, growth{vol: o, occasion: OccasionExpand, passphrase: e.secrets[PassphraseKey]}, e.lease)
+	err = e.growVolume(ctx, growth{vol: o, occasion: OccasionExpand, passphrase: e.secrets[PassphraseKey]}, e.lease)
 	return size, err
 }
 
 // growMounted is growth of a mounted filesystem, and of what lies below it.
-func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
+func (e *expandCall) growMounted(ctx context.Context) (volume.Size, error) {
 	m, err := e.mountAt(ctx, e.path)
 	if err != nil {
 		return 0, err
@@ -166,7 +166,7 @@ func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
 	if err != nil {
 		return 0, err
 	}
-	o, size, err := e.growDisk(ctx, dev)
+	o, size, err := e.openGrownDisk(ctx, dev)
 	if err != nil {
 		return 0, err
 	}
@@ -177,18 +177,18 @@ func (e *expansion) growMounted(ctx context.Context) (volume.Size, error) {
 	// The filesystem is asked for what the user wants, not for all the
 	// volume has: its format may have a limit between the two. What is
 	// hidden of the volume no filesystem on it can have.
-	err = e.grow(ctx, growth{
+	err = e.growVolume(ctx, growth{
 		vol: o, occasion: OccasionExpand, mountPoint: at, required: min(e.required, size), passphrase: e.secrets[PassphraseKey],
 	}, e.lease)
 	if err != nil {
 		return 0, err
 	}
-	return size, e.adopt(o.disk())
+	return size, e.recordForeignStaging(o.disk())
 }
 
-// adopt records a volume that another driver or an older version has staged,
+// recordForeignStaging records a volume that another driver or an older version has staged,
 // so that it grows with its device from now on.
-func (e *expansion) adopt(disk blockdev.Device) error {
+func (e *expandCall) recordForeignStaging(disk blockdev.Device) error {
 	if e.record.ID != "" || e.staging == "" {
 		return nil
 	}
@@ -201,7 +201,7 @@ func (e *expansion) adopt(disk blockdev.Device) error {
 // mountAt returns the mount at exactly this path. A plain directory there
 // means that the mount is lost; the filesystem that contains the directory is
 // the node's own and is never touched.
-func (e *expansion) mountAt(ctx context.Context, path string) (filesystem.Mount, error) {
+func (e *expandCall) mountAt(ctx context.Context, path string) (filesystem.Mount, error) {
 	m, ok, err := e.findMount(ctx, e.lease, path)
 	if err != nil {
 		return filesystem.Mount{}, err
@@ -215,13 +215,13 @@ func (e *expansion) mountAt(ctx context.Context, path string) (filesystem.Mount,
 
 // growthMount chooses the mount on whose descriptor the filesystem grows: the
 // staging mount, because the published one may be a read-only bind.
-func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount, vol *openVolume) (string, error) {
+func (e *expandCall) growthMount(ctx context.Context, published filesystem.Mount, vol *openVolume) (string, error) {
 	if e.staging != "" && e.staging != e.path {
 		m, err := e.mountAt(ctx, e.staging)
 		if err != nil {
 			return "", err
 		}
-		same, err := e.isOn(m, vol.device)
+		same, err := e.isMountOf(m, vol.device)
 		if err != nil {
 			return "", err
 		}
@@ -246,10 +246,10 @@ func (e *expansion) growthMount(ctx context.Context, published filesystem.Mount,
 	return e.path, nil
 }
 
-// growDisk opens dev, waits until the disk below it has the size that the
+// openGrownDisk opens dev, waits until the disk below it has the size that the
 // volume's demands, and returns that size as read.
-func (e *expansion) growDisk(ctx context.Context, dev blockdev.Device) (*openVolume, volume.Size, error) {
-	o, err := e.open(ctx, e.id, dev, e.lease)
+func (e *expandCall) openGrownDisk(ctx context.Context, dev blockdev.Device) (*openVolume, volume.Size, error) {
+	o, err := e.openVerified(ctx, e.id, dev, e.lease)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -261,51 +261,51 @@ func (e *expansion) growDisk(ctx context.Context, dev blockdev.Device) (*openVol
 
 // awaitDisk waits until the disk is as large as one of the volume must be, and
 // returns what it reads.
-func (e *expansion) awaitDisk(ctx context.Context, disk blockdev.Device) (volume.Size, error) {
+func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (volume.Size, error) {
 	volumeSize := max(e.required, e.conn.Size)
 	want := e.conn.DeviceSize(volumeSize)
-	wait, cancel := e.deviceWait(ctx)
+	wait, cancel := e.withDeviceTimeout(ctx)
 	defer cancel()
 	size, err := e.opts.Devices.AwaitSize(wait, disk, want)
 	switch {
 	case err == nil && size < want:
 		return 0, volume.Errorf(volume.KindInternal, "the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
 	case err == nil:
-		e.Server.required.forget(e.id)
+		e.Server.missedSizes.forget(e.id)
 		return size, nil
 	case ctx.Err() == nil && wait.Err() != nil && size >= e.conn.DeviceSize(e.record.Attached):
-		return 0, e.exceedsVolume(disk, size)
+		return 0, e.exceedsVolumeError(disk, size)
 	case volume.IsKind(err, volume.KindDeadline):
-		e.Server.required.set(e.id, volumeSize)
+		e.Server.missedSizes.set(e.id, volumeSize)
 	}
-	return 0, shortDevice(e.conn, volumeSize, err)
+	return 0, explainShortDevice(e.conn, volumeSize, err)
 }
 
 const (
-	// mountWindow is how long after its first publish a NodeExpandVolume is taken
+	// podStartWindow is how long after its first publish a NodeExpandVolume is taken
 	// for the one with which kubelet ends the mounting of a volume whose
 	// PersistentVolume says more than the claim's status. The pod waits for it.
-	mountWindow = 10 * time.Second
-	// mountDeviceWait is how long such a call waits for the device. It has room
+	podStartWindow = 10 * time.Second
+	// podStartDeviceTimeout is how long such a call waits for the device. It has room
 	// for a cloud's late news: kubelet does not ask again after the refusal.
-	mountDeviceWait = 15 * time.Second
+	podStartDeviceTimeout = 15 * time.Second
 )
 
-// deviceWait bounds the wait for the device. It is short while the first pod
+// withDeviceTimeout bounds the wait for the device. It is short while the first pod
 // starts and the volume had less than is required when it was attached: then
 // the PersistentVolume may say more than the volume has, and nothing would come.
-func (e *expansion) deviceWait(ctx context.Context) (context.Context, context.CancelFunc) {
+func (e *expandCall) withDeviceTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	attached := e.record.Attached
-	if e.mounting && attached > 0 && e.conn.DeviceSize(e.required) > e.conn.DeviceSize(max(attached, e.conn.Size)) {
-		return context.WithTimeout(ctx, mountDeviceWait)
+	if e.isPodStart && attached > 0 && e.conn.DeviceSize(e.required) > e.conn.DeviceSize(max(attached, e.conn.Size)) {
+		return context.WithTimeout(ctx, podStartDeviceTimeout)
 	}
 	return context.WithCancel(ctx)
 }
 
-// exceedsVolume is the error for a volume that had less than is required when
+// exceedsVolumeError is the error for a volume that had less than is required when
 // the controller attached it, and whose device agrees. kubelet lets the pod
 // start with what there is.
-func (e *expansion) exceedsVolume(disk blockdev.Device, size volume.Size) error {
+func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) error {
 	return volume.Errorf(volume.KindPrecondition, "%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
 		e.required, e.record.Attached, disk.Path, size).
 		WithRemedy("if the PersistentVolume says more than the volume has, correct its capacity or expand the volume; " +

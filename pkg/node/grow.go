@@ -20,14 +20,14 @@ type growth struct {
 	passphrase string      // of a mapping whose key the kernel keeps to itself
 }
 
-// grow grows the mappings and the filesystem, if there is one, for longer than the call if need
+// growVolume grows the mappings and the filesystem, if there is one, for longer than the call if need
 // be, and counts and remembers the result. The disk has its size already.
-func (s *Server) grow(ctx context.Context, g growth, l *operation.Lease) error {
+func (s *Server) growVolume(ctx context.Context, g growth, l *operation.Lease) error {
 	grown, err := s.growLayers(ctx, g, l)
 	if err == nil {
-		s.failures.forget(g.vol.id)
+		s.growthFailures.forget(g.vol.id)
 	} else {
-		s.failures.set(g.vol.id, err)
+		s.growthFailures.set(g.vol.id, err)
 	}
 	switch {
 	case err != nil:
@@ -82,9 +82,9 @@ func (s *Server) growMappings(ctx context.Context, layers []blockdev.Device, pas
 	return size, nil
 }
 
-// passes reports whether an error can go away without a person: the device is
+// isTransient reports whether an error can go away without a person: the device is
 // still short, another growth is under way, or the time ran out.
-func passes(err error) bool {
+func isTransient(err error) bool {
 	switch volume.KindOf(err) {
 	case volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable:
 		return true

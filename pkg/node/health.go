@@ -31,29 +31,29 @@ const (
 // DEADLINE_EXCEEDED, since nothing is known of it.
 func (s *Server) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
 	id := req.GetVolumeId()
-	if err := requireID(id); err != nil {
+	if err := checkID(id); err != nil {
 		return nil, err
 	}
 	for field, path := range map[string]string{"volume_publish_path": req.GetVolumePublishPath(), "staging_target_path": req.GetStagingTargetPath()} {
 		if path == "" {
 			continue
 		}
-		if err := requirePath(field, path); err != nil {
+		if err := checkPath(field, path); err != nil {
 			return nil, err
 		}
 	}
-	ctx, cancel := s.withMargin(ctx)
+	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	conditions, err := s.health(ctx, id, req.GetStagingTargetPath())
+	conditions, err := s.readHealth(ctx, id, req.GetStagingTargetPath())
 	if err != nil {
 		return nil, volume.Wrap(err, "read the health of", id)
 	}
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health.ToCSI(id, conditions)}, nil
 }
 
-// health reads the conditions of a volume that is staged here. staging may be
+// readHealth reads the conditions of a volume that is staged here. staging may be
 // empty: the record has it, unless another driver staged the volume.
-func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condition, error) {
+func (s *Server) readHealth(ctx context.Context, id, staging string) ([]volume.Condition, error) {
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 		}}, nil
 	}
 	conn = r.connection(conn)
-	conn.Size = max(conn.Size, s.required.get(id))
+	conn.Size = max(conn.Size, s.missedSizes.get(id))
 	disk, err := s.opts.Devices.ByPath(conn.Path)
 	if err != nil {
 		return nil, err
@@ -82,11 +82,11 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 		return nil, err
 	}
 	var conditions []volume.Condition
-	if short := deviceShort(conn, disk, size); short != nil {
+	if short := deviceShortCondition(conn, disk, size); short != nil {
 		conditions = append(conditions, *short)
 	}
 	if r.Encrypted {
-		short, err := s.mappingShort(ctx, r, disk, size)
+		short, err := s.mappingShortCondition(ctx, r, disk, size)
 		if err != nil {
 			return nil, err
 		}
@@ -100,13 +100,13 @@ func (s *Server) health(ctx context.Context, id, staging string) ([]volume.Condi
 	if r.Staging != "" {
 		staging = r.Staging
 	}
-	more, err := s.filesystemHealth(ctx, id, staging, conn)
+	more, err := s.readFilesystemHealth(ctx, id, staging, conn)
 	return append(conditions, more...), err
 }
 
-// deviceShort returns the condition of a device that is smaller than its
+// deviceShortCondition returns the condition of a device that is smaller than its
 // volume, nil when it is not.
-func deviceShort(conn volume.Connection, disk blockdev.Device, size volume.Size) *volume.Condition {
+func deviceShortCondition(conn volume.Connection, disk blockdev.Device, size volume.Size) *volume.Condition {
 	if size >= conn.DeviceSize(conn.Size) {
 		return nil
 	}
@@ -117,10 +117,10 @@ func deviceShort(conn volume.Connection, disk blockdev.Device, size volume.Size)
 	return &volume.Condition{Impairment: volume.ImpairmentDegraded, Reason: ReasonDeviceShort, Message: message}
 }
 
-// mappingShort returns the condition of the mapping of an encrypted volume that
+// mappingShortCondition returns the condition of the mapping of an encrypted volume that
 // is smaller than its disk allows, nil when it is not. The filesystem is
 // compared with the mapping alone.
-func (s *Server) mappingShort(
+func (s *Server) mappingShortCondition(
 	ctx context.Context, r record, disk blockdev.Device, size volume.Size,
 ) (*volume.Condition, error) {
 	const maxSector = 4096 // of the encryption: a mapping is a multiple of it
@@ -130,7 +130,7 @@ func (s *Server) mappingShort(
 	}
 	message := fmt.Sprintf("the mapping %s of the encrypted volume has %s, and its disk %s has %s behind the LUKS2 header",
 		m.Device.Path, m.Size, disk.Path, size-m.Offset)
-	switch cause := s.failures.get(r.ID); {
+	switch cause := s.growthFailures.get(r.ID); {
 	case cause != nil:
 		message += ": " + cause.Error()
 	case r.ReadOnly:
@@ -141,9 +141,9 @@ func (s *Server) mappingShort(
 	return &volume.Condition{Impairment: volume.ImpairmentDegraded, Reason: ReasonDeviceShort, Message: message}, nil
 }
 
-// filesystemHealth reads the conditions of the filesystem that is mounted at
+// readFilesystemHealth reads the conditions of the filesystem that is mounted at
 // the staging path; none when nothing is mounted there.
-func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn volume.Connection) ([]volume.Condition, error) {
+func (s *Server) readFilesystemHealth(ctx context.Context, id, staging string, conn volume.Connection) ([]volume.Condition, error) {
 	if staging == "" {
 		return nil, nil
 	}
@@ -162,7 +162,7 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if err != nil {
 		return nil, err
 	}
-	vol, err := s.open(ctx, id, dev, l)
+	vol, err := s.openVerified(ctx, id, dev, l)
 	if err != nil {
 		return nil, err
 	}
@@ -170,20 +170,20 @@ func (s *Server) filesystemHealth(ctx context.Context, id, staging string, conn 
 	if err != nil {
 		return nil, err
 	}
-	conditions := s.judge(id, m, measured, conn)
+	conditions := s.filesystemConditions(id, m, measured, conn)
 	// Of a mapping that somebody else has made the header's size is not known
 	// here: only a growth that failed tells that it is too small.
-	cause := s.failures.get(id)
-	if len(vol.layers) > 1 && measured.FillsDevice && measured.FormatLimit == 0 && !measured.IsShutDown && cause != nil && !passes(cause) {
+	cause := s.growthFailures.get(id)
+	if len(vol.layers) > 1 && measured.FillsDevice && measured.FormatLimit == 0 && !measured.IsShutDown && cause != nil && !isTransient(cause) {
 		conditions = append(conditions, volume.Condition{
-			Impairment: volume.ImpairmentDegraded, Reason: ReasonFilesystemShort, Message: s.filesystemShort(id, m, measured, conn),
+			Impairment: volume.ImpairmentDegraded, Reason: ReasonFilesystemShort, Message: s.filesystemShortMessage(id, m, measured, conn),
 		})
 	}
 	return conditions, nil
 }
 
-// judge turns a measurement into conditions.
-func (s *Server) judge(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) []volume.Condition {
+// filesystemConditions turns a measurement into conditions.
+func (s *Server) filesystemConditions(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) []volume.Condition {
 	var conditions []volume.Condition
 	add := func(impairment volume.Impairment, reason, message string) {
 		conditions = append(conditions, volume.Condition{Impairment: impairment, Reason: reason, Message: message})
@@ -203,19 +203,19 @@ func (s *Server) judge(id string, m filesystem.Mount, f filesystem.Measurement, 
 		add(volume.ImpairmentDegraded, ReasonErrors, fmt.Sprintf("%d errors are recorded: %s", f.ErrorCount, failure))
 	}
 	if !f.FillsDevice || f.FormatLimit > 0 {
-		add(volume.ImpairmentDegraded, ReasonFilesystemShort, s.filesystemShort(id, m, f, conn))
+		add(volume.ImpairmentDegraded, ReasonFilesystemShort, s.filesystemShortMessage(id, m, f, conn))
 	}
 	return conditions
 }
 
-// filesystemShort describes a filesystem that is smaller than its volume, with
+// filesystemShortMessage describes a filesystem that is smaller than its volume, with
 // the cause as far as it is known.
-func (s *Server) filesystemShort(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) string {
+func (s *Server) filesystemShortMessage(id string, m filesystem.Mount, f filesystem.Measurement, conn volume.Connection) string {
 	text := fmt.Sprintf("the %s at %s has %s, its device %s", f.Type, m.MountPoint, f.Size, f.DeviceSize)
 	if conn.Size > 0 {
 		text += fmt.Sprintf(", the volume %s", conn.Size)
 	}
-	cause := s.failures.get(id)
+	cause := s.growthFailures.get(id)
 	switch {
 	case cause != nil:
 		return text + ": " + cause.Error()

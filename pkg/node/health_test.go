@@ -185,7 +185,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 		kind      volume.Kind
 		within    time.Duration
 	}{
-		"while the pod starts":                      {true, volume.GiB, volume.GiB, volume.KindPrecondition, mountDeviceWait},
+		"while the pod starts":                      {true, volume.GiB, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout},
 		"long after the pod has started":            {false, volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
 		"the size at the attach is unknown":         {true, 0, volume.GiB, volume.KindDeadline, time.Minute},
 		"the device has not even the attached size": {true, 2 * volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
@@ -202,7 +202,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !c.published {
-					_ = operation.Sleep(t.Context(), mountWindow+time.Second)
+					_ = operation.Sleep(t.Context(), podStartWindow+time.Second)
 				}
 				d.deaf = true
 				start := time.Now()

@@ -84,11 +84,11 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 // Without anything hidden the message is the device's own.
 func TestShortDevice(t *testing.T) {
 	plain := volume.Errorf(volume.KindDeadline, "short").WithRemedy("wait")
-	if got := shortDevice(volume.Connection{}, volume.GiB, plain); got.Error() != plain.Error() {
+	if got := explainShortDevice(volume.Connection{}, volume.GiB, plain); got.Error() != plain.Error() {
 		t.Errorf("%v became %v", plain, got)
 	}
 	for _, err := range []error{nil, volume.Errorf(volume.KindInternal, "gone")} {
-		if got := shortDevice(granular(), volume.GiB, err); got != err { //nolint:errorlint // the very same
+		if got := explainShortDevice(granular(), volume.GiB, err); got != err { //nolint:errorlint // the very same
 			t.Errorf("%v became %v", err, got)
 		}
 	}

@@ -19,7 +19,7 @@ func (s *Server) devicesAbove(d blockdev.Device) ([]blockdev.Device, error) {
 			return nil, err
 		}
 		for _, h := range holders {
-			if !isAmong(above, h) {
+			if !containsDevice(above, h) {
 				above, next = append(above, h), append(next, h)
 			}
 		}
@@ -27,19 +27,19 @@ func (s *Server) devicesAbove(d blockdev.Device) ([]blockdev.Device, error) {
 	return above, nil
 }
 
-// checkAbove refuses a volume whose disk is in use through a device that rests
+// checkDevicesAbove refuses a volume whose disk is in use through a device that rests
 // on it and is not among the layers of the device asked for: one that is
 // mounted or published, or the mapping of this driver, in use or not. The
 // mappings of others that nobody has mounted here are the business of the pod
 // that has made them on its raw device.
-func (s *Server) checkAbove(ctx context.Context, id string, layers []blockdev.Device) error {
+func (s *Server) checkDevicesAbove(ctx context.Context, id string, layers []blockdev.Device) error {
 	disk := layers[len(layers)-1]
 	above, err := s.devicesAbove(disk)
 	if err != nil {
 		return err
 	}
 	for _, dev := range above {
-		if isAmong(layers, dev) {
+		if containsDevice(layers, dev) {
 			continue
 		}
 		if err := s.checkMounts(ctx, dev, nil); err != nil {
@@ -47,7 +47,7 @@ func (s *Server) checkAbove(ctx context.Context, id string, layers []blockdev.De
 		}
 	}
 	m, mapped, err := s.findMapping(ctx, id, disk)
-	if err != nil || !mapped || isAmong(layers, m.Device) {
+	if err != nil || !mapped || containsDevice(layers, m.Device) {
 		return err
 	}
 	return volume.Errorf(volume.KindPrecondition, "the volume is encrypted and open on this node as %s, so its disk %s cannot be used directly",
@@ -56,10 +56,10 @@ func (s *Server) checkAbove(ctx context.Context, id string, layers []blockdev.De
 			"or delete the pods that use it with encryption first")
 }
 
-// checkMode refuses a request that would make a connected disk read-only, or
+// checkReadOnlyMode refuses a request that would make a connected disk read-only, or
 // writable, against what uses it: Connect changes the disk at once, and a pod
 // whose disk becomes read-only loses its writes.
-func (st *stage) checkMode(ctx context.Context, path string, readOnly bool) error {
+func (st *stageCall) checkReadOnlyMode(ctx context.Context, path string, readOnly bool) error {
 	disk, err := st.opts.Devices.ByPath(path)
 	if errors.Is(err, volume.ErrGone) {
 		return nil // Connect finds another, or fails
@@ -71,7 +71,7 @@ func (st *stage) checkMode(ctx context.Context, path string, readOnly bool) erro
 	if err != nil || is == readOnly {
 		return err
 	}
-	inUse, err := st.modeConflict(ctx, disk, readOnly)
+	inUse, err := st.findModeConflict(ctx, disk, readOnly)
 	if err != nil || inUse == "" {
 		return err
 	}
@@ -80,10 +80,10 @@ func (st *stage) checkMode(ctx context.Context, path string, readOnly bool) erro
 		WithRemedy("delete the pods that use the volume on this node first")
 }
 
-// modeConflict returns where a disk, or what rests on it, is in use in the
+// findModeConflict returns where a disk, or what rests on it, is in use in the
 // other mode. A disk that is read-only although the volume was staged for
 // writing is so by the storage, or the mount failed: neither is a conflict.
-func (st *stage) modeConflict(ctx context.Context, disk blockdev.Device, readOnly bool) (path string, err error) {
+func (st *stageCall) findModeConflict(ctx context.Context, disk blockdev.Device, readOnly bool) (path string, err error) {
 	if !readOnly {
 		r, err := st.readRecord(st.id)
 		if err != nil || !r.ReadOnly || st.readOnly() {
@@ -117,6 +117,6 @@ func isWritable(m filesystem.Mount) bool {
 	return !m.IsFilesystemReadOnly()
 }
 
-func isAmong(devices []blockdev.Device, d blockdev.Device) bool {
+func containsDevice(devices []blockdev.Device, d blockdev.Device) bool {
 	return slices.ContainsFunc(devices, func(o blockdev.Device) bool { return o.Number() == d.Number() })
 }

@@ -22,7 +22,7 @@ import (
 // does not ask again after FAILED_PRECONDITION.
 func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
 	for name, before := range map[string]func(t *testing.T, b *bench){
-		"the pod runs for a while": func(*testing.T, *bench) { <-time.After(mountWindow + time.Second) },
+		"the pod runs for a while": func(*testing.T, *bench) { <-time.After(podStartWindow + time.Second) },
 		"its publish is repeated": func(t *testing.T, b *bench) {
 			t.Helper()
 			<-time.After(time.Hour)

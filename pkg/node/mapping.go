@@ -15,24 +15,24 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// isEncrypted reports whether a volume context has the node encrypt the
+// isEncryptedByNode reports whether a volume context has the node encrypt the
 // volume. The error is of kind Invalid.
-func isEncrypted(volumeContext map[string]string) (bool, error) {
+func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
 	switch value := volumeContext[volume.EncryptedKey]; value {
 	case "true":
 		return true, nil
 	case "", "false":
 		return false, nil
 	default:
-		return false, invalid("the volume context has %s: %q, which is neither \"true\" nor \"false\"",
+		return false, invalidf("the volume context has %s: %q, which is neither \"true\" nor \"false\"",
 			volume.EncryptedKey, value)
 	}
 }
 
-// checkEncryption reports whether the volume is encrypted on this node, and
+// encryptionRequested reports whether the volume is encrypted on this node, and
 // refuses a request for such a volume that has no passphrase.
-func checkEncryption(req *csi.NodeStageVolumeRequest) (encrypted bool, err error) {
-	encrypted, err = isEncrypted(req.GetVolumeContext())
+func encryptionRequested(req *csi.NodeStageVolumeRequest) (encrypted bool, err error) {
+	encrypted, err = isEncryptedByNode(req.GetVolumeContext())
 	if err != nil || !encrypted || req.GetSecrets()[PassphraseKey] != "" {
 		return encrypted, err
 	}
@@ -43,11 +43,11 @@ func checkEncryption(req *csi.NodeStageVolumeRequest) (encrypted bool, err error
 		WithRemedy(remedy)
 }
 
-// checkDevice refuses a disk that is in use in another way than asked for. Of
+// checkDiskUse refuses a disk that is in use in another way than asked for. Of
 // an encrypted volume only the mapping may be in use, never the disk itself.
-func (st *stage) checkDevice(ctx context.Context) error {
+func (st *stageCall) checkDiskUse(ctx context.Context) error {
 	if !st.encrypted {
-		return st.checkUse(ctx, st.id, st.vol.device, st.access.Block)
+		return st.checkNoOtherUse(ctx, st.id, st.vol.device, st.access.Block)
 	}
 	disk := st.vol.device
 	if err := st.checkMounts(ctx, disk, nil); err != nil {
@@ -57,11 +57,11 @@ func (st *stage) checkDevice(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	st.mapped = mapped && restsOn(m, disk)
-	if !st.mapped {
+	st.wasMapped = mapped && isMappingOf(m, disk)
+	if !st.wasMapped {
 		return nil // Open decides what becomes of one on another disk
 	}
-	if err := st.checkUse(ctx, st.id, m.Device, st.access.Block); err != nil {
+	if err := st.checkNoOtherUse(ctx, st.id, m.Device, st.access.Block); err != nil {
 		return err
 	}
 	readOnly, err := st.vol.IsReadOnly()
@@ -77,15 +77,15 @@ func (st *stage) checkDevice(ctx context.Context) error {
 		WithRemedy("delete the pods that use the volume on this node first")
 }
 
-// restsOn reports whether a mapping rests on this very disk.
-func restsOn(m luks.Mapping, disk blockdev.Device) bool {
+// isMappingOf reports whether a mapping rests on this very disk.
+func isMappingOf(m luks.Mapping, disk blockdev.Device) bool {
 	return !m.DiskGone && m.Disk.Number() == disk.Number()
 }
 
 // openMapping opens the LUKS2 mapping of an encrypted volume, whose disk is
 // open as st.vol, and makes the mapping st.vol. A disk that is proved to be
 // blank is formatted with LUKS2 first.
-func (st *stage) openMapping(ctx context.Context, conn volume.Connection) error {
+func (st *stageCall) openMapping(ctx context.Context, conn volume.Connection) error {
 	disk := st.vol
 	readOnly, err := disk.IsReadOnly() // as the disk was connected
 	if err != nil {
@@ -95,10 +95,10 @@ func (st *stage) openMapping(ctx context.Context, conn volume.Connection) error 
 		return err
 	}
 	req := luks.OpenRequest{ID: st.id, Device: disk.device, Passphrase: []byte(st.passphrase), ReadOnly: readOnly}
-	st.opened = !st.mapped
+	st.mappingOpenedHere = !st.wasMapped
 	var m luks.Mapping
-	err = unhurried(ctx, st.lease, "opening the encrypted volume", func(ctx context.Context) error {
-		if err := st.confirm(ctx, disk); err != nil {
+	err = runStep(ctx, st.lease, "opening the encrypted volume", func(ctx context.Context) error {
+		if err := st.verifyDisk(ctx, disk); err != nil {
 			return err
 		}
 		opened, err := st.opts.Mappings.Open(ctx, req)
@@ -110,7 +110,7 @@ func (st *stage) openMapping(ctx context.Context, conn volume.Connection) error 
 	if err != nil {
 		return err
 	}
-	vol, err := st.open(ctx, st.id, m.Device, st.lease)
+	vol, err := st.openVerified(ctx, st.id, m.Device, st.lease)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func (st *stage) openMapping(ctx context.Context, conn volume.Connection) error 
 
 // prepareHeader makes the LUKS2 header of a blank disk. Of a header that is
 // there it learns whether it was made here and the volume not used since.
-func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, readOnly bool) error {
+func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, readOnly bool) error {
 	disk := st.vol
 	h, err := st.opts.Mappings.Header(ctx, disk.device)
 	if err != nil {
@@ -129,7 +129,7 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 	}
 	switch h.State {
 	case luks.HeaderAbsent:
-		if err := st.checkNotPlain(ctx, disk); err != nil {
+		if err := st.checkNoPlainFilesystem(ctx, disk); err != nil {
 			return err
 		}
 	case luks.HeaderLUKS1, luks.HeaderUnsupported:
@@ -145,23 +145,23 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 		return nil // Open refuses what is not sound
 	}
 	if st.access.Mode.IsMultiNode() && (h.State == luks.HeaderAbsent || h.State == luks.HeaderUnfinished) {
-		return sharedHeader(h)
+		return sharedHeaderError(h)
 	}
 	if h.State != luks.HeaderSound {
 		// The header is for good: never on a disk that is not yet what the backend
 		// says it is.
-		if err := st.awaitWhole(ctx, conn); err != nil {
+		if err := st.awaitFullSize(ctx, conn); err != nil {
 			return err
 		}
 	}
 	req := luks.FormatRequest{
 		Device: disk.device, Passphrase: []byte(st.passphrase),
-		Marker: st.encryptionMarker(st.id), Content: st.diskContent(disk, conn),
+		Marker: st.encryptionMarker(st.id), Content: st.contentReader(disk, conn),
 	}
 	var fresh bool
-	err = unhurried(ctx, st.lease, "making the LUKS2 header", func(ctx context.Context) error {
+	err = runStep(ctx, st.lease, "making the LUKS2 header", func(ctx context.Context) error {
 		// The wait for the disk may have been long.
-		if err := st.confirm(ctx, disk); err != nil {
+		if err := st.verifyDisk(ctx, disk); err != nil {
 			return err
 		}
 		_, made, err := st.opts.Mappings.Format(ctx, req)
@@ -171,23 +171,23 @@ func (st *stage) prepareHeader(ctx context.Context, conn volume.Connection, read
 		return err
 	})
 	if err == nil {
-		st.fresh = fresh
+		st.headerMadeHere = fresh
 	}
 	return err
 }
 
-// sharedHeader is the error for a volume without a finished LUKS2 header that
+// sharedHeaderError is the error for a volume without a finished LUKS2 header that
 // several nodes may use: another node may be making one at this moment, and the
 // second header would make unreadable what was written under the first.
-func sharedHeader(h luks.Header) error {
+func sharedHeaderError(h luks.Header) error {
 	return volume.Errorf(volume.KindPrecondition,
 		"the volume is to be encrypted and holds %s, but several nodes may use it at once, so none of them makes the LUKS2 header", h).
 		WithRemedy("use the volume once, on one node, with an access mode for one node (ReadWriteOnce), or use a StorageClass without " +
 			volume.EncryptedKey)
 }
 
-// checkNotPlain refuses a disk with a filesystem that is not encrypted.
-func (st *stage) checkNotPlain(ctx context.Context, disk *openVolume) error {
+// checkNoPlainFilesystem refuses a disk with a filesystem that is not encrypted.
+func (st *stageCall) checkNoPlainFilesystem(ctx context.Context, disk *openVolume) error {
 	sig, err := st.opts.Filesystems.Probe(ctx, disk)
 	if err != nil || sig.State != filesystem.StateFormatted {
 		return err
@@ -198,9 +198,9 @@ func (st *stage) checkNotPlain(ctx context.Context, disk *openVolume) error {
 			"; or copy its data into a new encrypted volume")
 }
 
-// diskContent returns the reading by which luksFormat decides whether a disk
+// contentReader returns the reading by which luksFormat decides whether a disk
 // is blank. Where the hypervisor encrypts too, a blank disk reads as noise.
-func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(context.Context) (luks.Content, error) {
+func (st *stageCall) contentReader(disk *openVolume, conn volume.Connection) func(context.Context) (luks.Content, error) {
 	return func(ctx context.Context) (luks.Content, error) {
 		sig, err := st.opts.Filesystems.Probe(ctx, disk)
 		return luks.Content{
@@ -210,10 +210,10 @@ func (st *stage) diskContent(disk *openVolume, conn volume.Connection) func(cont
 	}
 }
 
-// explainRefusal completes the refusal to make a filesystem in a mapping that
+// explainFormatRefusal completes the refusal to make a filesystem in a mapping that
 // holds something unknown: commands for its device are of no use, because the
 // mapping is closed again by the time somebody reads them.
-func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
+func (st *stageCall) explainFormatRefusal(sig filesystem.Signature, err error) error {
 	if !st.encrypted || !volume.IsKind(err, volume.KindPrecondition) || sig.State != filesystem.StateForeign || sig.Type != "" {
 		return err
 	}
@@ -232,7 +232,7 @@ func (st *stage) explainRefusal(sig filesystem.Signature, err error) error {
 
 // checkNotEncrypted refuses an encrypted volume that is staged as a plain one.
 // Nothing may call its content unknown, and name the command that clears it.
-func (st *stage) checkNotEncrypted(ctx context.Context, sig filesystem.Signature) error {
+func (st *stageCall) checkNotEncrypted(ctx context.Context, sig filesystem.Signature) error {
 	if st.encrypted || sig.State != filesystem.StateForeign || !sig.IsRecognized {
 		return nil
 	}
@@ -246,9 +246,9 @@ func (st *stage) checkNotEncrypted(ctx context.Context, sig filesystem.Signature
 			" is \"true\" and that names the Secret with its passphrase")
 }
 
-// adoptMapping makes a mapping that somebody else has made on the disk st.vol,
+// useForeignMapping makes a mapping that somebody else has made on the disk st.vol,
 // if its filesystem is what is mounted at the staging path.
-func (st *stage) adoptMapping(ctx context.Context) error {
+func (st *stageCall) useForeignMapping(ctx context.Context) error {
 	if st.encrypted || st.access.Block {
 		return nil
 	}
@@ -256,11 +256,11 @@ func (st *stage) adoptMapping(ctx context.Context) error {
 	if err != nil || !mounted || m.IsDeviceNode() {
 		return err
 	}
-	dev, ours, err := st.shows(m, st.vol.disk().Path)
+	dev, ours, err := st.deviceOnDisk(m, st.vol.disk().Path)
 	if err != nil || !ours || dev.Kind != blockdev.KindCrypt {
 		return err
 	}
-	vol, err := st.open(ctx, st.id, dev, st.lease)
+	vol, err := st.openVerified(ctx, st.id, dev, st.lease)
 	if err == nil {
 		st.vol = vol
 	}
@@ -286,7 +286,7 @@ func (s *Server) findMapping(ctx context.Context, id string, disk blockdev.Devic
 	if volume.IsKind(err, volume.KindPrecondition) {
 		return luks.Mapping{}, false, nil
 	}
-	return m, err == nil && mapped && restsOn(m, disk), err
+	return m, err == nil && mapped && isMappingOf(m, disk), err
 }
 
 // closeMapping closes the mapping of a volume, if there is one, and returns
@@ -309,7 +309,7 @@ func (s *Server) closeMapping(ctx context.Context, id, diskPath string, l *opera
 		}
 	}
 	// Also without a mapping: a crash may have left half of one.
-	return unhurried(ctx, l, "closing the mapping of the encrypted volume", func(ctx context.Context) error {
+	return runStep(ctx, l, "closing the mapping of the encrypted volume", func(ctx context.Context) error {
 		if diskPath == "" {
 			return s.opts.Mappings.Close(ctx, id)
 		}

@@ -38,7 +38,7 @@ func noise() filesystem.Signature {
 // wantMarkers fails the test unless the volume has markers, or has none.
 func wantMarkers(t *testing.T, b *bench, want bool) {
 	t.Helper()
-	for _, path := range []string{b.marker(b.id), b.encryptionMarker(b.id)} {
+	for _, path := range []string{b.formatMarker(b.id), b.encryptionMarker(b.id)} {
 		if _, err := os.Stat(path); !want && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the marker %s is still there: %v", path, err)
 		}

@@ -7,24 +7,24 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// checkMounted learns whether the filesystem is mounted already, as asked for.
-func (st *stage) checkMounted(ctx context.Context) error {
-	want, err := st.fstype()
+// findStagingMount learns whether the filesystem is mounted already, as asked for.
+func (st *stageCall) findStagingMount(ctx context.Context) error {
+	want, err := st.requestedType()
 	if err != nil {
 		return err
 	}
-	st.mounted, err = st.alreadyMounted(ctx, want)
+	st.wasMounted, err = st.isMounted(ctx, want)
 	return err
 }
 
-// alreadyMounted reports whether the staging path already is what this request
+// isMounted reports whether the staging path already is what this request
 // asks for. Another filesystem there is left alone and reported.
-func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool, error) {
+func (st *stageCall) isMounted(ctx context.Context, want filesystem.Type) (bool, error) {
 	m, ok, err := st.findMount(ctx, st.lease, st.path)
 	if err != nil || !ok {
 		return false, err
 	}
-	same, err := st.isOn(m, st.vol.device)
+	same, err := st.isMountOf(m, st.vol.device)
 	if err != nil {
 		return false, err
 	}
@@ -32,7 +32,7 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 		return false, volume.Errorf(volume.KindPrecondition, "another filesystem (%s of %s) is mounted at the staging path %s", m.FSType, m.Source, st.path).
 			WithRemedy("find out who mounted it there, and unmount it")
 	}
-	if alive, err := st.alive(ctx, m); err != nil || !alive {
+	if alive, err := st.unmountIfFailed(ctx, m); err != nil || !alive {
 		return false, err
 	}
 	// The mount table tells what driver serves the filesystem, which is ext4
@@ -49,11 +49,11 @@ func (st *stage) alreadyMounted(ctx context.Context, want filesystem.Type) (bool
 	return true, nil
 }
 
-// alive reports whether the filesystem staged on the device, mounted as m, can be
+// unmountIfFailed reports whether the filesystem staged on the device, mounted as m, can be
 // used. One that has shut itself down, or recorded errors, is unmounted if
 // nobody uses it, so that it is checked and mounted anew; under a pod it is
 // left alone.
-func (st *stage) alive(ctx context.Context, m filesystem.Mount) (bool, error) {
+func (st *stageCall) unmountIfFailed(ctx context.Context, m filesystem.Mount) (bool, error) {
 	dead := st.opts.Filesystems.CheckHealth(ctx, st.vol, st.path)
 	if !volume.IsKind(dead, volume.KindPrecondition) {
 		return dead == nil, dead // no answer is no evidence of a failure
@@ -72,7 +72,7 @@ func (st *stage) alive(ctx context.Context, m filesystem.Mount) (bool, error) {
 		return false, err
 	}
 	st.log.WarnContext(ctx, "a filesystem that has failed is unmounted to be checked and mounted anew", "volume", st.id, "staging", st.path, "error", dead)
-	return false, unhurried(ctx, st.lease, "unmounting the failed filesystem", func(ctx context.Context) error {
+	return false, runStep(ctx, st.lease, "unmounting the failed filesystem", func(ctx context.Context) error {
 		defer unlock()
 		return st.opts.Filesystems.Unmount(ctx, m)
 	})

@@ -17,10 +17,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// DefaultAnswerMargin is how long before the caller's deadline a wait is
+// defaultAnswerMargin is how long before the caller's deadline a wait is
 // given up, so that the answer with the sizes and the cause still arrives:
 // after the deadline the caller would only see DEADLINE_EXCEEDED.
-const DefaultAnswerMargin = 3 * time.Second
+const defaultAnswerMargin = 3 * time.Second
 
 // Options are what a Server needs; ID, Connector, Devices, Mappings,
 // Filesystems and StateDir are required.
@@ -57,9 +57,9 @@ type Server struct {
 	// keeping a pod from starting.
 	locks locks
 
-	failures     byVolume[error]       // of the last growth, for NodeGetVolumeHealth
-	required     byVolume[volume.Size] // that the device has not reached, for NodeGetVolumeHealth
-	firstPublish byVolume[time.Time]   // of the first pod since the stage; see mountWindow
+	growthFailures     byVolume[error]       // of the last growth, for NodeGetVolumeHealth
+	missedSizes     byVolume[volume.Size] // that the device has not reached, for NodeGetVolumeHealth
+	firstPublishTimes byVolume[time.Time]   // of the first pod since the stage; see mountWindow
 }
 
 var _ csi.NodeServer = (*Server)(nil)
@@ -78,7 +78,7 @@ func New(opts Options) (*Server, error) {
 		opts.DefaultFSType = filesystem.TypeExt4
 	}
 	if opts.AnswerMargin == 0 {
-		opts.AnswerMargin = DefaultAnswerMargin
+		opts.AnswerMargin = defaultAnswerMargin
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -121,7 +121,7 @@ func (s *Server) NodeGetInfo(ctx context.Context, _ *csi.NodeGetInfoRequest) (*c
 	return resp, nil
 }
 
-// withMargin returns a context that ends early enough to answer in time.
-func (s *Server) withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
+// withAnswerMargin returns a context that ends early enough to answer in time.
+func (s *Server) withAnswerMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	return operation.WithMargin(ctx, s.opts.AnswerMargin, 4)
 }

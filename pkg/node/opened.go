@@ -33,16 +33,16 @@ type openVolume struct {
 
 func (o *openVolume) disk() blockdev.Device { return o.layers[len(o.layers)-1] }
 
-// open opens a device and has the connector confirm that the disk below it is
+// openVerified opens a device and has the connector confirm that the disk below it is
 // the volume. The device is closed with the lease.
-func (s *Server) open(ctx context.Context, id string, dev blockdev.Device, l *operation.Lease) (*openVolume, error) {
+func (s *Server) openVerified(ctx context.Context, id string, dev blockdev.Device, l *operation.Lease) (*openVolume, error) {
 	handle, err := s.opts.Devices.Open(ctx, dev)
 	if err != nil {
 		return nil, err
 	}
 	o := &openVolume{OpenDevice: handle, id: id, device: dev, release: sync.OnceFunc(func() { _ = handle.Close() })}
 	l.Add(o.release)
-	o.layers, err = s.diskOf(ctx, id, dev)
+	o.layers, err = s.verifiedLayers(ctx, id, dev)
 	if err != nil {
 		o.release() // or the caller could not disconnect it
 		return nil, err
@@ -50,9 +50,9 @@ func (s *Server) open(ctx context.Context, id string, dev blockdev.Device, l *op
 	return o, nil
 }
 
-// confirm asks the connector once more, directly before a step that cannot be
+// verifyDisk asks the connector once more, directly before a step that cannot be
 // undone.
-func (s *Server) confirm(ctx context.Context, o *openVolume) error {
+func (s *Server) verifyDisk(ctx context.Context, o *openVolume) error {
 	return s.opts.Connector.Verify(ctx, o.id, o.disk().Path)
 }
 

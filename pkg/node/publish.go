@@ -23,14 +23,14 @@ import (
 // target path.
 func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	id := req.GetVolumeId()
-	if err := errors.Join(requireID(id), requirePath("target_path", req.GetTargetPath())); err != nil {
+	if err := errors.Join(checkID(id), checkPath("target_path", req.GetTargetPath())); err != nil {
 		return nil, err
 	}
 	access, err := capability.Access(req.GetVolumeCapability())
 	if err != nil {
 		return nil, err
 	}
-	encrypted, err := isEncrypted(req.GetVolumeContext())
+	encrypted, err := isEncryptedByNode(req.GetVolumeContext())
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 		// Spec v1.13, NodePublishVolume errors: FAILED_PRECONDITION.
 		return nil, &volume.Error{Kind: volume.KindPrecondition, Op: "publish", ID: id, Msg: "staging_target_path is missing from the request", Remedy: "stage the volume first"}
 	}
-	ctx, cancel := s.withMargin(ctx)
+	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
 	// A raw device must not appear while a format or a check of the volume is
 	// under way, which hold the volume's lock.
@@ -50,7 +50,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if err != nil {
 		return nil, volume.Wrap(err, "publish", id)
 	}
-	p := publication{
+	p := publishCall{
 		Server: s, id: id, access: access, lease: s.lease(id, unlock),
 		staging: filepath.Clean(req.GetStagingTargetPath()), target: filepath.Clean(req.GetTargetPath()), encrypted: encrypted,
 		readOnly: req.GetReadonly() || access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(access.MountFlags),
@@ -62,8 +62,8 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
-// publication is one NodePublishVolume under way.
-type publication struct {
+// publishCall is one NodePublishVolume under way.
+type publishCall struct {
 	*Server
 	id              string
 	access          volume.Access
@@ -73,53 +73,53 @@ type publication struct {
 	lease           *operation.Lease
 }
 
-func (p *publication) run(ctx context.Context) error {
-	vol, err := p.staged(ctx)
+func (p *publishCall) run(ctx context.Context) error {
+	vol, err := p.openStaged(ctx)
 	if err != nil {
 		return err
 	}
 	dev := vol.device
-	done, err := p.published(ctx, dev)
+	done, err := p.isPublished(ctx, dev)
 	if err != nil || done {
 		return err
 	}
-	if err := p.checkUse(ctx, p.id, dev, p.access.Block); err != nil {
+	if err := p.checkNoOtherUse(ctx, p.id, dev, p.access.Block); err != nil {
 		return err
 	}
 	// Only for a new path: a pod that has the volume may have further mounts
 	// of it below its own (kubelet makes them for sub-paths and raw devices).
-	if err := p.exclusive(ctx, dev); err != nil {
+	if err := p.checkSinglePath(ctx, dev); err != nil {
 		return err
 	}
 	source := p.staging
 	if p.access.Block {
 		source = dev.Path
 	}
-	if err := p.makeTarget(); err != nil {
+	if err := p.createTarget(); err != nil {
 		return err
 	}
 	bind := filesystem.BindRequest{Source: source, Target: p.target}
 	if p.readOnly {
 		bind.Options = []string{"ro"}
 	}
-	if err := p.propagates(p.target); err != nil {
+	if err := p.checkPropagation(p.target); err != nil {
 		return err
 	}
-	err = unhurried(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
+	err = runStep(ctx, p.lease, "mounting the target path", func(ctx context.Context) error {
 		if err := p.opts.Filesystems.Bind(ctx, bind); err != nil {
 			return err
 		}
-		return p.checkBound(ctx, dev)
+		return p.checkBindMount(ctx, dev)
 	})
 	if err != nil {
 		return err
 	}
-	return p.noteFirst(ctx, dev)
+	return p.noteFirstPublish(ctx, dev)
 }
 
-// noteFirst remembers when the first pod got the volume since it was staged:
+// noteFirstPublish remembers when the first pod got the volume since it was staged:
 // kubelet may ask for a growth as a part of starting that pod; see mountWindow.
-func (p *publication) noteFirst(ctx context.Context, dev blockdev.Device) error {
+func (p *publishCall) noteFirstPublish(ctx context.Context, dev blockdev.Device) error {
 	mounts, err := p.mountsOf(ctx, dev)
 	if err != nil {
 		return err
@@ -129,16 +129,16 @@ func (p *publication) noteFirst(ctx context.Context, dev blockdev.Device) error 
 		own = 1
 	}
 	if len(mounts) <= own {
-		p.firstPublish.set(p.id, time.Now())
+		p.firstPublishTimes.set(p.id, time.Now())
 	}
 	return nil
 }
 
-// checkBound reads back what the target path shows after the bind, of which
+// checkBindMount reads back what the target path shows after the bind, of which
 // nothing was there before. A mount that is proved not to be the one asked for is
 // taken away again: the source may have changed between the look and the bind.
 // One that cannot be read stays; the retry finds it and reads it, see published.
-func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error {
+func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) error {
 	m, mounted, err := p.opts.Filesystems.FindMount(p.target)
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	if !mounted {
 		return volume.Errorf(volume.KindInternal, "the bind mount was made, but nothing is mounted at the target path %s", p.target)
 	}
-	same, err := p.isOn(m, dev)
+	same, err := p.isMountOf(m, dev)
 	if err != nil {
 		return volume.Errorf(volume.KindOf(err), "the bind mount at %s was made, but what it shows cannot be read, so it is left there: %w",
 			p.target, err).
@@ -156,7 +156,7 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	switch {
 	case !same:
 		wrong = volume.Errorf(volume.KindInternal, "the bind mount at %s shows something else (%s of %s) than %s", p.target, m.FSType, m.Source, dev.Path)
-		err = p.checkTop(ctx, m, dev)
+		err = p.checkNotCovered(ctx, m, dev)
 	case m.IsReadOnly() != p.readOnly:
 		wrong = volume.Errorf(volume.KindPrecondition, "the bind mount at %s is read-only=%t, asked for read-only=%t", p.target, m.IsReadOnly(), p.readOnly)
 	default:
@@ -165,11 +165,11 @@ func (p *publication) checkBound(ctx context.Context, dev blockdev.Device) error
 	if err != nil {
 		return err
 	}
-	return p.takeAway(ctx, m, wrong)
+	return p.undoBind(ctx, m, wrong)
 }
 
-// takeAway unmounts a bind mount that is not what was asked for.
-func (p *publication) takeAway(ctx context.Context, m filesystem.Mount, wrong *volume.Error) error {
+// undoBind unmounts a bind mount that is not what was asked for.
+func (p *publishCall) undoBind(ctx context.Context, m filesystem.Mount, wrong *volume.Error) error {
 	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
 		return volume.Errorf(wrong.Kind, "%w; and it could not be taken away: %v", wrong, err).WithRemedy("unmount " + p.target)
 	}
@@ -177,9 +177,9 @@ func (p *publication) takeAway(ctx context.Context, m filesystem.Mount, wrong *v
 		WithRemedy("Kubernetes retries this automatically; if it lasts, find out what is mounted at the staging path " + p.staging + ", and how")
 }
 
-// checkTop refuses a mount at the target path, not of dev, that lies over the
+// checkNotCovered refuses a mount at the target path, not of dev, that lies over the
 // bind mount: somebody else has made it meanwhile.
-func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev blockdev.Device) error {
+func (p *publishCall) checkNotCovered(ctx context.Context, m filesystem.Mount, dev blockdev.Device) error {
 	mounts, err := p.mountsOf(ctx, dev)
 	if err != nil {
 		return err
@@ -191,15 +191,15 @@ func (p *publication) checkTop(ctx context.Context, m filesystem.Mount, dev bloc
 		WithRemedy("find out who mounted it there, and unmount it")
 }
 
-// staged returns the device that was staged, open and confirmed to be the
+// openStaged returns the device that was staged, open and confirmed to be the
 // volume.
-func (p *publication) staged(ctx context.Context) (*openVolume, error) {
+func (p *publishCall) openStaged(ctx context.Context) (*openVolume, error) {
 	if p.access.Block {
 		dev, err := p.stagedDevice(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return p.open(ctx, p.id, dev, p.lease)
+		return p.openVerified(ctx, p.id, dev, p.lease)
 	}
 	m, ok, err := p.findMount(ctx, p.lease, p.staging)
 	if err != nil {
@@ -216,7 +216,7 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 	if err != nil {
 		return nil, err
 	}
-	vol, err := p.open(ctx, p.id, dev, p.lease)
+	vol, err := p.openVerified(ctx, p.id, dev, p.lease)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func (p *publication) staged(ctx context.Context) (*openVolume, error) {
 // stagedDevice returns the raw device that was staged: the disk, or the
 // mapping of an encrypted volume. The ciphertext is never published in its
 // place.
-func (p *publication) stagedDevice(ctx context.Context) (blockdev.Device, error) {
+func (p *publishCall) stagedDevice(ctx context.Context) (blockdev.Device, error) {
 	notStaged := volume.Errorf(volume.KindPrecondition, "the volume is not staged on this node").WithRemedy("stage the volume first")
 	conn, connected, err := p.opts.Connector.Locate(ctx, p.id)
 	if err != nil {
@@ -251,9 +251,9 @@ func (p *publication) stagedDevice(ctx context.Context) (blockdev.Device, error)
 	return m.Device, err
 }
 
-// exclusive keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):
+// checkSinglePath keeps the promise of SINGLE_NODE_SINGLE_WRITER (ReadWriteOncePod):
 // one target path at a time. Spec v1.13, NodePublishVolume errors.
-func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error {
+func (p *publishCall) checkSinglePath(ctx context.Context, dev blockdev.Device) error {
 	if p.access.Mode != volume.AccessSingleNodeSingleWriter {
 		return nil
 	}
@@ -278,13 +278,13 @@ func (p *publication) exclusive(ctx context.Context, dev blockdev.Device) error 
 	return nil
 }
 
-// published reports whether the target already is what the request asks for.
-func (p *publication) published(ctx context.Context, dev blockdev.Device) (bool, error) {
+// isPublished reports whether the target already is what the request asks for.
+func (p *publishCall) isPublished(ctx context.Context, dev blockdev.Device) (bool, error) {
 	m, ok, err := p.findMount(ctx, p.lease, p.target)
 	if err != nil || !ok {
 		return false, err
 	}
-	same, err := p.isOn(m, dev)
+	same, err := p.isMountOf(m, dev)
 	switch {
 	case err != nil:
 		return false, err
@@ -296,9 +296,9 @@ func (p *publication) published(ctx context.Context, dev blockdev.Device) (bool,
 	return true, nil
 }
 
-// makeTarget makes the mount point: a directory, or an empty file for a raw
+// createTarget makes the mount point: a directory, or an empty file for a raw
 // device. What a crash half-way left is used; anything else is an error.
-func (p *publication) makeTarget() error {
+func (p *publishCall) createTarget() error {
 	info, err := os.Lstat(p.target)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -341,10 +341,10 @@ func describeFile(info fs.FileInfo) string {
 // removes content: what is not an empty mount point stays and is reported.
 func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
 	id, target := req.GetVolumeId(), req.GetTargetPath()
-	if err := errors.Join(requireID(id), requirePath("target_path", target)); err != nil {
+	if err := errors.Join(checkID(id), checkPath("target_path", target)); err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withMargin(ctx)
+	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
 	unlock, err := s.lockPublish(ctx, id)
 	if err != nil {
@@ -359,7 +359,7 @@ func (s *Server) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 }
 
 func (s *Server) unpublish(ctx context.Context, id, target string, l *operation.Lease) error {
-	if err := s.unmount(ctx, id, target, l); err != nil {
+	if err := s.unmountAll(ctx, id, target, l); err != nil {
 		return err
 	}
 	info, err := os.Lstat(target)

@@ -297,7 +297,7 @@ func (n *randomNode) call(v *randomVolume, which int) {
 		n.succeeded[which]++
 		n.mu.Unlock()
 	}
-	if took := time.Since(start); took > limit+retreatTimeout+time.Millisecond {
+	if took := time.Since(start); took > limit+rollbackTimeout+time.Millisecond {
 		n.t.Errorf("call %d of %s took %s of %s: %v", which, v.id, took, limit, err)
 	}
 }
@@ -346,10 +346,10 @@ func (n *randomNode) leave() {
 			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatted, v.blank)
 		}
 		half := d.content.State == filesystem.StateFormatted && !d.content.IsComplete
-		if _, err := os.Lstat(b.marker(v.id)); err == nil && !half {
+		if _, err := os.Lstat(b.formatMarker(v.id)); err == nil && !half {
 			n.t.Errorf("%s: the marker of a format is left, and the disk holds %s", v.id, d.content)
 		}
-		if done := d.content.State == filesystem.StateFormatted && d.content.IsComplete; done && exists(b.encryptionMarker(v.id)) {
+		if done := d.content.State == filesystem.StateFormatted && d.content.IsComplete; done && fileExists(b.encryptionMarker(v.id)) {
 			n.t.Errorf("%s: the marker of an encryption is left, and the volume holds %s", v.id, d.content)
 		}
 	}

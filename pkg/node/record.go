@@ -76,9 +76,9 @@ func (r record) connection(located volume.Connection) volume.Connection {
 }
 
 // writeRecord notes that the volume is staged, or is about to be.
-func (st *stage) writeRecord(disk blockdev.Device, conn volume.Connection) error {
-	st.before, _ = st.readRecord(st.id) // one that is damaged is replaced
-	st.recorded = true
+func (st *stageCall) writeRecord(disk blockdev.Device, conn volume.Connection) error {
+	st.previousRecord, _ = st.readRecord(st.id) // one that is damaged is replaced
+	st.isRecorded = true
 	return st.saveRecord(record{
 		ID: st.id, Staging: st.path, Block: st.access.Block, ReadOnly: st.readOnly(), Encrypted: st.encrypted,
 		Size: conn.Size, Attached: conn.PublishedSize, Granule: conn.Granularity, Hidden: conn.MaxOverhead,
@@ -90,13 +90,13 @@ func (st *stage) writeRecord(disk blockdev.Device, conn volume.Connection) error
 // mounted nothing: the volume is staged as it was before this call, or not at
 // all. What was mounted already, as this call asks for, is recorded rightly; and
 // a first record is of use for the retry of what can pass.
-func (st *stage) restoreRecord(cause error) error {
+func (st *stageCall) restoreRecord(cause error) error {
 	switch {
-	case !st.recorded, st.mounted:
+	case !st.isRecorded, st.wasMounted:
 		return nil
-	case st.before.ID != "":
-		return st.saveRecord(st.before)
-	case passes(cause):
+	case st.previousRecord.ID != "":
+		return st.saveRecord(st.previousRecord)
+	case isTransient(cause):
 		return nil
 	}
 	return st.removeRecord(st.id)

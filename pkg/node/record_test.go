@@ -84,7 +84,7 @@ func TestRetreatEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			wantKind(t, b.stage(ctx), volume.KindPrecondition, "mkfs is missing")
-			if took := time.Since(start); took >= patience || took > retreatTimeout || !d.connected {
+			if took := time.Since(start); took >= patience || took > rollbackTimeout || !d.connected {
 				t.Errorf("answered after %s of %s; connected %t", took, patience, d.connected)
 			}
 		})

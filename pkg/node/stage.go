@@ -18,10 +18,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// stepLimit bounds a step that may outlive its call. mkfs of a large ext3
+// stepTimeout bounds a step that may outlive its call. mkfs of a large ext3
 // takes many minutes (unlike ext4 it has its inode tables written out), and so
 // does e2fsck of one.
-const stepLimit = time.Hour
+const stepTimeout = time.Hour
 
 // NodeStageVolume connects the volume and, unless it is a raw block volume,
 // mounts its filesystem at the staging path: formatting it if it is provably
@@ -38,18 +38,18 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if err != nil {
 		return nil, err
 	}
-	encrypted, err := checkEncryption(req)
+	encrypted, err := encryptionRequested(req)
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	call := ctx
-	ctx, cancel := s.withMargin(call)
+	ctx, cancel := s.withAnswerMargin(call)
 	defer cancel()
 	lock, err := s.lockVolume(ctx, id)
 	if err != nil {
 		return nil, volume.Wrap(err, "stage", id)
 	}
-	st := stage{
+	st := stageCall{
 		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access,
 		context: req.GetVolumeContext(), lease: s.lease(id, lock.unlock), lock: lock,
 		encrypted: encrypted, passphrase: req.GetSecrets()[PassphraseKey],
@@ -59,14 +59,14 @@ func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 		ID: id, PublishContext: req.GetPublishContext(), VolumeContext: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
-		st.retreat(call, err)
+		st.rollBack(call, err)
 		return nil, volume.Wrap(err, "stage", id)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
 func checkStage(req *csi.NodeStageVolumeRequest) (volume.Access, error) {
-	if err := errors.Join(requireID(req.GetVolumeId()), requirePath("staging_target_path", req.GetStagingTargetPath())); err != nil {
+	if err := errors.Join(checkID(req.GetVolumeId()), checkPath("staging_target_path", req.GetStagingTargetPath())); err != nil {
 		return volume.Access{}, err
 	}
 	return capability.Access(req.GetVolumeCapability())
@@ -79,8 +79,8 @@ func connectReadOnly(a volume.Access) bool {
 	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
 }
 
-// stage is one NodeStageVolume under way.
-type stage struct {
+// stageCall is one NodeStageVolume under way.
+type stageCall struct {
 	*Server
 	id          string
 	path        string
@@ -88,26 +88,26 @@ type stage struct {
 	context     map[string]string
 	lease       *operation.Lease
 	lock        volumeLock
-	ours        bool        // the volume was not connected before this call
-	mounted     bool        // it was mounted before this call, as asked for
+	connectedHere        bool        // the volume was not connected before this call
+	wasMounted     bool        // it was mounted before this call, as asked for
 	mountedHere bool        // this call has mounted it
-	before      record      // what was recorded of the volume before this call
-	recorded    bool        // this call has recorded it
+	previousRecord      record      // what was recorded of the volume before this call
+	isRecorded    bool        // this call has recorded it
 	vol         *openVolume // nil until its device is open and verified
 
 	// Of an encrypted volume: vol is the disk, and then the mapping.
 	encrypted  bool
 	passphrase string
-	mapped     bool // the mapping was open before this call
-	opened     bool // this call opens the mapping
-	fresh      bool // the LUKS2 header was made here, and the volume was not used since
+	wasMapped     bool // the mapping was open before this call
+	mappingOpenedHere     bool // this call opens the mapping
+	headerMadeHere      bool // the LUKS2 header was made here, and the volume was not used since
 }
 
-func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
+func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {
 	located, before, err := st.opts.Connector.Locate(ctx, st.id)
-	st.ours = err == nil && !before
+	st.connectedHere = err == nil && !before
 	if err == nil && before {
-		if err := st.checkMode(ctx, located.Path, req.ReadOnly); err != nil {
+		if err := st.checkReadOnlyMode(ctx, located.Path, req.ReadOnly); err != nil {
 			return err
 		}
 	}
@@ -119,34 +119,34 @@ func (st *stage) run(ctx context.Context, req volume.ConnectRequest) error {
 	if err != nil {
 		return err
 	}
-	if st.vol, err = st.open(ctx, st.id, dev, st.lease); err != nil {
+	if st.vol, err = st.openVerified(ctx, st.id, dev, st.lease); err != nil {
 		return err
 	}
-	if err := st.adoptMapping(ctx); err != nil {
+	if err := st.useForeignMapping(ctx); err != nil {
 		return err
 	}
-	if err := st.checkDevice(ctx); err != nil {
+	if err := st.checkDiskUse(ctx); err != nil {
 		return err
 	}
-	if err := st.prepareRun(ctx, conn); err != nil {
+	if err := st.prepareVolume(ctx, conn); err != nil {
 		return err
 	}
 	if st.access.Block {
-		return st.runBlock(ctx, conn)
+		return st.stageBlock(ctx, conn)
 	}
-	if err := st.runMounted(ctx, conn); err != nil || st.readOnly() {
+	if err := st.mountFilesystem(ctx, conn); err != nil || st.readOnly() {
 		return err
 	}
 	return st.growStaged(ctx, conn)
 }
 
-// prepareRun opens the mapping of an encrypted volume, compares the request with
+// prepareVolume opens the mapping of an encrypted volume, compares the request with
 // what is mounted, and records the volume. A request that contradicts what is
 // staged changes no record; but the record is there before a mapping is opened
 // and before anything is mounted.
-func (st *stage) prepareRun(ctx context.Context, conn volume.Connection) error {
+func (st *stageCall) prepareVolume(ctx context.Context, conn volume.Connection) error {
 	disk := st.vol.disk()
-	if st.encrypted && !st.mapped {
+	if st.encrypted && !st.wasMapped {
 		if err := st.writeRecord(disk, conn); err != nil {
 			return err
 		}
@@ -157,65 +157,65 @@ func (st *stage) prepareRun(ctx context.Context, conn volume.Connection) error {
 		}
 	}
 	if !st.access.Block {
-		if err := st.checkMounted(ctx); err != nil {
+		if err := st.findStagingMount(ctx); err != nil {
 			return err
 		}
 	}
-	if st.recorded {
+	if st.isRecorded {
 		return nil
 	}
 	return st.writeRecord(disk, conn)
 }
 
-// runMounted mounts the filesystem unless it is mounted already.
-func (st *stage) runMounted(ctx context.Context, conn volume.Connection) error {
-	if st.mounted {
+// mountFilesystem mounts the filesystem unless it is mounted already.
+func (st *stageCall) mountFilesystem(ctx context.Context, conn volume.Connection) error {
+	if st.wasMounted {
 		return nil
 	}
-	want, err := st.fstype()
+	want, err := st.requestedType()
 	if err != nil {
 		return err
 	}
-	fstype, err := st.prepare(ctx, want, conn)
+	fstype, err := st.prepareFilesystem(ctx, want, conn)
 	if err != nil {
 		return err
 	}
 	return st.mount(ctx, fstype)
 }
 
-// runBlock stages a raw device. From now on what it holds is its user's: a
+// stageBlock stages a raw device. From now on what it holds is its user's: a
 // format that was cut short here must never be taken up again.
-func (st *stage) runBlock(ctx context.Context, conn volume.Connection) error {
-	if err := st.forgetFormat(st.id); err != nil {
+func (st *stageCall) stageBlock(ctx context.Context, conn volume.Connection) error {
+	if err := st.removeMarkers(st.id); err != nil {
 		return err
 	}
-	if err := st.awaitWhole(ctx, conn); err != nil || st.readOnly() {
+	if err := st.awaitFullSize(ctx, conn); err != nil || st.readOnly() {
 		return err
 	}
 	return st.growNow(ctx, "")
 }
 
-// awaitWhole waits until the disk is as large as the backend says.
-func (st *stage) awaitWhole(ctx context.Context, conn volume.Connection) error {
+// awaitFullSize waits until the disk is as large as the backend says.
+func (st *stageCall) awaitFullSize(ctx context.Context, conn volume.Connection) error {
 	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.disk(), conn.DeviceSize(conn.Size))
-	return shortDevice(conn, conn.Size, err)
+	return explainShortDevice(conn, conn.Size, err)
 }
 
-// fstype is the filesystem the request wants.
-func (st *stage) fstype() (filesystem.Type, error) {
+// requestedType is the filesystem the request wants.
+func (st *stageCall) requestedType() (filesystem.Type, error) {
 	if st.access.FSType == "" {
 		return "", nil
 	}
 	return filesystem.ParseType(st.access.FSType)
 }
 
-func (st *stage) readOnly() bool {
+func (st *stageCall) readOnly() bool {
 	return st.access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(st.access.MountFlags)
 }
 
-// prepare makes sure that the device holds a sound filesystem of the wanted
+// prepareFilesystem makes sure that the device holds a sound filesystem of the wanted
 // type (empty: any) and returns that type.
-func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
+func (st *stageCall) prepareFilesystem(ctx context.Context, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
 	sig, err := st.opts.Filesystems.Probe(ctx, st.vol)
 	if err != nil {
 		return "", err
@@ -231,7 +231,7 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 			WithRemedy("set the fsType of the volume to " + string(sig.Type))
 	}
 	// What was formatted here is not formatted again, whatever comes.
-	if err := st.forgetFormat(st.id); err != nil {
+	if err := st.removeMarkers(st.id); err != nil {
 		return "", err
 	}
 	if st.readOnly() {
@@ -239,20 +239,20 @@ func (st *stage) prepare(ctx context.Context, want filesystem.Type, conn volume.
 	}
 	// A check that repairs must neither be killed nor start over with each
 	// retry.
-	return sig.Type, unhurried(ctx, st.lease, "checking the filesystem", func(ctx context.Context) error {
+	return sig.Type, runStep(ctx, st.lease, "checking the filesystem", func(ctx context.Context) error {
 		return st.opts.Filesystems.Check(ctx, st.vol, sig.Type)
 	})
 }
 
 // format makes the filesystem. Whether that is safe, Format decides by what
 // it reads itself.
-func (st *stage) format(ctx context.Context, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
+func (st *stageCall) format(ctx context.Context, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
 	if st.readOnly() {
 		return "", volume.Errorf(volume.KindPrecondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
 	}
 	// Formatting is for good: never on a device that is not yet what the
 	// backend says it is.
-	if err := st.awaitWhole(ctx, conn); err != nil {
+	if err := st.awaitFullSize(ctx, conn); err != nil {
 		return "", err
 	}
 	if want == "" {
@@ -262,24 +262,24 @@ func (st *stage) format(ctx context.Context, sig filesystem.Signature, want file
 		return "", volume.Errorf(volume.KindInternal, "the state directory of the node plugin cannot be made: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.marker(st.id), IsEncrypted: conn.Encrypted,
+		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.formatMarker(st.id), IsEncrypted: conn.Encrypted,
 	}
 	if st.encrypted { // whatever lies below the mapping
-		req.IsEncrypted = st.fresh
+		req.IsEncrypted = st.headerMadeHere
 	}
-	return want, unhurried(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
+	return want, runStep(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
 		// The wait for the device may have been long.
-		if err := st.confirm(ctx, st.vol); err != nil {
+		if err := st.verifyDisk(ctx, st.vol); err != nil {
 			return err
 		}
 		if err := st.opts.Filesystems.Format(ctx, req); err != nil {
-			return st.explainRefusal(sig, err)
+			return st.explainFormatRefusal(sig, err)
 		}
-		return st.forgetFormat(st.id)
+		return st.removeMarkers(st.id)
 	})
 }
 
-func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
+func (st *stageCall) mount(ctx context.Context, fstype filesystem.Type) error {
 	if err := os.MkdirAll(st.path, 0o750); err != nil {
 		return volume.Errorf(volume.KindInternal, "the staging path cannot be made: %w", err)
 	}
@@ -287,11 +287,11 @@ func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 	if st.access.Mode.IsReadOnly() && !filesystem.RequestsReadOnly(flags) {
 		flags = append(flags, "ro")
 	}
-	if err := st.propagates(st.path); err != nil {
+	if err := st.checkPropagation(st.path); err != nil {
 		return err
 	}
-	err := unhurried(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
-		if err := st.confirm(ctx, st.vol); err != nil {
+	err := runStep(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
+		if err := st.verifyDisk(ctx, st.vol); err != nil {
 			return err
 		}
 		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Options: flags})
@@ -304,8 +304,8 @@ func (st *stage) mount(ctx context.Context, fstype filesystem.Type) error {
 // restore into a larger volume, an offline expansion, a call that was missed.
 // What can pass fails the stage, and kubelet tries again. What cannot must not
 // keep the pod from its data.
-func (st *stage) growStaged(ctx context.Context, conn volume.Connection) error {
-	if err := st.awaitWhole(ctx, conn); err != nil {
+func (st *stageCall) growStaged(ctx context.Context, conn volume.Connection) error {
+	if err := st.awaitFullSize(ctx, conn); err != nil {
 		st.opts.Observer.GrowthFailed(OccasionStage, err)
 		return err
 	}
@@ -314,10 +314,10 @@ func (st *stage) growStaged(ctx context.Context, conn volume.Connection) error {
 
 // growNow grows the mapping and the filesystem, if the volume has them, to the
 // disk. See growStaged for what becomes of an error.
-func (st *stage) growNow(ctx context.Context, mountPoint string) error {
+func (st *stageCall) growNow(ctx context.Context, mountPoint string) error {
 	g := growth{vol: st.vol, occasion: OccasionStage, mountPoint: mountPoint, passphrase: st.passphrase}
-	err := st.grow(ctx, g, st.lease)
-	if err == nil || passes(err) {
+	err := st.growVolume(ctx, g, st.lease)
+	if err == nil || isTransient(err) {
 		return err
 	}
 	st.log.ErrorContext(ctx, "the volume is staged, but is smaller than its disk allows and could not be grown",
@@ -325,15 +325,15 @@ func (st *stage) growNow(ctx context.Context, mountPoint string) error {
 	return nil
 }
 
-// marker is the file that tells a retry that a format of this volume was
+// formatMarker is the file that tells a retry that a format of this volume was
 // under way here.
-func (s *Server) marker(id string) string {
+func (s *Server) formatMarker(id string) string {
 	return filepath.Join(s.opts.StateDir, "formatting-"+fileName(id))
 }
 
-// forgetFormat removes the markers of a format, and of the encryption below.
-func (s *Server) forgetFormat(id string) error {
-	if err := filesystem.RemoveMarker(s.marker(id)); err != nil {
+// removeMarkers removes the markers of a format, and of the encryption below.
+func (s *Server) removeMarkers(id string) error {
+	if err := filesystem.RemoveMarker(s.formatMarker(id)); err != nil {
 		return err
 	}
 	return luks.RemoveMarker(s.encryptionMarker(id))

@@ -255,7 +255,7 @@ func TestStageForgetsAFinishedFormat(t *testing.T) {
 	if err := os.MkdirAll(b.opts.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	marker := b.marker(b.id)
+	marker := b.formatMarker(b.id)
 	if err := os.WriteFile(marker, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
 func TestMarkerStaysInTheStateDirectory(t *testing.T) {
 	b := newBench(t, nil)
 	for _, id := range []string{"../../etc/passwd", "..", "a/b", "pool/image@snap", "\x00"} {
-		if m := b.marker(id); filepath.Dir(m) != b.opts.StateDir {
+		if m := b.formatMarker(id); filepath.Dir(m) != b.opts.StateDir {
 			t.Errorf("marker of %q is %q", id, m)
 		}
 	}
@@ -323,14 +323,14 @@ func TestMarkersAreForgotten(t *testing.T) {
 		t.Helper()
 		b := newBench(t, capability)
 		b.add(b.id, volume.GiB)
-		if err := errors.Join(os.MkdirAll(b.opts.StateDir, 0o700), os.WriteFile(b.marker(b.id), []byte("{}"), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(b.opts.StateDir, 0o700), os.WriteFile(b.formatMarker(b.id), []byte("{}"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
 	gone := func(t *testing.T, b *bench) {
 		t.Helper()
-		if _, err := os.Stat(b.marker(b.id)); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(b.formatMarker(b.id)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the marker is still there: %v", err)
 		}
 	}
@@ -357,7 +357,7 @@ func TestMarkersAreForgotten(t *testing.T) {
 		if err := b.unstage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(b.marker(b.id)); err != nil {
+		if _, err := os.Stat(b.formatMarker(b.id)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -16,22 +16,22 @@ import (
 // after an expansion it shows the new size, which autoscalers wait for.
 func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
 	id := req.GetVolumeId()
-	if err := requireID(id); err != nil {
+	if err := checkID(id); err != nil {
 		return nil, err
 	}
 	if req.GetVolumePath() == "" {
-		return nil, invalid("volume_path is missing from the request")
+		return nil, invalidf("volume_path is missing from the request")
 	}
-	ctx, cancel := s.withMargin(ctx)
+	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	usage, err := s.stats(ctx, id, filepath.Clean(req.GetVolumePath()))
+	usage, err := s.readStats(ctx, id, filepath.Clean(req.GetVolumePath()))
 	if err != nil {
 		return nil, volume.Wrap(err, "read usage of", id)
 	}
 	return &csi.NodeGetVolumeStatsResponse{Usage: usage}, nil
 }
 
-func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage, error) {
+func (s *Server) readStats(ctx context.Context, id, path string) ([]*csi.VolumeUsage, error) {
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
 	if err != nil {
 		return nil, err
@@ -49,16 +49,16 @@ func (s *Server) stats(ctx context.Context, id, path string) ([]*csi.VolumeUsage
 	}
 	l := operation.NewLease(unlock)
 	defer l.Release()
-	usage, err := operation.RunDetached(ctx, l, "reading the usage", func() ([]*csi.VolumeUsage, error) { return s.read(path, conn.Path, lost) })
+	usage, err := operation.RunDetached(ctx, l, "reading the usage", func() ([]*csi.VolumeUsage, error) { return s.readUsage(path, conn.Path, lost) })
 	if err != nil && ctx.Err() != nil {
 		return nil, silent
 	}
 	return usage, err
 }
 
-// read reads the usage at a path that must be a mount of the disk, or of a
+// readUsage reads the usage at a path that must be a mount of the disk, or of a
 // mapping on it: whatever else is mounted there is none of this volume's.
-func (s *Server) read(path, disk string, lost error) ([]*csi.VolumeUsage, error) {
+func (s *Server) readUsage(path, disk string, lost error) ([]*csi.VolumeUsage, error) {
 	m, mounted, err := s.opts.Filesystems.FindMount(path)
 	if err != nil {
 		return nil, err
@@ -66,14 +66,14 @@ func (s *Server) read(path, disk string, lost error) ([]*csi.VolumeUsage, error)
 	if !mounted {
 		return nil, lost
 	}
-	dev, ours, err := s.shows(m, disk)
+	dev, ours, err := s.deviceOnDisk(m, disk)
 	switch {
 	case err != nil:
 		return nil, err
 	case !ours:
 		return nil, lost
 	case m.IsDeviceNode():
-		return s.blockStats(dev)
+		return s.blockUsage(dev)
 	}
 	st, err := s.opts.Filesystems.ReadUsage(m)
 	if err != nil {
@@ -85,9 +85,9 @@ func (s *Server) read(path, disk string, lost error) ([]*csi.VolumeUsage, error)
 	}, nil
 }
 
-// blockStats is the size of a published device; what of it is used only its
+// blockUsage is the size of a published device; what of it is used only its
 // user knows.
-func (s *Server) blockStats(dev blockdev.Device) ([]*csi.VolumeUsage, error) {
+func (s *Server) blockUsage(dev blockdev.Device) ([]*csi.VolumeUsage, error) {
 	size, err := s.opts.Devices.Size(dev)
 	if err != nil {
 		return nil, err

@@ -8,21 +8,21 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// unhurried runs a step that must not be cut short with the call, within a
+// runStep runs a step that must not be cut short with the call, within a
 // limit of its own: the kernel cannot be interrupted in it, or a tool would
 // leave a mess and start over with each retry.
-func unhurried(ctx context.Context, l *operation.Lease, what string, step func(context.Context) error) error {
+func runStep(ctx context.Context, l *operation.Lease, what string, step func(context.Context) error) error {
 	_, err := operation.RunDetached(ctx, l, what, func() (struct{}, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepLimit)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 		defer cancel()
 		return struct{}{}, step(ctx)
 	})
 	return err
 }
 
-// propagates refuses a path below which a mount would stay in the plugin's own
+// checkPropagation refuses a path below which a mount would stay in the plugin's own
 // mount namespace: the pod would write to the node's disk instead.
-func (s *Server) propagates(path string) error {
+func (s *Server) checkPropagation(path string) error {
 	if !s.opts.RequireShared {
 		return nil
 	}

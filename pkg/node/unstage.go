@@ -20,10 +20,10 @@ import (
 // encrypted volume and disconnects the volume.
 func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
-	if err := errors.Join(requireID(id), requirePath("staging_target_path", path)); err != nil {
+	if err := errors.Join(checkID(id), checkPath("staging_target_path", path)); err != nil {
 		return nil, err
 	}
-	ctx, cancel := s.withMargin(ctx)
+	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
 	unlock, err := s.lockBoth(ctx, id)
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 }
 
 func (s *Server) unstage(ctx context.Context, id, path string, l *operation.Lease) error {
-	if err := s.unmount(ctx, id, path, l); err != nil {
+	if err := s.unmountAll(ctx, id, path, l); err != nil {
 		return err
 	}
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
@@ -47,11 +47,11 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *operation.Leas
 	case err != nil:
 		return err
 	case connected:
-		if err := s.unused(ctx, id, conn.Path); err != nil {
+		if err := s.checkUnused(ctx, id, conn.Path); err != nil {
 			return err
 		}
 	}
-	plain, err := s.isPlain(id, conn, connected)
+	plain, err := s.hasNoMapping(id, conn, connected)
 	if err != nil {
 		return err
 	}
@@ -63,17 +63,17 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *operation.Leas
 	if err := s.opts.Connector.Disconnect(ctx, id); err != nil {
 		return err
 	}
-	s.firstPublish.forget(id)
-	s.failures.forget(id)
-	s.required.forget(id)
+	s.firstPublishTimes.forget(id)
+	s.growthFailures.forget(id)
+	s.missedSizes.forget(id)
 	return s.removeRecord(id)
 }
 
-// isPlain reports whether the volume certainly has no mapping: nothing rests on
+// hasNoMapping reports whether the volume certainly has no mapping: nothing rests on
 // its disk, and no record says that it is encrypted. The unstaging of plain
 // volumes must not depend on device mapper. A volume that is not connected may
 // have lost its disk, and its record, below a mapping that is still there.
-func (s *Server) isPlain(id string, conn volume.Connection, connected bool) (bool, error) {
+func (s *Server) hasNoMapping(id string, conn volume.Connection, connected bool) (bool, error) {
 	if !connected {
 		return false, nil
 	}
@@ -89,11 +89,11 @@ func (s *Server) isPlain(id string, conn volume.Connection, connected bool) (boo
 	return err == nil && len(holders) == 0, err
 }
 
-// unused refuses to disconnect a disk that is still mounted or published
+// checkUnused refuses to disconnect a disk that is still mounted or published
 // somewhere, or whose mapping is: the kernel lets a loop device or a disk go
 // from under a device node that a pod has, and the next volume may get the same
 // number.
-func (s *Server) unused(ctx context.Context, id, device string) error {
+func (s *Server) checkUnused(ctx context.Context, id, device string) error {
 	dev, err := s.opts.Devices.ByPath(device)
 	if err != nil {
 		return err
@@ -111,21 +111,21 @@ func (s *Server) unused(ctx context.Context, id, device string) error {
 			return err
 		}
 	}
-	if !exists(s.marker(id)) && !exists(s.encryptionMarker(id)) {
+	if !fileExists(s.formatMarker(id)) && !fileExists(s.encryptionMarker(id)) {
 		return nil
 	}
-	sig, err := s.probe(ctx, id, dev)
+	sig, err := s.probeDevice(ctx, id, dev)
 	switch {
 	case err != nil:
 		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format kept", "volume", id, "device", device, "error", err)
 	case sig.State == filesystem.StateBlank, sig.State == filesystem.StateFormatted && sig.IsComplete:
 		// Only a format that was cut short has use for its marker.
-		return s.forgetFormat(id)
+		return s.removeMarkers(id)
 	}
 	return nil
 }
 
-func exists(path string) bool {
+func fileExists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -139,21 +139,21 @@ func (s *Server) checkUnpublished(ctx context.Context, dev blockdev.Device) erro
 	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].MountPoint).WithRemedy("unpublish it there first")
 }
 
-// probe reads what the volume holds.
-func (s *Server) probe(ctx context.Context, id string, dev blockdev.Device) (filesystem.Signature, error) {
+// probeDevice reads what the volume holds.
+func (s *Server) probeDevice(ctx context.Context, id string, dev blockdev.Device) (filesystem.Signature, error) {
 	l := operation.NewLease(func() {})
 	defer l.Release()
-	vol, err := s.open(ctx, id, dev, l)
+	vol, err := s.openVerified(ctx, id, dev, l)
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
 	return s.opts.Filesystems.Probe(ctx, vol)
 }
 
-// unmount takes away, one by one, what is mounted at a path, each after it is
+// unmountAll takes away, one by one, what is mounted at a path, each after it is
 // proved to be of this volume. What is not stays, with an error that names it,
 // also when it lay below a mount of this volume.
-func (s *Server) unmount(ctx context.Context, id, path string, l *operation.Lease) error {
+func (s *Server) unmountAll(ctx context.Context, id, path string, l *operation.Lease) error {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return volume.Errorf(volume.KindPrecondition, "%s is a symbolic link, not a mount point; it is left alone", path)
 	}
@@ -162,30 +162,30 @@ func (s *Server) unmount(ctx context.Context, id, path string, l *operation.Leas
 		if err != nil || !mounted {
 			return err
 		}
-		if err := s.checkOurs(ctx, id, m); err != nil {
+		if err := s.checkOwnMount(ctx, id, m); err != nil {
 			return err
 		}
-		err = unhurried(ctx, l, "unmounting "+path, func(ctx context.Context) error { return s.opts.Filesystems.Unmount(ctx, m) })
+		err = runStep(ctx, l, "unmounting "+path, func(ctx context.Context) error { return s.opts.Filesystems.Unmount(ctx, m) })
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// checkOurs refuses a mount that is not proved to be of this volume:
+// checkOwnMount refuses a mount that is not proved to be of this volume:
 // unmounting another's would take that from its user. A mount is proved when
 // the disk below it is verified to be the volume, or is provably gone: then
 // nobody has any use for it, and it only stands in the way. A reading that
 // fails proves nothing.
-func (s *Server) checkOurs(ctx context.Context, id string, m filesystem.Mount) error {
+func (s *Server) checkOwnMount(ctx context.Context, id string, m filesystem.Mount) error {
 	if m.IsStaleDeviceNode() {
 		return nil
 	}
 	err := error(volume.Errorf(volume.KindPrecondition, "it rests on no block device"))
-	if hasDevice(m) {
+	if hasBlockDevice(m) {
 		var dev blockdev.Device
 		if dev, err = s.deviceOfMount(m); err == nil {
-			_, err = s.diskOf(ctx, id, dev)
+			_, err = s.verifiedLayers(ctx, id, dev)
 		}
 	}
 	const remedy = "find out who mounted it there, and unmount it"

@@ -30,10 +30,10 @@ const (
 // failed for a reason that needs a person is not tried again until the device
 // changes once more.
 func (s *Server) GrowOnDeviceChange(ctx context.Context) {
-	w := &sizeWatch{Server: s, sizes: map[string]volume.Size{}, running: map[string]bool{}, reported: map[string]string{}}
+	w := &sizeWatcher{Server: s, settledSizes: map[string]volume.Size{}, running: map[string]bool{}, lastFailures: map[string]string{}}
 	defer w.work.Wait()
 	events := make(chan blockdev.SizeEvent)
-	w.work.Go(func() { w.listen(ctx, events) })
+	w.work.Go(func() { w.receiveEvents(ctx, events) })
 	ticker := time.NewTicker(sizeReadInterval)
 	defer ticker.Stop()
 	all := blockdev.SizeEvent{AnyDevice: true}
@@ -50,21 +50,21 @@ func (s *Server) GrowOnDeviceChange(ctx context.Context) {
 	}
 }
 
-// sizeWatch is one run of GrowOnDeviceChange.
-type sizeWatch struct {
+// sizeWatcher is one run of GrowOnDeviceChange.
+type sizeWatcher struct {
 	*Server
 	work sync.WaitGroup
 
 	mu      sync.Mutex
-	sizes   map[string]volume.Size // by volume id: device size that needs no further growth
+	settledSizes   map[string]volume.Size // by volume id: device size that needs no further growth
 	running map[string]bool        // volumes under way; true: announced again meanwhile
-	// reported is the text of the last failure, empty after a success.
-	reported map[string]string
+	// lastFailures is the text of the last failure, empty after a success.
+	lastFailures map[string]string
 }
 
-// listen passes the kernel's announcements on until ctx ends. Without them the
+// receiveEvents passes the kernel's announcements on until ctx ends. Without them the
 // sizes are still read at the interval.
-func (w *sizeWatch) listen(ctx context.Context, events chan<- blockdev.SizeEvent) {
+func (w *sizeWatcher) receiveEvents(ctx context.Context, events chan<- blockdev.SizeEvent) {
 	err := w.opts.Devices.WatchSizes(ctx, func(e blockdev.SizeEvent) {
 		select {
 		case events <- e:
@@ -79,7 +79,7 @@ func (w *sizeWatch) listen(ctx context.Context, events chan<- blockdev.SizeEvent
 
 // checkAll starts a check of each staged volume, or of that on the device that
 // was announced.
-func (w *sizeWatch) checkAll(ctx context.Context, e blockdev.SizeEvent) {
+func (w *sizeWatcher) checkAll(ctx context.Context, e blockdev.SizeEvent) {
 	records, err := w.records(ctx)
 	if err != nil {
 		w.log.WarnContext(ctx, "the records of staged volumes cannot be read, so their devices are not watched", "error", err)
@@ -89,13 +89,13 @@ func (w *sizeWatch) checkAll(ctx context.Context, e blockdev.SizeEvent) {
 		if r.ReadOnly || !e.AnyDevice && (r.Major != e.Major || r.Minor != e.Minor) {
 			continue
 		}
-		w.start(ctx, r, !e.AnyDevice)
+		w.startCheck(ctx, r, !e.AnyDevice)
 	}
 }
 
-// start checks a volume on a goroutine of its own, one at a time: a device
+// startCheck checks a volume on a goroutine of its own, one at a time: a device
 // that hangs holds up no other volume.
-func (w *sizeWatch) start(ctx context.Context, r record, announced bool) {
+func (w *sizeWatcher) startCheck(ctx context.Context, r record, announced bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, running := w.running[r.ID]; running {
@@ -121,13 +121,13 @@ func (w *sizeWatch) start(ctx context.Context, r record, announced bool) {
 
 // check grows the volume if its device has another size than at the last
 // growth, or was announced.
-func (w *sizeWatch) check(ctx context.Context, r record, announced bool) {
-	size, err := w.recordedSize(ctx, r)
+func (w *sizeWatcher) check(ctx context.Context, r record, announced bool) {
+	size, err := w.readRecordedSize(ctx, r)
 	if err != nil {
 		return // the disk is gone; the volume's next call reports that
 	}
 	w.mu.Lock()
-	known := w.sizes[r.ID]
+	known := w.settledSizes[r.ID]
 	w.mu.Unlock()
 	if size == known && !announced {
 		return
@@ -135,24 +135,24 @@ func (w *sizeWatch) check(ctx context.Context, r record, announced bool) {
 	ctx, cancel := context.WithTimeout(ctx, deviceGrowthTimeout)
 	defer cancel()
 	tried, err := w.growToDevice(ctx, r.ID)
-	w.report(ctx, r, size, err)
-	if err == nil || tried && !passes(err) {
+	w.logFailure(ctx, r, size, err)
+	if err == nil || tried && !isTransient(err) {
 		w.mu.Lock()
-		w.sizes[r.ID] = size
+		w.settledSizes[r.ID] = size
 		w.mu.Unlock()
 	}
 }
 
-// report logs a growth that failed, once for each cause: it may be tried again
+// logFailure logs a growth that failed, once for each cause: it may be tried again
 // for days.
-func (w *sizeWatch) report(ctx context.Context, r record, size volume.Size, err error) {
+func (w *sizeWatcher) logFailure(ctx context.Context, r record, size volume.Size, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	w.mu.Lock()
-	known := w.reported[r.ID] == text
-	w.reported[r.ID] = text
+	known := w.lastFailures[r.ID] == text
+	w.lastFailures[r.ID] = text
 	w.mu.Unlock()
 	if err == nil || known {
 		return
@@ -160,9 +160,9 @@ func (w *sizeWatch) report(ctx context.Context, r record, size volume.Size, err 
 	w.log.WarnContext(ctx, "a staged volume could not be grown to its device", "volume", r.ID, "device_size", size.String(), "error", err)
 }
 
-// recordedSize reads the size of the disk that the volume had at stage. A disk
+// readRecordedSize reads the size of the disk that the volume had at stage. A disk
 // that does not answer keeps neither the watch from ending nor other volumes.
-func (w *sizeWatch) recordedSize(ctx context.Context, r record) (volume.Size, error) {
+func (w *sizeWatcher) readRecordedSize(ctx context.Context, r record) (volume.Size, error) {
 	disk, err := w.opts.Devices.ByNumber(r.Major, r.Minor)
 	if err != nil {
 		return 0, err
@@ -189,7 +189,7 @@ func (s *Server) growToDevice(ctx context.Context, id string) (tried bool, err e
 	if err != nil || !connected {
 		return false, err
 	}
-	vol, err := s.growable(ctx, r, conn, l)
+	vol, err := s.openGrowable(ctx, r, conn, l)
 	if err != nil || vol == nil {
 		return false, err
 	}
@@ -197,13 +197,13 @@ func (s *Server) growToDevice(ctx context.Context, id string) (tried bool, err e
 	if !r.Block {
 		g.mountPoint = r.Staging
 	}
-	return true, s.grow(ctx, g, l)
+	return true, s.growVolume(ctx, g, l)
 }
 
-// growable opens what grows with the disk of a staged volume: the device of
+// openGrowable opens what grows with the disk of a staged volume: the device of
 // the mounted filesystem, or the mapping of an encrypted raw volume. It returns
 // nil when nothing does.
-func (s *Server) growable(ctx context.Context, r record, conn volume.Connection, l *operation.Lease) (*openVolume, error) {
+func (s *Server) openGrowable(ctx context.Context, r record, conn volume.Connection, l *operation.Lease) (*openVolume, error) {
 	if r.Block {
 		if !r.Encrypted {
 			return nil, nil //nolint:nilnil // documented
@@ -216,7 +216,7 @@ func (s *Server) growable(ctx context.Context, r record, conn volume.Connection,
 		if err != nil || !mapped {
 			return nil, err
 		}
-		return s.open(ctx, r.ID, m.Device, l)
+		return s.openVerified(ctx, r.ID, m.Device, l)
 	}
 	m, mounted, err := s.findMount(ctx, l, r.Staging)
 	if err != nil || !mounted {
@@ -226,5 +226,5 @@ func (s *Server) growable(ctx context.Context, r record, conn volume.Connection,
 	if err != nil {
 		return nil, err
 	}
-	return s.open(ctx, r.ID, dev, l)
+	return s.openVerified(ctx, r.ID, dev, l)
 }
