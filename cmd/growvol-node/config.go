@@ -21,7 +21,7 @@ type config struct {
 	loopDir      string
 	zone         string
 	withTopology bool
-	topology     segments
+	topology     topologyFlag
 	maxVolumes   int64
 	// reservedVolumes is subtracted from the limit that is found out.
 	reservedVolumes int64
@@ -60,11 +60,11 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.taintedNode, "startup-taint-node", "", "`name` of this node in Kubernetes: take the taint DRIVER/agent-not-ready off it once kubelet has registered the driver; empty: do not")
 }
 
-// segments is a flag.Value: topology segments, as key=value[,key=value...].
-type segments map[string]string
+// topologyFlag is a flag.Value: topology segments, as key=value[,key=value...].
+type topologyFlag map[string]string
 
 // String implements flag.Value.
-func (s *segments) String() string {
+func (s *topologyFlag) String() string {
 	if s == nil || *s == nil {
 		return ""
 	}
@@ -72,10 +72,10 @@ func (s *segments) String() string {
 }
 
 // Set implements flag.Value; it may be called repeatedly.
-func (s *segments) Set(text string) error {
+func (s *topologyFlag) Set(text string) error {
 	more := maps.Clone(*s)
 	if more == nil {
-		more = segments{}
+		more = topologyFlag{}
 	}
 	for pair := range strings.SplitSeq(text, ",") {
 		key, value, found := strings.Cut(pair, "=")

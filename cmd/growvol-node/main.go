@@ -57,7 +57,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--default-fstype: %w", err)
 	}
-	side, err := connect(ctx, c, log)
+	side, err := newBackend(ctx, c, log)
 	if err != nil {
 		return err
 	}

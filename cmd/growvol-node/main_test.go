@@ -32,13 +32,13 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestSegments(t *testing.T) {
-	var s segments
+	var s topologyFlag
 	for _, text := range []string{"rack=7", "a=b,c=d=e", "rack=8"} {
 		if err := s.Set(text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if want := (segments{"rack": "8", "a": "b", "c": "d=e"}); !maps.Equal(s, want) {
+	if want := (topologyFlag{"rack": "8", "a": "b", "c": "d=e"}); !maps.Equal(s, want) {
 		t.Errorf("%v, want %v", s, want)
 	}
 	for _, text := range []string{"", "=x", "x=", "a=b,", ",a=b"} {
@@ -69,7 +69,7 @@ func TestNoCloudSDK(t *testing.T) {
 // and that it serves the node's side alone.
 func TestProgram(t *testing.T) {
 	ctx := t.Context()
-	conn, stop := program(t, []string{"--node-id=node-7"})
+	conn, stop := startProgram(t, []string{"--node-id=node-7"})
 	identity, wait := csi.NewIdentityClient(conn), grpc.WaitForReady(true)
 	info, err := identity.GetPluginInfo(ctx, &csi.GetPluginInfoRequest{}, wait)
 	if err != nil || info.GetName() != "loop.growvol.io" {
@@ -111,7 +111,7 @@ func TestProgramWithCinder(t *testing.T) {
 		{"no topology", []string{"--with-topology=false", "--additional-topology=rack=7", "--max-volumes=25"}, nil, 25, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			conn, stop := program(t, append([]string{"--backend=cinder", "--node-id=server-7"}, c.args...))
+			conn, stop := startProgram(t, append([]string{"--backend=cinder", "--node-id=server-7"}, c.args...))
 			defer stop()
 			identity := csi.NewIdentityClient(conn)
 			info, err := identity.GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
@@ -133,8 +133,8 @@ func TestProgramWithCinder(t *testing.T) {
 	}
 }
 
-// program runs the program; stop ends it and checks that it ends well.
-func program(t *testing.T, args []string) (conn *grpc.ClientConn, stop func()) {
+// startProgram runs the program; stop ends it and checks that it ends well.
+func startProgram(t *testing.T, args []string) (conn *grpc.ClientConn, stop func()) {
 	t.Helper()
 	dir := programtest.SocketDir(t)
 	endpoint := "unix://" + filepath.Join(dir, "s")

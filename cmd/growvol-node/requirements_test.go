@@ -22,7 +22,7 @@ import (
 // probe returns what the plugin with these options answers to a Probe.
 func probe(t *testing.T, args ...string) error {
 	t.Helper()
-	conn, stop := program(t, args)
+	conn, stop := startProgram(t, args)
 	defer stop()
 	_, err := csi.NewIdentityClient(conn).Probe(t.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
 	return err

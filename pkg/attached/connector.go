@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	// granule: Cinder counts in whole GiB (API, volume "size").
-	granule = volume.GiB
-	// luksHeader is the largest header of an encryption in the hypervisor:
+	// sizeGranularity: Cinder counts in whole GiB (API, volume "size").
+	sizeGranularity = volume.GiB
+	// maxLUKSHeader is the largest header of an encryption in the hypervisor:
 	// 16 MiB as cryptsetup makes LUKS2, 2 MiB for LUKS1, and some reserve.
-	luksHeader = 32 * volume.MiB
+	maxLUKSHeader = 32 * volume.MiB
 	// shortRemedy is for a disk that has not followed its volume. Cinder
 	// changes the size first and tells Nova afterwards; when that message is
 	// lost nobody sends it again. Kubernetes asks for no larger size while one is
@@ -57,16 +57,16 @@ type Options struct {
 // volume.Connector. It makes and removes no devices: plugging in and out is
 // the controller's part, before Connect and after Disconnect.
 type Connector struct {
-	opts  Options
-	log   *slog.Logger
-	reads singleflight.Group // of serials, by device number
-	// verifying is locked by device number while Verify reads from the disk: one that
+	opts        Options
+	log         *slog.Logger
+	serialReads singleflight.Group // of serials, by device number
+	// verifyLocks is locked by device number while Verify reads from the disk: one that
 	// hangs costs one thread, however often it is tried.
-	verifying operation.Locks
-	scan      scanner
-	// running is locked by volume while the kernel works on the volume's disk. Work
+	verifyLocks operation.Locks
+	scanner     scanner
+	// diskLocks is locked by volume while the kernel works on the volume's disk. Work
 	// that outlives its call keeps the lock: a flush has the disk open exclusively.
-	running operation.Locks
+	diskLocks operation.Locks
 }
 
 var _ volume.Connector = (*Connector)(nil)
@@ -79,7 +79,7 @@ func New(o Options) (*Connector, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Connector{opts: o, log: o.Log, scan: scanner{devices: o.Devices, log: o.Log}}, nil
+	return &Connector{opts: o, log: o.Log, scanner: scanner{devices: o.Devices, log: o.Log}}, nil
 }
 
 // Node implements volume.Connector.
@@ -92,24 +92,24 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (vol
 }
 
 func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	if err := exists(req.ID); err != nil {
+	if err := checkID(req.ID); err != nil {
 		return volume.Connection{}, err
 	}
-	conn, err := published(req.PublishContext)
+	conn, err := parsePublishContext(req.PublishContext)
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	l, err := c.begin(ctx, req.ID)
+	l, err := c.lockDisk(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
 	defer l.Release()
-	disk, err := c.await(ctx, req.ID)
+	disk, err := c.awaitDisk(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
 	what := fmt.Sprintf("making %s writable, or read-only", disk)
-	if err := outlive(ctx, l, what, func(context.Context) error { return c.setReadOnly(disk, req.ReadOnly) }); err != nil {
+	if err := runDetached(ctx, l, what, func(context.Context) error { return c.setReadOnly(disk, req.ReadOnly) }); err != nil {
 		return volume.Connection{}, err
 	}
 	conn.Path = disk.Path
@@ -117,9 +117,9 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	return conn, nil
 }
 
-// exists refuses an id that no volume of Cinder can have: they are UUIDs. It
+// checkID refuses an id that no volume of Cinder can have: they are UUIDs. It
 // also keeps a disk that shows some short serial from being anybody's.
-func exists(id string) error {
+func checkID(id string) error {
 	if id == "" {
 		return volume.Errorf(volume.KindInvalid, "the volume id is empty")
 	}
@@ -130,13 +130,13 @@ func exists(id string) error {
 	return nil
 }
 
-// published reads the publish context. A volume that cinder-csi-plugin has
+// parsePublishContext reads the publish context. A volume that cinder-csi-plugin has
 // attached has neither size nor encryption in it, and both stay unknown.
-func published(publish map[string]string) (volume.Connection, error) {
-	conn := volume.Connection{Granularity: granule, ShortRemedy: shortRemedy, Encrypted: publish[cindercsi.ContextEncrypted] == "true"}
+func parsePublishContext(publish map[string]string) (volume.Connection, error) {
+	conn := volume.Connection{Granularity: sizeGranularity, ShortRemedy: shortRemedy, Encrypted: publish[cindercsi.ContextEncrypted] == "true"}
 	text, known := publish[cindercsi.ContextSize]
 	if conn.Encrypted || !known {
-		conn.MaxOverhead = luksHeader
+		conn.MaxOverhead = maxLUKSHeader
 	}
 	if !known {
 		return conn, nil
@@ -173,20 +173,20 @@ func (c *Connector) setReadOnly(disk blockdev.Device, want bool) error {
 // one of two with the volume's serial to go. It does not know whether the
 // volume is encrypted and so allows for a header.
 func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
-	if err := exists(id); err != nil {
+	if err := checkID(id); err != nil {
 		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
 	}
 	found, err := c.findSettled(ctx, id)
 	if err == nil {
-		err = found.known()
+		err = found.checkComplete()
 	}
 	if err == nil && found.notReady != nil && !errors.Is(found.notReady, errNoSize) {
 		err = found.notReady
 	}
-	if err != nil || !found.match || found.notReady != nil {
+	if err != nil || !found.isFound || found.notReady != nil {
 		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
 	}
-	return volume.Connection{Path: found.disk.Path, Granularity: granule, MaxOverhead: luksHeader, ShortRemedy: shortRemedy}, true, nil
+	return volume.Connection{Path: found.disk.Path, Granularity: sizeGranularity, MaxOverhead: maxLUKSHeader, ShortRemedy: shortRemedy}, true, nil
 }
 
 // Verify implements volume.Connector: the serial that the disk shows at this
@@ -204,28 +204,28 @@ func (c *Connector) verify(ctx context.Context, id, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = operation.AwaitExclusive(ctx, &c.verifying, d.Number().String(), func() (struct{}, error) {
-		return struct{}{}, c.verifyNow(id, path)
+	_, err = operation.AwaitExclusive(ctx, &c.verifyLocks, d.Number().String(), func() (struct{}, error) {
+		return struct{}{}, c.checkSerial(id, path)
 	})
 	if err != nil && err == ctx.Err() { //nolint:errorlint // all others have their message
-		return unproved(d, err)
+		return unverifiedError(d, err)
 	}
 	return err
 }
 
-// unproved is the error for a disk that does not answer in the call's time.
-func unproved(d blockdev.Device, cause error) error {
-	return volume.Errorf(volume.KindOf(cause), "%s is not proved to be the volume: %w: %w", d, errSilent, cause).
+// unverifiedError is the error for a disk that does not answer in the call's time.
+func unverifiedError(d blockdev.Device, cause error) error {
+	return volume.Errorf(volume.KindOf(cause), "%s is not proved to be the volume: %w: %w", d, errNoAnswer, cause).
 		WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 }
 
-// verifyNow reads the serial and compares it.
-func (c *Connector) verifyNow(id, path string) error {
+// checkSerial reads the serial and compares it.
+func (c *Connector) checkSerial(id, path string) error {
 	d, err := c.opts.Devices.ByPath(path)
 	if err != nil {
 		return err
 	}
-	if !pluggable(d) {
+	if !isPluggable(d) {
 		return volume.Errorf(volume.KindPrecondition, "%s is no disk that a hypervisor has plugged in, and so is not the volume", d)
 	}
 	serial, err := c.opts.Devices.Serial(d)
@@ -256,35 +256,35 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	if !volume.IsUUID(id) { // nothing that could be connected
 		return nil
 	}
-	l, err := c.begin(ctx, id)
+	l, err := c.lockDisk(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer l.Release()
 	found, err := c.findSettled(ctx, id)
 	if err == nil {
-		err = found.known()
+		err = found.checkComplete()
 	}
-	if err != nil || !found.match || errors.Is(found.notReady, errNoSize) {
+	if err != nil || !found.isFound || errors.Is(found.notReady, errNoSize) {
 		return err
 	}
-	err = outlive(ctx, l, fmt.Sprintf("flushing %s", found.disk), func(ctx context.Context) error {
+	err = runDetached(ctx, l, fmt.Sprintf("flushing %s", found.disk), func(ctx context.Context) error {
 		return c.opts.Devices.Flush(ctx, found.disk)
 	})
-	if gone(err) {
+	if isUnplugError(err) {
 		// Pulled out meanwhile: nothing is left that could be flushed. If the
 		// disk is still there, the error is about the disk.
-		if again, findErr := c.find(ctx, id); findErr == nil && (!again.match || errors.Is(again.notReady, errNoSize)) {
+		if again, findErr := c.find(ctx, id); findErr == nil && (!again.isFound || errors.Is(again.notReady, errNoSize)) {
 			return nil
 		}
 	}
 	return err
 }
 
-// begin takes the volume for the caller, after work on its disk that outlived an
+// lockDisk takes the volume for the caller, after work on its disk that outlived an
 // earlier call.
-func (c *Connector) begin(ctx context.Context, id string) (*operation.Lease, error) {
-	unlock, err := c.running.Lock(ctx, id)
+func (c *Connector) lockDisk(ctx context.Context, id string) (*operation.Lease, error) {
+	unlock, err := c.diskLocks.Lock(ctx, id)
 	if err != nil {
 		cause := context.Cause(ctx)
 		text := "an earlier operation on the volume's disk has not finished: %w"
@@ -294,9 +294,9 @@ func (c *Connector) begin(ctx context.Context, id string) (*operation.Lease, err
 	return operation.NewLease(unlock), nil
 }
 
-// outlive runs what the kernel cannot be interrupted in. When ctx ends first the
+// runDetached runs what the kernel cannot be interrupted in. When ctx ends first the
 // work goes on and keeps the lease's lock.
-func outlive(ctx context.Context, l *operation.Lease, what string, work func(context.Context) error) error {
+func runDetached(ctx context.Context, l *operation.Lease, what string, work func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s has not begun: %w", what, err)
 	}
@@ -306,8 +306,8 @@ func outlive(ctx context.Context, l *operation.Lease, what string, work func(con
 	return err
 }
 
-// gone reports whether an error is one that a disk gives while it is pulled out.
-func gone(err error) bool {
+// isUnplugError reports whether an error is one that a disk gives while it is pulled out.
+func isUnplugError(err error) bool {
 	for _, sign := range []error{fs.ErrNotExist, unix.ENXIO, unix.ENODEV, unix.EIO, unix.ENOMEDIUM} {
 		if errors.Is(err, sign) {
 			return true

@@ -29,7 +29,7 @@ func TestConnectFindsTheDiskOnEveryBus(t *testing.T) {
 	} {
 		m := &fakeMachine{}
 		m.plug("root", c.kind, "", 20*volume.GiB)
-		m.plug("other", c.kind, other[:20], 20*volume.GiB)
+		m.plug("other", c.kind, otherUUID[:20], 20*volume.GiB)
 		m.plug("loop0", blockdev.KindLoop, uuid, volume.GiB) // whatever it shows, nobody has plugged it in
 		m.plug("mine", c.kind, c.serial, volume.GiB)
 		connector := newConnector(t, m)
@@ -113,8 +113,8 @@ func TestConnectWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		var d *fakeDisk
-		m.onLook = func(m *fakeMachine) {
-			switch m.looks {
+		m.onList = func(m *fakeMachine) {
+			switch m.listings {
 			case 3:
 				d = m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], 0)
 			case 4:
@@ -125,8 +125,8 @@ func TestConnectWaits(t *testing.T) {
 		}
 		started := time.Now()
 		conn, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
-		if err != nil || conn.Path != "/dev/vdb" || m.looks != 6 {
-			t.Errorf("%+v, %v after %d looks", conn, err, m.looks)
+		if err != nil || conn.Path != "/dev/vdb" || m.listings != 6 {
+			t.Errorf("%+v, %v after %d looks", conn, err, m.listings)
 		}
 		if took := time.Since(started); took > time.Second {
 			t.Errorf("a quick hot-plug was waited for %s", took)
@@ -149,16 +149,16 @@ func TestConnectScansGently(t *testing.T) {
 		}
 		took := time.Since(started)
 		synctest.Wait() // nobody waits for a scan
-		if m.scans != 2 || took < firstScan+scanEvery || took > firstScan+scanEvery+5*time.Second {
+		if m.scans != 2 || took < firstScanDelay+scanInterval || took > firstScanDelay+scanInterval+5*time.Second {
 			t.Errorf("found after %s and %d scans", took, m.scans)
 		}
 		// Waits for several volumes share their scans.
-		ctx, cancel := context.WithTimeout(t.Context(), 5*scanEvery)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*scanInterval)
 		defer cancel()
 		done := make(chan error)
 		for range 5 {
 			go func() {
-				_, err := connector.Connect(ctx, volume.ConnectRequest{ID: other})
+				_, err := connector.Connect(ctx, volume.ConnectRequest{ID: otherUUID})
 				done <- err
 			}()
 		}
@@ -180,8 +180,8 @@ func TestConnectDeadline(t *testing.T) {
 		"no disk at all": {func(*fakeMachine) {}, []string{uuid, uuid[:20], "disks seen: none", "VolumeAttachment"}},
 		"other disks": {func(m *fakeMachine) {
 			m.plug("vda", blockdev.KindVirtioBlk, "", volume.GiB)
-			m.plug("sda", blockdev.KindSCSI, other, volume.GiB)
-		}, []string{`/dev/vda (virtio-blk, serial "")`, `/dev/sda (scsi, serial "` + other + `")`, "hypervisor hides", "SCSI hosts"}},
+			m.plug("sda", blockdev.KindSCSI, otherUUID, volume.GiB)
+		}, []string{`/dev/vda (virtio-blk, serial "")`, `/dev/sda (scsi, serial "` + otherUUID + `")`, "hypervisor hides", "SCSI hosts"}},
 		"many disks": {func(m *fakeMachine) {
 			for i := range 40 {
 				m.plug(fmt.Sprint("vd", i), blockdev.KindVirtioBlk, "x", volume.GiB)
@@ -192,7 +192,7 @@ func TestConnectDeadline(t *testing.T) {
 			m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB).sizeErr = volume.Errorf(volume.KindInternal, "its device node is missing").WithRemedy("mount devtmpfs")
 		}, []string{"/dev/vdb", "node is missing", "next step: mount devtmpfs"}},
 		"a disk that does not answer": {func(m *fakeMachine) {
-			m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB).hangs = make(chan struct{})
+			m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB).holdSerial = make(chan struct{})
 		}, []string{"/dev/vdb", "does not answer"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,12 +204,12 @@ func TestConnectDeadline(t *testing.T) {
 				_, err := newConnector(t, m).Connect(ctx, volume.ConnectRequest{ID: uuid})
 				wantError(t, err, volume.KindDeadline, append(c.words, uuid, "next step")...)
 				synctest.Wait() // for the last look
-				if m.looks > 100 {
-					t.Errorf("looked %d times in a minute", m.looks)
+				if m.listings > 100 {
+					t.Errorf("looked %d times in a minute", m.listings)
 				}
 				for _, d := range m.disks {
-					if d.hangs != nil {
-						close(d.hangs)
+					if d.holdSerial != nil {
+						close(d.holdSerial)
 					}
 				}
 			})
@@ -225,7 +225,7 @@ func TestConnectCanceled(t *testing.T) {
 }
 
 func TestConnectWithoutSysfs(t *testing.T) {
-	m := &fakeMachine{broken: volume.Errorf(volume.KindInternal, "list the disks")}
+	m := &fakeMachine{listErr: volume.Errorf(volume.KindInternal, "list the disks")}
 	_, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
 	wantError(t, err, volume.KindInternal, "list the disks")
 }
@@ -235,7 +235,7 @@ func TestAHungDiskIsInNobodysWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		hung := m.plug("vda", blockdev.KindVirtioBlk, "", volume.GiB)
-		hung.hangs = make(chan struct{})
+		hung.holdSerial = make(chan struct{})
 		m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		started := time.Now()
 		for range 3 {
@@ -247,7 +247,7 @@ func TestAHungDiskIsInNobodysWay(t *testing.T) {
 		if took := time.Since(started); took > 3*serialTimeout {
 			t.Errorf("took %s", took)
 		}
-		close(hung.hangs)
+		close(hung.holdSerial)
 	})
 }
 
@@ -256,7 +256,7 @@ func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		for i := range 10 {
-			m.plug(fmt.Sprint("vd", i), blockdev.KindVirtioBlk, "", volume.GiB).hangs = make(chan struct{})
+			m.plug(fmt.Sprint("vd", i), blockdev.KindVirtioBlk, "", volume.GiB).holdSerial = make(chan struct{})
 		}
 		m.plug("vdz", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		connector := newConnector(t, m)
@@ -276,7 +276,7 @@ func TestManySilentDisksTakeNoLongerThanOne(t *testing.T) {
 			t.Errorf("took %s of %s", took, serialTimeout/2)
 		}
 		for _, d := range m.disks {
-			close(d.hangs)
+			close(d.holdSerial)
 		}
 	})
 }
@@ -287,7 +287,7 @@ func TestASlowDiskIsNotAMissingOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		slow := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-		slow.hangs = make(chan struct{})
+		slow.holdSerial = make(chan struct{})
 		connector := newConnector(t, m)
 		_, ok, err := connector.Locate(t.Context(), uuid)
 		wantError(t, err, volume.KindDeadline, "/dev/vdb", "not answer")
@@ -295,20 +295,20 @@ func TestASlowDiskIsNotAMissingOne(t *testing.T) {
 			t.Error("connected")
 		}
 		wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindDeadline, "/dev/vdb")
-		close(slow.hangs)
+		close(slow.holdSerial)
 		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
 			t.Errorf("%t, %v", ok, err)
 		}
 		// One that is known is not kept from anything by one that hangs.
 		other := m.plug("vdc", blockdev.KindVirtioBlk, "", volume.GiB)
-		other.hangs = make(chan struct{})
+		other.holdSerial = make(chan struct{})
 		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
 			t.Errorf("%t, %v", ok, err)
 		}
 		if err := connector.Disconnect(t.Context(), uuid); err != nil || slow.flushed != 1 {
 			t.Errorf("%v, flushed %d times", err, slow.flushed)
 		}
-		close(other.hangs)
+		close(other.holdSerial)
 	})
 }
 
@@ -387,10 +387,10 @@ func TestTwoDisksOfOneSerialSettle(t *testing.T) {
 				// Two that stay want a person.
 				started := time.Now()
 				wantError(t, call(t.Context(), connector), volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "Detach the other")
-				if took := time.Since(started); took < settleGrace || took > settleGrace+2*slowestPoll {
+				if took := time.Since(started); took < settleGrace || took > settleGrace+2*maxPollInterval {
 					t.Errorf("judged after %s", took)
 				}
-				time.AfterFunc(settleGrace-slowestPoll, func() {
+				time.AfterFunc(settleGrace-maxPollInterval, func() {
 					m.mu.Lock()
 					defer m.mu.Unlock()
 					m.unplug("vdb")
@@ -418,10 +418,10 @@ func TestASlowRivalIsNotAGoneOne(t *testing.T) {
 				m := &fakeMachine{}
 				rival := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 				m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-				m.onLook = func(m *fakeMachine) {
-					switch m.looks {
+				m.onList = func(m *fakeMachine) {
+					switch m.listings {
 					case 2:
-						rival.hangs = make(chan struct{})
+						rival.holdSerial = make(chan struct{})
 					case 3:
 						c.after(m, rival)
 					}
@@ -434,7 +434,7 @@ func TestASlowRivalIsNotAGoneOne(t *testing.T) {
 				} else {
 					wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
 				}
-				close(rival.hangs)
+				close(rival.holdSerial)
 			})
 		})
 	}
@@ -449,7 +449,7 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("read-only %t, %v; want %t", d.readOnly, err, want)
 		}
 	}
-	d.stubborn = true
+	d.ignoresReadOnly = true
 	_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, ReadOnly: true})
 	wantError(t, err, volume.KindInternal, "writable")
 	d.readOnly = true // by the hypervisor: not for us to refuse
@@ -460,7 +460,7 @@ func TestReadOnly(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	m := &fakeMachine{}
-	m.plug("vda", blockdev.KindVirtioBlk, other[:20], volume.GiB)
+	m.plug("vda", blockdev.KindVirtioBlk, otherUUID[:20], volume.GiB)
 	m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB)
 	m.plug("loop0", blockdev.KindLoop, uuid, volume.GiB)
 	connector := newConnector(t, m)
@@ -468,7 +468,7 @@ func TestVerify(t *testing.T) {
 		kind volume.Kind
 		word string
 	}{
-		"/dev/vda": {volume.KindPrecondition, other[:20]}, "/dev/vdb": {volume.KindPrecondition, "no serial"}, "/dev/loop0": {volume.KindPrecondition, "loop"},
+		"/dev/vda": {volume.KindPrecondition, otherUUID[:20]}, "/dev/vdb": {volume.KindPrecondition, "no serial"}, "/dev/loop0": {volume.KindPrecondition, "loop"},
 		"/dev/gone": {volume.KindInternal, "no such device"},
 	} {
 		err := connector.Verify(t.Context(), uuid, path)
@@ -501,8 +501,8 @@ func TestVerifyOfADiskThatGoes(t *testing.T) {
 func TestVerifyOfASilentDiskCostsOneThread(t *testing.T) {
 	m := &fakeMachine{}
 	d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-	m.plug("vdc", blockdev.KindVirtioBlk, other[:20], volume.GiB)
-	d.hangs = make(chan struct{})
+	m.plug("vdc", blockdev.KindVirtioBlk, otherUUID[:20], volume.GiB)
+	d.holdSerial = make(chan struct{})
 	var serials atomic.Int64
 	m.onSerial = func(*fakeMachine) { serials.Add(1) }
 	connector := newConnector(t, m)
@@ -515,11 +515,11 @@ func TestVerifyOfASilentDiskCostsOneThread(t *testing.T) {
 	if more := runtime.NumGoroutine() - before; more > 2 {
 		t.Errorf("50 calls left %d goroutines, want 2 at most", more)
 	}
-	if err := connector.Verify(t.Context(), other, "/dev/vdc"); err != nil {
+	if err := connector.Verify(t.Context(), otherUUID, "/dev/vdc"); err != nil {
 		t.Errorf("another disk: %v", err)
 	}
 	before = int(serials.Load())
-	close(d.hangs)
+	close(d.holdSerial)
 	if err := connector.Verify(t.Context(), uuid, d.Path); err != nil {
 		t.Errorf("the disk answers again: %v", err)
 	}
@@ -534,7 +534,7 @@ func TestVerifyOfASilentDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-		d.hangs = make(chan struct{})
+		d.holdSerial = make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := newConnector(t, m).Verify(ctx, uuid, d.Path)
@@ -542,7 +542,7 @@ func TestVerifyOfASilentDisk(t *testing.T) {
 		if errors.Is(err, volume.ErrGone) {
 			t.Errorf("a disk that does not answer passes for gone: %v", err)
 		}
-		close(d.hangs)
+		close(d.holdSerial)
 	})
 }
 
@@ -596,8 +596,8 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-		d.slow = make(chan struct{})
-		m.plug("vdc", blockdev.KindVirtioBlk, other[:20], volume.GiB)
+		d.holdFlush = make(chan struct{})
+		m.plug("vdc", blockdev.KindVirtioBlk, otherUUID[:20], volume.GiB)
 		connector := newConnector(t, m)
 		call := func(what func(ctx context.Context) error) error {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -618,10 +618,10 @@ func TestFlushOutlivesItsCall(t *testing.T) {
 		wantError(t, call(disconnect), volume.KindDeadline, "earlier operation", "next step", uuid)
 		wantError(t, call(connect), volume.KindDeadline, "earlier operation", uuid)
 		// Another volume is in nobody's way.
-		if err := connector.Disconnect(t.Context(), other); err != nil {
+		if err := connector.Disconnect(t.Context(), otherUUID); err != nil {
 			t.Error(err)
 		}
-		time.AfterFunc(time.Second/2, func() { close(d.slow) })
+		time.AfterFunc(time.Second/2, func() { close(d.holdFlush) })
 		// What was written since the first flush began is flushed as well.
 		if err := call(disconnect); err != nil || d.flushed != 2 {
 			t.Errorf("%v, flushed %d times, want 2", err, d.flushed)
@@ -637,13 +637,13 @@ func TestReadOnlyOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}
 		d := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
-		d.slow = make(chan struct{})
+		d.holdFlush = make(chan struct{})
 		connector := newConnector(t, m)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid, ReadOnly: true})
 		wantError(t, err, volume.KindDeadline, "/dev/vdb", "read-only")
-		time.AfterFunc(time.Second, func() { close(d.slow) })
+		time.AfterFunc(time.Second, func() { close(d.holdFlush) })
 		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
 			t.Error(err)
 		}
@@ -685,7 +685,7 @@ func checkConnect(t *testing.T, id, a, b string) {
 	m.plug("vda", blockdev.KindVirtioBlk, a, volume.GiB)
 	m.plug("sda", blockdev.KindSCSI, b, volume.GiB)
 	connector := newConnector(t, m)
-	ctx, cancel := context.WithTimeout(t.Context(), firstPoll)
+	ctx, cancel := context.WithTimeout(t.Context(), minPollInterval)
 	defer cancel()
 	_, _ = connector.Connect(ctx, volume.ConnectRequest{ID: id})
 	conn, ok, err := connector.Locate(t.Context(), id)

@@ -15,37 +15,37 @@ import (
 )
 
 const (
-	uuid  = "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11"
-	other = "1c3e5a70-0b1d-4c8e-9a55-6f2b7d904e21"
+	uuid      = "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11"
+	otherUUID = "1c3e5a70-0b1d-4c8e-9a55-6f2b7d904e21"
 )
 
 // fakeDisk is one disk of a fakeMachine.
 type fakeDisk struct {
 	blockdev.Device
-	serial   string
-	size     volume.Size
-	sizeErr  error         // what opening it gives, such as a missing device node
-	hangs    chan struct{} // when set, its serial is not answered before it is closed
-	readOnly bool
-	stubborn bool // does not become read-only
-	flushed  int
-	flushErr error
-	slow     chan struct{} // when set, no flush and no change of readOnly ends before it is closed
-	claimed  bool          // by a flush, as by an exclusive open
+	serial          string
+	size            volume.Size
+	sizeErr         error         // what opening it gives, such as a missing device node
+	holdSerial      chan struct{} // when set, its serial is not answered before it is closed
+	readOnly        bool
+	ignoresReadOnly bool // does not become read-only
+	flushed         int
+	flushErr        error
+	holdFlush       chan struct{} // when set, no flush and no change of readOnly ends before it is closed
+	claimed         bool          // by a flush, as by an exclusive open
 }
 
 // fakeMachine implements Devices. Disks come and go as a test says.
 type fakeMachine struct {
-	mu      sync.Mutex
-	disks   []*fakeDisk
-	looks   int
-	scans   int
-	onLook  func(m *fakeMachine) // called with the lock held
-	onScan  func(m *fakeMachine)
-	onFlush func(m *fakeMachine)
+	mu       sync.Mutex
+	disks    []*fakeDisk
+	listings int
+	scans    int
+	onList   func(m *fakeMachine) // called with the lock held
+	onScan   func(m *fakeMachine)
+	onFlush  func(m *fakeMachine)
 	// onSerial is called when a serial is read, before the answer.
 	onSerial func(m *fakeMachine)
-	broken   error // what listing the disks gives
+	listErr  error // what listing the disks gives
 }
 
 func (m *fakeMachine) plug(name string, kind blockdev.Kind, serial string, size volume.Size) *fakeDisk {
@@ -58,7 +58,7 @@ func (m *fakeMachine) unplug(name string) {
 	m.disks = slices.DeleteFunc(m.disks, func(d *fakeDisk) bool { return d.Name == name })
 }
 
-func (m *fakeMachine) at(match func(*fakeDisk) bool) (*fakeDisk, error) {
+func (m *fakeMachine) findDisk(match func(*fakeDisk) bool) (*fakeDisk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range m.disks {
@@ -69,26 +69,26 @@ func (m *fakeMachine) at(match func(*fakeDisk) bool) (*fakeDisk, error) {
 	return nil, volume.Errorf(volume.KindInternal, "no such device: %w", volume.ErrGone)
 }
 
-func (m *fakeMachine) of(d blockdev.Device) (*fakeDisk, error) {
-	return m.at(func(f *fakeDisk) bool { return f.Device == d })
+func (m *fakeMachine) diskOf(d blockdev.Device) (*fakeDisk, error) {
+	return m.findDisk(func(f *fakeDisk) bool { return f.Device == d })
 }
 
 func (m *fakeMachine) Disks() ([]blockdev.Device, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.looks++
-	if m.onLook != nil {
-		m.onLook(m)
+	m.listings++
+	if m.onList != nil {
+		m.onList(m)
 	}
 	var disks []blockdev.Device
 	for _, d := range m.disks {
 		disks = append(disks, d.Device)
 	}
-	return disks, m.broken
+	return disks, m.listErr
 }
 
 func (m *fakeMachine) ByPath(path string) (blockdev.Device, error) {
-	d, err := m.at(func(f *fakeDisk) bool { return f.Path == path })
+	d, err := m.findDisk(func(f *fakeDisk) bool { return f.Path == path })
 	if err != nil {
 		return blockdev.Device{}, err
 	}
@@ -96,12 +96,12 @@ func (m *fakeMachine) ByPath(path string) (blockdev.Device, error) {
 }
 
 func (m *fakeMachine) Serial(d blockdev.Device) (string, error) {
-	f, err := m.of(d)
+	f, err := m.diskOf(d)
 	if err != nil {
 		return "", err
 	}
-	if f.hangs != nil {
-		<-f.hangs
+	if f.holdSerial != nil {
+		<-f.holdSerial
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -112,7 +112,7 @@ func (m *fakeMachine) Serial(d blockdev.Device) (string, error) {
 }
 
 func (m *fakeMachine) Size(d blockdev.Device) (volume.Size, error) {
-	f, err := m.of(d)
+	f, err := m.diskOf(d)
 	if err != nil {
 		return 0, err
 	}
@@ -120,7 +120,7 @@ func (m *fakeMachine) Size(d blockdev.Device) (volume.Size, error) {
 }
 
 func (m *fakeMachine) IsReadOnly(d blockdev.Device) (bool, error) {
-	f, err := m.of(d)
+	f, err := m.diskOf(d)
 	if err != nil {
 		return false, err
 	}
@@ -128,14 +128,14 @@ func (m *fakeMachine) IsReadOnly(d blockdev.Device) (bool, error) {
 }
 
 func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
-	f, err := m.of(d)
+	f, err := m.diskOf(d)
 	if err != nil {
 		return err
 	}
-	if f.slow != nil {
-		<-f.slow
+	if f.holdFlush != nil {
+		<-f.holdFlush
 	}
-	if !f.stubborn {
+	if !f.ignoresReadOnly {
 		f.readOnly = readOnly
 	}
 	return nil
@@ -144,7 +144,7 @@ func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
 // Flush has the disk for itself while it runs, and goes on after its context
 // has ended, as the real one.
 func (m *fakeMachine) Flush(ctx context.Context, d blockdev.Device) error {
-	f, err := m.of(d)
+	f, err := m.diskOf(d)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (m *fakeMachine) flush(f *fakeDisk) error {
 		return volume.Errorf(volume.KindDeadline, "%s is still in use by a program", f.Device)
 	}
 	f.claimed = true
-	slow := f.slow
+	slow := f.holdFlush
 	m.mu.Unlock()
 	if slow != nil {
 		<-slow

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	firstPoll   = 20 * time.Millisecond
-	slowestPoll = time.Second
+	minPollInterval = 20 * time.Millisecond
+	maxPollInterval = time.Second
 	// settleGrace is how long two disks with one serial are taken for a volume
 	// that was plugged in anew before its old disk had gone.
 	settleGrace = 3 * time.Second
@@ -30,20 +30,20 @@ const (
 // plugged in or out.
 var errNoSize = errors.New("the disk has no size yet, or any more")
 
-// errSilent: a disk does not tell its serial in time.
-var errSilent = errors.New("the disk does not answer")
+// errNoAnswer: a disk does not tell its serial in time.
+var errNoAnswer = errors.New("the disk does not answer")
 
 // findResult is what one reading of all disks gave.
 type findResult struct {
-	disk     blockdev.Device // of the volume, if match
-	match    bool
-	notReady error             // why the disk cannot be used yet; nil: it can
-	seen     []string          // all disks with their serials, for a message
-	silent   []blockdev.Device // disks that do not answer: any of them may be the volume
+	disk       blockdev.Device // of the volume, if match
+	isFound    bool
+	notReady   error             // why the disk cannot be used yet; nil: it can
+	seen       []string          // all disks with their serials, for a message
+	unanswered []blockdev.Device // disks that do not answer: any of them may be the volume
 }
 
-// pluggable tells whether the device is of a sort that a hypervisor plugs in.
-func pluggable(d blockdev.Device) bool {
+// isPluggable tells whether the device is of a sort that a hypervisor plugs in.
+func isPluggable(d blockdev.Device) bool {
 	switch d.Kind {
 	case blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe:
 		return true
@@ -59,12 +59,12 @@ func pluggable(d blockdev.Device) bool {
 func (c *Connector) findSettled(ctx context.Context, id string) (findResult, error) {
 	var several error
 	var since time.Time
-	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
+	for pause := minPollInterval; ; pause = min(2*pause, maxPollInterval) {
 		found, err := c.find(ctx, id)
 		if several != nil && ctx.Err() != nil {
-			return found, unsettled(several, ctx.Err())
+			return found, unsettledError(several, ctx.Err())
 		}
-		if err == nil && several != nil && len(found.silent) > 0 {
+		if err == nil && several != nil && len(found.unanswered) > 0 {
 			err = several // a rival that does not answer has not gone
 		}
 		switch {
@@ -77,14 +77,14 @@ func (c *Connector) findSettled(ctx context.Context, id string) (findResult, err
 		}
 		several = err
 		if err := operation.Sleep(ctx, pause); err != nil {
-			return found, unsettled(several, err)
+			return found, unsettledError(several, err)
 		}
 	}
 }
 
-// unsettled is the error for several disks of one serial when the call ends
+// unsettledError is the error for several disks of one serial when the call ends
 // before the one that is pulled out must have gone.
-func unsettled(several, cause error) error {
+func unsettledError(several, cause error) error {
 	text := several.Error()
 	if e := (*volume.Error)(nil); errors.As(several, &e) {
 		text = e.Msg
@@ -100,15 +100,15 @@ func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	if err != nil {
 		return findResult{}, err
 	}
-	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !pluggable(d) })
-	serials := c.serials(ctx, disks)
+	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !isPluggable(d) })
+	serials := c.readSerials(ctx, disks)
 	var s findResult
 	var matches []blockdev.Device
 	for i, d := range disks {
 		serial, err := serials[i].text, serials[i].err
 		if err != nil {
-			if errors.Is(err, errSilent) {
-				s.silent = append(s.silent, d)
+			if errors.Is(err, errNoAnswer) {
+				s.unanswered = append(s.unanswered, d)
 			}
 			s.seen = append(s.seen, fmt.Sprintf("%s (%s, serial unreadable: %v)", d.Path, d.Kind, err))
 			continue
@@ -122,13 +122,13 @@ func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	return s, err
 }
 
-// known makes sure that "no such disk" is a reading: a disk that does not
+// checkComplete makes sure that "no such disk" is a reading: a disk that does not
 // answer may be the one.
-func (s findResult) known() error {
-	if s.match || len(s.silent) == 0 {
+func (s findResult) checkComplete() error {
+	if s.isFound || len(s.unanswered) == 0 {
 		return nil
 	}
-	return volume.Errorf(volume.KindDeadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", list(s.silent)).
+	return volume.Errorf(volume.KindDeadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", joinDevices(s.unanswered)).
 		WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
 }
 
@@ -145,92 +145,92 @@ func (c *Connector) choose(ctx context.Context, s *findResult, matches []blockde
 		if !errors.Is(err, errNoSize) {
 			usable = append(usable, d)
 		}
-		if !s.match || !errors.Is(err, errNoSize) {
-			s.disk, s.match, s.notReady = d, true, err
+		if !s.isFound || !errors.Is(err, errNoSize) {
+			s.disk, s.isFound, s.notReady = d, true, err
 		}
 	}
 	if len(usable) > 1 {
-		return volume.Errorf(volume.KindPrecondition, "several disks show the volume's id as their serial: %s", list(usable)).
+		return volume.Errorf(volume.KindPrecondition, "several disks show the volume's id as their serial: %s", joinDevices(usable)).
 			WithRemedy("find out which of them is the volume: on virtio-blk and NVMe the first 20 characters of an id show, so another volume may share them; " +
 				"multipath disks are not supported. Detach the other one")
 	}
 	return nil
 }
 
-// reading is what reading a serial gave.
-type reading struct {
+// serialResult is what reading a serial gave.
+type serialResult struct {
 	text string
 	err  error
 }
 
-// serials reads the serials of all disks side by side, so that several silent
+// readSerials reads the serials of all disks side by side, so that several silent
 // ones take no longer than one.
-func (c *Connector) serials(ctx context.Context, disks []blockdev.Device) []reading {
-	readings := make([]reading, len(disks))
+func (c *Connector) readSerials(ctx context.Context, disks []blockdev.Device) []serialResult {
+	readings := make([]serialResult, len(disks))
 	var running sync.WaitGroup
 	for i, d := range disks {
-		running.Go(func() { readings[i].text, readings[i].err = c.serial(ctx, d) })
+		running.Go(func() { readings[i].text, readings[i].err = c.readSerial(ctx, d) })
 	}
 	running.Wait()
 	return readings
 }
 
-// serial reads the serial of a disk, but not for long. A reading that hangs
+// readSerial reads the serial of a disk, but not for long. A reading that hangs
 // is joined by the next, so that a hung disk costs one thread and not one per
 // look; and it keeps nobody from the other disks. What was joined may be about
 // a disk that had the number before: Verify reads anew.
-func (c *Connector) serial(ctx context.Context, d blockdev.Device) (string, error) {
+func (c *Connector) readSerial(ctx context.Context, d blockdev.Device) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, serialTimeout)
 	defer cancel()
-	read := c.reads.DoChan(d.Number().String(), func() (any, error) { return c.opts.Devices.Serial(d) })
+	read := c.serialReads.DoChan(d.Number().String(), func() (any, error) { return c.opts.Devices.Serial(d) })
 	select {
 	case r := <-read:
 		serial, _ := r.Val.(string) // the function above returns no other
 		return serial, r.Err
 	case <-ctx.Done():
-		return "", fmt.Errorf("%w: %w", errSilent, ctx.Err())
+		return "", fmt.Errorf("%w: %w", errNoAnswer, ctx.Err())
 	}
 }
 
-// await waits until the volume's disk is there and can be opened.
-func (c *Connector) await(ctx context.Context, id string) (blockdev.Device, error) {
-	w := wait{id: id, started: time.Now()}
-	for pause := firstPoll; ; pause = min(2*pause, slowestPoll) {
+// awaitDisk waits until the volume's disk is there and can be opened.
+func (c *Connector) awaitDisk(ctx context.Context, id string) (blockdev.Device, error) {
+	w := diskWait{id: id, started: time.Now()}
+	for pause := minPollInterval; ; pause = min(2*pause, maxPollInterval) {
 		found, err := c.findSettled(ctx, id)
 		switch {
 		case errors.As(err, new(*volume.Error)): // it says what was found
 			return blockdev.Device{}, err
 		case ctx.Err() != nil:
-			return blockdev.Device{}, w.failed(ctx.Err())
-		case found.match && found.notReady == nil:
+			return blockdev.Device{}, w.timeoutError(ctx.Err())
+		case found.isFound && found.notReady == nil:
 			return found.disk, nil
 		}
 		w.last = found
-		if time.Since(w.started) >= firstScan && c.scan.begin(ctx) {
+		if time.Since(w.started) >= firstScanDelay && c.scanner.startScan(ctx) {
 			w.scans++
 		}
 		if err := operation.Sleep(ctx, pause); err != nil {
-			return blockdev.Device{}, w.failed(err)
+			return blockdev.Device{}, w.timeoutError(err)
 		}
 	}
 }
 
-// wait is what to tell of a wait that was in vain.
-type wait struct {
+// diskWait is what to tell of a wait that was in vain.
+type diskWait struct {
 	id      string
 	started time.Time
 	last    findResult
 	scans   int
 }
 
-// failed is the error for a disk that did not come in time.
-func (w wait) failed(cause error) error {
+// timeoutError is the error for a disk that did not come in time.
+func (w diskWait) timeoutError(cause error) error {
 	kind := volume.KindDeadline
 	if errors.Is(cause, context.Canceled) {
 		kind = volume.KindCanceled
 	}
 	waited := time.Since(w.started).Round(time.Millisecond)
-	if w.last.match {
+	if w.last.isFound {
 		err := volume.Errorf(kind, "the disk %s shows the volume's id, but cannot be used after %s: %w", w.last.disk, waited, errors.Join(w.last.notReady, cause))
 		var reason *volume.Error
 		if errors.As(w.last.notReady, &reason) && reason.Remedy != "" {
@@ -242,12 +242,12 @@ func (w wait) failed(cause error) error {
 	if w.scans > 0 {
 		scanned = fmt.Sprintf("; the SCSI hosts were asked to look for new disks %d times", w.scans)
 	}
-	return volume.Errorf(kind, "no disk of this machine has shown the serial %s in %s%s; disks seen: %s: %w", wanted(w.id), waited, scanned, w.last.disks(), cause).
+	return volume.Errorf(kind, "no disk of this machine has shown the serial %s in %s%s; disks seen: %s: %w", describeSerial(w.id), waited, scanned, w.last.describeDisks(), cause).
 		WithRemedy("check that the VolumeAttachment is attached, and to this very server; if it is, and the disks show no serials, the hypervisor hides them")
 }
 
-// disks names the disks that were seen, but not endlessly.
-func (s findResult) disks() string {
+// describeDisks names the disks that were seen, but not endlessly.
+func (s findResult) describeDisks() string {
 	const many = 16
 	switch n := len(s.seen); {
 	case n == 0:
@@ -258,8 +258,8 @@ func (s findResult) disks() string {
 	return strings.Join(s.seen, ", ")
 }
 
-// wanted is what to look for, as a message puts it.
-func wanted(id string) string {
+// describeSerial is what to look for, as a message puts it.
+func describeSerial(id string) string {
 	const visible = 20 // see blockdev.SerialMatches
 	if len(id) <= visible {
 		return fmt.Sprintf("%q", id)
@@ -267,7 +267,7 @@ func wanted(id string) string {
 	return fmt.Sprintf("%q (on virtio-blk and NVMe %q)", id, id[:visible])
 }
 
-func list(disks []blockdev.Device) string {
+func joinDevices(disks []blockdev.Device) string {
 	names := make([]string, len(disks))
 	for i, d := range disks {
 		names[i] = d.String()

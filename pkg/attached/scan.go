@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	firstScan = 2 * time.Second // most disks announce themselves long before
-	scanEvery = 10 * time.Second
+	firstScanDelay = 2 * time.Second // most disks announce themselves long before
+	scanInterval   = 10 * time.Second
 )
 
 // scanner asks the SCSI hosts to look for new disks. Most hypervisors announce
@@ -25,12 +25,12 @@ type scanner struct {
 	running bool
 }
 
-// begin starts a scan if it is time for one, and tells whether it did. Nobody
+// startScan starts a scan if it is time for one, and tells whether it did. Nobody
 // waits for its end: a host may hang in it, and what is found shows in sysfs.
-func (s *scanner) begin(ctx context.Context) bool {
+func (s *scanner) startScan(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running || !s.last.IsZero() && time.Since(s.last) < scanEvery {
+	if s.running || !s.last.IsZero() && time.Since(s.last) < scanInterval {
 		return false
 	}
 	s.running = true

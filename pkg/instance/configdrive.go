@@ -23,8 +23,8 @@ const diskTimeout = 20 * time.Second
 
 var errNoConfigDrive = errors.New("this machine has none (no disk with a filesystem labeled " + configLabel + ")")
 
-// configDrive reads meta_data.json from the config drive.
-func (o Options) configDrive(ctx context.Context) (facts, error) {
+// readConfigDrive reads meta_data.json from the config drive.
+func (o Options) readConfigDrive(ctx context.Context) (facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
 	return operation.AwaitCall(ctx, func() (facts, error) {
@@ -34,11 +34,11 @@ func (o Options) configDrive(ctx context.Context) (facts, error) {
 		}
 		failed := errNoConfigDrive
 		for _, d := range disks {
-			fstype := o.labeled(d)
+			fstype := o.configDriveType(d)
 			if fstype == "" {
 				continue
 			}
-			data, err := o.file(d.Path, fstype, metadataPath, maxMetadata)
+			data, err := o.readFile(d.Path, fstype, metadataPath, maxMetadata)
 			if err == nil {
 				return parseMetadata(data)
 			}
@@ -48,16 +48,16 @@ func (o Options) configDrive(ctx context.Context) (facts, error) {
 	})
 }
 
-// labeled returns the type of the filesystem on a disk that may be the config
+// configDriveType returns the type of the filesystem on a disk that may be the config
 // drive; "" if it is not. A volume is never looked at, whatever its label: its
 // user could make this machine pass for another.
-func (o Options) labeled(d blockdev.Device) string {
+func (o Options) configDriveType(d blockdev.Device) string {
 	switch d.Kind {
 	case blockdev.KindSCSI, blockdev.KindVirtioBlk, blockdev.KindNVMe, blockdev.KindOther:
 	default:
 		return ""
 	}
-	if serial, err := o.Disks.Serial(d); err != nil || isVolume(serial) {
+	if serial, err := o.Disks.Serial(d); err != nil || isVolumeSerial(serial) {
 		return ""
 	}
 	head := make([]byte, isoDescriptor+isoLabel+isoLabelLength)
@@ -65,7 +65,7 @@ func (o Options) labeled(d blockdev.Device) string {
 	if err != nil {
 		return "" // an empty CD drive, for one
 	}
-	fstype, label := labelOf(head[:n])
+	fstype, label := readLabel(head[:n])
 	if !strings.EqualFold(label, configLabel) {
 		return ""
 	}
@@ -85,8 +85,8 @@ const (
 	fat32Type      = 82
 )
 
-// labelOf reads the label of an ISO 9660 or FAT filesystem from its beginning.
-func labelOf(head []byte) (fstype, label string) {
+// readLabel reads the label of an ISO 9660 or FAT filesystem from its beginning.
+func readLabel(head []byte) (fstype, label string) {
 	at := func(offset, length int) []byte {
 		if offset+length > len(head) {
 			return nil

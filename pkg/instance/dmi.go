@@ -11,7 +11,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// dmi reads the server's id from the DMI table. Nova's libvirt driver writes
+// readDMI reads the server's id from the DMI table. Nova's libvirt driver writes
 // "OpenStack" into the vendor or the product (distributions change the rest:
 // "OpenStack Foundation"/"OpenStack Nova", "Red Hat"/"OpenStack Compute") and
 // the id into the product's UUID.
@@ -20,7 +20,7 @@ import (
 // version 2.6, and before in the other, so that an old firmware may show them
 // swapped. The serial is text and has no order; by default Nova puts the id
 // there too ("libvirt.sysinfo_serial=unique"), and then it decides.
-func (o Options) dmi(context.Context) (facts, error) {
+func (o Options) readDMI(context.Context) (facts, error) {
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(o.sysfs, "class", "dmi", "id", name))
 		if err != nil {
@@ -36,14 +36,14 @@ func (o Options) dmi(context.Context) (facts, error) {
 	if !volume.IsUUID(id) || strings.Trim(id, "0-") == "" || strings.Trim(id, "f-") == "" {
 		return facts{}, fmt.Errorf("the product's uuid is %q", id)
 	}
-	if serial := strings.ToLower(read("product_serial")); serial == swapped(id) {
+	if serial := strings.ToLower(read("product_serial")); serial == swapByteOrder(id) {
 		id = serial
 	}
 	return facts{id: id}, nil
 }
 
-// swapped returns a UUID with its first three fields in the other byte order.
-func swapped(uuid string) string {
+// swapByteOrder returns a UUID with its first three fields in the other byte order.
+func swapByteOrder(uuid string) string {
 	var fields []string
 	for i, field := range strings.Split(uuid, "-") {
 		b, err := hex.DecodeString(field)

@@ -82,8 +82,8 @@ func (m *machine) dmi(values map[string]string) {
 
 func (m *machine) options() Options {
 	return Options{
-		Disks: m, WithZone: true, sysfs: filepath.Join(m.root, "sys"), metadata: service{address: "http://127.0.0.1:1"},
-		file: func(device, fstype, name string, _ int) ([]byte, error) {
+		Disks: m, NeedsZone: true, sysfs: filepath.Join(m.root, "sys"), metadata: metadataService{address: "http://127.0.0.1:1"},
+		readFile: func(device, fstype, name string, _ int) ([]byte, error) {
 			m.fstypes = append(m.fstypes, fstype)
 			if content, ok := m.files[device][name]; ok {
 				return []byte(content), nil
@@ -175,7 +175,7 @@ func TestLabelOf(t *testing.T) {
 		"empty":     {nil, "", ""},
 		"another":   {iso("cidata"), "iso9660", "cidata"},
 	} {
-		fstype, label := labelOf(c.head)
+		fstype, label := readLabel(c.head)
 		if fstype != c.fstype || label != c.label {
 			t.Errorf("%s: %q, %q", name, fstype, label)
 		}
@@ -190,7 +190,7 @@ func FuzzLabelOf(f *testing.F) {
 	f.Add(fat("config-2", "FAT32"))
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, head []byte) {
-		fstype, label := labelOf(head)
+		fstype, label := readLabel(head)
 		if len(label) > isoLabelLength || fstype == "" && label != "" || !bytes.Contains(head, []byte(label)) {
 			t.Errorf("%q, %q", fstype, label)
 		}

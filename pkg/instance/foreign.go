@@ -15,8 +15,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// uses is what this process sees of what the machine's block devices are used for.
-type uses struct {
+// deviceUses is what this process sees of what the machine's block devices are used for.
+type deviceUses struct {
 	mounted map[blockdev.DeviceNumber]bool
 	cluster map[blockdev.DeviceNumber]bool // shown as a whole where kubelet has CSI volumes
 	swap    map[string]bool                // by device node
@@ -35,7 +35,7 @@ type uses struct {
 //
 // The disk is not opened: an exclusive open, which would tell as well, could make
 // a mount of the volume at the same moment fail.
-func (o LimitOptions) isForeign(d blockdev.Device, serial string, u uses) bool {
+func (o LimitOptions) isForeign(d blockdev.Device, serial string, u deviceUses) bool {
 	if slices.ContainsFunc(u.staged, func(id string) bool { return blockdev.SerialMatches(serial, id) }) {
 		return false
 	}
@@ -44,7 +44,7 @@ func (o LimitOptions) isForeign(d blockdev.Device, serial string, u uses) bool {
 		holders = nil
 	}
 	used := false
-	for _, layer := range o.above(d) {
+	for _, layer := range o.layersAbove(d) {
 		number := layer.Number()
 		canBeVolume := layer == d || layer.Kind == blockdev.KindCrypt && slices.Contains(holders, layer)
 		if canBeVolume && u.cluster[number] {
@@ -55,9 +55,9 @@ func (o LimitOptions) isForeign(d blockdev.Device, serial string, u uses) bool {
 	return used
 }
 
-// above returns the disk, its partitions, and all mappings that rest on them. What
+// layersAbove returns the disk, its partitions, and all mappings that rest on them. What
 // cannot be read is left out.
-func (o LimitOptions) above(d blockdev.Device) []blockdev.Device {
+func (o LimitOptions) layersAbove(d blockdev.Device) []blockdev.Device {
 	layers := []blockdev.Device{d}
 	for i := 0; i < len(layers); i++ {
 		parts, err := o.Disks.Partitions(layers[i])
@@ -77,9 +77,9 @@ func (o LimitOptions) above(d blockdev.Device) []blockdev.Device {
 	return layers
 }
 
-// uses reads the mount table and the swap areas.
-func (o LimitOptions) uses() (uses, error) {
-	u := uses{mounted: map[blockdev.DeviceNumber]bool{}, cluster: map[blockdev.DeviceNumber]bool{}, swap: map[string]bool{}}
+// readUses reads the mount table and the swap areas.
+func (o LimitOptions) readUses() (deviceUses, error) {
+	u := deviceUses{mounted: map[blockdev.DeviceNumber]bool{}, cluster: map[blockdev.DeviceNumber]bool{}, swap: map[string]bool{}}
 	table, err := os.Open(filepath.Join(o.proc, "self", "mountinfo"))
 	if err != nil {
 		return u, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
@@ -91,7 +91,7 @@ func (o LimitOptions) uses() (uses, error) {
 	}
 	for _, m := range mounts {
 		kubelet := isKubeletVolume(m.Mountpoint)
-		filesystem, node := numbersOf(m, kubelet)
+		filesystem, node := deviceNumbers(m, kubelet)
 		for _, number := range slices.Concat(filesystem, node) {
 			u.mounted[number] = true
 		}
@@ -126,25 +126,25 @@ func isKubeletVolume(path string) bool {
 	return strings.Contains(path, "/plugins/kubernetes.io/csi/") || strings.Contains(path, "/kubernetes.io~csi/")
 }
 
-// numbersOf returns the devices that a mount shows: that of its filesystem, or the
+// deviceNumbers returns the devices that a mount shows: that of its filesystem, or the
 // source, where the filesystem has an anonymous number (btrfs); and for a volume of
 // kubelet the device node that is mounted as a file (a raw volume).
-func numbersOf(m *mountinfo.Info, kubelet bool) (filesystem, node []blockdev.DeviceNumber) {
+func deviceNumbers(m *mountinfo.Info, kubelet bool) (filesystem, node []blockdev.DeviceNumber) {
 	switch {
 	case m.Major != 0:
 		filesystem = []blockdev.DeviceNumber{{Major: uint32(m.Major), Minor: uint32(m.Minor)}}
 	case strings.HasPrefix(m.Source, "/dev/"):
-		filesystem = nodeNumber(m.Source)
+		filesystem = blockNodeNumber(m.Source)
 	}
 	// No other mount is touched: a network filesystem may hang.
 	if kubelet && m.Root != "/" && (m.FSType == "devtmpfs" || m.FSType == "tmpfs") {
-		node = nodeNumber(m.Mountpoint)
+		node = blockNodeNumber(m.Mountpoint)
 	}
 	return filesystem, node
 }
 
-// nodeNumber returns the number of a block device's node; none, if it is no such node.
-func nodeNumber(path string) []blockdev.DeviceNumber {
+// blockNodeNumber returns the number of a block device's node; none, if it is no such node.
+func blockNodeNumber(path string) []blockdev.DeviceNumber {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return nil

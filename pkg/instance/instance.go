@@ -30,20 +30,20 @@ type Disks interface {
 type Options struct {
 	ID   string // the server's id as the operator gave it; empty: to be found
 	Zone string // the availability zone likewise
-	// WithZone says that the zone is needed.
-	WithZone bool
-	Disks    Disks        // required; among them is the config drive
-	Log      *slog.Logger // nil: none
+	// NeedsZone says that the zone is needed.
+	NeedsZone bool
+	Disks     Disks        // required; among them is the config drive
+	Log       *slog.Logger // nil: none
 
 	sysfs    string                                                         // "/sys"
-	metadata service                                                        // its address and patience
-	file     func(device, fstype, name string, maxSize int) ([]byte, error) // reads a file of a filesystem on a device
+	metadata metadataService                                                // its address and patience
+	readFile func(device, fstype, name string, maxSize int) ([]byte, error) // reads a file of a filesystem on a device
 }
 
 // Identity is who and where this machine is, and who said so.
 type Identity struct {
-	ID, IDFrom     string // the server's id in Nova
-	Zone, ZoneFrom string // its availability zone, as Nova spells it; empty when not needed
+	ID, IDSource     string // the server's id in Nova
+	Zone, ZoneSource string // its availability zone, as Nova spells it; empty when not needed
 }
 
 // facts is what one source says; empty fields are what it does not know.
@@ -64,16 +64,16 @@ type facts struct{ id, zone string }
 // tried. Kinds: Internal, Deadline, Canceled.
 func Identify(ctx context.Context, o Options) (Identity, error) {
 	o = o.withDefaults()
-	who := Identity{ID: o.ID, IDFrom: "the command line", Zone: o.Zone, ZoneFrom: "the command line"}
+	who := Identity{ID: o.ID, IDSource: "the command line", Zone: o.Zone, ZoneSource: "the command line"}
 	var tried []string
 	for _, source := range []struct {
 		name  string
 		knows func() bool // something that is still needed
 		ask   func(context.Context) (facts, error)
 	}{
-		{"config drive", func() bool { return who.ID == "" || o.WithZone && who.Zone == "" }, o.configDrive},
-		{"DMI table", func() bool { return who.ID == "" }, o.dmi},
-		{"metadata service", func() bool { return who.ID == "" || o.WithZone && who.Zone == "" }, o.metadata.ask},
+		{"config drive", func() bool { return who.ID == "" || o.NeedsZone && who.Zone == "" }, o.readConfigDrive},
+		{"DMI table", func() bool { return who.ID == "" }, o.readDMI},
+		{"metadata service", func() bool { return who.ID == "" || o.NeedsZone && who.Zone == "" }, o.metadata.read},
 	} {
 		if !source.knows() {
 			continue
@@ -88,34 +88,34 @@ func Identify(ctx context.Context, o Options) (Identity, error) {
 			continue
 		}
 		if who.ID == "" && f.id != "" {
-			who.ID, who.IDFrom = f.id, "the "+source.name
+			who.ID, who.IDSource = f.id, "the "+source.name
 		}
 		if who.Zone == "" && f.zone != "" {
-			who.Zone, who.ZoneFrom = f.zone, "the "+source.name
+			who.Zone, who.ZoneSource = f.zone, "the "+source.name
 		}
 	}
-	return who, o.complete(ctx, &who, tried)
+	return who, o.checkComplete(ctx, &who, tried)
 }
 
-// complete makes sure that nothing is missing, and that nothing contradicts.
-func (o Options) complete(ctx context.Context, who *Identity, tried []string) error {
+// checkComplete makes sure that nothing is missing, and that nothing contradicts.
+func (o Options) checkComplete(ctx context.Context, who *Identity, tried []string) error {
 	all := strings.Join(tried, "; ")
 	if who.ID == "" {
 		return volume.Errorf(volume.KindInternal, "no source tells which server of OpenStack this machine is: %s", all).
 			WithRemedy("give --node-id, the server's id, or let this pod reach the metadata service (hostNetwork)")
 	}
-	if o.WithZone && who.Zone == "" {
+	if o.NeedsZone && who.Zone == "" {
 		return volume.Errorf(volume.KindInternal, "no source tells the availability zone of this machine: %s", all).
 			WithRemedy("give --zone, or --with-topology=false where zones mean nothing, or let this pod reach the metadata service (hostNetwork)")
 	}
-	if !o.WithZone {
-		who.Zone, who.ZoneFrom = "", ""
+	if !o.NeedsZone {
+		who.Zone, who.ZoneSource = "", ""
 	}
 	if o.ID != "" {
 		return nil
 	}
-	if f, err := o.dmi(ctx); err == nil && f.id != who.ID {
-		return volume.Errorf(volume.KindInternal, "%s says that this machine is the server %s, but its DMI table says %s", who.IDFrom, who.ID, f.id).
+	if f, err := o.readDMI(ctx); err == nil && f.id != who.ID {
+		return volume.Errorf(volume.KindInternal, "%s says that this machine is the server %s, but its DMI table says %s", who.IDSource, who.ID, f.id).
 			WithRemedy("find out which is right, and give it as --node-id")
 	}
 	return nil
@@ -129,18 +129,18 @@ func (o Options) withDefaults() Options {
 		o.sysfs = "/sys"
 	}
 	if o.metadata.address == "" {
-		o.metadata = realService()
+		o.metadata = defaultMetadataService()
 	}
-	if o.file == nil {
-		o.file = readFromFilesystem
+	if o.readFile == nil {
+		o.readFile = readFromFilesystem
 	}
 	return o
 }
 
-// isVolume tells whether a disk with this serial is a Cinder volume: Nova
+// isVolumeSerial tells whether a disk with this serial is a Cinder volume: Nova
 // gives it the volume's id, of which virtio-blk and NVMe show 20 characters.
 // Nova gives its other disks none.
-func isVolume(serial string) bool {
+func isVolumeSerial(serial string) bool {
 	const visible = 20
 	return len(serial) >= visible && volume.IsUUIDPrefix(serial)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func nova(id string) map[string]string {
+func novaDMI(id string) map[string]string {
 	return map[string]string{"sys_vendor": "OpenStack Foundation", "product_name": "OpenStack Nova", "product_uuid": id, "product_serial": id}
 }
 
@@ -37,8 +37,8 @@ func TestIdentify(t *testing.T) {
 			Identity{"given", "the command line", "here", "the command line"},
 		},
 		"no zone needed": {
-			func(_ *machine, o *Options) { o.ID, o.WithZone = "given", false },
-			Identity{ID: "given", IDFrom: "the command line"},
+			func(_ *machine, o *Options) { o.ID, o.NeedsZone = "given", false },
+			Identity{ID: "given", IDSource: "the command line"},
 		},
 		"config drive": {
 			func(m *machine, _ *Options) { m.configDrive("sr0", "QM00005", metadataOf(serverID, "from-drive")) },
@@ -48,36 +48,36 @@ func TestIdentify(t *testing.T) {
 			func(m *machine, o *Options) {
 				o.ID = "given"
 				m.configDrive("sr0", "", metadataOf(serverID, "from-drive"))
-				m.dmi(nova(otherID)) // what the operator says is not questioned
+				m.dmi(novaDMI(otherID)) // what the operator says is not questioned
 			},
 			Identity{"given", "the command line", "from-drive", "the config drive"},
 		},
 		"DMI for the id, the service for the zone": {
-			func(m *machine, _ *Options) { m.dmi(nova(serverID)) },
+			func(m *machine, _ *Options) { m.dmi(novaDMI(serverID)) },
 			Identity{serverID, "the DMI table", "from-service", "the metadata service"},
 		},
 		"DMI in capitals, without a serial": {
 			func(m *machine, o *Options) {
-				o.WithZone = false
+				o.NeedsZone = false
 				m.dmi(map[string]string{"sys_vendor": "Red Hat", "product_name": "OpenStack Compute", "product_uuid": "D25F9882-EB5A-41EA-8D0C-7A1F0C0A9D11"})
 			},
-			Identity{ID: serverID, IDFrom: "the DMI table"},
+			Identity{ID: serverID, IDSource: "the DMI table"},
 		},
 		"DMI in the byte order of an old firmware": {
 			func(m *machine, o *Options) {
-				o.WithZone = false
-				m.dmi(nova(serverID))
+				o.NeedsZone = false
+				m.dmi(novaDMI(serverID))
 				m.dmi(map[string]string{"product_uuid": "82985fd2-5aeb-ea41-8d0c-7a1f0c0a9d11"})
 			},
-			Identity{ID: serverID, IDFrom: "the DMI table"},
+			Identity{ID: serverID, IDSource: "the DMI table"},
 		},
 		"DMI with the serial of the host": {
 			func(m *machine, o *Options) {
-				o.WithZone = false
-				m.dmi(nova(serverID))
+				o.NeedsZone = false
+				m.dmi(novaDMI(serverID))
 				m.dmi(map[string]string{"product_serial": otherID})
 			},
-			Identity{ID: serverID, IDFrom: "the DMI table"},
+			Identity{ID: serverID, IDSource: "the DMI table"},
 		},
 		"service alone": {
 			func(m *machine, _ *Options) {
@@ -93,7 +93,7 @@ func TestIdentify(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			o := m.options()
-			o.metadata = service{address: metadata.URL, timeout: time.Minute}
+			o.metadata = metadataService{address: metadata.URL, timeout: time.Minute}
 			c.prepare(m, &o)
 			if got, err := Identify(t.Context(), o); err != nil || got != c.want {
 				t.Errorf("%+v, %v\nwant %+v", got, err, c.want)
@@ -107,11 +107,11 @@ func TestIdentifyNamesAllThatWasTried(t *testing.T) {
 	m.dmi(map[string]string{"sys_vendor": "QEMU"})
 	_, err := Identify(t.Context(), m.options())
 	wantWords(t, err, "config drive", "config-2", "DMI table", "QEMU", "metadata service", "127.0.0.1:1", "--node-id", "hostNetwork")
-	m.dmi(nova(serverID))
+	m.dmi(novaDMI(serverID))
 	_, err = Identify(t.Context(), m.options())
 	wantWords(t, err, "availability zone", "config drive", "metadata service", "--zone", "--with-topology=false")
 	for _, id := range []string{"", "none", "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"} {
-		m.dmi(nova(id))
+		m.dmi(novaDMI(id))
 		_, err = Identify(t.Context(), m.options())
 		wantWords(t, err, "DMI table", "--node-id")
 	}
@@ -121,7 +121,7 @@ func TestIdentifyNamesAllThatWasTried(t *testing.T) {
 func TestIdentifyRefusesAContradiction(t *testing.T) {
 	m := newMachine(t)
 	m.configDrive("sr0", "", metadataOf(otherID, "nova"))
-	m.dmi(nova(serverID))
+	m.dmi(novaDMI(serverID))
 	_, err := Identify(t.Context(), m.options())
 	wantWords(t, err, serverID, otherID, "--node-id")
 }
@@ -186,8 +186,8 @@ func FuzzSwapped(f *testing.F) {
 	f.Add(serverID)
 	f.Add("-")
 	f.Fuzz(func(t *testing.T, text string) {
-		got := swapped(text)
-		if volume.IsUUID(text) && (swapped(got) == "" || !volume.IsUUID(got)) {
+		got := swapByteOrder(text)
+		if volume.IsUUID(text) && (swapByteOrder(got) == "" || !volume.IsUUID(got)) {
 			t.Errorf("%q became %q", text, got)
 		}
 	})
@@ -215,8 +215,8 @@ func TestMetadataService(t *testing.T) {
 				}
 			}))
 			defer server.Close()
-			s := service{address: server.URL, timeout: time.Minute, pauses: make([]time.Duration, 3)}
-			got, err := s.ask(t.Context())
+			s := metadataService{address: server.URL, timeout: time.Minute, retryDelays: make([]time.Duration, 3)}
+			got, err := s.read(t.Context())
 			if (err == nil) != c.ok || c.ok && got != (facts{serverID, "nova"}) || tries.Load() != c.tries {
 				t.Errorf("%+v, %v after %d tries", got, err, tries.Load())
 			}
@@ -234,13 +234,13 @@ func TestMetadataServiceThatHangs(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(ended)
-	s := service{address: server.URL, timeout: 20 * time.Millisecond, pauses: make([]time.Duration, 1)}
-	if _, err := s.ask(t.Context()); err == nil {
+	s := metadataService{address: server.URL, timeout: 20 * time.Millisecond, retryDelays: make([]time.Duration, 1)}
+	if _, err := s.read(t.Context()); err == nil {
 		t.Error("no answer is an answer")
 	}
 	m := newMachine(t)
 	o := m.options()
-	o.metadata = service{address: server.URL, timeout: time.Hour}
+	o.metadata = metadataService{address: server.URL, timeout: time.Hour}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := Identify(ctx, o); !volume.IsKind(err, volume.KindDeadline) {
@@ -253,7 +253,7 @@ func TestMetadataThatIsTooLong(t *testing.T) {
 		_, _ = w.Write(make([]byte, maxMetadata+1)) // the client will tell
 	}))
 	defer server.Close()
-	_, err := service{address: server.URL, timeout: time.Minute}.ask(t.Context())
+	_, err := metadataService{address: server.URL, timeout: time.Minute}.read(t.Context())
 	wantWords(t, err, "too long")
 }
 
@@ -263,10 +263,10 @@ func TestADiskThatHangs(t *testing.T) {
 		m := newMachine(t)
 		m.hangs = make(chan struct{})
 		m.plug("vda", blockdev.KindVirtioBlk, "", nil)
-		m.dmi(nova(serverID))
+		m.dmi(novaDMI(serverID))
 		o := m.options()
 		o.Zone = "here"
-		if got, err := Identify(t.Context(), o); err != nil || got.IDFrom != "the DMI table" {
+		if got, err := Identify(t.Context(), o); err != nil || got.IDSource != "the DMI table" {
 			t.Errorf("%+v, %v", got, err)
 		}
 		limit := LimitOptions{Disks: m, sysfs: o.sysfs}

@@ -30,9 +30,9 @@ type Limit struct {
 // LimitOptions say where to look.
 type LimitOptions struct {
 	Disks Disks // required
-	// Own are paths on the node's own disks, such as the state directory's.
+	// OwnPaths are paths on the node's own disks, such as the state directory's.
 	// The disks are not counted as volumes, also if they are.
-	Own []string
+	OwnPaths []string
 	// Staged returns the ids of the volumes that are staged on this node; nil: none
 	// are known.
 	Staged func() []string
@@ -75,7 +75,7 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	patient, cancel := context.WithTimeout(ctx, diskTimeout)
 	defer cancel()
 	rough := make(chan Limit, 1)
-	limit, err := operation.AwaitCall(patient, func() (Limit, error) { return o.limit(rough) })
+	limit, err := operation.AwaitCall(patient, func() (Limit, error) { return o.computeLimit(rough) })
 	if patient.Err() != nil && ctx.Err() == nil {
 		limit, err = Limit{maxDisks, ""}, nil
 		select {
@@ -92,15 +92,15 @@ func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	return limit, volume.Wrap(err, "count the disks of this machine", "")
 }
 
-// limit counts. It sends what is known without an answer from any disk to rough.
-func (o LimitOptions) limit(rough chan<- Limit) (Limit, error) {
+// computeLimit counts. It sends what is known without an answer from any disk to rough.
+func (o LimitOptions) computeLimit(rough chan<- Limit) (Limit, error) {
 	disks, err := o.Disks.Disks()
 	if err != nil {
 		return Limit{}, err
 	}
-	free, all := o.slots()
+	free, all := o.countSlots()
 	rough <- roughLimit(disks, all)
-	seen, err := o.count(disks)
+	seen, err := o.countDisks(disks)
 	if err != nil {
 		return Limit{}, err
 	}
@@ -108,7 +108,7 @@ func (o LimitOptions) limit(rough chan<- Limit) (Limit, error) {
 	if len(seen.foreign) > 0 {
 		foreign = fmt.Sprintf("; used, but not by this cluster: %s", strings.Join(seen.foreign, ", "))
 	}
-	if seen.onVirtio() && all > 0 {
+	if seen.usesVirtioBlk() && all > 0 {
 		n := min(free+seen.virtioVolumes, maxDisks)
 		return Limit{n, fmt.Sprintf("virtio-blk: %d of %d PCI slots for hot-plugging are free, and volumes have %d%s",
 			free, all, seen.virtioVolumes, foreign)}, nil
@@ -135,10 +135,10 @@ type diskCounts struct {
 	anyOnVirtio                     bool // any disk is on virtio-blk
 }
 
-// onVirtio tells whether volumes are plugged in by virtio-blk. Nova takes one
+// usesVirtioBlk tells whether volumes are plugged in by virtio-blk. Nova takes one
 // bus for all of them and for the disk the server boots from (image property
 // hw_disk_bus); a config drive may be on another.
-func (c diskCounts) onVirtio() bool {
+func (c diskCounts) usesVirtioBlk() bool {
 	switch {
 	case c.volumeOnVirtio || c.volumeElsewhere:
 		return c.volumeOnVirtio
@@ -148,10 +148,10 @@ func (c diskCounts) onVirtio() bool {
 	return c.anyOnVirtio
 }
 
-func (o LimitOptions) count(disks []blockdev.Device) (diskCounts, error) {
+func (o LimitOptions) countDisks(disks []blockdev.Device) (diskCounts, error) {
 	var c diskCounts
 	own := o.ownDisks()
-	used, err := o.uses()
+	used, err := o.readUses()
 	if err != nil {
 		return c, err
 	}
@@ -167,7 +167,7 @@ func (o LimitOptions) count(disks []blockdev.Device) (diskCounts, error) {
 			c.ownOnVirtio, c.ownElsewhere = c.ownOnVirtio || virtio, c.ownElsewhere || !virtio
 			continue
 		}
-		if err != nil || !isVolume(serial) {
+		if err != nil || !isVolumeSerial(serial) {
 			c.others++
 			continue
 		}
@@ -183,10 +183,10 @@ func (o LimitOptions) count(disks []blockdev.Device) (diskCounts, error) {
 	return c, nil
 }
 
-// slots counts the PCI slots into which something can be plugged while the
+// countSlots counts the PCI slots into which something can be plugged while the
 // machine runs (/sys/bus/pci/slots; Linux, Documentation/ABI/testing), and
 // those of them that have nothing in them.
-func (o LimitOptions) slots() (free, all int64) {
+func (o LimitOptions) countSlots() (free, all int64) {
 	slots, err := filepath.Glob(filepath.Join(o.sysfs, "bus", "pci", "slots", "*", "address"))
 	if err != nil {
 		return 0, 0
@@ -209,7 +209,7 @@ func (o LimitOptions) slots() (free, all int64) {
 // container's own filesystem) or on several has none.
 func (o LimitOptions) ownDisks() map[blockdev.Device]bool {
 	own := map[blockdev.Device]bool{}
-	for _, path := range o.Own {
+	for _, path := range o.OwnPaths {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil {
 			continue

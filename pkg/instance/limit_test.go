@@ -94,7 +94,7 @@ func TestAttachLimitOfAServerThatBootsFromAVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := m.limits()
-	o.Own = []string{"/nowhere", m.root}
+	o.OwnPaths = []string{"/nowhere", m.root}
 	if got, err := AttachLimit(t.Context(), o); err != nil || got.Volumes != 28 { // its place is not known
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -117,7 +117,7 @@ func TestAttachLimitByTheNodesOwnDisk(t *testing.T) {
 		}
 		m.under[fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))] = own
 		o := m.limits()
-		o.Own = []string{m.root}
+		o.OwnPaths = []string{m.root}
 		got, err := AttachLimit(t.Context(), o)
 		if err != nil || got.Volumes != want {
 			t.Errorf("%s: %+v, %v; want %d", kind, got, err, want)

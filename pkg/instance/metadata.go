@@ -38,22 +38,22 @@ func parseMetadata(data []byte) (facts, error) {
 	return facts{id: id, zone: strings.TrimSpace(m.Zone)}, nil
 }
 
-// service is the metadata service, and how long it may take.
-type service struct {
-	address string // "http://169.254.169.254"
-	timeout time.Duration
-	pauses  []time.Duration // between tries
+// metadataService is the metadata service, and how long it may take.
+type metadataService struct {
+	address     string // "http://169.254.169.254"
+	timeout     time.Duration
+	retryDelays []time.Duration // between tries
 }
 
-func realService() service {
-	return service{
+func defaultMetadataService() metadataService {
+	return metadataService{
 		address: "http://169.254.169.254", timeout: 5 * time.Second,
-		pauses: []time.Duration{time.Second, 2 * time.Second, 4 * time.Second},
+		retryDelays: []time.Duration{time.Second, 2 * time.Second, 4 * time.Second},
 	}
 }
 
-// ask gets meta_data.json, repeating what may pass by itself.
-func (s service) ask(ctx context.Context) (facts, error) {
+// read gets meta_data.json, repeating what may pass by itself.
+func (s metadataService) read(ctx context.Context) (facts, error) {
 	client := &http.Client{
 		Timeout: s.timeout,
 		// No proxy: the address is link-local, and a proxy would tell about
@@ -65,10 +65,10 @@ func (s service) ask(ctx context.Context) (facts, error) {
 		if err == nil {
 			return parseMetadata(data)
 		}
-		if !passing || try == len(s.pauses) {
+		if !passing || try == len(s.retryDelays) {
 			return facts{}, fmt.Errorf("%w (tried %d times)", err, try+1)
 		}
-		if err := operation.Sleep(ctx, s.pauses[try]); err != nil {
+		if err := operation.Sleep(ctx, s.retryDelays[try]); err != nil {
 			return facts{}, err
 		}
 	}

@@ -18,7 +18,7 @@ func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, 
 	if err != nil {
 		return nil, fmt.Errorf("the kernel has no filesystem %s: %w", fstype, err)
 	}
-	defer closing(context, &err)
+	defer closeInto(context, &err)
 	err = errors.Join(
 		os.NewSyscallError("fsconfig source", unix.FsconfigSetString(context, "source", device)),
 		os.NewSyscallError("fsconfig ro", unix.FsconfigSetFlag(context, "ro")),
@@ -33,7 +33,7 @@ func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, 
 	if err != nil {
 		return nil, fmt.Errorf("mount the %s filesystem on %s: %w", fstype, device, err)
 	}
-	defer closing(mount, &err)
+	defer closeInto(mount, &err)
 	fd, err := unix.Openat2(mount, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
@@ -47,6 +47,6 @@ func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, 
 	return data, err
 }
 
-func closing(fd int, err *error) {
+func closeInto(fd int, err *error) {
 	*err = errors.Join(*err, os.NewSyscallError("close", unix.Close(fd)))
 }

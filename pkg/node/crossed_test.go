@@ -23,7 +23,7 @@ import (
 // once, no two calls wait for one another for ever, and in the end all can be
 // taken away.
 func TestCallsAgainstEachOther(t *testing.T) {
-	needNodes(t)
+	requireDeviceNodes(t)
 	for range 3 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestCallsAgainstEachOther(t *testing.T) {
 
 // crossedCalls is a machine with two volumes, and mounts that are neither's.
 type crossedCalls struct {
-	*bench
+	*testNode
 
 	ids, stagings, targets []string
 	foreign                []filesystem.Mount
@@ -53,8 +53,8 @@ type crossedCalls struct {
 
 func newCrossedCalls(t *testing.T) *crossedCalls {
 	t.Helper()
-	b := newBench(t, nil)
-	r := &crossedCalls{bench: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
+	b := newTestNode(t, nil)
+	r := &crossedCalls{testNode: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
 	dir := t.TempDir()
 	for _, id := range r.ids[:2] {
 		b.add(id, volume.GiB)
@@ -65,9 +65,9 @@ func newCrossedCalls(t *testing.T) *crossedCalls {
 		r.stagings = append(r.stagings, filepath.Join(dir, fmt.Sprint("staging-", i)))
 		r.targets = append(r.targets, filepath.Join(dir, fmt.Sprint("target-", i)))
 	}
-	for name, m := range map[string]filesystem.Mount{"disk": on(other), "tmpfs": tmpfs("/"), "dir": deleted(tmpfs("/dir"))} {
+	for name, m := range map[string]filesystem.Mount{"disk": mountOf(other), "tmpfs": tmpfs("/"), "dir": deletedMount(tmpfs("/dir"))} {
 		path := filepath.Join(dir, name)
-		r.foreign = append(r.foreign, b.put(path, m))
+		r.foreign = append(r.foreign, b.addMount(path, m))
 		r.targets = append(r.targets, path)
 	}
 	r.stagings = append(r.stagings, r.targets[2])
@@ -77,12 +77,12 @@ func newCrossedCalls(t *testing.T) *crossedCalls {
 // call makes one call, most often with the paths that belong to the volume.
 func (r *crossedCalls) call(ctx context.Context, dice *rand.Rand) {
 	i := dice.IntN(2)
-	one := *r.bench
+	one := *r.testNode
 	one.id, one.staging, one.target = r.ids[i], r.stagings[i], r.targets[i]
 	if dice.IntN(5) == 0 {
 		one.id, one.staging, one.target = r.ids[dice.IntN(3)], r.stagings[dice.IntN(3)], r.targets[dice.IntN(len(r.targets))]
 	}
-	one.capability = []*csi.VolumeCapability{mountCap("ext4"), blockCap()}[dice.IntN(2)]
+	one.capability = []*csi.VolumeCapability{mountCapability("ext4"), blockCapability()}[dice.IntN(2)]
 	patience := time.Minute
 	if dice.IntN(4) == 0 {
 		patience = time.Duration(dice.IntN(300)) * time.Microsecond
@@ -109,7 +109,7 @@ func (r *crossedCalls) call(ctx context.Context, dice *rand.Rand) {
 func (r *crossedCalls) checkEnd(t *testing.T) {
 	t.Helper()
 	for i, id := range r.ids[:2] {
-		one := *r.bench
+		one := *r.testNode
 		one.id = id
 		for j := range 2 { // a call with crossed paths may have published there
 			one.target, one.staging = r.targets[j], r.stagings[j]
@@ -122,7 +122,7 @@ func (r *crossedCalls) checkEnd(t *testing.T) {
 		}
 	}
 	for i, id := range r.ids[:2] {
-		one := *r.bench
+		one := *r.testNode
 		one.id, one.staging, one.target = id, r.stagings[i], r.targets[i]
 		if err := one.unpublish(t.Context()); err != nil {
 			t.Errorf("%s: %v", id, err)
@@ -133,8 +133,8 @@ func (r *crossedCalls) checkEnd(t *testing.T) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.harm) > 0 {
-		t.Errorf("harm was done: %q", slices.Compact(r.harm))
+	if len(r.violations) > 0 {
+		t.Errorf("harm was done: %q", slices.Compact(r.violations))
 	}
 	if len(r.mounts) != len(r.foreign) {
 		t.Errorf("mounts %+v, want those of others alone: %+v", r.mounts, r.foreign)

@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// disturb changes the world until over is closed.
-func (n *randomNode) disturb(over <-chan struct{}) {
+// injectFaults changes the world until over is closed.
+func (n *randomNode) injectFaults(over <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -22,42 +22,42 @@ func (n *randomNode) disturb(over <-chan struct{}) {
 		case <-over:
 			n.covering.Wait()
 			for _, v := range n.volumes {
-				n.plug(v)
+				n.plugDisk(v)
 			}
 			return
 		case <-timer.C:
 		}
-		v := n.volumes[n.dice.n(len(n.volumes))]
-		switch n.dice.n(8) {
+		v := n.volumes[n.dice.intN(len(n.volumes))]
+		switch n.dice.intN(8) {
 		case 0, 1:
-			n.grow(v)
+			n.growDisk(v)
 		case 2:
-			n.pull(v)
+			n.unplugDisk(v)
 		case 3:
-			n.plug(v)
+			n.plugDisk(v)
 		case 4:
-			n.covering.Go(func() { n.cover(v) })
+			n.covering.Go(func() { n.mountOver(v) })
 		case 5:
 			n.restart()
 		case 6:
 			n.crash()
 		case 7:
-			n.fail(v)
+			n.failFilesystem(v)
 		}
 	}
 }
 
-// grow makes the volume larger; the device hears of it at once, at a rescan, or
+// growDisk makes the volume larger; the device hears of it at once, at a rescan, or
 // late.
-func (n *randomNode) grow(v *randomVolume) {
+func (n *randomNode) growDisk(v *randomVolume) {
 	n.mu.Lock()
 	d := v.disk
-	d.backend += volume.GiB
+	d.backendSize += volume.GiB
 	announce := d.connected && n.dice.oneIn(2)
 	if announce {
-		d.shown = d.backend
+		d.deviceSize = d.backendSize
 	}
-	d.deaf = !announce && n.dice.oneIn(2)
+	d.ignoresRescan = !announce && n.dice.oneIn(2)
 	e := blockdev.SizeEvent{Major: diskMajor, Minor: d.number}
 	n.mu.Unlock()
 	if announce {
@@ -68,25 +68,25 @@ func (n *randomNode) grow(v *randomVolume) {
 	}
 }
 
-// pull takes the disk out. What is mounted of it, or has it open, stays and
+// unplugDisk takes the disk out. What is mounted of it, or has it open, stays and
 // keeps its number; else somebody else's disk may get the number.
-func (n *randomNode) pull(v *randomVolume) {
+func (n *randomNode) unplugDisk(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := v.disk
 	if !d.connected || d.hasMapping() { // on which the number would stay
 		return
 	}
-	free := d.handles == 0
+	free := d.openHandles == 0
 	for i, m := range n.mounts {
-		if m.DeviceNode == numberOf(d) { // devtmpfs removes the node
+		if m.DeviceNode == diskNumberOf(d) { // devtmpfs removes the node
 			n.mounts[i].Root += "//deleted"
 		}
-		free = free && !n.rests(m, d)
+		free = free && !n.isOnDisk(m, d)
 	}
 	number := d.number
-	d.connected, d.shown, d.handles = false, 0, 0
-	d.plugged++
+	d.connected, d.deviceSize, d.openHandles = false, 0, 0
+	d.plugCount++
 	d.number += 10
 	d.path = fmt.Sprintf("/dev/fake%d", d.number)
 	if free && n.dice.oneIn(2) {
@@ -98,41 +98,41 @@ func (n *randomNode) pull(v *randomVolume) {
 func (n *randomNode) addOther(number uint32) {
 	d := n.add(fmt.Sprintf("other-%d", number), 7*volume.GiB)
 	d.number, d.path = number, fmt.Sprintf("/dev/fake%d", number)
-	d.content, d.connected, d.shown = ext4(), true, 7*volume.GiB
+	d.content, d.connected, d.deviceSize = ext4Signature(), true, 7*volume.GiB
 	n.otherDisks = append(n.otherDisks, d)
-	for i, m := range []filesystem.Mount{on(d), nodeOf(d)} {
-		n.others = append(n.others, n.put(fmt.Sprintf("/other/%d/%d", number, i), m))
+	for i, m := range []filesystem.Mount{mountOf(d), nodeMountOf(d)} {
+		n.others = append(n.others, n.addMount(fmt.Sprintf("/other/%d/%d", number, i), m))
 	}
 }
 
-// fail lets the filesystem fail, until it is mounted anew.
-func (n *randomNode) fail(v *randomVolume) {
+// failFilesystem lets the filesystem fail, until it is mounted anew.
+func (n *randomNode) failFilesystem(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.failures++
-	mounted := slices.ContainsFunc(n.mounts, func(m filesystem.Mount) bool { return n.rests(m, v.disk) })
+	mounted := slices.ContainsFunc(n.mounts, func(m filesystem.Mount) bool { return n.isOnDisk(m, v.disk) })
 	if mounted && v.capability.GetMount() != nil {
-		v.disk.dead = volume.Errorf(volume.KindPrecondition, "the filesystem has shut down")
+		v.disk.mountFailure = volume.Errorf(volume.KindPrecondition, "the filesystem has shut down")
 	}
 }
 
-// plug puts the disk of a hypervisor in again, and lets each disk hear of its
+// plugDisk puts the disk of a hypervisor in again, and lets each disk hear of its
 // size.
-func (n *randomNode) plug(v *randomVolume) {
+func (n *randomNode) plugDisk(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := v.disk
-	d.deaf = false
-	if d.stays && !d.connected {
-		d.connected, d.shown = true, d.backend
+	d.ignoresRescan = false
+	if d.staysPlugged && !d.connected {
+		d.connected, d.deviceSize = true, d.backendSize
 	}
 }
 
-// cover lets somebody mount over a path of the volume for a while.
-func (n *randomNode) cover(v *randomVolume) {
-	target := v.targets[n.dice.n(len(v.targets))]
+// mountOver lets somebody mount over a path of the volume for a while.
+func (n *randomNode) mountOver(v *randomVolume) {
+	target := v.targets[n.dice.intN(len(v.targets))]
 	n.mu.Lock()
-	m := n.put(target, on(n.otherDisks[0]))
+	m := n.addMount(target, mountOf(n.otherDisks[0]))
 	n.covers[m.ID] = true
 	n.mu.Unlock()
 	_ = operation.Sleep(n.t.Context(), n.dice.between(0, time.Minute))

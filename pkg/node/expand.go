@@ -53,7 +53,7 @@ type expandCall struct {
 	secrets       map[string]string
 	conn          volume.Connection
 	record        record
-	isPodStart      bool // kubelet may be asking as a part of starting the first pod
+	isPodStart    bool // kubelet may be asking as a part of starting the first pod
 	lease         *operation.Lease
 }
 

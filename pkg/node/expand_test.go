@@ -19,16 +19,16 @@ import (
 )
 
 func TestExpandGrowsDeviceThenFilesystem(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
 	for _, size := range []volume.Size{2 * volume.GiB, 2 * volume.GiB, 6 * volume.GiB} {
-		d.backend = size
+		d.backendSize = size
 		got, err := b.expand(t.Context(), size)
 		if err != nil || got != size {
 			t.Fatalf("expanded to %s: %s, %v", size, got, err)
 		}
-		if d.shown != size || d.content.Size != size {
-			t.Errorf("device %s, filesystem %s after the expansion to %s", d.shown, d.content.Size, size)
+		if d.deviceSize != size || d.content.Size != size {
+			t.Errorf("device %s, filesystem %s after the expansion to %s", d.deviceSize, d.content.Size, size)
 		}
 	}
 }
@@ -38,16 +38,16 @@ func TestExpandOfARawBlockVolume(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("making a device node needs root")
 		}
-		b := newBench(t, blockCap())
-		d := b.use(t, volume.GiB)
-		d.backend = 3 * volume.GiB
-		if got, err := b.expand(t.Context(), 3*volume.GiB); err != nil || got != 3*volume.GiB || d.shown != got {
-			t.Errorf("%s, %v; the device shows %s", got, err, d.shown)
+		b := newTestNode(t, blockCapability())
+		d := b.stageAndPublish(t, volume.GiB)
+		d.backendSize = 3 * volume.GiB
+		if got, err := b.expand(t.Context(), 3*volume.GiB); err != nil || got != 3*volume.GiB || d.deviceSize != got {
+			t.Errorf("%s, %v; the device shows %s", got, err, d.deviceSize)
 		}
-		if b.called("grow") != 0 {
+		if b.countCalls("grow") != 0 {
 			t.Error("a filesystem was looked for on a raw volume")
 		}
-		d.backend, d.deaf = 4*volume.GiB, true
+		d.backendSize, d.ignoresRescan = 4*volume.GiB, true
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(ctx, 4*volume.GiB)
@@ -59,9 +59,9 @@ func TestExpandOfARawBlockVolume(t *testing.T) {
 // filesystem tools would report success. It must be an error with both sizes.
 func TestExpandIsNeverASuccessOnAStaleDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
-		d := b.use(t, volume.GiB)
-		d.backend, d.deaf = 2*volume.GiB, true
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.stageAndPublish(t, volume.GiB)
+		d.backendSize, d.ignoresRescan = 2*volume.GiB, true
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(ctx, 2*volume.GiB)
@@ -69,7 +69,7 @@ func TestExpandIsNeverASuccessOnAStaleDevice(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Error("the answer came when the caller had given up")
 		}
-		if b.called("grow") != 1 { // the one at stage
+		if b.countCalls("grow") != 1 { // the one at stage
 			t.Error("the filesystem was touched")
 		}
 	})
@@ -77,9 +77,9 @@ func TestExpandIsNeverASuccessOnAStaleDevice(t *testing.T) {
 
 // Whoever says that the device has grown, its size is looked at.
 func TestExpandBelievesNobody(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.backend, d.deaf, d.liar = 2*volume.GiB, true, true
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.backendSize, d.ignoresRescan, d.reportsFalseSize = 2*volume.GiB, true, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
 	wantKind(t, err, volume.KindInternal, "1 GiB", "2 GiB")
 }
@@ -87,16 +87,16 @@ func TestExpandBelievesNobody(t *testing.T) {
 // A backend that knows of a larger size than the request does not let the
 // node stop at the request.
 func TestExpandWithoutACapacityGoesToTheVolumesSize(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.backend = 2 * volume.GiB
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.backendSize = 2 * volume.GiB
 	if got, err := b.expand(t.Context(), 0); err != nil || got != 2*volume.GiB {
 		t.Errorf("%s, %v", got, err)
 	}
 	// But the filesystem is asked for no more than the request.
 	at := make(chan filesystem.GrowRequest, 1)
-	b.opts.Filesystems = growAt{fakeFilesystems{b.machine}, at}
-	d.backend = 9 * volume.GiB
+	b.opts.Filesystems = recordingGrow{fakeFilesystems{b.machine}, at}
+	d.backendSize = 9 * volume.GiB
 	if _, err := b.expand(t.Context(), 3*volume.GiB); err != nil {
 		t.Fatal(err)
 	}
@@ -106,13 +106,13 @@ func TestExpandWithoutACapacityGoesToTheVolumesSize(t *testing.T) {
 }
 
 func TestExpandOfAMapping(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.crypt, d.luks.keyring = volume.GiB-header, true
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.mappingSize, d.luks.keyInKeyring = volume.GiB-headerSize, true
 	for i := range b.mounts {
 		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 	}
-	d.backend = 2 * volume.GiB
+	d.backendSize = 2 * volume.GiB
 	_, err := b.expand(t.Context(), 2*volume.GiB)
 	wantKind(t, err, volume.KindPrecondition, "passphrase")
 	resp, err := b.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
@@ -122,53 +122,55 @@ func TestExpandOfAMapping(t *testing.T) {
 	if err != nil || resp.GetCapacityBytes() != 2<<30 {
 		t.Fatalf("%v, %v", resp, err)
 	}
-	if want := 2*volume.GiB - header; d.crypt != want || d.content.Size != want {
-		t.Errorf("mapping %s, filesystem %s; want %s", d.crypt, d.content.Size, want)
+	if want := 2*volume.GiB - headerSize; d.mappingSize != want || d.content.Size != want {
+		t.Errorf("mapping %s, filesystem %s; want %s", d.mappingSize, d.content.Size, want)
 	}
 }
 
 func TestExpandOfAMappingThatIsNotEncryption(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.mapper = true
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.hasOtherMapping = true
 	for i := range b.mounts {
 		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 	}
-	d.backend = 2 * volume.GiB
+	d.backendSize = 2 * volume.GiB
 	_, err := b.expand(t.Context(), 2*volume.GiB)
 	wantKind(t, err, volume.KindPrecondition, d.path+"-crypt")
-	if b.called("resize-crypt") != 0 {
+	if b.countCalls("resize-crypt") != 0 {
 		t.Error("resized as if it were dm-crypt")
 	}
 }
 
 func TestExpandRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(t *testing.T, b *bench)
+		prepare func(t *testing.T, b *testNode)
 		kind    volume.Kind
 		words   []string
 	}{
-		"the published mount is lost: a plain directory": {func(_ *testing.T, b *bench) { b.drop(b.target) }, volume.KindInternal, []string{"not a mount point"}},
-		"the staging mount is lost":                      {func(_ *testing.T, b *bench) { b.drop(b.staging) }, volume.KindInternal, []string{"not a mount point"}},
-		"the path is gone": {func(t *testing.T, b *bench) {
+		"the published mount is lost: a plain directory": {func(_ *testing.T, b *testNode) { b.dropMount(b.target) }, volume.KindInternal, []string{"not a mount point"}},
+		"the staging mount is lost":                      {func(_ *testing.T, b *testNode) { b.dropMount(b.staging) }, volume.KindInternal, []string{"not a mount point"}},
+		"the path is gone": {func(t *testing.T, b *testNode) {
 			t.Helper()
-			b.drop(b.target)
+			b.dropMount(b.target)
 			if err := os.Remove(b.target); err != nil {
 				t.Fatal(err)
 			}
 		}, volume.KindInternal, []string{b0target}},
-		"a relative path":                   {func(_ *testing.T, b *bench) { b.target = "some/path" }, volume.KindInvalid, nil},
-		"the volume does not exist":         {func(_ *testing.T, b *bench) { delete(b.disks, b.id) }, volume.KindNotFound, nil},
-		"the volume is not connected":       {func(_ *testing.T, b *bench) { b.disks[b.id].connected = false }, volume.KindInternal, []string{"not connected"}},
-		"the device is another volume":      {func(_ *testing.T, b *bench) { b.disks[b.id].serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
-		"the capability contradicts":        {func(_ *testing.T, b *bench) { b.capability = blockCap() }, volume.KindInternal, []string{"block device"}},
-		"the filesystem refuses":            {func(_ *testing.T, b *bench) { b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "needs e2fsck") }, volume.KindPrecondition, []string{"e2fsck"}},
-		"the staging path is another mount": {func(_ *testing.T, b *bench) { b.swapStaging() }, volume.KindInternal, []string{b0staging}},
+		"a relative path":              {func(_ *testing.T, b *testNode) { b.target = "some/path" }, volume.KindInvalid, nil},
+		"the volume does not exist":    {func(_ *testing.T, b *testNode) { delete(b.disks, b.id) }, volume.KindNotFound, nil},
+		"the volume is not connected":  {func(_ *testing.T, b *testNode) { b.disks[b.id].connected = false }, volume.KindInternal, []string{"not connected"}},
+		"the device is another volume": {func(_ *testing.T, b *testNode) { b.disks[b.id].serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
+		"the capability contradicts":   {func(_ *testing.T, b *testNode) { b.capability = blockCapability() }, volume.KindInternal, []string{"block device"}},
+		"the filesystem refuses": {func(_ *testing.T, b *testNode) {
+			b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "needs e2fsck")
+		}, volume.KindPrecondition, []string{"e2fsck"}},
+		"the staging path is another mount": {func(_ *testing.T, b *testNode) { b.swapStaging() }, volume.KindInternal, []string{b0staging}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			d := b.use(t, volume.GiB)
-			d.backend = 2 * volume.GiB
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.stageAndPublish(t, volume.GiB)
+			d.backendSize = 2 * volume.GiB
 			size := d.content.Size
 			c.prepare(t, b)
 			_, err := b.expand(t.Context(), 2*volume.GiB)
@@ -186,7 +188,7 @@ const (
 	b0staging = "staging"
 )
 
-func (m *machine) drop(path string) {
+func (m *machine) dropMount(path string) {
 	f := fakeFilesystems{m}
 	for top, mounted, _ := f.FindMount(path); mounted; top, mounted, _ = f.FindMount(path) {
 		_ = f.Unmount(context.Background(), top)
@@ -194,22 +196,22 @@ func (m *machine) drop(path string) {
 }
 
 // swapStaging puts another volume at the staging path.
-func (b *bench) swapStaging() {
+func (b *testNode) swapStaging() {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
-	b.drop(b.staging)
+	b.dropMount(b.staging)
 	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.staging, FSType: "ext4", Source: other.path, Device: blockdev.DeviceNumber{Major: diskMajor, Minor: other.number}, Options: []string{"rw"}})
 }
 
 func TestExpandUsesTheWritableMount(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
 		t.Fatal(err)
 	}
-	d.backend = 2 * volume.GiB
+	d.backendSize = 2 * volume.GiB
 	at := make(chan filesystem.GrowRequest, 1)
-	b.opts.Filesystems = growAt{fakeFilesystems{b.machine}, at}
+	b.opts.Filesystems = recordingGrow{fakeFilesystems{b.machine}, at}
 	// Without the staging path, which is optional in the request.
 	_, err := b.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{VolumeId: b.id, VolumePath: b.target, CapacityRange: &csi.CapacityRange{RequiredBytes: 2 << 30}})
 	if err != nil {
@@ -224,12 +226,12 @@ func TestExpandUsesTheWritableMount(t *testing.T) {
 	}
 }
 
-type growAt struct {
+type recordingGrow struct {
 	fakeFilesystems
 	at chan<- filesystem.GrowRequest
 }
 
-func (g growAt) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
+func (g recordingGrow) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
 	g.at <- req
 	return g.fakeFilesystems.Grow(ctx, req)
 }
@@ -238,17 +240,17 @@ func (g growAt) Grow(ctx context.Context, req filesystem.GrowRequest) (filesyste
 // lock, and the retry finds it done; meanwhile pods may still start.
 func TestExpandThatOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
-		d := b.use(t, volume.GiB)
-		d.backend = 2 * volume.GiB
-		b.growing, b.started = make(chan struct{}), make(chan struct{})
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.stageAndPublish(t, volume.GiB)
+		d.backendSize = 2 * volume.GiB
+		b.holdGrow, b.growStarted = make(chan struct{}), make(chan struct{})
 		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(short, 2*volume.GiB)
 		wantKind(t, err, volume.KindDeadline, "still under way")
-		<-b.started
+		<-b.growStarted
 		b.mu.Lock()
-		b.started = nil
+		b.growStarted = nil
 		b.mu.Unlock()
 
 		unstaging, cancel2 := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -260,7 +262,7 @@ func TestExpandThatOutlivesItsCall(t *testing.T) {
 
 		retry := make(chan error, 1)
 		go func() { _, err := b.expand(t.Context(), 2*volume.GiB); retry <- err }()
-		close(b.growing)
+		close(b.holdGrow)
 		if err := <-retry; err != nil {
 			t.Fatalf("the retry: %v", err)
 		}
@@ -277,14 +279,14 @@ func TestExpandMetrics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		b.opts.Observer = metrics
-		d := b.use(t, volume.GiB)
-		d.backend = 2 * volume.GiB
+		d := b.stageAndPublish(t, volume.GiB)
+		d.backendSize = 2 * volume.GiB
 		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
 			t.Fatal(err)
 		}
-		d.backend, d.deaf = 3*volume.GiB, true
+		d.backendSize, d.ignoresRescan = 3*volume.GiB, true
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		if _, err := b.expand(ctx, 3*volume.GiB); err == nil {
@@ -319,8 +321,8 @@ func TestExpandMetrics(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
-		b.use(t, volume.GiB)
+		b := newTestNode(t, mountCapability("ext4"))
+		b.stageAndPublish(t, volume.GiB)
 		stats := func(ctx context.Context, id, path string) (*csi.NodeGetVolumeStatsResponse, error) {
 			return b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: id, VolumePath: path})
 		}
@@ -332,12 +334,12 @@ func TestStats(t *testing.T) {
 			_, err := stats(t.Context(), c.id, c.path)
 			wantKind(t, err, volume.KindNotFound)
 		}
-		b.growing = make(chan struct{}) // a frozen filesystem answers nothing
+		b.holdGrow = make(chan struct{}) // a frozen filesystem answers nothing
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err = stats(ctx, b.id, b.target)
 		wantKind(t, err, volume.KindDeadline, "does not answer")
-		close(b.growing)
+		close(b.holdGrow)
 	})
 }
 
@@ -345,8 +347,8 @@ func TestStatsOfABlockVolume(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making a device node needs root")
 	}
-	b := newBench(t, blockCap())
-	b.use(t, volume.GiB)
+	b := newTestNode(t, blockCapability())
+	b.stageAndPublish(t, volume.GiB)
 	resp, err := b.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
 	if err != nil || resp.GetUsage()[0].GetTotal() != volume.GiB.Bytes() {
 		t.Errorf("%v, %v", resp, err)
@@ -357,7 +359,7 @@ func TestStatsOfABlockVolume(t *testing.T) {
 }
 
 func TestInfoAndCapabilities(t *testing.T) {
-	b := newBench(t, nil)
+	b := newTestNode(t, nil)
 	info, err := b.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
 	if err != nil || info.GetNodeId() != "node-1" || info.GetMaxVolumesPerNode() != 7 || info.GetAccessibleTopology().GetSegments()["zone"] != "a" {
 		t.Errorf("%v, %v", info, err)
@@ -379,7 +381,7 @@ func TestInfoAndCapabilities(t *testing.T) {
 }
 
 func TestRequestsAreValidated(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	calls := map[string]func() error{
 		"stage": func() error {
 			_, err := b.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: "v", VolumeCapability: b.capability})

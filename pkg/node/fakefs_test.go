@@ -18,8 +18,8 @@ import (
 // fakeFilesystems implements Filesystems.
 type fakeFilesystems struct{ *machine }
 
-// held returns the disk of a device that is open.
-func (f fakeFilesystems) held(dev filesystem.Device) (*disk, error) {
+// diskOf returns the disk of a device that is open.
+func (f fakeFilesystems) diskOf(dev filesystem.Device) (*fakeDisk, error) {
 	h, ok := dev.(*openVolume)
 	if !ok {
 		return nil, errors.New("not a device that the service has opened")
@@ -31,33 +31,33 @@ func (f fakeFilesystems) held(dev filesystem.Device) (*disk, error) {
 	return handle.d, handle.usable()
 }
 
-// rests reports whether m is a mount of the filesystem on the disk, or on the
+// isOnDisk reports whether m is a mount of the filesystem on the disk, or on the
 // mapping on it.
-func (m *machine) rests(mount filesystem.Mount, d *disk) bool {
+func (m *machine) isOnDisk(mount filesystem.Mount, d *fakeDisk) bool {
 	if mount.FSType == string(filesystem.TypeBtrfs) { // its number is anonymous
 		on, _ := m.diskAt(mount.Source)
 		return on == d
 	}
-	return below(mount.Device) == numberOf(d)
+	return diskNumber(mount.Device) == diskNumberOf(d)
 }
 
-// below is the number of the disk of a device, which is that disk or the
+// diskNumber is the number of the disk of a device, which is that disk or the
 // mapping on it.
-func below(number blockdev.DeviceNumber) blockdev.DeviceNumber {
+func diskNumber(number blockdev.DeviceNumber) blockdev.DeviceNumber {
 	if number.Major == cryptMajor {
 		number.Major = diskMajor
 	}
 	return number
 }
 
-// user returns what uses a device: where it is mounted, or published as a raw
+// findUser returns what uses a device: where it is mounted, or published as a raw
 // device, and of a disk the mapping on it.
-func (m *machine) user(d *disk, number blockdev.DeviceNumber) (path string, used bool) {
-	if number == numberOf(d) && d.hasMapping() {
+func (m *machine) findUser(d *fakeDisk, number blockdev.DeviceNumber) (path string, used bool) {
+	if number == diskNumberOf(d) && d.hasMapping() {
 		return d.path + "-crypt", true
 	}
 	for _, mount := range m.mounts {
-		if m.rests(mount, d) || below(mount.DeviceNode) == numberOf(d) && !mount.IsStaleDeviceNode() {
+		if m.isOnDisk(mount, d) || diskNumber(mount.DeviceNode) == diskNumberOf(d) && !mount.IsStaleDeviceNode() {
 			return mount.MountPoint, true
 		}
 	}
@@ -65,32 +65,32 @@ func (m *machine) user(d *disk, number blockdev.DeviceNumber) (path string, used
 }
 
 func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (filesystem.Signature, error) {
-	leave, err := f.enter("probe")
+	leave, err := f.startCall("probe")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "probe")
+		err = checkInTime(ctx, "probe")
 	}
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
-	d, err := f.held(dev)
+	d, err := f.diskOf(dev)
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
-	return d.holds(dev.Number()), nil
+	return d.contentOf(dev.Number()), nil
 }
 
-// holds returns what is found on a disk, or on the mapping on it.
-func (d *disk) holds(dev blockdev.DeviceNumber) filesystem.Signature {
-	if dev == numberOf(d) && d.luks.header.State != luks.HeaderAbsent {
+// contentOf returns what is found on a disk, or on the mapping on it.
+func (d *fakeDisk) contentOf(dev blockdev.DeviceNumber) filesystem.Signature {
+	if dev == diskNumberOf(d) && d.luks.header.State != luks.HeaderAbsent {
 		return filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "LUKS encryption"}
 	}
 	return d.content
 }
 
 func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
-	leave, err := f.enter("format")
-	formatting := f.formatting
+	leave, err := f.startCall("format")
+	formatting := f.holdFormat
 	leave()
 	if formatting != nil {
 		<-formatting
@@ -103,15 +103,15 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	if err != nil {
 		return err
 	}
-	d, err := f.held(req.Device)
+	d, err := f.diskOf(req.Device)
 	if err != nil {
 		return err
 	}
 	number := req.Device.Number()
-	content := d.holds(number)
+	content := d.contentOf(number)
 	_, markerErr := os.Stat(req.Marker)
 	resumed := markerErr == nil && content.State == filesystem.StateFormatted && !content.IsComplete && content.Type == req.Type
-	switch path, used := f.user(d, number); {
+	switch path, used := f.findUser(d, number); {
 	case content.State == filesystem.StateFormatted && content.IsComplete && content.Type == req.Type:
 		return filesystem.RemoveMarker(req.Marker)
 	case content.State != filesystem.StateBlank && !resumed && (!req.IsEncrypted || !content.IsRandom):
@@ -120,18 +120,18 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 		return volume.Errorf(volume.KindDeadline, "%s is in use at %s", req.Device.Path(), path)
 	}
 	for _, m := range f.mounts {
-		if below(m.DeviceNode) == numberOf(d) {
-			f.harm = append(f.harm, "formatted under the raw device at "+m.MountPoint)
+		if diskNumber(m.DeviceNode) == diskNumberOf(d) {
+			f.violations = append(f.violations, "formatted under the raw device at "+m.MountPoint)
 		}
 	}
 	d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: req.Type, Size: d.sizeOf(number)}
-	d.formatted++
+	d.formatCount++
 	return filesystem.RemoveMarker(req.Marker)
 }
 
 func (f fakeFilesystems) Check(ctx context.Context, dev filesystem.Device, _ filesystem.Type) error {
-	leave, err := f.enter("check")
-	checking := f.checking
+	leave, err := f.startCall("check")
+	checking := f.holdCheck
 	leave()
 	if checking != nil {
 		<-checking
@@ -144,14 +144,14 @@ func (f fakeFilesystems) Check(ctx context.Context, dev filesystem.Device, _ fil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, err = f.held(dev)
+	_, err = f.diskOf(dev)
 	return err
 }
 
 func (f fakeFilesystems) mount(m filesystem.Mount) {
 	for _, o := range f.mounts {
-		if m.IsDeviceNode() && below(o.Device) == below(m.DeviceNode) || o.IsDeviceNode() && below(o.DeviceNode) == below(m.Device) {
-			f.harm = append(f.harm, "one disk is mounted and raw at "+o.MountPoint+" and "+m.MountPoint)
+		if m.IsDeviceNode() && diskNumber(o.Device) == diskNumber(m.DeviceNode) || o.IsDeviceNode() && diskNumber(o.DeviceNode) == diskNumber(m.Device) {
+			f.violations = append(f.violations, "one disk is mounted and raw at "+o.MountPoint+" and "+m.MountPoint)
 		}
 	}
 	f.nextID++
@@ -160,7 +160,7 @@ func (f fakeFilesystems) mount(m filesystem.Mount) {
 }
 
 func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest) error {
-	leave, err := f.enter("mount")
+	leave, err := f.startCall("mount")
 	defer leave()
 	if err == nil {
 		err = ctx.Err()
@@ -168,15 +168,15 @@ func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest)
 	if err != nil {
 		return err
 	}
-	d, err := f.held(req.Device)
+	d, err := f.diskOf(req.Device)
 	if info, statErr := os.Stat(req.Target); err == nil && (statErr != nil || !info.IsDir()) {
 		err = unix.ENOTDIR
 	}
 	number, fstype := req.Device.Number(), req.Type
-	if err == nil && number == numberOf(d) && d.hasMapping() {
+	if err == nil && number == diskNumberOf(d) && d.hasMapping() {
 		err = unix.EBUSY
 	}
-	if err != nil || d.holds(number).State != filesystem.StateFormatted || !d.holds(number).IsComplete {
+	if err != nil || d.contentOf(number).State != filesystem.StateFormatted || !d.contentOf(number).IsComplete {
 		return volume.Errorf(volume.KindPrecondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
 	}
 	switch req.Type {
@@ -201,7 +201,7 @@ func modeOf(flags []string) []string {
 }
 
 func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) error {
-	leave, err := f.enter("bind")
+	leave, err := f.startCall("bind")
 	defer leave()
 	if err == nil {
 		err = ctx.Err()
@@ -215,7 +215,7 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	if info, err := os.Stat(req.Target); err != nil || !info.IsDir() {
 		return volume.Errorf(volume.KindInternal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
 	}
-	if i := f.top(req.Source); i >= 0 {
+	if i := f.topMount(req.Source); i >= 0 {
 		m := f.mounts[i]
 		m.MountPoint = req.Target
 		if !m.IsReadOnly() { // the flags of the source stay
@@ -237,7 +237,7 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 
 // bindNode makes the target the device node of a disk, or of the mapping on it.
 // The machine is locked.
-func (f fakeFilesystems) bindNode(d *disk, req filesystem.BindRequest) error {
+func (f fakeFilesystems) bindNode(d *fakeDisk, req filesystem.BindRequest) error {
 	number := device(d, req.Source).Number()
 	if err := os.Remove(req.Target); err != nil {
 		return err
@@ -253,8 +253,8 @@ func (f fakeFilesystems) bindNode(d *disk, req filesystem.BindRequest) error {
 }
 
 func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error {
-	leave, err := f.enter("unmount")
-	unmounting := f.unmounting
+	leave, err := f.startCall("unmount")
+	unmounting := f.holdUnmount
 	leave()
 	if unmounting != nil {
 		<-unmounting
@@ -271,24 +271,24 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 	if i < 0 {
 		return nil
 	}
-	if top := f.top(m.MountPoint); top != i {
+	if top := f.topMount(m.MountPoint); top != i {
 		return volume.Errorf(volume.KindPrecondition, "%s is mounted on top of it", f.mounts[top].Source)
 	}
 	f.mounts = slices.Delete(f.mounts, i, i+1)
-	if below := f.top(m.MountPoint); m.IsDeviceNode() && (below < 0 || !f.mounts[below].IsDeviceNode()) {
+	if below := f.topMount(m.MountPoint); m.IsDeviceNode() && (below < 0 || !f.mounts[below].IsDeviceNode()) {
 		_ = os.WriteFile(m.MountPoint+".tmp", nil, 0o600)
 		_ = os.Rename(m.MountPoint+".tmp", m.MountPoint)
 	}
 	for _, d := range f.disks { // what is mounted anew is alive
-		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return f.rests(m, d) }) {
-			d.dead = nil
+		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return f.isOnDisk(m, d) }) {
+			d.mountFailure = nil
 		}
 	}
 	return nil
 }
 
-// top is the index of the topmost mount at a path, or -1.
-func (f fakeFilesystems) top(path string) int {
+// topMount is the index of the topmost mount at a path, or -1.
+func (f fakeFilesystems) topMount(path string) int {
 	for i, m := range slices.Backward(f.mounts) {
 		if m.MountPoint == path {
 			return i
@@ -298,40 +298,40 @@ func (f fakeFilesystems) top(path string) int {
 }
 
 func (f fakeFilesystems) FindMount(path string) (filesystem.Mount, bool, error) {
-	leave, err := f.enter("find-mount")
-	looking := f.looking
+	leave, err := f.startCall("find-mount")
+	looking := f.holdFindMount
 	leave()
 	if looking != nil {
 		<-looking
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if i := f.top(path); i >= 0 && err == nil {
+	if i := f.topMount(path); i >= 0 && err == nil {
 		return f.mounts[i], true, nil
 	}
 	return filesystem.Mount{}, false, err
 }
 
 func (f fakeFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error) {
-	leave, err := f.enter("mounts-of")
+	leave, err := f.startCall("mounts-of")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "the mounts")
+		err = checkInTime(ctx, "the mounts")
 	}
 	if err != nil {
 		return nil, err
 	}
 	var of []filesystem.Mount
 	for _, m := range f.mounts {
-		if f.numberOf(m) == number || m.Device == number || m.DeviceNode == number {
+		if f.deviceNumberOf(m) == number || m.Device == number || m.DeviceNode == number {
 			of = append(of, m)
 		}
 	}
 	return of, nil
 }
 
-// numberOf is the number of the device below a mounted filesystem.
-func (m *machine) numberOf(mount filesystem.Mount) blockdev.DeviceNumber {
+// deviceNumberOf is the number of the device below a mounted filesystem.
+func (m *machine) deviceNumberOf(mount filesystem.Mount) blockdev.DeviceNumber {
 	if mount.FSType != string(filesystem.TypeBtrfs) {
 		return mount.Device
 	}
@@ -343,24 +343,24 @@ func (m *machine) numberOf(mount filesystem.Mount) blockdev.DeviceNumber {
 
 // mountedAt returns the mount at a path and the disk of the device, if these
 // belong together.
-func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesystem.Mount, *disk, error) {
-	i := f.top(path)
+func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesystem.Mount, *fakeDisk, error) {
+	i := f.topMount(path)
 	if i < 0 {
 		return filesystem.Mount{}, nil, volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", path)
 	}
 	m := f.mounts[i]
-	d, err := f.held(dev)
-	if err == nil && f.numberOf(m) != dev.Number() {
+	d, err := f.diskOf(dev)
+	if err == nil && f.deviceNumberOf(m) != dev.Number() {
 		err = volume.Errorf(volume.KindPrecondition, "the mount at %s is of %s, not of the volume's device %s", path, m.Source, dev.Path())
 	}
 	return m, d, err
 }
 
 func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
-	leave, err := f.enter("grow")
-	growing, started := f.growing, f.started
+	leave, err := f.startCall("grow")
+	growing, started := f.holdGrow, f.growStarted
 	var goal volume.Size // the device as it is at first
-	if d, heldErr := f.held(req.Device); heldErr == nil {
+	if d, heldErr := f.diskOf(req.Device); heldErr == nil {
 		goal = d.sizeOf(req.Device.Number())
 	}
 	leave()
@@ -386,8 +386,8 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 		return g, volume.Errorf(volume.KindDeadline, "%s has %s, not %s", req.Device.Path(), g.DeviceSize, req.Required)
 	case size > g.DeviceSize:
 		return g, volume.Errorf(volume.KindPrecondition, "the filesystem has %s, more than its device with %s", size, g.DeviceSize)
-	case d.dead != nil:
-		return g, d.dead
+	case d.mountFailure != nil:
+		return g, d.mountFailure
 	case size == g.DeviceSize:
 		return g, nil
 	case m.IsReadOnly() || d.refusesWrites(req.Device.Number()):
@@ -401,26 +401,26 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 }
 
 func (f fakeFilesystems) CheckHealth(ctx context.Context, dev filesystem.Device, path string) error {
-	leave, err := f.enter("alive")
+	leave, err := f.startCall("alive")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, path)
+		err = checkInTime(ctx, path)
 	}
 	if err != nil {
 		return err
 	}
 	_, d, err := f.mountedAt(dev, path)
 	if err == nil {
-		err = d.dead
+		err = d.mountFailure
 	}
 	return err
 }
 
 func (f fakeFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
-	leave, err := f.enter("measure")
+	leave, err := f.startCall("measure")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, path)
+		err = checkInTime(ctx, path)
 	}
 	if err != nil {
 		return filesystem.Measurement{}, err
@@ -439,26 +439,26 @@ func (f fakeFilesystems) Measure(ctx context.Context, dev filesystem.Device, pat
 }
 
 func (f fakeFilesystems) Propagates(string) (bool, error) {
-	leave, err := f.enter("propagates")
+	leave, err := f.startCall("propagates")
 	defer leave()
-	return !f.private, err
+	return !f.mountsArePrivate, err
 }
 
 func (f fakeFilesystems) ReadUsage(m filesystem.Mount) (filesystem.Usage, error) {
-	leave, err := f.enter("stats")
-	growing := f.growing
+	leave, err := f.startCall("stats")
+	growing := f.holdGrow
 	leave()
 	if growing != nil {
 		<-growing
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if i := f.top(m.MountPoint); err == nil && (i < 0 || f.mounts[i].ID != m.ID) {
+	if i := f.topMount(m.MountPoint); err == nil && (i < 0 || f.mounts[i].ID != m.ID) {
 		err = volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", m.MountPoint)
 	}
 	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
 }
 
-func numberOf(d *disk) blockdev.DeviceNumber {
+func diskNumberOf(d *fakeDisk) blockdev.DeviceNumber {
 	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
 }

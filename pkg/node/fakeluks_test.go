@@ -12,26 +12,26 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// luksDisk is what LUKS has to do with a disk. What the disk's content is, one
+// luksState is what LUKS has to do with a disk. What the disk's content is, one
 // sees through the mapping; on the disk itself a header hides it.
-type luksDisk struct {
-	header     luks.Header
-	passphrase string
-	readOnly   bool // the mapping is
-	keyring    bool // the kernel keeps the key of the mapping to itself
-	handles    int  // descriptors of the mapping that are open
-	plugged    int  // of the disk, when the mapping was opened: the next time it is another disk
-	cut        bool // the next luksFormat is killed before it has made a key slot
+type luksState struct {
+	header         luks.Header
+	passphrase     string
+	readOnly       bool // the mapping is
+	keyInKeyring   bool // the kernel keeps the key of the mapping to itself
+	openHandles    int  // descriptors of the mapping that are open
+	plugCount      int  // of the disk, when the mapping was opened: the next time it is another disk
+	killNextFormat bool // the next luksFormat is killed before it has made a key slot
 }
 
 // hasMapping reports whether a mapping rests on the disk, by whomever.
-func (d *disk) hasMapping() bool { return d.crypt > 0 || d.mapper }
+func (d *fakeDisk) hasMapping() bool { return d.mappingSize > 0 || d.hasOtherMapping }
 
 // mappingGone reports whether the mapping has lost the disk below it.
-func (d *disk) mappingGone() bool { return !d.connected || d.plugged != d.luks.plugged }
+func (d *fakeDisk) mappingGone() bool { return !d.connected || d.plugCount != d.luks.plugCount }
 
-// mappingOf is the device number of the mapping on a disk.
-func mappingOf(d *disk) blockdev.DeviceNumber {
+// mappingNumberOf is the device number of the mapping on a disk.
+func mappingNumberOf(d *fakeDisk) blockdev.DeviceNumber {
 	return blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 }
 
@@ -40,9 +40,9 @@ type fakeMappings struct{ *machine }
 
 // enterIn is enter for a call that ends with its context.
 func (f fakeMappings) enterIn(ctx context.Context, call string) (func(), error) {
-	leave, err := f.enter(call)
+	leave, err := f.startCall(call)
 	if err == nil {
-		err = inTime(ctx, call)
+		err = checkInTime(ctx, call)
 	}
 	return leave, err
 }
@@ -53,7 +53,7 @@ func (f fakeMappings) Header(ctx context.Context, dev blockdev.Device) (luks.Hea
 	if err != nil {
 		return luks.Header{}, volume.Errorf(volume.KindOf(err), "read the LUKS header of %s: %w", dev.Path, err)
 	}
-	d, err := f.at(dev)
+	d, err := f.diskOfDevice(dev)
 	if err != nil {
 		return luks.Header{}, err
 	}
@@ -62,7 +62,7 @@ func (f fakeMappings) Header(ctx context.Context, dev blockdev.Device) (luks.Hea
 
 func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.Header, bool, error) {
 	leave, err := f.enterIn(ctx, "luks-format")
-	encrypting := f.encrypting
+	encrypting := f.holdLUKSFormat
 	leave()
 	if encrypting != nil {
 		<-encrypting
@@ -77,19 +77,19 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 		return luks.Header{}, false, volume.Errorf(volume.KindInvalid, "no passphrase")
 	}
 	f.mu.Lock()
-	d, err := f.at(req.Device)
+	d, err := f.diskOfDevice(req.Device)
 	if err != nil {
 		f.mu.Unlock()
 		return luks.Header{}, false, err
 	}
-	h, disk := d.luks.header, d.shown
+	h, disk := d.luks.header, d.deviceSize
 	f.mu.Unlock()
 	uuid, _ := os.ReadFile(req.Marker)
 	ours := len(uuid) > 0 && string(uuid) == h.UUID
 	if h.State == luks.HeaderSound {
 		return h, ours, nil
 	}
-	if disk < header+volume.MiB {
+	if disk < headerSize+volume.MiB {
 		return h, false, volume.Errorf(volume.KindPrecondition, "%s is too small for encryption", req.Device.Path)
 	}
 	if h.State != luks.HeaderAbsent && !ours {
@@ -108,10 +108,10 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 }
 
 // format makes the header, after the marker.
-func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool, error) {
+func (f fakeMappings) format(req luks.FormatRequest, d *fakeDisk) (luks.Header, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if path, used := f.user(d, numberOf(d)); used {
+	if path, used := f.findUser(d, diskNumberOf(d)); used {
 		return luks.Header{}, false, volume.Errorf(volume.KindDeadline, "%s is in use at %s", req.Device.Path, path)
 	}
 	f.nextID++
@@ -120,10 +120,10 @@ func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool
 		return luks.Header{}, false, err
 	}
 	d.content = filesystem.Signature{State: filesystem.StateForeign, Content: "unknown data", IsRandom: true}
-	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: uuid, Offset: header, Sector: 512}
+	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: uuid, Offset: headerSize, Sector: 512}
 	d.luks.passphrase = string(req.Passphrase)
-	if d.luks.cut {
-		d.luks.cut, d.luks.header.State = false, luks.HeaderUnfinished
+	if d.luks.killNextFormat {
+		d.luks.killNextFormat, d.luks.header.State = false, luks.HeaderUnfinished
 		return d.luks.header, false, volume.Errorf(volume.KindInternal, "cryptsetup was killed")
 	}
 	return d.luks.header, true, nil
@@ -131,7 +131,7 @@ func (f fakeMappings) format(req luks.FormatRequest, d *disk) (luks.Header, bool
 
 func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapping, error) {
 	leave, err := f.enterIn(ctx, "luks-open")
-	opening := f.opening
+	opening := f.holdLUKSOpen
 	leave()
 	if opening != nil {
 		<-opening
@@ -144,7 +144,7 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	if err != nil {
 		return luks.Mapping{}, volume.Errorf(volume.KindOf(err), "open %s: %w", req.Device.Path, err)
 	}
-	d, err := f.at(req.Device)
+	d, err := f.diskOfDevice(req.Device)
 	switch {
 	case err != nil:
 		return luks.Mapping{}, err
@@ -155,7 +155,7 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	if err != nil || already {
 		return f.mapping(req.ID, d), err
 	}
-	path, used := f.user(d, numberOf(d))
+	path, used := f.findUser(d, diskNumberOf(d))
 	switch {
 	case len(req.Passphrase) == 0:
 		return luks.Mapping{}, volume.Errorf(volume.KindInvalid, "no passphrase")
@@ -164,30 +164,30 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	case used:
 		return luks.Mapping{}, volume.Errorf(volume.KindDeadline, "open %s: it is in use at %s", req.Device.Path, path)
 	}
-	d.crypt, d.luks.readOnly, d.luks.keyring, d.luks.plugged = d.shown-header, req.ReadOnly, false, d.plugged
-	f.mapped[req.ID] = d
+	d.mappingSize, d.luks.readOnly, d.luks.keyInKeyring, d.luks.plugCount = d.deviceSize-headerSize, req.ReadOnly, false, d.plugCount
+	f.mappedDisks[req.ID] = d
 	return f.mapping(req.ID, d), nil
 }
 
 // openAlready reports whether the mapping is open as asked for. One that is
 // nobody's and of no use is closed. The machine is locked.
-func (f fakeMappings) openAlready(req luks.OpenRequest, d *disk) (bool, error) {
-	on := f.mapped[req.ID]
+func (f fakeMappings) openAlready(req luks.OpenRequest, d *fakeDisk) (bool, error) {
+	on := f.mappedDisks[req.ID]
 	switch {
 	case on == nil:
 		return false, nil
 	case on == d && !on.mappingGone() && on.luks.readOnly == req.ReadOnly:
 		return true, nil
-	case on.luks.handles > 0, on != d && !on.mappingGone():
+	case on.luks.openHandles > 0, on != d && !on.mappingGone():
 		return false, volume.Errorf(volume.KindPrecondition, "the mapping of %s is in the way", req.ID)
 	}
 	return false, f.close(req.ID, on)
 }
 
-func (f fakeMappings) mapping(id string, d *disk) luks.Mapping {
+func (f fakeMappings) mapping(id string, d *fakeDisk) luks.Mapping {
 	m := luks.Mapping{
 		Device: device(d, d.path+"-crypt"), Disk: device(d, d.path), Name: luks.MappingName(id),
-		Offset: header, Size: d.crypt, ReadOnly: d.luks.readOnly,
+		Offset: headerSize, Size: d.mappingSize, ReadOnly: d.luks.readOnly,
 	}
 	if d.mappingGone() {
 		m.DiskGone, m.Disk = true, blockdev.Device{Major: diskMajor, Minor: d.number}
@@ -198,7 +198,7 @@ func (f fakeMappings) mapping(id string, d *disk) luks.Mapping {
 func (f fakeMappings) Find(ctx context.Context, id string) (luks.Mapping, bool, error) {
 	leave, err := f.enterIn(ctx, "luks-find")
 	defer leave()
-	d := f.mapped[id]
+	d := f.mappedDisks[id]
 	if err != nil || d == nil {
 		return luks.Mapping{}, false, err
 	}
@@ -212,7 +212,7 @@ func (f fakeMappings) CloseOn(ctx context.Context, id string, _ blockdev.Device)
 func (f fakeMappings) Close(ctx context.Context, id string) error {
 	leave, err := f.enterIn(ctx, "luks-close")
 	defer leave()
-	d := f.mapped[id]
+	d := f.mappedDisks[id]
 	if err != nil || d == nil {
 		return err
 	}
@@ -221,17 +221,17 @@ func (f fakeMappings) Close(ctx context.Context, id string) error {
 
 // close closes a mapping that nobody uses. A device node that a pod has does
 // not keep it open, but is seen. The machine is locked.
-func (f fakeMappings) close(id string, d *disk) error {
+func (f fakeMappings) close(id string, d *fakeDisk) error {
 	for _, m := range f.mounts {
-		if f.rests(m, d) || m.DeviceNode == mappingOf(d) && !m.IsStaleDeviceNode() {
+		if f.isOnDisk(m, d) || m.DeviceNode == mappingNumberOf(d) && !m.IsStaleDeviceNode() {
 			return volume.Errorf(volume.KindPrecondition, "the mapping of %s is in use: mounted at %s", id, m.MountPoint)
 		}
 	}
-	if d.luks.handles > 0 {
+	if d.luks.openHandles > 0 {
 		return volume.Errorf(volume.KindDeadline, "the mapping of %s stays open", id)
 	}
-	d.crypt = 0
-	delete(f.mapped, id)
+	d.mappingSize = 0
+	delete(f.mappedDisks, id)
 	return nil
 }
 
@@ -241,26 +241,26 @@ func (f fakeMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte)
 	if err != nil {
 		return 0, err
 	}
-	d, err := f.at(dev)
+	d, err := f.diskOfDevice(dev)
 	if err != nil {
 		return 0, err
 	}
-	want := d.shown - header
+	want := d.deviceSize - headerSize
 	switch {
 	case dev.Major != cryptMajor:
 		return 0, volume.Errorf(volume.KindPrecondition, "%s is not a dm-crypt mapping", dev.Path)
-	case d.crypt >= want:
-		return d.crypt, nil
-	case d.luks.keyring && len(key) == 0:
+	case d.mappingSize >= want:
+		return d.mappingSize, nil
+	case d.luks.keyInKeyring && len(key) == 0:
 		return 0, volume.Errorf(volume.KindPrecondition, "the passphrase is needed")
 	}
-	d.crypt = want
-	return d.crypt, nil
+	d.mappingSize = want
+	return d.mappingSize, nil
 }
 
 // encrypt gives the volume of the bench a LUKS2 header and an open mapping.
-func (b *bench) encrypt(d *disk) {
-	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: "00000000-0000-4000-8000-000000000000", Offset: header, Sector: 512}
-	d.luks.passphrase, d.luks.plugged, d.crypt = secret, d.plugged, d.backend-header
-	b.mapped[b.id] = d
+func (b *testNode) encrypt(d *fakeDisk) {
+	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: "00000000-0000-4000-8000-000000000000", Offset: headerSize, Sector: 512}
+	d.luks.passphrase, d.luks.plugCount, d.mappingSize = secret, d.plugCount, d.backendSize-headerSize
+	b.mappedDisks[b.id] = d
 }

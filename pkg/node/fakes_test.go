@@ -27,96 +27,96 @@ import (
 // filesystem grows to what its device shows, an unmounted path is no mount.
 type machine struct {
 	mu     sync.Mutex
-	disks  map[string]*disk // by volume id; what the backend has
+	disks  map[string]*fakeDisk // by volume id; what the backend has
 	mounts []filesystem.Mount
 	nextID int
 	open   int // descriptors, also those of disks that are gone
 	calls  []string
-	// formatting, when set, makes a format last until it is closed.
-	formatting chan struct{}
-	checking   chan struct{} // likewise a check
-	unmounting chan struct{} // and an unmount
-	looking    chan struct{} // and a look at a mount
-	growing    chan struct{} // when set, a growth lasts until it is closed
-	started    chan struct{} // when set, closed when a growth begins
-	fail       map[string]error
-	meanwhile  map[string]func() // what happens on the machine right before a call
-	encrypting chan struct{}     // when set, a luksFormat lasts until it is closed
-	opening    chan struct{}     // likewise the opening of a mapping
-	private    bool              // mounts do not propagate
-	mapped     map[string]*disk  // by volume id: the disk below the mapping of that name
-	events     chan blockdev.SizeEvent
-	// harm is what nobody would forgive, and no answer tells of.
-	harm []string
+	// holdFormat, when set, makes a format last until it is closed.
+	holdFormat       chan struct{}
+	holdCheck        chan struct{} // likewise a check
+	holdUnmount      chan struct{} // and an unmount
+	holdFindMount    chan struct{} // and a look at a mount
+	holdGrow         chan struct{} // when set, a growth lasts until it is closed
+	growStarted      chan struct{} // when set, closed when a growth begins
+	fail             map[string]error
+	hooks            map[string]func()    // what happens on the machine right before a call
+	holdLUKSFormat   chan struct{}        // when set, a luksFormat lasts until it is closed
+	holdLUKSOpen     chan struct{}        // likewise the opening of a mapping
+	mountsArePrivate bool                 // mounts do not propagate
+	mappedDisks      map[string]*fakeDisk // by volume id: the disk below the mapping of that name
+	events           chan blockdev.SizeEvent
+	// violations is what nobody would forgive, and no answer tells of.
+	violations []string
 }
 
-// disk is a volume and, when connected, its device.
-type disk struct {
-	backend   volume.Size
-	connected bool
-	deleted   bool // the backend has the volume no more, but its device is still there
-	readOnly  bool
-	guarded   bool // read-only because Connect was asked for it
-	number    uint32
-	path      string
-	shown     volume.Size // what the device reads
-	deaf      bool        // a rescan brings nothing
-	content   filesystem.Signature
-	crypt     volume.Size            // size of a mapping on the disk; zero: none
-	luks      luksDisk               // what LUKS has to do with it
-	serial    string                 // the volume it really is; empty: the right one
-	liar      bool                   // an awaited size is reported as reached although it is not
-	mapper    bool                   // the mapping on it is none of dm-crypt
-	dead      error                  // what its mounted filesystem answers
-	patience  time.Duration          // how long the last wait for its size could have lasted
-	handles   int                    // descriptors that are open
-	stays     bool                   // a hypervisor has plugged it in: Disconnect flushes it, and it stays
-	plugged   int                    // how often it was connected
-	formatted int                    // how often mkfs has run
-	measured  filesystem.Measurement // what is wrong with its mounted filesystem
+// fakeDisk is a volume and, when connected, its device.
+type fakeDisk struct {
+	backendSize       volume.Size
+	connected         bool
+	deleted           bool // the backend has the volume no more, but its device is still there
+	readOnly          bool
+	readOnlyByConnect bool // read-only because Connect was asked for it
+	number            uint32
+	path              string
+	deviceSize        volume.Size // what the device reads
+	ignoresRescan     bool        // a rescan brings nothing
+	content           filesystem.Signature
+	mappingSize       volume.Size            // size of a mapping on the disk; zero: none
+	luks              luksState              // what LUKS has to do with it
+	serial            string                 // the volume it really is; empty: the right one
+	reportsFalseSize  bool                   // an awaited size is reported as reached although it is not
+	hasOtherMapping   bool                   // the mapping on it is none of dm-crypt
+	mountFailure      error                  // what its mounted filesystem answers
+	awaitTimeout      time.Duration          // how long the last wait for its size could have lasted
+	openHandles       int                    // descriptors that are open
+	staysPlugged      bool                   // a hypervisor has plugged it in: Disconnect flushes it, and it stays
+	plugCount         int                    // how often it was connected
+	formatCount       int                    // how often mkfs has run
+	measured          filesystem.Measurement // what is wrong with its mounted filesystem
 
-	conn   volume.Connection // what the connector says beside path and size
-	header volume.Size       // what the device lacks of the volume
-	blind  bool              // the connector learns the size at Connect only
+	conn              volume.Connection // what the connector says beside path and size
+	overhead          volume.Size       // what the device lacks of the volume
+	sizeOnlyAtConnect bool              // the connector learns the size at Connect only
 }
 
-func (d *disk) connection() volume.Connection {
+func (d *fakeDisk) connection() volume.Connection {
 	conn := d.conn
-	conn.Path, conn.Size = d.path, d.backend
+	conn.Path, conn.Size = d.path, d.backendSize
 	return conn
 }
 
 const (
 	diskMajor  = 240 // LOCAL/EXPERIMENTAL USE in the kernel's list
 	cryptMajor = 241
-	header     = 16 * volume.MiB
+	headerSize = 16 * volume.MiB
 )
 
 func newMachine() *machine {
 	return &machine{
-		disks: map[string]*disk{}, mapped: map[string]*disk{}, nextID: 100, fail: map[string]error{}, meanwhile: map[string]func(){},
+		disks: map[string]*fakeDisk{}, mappedDisks: map[string]*fakeDisk{}, nextID: 100, fail: map[string]error{}, hooks: map[string]func(){},
 		events: make(chan blockdev.SizeEvent),
 	}
 }
 
 // add makes a volume in the backend.
-func (m *machine) add(id string, size volume.Size) *disk {
-	d := &disk{backend: size, number: uint32(len(m.disks) + 1), content: filesystem.Signature{State: filesystem.StateBlank}}
+func (m *machine) add(id string, size volume.Size) *fakeDisk {
+	d := &fakeDisk{backendSize: size, number: uint32(len(m.disks) + 1), content: filesystem.Signature{State: filesystem.StateBlank}}
 	d.path = fmt.Sprintf("/dev/fake%d", d.number)
 	m.disks[id] = d
 	return d
 }
 
-func (m *machine) enter(call string) (func(), error) {
+func (m *machine) startCall(call string) (func(), error) {
 	m.mu.Lock()
 	m.calls = append(m.calls, call)
-	if happens := m.meanwhile[call]; happens != nil {
+	if happens := m.hooks[call]; happens != nil {
 		happens()
 	}
 	return m.mu.Unlock, m.fail[call]
 }
 
-func (m *machine) called(call string) int {
+func (m *machine) countCalls(call string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := 0
@@ -128,9 +128,9 @@ func (m *machine) called(call string) int {
 	return n
 }
 
-// inTime is what a call answers that waits for a device or a mount when its
+// checkInTime is what a call answers that waits for a device or a mount when its
 // context has ended.
-func inTime(ctx context.Context, what string) error {
+func checkInTime(ctx context.Context, what string) error {
 	if ctx.Err() == nil {
 		return nil
 	}
@@ -139,7 +139,7 @@ func inTime(ctx context.Context, what string) error {
 
 // diskAt returns the disk with this path, or below the mapping with this path,
 // and whether there is such a device.
-func (m *machine) diskAt(path string) (*disk, bool) {
+func (m *machine) diskAt(path string) (*fakeDisk, bool) {
 	for _, d := range m.disks {
 		switch path {
 		case d.path:
@@ -154,7 +154,7 @@ func (m *machine) diskAt(path string) (*disk, bool) {
 // fakeConnector implements volume.Connector.
 type fakeConnector struct{ *machine }
 
-func (c fakeConnector) find(id string) (*disk, error) {
+func (c fakeConnector) find(id string) (*fakeDisk, error) {
 	if d, ok := c.disks[id]; ok && !d.deleted {
 		return d, nil
 	}
@@ -162,10 +162,10 @@ func (c fakeConnector) find(id string) (*disk, error) {
 }
 
 func (c fakeConnector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	leave, err := c.enter("connect")
+	leave, err := c.startCall("connect")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "connect")
+		err = checkInTime(ctx, "connect")
 	}
 	if err != nil {
 		return volume.Connection{}, err
@@ -176,50 +176,50 @@ func (c fakeConnector) Connect(ctx context.Context, req volume.ConnectRequest) (
 	}
 	switch { // what the hypervisor has made read-only stays so
 	case req.ReadOnly && !d.readOnly:
-		d.readOnly, d.guarded = true, true
-	case !req.ReadOnly && d.guarded:
-		d.readOnly, d.guarded = false, false
+		d.readOnly, d.readOnlyByConnect = true, true
+	case !req.ReadOnly && d.readOnlyByConnect:
+		d.readOnly, d.readOnlyByConnect = false, false
 	}
 	if !d.connected {
-		d.connected, d.shown = true, max(d.shown, d.backend-d.header)
-		d.plugged++
+		d.connected, d.deviceSize = true, max(d.deviceSize, d.backendSize-d.overhead)
+		d.plugCount++
 	}
 	return d.connection(), nil
 }
 
 func (c fakeConnector) Disconnect(ctx context.Context, id string) error {
-	leave, err := c.enter("disconnect")
+	leave, err := c.startCall("disconnect")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "disconnect")
+		err = checkInTime(ctx, "disconnect")
 	}
 	if d := c.disks[id]; d != nil && err == nil {
 		for _, m := range c.mounts {
-			if m.DeviceNode == numberOf(d) && !m.IsStaleDeviceNode() {
-				c.harm = append(c.harm, "the disk was taken from under the raw device at "+m.MountPoint)
+			if m.DeviceNode == diskNumberOf(d) && !m.IsStaleDeviceNode() {
+				c.violations = append(c.violations, "the disk was taken from under the raw device at "+m.MountPoint)
 			}
-			if d.connected && c.rests(m, d) {
+			if d.connected && c.isOnDisk(m, d) {
 				return volume.Errorf(volume.KindPrecondition, "still mounted at %s", m.MountPoint)
 			}
 		}
 		if d.connected && d.hasMapping() {
 			return volume.Errorf(volume.KindPrecondition, "%s is still in use: by %s-crypt", d.path, d.path)
 		}
-		if d.handles > 0 {
+		if d.openHandles > 0 {
 			return volume.Errorf(volume.KindDeadline, "%s is still open", d.path)
 		}
-		if !d.stays {
-			d.connected, d.shown = false, 0
+		if !d.staysPlugged {
+			d.connected, d.deviceSize = false, 0
 		}
 	}
 	return err
 }
 
 func (c fakeConnector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
-	leave, err := c.enter("locate")
+	leave, err := c.startCall("locate")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "locate")
+		err = checkInTime(ctx, "locate")
 	}
 	if err != nil {
 		return volume.Connection{}, false, err
@@ -230,7 +230,7 @@ func (c fakeConnector) Locate(ctx context.Context, id string) (volume.Connection
 	}
 	conn := d.connection()
 	conn.PublishedSize, conn.Encrypted = 0, false // only Connect is told
-	if d.blind {
+	if d.sizeOnlyAtConnect {
 		conn.Size = 0
 		if conn.Granularity > 0 {
 			conn.MaxOverhead = 32 * volume.MiB // what there may be at most
@@ -240,10 +240,10 @@ func (c fakeConnector) Locate(ctx context.Context, id string) (volume.Connection
 }
 
 func (c fakeConnector) Verify(ctx context.Context, id, path string) error {
-	leave, err := c.enter("verify")
+	leave, err := c.startCall("verify")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "verify")
+		err = checkInTime(ctx, "verify")
 	}
 	if err != nil {
 		return err
@@ -273,7 +273,7 @@ func (fakeConnector) Node(context.Context) (volume.NodeInfo, error) {
 type fakeDevices struct{ *machine }
 
 func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
-	leave, _ := f.enter("by-path")
+	leave, _ := f.startCall("by-path")
 	defer leave()
 	switch d, ok := f.diskAt(path); {
 	case ok:
@@ -302,10 +302,10 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 	return blockdev.Device{}, volume.Errorf(volume.KindInternal, "%s is no block device", path)
 }
 
-func device(d *disk, path string) blockdev.Device {
+func device(d *fakeDisk, path string) blockdev.Device {
 	if path != d.path {
 		kind := blockdev.KindCrypt
-		if d.mapper {
+		if d.hasOtherMapping {
 			kind = blockdev.KindMapper
 		}
 		return blockdev.Device{Major: cryptMajor, Minor: d.number, Path: path, Kind: kind}
@@ -314,7 +314,7 @@ func device(d *disk, path string) blockdev.Device {
 }
 
 func (f fakeDevices) ByNumber(major, minor uint32) (blockdev.Device, error) {
-	leave, err := f.enter("by-number")
+	leave, err := f.startCall("by-number")
 	defer leave()
 	if err != nil {
 		return blockdev.Device{}, err
@@ -343,21 +343,21 @@ func (f fakeDevices) Stack(dev blockdev.Device) ([]blockdev.Device, error) {
 }
 
 func (f fakeDevices) Holders(dev blockdev.Device) ([]blockdev.Device, error) {
-	leave, err := f.enter("holders")
+	leave, err := f.startCall("holders")
 	defer leave()
 	if err != nil {
 		return nil, err
 	}
-	d, err := f.at(dev)
+	d, err := f.diskOfDevice(dev)
 	if err != nil || dev.Major == cryptMajor || !d.hasMapping() || d.mappingGone() {
 		return nil, err
 	}
 	return []blockdev.Device{device(d, d.path+"-crypt")}, nil
 }
 
-// at returns the disk of a device that is there under its number: of itself,
+// diskOfDevice returns the disk of a device that is there under its number: of itself,
 // or of the mapping on it.
-func (m *machine) at(dev blockdev.Device) (*disk, error) {
+func (m *machine) diskOfDevice(dev blockdev.Device) (*fakeDisk, error) {
 	d, connected := m.diskAt(dev.Path)
 	if !connected || d.number != dev.Minor {
 		return nil, volume.Errorf(volume.KindInternal, "open %s: it does not lead to block device %s", dev.Path, dev.Number())
@@ -366,15 +366,15 @@ func (m *machine) at(dev blockdev.Device) (*disk, error) {
 }
 
 // sizeOf is the size of a disk, or of the mapping on it.
-func (d *disk) sizeOf(dev blockdev.DeviceNumber) volume.Size {
-	if dev.Major == cryptMajor && d.crypt > 0 {
-		return d.crypt
+func (d *fakeDisk) sizeOf(dev blockdev.DeviceNumber) volume.Size {
+	if dev.Major == cryptMajor && d.mappingSize > 0 {
+		return d.mappingSize
 	}
-	return d.shown
+	return d.deviceSize
 }
 
 // refusesWrites reports whether a disk, or the mapping on it, is read-only.
-func (d *disk) refusesWrites(dev blockdev.DeviceNumber) bool {
+func (d *fakeDisk) refusesWrites(dev blockdev.DeviceNumber) bool {
 	if dev.Major == cryptMajor {
 		return d.luks.readOnly
 	}
@@ -382,20 +382,20 @@ func (d *disk) refusesWrites(dev blockdev.DeviceNumber) bool {
 }
 
 // descriptors counts what is open of a disk, or of the mapping on it.
-func (d *disk) descriptors(dev blockdev.DeviceNumber) *int {
+func (d *fakeDisk) descriptors(dev blockdev.DeviceNumber) *int {
 	if dev.Major == cryptMajor {
-		return &d.luks.handles
+		return &d.luks.openHandles
 	}
-	return &d.handles
+	return &d.openHandles
 }
 
 func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
-	leave, err := f.enter("size")
+	leave, err := f.startCall("size")
 	defer leave()
 	if err != nil {
 		return 0, err
 	}
-	d, err := f.at(dev)
+	d, err := f.diskOfDevice(dev)
 	if err != nil {
 		return 0, err
 	}
@@ -406,28 +406,28 @@ func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
 // the disk was pulled out, also when the disk is back by then.
 type fakeHandle struct {
 	f       fakeDevices
-	d       *disk
+	d       *fakeDisk
 	dev     blockdev.Device
 	plugged int
 	closed  *bool
 }
 
 func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice, error) {
-	leave, err := f.enter("open")
+	leave, err := f.startCall("open")
 	defer leave()
 	if err == nil {
-		err = inTime(ctx, "open")
+		err = checkInTime(ctx, "open")
 	}
 	if err != nil {
 		return nil, err
 	}
-	d, err := f.at(dev)
+	d, err := f.diskOfDevice(dev)
 	if err != nil {
 		return nil, err
 	}
 	f.open++
 	*d.descriptors(dev.Number())++
-	return fakeHandle{f, d, dev, d.plugged, new(bool)}, nil
+	return fakeHandle{f, d, dev, d.plugCount, new(bool)}, nil
 }
 
 // usable is the error of a handle that answers nothing any more. The machine
@@ -436,7 +436,7 @@ func (h fakeHandle) usable() error {
 	switch {
 	case *h.closed:
 		return volume.Errorf(volume.KindInternal, "%s: %w", h.dev.Path, os.ErrClosed)
-	case h.d.connected && h.d.plugged == h.plugged:
+	case h.d.connected && h.d.plugCount == h.plugged:
 		return nil
 	case h.dev.Major == cryptMajor: // it is still there, and its disk is not
 		return volume.Errorf(volume.KindInternal, "%s: %w", h.dev.Path, unix.EIO)
@@ -452,13 +452,13 @@ func (h fakeHandle) BlockSize() (volume.Size, error)   { return 512, nil }
 func (h fakeHandle) ReadAt([]byte, int64) (int, error) { return 0, errors.New("a fake has no content") }
 
 func (h fakeHandle) Size() (volume.Size, error) {
-	leave, err := h.f.enter("size")
+	leave, err := h.f.startCall("size")
 	defer leave()
 	return h.d.sizeOf(h.dev.Number()), errors.Join(err, h.usable())
 }
 
 func (h fakeHandle) IsReadOnly() (bool, error) {
-	leave, err := h.f.enter("read-only")
+	leave, err := h.f.startCall("read-only")
 	defer leave()
 	return h.d.refusesWrites(h.dev.Number()), errors.Join(err, h.usable())
 }
@@ -475,7 +475,7 @@ func (h fakeHandle) Close() error {
 	}
 	*h.closed = true
 	h.f.open--
-	if h.plugged == h.d.plugged || h.dev.Major == cryptMajor { // a mapping outlives its disk
+	if h.plugged == h.d.plugCount || h.dev.Major == cryptMajor { // a mapping outlives its disk
 		*h.d.descriptors(h.dev.Number())--
 	}
 	return nil
@@ -493,22 +493,22 @@ func (f fakeDevices) WatchSizes(ctx context.Context, changed func(blockdev.SizeE
 }
 
 func (f fakeDevices) IsReadOnly(dev blockdev.Device) (bool, error) {
-	leave, err := f.enter("read-only")
+	leave, err := f.startCall("read-only")
 	defer leave()
 	d, _ := f.diskAt(dev.Path)
 	return d != nil && d.refusesWrites(dev.Number()), err
 }
 
 func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {
-	leave, err := f.enter("await")
+	leave, err := f.startCall("await")
 	if at, ok := ctx.Deadline(); ok && err == nil {
-		if d, err := f.at(dev); err == nil {
-			d.patience = time.Until(at)
+		if d, err := f.diskOfDevice(dev); err == nil {
+			d.awaitTimeout = time.Until(at)
 		}
 	}
 	leave()
 	if err == nil {
-		err = inTime(ctx, "open "+dev.Path)
+		err = checkInTime(ctx, "open "+dev.Path)
 	}
 	if err != nil {
 		return 0, err
@@ -529,18 +529,18 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 func (f fakeDevices) rescan(dev blockdev.Device, want volume.Size) (size volume.Size, done bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d, err := f.at(dev)
+	d, err := f.diskOfDevice(dev)
 	if err != nil {
 		return 0, false, err
 	}
-	if d.shown < want && !d.deaf {
-		d.shown = max(d.shown, d.backend-d.header)
+	if d.deviceSize < want && !d.ignoresRescan {
+		d.deviceSize = max(d.deviceSize, d.backendSize-d.overhead)
 	}
-	return d.shown, d.shown >= want || d.liar, nil
+	return d.deviceSize, d.deviceSize >= want || d.reportsFalseSize, nil
 }
 
-// bench is a Server on a machine, and the requests for one volume.
-type bench struct {
+// testNode is a Server on a machine, and the requests for one volume.
+type testNode struct {
 	*machine
 	*Server
 	id, staging, target string
@@ -548,7 +548,7 @@ type bench struct {
 	context, secrets    map[string]string
 }
 
-func newBench(t *testing.T, capability *csi.VolumeCapability) *bench {
+func newTestNode(t *testing.T, capability *csi.VolumeCapability) *testNode {
 	t.Helper()
 	m := newMachine()
 	s, err := New(Options{
@@ -559,31 +559,31 @@ func newBench(t *testing.T, capability *csi.VolumeCapability) *bench {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	return &bench{machine: m, Server: s, id: "vol-1", staging: filepath.Join(dir, "staging"), target: filepath.Join(dir, "pod", "mount"), capability: capability}
+	return &testNode{machine: m, Server: s, id: "vol-1", staging: filepath.Join(dir, "staging"), target: filepath.Join(dir, "pod", "mount"), capability: capability}
 }
 
-func mountCap(fstype string, flags ...string) *csi.VolumeCapability {
+func mountCapability(fstype string, flags ...string) *csi.VolumeCapability {
 	return &csi.VolumeCapability{
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: fstype, MountFlags: flags}},
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 	}
 }
 
-func blockCap() *csi.VolumeCapability {
+func blockCapability() *csi.VolumeCapability {
 	return &csi.VolumeCapability{
 		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 	}
 }
 
-func (b *bench) stage(ctx context.Context) error {
+func (b *testNode) stage(ctx context.Context) error {
 	_, err := b.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId: b.id, StagingTargetPath: b.staging, VolumeCapability: b.capability, VolumeContext: b.context, Secrets: b.secrets,
 	})
 	return err
 }
 
-func (b *bench) publish(ctx context.Context, readOnly bool) error {
+func (b *testNode) publish(ctx context.Context, readOnly bool) error {
 	_, err := b.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
 		VolumeId: b.id, StagingTargetPath: b.staging, TargetPath: b.target, VolumeCapability: b.capability, Readonly: readOnly,
 		VolumeContext: b.context,
@@ -591,17 +591,17 @@ func (b *bench) publish(ctx context.Context, readOnly bool) error {
 	return err
 }
 
-func (b *bench) unpublish(ctx context.Context) error {
+func (b *testNode) unpublish(ctx context.Context) error {
 	_, err := b.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: b.id, TargetPath: b.target})
 	return err
 }
 
-func (b *bench) unstage(ctx context.Context) error {
+func (b *testNode) unstage(ctx context.Context) error {
 	_, err := b.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: b.id, StagingTargetPath: b.staging})
 	return err
 }
 
-func (b *bench) expand(ctx context.Context, size volume.Size) (volume.Size, error) {
+func (b *testNode) expand(ctx context.Context, size volume.Size) (volume.Size, error) {
 	resp, err := b.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
 		VolumeId: b.id, VolumePath: b.target, StagingTargetPath: b.staging, VolumeCapability: b.capability,
 		CapacityRange: &csi.CapacityRange{RequiredBytes: size.Bytes()},
@@ -609,15 +609,15 @@ func (b *bench) expand(ctx context.Context, size volume.Size) (volume.Size, erro
 	return volume.Size(resp.GetCapacityBytes()), err
 }
 
-func (b *bench) expandWithin(t *testing.T, size volume.Size, limit time.Duration) (volume.Size, error) {
+func (b *testNode) expandWithin(t *testing.T, size volume.Size, limit time.Duration) (volume.Size, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	return b.expand(ctx, size)
 }
 
-// use stages and publishes a volume of the size, which must work.
-func (b *bench) use(t *testing.T, size volume.Size) *disk {
+// stageAndPublish stages and publishes a volume of the size, which must work.
+func (b *testNode) stageAndPublish(t *testing.T, size volume.Size) *fakeDisk {
 	t.Helper()
 	d := b.add(b.id, size)
 	if err := b.stage(t.Context()); err != nil {

@@ -21,15 +21,15 @@ import (
 // The filesystem on a mapping is asked for the mapping's size: the volume's it
 // cannot have, and nothing less counts.
 func TestGrowthOnAMappingRequiresTheMappingsSize(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.crypt, d.content.Size = volume.GiB-header, volume.GiB-header
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.mappingSize, d.content.Size = volume.GiB-headerSize, volume.GiB-headerSize
 	for i := range b.mounts {
 		b.mounts[i].Device.Major = cryptMajor
 	}
-	d.backend = 2 * volume.GiB
+	d.backendSize = 2 * volume.GiB
 	at := make(chan filesystem.GrowRequest, 1)
-	b.opts.Filesystems = growAt{fakeFilesystems{b.machine}, at}
+	b.opts.Filesystems = recordingGrow{fakeFilesystems{b.machine}, at}
 	_, err := b.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
 		VolumeId: b.id, VolumePath: b.target, StagingTargetPath: b.staging, CapacityRange: &csi.CapacityRange{RequiredBytes: 2 << 30},
 		Secrets: map[string]string{PassphraseKey: "secret"},
@@ -37,7 +37,7 @@ func TestGrowthOnAMappingRequiresTheMappingsSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := (<-at).Required, 2*volume.GiB-header; got != want {
+	if got, want := (<-at).Required, 2*volume.GiB-headerSize; got != want {
 		t.Errorf("the filesystem is asked for %s, want %s", got, want)
 	}
 }
@@ -51,9 +51,9 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, mountCap("ext4"))
+				b := newTestNode(t, mountCapability("ext4"))
 				d := b.add(b.id, volume.GiB)
-				d.conn, d.blind = granular(), true
+				d.conn, d.sizeOnlyAtConnect = granularConnection(), true
 				d.conn.MaxOverhead, d.conn.PublishedSize = c.hidden, 2*volume.GiB
 				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
@@ -66,9 +66,9 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 				if err := b.saveRecord(r); err != nil {
 					t.Fatal(err)
 				}
-				d.backend, d.header = 2*volume.GiB, c.lacks
-				d.shown = d.backend - d.header
-				d.content.Size = d.shown
+				d.backendSize, d.overhead = 2*volume.GiB, c.lacks
+				d.deviceSize = d.backendSize - d.overhead
+				d.content.Size = d.deviceSize
 				for _, required := range []volume.Size{4 * volume.GiB, 2 * volume.GiB} { // the first exceeds the volume, while the pod starts
 					_, err := b.expandWithin(t, required, time.Minute)
 					wantKind(t, err, volume.KindDeadline)
@@ -87,15 +87,15 @@ func TestStageConfirmsTheDiskDirectlyBeforeWhatCannotBeUndone(t *testing.T) {
 		content filesystem.Signature
 	}{
 		"format": {"await", filesystem.Signature{State: filesystem.StateBlank}},
-		"mount":  {"check", ext4()},
+		"mount":  {"check", ext4Signature()},
 	} {
 		t.Run(step, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			d.content = c.content
-			b.meanwhile[c.last] = func() { d.serial = "vol-2" }
+			b.hooks[c.last] = func() { d.serial = "vol-2" }
 			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
-			if b.called(step) != 0 || d.content != c.content || len(b.mounts) != 0 {
+			if b.countCalls(step) != 0 || d.content != c.content || len(b.mounts) != 0 {
 				t.Errorf("calls %v, content %s, mounts %+v", b.calls, d.content, b.mounts)
 			}
 		})
@@ -104,18 +104,18 @@ func TestStageConfirmsTheDiskDirectlyBeforeWhatCannotBeUndone(t *testing.T) {
 
 // The disk is proved while it is open: before that its number may go to another.
 func TestDiskIsVerifiedAfterItWasOpened(t *testing.T) {
-	for name, call := range map[string]func(*bench, context.Context) error{
-		"expand": func(b *bench, ctx context.Context) error {
+	for name, call := range map[string]func(*testNode, context.Context) error{
+		"expand": func(b *testNode, ctx context.Context) error {
 			_, err := b.expand(ctx, 2*volume.GiB)
 			return err
 		},
-		"growth on device change": func(b *bench, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
+		"growth on device change": func(b *testNode, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			d := b.use(t, volume.GiB)
-			d.backend, d.shown = 2*volume.GiB, 2*volume.GiB
-			b.meanwhile["open"] = func() { d.serial = "vol-2" }
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.stageAndPublish(t, volume.GiB)
+			d.backendSize, d.deviceSize = 2*volume.GiB, 2*volume.GiB
+			b.hooks["open"] = func() { d.serial = "vol-2" }
 			wantKind(t, call(b, t.Context()), volume.KindPrecondition, "another volume")
 			if d.content.Size != volume.GiB {
 				t.Errorf("the filesystem of another volume was grown to %s", d.content.Size)
@@ -127,9 +127,9 @@ func TestDiskIsVerifiedAfterItWasOpened(t *testing.T) {
 // What is staged read-only is not even looked at.
 func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4", "ro"))
+		b := newTestNode(t, mountCapability("ext4", "ro"))
 		d := b.add(b.id, volume.GiB)
-		d.content = ext4()
+		d.content = ext4Signature()
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -139,10 +139,10 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 		b.growDevice(d, 2*volume.GiB, true)
 		_ = operation.Sleep(ctx, 2*sizeReadInterval)
 		synctest.Wait()
-		if n := b.called("grow"); n != 0 {
+		if n := b.countCalls("grow"); n != 0 {
 			t.Errorf("%d growths were tried", n)
 		}
-		if _, err := b.growToDevice(ctx, b.id); err != nil || b.called("grow") != 0 {
+		if _, err := b.growToDevice(ctx, b.id); err != nil || b.countCalls("grow") != 0 {
 			t.Errorf("tried all the same, %v", err)
 		}
 		cancel()
@@ -153,17 +153,17 @@ func TestDeviceChangeOfAReadOnlyStagingTriesNothing(t *testing.T) {
 // An announcement during a growth is not lost, and one of a size that is known
 // is a reason to try what failed.
 func TestDeviceChangeDuringAGrowthAndAfterARepair(t *testing.T) {
-	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		start := time.Now()
 		hang := make(chan struct{})
 		b.mu.Lock()
-		b.growing = hang
+		b.holdGrow = hang
 		b.mu.Unlock()
 		b.growDevice(d, 2*volume.GiB, true)
 		b.growDevice(d, 3*volume.GiB, true)
 		b.mu.Lock()
-		b.growing = nil
+		b.holdGrow = nil
 		b.mu.Unlock()
 		close(hang)
 		synctest.Wait()
@@ -187,17 +187,17 @@ func TestDeviceChangeDuringAGrowthAndAfterARepair(t *testing.T) {
 // The backend itself says that the volume has grown: the device will follow.
 func TestExpandAwaitsWhatTheBackendKnowsOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.conn.PublishedSize = volume.GiB
 		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 			t.Fatal(err)
 		}
-		d.backend, d.deaf = 4*volume.GiB, true
+		d.backendSize, d.ignoresRescan = 4*volume.GiB, true
 		_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
 		wantKind(t, err, volume.KindDeadline, "1 GiB", "4 GiB")
-		if d.patience < 50*time.Second {
-			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.patience)
+		if d.awaitTimeout < 50*time.Second {
+			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.awaitTimeout)
 		}
 	})
 }
@@ -206,14 +206,14 @@ func TestExpandAwaitsWhatTheBackendKnowsOf(t *testing.T) {
 // whose pod starts.
 func TestPublishTimeIsForgottenAtUnstage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.conn.PublishedSize, d.blind = volume.GiB, true
+		d.conn.PublishedSize, d.sizeOnlyAtConnect = volume.GiB, true
 		err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false), b.unpublish(t.Context()), b.unstage(t.Context()), b.stage(t.Context()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.target, d.deaf = b.staging, true
+		b.target, d.ignoresRescan = b.staging, true
 		_, err = b.expandWithin(t, 4*volume.GiB, time.Minute)
 		wantKind(t, err, volume.KindDeadline)
 	})
@@ -221,33 +221,33 @@ func TestPublishTimeIsForgottenAtUnstage(t *testing.T) {
 
 // The cause of an earlier failure is not named once it is gone.
 func TestHealthForgetsTheCauseOfAnEarlierFailure(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, b *bench){
-		"after a growth": func(t *testing.T, b *bench) {
+	for name, end := range map[string]func(t *testing.T, b *testNode){
+		"after a growth": func(t *testing.T, b *testNode) {
 			t.Helper()
 			if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"after the volume has left": func(t *testing.T, b *bench) {
+		"after the volume has left": func(t *testing.T, b *testNode) {
 			t.Helper()
 			err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context()))
-			b.capability = mountCap("ext4", "ro") // nothing grows
+			b.capability = mountCapability("ext4", "ro") // nothing grows
 			if err = errors.Join(err, b.stage(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			d := b.use(t, volume.GiB)
-			d.backend = 2 * volume.GiB
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.stageAndPublish(t, volume.GiB)
+			d.backendSize = 2 * volume.GiB
 			b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 			_, err := b.expand(t.Context(), 2*volume.GiB)
 			wantKind(t, err, volume.KindPrecondition)
 			delete(b.fail, "grow")
 			end(t, b)
 			d.measured = filesystem.Measurement{Size: volume.GiB}
-			d.shown = 2 * volume.GiB
+			d.deviceSize = 2 * volume.GiB
 			if c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED); strings.Contains(c.GetMessage(), "e2fsck") {
 				t.Errorf("the condition %q names a cause of old", c.GetMessage())
 			}
@@ -257,14 +257,14 @@ func TestHealthForgetsTheCauseOfAnEarlierFailure(t *testing.T) {
 
 // What is mounted at the staging path of a raw volume is none of its business.
 func TestHealthOfARawVolumeReadsNoFilesystem(t *testing.T) {
-	b := newBench(t, blockCap())
+	b := newTestNode(t, blockCapability())
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
-	b.put(b.staging, on(other))
+	b.addMount(b.staging, mountOf(other))
 	wantHealthy(t, b)
 }
 
@@ -283,13 +283,13 @@ func TestBothLocksAreTakenVolumeFirst(t *testing.T) {
 			got <- unlock
 		}()
 		synctest.Wait()
-		unlock, err := lock.lockPublish(contextWithin(t))
+		unlock, err := lock.lockPublish(contextWithTimeout(t))
 		if err != nil {
 			t.Fatalf("who waits for the volume has the publish lock: %v", err)
 		}
 		lock.unlock()
 		synctest.Wait()
-		blocked(t, "the volume's lock", func(ctx context.Context) error {
+		wantBlocked(t, "the volume's lock", func(ctx context.Context) error {
 			l, err := s.lockVolume(ctx, "a")
 			if err == nil {
 				l.unlock()
@@ -304,33 +304,33 @@ func TestBothLocksAreTakenVolumeFirst(t *testing.T) {
 // Of a filesystem that is read-only nothing is bound for writing, not even for
 // a moment.
 func TestPublishForWritingBindsNothingReadOnly(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.mounts[0].SuperOptions = []string{"ro"}
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "kernel log")
-	if b.called("bind") != 0 {
+	if b.countCalls("bind") != 0 {
 		t.Error("it was bound")
 	}
 }
 
 // A failure that passes keeps the mount for the next try.
 func TestStageThatIsToBeRetriedKeepsItsMount(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
-	d.content = ext4()
+	d.content = ext4Signature()
 	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
 	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
-	if len(b.mounts) != 1 || b.called("unmount") != 0 || !d.connected {
+	if len(b.mounts) != 1 || b.countCalls("unmount") != 0 || !d.connected {
 		t.Errorf("mounts %+v, connected %t", b.mounts, d.connected)
 	}
 }
 
 // As long as a volume is connected its record stays.
 func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -352,10 +352,10 @@ func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
 // Before the kernel mounts it, the volume is on record: a crash after the mount
 // would leave one that nobody knows.
 func TestRecordIsWrittenBeforeTheMount(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	var known []record
-	b.meanwhile["mount"] = func() { known, _ = b.records(context.Background()) }
+	b.hooks["mount"] = func() { known, _ = b.records(context.Background()) }
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestRecordIsWrittenBeforeTheMount(t *testing.T) {
 
 // A record that names another volume is none.
 func TestRecordOfAnotherVolume(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	if err := b.saveRecord(record{ID: "vol-2", Staging: "/x"}); err != nil {
 		t.Fatal(err)
 	}
@@ -384,8 +384,8 @@ func TestRecordOfAnotherVolume(t *testing.T) {
 // A disk that does not answer does not keep the watch from ending.
 func TestGrowOnDeviceChangeEndsWhileADiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
-		b.use(t, volume.GiB)
+		b := newTestNode(t, mountCapability("ext4"))
+		b.stageAndPublish(t, volume.GiB)
 		hang := make(chan struct{})
 		b.opts.Devices = hangingSizes{fakeDevices{b.machine}, hang}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -418,18 +418,18 @@ func (h hangingSizes) Size(dev blockdev.Device) (volume.Size, error) {
 // A volume whose staging mount is lost has nothing to grow; its pod's next
 // call says so.
 func TestDeviceChangeOfAVolumeThatIsNotMounted(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	b.drop(b.staging)
-	grown := b.called("grow")
-	if _, err := b.growToDevice(t.Context(), b.id); err != nil || b.called("grow") != grown {
-		t.Errorf("%v, %d growths", err, b.called("grow")-grown)
+	b := newTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
+	b.dropMount(b.staging)
+	grown := b.countCalls("grow")
+	if _, err := b.growToDevice(t.Context(), b.id); err != nil || b.countCalls("grow") != grown {
+		t.Errorf("%v, %d growths", err, b.countCalls("grow")-grown)
 	}
 }
 
 // An id may be longer than the name of a file.
 func TestStageOfAVolumeWithALongID(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.id = strings.Repeat("/", 128) // 384 bytes once it is escaped
 	b.add(b.id, volume.GiB)
 	for range 2 {

@@ -34,7 +34,7 @@ func (c *countingObserver) GrowthFailed(o Occasion, _ error) {
 	c.failed[o]++
 }
 
-func (b *bench) readHealth(t *testing.T) []*csi.VolumeHealth_VolumeHealthEntry {
+func (b *testNode) readHealth(t *testing.T) []*csi.VolumeHealth_VolumeHealthEntry {
 	t.Helper()
 	resp, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
 	if err != nil {
@@ -46,7 +46,7 @@ func (b *bench) readHealth(t *testing.T) []*csi.VolumeHealth_VolumeHealthEntry {
 	return resp.GetVolumeHealth().GetHealthStatuses()
 }
 
-func wantHealthy(t *testing.T, b *bench) {
+func wantHealthy(t *testing.T, b *testNode) {
 	t.Helper()
 	if got := b.readHealth(t); len(got) != 0 {
 		t.Errorf("conditions %v, want none", got)
@@ -54,7 +54,7 @@ func wantHealthy(t *testing.T, b *bench) {
 }
 
 // wantCondition fails the test unless this is the one condition.
-func wantCondition(t *testing.T, b *bench, reason string, status csi.VolumeHealthErrorType) *csi.VolumeHealth_VolumeHealthEntry {
+func wantCondition(t *testing.T, b *testNode, reason string, status csi.VolumeHealthErrorType) *csi.VolumeHealth_VolumeHealthEntry {
 	t.Helper()
 	got := b.readHealth(t)
 	if len(got) != 1 || got[0].GetReason() != reason || got[0].GetStatus() != status {
@@ -86,8 +86,8 @@ func TestHealthOfAFilesystem(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			d := b.use(t, 2*volume.GiB)
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.stageAndPublish(t, 2*volume.GiB)
 			wantHealthy(t, b)
 			d.measured = c.measured
 			got := wantCondition(t, b, c.reason, c.status)
@@ -103,10 +103,10 @@ func TestHealthOfAFilesystem(t *testing.T) {
 }
 
 func TestHealthNamesSeveralConditions(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, 2*volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, 2*volume.GiB)
 	d.measured = filesystem.Measurement{Size: volume.GiB, ErrorCount: 1, BecameReadOnly: true, Failure: volume.Errorf(volume.KindPrecondition, "run e2fsck")}
-	d.backend = 4 * volume.GiB
+	d.backendSize = 4 * volume.GiB
 	var reasons []string
 	for _, c := range b.readHealth(t) {
 		reasons = append(reasons, c.GetReason())
@@ -118,16 +118,16 @@ func TestHealthNamesSeveralConditions(t *testing.T) {
 
 // The connector may learn the volume's size at Connect only; the record has it.
 func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCap("ext4"), "raw": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCapability("ext4"), "raw": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, capability)
+			b := newTestNode(t, capability)
 			d := b.add(b.id, 2*volume.GiB)
-			d.conn, d.blind = granular(), true
+			d.conn, d.sizeOnlyAtConnect = granularConnection(), true
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			wantHealthy(t, b)
-			d.shown, d.content.Size = volume.GiB, volume.GiB
+			d.deviceSize, d.content.Size = volume.GiB, volume.GiB
 			c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			for _, word := range []string{"1 GiB", "2 GiB", "next step: plug it in anew"} {
 				if !strings.Contains(c.GetMessage(), word) {
@@ -139,7 +139,7 @@ func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
 }
 
 func TestHealthOfAVolumeThatIsNotHere(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	_, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id})
 	wantKind(t, err, volume.KindNotFound)
 	d := b.add(b.id, volume.GiB)
@@ -153,9 +153,9 @@ func TestHealthOfAVolumeThatIsNotHere(t *testing.T) {
 }
 
 func TestHealthOfAReadOnlyStaging(t *testing.T) {
-	b := newBench(t, mountCap("ext4", "ro"))
+	b := newTestNode(t, mountCapability("ext4", "ro"))
 	d := b.add(b.id, 4*volume.GiB)
-	d.content = ext4()
+	d.content = ext4Signature()
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestHealthOfAReadOnlyStaging(t *testing.T) {
 }
 
 func TestHealthRequestsAreValidated(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	for _, req := range []*csi.NodeGetVolumeHealthRequest{
 		{}, {VolumeId: b.id, StagingTargetPath: "relative"}, {VolumeId: b.id, VolumePublishPath: "relative"},
 	} {
@@ -192,9 +192,9 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, mountCap("ext4"))
+				b := newTestNode(t, mountCapability("ext4"))
 				d := b.add(b.id, volume.GiB)
-				d.conn.PublishedSize, d.blind = c.attached, true
+				d.conn.PublishedSize, d.sizeOnlyAtConnect = c.attached, true
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -204,7 +204,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 				if !c.published {
 					_ = operation.Sleep(t.Context(), podStartWindow+time.Second)
 				}
-				d.deaf = true
+				d.ignoresRescan = true
 				start := time.Now()
 				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
 				wantKind(t, err, c.kind, "4 GiB", "1 GiB")
@@ -215,7 +215,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 					t.Errorf("answered after %s, want %s at most", took, c.within)
 				}
 				// The news of a growth was late after all.
-				d.backend, d.deaf = 4*volume.GiB, false
+				d.backendSize, d.ignoresRescan = 4*volume.GiB, false
 				if size, err := b.expand(t.Context(), 4*volume.GiB); err != nil || size != 4*volume.GiB {
 					t.Errorf("expanded to %s, %v", size, err)
 				}

@@ -12,9 +12,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// granular is a connection to a backend that counts in GiB and may encrypt
+// granularConnection is a connection to a backend that counts in GiB and may encrypt
 // below this node, as Cinder and Nova do.
-func granular() volume.Connection {
+func granularConnection() volume.Connection {
 	return volume.Connection{Granularity: volume.GiB, MaxOverhead: 32 * volume.MiB, ShortRemedy: "plug it in anew"}
 }
 
@@ -23,9 +23,9 @@ func granular() volume.Connection {
 func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 	for name, hdr := range map[string]volume.Size{"LUKS1": 2 * volume.MiB, "LUKS2": 16 * volume.MiB, "none": 0} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
-			d.conn, d.header, d.blind = granular(), hdr, true
+			d.conn, d.overhead, d.sizeOnlyAtConnect = granularConnection(), hdr, true
 			d.conn.Encrypted = hdr > 0
 			d.content = filesystem.Signature{State: filesystem.StateForeign, IsRandom: true}
 			if hdr == 0 {
@@ -37,8 +37,8 @@ func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, required := range []volume.Size{2 * volume.GiB, 2*volume.GiB + 10*volume.MiB, 3 * volume.GiB} {
-				d.backend, _ = required.RoundUp(volume.GiB)
-				want := d.backend - hdr
+				d.backendSize, _ = required.RoundUp(volume.GiB)
+				want := d.backendSize - hdr
 				if got, err := b.expand(ctx, required); err != nil || got != want || d.content.Size != want {
 					t.Errorf("expanded to %s: %s, %v; the filesystem has %s", required, got, err, d.content.Size)
 				}
@@ -53,27 +53,27 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 	for _, capability := range []string{"mounted", "raw"} {
 		t.Run(capability, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, mountCap("ext4"))
+				b := newTestNode(t, mountCapability("ext4"))
 				if capability == "raw" {
 					if os.Geteuid() != 0 {
 						t.Skip("making a device node needs root")
 					}
-					b.capability = blockCap()
+					b.capability = blockCapability()
 				}
 				d := b.add(b.id, volume.GiB)
-				d.conn, d.blind = granular(), true
+				d.conn, d.sizeOnlyAtConnect = granularConnection(), true
 				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
 				}
-				d.deaf, d.backend = true, 2*volume.GiB
+				d.ignoresRescan, d.backendSize = true, 2*volume.GiB
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
 				wantKind(t, err, volume.KindDeadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
-				if n := b.called("grow"); capability == "mounted" && n != 1 { // the one at stage
+				if n := b.countCalls("grow"); capability == "mounted" && n != 1 { // the one at stage
 					t.Errorf("grown %d times", n)
 				}
-				d.liar = true
+				d.reportsFalseSize = true
 				_, err = b.expand(t.Context(), volume.GiB+10*volume.MiB)
 				wantKind(t, err, volume.KindInternal, "1 GiB")
 			})
@@ -88,7 +88,7 @@ func TestShortDevice(t *testing.T) {
 		t.Errorf("%v became %v", plain, got)
 	}
 	for _, err := range []error{nil, volume.Errorf(volume.KindInternal, "gone")} {
-		if got := explainShortDevice(granular(), volume.GiB, err); got != err { //nolint:errorlint // the very same
+		if got := explainShortDevice(granularConnection(), volume.GiB, err); got != err { //nolint:errorlint // the very same
 			t.Errorf("%v became %v", err, got)
 		}
 	}
@@ -109,9 +109,9 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, mountCap("ext4"))
+				b := newTestNode(t, mountCapability("ext4"))
 				d := b.add(b.id, 2*volume.GiB)
-				d.conn, d.header = granular(), c.lacks
+				d.conn, d.overhead = granularConnection(), c.lacks
 				d.conn.MaxOverhead = c.hidden
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
@@ -123,7 +123,7 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 					return
 				}
 				wantKind(t, err, volume.KindDeadline, "2 GiB", "plug it in anew")
-				if b.called("format") != 0 {
+				if b.countCalls("format") != 0 {
 					t.Error("formatted")
 				}
 			})
@@ -134,7 +134,7 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 // Noise is blank on an encrypted volume only.
 func TestStageOfNoise(t *testing.T) {
 	for _, encrypted := range []bool{true, false} {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.conn.Encrypted = encrypted
 		d.content = filesystem.Signature{State: filesystem.StateForeign, IsRandom: true}

@@ -13,26 +13,26 @@ import (
 // A second PersistentVolume of the same handle, without the encryption, must
 // not get the disk below the mapping.
 func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
-	for name, staged := range map[string]*csi.VolumeCapability{"raw": blockCap(), "mounted": mountCap("ext4")} {
+	for name, staged := range map[string]*csi.VolumeCapability{"raw": blockCapability(), "mounted": mountCapability("ext4")} {
 		t.Run(name, func(t *testing.T) {
-			b := newEncrypted(t, staged)
+			b := newEncryptedTestNode(t, staged)
 			d := b.add(b.id, volume.GiB)
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			mounts := len(b.mounts)
 			b.context, b.staging = nil, b.staging+"-2"
-			for _, capability := range []*csi.VolumeCapability{blockCap(), mountCap("ext4")} {
+			for _, capability := range []*csi.VolumeCapability{blockCapability(), mountCapability("ext4")} {
 				b.capability = capability
 				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "the volume is ", "next step")
 			}
 			if err := b.removeRecord(b.id); err != nil { // nothing else says that it is encrypted
 				t.Fatal(err)
 			}
-			b.capability = blockCap()
+			b.capability = blockCapability()
 			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "the volume is ", "next step")
-			if len(b.mounts) != mounts || b.mapped[b.id] != d || !d.connected {
-				t.Errorf("mounts %v, mapping %t, connected %t", b.mounts, b.mapped[b.id] == d, d.connected)
+			if len(b.mounts) != mounts || b.mappedDisks[b.id] != d || !d.connected {
+				t.Errorf("mounts %v, mapping %t, connected %t", b.mounts, b.mappedDisks[b.id] == d, d.connected)
 			}
 			if r, err := b.readRecord(b.id); err != nil || r.ID != "" {
 				t.Errorf("record %+v, %v", r, err)
@@ -45,17 +45,17 @@ func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
 // What a pod has made on its raw device, and mounted where only the pod sees
 // it, must not keep the pod from its volume after a restart.
 func TestRawVolumeBelowAMappingOfOthers(t *testing.T) {
-	needNodes(t)
-	b := newBench(t, blockCap())
-	d := b.use(t, volume.GiB)
-	d.crypt, d.luks.plugged = volume.GiB-header, d.plugged
+	requireDeviceNodes(t)
+	b := newTestNode(t, blockCapability())
+	d := b.stageAndPublish(t, volume.GiB)
+	d.mappingSize, d.luks.plugCount = volume.GiB-headerSize, d.plugCount
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false), b.unpublish(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	b.put("/elsewhere", onMapping(d))
+	b.addMount("/elsewhere", mountOfMapping(d))
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted at /elsewhere")
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted at /elsewhere")
 }
@@ -64,7 +64,7 @@ func TestRawVolumeBelowAMappingOfOthers(t *testing.T) {
 func TestPlainVolumeNeedsNoDeviceMapper(t *testing.T) {
 	for name, lost := range map[string]bool{"with a record": false, "without a record": true} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			for _, call := range []string{"luks-find", "luks-close"} {
 				b.fail[call] = errors.New("no device mapper control")
@@ -90,7 +90,7 @@ func TestPlainVolumeNeedsNoDeviceMapper(t *testing.T) {
 
 // An encrypted volume is not given back while its mapping cannot be asked for.
 func TestEncryptedVolumeIsNotTakenForPlain(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -99,28 +99,28 @@ func TestEncryptedVolumeIsNotTakenForPlain(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fail["luks-find"] = errors.New("no device mapper control")
-	if err := b.unstage(t.Context()); err == nil || !d.connected || b.mapped[b.id] != d {
-		t.Errorf("%v; connected %t, mapping %t", err, d.connected, b.mapped[b.id] == d)
+	if err := b.unstage(t.Context()); err == nil || !d.connected || b.mappedDisks[b.id] != d {
+		t.Errorf("%v; connected %t, mapping %t", err, d.connected, b.mappedDisks[b.id] == d)
 	}
 	delete(b.fail, "luks-find")
 	b.fail["holders"] = errors.New("sysfs is unreadable")
-	if err := b.unstage(t.Context()); err == nil || !d.connected || b.mapped[b.id] != d {
-		t.Errorf("%v; connected %t, mapping %t", err, d.connected, b.mapped[b.id] == d)
+	if err := b.unstage(t.Context()); err == nil || !d.connected || b.mappedDisks[b.id] != d {
+		t.Errorf("%v; connected %t, mapping %t", err, d.connected, b.mappedDisks[b.id] == d)
 	}
 }
 
 // A request that is refused must not change the mode of the disk that is in
 // use.
 func TestRefusedStageKeepsTheModeOfTheDisk(t *testing.T) {
-	needNodes(t)
+	requireDeviceNodes(t)
 	const several, writer = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
-	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *bench{"plain": newBench, "encrypted": newEncrypted} {
+	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *testNode{"plain": newTestNode, "encrypted": newEncryptedTestNode} {
 		for kind, capability := range map[string]func() *csi.VolumeCapability{
-			"mounted": func() *csi.VolumeCapability { return mountCap("ext4") }, "raw": blockCap,
+			"mounted": func() *csi.VolumeCapability { return mountCapability("ext4") }, "raw": blockCapability,
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				b := newBench(t, capability())
-				d := b.use(t, volume.GiB)
+				d := b.stageAndPublish(t, volume.GiB)
 				guarded, back := capability(), capability()
 				guarded.AccessMode.Mode, back.AccessMode.Mode = several, writer
 				b.capability = guarded

@@ -21,16 +21,16 @@ import (
 // of starting a pod. Every other growth waits for news that are late: kubelet
 // does not ask again after FAILED_PRECONDITION.
 func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
-	for name, before := range map[string]func(t *testing.T, b *bench){
-		"the pod runs for a while": func(*testing.T, *bench) { <-time.After(podStartWindow + time.Second) },
-		"its publish is repeated": func(t *testing.T, b *bench) {
+	for name, before := range map[string]func(t *testing.T, b *testNode){
+		"the pod runs for a while": func(*testing.T, *testNode) { <-time.After(podStartWindow + time.Second) },
+		"its publish is repeated": func(t *testing.T, b *testNode) {
 			t.Helper()
 			<-time.After(time.Hour)
 			if err := b.publish(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"another pod starts beside it": func(t *testing.T, b *bench) {
+		"another pod starts beside it": func(t *testing.T, b *testNode) {
 			t.Helper()
 			<-time.After(time.Hour)
 			second := *b
@@ -39,7 +39,7 @@ func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"kubelet has asked once already": func(t *testing.T, b *bench) {
+		"kubelet has asked once already": func(t *testing.T, b *testNode) {
 			t.Helper()
 			if _, err := b.expand(t.Context(), volume.GiB); err != nil {
 				t.Fatal(err)
@@ -48,18 +48,18 @@ func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, mountCap("ext4"))
+				b := newTestNode(t, mountCapability("ext4"))
 				d := b.add(b.id, volume.GiB)
-				d.conn.PublishedSize, d.blind = volume.GiB, true
+				d.conn.PublishedSize, d.sizeOnlyAtConnect = volume.GiB, true
 				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
 				}
 				before(t, b)
-				d.deaf = true
+				d.ignoresRescan = true
 				time.AfterFunc(time.Minute, func() {
 					b.mu.Lock()
 					defer b.mu.Unlock()
-					d.backend, d.deaf = 2*volume.GiB, false
+					d.backendSize, d.ignoresRescan = 2*volume.GiB, false
 				})
 				if size, err := b.expandWithin(t, 2*volume.GiB, 2*time.Minute); err != nil || size != 2*volume.GiB {
 					t.Errorf("a growth whose news came after a minute: %s, %v", size, err)
@@ -73,20 +73,20 @@ func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
 // told. The node knows of it since kubelet has asked.
 func TestHealthOfAGrowthThatHasNotReachedTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.conn, d.blind = granular(), true
+		d.conn, d.sizeOnlyAtConnect = granularConnection(), true
 		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 			t.Fatal(err)
 		}
-		d.backend, d.deaf = 2*volume.GiB, true
+		d.backendSize, d.ignoresRescan = 2*volume.GiB, true
 		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
 		wantKind(t, err, volume.KindDeadline)
 		c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
 			t.Errorf("message %q does not name both sizes", c.GetMessage())
 		}
-		d.deaf = false
+		d.ignoresRescan = false
 		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
 			t.Fatal(err)
 		}
@@ -97,13 +97,13 @@ func TestHealthOfAGrowthThatHasNotReachedTheNode(t *testing.T) {
 // A mapping that somebody else has made cannot be compared with its disk: that
 // its growth has failed is the condition.
 func TestHealthOfAForeignMappingThatCannotGrow(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
-	d.crypt, d.content.Size = volume.GiB-header, volume.GiB-header
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.mappingSize, d.content.Size = volume.GiB-headerSize, volume.GiB-headerSize
 	for i := range b.mounts {
 		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
 	}
-	d.backend, d.luks.keyring = 2*volume.GiB, true
+	d.backendSize, d.luks.keyInKeyring = 2*volume.GiB, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
 	wantKind(t, err, volume.KindPrecondition, "passphrase")
 	c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
@@ -115,7 +115,7 @@ func TestHealthOfAForeignMappingThatCannotGrow(t *testing.T) {
 // What kept a growth from being begun may be gone the next time, whatever kind
 // of error it is.
 func TestDeviceChangeIsTriedAgainUntilItWasBegun(t *testing.T) {
-	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		b.mu.Lock()
 		b.fail["locate"] = volume.Errorf(volume.KindPrecondition, "several disks show the volume's id")
@@ -136,7 +136,7 @@ func TestDeviceChangeIsTriedAgainUntilItWasBegun(t *testing.T) {
 // A volume that another driver has staged has no record. It gets one when it is
 // expanded, and grows with its device from then on.
 func TestExpandAdoptsAVolumeThatOthersHaveStaged(t *testing.T) {
-	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		if err := errors.Join(b.publish(t.Context(), false), b.removeRecord(b.id)); err != nil {
 			t.Fatal(err)

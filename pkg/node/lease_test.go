@@ -17,7 +17,7 @@ import (
 // so that a plugin that is stopped can wait for it.
 func TestStepsThatOutliveTheirCallAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext3"))
+		b := newTestNode(t, mountCapability("ext3"))
 		b.opts.Detached = new(operation.Tracker)
 		d := b.add(b.id, volume.GiB)
 		d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
@@ -38,16 +38,16 @@ func TestStepsThatOutliveTheirCallAreKnown(t *testing.T) {
 				t.Errorf("the retry: %v", err)
 			}
 		}
-		outlived("checking", &b.checking, b.stage)
+		outlived("checking", &b.holdCheck, b.stage)
 		if err := b.publish(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
-		d.backend = 2 * volume.GiB
-		outlived("growing", &b.growing, func(ctx context.Context) error {
+		d.backendSize = 2 * volume.GiB
+		outlived("growing", &b.holdGrow, func(ctx context.Context) error {
 			_, err := b.expand(ctx, 2*volume.GiB)
 			return err
 		})
-		outlived("unmounting", &b.unmounting, b.unpublish)
-		outlived("unmounting", &b.unmounting, b.unstage)
+		outlived("unmounting", &b.holdUnmount, b.unpublish)
+		outlived("unmounting", &b.holdUnmount, b.unstage)
 	})
 }

@@ -14,18 +14,18 @@ import (
 )
 
 // failAfter lets a call succeed n times, and then fail.
-func (b *bench) failAfter(call string, n int, err error) {
-	b.meanwhile[call] = func() {
+func (b *testNode) failAfter(call string, n int, err error) {
+	b.hooks[call] = func() {
 		if n--; n < 0 {
 			b.fail[call] = err
 		}
 	}
 }
 
-func (b *bench) wantNothingLeft(t *testing.T, d *disk) {
+func (b *testNode) wantNothingLeft(t *testing.T, d *fakeDisk) {
 	t.Helper()
-	if len(b.mounts) != 0 || d.hasMapping() || d.handles+d.luks.handles != 0 {
-		t.Errorf("mounts %+v, mapping %t, %d and %d open descriptors", b.mounts, d.hasMapping(), d.handles, d.luks.handles)
+	if len(b.mounts) != 0 || d.hasMapping() || d.openHandles+d.luks.openHandles != 0 {
+		t.Errorf("mounts %+v, mapping %t, %d and %d open descriptors", b.mounts, d.hasMapping(), d.openHandles, d.luks.openHandles)
 	}
 	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("records %+v, %v", left, err)
@@ -35,7 +35,7 @@ func (b *bench) wantNothingLeft(t *testing.T, d *disk) {
 // A disk that is not verified is closed again, or it could not be disconnected.
 func TestStageOfADiskThatIsNotVerifiedLeavesNothing(t *testing.T) {
 	for _, kind := range []volume.Kind{volume.KindPrecondition, volume.KindDeadline, volume.KindInternal} {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["verify"] = volume.Errorf(kind, "not verified")
 		wantKind(t, b.stage(t.Context()), kind, "not verified")
@@ -50,16 +50,16 @@ func TestStageOfADiskThatIsNotVerifiedLeavesNothing(t *testing.T) {
 // it. What the failed stage has mounted and recorded goes all the same: after
 // an error that it takes for final, kubelet does not unstage.
 func TestStageOfAPluggedDiskThatFailsLeavesNothing(t *testing.T) {
-	for name, prepare := range map[string]func(*bench){
-		"at the mount":        func(b *bench) { b.fail["mount"] = volume.Errorf(volume.KindPrecondition, "bad superblock") },
-		"after the mount":     func(b *bench) { b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error") },
-		"at the format":       func(b *bench) { b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck") },
-		"at the verification": func(b *bench) { b.failAfter("verify", 1, volume.Errorf(volume.KindPrecondition, "another volume")) },
+	for name, prepare := range map[string]func(*testNode){
+		"at the mount":        func(b *testNode) { b.fail["mount"] = volume.Errorf(volume.KindPrecondition, "bad superblock") },
+		"after the mount":     func(b *testNode) { b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error") },
+		"at the format":       func(b *testNode) { b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck") },
+		"at the verification": func(b *testNode) { b.failAfter("verify", 1, volume.Errorf(volume.KindPrecondition, "another volume")) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
-			d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
+			d.content, d.connected, d.staysPlugged, d.deviceSize = ext4Signature(), true, true, volume.GiB
 			prepare(b)
 			if err := b.stage(t.Context()); err == nil {
 				t.Fatal("staged")
@@ -71,9 +71,9 @@ func TestStageOfAPluggedDiskThatFailsLeavesNothing(t *testing.T) {
 
 // What may pass is tried again or unstaged by kubelet, and stays until then.
 func TestStageOfAPluggedDiskThatIsToBeRetriedStays(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
-	d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
+	d.content, d.connected, d.staysPlugged, d.deviceSize = ext4Signature(), true, true, volume.GiB
 	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
 	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	if left, err := b.records(t.Context()); len(b.mounts) != 1 || err != nil || len(left) != 1 {
@@ -103,18 +103,18 @@ func TestStageOfAPluggedEncryptedDiskThatFails(t *testing.T) {
 		"at the opening, for a while": {"luks-open", later, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newEncrypted(t, mountCap("ext4"))
+			b := newEncryptedTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
-			d.content, d.connected, d.stays, d.shown = ext4(), true, true, volume.GiB
+			d.content, d.connected, d.staysPlugged, d.deviceSize = ext4Signature(), true, true, volume.GiB
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
 			b.fail[c.call] = c.err
 			wantKind(t, b.stage(t.Context()), volume.KindOf(c.err))
 			left, err := b.records(t.Context())
-			if err != nil || len(b.mounts) != c.mapped || len(b.mapped) != c.mapped || len(left) != c.records {
-				t.Errorf("mounts %+v, %d mappings, records %+v, %v", b.mounts, len(b.mapped), left, err)
+			if err != nil || len(b.mounts) != c.mapped || len(b.mappedDisks) != c.mapped || len(left) != c.records {
+				t.Errorf("mounts %+v, %d mappings, records %+v, %v", b.mounts, len(b.mappedDisks), left, err)
 			}
-			if d.handles+d.luks.handles != 0 {
-				t.Errorf("%d and %d descriptors are still open", d.handles, d.luks.handles)
+			if d.openHandles+d.luks.openHandles != 0 {
+				t.Errorf("%d and %d descriptors are still open", d.openHandles, d.luks.openHandles)
 			}
 			delete(b.fail, c.call)
 			if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
@@ -128,10 +128,10 @@ func TestStageOfAPluggedEncryptedDiskThatFails(t *testing.T) {
 // A stage that is refused changes nothing of what is known of the one before:
 // its volume would no longer grow with its device.
 func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"read-only": mountCap("ext4", "ro"), "another type": mountCap("xfs"), "raw": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"read-only": mountCapability("ext4", "ro"), "another type": mountCapability("xfs"), "raw": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
-			d := b.use(t, volume.GiB)
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.stageAndPublish(t, volume.GiB)
 			before, err := b.readRecord(b.id)
 			if err != nil || before.ID != b.id {
 				t.Fatalf("record %+v, %v", before, err)
@@ -145,7 +145,7 @@ func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
 			if err != nil || after != before {
 				t.Errorf("the record is now %+v, was %+v (%v)", after, before, err)
 			}
-			d.backend, d.shown = 2*volume.GiB, 2*volume.GiB
+			d.backendSize, d.deviceSize = 2*volume.GiB, 2*volume.GiB
 			if _, err := b.growToDevice(t.Context(), b.id); err != nil || d.content.Size != 2*volume.GiB {
 				t.Errorf("grown to %s, %v", d.content.Size, err)
 			}
@@ -156,17 +156,17 @@ func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
 // An unmount that outlives the retreat keeps pods off until it is done.
 func TestRetreatThatOutlivesItsTimeKeepsPodsOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.content = ext4()
+		d.content = ext4Signature()
 		b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
-		b.unmounting = make(chan struct{})
+		b.holdUnmount = make(chan struct{})
 		wantKind(t, b.stage(t.Context()), volume.KindInternal)
-		if unlock, err := b.lockPublish(contextWithin(t), b.id); err == nil {
+		if unlock, err := b.lockPublish(contextWithTimeout(t), b.id); err == nil {
 			unlock()
 			t.Error("a pod could be given the volume while it is unmounted")
 		}
-		close(b.unmounting)
+		close(b.holdUnmount)
 		synctest.Wait()
 		delete(b.fail, "await")
 		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
@@ -176,8 +176,8 @@ func TestRetreatThatOutlivesItsTimeKeepsPodsOff(t *testing.T) {
 	})
 }
 
-// contextWithin ends soon.
-func contextWithin(t *testing.T) context.Context {
+// contextWithTimeout ends soon.
+func contextWithTimeout(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	t.Cleanup(cancel)
@@ -186,11 +186,11 @@ func contextWithin(t *testing.T) context.Context {
 
 // What somebody has begun to use meanwhile is not taken from under them.
 func TestRetreatLeavesAVolumeInUseConnected(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
-	d.content = ext4()
+	d.content = ext4Signature()
 	b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
-	b.meanwhile["check"] = func() { b.put("/elsewhere", nodeOf(d)) }
+	b.hooks["check"] = func() { b.addMount("/elsewhere", nodeMountOf(d)) }
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "e2fsck")
 	if !d.connected {
 		t.Error("disconnected from under its user")

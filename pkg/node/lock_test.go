@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// blocked checks that a call waits for a lock until its time is up.
-func blocked(t *testing.T, what string, call func(context.Context) error) {
+// wantBlocked checks that a call waits for a lock until its time is up.
+func wantBlocked(t *testing.T, what string, call func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -37,13 +37,13 @@ func mustLock(t *testing.T) func(unlock func(), err error) func() {
 // may get it.
 func TestUnstageWaitsForPublications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
-		blocked(t, "unstage", b.unstage)
+		wantBlocked(t, "unstage", b.unstage)
 		if len(b.mounts) != 1 || !d.connected {
 			t.Errorf("mounts %+v, connected %t", b.mounts, d.connected)
 		}
@@ -57,7 +57,7 @@ func TestUnstageWaitsForPublications(t *testing.T) {
 // So it is when a stage that has failed takes its connection back.
 func TestRetreatWaitsForPublications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
 		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
@@ -72,25 +72,25 @@ func TestRetreatWaitsForPublications(t *testing.T) {
 // And when a dead filesystem is unmounted, to be checked.
 func TestStageWaitsForPublicationsBeforeItUnmounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		d.dead = volume.Errorf(volume.KindPrecondition, "shut down")
+		d.mountFailure = volume.Errorf(volume.KindPrecondition, "shut down")
 		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
-		blocked(t, "stage", b.stage)
+		wantBlocked(t, "stage", b.stage)
 		if len(b.mounts) != 1 {
 			t.Errorf("unmounted while a publication is under way: %+v", b.mounts)
 		}
 		unlock()
 		// An unmount that outlives its call keeps pods off as well.
-		b.unmounting = make(chan struct{})
-		blocked(t, "stage", b.stage)
-		blocked(t, "publish", func(ctx context.Context) error { return b.publish(ctx, false) })
-		close(b.unmounting)
-		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil || d.dead != nil {
-			t.Errorf("%v, dead %v", err, d.dead)
+		b.holdUnmount = make(chan struct{})
+		wantBlocked(t, "stage", b.stage)
+		wantBlocked(t, "publish", func(ctx context.Context) error { return b.publish(ctx, false) })
+		close(b.holdUnmount)
+		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil || d.mountFailure != nil {
+			t.Errorf("%v, dead %v", err, d.mountFailure)
 		}
 	})
 }
@@ -98,19 +98,19 @@ func TestStageWaitsForPublicationsBeforeItUnmounts(t *testing.T) {
 // A format or a check must not go on under a pod that writes to the raw device.
 func TestRawPublishWaitsForTheVolume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		needNodes(t)
-		b := newBench(t, blockCap())
+		requireDeviceNodes(t)
+		b := newTestNode(t, blockCapability())
 		b.add(b.id, volume.GiB)
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		b.formatting = make(chan struct{})
+		b.holdFormat = make(chan struct{})
 		raw := b.capability
-		b.capability = mountCap("ext4")
-		blocked(t, "stage", b.stage)
+		b.capability = mountCapability("ext4")
+		wantBlocked(t, "stage", b.stage)
 		b.capability = raw
-		blocked(t, "raw publish", func(ctx context.Context) error { return b.publish(ctx, false) })
-		close(b.formatting)
+		wantBlocked(t, "raw publish", func(ctx context.Context) error { return b.publish(ctx, false) })
+		close(b.holdFormat)
 		synctest.Wait()
 		if err := b.publish(t.Context(), false); err != nil {
 			t.Error(err)
@@ -120,7 +120,7 @@ func TestRawPublishWaitsForTheVolume(t *testing.T) {
 
 // A pod with a filesystem starts while the volume grows.
 func TestPublishDoesNotWaitForTheVolume(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func TestLockOrder(t *testing.T) {
 	var s Server
 	for _, id := range ids {
 		unlock := mustLock(t)(s.lockPublish(t.Context(), id))
-		blocked(t, "both locks", func(ctx context.Context) error {
+		wantBlocked(t, "both locks", func(ctx context.Context) error {
 			_, err := s.lockBoth(ctx, id)
 			return err
 		})
@@ -159,7 +159,7 @@ func TestLockOrder(t *testing.T) {
 	errs := make(chan error, len(ids)*100)
 	for i := range 100 {
 		for _, id := range ids {
-			wg.Go(func() { errs <- s.lockAny(ctx, id, i) })
+			wg.Go(func() { errs <- s.lockSome(ctx, id, i) })
 		}
 	}
 	wg.Wait()
@@ -171,8 +171,8 @@ func TestLockOrder(t *testing.T) {
 	}
 }
 
-// lockAny takes and releases locks of a volume in one of the ways there are.
-func (s *Server) lockAny(ctx context.Context, id string, way int) error {
+// lockSome takes and releases locks of a volume in one of the ways there are.
+func (s *Server) lockSome(ctx context.Context, id string, way int) error {
 	var unlock func()
 	var err error
 	switch way % 3 {

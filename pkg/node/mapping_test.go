@@ -19,24 +19,24 @@ import (
 
 const secret = "correct horse battery staple"
 
-// newEncrypted is a bench whose volume is encrypted.
-func newEncrypted(t *testing.T, capability *csi.VolumeCapability) *bench {
+// newEncryptedTestNode is a bench whose volume is encrypted.
+func newEncryptedTestNode(t *testing.T, capability *csi.VolumeCapability) *testNode {
 	t.Helper()
-	b := newBench(t, capability)
+	b := newTestNode(t, capability)
 	b.context, b.secrets = map[string]string{volume.EncryptedKey: "true"}, map[string]string{PassphraseKey: secret}
 	return b
 }
 
 func luksHeader(state luks.HeaderState) luks.Header {
-	return luks.Header{State: state, UUID: "10000000-0000-4000-8000-000000000000", Offset: header, Sector: 512}
+	return luks.Header{State: state, UUID: "10000000-0000-4000-8000-000000000000", Offset: headerSize, Sector: 512}
 }
 
-func noise() filesystem.Signature {
+func noiseSignature() filesystem.Signature {
 	return filesystem.Signature{State: filesystem.StateForeign, Content: "unknown data", IsRandom: true}
 }
 
 // wantMarkers fails the test unless the volume has markers, or has none.
-func wantMarkers(t *testing.T, b *bench, want bool) {
+func wantMarkers(t *testing.T, b *testNode, want bool) {
 	t.Helper()
 	for _, path := range []string{b.formatMarker(b.id), b.encryptionMarker(b.id)} {
 		if _, err := os.Stat(path); !want && !errors.Is(err, fs.ErrNotExist) {
@@ -49,16 +49,16 @@ func wantMarkers(t *testing.T, b *bench, want bool) {
 }
 
 // wantClosed fails the test unless nothing of the volume is left on the node.
-func wantClosed(t *testing.T, b *bench, d *disk) {
+func wantClosed(t *testing.T, b *testNode, d *fakeDisk) {
 	t.Helper()
-	if len(b.mounts) != 0 || b.mapped[b.id] != nil || d.hasMapping() || d.connected || d.handles+d.luks.handles != 0 {
-		t.Errorf("left: mounts %v, mapping %t, connected %t, %d and %d descriptors", b.mounts, d.hasMapping(), d.connected, d.handles, d.luks.handles)
+	if len(b.mounts) != 0 || b.mappedDisks[b.id] != nil || d.hasMapping() || d.connected || d.openHandles+d.luks.openHandles != 0 {
+		t.Errorf("left: mounts %v, mapping %t, connected %t, %d and %d descriptors", b.mounts, d.hasMapping(), d.connected, d.openHandles, d.luks.openHandles)
 	}
 }
 
 func TestStageEncrypts(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
-		b := newEncrypted(t, mountCap(fstype))
+		b := newEncryptedTestNode(t, mountCapability(fstype))
 		d := b.add(b.id, volume.GiB)
 		// kubelet repeats the call after a restart.
 		for range 3 {
@@ -66,15 +66,15 @@ func TestStageEncrypts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if b.called("format") != 1 || len(b.mounts) != 1 || b.mounts[0].Device != mappingOf(d) || d.luks.header.State != luks.HeaderSound {
-			t.Errorf("formatted %d times, mounts %+v, header %s", b.called("format"), b.mounts, d.luks.header)
+		if b.countCalls("format") != 1 || len(b.mounts) != 1 || b.mounts[0].Device != mappingNumberOf(d) || d.luks.header.State != luks.HeaderSound {
+			t.Errorf("formatted %d times, mounts %+v, header %s", b.countCalls("format"), b.mounts, d.luks.header)
 		}
-		if want := volume.GiB - header; d.crypt != want || d.content.Size != want {
-			t.Errorf("mapping %s, filesystem %s, want %s", d.crypt, d.content.Size, want)
+		if want := volume.GiB - headerSize; d.mappingSize != want || d.content.Size != want {
+			t.Errorf("mapping %s, filesystem %s, want %s", d.mappingSize, d.content.Size, want)
 		}
 		wantMarkers(t, b, false)
-		if d.handles+d.luks.handles != 0 {
-			t.Errorf("%d and %d descriptors are still open", d.handles, d.luks.handles)
+		if d.openHandles+d.luks.openHandles != 0 {
+			t.Errorf("%d and %d descriptors are still open", d.openHandles, d.luks.openHandles)
 		}
 		for i, call := range []func(context.Context) error{func(ctx context.Context) error { return b.publish(ctx, false) }, b.unpublish, b.unstage, b.unstage} {
 			if err := call(t.Context()); err != nil {
@@ -82,8 +82,8 @@ func TestStageEncrypts(t *testing.T) {
 			}
 		}
 		wantClosed(t, b, d)
-		if err := b.stage(t.Context()); err != nil || b.called("format") != 1 {
-			t.Errorf("staged again: %v, formatted %d times", err, b.called("format"))
+		if err := b.stage(t.Context()); err != nil || b.countCalls("format") != 1 {
+			t.Errorf("staged again: %v, formatted %d times", err, b.countCalls("format"))
 		}
 	}
 }
@@ -91,52 +91,52 @@ func TestStageEncrypts(t *testing.T) {
 func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		capability *csi.VolumeCapability
-		prepare    func(b *bench, d *disk)
+		prepare    func(b *testNode, d *fakeDisk)
 		kind       volume.Kind
 		words      []string
 	}{
-		"no passphrase":       {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets = nil }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
-		"an empty passphrase": {mountCap("ext4"), func(b *bench, _ *disk) { b.secrets[PassphraseKey] = "" }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
-		"a wrong passphrase": {mountCap("ext4"), func(b *bench, d *disk) {
+		"no passphrase":       {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.secrets = nil }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
+		"an empty passphrase": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.secrets[PassphraseKey] = "" }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
+		"a wrong passphrase": {mountCapability("ext4"), func(b *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase, b.secrets[PassphraseKey] = luksHeader(luks.HeaderSound), secret, "wrong"
 		}, volume.KindPrecondition, []string{"passphrase"}},
-		"an odd value in the context": {mountCap("ext4"), func(b *bench, _ *disk) { b.context[volume.EncryptedKey] = "yes" }, volume.KindInvalid, []string{"encrypted", "yes"}},
-		"a plain filesystem":          {mountCap("ext4"), func(_ *bench, d *disk) { d.content = ext4() }, volume.KindPrecondition, []string{"ext4", "without encryption", "StorageClass"}},
-		"unknown data":                {mountCap("ext4"), func(_ *bench, d *disk) { d.content = noise() }, volume.KindPrecondition, []string{"not blank", "random"}},
-		"LUKS1":                       {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} }, volume.KindPrecondition, []string{"LUKS1"}},
-		"another layout":              {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnsupported) }, volume.KindPrecondition, []string{"another layout"}},
-		"a damaged header":            {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
-		"an unfinished one":           {mountCap("ext4"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderUnfinished) }, volume.KindPrecondition, []string{"without a key slot"}},
-		"an unreadable header":        {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["luks-header"] = errors.New("EIO") }, volume.KindInternal, []string{"EIO"}},
-		"a blank volume, read-only":   {mountCap("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
+		"an odd value in the context": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.context[volume.EncryptedKey] = "yes" }, volume.KindInvalid, []string{"encrypted", "yes"}},
+		"a plain filesystem":          {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = ext4Signature() }, volume.KindPrecondition, []string{"ext4", "without encryption", "StorageClass"}},
+		"unknown data":                {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = noiseSignature() }, volume.KindPrecondition, []string{"not blank", "random"}},
+		"LUKS1":                       {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} }, volume.KindPrecondition, []string{"LUKS1"}},
+		"another layout":              {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnsupported) }, volume.KindPrecondition, []string{"another layout"}},
+		"a damaged header":            {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
+		"an unfinished one":           {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnfinished) }, volume.KindPrecondition, []string{"without a key slot"}},
+		"an unreadable header":        {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.fail["luks-header"] = errors.New("EIO") }, volume.KindInternal, []string{"EIO"}},
+		"a blank volume, read-only":   {mountCapability("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
 		"a raw one, read-only": {func() *csi.VolumeCapability {
-			c := blockCap()
+			c := blockCapability()
 			c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 			return c
 		}(), nil, volume.KindPrecondition, []string{"no LUKS2 header", "read-only"}},
-		"a damaged header, read-only": {mountCap("ext4", "ro"), func(_ *bench, d *disk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
-		"a writable claim, a read-only disk": {mountCap("ext4"), func(_ *bench, d *disk) {
+		"a damaged header, read-only": {mountCapability("ext4", "ro"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
+		"a writable claim, a read-only disk": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.readOnly = true
 		}, volume.KindPrecondition, []string{"read-only"}},
-		"noise in a mapping that was not just made": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noise()
+		"noise in a mapping that was not just made": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
+			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noiseSignature()
 		}, volume.KindPrecondition, []string{"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block"}},
-		"a partition table in the mapping": {mountCap("ext4"), func(_ *bench, d *disk) {
+		"a partition table in the mapping": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
 			d.content = filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
 		}, volume.KindPrecondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
-		"the same below a hypervisor that encrypts": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noise(), true
+		"the same below a hypervisor that encrypts": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
+			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noiseSignature(), true
 		}, volume.KindPrecondition, []string{"random"}},
-		"a disk that is mounted itself": {mountCap("ext4"), func(b *bench, d *disk) { d.connected = true; b.put("/elsewhere", on(d)) }, volume.KindPrecondition, []string{"/elsewhere"}},
-		"another volume's disk":         {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
-		"a disk that is too small": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.connected, d.shown, d.deaf = true, volume.MiB, true
+		"a disk that is mounted itself": {mountCapability("ext4"), func(b *testNode, d *fakeDisk) { d.connected = true; b.addMount("/elsewhere", mountOf(d)) }, volume.KindPrecondition, []string{"/elsewhere"}},
+		"another volume's disk":         {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
+		"a disk that is too small": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
+			d.connected, d.deviceSize, d.ignoresRescan = true, volume.MiB, true
 		}, volume.KindDeadline, []string{"1 MiB", "1 GiB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newEncrypted(t, c.capability)
+				b := newEncryptedTestNode(t, c.capability)
 				d := b.add(b.id, volume.GiB)
 				if c.prepare != nil {
 					c.prepare(b, d)
@@ -169,13 +169,13 @@ func TestStageOfASharedEncryptedVolume(t *testing.T) {
 	for _, mode := range []csi.VolumeCapability_AccessMode_Mode{
 		csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER,
 	} {
-		b := newEncrypted(t, blockCap())
+		b := newEncryptedTestNode(t, blockCapability())
 		b.capability.AccessMode.Mode = mode
 		d := b.add(b.id, volume.GiB)
 		for _, state := range []luks.HeaderState{luks.HeaderAbsent, luks.HeaderUnfinished} {
 			d.luks.header.State = state
 			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "several nodes", "one node", "next step")
-			if b.called("luks-format") != 0 || d.luks.header != (luks.Header{State: state}) {
+			if b.countCalls("luks-format") != 0 || d.luks.header != (luks.Header{State: state}) {
 				t.Errorf("%s: luksFormat was asked for; header %s", mode, d.luks.header)
 			}
 			wantClosed(t, b, d)
@@ -183,7 +183,7 @@ func TestStageOfASharedEncryptedVolume(t *testing.T) {
 		d.luks.header.State = luks.HeaderDamaged
 		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "damaged")
 		d.luks.header = luks.Header{}
-		b.capability = blockCap()
+		b.capability = blockCapability()
 		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestStageOfASharedEncryptedVolume(t *testing.T) {
 // the message tells how to clear.
 func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
 	for _, state := range []luks.HeaderState{luks.HeaderSound, luks.HeaderDamaged, luks.HeaderUnfinished, luks.HeaderLUKS1} {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.luks.header = luksHeader(state)
 		err := b.stage(t.Context())
@@ -214,11 +214,11 @@ func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
 func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 	for _, call := range []string{"luks-open", "open", "probe", "format", "mount"} {
 		t.Run("before "+call, func(t *testing.T) {
-			b := newEncrypted(t, mountCap("ext4"))
+			b := newEncryptedTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			armed := call == "luks-open"
-			b.meanwhile["luks-open"] = func() { armed = true }
-			b.meanwhile[call] = func() {
+			b.hooks["luks-open"] = func() { armed = true }
+			b.hooks[call] = func() {
 				if armed {
 					b.fail[call] = errors.New("crashed")
 				}
@@ -227,7 +227,7 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 				t.Fatal("not cut short")
 			}
 			wantClosed(t, b, d)
-			clear(b.meanwhile)
+			clear(b.hooks)
 			clear(b.fail)
 			if call != "mount" {
 				wantMarkers(t, b, true)
@@ -239,18 +239,18 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 		})
 	}
 	t.Run("in luksFormat", func(t *testing.T) {
-		b := newEncrypted(t, mountCap("ext4"))
+		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.luks.cut = true
+		d.luks.killNextFormat = true
 		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
 		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 			t.Fatalf("%v; the volume holds %s", err, d.content)
 		}
 	})
 	t.Run("when something else was written since", func(t *testing.T) {
-		b := newEncrypted(t, mountCap("ext4"))
+		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
-		d.luks.cut = true
+		d.luks.killNextFormat = true
 		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
 		table := filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
 		d.luks.header, d.content = luks.Header{}, table
@@ -258,13 +258,13 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 		if d.content != table {
 			t.Errorf("the volume holds %s", d.content)
 		}
-		d.content = noise() // of a luksFormat that has not come to its header
+		d.content = noiseSignature() // of a luksFormat that has not come to its header
 		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 			t.Errorf("%v; the volume holds %s", err, d.content)
 		}
 	})
 	t.Run("when the marker is lost", func(t *testing.T) {
-		b := newEncrypted(t, mountCap("ext4"))
+		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["format"] = errors.New("crashed")
 		_ = b.stage(t.Context())
@@ -273,7 +273,7 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
-		if d.content != noise() {
+		if d.content != noiseSignature() {
 			t.Errorf("the volume holds %s", d.content)
 		}
 	})
@@ -282,9 +282,9 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 // What a volume of random data holds after it was given to somebody raw is
 // somebody's data.
 func TestEncryptionMarkerIsForgotten(t *testing.T) {
-	staged := func(t *testing.T) (*bench, *disk) {
+	staged := func(t *testing.T) (*testNode, *fakeDisk) {
 		t.Helper()
-		b := newEncrypted(t, mountCap("ext4"))
+		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["format"] = errors.New("mkfs is missing")
 		if err := b.stage(t.Context()); err == nil {
@@ -296,18 +296,18 @@ func TestEncryptionMarkerIsForgotten(t *testing.T) {
 	}
 	t.Run("when the volume is used raw", func(t *testing.T) {
 		b, d := staged(t)
-		b.capability = blockCap()
+		b.capability = blockCapability()
 		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		wantMarkers(t, b, false)
-		b.capability = mountCap("ext4")
+		b.capability = mountCapability("ext4")
 		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 		wantClosed(t, b, d)
 	})
 	t.Run("when a filesystem is found", func(t *testing.T) {
 		b, d := staged(t)
-		d.content = ext4()
+		d.content = ext4Signature()
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -315,8 +315,8 @@ func TestEncryptionMarkerIsForgotten(t *testing.T) {
 	})
 	t.Run("when it leaves the node with a filesystem", func(t *testing.T) {
 		b, d := staged(t)
-		d.connected, d.shown, d.content = true, volume.GiB, ext4()
-		d.crypt, b.mapped[b.id] = volume.GiB-header, d
+		d.connected, d.deviceSize, d.content = true, volume.GiB, ext4Signature()
+		d.mappingSize, b.mappedDisks[b.id] = volume.GiB-headerSize, d
 		if err := b.unstage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -325,9 +325,9 @@ func TestEncryptionMarkerIsForgotten(t *testing.T) {
 	t.Run("but not while it has none", func(t *testing.T) {
 		b, d := staged(t)
 		for _, open := range []bool{true, false} {
-			d.connected, d.shown = true, volume.GiB
+			d.connected, d.deviceSize = true, volume.GiB
 			if open {
-				d.crypt, b.mapped[b.id] = volume.GiB-header, d
+				d.mappingSize, b.mappedDisks[b.id] = volume.GiB-headerSize, d
 			}
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
@@ -339,9 +339,9 @@ func TestEncryptionMarkerIsForgotten(t *testing.T) {
 
 // A blank disk that a hypervisor decrypts reads as noise.
 func TestStageEncryptsOnADiskThatTheHypervisorEncrypts(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
-	d.conn.Encrypted, d.content = true, noise()
+	d.conn.Encrypted, d.content = true, noiseSignature()
 	if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 		t.Errorf("%v; the volume holds %s", err, d.content)
 	}
@@ -351,11 +351,11 @@ func TestStageEncryptsOnADiskThatTheHypervisorEncrypts(t *testing.T) {
 // for the disk, and again before the passphrase is used.
 func TestStageConfirmsTheDiskBeforeItEncrypts(t *testing.T) {
 	for _, call := range []string{"await", "luks-format"} {
-		b := newEncrypted(t, mountCap("ext4"))
+		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
-		b.meanwhile[call] = func() { d.serial = "vol-2" } // another disk in its place
+		b.hooks[call] = func() { d.serial = "vol-2" } // another disk in its place
 		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
-		if call == "await" && b.called("luks-format") != 0 || b.called("luks-open") != 0 {
+		if call == "await" && b.countCalls("luks-format") != 0 || b.countCalls("luks-open") != 0 {
 			t.Errorf("%s: another volume's disk was given to cryptsetup", call)
 		}
 	}
@@ -364,13 +364,13 @@ func TestStageConfirmsTheDiskBeforeItEncrypts(t *testing.T) {
 // luksFormat and open take a second, or longer on a loaded node: they are not
 // cut off with the call, and a retry waits for them.
 func TestEncryptionOutlivesItsCall(t *testing.T) {
-	for name, set := range map[string]func(b *bench, c chan struct{}){
-		"making the LUKS2 header":      func(b *bench, c chan struct{}) { b.encrypting = c },
-		"opening the encrypted volume": func(b *bench, c chan struct{}) { b.opening = c },
+	for name, set := range map[string]func(b *testNode, c chan struct{}){
+		"making the LUKS2 header":      func(b *testNode, c chan struct{}) { b.holdLUKSFormat = c },
+		"opening the encrypted volume": func(b *testNode, c chan struct{}) { b.holdLUKSOpen = c },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newEncrypted(t, mountCap("ext4"))
+				b := newEncryptedTestNode(t, mountCapability("ext4"))
 				d := b.add(b.id, volume.GiB)
 				slow := make(chan struct{})
 				set(b, slow)
@@ -382,7 +382,7 @@ func TestEncryptionOutlivesItsCall(t *testing.T) {
 				}
 				close(slow)
 				synctest.Wait()
-				if err := b.stage(t.Context()); err != nil || b.called("format") != 1 || len(b.mounts) != 1 {
+				if err := b.stage(t.Context()); err != nil || b.countCalls("format") != 1 || len(b.mounts) != 1 {
 					t.Errorf("the retry: %v", err)
 				}
 			})

@@ -17,29 +17,29 @@ import (
 // What one call has opened it closes when it fails; what was open before
 // stays, for it may be staged as a raw device.
 func TestRetreatClosesOnlyItsOwnMapping(t *testing.T) {
-	b := newEncrypted(t, blockCap())
+	b := newEncryptedTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.capability = mountCap("ext4")
+	b.capability = mountCapability("ext4")
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
-	if !d.connected || b.mapped[b.id] != d {
-		t.Errorf("connected %t, mapping %t: a raw volume was unstaged", d.connected, b.mapped[b.id] == d)
+	if !d.connected || b.mappedDisks[b.id] != d {
+		t.Errorf("connected %t, mapping %t: a raw volume was unstaged", d.connected, b.mappedDisks[b.id] == d)
 	}
 	// Connected before this call, as after a crash, but without the mapping.
-	d.crypt = 0
-	delete(b.mapped, b.id)
+	d.mappingSize = 0
+	delete(b.mappedDisks, b.id)
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
-	if !d.connected || b.mapped[b.id] != nil {
-		t.Errorf("connected %t, mapping %t", d.connected, b.mapped[b.id] == d)
+	if !d.connected || b.mappedDisks[b.id] != nil {
+		t.Errorf("connected %t, mapping %t", d.connected, b.mappedDisks[b.id] == d)
 	}
 }
 
 // A mapping whose disk is gone is nobody's: what takes its place is this
 // call's.
 func TestRetreatClosesAMappingThatTookAnothersPlace(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	d, gone := b.add(b.id, volume.GiB), b.add("before", volume.GiB)
 	b.encrypt(gone)
 	b.fail["format"] = errors.New("mkfs is missing")
@@ -49,18 +49,18 @@ func TestRetreatClosesAMappingThatTookAnothersPlace(t *testing.T) {
 	wantClosed(t, b, d)
 	b.encrypt(gone)
 	delete(b.fail, "format")
-	if err := b.stage(t.Context()); err != nil || b.mapped[b.id] != d {
-		t.Errorf("%v; the mapping is that of the disk: %t", err, b.mapped[b.id] == d)
+	if err := b.stage(t.Context()); err != nil || b.mappedDisks[b.id] != d {
+		t.Errorf("%v; the mapping is that of the disk: %t", err, b.mappedDisks[b.id] == d)
 	}
 }
 
 // What this call has open must not keep its retreat from closing the mapping.
 func TestStageThatCannotVerifyItsMappingClosesIt(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
 	opened := false
-	b.meanwhile["luks-open"] = func() { opened = true }
-	b.meanwhile["verify"] = func() {
+	b.hooks["luks-open"] = func() { opened = true }
+	b.hooks["verify"] = func() {
 		delete(b.fail, "verify")
 		if opened {
 			b.fail["verify"], opened = volume.Errorf(volume.KindDeadline, "no answer"), false
@@ -72,20 +72,23 @@ func TestStageThatCannotVerifyItsMappingClosesIt(t *testing.T) {
 
 func TestUnstageOfAnEncryptedVolumeConverges(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(b *bench, d *disk)
+		prepare func(b *testNode, d *fakeDisk)
 	}{
-		"nothing has happened yet":     {func(*bench, *disk) {}},
-		"unmounted":                    {func(b *bench, _ *disk) { b.mounts = nil }},
-		"closed":                       {func(b *bench, d *disk) { b.mounts, d.crypt = nil, 0; delete(b.mapped, b.id) }},
-		"disconnected":                 {func(b *bench, d *disk) { b.mounts, d.crypt, d.connected = nil, 0, false; delete(b.mapped, b.id) }},
-		"the record is gone":           {func(b *bench, _ *disk) { _ = b.removeRecord(b.id) }},
-		"the volume was deleted":       {func(_ *bench, d *disk) { d.deleted = true }},
-		"the disk is gone":             {func(_ *bench, d *disk) { d.connected = false }},
-		"disk and volume are gone":     {func(_ *bench, d *disk) { d.connected, d.deleted = false, true }},
-		"deleted, and no record of it": {func(b *bench, d *disk) { d.deleted = true; _ = b.removeRecord(b.id) }},
+		"nothing has happened yet": {func(*testNode, *fakeDisk) {}},
+		"unmounted":                {func(b *testNode, _ *fakeDisk) { b.mounts = nil }},
+		"closed":                   {func(b *testNode, d *fakeDisk) { b.mounts, d.mappingSize = nil, 0; delete(b.mappedDisks, b.id) }},
+		"disconnected": {func(b *testNode, d *fakeDisk) {
+			b.mounts, d.mappingSize, d.connected = nil, 0, false
+			delete(b.mappedDisks, b.id)
+		}},
+		"the record is gone":           {func(b *testNode, _ *fakeDisk) { _ = b.removeRecord(b.id) }},
+		"the volume was deleted":       {func(_ *testNode, d *fakeDisk) { d.deleted = true }},
+		"the disk is gone":             {func(_ *testNode, d *fakeDisk) { d.connected = false }},
+		"disk and volume are gone":     {func(_ *testNode, d *fakeDisk) { d.connected, d.deleted = false, true }},
+		"deleted, and no record of it": {func(b *testNode, d *fakeDisk) { d.deleted = true; _ = b.removeRecord(b.id) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newEncrypted(t, mountCap("ext4"))
+			b := newEncryptedTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
@@ -105,10 +108,10 @@ func TestUnstageOfAnEncryptedVolumeConverges(t *testing.T) {
 }
 
 func TestUnstageLeavesAMappingInUse(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
 	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
-	if b.mapped[b.id] == nil || !d.connected {
+	if b.mappedDisks[b.id] == nil || !d.connected {
 		t.Error("a published volume was taken away")
 	}
 	if err := b.unpublish(t.Context()); err != nil {
@@ -116,7 +119,7 @@ func TestUnstageLeavesAMappingInUse(t *testing.T) {
 	}
 	b.fail["luks-close"] = volume.Errorf(volume.KindDeadline, "the mapping stays open")
 	wantKind(t, b.unstage(t.Context()), volume.KindDeadline, "stays open")
-	if !d.connected || b.called("disconnect") != 0 {
+	if !d.connected || b.countCalls("disconnect") != 0 {
 		t.Error("disconnected below an open mapping")
 	}
 	delete(b.fail, "luks-close")
@@ -133,9 +136,9 @@ func TestUnstageLeavesAMappingInUse(t *testing.T) {
 func TestUnstageLeavesAnothersMappingAlone(t *testing.T) {
 	for name, deleted := range map[string]bool{"on another volume's disk": false, "of a volume that is not known": true} {
 		t.Run(name, func(t *testing.T) {
-			b := newEncrypted(t, mountCap("ext4"))
+			b := newEncryptedTestNode(t, mountCapability("ext4"))
 			other := b.add("vol-2", volume.GiB)
-			other.connected, other.shown = true, volume.GiB
+			other.connected, other.deviceSize = true, volume.GiB
 			b.encrypt(other) // under the name of vol-1
 			if !deleted {
 				b.add(b.id, volume.GiB)
@@ -143,50 +146,50 @@ func TestUnstageLeavesAnothersMappingAlone(t *testing.T) {
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if b.mapped[b.id] != other || b.called("luks-close") != 0 {
+			if b.mappedDisks[b.id] != other || b.countCalls("luks-close") != 0 {
 				t.Error("the mapping of another volume was closed")
 			}
 		})
 	}
-	b := newEncrypted(t, mountCap("ext4"))
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	other := b.add("vol-2", volume.GiB)
-	other.connected, other.shown = true, volume.GiB
+	other.connected, other.deviceSize = true, volume.GiB
 	b.encrypt(other)
 	b.add(b.id, volume.GiB)
 	b.fail["verify"] = volume.Errorf(volume.KindDeadline, "no answer")
 	wantKind(t, b.unstage(t.Context()), volume.KindDeadline)
 	delete(b.fail, "verify")
 	b.fail["luks-find"] = volume.Errorf(volume.KindPrecondition, "not a LUKS2 mapping of this driver")
-	if err := b.unstage(t.Context()); err != nil || b.called("luks-close") != 0 {
-		t.Errorf("a foreign device of that name: %v, %d calls of Close", err, b.called("luks-close"))
+	if err := b.unstage(t.Context()); err != nil || b.countCalls("luks-close") != 0 {
+		t.Errorf("a foreign device of that name: %v, %d calls of Close", err, b.countCalls("luks-close"))
 	}
 }
 
 // Identity is denied of the very disk that the connector names: nothing is
 // taken from under the mapping.
 func TestUnstageOfAMappingThatIsNotProved(t *testing.T) {
-	b := newEncrypted(t, blockCap())
+	b := newEncryptedTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	d.serial = "vol-2"
 	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, "another volume")
-	if b.called("luks-close") != 0 || b.called("disconnect") != 0 || b.mapped[b.id] != d {
+	if b.countCalls("luks-close") != 0 || b.countCalls("disconnect") != 0 || b.mappedDisks[b.id] != d {
 		t.Error("the mapping or the disk was taken away")
 	}
 }
 
 func TestEncryptedFilesystemGrows(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
 	for _, size := range []volume.Size{2 * volume.GiB, 2 * volume.GiB, 5 * volume.GiB} {
-		d.backend = size
+		d.backendSize = size
 		if n, err := b.expand(t.Context(), size); err != nil || n != size {
 			t.Fatalf("%s, %v", n, err)
 		}
-		if want := size - header; d.crypt != want || d.content.Size != want {
-			t.Errorf("mapping %s, filesystem %s, want %s", d.crypt, d.content.Size, want)
+		if want := size - headerSize; d.mappingSize != want || d.content.Size != want {
+			t.Errorf("mapping %s, filesystem %s, want %s", d.mappingSize, d.content.Size, want)
 		}
 	}
 }
@@ -196,26 +199,26 @@ func TestEncryptedFilesystemGrows(t *testing.T) {
 func TestStageGrowsAnEncryptedVolume(t *testing.T) {
 	for name, open := range map[string]bool{"a clone": false, "an open mapping": true} {
 		t.Run(name, func(t *testing.T) {
-			b := newEncrypted(t, mountCap("ext4"))
+			b := newEncryptedTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, 4*volume.GiB)
-			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, ext4()
+			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, ext4Signature()
 			if open {
-				d.connected, d.shown, d.crypt, b.mapped[b.id] = true, volume.GiB, volume.GiB-header, d
+				d.connected, d.deviceSize, d.mappingSize, b.mappedDisks[b.id] = true, volume.GiB, volume.GiB-headerSize, d
 			}
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if want := 4*volume.GiB - header; d.crypt != want || d.content.Size != want {
-				t.Errorf("mapping %s, filesystem %s, want %s", d.crypt, d.content.Size, want)
+			if want := 4*volume.GiB - headerSize; d.mappingSize != want || d.content.Size != want {
+				t.Errorf("mapping %s, filesystem %s, want %s", d.mappingSize, d.content.Size, want)
 			}
 		})
 	}
 }
 
 func TestEncryptedRawVolume(t *testing.T) {
-	needNodes(t)
-	b := newEncrypted(t, blockCap())
-	d := b.use(t, volume.GiB)
+	requireDeviceNodes(t)
+	b := newEncryptedTestNode(t, blockCapability())
+	d := b.stageAndPublish(t, volume.GiB)
 	var st unix.Stat_t
 	if err := unix.Stat(b.target, &st); err != nil || unix.Major(st.Rdev) != cryptMajor {
 		t.Fatalf("published is %d:%d, %v; want the mapping", unix.Major(st.Rdev), unix.Minor(st.Rdev), err)
@@ -224,15 +227,15 @@ func TestEncryptedRawVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	usage, err := b.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
-	if err != nil || usage.GetUsage()[0].GetTotal() != (volume.GiB-header).Bytes() {
+	if err != nil || usage.GetUsage()[0].GetTotal() != (volume.GiB-headerSize).Bytes() {
 		t.Errorf("stats %v, %v", usage, err)
 	}
-	d.backend = 3 * volume.GiB
-	if n, err := b.expand(t.Context(), 3*volume.GiB); err != nil || n != 3*volume.GiB || d.crypt != 3*volume.GiB-header {
-		t.Errorf("%s, %v; the mapping has %s", n, err, d.crypt)
+	d.backendSize = 3 * volume.GiB
+	if n, err := b.expand(t.Context(), 3*volume.GiB); err != nil || n != 3*volume.GiB || d.mappingSize != 3*volume.GiB-headerSize {
+		t.Errorf("%s, %v; the mapping has %s", n, err, d.mappingSize)
 	}
 	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
-	if b.called("format") != 0 || d.content != noise() {
+	if b.countCalls("format") != 0 || d.content != noiseSignature() {
 		t.Errorf("a raw volume now holds %s", d.content)
 	}
 	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
@@ -243,28 +246,28 @@ func TestEncryptedRawVolume(t *testing.T) {
 
 // A restore into a larger raw volume whose mapping a crash has left open.
 func TestStageGrowsAnEncryptedRawVolume(t *testing.T) {
-	b := newEncrypted(t, blockCap())
+	b := newEncryptedTestNode(t, blockCapability())
 	d := b.add(b.id, 4*volume.GiB)
 	b.encrypt(d)
-	d.connected, d.shown, d.crypt = true, volume.GiB, volume.GiB-header
+	d.connected, d.deviceSize, d.mappingSize = true, volume.GiB, volume.GiB-headerSize
 	b.fail["resize-crypt"] = volume.Errorf(volume.KindDeadline, "cryptsetup was stopped")
 	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	delete(b.fail, "resize-crypt")
-	if err := b.stage(t.Context()); err != nil || d.crypt != 4*volume.GiB-header {
-		t.Errorf("%v; the mapping has %s", err, d.crypt)
+	if err := b.stage(t.Context()); err != nil || d.mappingSize != 4*volume.GiB-headerSize {
+		t.Errorf("%v; the mapping has %s", err, d.mappingSize)
 	}
 }
 
 // The disk of an encrypted volume holds ciphertext: no pod gets that for its
 // raw device, whatever was lost.
 func TestRawPublishNeverShowsTheCiphertext(t *testing.T) {
-	b := newEncrypted(t, blockCap())
+	b := newEncryptedTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.crypt = 0
-	delete(b.mapped, b.id)
+	d.mappingSize = 0
+	delete(b.mappedDisks, b.id)
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	b.context = nil // the record knows it too
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
@@ -275,26 +278,26 @@ func TestRawPublishNeverShowsTheCiphertext(t *testing.T) {
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	// A mapping of this name on another volume's disk is not this volume.
 	other := b.add("vol-2", volume.GiB)
-	other.connected, other.shown = true, volume.GiB
+	other.connected, other.deviceSize = true, volume.GiB
 	b.encrypt(other)
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 }
 
 // Raw and mounted at once would be two writers who do not know of one another.
 func TestEncryptedVolumeIsUsedInOneWay(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	b.capability = blockCap()
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
+	b.capability = blockCapability()
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
 	b.target += "-raw"
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted")
 }
 
 func TestDeviceChangeGrowsAnEncryptedVolume(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCap("ext4"), "raw": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCapability("ext4"), "raw": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newEncrypted(t, capability)
+				b := newEncryptedTestNode(t, capability)
 				d := b.add(b.id, volume.GiB)
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
@@ -305,15 +308,15 @@ func TestDeviceChangeGrowsAnEncryptedVolume(t *testing.T) {
 				synctest.Wait()
 				b.growDevice(d, 4*volume.GiB, true)
 				b.mu.Lock()
-				got := d.crypt
+				got := d.mappingSize
 				b.mu.Unlock()
-				if want := 4*volume.GiB - header; got != want || name == "mounted" && b.filesystemSize(d) != want {
+				if want := 4*volume.GiB - headerSize; got != want || name == "mounted" && b.filesystemSize(d) != want {
 					t.Errorf("mapping %s, filesystem %s, want %s", got, b.filesystemSize(d), want)
 				}
 				cancel()
 				<-done
-				if d.handles+d.luks.handles != 0 {
-					t.Errorf("%d and %d descriptors are still open", d.handles, d.luks.handles)
+				if d.openHandles+d.luks.openHandles != 0 {
+					t.Errorf("%d and %d descriptors are still open", d.openHandles, d.luks.openHandles)
 				}
 			})
 		})
@@ -321,17 +324,17 @@ func TestDeviceChangeGrowsAnEncryptedVolume(t *testing.T) {
 }
 
 func TestHealthOfAnEncryptedVolume(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCap("ext4"), "raw": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCapability("ext4"), "raw": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
-			b := newEncrypted(t, capability)
+			b := newEncryptedTestNode(t, capability)
 			d := b.add(b.id, volume.GiB)
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			wantHealthy(t, b)
-			d.backend, d.shown = 4*volume.GiB, 4*volume.GiB
+			d.backendSize, d.deviceSize = 4*volume.GiB, 4*volume.GiB
 			c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
-			for _, word := range []string{"mapping", d.crypt.String(), (4*volume.GiB - header).String()} {
+			for _, word := range []string{"mapping", d.mappingSize.String(), (4*volume.GiB - headerSize).String()} {
 				if !strings.Contains(c.GetMessage(), word) {
 					t.Errorf("the condition %q does not mention %q", c.GetMessage(), word)
 				}
@@ -340,7 +343,7 @@ func TestHealthOfAnEncryptedVolume(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantHealthy(t, b)
-			d.shown = 2 * volume.GiB
+			d.deviceSize = 2 * volume.GiB
 			c = wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			if !strings.Contains(c.GetMessage(), d.path+" has 2 GiB") {
 				t.Errorf("the condition %q is not of the disk", c.GetMessage())
@@ -358,17 +361,17 @@ func TestWhenTheMappingIsReadOnly(t *testing.T) {
 		sealed     bool // the storage has the disk read-only
 		want       bool
 	}{
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false, false},
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, true, true},
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, false, true},
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false, false},
-		{blockCap(), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false, true},
-		{blockCap(), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false, false},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false, false},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, true, true},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, false, true},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false, false},
+		{blockCapability(), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false, true},
+		{blockCapability(), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false, false},
 	} {
 		c.capability.AccessMode.Mode = c.mode
-		b := newEncrypted(t, c.capability)
+		b := newEncryptedTestNode(t, c.capability)
 		d := b.add(b.id, volume.GiB)
-		d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, ext4()
+		d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, ext4Signature()
 		d.readOnly = c.sealed
 		for range 2 {
 			if err := b.stage(t.Context()); err != nil {
@@ -382,9 +385,9 @@ func TestWhenTheMappingIsReadOnly(t *testing.T) {
 }
 
 func TestStageOfAMappingInAnotherMode(t *testing.T) {
-	b := newEncrypted(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	b.capability = mountCap("ext4")
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
+	b.capability = mountCapability("ext4")
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
 	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
 }
@@ -392,20 +395,20 @@ func TestStageOfAMappingInAnotherMode(t *testing.T) {
 // A mapping that somebody else has made, mounted at the staging path, is what
 // is staged: also again, after a restart of kubelet.
 func TestStageAgainOnAMappingMadeByHand(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.secrets = map[string]string{PassphraseKey: secret}
 	d := b.add(b.id, volume.GiB)
-	d.connected, d.shown, d.crypt, d.content = true, volume.GiB, volume.GiB-header, ext4()
-	d.luks.header, d.luks.keyring = luksHeader(luks.HeaderSound), true
-	b.put(b.staging, onMapping(d))
-	d.backend = 2 * volume.GiB
+	d.connected, d.deviceSize, d.mappingSize, d.content = true, volume.GiB, volume.GiB-headerSize, ext4Signature()
+	d.luks.header, d.luks.keyInKeyring = luksHeader(luks.HeaderSound), true
+	b.addMount(b.staging, mountOfMapping(d))
+	d.backendSize = 2 * volume.GiB
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(b.mounts) != 1 || b.called("format") != 0 || d.content.Size != 2*volume.GiB-header {
+	if len(b.mounts) != 1 || b.countCalls("format") != 0 || d.content.Size != 2*volume.GiB-headerSize {
 		t.Errorf("mounts %v, filesystem %s", b.mounts, d.content.Size)
 	}
-	if d.handles+d.luks.handles != 0 {
-		t.Errorf("%d and %d descriptors are still open", d.handles, d.luks.handles)
+	if d.openHandles+d.luks.openHandles != 0 {
+		t.Errorf("%d and %d descriptors are still open", d.openHandles, d.luks.openHandles)
 	}
 }

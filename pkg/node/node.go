@@ -57,8 +57,8 @@ type Server struct {
 	// keeping a pod from starting.
 	locks locks
 
-	growthFailures     byVolume[error]       // of the last growth, for NodeGetVolumeHealth
-	missedSizes     byVolume[volume.Size] // that the device has not reached, for NodeGetVolumeHealth
+	growthFailures    byVolume[error]       // of the last growth, for NodeGetVolumeHealth
+	missedSizes       byVolume[volume.Size] // that the device has not reached, for NodeGetVolumeHealth
 	firstPublishTimes byVolume[time.Time]   // of the first pod since the stage; see mountWindow
 }
 

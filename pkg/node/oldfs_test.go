@@ -25,17 +25,17 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 		{"ext4", filesystem.TypeXFS, true},
 	} {
 		t.Run(c.want+" wanted, "+string(c.found)+" found", func(t *testing.T) {
-			b := newBench(t, mountCap(c.want))
+			b := newTestNode(t, mountCapability(c.want))
 			d := b.add(b.id, volume.GiB)
 			d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: c.found, Size: volume.GiB}
 			if c.refuse {
 				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, string(c.found), c.want)
 				// Staged by whatever driver before, it is not passed off as another.
-				b.capability = mountCap(string(c.found))
+				b.capability = mountCapability(string(c.found))
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				b.capability = mountCap(c.want)
+				b.capability = mountCapability(c.want)
 				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, string(c.found), c.want)
 				return
 			}
@@ -51,7 +51,7 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 			if len(b.mounts) != 1 || b.mounts[0].FSType != string(driver) {
 				t.Errorf("mounted: %+v, want one %s", b.mounts, driver)
 			}
-			if b.called("format") != 0 {
+			if b.countCalls("format") != 0 {
 				t.Error("it was formatted")
 			}
 		})
@@ -63,11 +63,11 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 func TestReadOnlyInOneOption(t *testing.T) {
 	for flags, readOnly := range map[string]bool{"noatime,ro": true, "ro,noatime": true, "ro,rw": false} {
 		t.Run(flags, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4", flags))
+			b := newTestNode(t, mountCapability("ext4", flags))
 			d := b.add(b.id, volume.GiB)
 			if readOnly {
 				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "read-only") // blank: nothing to read
-				d.content = ext4()
+				d.content = ext4Signature()
 			}
 			for range 2 { // the second time it is what was asked for
 				if err := b.stage(t.Context()); err != nil {
@@ -80,8 +80,8 @@ func TestReadOnlyInOneOption(t *testing.T) {
 			if len(b.mounts) != 2 || b.mounts[0].IsReadOnly() != readOnly || b.mounts[1].IsReadOnly() != readOnly {
 				t.Errorf("mounts %+v, want read-only=%t", b.mounts, readOnly)
 			}
-			if checked := b.called("check") > 0; readOnly && checked || b.called("grow") > 0 == readOnly {
-				t.Errorf("checked %t, grown %d times", checked, b.called("grow"))
+			if checked := b.countCalls("check") > 0; readOnly && checked || b.countCalls("grow") > 0 == readOnly {
+				t.Errorf("checked %t, grown %d times", checked, b.countCalls("grow"))
 			}
 		})
 	}

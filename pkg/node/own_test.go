@@ -16,8 +16,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// put mounts something on the machine that the service has not mounted.
-func (m *machine) put(path string, mount filesystem.Mount) filesystem.Mount {
+// addMount mounts something on the machine that the service has not mounted.
+func (m *machine) addMount(path string, mount filesystem.Mount) filesystem.Mount {
 	mount.MountPoint = path
 	if mount.Options == nil {
 		mount.Options = []string{"rw"}
@@ -26,21 +26,21 @@ func (m *machine) put(path string, mount filesystem.Mount) filesystem.Mount {
 	return m.mounts[len(m.mounts)-1]
 }
 
-// on is a mount of the filesystem on a disk.
-func on(d *disk) filesystem.Mount {
-	return filesystem.Mount{FSType: "ext4", Root: "/", Source: d.path, Device: numberOf(d)}
+// mountOf is a mount of the filesystem on a disk.
+func mountOf(d *fakeDisk) filesystem.Mount {
+	return filesystem.Mount{FSType: "ext4", Root: "/", Source: d.path, Device: diskNumberOf(d)}
 }
 
-// onMapping is a mount of the filesystem on the mapping of a disk.
-func onMapping(d *disk) filesystem.Mount {
-	m := on(d)
+// mountOfMapping is a mount of the filesystem on the mapping of a disk.
+func mountOfMapping(d *fakeDisk) filesystem.Mount {
+	m := mountOf(d)
 	m.Device.Major, m.Source = cryptMajor, d.path+"-crypt"
 	return m
 }
 
-// nodeOf is a bind mount of the node of a disk.
-func nodeOf(d *disk) filesystem.Mount {
-	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, DeviceNode: numberOf(d)}
+// nodeMountOf is a bind mount of the node of a disk.
+func nodeMountOf(d *fakeDisk) filesystem.Mount {
+	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, DeviceNode: diskNumberOf(d)}
 }
 
 // tmpfs is a mount of a directory of a tmpfs, or of all of it.
@@ -48,14 +48,14 @@ func tmpfs(root string) filesystem.Mount {
 	return filesystem.Mount{FSType: "tmpfs", Root: root, Source: "tmpfs", Device: blockdev.DeviceNumber{Minor: 40}}
 }
 
-// deleted is m after its root was removed.
-func deleted(m filesystem.Mount) filesystem.Mount {
+// deletedMount is m after its root was removed.
+func deletedMount(m filesystem.Mount) filesystem.Mount {
 	m.Root += "//deleted"
 	return m
 }
 
 // takeAway tries both calls that unmount, on the same path.
-func (b *bench) takeAway(t *testing.T, path string) map[string]error {
+func (b *testNode) takeAway(t *testing.T, path string) map[string]error {
 	t.Helper()
 	u := *b
 	u.target, u.staging = path, path
@@ -65,44 +65,44 @@ func (b *bench) takeAway(t *testing.T, path string) map[string]error {
 // What is not proved to be the volume's is left alone, and the answer is what
 // the reading says, never a success.
 func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
-	other := func(b *bench) *disk { return b.disks["vol-2"] }
+	other := func(b *testNode) *fakeDisk { return b.disks["vol-2"] }
 	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
 	for name, c := range map[string]struct {
-		mount   func(b *bench) filesystem.Mount
-		prepare func(b *bench)
+		mount   func(b *testNode) filesystem.Mount
+		prepare func(b *testNode)
 		kind    volume.Kind
 	}{
-		"another volume":         {func(b *bench) filesystem.Mount { return on(other(b)) }, nil, volume.KindPrecondition},
-		"another volume's node":  {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, nil, volume.KindPrecondition},
-		"somebody's loop device": {func(*bench) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
-		"a directory of a tmpfs": {func(*bench) filesystem.Mount { return tmpfs("/dir") }, nil, volume.KindPrecondition},
-		"a deleted one":          {func(*bench) filesystem.Mount { return deleted(tmpfs("/dir")) }, nil, volume.KindPrecondition},
-		"a file of a devtmpfs": {func(b *bench) filesystem.Mount {
-			m := nodeOf(other(b))
+		"another volume":         {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, nil, volume.KindPrecondition},
+		"another volume's node":  {func(b *testNode) filesystem.Mount { return nodeMountOf(other(b)) }, nil, volume.KindPrecondition},
+		"somebody's loop device": {func(*testNode) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
+		"a directory of a tmpfs": {func(*testNode) filesystem.Mount { return tmpfs("/dir") }, nil, volume.KindPrecondition},
+		"a deleted one":          {func(*testNode) filesystem.Mount { return deletedMount(tmpfs("/dir")) }, nil, volume.KindPrecondition},
+		"a file of a devtmpfs": {func(b *testNode) filesystem.Mount {
+			m := nodeMountOf(other(b))
 			m.DeviceNode.Major, m.DeviceNode.Minor = 0, 0
 			return m
 		}, nil, volume.KindPrecondition},
-		"a tmpfs":                    {func(*bench) filesystem.Mount { return tmpfs("/") }, nil, volume.KindPrecondition},
-		"an id that nobody knows":    {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
-		"an unknown id, a loop disk": {func(*bench) filesystem.Mount { return loop }, func(b *bench) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
-		"no answer in time":          {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.KindDeadline, "slow") }, volume.KindDeadline},
-		"no answer of a node":        {func(b *bench) filesystem.Mount { return nodeOf(other(b)) }, func(b *bench) { b.fail["verify"] = context.DeadlineExceeded }, volume.KindDeadline},
-		"no backend":                 {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = volume.Errorf(volume.KindUnavailable, "down") }, volume.KindUnavailable},
-		"an unreadable serial":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["verify"] = errors.New("EIO") }, volume.KindInternal},
-		"an unreadable device":       {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["by-number"] = errors.New("EIO") }, volume.KindInternal},
-		"an unreadable table":        {func(b *bench) filesystem.Mount { return on(other(b)) }, func(b *bench) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.KindInternal},
-		"an unreadable btrfs": {func(*bench) filesystem.Mount {
+		"a tmpfs":                    {func(*testNode) filesystem.Mount { return tmpfs("/") }, nil, volume.KindPrecondition},
+		"an id that nobody knows":    {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
+		"an unknown id, a loop disk": {func(*testNode) filesystem.Mount { return loop }, func(b *testNode) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
+		"no answer in time":          {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = volume.Errorf(volume.KindDeadline, "slow") }, volume.KindDeadline},
+		"no answer of a node":        {func(b *testNode) filesystem.Mount { return nodeMountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = context.DeadlineExceeded }, volume.KindDeadline},
+		"no backend":                 {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = volume.Errorf(volume.KindUnavailable, "down") }, volume.KindUnavailable},
+		"an unreadable serial":       {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = errors.New("EIO") }, volume.KindInternal},
+		"an unreadable device":       {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["by-number"] = errors.New("EIO") }, volume.KindInternal},
+		"an unreadable table":        {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.KindInternal},
+		"an unreadable btrfs": {func(*testNode) filesystem.Mount {
 			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: "/dev/alias", Device: blockdev.DeviceNumber{Minor: 50}}
 		}, nil, volume.KindInternal},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			b.add("vol-1", volume.GiB)
 			b.add("vol-2", volume.GiB).connected = true
 			if err := os.MkdirAll(b.target, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			b.put(b.target, c.mount(b))
+			b.addMount(b.target, c.mount(b))
 			if c.prepare != nil {
 				c.prepare(b)
 			}
@@ -111,7 +111,7 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 					t.Errorf("%s: %v (kind %s), want %s", call, err, volume.KindOf(err), c.kind)
 				}
 			}
-			if len(b.mounts) != 1 || b.called("unmount") != 0 {
+			if len(b.mounts) != 1 || b.countCalls("unmount") != 0 {
 				t.Errorf("unmounted: %+v", b.mounts)
 			}
 			if _, err := os.Lstat(b.target); err != nil {
@@ -125,28 +125,28 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 // and is of no use to anybody.
 func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(b *bench, d *disk)
-		mount   func(d *disk) filesystem.Mount
+		prepare func(b *testNode, d *fakeDisk)
+		mount   func(d *fakeDisk) filesystem.Mount
 	}{
-		"this volume":             {nil, on},
-		"its node":                {nil, nodeOf},
-		"its mapping":             {func(b *bench, d *disk) { b.encrypt(d) }, onMapping},
-		"its device is gone":      {func(_ *bench, d *disk) { d.connected = false }, on},
-		"its node's disk is gone": {func(_ *bench, d *disk) { d.connected = false }, nodeOf},
-		"a removed node":          {func(_ *bench, d *disk) { d.connected = false }, func(d *disk) filesystem.Mount { return deleted(nodeOf(d)) }},
-		"a btrfs without a disk": {func(_ *bench, d *disk) { d.connected = false }, func(d *disk) filesystem.Mount {
+		"this volume":             {nil, mountOf},
+		"its node":                {nil, nodeMountOf},
+		"its mapping":             {func(b *testNode, d *fakeDisk) { b.encrypt(d) }, mountOfMapping},
+		"its device is gone":      {func(_ *testNode, d *fakeDisk) { d.connected = false }, mountOf},
+		"its node's disk is gone": {func(_ *testNode, d *fakeDisk) { d.connected = false }, nodeMountOf},
+		"a removed node":          {func(_ *testNode, d *fakeDisk) { d.connected = false }, func(d *fakeDisk) filesystem.Mount { return deletedMount(nodeMountOf(d)) }},
+		"a btrfs without a disk": {func(_ *testNode, d *fakeDisk) { d.connected = false }, func(d *fakeDisk) filesystem.Mount {
 			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: blockdev.DeviceNumber{Minor: 50}}
 		}},
-		"the volume was deleted": {func(_ *bench, d *disk) { d.deleted = true }, on},
+		"the volume was deleted": {func(_ *testNode, d *fakeDisk) { d.deleted = true }, mountOf},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			d.connected = true
 			if c.prepare != nil {
 				c.prepare(b, d)
 			}
-			b.put(b.target, c.mount(d))
+			b.addMount(b.target, c.mount(d))
 			for call, err := range b.takeAway(t, b.target) {
 				if err != nil {
 					t.Errorf("%s: %v", call, err)
@@ -173,12 +173,12 @@ func TestUnmountProvesEachMountOfAStack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, call := range []string{"unpublish", "unstage"} {
-				b := newBench(t, mountCap("ext4"))
+				b := newTestNode(t, mountCapability("ext4"))
 				for _, id := range []string{"vol-1", "vol-2"} {
 					b.add(id, volume.GiB).connected = true
 				}
 				for _, id := range c.stack {
-					b.put(b.target, on(b.disks[id]))
+					b.addMount(b.target, mountOf(b.disks[id]))
 				}
 				u := *b
 				u.staging = b.target
@@ -199,7 +199,7 @@ func TestUnmountProvesEachMountOfAStack(t *testing.T) {
 
 // A volume nobody knows, of which nothing is mounted, is gone already.
 func TestUnpublishAndUnstageOfAnUnknownVolume(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.id = "nobody's"
 	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
 		t.Error(err)
@@ -210,10 +210,10 @@ func TestUnpublishAndUnstageOfAnUnknownVolume(t *testing.T) {
 // repeated by each retry.
 func TestHungMountEndsWithTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
-		b.use(t, volume.GiB)
-		b.looking = make(chan struct{})
-		looks := b.called("find-mount")
+		b := newTestNode(t, mountCapability("ext4"))
+		b.stageAndPublish(t, volume.GiB)
+		b.holdFindMount = make(chan struct{})
+		looks := b.countCalls("find-mount")
 		for what, call := range map[string]func(context.Context) error{
 			"unpublish": b.unpublish, "publish": func(ctx context.Context) error { return b.publish(ctx, false) }, "unstage": b.unstage,
 		} {
@@ -224,10 +224,10 @@ func TestHungMountEndsWithTheCall(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		if n := b.called("find-mount") - looks; n != 1 {
+		if n := b.countCalls("find-mount") - looks; n != 1 {
 			t.Errorf("%d looks hang", n)
 		}
-		close(b.looking)
+		close(b.holdFindMount)
 		if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
 			t.Error(err)
 		}
@@ -236,31 +236,31 @@ func TestHungMountEndsWithTheCall(t *testing.T) {
 
 // So do those of the other calls, each on a machine of its own.
 func TestHungMountEndsEachCall(t *testing.T) {
-	for what, call := range map[string]func(*bench, context.Context) error{
-		"stage":     (*bench).stage,
-		"unstage":   (*bench).unstage,
-		"publish":   func(b *bench, ctx context.Context) error { return b.publish(ctx, false) },
-		"unpublish": (*bench).unpublish,
-		"expand": func(b *bench, ctx context.Context) error {
+	for what, call := range map[string]func(*testNode, context.Context) error{
+		"stage":     (*testNode).stage,
+		"unstage":   (*testNode).unstage,
+		"publish":   func(b *testNode, ctx context.Context) error { return b.publish(ctx, false) },
+		"unpublish": (*testNode).unpublish,
+		"expand": func(b *testNode, ctx context.Context) error {
 			_, err := b.expand(ctx, volume.GiB)
 			return err
 		},
-		"growth on device change": func(b *bench, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
-		"health": func(b *bench, ctx context.Context) error {
+		"growth on device change": func(b *testNode, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
+		"health": func(b *testNode, ctx context.Context) error {
 			_, err := b.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
 			return err
 		},
-		"stats": func(b *bench, ctx context.Context) error {
+		"stats": func(b *testNode, ctx context.Context) error {
 			_, err := b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
 			return err
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, mountCap("ext4"))
-				d := b.use(t, volume.GiB)
-				b.looking = make(chan struct{})
-				start, looks := time.Now(), b.called("find-mount")
+				b := newTestNode(t, mountCapability("ext4"))
+				d := b.stageAndPublish(t, volume.GiB)
+				b.holdFindMount = make(chan struct{})
+				start, looks := time.Now(), b.countCalls("find-mount")
 				for range 3 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					err := call(b, ctx)
@@ -270,16 +270,16 @@ func TestHungMountEndsEachCall(t *testing.T) {
 				if took := time.Since(start); took > 3*time.Second {
 					t.Errorf("three calls of a second took %s", took)
 				}
-				if n := b.called("find-mount") - looks; n != 1 {
+				if n := b.countCalls("find-mount") - looks; n != 1 {
 					t.Errorf("%d looks hang", n)
 				}
-				close(b.looking)
+				close(b.holdFindMount)
 				synctest.Wait()
 				if err := call(b, t.Context()); err != nil && what != "unstage" {
 					t.Errorf("the retry: %v", err)
 				}
-				if d.handles != 0 {
-					t.Errorf("%d descriptors are left open", d.handles)
+				if d.openHandles != 0 {
+					t.Errorf("%d descriptors are left open", d.openHandles)
 				}
 			})
 		})

@@ -17,7 +17,7 @@ type processMappings struct {
 }
 
 func (m processMappings) Header(ctx context.Context, dev blockdev.Device) (luks.Header, error) {
-	if err := m.p.take(ctx); err != nil {
+	if err := m.p.simulateCall(ctx); err != nil {
 		return luks.Header{}, err
 	}
 	return m.fakeMappings.Header(ctx, dev)
@@ -26,65 +26,65 @@ func (m processMappings) Header(ctx context.Context, dev blockdev.Device) (luks.
 // Format leaves a header without a key slot, and its marker, when the process
 // ends in the midst.
 func (m processMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.Header, bool, error) {
-	if err := m.p.take(ctx); err != nil {
+	if err := m.p.simulateCall(ctx); err != nil {
 		return luks.Header{}, false, err
 	}
-	if m.begin(req.Device.Path) {
+	if m.killNextFormat(req.Device.Path) {
 		if h, _, err := m.fakeMappings.Format(ctx, req); h.State != luks.HeaderUnfinished {
 			return h, false, err
 		}
-		if err := m.p.take(ctx); err != nil {
+		if err := m.p.simulateCall(ctx); err != nil {
 			return luks.Header{}, false, err
 		}
 	}
 	h, fresh, err := m.fakeMappings.Format(ctx, req)
-	return h, fresh, m.p.lost(err)
+	return h, fresh, m.p.loseAnswer(err)
 }
 
-// begin makes the next luksFormat of a disk without a header end half-way. It
+// killNextFormat makes the next luksFormat of a disk without a header end half-way. It
 // reports whether it does.
-func (m processMappings) begin(path string) bool {
+func (m processMappings) killNextFormat(path string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, connected := m.diskAt(path)
 	if !connected || d.luks.header.State != luks.HeaderAbsent {
 		return false
 	}
-	if at, used := m.user(d, numberOf(d)); used {
-		m.p.report(path + " is encrypted while it is in use at " + at)
+	if at, used := m.findUser(d, diskNumberOf(d)); used {
+		m.p.addViolation(path + " is encrypted while it is in use at " + at)
 	}
-	d.luks.cut = true
+	d.luks.killNextFormat = true
 	return true
 }
 
 func (m processMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapping, error) {
-	if err := m.p.take(ctx); err != nil {
+	if err := m.p.simulateCall(ctx); err != nil {
 		return luks.Mapping{}, err
 	}
 	opened, err := m.fakeMappings.Open(ctx, req)
-	return opened, m.p.lost(err)
+	return opened, m.p.loseAnswer(err)
 }
 
 func (m processMappings) Find(ctx context.Context, id string) (luks.Mapping, bool, error) {
-	if err := m.p.take(ctx); err != nil {
+	if err := m.p.simulateCall(ctx); err != nil {
 		return luks.Mapping{}, false, err
 	}
 	return m.fakeMappings.Find(ctx, id)
 }
 
 func (m processMappings) Close(ctx context.Context, id string) error {
-	if err := m.p.take(ctx); err != nil {
+	if err := m.p.simulateCall(ctx); err != nil {
 		return err
 	}
-	return m.p.lost(m.fakeMappings.Close(ctx, id))
+	return m.p.loseAnswer(m.fakeMappings.Close(ctx, id))
 }
 
 func (m processMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
-	if err := m.p.take(ctx); errors.Is(err, errCrashed) { // nobody gets this answer
+	if err := m.p.simulateCall(ctx); errors.Is(err, errCrashed) { // nobody gets this answer
 		return 0, volume.Errorf(volume.KindDeadline, "%w", err)
 	} else if err != nil {
 		return 0, err
 	}
 	size, err := m.fakeMappings.Grow(ctx, dev, key)
-	return size, m.p.lost(err)
+	return size, m.p.loseAnswer(err)
 }

@@ -13,28 +13,28 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// dice are safe for concurrent use.
-type dice struct {
+// lockedRand are safe for concurrent use.
+type lockedRand struct {
 	mu sync.Mutex
 	r  *rand.Rand
 }
 
-func newDice(seed uint64) *dice {
-	return &dice{r: rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15))}
+func newLockedRand(seed uint64) *lockedRand {
+	return &lockedRand{r: rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15))}
 }
 
-// n returns a number below limit.
-func (d *dice) n(limit int) int {
+// intN returns a number below limit.
+func (d *lockedRand) intN(limit int) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.r.IntN(limit)
 }
 
-func (d *dice) oneIn(n int) bool { return d.n(n) == 0 }
+func (d *lockedRand) oneIn(n int) bool { return d.intN(n) == 0 }
 
 // between returns a duration between two.
-func (d *dice) between(least, most time.Duration) time.Duration {
-	return least + time.Duration(d.n(int(most-least)))
+func (d *lockedRand) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(d.intN(int(most-least)))
 }
 
 // process is a node plugin's process on a machine. Its calls of the machine
@@ -43,23 +43,23 @@ func (d *dice) between(least, most time.Duration) time.Duration {
 // give up, or at the end of the test.
 type process struct {
 	*machine
-	dice    *dice
+	dice    *lockedRand
 	foreign func(filesystem.Mount) bool // is somebody else's, and must not be touched
 	crashed chan struct{}
 	end     <-chan struct{}
 
-	mu      sync.Mutex
-	calm    bool // nothing fails any more
-	handles []fakeHandle
-	wrong   []string // what it must never do, and has done
+	mu         sync.Mutex
+	faultsOff  bool // nothing fails any more
+	handles    []fakeHandle
+	violations []string // what it must never do, and has done
 }
 
 var errCrashed = errors.New("the process has crashed")
 
-// take lets a call take its time. ctx is what ends it; nil: nothing does.
-func (p *process) take(ctx context.Context) error {
+// simulateCall lets a call take its time. ctx is what ends it; nil: nothing does.
+func (p *process) simulateCall(ctx context.Context) error {
 	p.mu.Lock()
-	calm := p.calm
+	calm := p.faultsOff
 	p.mu.Unlock()
 	took := p.dice.between(0, 20*time.Millisecond)
 	if !calm && p.dice.oneIn(60) {
@@ -84,7 +84,7 @@ func (p *process) take(ctx context.Context) error {
 		return errCrashed
 	default:
 	}
-	if err := inTime(ctx, "a call"); err != nil {
+	if err := checkInTime(ctx, "a call"); err != nil {
 		return err
 	}
 	if !calm && p.dice.oneIn(30) {
@@ -93,20 +93,20 @@ func (p *process) take(ctx context.Context) error {
 	return nil
 }
 
-// lost loses the answer of a call that was made, now and then.
-func (p *process) lost(err error) error {
+// loseAnswer loses the answer of a call that was made, now and then.
+func (p *process) loseAnswer(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil && !p.calm && p.dice.oneIn(40) {
+	if err == nil && !p.faultsOff && p.dice.oneIn(40) {
 		return volume.Errorf(volume.KindDeadline, "the answer is lost")
 	}
 	return err
 }
 
-func (p *process) report(what string) {
+func (p *process) addViolation(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.wrong = append(p.wrong, what)
+	p.violations = append(p.violations, what)
 }
 
 // crash ends the process: the kernel closes what it had open.
@@ -148,53 +148,53 @@ type (
 )
 
 func (c processConnector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	if err := c.p.take(ctx); err != nil {
+	if err := c.p.simulateCall(ctx); err != nil {
 		return volume.Connection{}, err
 	}
 	conn, err := c.fakeConnector.Connect(ctx, req)
-	if err = c.p.lost(err); err != nil {
+	if err = c.p.loseAnswer(err); err != nil {
 		conn = volume.Connection{}
 	}
 	return conn, err
 }
 
 func (c processConnector) Disconnect(ctx context.Context, id string) error {
-	if err := c.p.take(ctx); err != nil {
+	if err := c.p.simulateCall(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	if d := c.disks[id]; d != nil && d.connected && !d.stays {
-		if path, used := c.user(d, numberOf(d)); used {
-			c.p.report(id + " is disconnected while it is in use at " + path)
+	if d := c.disks[id]; d != nil && d.connected && !d.staysPlugged {
+		if path, used := c.findUser(d, diskNumberOf(d)); used {
+			c.p.addViolation(id + " is disconnected while it is in use at " + path)
 		}
 	}
 	c.mu.Unlock()
-	return c.p.lost(c.fakeConnector.Disconnect(ctx, id))
+	return c.p.loseAnswer(c.fakeConnector.Disconnect(ctx, id))
 }
 
 func (c processConnector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
-	if err := c.p.take(ctx); err != nil {
+	if err := c.p.simulateCall(ctx); err != nil {
 		return volume.Connection{}, false, err
 	}
 	return c.fakeConnector.Locate(ctx, id)
 }
 
 func (c processConnector) Verify(ctx context.Context, id, path string) error {
-	if err := c.p.take(ctx); err != nil {
+	if err := c.p.simulateCall(ctx); err != nil {
 		return err
 	}
 	c.p.mu.Lock()
-	calm := c.p.calm
+	calm := c.p.faultsOff
 	c.p.mu.Unlock()
 	kinds := []volume.Kind{volume.KindInternal, volume.KindUnavailable, volume.KindNotFound}
 	if !calm && c.p.dice.oneIn(30) {
-		return volume.Errorf(kinds[c.p.dice.n(len(kinds))], "nothing is proved")
+		return volume.Errorf(kinds[c.p.dice.intN(len(kinds))], "nothing is proved")
 	}
 	return c.fakeConnector.Verify(ctx, id, path)
 }
 
 func (d processDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice, error) {
-	if err := d.p.take(ctx); err != nil {
+	if err := d.p.simulateCall(ctx); err != nil {
 		return nil, err
 	}
 	o, err := d.fakeDevices.Open(ctx, dev)
@@ -213,21 +213,21 @@ func (d processDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevi
 }
 
 func (d processDevices) Size(dev blockdev.Device) (volume.Size, error) {
-	if err := d.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+	if err := d.p.simulateCall(nil); err != nil { //nolint:staticcheck // nothing ends it
 		return 0, err
 	}
 	return d.fakeDevices.Size(dev)
 }
 
 func (d processDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want volume.Size) (volume.Size, error) {
-	if err := d.p.take(ctx); err != nil {
+	if err := d.p.simulateCall(ctx); err != nil {
 		return 0, err
 	}
 	return d.fakeDevices.AwaitSize(ctx, dev, want)
 }
 
 func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (filesystem.Signature, error) {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return filesystem.Signature{}, err
 	}
 	return f.fakeFilesystems.Probe(ctx, dev)
@@ -237,13 +237,13 @@ func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (f
 // in the midst.
 func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
 	f.mu.Lock()
-	d, err := f.held(req.Device)
+	d, err := f.diskOf(req.Device)
 	blank := func(sig filesystem.Signature) bool {
 		return sig.State == filesystem.StateBlank || req.IsEncrypted && sig.IsRandom
 	}
-	if err == nil && blank(d.holds(req.Device.Number())) {
-		if path, used := f.user(d, req.Device.Number()); used {
-			f.p.report(d.path + " is formatted while it is in use at " + path)
+	if err == nil && blank(d.contentOf(req.Device.Number())) {
+		if path, used := f.findUser(d, req.Device.Number()); used {
+			f.p.addViolation(d.path + " is formatted while it is in use at " + path)
 		}
 		err = os.WriteFile(req.Marker, nil, 0o600)
 		d.content = filesystem.Signature{State: filesystem.StateFormatted, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
@@ -252,85 +252,85 @@ func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatReq
 	if err != nil {
 		return err
 	}
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return err
 	}
-	return f.p.lost(f.fakeFilesystems.Format(ctx, req))
+	return f.p.loseAnswer(f.fakeFilesystems.Format(ctx, req))
 }
 
 func (f processFilesystems) Check(ctx context.Context, dev filesystem.Device, t filesystem.Type) error {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return err
 	}
 	return f.fakeFilesystems.Check(ctx, dev, t)
 }
 
 func (f processFilesystems) Mount(ctx context.Context, req filesystem.MountRequest) error {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return err
 	}
-	return f.p.lost(f.fakeFilesystems.Mount(ctx, req))
+	return f.p.loseAnswer(f.fakeFilesystems.Mount(ctx, req))
 }
 
 func (f processFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) error {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return err
 	}
-	return f.p.lost(f.fakeFilesystems.Bind(ctx, req))
+	return f.p.loseAnswer(f.fakeFilesystems.Bind(ctx, req))
 }
 
 func (f processFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return err
 	}
 	if f.p.foreign(m) {
-		f.p.report("somebody else's mount at " + m.MountPoint + " is unmounted")
+		f.p.addViolation("somebody else's mount at " + m.MountPoint + " is unmounted")
 	}
-	return f.p.lost(f.fakeFilesystems.Unmount(ctx, m))
+	return f.p.loseAnswer(f.fakeFilesystems.Unmount(ctx, m))
 }
 
 func (f processFilesystems) FindMount(path string) (filesystem.Mount, bool, error) {
-	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+	if err := f.p.simulateCall(nil); err != nil { //nolint:staticcheck // nothing ends it
 		return filesystem.Mount{}, false, err
 	}
 	return f.fakeFilesystems.FindMount(path)
 }
 
 func (f processFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNumber) ([]filesystem.Mount, error) {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return nil, err
 	}
 	return f.fakeFilesystems.MountsOf(ctx, number)
 }
 
 func (f processFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (filesystem.Growth, error) {
-	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+	if err := f.p.simulateCall(nil); err != nil { //nolint:staticcheck // nothing ends it
 		return filesystem.Growth{}, err
 	}
 	g, err := f.fakeFilesystems.Grow(ctx, req)
-	return g, f.p.lost(err)
+	return g, f.p.loseAnswer(err)
 }
 
 func (f processFilesystems) CheckHealth(ctx context.Context, dev filesystem.Device, path string) error {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return err
 	}
 	return f.fakeFilesystems.CheckHealth(ctx, dev, path)
 }
 
 func (f processFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
-	if err := f.p.take(ctx); err != nil {
+	if err := f.p.simulateCall(ctx); err != nil {
 		return filesystem.Measurement{}, err
 	}
 	return f.fakeFilesystems.Measure(ctx, dev, path)
 }
 
 func (f processFilesystems) ReadUsage(m filesystem.Mount) (filesystem.Usage, error) {
-	if err := f.p.take(nil); err != nil { //nolint:staticcheck // nothing ends it
+	if err := f.p.simulateCall(nil); err != nil { //nolint:staticcheck // nothing ends it
 		return filesystem.Usage{}, err
 	}
 	if f.p.foreign(m) {
-		f.p.report("somebody else's filesystem at " + m.MountPoint + " is counted")
+		f.p.addViolation("somebody else's filesystem at " + m.MountPoint + " is counted")
 	}
 	return f.fakeFilesystems.ReadUsage(m)
 }

@@ -14,8 +14,8 @@ import (
 )
 
 func TestUnstage(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	d := b.use(t, volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
 	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target) // still published: it must not be cut off
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
@@ -28,14 +28,14 @@ func TestUnstage(t *testing.T) {
 	if d.connected || len(b.mounts) != 0 {
 		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
 	}
-	if n := b.called("probe"); n != 1 { // the one at stage
+	if n := b.countCalls("probe"); n != 1 { // the one at stage
 		t.Errorf("the device was probed %d times", n)
 	}
 }
 
 func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -51,8 +51,8 @@ func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
 }
 
 func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
 	b.add("vol-2", volume.GiB)
 	b.id = "vol-2"
 	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, b.target)
@@ -71,8 +71,8 @@ func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
 }
 
 func TestUnstageOfAPublishedRawVolume(t *testing.T) {
-	b := newBench(t, blockCap())
-	d := b.use(t, volume.GiB)
+	b := newTestNode(t, blockCapability())
+	d := b.stageAndPublish(t, volume.GiB)
 	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if !d.connected {
 		t.Error("disconnected all the same")
@@ -80,8 +80,8 @@ func TestUnstageOfAPublishedRawVolume(t *testing.T) {
 }
 
 func TestUnstageOfAVolumeThatIsGone(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
 	delete(b.disks, b.id)
 	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestUnstageOfAVolumeThatIsGone(t *testing.T) {
 }
 
 func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -102,9 +102,9 @@ func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
 }
 
 func TestMountsMustPropagate(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
-	b.private = true
+	b.mountsArePrivate = true
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err) // not asked for: the plugin may run on the node itself
 	}
@@ -117,13 +117,13 @@ func TestMountsMustPropagate(t *testing.T) {
 }
 
 func TestPublishIsIdempotent(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
 			if name == "block" && unix.Geteuid() != 0 {
 				t.Skip("making a device node needs root")
 			}
-			b := newBench(t, capability)
-			b.use(t, volume.GiB)
+			b := newTestNode(t, capability)
+			b.stageAndPublish(t, volume.GiB)
 			before := len(b.mounts)
 			if err := b.publish(t.Context(), false); err != nil {
 				t.Fatal(err)
@@ -145,18 +145,18 @@ func TestPublishIsIdempotent(t *testing.T) {
 
 func TestPublishRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
-		prepare func(t *testing.T, b *bench)
+		prepare func(t *testing.T, b *testNode)
 		kind    volume.Kind
 	}{
-		"not staged": {func(*testing.T, *bench) {}, volume.KindPrecondition},
-		"staged, but the staging path holds another volume": {func(t *testing.T, b *bench) {
+		"not staged": {func(*testing.T, *testNode) {}, volume.KindPrecondition},
+		"staged, but the staging path holds another volume": {func(t *testing.T, b *testNode) {
 			t.Helper()
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			b.disks[b.id].serial = "vol-2"
 		}, volume.KindPrecondition},
-		"a file with content is in the way": {func(t *testing.T, b *bench) {
+		"a file with content is in the way": {func(t *testing.T, b *testNode) {
 			t.Helper()
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
@@ -165,17 +165,17 @@ func TestPublishRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, volume.KindPrecondition},
-		"a file with content is in the way of a device": {func(t *testing.T, b *bench) {
+		"a file with content is in the way of a device": {func(t *testing.T, b *testNode) {
 			t.Helper()
-			b.capability = blockCap()
+			b.capability = blockCapability()
 			if err := errors.Join(b.stage(t.Context()), os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}, volume.KindPrecondition},
-		"another volume is published there": {func(t *testing.T, b *bench) {
+		"another volume is published there": {func(t *testing.T, b *testNode) {
 			t.Helper()
 			b.id = "vol-2"
-			b.use(t, volume.GiB)
+			b.stageAndPublish(t, volume.GiB)
 			b.id, b.staging = "vol-1", b.staging+"-1"
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
@@ -183,7 +183,7 @@ func TestPublishRefusals(t *testing.T) {
 		}, volume.KindAlreadyExists},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			b.add(b.id, volume.GiB)
 			c.prepare(t, b)
 			mounts := len(b.mounts)
@@ -196,7 +196,7 @@ func TestPublishRefusals(t *testing.T) {
 }
 
 func TestUnpublishRemovesNoContent(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	precious := filepath.Join(b.target, "precious")
 	if err := errors.Join(os.MkdirAll(b.target, 0o700), os.WriteFile(precious, []byte("data"), 0o600)); err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestUnpublishRemovesNoContent(t *testing.T) {
 }
 
 func TestPublishReadOnly(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
 		t.Fatal(err)
@@ -222,8 +222,8 @@ func TestPublishReadOnly(t *testing.T) {
 // kubelet enforces readOnly of a raw block claim by the container's device
 // permissions; several pods of a node may read one volume that way.
 func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
-	needNodes(t)
-	b := newBench(t, blockCap())
+	requireDeviceNodes(t)
+	b := newTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -246,8 +246,8 @@ func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
 	wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, first)
 }
 
-// needNodes skips where the test cannot make device nodes.
-func needNodes(t *testing.T) {
+// requireDeviceNodes skips where the test cannot make device nodes.
+func requireDeviceNodes(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("making a device node needs root")
@@ -255,9 +255,9 @@ func needNodes(t *testing.T) {
 }
 
 func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
-	b.use(t, volume.GiB)
+	b.stageAndPublish(t, volume.GiB)
 	first := b.target
 	b.target = filepath.Join(t.TempDir(), "second")
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, first)

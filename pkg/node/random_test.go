@@ -33,7 +33,7 @@ import (
 // GROWVOL_RANDOM_SEED repeats the choices of a run; the order in which
 // goroutines run is not repeated.
 func TestCallsAtRandom(t *testing.T) {
-	needNodes(t)
+	requireDeviceNodes(t)
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("GROWVOL_RANDOM_SEED"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
@@ -69,20 +69,20 @@ func TestCallsAtRandom(t *testing.T) {
 // randomCalls are the calls that are made, with their weight.
 var randomCalls = [...]string{"stage", "stage", "publish", "publish", "unpublish", "unstage", "expand", "expand", "stats", "health"}
 
-const manyCalls = 100 // more than there are at once
+const maxCalls = 100 // more than there are at once
 
 // randomNode is a node on which two volumes are used at random.
 type randomNode struct {
 	*machine
 	t       *testing.T
-	dice    *dice
+	dice    *lockedRand
 	dir     string
 	end     chan struct{} // closed when everything is over
 	volumes []*randomVolume
 	others  []filesystem.Mount // somebody else's
 	covers  map[int]bool       // likewise, for a while, by mount id
 
-	otherDisks []*disk
+	otherDisks []*fakeDisk
 
 	calls     sync.WaitGroup // of the workers
 	covering  sync.WaitGroup
@@ -98,9 +98,9 @@ type randomNode struct {
 
 // randomVolume is one of the two.
 type randomVolume struct {
-	bench
+	testNode
 
-	disk    *disk
+	disk    *fakeDisk
 	blank   bool // at first
 	targets []string
 	hidden  volume.Size // by the LUKS2 header of an encrypted volume
@@ -108,15 +108,15 @@ type randomVolume struct {
 
 func newRandomNode(t *testing.T, seed uint64) *randomNode {
 	t.Helper()
-	n := &randomNode{machine: newMachine(), t: t, dice: newDice(seed), covers: map[int]bool{}, dir: t.TempDir(), end: make(chan struct{}), plugin: semaphore.NewWeighted(manyCalls)}
+	n := &randomNode{machine: newMachine(), t: t, dice: newLockedRand(seed), covers: map[int]bool{}, dir: t.TempDir(), end: make(chan struct{}), plugin: semaphore.NewWeighted(maxCalls)}
 	n.addOther(9)
 	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
 	for i, m := range []filesystem.Mount{loop, tmpfs("/dir")} {
-		n.others = append(n.others, n.put(fmt.Sprintf("/other/%d", i), m))
+		n.others = append(n.others, n.addMount(fmt.Sprintf("/other/%d", i), m))
 	}
 	for i, capability := range []*csi.VolumeCapability{
-		mountCap([]string{"ext4", "xfs", "btrfs", "ext3", "ext2"}[n.dice.n(5)]),
-		[]*csi.VolumeCapability{mountCap("xfs"), blockCap(), mountCap("")}[n.dice.n(3)],
+		mountCapability([]string{"ext4", "xfs", "btrfs", "ext3", "ext2"}[n.dice.intN(5)]),
+		[]*csi.VolumeCapability{mountCapability("xfs"), blockCapability(), mountCapability("")}[n.dice.intN(3)],
 	} {
 		v := &randomVolume{blank: n.dice.oneIn(2)}
 		v.id, v.capability = fmt.Sprintf("vol-%d", i+1), capability
@@ -124,7 +124,7 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 		v.targets = []string{filepath.Join(n.dir, v.id, "pod-1"), filepath.Join(n.dir, v.id, "pod-2")}
 		v.disk = n.add(v.id, 2*volume.GiB)
 		if fstype := capability.GetMount().GetFsType(); !v.blank {
-			v.disk.content = ext4()
+			v.disk.content = ext4Signature()
 			if fstype != "" {
 				v.disk.content.Type = filesystem.Type(fstype)
 			}
@@ -132,8 +132,8 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 		if n.dice.oneIn(2) {
 			v.encrypt()
 		}
-		if v.disk.stays = n.dice.oneIn(2); v.disk.stays {
-			v.disk.connected, v.disk.shown = true, v.disk.backend
+		if v.disk.staysPlugged = n.dice.oneIn(2); v.disk.staysPlugged {
+			v.disk.connected, v.disk.deviceSize = true, v.disk.backendSize
 		}
 		n.volumes = append(n.volumes, v)
 	}
@@ -143,11 +143,11 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 
 // encrypt makes the volume one that the node encrypts.
 func (v *randomVolume) encrypt() {
-	v.hidden = header
+	v.hidden = headerSize
 	v.context, v.secrets = map[string]string{volume.EncryptedKey: "true"}, map[string]string{PassphraseKey: secret}
 	if !v.blank {
 		v.disk.luks.header, v.disk.luks.passphrase = luksHeader(luks.HeaderSound), secret
-		v.disk.content.Size = volume.GiB - header
+		v.disk.content.Size = volume.GiB - headerSize
 	}
 }
 
@@ -174,15 +174,15 @@ func (n *randomNode) start() {
 	n.watch.Go(func() { s.GrowOnDeviceChange(ctx) })
 }
 
-// alone waits until no call is under way, and lets none begin until it is done.
-func (n *randomNode) alone() (done func()) {
-	_ = n.plugin.Acquire(context.Background(), manyCalls)
-	return func() { n.plugin.Release(manyCalls) }
+// awaitCalls waits until no call is under way, and lets none begin until it is done.
+func (n *randomNode) awaitCalls() (done func()) {
+	_ = n.plugin.Acquire(context.Background(), maxCalls)
+	return func() { n.plugin.Release(maxCalls) }
 }
 
 // restart ends the plugin as SIGTERM does, and starts another.
 func (n *randomNode) restart() {
-	defer n.alone()()
+	defer n.awaitCalls()()
 	n.stop()
 	n.watch.Wait()
 	n.server.opts.Detached.Wait(context.Background())
@@ -211,7 +211,7 @@ func (n *randomNode) checkLocks() {
 // crash ends the plugin as SIGKILL does, and starts another.
 func (n *randomNode) crash() {
 	n.process.crash()
-	defer n.alone()() // the callers of the crashed process give up first
+	defer n.awaitCalls()() // the callers of the crashed process give up first
 	n.stop()
 	n.check(n.process)
 	n.start()
@@ -220,7 +220,7 @@ func (n *randomNode) crash() {
 func (n *randomNode) check(p *process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, what := range p.wrong {
+	for _, what := range p.violations {
 		n.t.Error(what)
 	}
 }
@@ -233,12 +233,12 @@ func (n *randomNode) run() {
 	}()
 	over := make(chan struct{})
 	var world sync.WaitGroup
-	world.Go(func() { n.disturb(over) })
+	world.Go(func() { n.injectFaults(over) })
 	for _, v := range n.volumes {
 		for range 3 {
 			n.calls.Go(func() {
 				for range 60 {
-					n.call(v, n.dice.n(len(randomCalls)))
+					n.call(v, n.dice.intN(len(randomCalls)))
 					_ = operation.Sleep(n.t.Context(), n.dice.between(0, 2*time.Second))
 				}
 			})
@@ -249,10 +249,10 @@ func (n *randomNode) run() {
 	world.Wait()
 	n.restart()
 	n.process.mu.Lock()
-	n.process.calm = true
+	n.process.faultsOff = true
 	n.process.mu.Unlock()
-	n.leave()
-	n.useAgain()
+	n.unstageAll()
+	n.stageAllAgain()
 	n.stop()
 	n.watch.Wait()
 	n.check(n.process)
@@ -265,19 +265,19 @@ func (n *randomNode) run() {
 func (n *randomNode) call(v *randomVolume, which int) {
 	_ = n.plugin.Acquire(context.Background(), 1)
 	defer n.plugin.Release(1)
-	b := v.bench
-	b.machine, b.Server, b.target = n.machine, n.server, v.targets[n.dice.n(len(v.targets))]
-	limit := []time.Duration{time.Second, 10 * time.Second, time.Minute, 2 * time.Minute}[n.dice.n(4)]
+	b := v.testNode
+	b.machine, b.Server, b.target = n.machine, n.server, v.targets[n.dice.intN(len(v.targets))]
+	limit := []time.Duration{time.Second, 10 * time.Second, time.Minute, 2 * time.Minute}[n.dice.intN(4)]
 	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
 	defer cancel()
 	start := time.Now()
 	n.mu.Lock()
-	had, failures := v.disk.backend, n.failures
+	had, failures := v.disk.backendSize, n.failures
 	n.mu.Unlock()
 	var err error
 	switch name := randomCalls[which]; name {
 	case "stage":
-		err = n.judge(v, name, had, failures, b.stage(ctx))
+		err = n.checkAnswer(v, name, had, failures, b.stage(ctx))
 	case "publish":
 		err = b.publish(ctx, n.dice.oneIn(4))
 	case "unpublish":
@@ -286,7 +286,7 @@ func (n *randomNode) call(v *randomVolume, which int) {
 		err = b.unstage(ctx)
 	case "expand":
 		_, err = b.expand(ctx, had)
-		err = n.judge(v, name, had, failures, err)
+		err = n.checkAnswer(v, name, had, failures, err)
 	case "stats":
 		_, err = b.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: b.target})
 	case "health":
@@ -302,25 +302,25 @@ func (n *randomNode) call(v *randomVolume, which int) {
 	}
 }
 
-// judge checks that a volume has the size of which a call has answered OK. One
+// checkAnswer checks that a volume has the size of which a call has answered OK. One
 // that fails meanwhile may be staged all the same.
-func (n *randomNode) judge(v *randomVolume, call string, size volume.Size, failures int, err error) error {
+func (n *randomNode) checkAnswer(v *randomVolume, call string, size volume.Size, failures int, err error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	failed := call == "stage" && (n.failures != failures || v.disk.dead != nil)
+	failed := call == "stage" && (n.failures != failures || v.disk.mountFailure != nil)
 	if err == nil && !failed && v.capability.GetMount() != nil && v.disk.content.Size < size-v.hidden {
 		n.t.Errorf("%s of %s is a success, but its filesystem has %s, not %s", call, v.id, v.disk.content.Size, size-v.hidden)
 	}
-	if err == nil && v.hidden > 0 && call == "expand" && v.disk.crypt < size-v.hidden {
-		n.t.Errorf("%s of %s is a success, but its mapping has %s, not %s", call, v.id, v.disk.crypt, size-v.hidden)
+	if err == nil && v.hidden > 0 && call == "expand" && v.disk.mappingSize < size-v.hidden {
+		n.t.Errorf("%s of %s is a success, but its mapping has %s, not %s", call, v.id, v.disk.mappingSize, size-v.hidden)
 	}
 	return err
 }
 
-// leave takes both volumes away, and looks at what is left.
-func (n *randomNode) leave() {
+// unstageAll takes both volumes away, and looks at what is left.
+func (n *randomNode) unstageAll() {
 	for _, v := range n.volumes {
-		b := v.bench
+		b := v.testNode
 		b.machine, b.Server = n.machine, n.server
 		for _, b.target = range v.targets {
 			if err := b.unpublish(n.t.Context()); err != nil {
@@ -334,16 +334,16 @@ func (n *randomNode) leave() {
 			n.t.Errorf("unstage at the end: %v", err)
 		}
 		d := v.disk
-		if d.connected != d.stays || d.handles+d.luks.handles != 0 || d.hasMapping() {
+		if d.connected != d.staysPlugged || d.openHandles+d.luks.openHandles != 0 || d.hasMapping() {
 			n.t.Errorf("%s: connected %t (want %t), %d and %d open descriptors, mapping %t",
-				v.id, d.connected, d.stays, d.handles, d.luks.handles, d.hasMapping())
+				v.id, d.connected, d.staysPlugged, d.openHandles, d.luks.openHandles, d.hasMapping())
 		}
 		most := 0
 		if v.blank {
 			most = 1
 		}
-		if d.formatted > most {
-			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatted, v.blank)
+		if d.formatCount > most {
+			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatCount, v.blank)
 		}
 		half := d.content.State == filesystem.StateFormatted && !d.content.IsComplete
 		if _, err := os.Lstat(b.formatMarker(v.id)); err == nil && !half {
@@ -362,16 +362,16 @@ func (n *randomNode) leave() {
 		n.t.Errorf("mounts left: %+v, want %+v", n.mounts, n.others)
 	}
 	for _, d := range n.otherDisks {
-		if d.content != ext4() || d.handles != 0 || !d.connected || d.formatted != 0 {
+		if d.content != ext4Signature() || d.openHandles != 0 || !d.connected || d.formatCount != 0 {
 			n.t.Errorf("the other's disk is now %+v", d)
 		}
 	}
 }
 
-// useAgain uses both volumes once more, as if nothing had happened.
-func (n *randomNode) useAgain() {
+// stageAllAgain uses both volumes once more, as if nothing had happened.
+func (n *randomNode) stageAllAgain() {
 	for _, v := range n.volumes {
-		b := v.bench
+		b := v.testNode
 		b.machine, b.Server, b.target = n.machine, n.server, v.targets[0]
 		if err := b.stage(n.t.Context()); err != nil {
 			n.t.Errorf("stage at the end: %v", err)
@@ -380,10 +380,10 @@ func (n *randomNode) useAgain() {
 		if err := b.publish(n.t.Context(), false); err != nil {
 			n.t.Errorf("publish at the end: %v", err)
 		}
-		v.disk.backend += volume.GiB
-		if _, err := b.expand(n.t.Context(), v.disk.backend); n.judge(v, "expand", v.disk.backend, n.failures, err) != nil {
+		v.disk.backendSize += volume.GiB
+		if _, err := b.expand(n.t.Context(), v.disk.backendSize); n.checkAnswer(v, "expand", v.disk.backendSize, n.failures, err) != nil {
 			n.t.Errorf("expand at the end: %v", err)
 		}
 	}
-	n.leave()
+	n.unstageAll()
 }

@@ -17,28 +17,28 @@ import (
 // Between the look at the staging path and the bind something else is mounted
 // there. The pod does not get it.
 func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
-	b.meanwhile["bind"] = func() { b.put(b.staging, on(other)) }
+	b.hooks["bind"] = func() { b.addMount(b.staging, mountOf(other)) }
 	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "taken away")
 	if len(b.mounts) != 2 || b.mounts[1].MountPoint != b.staging {
 		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
 	}
-	b.drop(b.staging)
+	b.dropMount(b.staging)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.fail["unmount"] = volume.Errorf(volume.KindPrecondition, "busy")
 	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, other.path, "could not be taken away: busy")
 	delete(b.fail, "unmount")
-	delete(b.meanwhile, "bind")
-	b.drop(b.target)
-	b.drop(b.staging)
+	delete(b.hooks, "bind")
+	b.dropMount(b.target)
+	b.dropMount(b.staging)
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 		t.Error(err)
 	}
@@ -46,19 +46,19 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 
 // What cannot be read is not shown to a pod.
 func TestPublishThatCannotBeReadBack(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.meanwhile["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.KindInternal, "sysfs is unreadable") }
+	b.hooks["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.KindInternal, "sysfs is unreadable") }
 	for range 2 {
 		wantKind(t, b.publish(t.Context(), false), volume.KindInternal, "sysfs is unreadable")
-		if len(b.mounts) != 2 || b.called("unmount") != 0 {
+		if len(b.mounts) != 2 || b.countCalls("unmount") != 0 {
 			t.Errorf("mounts %+v", b.mounts)
 		}
 	}
-	clear(b.meanwhile)
+	clear(b.hooks)
 	delete(b.fail, "by-number")
 	if err := b.publish(t.Context(), false); err != nil || len(b.mounts) != 2 {
 		t.Errorf("the retry: %v; mounts %+v", err, b.mounts)
@@ -71,29 +71,29 @@ func TestPublishThatCannotBeReadBack(t *testing.T) {
 // What the bind shows is not the volume for sure, and the mounts that could be
 // below it cannot be read.
 func TestPublishOfSomethingElseThatCannotBeReadBack(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
-	b.meanwhile["bind"] = func() {
-		b.put(b.staging, on(other))
+	b.hooks["bind"] = func() {
+		b.addMount(b.staging, mountOf(other))
 		b.fail["mounts-of"] = volume.Errorf(volume.KindInternal, "mountinfo is unreadable")
 	}
 	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, "mountinfo is unreadable")
-	if b.called("unmount") != 0 {
+	if b.countCalls("unmount") != 0 {
 		t.Errorf("mounts %+v", b.mounts)
 	}
 }
 
 // Right after the bind somebody mounts over it. That is not the bind, and stays.
 func TestPublishTakesAwayNothingButItsBind(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
-			needNodes(t)
-			b := newBench(t, capability)
+			requireDeviceNodes(t)
+			b := newTestNode(t, capability)
 			b.add(b.id, volume.GiB)
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
@@ -101,14 +101,14 @@ func TestPublishTakesAwayNothingButItsBind(t *testing.T) {
 			other := b.add("vol-2", volume.GiB)
 			other.connected = true
 			covered := false
-			b.meanwhile["find-mount"] = func() {
-				if top := (fakeFilesystems{b.machine}).top(b.target); top >= 0 && !covered {
+			b.hooks["find-mount"] = func() {
+				if top := (fakeFilesystems{b.machine}).topMount(b.target); top >= 0 && !covered {
 					covered = true
-					b.put(b.target, on(other))
+					b.addMount(b.target, mountOf(other))
 				}
 			}
 			wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path)
-			if last := b.mounts[len(b.mounts)-1]; last.Device != numberOf(other) {
+			if last := b.mounts[len(b.mounts)-1]; last.Device != diskNumberOf(other) {
 				t.Errorf("another's mount was taken away: %+v", b.mounts)
 			}
 			b.mounts = b.mounts[:len(b.mounts)-1]
@@ -121,29 +121,29 @@ func TestPublishTakesAwayNothingButItsBind(t *testing.T) {
 
 // The node of the volume's disk goes to another disk before the bind.
 func TestRawPublishReadsBackWhatTheTargetShows(t *testing.T) {
-	needNodes(t)
-	b := newBench(t, blockCap())
+	requireDeviceNodes(t)
+	b := newTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
-	b.meanwhile["bind"] = func() { d.path, other.path = other.path, d.path }
+	b.hooks["bind"] = func() { d.path, other.path = other.path, d.path }
 	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, "taken away")
 	if len(b.mounts) != 0 {
 		t.Errorf("left: %+v", b.mounts)
 	}
 }
 
-// carelessBind is a kernel that does not do what Bind asks for.
-type carelessBind struct {
+// unreliableBind is a kernel that does not do what Bind asks for.
+type unreliableBind struct {
 	fakeFilesystems
 
 	nothing bool
 }
 
-func (c carelessBind) Bind(ctx context.Context, req filesystem.BindRequest) error {
+func (c unreliableBind) Bind(ctx context.Context, req filesystem.BindRequest) error {
 	if c.nothing {
 		return nil
 	}
@@ -152,18 +152,18 @@ func (c carelessBind) Bind(ctx context.Context, req filesystem.BindRequest) erro
 }
 
 func TestPublishReadsBackTheReadOnlyFlag(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCap("ext4"), "block": blockCap()} {
+	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
 		t.Run(name, func(t *testing.T) {
-			needNodes(t)
-			b := newBench(t, capability)
+			requireDeviceNodes(t)
+			b := newTestNode(t, capability)
 			b.add(b.id, volume.GiB)
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			staged := len(b.mounts)
-			b.opts.Filesystems = carelessBind{fakeFilesystems: fakeFilesystems{b.machine}}
+			b.opts.Filesystems = unreliableBind{fakeFilesystems: fakeFilesystems{b.machine}}
 			wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, b.target, "read-only=false", "taken away")
-			b.opts.Filesystems = carelessBind{fakeFilesystems{b.machine}, true}
+			b.opts.Filesystems = unreliableBind{fakeFilesystems{b.machine}, true}
 			wantKind(t, b.publish(t.Context(), true), volume.KindInternal, "nothing is mounted at the target path")
 			if len(b.mounts) != staged {
 				t.Errorf("mounts %+v", b.mounts)
@@ -174,7 +174,7 @@ func TestPublishReadsBackTheReadOnlyFlag(t *testing.T) {
 
 // A staging mount that is read-only gives no writable publication.
 func TestPublishOfAReadOnlyStagingMount(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -188,23 +188,23 @@ func TestPublishOfAReadOnlyStagingMount(t *testing.T) {
 
 // Raw and mounted at once would be two writers who do not know of one another.
 func TestPublishRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
-	needNodes(t)
+	requireDeviceNodes(t)
 	for name, mapped := range map[string]bool{"on the disk": false, "on a mapping": true} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if mapped {
-				d.crypt = volume.GiB - header
+				d.mappingSize = volume.GiB - headerSize
 				b.mounts[0].Device.Major = cryptMajor
 			} else {
 				raw := *b
-				raw.capability = blockCap()
+				raw.capability = blockCapability()
 				wantKind(t, raw.publish(t.Context(), false), volume.KindPrecondition, "mounted", b.staging)
 			}
-			b.put("/raw", nodeOf(d))
+			b.addMount("/raw", nodeMountOf(d))
 			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "raw device", "/raw")
 			b.mounts[1].Root += "//deleted" // the node of a disk that had the number before
 			if err := b.publish(t.Context(), false); err != nil {
@@ -217,7 +217,7 @@ func TestPublishRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
 // A raw volume has no mount that would pin its disk: what the connector has
 // located is verified.
 func TestRawPublishVerifiesTheDisk(t *testing.T) {
-	b := newBench(t, blockCap())
+	b := newTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -232,21 +232,21 @@ func TestRawPublishVerifiesTheDisk(t *testing.T) {
 // The node at the target path leads to the volume's number, but to no disk any
 // more: it is not what was asked for.
 func TestRawPublishOverAStaleNode(t *testing.T) {
-	needNodes(t)
-	b := newBench(t, blockCap())
-	b.use(t, volume.GiB)
+	requireDeviceNodes(t)
+	b := newTestNode(t, blockCapability())
+	b.stageAndPublish(t, volume.GiB)
 	b.mounts[0].Root += "//deleted"
 	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, b.target)
 }
 
-func (b *bench) stats(path string) (*csi.NodeGetVolumeStatsResponse, error) {
+func (b *testNode) stats(path string) (*csi.NodeGetVolumeStatsResponse, error) {
 	return b.NodeGetVolumeStats(context.Background(), &csi.NodeGetVolumeStatsRequest{VolumeId: b.id, VolumePath: path})
 }
 
 // Figures are those of this volume, or there are none.
 func TestStatsOfNothingElse(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
+	b := newTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	gone := b.add("vol-3", volume.GiB)
@@ -254,30 +254,30 @@ func TestStatsOfNothingElse(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	b.put("/other", on(other))
-	b.put("/other-node", nodeOf(other))
-	b.put("/proc", filesystem.Mount{FSType: "proc", Root: "/", Source: "proc", Device: blockdev.DeviceNumber{Minor: 20}})
-	b.put("/tmpfs", tmpfs("/"))
-	b.put("/tmpfs-dir", tmpfs("/dir"))
-	b.put("/stale", deleted(nodeOf(b.disks[b.id])))
-	b.put("/gone", on(gone))
-	b.put("/foreign", filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}})
+	b.addMount("/other", mountOf(other))
+	b.addMount("/other-node", nodeMountOf(other))
+	b.addMount("/proc", filesystem.Mount{FSType: "proc", Root: "/", Source: "proc", Device: blockdev.DeviceNumber{Minor: 20}})
+	b.addMount("/tmpfs", tmpfs("/"))
+	b.addMount("/tmpfs-dir", tmpfs("/dir"))
+	b.addMount("/stale", deletedMount(nodeMountOf(b.disks[b.id])))
+	b.addMount("/gone", mountOf(gone))
+	b.addMount("/foreign", filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}})
 	for _, path := range []string{"/other", "/other-node", "/proc", "/tmpfs", "/tmpfs-dir", "/stale", "/gone", "/foreign", dir, dir + "-missing"} {
 		resp, err := b.stats(path)
 		if !volume.IsKind(err, volume.KindNotFound) {
 			t.Errorf("%s: %v, %v, want NotFound", path, resp, err)
 		}
 	}
-	if n := b.called("stats"); n != 0 {
+	if n := b.countCalls("stats"); n != 0 {
 		t.Errorf("%d filesystems of others were counted", n)
 	}
-	b.put("/covered", on(b.disks[b.id]))
-	b.put("/covered", on(other))
+	b.addMount("/covered", mountOf(b.disks[b.id]))
+	b.addMount("/covered", mountOf(other))
 	if _, err := b.stats("/covered"); !volume.IsKind(err, volume.KindNotFound) {
 		t.Errorf("a mount that another covers: %v", err)
 	}
-	b.disks[b.id].crypt = volume.GiB - header
-	b.put("/mapping", onMapping(b.disks[b.id]))
+	b.disks[b.id].mappingSize = volume.GiB - headerSize
+	b.addMount("/mapping", mountOfMapping(b.disks[b.id]))
 	for _, path := range []string{b.staging, b.target, "/mapping"} {
 		if resp, err := b.stats(path); err != nil || len(resp.GetUsage()) != 2 {
 			t.Errorf("%s: %v, %v", path, resp, err)

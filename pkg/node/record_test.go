@@ -11,8 +11,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// readOnlyOnOneNode is the capability, to be read on one node only.
-func readOnlyOnOneNode(c *csi.VolumeCapability) *csi.VolumeCapability {
+// singleNodeReader is the capability, to be read on one node only.
+func singleNodeReader(c *csi.VolumeCapability) *csi.VolumeCapability {
 	c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 	return c
 }
@@ -23,8 +23,8 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 	refused := map[volume.Kind]error{
 		volume.KindPrecondition: volume.Errorf(volume.KindPrecondition, "for good"), volume.KindDeadline: volume.Errorf(volume.KindDeadline, "for now"),
 	}
-	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *bench{"plain": newBench, "encrypted": newEncrypted} {
-		restage := func(t *testing.T, staged *csi.VolumeCapability, kind volume.Kind, change func(b *bench, d *disk)) {
+	for name, newBench := range map[string]func(*testing.T, *csi.VolumeCapability) *testNode{"plain": newTestNode, "encrypted": newEncryptedTestNode} {
+		restage := func(t *testing.T, staged *csi.VolumeCapability, kind volume.Kind, change func(b *testNode, d *fakeDisk)) {
 			t.Helper()
 			b := newBench(t, staged)
 			d := b.add(b.id, volume.GiB)
@@ -48,20 +48,22 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 			}
 		}
 		t.Run(name+", with other flags", func(t *testing.T) {
-			restage(t, mountCap("ext4"), volume.KindAlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("ext4", "ro") })
+			restage(t, mountCapability("ext4"), volume.KindAlreadyExists, func(b *testNode, _ *fakeDisk) { b.capability = mountCapability("ext4", "ro") })
 		})
 		t.Run(name+", with another filesystem", func(t *testing.T) {
-			restage(t, mountCap("ext4"), volume.KindAlreadyExists, func(b *bench, _ *disk) { b.capability = mountCap("xfs") })
+			restage(t, mountCapability("ext4"), volume.KindAlreadyExists, func(b *testNode, _ *fakeDisk) { b.capability = mountCapability("xfs") })
 		})
 		for kind, err := range refused {
 			t.Run(name+", with other flags, unread, "+err.Error(), func(t *testing.T) {
-				restage(t, mountCap("ext4"), kind, func(b *bench, _ *disk) { b.capability, b.fail["probe"] = mountCap("ext4", "ro"), err })
+				restage(t, mountCapability("ext4"), kind, func(b *testNode, _ *fakeDisk) { b.capability, b.fail["probe"] = mountCapability("ext4", "ro"), err })
 			})
 			t.Run(name+", at another path, "+err.Error(), func(t *testing.T) {
-				restage(t, mountCap("ext4"), kind, func(b *bench, _ *disk) { b.staging += "-2"; b.fail["mount"] = err })
+				restage(t, mountCapability("ext4"), kind, func(b *testNode, _ *fakeDisk) { b.staging += "-2"; b.fail["mount"] = err })
 			})
 			t.Run(name+", raw, read-only, "+err.Error(), func(t *testing.T) {
-				restage(t, blockCap(), kind, func(b *bench, _ *disk) { b.capability, b.fail["await"] = readOnlyOnOneNode(blockCap()), err })
+				restage(t, blockCapability(), kind, func(b *testNode, _ *fakeDisk) {
+					b.capability, b.fail["await"] = singleNodeReader(blockCapability()), err
+				})
 			})
 		}
 	}
@@ -72,7 +74,7 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 func TestRetreatEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
 	for _, patience := range []time.Duration{100 * time.Millisecond, time.Second, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			b.fail["format"] = volume.Errorf(volume.KindPrecondition, "mkfs is missing")
 			unlock, err := b.lockPublish(t.Context(), b.id) // a publication that hangs

@@ -82,25 +82,25 @@ func connectReadOnly(a volume.Access) bool {
 // stageCall is one NodeStageVolume under way.
 type stageCall struct {
 	*Server
-	id          string
-	path        string
-	access      volume.Access
-	context     map[string]string
-	lease       *operation.Lease
-	lock        volumeLock
-	connectedHere        bool        // the volume was not connected before this call
+	id             string
+	path           string
+	access         volume.Access
+	context        map[string]string
+	lease          *operation.Lease
+	lock           volumeLock
+	connectedHere  bool        // the volume was not connected before this call
 	wasMounted     bool        // it was mounted before this call, as asked for
-	mountedHere bool        // this call has mounted it
-	previousRecord      record      // what was recorded of the volume before this call
-	isRecorded    bool        // this call has recorded it
-	vol         *openVolume // nil until its device is open and verified
+	mountedHere    bool        // this call has mounted it
+	previousRecord record      // what was recorded of the volume before this call
+	isRecorded     bool        // this call has recorded it
+	vol            *openVolume // nil until its device is open and verified
 
 	// Of an encrypted volume: vol is the disk, and then the mapping.
-	encrypted  bool
-	passphrase string
-	wasMapped     bool // the mapping was open before this call
-	mappingOpenedHere     bool // this call opens the mapping
-	headerMadeHere      bool // the LUKS2 header was made here, and the volume was not used since
+	encrypted         bool
+	passphrase        string
+	wasMapped         bool // the mapping was open before this call
+	mappingOpenedHere bool // this call opens the mapping
+	headerMadeHere    bool // the LUKS2 header was made here, and the volume was not used since
 }
 
 func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {

@@ -17,14 +17,14 @@ import (
 )
 
 func TestStageFormatsABlankVolumeOnce(t *testing.T) {
-	b := newBench(t, mountCap("xfs"))
+	b := newTestNode(t, mountCapability("xfs"))
 	d := b.add(b.id, volume.GiB)
 	for range 3 {
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := b.called("format"); n != 1 {
+	if n := b.countCalls("format"); n != 1 {
 		t.Errorf("formatted %d times", n)
 	}
 	if len(b.mounts) != 1 || b.mounts[0].MountPoint != b.staging || d.content.Type != filesystem.TypeXFS {
@@ -33,7 +33,7 @@ func TestStageFormatsABlankVolumeOnce(t *testing.T) {
 }
 
 func TestStageDefaultsToExt4(t *testing.T) {
-	b := newBench(t, mountCap(""))
+	b := newTestNode(t, mountCapability(""))
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -46,38 +46,40 @@ func TestStageDefaultsToExt4(t *testing.T) {
 func TestStageTouchesNothingItMustNot(t *testing.T) {
 	for name, c := range map[string]struct {
 		capability *csi.VolumeCapability
-		prepare    func(b *bench, d *disk)
+		prepare    func(b *testNode, d *fakeDisk)
 		kind       volume.Kind
 		words      []string
 	}{
-		"another filesystem than asked for": {mountCap("ext4"), func(_ *bench, d *disk) {
+		"another filesystem than asked for": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeXFS, Size: volume.GiB}
 		}, volume.KindPrecondition, []string{"xfs", "ext4", "vol-1"}},
-		"foreign data": {mountCap("ext4"), func(_ *bench, d *disk) {
+		"foreign data": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.content = filesystem.Signature{State: filesystem.StateForeign, Content: "LUKS encryption", IsRecognized: true}
 		}, volume.KindPrecondition, []string{"LUKS"}},
-		"an unreadable device": {mountCap("ext4"), func(b *bench, _ *disk) {
+		"an unreadable device": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) {
 			b.fail["probe"] = volume.Errorf(volume.KindInternal, "input/output error")
 		}, volume.KindInternal, []string{"input/output error"}},
-		"the device of another volume": {mountCap("ext4"), func(_ *bench, d *disk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
-		"a blank device that is too small": {mountCap("ext4"), func(_ *bench, d *disk) {
-			d.connected, d.shown, d.deaf = true, volume.MiB, true
+		"the device of another volume": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
+		"a blank device that is too small": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
+			d.connected, d.deviceSize, d.ignoresRescan = true, volume.MiB, true
 		}, volume.KindDeadline, []string{"1 MiB", "1 GiB"}},
-		"a blank volume asked for read-only": {mountCap("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
-		"a filesystem that needs repair": {mountCap("ext4"), func(b *bench, d *disk) {
-			d.content = ext4()
+		"a blank volume asked for read-only": {mountCapability("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
+		"a filesystem that needs repair": {mountCapability("ext4"), func(b *testNode, d *fakeDisk) {
+			d.content = ext4Signature()
 			b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 		}, volume.KindPrecondition, []string{"e2fsck"}},
-		"a filesystem type that nobody grows":  {mountCap("ntfs"), nil, volume.KindInvalid, []string{"ntfs"}},
-		"a volume that the backend has not":    {mountCap("ext4"), func(b *bench, _ *disk) { delete(b.disks, b.id) }, volume.KindNotFound, nil},
-		"a capability without an access type":  {&csi.VolumeCapability{AccessMode: mountCap("").GetAccessMode()}, nil, volume.KindInvalid, nil},
-		"a capability without an access mode":  {&csi.VolumeCapability{AccessType: mountCap("").GetAccessType()}, nil, volume.KindInvalid, nil},
-		"a raw device that stays too small":    {blockCap(), func(_ *bench, d *disk) { d.connected, d.shown, d.deaf = true, volume.MiB, true }, volume.KindDeadline, []string{"1 MiB"}},
-		"the connector's failure to find disk": {mountCap("ext4"), func(b *bench, _ *disk) { b.fail["connect"] = volume.Errorf(volume.KindDeadline, "no disk appeared") }, volume.KindDeadline, []string{"no disk"}},
+		"a filesystem type that nobody grows": {mountCapability("ntfs"), nil, volume.KindInvalid, []string{"ntfs"}},
+		"a volume that the backend has not":   {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { delete(b.disks, b.id) }, volume.KindNotFound, nil},
+		"a capability without an access type": {&csi.VolumeCapability{AccessMode: mountCapability("").GetAccessMode()}, nil, volume.KindInvalid, nil},
+		"a capability without an access mode": {&csi.VolumeCapability{AccessType: mountCapability("").GetAccessType()}, nil, volume.KindInvalid, nil},
+		"a raw device that stays too small":   {blockCapability(), func(_ *testNode, d *fakeDisk) { d.connected, d.deviceSize, d.ignoresRescan = true, volume.MiB, true }, volume.KindDeadline, []string{"1 MiB"}},
+		"the connector's failure to find disk": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) {
+			b.fail["connect"] = volume.Errorf(volume.KindDeadline, "no disk appeared")
+		}, volume.KindDeadline, []string{"no disk"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, c.capability)
+				b := newTestNode(t, c.capability)
 				d := b.add(b.id, volume.GiB)
 				if c.prepare != nil {
 					c.prepare(b, d)
@@ -98,14 +100,14 @@ func TestStageTouchesNothingItMustNot(t *testing.T) {
 	}
 }
 
-func ext4() filesystem.Signature {
+func ext4Signature() filesystem.Signature {
 	return filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeExt4, Size: volume.GiB}
 }
 
 func TestStageGrowsToALargerDevice(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, 4*volume.GiB)
-	d.content = ext4()
+	d.content = ext4Signature()
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -118,17 +120,17 @@ func TestStageGrowsToALargerDevice(t *testing.T) {
 // stage that succeeded on a device that is still short would be the last word.
 func TestStageFailsWhileTheDeviceIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
+		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, 4*volume.GiB)
-		d.content, d.connected, d.shown, d.deaf = ext4(), true, volume.GiB, true
+		d.content, d.connected, d.deviceSize, d.ignoresRescan = ext4Signature(), true, volume.GiB, true
 		d.conn.ShortRemedy = "attach it again"
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		wantKind(t, b.stage(ctx), volume.KindDeadline, "vol-1", "1 GiB", "4 GiB", "next step: attach it again")
-		if d.patience < 50*time.Second {
-			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.patience)
+		if d.awaitTimeout < 50*time.Second {
+			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.awaitTimeout)
 		}
-		d.deaf = false
+		d.ignoresRescan = false
 		if err := b.stage(t.Context()); err != nil || d.content.Size != 4*volume.GiB || len(b.mounts) != 1 {
 			t.Errorf("the retry: %v; the filesystem has %s, %d mounts", err, d.content.Size, len(b.mounts))
 		}
@@ -136,9 +138,9 @@ func TestStageFailsWhileTheDeviceIsShort(t *testing.T) {
 }
 
 func TestStageFailsWhileAnotherGrowthIsUnderWay(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, 4*volume.GiB)
-	d.content = ext4()
+	d.content = ext4Signature()
 	for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable} {
 		b.fail["grow"] = volume.Errorf(kind, "is still being grown by another request")
 		wantKind(t, b.stage(t.Context()), kind, "another request")
@@ -158,11 +160,11 @@ func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
 		"an unknown errno":   volume.Errorf(volume.KindInternal, "EXT4_IOC_RESIZE_FS: function not implemented"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, mountCap("ext4"))
+			b := newTestNode(t, mountCapability("ext4"))
 			counted := &countingObserver{}
 			b.opts.Observer = counted
 			d := b.add(b.id, 4*volume.GiB)
-			d.content = ext4()
+			d.content = ext4Signature()
 			b.fail["grow"] = failure
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatalf("not staged: %v", err)
@@ -193,9 +195,9 @@ func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
 // kubelet does not unstage after an error that it takes for final: what this
 // call has mounted goes with it.
 func TestStageThatFailsAfterTheMountLeavesNothing(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
-	d.content = ext4()
+	d.content = ext4Signature()
 	b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
 	wantKind(t, b.stage(t.Context()), volume.KindInternal)
 	if d.connected || len(b.mounts) != 0 {
@@ -207,14 +209,14 @@ func TestStageThatFailsAfterTheMountLeavesNothing(t *testing.T) {
 }
 
 func TestStageReadOnlyNeitherChecksNorGrows(t *testing.T) {
-	capability := mountCap("ext4")
+	capability := mountCapability("ext4")
 	capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
-	b := newBench(t, capability)
-	b.add(b.id, 4*volume.GiB).content = ext4()
+	b := newTestNode(t, capability)
+	b.add(b.id, 4*volume.GiB).content = ext4Signature()
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if b.called("check")+b.called("grow")+b.called("format") != 0 {
+	if b.countCalls("check")+b.countCalls("grow")+b.countCalls("format") != 0 {
 		t.Errorf("calls: %v", b.calls)
 	}
 	if !b.mounts[0].IsReadOnly() {
@@ -223,26 +225,26 @@ func TestStageReadOnlyNeitherChecksNorGrows(t *testing.T) {
 }
 
 func TestStageRefusesAPathThatIsTaken(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	other := b.add("vol-2", volume.GiB)
-	other.connected, other.content = true, ext4()
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.staging, FSType: "ext4", Source: other.path, Device: numberOf(other), Options: []string{"rw"}})
+	other.connected, other.content = true, ext4Signature()
+	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.staging, FSType: "ext4", Source: other.path, Device: diskNumberOf(other), Options: []string{"rw"}})
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, b.staging, "another filesystem")
-	if b.called("format") != 0 {
+	if b.countCalls("format") != 0 {
 		t.Error("formatted all the same")
 	}
 }
 
 func TestStageAgainWithOtherCapabilities(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.capability = mountCap("xfs")
+	b.capability = mountCapability("xfs")
 	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "xfs", "ext4")
-	b.capability = mountCap("ext4", "ro")
+	b.capability = mountCapability("ext4", "ro")
 	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
 }
 
@@ -250,8 +252,8 @@ func TestStageAgainWithOtherCapabilities(t *testing.T) {
 // filesystem is found complete the marker must go, or a later loss of the
 // superblock would be taken for that old half-made format.
 func TestStageForgetsAFinishedFormat(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
-	b.add(b.id, volume.GiB).content = ext4()
+	b := newTestNode(t, mountCapability("ext4"))
+	b.add(b.id, volume.GiB).content = ext4Signature()
 	if err := os.MkdirAll(b.opts.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -271,9 +273,9 @@ func TestStageForgetsAFinishedFormat(t *testing.T) {
 // each retry, and not twice at once.
 func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext3"))
+		b := newTestNode(t, mountCapability("ext3"))
 		b.add(b.id, volume.GiB)
-		b.formatting = make(chan struct{})
+		b.holdFormat = make(chan struct{})
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			t.Cleanup(cancel)
@@ -281,18 +283,18 @@ func TestStageWhoseFormatOutlivesItsCall(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() { done <- b.stage(t.Context()) }()
-		close(b.formatting)
+		close(b.holdFormat)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if n := b.called("format"); n != 1 || len(b.mounts) != 1 {
+		if n := b.countCalls("format"); n != 1 || len(b.mounts) != 1 {
 			t.Errorf("formatted %d times, %d mounts", n, len(b.mounts))
 		}
 	})
 }
 
 func TestMarkerStaysInTheStateDirectory(t *testing.T) {
-	b := newBench(t, nil)
+	b := newTestNode(t, nil)
 	for _, id := range []string{"../../etc/passwd", "..", "a/b", "pool/image@snap", "\x00"} {
 		if m := b.formatMarker(id); filepath.Dir(m) != b.opts.StateDir {
 			t.Errorf("marker of %q is %q", id, m)
@@ -302,48 +304,48 @@ func TestMarkerStaysInTheStateDirectory(t *testing.T) {
 
 // A pod may have the raw device open: mkfs would not notice.
 func TestStageRefusesAVolumeThatIsUsedInTheOtherWay(t *testing.T) {
-	b := newBench(t, blockCap())
-	d := b.use(t, volume.GiB)
-	b.capability = mountCap("ext4")
+	b := newTestNode(t, blockCapability())
+	d := b.stageAndPublish(t, volume.GiB)
+	b.capability = mountCapability("ext4")
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "raw device", b.target)
 	if d.content.State != filesystem.StateBlank {
 		t.Errorf("the volume now holds %s", d.content)
 	}
 
-	b = newBench(t, mountCap("ext4"))
-	b.use(t, volume.GiB)
-	b.capability = blockCap()
+	b = newTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
+	b.capability = blockCapability()
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
 }
 
 // A format that was cut short must not be taken up again once the volume was
 // anything else.
 func TestMarkersAreForgotten(t *testing.T) {
-	marked := func(t *testing.T, capability *csi.VolumeCapability) *bench {
+	marked := func(t *testing.T, capability *csi.VolumeCapability) *testNode {
 		t.Helper()
-		b := newBench(t, capability)
+		b := newTestNode(t, capability)
 		b.add(b.id, volume.GiB)
 		if err := errors.Join(os.MkdirAll(b.opts.StateDir, 0o700), os.WriteFile(b.formatMarker(b.id), []byte("{}"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	gone := func(t *testing.T, b *bench) {
+	gone := func(t *testing.T, b *testNode) {
 		t.Helper()
 		if _, err := os.Stat(b.formatMarker(b.id)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the marker is still there: %v", err)
 		}
 	}
 	t.Run("when the volume is used raw", func(t *testing.T) {
-		b := marked(t, blockCap())
+		b := marked(t, blockCapability())
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		gone(t, b)
 	})
-	for name, content := range map[string]filesystem.Signature{"blank": {State: filesystem.StateBlank}, "complete": ext4()} {
+	for name, content := range map[string]filesystem.Signature{"blank": {State: filesystem.StateBlank}, "complete": ext4Signature()} {
 		t.Run("when the volume leaves the node "+name, func(t *testing.T) {
-			b := marked(t, mountCap("ext4"))
+			b := marked(t, mountCapability("ext4"))
 			b.disks[b.id].connected, b.disks[b.id].content = true, content
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
@@ -352,7 +354,7 @@ func TestMarkersAreForgotten(t *testing.T) {
 		})
 	}
 	t.Run("but not while it is half-made", func(t *testing.T) {
-		b := marked(t, mountCap("ext4"))
+		b := marked(t, mountCapability("ext4"))
 		b.disks[b.id].connected, b.disks[b.id].content = true, filesystem.Signature{State: filesystem.StateFormatted, Type: filesystem.TypeXFS}
 		if err := b.unstage(t.Context()); err != nil {
 			t.Fatal(err)
@@ -366,9 +368,9 @@ func TestMarkersAreForgotten(t *testing.T) {
 // A filesystem that has failed is no success, neither for stage nor publish.
 func TestFailedFilesystem(t *testing.T) {
 	failed := volume.Errorf(volume.KindPrecondition, "the filesystem has shut down")
-	b := newBench(t, mountCap("xfs"))
-	d := b.use(t, volume.GiB)
-	d.dead = failed
+	b := newTestNode(t, mountCapability("xfs"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.mountFailure = failed
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "shut down") // a pod still has it
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "shut down")
 	if err := b.unpublish(t.Context()); err != nil {
@@ -377,8 +379,8 @@ func TestFailedFilesystem(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatalf("nobody uses it, so it can be checked and mounted anew: %v", err)
 	}
-	if d.dead != nil || b.called("mount") != 2 || b.called("check") != 1 {
-		t.Errorf("dead %v, mounted %d times, checked %d times", d.dead, b.called("mount"), b.called("check"))
+	if d.mountFailure != nil || b.countCalls("mount") != 2 || b.countCalls("check") != 1 {
+		t.Errorf("dead %v, mounted %d times, checked %d times", d.mountFailure, b.countCalls("mount"), b.countCalls("check"))
 	}
 }
 
@@ -390,15 +392,15 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 		mode       csi.VolumeCapability_AccessMode_Mode
 		want       bool
 	}{
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false},
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, true},
-		{mountCap("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false},
-		{blockCap(), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, true},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, true},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false},
+		{blockCapability(), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, true},
 	} {
 		c.capability.AccessMode.Mode = c.mode
-		b := newBench(t, c.capability)
+		b := newTestNode(t, c.capability)
 		d := b.add(b.id, volume.GiB)
-		d.content = ext4()
+		d.content = ext4Signature()
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -415,7 +417,7 @@ func TestWhenTheDeviceIsReadOnly(t *testing.T) {
 // not started again by a retry.
 func TestSlowStepsOutliveTheirCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext3"))
+		b := newTestNode(t, mountCapability("ext3"))
 		b.add(b.id, volume.GiB).content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: filesystem.TypeExt3, Size: volume.GiB}
 		try := func(call func(context.Context) error) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -431,17 +433,17 @@ func TestSlowStepsOutliveTheirCall(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b.checking = make(chan struct{})
+		b.holdCheck = make(chan struct{})
 		wantKind(t, try(b.stage), volume.KindDeadline, "checking")
 		wantKind(t, try(b.stage), volume.KindDeadline, "another operation")
-		finish(b.checking, b.stage)
-		if n := b.called("check"); n != 2 || len(b.mounts) != 1 {
+		finish(b.holdCheck, b.stage)
+		if n := b.countCalls("check"); n != 2 || len(b.mounts) != 1 {
 			t.Errorf("checked %d times, mounts %v", n, b.mounts)
 		}
-		b.unmounting = make(chan struct{})
+		b.holdUnmount = make(chan struct{})
 		wantKind(t, try(b.unstage), volume.KindDeadline, "unmounting")
 		wantKind(t, try(b.stage), volume.KindDeadline, "another operation")
-		finish(b.unmounting, b.unstage)
+		finish(b.holdUnmount, b.unstage)
 		if len(b.mounts) != 0 {
 			t.Errorf("mounts %v", b.mounts)
 		}
@@ -451,7 +453,7 @@ func TestSlowStepsOutliveTheirCall(t *testing.T) {
 // After an error that it takes for final, kubelet never unstages: a volume that
 // stayed connected could not be detached ever again.
 func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
 	b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
 	wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
@@ -463,7 +465,7 @@ func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
 		t.Errorf("staged again: %v, connected %v", err, d.connected)
 	}
 	// What was staged before stays, in use or not.
-	b.capability = mountCap("xfs")
+	b.capability = mountCapability("xfs")
 	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists)
 	if !d.connected || len(b.mounts) != 1 {
 		t.Errorf("connected %v with %d mounts, want it left alone", d.connected, len(b.mounts))
@@ -472,15 +474,15 @@ func TestStageThatFailsLeavesNothingConnected(t *testing.T) {
 
 // A raw volume is staged by nothing but its connection.
 func TestStageInAnotherWayLeavesARawVolumeStaged(t *testing.T) {
-	b := newBench(t, blockCap())
+	b := newTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.capability = mountCap("ext4")
+	b.capability = mountCapability("ext4")
 	b.fail["format"] = volume.Errorf(volume.KindPrecondition, "not blank")
 	wantKind(t, b.stage(t.Context()), volume.KindPrecondition)
-	b.capability = blockCap()
+	b.capability = blockCapability()
 	if err := b.publish(t.Context(), false); err != nil || !d.connected {
 		t.Errorf("published: %v, connected %v", err, d.connected)
 	}
@@ -489,16 +491,16 @@ func TestStageInAnotherWayLeavesARawVolumeStaged(t *testing.T) {
 // A format that outlives its call needs the device.
 func TestStageThatRunsOutOfTimeKeepsTheDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext3"))
+		b := newTestNode(t, mountCapability("ext3"))
 		d := b.add(b.id, volume.GiB)
-		b.formatting = make(chan struct{})
+		b.holdFormat = make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		wantKind(t, b.stage(ctx), volume.KindDeadline)
 		if !d.connected {
 			t.Error("the device was taken from under mkfs")
 		}
-		close(b.formatting)
+		close(b.holdFormat)
 		if err := b.stage(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -507,7 +509,7 @@ func TestStageThatRunsOutOfTimeKeepsTheDevice(t *testing.T) {
 
 // A filesystem that does not answer has not failed: it stays mounted.
 func TestStageLeavesASilentFilesystemMounted(t *testing.T) {
-	b := newBench(t, mountCap("ext4"))
+	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -515,8 +517,8 @@ func TestStageLeavesASilentFilesystemMounted(t *testing.T) {
 	for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindInternal} {
 		b.fail["alive"] = volume.Errorf(kind, "the device does not answer")
 		wantKind(t, b.stage(t.Context()), kind, "does not answer")
-		if len(b.mounts) != 1 || b.called("unmount") != 0 {
-			t.Errorf("%s: mounts %v, %d unmounts", kind, b.mounts, b.called("unmount"))
+		if len(b.mounts) != 1 || b.countCalls("unmount") != 0 {
+			t.Errorf("%s: mounts %v, %d unmounts", kind, b.mounts, b.countCalls("unmount"))
 		}
 	}
 }

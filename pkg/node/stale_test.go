@@ -17,11 +17,11 @@ func TestANodeWhoseDiskHasGone(t *testing.T) {
 	}
 	for _, first := range []string{"the one that lost its disk", "the other"} {
 		t.Run(first+" leaves first", func(t *testing.T) {
-			b := newBench(t, blockCap())
-			d := b.use(t, volume.GiB)
+			b := newTestNode(t, blockCapability())
+			d := b.stageAndPublish(t, volume.GiB)
 			second := *b
 			second.id, second.staging, second.target = "vol-2", b.staging+"-2", b.target+"-2"
-			other := second.use(t, volume.GiB)
+			other := second.stageAndPublish(t, volume.GiB)
 
 			d.connected, d.path, d.number, other.number = false, "/dev/gone", 99, d.number
 			published := &b.mounts[0]
@@ -33,9 +33,9 @@ func TestANodeWhoseDiskHasGone(t *testing.T) {
 			wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "left alone")
 
 			published.Root += "//deleted" // as the kernel shows a node that it has removed
-			leaving := []*bench{b, &second}
+			leaving := []*testNode{b, &second}
 			if first == "the other" {
-				leaving = []*bench{&second, b}
+				leaving = []*testNode{&second, b}
 			}
 			for _, v := range leaving {
 				if err := errors.Join(v.unpublish(t.Context()), v.unstage(t.Context())); err != nil {

@@ -55,9 +55,9 @@ type sizeWatcher struct {
 	*Server
 	work sync.WaitGroup
 
-	mu      sync.Mutex
-	settledSizes   map[string]volume.Size // by volume id: device size that needs no further growth
-	running map[string]bool        // volumes under way; true: announced again meanwhile
+	mu           sync.Mutex
+	settledSizes map[string]volume.Size // by volume id: device size that needs no further growth
+	running      map[string]bool        // volumes under way; true: announced again meanwhile
 	// lastFailures is the text of the last failure, empty after a success.
 	lastFailures map[string]string
 }

@@ -15,12 +15,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// watched runs test while growth on device change is on, and fails if it does
+// withSizeWatcher runs test while growth on device change is on, and fails if it does
 // not end with its context.
-func watched(t *testing.T, capability *csi.VolumeCapability, test func(t *testing.T, b *bench, d *disk)) {
+func withSizeWatcher(t *testing.T, capability *csi.VolumeCapability, test func(t *testing.T, b *testNode, d *fakeDisk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, capability)
+		b := newTestNode(t, capability)
 		d := b.add(b.id, volume.GiB)
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
@@ -32,16 +32,16 @@ func watched(t *testing.T, capability *csi.VolumeCapability, test func(t *testin
 		test(t, b, d)
 		cancel()
 		<-done
-		if d.handles != 0 {
-			t.Errorf("%d descriptors of the device are still open", d.handles)
+		if d.openHandles != 0 {
+			t.Errorf("%d descriptors of the device are still open", d.openHandles)
 		}
 	})
 }
 
 // grow makes the device larger and announces it, as the kernel does.
-func (b *bench) growDevice(d *disk, to volume.Size, announce bool) {
+func (b *testNode) growDevice(d *fakeDisk, to volume.Size, announce bool) {
 	b.mu.Lock()
-	d.backend, d.shown = to, to
+	d.backendSize, d.deviceSize = to, to
 	b.mu.Unlock()
 	if announce {
 		b.events <- blockdev.SizeEvent{Major: diskMajor, Minor: d.number}
@@ -49,21 +49,21 @@ func (b *bench) growDevice(d *disk, to volume.Size, announce bool) {
 	synctest.Wait()
 }
 
-func (b *bench) filesystemSize(d *disk) volume.Size {
+func (b *testNode) filesystemSize(d *fakeDisk) volume.Size {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return d.content.Size
 }
 
 func TestDeviceChangeGrowsTheFilesystemAtOnce(t *testing.T) {
-	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		start := time.Now()
 		b.growDevice(d, 4*volume.GiB, true)
 		if got := b.filesystemSize(d); got != 4*volume.GiB || time.Since(start) > 0 {
 			t.Errorf("the filesystem has %s after %s, want 4 GiB at once", got, time.Since(start))
 		}
-		verified := b.called("verify")
+		verified := b.countCalls("verify")
 		if verified < 2 {
 			t.Errorf("the device's identity was verified %d times, want once at stage and once at the growth", verified)
 		}
@@ -71,10 +71,10 @@ func TestDeviceChangeGrowsTheFilesystemAtOnce(t *testing.T) {
 }
 
 func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
-	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("xfs"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
-		grown := b.called("grow")
+		grown := b.countCalls("grow")
 		_ = operation.Sleep(t.Context(), sizeReadInterval+time.Second)
 		synctest.Wait()
 		if got := b.filesystemSize(d); got != 2*volume.GiB {
@@ -83,14 +83,14 @@ func TestDeviceChangeThatIsNotAnnouncedIsFoundAtTheInterval(t *testing.T) {
 		// Once is enough: sizes are read from then on, nothing else.
 		_ = operation.Sleep(t.Context(), 10*sizeReadInterval)
 		synctest.Wait()
-		if n := b.called("grow") - grown; n != 1 {
+		if n := b.countCalls("grow") - grown; n != 1 {
 			t.Errorf("%d growths, want 1", n)
 		}
 	})
 }
 
 func TestLostEventsMakeAllSizesBeRead(t *testing.T) {
-	watched(t, mountCap("xfs"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("xfs"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		b.growDevice(d, 2*volume.GiB, false)
 		b.events <- blockdev.SizeEvent{AnyDevice: true}
@@ -105,8 +105,8 @@ func TestLostEventsMakeAllSizesBeRead(t *testing.T) {
 // does not stage them again.
 func TestDeviceChangeAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, mountCap("ext4"))
-		d := b.use(t, volume.GiB)
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.stageAndPublish(t, volume.GiB)
 		b.growDevice(d, 2*volume.GiB, false)
 		restarted, err := New(b.opts)
 		if err != nil {
@@ -124,12 +124,12 @@ func TestDeviceChangeAfterARestart(t *testing.T) {
 
 func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 	t.Run("staged read-only", func(t *testing.T) {
-		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 			t.Helper()
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			b.capability = mountCap("ext4", "noatime,ro")
+			b.capability = mountCapability("ext4", "noatime,ro")
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -140,38 +140,38 @@ func TestDeviceChangeLeavesAloneWhatIsNotStagedForWriting(t *testing.T) {
 		})
 	})
 	t.Run("unstaged", func(t *testing.T) {
-		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 			t.Helper()
 			if err := b.unstage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			grown := b.called("grow")
+			grown := b.countCalls("grow")
 			b.growDevice(d, 2*volume.GiB, true)
 			_ = operation.Sleep(t.Context(), 2*sizeReadInterval)
 			synctest.Wait()
-			if n := b.called("grow"); n != grown {
+			if n := b.countCalls("grow"); n != grown {
 				t.Error("a volume that is not staged was grown")
 			}
 		})
 	})
 	t.Run("the device of another volume", func(t *testing.T) {
-		watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+		withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 			t.Helper()
 			b.mu.Lock()
 			d.serial = "vol-2" // another disk has the number by now
 			b.mu.Unlock()
-			grown := b.called("grow")
+			grown := b.countCalls("grow")
 			b.growDevice(d, 2*volume.GiB, true)
-			if n := b.called("grow"); n != grown {
+			if n := b.countCalls("grow"); n != grown {
 				t.Error("the filesystem of another volume was grown")
 			}
 		})
 	})
 	t.Run("a raw volume", func(t *testing.T) {
-		watched(t, blockCap(), func(t *testing.T, b *bench, d *disk) {
+		withSizeWatcher(t, blockCapability(), func(t *testing.T, b *testNode, d *fakeDisk) {
 			t.Helper()
 			b.growDevice(d, 2*volume.GiB, true)
-			if n := b.called("grow"); n != 0 {
+			if n := b.countCalls("grow"); n != 0 {
 				t.Error("a raw volume has no filesystem to grow")
 			}
 		})
@@ -188,16 +188,16 @@ func TestDeviceChangeRetries(t *testing.T) {
 		"passes":         {volume.Errorf(volume.KindDeadline, "still being grown by another request"), 5},
 	} {
 		t.Run(name, func(t *testing.T) {
-			watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+			withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 				t.Helper()
 				b.mu.Lock()
 				b.fail["grow"] = c.failure
 				b.mu.Unlock()
-				before := b.called("grow")
+				before := b.countCalls("grow")
 				b.growDevice(d, 2*volume.GiB, true)
 				_ = operation.Sleep(t.Context(), 4*sizeReadInterval+time.Second)
 				synctest.Wait()
-				if n := b.called("grow") - before; n != c.tries {
+				if n := b.countCalls("grow") - before; n != c.tries {
 					t.Errorf("%d tries in %s, want %d", n, 4*sizeReadInterval, c.tries)
 				}
 				// Another change is another reason to try.
@@ -215,7 +215,7 @@ func TestDeviceChangeRetries(t *testing.T) {
 
 // A device that hangs holds up no other volume.
 func TestDeviceChangeOfOneVolumeWhileAnotherHangs(t *testing.T) {
-	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		other := *b
 		other.id, other.staging = "vol-2", b.staging+"-2"
@@ -225,11 +225,11 @@ func TestDeviceChangeOfOneVolumeWhileAnotherHangs(t *testing.T) {
 		}
 		hang := make(chan struct{})
 		b.mu.Lock()
-		b.growing = hang
+		b.holdGrow = hang
 		b.mu.Unlock()
 		b.growDevice(d, 2*volume.GiB, true)
 		b.mu.Lock()
-		b.growing = nil
+		b.holdGrow = nil
 		b.mu.Unlock()
 		b.growDevice(second, 2*volume.GiB, true)
 		if got := b.filesystemSize(second); got != 2*volume.GiB {
@@ -244,7 +244,7 @@ func TestDeviceChangeOfOneVolumeWhileAnotherHangs(t *testing.T) {
 }
 
 func TestExpandFindsTheWorkDone(t *testing.T) {
-	watched(t, mountCap("ext4"), func(t *testing.T, b *bench, d *disk) {
+	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
 		if err := b.publish(t.Context(), false); err != nil {
 			t.Fatal(err)
