@@ -166,7 +166,7 @@ func TestMetricsInTheDocumentation(t *testing.T) {
 	}
 	suffix := regexp.MustCompile(`_(count|sum|bucket)$`)
 	for _, page := range append(documents(t), document{dashboardFile, string(content(t, filepath.Join(root(t), dashboardFile)))}) {
-		for _, name := range regexp.MustCompile(`growvol_[a-z_]+`).FindAllString(page.text, -1) {
+		for _, name := range regexp.MustCompile(`\bgrowvol_[a-z_]+`).FindAllString(page.text, -1) {
 			if inCode[name] == "" && inCode[suffix.ReplaceAllString(name, "")] == "" {
 				t.Errorf("%s: there is no metric %s", page.path, name)
 			}
