@@ -9,16 +9,17 @@ import (
 	"strings"
 )
 
-// BuildPlugins compiles the plugins from the present sources into the module's bin
-// directory and returns it. Tests call it on the machine, before they enter a
-// guest, so that they never run against yesterday's binaries.
+// BuildPlugins compiles both plugins from the present sources into the directory
+// bin of the module and returns the directory. Tests call it on the machine, before
+// they enter a guest, so that they never run old programs.
 func BuildPlugins(ctx context.Context) (bin string, err error) {
 	root, err := ModuleRoot(ctx)
 	if err != nil {
 		return "", err
 	}
 	bin = filepath.Join(root, "bin")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin+string(filepath.Separator), "./cmd/growvol-controller", "./cmd/growvol-node") //nolint:gosec // fixed arguments
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin+"/",
+		"./cmd/growvol-controller", "./cmd/growvol-node") //nolint:gosec // fixed arguments
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -12,12 +12,12 @@ import (
 	"github.com/growvol/growvol/tests/guest"
 )
 
-// binVariable tells processes in a guest where the machine has built the
-// plugins.
+// binVariable is the environment variable with the directory of the built
+// plugins, for the tests in a guest.
 const binVariable = "GROWVOL_BIN"
 
-// Main is guest.Main for tests that run the real plugins: it builds them
-// first.
+// Main is guest.Main for tests that run the real plugins: it builds them first,
+// on the machine.
 func Main(m interface{ Run() int }, opts guest.Options) int {
 	if !guest.Inside() {
 		bin, err := BuildPlugins(context.Background())
@@ -30,26 +30,28 @@ func Main(m interface{ Run() int }, opts guest.Options) int {
 	return guest.Main(m, opts)
 }
 
-// BinDir returns the directory with the plugins that Main has built.
+// BinDir returns the directory of the plugins that Main has built.
 func BinDir() string { return os.Getenv(binVariable) }
 
-// Deployment is a driver that runs: both plugins with the loop backend.
+// Deployment is a running driver: both plugins with the loop backend.
 type Deployment struct {
 	*Driver
 	ControllerPlugin, NodePlugin *Plugin
-	NodeHTTP                     string // address of the node plugin's /metrics and /healthz
+	// NodeHTTP is the address of the node plugin's /metrics and /healthz.
+	NodeHTTP string
+	// NodeFlags are further options of the node plugin, from its next start on.
+	NodeFlags []string
 
 	bin, dir string
 	log      io.Writer
-	flags    []string
-	// NodeFlags are further options of the node plugin, from its next start on.
-	NodeFlags []string
+	flags    []string // of both plugins
 }
 
-// Deploy starts both plugins of the bin directory. Their sockets, volumes,
-// state and mounts are below dir.
+// Deploy starts both plugins of the directory bin with the further flags. Their
+// sockets, volumes, state and mounts are below dir; their logs go to log.
 func Deploy(ctx context.Context, bin, dir string, log io.Writer, flags ...string) (*Deployment, error) {
-	d := &Deployment{bin: bin, dir: dir, log: log, flags: append([]string{"--loop-dir=" + filepath.Join(dir, "volumes"), "--node-id=node-1"}, flags...)}
+	flags = append([]string{"--loop-dir=" + filepath.Join(dir, "volumes"), "--node-id=node-1"}, flags...)
+	d := &Deployment{bin: bin, dir: dir, log: log, flags: flags}
 	var err error
 	if d.NodeHTTP, err = freeAddress(ctx); err != nil {
 		return nil, err
@@ -64,18 +66,22 @@ func Deploy(ctx context.Context, bin, dir string, log io.Writer, flags ...string
 	return d, nil
 }
 
-// StartController starts the controller plugin, again if it was ended.
+// StartController starts the controller plugin. It also starts one again that
+// was killed or stopped.
 func (d *Deployment) StartController(ctx context.Context) (err error) {
-	d.ControllerPlugin, err = StartPlugin(ctx, d.log, filepath.Join(d.bin, "growvol-controller"), d.ControllerSocket(), d.flags...)
+	program := filepath.Join(d.bin, "growvol-controller")
+	d.ControllerPlugin, err = StartPlugin(ctx, d.log, program, d.ControllerSocket(), d.flags...)
 	if err != nil || d.NodePlugin == nil {
 		return err
 	}
 	return d.connect(ctx)
 }
 
-// StartNode starts the node plugin, again if it was ended.
+// StartNode starts the node plugin. It also starts one again that was killed or
+// stopped.
 func (d *Deployment) StartNode(ctx context.Context) (err error) {
-	args := slices.Concat([]string{"--state-dir=" + filepath.Join(d.dir, "state"), "--http-endpoint=" + d.NodeHTTP}, d.flags, d.NodeFlags)
+	own := []string{"--state-dir=" + filepath.Join(d.dir, "state"), "--http-endpoint=" + d.NodeHTTP}
+	args := slices.Concat(own, d.flags, d.NodeFlags)
 	d.NodePlugin, err = StartPlugin(ctx, d.log, filepath.Join(d.bin, "growvol-node"), d.NodeSocket(), args...)
 	if err != nil {
 		return err
@@ -88,55 +94,18 @@ func (d *Deployment) connect(ctx context.Context) (err error) {
 	return err
 }
 
-// ControllerSocket is the path of the controller plugin's socket.
+// ControllerSocket returns the path of the controller plugin's socket.
 func (d *Deployment) ControllerSocket() string { return filepath.Join(d.dir, "controller.sock") }
 
-// NodeSocket is the path of the node plugin's socket.
+// NodeSocket returns the path of the node plugin's socket.
 func (d *Deployment) NodeSocket() string { return filepath.Join(d.dir, "node.sock") }
 
-// Kill ends both plugins at once, for a clean-up.
+// Kill ends both plugins with SIGKILL.
 func (d *Deployment) Kill() {
 	d.NodePlugin.Kill()
 	d.ControllerPlugin.Kill()
 }
 
-// Stop ends both plugins as Kubernetes would.
+// Stop ends both plugins with SIGTERM, as Kubernetes does, and returns the
+// errors of their exits.
 func (d *Deployment) Stop() error { return errors.Join(d.NodePlugin.Stop(), d.ControllerPlugin.Stop()) }
-
-// Leftovers lists what must be gone once every volume is deleted: volumes,
-// snapshots, markers of formats, mounts, attached loop devices, mappings and
-// their device nodes.
-func (d *Deployment) Leftovers() ([]string, error) {
-	var left []string
-	for _, pattern := range []string{"volumes/volumes/*", "volumes/snapshots/*", "volumes/pending/*", "state/*"} {
-		found, err := filepath.Glob(filepath.Join(d.dir, pattern))
-		if err != nil {
-			return nil, err
-		}
-		left = append(left, found...)
-	}
-	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return nil, err
-	}
-	mapped, err := mappings()
-	if err != nil {
-		return nil, err
-	}
-	mounts, err := mountsBelow(d.dir)
-	return slices.Concat(left, loops, mapped, mounts), err
-}
-
-// mappings lists the device-mapper devices of this machine, and what lies in
-// /dev/mapper.
-func mappings() ([]string, error) {
-	devices, err := filepath.Glob("/sys/block/dm-*")
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := filepath.Glob("/dev/mapper/*")
-	if err != nil {
-		return nil, err
-	}
-	return append(devices, slices.DeleteFunc(nodes, func(path string) bool { return path == "/dev/mapper/control" })...), nil
-}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// ExpandPhases returns how long the node plugin has spent in each phase of
-// successful expansions since it started, as its metrics tell.
+// ExpandPhases reads from the node plugin's metrics how long it has spent in each
+// phase of successful expansions since it started.
 func (d *Deployment) ExpandPhases(ctx context.Context) (map[string]time.Duration, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.NodeHTTP+"/metrics", nil)
 	if err != nil {
@@ -41,7 +41,7 @@ func (d *Deployment) ExpandPhases(ctx context.Context) (map[string]time.Duration
 	return phases, lines.Err()
 }
 
-// freeAddress returns an address on loopback that nobody listens on just now.
+// freeAddress returns a loopback address with a port that no process listens on.
 func freeAddress(ctx context.Context) (string, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,15 +17,14 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 )
 
-// Writer is the application on the volume: it writes files of random content
-// one after the other, synchronizes each, and remembers their checksums and
-// its longest stall. What Verify reads back must be what was written, to the
-// byte.
+// Writer plays the application on a volume: it writes files of random content one
+// after the other, synchronizes each, and records their checksums and the longest
+// stall of a write.
 type Writer struct {
 	dir    string
 	stop   context.CancelFunc
-	full   chan struct{} // closed once the budget is written
-	done   chan struct{}
+	full   chan struct{} // closed once maxBytes are written
+	done   chan struct{} // closed when the goroutine ends
 	random *rand.ChaCha8
 	err    error // set before done is closed
 
@@ -35,7 +34,7 @@ type Writer struct {
 	bytes int64
 }
 
-// WrittenFile is one file as it was written.
+// WrittenFile is what the writer knows of one file.
 type WrittenFile struct {
 	Name string
 	Size int64
@@ -43,19 +42,25 @@ type WrittenFile struct {
 }
 
 const (
-	writeSize = 64 << 10 // one write call
-	fileSize  = 1 << 20
+	writeSize = 64 << 10 // bytes of one write call
+	fileSize  = 1 << 20  // bytes of one file
 )
 
-// StartWriter begins to write into dir, up to so many bytes, with a pause
-// between writes that spreads them over time.
-func StartWriter(ctx context.Context, dir string, budget int64, pause time.Duration) *Writer {
+// StartWriter starts a writer in dir. The writer writes maxBytes at most, with a
+// pause after each write, until Stop or the end of ctx.
+func StartWriter(ctx context.Context, dir string, maxBytes int64, pause time.Duration) *Writer {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &Writer{dir: dir, stop: cancel, full: make(chan struct{}), done: make(chan struct{}), random: rand.NewChaCha8(sha256.Sum256([]byte(dir)))}
+	w := &Writer{
+		dir:    dir,
+		stop:   cancel,
+		full:   make(chan struct{}),
+		done:   make(chan struct{}),
+		random: rand.NewChaCha8(sha256.Sum256([]byte(dir))),
+	}
 	go func() {
 		defer close(w.done)
-		for n := 0; ctx.Err() == nil && int64(n)*fileSize < budget; n++ {
-			if w.err = w.write(ctx, fmt.Sprintf("data-%06d", n), pause); w.err != nil {
+		for n := 0; ctx.Err() == nil && int64(n)*fileSize < maxBytes; n++ {
+			if w.err = w.writeFile(ctx, fmt.Sprintf("data-%06d", n), pause); w.err != nil {
 				return
 			}
 		}
@@ -65,9 +70,8 @@ func StartWriter(ctx context.Context, dir string, budget int64, pause time.Durat
 	return w
 }
 
-// write writes one file. Each write and the final fsync count as one
-// operation for the stall.
-func (w *Writer) write(ctx context.Context, name string, pause time.Duration) (err error) {
+// writeFile writes one file, or the part of it that is written when ctx ends.
+func (w *Writer) writeFile(ctx context.Context, name string, pause time.Duration) (err error) {
 	f, err := os.Create(filepath.Join(w.dir, name)) //nolint:gosec // the writer's own directory
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ func (w *Writer) write(ctx context.Context, name string, pause time.Duration) (e
 		sum.Write(buf)
 		size += writeSize
 		if pause > 0 {
-			_ = operation.Sleep(ctx, pause) // the loop looks at ctx
+			_ = operation.Sleep(ctx, pause) // the loop checks ctx
 		}
 	}
 	if err := w.measure(f.Sync); err != nil {
@@ -97,6 +101,7 @@ func (w *Writer) write(ctx context.Context, name string, pause time.Duration) (e
 	return nil
 }
 
+// measure runs a write or fsync and updates the longest stall.
 func (w *Writer) measure(op func() error) error {
 	start := time.Now()
 	err := op()
@@ -106,24 +111,25 @@ func (w *Writer) measure(op func() error) error {
 	return err
 }
 
-// TakeLongestStall returns the longest time that one write or fsync has taken since the
-// last call of Stall.
+// TakeLongestStall returns the longest duration of one write or fsync since its
+// last call.
 func (w *Writer) TakeLongestStall() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := w.stall
+	stall := w.stall
 	w.stall = 0
-	return s
+	return stall
 }
 
-// Bytes returns how much has been written and synchronized.
+// Bytes returns how many bytes are written and synchronized.
 func (w *Writer) Bytes() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.bytes
 }
 
-// WaitUntilFull waits until the writer has written its budget, then ends it.
+// WaitUntilFull waits until the writer has written maxBytes, or has failed, and
+// stops it.
 func (w *Writer) WaitUntilFull() error {
 	select {
 	case <-w.full:
@@ -132,27 +138,28 @@ func (w *Writer) WaitUntilFull() error {
 	return w.Stop()
 }
 
-// Stop ends the writing and returns the error that ended it before, if any.
+// Stop ends the writing and returns the error of the write that failed, if any.
 func (w *Writer) Stop() error {
 	w.stop()
 	<-w.done
 	return w.err
 }
 
-// Verify reads every file back from dir (the same filesystem, possibly mounted
-// anew elsewhere) and compares; see VerifyFiles.
+// Verify reads every file back from dir, where the same filesystem may be mounted
+// now, and compares it; see VerifyFiles.
 func (w *Writer) Verify(dir string) (int64, error) { return VerifyFiles(dir, w.Files()) }
 
-// Files returns what has been written and synchronized, for a VerifyFiles in
-// another process.
+// Files returns what is written and synchronized, for a VerifyFiles in another
+// process.
 func (w *Writer) Files() []WrittenFile {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.files)
 }
 
-// VerifyFiles reads the files back from dir and compares. It returns how many
-// bytes were verified; none at all is an error, for it proves nothing.
+// VerifyFiles reads the files back from dir and compares them. It returns the
+// number of bytes that are equal. It fails when a file differs, and when there is
+// no data at all, which would prove nothing.
 func VerifyFiles(dir string, files []WrittenFile) (int64, error) {
 	var total int64
 	for _, f := range files {
@@ -167,7 +174,8 @@ func VerifyFiles(dir string, files []WrittenFile) (int64, error) {
 			return total, err
 		}
 		if n != f.Size || !bytes.Equal(sum.Sum(nil), f.Sum[:]) {
-			return total, fmt.Errorf("%s: %d bytes were written, %d read back, and the checksums differ: data is lost", f.Name, f.Size, n)
+			return total, fmt.Errorf("data is lost: %s: wrote %d bytes, but read back %d bytes with another checksum",
+				f.Name, f.Size, n)
 		}
 		total += n
 	}

@@ -1,7 +1,7 @@
-// Command demo shows what growvol is for: volumes that grow while they are
-// written to. It boots a Linux kernel of its own, starts the two real plugins
-// in it, and does what a container orchestrator does. No cloud, no cluster,
-// and nothing of it is left on the machine.
+// Command demo shows what growvol does: volumes grow while a program writes to
+// them. It boots a User-Mode Linux guest, starts the two real plugins in it, and
+// calls them as Kubernetes does. It needs no cloud and no cluster, and leaves
+// nothing on the machine.
 package main
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/growvol/growvol/tests/guest"
 )
 
-// timeout bounds the whole demo; it takes well under a minute.
-const timeout = 5 * time.Minute
+// demoTimeout bounds the whole demo, which takes well under a minute.
+const demoTimeout = 5 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -34,6 +34,8 @@ func main() {
 	os.Exit(code)
 }
 
+// run parses the flags and runs the demo: on the machine it starts this program
+// in a guest, and in the guest it shows the growth. It returns the exit code.
 func run(ctx context.Context) (int, error) {
 	bin := flag.String("bin", "bin", "directory with growvol-controller and growvol-node")
 	fs := flag.String("fs", "ext4,xfs", "filesystems to grow: ext2, ext3, ext4, xfs, btrfs")
@@ -51,12 +53,12 @@ func run(ctx context.Context) (int, error) {
 	}
 	for _, program := range []string{"growvol-controller", "growvol-node", "demo"} {
 		if _, err := os.Stat(filepath.Join(dir, program)); err != nil {
-			return 1, fmt.Errorf("%w; run make demo, which builds it", err)
+			return 1, fmt.Errorf("%w (next step: run `make demo`, which builds it)", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
-	fmt.Println("Booting a Linux kernel of our own (User-Mode Linux) …")
+	fmt.Println("Booting a Linux guest (User-Mode Linux) …")
 	return guest.Run(ctx,
 		guest.Command{Path: filepath.Join(dir, "demo"), Args: []string{"--bin=" + dir, "--fs=" + *fs}},
 		guest.Options{Memory: 3 * volume.GiB, Shares: []guest.Share{{Host: dir}}, Stdout: os.Stdout, Stderr: os.Stderr})

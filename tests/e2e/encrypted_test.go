@@ -24,12 +24,14 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
+// luksHeader is how many bytes a mapping is smaller than its volume.
 const luksHeader = int64(luks.DataOffset)
 
-// createEncrypted creates a volume of a StorageClass with the parameter encrypted,
-// whose calls get the passphrase.
+// createEncrypted creates a volume of a class with the parameter "encrypted".
+// Its calls send the passphrase.
 func createEncrypted(
-	t *testing.T, d *csiclient.Deployment, name string, size int64, capability *csi.VolumeCapability, source *csi.VolumeContentSource,
+	t *testing.T, d *csiclient.Deployment, name string, size int64,
+	capability *csi.VolumeCapability, source *csi.VolumeContentSource,
 ) *csiclient.Volume {
 	t.Helper()
 	class := map[string]string{volume.EncryptedKey: "true"}
@@ -38,15 +40,15 @@ func createEncrypted(
 	return v
 }
 
-// withoutSecrets is the volume without the secrets.
+// withoutSecrets returns a copy of the volume whose calls send no secrets.
 func withoutSecrets(v *csiclient.Volume) *csiclient.Volume {
-	bare := *v
-	bare.Secrets = nil
-	return &bare
+	other := *v
+	other.Secrets = nil
+	return &other
 }
 
-// Growths of an encrypted volume under a writer, without the passphrase, also
-// by a node plugin that has restarted; nothing that was written can be read in
+// An encrypted volume grows under a writer without the passphrase, also when
+// the node plugin has been restarted. Nothing that was written is readable in
 // the backing file.
 func TestExpandEncryptedInUse(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
@@ -58,23 +60,16 @@ func TestExpandEncryptedInUse(t *testing.T) {
 			w := csiclient.StartWriter(ctx, v.Target, 60<<20, time.Millisecond)
 			mapping := mountedDevice(t, v.Staging)
 			for _, size := range []int64{2 * gib, 3*gib + 512<<20} {
-				must.Succeed(t, d.Use(ctx, v)) // repeated calls find it done
-				e := must.Value(d.Expand(ctx, withoutSecrets(v), size))(t)
-				if e.ControllerSize != size || e.NodeSize != size {
-					t.Errorf("expanded to %s: controller says %s, node %s", formatSize(size), formatSize(e.ControllerSize), formatSize(e.NodeSize))
-				}
+				must.Succeed(t, d.Use(ctx, v)) // a repeated call succeeds
+				wantExpand(t, d, withoutSecrets(v), size)
 				wantSize(t, v, size-luksHeader)
-				total, _, err := d.Stats(ctx, v)
-				must.Succeed(t, err)
-				if total < size*9/10 {
-					t.Errorf("right after the growth to %s the stats say %s", formatSize(size), formatSize(total))
-				}
+				wantStats(t, d, v, size)
 				d.NodePlugin.Kill()
 				must.Succeed(t, d.StartNode(ctx))
 			}
 			must.Succeed(t, d.Use(ctx, v))
-			if now := mountedDevice(t, v.Staging); now != mapping {
-				t.Errorf("staged on %s, and then on %s", mapping, now)
+			if got := mountedDevice(t, v.Staging); got != mapping {
+				t.Errorf("got the volume staged on %s, want the same device as before: %s", got, mapping)
 			}
 			wantCiphertext(t, d, v)
 			n := verifyAndDelete(t, d, v, w, fstype)
@@ -83,15 +78,13 @@ func TestExpandEncryptedInUse(t *testing.T) {
 	}
 }
 
-// wantCiphertext writes a text on the published volume and fails the test if
-// it can be found in the backing file, or if the same search does not find it
-// in that of a plain volume.
+// wantCiphertext writes a text to the published volume and fails the test if
+// the backing file contains the text, or if the same search does not find the
+// text in the backing file of a volume without encryption.
 func wantCiphertext(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume) {
 	t.Helper()
-	ctx := t.Context()
 	text := []byte("a text that nobody may read in the backing file, in a block of its own")
-	plain := must.Value(d.Create(ctx, volumeName(t)+"-plain", 64<<20, csiclient.MountCapability("ext4"), nil))(t)
-	must.Succeed(t, d.Use(ctx, plain))
+	plain := createAndUse(t, d, volumeName(t)+"-plain", 64<<20, csiclient.MountCapability("ext4"))
 	for _, target := range []string{v.Target, plain.Target} {
 		f := must.Value(os.Create(filepath.Join(target, "text")))(t)
 		must.Value(f.Write(bytes.Repeat(text, 10_000)))(t)
@@ -102,18 +95,19 @@ func wantCiphertext(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume) 
 		want   bool
 	}{{v, false}, {plain, true}} {
 		if found := fileContains(t, backingFile(d, c.volume), text); found != c.want {
-			t.Errorf("the text is in the backing file of %s: %t, want %t", c.volume.Name, found, c.want)
+			t.Errorf("%s: got the text in the backing file: %t, want %t", c.volume.Name, found, c.want)
 		}
 	}
-	must.Succeed(t, d.Release(ctx, plain))
-	must.Succeed(t, d.Delete(ctx, plain))
+	releaseAndDelete(t, d, plain)
 }
 
+// backingFile returns the path of the file in which the loop backend stores the
+// volume.
 func backingFile(d *csiclient.Deployment, v *csiclient.Volume) string {
 	return filepath.Join(filepath.Dir(d.Dir), "volumes", "volumes", v.ID, "data")
 }
 
-// fileContains reports whether a text is in a sparse file.
+// fileContains reports whether text is in a sparse file, in one of its extents.
 func fileContains(t *testing.T, path string, text []byte) bool {
 	t.Helper()
 	f := must.Value(os.Open(path))(t)
@@ -135,8 +129,9 @@ func fileContains(t *testing.T, path string, text []byte) bool {
 	}
 }
 
-// A raw volume is its mapping: what a pod writes is read back after another
-// stage, it grows with its device, and its mapping is nowhere too short.
+// A raw encrypted volume shows its mapping: the mapping grows with the device,
+// what a pod writes is read back after another stage, and the backing file holds
+// only ciphertext.
 func TestExpandEncryptedRawBlock(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createEncrypted(t, d, volumeName(t), gib, csiclient.BlockCapability(), nil)
@@ -146,27 +141,26 @@ func TestExpandEncryptedRawBlock(t *testing.T) {
 	wantEnd := func(size int64) {
 		t.Helper()
 		if end := must.Value(f.Seek(0, io.SeekEnd))(t); end != size-luksHeader {
-			t.Fatalf("the open device ends at %s, want %s less the header", formatSize(end), formatSize(size))
+			t.Fatalf("got the end of the open device at %s, want %s", formatSize(end), formatSize(size-luksHeader))
 		}
 		must.Value(f.WriteAt(pattern, size-luksHeader-4096))(t)
 	}
 	wantEnd(gib)
-	if e := must.Value(d.Expand(ctx, withoutSecrets(v), 2*gib))(t); e.NodeSize != 2*gib {
-		t.Errorf("node says %s", formatSize(e.NodeSize))
-	}
+	wantExpand(t, d, withoutSecrets(v), 2*gib)
 	wantEnd(2 * gib)
-	// The device grows, and nobody tells the node.
-	must.Succeed(t, d.ExpandController(ctx, v, 3*gib))
-	must.Succeed(t, runCommand(t, "losetup", "-c", loopDeviceOf(t, v).Path))
-	waitUntil(t, func() bool { return must.Value(f.Seek(0, io.SeekEnd))(t) == 3*gib-luksHeader })
+	// The device grows without a call of NodeExpandVolume.
+	growDevice(t, d, v, loopDeviceOf(t, v), 3*gib)
+	waitUntil(t, "the open device has grown", func() bool {
+		return must.Value(f.Seek(0, io.SeekEnd))(t) == 3*gib-luksHeader
+	})
 	wantEnd(3 * gib)
 	must.Succeed(t, errors.Join(f.Sync(), f.Close()))
 	total, _, err := d.Stats(ctx, v)
 	if err != nil || total != 3*gib-luksHeader {
-		t.Errorf("stats %s, %v", formatSize(total), err)
+		t.Errorf("got stats of %s, %v; want %s", formatSize(total), err, formatSize(3*gib-luksHeader))
 	}
 	if fileContains(t, backingFile(d, v), pattern) {
-		t.Error("what the pod wrote is in the backing file as it is")
+		t.Error("the backing file contains the plain text that the pod wrote")
 	}
 	must.Succeed(t, d.Release(ctx, v))
 	must.Succeed(t, d.Use(ctx, v))
@@ -174,23 +168,24 @@ func TestExpandEncryptedRawBlock(t *testing.T) {
 	for _, size := range []int64{gib, 2 * gib, 3 * gib} {
 		back := make([]byte, len(pattern))
 		if _, err := f.ReadAt(back, size-luksHeader-4096); err != nil || !bytes.Equal(back, pattern) {
-			t.Errorf("at the end of %s: %q, %v", formatSize(size), back, err)
+			t.Errorf("at the end of %s: got %q, %v; want %q", formatSize(size), back, err, pattern)
 		}
 	}
 	must.Succeed(t, f.Close())
 	must.Succeed(t, d.Release(ctx, v))
-	// Noise that may be somebody's data is never formatted.
+	// The mapping shows unknown data: it is not formatted.
 	mounted := *v
 	mounted.Capability = csiclient.MountCapability("ext4")
 	must.Succeed(t, d.Attach(ctx, v))
-	must.FailWith(t, d.Stage(ctx, &mounted), codes.FailedPrecondition, v.ID, "holds no filesystem", "left untouched", "next step")
+	must.FailWith(t, d.Stage(ctx, &mounted), codes.FailedPrecondition,
+		v.ID, "holds no filesystem", "left untouched", "next step")
 	must.Succeed(t, d.Detach(ctx, v))
 	must.Succeed(t, d.Delete(ctx, v))
 }
 
-// Read-only: a raw volume's mapping refuses writes as its disk does. A
-// filesystem that one node reads keeps a writable mapping, so that the kernel
-// can replay the journal of a writer that was cut off.
+// The mapping of a raw volume that is staged read-only refuses writes. The
+// mapping of a filesystem stays writable, so that the kernel can replay the
+// journal after a crash, but the mount is read-only.
 func TestReadOnlyStageOfEncryptedVolumes(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	readOnly := func(v *csiclient.Volume, capability *csi.VolumeCapability) *csiclient.Volume {
@@ -210,7 +205,7 @@ func TestReadOnlyStageOfEncryptedVolumes(t *testing.T) {
 	f := must.Value(os.Open(raw.Target))(t)
 	back := make([]byte, len(passphrase))
 	if _, err := f.ReadAt(back, 0); err != nil || string(back) != passphrase {
-		t.Errorf("read %q, %v", back, err)
+		t.Errorf("got %q, %v; want %q", back, err, passphrase)
 	}
 	must.Succeed(t, f.Close())
 	if f, err := os.OpenFile(raw.Target, os.O_WRONLY, 0); err == nil {
@@ -218,7 +213,7 @@ func TestReadOnlyStageOfEncryptedVolumes(t *testing.T) {
 			err = f.Sync()
 		}
 		if errors.Join(err, f.Close()) == nil {
-			t.Error("a mapping that was staged read-only was written to")
+			t.Error("a write to a mapping that is staged read-only succeeded")
 		}
 	}
 	must.Succeed(t, d.Release(ctx, reader))
@@ -234,37 +229,39 @@ func TestReadOnlyStageOfEncryptedVolumes(t *testing.T) {
 	wantMappingReadOnly(t, false)
 	must.Value(w.Verify(v.Target))(t)
 	if err := os.WriteFile(filepath.Join(v.Target, "new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
-		t.Errorf("a file was made on a read-only volume: %v", err)
+		t.Errorf("create a file on a read-only volume: got %v, want EROFS", err)
 	}
 	must.Succeed(t, d.Release(ctx, reader))
 	must.Succeed(t, d.Delete(ctx, v))
 }
 
-// wantMappingReadOnly checks the only mapping.
+// wantMappingReadOnly fails the test unless the guest has one mapping, which is
+// read-only or not, as wanted.
 func wantMappingReadOnly(t *testing.T, want bool) {
 	t.Helper()
 	wantMappings(t, 1)
 	found := must.Value(filepath.Glob("/sys/block/dm-*/ro"))(t)
 	text := must.Value(os.ReadFile(found[0]))(t)
 	if got := strings.TrimSpace(string(text)) == "1"; got != want {
-		t.Errorf("the mapping is read-only: %t, want %t", got, want)
+		t.Errorf("got a read-only mapping: %t, want %t", got, want)
 	}
 }
 
-// waitUntil waits until a condition is true.
-func waitUntil(t *testing.T, is func() bool) {
+// waitUntil ends the test unless the condition becomes true within 20 s.
+func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	for !is() {
+	for !condition() {
 		if operation.Sleep(ctx, 10*time.Millisecond) != nil {
-			t.Fatal("it has not come true in time")
+			t.Fatalf("%s: not within 20 s", what)
 		}
 	}
 }
 
-// A wrong passphrase, none, and volumes that are encrypted otherwise: refused,
-// with nothing changed and nothing left.
+// Stage refuses a wrong passphrase, a missing one, an encrypted volume whose
+// context lacks the parameter, and a plain volume whose context has it. A
+// refused stage changes nothing and leaves nothing behind.
 func TestStageRefusesWrongPassphrasesAndUnencryptedVolumes(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := createEncrypted(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"), nil)
@@ -282,12 +279,11 @@ func TestStageRefusesWrongPassphrasesAndUnencryptedVolumes(t *testing.T) {
 	if strings.Contains(err.Error(), "another secret") {
 		t.Error("the passphrase is in the message")
 	}
-	bare := withoutSecrets(v)
-	bare.VolumeContext = nil
-	must.FailWith(t, d.Stage(ctx, bare), codes.FailedPrecondition, v.ID, "LUKS2", "encrypted")
+	noParameter := withoutSecrets(v)
+	noParameter.VolumeContext = nil
+	must.FailWith(t, d.Stage(ctx, noParameter), codes.FailedPrecondition, v.ID, "LUKS2", "encrypted")
 
-	plain := must.Value(d.Create(ctx, volumeName(t)+"-plain", gib, csiclient.MountCapability("ext4"), nil))(t)
-	must.Succeed(t, d.Use(ctx, plain))
+	plain := createAndUse(t, d, volumeName(t)+"-plain", gib, csiclient.MountCapability("ext4"))
 	must.Succeed(t, d.Release(ctx, plain))
 	c := createEncrypted(t, d, volumeName(t)+"-clone", gib, csiclient.MountCapability("ext4"), cloneSource(plain))
 	must.Succeed(t, d.Attach(ctx, c))
@@ -295,9 +291,9 @@ func TestStageRefusesWrongPassphrasesAndUnencryptedVolumes(t *testing.T) {
 
 	must.Succeed(t, d.Use(ctx, v))
 	must.Value(w.Verify(v.Target))(t)
-	ofClone := func(path string) bool { return strings.Contains(path, "/state/") && strings.Contains(path, c.ID) }
-	if left := must.Value(d.Leftovers())(t); slices.ContainsFunc(left, ofClone) {
-		t.Errorf("left of the refused volume: %v", left)
+	isStateOfClone := func(path string) bool { return strings.Contains(path, "/state/") && strings.Contains(path, c.ID) }
+	if left := must.Value(d.Leftovers())(t); slices.ContainsFunc(left, isStateOfClone) {
+		t.Errorf("the refused stage has left: %v", left)
 	}
 	must.Succeed(t, d.Release(ctx, v))
 	for _, v := range []*csiclient.Volume{c, v, plain} {
@@ -312,45 +308,15 @@ func TestStageRefusesWrongPassphrasesAndUnencryptedVolumes(t *testing.T) {
 	}
 }
 
-func cloneSource(v *csiclient.Volume) *csi.VolumeContentSource {
-	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: v.ID}}}
-}
-
-func snapshotSource(snap *csi.Snapshot) *csi.VolumeContentSource {
-	return &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
-		Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: snap.GetSnapshotId()},
-	}}
-}
-
-// Copies of an encrypted volume have its header and passphrase. Larger ones
-// grow at stage, beside their source.
-func TestStageGrowsLargerEncryptedCopies(t *testing.T) {
-	for _, fstype := range []string{"xfs"} { // TestLargerCloneAndRestoreGrowAtStage has both
-		t.Run(fstype, func(t *testing.T) {
-			d, ctx := deploy(t), t.Context()
-			v := createEncrypted(t, d, volumeName(t), gib, csiclient.MountCapability(fstype), nil)
-			must.Succeed(t, d.Use(ctx, v))
-			w := csiclient.StartWriter(ctx, v.Target, 8<<20, 0)
-			must.Succeed(t, w.WaitUntilFull())
-			must.Succeed(t, d.Release(ctx, v))
-			snap := must.Value(d.Controller.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{SourceVolumeId: v.ID, Name: "snap-" + volumeName(t)}))(t).GetSnapshot()
-			var copies []*csiclient.Volume
-			for kind, src := range map[string]*csi.VolumeContentSource{"clone": cloneSource(v), "restore": snapshotSource(snap)} {
-				copies = append(copies, createEncrypted(t, d, volumeName(t)+"-"+kind, 3*gib, csiclient.MountCapability(fstype), src))
-			}
-			must.Succeed(t, d.Use(ctx, v))
-			for _, c := range copies {
-				must.Succeed(t, d.Use(ctx, c))
-				wantSize(t, c, 3*gib-luksHeader)
-				if _, err := w.Verify(c.Target); err != nil {
-					t.Errorf("%s: %v", c.Name, err)
-				}
-				must.Succeed(t, d.Release(ctx, c))
-				must.Succeed(t, d.Delete(ctx, c))
-			}
-			must.Value(d.Controller.DeleteSnapshot(ctx, &csi.DeleteSnapshotRequest{SnapshotId: snap.GetSnapshotId()}))(t)
-			must.Succeed(t, d.Release(ctx, v))
-			must.Succeed(t, d.Delete(ctx, v))
-		})
-	}
+// A volume is deleted by force while it is staged. Unstage closes its mapping
+// and frees its device, and succeeds again when it is repeated.
+func TestUnstageClosesTheMappingOfADeletedVolume(t *testing.T) {
+	d, ctx := deploy(t), t.Context()
+	v := createEncrypted(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"), nil)
+	must.Succeed(t, d.Use(ctx, v))
+	must.Succeed(t, os.RemoveAll(filepath.Dir(backingFile(d, v))))
+	must.Succeed(t, d.Unpublish(ctx, v))
+	must.Succeed(t, d.Unstage(ctx, v))
+	must.Succeed(t, d.Unstage(ctx, v))
+	wantMappings(t, 0)
 }

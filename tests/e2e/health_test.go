@@ -17,26 +17,27 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
-// wantConditions fails the test unless these are the volume's conditions, within
-// a while: some of what the kernel notices it notices a moment later.
+// wantConditions ends the test unless the node reports exactly the conditions
+// with these reasons within 10 s, and returns their messages by reason. The
+// kernel notices some errors only a moment after they happened.
 func wantConditions(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume, want ...string) map[string]string {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		h, err := d.Health(t.Context(), v)
-		reasons := slices.Sorted(maps.Keys(h))
-		if err == nil && slices.Equal(reasons, want) {
-			return h
+		conditions, err := d.Health(t.Context(), v)
+		if err == nil && slices.Equal(slices.Sorted(maps.Keys(conditions)), want) {
+			return conditions
 		}
 		if time.Now().After(deadline) || operation.Sleep(t.Context(), 20*time.Millisecond) != nil {
-			t.Fatalf("conditions %v, %v; want %v", h, err, want)
+			t.Fatalf("got the conditions %v, %v; want %v", conditions, err, want)
 		}
 	}
 }
 
-// A restore into a larger claim, with a filesystem that the kernel cannot grow
-// in use: Kubernetes never asks for its growth. The pod has its data, and the
-// shortfall is reported until somebody has repaired it.
+// A snapshot is restored into a larger claim, and its filesystem cannot grow in
+// use. Kubernetes calls no NodeExpandVolume for it. Stage succeeds, so that the
+// pod has its data, and the node reports the condition until an administrator has
+// grown the filesystem.
 func TestStageReportsAFilesystemThatCannotGrow(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := must.Value(d.Create(ctx, volumeName(t), 2*gib, csiclient.MountCapability("ext4"), nil))(t)
@@ -52,13 +53,13 @@ func TestStageReportsAFilesystemThatCannotGrow(t *testing.T) {
 	dev = loopDeviceOf(t, v)
 	file := filepath.Join(v.Target, "file")
 	must.Succeed(t, os.WriteFile(file, []byte("data"), 0o600))
-	h := wantConditions(t, d, v, "FilesystemSmallerThanVolume")
+	message := wantConditions(t, d, v, "FilesystemSmallerThanVolume")["FilesystemSmallerThanVolume"]
 	for _, word := range []string{"1 GiB", "2 GiB", "sparse_super2", "next step"} {
-		if !strings.Contains(h["FilesystemSmallerThanVolume"], word) {
-			t.Errorf("the condition does not mention %q: %s", word, h["FilesystemSmallerThanVolume"])
+		if !strings.Contains(message, word) {
+			t.Errorf("the condition does not contain %q: %s", word, message)
 		}
 	}
-	// Somebody repairs it, as the remedy says.
+	// The administrator follows the next step.
 	must.Succeed(t, d.Unpublish(ctx, v))
 	unmount(t, v.Staging)
 	must.Succeed(t, runCommand(t, "e2fsck", "-f", "-p", dev.Path))
@@ -68,19 +69,17 @@ func TestStageReportsAFilesystemThatCannotGrow(t *testing.T) {
 	wantConditions(t, d, v)
 	wantSize(t, v, 2*gib)
 	if data, err := os.ReadFile(file); err != nil || string(data) != "data" {
-		t.Errorf("read %q, %v", data, err)
+		t.Errorf("got %q, %v; want the file's data", data, err)
 	}
-	must.Succeed(t, d.Release(ctx, v))
-	must.Succeed(t, d.Delete(ctx, v))
+	releaseAndDelete(t, d, v)
 }
 
-// What the kernel does after an error is a condition of the volume.
+// The node reports what the kernel does to a filesystem after an error, and
+// nothing more once the filesystem is repaired.
 func TestHealthReportsFailedFilesystems(t *testing.T) {
 	t.Run("ext4 with an error on record", func(t *testing.T) {
 		d, ctx := deploy(t), t.Context()
-		v := must.Value(d.Create(ctx, volumeName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
-		must.Succeed(t, d.Attach(ctx, v))
-		must.Succeed(t, d.Use(ctx, v))
+		v := createAndUse(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"))
 		wantConditions(t, d, v)
 		trigger := filepath.Join("/sys/fs/ext4", loopDeviceOf(t, v).Name, "trigger_fs_error")
 		must.Succeed(t, os.WriteFile(trigger, []byte("test"), 0o200))
@@ -88,27 +87,23 @@ func TestHealthReportsFailedFilesystems(t *testing.T) {
 		must.Succeed(t, d.Release(ctx, v))
 		must.Succeed(t, d.Use(ctx, v)) // e2fsck -p repairs it
 		wantConditions(t, d, v)
-		must.Succeed(t, d.Release(ctx, v))
-		must.Succeed(t, d.Delete(ctx, v))
+		releaseAndDelete(t, d, v)
 	})
 	t.Run("xfs that has shut down", func(t *testing.T) {
 		d, ctx := deploy(t), t.Context()
-		v := must.Value(d.Create(ctx, volumeName(t), gib, csiclient.MountCapability("xfs"), nil))(t)
-		must.Succeed(t, d.Attach(ctx, v))
-		must.Succeed(t, d.Use(ctx, v))
+		v := createAndUse(t, d, volumeName(t), gib, csiclient.MountCapability("xfs"))
 		wantConditions(t, d, v)
 		shutDownXFS(t, v.Staging)
 		wantConditions(t, d, v, "FilesystemFailed")
 		must.Succeed(t, d.Release(ctx, v))
 		must.Succeed(t, d.Use(ctx, v))
 		wantConditions(t, d, v)
-		must.Succeed(t, d.Release(ctx, v))
-		must.Succeed(t, d.Delete(ctx, v))
+		releaseAndDelete(t, d, v)
 	})
 }
 
-// shutDownXFS is XFS_IOC_GOINGDOWN (fs/xfs/libxfs/xfs_fs.h), without flushing
-// the log.
+// shutDownXFS shuts down the filesystem at path without flushing its log, with
+// the ioctl XFS_IOC_GOINGDOWN of fs/xfs/libxfs/xfs_fs.h.
 func shutDownXFS(t *testing.T, path string) {
 	t.Helper()
 	dir, err := os.Open(path)

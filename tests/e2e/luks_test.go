@@ -1,11 +1,7 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +15,8 @@ import (
 
 const passphrase = "correct horse battery staple"
 
-// A volume with a LUKS2 mapping on it grows layer by layer: device, mapping,
-// filesystem. Its mapping is made by hand, as an administrator would.
+// A volume with a LUKS2 mapping that an administrator made grows layer by layer:
+// device, mapping, filesystem.
 func TestExpandGrowsThroughLUKS(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		t.Run(fstype, func(t *testing.T) {
@@ -31,13 +27,14 @@ func TestExpandGrowsThroughLUKS(t *testing.T) {
 			block.Capability = csiclient.BlockCapability() // only to connect the device
 			must.Succeed(t, d.Stage(ctx, &block))
 			dev, mapping := loopDeviceOf(t, v), "e2e-"+fstype
-			must.Succeed(t, cryptsetup(t, "luksFormat", "--batch-mode", "--type=luks2", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", "--key-file=-", dev.Path))
+			must.Succeed(t, cryptsetup(t, "luksFormat", "--batch-mode", "--type=luks2",
+				"--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", "--key-file=-", dev.Path))
 			must.Succeed(t, cryptsetup(t, "open", "--key-file=-", dev.Path, mapping))
 			must.Succeed(t, runCommand(t, "mkfs."+fstype, "-q", "/dev/mapper/"+mapping))
 			must.Succeed(t, os.MkdirAll(v.Staging, 0o700))
 			must.Succeed(t, runCommand(t, "mount", "/dev/mapper/"+mapping, v.Staging))
 			must.Succeed(t, d.Publish(ctx, v))
-			must.Succeed(t, d.Stage(ctx, v)) // kubelet has restarted
+			must.Succeed(t, d.Stage(ctx, v)) // as after a restart of kubelet
 			w := csiclient.StartWriter(ctx, v.Target, 50<<20, time.Millisecond)
 
 			must.Succeed(t, d.ExpandController(ctx, v, 3*gib))
@@ -55,9 +52,9 @@ func TestExpandGrowsThroughLUKS(t *testing.T) {
 			device, fs := readSizes(t, v)
 			header := 3*gib - device
 			if header <= 0 || header > 64<<20 || fs < device-int64(volume.MiB) {
-				t.Errorf("mapping %s, filesystem %s on a volume of 3 GiB", formatSize(device), formatSize(fs))
+				t.Errorf("got a mapping of %s and a filesystem of %s on a volume of 3 GiB", formatSize(device), formatSize(fs))
 			}
-			must.Value(d.ExpandNode(ctx, v, 3*gib))(t) // and again: nothing to do, no error
+			must.Value(d.ExpandNode(ctx, v, 3*gib))(t) // a repeated call succeeds
 
 			must.Succeed(t, w.Stop())
 			must.Succeed(t, d.Unpublish(ctx, v))
@@ -75,25 +72,8 @@ func TestExpandGrowsThroughLUKS(t *testing.T) {
 	}
 }
 
+// cryptsetup runs it with the passphrase on standard input.
 func cryptsetup(t *testing.T, args ...string) error {
 	t.Helper()
-	return runWithInput(t.Context(), t, []byte(passphrase), "cryptsetup", args...)
-}
-
-func runCommand(t *testing.T, program string, args ...string) error {
-	t.Helper()
-	return runWithInput(t.Context(), t, nil, program, args...)
-}
-
-func runWithInput(ctx context.Context, t *testing.T, input []byte, program string, args ...string) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Stdin = bytes.NewReader(input)
-	cmd.Env = append(os.Environ(), "DM_DISABLE_UDEV=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %v: %w\n%s", program, args, err, out)
-	}
-	return nil
+	return runWithInput(t.Context(), t, passphrase, "cryptsetup", args...)
 }

@@ -11,22 +11,23 @@ import (
 	"github.com/growvol/growvol/tests/forward"
 )
 
-// Connections are carried both ways, and closed when nobody listens there.
-func TestServe(t *testing.T) {
+// Serve forwards in both directions, and closes a connection when the server
+// cannot be reached.
+func TestServeForwardsBothWays(t *testing.T) {
 	ctx := t.Context()
 	socket := filepath.Join(t.TempDir(), "s")
-	outside, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- forward.Serve(ctx, outside, forward.To("unix", socket)) }()
+	go func() { done <- forward.Serve(ctx, listener, forward.To("unix", socket)) }()
 	exchange := func() (string, error) {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", outside.Addr().String())
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close() //nolint:errcheck // nothing more to come
+		defer c.Close() //nolint:errcheck // the test ends
 		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -38,14 +39,14 @@ func TestServe(t *testing.T) {
 		return string(buf[:n]), err
 	}
 	if got, err := exchange(); err == nil {
-		t.Errorf("with nobody on the socket: %q", got)
+		t.Errorf("without a server: got %q, want an error", got)
 	}
-	inside, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+	server, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		c, err := inside.Accept()
+		c, err := server.Accept()
 		if err != nil {
 			return
 		}
@@ -55,10 +56,10 @@ func TestServe(t *testing.T) {
 		_ = c.Close()
 	}()
 	if got, err := exchange(); err != nil || got != "PING" {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("got %q, %v; want PING", got, err)
 	}
-	_ = inside.Close()
-	_ = outside.Close()
+	_ = server.Close()
+	_ = listener.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}

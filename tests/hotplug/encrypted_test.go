@@ -12,7 +12,7 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// plugEncryptedVolume is plug of a volume that the node encrypts.
+// plugEncryptedVolume returns a new volume of 1 GiB that the node encrypts.
 func plugEncryptedVolume(t *testing.T, fstype string) *disk {
 	t.Helper()
 	d := plugVolume(t, vm.VirtioBlk, csiclient.MountCapability(fstype))
@@ -21,9 +21,8 @@ func plugEncryptedVolume(t *testing.T, fstype string) *disk {
 	return d
 }
 
-// An encrypted volume on a disk that is plugged in: it grows with the disk
-// under a writer, without the passphrase, and is there again at the next
-// stage.
+// An encrypted volume grows with its disk under a writer, without the passphrase,
+// and the next stage shows the same data.
 func TestExpandEncryptedInUse(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		t.Run(fstype, func(t *testing.T) {
@@ -34,18 +33,16 @@ func TestExpandEncryptedInUse(t *testing.T) {
 			w := d.startWriter(t)
 			d.Secrets = nil
 			d.grow(t, 2*gib)
-			if n, err := d.expand(t, 2*gib); err != nil || n != 2*gib {
-				t.Fatalf("%s, %v", n, err)
-			}
+			d.mustExpand(t, 2*gib, 2*gib)
 			d.wantDF(t, 2*gib)
 			d.growDuringExpand(t, 3*gib)
 			d.wantDF(t, 3*gib)
 			w.stop(t)
-			must.Succeed(t, callWithTimeout(t, machine.driver.Unpublish, d))
+			must.Succeed(t, d.unpublish(t))
 			mapping := "/dev/mapper/" + luks.MappingName(d.ID)
 			sh(t, "umount "+d.Staging)
 			checkFilesystem(t, fstype, mapping, 3*gib-luks.DataOffset)
-			must.Succeed(t, callWithTimeout(t, machine.driver.Unstage, d))
+			must.Succeed(t, d.unstage(t))
 			sh(t, "! test -e "+mapping)
 			must.FailWith(t, d.stage(t), codes.InvalidArgument, "passphrase")
 			d.Secrets = map[string]string{"passphrase": passphrase}
@@ -55,8 +52,8 @@ func TestExpandEncryptedInUse(t *testing.T) {
 	}
 }
 
-// A disk that is taken away below its mapping and mount: unstage takes both
-// away, and the volume can be used again.
+// The disk of a staged encrypted volume is unplugged: unstage removes the mount
+// and the mapping, and succeeds again when it is repeated.
 func TestUnstageAfterTheEncryptedDiskIsUnplugged(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		t.Run(fstype, func(t *testing.T) {
@@ -65,8 +62,8 @@ func TestUnstageAfterTheEncryptedDiskIsUnplugged(t *testing.T) {
 			d.stageAndPublish(t)
 			d.findDevice(t)
 			d.unplug(t)
-			d.unstage(t)
-			must.Succeed(t, callWithTimeout(t, machine.driver.Unstage, d))
+			d.unpublishAndUnstage(t)
+			must.Succeed(t, d.unstage(t))
 			sh(t, "! test -e /dev/mapper/"+luks.MappingName(d.ID))
 		})
 	}

@@ -1,7 +1,6 @@
-// Package hotplug drives the real growvol-node in a guest into which a
-// hypervisor plugs disks, and whose disks it makes larger while they are in
-// use: what Nova does for Cinder, without the cloud. The calls come from
-// outside, as kubelet's do.
+// Package hotplug drives the real growvol-node in a QEMU guest whose disks are
+// plugged in, grow and are unplugged while they are in use, as Nova does it for
+// Cinder, without the cloud. The tests play kubelet, from outside the guest.
 package hotplug
 
 import (
@@ -28,12 +27,12 @@ const (
 	stateDir   = "/var/lib/growvol/node"
 )
 
-// machine is the guest of all tests: it boots once.
+// machine is the guest of all tests, which boots once.
 var machine *rig
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
-// rig is a guest whose growvol-node runs.
+// rig is a guest in which growvol-node runs.
 type rig struct {
 	*vm.Machine
 	driver *csiclient.Driver
@@ -45,7 +44,7 @@ func runTests(m *testing.M) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	vm.DisableTestCache()
-	// Most of the tests' time is waiting, whatever the number of CPUs.
+	// The tests wait most of the time, so that more of them than CPUs can run.
 	if f := flag.Lookup("test.parallel"); f != nil && f.Value.String() == f.DefValue {
 		_ = f.Value.Set("4")
 	}
@@ -75,7 +74,9 @@ func boot(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
-	image, err := vm.BuildImage(ctx, dir, vm.ImageOptions{Packages: []string{"github.com/growvol/growvol/tests/vm/writer"}})
+	image, err := vm.BuildImage(ctx, dir, vm.ImageOptions{
+		Packages: []string{"github.com/growvol/growvol/tests/vm/writer"},
+	})
 	if err != nil {
 		return err
 	}
@@ -91,14 +92,14 @@ func boot(ctx context.Context) error {
 	return machine.startPlugin(ctx)
 }
 
-// startPlugin starts growvol-node, again if it was killed, and waits for its
-// first answer.
+// startPlugin starts growvol-node and waits for its first answer. It also starts
+// one again that was killed.
 func (r *rig) startPlugin(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	r.plugin, err = r.Start(ctx, vm.Command{Argv: []string{
-		"growvol-node", "--endpoint=unix://" + vm.NodeSocket, "--backend=" + cindercsi.Name, "--node-id=" + nodeID, "--with-topology=false",
-		"--state-dir=" + stateDir, "--log-level=debug",
+		"growvol-node", "--endpoint=unix://" + vm.NodeSocket, "--backend=" + cindercsi.Name, "--node-id=" + nodeID,
+		"--with-topology=false", "--state-dir=" + stateDir, "--log-level=debug",
 	}})
 	if err != nil {
 		return err
@@ -109,8 +110,8 @@ func (r *rig) startPlugin(ctx context.Context) (err error) {
 		if _, err = identity.Probe(ctx, &csi.ProbeRequest{}); err == nil {
 			return nil
 		}
-		if running, runErr := r.plugin.Running(ctx); runErr != nil || !running {
-			log, _ := r.plugin.Log(ctx) // best effort: the plugin's end is the error
+		if running, runErr := r.plugin.IsRunning(ctx); runErr != nil || !running {
+			log, _ := r.plugin.Log(ctx) // the plugin's end is the error to report
 			return fmt.Errorf("growvol-node has ended: %w\n%s", err, log)
 		}
 		select {
@@ -121,15 +122,16 @@ func (r *rig) startPlugin(ctx context.Context) (err error) {
 	}
 }
 
-// checkMachine checks at the end that guest and plugin have lived through it all.
+// checkMachine returns an error if the guest or the plugin has failed during the
+// tests, or if a test has left files or mounts in the guest.
 func checkMachine(ctx context.Context) error {
 	if err := machine.Err(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if running, err := machine.plugin.Running(ctx); err != nil || !running {
-		return fmt.Errorf("growvol-node has ended before the tests did (%w)", err)
+	if running, err := machine.plugin.IsRunning(ctx); err != nil || !running {
+		return fmt.Errorf("growvol-node has ended before the tests (%v)", err) //nolint:errorlint // may be nil
 	}
 	log, err := machine.plugin.Log(ctx)
 	if err != nil {
@@ -140,9 +142,11 @@ func checkMachine(ctx context.Context) error {
 			return fmt.Errorf("growvol-node panicked: %s", line)
 		}
 	}
-	left, err := machine.Run(ctx, vm.Command{Argv: []string{"sh", "-c", "ls " + stateDir + " " + kubeletDir + " 2>/dev/null; grep " + kubeletDir + " /proc/mounts; true"}})
-	if err == nil && strings.Trim(strings.ReplaceAll(strings.ReplaceAll(left, stateDir+":", ""), kubeletDir+":", ""), "\n ") != "" {
-		err = fmt.Errorf("left behind in the guest: %s", left)
+	list := fmt.Sprintf("for d in %[1]s %[2]s; do ls $d 2>/dev/null; done; grep %[2]s /proc/mounts; true",
+		stateDir, kubeletDir)
+	left, err := machine.Run(ctx, vm.Command{Argv: []string{"sh", "-c", list}})
+	if err == nil && strings.TrimSpace(left) != "" {
+		err = fmt.Errorf("left behind in the guest:\n%s", left)
 	}
 	return err
 }

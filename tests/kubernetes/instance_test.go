@@ -151,7 +151,7 @@ func (c *cloudCluster) startNode(t *testing.T) {
 		}
 	})
 	check(t, eventually(ctx, 2*patience, func(ctx context.Context) error {
-		if running, err := node.Running(ctx); err != nil || !running {
+		if running, err := node.IsRunning(ctx); err != nil || !running {
 			t.Fatalf("the node has ended (%v)", err)
 		}
 		ready, err := kubectl(ctx, "get", "node", instance, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")

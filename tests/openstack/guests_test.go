@@ -77,7 +77,7 @@ func (r *rig) startNode(t *testing.T, g *guest) {
 	conn := get(g.DialNode())(t)
 	g.Driver = &csiclient.Driver{Controller: r.client(), Node: csi.NewNodeClient(conn), Dir: "/var/lib/kubelet/plugins"}
 	err := openstack.Eventually(ctx, "the node plugin answers", func(ctx context.Context) (bool, error) {
-		if running, err := g.plugin.Running(ctx); err != nil || !running {
+		if running, err := g.plugin.IsRunning(ctx); err != nil || !running {
 			return false, errors.Join(errors.New("the node plugin has ended"), err)
 		}
 		conn.ResetConnectBackoff()

@@ -135,8 +135,8 @@ func (p *Process) Signal(ctx context.Context, sig syscall.Signal) error {
 	return p.agent.call(ctx, http.MethodPost, p.path()+"/signal", protocol.Signal{Number: int(sig)}, nil)
 }
 
-// Running tells whether the process has not ended yet.
-func (p *Process) Running(ctx context.Context) (bool, error) {
+// IsRunning tells whether the process has not ended yet.
+func (p *Process) IsRunning(ctx context.Context) (bool, error) {
 	var s protocol.State
 	err := p.agent.call(ctx, http.MethodGet, p.path(), nil, &s)
 	return s.Running, err

@@ -29,8 +29,8 @@ const (
 
 // The ids of the SCSI controllers.
 const (
-	busTelling = "scsi-telling"
-	busSilent  = "scsi-silent"
+	notifyingControllerID = "scsi-telling"
+	silentControllerID    = "scsi-silent"
 )
 
 // plugTimeout bounds an exchange with QEMU and, for removal, with the guest's
@@ -57,8 +57,8 @@ const LUKSHeaderSize volume.Size = 4040 * 512
 
 // secretLUKS is the id of the machine's passphrase for encrypted disks.
 const (
-	secretLUKS     = "luks"
-	passphraseLUKS = "of-tests"
+	luksSecretID   = "luks"
+	luksPassphrase = "of-tests"
 )
 
 // AddDisk plugs a blank disk in while the guest runs. The guest needs a moment
@@ -70,7 +70,7 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.slot = m.takeSlot(d); d.slot > 0 {
+	if d.slot = m.allocateSlot(d); d.slot > 0 {
 		device["addr"] = fmt.Sprintf("%#x", d.slot)
 	}
 	defer func() {
@@ -79,23 +79,23 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 			err = fmt.Errorf("add disk %s: %w", d.Name, err)
 		}
 	}()
-	f, err := os.OpenFile(m.file(d.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(m.diskFile(d.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(f.Truncate(d.Size.Bytes()), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(m.file(d.Name)))
+		return errors.Join(err, os.Remove(m.diskFile(d.Name)))
 	}
 	if d.Encrypted {
 		if err := m.encrypt(ctx, d); err != nil {
-			return errors.Join(err, os.Remove(m.file(d.Name)))
+			return errors.Join(err, os.Remove(m.diskFile(d.Name)))
 		}
 	}
-	if err := m.addNodes(ctx, d); err != nil {
-		return errors.Join(err, m.discard(ctx, d))
+	if err := m.addLayers(ctx, d); err != nil {
+		return errors.Join(err, m.removeLayers(ctx, d))
 	}
 	if _, err := m.monitor.execute(ctx, "device_add", device); err != nil {
-		return errors.Join(err, m.discard(ctx, d))
+		return errors.Join(err, m.removeLayers(ctx, d))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -103,20 +103,20 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 	return nil
 }
 
-// addNodes makes the layers between the disk's file and its device.
-func (m *Machine) addNodes(ctx context.Context, d Disk) error {
+// addLayers makes the layers between the disk's file and its device.
+func (m *Machine) addLayers(ctx context.Context, d Disk) error {
 	// What the guest flushes need not survive this machine: its disk is not
 	// waited for.
 	cache := map[string]any{"direct": false, "no-flush": true}
 	_, err := m.monitor.execute(ctx, "blockdev-add", map[string]any{
-		"driver": "file", "node-name": d.fileNode(), "filename": m.file(d.Name), "discard": "unmap", "cache": cache,
+		"driver": "file", "node-name": d.fileNode(), "filename": m.diskFile(d.Name), "discard": "unmap", "cache": cache,
 	})
 	if err != nil {
 		return err
 	}
 	top := map[string]any{"driver": "raw", "node-name": d.node(), "file": d.fileNode(), "discard": "unmap", "cache": cache}
 	if d.Encrypted {
-		top["driver"], top["key-secret"] = "luks", secretLUKS
+		top["driver"], top["key-secret"] = "luks", luksSecretID
 		delete(top, "discard")
 	}
 	_, err = m.monitor.execute(ctx, "blockdev-add", top)
@@ -133,8 +133,8 @@ func (m *Machine) encrypt(ctx context.Context, d Disk) error {
 	}
 	// The smallest header of eight slots for a key of 512 bits.
 	cmd := exec.CommandContext(ctx, path, "luksFormat", "--batch-mode", "--type=luks1", "--cipher=aes-xts-plain64", "--key-size=512", "--hash=sha256",
-		"--pbkdf-force-iterations=1000", "--align-payload=1", "--key-file=-", m.file(d.Name))
-	cmd.Stdin = strings.NewReader(passphraseLUKS)
+		"--pbkdf-force-iterations=1000", "--align-payload=1", "--key-file=-", m.diskFile(d.Name))
+	cmd.Stdin = strings.NewReader(luksPassphrase)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("encrypt: %w: %s", err, out)
 	}
@@ -157,9 +157,9 @@ func (d Disk) device() (map[string]any, error) {
 	case VirtioBlk:
 		device["driver"] = "virtio-blk-pci"
 	case VirtioSCSI:
-		device["driver"], device["bus"] = "scsi-hd", busTelling+".0"
+		device["driver"], device["bus"] = "scsi-hd", notifyingControllerID+".0"
 	case VirtioSCSISilent:
-		device["driver"], device["bus"] = "scsi-hd", busSilent+".0"
+		device["driver"], device["bus"] = "scsi-hd", silentControllerID+".0"
 	case NVMe:
 		device["driver"] = "nvme"
 		device["serial"] = d.Serial[:min(len(d.Serial), visible)]
@@ -174,7 +174,7 @@ func (d Disk) device() (map[string]any, error) {
 func (m *Machine) ResizeDisk(ctx context.Context, name string, size volume.Size) error {
 	ctx, cancel := context.WithTimeout(ctx, plugTimeout)
 	defer cancel()
-	d, err := m.disk(name)
+	d, err := m.findDisk(name)
 	if err != nil {
 		return err
 	}
@@ -189,11 +189,11 @@ func (m *Machine) ResizeDisk(ctx context.Context, name string, size volume.Size)
 func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, plugTimeout)
 	defer cancel()
-	d, err := m.disk(name)
+	d, err := m.findDisk(name)
 	if err != nil {
 		return err
 	}
-	deleted := m.monitor.deleted(d.id())
+	deleted := m.monitor.awaitDeletion(d.id())
 	if _, err := m.monitor.execute(ctx, "device_del", map[string]any{"id": d.id()}); err != nil {
 		return fmt.Errorf("remove disk %s: %w", name, err)
 	}
@@ -206,14 +206,14 @@ func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	delete(m.disks, name)
 	m.mu.Unlock()
 	m.freeSlot(d)
-	return m.discard(ctx, d)
+	return m.removeLayers(ctx, d)
 }
 
-// takeSlot chooses the slot for a disk that needs one: that which has been
+// allocateSlot chooses the slot for a disk that needs one: that which has been
 // free longest. A guest that is slow may eject a slot twice, and the second
 // time it is the next disk that goes. Zero leaves the choice to QEMU, which
 // refuses when there is none.
-func (m *Machine) takeSlot(d Disk) int {
+func (m *Machine) allocateSlot(d Disk) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if d.Bus == VirtioSCSI || d.Bus == VirtioSCSISilent || len(m.slots) == 0 {
@@ -232,19 +232,19 @@ func (m *Machine) freeSlot(d Disk) {
 	}
 }
 
-// discard removes the file behind a disk that is not plugged in, and what of
+// removeLayers removes the file behind a disk that is not plugged in, and what of
 // its layers there is.
-func (m *Machine) discard(ctx context.Context, d Disk) error {
+func (m *Machine) removeLayers(ctx context.Context, d Disk) error {
 	var errs []error
 	for _, node := range []string{d.node(), d.fileNode()} {
 		if _, err := m.monitor.execute(ctx, "blockdev-del", map[string]any{"node-name": node}); err != nil {
 			errs = append(errs, fmt.Errorf("remove disk %s: %w", d.Name, err))
 		}
 	}
-	return errors.Join(append(errs, os.Remove(m.file(d.Name)))...)
+	return errors.Join(append(errs, os.Remove(m.diskFile(d.Name)))...)
 }
 
-func (m *Machine) disk(name string) (Disk, error) {
+func (m *Machine) findDisk(name string) (Disk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	d, ok := m.disks[name]
@@ -259,4 +259,4 @@ func (d Disk) node() string { return "node-" + d.Name }
 
 func (d Disk) fileNode() string { return "file-" + d.Name }
 
-func (m *Machine) file(name string) string { return filepath.Join(m.dir, name+".img") }
+func (m *Machine) diskFile(name string) string { return filepath.Join(m.dir, name+".img") }

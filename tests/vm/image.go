@@ -62,7 +62,7 @@ func BuildImage(ctx context.Context, dir string, opts ImageOptions) (image Image
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(built)) }()
 	packages := append([]string{nodePackage, agentPackage}, opts.Packages...)
-	if err := build(ctx, built, packages); err != nil {
+	if err := buildPackages(ctx, built, packages); err != nil {
 		return Image{}, err
 	}
 	tree := initrd.New()
@@ -74,16 +74,16 @@ func BuildImage(ctx context.Context, dir string, opts ImageOptions) (image Image
 	}
 	for _, p := range append([]string{nodePackage}, opts.Packages...) {
 		name := filepath.Base(p)
-		if err := tree.Program("/usr/bin/"+name, filepath.Join(built, name)); err != nil {
+		if err := tree.AddProgram("/usr/bin/"+name, filepath.Join(built, name)); err != nil {
 			return Image{}, err
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(opts.Programs)) {
-		if err := tree.Program(path, opts.Programs[path]); err != nil {
+		if err := tree.AddProgram(path, opts.Programs[path]); err != nil {
 			return Image{}, err
 		}
 	}
-	if err := tree.Program("/init", filepath.Join(built, filepath.Base(agentPackage))); err != nil {
+	if err := tree.AddProgram("/init", filepath.Join(built, filepath.Base(agentPackage))); err != nil {
 		return Image{}, err
 	}
 	return writeImage(dir, k, tree)
@@ -114,22 +114,22 @@ func writeImage(dir string, k kernel, tree *initrd.Tree) (Image, error) {
 	return image, nil
 }
 
-// build compiles main packages of this module, static: there may be no C
+// buildPackages compiles main packages of this module, static: there may be no C
 // library of the right version in the guest.
-func build(ctx context.Context, dir string, packages []string) error {
+func buildPackages(ctx context.Context, dir string, packages []string) error {
 	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}, packages...)
-	root, err := output(ctx, "", "go", "env", "GOMOD")
+	root, err := runProgram(ctx, "", "go", "env", "GOMOD")
 	if err != nil {
 		return err
 	}
-	_, err = output(ctx, filepath.Dir(strings.TrimSpace(root)), "env", append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=", "go"}, args...)...)
+	_, err = runProgram(ctx, filepath.Dir(strings.TrimSpace(root)), "env", append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=", "go"}, args...)...)
 	return err
 }
 
-// tools are the programs that growvol-node calls, and those that tests need to
+// guestTools are the programs that growvol-node calls, and those that tests need to
 // judge its work. Debian packages e2fsprogs, xfsprogs, util-linux, mount,
 // cryptsetup-bin, dmsetup, kmod.
-func tools() []string {
+func guestTools() []string {
 	return []string{
 		"mke2fs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "e2fsck", "fsck.ext2", "fsck.ext3", "fsck.ext4", "resize2fs", "tune2fs", "dumpe2fs", "fsck",
 		"mkfs.xfs", "fsck.xfs", "xfs_repair", "xfs_db", "blkid", "mount", "umount", "cryptsetup", "modprobe",
@@ -146,8 +146,8 @@ func toolPath(tool string) string {
 	return "/usr/sbin/" + tool
 }
 
-// applets are what a shell script in a guest may use; all are BusyBox.
-func applets() []string {
+// busyboxApplets are what a shell script in a guest may use; all are BusyBox.
+func busyboxApplets() []string {
 	return []string{
 		"cat", "chmod", "cmp", "cp", "cut", "date", "dd", "df", "dmesg", "du", "echo", "env", "false", "find", "grep", "head", "ip", "kill", "ln", "ls",
 		"mkdir", "mknod", "mv", "od", "ps", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "test",
@@ -157,12 +157,12 @@ func applets() []string {
 
 // addSystem puts the tools and the files of /etc into the tree.
 func addSystem(tree *initrd.Tree) error {
-	for _, tool := range tools() {
+	for _, tool := range guestTools() {
 		path, err := lookPath(tool)
 		if err != nil {
 			return fmt.Errorf("a tool that the guest needs is missing here: %w: run tests/setup.sh", err)
 		}
-		if err := tree.Program(toolPath(tool), path); err != nil {
+		if err := tree.AddProgram(toolPath(tool), path); err != nil {
 			return err
 		}
 	}
@@ -170,18 +170,18 @@ func addSystem(tree *initrd.Tree) error {
 	if err != nil {
 		return fmt.Errorf("the guest's shell is missing here: %w: install Debian package busybox-static", err)
 	}
-	if err := tree.Program("/usr/bin/busybox", busybox); err != nil {
+	if err := tree.AddProgram("/usr/bin/busybox", busybox); err != nil {
 		return err
 	}
-	for _, a := range applets() {
-		tree.Link("/usr/bin/"+a, "busybox")
+	for _, a := range busyboxApplets() {
+		tree.AddLink("/usr/bin/"+a, "busybox")
 	}
 	// The thread library loads it when a thread is canceled or ends itself:
 	// cryptsetup's key derivation does.
-	if err := tree.Library("libgcc_s.so.1"); err != nil {
+	if err := tree.AddLibrary("libgcc_s.so.1"); err != nil {
 		return err
 	}
-	if err := tree.Copy("/etc/mke2fs.conf", "/etc/mke2fs.conf", 0o644); err != nil {
+	if err := tree.AddCopy("/etc/mke2fs.conf", "/etc/mke2fs.conf", 0o644); err != nil {
 		return err
 	}
 	for path, content := range map[string]string{
@@ -190,8 +190,8 @@ func addSystem(tree *initrd.Tree) error {
 		"/etc/hosts":         "127.0.0.1 localhost\n",
 		"/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 	} {
-		tree.File(path, 0o644, []byte(content))
+		tree.AddFile(path, 0o644, []byte(content))
 	}
-	tree.Link("/etc/mtab", "/proc/self/mounts")
+	tree.AddLink("/etc/mtab", "/proc/self/mounts")
 	return nil
 }

@@ -34,32 +34,32 @@ func findKernel(ctx context.Context) (kernel, error) {
 		return kernel{}, err
 	}
 	dir := filepath.Join(cache, "growvol", "vm-kernels")
-	name, version, err := candidate(ctx)
+	name, version, err := findPackage(ctx)
 	if err == nil {
 		root := filepath.Join(dir, name+"_"+version)
-		if k, err := unpacked(root); err == nil {
+		if k, err := readPackage(root); err == nil {
 			return k, nil
 		}
-		if err = download(ctx, root, name, version); err == nil {
-			return unpacked(root)
+		if err = downloadPackage(ctx, root, name, version); err == nil {
+			return readPackage(root)
 		}
 	}
-	if k, found := newestCached(dir); found {
+	if k, found := findNewestCached(dir); found {
 		return k, nil
 	}
 	return kernel{}, fmt.Errorf("no kernel for the guest: package %s of Debian bookworm or later is needed, and could not be had: %w", kernelPackage, err)
 }
 
-// candidate asks APT for the kernel's package and version.
-func candidate(ctx context.Context) (name, version string, err error) {
+// findPackage asks APT for the kernel's package and version.
+func findPackage(ctx context.Context) (name, version string, err error) {
 	for _, update := range []bool{false, true} {
 		if update { // container images come without package lists
-			if _, err := output(ctx, "", "apt-get", "update", "-qq"); err != nil {
+			if _, err := runProgram(ctx, "", "apt-get", "update", "-qq"); err != nil {
 				return "", "", err
 			}
 		}
 		var out string
-		if out, err = output(ctx, "", "apt-cache", "show", "--no-all-versions", kernelPackage); err != nil {
+		if out, err = runProgram(ctx, "", "apt-cache", "show", "--no-all-versions", kernelPackage); err != nil {
 			continue
 		}
 		for line := range strings.Lines(out) {
@@ -76,9 +76,9 @@ func candidate(ctx context.Context) (name, version string, err error) {
 	return "", "", err
 }
 
-// download unpacks the package into root, which appears whole or not at all:
+// downloadPackage unpacks the package into root, which appears whole or not at all:
 // several tests may do this at once.
-func download(ctx context.Context, root, name, version string) (err error) {
+func downloadPackage(ctx context.Context, root, name, version string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
 		return err
 	}
@@ -87,12 +87,12 @@ func download(ctx context.Context, root, name, version string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	if _, err := output(ctx, tmp, "apt-get", "download", "-qq", name+"="+version); err != nil {
+	if _, err := runProgram(ctx, tmp, "apt-get", "download", "-qq", name+"="+version); err != nil {
 		// The lists may be older than what the archive still has.
-		if _, err := output(ctx, tmp, "apt-get", "update", "-qq"); err != nil {
+		if _, err := runProgram(ctx, tmp, "apt-get", "update", "-qq"); err != nil {
 			return err
 		}
-		if _, err := output(ctx, tmp, "apt-get", "download", "-qq", name); err != nil {
+		if _, err := runProgram(ctx, tmp, "apt-get", "download", "-qq", name); err != nil {
 			return err
 		}
 	}
@@ -101,15 +101,15 @@ func download(ctx context.Context, root, name, version string) (err error) {
 		return fmt.Errorf("apt-get download %s left %d packages (%w)", name, len(packages), err)
 	}
 	files := filepath.Join(tmp, "files")
-	if _, err := output(ctx, tmp, "dpkg-deb", "--extract", packages[0], files); err != nil {
+	if _, err := runProgram(ctx, tmp, "dpkg-deb", "--extract", packages[0], files); err != nil {
 		return err
 	}
 	release := strings.TrimPrefix(name, "linux-image-")
-	if _, err := output(ctx, tmp, "depmod", "-b", files, release); err != nil {
+	if _, err := runProgram(ctx, tmp, "depmod", "-b", files, release); err != nil {
 		return fmt.Errorf("%w (program of Debian package kmod)", err)
 	}
 	if err := os.Rename(files, root); err != nil && !errors.Is(err, os.ErrExist) {
-		if _, err := unpacked(root); err == nil {
+		if _, err := readPackage(root); err == nil {
 			return nil // somebody else was quicker
 		}
 		return err
@@ -117,8 +117,8 @@ func download(ctx context.Context, root, name, version string) (err error) {
 	return nil
 }
 
-// unpacked reads a kernel package that download has left.
-func unpacked(root string) (kernel, error) {
+// readPackage reads a kernel package that download has left.
+func readPackage(root string) (kernel, error) {
 	images, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
 	if err != nil || len(images) != 1 {
 		return kernel{}, fmt.Errorf("no kernel in %s", root)
@@ -132,7 +132,7 @@ func unpacked(root string) (kernel, error) {
 	return k, err
 }
 
-func newestCached(dir string) (kernel, bool) {
+func findNewestCached(dir string) (kernel, bool) {
 	roots, _ := filepath.Glob(filepath.Join(dir, "linux-image-*")) // the pattern is valid
 	age := func(path string) time.Time {
 		info, err := os.Stat(path)
@@ -143,15 +143,15 @@ func newestCached(dir string) (kernel, bool) {
 	}
 	slices.SortFunc(roots, func(a, b string) int { return age(b).Compare(age(a)) })
 	for _, root := range roots {
-		if k, err := unpacked(root); err == nil {
+		if k, err := readPackage(root); err == nil {
 			return k, true
 		}
 	}
 	return kernel{}, false
 }
 
-// output runs a program of this machine in a directory.
-func output(ctx context.Context, dir, program string, args ...string) (string, error) {
+// runProgram runs a program of this machine in a directory.
+func runProgram(ctx context.Context, dir, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")

@@ -52,13 +52,13 @@ type Machine struct {
 	// Kernel is the version of the guest's kernel.
 	Kernel string
 
-	cmd     *exec.Cmd
-	monitor *monitor
-	console *console.Console
-	dir     string        // of the disks' files
-	exited  chan struct{} // closed when QEMU is gone
-	waitErr error         // of Wait, set before exited is closed
-	close   sync.Once
+	cmd       *exec.Cmd
+	monitor   *monitor
+	console   *console.Console
+	dir       string        // of the disks' files
+	exited    chan struct{} // closed when QEMU is gone
+	waitErr   error         // of Wait, set before exited is closed
+	closeOnce sync.Once
 
 	mu    sync.Mutex
 	disks map[string]Disk // plugged in, by name
@@ -71,24 +71,24 @@ func Start(ctx context.Context, opts Options) (*Machine, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
-	m, err := launch(ctx, opts)
+	m, err := startQEMU(ctx, opts)
 	if err != nil {
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
 	if err := m.boot(ctx); err != nil {
-		return nil, errors.Join(m.explain(err), m.Close())
+		return nil, errors.Join(m.withConsole(err), m.Close())
 	}
 	m.BootTime = time.Since(began)
 	return m, nil
 }
 
-// launch starts the QEMU process and connects to its monitor.
-func launch(ctx context.Context, opts Options) (*Machine, error) {
+// startQEMU starts the QEMU process and connects to its monitor.
+func startQEMU(ctx context.Context, opts Options) (*Machine, error) {
 	path, err := lookPath("qemu-system-x86_64")
 	if err != nil {
 		return nil, fmt.Errorf("%w: install Debian package qemu-system-x86", err)
 	}
-	ours, theirs, err := monitorPair()
+	ours, theirs, err := newMonitorPair()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func launch(ctx context.Context, opts Options) (*Machine, error) {
 	}
 	m := &Machine{console: console.New(opts.Console, defectPattern), dir: dir, exited: make(chan struct{}), disks: map[string]Disk{}}
 	// The machine outlives ctx, which bounds only its start.
-	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, arguments(opts)...) //nolint:gosec // options of tests
+	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, qemuArguments(opts)...) //nolint:gosec // options of tests
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
 	m.cmd.ExtraFiles = []*os.File{theirs}
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -111,14 +111,14 @@ func launch(ctx context.Context, opts Options) (*Machine, error) {
 		close(m.exited)
 	}()
 	if m.monitor, err = newMonitor(ctx, ours); err != nil {
-		return nil, errors.Join(m.explain(err), m.Close())
+		return nil, errors.Join(m.withConsole(err), m.Close())
 	}
 	return m, nil
 }
 
-// monitorPair is a connected pair of sockets for QMP: no path, no port, and
+// newMonitorPair is a connected pair of sockets for QMP: no path, no port, and
 // nobody else can connect.
-func monitorPair() (net.Conn, *os.File, error) {
+func newMonitorPair() (net.Conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
@@ -128,10 +128,10 @@ func monitorPair() (net.Conn, *os.File, error) {
 	return conn, theirs, errors.Join(err, ours.Close())
 }
 
-// arguments is QEMU's command line. Two SCSI controllers tell the guest of a
+// qemuArguments is QEMU's command line. Two SCSI controllers tell the guest of a
 // disk's growth, or do not; ports of the host are chosen by the kernel. The CPU
 // is QEMU's plain one: vector instructions are slow to emulate.
-func arguments(opts Options) []string {
+func qemuArguments(opts Options) []string {
 	memory, cpus := opts.Memory, opts.CPUs
 	if memory == 0 {
 		memory = DefaultMemory
@@ -150,15 +150,15 @@ func arguments(opts Options) []string {
 		"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:0-:%d,hostfwd=tcp:127.0.0.1:0-:%d", AgentPort, NodePort),
 		"-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci",
-		"-object", "secret,id=" + secretLUKS + ",data=" + passphraseLUKS,
-		"-device", "virtio-scsi-pci,id=" + busTelling,
-		"-device", "virtio-scsi-pci,id=" + busSilent + ",param_change=off",
+		"-object", "secret,id=" + luksSecretID + ",data=" + luksPassphrase,
+		"-device", "virtio-scsi-pci,id=" + notifyingControllerID,
+		"-device", "virtio-scsi-pci,id=" + silentControllerID + ",param_change=off",
 	}
 }
 
 // boot finds the forwarded ports and waits for the agent.
 func (m *Machine) boot(ctx context.Context) error {
-	table, err := m.monitor.human(ctx, "info usernet")
+	table, err := m.monitor.executeHuman(ctx, "info usernet")
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (m *Machine) boot(ctx context.Context) error {
 		return err
 	}
 	m.Agent = Dial(addresses[AgentPort], addresses[NodePort])
-	ctx, cancel := m.whileAlive(ctx)
+	ctx, cancel := m.untilGuestEnds(ctx)
 	defer cancel()
 	m.Kernel, _, err = m.AwaitReady(ctx)
 	return err
@@ -195,8 +195,8 @@ func ParseForwardedPorts(table string) map[int]string {
 	return addresses
 }
 
-// whileAlive returns a context that ends also when the guest does.
-func (m *Machine) whileAlive(ctx context.Context) (context.Context, context.CancelFunc) {
+// untilGuestEnds returns a context that ends also when the guest does.
+func (m *Machine) untilGuestEnds(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		select {
@@ -226,8 +226,8 @@ func (m *Machine) Err() error {
 // Failed is closed when the guest's kernel reports a defect of its own.
 func (m *Machine) Failed() <-chan struct{} { return m.console.Failed() }
 
-// explain adds what is known of the guest to an error of the start.
-func (m *Machine) explain(err error) error {
+// withConsole adds what is known of the guest to an error of the start.
+func (m *Machine) withConsole(err error) error {
 	if why := m.Err(); why != nil {
 		return errors.Join(err, why)
 	}
@@ -237,7 +237,7 @@ func (m *Machine) explain(err error) error {
 // Close ends the machine at once and removes its disks. Further calls do
 // nothing.
 func (m *Machine) Close() (err error) {
-	m.close.Do(func() {
+	m.closeOnce.Do(func() {
 		if m.Agent != nil {
 			m.Agent.Close()
 		}

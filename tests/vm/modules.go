@@ -18,9 +18,9 @@ func bootModules() []string {
 	}
 }
 
-// furtherModules are in the image too. AES in hardware is left out: emulated
+// onDemandModules are in the image too. AES in hardware is left out: emulated
 // CPUs offer it, but it does not work in all of them.
-func furtherModules() []string {
+func onDemandModules() []string {
 	return []string{
 		"isofs", "xfs", "libcrc32c", "crc32c_generic", "dm-mod", "dm-crypt", "xts", "ecb", "essiv", "algif_skcipher", "af_alg", "loop", "rbd", "overlay",
 	}
@@ -57,9 +57,9 @@ func readModules(dir string) (moduleTable, error) {
 	return t, nil
 }
 
-// load returns the files of the named modules in the order in which they can
+// loadOrder returns the files of the named modules in the order in which they can
 // be loaded.
-func (t moduleTable) load(names []string) ([]string, error) {
+func (t moduleTable) loadOrder(names []string) ([]string, error) {
 	var order []string
 	seen := map[string]bool{}
 	add := func(path string) {
@@ -99,17 +99,17 @@ func addModules(tree *initrd.Tree, k kernel, further []string) error {
 	if err != nil {
 		return err
 	}
-	boot, err := table.load(bootModules())
+	boot, err := table.loadOrder(bootModules())
 	if err != nil {
 		return err
 	}
-	all, err := table.load(append(append(bootModules(), furtherModules()...), further...))
+	all, err := table.loadOrder(append(append(bootModules(), onDemandModules()...), further...))
 	if err != nil {
 		return err
 	}
 	home := "/lib/modules/" + k.version
 	for _, m := range all {
-		if err := tree.Copy(filepath.Join(home, m), filepath.Join(k.modules, m), 0o644); err != nil {
+		if err := tree.AddCopy(filepath.Join(home, m), filepath.Join(k.modules, m), 0o644); err != nil {
 			return err
 		}
 	}
@@ -118,14 +118,14 @@ func addModules(tree *initrd.Tree, k kernel, further []string) error {
 		return err
 	}
 	for _, index := range indexes {
-		if err := tree.Copy(filepath.Join(home, filepath.Base(index)), index, 0o644); err != nil {
+		if err := tree.AddCopy(filepath.Join(home, filepath.Base(index)), index, 0o644); err != nil {
 			return err
 		}
 	}
 	for i, m := range boot {
 		boot[i] = filepath.Join(home, m)
 	}
-	tree.File(bootModulesFile, 0o644, []byte(strings.Join(boot, "\n")+"\n"))
+	tree.AddFile(bootModulesFile, 0o644, []byte(strings.Join(boot, "\n")+"\n"))
 	return nil
 }
 

@@ -11,11 +11,11 @@ func TestModulesLoadAfterWhatTheyNeed(t *testing.T) {
 		byName:  map[string]string{"virtio_blk": "k/virtio_blk.ko", "virtio": "k/virtio.ko", "virtio_ring": "k/virtio_ring.ko"},
 		builtin: map[string]bool{"ext4": true},
 	}
-	got, err := table.load([]string{"virtio-blk", "ext4", "virtio"})
+	got, err := table.loadOrder([]string{"virtio-blk", "ext4", "virtio"})
 	if want := []string{"k/virtio_ring.ko", "k/virtio.ko", "k/virtio_blk.ko"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v; want %v", got, err, want)
 	}
-	if got, err := table.load([]string{"nfs"}); err == nil {
+	if got, err := table.loadOrder([]string{"nfs"}); err == nil {
 		t.Errorf("an unknown module: %v", got)
 	}
 	if got := moduleName("kernel/drivers/md/dm-mod.ko.xz"); got != "dm_mod" {

@@ -15,13 +15,13 @@ import (
 type monitor struct {
 	conn    net.Conn
 	encoder *json.Encoder
-	turn    chan struct{} // holds one token: commands are answered in order
+	idle    chan struct{} // holds one token: commands are answered in order
 	answers chan message
 	done    chan struct{} // closed when the connection has ended
 	err     error         // why, set before done is closed
 
-	mu      sync.Mutex
-	waiting map[string]chan struct{} // devices whose DEVICE_DELETED is awaited
+	mu        sync.Mutex
+	deletions map[string]chan struct{} // devices whose DEVICE_DELETED is awaited
 }
 
 // message is anything QEMU sends.
@@ -40,16 +40,16 @@ type message struct {
 // newMonitor takes over the connection and enters command mode.
 func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
 	m := &monitor{
-		conn: conn, encoder: json.NewEncoder(conn), turn: make(chan struct{}, 1), answers: make(chan message),
-		done: make(chan struct{}), waiting: map[string]chan struct{}{},
+		conn: conn, encoder: json.NewEncoder(conn), idle: make(chan struct{}, 1), answers: make(chan message),
+		done: make(chan struct{}), deletions: map[string]chan struct{}{},
 	}
-	m.turn <- struct{}{}
-	go m.read()
+	m.idle <- struct{}{}
+	go m.receive()
 	_, err := m.execute(ctx, "qmp_capabilities", nil)
 	return m, err
 }
 
-func (m *monitor) read() {
+func (m *monitor) receive() {
 	defer close(m.done)
 	decoder := json.NewDecoder(m.conn)
 	for {
@@ -61,32 +61,32 @@ func (m *monitor) read() {
 		switch {
 		case msg.Greeting != nil:
 		case msg.Event != "":
-			m.event(msg)
+			m.handleEvent(msg)
 		default:
 			m.answers <- msg
 		}
 	}
 }
 
-// event looks for the one event that is waited for.
-func (m *monitor) event(msg message) {
+// handleEvent looks for the one event that is waited for.
+func (m *monitor) handleEvent(msg message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if waiting, ok := m.waiting[msg.Data.Device]; ok && msg.Event == "DEVICE_DELETED" {
+	if waiting, ok := m.deletions[msg.Data.Device]; ok && msg.Event == "DEVICE_DELETED" {
 		close(waiting)
-		delete(m.waiting, msg.Data.Device)
+		delete(m.deletions, msg.Data.Device)
 	}
 }
 
-// deleted returns a channel that is closed once the guest has let go of the
+// awaitDeletion returns a channel that is closed once the guest has let go of the
 // device.
-func (m *monitor) deleted(device string) <-chan struct{} {
+func (m *monitor) awaitDeletion(device string) <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	waiting, ok := m.waiting[device]
+	waiting, ok := m.deletions[device]
 	if !ok {
 		waiting = make(chan struct{})
-		m.waiting[device] = waiting
+		m.deletions[device] = waiting
 	}
 	return waiting
 }
@@ -94,7 +94,7 @@ func (m *monitor) deleted(device string) <-chan struct{} {
 // execute runs one command and returns what it answered.
 func (m *monitor) execute(ctx context.Context, command string, arguments map[string]any) (json.RawMessage, error) {
 	select {
-	case <-m.turn:
+	case <-m.idle:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("QMP %s: %w", command, ctx.Err())
 	}
@@ -103,18 +103,18 @@ func (m *monitor) execute(ctx context.Context, command string, arguments map[str
 		request["arguments"] = arguments
 	}
 	if err := m.encoder.Encode(request); err != nil {
-		m.turn <- struct{}{}
+		m.idle <- struct{}{}
 		return nil, fmt.Errorf("QMP %s: %w", command, err)
 	}
 	select {
 	case msg := <-m.answers:
-		m.turn <- struct{}{}
+		m.idle <- struct{}{}
 		if msg.Error != nil {
 			return nil, fmt.Errorf("QMP %s: %s", command, msg.Error.Description)
 		}
 		return msg.Return, nil
 	case <-m.done:
-		m.turn <- struct{}{}
+		m.idle <- struct{}{}
 		return nil, fmt.Errorf("QMP %s: %w", command, m.err)
 	case <-ctx.Done():
 		// The answer is still to come and must not be taken for another's: the
@@ -124,7 +124,7 @@ func (m *monitor) execute(ctx context.Context, command string, arguments map[str
 			case <-m.answers:
 			case <-m.done:
 			}
-			m.turn <- struct{}{}
+			m.idle <- struct{}{}
 		}()
 		return nil, fmt.Errorf("QMP %s: %w", command, ctx.Err())
 	}
@@ -159,8 +159,8 @@ func (m *monitor) freeSlots(ctx context.Context) ([]int, error) {
 	return free, nil
 }
 
-// human runs a command of the monitor that is made for people.
-func (m *monitor) human(ctx context.Context, line string) (string, error) {
+// executeHuman runs a command of the monitor that is made for people.
+func (m *monitor) executeHuman(ctx context.Context, line string) (string, error) {
 	answer, err := m.execute(ctx, "human-monitor-command", map[string]any{"command-line": line})
 	if err != nil {
 		return "", err

@@ -60,7 +60,7 @@ func TestProcess(t *testing.T) {
 			break
 		}
 	}
-	if running, err := p.Running(ctx); err != nil || !running {
+	if running, err := p.IsRunning(ctx); err != nil || !running {
 		t.Errorf("running: %t, %v", running, err)
 	}
 	if err := p.Signal(ctx, syscall.SIGTERM); err != nil {

@@ -18,7 +18,7 @@ import (
 
 func main() {
 	if os.Getpid() == 1 {
-		err := beInit()
+		err := runInit()
 		fmt.Fprintln(os.Stderr, protocol.FailedLine, err)
 		// The kernel's panic message would hide the cause.
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
@@ -30,8 +30,8 @@ func main() {
 	}
 }
 
-// beInit returns only when the guest cannot go on.
-func beInit() error {
+// runInit returns only when the guest cannot go on.
+func runInit() error {
 	if err := setUp(); err != nil {
 		return err
 	}

@@ -18,9 +18,9 @@ const (
 	gateway      = "10.0.2.2"
 )
 
-// keepNetwork configures every network device there is and every one that is
+// watchNetwork configures every network device there is and every one that is
 // plugged in later. It returns only on an error.
-func keepNetwork(warn func(error)) error {
+func watchNetwork(warn func(error)) error {
 	// Subscribed first, so that no interface is missed between look and wait.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {

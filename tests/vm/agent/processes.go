@@ -25,14 +25,14 @@ type processes struct {
 
 type process struct {
 	cmd    *exec.Cmd
-	output buffer
+	output outputBuffer
 	exited chan struct{}
 	err    error // of Wait, once exited is closed
 }
 
 func newProcesses() *processes { return &processes{byID: map[string]*process{}} }
 
-func command(ctx context.Context, c protocol.Command, output *buffer) (*exec.Cmd, error) {
+func command(ctx context.Context, c protocol.Command, output *outputBuffer) (*exec.Cmd, error) {
 	if len(c.Argv) == 0 {
 		return nil, errors.New("argv is empty")
 	}
@@ -55,22 +55,22 @@ func run(ctx context.Context, c protocol.Command) protocol.Result {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var out buffer
+	var out outputBuffer
 	cmd, err := command(ctx, c, &out)
 	if err != nil {
 		return protocol.Result{Code: -1, Error: err.Error()}
 	}
 	err = cmd.Run()
-	code, text := outcome(cmd, err)
+	code, text := exitStatus(cmd, err)
 	if ctx.Err() != nil {
 		text = fmt.Sprintf("killed after %s: %v", limit, ctx.Err())
 	}
-	return protocol.Result{Code: code, Output: string(out.from(0)), Error: text}
+	return protocol.Result{Code: code, Output: string(out.bytesFrom(0)), Error: text}
 }
 
-// outcome is the exit status and, where there is none that says it all, the
+// exitStatus is the exit status and, where there is none that says it all, the
 // reason.
-func outcome(cmd *exec.Cmd, err error) (int, string) {
+func exitStatus(cmd *exec.Cmd, err error) (int, string) {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -127,7 +127,7 @@ func (p *processes) log(id string, from int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return found.output.from(from), nil
+	return found.output.bytesFrom(from), nil
 }
 
 // signal sends the signal to the process and its children; one that has ended
@@ -147,27 +147,27 @@ func (p *process) state() protocol.State {
 	s := protocol.State{ID: p.cmd.Process.Pid}
 	select {
 	case <-p.exited:
-		s.Code, s.Error = outcome(p.cmd, p.err)
+		s.Code, s.Error = exitStatus(p.cmd, p.err)
 	default:
 		s.Running = true
 	}
 	return s
 }
 
-// buffer is output that is read while it grows.
-type buffer struct {
+// outputBuffer is output that is read while it grows.
+type outputBuffer struct {
 	mu   sync.Mutex
 	data []byte
 }
 
-func (b *buffer) Write(p []byte) (int, error) {
+func (b *outputBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.data = append(b.data, p...)
 	return len(p), nil
 }
 
-func (b *buffer) from(offset int64) []byte {
+func (b *outputBuffer) bytesFrom(offset int64) []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return bytes.Clone(b.data[min(max(offset, 0), int64(len(b.data))):])

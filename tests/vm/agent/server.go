@@ -25,7 +25,7 @@ func serve() error {
 	ctx := context.Background()
 	failed := make(chan error, 3)
 	say := func(err error) { fmt.Fprintln(os.Stderr, "agent:", err) }
-	go func() { failed <- keepNetwork(say) }()
+	go func() { failed <- watchNetwork(say) }()
 	requests, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", protocol.AgentPort))
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Command growvol-forward carries connections to one TCP address to another,
-// until it is ended:
+// Command growvol-forward listens on one TCP address and forwards every connection
+// to another, until it is killed:
 //
 //	growvol-forward FROM TO
 package main
@@ -22,7 +22,7 @@ func main() {
 	os.Exit(1)
 }
 
-// run returns only on an error.
+// run forwards until the listener fails.
 func run(ctx context.Context, from, to string) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp4", from)
 	if err != nil {

@@ -43,19 +43,19 @@ func writeArchive(to io.Writer, entries []entry) error {
 			return err
 		}
 		const header = 110
-		if err := padded(w, append([]byte(e.name), 0), header); err != nil {
+		if err := writePadded(w, append([]byte(e.name), 0), header); err != nil {
 			return err
 		}
-		if err := padded(w, e.content, 0); err != nil {
+		if err := writePadded(w, e.content, 0); err != nil {
 			return err
 		}
 	}
 	return w.Flush()
 }
 
-// padded writes data and zeros up to a multiple of four, counted from before
+// writePadded writes data and zeros up to a multiple of four, counted from before
 // the bytes that precede it.
-func padded(w *bufio.Writer, data []byte, before int) error {
+func writePadded(w *bufio.Writer, data []byte, before int) error {
 	if _, err := w.Write(data); err != nil {
 		return err
 	}

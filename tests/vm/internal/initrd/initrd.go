@@ -22,66 +22,66 @@ type Tree struct {
 func New() *Tree {
 	t := &Tree{entries: map[string]entry{}}
 	for _, d := range []string{"proc", "sys", "dev", "run", "tmp", "root", "mnt", "etc", "var/lib", "var/tmp", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"} {
-		t.directory(d)
+		t.addDirectory(d)
 	}
 	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
-		t.Link("/"+d, "usr/"+d)
+		t.AddLink("/"+d, "usr/"+d)
 	}
 	// What the kernel gives process 1 as standard input and output.
-	t.put(entry{name: "dev/console", mode: typeChar | 0o600, major: 5, minor: 1})
-	t.put(entry{name: "dev/null", mode: typeChar | 0o666, major: 1, minor: 3})
+	t.add(entry{name: "dev/console", mode: typeChar | 0o600, major: 5, minor: 1})
+	t.add(entry{name: "dev/null", mode: typeChar | 0o666, major: 1, minor: 3})
 	return t
 }
 
-// Link makes a symbolic link at the path.
-func (t *Tree) Link(path, target string) {
-	t.put(entry{name: resolve(path), mode: typeLink | 0o777, content: []byte(target)})
+// AddLink makes a symbolic link at the path.
+func (t *Tree) AddLink(path, target string) {
+	t.add(entry{name: archiveName(path), mode: typeLink | 0o777, content: []byte(target)})
 }
 
-// File makes a file with this content.
-func (t *Tree) File(path string, mode os.FileMode, content []byte) {
-	t.put(entry{name: resolve(path), mode: typeFile | permissions(mode), content: content})
+// AddFile makes a file with this content.
+func (t *Tree) AddFile(path string, mode os.FileMode, content []byte) {
+	t.add(entry{name: archiveName(path), mode: typeFile | permissions(mode), content: content})
 }
 
-// Copy makes a file with the content of one of this machine; links are
+// AddCopy makes a file with the content of one of this machine; links are
 // followed.
-func (t *Tree) Copy(path, from string, mode os.FileMode) error {
+func (t *Tree) AddCopy(path, from string, mode os.FileMode) error {
 	content, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	t.File(path, mode, content)
+	t.AddFile(path, mode, content)
 	return nil
 }
 
-// Program copies an executable file of this machine to the path, and the
+// AddProgram copies an executable file of this machine to the path, and the
 // libraries it needs to their own places.
-func (t *Tree) Program(path, from string) error {
-	if err := t.Copy(path, from, 0o755); err != nil {
+func (t *Tree) AddProgram(path, from string) error {
+	if err := t.AddCopy(path, from, 0o755); err != nil {
 		return err
 	}
-	content := t.entries[resolve(path)].content
+	content := t.entries[archiveName(path)].content
 	if !bytes.HasPrefix(content, []byte("\x7fELF")) {
 		return nil // a script
 	}
-	return t.libraries(from)
+	return t.addLibraries(from)
 }
 
-// Library copies a shared library, which programs load by name at run time,
+// AddLibrary copies a shared library, which programs load by name at run time,
 // and what it needs.
-func (t *Tree) Library(name string) error {
+func (t *Tree) AddLibrary(name string) error {
 	path, err := findLibrary(name)
 	if err != nil {
 		return err
 	}
-	if err := t.Copy(path, path, 0o755); err != nil {
+	if err := t.AddCopy(path, path, 0o755); err != nil {
 		return err
 	}
-	return t.libraries(path)
+	return t.addLibraries(path)
 }
 
-func (t *Tree) libraries(of string) error {
-	paths, err := needs(of)
+func (t *Tree) addLibraries(of string) error {
+	paths, err := requiredLibraries(of)
 	if err != nil {
 		return err
 	}
@@ -89,10 +89,10 @@ func (t *Tree) libraries(of string) error {
 		if t.has(p) {
 			continue
 		}
-		if err := t.Copy(p, p, 0o755); err != nil {
+		if err := t.AddCopy(p, p, 0o755); err != nil {
 			return err
 		}
-		if err := t.libraries(p); err != nil {
+		if err := t.addLibraries(p); err != nil {
 			return err
 		}
 	}
@@ -117,27 +117,27 @@ func (t *Tree) Encode(w io.Writer) error {
 }
 
 func (t *Tree) has(path string) bool {
-	_, ok := t.entries[resolve(path)]
+	_, ok := t.entries[archiveName(path)]
 	return ok
 }
 
-func (t *Tree) put(e entry) {
-	t.directory(filepath.Dir(e.name))
+func (t *Tree) add(e entry) {
+	t.addDirectory(filepath.Dir(e.name))
 	t.entries[e.name] = e
 }
 
-func (t *Tree) directory(name string) {
+func (t *Tree) addDirectory(name string) {
 	if name == "." || t.has("/"+name) {
 		return
 	}
-	t.directory(filepath.Dir(name))
+	t.addDirectory(filepath.Dir(name))
 	t.entries[name] = entry{name: name, mode: typeDir | 0o755}
 }
 
-// resolve is the name in the archive of a path in the guest: without the
+// archiveName is the name in the archive of a path in the guest: without the
 // leading slash, and with the links into /usr followed, because an archive
 // cannot have files below a link.
-func resolve(path string) string {
+func archiveName(path string) string {
 	name := strings.TrimPrefix(filepath.Clean(path), "/")
 	first, rest, below := strings.Cut(name, "/")
 	if below && slices.Contains([]string{"bin", "sbin", "lib", "lib64"}, first) {

@@ -14,12 +14,12 @@ import (
 func TestProgramsStartInTheTree(t *testing.T) {
 	tree := New()
 	for _, p := range []string{"/usr/bin/mount", "/bin/busybox"} {
-		if err := tree.Program(p, p); err != nil {
+		if err := tree.AddProgram(p, p); err != nil {
 			t.Fatal(err)
 		}
 	}
-	tree.File("/etc/x/y", 0o640, []byte("odd"))
-	tree.Link("/etc/link", "x/y")
+	tree.AddFile("/etc/x/y", 0o640, []byte("odd"))
+	tree.AddLink("/etc/link", "x/y")
 	var a, b bytes.Buffer
 	for _, to := range []*bytes.Buffer{&a, &b} {
 		if err := tree.Encode(to); err != nil {
@@ -53,7 +53,7 @@ func TestProgramsStartInTheTree(t *testing.T) {
 }
 
 func TestMissingLibrary(t *testing.T) {
-	if err := New().Library("libnowhere.so.1"); err == nil || !strings.Contains(err.Error(), "libnowhere") {
+	if err := New().AddLibrary("libnowhere.so.1"); err == nil || !strings.Contains(err.Error(), "libnowhere") {
 		t.Error(err)
 	}
 }

@@ -14,9 +14,9 @@ func libraryDirs() []string {
 	return []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"}
 }
 
-// needs returns the paths of the shared libraries and the loader that a
+// requiredLibraries returns the paths of the shared libraries and the loader that a
 // program needs to start; none for a static one.
-func needs(program string) ([]string, error) {
+func requiredLibraries(program string) ([]string, error) {
 	f, err := elf.Open(program)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", program, err)

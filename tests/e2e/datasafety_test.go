@@ -4,45 +4,24 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 
-	"github.com/growvol/growvol/pkg/filesystem"
-	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/must"
 )
 
-const mib = int64(volume.MiB)
-
-// releaseAndDelete releases and deletes volumes.
-func releaseAndDelete(t *testing.T, d *csiclient.Deployment, volumes ...*csiclient.Volume) {
-	t.Helper()
-	for _, v := range volumes {
-		must.Succeed(t, d.Release(t.Context(), v))
-		must.Succeed(t, d.Delete(t.Context(), v))
-	}
-}
-
-func isMounted(t *testing.T, path string) bool {
-	t.Helper()
-	_, ok, err := filesystem.New(filesystem.Options{}).FindMount(path)
-	must.Succeed(t, err)
-	return ok
-}
-
-// A pod writes to the raw device; asking for the volume as a filesystem must
-// not make one over its data, whether it is in use still or not any more.
+// A pod writes to the raw device. A stage of the volume as a filesystem must not
+// format over the data, neither while the device is in use nor afterwards.
 func TestStageDoesNotFormatOverRawData(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
-	v := must.Value(d.Create(ctx, volumeName(t), 256*mib, csiclient.BlockCapability(), nil))(t)
-	must.Succeed(t, d.Use(ctx, v))
+	v := createAndUse(t, d, volumeName(t), 256*mib, csiclient.BlockCapability())
 	data := make([]byte, 20*mib)
 	must.Value(rand.Read(data))(t)
 	f := must.Value(os.OpenFile(v.Target, os.O_RDWR, 0))(t)
@@ -62,19 +41,20 @@ func TestStageDoesNotFormatOverRawData(t *testing.T) {
 	must.Value(f.ReadAt(back, 40*mib))(t)
 	must.Succeed(t, f.Close())
 	if !bytes.Equal(data, back) {
-		t.Error("the data has changed")
+		t.Error("the data read back differs from what was written")
 	}
 	releaseAndDelete(t, d, v)
 }
 
-// A format that failed leaves no permit to format later.
+// A format that failed does not permit a later stage to format data that was
+// written in between.
 func TestFailedFormatIsNotRepeated(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	v := must.Value(d.Create(ctx, volumeName(t), 256*mib, csiclient.MountCapability("ext4"), nil))(t)
 	must.Succeed(t, d.Attach(ctx, v))
 	v.VolumeContext = map[string]string{"mkfsOptions": "-O no_such_feature"}
 	if err := d.Stage(ctx, v); err == nil {
-		t.Fatal("staged with an option that mkfs does not know")
+		t.Fatal("stage succeeded with an option that mkfs does not know")
 	}
 	v.VolumeContext, v.Capability = nil, csiclient.BlockCapability()
 	must.Succeed(t, d.Stage(ctx, v))
@@ -89,8 +69,8 @@ func TestFailedFormatIsNotRepeated(t *testing.T) {
 	releaseAndDelete(t, d, v)
 }
 
-// What is another volume's is not unmounted, and what is in use is not cut
-// off, whatever is asked.
+// Unpublish and unstage refuse paths where another volume is mounted, symbolic
+// links to them, and a raw device that is still published.
 func TestUnmountRefusesMountsOfOtherVolumes(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	a := must.Value(d.Create(ctx, volumeName(t)+"-a", 64*mib, csiclient.MountCapability("ext4"), nil))(t)
@@ -107,42 +87,41 @@ func TestUnmountRefusesMountsOfOtherVolumes(t *testing.T) {
 	must.Succeed(t, os.Symlink(b.Target, wrong.Target))
 	must.FailWith(t, d.Unpublish(ctx, &wrong), codes.FailedPrecondition, "symbolic link")
 	if !isMounted(t, b.Staging) || !isMounted(t, b.Target) {
-		t.Error("the mounts of another volume are gone")
+		t.Error("the mounts of the other volume are gone")
 	}
 
 	must.FailWith(t, d.Unstage(ctx, raw), codes.FailedPrecondition, raw.Target)
-	if dev := loopDeviceOf(t, raw); dev.Path == "" {
-		t.Error("the raw device is gone from under its user")
-	}
+	loopDeviceOf(t, raw) // the test ends if the volume has none
 	must.Succeed(t, os.Remove(wrong.Target))
 	releaseAndDelete(t, d, b, raw)
 	must.Succeed(t, d.Delete(ctx, a))
 }
 
-// The storage below is full: the growth fails, ext4 has given up its journal,
-// and the kernel's superblock shows the new size all the same. A retry must
-// not find "already grown".
+// The storage below the volume is full: the growth fails, ext4 aborts its
+// journal, but the kernel's superblock already shows the new size. A retry must
+// not take that for a success.
 func TestExpandFailsOnFullStorage(t *testing.T) {
-	back := filepath.Join(t.TempDir(), "back")
-	must.Succeed(t, os.Mkdir(back, 0o700))
-	must.Succeed(t, runCommand(t, "mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", back))
-	t.Cleanup(func() { must.Succeed(t, runWithInput(context.WithoutCancel(t.Context()), t, nil, "umount", back)) })
-	d, ctx := deploy(t, "--loop-dir="+filepath.Join(back, "volumes")), t.Context()
-	v := must.Value(d.Create(ctx, volumeName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
-	must.Succeed(t, d.Use(ctx, v))
-	filler := filepath.Join(back, "filler")
-	_ = os.WriteFile(filler, make([]byte, 300*mib), 0o600) // as much as there is room for
+	storage := filepath.Join(t.TempDir(), "storage")
+	must.Succeed(t, os.Mkdir(storage, 0o700))
+	must.Succeed(t, runCommand(t, "mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", storage))
+	t.Cleanup(func() {
+		must.Succeed(t, runWithInput(context.WithoutCancel(t.Context()), t, "", "umount", storage))
+	})
+	d, ctx := deploy(t, "--loop-dir="+filepath.Join(storage, "volumes")), t.Context()
+	v := createAndUse(t, d, volumeName(t), gib, csiclient.MountCapability("ext4"))
+	filler := filepath.Join(storage, "filler")
+	_ = os.WriteFile(filler, make([]byte, 300*mib), 0o600) // fails when the storage is full
 	must.Succeed(t, d.ExpandController(ctx, v, 500*gib))
 	for range 3 {
 		_, err := d.ExpandNode(ctx, v, 500*gib)
 		must.FailWith(t, err, codes.FailedPrecondition, v.ID, "next step")
 		t.Log(err)
-		// The kernel records the error a moment after it has answered with it.
+		// The kernel records the error some milliseconds after it returned it.
 		<-time.After(200 * time.Millisecond)
 	}
 	must.Succeed(t, os.Remove(filler))
 	must.Succeed(t, d.Unpublish(ctx, v))
-	// What could not be written back is told once; then the device may go.
+	// The kernel reports a failed write-back once; the next unstage succeeds.
 	if err := d.Unstage(ctx, v); err != nil {
 		must.FailWith(t, err, codes.Internal, "input/output error")
 		must.Succeed(t, d.Unstage(ctx, v))
@@ -151,7 +130,8 @@ func TestExpandFailsOnFullStorage(t *testing.T) {
 	must.Succeed(t, d.Delete(ctx, v))
 }
 
-// ReadWriteOncePod below a path with a symbolic link in it.
+// The access mode of ReadWriteOncePod allows one target path, also when the
+// path leads through a symbolic link.
 func TestSingleWriterModeBelowASymbolicLink(t *testing.T) {
 	d, ctx := deploy(t), t.Context()
 	capability := csiclient.MountCapability("ext4")
@@ -169,17 +149,17 @@ func TestSingleWriterModeBelowASymbolicLink(t *testing.T) {
 	releaseAndDelete(t, d, v)
 }
 
-// A clone whose origin was in use, asked for read-only: its journal has to be
-// replayed, which needs a writable device below the read-only mount.
+// A volume with an unreplayed journal, as a clone of a volume in use has, is
+// staged read-only. The kernel replays the journal, for which it needs a writable
+// device below the read-only mount.
 func TestReadOnlyStageReplaysTheJournal(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		d, ctx := deploy(t), t.Context()
-		v := must.Value(d.Create(ctx, volumeName(t)+fstype, gib, csiclient.MountCapability(fstype), nil))(t)
-		must.Succeed(t, d.Use(ctx, v))
+		v := createAndUse(t, d, volumeName(t)+fstype, gib, csiclient.MountCapability(fstype))
 		must.Succeed(t, os.WriteFile(filepath.Join(v.Target, "file"), []byte("content"), 0o600))
 		dev := mountedDevice(t, v.Staging)
 		must.Succeed(t, runCommand(t, "sync"))
-		image := filepath.Join(t.TempDir(), "image") // the device as it is in use
+		image := filepath.Join(t.TempDir(), "image") // of the device while it is in use
 		must.Succeed(t, runCommand(t, "cp", "--sparse=always", dev.Path, image))
 		must.Succeed(t, d.Unpublish(ctx, v))
 		unmount(t, v.Staging)
@@ -189,45 +169,40 @@ func TestReadOnlyStageReplaysTheJournal(t *testing.T) {
 		v.Capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 		must.Succeed(t, d.Use(ctx, v))
 		if text, err := os.ReadFile(filepath.Join(v.Target, "file")); err != nil || string(text) != "content" {
-			t.Errorf("%s: %q, %v", fstype, text, err)
+			t.Errorf("%s: read %q, %v; want the file's content", fstype, text, err)
 		}
 		if err := os.WriteFile(filepath.Join(v.Target, "x"), nil, 0o600); err == nil {
-			t.Errorf("%s: a read-only volume can be written to", fstype)
+			t.Errorf("%s: a write to a read-only volume succeeded", fstype)
 		}
 		releaseAndDelete(t, d, v)
 	}
 }
 
-// A check that takes longer than a call ends once, not never.
+// A filesystem check that takes longer than the call continues after it, and
+// the next call waits for it instead of starting the check again.
 func TestStageContinuesASlowCheck(t *testing.T) {
 	bin := t.TempDir()
 	log, ended := filepath.Join(bin, "log"), filepath.Join(bin, "ended")
-	check := "#!/bin/sh\necho start >> " + log + "\nuntil [ -e " + ended + " ]; do sleep 0.1; done\necho end >> " + log + "\n"
-	must.Succeed(t, os.WriteFile(filepath.Join(bin, "e2fsck"), []byte(check), 0o755)) //nolint:gosec // a program
+	script := fmt.Sprintf(`#!/bin/sh
+echo start >> %[1]s
+until [ -e %[2]s ]; do sleep 0.1; done
+echo end >> %[1]s
+`, log, ended)
+	must.Succeed(t, os.WriteFile(filepath.Join(bin, "e2fsck"), []byte(script), 0o755)) //nolint:gosec // a program
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	d, ctx := deploy(t), t.Context()
-	v := must.Value(d.Create(ctx, volumeName(t), 64*mib, csiclient.MountCapability("ext4"), nil))(t)
-	must.Succeed(t, d.Use(ctx, v))
+	v := createAndUse(t, d, volumeName(t), 64*mib, csiclient.MountCapability("ext4"))
 	must.Succeed(t, d.Release(ctx, v))
 	must.Succeed(t, d.Attach(ctx, v))
-	err := error(nil)
-	for patience := time.Second; err == nil || !strings.Contains(err.Error(), "checking"); patience *= 2 { // a busy machine may not come that far
-		hurried, cancel := context.WithTimeout(ctx, patience)
-		err = d.Stage(hurried, v)
-		cancel()
-		if patience > time.Minute {
-			break
-		}
-	}
-	must.FailWith(t, err, codes.DeadlineExceeded, "checking")
+	stageUntil(t, d, v, "checking")
 	must.Succeed(t, os.WriteFile(ended, nil, 0o600))
 	must.Succeed(t, d.Stage(ctx, v))
-	// Once by the call that gave up, once more by the one that followed, which
-	// found a sound filesystem that was not mounted yet.
+	// One check belongs to the call that timed out. The next call may run one
+	// more, of a filesystem that is not mounted yet.
 	text := must.Value(os.ReadFile(log))(t)
-	begun, done := bytes.Count(text, []byte("start")), bytes.Count(text, []byte("end"))
-	if begun > 2 || done != begun {
-		t.Errorf("%d checks have come to their end of %d that were started", done, begun)
+	started, finished := bytes.Count(text, []byte("start")), bytes.Count(text, []byte("end"))
+	if started > 2 || finished != started {
+		t.Errorf("got %d checks started and %d finished, want equal numbers, 2 at most", started, finished)
 	}
 	must.Succeed(t, d.Publish(ctx, v))
 	releaseAndDelete(t, d, v)

@@ -1,11 +1,7 @@
-// Package csiclient plays the container orchestrator of the CSI specification: it
-// starts the plugins, calls them in the order a CO must, and writes to their
-// volumes meanwhile. Tests, benchmarks and the demo share it.
 package csiclient
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -17,29 +13,30 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// startTimeout bounds how long a plugin may take from exec to its first
-// answer; it takes some 20 ms.
+// startTimeout bounds the time from the start of a plugin's process to its first
+// answer, which takes about 20 ms.
 const startTimeout = 20 * time.Second
 
 // Plugin is a running plugin process and a connection to it.
 type Plugin struct {
 	Conn          *grpc.ClientConn
-	StartDuration time.Duration // from exec until Probe answered
+	StartDuration time.Duration // from the start of the process to the answer of Probe
 	PID           int
 
 	cmd     *exec.Cmd
-	exited  chan struct{} // closed when the process is gone
-	waitErr error         // of Wait; set before exited is closed
+	exited  chan struct{} // closed when the process has ended
+	waitErr error         // of cmd.Wait, set before exited is closed
 }
 
-// StartPlugin executes the program with --endpoint and the further arguments,
-// its log going to the writer, and waits until it answers a Probe.
+// StartPlugin starts the program with --endpoint=unix://SOCKET and the further
+// arguments, and waits until it answers Probe. The program's output goes to log.
 func StartPlugin(ctx context.Context, log io.Writer, program, socket string, args ...string) (*Plugin, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// The process must outlive ctx, which bounds only its start.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, append([]string{"--endpoint=unix://" + socket}, args...)...) //nolint:gosec // the programs under test
+	args = append([]string{"--endpoint=unix://" + socket}, args...)
+	// ctx bounds only the start; the process runs on.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, args...) //nolint:gosec // the programs under test
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -58,6 +55,8 @@ func StartPlugin(ctx context.Context, log io.Writer, program, socket string, arg
 	return p, nil
 }
 
+// connect connects to the socket and waits until Probe succeeds, the process ends
+// or ctx does.
 func (p *Plugin) connect(ctx context.Context, socket string) error {
 	var err error
 	p.Conn, err = grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -74,7 +73,7 @@ func (p *Plugin) connect(ctx context.Context, socket string) error {
 		p.Conn.ResetConnectBackoff()
 		select {
 		case <-p.exited:
-			return errors.Join(errors.New("the program has ended"), p.waitErr)
+			return fmt.Errorf("the program has ended: %v", p.waitErr) //nolint:errorlint // may be nil
 		case <-ctx.Done():
 			return err
 		case <-tick.C:
@@ -82,10 +81,11 @@ func (p *Plugin) connect(ctx context.Context, socket string) error {
 	}
 }
 
-// Kill ends the plugin as a crash would, without warning.
+// Kill ends the plugin with SIGKILL, as a crash does.
 func (p *Plugin) Kill() { p.signalAndWait(syscall.SIGKILL) }
 
-// Stop ends the plugin as Kubernetes would and returns what it exited with.
+// Stop ends the plugin with SIGTERM, as Kubernetes does, and returns the error of
+// its exit.
 func (p *Plugin) Stop() error {
 	p.signalAndWait(syscall.SIGTERM)
 	return p.waitErr
@@ -93,8 +93,8 @@ func (p *Plugin) Stop() error {
 
 func (p *Plugin) signalAndWait(sig syscall.Signal) {
 	if p.Conn != nil {
-		_ = p.Conn.Close() // the process is ended in any case
+		_ = p.Conn.Close() // the signal ends the process in any case
 	}
-	_ = p.cmd.Process.Signal(sig) // an error means that it has ended
+	_ = p.cmd.Process.Signal(sig) // fails only when the process has ended
 	<-p.exited
 }
