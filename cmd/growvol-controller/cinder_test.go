@@ -23,7 +23,7 @@ import (
 // other: a program sets the logger of klog, which is one for the process.
 func TestBadCredentialsEndTheProgram(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
-	good, err := cloud.CloudsYAML(t.TempDir())
+	good, err := cloud.WriteCloudsYAML(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 func TestProgramWithCinder(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	dir := programtest.SocketDir(t)
-	path, err := cloud.CloudsYAML(dir)
+	path, err := cloud.WriteCloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestProgramWithCinder(t *testing.T) {
 func TestStartWhileKeystoneHangs(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	dir := programtest.SocketDir(t)
-	path, err := cloud.CloudsYAML(dir)
+	path, err := cloud.WriteCloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func (r *rig) know(t *testing.T, ids ...string) {
 			t.Fatal(err)
 		}
 	}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 }
 
 // wantPlugged checks that the guest really has the disk.
@@ -106,7 +106,7 @@ func TestAttachAgainReadsAndChangesNothing(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	first := r.attach(t, to(id, server))
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	if again := r.attach(t, to(id, server)); fmt.Sprint(again) != fmt.Sprint(first) {
 		t.Errorf("publish context %v, at first %v", again, first)
 	}
@@ -136,7 +136,7 @@ func TestAttachThatTakesTooLongNamesTheStateOfTheServer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
-	r.cloud.PutServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
+	r.cloud.SetServer(fakecloud.Server{ID: server, Status: "SHUTOFF"})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Stuck())
 	_, err := r.Attach(within(t, time.Second), to(id, server))
 	wantKind(t, err, volume.KindDeadline, "attaching", "server "+server+" is SHUTOFF")
@@ -149,13 +149,13 @@ func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(v)
 			r.attach(t, to(id, one))
-			r.cloud.Forget()
+			r.cloud.ClearRequests()
 			_, err := r.Attach(t.Context(), to(id, two))
 			wantKind(t, err, volume.KindPrecondition, id, "server "+one)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
 			r.wantPlugged(t, id, one)
 
-			r.cloud.LoseServer(one)
+			r.cloud.PurgeServer(one)
 			_, err = r.Attach(t.Context(), to(id, two))
 			wantKind(t, err, volume.KindPrecondition, one, "does not exist any more")
 			r.wantState(t, id, stateInUse)
@@ -171,7 +171,7 @@ func TestAttachToSeveralServers(t *testing.T) {
 	r.attach(t, sharing(id, two))
 	r.wantPlugged(t, id, one)
 	r.cloud.SetVolumeStatus(id, stateAttaching) // for a third
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	r.attach(t, sharing(id, one))
 	r.wantCalls(t, fakecloud.AttachVolume, 0)
 }
@@ -198,7 +198,7 @@ func TestAttachToSeveralServersNeedsAVolumeThatBearsIt(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.add(test.v)
 			r.attach(t, volume.AttachRequest{ID: id, Node: one, Access: test.access})
-			r.cloud.Forget()
+			r.cloud.ClearRequests()
 			second := volume.AttachRequest{ID: id, Node: two, Access: test.access}
 			if test.second {
 				r.attach(t, second)
@@ -245,7 +245,7 @@ func TestAttachRefusedByTheServer(t *testing.T) {
 	} {
 		t.Run(c.word, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
-			server, id := r.cloud.PutServer(c.server), r.add(fakecloud.Volume{})
+			server, id := r.cloud.SetServer(c.server), r.add(fakecloud.Volume{})
 			_, err := r.Attach(t.Context(), to(id, server))
 			wantKind(t, err, c.kind, server, c.word)
 			r.wantState(t, id, stateAvailable)
@@ -390,7 +390,7 @@ func TestAttachAsksNovaAgainBeforeItClearsAReservation(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(404, "Instance "+server+" is not attached to volume "+id))
 	_, err = r.Attach(within(t, 2*time.Second), to(id, server))
 	wantKind(t, err, volume.KindDeadline, stateReserved)
-	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 	r.cloud.Release(id)
 	r.attach(t, to(id, server))
 	r.wantCalls(t, fakecloud.AttachVolume, 1)
@@ -403,7 +403,7 @@ func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {
 	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
 	_, err := r.Attach(within(t, time.Second), to(id, server))
 	wantKind(t, err, volume.KindInProgress, stateReserved, other, "rest-1")
-	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 
 	bare := r.add(fakecloud.Volume{Status: stateReserved})
 	_, err = r.Attach(within(t, time.Second), to(bare, server))

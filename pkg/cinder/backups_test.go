@@ -252,7 +252,7 @@ func TestBackupWhoseHelperFailsStartsAnew(t *testing.T) {
 
 func TestBackupThatCinderRefusesLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
-	q := fakecloud.Unlimited()
+	q := fakecloud.UnlimitedQuota()
 	q.Backups = 0
 	r := newRig(t, fakecloud.Options{Quota: &q})
 	id := r.add(fakecloud.Volume{})

@@ -48,11 +48,11 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 func BenchmarkExpand(b *testing.B) {
 	var own recorder
 	r := newRig(b, fakecloud.Options{})
-	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Done: own.draw})
+	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Work: own.draw})
 	id, _ := r.inUse(b, 1)
 	var late []time.Duration
 	size := volume.GiB
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	for b.Loop() {
 		size += volume.GiB
 		began := time.Now()
@@ -72,11 +72,11 @@ func BenchmarkExpandShort(b *testing.B) {
 	const own, extend = 60 * time.Millisecond, 120 * time.Millisecond
 	r := newRig(b, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Uniform(20*time.Millisecond, 70*time.Millisecond)})
-	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Answer: fakecloud.Fixed(extend), Done: fakecloud.Fixed(own)})
+	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Answer: fakecloud.Fixed(extend), Work: fakecloud.Fixed(own)})
 	id, _ := r.inUse(b, 1)
 	var took []time.Duration
 	size := volume.GiB
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	for b.Loop() {
 		size += volume.GiB
 		began := time.Now()
@@ -141,13 +141,13 @@ func TestCrowdSharesItsCalls(t *testing.T) {
 func crowd(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
 	tb.Helper()
 	r := newRig(tb, fakecloud.Options{})
-	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Done: fakecloud.Uniform(ownLow, ownHigh)})
+	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Work: fakecloud.Uniform(ownLow, ownHigh)})
 	work := make(chan string, volumes)
 	for range volumes {
 		work <- r.add(fakecloud.Volume{})
 	}
 	close(work)
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	began := time.Now()
 	var wg sync.WaitGroup
 	for range 100 {
@@ -170,13 +170,13 @@ func BenchmarkPublish(b *testing.B) {
 	id := r.add(fakecloud.Volume{})
 	attach, detach, rounds := 0, 0, 0
 	for b.Loop() {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		_, err := r.Attach(b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
 		if err != nil {
 			b.Fatal(err)
 		}
 		attach += r.cloud.Count(fakecloud.AnyCall)
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		if err := r.Detach(b.Context(), id, server); err != nil {
 			b.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func BenchmarkList(b *testing.B) {
 	b.ReportAllocs()
 	var peak uint64
 	for b.Loop() {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		page, count := volume.Page{}, 0
 		for {
 			vs, next, err := r.ListVolumes(b.Context(), page)

@@ -59,7 +59,7 @@ func TestCallsTakeFewAPICalls(t *testing.T) {
 			}
 		}, counts{fakecloud.DeleteVolume: 1}},
 	} {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		step.call()
 		got := r.cloud.Counts()
 		for _, read := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.GetSnapshot, fakecloud.GetBackup, fakecloud.CreateToken, fakecloud.Discover} {

@@ -56,7 +56,7 @@ func TestCapacity(t *testing.T) {
 
 func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 	t.Parallel()
-	quota := fakecloud.Unlimited()
+	quota := fakecloud.UnlimitedQuota()
 	quota.Gigabytes = 100
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	for _, name := range []string{"an error is not remembered", "nor is it when the next call succeeds"} {
@@ -68,7 +68,7 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 		}
 		rule.Remove()
 	}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	r.cloud.SetLatency(fakecloud.GetLimits, fakecloud.Latency{Answer: fakecloud.Fixed(100 * time.Millisecond)})
 	var wg sync.WaitGroup
 	for i := range 40 {

@@ -91,7 +91,7 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
 	b := twoClouds(t, east, west)
-	west.Shut()
+	west.StopListening()
 	wantSilence := func(call string, work func(ctx context.Context) error) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -105,7 +105,7 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 		return err
 	}
 	wantSilence("get, before the first login", get)
-	if err := west.Reopen(t.Context()); err != nil {
+	if err := west.ResumeListening(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b = twoClouds(t, east, west)
@@ -144,7 +144,7 @@ func TestOneProjectUnderTwoNames(t *testing.T) {
 func TestOneBadCloudLeavesTheOthers(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-	west.Shut()
+	west.StopListening()
 	for name, path := range map[string]string{
 		"incomplete": incomplete(t, cloudConf(t, map[string]*fakecloud.Cloud{"east": east})),
 		"silent":     cloudConf(t, map[string]*fakecloud.Cloud{"east": east, "other": west}),

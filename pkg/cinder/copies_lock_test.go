@@ -326,7 +326,7 @@ func TestCopiesMadeLongAgoTakeNoTime(t *testing.T) {
 	for _, id := range []string{r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{Status: stateError}), "11111111-2222-4333-8444-555555555555"} {
 		r.noteCopy(source, id, copyVolume)
 	}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	began := time.Now()
 	if _, err := r.Expand(t.Context(), source, 2*volume.GiB); err != nil {
 		t.Fatal(err)

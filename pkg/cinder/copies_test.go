@@ -157,7 +157,7 @@ func TestSharedCopiesAreJudgedBeforeTheyAreMade(t *testing.T) {
 		"a shareable volume":             {volume.Source{VolumeID: multi}, "", false},
 		"a snapshot, into a type for it": {volume.Source{SnapshotID: s.ID}, "rbd-multi", false},
 	} {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		req := request("pvc-"+name, volume.GiB, map[string]string{paramType: test.volType})
 		req.Source = test.source
 		access(volume.AccessMultiNodeMultiWriter, true)(&req)

@@ -195,7 +195,7 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	deliver := make(chan struct{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.DeliveredLate(deliver))
 	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
 	wantKind(t, err, volume.KindUnavailable, "504")
 	for name, change := range map[string]func(*volume.CreateRequest){

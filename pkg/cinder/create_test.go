@@ -381,7 +381,7 @@ func TestNoZoneWithRoom(t *testing.T) {
 	wantKind(t, err, volume.KindExhausted, "west", "Cinder says", "another zone")
 	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
 	req.Requisite = []volume.Topology{zone("west"), zone("nova")}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	_, err = r.Create(t.Context(), req)
 	wantKind(t, err, volume.KindOutOfRange, "uota")
 	r.wantCalls(t, fakecloud.CreateVolume, 1)

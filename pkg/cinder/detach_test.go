@@ -21,7 +21,7 @@ func (r *rig) attachedVolume(t *testing.T) (id, server string) {
 	t.Helper()
 	server, id = r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.attach(t, to(id, server))
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	return id, server
 }
 
@@ -34,7 +34,7 @@ func TestDetachTakesFourCalls(t *testing.T) {
 	if n := r.cloud.Count(fakecloud.AnyCall); n > 4 {
 		t.Errorf("%d calls, want 4: %v", n, r.cloud.Counts())
 	}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	r.detach(t, id, server)
 	r.wantCalls(t, fakecloud.DetachVolume, 0)
 }
@@ -55,7 +55,7 @@ func TestDetachFromAServerThatIsGoneFreesTheVolume(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
-	r.cloud.LoseServer(server)
+	r.cloud.PurgeServer(server)
 	r.detach(t, id, server)
 	r.wantState(t, id, stateAvailable)
 	r.attach(t, to(id, r.cloud.AddServer("")))
@@ -67,7 +67,7 @@ func TestDetachFromAServerThatWentWhileItDetached(t *testing.T) {
 	id, server := r.attachedVolume(t)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
 	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateDetaching)
-	r.cloud.LoseServer(server)
+	r.cloud.PurgeServer(server)
 	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
 		t.Fatal(err)
 	}
@@ -78,8 +78,8 @@ func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
-	r.cloud.LoseServer(server)
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteRecord}, fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."))
+	r.cloud.PurgeServer(server)
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteAttachmentRecord}, fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."))
 	wantKind(t, r.Detach(t.Context(), id, server), volume.KindPrecondition, server+" does not exist", "administrator")
 	r.wantState(t, id, stateInUse)
 }
@@ -90,7 +90,7 @@ func TestDetachIsNoSuccessIfOnlyNovaDoesNotHaveIt(t *testing.T) {
 	server := r.cloud.AddServer("")
 	id := r.add(onlyInCinder(server))
 	wantKind(t, r.Detach(t.Context(), id, server), volume.KindPrecondition, "Nova has no such attachment", server)
-	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 	r.wantState(t, id, stateInUse)
 }
 
@@ -98,14 +98,14 @@ func TestDetachWaitsUntilNovaHasForgottenToo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Lingers(2))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.StaysListed(2))
 	r.detach(t, id, server)
 	if n := r.cloud.Count(fakecloud.GetAttachment); n != 3 {
 		t.Errorf("Nova was asked %d times, want 3", n)
 	}
 	r.attach(t, to(id, server))
 
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Lingers(1000))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.StaysListed(1000))
 	wantKind(t, r.Detach(within(t, 2*time.Second), id, server), volume.KindDeadline, "Nova still has it", server)
 }
 
@@ -156,7 +156,7 @@ func TestDetachFromALockedServer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.attachedVolume(t)
-	r.cloud.PutServer(fakecloud.Server{ID: server, Locked: true})
+	r.cloud.SetServer(fakecloud.Server{ID: server, Locked: true})
 	wantKind(t, r.Detach(t.Context(), id, server), volume.KindInProgress, "locked", server)
 	r.wantPlugged(t, id, server)
 }
@@ -238,7 +238,7 @@ func TestDetachDoesNotMindOthersThatCome(t *testing.T) {
 	if err := r.Detach(within(t, 2*time.Second), id, server); err != nil {
 		t.Fatal(err)
 	}
-	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 
 	bare := r.add(fakecloud.Volume{Status: stateReserved})
 	wantKind(t, r.Detach(within(t, time.Second), bare, server), volume.KindInProgress, stateReserved, "administrator")

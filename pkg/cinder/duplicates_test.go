@@ -64,7 +64,7 @@ func TestVolumeOfALateRequestIsReported(t *testing.T) {
 	r, reg, log := countingRig(t, fakecloud.Options{})
 	wantDuplicates(t, reg, -1)
 	deliver := make(chan struct{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Late(deliver))
+	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.DeliveredLate(deliver))
 	req := request("pvc-1", volume.GiB, map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"})
 	_, err := r.Create(t.Context(), req)
 	wantKind(t, err, volume.KindUnavailable)

@@ -90,7 +90,7 @@ func TestRefusedExtendWithoutAMessage(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			id := r.add(fakecloud.Volume{})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
-			r.cloud.On(fakecloud.Match{Call: fakecloud.ListMsgs}, fault)
+			r.cloud.On(fakecloud.Match{Call: fakecloud.ListMessages}, fault)
 			_, err := r.Expand(t.Context(), id, 30*volume.GiB)
 			wantKind(t, err, volume.KindOutOfRange, "could not be read", "1 GiB still")
 		})
@@ -281,7 +281,7 @@ func TestExpandReturnsTheRealSize(t *testing.T) {
 		t.Errorf("%+v, %v, want 2 GiB", v, err)
 	}
 	r.cloud.SetVolumeSize(id, 7)
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	v, err = r.Expand(t.Context(), id, 3*volume.GiB)
 	if err != nil || v.Size != 7*volume.GiB {
 		t.Errorf("%+v, %v, want 7 GiB", v, err)
@@ -462,7 +462,7 @@ func TestNovaIsToldOfAGrowthOnce(t *testing.T) {
 	id, _ := r.inUse(t, 3)
 	expand := func(r *rig, target volume.Size, events int) {
 		t.Helper()
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		if _, err := r.Expand(within(t, 10*time.Second), id, target); err != nil {
 			t.Error(err)
 		}
@@ -470,7 +470,7 @@ func TestNovaIsToldOfAGrowthOnce(t *testing.T) {
 	}
 	expand(r, 2*volume.GiB, 0) // nothing grows
 	for _, fault := range []fakecloud.Fault{fakecloud.Refused(), fakecloud.Fails()} {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fault)
 		if _, err := r.Expand(within(t, 10*time.Second), id, 4*volume.GiB); err == nil {
 			t.Error("a refused extension succeeded")
@@ -552,7 +552,7 @@ func TestNovaIsToldAgainWhenItCouldNotBe(t *testing.T) {
 		}
 	}
 	rule.Remove()
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	for range 2 {
 		if _, err := r.Expand(within(t, 10*time.Second), id, 2*volume.GiB); err != nil {
 			t.Fatal(err)

@@ -177,7 +177,7 @@ func TestForeign404ProvesNothing(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
 			tried := 0
-			for name, fault := range fakecloud.ForeignNotFound() {
+			for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 				if tried++; test.faults > 0 && tried > test.faults {
 					break
 				}
@@ -207,7 +207,7 @@ func TestForeign404ProvesNothing(t *testing.T) {
 // that the volume is gone.
 func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 	t.Parallel()
-	for name, fault := range fakecloud.ForeignNotFound() {
+	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
@@ -229,7 +229,7 @@ func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 func TestForeign404OfOneCloudIsNotAnAbsentVolume(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-	for name, fault := range fakecloud.ForeignNotFound() {
+	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		b := twoClouds(t, east, west)
 		for _, home := range []*fakecloud.Cloud{east, west} {
 			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
@@ -260,7 +260,7 @@ func TestNovaThatDoesNotFindTheVolumeProvesNothing(t *testing.T) {
 
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, gone)
 	wantKind(t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova has it on server "+server, "nova.conf")
-	r.wantCalls(t, fakecloud.DeleteRecord, 0)
+	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 	r.wantPlugged(t, id, server)
 	r.detach(t, id, server)
 }

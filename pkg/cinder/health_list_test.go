@@ -72,7 +72,7 @@ func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
 		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: others})
 	}
 	for _, most := range []int{0, 1, 2, 3, 100} {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		got, pages := listHealth(t, r.Backend, most)
 		// One listing a page, and not one call about a single volume.
 		r.wantCalls(t, fakecloud.ListVolumeDetail, pages)
@@ -94,7 +94,7 @@ func TestListHealthReadsLargePages(t *testing.T) {
 		r.add(fakecloud.Volume{})
 	}
 	ill := r.add(fakecloud.Volume{Status: stateError})
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	got, pages := listHealth(t, r.Backend, 1)
 	if pages != 1 || len(got) != 1 || got[0].ID != ill {
 		t.Errorf("%+v on %d pages, want %s on one", got, pages, ill)

@@ -23,7 +23,7 @@ func TestVolumeThatAPolicyHidesIsNotGone(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			id, server := r.inUse(t, 1)
 			r = newRigOver(t, r.cloud) // has listed no volume yet
-			r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Foreign(http.StatusNotFound, "application/json",
+			r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.ForeignAnswer(http.StatusNotFound, "application/json",
 				`{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)).Always()
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it.")).Always()
 			wantKind(t, run(t.Context(), r, id, server), volume.KindDenied, id, "hide", "next step")

@@ -174,7 +174,7 @@ func (r *rig) staticVolumes(t *testing.T, n int) (ids []string) {
 		r.noteStatic(c, v)
 		ids = append(ids, id)
 	}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	return ids
 }
 
@@ -257,7 +257,7 @@ func TestListReadsAtMostSomeStaticVolumesOneByOne(t *testing.T) {
 	r := newRig(t, fakecloud.Options{ListLimit: 2})
 	r.staticVolumes(t, 120)
 	for token := "@" + staticPart; token != ""; {
-		r.cloud.Forget()
+		r.cloud.ClearRequests()
 		page, next, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
 		if err != nil || len(page) == 0 {
 			t.Fatalf("%d volumes, %v", len(page), err)

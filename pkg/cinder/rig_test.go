@@ -98,7 +98,7 @@ func (r *rig) inUse(tb testing.TB, size int) (id, server string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	return id, server
 }
 
@@ -114,7 +114,7 @@ func (r *rig) size(tb testing.TB, id string) volume.Size {
 
 // slow makes the work after a call take some time.
 func (r *rig) slow(call fakecloud.Call, d time.Duration) {
-	r.cloud.SetLatency(call, fakecloud.Latency{Done: fakecloud.Fixed(d)})
+	r.cloud.SetLatency(call, fakecloud.Latency{Work: fakecloud.Fixed(d)})
 }
 
 // wantCalls checks how often a call was made.

@@ -67,7 +67,7 @@ func expectedSkips() map[string]string {
 func TestSanity(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	dir := t.TempDir()
-	path, err := cloud.CloudsYAML(dir)
+	path, err := cloud.WriteCloudsYAML(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestSnapshotRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			id := r.add(fakecloud.Volume{})
 			deliver := make(chan struct{})
-			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Late(deliver))
+			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.DeliveredLate(deliver))
 			_, err := r.CreateSnapshot(within(t, 5*time.Second), snap("s", id, "type", kind))
 			wantKind(t, err, volume.KindUnavailable, "504")
 			rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()

@@ -235,7 +235,7 @@ func TestSnapshotOfNothing(t *testing.T) {
 
 func TestSnapshotBeyondTheQuota(t *testing.T) {
 	t.Parallel()
-	q := fakecloud.Unlimited()
+	q := fakecloud.UnlimitedQuota()
 	q.Snapshots = 0
 	r := newRig(t, fakecloud.Options{Quota: &q})
 	_, err := r.CreateSnapshot(t.Context(), snap("s", r.add(fakecloud.Volume{})))
@@ -281,7 +281,7 @@ func TestDeleteSnapshotThatIsInUse(t *testing.T) {
 	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindPrecondition, "in use by volumes")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Fails())
 	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInternal, "delete --force")
-	r.cloud.Forget()
+	r.cloud.ClearRequests()
 	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInternal, "delete --force")
 	r.wantCalls(t, fakecloud.DeleteSnapshot, 0)
 }

@@ -30,7 +30,7 @@ func TestClassesOfTheExamples(t *testing.T) {
 			dir := directory(t)
 			if backend == "cinder" {
 				cloud := fakecloud.Start(t, fakecloud.Options{Types: []fakecloud.VolumeType{{Name: "plain"}, {Name: "ssd"}, {Name: "ssd-gold"}}})
-				if _, err := cloud.CloudsYAML(dir); err != nil {
+				if _, err := cloud.WriteCloudsYAML(dir); err != nil {
 					t.Fatal(err)
 				}
 			}

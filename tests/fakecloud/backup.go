@@ -3,10 +3,11 @@ package fakecloud
 import (
 	"maps"
 	"net/http"
+	"strconv"
 	"time"
 )
 
-// Backup is a backup as Cinder knows it.
+// Backup is a backup as Cinder shows it.
 type Backup struct {
 	ID          string
 	Name        string
@@ -15,21 +16,22 @@ type Backup struct {
 	FailReason  string
 	VolumeID    string
 	SnapshotID  string
-	ParentID    string // of the backup it is the increment of
+	ParentID    string // backup on which an incremental backup is based
 	Zone        string
 	Size        int // GiB
 	Metadata    map[string]string
 }
 
+// backup is the state of a backup.
 type backup struct {
 	Backup
 	projectID        string
 	created, updated time.Time
-	source           Volume // as it was when it was backed up
+	source           Volume // the volume at the time of the backup
 }
 
-// restore gives a volume what a backup has: the metadata it had are replaced by
-// those of the volume that was backed up; a name it keeps.
+// restore gives a volume the metadata of the backed-up volume in place of its own. A volume without
+// a name also gets the name and the description.
 func (b *backup) restore(v *volume) {
 	v.Metadata = maps.Clone(b.source.Metadata)
 	v.Metadata["src_backup_id"] = b.ID
@@ -38,9 +40,9 @@ func (b *backup) restore(v *volume) {
 	}
 }
 
-func (b *backup) set(status string) { b.Status, b.updated = status, now() }
+func (b *backup) setStatus(status string) { b.Status, b.updated = status, now() }
 
-// Backup returns a backup as it stands.
+// Backup returns the present state of a backup.
 func (c *Cloud) Backup(id string) (Backup, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,36 +67,47 @@ func backupRoutes() []route {
 	}
 }
 
-func (c *Cloud) backupOf(x *exchange, id string) (*backup, *reply) {
+func (c *Cloud) findBackup(x *exchange, id string) (*backup, *reply) {
 	b := c.backups[id]
-	if b == nil || (b.projectID != x.token.projectID() && !x.token.has("admin")) {
-		return nil, faultf(http.StatusNotFound, "Backup %s could not be found.", id)
+	if b == nil || (b.projectID != x.token.projectID() && !x.token.hasRole("admin")) {
+		return nil, apiErrorf(http.StatusNotFound, "Backup %s could not be found.", id)
 	}
 	return b, nil
 }
 
+// backupSummary returns the fields of a backup that short lists and answers to changes have.
 func (c *Cloud) backupSummary(x *exchange, b *backup) object {
-	return object{"id": b.ID, "name": textOrNull(b.Name), "links": c.links(x, "backups", b.ID)}
+	return object{"id": b.ID, "name": textOrNull(b.Name), "links": c.resourceLinks(x, "backups", b.ID)}
 }
 
 func (c *Cloud) backupView(x *exchange, b *backup) object {
 	view := c.backupSummary(x, b)
 	maps.Copy(view, object{
-		"status": b.Status, "size": b.Size, "object_count": 0, "availability_zone": textOrNull(b.Zone), "container": "backups",
-		"created_at": timeOrNull(b.created), "updated_at": timeOrNull(b.updated), "description": textOrNull(b.Description),
-		"fail_reason": textOrNull(b.FailReason), "volume_id": b.VolumeID, "is_incremental": b.ParentID != "", "has_dependent_backups": c.increments(b) > 0,
-		"snapshot_id": textOrNull(b.SnapshotID), "data_timestamp": timeOrNull(b.created),
+		"status":                b.Status,
+		"size":                  b.Size,
+		"object_count":          0,
+		"availability_zone":     textOrNull(b.Zone),
+		"container":             "backups",
+		"created_at":            timeOrNull(b.created),
+		"updated_at":            timeOrNull(b.updated),
+		"description":           textOrNull(b.Description),
+		"fail_reason":           textOrNull(b.FailReason),
+		"volume_id":             b.VolumeID,
+		"is_incremental":        b.ParentID != "",
+		"has_dependent_backups": c.countIncrements(b) > 0,
+		"snapshot_id":           textOrNull(b.SnapshotID),
+		"data_timestamp":        timeOrNull(b.created),
 	})
-	if x.version.since(43) {
+	if x.version.isAtLeast(43) {
 		view["metadata"] = maps.Clone(b.Metadata)
 	}
-	if x.token.has("admin") && x.version.since(18) {
+	if x.token.hasRole("admin") && x.version.isAtLeast(18) {
 		view["os-backup-project-attr:project_id"] = b.projectID
 	}
 	return view
 }
 
-func (c *Cloud) increments(of *backup) int {
+func (c *Cloud) countIncrements(of *backup) int {
 	n := 0
 	for _, b := range c.backups {
 		if b.ParentID == of.ID {
@@ -104,48 +117,53 @@ func (c *Cloud) increments(of *backup) int {
 	return n
 }
 
-// source is what is backed up: a volume or one of its snapshots.
+// backupSource is the volume, or the snapshot of the volume, that a backup copies.
 type backupSource struct {
 	volume   *volume
 	snapshot *snapshot
 }
 
-// mark shows that the source is busy, and returns how to undo that.
-func (s backupSource) mark() (undo func()) {
-	if s.snapshot != nil {
-		s.snapshot.set(backingUp)
-		return func() { s.snapshot.set(available) }
+// markBusy sets the state of the source to backing-up. undo sets the old state.
+func (src backupSource) markBusy() (undo func()) {
+	if src.snapshot != nil {
+		src.snapshot.setStatus(statusBackingUp)
+		return func() { src.snapshot.setStatus(statusAvailable) }
 	}
-	before := s.volume.Status
-	s.volume.set(backingUp)
-	return func() { s.volume.set(before) }
+	before := src.volume.Status
+	src.volume.setStatus(statusBackingUp)
+	return func() { src.volume.setStatus(before) }
 }
 
-func (c *Cloud) backupSourceOf(x *exchange, in objectReader) (s backupSource, bad *reply) {
-	if s.volume, bad = c.volumeOf(x, in.text("volume_id")); bad != nil {
-		return s, bad
+// findBackupSource returns the source that a request names, or refuses a source whose state does
+// not allow a backup.
+func (c *Cloud) findBackupSource(x *exchange, in objectReader) (s backupSource, refusal *reply) {
+	if s.volume, refusal = c.findVolume(x, in.text("volume_id")); refusal != nil {
+		return s, refusal
 	}
 	if id := in.text("snapshot_id"); id != "" {
-		if s.snapshot, bad = c.snapshotOf(x, id); bad != nil {
-			return s, bad
+		if s.snapshot, refusal = c.findSnapshot(x, id); refusal != nil {
+			return s, refusal
 		}
-		if s.snapshot.Status != available {
-			return s, faultf(http.StatusBadRequest, "Invalid snapshot: Snapshot to be backed up must be available, but the current status is %q.", s.snapshot.Status)
+		if s.snapshot.Status != statusAvailable {
+			return s, apiErrorf(http.StatusBadRequest,
+				"Invalid snapshot: Snapshot to be backed up must be available, but the current status is %q.", s.snapshot.Status)
 		}
 		return s, nil
 	}
 	force, _ := in.object["force"].(bool)
 	switch {
-	case s.volume.Status != available && s.volume.Status != inUse:
-		return s, faultf(http.StatusBadRequest, "Invalid volume: Volume to be backed up must be available or in-use, but the current status is %q.", s.volume.Status)
-	case s.volume.Status == inUse && !force:
-		return s, fault(http.StatusBadRequest, "Invalid volume: Backing up an in-use volume must use the force flag.")
+	case s.volume.Status != statusAvailable && s.volume.Status != statusInUse:
+		return s, apiErrorf(http.StatusBadRequest,
+			"Invalid volume: Volume to be backed up must be available or in-use, but the current status is %q.", s.volume.Status)
+	case s.volume.Status == statusInUse && !force:
+		return s, apiError(http.StatusBadRequest, "Invalid volume: Backing up an in-use volume must use the force flag.")
 	}
 	return s, nil
 }
 
-// parentOf finds the latest backup of the volume for an increment.
-func (c *Cloud) parentOf(in objectReader, v *volume) (id string, bad *reply) {
+// findParentBackup returns the ID of the latest backup of the volume if the request is for an
+// incremental backup.
+func (c *Cloud) findParentBackup(in objectReader, v *volume) (id string, refusal *reply) {
 	if incremental, _ := in.object["incremental"].(bool); !incremental {
 		return "", nil
 	}
@@ -157,152 +175,164 @@ func (c *Cloud) parentOf(in objectReader, v *volume) (id string, bad *reply) {
 	}
 	switch {
 	case latest == nil:
-		return "", fault(http.StatusBadRequest, "Invalid backup: No backups available to do an incremental backup.")
-	case latest.Status != available:
-		return "", fault(http.StatusBadRequest, "Invalid backup: The parent backup must be available for incremental backup.")
+		return "", apiError(http.StatusBadRequest, "Invalid backup: No backups available to do an incremental backup.")
+	case latest.Status != statusAvailable:
+		return "", apiError(http.StatusBadRequest,
+			"Invalid backup: The parent backup must be available for incremental backup.")
 	}
 	return latest.ID, nil
 }
 
 func (c *Cloud) createBackup(x *exchange) *reply {
-	in := objectReader{x.part("backup")}
-	if bad := in.checkMetadata(); bad != nil {
-		return bad
+	in := objectReader{x.object("backup")}
+	if refusal := in.checkMetadata(); refusal != nil {
+		return refusal
 	}
-	from, bad := c.backupSourceOf(x, in)
-	if bad != nil {
-		return bad
+	from, refusal := c.findBackupSource(x, in)
+	if refusal != nil {
+		return refusal
 	}
-	if bad := c.allowBackup(from.volume.Size); bad != nil {
-		return bad
+	if refusal := c.checkBackupQuota(from.volume.Size); refusal != nil {
+		return refusal
 	}
-	parent, bad := c.parentOf(in, from.volume)
-	if bad != nil {
-		return bad
+	parent, refusal := c.findParentBackup(in, from.volume)
+	if refusal != nil {
+		return refusal
 	}
 	b := &backup{
 		Backup: Backup{
-			ID: c.newID(), Name: in.text("name"), Description: in.text("description"), Status: creating, VolumeID: from.volume.ID,
-			SnapshotID: in.text("snapshot_id"), ParentID: parent, Size: from.volume.Size, Metadata: map[string]string{},
+			ID:          c.newID(),
+			Name:        in.text("name"),
+			Description: in.text("description"),
+			Status:      statusCreating,
+			VolumeID:    from.volume.ID,
+			SnapshotID:  in.text("snapshot_id"),
+			ParentID:    parent,
+			Size:        from.volume.Size,
+			Metadata:    map[string]string{},
 		},
 		projectID: from.volume.projectID, created: now(), source: from.volume.clone(),
 	}
-	if x.version.since(43) {
+	if x.version.isAtLeast(43) {
 		b.Metadata = in.metadata()
 	}
-	if x.version.since(51) {
+	if x.version.isAtLeast(51) {
 		b.Zone = in.text("availability_zone")
 	}
 	c.backups[b.ID] = b
-	undo := from.mark()
-	c.work(x, b.ID, func() {
+	undo := from.markBusy()
+	c.runWork(x, b.ID, func() {
 		undo()
-		if o := x.script.outcome; o == fails || o == refused {
+		if o := x.plan.outcome; o == outcomeFailure || o == outcomeRefused {
 			b.FailReason = "the backup driver failed"
-			b.set(failedState)
+			b.setStatus(statusError)
 			return
 		}
-		b.set(available)
+		b.setStatus(statusAvailable)
 	})
-	return answer(http.StatusAccepted, object{"backup": c.backupSummary(x, b)})
+	return newReply(http.StatusAccepted, object{"backup": c.backupSummary(x, b)})
 }
 
 func (c *Cloud) getBackup(x *exchange) *reply {
-	b, bad := c.backupOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	b, refusal := c.findBackup(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	return answer(http.StatusOK, object{"backup": c.backupView(x, b)})
+	return newReply(http.StatusOK, object{"backup": c.backupView(x, b)})
 }
 
 func updateBackupRoute() route {
 	r := cinderRoute(http.MethodPut, "/backups/{id}", UpdateBackup, (*Cloud).updateBackup)
-	r.since = 9
+	r.minMinor = 9
 	return r
 }
 
-// updateBackup renames a backup or, since 3.43, replaces its metadata, whatever
-// state it is in.
+// updateBackup changes the name and the description of a backup in any state and, since 3.43,
+// replaces its metadata.
 func (c *Cloud) updateBackup(x *exchange) *reply {
-	b, bad := c.backupOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	b, refusal := c.findBackup(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	in := objectReader{x.part("backup")}
+	in := objectReader{x.object("backup")}
 	if _, given := in.object["name"]; given {
 		b.Name = in.text("name")
 	}
 	if _, given := in.object["description"]; given {
 		b.Description = in.text("description")
 	}
-	if _, given := in.object["metadata"]; given && x.version.since(43) {
+	if _, given := in.object["metadata"]; given && x.version.isAtLeast(43) {
 		b.Metadata = in.metadata()
 	}
 	b.updated = now()
-	return answer(http.StatusOK, object{"backup": c.backupSummary(x, b)})
+	return newReply(http.StatusOK, object{"backup": c.backupSummary(x, b)})
 }
 
 func (c *Cloud) deleteBackup(x *exchange) *reply {
-	b, bad := c.backupOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	b, refusal := c.findBackup(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	if b.Status != available && b.Status != failedState {
-		return fault(http.StatusBadRequest, "Invalid backup: Backup status must be available or error")
+	if b.Status != statusAvailable && b.Status != statusError {
+		return apiError(http.StatusBadRequest, "Invalid backup: Backup status must be available or error")
 	}
-	if c.increments(b) > 0 {
-		return fault(http.StatusBadRequest, "Invalid backup: Incremental backups exist for this backup.")
+	if c.countIncrements(b) > 0 {
+		return apiError(http.StatusBadRequest, "Invalid backup: Incremental backups exist for this backup.")
 	}
-	b.set(deleting)
-	c.work(x, b.ID, func() {
-		if x.script.outcome == fails {
+	b.setStatus(statusDeleting)
+	c.runWork(x, b.ID, func() {
+		if x.plan.outcome == outcomeFailure {
 			b.FailReason = "the backup driver failed"
-			b.set(failedState)
+			b.setStatus(statusError)
 			return
 		}
 		delete(c.backups, b.ID)
 	})
-	return answer(http.StatusAccepted, nil)
+	return newReply(http.StatusAccepted, nil)
 }
 
-// restoreBackup writes a backup over a volume.
+// restoreBackup restores a backup to an existing volume.
 func (c *Cloud) restoreBackup(x *exchange) *reply {
-	b, bad := c.backupOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	b, refusal := c.findBackup(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	if b.Status != available {
-		return fault(http.StatusBadRequest, "Invalid backup: Backup status must be available")
+	if b.Status != statusAvailable {
+		return apiError(http.StatusBadRequest, "Invalid backup: Backup status must be available")
 	}
-	in := objectReader{x.part("restore")}
-	v, bad := c.volumeOf(x, in.text("volume_id"))
-	if bad != nil {
-		return bad
+	in := objectReader{x.object("restore")}
+	v, refusal := c.findVolume(x, in.text("volume_id"))
+	if refusal != nil {
+		return refusal
 	}
 	switch {
-	case v.Status != available:
-		return fault(http.StatusBadRequest, "Invalid volume: Volume to be restored to must be available")
+	case v.Status != statusAvailable:
+		return apiError(http.StatusBadRequest, "Invalid volume: Volume to be restored to must be available")
 	case b.Size > v.Size:
-		return faultf(http.StatusBadRequest, "Invalid volume: volume size %d is too small to restore backup of size %d.", v.Size, b.Size)
+		return apiErrorf(http.StatusBadRequest, "Invalid volume: volume size %d is too small to restore backup of size %d.",
+			v.Size, b.Size)
 	}
-	b.set("restoring")
-	v.set("restoring-backup")
-	c.work(x, b.ID, func() {
-		b.set(available)
-		if x.script.outcome == fails {
-			v.set("error_restoring")
+	b.setStatus("restoring")
+	v.setStatus("restoring-backup")
+	c.runWork(x, b.ID, func() {
+		b.setStatus(statusAvailable)
+		if x.plan.outcome == outcomeFailure {
+			v.setStatus("error_restoring")
 			return
 		}
 		b.restore(v)
-		v.set(available)
+		v.setStatus(statusAvailable)
 	})
-	return answer(http.StatusAccepted, object{"restore": object{"backup_id": b.ID, "volume_id": v.ID, "volume_name": v.Name}})
+	return newReply(http.StatusAccepted, object{
+		"restore": object{"backup_id": b.ID, "volume_id": v.ID, "volume_name": v.Name},
+	})
 }
 
 func (c *Cloud) listBackups(x *exchange) *reply {
 	full := x.route.call == ListBackupDetail
-	return listing(c, x, collection[*backup]{
-		name: "backups", all: maps.Values(c.backups), missing: "Backup %s could not be found.", filters: []string{"name", "status", "volume_id"},
+	return answerList(c, x, collection[*backup]{
+		name: "backups", all: maps.Values(c.backups), notFound: "Backup %s could not be found.",
+		filters: []string{"name", "status", "volume_id"},
 		view: func(b *backup) object {
 			if full {
 				return c.backupView(x, b)
@@ -312,7 +342,12 @@ func (c *Cloud) listBackups(x *exchange) *reply {
 		entry: func(b *backup) entry {
 			return entry{
 				id: b.ID, project: b.projectID, created: b.created, updated: b.updated, metadata: b.Metadata,
-				fields: map[string]string{"name": b.Name, "status": b.Status, "volume_id": b.VolumeID, "size": itoa(b.Size)},
+				fields: map[string]string{
+					"name":      b.Name,
+					"status":    b.Status,
+					"volume_id": b.VolumeID,
+					"size":      strconv.Itoa(b.Size),
+				},
 			}
 		},
 	})

@@ -14,43 +14,44 @@ import (
 	"time"
 )
 
-// Cloud is a running cloud. Its methods may be called from any goroutine.
+// Cloud is a running cloud: an HTTP server with the state of the three services. Its methods may be
+// called from any goroutine.
 type Cloud struct {
 	opts   Options
 	url    string // of the server, without a path
 	routes []route
 
-	done    chan struct{} // closed by Close: ends waits and work
+	done    chan struct{} // closed by Close; ends waits and work
 	running sync.WaitGroup
 
-	front    sync.Mutex // guards listening and cutting off
-	listener net.Listener
-	server   *http.Server
+	listenerMu sync.Mutex // guards listener and server
+	listener   net.Listener
+	server     *http.Server
 
-	mu        sync.Mutex // guards everything below
-	closed    bool
-	random    *rand.Rand
-	cinder    span
-	nova      span
-	users     []user
-	serviceID string // of Cinder's backend
-	tokens    map[string]*token
-	quota     Quota
-	capacity  int // GiB of the backend; 0: endless
-	types     []VolumeType
-	volumes   map[string]*volume
-	snapshots map[string]*snapshot
-	backups   map[string]*backup
-	messages  []message
-	servers   map[string]*server
-	parked    map[string][]func() // stuck work by the ID of its object
-	latencies map[Call]Latency
-	rules     []*Rule
-	log       []Request
-	counts    map[Call]int
+	mu             sync.Mutex // guards everything below
+	closed         bool
+	random         *rand.Rand
+	cinderVersions versionRange
+	novaVersions   versionRange
+	users          []user
+	serviceID      string // of the Cinder service that has the backend
+	tokens         map[string]*token
+	quota          Quota
+	capacity       int // GiB of the backend; 0: no limit
+	types          []VolumeType
+	volumes        map[string]*volume
+	snapshots      map[string]*snapshot
+	backups        map[string]*backup
+	messages       []message
+	servers        map[string]*server
+	stuckWork      map[string][]func() // work that Release ends, by the ID of its object
+	latencies      map[Call]Latency
+	rules          []*Rule
+	requests       []Request
+	counts         map[Call]int
 }
 
-// Start runs a cloud for a test and closes it when the test ends.
+// Start runs a cloud until the test ends.
 func Start(tb testing.TB, o Options) *Cloud {
 	tb.Helper()
 	c, err := New(tb.Context(), o)
@@ -61,25 +62,33 @@ func Start(tb testing.TB, o Options) *Cloud {
 	return c
 }
 
-// New runs a cloud on an ephemeral port of the loopback; the caller closes it.
+// New runs a cloud on a free port of the loopback interface. The caller closes the cloud.
 func New(ctx context.Context, o Options) (*Cloud, error) { return Listen(ctx, "127.0.0.1:0", o) }
 
-// Listen runs a cloud on an address of its own, such as "127.0.0.1:8780".
+// Listen is New on a given address, such as "127.0.0.1:8780".
 func Listen(ctx context.Context, address string, o Options) (*Cloud, error) {
 	o = o.withDefaults()
 	c := &Cloud{
-		opts: o, done: make(chan struct{}), random: rand.New(rand.NewPCG(o.Seed, 0x67726f77)), //nolint:gosec // reproducible identifiers are the aim
-		tokens: map[string]*token{}, quota: *o.Quota, volumes: map[string]*volume{}, snapshots: map[string]*snapshot{},
-		backups: map[string]*backup{}, servers: map[string]*server{}, parked: map[string][]func(){}, latencies: map[Call]Latency{}, counts: map[Call]int{},
+		opts:      o,
+		done:      make(chan struct{}),
+		random:    rand.New(rand.NewPCG(o.Seed, 0x67726f77)), //nolint:gosec // identifiers must be reproducible
+		tokens:    map[string]*token{},
+		quota:     *o.Quota,
+		volumes:   map[string]*volume{},
+		snapshots: map[string]*snapshot{},
+		backups:   map[string]*backup{},
+		servers:   map[string]*server{},
+		stuckWork: map[string][]func(){},
+		latencies: map[Call]Latency{AnyCall: {Work: Fixed(defaultWorkTime)}},
+		counts:    map[Call]int{},
 	}
 	var err error
-	if c.cinder, err = newSpan(o.CinderMin, o.CinderMax); err != nil {
+	if c.cinderVersions, err = parseVersionRange(o.CinderMin, o.CinderMax); err != nil {
 		return nil, err
 	}
-	if c.nova, err = newSpan(o.NovaMin, o.NovaMax); err != nil {
+	if c.novaVersions, err = parseVersionRange(o.NovaMin, o.NovaMax); err != nil {
 		return nil, err
 	}
-	c.latencies[AnyCall] = Latency{Done: Fixed(2 * time.Millisecond)}
 	for _, t := range o.Types {
 		if t.ID == "" {
 			t.ID = c.newID()
@@ -108,8 +117,8 @@ func (c *Cloud) listen(ctx context.Context, address string) error {
 	return nil
 }
 
-// Close ends the server, every wait and all unfinished work, and returns when
-// nothing of the cloud runs any more.
+// Close ends the server, every wait and all unfinished work. It returns when no goroutine of the
+// cloud runs any more.
 func (c *Cloud) Close() {
 	c.mu.Lock()
 	closed := c.closed
@@ -118,42 +127,42 @@ func (c *Cloud) Close() {
 	if !closed {
 		close(c.done)
 	}
-	c.front.Lock()
+	c.listenerMu.Lock()
 	_ = c.server.Close()
-	c.front.Unlock()
+	c.listenerMu.Unlock()
 	c.running.Wait()
 }
 
-// Shut makes the cloud refuse connections and cuts the open ones, until
-// Reopen. Work that was begun goes on.
-func (c *Cloud) Shut() {
-	c.front.Lock()
-	defer c.front.Unlock()
+// StopListening closes the listener and all connections until ResumeListening. Work that was
+// started continues.
+func (c *Cloud) StopListening() {
+	c.listenerMu.Lock()
+	defer c.listenerMu.Unlock()
 	_ = c.server.Close()
 }
 
-// Reopen listens again on the address it had before Shut.
-func (c *Cloud) Reopen(ctx context.Context) error {
-	c.front.Lock()
-	defer c.front.Unlock()
+// ResumeListening listens again on the address that the cloud had before StopListening.
+func (c *Cloud) ResumeListening(ctx context.Context) error {
+	c.listenerMu.Lock()
+	defer c.listenerMu.Unlock()
 	return c.listen(ctx, c.listener.Addr().String())
 }
 
-// URL returns the address of the server, "http://127.0.0.1:port".
+// URL returns the base URL of the server, "http://127.0.0.1:PORT".
 func (c *Cloud) URL() string { return c.url }
 
-// CloudsYAML writes a clouds.yaml with the clouds "csi" (password), "appcred"
-// (application credential) and "admin" into dir and returns its path.
-func (c *Cloud) CloudsYAML(dir string) (string, error) {
+// WriteCloudsYAML writes the clouds.yaml of CloudsYAML into dir and returns its path.
+func (c *Cloud) WriteCloudsYAML(dir string) (string, error) {
 	path := filepath.Join(dir, "clouds.yaml")
-	if err := os.WriteFile(path, []byte(c.YAML()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(c.CloudsYAML()), 0o600); err != nil {
 		return "", fmt.Errorf("fake cloud: %w", err)
 	}
 	return path, nil
 }
 
-// YAML is what CloudsYAML writes.
-func (c *Cloud) YAML() string {
+// CloudsYAML returns a clouds.yaml with the clouds "csi" (password), "appcred" (application
+// credential) and "admin".
+func (c *Cloud) CloudsYAML() string {
 	const password = `  %s:
     region_name: RegionOne
     identity_api_version: 3
@@ -182,8 +191,7 @@ func (c *Cloud) YAML() string {
 		fmt.Sprintf(password, "admin", auth, "admin", Password, "admin")
 }
 
-// newID returns a random UUID (version 4). The lock is held, or the cloud not
-// yet running.
+// newID returns a random UUID (version 4). The caller holds c.mu, or the cloud does not run yet.
 func (c *Cloud) newID() string {
 	a, b := c.random.Uint64(), c.random.Uint64()
 	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0x3fff|0x8000, b&0xffffffffffff)

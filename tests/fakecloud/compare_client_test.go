@@ -1,7 +1,6 @@
 package fakecloud_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,86 +14,138 @@ import (
 	"time"
 )
 
-// side is one of the two clouds that are compared, spoken to in plain HTTP so
-// that nothing of the answers is lost.
-type side struct {
+// comparedCloud is one of the two clouds that the comparison calls: the fake or a real one. It
+// sends plain HTTP requests, so that no part of an answer is lost, and records the answers.
+type comparedCloud struct {
 	*testing.T
-	identity, volume, compute string // addresses; volume ends with the project
-	image                     string // address of the image service; only the real cloud has one
+	identity, volume, compute string // base URLs of the services; volume ends with the project ID
+	image                     string // base URL of the image service; only the real cloud has one
 	user, admin               string // tokens
-	adminVolume               string
+	adminVolume               string // base URL of the volume service for the administrator
 	steps                     []step
-	ids                       map[string]string // names that the script gave, and the IDs of this cloud
+	ids                       map[string]string // IDs of this cloud by the names that the script gave
 }
 
-// step is what is compared of one answer.
+// step is the part of one answer that is compared. It is also a line of testdata/zed.json.
 type step struct {
 	Label   string   `json:"label"`
 	Status  int      `json:"status,omitempty"`
 	Headers []string `json:"headers,omitempty"`
-	Body    any      `json:"body,omitempty"`    // shape of the body
+	Body    any      `json:"body,omitempty"`    // types in place of values
 	Message string   `json:"message,omitempty"` // of an error
-	States  []string `json:"states,omitempty"`  // in passing
+	States  []string `json:"states,omitempty"`  // states of an object, in the order that polling saw
 }
 
-// ask is one request of the script.
-type ask struct {
+// apiCall is one request of the script.
+type apiCall struct {
 	label   string
-	method  string // default GET
-	path    string // below the volume service; "compute:…", "identity:…" for the others
-	version string // microversion
+	method  string
+	path    string // below the volume service, or below the service of a prefix: see baseURL
+	version string // microversion; empty: the header is not sent
 	body    any
-	header  map[string]string // overrides; an empty value removes
+	header  map[string]string // replaces headers; an empty value removes the header
 	admin   bool
-	save    string // name for the ID in the answer
+	save    string // name under which the ID in the answer is kept
+}
+
+func get(label, path string) apiCall {
+	return apiCall{label: label, method: http.MethodGet, path: path}
+}
+
+func del(label, path string) apiCall {
+	return apiCall{label: label, method: http.MethodDelete, path: path}
+}
+
+func post(label, path string, body any) apiCall {
+	return apiCall{label: label, method: http.MethodPost, path: path, body: body}
+}
+
+func put(label, path string, body any) apiCall {
+	return apiCall{label: label, method: http.MethodPut, path: path, body: body}
+}
+
+// at returns the call with a microversion.
+func (a apiCall) at(version string) apiCall {
+	a.version = version
+	return a
+}
+
+// with returns the call with one header replaced.
+func (a apiCall) with(header, value string) apiCall {
+	a.header = map[string]string{header: value}
+	return a
+}
+
+// withoutToken returns the call without the token of the user.
+func (a apiCall) withoutToken() apiCall { return a.with("X-Auth-Token", "") }
+
+// asAdmin returns the call with the token and the project of the administrator.
+func (a apiCall) asAdmin() apiCall {
+	a.admin = true
+	return a
+}
+
+// saveAs returns the call with the name under which the ID in the answer is kept.
+func (a apiCall) saveAs(name string) apiCall {
+	a.save = name
+	return a
 }
 
 const jsonType = "application/json"
 
-// got is an answer.
-type got struct {
+// apiReply is the answer to a call.
+type apiReply struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// do sends a request and returns the answer.
-func (s *side) do(a ask) got {
-	s.Helper()
-	base, path, service := s.volume, a.path, "volume"
+// baseURL returns the base URL of the service that the prefix of the call's path names, the rest of
+// the path, and the name of the service in the microversion header.
+func (c *comparedCloud) baseURL(a apiCall) (base, path, service string) {
+	prefix, rest, _ := strings.Cut(a.path, ":")
+	switch prefix {
+	case "compute":
+		return c.compute, rest, "compute"
+	case "identity":
+		return c.identity, rest, "volume"
+	case "image":
+		return c.image, rest, "volume"
+	case "root": // the volume service without its version and project
+		root, _, _ := strings.Cut(c.volume, "/v3")
+		return root, rest, "volume"
+	case "novaroot":
+		return strings.TrimSuffix(c.compute, "/v2.1"), rest, "volume"
+	}
 	if a.admin {
-		base = s.adminVolume
+		return c.adminVolume, a.path, "volume"
 	}
-	for prefix, address := range map[string]string{"compute": s.compute, "identity": s.identity, "image": s.image, "root": strings.Split(s.volume, "/v3")[0], "novaroot": strings.TrimSuffix(s.compute, "/v2.1")} {
-		if rest, ok := strings.CutPrefix(path, prefix+":"); ok {
-			base, path = address, rest
-			if prefix == "compute" {
-				service = prefix
-			}
-		}
-	}
+	return c.volume, a.path, "volume"
+}
+
+// send sends the request and returns the answer.
+func (c *comparedCloud) send(a apiCall) apiReply {
+	c.Helper()
+	base, path, service := c.baseURL(a)
 	var body io.Reader
 	switch b := a.body.(type) {
 	case nil:
-	case string:
+	case string: // is sent as it is
 		body = strings.NewReader(b)
 	default:
 		raw, err := json.Marshal(b)
 		if err != nil {
-			s.Fatal(err)
+			c.Fatal(err)
 		}
-		body = bytes.NewReader(raw)
+		body = strings.NewReader(c.fillIDs(string(raw)))
 	}
-	if a.method == "" {
-		a.method = http.MethodGet
-	}
-	req, err := http.NewRequestWithContext(s.Context(), a.method, base+s.fill(path), body)
+	req, err := http.NewRequestWithContext(c.Context(), a.method, base+c.fillIDs(path), body)
 	if err != nil {
-		s.Fatal(err)
+		c.Fatal(err)
 	}
-	token := s.user
+	token := c.user
 	if a.admin {
-		token = s.admin
+		token = c.admin
 	}
 	req.Header.Set("X-Auth-Token", token)
 	req.Header.Set("Accept", jsonType)
@@ -107,41 +158,36 @@ func (s *side) do(a ask) got {
 			req.Header.Del(k)
 			continue
 		}
-		req.Header.Set(k, s.fill(v))
+		req.Header.Set(k, c.fillIDs(v))
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		s.Fatal(a.label, err)
+		c.Fatal(a.label, err)
 	}
 	raw, err := io.ReadAll(resp.Body)
 	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		s.Fatal(err)
+		c.Fatal(err)
 	}
-	return got{resp.StatusCode, resp.Header, raw}
+	return apiReply{resp.StatusCode, resp.Header, raw}
 }
 
-// fill puts the IDs of this cloud for the {names} of the script.
-func (s *side) fill(text string) string {
-	for name, id := range s.ids {
+// fillIDs replaces the {names} of the script by the IDs of this cloud.
+func (c *comparedCloud) fillIDs(text string) string {
+	for name, id := range c.ids {
 		text = strings.ReplaceAll(text, "{"+name+"}", id)
 	}
 	return text
 }
 
-// run does a request, records what is compared and keeps the ID.
-func (s *side) run(a ask) {
-	s.Helper()
-	if m, ok := a.body.(map[string]any); ok {
-		raw, err := json.Marshal(m)
-		if err != nil {
-			s.Fatal(err)
-		}
-		a.body = s.fill(string(raw))
-	}
-	resp := s.do(a)
-	raw := resp.body
+// record sends the request, appends the compared part of the answer to c.steps and keeps the ID
+// in the answer if the call asks for it.
+func (c *comparedCloud) record(a apiCall) {
+	c.Helper()
+	resp := c.send(a)
 	st := step{Label: a.label, Status: resp.status}
-	for _, h := range []string{"Retry-After", "Openstack-Api-Version", "X-Openstack-Request-Id", "X-Subject-Token", "Www-Authenticate"} {
+	for _, h := range []string{
+		"Retry-After", "Openstack-Api-Version", "X-Openstack-Request-Id", "X-Subject-Token", "Www-Authenticate",
+	} {
 		if resp.header.Get(h) != "" {
 			value := h
 			if h == "Retry-After" || h == "Openstack-Api-Version" {
@@ -151,54 +197,56 @@ func (s *side) run(a ask) {
 		}
 	}
 	var body any
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &body); err != nil {
+	if len(resp.body) > 0 {
+		if err := json.Unmarshal(resp.body, &body); err != nil {
 			body = "not JSON"
 		}
-		if resp.status >= 400 {
-			st.Message = normalize(s, message(body))
+		if resp.status >= http.StatusBadRequest {
+			st.Message = c.normalize(errorMessage(body))
 		}
-		st.Body = shape(body)
+		st.Body = shapeOf(body)
 	}
 	if a.save != "" {
-		if id := findID(body); id != "" {
-			s.ids[a.save] = id
-		} else {
-			s.Fatalf("%s: no ID in %s", a.label, raw)
+		id := findID(body)
+		if id == "" {
+			c.Fatalf("%s: the answer has no ID: %s", a.label, resp.body)
 		}
+		c.ids[a.save] = id
 	}
-	s.steps = append(s.steps, st)
+	c.steps = append(c.steps, st)
 }
 
-// watchGone is watch for a snapshot of which a backup has been made and that
-// was asked to go. Cinder may still be removing the backup's temporary volume,
-// and then takes the snapshot for busy and puts it back: it is asked again.
-func (s *side) watchGone(name string) {
-	s.Helper()
-	ask := ask{label: name + " deleted", method: http.MethodDelete, path: "/snapshots/{" + name + "}"}
+// recordSnapshotDeletion records the states of a snapshot from which a backup was made, after the
+// script has deleted the snapshot. Cinder may still be removing the temporary volume of that
+// backup. Then Cinder treats the snapshot as busy and sets it back to available, so
+// recordSnapshotDeletion repeats the deletion.
+func (c *comparedCloud) recordSnapshotDeletion(name string) {
+	c.Helper()
+	path := "/snapshots/{" + name + "}"
 	var states []string
 	for range 10 {
-		if states = s.states(name+" gone", "/snapshots/{"+name+"}", "snapshot", "404", "available"); states[len(states)-1] == "404" {
-			s.steps = append(s.steps, step{Label: name + " gone", States: states})
+		states = c.pollStates(name+" gone", path, "snapshot", "404", "available")
+		if states[len(states)-1] == "404" {
+			c.steps = append(c.steps, step{Label: name + " gone", States: states})
 			return
 		}
-		pause(s.Context(), time.Second)
-		s.do(ask)
+		sleep(c.Context(), time.Second)
+		c.send(del(name+" deleted", path))
 	}
-	s.Fatalf("%s: it went %v each time, not to 404", ask.label, states)
+	c.Fatalf("%s deleted 10 times: got the states %v after the last deletion, want 404", name, states)
 }
 
-// watch records the states that a thing goes through until it has the last,
-// or until it is gone ("404").
-func (s *side) watch(label, path, kind, last string) {
-	s.Helper()
-	s.steps = append(s.steps, step{Label: label, States: s.states(label, path, kind, last)})
+// recordStates records the states of an object until it has the last state. The state of an object
+// that does not exist is "404".
+func (c *comparedCloud) recordStates(label, path, kind, last string) {
+	c.Helper()
+	c.steps = append(c.steps, step{Label: label, States: c.pollStates(label, path, kind, last)})
 }
 
-// states returns the states that a thing goes through until it has one of the
-// last.
-func (s *side) states(label, path, kind string, last ...string) []string {
-	s.Helper()
+// pollStates reads an object repeatedly and returns its states, without repetitions, until it has
+// one of the last states. While c.ids has a "size", a volume must also have that size in GiB.
+func (c *comparedCloud) pollStates(label, path, kind string, last ...string) []string {
+	c.Helper()
 	states := []string{}
 	version := "3.70"
 	if strings.HasPrefix(path, "compute:") {
@@ -206,15 +254,16 @@ func (s *side) states(label, path, kind string, last ...string) []string {
 	}
 	deadline := time.Now().Add(5 * time.Minute)
 	for time.Now().Before(deadline) {
-		resp := s.do(ask{label: label, path: path, version: version})
+		resp := c.send(get(label, path).at(version))
 		state := fmt.Sprint(resp.status)
 		if resp.status == http.StatusOK {
 			var body map[string]map[string]any
 			if err := json.Unmarshal(resp.body, &body); err != nil {
-				s.Fatal(err)
+				c.Fatal(err)
 			}
 			state = fmt.Sprint(body[kind]["status"])
-			if want := s.ids["size"]; want != "" && kind == "volume" && slices.Contains(last, state) && fmt.Sprint(body[kind]["size"]) != want {
+			isLast := slices.Contains(last, state)
+			if want := c.ids["size"]; want != "" && kind == "volume" && isLast && fmt.Sprint(body[kind]["size"]) != want {
 				state += " at the old size"
 			}
 		}
@@ -227,15 +276,15 @@ func (s *side) states(label, path, kind string, last ...string) []string {
 		if resp.status >= http.StatusBadRequest {
 			break
 		}
-		pause(s.Context(), 20*time.Millisecond)
+		sleep(c.Context(), 20*time.Millisecond)
 	}
-	s.Fatalf("%s: it went %v, not to %s", label, states, strings.Join(last, " or "))
+	c.Fatalf("%s: got the states %v, want the last to be %s", label, states, strings.Join(last, " or "))
 	return nil
 }
 
-// shape replaces values by their types; the elements of lists are put
-// together into one.
-func shape(v any) any {
+// shapeOf returns a JSON value with types in place of values. A list gets one element, which has the
+// fields of all elements.
+func shapeOf(v any) any {
 	switch v := v.(type) {
 	case nil:
 		return "null"
@@ -248,20 +297,20 @@ func shape(v any) any {
 	case []any:
 		var all any = "empty"
 		for _, e := range v {
-			all = merge(all, shape(e))
+			all = mergeShapes(all, shapeOf(e))
 		}
 		return []any{all}
 	case map[string]any:
 		out := map[string]any{}
 		for k, e := range v {
 			switch {
-			case ofType(k):
-			case free(k):
+			case isTypeQuota(k):
+			case isUserDefined(k):
 				out[k] = "free"
-			case verbatim(k):
+			case isVerbatim(k):
 				out[k] = e
 			default:
-				out[k] = shape(e)
+				out[k] = shapeOf(e)
 			}
 		}
 		return out
@@ -269,30 +318,32 @@ func shape(v any) any {
 	return fmt.Sprintf("%T", v)
 }
 
-// verbatim tells the fields whose very values are compared.
-func verbatim(key string) bool {
-	return slices.Contains([]string{"event_id", "user_message", "message_level", "resource_type", "min_version", "code"}, key)
+// isVerbatim reports whether the value of the field is compared, not only its type.
+func isVerbatim(key string) bool {
+	return slices.Contains([]string{"event_id", "user_message", "message_level", "resource_type", "min_version", "code"},
+		key)
 }
 
-// free tells the objects whose keys are the user's or the administrator's.
-func free(key string) bool {
+// isUserDefined reports whether users or administrators choose the keys of the object.
+func isUserDefined(key string) bool {
 	return key == "metadata" || key == "connection_info" || key == "extra_specs"
 }
 
-// ofType tells the quota of one volume type, "gigabytes_rbd".
-func ofType(key string) bool {
+// isTypeQuota reports whether key is the quota of one volume type, such as "gigabytes_rbd".
+func isTypeQuota(key string) bool {
 	kind, name, _ := strings.Cut(key, "_")
 	return slices.Contains([]string{"volumes", "gigabytes", "snapshots"}, kind) && name != "" && name != "links"
 }
 
-func merge(a, b any) any {
+// mergeShapes returns the shape that has the fields of both.
+func mergeShapes(a, b any) any {
 	ma, ok1 := a.(map[string]any)
 	mb, ok2 := b.(map[string]any)
 	switch {
 	case ok1 && ok2:
 		for k, v := range mb {
 			if have, ok := ma[k]; ok {
-				v = merge(have, v)
+				v = mergeShapes(have, v)
 			}
 			ma[k] = v
 		}
@@ -303,7 +354,7 @@ func merge(a, b any) any {
 	return a
 }
 
-func message(body any) string {
+func errorMessage(body any) string {
 	m, _ := body.(map[string]any)
 	for _, v := range m {
 		if o, ok := v.(map[string]any); ok {
@@ -313,10 +364,11 @@ func message(body any) string {
 	return ""
 }
 
-// normalize takes out of a message what differs from cloud to cloud.
-func normalize(s *side, text string) string {
+// normalize replaces the parts of an error message that differ from cloud to cloud: IDs, the highest
+// microversion and the consumed quota.
+func (c *comparedCloud) normalize(text string) string {
 	text, _, _ = strings.Cut(text, "\n")
-	for name, id := range s.ids {
+	for name, id := range c.ids {
 		if len(id) > 20 {
 			text = strings.ReplaceAll(text, id, "{"+name+"}")
 		}
@@ -327,6 +379,7 @@ func normalize(s *side, text string) string {
 	return regexp.MustCompile(`and \d+G has been consumed`).ReplaceAllString(text, "and USED has been consumed")
 }
 
+// findID returns the ID of the object in an answer.
 func findID(body any) string {
 	m, _ := body.(map[string]any)
 	for _, v := range m {
@@ -339,13 +392,13 @@ func findID(body any) string {
 	return ""
 }
 
-// signIn gets the tokens and the addresses from the catalog.
-func (s *side) signIn(password string) {
-	s.Helper()
+// signIn gets the tokens of the user and the administrator, and the base URLs from the catalog.
+func (c *comparedCloud) signIn(password string) {
+	c.Helper()
 	token := func(name string) (id, volume, compute string) {
-		resp := s.do(ask{label: "token", method: http.MethodPost, path: "identity:/auth/tokens", body: passwordAuth(name, password, name)})
+		resp := c.send(post("token", "identity:/auth/tokens", passwordAuth(name, password, name)))
 		if resp.status != http.StatusCreated {
-			s.Fatalf("no token for %s: %s", name, resp.body)
+			c.Fatalf("no token for %s: %s", name, resp.body)
 		}
 		var body struct {
 			Token struct {
@@ -356,7 +409,7 @@ func (s *side) signIn(password string) {
 			}
 		}
 		if err := json.Unmarshal(resp.body, &body); err != nil {
-			s.Fatal(err)
+			c.Fatal(err)
 		}
 		for _, e := range body.Token.Catalog {
 			for _, p := range e.Endpoints {
@@ -365,7 +418,7 @@ func (s *side) signIn(password string) {
 				case e.Type == "block-storage":
 					volume = p.URL
 				case e.Type == "image":
-					s.image = p.URL
+					c.image = p.URL
 				case e.Type == "compute":
 					compute = strings.TrimSuffix(p.URL, "/")
 				}
@@ -373,23 +426,27 @@ func (s *side) signIn(password string) {
 		}
 		return resp.header.Get("X-Subject-Token"), volume, compute
 	}
-	s.admin, s.adminVolume, _ = token("admin")
-	s.user, s.volume, s.compute = token("csi")
-	s.ids["project"] = s.volume[strings.LastIndex(s.volume, "/")+1:]
+	c.admin, c.adminVolume, _ = token("admin")
+	c.user, c.volume, c.compute = token("csi")
+	c.ids["project"] = c.volume[strings.LastIndex(c.volume, "/")+1:]
 }
 
-func passwordAuth(user, password, project string) map[string]any {
-	domain := map[string]any{"name": "Default"}
-	auth := map[string]any{"identity": map[string]any{"methods": []string{"password"}, "password": map[string]any{"user": map[string]any{"name": user, "password": password, "domain": domain}}}}
+// passwordAuth returns the body of a request for a token; without a project the token has no scope.
+func passwordAuth(user, password, project string) object {
+	domain := object{"name": "Default"}
+	auth := object{"identity": object{
+		"methods":  []string{"password"},
+		"password": object{"user": object{"name": user, "password": password, "domain": domain}},
+	}}
 	if project != "" {
-		auth["scope"] = map[string]any{"project": map[string]any{"name": project, "domain": domain}}
+		auth["scope"] = object{"project": object{"name": project, "domain": domain}}
 	}
-	return map[string]any{"auth": auth}
+	return object{"auth": auth}
 }
 
-// cloudsYAML reads the address of Keystone and the password out of a
-// clouds.yaml, which the fake and the test cloud write alike.
-func cloudsYAML(t *testing.T, path string) (identity, password string) {
+// readCloudsYAML returns the URL of Keystone and the password of the cloud "csi". The fake and the rig
+// write clouds.yaml in the same layout.
+func readCloudsYAML(t *testing.T, path string) (identity, password string) {
 	t.Helper()
 	raw, err := os.ReadFile(path)
 	if err != nil {

@@ -17,19 +17,19 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// realCloud is the environment variable with the path of the clouds.yaml of a
-// real cloud, in which "csi" and "admin" are projects of their own.
-const realCloud = "GROWVOL_OPENSTACK_CLOUDS_YAML"
+// realCloudVariable is the environment variable with the path of the clouds.yaml of a real cloud. The
+// comparison runs the same script against the fake and that cloud, in its projects "csi" and "admin".
+const realCloudVariable = "GROWVOL_OPENSTACK_CLOUDS_YAML"
 
-var update = flag.Bool("update", false, "write down what the real cloud answered")
+var update = flag.Bool("update", false, "record the answers of the real cloud")
 
-// recorded is what a real cloud answered to the script.
-var recorded = filepath.Join("testdata", "zed.json")
+// recordedFile has the answers of a real cloud to the script.
+var recordedFile = filepath.Join("testdata", "zed.json")
 
-// TestFakeAnswersLikeRecordedCloud runs the script against the fake and
-// compares it with what a real Cinder, Nova and Keystone answered.
+// TestFakeAnswersLikeRecordedCloud compares the fake with the recorded answers of a real Cinder, Nova
+// and Keystone.
 func TestFakeAnswersLikeRecordedCloud(t *testing.T) {
-	raw, err := os.ReadFile(recorded)
+	raw, err := os.ReadFile(recordedFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,22 +40,22 @@ func TestFakeAnswersLikeRecordedCloud(t *testing.T) {
 	compare(t, want, runFake(t))
 }
 
-// TestRealCloudAnswersLikeRecorded runs the script against a real cloud, so
-// that the record does not grow old.
-func TestRealCloudAnswersLikeRecorded(t *testing.T) {
-	path := os.Getenv(realCloud)
+// TestFakeAnswersLikeRealCloud compares the fake with a real cloud that runs. With the flag -update it
+// also records the answers of that cloud.
+func TestFakeAnswersLikeRealCloud(t *testing.T) {
+	path := os.Getenv(realCloudVariable)
 	if path == "" {
-		t.Skipf("no real cloud: %s is not set", realCloud)
+		t.Skipf("no real cloud: %s is not set", realCloudVariable)
 	}
 	answers := runReal(t, path)
 	if *update {
-		record(t, answers)
+		writeRecorded(t, answers)
 	}
 	compare(t, answers, runFake(t))
 }
 
-// record writes one line for each step.
-func record(t *testing.T, answers []step) {
+// writeRecorded writes the answers into the file of recorded answers, one line for each step.
+func writeRecorded(t *testing.T, answers []step) {
 	t.Helper()
 	var out []string
 	for _, a := range answers {
@@ -65,78 +65,84 @@ func record(t *testing.T, answers []step) {
 		}
 		out = append(out, string(raw))
 	}
-	if err := os.WriteFile(recorded, []byte("[\n"+strings.Join(out, ",\n")+"\n]\n"), 0o600); err != nil {
+	if err := os.WriteFile(recordedFile, []byte("[\n"+strings.Join(out, ",\n")+"\n]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
+// runFake returns the answers of the fake to the script.
 func runFake(t *testing.T) []step {
 	t.Helper()
-	cloud := fakecloud.Start(t, fakecloud.Options{Dependent: true, Quota: &fakecloud.Quota{Gigabytes: 1000, Volumes: 10, Snapshots: 10, PerVolumeGigabytes: -1, Backups: 10, BackupGigabytes: 1000}})
-	cloud.SetCapacity(500)
-	cloud.SetLatency(fakecloud.AnyCall, fakecloud.Latency{Done: fakecloud.Fixed(150 * time.Millisecond)})
-	// What the script asks in the middle of, however busy this machine is.
-	for _, call := range []fakecloud.Call{fakecloud.CreateBackup, fakecloud.DetachVolume, fakecloud.DeleteServer} {
-		cloud.SetLatency(call, fakecloud.Latency{Done: fakecloud.Fixed(2 * time.Second)})
+	quota := &fakecloud.Quota{
+		Gigabytes: 1000, Volumes: 10, Snapshots: 10, PerVolumeGigabytes: -1, Backups: 10, BackupGigabytes: 1000,
 	}
-	path, err := cloud.CloudsYAML(t.TempDir())
+	cloud := fakecloud.Start(t, fakecloud.Options{KeepClonedSnapshots: true, Quota: quota})
+	cloud.SetCapacity(500)
+	cloud.SetLatency(fakecloud.AnyCall, fakecloud.Latency{Work: fakecloud.Fixed(150 * time.Millisecond)})
+	// The script sends calls while this work runs, also on a busy machine.
+	for _, call := range []fakecloud.Call{fakecloud.CreateBackup, fakecloud.DetachVolume, fakecloud.DeleteServer} {
+		cloud.SetLatency(call, fakecloud.Latency{Work: fakecloud.Fixed(2 * time.Second)})
+	}
+	path, err := cloud.WriteCloudsYAML(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSide(t, path)
-	s.ids["server"] = cloud.AddServer("")
-	s.script()
-	return s.steps
+	c := openCloud(t, path)
+	c.ids["server"] = cloud.AddServer("")
+	c.runScript()
+	return c.steps
 }
 
+// runReal returns the answers of a real cloud to the script.
 func runReal(t *testing.T, path string) []step {
 	t.Helper()
-	s := newSide(t, path)
-	defer s.cleanUp()
-	// Other tests of this cloud have set other quotas.
-	reset := s.do(ask{label: "quota reset", method: http.MethodDelete, path: "/os-quota-sets/{project}", admin: true})
+	c := openCloud(t, path)
+	defer c.cleanUp()
+	// Other tests of this cloud set other quotas.
+	reset := c.send(del("quota reset", "/os-quota-sets/{project}").asAdmin())
 	if reset.status != http.StatusOK {
-		t.Fatalf("the quota cannot be reset: %s", reset.body)
+		t.Fatalf("reset the quota: got %d %s", reset.status, reset.body)
 	}
-	s.boot()
-	s.script()
-	return s.steps
+	c.bootServer()
+	c.runScript()
+	return c.steps
 }
 
-func newSide(t *testing.T, path string) *side {
+// openCloud signs in to the clouds of a clouds.yaml.
+func openCloud(t *testing.T, path string) *comparedCloud {
 	t.Helper()
-	s := &side{T: t, ids: map[string]string{}}
+	c := &comparedCloud{T: t, ids: map[string]string{}}
 	var password string
-	s.identity, password = cloudsYAML(t, path)
-	s.signIn(password)
-	s.ids["password"] = password
-	return s
+	c.identity, password = readCloudsYAML(t, path)
+	c.signIn(password)
+	c.ids["password"] = password
+	return c
 }
 
-// compare reports every step that differs.
-func compare(t *testing.T, want, have []step) {
+// compare fails the test for every step in which the fake differs from the real cloud.
+func compare(t *testing.T, realSteps, fakeSteps []step) {
 	t.Helper()
 	byLabel := map[string]step{}
-	for _, h := range have {
-		byLabel[h.Label] = h
+	for _, f := range fakeSteps {
+		byLabel[f.Label] = f
 	}
-	if len(want) != len(have) {
-		t.Errorf("%d steps on the real cloud, %d on the fake", len(want), len(have))
+	if len(realSteps) != len(fakeSteps) {
+		t.Errorf("got %d steps on the fake, want the %d steps on the real cloud", len(fakeSteps), len(realSteps))
 	}
-	for _, w := range want {
-		h, ok := byLabel[w.Label]
+	for _, r := range realSteps {
+		f, ok := byLabel[r.Label]
 		if !ok {
-			t.Errorf("%s: not on the fake", w.Label)
+			t.Errorf("%s: the fake has no such step", r.Label)
 			continue
 		}
-		for _, d := range w.differs(plain(t, h)) {
-			t.Errorf("%s: %s", w.Label, d)
+		for _, d := range r.diff(throughJSON(t, f)) {
+			t.Errorf("%s: %s", r.Label, d)
 		}
 	}
 }
 
-// plain gives a step the types that it has after reading it from JSON.
-func plain(t *testing.T, s step) step {
+// throughJSON returns the step with the types of a step that was read from JSON.
+func throughJSON(t *testing.T, s step) step {
 	t.Helper()
 	raw, err := json.Marshal(s)
 	if err != nil {
@@ -149,8 +155,8 @@ func plain(t *testing.T, s step) step {
 	return out
 }
 
-// differs lists what the fake has otherwise than the real cloud.
-func (s step) differs(fake step) []string {
+// diff lists the differences of the fake from the real cloud.
+func (s step) diff(fake step) []string {
 	var out []string
 	add := func(what string, actual, fake any) {
 		out = append(out, fmt.Sprintf("%s\n\treal %v\n\tfake %v", what, actual, fake))
@@ -164,15 +170,15 @@ func (s step) differs(fake step) []string {
 	if !slices.Equal(s.Headers, fake.Headers) {
 		add("headers", s.Headers, fake.Headers)
 	}
-	if !passes(s.States, fake.States) {
+	if !haveSameCourse(s.States, fake.States) {
 		add("states", s.States, fake.States)
 	}
-	return append(out, bodyDiffers("body", s.Body, fake.Body)...)
+	return append(out, diffBodies("body", s.Body, fake.Body)...)
 }
 
-// passes tells whether two courses of states agree: the same end, and one of
-// them has all that the other has in the same order. Polling may miss some.
-func passes(a, b []string) bool {
+// haveSameCourse reports whether two lists of states have the same end, and one list contains the
+// states of the other in the same order. Polling may miss states.
+func haveSameCourse(a, b []string) bool {
 	if len(a) == 0 || len(b) == 0 {
 		return len(a) == len(b)
 	}
@@ -190,7 +196,8 @@ func passes(a, b []string) bool {
 	return len(a) == 0
 }
 
-func bodyDiffers(where string, actual, fake any) []string {
+// diffBodies lists the differences of two shapes; where is the path of the shapes in the body.
+func diffBodies(where string, actual, fake any) []string {
 	mr, ok1 := actual.(map[string]any)
 	mf, ok2 := fake.(map[string]any)
 	if ok1 && ok2 {
@@ -210,7 +217,7 @@ func bodyDiffers(where string, actual, fake any) []string {
 			case f == nil:
 				out = append(out, fmt.Sprintf("%s.%s is only on the real cloud: %v", where, k, r))
 			default:
-				out = append(out, bodyDiffers(where+"."+k, r, f)...)
+				out = append(out, diffBodies(where+"."+k, r, f)...)
 			}
 		}
 		sort.Strings(out)
@@ -219,7 +226,7 @@ func bodyDiffers(where string, actual, fake any) []string {
 	lr, ok1 := actual.([]any)
 	lf, ok2 := fake.([]any)
 	if ok1 && ok2 {
-		return bodyDiffers(where+"[]", lr[0], lf[0])
+		return diffBodies(where+"[]", lr[0], lf[0])
 	}
 	if !reflect.DeepEqual(actual, fake) {
 		return []string{fmt.Sprintf("%s: real %v, fake %v", where, actual, fake)}
@@ -227,10 +234,10 @@ func bodyDiffers(where string, actual, fake any) []string {
 	return nil
 }
 
-// boot starts a server on the real cloud.
-func (s *side) boot() {
-	s.Helper()
-	images := s.do(ask{label: "images", path: "image:/v2/images"})
+// bootServer starts a server on the real cloud.
+func (c *comparedCloud) bootServer() {
+	c.Helper()
+	images := c.send(get("images", "image:/v2/images"))
 	var found struct {
 		Images []struct {
 			ID     string
@@ -238,7 +245,7 @@ func (s *side) boot() {
 		}
 	}
 	if err := json.Unmarshal(images.body, &found); err != nil {
-		s.Fatal(err)
+		c.Fatal(err)
 	}
 	image := ""
 	for _, i := range found.Images {
@@ -247,27 +254,26 @@ func (s *side) boot() {
 		}
 	}
 	if image == "" {
-		s.Fatal("the real cloud has no image with a kernel; tests/openstack/image registers one")
+		c.Fatal("the real cloud has no image with a kernel (next step: register one with tests/openstack/image)")
 	}
-	resp := s.do(ask{
-		label: "boot", method: http.MethodPost, path: "compute:/servers", version: "2.79",
-		body: map[string]any{"server": map[string]any{"name": "fakecloud-compare", "imageRef": image, "flavorRef": "1", "networks": "none"}},
-	})
+	resp := c.send(post("boot", "compute:/servers", object{"server": object{
+		"name": "fakecloud-compare", "imageRef": image, "flavorRef": "1", "networks": "none",
+	}}).at("2.79"))
 	var body any
 	if err := json.Unmarshal(resp.body, &body); err != nil || resp.status != http.StatusAccepted {
-		s.Fatalf("no server: %s", resp.body)
+		c.Fatalf("create a server: got %d %s", resp.status, resp.body)
 	}
-	s.ids["server"] = findID(body)
-	s.watch("server", "compute:/servers/{server}", "server", "ACTIVE")
-	s.steps = nil
+	c.ids["server"] = findID(body)
+	c.recordStates("server", "compute:/servers/{server}", "server", "ACTIVE")
+	c.steps = nil
 }
 
-// cleanUp deletes what the script and boot left on the real cloud. What is
-// made from something else goes before it, so it takes rounds.
-func (s *side) cleanUp() {
-	s.Helper()
+// cleanUp deletes the objects that runScript and bootServer have left on the real cloud. An object cannot
+// be deleted before the objects made from it, so cleanUp repeats the deletions until all are gone.
+func (c *comparedCloud) cleanUp() {
+	c.Helper()
 	paths := map[string]bool{}
-	for name := range s.ids {
+	for name := range c.ids {
 		kind, _, ok := strings.Cut(name, "-")
 		switch {
 		case ok:
@@ -276,14 +282,16 @@ func (s *side) cleanUp() {
 			paths["compute:/servers/{server}"] = true
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Minute); len(paths) > 0 && time.Now().Before(deadline); pause(s.Context(), 200*time.Millisecond) {
+	deadline := time.Now().Add(5 * time.Minute)
+	for len(paths) > 0 && time.Now().Before(deadline) {
 		for path := range paths {
-			if s.do(ask{label: "clean up", method: http.MethodDelete, path: path}).status == http.StatusNotFound {
+			if c.send(del("clean up", path)).status == http.StatusNotFound {
 				delete(paths, path)
 			}
 		}
+		sleep(c.Context(), 200*time.Millisecond)
 	}
 	for path := range paths {
-		s.Errorf("%s is still there", s.fill(path))
+		c.Errorf("%s still exists after the clean-up", c.fillIDs(path))
 	}
 }

@@ -1,10 +1,15 @@
-// Package fakecloud is an OpenStack cloud in one process: Keystone v3, Cinder
-// v3 and Nova v2.1 behind one HTTP server on the loopback. It keeps state the
-// way the real services do — sizes really change, work ends after the answer,
-// microversions decide what is allowed — and plays faults on command, so that
-// a client can be tested against what a cloud does on its worst day.
+// Package fakecloud is an OpenStack cloud in one process: Keystone v3, Cinder v3 and Nova v2.1
+// behind one HTTP server on the loopback interface. Tests of a client begin with
 //
-// The wire format, the texts of errors and the order of checks are those of
-// Cinder 21.3 (Zed), Nova 26.2 and Keystone 22.0; the package's own comparison
-// runs the same calls against the fake and a real cloud.
+//	cloud := fakecloud.Start(t, fakecloud.Options{})
+//	path, err := cloud.WriteCloudsYAML(t.TempDir()) // for the client
+//
+// The cloud behaves like the real services: sizes change, work ends after the answer, and
+// microversions decide what a request may ask for. A test can read and change the state of the cloud
+// (Volume, AddVolume, GuestSize, …), inject faults (On), set latencies (SetLatency) and read what the
+// client has sent (Requests, Count).
+//
+// The wire format, the texts of errors and the order of checks are those of Cinder 21.3 (Zed), Nova
+// 26.2 and Keystone 22.0. A comparison in this package sends the same requests to the fake and to a
+// real cloud, or compares the fake with recorded answers of a real cloud.
 package fakecloud

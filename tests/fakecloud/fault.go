@@ -4,10 +4,11 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"time"
 )
 
-// Match says which requests a rule is for. Empty fields match all.
+// Match selects the requests that a rule disturbs. Empty fields match every request.
 type Match struct {
 	Call   Call
 	Method string
@@ -15,45 +16,45 @@ type Match struct {
 	Action string         // key of the body of a POST …/action
 }
 
-func (m Match) fits(call Call, r *http.Request, action string) bool {
+func (m Match) matches(call Call, r *http.Request, action string) bool {
 	return (m.Call == AnyCall || m.Call == call) &&
 		(m.Action == "" || m.Action == action) &&
 		(r == nil || ((m.Method == "" || m.Method == r.Method) && (m.Path == nil || m.Path.MatchString(r.URL.Path))))
 }
 
-// Rule disturbs the requests of a match. A new rule acts once; of several
-// that fit a request the oldest that is not used up acts.
+// Rule disturbs the requests that its Match selects. A new rule acts once. If several rules match a
+// request, the oldest one acts that still has acts left.
 type Rule struct {
-	cloud  *Cloud
-	match  Match
-	faults []Fault
-	skip   int
-	left   int // negative: for ever
-	hits   int
-	ended  chan struct{} // closed by Remove
+	cloud     *Cloud
+	match     Match
+	faults    []Fault
+	skip      int // matching requests that pass before the rule acts
+	remaining int // acts; negative: no limit
+	hits      int
+	removed   chan struct{} // closed by Remove
 }
 
-// On makes a rule that acts on the next request that fits.
+// On adds a rule that applies the faults to the next matching request.
 func (c *Cloud) On(m Match, faults ...Fault) *Rule {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := &Rule{cloud: c, match: m, faults: faults, left: 1, ended: make(chan struct{})}
+	r := &Rule{cloud: c, match: m, faults: faults, remaining: 1, removed: make(chan struct{})}
 	c.rules = append(c.rules, r)
 	return r
 }
 
-// Times lets the rule act n times; negative: for ever.
+// Times lets the rule act n times; a negative n sets no limit.
 func (r *Rule) Times(n int) *Rule {
 	r.cloud.mu.Lock()
 	defer r.cloud.mu.Unlock()
-	r.left = n
+	r.remaining = n
 	return r
 }
 
 // Always lets the rule act until it is removed.
 func (r *Rule) Always() *Rule { return r.Times(-1) }
 
-// After lets n fitting requests pass first.
+// After lets n matching requests pass before the rule acts.
 func (r *Rule) After(n int) *Rule {
 	r.cloud.mu.Lock()
 	defer r.cloud.mu.Unlock()
@@ -61,174 +62,173 @@ func (r *Rule) After(n int) *Rule {
 	return r
 }
 
-// Hits tells how often the rule has acted.
+// Hits returns how many requests the rule has disturbed.
 func (r *Rule) Hits() int {
 	r.cloud.mu.Lock()
 	defer r.cloud.mu.Unlock()
 	return r.hits
 }
 
-// Remove ends the rule. Requests that hang by it go on.
+// Remove removes the rule. Requests that hang because of the rule continue.
 func (r *Rule) Remove() {
 	r.cloud.mu.Lock()
 	defer r.cloud.mu.Unlock()
 	select {
-	case <-r.ended:
+	case <-r.removed:
 	default:
-		close(r.ended)
+		close(r.removed)
 	}
 	r.cloud.rules = slices.DeleteFunc(r.cloud.rules, func(o *Rule) bool { return o == r })
 }
 
-// scriptFor uses up one act of the first rule that fits; the lock is held.
-func (c *Cloud) scriptFor(call Call, r *http.Request, action string) script {
-	var s script
+// nextFaultPlan returns the faults of one request and counts the act of the rule; the caller holds
+// c.mu. r is nil for calls that are no requests.
+func (c *Cloud) nextFaultPlan(call Call, r *http.Request, action string) faultPlan {
+	var plan faultPlan
 	for _, rule := range c.rules {
-		if rule.left == 0 || !rule.match.fits(call, r, action) {
+		if rule.remaining == 0 || !rule.match.matches(call, r, action) {
 			continue
 		}
 		if rule.skip > 0 {
 			rule.skip--
 			continue
 		}
-		if rule.left > 0 {
-			rule.left--
+		if rule.remaining > 0 {
+			rule.remaining--
 		}
 		rule.hits++
-		s.resumed = rule.ended
+		plan.resumed = rule.removed
 		for _, f := range rule.faults {
-			f(&s)
+			f(&plan)
 		}
-		return s
+		return plan
 	}
-	return s
+	return plan
 }
 
-// script is what goes wrong with one request.
-type script struct {
-	cut         cut
-	status      int // of an answer without execution; 0: none
-	message     string
-	foreign     *foreignPage // the body of that answer, if another server wrote it
-	retryAfter  string
-	truncate    bool
-	contentType string
-	expire      bool
-	outcome     outcome
-	size        int           // with endsShort
-	slow        time.Duration // added to the time until it is done
-	eventLost   bool
-	lingers     int
-	hangs       bool
-	resumed     <-chan struct{} // closed when what hangs goes on
-	late        <-chan struct{} // the request is executed when this is closed; nil: at once
+// faultPlan has the effects of the faults on one request. The zero value disturbs nothing.
+type faultPlan struct {
+	cut           cutPoint
+	status        int // of an answer without execution; 0: the request is executed
+	message       string
+	foreign       *foreignPage // body of that answer, if another server writes it
+	retryAfter    string
+	truncate      bool
+	contentType   string
+	expireToken   bool
+	outcome       outcome
+	size          int           // in GiB, with outcomeOtherSize
+	extraWorkTime time.Duration // added to the work after the answer
+	eventLost     bool
+	staleReads    int // see StaysListed
+	hangs         bool
+	resumed       <-chan struct{} // closed when the hanging request continues
+	delivery      <-chan struct{} // the request is executed when delivery is closed; nil: at once
 }
 
-// cut is where the connection breaks.
-type cut uint8
+// cutPoint is when the connection breaks.
+type cutPoint uint8
 
 const (
-	noCut cut = iota
-	cutBefore
-	cutAfter
+	cutNowhere cutPoint = iota
+	cutBeforeExecution
+	cutAfterExecution
 )
 
-// outcome is how the work behind an answered request ends.
+// outcome is how the work ends that follows an answer.
 type outcome uint8
 
 const (
-	succeeds  outcome = iota
-	stuck             // stays in its state of passage
-	fails             // ends in the state of error that belongs to it
-	refused           // the scheduler takes it back
-	endsShort         // ends well, with another size
-	reserved          // an attachment never gets beyond the reservation
+	outcomeSuccess   outcome = iota
+	outcomeStuck             // the object keeps its state: extending, creating, …
+	outcomeFailure           // the object gets its error state
+	outcomeRefused           // Cinder's scheduler finds no backend
+	outcomeOtherSize         // an extension succeeds with another size
+	outcomeReserved          // an attachment stays reserved
 )
 
-// Fault is one thing that goes wrong.
-type Fault func(*script)
+// Fault changes how the cloud handles one request.
+type Fault func(*faultPlan)
 
-// LostReply executes the request and cuts the connection instead of
-// answering.
-func LostReply() Fault { return func(s *script) { s.cut = cutAfter } }
+// LostReply executes the request and cuts the connection instead of answering.
+func LostReply() Fault { return func(plan *faultPlan) { plan.cut = cutAfterExecution } }
 
-// Hangs leaves the request without an answer until the rule is removed, as a
-// service does whose processes are stopped (SIGSTOP). It is executed then, also
-// if its client has gone.
-func Hangs() Fault { return func(s *script) { s.hangs = true } }
+// Hangs delays the execution and the answer until the rule is removed, like a service whose
+// processes are stopped (SIGSTOP). The request is executed then even if its client has gone.
+func Hangs() Fault { return func(plan *faultPlan) { plan.hangs = true } }
 
-// CutOff cuts the connection before anything is executed.
-func CutOff() Fault { return func(s *script) { s.cut = cutBefore } }
+// CutOff cuts the connection and executes nothing.
+func CutOff() Fault { return func(plan *faultPlan) { plan.cut = cutBeforeExecution } }
 
-// Late is a proxy that gives up on the cloud with 504 and still delivers the
-// request, when deliver is closed.
-func Late(deliver <-chan struct{}) Fault { return func(s *script) { s.late = deliver } }
-
-// Status answers with an error and executes nothing. The message may be
-// empty.
-func Status(status int, message string) Fault {
-	return func(s *script) { s.status, s.message = status, message }
+// DeliveredLate answers 504 like a proxy that gives up on the cloud, and executes the request when
+// deliver is closed.
+func DeliveredLate(deliver <-chan struct{}) Fault {
+	return func(plan *faultPlan) { plan.delivery = deliver }
 }
 
-// Throttled answers with 413 or 429 as a rate limit does; retryAfter is in
-// seconds, negative: the header is missing.
+// Status answers with an error and executes nothing. The message may be empty.
+func Status(status int, message string) Fault {
+	return func(plan *faultPlan) { plan.status, plan.message = status, message }
+}
+
+// Throttled answers with the status 413 or 429 of a rate limit and executes nothing. retryAfter is
+// in seconds; if it is negative, the answer has no Retry-After header.
 func Throttled(status, retryAfter int) Fault {
-	return func(s *script) {
-		s.status, s.message = status, "This request was rate-limited."
+	return func(plan *faultPlan) {
+		plan.status, plan.message = status, "This request was rate-limited."
 		if retryAfter >= 0 {
-			s.retryAfter = itoa(retryAfter)
+			plan.retryAfter = strconv.Itoa(retryAfter)
 		}
 	}
 }
 
-// answer is the scripted answer in the shape of the service.
-func (s script) answer(service string) *reply {
+// errorReply returns the planned error in the format of the service.
+func (plan faultPlan) errorReply(service string) *reply {
 	if service == identityPath {
-		return keystoneError(s.status, http.StatusText(s.status), s.message)
+		return keystoneError(plan.status, http.StatusText(plan.status), plan.message)
 	}
-	return overLimit(s.status, s.message, s.retryAfter)
+	return overLimitError(plan.status, plan.message, plan.retryAfter)
 }
 
-// TokenExpires makes the token of the request invalid, so that it is answered
-// with 401.
-func TokenExpires() Fault { return func(s *script) { s.expire = true } }
+// TokenExpires invalidates the token of the request, which is then answered with 401.
+func TokenExpires() Fault { return func(plan *faultPlan) { plan.expireToken = true } }
 
-// Truncated sends half of the body, with the length of the half.
-func Truncated() Fault { return func(s *script) { s.truncate = true } }
+// Truncated sends only the first half of the body; the Content-Length is that of the half.
+func Truncated() Fault { return func(plan *faultPlan) { plan.truncate = true } }
 
-// WrongContentType executes the request and answers with a page of HTML, as a
-// proxy in between does.
-func WrongContentType() Fault { return func(s *script) { s.contentType = "text/html" } }
+// WrongContentType executes the request and answers with an HTML page, like a proxy.
+func WrongContentType() Fault { return func(plan *faultPlan) { plan.contentType = "text/html" } }
 
-// Stuck leaves the volume, snapshot or backup in the state of passage:
-// extending, creating, deleting, attaching, detaching. Release ends it.
-func Stuck() Fault { return func(s *script) { s.outcome = stuck } }
+// Stuck leaves the object in the state that it has while the work runs: extending, creating,
+// deleting, attaching, detaching, … Release ends the work.
+func Stuck() Fault { return func(plan *faultPlan) { plan.outcome = outcomeStuck } }
 
-// Slow adds to the time until the work is done.
-func Slow(d time.Duration) Fault { return func(s *script) { s.slow = d } }
+// Slow adds d to the time of the work that follows the answer.
+func Slow(d time.Duration) Fault { return func(plan *faultPlan) { plan.extraWorkTime = d } }
 
-// Fails ends the work badly: a create in "error", an extend in
-// "error_extending" with a message, a delete in "error_deleting"; an attach
-// goes back to "available", a detach to "in-use", a retype to the old type.
-func Fails() Fault { return func(s *script) { s.outcome = fails } }
+// Fails lets the work fail. A new volume, snapshot or backup ends in "error", an extension in
+// "error_extending", a deleted volume or snapshot in "error_deleting"; an attachment goes back to
+// "available", a detachment to "in-use", a retype to the old type.
+func Fails() Fault { return func(plan *faultPlan) { plan.outcome = outcomeFailure } }
 
-// Refused lets Cinder's scheduler find no backend: an extend goes back to the
-// state and size before, a create ends in "error", the deletion of a snapshot
-// goes back to "available"; a message tells why.
-func Refused() Fault { return func(s *script) { s.outcome = refused } }
+// Refused lets Cinder's scheduler find no backend. An extension goes back to the old state and
+// size, a deleted snapshot to "available", a retype to the old type; a new volume, snapshot or
+// backup ends in "error". Extensions, new volumes and snapshots leave a user message.
+func Refused() Fault { return func(plan *faultPlan) { plan.outcome = outcomeRefused } }
 
-// EndsWithSize ends an extend well, but with this many GiB.
+// EndsWithSize lets an extension succeed with this size in GiB, whatever the request asked for.
 func EndsWithSize(gib int) Fault {
-	return func(s *script) { s.outcome, s.size = endsShort, gib }
+	return func(plan *faultPlan) { plan.outcome, plan.size = outcomeOtherSize, gib }
 }
 
-// StaysReserved leaves an attach in the state "reserved". Release ends it.
-func StaysReserved() Fault { return func(s *script) { s.outcome = reserved } }
+// StaysReserved leaves an attachment in the state "reserved". Release ends the work.
+func StaysReserved() Fault { return func(plan *faultPlan) { plan.outcome = outcomeReserved } }
 
-// Lingers ends a detach in Cinder while Nova still lists the volume in the
-// next n requests for attachments.
-func Lingers(n int) Fault { return func(s *script) { s.lingers = n } }
+// StaysListed ends a detachment in Cinder, but Nova shows the attachment in the next n requests for
+// it.
+func StaysListed(n int) Fault { return func(plan *faultPlan) { plan.staleReads = n } }
 
-// EventLost loses the event to Nova after an extend: Cinder reports the new
-// size, the guest keeps the old one. Cinder leaves a message (009).
-func EventLost() Fault { return func(s *script) { s.eventLost = true } }
+// EventLost loses the event that tells Nova about an extension: Cinder reports the new size, but
+// the guest keeps the old one. If Cinder cannot send the event (ExtendVolume), it leaves a user
+// message (009); if Nova loses the event (GuestResize), there is no message.
+func EventLost() Fault { return func(plan *faultPlan) { plan.eventLost = true } }

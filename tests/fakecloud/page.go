@@ -8,42 +8,45 @@ import (
 	"strings"
 )
 
-// page is what a list request asks for: which, in which order, how many.
+// page is the query of a list request: which objects, in which order, how many.
 type page struct {
-	limit  int
-	marker string
-	offset int
-	order  []sortKey
-	filter url.Values // what is left of the query
+	maxItems int
+	marker   string
+	offset   int
+	order    []sortKey
+	filter   url.Values // filters: the query without the fields above
 }
 
+// sortKey is one field of the order.
 type sortKey struct {
 	name      string
 	ascending bool
 }
 
-func newPage(x *exchange, most int) (*page, *reply) {
+// parsePage reads the query of a list request. maxItems bounds the items of one page
+// (osapi_max_limit of Cinder and Nova). parsePage refuses malformed limits, offsets and orders.
+func parsePage(x *exchange, maxItems int) (*page, *reply) {
 	q := x.http.URL.Query()
-	p := &page{limit: most, marker: q.Get("marker"), filter: q}
+	p := &page{maxItems: maxItems, marker: q.Get("marker"), filter: q}
 	if s := q.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
-			return nil, fault(http.StatusBadRequest, "limit param must be an integer")
+			return nil, apiError(http.StatusBadRequest, "limit param must be an integer")
 		}
 		if n < 0 {
-			return nil, fault(http.StatusBadRequest, "limit param must be positive")
+			return nil, apiError(http.StatusBadRequest, "limit param must be positive")
 		}
-		p.limit = min(n, most)
+		p.maxItems = min(n, maxItems)
 	}
 	if s := q.Get("offset"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 {
-			return nil, faultf(http.StatusBadRequest, "offset must be an integer")
+			return nil, apiErrorf(http.StatusBadRequest, "offset must be an integer")
 		}
 		p.offset = n
 	}
-	if bad := p.sorting(q); bad != nil {
-		return nil, bad
+	if refusal := p.parseSorting(q); refusal != nil {
+		return nil, refusal
 	}
 	for _, k := range []string{"limit", "marker", "offset", "sort", "sort_key", "sort_dir"} {
 		q.Del(k)
@@ -51,9 +54,12 @@ func newPage(x *exchange, most int) (*page, *reply) {
 	return p, nil
 }
 
-func (p *page) sorting(q url.Values) *reply {
+// parseSorting reads the order: sort=key:direction,… or the deprecated sort_key and sort_dir.
+// Without either the newest objects come first.
+func (p *page) parseSorting(q url.Values) *reply {
 	if q.Has("sort") && (q.Has("sort_key") || q.Has("sort_dir")) {
-		return fault(http.StatusBadRequest, "The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.")
+		return apiError(http.StatusBadRequest,
+			"The 'sort_key' and 'sort_dir' parameters are deprecated and cannot be used with the 'sort' parameter.")
 	}
 	spec := q.Get("sort")
 	if spec == "" {
@@ -68,18 +74,19 @@ func (p *page) sorting(q url.Values) *reply {
 	for part := range strings.SplitSeq(spec, ",") {
 		name, dir, _ := strings.Cut(strings.TrimSpace(part), ":")
 		if dir != "" && dir != "asc" && dir != "desc" {
-			return fault(http.StatusBadRequest, "Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
+			return apiError(http.StatusBadRequest, "Invalid input received: Unknown sort direction, must be 'desc' or 'asc'.")
 		}
 		p.order = append(p.order, sortKey{name, dir == "asc"})
 	}
 	return nil
 }
 
-// restrict leaves the filters that users may use. Others are refused since 3.31;
-// before, they are ignored. Only those by metadata can be taken from users here.
-func (p *page) restrict(version microversion, filters []string) *reply {
-	if version.since(31) {
-		return p.reject(filters...)
+// checkUserFilters checks the filters of a user who is not an administrator. Since 3.31 Cinder
+// refuses filters that resource_filters.json does not list; before, Cinder ignores them. Of the
+// ignored filters only metadata would have an effect here.
+func (p *page) checkUserFilters(version microversion, filters []string) *reply {
+	if version.isAtLeast(31) {
+		return p.checkFilters(filters...)
 	}
 	if !slices.Contains(filters, "metadata") {
 		p.filter.Del("metadata")
@@ -87,24 +94,24 @@ func (p *page) restrict(version microversion, filters []string) *reply {
 	return nil
 }
 
-// reject refuses filters that are not known, as Cinder does since 3.31.
-func (p *page) reject(known ...string) *reply {
-	var bad []string
+// checkFilters refuses filters that are not known, as Cinder does since 3.31.
+func (p *page) checkFilters(known ...string) *reply {
+	var unknown []string
 	for k := range p.filter {
 		if !slices.Contains(known, k) && k != "all_tenants" && k != "with_count" {
-			bad = append(bad, k)
+			unknown = append(unknown, k)
 		}
 	}
-	if len(bad) == 0 {
+	if len(unknown) == 0 {
 		return nil
 	}
-	slices.Sort(bad)
-	return faultf(http.StatusBadRequest, "Invalid filters %s are found in query options.", strings.Join(bad, ","))
+	slices.Sort(unknown)
+	return apiErrorf(http.StatusBadRequest, "Invalid filters %s are found in query options.", strings.Join(unknown, ","))
 }
 
-// keeps tells whether a thing passes the filters; field gives its value for a
-// filter, or false for a filter that is ignored.
-func (p *page) keeps(field func(key string) (string, bool)) bool {
+// matches reports whether an object passes the filters. field returns the value of the object for a
+// filter; it returns false if the filter is ignored.
+func (p *page) matches(field func(key string) (string, bool)) bool {
 	for k := range p.filter {
 		if have, known := field(k); known && have != p.filter.Get(k) {
 			return false
@@ -113,29 +120,39 @@ func (p *page) keeps(field func(key string) (string, bool)) bool {
 	return true
 }
 
-// paged cuts the page out of the sorted list. more is the marker of the next
-// page; it is given whenever the page is full, as Cinder does.
-func paged[T any](p *page, sorted []T, id func(T) string, missing string) (cutOut []T, more string, bad *reply) {
+// cutPage returns the page of the sorted list, and the marker of the next page if the page is full:
+// like Cinder, cutPage does not check whether objects follow. notFound is the text of the error for
+// a marker that is not in the list.
+func cutPage[T any](
+	p *page, sorted []T, id func(T) string, notFound string,
+) (shown []T, nextMarker string, refusal *reply) {
 	if p.marker != "" {
 		i := slices.IndexFunc(sorted, func(t T) bool { return id(t) == p.marker })
 		if i < 0 {
-			return nil, "", faultf(http.StatusNotFound, missing, p.marker)
+			return nil, "", apiErrorf(http.StatusNotFound, notFound, p.marker)
 		}
 		sorted = sorted[i+1:]
 	}
 	sorted = sorted[min(p.offset, len(sorted)):]
-	if len(sorted) >= p.limit {
-		sorted = sorted[:p.limit]
+	if len(sorted) >= p.maxItems {
+		sorted = sorted[:p.maxItems]
 	}
-	if len(sorted) > 0 && len(sorted) == p.limit {
-		more = id(sorted[len(sorted)-1])
+	if len(sorted) > 0 && len(sorted) == p.maxItems {
+		nextMarker = id(sorted[len(sorted)-1])
 	}
-	return sorted, more, nil
+	return sorted, nextMarker, nil
 }
 
-// metadataFilter reads {'key': 'value'} as a client writes it in a query, in
-// Python's or JSON's notation. ok is false for anything else.
-func metadataFilter(s string) (want map[string]string, ok bool) {
+// nextPageURL returns the URL of the page after the one that ends with marker.
+func (c *Cloud) nextPageURL(x *exchange, marker string) string {
+	q := x.http.URL.Query()
+	q.Set("marker", marker)
+	return c.url + strings.TrimSuffix(x.http.URL.Path, "/") + "?" + q.Encode()
+}
+
+// parseMetadataFilter reads the filter {'key': 'value'} in the notation of Python or JSON. ok is
+// false if s is anything else.
+func parseMetadataFilter(s string) (want map[string]string, ok bool) {
 	s = strings.TrimSpace(s)
 	if !strings.HasPrefix(s, "{") || !strings.HasSuffix(s, "}") {
 		return nil, false

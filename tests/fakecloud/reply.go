@@ -5,32 +5,32 @@ import (
 	"net/http"
 )
 
+// jsonType is the content type of every answer that the services write.
 const jsonType = "application/json"
 
 // object is a JSON object.
 type object = map[string]any
 
-// reply is an answer before it is put on the wire.
+// reply is an answer before the cloud sends it.
 type reply struct {
 	status int
 	body   any // marshaled as JSON; nil: no body
 	header map[string]string
 }
 
-func answer(status int, body any) *reply { return &reply{status: status, body: body} }
+func newReply(status int, body any) *reply { return &reply{status: status, body: body} }
 
-// fault is an error in the shape of Cinder and Nova.
-func fault(status int, message string) *reply {
-	body := object{"code": status, "message": message}
-	r := &reply{status: status, body: object{faultName(status): body}}
-	return r
+// apiError returns an error in the format of Cinder and Nova.
+func apiError(status int, message string) *reply {
+	return overLimitError(status, message, "")
 }
 
-func faultf(status int, format string, args ...any) *reply {
-	return fault(status, fmt.Sprintf(format, args...))
+func apiErrorf(status int, format string, args ...any) *reply {
+	return apiError(status, fmt.Sprintf(format, args...))
 }
 
-func faultName(status int) string {
+// apiErrorName returns the key of an error of this status in the body.
+func apiErrorName(status int) string {
 	switch status {
 	case http.StatusBadRequest:
 		return "badRequest"
@@ -56,11 +56,11 @@ func faultName(status int) string {
 	return "computeFault"
 }
 
-// overLimit is a 413 or 429; retryAfter may be empty, then neither header nor
-// key is there.
-func overLimit(status int, message, retryAfter string) *reply {
+// overLimitError returns a 413 or 429 with retryAfter as header and in the body; neither is there
+// if retryAfter is empty.
+func overLimitError(status int, message, retryAfter string) *reply {
 	body := object{"code": status, "message": message}
-	r := &reply{status: status, body: object{faultName(status): body}}
+	r := &reply{status: status, body: object{apiErrorName(status): body}}
 	if retryAfter != "" {
 		body["retryAfter"] = retryAfter
 		r.header = map[string]string{"Retry-After": retryAfter}
@@ -68,21 +68,24 @@ func overLimit(status int, message, retryAfter string) *reply {
 	return r
 }
 
-// overQuota is how Cinder refuses for quota: 413 with "Retry-After: 0".
-func overQuota(exception, format string, args ...any) *reply {
-	return overLimit(http.StatusRequestEntityTooLarge, exception+": "+fmt.Sprintf(format, args...), "0")
+// overQuotaError returns the error of Cinder for an exceeded quota: 413 with "Retry-After: 0".
+func overQuotaError(exception, format string, args ...any) *reply {
+	return overLimitError(http.StatusRequestEntityTooLarge, exception+": "+fmt.Sprintf(format, args...), "0")
 }
 
-// nowhere is the answer to a path that no service knows.
-func nowhere() *reply {
-	return answer(http.StatusNotFound, object{"code": "404 Not Found", "title": "Not Found", "message": "The resource could not be found.<br /><br />\n\n\n"})
+// unknownPathError returns the answer to a path that no service knows.
+func unknownPathError() *reply {
+	return newReply(http.StatusNotFound, object{
+		"code": "404 Not Found", "title": "Not Found", "message": "The resource could not be found.<br /><br />\n\n\n",
+	})
 }
 
-// unauthorized is the 401 of Keystone and of the middleware before the other
-// services.
-func unauthorized(uri string) *reply {
-	r := answer(http.StatusUnauthorized, object{"error": object{
-		"code": http.StatusUnauthorized, "title": "Unauthorized", "message": "The request you have made requires authentication.",
+// unauthorizedError returns the 401 of Keystone and of the middleware in front of the other
+// services. uri is the URL of Keystone.
+func unauthorizedError(uri string) *reply {
+	r := newReply(http.StatusUnauthorized, object{"error": object{
+		"code": http.StatusUnauthorized, "title": "Unauthorized",
+		"message": "The request you have made requires authentication.",
 	}})
 	r.header = map[string]string{"WWW-Authenticate": fmt.Sprintf("Keystone uri=%q", uri)}
 	return r

@@ -5,25 +5,26 @@ import (
 	"strings"
 )
 
-// handler does one call. The cloud's lock is held.
+// handler answers one call. The caller holds the mutex of the cloud.
 type handler func(c *Cloud, x *exchange) *reply
 
-// route leads requests to a handler.
+// route assigns a handler to a method and a path.
 type route struct {
-	service string // path of the service
-	method  string
-	path    string // below the service, with {names}
-	action  string // key of the body, for an action
-	call    Call
-	auth    bool
-	bare    bool // neither version nor request ID in the answer
-	since   int  // minor microversion that brought it
-	handle  handler
+	service      string // path prefix of the service
+	method       string
+	path         string // below the service; {name} matches one segment
+	action       string // key of the body; empty if the route is not an action
+	call         Call
+	needsToken   bool
+	omitsHeaders bool // the answer has no headers for the version and the request ID
+	minMinor     int  // lowest minor microversion that has the route
+	handle       handler
 }
 
-// match compares the path; {names} stand for one segment each.
-func (r route) match(segments []string) (map[string]string, bool) {
-	want := strings.Split(strings.Trim(r.path, "/"), "/")
+// matchPath reports whether the segments match the path of the route, and returns the segments that
+// the {names} match.
+func (rt route) matchPath(segments []string) (map[string]string, bool) {
+	want := strings.Split(strings.Trim(rt.path, "/"), "/")
 	if len(want) != len(segments) {
 		return nil, false
 	}
@@ -40,15 +41,15 @@ func (r route) match(segments []string) (map[string]string, bool) {
 	return values, true
 }
 
-// route finds the handler of a request. Since Cinder 3.67 the project in the
-// path is optional.
+// route sets the route of a request. Since Cinder 3.67 the project ID in the path is optional; the
+// fake accepts paths without it at every version.
 func (c *Cloud) route(x *exchange) {
 	service, rest := splitService(x.http.URL.Path)
-	x.route = route{service: service, call: Unknown, auth: service != ""}
+	x.route = route{service: service, call: UnknownCall, needsToken: service != ""}
 	project := ""
 	if below, ok := strings.CutPrefix(rest, "/v3/"); ok && service == volumePath {
 		first, after, _ := strings.Cut(below, "/")
-		if isID(first) && after != "" {
+		if isProjectID(first) && after != "" {
 			project, rest = first, "/v3/"+after
 		}
 	}
@@ -57,7 +58,7 @@ func (c *Cloud) route(x *exchange) {
 		if r.service != service || r.method != x.http.Method {
 			continue
 		}
-		values, ok := r.match(segments)
+		values, ok := r.matchPath(segments)
 		if !ok {
 			continue
 		}
@@ -76,6 +77,7 @@ func (c *Cloud) route(x *exchange) {
 	x.values["project"] = project
 }
 
+// splitService splits the path prefix of a service from a path.
 func splitService(path string) (service, rest string) {
 	for _, s := range []string{identityPath, volumePath, computePath} {
 		if rest, ok := strings.CutPrefix(path, s); ok && (rest == "" || rest[0] == '/') {
@@ -85,8 +87,8 @@ func splitService(path string) (service, rest string) {
 	return "", path
 }
 
-// isID tells an identifier of a project or the like: 32 hexadecimal digits.
-func isID(s string) bool {
+// isProjectID reports whether s has the form of a project ID: 32 hexadecimal digits.
+func isProjectID(s string) bool {
 	return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
@@ -97,13 +99,21 @@ func firstKey(o object) string {
 	return ""
 }
 
-// versionDocument answers a discovery request.
+// versionDocument returns a handler that answers with the versions of a service.
 func versionDocument(status int, body func(*Cloud) any) handler {
-	return func(c *Cloud, _ *exchange) *reply { return answer(status, body(c)) }
+	return func(c *Cloud, _ *exchange) *reply { return newReply(status, body(c)) }
 }
 
 func link(rel, href string) object { return object{"rel": rel, "href": href} }
 
-func discovery(service, path string, auth bool, status int, body func(*Cloud) any) route {
-	return route{service: service, method: http.MethodGet, path: path, call: Discover, auth: auth, handle: versionDocument(status, body)}
+// discoveryRoute returns the route of a version document.
+func discoveryRoute(service, path string, auth bool, status int, body func(*Cloud) any) route {
+	return route{
+		service:    service,
+		method:     http.MethodGet,
+		path:       path,
+		call:       Discover,
+		needsToken: auth,
+		handle:     versionDocument(status, body),
+	}
 }

@@ -1,283 +1,273 @@
 package fakecloud
 
 import (
-	"encoding/json"
-	"io"
-	"net"
+	"maps"
 	"net/http"
-	"strconv"
-	"strings"
+	"slices"
+	"time"
 )
 
-// The services live below these paths of one server, as behind a web server.
-const (
-	identityPath = "/identity"
-	volumePath   = "/volume"
-	computePath  = "/compute"
-)
-
-// maxBody is the largest request that is read, in bytes (Cinder's default).
-const maxBody = 114688
-
-// exchange is one request on its way through the cloud.
-type exchange struct {
-	http      *http.Request
-	requestID string
-	route     route
-	values    map[string]string // of the {names} in the route
-	body      object
-	action    string // the key of an action's body
-	version   microversion
-	token     *token
-	script    script
+// Server is an instance as Nova shows it.
+type Server struct {
+	ID     string
+	Name   string
+	Status string // ACTIVE, SHUTOFF, ERROR, …; an ACTIVE or PAUSED guest sees a new size at once
+	Zone   string
+	Locked bool
 }
 
-// part returns the object below key in the body, or an empty one.
-func (x *exchange) part(key string) object {
-	o, _ := x.body[key].(object)
-	if o == nil {
-		return object{}
-	}
-	return o
+// server is the state of a server.
+type server struct {
+	Server
+	projectID, userID string
+	created           time.Time
+	disks             []*disk
+	isDeleting        bool
 }
 
-func (o objectReader) text(key string) string {
-	s, _ := o.object[key].(string)
-	return s
+// disk is a block device mapping of Nova. It exists from the request to attach to the end of the
+// detachment.
+type disk struct {
+	id, volumeID, attachmentID string
+	device                     string
+	tag                        any
+	deleteOnTermination        bool
+	guestSize                  int  // in GiB, as the guest sees it
+	inGuest                    bool // the guest has the disk
+	staleReads                 int  // requests that still show the detached disk
 }
 
-// objectReader reads fields of a JSON object that a client sent.
-type objectReader struct{ object object }
-
-// number reads a whole number, also one in a string, as Cinder does.
-func (o objectReader) number(key string) (n int, given, valid bool) {
-	switch v := o.object[key].(type) {
-	case nil:
-		return 0, false, true
-	case json.Number:
-		n, err := strconv.Atoi(v.String())
-		return n, true, err == nil
-	case string:
-		n, err := strconv.Atoi(v)
-		return n, true, err == nil
-	}
-	return 0, true, false
-}
-
-// positive checks a whole number as the schemas of Cinder do.
-func (o objectReader) positive(key string) *reply {
-	n, given, valid := o.number(key)
-	switch {
-	case !given:
-		return nil
-	case !valid:
-		return faultf(http.StatusBadRequest, "Invalid input for field/attribute %s. Value: %v. '%[2]v' does not match '^[0-9]+$'", key, o.object[key])
-	case n < 1:
-		return faultf(http.StatusBadRequest, "Invalid input for field/attribute %s. Value: %d. %[2]d is less than the minimum of 1", key, n)
+// findDisk returns the disk of a volume, or nil.
+func (s *server) findDisk(volumeID string) *disk {
+	if i := slices.IndexFunc(s.disks, func(d *disk) bool { return d.volumeID == volumeID }); i >= 0 {
+		return s.disks[i]
 	}
 	return nil
 }
 
-func (o objectReader) metadata() map[string]string {
-	in, _ := o.object["metadata"].(object)
-	out := make(map[string]string, len(in))
-	for k, v := range in {
-		if s, ok := v.(string); ok {
-			out[k] = s
-		}
-	}
-	return out
+func (s *server) removeDisk(volumeID string) {
+	s.disks = slices.DeleteFunc(s.disks, func(d *disk) bool { return d.volumeID == volumeID })
 }
 
-// ServeHTTP answers one request.
-func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !c.enter() {
-		return
+// AddServer adds a running server to the project csi and returns its ID. An empty id stands for a
+// new random one.
+func (c *Cloud) AddServer(id string) string { return c.SetServer(Server{ID: id}) }
+
+// SetServer adds a server to the project csi or overwrites its fields, and returns its ID. When a
+// server goes from SHUTOFF to ACTIVE, its guest sees the present sizes of the volumes.
+func (c *Cloud) SetServer(s Server) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.ID == "" {
+		s.ID = c.newID()
 	}
-	defer c.running.Done()
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		return
+	if s.Name == "" {
+		s.Name = "server-" + s.ID[:min(8, len(s.ID))]
 	}
-	x := &exchange{http: r}
-	decoder := json.NewDecoder(strings.NewReader(string(raw)))
-	decoder.UseNumber()
-	malformed := len(raw) > 0 && decoder.Decode(&x.body) != nil
-	c.route(x)
-	wait := c.admit(x)
-	if x.script.cut == cutBefore {
-		sever(w)
-		return
+	if s.Status == "" {
+		s.Status = "ACTIVE"
 	}
-	if !c.resumes(x) || !c.pause(wait) {
-		sever(w)
-		return
+	if s.Zone == "" {
+		s.Zone = "nova"
 	}
-	if x.script.late != nil {
-		c.performLate(x, malformed)
-		gatewayTimeout(w)
-		return
+	state := c.servers[s.ID]
+	if state == nil {
+		state = &server{projectID: c.users[0].project, userID: c.users[0].id, created: now()}
+		c.servers[s.ID] = state
 	}
-	out := c.perform(x, malformed)
-	c.note(x, out)
-	c.send(w, x, out)
+	boots := state.Status == "SHUTOFF" && s.Status == "ACTIVE"
+	state.Server = s
+	for _, d := range state.disks {
+		if v := c.volumes[d.volumeID]; boots && v != nil {
+			d.guestSize = v.Size
+		}
+	}
+	return s.ID
 }
 
-// performLate does what was asked when the script says so; nobody gets the
-// answer.
-func (c *Cloud) performLate(x *exchange, malformed bool) {
-	c.running.Go(func() {
-		select {
-		case <-x.script.late:
-			c.note(x, c.perform(x, malformed))
-		case <-c.done:
+// RemoveServer removes a server at once and detaches its volumes, as a deletion does in the end.
+func (c *Cloud) RemoveServer(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.servers[id]; s != nil {
+		c.removeServerLocked(s)
+	}
+}
+
+// PurgeServer removes a server but leaves its attachments in Cinder, as a purge of Nova's database
+// does.
+func (c *Cloud) PurgeServer(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.servers, id)
+}
+
+// SetMaxDisks sets the maximum disks of a server; 0 sets no limit.
+func (c *Cloud) SetMaxDisks(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts.MaxDisks = n
+}
+
+// removeServerLocked is RemoveServer for a caller that holds c.mu.
+func (c *Cloud) removeServerLocked(s *server) {
+	for _, d := range slices.Clone(s.disks) {
+		c.endAttachment(s, d)
+	}
+	delete(c.servers, s.ID)
+}
+
+// GuestSize returns the size in GiB that the guest sees. ok is false if the guest has no disk of
+// the volume.
+func (c *Cloud) GuestSize(serverID, volumeID string) (gib int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.servers[serverID]
+	if s == nil {
+		return 0, false
+	}
+	if d := s.findDisk(volumeID); d != nil && d.inGuest {
+		return d.guestSize, true
+	}
+	return 0, false
+}
+
+// findServer returns the server in the path of the request, if the caller may see it.
+func (c *Cloud) findServer(x *exchange) (*server, *reply) {
+	id := x.values["id"]
+	s := c.servers[id]
+	if s == nil || (s.projectID != x.token.projectID() && !x.token.hasRole("admin")) {
+		return nil, apiErrorf(http.StatusNotFound, "Instance %s could not be found.", id)
+	}
+	return s, nil
+}
+
+func (c *Cloud) serverLinks(s *server) []any {
+	return []any{
+		link("self", c.url+computePath+"/v2.1/servers/"+s.ID), link("bookmark", c.url+computePath+"/servers/"+s.ID),
+	}
+}
+
+func (c *Cloud) serverView(x *exchange, s *server) object {
+	vmState := map[string]string{
+		"ACTIVE": "active", "SHUTOFF": "stopped", "ERROR": "error", "PAUSED": "paused", "DELETED": "deleted",
+	}[s.Status]
+	var task any
+	if s.isDeleting {
+		task = "deleting"
+	}
+	volumes := []object{}
+	for _, d := range s.disks {
+		v := object{"id": d.volumeID}
+		if x.version.isAtLeast(3) {
+			v["delete_on_termination"] = d.deleteOnTermination
 		}
+		volumes = append(volumes, v)
+	}
+	bookmark := func(collection, id string) []any {
+		return []any{link("bookmark", c.url+computePath+"/"+collection+"/"+id)}
+	}
+	view := object{
+		"id":                                   s.ID,
+		"name":                                 s.Name,
+		"status":                               s.Status,
+		"tenant_id":                            s.projectID,
+		"user_id":                              s.userID,
+		"metadata":                             object{},
+		"hostId":                               "0f7a1b",
+		"image":                                object{"id": "tiny", "links": bookmark("images", "tiny")},
+		"flavor":                               object{"id": "1", "links": bookmark("flavors", "1")},
+		"created":                              s.created.Format(time.RFC3339),
+		"updated":                              s.created.Format(time.RFC3339),
+		"addresses":                            object{},
+		"accessIPv4":                           "",
+		"accessIPv6":                           "",
+		"links":                                c.serverLinks(s),
+		"progress":                             0,
+		"config_drive":                         "",
+		"key_name":                             nil,
+		"OS-DCF:diskConfig":                    "MANUAL",
+		"OS-EXT-AZ:availability_zone":          s.Zone,
+		"OS-SRV-USG:launched_at":               s.created.Format(timeLayout),
+		"OS-SRV-USG:terminated_at":             nil,
+		"OS-EXT-STS:task_state":                task,
+		"OS-EXT-STS:vm_state":                  vmState,
+		"OS-EXT-STS:power_state":               1,
+		"os-extended-volumes:volumes_attached": volumes,
+	}
+	for minor, fields := range map[int]object{
+		9: {"locked": s.Locked}, 19: {"description": nil}, 26: {"tags": []any{}}, 63: {"trusted_image_certificates": nil},
+		73: {"locked_reason": nil}, 71: {"server_groups": []any{}},
+		90: {"OS-EXT-SRV-ATTR:hostname": s.Name},
+	} {
+		if x.version.isAtLeast(minor) {
+			maps.Copy(view, fields)
+		}
+	}
+	if x.version.isAtLeast(47) {
+		view["flavor"] = object{
+			"vcpus": 1, "ram": 128, "disk": 1, "ephemeral": 0, "swap": 0, "original_name": "t1", "extra_specs": object{},
+		}
+	}
+	return view
+}
+
+func (c *Cloud) getServer(x *exchange) *reply {
+	s, refusal := c.findServer(x)
+	if refusal != nil {
+		return refusal
+	}
+	return newReply(http.StatusOK, object{"server": c.serverView(x, s)})
+}
+
+func (c *Cloud) listServers(x *exchange) *reply {
+	var found []*server
+	for _, s := range c.servers {
+		if s.projectID == x.token.projectID() {
+			found = append(found, s)
+		}
+	}
+	slices.SortFunc(found, func(a, b *server) int { return b.created.Compare(a.created) })
+	p, refusal := parsePage(x, c.opts.ListLimit)
+	if refusal != nil {
+		return refusal
+	}
+	shown, nextMarker, refusal := cutPage(p, found, func(s *server) string { return s.ID }, "marker [%s] not found")
+	if refusal != nil {
+		return refusal
+	}
+	list := []object{}
+	for _, s := range shown {
+		if x.route.path == "/v2.1/servers/detail" {
+			list = append(list, c.serverView(x, s))
+			continue
+		}
+		list = append(list, object{"id": s.ID, "name": s.Name, "links": c.serverLinks(s)})
+	}
+	out := object{"servers": list}
+	if nextMarker != "" {
+		out["servers_links"] = []any{link("next", c.nextPageURL(x, nextMarker))}
+	}
+	return newReply(http.StatusOK, out)
+}
+
+// deleteServer detaches the volumes after the answer. Then Nova shows the server as DELETED for a
+// moment before the server is gone.
+func (c *Cloud) deleteServer(x *exchange) *reply {
+	s, refusal := c.findServer(x)
+	if refusal != nil {
+		return refusal
+	}
+	if s.Locked {
+		return apiErrorf(http.StatusConflict, "Instance %s is locked", s.ID)
+	}
+	s.isDeleting = true
+	c.runWork(x, s.ID, func() {
+		s.isDeleting, s.Status = false, "DELETED"
+		for _, d := range slices.Clone(s.disks) {
+			c.endAttachment(s, d)
+		}
+		c.runAfter(c.drawWorkTime(DeleteServer)/4, func() { c.removeServerLocked(s) })
 	})
-}
-
-// gatewayTimeout answers as nginx does.
-func gatewayTimeout(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "text/html")
-	w.WriteHeader(http.StatusGatewayTimeout)
-	_, _ = io.WriteString(w, "<html>\r\n<head><title>504 Gateway Time-out</title></head>\r\n<body>\r\n"+
-		"<center><h1>504 Gateway Time-out</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n")
-}
-
-func (c *Cloud) enter() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.closed {
-		c.running.Add(1)
-	}
-	return !c.closed
-}
-
-// perform does what was asked, under the lock.
-func (c *Cloud) perform(x *exchange, malformed bool) *reply {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x.script.expire {
-		delete(c.tokens, x.http.Header.Get("X-Auth-Token"))
-	}
-	if x.script.status != 0 {
-		_ = c.chooseVersion(x) // for the record
-		return x.script.answer(x.route.service)
-	}
-	if x.route.auth {
-		if out := c.authenticate(x); out != nil {
-			return out
-		}
-	}
-	if x.route.handle == nil && x.action == "" {
-		return nowhere()
-	}
-	if out := c.chooseVersion(x); out != nil {
-		return out
-	}
-	project := x.values["project"]
-	switch {
-	case project != "" && project != x.token.projectID():
-		return fault(http.StatusBadRequest, "Malformed request url")
-	case x.route.handle == nil && x.route.service == computePath:
-		return faultf(http.StatusBadRequest, "There is no such action: %s", x.action)
-	case x.route.handle == nil:
-		return faultf(http.StatusBadRequest, "There is no such action: %s. Verify the request body and Content-Type header and try again.", x.action)
-	case !x.version.since(x.route.since):
-		return fault(http.StatusNotFound, "The resource could not be found.")
-	case malformed:
-		return fault(http.StatusBadRequest, "Malformed request body")
-	}
-	return x.route.handle(c, x)
-}
-
-// authenticate looks at the token.
-func (c *Cloud) authenticate(x *exchange) *reply {
-	t := c.valid(x.http.Header.Get("X-Auth-Token"))
-	if t == nil {
-		return unauthorized(c.url + identityPath)
-	}
-	x.token = t
-	return nil
-}
-
-func (c *Cloud) chooseVersion(x *exchange) (out *reply) {
-	switch {
-	case x.route.bare:
-	case x.route.service == volumePath:
-		x.version, out = c.cinder.negotiate(x.http.Header, "volume")
-	case x.route.service == computePath:
-		x.version, out = c.nova.negotiate(x.http.Header, "compute")
-	}
-	return out
-}
-
-// send puts the answer on the wire, or as much of it as the script allows.
-func (c *Cloud) send(w http.ResponseWriter, x *exchange, out *reply) {
-	if x.script.cut == cutAfter {
-		sever(w)
-		return
-	}
-	if x.script.foreign != nil {
-		x.script.foreign.send(w, x.http.URL.Path, out.status)
-		return
-	}
-	h := w.Header()
-	h.Set("Content-Type", jsonType)
-	if !x.route.bare {
-		h.Set("X-Openstack-Request-Id", x.requestID)
-	}
-	switch {
-	case x.version == microversion{}: // not negotiated
-	case x.route.service == volumePath:
-		h.Set("X-Compute-Request-Id", x.requestID)
-		h.Set("Openstack-Api-Version", "volume "+x.version.String())
-		h.Set("Vary", "OpenStack-API-Version")
-	case x.route.service == computePath:
-		h.Set("X-Compute-Request-Id", x.requestID)
-		h.Set("Openstack-Api-Version", "compute "+x.version.String())
-		h.Set("X-Openstack-Nova-Api-Version", x.version.String())
-		h.Set("Vary", "OpenStack-API-Version, X-OpenStack-Nova-API-Version")
-	}
-	for k, v := range out.header {
-		h.Set(k, v)
-	}
-	var body []byte
-	if out.body != nil {
-		var err error
-		if body, err = json.Marshal(out.body); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-	}
-	c.write(w, x, out.status, body)
-}
-
-func (c *Cloud) write(w http.ResponseWriter, x *exchange, status int, body []byte) {
-	h := w.Header()
-	if x.script.contentType != "" {
-		h.Set("Content-Type", x.script.contentType)
-		body = []byte("<html><body><h1>Welcome</h1></body></html>")
-	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if x.script.truncate {
-		body = body[:len(body)/2]
-		h.Set("Content-Length", strconv.Itoa(len(body)))
-	}
-	if len(body) == 0 {
-		h.Del("Content-Type")
-	}
-	w.WriteHeader(status)
-	_, _ = w.Write(body)
-}
-
-// sever cuts the connection with a reset, as a broken network does.
-func sever(w http.ResponseWriter) {
-	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = conn.Close()
+	return newReply(http.StatusNoContent, nil)
 }

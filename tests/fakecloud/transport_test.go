@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -14,148 +15,146 @@ import (
 
 func TestLostReplyIsExecuted(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
-	extendCall(c.cloud, fakecloud.LostReply())
-	c.cutOff(c.extendErr(id, 2))
-	eventually(t, func() bool { v, _ := c.cloud.Volume(id); return v.Size == 2 && v.Status == "available" })
+	id := c.createAvailable(1)
+	onExtend(c.cloud, fakecloud.LostReply())
+	c.wantConnectionCut(c.tryExtend(id, 2))
+	await(t, func() bool { v, _ := c.cloud.Volume(id); return v.Size == 2 && v.Status == "available" })
 }
 
-// What hangs is executed when it goes on, also if its client has gone meanwhile.
-func TestHangingRequestIsExecutedLate(t *testing.T) {
+// TestHangingRequestIsExecutedWhenRuleIsRemoved also covers a client that has gone meanwhile.
+func TestHangingRequestIsExecutedWhenRuleIsRemoved(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
-	rule := extendCall(c.cloud, fakecloud.Hangs())
-	ctx, leave := context.WithCancel(t.Context())
+	id := c.createAvailable(1)
+	rule := onExtend(c.cloud, fakecloud.Hangs())
+	ctx, cancel := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
 	go func() {
 		answer <- volumes.ExtendSize(ctx, c.cinder, id, volumes.ExtendSizeOpts{NewSize: 2}).ExtractErr()
 	}()
-	eventually(t, func() bool { return rule.Hits() == 1 })
-	leave()
+	await(t, func() bool { return rule.Hits() == 1 })
+	cancel()
 	if err := <-answer; !errors.Is(err, context.Canceled) {
-		t.Errorf("a request that hangs: %v", err)
+		t.Errorf("a hanging request: got %v, want context.Canceled", err)
 	}
 	if v, _ := c.cloud.Volume(id); v.Size != 1 || v.Status != "available" {
-		t.Errorf("%s, %d GiB before the request went on", v.Status, v.Size)
+		t.Errorf("before Remove: got %s with %d GiB, want available with 1 GiB", v.Status, v.Size)
 	}
 	rule.Remove()
-	eventually(t, func() bool { v, _ := c.cloud.Volume(id); return v.Size == 2 })
-	rule.Remove() // ends nothing twice
+	await(t, func() bool { v, _ := c.cloud.Volume(id); return v.Size == 2 })
+	rule.Remove() // has no effect the second time
 }
 
 func TestCutOffIsNotExecuted(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
-	extendCall(c.cloud, fakecloud.CutOff())
-	c.cutOff(c.extendErr(id, 2))
+	id := c.createAvailable(1)
+	onExtend(c.cloud, fakecloud.CutOff())
+	c.wantConnectionCut(c.tryExtend(id, 2))
 	if v, _ := c.cloud.Volume(id); v.Size != 1 || v.Status != "available" {
-		t.Errorf("it was executed: %s, %d GiB", v.Status, v.Size)
+		t.Errorf("got %s with %d GiB, want available with 1 GiB", v.Status, v.Size)
 	}
 	if c.cloud.Count(fakecloud.ExtendVolume) != 1 {
-		t.Error("the request was not counted")
+		t.Errorf("got %d requests counted, want 1", c.cloud.Count(fakecloud.ExtendVolume))
 	}
 }
 
-func TestErrorStatus(t *testing.T) {
+func TestStatusExecutesNothing(t *testing.T) {
 	for _, status := range []int{500, 502, 503, 504, 403, 406, 409} {
 		c := connect(t, fakecloud.Options{})
-		id := c.available(1)
-		extendCall(c.cloud, fakecloud.Status(status, "no"))
-		c.refused(c.extendErr(id, 2), status)
+		id := c.createAvailable(1)
+		onExtend(c.cloud, fakecloud.Status(status, "no"))
+		c.wantStatus(c.tryExtend(id, 2), status)
 		if v, _ := c.cloud.Volume(id); v.Status != "available" {
-			t.Errorf("%d: it was executed", status)
+			t.Errorf("%d: got the state %s, want available", status, v.Status)
 		}
-		if last := lastOf(c.cloud, fakecloud.ExtendVolume); last.Status != status || last.Microversion != "3.70" {
-			t.Errorf("recorded as %+v", last)
+		if last := lastRequest(c.cloud, fakecloud.ExtendVolume); last.Status != status || last.Microversion != "3.70" {
+			t.Errorf("got the record %+v, want the status %d and the version 3.70", last, status)
 		}
 	}
 }
 
-func TestThrottledWithAndWithoutRetryAfter(t *testing.T) {
+func TestThrottledSetsRetryAfter(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
+	id := c.createAvailable(1)
 	for _, test := range []struct {
 		status, after int
 		header        string
 	}{{429, 7, "7"}, {413, 3, "3"}, {429, -1, ""}, {413, 0, "0"}} {
-		extendCall(c.cloud, fakecloud.Throttled(test.status, test.after))
-		err := c.extendErr(id, 2)
+		onExtend(c.cloud, fakecloud.Throttled(test.status, test.after))
+		err := c.tryExtend(id, 2)
 		var e gophercloud.ErrUnexpectedResponseCode
 		if !errors.As(err, &e) || e.Actual != test.status {
-			t.Fatalf("%+v: %v", test, err)
+			t.Fatalf("got %v, want the status %d", err, test.status)
 		}
-		if have := e.ResponseHeader.Get("Retry-After"); have != test.header {
-			t.Errorf("%+v: Retry-After %q", test, have)
+		if got := e.ResponseHeader.Get("Retry-After"); got != test.header {
+			t.Errorf("%d: got Retry-After %q, want %q", test.status, got, test.header)
 		}
 	}
 }
 
-func TestTokenExpiresInTheMiddle(t *testing.T) {
+func TestTokenExpiresOnceUntilNextSignIn(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
+	id := c.createAvailable(1)
 	before := c.cloud.Count(fakecloud.CreateToken)
-	extendCall(c.cloud, fakecloud.TokenExpires())
+	onExtend(c.cloud, fakecloud.TokenExpires())
 	c.extend(id, 2) // gophercloud signs in again
 	if n := c.cloud.Count(fakecloud.CreateToken) - before; n != 1 {
-		t.Errorf("%d new tokens", n)
+		t.Errorf("got %d new tokens, want 1", n)
 	}
 	if n := c.cloud.Count(fakecloud.ExtendVolume); n != 2 {
-		t.Errorf("%d requests to extend", n)
+		t.Errorf("got %d requests to extend, want 2", n)
 	}
 }
 
-func TestBodiesThatCannotBeRead(t *testing.T) {
+func TestTruncatedAndHTMLBodiesCannotBeRead(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
+	id := c.createAvailable(1)
 	for name, f := range map[string]fakecloud.Fault{"half": fakecloud.Truncated(), "HTML": fakecloud.WrongContentType()} {
 		c.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, f)
 		if _, err := volumes.Get(t.Context(), c.cinder, id).Extract(); err == nil {
-			t.Errorf("%s: it was read", name)
+			t.Errorf("%s: the body was read without an error", name)
 		}
 		if _, err := volumes.Get(t.Context(), c.cinder, id).Extract(); err != nil {
-			t.Errorf("%s: the next one: %v", name, err)
+			t.Errorf("%s: the next request: %v", name, err)
 		}
 	}
 }
 
-func TestRulesInOrder(t *testing.T) {
+func TestOldestMatchingRuleActs(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
+	id := c.createAvailable(1)
 	get := fakecloud.Match{Call: fakecloud.GetVolume}
 	first := c.cloud.On(get, fakecloud.Status(500, "")).Times(2).After(1)
 	forever := c.cloud.On(get, fakecloud.Status(503, "")).Always()
-	var have []int
+	var got []int
 	for range 5 {
 		status := http.StatusOK
 		var e gophercloud.ErrUnexpectedResponseCode
 		if _, err := volumes.Get(t.Context(), c.cinder, id).Extract(); errors.As(err, &e) {
 			status = e.Actual
 		}
-		have = append(have, status)
+		got = append(got, status)
 	}
 	forever.Remove()
 	if _, err := volumes.Get(t.Context(), c.cinder, id).Extract(); err != nil {
 		t.Error(err)
 	}
-	// The first request passes the first rule and meets the second.
+	// The first rule lets the first request pass, which the second rule then answers.
 	want := []int{503, 500, 500, 503, 503}
-	for i := range want {
-		if have[i] != want[i] {
-			t.Fatalf("answers %v, want %v", have, want)
-		}
+	if !slices.Equal(got, want) {
+		t.Fatalf("got the answers %v, want %v", got, want)
 	}
 	if first.Hits() != 2 || forever.Hits() != 3 {
-		t.Errorf("%d and %d hits", first.Hits(), forever.Hits())
+		t.Errorf("got %d and %d hits, want 2 and 3", first.Hits(), forever.Hits())
 	}
 }
 
-func TestShutRefusesConnections(t *testing.T) {
+func TestStopListeningRefusesConnections(t *testing.T) {
 	c := connect(t, fakecloud.Options{})
-	id := c.available(1)
-	c.cloud.Shut()
+	id := c.createAvailable(1)
+	c.cloud.StopListening()
 	_, err := volumes.Get(t.Context(), c.cinder, id).Extract()
-	c.cutOff(err)
-	if err := c.cloud.Reopen(t.Context()); err != nil {
+	c.wantConnectionCut(err)
+	if err := c.cloud.ResumeListening(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := volumes.Get(t.Context(), c.cinder, id).Extract(); err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Volume is a volume as Cinder knows it.
+// Volume is a volume as Cinder shows it.
 type Volume struct {
 	ID          string
 	Name        string
@@ -17,16 +17,16 @@ type Volume struct {
 	Type        string // name of the volume type
 	Zone        string
 	SnapshotID  string
-	SourceID    string // of the volume it was cloned from
-	BackupID    string // of the backup it was restored from
+	SourceID    string // volume from which this one was cloned
+	BackupID    string // backup from which this one was restored
 	Encrypted   bool
 	Multiattach bool
 	Metadata    map[string]string
-	Hints       map[string]any // the scheduler hints it was created with
-	Attachments []Attachment   // all of them, also those in passage
+	Hints       map[string]any // scheduler hints of the request
+	Attachments []Attachment   // in any state, also those that the volumes API does not show
 }
 
-// Attachment is the attachment of a volume to a server.
+// Attachment is Cinder's record of an attachment of a volume to a server.
 type Attachment struct {
 	ID       string
 	ServerID string
@@ -34,43 +34,44 @@ type Attachment struct {
 	Status   string // reserved, attaching, attached, detaching
 }
 
-// The states of volumes, snapshots and attachments.
+// The states of volumes, snapshots, backups and attachments.
 const (
-	available      = "available"
-	inUse          = "in-use"
-	creating       = "creating"
-	extending      = "extending"
-	errorExtending = "error_extending"
-	retyping       = "retyping"
-	deleting       = "deleting"
-	errorDeleting  = "error_deleting"
-	failedState    = "error"
-	isReserved     = "reserved"
-	attaching      = "attaching"
-	attached       = "attached"
-	detaching      = "detaching"
-	backingUp      = "backing-up"
+	statusAvailable      = "available"
+	statusInUse          = "in-use"
+	statusCreating       = "creating"
+	statusExtending      = "extending"
+	statusErrorExtending = "error_extending"
+	statusRetyping       = "retyping"
+	statusDeleting       = "deleting"
+	statusErrorDeleting  = "error_deleting"
+	statusError          = "error"
+	statusReserved       = "reserved"
+	statusAttaching      = "attaching"
+	statusAttached       = "attached"
+	statusDetaching      = "detaching"
+	statusBackingUp      = "backing-up"
 )
 
+// volume is the state of a volume.
 type volume struct {
 	Volume
 	projectID, userID string
 	typeID            string
-	target            int // GiB while it is extending
-	previous          string
+	targetSize        int // in GiB while the volume is extending; 0 otherwise
+	previousStatus    string
 	created, updated  time.Time
-	attachedAt        map[string]time.Time // by attachment
+	attachedAt        map[string]time.Time // by the ID of the attachment
 }
 
-func (v *volume) set(status string) { v.Status, v.updated = status, now() }
+func (v *volume) setStatus(status string) { v.Status, v.updated = status, now() }
 
-// settle returns to the state that follows from the attachments.
-func (v *volume) settle() {
+// settleStatus sets the state that follows from the attachments: in-use or available.
+func (v *volume) settleStatus() {
 	if len(v.Attachments) > 0 {
-		v.set(inUse)
+		v.setStatus(statusInUse)
 		return
 	}
-	v.set(available)
+	v.setStatus(statusAvailable)
 }
 
 func (v Volume) clone() Volume {
@@ -78,7 +79,7 @@ func (v Volume) clone() Volume {
 	return v
 }
 
-// Volume returns a volume as it stands.
+// Volume returns the present state of a volume.
 func (c *Cloud) Volume(id string) (Volume, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,8 +102,8 @@ func (c *Cloud) Volumes() []Volume {
 	return out
 }
 
-// AddVolume puts a volume into the project csi as it is given; ID, status,
-// type and zone have defaults. It returns the ID.
+// AddVolume adds a volume to the project csi and returns its ID. ID, status, type and zone have
+// defaults.
 func (c *Cloud) AddVolume(v Volume) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,11 +111,11 @@ func (c *Cloud) AddVolume(v Volume) string {
 		v.ID = c.newID()
 	}
 	if v.Status == "" {
-		v.Status = available
+		v.Status = statusAvailable
 	}
 	t := c.types[0]
 	if v.Type != "" {
-		t, _ = c.typeNamed(v.Type)
+		t, _ = c.findType(v.Type)
 	}
 	v.Type = t.Name
 	if v.Zone == "" {
@@ -124,7 +125,14 @@ func (c *Cloud) AddVolume(v Volume) string {
 		v.Metadata = map[string]string{}
 	}
 	u := c.users[0]
-	c.volumes[v.ID] = &volume{Volume: v.clone(), typeID: t.ID, projectID: u.project, userID: u.id, created: now(), attachedAt: map[string]time.Time{}}
+	c.volumes[v.ID] = &volume{
+		Volume:     v.clone(),
+		typeID:     t.ID,
+		projectID:  u.project,
+		userID:     u.id,
+		created:    now(),
+		attachedAt: map[string]time.Time{},
+	}
 	return v.ID
 }
 
@@ -133,11 +141,11 @@ func (c *Cloud) SetVolumeStatus(id, status string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if v := c.volumes[id]; v != nil {
-		v.set(status)
+		v.setStatus(status)
 	}
 }
 
-// SetVolumeSize overwrites the size in GiB.
+// SetVolumeSize overwrites the size of a volume, in GiB.
 func (c *Cloud) SetVolumeSize(id string, gib int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,7 +154,7 @@ func (c *Cloud) SetVolumeSize(id string, gib int) {
 	}
 }
 
-// RemoveVolume makes a volume vanish.
+// RemoveVolume removes a volume at once, in any state.
 func (c *Cloud) RemoveVolume(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,63 +184,81 @@ func volumeRoutes() []route {
 	}
 }
 
-// volumeOf finds the volume in the path that the caller may see.
-func (c *Cloud) volumeOf(x *exchange, id string) (*volume, *reply) {
+// findVolume returns the volume with this ID, if the caller may see it.
+func (c *Cloud) findVolume(x *exchange, id string) (*volume, *reply) {
 	v := c.volumes[id]
-	if v == nil || (v.projectID != x.token.projectID() && !x.token.has("admin")) {
-		return nil, faultf(http.StatusNotFound, "Volume %s could not be found.", id)
+	if v == nil || (v.projectID != x.token.projectID() && !x.token.hasRole("admin")) {
+		return nil, apiErrorf(http.StatusNotFound, "Volume %s could not be found.", id)
 	}
 	return v, nil
 }
 
-// volumeView is a volume as it is shown alone and in detailed lists; the
-// answers to changes have less.
+// volumeView returns the fields of a volume in detailed answers.
 func (c *Cloud) volumeView(x *exchange, v *volume) object {
 	view := c.volumeSummary(x, v)
 	view["os-vol-tenant-attr:tenant_id"] = v.projectID
-	if !x.token.has("admin") {
+	if !x.token.hasRole("admin") {
 		return view
 	}
 	view["os-vol-mig-status-attr:migstat"], view["os-vol-mig-status-attr:name_id"] = nil, nil
 	view["os-vol-host-attr:host"] = "fake@rbd#rbd"
-	if x.version.since(21) {
+	if x.version.isAtLeast(21) {
 		view["provider_id"] = nil
 	}
-	if x.version.since(61) {
+	if x.version.isAtLeast(61) {
 		view["cluster_name"] = nil
 	}
 	return view
 }
 
+// volumeSummary returns the fields of a volume in the answers to creations and changes.
 func (c *Cloud) volumeSummary(x *exchange, v *volume) object {
 	view := object{
-		"id": v.ID, "status": v.Status, "size": v.Size, "availability_zone": v.Zone, "created_at": timeOrNull(v.created), "updated_at": timeOrNull(v.updated),
-		"name": textOrNull(v.Name), "description": textOrNull(v.Description), "volume_type": v.Type, "snapshot_id": textOrNull(v.SnapshotID),
-		"source_volid": textOrNull(v.SourceID), "metadata": maps.Clone(v.Metadata), "links": c.links(x, "volumes", v.ID), "user_id": v.userID, "bootable": "false",
-		"encrypted": v.Encrypted, "replication_status": nil, "consistencygroup_id": nil, "multiattach": v.Multiattach, "attachments": attachmentViews(v),
+		"id":                  v.ID,
+		"status":              v.Status,
+		"size":                v.Size,
+		"availability_zone":   v.Zone,
+		"created_at":          timeOrNull(v.created),
+		"updated_at":          timeOrNull(v.updated),
+		"name":                textOrNull(v.Name),
+		"description":         textOrNull(v.Description),
+		"volume_type":         v.Type,
+		"snapshot_id":         textOrNull(v.SnapshotID),
+		"source_volid":        textOrNull(v.SourceID),
+		"metadata":            maps.Clone(v.Metadata),
+		"links":               c.resourceLinks(x, "volumes", v.ID),
+		"user_id":             v.userID,
+		"bootable":            "false",
+		"encrypted":           v.Encrypted,
+		"replication_status":  nil,
+		"consistencygroup_id": nil,
+		"multiattach":         v.Multiattach,
+		"attachments":         attachmentViews(v),
 	}
-	if x.token.has("admin") {
+	if x.token.hasRole("admin") {
 		view["migration_status"] = nil
 	}
 	var service any
-	if v.Status != creating {
+	if v.Status != statusCreating {
 		service = c.serviceID
 	}
-	for since, add := range map[int]object{
-		13: {"group_id": nil}, 48: {"shared_targets": false, "service_uuid": service}, 63: {"volume_type_id": v.typeID}, 65: {"consumes_quota": true},
+	for minor, fields := range map[int]object{
+		13: {"group_id": nil}, 48: {"shared_targets": false, "service_uuid": service}, 63: {"volume_type_id": v.typeID},
+		65: {"consumes_quota": true},
 	} {
-		if x.version.since(since) {
-			maps.Copy(view, add)
+		if x.version.isAtLeast(minor) {
+			maps.Copy(view, fields)
 		}
 	}
 	return view
 }
 
-// attachmentViews shows only what is attached: the rest is invisible here.
+// attachmentViews returns the attachments that the volumes API shows: attached ones, until their
+// detachment ends.
 func attachmentViews(v *volume) []object {
 	list := []object{}
 	for _, a := range v.Attachments {
-		if a.Status != attached && a.Status != detaching {
+		if a.Status != statusAttached && a.Status != statusDetaching {
 			continue
 		}
 		list = append(list, object{
@@ -244,21 +270,21 @@ func attachmentViews(v *volume) []object {
 }
 
 func (c *Cloud) getVolume(x *exchange) *reply {
-	v, bad := c.volumeOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	v, refusal := c.findVolume(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	return answer(http.StatusOK, object{"volume": c.volumeView(x, v)})
+	return newReply(http.StatusOK, object{"volume": c.volumeView(x, v)})
 }
 
 func (c *Cloud) updateVolume(x *exchange) *reply {
-	v, bad := c.volumeOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	v, refusal := c.findVolume(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	in := objectReader{x.part("volume")}
-	if bad := in.checkMetadata(); bad != nil {
-		return bad
+	in := objectReader{x.object("volume")}
+	if refusal := in.checkMetadata(); refusal != nil {
+		return refusal
 	}
 	if _, ok := in.object["name"]; ok {
 		v.Name = in.text("name")
@@ -270,28 +296,29 @@ func (c *Cloud) updateVolume(x *exchange) *reply {
 		v.Metadata = in.metadata()
 	}
 	v.updated = now()
-	return answer(http.StatusOK, object{"volume": c.volumeSummary(x, v)})
+	return newReply(http.StatusOK, object{"volume": c.volumeSummary(x, v)})
 }
 
 func (c *Cloud) getMetadata(x *exchange) *reply {
-	v, bad := c.volumeOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	v, refusal := c.findVolume(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	return answer(http.StatusOK, object{"metadata": maps.Clone(v.Metadata)})
+	return newReply(http.StatusOK, object{"metadata": maps.Clone(v.Metadata)})
 }
 
 // setMetadata adds to the metadata (POST) or replaces it (PUT).
 func (c *Cloud) setMetadata(x *exchange) *reply {
-	v, bad := c.volumeOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	v, refusal := c.findVolume(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
-	if bad := (objectReader{x.body}).checkMetadata(); bad != nil {
-		return bad
+	if refusal := (objectReader{x.body}).checkMetadata(); refusal != nil {
+		return refusal
 	}
 	if v.Status == "maintenance" || v.Status == "uploading" {
-		return faultf(http.StatusBadRequest, "Invalid volume: Updating volume metadata is not allowed for volumes in %s status.", v.Status)
+		return apiErrorf(http.StatusBadRequest,
+			"Invalid volume: Updating volume metadata is not allowed for volumes in %s status.", v.Status)
 	}
 	in := objectReader{x.body}.metadata()
 	if x.http.Method == http.MethodPut {
@@ -299,17 +326,17 @@ func (c *Cloud) setMetadata(x *exchange) *reply {
 	}
 	maps.Copy(v.Metadata, in)
 	v.updated = now()
-	return answer(http.StatusOK, object{"metadata": maps.Clone(v.Metadata)})
+	return newReply(http.StatusOK, object{"metadata": maps.Clone(v.Metadata)})
 }
 
 func (c *Cloud) deleteMetadata(x *exchange) *reply {
-	v, bad := c.volumeOf(x, x.values["id"])
-	if bad != nil {
-		return bad
+	v, refusal := c.findVolume(x, x.values["id"])
+	if refusal != nil {
+		return refusal
 	}
 	if _, ok := v.Metadata[x.values["key"]]; !ok {
-		return faultf(http.StatusNotFound, "Volume %s has no metadata with key %s.", v.ID, x.values["key"])
+		return apiErrorf(http.StatusNotFound, "Volume %s has no metadata with key %s.", v.ID, x.values["key"])
 	}
 	delete(v.Metadata, x.values["key"])
-	return answer(http.StatusOK, nil)
+	return newReply(http.StatusOK, nil)
 }

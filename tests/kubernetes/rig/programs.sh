@@ -23,7 +23,7 @@ ready_programs() {
 	BIN=$CACHE/programs-$(programs_key)/bin
 	[ ! -x "$BIN/kubelet" ] || { touch "$(dirname "$BIN")" && return 0; }
 	(
-		locked "$CACHE/programs.lock"
+		take_lock "$CACHE/programs.lock"
 		if [ ! -x "$BIN/kubelet" ]; then build_programs "$(dirname "$BIN")"; fi
 	)
 }

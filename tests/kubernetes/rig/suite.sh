@@ -9,7 +9,7 @@ ready_suite() {
 	SUITE=$CACHE/suite-$(key_of programs/cluster rig/programs.sh rig/suite.sh)
 	[ ! -e "$SUITE/images.txt" ] || { touch "$SUITE" && return 0; }
 	(
-		locked "$CACHE/programs.lock"
+		take_lock "$CACHE/programs.lock"
 		if [ ! -e "$SUITE/images.txt" ]; then build_suite_programs; fi
 	)
 }

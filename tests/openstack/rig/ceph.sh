@@ -1,17 +1,18 @@
-# Ceph: one monitor, one manager, one OSD on a sparse file; one copy of all
-# data. Sourced.
+# Ceph: one monitor, one manager and one OSD on a sparse file, with one copy of all data.
+# The program `up` sources this file.
 # shellcheck shell=bash
 
 CEPH=$STATE/ceph
 CEPH_CONF=$CEPH/ceph.conf
-OSD_SIZE=$((40 << 30)) # bytes; only what is written takes space
+OSD_SIZE=$((40 << 30)) # bytes; the file is sparse
 
-ceph_config() {
+# write_ceph_config FSID writes ceph.conf.
+write_ceph_config() {
 	cat >"$CEPH_CONF" <<-END
 		[global]
 		fsid = $1
 		mon_initial_members = a
-		# Cinder hands only addresses of protocol 1 on to Nova.
+		# Cinder passes only addresses of protocol 1 to Nova.
 		mon_host = [v2:127.0.0.1:3300,v1:127.0.0.1:6789]
 		public_network = 127.0.0.0/8
 		cluster_network = 127.0.0.0/8
@@ -39,17 +40,18 @@ ceph_config() {
 		bluestore_block_create = true
 		bluestore_fsck_on_mount = false
 		osd_memory_target = 939524096
-		# Quick answers matter more here than a quiet monitor.
+		# Quick answers of the monitor matter more here than its load.
 		mon_tick_interval = 1
 		paxos_propose_interval = 0.1
 	END
 }
 
-ceph_monitor() {
+# start_ceph_monitor creates the monitor of a new cluster and starts it.
+start_ceph_monitor() {
 	local fsid keyring=$CEPH/keyring.client.admin
 	fsid=$(</proc/sys/kernel/random/uuid)
 	mkdir -p "$CEPH"/{mon,mgr,osd}
-	ceph_config "$fsid"
+	write_ceph_config "$fsid"
 	ceph-authtool --create-keyring "$keyring" --gen-key -n mon. --cap mon 'allow *'
 	ceph-authtool "$keyring" --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'
 	monmaptool --create --clobber --addv a '[v2:127.0.0.1:3300,v1:127.0.0.1:6789]' --fsid "$fsid" "$CEPH/monmap"
@@ -58,19 +60,22 @@ ceph_monitor() {
 	start ceph-mon ceph-mon -c "$CEPH_CONF" -f -i a
 }
 
-# ceph_up returns when a pool takes data.
-ceph_up() {
+# start_ceph starts Ceph and returns when a pool accepts data.
+start_ceph() {
 	local osd
 	osd=$(</proc/sys/kernel/random/uuid)
-	ceph_monitor >"$LOG/ceph-setup.log" 2>&1 || fail "$LOG/ceph-setup.log" "making Ceph's monitor"
-	ceph_python daemons "$osd"
+	start_ceph_monitor >"$LOG/ceph-setup.log" 2>&1 || fail "$LOG/ceph-setup.log" "create Ceph's monitor"
+	configure_ceph add_daemons "$osd"
 	start ceph-mgr ceph-mgr -c "$CEPH_CONF" -f -i x
-	ceph-osd -c "$CEPH_CONF" -i 0 --mkfs --osd-uuid "$osd" >>"$LOG/ceph-setup.log" 2>&1 || fail "$LOG/ceph-setup.log" "making Ceph's OSD"
+	ceph-osd -c "$CEPH_CONF" -i 0 --mkfs --osd-uuid "$osd" >>"$LOG/ceph-setup.log" 2>&1 ||
+		fail "$LOG/ceph-setup.log" "create Ceph's OSD"
 	start ceph-osd ceph-osd -c "$CEPH_CONF" -f -i 0
-	ceph_python pools
-	say "Ceph takes data"
+	configure_ceph add_pools
+	say "Ceph accepts data"
 }
 
-ceph_python() {
-	timeout 600 python3 "$RIG/ceph.py" "$CEPH_CONF" "$@" >>"$LOG/ceph-setup.log" 2>&1 9>&- || fail "$LOG/ceph-setup.log" "setting up Ceph ($1)"
+# configure_ceph METHOD ARGUMENT... runs a method of ceph.py.
+configure_ceph() {
+	timeout 600 python3 "$RIG/ceph.py" "$CEPH_CONF" "$@" >>"$LOG/ceph-setup.log" 2>&1 9>&- ||
+		fail "$LOG/ceph-setup.log" "configure Ceph ($1)"
 }

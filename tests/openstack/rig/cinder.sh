@@ -1,9 +1,9 @@
-# Cinder on RBD, with backups. Sourced.
+# Cinder on RBD, with backups. The program `up` sources this file.
 # shellcheck shell=bash
 
 CINDER_CONF=$ETC/cinder.conf
 
-cinder_config() {
+write_cinder_config() {
 	cat >"$CINDER_CONF" <<-END
 		[DEFAULT]
 		state_path = $LIB/cinder
@@ -27,8 +27,8 @@ cinder_config() {
 		backup_ceph_conf = $CEPH_CONF
 		backup_ceph_user = cinder
 		backup_ceph_pool = backups
-		# What is told before the scheduler listens is lost until the next time; that
-		# it has heard, only its log tells.
+		# The scheduler loses reports that are sent before it listens. Only its log shows
+		# that it has received one: see has_backup_service.
 		backup_driver_stats_polling_interval = 10
 		default_log_levels = cinder.scheduler.host_manager=DEBUG
 		[rbd]
@@ -40,17 +40,17 @@ cinder_config() {
 		rbd_secret_uuid = $SECRET
 		rbd_exclusive_cinder_pool = true
 		[database]
-		connection = $(database cinder)
+		connection = $(database_url cinder)
 		max_pool_size = 20
 		[keystone_authtoken]
-		$(token_check cinder)
+		$(print_token_check cinder)
 		[nova]
-		$(credentials cinder)
+		$(print_credentials cinder)
 		region_name = $REGION
 		interface = public
 		[service_user]
 		send_service_user_token = true
-		$(credentials cinder)
+		$(print_credentials cinder)
 		[key_manager]
 		backend = cinder.keymgr.conf_key_mgr.ConfKeyManager
 		fixed_key = $VOLUME_KEY
@@ -62,17 +62,19 @@ cinder_config() {
 start_cinder() {
 	local name
 	mkdir -p "$LIB/cinder"
-	cinder_config
-	filled "cinder-$(version cinder-common)" cinder cinder-manage --config-file "$CINDER_CONF" db sync
-	# Backups, and Nova for encrypted volumes, look for these in /etc/ceph only.
+	write_cinder_config
+	fill_databases "cinder-$(package_version cinder-common)" cinder \
+		cinder-manage --config-file "$CINDER_CONF" db sync
+	# cinder-backup, and Nova for encrypted volumes, read these files only in /etc/ceph.
 	mkdir -p "$ETC/ceph"
 	cp "$CEPH_CONF" "$ETC/ceph/ceph.conf"
 	cp "$CEPH/keyring.client.cinder" "$ETC/ceph/ceph.client.cinder.keyring"
 	for name in volume scheduler backup; do
-		start "cinder-$name" "$RIG/bound" "$ETC/ceph" /etc/ceph -- "cinder-$name" --config-file "$CINDER_CONF" --log-file "$LOG/cinder-$name.log"
+		start "cinder-$name" "$RIG/bind-mounted" "$ETC/ceph" /etc/ceph -- \
+			"cinder-$name" --config-file "$CINDER_CONF" --log-file "$LOG/cinder-$name.log"
 	done
 	start_wsgi cinder-api 8776 /usr/bin/cinder-wsgi --pyargv "--config-file $CINDER_CONF --log-file $LOG/cinder-api.log"
 }
 
-# backups: the scheduler knows of a service that makes them.
-backups() { grep -q "Received backup service update .*'backend_state': True" "$LOG/cinder-scheduler.log"; }
+# has_backup_service succeeds if the scheduler knows a service that makes backups.
+has_backup_service() { grep -q "Received backup service update .*'backend_state': True" "$LOG/cinder-scheduler.log"; }

@@ -1,4 +1,4 @@
-"""Makes what the rig's services need, through their APIs. Safe to run again.
+"""Creates, through the APIs, what the services and the tests of the rig need. Safe to run again.
 
 Usage: configure.py CLOUDS.YAML identity|storage|compute ...
 """
@@ -10,7 +10,7 @@ import yaml
 from keystoneauth1 import adapter, session
 from keystoneauth1.identity import v3
 
-WAIT = 300  # seconds for services to report themselves
+TIMEOUT = 300  # seconds for services to report themselves
 SERVICES = {  # type: (name, URL)
     "volumev3": ("cinderv3", "http://127.0.0.1:8776/v3/%(project_id)s"),
     "block-storage": ("cinder", "http://127.0.0.1:8776/v3/%(project_id)s"),
@@ -21,15 +21,15 @@ SERVICES = {  # type: (name, URL)
 }
 VOLUME_TYPES = {  # name: extra specs
     "rbd": {},
-    "ssd": {},  # of examples/cinder
-    "ssd-gold": {"growvol:tier": "gold"},  # likewise
-    # Scoped by a prefix: the scheduler would look for a backend with the
-    # capability of an unscoped one, and find none.
+    "ssd": {},  # used by examples/cinder
+    "ssd-gold": {"growvol:tier": "gold"},  # used by examples/cinder
+    # The key has a prefix: for a key without one the scheduler would require a backend with that
+    # capability, and there is none.
     "rbd-gold": {"growvol:tier": "gold"},
     "rbd-multi": {"multiattach": "<is> True"},
     "rbd-luks": {},
 }
-# Decrypted by QEMU: the guest sees a device that lacks the header.
+# QEMU decrypts: the guest sees a device without the LUKS header.
 ENCRYPTION = {"provider": "luks", "cipher": "aes-xts-plain64", "key_size": 256, "control_location": "front-end"}
 FLAVORS = {  # id: name, MiB, CPUs, GiB of the root disk
     "1": ("small", 256, 1, 1),
@@ -40,7 +40,7 @@ FLAVORS = {  # id: name, MiB, CPUs, GiB of the root disk
 
 
 class Cloud:
-    """An administrator's view of the rig."""
+    """The APIs of the rig for an administrator."""
 
     def __init__(self, clouds, name="admin"):
         with open(clouds) as f:
@@ -50,69 +50,77 @@ class Cloud:
         self.password = entry["auth"]["password"]
 
     def api(self, service):
+        """Returns a client of the service."""
         return adapter.Adapter(self.session, service_type=service, region_name=self.region, interface="public")
 
     def identity(self):
+        """Creates the projects, users, services and endpoints."""
         api = self.api("identity")
 
         def ensure(kind, **fields):
+            """Returns the ID of the object; creates it if it does not exist."""
             keys = {k: v for k, v in fields.items() if k in ("name", "type", "service_id", "interface")}
             found = api.get(f"/{kind}s", params=keys).json()[f"{kind}s"]
             return (found or [api.post(f"/{kind}s", json={kind: fields}).json()[kind]])[0]["id"]
 
-        def user(name, project, *roles):
+        def ensure_user(name, project, *roles):
             account = ensure("user", name=name, domain_id="default", password=self.password)
             for role in roles:
                 api.put(f"/projects/{project}/users/{account}/roles/{ensure('role', name=role)}")
 
         service = ensure("project", name="service", domain_id="default")
         for name in "cinder", "nova", "placement", "glance", "neutron":
-            user(name, service, "admin", "service")
+            ensure_user(name, service, "admin", "service")
         for name in "csi", "test":
-            user(name, ensure("project", name=name, domain_id="default"), "member", "reader")
+            ensure_user(name, ensure("project", name=name, domain_id="default"), "member", "reader")
         for kind, (name, url) in SERVICES.items():
             entry = ensure("service", name=name, type=kind)
             for interface in "public", "internal", "admin":
                 ensure("endpoint", service_id=entry, interface=interface, region_id=self.region, url=url)
 
     def storage(self):
+        """Creates the volume types, when the services of Cinder are up."""
         api = self.api("volumev3")
-
-        def up():
-            services = api.get("/os-services").json()["services"]
-            return {s["binary"] for s in services if s["state"] == "up"} >= {"cinder-volume", "cinder-scheduler", "cinder-backup"}
-
-        await_true(up, "Cinder's services")
+        await_services(api, "Cinder's services", {"cinder-volume", "cinder-scheduler", "cinder-backup"})
         known = {t["name"] for t in api.get("/types").json()["volume_types"]}
         for name, specs in VOLUME_TYPES.items():
             if name not in known:
                 created = api.post("/types", json={"volume_type": {"name": name}}).json()["volume_type"]["id"]
-                api.post(f"/types/{created}/extra_specs", json={"extra_specs": {"volume_backend_name": "rbd", **specs}})
+                specs = {"volume_backend_name": "rbd", **specs}
+                api.post(f"/types/{created}/extra_specs", json={"extra_specs": specs})
                 if name == "rbd-luks":
                     api.post(f"/types/{created}/encryption", json={"encryption": ENCRYPTION})
-        # Without a pool that the scheduler knows, a first volume would fail.
+        # The first volume would fail if the scheduler knew no pool.
         await_true(lambda: api.get("/scheduler-stats/get_pools").json()["pools"], "Cinder's pool")
 
     def compute(self):
+        """Creates the flavors, when the services of Nova are up."""
         api = self.api("compute")
-
-        def up():
-            services = api.get("/os-services").json()["services"]
-            return {s["binary"] for s in services if s["state"] == "up"} >= {"nova-compute", "nova-scheduler", "nova-conductor"}
-
-        await_true(up, "Nova's services")
+        await_services(api, "Nova's services", {"nova-compute", "nova-scheduler", "nova-conductor"})
         known = {f["id"] for f in api.get("/flavors").json()["flavors"]}
         for number, (name, ram, cpus, disk) in FLAVORS.items():
             if number not in known:
-                api.post("/flavors", json={"flavor": {"id": number, "name": name, "ram": ram, "vcpus": cpus, "disk": disk}})
+                flavor = {"id": number, "name": name, "ram": ram, "vcpus": cpus, "disk": disk}
+                api.post("/flavors", json={"flavor": flavor})
         await_true(lambda: api.get("/os-hypervisors").json()["hypervisors"], "Nova's hypervisor")
 
 
+def await_services(api, what, programs):
+    """Waits until a service of each program is up."""
+
+    def are_up():
+        services = api.get("/os-services").json()["services"]
+        return {s["binary"] for s in services if s["state"] == "up"} >= programs
+
+    await_true(are_up, what)
+
+
 def await_true(condition, what):
-    deadline = time.monotonic() + WAIT
+    """Waits until the condition returns a true value; ends the program after TIMEOUT."""
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"{what}: not there after {WAIT} s")
+            sys.exit(f"{what}: not up after {TIMEOUT} s")
         time.sleep(0.2)
 
 

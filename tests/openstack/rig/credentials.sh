@@ -1,8 +1,8 @@
-# Who may do what: the users of the services, and those of the tests. Sourced.
+# The credentials of the services and of the tests. The program `up` sources this file.
 # shellcheck shell=bash
 
-# credentials USER prints the options of a [keystone_authtoken]-like section.
-credentials() {
+# print_credentials USER prints the options with which a service signs in to Keystone.
+print_credentials() {
 	cat <<-END
 		auth_url = $KEYSTONE
 		auth_type = password
@@ -14,9 +14,9 @@ credentials() {
 	END
 }
 
-# token_check USER prints the options with which a service checks tokens.
-token_check() {
-	credentials "$1"
+# print_token_check USER prints the options with which a service checks tokens.
+print_token_check() {
+	print_credentials "$1"
 	cat <<-END
 		www_authenticate_uri = $KEYSTONE
 		service_token_roles = service
@@ -24,8 +24,8 @@ token_check() {
 	END
 }
 
-# cloud NAME USER PROJECT prints an entry of clouds.yaml.
-cloud() {
+# print_cloud NAME USER PROJECT prints an entry of clouds.yaml.
+print_cloud() {
 	cat <<-END
 		  $1:
 		    region_name: $REGION
@@ -39,8 +39,8 @@ cloud() {
 	END
 }
 
-# cloud_conf USER prints the configuration file that cloud providers share.
-cloud_conf() {
+# print_cloud_conf USER prints a cloud.conf, the configuration of cinder-csi-plugin.
+print_cloud_conf() {
 	cat <<-END
 		[Global]
 		auth-url = "$KEYSTONE"
@@ -52,19 +52,19 @@ cloud_conf() {
 	END
 }
 
-# write_credentials: for a driver to try (csi), for the tests, which delete
-# whatever they find (test), for what only an administrator may (admin), and
-# for what only a service may (nova).
+# write_credentials writes clouds.yaml, cloud.conf and env. The clouds are csi (to try a driver),
+# test (for the tests, which delete everything in the project), admin (an administrator) and nova (a
+# service).
 write_credentials() {
 	{
 		echo "clouds:"
-		cloud csi csi csi
-		cloud test test test
-		cloud admin admin admin
-		cloud nova nova service
+		print_cloud csi csi csi
+		print_cloud test test test
+		print_cloud admin admin admin
+		print_cloud nova nova service
 	} >"$STATE/clouds.yaml"
-	cloud_conf csi >"$STATE/cloud.conf"
-	cloud_conf test >"$STATE/cloud-test.conf"
+	print_cloud_conf csi >"$STATE/cloud.conf"
+	print_cloud_conf test >"$STATE/cloud-test.conf"
 	cat >"$STATE/env" <<-END
 		export GROWVOL_OPENSTACK_DIR='$STATE' OS_CLIENT_CONFIG_FILE='$STATE/clouds.yaml' OS_CLOUD=csi
 		export LIBVIRT_DEFAULT_URI='$LIBVIRT' CEPH_CONF='$CEPH_CONF'

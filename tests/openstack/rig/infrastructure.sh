@@ -1,11 +1,12 @@
-# The database and the message queue of the services. Sourced.
+# The database, the message queue and the web server of the services. The program `up` sources this
+# file.
 # shellcheck shell=bash
 
-# start_mariadb: nothing in it must survive a crash, so nothing is flushed.
+# start_mariadb starts a database that does not flush: its data need not survive a crash.
 start_mariadb() {
 	mariadb-install-db --no-defaults --user=root --datadir="$STATE/mysql" \
 		--auth-root-authentication-method=normal --skip-test-db >"$LOG/mariadb-install.log" 2>&1 ||
-		fail "$LOG/mariadb-install.log" "making the database"
+		fail "$LOG/mariadb-install.log" "create the database"
 	start mariadb mariadbd --no-defaults --user=root --datadir="$STATE/mysql" --socket="$RUN/mysql.sock" \
 		--bind-address=127.0.0.1 --port=13306 --pid-file="$RUN/mariadb.own-pid" --log-error="$LOG/mariadb.log" \
 		--max-connections=500 --character-set-server=utf8mb3 --skip-name-resolve --performance-schema=OFF \
@@ -13,9 +14,10 @@ start_mariadb() {
 		--innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --innodb-doublewrite=0
 }
 
+# sql OPTION... runs the client of the database.
 sql() { mariadb --no-defaults -uroot -S "$RUN/mysql.sock" "$@"; }
 
-make_databases() {
+create_databases() {
 	local name
 	for name in keystone cinder placement glance nova_api nova nova_cell0; do
 		echo "CREATE DATABASE $name CHARACTER SET utf8mb3;"
@@ -23,18 +25,18 @@ make_databases() {
 	sql -e "CREATE USER IF NOT EXISTS root@127.0.0.1; GRANT ALL ON *.* TO root@127.0.0.1"
 }
 
-# filled KEY "DATABASE..." COMMAND...: fills databases from the dump of an
-# earlier run with the same key, else by the command, whose result is dumped.
-# Migrations from nothing take minutes; the key names all they depend on. The
-# command tells each failure by its status: in it `set -e` does not hold.
-filled() {
+# fill_databases KEY "DATABASE..." COMMAND... loads the databases from the dump of an earlier run
+# with the same key. Without such a dump it runs the command, which fills the databases in minutes,
+# and dumps the result. The key names everything on which the result depends. The command must
+# return the status of each failure, because `set -e` has no effect in it.
+fill_databases() {
 	local dump=$CACHE/$1.sql databases=$2
 	shift 2
 	if [ -s "$dump" ]; then
 		sql <"$dump"
 		return
 	fi
-	"$@" >>"$LOG/migrations.log" 2>&1 || fail "$LOG/migrations.log" "migrating $databases"
+	"$@" >>"$LOG/migrations.log" 2>&1 || fail "$LOG/migrations.log" "fill the databases $databases"
 	mkdir -p "$CACHE"
 	# shellcheck disable=SC2086
 	mariadb-dump --no-defaults -uroot -S "$RUN/mysql.sock" --skip-comments --databases $databases >"$dump.$$"
@@ -43,6 +45,7 @@ filled() {
 
 start_rabbitmq() {
 	local dir=$STATE/rabbitmq
+	local erlang="-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
 	mkdir -p "$dir"
 	cat >"$dir/rabbitmq.conf" <<-END
 		listeners.tcp.1 = 127.0.0.1:5672
@@ -51,17 +54,17 @@ start_rabbitmq() {
 		vm_memory_high_watermark.absolute = 1GB
 		disk_free_limit.absolute = 50MB
 	END
-	# The port mapper first: one that RabbitMQ starts would not end with it.
+	# A port mapper that RabbitMQ starts would not end with RabbitMQ.
 	start epmd epmd -address 127.0.0.1
-	await 60 "$LOG/epmd.out" "RabbitMQ's port mapper answers" listening 4369
+	await 60 "$LOG/epmd.out" "RabbitMQ's port mapper answers" is_listening 4369
 	start rabbitmq env HOME="$dir" ERL_EPMD_ADDRESS=127.0.0.1 RABBITMQ_NODENAME=rabbit@localhost \
 		RABBITMQ_CONFIG_FILE="$dir/rabbitmq.conf" RABBITMQ_MNESIA_BASE="$dir/mnesia" RABBITMQ_LOG_BASE="$LOG" \
 		RABBITMQ_PID_FILE="$dir/pid" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/enabled_plugins" RABBITMQ_CONF_ENV_FILE=/dev/null \
-		RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none" \
+		RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="$erlang" \
 		/usr/lib/rabbitmq/bin/rabbitmq-server
 }
 
-# start_wsgi NAME PORT PROGRAM OPTION...: an API as one process with threads.
+# start_wsgi NAME PORT PROGRAM OPTION... starts an API as one process with threads.
 start_wsgi() {
 	local name=$1 port=$2 program=$3
 	shift 3

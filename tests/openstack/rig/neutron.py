@@ -1,4 +1,7 @@
-"""The few answers of Neutron that Nova asks for when servers have no networks."""
+"""Answers the requests that Nova sends to Neutron for servers without networks.
+
+Usage: neutron.py PORT
+"""
 
 import http.server
 import json
@@ -11,11 +14,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.split("?")[0].strip("/").split("/")
         if len(path) < 2:
-            version = {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": f"http://127.0.0.1:{PORT}/v2.0/"}]}
-            answer = {"versions": [version]}
+            link = {"rel": "self", "href": f"http://127.0.0.1:{PORT}/v2.0/"}
+            answer = {"versions": [{"id": "v2.0", "status": "CURRENT", "links": [link]}]}
         elif path[1] == "quotas":
             answer = {"quota": {}}
-        else:  # an empty list of whatever was asked for
+        else:  # an empty list of the requested objects
             answer = {path[1].removesuffix(".json").replace("-", "_"): []}
         body = json.dumps(answer).encode()
         self.send_response(200)

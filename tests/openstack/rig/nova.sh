@@ -1,11 +1,11 @@
-# Nova and what it needs: placement, Glance, and in place of Neutron a stub,
-# for servers without networks. Sourced.
+# Nova, and the services on which it depends: Placement, Glance and, in place of Neutron, a stub for
+# servers without networks. The program `up` sources this file.
 # shellcheck shell=bash
 
 NOVA_CONF=$ETC/nova.conf
 GLANCE_CONF=$ETC/glance-api.conf
 
-placement_config() {
+write_placement_config() {
 	mkdir -p "$ETC/placement"
 	cat >"$ETC/placement/placement.conf" <<-END
 		[DEFAULT]
@@ -13,13 +13,13 @@ placement_config() {
 		[api]
 		auth_strategy = keystone
 		[placement_database]
-		connection = $(database placement)
+		connection = $(database_url placement)
 		[keystone_authtoken]
-		$(token_check placement)
+		$(print_token_check placement)
 	END
 }
 
-glance_config() {
+write_glance_config() {
 	mkdir -p "$LIB/glance"
 	cat >"$GLANCE_CONF" <<-END
 		[DEFAULT]
@@ -41,16 +41,16 @@ glance_config() {
 		[os_glance_staging_store]
 		filesystem_store_datadir = $LIB/glance/staging
 		[database]
-		connection = $(database glance)
+		connection = $(database_url glance)
 		[keystone_authtoken]
-		$(token_check glance)
+		$(print_token_check glance)
 		[paste_deploy]
 		flavor = keystone
 		config_file = /etc/glance/glance-api-paste.ini
 	END
 }
 
-nova_config() {
+write_nova_config() {
 	mkdir -p "$LIB/nova/instances"
 	cat >"$NOVA_CONF" <<-END
 		[DEFAULT]
@@ -72,7 +72,7 @@ nova_config() {
 		sync_power_state_interval = -1
 		report_interval = 10
 		service_down_time = 60
-		# Without it, half a minute may pass until the hypervisor is known.
+		# The default may delay the report of the hypervisor by half a minute.
 		periodic_fuzzy_delay = 0
 		vif_plugging_is_fatal = false
 		vif_plugging_timeout = 0
@@ -81,26 +81,26 @@ nova_config() {
 		[wsgi]
 		api_paste_config = /etc/nova/api-paste.ini
 		[api_database]
-		connection = $(database nova_api)
+		connection = $(database_url nova_api)
 		[database]
-		connection = $(database nova)
+		connection = $(database_url nova)
 		[keystone_authtoken]
-		$(token_check nova)
+		$(print_token_check nova)
 		[service_user]
-		# Cinder lets only a service detach what an instance uses.
+		# Cinder lets only a service detach a volume that an instance uses.
 		send_service_user_token = true
-		$(credentials nova)
+		$(print_credentials nova)
 		[placement]
-		$(credentials placement)
+		$(print_credentials placement)
 		region_name = $REGION
 		valid_interfaces = public
 		[neutron]
-		$(credentials neutron)
+		$(print_credentials neutron)
 		endpoint_override = $NEUTRON
 		[cinder]
 		catalog_info = volumev3::publicURL
 		os_region_name = $REGION
-		$(credentials cinder)
+		$(print_credentials cinder)
 		[glance]
 		api_servers = $GLANCE
 		[conductor]
@@ -121,7 +121,7 @@ nova_config() {
 		[vnc]
 		enabled = false
 		[serial_console]
-		# A TCP port and a log: the pty that is the default can be read once.
+		# A TCP port and a log: the default, a pty, can be read only once.
 		enabled = true
 		port_range = 10000:10200
 		proxyclient_address = 127.0.0.1
@@ -139,27 +139,30 @@ nova_config() {
 	done >>"$NOVA_CONF"
 }
 
-nova_migrations() {
+migrate_nova() {
 	nova-manage --config-file "$NOVA_CONF" api_db sync &&
-		nova-manage --config-file "$NOVA_CONF" cell_v2 map_cell0 --database_connection "$(database nova_cell0)" &&
+		nova-manage --config-file "$NOVA_CONF" cell_v2 map_cell0 --database_connection "$(database_url nova_cell0)" &&
 		nova-manage --config-file "$NOVA_CONF" db sync &&
 		nova-manage --config-file "$NOVA_CONF" cell_v2 create_cell --name cell1
 }
 
 start_nova() {
 	local name
-	placement_config
-	glance_config
-	nova_config
-	filled "placement-$(version placement-common)" placement placement-manage --config-file "$ETC/placement/placement.conf" db sync
-	filled "glance-$(version glance-common)" glance glance-manage --config-file "$GLANCE_CONF" db_sync
-	filled "nova-$(version nova-common)" "nova_api nova nova_cell0" nova_migrations
+	write_placement_config
+	write_glance_config
+	write_nova_config
+	fill_databases "placement-$(package_version placement-common)" placement \
+		placement-manage --config-file "$ETC/placement/placement.conf" db sync
+	fill_databases "glance-$(package_version glance-common)" glance \
+		glance-manage --config-file "$GLANCE_CONF" db_sync
+	fill_databases "nova-$(package_version nova-common)" "nova_api nova nova_cell0" migrate_nova
 	start neutron python3 "$RIG/neutron.py" "${NEUTRON##*:}"
 	start glance-api glance-api --config-file "$GLANCE_CONF"
 	start_wsgi placement 8778 /usr/bin/placement-api --env "OS_PLACEMENT_CONFIG_DIR=$ETC/placement"
-	# Not under uwsgi: its replies from the message queue would never come,
-	# because it replaces the threads that uwsgi gives it.
+	# Under uwsgi nova-api would never get replies from the message queue, because it replaces the
+	# threads that uwsgi gives it.
 	for name in api conductor scheduler compute; do
-		start "nova-$name" "$RIG/bound" "$ETC/ceph" /etc/ceph -- "nova-$name" --config-file "$NOVA_CONF" --log-file "$LOG/nova-$name.log"
+		start "nova-$name" "$RIG/bind-mounted" "$ETC/ceph" /etc/ceph -- \
+			"nova-$name" --config-file "$NOVA_CONF" --log-file "$LOG/nova-$name.log"
 	done
 }

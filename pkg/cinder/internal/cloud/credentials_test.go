@@ -40,7 +40,7 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 		"create": func() error { _, err := r.CreateVolume(t.Context(), NewVolume{Name: "x", Size: 1}); return err },
 	} {
 		r.fake.RevokeTokens()
-		r.fake.Forget()
+		r.fake.ClearRequests()
 		if err := f(); err != nil || r.fake.Count(fakecloud.CreateToken) != 1 {
 			t.Errorf("%s: %v after %d logins", name, err, r.fake.Count(fakecloud.CreateToken))
 		}
@@ -49,7 +49,7 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 		t.Errorf("a creation over a renewed token made %d volumes (%v)", len(vs), err)
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	_, err := r.Volume(t.Context(), v.ID)
 	refused(t, err, volume.KindUnauthenticated, "401", "check the credentials")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 2 {
@@ -63,7 +63,7 @@ func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	rule := r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	for range 5 {
 		_, err := r.Volume(t.Context(), v.ID)
 		refused(t, err, volume.KindUnauthenticated, "401")
@@ -91,7 +91,7 @@ func TestManyCallsShareOneLogin(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
 	r.fake.RevokeTokens()
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	var wg sync.WaitGroup
 	for range 40 {
 		wg.Go(func() {
@@ -108,9 +108,9 @@ func TestManyCallsShareOneLogin(t *testing.T) {
 
 // A token that ends soon is replaced before a service refuses it.
 func TestTokenIsRenewedEarly(t *testing.T) {
-	r := newRig(t, fakecloud.Options{TokenLife: 2 * time.Second})
+	r := newRig(t, fakecloud.Options{TokenLifetime: 2 * time.Second})
 	v := r.volume(t, "pvc-1", 1)
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	stalls := 0 // calls in which a busy machine let the token run out under way
 	for start := time.Now(); time.Since(start) < 2500*time.Millisecond; {
 		began := time.Now()
@@ -141,7 +141,7 @@ func TestNewCredentialsReplaceTheOld(t *testing.T) {
 	// The csi user's application credential instead of its password.
 	id, secret := r.fake.ApplicationCredential()
 	rewriteFile(t, r.path(), fmt.Sprintf("clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	r.lookAtFiles()
 	_, err := r.Volume(t.Context(), v.ID)
 	must(t, err)
@@ -180,7 +180,7 @@ func TestWrongNewPassword(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	rewrite(t, r.path(), "password: "+fakecloud.Password, "password: wrong")
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	r.lookAtFiles()
 	for range 5 {
 		_, err := r.Volume(t.Context(), v.ID)
@@ -204,7 +204,7 @@ func TestSecretMount(t *testing.T) {
 	dir := t.TempDir()
 	version := func(name, password string) {
 		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
-		path, err := fake.CloudsYAML(filepath.Join(dir, name))
+		path, err := fake.WriteCloudsYAML(filepath.Join(dir, name))
 		must(t, err)
 		rewrite(t, path, "password: "+fakecloud.Password, "password: "+password)
 		must(t, os.Symlink(name, filepath.Join(dir, "..tmp")))
@@ -280,7 +280,7 @@ func TestRefreshDelaysNobody(t *testing.T) {
 	_, err := r.Zones(t.Context())
 	must(t, err)
 	r.forgetFailure() // earlier than the pause ends
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	for range 3 {
 		_, err := r.Zones(t.Context())
 		must(t, err)
@@ -303,7 +303,7 @@ func TestLoginFailureIsShared(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.RevokeTokens()
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {

@@ -176,10 +176,10 @@ func TestForeign404IsNotNotFound(t *testing.T) {
 func TestOutageAndReturn(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
-	r.fake.Shut()
+	r.fake.StopListening()
 	_, err := r.Volume(t.Context(), v.ID)
 	refused(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer of cinder", "refused")
-	must(t, r.fake.Reopen(t.Context()))
+	must(t, r.fake.ResumeListening(t.Context()))
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
 }
@@ -192,7 +192,7 @@ func TestDowngrade(t *testing.T) {
 	r.await(t, v.ID, "in-use")
 	must(t, r.CheckFeature(t.Context(), FeatureOnlineExtend))
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Status(406, "Version 3.42 is not supported by the API."))
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406", "Version 3.42 is not supported")
 	must(t, r.ExtendVolume(t.Context(), v.ID, 2, true))
 	if n := r.fake.Count(fakecloud.Discover); n != 1 {

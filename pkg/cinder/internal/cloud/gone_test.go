@@ -114,7 +114,7 @@ func goneCases() []goneCase {
 		}, volume.KindStale, backupGone, fakecloud.ListBackupDetail},
 		{
 			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) }, volume.KindNotFound,
-			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".", fakecloud.DeleteRecord,
+			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".", fakecloud.DeleteAttachmentRecord,
 		},
 
 		{"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err }, volume.KindNotFound, serverGone, fakecloud.GetServer},
@@ -206,7 +206,7 @@ func callsOf(t *testing.T) map[string]bool {
 // about another object, for "does not exist".
 func TestForeign404IsNeverNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	for name, fault := range fakecloud.ForeignNotFound() {
+	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		for _, test := range goneCases() {
 			r.fake.On(fakecloud.Match{Call: test.request}, fault)
 			err := test.run(t.Context(), r.Cloud)
@@ -267,7 +267,7 @@ func TestNoDefaultType(t *testing.T) {
 // of a Cinder that answers otherwise.
 func TestCloudWithoutBackups(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	router := fakecloud.ForeignNotFound()["the router of an API"]
+	router := fakecloud.ForeignNotFoundAnswers()["the router of an API"]
 	for _, call := range []fakecloud.Call{fakecloud.GetBackup, fakecloud.ListBackupDetail} {
 		ask := func() error {
 			if call == fakecloud.GetBackup {
@@ -294,7 +294,7 @@ func TestCloudWithoutBackups(t *testing.T) {
 func TestVolumeThatAPolicyHides(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
-	hidden := fakecloud.Foreign(http.StatusNotFound, "application/json", `{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)
+	hidden := fakecloud.ForeignAnswer(http.StatusNotFound, "application/json", `{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)
 	for list, want := range map[int]volume.Kind{http.StatusForbidden: volume.KindDenied, http.StatusServiceUnavailable: volume.KindUnavailable} {
 		rules := []*fakecloud.Rule{
 			r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, hidden).Always(),
@@ -306,7 +306,7 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 			rule.Remove()
 		}
 	}
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	for range 3 {
 		_, err := r.Volume(t.Context(), noVolume)
 		refused(t, err, volume.KindNotFound)
@@ -329,22 +329,22 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 	ctx := t.Context()
 	for _, body := range []string{`{"x": []}`, `{}`, `{"volume": null}`, otherObject} {
 		for call, run := range map[fakecloud.Call]func() error{
-			fakecloud.GetVolume:        func() error { _, err := r.Volume(ctx, v.ID); return err },
-			fakecloud.GetSnapshot:      func() error { _, err := r.Snapshot(ctx, noSnapshot); return err },
-			fakecloud.GetBackup:        func() error { _, err := r.Backup(ctx, noBackup); return err },
-			fakecloud.GetServer:        func() error { _, err := r.Server(ctx, node); return err },
-			fakecloud.GetAttachment:    func() error { _, err := r.ServerAttachment(ctx, node, v.ID); return err },
-			fakecloud.ListVolumeDetail: func() error { _, err := r.VolumesNamed(ctx, "pvc-1"); return err },
-			fakecloud.ListRecords:      func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
+			fakecloud.GetVolume:             func() error { _, err := r.Volume(ctx, v.ID); return err },
+			fakecloud.GetSnapshot:           func() error { _, err := r.Snapshot(ctx, noSnapshot); return err },
+			fakecloud.GetBackup:             func() error { _, err := r.Backup(ctx, noBackup); return err },
+			fakecloud.GetServer:             func() error { _, err := r.Server(ctx, node); return err },
+			fakecloud.GetAttachment:         func() error { _, err := r.ServerAttachment(ctx, node, v.ID); return err },
+			fakecloud.ListVolumeDetail:      func() error { _, err := r.VolumesNamed(ctx, "pvc-1"); return err },
+			fakecloud.ListAttachmentRecords: func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
 		} {
 			if body == otherObject && strings.HasPrefix(string(call), "list") {
 				continue
 			}
-			r.fake.On(fakecloud.Match{Call: call}, fakecloud.Foreign(http.StatusOK, "application/json", body))
+			r.fake.On(fakecloud.Match{Call: call}, fakecloud.ForeignAnswer(http.StatusOK, "application/json", body))
 			refused(t, run(), volume.KindUnavailable)
 		}
 	}
-	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Foreign(http.StatusOK, "application/json", `{"volume": {"id": "`+v.ID+`", "status": "available"}}`))
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volume": {"id": "`+v.ID+`", "status": "available"}}`))
 	if _, err := r.Volume(ctx, strings.ToUpper(v.ID)); err != nil {
 		t.Errorf("an id in other case is the same: %v", err)
 	}

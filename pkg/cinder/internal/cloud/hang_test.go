@@ -59,7 +59,7 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 	} {
 		t.Run(string(s), func(t *testing.T) {
 			fake := fakecloud.Start(t, fakecloud.Options{})
-			path, err := fake.CloudsYAML(t.TempDir())
+			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
 			ctx := lasting(t, 5*time.Second)
@@ -121,9 +121,9 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	must(t, r.CheckFeature(t.Context(), FeatureMessages))
-	r.fake.Forget()
-	r.fake.SetLatency(fakecloud.ListMsgs, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond, 60*time.Millisecond)})
-	r.fake.On(fakecloud.Match{Call: fakecloud.ListMsgs}, fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
+	r.fake.ClearRequests()
+	r.fake.SetLatency(fakecloud.ListMessages, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond, 60*time.Millisecond)})
+	r.fake.On(fakecloud.Match{Call: fakecloud.ListMessages}, fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
 	for range 3 {
 		var wg sync.WaitGroup
 		for range 20 {
@@ -159,7 +159,7 @@ func TestRefusalOfAnEarlierRequest(t *testing.T) {
 func TestLoginOutlivesItsCallers(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.RevokeTokens()
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 3 {
 		_, err := r.Zones(lasting(t, 500*time.Millisecond))
@@ -215,7 +215,7 @@ func TestStartWithoutKeystone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakecloud.Start(t, fakecloud.Options{})
-			path, err := fake.CloudsYAML(t.TempDir())
+			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			tune := quick()
 			tune.limits.start, tune.limits.ready = 300*time.Millisecond, 50*time.Millisecond
@@ -247,7 +247,7 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakecloud.Start(t, fakecloud.Options{})
-			path, err := fake.CloudsYAML(t.TempDir())
+			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			fake.On(requestsTo(identity), fault).Always()
 			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
@@ -258,7 +258,7 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 		})
 	}
 	fake := fakecloud.Start(t, fakecloud.Options{})
-	path, err := fake.CloudsYAML(t.TempDir())
+	path, err := fake.WriteCloudsYAML(t.TempDir())
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

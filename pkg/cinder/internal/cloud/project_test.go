@@ -57,7 +57,7 @@ func TestMessages(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	quota := fakecloud.Unlimited()
+	quota := fakecloud.UnlimitedQuota()
 	quota.Gigabytes, quota.Volumes, quota.PerVolumeGigabytes = 100, 10, 40
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	r.volume(t, "pvc-1", 3)

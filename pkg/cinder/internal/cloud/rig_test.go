@@ -36,7 +36,7 @@ func quick() tuning {
 func newRig(t *testing.T, o fakecloud.Options) *rig {
 	t.Helper()
 	r := &rig{fake: fakecloud.Start(t, o), log: &record{}, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
-	path, err := r.fake.CloudsYAML(r.dir)
+	path, err := r.fake.WriteCloudsYAML(r.dir)
 	must(t, err)
 	r.clouds, err = open(t.Context(), Options{
 		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics,

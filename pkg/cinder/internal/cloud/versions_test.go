@@ -104,7 +104,7 @@ func TestVersionsWithARevokedToken(t *testing.T) {
 // A service that is down while we start keeps nothing else from working.
 func TestVersionsThatAreNotToldYet(t *testing.T) {
 	fake := fakecloud.Start(t, fakecloud.Options{})
-	path, err := fake.CloudsYAML(t.TempDir())
+	path, err := fake.WriteCloudsYAML(t.TempDir())
 	must(t, err)
 	rule := fake.On(fakecloud.Match{Call: fakecloud.Discover}, fakecloud.Status(503, "")).Always()
 	clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
@@ -133,13 +133,13 @@ func TestLeastVersions(t *testing.T) {
 	}{
 		fakecloud.GetVolume:    {func() error { _, err := r.Volume(ctx, v.ID); return err }, "3.0"},
 		fakecloud.ExtendVolume: {func() error { return r.ExtendVolume(ctx, v.ID, 2, false) }, "3.0"},
-		fakecloud.ListMsgs:     {func() error { _, err := r.Messages(ctx, v.ID); return err }, "3.5"},
+		fakecloud.ListMessages: {func() error { _, err := r.Messages(ctx, v.ID); return err }, "3.5"},
 		fakecloud.AttachVolume: {func() error { return r.Attach(ctx, absent, absent, true) }, "2.60"},
 		fakecloud.GetServer:    {func() error { _, err := r.Server(ctx, absent); return err }, "2.1"},
 		fakecloud.CreateBackup: {func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absent}); return err }, "3.43"},
 		fakecloud.CreateVolume: {func() error { _, err := r.CreateVolume(ctx, NewVolume{Size: 1, BackupID: absent}); return err }, "3.47"},
 	} {
-		r.fake.Forget()
+		r.fake.ClearRequests()
 		_ = f.do() // whether it succeeds is no matter here
 		for _, q := range r.fake.Requests() {
 			if q.Call == fakecloud.Discover {

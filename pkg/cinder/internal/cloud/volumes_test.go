@@ -47,7 +47,7 @@ func TestVolumeLifecycle(t *testing.T) {
 
 func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	for _, id := range []string{"", "..", "a/b", "a?b", "a%2e", "ü"} {
 		ctx := t.Context()
 		_, err := r.Volume(ctx, id)
@@ -143,7 +143,7 @@ func TestVolumesNamed(t *testing.T) {
 }
 
 func TestExtendRefusals(t *testing.T) {
-	quota := fakecloud.Unlimited()
+	quota := fakecloud.UnlimitedQuota()
 	quota.Gigabytes, quota.PerVolumeGigabytes = 20, 15
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	ctx := t.Context()
@@ -173,7 +173,7 @@ func TestExtendRefusals(t *testing.T) {
 func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	r := newRig(t, fakecloud.Options{CinderMax: "3.41"})
 	v := r.volume(t, "pvc-1", 1)
-	r.fake.Forget()
+	r.fake.ClearRequests()
 	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
 	refused(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
 	refused(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "3.42", "3.41")

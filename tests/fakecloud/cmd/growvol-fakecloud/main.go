@@ -1,7 +1,7 @@
-// Command growvol-fakecloud runs an OpenStack cloud without machines or
-// disks, so that growvol can be tried without a real one. It prints a
-// clouds.yaml with the clouds "csi", "appcred" and "admin", lists the servers
-// that volumes can be attached to, and runs until it is interrupted.
+// Command growvol-fakecloud runs an OpenStack cloud without machines or disks, so that growvol can
+// be tried without a real cloud. It prints a clouds.yaml with the clouds "csi", "appcred" and
+// "admin" and the IDs of the servers to which volumes can be attached. It runs until it is
+// interrupted.
 package main
 
 import (
@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on")
 	servers := flags.Int("servers", 2, "number of servers")
-	done := flags.Duration("done", 300*time.Millisecond, "how long work takes after its answer, as the median")
+	workTime := flags.Duration("done", 300*time.Millisecond, "median time of the work that follows an answer")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("arguments: %w", err)
 	}
@@ -41,13 +41,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer cloud.Close()
-	cloud.SetLatency(fakecloud.AnyCall, fakecloud.Latency{Done: fakecloud.LogNormal(*done, 0.3)})
+	cloud.SetLatency(fakecloud.AnyCall, fakecloud.Latency{Work: fakecloud.LogNormal(*workTime, 0.3)})
 	for range *servers {
 		if _, err := fmt.Fprintf(stdout, "# server %s\n", cloud.AddServer("")); err != nil {
 			return fmt.Errorf("standard output: %w", err)
 		}
 	}
-	if _, err := io.WriteString(stdout, cloud.YAML()); err != nil {
+	if _, err := io.WriteString(stdout, cloud.CloudsYAML()); err != nil {
 		return fmt.Errorf("standard output: %w", err)
 	}
 	<-ctx.Done()

@@ -24,7 +24,7 @@ func TestPrintsCloudThatAnswers(t *testing.T) {
 		}
 	}
 	if servers != 1 || address == "" {
-		t.Fatalf("%d servers, auth_url %q", servers, address)
+		t.Fatalf("got %d servers and the auth_url %q, want 1 server and a URL", servers, address)
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
@@ -36,7 +36,7 @@ func TestPrintsCloudThatAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("Keystone answers %s, %v", resp.Status, err)
+		t.Fatalf("Keystone answers %s, want 200 OK (%v)", resp.Status, err)
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -46,6 +46,6 @@ func TestPrintsCloudThatAnswers(t *testing.T) {
 
 func TestRefusesUnknownFlag(t *testing.T) {
 	if err := run(t.Context(), []string{"--color=red"}, io.Discard, io.Discard); err == nil {
-		t.Fatal("no error")
+		t.Fatal("an unknown flag is accepted")
 	}
 }

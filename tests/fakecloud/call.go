@@ -1,20 +1,20 @@
 package fakecloud
 
-// Call names what a request does: the verb and the resource. Requests are
-// counted, delayed and disturbed by it.
+// Call names the operation of a request: the verb and the resource. Requests are counted, delayed
+// and disturbed by call.
 type Call string
 
-// The calls.
+// The calls that the cloud knows.
 const (
-	AnyCall Call = ""
-	Unknown Call = "unknown" // a path or action that no service knows
+	AnyCall     Call = ""
+	UnknownCall Call = "unknown" // a path or an action that no service has
 
 	Discover    Call = "discover" // version documents
 	CreateToken Call = "create token"
 	GetToken    Call = "get token"
 	RevokeToken Call = "revoke token"
 
-	ListVolumes      Call = "list volumes" // names only
+	ListVolumes      Call = "list volumes" // IDs and names only
 	ListVolumeDetail Call = "list volumes detail"
 	GetVolume        Call = "get volume"
 	CreateVolume     Call = "create volume"
@@ -27,14 +27,14 @@ const (
 	RetypeVolume     Call = "retype volume"
 	ResetStatus      Call = "reset volume status"
 
-	ListTypes  Call = "list types"
-	GetType    Call = "get type"
-	ListZones  Call = "list zones"
-	GetLimits  Call = "get limits"
-	GetQuota   Call = "get quota"
-	SetQuota   Call = "set quota"
-	ListMsgs   Call = "list messages"
-	GetMessage Call = "get message"
+	ListTypes    Call = "list types"
+	GetType      Call = "get type"
+	ListZones    Call = "list zones"
+	GetLimits    Call = "get limits"
+	GetQuota     Call = "get quota"
+	SetQuota     Call = "set quota"
+	ListMessages Call = "list messages"
+	GetMessage   Call = "get message"
 
 	ListSnapshots      Call = "list snapshots"
 	ListSnapshotDetail Call = "list snapshots detail"
@@ -50,9 +50,9 @@ const (
 	RestoreBackup    Call = "restore backup"
 	DeleteBackup     Call = "delete backup"
 
-	ListRecords  Call = "list attachment records" // of Cinder
-	GetRecord    Call = "get attachment record"
-	DeleteRecord Call = "delete attachment record"
+	ListAttachmentRecords  Call = "list attachment records" // those of Cinder
+	GetAttachmentRecord    Call = "get attachment record"
+	DeleteAttachmentRecord Call = "delete attachment record"
 
 	GetServer       Call = "get server"
 	ListServers     Call = "list servers"
@@ -64,8 +64,8 @@ const (
 	DetachVolume    Call = "detach volume"
 	SendEvents      Call = "send events"
 
-	// GuestResize is no request: it is Nova and the guest after an event. Its
-	// Done latency is the time until the guest sees the new size, and a fault
-	// on it loses the event.
+	// GuestResize is not a request: it is the work of Nova and the guest after an event of Cinder. Its
+	// Work latency is the time until the guest sees the new size. Any of the faults that change the
+	// outcome, or EventLost, loses the event.
 	GuestResize Call = "guest resize"
 )

@@ -2,15 +2,15 @@ package fakecloud
 
 import "net/http"
 
-// sendEvents is os-server-external-events: who may send them is a matter of
-// policy, and the guest is told after the answer.
+// sendEvents is os-server-external-events, with which Cinder tells Nova about extended volumes.
+// Policy requires the role admin or service.
 func (c *Cloud) sendEvents(x *exchange) *reply {
-	if !x.token.has("admin", "service") {
-		return forbidden("os_compute_api:os-server-external-events:create")
+	if !x.token.hasRole("admin", "service") {
+		return forbiddenError("os_compute_api:os-server-external-events:create")
 	}
 	events, _ := x.body["events"].([]any)
 	if len(events) == 0 {
-		return fault(http.StatusBadRequest, "Invalid input for field/attribute events. Value: []. [] is too short")
+		return apiError(http.StatusBadRequest, "Invalid input for field/attribute events. Value: []. [] is too short")
 	}
 	status, out := http.StatusOK, []object{}
 	for _, e := range events {
@@ -26,9 +26,10 @@ func (c *Cloud) sendEvents(x *exchange) *reply {
 		}
 		out = append(out, view)
 	}
-	return answer(status, object{"events": out})
+	return newReply(status, object{"events": out})
 }
 
+// acceptEvent returns the code and the status that Nova reports for one event.
 func (c *Cloud) acceptEvent(event objectReader) (code int, state string) {
 	s := c.servers[event.text("server_uuid")]
 	switch {
@@ -42,20 +43,20 @@ func (c *Cloud) acceptEvent(event objectReader) (code int, state string) {
 	return http.StatusOK, "completed"
 }
 
-// resizeGuest is what the compute host does with volume-extended: it asks
-// Cinder for the size and tells the hypervisor. A guest that does not run
-// learns the size when it boots.
+// resizeGuest does the work of the compute host after a volume-extended event: the compute host
+// asks Cinder for the size and tells the hypervisor. A guest that is not running sees the new size
+// when it boots. The caller holds c.mu.
 func (c *Cloud) resizeGuest(serverID, volumeID string) {
-	s := c.scriptFor(GuestResize, nil, "")
-	if s.outcome != succeeds || s.eventLost {
+	plan := c.nextFaultPlan(GuestResize, nil, "")
+	if plan.outcome != outcomeSuccess || plan.eventLost {
 		return
 	}
-	c.later(c.doneTime(GuestResize)+s.slow, func() {
-		sv, v := c.servers[serverID], c.volumes[volumeID]
-		if sv == nil || v == nil || (sv.Status != "ACTIVE" && sv.Status != "PAUSED") {
+	c.runAfter(c.drawWorkTime(GuestResize)+plan.extraWorkTime, func() {
+		s, v := c.servers[serverID], c.volumes[volumeID]
+		if s == nil || v == nil || (s.Status != "ACTIVE" && s.Status != "PAUSED") {
 			return
 		}
-		if d := sv.disk(volumeID); d != nil && d.plugged {
+		if d := s.findDisk(volumeID); d != nil && d.inGuest {
 			d.guestSize = v.Size
 		}
 	})
