@@ -219,7 +219,7 @@ func (c *Cloud) tokenView(t *token) object {
 	domain := object{"id": "default", "name": "Default"}
 	view := object{
 		"methods": []string{t.method}, "audit_ids": []string{t.auditID},
-		"issued_at": t.issued.UTC().Format(tokenLayout), "expires_at": t.expires.UTC().Format(timeLayout),
+		"issued_at": t.issued.UTC().Format(tokenLayout), "expires_at": t.expires.UTC().Format(tokenLayout),
 		"user": object{"id": t.user.id, "name": t.user.name, "domain": domain, "password_expires_at": nil},
 	}
 	if !t.isScoped {
