@@ -1,8 +1,3 @@
-// Package blockdev reads and drives Linux block devices through sysfs and
-// ioctls: what a device is, what lies below and above it, how large it is,
-// and how it learns that it has grown. It trusts no link under /dev/disk and
-// no device node whose number it has not compared, and it takes no size for
-// granted that it did not read from the device itself. It executes no program.
 package blockdev
 
 import (
@@ -16,17 +11,50 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Kind tells what drives a block device, and so how it is identified and how
-// it learns its size.
+// Device is a block device of the running kernel, as ByPath and ByNumber find it.
+type Device struct {
+	Major, Minor uint32
+	Name         string // the kernel's name, as in /sys/class/block: "sda1", "dm-0"
+	Path         string // a device node; its number is compared at every open
+	Kind         Kind
+}
+
+// Number returns the number of the device.
+func (d Device) Number() DeviceNumber { return DeviceNumber{Major: d.Major, Minor: d.Minor} }
+
+// String describes the device for messages: "/dev/sda (scsi, 8:0)".
+func (d Device) String() string {
+	return fmt.Sprintf("%s (%s, %s)", d.Path, d.Kind, d.Number())
+}
+
+// DeviceNumber identifies a block device, or the anonymous device of a filesystem
+// that has none of its own (btrfs, tmpfs).
+type DeviceNumber struct{ Major, Minor uint32 }
+
+// String returns "7:3", the form of /sys/dev/block and mountinfo.
+func (n DeviceNumber) String() string { return fmt.Sprintf("%d:%d", n.Major, n.Minor) }
+
+// parseDeviceNumber reads "major:minor".
+func parseDeviceNumber(text string) (DeviceNumber, error) {
+	majorText, minorText, _ := strings.Cut(text, ":")
+	major, err1 := strconv.ParseUint(majorText, 10, 32)
+	minor, err2 := strconv.ParseUint(minorText, 10, 32)
+	if err := errors.Join(err1, err2); err != nil {
+		return DeviceNumber{}, fmt.Errorf("device number %q: %w", text, err)
+	}
+	return DeviceNumber{Major: uint32(major), Minor: uint32(minor)}, nil
+}
+
+// Kind is the driver family of a block device. It decides how the device is
+// identified and how it learns its size.
 type Kind uint8
 
 // The kinds of device.
 const (
-	KindOther     Kind = iota // nothing this package knows more of
+	KindOther     Kind = iota // none of the others
 	KindSCSI                  // sd*: SCSI, virtio-scsi, iSCSI, FC
 	KindNVMe                  // nvme*n*
 	KindVirtioBlk             // vd*
@@ -38,76 +66,67 @@ const (
 	KindMD                    // md*: software RAID
 )
 
-// String returns the kind's name as used in messages.
+// String returns the name of the kind for messages.
 func (k Kind) String() string {
-	names := [...]string{"other", "scsi", "nvme", "virtio-blk", "loop", "rbd", "crypt", "device-mapper", "partition", "md"}
+	names := [...]string{
+		"other", "scsi", "nvme", "virtio-blk", "loop", "rbd", "crypt", "device-mapper", "partition", "md",
+	}
 	if int(k) < len(names) {
 		return names[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// Device is one block device of the running kernel.
-type Device struct {
-	Major, Minor uint32
-	Name         string // the kernel's name, as in /sys/class/block: "sda1", "dm-0"
-	Path         string // a device node, compared with the number at every use
-	Kind         Kind
-}
-
-// Number identifies the device; see DeviceNumber.
-func (d Device) Number() DeviceNumber { return DeviceNumber{Major: d.Major, Minor: d.Minor} }
-
-// String names the device for messages: "/dev/sda (scsi, 8:0)".
-func (d Device) String() string {
-	return fmt.Sprintf("%s (%s, %s)", d.Path, d.Kind, d.Number())
-}
-
-// System is the block layer of the machine. Make it with New.
+// System is the block layer of the machine; New makes it. It is safe for concurrent use.
 type System struct {
 	sysfs  string // "/sys"
 	dev    string // "/dev"
 	kernel kernel
-	calls  operation.Locks // calls that may hang with a device; see bounded
+	calls  operation.Locks // held by calls that may hang, by call and device number; see awaitCall
 }
 
-// New returns the block layer as seen through /sys and /dev.
+// New returns the block layer that /sys and /dev show.
 func New() *System {
 	return &System{sysfs: "/sys", dev: "/dev", kernel: linuxKernel{}}
 }
 
-// ByNumber finds the device with these numbers. The error wraps volume.ErrGone
-// when the kernel has no such device.
+// remedySysfs is the next step when sysfs cannot be read.
+const remedySysfs = "mount the host's /sys (sysfs) into this container"
+
+// ByNumber returns the device with this number. The error is of kind Internal; it wraps
+// volume.ErrGone when the kernel has no such device.
 func (s *System) ByNumber(major, minor uint32) (Device, error) {
-	number := fmt.Sprintf("%d:%d", major, minor)
-	dir, err := filepath.EvalSymlinks(filepath.Join(s.sysfs, "dev", "block", number))
+	d := Device{Major: major, Minor: minor}
+	dir, err := filepath.EvalSymlinks(s.sysfsDir(d))
 	if err != nil {
-		return Device{}, s.lookupError(number, err)
+		return Device{}, s.lookupError(d.Number(), err)
 	}
-	d := Device{Major: major, Minor: minor, Name: filepath.Base(dir)}
+	d.Name = filepath.Base(dir)
 	d.Path = filepath.Join(s.dev, s.nodeName(dir, d.Name))
 	d.Kind = s.readKind(dir, d)
 	return d, nil
 }
 
-// lookupError explains why sysfs has no entry for a device number. Only a
-// missing entry in a sysfs that is there proves that the device is gone.
-func (s *System) lookupError(number string, err error) error {
+// lookupError is the error for a device number that sysfs does not have. Only a sysfs
+// that has other devices proves that this one is gone.
+func (s *System) lookupError(number DeviceNumber, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return volume.Errorf(volume.KindInternal, "look for the block device %s: %w", number, err)
 	}
-	if entries, dirErr := os.ReadDir(filepath.Join(s.sysfs, "dev", "block")); dirErr != nil || len(entries) == 0 {
-		return volume.Errorf(volume.KindInternal, "look for the block device %s: sysfs shows no block device at all: %w", number, errors.Join(dirErr, err)).
-			WithRemedy("mount the host's /sys (sysfs) into this container")
+	entries, dirErr := os.ReadDir(filepath.Join(s.sysfs, "dev", "block"))
+	if dirErr != nil || len(entries) == 0 {
+		return volume.Errorf(volume.KindInternal, "look for the block device %s: sysfs shows no block device at all: %w",
+			number, errors.Join(dirErr, err)).WithRemedy(remedySysfs)
 	}
-	return volume.Errorf(volume.KindInternal, "the kernel has no block device %s: %w", number, fmt.Errorf("%w: %w", volume.ErrGone, err)).
+	err = fmt.Errorf("%w: %w", volume.ErrGone, err)
+	return volume.Errorf(volume.KindInternal, "the kernel has no block device %s: %w", number, err).
 		WithRemedy("the device was removed; check that the volume is still attached to this node")
 }
 
-// ByPath finds the device behind a path, which must be a block special file
-// or a symbolic link to one. The error wraps volume.ErrGone when the path is
-// the node of a device that the kernel no longer has, or when neither the
-// node nor a device of its name exists.
+// ByPath returns the device behind a path, which must be a block special file or a
+// symbolic link to one. The error is of kind Internal. It wraps volume.ErrGone when the
+// path is the node of a device that the kernel no longer has, or when neither the node
+// nor a device of its name exists.
 func (s *System) ByPath(path string) (Device, error) {
 	number, err := s.kernel.Stat(path)
 	if err != nil {
@@ -120,24 +139,24 @@ func (s *System) ByPath(path string) (Device, error) {
 	if err != nil {
 		return Device{}, fmt.Errorf("%s is a stale device node: %w", path, err)
 	}
-	// A container may see the device under the given path only.
+	// A container may have no node for the device but the given one.
 	if number, err := s.kernel.Stat(d.Path); err != nil || number != d.Number() {
 		d.Path = path
 	}
 	return d, nil
 }
 
-// isNameFree reports whether err says that the node at path is missing, and
-// the kernel has no device of that name. It is true of the nodes that the
-// kernel makes and removes itself. A missing link, or a missing node under
-// another name, which udev or a person made, proves nothing.
+// isNameFree reports whether err says that the node at path is missing, and the kernel
+// has no device of that name. It reports false for a path that the kernel does not make
+// itself: the absence of a symbolic link, or of a node that udev or a person named,
+// proves nothing about the device.
 func (s *System) isNameFree(path string, err error) bool {
 	name := filepath.Base(path)
 	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) != s.dev || !isKernelName(name) {
 		return false
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return false // a link that leads nowhere
+		return false // a symbolic link whose target is missing
 	}
 	devices, err := os.ReadDir(filepath.Join(s.sysfs, "class", "block"))
 	if err != nil || len(devices) == 0 {
@@ -146,36 +165,32 @@ func (s *System) isNameFree(path string, err error) bool {
 	return !slices.ContainsFunc(devices, func(e fs.DirEntry) bool { return e.Name() == name })
 }
 
-// isKernelName reports whether the kernel names disks, or partitions of them,
-// like this: sda, vdb1, nvme0n1p1, loop7, rbd0, dm-0.
+// isKernelName reports whether the kernel gives such names to disks or partitions:
+// sda, vdb1, nvme0n1p1, loop7, rbd0, dm-0.
 func isKernelName(name string) bool {
-	for _, prefix := range []string{"sd", "vd", "xvd", "nvme", "loop", "rbd", "dm-"} {
+	const digits, letters = "0123456789", "abcdefghijklmnopqrstuvwxyz"
+	for _, prefix := range []string{"sd", "vd", "xvd"} {
 		rest, ok := strings.CutPrefix(name, prefix)
-		if !ok || rest == "" {
-			continue
+		disk := strings.TrimRight(rest, digits)
+		if ok && disk != "" && strings.Trim(disk, letters) == "" {
+			return true
 		}
-		letters := strings.TrimRight(rest, "0123456789")
-		switch prefix {
-		case "sd", "vd", "xvd":
-			if letters != "" && strings.Trim(letters, "abcdefghijklmnopqrstuvwxyz") == "" {
-				return true
-			}
-		default:
-			if strings.Trim(rest, "0123456789np") == "" {
-				return true
-			}
+	}
+	for _, prefix := range []string{"nvme", "loop", "rbd", "dm-"} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok && rest != "" && strings.Trim(rest, digits+"np") == "" {
+			return true
 		}
 	}
 	return false
 }
 
-// sysfsDir returns the sysfs directory of the device.
+// sysfsDir returns the sysfs directory of the device, a symbolic link.
 func (s *System) sysfsDir(d Device) string {
 	return filepath.Join(s.sysfs, "dev", "block", d.Number().String())
 }
 
-// nodeName returns the device's name below /dev, which is not always the
-// kernel's name ("cciss!c0d0").
+// nodeName returns the name of the device's node below /dev, which differs from the
+// kernel's name where that has a "!" ("cciss!c0d0").
 func (s *System) nodeName(dir, name string) string {
 	data, err := os.ReadFile(filepath.Join(dir, "uevent"))
 	if err == nil {
@@ -210,10 +225,7 @@ func (s *System) readKind(dir string, d Device) Kind {
 	case d.Major == loopMajor:
 		return KindLoop
 	}
-	subsystem, err := filepath.EvalSymlinks(filepath.Join(dir, "device", "subsystem"))
-	if err != nil {
-		subsystem = ""
-	}
+	subsystem, _ := filepath.EvalSymlinks(filepath.Join(dir, "device", "subsystem")) // missing: of no known kind
 	switch filepath.Base(subsystem) {
 	case "scsi":
 		return KindSCSI
@@ -226,7 +238,7 @@ func (s *System) readKind(dir string, d Device) Kind {
 	}
 	// Old kernels do not link an rbd disk to its bus device.
 	if id, ok := rbdID(d.Name); ok {
-		if _, err := os.Stat(filepath.Join(s.sysfs, "bus", "rbd", "devices", id)); err == nil {
+		if _, err := os.Stat(s.rbdDir(id)); err == nil {
 			return KindRBD
 		}
 	}
@@ -242,22 +254,13 @@ func rbdID(name string) (string, bool) {
 	return id, true
 }
 
-// parseDeviceNumber reads "major:minor".
-func parseDeviceNumber(text string) (major, minor uint32, err error) {
-	a, b, _ := strings.Cut(text, ":")
-	ma, err1 := strconv.ParseUint(a, 10, 32)
-	mi, err2 := strconv.ParseUint(b, 10, 32)
-	if err := errors.Join(err1, err2); err != nil {
-		return 0, 0, fmt.Errorf("device number %q: %w", text, err)
-	}
-	return uint32(ma), uint32(mi), nil
+// rbdDir returns the directory of a device on the rbd bus.
+func (s *System) rbdDir(id string) string {
+	return filepath.Join(s.sysfs, "bus", "rbd", "devices", id)
 }
 
 // readLine reads a sysfs attribute without the white space around it.
 func readLine(path string) (string, error) {
 	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimSpace(string(data)), nil
+	return strings.TrimSpace(string(data)), err
 }

@@ -8,23 +8,21 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Disks returns the whole devices the kernel has at this moment, by name:
-// disks, but also loop devices and mappings (see Device.Kind). One that goes
-// while they are listed is left out, and so is one that cannot be opened by
-// anybody (a path of an NVMe multipath device has no number).
+// Disks returns the whole devices that the kernel has now, sorted by name: disks, loop
+// devices and mappings (see Device.Kind). It leaves out a device that is removed during
+// the call, and one that has no number and that nobody can open (a path of an NVMe
+// multipath device). The error is of kind Internal.
 func (s *System) Disks() ([]Device, error) {
 	dir := filepath.Join(s.sysfs, "block")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "list the disks of this machine: %w", err).
-			WithRemedy("mount the host's /sys (sysfs) into this container")
+		return nil, volume.Errorf(volume.KindInternal, "list the disks of this machine: %w", err).WithRemedy(remedySysfs)
 	}
 	disks := make([]Device, 0, len(entries))
 	for _, e := range entries {
@@ -40,18 +38,13 @@ func (s *System) Disks() ([]Device, error) {
 	return disks, nil
 }
 
-// ScanSCSI asks every SCSI host of the machine to look for disks it does not
-// know yet, and returns how many hosts there are. That they accepted says
-// nothing of what they found. A host that hangs outlives the context; ScanSCSI
-// does not.
+// ScanSCSI asks every SCSI host of the machine to look for new disks, and returns how
+// many hosts there are. Success does not say that a host found a disk. ScanSCSI ends
+// with ctx; a host that hangs goes on.
 func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 	files := globAll(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
 	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
-		var errs []error
-		for _, f := range files {
-			errs = append(errs, writeAttribute(f, "- - -\n")) // any channel, target and unit
-		}
-		return struct{}{}, errors.Join(errs...)
+		return struct{}{}, writeAttributes(files, "- - -\n") // any channel, target and unit
 	})
 	if err != nil {
 		err = volume.Wrap(fmt.Errorf("make the SCSI hosts look for disks: %w", err), "", "")
@@ -59,12 +52,13 @@ func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 	return len(files), err
 }
 
-// Flush writes out what the kernel still holds of the device's data, and has
-// the device write out its own cache. Kinds: Precondition (a mount, in whatever
-// mount namespace, or another device has claimed the device), Deadline (a program
-// such as mkfs or e2fsck has, and will end).
-// A flush that outlives ctx claims the device until it ends; the next Flush
-// waits for it.
+// Flush writes out the data of the device that the kernel still holds in its cache, and
+// then the cache of the device itself.
+//
+// Kinds: Precondition when a mount, in whatever mount namespace, or another device has
+// claimed the device; Deadline when a program such as mkfs or e2fsck has, which will
+// end, or when ctx ended first; Canceled; Internal. A flush that outlives ctx claims
+// the device until it ends, and the next Flush waits for it.
 func (s *System) Flush(ctx context.Context, d Device) error {
 	return s.awaitCall(ctx, "flush", d, func() error {
 		f, err := s.open(d, os.O_RDONLY|unix.O_EXCL)
@@ -81,28 +75,36 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 	})
 }
 
-// inUseError is the error for a device that is in use. Programs end by themselves; a
-// mount and a mapping stay.
+// inUseError is the error for a device that something else has claimed. A mount and a
+// mapping stay until a person acts (kind Precondition); a program ends (Deadline).
 func (s *System) inUseError(d Device) error {
-	remain := func(by string) error {
-		return volume.Errorf(volume.KindPrecondition, "%s is still in use by%s", d, by).
+	stays := func(user string) error {
+		return volume.Errorf(volume.KindPrecondition, "%s is still in use by %s", d, user).
 			WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
 	}
 	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
-		return remain(listNames(holders))
+		return stays("other devices: " + listNames(holders))
 	}
-	parts, _ := s.Partitions(d) // none are known: the disk itself is looked at
-	for _, d := range append([]Device{d}, parts...) {
-		if fsType := s.MountedFilesystem(d); fsType != "" {
-			return remain(fmt.Sprintf(" a mount of the %s filesystem on %s", fsType, d.Name))
+	parts, _ := s.Partitions(d) // on an error the disk alone is checked
+	for _, p := range append([]Device{d}, parts...) {
+		if fsType := s.MountedFilesystem(p); fsType != "" {
+			return stays(fmt.Sprintf("a mount of the %s filesystem on %s", fsType, p.Name))
 		}
 	}
-	return volume.Errorf(volume.KindDeadline, "%s is still in use by a program that has claimed it, or by a mount that the kernel does not show in /sys/fs", d).
-		WithRemedy("Kubernetes retries this automatically; if it lasts, find what uses the device on this node: lsblk, fuser, lsof")
+	return volume.Errorf(volume.KindDeadline,
+		"%s is still in use by a program that has claimed it, or by a mount that the kernel does not show in /sys/fs", d).
+		WithRemedy(InUseRemedy(d.Path))
 }
 
-// SetReadOnly makes the kernel refuse writes to the device, or allow them
-// again (BLKROSET). What the device itself refuses stays refused; see ReadOnly.
+// InUseRemedy returns the next step for a device that something else uses for now.
+func InUseRemedy(path string) string {
+	return fmt.Sprintf("no action needed: Kubernetes retries this automatically; "+
+		"if it lasts, find what uses the device, on this node: lsblk %s; fuser -v %s", path, path)
+}
+
+// SetReadOnly makes the kernel refuse writes to the device, or allow them again
+// (BLKROSET). It does not make a device writable that refuses writes itself; see
+// IsReadOnly. The error is of kind Internal.
 func (s *System) SetReadOnly(d Device, readOnly bool) error {
 	f, err := s.open(d, os.O_RDONLY)
 	if err != nil {

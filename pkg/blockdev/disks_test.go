@@ -19,13 +19,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestDisks(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	r.writeFile("sys/devices/pci/nvme0/nvme0c0n1/hidden", "1\n") // a path of a multipath device: no number
-	r.link("sys/block/nvme0c0n1", "sys/devices/pci/nvme0/nvme0c0n1")
-	r.link("sys/block/gone", "sys/devices/gone") // unplugged in this moment
-	disks, err := r.Disks()
+func TestDisksReturnsWholeDevices(t *testing.T) {
+	m := newMachineWithDisks(t)
+	m.writeFile("sys/devices/pci/nvme0/nvme0c0n1/hidden", "1\n") // a path of a multipath device has no number
+	m.link("sys/block/nvme0c0n1", "sys/devices/pci/nvme0/nvme0c0n1")
+	m.link("sys/block/gone", "sys/devices/gone") // removed during the call
+	disks, err := m.Disks()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,57 +38,57 @@ func TestDisks(t *testing.T) {
 	}
 }
 
-func TestDisksWithoutSysfs(t *testing.T) {
-	r := newFakeMachine(t)
-	if _, err := r.Disks(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/sys") || volume.IsKind(err, volume.KindNotFound) {
-		t.Errorf("%v", err)
+func TestDisksFailsWithoutSysfs(t *testing.T) {
+	m := newFakeMachine(t)
+	_, err := m.Disks()
+	if !errors.Is(err, fs.ErrNotExist) || volume.KindOf(err) == volume.KindNotFound || !strings.Contains(err.Error(), "/sys") {
+		t.Errorf("Disks without sysfs: %v, want an error that names /sys", err)
 	}
 }
 
-func TestScanSCSI(t *testing.T) {
-	r := newFakeMachine(t)
-	if n, err := r.ScanSCSI(t.Context()); n != 0 || err != nil {
-		t.Errorf("a machine without SCSI: %d, %v", n, err)
+func TestScanSCSIAsksEveryHost(t *testing.T) {
+	m := newFakeMachine(t)
+	if n, err := m.ScanSCSI(t.Context()); n != 0 || err != nil {
+		t.Errorf("a machine without SCSI: %d hosts, %v; want 0", n, err)
 	}
 	for _, host := range []string{"host0", "host1"} {
-		r.writeFile("sys/devices/pci/"+host+"/scan", "")
-		r.link("sys/class/scsi_host/"+host, "sys/devices/pci/"+host)
+		m.writeFile("sys/devices/pci/"+host+"/scan", "")
+		m.link("sys/class/scsi_host/"+host, "sys/devices/pci/"+host)
 	}
-	if n, err := r.ScanSCSI(t.Context()); n != 2 || err != nil {
-		t.Errorf("%d, %v", n, err)
+	if n, err := m.ScanSCSI(t.Context()); n != 2 || err != nil {
+		t.Errorf("%d hosts, %v; want 2", n, err)
 	}
 	for _, host := range []string{"host0", "host1"} {
-		if got := r.readFile("sys/devices/pci/" + host + "/scan"); got != "- - -\n" {
-			t.Errorf("%s was told %q", host, got)
+		if got := m.readFile("sys/devices/pci/" + host + "/scan"); got != "- - -\n" {
+			t.Errorf("%q was written to the scan file of %s", got, host)
 		}
 	}
-	// One that fails keeps no other from looking.
-	r.writeFile("sys/devices/pci/host1/scan", "")
-	scan := filepath.Join(r.root, "sys/devices/pci/host0/scan")
+	// A host that fails does not keep the other hosts from a scan.
+	m.writeFile("sys/devices/pci/host1/scan", "")
+	scan := filepath.Join(m.root, "sys/devices/pci/host0/scan")
 	if err := errors.Join(os.Remove(scan), os.Mkdir(scan, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.ScanSCSI(t.Context()); err == nil || r.readFile("sys/devices/pci/host1/scan") == "" {
-		t.Errorf("%v", err)
+	if _, err := m.ScanSCSI(t.Context()); err == nil || m.readFile("sys/devices/pci/host1/scan") == "" {
+		t.Errorf("a scan of which one host fails: %v; want an error, and a scan of the other host", err)
 	}
 }
 
-// A host that does not answer must not outlive the caller's patience.
-func TestScanSCSIObeysTheContext(t *testing.T) {
-	r := newFakeMachine(t)
-	scan := filepath.Join(r.root, "sys/class/scsi_host/host0/scan")
+func TestScanSCSIEndsWithItsContext(t *testing.T) {
+	m := newFakeMachine(t)
+	scan := filepath.Join(m.root, "sys/class/scsi_host/host0/scan")
 	if err := os.MkdirAll(filepath.Dir(scan), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mkfifo(scan, 0o600); err != nil { // nobody reads: the open hangs
+	if err := unix.Mkfifo(scan, 0o600); err != nil { // without a reader the open hangs
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := r.ScanSCSI(ctx); volume.KindOf(err) != volume.KindDeadline {
+	if _, err := m.ScanSCSI(ctx); volume.KindOf(err) != volume.KindDeadline {
 		t.Errorf("got %v", err)
 	}
-	// Let the writer go, also one that has not come that far.
+	// Release the writer, also one that has not opened the FIFO yet.
 	f, err := os.OpenFile(scan, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -97,40 +96,38 @@ func TestScanSCSIObeysTheContext(t *testing.T) {
 	t.Cleanup(func() { _ = f.Close() })
 }
 
-func TestFlushVerifiesTheNumber(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	d := r.mustFind("252:0")
-	if err := r.Flush(t.Context(), d); err != nil {
+func TestFlushRefusesANodeOfAnotherDevice(t *testing.T) {
+	m := newMachineWithDisks(t)
+	d := m.mustFind("252:0")
+	if err := m.Flush(t.Context(), d); err != nil {
 		t.Error(err)
 	}
-	r.fake.nodes[d.Path].minor = 16
-	if err := r.Flush(t.Context(), d); err == nil || !strings.Contains(err.Error(), "252:16") {
-		t.Errorf("another device was flushed: %v", err)
+	m.diskOfNode(d).number.Minor = 16
+	if err := m.Flush(t.Context(), d); err == nil || !strings.Contains(err.Error(), "252:16") {
+		t.Errorf("Flush of a node of another device: %v, want an error with 252:16", err)
 	}
 }
 
-// Mounts and mappings stay until a person acts; a program ends by itself.
-func TestClaimedTellsWhatStaysFromWhatPasses(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	wantClaim := func(number string, kind volume.Kind, word string) {
+func TestInUseErrorTellsMountsFromPrograms(t *testing.T) {
+	m := newMachineWithDisks(t)
+	wantInUse := func(number string, kind volume.Kind, word string) {
 		t.Helper()
-		if err := r.inUseError(r.mustFind(number)); volume.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
+		err := m.inUseError(m.mustFind(number))
+		if volume.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v, want kind %s with %q", number, err, kind, word)
 		}
 	}
-	wantClaim("8:0", volume.KindPrecondition, "dm-0")
-	wantClaim("252:0", volume.KindDeadline, "program")
-	name := r.mustFind("252:0").Name
-	r.writeFile("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
-	wantClaim("252:0", volume.KindDeadline, "program")
-	r.writeFile("sys/fs/xfs/"+name+"/log/x", "")
-	wantClaim("252:0", volume.KindPrecondition, "xfs")
+	wantInUse("8:0", volume.KindPrecondition, "dm-0")
+	wantInUse("252:0", volume.KindDeadline, "program")
+	name := m.mustFind("252:0").Name
+	m.writeFile("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
+	wantInUse("252:0", volume.KindDeadline, "program")
+	m.writeFile("sys/fs/xfs/"+name+"/log/x", "")
+	wantInUse("252:0", volume.KindPrecondition, "xfs")
 }
 
-func TestMountedAs(t *testing.T) {
-	r := newFakeMachine(t)
+func TestMountedFilesystem(t *testing.T) {
+	m := newFakeMachine(t)
 	for i, c := range []struct{ path, want string }{
 		{"sys/fs/ext4/%s/delayed_allocation_blocks", "ext4"},
 		{"sys/fs/xfs/%s/log/x", "xfs"},
@@ -140,23 +137,24 @@ func TestMountedAs(t *testing.T) {
 	} {
 		name := fmt.Sprintf("vd%c", 'a'+i)
 		number := fmt.Sprintf("252:%d", i)
-		r.addDevice(name, number, volume.GiB, nil)
-		d := r.mustFind(number)
-		if got := r.MountedFilesystem(d); got != "" {
+		m.addDevice(name, number, nil)
+		d := m.mustFind(number)
+		if got := m.MountedFilesystem(d); got != "" {
 			t.Errorf("%s: mounted as %q", name, got)
 		}
-		r.writeFile(fmt.Sprintf(c.path, name), "")
-		if got := r.MountedFilesystem(d); got != c.want {
+		m.writeFile(fmt.Sprintf(c.path, name), "")
+		if got := m.MountedFilesystem(d); got != c.want {
 			t.Errorf("%s: mounted as %q, want %q", name, got, c.want)
 		}
 	}
-	if got := r.MountedFilesystem(Device{Name: "*"}); got != "" {
-		t.Errorf("a name that is a pattern: %q", got)
+	if got := m.MountedFilesystem(Device{Name: "*"}); got != "" {
+		t.Errorf("a name that is a glob pattern: mounted as %q, want none", got)
 	}
 }
 
-// The kernel shows mounts of every mount namespace.
-func TestRealMountedAs(t *testing.T) {
+// TestRealMountedFilesystemOfAnotherNamespace mounts a filesystem in a mount namespace of
+// its own; the kernel shows it in /sys/fs all the same.
+func TestRealMountedFilesystemOfAnotherNamespace(t *testing.T) {
 	for _, fsType := range []string{"ext4", "xfs"} {
 		d, _ := newLoopDevice(t, 512*volume.MiB)
 		s := New()
@@ -164,7 +162,7 @@ func TestRealMountedAs(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		dir := t.TempDir()
-		// unshare(1) keeps the mount in a namespace of its own until its input ends.
+		// The shell keeps the namespace, and so the mount, until its input ends.
 		script := fmt.Sprintf("mount -t %s %s %s && echo mounted && read line", fsType, d.Path, dir)
 		cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation=private", "sh", "-c", script)
 		stdin, err1 := cmd.StdinPipe()
@@ -180,18 +178,19 @@ func TestRealMountedAs(t *testing.T) {
 		if got := s.MountedFilesystem(d); got != fsType || line == "" {
 			t.Errorf("mounted as %q, want %q", got, fsType)
 		}
-		if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.KindPrecondition || !strings.Contains(err.Error(), fsType) {
-			t.Errorf("flushed while it is mounted: %v", err)
+		err = s.Flush(t.Context(), d)
+		if volume.KindOf(err) != volume.KindPrecondition || !strings.Contains(err.Error(), fsType) {
+			t.Errorf("Flush of a mounted device: %v, want kind Precondition and the type %s", err, fsType)
 		}
 		_ = stdin.Close()
-		_ = cmd.Wait() // read fails at the end of its input
+		_ = cmd.Wait() // fails, because read(1) ends with its input
 		if got := s.MountedFilesystem(d); got != "" {
-			t.Errorf("mounted as %q after the unmount", got)
+			t.Errorf("mounted as %q after the unmount, want none", got)
 		}
 	}
 }
 
-func TestRealFlushAndReadOnly(t *testing.T) {
+func TestRealFlushFailsWhileAProgramHasTheDevice(t *testing.T) {
 	d, _ := newLoopDevice(t, 64*volume.MiB)
 	s := New()
 	disks, err := s.Disks()
@@ -202,8 +201,8 @@ func TestRealFlushAndReadOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.KindDeadline { // by a program: it will end
-		t.Errorf("flushed while it is claimed: %v", err)
+	if err := s.Flush(t.Context(), d); volume.KindOf(err) != volume.KindDeadline {
+		t.Errorf("Flush of a claimed device: %v, want kind Deadline", err)
 	}
 	if err := errors.Join(claim.Close(), s.Flush(t.Context(), d)); err != nil {
 		t.Error(err)

@@ -18,31 +18,30 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestHandle(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	d := r.mustFind("8:0")
+func TestHandleReadsAndWritesItsDevice(t *testing.T) {
+	m := newMachineWithDisks(t)
+	d := m.mustFind("8:0")
 	if err := os.WriteFile(d.Path, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := r.Open(d)
+	h, err := m.Open(d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h.Path() != d.Path || h.Number() != d.Number() || h.String() != d.String() {
-		t.Errorf("the handle of %s is of %s", d, h)
+		t.Errorf("the handle of %s names %s", d, h)
 	}
 	p := make([]byte, 4)
 	if n, err := h.ReadAt(p, 3); n != 4 || err != nil || string(p) != "tent" {
 		t.Errorf("read %q, %v", p[:n], err)
 	}
-	if size, err := h.Size(); err != nil || size != r.fake.nodes[d.Path].size() {
+	if size, err := h.Size(); err != nil || size != m.diskOfNode(d).size() {
 		t.Errorf("size %s, %v", size, err)
 	}
 	if size, err := h.BlockSize(); err != nil || size != 512 {
 		t.Errorf("block size %s, %v", size, err)
 	}
-	r.fake.nodes[d.Path].readOnly = true
+	m.diskOfNode(d).readOnly = true
 	if ro, err := h.IsReadOnly(); err != nil || !ro {
 		t.Errorf("read-only %t, %v", ro, err)
 	}
@@ -55,18 +54,18 @@ func TestHandle(t *testing.T) {
 		t.Error(err)
 	}
 	head := make([]byte, 16)
-	if n, err := r.ReadStart(d, head); err != nil || string(head[:n]) != "Content" {
+	if n, err := m.ReadStart(d, head); err != nil || string(head[:n]) != "Content" {
 		t.Errorf("read %q, %v", head[:n], err)
 	}
 	if err := h.CheckPath(); err != nil {
 		t.Errorf("the path of an open device: %v", err)
 	}
-	r.fake.nodes[d.Path].minor = 16 // the name was given to another disk
+	m.diskOfNode(d).number.Minor = 16 // the kernel gave the name to another disk
 	wantPathError(t, h, "now leads to block device 8:16, not to the volume's device 8:0")
 	if w, err := h.OpenWriter(); err == nil || w != nil || !strings.Contains(err.Error(), "8:16") {
-		t.Errorf("another device was opened for writing: %v", err)
+		t.Errorf("OpenWriter of a node of another device: %v, want an error with 8:16", err)
 	}
-	delete(r.fake.nodes, d.Path)
+	delete(m.fake.nodes, d.Path)
 	wantPathError(t, h, "no longer leads to block device 8:0")
 	if err := h.Close(); err != nil {
 		t.Error(err)
@@ -83,13 +82,11 @@ func wantPathError(t *testing.T, h *Handle, text string) {
 	}
 }
 
-// TestOpenContext: an open that hangs does not hold the caller, and is closed
-// when it comes back.
-func TestOpenContext(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	d := r.mustFind("8:0")
-	if h, err := r.OpenContext(t.Context(), d); err != nil || h.Close() != nil {
+// TestOpenContextClosesALateOpen opens a FIFO, which hangs until somebody writes to it.
+func TestOpenContextClosesALateOpen(t *testing.T) {
+	m := newMachineWithDisks(t)
+	d := m.mustFind("8:0")
+	if h, err := m.OpenContext(t.Context(), d); err != nil || h.Close() != nil {
 		t.Fatalf("%v", err)
 	}
 	if err := errors.Join(os.Remove(d.Path), unix.Mkfifo(d.Path, 0o600)); err != nil {
@@ -97,32 +94,32 @@ func TestOpenContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if h, err := r.OpenContext(ctx, d); h != nil || volume.KindOf(err) != volume.KindDeadline || !strings.Contains(err.Error(), "does not answer") {
-		t.Errorf("%v", err)
+	h, err := m.OpenContext(ctx, d)
+	if h != nil || volume.KindOf(err) != volume.KindDeadline || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("an open that hangs: %v, want kind Deadline", err)
 	}
-	// A FIFO opens for reading when somebody opens it for writing, and breaks
-	// when its last reader closes it.
+	// The open for reading returns once the FIFO is opened for writing. Writes fail with
+	// EPIPE once the last reader has closed it.
 	f, err := os.OpenFile(d.Path, os.O_WRONLY|unix.O_NONBLOCK, 0)
-	for errors.Is(err, unix.ENXIO) { // the open has not begun yet
+	for errors.Is(err, unix.ENXIO) { // the reader has not begun its open yet
 		f, err = os.OpenFile(d.Path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close() //nolint:errcheck // nothing of value
-	patient, cancel := context.WithTimeout(t.Context(), time.Minute)
+	waitCtx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for ; !errors.Is(err, unix.EPIPE); _, err = f.WriteString("x") {
-		if operation.Sleep(patient, time.Millisecond) != nil {
-			t.Fatal("a late open stays open")
+		if operation.Sleep(waitCtx, time.Millisecond) != nil {
+			t.Fatal("the late open was not closed within a minute")
 		}
 	}
 }
 
-// TestRealHandlePinsNumber: while a loop device is open its number is given to
-// no other file, although it was told to let its file go. So what was found to
-// be the volume stays the volume until Close.
-func TestRealHandlePinsNumber(t *testing.T) {
+// TestRealHandleKeepsItsNumber detaches the file of an open loop device: the kernel gives
+// the device to no other file before Close.
+func TestRealHandleKeepsItsNumber(t *testing.T) {
 	d, file := attachLoop(t, 64*volume.MiB)
 	if err := os.WriteFile(file, []byte("this very file"), 0o600); err != nil {
 		t.Fatal(err)
@@ -141,10 +138,10 @@ func TestRealHandlePinsNumber(t *testing.T) {
 	}
 	defer control.Close() //nolint:errcheck // holds no data
 	if n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE); err != nil || uint32(n) == d.Minor {
-		t.Errorf("the kernel offers %d while it is open (%v)", n, err)
+		t.Errorf("the kernel offers loop%d, which is open (%v)", n, err)
 	}
 	if err := unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, int(d.Minor)); !errors.Is(err, unix.EBUSY) {
-		t.Errorf("the device was removed while it is open: %v", err)
+		t.Errorf("removal of the open device: %v, want EBUSY", err)
 	}
 	other, err := os.Create(filepath.Join(t.TempDir(), "other"))
 	if err != nil {
@@ -157,7 +154,7 @@ func TestRealHandlePinsNumber(t *testing.T) {
 	}
 	err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(other.Fd()))
 	if !errors.Is(err, unix.EBUSY) {
-		t.Errorf("the device was given another file while it is open: %v", err)
+		t.Errorf("another file for the open device: %v, want EBUSY", err)
 	}
 	if err := dev.Close(); err != nil {
 		t.Error(err)
@@ -173,12 +170,11 @@ func TestRealHandlePinsNumber(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(fmt.Sprintf("/sys/block/%s/loop", d.Name)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the last close does not let the file go: %v", err)
+		t.Errorf("after the last close the device still has its file: %v", err)
 	}
 }
 
-// TestRealWriter: one program at a time has a device for writing.
-func TestRealWriter(t *testing.T) {
+func TestRealOpenWriterIsExclusive(t *testing.T) {
 	d, _ := newLoopDevice(t, 64*volume.MiB)
 	h, err := New().Open(d)
 	if err != nil {
@@ -193,7 +189,7 @@ func TestRealWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := h.OpenWriter(); volume.KindOf(err) != volume.KindDeadline || !errors.Is(err, unix.EBUSY) {
-		t.Errorf("a second one: %v", err)
+		t.Errorf("a second OpenWriter: %v, want kind Deadline", err)
 	}
 	_, err = w.WriteAt([]byte("written"), 512)
 	if err := errors.Join(err, w.Sync(), w.Close()); err != nil {
@@ -205,20 +201,19 @@ func TestRealWriter(t *testing.T) {
 	}
 }
 
-// TestSilentDisk: whatever is asked of a disk that does not answer, the caller
-// has an answer in time, and one thread waits, however often it is asked.
-func TestSilentDisk(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	d := r.mustFind("8:0")
+// TestCallsEndInTimeOnADiskThatHangs opens a FIFO, which hangs: each kind of call uses one
+// thread, however often it is made.
+func TestCallsEndInTimeOnADiskThatHangs(t *testing.T) {
+	m := newMachineWithDisks(t)
+	d := m.mustFind("8:0")
 	if err := errors.Join(os.Remove(d.Path), unix.Mkfifo(d.Path, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	before := runtime.NumGoroutine()
-	for name, ask := range map[string]func(ctx context.Context) error{
-		"OpenContext": func(ctx context.Context) error { _, err := r.OpenContext(ctx, d); return err },
-		"AwaitSize":   func(ctx context.Context) error { _, err := r.AwaitSize(ctx, d, volume.GiB); return err },
-		"Flush":       func(ctx context.Context) error { return r.Flush(ctx, d) },
+	for name, call := range map[string]func(ctx context.Context) error{
+		"OpenContext": func(ctx context.Context) error { _, err := m.OpenContext(ctx, d); return err },
+		"AwaitSize":   func(ctx context.Context) error { _, err := m.AwaitSize(ctx, d, volume.GiB); return err },
+		"Flush":       func(ctx context.Context) error { return m.Flush(ctx, d) },
 	} {
 		for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindCanceled, volume.KindDeadline} {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -226,26 +221,25 @@ func TestSilentDisk(t *testing.T) {
 				ctx, cancel = context.WithCancel(t.Context())
 				time.AfterFunc(20*time.Millisecond, cancel)
 			}
-			err := ask(ctx)
+			err := call(ctx)
 			cancel()
 			if volume.KindOf(err) != kind || !strings.Contains(err.Error(), "does not answer") {
 				t.Errorf("%s: %v, want kind %s", name, err, kind)
 			}
 		}
 	}
-	if n := runtime.NumGoroutine() - before; n > 2 { // an open and a flush
+	if n := runtime.NumGoroutine() - before; n > 2 { // one open and one flush
 		t.Errorf("%d goroutines wait for the disk", n)
 	}
-	f, err := os.OpenFile(d.Path, os.O_RDWR, 0) // lets them go
+	f, err := os.OpenFile(d.Path, os.O_RDWR, 0) // releases them
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Close() })
 }
 
-// What somebody else writes to the disk is read: a filesystem that writes past
-// the device's page cache, another node. The device is open all the time, so
-// that the kernel does not drop the cache by itself.
+// TestRealReadsComeFromTheDevice writes past the device's page cache, as a filesystem or
+// another node does. The device stays open, so that the kernel does not drop the cache.
 func TestRealReadsComeFromTheDevice(t *testing.T) {
 	d, backing := newLoopDevice(t, 64*volume.MiB)
 	h, err := New().Open(d)

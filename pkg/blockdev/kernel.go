@@ -7,19 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel is what System asks of the kernel beside sysfs.
+// kernel is the set of system calls that System makes beside reading sysfs. Tests put a
+// fake in its place.
 type kernel interface {
-	// Stat and Fstat return the number of a block special file.
+	// Stat and Fstat return the number of a block special file; ENOTBLK for another file.
 	Stat(path string) (DeviceNumber, error)
 	Fstat(f *os.File) (DeviceNumber, error)
-	Size(f *os.File) (int64, error)
-	BlockSize(f *os.File) (int, error)
+	Size(f *os.File) (int64, error)    // in bytes
+	BlockSize(f *os.File) (int, error) // in bytes
 	IsReadOnly(f *os.File) (bool, error)
 	SetReadOnly(f *os.File, readOnly bool) error
+	// SetLoopCapacity gives a loop device the size of its backing file.
 	SetLoopCapacity(f *os.File) error
 }
 
-// linuxKernel is the running kernel.
+// linuxKernel is the running kernel. Its errors name the system call and wrap the errno.
 type linuxKernel struct{}
 
 func (linuxKernel) Stat(path string) (DeviceNumber, error) { return NumberOf(path) }
@@ -47,6 +49,7 @@ func (linuxKernel) Fstat(f *os.File) (DeviceNumber, error) {
 	return nodeNumber(&st)
 }
 
+// nodeNumber returns the number in the result of stat(2).
 func nodeNumber(st *unix.Stat_t) (DeviceNumber, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return DeviceNumber{}, unix.ENOTBLK
@@ -55,8 +58,8 @@ func nodeNumber(st *unix.Stat_t) (DeviceNumber, error) {
 	return DeviceNumber{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}, nil
 }
 
-// withDescriptor calls the kernel with the descriptor of f, which stays open until
-// the call returns, whoever closes f meanwhile.
+// withDescriptor makes a system call on the descriptor of f. The descriptor stays open
+// until the call returns, even if f is closed meanwhile.
 func withDescriptor(f *os.File, call func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -69,8 +72,8 @@ func withDescriptor(f *os.File, call func(fd int) error) error {
 	return answer
 }
 
-// Size is BLKGETSIZE64 (<linux/fs.h>), in bytes. The kernel writes a u64
-// whatever the size_t in the ioctl's name says.
+// Size calls BLKGETSIZE64 (<linux/fs.h>). The kernel writes a u64, although the ioctl's
+// number is made of a size_t.
 func (linuxKernel) Size(f *os.File) (int64, error) {
 	var size uint64
 	if err := ioctl(f, unix.BLKGETSIZE64, unsafe.Pointer(&size)); err != nil {
@@ -79,19 +82,20 @@ func (linuxKernel) Size(f *os.File) (int64, error) {
 	return int64(size), nil
 }
 
-// BlockSize is BLKSSZGET (<linux/fs.h>), the size of a logical block.
+// BlockSize calls BLKSSZGET (<linux/fs.h>).
 func (linuxKernel) BlockSize(f *os.File) (size int, err error) {
 	err = withDescriptor(f, func(fd int) (err error) { size, err = unix.IoctlGetInt(fd, unix.BLKSSZGET); return err })
 	return size, os.NewSyscallError("ioctl BLKSSZGET", err)
 }
 
+// IsReadOnly calls BLKROGET (<linux/fs.h>).
 func (linuxKernel) IsReadOnly(f *os.File) (bool, error) {
 	var v uint32
 	err := withDescriptor(f, func(fd int) (err error) { v, err = unix.IoctlGetUint32(fd, unix.BLKROGET); return err })
 	return v != 0, os.NewSyscallError("ioctl BLKROGET", err)
 }
 
-// SetReadOnly is BLKROSET (<linux/fs.h>); a read-only descriptor is enough.
+// SetReadOnly calls BLKROSET (<linux/fs.h>), for which a read-only descriptor suffices.
 func (linuxKernel) SetReadOnly(f *os.File, readOnly bool) error {
 	v := 0
 	if readOnly {
@@ -101,9 +105,8 @@ func (linuxKernel) SetReadOnly(f *os.File, readOnly bool) error {
 	return os.NewSyscallError("ioctl BLKROSET", err)
 }
 
-// SetLoopCapacity is LOOP_SET_CAPACITY (<linux/loop.h>): the loop device
-// takes the present size of its backing file. A read-only descriptor is
-// enough for CAP_SYS_ADMIN.
+// SetLoopCapacity calls LOOP_SET_CAPACITY (<linux/loop.h>), for which a read-only
+// descriptor suffices with CAP_SYS_ADMIN.
 func (linuxKernel) SetLoopCapacity(f *os.File) error {
 	err := withDescriptor(f, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 	return os.NewSyscallError("ioctl LOOP_SET_CAPACITY", err)

@@ -2,6 +2,8 @@ package blockdev
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,20 +11,20 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxShownSerial is how many characters of a serial virtio-blk
-// (VIRTIO_BLK_ID_BYTES), NVMe and ATA can carry; hypervisors cut the rest.
+// maxShownSerial is the number of characters of a serial that virtio-blk
+// (VIRTIO_BLK_ID_BYTES), NVMe and ATA can carry; hypervisors cut off the rest.
 const maxShownSerial = 20
 
-// Serial returns what the kernel shows of the identity of a whole disk (the
-// last of Stack), or "" when it shows none:
+// Serial returns the identity of a whole disk (the last of Stack) as the kernel shows
+// it, or "" when the kernel shows none:
 //
-//   - virtio-blk, NVMe: the serial, of which at most 20 characters exist;
-//   - SCSI: the unit serial number (VPD page 0x80, SPC-5), whole;
+//   - virtio-blk and NVMe: the serial, of which at most 20 characters exist;
+//   - SCSI: the whole unit serial number (VPD page 0x80 of SPC-5);
 //   - krbd: "pool/image", or "pool/namespace/image";
-//   - loop: the path of the backing file, as the kernel shows it. It is fit for
-//     messages only: the file may have been renamed or replaced.
+//   - loop: the path of the backing file. Use it for messages only, because the file
+//     may have been renamed or replaced.
 //
-// Compare it with a volume id by SerialMatches.
+// Compare it with a volume id by SerialMatches. The error is of kind Internal.
 func (s *System) Serial(d Device) (string, error) {
 	dir := s.sysfsDir(d)
 	switch d.Kind {
@@ -46,12 +48,11 @@ func (s *System) Serial(d Device) (string, error) {
 	}
 }
 
-// SerialMatches tells whether a disk that shows this serial can be the volume
-// of this id: they are equal, or the serial is the first 20 characters of the
-// id. Nothing shorter counts as a prefix, and an empty serial matches nothing:
-// it is no evidence at all. Of a UUID, 20 characters leave 68 bits random
-// bits compared: a match by accident is out of the question, one by intent
-// (an id crafted to share the prefix) is not.
+// SerialMatches reports whether a disk that shows this serial can be the volume of this
+// id: the serial is the id, or the first 20 characters of it. It reports false for an
+// empty serial and for a shorter prefix. The first 20 characters of a UUID contain 68
+// random bits, so an accidental match is practically impossible; an id that somebody
+// crafted to share the prefix would match.
 func SerialMatches(visible, id string) bool {
 	visible = strings.TrimSpace(visible)
 	if visible == "" || id == "" {
@@ -60,32 +61,27 @@ func SerialMatches(visible, id string) bool {
 	return visible == id || len(visible) == maxShownSerial && strings.HasPrefix(id, visible)
 }
 
-// rbdImage returns the pool and image of a krbd device.
+// rbdImage returns the pool, namespace and image of a krbd device.
 func (s *System) rbdImage(d Device) (string, error) {
 	id, ok := rbdID(d.Name)
 	if !ok {
 		return "", nil
 	}
-	dir := filepath.Join(s.sysfs, "bus", "rbd", "devices", id)
-	pool, err := s.readIdentity(d, filepath.Join(dir, "pool"))
-	if err != nil {
+	pool, err1 := s.readIdentity(d, filepath.Join(s.rbdDir(id), "pool"))
+	namespace, err2 := s.readIdentity(d, filepath.Join(s.rbdDir(id), "pool_ns"))
+	name, err3 := s.readIdentity(d, filepath.Join(s.rbdDir(id), "name"))
+	switch err := errors.Join(err1, err2, err3); {
+	case err != nil || pool == "" || name == "":
 		return "", err
+	case namespace != "":
+		return pool + "/" + namespace + "/" + name, nil
+	default:
+		return pool + "/" + name, nil
 	}
-	name, err := s.readIdentity(d, filepath.Join(dir, "name"))
-	if err != nil || pool == "" || name == "" {
-		return "", err
-	}
-	namespace, err := s.readIdentity(d, filepath.Join(dir, "pool_ns"))
-	if err != nil {
-		return "", err
-	}
-	if namespace != "" {
-		pool += "/" + namespace
-	}
-	return pool + "/" + name, nil
 }
 
-// readIdentity reads an identifying attribute; a missing one reads as "".
+// readIdentity reads a sysfs attribute that identifies d. It returns "" for one that is
+// missing or not printable.
 func (*System) readIdentity(d Device, path string) (string, error) {
 	text, err := readLine(path)
 	if err != nil {
@@ -98,16 +94,18 @@ func (*System) readIdentity(d Device, path string) (string, error) {
 	return text, nil
 }
 
+// ignoreMissing returns nil if err says that a file does not exist, and otherwise err
+// with its message.
 func ignoreMissing(d Device, err error) error {
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return volume.Errorf(volume.KindInternal, "read the serial of %s: %w", d, err)
 }
 
-// parseVPD80 reads the unit serial number from VPD page 0x80: byte 1 is the
-// page code, bytes 2 and 3 the length, the serial follows. A page that
-// contradicts itself gives nothing: part of a serial could match a wrong id.
+// parseVPD80 reads the unit serial number from VPD page 0x80 (SPC-5): byte 1 is the page
+// code, bytes 2 and 3 are the length, and the serial follows. It reports false for a
+// page that is cut off: a part of a serial could match a wrong id.
 func parseVPD80(page []byte) (string, bool) {
 	const header, code = 4, 0x80
 	if len(page) < header || page[1] != code {
@@ -124,13 +122,7 @@ func parseVPD80(page []byte) (string, bool) {
 	return serial, true
 }
 
-// isPrintable tells whether text has no control characters and is ASCII or
-// valid UTF-8; anything else is a device's garbage.
+// isPrintable reports whether text is valid UTF-8 without control characters.
 func isPrintable(text string) bool {
-	for _, r := range text {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' })
 }

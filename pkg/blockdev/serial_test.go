@@ -8,25 +8,29 @@ import (
 
 const uuid = "d25f9882-eb5a-41ea-8d0c-7a1f0c0a9d11"
 
-func TestSerial(t *testing.T) {
-	r := newFakeMachine(t)
-	addEveryKind(r)
-	r.writeFile("sys/devices/pci/host0/vpd_pg80", "\x00\x80\x00\x24"+uuid)
+func TestSerialOfEachKind(t *testing.T) {
+	m := newMachineWithDisks(t)
+	m.writeFile("sys/devices/pci/host0/vpd_pg80", "\x00\x80\x00\x24"+uuid)
 	for number, want := range map[string]string{
-		"252:0": uuid[:20], "259:0": uuid[:20], "8:0": uuid, "7:0": "/pool/volumes/vol-1/data", "251:0": "kubernetes/volume-1",
-		"250:0": "", "259:1": "",
+		"252:0": uuid[:20],
+		"259:0": uuid[:20],
+		"8:0":   uuid,
+		"7:0":   "/pool/volumes/vol-1/data",
+		"251:0": "kubernetes/volume-1",
+		"250:0": "",
+		"259:1": "",
 	} {
-		if got, err := r.Serial(r.mustFind(number)); err != nil || got != want {
+		if got, err := m.Serial(m.mustFind(number)); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", number, got, err, want)
 		}
 	}
-	r.writeFile("sys/bus/rbd/devices/0/pool_ns", "tenant\n")
-	if got, err := r.Serial(r.mustFind("251:0")); err != nil || got != "kubernetes/tenant/volume-1" {
+	m.writeFile("sys/bus/rbd/devices/0/pool_ns", "tenant\n")
+	if got, err := m.Serial(m.mustFind("251:0")); err != nil || got != "kubernetes/tenant/volume-1" {
 		t.Errorf("with a namespace: %q, %v", got, err)
 	}
-	r.writeFile("sys/devices/pci/virtio1/block/vda/serial", "\x01\xff\x00garbage")
-	if got, err := r.Serial(r.mustFind("252:0")); err != nil || got != "" {
-		t.Errorf("garbage became the serial %q, %v", got, err)
+	m.writeFile("sys/devices/pci/virtio1/block/vda/serial", "\x01\xff\x00garbage")
+	if got, err := m.Serial(m.mustFind("252:0")); err != nil || got != "" {
+		t.Errorf("an unprintable serial: %q, %v; want none", got, err)
 	}
 }
 
@@ -58,7 +62,7 @@ func TestParseVPD80(t *testing.T) {
 	for page, want := range map[string]string{
 		"\x00\x80\x00\x04abcd":            "abcd",
 		"\x00\x80\x00\x06 abcd ":          "abcd",
-		"\x00\x80\x00\x04abcd\x00\x00":    "abcd", // behind the length: not part of it
+		"\x00\x80\x00\x04abcd\x00\x00":    "abcd", // what follows the length is not part of it
 		"\x00\x83\x00\x04abcd":            "",     // another page
 		"\x00\x80\x00\x05abcd":            "",     // cut off
 		"\x00\x80\x00\x00":                "",

@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,19 +13,19 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxLayers bounds the walk down; real stacks have three layers.
+// maxLayers bounds the walk of Stack; a LUKS mapping on a partition has three layers.
 const maxLayers = 16
 
-// Stack returns the layers from d down to the whole disk, d first: a LUKS
-// mapping on a partition gives {dm-0, sda1, sda}. A device without layers is
-// its own disk. The error is of kind Precondition when a layer rests on
-// several devices (multipath, RAID, a logical volume over two disks) or on
-// none: such a layer has no one disk that could be identified or awaited.
+// Stack returns the layers from d down to the whole disk, d first: a LUKS mapping on a
+// partition gives {dm-0, sda1, sda}, and a disk gives {sda}.
+//
+// Kinds: Precondition when a layer rests on several devices (multipath, RAID, a logical
+// volume over two disks) or on none, because then no single disk can be identified or
+// awaited; Internal, which wraps volume.ErrGone when a device below is gone.
 func (s *System) Stack(d Device) ([]Device, error) {
 	layers := []Device{d}
 	for len(layers) <= maxLayers {
-		top := layers[len(layers)-1]
-		below, ok, err := s.deviceBelow(top)
+		below, ok, err := s.deviceBelow(layers[len(layers)-1])
 		if err != nil {
 			return nil, err
 		}
@@ -33,23 +34,25 @@ func (s *System) Stack(d Device) ([]Device, error) {
 		}
 		layers = append(layers, below)
 	}
-	return nil, volume.Errorf(volume.KindInternal, "the devices below %s do not end after %d layers", d, maxLayers)
+	return nil, volume.Errorf(volume.KindInternal, "more than %d devices lie below %s: the walk was stopped", maxLayers, d)
 }
 
-// deviceBelow returns the device right below d; ok is false when d is a disk.
-func (s *System) deviceBelow(d Device) (dev Device, ok bool, err error) {
+// deviceBelow returns the device directly below d. It reports false for a whole disk.
+func (s *System) deviceBelow(d Device) (below Device, ok bool, err error) {
 	switch d.Kind {
 	case KindPartition:
-		dev, err = s.diskOf(d)
-		return dev, err == nil, err
+		below, err = s.diskOf(d)
+		return below, err == nil, err
 	case KindCrypt, KindMapper, KindMD:
 		slaves, err := s.devicesLinkedIn(filepath.Join(s.sysfsDir(d), "slaves"))
 		if err != nil {
 			return Device{}, false, volume.Errorf(volume.KindInternal, "read what %s rests on: %w", d, err)
 		}
 		if len(slaves) != 1 {
-			return Device{}, false, volume.Errorf(volume.KindPrecondition, "%s rests on %d devices%s, not on one", d, len(slaves), listNames(slaves)).
-				WithRemedy("multipath, RAID and spanned logical volumes cannot be expanded by this driver; use the volume's disk directly")
+			return Device{}, false, volume.Errorf(volume.KindPrecondition, "%s rests on %d devices (%s), not on one",
+				d, len(slaves), listNames(slaves)).
+				WithRemedy("use the volume's disk directly: " +
+					"this driver cannot expand multipath, RAID and logical volumes over several disks")
 		}
 		return slaves[0], true, nil
 	default:
@@ -57,42 +60,39 @@ func (s *System) deviceBelow(d Device) (dev Device, ok bool, err error) {
 	}
 }
 
-// diskOf returns the whole disk of a partition: the parent directory in sysfs.
-func (s *System) diskOf(d Device) (Device, error) {
-	dir, err := filepath.EvalSymlinks(s.sysfsDir(d))
-	if err != nil {
-		return Device{}, volume.Errorf(volume.KindInternal, "find the disk of %s: %w", d, err)
+// diskOf returns the whole disk of a partition, which is its parent directory in sysfs.
+func (s *System) diskOf(partition Device) (Device, error) {
+	dir, err := filepath.EvalSymlinks(s.sysfsDir(partition))
+	if err == nil {
+		var disk Device
+		if disk, err = s.deviceInDir(filepath.Dir(dir)); err == nil {
+			return disk, nil
+		}
 	}
-	dev, err := s.deviceInDir(filepath.Dir(dir))
-	if err != nil {
-		return Device{}, volume.Errorf(volume.KindInternal, "find the disk of %s: %w", d, err)
-	}
-	return dev, nil
+	return Device{}, volume.Errorf(volume.KindInternal, "find the disk of %s: %w", partition, err)
 }
 
-// Holders returns the devices that rest on d or, for a disk, on one of its
-// partitions: mappings, logical volumes, RAID. Mounts are not among them.
+// Holders returns the devices that rest on d or, if d is a disk, on one of its
+// partitions: mappings, logical volumes, RAID. Mounts are not devices and not returned.
+// The error is of kind Internal.
 func (s *System) Holders(d Device) ([]Device, error) {
-	holders, err := s.devicesLinkedIn(filepath.Join(s.sysfsDir(d), "holders"))
-	if err != nil {
-		return nil, volume.Errorf(volume.KindInternal, "read what rests on %s: %w", d, err)
-	}
 	parts, err := s.Partitions(d)
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range parts {
-		more, err := s.devicesLinkedIn(filepath.Join(s.sysfsDir(p), "holders"))
+	var holders []Device
+	for _, below := range append([]Device{d}, parts...) {
+		linked, err := s.devicesLinkedIn(filepath.Join(s.sysfsDir(below), "holders"))
 		if err != nil {
-			return nil, volume.Errorf(volume.KindInternal, "read what rests on %s: %w", p, err)
+			return nil, volume.Errorf(volume.KindInternal, "read what rests on %s: %w", below, err)
 		}
-		holders = append(holders, more...)
+		holders = append(holders, linked...)
 	}
-	slices.SortFunc(holders, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(holders, func(a, b Device) int { return cmp.Compare(a.Name, b.Name) })
 	return slices.Compact(holders), nil
 }
 
-// Partitions returns the partitions of a disk.
+// Partitions returns the partitions of a disk. The error is of kind Internal.
 func (s *System) Partitions(d Device) ([]Device, error) {
 	entries, err := os.ReadDir(s.sysfsDir(d))
 	if err != nil {
@@ -113,8 +113,8 @@ func (s *System) Partitions(d Device) ([]Device, error) {
 	return parts, nil
 }
 
-// devicesLinkedIn returns the devices a slaves or holders directory links to, by name.
-// The directory itself is missing where the kernel knows no such relation.
+// devicesLinkedIn returns the devices to which the links in a slaves or holders
+// directory lead. The kernel makes no such directory for a device that cannot have any.
 func (s *System) devicesLinkedIn(dir string) ([]Device, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,34 +134,39 @@ func (s *System) devicesLinkedIn(dir string) ([]Device, error) {
 	return devices, nil
 }
 
-// deviceInDir returns the device of a sysfs directory by its "dev" file. The error
-// wraps volume.ErrGone when the directory, which was listed, is a link that
-// leads nowhere: the device has gone.
+// deviceInDir returns the device of a sysfs directory, by its "dev" file. The error
+// wraps volume.ErrGone when dir is a symbolic link whose target is missing: the device
+// was removed after its link was listed.
 func (s *System) deviceInDir(dir string) (Device, error) {
-	number, err := readLine(filepath.Join(dir, "dev"))
-	if info, lstatErr := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) && lstatErr == nil && info.Mode()&fs.ModeSymlink != 0 {
-		if _, statErr := os.Stat(dir); errors.Is(statErr, fs.ErrNotExist) {
-			err = fmt.Errorf("%w: %w", volume.ErrGone, err)
-		}
+	text, err := readLine(filepath.Join(dir, "dev"))
+	if errors.Is(err, fs.ErrNotExist) && isDanglingLink(dir) {
+		err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 	}
 	if err != nil {
 		return Device{}, err
 	}
-	major, minor, err := parseDeviceNumber(number)
+	number, err := parseDeviceNumber(text)
 	if err != nil {
 		return Device{}, fmt.Errorf("%s: %w", dir, err)
 	}
-	return s.ByNumber(major, minor)
+	return s.ByNumber(number.Major, number.Minor)
 }
 
-// listNames lists devices for a message: " (sda, sdb)".
-func listNames(devices []Device) string {
-	if len(devices) == 0 {
-		return ""
+// isDanglingLink reports whether path is a symbolic link whose target does not exist.
+func isDanglingLink(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return false
 	}
+	_, err = os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// listNames returns the names of devices for a message: "sda, sdb", or "none".
+func listNames(devices []Device) string {
 	list := make([]string, len(devices))
 	for i, d := range devices {
 		list[i] = d.Name
 	}
-	return " (" + strings.Join(list, ", ") + ")"
+	return cmp.Or(strings.Join(list, ", "), "none")
 }

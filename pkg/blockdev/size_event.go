@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -15,52 +13,53 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const (
-	// kernelGroup is the multicast group of the messages that the kernel itself
-	// sends. Those that udev has worked on come in group 2, and only where udev runs.
-	kernelGroup = 1
-	// eventBufferSize holds some thousand messages: enough for a node on which many
-	// disks and network interfaces come and go at once.
-	eventBufferSize = 4 << 20
-	// maxEventSize is larger than any message of the kernel (UEVENT_BUFFER_SIZE of
-	// <linux/kobject.h> and the device's path).
-	maxEventSize = 16 << 10
-)
-
-// SizeEvent says that the size of a block device has changed.
+// SizeEvent reports that the size of a block device has changed.
 type SizeEvent struct {
-	// Major and Minor are the number of the device that announced a new size.
+	// Major and Minor are the number of the device; zero when AnyDevice is set.
 	Major, Minor uint32
-	// AnyDevice says that any device may have a new size, because events were missed.
-	// Major and Minor are zero then.
+	// AnyDevice reports that events were missed: any device may have a new size.
 	AnyDevice bool
 }
 
-// WatchSizes calls changed for each block device that announces a new size,
-// milliseconds after the kernel has learned of it, until ctx ends. Its first
-// event, as soon as it listens, has All set, and so has one after each loss of
-// events: the caller then reads the sizes of all devices that it cares for. An
-// event is a reason to read the size, never the size itself.
+const (
+	// kernelGroup is the multicast group of the messages that the kernel itself sends.
+	// udev sends its own in group 2, and only where udev runs.
+	kernelGroup = 1
+	// eventBufferSize holds some thousand messages, in bytes: enough for a node on which
+	// many disks and network interfaces come and go at once.
+	eventBufferSize = 4 << 20
+	// maxEventSize is more than the longest message of the kernel, in bytes
+	// (UEVENT_BUFFER_SIZE of <linux/kobject.h> and the path of the device).
+	maxEventSize = 16 << 10
+)
+
+// WatchSizes calls notify for each block device that announces a new size, milliseconds
+// after the kernel has learned it, until ctx ends. An event is a reason to read the size
+// of the device; it does not contain the size. The first event comes as soon as
+// WatchSizes listens and has AnyDevice set, as does the event after each loss of events:
+// the caller then reads the sizes of all devices of interest.
 //
-// Calls of changed are made one after the other. While one runs, the kernel
-// keeps what it sends, and drops it when too much waits.
+// WatchSizes makes one call of notify at a time. During the call the kernel buffers new
+// events, and drops them when the buffer is full.
 //
-// The events of all devices come in any network namespace of the initial user
-// namespace, as containers without user namespaces have it. Kernels before 5.10
-// announce the size of fewer kinds of device. WatchSizes returns the error of
-// ctx, or why the kernel cannot be listened to (kind Internal).
-func (s *System) WatchSizes(ctx context.Context, changed func(SizeEvent)) error {
+// It receives the events of all devices in every network namespace of the initial user
+// namespace, so in every container without a user namespace. Kernels before 5.10
+// announce the sizes of fewer kinds of device.
+//
+// It returns the error of ctx, or an error of kind Internal when it cannot listen.
+func (s *System) WatchSizes(ctx context.Context, notify func(SizeEvent)) error {
 	events, err := openEventSocket(eventBufferSize)
 	if err != nil {
 		return volume.Errorf(volume.KindInternal, "listen to the kernel's device events: %w", err).
 			WithRemedy("let this process open netlink sockets (AF_NETLINK, NETLINK_KOBJECT_UEVENT)")
 	}
 	defer events.Close() //nolint:errcheck // only read from
-	changed(SizeEvent{AnyDevice: true})
-	return forwardSizeEvents(ctx, events, changed)
+	notify(SizeEvent{AnyDevice: true})
+	return forwardSizeEvents(ctx, events, notify)
 }
 
-// openEventSocket opens the socket on which the kernel tells of its devices.
+// openEventSocket opens a netlink socket with a buffer of so many bytes that receives the
+// kernel's device events.
 func openEventSocket(buffer int) (*os.File, error) {
 	const flags = unix.SOCK_DGRAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_NETLINK, flags, unix.NETLINK_KOBJECT_UEVENT)
@@ -68,7 +67,7 @@ func openEventSocket(buffer int) (*os.File, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), "kernel device events")
-	// Beyond the limit of net.core.rmem_max only CAP_NET_ADMIN may go.
+	// SO_RCVBUFFORCE needs CAP_NET_ADMIN; SO_RCVBUF is limited to net.core.rmem_max.
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer)
 	if err != nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
@@ -82,8 +81,8 @@ func openEventSocket(buffer int) (*os.File, error) {
 	return f, nil
 }
 
-// forwardSizeEvents reads from the socket until ctx ends.
-func forwardSizeEvents(ctx context.Context, events *os.File, changed func(SizeEvent)) error {
+// forwardSizeEvents calls notify for each size event of the socket until ctx ends.
+func forwardSizeEvents(ctx context.Context, events *os.File, notify func(SizeEvent)) error {
 	raw, err := events.SyscallConn()
 	if err != nil {
 		return volume.Errorf(volume.KindInternal, "read the kernel's device events: %w", err)
@@ -99,13 +98,13 @@ func forwardSizeEvents(ctx context.Context, events *os.File, changed func(SizeEv
 		case err != nil:
 			return volume.Errorf(volume.KindInternal, "read the kernel's device events: %w", err)
 		case ok:
-			changed(event)
+			notify(event)
 		}
 	}
 }
 
-// receiveSizeEvent waits for one message. ok is false for a message that says nothing
-// of a block device's size.
+// receiveSizeEvent waits for one message. It reports false for a message about anything
+// else than the size of a block device, and for one that the kernel did not send.
 func receiveSizeEvent(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool, err error) {
 	var n, flags int
 	var from unix.Sockaddr
@@ -124,27 +123,24 @@ func receiveSizeEvent(raw syscall.RawConn, buf []byte) (event SizeEvent, ok bool
 	case recvErr != nil:
 		return SizeEvent{}, false, os.NewSyscallError("recvmsg", recvErr)
 	}
-	// Any process may send to the socket's address; the kernel's own is 0.
+	// Any process may send to the socket; the address of the kernel is 0.
 	if sender, isNetlink := from.(*unix.SockaddrNetlink); !isNetlink || sender.Pid != 0 {
 		return SizeEvent{}, false, nil
 	}
 	if flags&unix.MSG_TRUNC != 0 {
 		return SizeEvent{AnyDevice: true}, true, nil
 	}
-	event, err = parseSizeEvent(buf[:n])
-	return event, err == nil, nil
+	event, ok = parseSizeEvent(buf[:n])
+	return event, ok, nil
 }
 
-// errNotSizeEvent says that a message of the kernel tells of something else than
-// the size of a block device.
-var errNotSizeEvent = errors.New("not a new size of a block device")
-
-// parseSizeEvent reads a message of the kernel: a header "change@/devices/…"
-// and settings "KEY=VALUE", each ended by a zero byte.
-func parseSizeEvent(message []byte) (SizeEvent, error) {
+// parseSizeEvent reads a message of the kernel: a header "change@/devices/…" and settings
+// "KEY=VALUE", each ended by a zero byte (lib/kobject_uevent.c). It reports false for a
+// message about anything else than the size of a block device.
+func parseSizeEvent(message []byte) (SizeEvent, bool) {
 	header, rest, _ := bytes.Cut(message, []byte{0})
 	if action, _, ok := bytes.Cut(header, []byte("@")); !ok || string(action) != "change" {
-		return SizeEvent{}, errNotSizeEvent
+		return SizeEvent{}, false
 	}
 	settings := map[string]string{}
 	for setting := range bytes.SplitSeq(rest, []byte{0}) {
@@ -152,12 +148,8 @@ func parseSizeEvent(message []byte) (SizeEvent, error) {
 		settings[string(key)] = string(value)
 	}
 	if settings["ACTION"] != "change" || settings["SUBSYSTEM"] != "block" || settings["RESIZE"] != "1" {
-		return SizeEvent{}, errNotSizeEvent
+		return SizeEvent{}, false
 	}
-	major, err1 := strconv.ParseUint(settings["MAJOR"], 10, 32)
-	minor, err2 := strconv.ParseUint(settings["MINOR"], 10, 32)
-	if err := errors.Join(err1, err2); err != nil {
-		return SizeEvent{}, fmt.Errorf("number of a block device with a new size: %w", err)
-	}
-	return SizeEvent{Major: uint32(major), Minor: uint32(minor)}, nil
+	number, err := parseDeviceNumber(settings["MAJOR"] + ":" + settings["MINOR"])
+	return SizeEvent{Major: number.Major, Minor: number.Minor}, err == nil
 }

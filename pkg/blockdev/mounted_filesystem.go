@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// MountedFilesystem returns the type of the filesystem that is mounted from the device, in
-// whatever mount namespace; "" when there is none, or when the kernel does not show
-// it in /sys/fs. It shows ext2, ext3 and ext4 (all as "ext4"), XFS, btrfs and F2FS.
-// Unlike an attempt to open the device exclusively, the reading disturbs nobody who
-// mounts or formats the device at the same moment.
+// MountedFilesystem returns the type of the filesystem that is mounted from the device,
+// in whatever mount namespace: "ext4" for ext2, ext3 and ext4, "xfs", "btrfs" or "f2fs".
+// It returns "" when none is mounted, or one of a type that the kernel does not show in
+// /sys/fs. The check only reads sysfs, so it does not disturb a mount or mkfs of the
+// device at the same moment, as opening the device exclusively would.
 func (s *System) MountedFilesystem(d Device) (fsType string) {
 	name := filepath.Base(d.Name)
 	for _, fsType := range []string{"ext4", "xfs", "f2fs"} {
@@ -18,7 +18,7 @@ func (s *System) MountedFilesystem(d Device) (fsType string) {
 			return fsType
 		}
 	}
-	// btrfs lists the devices of each filesystem below the filesystem's id.
+	// btrfs lists the devices of each filesystem below the UUID of the filesystem.
 	found, err := filepath.Glob(filepath.Join(s.sysfs, "fs", "btrfs", "*", "devices", quoteGlob(name)))
 	if err == nil && len(found) > 0 {
 		return "btrfs"
@@ -26,7 +26,7 @@ func (s *System) MountedFilesystem(d Device) (fsType string) {
 	return ""
 }
 
-// quoteGlob escapes what filepath.Glob takes for a pattern.
+// quoteGlob escapes the characters of name that have a meaning for filepath.Glob.
 func quoteGlob(name string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }

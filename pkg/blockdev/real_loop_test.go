@@ -14,8 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// newLoopDevice attaches a file of this size to a loop device of the machine, for
-// the time of the test.
+// newLoopDevice attaches a file of this size to a loop device until the test ends.
 func newLoopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 	t.Helper()
 	d, file = attachLoop(t, size)
@@ -23,7 +22,7 @@ func newLoopDevice(t *testing.T, size volume.Size) (d Device, file string) {
 	return d, file
 }
 
-// attachLoop is loopDevice for a test that detaches the file itself.
+// attachLoop is newLoopDevice for a test that detaches the file itself.
 func attachLoop(t *testing.T, size volume.Size) (d Device, file string) {
 	t.Helper()
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
@@ -48,7 +47,7 @@ func attachLoop(t *testing.T, size volume.Size) (d Device, file string) {
 		path := fmt.Sprintf("/dev/loop%d", n)
 		dev, err := os.OpenFile(path, os.O_RDWR, 0)
 		if errors.Is(err, unix.ENXIO) {
-			continue // another program has taken it meanwhile, and lets it go
+			continue // another program took it in between and is detaching it
 		}
 		if err != nil {
 			t.Skipf("needs loop devices: %v", err)
@@ -66,7 +65,7 @@ func attachLoop(t *testing.T, size volume.Size) (d Device, file string) {
 	return d, file
 }
 
-// detachLoop tells a loop device to let its file go.
+// detachLoop detaches the file of a loop device.
 func detachLoop(t *testing.T, d Device) {
 	t.Helper()
 	dev, err := os.Open(d.Path)
@@ -78,9 +77,9 @@ func detachLoop(t *testing.T, d Device) {
 	}
 }
 
-// The device of a grown file keeps its size until the kernel is told: the
-// stale capacity that a node must never take for the volume's.
-func TestRealLoopDevice(t *testing.T) {
+// TestRealAwaitSizeRescansALoopDevice grows the backing file: the loop device keeps its
+// old size until a rescan.
+func TestRealAwaitSizeRescansALoopDevice(t *testing.T) {
 	d, file := newLoopDevice(t, 64*volume.MiB)
 	s := New()
 	if d.Kind != KindLoop || d.Major != loopMajor {
@@ -102,24 +101,23 @@ func TestRealLoopDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size, err := s.Size(d); err != nil || size != 64*volume.MiB {
-		t.Fatalf("the device grew by itself: %s, %v", size, err)
+		t.Fatalf("before the rescan: %s, %v; want 64 MiB", size, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if size, err := s.AwaitSize(ctx, d, 96*volume.MiB); err != nil || size != 96*volume.MiB {
-		t.Fatalf("after a rescan: %s, %v", size, err)
+		t.Fatalf("after the rescan: %s, %v; want 96 MiB", size, err)
 	}
-	// More than the file has never comes.
-	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	// The device never gets larger than its file.
+	shortCtx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	size, err := s.AwaitSize(short, d, 97*volume.MiB)
+	size, err := s.AwaitSize(shortCtx, d, 97*volume.MiB)
 	if volume.KindOf(err) != volume.KindDeadline || size != 96*volume.MiB {
-		t.Errorf("%s, %v", size, err)
+		t.Errorf("more than the file: %s, %v; want 96 MiB and kind Deadline", size, err)
 	}
 }
 
-// A file of the device is that device, and is had within the call's time.
-func TestRealFile(t *testing.T) {
+func TestRealOpenFileChecksTheNumber(t *testing.T) {
 	d, _ := newLoopDevice(t, 64*volume.MiB)
 	s := New()
 	f, err := s.OpenFile(t.Context(), d)
@@ -134,6 +132,6 @@ func TestRealFile(t *testing.T) {
 	other := d
 	other.Minor++
 	if _, err := s.OpenFile(t.Context(), other); volume.KindOf(err) != volume.KindInternal || err == nil {
-		t.Errorf("the file of another device: %v", err)
+		t.Errorf("OpenFile of another number: %v, want kind Internal", err)
 	}
 }

@@ -15,19 +15,21 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The messages of a kernel 6.18, as they came.
+// Messages recorded from a kernel 6.18.
 const (
-	resizedLoop = "change@/devices/virtual/block/loop7\x00ACTION=change\x00DEVPATH=/devices/virtual/block/loop7\x00SUBSYSTEM=block\x00" +
+	resizedLoop = "change@/devices/virtual/block/loop7\x00ACTION=change\x00" +
+		"DEVPATH=/devices/virtual/block/loop7\x00SUBSYSTEM=block\x00" +
 		"RESIZE=1\x00MAJOR=7\x00MINOR=7\x00DEVNAME=loop7\x00DEVTYPE=disk\x00DISKSEQ=91\x00SEQNUM=1437\x00"
-	changedLoop = "change@/devices/virtual/block/loop7\x00ACTION=change\x00DEVPATH=/devices/virtual/block/loop7\x00SUBSYSTEM=block\x00" +
+	changedLoop = "change@/devices/virtual/block/loop7\x00ACTION=change\x00" +
+		"DEVPATH=/devices/virtual/block/loop7\x00SUBSYSTEM=block\x00" +
 		"MAJOR=7\x00MINOR=7\x00DEVNAME=loop7\x00DEVTYPE=disk\x00DISKSEQ=91\x00SEQNUM=1436\x00"
 )
 
 func TestParseSizeEvent(t *testing.T) {
 	t.Parallel()
-	got, err := parseSizeEvent([]byte(resizedLoop))
-	if want := (SizeEvent{Major: 7, Minor: 7}); err != nil || got != want {
-		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	got, ok := parseSizeEvent([]byte(resizedLoop))
+	if want := (SizeEvent{Major: 7, Minor: 7}); !ok || got != want {
+		t.Errorf("got %+v, %t; want %+v", got, ok, want)
 	}
 	for name, message := range map[string]string{
 		"empty":            "",
@@ -45,8 +47,8 @@ func TestParseSizeEvent(t *testing.T) {
 		"number too large": strings.Replace(resizedLoop, "MINOR=7", "MINOR=4294967296", 1),
 		"negative number":  strings.Replace(resizedLoop, "MINOR=7", "MINOR=-1", 1),
 	} {
-		if got, err := parseSizeEvent([]byte(message)); err == nil {
-			t.Errorf("%s: got %+v, want an error", name, got)
+		if got, ok := parseSizeEvent([]byte(message)); ok || got != (SizeEvent{}) {
+			t.Errorf("%s: got %+v, %t; want no event", name, got, ok)
 		}
 	}
 }
@@ -55,17 +57,18 @@ func FuzzParseSizeEvent(f *testing.F) {
 	f.Add([]byte(resizedLoop))
 	f.Add([]byte(changedLoop))
 	f.Fuzz(func(t *testing.T, message []byte) {
-		event, err := parseSizeEvent(message)
-		if event.AnyDevice || err != nil && event != (SizeEvent{}) {
-			t.Fatalf("%q: %+v, %v", message, event, err)
+		event, ok := parseSizeEvent(message)
+		if event.AnyDevice || !ok && event != (SizeEvent{}) {
+			t.Fatalf("%q: %+v, %t", message, event, ok)
 		}
-		if err == nil && !strings.Contains(string(message), "RESIZE=1\x00") && !strings.HasSuffix(string(message), "RESIZE=1") {
+		text := string(message)
+		if ok && !strings.Contains(text, "RESIZE=1\x00") && !strings.HasSuffix(text, "RESIZE=1") {
 			t.Fatalf("%q: %+v without RESIZE=1", message, event)
 		}
 	})
 }
 
-// watchSizes starts WatchSizes and returns its events, once it listens.
+// watchSizes starts WatchSizes and returns its events after the first one.
 func watchSizes(t *testing.T) <-chan SizeEvent {
 	t.Helper()
 	events, ended := make(chan SizeEvent, 64), make(chan error, 1)
@@ -74,7 +77,7 @@ func watchSizes(t *testing.T) <-chan SizeEvent {
 		ended <- New().WatchSizes(ctx, func(e SizeEvent) {
 			select {
 			case events <- e:
-			case <-ctx.Done(): // nobody reads any more
+			case <-ctx.Done(): // nothing reads the channel now
 			}
 		})
 	}()
@@ -83,10 +86,10 @@ func watchSizes(t *testing.T) <-chan SizeEvent {
 		select {
 		case err := <-ended:
 			if !errors.Is(err, context.Canceled) {
-				t.Errorf("the watch ended with %v, want the context's error", err)
+				t.Errorf("WatchSizes = %v, want context.Canceled", err)
 			}
 		case <-time.After(10 * time.Second):
-			t.Error("the watch does not end with its context")
+			t.Error("WatchSizes goes on 10 s after its context has ended")
 		}
 	})
 	if first := nextSizeEvent(t, events); first != (SizeEvent{AnyDevice: true}) {
@@ -101,14 +104,14 @@ func nextSizeEvent(t *testing.T, events <-chan SizeEvent) SizeEvent {
 	case e := <-events:
 		return e
 	case <-time.After(10 * time.Second):
-		t.Fatal("no event came within 10 s")
+		t.Fatal("got no event within 10 s")
 		return SizeEvent{}
 	}
 }
 
-// The kernel tells of a loop device's new size at once, whatever the network
-// namespace.
-func TestRealWatchSizes(t *testing.T) {
+// TestRealWatchSizesReportsEachGrowth grows a loop device, in this network namespace and
+// in another one.
+func TestRealWatchSizesReportsEachGrowth(t *testing.T) {
 	t.Run("here", func(t *testing.T) {
 		d, file := newLoopDevice(t, 64*volume.MiB)
 		events := watchSizes(t)
@@ -134,22 +137,23 @@ func TestRealWatchSizes(t *testing.T) {
 		t.Logf("rescan → event of its new size: at most %s in %d times", slowest.Round(time.Microsecond), times)
 	})
 	t.Run("in another network namespace", func(t *testing.T) {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRealWatchSizes$/^here$", "-test.v")
+		const run = "-test.run=^TestRealWatchSizesReportsEachGrowth$/^here$"
+		cmd := exec.CommandContext(t.Context(), os.Args[0], run, "-test.v")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 		out, err := cmd.CombinedOutput()
 		if errors.Is(err, unix.EPERM) {
 			t.Skipf("needs root: %v", err)
 		}
-		if err != nil || !strings.Contains(string(out), "event of its new size") && !strings.Contains(string(out), "SKIP") {
-			t.Errorf("%v\n%s", err, out)
+		ran := strings.Contains(string(out), "event of its new size") || strings.Contains(string(out), "SKIP")
+		if err != nil || !ran {
+			t.Errorf("the test in another network namespace: %v\n%s", err, out)
 		}
 	})
 }
 
-// What did not fit into the socket's buffer is lost, and the loss is told.
-func TestRealLostEventsAreTold(t *testing.T) {
+func TestRealLostEventsAreReported(t *testing.T) {
 	d, _ := newLoopDevice(t, volume.MiB)
-	socket, err := openEventSocket(1) // the kernel makes it as small as it can
+	socket, err := openEventSocket(1) // the kernel rounds this up to its smallest buffer
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,11 +175,11 @@ func TestRealLostEventsAreTold(t *testing.T) {
 		}
 	})
 	if !errors.Is(err, context.Canceled) {
-		t.Errorf("100 events into a buffer of 1 byte: %v, want the loss to be told", err)
+		t.Errorf("100 events into a buffer of 1 byte: %v, want an event for any device", err)
 	}
 }
 
-// Another process can send to the socket; only the kernel is believed.
+// TestRealForgedEventIsIgnored sends an event from this process, as any process can.
 func TestRealForgedEventIsIgnored(t *testing.T) {
 	socket, err := openEventSocket(eventBufferSize)
 	if err != nil {
@@ -188,7 +192,8 @@ func TestRealForgedEventIsIgnored(t *testing.T) {
 	}
 	var address unix.Sockaddr
 	var nameErr error
-	if err := errors.Join(raw.Control(func(fd uintptr) { address, nameErr = unix.Getsockname(int(fd)) }), nameErr); err != nil {
+	err = raw.Control(func(fd uintptr) { address, nameErr = unix.Getsockname(int(fd)) })
+	if err := errors.Join(err, nameErr); err != nil {
 		t.Fatal(err)
 	}
 	target, ok := address.(*unix.SockaddrNetlink)
@@ -201,21 +206,22 @@ func TestRealForgedEventIsIgnored(t *testing.T) {
 	}
 	defer unix.Close(forger) //nolint:errcheck // holds no data
 	forged := strings.NewReplacer("MAJOR=7", "MAJOR=4095", "MINOR=7", "MINOR=1048575").Replace(resizedLoop)
-	if err := unix.Sendto(forger, []byte(forged), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: target.Pid}); err != nil {
-		t.Skipf("the kernel lets nobody forge events: %v", err)
+	err = unix.Sendto(forger, []byte(forged), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: target.Pid})
+	if err != nil {
+		t.Skipf("the kernel refuses messages from processes: %v", err)
 	}
 	buf := make([]byte, maxEventSize)
-	for { // events of other tests' devices may be in between
+	for { // other tests' devices send events, too
 		event, ok, err := receiveSizeEvent(raw, buf)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if event.Major == 4095 {
-			t.Fatalf("a forged event was believed: %+v", event)
+			t.Fatalf("got a forged event: %+v", event)
 		}
 		if strings.HasPrefix(string(buf), forged) {
 			if ok {
-				t.Errorf("a forged event was told as %+v", event)
+				t.Errorf("got the forged event as %+v", event)
 			}
 			return
 		}

@@ -10,9 +10,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestRealSCSI grows a disk of the kernel module scsi_debug, which a guest
-// kernel can load: the capacity is stale until device/rescan is written to.
-func TestRealSCSI(t *testing.T) {
+// TestRealAwaitSizeRescansASCSIDisk grows a disk of the kernel module scsi_debug, which a
+// guest kernel can load: the disk keeps its old size until a rescan.
+func TestRealAwaitSizeRescansASCSIDisk(t *testing.T) {
 	const driver = "/sys/bus/pseudo/drivers/scsi_debug/virtual_gb"
 	disks, err := filepath.Glob("/sys/bus/pseudo/drivers/scsi_debug/adapter*/host*/target*/*:*/block/*")
 	if err != nil || len(disks) == 0 {
@@ -36,11 +36,11 @@ func TestRealSCSI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if size, err := s.Size(d); err != nil || size != before {
-		t.Fatalf("the disk grew by itself: %s, %v", size, err)
+		t.Fatalf("before the rescan: %s, %v; want the old size", size, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if size, err := s.AwaitSize(ctx, d, 3*volume.GiB); err != nil || size < 3*volume.GiB {
-		t.Errorf("%s, %v", size, err)
+		t.Errorf("after the rescan: %s, %v; want 3 GiB", size, err)
 	}
 }
