@@ -13,7 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/instance"
 	"github.com/growvol/growvol/pkg/loop"
-	"github.com/growvol/growvol/pkg/node"
+	"github.com/growvol/growvol/pkg/node/stagerecord"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -96,7 +96,7 @@ func (p nodeDescriber) describe(ctx context.Context) (volume.NodeInfo, error) {
 	}
 	limit, err := instance.AttachLimit(ctx, instance.LimitOptions{
 		Disks: p.disks, OwnPaths: []string{"/", p.config.stateDir}, Reserved: p.config.reservedVolumes,
-		Staged: func() []string { return node.StagedVolumes(p.config.stateDir) },
+		Staged: func() []string { return stagerecord.Store{Dir: p.config.stateDir, Log: p.log}.IDs(ctx) },
 	})
 	if err != nil {
 		return info, err

@@ -62,7 +62,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	metrics, detached := csiserver.NewMetrics(), new(operation.Tracker)
-	observer, err := node.NewMetrics(metrics.Registerer())
+	nodeMetrics, err := node.NewMetrics(metrics.Registerer())
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	server, err := node.New(node.Options{
 		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystems,
 		Mappings: luks.New(luks.Options{Log: log}),
-		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Observer: observer,
+		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Metrics: nodeMetrics,
 		Detached: detached,
 	})
 	if err != nil {

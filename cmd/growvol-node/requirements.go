@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/filesystem"
-	"github.com/growvol/growvol/pkg/node"
+	"github.com/growvol/growvol/pkg/node/requirement"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -28,20 +28,20 @@ type filesystems interface {
 // watchRequirements returns the check behind Probe: whether the node has what
 // the plugin needs. It has run once, so that the log says at once what is
 // missing.
-func watchRequirements(ctx context.Context, c config, fs filesystems, connector volume.Connector, reg prometheus.Registerer, log *slog.Logger) (*node.Requirements, error) {
-	list := []node.Requirement{{Name: "state_dir", Check: func(context.Context) error { return checkStateDir(c.stateDir) }}}
+func watchRequirements(ctx context.Context, c config, fs filesystems, connector volume.Connector, reg prometheus.Registerer, log *slog.Logger) (*requirement.Checker, error) {
+	list := []requirement.Check{{Name: "state_dir", Run: func(context.Context) error { return checkStateDir(c.stateDir) }}}
 	if checker, ok := connector.(volume.HealthChecker); ok {
-		list = append(list, node.Requirement{Name: "backend", Check: checker.CheckHealth})
+		list = append(list, requirement.Check{Name: "backend", Run: checker.CheckHealth})
 	}
 	if c.requireShared {
-		list = append(list, node.Requirement{Name: "shared_mounts", Check: func(context.Context) error { return checkShared(fs, c.kubeletDir) }})
+		list = append(list, requirement.Check{Name: "shared_mounts", Run: func(context.Context) error { return checkShared(fs, c.kubeletDir) }})
 	}
 	if c.requireSysRes {
-		list = append(list, node.Requirement{Name: "cap_sys_resource", Check: func(context.Context) error { return checkSysResource(fs) }})
+		list = append(list, requirement.Check{Name: "cap_sys_resource", Run: func(context.Context) error { return checkSysResource(fs) }})
 	} else if err := fs.CheckGrowExt(); err != nil {
 		log.WarnContext(ctx, "this node grows XFS and btrfs only", "cause", err)
 	}
-	r, err := node.NewRequirements(reg, log, list...)
+	r, err := requirement.NewChecker(reg, log, list...)
 	if err != nil {
 		return nil, err
 	}

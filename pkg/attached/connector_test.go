@@ -328,7 +328,7 @@ func TestConnectNeverGuesses(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
-		wantError(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "may still go") // not "no disk"
+		wantError(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "on its way out") // not "no disk"
 
 		time.AfterFunc(time.Second, func() {
 			m.mu.Lock()
@@ -386,7 +386,7 @@ func TestTwoDisksOfOneSerialSettle(t *testing.T) {
 				wantError(t, call(ctx, connector), volume.KindCanceled, "/dev/vdb", "/dev/vdc")
 				// Two that stay want a person.
 				started := time.Now()
-				wantError(t, call(t.Context(), connector), volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "Detach the other")
+				wantError(t, call(t.Context(), connector), volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "detach the other")
 				if took := time.Since(started); took < settleGrace || took > settleGrace+2*maxPollInterval {
 					t.Errorf("judged after %s", took)
 				}

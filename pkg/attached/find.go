@@ -9,40 +9,41 @@ import (
 	"sync"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 const (
 	minPollInterval = 20 * time.Millisecond
 	maxPollInterval = time.Second
-	// settleGrace is how long two disks with one serial are taken for a volume
-	// that was plugged in anew before its old disk had gone.
+	// settleGrace is how long two disks with one serial may be a volume that was plugged in again
+	// before its old disk had gone.
 	settleGrace = 3 * time.Second
-	// serialTimeout bounds the reading of one serial. On virtio-blk it is a
-	// request to the device, which a hung one never answers.
+	// serialTimeout bounds the reading of one serial. On virtio-blk it is a request to the device,
+	// which a device that hangs never answers.
 	serialTimeout = 2 * time.Second
 )
 
-// errNoSize: the disk is there but has no size, as at the moment when it is
-// plugged in or out.
-var errNoSize = errors.New("the disk has no size yet, or any more")
+// errNoSize: the disk is there but has no size, as while it is plugged in or pulled out.
+var errNoSize = errors.New("the disk has no size yet, or no longer")
 
-// errNoAnswer: a disk does not tell its serial in time.
+// errNoAnswer: a disk does not show its serial in time.
 var errNoAnswer = errors.New("the disk does not answer")
 
-// findResult is what one reading of all disks gave.
+// findResult is the result of one reading of all disks.
 type findResult struct {
-	disk       blockdev.Device // of the volume, if match
+	disk       blockdev.Device // of the volume, if isFound
 	isFound    bool
 	notReady   error             // why the disk cannot be used yet; nil: it can
 	seen       []string          // all disks with their serials, for a message
-	unanswered []blockdev.Device // disks that do not answer: any of them may be the volume
+	unanswered []blockdev.Device // disks without an answer: any of them may be the volume's
 }
 
-// isPluggable tells whether the device is of a sort that a hypervisor plugs in.
+// isUnplugged reports whether the disk is not there, or is being plugged in or pulled out.
+func (r findResult) isUnplugged() bool { return !r.isFound || errors.Is(r.notReady, errNoSize) }
+
+// isPluggable reports whether a hypervisor plugs in devices of this kind.
 func isPluggable(d blockdev.Device) bool {
 	switch d.Kind {
 	case blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe:
@@ -52,20 +53,31 @@ func isPluggable(d blockdev.Device) bool {
 	}
 }
 
-// findSettled is find, except that it waits while several disks show the id: a
-// volume that is plugged in anew can be there before its old disk has gone. The
-// error is of kind Precondition when they are still there after the time for
-// settling, and Deadline (or Canceled) when ctx ends before.
+// findKnown is findSettled, with an error of kind Deadline when it found no disk but some disks do not
+// answer: one of them may be the volume's.
+func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error) {
+	found, err := c.findSettled(ctx, id)
+	if err != nil || found.isFound || len(found.unanswered) == 0 {
+		return found, err
+	}
+	return found, volume.Errorf(volume.KindDeadline, "whether the volume is plugged in is unknown: "+
+		"some of the disks that may be the volume's do not answer: %s", joinDevices(found.unanswered)).
+		WithRemedy(hangRemedy)
+}
+
+// findSettled is find, but it waits while several disks show the id: a volume that is plugged in again
+// can be there before its old disk has gone. The error has kind Precondition when several disks are
+// there after settleGrace, and Deadline (or Canceled) when ctx ends before.
 func (c *Connector) findSettled(ctx context.Context, id string) (findResult, error) {
 	var several error
 	var since time.Time
-	for pause := minPollInterval; ; pause = min(2*pause, maxPollInterval) {
+	for interval := minPollInterval; ; interval = min(2*interval, maxPollInterval) {
 		found, err := c.find(ctx, id)
 		if several != nil && ctx.Err() != nil {
 			return found, unsettledError(several, ctx.Err())
 		}
 		if err == nil && several != nil && len(found.unanswered) > 0 {
-			err = several // a rival that does not answer has not gone
+			err = several // the other disk may still be there without answering
 		}
 		switch {
 		case !volume.IsKind(err, volume.KindPrecondition):
@@ -76,116 +88,105 @@ func (c *Connector) findSettled(ctx context.Context, id string) (findResult, err
 			return found, err
 		}
 		several = err
-		if err := operation.Sleep(ctx, pause); err != nil {
+		if err := operation.Sleep(ctx, interval); err != nil {
 			return found, unsettledError(several, err)
 		}
 	}
 }
 
-// unsettledError is the error for several disks of one serial when the call ends
-// before the one that is pulled out must have gone.
+// unsettledError is the error for several disks with one serial when the call ends within settleGrace.
 func unsettledError(several, cause error) error {
 	text := several.Error()
-	if e := (*volume.Error)(nil); errors.As(several, &e) {
+	if e, ok := errors.AsType[*volume.Error](several); ok {
 		text = e.Msg
 	}
-	return volume.Errorf(volume.KindOf(cause), "%s; one of them may still go, which can take %s: %w", text, settleGrace, cause).
-		WithRemedy("Kubernetes retries this automatically")
+	return volume.Errorf(volume.KindOf(cause),
+		"%s; one of them may be on its way out, which can take %s: %w", text, settleGrace, cause).
+		WithRemedy(retryRemedy)
 }
 
-// find looks once for the disk that shows this id as its serial. The error is
-// of kind Precondition when several do: a guess could destroy data.
+// find reads the serials of all disks once and returns the disk that shows this id. The error has kind
+// Precondition when several disks do: a guess could destroy data.
 func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	disks, err := operation.AwaitCall(ctx, c.opts.Devices.Disks)
 	if err != nil {
 		return findResult{}, err
 	}
 	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !isPluggable(d) })
-	serials := c.readSerials(ctx, disks)
-	var s findResult
+	var r findResult
 	var matches []blockdev.Device
-	for i, d := range disks {
-		serial, err := serials[i].text, serials[i].err
-		if err != nil {
-			if errors.Is(err, errNoAnswer) {
-				s.unanswered = append(s.unanswered, d)
+	for i, serial := range c.readSerials(ctx, disks) {
+		d := disks[i]
+		if serial.err != nil {
+			if errors.Is(serial.err, errNoAnswer) {
+				r.unanswered = append(r.unanswered, d)
 			}
-			s.seen = append(s.seen, fmt.Sprintf("%s (%s, serial unreadable: %v)", d.Path, d.Kind, err))
+			r.seen = append(r.seen, fmt.Sprintf("%s (%s, serial unreadable: %v)", d.Path, d.Kind, serial.err))
 			continue
 		}
-		s.seen = append(s.seen, fmt.Sprintf("%s (%s, serial %q)", d.Path, d.Kind, serial))
-		if blockdev.SerialMatches(serial, id) {
+		r.seen = append(r.seen, fmt.Sprintf("%s (%s, serial %q)", d.Path, d.Kind, serial.text))
+		if blockdev.SerialMatches(serial.text, id) {
 			matches = append(matches, d)
 		}
 	}
-	err = c.choose(ctx, &s, matches)
-	return s, err
+	err = c.choose(ctx, &r, matches)
+	return r, err
 }
 
-// checkComplete makes sure that "no such disk" is a reading: a disk that does not
-// answer may be the one.
-func (s findResult) checkComplete() error {
-	if s.isFound || len(s.unanswered) == 0 {
-		return nil
-	}
-	return volume.Errorf(volume.KindDeadline, "whether the volume is plugged in cannot be told: of the disks that could be it, some do not answer: %s", joinDevices(s.unanswered)).
-		WithRemedy("Kubernetes retries this automatically; if it lasts, check the kernel log of this node for I/O that hangs")
-}
-
-// choose decides which of the disks with the volume's serial it is.
-func (c *Connector) choose(ctx context.Context, s *findResult, matches []blockdev.Device) error {
+// choose sets the volume's disk in r. A disk without a size does not count beside a disk with one: it
+// is on its way out or in.
+func (c *Connector) choose(ctx context.Context, r *findResult, matches []blockdev.Device) error {
 	var usable []blockdev.Device
 	for _, d := range matches {
 		size, err := operation.AwaitCall(ctx, func() (volume.Size, error) { return c.opts.Devices.Size(d) })
 		if err == nil && size == 0 {
 			err = errNoSize
 		}
-		// One without a size is on its way out or in. It is no rival for one
-		// that has a size.
-		if !errors.Is(err, errNoSize) {
+		hasSize := !errors.Is(err, errNoSize)
+		if hasSize {
 			usable = append(usable, d)
 		}
-		if !s.isFound || !errors.Is(err, errNoSize) {
-			s.disk, s.isFound, s.notReady = d, true, err
+		if hasSize || !r.isFound {
+			r.disk, r.isFound, r.notReady = d, true, err
 		}
 	}
 	if len(usable) > 1 {
-		return volume.Errorf(volume.KindPrecondition, "several disks show the volume's id as their serial: %s", joinDevices(usable)).
-			WithRemedy("find out which of them is the volume: on virtio-blk and NVMe the first 20 characters of an id show, so another volume may share them; " +
-				"multipath disks are not supported. Detach the other one")
+		return volume.Errorf(volume.KindPrecondition,
+			"several disks show the volume's id as their serial: %s", joinDevices(usable)).
+			WithRemedy("find out which of them is the volume, then detach the other one: on virtio-blk and NVMe the first " +
+				"20 characters of an id show, so another volume may share them; multipath disks are not supported")
 	}
 	return nil
 }
 
-// serialResult is what reading a serial gave.
+// serialResult is the result of reading one serial.
 type serialResult struct {
 	text string
 	err  error
 }
 
-// readSerials reads the serials of all disks side by side, so that several silent
-// ones take no longer than one.
+// readSerials reads the serials of all disks concurrently, so that many disks that do not answer take
+// no longer than one.
 func (c *Connector) readSerials(ctx context.Context, disks []blockdev.Device) []serialResult {
-	readings := make([]serialResult, len(disks))
+	results := make([]serialResult, len(disks))
 	var running sync.WaitGroup
 	for i, d := range disks {
-		running.Go(func() { readings[i].text, readings[i].err = c.readSerial(ctx, d) })
+		running.Go(func() { results[i].text, results[i].err = c.readSerial(ctx, d) })
 	}
 	running.Wait()
-	return readings
+	return results
 }
 
-// readSerial reads the serial of a disk, but not for long. A reading that hangs
-// is joined by the next, so that a hung disk costs one thread and not one per
-// look; and it keeps nobody from the other disks. What was joined may be about
-// a disk that had the number before: Verify reads anew.
+// readSerial reads the serial of a disk within serialTimeout. It joins a reading that still hangs, so
+// that a disk that hangs costs one thread. The joined reading may be of a disk that had the number
+// before: Verify starts a reading of its own.
 func (c *Connector) readSerial(ctx context.Context, d blockdev.Device) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, serialTimeout)
 	defer cancel()
 	read := c.serialReads.DoChan(d.Number().String(), func() (any, error) { return c.opts.Devices.Serial(d) })
 	select {
 	case r := <-read:
-		serial, _ := r.Val.(string) // the function above returns no other
+		serial, _ := r.Val.(string) // the function above returns no other type
 		return serial, r.Err
 	case <-ctx.Done():
 		return "", fmt.Errorf("%w: %w", errNoAnswer, ctx.Err())
@@ -195,7 +196,7 @@ func (c *Connector) readSerial(ctx context.Context, d blockdev.Device) (string, 
 // awaitDisk waits until the volume's disk is there and can be opened.
 func (c *Connector) awaitDisk(ctx context.Context, id string) (blockdev.Device, error) {
 	w := diskWait{id: id, started: time.Now()}
-	for pause := minPollInterval; ; pause = min(2*pause, maxPollInterval) {
+	for interval := minPollInterval; ; interval = min(2*interval, maxPollInterval) {
 		found, err := c.findSettled(ctx, id)
 		switch {
 		case errors.As(err, new(*volume.Error)): // it says what was found
@@ -209,56 +210,55 @@ func (c *Connector) awaitDisk(ctx context.Context, id string) (blockdev.Device, 
 		if time.Since(w.started) >= firstScanDelay && c.scanner.startScan(ctx) {
 			w.scans++
 		}
-		if err := operation.Sleep(ctx, pause); err != nil {
+		if err := operation.Sleep(ctx, interval); err != nil {
 			return blockdev.Device{}, w.timeoutError(err)
 		}
 	}
 }
 
-// diskWait is what to tell of a wait that was in vain.
+// diskWait is one call of awaitDisk.
 type diskWait struct {
 	id      string
 	started time.Time
 	last    findResult
-	scans   int
+	scans   int // that this wait has started
 }
 
-// timeoutError is the error for a disk that did not come in time.
+// timeoutError is the error for a disk that was not usable before the call ended.
 func (w diskWait) timeoutError(cause error) error {
-	kind := volume.KindDeadline
-	if errors.Is(cause, context.Canceled) {
-		kind = volume.KindCanceled
-	}
+	kind := volume.KindOf(cause)
 	waited := time.Since(w.started).Round(time.Millisecond)
 	if w.last.isFound {
-		err := volume.Errorf(kind, "the disk %s shows the volume's id, but cannot be used after %s: %w", w.last.disk, waited, errors.Join(w.last.notReady, cause))
-		var reason *volume.Error
-		if errors.As(w.last.notReady, &reason) && reason.Remedy != "" {
+		err := volume.Errorf(kind, "the disk %s shows the volume's id, but it cannot be used after %s: %w",
+			w.last.disk, waited, errors.Join(w.last.notReady, cause))
+		if reason, ok := errors.AsType[*volume.Error](w.last.notReady); ok && reason.Remedy != "" {
 			return err // its remedy is part of the text
 		}
-		return err.WithRemedy("Kubernetes retries this automatically; if it lasts, detach the volume from this server and attach it again")
+		return err.WithRemedy(retryRemedy + "; if it lasts, detach the volume from this server and attach it again")
 	}
 	scanned := ""
 	if w.scans > 0 {
-		scanned = fmt.Sprintf("; the SCSI hosts were asked to look for new disks %d times", w.scans)
+		scanned = fmt.Sprintf("; the SCSI hosts were asked for new disks %d times", w.scans)
 	}
-	return volume.Errorf(kind, "no disk of this machine has shown the serial %s in %s%s; disks seen: %s: %w", describeSerial(w.id), waited, scanned, w.last.describeDisks(), cause).
-		WithRemedy("check that the VolumeAttachment is attached, and to this very server; if it is, and the disks show no serials, the hypervisor hides them")
+	return volume.Errorf(kind, "no disk of this machine has shown the serial %s in %s%s; disks seen: %s: %w",
+		describeSerial(w.id), waited, scanned, w.last.describeDisks(), cause).
+		WithRemedy("check that the VolumeAttachment is attached, and that it is attached to this server; " +
+			"if it is, and the disks show no serials, the hypervisor hides the serials")
 }
 
-// describeDisks names the disks that were seen, but not endlessly.
-func (s findResult) describeDisks() string {
-	const many = 16
-	switch n := len(s.seen); {
+// describeDisks names the disks that were seen, up to a limit.
+func (r findResult) describeDisks() string {
+	const maxDisks = 16
+	switch n := len(r.seen); {
 	case n == 0:
 		return "none"
-	case n > many:
-		return strings.Join(s.seen[:many], ", ") + fmt.Sprintf(" and %d more", n-many)
+	case n > maxDisks:
+		return strings.Join(r.seen[:maxDisks], ", ") + fmt.Sprintf(" and %d more", n-maxDisks)
 	}
-	return strings.Join(s.seen, ", ")
+	return strings.Join(r.seen, ", ")
 }
 
-// describeSerial is what to look for, as a message puts it.
+// describeSerial returns the serial of a volume's disk for a message.
 func describeSerial(id string) string {
 	const visible = 20 // see blockdev.SerialMatches
 	if len(id) <= visible {

@@ -2,34 +2,36 @@ package node
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/capability"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/node/internal/inspect"
+	"github.com/growvol/growvol/pkg/node/stagerecord"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// PassphraseKey is the key of the node stage secret that holds the LUKS
-// passphrase of an encrypted volume. The node expand secret may have it too, for
-// a mapping that somebody else has made: LUKS2 wants the passphrase again for a
-// resize when the volume key is kept in the kernel's keyring.
+// PassphraseKey is the key of the node stage secret that holds the LUKS passphrase of an encrypted
+// volume. The node expand secret may have it too, for a mapping that another program has opened:
+// LUKS2 needs the passphrase for a resize when the volume key is in the kernel's keyring.
 const PassphraseKey = "passphrase"
 
-// NodeExpandVolume makes the volume's device, the mappings on it and its
-// filesystem as large as the request demands, while they are in use, and
-// answers OK only after each was read back at its new size. What is large
-// enough already is left alone, so a repeated call costs a few reads.
+// NodeExpandVolume makes the volume's device, the mappings on it and its filesystem as large as the
+// request requires, while they are in use. It reports success only after reading each size back. A
+// part that is large enough is not changed, so a repeated call costs only reads.
 //
-// Path problems are never NOT_FOUND here: kubelet takes that as "can never be
-// expanded". A device that stays short is DEADLINE_EXCEEDED with both sizes.
-func (s *Server) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
-	id := req.GetVolumeId()
+// A path that is not the volume's is never NOT_FOUND: kubelet takes NOT_FOUND as "can never be
+// expanded". A device that stays too small is DEADLINE_EXCEEDED with both sizes.
+func (s *Server) NodeExpandVolume(
+	ctx context.Context, req *csi.NodeExpandVolumeRequest,
+) (*csi.NodeExpandVolumeResponse, error) {
 	e, err := s.newExpandCall(req)
 	if err != nil {
 		return nil, err
@@ -38,23 +40,24 @@ func (s *Server) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolume
 	defer cancel()
 	size, err := e.run(ctx)
 	if err != nil {
-		return nil, volume.Wrap(err, "expand", id)
+		return nil, volume.Wrap(err, "expand", e.id)
 	}
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: size.Bytes()}, nil
 }
 
-// expandCall is one NodeExpandVolume under way.
+// expandCall is one call of NodeExpandVolume.
 type expandCall struct {
 	*Server
 	id            string
-	path, staging string
+	path, staging string         // staging may be empty
 	access        *volume.Access // nil when the request has no capability
-	required      volume.Size    // of the volume; zero: whatever the device has
-	secrets       map[string]string
-	conn          volume.Connection
-	record        record
-	isPodStart    bool // kubelet may be asking as a part of starting the first pod
-	lease         *operation.Lease
+	required      volume.Size    // of the volume; zero: the device's size
+	passphrase    string
+
+	lease      *operation.Lease // of the volume's lock
+	conn       volume.Connection
+	record     stagerecord.Record
+	isPodStart bool // kubelet may be calling as a part of starting the first pod
 }
 
 func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, error) {
@@ -64,11 +67,17 @@ func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, e
 	if req.GetVolumePath() == "" {
 		return nil, invalidf("volume_path is missing from the request")
 	}
-	r := volume.Range{Required: volume.Size(req.GetCapacityRange().GetRequiredBytes()), Limit: volume.Size(req.GetCapacityRange().GetLimitBytes())}
+	r := volume.Range{
+		Required: volume.Size(req.GetCapacityRange().GetRequiredBytes()),
+		Limit:    volume.Size(req.GetCapacityRange().GetLimitBytes()),
+	}
 	if _, err := r.Resolve(volume.Limits{}); err != nil {
 		return nil, err
 	}
-	e := &expandCall{Server: s, id: req.GetVolumeId(), path: filepath.Clean(req.GetVolumePath()), required: r.Required, secrets: req.GetSecrets()}
+	e := &expandCall{
+		Server: s, id: req.GetVolumeId(), path: filepath.Clean(req.GetVolumePath()),
+		required: r.Required, passphrase: req.GetSecrets()[PassphraseKey],
+	}
 	if staging := req.GetStagingTargetPath(); staging != "" {
 		e.staging = filepath.Clean(staging)
 	}
@@ -82,159 +91,175 @@ func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, e
 	return e, nil
 }
 
+// run returns the size of the disk after the expansion.
 func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
-	// First of all: a volume that the backend does not know is the one case
-	// of NOT_FOUND.
+	// This is first, before the path is checked: only an unknown volume is NOT_FOUND.
 	conn, connected, err := e.opts.Connector.Locate(ctx, e.id)
 	if err != nil {
 		return 0, err
 	}
 	if !connected {
-		return 0, volume.Errorf(volume.KindInternal, "the volume is not connected to this node, although it is to grow here").
-			WithRemedy("delete the pod; the volume is connected again when the pod starts, and grows then")
+		return 0, volume.Errorf(volume.KindInternal,
+			"the volume is to be expanded on this node, but it is not connected to this node").
+			WithRemedy("delete the pod: the volume is connected again when the pod starts, and grows then")
 	}
 	if err := checkPath("volume_path", e.path); err != nil {
 		return 0, err
 	}
 	start := time.Now()
-	lock, err := e.lockVolume(ctx, e.id)
-	e.opts.Observer.PhaseDone(PhaseLock, time.Since(start), err)
+	e.lease, err = e.lockVolume(ctx, e.id)
+	e.opts.Metrics.phaseDone(PhaseLock, start, err)
 	if err != nil {
 		return 0, err
 	}
-	e.lease = e.Server.lease(e.id, lock.unlock)
 	defer e.lease.Release()
-	if e.record, err = e.readRecord(e.id); err != nil {
+	if e.record, err = e.records.Read(e.id); err != nil {
 		return 0, err
 	}
-	e.conn = e.record.connection(conn)
+	e.conn = e.record.Complete(conn)
 	first := e.firstPublishTimes.get(e.id)
 	e.firstPublishTimes.forget(e.id) // only one call is a part of the start
 	e.isPodStart = !first.IsZero() && time.Since(first) <= podStartWindow
-	block, err := e.isBlock(ctx)
+	isBlock, err := e.isBlock(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if block {
+	if isBlock {
 		return e.growBlock(ctx)
 	}
 	return e.growMounted(ctx)
 }
 
-// isBlock reports whether the path is a published device node. A request
-// without a capability (it is optional) is judged by the path; a capability
-// that contradicts the path means that the path is not what it is taken for.
+// isBlock reports whether the path is a published device node. The request's capability is optional;
+// a capability that contradicts the path is an error, since then the path is not what the request
+// says.
 func (e *expandCall) isBlock(ctx context.Context) (bool, error) {
-	node, err := isDeviceNode(ctx, e.path)
+	isNode, err := isDeviceNode(ctx, e.path)
 	if err != nil {
 		return false, err
 	}
-	if e.access != nil && e.access.Block != node {
-		want, is := "a directory", "a block device"
+	if e.access != nil && e.access.Block != isNode {
+		want, found := "a directory", "a block device"
 		if e.access.Block {
-			want, is = is, want
+			want, found = found, want
 		}
-		return false, volume.Errorf(volume.KindInternal, "%s should be %s but is %s", e.path, want, is).
-			WithRemedy("delete the pod, so that the volume is published again")
+		return false, volume.Errorf(volume.KindInternal, "%s should be %s but is %s", e.path, want, found).
+			WithRemedy("delete the pod: the volume is published again when the pod starts")
 	}
-	return node, nil
+	return isNode, nil
 }
 
-// growBlock is growth of a raw block volume: its disk, and the mapping on it
-// if it is encrypted. The size is that of the disk, as the volume's is; what
-// the pod has of it is less by the LUKS2 header.
+// isDeviceNode reports whether path is a block special file.
+func isDeviceNode(ctx context.Context, path string) (bool, error) {
+	mode, err := operation.AwaitCall(ctx, func() (uint32, error) {
+		var st unix.Stat_t
+		err := unix.Stat(path, &st)
+		return st.Mode, err
+	})
+	if err != nil {
+		return false, volume.Errorf(volume.KindOf(err), "the path %s cannot be examined: %w", path, err).
+			WithRemedy("delete the pod: the volume is published again when the pod starts")
+	}
+	return mode&unix.S_IFMT == unix.S_IFBLK, nil
+}
+
+// growBlock grows a raw block volume: its disk, and the mapping on the disk if the volume is
+// encrypted. It returns the size of the disk; the pod sees less by the LUKS2 header.
 func (e *expandCall) growBlock(ctx context.Context) (volume.Size, error) {
 	dev, err := e.opts.Devices.ByPath(e.path)
 	if err != nil {
 		return 0, err
 	}
-	o, size, err := e.openGrownDisk(ctx, dev)
+	vol, err := e.inspector.Open(ctx, e.id, dev, e.lease)
 	if err != nil {
 		return 0, err
 	}
-	err = e.growVolume(ctx, growth{vol: o, occasion: OccasionExpand, passphrase: e.secrets[PassphraseKey]}, e.lease)
-	return size, err
+	size, err := e.awaitDisk(ctx, vol.Disk())
+	if err != nil {
+		return 0, err
+	}
+	g := growth{vol: vol, occasion: occasionExpand, passphrase: e.passphrase}
+	return size, e.growVolume(ctx, g, e.lease)
 }
 
-// growMounted is growth of a mounted filesystem, and of what lies below it.
+// growMounted grows a mounted filesystem and the layers below it.
 func (e *expandCall) growMounted(ctx context.Context) (volume.Size, error) {
 	m, err := e.mountAt(ctx, e.path)
 	if err != nil {
 		return 0, err
 	}
-	dev, err := e.deviceOfMount(m)
+	vol, err := e.inspector.OpenMount(ctx, e.id, m, e.lease)
 	if err != nil {
 		return 0, err
 	}
-	o, size, err := e.openGrownDisk(ctx, dev)
+	size, err := e.awaitDisk(ctx, vol.Disk())
 	if err != nil {
 		return 0, err
 	}
-	at, err := e.growthMount(ctx, m, o)
+	mountPoint, err := e.growthMount(ctx, m, vol)
 	if err != nil {
 		return 0, err
 	}
-	// The filesystem is asked for what the user wants, not for all the
-	// volume has: its format may have a limit between the two. What is
-	// hidden of the volume no filesystem on it can have.
+	// The filesystem must reach what the request requires, not the volume's size: the limit of its
+	// format may lie between the two. It cannot reach what the disk hides of the volume.
 	err = e.growVolume(ctx, growth{
-		vol: o, occasion: OccasionExpand, mountPoint: at, required: min(e.required, size), passphrase: e.secrets[PassphraseKey],
+		vol: vol, occasion: occasionExpand, mountPoint: mountPoint,
+		required: min(e.required, size), passphrase: e.passphrase,
 	}, e.lease)
 	if err != nil {
 		return 0, err
 	}
-	return size, e.recordForeignStaging(o.disk())
+	return size, e.recordStaging(vol.Disk())
 }
 
-// recordForeignStaging records a volume that another driver or an older version has staged,
-// so that it grows with its device from now on.
-func (e *expandCall) recordForeignStaging(disk blockdev.Device) error {
+// recordStaging writes the record of a volume that has none, because another driver or an older
+// version has staged it. From then on the volume grows with its device.
+func (e *expandCall) recordStaging(disk blockdev.Device) error {
 	if e.record.ID != "" || e.staging == "" {
 		return nil
 	}
-	return e.saveRecord(record{
-		ID: e.id, Staging: e.staging, Size: max(e.required, e.conn.Size), Granule: e.conn.Granularity, Hidden: e.conn.MaxOverhead,
+	return e.records.Write(stagerecord.Record{
+		ID: e.id, Staging: e.staging,
+		Size: max(e.required, e.conn.Size), Granularity: e.conn.Granularity, MaxOverhead: e.conn.MaxOverhead,
 		Major: disk.Major, Minor: disk.Minor,
 	})
 }
 
-// mountAt returns the mount at exactly this path. A plain directory there
-// means that the mount is lost; the filesystem that contains the directory is
-// the node's own and is never touched.
+// mountAt returns the mount at exactly this path. A plain directory there means that the mount is
+// lost; the filesystem that contains the directory is the node's own and must not be touched.
 func (e *expandCall) mountAt(ctx context.Context, path string) (filesystem.Mount, error) {
-	m, ok, err := e.findMount(ctx, e.lease, path)
-	if err != nil {
-		return filesystem.Mount{}, err
+	m, mounted, err := e.inspector.FindMount(ctx, e.lease, path)
+	if err == nil && !mounted {
+		err = volume.Errorf(volume.KindInternal,
+			"%s is not a mount point: the volume's mount is lost; nothing was changed", path).
+			WithRemedy("delete the pod: the volume is mounted again when the pod starts")
 	}
-	if !ok {
-		return filesystem.Mount{}, volume.Errorf(volume.KindInternal, "%s is not a mount point: the volume's mount is lost, and nothing was touched", path).
-			WithRemedy("delete the pod, so that the volume is mounted anew")
-	}
-	return m, nil
+	return m, err
 }
 
-// growthMount chooses the mount on whose descriptor the filesystem grows: the
-// staging mount, because the published one may be a read-only bind.
-func (e *expandCall) growthMount(ctx context.Context, published filesystem.Mount, vol *openVolume) (string, error) {
+// growthMount returns the mount point on whose descriptor the filesystem grows: the staging mount,
+// because the published one may be a read-only bind mount. Without a staging path it is the
+// published mount, or a writable mount of the device if the published one is read-only.
+func (e *expandCall) growthMount(
+	ctx context.Context, published filesystem.Mount, vol *inspect.Volume,
+) (string, error) {
 	if e.staging != "" && e.staging != e.path {
 		m, err := e.mountAt(ctx, e.staging)
 		if err != nil {
 			return "", err
 		}
-		same, err := e.isMountOf(m, vol.device)
-		if err != nil {
-			return "", err
+		isVolume, err := e.inspector.IsMountOf(m, vol.Device)
+		if err == nil && !isVolume {
+			err = volume.Errorf(volume.KindInternal, "%s (%s) is mounted at the staging path %s, but the volume is on %s",
+				m.Source, m.FSType, e.staging, vol.Path()).
+				WithRemedy("delete the pod: the volume is staged again when the pod starts")
 		}
-		if !same {
-			return "", volume.Errorf(volume.KindInternal, "%s (%s) is mounted at the staging path %s, but the volume is on %s", m.Source, m.FSType, e.staging, vol.Path()).
-				WithRemedy("delete the pod, so that the volume is staged anew")
-		}
-		return e.staging, nil
+		return e.staging, err
 	}
 	if !published.IsReadOnly() {
 		return e.path, nil
 	}
-	mounts, err := e.mountsOf(ctx, vol.device)
+	mounts, err := e.inspector.MountsOf(ctx, vol.Device)
 	if err != nil {
 		return "", err
 	}
@@ -246,68 +271,80 @@ func (e *expandCall) growthMount(ctx context.Context, published filesystem.Mount
 	return e.path, nil
 }
 
-// openGrownDisk opens dev, waits until the disk below it has the size that the
-// volume's demands, and returns that size as read.
-func (e *expandCall) openGrownDisk(ctx context.Context, dev blockdev.Device) (*openVolume, volume.Size, error) {
-	o, err := e.openVerified(ctx, e.id, dev, e.lease)
-	if err != nil {
-		return nil, 0, err
-	}
+// awaitDisk waits until the disk is as large as the disk of such a volume must be, and returns its
+// size as read.
+func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (size volume.Size, err error) {
 	start := time.Now()
-	size, err := e.awaitDisk(ctx, o.disk())
-	e.opts.Observer.PhaseDone(PhaseDevice, time.Since(start), err)
-	return o, size, err
-}
-
-// awaitDisk waits until the disk is as large as one of the volume must be, and
-// returns what it reads.
-func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (volume.Size, error) {
+	defer func() { e.opts.Metrics.phaseDone(PhaseDevice, start, err) }()
 	volumeSize := max(e.required, e.conn.Size)
 	want := e.conn.DeviceSize(volumeSize)
-	wait, cancel := e.withDeviceTimeout(ctx)
+	waitCtx, cancel := e.withDeviceTimeout(ctx)
 	defer cancel()
-	size, err := e.opts.Devices.AwaitSize(wait, disk, want)
+	size, err = e.opts.Devices.AwaitSize(waitCtx, disk, want)
 	switch {
 	case err == nil && size < want:
-		return 0, volume.Errorf(volume.KindInternal, "the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
+		return 0, volume.Errorf(volume.KindInternal,
+			"the device %s was reported as grown, but its size is still %s instead of %s", disk.Path, size, want)
 	case err == nil:
-		e.Server.missedSizes.forget(e.id)
+		e.missedSizes.forget(e.id)
 		return size, nil
-	case ctx.Err() == nil && wait.Err() != nil && size >= e.conn.DeviceSize(e.record.Attached):
+	case ctx.Err() == nil && waitCtx.Err() != nil && size >= e.conn.DeviceSize(e.record.PublishedSize):
 		return 0, e.exceedsVolumeError(disk, size)
 	case volume.IsKind(err, volume.KindDeadline):
-		e.Server.missedSizes.set(e.id, volumeSize)
+		e.missedSizes.set(e.id, volumeSize)
 	}
 	return 0, explainShortDevice(e.conn, volumeSize, err)
 }
 
 const (
-	// podStartWindow is how long after its first publish a NodeExpandVolume is taken
-	// for the one with which kubelet ends the mounting of a volume whose
-	// PersistentVolume says more than the claim's status. The pod waits for it.
+	// podStartWindow is how long after the first publish a NodeExpandVolume is taken for the call
+	// with which kubelet ends the mounting of a volume whose PersistentVolume says more than the
+	// claim's status. The pod waits for that call.
 	podStartWindow = 10 * time.Second
-	// podStartDeviceTimeout is how long such a call waits for the device. It has room
-	// for a cloud's late news: kubelet does not ask again after the refusal.
+	// podStartDeviceTimeout is how long such a call waits for the device. A cloud may announce a
+	// growth late, and kubelet does not call again after FAILED_PRECONDITION.
 	podStartDeviceTimeout = 15 * time.Second
 )
 
-// withDeviceTimeout bounds the wait for the device. It is short while the first pod
-// starts and the volume had less than is required when it was attached: then
-// the PersistentVolume may say more than the volume has, and nothing would come.
+// withDeviceTimeout returns the context of the wait for the device. It is short while the first pod
+// starts, if the volume had less than is required when it was attached: the PersistentVolume may say
+// more than the volume has, and then the device does not grow.
 func (e *expandCall) withDeviceTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	attached := e.record.Attached
-	if e.isPodStart && attached > 0 && e.conn.DeviceSize(e.required) > e.conn.DeviceSize(max(attached, e.conn.Size)) {
+	attached := e.record.PublishedSize
+	known := e.conn.DeviceSize(max(attached, e.conn.Size))
+	if e.isPodStart && attached > 0 && e.conn.DeviceSize(e.required) > known {
 		return context.WithTimeout(ctx, podStartDeviceTimeout)
 	}
 	return context.WithCancel(ctx)
 }
 
-// exceedsVolumeError is the error for a volume that had less than is required when
-// the controller attached it, and whose device agrees. kubelet lets the pod
-// start with what there is.
+// exceedsVolumeError is the error for a volume that had less than is required when the controller
+// attached it, and whose device still has no more. kubelet lets the pod start with that size.
 func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) error {
-	return volume.Errorf(volume.KindPrecondition, "%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
-		e.required, e.record.Attached, disk.Path, size).
+	return volume.Errorf(volume.KindPrecondition,
+		"%s are required, but the volume had %s when the controller attached it, and its device %s has %s",
+		e.required, e.record.PublishedSize, disk.Path, size).
 		WithRemedy("if the PersistentVolume says more than the volume has, correct its capacity or expand the volume; " +
-			"if the volume was expanded meanwhile, the filesystem grows when the device does, and the claim says so after its pods were restarted")
+			"if the volume was expanded meanwhile, the filesystem grows when the device does, " +
+			"and the claim shows the new size after its pods were restarted")
+}
+
+// explainShortDevice completes an error of kind Deadline for a device that is smaller than the device
+// of a volume of this size must be: with the connector's remedy, and with what an encryption below
+// this node may hide.
+func explainShortDevice(conn volume.Connection, size volume.Size, err error) error {
+	short, ok := errors.AsType[*volume.Error](err)
+	if !ok || short.Kind != volume.KindDeadline {
+		return err
+	}
+	if conn.ShortRemedy != "" {
+		short = short.WithRemedy(conn.ShortRemedy)
+	}
+	if conn.MaxOverhead == 0 {
+		return short
+	}
+	whole, _ := size.RoundUp(conn.Granularity)
+	return volume.Errorf(short.Kind,
+		"the device of a volume of %s is too small (an encryption below this node may hide up to %s of the volume): %w",
+		whole, conn.MaxOverhead, short)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
+	"github.com/growvol/growvol/pkg/node/internal/inspect"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -20,7 +21,7 @@ type fakeFilesystems struct{ *machine }
 
 // diskOf returns the disk of a device that is open.
 func (f fakeFilesystems) diskOf(dev filesystem.Device) (*fakeDisk, error) {
-	h, ok := dev.(*openVolume)
+	h, ok := dev.(*inspect.Volume)
 	if !ok {
 		return nil, errors.New("not a device that the service has opened")
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/node/internal/inspect"
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -412,7 +413,7 @@ type fakeHandle struct {
 	closed  *bool
 }
 
-func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice, error) {
+func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (inspect.OpenDevice, error) {
 	leave, err := f.startCall("open")
 	defer leave()
 	if err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/node/internal/inspect"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -193,7 +194,7 @@ func (c processConnector) Verify(ctx context.Context, id, path string) error {
 	return c.fakeConnector.Verify(ctx, id, path)
 }
 
-func (d processDevices) Open(ctx context.Context, dev blockdev.Device) (OpenDevice, error) {
+func (d processDevices) Open(ctx context.Context, dev blockdev.Device) (inspect.OpenDevice, error) {
 	if err := d.p.simulateCall(ctx); err != nil {
 		return nil, err
 	}

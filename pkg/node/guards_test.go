@@ -8,13 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/node/stagerecord"
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
-	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -58,12 +58,12 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
 					t.Fatal(err)
 				}
-				r, err := b.readRecord(b.id)
+				r, err := b.records.Read(b.id)
 				if err != nil {
 					t.Fatal(err)
 				}
 				r.Size = 2 * volume.GiB // as it is learned at the attach
-				if err := b.saveRecord(r); err != nil {
+				if err := b.records.Write(r); err != nil {
 					t.Fatal(err)
 				}
 				d.backendSize, d.overhead = 2*volume.GiB, c.lacks
@@ -73,7 +73,7 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 					_, err := b.expandWithin(t, required, time.Minute)
 					wantKind(t, err, volume.KindDeadline)
 				}
-				wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+				wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			})
 		})
 	}
@@ -248,7 +248,7 @@ func TestHealthForgetsTheCauseOfAnEarlierFailure(t *testing.T) {
 			end(t, b)
 			d.measured = filesystem.Measurement{Size: volume.GiB}
 			d.deviceSize = 2 * volume.GiB
-			if c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED); strings.Contains(c.GetMessage(), "e2fsck") {
+			if c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED); strings.Contains(c.GetMessage(), "e2fsck") {
 				t.Errorf("the condition %q names a cause of old", c.GetMessage())
 			}
 		})
@@ -266,39 +266,6 @@ func TestHealthOfARawVolumeReadsNoFilesystem(t *testing.T) {
 	other.connected = true
 	b.addMount(b.staging, mountOf(other))
 	wantHealthy(t, b)
-}
-
-// Who waits for both locks has the volume's and not the publish lock, whichever
-// of them is taken: the other way round two calls would wait for one another.
-func TestBothLocksAreTakenVolumeFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var s Server
-		lock, err := s.lockVolume(t.Context(), "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := make(chan func(), 1)
-		go func() {
-			unlock, _ := s.lockBoth(t.Context(), "a") // nil: the test has failed
-			got <- unlock
-		}()
-		synctest.Wait()
-		unlock, err := lock.lockPublish(contextWithTimeout(t))
-		if err != nil {
-			t.Fatalf("who waits for the volume has the publish lock: %v", err)
-		}
-		lock.unlock()
-		synctest.Wait()
-		wantBlocked(t, "the volume's lock", func(ctx context.Context) error {
-			l, err := s.lockVolume(ctx, "a")
-			if err == nil {
-				l.unlock()
-			}
-			return err
-		})
-		unlock()
-		(<-got)()
-	})
 }
 
 // Of a filesystem that is read-only nothing is bound for writing, not even for
@@ -337,14 +304,14 @@ func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
 	}
 	b.fail["disconnect"] = volume.Errorf(volume.KindDeadline, "a process still has it open")
 	wantKind(t, b.unstage(t.Context()), volume.KindDeadline)
-	if left, err := b.records(t.Context()); err != nil || len(left) != 1 {
+	if left, err := b.records.List(t.Context()); err != nil || len(left) != 1 {
 		t.Errorf("records %+v, %v", left, err)
 	}
 	delete(b.fail, "disconnect")
 	if err := b.unstage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
+	if left, err := b.records.List(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("records left: %+v, %v", left, err)
 	}
 }
@@ -354,30 +321,13 @@ func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
 func TestRecordIsWrittenBeforeTheMount(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
-	var known []record
-	b.hooks["mount"] = func() { known, _ = b.records(context.Background()) }
+	var known []stagerecord.Record
+	b.hooks["mount"] = func() { known, _ = b.records.List(context.Background()) }
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if len(known) != 1 || known[0].ID != b.id || known[0].Staging != b.staging {
 		t.Errorf("records at the mount: %+v", known)
-	}
-}
-
-// A record that names another volume is none.
-func TestRecordOfAnotherVolume(t *testing.T) {
-	b := newTestNode(t, mountCapability("ext4"))
-	if err := b.saveRecord(record{ID: "vol-2", Staging: "/x"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := statefile.Write(b.recordPath(b.id), record{ID: "vol-2", Staging: "/x"}); err != nil {
-		t.Fatal(err)
-	}
-	if r, err := b.readRecord(b.id); err != nil || r.ID != "" {
-		t.Errorf("record %+v, %v", r, err)
-	}
-	if all, err := b.records(t.Context()); err != nil || len(all) != 1 {
-		t.Errorf("records %+v, %v", all, err)
 	}
 }
 
@@ -436,11 +386,11 @@ func TestStageOfAVolumeWithALongID(t *testing.T) {
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		records, err := b.records(t.Context())
+		records, err := b.records.List(t.Context())
 		if err != nil || len(records) != 1 || records[0].ID != b.id {
 			t.Errorf("records %v, %v", records, err)
 		}
-		if ids := StagedVolumes(b.opts.StateDir); len(ids) != 1 || ids[0] != b.id {
+		if ids := b.records.IDs(t.Context()); len(ids) != 1 || ids[0] != b.id {
 			t.Errorf("staged volumes %q", ids)
 		}
 		if err := b.unstage(t.Context()); err != nil {

@@ -14,26 +14,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// countingObserver counts by occasion.
-type countingObserver struct {
-	unobserved
-	grown, failed map[Occasion]int
-}
-
-func (c *countingObserver) Grown(o Occasion, _ volume.Size, _ string) {
-	if c.grown == nil {
-		c.grown = map[Occasion]int{}
-	}
-	c.grown[o]++
-}
-
-func (c *countingObserver) GrowthFailed(o Occasion, _ error) {
-	if c.failed == nil {
-		c.failed = map[Occasion]int{}
-	}
-	c.failed[o]++
-}
-
 func (b *testNode) readHealth(t *testing.T) []*csi.VolumeHealth_VolumeHealthEntry {
 	t.Helper()
 	resp, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
@@ -71,17 +51,17 @@ func TestHealthOfAFilesystem(t *testing.T) {
 		status   csi.VolumeHealthErrorType
 		words    []string
 	}{
-		"shut down": {filesystem.Measurement{IsShutDown: true, Failure: failure}, ReasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE, []string{"run e2fsck"}},
+		"shut down": {filesystem.Measurement{IsShutDown: true, Failure: failure}, reasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE, []string{"run e2fsck"}},
 		"read-only after an error": {
-			filesystem.Measurement{BecameReadOnly: true, Failure: failure}, ReasonReadOnly, csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
+			filesystem.Measurement{BecameReadOnly: true, Failure: failure}, reasonReadOnly, csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
 		},
-		"errors recorded": {filesystem.Measurement{ErrorCount: 3, Failure: failure}, ReasonErrors, csi.VolumeHealthErrorType_DEGRADED, []string{"3 errors", "run e2fsck"}},
+		"errors recorded": {filesystem.Measurement{ErrorCount: 3, Failure: failure}, reasonErrors, csi.VolumeHealthErrorType_DEGRADED, []string{"3 errors", "run e2fsck"}},
 		"smaller than its device": {
-			filesystem.Measurement{Size: volume.GiB}, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED, []string{"1 GiB", "2 GiB"},
+			filesystem.Measurement{Size: volume.GiB}, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED, []string{"1 GiB", "2 GiB"},
 		},
 		"at the limit of its format": {
 			filesystem.Measurement{Size: volume.GiB, FormatLimit: volume.GiB},
-			ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED,
+			reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED,
 			[]string{"1 GiB", "2 GiB", "its format ends at 1 GiB"},
 		},
 	} {
@@ -128,7 +108,7 @@ func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
 			}
 			wantHealthy(t, b)
 			d.deviceSize, d.content.Size = volume.GiB, volume.GiB
-			c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+			c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			for _, word := range []string{"1 GiB", "2 GiB", "next step: plug it in anew"} {
 				if !strings.Contains(c.GetMessage(), word) {
 					t.Errorf("message %q does not mention %q", c.GetMessage(), word)
@@ -149,7 +129,7 @@ func TestHealthOfAVolumeThatIsNotHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.connected = false // pulled out
-	wantCondition(t, b, ReasonDeviceGone, csi.VolumeHealthErrorType_INACCESSIBLE)
+	wantCondition(t, b, reasonDeviceGone, csi.VolumeHealthErrorType_INACCESSIBLE)
 }
 
 func TestHealthOfAReadOnlyStaging(t *testing.T) {
@@ -159,7 +139,7 @@ func TestHealthOfAReadOnlyStaging(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+	c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
 	if !strings.Contains(c.GetMessage(), "read-only") {
 		t.Errorf("message %q does not say why", c.GetMessage())
 	}

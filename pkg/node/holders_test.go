@@ -26,7 +26,7 @@ func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
 				b.capability = capability
 				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "the volume is ", "next step")
 			}
-			if err := b.removeRecord(b.id); err != nil { // nothing else says that it is encrypted
+			if err := b.records.Remove(b.id); err != nil { // nothing else says that it is encrypted
 				t.Fatal(err)
 			}
 			b.capability = blockCapability()
@@ -34,7 +34,7 @@ func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
 			if len(b.mounts) != mounts || b.mappedDisks[b.id] != d || !d.connected {
 				t.Errorf("mounts %v, mapping %t, connected %t", b.mounts, b.mappedDisks[b.id] == d, d.connected)
 			}
-			if r, err := b.readRecord(b.id); err != nil || r.ID != "" {
+			if r, err := b.records.Read(b.id); err != nil || r.ID != "" {
 				t.Errorf("record %+v, %v", r, err)
 			}
 		})
@@ -73,7 +73,7 @@ func TestPlainVolumeNeedsNoDeviceMapper(t *testing.T) {
 				t.Fatal(err)
 			}
 			if lost {
-				if err := b.removeRecord(b.id); err != nil {
+				if err := b.records.Remove(b.id); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -95,7 +95,7 @@ func TestEncryptedVolumeIsNotTakenForPlain(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.removeRecord(b.id); err != nil {
+	if err := b.records.Remove(b.id); err != nil {
 		t.Fatal(err)
 	}
 	b.fail["luks-find"] = errors.New("no device mapper control")

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -22,15 +23,14 @@ func wantBlocked(t *testing.T, what string, call func(context.Context) error) {
 	}
 }
 
-func mustLock(t *testing.T) func(unlock func(), err error) func() {
+// mustLock takes a lock with one of the functions of Server.
+func mustLock(t *testing.T, lock func(context.Context, string) (*operation.Lease, error), id string) *operation.Lease {
 	t.Helper()
-	return func(unlock func(), err error) func() {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return unlock
+	lease, err := lock(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return lease
 }
 
 // Between the look whether the volume is in use and its disconnection no pod
@@ -42,12 +42,12 @@ func TestUnstageWaitsForPublications(t *testing.T) {
 		if err := b.stage(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
+		publish := mustLock(t, b.lockPublish, b.id)
 		wantBlocked(t, "unstage", b.unstage)
 		if len(b.mounts) != 1 || !d.connected {
 			t.Errorf("mounts %+v, connected %t", b.mounts, d.connected)
 		}
-		unlock()
+		publish.Release()
 		if err := b.unstage(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -60,12 +60,12 @@ func TestRetreatWaitsForPublications(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
-		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
+		publish := mustLock(t, b.lockPublish, b.id)
 		wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
 		if !d.connected {
 			t.Error("disconnected while a publication is under way")
 		}
-		unlock()
+		publish.Release()
 	})
 }
 
@@ -78,12 +78,12 @@ func TestStageWaitsForPublicationsBeforeItUnmounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.mountFailure = volume.Errorf(volume.KindPrecondition, "shut down")
-		unlock := mustLock(t)(b.lockPublish(t.Context(), b.id))
+		publish := mustLock(t, b.lockPublish, b.id)
 		wantBlocked(t, "stage", b.stage)
 		if len(b.mounts) != 1 {
 			t.Errorf("unmounted while a publication is under way: %+v", b.mounts)
 		}
-		unlock()
+		publish.Release()
 		// An unmount that outlives its call keeps pods off as well.
 		b.holdUnmount = make(chan struct{})
 		wantBlocked(t, "stage", b.stage)
@@ -125,11 +125,7 @@ func TestPublishDoesNotWaitForTheVolume(t *testing.T) {
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := b.lockVolume(t.Context(), b.id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.unlock()
+	defer mustLock(t, b.lockVolume, b.id).Release()
 	if err := b.publish(t.Context(), false); err != nil {
 		t.Error(err)
 	}
@@ -141,17 +137,17 @@ func TestLockOrder(t *testing.T) {
 	ids := []string{"a", "publish:a", "zzz", "PVC-1", "publish:publish:a"}
 	var s Server
 	for _, id := range ids {
-		unlock := mustLock(t)(s.lockPublish(t.Context(), id))
+		publish := mustLock(t, s.lockPublish, id)
 		wantBlocked(t, "both locks", func(ctx context.Context) error {
-			_, err := s.lockBoth(ctx, id)
+			_, err := s.lockVolumeAndPublish(ctx, id)
 			return err
 		})
-		lock, err := s.lockVolume(t.Context(), id)
+		lease, err := s.lockVolume(t.Context(), id)
 		if err != nil {
 			t.Fatalf("%s: the volume's lock was kept: %v", id, err)
 		}
-		unlock()
-		lock.unlock()
+		publish.Release()
+		lease.Release()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -173,24 +169,54 @@ func TestLockOrder(t *testing.T) {
 
 // lockSome takes and releases locks of a volume in one of the ways there are.
 func (s *Server) lockSome(ctx context.Context, id string, way int) error {
-	var unlock func()
+	var lease *operation.Lease
 	var err error
 	switch way % 3 {
 	case 0:
-		unlock, err = s.lockBoth(ctx, id)
+		lease, err = s.lockVolumeAndPublish(ctx, id)
 	case 1:
-		unlock, err = s.lockPublish(ctx, id)
+		lease, err = s.lockPublish(ctx, id)
 	default:
-		var lock volumeLock
-		if lock, err = s.lockVolume(ctx, id); err != nil {
-			return err
+		volumeLease, volumeErr := s.lockVolume(ctx, id)
+		if volumeErr != nil {
+			return volumeErr
 		}
-		defer lock.unlock()
-		unlock, err = lock.lockPublish(ctx)
+		defer volumeLease.Release()
+		lease, err = s.lockPublish(ctx, id)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", id, err)
 	}
-	unlock()
+	lease.Release()
 	return nil
+}
+
+// A call that waits for both locks holds neither while the volume's lock is taken: two calls that took
+// the locks in different orders would wait for each other for ever.
+func TestBothLocksAreTakenVolumeFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Server
+		volumeLease := mustLock(t, s.lockVolume, "a")
+		got := make(chan *operation.Lease, 1)
+		go func() {
+			lease, _ := s.lockVolumeAndPublish(t.Context(), "a") // nil: the test has failed
+			got <- lease
+		}()
+		synctest.Wait()
+		publish, err := s.lockPublish(contextWithTimeout(t), "a")
+		if err != nil {
+			t.Fatalf("a call that waits for the volume's lock holds the publish lock: %v", err)
+		}
+		volumeLease.Release()
+		synctest.Wait()
+		wantBlocked(t, "the volume's lock", func(ctx context.Context) error {
+			lease, err := s.lockVolume(ctx, "a")
+			if err == nil {
+				lease.Release()
+			}
+			return err
+		})
+		publish.Release()
+		(<-got).Release()
+	})
 }

@@ -202,7 +202,7 @@ func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		d.luks.header = luksHeader(state)
 		err := b.stage(t.Context())
-		wantKind(t, err, volume.KindPrecondition, "LUKS", "encrypted: \"true\"", "StorageClass", "untouched")
+		wantKind(t, err, volume.KindPrecondition, "LUKS", "encrypted: \"true\"", "StorageClass", "left untouched")
 		if strings.Contains(err.Error(), "wipefs") || d.luks.header != luksHeader(state) || d.connected {
 			t.Errorf("%s: %v; header %s", state, err, d.luks.header)
 		}

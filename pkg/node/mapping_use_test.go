@@ -81,11 +81,11 @@ func TestUnstageOfAnEncryptedVolumeConverges(t *testing.T) {
 			b.mounts, d.mappingSize, d.connected = nil, 0, false
 			delete(b.mappedDisks, b.id)
 		}},
-		"the record is gone":           {func(b *testNode, _ *fakeDisk) { _ = b.removeRecord(b.id) }},
+		"the record is gone":           {func(b *testNode, _ *fakeDisk) { _ = b.records.Remove(b.id) }},
 		"the volume was deleted":       {func(_ *testNode, d *fakeDisk) { d.deleted = true }},
 		"the disk is gone":             {func(_ *testNode, d *fakeDisk) { d.connected = false }},
 		"disk and volume are gone":     {func(_ *testNode, d *fakeDisk) { d.connected, d.deleted = false, true }},
-		"deleted, and no record of it": {func(b *testNode, d *fakeDisk) { d.deleted = true; _ = b.removeRecord(b.id) }},
+		"deleted, and no record of it": {func(b *testNode, d *fakeDisk) { d.deleted = true; _ = b.records.Remove(b.id) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newEncryptedTestNode(t, mountCapability("ext4"))
@@ -100,7 +100,7 @@ func TestUnstageOfAnEncryptedVolumeConverges(t *testing.T) {
 				}
 				wantClosed(t, b, d)
 			}
-			if r, err := b.readRecord(b.id); err != nil || r.ID != "" {
+			if r, err := b.records.Read(b.id); err != nil || r.ID != "" {
 				t.Errorf("record %+v, %v", r, err)
 			}
 		})
@@ -272,7 +272,7 @@ func TestRawPublishNeverShowsTheCiphertext(t *testing.T) {
 	b.context = nil // the record knows it too
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	b.context = map[string]string{volume.EncryptedKey: "true"}
-	if err := b.removeRecord(b.id); err != nil {
+	if err := b.records.Remove(b.id); err != nil {
 		t.Fatal(err)
 	}
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
@@ -333,7 +333,7 @@ func TestHealthOfAnEncryptedVolume(t *testing.T) {
 			}
 			wantHealthy(t, b)
 			d.backendSize, d.deviceSize = 4*volume.GiB, 4*volume.GiB
-			c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+			c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			for _, word := range []string{"mapping", d.mappingSize.String(), (4*volume.GiB - headerSize).String()} {
 				if !strings.Contains(c.GetMessage(), word) {
 					t.Errorf("the condition %q does not mention %q", c.GetMessage(), word)
@@ -344,7 +344,7 @@ func TestHealthOfAnEncryptedVolume(t *testing.T) {
 			}
 			wantHealthy(t, b)
 			d.deviceSize = 2 * volume.GiB
-			c = wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+			c = wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			if !strings.Contains(c.GetMessage(), d.path+" has 2 GiB") {
 				t.Errorf("the condition %q is not of the disk", c.GetMessage())
 			}

@@ -8,56 +8,38 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Phase is a part of an expansion on the node that takes its own time.
-type Phase string
-
-// The phases of NodeExpandVolume, in order.
-const (
-	PhaseLock       Phase = "lock"       // waiting for other work on the volume
-	PhaseDevice     Phase = "device"     // until the device has the new size
-	PhaseMapper     Phase = "mapper"     // dm-crypt
-	PhaseFilesystem Phase = "filesystem" // until the filesystem was read back
-)
-
-// Occasion is why a filesystem is grown.
-type Occasion string
-
-// The occasions.
-const (
-	OccasionStage  Occasion = "stage"  // NodeStageVolume found it smaller than its device
-	OccasionExpand Occasion = "expand" // NodeExpandVolume
-	OccasionDevice Occasion = "device" // the device has become larger
-)
-
-// Observer learns how expansions go.
-type Observer interface {
-	// PhaseDone reports how long a phase of NodeExpandVolume took and how it
-	// ended (nil: well).
-	PhaseDone(p Phase, took time.Duration, err error)
-	// Grown reports by how many bytes a filesystem grew, and by which way.
-	Grown(o Occasion, by volume.Size, method string)
-	// GrowthFailed reports a filesystem that could not be grown.
-	GrowthFailed(o Occasion, err error)
-}
-
-type unobserved struct{}
-
-func (unobserved) PhaseDone(Phase, time.Duration, error) {}
-func (unobserved) Grown(Occasion, volume.Size, string)   {}
-func (unobserved) GrowthFailed(Occasion, error)          {}
-
-// Metrics is an Observer that keeps Prometheus series.
+// Metrics are the Prometheus series of expansions and growths. Its methods may be called on nil.
 type Metrics struct {
 	phases  *prometheus.HistogramVec
 	bytes   *prometheus.CounterVec
 	growths *prometheus.CounterVec
 }
 
+// Phase is a part of an expansion on the node that is measured on its own: a value of the label
+// "phase".
+type Phase string
+
+// The phases of NodeExpandVolume, in order.
+const (
+	PhaseLock       Phase = "lock"       // waits for other work on the volume
+	PhaseDevice     Phase = "device"     // until the device has the new size
+	PhaseMapper     Phase = "mapper"     // resizes the dm-crypt mapping
+	PhaseFilesystem Phase = "filesystem" // grows the filesystem and reads its size back
+)
+
+// occasion is why a filesystem is grown: a value of the label "occasion".
+type occasion string
+
+const (
+	occasionStage  occasion = "stage"  // NodeStageVolume found it smaller than its device
+	occasionExpand occasion = "expand" // NodeExpandVolume
+	occasionDevice occasion = "device" // the device has become larger
+)
+
 // NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
-// growvol_node_grown_bytes_total{method} and
-// growvol_node_growths_total{occasion,result}. The result of what failed is
-// the kind of its error, so "device/deadline" counts the expansions whose
-// device did not grow in time.
+// growvol_node_grown_bytes_total{method} and growvol_node_growths_total{occasion,result}. The result
+// of a failure is the kind of its error, so "device/deadline" counts the expansions whose device did
+// not grow in time.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -71,7 +53,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		}, []string{"method"}),
 		growths: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "growvol_node_growths_total",
-			Help: "Filesystems that grew or failed to, by occasion (stage, expand, device) and result (grown, or the kind of error).",
+			Help: "Filesystems that grew or failed to, by occasion (stage, expand, device) and " +
+				"result (grown, or the kind of error).",
 		}, []string{"occasion", "result"}),
 	}
 	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
@@ -82,22 +65,31 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-// PhaseDone implements Observer.
-func (m *Metrics) PhaseDone(p Phase, took time.Duration, err error) {
+// phaseDone counts a phase that began at start and ended with err.
+func (m *Metrics) phaseDone(p Phase, start time.Time, err error) {
+	if m == nil {
+		return
+	}
 	result := "ok"
 	if err != nil {
 		result = volume.KindOf(err).String()
 	}
-	m.phases.WithLabelValues(string(p), result).Observe(took.Seconds())
+	m.phases.WithLabelValues(string(p), result).Observe(time.Since(start).Seconds())
 }
 
-// Grown implements Observer.
-func (m *Metrics) Grown(o Occasion, by volume.Size, method string) {
+// grown counts a filesystem that grew by so many bytes.
+func (m *Metrics) grown(o occasion, by volume.Size, method string) {
+	if m == nil {
+		return
+	}
 	m.bytes.WithLabelValues(method).Add(float64(by))
 	m.growths.WithLabelValues(string(o), "grown").Inc()
 }
 
-// GrowthFailed implements Observer.
-func (m *Metrics) GrowthFailed(o Occasion, err error) {
+// growthFailed counts a filesystem that could not be grown.
+func (m *Metrics) growthFailed(o occasion, err error) {
+	if m == nil {
+		return
+	}
 	m.growths.WithLabelValues(string(o), volume.KindOf(err).String()).Inc()
 }

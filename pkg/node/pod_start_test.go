@@ -82,7 +82,7 @@ func TestHealthOfAGrowthThatHasNotReachedTheNode(t *testing.T) {
 		d.backendSize, d.ignoresRescan = 2*volume.GiB, true
 		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
 		wantKind(t, err, volume.KindDeadline)
-		c := wantCondition(t, b, ReasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+		c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
 			t.Errorf("message %q does not name both sizes", c.GetMessage())
 		}
@@ -106,7 +106,7 @@ func TestHealthOfAForeignMappingThatCannotGrow(t *testing.T) {
 	d.backendSize, d.luks.keyInKeyring = 2*volume.GiB, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
 	wantKind(t, err, volume.KindPrecondition, "passphrase")
-	c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+	c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
 	if !strings.Contains(c.GetMessage(), "passphrase") {
 		t.Errorf("message %q does not say why", c.GetMessage())
 	}
@@ -138,7 +138,7 @@ func TestDeviceChangeIsTriedAgainUntilItWasBegun(t *testing.T) {
 func TestExpandAdoptsAVolumeThatOthersHaveStaged(t *testing.T) {
 	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
 		t.Helper()
-		if err := errors.Join(b.publish(t.Context(), false), b.removeRecord(b.id)); err != nil {
+		if err := errors.Join(b.publish(t.Context(), false), b.records.Remove(b.id)); err != nil {
 			t.Fatal(err)
 		}
 		b.growDevice(d, 2*volume.GiB, true)

@@ -25,7 +25,7 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.hooks["bind"] = func() { b.addMount(b.staging, mountOf(other)) }
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "taken away")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "it was unmounted")
 	if len(b.mounts) != 2 || b.mounts[1].MountPoint != b.staging {
 		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
 	}
@@ -34,7 +34,7 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fail["unmount"] = volume.Errorf(volume.KindPrecondition, "busy")
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, other.path, "could not be taken away: busy")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, other.path, "could not be unmounted: busy")
 	delete(b.fail, "unmount")
 	delete(b.hooks, "bind")
 	b.dropMount(b.target)
@@ -130,7 +130,7 @@ func TestRawPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.hooks["bind"] = func() { d.path, other.path = other.path, d.path }
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, "taken away")
+	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, "it was unmounted")
 	if len(b.mounts) != 0 {
 		t.Errorf("left: %+v", b.mounts)
 	}
@@ -162,7 +162,7 @@ func TestPublishReadsBackTheReadOnlyFlag(t *testing.T) {
 			}
 			staged := len(b.mounts)
 			b.opts.Filesystems = unreliableBind{fakeFilesystems: fakeFilesystems{b.machine}}
-			wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, b.target, "read-only=false", "taken away")
+			wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, b.target, "read-only=false", "it was unmounted")
 			b.opts.Filesystems = unreliableBind{fakeFilesystems{b.machine}, true}
 			wantKind(t, b.publish(t.Context(), true), volume.KindInternal, "nothing is mounted at the target path")
 			if len(b.mounts) != staged {

@@ -195,15 +195,17 @@ func (n *randomNode) restart() {
 // minutes.
 func (n *randomNode) checkLocks() {
 	for _, v := range n.volumes {
-		for _, lock := range []func(context.Context, string) (func(), error){n.server.lockBoth, n.server.lockStats} {
+		for _, lock := range []func(context.Context, string) (*operation.Lease, error){
+			n.server.lockVolumeAndPublish, n.server.lockReading,
+		} {
 			ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Minute)
-			unlock, err := lock(ctx, v.id)
+			lease, err := lock(ctx, v.id)
 			cancel()
 			if err != nil {
 				n.t.Errorf("a lock of %s is left: %v", v.id, err)
 				continue
 			}
-			unlock()
+			lease.Release()
 		}
 	}
 }
@@ -353,7 +355,7 @@ func (n *randomNode) unstageAll() {
 			n.t.Errorf("%s: the marker of an encryption is left, and the volume holds %s", v.id, d.content)
 		}
 	}
-	if left, err := n.server.records(n.t.Context()); err != nil || len(left) != 0 {
+	if left, err := n.server.records.List(n.t.Context()); err != nil || len(left) != 0 {
 		n.t.Errorf("records left: %+v, %v", left, err)
 	}
 	n.mu.Lock()

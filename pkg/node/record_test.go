@@ -31,7 +31,7 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			want, err := b.readRecord(b.id)
+			want, err := b.records.Read(b.id)
 			if err != nil || want.ID != b.id {
 				t.Fatalf("record %+v, %v", want, err)
 			}
@@ -39,7 +39,7 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 			change(b, d)
 			for range 2 {
 				wantKind(t, b.stage(t.Context()), kind)
-				if got, err := b.readRecord(b.id); err != nil || got != want {
+				if got, err := b.records.Read(b.id); err != nil || got != want {
 					t.Errorf("record %+v, %v, want %+v", got, err, want)
 				}
 			}
@@ -77,11 +77,11 @@ func TestRetreatEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
 			b := newTestNode(t, mountCapability("ext4"))
 			d := b.add(b.id, volume.GiB)
 			b.fail["format"] = volume.Errorf(volume.KindPrecondition, "mkfs is missing")
-			unlock, err := b.lockPublish(t.Context(), b.id) // a publication that hangs
+			publish, err := b.lockPublish(t.Context(), b.id) // a publication that hangs
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer unlock()
+			defer publish.Release()
 			start := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()

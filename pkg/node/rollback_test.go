@@ -27,7 +27,7 @@ func (b *testNode) wantNothingLeft(t *testing.T, d *fakeDisk) {
 	if len(b.mounts) != 0 || d.hasMapping() || d.openHandles+d.luks.openHandles != 0 {
 		t.Errorf("mounts %+v, mapping %t, %d and %d open descriptors", b.mounts, d.hasMapping(), d.openHandles, d.luks.openHandles)
 	}
-	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
+	if left, err := b.records.List(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("records %+v, %v", left, err)
 	}
 }
@@ -76,7 +76,7 @@ func TestStageOfAPluggedDiskThatIsToBeRetriedStays(t *testing.T) {
 	d.content, d.connected, d.staysPlugged, d.deviceSize = ext4Signature(), true, true, volume.GiB
 	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
 	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
-	if left, err := b.records(t.Context()); len(b.mounts) != 1 || err != nil || len(left) != 1 {
+	if left, err := b.records.List(t.Context()); len(b.mounts) != 1 || err != nil || len(left) != 1 {
 		t.Errorf("mounts %+v, records %+v, %v", b.mounts, left, err)
 	}
 	delete(b.fail, "grow")
@@ -109,7 +109,7 @@ func TestStageOfAPluggedEncryptedDiskThatFails(t *testing.T) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
 			b.fail[c.call] = c.err
 			wantKind(t, b.stage(t.Context()), volume.KindOf(c.err))
-			left, err := b.records(t.Context())
+			left, err := b.records.List(t.Context())
 			if err != nil || len(b.mounts) != c.mapped || len(b.mappedDisks) != c.mapped || len(left) != c.records {
 				t.Errorf("mounts %+v, %d mappings, records %+v, %v", b.mounts, len(b.mappedDisks), left, err)
 			}
@@ -132,7 +132,7 @@ func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newTestNode(t, mountCapability("ext4"))
 			d := b.stageAndPublish(t, volume.GiB)
-			before, err := b.readRecord(b.id)
+			before, err := b.records.Read(b.id)
 			if err != nil || before.ID != b.id {
 				t.Fatalf("record %+v, %v", before, err)
 			}
@@ -141,7 +141,7 @@ func TestRefusedStageLeavesTheRecordAlone(t *testing.T) {
 			if err := other.stage(t.Context()); err == nil {
 				t.Fatal("staged in two ways")
 			}
-			after, err := b.readRecord(b.id)
+			after, err := b.records.Read(b.id)
 			if err != nil || after != before {
 				t.Errorf("the record is now %+v, was %+v (%v)", after, before, err)
 			}
@@ -162,8 +162,8 @@ func TestRetreatThatOutlivesItsTimeKeepsPodsOff(t *testing.T) {
 		b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
 		b.holdUnmount = make(chan struct{})
 		wantKind(t, b.stage(t.Context()), volume.KindInternal)
-		if unlock, err := b.lockPublish(contextWithTimeout(t), b.id); err == nil {
-			unlock()
+		if publish, err := b.lockPublish(contextWithTimeout(t), b.id); err == nil {
+			publish.Release()
 			t.Error("a pod could be given the volume while it is unmounted")
 		}
 		close(b.holdUnmount)

@@ -6,112 +6,114 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
-
-	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/capability"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
+	"github.com/growvol/growvol/pkg/node/internal/inspect"
+	"github.com/growvol/growvol/pkg/node/stagerecord"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// stepTimeout bounds a step that may outlive its call. mkfs of a large ext3
-// takes many minutes (unlike ext4 it has its inode tables written out), and so
-// does e2fsck of one.
-const stepTimeout = time.Hour
-
-// NodeStageVolume connects the volume and, unless it is a raw block volume,
-// mounts its filesystem at the staging path: formatting it if it is provably
-// blank, growing it if the device is larger. Every step reads what is there
-// first, so that a call repeated after a crash at any point converges.
+// NodeStageVolume connects the volume and, unless it is a raw block volume, mounts its filesystem at
+// the staging path. It formats a volume that is provably blank, and grows a filesystem that is
+// smaller than its device. Every step first reads the present state, so that a call after a crash at
+// any point reaches the same end.
 //
-// It does not succeed while the device is smaller than the volume, or a growth
-// fails for a reason that can pass: Kubernetes sends no NodeExpandVolume for a
-// restore or clone into a larger claim, so nobody would notice. A growth that
-// needs a person lets the pod have its data; NodeGetVolumeHealth reports it.
-func (s *Server) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
-	id := req.GetVolumeId()
-	access, err := checkStage(req)
+// It fails while the device is smaller than the volume, and after a growth that failed for a
+// transient reason: Kubernetes sends no NodeExpandVolume for a restore or clone into a larger claim,
+// so nobody would notice. After a growth that needs a person it succeeds, so that the pod has its
+// data; NodeGetVolumeHealth reports the failure.
+func (s *Server) NodeStageVolume(
+	ctx context.Context, req *csi.NodeStageVolumeRequest,
+) (*csi.NodeStageVolumeResponse, error) {
+	st, err := s.newStageCall(req)
 	if err != nil {
 		return nil, err
 	}
-	encrypted, err := encryptionRequested(req)
-	if err != nil {
-		return nil, volume.Wrap(err, "stage", id)
-	}
-	call := ctx
-	ctx, cancel := s.withAnswerMargin(call)
+	rpcCtx := ctx
+	ctx, cancel := s.withAnswerMargin(rpcCtx)
 	defer cancel()
-	lock, err := s.lockVolume(ctx, id)
-	if err != nil {
-		return nil, volume.Wrap(err, "stage", id)
-	}
-	st := stageCall{
-		Server: s, id: id, path: filepath.Clean(req.GetStagingTargetPath()), access: access,
-		context: req.GetVolumeContext(), lease: s.lease(id, lock.unlock), lock: lock,
-		encrypted: encrypted, passphrase: req.GetSecrets()[PassphraseKey],
+	if st.lease, err = s.lockVolume(ctx, st.id); err != nil {
+		return nil, volume.Wrap(err, "stage", st.id)
 	}
 	defer st.lease.Release()
 	err = st.run(ctx, volume.ConnectRequest{
-		ID: id, PublishContext: req.GetPublishContext(), VolumeContext: req.GetVolumeContext(), ReadOnly: connectReadOnly(access), Secrets: req.GetSecrets(),
+		ID: st.id, PublishContext: req.GetPublishContext(), VolumeContext: req.GetVolumeContext(),
+		ReadOnly: connectReadOnly(st.access), Secrets: req.GetSecrets(),
 	})
 	if err != nil {
-		st.rollBack(call, err)
-		return nil, volume.Wrap(err, "stage", id)
+		st.rollBack(rpcCtx, err)
+		return nil, volume.Wrap(err, "stage", st.id)
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-func checkStage(req *csi.NodeStageVolumeRequest) (volume.Access, error) {
-	if err := errors.Join(checkID(req.GetVolumeId()), checkPath("staging_target_path", req.GetStagingTargetPath())); err != nil {
-		return volume.Access{}, err
-	}
-	return capability.Access(req.GetVolumeCapability())
+// stageCall is one call of NodeStageVolume.
+type stageCall struct {
+	*Server
+	id, path string
+	access   volume.Access
+	context  map[string]string // volume context
+	lease    *operation.Lease  // of the volume's lock
+
+	connectedHere  bool               // the volume was not connected before this call
+	wasMounted     bool               // it was mounted before this call, as asked for
+	mountedHere    bool               // this call has mounted it
+	previousRecord stagerecord.Record // of the volume before this call
+	isRecorded     bool               // this call has written the record
+	vol            *inspect.Volume    // nil until its device is open and verified
+
+	// Of a volume that this node encrypts: vol is the disk first, and the mapping once that is open.
+	isEncrypted       bool
+	passphrase        string
+	wasMapped         bool // the mapping was open before this call
+	mappingOpenedHere bool // this call opens the mapping
+	headerMadeHere    bool // the LUKS2 header was made on this node, and the volume not used since
 }
 
-// connectReadOnly reports whether the device itself should refuse writes. Not
-// for a filesystem that this node alone reads: the kernel has to replay its
-// journal, if it was cut off in use, before it can be read.
+func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, error) {
+	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
+	if err := errors.Join(checkID(id), checkPath("staging_target_path", path)); err != nil {
+		return nil, err
+	}
+	access, err := capability.Access(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	st := &stageCall{
+		Server: s, id: id, path: filepath.Clean(path), access: access,
+		context: req.GetVolumeContext(), passphrase: req.GetSecrets()[PassphraseKey],
+	}
+	st.isEncrypted, err = isEncryptedByNode(st.context)
+	if err == nil && st.isEncrypted && st.passphrase == "" {
+		err = volume.Errorf(volume.KindInvalid,
+			"the volume is encrypted, but the node stage secret of the request has no key %q, or an empty one", PassphraseKey).
+			WithRemedy("name a Secret with that key in the StorageClass (csi.storage.k8s.io/node-stage-secret-name " +
+				"and -namespace); an existing PersistentVolume needs csi.nodeStageSecretRef")
+	}
+	return st, volume.Wrap(err, "stage", id)
+}
+
+// connectReadOnly reports whether the device itself must refuse writes. It must not for a filesystem
+// that this node alone reads: after an unclean end the kernel replays the journal before it can read.
 func connectReadOnly(a volume.Access) bool {
 	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
 }
 
-// stageCall is one NodeStageVolume under way.
-type stageCall struct {
-	*Server
-	id             string
-	path           string
-	access         volume.Access
-	context        map[string]string
-	lease          *operation.Lease
-	lock           volumeLock
-	connectedHere  bool        // the volume was not connected before this call
-	wasMounted     bool        // it was mounted before this call, as asked for
-	mountedHere    bool        // this call has mounted it
-	previousRecord record      // what was recorded of the volume before this call
-	isRecorded     bool        // this call has recorded it
-	vol            *openVolume // nil until its device is open and verified
-
-	// Of an encrypted volume: vol is the disk, and then the mapping.
-	encrypted         bool
-	passphrase        string
-	wasMapped         bool // the mapping was open before this call
-	mappingOpenedHere bool // this call opens the mapping
-	headerMadeHere    bool // the LUKS2 header was made here, and the volume was not used since
-}
-
 func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {
-	located, before, err := st.opts.Connector.Locate(ctx, st.id)
-	st.connectedHere = err == nil && !before
-	if err == nil && before {
+	located, connected, err := st.opts.Connector.Locate(ctx, st.id)
+	st.connectedHere = err == nil && !connected
+	if err == nil && connected {
 		if err := st.checkReadOnlyMode(ctx, located.Path, req.ReadOnly); err != nil {
 			return err
 		}
 	}
-	conn, err := st.opts.Connector.Connect(ctx, req)
+	conn, err := st.opts.Connector.Connect(ctx, req) // it also judges an error of Locate
 	if err != nil {
 		return err
 	}
@@ -119,7 +121,7 @@ func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {
 	if err != nil {
 		return err
 	}
-	if st.vol, err = st.openVerified(ctx, st.id, dev, st.lease); err != nil {
+	if st.vol, err = st.inspector.Open(ctx, st.id, dev, st.lease); err != nil {
 		return err
 	}
 	if err := st.useForeignMapping(ctx); err != nil {
@@ -134,24 +136,27 @@ func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {
 	if st.access.Block {
 		return st.stageBlock(ctx, conn)
 	}
-	if err := st.mountFilesystem(ctx, conn); err != nil || st.readOnly() {
+	if err := st.mountFilesystem(ctx, conn); err != nil || st.isReadOnly() {
 		return err
 	}
-	return st.growStaged(ctx, conn)
+	if err := st.awaitFullSize(ctx, conn); err != nil {
+		st.opts.Metrics.growthFailed(occasionStage, err)
+		return err
+	}
+	return st.growStaged(ctx, st.path)
 }
 
-// prepareVolume opens the mapping of an encrypted volume, compares the request with
-// what is mounted, and records the volume. A request that contradicts what is
-// staged changes no record; but the record is there before a mapping is opened
-// and before anything is mounted.
+// prepareVolume opens the mapping of an encrypted volume, compares the request with the mount at the
+// staging path, and writes the record. A request that contradicts the mount changes no record, but
+// the record is written before a mapping is opened and before anything is mounted.
 func (st *stageCall) prepareVolume(ctx context.Context, conn volume.Connection) error {
-	disk := st.vol.disk()
-	if st.encrypted && !st.wasMapped {
-		if err := st.writeRecord(disk, conn); err != nil {
-			return err
+	disk := st.vol.Disk()
+	if st.isEncrypted {
+		if !st.wasMapped {
+			if err := st.writeRecord(disk, conn); err != nil {
+				return err
+			}
 		}
-	}
-	if st.encrypted {
 		if err := st.openMapping(ctx, conn); err != nil {
 			return err
 		}
@@ -167,41 +172,54 @@ func (st *stageCall) prepareVolume(ctx context.Context, conn volume.Connection) 
 	return st.writeRecord(disk, conn)
 }
 
-// mountFilesystem mounts the filesystem unless it is mounted already.
+// writeRecord records that the volume is staged, or is about to be. It replaces a damaged record.
+func (st *stageCall) writeRecord(disk blockdev.Device, conn volume.Connection) error {
+	st.previousRecord, _ = st.records.Read(st.id)
+	st.isRecorded = true
+	return st.records.Write(stagerecord.Record{
+		ID: st.id, Staging: st.path, Block: st.access.Block, ReadOnly: st.isReadOnly(), Encrypted: st.isEncrypted,
+		Size: conn.Size, PublishedSize: conn.PublishedSize,
+		Granularity: conn.Granularity, MaxOverhead: conn.MaxOverhead,
+		Major: disk.Major, Minor: disk.Minor,
+	})
+}
+
+// stageBlock stages a raw device. Its user owns the content from now on: a format of the volume that
+// was interrupted must never be resumed.
+func (st *stageCall) stageBlock(ctx context.Context, conn volume.Connection) error {
+	if err := st.removeMarkers(st.id); err != nil {
+		return err
+	}
+	if err := st.awaitFullSize(ctx, conn); err != nil || st.isReadOnly() {
+		return err
+	}
+	return st.growStaged(ctx, "")
+}
+
+// mountFilesystem mounts the filesystem, after making or checking it, unless it was mounted before
+// this call.
 func (st *stageCall) mountFilesystem(ctx context.Context, conn volume.Connection) error {
 	if st.wasMounted {
 		return nil
 	}
-	want, err := st.requestedType()
+	requested, err := st.requestedType()
 	if err != nil {
 		return err
 	}
-	fstype, err := st.prepareFilesystem(ctx, want, conn)
+	fstype, err := st.prepareFilesystem(ctx, requested, conn)
 	if err != nil {
 		return err
 	}
 	return st.mount(ctx, fstype)
 }
 
-// stageBlock stages a raw device. From now on what it holds is its user's: a
-// format that was cut short here must never be taken up again.
-func (st *stageCall) stageBlock(ctx context.Context, conn volume.Connection) error {
-	if err := st.removeMarkers(st.id); err != nil {
-		return err
-	}
-	if err := st.awaitFullSize(ctx, conn); err != nil || st.readOnly() {
-		return err
-	}
-	return st.growNow(ctx, "")
-}
-
 // awaitFullSize waits until the disk is as large as the backend says.
 func (st *stageCall) awaitFullSize(ctx context.Context, conn volume.Connection) error {
-	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.disk(), conn.DeviceSize(conn.Size))
+	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.Disk(), conn.DeviceSize(conn.Size))
 	return explainShortDevice(conn, conn.Size, err)
 }
 
-// requestedType is the filesystem the request wants.
+// requestedType returns the filesystem type of the request, empty when it names none.
 func (st *stageCall) requestedType() (filesystem.Type, error) {
 	if st.access.FSType == "" {
 		return "", nil
@@ -209,13 +227,15 @@ func (st *stageCall) requestedType() (filesystem.Type, error) {
 	return filesystem.ParseType(st.access.FSType)
 }
 
-func (st *stageCall) readOnly() bool {
+func (st *stageCall) isReadOnly() bool {
 	return st.access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(st.access.MountFlags)
 }
 
-// prepareFilesystem makes sure that the device holds a sound filesystem of the wanted
-// type (empty: any) and returns that type.
-func (st *stageCall) prepareFilesystem(ctx context.Context, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
+// prepareFilesystem makes sure that the device holds a sound filesystem of the requested type (empty:
+// any) and returns its type.
+func (st *stageCall) prepareFilesystem(
+	ctx context.Context, requested filesystem.Type, conn volume.Connection,
+) (filesystem.Type, error) {
 	sig, err := st.opts.Filesystems.Probe(ctx, st.vol)
 	if err != nil {
 		return "", err
@@ -224,52 +244,55 @@ func (st *stageCall) prepareFilesystem(ctx context.Context, want filesystem.Type
 		return "", err
 	}
 	if sig.State != filesystem.StateFormatted || !sig.IsComplete {
-		return st.format(ctx, sig, want, conn)
+		return st.format(ctx, sig, requested, conn)
 	}
-	if !want.Accepts(sig.Type) {
-		return "", volume.Errorf(volume.KindPrecondition, "the volume holds %s, but %s was asked for; it is left untouched", sig, want).
+	if !requested.Accepts(sig.Type) {
+		return "", volume.Errorf(volume.KindPrecondition,
+			"the volume holds %s, but %s was asked for; it is left untouched", sig, requested).
 			WithRemedy("set the fsType of the volume to " + string(sig.Type))
 	}
-	// What was formatted here is not formatted again, whatever comes.
+	// A volume that was formatted here is never formatted again.
 	if err := st.removeMarkers(st.id); err != nil {
 		return "", err
 	}
-	if st.readOnly() {
+	if st.isReadOnly() {
 		return sig.Type, nil
 	}
-	// A check that repairs must neither be killed nor start over with each
-	// retry.
+	// A repair must neither be killed nor begin again with each retry.
 	return sig.Type, runStep(ctx, st.lease, "checking the filesystem", func(ctx context.Context) error {
 		return st.opts.Filesystems.Check(ctx, st.vol, sig.Type)
 	})
 }
 
-// format makes the filesystem. Whether that is safe, Format decides by what
-// it reads itself.
-func (st *stageCall) format(ctx context.Context, sig filesystem.Signature, want filesystem.Type, conn volume.Connection) (filesystem.Type, error) {
-	if st.readOnly() {
-		return "", volume.Errorf(volume.KindPrecondition, "the volume holds no filesystem (%s) and is asked for read-only, so none can be made", sig)
+// format makes the filesystem. Filesystems.Format decides by its own readings whether that is safe.
+func (st *stageCall) format(
+	ctx context.Context, sig filesystem.Signature, fstype filesystem.Type, conn volume.Connection,
+) (filesystem.Type, error) {
+	if st.isReadOnly() {
+		return "", volume.Errorf(volume.KindPrecondition,
+			"the volume holds no filesystem (%s), but it is asked for read-only, so none can be made", sig)
 	}
-	// Formatting is for good: never on a device that is not yet what the
-	// backend says it is.
+	// A format cannot be undone: the device must be what the backend says it is.
 	if err := st.awaitFullSize(ctx, conn); err != nil {
 		return "", err
 	}
-	if want == "" {
-		want = st.opts.DefaultFSType
+	if fstype == "" {
+		fstype = st.opts.DefaultFSType
 	}
 	if err := os.MkdirAll(st.opts.StateDir, 0o700); err != nil {
-		return "", volume.Errorf(volume.KindInternal, "the state directory of the node plugin cannot be made: %w", err)
+		return "", volume.Errorf(volume.KindInternal, "make the state directory of the node plugin: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: want, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]), Marker: st.formatMarker(st.id), IsEncrypted: conn.Encrypted,
+		Device: st.vol, Type: fstype, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]),
+		Marker: st.formatMarker(st.id), IsEncrypted: conn.Encrypted,
 	}
-	if st.encrypted { // whatever lies below the mapping
+	if st.isEncrypted { // what is below the mapping does not show in its content
 		req.IsEncrypted = st.headerMadeHere
 	}
-	return want, runStep(ctx, st.lease, "formatting the volume as "+string(want), func(ctx context.Context) error {
+	what := "formatting the volume as " + string(fstype)
+	return fstype, runStep(ctx, st.lease, what, func(ctx context.Context) error {
 		// The wait for the device may have been long.
-		if err := st.verifyDisk(ctx, st.vol); err != nil {
+		if err := st.inspector.Verify(ctx, st.vol); err != nil {
 			return err
 		}
 		if err := st.opts.Filesystems.Format(ctx, req); err != nil {
@@ -281,7 +304,7 @@ func (st *stageCall) format(ctx context.Context, sig filesystem.Signature, want 
 
 func (st *stageCall) mount(ctx context.Context, fstype filesystem.Type) error {
 	if err := os.MkdirAll(st.path, 0o750); err != nil {
-		return volume.Errorf(volume.KindInternal, "the staging path cannot be made: %w", err)
+		return volume.Errorf(volume.KindInternal, "make the staging path: %w", err)
 	}
 	flags := slices.Clone(st.access.MountFlags)
 	if st.access.Mode.IsReadOnly() && !filesystem.RequestsReadOnly(flags) {
@@ -290,48 +313,40 @@ func (st *stageCall) mount(ctx context.Context, fstype filesystem.Type) error {
 	if err := st.checkPropagation(st.path); err != nil {
 		return err
 	}
+	req := filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Options: flags}
 	err := runStep(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
-		if err := st.verifyDisk(ctx, st.vol); err != nil {
+		if err := st.inspector.Verify(ctx, st.vol); err != nil {
 			return err
 		}
-		return st.opts.Filesystems.Mount(ctx, filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Options: flags})
+		return st.opts.Filesystems.Mount(ctx, req)
 	})
 	st.mountedHere = err == nil
 	return err
 }
 
-// growStaged grows a filesystem that is smaller than its device: a clone or a
-// restore into a larger volume, an offline expansion, a call that was missed.
-// What can pass fails the stage, and kubelet tries again. What cannot must not
-// keep the pod from its data.
-func (st *stageCall) growStaged(ctx context.Context, conn volume.Connection) error {
-	if err := st.awaitFullSize(ctx, conn); err != nil {
-		st.opts.Observer.GrowthFailed(OccasionStage, err)
-		return err
-	}
-	return st.growNow(ctx, st.path)
-}
-
-// growNow grows the mapping and the filesystem, if the volume has them, to the
-// disk. See growStaged for what becomes of an error.
-func (st *stageCall) growNow(ctx context.Context, mountPoint string) error {
-	g := growth{vol: st.vol, occasion: OccasionStage, mountPoint: mountPoint, passphrase: st.passphrase}
+// growStaged grows the mapping and the filesystem (none: empty mountPoint) to the disk, after a clone
+// or a restore into a larger volume, an offline expansion or a missed call. A transient error fails
+// the stage, and kubelet retries it. Any other error is logged: it must not keep the pod from its data.
+func (st *stageCall) growStaged(ctx context.Context, mountPoint string) error {
+	g := growth{vol: st.vol, occasion: occasionStage, mountPoint: mountPoint, passphrase: st.passphrase}
 	err := st.growVolume(ctx, g, st.lease)
 	if err == nil || isTransient(err) {
 		return err
 	}
-	st.log.ErrorContext(ctx, "the volume is staged, but is smaller than its disk allows and could not be grown",
+	st.log.ErrorContext(ctx, "the volume is staged, but it is smaller than its disk allows and could not be grown",
 		"volume", st.id, "device", st.vol.Path(), "error", err)
 	return nil
 }
 
-// formatMarker is the file that tells a retry that a format of this volume was
-// under way here.
-func (s *Server) formatMarker(id string) string {
-	return filepath.Join(s.opts.StateDir, "formatting-"+fileName(id))
-}
+// formatMarker returns the path of the file that shows a retry that a format of this volume has begun
+// on this node.
+func (s *Server) formatMarker(id string) string { return s.records.Path("formatting-", id) }
 
-// removeMarkers removes the markers of a format, and of the encryption below.
+// encryptionMarker returns the path of the file that proves that the LUKS2 header of this volume was
+// made on this node, and that the volume was not used since.
+func (s *Server) encryptionMarker(id string) string { return s.records.Path("encrypting-", id) }
+
+// removeMarkers removes the markers of the volume's format and encryption.
 func (s *Server) removeMarkers(id string) error {
 	if err := filesystem.RemoveMarker(s.formatMarker(id)); err != nil {
 		return err

@@ -161,8 +161,7 @@ func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newTestNode(t, mountCapability("ext4"))
-			counted := &countingObserver{}
-			b.opts.Observer = counted
+			metrics := b.addMetrics(t)
 			d := b.add(b.id, 4*volume.GiB)
 			d.content = ext4Signature()
 			b.fail["grow"] = failure
@@ -172,10 +171,11 @@ func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
 			if err := b.publish(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
-			if counted.failed[OccasionStage] != 1 {
-				t.Errorf("failures counted: %v, want 1 at stage", counted.failed)
+			key := "growvol_node_growths_total,stage," + volume.KindOf(failure).String()
+			if got := metrics()[key]; got != 1 {
+				t.Errorf("%s = %g, want 1", key, got)
 			}
-			c := wantCondition(t, b, ReasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+			c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
 			for _, word := range []string{"1 GiB", "4 GiB", failure.Error()} {
 				if !strings.Contains(c.GetMessage(), word) {
 					t.Errorf("the condition %q does not mention %q", c.GetMessage(), word)
@@ -203,7 +203,7 @@ func TestStageThatFailsAfterTheMountLeavesNothing(t *testing.T) {
 	if d.connected || len(b.mounts) != 0 {
 		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
 	}
-	if left, err := b.records(t.Context()); err != nil || len(left) != 0 {
+	if left, err := b.records.List(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("records left: %v, %v", left, err)
 	}
 }

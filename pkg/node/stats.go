@@ -4,17 +4,17 @@ import (
 	"context"
 	"path/filepath"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// NodeGetVolumeStats reads what is used and free. Nothing is cached: right
-// after an expansion it shows the new size, which autoscalers wait for.
-func (s *Server) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+// NodeGetVolumeStats reads how many bytes and inodes of a published volume are used and free. It
+// caches nothing: autoscalers wait for the new size right after an expansion.
+func (s *Server) NodeGetVolumeStats(
+	ctx context.Context, req *csi.NodeGetVolumeStatsRequest,
+) (*csi.NodeGetVolumeStatsResponse, error) {
 	id := req.GetVolumeId()
 	if err := checkID(id); err != nil {
 		return nil, err
@@ -36,61 +36,51 @@ func (s *Server) readStats(ctx context.Context, id, path string) ([]*csi.VolumeU
 	if err != nil {
 		return nil, err
 	}
-	lost := volume.Errorf(volume.KindNotFound, "the volume is not published at %s", path).WithRemedy("delete the pod, so that the volume is published anew")
+	notPublished := volume.Errorf(volume.KindNotFound, "the volume is not published at %s", path).
+		WithRemedy("delete the pod: the volume is published again when the pod starts")
 	if !connected {
-		return nil, lost
+		return nil, notPublished
 	}
 	// A filesystem whose device is gone, or that is frozen, may never answer.
-	// The lock keeps the readings that hang to one per volume.
-	silent := volume.Errorf(volume.KindDeadline, "the filesystem at %s does not answer", path).WithRemedy("check whether its device is gone, or it is frozen")
-	unlock, err := s.lockStats(ctx, id)
+	noAnswer := volume.Errorf(volume.KindDeadline, "the filesystem at %s does not answer", path).
+		WithRemedy("check whether its device is gone, or it is frozen")
+	lease, err := s.lockReading(ctx, id)
 	if err != nil {
-		return nil, silent
+		return nil, noAnswer
 	}
-	l := operation.NewLease(unlock)
-	defer l.Release()
-	usage, err := operation.RunDetached(ctx, l, "reading the usage", func() ([]*csi.VolumeUsage, error) { return s.readUsage(path, conn.Path, lost) })
+	defer lease.Release()
+	usage, err := operation.RunDetached(ctx, lease, "reading the usage", func() ([]*csi.VolumeUsage, error) {
+		return s.readUsage(path, conn.Path, notPublished)
+	})
 	if err != nil && ctx.Err() != nil {
-		return nil, silent
+		return nil, noAnswer
 	}
 	return usage, err
 }
 
-// readUsage reads the usage at a path that must be a mount of the disk, or of a
-// mapping on it: whatever else is mounted there is none of this volume's.
-func (s *Server) readUsage(path, disk string, lost error) ([]*csi.VolumeUsage, error) {
+// readUsage reads the usage at a path that must be a mount of the disk, or of a mapping on the disk;
+// otherwise it returns notPublished.
+func (s *Server) readUsage(path, diskPath string, notPublished error) ([]*csi.VolumeUsage, error) {
 	m, mounted, err := s.opts.Filesystems.FindMount(path)
 	if err != nil {
 		return nil, err
 	}
 	if !mounted {
-		return nil, lost
+		return nil, notPublished
 	}
-	dev, ours, err := s.deviceOnDisk(m, disk)
+	dev, isVolume, err := s.inspector.DeviceOnDisk(m, diskPath)
 	switch {
 	case err != nil:
 		return nil, err
-	case !ours:
-		return nil, lost
-	case m.IsDeviceNode():
-		return s.blockUsage(dev)
+	case !isVolume:
+		return nil, notPublished
+	case m.IsDeviceNode(): // only the pod knows what of a raw device is used
+		size, err := s.opts.Devices.Size(dev)
+		return []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: size.Bytes()}}, err
 	}
 	st, err := s.opts.Filesystems.ReadUsage(m)
-	if err != nil {
-		return nil, err
-	}
 	return []*csi.VolumeUsage{
 		{Unit: csi.VolumeUsage_BYTES, Total: st.Total.Bytes(), Available: st.Available.Bytes(), Used: st.Used.Bytes()},
 		{Unit: csi.VolumeUsage_INODES, Total: st.Inodes, Available: st.InodesAvailable, Used: st.InodesUsed},
-	}, nil
-}
-
-// blockUsage is the size of a published device; what of it is used only its
-// user knows.
-func (s *Server) blockUsage(dev blockdev.Device) ([]*csi.VolumeUsage, error) {
-	size, err := s.opts.Devices.Size(dev)
-	if err != nil {
-		return nil, err
-	}
-	return []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: size.Bytes()}}, nil
+	}, err
 }

@@ -7,56 +7,60 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/luks"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// NodeUnstageVolume unmounts the staging path, closes the mapping of an
-// encrypted volume and disconnects the volume.
-func (s *Server) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+// NodeUnstageVolume unmounts the staging path, closes the mapping of an encrypted volume and
+// disconnects the volume.
+func (s *Server) NodeUnstageVolume(
+	ctx context.Context, req *csi.NodeUnstageVolumeRequest,
+) (*csi.NodeUnstageVolumeResponse, error) {
 	id, path := req.GetVolumeId(), req.GetStagingTargetPath()
 	if err := errors.Join(checkID(id), checkPath("staging_target_path", path)); err != nil {
 		return nil, err
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	unlock, err := s.lockBoth(ctx, id)
+	lease, err := s.lockVolumeAndPublish(ctx, id)
 	if err != nil {
 		return nil, volume.Wrap(err, "unstage", id)
 	}
-	l := s.lease(id, unlock)
-	defer l.Release()
-	if err := s.unstage(ctx, id, filepath.Clean(path), l); err != nil {
+	defer lease.Release()
+	if err := s.unstage(ctx, id, filepath.Clean(path), lease); err != nil {
 		return nil, volume.Wrap(err, "unstage", id)
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
-func (s *Server) unstage(ctx context.Context, id, path string, l *operation.Lease) error {
-	if err := s.unmountAll(ctx, id, path, l); err != nil {
+func (s *Server) unstage(ctx context.Context, id, path string, lease *operation.Lease) error {
+	if err := s.unmountAll(ctx, id, path, lease); err != nil {
 		return err
 	}
 	conn, connected, err := s.opts.Connector.Locate(ctx, id)
-	switch {
-	case volume.IsKind(err, volume.KindNotFound):
-	case err != nil:
+	if err != nil && !volume.IsKind(err, volume.KindNotFound) {
 		return err
-	case connected:
-		if err := s.checkUnused(ctx, id, conn.Path); err != nil {
+	}
+	// A volume that is not connected may have lost its disk, and its record, below a mapping that is
+	// still open.
+	mayBeMapped := true
+	if err == nil && connected {
+		hasHolders, err := s.checkUnused(ctx, id, conn.Path)
+		if err != nil {
 			return err
 		}
+		// The unstaging of a plain volume must not depend on device mapper. A record that cannot be
+		// read proves nothing.
+		r, err := s.records.Read(id)
+		mayBeMapped = hasHolders || err != nil || r.Encrypted
 	}
-	plain, err := s.hasNoMapping(id, conn, connected)
-	if err != nil {
-		return err
-	}
-	if !plain {
-		if err := s.closeMapping(ctx, id, conn.Path, l); err != nil {
+	if mayBeMapped {
+		if err := s.closeMapping(ctx, id, conn.Path, lease); err != nil {
 			return err
 		}
 	}
@@ -66,60 +70,52 @@ func (s *Server) unstage(ctx context.Context, id, path string, l *operation.Leas
 	s.firstPublishTimes.forget(id)
 	s.growthFailures.forget(id)
 	s.missedSizes.forget(id)
-	return s.removeRecord(id)
+	return s.records.Remove(id)
 }
 
-// hasNoMapping reports whether the volume certainly has no mapping: nothing rests on
-// its disk, and no record says that it is encrypted. The unstaging of plain
-// volumes must not depend on device mapper. A volume that is not connected may
-// have lost its disk, and its record, below a mapping that is still there.
-func (s *Server) hasNoMapping(id string, conn volume.Connection, connected bool) (bool, error) {
-	if !connected {
-		return false, nil
-	}
-	r, err := s.readRecord(id)
-	if err != nil || r.Encrypted {
-		return false, nil //nolint:nilerr // a record that cannot be read proves nothing
-	}
-	disk, err := s.opts.Devices.ByPath(conn.Path)
+// checkUnused returns an error when the disk at path, or the volume's mapping on it, is mounted or
+// published. The kernel takes the disk from a device node that a pod has, and the next volume may get
+// its number. hasHolders reports whether anything rests on the disk. checkUnused also removes the
+// markers of a format that was not interrupted.
+func (s *Server) checkUnused(ctx context.Context, id, path string) (hasHolders bool, err error) {
+	dev, err := s.opts.Devices.ByPath(path)
 	if err != nil {
 		return false, err
 	}
-	holders, err := s.opts.Devices.Holders(disk)
-	return err == nil && len(holders) == 0, err
-}
-
-// checkUnused refuses to disconnect a disk that is still mounted or published
-// somewhere, or whose mapping is: the kernel lets a loop device or a disk go
-// from under a device node that a pod has, and the next volume may get the same
-// number.
-func (s *Server) checkUnused(ctx context.Context, id, device string) error {
-	dev, err := s.opts.Devices.ByPath(device)
-	if err != nil {
-		return err
-	}
 	if err := s.checkUnpublished(ctx, dev); err != nil {
-		return err
+		return false, err
 	}
-	m, mapped, err := s.findMapping(ctx, id, dev)
+	holders, err := s.opts.Devices.Holders(dev)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if mapped {
-		dev = m.Device // what the volume holds is read there
-		if err := s.checkUnpublished(ctx, dev); err != nil {
-			return err
+	if len(holders) > 0 {
+		m, mapped, err := s.inspector.FindMappingOn(ctx, id, dev)
+		if err != nil {
+			return false, err
+		}
+		if mapped {
+			dev = m.Device // the content of the volume is read there
+			if err := s.checkUnpublished(ctx, dev); err != nil {
+				return false, err
+			}
 		}
 	}
+	return len(holders) > 0, s.removeUselessMarkers(ctx, id, dev)
+}
+
+// removeUselessMarkers removes the markers of a format unless the format was interrupted: only then
+// does a retry need them.
+func (s *Server) removeUselessMarkers(ctx context.Context, id string, dev blockdev.Device) error {
 	if !fileExists(s.formatMarker(id)) && !fileExists(s.encryptionMarker(id)) {
 		return nil
 	}
-	sig, err := s.probeDevice(ctx, id, dev)
+	sig, err := s.probe(ctx, id, dev)
 	switch {
 	case err != nil:
-		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format kept", "volume", id, "device", device, "error", err)
+		s.log.WarnContext(ctx, "a volume that cannot be read is disconnected, and the marker of its format is kept",
+			"volume", id, "device", dev.Path, "error", err)
 	case sig.State == filesystem.StateBlank, sig.State == filesystem.StateFormatted && sig.IsComplete:
-		// Only a format that was cut short has use for its marker.
 		return s.removeMarkers(id)
 	}
 	return nil
@@ -130,75 +126,112 @@ func fileExists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// checkUnpublished refuses a device that is mounted or published somewhere.
+// checkUnpublished returns an error when a device is mounted or published somewhere.
 func (s *Server) checkUnpublished(ctx context.Context, dev blockdev.Device) error {
-	mounts, err := s.mountsOf(ctx, dev)
+	mounts, err := s.inspector.MountsOf(ctx, dev)
 	if err != nil || len(mounts) == 0 {
 		return err
 	}
-	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].MountPoint).WithRemedy("unpublish it there first")
+	return volume.Errorf(volume.KindPrecondition, "the volume is still in use at %s", mounts[0].MountPoint).
+		WithRemedy("unpublish it there first")
 }
 
-// probeDevice reads what the volume holds.
-func (s *Server) probeDevice(ctx context.Context, id string, dev blockdev.Device) (filesystem.Signature, error) {
-	l := operation.NewLease(func() {})
-	defer l.Release()
-	vol, err := s.openVerified(ctx, id, dev, l)
+// probe reads what the volume holds.
+func (s *Server) probe(ctx context.Context, id string, dev blockdev.Device) (filesystem.Signature, error) {
+	lease := operation.NewLease(nil)
+	defer lease.Release()
+	vol, err := s.inspector.Open(ctx, id, dev, lease)
 	if err != nil {
 		return filesystem.Signature{}, err
 	}
 	return s.opts.Filesystems.Probe(ctx, vol)
 }
 
-// unmountAll takes away, one by one, what is mounted at a path, each after it is
-// proved to be of this volume. What is not stays, with an error that names it,
-// also when it lay below a mount of this volume.
-func (s *Server) unmountAll(ctx context.Context, id, path string, l *operation.Lease) error {
+// unmountAll unmounts what is mounted at path, one mount after another, each after it is proved to be
+// a mount of this volume. A mount that is not proved is left alone, with an error that names it, also
+// when it was below a mount of this volume.
+func (s *Server) unmountAll(ctx context.Context, id, path string, lease *operation.Lease) error {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return volume.Errorf(volume.KindPrecondition, "%s is a symbolic link, not a mount point; it is left alone", path)
 	}
 	for {
-		m, mounted, err := s.findMount(ctx, l, path)
+		m, mounted, err := s.inspector.FindMount(ctx, lease, path)
 		if err != nil || !mounted {
 			return err
 		}
-		if err := s.checkOwnMount(ctx, id, m); err != nil {
+		if err := s.inspector.CheckOwnMount(ctx, id, m); err != nil {
 			return err
 		}
-		err = runStep(ctx, l, "unmounting "+path, func(ctx context.Context) error { return s.opts.Filesystems.Unmount(ctx, m) })
+		err = runStep(ctx, lease, "unmounting "+path, func(ctx context.Context) error {
+			return s.opts.Filesystems.Unmount(ctx, m)
+		})
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// checkOwnMount refuses a mount that is not proved to be of this volume:
-// unmounting another's would take that from its user. A mount is proved when
-// the disk below it is verified to be the volume, or is provably gone: then
-// nobody has any use for it, and it only stands in the way. A reading that
-// fails proves nothing.
-func (s *Server) checkOwnMount(ctx context.Context, id string, m filesystem.Mount) error {
-	if m.IsStaleDeviceNode() {
+// closeMapping closes the mapping of a volume, if there is one, and returns once it is gone. A mapping
+// in use is an error. A mapping on a disk that is proved to be another volume's is left alone: it does
+// not prevent the disconnection. diskPath is the volume's disk, empty when it is not connected.
+func (s *Server) closeMapping(ctx context.Context, id, diskPath string, lease *operation.Lease) error {
+	m, mapped, err := s.opts.Mappings.Find(ctx, id)
+	if volume.IsKind(err, volume.KindPrecondition) {
+		s.log.WarnContext(ctx, "a device-mapper device has the name of this volume's mapping, and is left alone",
+			"volume", id, "error", err)
 		return nil
 	}
-	err := error(volume.Errorf(volume.KindPrecondition, "it rests on no block device"))
-	if hasBlockDevice(m) {
-		var dev blockdev.Device
-		if dev, err = s.deviceOfMount(m); err == nil {
-			_, err = s.verifiedLayers(ctx, id, dev)
+	if err != nil {
+		return err
+	}
+	if mapped {
+		if isOwn, err := s.isOwnMapping(ctx, id, m); err != nil || !isOwn {
+			return err
 		}
 	}
-	const remedy = "find out who mounted it there, and unmount it"
+	// Close also removes what a crash has left of a mapping.
+	return runStep(ctx, lease, "closing the mapping of the encrypted volume", func(ctx context.Context) error {
+		if diskPath == "" {
+			return s.opts.Mappings.Close(ctx, id)
+		}
+		disk, err := s.opts.Devices.ByPath(diskPath)
+		if err != nil {
+			return err
+		}
+		return s.opts.Mappings.CloseOn(ctx, id, disk)
+	})
+}
+
+// isOwnMapping reports whether a mapping with the name of this volume's is the volume's: the disk
+// below it is the volume's, or the disk is provably gone.
+func (s *Server) isOwnMapping(ctx context.Context, id string, m luks.Mapping) (bool, error) {
+	if m.DiskGone {
+		return true, nil
+	}
+	err := s.opts.Connector.Verify(ctx, id, m.Disk.Path)
 	switch {
 	case err == nil, errors.Is(err, volume.ErrGone):
-		return nil
-	case volume.IsKind(err, volume.KindPrecondition):
-		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, not this volume; it is left alone: %w", m.Source, m.FSType, m.MountPoint, err).
-			WithRemedy(remedy)
-	case volume.IsKind(err, volume.KindNotFound):
-		return volume.Errorf(volume.KindPrecondition, "%s (%s) is mounted at %s, and no volume of this id is known; it is left alone: %w", m.Source, m.FSType, m.MountPoint, err).
-			WithRemedy(remedy)
+		return true, nil
+	case volume.IsKind(err, volume.KindPrecondition), volume.IsKind(err, volume.KindNotFound):
+		if isLocated, locateErr := s.isLocatedDisk(ctx, id, m.Disk); locateErr != nil || isLocated {
+			return false, errors.Join(locateErr, err) // the disconnection would take the disk from the mapping
+		}
+		s.log.WarnContext(ctx, "a mapping with the name of this volume's rests on another disk, and is left alone",
+			"volume", id, "mapping", m.String(), "error", err)
+		return false, nil
 	}
-	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because it could not be proved to be this volume: %w", m.Source, m.FSType, m.MountPoint, err).
-		WithRemedy("Kubernetes retries this automatically; if it lasts, find out why the device of the mount cannot be identified")
+	return false, err
+}
+
+// isLocatedDisk reports whether disk is the one that the connector locates for the volume.
+func (s *Server) isLocatedDisk(ctx context.Context, id string, disk blockdev.Device) (bool, error) {
+	conn, connected, err := s.opts.Connector.Locate(ctx, id)
+	if volume.IsKind(err, volume.KindNotFound) {
+		return false, nil
+	}
+	if err != nil || !connected {
+		return false, err
+	}
+	located, err := s.opts.Devices.ByPath(conn.Path)
+	return err == nil && located.Number() == disk.Number(), err
 }

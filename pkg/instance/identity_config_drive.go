@@ -8,49 +8,48 @@ import (
 	"strings"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 )
 
-// configLabel is the label of the filesystem on a config drive (Nova's user
-// documentation, "Config drives").
+// configLabel is the label of the filesystem on a config drive (Nova's user documentation, "Config
+// drives").
 const configLabel = "config-2"
 
-// diskTimeout bounds a look at all disks: one that hangs must not keep the
-// node plugin from starting.
-const diskTimeout = 20 * time.Second
+// disksTimeout bounds a reading of all disks: a disk that hangs must not keep the node plugin from
+// starting.
+const disksTimeout = 20 * time.Second
 
 var errNoConfigDrive = errors.New("this machine has none (no disk with a filesystem labeled " + configLabel + ")")
 
 // readConfigDrive reads meta_data.json from the config drive.
 func (o Options) readConfigDrive(ctx context.Context) (facts, error) {
-	ctx, cancel := context.WithTimeout(ctx, diskTimeout)
+	ctx, cancel := context.WithTimeout(ctx, disksTimeout)
 	defer cancel()
 	return operation.AwaitCall(ctx, func() (facts, error) {
 		disks, err := o.Disks.Disks()
 		if err != nil {
 			return facts{}, err
 		}
-		failed := errNoConfigDrive
+		lastErr := errNoConfigDrive
 		for _, d := range disks {
 			fstype := o.configDriveType(d)
 			if fstype == "" {
 				continue
 			}
-			data, err := o.readFile(d.Path, fstype, metadataPath, maxMetadata)
+			data, err := o.readFile(d.Path, fstype, metadataPath, maxMetadataSize)
 			if err == nil {
 				return parseMetadata(data)
 			}
-			failed = fmt.Errorf("%s: %w", d, err)
+			lastErr = fmt.Errorf("%s: %w", d, err)
 		}
-		return facts{}, failed
+		return facts{}, lastErr
 	})
 }
 
-// configDriveType returns the type of the filesystem on a disk that may be the config
-// drive; "" if it is not. A volume is never looked at, whatever its label: its
-// user could make this machine pass for another.
+// configDriveType returns the type of the filesystem on a disk that may be the config drive, empty if
+// the disk is not. A volume never is, whatever its label: its user could make this machine pass for
+// another.
 func (o Options) configDriveType(d blockdev.Device) string {
 	switch d.Kind {
 	case blockdev.KindSCSI, blockdev.KindVirtioBlk, blockdev.KindNVMe, blockdev.KindOther:
@@ -63,7 +62,7 @@ func (o Options) configDriveType(d blockdev.Device) string {
 	head := make([]byte, isoDescriptor+isoLabel+isoLabelLength)
 	n, err := o.Disks.ReadStart(d, head)
 	if err != nil {
-		return "" // an empty CD drive, for one
+		return "" // for example an empty CD drive
 	}
 	fstype, label := readLabel(head[:n])
 	if !strings.EqualFold(label, configLabel) {
@@ -72,8 +71,8 @@ func (o Options) configDriveType(d blockdev.Device) string {
 	return fstype
 }
 
-// Where the labels are (ECMA-119, section 8.4; Microsoft's FAT specification,
-// boot sector).
+// The places of the labels, in bytes (ECMA-119, section 8.4; Microsoft's FAT specification, boot
+// sector).
 const (
 	isoDescriptor  = 16 * 2048 // the primary volume descriptor
 	isoLabel       = 40
@@ -85,7 +84,8 @@ const (
 	fat32Type      = 82
 )
 
-// readLabel reads the label of an ISO 9660 or FAT filesystem from its beginning.
+// readLabel reads type and label of an ISO 9660 or FAT filesystem from its first bytes. Both are empty
+// for anything else.
 func readLabel(head []byte) (fstype, label string) {
 	at := func(offset, length int) []byte {
 		if offset+length > len(head) {

@@ -250,7 +250,7 @@ func TestMetadataServiceThatHangs(t *testing.T) {
 
 func TestMetadataThatIsTooLong(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(make([]byte, maxMetadata+1)) // the client will tell
+		_, _ = w.Write(make([]byte, maxMetadataSize+1)) // the client will tell
 	}))
 	defer server.Close()
 	_, err := metadataService{address: server.URL, timeout: time.Minute}.read(t.Context())

@@ -9,32 +9,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readFromFilesystem reads a file of the filesystem on a device. The
-// filesystem is mounted read-only, and at no place: the mount exists as a
-// descriptor of this process alone (fsmount, Linux 5.2), so that nobody sees
-// it and nothing is left of it, however the process ends.
+// readFromFilesystem reads a file of the filesystem on a device. It mounts the filesystem read-only and
+// at no path: the mount exists only as a descriptor of this process (fsmount, Linux 5.2), so nobody
+// sees it, and it ends with the process.
 func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, err error) {
-	context, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	fs, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("the kernel has no filesystem %s: %w", fstype, err)
 	}
-	defer closeInto(context, &err)
+	defer closeInto(fs, &err)
 	err = errors.Join(
-		os.NewSyscallError("fsconfig source", unix.FsconfigSetString(context, "source", device)),
-		os.NewSyscallError("fsconfig ro", unix.FsconfigSetFlag(context, "ro")),
+		os.NewSyscallError("fsconfig source", unix.FsconfigSetString(fs, "source", device)),
+		os.NewSyscallError("fsconfig ro", unix.FsconfigSetFlag(fs, "ro")),
 	)
 	if err == nil {
-		err = os.NewSyscallError("fsconfig create", unix.FsconfigCreate(context))
+		err = os.NewSyscallError("fsconfig create", unix.FsconfigCreate(fs))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the %s filesystem on %s: %w", fstype, device, err)
 	}
-	mount, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	const attributes = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return nil, fmt.Errorf("mount the %s filesystem on %s: %w", fstype, device, err)
 	}
 	defer closeInto(mount, &err)
-	fd, err := unix.Openat2(mount, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	fd, err := unix.Openat2(mount, name, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -47,6 +49,7 @@ func readFromFilesystem(device, fstype, name string, maxSize int) (data []byte, 
 	return data, err
 }
 
+// closeInto closes fd and joins an error of that into err.
 func closeInto(fd int, err *error) {
 	*err = errors.Join(*err, os.NewSyscallError("close", unix.Close(fd)))
 }

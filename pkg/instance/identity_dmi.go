@@ -6,20 +6,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// readDMI reads the server's id from the DMI table. Nova's libvirt driver writes
-// "OpenStack" into the vendor or the product (distributions change the rest:
-// "OpenStack Foundation"/"OpenStack Nova", "Red Hat"/"OpenStack Compute") and
-// the id into the product's UUID.
+// readDMI reads the server's id from the DMI table. Nova's libvirt driver writes "OpenStack" into the
+// vendor or the product (distributions change the rest: "OpenStack Foundation"/"OpenStack Nova", "Red
+// Hat"/"OpenStack Compute") and the id into the product's UUID.
 //
-// SMBIOS stores the first three fields of a UUID in little-endian order since
-// version 2.6, and before in the other, so that an old firmware may show them
-// swapped. The serial is text and has no order; by default Nova puts the id
-// there too ("libvirt.sysinfo_serial=unique"), and then it decides.
+// SMBIOS stores the first three fields of a UUID in little-endian order since version 2.6 and in
+// big-endian order before, so an old firmware may show them swapped. The serial is text and has no
+// order; by default Nova writes the id there too ("libvirt.sysinfo_serial=unique"), and then it decides.
 func (o Options) readDMI(context.Context) (facts, error) {
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(o.sysfs, "class", "dmi", "id", name))
@@ -42,21 +41,19 @@ func (o Options) readDMI(context.Context) (facts, error) {
 	return facts{id: id}, nil
 }
 
-// swapByteOrder returns a UUID with its first three fields in the other byte order.
+// swapByteOrder returns a UUID with its first three fields, which are numbers (RFC 9562, section 4), in
+// the other byte order; empty if a field is not hexadecimal.
 func swapByteOrder(uuid string) string {
-	var fields []string
-	for i, field := range strings.Split(uuid, "-") {
+	fields := strings.Split(uuid, "-")
+	for i, field := range fields {
 		b, err := hex.DecodeString(field)
 		if err != nil {
 			return ""
 		}
-		const ordered = 3 // fields that are numbers (RFC 9562, section 4)
-		for j := range len(b) / 2 {
-			if i < ordered {
-				b[j], b[len(b)-1-j] = b[len(b)-1-j], b[j]
-			}
+		if i < 3 {
+			slices.Reverse(b)
 		}
-		fields = append(fields, hex.EncodeToString(b))
+		fields[i] = hex.EncodeToString(b)
 	}
 	return strings.Join(fields, "-")
 }

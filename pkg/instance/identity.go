@@ -1,0 +1,145 @@
+// Package instance finds out which server of an OpenStack cloud this machine is and where it is
+// (Identify), and how many volumes can be attached to it (AttachLimit). It needs no credentials: it
+// reads what Nova shows to the server itself.
+package instance
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Disks is what this package needs of the machine's disks; *blockdev.System implements it.
+type Disks interface {
+	Disks() ([]blockdev.Device, error)
+	Serial(d blockdev.Device) (string, error)
+	ReadStart(d blockdev.Device, p []byte) (int, error)
+	ByNumber(major, minor uint32) (blockdev.Device, error)
+	Stack(d blockdev.Device) ([]blockdev.Device, error)
+	Partitions(d blockdev.Device) ([]blockdev.Device, error)
+	Holders(d blockdev.Device) ([]blockdev.Device, error)
+	MountedFilesystem(d blockdev.Device) (fsType string)
+}
+
+// Options are what is known of the identity, and where to read the rest.
+type Options struct {
+	ID        string       // the server's id if the operator has given it
+	Zone      string       // the availability zone if the operator has given it
+	NeedsZone bool         // it is an error if no source knows the zone
+	Disks     Disks        // required; the config drive is one of them
+	Log       *slog.Logger // nil: none
+
+	sysfs    string // "/sys"
+	metadata metadataService
+	readFile func(device, fstype, name string, maxSize int) ([]byte, error) // of the filesystem on a device
+}
+
+// Identity is which server this machine is and where it is, with the sources of both.
+type Identity struct {
+	ID, IDSource     string // the server's id in Nova
+	Zone, ZoneSource string // its availability zone, as Nova spells it; empty when not needed
+}
+
+// facts are what one source knows; unknown fields are empty.
+type facts struct{ id, zone string }
+
+// Identify finds the identity of this machine. It takes id and zone from the first source that knows
+// them, and asks no source for what is known:
+//
+//  1. the operator (Options.ID, Options.Zone);
+//  2. the config drive, a small disk that Nova may have plugged in;
+//  3. the DMI table, for the id: Nova writes it there as the product's UUID. Only if vendor or
+//     product is "OpenStack": the UUID of any other machine is not a server's id;
+//  4. the metadata service at 169.254.169.254.
+//
+// It is an error if the DMI table contradicts an id of another source: volumes would be attached to
+// another server. The operator's id is not compared. An error names all sources that were tried.
+// Kinds: Internal, Deadline, Canceled.
+func Identify(ctx context.Context, o Options) (Identity, error) {
+	o = o.withDefaults()
+	const operator = "the command line"
+	found := Identity{ID: o.ID, IDSource: operator, Zone: o.Zone, ZoneSource: operator}
+	var tried []string
+	for _, source := range []struct {
+		name    string
+		hasZone bool
+		read    func(context.Context) (facts, error)
+	}{
+		{"config drive", true, o.readConfigDrive},
+		{"DMI table", false, o.readDMI},
+		{"metadata service", true, o.metadata.read},
+	} {
+		if isNeeded := found.ID == "" || source.hasZone && o.NeedsZone && found.Zone == ""; !isNeeded {
+			continue
+		}
+		f, err := source.read(ctx)
+		if ctx.Err() != nil {
+			return Identity{}, volume.Wrap(
+				fmt.Errorf("ask the %s which server this machine is: %w", source.name, ctx.Err()), "", "")
+		}
+		if err != nil {
+			tried = append(tried, source.name+": "+err.Error())
+			o.Log.InfoContext(ctx, "a source does not know the identity of this machine", "source", source.name, "reason", err)
+			continue
+		}
+		if found.ID == "" && f.id != "" {
+			found.ID, found.IDSource = f.id, "the "+source.name
+		}
+		if found.Zone == "" && f.zone != "" {
+			found.Zone, found.ZoneSource = f.zone, "the "+source.name
+		}
+	}
+	if !o.NeedsZone {
+		found.Zone, found.ZoneSource = "", ""
+	}
+	return found, o.check(ctx, found, strings.Join(tried, "; "))
+}
+
+// check returns an error if something is missing or contradictory. tried has the sources' errors.
+func (o Options) check(ctx context.Context, found Identity, tried string) error {
+	if found.ID == "" {
+		return volume.Errorf(volume.KindInternal, "no source knows which server of OpenStack this machine is: %s", tried).
+			WithRemedy("give --node-id, the server's id, or let this pod reach the metadata service (hostNetwork)")
+	}
+	if o.NeedsZone && found.Zone == "" {
+		return volume.Errorf(volume.KindInternal, "no source knows the availability zone of this machine: %s", tried).
+			WithRemedy("give --zone, or --with-topology=false where zones mean nothing, " +
+				"or let this pod reach the metadata service (hostNetwork)")
+	}
+	if o.ID != "" {
+		return nil
+	}
+	if f, err := o.readDMI(ctx); err == nil && f.id != found.ID {
+		return volume.Errorf(volume.KindInternal, "%s says that this machine is the server %s, but its DMI table says %s",
+			found.IDSource, found.ID, f.id).
+			WithRemedy("find out which is right, and give it as --node-id")
+	}
+	return nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.sysfs == "" {
+		o.sysfs = "/sys"
+	}
+	if o.metadata.address == "" {
+		o.metadata = defaultMetadataService()
+	}
+	if o.readFile == nil {
+		o.readFile = readFromFilesystem
+	}
+	return o
+}
+
+// isVolumeSerial reports whether a disk with this serial is a Cinder volume: Nova gives such a disk the
+// volume's id, of which virtio-blk and NVMe show 20 characters, and gives its other disks no serial.
+func isVolumeSerial(serial string) bool {
+	const visible = 20
+	return len(serial) >= visible && volume.IsUUIDPrefix(serial)
+}
