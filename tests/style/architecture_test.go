@@ -138,7 +138,7 @@ func drawImports(imports map[string][]string) string {
 }
 
 func nodeID(name string) string {
-	return strings.NewReplacer("/", "_", "-", "_").Replace(name)
+	return strings.NewReplacer("growvol-", "", "/", "_", "-", "_").Replace(name)
 }
 
 // reaches reports whether from imports to, directly or through others.
