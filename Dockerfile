@@ -11,16 +11,16 @@ COPY cmd ./cmd
 COPY pkg ./pkg
 RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/growvol-controller ./cmd/growvol-node
 
-# The controller talks to a cloud and to a socket: it needs certificate
-# authorities and nothing else, no shell, no root.
+# The controller talks to a cloud and to a socket: it needs certificate authorities,
+# but no shell and no root.
 FROM scratch AS controller
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/growvol-controller /growvol-controller
 USER 65532:65532
 ENTRYPOINT ["/growvol-controller"]
 
-# The node plugin formats (mkfs), checks (e2fsck) and resizes mappings
-# (cryptsetup); growth itself needs no program. It mounts, so it is root.
+# The node plugin runs mkfs, e2fsck and cryptsetup; growing a filesystem needs no
+# program. It runs as root, since it mounts.
 FROM debian:12.12-slim AS node
 RUN apt-get update \
     && apt-get install -y --no-install-recommends cryptsetup-bin e2fsprogs xfsprogs \

@@ -1,5 +1,5 @@
-# growvol: build, test and try. Everything runs on a bare Debian machine with
-# Go, as root; what is missing is installed by `make setup`.
+# Builds, tests and demonstrates growvol on a Debian machine with Go, as root.
+# `make setup` installs what is missing.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -7,16 +7,16 @@ SHELL := bash
 
 BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
-# The limit of a package is for what hangs: waits have limits of their own.
+# The timeout ends a test that hangs; waits have shorter timeouts of their own.
 TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
 # --- Make it --severity=style when the rigs' scripts are merged.
 SHELLCHECK := --severity=warning
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
-# Packages whose tests need a kernel that lets them grow ext3 and ext4, map
-# devices and break filesystems: they run a second time, in a guest.
+# Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
+# and ext4, to map devices and to break filesystems.
 KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/luks
 FS      ?= ext4,xfs
-# Where the real OpenStack and Kubernetes of the tests keep their state.
+# State of the tests' real OpenStack and Kubernetes.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)
 CLUSTER   := $(or $(GROWVOL_KUBERNETES_DIR),/var/tmp/growvol-kubernetes)
 
@@ -25,128 +25,128 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-25s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: ## install what builds, tests and the demo need (quick when it is there)
+setup: ## install what builds, tests and the demo need
 	@tests/setup.sh
 
 .PHONY: build
-build: ## the plugins, static, into bin/
+build: ## build the plugins, static, into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o $(BIN)/ ./cmd/...
 
-# What runs in guests is static too.
+# The programs that run in guests are static too.
 .PHONY: programs
 programs: build
 	@CGO_ENABLED=0 go build -o $(BIN)/ ./tests/guest/cmd/growvol-guest ./tests/demo
 
 .PHONY: lint
-lint: lint-go lint-unused lint-scripts lint-yaml lint-text lint-chart ## code, scripts, YAML, words and links, chart: all must be clean
+lint: lint-go lint-unused lint-scripts lint-yaml lint-text lint-chart ## check code, scripts, YAML, words and links, chart
 
 .PHONY: lint-go
-lint-go: ## gofumpt, golangci-lint; go mod tidy and verify
+lint-go: ## run golangci-lint (with gofumpt), go mod tidy and verify
 	$(TOOL) golangci-lint run ./...
 	go mod tidy -diff
 	go mod verify
 
-# Once for the plugins alone: what only a test calls is unused too.
+# The first run is for the plugins alone: a function that only tests call is unused too.
 .PHONY: lint-unused
-lint-unused: ## functions that nothing calls
+lint-unused: ## find functions that nothing calls
 	@unused=$$($(TOOL) deadcode ./cmd/... && $(TOOL) deadcode -test ./...); \
-	if [ -n "$$unused" ]; then sort -u <<<"$$unused"; echo 'lint: remove the functions above: nothing calls them'; exit 1; fi >&2
+	if [ -n "$$unused" ]; then sort -u <<<"$$unused"; echo 'lint-unused: nothing calls these functions: remove them'; exit 1; fi >&2
 
 # A script is a file with a shell in its first line. Files without one that
 # end in .sh are sourced by bash scripts.
 .PHONY: lint-scripts
-lint-scripts: setup ## shellcheck on every script; the Dockerfile
+lint-scripts: setup ## run shellcheck on every script, check the Dockerfile
 	@git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck $(SHELLCHECK)
 	@git ls-files -z '*.sh' | xargs -0 awk 'FNR == 1 && !/^#!/ { print FILENAME } { nextfile }' | xargs shellcheck $(SHELLCHECK) --shell=bash
 	@tests/dockerfile.sh
 
 .PHONY: lint-yaml
-lint-yaml: setup ## yamllint on all YAML but the chart's templates
+lint-yaml: setup ## run yamllint on all YAML except the chart's templates
 	@git ls-files -z '*.yaml' '*.yml' | xargs -0 yamllint --strict
 
 .PHONY: lint-text
-lint-text: ## the words of code and docs; links
+lint-text: ## check words, links and names in code and docs
 	@# --- To be run whole when the renaming is merged.
 	@go test -skip='^TestWords$$' ./tests/style
 
 .PHONY: lint-chart
-lint-chart: ## helm lint with the values of each backend
+lint-chart: ## run helm lint with the values of each backend
 	@for b in cinder loop; do \
 		$(HELM) lint --strict --quiet --kube-version=1.37.1 --values=deploy/kubernetes/$$b/values.yaml deploy/charts/growvol || exit 1; \
 	done
 
 .PHONY: manifests
-manifests: ## the plain manifests in deploy/kubernetes, from the chart
+manifests: ## generate deploy/kubernetes from the chart
 	@deploy/kubernetes/generate
 
 .PHONY: test
-test: setup test-unit test-guest test-system test-devices ## all tests that need only this machine
+test: setup test-unit test-guest test-system test-devices ## run all tests that need only this machine
 
 .PHONY: test-unit
-test-unit: ## every package on this machine's kernel, with the race detector
+test-unit: ## test every package on this machine's kernel, with the race detector
 	$(TESTSUM) -race ./cmd/... ./pkg/... ./tests/fakecloud/... ./tests/deploy/... ./tests/kubernetes/conformance
 
 .PHONY: test-guest
-test-guest: programs ## the packages that drive the kernel, in a guest with all capabilities
+test-guest: programs ## test the packages that use the kernel, in a guest with all capabilities
 	$(TESTSUM) -exec='$(CURDIR)/$(BIN)/growvol-guest --here --memory=4096 --module=sd_mod --module=scsi_debug --' $(KERNEL)
 
 .PHONY: test-system
-test-system: programs ## the real binaries over their sockets, in guests; csi-sanity
+test-system: programs ## test the real plugins over their sockets, in guests; csi-sanity
 	$(TESTSUM) -p 1 $$(go list ./tests/... | grep -vE '/tests/(vm|hotplug|openstack|fakecloud|deploy|kubernetes|style)')
 
 .PHONY: test-devices
-test-devices: setup programs ## disks plugged in and resized under a mounted filesystem, in QEMU
+test-devices: setup programs ## plug in and resize disks under a mounted filesystem, in QEMU
 	$(TESTSUM) -p 1 ./tests/vm/... ./tests/hotplug/...
 
 .PHONY: openstack-up
-openstack-up: ## a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph (quick when it is up)
+openstack-up: ## start a real OpenStack on this machine: Keystone, Cinder, Nova, Ceph
 	@tests/openstack/up
 
 .PHONY: openstack-test
-openstack-test: setup programs openstack-up ## the driver in it: volumes of a running instance grow in use
+openstack-test: setup programs openstack-up ## test the driver in it: volumes of an instance grow in use
 	GROWVOL_OPENSTACK_DIR=$(OPENSTACK) GROWVOL_OPENSTACK_CLOUDS_YAML=$(OPENSTACK)/clouds.yaml \
 		$(TESTSUM) -count=1 -p 1 ./tests/openstack/... ./tests/fakecloud/... ./pkg/cinder/internal/cloud
 
 .PHONY: openstack-down
-openstack-down: ## end it and remove what it stored
+openstack-down: ## stop it and remove its state
 	@tests/openstack/down
 
 .PHONY: cluster-up
-cluster-up: ## a real Kubernetes on this machine, with growvol from its chart (the first time builds it: some 10 minutes)
+cluster-up: ## start a real Kubernetes with growvol on this machine (the first start builds it: 10 minutes)
 	@tests/kubernetes/up
 
 .PHONY: cluster-test
-cluster-test: setup cluster-up ## the whole path in it: claims grow while pods write, through crashes of every part
+cluster-test: setup cluster-up ## test growvol in it: claims grow while pods write and components crash
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) $(TESTSUM) -count=1 -parallel=4 -skip='^TestCinder$$' ./tests/kubernetes
 
 .PHONY: cluster-openstack-test
-cluster-openstack-test: setup programs openstack-up cluster-up ## a node of it is a Nova instance: claims of real Cinder volumes grow under its pods
+cluster-openstack-test: setup programs openstack-up cluster-up ## test with a Nova instance as a node, and volumes of real Cinder
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_OPENSTACK_DIR=$(OPENSTACK) \
 		$(TESTSUM) -count=1 -parallel=4 -run='^TestCinder$$' ./tests/kubernetes
 
 .PHONY: cluster-conformance
-cluster-conformance: setup programs openstack-up cluster-up ## Kubernetes' own suite for storage, on both backends; writes docs/conformance.md
+cluster-conformance: setup programs openstack-up cluster-up ## run Kubernetes' own storage tests on both backends, write docs/conformance.md
 	@tests/kubernetes/suite build
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_OPENSTACK_DIR=$(OPENSTACK) \
 		GROWVOL_CONFORMANCE=all GROWVOL_CONFORMANCE_RESULTS=$(CURDIR)/docs/conformance.md \
 		$(TESTSUM) -count=1 -timeout=6h -run='^TestConformanceOn' ./tests/kubernetes
 
 .PHONY: cluster-conformance-short
-cluster-conformance-short: setup cluster-up ## the part of it that every build runs: growth, snapshots, clones, on the loop backend
+cluster-conformance-short: setup cluster-up ## run those of growth, snapshots and clones on the loop backend
 	@tests/kubernetes/suite build
 	GROWVOL_KUBERNETES_DIR=$(CLUSTER) GROWVOL_CONFORMANCE=short \
 		$(TESTSUM) -count=1 -run='^TestConformanceOnLoop$$' ./tests/kubernetes
 
 .PHONY: cluster-down
-cluster-down: ## end it and remove what it stored
+cluster-down: ## stop it and remove its state
 	@tests/kubernetes/down
 
 .PHONY: demo
-demo: setup programs ## grow volumes in use under a checksummed writer (FS=ext2,ext3,ext4,xfs,btrfs)
+demo: setup programs ## grow volumes while a checksummed writer uses them (FS=ext2,ext3,ext4,xfs,btrfs)
 	@$(BIN)/demo --bin=$(BIN) --fs=$(FS)
 
 .PHONY: bench
-bench: setup programs ## growth against mount-utils, RPC overhead, memory, sizes, start-up
+bench: setup programs ## compare growth with mount-utils; RPC overhead, memory, sizes, start-up
 	@echo "== this machine's kernel"
 	@go test -count=1 -run='^$$' -bench=. -benchtime=21x ./tests/bench
 	@go test -count=1 -run='^$$' -bench=. ./pkg/controller/...
@@ -156,5 +156,5 @@ bench: setup programs ## growth against mount-utils, RPC overhead, memory, sizes
 	@CGO_ENABLED=0 go test -count=1 -run='^$$' -bench=Growth -benchtime=21x -exec='$(CURDIR)/$(BIN)/growvol-guest --here --' ./tests/bench
 
 .PHONY: clean
-clean: ## remove what was built
+clean: ## remove bin/
 	rm -rf $(BIN)

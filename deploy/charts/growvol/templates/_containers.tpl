@@ -1,4 +1,4 @@
-{{- /* What containers of the controller, and sidecars of the node, may: nothing. */ -}}
+{{- /* Security context of the controller's containers and the node's sidecars: no rights. */ -}}
 {{- define "growvol.restricted" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -30,12 +30,12 @@ capabilities: {drop: [ALL]}
 {{- with $selector }}{{ toYaml . }}{{ end -}}
 {{- end }}
 
-{{- /* environment: a dict of nodeName (whether it is wanted) and env. */ -}}
+{{- /* environment: a dict of nodeName (true: set NODE_NAME) and env. */ -}}
 {{- define "growvol.environment" -}}
 {{- if or .env .nodeName -}}
 env:
   {{- if .nodeName }}
-  # Of the Node. With the loop backend it says where volumes are.
+  # Name of the Node; the loop backend uses it as the place of the volumes.
   - name: NODE_NAME
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
   {{- end }}
@@ -75,7 +75,7 @@ env:
   ports:
     - {name: {{ .key }}, containerPort: {{ .port }}}
   {{- if .root.Values.controller.leaderElection }}
-  # Fails if it should have renewed its lease and has not.
+  # Fails if the sidecar has not renewed its lease in time.
   livenessProbe:
     httpGet: {path: /healthz/leader-election, port: {{ .key }}}
     initialDelaySeconds: 10
@@ -94,7 +94,7 @@ env:
     {{- include "growvol.tokenMount" . | nindent 4 }}
 {{- end }}
 
-{{- /* What a client of Kubernetes' API server needs, for single containers. */ -}}
+{{- /* Token and certificate for clients of the API server, mounted into single containers. */ -}}
 {{- define "growvol.tokenVolume" -}}
 - name: token
   projected:
@@ -134,10 +134,11 @@ env:
 {{- end }}
 
 {{- /*
-hostUsers is "false" if the controller's pods get a user namespace of their own, else
-empty. The version tells whether Kubernetes has them; whether nodes do depends on kernel
-and runtime, which Helm reads from the cluster: `lookup` finds no node where the chart is
-only rendered. Who may not list nodes may not give the provisioner's role away either.
+hostUsers is "false" if the controller's pods get a user namespace of their own, otherwise
+empty. Kubernetes supports it from a version on; a node, depending on kernel and runtime,
+which Helm reads from the cluster. `lookup` finds no nodes if the chart is only rendered.
+A user who installs the chart may list nodes: otherwise Kubernetes would refuse to let the
+user create the provisioner's role.
 */ -}}
 {{- define "growvol.hostUsers" -}}
 {{- $wanted := .Values.controller.hostUsers | toString -}}
@@ -147,7 +148,7 @@ only rendered. Who may not list nodes may not give the provisioner's role away e
 {{- $wanted = "false" -}}
 {{- range (lookup "v1" "Node" "" "").items -}}
 {{- if eq .status.nodeInfo.operatingSystem "linux" -}}
-{{- /* In Linux 6.3 tmpfs has learned to map users: kubelet's Secrets and tokens are on it. */ -}}
+{{- /* From Linux 6.3 on tmpfs, which holds kubelet's Secrets and tokens, can map users. */ -}}
 {{- $kernel := regexFind `^[0-9]+\.[0-9]+` (.status.nodeInfo.kernelVersion | default "") | default "0.0" -}}
 {{- $kernelCan := semverCompare ">=6.3" $kernel -}}
 {{- $runtimeCan := false -}}

@@ -18,12 +18,12 @@ app.kubernetes.io/name: growvol
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{- /* Labels of an object. Those that tell of Helm are added by helm itself. */ -}}
+{{- /* Labels of an object; Helm adds its own. */ -}}
 {{- define "growvol.labels" -}}
 {{ include "growvol.labelsAnd" (dict "root" . "more" dict) }}
 {{- end }}
 
-{{- /* The same with labels of its own, which go first: a dict of root and more. */ -}}
+{{- /* The same with more labels, which take precedence: a dict of root and more. */ -}}
 {{- define "growvol.labelsAnd" -}}
 {{ include "growvol.selector" .root }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -38,7 +38,7 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- printf "%s%s%s" .image.repository (hasPrefix "sha256:" $tag | ternary "@" ":") $tag -}}
 {{- end }}
 
-{{- /* Where the nodes have the plugin's socket. */ -}}
+{{- /* Directory of the plugin's socket on the nodes. */ -}}
 {{- define "growvol.socketDir" -}}
 {{ .Values.kubeletDir }}/plugins/{{ include "growvol.driverName" . }}
 {{- end }}
@@ -48,7 +48,7 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- .Values.cinder.existingSecret | default (printf "%s-clouds" (include "growvol.fullname" .)) -}}
 {{- end }}
 
-{{- /* What values cannot say by their types alone. */ -}}
+{{- /* Checks of values that the schema cannot express. */ -}}
 {{- define "growvol.check" -}}
 {{- if eq .Values.backend "cinder" -}}
 {{- with .Values.cinder -}}
