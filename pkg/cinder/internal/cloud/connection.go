@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,36 +17,30 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const identity service = "keystone"
-
-// connection is one login: a token with what came with it. It never changes,
-// but for what the services say about their versions and the token; another token
-// is another connection.
+// connection is one login: a token with what came with it. It never changes, except for what the
+// services say about their versions and the token; another token is another connection.
 type connection struct {
-	owner          *Clouds
-	config         config.Cloud
-	trust          transport.TLS
-	pool           *http.Transport
-	ignoreVersions bool
+	clouds               *Clouds
+	config               config.Cloud
+	tls                  transport.TLS
+	pool                 *http.Transport
+	ignoresMicroversions bool // the configuration forbids those of Cinder
 
 	provider  *gophercloud.ProviderClient
 	project   string    // id; empty if the token has none
-	renewAt   time.Time // when to log in anew; zero: not known
-	endsAt    time.Time // when the token ends; zero: not known
+	renewAt   time.Time // when to renew the token; zero: not known
+	expiresAt time.Time // when the token ends; zero: not known
 	endpoints map[service]endpoint
 	versions  map[service]*versions
-	refused   atomic.Pointer[time.Time] // when a service refused the token right after the login; nil: never
-}
-
-// endpoint is where a service is, or why that is not known.
-type endpoint struct {
-	url string // ends with a slash
-	err error
+	refusedAt atomic.Pointer[time.Time] // when a service refused the token right after the login; nil: never
 }
 
 // open logs in over rt.
 func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent string) error {
-	k := call{service: identity, name: "token_create", what: fmt.Sprintf("logging in to cloud %q", c.config.Name), method: "POST", path: "v3/auth/tokens"}
+	k := call{
+		service: identity, name: "token_create", what: fmt.Sprintf("logging in to cloud %q", c.config.Name),
+		isRepeatable: true, timeout: c.clouds.tuning.timeouts.loginAttempt,
+	}
 	provider, err := openstack.NewClient(c.config.AuthURL)
 	if err != nil {
 		return volume.Errorf(volume.KindUnavailable, "%s: %s: auth-url (auth_url) is not an address", k.what, c.config.Origin)
@@ -61,18 +53,18 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if userAgent != "" {
 		provider.UserAgent.Prepend(userAgent)
 	}
-	authCtx := transport.WithCall(ctx, &transport.Call{
-		Service: string(identity), Name: k.name, Repeatable: true, Timeout: c.owner.tune.limits.loginAttempt,
-	})
-	if err := openstack.AuthenticateV3(authCtx, provider, authOptions(c.config), gophercloud.EndpointOpts{}); err != nil {
-		var refused gophercloud.ErrUnexpectedResponseCode
-		if errors.As(err, &refused) {
-			return within(c.config.Origin, refusal(k, refused, false))
+	e := newExchange(provider, k, provider.IdentityBase)
+	err = openstack.AuthenticateV3(ctx, &e.provider, authOptions(c.config), gophercloud.EndpointOpts{})
+	if err != nil {
+		err = e.errorOf(ctx, err)
+		if StatusCode(err) != 0 {
+			return withContext(c.config.Origin, err)
 		}
-		return failure(ctx, k, err)
+		return err
 	}
-	c.provider = provider
-	result, ok := provider.GetAuthResult().(interface {
+	c.provider = &e.provider
+	c.provider.HTTPClient.Transport = rt
+	result, ok := c.provider.GetAuthResult().(interface { // tokens.CreateResult, or GetResult of a given token
 		ExtractToken() (*tokens.Token, error)
 		ExtractServiceCatalog() (*tokens.ServiceCatalog, error)
 		ExtractProject() (*tokens.Project, error)
@@ -80,39 +72,37 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if !ok {
 		return volume.Errorf(volume.KindInternal, "%s: the login has no result", k.what)
 	}
-	token, err := result.ExtractToken()
-	if err != nil {
-		return failure(ctx, k, err)
-	}
-	catalog, err := result.ExtractServiceCatalog()
-	if err != nil {
-		return failure(ctx, k, err)
+	token, errToken := result.ExtractToken()
+	catalog, errCatalog := result.ExtractServiceCatalog()
+	if err := errors.Join(errToken, errCatalog); err != nil {
+		return e.errorOf(ctx, err)
 	}
 	if project, err := result.ExtractProject(); err == nil && project != nil {
 		c.project = project.ID
 	}
-	// With a clock that runs wrong a token may seem to have ended already; then
-	// a 401 has to tell. Very short tokens must not be renewed at each call.
+	// With a wrong clock a token may seem to have ended already; then a 401 has to tell. Very short
+	// tokens must not be renewed at each call.
 	if left := time.Until(token.ExpiresAt); left > 0 {
-		c.renewAt, c.endsAt = token.ExpiresAt.Add(-min(early, left/10)), token.ExpiresAt
+		c.renewAt, c.expiresAt = token.ExpiresAt.Add(-min(renewMargin, left/10)), token.ExpiresAt
 	}
 	if err := c.checkRegions(catalog); err != nil {
 		return err
 	}
 	c.endpoints = map[service]endpoint{
-		blockStorage: c.locate(catalog, c.config.BlockStorageURL, typesOf(blockStorage)...),
-		compute:      c.locate(catalog, c.config.ComputeURL, typesOf(compute)...),
+		blockStorage: c.findEndpoint(catalog, blockStorage, c.config.BlockStorageURL),
+		compute:      c.findEndpoint(catalog, compute, c.config.ComputeURL),
 	}
-	c.versions = map[service]*versions{blockStorage: newVersions(), compute: newVersions()}
+	c.versions = map[service]*versions{blockStorage: {}, compute: {}}
 	return nil
 }
 
-// authOptions turns a description into what gophercloud takes.
+// authOptions returns the credentials of a cloud as gophercloud takes them.
 func authOptions(c config.Cloud) *gophercloud.AuthOptions {
 	o := &gophercloud.AuthOptions{
 		IdentityEndpoint: c.AuthURL, Username: c.Username, UserID: c.UserID, Password: c.Password,
 		DomainID: c.UserDomainID, DomainName: c.UserDomainName, TokenID: c.Token,
-		ApplicationCredentialID: c.AppCredentialID, ApplicationCredentialName: c.AppCredentialName, ApplicationCredentialSecret: c.AppCredentialSecret,
+		ApplicationCredentialID: c.AppCredentialID, ApplicationCredentialName: c.AppCredentialName,
+		ApplicationCredentialSecret: c.AppCredentialSecret,
 	}
 	if o.ApplicationCredentialID != "" || o.ApplicationCredentialName != "" {
 		// The project is part of the credential, and Keystone refuses another;
@@ -132,40 +122,9 @@ func authOptions(c config.Cloud) *gophercloud.AuthOptions {
 	case c.ProjectID != "":
 		o.Scope = &gophercloud.AuthScope{ProjectID: c.ProjectID}
 	case c.ProjectName != "":
-		o.Scope = &gophercloud.AuthScope{ProjectName: c.ProjectName, DomainID: c.ProjectDomainID, DomainName: c.ProjectDomainName}
-	}
-	return o
-}
-
-// locate finds a service in the catalog under the first of its type names.
-func (c *connection) locate(catalog *tokens.ServiceCatalog, override string, types ...string) endpoint {
-	if override != "" {
-		project := strings.NewReplacer("%(project_id)s", c.project, "$(project_id)s", c.project, "%(tenant_id)s", c.project, "$(tenant_id)s", c.project)
-		return endpoint{url: gophercloud.NormalizeURL(project.Replace(override))}
-	}
-	var others []string
-	for _, name := range types {
-		for _, entry := range catalog.Entries {
-			if entry.Type != name {
-				continue
-			}
-			for _, e := range entry.Endpoints {
-				if e.Interface == c.config.Interface && (c.config.Region == "" || e.Region == c.config.Region || e.RegionID == c.config.Region) {
-					return endpoint{url: gophercloud.NormalizeURL(e.URL)}
-				}
-				others = append(others, e.Interface+" in "+e.Region)
-			}
+		o.Scope = &gophercloud.AuthScope{
+			ProjectName: c.ProjectName, DomainID: c.ProjectDomainID, DomainName: c.ProjectDomainName,
 		}
 	}
-	slices.Sort(others)
-	has := "has none at all"
-	if len(others) > 0 {
-		has = "has " + strings.Join(slices.Compact(others), ", ")
-	}
-	region := ""
-	if c.config.Region != "" {
-		region = " in region " + c.config.Region
-	}
-	return endpoint{err: volume.Errorf(volume.KindUnavailable, "the catalog of cloud %q has no %s endpoint of %s%s; it %s", c.config.Name, c.config.Interface, types[0], region, has).
-		WithRemedy("check region and endpoint type of " + c.config.Origin)}
+	return o
 }

@@ -78,8 +78,8 @@ func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	if _, err := r.Volume(t.Context(), v.ID); err != nil {
 		t.Errorf("after a change of the file: %v", err)
 	}
-	long := time.Now().Add(-refusedFor - time.Second)
-	r.present().refused.Store(&long)
+	long := time.Now().Add(-refusedPause - time.Second)
+	r.current().refusedAt.Store(&long)
 	r.fake.RevokeTokens()
 	if _, err := r.Volume(t.Context(), v.ID); err != nil {
 		t.Errorf("a token that runs out later: %v", err)
@@ -167,7 +167,7 @@ func TestBrokenFileKeepsTheOldCredentials(t *testing.T) {
 	r.fake.RevokeTokens()
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
-	r.log.has(t, "ERROR", "is broken; for what is, the old one stays in use", r.path())
+	r.log.has(t, "ERROR", "is broken; what is broken keeps its old configuration", r.path())
 	rewriteFile(t, r.path(), string(good))
 	r.lookAtFiles()
 	_, err = r.Volume(t.Context(), v.ID)
@@ -239,7 +239,7 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 	rewrite(t, r.path(), "  admin:", "  boss:")
 	r.lookAtFiles()
 	_, err = admin.Zones(t.Context())
-	refused(t, err, volume.KindInvalid, "listing the availability zones", `cloud "admin" is not configured; there are "appcred", "boss", "csi"`)
+	refused(t, err, volume.KindInvalid, "listing the availability zones", `cloud "admin" is not configured; configured are "appcred", "boss", "csi"`)
 	_, err = r.clouds.Cloud(t.Context(), "admin")
 	refused(t, err, volume.KindInvalid, `"boss"`)
 	boss, err := r.clouds.Cloud(t.Context(), "boss")
@@ -253,18 +253,18 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 func TestRefreshDelaysNobody(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	login := r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Hangs()).Always()
-	end := r.conn.endsAt
-	r.conn.renewAt, r.conn.endsAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
+	end := r.conn.expiresAt
+	r.conn.renewAt, r.conn.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
 	ctx := lasting(t, time.Second)
 	if err := r.clouds.Ready(ctx); err != nil || ctx.Err() != nil {
 		t.Errorf("a probe has waited for a login: %v", err)
 	}
-	r.conn.endsAt = end
+	r.conn.expiresAt = end
 	for range 2 {
 		_, err := r.Zones(lasting(t, 3*time.Second))
 		must(t, err)
-		if len(r.turn) == 0 {
-			t.Error("a call has waited for the login, or a token that ends soon is not renewed")
+		if renewed := r.current().renewAt.After(time.Now()); renewed {
+			t.Error("a call has waited for the login")
 		}
 	}
 	for login.Hits() == 0 {
@@ -272,20 +272,20 @@ func TestRefreshDelaysNobody(t *testing.T) {
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Status(503, "")).Always()
 	login.Remove() // the request that hangs is answered well
-	r.forgetFailure()
-	if r.present().renewAt.Before(time.Now()) {
+	r.forgetFailure(t)
+	if r.current().renewAt.Before(time.Now()) {
 		t.Error("the login that no call waited for was lost")
 	}
-	r.present().renewAt = time.Now().Add(-time.Second)
+	r.current().renewAt = time.Now().Add(-time.Second)
 	_, err := r.Zones(t.Context())
 	must(t, err)
-	r.forgetFailure() // earlier than the pause ends
+	r.forgetFailure(t) // earlier than the pause ends
 	r.fake.ClearRequests()
 	for range 3 {
 		_, err := r.Zones(t.Context())
 		must(t, err)
 	}
-	r.forgetFailure() // waits for a login, if there is one
+	r.forgetFailure(t) // waits for a login, if there is one
 	if n := r.fake.Count(fakecloud.CreateToken); n != 0 {
 		t.Errorf("a login that failed was tried again at once (%d requests)", n)
 	}

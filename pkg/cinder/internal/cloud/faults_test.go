@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -84,10 +87,10 @@ func TestDoubtIsTold(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
 	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
-	refused(t, err, volume.KindUnavailable, "no answer of cinder; whether it was done is not known")
+	refused(t, err, volume.KindUnavailable, "no answer from cinder; it is not known whether the request was carried out")
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.CutOff()).Always()
 	_, err = r.Volume(t.Context(), absent)
-	refused(t, err, volume.KindUnavailable, "no answer of cinder:")
+	refused(t, err, volume.KindUnavailable, "no answer from cinder:")
 	if strings.Contains(err.Error(), "127.0.0.1") && strings.Contains(err.Error(), "/volume/v3") {
 		t.Errorf("the address is of no use to the reader: %v", err)
 	}
@@ -114,7 +117,7 @@ func TestRetryAfterBeyondTheContext(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	_, err := r.Volume(ctx, absent)
-	refused(t, err, volume.KindUnavailable, "429", "it asks to come again in 20s")
+	refused(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
@@ -157,7 +160,7 @@ func TestNonsense(t *testing.T) {
 	for _, f := range []fakecloud.Fault{fakecloud.Truncated(), fakecloud.WrongContentType()} {
 		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, f)
 		_, err := r.Volume(t.Context(), v.ID)
-		refused(t, err, volume.KindUnavailable, "the answer of cinder makes no sense (request req-")
+		refused(t, err, volume.KindUnavailable, "the answer of cinder cannot be used (request req-")
 	}
 }
 
@@ -167,7 +170,9 @@ func TestForeign404IsNotNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	conn, err := r.connection(t.Context())
 	must(t, err)
-	err = conn.request(t.Context(), k, r.fake.URL()+"/nowhere/volumes/v", microversion{})
+	err = newExchange(conn.provider, k, r.fake.URL()+"/nowhere/").run(t.Context(), microversion{}, func(client *gophercloud.ServiceClient) error {
+		return volumes.Get(t.Context(), client, "v").Err
+	})
 	if volume.IsKind(err, volume.KindNotFound) || err == nil {
 		t.Errorf("a page of another server reads as %v (%s)", err, volume.KindOf(err))
 	}
@@ -178,7 +183,7 @@ func TestOutageAndReturn(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.StopListening()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer of cinder", "refused")
+	refused(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer from cinder", "refused")
 	must(t, r.fake.ResumeListening(t.Context()))
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)

@@ -133,8 +133,8 @@ func wantGone(t *testing.T, c *Cloud, test goneCase) {
 	if !errors.As(err, &a) {
 		t.Fatalf("%v is not from an answer", err)
 	}
-	if a.status != http.StatusNotFound || a.message != test.says || a.noType != (test.kind == volume.KindInvalid) {
-		t.Errorf("answer %d %q (type missing: %t), want 404 %q", a.status, a.message, a.noType, test.says)
+	if a.status != http.StatusNotFound || a.message != test.says || a.isTypeMissing != (test.kind == volume.KindInvalid) {
+		t.Errorf("answer %d %q (type missing: %t), want 404 %q", a.status, a.message, a.isTypeMissing, test.says)
 	}
 }
 
@@ -314,8 +314,8 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	if n := r.fake.Count(fakecloud.ListVolumeDetail); n != 1 {
 		t.Errorf("%d listings for 3 volumes that are gone, want 1", n)
 	}
-	long := time.Now().Add(-listedFor - time.Second)
-	r.listed.Store(&long)
+	long := time.Now().Add(-listingValidity - time.Second)
+	r.listedAt.Store(&long)
 	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "no"))
 	_, err := r.Volume(t.Context(), noVolume)
 	refused(t, err, volume.KindDenied)
@@ -369,7 +369,7 @@ func TestNames(t *testing.T) {
 		{"Volume could not be found.", "", false},
 		{"", noVolume, false},
 	} {
-		if got := names(test.text, test.word); got != test.want {
+		if got := hasWord(test.text, test.word); got != test.want {
 			t.Errorf("%q names %q: %t, want %t", test.text, test.word, got, test.want)
 		}
 	}
@@ -377,7 +377,7 @@ func TestNames(t *testing.T) {
 
 // TestLongMessageNamesTheObject: the text is cut for people only.
 func TestLongMessageNamesTheObject(t *testing.T) {
-	k := call{name: "volume_get", objects: []string{noVolume}}
+	k := call{name: "volume_get", objects: []object{{"volume", noVolume}}}
 	body, err := json.Marshal(map[string]any{"itemNotFound": map[string]any{"code": 404, "message": strings.Repeat("x ", 400) + noVolume}})
 	must(t, err)
 	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false), volume.KindNotFound)

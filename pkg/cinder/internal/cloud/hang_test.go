@@ -26,12 +26,26 @@ func requestsTo(s service) fakecloud.Match {
 	return fakecloud.Match{Path: regexp.MustCompile(path)}
 }
 
-// forgetFailure waits until no login is under way, and does what happens some
-// seconds after one that has failed.
-func (c *Cloud) forgetFailure() {
-	c.turn <- struct{}{}
-	c.failed = nil
-	<-c.turn
+// forgetFailure waits until no login is under way, and does what happens some seconds after one that
+// has failed.
+func (c *Cloud) forgetFailure(t *testing.T) {
+	t.Helper()
+	afterWork(t, c.clouds, &c.login, func() { c.loginErr = nil })
+}
+
+// afterWork waits until shared work has ended, and runs then while none is under way.
+func afterWork[T any](t *testing.T, cs *Clouds, s *shared[T], then func()) {
+	t.Helper()
+	for hasRun := false; !hasRun; {
+		_, err := s.do(t.Context(), cs, time.Minute, func(context.Context) (result T, err error) {
+			hasRun = true
+			then()
+			return result, nil
+		})
+		if hasRun {
+			must(t, err)
+		}
+	}
 }
 
 // lasting returns a context that ends after d.
@@ -103,13 +117,11 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 // for a while: the next callers need not wait for the same.
 func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	r.clouds.tune.limits.versionsAttempt = 100 * time.Millisecond
+	r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
 	refused(t, r.CheckFeature(lasting(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
-	turn := r.conn.versions[compute].turn
-	turn <- struct{}{} // the request has ended
-	<-turn
-	refused(t, r.Attach(t.Context(), absent, absent, true), volume.KindUnavailable, "no answer of nova", "no complete answer within 100ms")
+	afterWork(t, r.clouds, &r.conn.versions[compute].request, func() {})
+	refused(t, r.Attach(t.Context(), absent, absent, true), volume.KindUnavailable, "no answer from nova", "no complete answer within 100ms")
 	if n := rule.Hits(); n > 2 {
 		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
 	}
@@ -142,9 +154,9 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 // A refusal of a request that was sent before the versions were read says
 // nothing about them.
 func TestRefusalOfAnEarlierRequest(t *testing.T) {
-	v := newVersions()
+	v := &versions{}
 	sent := time.Now()
-	v.set(offer{asked: sent.Add(time.Second), max: microversion{3, 70}})
+	v.set(offer{askedAt: sent.Add(time.Second), max: microversion{3, 70}})
 	v.forget(sent)
 	if _, known := v.known(); !known {
 		t.Error("an offer is forgotten for the refusal of a request that is older")
@@ -176,7 +188,7 @@ func TestLoginOutlivesItsCallers(t *testing.T) {
 // A login that gets no answer within its limit fails for all that wait for it.
 func TestLoginHasALimit(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	r.clouds.tune.limits.login = 100 * time.Millisecond
+	r.clouds.tuning.timeouts.login = 100 * time.Millisecond
 	r.fake.RevokeTokens()
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 2 {
@@ -202,8 +214,13 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("Close took %s", took)
 	}
-	if n := len(r.turn) + len(versions.turn) + len(r.clouds.cloud("admin").turn); n != 0 {
-		t.Errorf("%d pieces of work are under way after Close", n)
+	start = time.Now()
+	for _, login := range []*shared[*connection]{&r.login, &r.clouds.cloud("admin").login} {
+		afterWork(t, r.clouds, login, func() {})
+	}
+	afterWork(t, r.clouds, &versions.request, func() {})
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("work was under way for %s after Close", took)
 	}
 }
 
@@ -218,7 +235,7 @@ func TestStartWithoutKeystone(t *testing.T) {
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			tune := quick()
-			tune.limits.start, tune.limits.ready = 300*time.Millisecond, 50*time.Millisecond
+			tune.timeouts.start, tune.timeouts.ready = 300*time.Millisecond, 50*time.Millisecond
 			rule := fake.On(requestsTo(identity), fault).Always()
 			log := &record{}
 			start := time.Now()
@@ -231,7 +248,7 @@ func TestStartWithoutKeystone(t *testing.T) {
 			log.has(t, "WARN", "starts without a login", "cloud=csi")
 			refused(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet", `cloud "csi"`)
 			rule.Remove()
-			clouds.cloud("csi").forgetFailure()
+			clouds.cloud("csi").forgetFailure(t)
 			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.KindInProgress); err = clouds.Ready(t.Context()) {
 				must(t, operation.Sleep(t.Context(), time.Millisecond))
 			}
@@ -289,7 +306,7 @@ func TestIsOutage(t *testing.T) {
 		"bad CA file":          {errors.New("the CA file holds no certificate in PEM form"), false},
 		"wrapped once":         {fmt.Errorf("%w: %w", errors.New("no complete answer within 1s"), context.DeadlineExceeded), true},
 	} {
-		err := failure(t.Context(), call{service: identity, what: "logging in", method: "POST"}, c.err)
+		err := failure(t.Context(), call{service: identity, what: "logging in", method: "POST", isRepeatable: true}, c.err)
 		if isOutage(err) != c.want {
 			t.Errorf("%s: isOutage(%v) = %t", name, err, !c.want)
 		}

@@ -14,32 +14,67 @@ import (
 )
 
 const (
-	// early is how long before its end a token is renewed, so that services
-	// that act for us later (Nova calling Cinder) still find it valid.
-	early = 2 * time.Minute
-	// refusedFor is how long credentials that were refused are not tried
-	// again, so that wrong ones do not lock the account.
-	refusedFor = 30 * time.Second
-	// failedFor is the same after another failure: whoever waited for the
-	// login meanwhile shares its result.
-	failedFor = 2 * time.Second
-	// refreshWithin limits the wait for a login that could as well be made later,
-	// and refreshPause is the time until the next try when it failed.
-	refreshWithin = 10 * time.Second
-	refreshPause  = 15 * time.Second
+	// renewMargin is how long before its end a token is renewed, so that services that act for us
+	// later (Nova calling Cinder) still find it valid.
+	renewMargin = 2 * time.Minute
+	// refusedPause is how long credentials that were refused are not tried again, so that wrong ones
+	// do not lock the account.
+	refusedPause = 30 * time.Second
+	// failedPause is the same after another failure: callers that come meanwhile get its error.
+	failedPause = 2 * time.Second
+	// refreshTimeout limits the wait for a login that could as well be made later, and refreshPause is
+	// the time until the next attempt if it fails.
+	refreshTimeout = 10 * time.Second
+	refreshPause   = 15 * time.Second
 )
 
-// connection returns the present connection, made anew if there is none, if
-// the credentials have changed or if the token ends soon.
+// withLogin calls use with the connection, and once more with a new one if the token is refused: it
+// may have run out. A service that refuses a new token refuses others as well (its access to
+// Keystone may be broken): no call logs in for that until refusedPause has passed, or the
+// credentials have changed.
+func (c *Cloud) withLogin(ctx context.Context, what string, use func(*connection) error) error {
+	conn, err := c.connection(ctx)
+	if err != nil {
+		return withContext(what, err)
+	}
+	err = use(conn)
+	if StatusCode(err) != http.StatusUnauthorized || c.isNewlyRefused(conn) {
+		return err
+	}
+	renewed, errRenew := c.renew(ctx, conn)
+	if errRenew != nil {
+		return withContext(what+": the token was refused and could not be renewed", errRenew)
+	}
+	err = use(renewed)
+	if StatusCode(err) == http.StatusUnauthorized {
+		now := time.Now()
+		renewed.refusedAt.Store(&now)
+	}
+	return err
+}
+
+// isNewlyRefused reports whether a service refused the token of conn right after the login, not long
+// ago, and the credentials are still the same.
+func (c *Cloud) isNewlyRefused(conn *connection) bool {
+	at := conn.refusedAt.Load()
+	if at == nil || time.Since(*at) > refusedPause {
+		return false
+	}
+	wanted, err := c.clouds.configOf(c.name, true)
+	return err == nil && wanted == conn.config
+}
+
+// connection returns the connection to use, and logs in if there is none. If the credentials have
+// changed or the token ends soon, it tries to replace the connection; see refresh for when it returns
+// the old one.
 func (c *Cloud) connection(ctx context.Context) (*connection, error) {
-	wanted, err := c.owner.entry(c.name, false)
+	wanted, err := c.clouds.configOf(c.name, false)
 	if err != nil {
 		return nil, err
 	}
-	conn := c.present()
+	conn := c.current()
 	if conn == nil {
-		conn, err = c.renew(ctx, nil)
-		if err != nil {
+		if conn, err = c.renew(ctx, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -49,57 +84,117 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 	return conn, nil
 }
 
-// refresh replaces a connection that still works. It waits for the new one only
-// if the old one is none of the wanted credentials or has a token that has ended
-// by our clock, and not for long; else it returns the old one: whether its token
-// is still good a 401 tells.
+// refresh replaces a connection that still works. It returns the old one if that has the wanted
+// credentials and a token that has not ended by our clock, and also if the login fails, takes longer
+// than refreshTimeout, or was tried less than refreshPause ago: a 401 then tells whether the old
+// token is still good.
 func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
-	select {
-	case c.turn <- struct{}{}:
-	default:
-		return old // a login is under way
+	c.mu.Lock()
+	isPaused := c.refreshConfig == wanted && time.Now().Before(c.nextRefreshAfter)
+	if !isPaused {
+		c.refreshConfig, c.nextRefreshAfter = wanted, time.Now().Add(refreshPause)
 	}
-	if c.refreshAs == wanted && time.Now().Before(c.refreshAfter) {
-		<-c.turn
+	c.mu.Unlock()
+	switch {
+	case isPaused:
+		return old
+	case old.config == wanted && time.Now().Before(old.expiresAt):
+		go func() { _, _ = c.renew(context.WithoutCancel(ctx), old) }() // replace logs what goes wrong
 		return old
 	}
-	login := begin(ctx, c.owner, c.turn, c.owner.tune.limits.login, func(ctx context.Context) (*connection, error) {
-		next, err := c.replace(ctx, old)
-		if err != nil {
-			c.refreshAs, c.refreshAfter = wanted, time.Now().Add(refreshPause)
-		}
-		return next, err
-	})
-	if old.config == wanted && time.Now().Before(old.endsAt) {
-		return old
-	}
-	limited, cancel := context.WithTimeout(ctx, refreshWithin)
+	limited, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
-	next, err := await(limited, login)
+	next, err := c.renew(limited, old)
 	if err != nil {
 		return old
 	}
 	return next
 }
 
-// renew replaces the connection old by a new one, with the credentials as they
-// stand in the files now. Callers share one login, and each waits for it as long
-// as its own ctx lasts; the login goes on without them.
+// renew replaces the connection old by a new one, with the credentials as they stand in the files
+// now. Callers share one login, and each waits for it as long as its own ctx lasts; the login goes on
+// without them.
 func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error) {
-	next, err := share(ctx, c.owner, c.turn, c.owner.tune.limits.login, func(ctx context.Context) (*connection, error) {
+	next, err := c.login.do(ctx, c.clouds, c.clouds.tuning.timeouts.login, func(ctx context.Context) (*connection, error) {
 		return c.replace(ctx, old)
 	})
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err == nil && next == old: // the login that was joined began before old was refused
+		return c.renew(ctx, old)
+	case err != nil && ctx.Err() != nil:
 		return nil, volume.Errorf(volume.KindOf(ctx.Err()), "waiting for the login to cloud %q: %w", c.name, err).
-			WithRemedy("the login goes on and the next call uses it; if this lasts, check that Keystone answers: openstack token issue")
+			WithRemedy("no action needed: the login continues and the next call uses it; " +
+				"if this lasts, check that Keystone answers: openstack token issue")
 	}
 	return next, err
 }
 
-// isOutage reports whether a login failed because Keystone, or the network on
-// the way, does not work at present. What a correction of the configuration
-// would mend is none: an answer that refuses, a host that does not exist, a
-// certificate.
+// replace does the work of renew. Only one runs at a time.
+func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, error) {
+	wanted, err := c.clouds.configOf(c.name, true)
+	if err != nil {
+		return nil, err
+	}
+	current := c.current()
+	if current != nil && current != old && current.config == wanted {
+		return current, nil
+	}
+	if c.loginErr != nil && c.failedConfig == wanted && time.Now().Before(c.nextLoginAfter) {
+		return nil, c.loginErr
+	}
+	c.loginErr = nil
+	next, err := c.connect(ctx, wanted, old)
+	if err != nil {
+		err = asUnavailable(err, c.clouds.tuning.timeouts.login)
+		c.clouds.log.ErrorContext(ctx, "logging in failed", "cloud", c.name, "old_token", old != nil, "error", err)
+		pause := failedPause
+		if volume.IsKind(err, volume.KindUnauthenticated) {
+			pause = refusedPause
+		}
+		c.loginErr, c.failedConfig, c.nextLoginAfter = err, wanted, time.Now().Add(pause)
+		return nil, err
+	}
+	if old != nil && old.pool != next.pool {
+		old.pool.CloseIdleConnections()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn, c.nextRefreshAfter = next, time.Time{}
+	return next, nil
+}
+
+// connect logs in. It keeps the pool of the old connection if the cloud is still trusted in the same
+// way.
+func (c *Cloud) connect(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
+	conn := &connection{
+		clouds: c.clouds, config: wanted,
+		tls:                  transport.TLS{CA: wanted.CA, Cert: wanted.Cert, Key: wanted.Key, Insecure: wanted.Insecure},
+		ignoresMicroversions: c.clouds.Settings().IgnoreVolumeMicroversion,
+	}
+	keepsPool := old != nil && old.tls == conn.tls
+	if keepsPool {
+		conn.pool = old.pool
+	} else {
+		pool, err := transport.NewPool(conn.tls)
+		if err != nil {
+			return nil, volume.Errorf(volume.KindUnavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
+		}
+		conn.pool = pool
+	}
+	o := c.clouds.tuning.transport
+	o.Base, o.Log, o.Metrics = conn.pool, c.clouds.log, c.clouds.metrics
+	if err := conn.open(ctx, transport.New(o), c.clouds.userAgent); err != nil {
+		if !keepsPool {
+			conn.pool.CloseIdleConnections()
+		}
+		return nil, err
+	}
+	return conn, nil
+}
+
+// isOutage reports whether a login failed because Keystone, or the network on the way, does not work
+// at present. What a correction of the configuration would repair is no outage: an answer that
+// refuses, a host that does not exist, a certificate.
 func isOutage(err error) bool {
 	if !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
 		return false
@@ -111,75 +206,15 @@ func isOutage(err error) bool {
 	if errors.As(err, &proxy) {
 		return proxy.Status == http.StatusTooManyRequests || proxy.Status >= http.StatusInternalServerError
 	}
-	var unknownHost *net.DNSError
-	if errors.As(err, &unknownHost) && unknownHost.IsNotFound {
+	var name *net.DNSError
+	if errors.As(err, &name) && name.IsNotFound {
 		return false
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op != "read" && op.Op != "write" && transport.Dialing(err) == nil {
+	if errors.As(err, &op) && op.Op != "read" && op.Op != "write" && transport.DialError(err) == nil {
 		return false // an alert of TLS
 	}
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// replace does the work of renew and refresh, which have the turn.
-func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, error) {
-	wanted, err := c.owner.entry(c.name, true)
-	if err != nil {
-		return nil, err
-	}
-	present := c.present()
-	if present != nil && present != old && present.config == wanted {
-		return present, nil
-	}
-	if c.failed != nil && c.failedAs == wanted && time.Now().Before(c.notUntil) {
-		return nil, c.failed
-	}
-	c.failed = nil
-	next, err := c.login(ctx, wanted, old)
-	if err != nil {
-		err = beyondLimit(err, c.owner.tune.limits.login)
-		c.owner.log.ErrorContext(ctx, "logging in failed", "cloud", c.name, "old_token", old != nil, "error", err)
-		pause := failedFor
-		if volume.IsKind(err, volume.KindUnauthenticated) {
-			pause = refusedFor
-		}
-		c.failed, c.failedAs, c.notUntil = err, wanted, time.Now().Add(pause)
-		return nil, err
-	}
-	if old != nil && old.pool != next.pool {
-		old.pool.CloseIdleConnections()
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.conn = next
-	return next, nil
-}
-
-// login makes a connection; the pool of the old one is kept if the cloud is
-// still trusted in the same way.
-func (c *Cloud) login(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
-	conn := &connection{owner: c.owner, config: wanted, ignoreVersions: c.owner.watch.Current(false).Settings.IgnoreVolumeMicroversion}
-	trust := transport.TLS{CA: wanted.CA, Cert: wanted.Cert, Key: wanted.Key, Insecure: wanted.Insecure}
-	if old != nil && old.trust == trust {
-		conn.pool = old.pool
-	} else {
-		pool, err := transport.Pool(trust)
-		if err != nil {
-			return nil, volume.Errorf(volume.KindUnavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
-		}
-		conn.pool = pool
-	}
-	conn.trust = trust
-	o := c.owner.tune.transport
-	o.Base, o.Log, o.Metrics = conn.pool, c.owner.log, c.owner.metrics
-	if err := conn.open(ctx, transport.New(o), c.owner.userAgent); err != nil {
-		if old == nil || old.pool != conn.pool {
-			conn.pool.CloseIdleConnections()
-		}
-		return nil, err
-	}
-	return conn, nil
 }

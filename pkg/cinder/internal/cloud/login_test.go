@@ -275,7 +275,7 @@ func TestDefaultCloud(t *testing.T) {
 		t.Errorf("names %q", names)
 	}
 	_, err = clouds.Cloud(t.Context(), "nope")
-	refused(t, err, volume.KindInvalid, `cloud "nope" is not configured; there are "Global", "a", "b"`)
+	refused(t, err, volume.KindInvalid, `cloud "nope" is not configured; configured are "Global", "a", "b"`)
 	_, err = k.clouds(t, "cloud.conf", section(` "b"`)+section(` "a"`))
 	refused(t, err, volume.KindInvalid, `several clouds ("a", "b")`, "name the default cloud")
 	if _, err = k.clouds(t, "cloud.conf", section(` "only"`)); err != nil {

@@ -30,7 +30,7 @@ type rig struct {
 
 // quick makes pauses short, so that tests of retries take no time.
 func quick() tuning {
-	return tuning{transport: transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second}, limits: defaultLimits()}
+	return tuning{transport: transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second}, timeouts: defaultTimeouts()}
 }
 
 func newRig(t *testing.T, o fakecloud.Options) *rig {

@@ -48,7 +48,7 @@ func TestEveryRuleIsReached(t *testing.T) {
 	for _, row := range ruleRows() {
 		a := newAnswer(row.call, row.response(), row.doubt)
 		for i, r := range table {
-			if r.fits(row.call, a) {
+			if r.matches(row.call, a) {
 				reached[i] = true
 				break
 			}
@@ -81,20 +81,20 @@ func (r ruleRow) response() gophercloud.ErrUnexpectedResponseCode {
 }
 
 func ruleRows() []ruleRow {
-	get := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v", objects: []string{"v"}}
-	extend := call{service: blockStorage, name: "volume_extend", what: "extending volume v to 3 GiB", method: "POST", path: "volumes/v/action", objects: []string{"v"}}
+	get := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "/volumes/v", objects: []object{{"volume", "v"}}}
+	extend := call{service: blockStorage, name: "volume_extend", what: "extending volume v to 3 GiB", method: "POST", path: "/volumes/v/action", objects: []object{{"volume", "v"}}}
 	retype := call{
-		service: blockStorage, name: "volume_retype", what: "changing the type of volume v", method: "POST", path: "volumes/v/action",
-		objects: []string{"v"}, volType: "nope",
+		service: blockStorage, name: "volume_retype", what: "changing the type of volume v", method: "POST", path: "/volumes/v/action",
+		objects: []object{{"volume", "v"}}, volumeType: "nope",
 	}
-	remove := call{service: blockStorage, name: "volume_delete", what: "deleting volume v", method: "DELETE", path: "volumes/v", objects: []string{"v"}}
-	attach := call{service: blockStorage, name: "volume_attach", what: "attaching volume v to server s", method: "POST", path: "servers/s/os-volume_attachments", server: server}
-	detach := call{service: blockStorage, name: "volume_detach", what: "detaching volume v from server s", method: "DELETE", path: "servers/s/os-volume_attachments/v"}
+	remove := call{service: blockStorage, name: "volume_delete", what: "deleting volume v", method: "DELETE", path: "/volumes/v", objects: []object{{"volume", "v"}}}
+	attach := call{service: blockStorage, name: "volume_attach", what: "attaching volume v to server s", method: "POST", path: "/servers/s/os-volume_attachments", objects: []object{{"server", server}}}
+	detach := call{service: blockStorage, name: "volume_detach", what: "detaching volume v from server s", method: "DELETE", path: "/servers/s/os-volume_attachments/v"}
 	attachment := call{
-		service: blockStorage, name: "attachment_get", what: "looking for volume v on server s", method: "GET", path: "servers/s/os-volume_attachments/v",
-		objects: []string{"s", "v"},
+		service: blockStorage, name: "attachment_get", what: "looking for volume v on server s", method: "GET", path: "/servers/s/os-volume_attachments/v",
+		objects: []object{{"server", "s"}, {"volume", "v"}},
 	}
-	login := call{service: blockStorage, name: "token_create", what: "logging in to cloud c", method: "POST", path: "v3/auth/tokens"}
+	login := call{service: blockStorage, name: "token_create", what: "logging in to cloud c", method: "POST", path: "/v3/auth/tokens"}
 	return []ruleRow{
 		{name: "wrong password", call: login, status: 401, body: fault("The request you have made requires authentication."), kind: volume.KindUnauthenticated, words: []string{"correct the credentials"}},
 		{name: "login forbidden", call: login, status: 403, body: fault("no"), kind: volume.KindUnauthenticated},
@@ -126,7 +126,7 @@ func ruleRows() []ruleRow {
 		},
 		{
 			name: "attached elsewhere", call: attach, status: 400, body: fault("Invalid volume: volume v is already attached to instances: " + another),
-			kind: volume.KindPrecondition, words: []string{another, "until the other node has let go"},
+			kind: volume.KindPrecondition, words: []string{another, "until the volume is detached from the other node"},
 		},
 		{
 			name: "attach in a wrong state", call: attach, status: 400, body: fault("Invalid volume: Volume v status must be available or downloading to reserve, but the current status is creating."),
@@ -141,7 +141,7 @@ func ruleRows() []ruleRow {
 		{name: "detach of a root disk", call: detach, status: 400, body: fault("Cannot detach a root device volume"), kind: volume.KindPrecondition},
 
 		{name: "below the type's minimum", call: extend, status: 400, body: fault("Invalid input received: Specified volume size of '1' is less than the minimum required size of '2' for volume type 't'."), kind: volume.KindOutOfRange},
-		{name: "rate limit of Cinder", call: extend, status: 413, body: fault("This request was rate-limited."), later: "7", kind: volume.KindUnavailable, words: []string{"come again in 7s"}},
+		{name: "rate limit of Cinder", call: extend, status: 413, body: fault("This request was rate-limited."), later: "7", kind: volume.KindUnavailable, words: []string{"try again in 7s"}},
 		{name: "quota of Cinder", call: extend, status: 413, body: fault("VolumeSizeExceedsAvailableQuota: Requested volume exceeds allowed gigabytes quota."), later: "0", kind: volume.KindOutOfRange, words: []string{"ask for less"}},
 		{name: "quota without Retry-After", call: extend, status: 413, body: fault("over"), kind: volume.KindOutOfRange},
 		{name: "quota of Nova", call: extend, status: 403, body: fault("Quota exceeded for resources: ['gigabytes']"), kind: volume.KindOutOfRange},
@@ -166,7 +166,7 @@ func ruleRows() []ruleRow {
 		{name: "gone for good", call: get, status: 410, body: `{"computeFault": {"code": 410, "message": "Volume v is gone."}}`, kind: volume.KindNotFound},
 		{name: "an address that is gone", call: get, status: 410, body: fault("gone"), kind: volume.KindUnavailable, words: []string{"check that the endpoint"}},
 		{name: "407 of a proxy", call: get, status: 407, body: html, kind: volume.KindUnavailable, words: []string{"proxy"}},
-		{name: "too many", call: get, status: 429, body: html, later: "3", kind: volume.KindUnavailable, words: []string{"come again in 3s"}},
+		{name: "too many", call: get, status: 429, body: html, later: "3", kind: volume.KindUnavailable, words: []string{"try again in 3s"}},
 		{name: "throttled by Rackspace", call: get, status: 498, kind: volume.KindUnavailable},
 		{name: "unprocessable", call: get, status: 422, body: fault("no"), kind: volume.KindInvalid},
 		{name: "broken", call: get, status: 500, body: fault("The server has either erred or is incapable of performing the requested operation."), kind: volume.KindUnavailable, words: []string{"the request id"}},
@@ -175,7 +175,7 @@ func ruleRows() []ruleRow {
 }
 
 func TestNoAnswerIsInternal(t *testing.T) {
-	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "x"}
+	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "/x"}
 	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false), volume.KindInternal, "asking: nova answered 199", "[GET /x]")
 }
 
@@ -190,8 +190,8 @@ func TestSaid(t *testing.T) {
 		html:                                                 "",
 		`{"x": {"message": "` + strings.Repeat("ü", 600) + `"}}`: strings.Repeat("ü", 500) + "…",
 	} {
-		if got := said([]byte(body)); got != want {
-			t.Errorf("said(%.60s) = %q, want %q", body, got, want)
+		if got := messageOf([]byte(body)); got != want {
+			t.Errorf("messageOf(%.60s) = %q, want %q", body, got, want)
 		}
 	}
 }

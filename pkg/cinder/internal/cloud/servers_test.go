@@ -96,9 +96,9 @@ func TestNotifyExtended(t *testing.T) {
 	}
 	refused(t, r.NotifyExtended(ctx, absent, v.ID), volume.KindNotFound, "telling server "+absent)
 	// The event of another server says nothing about this one.
-	k := call{service: compute, name: "notify_extended", what: "telling", method: "POST", objects: []string{node}}
-	refused(t, eventRefused(k, absent, 404, "failed"), volume.KindUnavailable, "does not say that "+node+" does not exist")
-	refused(t, eventRefused(k, node, 404, "failed"), volume.KindNotFound)
+	k := call{service: compute, name: "notify_extended", what: "telling", method: "POST", objects: []object{{"server", node}}}
+	refused(t, eventRefusal(k, absent, 404, "failed"), volume.KindUnavailable, "does not say that "+node+" does not exist")
+	refused(t, eventRefusal(k, node, 404, "failed"), volume.KindNotFound)
 	plain := newRig(t, fakecloud.Options{})
 	refused(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.KindDenied, "403")
 }

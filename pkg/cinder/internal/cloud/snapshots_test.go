@@ -81,7 +81,7 @@ func TestBackups(t *testing.T) {
 			must(t, err)
 			ready(t, func() (string, error) { b, err = r.Backup(ctx, made.ID); return b.Status, err })
 		}
-		if b.VolumeID != v.ID || b.Size != 2 || b.Name != "twin" || (b.Metadata["k"] == "v") != (newest == "3.70") {
+		if b.VolumeID != v.ID || b.Size != 2 || b.Name != "twin" || (MetadataOf(b)["k"] == "v") != (newest == "3.70") {
 			t.Errorf("Cinder %s: the backup reads %+v", newest, b)
 		}
 		if twins, err := r.BackupsNamed(ctx, "twin"); err != nil || len(twins) != 2 {
@@ -103,7 +103,7 @@ func TestBackups(t *testing.T) {
 			refused(t, err, volume.KindUnsupported, "3.51", "leave out the zone")
 		} else {
 			must(t, err)
-			if got := r.await(t, restored.ID, "available"); got.BackupID != b.ID {
+			if got := r.await(t, restored.ID, "available"); BackupIDOf(got) != b.ID {
 				t.Errorf("the restored volume reads %+v", got)
 			}
 		}

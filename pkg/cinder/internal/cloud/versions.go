@@ -1,39 +1,41 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// askAgain is how long a service that did not tell its versions is left alone,
-// and how long it is believed although it refuses a version that it has told.
-const askAgain = 10 * time.Second
+// versionsPause is how long a service that did not tell its versions is not asked again, and how long
+// what it told is believed although it refuses a version of it.
+const versionsPause = 10 * time.Second
 
-// versions is what one service says about its versions. It is asked when a call
-// needs to know.
+// versions is what one service says about its versions. The service is asked when a call needs to
+// know.
 type versions struct {
-	turn chan struct{} // held while the service is asked
+	request shared[offer]
 
-	mu        sync.Mutex
-	offer     offer
-	forgotten time.Time // when forget last dropped an offer
+	mu          sync.Mutex
+	offer       offer
+	forgottenAt time.Time // when forget last dropped an offer
 }
 
-func newVersions() *versions { return &versions{turn: make(chan struct{}, 1)} }
-
-// known returns what the service has told, or why it has not. It reports false
-// if the service is to be asked.
+// known returns what the service has told, or why it has not. It reports false if the service is to
+// be asked.
 func (v *versions) known() (offer, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	o := v.offer
-	return o, !o.asked.IsZero() && (o.err == nil || time.Now().Before(o.again))
+	return o, !o.askedAt.IsZero() && (o.err == nil || time.Now().Before(o.retryAt))
 }
 
 func (v *versions) set(o offer) {
@@ -42,86 +44,95 @@ func (v *versions) set(o offer) {
 	v.offer = o
 }
 
-// forget makes the next call that needs the versions ask for them: the service
-// has refused one that it had told. A refusal of a request that was sent before
-// the service was last asked says nothing about its last answer. And a service
-// whose servers differ is not asked more often than every askAgain.
+// forget makes the next call that needs the versions ask for them: the service has refused one that
+// it had told. The refusal of a request that was sent before the service was last asked says nothing
+// about its last answer. And a service whose servers differ is not asked more often than once per
+// versionsPause.
 func (v *versions) forget(sent time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if sent.Before(v.offer.asked) || time.Since(v.forgotten) < askAgain {
+	if sent.Before(v.offer.askedAt) || time.Since(v.forgottenAt) < versionsPause {
 		return
 	}
-	v.offer, v.forgotten = offer{}, time.Now()
+	v.offer, v.forgottenAt = offer{}, time.Now()
 }
 
-// supports returns nil if the service of n offers what n needs, as
-// offer.supports does. It asks that service for its versions unless it has told
-// them. Callers share one request, and each waits for it as long as its own ctx
-// lasts.
-func (c *connection) supports(ctx context.Context, n need) error {
+// checkOffer returns nil if the service of n offers what n needs; see offer.check for the errors. It
+// asks that service for its versions unless it has told them. Callers share one request, and each
+// waits for it as long as its own ctx lasts.
+func (c *connection) checkOffer(ctx context.Context, n need) error {
 	v := c.versions[n.service]
 	o, known := v.known()
 	if known {
-		return o.supports(n)
+		return o.check(n)
 	}
-	o, err := share(ctx, c.owner, v.turn, c.owner.tune.limits.versions, func(ctx context.Context) (offer, error) {
-		if o, known := v.known(); known {
-			return o, nil
+	o, err := v.request.do(ctx, c.clouds, c.clouds.tuning.timeouts.versions, func(ctx context.Context) (offer, error) {
+		o, known := v.known()
+		if !known {
+			o = c.askVersions(ctx, n.service)
+			v.set(o)
 		}
-		o := c.ask(ctx, n.service)
-		v.set(o)
 		return o, nil
 	})
 	if err != nil {
 		o.err = volume.Errorf(volume.KindOf(err), "waiting for the API versions of %s: %w", n.service, err)
 	}
-	return o.supports(n)
+	return o.check(n)
 }
 
-// ask asks a service for its versions. A failure is part of the offer, and
-// holds until offer.again.
-func (c *connection) ask(ctx context.Context, s service) offer {
+// askVersions asks a service for its versions. A failure is part of the offer, and holds until
+// offer.retryAt.
+func (c *connection) askVersions(ctx context.Context, s service) offer {
 	began := time.Now()
 	o := c.readVersions(ctx, s)
-	o.asked = began
+	o.askedAt = began
 	if o.err != nil {
-		o.err = beyondLimit(o.err, c.owner.tune.limits.versions)
-		o.again = time.Now().Add(askAgain)
-		c.owner.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work", "cloud", c.config.Name, "service", string(s), "error", o.err)
+		o.err = asUnavailable(o.err, c.clouds.tuning.timeouts.versions)
+		o.retryAt = time.Now().Add(versionsPause)
+		c.clouds.log.WarnContext(ctx, "the API versions of a service are not known; what needs them does not work",
+			"cloud", c.config.Name, "service", string(s), "error", o.err)
 	}
 	return o
 }
 
 // readVersions reads the version document of a service.
 func (c *connection) readVersions(ctx context.Context, s service) offer {
-	if s == blockStorage && c.ignoreVersions {
-		return offer{ignored: true}
+	if s == blockStorage && c.ignoresMicroversions {
+		return offer{isForbidden: true}
 	}
 	e := c.endpoints[s]
 	if e.err != nil {
 		return offer{err: e.err}
 	}
-	address, major := versioned(e.url)
+	k := call{
+		service: s, name: "versions_get", what: "reading the API versions of " + string(s),
+		maxAttempts: 2, timeout: c.clouds.tuning.timeouts.versionsAttempt,
+	}
 	var document struct {
 		Version  versionDocument   `json:"version"`
 		Versions []versionDocument `json:"versions"`
 	}
-	k := call{
-		service: s, name: "versions_get", what: "reading the API versions of " + string(s), method: "GET", into: &document, ok: []int{200, 300},
-		attempts: 2, timeout: c.owner.tune.limits.versionsAttempt,
-	}
-	if err := c.request(ctx, k, address, microversion{}); err != nil {
+	address, major := splitVersion(e.url)
+	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document with
+	// several versions.
+	err := newExchange(c.provider, k, address).run(ctx, microversion{}, func(client *gophercloud.ServiceClient) error {
+		_, err := client.Get(ctx, address, &document, &gophercloud.RequestOpts{
+			OkCodes: []int{http.StatusOK, http.StatusMultipleChoices},
+		})
+		return err
+	})
+	if err != nil {
 		return offer{err: err}
 	}
 	for _, v := range append(document.Versions, document.Version) {
 		if v.ID == "" || major != "" && strings.SplitN(v.ID, ".", 2)[0] != strings.SplitN(major, ".", 2)[0] {
 			continue
 		}
+		last := cmp.Or(v.Version, v.MaxVersion)
 		lowest, errMin := parseMicroversion(v.Min)
-		highest, errMax := parseMicroversion(v.max())
+		highest, errMax := parseMicroversion(last)
 		if errMin != nil || errMax != nil {
-			return offer{err: volume.Errorf(volume.KindUnavailable, "%s: versions %q to %q make no sense", k.what, v.Min, v.max())}
+			return offer{err: volume.Errorf(volume.KindUnavailable, "%s: %q to %q are not microversions", k.what, v.Min, last)}
 		}
 		// Nova shows 2.0, which has no microversions, beside 2.1.
 		if !highest.isZero() {
@@ -139,17 +150,9 @@ type versionDocument struct {
 	Min        string `json:"min_version"`
 }
 
-func (v versionDocument) max() string {
-	if v.Version != "" {
-		return v.Version
-	}
-	return v.MaxVersion
-}
-
-// versioned cuts an endpoint behind its version (".../v3/<project>" becomes
-// ".../v3/"), where the version document is, and returns that version. An
-// endpoint without one is left as it is.
-func versioned(endpoint string) (address, major string) {
+// splitVersion cuts an endpoint behind its version (".../v3/<project>" becomes ".../v3/"), where the
+// version document is, and returns that version. An endpoint without one stays as it is.
+func splitVersion(endpoint string) (address, major string) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return endpoint, ""

@@ -17,8 +17,8 @@ func TestVersioned(t *testing.T) {
 		"http://h/":                       {"http://h/", ""},
 		"http://h/v3/v3/deadbeef00000000": {"http://h/v3/v3/", "v3"},
 	} {
-		if address, major := versioned(endpoint); address != want[0] || major != want[1] {
-			t.Errorf("versioned(%s) = %s, %s; want %s, %s", endpoint, address, major, want[0], want[1])
+		if address, major := splitVersion(endpoint); address != want[0] || major != want[1] {
+			t.Errorf("splitVersion(%s) = %s, %s; want %s, %s", endpoint, address, major, want[0], want[1])
 		}
 	}
 }
@@ -29,8 +29,8 @@ func TestVersionDocuments(t *testing.T) {
 		`{"versions":[{"id":"v2.0","version":"","min_version":""},{"id":"v3.0","version":"3.41","min_version":"3.0"}]}`: "3.0 to 3.41",
 		`{"version":{"id":"v3.0","max_version":"3.60","min_version":"3.50"}}`:                                           "3.50 to 3.60",
 		`{"version":{"id":"v3.0"}}`:                    "offers no microversions",
-		`{"versions":[{"id":"v3.0","version":"3.x"}]}`: "make no sense",
-		`[]`: "makes no sense",
+		`{"versions":[{"id":"v3.0","version":"3.x"}]}`: "are not microversions",
+		`[]`: "cannot be used",
 	} {
 		k := newKeystone(t)
 		k.version = document
@@ -43,7 +43,7 @@ func TestVersionDocuments(t *testing.T) {
 			must(t, err)
 			continue
 		}
-		if want == "make no sense" || want == "makes no sense" {
+		if want == "are not microversions" || want == "cannot be used" {
 			refused(t, err, volume.KindUnavailable, want)
 			continue
 		}
@@ -118,7 +118,7 @@ func TestVersionsThatAreNotToldYet(t *testing.T) {
 	rule.Remove()
 	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503") // it is left alone for some seconds
 	o := &c.conn.versions[blockStorage].offer
-	o.again = o.again.Add(-askAgain)
+	o.retryAt = o.retryAt.Add(-versionsPause)
 	must(t, c.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
 
@@ -161,7 +161,7 @@ func TestFeatures(t *testing.T) {
 			t.Errorf("feature %d takes %+v", f, n)
 		}
 	}
-	if err := (offer{min: microversion{3, 0}, max: microversion{3, 70}}).supports(Feature(99).need()); err == nil {
+	if err := (offer{min: microversion{3, 0}, max: microversion{3, 70}}).check(Feature(99).need()); err == nil {
 		t.Error("an unknown feature is supported")
 	}
 }

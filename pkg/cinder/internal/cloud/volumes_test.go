@@ -2,9 +2,12 @@ package cloud
 
 import (
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -183,12 +186,16 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	must(t, r.CheckFeature(t.Context(), FeatureMessages))
 }
 
-func TestPythonDict(t *testing.T) {
-	got := pythonDict(map[string]string{"b": `back\slash`, "a": "it's", "c": "two\nlines"})
-	if want := `{'a': 'it\'s', 'b': 'back\\slash', 'c': 'two\nlines'}`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if strings.Contains(got, "\n") {
-		t.Error("a line break is not escaped")
+func TestMetadataFilterIsAPythonLiteral(t *testing.T) {
+	for key, test := range map[string]struct{ value, want string }{
+		"a": {"it's", `{'a':'it\'s'}`}, "b": {`back\slash`, `{'b':'back\\slash'}`}, "c": {"two\nlines", `{'c':'two\nlines'}`},
+	} {
+		query, err := volumes.ListOpts{Metadata: escapePython(map[string]string{key: test.value})}.ToVolumeListQuery()
+		must(t, err)
+		got, err := url.ParseQuery(strings.TrimPrefix(query, "?"))
+		must(t, err)
+		if got.Get("metadata") != test.want {
+			t.Errorf("metadata=%s, want %s", got.Get("metadata"), test.want)
+		}
 	}
 }

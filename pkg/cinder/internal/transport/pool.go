@@ -39,11 +39,11 @@ const (
 	idleTimeout = 30 * time.Second
 )
 
-// Pool makes the connections to one cloud. It keeps as many idle as the
+// NewPool makes the connections to one cloud. It keeps as many idle as the
 // sidecars have workers at a time (100 of external-provisioner and 10 each of
 // the others), since the default of two makes a new connection, with a new TLS
 // handshake, for nearly every call of a busy cluster.
-func Pool(t TLS) (*http.Transport, error) {
+func NewPool(t TLS) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
 		config.RootCAs = x509.NewCertPool()

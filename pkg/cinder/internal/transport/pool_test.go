@@ -49,7 +49,7 @@ func TestTLS(t *testing.T) {
 	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	cert, key := clientCertificate(t)
 	get := func(o TLS) (attempts int, err error) {
-		pool, err := Pool(o)
+		pool, err := NewPool(o)
 		must(t, err)
 		defer pool.CloseIdleConnections()
 		counted := counter{next: pool}
@@ -68,7 +68,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	for name, o := range map[string]TLS{"CA": {CA: "nonsense"}, "certificate": {Cert: cert}, "key": {Cert: cert, Key: "nonsense"}} {
-		if _, err := Pool(o); err == nil {
+		if _, err := NewPool(o); err == nil {
 			t.Errorf("a broken %s is accepted", name)
 		}
 	}

@@ -30,9 +30,9 @@ func checkTunnel(_ context.Context, proxy *url.URL, _ *http.Request, answer *htt
 	return &ProxyError{Proxy: proxy.Host, Status: answer.StatusCode}
 }
 
-// Dialing returns the error of a connection that could not be made, to the server or to
+// DialError returns the error of a connection that could not be made, to the server or to
 // a proxy; nil: err is another one.
-func Dialing(err error) *net.OpError {
+func DialError(err error) *net.OpError {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "proxyconnect" { // around the error of the connection to the proxy
 		_ = errors.As(op.Err, &op)

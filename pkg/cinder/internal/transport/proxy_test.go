@@ -23,7 +23,7 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})
-	pool, err := Pool(TLS{})
+	pool, err := NewPool(TLS{})
 	must(t, err)
 	t.Cleanup(pool.CloseIdleConnections)
 	pool.Proxy = func(*http.Request) (*url.URL, error) {
@@ -44,7 +44,7 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 	pool.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
 	call = &Call{Attempts: 2}
 	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
-	if Dialing(err) == nil || call.Doubt {
+	if DialError(err) == nil || call.Doubt {
 		t.Errorf("a proxy that is down: %v, doubt %t; want an error of the connection and no doubt", err, call.Doubt)
 	}
 }
@@ -71,7 +71,7 @@ func TestProxyThatConnects(t *testing.T) {
 		_ = from.Close()
 	}))
 	t.Cleanup(proxy.Close)
-	pool, err := Pool(TLS{Insecure: true})
+	pool, err := NewPool(TLS{Insecure: true})
 	must(t, err)
 	t.Cleanup(pool.CloseIdleConnections)
 	pool.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
@@ -89,7 +89,7 @@ func TestSlowServerIsNotCutOff(t *testing.T) {
 	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool, err := Pool(TLS{Insecure: true})
+			pool, err := NewPool(TLS{Insecure: true})
 			must(t, err)
 			t.Cleanup(pool.CloseIdleConnections)
 			wait := ackTimeout + 2*time.Second

@@ -49,7 +49,7 @@ func repeat(method string, call *Call, resp *http.Response, err error) bool {
 // neverSent tells whether an attempt failed before its request left.
 func neverSent(err error) bool {
 	var refused *ProxyError
-	return Dialing(err) != nil || errors.As(err, &refused)
+	return DialError(err) != nil || errors.As(err, &refused)
 }
 
 // pause is the time before the next attempt: what the server asks for, or

@@ -96,7 +96,7 @@ func TestDroppedHTTP2Connection(t *testing.T) {
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	way := newRelay(t, s.Listener.Addr().String())
-	pool, err := Pool(TLS{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))})
+	pool, err := NewPool(TLS{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))})
 	must(t, err)
 	t.Cleanup(pool.CloseIdleConnections)
 	if h := pool.HTTP2; h == nil || h.SendPingTimeout <= 0 || h.PingTimeout <= 0 || h.SendPingTimeout+h.PingTimeout > 10*time.Second || h.WriteByteTimeout <= 0 {
@@ -176,7 +176,7 @@ func testSilentNetwork(t *testing.T) {
 	}))
 	defer s.Close()
 	defer s.CloseClientConnections()
-	pool, err := Pool(TLS{})
+	pool, err := NewPool(TLS{})
 	must(t, err)
 	client := newTransport(t, Options{Base: pool, Attempts: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

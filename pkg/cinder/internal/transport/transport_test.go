@@ -93,7 +93,7 @@ func must(t *testing.T, err error) {
 
 func newTransport(t *testing.T, o Options) *Transport {
 	t.Helper()
-	pool, err := Pool(TLS{})
+	pool, err := NewPool(TLS{})
 	must(t, err)
 	t.Cleanup(pool.CloseIdleConnections)
 	if o.Base == nil {
@@ -289,7 +289,7 @@ func TestOneAttemptIsLimited(t *testing.T) {
 		t.Errorf("after a hanging attempt: %d %q, %v", status, body, err)
 	}
 	s = newScript(t, hang)
-	pool, err := Pool(TLS{})
+	pool, err := NewPool(TLS{})
 	must(t, err)
 	defer pool.CloseIdleConnections()
 	counted := counter{next: pool} // a busy server may not have seen them
@@ -406,7 +406,7 @@ func TestNoGoroutineStays(t *testing.T) {
 		ctx, giveUp := context.WithCancel(t.Context())
 		defer giveUp()
 		s := newScript(t, cut(true), says(503), func(http.ResponseWriter, *http.Request) { giveUp(); <-release })
-		pool, err := Pool(TLS{})
+		pool, err := NewPool(TLS{})
 		must(t, err)
 		defer pool.CloseIdleConnections()
 		_, _, err = send(ctx, newTransport(t, Options{Base: pool}), "GET", s.URL, &Call{})

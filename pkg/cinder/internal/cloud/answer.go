@@ -1,0 +1,162 @@
+package cloud
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// answer is a refusal of OpenStack, as an error.
+type answer struct {
+	service        service
+	method         string
+	path           string
+	status         int
+	message        string        // what the cloud said; empty if OpenStack did not write the answer
+	retryAfter     time.Duration // after which the cloud asks to try again; 0: it does not say
+	hasLostAttempt bool          // an earlier attempt of the same call got no answer, and may have been carried out
+	requestID      string        // by which the cloud's operator finds it in the logs
+
+	// What a 404 or 410 says; see readMissing.
+	about         []string // ids of the objects that it may be about
+	missingID     string   // the one of them that the service says it does not have; empty: none
+	isTypeMissing bool     // the service says that it does not have the volume type
+	isUnknownPath bool     // the API does not have the path
+}
+
+func (a *answer) Error() string {
+	text := fmt.Sprintf("%s answered %d %s", a.service, a.status, http.StatusText(a.status))
+	if a.message != "" {
+		text += ": " + strings.TrimSuffix(a.message, ".")
+	}
+	if a.retryAfter > 0 {
+		text += fmt.Sprintf(" (it asks to try again in %s)", a.retryAfter.Round(time.Second))
+	}
+	if a.hasLostAttempt {
+		text += " (an earlier attempt got no answer, and may be the reason)"
+	}
+	if len(a.about) > 0 && a.missingID == "" && !a.isTypeMissing {
+		text += fmt.Sprintf(" (it does not say that %s does not exist)", strings.Join(a.about, " or "))
+	}
+	text += fmt.Sprintf(" [%s %s", a.method, a.path)
+	if a.requestID != "" {
+		text += ", request " + a.requestID
+	}
+	return text + "]"
+}
+
+// StatusCode returns the HTTP status of the answer that err came from, or 0.
+func StatusCode(err error) int {
+	var a *answer
+	if errors.As(err, &a) {
+		return a.status
+	}
+	return 0
+}
+
+// MayBeDone reports whether a request that ended with err can have been carried out, or can still
+// be: it got no answer, or not one that Cinder gives instead of doing the work.
+func MayBeDone(err error) bool {
+	switch code := StatusCode(err); code {
+	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
+		return false
+	default:
+		kind := volume.KindOf(err)
+		return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled || code > 0 && code < 400
+	}
+}
+
+// refusal is the error for an answer with a status that is none of the good ones.
+func refusal(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) error {
+	return judge(k, newAnswer(k, r, hasLostAttempt))
+}
+
+func newAnswer(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) *answer {
+	a := &answer{
+		service: k.service, method: k.method, path: k.path, status: r.Actual,
+		message: messageOf(r.Body), requestID: transport.RequestID(r.ResponseHeader),
+		hasLostAttempt: hasLostAttempt && r.Actual >= 400 && r.Actual < 500,
+	}
+	a.retryAfter, _ = transport.RetryAfter(r.ResponseHeader, time.Now())
+	a.readMissing(k, r.Body)
+	return a
+}
+
+// judge gives an answer its kind and remedy by the first rule that matches.
+func judge(k call, a *answer) error {
+	for _, r := range rules() {
+		if r.matches(k, a) {
+			return volume.Errorf(r.kind, "%s: %w", k.what, a).WithRemedy(r.remedy)
+		}
+	}
+	return volume.Errorf(volume.KindInternal, "%s: %w", k.what, a)
+}
+
+// failure is the error for a call that got no answer. Kinds: Unavailable, or that of ctx.
+func failure(ctx context.Context, k call, err error) error {
+	effect := ""
+	if k.method == http.MethodPost && !k.isRepeatable {
+		effect = "; it is not known whether the request was carried out"
+	}
+	if ended := ctx.Err(); ended != nil {
+		return volume.Errorf(volume.KindOf(ended), "%s: the call ended before %s answered%s: %w", k.what, k.service, effect, err)
+	}
+	return volume.Errorf(volume.KindUnavailable, "%s: no answer from %s%s: %w", k.what, k.service, effect, err)
+}
+
+// unusableError is the error for an answer with a good status that is none to the call, or cannot be
+// read.
+func unusableError(k call, err error, requestID string) error {
+	if requestID != "" {
+		requestID = " (request " + requestID + ")"
+	}
+	return volume.Errorf(volume.KindUnavailable, "%s: the answer of %s cannot be used%s: %w", k.what, k.service, requestID, err).
+		WithRemedy(checkEndpoint)
+}
+
+// messageOf takes what is meant for people out of an answer's body: OpenStack wraps it in an object
+// named after the fault. Pages of proxies say nothing useful.
+func messageOf(body []byte) string {
+	var faults map[string]json.RawMessage
+	if json.Unmarshal(body, &faults) != nil {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		var fault struct {
+			Message string `json:"message"`
+			Detail  string `json:"detail"`
+		}
+		var list []struct {
+			Title  string `json:"title"`
+			Detail string `json:"detail"`
+		}
+		switch {
+		case json.Unmarshal(faults[name], &fault) == nil && fault.Message+fault.Detail != "":
+			return oneLine(fault.Message + fault.Detail)
+		case json.Unmarshal(faults[name], &list) == nil && len(list) > 0:
+			return oneLine(list[0].Title + ": " + list[0].Detail)
+		}
+	}
+	return ""
+}
+
+// oneLine makes a message fit an event and a log: one line of at most 500 characters.
+func oneLine(text string) string {
+	const maxLength = 500
+	text = strings.Join(strings.Fields(text), " ")
+	if r := []rune(text); len(r) > maxLength {
+		text = string(r[:maxLength]) + "…"
+	}
+	return text
+}

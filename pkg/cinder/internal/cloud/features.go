@@ -1,0 +1,61 @@
+package cloud
+
+import "fmt"
+
+// Feature is something that only clouds from a certain release on can do.
+type Feature uint8
+
+// The features that callers ask for.
+const (
+	// FeatureOnlineExtend is extending a volume that is attached (Cinder 3.42, Pike).
+	FeatureOnlineExtend Feature = iota
+	// FeatureMultiattach is attaching a volume to several servers (Nova 2.60, Queens).
+	FeatureMultiattach
+	// FeatureMessages are the reasons of asynchronous failures (Cinder 3.3, Ocata).
+	FeatureMessages
+	// FeatureBackupSource is making a volume from a backup (Cinder 3.47, Queens).
+	FeatureBackupSource
+	// FeatureSnapshotInUse is a snapshot of an attached volume without the flag force (Cinder 3.66,
+	// Xena). Older clouds do the same with the flag.
+	FeatureSnapshotInUse
+	// FeatureExternalEvents is telling Nova that a volume has grown (Nova 2.51, Pike).
+	FeatureExternalEvents
+)
+
+// need is what a feature or a call needs of a service.
+type need struct {
+	what    string // for messages: "extending a volume that is in use"
+	service service
+	version microversion // the first that has it
+	remedy  string
+}
+
+func (f Feature) need() need {
+	switch f {
+	case FeatureOnlineExtend:
+		return need{
+			"extending a volume that is in use", blockStorage, microversion{3, 42},
+			"detach the volume (scale the workload to zero) and expand it offline, or have the cloud upgraded",
+		}
+	case FeatureMultiattach:
+		return need{
+			"attaching a volume to several servers", compute, microversion{2, 60},
+			"use a volume on one node only, or have the cloud upgraded",
+		}
+	case FeatureMessages:
+		return need{"reading why an operation failed", blockStorage, microversion{3, 3}, ""}
+	case FeatureBackupSource:
+		return need{
+			"making a volume from a backup", blockStorage, microversion{3, 47},
+			"use snapshots, or have the cloud upgraded",
+		}
+	case FeatureSnapshotInUse:
+		return need{"taking a snapshot of a volume in use without force", blockStorage, microversion{3, 66}, ""}
+	case FeatureExternalEvents:
+		return need{"telling Nova that a volume has grown", compute, microversion{2, 51}, ""}
+	}
+	return need{what: fmt.Sprintf("feature %d", uint8(f)), service: blockStorage, version: microversion{major: 99}}
+}
+
+// String returns what the feature is, for messages.
+func (f Feature) String() string { return f.need().what }

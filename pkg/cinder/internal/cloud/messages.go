@@ -1,0 +1,57 @@
+package cloud
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+)
+
+// Message is why an operation that Cinder had accepted came to nothing.
+type Message struct {
+	Event   string // what failed, as a code of Cinder's, such as VOLUME_VOLUME_007_003
+	Detail  string // why: the last part of Event ("003": no backend fits)
+	Text    string // the same for people
+	Created time.Time
+}
+
+// Messages reads the messages about a volume, newest first.
+func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error) {
+	k := call{
+		service: blockStorage, name: "message_list", what: "reading the messages about volume " + volumeID, key: "messages",
+		objects: []object{{"volume", volumeID}}, needs: FeatureMessages.need(),
+	}
+	if err := k.checkIDs(); err != nil {
+		return nil, err
+	}
+	query := ""
+	// Only later versions can select; 3.3 lists those of the whole project.
+	if k.version = c.ifOffered(ctx, microversion{3, 5}); !k.version.isZero() {
+		query = "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()
+	}
+	var answer struct {
+		Messages []struct {
+			Event    string                          `json:"event_id"`
+			Text     string                          `json:"user_message"`
+			Created  gophercloud.JSONRFC3339MilliNoZ `json:"created_at"`
+			Resource string                          `json:"resource_uuid"`
+		} `json:"messages"`
+	}
+	// gophercloud has no messages.
+	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+		_, err := client.Get(ctx, client.ServiceURL("messages")+query, &answer, nil)
+		return err
+	})
+	var found []Message
+	for _, m := range answer.Messages {
+		if strings.EqualFold(m.Resource, volumeID) {
+			detail := m.Event[strings.LastIndex(m.Event, "_")+1:]
+			found = append(found, Message{Event: m.Event, Detail: detail, Text: m.Text, Created: time.Time(m.Created)})
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Message) int { return b.Created.Compare(a.Created) })
+	return found, err
+}

@@ -1,0 +1,91 @@
+package cloud
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/pagination"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// page is one page of a listing, in a form of which gophercloud's pager reads no further: the link to
+// the next page may lead to another address, which the token would be sent to. The next page is
+// asked for by the id of the last item of this one.
+type page struct{ pagination.PageResult }
+
+// IsEmpty implements pagination.Page.
+func (page) IsEmpty() (bool, error) { return false, nil }
+
+// NextPageURL implements pagination.Page.
+func (page) NextPageURL() (string, error) { return "", nil }
+
+// GetBody implements pagination.Page.
+func (p page) GetBody() any { return p.Body }
+
+// listPage reads one page of a listing and the marker of the next; empty: there is none.
+func listPage[T any](
+	ctx context.Context, c *Cloud, k call, idOf func(T) string, list func(*gophercloud.ServiceClient) pagination.Pager,
+) (items []T, next string, err error) {
+	err = c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page { return page{r} })
+		return pager.EachPage(ctx, func(_ context.Context, p pagination.Page) (bool, error) {
+			var body map[string]json.RawMessage
+			if err := p.(page).ExtractInto(&body); err != nil {
+				return false, err
+			}
+			items, next = nil, ""
+			if err := json.Unmarshal(body[k.key], &items); err != nil {
+				return false, err
+			}
+			if len(items) > 0 && hasNextPage(body) {
+				next = idOf(items[len(items)-1])
+			}
+			return false, nil
+		})
+	})
+	return items, next, err
+}
+
+// hasNextPage reports whether the links of a page lead to another one.
+func hasNextPage(body map[string]json.RawMessage) bool {
+	for name, raw := range body {
+		var links []gophercloud.Link
+		if !strings.HasSuffix(name, "_links") || json.Unmarshal(raw, &links) != nil {
+			continue
+		}
+		if address, _ := gophercloud.ExtractNextURL(links); address != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// listAll reads all pages of a listing; read reads the one after a marker.
+func listAll[T any](read func(marker string) ([]T, string, error)) ([]T, error) {
+	var all []T
+	for marker := ""; ; {
+		items, next, err := read(marker)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, items...)
+		if next == "" || next == marker {
+			return all, nil
+		}
+		marker = next
+	}
+}
+
+// markerError turns the refusal of a marker into kind Stale.
+func markerError(err error, marker string) error {
+	isRefused := volume.IsKind(err, volume.KindNotFound) ||
+		StatusCode(err) == http.StatusBadRequest && strings.Contains(strings.ToLower(err.Error()), "marker")
+	if marker == "" || !isRefused {
+		return err
+	}
+	return volume.Errorf(volume.KindStale, "the listing cannot go on after %s, which no longer exists: %w", marker, err)
+}
