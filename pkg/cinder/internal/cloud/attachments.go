@@ -13,7 +13,7 @@ import (
 // attachmentsAPI is the first microversion with attachments of their own (Ocata).
 func attachmentsAPI() need {
 	return need{
-		"reading the attachments that Cinder keeps", blockStorage, microversion{3, 27},
+		"reading the attachments that Cinder keeps", blockStorage, "3.27",
 		"ask a cloud administrator to check the attachments of the volume",
 	}
 }
@@ -25,12 +25,10 @@ type AttachmentRecord = attachments.Attachment
 // AttachmentRecords lists all of Cinder's attachments of a volume, also the ones that are not
 // completed, which the volume itself does not show. Kind Unsupported: the cloud is older than 3.27.
 func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]AttachmentRecord, error) {
-	k := call{
-		service: blockStorage, name: "attachment_records", what: "listing the attachments of volume " + volumeID,
-		objects: []object{{"volume", volumeID}}, key: "attachments", needs: attachmentsAPI(),
-	}
+	k := cinderCall("attachment_records", "listing the attachments of volume "+volumeID, object{"volume", volumeID})
+	k.needs = attachmentsAPI()
 	opts := attachments.ListOpts{VolumeID: volumeID}
-	records, _, err := listPage(ctx, c, k, func(r AttachmentRecord) string { return r.ID },
+	records, _, err := listPage(ctx, c, k, "attachments", func(r AttachmentRecord) string { return r.ID },
 		func(client *gophercloud.ServiceClient) pagination.Pager { return attachments.List(client, opts) })
 	// A filter that a cloud ignores must not make other volumes match.
 	return slices.DeleteFunc(records, func(r AttachmentRecord) bool { return !strings.EqualFold(r.VolumeID, volumeID) }), err
@@ -40,10 +38,8 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 // refuses it while Nova still has the volume on that server (OSSA-2023-003); releases without that
 // check believe the caller, who must have asked Nova. Kinds: NotFound, InProgress (Nova has it).
 func (c *Cloud) DeleteAttachment(ctx context.Context, id string) error {
-	k := call{
-		service: blockStorage, name: "attachment_delete", what: "deleting attachment " + id,
-		objects: []object{{"attachment", id}}, needs: attachmentsAPI(),
-	}
+	k := cinderCall("attachment_delete", "deleting attachment "+id, object{"attachment", id})
+	k.needs = attachmentsAPI()
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return attachments.Delete(ctx, client, id).ExtractErr()
 	})

@@ -23,22 +23,17 @@ func MetadataOf(b Backup) map[string]string {
 	return *b.Metadata
 }
 
-// backupVersion is the version to ask for, if Cinder offers it: 3.43 added the metadata of a backup.
-func (c *Cloud) backupVersion(ctx context.Context) microversion {
-	return c.ifOffered(ctx, microversion{3, 43})
-}
+// backupNeeds asks for the metadata of a backup, if Cinder offers it.
+func (c *Cloud) backupNeeds(ctx context.Context) need { return c.ifOffered(ctx, "3.43") }
 
 // Backup reads a backup. Kind NotFound: Cinder does not know it, or offers no backups.
 func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
-	k := call{
-		service: blockStorage, name: "backup_get", what: "reading backup " + id,
-		objects: []object{{"backup", id}}, key: "backup", idField: "id",
-	}
+	k := cinderCall("backup_get", "reading backup "+id, object{"backup", id})
 	if err := k.checkIDs(); err != nil {
 		return Backup{}, err
 	}
-	k.version = c.backupVersion(ctx)
-	b, err := fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Backup, error) {
+	k.needs = c.backupNeeds(ctx)
+	b, err := get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Backup, error) {
 		return backups.Get(ctx, client, id).Extract()
 	})
 	return b, c.checkOffersBackups(ctx, err)
@@ -85,11 +80,9 @@ type detailOpts struct{ backups.ListOpts }
 func (o detailOpts) ToBackupListDetailQuery() (string, error) { return o.ToBackupListQuery() }
 
 func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListOpts) ([]Backup, string, error) {
-	k := call{
-		service: blockStorage, name: "backup_list", what: "listing " + what,
-		objects: named(object{"backup", opts.Marker}), key: "backups", version: c.backupVersion(ctx),
-	}
-	found, next, err := listPage(ctx, c, k, backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
+	k := cinderCall("backup_list", "listing "+what, named(object{"backup", opts.Marker})...)
+	k.needs = c.backupNeeds(ctx)
+	found, next, err := listPage(ctx, c, k, "backups", backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
 		return backups.ListDetail(client, detailOpts{opts})
 	})
 	return found, next, markerError(c.checkOffersBackups(ctx, err), opts.Marker)
@@ -107,8 +100,8 @@ func (c *Cloud) checkOffersBackups(ctx context.Context, err error) error {
 	if _, _, errVolumes := c.Volumes(ctx, VolumePage{Limit: 1}); errVolumes != nil {
 		return err
 	}
-	k := call{service: blockStorage, name: "backup_list", what: "listing backups", key: "backups"}
-	_, _, errList := listPage(ctx, c, k, backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
+	k := cinderCall("backup_list", "listing backups")
+	_, _, errList := listPage(ctx, c, k, "backups", backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
 		return backups.List(client, nil)
 	})
 	if !isUnknownPath(errList) {
@@ -125,20 +118,19 @@ type NewBackup = backups.CreateOpts
 // CreateBackup asks for a backup, which Cinder then makes on its own. The request is never repeated
 // when the answer got lost: the caller looks for the name first.
 func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
-	k := call{
-		service: blockStorage, name: "backup_create", what: fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID),
-		objects: append([]object{{"volume", b.VolumeID}}, named(object{"snapshot", b.SnapshotID})...), key: "backup",
-	}
+	what := fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID)
+	k := cinderCall("backup_create", what, object{"volume", b.VolumeID})
+	k.objects = append(k.objects, named(object{"snapshot", b.SnapshotID})...)
 	if err := k.checkIDs(); err != nil {
 		return Backup{}, err
 	}
-	if k.version = c.backupVersion(ctx); k.version.isZero() {
+	if k.needs = c.backupNeeds(ctx); k.needs.version == "" {
 		b.Metadata = nil
 	}
 	if b.AvailabilityZone != "" {
-		k.needs = need{"making a backup in another zone", blockStorage, microversion{3, 51}, "leave out the zone"}
+		k.needs = need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}
 	}
-	return fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Backup, error) {
+	return fetch(ctx, c, k, "backup", func(client *gophercloud.ServiceClient) (*Backup, error) {
 		return backups.Create(ctx, client, b).Extract()
 	})
 }
@@ -146,7 +138,7 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 // DeleteBackup asks for the deletion of a backup, which Cinder then does on its own. Kinds: NotFound,
 // Precondition (incremental backups depend on it).
 func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
-	k := call{service: blockStorage, name: "backup_delete", what: "deleting backup " + id, objects: []object{{"backup", id}}}
+	k := cinderCall("backup_delete", "deleting backup "+id, object{"backup", id})
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return backups.Delete(ctx, client, id).ExtractErr()
 	})
@@ -164,10 +156,8 @@ func (m backupMetadata) ToBackupUpdateMap() (map[string]any, error) {
 // SetBackupMetadata replaces the metadata of a backup. Kind Unsupported: the cloud is older than 3.43
 // and keeps none.
 func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[string]string) error {
-	k := call{
-		service: blockStorage, name: "backup_metadata", what: "setting metadata of backup " + id, objects: []object{{"backup", id}},
-		isRepeatable: true, needs: need{"setting metadata of a backup", blockStorage, microversion{3, 43}, ""},
-	}
+	k := cinderCall("backup_metadata", "setting metadata of backup "+id, object{"backup", id})
+	k.isRepeatable, k.needs = true, need{"setting metadata of a backup", blockStorage, "3.43", ""}
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return backups.Update(ctx, client, id, backupMetadata(metadata)).Err
 	})

@@ -16,10 +16,9 @@ import (
 // its answer must have. The request itself is made by gophercloud; see Cloud.run.
 type call struct {
 	service service
-	name    string       // label of the metrics: one of a fixed set, without ids
-	what    string       // for messages: "extending volume X to 3 GiB"
-	needs   need         // what the cloud must offer; zero: nothing
-	version microversion // to ask for if it is above what is needed; the service must offer it
+	name    string // label of the metrics: one of a fixed set, without ids
+	what    string // for messages: "extending volume X to 3 GiB"
+	needs   need   // the microversion to ask for; zero: none, which means the oldest
 
 	// objects are what the request names. Their ids are checked before the request is sent. Only a
 	// 404 that names one of them says that it does not exist.
@@ -39,6 +38,16 @@ type call struct {
 
 // object is something that a request names: its kind, such as "volume", and its id.
 type object struct{ kind, id string }
+
+// cinderCall describes a call of Cinder that names objects.
+func cinderCall(name, what string, objects ...object) call {
+	return call{service: blockStorage, name: name, what: what, objects: objects}
+}
+
+// novaCall describes a call of Nova that names objects.
+func novaCall(name, what string, objects ...object) call {
+	return call{service: compute, name: name, what: what, objects: objects}
+}
 
 // named returns the objects that have an id.
 func named(objects ...object) []object {
@@ -92,8 +101,17 @@ func (c *Cloud) run(ctx context.Context, k call, send func(*gophercloud.ServiceC
 	return c.withLogin(ctx, k.what, func(conn *connection) error { return conn.run(ctx, k, send) })
 }
 
-// fetch is run for a request whose answer is an object.
-func fetch[T any](ctx context.Context, c *Cloud, k call, send func(*gophercloud.ServiceClient) (*T, error)) (T, error) {
+// get is fetch for a request that reads the one object that the call names, by its id.
+func get[T any](ctx context.Context, c *Cloud, k call, send func(*gophercloud.ServiceClient) (*T, error)) (T, error) {
+	k.idField = "id"
+	return fetch(ctx, c, k, k.objects[0].kind, send)
+}
+
+// fetch is run for a request whose answer has an object under key.
+func fetch[T any](
+	ctx context.Context, c *Cloud, k call, key string, send func(*gophercloud.ServiceClient) (*T, error),
+) (T, error) {
+	k.key = key
 	var object T
 	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		got, err := send(client)
@@ -107,13 +125,9 @@ func fetch[T any](ctx context.Context, c *Cloud, k call, send func(*gophercloud.
 
 // run makes a call over one connection.
 func (c *connection) run(ctx context.Context, k call, send func(*gophercloud.ServiceClient) error) error {
-	version := k.version
-	if !k.needs.version.isZero() {
+	if k.needs.version != "" {
 		if err := c.checkOffer(ctx, k.needs); err != nil {
 			return withContext(k.what, err)
-		}
-		if version.isBelow(k.needs.version) {
-			version = k.needs.version
 		}
 	}
 	e := c.endpoints[k.service]
@@ -121,7 +135,7 @@ func (c *connection) run(ctx context.Context, k call, send func(*gophercloud.Ser
 		return withContext(k.what, e.err)
 	}
 	sent := time.Now()
-	err := newExchange(c.provider, k, e.url).run(ctx, version, send)
+	err := newExchange(c.provider, k, e.url).run(ctx, send)
 	if StatusCode(err) == http.StatusNotAcceptable {
 		c.versions[k.service].forget(sent) // the service was downgraded since it was asked
 	}

@@ -55,12 +55,13 @@ func (c *Cloud) checkOffer(ctx context.Context, n need) error {
 	})
 }
 
-// ifOffered returns v if Cinder offers this version; else the zero version, which asks for none.
-func (c *Cloud) ifOffered(ctx context.Context, v microversion) microversion {
-	if c.checkOffer(ctx, need{service: blockStorage, version: v}) != nil {
-		return microversion{}
+// ifOffered returns the need of a microversion of Cinder if Cinder offers it; else the zero need.
+func (c *Cloud) ifOffered(ctx context.Context, version string) need {
+	n := need{"a later API", blockStorage, version, ""}
+	if c.checkOffer(ctx, n) != nil {
+		return need{}
 	}
-	return v
+	return n
 }
 
 // current returns the connection that there is, or nil.

@@ -39,15 +39,12 @@ func newExchange(provider *gophercloud.ProviderClient, k call, endpoint string) 
 	return e
 }
 
-// run calls send with a client for the exchange's service in a microversion.
-func (e *exchange) run(ctx context.Context, version microversion, send func(*gophercloud.ServiceClient) error) error {
-	client := &gophercloud.ServiceClient{
+// run calls send with a client for the service, in the microversion that the call needs.
+func (e *exchange) run(ctx context.Context, send func(*gophercloud.ServiceClient) error) error {
+	return e.errorOf(ctx, send(&gophercloud.ServiceClient{
 		ProviderClient: &e.provider, Endpoint: e.endpoint, Type: catalogTypes(e.call.service)[0],
-	}
-	if !version.isZero() {
-		client.Microversion = version.String()
-	}
-	return e.errorOf(ctx, send(client))
+		Microversion: e.call.needs.version,
+	}))
 }
 
 // RoundTrip implements http.RoundTripper. It sends the request over the transport, which repeats it

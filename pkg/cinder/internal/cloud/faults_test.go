@@ -170,7 +170,7 @@ func TestForeign404IsNotNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	conn, err := r.connection(t.Context())
 	must(t, err)
-	err = newExchange(conn.provider, k, r.fake.URL()+"/nowhere/").run(t.Context(), microversion{}, func(client *gophercloud.ServiceClient) error {
+	err = newExchange(conn.provider, k, r.fake.URL()+"/nowhere/").run(t.Context(), func(client *gophercloud.ServiceClient) error {
 		return volumes.Get(t.Context(), client, "v").Err
 	})
 	if volume.IsKind(err, volume.KindNotFound) || err == nil {

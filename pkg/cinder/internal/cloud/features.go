@@ -26,7 +26,7 @@ const (
 type need struct {
 	what    string // for messages: "extending a volume that is in use"
 	service service
-	version microversion // the first that has it
+	version string // the first microversion that has it, such as "3.42"
 	remedy  string
 }
 
@@ -34,27 +34,27 @@ func (f Feature) need() need {
 	switch f {
 	case FeatureOnlineExtend:
 		return need{
-			"extending a volume that is in use", blockStorage, microversion{3, 42},
+			"extending a volume that is in use", blockStorage, "3.42",
 			"detach the volume (scale the workload to zero) and expand it offline, or have the cloud upgraded",
 		}
 	case FeatureMultiattach:
 		return need{
-			"attaching a volume to several servers", compute, microversion{2, 60},
+			"attaching a volume to several servers", compute, "2.60",
 			"use a volume on one node only, or have the cloud upgraded",
 		}
 	case FeatureMessages:
-		return need{"reading why an operation failed", blockStorage, microversion{3, 3}, ""}
+		return need{"reading why an operation failed", blockStorage, "3.3", ""}
 	case FeatureBackupSource:
 		return need{
-			"making a volume from a backup", blockStorage, microversion{3, 47},
+			"making a volume from a backup", blockStorage, "3.47",
 			"use snapshots, or have the cloud upgraded",
 		}
 	case FeatureSnapshotInUse:
-		return need{"taking a snapshot of a volume in use without force", blockStorage, microversion{3, 66}, ""}
+		return need{"taking a snapshot of a volume in use without force", blockStorage, "3.66", ""}
 	case FeatureExternalEvents:
-		return need{"telling Nova that a volume has grown", compute, microversion{2, 51}, ""}
+		return need{"telling Nova that a volume has grown", compute, "2.51", ""}
 	}
-	return need{what: fmt.Sprintf("feature %d", uint8(f)), service: blockStorage, version: microversion{major: 99}}
+	return need{what: fmt.Sprintf("feature %d", uint8(f)), service: blockStorage, version: "99.0"}
 }
 
 // String returns what the feature is, for messages.

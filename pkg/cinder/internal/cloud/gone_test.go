@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -194,9 +195,8 @@ func callsOf(t *testing.T) map[string]bool {
 		}
 		raw, err := os.ReadFile(f.Name())
 		must(t, err)
-		for _, part := range strings.Split(string(raw), `name: "`)[1:] {
-			name, _, _ := strings.Cut(part, `"`)
-			found[name] = true
+		for _, match := range regexp.MustCompile(`(?:name: |cinderCall\(|novaCall\()"(\w+)"`).FindAllSubmatch(raw, -1) {
+			found[string(match[1])] = true
 		}
 	}
 	return found

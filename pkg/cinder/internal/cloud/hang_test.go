@@ -15,7 +15,9 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/utils"
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -156,7 +158,7 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 func TestRefusalOfAnEarlierRequest(t *testing.T) {
 	v := &versions{}
 	sent := time.Now()
-	v.set(offer{askedAt: sent.Add(time.Second), max: microversion{3, 70}})
+	v.set(offer{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{MaxMajor: 3, MaxMinor: 70}})
 	v.forget(sent)
 	if _, known := v.known(); !known {
 		t.Error("an offer is forgotten for the refusal of a request that is older")

@@ -20,16 +20,15 @@ type Message struct {
 
 // Messages reads the messages about a volume, newest first.
 func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error) {
-	k := call{
-		service: blockStorage, name: "message_list", what: "reading the messages about volume " + volumeID, key: "messages",
-		objects: []object{{"volume", volumeID}}, needs: FeatureMessages.need(),
-	}
+	k := cinderCall("message_list", "reading the messages about volume "+volumeID, object{"volume", volumeID})
+	k.key, k.needs = "messages", FeatureMessages.need()
 	if err := k.checkIDs(); err != nil {
 		return nil, err
 	}
 	query := ""
 	// Only later versions can select; 3.3 lists those of the whole project.
-	if k.version = c.ifOffered(ctx, microversion{3, 5}); !k.version.isZero() {
+	if later := c.ifOffered(ctx, "3.5"); later.version != "" {
+		k.needs = later
 		query = "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()
 	}
 	var answer struct {

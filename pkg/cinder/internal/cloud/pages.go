@@ -26,10 +26,12 @@ func (page) NextPageURL() (string, error) { return "", nil }
 // GetBody implements pagination.Page.
 func (p page) GetBody() any { return p.Body }
 
-// listPage reads one page of a listing and the marker of the next; empty: there is none.
+// listPage reads one page of a listing, which is under key in the answer, and the marker of the next
+// page; empty: there is none.
 func listPage[T any](
-	ctx context.Context, c *Cloud, k call, idOf func(T) string, list func(*gophercloud.ServiceClient) pagination.Pager,
+	ctx context.Context, c *Cloud, k call, key string, idOf func(T) string, list func(*gophercloud.ServiceClient) pagination.Pager,
 ) (items []T, next string, err error) {
+	k.key = key
 	err = c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page { return page{r} })
 		return pager.EachPage(ctx, func(_ context.Context, p pagination.Page) (bool, error) {
@@ -38,7 +40,7 @@ func listPage[T any](
 				return false, err
 			}
 			items, next = nil, ""
-			if err := json.Unmarshal(body[k.key], &items); err != nil {
+			if err := json.Unmarshal(body[key], &items); err != nil {
 				return false, err
 			}
 			if len(items) > 0 && hasNextPage(body) {

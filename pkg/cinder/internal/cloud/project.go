@@ -40,9 +40,9 @@ func volumeTypeOf(t volumetypes.VolumeType) VolumeType {
 
 // VolumeTypes lists the types that the project may use.
 func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
-	k := call{service: blockStorage, name: "type_list", what: "listing the volume types", key: "volume_types"}
+	k := cinderCall("type_list", "listing the volume types")
 	found, err := listAll(func(marker string) ([]volumetypes.VolumeType, string, error) {
-		return listPage(ctx, c, k, func(t volumetypes.VolumeType) string { return t.ID },
+		return listPage(ctx, c, k, "volume_types", func(t volumetypes.VolumeType) string { return t.ID },
 			func(client *gophercloud.ServiceClient) pagination.Pager {
 				return volumetypes.List(client, volumetypes.ListOpts{Marker: marker})
 			})
@@ -57,11 +57,9 @@ func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
 // DefaultVolumeType returns the type of volumes that are asked for without one. Kind NotFound: the
 // cloud has none.
 func (c *Cloud) DefaultVolumeType(ctx context.Context) (VolumeType, error) {
-	k := call{
-		service: blockStorage, name: "type_default", what: "reading the default volume type", key: "volume_type",
-		objects: []object{{"volume type", "default"}}, // "Default volume type can not be found."
-	}
-	t, err := fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*volumetypes.VolumeType, error) {
+	// "Default volume type can not be found."
+	k := cinderCall("type_default", "reading the default volume type", object{"volume type", "default"})
+	t, err := fetch(ctx, c, k, "volume_type", func(client *gophercloud.ServiceClient) (*volumetypes.VolumeType, error) {
 		return volumetypes.Get(ctx, client, "default").Extract()
 	})
 	return volumeTypeOf(t), err
@@ -77,9 +75,9 @@ type Limits struct {
 // Limits reads the quota of the project and its use. The limit of one volume's size is in the quota
 // set, which a policy may hide; it is -1 then.
 func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
-	k := call{service: blockStorage, name: "limits_get", what: "reading the limits of the project", key: "limits"}
+	k := cinderCall("limits_get", "reading the limits of the project")
 	unknown := limits.Absolute{MaxTotalVolumes: -1, TotalVolumesUsed: -1, MaxTotalVolumeGigabytes: -1, TotalGigabytesUsed: -1}
-	got, err := fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*limits.Absolute, error) {
+	got, err := fetch(ctx, c, k, "limits", func(client *gophercloud.ServiceClient) (*limits.Absolute, error) {
 		answer := struct {
 			Limits limits.Limits `json:"limits"`
 		}{limits.Limits{Absolute: unknown}} // what the answer leaves out stays
@@ -104,12 +102,12 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 	if !isID(conn.project) {
 		return -1, nil
 	}
-	k := call{service: blockStorage, name: "quota_get", what: "reading the largest size of a volume", key: "quota_set"}
-	size, err := fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*int, error) {
+	k := cinderCall("quota_get", "reading the largest size of a volume")
+	size, err := fetch(ctx, c, k, "quota_set", func(client *gophercloud.ServiceClient) (*int, error) {
 		quota := struct {
 			PerVolume int `json:"per_volume_gigabytes"`
 		}{-1}
-		err := quotasets.Get(ctx, client, conn.project).ExtractIntoStructPtr(&quota, k.key)
+		err := quotasets.Get(ctx, client, conn.project).ExtractIntoStructPtr(&quota, "quota_set")
 		return &quota.PerVolume, err
 	})
 	if volume.IsKind(err, volume.KindDenied) || isUnknownPath(err) {
@@ -120,7 +118,8 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 
 // Zones lists the availability zones of the block storage that are in service.
 func (c *Cloud) Zones(ctx context.Context) ([]string, error) {
-	k := call{service: blockStorage, name: "zone_list", what: "listing the availability zones", key: "availabilityZoneInfo"}
+	k := cinderCall("zone_list", "listing the availability zones")
+	k.key = "availabilityZoneInfo"
 	var zones []string
 	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		page, err := availabilityzones.List(client).AllPages(ctx)

@@ -21,11 +21,8 @@ type Server struct {
 
 // Server reads a server. Kind NotFound: Nova does not know it.
 func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
-	k := call{
-		service: compute, name: "server_get", what: "reading server " + id,
-		objects: []object{{"server", id}}, key: "server", idField: "id",
-	}
-	return fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Server, error) {
+	k := novaCall("server_get", "reading server "+id, object{"server", id})
+	return get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Server, error) {
 		var s Server
 		return &s, servers.Get(ctx, client, id).ExtractInto(&s)
 	})
@@ -37,10 +34,8 @@ func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
 // (wrong state, or attached elsewhere), Exhausted (no slot left), InProgress (Nova does something
 // else with the server).
 func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach bool) error {
-	k := call{
-		service: compute, name: "volume_attach", what: fmt.Sprintf("attaching volume %s to server %s", volumeID, server),
-		objects: []object{{"server", server}, {"volume", volumeID}},
-	}
+	what := fmt.Sprintf("attaching volume %s to server %s", volumeID, server)
+	k := novaCall("volume_attach", what, object{"server", server}, object{"volume", volumeID})
 	if multiattach {
 		k.needs = FeatureMultiattach.need()
 	}
@@ -53,10 +48,8 @@ func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach
 // (not attached there, or no such server), InProgress (the server or the attachment is busy),
 // Precondition (state of the volume).
 func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
-	k := call{
-		service: compute, name: "volume_detach", what: fmt.Sprintf("detaching volume %s from server %s", volumeID, server),
-		objects: []object{{"server", server}, {"volume", volumeID}},
-	}
+	what := fmt.Sprintf("detaching volume %s from server %s", volumeID, server)
+	k := novaCall("volume_detach", what, object{"server", server}, object{"volume", volumeID})
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return volumeattach.Delete(ctx, client, server, volumeID).ExtractErr()
 	})
@@ -65,10 +58,9 @@ func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
 // ServerAttachment reports whether Nova has a volume on a server, also while it attaches or detaches
 // it. A server that does not exist has none.
 func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (found bool, err error) {
-	k := call{
-		service: compute, name: "attachment_get", what: fmt.Sprintf("looking for volume %s on server %s", volumeID, server),
-		objects: []object{{"server", server}, {"volume", volumeID}}, key: "volumeAttachment", idField: "volumeId",
-	}
+	what := fmt.Sprintf("looking for volume %s on server %s", volumeID, server)
+	k := novaCall("attachment_get", what, object{"server", server}, object{"volume", volumeID})
+	k.key, k.idField = "volumeAttachment", "volumeId"
 	err = c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return volumeattach.Get(ctx, client, server, volumeID).Err
 	})
@@ -82,11 +74,10 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 // set up to. Kinds: Denied (the policy leaves this to services), NotFound (Nova knows no such
 // server), Unsupported.
 func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) error {
-	k := call{
-		service: compute, name: "notify_extended", what: fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID),
-		objects: []object{{"server", server}}, key: "events", needs: FeatureExternalEvents.need(), isRepeatable: true,
-		method: http.MethodPost, path: "/os-server-external-events",
-	}
+	what := fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID)
+	k := novaCall("notify_extended", what, object{"server", server})
+	k.key, k.needs, k.isRepeatable = "events", FeatureExternalEvents.need(), true
+	k.method, k.path = http.MethodPost, "/os-server-external-events"
 	if !isID(volumeID) {
 		return call{objects: []object{{"volume", volumeID}}}.checkIDs()
 	}

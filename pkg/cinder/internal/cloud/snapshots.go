@@ -15,11 +15,8 @@ type Snapshot = snapshots.Snapshot
 
 // Snapshot reads a snapshot. Kind NotFound: Cinder does not know it.
 func (c *Cloud) Snapshot(ctx context.Context, id string) (Snapshot, error) {
-	k := call{
-		service: blockStorage, name: "snapshot_get", what: "reading snapshot " + id,
-		objects: []object{{"snapshot", id}}, key: "snapshot", idField: "id",
-	}
-	return fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Snapshot, error) {
+	k := cinderCall("snapshot_get", "reading snapshot "+id, object{"snapshot", id})
+	return get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Snapshot, error) {
 		return snapshots.Get(ctx, client, id).Extract()
 	})
 }
@@ -48,11 +45,8 @@ func (c *Cloud) Snapshots(ctx context.Context, page SnapshotPage) (found []Snaps
 }
 
 func (c *Cloud) listSnapshots(ctx context.Context, what string, opts snapshots.ListOpts) ([]Snapshot, string, error) {
-	k := call{
-		service: blockStorage, name: "snapshot_list", what: "listing " + what,
-		objects: named(object{"snapshot", opts.Marker}), key: "snapshots",
-	}
-	found, next, err := listPage(ctx, c, k, func(s Snapshot) string { return s.ID },
+	k := cinderCall("snapshot_list", "listing "+what, named(object{"snapshot", opts.Marker})...)
+	found, next, err := listPage(ctx, c, k, "snapshots", func(s Snapshot) string { return s.ID },
 		func(client *gophercloud.ServiceClient) pagination.Pager { return snapshots.ListDetail(client, opts) })
 	return found, next, markerError(err, opts.Marker)
 }
@@ -64,14 +58,12 @@ type NewSnapshot = snapshots.CreateOpts
 // CreateSnapshot asks for a snapshot, which Cinder then takes on its own. The request is never
 // repeated when the answer got lost: the caller looks for the name first.
 func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, error) {
-	k := call{
-		service: blockStorage, name: "snapshot_create", what: fmt.Sprintf("taking snapshot %s of volume %s", s.Name, s.VolumeID),
-		objects: []object{{"volume", s.VolumeID}}, key: "snapshot",
-	}
+	what := fmt.Sprintf("taking snapshot %s of volume %s", s.Name, s.VolumeID)
+	k := cinderCall("snapshot_create", what, object{"volume", s.VolumeID})
 	if s.Force && k.checkIDs() == nil && c.CheckFeature(ctx, FeatureSnapshotInUse) == nil {
 		k.needs, s.Force = FeatureSnapshotInUse.need(), false // with this version Cinder refuses the flag
 	}
-	return fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Snapshot, error) {
+	return fetch(ctx, c, k, "snapshot", func(client *gophercloud.ServiceClient) (*Snapshot, error) {
 		return snapshots.Create(ctx, client, s).Extract()
 	})
 }
@@ -79,9 +71,7 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 // DeleteSnapshot asks for the deletion of a snapshot, which Cinder then does on its own. Kinds:
 // NotFound, Precondition (volumes depend on it).
 func (c *Cloud) DeleteSnapshot(ctx context.Context, id string) error {
-	k := call{
-		service: blockStorage, name: "snapshot_delete", what: "deleting snapshot " + id, objects: []object{{"snapshot", id}},
-	}
+	k := cinderCall("snapshot_delete", "deleting snapshot "+id, object{"snapshot", id})
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return snapshots.Delete(ctx, client, id).ExtractErr()
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/utils"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -115,7 +116,7 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 	address, major := splitVersion(e.url)
 	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document with
 	// several versions.
-	err := newExchange(c.provider, k, address).run(ctx, microversion{}, func(client *gophercloud.ServiceClient) error {
+	err := newExchange(c.provider, k, address).run(ctx, func(client *gophercloud.ServiceClient) error {
 		_, err := client.Get(ctx, address, &document, &gophercloud.RequestOpts{
 			OkCodes: []int{http.StatusOK, http.StatusMultipleChoices},
 		})
@@ -125,19 +126,19 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 		return offer{err: err}
 	}
 	for _, v := range append(document.Versions, document.Version) {
-		if v.ID == "" || major != "" && strings.SplitN(v.ID, ".", 2)[0] != strings.SplitN(major, ".", 2)[0] {
+		last := cmp.Or(v.Version, v.MaxVersion)
+		if v.ID == "" || major != "" && strings.SplitN(v.ID, ".", 2)[0] != strings.SplitN(major, ".", 2)[0] ||
+			last == "" { // Nova shows 2.0, which has no microversions, beside 2.1
 			continue
 		}
-		last := cmp.Or(v.Version, v.MaxVersion)
-		lowest, errMin := parseMicroversion(v.Min)
-		highest, errMax := parseMicroversion(last)
-		if errMin != nil || errMax != nil {
+		var o offer
+		var errMin, errMax error
+		o.MinMajor, o.MinMinor, errMin = utils.ParseMicroversion(cmp.Or(v.Min, "0.0"))
+		o.MaxMajor, o.MaxMinor, errMax = utils.ParseMicroversion(last)
+		if errMin != nil || errMax != nil || min(o.MinMajor, o.MaxMajor) < 0 {
 			return offer{err: volume.Errorf(volume.KindUnavailable, "%s: %q to %q are not microversions", k.what, v.Min, last)}
 		}
-		// Nova shows 2.0, which has no microversions, beside 2.1.
-		if !highest.isZero() {
-			return offer{min: lowest, max: highest}
-		}
+		return o
 	}
 	return offer{}
 }

@@ -38,11 +38,8 @@ func BackupIDOf(v Volume) string {
 // Volume reads a volume. Kinds: NotFound (Cinder does not know it), Denied (it may not be read, also
 // where Cinder says that it does not exist).
 func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
-	k := call{
-		service: blockStorage, name: "volume_get", what: "reading volume " + id,
-		objects: []object{{"volume", id}}, key: "volume", idField: "id",
-	}
-	v, err := fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Volume, error) {
+	k := cinderCall("volume_get", "reading volume "+id, object{"volume", id})
+	v, err := get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Volume, error) {
 		return volumes.Get(ctx, client, id).Extract()
 	})
 	if volume.IsKind(err, volume.KindNotFound) && StatusCode(err) != 0 {
@@ -107,11 +104,8 @@ func (c *Cloud) Volumes(ctx context.Context, page VolumePage) (vs []Volume, next
 const oldestFirst = "created_at:asc,id:asc"
 
 func (c *Cloud) listVolumes(ctx context.Context, what string, opts volumes.ListOpts) ([]Volume, string, error) {
-	k := call{
-		service: blockStorage, name: "volume_list", what: "listing " + what,
-		objects: named(object{"volume", opts.Marker}), key: "volumes",
-	}
-	vs, next, err := listPage(ctx, c, k, func(v Volume) string { return v.ID },
+	k := cinderCall("volume_list", "listing "+what, named(object{"volume", opts.Marker})...)
+	vs, next, err := listPage(ctx, c, k, "volumes", func(v Volume) string { return v.ID },
 		func(client *gophercloud.ServiceClient) pagination.Pager { return volumes.List(client, opts) })
 	if err == nil {
 		now := time.Now()
@@ -153,11 +147,9 @@ type NewVolume struct {
 // volume yet. The request is never repeated when the answer got lost (kind Unavailable): the caller
 // looks for the name before another attempt.
 func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
-	k := call{
-		service: blockStorage, name: "volume_create", what: fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.Size),
-		objects:    named(object{"snapshot", v.SnapshotID}, object{"volume", v.SourceVolID}, object{"backup", v.BackupID}),
-		volumeType: v.VolumeType, key: "volume",
-	}
+	sources := named(object{"snapshot", v.SnapshotID}, object{"volume", v.SourceVolID}, object{"backup", v.BackupID})
+	k := cinderCall("volume_create", fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.Size), sources...)
+	k.volumeType = v.VolumeType
 	if v.BackupID != "" {
 		k.needs = FeatureBackupSource.need()
 	}
@@ -173,7 +165,7 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 	if v.Hints != nil && len(v.Hints.DifferentHost) > 0 {
 		hints.AdditionalProperties["different_host"] = v.Hints.DifferentHost
 	}
-	return fetch(ctx, c, k, func(client *gophercloud.ServiceClient) (*Volume, error) {
+	return fetch(ctx, c, k, "volume", func(client *gophercloud.ServiceClient) (*Volume, error) {
 		return volumes.Create(ctx, client, opts, hints).Extract()
 	})
 }
@@ -181,7 +173,7 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 // DeleteVolume asks for the deletion of a volume, which Cinder then does on its own. Kinds: NotFound,
 // Precondition (in use, or snapshots depend on it).
 func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
-	k := call{service: blockStorage, name: "volume_delete", what: "deleting volume " + id, objects: []object{{"volume", id}}}
+	k := cinderCall("volume_delete", "deleting volume "+id, object{"volume", id})
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return volumes.Delete(ctx, client, id, nil).ExtractErr()
 	})
@@ -191,10 +183,7 @@ func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
 // when. online: the volume is in use, which takes FeatureOnlineExtend. Kinds: OutOfRange (quota,
 // limits of the type), InProgress (the volume is in a state that forbids it now), NotFound.
 func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online bool) error {
-	k := call{
-		service: blockStorage, name: "volume_extend", what: fmt.Sprintf("extending volume %s to %d GiB", id, sizeGiB),
-		objects: []object{{"volume", id}},
-	}
+	k := cinderCall("volume_extend", fmt.Sprintf("extending volume %s to %d GiB", id, sizeGiB), object{"volume", id})
 	if online {
 		k.needs = FeatureOnlineExtend.need()
 	}
@@ -206,10 +195,8 @@ func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online
 // Retype asks for another volume type. policy is "never" or "on-demand", which lets Cinder move the
 // volume to another backend.
 func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
-	k := call{
-		service: blockStorage, name: "volume_retype", what: fmt.Sprintf("changing the type of volume %s to %s", id, newType),
-		objects: []object{{"volume", id}}, volumeType: newType,
-	}
+	k := cinderCall("volume_retype", fmt.Sprintf("changing the type of volume %s to %s", id, newType), object{"volume", id})
+	k.volumeType = newType
 	opts := volumes.ChangeTypeOpts{NewType: newType, MigrationPolicy: volumes.MigrationPolicy(policy)}
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return volumes.ChangeType(ctx, client, id, opts).ExtractErr()
@@ -218,10 +205,8 @@ func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
 
 // SetVolumeMetadata sets the given keys and leaves the others as they are.
 func (c *Cloud) SetVolumeMetadata(ctx context.Context, id string, metadata map[string]string) error {
-	k := call{
-		service: blockStorage, name: "volume_metadata", what: "setting metadata of volume " + id,
-		objects: []object{{"volume", id}}, isRepeatable: true,
-	}
+	k := cinderCall("volume_metadata", "setting metadata of volume "+id, object{"volume", id})
+	k.isRepeatable = true
 	// gophercloud has only volumes.Update, which replaces all keys.
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		_, err := client.Post(ctx, client.ServiceURL("volumes", id, "metadata"), map[string]any{"metadata": metadata}, nil,
