@@ -104,7 +104,7 @@ func TestListAsksCinderForThisClusterOnly(t *testing.T) {
 		}
 		n++
 		query, err := url.ParseQuery(request.Query)
-		if err != nil || query.Get("metadata") != "{'"+metaCluster+"': '"+cluster+"'}" {
+		if err != nil || query.Get("metadata") != "{'"+metaCluster+"':'"+cluster+"'}" {
 			t.Errorf("asked for %q, %v", request.Query, err)
 		}
 	}
