@@ -34,7 +34,7 @@ func newExchange(provider *gophercloud.ProviderClient, k call, endpoint string) 
 	e := &exchange{call: k, provider: *provider, endpoint: endpoint, transport: provider.HTTPClient.Transport}
 	e.provider.HTTPClient.Transport = e
 	e.progress = transport.Call{
-		Service: string(k.service), Name: k.name, Repeatable: k.isRepeatable, Attempts: k.maxAttempts, Timeout: k.timeout,
+		Service: string(k.service), Name: k.name, Repeatable: k.isRepeatable, MaxAttempts: k.maxAttempts, Timeout: k.timeout,
 	}
 	return e
 }
@@ -146,7 +146,7 @@ func (e *exchange) errorOf(ctx context.Context, err error) error {
 	case err == nil, errors.As(err, &ours):
 		return err
 	case errors.As(err, &refused):
-		return refusal(e.call, refused, e.progress.Doubt && !e.call.isRepeatable)
+		return refusal(e.call, refused, e.progress.MayBeDone && !e.call.isRepeatable)
 	case errors.As(err, &unusable):
 		return unusableError(e.call, unusable.error, e.requestID)
 	case errors.As(err, &failed):

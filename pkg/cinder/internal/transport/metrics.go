@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics are the series about calls of OpenStack. A nil *Metrics keeps none.
+// Metrics count and time the attempts of requests to OpenStack. A nil *Metrics does nothing.
 type Metrics struct {
 	duration *prometheus.HistogramVec
 	retries  *prometheus.CounterVec
@@ -29,7 +29,8 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "growvol_openstack_request_duration_seconds", Help: "Duration of requests to OpenStack by service, call and class of the answer.",
+			Name:    "growvol_openstack_request_duration_seconds",
+			Help:    "Duration of requests to OpenStack by service, call and class of the answer.",
 			Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
 		}, []string{"service", "call", "code"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -47,7 +48,8 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
-func (m *Metrics) started(c *Call) (done func(code string, took time.Duration)) {
+// startAttempt counts an attempt as running until done is called.
+func (m *Metrics) startAttempt(c *Call) (done func(code string, took time.Duration)) {
 	if m == nil {
 		return func(string, time.Duration) {}
 	}
@@ -59,15 +61,14 @@ func (m *Metrics) started(c *Call) (done func(code string, took time.Duration)) 
 	}
 }
 
-func (m *Metrics) retried(c *Call) {
+func (m *Metrics) countRetry(c *Call) {
 	if m != nil {
 		m.retries.WithLabelValues(c.Service, c.Name).Inc()
 	}
 }
 
-// result is the class of an attempt's end; ctx is that of whoever waits for it,
-// not of the attempt.
-func result(ctx context.Context, resp *http.Response, err error) string {
+// resultClass returns the label code of an attempt; ctx is that of the caller, not of the attempt.
+func resultClass(ctx context.Context, resp *http.Response, err error) string {
 	var timeout net.Error
 	switch {
 	case err == nil:

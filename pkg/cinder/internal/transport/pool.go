@@ -13,36 +13,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TLS says how a cloud is trusted and what this side shows. The fields are PEM
-// texts, not file names; empty: the system's authorities, no certificate.
+// TLS says which certificates of a cloud are trusted, and which client certificate is sent. The
+// fields are PEM texts, not file names; empty: the system's authorities, no client certificate.
 type TLS struct {
 	CA, Cert, Key string
 	Insecure      bool // do not verify the cloud's certificate
 }
 
-// A connection whose packets are dropped silently (a load balancer that has
-// failed over, a firewall that has forgotten the connection) is noticed within
-// these times, not when TCP gives up after a quarter of an hour.
+// A connection whose packets are dropped silently (a load balancer that has failed over, a firewall
+// that has forgotten the connection) is noticed within these times, not when TCP gives up after a
+// quarter of an hour.
 const (
-	// pingAfter and pingTimeout: an HTTP/2 connection on which nothing has
-	// arrived for pingAfter is pinged, and closed without an answer to that. All
-	// requests share one such connection.
+	// An HTTP/2 connection on which nothing has arrived for pingAfter is pinged, and closed if the
+	// ping is not answered within pingTimeout. All requests share one such connection.
 	pingAfter   = 4 * time.Second
 	pingTimeout = 4 * time.Second
 	// writeTimeout closes an HTTP/2 connection that takes no data.
 	writeTimeout = 10 * time.Second
-	// ackTimeout closes a connection whose peer does not acknowledge what was
-	// sent: a request over HTTP/1.1, which has no pings.
+	// ackTimeout closes a connection whose peer does not acknowledge what was sent: a request over
+	// HTTP/1.1, which has no pings.
 	ackTimeout = 10 * time.Second
-	// idleTimeout is shorter than the one after which load balancers forget idle
-	// connections, 50 s or more as a rule.
+	// idleTimeout is shorter than the time after which load balancers forget idle connections, usually
+	// 50 s or more.
 	idleTimeout = 30 * time.Second
 )
 
-// NewPool makes the connections to one cloud. It keeps as many idle as the
-// sidecars have workers at a time (100 of external-provisioner and 10 each of
-// the others), since the default of two makes a new connection, with a new TLS
-// handshake, for nearly every call of a busy cluster.
+// NewPool makes the connections to one cloud. It keeps as many idle as the sidecars have workers (100
+// of external-provisioner and 10 each of the others): the default of two makes a new connection, with
+// a new TLS handshake, for nearly every call of a busy cluster.
 func NewPool(t TLS) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
@@ -62,27 +60,28 @@ func NewPool(t TLS) (*http.Transport, error) {
 		Timeout: 10 * time.Second,
 		// While a request waits for its answer nothing is sent but these probes.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
-		Control:         limitAcknowledgment,
+		Control:         setAckTimeout,
 	}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		OnProxyConnectResponse: checkTunnel,
+		OnProxyConnectResponse: checkProxyAnswer,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  75 * time.Second, // an API behind a proxy gives up after 60 s as a rule
+		ResponseHeaderTimeout:  75 * time.Second, // a proxy in front of an API usually gives up after 60 s
 		IdleConnTimeout:        idleTimeout,
 		MaxIdleConns:           384, // three services
 		MaxIdleConnsPerHost:    128,
 		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeTimeout,
+		},
 	}, nil
 }
 
-// limitAcknowledgment sets ackTimeout on a new connection (TCP_USER_TIMEOUT).
-// The kernel closes it also when the probes of an idle one are not answered for
-// so long.
-func limitAcknowledgment(_, _ string, conn syscall.RawConn) error {
+// setAckTimeout sets ackTimeout on a new connection (TCP_USER_TIMEOUT). The kernel also closes an idle
+// connection whose keep-alive probes are not answered for this time.
+func setAckTimeout(_, _ string, conn syscall.RawConn) error {
 	var errOption error
 	err := conn.Control(func(fd uintptr) {
 		errOption = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ackTimeout.Milliseconds()))

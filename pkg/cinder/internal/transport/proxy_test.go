@@ -31,21 +31,21 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 		proxy.User = url.UserPassword("u", "s3cr3t")
 		return proxy, err
 	}
-	call := &Call{Attempts: 3}
+	call := &Call{MaxAttempts: 3}
 	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
 	var refused *ProxyError
 	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("got %v, want the proxy's 503 without its credentials", err)
 	}
-	if n := len(s.received()); n != 3 || call.Doubt {
-		t.Errorf("%d attempts, doubt %t; want 3 and no doubt", n, call.Doubt)
+	if n := len(s.received()); n != 3 || call.MayBeDone {
+		t.Errorf("%d attempts, doubt %t; want 3 and no doubt", n, call.MayBeDone)
 	}
 	// Nobody listens on the first port; that of a closed server may be another test's.
 	pool.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
-	call = &Call{Attempts: 2}
+	call = &Call{MaxAttempts: 2}
 	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
-	if DialError(err) == nil || call.Doubt {
-		t.Errorf("a proxy that is down: %v, doubt %t; want an error of the connection and no doubt", err, call.Doubt)
+	if DialError(err) == nil || call.MayBeDone {
+		t.Errorf("a proxy that is down: %v, doubt %t; want an error of the connection and no doubt", err, call.MayBeDone)
 	}
 }
 
@@ -111,7 +111,7 @@ func TestSlowServerIsNotCutOff(t *testing.T) {
 			t.Cleanup(s.Close)
 			ctx, cancel := context.WithTimeout(t.Context(), 2*wait)
 			defer cancel()
-			_, body, err := send(ctx, newTransport(t, Options{Base: pool, Attempts: 1}), http.MethodPost, s.URL, &Call{})
+			_, body, err := send(ctx, newTransport(t, Options{Base: pool, MaxAttempts: 1}), http.MethodPost, s.URL, &Call{})
 			if err != nil || body != name {
 				t.Errorf("got %q, %v", body, err)
 			}

@@ -178,7 +178,7 @@ func testSilentNetwork(t *testing.T) {
 	defer s.CloseClientConnections()
 	pool, err := NewPool(TLS{})
 	must(t, err)
-	client := newTransport(t, Options{Base: pool, Attempts: 1})
+	client := newTransport(t, Options{Base: pool, MaxAttempts: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	get := func(path string) error {

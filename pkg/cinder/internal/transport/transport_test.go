@@ -193,9 +193,9 @@ func TestRefusedConnection(t *testing.T) {
 	m, err := NewMetrics(reg)
 	must(t, err)
 	call := &Call{Service: "cinder", Name: "volume_create"}
-	_, _, err = send(t.Context(), newTransport(t, Options{Metrics: m, Attempts: 3}), "POST", address, call)
-	if err == nil || call.Doubt {
-		t.Errorf("error %v, doubt %v", err, call.Doubt)
+	_, _, err = send(t.Context(), newTransport(t, Options{Metrics: m, MaxAttempts: 3}), "POST", address, call)
+	if err == nil || call.MayBeDone {
+		t.Errorf("error %v, doubt %v", err, call.MayBeDone)
 	}
 	if got := series(t, reg)["growvol_openstack_request_retries_total volume_create cinder"]; got != 2 {
 		t.Errorf("%v retries, want 2", got)
@@ -211,8 +211,8 @@ func TestDoubt(t *testing.T) {
 		"502": {[]http.HandlerFunc{says(502), says(404)}, true}, "429": {[]http.HandlerFunc{says(429), says(404)}, false},
 	} {
 		s, call := newScript(t, c.steps...), &Call{}
-		if _, _, err := send(t.Context(), newTransport(t, Options{}), "DELETE", s.URL, call); err != nil || call.Doubt != c.want {
-			t.Errorf("%s: doubt %v, want %v (%v)", name, call.Doubt, c.want, err)
+		if _, _, err := send(t.Context(), newTransport(t, Options{}), "DELETE", s.URL, call); err != nil || call.MayBeDone != c.want {
+			t.Errorf("%s: doubt %v, want %v (%v)", name, call.MayBeDone, c.want, err)
 		}
 	}
 }
@@ -293,7 +293,7 @@ func TestOneAttemptIsLimited(t *testing.T) {
 	must(t, err)
 	defer pool.CloseIdleConnections()
 	counted := counter{next: pool} // a busy server may not have seen them
-	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond, Attempts: 2}), "GET", s.URL, &Call{})
+	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond, MaxAttempts: 2}), "GET", s.URL, &Call{})
 	if err == nil || !strings.Contains(err.Error(), "no complete answer within 50ms") || counted.n != 2 {
 		t.Errorf("a server that hangs: %v after %d attempts", err, counted.n)
 	}
@@ -361,8 +361,8 @@ func TestClassesOfEnds(t *testing.T) {
 	leave()
 	timeout := fmt.Errorf("outer: %w", &net.OpError{Op: "read", Err: context.DeadlineExceeded})
 	for want, got := range map[string]string{
-		"2xx": result(t.Context(), &http.Response{StatusCode: 204}, nil), "canceled": result(gone, nil, io.EOF),
-		"timeout": result(t.Context(), nil, timeout), "lost": result(t.Context(), nil, io.EOF),
+		"2xx": resultClass(t.Context(), &http.Response{StatusCode: 204}, nil), "canceled": resultClass(gone, nil, io.EOF),
+		"timeout": resultClass(t.Context(), nil, timeout), "lost": resultClass(t.Context(), nil, io.EOF),
 	} {
 		if got != want {
 			t.Errorf("class %s, want %s", got, want)
@@ -379,7 +379,7 @@ func TestOversizedAnswer(t *testing.T) {
 			}
 		}
 	})
-	_, _, err := send(t.Context(), newTransport(t, Options{Attempts: 1}), "GET", s.URL, &Call{})
+	_, _, err := send(t.Context(), newTransport(t, Options{MaxAttempts: 1}), "GET", s.URL, &Call{})
 	if err == nil || !strings.Contains(err.Error(), "is longer than") {
 		t.Errorf("an endless answer: %v", err)
 	}
