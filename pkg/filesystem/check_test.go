@@ -65,7 +65,7 @@ func TestCheck(t *testing.T) {
 		{"cannot run", TypeExt4, testingexec.FakeExitError{Status: 8}, volume.KindPrecondition, "could not check /dev/loop0 (exit status 8): output", 1},
 		{"called wrongly", TypeExt4, testingexec.FakeExitError{Status: 16}, volume.KindInternal, "could not check /dev/loop0 (exit status 16): output", 1},
 		{"stopped", TypeExt4, testingexec.FakeExitError{Status: 33}, volume.KindInternal, "could not check /dev/loop0 (exit status 33): output", 1},
-		{"in use", TypeExt4, busy, volume.KindDeadline, "is still in use, so e2fsck did not look at it: /dev/loop0 is in use.", 1},
+		{"in use", TypeExt4, busy, volume.KindDeadline, "is still in use, so e2fsck did not check it: /dev/loop0 is in use.", 1},
 		{"killed by somebody else", TypeExt4, unix.EINTR, volume.KindInternal, "check /dev/loop0: e2fsck: interrupted", 1},
 		{"missing tool", TypeExt4, utilexec.ErrExecutableNotFound, volume.KindPrecondition, "not installed", 1},
 		{"XFS", TypeXFS, nil, 0, "", 0},
@@ -103,7 +103,7 @@ func TestCheck(t *testing.T) {
 		defer cancel()
 		s := k.system()
 		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
-		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped", "starts over at the next try")
+		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped", "the check starts over")
 	})
 	t.Run("mounted", func(t *testing.T) {
 		k, s, _ := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)

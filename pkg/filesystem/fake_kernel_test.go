@@ -26,7 +26,7 @@ type fakeKernel struct {
 	devices map[string]*fakeDevice
 	dirs    map[string]*fakeMount
 	table   []Mount
-	caps    uint64
+	caps    uint32
 	errors  map[string][]error // by call name, used up one by one
 	calls   []string           // the calls that change something
 }
@@ -35,7 +35,7 @@ func newFakeKernel(t *testing.T) *fakeKernel {
 	t.Helper()
 	return &fakeKernel{
 		t: t, devices: map[string]*fakeDevice{}, dirs: map[string]*fakeMount{}, errors: map[string][]error{},
-		caps: 1 << capSysResource,
+		caps: 1 << unix.CAP_SYS_RESOURCE,
 	}
 }
 
@@ -93,13 +93,13 @@ func (k *fakeKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	return blockdev.DeviceNumber{}, unix.ENOENT
 }
 
-func (k *fakeKernel) capabilities() (uint64, error) { return k.caps, k.nextError("capabilities") }
+func (k *fakeKernel) capabilities() (uint32, error) { return k.caps, k.nextError("capabilities") }
 
-func (k *fakeKernel) statfs(path string) (fsStat, error) {
+func (k *fakeKernel) statfs(path string) (unix.Statfs_t, error) {
 	if m, ok := k.dirs[path]; ok {
 		return m.statfs()
 	}
-	return fsStat{}, unix.ENOENT
+	return unix.Statfs_t{}, unix.ENOENT
 }
 
 func (k *fakeKernel) mount(source, target, fstype string, flags uintptr, data string) error {
@@ -213,7 +213,7 @@ func (fw fakeWriter) Sync() error  { return fw.d.k.nextError("sync") }
 type fakeMount struct {
 	k      *fakeKernel
 	device *fakeDevice
-	magic  uint32
+	magic  int64
 	st     mountStat
 	flags  int64
 	xfs    xfsGeometry
@@ -227,8 +227,8 @@ type fakeMount struct {
 // addMount mounts what a fake device holds.
 func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 	d := k.devices[source]
-	m := &fakeMount{k: k, device: d, magic: map[Type]uint32{TypeExt4: extMagic, TypeXFS: xfsMagic, TypeBtrfs: btrfsMagic}[fs]}
-	m.st = mountStat{device: d.id, mountID: 100 + len(k.table), root: true}
+	m := &fakeMount{k: k, device: d, magic: map[Type]int64{TypeExt4: unix.EXT4_SUPER_MAGIC, TypeXFS: unix.XFS_SUPER_MAGIC, TypeBtrfs: unix.BTRFS_SUPER_MAGIC}[fs]}
+	m.st = mountStat{device: d.id, mountID: 100 + len(k.table), isRoot: true}
 	entry := Mount{
 		ID: m.st.mountID, Parent: 1, MountPoint: path, Root: "/", Device: d.id, FSType: string(fs), Source: source,
 		Options: []string{"rw"}, SuperOptions: []string{"rw"},
@@ -243,8 +243,10 @@ func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 
 func (fm *fakeMount) Close() error             { return nil }
 func (fm *fakeMount) stat() (mountStat, error) { return fm.st, fm.k.nextError("stat") }
-func (fm *fakeMount) statfs() (fsStat, error) {
-	return fsStat{magic: fm.magic, flags: fm.flags, blockSize: 4096, blocks: 1000, free: 600, available: 500, inodes: 100, inodesFree: 90}, fm.k.nextError("statfs")
+func (fm *fakeMount) statfs() (unix.Statfs_t, error) {
+	return unix.Statfs_t{
+		Type: fm.magic, Flags: fm.flags, Frsize: 4096, Blocks: 1000, Bfree: 600, Bavail: 500, Files: 100, Ffree: 90,
+	}, fm.k.nextError("statfs")
 }
 
 func (fm *fakeMount) xfsGeometry() (xfsGeometry, error) { return fm.xfs, fm.k.nextError("xfsGeometry") }
@@ -273,7 +275,7 @@ func (fm *fakeMount) ext4Resize(blocks uint64) error {
 	switch {
 	case !ok:
 		fm.k.t.Error("growth of something that is not ext")
-	case fm.k.caps&(1<<capSysResource) == 0, s.hasErrors():
+	case fm.k.caps&(1<<unix.CAP_SYS_RESOURCE) == 0, s.hasErrors():
 		return unix.EPERM
 	case fm.device.isReadOnly || fm.flags&unix.ST_RDONLY != 0:
 		return unix.EROFS
@@ -310,7 +312,7 @@ func (fm *fakeMount) xfsGrow(blocks uint64, imaxpct uint32) error {
 	case blocks*uint64(fm.xfs.blockSize) > fm.device.bytes:
 		return unix.EIO
 	}
-	if tail := blocks % uint64(fm.xfs.agBlocks); tail < xfsMinAGBlocks {
+	if tail := blocks % uint64(fm.xfs.agBlocks); tail < minXFSGroupBlocks {
 		blocks -= tail
 	}
 	fm.xfs.imaxpct, fm.xfs.dataBlocks = imaxpct, blocks
@@ -395,7 +397,7 @@ func (spec extSpec) encode() []byte {
 	le.PutUint32(b[32:], spec.perGroup)
 	le.PutUint32(b[40:], spec.inodes)
 	le.PutUint32(b[44:], spec.mountTime)
-	le.PutUint16(b[56:], extMagic)
+	le.PutUint16(b[56:], unix.EXT4_SUPER_MAGIC)
 	le.PutUint16(b[58:], spec.state)
 	le.PutUint32(b[76:], 1)
 	le.PutUint16(b[88:], 256)

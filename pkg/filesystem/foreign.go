@@ -5,17 +5,17 @@ import (
 	"encoding/binary"
 )
 
-// magicString is a signature of something that is not a filesystem this package
-// makes: a magic string at a fixed place.
+// magicString is a signature of something that is not a filesystem of this package: a
+// string at a fixed place.
 type magicString struct {
 	name   string
-	offset int // from the start; negative: from the end of the device
+	offset int // in bytes from the start of the device; negative: from its end
 	magic  string
 }
 
-// foreignMagics lists what is recognized within the first and the last MiB, after
-// the lists of libblkid and file(1). They serve the message only: data
-// without a known mark is left alone just as well.
+// foreignMagics lists what is recognized in the first and the last MiB, after the lists of
+// libblkid and file(1). The names serve messages only: data that is not recognized is not
+// overwritten either.
 func foreignMagics() []magicString {
 	return []magicString{
 		{"LUKS encryption", 0, "LUKS\xba\xbe"},
@@ -69,8 +69,8 @@ func foreignMagics() []magicString {
 	}
 }
 
-// foreignTailMagics lists what lies at the end of a device only. Such a mark may be a
-// leftover behind a good filesystem, so it counts only without one.
+// foreignTailMagics lists what is recognized only at the end of a device. Such a signature
+// may be a leftover behind a good filesystem, so it counts only without a filesystem.
 func foreignTailMagics() []magicString {
 	return []magicString{
 		{"partition table (GPT backup)", -512, "EFI PART"},
@@ -80,23 +80,23 @@ func foreignTailMagics() []magicString {
 	}
 }
 
-// findMagic names the first mark found in area, whose first byte lies at the
-// start (or, for the tail, whose last byte lies at the end) of the device.
+// findMagic returns the name of the first magic string found in area, or "". area begins
+// at the start of the device, or for negative offsets ends at its end.
 func findMagic(area []byte, list []magicString) string {
 	for _, m := range list {
-		at := m.offset
-		if at < 0 {
-			at += len(area)
+		offset := m.offset
+		if offset < 0 {
+			offset += len(area)
 		}
-		if at >= 0 && at+len(m.magic) <= len(area) && string(area[at:at+len(m.magic)]) == m.magic {
+		if offset >= 0 && offset <= len(area) && bytes.HasPrefix(area[offset:], []byte(m.magic)) {
 			return m.name
 		}
 	}
 	return ""
 }
 
-// hasMBR tells whether the first sector holds a DOS partition table with at
-// least one entry: the signature 0x55AA alone also stands in boot sectors.
+// hasMBR reports whether the first sector holds a DOS partition table with at least one
+// entry. Its signature 0x55AA alone also stands in boot sectors.
 func hasMBR(area []byte) bool {
 	if len(area) < 512 || area[510] != 0x55 || area[511] != 0xAA {
 		return false
@@ -114,37 +114,41 @@ func hasMBR(area []byte) bool {
 	return used > 0
 }
 
-// hasMDSuperblock tells whether an MD superblock of version 0.90 (64 KiB aligned, at
-// least 64 KiB before the end) or 1.0 (8 KiB before the end) is in tail, the
-// last bytes of a device of the size.
+// hasMDSuperblock reports whether tail, the last bytes of a device of this size, holds an MD
+// superblock of version 0.90 (aligned to 64 KiB, at least 64 KiB before the end) or 1.0
+// (8 KiB before the end).
 func hasMDSuperblock(tail []byte, size int64) bool {
 	magic := []byte("\xfc\x4e\x2b\xa9")
 	start := size - int64(len(tail))
-	for _, at := range []int64{size&^(64<<10-1) - 64<<10, (size/512 - 16) &^ 7 * 512} {
-		if off := at - start; off >= 0 && off+4 <= int64(len(tail)) && bytes.Equal(tail[off:off+4], magic) {
+	for _, superblock := range []int64{size&^(64<<10-1) - 64<<10, (size/512 - 16) &^ 7 * 512} {
+		offset := superblock - start
+		if offset >= 0 && offset <= int64(len(tail)) && bytes.HasPrefix(tail[offset:], magic) {
 			return true
 		}
 	}
 	return false
 }
 
-// isRandom tells whether data cannot be told from random bytes. Blank sectors
-// behind an encryption layer look so; so does encrypted data.
+// isRandom reports whether data cannot be told from random bytes. The unwritten sectors of
+// an encrypted volume look random, and so does encrypted data.
 func isRandom(data []byte) bool { return len(data) >= 64<<10 && isUniform(data) }
 
-// isUniform tells whether the chi-square statistic of the byte values is within
-// ten standard deviations of what equal frequencies give (255 degrees of
-// freedom).
+// isUniform reports whether all byte values are about equally frequent: whether their
+// chi-square statistic (255 degrees of freedom) is within ten standard deviations of the
+// value for equal frequencies.
 func isUniform(data []byte) bool {
+	const mean, deviation = 255, 22.6
 	var counts [256]float64
 	for _, b := range data {
 		counts[b]++
 	}
 	expected := float64(len(data)) / 256
-	chi := 0.0
+	chiSquare := 0.0
 	for _, n := range counts {
-		chi += (n - expected) * (n - expected) / expected
+		chiSquare += (n - expected) * (n - expected) / expected
 	}
-	const mean, deviation = 255, 22.6
-	return chi < mean+10*deviation
+	return chiSquare < mean+10*deviation
 }
+
+// isZero reports whether all bytes are zero.
+func isZero(data []byte) bool { return bytes.Count(data, []byte{0}) == len(data) }

@@ -40,7 +40,7 @@ func TestMkfsArgs(t *testing.T) {
 		{TypeXFS, []string{"-l", "size=64m,internal=1"}, "-K -q -l size=64m,internal=1"},
 		{TypeBtrfs, nil, "-K"},
 	} {
-		got, err := mkfsArgs(tc.fs, tc.user)
+		got, err := mkfsOptions(tc.fs, tc.user)
 		if err != nil || strings.Join(got, " ") != tc.want {
 			t.Errorf("%s %q: %q, %v; want %q", tc.fs, tc.user, got, err, tc.want)
 		}
@@ -65,7 +65,7 @@ func TestMkfsArgs(t *testing.T) {
 		{TypeXFS, []string{"-d", "name=sdb"}, "names another device"},
 		{"zfs", nil, "not supported"},
 	} {
-		_, err := mkfsArgs(tc.fs, tc.user)
+		_, err := mkfsOptions(tc.fs, tc.user)
 		wantError(t, err, volume.KindInvalid, tc.text, "")
 	}
 }
@@ -145,7 +145,7 @@ func (r *formatTest) hasMarker(t *testing.T) bool {
 
 func TestFormat(t *testing.T) {
 	for fs, mkfs := range map[Type]string{
-		TypeExt2:  "mkfs.ext2 -F -m0 -b 4096 -E nodiscard /dev/loop0",
+		TypeExt2:  "mkfs.ext2 -b 4096 -E nodiscard -F -m0 /dev/loop0",
 		TypeExt3:  "mkfs.ext3 -b 4096 -E nodiscard -F -m0 /dev/loop0",
 		TypeExt4:  "mkfs.ext4 -b 4096 -E nodiscard -F -m0 /dev/loop0",
 		TypeXFS:   "mkfs.xfs -K -q -f /dev/loop0",
@@ -206,7 +206,7 @@ func TestFormatRefusals(t *testing.T) {
 		{"unreadable, marked", readErr, volume.KindInternal, "cannot be read", &marker{TypeExt4, volume.GiB, now}},
 		{"blkid sees more", func(r *formatTest) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition, "blkid recognizes data", nil},
 		{"blkid fails", func(r *formatTest) { r.blkidNo = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
-		{"blkid is missing", func(r *formatTest) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal, "no program blkid", nil},
+		{"blkid is missing", func(r *formatTest) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal, "blkid is not installed on this node", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newFormatTest(t)
@@ -238,7 +238,7 @@ func TestFormatRefusals(t *testing.T) {
 		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older", "wipefs -a and blkdiscard -z")
+		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older", "wipefs -a /dev/loop0 && blkdiscard -z /dev/loop0")
 		r.device.head[70000] = 0
 		if err := r.format(t.Context(), TypeExt4); err != nil || r.hasMarker(t) {
 			t.Errorf("a damaged marker beside a blank device: %v", err)
@@ -273,7 +273,7 @@ func TestFormatInterrupted(t *testing.T) {
 				cancel()
 				return testingexec.FakeExitError{Status: 137}
 			}
-			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next try")
+			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next retry")
 			if r.hasMarker(t) != (name != "nothing") {
 				t.Fatalf("marker: %v", r.hasMarker(t))
 			}

@@ -5,15 +5,14 @@ import (
 	"errors"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Geometry is the size of a filesystem as its superblock or the kernel gives
-// it: all blocks, those of the metadata included.
+// Geometry is the size of a filesystem by its superblock or by the kernel. It counts all
+// blocks, those of the metadata included.
 type Geometry struct {
 	Type      Type
 	BlockSize volume.Size
@@ -21,34 +20,32 @@ type Geometry struct {
 }
 
 // Size returns the size in bytes.
-func (g Geometry) Size() volume.Size {
-	return volume.Size(g.Blocks) * g.BlockSize
-}
+func (g Geometry) Size() volume.Size { return g.sizeOf(g.Blocks) }
 
-// Geometry reads the size of the filesystem on a device. mountPoint is where
-// it is mounted; it must be given when it is mounted (XFS and btrfs keep their
-// true size in memory) and empty when it is not.
+// sizeOf returns the size of so many blocks, in bytes.
+func (g Geometry) sizeOf(blocks uint64) volume.Size { return volume.Size(blocks) * g.BlockSize }
+
+// Geometry reads the size of the filesystem on a device. mountPoint is where the
+// filesystem is mounted, or empty when it is not mounted. A mounted XFS or btrfs keeps its
+// true size in memory, so mountPoint must not be left out for it.
 //
-// Kinds: Precondition (no such filesystem, or the mount is not of this
-// device), Internal (unreadable), Deadline and Canceled (no answer within ctx).
+// Kinds: Precondition (no such filesystem, or the mount is not of this device), Internal
+// (unreadable), Deadline and Canceled (no answer before ctx ended).
 func (s *System) Geometry(ctx context.Context, dev Device, mountPoint string) (Geometry, error) {
 	if mountPoint == "" {
 		return awaitDeviceRead(ctx, s, dev, func() (Geometry, error) { return unmountedGeometry(ctx, dev) })
 	}
 	return awaitMountRead(ctx, s, dev, mountPoint, func() (Geometry, error) {
-		t, err := s.openMounted(dev, mountPoint)
+		f, g, err := s.openGrower(dev, mountPoint)
 		if err != nil {
 			return Geometry{}, err
 		}
-		defer t.close()
-		g, err := t.newGrower()
-		if err != nil {
-			return Geometry{}, err
-		}
+		defer f.close()
 		return g.readGeometry(ctx)
 	})
 }
 
+// unmountedGeometry reads the size of a filesystem from its superblock.
 func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 	size, err := sizeOf(dev)
 	if err != nil {
@@ -58,9 +55,10 @@ func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 	if err != nil {
 		return Geometry{}, unreadableError(dev.Path(), err)
 	}
-	sig, known := findFilesystem(head)
-	if !known || sig.State != StateFormatted {
-		return Geometry{}, volume.Errorf(volume.KindPrecondition, "device %s holds no filesystem that could be measured", dev.Path())
+	sig, found := findFilesystem(head)
+	if !found || sig.State != StateFormatted {
+		return Geometry{}, volume.Errorf(volume.KindPrecondition, "device %s holds no filesystem that could be measured",
+			dev.Path())
 	}
 	switch sig.Type {
 	case TypeXFS:
@@ -74,31 +72,30 @@ func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
 		if err != nil {
 			return Geometry{}, err
 		}
-		return extGeometry(e), nil
+		return e.geometry(), nil
 	}
 }
 
-func extGeometry(e extSuperblock) Geometry {
-	t, _ := e.fsType()
-	return Geometry{Type: t, BlockSize: volume.Size(e.blockSize), Blocks: e.blocks}
+func (es extSuperblock) geometry() Geometry {
+	t, _ := es.fsType()
+	return Geometry{Type: t, BlockSize: volume.Size(es.blockSize), Blocks: es.blocks}
 }
 
-func btrfsGeometry(total uint64, sector uint32) Geometry {
-	return Geometry{Type: TypeBtrfs, BlockSize: volume.Size(sector), Blocks: total / uint64(sector)}
+func btrfsGeometry(total uint64, sectorSize uint32) Geometry {
+	return Geometry{Type: TypeBtrfs, BlockSize: volume.Size(sectorSize), Blocks: total / uint64(sectorSize)}
 }
 
-// How often, and how far apart, an ext superblock is read that changes while
-// it is read.
+// How often, and in which interval, an ext superblock is read that changes during the read.
 const (
 	maxSuperblockReads     = 20
 	superblockReadInterval = 5 * time.Millisecond
 )
 
-// readExtSuperblock reads the ext superblock from the block device: the kernel changes
-// the very same page, so the read is current, but it may catch a change half
-// made. A superblock with a checksum counts when that is right; one without,
-// and one whose checksum stays wrong (kernels before 6.2 renew it only when
-// they write it out), counts when two reads in a row agree.
+// readExtSuperblock reads the ext superblock from the block device. The kernel changes the
+// same page, so the result is current, but a read can catch a change that is half made. A
+// superblock with a valid checksum is accepted. One without a checksum is accepted when
+// two reads in a row agree. One whose checksum stays wrong is accepted when more reads
+// agree: kernels before 6.2 renew the checksum only when they write the superblock.
 func readExtSuperblock(ctx context.Context, dev Device) (extSuperblock, error) {
 	device := dev.Path()
 	var last extSuperblock
@@ -127,49 +124,57 @@ func readExtSuperblock(ctx context.Context, dev Device) (extSuperblock, error) {
 			return extSuperblock{}, volume.Wrap(err, "read the superblock of "+device, "")
 		}
 	}
-	return extSuperblock{}, volume.Errorf(volume.KindInternal, "the ext superblock of %s changes with every read or is damaged", device).
-		WithRemedy("try again; if it stays so, unmount the volume everywhere and run e2fsck -f " + device)
+	return extSuperblock{}, volume.Errorf(volume.KindInternal,
+		"the ext superblock of %s changes with every read or is damaged", device).
+		WithRemedy("no action needed: Kubernetes retries this automatically; " +
+			"if it lasts, unmount the volume everywhere and run: e2fsck -f " + device)
 }
 
-// readXFSGeometry reads the geometry of a mounted XFS.
-func readXFSGeometry(m mountHandle, path string) (xfsGeometry, error) {
-	x, err := m.xfsGeometry()
+// readXFS reads the geometry of a mounted XFS.
+func (f *mountedFilesystem) readXFS() (xfsGeometry, error) {
+	x, err := f.mount.xfsGeometry()
 	if err != nil && isShutDownErrno(err) {
-		return x, newShutDownError(path, err)
+		return x, newShutDownError(f.mountPoint, err)
 	}
 	if err != nil {
-		return x, volume.Errorf(volume.KindInternal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w", path, err)
+		return x, volume.Errorf(volume.KindInternal, "read the geometry of the XFS at %s (XFS_IOC_FSGEOMETRY): %w",
+			f.mountPoint, err)
 	}
-	super := xfsSuperblock{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
-	if !super.isPlausible() {
-		return x, volume.Errorf(volume.KindInternal, "the kernel gives an impossible geometry for the XFS at %s: %+v", path, x)
+	sb := xfsSuperblock{blockSize: x.blockSize, blocks: x.dataBlocks, agBlocks: x.agBlocks, agCount: x.agCount}
+	if !sb.isPlausible() {
+		return x, volume.Errorf(volume.KindInternal, "the kernel reports an impossible geometry for the XFS at %s: %+v",
+			f.mountPoint, sb)
 	}
 	return x, nil
 }
 
-// readBtrfsDevice reads the size of a mounted btrfs on its one device.
-func readBtrfsDevice(m mountHandle, path string) (btrfsInfo, btrfsDevice, error) {
-	info, err := m.btrfsInfo()
+// readBtrfs reads the size of a mounted btrfs on its one device.
+func (f *mountedFilesystem) readBtrfs() (btrfsInfo, btrfsDevice, error) {
+	info, err := f.mount.btrfsInfo()
 	if err != nil && isShutDownErrno(err) {
-		return info, btrfsDevice{}, newShutDownError(path, err)
+		return info, btrfsDevice{}, newShutDownError(f.mountPoint, err)
 	}
 	if err != nil {
-		return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w", path, err)
+		return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "read the btrfs at %s (BTRFS_IOC_FS_INFO): %w",
+			f.mountPoint, err)
 	}
 	if info.devices != 1 || info.sectorSize == 0 {
-		return info, btrfsDevice{}, volume.Errorf(volume.KindPrecondition, "the btrfs at %s spans %d devices", path, info.devices).
-			WithRemedy("a volume is one device: remove the others with btrfs device remove")
+		return info, btrfsDevice{}, volume.Errorf(volume.KindPrecondition,
+			"the btrfs at %s spans %d devices, but a volume is one device", f.mountPoint, info.devices).
+			WithRemedy("remove the other devices from it: btrfs device remove DEVICE " + f.mountPoint)
 	}
-	// Ids are not reused, so the one device need not have the id 1.
-	const mostIDs = 4096
-	for id := uint64(1); id <= min(info.maxID, mostIDs); id++ {
-		dev, err := m.btrfsDevice(id)
-		switch {
-		case err == nil:
+	// btrfs does not reuse device ids, so the one device need not have id 1.
+	const maxDeviceID = 4096
+	for id := uint64(1); id <= min(info.maxID, maxDeviceID); id++ {
+		dev, err := f.mount.btrfsDevice(id)
+		if err == nil {
 			return info, dev, nil
-		case !errors.Is(err, unix.ENODEV):
-			return info, dev, volume.Errorf(volume.KindInternal, "read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w", path, err)
+		}
+		if !errors.Is(err, unix.ENODEV) {
+			return info, dev, volume.Errorf(volume.KindInternal, "read the device of the btrfs at %s (BTRFS_IOC_DEV_INFO): %w",
+				f.mountPoint, err)
 		}
 	}
-	return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "the btrfs at %s names none of its devices", path)
+	return info, btrfsDevice{}, volume.Errorf(volume.KindInternal, "the btrfs at %s reports none of its devices",
+		f.mountPoint)
 }

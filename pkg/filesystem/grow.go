@@ -6,28 +6,26 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// GrowRequest asks for a mounted filesystem to fill its device.
+// GrowRequest asks for a mounted filesystem to be grown to the size of its device.
 type GrowRequest struct {
-	// MountPoint is where it is mounted writable: the staging path. A bind
-	// mount of it does as well, unless that is read-only.
+	// MountPoint is where the filesystem is mounted writable: the staging path, or a bind
+	// mount of it that is not read-only.
 	MountPoint string
-	// Device is the block device that must be behind it (the dm-crypt device
-	// when there is one).
+	// Device is the block device that the filesystem must be on: the dm-crypt device when
+	// there is one.
 	Device Device
-	// Required is what the volume must hold; zero: whatever the device has. A
-	// device that is smaller is an error of kind Deadline: it has not grown
-	// yet. A filesystem that can never be that large is OutOfRange.
+	// Required is the size that the device must have; zero: any. A smaller device is an
+	// error of kind Deadline, because it has not grown yet.
 	Required volume.Size
 }
 
-// Method is how a filesystem was grown.
+// Method says how a filesystem was grown.
 type Method string
 
 // The methods.
@@ -37,65 +35,60 @@ const (
 	MethodTool  Method = "tool"  // by resize2fs, xfs_growfs or btrfs
 )
 
-// Growth is what Grow did, every size read back.
+// Growth is the result of Grow. Every size was read back.
 type Growth struct {
 	Type       Type
-	Before     volume.Size // of the filesystem
+	Before     volume.Size // the size of the filesystem
 	After      volume.Size
 	DeviceSize volume.Size
 	Method     Method
 }
 
-// Grow makes the filesystem fill its device, online, and returns its size as
-// read back afterwards. It compares first: a filesystem that fills its device
-// is left alone. A tail too short to be used (below one ext group's own
-// metadata; below 64 XFS blocks; below one block) counts as filled.
+// Grow grows a filesystem online until it fills its device, and returns its size as read
+// back afterwards. A filesystem that fills its device already is not changed. A tail that
+// is too short to be used counts as filled: one shorter than the metadata of an ext group,
+// than 64 XFS blocks, or than one block.
 //
-// Everything that the kernel would answer by damage, by a crash, or by an
-// errno that does not tell the cause is refused before the request, with its
-// remedy. The kinds:
+// Before the request Grow refuses each state to which the kernel would react with damage,
+// with a crash, or with an errno that does not tell the cause. Kinds:
 //
-//   - Precondition: nothing or another device is mounted there; the
-//     filesystem is larger than its device (XFS and btrfs would shrink); it or
-//     its mount is read-only; ext has sparse_super2; the filesystem has shut
-//     down or become read-only by an error, or is ext with errors flagged, even
-//     when it fills its device: a growth that failed half-way looks like that.
-//   - Precondition as well: no space or an I/O error during the growth: the
-//     storage below may be full.
-//   - OutOfRange: the format cannot hold Required (ext without 64bit ends at
-//     2^32 blocks, which the kernel does not check; ext at 2^32 inodes).
-//   - Precondition as well: the process lacks CAP_SYS_RESOURCE (ext). It is
-//     not Denied, because kubelet keeps a pod from starting over that, and
-//     the pod can do without the growth.
-//   - Deadline, Canceled: the device has not reached Required; another growth
-//     of the filesystem did not end within ctx.
-//   - Internal: the kernel accepted the request but the size read back does
-//     not show it; an errno without a known cause.
+//   - Precondition: nothing, or another device, is mounted there; the filesystem is larger
+//     than its device (XFS and btrfs would shrink); it or its mount is read-only; ext has
+//     sparse_super2; the filesystem has shut down, was made read-only by an error, or is an
+//     ext with errors recorded, also when it fills its device, because a growth that
+//     failed half-way looks the same.
+//   - Precondition: no space, or an I/O error, during the growth: the storage below may be
+//     full.
+//   - Precondition: this process lacks CAP_SYS_RESOURCE (ext). The kind is not Denied,
+//     for which kubelet would not start the pod; the pod can work without the growth.
+//   - OutOfRange: the format cannot hold Required. ext without the 64bit feature ends at
+//     2^32 blocks, which the kernel does not check, and every ext at 2^32 inodes.
+//   - Deadline, Canceled: the device has not reached Required, or another growth of the
+//     filesystem did not end before ctx.
+//   - Internal: the kernel accepted the request, but the size did not change; an errno
+//     without a known cause.
 //
-// The growth itself cannot be interrupted: once the kernel works on it (or
-// waits for a frozen filesystem to be thawed), Grow returns only with the
-// kernel's answer, however long ago ctx ended. Run it apart from an RPC, and
-// keep the volume's lock until it returns. The pauses between tries obey ctx.
+// The growth itself cannot be interrupted: Grow returns only after the kernel has, also
+// when ctx has ended and when the kernel waits until a frozen filesystem is thawed. Run it
+// apart from an RPC (operation.RunDetached), and keep the volume's lock until it returns.
+// The waits for another growth end with ctx.
 func (s *System) Grow(ctx context.Context, req GrowRequest) (Growth, error) {
-	t, err := s.openMounted(req.Device, req.MountPoint)
+	f, g, err := s.openGrower(req.Device, req.MountPoint)
 	if err != nil {
 		return Growth{}, err
 	}
-	defer t.close()
-	g, err := t.newGrower()
-	if err != nil {
-		return Growth{}, err
-	}
-	growth, err := s.grow(ctx, t, g, req)
+	defer f.close()
+	growth, err := s.grow(ctx, f, g, req)
 	if err == nil && growth.Method != MethodNone {
-		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device.Path(), "type", growth.Type, "before", growth.Before.String(),
-			"after", growth.After.String(), "deviceSize", growth.DeviceSize.String(), "method", string(growth.Method))
+		s.log.InfoContext(ctx, "filesystem grown", "device", req.Device.Path(), "type", growth.Type,
+			"before", growth.Before.String(), "after", growth.After.String(),
+			"deviceSize", growth.DeviceSize.String(), "method", string(growth.Method))
 	}
 	return growth, err
 }
 
-func (s *System) grow(ctx context.Context, t *mountedFilesystem, g grower, req GrowRequest) (Growth, error) {
-	device, err := sizeOf(t.device)
+func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req GrowRequest) (Growth, error) {
+	device, err := sizeOf(f.device)
 	if err != nil {
 		return Growth{}, err
 	}
@@ -114,52 +107,33 @@ func (s *System) grow(ctx context.Context, t *mountedFilesystem, g grower, req G
 	if now.Blocks >= goal.full {
 		return growth, nil
 	}
-	if err := t.checkWritable(now, device); err != nil {
+	if err := f.checkWritable(now, device); err != nil {
 		return growth, err
 	}
 	if err := g.checkGrowable(); err != nil {
 		return growth, err
 	}
-	growth.Method, err = s.resizeUntilDone(ctx, t, g, goal)
+	growth.Method, err = s.resizeUntilDone(ctx, f, g, goal)
 	if err != nil {
 		return growth, err
 	}
-	return verifyGrowth(ctx, t, g, goal, growth)
+	return verifyGrowth(ctx, f, g, goal, growth)
 }
 
-// verifyGrowth completes the growth by what counts: size and state of the
-// filesystem now, whatever the answers were. It must not fail just because
-// the growth took all the time there was.
-func verifyGrowth(ctx context.Context, t *mountedFilesystem, g grower, goal goal, growth Growth) (Growth, error) {
-	now, err := g.readGeometry(context.WithoutCancel(ctx))
-	if err != nil {
-		return growth, err
-	}
-	growth.After = now.Size()
-	if err := t.readMountEntry(); err != nil { // the mount table says whether it is still alive
-		return growth, err
-	}
-	if err := g.checkHealth(); err != nil {
-		return growth, err
-	}
-	if now.Blocks < goal.minResult {
-		return growth, volume.Errorf(volume.KindInternal, "the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
-			now.Type, t.mountPoint, sizeOfBlocks(goal.blocks, now), growth.After, growth.Before, growth.DeviceSize).
-			WithRemedy("look at the kernel log of this node")
-	}
-	return growth, nil
-}
-
-// checkSizes refuses what the sizes alone rule out.
+// checkSizes returns an error if the sizes alone rule out the growth.
 func checkSizes(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
 	switch {
 	case device < req.Required:
-		return volume.Errorf(volume.KindDeadline, "the device %s has %s, not yet the required %s", req.Device.Path(), device, req.Required).
-			WithRemedy("it is tried again; if this lasts, check that the storage system has told this node the new size")
+		return volume.Errorf(volume.KindDeadline, "the device %s has %s, not yet the required %s",
+			req.Device.Path(), device, req.Required).
+			WithRemedy("no action needed: Kubernetes retries this automatically; " +
+				"if it lasts, check that the storage system has told this node the new size")
 	case now.Size() > device:
-		return volume.Errorf(volume.KindPrecondition, "the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
+		return volume.Errorf(volume.KindPrecondition,
+			"the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
 			now.Type, req.MountPoint, now.Size(), req.Device.Path(), device).
-			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() + ", or restore it from a snapshot")
+			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() +
+				", or restore it from a snapshot")
 	case goal.limit != nil && req.Required > goal.limit.size:
 		return volume.Errorf(volume.KindOutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
 			now.Type, req.MountPoint, goal.limit.size, req.Required, goal.limit.reason).
@@ -168,33 +142,30 @@ func checkSizes(req GrowRequest, now Geometry, goal goal, device volume.Size) er
 	return nil
 }
 
-func sizeOfBlocks(blocks uint64, g Geometry) volume.Size {
-	return Geometry{BlockSize: g.BlockSize, Blocks: blocks}.Size()
-}
-
-// checkWritable refuses a growth that needs writing where nothing can be written.
+// checkWritable returns an error if nothing can be written, which growth needs.
 func (f *mountedFilesystem) checkWritable(now Geometry, device volume.Size) error {
 	if !f.isReadOnly {
 		return nil
 	}
-	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only", now.Type, f.mountPoint, now.Size(), device)
+	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only",
+		now.Type, f.mountPoint, now.Size(), device)
 	if f.entry.IsReadOnly() && !f.entry.IsFilesystemReadOnly() {
-		return e.WithRemedy("the mount is read-only, not the filesystem: grow it through a writable mount of it")
+		return e.WithRemedy("grow it through a writable mount of it: this mount is read-only, the filesystem is not")
 	}
 	return e.WithRemedy("mount the volume writable: it grows at that moment")
 }
 
-// The pauses between tries while another growth is under way.
+// maxRetryInterval bounds the wait between two requests while another growth is under way.
 const maxRetryInterval = time.Second
 
-// resizeUntilDone makes the request until the kernel has answered it, and falls back
-// to the tool where the kernel does not know the ioctl. Method is GrownNot
-// when somebody else's growth reached the goal.
-func (s *System) resizeUntilDone(ctx context.Context, t *mountedFilesystem, g grower, goal goal) (Method, error) {
+// resizeUntilDone repeats the request until the kernel has grown the filesystem or refused
+// to. It runs the tool where the kernel does not know the ioctl. The method is MethodNone
+// when another request has reached the goal.
+func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g grower, goal goal) (Method, error) {
 	if err := ctx.Err(); err != nil {
-		return MethodNone, volume.Wrap(err, "grow the filesystem at "+t.mountPoint+": not begun", "")
+		return MethodNone, volume.Wrap(err, "grow the filesystem at "+f.mountPoint+": not begun", "")
 	}
-	for pause := s.retryInterval; ; pause = min(2*pause, maxRetryInterval) {
+	for interval := s.retryInterval; ; interval = min(2*interval, maxRetryInterval) {
 		err := g.resize(goal.blocks)
 		switch {
 		case err == nil:
@@ -204,35 +175,90 @@ func (s *System) resizeUntilDone(ctx context.Context, t *mountedFilesystem, g gr
 		case !g.isBusy(err) && !errors.Is(err, unix.EINTR):
 			return MethodNone, g.explainError(ctx, err)
 		}
-		waited := operation.Sleep(ctx, pause)
+		waitErr := operation.Sleep(ctx, interval)
 		now, readErr := g.readGeometry(context.WithoutCancel(ctx))
 		switch {
 		case readErr != nil:
 			return MethodNone, readErr
 		case now.Blocks >= goal.minResult:
 			return MethodNone, nil
-		case waited != nil:
+		case waitErr != nil:
 			return MethodNone, &volume.Error{
-				Kind: volume.KindOf(waited), Cause: err, Remedy: "it is tried again",
-				Msg: fmt.Sprintf("the %s at %s has %s and is still being grown by another request", now.Type, t.mountPoint, now.Size()),
+				Kind: volume.KindOf(waitErr), Cause: err,
+				Msg: fmt.Sprintf("the %s at %s has %s and is still being grown by another request",
+					now.Type, f.mountPoint, now.Size()),
+				Remedy: "no action needed: the operation continues and the next retry picks it up",
 			}
 		}
 	}
 }
 
-// growByTool runs the filesystem's own tool where the kernel has no ioctl.
+// growByTool runs the filesystem's own tool. cause is the kernel's answer to the ioctl.
 func (s *System) growByTool(ctx context.Context, command []string, cause error) error {
 	output, code, err := s.run(ctx, command[0], command[1:]...)
 	switch {
 	case err != nil:
 		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")
 	case code != 0 && isInUse(output):
-		return volume.Errorf(volume.KindDeadline, "%s did not grow the filesystem, which is in use by another request (exit status %d): %s", command[0], code, output).
-			WithRemedy("Kubernetes retries this automatically")
+		return volume.Errorf(volume.KindDeadline,
+			"%s did not grow the filesystem, which is in use by another request (exit status %d): %s",
+			command[0], code, output).
+			WithRemedy("no action needed: Kubernetes retries this automatically")
 	case code != 0:
-		return volume.Errorf(volume.KindPrecondition, "the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
+		return volume.Errorf(volume.KindPrecondition,
+			"the kernel of this node cannot grow this filesystem online (%w), nor can %s (exit status %d): %s",
 			cause, command[0], code, output).
-			WithRemedy("stop the pods that use the volume: it is grown when it is mounted again on a node that can")
+			WithRemedy("stop the pods that use the volume: it grows when it is mounted again on a node whose kernel can")
 	}
 	return nil
 }
+
+// verifyGrowth completes the growth by the size and the health of the filesystem as read
+// back. It does not obey ctx: the growth may have taken all the time there was.
+func verifyGrowth(ctx context.Context, f *mountedFilesystem, g grower, goal goal, growth Growth) (Growth, error) {
+	now, err := g.readGeometry(context.WithoutCancel(ctx))
+	if err != nil {
+		return growth, err
+	}
+	growth.After = now.Size()
+	if err := f.readMountEntry(); err != nil { // checkHealth reads its options
+		return growth, err
+	}
+	if err := g.checkHealth(); err != nil {
+		return growth, err
+	}
+	if now.Blocks < goal.minResult {
+		return growth, volume.Errorf(volume.KindInternal,
+			"the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
+			now.Type, f.mountPoint, now.sizeOf(goal.blocks), growth.After, growth.Before, growth.DeviceSize).
+			WithRemedy("check the kernel log of this node")
+	}
+	return growth, nil
+}
+
+// explainErrno adds cause and remedy to an errno of the growth request, for what does not
+// depend on the filesystem. request is the name of the ioctl.
+func (f *mountedFilesystem) explainErrno(err error, request string) error {
+	switch {
+	case isShutDownErrno(err), errors.Is(err, unix.ENOSPC):
+		// The first writes to the new part are the first to need space in thin storage.
+		return volume.Errorf(volume.KindPrecondition, "the growth of the filesystem at %s failed: "+
+			"the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
+			f.mountPoint, f.device.Path(), err).
+			WithRemedy("make room in the storage (the kernel log of this node names the error); then restart the pods " +
+				"that use the volume: it is checked, mounted again, and grows")
+	case errors.Is(err, unix.EROFS):
+		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", f.mountPoint, err).
+			WithRemedy("check the kernel log of this node; if an error made it read-only, " +
+				Type(f.entry.FSType).repairCommand(f.device.Path()) + "; then mount the volume writable: it grows at that moment")
+	case errors.Is(err, unix.EPERM):
+		return volume.Errorf(volume.KindPrecondition, "growing %s needs CAP_SYS_ADMIN, which this process lacks: %w",
+			f.entry.FSType, err).
+			WithRemedy("run the node plugin privileged")
+	}
+	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (%s): %w", f.mountPoint, request, err).
+		WithRemedy("check the kernel log of this node, which names the cause")
+}
+
+// checkGrowable is that of a filesystem which the kernel can always grow.
+func (f *mountedFilesystem) checkGrowable() error { return nil }

@@ -4,28 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// btrfsExclusiveRunning is BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS
-// (linux/btrfs.h): a resize, balance or device operation is under way.
+// btrfsExclusiveRunning is BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS (linux/btrfs.h): another
+// resize, balance or device operation is under way.
 const btrfsExclusiveRunning = 8
 
-// btrfsError is a positive answer of BTRFS_IOC_RESIZE.
+// btrfsError is a positive result of BTRFS_IOC_RESIZE (enum btrfs_err_code).
 type btrfsError int
 
 func (code btrfsError) Error() string {
 	if code == btrfsExclusiveRunning {
 		return "another exclusive operation (resize, balance, device) is under way"
 	}
-	return "btrfs error code " + strconv.Itoa(int(code))
+	return fmt.Sprintf("btrfs error code %d", int(code))
 }
 
-// btrfsGrower grows btrfs on its one device.
+// btrfsGrower grows btrfs on its one device, by BTRFS_IOC_RESIZE.
 type btrfsGrower struct {
 	*mountedFilesystem
 	info btrfsInfo
@@ -34,7 +33,7 @@ type btrfsGrower struct {
 
 func (b *btrfsGrower) readGeometry(context.Context) (Geometry, error) {
 	var err error
-	if b.info, b.dev, err = readBtrfsDevice(b.mount, b.mountPoint); err != nil {
+	if b.info, b.dev, err = b.readBtrfs(); err != nil {
 		return Geometry{}, err
 	}
 	return btrfsGeometry(b.dev.totalBytes, b.info.sectorSize), nil
@@ -45,45 +44,36 @@ func (b *btrfsGrower) goal(device volume.Size) goal {
 	return goal{blocks: blocks, full: blocks, minResult: blocks}
 }
 
-func (b *btrfsGrower) checkGrowable() error { return nil }
-
-// resize names the size in bytes: "max" would shrink the filesystem to a
-// device that has become smaller.
 func (b *btrfsGrower) resize(blocks uint64) error {
-	code, err := b.mount.btrfsResize(b.spec(blocks))
+	code, err := b.mount.btrfsResize(b.resizeArgument(blocks))
 	if err == nil && code > 0 {
 		return btrfsError(code)
 	}
 	return err
 }
 
-func (b *btrfsGrower) spec(blocks uint64) string {
+// resizeArgument names the device and the size in bytes. The argument "max" would shrink
+// the filesystem to a device that has become smaller.
+func (b *btrfsGrower) resizeArgument(blocks uint64) string {
 	return fmt.Sprintf("%d:%d", b.dev.id, blocks*uint64(b.info.sectorSize))
 }
 
 func (b *btrfsGrower) isBusy(err error) bool {
-	var code btrfsError
-	return errors.As(err, &code) && code == btrfsExclusiveRunning || errors.Is(err, unix.EINPROGRESS)
+	return errors.Is(err, btrfsError(btrfsExclusiveRunning)) || errors.Is(err, unix.EINPROGRESS)
 }
 
 func (b *btrfsGrower) explainError(_ context.Context, err error) error {
 	switch {
-	case errors.Is(err, unix.ENOSPC), isShutDownErrno(err):
-		return b.growthFailedError(err)
-	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", b.mountPoint, err).
-			WithRemedy("look at the kernel log of this node, and mount the volume writable: it grows at that moment")
+	case errors.Is(err, unix.EACCES): // the mount is read-only
+		err = fmt.Errorf("%w: %w", unix.EROFS, err)
 	case errors.Is(err, unix.EFBIG):
-		return volume.Errorf(volume.KindInternal, "the device %s is smaller than the kernel said before: %w", b.devicePath, err).
+		return volume.Errorf(volume.KindInternal, "the device %s is smaller than the kernel said before: %w",
+			b.device.Path(), err).
 			WithRemedy("check its size on this node and in the storage system")
-	case errors.Is(err, unix.EPERM):
-		return volume.Errorf(volume.KindPrecondition, "growing btrfs needs CAP_SYS_ADMIN, which this process lacks: %w", err).
-			WithRemedy("run the node plugin privileged")
 	}
-	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (BTRFS_IOC_RESIZE): %w", b.mountPoint, err).
-		WithRemedy("the kernel log of this node names the cause")
+	return b.explainErrno(err, "BTRFS_IOC_RESIZE")
 }
 
 func (b *btrfsGrower) toolCommand(blocks uint64) []string {
-	return []string{"btrfs", "filesystem", "resize", b.spec(blocks), b.mountPoint}
+	return []string{"btrfs", "filesystem", "resize", b.resizeArgument(blocks), b.mountPoint}
 }

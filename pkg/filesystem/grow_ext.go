@@ -12,12 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// capSysResource is the bit of CAP_SYS_RESOURCE (linux/capability.h), which
-// EXT4_IOC_RESIZE_FS demands in the initial user namespace.
-const capSysResource = 24
-
-// extGrower grows ext2, ext3 and ext4, which the kernel's ext4 driver serves
-// all three.
+// extGrower grows ext2, ext3 and ext4, by EXT4_IOC_RESIZE_FS: the kernel's ext4 driver
+// serves all three.
 type extGrower struct {
 	*mountedFilesystem
 	superblock extSuperblock
@@ -28,104 +24,131 @@ func (e *extGrower) readGeometry(ctx context.Context) (Geometry, error) {
 	if e.superblock, err = readExtSuperblock(ctx, e.device); err != nil {
 		return Geometry{}, err
 	}
-	return extGeometry(e.superblock), nil
+	return e.superblock.geometry(), nil
 }
 
-// goal rounds down to whole pages, as resize2fs does (the page cache of the
-// device holds nothing smaller), and to whole clusters. Before that come the
-// limits of the format, of which the kernel checks neither in time: growing
-// past 2^32 blocks without the 64bit feature stops it with a BUG.
+// goal rounds down to whole pages, as resize2fs does, and to whole clusters. It also obeys
+// the limits of the format, which the kernel does not check in time: growing past 2^32
+// blocks without the 64bit feature stops the kernel with a BUG.
 func (e *extGrower) goal(device volume.Size) goal {
-	s := e.superblock
-	blocks := uint64(device) / uint64(s.blockSize)
+	sb := e.superblock
+	blocks := uint64(device) / uint64(sb.blockSize)
 	var limit *formatLimit
-	if !s.has64bit() && blocks > math.MaxUint32 {
+	if !sb.has64bit() && blocks > math.MaxUint32 {
 		blocks = math.MaxUint32
 		limit = &formatLimit{
-			size:   volume.Size(s.blockSize) << 32,
-			reason: "it lacks the 64bit feature, so it has fewer than 2^32 blocks of " + volume.Size(s.blockSize).String(),
+			size:   volume.Size(sb.blockSize) << 32,
+			reason: "without the 64bit feature it has fewer than 2^32 blocks of " + volume.Size(sb.blockSize).String(),
 		}
 	}
-	groups := uint64(math.MaxUint32) / uint64(s.inodesPerGroup)
-	if most := uint64(s.firstDataBlock) + groups*uint64(s.blocksPerGroup); blocks > most {
-		blocks = most
+	maxGroups := uint64(math.MaxUint32) / uint64(sb.inodesPerGroup)
+	if maxBlocks := uint64(sb.firstDataBlock) + maxGroups*uint64(sb.blocksPerGroup); blocks > maxBlocks {
+		blocks = maxBlocks
 		limit = &formatLimit{
-			size:   volume.Size(most) * volume.Size(s.blockSize),
-			reason: fmt.Sprintf("with %d inodes per group it reaches its limit of 2^32 inodes", s.inodesPerGroup),
+			size:   volume.Size(maxBlocks) * volume.Size(sb.blockSize),
+			reason: fmt.Sprintf("with %d inodes per group it reaches its limit of 2^32 inodes", sb.inodesPerGroup),
 		}
 	}
-	blocks -= blocks % max(4096/uint64(s.blockSize), uint64(s.clusterRatio))
-	fewest, most := e.metadataBlocks(blocks)
-	result := goal{blocks: blocks, full: e.withoutTail(blocks, fewest), minResult: e.withoutTail(blocks, most), limit: limit}
-	if s.blocks > result.minResult {
-		result.minResult = blocks // the last group exists already, so it is not too short
+	blocks -= blocks % max(4096/uint64(sb.blockSize), uint64(sb.clusterRatio))
+	minMetadata, maxMetadata := e.metadataBlocks(blocks)
+	result := goal{
+		blocks: blocks, full: e.withoutTail(blocks, minMetadata), minResult: e.withoutTail(blocks, maxMetadata), limit: limit,
+	}
+	if sb.blocks > result.minResult {
+		result.minResult = blocks // the last group exists already, so the kernel does not leave it out
 	}
 	return result
 }
 
-// withoutTail leaves out a last group of no more than so many blocks: the
-// kernel (ext4_resize_fs) makes no group that could hold little more than its
-// own metadata.
+// withoutTail leaves out a last group of at most so many blocks of metadata: the kernel
+// (ext4_resize_fs) makes no group that could hold little more than its own metadata.
 func (e *extGrower) withoutTail(blocks, metadata uint64) uint64 {
-	if blocks <= uint64(e.superblock.firstDataBlock) {
+	first := uint64(e.superblock.firstDataBlock)
+	if blocks <= first {
 		return blocks
 	}
-	if tail := (blocks - uint64(e.superblock.firstDataBlock)) % uint64(e.superblock.blocksPerGroup); tail <= metadata {
+	if tail := (blocks - first) % uint64(e.superblock.blocksPerGroup); tail <= metadata {
 		return blocks - tail
 	}
 	return blocks
 }
 
-// metadataBlocks bounds what the kernel reckons for the metadata of the last
-// group: two bitmaps (or its margin), inode table and a cluster in every
-// group; superblock, descriptors and those reserved in some, by features.
-func (e *extGrower) metadataBlocks(blocks uint64) (fewest, most uint64) {
-	s := e.superblock
-	groups := blocks/uint64(s.blocksPerGroup) + 1
-	descriptors := groups/max(uint64(s.blockSize/s.descriptorSize), 1) + 1
-	inodeTable := uint64(s.inodesPerGroup) * uint64(s.inodeSize) / uint64(s.blockSize)
-	fewest = 2 + inodeTable + uint64(s.clusterRatio)
-	return fewest, fewest + 1 + descriptors + uint64(s.reservedDescriptorBlocks) + 2
+// metadataBlocks bounds the blocks that the kernel counts as metadata of the last group:
+// two bitmaps (or its margin), the inode table and a cluster in every group; superblock,
+// descriptors and reserved descriptors in some, by features.
+func (e *extGrower) metadataBlocks(blocks uint64) (minimum, maximum uint64) {
+	sb := e.superblock
+	groups := blocks/uint64(sb.blocksPerGroup) + 1
+	descriptors := groups/max(uint64(sb.blockSize/sb.descriptorSize), 1) + 1
+	inodeTable := uint64(sb.inodesPerGroup) * uint64(sb.inodeSize) / uint64(sb.blockSize)
+	minimum = 2 + inodeTable + uint64(sb.clusterRatio)
+	return minimum, minimum + 1 + descriptors + uint64(sb.reservedDescriptorBlocks) + 2
+}
+
+// checkHealth also refuses an ext with errors recorded: a growth that failed half-way
+// leaves the new size in memory, and an error.
+func (e *extGrower) checkHealth() error {
+	if e.superblock.hasErrors() {
+		return e.recordedErrors(nil)
+	}
+	return e.mountedFilesystem.checkHealth()
+}
+
+// recordedErrors is the error for an ext with errors recorded.
+func (e *extGrower) recordedErrors(cause error) error {
+	err := volume.Errorf(volume.KindPrecondition, "the kernel has found errors in the filesystem at %s (%d recorded): "+
+		"its size cannot be trusted, and it does not grow until they are repaired", e.mountPoint, e.superblock.errorCount)
+	err.Cause = cause
+	return err.WithRemedy("stop the pods that use the volume, check that the storage below has room, take a snapshot, " +
+		"and run: e2fsck -f " + e.device.Path() + "; the filesystem then grows when it is mounted again")
 }
 
 func (e *extGrower) checkGrowable() error {
 	if e.superblock.compat&extCompatSparseSuper2 != 0 {
-		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", e.mountPoint).
-			WithRemedy("stop the pods that use the volume and run e2fsck -f and resize2fs on it by hand, or copy the data to a new volume")
+		return volume.Errorf(volume.KindPrecondition,
+			"the filesystem at %s has the feature sparse_super2, with which the kernel cannot grow it online", e.mountPoint).
+			WithRemedy("stop the pods that use the volume and run by hand: e2fsck -f " + e.device.Path() +
+				" && resize2fs " + e.device.Path() + "; or copy the data to a new volume")
 	}
 	return e.sys.CheckGrowExt()
 }
 
-func (e *extGrower) flaggedError(cause error) error {
-	err := volume.Errorf(volume.KindPrecondition, "the kernel has found errors in the filesystem at %s (%d recorded): its size cannot be trusted, and it is not grown until they are repaired",
-		e.mountPoint, e.superblock.errorCount)
-	err.Cause = cause
-	return err.WithRemedy("stop the pods that use the volume, see that the storage below has room, take a snapshot, and run e2fsck -f " + e.devicePath + "; it then grows when it is mounted again")
+// CheckGrowExt returns an error of kind Precondition if this process lacks
+// CAP_SYS_RESOURCE in the initial user namespace, which EXT4_IOC_RESIZE_FS demands.
+func (s *System) CheckGrowExt() error {
+	capabilities, err := s.kernel.capabilities()
+	if err != nil {
+		return volume.Errorf(volume.KindInternal, "read the capabilities of this process: %w", err)
+	}
+	if capabilities&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+		return missingCapabilityError(nil)
+	}
+	return nil
+}
+
+func missingCapabilityError(cause error) error {
+	e := volume.Errorf(volume.KindPrecondition, "growing ext2, ext3 and ext4 online needs CAP_SYS_RESOURCE "+
+		"in the initial user namespace, which this process lacks")
+	e.Cause = cause
+	return e.WithRemedy("run the node plugin privileged, or add SYS_RESOURCE to its capabilities")
 }
 
 func (e *extGrower) resize(blocks uint64) error { return e.mount.ext4Resize(blocks) }
 
 func (e *extGrower) isBusy(err error) bool { return errors.Is(err, unix.EBUSY) }
 
+// explainError reads the superblock again after EPERM, which the kernel returns for two
+// causes: an error may have been recorded since checkHealth.
 func (e *extGrower) explainError(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, unix.EPERM):
-		// The kernel has one errno for two causes; an error may have been
-		// flagged since guard looked.
-		if _, readErr := e.readGeometry(context.WithoutCancel(ctx)); readErr == nil && e.superblock.hasErrors() {
-			return e.flaggedError(err)
-		}
-		return missingCapabilityError(err)
-	case errors.Is(err, unix.EROFS):
-		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", e.mountPoint, err).
-			WithRemedy("look at the kernel log of this node; an error may have made it so, then run e2fsck -f " + e.devicePath + " while it is unmounted")
-	case isShutDownErrno(err), errors.Is(err, unix.ENOSPC):
-		return e.growthFailedError(err)
+	if !errors.Is(err, unix.EPERM) {
+		return e.explainErrno(err, "EXT4_IOC_RESIZE_FS")
 	}
-	return volume.Errorf(volume.KindInternal, "growing the filesystem at %s (EXT4_IOC_RESIZE_FS): %w", e.mountPoint, err).
-		WithRemedy("the kernel log of this node names the cause")
+	if _, readErr := e.readGeometry(context.WithoutCancel(ctx)); readErr == nil && e.superblock.hasErrors() {
+		return e.recordedErrors(err)
+	}
+	return missingCapabilityError(err)
 }
 
 func (e *extGrower) toolCommand(blocks uint64) []string {
-	return []string{"resize2fs", e.devicePath, strconv.FormatUint(blocks, 10)}
+	return []string{"resize2fs", e.device.Path(), strconv.FormatUint(blocks, 10)}
 }

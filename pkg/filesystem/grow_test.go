@@ -97,7 +97,7 @@ func TestGrowRefusals(t *testing.T) {
 			m.btrfs.path = "/dev/loop9"
 		}, volume.KindPrecondition, "not of the volume's device", "staged again"},
 		{"btrfs of two devices", TypeBtrfs, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.info.devices = 2 }, volume.KindPrecondition, "spans 2 devices", "btrfs device remove"},
-		{"plain directory", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.KindPrecondition, "no filesystem is mounted", "staged"},
+		{"plain directory", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.st.isRoot = false }, volume.KindPrecondition, "no filesystem is mounted", "staged"},
 		{"missing path", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.dirs, testMount) }, volume.KindPrecondition, "no filesystem is mounted", "staged"},
 		{"unknown filesystem", TypeXFS, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.magic = 0x01021994 }, volume.KindPrecondition, "does not measure or grow", ""},
 		{"mount is read-only", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.table[0].Options = []string{"ro"} }, volume.KindPrecondition, "read-only", "writable mount of it"},
@@ -117,8 +117,8 @@ func TestGrowRefusals(t *testing.T) {
 			e.put(m.device)
 		}, volume.KindPrecondition, "sparse_super2", "resize2fs"},
 		{"without CAP_SYS_RESOURCE", TypeExt3, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.KindPrecondition, "CAP_SYS_RESOURCE", "add SYS_RESOURCE"},
-		{"shut down", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["openMount"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
-		{"shut down, seen by statx", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["stat"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted anew"},
+		{"shut down", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["openMount"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted again"},
+		{"shut down, seen by statx", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["stat"] = []error{unix.EIO} }, volume.KindPrecondition, "has shut down", "mounted again"},
 		{"damaged superblock", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) { m.device.head[extOffset+56] = 0 }, volume.KindInternal, "damaged", "e2fsck"},
 		{"device unreadable", TypeExt4, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { k.errors["read"] = []error{unix.EIO} }, volume.KindInternal, "cannot be read", "kernel log"},
 		{"device of size zero", TypeExt4, 0, 0, nil, volume.KindInternal, "size of 0 bytes", "connection"},
@@ -164,9 +164,9 @@ func TestGrowErrno(t *testing.T) {
 		{"ext ENOSPC", TypeExt4, "ext4Resize", unix.ENOSPC, nil, volume.KindPrecondition, "may be full", "make room"},
 		{"ext EINVAL", TypeExt4, "ext4Resize", unix.EINVAL, nil, volume.KindInternal, "EXT4_IOC_RESIZE_FS", "kernel log"},
 		{"ext ENOMEM", TypeExt3, "ext4Resize", unix.ENOMEM, nil, volume.KindInternal, "cannot allocate", "kernel log"},
-		{"ext EIO", TypeExt4, "ext4Resize", unix.EIO, nil, volume.KindPrecondition, "may be full", "mounted anew"},
+		{"ext EIO", TypeExt4, "ext4Resize", unix.EIO, nil, volume.KindPrecondition, "may be full", "mounted again"},
 		{"XFS ENOSPC", TypeXFS, "xfsGrow", unix.ENOSPC, nil, volume.KindPrecondition, "storage below /dev/loop0 may be full", "make room"},
-		{"XFS EIO", TypeXFS, "xfsGrow", unix.EIO, nil, volume.KindPrecondition, "may be full", "mounted anew"},
+		{"XFS EIO", TypeXFS, "xfsGrow", unix.EIO, nil, volume.KindPrecondition, "may be full", "mounted again"},
 		{"XFS EROFS", TypeXFS, "xfsGrow", unix.EROFS, nil, volume.KindPrecondition, "read-only", "writable"},
 		{"XFS EPERM", TypeXFS, "xfsGrow", unix.EPERM, nil, volume.KindPrecondition, "CAP_SYS_ADMIN", "privileged"},
 		{"XFS EINVAL", TypeXFS, "xfsGrow", unix.EINVAL, nil, volume.KindInternal, "XFS_IOC_FSGROWFSDATA", "kernel log"},
@@ -234,7 +234,7 @@ func TestGrowBusy(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 				defer cancel()
 				g, err := s.Grow(ctx, growRequest(s, 0))
-				wantError(t, err, volume.KindDeadline, "has 1 GiB and is still being grown", "tried again")
+				wantError(t, err, volume.KindDeadline, "has 1 GiB and is still being grown", "the next retry picks it up")
 				if g.After != volume.GiB || !errors.Is(err, tc.errno) {
 					t.Errorf("%+v, %v", g, err)
 				}

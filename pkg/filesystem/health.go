@@ -5,31 +5,27 @@ import (
 	"errors"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// CheckHealth looks whether the filesystem of a device, mounted at mountPoint,
-// answers and has not given up after an error. It writes nothing and starts no
-// program. What it looks at: XFS that has shut down answers with EIO; ext has
-// its error flag set, or has been shut down or made read-only; btrfs has been
-// made read-only. An error that the filesystem has not met yet, because nothing
-// was written since, cannot be seen.
+// CheckHealth returns an error of kind Precondition if the filesystem of a device, mounted
+// at mountPoint, has failed: XFS that has shut down answers with EIO; ext has errors
+// recorded, has shut down or was made read-only; btrfs was made read-only. It writes
+// nothing and runs no program. It does not see an error that the filesystem has not met
+// yet because nothing was written since.
 //
-// Kinds: Precondition (it has given up, or something else is mounted there),
-// Internal (the device cannot be read), Deadline and Canceled: it did not
-// answer within ctx. The look then goes on until the kernel lets go of it, so
-// ask again only after a while.
+// Further kinds: Precondition when something else is mounted there; Internal when the
+// device cannot be read; Deadline and Canceled when the filesystem did not answer before
+// ctx ended. The read then goes on until the kernel ends it, so wait before the next call.
 func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string) error {
 	_, err := awaitMountRead(ctx, s, dev, mountPoint, func() (struct{}, error) {
-		t, err := s.openMounted(dev, mountPoint)
+		f, g, err := s.openGrower(dev, mountPoint)
 		if err != nil {
 			return struct{}{}, err
 		}
-		defer t.close()
-		g, err := t.newGrower()
-		if err != nil {
-			return struct{}{}, err
-		}
+		defer f.close()
 		if _, err := g.readGeometry(ctx); err != nil {
 			return struct{}{}, err
 		}
@@ -38,50 +34,41 @@ func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string)
 	return err
 }
 
-// checkHealth refuses a filesystem that has given up writing after an error: what
-// it keeps in memory, its size included, need not be on the device.
-//
-// A filesystem that was mounted writable and is read-only as a whole was made
-// so afterwards: mounting it read-only makes the mount read-only as well.
-// Newer kernels leave it writable by name and say "emergency_ro" (ext).
+// checkHealth returns an error if the filesystem has stopped writing after an error: its
+// state in memory, its size included, need not be on the device.
 func (f *mountedFilesystem) checkHealth() error {
 	switch {
 	case f.hasShutDown():
 		return newShutDownError(f.mountPoint, errors.New("the mount table lists it as shut down"))
 	case f.becameReadOnly():
-		return volume.Errorf(volume.KindPrecondition, "the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
+		return volume.Errorf(volume.KindPrecondition,
+			"the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
 			f.entry.FSType, f.mountPoint).
-			WithRemedy("stop the pods that use the volume, see that the storage below has room, " + repairCommand(Type(f.entry.FSType), f.devicePath) + ", and start them again; the kernel log of this node names the error")
+			WithRemedy("stop the pods that use the volume, check that the storage below has room " +
+				"(the kernel log of this node names the error), " +
+				Type(f.entry.FSType).repairCommand(f.device.Path()) + "; then start the pods again")
 	}
 	return nil
 }
 
-// hasShutDown reports whether the mount table lists the filesystem as shut
-// down, as newer kernels do.
+// hasShutDown reports whether the mount table lists the filesystem as shut down, as newer
+// kernels do.
 func (f *mountedFilesystem) hasShutDown() bool {
 	return slices.Contains(f.entry.SuperOptions, "shutdown")
 }
 
-// becameReadOnly reports whether an error has made the filesystem read-only.
+// becameReadOnly reports whether an error has made the filesystem read-only. Mounting a
+// filesystem read-only makes the mount read-only as well, so a writable mount of a
+// read-only filesystem shows that the filesystem changed afterwards. Newer kernels leave
+// ext "rw" and add "emergency_ro".
 func (f *mountedFilesystem) becameReadOnly() bool {
-	return slices.Contains(f.entry.SuperOptions, "emergency_ro") || f.entry.IsFilesystemReadOnly() && !slices.Contains(f.entry.Options, "ro")
+	return slices.Contains(f.entry.SuperOptions, "emergency_ro") ||
+		f.entry.IsFilesystemReadOnly() && !slices.Contains(f.entry.Options, "ro")
 }
 
-// checkHealth adds the error flag of ext: a growth that failed half-way leaves the
-// new size in memory, and the flag.
-func (e *extGrower) checkHealth() error {
-	if e.superblock.hasErrors() {
-		return e.flaggedError(nil)
-	}
-	return e.mountedFilesystem.checkHealth()
-}
-
-// growthFailedError explains an I/O error or a lack of space in the middle of a
-// growth, whose first writes to the new part are the first to need room in
-// thinly provisioned storage.
-func (f *mountedFilesystem) growthFailedError(err error) error {
-	return volume.Errorf(volume.KindPrecondition,
-		"the growth of the filesystem at %s failed: the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
-		f.mountPoint, f.devicePath, err).
-		WithRemedy("make room in the storage (the kernel log of this node names the error), then restart the pods that use the volume: it is checked, mounted anew, and grows then")
+// isShutDownErrno reports whether a filesystem answers with err when it has shut down or
+// its device is gone.
+func isShutDownErrno(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) ||
+		errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ESTALE)
 }

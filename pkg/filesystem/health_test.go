@@ -36,7 +36,7 @@ func TestGrowUnhealthy(t *testing.T) {
 	}{
 		{"ext with errors flagged", TypeExt4, flag, "errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0"},
 		{"ext emergency", TypeExt4, super("emergency_ro"), "has become read-only", "e2fsck -f /dev/loop0"},
-		{"ext shut down", TypeExt4, super("shutdown"), "has shut down", "mounted anew"},
+		{"ext shut down", TypeExt4, super("shutdown"), "has shut down", "mounted again"},
 		{"btrfs made read-only", TypeBtrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
 	} {
 		t.Run(tc.name+", full", func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestAlive(t *testing.T) {
 		{"ext4 shut down", TypeExt4, super("rw", "shutdown"), volume.KindPrecondition, "has shut down"},
 		{"btrfs made read-only", TypeBtrfs, super("rw", "ro"), volume.KindPrecondition, "has become read-only"},
 		{"btrfs EIO", TypeBtrfs, force("btrfsInfo"), volume.KindPrecondition, "has shut down"},
-		{"not mounted", TypeXFS, func(_ *fakeKernel, m *fakeMount) { m.st.root = false }, volume.KindPrecondition, "no filesystem is mounted"},
+		{"not mounted", TypeXFS, func(_ *fakeKernel, m *fakeMount) { m.st.isRoot = false }, volume.KindPrecondition, "no filesystem is mounted"},
 		{"device unreadable", TypeExt4, force("read"), volume.KindInternal, "cannot be read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestRealAlive(t *testing.T) {
 				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem", "e2fsck -f")
 			case TypeXFS:
 				shutDownFilesystem(t, target)
-				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted anew")
+				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted again")
 			default: // TestRealStorageFull breaks a btrfs
 			}
 		})

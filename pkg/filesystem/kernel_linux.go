@@ -1,12 +1,9 @@
 package filesystem
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -15,25 +12,12 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 )
 
-// linuxKernel is the kernel this program runs on.
+// linuxKernel is the running kernel.
 type linuxKernel struct{}
 
 func (linuxKernel) openMount(path string) (mountHandle, error) {
-	fd, err := openRetry(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	return mountFD(fd), nil
-}
-
-// openRetry repeats an open that a signal of the Go runtime interrupted.
-func openRetry(path string, flags int) (int, error) {
-	for {
-		fd, err := unix.Open(path, flags, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
+	f, err := os.OpenFile(path, unix.O_DIRECTORY, 0)
+	return openDir{f}, err
 }
 
 func (linuxKernel) statMount(path string) (mountStat, error) { return statx(unix.AT_FDCWD, path, 0) }
@@ -50,7 +34,7 @@ func statx(dir int, path string, flags int) (mountStat, error) {
 	}
 	if x.Mask&unix.STATX_MNT_ID != 0 && x.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		s.mountID = int(x.Mnt_id)
-		s.root = x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+		s.isRoot = x.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 	}
 	return s, nil
 }
@@ -63,10 +47,10 @@ func (linuxKernel) mounts() ([]Mount, error) {
 	mounts := make([]Mount, 0, len(infos))
 	for _, i := range infos {
 		mounts = append(mounts, Mount{
-			ID: i.ID, Parent: i.Parent, MountPoint: i.Mountpoint, Root: i.Root,
-			Device: blockdev.DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)}, FSType: i.FSType, Source: i.Source,
+			ID: i.ID, Parent: i.Parent, MountPoint: i.Mountpoint, Root: i.Root, FSType: i.FSType, Source: i.Source,
+			Device:  blockdev.DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)},
 			Options: splitOptions(i.Options), SuperOptions: splitOptions(i.VFSOptions),
-			IsShared: slices.ContainsFunc(strings.Fields(i.Optional), func(f string) bool { return strings.HasPrefix(f, "shared:") }),
+			IsShared: strings.HasPrefix(i.Optional, "shared:") || strings.Contains(i.Optional, " shared:"),
 		})
 	}
 	return mounts, nil
@@ -83,36 +67,16 @@ func (linuxKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	return blockdev.NumberOf(path)
 }
 
-func (linuxKernel) capabilities() (uint64, error) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, err
-	}
-	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), "CapEff:"); ok {
-			return strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		}
-	}
-	return 0, errors.New("/proc/self/status has no CapEff line")
+func (linuxKernel) capabilities() (uint32, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData // capabilities 0 to 31, and 32 to 63
+	err := unix.Capget(&header, &data[0])
+	return data[0].Effective, err
 }
 
-func (linuxKernel) statfs(path string) (fsStat, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return fsStat{}, err
-	}
-	return newFSStat(&st), nil
-}
-
-func newFSStat(st *unix.Statfs_t) fsStat {
-	unit := st.Frsize
-	if unit == 0 {
-		unit = st.Bsize
-	}
-	return fsStat{
-		magic: uint32(st.Type), flags: st.Flags, blockSize: unit, blocks: st.Blocks, free: st.Bfree, available: st.Bavail,
-		inodes: st.Files, inodesFree: st.Ffree,
-	}
+func (linuxKernel) statfs(path string) (st unix.Statfs_t, err error) {
+	err = unix.Statfs(path, &st)
+	return st, err
 }
 
 func (linuxKernel) mount(source, target, fstype string, flags uintptr, data string) error {
@@ -124,7 +88,7 @@ func (linuxKernel) bind(source, target string, set, unset uint64) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(fd) }() // takes the mount with it, unless it was moved
+	defer func() { _ = unix.Close(fd) }() // also removes the mount, unless it was moved
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: set, Attr_clr: unset}); err != nil {
 		return err
 	}
@@ -133,64 +97,54 @@ func (linuxKernel) bind(source, target string, set, unset uint64) error {
 
 func (linuxKernel) unmount(target string, flags int) error { return unix.Unmount(target, flags) }
 
-// mountFD is a descriptor of a directory on a mounted filesystem.
-type mountFD int
+// openDir is an open directory on a mounted filesystem.
+type openDir struct{ *os.File }
 
-func (fd mountFD) Close() error { return unix.Close(int(fd)) }
+func (d openDir) fd() int { return int(d.Fd()) }
 
-func (fd mountFD) stat() (mountStat, error) { return statx(int(fd), "", unix.AT_EMPTY_PATH) }
+func (d openDir) stat() (mountStat, error) { return statx(d.fd(), "", unix.AT_EMPTY_PATH) }
 
-func (fd mountFD) statfs() (fsStat, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(fd), &st); err != nil {
-		return fsStat{}, err
-	}
-	return newFSStat(&st), nil
+func (d openDir) statfs() (st unix.Statfs_t, err error) {
+	err = unix.Fstatfs(d.fd(), &st)
+	return st, err
 }
 
-func (fd mountFD) ext4Resize(blocks uint64) error {
-	_, err := ioctl(int(fd), ext4IOCResizeFS, &blocks)
+func (d openDir) ext4Resize(blocks uint64) error {
+	_, err := ioctl(d.fd(), ext4IOCResizeFS, &blocks)
 	return err
 }
 
-func (fd mountFD) xfsGeometry() (xfsGeometry, error) {
-	var g xfsFSOpGeom
-	_, err := ioctl(int(fd), xfsIOCFSGeometry, &g)
+func (d openDir) xfsGeometry() (g xfsGeometry, err error) {
+	_, err = ioctl(d.fd(), xfsIOCFSGeometry, &g)
 	if errors.Is(err, unix.ENOTTY) {
-		_, err = ioctl(int(fd), xfsIOCFSGeometryV4, &g)
+		_, err = ioctl(d.fd(), xfsIOCFSGeometryV4, &g)
 	}
-	if err != nil {
-		return xfsGeometry{}, err
-	}
-	return xfsGeometry{blockSize: g.blockSize, agBlocks: g.agBlocks, agCount: g.agCount, imaxpct: g.imaxpct, dataBlocks: g.dataBlocks}, nil
+	return g, err
 }
 
-func (fd mountFD) xfsGrow(blocks uint64, imaxpct uint32) error {
-	_, err := ioctl(int(fd), xfsIOCGrowFSData, &xfsGrowFSData{newBlocks: blocks, imaxpct: imaxpct})
+func (d openDir) xfsGrow(blocks uint64, imaxpct uint32) error {
+	_, err := ioctl(d.fd(), xfsIOCGrowFSData, &xfsGrowFSData{newBlocks: blocks, imaxpct: imaxpct})
 	return err
 }
 
-func (fd mountFD) btrfsInfo() (btrfsInfo, error) {
-	var a btrfsFSInfoArgs
-	if _, err := ioctl(int(fd), btrfsIOCFSInfo, &a); err != nil {
-		return btrfsInfo{}, err
-	}
-	return btrfsInfo{maxID: a.maxID, devices: a.numDevices, sectorSize: a.sectorSize}, nil
+func (d openDir) btrfsInfo() (info btrfsInfo, err error) {
+	_, err = ioctl(d.fd(), btrfsIOCFSInfo, &info)
+	return info, err
 }
 
-func (fd mountFD) btrfsDevice(id uint64) (btrfsDevice, error) {
+func (d openDir) btrfsDevice(id uint64) (btrfsDevice, error) {
 	a := btrfsDevInfoArgs{devID: id}
-	if _, err := ioctl(int(fd), btrfsIOCDevInfo, &a); err != nil {
+	if _, err := ioctl(d.fd(), btrfsIOCDevInfo, &a); err != nil {
 		return btrfsDevice{}, err
 	}
 	path, _, _ := bytes.Cut(a.path[:], []byte{0})
 	return btrfsDevice{id: a.devID, totalBytes: a.totalBytes, path: string(path)}, nil
 }
 
-func (fd mountFD) btrfsResize(spec string) (int, error) {
+func (d openDir) btrfsResize(argument string) (int, error) {
 	var a btrfsVolArgs
-	if copy(a.name[:len(a.name)-1], spec) < len(spec) {
+	if copy(a.name[:len(a.name)-1], argument) < len(argument) {
 		return 0, unix.ENAMETOOLONG
 	}
-	return ioctl(int(fd), btrfsIOCResize, &a)
+	return ioctl(d.fd(), btrfsIOCResize, &a)
 }

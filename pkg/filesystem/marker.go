@@ -7,9 +7,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// marker proves that a mkfs of ours was begun on a volume that was blank. It
-// lies on the node, outside of the volume, from before mkfs starts until the
-// finished filesystem was read back, or mkfs is known to have written nothing.
+// marker proves that a mkfs of this driver was begun on a volume that was blank. It is a
+// file on the node, outside of the volume. It exists from before mkfs starts until the
+// finished filesystem was read back, or until mkfs is known to have written nothing.
 type marker struct {
 	Type   Type        `json:"type"`
 	Device volume.Size `json:"deviceBytes"`
@@ -24,22 +24,30 @@ func readMarker(path string) (m marker, exists bool, err error) {
 	return statefile.ReadMarker[marker](path)
 }
 
-// writeMarker puts the marker in place so that it survives a power cut before
-// the first byte of mkfs is written.
+// writeMarker writes the marker. It returns once the marker would survive a power cut.
 func writeMarker(path string, m marker) error {
 	if path == "" {
 		return nil
 	}
-	return statefile.Write(path, m)
+	return markerError(statefile.Write(path, m))
 }
 
-// RemoveMarker removes the marker of a volume (FormatRequest.Marker), so that
-// it outlives neither the volume nor its use as something else, and returns
-// when that would survive a power cut. A path without a marker, and no path,
-// are a success. The error is of kind Internal.
+// RemoveMarker removes the marker of a volume (FormatRequest.Marker), and returns once the
+// removal would survive a power cut. Call it when the volume is deleted or used for
+// something else. It succeeds without a marker, and for the empty path. The error is of
+// kind Internal.
 func RemoveMarker(path string) error {
 	if path == "" {
 		return nil
 	}
 	return markerError(statefile.Remove(path))
+}
+
+// markerError adds a message to an error of the marker file.
+func markerError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return volume.Errorf(volume.KindInternal, "keep the record of a running mkfs: %w", err).
+		WithRemedy("check the state directory of the driver on this node")
 }

@@ -94,7 +94,7 @@ func TestMeasureShutDown(t *testing.T) {
 			t.Errorf("%s: %+v, %v", call, got, err)
 		}
 		if fs == TypeXFS {
-			wantError(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted anew")
+			wantError(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted again")
 		}
 		k.errors["openMount"] = []error{unix.EIO}
 		_, err = k.system().Measure(t.Context(), other, dir)
@@ -120,7 +120,7 @@ func TestMeasureErrors(t *testing.T) {
 	wantError(t, err, volume.KindInternal, "read the size", "")
 	_, err = s.Measure(t.Context(), k.addDevice("/dev/loop9", 9, volume.GiB), testMount)
 	wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
-	m.st.root = false
+	m.st.isRoot = false
 	_, err = s.Measure(t.Context(), k.device(), testMount)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted", "")
 }

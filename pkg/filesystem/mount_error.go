@@ -9,66 +9,70 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// mountError turns the errno of mount(2) into cause and remedy.
+// remedyContinues is the next step when ctx has ended before the kernel was done.
+const remedyContinues = "no action needed: the operation continues and the next retry picks it up"
+
+// mountError adds kind, cause and remedy to an error of Mount.
 func (s *System) mountError(ctx context.Context, req MountRequest, err error) error {
 	device := req.Device.Path()
 	e := volume.Errorf(volume.KindInternal, "mount %s (%s) at %s with options %q: %w",
 		device, req.Type, req.Target, strings.Join(req.Options, ","), err)
 	switch {
-	case isContextError(err):
+	case isContextError(err): // the kernel may be replaying the journal
 		e.Kind = volume.KindOf(err)
-		return e.WithRemedy("the kernel may still be replaying the journal; it is looked at again at the next try")
-	case errors.Is(err, unix.EBUSY): // by mkfs or e2fsck of an earlier call, for one: it passes
+		return e.WithRemedy(remedyContinues)
+	case errors.Is(err, unix.EBUSY): // for example by mkfs or e2fsck of an earlier call
 		e.Kind = volume.KindDeadline
-		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, " +
-			"find what uses the device or the target on this node (lsblk, fuser)")
-	case errors.Is(err, unix.EIO): // of a connection that comes back, or of a damaged filesystem
+		return e.WithRemedy(blockdev.InUseRemedy(device) + "; and the target: fuser -vm " + req.Target)
+	case errors.Is(err, unix.EIO): // the connection of the device may come back, or the filesystem is damaged
 		return e.WithRemedy("check the kernel log of this node and the connection of the volume; " +
-			"if the filesystem is damaged, " + repairCommand(req.Type, device))
+			"if the filesystem is damaged, " + req.Type.repairCommand(device))
 	}
-	remedy, refused := s.explainRefusal(ctx, req, err)
-	if refused {
+	remedy, isRefused := s.explainRefusal(ctx, req, err)
+	if isRefused {
 		e.Kind = volume.KindPrecondition
 	}
 	return e.WithRemedy(remedy)
 }
 
-// explainRefusal says why the kernel will never mount this filesystem in this way,
-// and what to do.
-func (s *System) explainRefusal(ctx context.Context, req MountRequest, err error) (remedy string, refused bool) {
-	device := req.Device.Path()
+// explainRefusal returns the next step for an errno of mount(2). It reports whether the
+// kernel will never mount this filesystem in this way.
+func (s *System) explainRefusal(ctx context.Context, req MountRequest, err error) (remedy string, isRefused bool) {
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
 		if remedy, ok := s.explainBlockSizes(ctx, req.Device); ok {
 			return remedy, true
 		}
-		return "the kernel refuses an option or the filesystem itself; its log on this node says which", true
+		return "check the kernel log of this node, which says whether the kernel refuses an option " +
+			"or the filesystem itself", true
 	case errors.Is(err, unix.EUCLEAN):
-		return "the filesystem is damaged: " + repairCommand(req.Type, device), true
+		return "the filesystem is damaged: " + req.Type.repairCommand(req.Device.Path()), true
 	case errors.Is(err, unix.ENODEV):
-		return fmt.Sprintf("the kernel of this node lacks %s: load its module", req.Type), true
+		return fmt.Sprintf("the kernel of this node lacks %s: load its module: modprobe %s", req.Type, req.Type), true
 	case errors.Is(err, unix.EEXIST) && req.Type == TypeBtrfs:
-		return "a filesystem of the same UUID is mounted on this node (origin and clone); use another node or Linux 6.7", true
+		return "use another node, or Linux 6.7: a filesystem of the same UUID is mounted on this node " +
+			"(origin and clone)", true
 	case errors.Is(err, unix.EROFS) && RequestsReadOnly(req.Options):
-		return "its journal holds changes that must be written first, and the device is read-only: " +
-			"stage the volume once for writing (attached writable), then read-only again", true
+		return "stage the volume once for writing (attached writable), then read-only again: " +
+			"its journal holds changes that must be written first, but the device is read-only", true
 	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES):
-		if ro, roErr := req.Device.IsReadOnly(); roErr == nil && !ro {
-			return "the device is writable, but the kernel of this node can only read the filesystem (its log says why): " +
-				"use a node with a newer kernel, or mount it read-only", true
+		if isReadOnly, readErr := req.Device.IsReadOnly(); readErr == nil && !isReadOnly {
+			return "use a node with a newer kernel, or mount it read-only: the device is writable, " +
+				"but the kernel of this node can only read the filesystem (its log says why)", true
 		}
-		return "the device is read-only: mount it read-only, or attach it writable", true
+		return "mount it read-only, or attach it writable: the device is read-only", true
 	}
-	return "the kernel log of this node names the cause", false
+	return "check the kernel log of this node, which names the cause", false
 }
 
-// explainBlockSizes recognizes a filesystem whose blocks do not fit: those of the
-// device are larger, as those of a disk with 4096-byte sectors are for an XFS
-// that was made on one with 512; or the kernel's pages are smaller. The kernel
-// says EINVAL or ENOSYS to that.
+// explainBlockSizes returns the next step for a filesystem whose blocks do not fit, which
+// the kernel refuses with EINVAL or ENOSYS. The blocks of the device can be too large, as
+// those of a disk with sectors of 4096 bytes are for an XFS that was made on one of 512; or
+// the kernel's pages can be too small. It reports false if the blocks fit.
 func (s *System) explainBlockSizes(ctx context.Context, dev Device) (remedy string, ok bool) {
 	sizes, err := awaitDeviceRead(ctx, s, dev, func() (blockSizes, error) { return readBlockSizes(dev) })
 	page := volume.Size(os.Getpagesize())
@@ -87,11 +91,11 @@ func (s *System) explainBlockSizes(ctx context.Context, dev Device) (remedy stri
 	return "", false
 }
 
-// blockSizes are those of a filesystem and of its device.
+// blockSizes are those of a filesystem and of its device, in bytes.
 type blockSizes struct {
-	unit   volume.Size // what the filesystem reads and writes at least
-	block  volume.Size
-	device volume.Size
+	unit   volume.Size // the smallest unit that the filesystem reads and writes
+	block  volume.Size // a block of the filesystem
+	device volume.Size // a block of the device
 }
 
 func readBlockSizes(dev Device) (blockSizes, error) {
@@ -115,29 +119,38 @@ func readBlockSizes(dev Device) (blockSizes, error) {
 	return blockSizes{}, errors.New("no filesystem")
 }
 
-func repairCommand(t Type, device string) string {
-	switch {
-	case t.IsExt():
-		return "unmount it everywhere and run e2fsck -f " + device
-	case t == TypeXFS:
-		return "unmount it everywhere and run xfs_repair " + device
-	default:
-		return "unmount it everywhere and run btrfs check " + device
-	}
-}
-
-// bindError turns the errno of a bind mount into cause and remedy.
+// bindError adds kind, cause and remedy to an error of Bind.
 func bindError(req BindRequest, err error) error {
 	e := volume.Errorf(volume.KindInternal, "bind %s to %s with options %q: %w",
 		req.Source, req.Target, strings.Join(req.Options, ","), err)
 	switch {
 	case isContextError(err):
 		e.Kind = volume.KindOf(err)
-		return e.WithRemedy("the kernel may still be at work; it is looked at again at the next try")
+		return e.WithRemedy(remedyContinues)
 	case errors.Is(err, unix.EBUSY):
 		e.Kind = volume.KindDeadline
-		return e.WithRemedy("Kubernetes retries this automatically; if it stays so, " +
-			"find what uses the target on this node (fuser)")
+		return e.WithRemedy("no action needed: Kubernetes retries this automatically; " +
+			"if it lasts, find what uses the target, on this node: fuser -vm " + req.Target)
 	}
-	return e.WithRemedy("the kernel log of this node names the cause")
+	return e.WithRemedy("check the kernel log of this node, which names the cause")
+}
+
+// unmountError adds kind, cause and remedy to an error of Unmount.
+func unmountError(m Mount, err error) error {
+	e := volume.Errorf(volume.KindInternal, "unmount %s (%s of %s): %w", m.MountPoint, m.FSType, m.Source, err)
+	var known *volume.Error
+	switch {
+	case errors.As(err, &known):
+		e.Kind, e.Msg = known.Kind, fmt.Sprintf("unmount %s (%s of %s): %s", m.MountPoint, m.FSType, m.Source, known.Msg)
+		return e.WithRemedy(known.Remedy)
+	case isContextError(err): // the kernel writes back data
+		e.Kind = volume.KindOf(err)
+		return e.WithRemedy(remedyContinues)
+	case errors.Is(err, unix.EBUSY):
+		e.Kind = volume.KindDeadline
+		return e.WithRemedy("no action needed: Kubernetes retries this automatically; if it lasts, " +
+			"the filesystem is being grown, or a process has files open below the mount point: " +
+			"find it, on this node: fuser -vm " + m.MountPoint)
+	}
+	return e
 }

@@ -13,71 +13,74 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+// Mount is one line of the mount table, /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
 	ID, Parent   int
 	MountPoint   string                // without symbolic links
-	Root         string                // what of the filesystem is mounted; "/" is all of it
+	Root         string                // the part of the filesystem that is mounted; "/" is all of it
 	Device       blockdev.DeviceNumber // anonymous (major 0) for btrfs
-	FSType       string                // as the kernel names it
+	FSType       string                // the kernel's name
 	Source       string                // as given to mount
 	Options      []string              // of this mount
 	SuperOptions []string              // of the filesystem, shared by all its mounts
-	IsShared     bool                  // mounts made below it appear in its peers, too (mount_namespaces(7))
-	// DeviceNode is the number of the block device whose node is mounted, which is how
-	// raw volumes are published; zero: it is no such node. Only FindMount and
-	// MountsOf fill it in, from the inode: a directory or a file of the same
-	// tmpfs is no node, whatever the mount table shows of it.
+	IsShared     bool                  // mounts made below it also appear in its peers (mount_namespaces(7))
+	// DeviceNode is the number of the block device whose node is mounted, which is how raw
+	// volumes are published; zero if no node is mounted. Only FindMount and MountsOf set it.
+	// They read it from the inode, because the mount table shows a directory or a file of
+	// the same tmpfs in the same way.
 	DeviceNode blockdev.DeviceNumber
 }
 
 // IsDeviceNode reports whether m shows the node of a block device, not a filesystem.
 func (m Mount) IsDeviceNode() bool { return m.DeviceNode != blockdev.DeviceNumber{} }
 
-// IsStaleDeviceNode reports whether m shows the node of a block device that has been
-// removed since: its disk was pulled out under the pod. The node still has its
-// number, which the kernel may have given to another disk by now; what it led
-// to, it does not lead to any more. The kernel marks the root of such a mount
-// (dentry_path in fs/d_path.c), and that of a removed directory just so.
+// IsStaleDeviceNode reports whether m shows the node of a block device that was removed
+// after the mount: its disk was pulled out under the pod. The node keeps its number, which
+// the kernel may have given to another disk since, but it no longer leads to any device.
+// The kernel marks the root of a mount whose file was removed (dentry_path in fs/d_path.c).
 func (m Mount) IsStaleDeviceNode() bool {
-	return m.IsDeviceNode() && strings.HasSuffix(m.Root, deletedRoot)
+	return m.IsDeviceNode() && strings.HasSuffix(m.Root, deletedSuffix)
 }
 
-const deletedRoot = "//deleted"
+const deletedSuffix = "//deleted"
 
-// isSame reports whether o is the same mount, read at another time. The kernel
-// gives the id of a mount that is gone to the next one, so it is not enough.
+// isSame reports whether o is the same mount, read at another time. The kernel gives the id
+// of a removed mount to the next one, so the id alone does not tell.
 func (m Mount) isSame(o Mount) bool {
 	return m.ID == o.ID && m.MountPoint == o.MountPoint && m.Device == o.Device
 }
 
-// IsReadOnly tells whether nothing can be written through this mount: the mount
-// or the whole filesystem is read-only. An ext filesystem that an error has
-// made read-only need not show it here.
+// isCoveredBy reports whether o is mounted on top of m.
+func (m Mount) isCoveredBy(o Mount) bool {
+	return o.Parent == m.ID && o.ID != m.ID && o.MountPoint == m.MountPoint
+}
+
+// IsReadOnly reports whether nothing can be written through this mount: the mount or the
+// whole filesystem is read-only. An ext filesystem that an error has made read-only may
+// still be shown as writable.
 func (m Mount) IsReadOnly() bool {
 	return slices.Contains(m.Options, "ro") || m.IsFilesystemReadOnly()
 }
 
-// IsFilesystemReadOnly tells whether the whole filesystem is mounted read-only.
+// IsFilesystemReadOnly reports whether the whole filesystem is read-only.
 func (m Mount) IsFilesystemReadOnly() bool { return slices.Contains(m.SuperOptions, "ro") }
 
-// FindMount returns the topmost mount whose mount point is exactly path, after
-// symbolic links. A directory (or file) on which nothing is mounted, and a
-// path that does not exist, are no mounts: never the filesystem that contains
-// the path is returned. A mount that lies hidden under a later mount on a
-// parent directory is not found, as it is not reachable.
+// FindMount returns the topmost mount whose mount point is exactly path, after symbolic
+// links. It reports false for a path on which nothing is mounted, and for a path that does
+// not exist; it never returns the mount that contains the path. It does not find a mount
+// that a later mount on a directory above hides, which nobody can reach.
 //
-// It also finds the mount of a filesystem that has shut down and answers
-// every access with EIO.
+// It also finds the mount of a filesystem that has shut down and answers every access with
+// EIO. The error is of kind Internal.
 func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 	path, st, err := s.resolveMountPoint(path)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return Mount{}, false, nil
 	case err != nil && !isShutDownErrno(err):
-		return Mount{}, false, volume.Errorf(volume.KindInternal, "look at %s: %w", path, err)
+		return Mount{}, false, volume.Errorf(volume.KindInternal, "check what is mounted at %s: %w", path, err)
 	}
-	if err == nil && st.mountID != 0 && !st.root {
+	if err == nil && st.mountID != 0 && !st.isRoot {
 		return Mount{}, false, nil
 	}
 	mounts, err := s.readMounts()
@@ -86,8 +89,7 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 	}
 	if st.mountID != 0 {
 		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID })
-		if i < 0 {
-			// The mount went between the two looks.
+		if i < 0 { // it was unmounted in between
 			return Mount{}, false, nil
 		}
 		m, mounted = mounts[i], true
@@ -100,14 +102,8 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 	return m, mounted, nil
 }
 
-// isShutDownErrno tells whether err is what a filesystem answers whose device is gone.
-func isShutDownErrno(err error) bool {
-	return errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) ||
-		errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ESTALE)
-}
-
-// resolveMountPoint resolves path and looks at it. Of a dead filesystem only the parent
-// directory can be resolved.
+// resolveMountPoint resolves the symbolic links of path, and calls statMount for it. Of a
+// filesystem that has shut down only the parent directory can be resolved.
 func (s *System) resolveMountPoint(path string) (string, mountStat, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -128,33 +124,26 @@ func (s *System) resolveMountPoint(path string) (string, mountStat, error) {
 	return filepath.Join(parent, filepath.Base(abs)), mountStat{}, err
 }
 
-// findTopmost picks, of the mounts stacked on one path, the one no other of them
-// is mounted on.
+// findTopmost returns the mount at path that no other mount at path covers. It is the way
+// for kernels that do not report mount ids.
 func findTopmost(mounts []Mount, path string) (Mount, bool) {
-	var stack []Mount
-	for _, m := range mounts {
-		if m.MountPoint == path {
-			stack = append(stack, m)
-		}
+	i := slices.IndexFunc(mounts, func(m Mount) bool {
+		return m.MountPoint == path && !slices.ContainsFunc(mounts, m.isCoveredBy)
+	})
+	if i < 0 {
+		return Mount{}, false
 	}
-	for _, m := range stack {
-		covered := slices.ContainsFunc(stack, func(o Mount) bool { return o.Parent == m.ID && o.ID != m.ID })
-		if !covered {
-			return m, true
-		}
-	}
-	return Mount{}, false
+	return mounts[i], true
 }
 
-// MountsOf returns every mount of the filesystem on a block device, and every
-// bind mount of a node of the device (see Mount.DeviceNode), which is how raw block
-// volumes are published. Mounts that are hidden below others are among them.
-// Kinds: Internal; Deadline or Canceled when ctx ended first.
+// MountsOf returns every mount of the filesystem on a block device, and every bind mount of
+// a node of the device (see Mount.DeviceNode), which is how raw volumes are published. It
+// also returns mounts that are hidden below others. Kinds: Internal; Deadline or Canceled
+// when ctx ended first.
 func (s *System) MountsOf(ctx context.Context, device blockdev.DeviceNumber) ([]Mount, error) {
 	number := device.String()
-	return awaitCall(ctx, s, "mounts of "+number, "the mounts of device "+number+" were not found in time", number, func() ([]Mount, error) {
-		return s.mountsOf(device)
-	})
+	message := "the mounts of device " + number + " were not found in time"
+	return awaitCall(ctx, s, "mounts of "+number, message, number, func() ([]Mount, error) { return s.mountsOf(device) })
 }
 
 func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
@@ -162,35 +151,35 @@ func (s *System) mountsOf(number blockdev.DeviceNumber) ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	var of []Mount
+	var found []Mount
 	for _, m := range mounts {
 		if m.canBeDeviceNode() {
 			if m.DeviceNode, err = s.deviceNodeOf(m, mounts); err != nil {
-				return nil, volume.Errorf(volume.KindInternal, "look at what is mounted at %s: %w", m.MountPoint, err)
+				return nil, volume.Errorf(volume.KindInternal, "check what is mounted at %s: %w", m.MountPoint, err)
 			}
 		}
-		holds, err := s.isOnDevice(m, number)
+		isOnDevice, err := s.isOnDevice(m, number)
 		if err != nil {
-			return nil, volume.Errorf(volume.KindInternal, "look at the device %s of the mount at %s: %w", m.Source, m.MountPoint, err)
+			return nil, volume.Errorf(volume.KindInternal, "find the device %s of the mount at %s: %w",
+				m.Source, m.MountPoint, err)
 		}
-		if holds {
-			of = append(of, m)
+		if isOnDevice {
+			found = append(found, m)
 		}
 	}
-	return of, nil
+	return found, nil
 }
 
-// canBeDeviceNode reports whether m can be a device node at all. Device nodes are in
-// a devtmpfs, or in the tmpfs that a container has as its /dev.
+// canBeDeviceNode reports whether m can show a device node. Device nodes are in a devtmpfs,
+// or in the tmpfs that is the /dev of a container.
 func (m Mount) canBeDeviceNode() bool {
 	return (m.FSType == "devtmpfs" || m.FSType == "tmpfs") && m.Root != "/"
 }
 
-// deviceNodeOf returns the number of the block device whose node m shows, or zero.
-// A mount that is hidden below others is read where the whole filesystem is
-// mounted. Where that is nowhere, the node cannot be read from here and counts
-// as none, although a process in another mount namespace (a pod that got the
-// node as a raw volume) may still use it.
+// deviceNodeOf returns the number of the block device whose node m shows, or zero. A node
+// that is hidden below other mounts is read where the whole filesystem is mounted. If that
+// is nowhere, the node cannot be read here and counts as none, although a process in another
+// mount namespace (a pod that got the node as a raw volume) may still use it.
 func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, error) {
 	st, err := s.kernel.statMount(m.MountPoint)
 	switch {
@@ -200,7 +189,7 @@ func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, e
 		return blockdev.DeviceNumber{}, err
 	}
 	for _, whole := range mounts {
-		if whole.Device != m.Device || whole.Root != "/" || strings.HasSuffix(m.Root, deletedRoot) {
+		if whole.Device != m.Device || whole.Root != "/" || strings.HasSuffix(m.Root, deletedSuffix) {
 			continue
 		}
 		st, err := s.kernel.statMount(filepath.Join(whole.MountPoint, m.Root))
@@ -214,14 +203,14 @@ func (s *System) deviceNodeOf(m Mount, mounts []Mount) (blockdev.DeviceNumber, e
 	return blockdev.DeviceNumber{}, nil
 }
 
-// isUnreachable reports whether err says that a path leads to nothing, or ends
-// at a filesystem that is dead: a mount below it is hidden.
+// isUnreachable reports whether err says that a path does not exist, or that it ends at a
+// filesystem that has shut down: a mount below that is hidden.
 func isUnreachable(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || isShutDownErrno(err)
 }
 
-// isOnDevice reports whether m is a mount of the device's filesystem or of a node
-// of the device.
+// isOnDevice reports whether m is a mount of the device's filesystem or of a node of the
+// device.
 func (s *System) isOnDevice(m Mount, device blockdev.DeviceNumber) (bool, error) {
 	if m.Device == device || m.DeviceNode == device {
 		return true, nil
@@ -229,12 +218,12 @@ func (s *System) isOnDevice(m Mount, device blockdev.DeviceNumber) (bool, error)
 	if m.FSType != string(TypeBtrfs) {
 		return false, nil
 	}
-	// The device number of btrfs is anonymous; its source tells the device.
-	n, err := s.kernel.deviceNumber(m.Source)
+	// The device number of btrfs is anonymous; its source is the path of the device.
+	number, err := s.kernel.deviceNumber(m.Source)
 	if isUnreachable(err) || errors.Is(err, unix.ENOTBLK) {
 		return false, nil
 	}
-	return n == device, err
+	return number == device, err
 }
 
 func (s *System) readMounts() ([]Mount, error) {

@@ -31,14 +31,14 @@ func TestParseMountFlags(t *testing.T) {
 		{[]string{`context="system_u:object_r:container_file_t:s0:c1,c2"`, "sync"}, unix.MS_SYNCHRONOUS, `context="system_u:object_r:container_file_t:s0:c1,c2"`},
 		{[]string{"", "comment=ro", "nouuid"}, 0, "nouuid"},
 	} {
-		if flags, data := parseMountFlags(tc.options); flags != tc.flags || data != tc.data {
+		if flags, data := parseMountOptions(tc.options); flags != tc.flags || data != tc.data {
 			t.Errorf("%q: %#x %q, want %#x %q", tc.options, flags, data, tc.flags, tc.data)
 		}
 	}
 }
 
 func TestKeptFlags(t *testing.T) {
-	st := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOATIME | unix.ST_NODIRATIME | unix.ST_RELATIME | stNoSymFollow | 0x20)
+	st := int64(unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_NOATIME | unix.ST_NODIRATIME | unix.ST_RELATIME | 0x2000 | 0x20) // 0x2000 is ST_NOSYMFOLLOW
 	want := uintptr(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME | unix.MS_NOSYMFOLLOW)
 	if got := remountFlags(st); got != want {
 		t.Errorf("%#x, want %#x", got, want)
@@ -56,11 +56,11 @@ func TestStructSizes(t *testing.T) {
 		size    uintptr
 	}{
 		{"EXT4_IOC_RESIZE_FS", ext4IOCResizeFS, 8},
-		{"XFS_IOC_FSGEOMETRY", xfsIOCFSGeometry, unsafe.Sizeof(xfsFSOpGeom{})},
+		{"XFS_IOC_FSGEOMETRY", xfsIOCFSGeometry, unsafe.Sizeof(xfsGeometry{})},
 		{"XFS_IOC_FSGROWFSDATA", xfsIOCGrowFSData, unsafe.Sizeof(xfsGrowFSData{})},
 		{"BTRFS_IOC_RESIZE", btrfsIOCResize, unsafe.Sizeof(btrfsVolArgs{})},
 		{"BTRFS_IOC_DEV_INFO", btrfsIOCDevInfo, unsafe.Sizeof(btrfsDevInfoArgs{})},
-		{"BTRFS_IOC_FS_INFO", btrfsIOCFSInfo, unsafe.Sizeof(btrfsFSInfoArgs{})},
+		{"BTRFS_IOC_FS_INFO", btrfsIOCFSInfo, unsafe.Sizeof(btrfsInfo{})},
 	} {
 		if encoded := uintptr(tc.request >> 16 & 0x3FFF); encoded != tc.size {
 			t.Errorf("%s: struct of %d bytes, the kernel expects %d", tc.name, tc.size, encoded)
@@ -95,11 +95,11 @@ func TestMountErrors(t *testing.T) {
 		kind   volume.Kind
 		remedy string
 	}{
-		{TypeExt4, unix.EINVAL, volume.KindPrecondition, "its log on this node"},
+		{TypeExt4, unix.EINVAL, volume.KindPrecondition, "kernel refuses an option or the filesystem itself"},
 		{TypeExt4, unix.EUCLEAN, volume.KindPrecondition, "e2fsck -f /dev/loop0"},
 		{TypeXFS, unix.EUCLEAN, volume.KindPrecondition, "xfs_repair /dev/loop0"},
 		{TypeBtrfs, unix.EIO, volume.KindInternal, "btrfs check /dev/loop0"},
-		{TypeXFS, unix.ENOSYS, volume.KindPrecondition, "its log on this node"},
+		{TypeXFS, unix.ENOSYS, volume.KindPrecondition, "kernel refuses an option or the filesystem itself"},
 		{TypeXFS, unix.ENODEV, volume.KindPrecondition, "lacks xfs"},
 		{TypeBtrfs, unix.EEXIST, volume.KindPrecondition, "same UUID"},
 		{TypeExt4, unix.EROFS, volume.KindPrecondition, "newer kernel"},
@@ -174,8 +174,8 @@ func TestInterruptible(t *testing.T) {
 	}
 	k := newFakeKernel(t)
 	err := k.system().mountError(t.Context(), MountRequest{Device: k.addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: TypeXFS}, context.DeadlineExceeded)
-	wantError(t, err, volume.KindDeadline, "mount /dev/loop0", "next try")
-	wantError(t, unmountError(Mount{MountPoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t", "next try")
+	wantError(t, err, volume.KindDeadline, "mount /dev/loop0", "next retry")
+	wantError(t, unmountError(Mount{MountPoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t", "next retry")
 }
 
 // TestBind: one step, and nothing is ever seen without its flags.
@@ -225,7 +225,7 @@ func TestBindOldKernel(t *testing.T) {
 		t.Errorf("a bind mount without its flags stays: %q", k.calls)
 	}
 	k.errors["mount"], k.errors["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
-	wantError(t, s.Bind(t.Context(), req), volume.KindDeadline, "taking the bind mount back failed", "uses the target")
+	wantError(t, s.Bind(t.Context(), req), volume.KindDeadline, "removing the bind mount failed", "uses the target")
 	k.calls, k.errors["mount"] = nil, []error{unix.ENOENT}
 	wantError(t, s.Bind(t.Context(), req), volume.KindInternal, "no such file", "")
 }
@@ -269,21 +269,21 @@ func TestFindMountOldKernelAndDead(t *testing.T) {
 	}
 	find("mount", dir, true)
 	find("symbolic link", link, true)
-	m.st.root = false
+	m.st.isRoot = false
 	find("no mount root", dir, false)
 	m.st.mountID = 0 // a kernel before 5.8
 	find("old kernel", dir, true)
 	k.errors["statMount"] = []error{unix.EIO}
 	find("shut down", dir, true)
 	find("missing", filepath.Join(dir, "missing"), false)
-	m.st = mountStat{mountID: 999, root: true}
+	m.st = mountStat{mountID: 999, isRoot: true}
 	find("gone in between", dir, false)
 	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, _, err = s.FindMount(dir)
 	wantError(t, err, volume.KindInternal, "mount table", "")
 	k.errors["statMount"] = []error{unix.EACCES}
 	_, _, err = s.FindMount(dir)
-	wantError(t, err, volume.KindInternal, "look at "+dir, "")
+	wantError(t, err, volume.KindInternal, "check what is mounted at "+dir, "")
 }
 
 // TestPropagatesOldKernel: without mount ids the mount is found by its path.
@@ -313,7 +313,7 @@ func TestPropagatesOldKernel(t *testing.T) {
 	wantError(t, err, volume.KindInternal, "mount table", "")
 	k.errors["statMount"] = []error{unix.EIO}
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
-	wantError(t, err, volume.KindInternal, "look for the mount that contains "+dir, "")
+	wantError(t, err, volume.KindInternal, "find the mount that contains "+dir, "")
 }
 
 func TestUnmountErrors(t *testing.T) {
@@ -339,7 +339,7 @@ func TestUnmountErrors(t *testing.T) {
 	fail("statMount", unix.EACCES, volume.KindInternal, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, m), volume.KindCanceled, "unmount "+dir, "next try")
+	wantError(t, s.Unmount(ctx, m), volume.KindCanceled, "unmount "+dir, "next retry")
 	before := len(k.calls)
 	k.dirs[dir].st.mountID = 999
 	wantError(t, s.Unmount(t.Context(), m), volume.KindPrecondition, "hides it", "unmount that first")

@@ -9,7 +9,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// State is the answer of Probe.
+// State is the sort of content that Probe finds.
 type State uint8
 
 // The states of a device that could be read.
@@ -18,41 +18,27 @@ const (
 	StateBlank State = iota + 1
 	// StateFormatted: a filesystem of a known Type.
 	StateFormatted
-	// StateForeign: something else; it must not be touched.
+	// StateForeign: something else, which must not be touched.
 	StateForeign
 )
 
-// String returns the state's name as used in logs.
-func (st State) String() string {
-	switch st {
-	case StateBlank:
-		return "blank"
-	case StateFormatted:
-		return "formatted"
-	case StateForeign:
-		return "foreign"
-	default:
-		return fmt.Sprintf("state(%d)", uint8(st))
-	}
-}
-
-// Signature is what a device holds.
+// Signature describes the content of a device.
 type Signature struct {
 	State State
-	// Type is the filesystem of a Formatted device, or of one that is Foreign
-	// because the superblock is damaged.
+	// Type is the filesystem of a formatted device, or that of a foreign device with a
+	// damaged superblock.
 	Type Type
-	// IsComplete is false for a Formatted device whose mkfs did not finish.
+	// IsComplete is false for a formatted device whose mkfs did not finish.
 	IsComplete bool
-	// Size is what the superblock of a Formatted device claims.
+	// Size is the size in the superblock of a formatted device.
 	Size volume.Size
-	// Content says what a Foreign device holds: "LUKS encryption", "partition
-	// table (GPT)", or "unknown data" when nothing was recognized.
+	// Content says what a foreign device holds: "LUKS encryption", "partition table (GPT)",
+	// or "unknown data" when nothing was recognized.
 	Content string
-	// IsRecognized is true for a Foreign device whose content was recognized.
+	// IsRecognized is true for a foreign device whose content was recognized.
 	IsRecognized bool
-	// IsRandom is true for unknown data that cannot be told from random bytes:
-	// how the unwritten sectors of an encrypted volume look from inside.
+	// IsRandom is true for unknown data that cannot be told from random bytes: the unwritten
+	// sectors of an encrypted volume look so.
 	IsRandom bool
 }
 
@@ -72,28 +58,37 @@ func (sig Signature) String() string {
 	}
 }
 
-// unknownContent is the name of what has no known signature.
-const unknownContent = "unknown data"
+// holdsComplete reports whether the device holds a complete filesystem of type t.
+func (sig Signature) holdsComplete(t Type) bool {
+	return sig.State == StateFormatted && sig.IsComplete && sig.Type == t
+}
 
-// probeLength is how much is read at either end of a device.
-const probeLength = 1 << 20
+// foreign returns the signature of recognized content that must not be touched.
+func foreign(content string) Signature {
+	return Signature{State: StateForeign, Content: content, IsRecognized: true}
+}
 
-// metadataLength is where the first user data of a filesystem can lie: before it
-// are the group descriptors of ext and the group headers and roots of XFS.
-const metadataLength = 8 << 10
+const (
+	// unknownContent is the Content of a device without a known signature.
+	unknownContent = "unknown data"
+	// probeLength is how much is read at either end of a device, in bytes.
+	probeLength = 1 << 20
+	// metadataLength is where the first user data of a filesystem can lie, in bytes: the group
+	// descriptors of ext, and the group headers and roots of XFS, lie before it.
+	metadataLength = 8 << 10
+)
 
-// Probe reads the superblocks of a block device itself and tells apart a
-// known filesystem, a blank device and foreign data. A device that cannot be
-// read is an error (Internal; Deadline or Canceled when it does not answer
-// within ctx), never Blank.
+// Probe reads the superblocks of a block device itself, and tells a known filesystem, a
+// blank device and foreign data apart. A device that cannot be read is an error, never
+// blank. The device may be mounted.
 //
-// Before it calls a device blank it reads the first and the last MiB, the
-// places where backup superblocks lie, and 4 KiB at every 1/256 of the device;
-// up to 16 MiB it reads everything. So any run of bytes other than zero that
-// is longer than 1/256 of the device is found, wherever it lies. Less than
-// that in the middle of a device, without a signature, may be missed: a raw
-// device that was ever given to somebody must not be formatted on the word of
-// Probe alone. The device may be mounted.
+// Before it calls a device blank, Probe reads the first and the last MiB, the places of
+// backup superblocks, and 4 KiB at every 1/256 of the device; it reads all of a device of up
+// to 16 MiB. So it finds every run of bytes other than zero that is longer than 1/256 of the
+// device. It may miss a shorter run without a signature in the middle of the device: do not
+// format a raw device that was ever given to a user only because Probe calls it blank.
+//
+// Kinds: Internal; Deadline or Canceled when the device does not answer before ctx ends.
 func (s *System) Probe(ctx context.Context, dev Device) (Signature, error) {
 	return awaitDeviceRead(ctx, s, dev, func() (Signature, error) {
 		size, err := sizeOf(dev)
@@ -127,11 +122,12 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 		if err := ctx.Err(); err != nil {
 			return Signature{}, err
 		}
-		sample, err := readArea(r, span.at, span.length)
+		sample, err := readArea(r, span.offset, span.length)
 		if err != nil {
 			return Signature{}, err
 		}
-		blank, random = blank && isZero(sample), random && (len(sample) < sampleLength || isUniform(sample))
+		blank = blank && isZero(sample)
+		random = random && (len(sample) < sampleLength || isUniform(sample))
 	}
 	if blank {
 		return Signature{State: StateBlank}, nil
@@ -139,37 +135,37 @@ func probe(ctx context.Context, r io.ReaderAt, size int64) (Signature, error) {
 	return Signature{State: StateForeign, Content: unknownContent, IsRandom: random}, nil
 }
 
-// recognize looks for signatures at both ends of a device.
+// recognize looks for signatures at both ends of a device. It reports false if it finds none.
 func recognize(head, tail []byte, size int64) (Signature, bool) {
 	fs, isFS := findFilesystem(head)
 	searched := head
 	if isFS {
-		// Farther in, a filesystem may have user data, which may be anything.
+		// Behind its metadata a filesystem has user data, which can look like anything.
 		searched = head[:min(len(head), metadataLength)]
 	}
 	other := findMagic(searched, foreignMagics())
 	switch {
 	case isFS && other != "" && fs.State == StateFormatted:
-		// Two owners claim the device: neither mounting nor formatting is safe.
-		return Signature{State: StateForeign, Content: fmt.Sprintf("both %s and a signature of %s", fs.Type, other), IsRecognized: true}, true
+		// Neither mounting nor formatting is safe, because something else claims the device too.
+		return foreign(fmt.Sprintf("both %s and a signature of %s", fs.Type, other)), true
 	case isFS:
 		return fs, true
 	case other != "":
-		return Signature{State: StateForeign, Content: other, IsRecognized: true}, true
+		return foreign(other), true
 	case hasMBR(head):
-		return Signature{State: StateForeign, Content: "partition table (MBR)", IsRecognized: true}, true
+		return foreign("partition table (MBR)"), true
 	}
 	if other := findMagic(tail, foreignTailMagics()); other != "" {
-		return Signature{State: StateForeign, Content: other, IsRecognized: true}, true
+		return foreign(other), true
 	}
 	if hasMDSuperblock(tail, size) {
-		return Signature{State: StateForeign, Content: "MD RAID member", IsRecognized: true}, true
+		return foreign("MD RAID member"), true
 	}
 	return Signature{}, false
 }
 
-// findFilesystem looks for the superblocks of ext, XFS and btrfs. A magic
-// number with impossible fields behind it is foreign: something was there.
+// findFilesystem looks for the superblocks of ext, XFS and btrfs, and reports false if there
+// is none. A superblock with impossible fields is foreign: a filesystem was there.
 func findFilesystem(head []byte) (Signature, bool) {
 	var found []Signature
 	if b := subslice(head, 0, xfsLength); hasXFSMagic(b) {
@@ -181,7 +177,7 @@ func findFilesystem(head []byte) (Signature, bool) {
 		if t, isFS := e.fsType(); isFS {
 			found = append(found, filesystemSignature(t, e.isComplete(), e.size(), ok))
 		} else {
-			found = append(found, Signature{State: StateForeign, Content: "external ext journal", IsRecognized: true})
+			found = append(found, foreign("external ext journal"))
 		}
 	}
 	if b := subslice(head, btrfsOffset, btrfsLength); hasBtrfsMagic(b) {
@@ -194,56 +190,60 @@ func findFilesystem(head []byte) (Signature, bool) {
 	case 1:
 		return found[0], true
 	default:
-		return Signature{State: StateForeign, Content: fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type), IsRecognized: true}, true
+		return foreign(fmt.Sprintf("signatures of both %s and %s", found[0].Type, found[1].Type)), true
 	}
 }
 
-func filesystemSignature(t Type, complete bool, size volume.Size, valid bool) Signature {
-	if !valid {
-		return Signature{State: StateForeign, Type: t, Content: "a damaged superblock of " + string(t), IsRecognized: true}
+// filesystemSignature returns the signature of a superblock. isValid is false for one with
+// impossible fields.
+func filesystemSignature(t Type, isComplete bool, size volume.Size, isValid bool) Signature {
+	if !isValid {
+		sig := foreign("a damaged superblock of " + string(t))
+		sig.Type = t
+		return sig
 	}
-	return Signature{State: StateFormatted, Type: t, IsComplete: complete, Size: size}
+	return Signature{State: StateFormatted, Type: t, IsComplete: isComplete, Size: size}
 }
 
-// sampleLength covers a backup superblock at the start of its group.
-const sampleLength = 4096
-
-// samples is how many evenly spread places are read, at least; a device of no
-// more than probedWhole bytes is read whole.
 const (
-	minSamples   = 256
+	// sampleLength covers a backup superblock at the start of its group, in bytes.
+	sampleLength = 4096
+	// minSamples is the least number of evenly spread samples.
+	minSamples = 256
+	// maxFullProbe is the largest device that is read as a whole, in bytes.
 	maxFullProbe = 16 << 20
 )
 
-// span is a part of a device.
-type span struct{ at, length int64 }
+// span is a part of a device, in bytes.
+type span struct{ offset, length int64 }
 
-// sampleSpans lists what is read between the two ends: places at most 1/256 of
-// the device apart, and those where superblocks lie: VMFS, the backups of ext
-// with 1, 2 and 4 KiB blocks, the mirrors of btrfs, and the second to fourth
-// allocation group of XFS. A device whose first MiB was lost is not blank.
+// sampleSpans returns the parts of a device that Probe reads beside its ends: samples that are
+// at most 1/256 of the device apart, and the places of superblocks, because a device whose
+// first MiB was lost is not blank. Those are VMFS, the backups of ext with blocks of 1, 2 and
+// 4 KiB, the mirrors of btrfs, and the second to fourth allocation group of XFS.
 func sampleSpans(size int64) []span {
 	stride, length := int64(probeLength), int64(probeLength)
-	var places []int64
+	var offsets []int64
 	if size > maxFullProbe {
 		stride, length = size/minSamples&^(sampleLength-1), sampleLength
-		places = []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
+		offsets = []int64{1 << 20, 2 << 20, 8193 << 10, 16384 << 11, 32768 << 12, 64 << 20, 256 << 30}
 		for i := range int64(3) {
-			places = append(places, size/4*(i+1)&^(sampleLength-1))
+			offsets = append(offsets, size/4*(i+1)&^(sampleLength-1))
 		}
 	}
-	for at := int64(0); at < size; at += stride {
-		places = append(places, at)
+	for offset := int64(0); offset < size; offset += stride {
+		offsets = append(offsets, offset)
 	}
-	spans := make([]span, 0, len(places))
-	for _, at := range places {
-		if at < size {
-			spans = append(spans, span{at: at, length: min(length, size-at)})
+	spans := make([]span, 0, len(offsets))
+	for _, offset := range offsets {
+		if offset < size {
+			spans = append(spans, span{offset: offset, length: min(length, size-offset)})
 		}
 	}
 	return spans
 }
 
+// subslice returns part of b, or nil if b is shorter.
 func subslice(b []byte, from, length int) []byte {
 	if from+length > len(b) {
 		return nil
@@ -251,23 +251,15 @@ func subslice(b []byte, from, length int) []byte {
 	return b[from : from+length]
 }
 
-func readArea(r io.ReaderAt, at, length int64) ([]byte, error) {
+// readArea reads length bytes at an offset. A shorter device is an error.
+func readArea(r io.ReaderAt, offset, length int64) ([]byte, error) {
 	b := make([]byte, length)
-	n, err := r.ReadAt(b, at)
+	n, err := r.ReadAt(b, offset)
 	if int64(n) == length {
 		return b, nil
 	}
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return nil, fmt.Errorf("%d bytes at offset %d: %w", length, at, err)
-}
-
-func isZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	return nil, fmt.Errorf("%d bytes at offset %d: %w", length, offset, err)
 }

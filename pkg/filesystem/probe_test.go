@@ -164,12 +164,12 @@ func TestProbeFinds(t *testing.T) {
 			}
 		}
 		spans, last := sampleSpans(size), int64(0)
-		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.at, b.at) })
-		for _, s := range append(spans, span{at: size}) {
-			if s.at-last > size/256 {
-				t.Errorf("nothing is read between %d and %d of %d", last, s.at, size)
+		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.offset, b.offset) })
+		for _, s := range append(spans, span{offset: size}) {
+			if s.offset-last > size/256 {
+				t.Errorf("nothing is read between %d and %d of %d", last, s.offset, size)
 			}
-			last = s.at
+			last = s.offset
 		}
 		if len(spans) > 300 {
 			t.Errorf("%d reads for %d bytes", len(spans), size)

@@ -65,10 +65,10 @@ func TestRealCheckTooOld(t *testing.T) {
 			case "rw":
 				d.mountAt(t, s, TypeExt4, req.Target)
 			case "ro":
-				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
+				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "kernel refuses an option or the filesystem itself")
 				d.mountAt(t, s, TypeExt4, req.Target, "ro")
 			default:
-				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
+				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "kernel refuses an option or the filesystem itself")
 			}
 		})
 	}

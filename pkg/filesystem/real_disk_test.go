@@ -249,7 +249,7 @@ func hasResourceCapability(t *testing.T) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return caps&(1<<capSysResource) != 0
+	return caps&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
 // skipWithoutGrowth skips when this process may not grow the filesystem online.

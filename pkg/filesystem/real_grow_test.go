@@ -285,6 +285,6 @@ func TestRealMissingCapability(t *testing.T) {
 	}
 	defer closeQuietly(m)
 	dev := d.open(t)
-	g := &extGrower{mountedFilesystem: &mountedFilesystem{sys: s, mount: m, device: dev, mountPoint: dir, devicePath: d.device}}
+	g := &extGrower{mountedFilesystem: &mountedFilesystem{sys: s, mount: m, device: dev, mountPoint: dir}}
 	wantError(t, g.explainError(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 }

@@ -122,7 +122,7 @@ func TestRealUnmount(t *testing.T) {
 	wantMount(t, s, parent, parent)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, wantMount(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent, "next try")
+	wantError(t, s.Unmount(ctx, wantMount(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent, "next retry")
 	wantMount(t, s, parent, parent)
 }
 
@@ -419,7 +419,7 @@ func TestRealMountRefused(t *testing.T) {
 	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
-	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "its log on this node")
+	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "kernel refuses an option or the filesystem itself")
 	d.mkfs(t, TypeExt4)
 	req.Options = []string{"no-such-option"}
 	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "no-such-option", "refuses an option")

@@ -241,7 +241,7 @@ func wantShutDown(t *testing.T, fs Type, err error) {
 		wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 		return
 	}
-	wantError(t, err, volume.KindPrecondition, "shut down", "mounted anew")
+	wantError(t, err, volume.KindPrecondition, "shut down", "mounted again")
 }
 
 // TestRealStorageFull: the storage below the device has no room for the
@@ -282,7 +282,7 @@ func TestRealStorageFull(t *testing.T) {
 				}
 			}
 			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // which has undone the growth and goes on
-				wantError(t, err, volume.KindPrecondition, "", "see that the storage below has room")
+				wantError(t, err, volume.KindPrecondition, "", "check that the storage below has room")
 			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)

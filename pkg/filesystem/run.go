@@ -11,8 +11,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// run starts a program, bound to ctx, and waits for its real end. code is its
-// exit status; err is set only when it did not run to an end of its own.
+// run runs a program until it exits, or kills it when ctx ends. code is its exit status;
+// output is shortened for a message. err is set only when the program did not exit by
+// itself. Kinds: Precondition (not installed), Deadline, Canceled, Internal.
 func (s *System) run(ctx context.Context, name string, args ...string) (output string, code int, err error) {
 	out, err := s.exec.CommandContext(ctx, name, args...).CombinedOutput()
 	output = shortenOutput(string(out))
@@ -26,7 +27,7 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 		}
 	case errors.Is(err, utilexec.ErrExecutableNotFound):
 		return output, 0, volume.Errorf(volume.KindPrecondition, "%s is not installed on this node: %w", name, err).
-			WithRemedy("use the driver's own image, which has it")
+			WithRemedy("use the image of the node plugin, which has it, or install it beside the plugin")
 	case errors.As(err, &exit) && exit.Exited():
 		return output, exit.ExitStatus(), nil
 	default:
@@ -34,29 +35,28 @@ func (s *System) run(ctx context.Context, name string, args ...string) (output s
 	}
 }
 
-// shortenOutput shortens the output of a program for a message, to the lines that
-// can hold the cause: it stands before a usage text, and behind a report of
-// progress.
+// shortenOutput reduces the output of a program to the lines that can hold the cause of
+// a failure. The cause stands before a usage text, and after progress reports.
 func shortenOutput(output string) string {
-	const limit, first = 512, 160
+	const maxLength, maxFirstLine = 512, 160
 	lines := strings.FieldsFunc(output, func(r rune) bool { return r == '\n' || r == '\r' || r == '\b' })
 	lines = slices.DeleteFunc(lines, func(line string) bool { return isBanner(strings.TrimSpace(line)) })
-	if help := slices.IndexFunc(lines, isUsageText); help >= 0 {
-		lines = lines[:max(help, 1)]
+	if usage := slices.IndexFunc(lines, isUsageText); usage >= 0 {
+		lines = lines[:max(usage, 1)]
 	}
 	text := strings.Join(lines, "; ")
-	if len(text) <= limit {
+	if len(text) <= maxLength {
 		return text
 	}
-	head := lines[0]
-	if len(head) > first {
-		head = strings.ToValidUTF8(head[:first], "")
+	first := lines[0]
+	if len(first) > maxFirstLine {
+		first = strings.ToValidUTF8(first[:maxFirstLine], "")
 	}
-	return head + "; ...; " + strings.ToValidUTF8(text[len(text)-(limit-len(head)):], "")
+	return first + "; ...; " + strings.ToValidUTF8(text[len(text)-(maxLength-len(first)):], "")
 }
 
-// isBanner reports whether a line tells nothing: it is empty, or a program's
-// name and version.
+// isBanner reports whether a line is empty, a web address, or a program's name and
+// version.
 func isBanner(line string) bool {
 	if line == "" || strings.HasPrefix(line, "See http") {
 		return true
@@ -71,4 +71,19 @@ func isBanner(line string) bool {
 func isUsageText(line string) bool {
 	line = strings.ToLower(strings.TrimSpace(line))
 	return strings.HasPrefix(line, "usage:") || strings.Contains(line, "options are separated by commas")
+}
+
+// isInUse reports whether a tool of e2fsprogs, xfsprogs or btrfs-progs has refused a
+// device because another program has it open exclusively, or it is mounted, or another
+// growth of its filesystem is under way.
+func isInUse(output string) bool {
+	return containsAny(output, "is in use", "in use by the system", "is mounted", "mounted filesystem", "is busy",
+		"resource busy", "temporarily unavailable", "in progress")
+}
+
+// containsAny reports whether the output of a program contains one of the texts, which
+// are in lower case.
+func containsAny(output string, texts ...string) bool {
+	output = strings.ToLower(output)
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(output, text) })
 }

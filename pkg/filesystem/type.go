@@ -6,7 +6,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Type is a filesystem this package can make and grow, by its usual name.
+// Type is a filesystem that this package can make and grow, by its usual name.
 type Type string
 
 // The filesystems.
@@ -18,8 +18,8 @@ const (
 	TypeBtrfs Type = "btrfs"
 )
 
-// ParseType reads the fsType of a volume capability; case and surrounding
-// blanks do not matter. The error is of kind Invalid.
+// ParseType reads the fsType of a volume capability. Case and surrounding white space do
+// not matter. The error is of kind Invalid.
 func ParseType(s string) (Type, error) {
 	switch t := Type(strings.ToLower(strings.TrimSpace(s))); t {
 	case TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs:
@@ -30,18 +30,18 @@ func ParseType(s string) (Type, error) {
 	}
 }
 
-// IsExt tells whether t is of the ext family, which shares one superblock, one
-// kernel driver and one set of tools.
+// IsExt reports whether t is ext2, ext3 or ext4, which share one superblock, one kernel
+// driver and one set of tools.
 func (t Type) IsExt() bool { return t == TypeExt2 || t == TypeExt3 || t == TypeExt4 }
 
-// Accepts reports whether a volume that is wanted as type t may be mounted when
-// it holds found; it is then mounted as found. The empty type accepts every type.
+// Accepts reports whether a volume that is wanted as type t may be mounted when it holds
+// found; it is then mounted as found. The empty type accepts every type.
 //
-// Accepts follows mount(8), as the cinder-csi driver does, so that the volumes
-// and snapshots of that driver stay usable: the kernel's ext4 driver mounts all
-// three ext types, and its ext2 driver mounts an ext3 without using the journal.
-// Accepts refuses what the kernel refuses: the ext3 driver needs a journal, and
-// neither ext2 nor ext3 knows the features of ext4.
+// Accepts follows mount(8), as the cinder-csi driver does, so that the volumes and
+// snapshots of that driver stay usable: the kernel's ext4 driver mounts all three ext
+// types, and its ext2 driver mounts an ext3 without using the journal. Accepts refuses
+// what the kernel refuses: the ext3 driver needs a journal, and neither ext2 nor ext3
+// knows the features of ext4.
 func (t Type) Accepts(found Type) bool {
 	switch t {
 	case "", found:
@@ -55,7 +55,7 @@ func (t Type) Accepts(found Type) bool {
 	}
 }
 
-// mountType is the type to mount t as.
+// mountType returns the type to give to mount(2).
 func (t Type) mountType() Type {
 	if t == TypeExt2 {
 		return TypeExt4
@@ -63,24 +63,14 @@ func (t Type) mountType() Type {
 	return t
 }
 
-// The f_type values of statfs(2) (linux/magic.h).
-const (
-	extMagic   = 0xEF53     // EXT2_SUPER_MAGIC, EXT3_SUPER_MAGIC, EXT4_SUPER_MAGIC
-	xfsMagic   = 0x58465342 // XFS_SUPER_MAGIC
-	btrfsMagic = 0x9123683E // BTRFS_SUPER_MAGIC
-)
-
-// typeOfMagic names the filesystem that statfs(2) reports; for the ext family it
-// is Ext4, since the magic number does not tell the three apart.
-func typeOfMagic(magic uint32) (Type, bool) {
-	switch magic {
-	case extMagic:
-		return TypeExt4, true
-	case xfsMagic:
-		return TypeXFS, true
-	case btrfsMagic:
-		return TypeBtrfs, true
-	default:
-		return "", false
+// repairCommand returns the instruction to repair a filesystem on a device.
+func (t Type) repairCommand(device string) string {
+	command := "btrfs check "
+	switch {
+	case t.IsExt():
+		command = "e2fsck -f "
+	case t == TypeXFS:
+		command = "xfs_repair "
 	}
+	return "unmount it everywhere and run: " + command + device
 }

@@ -1,41 +1,47 @@
 package filesystem
 
-import "github.com/growvol/growvol/pkg/volume"
+import (
+	"cmp"
 
-// Usage is what statfs(2) says of the filesystem at a path. Available is what
-// an unprivileged process may still use. Its total leaves out the
-// filesystem's own metadata: it is for reports, never for judging growth.
-// btrfs has no inode counts; they are zero.
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Usage is what statfs(2) reports for a filesystem. Available is what an unprivileged
+// process may still use. Total leaves out the filesystem's own metadata: use it for
+// reports, never to decide about growth. btrfs has no inode counts; they are zero.
 type Usage struct {
 	Total, Used, Available              volume.Size
 	Inodes, InodesUsed, InodesAvailable int64
 }
 
-// ReadUsage counts bytes and inodes of a mounted filesystem, as FindMount has
-// returned it: what is counted is that of this very mount, or nothing. Kind
-// Precondition: the mount is gone, or another covers it, or its filesystem has
-// shut down. A filesystem that is frozen or whose device is gone may keep the
-// call waiting for ever.
+// ReadUsage counts bytes and inodes of a mounted filesystem. m comes from FindMount; no
+// other mount at the same path is counted in its place. The call can hang for ever when
+// the filesystem is frozen or its device is gone.
+//
+// Kinds: Precondition (the mount is gone, another mount covers it, or its filesystem has
+// shut down), Internal.
 func (s *System) ReadUsage(m Mount) (Usage, error) {
 	handle, err := s.kernel.openMount(m.MountPoint)
 	if err != nil {
 		return Usage{}, openMountError(m.MountPoint, err)
 	}
 	defer closeQuietly(handle)
-	at, err := handle.stat()
+	st, err := handle.stat()
 	if err != nil {
 		return Usage{}, openMountError(m.MountPoint, err)
 	}
-	if at.mountID != m.ID && (at.mountID != 0 || at.device != m.Device && m.FSType != string(TypeBtrfs)) {
+	if st.mountID != m.ID && (st.mountID != 0 || st.device != m.Device && m.FSType != string(TypeBtrfs)) {
 		return Usage{}, notMountedError(m.MountPoint, nil)
 	}
-	st, err := handle.statfs()
+	fs, err := handle.statfs()
 	if err != nil {
 		return Usage{}, volume.Errorf(volume.KindInternal, "statfs %s: %w", m.MountPoint, err)
 	}
-	bytes := func(blocks uint64) volume.Size { return volume.Size(int64(blocks) * st.blockSize) }
+	unit := volume.Size(cmp.Or(fs.Frsize, fs.Bsize))
 	return Usage{
-		Total: bytes(st.blocks), Used: bytes(st.blocks - st.free), Available: bytes(st.available),
-		Inodes: int64(st.inodes), InodesUsed: int64(st.inodes - st.inodesFree), InodesAvailable: int64(st.inodesFree),
+		Total:     volume.Size(fs.Blocks) * unit,
+		Used:      volume.Size(fs.Blocks-fs.Bfree) * unit,
+		Available: volume.Size(fs.Bavail) * unit,
+		Inodes:    int64(fs.Files), InodesUsed: int64(fs.Files - fs.Ffree), InodesAvailable: int64(fs.Ffree),
 	}, nil
 }

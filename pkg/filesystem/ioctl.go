@@ -6,10 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ioctl numbers that golang.org/x/sys/unix does not have. They are the
-// same on all architectures with the generic _IOC encoding (x86, ARM, RISC-V,
-// s390x); ppc64, mips and sparc encode the direction differently and are not
-// supported.
+// The ioctl numbers of the filesystems, which golang.org/x/sys/unix does not have. They are
+// the same on all architectures with the generic _IOC encoding (x86, ARM, RISC-V, s390x).
+// ppc64, mips and sparc encode the direction in another way and are not supported.
 const (
 	ext4IOCResizeFS    = 0x40086610 // EXT4_IOC_RESIZE_FS, linux/ext4.h: _IOW('f', 16, __u64)
 	xfsIOCFSGeometry   = 0x8100587e // XFS_IOC_FSGEOMETRY, fs/xfs/libxfs/xfs_fs.h: _IOR('X', 126, struct xfs_fsop_geom)
@@ -20,8 +19,8 @@ const (
 	btrfsIOCFSInfo     = 0x8400941f // BTRFS_IOC_FS_INFO, linux/btrfs.h: _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)
 )
 
-// xfsFSOpGeom is struct xfs_fsop_geom; the V4 struct is its beginning.
-type xfsFSOpGeom struct {
+// xfsGeometry is struct xfs_fsop_geom; struct xfs_fsop_geom_v4 is its beginning.
+type xfsGeometry struct {
 	blockSize  uint32
 	_          uint32 // rtextsize
 	agBlocks   uint32
@@ -45,10 +44,10 @@ type btrfsVolArgs struct {
 	name [4088]byte
 }
 
-// btrfsFSInfoArgs is struct btrfs_ioctl_fs_info_args.
-type btrfsFSInfoArgs struct {
+// btrfsInfo is struct btrfs_ioctl_fs_info_args.
+type btrfsInfo struct {
 	maxID      uint64
-	numDevices uint64
+	devices    uint64
 	_          [16]byte // fsid
 	_          uint32   // nodesize
 	sectorSize uint32
@@ -65,8 +64,8 @@ type btrfsDevInfoArgs struct {
 	path       [1024]byte
 }
 
-// ioctl makes the call; the result is whatever the kernel answered, zero for
-// most requests.
+// ioctl calls ioctl(2) and returns its result, which is zero for most requests. The error
+// is the errno.
 func ioctl[T any](fd int, request uintptr, arg *T) (int, error) {
 	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(arg)))
 	if errno != 0 {
