@@ -35,7 +35,7 @@ func (st *stageCall) findStagingMount(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case !filesystem.Accepts(requested, sig.Type):
+	case !requested.Accepts(sig.Type):
 		return volume.Errorf(volume.KindAlreadyExists, "already staged at %s as %s, not %s", st.path, sig.Type, requested)
 	case m.IsReadOnly() != st.isReadOnly():
 		return volume.Errorf(volume.KindAlreadyExists, "already staged at %s with read-only=%t, but asked for read-only=%t",
