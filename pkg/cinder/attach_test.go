@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -74,7 +75,7 @@ func (r *rig) wantState(t *testing.T, id, status string) {
 
 // onlyInCinder is a volume that is attached as Cinder has it, without Nova.
 func onlyInCinder(server string) fakecloud.Volume {
-	return fakecloud.Volume{Status: stateInUse, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: "attached"}}}
+	return fakecloud.Volume{Status: state.InUse, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: "attached"}}}
 }
 
 func TestAttachTakesThreeCalls(t *testing.T) {
@@ -158,7 +159,7 @@ func TestAttachElsewhereIsRefusedBeforeNovaIsAsked(t *testing.T) {
 			r.cloud.PurgeServer(one)
 			_, err = r.Attach(t.Context(), to(id, two))
 			wantKind(t, err, volume.KindPrecondition, one, "does not exist any more")
-			r.wantState(t, id, stateInUse)
+			r.wantState(t, id, state.InUse)
 		})
 	}
 }
@@ -170,7 +171,7 @@ func TestAttachToSeveralServers(t *testing.T) {
 	r.attach(t, sharing(id, one))
 	r.attach(t, sharing(id, two))
 	r.wantPlugged(t, id, one)
-	r.cloud.SetVolumeStatus(id, stateAttaching) // for a third
+	r.cloud.SetVolumeStatus(id, state.Attaching) // for a third
 	r.cloud.ClearRequests()
 	r.attach(t, sharing(id, one))
 	r.wantCalls(t, fakecloud.AttachVolume, 0)
@@ -248,7 +249,7 @@ func TestAttachRefusedByTheServer(t *testing.T) {
 			server, id := r.cloud.SetServer(c.server), r.add(fakecloud.Volume{})
 			_, err := r.Attach(t.Context(), to(id, server))
 			wantKind(t, err, c.kind, server, c.word)
-			r.wantState(t, id, stateAvailable)
+			r.wantState(t, id, state.Available)
 		})
 	}
 }
@@ -264,14 +265,14 @@ func TestAttachWithoutAFreeSlot(t *testing.T) {
 
 func TestAttachWaitsForWhatPasses(t *testing.T) {
 	t.Parallel()
-	for _, status := range []string{"creating", stateExtending, "backing-up"} {
+	for _, status := range []string{"creating", state.Extending, "backing-up"} {
 		t.Run(status, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Status: status})
 			_, err := r.Attach(within(t, time.Second), to(id, server))
 			wantKind(t, err, volume.KindInProgress, status)
 			r.wantCalls(t, fakecloud.AttachVolume, 0)
-			eventually(t, 300*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
+			eventually(t, 300*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
 			r.attach(t, to(id, server))
 		})
 	}
@@ -279,7 +280,7 @@ func TestAttachWaitsForWhatPasses(t *testing.T) {
 
 func TestAttachOfAVolumeThatIsBroken(t *testing.T) {
 	t.Parallel()
-	for status, word := range map[string]string{stateError: "reset", stateDeleting: "deleted", stateErrorExtending: "reset", stateInUse: "no attachment"} {
+	for status, word := range map[string]string{state.Error: "reset", state.Deleting: "deleted", state.ErrorExtending: "reset", state.InUse: "no attachment"} {
 		t.Run(status, func(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{Status: status})
@@ -292,7 +293,7 @@ func TestAttachOfAVolumeThatIsBroken(t *testing.T) {
 
 func TestAttachedVolumeMayBeExtendedMeanwhile(t *testing.T) {
 	t.Parallel()
-	for _, status := range []string{stateExtending, stateErrorExtending} {
+	for _, status := range []string{state.Extending, state.ErrorExtending} {
 		r := newRig(t, fakecloud.Options{})
 		server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 		r.attach(t, to(id, server))
@@ -310,7 +311,7 @@ func TestAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
 	_, err := r.Attach(within(t, 5*time.Second), to(id, server))
-	wantKind(t, err, volume.KindInternal, "given it up", stateAvailable, server)
+	wantKind(t, err, volume.KindInternal, "gave it up", state.Available, server)
 	r.wantCalls(t, fakecloud.AttachVolume, 1)
 	r.attach(t, to(id, server))
 }
@@ -322,7 +323,7 @@ func TestSharedAttachThatNovaGivesUpIsNoSuccess(t *testing.T) {
 	r.attach(t, sharing(id, one))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Fails())
 	_, err := r.Attach(within(t, 5*time.Second), sharing(id, two))
-	wantKind(t, err, volume.KindInternal, "given it up", two)
+	wantKind(t, err, volume.KindInternal, "gave it up", two)
 	r.wantPlugged(t, id, one)
 }
 
@@ -354,10 +355,10 @@ func TestAttachWhileTheVolumeIsDetached(t *testing.T) {
 	server, id := r.cloud.AddServer(""), r.add(fakecloud.Volume{})
 	r.attach(t, to(id, server))
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, fakecloud.Stuck())
-	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, stateDetaching)
+	wantKind(t, r.Detach(within(t, time.Second), id, server), volume.KindDeadline, state.Detaching)
 
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.KindInProgress, stateDetaching)
+	wantKind(t, err, volume.KindInProgress, state.Detaching)
 	r.wantCalls(t, fakecloud.AttachVolume, 1)
 
 	eventually(t, 300*time.Millisecond, func() { r.cloud.Release(id) })
@@ -369,7 +370,7 @@ func TestAttachClearsAReservationThatNovaKnowsNothingOf(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server := r.cloud.AddServer("")
-	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: stateReserved}}})
+	id := r.add(fakecloud.Volume{Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: server, Status: state.Reserved}}})
 	if _, err := r.Attach(within(t, 3*time.Second), to(id, server)); err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +390,7 @@ func TestAttachAsksNovaAgainBeforeItClearsAReservation(t *testing.T) {
 	wantKind(t, err, volume.KindDeadline)
 	r.cloud.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(404, "Instance "+server+" is not attached to volume "+id))
 	_, err = r.Attach(within(t, 2*time.Second), to(id, server))
-	wantKind(t, err, volume.KindDeadline, stateReserved)
+	wantKind(t, err, volume.KindDeadline, state.Reserved)
 	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 	r.cloud.Release(id)
 	r.attach(t, to(id, server))
@@ -400,14 +401,14 @@ func TestAttachLeavesTheReservationsOfOthersAlone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	server, other := r.cloud.AddServer(""), r.cloud.AddServer("")
-	id := r.add(fakecloud.Volume{Status: stateReserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: stateReserved}}})
+	id := r.add(fakecloud.Volume{Status: state.Reserved, Attachments: []fakecloud.Attachment{{ID: "rest-1", ServerID: other, Status: state.Reserved}}})
 	_, err := r.Attach(within(t, time.Second), to(id, server))
-	wantKind(t, err, volume.KindInProgress, stateReserved, other, "rest-1")
+	wantKind(t, err, volume.KindInProgress, state.Reserved, other, "rest-1")
 	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
 
-	bare := r.add(fakecloud.Volume{Status: stateReserved})
+	bare := r.add(fakecloud.Volume{Status: state.Reserved})
 	_, err = r.Attach(within(t, time.Second), to(bare, server))
-	wantKind(t, err, volume.KindInProgress, stateReserved, "administrator")
+	wantKind(t, err, volume.KindInProgress, state.Reserved, "administrator")
 }
 
 func TestAttachmentThatOnlyCinderHasIsNoSuccess(t *testing.T) {

@@ -1,34 +1,40 @@
-// Package cinder is the backend of OpenStack: Cinder keeps the volumes, Nova
-// plugs them into servers.
+// Package cinder is the backend of OpenStack: Cinder keeps the volumes, Nova attaches them to
+// servers.
 //
-// Cinder does most things asynchronously, and a status that has settled does
-// not mean that the thing was done: a refused extension puts the old status
-// back. So every operation here ends with a reading of what was asked for
-// itself (the size, the type, the absence), never of the status alone.
+// Cinder does most of its work after it has answered, and a settled state does not mean that it
+// did the work: a refused extension restores the old state. So every operation of this package ends
+// by reading the result itself (the size, the type, the absence), never the state alone.
 //
-// It is a drop-in for cinder-csi-plugin: volume handles are Cinder's ids, and
-// StorageClass parameters, metadata keys, the topology key and cloud.conf are
-// those that it uses.
+// It is a drop-in for cinder-csi-plugin: volume handles are Cinder's ids, and StorageClass
+// parameters, metadata keys, the topology key and cloud.conf are those of that driver.
+//
+// The package reads top-down: an RPC in the file of its name (create.go, expand.go, …) decides what
+// to do, and asks the API through internal/cloud. What several RPCs need, or what has rules of its
+// own, is in a package below internal: see the picture in docs/explanation/architecture.md.
 package cinder
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/attempt"
+	"github.com/growvol/growvol/pkg/cinder/internal/catalog"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/copies"
+	"github.com/growvol/growvol/pkg/cinder/internal/duplicates"
+	"github.com/growvol/growvol/pkg/cinder/internal/locate"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
+	"github.com/growvol/growvol/pkg/cinder/internal/poll"
+	"github.com/growvol/growvol/pkg/cinder/internal/snapshot"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// granule is what Cinder counts in.
-const granule = volume.GiB
-
-// secretCloud is the key of the request's secrets that names the cloud, as
-// cinder-csi-plugin has it.
-const secretCloud = "cloud"
+// granularity is the unit of Cinder's sizes.
+const granularity = volume.GiB
 
 // CloudOptions say where the clouds and their credentials are configured.
 type CloudOptions = cloud.Options
@@ -36,48 +42,43 @@ type CloudOptions = cloud.Options
 // Options configure a Backend.
 type Options struct {
 	Clouds CloudOptions
-	// ClusterID marks the volumes of this cluster in their metadata, and
-	// scopes listings and names to them. Empty: every volume of the project is
-	// listed.
+	// ClusterID marks the volumes of this cluster in their metadata, and limits listings and names
+	// to them. Empty: listings have every volume of the project.
 	ClusterID string
-	// Topology says that volumes can be reached from the servers of their
-	// availability zone only.
+	// Topology says that volumes can be reached from the servers of their availability zone only.
 	Topology bool
-	// IgnoreVolumeAZ leaves the availability zone to Cinder, for clouds whose
-	// zones of Cinder and Nova have nothing to do with each other.
+	// IgnoreVolumeAZ leaves the availability zone to Cinder, for clouds whose zones of Cinder and
+	// Nova have nothing to do with each other.
 	IgnoreVolumeAZ bool
-	// NotifyNova makes the backend tell Nova itself that a volume in use has
-	// grown, for clouds whose Cinder may not.
+	// NotifyNova makes the backend itself tell Nova that a volume in use has grown, for clouds whose
+	// Cinder may not.
 	NotifyNova bool
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // metrics of the API calls and of duplicate volumes; nil: none
 }
 
-// Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter,
-// Cloner, Attacher, Lister, SnapshotLister, CapacityReporter, Modifier,
-// TopologyAware, HealthLister and HealthChecker.
+// Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter, Cloner, Attacher,
+// Lister, SnapshotLister, CapacityReporter, Modifier, TopologyAware, HealthLister and
+// HealthChecker. New makes one.
 type Backend struct {
-	clouds *cloud.Clouds
-	opts   Options
-	log    *slog.Logger
+	opts    Options
+	log     *slog.Logger
+	clouds  *cloud.Clouds
+	locator *locate.Locator
+	polls   *poll.Group
+	reasons message.Finder
 
-	mu      sync.Mutex
-	homes   map[string]string   // cloud by volume or snapshot id, as far as it was found out
-	pollers map[string]*poller  // by cloud
-	catalog map[string]*catalog // by cloud
-	limits  map[string]*limits  // by cloud
-	statics statics
-	copies  copies
-	told    map[string]volume.Size // by volume: the size that Nova was told of
-	lookups map[string]lookup      // by cloud and name, as in the request
+	catalog    catalog.Catalog
+	copies     *copies.Copies
+	attempts   attempt.Attempts // to create volumes
+	snapshots  *snapshot.Service
+	duplicates *duplicates.Detector
+	statics    statics
 
-	attempts         attempts // to make volumes
-	snapshotAttempts attempts // to take snapshots and backups
-	duplicates       *duplicates
+	mu       sync.Mutex
+	notified map[string]volume.Size // by id of the volume: the size that Nova was told
+	lookups  map[string]lookup      // by cloud and name of the request: what Find saw last
 }
-
-// HasTopology implements volume.TopologyAware.
-func (b *Backend) HasTopology() bool { return b.opts.Topology }
 
 // New reads the configuration and connects to the default cloud.
 func New(ctx context.Context, o Options) (*Backend, error) {
@@ -90,7 +91,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if o.Clouds.Registerer == nil {
 		o.Clouds.Registerer = o.Registerer
 	}
-	duplicates, err := newDuplicates(o.Log, o.ClusterID, o.Registerer)
+	detector, err := duplicates.New(o.Log, o.ClusterID, o.Registerer)
 	if err != nil {
 		return nil, err
 	}
@@ -98,168 +99,82 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	if err != nil {
 		return nil, volume.Wrap(err, "open the clouds", "")
 	}
-	return &Backend{
-		clouds: clouds, opts: o, log: o.Log,
-		homes: make(map[string]string), pollers: make(map[string]*poller), catalog: make(map[string]*catalog),
-		limits: make(map[string]*limits), copies: make(copies), told: make(map[string]volume.Size),
-		lookups: make(map[string]lookup), duplicates: duplicates,
-	}, nil
+	b := &Backend{
+		opts: o, log: o.Log, clouds: clouds, locator: locate.New(clouds), polls: poll.NewGroup(o.Log),
+		reasons: message.Finder{Log: o.Log}, duplicates: detector,
+		notified: make(map[string]volume.Size), lookups: make(map[string]lookup),
+	}
+	b.copies = copies.New(b.polls)
+	b.snapshots = snapshot.New(o.ClusterID, b.locator, b.copies, o.Log)
+	return b, nil
 }
 
-// Close drops the connections. Calls that are under way fail.
+// Close drops the connections. Running calls fail.
 func (b *Backend) Close() { b.clouds.Close() }
 
-// Limits implements volume.Backend. How large a volume may get is a matter of
-// its type and the quota, which Cinder judges.
+// HasTopology implements volume.TopologyAware.
+func (b *Backend) HasTopology() bool { return b.opts.Topology }
+
+// Limits implements volume.Backend. It has no maximum: that depends on the type and the quota,
+// which Cinder judges.
 func (*Backend) Limits() volume.Limits {
-	return volume.Limits{Granularity: granule, Min: granule, Default: granule}
+	return volume.Limits{Granularity: granularity, Min: granularity, Default: granularity}
 }
 
-// AccessModes implements volume.Backend. The modes for several nodes are for
-// volumes of a type with multiattach only; see volume.Volume.AccessModes.
-func (*Backend) AccessModes() []volume.AccessMode { return append(singleNode(), multiNode()...) }
+// AccessModes implements volume.Backend. Modes for several nodes need a type with multiattach; see
+// volume.Volume.AccessModes.
+func (*Backend) AccessModes() []volume.AccessMode {
+	return append(singleNodeModes(), multiNodeModes()...)
+}
 
-func singleNode() []volume.AccessMode {
+func singleNodeModes() []volume.AccessMode {
 	return []volume.AccessMode{
-		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly, volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
+		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly,
+		volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
 	}
 }
 
-func multiNode() []volume.AccessMode {
-	return []volume.AccessMode{volume.AccessMultiNodeReaderOnly, volume.AccessMultiNodeSingleWriter, volume.AccessMultiNodeMultiWriter}
+func multiNodeModes() []volume.AccessMode {
+	return []volume.AccessMode{
+		volume.AccessMultiNodeReaderOnly, volume.AccessMultiNodeSingleWriter, volume.AccessMultiNodeMultiWriter,
+	}
 }
 
-// CheckHealth implements volume.HealthChecker: there is a login to the default
-// cloud. It calls no API once there is, because a probe every few seconds must
-// not become load on the cloud, and because an outage of one service is no
-// reason to restart the plugin. Kind InProgress: Keystone has not answered yet.
+// CheckHealth implements volume.HealthChecker: it succeeds if there is a login to the default
+// cloud. It calls no API after that: a probe every few seconds must not become load on the cloud,
+// and an outage of one service is no reason to restart the plugin. Kind InProgress: Keystone has
+// not answered yet.
 func (b *Backend) CheckHealth(ctx context.Context) error { return b.clouds.Ready(ctx) }
 
-// cloudOf returns the cloud that a volume is in: the one that the request
-// names, or the one where it was found before, or the only one. With several
-// clouds each is asked, the default first; a volume that is in none of them
-// counts as one of the default, whose answer the caller gets.
-func (b *Backend) cloudOf(ctx context.Context, id string) (*cloud.Cloud, error) {
-	return b.locate(ctx, id, func(ctx context.Context, c *cloud.Cloud) error {
-		_, err := c.Volume(ctx, id)
-		return err
-	})
+// read returns the cloud of a volume, and the volume as Cinder shows it.
+func (b *Backend) read(ctx context.Context, id string) (*cloud.Cloud, cloud.Volume, error) {
+	c, err := b.locator.Volume(ctx, id)
+	if err != nil {
+		return nil, cloud.Volume{}, err
+	}
+	v, err := c.Volume(ctx, id)
+	return c, v, err
 }
 
-// locate is cloudOf for any object: find reads it from one cloud and returns
-// an error of kind NotFound if it is not there. What no cloud has is not known
-// to be gone while one of them cannot be asked: then that one's error is
-// returned. A cloud that does not answer takes a part of the caller's time only,
-// for the object may be in one of the others.
-func (b *Backend) locate(ctx context.Context, id string, find func(context.Context, *cloud.Cloud) error) (*cloud.Cloud, error) {
-	names := b.clouds.Names()
-	if home := b.home(ctx, id); home != "" || len(names) < 2 {
-		return b.clouds.Cloud(ctx, home)
+// awaitIdle waits until Cinder does nothing with the volume except delete it.
+func (b *Backend) awaitIdle(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
+	if state.IsIdle(v) {
+		return v, nil
 	}
-	var first *cloud.Cloud
-	var silent error
-	seen := make(map[string]bool)
-	for _, name := range names {
-		limited, cancel := context.WithTimeout(ctx, patience(ctx))
-		c, err := b.clouds.Cloud(limited, name)
-		if err == nil {
-			if seen[c.ProjectKey()] {
-				cancel()
-				continue
-			}
-			seen[c.ProjectKey()] = true
-			first = cmp.Or(first, c)
-			err = find(limited, c)
-		}
-		cancel()
-		if volume.IsKind(err, volume.KindDeadline) && ctx.Err() == nil {
-			err = volume.Errorf(volume.KindUnavailable, "the cloud %q, in which it may be, does not answer: %w", name, err)
-		}
-		switch {
-		case err == nil:
-			b.settle(id, name)
-			return c, nil
-		case !volume.IsKind(err, volume.KindNotFound) && silent == nil:
-			silent = err
-		}
+	idle, err := b.polls.Await(ctx, c, v.ID, v.Status, func(v cloud.Volume) (bool, error) { return state.IsIdle(v), nil })
+	if volume.IsKind(err, volume.KindDeadline) {
+		err = volume.Errorf(volume.KindInProgress, "the volume is %s: %w", v.Status, err).
+			WithRemedy(message.Retries + "; if it lasts, check what works on the volume in the cloud")
 	}
-	return first, silent
+	return idle, err
 }
 
-// places connects to all usable clouds, and returns one for each project, that
-// of the default cloud first. One whose description was broken from the start
-// can hold nothing that was attached through us; one that does not answer may,
-// and so its error is returned.
-func (b *Backend) places(ctx context.Context) ([]*cloud.Cloud, error) {
-	ctx, cancel := answerable(ctx)
-	defer cancel()
-	var places []*cloud.Cloud
-	seen := make(map[string]bool)
-	for i, name := range b.clouds.Names() {
-		if i > 0 && !b.clouds.IsUsable(name) {
-			continue // logged when the configuration was read
-		}
-		c, err := b.clouds.Cloud(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if !seen[c.ProjectKey()] {
-			seen[c.ProjectKey()] = true
-			places = append(places, c)
-		}
-	}
-	return places, nil
-}
-
-// home names the cloud of an object as far as it is known.
-func (b *Backend) home(ctx context.Context, id string) string {
-	if name := volume.SecretsFrom(ctx)[secretCloud]; name != "" {
-		return name
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.homes[id]
-}
-
-// settle remembers in which cloud an object is. With one cloud there is
-// nothing to remember.
-func (b *Backend) settle(id, name string) {
-	if len(b.clouds.Names()) < 2 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.homes[id] = name
-}
-
-// forget drops what is remembered of an object that has gone.
+// forget drops what the backend remembers of a volume that is gone.
 func (b *Backend) forget(id string) {
+	b.locator.Forget(id)
+	b.copies.Forget(id)
+	b.statics.remove(id)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.homes, id)
-	b.statics.drop(id)
-	delete(b.copies, id)
-	delete(b.told, id)
-}
-
-// await waits until done says that the volume is as wanted, and returns it as
-// read then. done's error ends the wait. op names the operation ("extend"):
-// how long those have taken decides when to look first. A volume that has
-// vanished gives kind NotFound; the end of ctx gives Deadline or Canceled and
-// the state last seen. done is called on the caller's goroutine.
-//
-// All waits of a cloud share one poller.
-func (b *Backend) await(ctx context.Context, c *cloud.Cloud, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error) {
-	return b.pollerOf(c).await(ctx, id, op, done)
-}
-
-func (b *Backend) pollerOf(c *cloud.Cloud) *poller {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	p := b.pollers[c.Name()]
-	if p == nil {
-		p = newPoller(c, b.log)
-		b.pollers[c.Name()] = p
-	}
-	return p
+	delete(b.notified, id)
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -13,7 +15,7 @@ import (
 // helpers counts the snapshots that are there for backups.
 func (r *rig) helpers(t *testing.T, volumeID string) (n int) {
 	t.Helper()
-	c, err := r.cloudOf(t.Context(), volumeID)
+	c, err := r.locator.Volume(t.Context(), volumeID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +24,7 @@ func (r *rig) helpers(t *testing.T, volumeID string) (n int) {
 		t.Fatal(err)
 	}
 	for _, s := range all {
-		if s.Metadata[metaBackupOf] != "" {
+		if s.Metadata[metadata.BackupOf] != "" {
 			n++
 		}
 	}
@@ -40,7 +42,7 @@ func TestBackupIsReadyWhenItIsCompleteAndAlone(t *testing.T) {
 		t.Errorf("%+v, want one of %s that is not ready, of 2 GiB", s, id)
 	}
 	// Meanwhile the volume is free for everything else, above all to grow.
-	r.wantState(t, id, stateInUse)
+	r.wantState(t, id, state.InUse)
 	if _, err := r.Expand(within(t, 5*time.Second), id, 3*volume.GiB); err != nil {
 		t.Error(err)
 	}
@@ -56,7 +58,7 @@ func TestBackupIsReadyWhenItIsCompleteAndAlone(t *testing.T) {
 		t.Errorf("%d snapshots are left behind", n)
 	}
 	b, _ := r.cloud.Backup(s.ID)
-	if b.Zone != "vault" || b.Metadata[metaCluster] != cluster {
+	if b.Zone != "vault" || b.Metadata[metadata.Cluster] != cluster {
 		t.Errorf("%+v, want it in vault, marked", b)
 	}
 	if got, err := r.GetSnapshot(t.Context(), s.ID); err != nil || got.ID != s.ID || !got.Ready {
@@ -121,7 +123,7 @@ func TestBackupThatFailsIsNeverReady(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Fails())
 	s := r.take(t, class)
-	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == snapError })
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == state.Error })
 	for range 2 {
 		_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
 		wantKind(t, err, volume.KindInternal, s.ID, "the backup driver failed")
@@ -149,7 +151,7 @@ func TestBackupThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
 	if len(failed) != 1 {
 		t.Fatalf("backups %v, want one", failed)
 	}
-	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(failed[0]); return b.Status == snapError })
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(failed[0]); return b.Status == state.Error })
 
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteBackup}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 	_, err = r.CreateSnapshot(within(t, 5*time.Second), class)
@@ -193,7 +195,7 @@ func TestBackupOfAnOldCloudKeepsItsID(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Fails())
 	s := r.take(t, class)
-	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == snapError })
+	wantSoon(t, "the backup fails", func() bool { b, _ := r.cloud.Backup(s.ID); return b.Status == state.Error })
 	_, err := r.CreateSnapshot(within(t, 5*time.Second), class)
 	wantKind(t, err, volume.KindInternal, s.ID)
 }
@@ -212,8 +214,8 @@ func TestBackupRemovesNoSnapshotButItsHelper(t *testing.T) {
 	var others []string
 	for _, o := range []cloud.NewSnapshot{
 		{Name: "b", VolumeID: id}, // somebody's own
-		{Name: "b", VolumeID: id, Metadata: map[string]string{metaBackupOf: "another"}},
-		{Name: "b", VolumeID: other, Metadata: map[string]string{metaBackupOf: "b"}}, // of a backup of another volume
+		{Name: "b", VolumeID: id, Metadata: map[string]string{metadata.BackupOf: "another"}},
+		{Name: "b", VolumeID: other, Metadata: map[string]string{metadata.BackupOf: "b"}}, // of a backup of another volume
 	} {
 		made, err := c.CreateSnapshot(t.Context(), o)
 		if err != nil {
@@ -330,7 +332,7 @@ func TestDeleteBackup(t *testing.T) {
 	class := snap("b", id, "type", "backup")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateBackup}, fakecloud.Stuck())
 	s := r.take(t, class)
-	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "still being made")
+	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "still making the backup")
 	r.cloud.Release(s.ID)
 	if n := r.helpers(t, id); n != 1 {
 		t.Fatalf("%d helpers, want 1", n)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -30,11 +31,11 @@ func TestCapacity(t *testing.T) {
 		"the zone":                {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west")}, 97 * volume.GiB, 0},
 		"no such zone":            {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("moon")}, 0, 0},
 		"another zone of the class": {
-			quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{paramZone: "nova"}}, 0, 0,
+			quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{class.ParamZone: "nova"}}, 0, 0,
 		},
 		"not shareable": {quota(100, -1, -1), volume.CapacityRequest{Accesses: many}, 0, 0},
 		"shareable": {
-			quota(100, -1, -1), volume.CapacityRequest{Accesses: many, Parameters: map[string]string{paramType: "rbd-multi"}}, 97 * volume.GiB, 0,
+			quota(100, -1, -1), volume.CapacityRequest{Accesses: many, Parameters: map[string]string{class.ParamType: "rbd-multi"}}, 97 * volume.GiB, 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +49,7 @@ func TestCapacity(t *testing.T) {
 		})
 	}
 	r := newRig(t, fakecloud.Options{})
-	for _, parameters := range []map[string]string{{"tpye": "x"}, {paramType: "moon"}, {paramCloud: "moon"}} {
+	for _, parameters := range []map[string]string{{"tpye": "x"}, {class.ParamType: "moon"}, {class.ParamCloud: "moon"}} {
 		_, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters})
 		wantKind(t, err, volume.KindInvalid)
 	}
@@ -73,7 +74,7 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 40 {
 		wg.Go(func() {
-			parameters := map[string]string{paramType: []string{"rbd", "rbd-gold"}[i%2]}
+			parameters := map[string]string{class.ParamType: []string{"rbd", "rbd-gold"}[i%2]}
 			if got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters}); err != nil || got.Available != 100*volume.GiB {
 				t.Errorf("%+v, %v", got, err)
 			}
@@ -81,23 +82,4 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 	}
 	wg.Wait()
 	r.wantCalls(t, fakecloud.GetLimits, 1)
-}
-
-func TestCapacityIsNotOldForLong(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	c, err := r.clouds.Cloud(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Capacity(t.Context(), volume.CapacityRequest{}); err != nil {
-		t.Fatal(err)
-	}
-	r.Backend.limits[c.Name()].at = time.Now().Add(-limitsAge - time.Second)
-	for range 2 {
-		if _, err := r.Capacity(t.Context(), volume.CapacityRequest{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.wantCalls(t, fakecloud.GetLimits, 2)
 }

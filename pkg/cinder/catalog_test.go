@@ -33,7 +33,7 @@ func TestWaitForTheCatalogEndsWithTheContext(t *testing.T) {
 	}
 	began := time.Now()
 	_, err := r.Create(within(t, 300*time.Millisecond), create("pvc-2"))
-	wantKind(t, err, volume.KindDeadline, "what the cloud offers")
+	wantKind(t, err, volume.KindDeadline, "availability zones")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the answer came after %s, the caller had 300 ms", took)
 	}

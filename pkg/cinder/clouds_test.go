@@ -9,6 +9,8 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -34,7 +36,7 @@ func TestSeveralClouds(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	b := twoClouds(t, east, west)
-	inWest, err := b.Create(t.Context(), request("pvc-1", volume.GiB, map[string]string{paramCloud: "west"}))
+	inWest, err := b.Create(t.Context(), request("pvc-1", volume.GiB, map[string]string{class.ParamCloud: "west"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +61,7 @@ func TestSeveralClouds(t *testing.T) {
 		v                   volume.Volume
 		secrets, parameters map[string]string
 	}{
-		{inWest, nil, map[string]string{paramCloud: "west"}},
+		{inWest, nil, map[string]string{class.ParamCloud: "west"}},
 		{bySecret, map[string]string{"cloud": "west"}, nil},
 		{inEast, nil, nil},
 	} {
@@ -89,7 +91,7 @@ func TestSeveralClouds(t *testing.T) {
 func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
 	b := twoClouds(t, east, west)
 	west.StopListening()
 	wantSilence := func(call string, work func(ctx context.Context) error) {
@@ -109,7 +111,7 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = twoClouds(t, east, west)
-	if _, err := b.places(t.Context()); err != nil {
+	if _, err := b.locator.All(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	west.On(fakecloud.Match{}, fakecloud.CutOff()).Always()
@@ -120,7 +122,7 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 		return err
 	})
 	wantSilence("find", func(ctx context.Context) error {
-		_, _, err := b.Find(ctx, request("pvc-1", volume.GiB, map[string]string{paramCloud: "west"}))
+		_, _, err := b.Find(ctx, request("pvc-1", volume.GiB, map[string]string{class.ParamCloud: "west"}))
 		return err
 	})
 	if _, there := west.Volume(id); !there {
@@ -150,7 +152,7 @@ func TestOneBadCloudLeavesTheOthers(t *testing.T) {
 		"silent":     cloudConf(t, map[string]*fakecloud.Cloud{"east": east, "other": west}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+			old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
 			b, err := New(t.Context(), Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cluster})
 			if err != nil {
 				t.Fatal(err)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -93,10 +95,10 @@ func makeFrom(ctx context.Context, s *controller.Server, source *csi.VolumeConte
 	return err
 }
 
-func startSnapshot(t *testing.T, class string) *copying {
+func startSnapshot(t *testing.T, kind string) *copying {
 	t.Helper()
 	call := fakecloud.CreateSnapshot
-	if class == typeBackup {
+	if kind == class.TypeBackup {
 		call = fakecloud.CreateBackup
 	}
 	return startCopy(t, call, func(r *rig, _ string) (ids []string) {
@@ -107,7 +109,7 @@ func startSnapshot(t *testing.T, class string) *copying {
 		}
 		return ids
 	}, func(ctx context.Context, s *controller.Server, source string) error {
-		_, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: map[string]string{paramType: class}})
+		_, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: map[string]string{class.ParamType: kind}})
 		return err
 	})
 }
@@ -131,8 +133,8 @@ func (c *copying) expand(ctx context.Context) (int64, error) {
 func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) *copying{
-		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, typeSnapshot) },
-		"backup": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, typeBackup) },
+		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeSnapshot) },
+		"backup": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeBackup) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +157,7 @@ func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
 			if <-c.done; c.err != nil {
 				t.Errorf("the copy ended with %v", c.err)
 			}
-			if left := c.copiesOf(c.source); len(left) != 0 {
+			if left := c.copies.Of(c.source); len(left) != 0 {
 				t.Errorf("%v are still noted", left)
 			}
 		})
@@ -166,7 +168,7 @@ func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
 func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) *copying{
-		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, typeSnapshot) },
+		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeSnapshot) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -181,7 +183,7 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 			if <-c.done; c.err != nil {
 				t.Errorf("the copy ended with %v", c.err)
 			}
-			if left := c.copiesOf(c.source); len(left) != 0 {
+			if left := c.copies.Of(c.source); len(left) != 0 {
 				t.Errorf("%v are still noted", left)
 			}
 		})
@@ -191,7 +193,7 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 // A backup is made from a snapshot that is cut: hours of it hold nothing up.
 func TestExpandDoesNotWaitForABackup(t *testing.T) {
 	t.Parallel()
-	c := startSnapshot(t, typeBackup)
+	c := startSnapshot(t, class.TypeBackup)
 	if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
 		t.Errorf("%d, %v; want 2 GiB", size, err)
 	}
@@ -215,7 +217,7 @@ func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
 	}
 	for _, v := range r.cloud.Volumes() {
 		if v.SourceID == source {
-			r.cloud.SetVolumeStatus(v.ID, stateError)
+			r.cloud.SetVolumeStatus(v.ID, state.Error)
 		}
 	}
 	if v, err := r.Expand(within(t, 10*time.Second), source, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
@@ -250,7 +252,7 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 			if err := test.remove(within(t, 10*time.Second), c); err != nil {
 				t.Error(err)
 			}
-			if v, _ := c.cloud.Volume(c.id); v.Status != stateAvailable {
+			if v, _ := c.cloud.Volume(c.id); v.Status != state.Available {
 				t.Errorf("the copy is %q", v.Status)
 			}
 		})
@@ -259,7 +261,7 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 
 func TestDeleteOfAVolumeWithASnapshotInTheMaking(t *testing.T) {
 	t.Parallel()
-	c := startSnapshot(t, typeSnapshot)
+	c := startSnapshot(t, class.TypeSnapshot)
 	eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
 	_, err := c.server.DeleteVolume(within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
 	wantKind(t, err, volume.KindPrecondition, c.id, "snapshots")
@@ -269,7 +271,7 @@ func TestDeleteOfAVolumeWithASnapshotInTheMaking(t *testing.T) {
 func TestRestoresOfABackupWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	for kind, free := range map[string]bool{typeBackup: false, typeSnapshot: true} {
+	for kind, free := range map[string]bool{class.TypeBackup: false, class.TypeSnapshot: true} {
 		s := r.ready(t, snap("s"+kind, r.add(fakecloud.Volume{}), "type", kind))
 		req, accepted := request("pvc-"+kind, volume.GiB, nil), false
 		req.Source.SnapshotID, req.OnAccepted = s.ID, func() { accepted = true }
@@ -307,34 +309,8 @@ func TestCopiesThatFailAreForgotten(t *testing.T) {
 		req.Source = from
 		_, err := r.Create(within(t, 10*time.Second), req)
 		wantKind(t, err, volume.KindInternal)
-		if left := r.copiesOf(id); len(left) != 0 {
+		if left := r.copies.Of(id); len(left) != 0 {
 			t.Errorf("%v are still noted", left)
 		}
-	}
-}
-
-// How long the poller waits before it looks depends on how long clones take.
-func TestCopiesMadeLongAgoTakeNoTime(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, fakecloud.Options{})
-	source := r.add(fakecloud.Volume{})
-	c, err := r.clouds.Cloud(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.pollerOf(c).learn("clone", time.Hour)
-	for _, id := range []string{r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{Status: stateError}), "11111111-2222-4333-8444-555555555555"} {
-		r.noteCopy(source, id, copyVolume)
-	}
-	r.cloud.ClearRequests()
-	began := time.Now()
-	if _, err := r.Expand(t.Context(), source, 2*volume.GiB); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > latestFirst {
-		t.Errorf("it took %s", took)
-	}
-	if left := r.copiesOf(source); len(left) != 0 {
-		t.Errorf("%v are still noted", left)
 	}
 }

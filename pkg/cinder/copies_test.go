@@ -6,7 +6,9 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -72,7 +74,7 @@ func TestRestore(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	// The source is another cluster's: its backup gives the marks of that one.
-	src := r.add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metaCluster: "other"}})
+	src := r.add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metadata.Cluster: "other"}})
 	c, err := r.clouds.Cloud(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +101,7 @@ func TestRestore(t *testing.T) {
 		if err != nil || v.Size != 3*volume.GiB || v.Source.SnapshotID != id {
 			t.Fatalf("%s: %+v, %v", name, v, err)
 		}
-		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metaCluster] != cluster {
+		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metadata.Cluster] != cluster {
 			t.Errorf("%s: the volume bears the marks %v", name, got.Metadata)
 		}
 		if again, err := r.Restore(t.Context(), req); err != nil || again.ID != v.ID || again.Source != v.Source {
@@ -120,7 +122,7 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	const backup = "6e1a1f0e-0000-4000-8000-000000000000"
 	restored := func(pv string) string {
-		return r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metaCluster: "other", metaVolume: pv, metaBackup: backup}})
+		return r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other", metadata.PersistentVolume: pv, metadata.RestoredFrom: backup}})
 	}
 	theirs, ours := restored("pvc-1"), restored("pvc-0")
 	req := request("pvc-1", volume.GiB, nil)
@@ -133,7 +135,7 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 	}
 	r.wantCalls(t, fakecloud.CreateVolume, 0)
 	for id, want := range map[string]string{ours: cluster, theirs: "other"} {
-		if v, _ := r.cloud.Volume(id); v.Metadata[metaCluster] != want {
+		if v, _ := r.cloud.Volume(id); v.Metadata[metadata.Cluster] != want {
 			t.Errorf("%+v, want the mark of %s", v, want)
 		}
 	}
@@ -158,7 +160,7 @@ func TestSharedCopiesAreJudgedBeforeTheyAreMade(t *testing.T) {
 		"a snapshot, into a type for it": {volume.Source{SnapshotID: s.ID}, "rbd-multi", false},
 	} {
 		r.cloud.ClearRequests()
-		req := request("pvc-"+name, volume.GiB, map[string]string{paramType: test.volType})
+		req := request("pvc-"+name, volume.GiB, map[string]string{class.ParamType: test.volType})
 		req.Source = test.source
 		access(volume.AccessMultiNodeMultiWriter, true)(&req)
 		_, err := r.Create(t.Context(), req)

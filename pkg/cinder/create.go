@@ -10,18 +10,25 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/copies"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Create implements volume.Backend.
+// Create implements volume.Backend: it returns the volume of the request's name, which it creates
+// if necessary. It looks for the name first (find.go), then judges the request (create_check.go,
+// zone.go), asks Cinder, and waits until the volume is usable (create_finish.go).
 func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, err := b.create(ctx, req)
 	return v, volume.Wrap(err, "create volume", req.Name)
 }
 
-// Restore implements volume.Snapshotter. The source may also be a backup, which
-// CSI knows as a snapshot like any other.
+// Restore implements volume.Snapshotter. The source may also be a backup, which CSI knows as a
+// snapshot.
 func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	return b.Create(ctx, req)
 }
@@ -31,33 +38,33 @@ func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (vo
 	return b.Create(ctx, req)
 }
 
-// creation is one call's work.
+// creation is one call of Create or Abandon.
 type creation struct {
 	*Backend
 	cloud *cloud.Cloud
-	want  wanted
+	want  class.Storage
 	req   volume.CreateRequest
 	place placement
-	// known are the ids of the volumes of the name that Cinder is known to have.
-	// While there are any, or a request may still come late, no error is final.
+	// known are the ids of the volumes of the name that Cinder is known to have. While there are any,
+	// or a request may still be carried out late, no error is final.
 	known map[string]bool
 }
 
 func (b *Backend) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	seen, err := b.recentLookUp(ctx, req)
+	seen, err := b.cachedLookUp(ctx, req)
 	if err != nil {
 		return volume.Volume{}, err
 	}
 	k := newCreation(b, req, seen)
-	v, err := k.run(ctx, seen.namesakes)
+	v, err := k.run(ctx, seen.sameName)
 	if err != nil {
 		return volume.Volume{}, k.answer(err)
 	}
-	b.attempts.end(req.Name)
-	b.dropCopy(k.sourceID(), v.ID)
-	b.settle(v.ID, k.cloud.Name())
+	b.attempts.End(req.Name)
+	b.copies.Remove(k.sourceID(), v.ID)
+	b.locator.Remember(v.ID, k.cloud.Name())
 	out := b.volume(v)
-	out.VolumeContext = k.want.context // Cinder does not keep it; the PersistentVolume does
+	out.VolumeContext = k.want.Context // Cinder does not keep it; the PersistentVolume does
 	out.Encrypted = req.Encrypted
 	return out, nil
 }
@@ -72,25 +79,25 @@ func newCreation(b *Backend, req volume.CreateRequest, seen lookup) *creation {
 
 // Abandon implements volume.Abandoner.
 func (b *Backend) Abandon(ctx context.Context, req volume.CreateRequest, cause error) error {
-	seen, err := b.recentLookUp(ctx, req)
+	seen, err := b.cachedLookUp(ctx, req)
 	if err != nil {
 		return err
 	}
 	k := newCreation(b, req, seen)
 	if !seen.found {
-		if err := k.discardLeftovers(ctx, seen.failed); err != nil {
-			b.log.WarnContext(ctx, "what failed creations have left could not be removed", "name", req.Name, "error", err)
+		if err := k.removeLeftovers(ctx, seen.failed); err != nil {
+			b.log.WarnContext(ctx, "could not remove the volumes that failed creations left behind",
+				"name", req.Name, "error", err)
 		}
 	}
 	return k.answer(cause)
 }
 
-// run returns the volume of the name, or makes it. The request is judged after
-// the lookup: classes, zones, types, sources and permissions can have changed
-// since the volume was made.
-func (k *creation) run(ctx context.Context, n namesakes) (cloud.Volume, error) {
+// run returns the volume of the name, or creates it. It judges the request after the lookup:
+// classes, zones, types, sources and permissions may have changed since the volume was created.
+func (k *creation) run(ctx context.Context, n sameName) (cloud.Volume, error) {
 	if !n.found {
-		if err := k.discardLeftovers(ctx, n.failed); err != nil {
+		if err := k.removeLeftovers(ctx, n.failed); err != nil {
 			return cloud.Volume{}, err
 		}
 	}
@@ -98,52 +105,51 @@ func (k *creation) run(ctx context.Context, n namesakes) (cloud.Volume, error) {
 		return cloud.Volume{}, err
 	}
 	if n.found {
-		k.accepted(n.best)
+		k.notifyAccepted(n.best)
 		k.place.allowed = k.allowedZones(k.req)
-		return k.existing(ctx, n.best)
+		return k.useExisting(ctx, n.best)
 	}
 	var err error
 	if k.place, err = k.Backend.place(ctx, k.cloud, k.want, k.req); err != nil {
 		return cloud.Volume{}, err
 	}
-	return k.fresh(ctx)
+	return k.createNew(ctx)
 }
 
 // readParameters reads what the classes ask for.
 func (k *creation) readParameters() error {
 	var err error
-	if k.want, err = k.parameters(k.req.Parameters); err != nil {
+	if k.want, err = class.ParseStorage(k.req.Parameters, k.opts.ClusterID); err != nil {
 		return err
 	}
 	if k.req.Encrypted {
-		k.want.metadata[metaEncrypted] = "true"
+		k.want.Metadata[metadata.Encrypted] = "true"
 	}
-	change, err := mutable(k.req.MutableParameters)
-	if change.volType != "" {
-		k.want.volType = change.volType
-	}
-	maps.Copy(k.want.metadata, change.metadata)
+	change, err := class.ParseAttributes(k.req.MutableParameters)
+	k.want.Type = cmp.Or(change.Type, k.want.Type)
+	maps.Copy(k.want.Metadata, change.Metadata)
 	return err
 }
 
-// answer returns err as the call may answer it. It is the one place that
-// decides whether an error is final. It must not be while a volume of the name
-// exists or may still come to be: external-provisioner would let the claim go,
-// or have the pod scheduled elsewhere, and nobody would remove the volume.
+// answer returns err as the call may return it. It is the only place that decides whether an error
+// is final. An error must not be final while a volume of the name exists or may still be created:
+// external-provisioner would give up the claim, or have the pod scheduled elsewhere, and nobody
+// would remove the volume.
 func (k *creation) answer(err error) error {
 	if len(k.known) > 0 {
-		return volume.NonFinal(err, "Cinder has a volume of this name ("+few(slices.Sorted(maps.Keys(k.known)))+")")
+		ids := message.JoinAtMost(slices.Sorted(maps.Keys(k.known)))
+		return volume.NonFinal(err, "Cinder has a volume of this name ("+ids+")")
 	}
-	return k.attempts.answer(k.req.Name, err)
+	return k.attempts.Answer(k.req.Name, err)
 }
 
-// fresh makes the volume, in the first zone that has room for it.
-func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
+// createNew creates the volume in the first zone that has space for it.
+func (k *creation) createNew(ctx context.Context) (cloud.Volume, error) {
 	order, err := k.order(ctx)
 	if err == nil && order.BackupID != "" {
-		anywhere := k.req // a backup is in no zone
-		anywhere.Source = volume.Source{}
-		k.place, err = k.Backend.place(ctx, k.cloud, k.want, anywhere)
+		withoutSource := k.req // a backup is in no zone
+		withoutSource.Source = volume.Source{}
+		k.place, err = k.Backend.place(ctx, k.cloud, k.want, withoutSource)
 	}
 	if err != nil {
 		return cloud.Volume{}, err
@@ -151,154 +157,165 @@ func (k *creation) fresh(ctx context.Context) (cloud.Volume, error) {
 	var v cloud.Volume
 	for i, zone := range k.place.zones {
 		order.AvailabilityZone = zone
-		v, err = k.ask(ctx, order)
+		v, err = k.request(ctx, order)
 		if err == nil {
-			k.accepted(v)
+			k.notifyAccepted(v)
 			v, err = k.finish(ctx, v)
 		}
-		// A refusal that came as an answer, such as that of the quota, holds in
-		// every zone.
+		// A refusal in Cinder's answer, such as that of the quota, is the same for every zone.
 		if !volume.IsKind(err, volume.KindOutOfRange) || cloud.StatusCode(err) != 0 {
 			return v, err
 		}
 		if i < len(k.place.zones)-1 {
-			k.log.InfoContext(ctx, "no room for a volume in a zone; the next is tried", "name", k.req.Name, "zone", zone, "error", err)
+			k.log.InfoContext(ctx, "a zone has no space for a volume; trying the next zone",
+				"name", k.req.Name, "zone", zone, "error", err)
 		}
 	}
 	if k.place.allowed == nil {
 		return v, err
 	}
-	return v, volume.Errorf(volume.KindExhausted, "no zone that the volume has to be reachable from (%s) has room for it: %w", few(k.place.allowed), err).
+	return v, volume.Errorf(volume.KindExhausted,
+		"no zone that the volume must be reachable from (%s) has space for it: %w", message.JoinAtMost(k.place.allowed), err).
 		WithRemedy("let the pod be scheduled to another zone, ask for less, or use another type")
 }
 
-// accepted says that Cinder has accepted the volume: what may still harm the copy
-// waits for it, see copies. A backup stays locked to the end: Cinder refuses a
-// second restore while it restores one.
-func (k *creation) accepted(v cloud.Volume) {
-	if k.want.metadata[metaBackup] != "" || cloud.BackupIDOf(v) != "" {
+// notifyAccepted tells the caller that Cinder has accepted the volume, so that it unlocks the
+// source: what could still harm the copy waits for it, see package copies. A backup stays locked to
+// the end: Cinder refuses a second restore while one is running.
+func (k *creation) notifyAccepted(v cloud.Volume) {
+	if k.want.Metadata[metadata.RestoredFrom] != "" || cloud.BackupIDOf(v) != "" {
 		return
 	}
-	if source := k.sourceID(); source != "" && !settled(v) {
-		k.noteCopy(source, v.ID, copyVolume)
+	if source := k.sourceID(); source != "" && !state.IsSettled(v) {
+		k.copies.Add(source, v.ID, copies.Volume)
 	}
 	k.req.NotifyAccepted()
 }
 
-// sourceID is the id of the volume or snapshot that the volume is made from, if any.
+// sourceID returns the id of the volume or snapshot that the volume is made from, if any.
 func (k *creation) sourceID() string { return cmp.Or(k.req.Source.VolumeID, k.req.Source.SnapshotID) }
 
-// order is what to ask Cinder for.
+// order returns what to ask Cinder for, or the error that says why the request is not possible.
 func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 	order := cloud.NewVolume{
-		Name: k.req.Name, Description: description, Size: int(k.req.Size / granule), VolumeType: k.want.volType, Metadata: k.want.metadata,
+		Name: k.req.Name, Description: metadata.Description, Size: int(k.req.Size / granularity),
+		VolumeType: k.want.Type, Metadata: k.want.Metadata,
 	}
-	if len(k.want.near)+len(k.want.far) > 0 {
+	if len(k.want.Affinity)+len(k.want.AntiAffinity) > 0 {
 		var err error
 		order.Hints = new(cloud.Hints)
-		if order.Hints.SameHost, err = k.resolve(ctx, k.want.near); err != nil {
+		if order.Hints.SameHost, err = k.resolveIDs(ctx, k.want.Affinity); err != nil {
 			return order, err
 		}
-		if order.Hints.DifferentHost, err = k.resolve(ctx, k.want.far); err != nil {
+		if order.Hints.DifferentHost, err = k.resolveIDs(ctx, k.want.AntiAffinity); err != nil {
 			return order, err
 		}
 	}
 	from, err := contentOf(ctx, k.cloud, k.req.Source)
-	order.SnapshotID, order.SourceVolID, order.BackupID = from.SnapshotID, from.SourceVolID, from.BackupID
-	if order.BackupID != "" {
-		order.Metadata[metaBackup] = order.BackupID
+	if err != nil {
+		return order, err
 	}
-	if err == nil {
-		err = k.possible(ctx, from)
+	order.SnapshotID, order.SourceVolID, order.BackupID = from.snapshotID, from.volumeID, from.backupID
+	if from.backupID != "" {
+		order.Metadata[metadata.RestoredFrom] = from.backupID
 	}
-	return order, err
+	return order, k.checkPossible(ctx, from)
 }
 
-// contentOf turns a source into Cinder's terms: what CSI knows as a snapshot may
-// be a backup.
-func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (from cloud.NewVolume, err error) {
-	from.SourceVolID = source.VolumeID
+// content is what a volume is made from, in Cinder's terms. At most one of the first three is set.
+type content struct {
+	volumeID, snapshotID, backupID string
+
+	originID string // the volume itself, or the one that the snapshot is of; empty: the data come from a backup, or there are none
+}
+
+// contentOf reads the source of a volume: what CSI knows as a snapshot may be a backup. It does not
+// read a source that is a volume.
+func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (content, error) {
 	if source.SnapshotID == "" {
-		return from, nil
+		return content{volumeID: source.VolumeID, originID: source.VolumeID}, nil
 	}
-	_, err = c.Snapshot(ctx, source.SnapshotID)
+	s, err := c.Snapshot(ctx, source.SnapshotID)
 	if err == nil {
-		from.SnapshotID = source.SnapshotID
-		return from, nil
+		return content{snapshotID: source.SnapshotID, originID: s.VolumeID}, nil
 	}
 	if !volume.IsKind(err, volume.KindNotFound) {
-		return from, err
+		return content{}, err
 	}
 	if _, errBackup := c.Backup(ctx, source.SnapshotID); errBackup != nil {
 		if volume.IsKind(errBackup, volume.KindNotFound) {
-			return from, volume.Errorf(volume.KindNotFound, "neither a snapshot nor a backup has the id %s: %w", source.SnapshotID, err)
+			return content{}, volume.Errorf(volume.KindNotFound,
+				"neither a snapshot nor a backup has the id %s: %w", source.SnapshotID, err)
 		}
-		return from, errBackup
+		return content{}, errBackup
 	}
-	from.BackupID = source.SnapshotID
-	return from, c.CheckFeature(ctx, cloud.FeatureBackupSource)
+	return content{backupID: source.SnapshotID}, c.CheckFeature(ctx, cloud.FeatureBackupSource)
 }
 
-// readSource reads what a volume is made from. It returns nil if there is no
-// source.
-func readSource(ctx context.Context, c *cloud.Cloud, source volume.Source) error {
-	if source.VolumeID != "" {
-		_, err := c.Volume(ctx, source.VolumeID)
-		return err
+// readSource is contentOf that reads a source volume, too.
+func readSource(ctx context.Context, c *cloud.Cloud, source volume.Source) (content, error) {
+	from, err := contentOf(ctx, c, source)
+	if err == nil && from.volumeID != "" {
+		_, err = c.Volume(ctx, from.volumeID)
 	}
-	_, err := contentOf(ctx, c, source)
-	return err
+	return from, err
 }
 
-// lookAgain are the pauses before the lookups for a volume whose creation got
-// no answer.
-func lookAgain() []time.Duration {
+// lookupPauses returns the pauses before the lookups for a volume whose creation got no answer.
+func lookupPauses() []time.Duration {
 	return []time.Duration{0, 300 * time.Millisecond, time.Second}
 }
 
-// ask asks Cinder for the volume. When the answer gets lost, the volume may be
-// made all the same; then it is found by its name, here or by the next call,
-// and no second one is asked for.
-func (k *creation) ask(ctx context.Context, order cloud.NewVolume) (cloud.Volume, error) {
+// request asks Cinder for the volume. If the answer is lost, Cinder may create the volume all the
+// same; then request, or the next call, finds it by its name and asks for no second one.
+func (k *creation) request(ctx context.Context, order cloud.NewVolume) (cloud.Volume, error) {
 	v, err := k.cloud.CreateVolume(ctx, order)
 	if err == nil {
 		k.addMade(v.ID)
 		return v, nil
 	}
-	wasDone := func() {}
-	if cloud.MayBeDone(err) {
-		wasDone = k.attempts.addLost(order.Name)
+	if !cloud.MayBeDone(err) {
+		return v, k.typeError(ctx, order.VolumeType, err)
 	}
-	switch code := cloud.StatusCode(err); {
-	case volume.IsKind(err, volume.KindNotFound) && order.VolumeType != "", volume.IsKind(err, volume.KindInvalid) && order.VolumeType != "":
-		if _, errType := k.typeNamed(ctx, k.cloud, order.VolumeType); volume.IsKind(errType, volume.KindInvalid) {
-			return v, errType
-		}
-		return v, err
-	case !volume.IsKind(err, volume.KindUnavailable), code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
-		return v, err // it was not made
+	undoLost := k.attempts.AddLost(order.Name)
+	if !volume.IsKind(err, volume.KindUnavailable) || cloud.StatusCode(err) == http.StatusServiceUnavailable {
+		return v, err // there is no time for a lookup, or Cinder refused the request
 	}
-	for _, pause := range lookAgain() {
+	for _, pause := range lookupPauses() {
 		if operation.Sleep(ctx, pause) != nil {
 			break
 		}
-		n, errFind := k.named(ctx, k.cloud, order.Name)
+		n, errFind := k.findByName(ctx, k.cloud, order.Name)
 		switch {
 		case errFind != nil:
-		case n.found && k.marked(n.best): // another's is judged by the next call
-			wasDone()
-			k.addMade(n.best.ID)
-			return n.best, nil
+			continue
+		case n.found && k.isOwn(n.best): // the next call judges one of another cluster
+			v = n.best
 		case len(n.failed) > 0:
-			wasDone()
-			k.addMade(n.failed[0].ID)
-			return n.failed[0], nil
+			v = n.failed[0]
+		default:
+			continue
 		}
+		undoLost()
+		k.addMade(v.ID)
+		return v, nil
 	}
 	return v, err
 }
 
+// typeError returns the error of catalog.Type if that explains why Cinder refused a request, else
+// cause.
+func (k *creation) typeError(ctx context.Context, name string, cause error) error {
+	if name == "" || !volume.IsKind(cause, volume.KindNotFound) && !volume.IsKind(cause, volume.KindInvalid) {
+		return cause
+	}
+	if _, err := k.catalog.Type(ctx, k.cloud, name); volume.IsKind(err, volume.KindInvalid) {
+		return err
+	}
+	return cause
+}
+
 func (k *creation) addMade(id string) {
 	k.known[id] = true
-	k.attempts.addMade(k.req.Name, id)
+	k.attempts.AddMade(k.req.Name, id)
 }

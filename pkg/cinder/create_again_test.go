@@ -10,6 +10,10 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/catalog"
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
@@ -21,7 +25,7 @@ import (
 func TestNoKindIsFinalWhileAVolumeMayExist(t *testing.T) {
 	t.Parallel()
 	b := new(Backend)
-	b.attempts.addLost("lost")
+	b.attempts.AddLost("lost")
 	known := &creation{Backend: b, known: map[string]bool{"vol-1": true}, req: volume.CreateRequest{Name: "known"}}
 	lost := &creation{Backend: b, req: volume.CreateRequest{Name: "lost"}}
 	fresh := &creation{Backend: b, req: volume.CreateRequest{Name: "fresh"}}
@@ -51,7 +55,7 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 		}
 	}
-	class := func(key, value string) func(*rig, *volume.CreateRequest) {
+	parameter := func(key, value string) func(*rig, *volume.CreateRequest) {
 		return func(_ *rig, q *volume.CreateRequest) { q.Parameters = map[string]string{key: value} }
 	}
 	for name, test := range map[string]struct {
@@ -63,13 +67,13 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 		"nothing can be made":    {change: deny(fakecloud.CreateVolume)},
 		"types cannot be listed, and the class names another": {func(r *rig, q *volume.CreateRequest) {
 			deny(fakecloud.ListTypes)(r, q)
-			class(paramType, "0c1b6d1c-0000-4000-8000-000000000000")(r, q)
+			parameter(class.ParamType, "0c1b6d1c-0000-4000-8000-000000000000")(r, q)
 		}, []string{"rbd-gold", "Policy doesn't allow it"}},
-		"the type has another name":  {class(paramType, "golden"), []string{"rbd-gold", "golden"}},
-		"an unknown parameter":       {class("tpye", "rbd"), []string{"tpye"}},
+		"the type has another name":  {parameter(class.ParamType, "golden"), []string{"rbd-gold", "golden"}},
+		"an unknown parameter":       {parameter("tpye", "rbd"), []string{"tpye"}},
 		"an unknown mutable one":     {func(_ *rig, q *volume.CreateRequest) { q.MutableParameters = map[string]string{"iops": "7"} }, []string{"iops"}},
-		"the class demands a zone":   {change: class(paramZone, "nova")},
-		"neighbors that have gone":   {change: class(paramNear, "pvc-gone")},
+		"the class demands a zone":   {change: parameter(class.ParamZone, "nova")},
+		"neighbors that have gone":   {change: parameter(class.ParamAffinity, "pvc-gone")},
 		"no zone of Cinder's":        {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} }, []string{"zone west", "mars", "selected-node"}},
 		"another zone of Cinder's":   {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova")} }, []string{"zone west", "nova", "selected-node", "openstack volume delete"}},
 		"a zone that is not allowed": {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova"), zone("west")} }, nil},
@@ -80,10 +84,10 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-			req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd-gold"})
+			req := request("pvc-1", volume.GiB, map[string]string{class.ParamType: "rbd-gold"})
 			req.Requisite = []volume.Topology{zone("west")}
 			v := r.create(t, req)
-			r.catalog = make(map[string]*catalog) // as after a restart
+			r.catalog = catalog.Catalog{} // as after a restart
 			req.Parameters = nil
 			test.change(r, &req)
 			if _, found, err := r.Find(t.Context(), req); !found && err == nil {
@@ -200,9 +204,9 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	wantKind(t, err, volume.KindUnavailable, "504")
 	for name, change := range map[string]func(*volume.CreateRequest){
 		"parameter": func(q *volume.CreateRequest) { q.Parameters = map[string]string{"tpye": "x"} },
-		"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramCloud: "moon"} },
+		"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamCloud: "moon"} },
 		"zone":      func(q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} },
-		"type":      func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramType: "golden"} },
+		"type":      func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamType: "golden"} },
 	} {
 		req := request("pvc-1", volume.GiB, nil)
 		change(&req)
@@ -225,8 +229,10 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	if v := r.create(t, request("pvc-1", volume.GiB, nil)); v.ID != r.cloud.Volumes()[0].ID {
 		t.Errorf("%s, want the volume of the late request", v.ID)
 	}
-	if len(r.attempts.of) != 0 {
-		t.Errorf("remembered for ever: %+v", r.attempts.of)
+	for _, name := range []string{"pvc-1", "pvc-2"} {
+		if r.attempts.Has(name) {
+			t.Errorf("the attempt of %s is still known", name)
+		}
 	}
 }
 
@@ -248,7 +254,7 @@ func TestRefusalsRemoveWhatFailedCreationsHaveLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			left := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
+			left := r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error})
 			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
 			wantKind(t, refuse(r), volume.KindUnavailable, left)
 			rule.Remove()
@@ -267,7 +273,7 @@ func TestCloneIsFoundInItsCloudWithoutItsSource(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	req := request("pvc-2", volume.GiB, nil)
-	req.Source.VolumeID = west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+	req.Source.VolumeID = west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
 	v, err := twoClouds(t, east, west).CloneVolume(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +312,7 @@ func TestCreateDoesNotRelyOnAnOldLookup(t *testing.T) {
 		t.Fatal(found, err)
 	}
 	for key, l := range r.lookups {
-		l.at = l.at.Add(-2 * lookupAge)
+		l.at = l.at.Add(-2 * maxLookupAge)
 		r.lookups[key] = l
 	}
 	made := r.add(fakecloud.Volume{Name: "pvc-1"})
@@ -325,11 +331,11 @@ func TestVolumeOfThisClusterIsTakenBeforeOneOfNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, metadata := range []map[string]string{{"by": "hand"}, {metaCluster: cluster}, {"by": "hand"}} {
-		r.add(fakecloud.Volume{Name: "pvc-1", Metadata: metadata})
+	for _, m := range []map[string]string{{"by": "hand"}, {metadata.Cluster: cluster}, {"by": "hand"}} {
+		r.add(fakecloud.Volume{Name: "pvc-1", Metadata: m})
 	}
-	n, err := r.named(t.Context(), c, "pvc-1")
-	if err != nil || !r.marked(n.best) || len(n.others) != 2 {
+	n, err := r.findByName(t.Context(), c, "pvc-1")
+	if err != nil || !r.isOwn(n.best) || len(n.others) != 2 {
 		t.Errorf("%+v, %v; want the one with the metadata of this cluster", n, err)
 	}
 }

@@ -11,6 +11,9 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
@@ -22,7 +25,7 @@ func TestCreate(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	near := r.add(fakecloud.Volume{Name: "pvc-near"})
 	req := request("pvc-1", 2*volume.GiB, map[string]string{
-		paramType: "rbd-gold", paramZone: "nova", paramNear: "pvc-near", paramFar: near + " , ",
+		class.ParamType: "rbd-gold", class.ParamZone: "nova", class.ParamAffinity: "pvc-near", class.ParamAntiAffinity: near + " , ",
 		"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
 		"csi.storage.k8s.io/fstype": "xfs", "mkfsOptions": "-K",
 	})
@@ -35,7 +38,7 @@ func TestCreate(t *testing.T) {
 		"cinder.csi.openstack.org/cluster": cluster, "csi.storage.k8s.io/pvc/name": "data",
 		"csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
 	}
-	if got.Type != "rbd-gold" || got.Description != "Created by OpenStack Cinder CSI driver" || !maps.Equal(got.Metadata, want) || got.Status != stateAvailable {
+	if got.Type != "rbd-gold" || got.Description != "Created by OpenStack Cinder CSI driver" || !maps.Equal(got.Metadata, want) || got.Status != state.Available {
 		t.Errorf("%+v", got)
 	}
 	for _, hint := range []string{"same_host", "different_host"} {
@@ -91,7 +94,7 @@ func TestCreateNeverAnswersWithAVolumeThatIsNotUsable(t *testing.T) {
 	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
 	wantKind(t, err, volume.KindDeadline, "pvc-1", "creating")
 	v := r.create(t, request("pvc-1", volume.GiB, nil))
-	if got, _ := r.cloud.Volume(v.ID); got.Status != stateAvailable {
+	if got, _ := r.cloud.Volume(v.ID); got.Status != state.Available {
 		t.Errorf("answered with a volume that is %s", got.Status)
 	}
 	r.wantCalls(t, fakecloud.CreateVolume, 1)
@@ -119,7 +122,7 @@ func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
 func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError})
+	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error})
 	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("a failed creation was found: %v", err)
 	}
@@ -128,14 +131,14 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 		t.Errorf("the leftover %s is still there, %+v", failed, v)
 	}
 	// What is not provably ours is left alone.
-	static := r.add(fakecloud.Volume{Name: "pvc-2", Status: stateError, Metadata: map[string]string{"owner": "me"}})
+	static := r.add(fakecloud.Volume{Name: "pvc-2", Status: state.Error, Metadata: map[string]string{"owner": "me"}})
 	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
 	wantKind(t, err, volume.KindUnavailable, static, "error") // not final: it is there
 	if _, there := r.cloud.Volume(static); !there {
 		t.Error("a volume that is not ours was deleted")
 	}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
-	r.add(fakecloud.Volume{Name: "pvc-3", Status: stateError})
+	r.add(fakecloud.Volume{Name: "pvc-3", Status: state.Error})
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, nil))
 	wantKind(t, err, volume.KindUnavailable, "error_deleting")
 	r.create(t, request("pvc-3", volume.GiB, nil)) // it is dead weight now, but does not block
@@ -189,7 +192,7 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	t.Parallel()
 	log := new(safeText)
 	r := newRig(t, fakecloud.Options{}, withLog(log))
-	theirs := r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metaCluster: "other"}})
+	theirs := r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
 	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("another cluster's volume was found: %v", err)
 	}
@@ -217,17 +220,17 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	r.create(t, request("pvc-1", 2*volume.GiB, map[string]string{paramType: "rbd"}))
+	r.create(t, request("pvc-1", 2*volume.GiB, map[string]string{class.ParamType: "rbd"}))
 	for name, test := range map[string]struct {
 		change func(*volume.CreateRequest)
 		word   string
 	}{
 		"larger":         {func(q *volume.CreateRequest) { q.Range.Required = 3 * volume.GiB }, "3 GiB"},
 		"limit":          {func(q *volume.CreateRequest) { q.Range = volume.Range{Limit: volume.GiB} }, "1 GiB"},
-		"another type":   {func(q *volume.CreateRequest) { q.Parameters = map[string]string{paramType: "rbd-gold"} }, "rbd-gold"},
+		"another type":   {func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamType: "rbd-gold"} }, "rbd-gold"},
 		"another source": {func(q *volume.CreateRequest) { q.Source.VolumeID = "x" }, "source"},
 		"another mutable type": {func(q *volume.CreateRequest) {
-			q.MutableParameters = map[string]string{paramType: "rbd-gold"}
+			q.MutableParameters = map[string]string{class.ParamType: "rbd-gold"}
 		}, "rbd-gold"},
 	} {
 		req := request("pvc-1", 2*volume.GiB, nil)
@@ -248,11 +251,11 @@ func TestCreateRefusesParameters(t *testing.T) {
 		words      []string
 	}{
 		"unknown key":        {map[string]string{"tpye": "x"}, []string{"tpye", "type", "availability", "affinity"}},
-		"unknown type":       {map[string]string{paramType: "gold"}, []string{"gold", "rbd-gold"}},
-		"unknown cloud":      {map[string]string{paramCloud: "moon"}, []string{"moon", "Global"}},
-		"unknown zone":       {map[string]string{paramZone: "mars"}, []string{"mars"}},
-		"unknown neighbor":   {map[string]string{paramNear: "pvc-9"}, []string{"pvc-9"}},
-		"unknown antagonist": {map[string]string{paramFar: "pvc-9"}, []string{"pvc-9"}},
+		"unknown type":       {map[string]string{class.ParamType: "gold"}, []string{"gold", "rbd-gold"}},
+		"unknown cloud":      {map[string]string{class.ParamCloud: "moon"}, []string{"moon", "Global"}},
+		"unknown zone":       {map[string]string{class.ParamZone: "mars"}, []string{"mars"}},
+		"unknown neighbor":   {map[string]string{class.ParamAffinity: "pvc-9"}, []string{"pvc-9"}},
+		"unknown antagonist": {map[string]string{class.ParamAntiAffinity: "pvc-9"}, []string{"pvc-9"}},
 	} {
 		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, test.parameters))
 		if !volume.IsKind(err, volume.KindInvalid) {
@@ -291,7 +294,7 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, test.options)
-			req := request("pvc-1", volume.GiB, map[string]string{paramType: test.volType})
+			req := request("pvc-1", volume.GiB, map[string]string{class.ParamType: test.volType})
 			test.access(&req)
 			v, err := r.Create(t.Context(), req)
 			if test.words == nil {
@@ -325,8 +328,8 @@ func TestZones(t *testing.T) {
 		"preferred first":                 {requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west"},
 		"requisite":                       {requisite: []volume.Topology{zone("west")}, want: "west"},
 		"a preferred zone Cinder has not": {requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west"},
-		"the class comes first":           {parameters: map[string]string{paramZone: "nova"}, preferred: all, want: "nova"},
-		"the class against the topology":  {parameters: map[string]string{paramZone: "nova"}, requisite: all, kind: volume.KindExhausted},
+		"the class comes first":           {parameters: map[string]string{class.ParamZone: "nova"}, preferred: all, want: "nova"},
+		"the class against the topology":  {parameters: map[string]string{class.ParamZone: "nova"}, requisite: all, kind: volume.KindExhausted},
 		"no zone of Cinder's":             {requisite: []volume.Topology{zone("north")}, kind: volume.KindExhausted},
 		"a label of an odd name":          {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
 		"a preference that is not allowed": {
@@ -410,8 +413,8 @@ func TestNextZoneWhenOneIsFull(t *testing.T) {
 func TestMutableTypeAtCreation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd"})
-	req.MutableParameters = map[string]string{paramType: "rbd-gold"}
+	req := request("pvc-1", volume.GiB, map[string]string{class.ParamType: "rbd"})
+	req.MutableParameters = map[string]string{class.ParamType: "rbd-gold"}
 	v := r.create(t, req)
 	if got, _ := r.cloud.Volume(v.ID); got.Type != "rbd-gold" {
 		t.Errorf("type %s", got.Type)
@@ -451,7 +454,7 @@ func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {
 		wantKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
 		if call == fakecloud.ListVolumeDetail {
 			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
-			wantKind(t, err, volume.KindUnavailable, "cannot be told")
+			wantKind(t, err, volume.KindUnavailable, "it is not known whether")
 		}
 		rule.Remove()
 	}

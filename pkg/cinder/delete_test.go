@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/copies"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -14,7 +16,7 @@ import (
 func TestDelete(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	for _, state := range []string{stateAvailable, stateError, stateErrorExtending, stateErrorRestoring} {
+	for _, state := range []string{state.Available, state.Error, state.ErrorExtending, state.ErrorRestoring} {
 		id := r.add(fakecloud.Volume{Status: state})
 		for range 2 { // the second time it is gone already
 			if err := r.Delete(t.Context(), id); err != nil {
@@ -55,7 +57,7 @@ func TestDeleteRefusesVolumesInUse(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.inUse(t, 1)
 	wantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, server, "pods")
-	wantKind(t, r.Delete(t.Context(), r.add(fakecloud.Volume{Status: stateInUse})), volume.KindPrecondition, "attachment list")
+	wantKind(t, r.Delete(t.Context(), r.add(fakecloud.Volume{Status: state.InUse})), volume.KindPrecondition, "attachment list")
 	r.wantCalls(t, fakecloud.DeleteVolume, 0)
 }
 
@@ -74,14 +76,14 @@ func TestFailedDeletionNamesTheRemedy(t *testing.T) {
 func TestDeleteWaitsForOtherWork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	for _, state := range []string{"creating", "extending", "detaching", "backing-up"} {
-		id := r.add(fakecloud.Volume{Status: state})
+	for _, status := range []string{"creating", "extending", "detaching", "backing-up"} {
+		id := r.add(fakecloud.Volume{Status: status})
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		wantKind(t, r.Delete(short, id), volume.KindInProgress, id, state)
+		wantKind(t, r.Delete(short, id), volume.KindInProgress, id, status)
 		cancel()
-		timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
+		timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
 		if err := r.Delete(t.Context(), id); err != nil {
-			t.Errorf("%s: %v", state, err)
+			t.Errorf("%s: %v", status, err)
 		}
 		timer.Stop()
 	}
@@ -94,13 +96,13 @@ func TestDeletionThatIsTakenBackIsNoSuccess(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.slow(fakecloud.DeleteVolume, time.Hour)
 	id := r.add(fakecloud.Volume{})
-	r.afterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
+	r.afterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
 	wantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "took it back", "available")
 
 	// One reading can be from before the deletion.
 	late := r.add(fakecloud.Volume{})
 	r.afterNext(t, fakecloud.DeleteVolume, func() {
-		r.cloud.SetVolumeStatus(late, stateAvailable)
+		r.cloud.SetVolumeStatus(late, state.Available)
 		eventually(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
 	})
 	if err := r.Delete(t.Context(), late); err != nil {
@@ -161,13 +163,13 @@ func TestDeleteForgetsTheVolume(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	here, gone := r.add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
 	for _, id := range []string{here, gone} {
-		r.noteCopy(id, here, copyVolume)
-		r.noteTold(id, volume.GiB)
+		r.copies.Add(id, here, copies.Volume)
+		r.notified[id] = volume.GiB
 		if err := r.Delete(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(r.copies)+len(r.told) != 0 {
-		t.Errorf("remembered for ever: %v, %v", r.copies, r.told)
+	if copies := len(r.copies.Of(here)) + len(r.copies.Of(gone)); copies+len(r.notified) != 0 {
+		t.Errorf("the backend still knows %d copies and %v, want nothing", copies, r.notified)
 	}
 }

@@ -1,16 +1,15 @@
 package cinder
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -55,7 +54,7 @@ func wantDuplicates(t *testing.T, reg *prometheus.Registry, want int) {
 	}
 }
 
-const duplicatesText = "several volumes of this cluster have one name"
+const duplicatesText = "several volumes of this cluster have the same name"
 
 // The first request is lost in a proxy, which delivers it after a second one has
 // made the volume.
@@ -101,7 +100,7 @@ func TestVolumeOfALateRequestIsReported(t *testing.T) {
 	r.cloud.RemoveVolume(late)
 	listHealth(t, r.Backend, 0)
 	wantDuplicates(t, reg, 0)
-	if !strings.Contains(log.String(), "has a name of its own again") {
+	if !strings.Contains(log.String(), "no two volumes of this cluster have the same name any more") {
 		t.Error("the end was not logged")
 	}
 }
@@ -110,11 +109,11 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	t.Parallel()
 	r, reg, log := countingRig(t, fakecloud.Options{NoMetadataFilter: true})
 	for range 2 {
-		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metadata.Cluster: "other"}})
 		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1})
 		r.add(fakecloud.Volume{})
-		r.add(fakecloud.Volume{Name: "pvc-gone", Status: stateDeleting})
-		r.add(fakecloud.Volume{Name: "pvc-gone", Status: stateErrorDeleting})
+		r.add(fakecloud.Volume{Name: "pvc-gone", Status: state.Deleting})
+		r.add(fakecloud.Volume{Name: "pvc-gone", Status: state.ErrorDeleting})
 	}
 	r.add(fakecloud.Volume{Name: "pvc-1"})
 	r.add(fakecloud.Volume{Name: "pvc-2"})
@@ -123,7 +122,7 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	for range 3 {
 		r.add(fakecloud.Volume{Name: "pvc-2"})
 	}
-	failed, used := r.add(fakecloud.Volume{Name: "pvc-1", Status: stateError}), r.add(fakecloud.Volume{Name: "pvc-2"})
+	failed, used := r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}), r.add(fakecloud.Volume{Name: "pvc-2"})
 	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used, Node: r.cloud.AddServer("")}); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +136,7 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	reg = prometheus.NewRegistry()
 	b := twoClouds(t, east, west, func(o *Options) { o.Registerer = reg })
 	for _, c := range []*fakecloud.Cloud{east, west, west} {
-		c.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+		c.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
 	}
 	(&rig{Backend: b}).listAll(t, 1)
 	if got, want := duplicateSeries(t, reg), map[string]int{"east": 0, "west": 1}; !maps.Equal(got, want) {
@@ -151,7 +150,7 @@ func TestDuplicatesAreOfThisClusterWhenTheProjectIsListed(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.ClusterID, o.Registerer = "", reg })
 	for range 2 {
-		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: "other"}})
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metadata.Cluster: "other"}})
 		r.cloud.AddVolume(fakecloud.Volume{Name: "data", Size: 1})
 	}
 	if vs := r.listAll(t, 0); len(vs) != 4 {
@@ -159,7 +158,7 @@ func TestDuplicatesAreOfThisClusterWhenTheProjectIsListed(t *testing.T) {
 	}
 	wantDuplicates(t, reg, 0)
 	for range 2 {
-		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metaCluster: ""}})
+		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metadata.Cluster: ""}})
 	}
 	r.listAll(t, 0)
 	wantDuplicates(t, reg, 1)
@@ -212,9 +211,6 @@ func TestDuplicatesAreCountedAcrossPagesOfPassesThatInterleave(t *testing.T) {
 		wantDuplicates(t, reg, 5)
 	}
 	wantDuplicates(t, reg, 5)
-	if n := len(r.duplicates.passes); n > maxPasses {
-		t.Errorf("%d passes are kept, want at most %d", n, maxPasses)
-	}
 }
 
 // The pages of ListHealth overlap when a page of Cinder's has more impaired
@@ -223,43 +219,8 @@ func TestDuplicatesAreCountedByListHealthInSmallPages(t *testing.T) {
 	t.Parallel()
 	r, reg, _ := countingRig(t, fakecloud.Options{ListLimit: 4})
 	for i := range 10 {
-		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%7), Status: stateErrorExtending})
+		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%7), Status: state.ErrorExtending})
 	}
 	listHealth(t, r.Backend, 1)
 	wantDuplicates(t, reg, 3)
-}
-
-// Passes that nobody ends do not pile up, nor do counts outlive the listings.
-func TestDuplicatesForgetWhatIsOld(t *testing.T) {
-	t.Parallel()
-	reg := prometheus.NewRegistry()
-	d, err := newDuplicates(newRig(t, fakecloud.Options{}).log, cluster, reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	volumes := func(n int) (p listPage) {
-		for i := range n {
-			p.volumes = append(p.volumes, cloud.Volume{ID: fmt.Sprint(i), Name: "pvc-1", Metadata: map[string]string{metaCluster: cluster}})
-		}
-		return p
-	}
-	ctx := context.WithoutCancel(t.Context())
-	for i := range 100 {
-		d.addPage(ctx, "", volumes(2), fmt.Sprint(i))
-		if len(d.passes) > maxPasses {
-			t.Fatalf("%d passes are kept", len(d.passes))
-		}
-	}
-	d.passes["99"].begun = time.Now().Add(-2 * maxPassAge)
-	d.addPage(ctx, "99", volumes(0), "")
-	wantDuplicates(t, reg, -1)
-	d.addPage(ctx, "98", volumes(0), "")
-	wantDuplicates(t, reg, 1)
-	// A pass that began before the last one that was reported knows less.
-	d.addPage(ctx, "97", volumes(4), "")
-	wantDuplicates(t, reg, 1)
-	d.addPage(ctx, "", volumes(3), "")
-	wantDuplicates(t, reg, 2)
-	d.reported = time.Now().Add(-2 * maxCountAge)
-	wantDuplicates(t, reg, -1)
 }

@@ -4,13 +4,14 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
 // encryptedRequest asks for a volume that the node encrypts.
 func encryptedRequest(name string) volume.CreateRequest {
-	req := request(name, volume.GiB, map[string]string{metaVolume: name})
+	req := request(name, volume.GiB, map[string]string{metadata.PersistentVolume: name})
 	req.Encrypted = true
 	return req
 }
@@ -61,7 +62,7 @@ func TestEncryptedOfCopiesIsTheirOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			from := request("pvc-source", volume.GiB, map[string]string{metaVolume: "pvc-source"})
+			from := request("pvc-source", volume.GiB, map[string]string{metadata.PersistentVolume: "pvc-source"})
 			from.Encrypted = !encrypted
 			source := r.create(t, from)
 			sources := map[string]volume.Source{

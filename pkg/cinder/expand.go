@@ -7,29 +7,26 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
+	"github.com/growvol/growvol/pkg/cinder/internal/poll"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 const (
-	// extendAttempts bounds how often one call asks for the extension, for the
-	// case that the volume's state changes between reading and asking.
-	extendAttempts = 3
-	// confirmAfter is how long after the first reading of a refusal the second
-	// is taken. A reading can come from a database that lags behind; and the
-	// message with the reason is written after the status.
-	confirmAfter = 500 * time.Millisecond
+	// maxAttempts bounds how often one call asks for an extension or a new type, for the case that the
+	// state of the volume changes between reading and asking.
+	maxAttempts = 3
+	// confirmDelay is the time between the first and second reading of a refusal: the API may answer
+	// from a replica that lags, and Cinder writes the message with the reason after the status.
+	confirmDelay = 500 * time.Millisecond
 )
 
-// Expand implements volume.Backend. It drives the volume to the target from
-// whatever state it is in, and judges by the size alone: Cinder's scheduler can
-// refuse an extension after it was accepted, puts the status back as it was, and
-// leaves the size.
+// Expand implements volume.Backend. It extends the volume to the target from whatever state it is
+// in, and judges by the size alone: Cinder's scheduler can refuse an extension that the API has
+// accepted; then Cinder restores the status and leaves the size.
 func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
-	c, err := b.cloudOf(ctx, id)
-	if err != nil {
-		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
-	}
-	before, err := c.Volume(ctx, id)
+	c, before, err := b.read(ctx, id)
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
 	}
@@ -38,106 +35,119 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
 	}
 	if hasGrown(before, v, target) {
-		b.notify(ctx, c, v)
+		b.notifyNova(ctx, c, v)
 	}
 	return b.volume(v), nil
 }
 
 func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
 	var err error
-	for range extendAttempts {
-		v, err = b.readyToExtend(ctx, c, v, target)
+	for range maxAttempts {
+		v, err = b.awaitExtendable(ctx, c, v, target)
 		if err != nil || cloud.SizeOf(v) >= target {
 			return v, err
 		}
-		if err := b.awaitCopies(ctx, c, v.ID, "be cut off if the volume grew now"); err != nil {
+		if err := b.copies.Await(ctx, c, v.ID, "be cut off if the volume grew now"); err != nil {
 			return v, err
 		}
 		if v, err = b.extend(ctx, c, v, target); err != nil || cloud.SizeOf(v) >= target {
 			return v, err
 		}
 	}
-	return v, volume.Errorf(volume.KindInProgress, "the volume has %s and is %s: something else works on it each time it is to be extended to %s", cloud.SizeOf(v), v.Status, target).
-		WithRemedy("no action needed: Kubernetes retries this automatically")
+	return v, volume.Errorf(volume.KindInProgress,
+		"the volume has %s and is %s: something else works on it each time that it is to be extended to %s",
+		cloud.SizeOf(v), v.Status, target).
+		WithRemedy(message.NoAction)
 }
 
-// readyToExtend waits until the volume is large enough, or can be extended.
-func (b *Backend) readyToExtend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
-	// One that is being extended is waited for also when it has the size: the
-	// end may be an error, which must not be passed over.
-	if cloud.SizeOf(v) < target || v.Status == stateExtending {
+// awaitExtendable waits until the volume is large enough or can be extended. It waits for a running
+// extension also if the volume has the size: the extension may still fail, which Expand must
+// report.
+func (b *Backend) awaitExtendable(
+	ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size,
+) (cloud.Volume, error) {
+	if cloud.SizeOf(v) < target || v.Status == state.Extending {
 		var err error
-		if v, err = b.awaitSettled(ctx, c, v); err != nil {
+		if v, err = b.awaitIdle(ctx, c, v); err != nil {
 			return v, err
 		}
 	}
 	switch {
-	case v.Status == stateErrorExtending:
-		return v, b.brokenExtension(ctx, c, v)
-	case failed(v):
+	case v.Status == state.ErrorExtending:
+		return v, b.failedExtensionError(ctx, c, v)
+	case state.HasFailed(v):
 		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s", v.Status, cloud.SizeOf(v)).
-			WithRemedy("the operator of the cloud has to see to it, and then reset the state (openstack volume set --state)")
-	case v.Status == stateDeleting:
+			WithRemedy(repairCommand(v))
+	case v.Status == state.Deleting:
 		// Cinder may fail to delete it, or take the deletion back.
 		return v, volume.Errorf(volume.KindInProgress, "the volume is being deleted").
-			WithRemedy("Kubernetes retries this automatically; delete the claim if its volume is to go")
+			WithRemedy(message.Retries + "; delete the claim if its volume is to go")
 	}
 	return v, nil
 }
 
-// brokenExtension is the error for a volume that Cinder's driver failed to
-// extend.
-func (b *Backend) brokenExtension(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
-	before := stateAvailable
+// repairCommand is the next step for a volume in a failed state.
+func repairCommand(v cloud.Volume) string {
+	usable := state.Available
 	if len(v.Attachments) > 0 {
-		before = stateInUse
+		usable = state.InUse
 	}
-	return volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s: %s", v.Status, cloud.SizeOf(v), b.reasonAbout(ctx, c, v, actionExtend, volume.KindInternal).text).
-		WithRemedy("an administrator of the cloud has to check the volume and reset its state: openstack volume set --state " + before + " " + v.ID)
+	return "ask the cloud operator to repair the volume, then to reset its state: openstack volume set --state " + usable + " " + v.ID
 }
 
-// extend asks Cinder for the extension and waits for what becomes of it. A
-// volume that comes back smaller than the target without an error is to be
-// looked at anew: something else has worked on it.
+// failedExtensionError is the error for a volume that Cinder's driver failed to extend.
+func (b *Backend) failedExtensionError(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
+	return volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s: %s",
+		v.Status, cloud.SizeOf(v), b.reasons.OfExtension(ctx, c, v, volume.KindInternal).Text).
+		WithRemedy(repairCommand(v))
+}
+
+// extend asks Cinder for the extension and waits for its end. If it returns no error and the volume
+// is smaller than the target, something else has worked on the volume, and the caller judges it
+// again.
 func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
-	online := v.Status == stateInUse
-	if online {
+	isOnline := v.Status == state.InUse
+	if isOnline {
 		if err := c.CheckFeature(ctx, cloud.FeatureOnlineExtend); err != nil {
 			kind := volume.KindOf(err)
 			if kind == volume.KindUnsupported {
 				kind = volume.KindPrecondition
 			}
-			return v, volume.Errorf(kind, "the volume is in use, and this cloud can extend volumes offline only: %w", err).
-				WithRemedy("scale the workload to zero, wait until the volume is detached, and have it expanded then")
+			return v, volume.Errorf(kind, "the volume is in use, but this cloud can extend volumes offline only: %w", err).
+				WithRemedy("scale the workload to zero and wait until the volume is detached; Kubernetes then expands it")
 		}
 	}
-	size, ok := target.RoundUp(granule)
+	size, ok := target.RoundUp(granularity)
 	if !ok {
 		return v, volume.Errorf(volume.KindOutOfRange, "the size %s cannot be rounded up to whole GiB", target)
 	}
-	if err := c.ExtendVolume(ctx, v.ID, int(size/granule), online); err != nil {
-		return b.afterRefusal(ctx, c, v, target, err)
+	if err := c.ExtendVolume(ctx, v.ID, int(size/granularity), isOnline); err != nil {
+		return b.resolveRefusal(ctx, c, v, target, err)
 	}
-	after, err := b.await(ctx, c, v.ID, "extend", func(v cloud.Volume) (bool, error) { return v.Status != stateExtending, nil })
+	after, err := b.polls.Await(ctx, c, v.ID, "extend", func(v cloud.Volume) (bool, error) {
+		return v.Status != state.Extending, nil
+	})
 	switch {
 	case err != nil:
 		return after, err
-	case after.Status == stateErrorExtending:
-		return after, b.brokenExtension(ctx, c, after)
+	case after.Status == state.ErrorExtending:
+		return after, b.failedExtensionError(ctx, c, after)
 	case cloud.SizeOf(after) >= target:
 		return after, nil
 	}
 	return b.confirmRefusal(ctx, c, v, target)
 }
 
-// afterRefusal judges an extension that was not accepted, or whose answer got
-// lost, by reading the volume again: maybe it was accepted after all, or
-// somebody else had been faster.
-func (b *Backend) afterRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size, cause error) (cloud.Volume, error) {
+// resolveRefusal reads the volume again after a request that Cinder did not accept, or whose answer
+// was lost: Cinder may have accepted it all the same, or another client was faster. It returns no
+// error if the volume has changed.
+func (b *Backend) resolveRefusal(
+	ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size, cause error,
+) (cloud.Volume, error) {
 	switch volume.KindOf(cause) {
 	case volume.KindUnavailable, volume.KindInvalid, volume.KindInProgress, volume.KindPrecondition, volume.KindInternal:
 	default:
-		return before, cause // the others say nothing about the volume's state
+		return before, cause // the others say nothing about the state of the volume
 	}
 	now, err := c.Volume(ctx, before.ID)
 	switch {
@@ -146,88 +156,92 @@ func (b *Backend) afterRefusal(ctx context.Context, c *cloud.Cloud, before cloud
 	case err != nil:
 		return before, cause
 	case cloud.SizeOf(now) >= target, cloud.SizeOf(now) > cloud.SizeOf(before), now.Status != before.Status:
-		return now, nil // the caller goes on from this reading
+		return now, nil
 	case volume.IsKind(cause, volume.KindInvalid):
-		return now, b.typeLimit(ctx, c, now, target, cause)
+		return now, b.typeLimitError(ctx, c, now, target, cause)
 	}
 	return now, cause
 }
 
-// typeLimit tells whether the type's limit explains why Cinder does not take an
-// extension.
-func (b *Backend) typeLimit(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size, cause error) error {
-	t, err := b.typeNamed(ctx, c, v.VolumeType)
-	if most := volume.Size(t.MaxGiB) * granule; err == nil && most > 0 && target > most {
-		return volume.Errorf(volume.KindOutOfRange, "volumes of the type %s have %s at most, %s were asked for: %w", t.Name, most, target, cause).
-			WithRemedy("ask for at most " + most.String())
+// typeLimitError returns the error for a target above the largest size of the volume's type, or
+// cause if the type does not explain why Cinder refuses the extension.
+func (b *Backend) typeLimitError(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size, cause error) error {
+	t, err := b.catalog.Type(ctx, c, v.VolumeType)
+	if limit := volume.Size(t.MaxGiB) * granularity; err == nil && limit > 0 && target > limit {
+		return volume.Errorf(volume.KindOutOfRange,
+			"volumes of the type %s have at most %s, but %s were asked for: %w", t.Name, limit, target, cause).
+			WithRemedy("ask for at most " + limit.String())
 	}
 	return cause
 }
 
-// confirmRefusal handles a volume that has settled with its old size after an
-// extension had been accepted: Cinder's scheduler refused it. That is read
-// twice before it is said.
-func (b *Backend) confirmRefusal(ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size) (cloud.Volume, error) {
-	if err := operation.Sleep(ctx, confirmAfter); err != nil {
-		return before, volume.Errorf(volume.KindOf(err), "Cinder seems to have refused the extension from %s to %s, and the time ran out in making sure of it: %w", cloud.SizeOf(before), target, err)
+// confirmRefusal deals with a volume that has settled with its old size after Cinder had accepted
+// an extension: Cinder's scheduler refused it. confirmRefusal reads the volume a second time before
+// it returns that error.
+func (b *Backend) confirmRefusal(
+	ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size,
+) (cloud.Volume, error) {
+	if err := operation.Sleep(ctx, confirmDelay); err != nil {
+		return before, volume.Errorf(volume.KindOf(err),
+			"Cinder seems to have refused the extension from %s to %s, but the time ran out before a second reading: %w",
+			cloud.SizeOf(before), target, err)
 	}
 	v, err := c.Volume(ctx, before.ID)
-	if err != nil || cloud.SizeOf(v) > cloud.SizeOf(before) || !settled(v) {
+	if err != nil || cloud.SizeOf(v) > cloud.SizeOf(before) || !state.IsSettled(v) {
 		return v, err
 	}
-	why := b.reasonAbout(ctx, c, v, actionExtend, volume.KindOutOfRange)
-	remedy := "ask for less, or have the operator of the cloud make room; a volume of a backend that cannot extend volumes in use must be detached first"
-	if why.kind == volume.KindInternal {
-		remedy = "give the message to the operator of the cloud; the request may be lowered meanwhile"
+	reason := b.reasons.OfExtension(ctx, c, v, volume.KindOutOfRange)
+	remedy := "ask for less, or ask the cloud operator for more storage; " +
+		"if the storage cannot extend volumes in use, detach the volume first"
+	if reason.Kind == volume.KindInternal {
+		remedy = "give this message to the cloud operator; you may lower the request in the meantime"
 	}
-	return v, volume.Errorf(why.kind, "Cinder accepted the extension from %s to %s and then refused it: the volume is %s again and has %s still; %s",
-		cloud.SizeOf(before), target, v.Status, cloud.SizeOf(v), why.text).WithRemedy(remedy)
+	return v, volume.Errorf(reason.Kind,
+		"Cinder accepted the extension from %s to %s, but then refused it: the volume is %s again and still has %s; %s",
+		cloud.SizeOf(before), target, v.Status, cloud.SizeOf(v), reason.Text).WithRemedy(remedy)
 }
 
-// hasGrown reports whether the volume has grown to the target: in this call, or,
-// when it has exactly the target's size already, in an earlier one, which may
-// have ended before it told Nova.
+// hasGrown reports whether the volume has grown to the target: in this call, or, if it has exactly
+// the size of the target already, in an earlier one, which may have ended before it told Nova.
 func hasGrown(before, after cloud.Volume, target volume.Size) bool {
-	size, ok := target.RoundUp(granule)
+	size, ok := target.RoundUp(granularity)
 	return cloud.SizeOf(after) > cloud.SizeOf(before) || ok && cloud.SizeOf(after) == size
 }
 
-// notify tells Nova that a volume in use has grown, for clouds whose Cinder may
-// not do it; of each size it is told once. The extension stands also when this
-// fails, or takes long; the node will say that the device has not grown.
-func (b *Backend) notify(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
-	if !b.opts.NotifyNova || b.toldSize(v.ID) == cloud.SizeOf(v) {
+// notifyNova tells Nova that a volume in use has grown, once for each size, for clouds whose Cinder
+// may not do it. It logs a failure only: the extension is done, and the node reports a device that
+// has not grown.
+func (b *Backend) notifyNova(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
+	if !b.opts.NotifyNova || b.notifiedSize(v.ID) == cloud.SizeOf(v) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience(ctx))
+	ctx, cancel := poll.WithShare(ctx)
 	defer cancel()
-	all := servers(v)
-	failed := false
-	for _, server := range all {
+	servers := state.Servers(v)
+	hasFailed := false
+	for _, server := range servers {
 		err := c.CheckFeature(ctx, cloud.FeatureExternalEvents)
 		if err == nil {
 			err = c.NotifyExtended(ctx, server, v.ID)
 		}
 		if err != nil {
-			failed = true
-			b.log.WarnContext(ctx, "could not tell Nova that a volume has grown; its guest may not see the new size before it is rebooted",
+			hasFailed = true
+			b.log.WarnContext(ctx,
+				"could not tell Nova that a volume has grown; its guest may not see the new size before the server is rebooted",
 				"volume", v.ID, "server", server, "error", err,
-				"remedy", "give Cinder's user in Nova the role service, or the user of this driver the right os_compute_api:os-server-external-events:create")
+				"remedy", "give Cinder's user in Nova the role service, "+
+					"or the user of this driver the right os_compute_api:os-server-external-events:create")
 		}
 	}
-	if len(all) > 0 && !failed {
-		b.noteTold(v.ID, cloud.SizeOf(v))
+	if len(servers) > 0 && !hasFailed {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.notified[v.ID] = cloud.SizeOf(v)
 	}
 }
 
-func (b *Backend) toldSize(id string) volume.Size {
+func (b *Backend) notifiedSize(id string) volume.Size {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.told[id]
-}
-
-func (b *Backend) noteTold(id string, size volume.Size) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.told[id] = size
+	return b.notified[id]
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -92,7 +93,7 @@ func TestRefusedExtendWithoutAMessage(t *testing.T) {
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
 			r.cloud.On(fakecloud.Match{Call: fakecloud.ListMessages}, fault)
 			_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-			wantKind(t, err, volume.KindOutOfRange, "could not be read", "1 GiB still")
+			wantKind(t, err, volume.KindOutOfRange, "could not be read", "still has 1 GiB")
 		})
 	}
 	t.Run("none written", func(t *testing.T) {
@@ -101,7 +102,7 @@ func TestRefusedExtendWithoutAMessage(t *testing.T) {
 		id := r.add(fakecloud.Volume{})
 		r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EndsWithSize(1))
 		_, err := r.Expand(t.Context(), id, 30*volume.GiB)
-		wantKind(t, err, volume.KindOutOfRange, "no message", "1 GiB still")
+		wantKind(t, err, volume.KindOutOfRange, "gave no reason", "still has 1 GiB")
 	})
 }
 
@@ -140,14 +141,14 @@ func TestExtendingIsJoinedNotReissued(t *testing.T) {
 func TestExtendingBeyondTheTargetIsJoinedToo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Size: 5, Status: stateExtending})
-	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateErrorExtending) })
+	id := r.add(fakecloud.Volume{Size: 5, Status: state.Extending})
+	timer := time.AfterFunc(200*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.ErrorExtending) })
 	defer timer.Stop()
 	_, err := r.Expand(t.Context(), id, 3*volume.GiB)
 	wantKind(t, err, volume.KindInternal, id, "error_extending")
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err = r.Expand(short, r.add(fakecloud.Volume{Status: stateExtending}), 3*volume.GiB)
+	_, err = r.Expand(short, r.add(fakecloud.Volume{Status: state.Extending}), 3*volume.GiB)
 	wantKind(t, err, volume.KindInProgress, "extending")
 	r.wantCalls(t, fakecloud.ExtendVolume, 0)
 }
@@ -204,7 +205,7 @@ func TestErrorExtendingNamesTheRemedy(t *testing.T) {
 		wantKind(t, err, volume.KindInternal, id, "error_extending", "Cinder says", "openstack volume set --state available "+id)
 	}
 	r.wantCalls(t, fakecloud.ExtendVolume, 1)
-	r.cloud.SetVolumeStatus(id, stateAvailable)
+	r.cloud.SetVolumeStatus(id, state.Available)
 	if v, err := r.Expand(t.Context(), id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
 		t.Errorf("after the reset: %+v, %v", v, err)
 	}
@@ -293,17 +294,17 @@ func TestExpandReturnsTheRealSize(t *testing.T) {
 // when it lasts.
 func TestExpandWaitsForOtherWork(t *testing.T) {
 	t.Parallel()
-	for _, state := range []string{"attaching", "reserved", "backing-up", "retyping", "maintenance"} {
-		t.Run(state, func(t *testing.T) {
+	for _, status := range []string{"attaching", "reserved", "backing-up", "retyping", "maintenance"} {
+		t.Run(status, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			id := r.add(fakecloud.Volume{Status: state})
+			id := r.add(fakecloud.Volume{Status: status})
 			short, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			_, err := r.Expand(short, id, 2*volume.GiB)
-			wantKind(t, err, volume.KindInProgress, id, state)
+			wantKind(t, err, volume.KindInProgress, id, status)
 			r.wantCalls(t, fakecloud.ExtendVolume, 0)
-			timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, stateAvailable) })
+			timer := time.AfterFunc(100*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
 			defer timer.Stop()
 			if v, err := r.Expand(t.Context(), id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
 				t.Errorf("%+v, %v", v, err)
@@ -316,7 +317,7 @@ func TestExpandOfBrokenVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for state, kind := range map[string]volume.Kind{
-		stateError: volume.KindInternal, stateErrorDeleting: volume.KindInternal, stateErrorRestoring: volume.KindInternal, stateDeleting: volume.KindInProgress,
+		state.Error: volume.KindInternal, state.ErrorDeleting: volume.KindInternal, state.ErrorRestoring: volume.KindInternal, state.Deleting: volume.KindInProgress,
 	} {
 		_, err := r.Expand(t.Context(), r.add(fakecloud.Volume{Status: state}), 2*volume.GiB)
 		wantKind(t, err, kind)
@@ -477,7 +478,7 @@ func TestNovaIsToldOfAGrowthOnce(t *testing.T) {
 		}
 		r.wantCalls(t, fakecloud.SendEvents, 0)
 	}
-	r.cloud.SetVolumeStatus(id, stateInUse)
+	r.cloud.SetVolumeStatus(id, state.InUse)
 	expand(r, 4*volume.GiB, 1)
 	expand(r, 4*volume.GiB, 0)
 	expand(r, 5*volume.GiB, 1)
@@ -514,12 +515,12 @@ func TestOldMessageIsNoReason(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Fails())
 	_, err := r.Expand(t.Context(), id, 30*volume.GiB)
 	wantKind(t, err, volume.KindInternal, "Volume Driver failed to extend volume")
-	r.cloud.SetVolumeStatus(id, stateAvailable)
+	r.cloud.SetVolumeStatus(id, state.Available)
 	r.cloud.AgeMessages(time.Minute)
 
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.EndsWithSize(1)) // refused without a message
 	_, err = r.Expand(t.Context(), id, 30*volume.GiB)
-	wantKind(t, err, volume.KindOutOfRange, "no message")
+	wantKind(t, err, volume.KindOutOfRange, "gave no reason")
 	r.cloud.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Refused())
 	_, err = r.Expand(t.Context(), id, 30*volume.GiB)
 	wantKind(t, err, volume.KindOutOfRange, "Could not find any available weighted backend")

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/catalog"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -93,15 +95,15 @@ func misledCases() []misledCase {
 	})
 	static := func(t *testing.T, r *rig) misledRun {
 		t.Helper()
-		r.statics = nil // several are listed, one is read by itself
+		r.statics = statics{} // several are listed, one is read by itself
 		id, server := r.cloud.AddVolume(fakecloud.Volume{Size: 1}), r.cloud.AddServer("")
 		r.attach(t, to(id, server))
 		return misledRun{
 			func(ctx context.Context) error {
-				_, _, err := r.ListVolumes(ctx, volume.Page{Token: "@" + staticPart})
+				_, _, err := r.ListVolumes(ctx, volume.Page{Token: "@" + staticSection})
 				return err
 			},
-			r.anyStatic,
+			func() bool { return !r.statics.isEmpty() },
 		}
 	}
 	detach := onServer(func(ctx context.Context, r *rig, id, server string) error { return r.Detach(ctx, id, server) })
@@ -197,7 +199,7 @@ func TestForeign404ProvesNothing(t *testing.T) {
 				if rule.Hits() == 0 {
 					t.Fatalf("%s: the request was not made", name)
 				}
-				r.catalog = make(map[string]*catalog) // the types are read again
+				r.catalog = catalog.Catalog{} // the types are read again
 			}
 		})
 	}
@@ -232,7 +234,7 @@ func TestForeign404OfOneCloudIsNotAnAbsentVolume(t *testing.T) {
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		b := twoClouds(t, east, west)
 		for _, home := range []*fakecloud.Cloud{east, west} {
-			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
 			rule := home.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).Always()
 			wantKind(t, b.Delete(t.Context(), id), volume.KindUnavailable, id)
 			_, err := b.Expand(t.Context(), id, 2*volume.GiB)

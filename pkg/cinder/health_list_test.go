@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -56,20 +58,20 @@ func wantImpaired(t *testing.T, b *Backend, got []volume.Health, want []string) 
 func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 4})
-	ill := []string{stateError, stateErrorExtending, stateErrorDeleting, stateErrorRestoring, stateMaintenance}
-	others := map[string]string{metaCluster: "other"}
+	ill := []string{state.Error, state.ErrorExtending, state.ErrorDeleting, state.ErrorRestoring, state.Maintenance}
+	others := map[string]string{metadata.Cluster: "other"}
 	var want []string
 	for i := range 20 {
-		status := stateAvailable
+		status := state.Available
 		switch i {
 		case 0, 9, 10, 11, 19:
 			status = ill[len(want)]
 		}
 		id := r.add(fakecloud.Volume{Name: fmt.Sprint(i), Status: status})
-		if status != stateAvailable {
+		if status != state.Available {
 			want = append(want, id)
 		}
-		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: others})
+		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: state.Error, Metadata: others})
 	}
 	for _, most := range []int{0, 1, 2, 3, 100} {
 		r.cloud.ClearRequests()
@@ -93,7 +95,7 @@ func TestListHealthReadsLargePages(t *testing.T) {
 	for range 200 {
 		r.add(fakecloud.Volume{})
 	}
-	ill := r.add(fakecloud.Volume{Status: stateError})
+	ill := r.add(fakecloud.Volume{Status: state.Error})
 	r.cloud.ClearRequests()
 	got, pages := listHealth(t, r.Backend, 1)
 	if pages != 1 || len(got) != 1 || got[0].ID != ill {
@@ -106,24 +108,20 @@ func TestListHealthHasEveryCloudAndTheStaticVolumes(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	b := twoClouds(t, east, west)
-	marked := map[string]string{metaCluster: cluster}
+	marked := map[string]string{metadata.Cluster: cluster}
 	want := []string{
-		east.AddVolume(fakecloud.Volume{Size: 1, Status: stateError, Metadata: marked}),
-		west.AddVolume(fakecloud.Volume{Size: 1, Status: stateErrorExtending, Metadata: marked}),
-		west.AddVolume(fakecloud.Volume{Size: 1, Status: stateErrorExtending, Metadata: marked}),
+		east.AddVolume(fakecloud.Volume{Size: 1, Status: state.Error, Metadata: marked}),
+		west.AddVolume(fakecloud.Volume{Size: 1, Status: state.ErrorExtending, Metadata: marked}),
+		west.AddVolume(fakecloud.Volume{Size: 1, Status: state.ErrorExtending, Metadata: marked}),
 	}
 	c, err := b.clouds.Cloud(t.Context(), "west")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, status := range []string{stateError, stateInUse, stateMaintenance} {
+	for _, status := range []string{state.Error, state.InUse, state.Maintenance} {
 		id := west.AddVolume(fakecloud.Volume{Size: 1, Status: status})
-		v, err := c.Volume(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.noteStatic(c, v)
-		if status != stateInUse {
+		b.statics.add(id, c.Name())
+		if status != state.InUse {
 			want = append(want, id)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -12,9 +13,9 @@ func TestHealth(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for state, want := range map[string]volume.Impairment{
-		stateAvailable: 0, stateInUse: 0, stateExtending: 0,
-		stateErrorExtending: volume.ImpairmentDegraded, stateMaintenance: volume.ImpairmentDegraded,
-		stateError: volume.ImpairmentInaccessible, stateErrorDeleting: volume.ImpairmentInaccessible, stateErrorRestoring: volume.ImpairmentDataLoss,
+		state.Available: 0, state.InUse: 0, state.Extending: 0,
+		state.ErrorExtending: volume.ImpairmentDegraded, state.Maintenance: volume.ImpairmentDegraded,
+		state.Error: volume.ImpairmentInaccessible, state.ErrorDeleting: volume.ImpairmentInaccessible, state.ErrorRestoring: volume.ImpairmentDataLoss,
 	} {
 		got, err := r.Health(t.Context(), r.add(fakecloud.Volume{Status: state}))
 		if err != nil || (want == 0) != (len(got) == 0) {
@@ -27,7 +28,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	used, _ := r.inUse(t, 1)
-	r.cloud.SetVolumeStatus(used, stateError)
+	r.cloud.SetVolumeStatus(used, state.Error)
 	if got, err := r.Health(t.Context(), used); err != nil || len(got) != 1 || got[0].Impairment != volume.ImpairmentDegraded {
 		t.Errorf("in use and in error: %+v, %v", got, err)
 	}

@@ -6,24 +6,26 @@ import (
 	"strings"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/duplicates"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// staticPart is the part of a token for the volumes that were not made by this
-// driver; no cloud can have this name, for tokens begin with the last volume.
-const staticPart = "*"
+// staticSection is the section of the volumes that this driver did not make. No cloud can have this
+// name, because it would have no valid token.
+const staticSection = "*"
 
-// ListVolumes implements volume.Lister: the volumes of this cluster in all
-// clouds, one cloud after the other, and then those that were made by hand and
-// are attached through this driver. Attachments are as Cinder knows them.
+// ListVolumes implements volume.Lister: it lists the volumes of this cluster in all clouds, one
+// cloud after the other, and then the static volumes. Attachments are as Cinder shows them.
 //
-// A token is "volume@cloud": go on after this volume of that cloud.
+// A token is "volume@section": continue after this volume of that section. A section is the name of
+// a cloud, or staticSection.
 func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
 	read, err := b.list(ctx, page)
 	if err != nil {
 		return nil, "", volume.Wrap(err, "list volumes", "")
 	}
-	b.duplicates.addPage(ctx, page.Token, read, read.next)
+	b.countDuplicates(ctx, page.Token, read, read.next)
 	out := make([]volume.Volume, 0, len(read.volumes))
 	for _, v := range read.volumes {
 		out = append(out, b.volume(v))
@@ -31,53 +33,69 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 	return out, read.next, nil
 }
 
-// listPage is a page of a listing as Cinder shows its volumes.
+// listPage is a page of a listing.
 type listPage struct {
 	volumes []cloud.Volume
-	part    string // what tokens within this page end with: the cloud's name, or staticPart
+	section string
 	next    string // token of the next page
 }
 
+// token returns the token that continues after a volume of the page.
+func (p listPage) token(id string) string { return id + "@" + p.section }
+
 func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) {
-	places, err := b.places(ctx)
+	clouds, err := b.locator.All(ctx)
 	if err != nil {
 		return listPage{}, err // a listing without a cloud would say that its volumes are attached nowhere
 	}
-	marker, name, ok := strings.Cut(page.Token, "@")
+	marker, section, ok := strings.Cut(page.Token, "@")
 	if page.Token == "" {
-		name, ok = places[0].Name(), true
+		section, ok = clouds[0].Name(), true
 	}
-	if name == staticPart {
+	if section == staticSection {
 		return b.listStatics(ctx, marker, page.Max)
 	}
-	at := slices.IndexFunc(places, func(c *cloud.Cloud) bool { return c.Name() == name })
+	at := slices.IndexFunc(clouds, func(c *cloud.Cloud) bool { return c.Name() == section })
 	if !ok || at < 0 {
-		return listPage{}, volume.Errorf(volume.KindStale, "the starting token %q is of no listing of volumes", page.Token).
+		return listPage{}, volume.Errorf(volume.KindStale, "the starting token %q belongs to no listing of volumes", page.Token).
 			WithRemedy("list again from the start")
 	}
-	c := places[at]
-	ask := cloud.VolumePage{Marker: marker, Limit: page.Max}
+	request := cloud.VolumePage{Marker: marker, Limit: page.Max}
 	if b.opts.ClusterID != "" {
-		ask.Metadata = map[string]string{metaCluster: b.opts.ClusterID}
+		request.Metadata = map[string]string{metadata.Cluster: b.opts.ClusterID}
 	}
-	vs, next, err := c.Volumes(ctx, ask)
+	all, next, err := clouds[at].Volumes(ctx, request)
 	if err != nil {
 		return listPage{}, err
 	}
-	out := listPage{part: name}
-	for _, v := range vs {
-		// A cloud that ignores the filter must not show other clusters' volumes.
-		if b.opts.ClusterID == "" || v.Metadata[metaCluster] == b.opts.ClusterID {
+	out := listPage{section: section}
+	for _, v := range all {
+		if b.isListed(v) { // some clouds ignore the filter
 			out.volumes = append(out.volumes, v)
 		}
 	}
 	switch {
 	case next != "":
-		out.next = next + "@" + name
-	case at+1 < len(places):
-		out.next = "@" + places[at+1].Name()
-	case b.opts.ClusterID != "" && b.anyStatic():
-		out.next = "@" + staticPart
+		out.next = out.token(next)
+	case at+1 < len(clouds):
+		out.next = "@" + clouds[at+1].Name()
+	case b.opts.ClusterID != "" && !b.statics.isEmpty():
+		out.next = "@" + staticSection
 	}
 	return out, nil
+}
+
+// isListed reports whether a volume belongs to this cluster, or the listings are of the whole
+// project.
+func (b *Backend) isListed(v cloud.Volume) bool {
+	return b.opts.ClusterID == "" || v.Metadata[metadata.Cluster] == b.opts.ClusterID
+}
+
+// countDuplicates adds a page that was read with token to the count of duplicates.
+func (b *Backend) countDuplicates(ctx context.Context, token string, read listPage, next string) {
+	page := duplicates.Page{Cloud: read.section, Volumes: read.volumes, Token: token, Next: next}
+	if read.section == staticSection {
+		page.Cloud = ""
+	}
+	b.duplicates.AddPage(ctx, page)
 }

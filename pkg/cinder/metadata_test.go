@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -26,8 +28,8 @@ func TestMetadataOfClassesAreSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	req := volume.CreateRequest{
-		Name: "v", Size: volume.GiB, Parameters: map[string]string{paramMetadata: billing, metaVolume: "v"},
-		MutableParameters: map[string]string{paramMetadata: `{"x/y z": "by the attributes class"}`},
+		Name: "v", Size: volume.GiB, Parameters: map[string]string{class.ParamMetadata: billing, metadata.PersistentVolume: "v"},
+		MutableParameters: map[string]string{class.ParamMetadata: `{"x/y z": "by the attributes class"}`},
 	}
 	v, err := r.Create(t.Context(), req)
 	if err != nil {
@@ -35,24 +37,24 @@ func TestMetadataOfClassesAreSet(t *testing.T) {
 	}
 	made, _ := r.cloud.Volume(v.ID)
 	hasMetadata(t, "the volume", made.Metadata, map[string]string{
-		metaCluster: cluster, metaVolume: "v", "billing": "team-a", "x/y z": "by the attributes class",
+		metadata.Cluster: cluster, metadata.PersistentVolume: "v", "billing": "team-a", "x/y z": "by the attributes class",
 	})
-	want := map[string]string{metaCluster: cluster, "billing": "team-a", "x/y z": ""}
-	s, _ := r.cloud.Snapshot(r.ready(t, snap("s", v.ID, paramMetadata, billing)).ID)
+	want := map[string]string{metadata.Cluster: cluster, "billing": "team-a", "x/y z": ""}
+	s, _ := r.cloud.Snapshot(r.ready(t, snap("s", v.ID, class.ParamMetadata, billing)).ID)
 	hasMetadata(t, "the snapshot", s.Metadata, want)
-	backup := r.ready(t, snap("b", v.ID, paramType, typeBackup, paramMetadata, billing)).ID
+	backup := r.ready(t, snap("b", v.ID, class.ParamType, class.TypeBackup, class.ParamMetadata, billing)).ID
 	b, _ := r.cloud.Backup(backup)
 	hasMetadata(t, "the backup", b.Metadata, want)
 	// Cinder gives a restored volume the metadata of the backup's volume.
 	req = volume.CreateRequest{
-		Name: "restored", Size: volume.GiB, Source: volume.Source{SnapshotID: backup}, Parameters: map[string]string{paramMetadata: `{"billing": "team-b"}`, metaVolume: "restored"},
+		Name: "restored", Size: volume.GiB, Source: volume.Source{SnapshotID: backup}, Parameters: map[string]string{class.ParamMetadata: `{"billing": "team-b"}`, metadata.PersistentVolume: "restored"},
 	}
 	if v, err = r.Restore(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	made, _ = r.cloud.Volume(v.ID)
 	hasMetadata(t, "the restored volume", made.Metadata, map[string]string{
-		metaCluster: cluster, metaVolume: "restored", metaBackup: backup, "billing": "team-b", "x/y z": "by the attributes class",
+		metadata.Cluster: cluster, metadata.PersistentVolume: "restored", metadata.RestoredFrom: backup, "billing": "team-b", "x/y z": "by the attributes class",
 	})
 }
 
@@ -71,12 +73,12 @@ func TestBadMetadataAreRefused(t *testing.T) {
 		`{"growvol.io/encrypted": "s3cr3t"}`: "growvol.io/encrypted", `{"growvol.io/else": ""}`: "growvol.io/else", `{"src_backup_id": "s3cr3t"}`: "src_backup_id",
 		`{"readonly": "s3cr3t"}`: "readonly", `{"Attached_Mode": "s3cr3t"}`: "Attached_Mode",
 	} {
-		class := map[string]string{paramMetadata: text}
-		_, errCreate := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Parameters: class})
-		_, errWith := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, MutableParameters: class})
-		_, errSnapshot := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id, Parameters: class})
-		for _, err := range []error{errCreate, errWith, errSnapshot, r.Modify(t.Context(), id, class)} {
-			wantKind(t, err, volume.KindInvalid, paramMetadata, word, "next step")
+		parameters := map[string]string{class.ParamMetadata: text}
+		_, errCreate := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Parameters: parameters})
+		_, errWith := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, MutableParameters: parameters})
+		_, errSnapshot := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id, Parameters: parameters})
+		for _, err := range []error{errCreate, errWith, errSnapshot, r.Modify(t.Context(), id, parameters)} {
+			wantKind(t, err, volume.KindInvalid, class.ParamMetadata, word, "next step")
 			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
 				t.Errorf("%s: %v", text, err)
 			}
@@ -86,7 +88,7 @@ func TestBadMetadataAreRefused(t *testing.T) {
 	r.wantCalls(t, fakecloud.CreateSnapshot, 0)
 	r.wantCalls(t, fakecloud.SetMetadata, 0)
 	for _, text := range []string{"", "  ", "{}"} {
-		if err := r.Modify(t.Context(), id, map[string]string{paramMetadata: text}); err != nil {
+		if err := r.Modify(t.Context(), id, map[string]string{class.ParamMetadata: text}); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -98,25 +100,25 @@ func TestLongMetadataAreSet(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{})
 	key, value := strings.Repeat("k", 255), strings.Repeat("ü", 255)
-	if err := r.Modify(t.Context(), id, map[string]string{paramMetadata: `{"` + key + `": "` + value + `", "A-z_:. /9": "x"}`}); err != nil {
+	if err := r.Modify(t.Context(), id, map[string]string{class.ParamMetadata: `{"` + key + `": "` + value + `", "A-z_:. /9": "x"}`}); err != nil {
 		t.Fatal(err)
 	}
 	v, _ := r.cloud.Volume(id)
-	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster, key: value, "A-z_:. /9": "x"})
+	hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster, key: value, "A-z_:. /9": "x"})
 }
 
 func TestModifyAddsMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Type: "rbd", Metadata: map[string]string{metaCluster: cluster, "kept": "1", "billing": "nobody"}})
-	class := map[string]string{paramType: "rbd-gold", paramMetadata: billing, "csi.storage.k8s.io/pvc/name": "c"} // the last is of --extra-modify-metadata
-	for range 2 {                                                                                                 // the second time there is nothing to do
+	id := r.add(fakecloud.Volume{Type: "rbd", Metadata: map[string]string{metadata.Cluster: cluster, "kept": "1", "billing": "nobody"}})
+	class := map[string]string{class.ParamType: "rbd-gold", class.ParamMetadata: billing, "csi.storage.k8s.io/pvc/name": "c"} // the last is of --extra-modify-metadata
+	for range 2 {                                                                                                             // the second time there is nothing to do
 		if err := r.Modify(t.Context(), id, class); err != nil {
 			t.Fatal(err)
 		}
 	}
 	v, _ := r.cloud.Volume(id)
-	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster, "kept": "1", "billing": "team-a", "x/y z": ""})
+	hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster, "kept": "1", "billing": "team-a", "x/y z": ""})
 	if v.Type != "rbd-gold" {
 		t.Errorf("type %s", v.Type)
 	}
@@ -130,9 +132,9 @@ func TestRefusedRetypeLeavesTheMetadata(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{Type: "rbd"})
 	r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fakecloud.Refused())
-	wantKind(t, r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold", paramMetadata: billing}), volume.KindInvalid)
+	wantKind(t, r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold", class.ParamMetadata: billing}), volume.KindInvalid)
 	v, _ := r.cloud.Volume(id)
-	hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster})
+	hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster})
 }
 
 func TestModifyOfMetadataThroughFaults(t *testing.T) {
@@ -146,7 +148,7 @@ func TestModifyOfMetadataThroughFaults(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			id := r.add(fakecloud.Volume{})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fault)
-			class := map[string]string{paramMetadata: billing}
+			class := map[string]string{class.ParamMetadata: billing}
 			err := r.Modify(t.Context(), id, class)
 			if err != nil {
 				wantKind(t, err, volume.KindUnavailable)
@@ -156,7 +158,7 @@ func TestModifyOfMetadataThroughFaults(t *testing.T) {
 				t.Error(err)
 			}
 			v, _ := r.cloud.Volume(id)
-			hasMetadata(t, "the volume", v.Metadata, map[string]string{metaCluster: cluster, "billing": "team-a", "x/y z": ""})
+			hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster, "billing": "team-a", "x/y z": ""})
 		})
 	}
 }
@@ -166,7 +168,7 @@ func TestMetadataThatAreNotKeptAreNoSuccess(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{})
-	class := map[string]string{paramMetadata: billing}
+	class := map[string]string{class.ParamMetadata: billing}
 	r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fakecloud.Status(http.StatusOK, ""))
 	wantKind(t, r.Modify(t.Context(), id, class), volume.KindUnavailable, id, "still lacks billing, x/y z", "next step")
 	if err := r.Modify(t.Context(), id, class); err != nil {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -15,11 +17,11 @@ func TestModify(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{Type: "rbd"})
 	for range 2 { // the second time there is nothing to do
-		if err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"}); err != nil {
+		if err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if v, _ := r.cloud.Volume(id); v.Type != "rbd-gold" || v.Status != stateAvailable {
+	if v, _ := r.cloud.Volume(id); v.Type != "rbd-gold" || v.Status != state.Available {
 		t.Errorf("%+v", v)
 	}
 	r.wantCalls(t, fakecloud.RetypeVolume, 1)
@@ -34,8 +36,8 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			id := r.add(fakecloud.Volume{Type: "rbd"})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
-			err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
-			wantKind(t, err, volume.KindInvalid, id, "rbd-gold", paramPolicy)
+			err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
+			wantKind(t, err, volume.KindInvalid, id, "rbd-gold", class.ParamPolicy)
 			if v, _ := r.cloud.Volume(id); v.Type != "rbd" {
 				t.Errorf("%+v", v)
 			}
@@ -48,7 +50,7 @@ func TestRetypingIsJoined(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.slow(fakecloud.RetypeVolume, 2500*time.Millisecond)
 	id := r.add(fakecloud.Volume{Type: "rbd"})
-	parameters := map[string]string{paramType: "rbd-gold", paramPolicy: policyOnDemand}
+	parameters := map[string]string{class.ParamType: "rbd-gold", class.ParamPolicy: class.PolicyOnDemand}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	wantKind(t, r.Modify(short, id, parameters), volume.KindDeadline, "retyping")
@@ -63,16 +65,16 @@ func TestModifyRefuses(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{Type: "rbd"})
 	for name, parameters := range map[string]map[string]string{
-		"unknown key": {paramType: "rbd-gold", "iops": "7"}, "unknown type": {paramType: "gold"}, "no type": {paramType: ""},
-		"unknown policy": {paramType: "rbd-gold", paramPolicy: "always"},
+		"unknown key": {class.ParamType: "rbd-gold", "iops": "7"}, "unknown type": {class.ParamType: "gold"}, "no type": {class.ParamType: ""},
+		"unknown policy": {class.ParamType: "rbd-gold", class.ParamPolicy: "always"},
 	} {
 		if err := r.Modify(t.Context(), id, parameters); !volume.IsKind(err, volume.KindInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	r.wantCalls(t, fakecloud.RetypeVolume, 0)
-	wantKind(t, r.Modify(t.Context(), "no-such-volume", map[string]string{paramType: "rbd-gold"}), volume.KindNotFound)
-	wantKind(t, r.Modify(t.Context(), r.add(fakecloud.Volume{Status: stateError}), map[string]string{paramType: "rbd-gold"}), volume.KindInternal)
+	wantKind(t, r.Modify(t.Context(), "no-such-volume", map[string]string{class.ParamType: "rbd-gold"}), volume.KindNotFound)
+	wantKind(t, r.Modify(t.Context(), r.add(fakecloud.Volume{Status: state.Error}), map[string]string{class.ParamType: "rbd-gold"}), volume.KindInternal)
 }
 
 func TestModifyThroughFaults(t *testing.T) {
@@ -86,10 +88,10 @@ func TestModifyThroughFaults(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			id := r.add(fakecloud.Volume{Type: "rbd"})
 			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
-			err := r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
+			err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
 			if err != nil {
 				wantKind(t, err, volume.KindUnavailable)
-				err = r.Modify(t.Context(), id, map[string]string{paramType: "rbd-gold"})
+				err = r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
 			}
 			if v, _ := r.cloud.Volume(id); err != nil || v.Type != "rbd-gold" {
 				t.Errorf("%v, type %s", err, v.Type)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -59,7 +61,7 @@ func TestSharedVolumeWhileNovaHangs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	nova := hang(r.cloud, "compute")
-	req := request("pvc-1", volume.GiB, map[string]string{paramType: "rbd-multi"})
+	req := request("pvc-1", volume.GiB, map[string]string{class.ParamType: "rbd-multi"})
 	access(volume.AccessMultiNodeMultiWriter, true)(&req)
 	v, err := r.Create(within(t, 20*time.Second), req)
 	if err != nil {
@@ -139,7 +141,7 @@ func TestHangingDefaultCloudLeavesTheOthers(t *testing.T) {
 		t.Run(service, func(t *testing.T) {
 			t.Parallel()
 			east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-			id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metaCluster: cluster}})
+			id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
 			silent := hang(east, service)
 			start := time.Now()
 			b := twoClouds(t, east, west)

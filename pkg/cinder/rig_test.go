@@ -13,6 +13,8 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -73,7 +75,7 @@ func withLog(log *safeText) func(*Options) {
 // add puts a volume of this cluster into the cloud.
 func (r *rig) add(v fakecloud.Volume) string {
 	if v.Metadata == nil {
-		v.Metadata = map[string]string{metaCluster: cluster}
+		v.Metadata = map[string]string{metadata.Cluster: cluster}
 	}
 	if v.Size == 0 {
 		v.Size = 1
@@ -94,7 +96,7 @@ func (r *rig) inUse(tb testing.TB, size int) (id, server string) {
 	if err := c.Attach(tb.Context(), server, id, false); err != nil {
 		tb.Fatal(err)
 	}
-	_, err = r.await(tb.Context(), c, id, "attach", func(v cloud.Volume) (bool, error) { return v.Status == stateInUse, nil })
+	_, err = r.polls.Await(tb.Context(), c, id, "attach", func(v cloud.Volume) (bool, error) { return v.Status == state.InUse, nil })
 	if err != nil {
 		tb.Fatal(err)
 	}

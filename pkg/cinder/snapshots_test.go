@@ -11,7 +11,9 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -111,7 +113,7 @@ func TestSnapshotNameOfAnotherVolume(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	one, two := r.add(fakecloud.Volume{}), r.add(fakecloud.Volume{})
-	for _, kind := range []string{typeSnapshot, typeBackup} {
+	for _, kind := range []string{class.TypeSnapshot, class.TypeBackup} {
 		s := r.ready(t, snap(kind, one, "type", kind))
 		_, err := r.CreateSnapshot(t.Context(), snap(kind, two, "type", kind))
 		wantKind(t, err, volume.KindAlreadyExists, s.ID, one)
@@ -143,7 +145,7 @@ func TestSnapshotThatNobodyKnowsAndThatFailedIsReplaced(t *testing.T) {
 	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateSnapshot}, fakecloud.LostReply(), fakecloud.Fails())
 	_, err := r.CreateSnapshot(t.Context(), snap("s", id))
 	wantKind(t, err, volume.KindUnavailable)
-	wantSoon(t, "the snapshot fails", func() bool { return r.snapshotsNamed(t, "s")[0].Status == snapError })
+	wantSoon(t, "the snapshot fails", func() bool { return r.snapshotsNamed(t, "s")[0].Status == state.Error })
 
 	failed := r.snapshotsNamed(t, "s")[0].ID
 	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteSnapshot}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
@@ -168,7 +170,7 @@ func TestSnapshotOfAnotherClusterThatFailedIsLeftAlone(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	id := r.add(fakecloud.Volume{})
 	foreign := newRigOver(t, r.cloud, func(o *Options) { o.ClusterID = "other" }).ready(t, snap("s", id))
-	r.cloud.SetSnapshotStatus(foreign.ID, snapError)
+	r.cloud.SetSnapshotStatus(foreign.ID, state.Error)
 	for range 2 {
 		_, err := r.CreateSnapshot(t.Context(), snap("s", id))
 		wantKind(t, err, volume.KindInternal, foreign.ID, "delete the snapshot and take another")
@@ -292,8 +294,8 @@ func TestDeleteSnapshotThatIsBusy(t *testing.T) {
 	s := r.ready(t, snap("s", r.add(fakecloud.Volume{})))
 	r.cloud.SetSnapshotStatus(s.ID, "backing-up")
 	wantKind(t, r.DeleteSnapshot(t.Context(), s.ID), volume.KindInProgress, "backing-up")
-	r.cloud.SetSnapshotStatus(s.ID, snapCreating)
-	eventually(t, 100*time.Millisecond, func() { r.cloud.SetSnapshotStatus(s.ID, snapAvailable) })
+	r.cloud.SetSnapshotStatus(s.ID, state.Creating)
+	eventually(t, 100*time.Millisecond, func() { r.cloud.SetSnapshotStatus(s.ID, state.Available) })
 	if err := r.DeleteSnapshot(within(t, 5*time.Second), s.ID); err != nil {
 		t.Error(err)
 	}

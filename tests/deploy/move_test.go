@@ -87,11 +87,11 @@ func TestKeysOfCloudConfInTheMovePage(t *testing.T) {
 func parametersInCode(t *testing.T) map[string][]string {
 	t.Helper()
 	value := map[string]string{}
-	for _, file := range []string{"pkg/cinder/parameters.go", "pkg/cinder/snapshots_class.go"} {
-		for _, m := range regexp.MustCompile(`(?m)^\s+(?:const )?(param\w+)\s+= "([^"]+)"`).FindAllStringSubmatch(string(content(t, filepath.Join(root(t), file))), -1) {
+	for _, file := range []string{"pkg/cinder/internal/class/parameters.go", "pkg/cinder/internal/class/snapshot.go"} {
+		for _, m := range regexp.MustCompile(`(?m)^\s+(?:const )?(Param\w+)\s+= "([^"]+)"`).FindAllStringSubmatch(string(content(t, filepath.Join(root(t), file))), -1) {
 			value[m[1]] = m[2]
 		}
-		for _, m := range regexp.MustCompile(`(?m)^const (param\w+) = "([^"]+)"`).FindAllStringSubmatch(string(content(t, filepath.Join(root(t), file))), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^const (Param\w+) = "([^"]+)"`).FindAllStringSubmatch(string(content(t, filepath.Join(root(t), file))), -1) {
 			value[m[1]] = m[2]
 		}
 	}
@@ -103,13 +103,13 @@ func parametersInCode(t *testing.T) map[string][]string {
 	}
 	parameters["StorageClass"] = append(parameters["StorageClass"], slices.DeleteFunc(secrets, ofSnapshots)...)
 	for class, in := range map[string][2]string{
-		"StorageClass":          {"pkg/cinder/parameters.go", ") parameters("},
-		"VolumeSnapshotClass":   {"pkg/cinder/snapshots_class.go", ") snapshotClass("},
-		"VolumeAttributesClass": {"pkg/cinder/parameters.go", "func mutable("},
+		"StorageClass":          {"pkg/cinder/internal/class/parameters.go", "func ParseStorage("},
+		"VolumeSnapshotClass":   {"pkg/cinder/internal/class/snapshot.go", "func ParseSnapshot("},
+		"VolumeAttributesClass": {"pkg/cinder/internal/class/parameters.go", "func ParseAttributes("},
 	} {
 		_, body, _ := strings.Cut(string(content(t, filepath.Join(root(t), in[0]))), in[1])
 		body, _, _ = strings.Cut(body, "\n}\n")
-		for _, m := range regexp.MustCompile(`case (?:key == )?(param\w+)`).FindAllStringSubmatch(body, -1) {
+		for _, m := range regexp.MustCompile(`case (?:key == )?(Param\w+)`).FindAllStringSubmatch(body, -1) {
 			parameters[class] = append(parameters[class], value[m[1]])
 		}
 	}

@@ -1,0 +1,194 @@
+// Package attachment attaches a volume to a server and detaches it, from whatever state the
+// two are in: it is the state machine between Cinder, which shows the volume, and Nova, which
+// does the work. Cinder shows completed attachments only; Nova knows also those that begin or
+// end. The package believes neither alone: Attach succeeds when both have the attachment, and
+// Detach when neither has it.
+//
+// Begin with Attachment. Each of its two operations is a loop: read the volume, judge its stage,
+// make one step, judge again. The package uses no other part of the backend: it reads and asks
+// through API and waits through Poller.
+package attachment
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
+	"github.com/growvol/growvol/pkg/cinder/internal/poll"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// API is what an Attachment asks of Cinder and Nova.
+type API interface {
+	poll.NamedReader
+	message.Reader
+	CheckFeature(ctx context.Context, f cloud.Feature) error
+	AttachmentRecords(ctx context.Context, volumeID string) ([]cloud.AttachmentRecord, error)
+	DeleteAttachment(ctx context.Context, id string) error
+
+	Server(ctx context.Context, id string) (cloud.Server, error)
+	ServerAttachment(ctx context.Context, server, volumeID string) (found bool, err error)
+	Attach(ctx context.Context, server, volumeID string, multiattach bool) error
+	Detach(ctx context.Context, server, volumeID string) error
+}
+
+// Poller waits for volumes.
+type Poller interface {
+	Await(ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error)
+}
+
+// Attachment is one volume on one server, wanted or present.
+type Attachment struct {
+	API      API
+	Poller   Poller
+	Log      *slog.Logger
+	VolumeID string
+	ServerID string // empty, for Detach only: all servers
+	Shared   bool   // the volume may be attached to other servers too; Detach ignores it
+}
+
+// maxRequests bounds how often one call asks Nova for the same thing: once, and once more when
+// the state has changed in between.
+const maxRequests = 2
+
+// stage is the state of a volume in relation to one server.
+type stage uint8
+
+const (
+	stageDetached          stage = iota // may be attached to the server
+	stageAttached                       // attached to the server
+	stageAttachedElsewhere              // attached to other servers, with which it may not be shared
+	stageAttaching                      // reserved or attaching; Cinder does not show for which server
+	stageDetaching                      // detaching; Cinder does not show from which server
+	stageBusy                           // Cinder does something else with it, which ends by itself
+	stageFailed                         // in a state that does not end by itself
+)
+
+// stageOf judges a reading of the volume. Cinder lists completed attachments only, so one that it
+// lists exists, unless the volume is detaching.
+func (a Attachment) stageOf(v cloud.Volume) stage {
+	isListed := isListedOn(v, a.ServerID)
+	switch {
+	case v.Status == state.Detaching:
+		return stageDetaching
+	case isChanging(v):
+		// An attachment to another server does not change the one to this server.
+		if isListed && v.Multiattach {
+			return stageAttached
+		}
+		return stageAttaching
+	case isListed && (v.Status == state.InUse || v.Status == state.ErrorExtending || isBusy(v)):
+		return stageAttached
+	case !isListed && len(v.Attachments) > 0 && (!v.Multiattach || !a.Shared):
+		return stageAttachedElsewhere
+	case isBusy(v):
+		return stageBusy
+	case v.Status == state.Available, v.Status == state.InUse && len(v.Attachments) > 0:
+		return stageDetached
+	}
+	return stageFailed
+}
+
+// isChanging reports whether an attachment of the volume begins or ends.
+func isChanging(v cloud.Volume) bool {
+	return v.Status == state.Reserved || v.Status == state.Attaching || v.Status == state.Detaching
+}
+
+// isBusy reports whether Cinder does something with the volume that ends by itself.
+func isBusy(v cloud.Volume) bool {
+	return slices.Contains([]string{
+		state.Creating, "downloading", state.Extending, state.Retyping, "backing-up", "restoring-backup",
+		"uploading", state.Maintenance, "managing",
+	}, v.Status)
+}
+
+// isListedOn reports whether Cinder lists a completed attachment to the server.
+func isListedOn(v cloud.Volume, server string) bool { return len(attachmentIDs(v, server)) > 0 }
+
+// attachmentIDs returns the ids of the completed attachments to the server.
+func attachmentIDs(v cloud.Volume, server string) []string {
+	var ids []string
+	for _, at := range v.Attachments {
+		if strings.EqualFold(at.ServerID, server) {
+			ids = append(ids, at.AttachmentID)
+		}
+	}
+	return ids
+}
+
+// describeServers names the servers that Cinder lists, for messages.
+func describeServers(v cloud.Volume) string {
+	var names []string
+	for _, at := range v.Attachments {
+		name := "server " + at.ServerID
+		if at.ServerID == "" {
+			name = "a host that is no server of Nova"
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// isInNova reports whether Nova has the attachment. Nova registers it before Cinder reserves the
+// volume, and forgets it after Cinder has released the volume.
+func (a Attachment) isInNova(ctx context.Context) (bool, error) {
+	return a.API.ServerAttachment(ctx, a.ServerID, a.VolumeID)
+}
+
+// await waits until done reports true for the volume.
+func (a Attachment) await(ctx context.Context, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
+	return a.Poller.Await(ctx, a.API, a.VolumeID, op, func(v cloud.Volume) (bool, error) { return done(v), nil })
+}
+
+// awaitShare is await for a share of the remaining time. It reports isStalled, and the volume as
+// last read, if done has not reported true by then.
+func (a Attachment) awaitShare(
+	ctx context.Context, op string, done func(cloud.Volume) bool,
+) (v cloud.Volume, isStalled bool, err error) {
+	limited, cancel := poll.WithShare(ctx)
+	defer cancel()
+	v, err = a.await(limited, op, done)
+	if volume.IsKind(err, volume.KindDeadline) && ctx.Err() == nil && v.ID != "" {
+		return v, true, nil
+	}
+	return v, false, err
+}
+
+// addServerState adds the state of the server to an error of kind Deadline, if that explains it.
+func (a Attachment) addServerState(ctx context.Context, err error) error {
+	s, errServer := a.API.Server(ctx, a.ServerID)
+	switch {
+	case volume.IsKind(errServer, volume.KindNotFound):
+		return volume.Errorf(volume.KindDeadline, "%w; Nova knows no server %s", err, a.ServerID)
+	case errServer != nil || s.Status == "ACTIVE":
+		return err
+	}
+	return volume.Errorf(volume.KindDeadline, "%w; server %s is %s", err, a.ServerID, s.Status).
+		WithRemedy("check the state of the server: openstack server show " + a.ServerID)
+}
+
+// conflictError explains Nova's answer 409: Nova attaches and detaches only while it does nothing
+// else with the server, and the server is not locked and in a state that allows it.
+func (a Attachment) conflictError(ctx context.Context, err error) error {
+	s, errServer := a.API.Server(ctx, a.ServerID)
+	if errServer != nil {
+		return err
+	}
+	switch s.Status {
+	case "ERROR", "SUSPENDED", "RESCUE", "SOFT_DELETED", "SHELVED", "SHELVED_OFFLOADED":
+		return volume.Errorf(volume.KindPrecondition, "server %s is %s: %w", a.ServerID, s.Status, err).
+			WithRemedy("bring the server back to the state ACTIVE, or delete the node if the server cannot be recovered")
+	case "DELETED":
+		return volume.Errorf(volume.KindInProgress,
+			"server %s is being deleted, and Nova detaches its volumes itself: %w", a.ServerID, err).
+			WithRemedy(message.NoAction)
+	}
+	return volume.Errorf(volume.KindInProgress, "server %s is %s: %w", a.ServerID, s.Status, err).
+		WithRemedy(message.Retries + "; if the server is locked, unlock it: openstack server unlock " + a.ServerID)
+}

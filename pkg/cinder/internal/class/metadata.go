@@ -1,0 +1,53 @@
+package class
+
+import (
+	"encoding/json"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// maxMetadataLength is how many characters Cinder allows in a key or a value of metadata.
+const maxMetadataLength = 255
+
+// parseMetadata reads the value of ParamMetadata: a JSON object of strings, or nothing. It returns
+// an error of kind Invalid if text is something else, or has a key or value that Cinder
+// refuses or a key that this driver sets. The error does not contain values, which may be
+// secret.
+func parseMetadata(text string) (map[string]string, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	var object map[string]*string
+	if err := json.Unmarshal([]byte(text), &object); err != nil || object == nil {
+		return nil, invalidMetadata("is not a JSON object of strings")
+	}
+	parsed := make(map[string]string, len(object))
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		value := object[key]
+		switch {
+		case value == nil:
+			return nil, invalidMetadata("has no string for the key " + strconv.Quote(key))
+		case !regexp.MustCompile(`^[a-zA-Z0-9_:. /-]+$`).MatchString(key) || len(key) > maxMetadataLength:
+			return nil, invalidMetadata("has the key " + strconv.Quote(key) +
+				", but Cinder allows 1 to 255 letters, digits, blanks, and - _ : . /")
+		case utf8.RuneCountInString(*value) > maxMetadataLength:
+			return nil, invalidMetadata("has a value of more than 255 characters for the key " + strconv.Quote(key))
+		case metadata.IsReserved(key):
+			return nil, invalidMetadata("has the key " + strconv.Quote(key) + ", which this driver or Cinder sets")
+		}
+		parsed[key] = *value
+	}
+	return parsed, nil
+}
+
+func invalidMetadata(problem string) error {
+	return volume.Errorf(volume.KindInvalid, "the parameter %s %s", ParamMetadata, problem).
+		WithRemedy(`correct the class: ` + ParamMetadata + `: '{"key": "value"}'`)
+}

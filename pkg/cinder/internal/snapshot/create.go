@@ -1,0 +1,271 @@
+package snapshot
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/growvol/growvol/pkg/cinder/internal/class"
+	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
+	"github.com/growvol/growvol/pkg/cinder/internal/copies"
+	"github.com/growvol/growvol/pkg/cinder/internal/message"
+	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/poll"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Create returns the snapshot of the request's name, which it creates if necessary. It returns when
+// Cinder has taken the snapshot (CSI v1.13: the call blocks until the snapshot is cut), and no
+// sooner: external-snapshotter keeps the first id that it gets for good, so Create must not return
+// the id of a snapshot that may still fail. Create removes what Cinder failed to take, and the
+// retry takes another. For backups see creation.backup. Kinds: AlreadyExists (the name belongs to
+// another volume), Invalid (parameters), Exhausted (quota), Precondition (of the class), Internal
+// (Cinder failed to take it), InProgress, Deadline.
+func (s *Service) Create(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
+	ctx, cancel := poll.WithAnswerMargin(ctx)
+	defer cancel()
+	out, err := s.create(ctx, req)
+	if err == nil {
+		s.attempts.End(req.Name)
+	}
+	return out, s.attempts.Answer(req.Name, err)
+}
+
+func (s *Service) create(ctx context.Context, req volume.SnapshotRequest) (out volume.Snapshot, err error) {
+	class, errClass := class.ParseSnapshot(req.Parameters, s.clusterID)
+	c, err := s.locator.Volume(ctx, req.VolumeID)
+	if err != nil {
+		return out, unknownError(err)
+	}
+	k := creation{Service: s, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class, notifyAccepted: req.NotifyAccepted}
+	switch {
+	case errClass != nil:
+		return out, k.classError(ctx, errClass)
+	case class.IsBackup:
+		out, err = k.backup(ctx)
+	default:
+		out, err = k.snapshot(ctx)
+	}
+	if err == nil {
+		s.locator.Remember(out.ID, c.Name())
+	}
+	return out, err
+}
+
+// unknownError returns err as an error that leaves open whether there is a snapshot of the
+// request's name. Its kind is not final: after a final error external-snapshotter would not ask for
+// the snapshot again.
+func unknownError(err error) error {
+	return volume.NonFinal(err, "it is not known whether the snapshot exists")
+}
+
+// creation is one request for a snapshot or backup.
+type creation struct {
+	*Service
+	cloud          *cloud.Cloud
+	name           string
+	volumeID       string
+	class          class.Snapshot
+	notifyAccepted func() // called when the volume may change again
+}
+
+// classError returns the error of a request that the class makes impossible. The error is not final
+// while there is a snapshot of the name, which may be the helper of a backup: an earlier call may
+// have created it with the class as it was then.
+func (k creation) classError(ctx context.Context, err error) error {
+	found, errFind := k.findByName(ctx)
+	switch {
+	case len(found) > 0:
+		return volume.NonFinal(err, "Cinder has the snapshot "+found[0].ID+" of this name")
+	case errFind != nil && !volume.IsKind(errFind, volume.KindAlreadyExists):
+		return unknownError(err)
+	}
+	return err
+}
+
+func (k creation) snapshot(ctx context.Context) (volume.Snapshot, error) {
+	s, err := k.take(ctx, cloud.NewSnapshot{Description: metadata.Description, Metadata: k.class.Metadata})
+	if err != nil {
+		return volume.Snapshot{}, err
+	}
+	return fromSnapshot(s), nil
+}
+
+// take returns the snapshot of the request's name once Cinder has taken it. If there is none, take
+// asks for one with the description and metadata of order. It first removes snapshots of this
+// cluster that Cinder failed to take or is deleting: no call has returned their ids.
+func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
+	all, err := k.findByName(ctx)
+	if err != nil {
+		return cloud.Snapshot{}, unknownError(err)
+	}
+	var s cloud.Snapshot
+	found := false
+	for _, one := range all {
+		switch {
+		case one.Metadata[metadata.BackupOf] != order.Metadata[metadata.BackupOf]:
+			return one, k.otherTypeError(one)
+		case k.isFailedCreation(one) || one.Status == state.Deleting:
+			if err := k.deleteSnapshot(ctx, k.cloud, one); !volume.IsKind(err, volume.KindNotFound) {
+				return one, leftoverError("snapshot", one.ID, one.Status, err)
+			}
+		case !found:
+			s, found = one, true
+		}
+	}
+	if !found {
+		if s, err = k.request(ctx, order); err != nil {
+			return s, err
+		}
+	}
+	k.copies.Add(k.volumeID, s.ID, copies.Snapshot)
+	k.notifyAccepted()
+	return k.awaitTaken(ctx, s)
+}
+
+// otherTypeError is the error for a name that a snapshot of the other type has.
+func (k creation) otherTypeError(s cloud.Snapshot) error {
+	if s.Metadata[metadata.BackupOf] != "" {
+		return volume.Errorf(volume.KindAlreadyExists,
+			"snapshot %s has the name %s, but exists only for the backup of that name", s.ID, k.name).
+			WithRemedy("use another name, or the class that the backup was made with")
+	}
+	return volume.Errorf(volume.KindAlreadyExists,
+		"snapshot %s has the name %s, but was not taken to make a backup from it", s.ID, k.name).
+		WithRemedy("use another name, or the class that the snapshot was made with")
+}
+
+// isFailedCreation reports whether a snapshot is what a creation of this cluster leaves when Cinder
+// fails to take it.
+func (s *Service) isFailedCreation(snapshot cloud.Snapshot) bool {
+	return snapshot.Status == state.Error && s.isOwn(snapshot.Metadata)
+}
+
+// leftoverError is the error for an object of an earlier attempt that could not be removed. Its
+// kind is not final: after a final error no call would remove the object, which then prevents the
+// deletion of the volume.
+func leftoverError(object, id, status string, cause error) error {
+	return volume.Errorf(nonFinalKind(cause),
+		"an earlier attempt has left the %s %s in the state %s, and it could not be removed: %w", object, id, status, cause)
+}
+
+// awaitTaken waits until Cinder has taken the snapshot. It removes one that Cinder failed to take,
+// so that the retry takes another.
+func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snapshot, error) {
+	id := s.ID
+	if s.Status == state.Creating {
+		var err error
+		s, err = poll.AwaitSnapshot(ctx, k.cloud, id, func(s cloud.Snapshot) bool { return s.Status != state.Creating })
+		if volume.IsKind(err, volume.KindNotFound) {
+			err = volume.Errorf(volume.KindInProgress, "the snapshot %s was deleted while Cinder was taking it", id)
+		}
+		if err != nil {
+			return s, unknownError(err)
+		}
+	}
+	k.copies.Remove(k.volumeID, id)
+	switch s.Status {
+	case state.Error:
+		return s, k.removeFailed(ctx, s)
+	case state.Deleting, state.ErrorDeleting:
+		return s, volume.Errorf(volume.KindInProgress, "a snapshot %s of this name is %s", id, s.Status).
+			WithRemedy(message.Retries + "; if it lasts, ask an administrator to run: " +
+				"openstack volume snapshot delete --force " + id)
+	}
+	return s, nil
+}
+
+// removeFailed removes a snapshot that Cinder failed to take, if it belongs to this cluster, and
+// returns the error that says why Cinder failed.
+func (k creation) removeFailed(ctx context.Context, s cloud.Snapshot) error {
+	failure := volume.Errorf(volume.KindInternal,
+		"Cinder failed to take the snapshot %s: %s", s.ID, k.reasons.OfSnapshot(ctx, k.cloud, s))
+	if !k.isFailedCreation(s) {
+		return failure.WithRemedy("delete the snapshot and take another")
+	}
+	if err := k.deleteSnapshot(ctx, k.cloud, s); !volume.IsKind(err, volume.KindNotFound) {
+		return volume.Errorf(volume.KindUnavailable, "%w; and it could not be removed: %s", failure, err.Error()).
+			WithRemedy(message.NoAction + " and removes it then")
+	}
+	return failure.WithRemedy(
+		"Kubernetes retries this automatically with a new snapshot; if it fails again, ask the cloud operator for the cause")
+}
+
+// request asks Cinder for the snapshot.
+func (k creation) request(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
+	if !k.class.Force {
+		v, err := k.cloud.Volume(ctx, k.volumeID)
+		if err != nil {
+			return cloud.Snapshot{}, err
+		}
+		if v.Status == state.InUse {
+			return cloud.Snapshot{}, volume.Errorf(volume.KindPrecondition,
+				"the volume is in use, but the class says %s=false", class.ParamForce).
+				WithRemedy("stop the pods that use it, or remove " + class.ParamForce + " from the VolumeSnapshotClass")
+		}
+	}
+	order.Name, order.VolumeID, order.Force = k.name, k.volumeID, k.class.Force
+	s, err := k.cloud.CreateSnapshot(ctx, order)
+	return s, k.requestError(err)
+}
+
+// requestError records that the answer to a request was lost, if err says so. It gives an exceeded
+// quota the kind that CSI has for snapshots, which have no size that the user could lower (CSI
+// v1.13, CreateSnapshot Errors).
+func (k creation) requestError(err error) error {
+	if err != nil && cloud.MayBeDone(err) {
+		k.attempts.AddLost(k.name)
+	}
+	if volume.IsKind(err, volume.KindOutOfRange) {
+		return volume.Errorf(volume.KindExhausted, "%w", err)
+	}
+	return err
+}
+
+// findByName returns the volume's snapshots of the request's name, the oldest first. Kind
+// AlreadyExists: only other volumes have snapshots of that name.
+func (k creation) findByName(ctx context.Context) ([]cloud.Snapshot, error) {
+	all, err := k.cloud.SnapshotsNamed(ctx, k.name)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	sortByAge(all, func(s cloud.Snapshot) (time.Time, string) { return s.CreatedAt, s.ID })
+	first := all[0]
+	all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.VolumeID != k.volumeID })
+	if len(all) == 0 {
+		return nil, k.otherVolumeError(first.ID, first.VolumeID)
+	}
+	return all, nil
+}
+
+// sortByAge puts the oldest first, so that all calls use the same one of several objects of a name.
+// A lost answer can leave several.
+func sortByAge[T any](all []T, age func(T) (created time.Time, id string)) {
+	slices.SortFunc(all, func(x, y T) int {
+		createdX, idX := age(x)
+		createdY, idY := age(y)
+		return cmp.Or(createdX.Compare(createdY), cmp.Compare(idX, idY))
+	})
+}
+
+// otherVolumeError is the error for a name that an object of another volume has.
+func (k creation) otherVolumeError(id, volumeID string) error {
+	return volume.Errorf(volume.KindAlreadyExists, "%s has the name %s, but belongs to volume %s", id, k.name, volumeID).
+		WithRemedy("use another name, or delete the snapshot")
+}
+
+// endsByItself reports whether a retry may succeed without anybody's help.
+func endsByItself(err error) bool {
+	return volume.IsKind(err, volume.KindDeadline) || volume.IsKind(err, volume.KindInProgress) ||
+		volume.IsKind(err, volume.KindUnavailable)
+}
+
+// nonFinalKind returns the kind of err if it ends by itself, else Unavailable.
+func nonFinalKind(err error) volume.Kind {
+	if endsByItself(err) {
+		return volume.KindOf(err)
+	}
+	return volume.KindUnavailable
+}
