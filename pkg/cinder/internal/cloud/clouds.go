@@ -136,7 +136,7 @@ func (cs *Clouds) logChange(ctx context.Context, c *config.Config, err error) {
 func (cs *Clouds) logWarnings(ctx context.Context, c *config.Config) {
 	for _, w := range c.Warnings {
 		log := cs.log.With("file", w.File, "keys", w.Keys)
-		if w.Cut {
+		if w.IsCut {
 			log.WarnContext(ctx, "values of a configuration file end at an unquoted # or ;, which begins a comment; "+
 				"put a value that contains one in double quotes")
 		} else {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,18 +14,18 @@ import (
 	"gopkg.in/gcfg.v1"
 )
 
-// cloudConf is what is read of a cloud.conf of cinder-csi-plugin.
+// cloudConf has the sections and keys of cinder-csi-plugin's cloud.conf that are read.
 type cloudConf struct {
-	Global       map[string]*global
+	Global       map[string]*globalSection
 	BlockStorage struct {
 		IgnoreVolumeAZ           bool `gcfg:"ignore-volume-az"`
 		IgnoreVolumeMicroversion bool `gcfg:"ignore-volume-microversion"`
 	}
-	Metadata struct{} // no key of it is read
+	Metadata struct{} // accepted, but no key of it is read
 }
 
-// global is one section [Global] or [Global "name"].
-type global struct {
+// globalSection is one section [Global] or [Global "name"].
+type globalSection struct {
 	AuthURL             string `gcfg:"auth-url"`
 	Username            string `gcfg:"username"`
 	UserID              string `gcfg:"user-id"`
@@ -62,11 +64,11 @@ type global struct {
 // defaultCloudsFile is where use-clouds looks when nothing names the file.
 const defaultCloudsFile = "/etc/openstack/clouds.yaml"
 
-// cloudConf reads the files of f one over the other.
-func (r *reader) cloudConf(f Files) error {
+// readCloudConf reads the files of f; the keys of later files override those of earlier ones.
+func (r *reader) readCloudConf(f Files) error {
 	var conf cloudConf
 	for _, path := range f.CloudConf {
-		data, err := r.read(path)
+		data, err := r.readFile(path)
 		if err != nil {
 			return err
 		}
@@ -74,8 +76,8 @@ func (r *reader) cloudConf(f Files) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		r.warn(Warning{File: path, Keys: ignored})
-		r.warn(Warning{File: path, Keys: cut, Cut: true})
+		r.addWarning(Warning{File: path, Keys: ignored})
+		r.addWarning(Warning{File: path, Keys: cut, IsCut: true})
 	}
 	files := strings.Join(f.CloudConf, "+")
 	for name, g := range conf.Global {
@@ -83,16 +85,15 @@ func (r *reader) cloudConf(f Files) error {
 		if name == "" {
 			name, section = Unnamed, "[Global]"
 		}
-		r.add(g.cloud(r, f, name, files+", section "+section))
+		r.addCloud(g.cloud(r, f, name, files+", section "+section))
 	}
 	s := conf.BlockStorage
 	r.config.Settings = Settings{IgnoreVolumeAZ: s.IgnoreVolumeAZ, IgnoreVolumeMicroversion: s.IgnoreVolumeMicroversion}
 	return nil
 }
 
-// parseConf reads one file over what conf holds. ignored are the keys and
-// sections that conf has no place for, cut the keys whose value ends at a
-// comment that may have been meant to be part of it.
+// parseConf reads one file over what conf has. ignored are the keys and sections that conf does not
+// have, cut the keys whose value ends at a comment that may have been meant as a part of it.
 func parseConf(conf *cloudConf, data []byte) (ignored, cut []string, err error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	err = gcfg.FatalOnly(gcfg.ReadStringInto(conf, text))
@@ -103,36 +104,39 @@ func parseConf(conf *cloudConf, data []byte) (ignored, cut []string, err error) 
 	return ignored, cut, nil
 }
 
-// confError replaces an error of gcfg by one that holds nothing of the file but
-// the names of section and key: gcfg quotes what it cannot read.
+// confError replaces an error of gcfg by one that has nothing of the file but the names of section
+// and key: gcfg quotes what it cannot read.
 func confError(err error) error {
 	text := err.Error()
 	if m := regexp.MustCompile(`^(\d+:\d+): (.*)`).FindStringSubmatch(text); m != nil {
-		message, _, _ := strings.Cut(m[2], " U+") // the only message that is not constant: "illegal character U+0021 '!'"
+		// All other messages are constant.
+		message, _, _ := strings.Cut(m[2], " U+") // "illegal character U+0021 '!'"
 		return fmt.Errorf("%s: %s", m[1], message)
 	}
 	i := strings.LastIndex(text, ` at section "`)
 	switch {
 	case i < 0:
-		return errors.New("the file is not of the form that cloud.conf has")
+		return errors.New("the file does not have the form of a cloud.conf")
 	case strings.HasPrefix(text, "blank value"):
 		return fmt.Errorf("the value is missing%s", text[i:])
 	}
 	return fmt.Errorf("the value is neither true nor false%s", text[i:])
 }
 
-// cloud makes a Cloud of a section. With use-clouds, what the section leaves
-// out comes from clouds.yaml.
-func (g *global) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
+// cloud makes a Cloud of a section. With use-clouds, what the section leaves out comes from
+// clouds.yaml.
+func (g *globalSection) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
 	c := Cloud{
 		Name: name, Origin: origin,
 		AuthURL: g.AuthURL, Username: g.Username, UserID: g.UserID, Password: g.Password,
-		ProjectID: cmp.Or(g.TenantID, g.ProjectID), ProjectName: cmp.Or(g.TenantName, g.ProjectName), TrustID: g.TrustID, Token: g.Token,
-		AppCredentialID: g.AppCredentialID, AppCredentialName: g.AppCredentialName, AppCredentialSecret: g.AppCredentialSecret,
+		ProjectID: cmp.Or(g.TenantID, g.ProjectID), ProjectName: cmp.Or(g.TenantName, g.ProjectName),
+		TrustID: g.TrustID, Token: g.Token, AppCredentialID: g.AppCredentialID,
+		AppCredentialName: g.AppCredentialName, AppCredentialSecret: g.AppCredentialSecret,
 		Region: g.Region, Interface: strings.TrimSuffix(cmp.Or(g.OSEndpointType, g.EndpointType), "URL"),
 	}
-	c.UserDomainID, c.UserDomainName = domain(g.UserDomainID, g.UserDomainName, g.DomainID, g.DomainName)
-	c.ProjectDomainID, c.ProjectDomainName = domain(g.TenantDomainID, g.TenantDomainName, g.ProjectDomainID, g.ProjectDomainName, g.DomainID, g.DomainName)
+	c.UserDomainID, c.UserDomainName = firstDomain(g.UserDomainID, g.UserDomainName, g.DomainID, g.DomainName)
+	c.ProjectDomainID, c.ProjectDomainName = firstDomain(
+		g.TenantDomainID, g.TenantDomainName, g.ProjectDomainID, g.ProjectDomainName, g.DomainID, g.DomainName)
 	if g.TrustID != "" { // the trustee logs in, in the name of the trustor
 		if g.TrusteeID != "" {
 			c.UserID, c.Username = g.TrusteeID, ""
@@ -146,25 +150,26 @@ func (g *global) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
 		}
 		c.Insecure = insecure
 	}
-	if err := r.pem(&c, g.CAFile, g.CertFile, g.KeyFile); err != nil {
+	if err := r.readPEM(&c, g.CAFile, g.CertFile, g.KeyFile); err != nil {
 		return c, err
 	}
 	if !g.UseClouds {
 		return c, nil
 	}
 	base, err := g.fromClouds(r, cmp.Or(g.CloudsFile, f.CloudsYAML, defaultCloudsFile))
-	return over(base, c), err
+	return withDefaults(c, base), err
 }
 
 // fromClouds reads the entry of a clouds.yaml that the section refers to.
-func (g *global) fromClouds(r *reader, path string) (Cloud, error) {
-	clouds, err := r.cloudsYAML(path)
+func (g *globalSection) fromClouds(r *reader, path string) (Cloud, error) {
+	clouds, err := r.readCloudsYAML(path)
 	if err != nil {
 		return Cloud{}, fmt.Errorf("use-clouds: %w", err)
 	}
 	raw, ok := clouds[g.Cloud]
 	if !ok {
-		return Cloud{}, fmt.Errorf("use-clouds: %s has no cloud %q (key cloud), but %s", path, g.Cloud, strings.Join(quoted(clouds), ", "))
+		names := strings.Join(quotedNames(clouds), ", ")
+		return Cloud{}, fmt.Errorf("use-clouds: %s has no cloud %q (key cloud), but %s", path, g.Cloud, names)
 	}
 	c, err := raw.cloud(r, g.Cloud, path)
 	if err != nil {
@@ -173,48 +178,33 @@ func (g *global) fromClouds(r *reader, path string) (Cloud, error) {
 	return c, nil
 }
 
-func quoted(clouds map[string]rawCloud) []string {
+func quotedNames(clouds map[string]cloudEntry) []string {
 	var names []string
-	for name := range clouds {
+	for _, name := range slices.Sorted(maps.Keys(clouds)) {
 		names = append(names, strconv.Quote(name))
 	}
-	slices.Sort(names)
 	return names
 }
 
-// over lays what c says over base.
-func over(base, c Cloud) Cloud {
-	if c.UserDomainID+c.UserDomainName == "" {
-		c.UserDomainID, c.UserDomainName = base.UserDomainID, base.UserDomainName
-	}
-	if c.ProjectDomainID+c.ProjectDomainName == "" {
-		c.ProjectDomainID, c.ProjectDomainName = base.ProjectDomainID, base.ProjectDomainName
-	}
-	if c.Username+c.UserID == "" {
-		c.Username, c.UserID = base.Username, base.UserID
-	}
-	if c.ProjectName+c.ProjectID == "" {
-		c.ProjectName, c.ProjectID = base.ProjectName, base.ProjectID
-	}
-	if c.AppCredentialID+c.AppCredentialName == "" {
-		c.AppCredentialID, c.AppCredentialName = base.AppCredentialID, base.AppCredentialName
-	}
-	for _, f := range []struct{ to, from *string }{
-		{&c.AuthURL, &base.AuthURL},
-		{&c.Password, &base.Password},
-		{&c.TrustID, &base.TrustID},
-		{&c.Token, &base.Token},
-		{&c.AppCredentialSecret, &base.AppCredentialSecret},
-		{&c.Region, &base.Region},
-		{&c.Interface, &base.Interface},
-		{&c.BlockStorageURL, &base.BlockStorageURL},
-		{&c.ComputeURL, &base.ComputeURL},
-		{&c.CA, &base.CA},
-		{&c.Cert, &base.Cert},
-		{&c.Key, &base.Key},
+// withDefaults returns c with what it leaves out taken from defaults. An id and a name of the same
+// thing are taken together.
+func withDefaults(c, defaults Cloud) Cloud {
+	for _, pair := range []struct{ id, name, defaultID, defaultName *string }{
+		{&c.UserDomainID, &c.UserDomainName, &defaults.UserDomainID, &defaults.UserDomainName},
+		{&c.ProjectDomainID, &c.ProjectDomainName, &defaults.ProjectDomainID, &defaults.ProjectDomainName},
+		{&c.UserID, &c.Username, &defaults.UserID, &defaults.Username},
+		{&c.ProjectID, &c.ProjectName, &defaults.ProjectID, &defaults.ProjectName},
+		{&c.AppCredentialID, &c.AppCredentialName, &defaults.AppCredentialID, &defaults.AppCredentialName},
 	} {
-		*f.to = cmp.Or(*f.to, *f.from)
+		if *pair.id+*pair.name != "" {
+			*pair.defaultID, *pair.defaultName = *pair.id, *pair.name
+		}
 	}
-	c.Insecure = c.Insecure || base.Insecure
+	fields, fallback := reflect.ValueOf(&c).Elem(), reflect.ValueOf(defaults)
+	for i := range fields.NumField() {
+		if fields.Field(i).IsZero() {
+			fields.Field(i).Set(fallback.Field(i))
+		}
+	}
 	return c
 }

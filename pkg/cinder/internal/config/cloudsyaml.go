@@ -15,8 +15,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// rawCloud is an entry of clouds.yaml as openstacksdk documents it.
-type rawCloud struct {
+// cloudEntry has the keys of a cloud in clouds.yaml, as openstacksdk documents them, that are read.
+type cloudEntry struct {
 	Auth struct {
 		AuthURL             string `yaml:"auth_url"`
 		Username            string `yaml:"username"`
@@ -71,24 +71,24 @@ func (r *region) UnmarshalYAML(n *yaml.Node) error {
 	return n.Decode((*mapping)(r))
 }
 
-// cloudsYAML reads a clouds.yaml and the secure.yaml beside it.
-func (r *reader) cloudsYAML(path string) (map[string]rawCloud, error) {
-	entries, err := r.yamlFile(path)
+// readCloudsYAML reads a clouds.yaml and the secure.yaml beside it, whose keys override.
+func (r *reader) readCloudsYAML(path string) (map[string]cloudEntry, error) {
+	entries, err := r.readYAML(path)
 	if err != nil {
 		return nil, err
 	}
 	secure := filepath.Join(filepath.Dir(path), "secure.yaml")
-	secrets, err := r.yamlFile(secure)
+	secrets, err := r.readYAML(secure)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	clouds := map[string]rawCloud{}
+	clouds := map[string]cloudEntry{}
 	for name, node := range entries {
-		var raw rawCloud
+		var raw cloudEntry
 		if err := node.Decode(&raw); err != nil {
 			raw.err = yamlError(err)
 		}
-		// Decoding onto the same value overrides just what is there.
+		// Decoding onto the same value overrides only the keys that are there.
 		if more, ok := secrets[name]; ok {
 			if err := more.Decode(&raw); err != nil && raw.err == nil {
 				raw.err = fmt.Errorf("secure.yaml: %w", yamlError(err))
@@ -99,9 +99,9 @@ func (r *reader) cloudsYAML(path string) (map[string]rawCloud, error) {
 	return clouds, nil
 }
 
-// yamlFile returns the clouds of a file, and warns of keys that are not read.
-func (r *reader) yamlFile(path string) (map[string]yaml.Node, error) {
-	data, err := r.read(path)
+// readYAML returns the clouds of a file, and warns of keys that are not read.
+func (r *reader) readYAML(path string) (map[string]yaml.Node, error) {
+	data, err := r.readFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -119,16 +119,17 @@ func (r *reader) yamlFile(path string) (map[string]yaml.Node, error) {
 		Clouds any `yaml:"clouds"`
 	}](), "")
 	for name, node := range file.Clouds {
-		ignored = append(ignored, ignoredKeys(&node, reflect.TypeFor[rawCloud](), "clouds."+name+".")...)
+		ignored = append(ignored, ignoredKeys(&node, reflect.TypeFor[cloudEntry](), "clouds."+name+".")...)
 	}
-	r.warn(Warning{File: path, Keys: ignored})
+	r.addWarning(Warning{File: path, Keys: ignored})
 	return file.Clouds, nil
 }
 
-// yamlError replaces an error of the YAML parser by one that holds nothing of
-// the file: the parser quotes values, in any quotes.
+// yamlError replaces an error of the YAML parser by one that has nothing of the file: the parser
+// quotes values, in any quotes.
 func yamlError(err error) error {
-	const constant = `(?:cannot unmarshal !!(?:str|int|float|bool|null|seq|map|timestamp|binary)\b|(?:[a-z, -]|'[^\pL\pN']')+)`
+	const constant = `(?:cannot unmarshal !!(?:str|int|float|bool|null|seq|map|timestamp|binary)\b|` +
+		`(?:[a-z, -]|'[^\pL\pN']')+)`
 	message := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:\n  ")
 	found := regexp.MustCompile(`^(?:yaml: )?(?:line \d+: )?` + constant).FindString(message)
 	if found = strings.TrimSpace(found); found == "" {
@@ -137,35 +138,38 @@ func yamlError(err error) error {
 	return errors.New(found)
 }
 
-// cloud makes a Cloud of a raw entry.
-func (raw *rawCloud) cloud(r *reader, name, path string) (Cloud, error) {
+// cloud makes a Cloud of an entry.
+func (raw *cloudEntry) cloud(r *reader, name, path string) (Cloud, error) {
 	a := &raw.Auth
 	c := Cloud{
 		Name: name, Origin: fmt.Sprintf("%s, cloud %q", path, name),
 		AuthURL: a.AuthURL, Username: a.Username, UserID: a.UserID, Password: a.Password,
-		ProjectName: cmp.Or(a.ProjectName, a.TenantName), ProjectID: cmp.Or(a.ProjectID, a.TenantID), TrustID: a.TrustID, Token: a.Token,
-		AppCredentialID: a.AppCredentialID, AppCredentialName: a.AppCredentialName, AppCredentialSecret: a.AppCredentialSecret,
+		ProjectName: cmp.Or(a.ProjectName, a.TenantName), ProjectID: cmp.Or(a.ProjectID, a.TenantID),
+		TrustID: a.TrustID, Token: a.Token, AppCredentialID: a.AppCredentialID,
+		AppCredentialName: a.AppCredentialName, AppCredentialSecret: a.AppCredentialSecret,
 		Region: raw.Region, Interface: strings.TrimSuffix(cmp.Or(raw.EndpointType, raw.Interface, "public"), "URL"),
 		BlockStorageURL: cmp.Or(raw.BlockStorageURL, raw.VolumeV3URL, raw.VolumeURL), ComputeURL: raw.ComputeURL,
 		Insecure: raw.Insecure || raw.Verify != nil && !*raw.Verify,
 	}
-	c.UserDomainID, c.UserDomainName = domain(a.UserDomainID, a.UserDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
-	c.ProjectDomainID, c.ProjectDomainName = domain(a.ProjectDomainID, a.ProjectDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
+	c.UserDomainID, c.UserDomainName = firstDomain(
+		a.UserDomainID, a.UserDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
+	c.ProjectDomainID, c.ProjectDomainName = firstDomain(
+		a.ProjectDomainID, a.ProjectDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
 	if raw.err != nil {
 		return c, raw.err
 	}
-	if err := raw.authType(&c); err != nil {
+	if err := raw.applyAuthType(&c); err != nil {
 		return c, err
 	}
 	if err := raw.chooseRegion(&c); err != nil {
 		return c, err
 	}
-	return c, r.pem(&c, raw.CA, raw.Cert, raw.Key)
+	return c, r.readPEM(&c, raw.CA, raw.Cert, raw.Key)
 }
 
-// chooseRegion takes the region from the list regions if region_name is not set. Other
-// clients take the first of several, and so one that nobody has chosen.
-func (raw *rawCloud) chooseRegion(c *Cloud) error {
+// chooseRegion takes the region from the list regions if region_name is not set. It refuses several,
+// of which other clients take the first, which nobody has chosen.
+func (raw *cloudEntry) chooseRegion(c *Cloud) error {
 	if raw.Region != "" || len(raw.Regions) == 0 {
 		return nil
 	}
@@ -180,8 +184,9 @@ func (raw *rawCloud) chooseRegion(c *Cloud) error {
 	return nil
 }
 
-// authType drops the credentials that the entry's auth_type does not use.
-func (raw *rawCloud) authType(c *Cloud) error {
+// applyAuthType clears the credentials that the entry's auth_type does not use, and refuses an auth_type
+// that cannot be used.
+func (raw *cloudEntry) applyAuthType(c *Cloud) error {
 	switch raw.AuthType {
 	case "":
 	case "password", "v3password":
@@ -192,15 +197,15 @@ func (raw *rawCloud) authType(c *Cloud) error {
 		c.Token, c.Password = "", ""
 	default:
 		if !slices.Contains([]string{"admin_token", "none"}, raw.AuthType) {
-			return fmt.Errorf("auth_type %s is not known here: password, token and v3applicationcredential are", raw.AuthType)
+			return fmt.Errorf("auth_type %s is not supported: use password, token or v3applicationcredential", raw.AuthType)
 		}
 		return fmt.Errorf("auth_type %s gives no access to block storage", raw.AuthType)
 	}
 	return nil
 }
 
-// domain picks the first given pair of id and name.
-func domain(pairs ...string) (id, name string) {
+// firstDomain returns the first of the pairs of id and name that has one of the two.
+func firstDomain(pairs ...string) (id, name string) {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i] != "" {
 			return pairs[i], ""

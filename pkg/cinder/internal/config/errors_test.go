@@ -32,7 +32,7 @@ func TestBrokenClouds(t *testing.T) {
 		"clouds.yaml: wrong type":   {"clouds.yaml", yaml + secret + "\n", []string{`cloud "c"`, "line 3: cannot unmarshal !!str"}},
 		"clouds.yaml: verify":       {"clouds.yaml", yaml + "{auth_url: http://k}\n    verify: " + secret + "\n", []string{"cannot unmarshal"}},
 		"clouds.yaml: password map": {"clouds.yaml", yaml + "{auth_url: http://k, password: {" + secret + ": x}}\n", []string{"cannot unmarshal"}},
-		"clouds.yaml: auth_type":    {"clouds.yaml", yaml + "{auth_url: http://k}\n    auth_type: v3oidcpassword\n", []string{"auth_type v3oidcpassword is not known"}},
+		"clouds.yaml: auth_type":    {"clouds.yaml", yaml + "{auth_url: http://k}\n    auth_type: v3oidcpassword\n", []string{"auth_type v3oidcpassword is not supported"}},
 		"clouds.yaml: auth_url":     {"clouds.yaml", yaml + "{auth_url: 'http://u:" + secret + "/x@k', user_id: u}\n", []string{"auth-url (auth_url) is not an address"}},
 		"clouds.yaml: override":     {"clouds.yaml", yaml + "{auth_url: http://k, user_id: u}\n    volume_endpoint_override: " + secret + "\n", []string{"block_storage_endpoint_override", "is not an address"}},
 		"clouds.yaml: no auth":      {"clouds.yaml", yaml + "{}\n    auth_type: none\n", []string{"gives no access"}},
@@ -89,7 +89,7 @@ func TestBrokenFiles(t *testing.T) {
 	told(t, err, "/nonexistent/clouds.yaml")
 	big := filepath.Join(t.TempDir(), "big")
 	must(t, os.WriteFile(big, nil, 0o600))
-	must(t, os.Truncate(big, maxFile+1))
+	must(t, os.Truncate(big, maxFileSize+1))
 	_, err = Files{CloudsYAML: big}.Load()
 	told(t, err, big, "too many")
 }

@@ -15,7 +15,7 @@ func warnings(t *testing.T, c *Config) []string {
 	var out []string
 	for _, w := range c.Warnings {
 		word := "keys"
-		if w.Cut {
+		if w.IsCut {
 			word = "values"
 		}
 		out = append(out, filepath.Base(w.File)+": "+word+": "+strings.Join(w.Keys, ", "))
@@ -185,7 +185,7 @@ func TestInsecureOfCloudsYAML(t *testing.T) {
 // The keys by which a cloud.conf is judged are those that gcfg stores.
 func TestConfKeysAreThoseOfTheStructs(t *testing.T) {
 	keys := confKeys()
-	if len(keys) != 3 || len(keys["global"]) != reflect.TypeFor[global]().NumField() || slices.Contains(keys["global"], "") || len(keys["blockstorage"]) != 2 {
+	if len(keys) != 3 || len(keys["global"]) != reflect.TypeFor[globalSection]().NumField() || slices.Contains(keys["global"], "") || len(keys["blockstorage"]) != 2 {
 		t.Errorf("%v", keys)
 	}
 }

@@ -41,12 +41,12 @@ func checkSilent(t *testing.T, text string, c *Config, err error) {
 func parsed(text string) (*Config, error) {
 	var conf cloudConf
 	ignored, cut, err := parseConf(&conf, []byte(text))
-	r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
-	r.warn(Warning{File: "f", Keys: ignored})
-	r.warn(Warning{File: "f", Keys: cut, Cut: true})
+	r := reader{config: &Config{Clouds: map[string]Entry{}, states: map[string]fileState{}}}
+	r.addWarning(Warning{File: "f", Keys: ignored})
+	r.addWarning(Warning{File: "f", Keys: cut, IsCut: true})
 	for name, g := range conf.Global {
 		g.CAFile, g.CertFile, g.KeyFile, g.CloudsFile, g.UseClouds = "", "", "", "", false
-		r.add(g.cloud(&r, Files{}, name, "f"))
+		r.addCloud(g.cloud(&r, Files{}, name, "f"))
 	}
 	return r.config, err
 }
@@ -180,8 +180,8 @@ func FuzzCloudsYAML(f *testing.F) {
 		path := filepath.Join(t.TempDir(), "clouds.yaml")
 		text := before + head + after
 		must(t, os.WriteFile(path, []byte(text), 0o600))
-		r := reader{config: &Config{Clouds: map[string]Entry{}, seen: map[string]stamp{}}}
-		clouds, err := r.cloudsYAML(path)
+		r := reader{config: &Config{Clouds: map[string]Entry{}, states: map[string]fileState{}}}
+		clouds, err := r.readCloudsYAML(path)
 		for name, raw := range clouds {
 			if planted(name) {
 				return
@@ -190,7 +190,7 @@ func FuzzCloudsYAML(f *testing.F) {
 			if planted(raw.AuthType) || len(raw.Regions) > 1 {
 				continue // the messages about these have their values, which are no secrets
 			}
-			r.add(raw.cloud(&r, name, path))
+			r.addCloud(raw.cloud(&r, name, path))
 		}
 		checkSilent(t, text, r.config, err)
 	})

@@ -9,64 +9,65 @@ import (
 	"time"
 )
 
-// Watch keeps what the files say up to date. It looks at the files when it is
-// asked, not by itself: secrets that Kubernetes mounts change by a swapped
-// link, which stat sees and which costs a few microseconds.
+// Watch is the configuration as the files have it now. It checks the files when Current is called,
+// not in the background: stat takes a few microseconds, and also sees the swapped link by which
+// Kubernetes changes a mounted secret.
 type Watch struct {
-	files Files
-	every time.Duration
-	on    func(*Config, error)
+	files    Files
+	interval time.Duration
+	onChange func(*Config, error)
 
-	mu      sync.Mutex
-	current *Config
-	seen    map[string]stamp // the files as they were when they were last read
-	looked  time.Time
+	mu        sync.Mutex
+	current   *Config
+	states    map[string]fileState // of the files when they were last read
+	checkedAt time.Time
 }
 
-// NewWatch reads the files for the first time. Later it looks at most once in
-// every whether they changed. on is told when they were read again, with what
-// is in force now and the error if they are broken: then the old configuration
-// stays, or that of a cloud whose description alone is broken. It is called
-// with the Watch locked.
-func NewWatch(files Files, every time.Duration, on func(*Config, error)) (*Watch, error) {
+// NewWatch reads the files for the first time. Later calls of Current check at most once per interval
+// whether they changed. onChange is called when the files were read again, with the configuration to
+// use and the error if they are broken: then the old configuration stays, or that of a cloud whose
+// description alone is broken. It is called with the Watch locked.
+func NewWatch(files Files, interval time.Duration, onChange func(*Config, error)) (*Watch, error) {
 	current, err := files.Load()
 	if err != nil {
 		return nil, err
 	}
-	return &Watch{files: files, every: every, on: on, current: current, seen: current.seen, looked: time.Now()}, nil
+	return &Watch{
+		files: files, interval: interval, onChange: onChange,
+		current: current, states: current.states, checkedAt: time.Now(),
+	}, nil
 }
 
-// Current returns the configuration. now: look at the files even if they were
-// looked at a moment ago.
+// Current returns the configuration. now: check the files even if they were checked a moment ago.
 func (w *Watch) Current(now bool) *Config {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !now && time.Since(w.looked) < w.every {
+	if !now && time.Since(w.checkedAt) < w.interval {
 		return w.current
 	}
-	w.looked = time.Now()
-	present := map[string]stamp{}
-	for path := range w.seen {
-		present[path] = stampOf(path)
+	w.checkedAt = time.Now()
+	states := map[string]fileState{}
+	for path := range w.states {
+		states[path] = fileStateOf(path)
 	}
-	if maps.Equal(present, w.seen) {
+	if maps.Equal(states, w.states) {
 		return w.current
 	}
 	next, err := w.files.Load()
 	if err != nil {
-		w.seen = present // broken as they are, they are not worth another reading
-		w.on(w.current, err)
+		w.states = states // they are not read again until they change
+		w.onChange(w.current, err)
 		return w.current
 	}
-	err = next.keep(w.current)
-	w.current, w.seen = next, next.seen
-	w.on(next, err)
+	err = next.keepWorking(w.current)
+	w.current, w.states = next, next.states
+	w.onChange(next, err)
 	return next
 }
 
-// keep puts the old description of a cloud in the place of a broken new one,
-// and says what is broken. A cloud that is not described at all is gone.
-func (c *Config) keep(old *Config) error {
+// keepWorking puts the old description of a cloud in the place of a broken new one, and returns the
+// errors of the broken ones. A cloud that is no longer described is gone.
+func (c *Config) keepWorking(old *Config) error {
 	var broken []error
 	for _, name := range c.Names() {
 		e, before := c.Clouds[name], old.Clouds[name]
@@ -78,20 +79,20 @@ func (c *Config) keep(old *Config) error {
 	return errors.Join(broken...)
 }
 
-// stamp tells a file from a later state of it. The zero value is a file that
-// cannot be seen.
-type stamp struct {
-	size     int64
-	modified time.Time
-	inode    uint64
+// fileState identifies the state of a file, to notice a change. The zero value is a file that cannot
+// be read.
+type fileState struct {
+	size       int64
+	modifiedAt time.Time
+	inode      uint64
 }
 
-func stampOf(path string) stamp {
+func fileStateOf(path string) fileState {
 	info, err := os.Stat(path)
 	if err != nil {
-		return stamp{}
+		return fileState{}
 	}
-	s := stamp{size: info.Size(), modified: info.ModTime()}
+	s := fileState{size: info.Size(), modifiedAt: info.ModTime()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
 		s.inode = sys.Ino
 	}

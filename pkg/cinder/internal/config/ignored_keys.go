@@ -13,7 +13,7 @@ import (
 	"gopkg.in/gcfg.v1/token"
 )
 
-// confAdvice returns what takes the place of a key of cinder-csi-plugin.
+// confAdvice returns what to use instead of a key of cinder-csi-plugin that is not read.
 func confAdvice(key string) string {
 	switch key {
 	case "node-volume-attach-limit":
@@ -26,88 +26,76 @@ func confAdvice(key string) string {
 	return ""
 }
 
-// confKeys returns the keys that are read of each section of a cloud.conf, all in
-// lower case.
+// confKeys returns the keys that are read of each section of a cloud.conf, all in lower case.
 func confKeys() map[string][]string {
 	keys := map[string][]string{}
-	for section := range fieldsOf(reflect.TypeFor[cloudConf]()) {
+	for section := range reflect.TypeFor[cloudConf]().Fields() {
 		t := section.Type
 		if t.Kind() == reflect.Map {
 			t = t.Elem().Elem()
 		}
 		name := strings.ToLower(section.Name)
 		keys[name] = nil
-		for key := range fieldsOf(t) {
+		for key := range t.Fields() {
 			keys[name] = append(keys[name], key.Tag.Get("gcfg"))
 		}
 	}
 	return keys
 }
 
-// fieldsOf iterates over the fields of a struct type.
-func fieldsOf(t reflect.Type) func(yield func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		for i := range t.NumField() {
-			if !yield(t.Field(i)) {
-				return
-			}
-		}
-	}
-}
-
-// isKey reports whether name is a key by its look. Other text may be the rest of a
-// value that has a line break in it, and must not stand in a message.
+// isKey reports whether name has the form of a key. Other text may be the rest of a value that has a
+// line break in it, and must not stand in a message.
 func isKey(name string) bool {
 	return len(name) <= 48 && regexp.MustCompile(`^[a-z][a-z0-9]*([_-][a-z0-9]+)*$`).MatchString(name)
 }
 
-// confScan goes through the text of a cloud.conf that gcfg has read.
-type confScan struct {
+// confScanner walks through the text of a cloud.conf that gcfg has read, and collects the keys to warn of.
+type confScanner struct {
 	text    string
 	file    *token.File
 	scanner scanner.Scanner
-	known   map[string][]string
+	keys    map[string][]string
 
 	section string // in lower case
-	named   bool   // the section has a name of its own: [Global "name"]
+	hasName bool   // the section has a name of its own: [Global "name"]
 	label   string // "[Global] "
 
-	ignored, cut []string
+	ignored, cutKeys []string
 }
 
-// scanConf returns the sections and keys of a cloud.conf that cloudConf does not have,
-// and the keys whose value ends at a comment that looks like a part of it.
+// scanConf returns the sections and keys of a cloud.conf that cloudConf does not have, and the keys
+// whose value ends at a comment that looks like a part of it.
 func scanConf(text string) (ignored, cut []string) {
 	set := token.NewFileSet()
-	c := confScan{text: text, file: set.AddFile("", set.Base(), len(text)), known: confKeys()}
+	c := confScanner{text: text, file: set.AddFile("", set.Base(), len(text)), keys: confKeys()}
 	c.scanner.Init(c.file, []byte(text), nil, scanner.ScanComments)
 	for {
 		pos, tok, lit := c.scanner.Scan()
 		if tok == token.EOF {
-			return c.ignored, c.cut
+			return c.ignored, c.cutKeys
 		}
 		if tok == token.LBRACK {
-			c.header()
+			c.readHeader()
 		}
 		if tok == token.IDENT {
-			c.key(lit, c.file.Line(pos))
+			c.readKey(lit, c.file.Line(pos))
 		}
 	}
 }
 
-// header reads the rest of the line of a section.
-func (c *confScan) header() {
+// readHeader reads the rest of the line of a section.
+func (c *confScanner) readHeader() {
 	_, _, name := c.scanner.Scan()
-	c.section, c.named, c.label = strings.ToLower(name), false, "["+name+"] "
+	c.section, c.hasName, c.label = strings.ToLower(name), false, "["+name+"] "
 	if _, tok, lit := c.scanner.Scan(); tok == token.STRING {
-		c.named, c.label = true, "["+name+" "+lit+"] "
+		c.hasName, c.label = true, "["+name+" "+lit+"] "
 	}
 }
 
-// key reads the rest of the line of a key.
-func (c *confScan) key(name string, line int) {
+// readKey reads the rest of the line of a key.
+func (c *confScanner) readKey(name string, line int) {
 	key := strings.ToLower(name)
-	keys, read := c.known[c.section]
+	keys, read := c.keys[c.section]
 	_, tok, _ := c.scanner.Scan()
 	value := ""
 	if tok == token.ASSIGN {
@@ -116,22 +104,22 @@ func (c *confScan) key(name string, line int) {
 	at := c.label + key
 	isRest := strings.Trim(value, "=") == "" // of base64, such as QUI=
 	if tok != token.ASSIGN || !slices.Contains(keys, key) && (isRest || !isKey(name)) {
-		at = fmt.Sprintf("%sline %d", c.label, line) // it may be the rest of a value
+		at = fmt.Sprintf("%sline %d", c.label, line) // the name may be the rest of a value
 	}
 	if tok == token.ASSIGN {
 		if pos, tok, _ := c.scanner.Scan(); tok == token.COMMENT && isCut(c.text, c.file.Offset(pos), value) {
-			c.cut = append(c.cut, at)
+			c.cutKeys = append(c.cutKeys, at)
 		}
 	}
 	switch {
-	case !read, c.named && c.section != "global":
+	case !read, c.hasName && c.section != "global":
 		c.ignored = append(c.ignored, sectionLabel(c.label, line))
 	case !slices.Contains(keys, key):
 		c.ignored = append(c.ignored, at+confAdvice(key))
 	}
 }
 
-// sectionLabel names a section that is not read.
+// sectionLabel returns the name of a section that is not read, for a warning.
 func sectionLabel(label string, line int) string {
 	if regexp.MustCompile(`^\[[A-Za-z]{1,40}[] ]`).MatchString(label) {
 		return strings.TrimSpace(label)
@@ -139,8 +127,8 @@ func sectionLabel(label string, line int) string {
 	return fmt.Sprintf("the section of line %d", line)
 }
 
-// isCut reports whether the comment that begins at offset behind value looks like
-// a part of the value: there is no blank before it, or it is all that there is.
+// isCut reports whether the comment that begins at offset behind value looks like a part of the value:
+// there is no blank before it, or the value is empty without it.
 func isCut(text string, offset int, value string) bool {
 	before, after := text[offset-1], strings.TrimLeft(text[offset:], ";#")
 	if before != ' ' && before != '\t' {
@@ -149,15 +137,15 @@ func isCut(text string, offset int, value string) bool {
 	return value == "" && after != "" && !strings.ContainsAny(after[:1], " \t\r\n")
 }
 
-// ignoredKeys returns the keys of a mapping that the struct t has no place for,
-// with those of the mappings in it. at stands before each.
-func ignoredKeys(node *yaml.Node, t reflect.Type, at string) []string {
+// ignoredKeys returns the keys of a mapping that the struct t does not have, with those of the
+// mappings in it. prefix stands before each.
+func ignoredKeys(node *yaml.Node, t reflect.Type, prefix string) []string {
 	var entries map[string]yaml.Node
 	if node.Decode(&entries) != nil {
-		return nil // the error is told where the value is read
+		return nil // the error is reported where the value is read
 	}
 	read := map[string]reflect.Type{}
-	for f := range fieldsOf(t) {
+	for f := range t.Fields() {
 		read[f.Tag.Get("yaml")] = f.Type
 	}
 	var ignored []string
@@ -165,25 +153,25 @@ func ignoredKeys(node *yaml.Node, t reflect.Type, at string) []string {
 		value := entries[key]
 		field, found := read[key]
 		switch {
-		case !found && isHarmless(key, value.Value):
+		case !found && isUsedVersion(key, value.Value):
 		case !found && isKey(key) && (value.Value != "" || len(value.Content) > 0):
-			ignored = append(ignored, at+key)
+			ignored = append(ignored, prefix+key)
 		case !found: // such as the part behind the comma in {password: a,b}
-			ignored = append(ignored, fmt.Sprintf("%sline %d", at, value.Line))
+			ignored = append(ignored, fmt.Sprintf("%sline %d", prefix, value.Line))
 		case field.Kind() == reflect.Struct:
-			ignored = append(ignored, ignoredKeys(&value, field, at+key+".")...)
+			ignored = append(ignored, ignoredKeys(&value, field, prefix+key+".")...)
 		case field.Kind() == reflect.Slice && field.Elem().Kind() == reflect.Struct:
 			for _, item := range value.Content {
-				ignored = append(ignored, ignoredKeys(item, field.Elem(), at+key+".")...)
+				ignored = append(ignored, ignoredKeys(item, field.Elem(), prefix+key+".")...)
 			}
 		}
 	}
 	return ignored
 }
 
-// isHarmless reports whether a key asks for what is done in any case: these
-// versions of the APIs are the only ones that are used.
-func isHarmless(key, value string) bool {
+// isUsedVersion reports whether a key asks for the version of an API that is used anyway: no other
+// version is.
+func isUsedVersion(key, value string) bool {
 	value = strings.TrimPrefix(value, "v")
 	switch key {
 	case "identity_api_version", "volume_api_version", "volumev3_api_version", "block_storage_api_version":
