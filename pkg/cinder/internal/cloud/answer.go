@@ -115,8 +115,8 @@ func failure(ctx context.Context, k call, err error) error {
 	return volume.Errorf(volume.KindUnavailable, "%s: no answer from %s%s: %w", k.what, k.service, effect, err)
 }
 
-// unusableError is the error for an answer with a good status that is none to the call, or cannot be
-// read.
+// unusableError is the error for an answer with a good status that is none to the call, or cannot
+// be read.
 func unusableError(k call, err error, requestID string) error {
 	if requestID != "" {
 		requestID = " (request " + requestID + ")"
@@ -125,8 +125,8 @@ func unusableError(k call, err error, requestID string) error {
 		WithRemedy(checkEndpoint)
 }
 
-// messageOf takes what is meant for people out of an answer's body: OpenStack wraps it in an object
-// named after the fault. Pages of proxies say nothing useful.
+// messageOf takes what is meant for people out of an answer's body: OpenStack wraps it in an
+// object named after the fault. Pages of proxies say nothing useful.
 func messageOf(body []byte) string {
 	var faults map[string]json.RawMessage
 	if json.Unmarshal(body, &faults) != nil {

@@ -18,12 +18,13 @@ func attachmentsAPI() need {
 	}
 }
 
-// AttachmentRecord is what Cinder keeps of an attachment, from the reservation of the volume to its
-// release; its Status is reserved, attaching, attached, detaching, …
+// AttachmentRecord is what Cinder keeps of an attachment, from the reservation of the volume to
+// its release; its Status is reserved, attaching, attached, detaching, …
 type AttachmentRecord = attachments.Attachment
 
 // AttachmentRecords lists all of Cinder's attachments of a volume, also the ones that are not
-// completed, which the volume itself does not show. Kind Unsupported: the cloud is older than 3.27.
+// completed, which the volume itself does not show. Kind Unsupported: the cloud is older than
+// 3.27.
 func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]AttachmentRecord, error) {
 	k := cinderCall("attachment_records", "listing the attachments of volume "+volumeID, object{"volume", volumeID})
 	k.needs = attachmentsAPI()
@@ -34,9 +35,10 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 	return slices.DeleteFunc(records, func(r AttachmentRecord) bool { return !strings.EqualFold(r.VolumeID, volumeID) }), err
 }
 
-// DeleteAttachment removes Cinder's record of an attachment and closes the volume to the host. Cinder
-// refuses it while Nova still has the volume on that server (OSSA-2023-003); releases without that
-// check believe the caller, who must have asked Nova. Kinds: NotFound, InProgress (Nova has it).
+// DeleteAttachment removes Cinder's record of an attachment and closes the volume to the host.
+// Cinder refuses it while Nova still has the volume on that server (OSSA-2023-003); releases
+// without that check believe the caller, who must have asked Nova. Kinds: NotFound, InProgress
+// (Nova has it).
 func (c *Cloud) DeleteAttachment(ctx context.Context, id string) error {
 	k := cinderCall("attachment_delete", "deleting attachment "+id, object{"attachment", id})
 	k.needs = attachmentsAPI()

@@ -23,16 +23,13 @@ func MetadataOf(b Backup) map[string]string {
 	return *b.Metadata
 }
 
-// backupNeeds asks for the metadata of a backup, if Cinder offers it.
-func (c *Cloud) backupNeeds(ctx context.Context) need { return c.ifOffered(ctx, "3.43") }
+// metadataVersion is the first microversion with the metadata of a backup.
+const metadataVersion = "3.43"
 
 // Backup reads a backup. Kind NotFound: Cinder does not know it, or offers no backups.
 func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	k := cinderCall("backup_get", "reading backup "+id, object{"backup", id})
-	if err := k.checkIDs(); err != nil {
-		return Backup{}, err
-	}
-	k.needs = c.backupNeeds(ctx)
+	k.prefers = metadataVersion
 	b, err := get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Backup, error) {
 		return backups.Get(ctx, client, id).Extract()
 	})
@@ -81,7 +78,7 @@ func (o detailOpts) ToBackupListDetailQuery() (string, error) { return o.ToBacku
 
 func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListOpts) ([]Backup, string, error) {
 	k := cinderCall("backup_list", "listing "+what, named(object{"backup", opts.Marker})...)
-	k.needs = c.backupNeeds(ctx)
+	k.prefers = metadataVersion
 	found, next, err := listPage(ctx, c, k, "backups", backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
 		return backups.ListDetail(client, detailOpts{opts})
 	})
@@ -90,9 +87,9 @@ func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListO
 
 func backupID(b Backup) string { return b.ID }
 
-// checkOffersBackups turns err into kind NotFound if the cloud offers no backups at all: Cinder, which
-// lists volumes at the same address, has neither of their paths. The 404 alone does not say so:
-// another service answers the same.
+// checkOffersBackups turns err into kind NotFound if the cloud offers no backups at all: Cinder,
+// which lists volumes at the same address, has neither of their paths. The 404 alone does not say
+// so: another service answers the same.
 func (c *Cloud) checkOffersBackups(ctx context.Context, err error) error {
 	if !isUnknownPath(err) {
 		return err
@@ -115,28 +112,26 @@ func (c *Cloud) checkOffersBackups(ctx context.Context, err error) error {
 // before 3.43.
 type NewBackup = backups.CreateOpts
 
-// CreateBackup asks for a backup, which Cinder then makes on its own. The request is never repeated
-// when the answer got lost: the caller looks for the name first.
+// CreateBackup asks for a backup, which Cinder then makes on its own. The request is never
+// repeated when the answer got lost: the caller looks for the name first.
 func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 	what := fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID)
 	k := cinderCall("backup_create", what, object{"volume", b.VolumeID})
 	k.objects = append(k.objects, named(object{"snapshot", b.SnapshotID})...)
-	if err := k.checkIDs(); err != nil {
-		return Backup{}, err
-	}
-	if k.needs = c.backupNeeds(ctx); k.needs.version == "" {
-		b.Metadata = nil
-	}
+	k.prefers = metadataVersion
 	if b.AvailabilityZone != "" {
-		k.needs = need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}
+		k.prefers, k.needs = "", need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}
 	}
 	return fetch(ctx, c, k, "backup", func(client *gophercloud.ServiceClient) (*Backup, error) {
+		if client.Microversion == "" {
+			b.Metadata = nil
+		}
 		return backups.Create(ctx, client, b).Extract()
 	})
 }
 
-// DeleteBackup asks for the deletion of a backup, which Cinder then does on its own. Kinds: NotFound,
-// Precondition (incremental backups depend on it).
+// DeleteBackup asks for the deletion of a backup, which Cinder then does on its own. Kinds:
+// NotFound, Precondition (incremental backups depend on it).
 func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
 	k := cinderCall("backup_delete", "deleting backup "+id, object{"backup", id})
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
@@ -153,11 +148,11 @@ func (m backupMetadata) ToBackupUpdateMap() (map[string]any, error) {
 	return map[string]any{"backup": map[string]any{"metadata": m}}, nil
 }
 
-// SetBackupMetadata replaces the metadata of a backup. Kind Unsupported: the cloud is older than 3.43
-// and keeps none.
+// SetBackupMetadata replaces the metadata of a backup. Kind Unsupported: the cloud is older than
+// 3.43 and keeps none.
 func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[string]string) error {
 	k := cinderCall("backup_metadata", "setting metadata of backup "+id, object{"backup", id})
-	k.isRepeatable, k.needs = true, need{"setting metadata of a backup", blockStorage, "3.43", ""}
+	k.isRepeatable, k.needs = true, need{"setting metadata of a backup", blockStorage, metadataVersion, ""}
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		return backups.Update(ctx, client, id, backupMetadata(metadata)).Err
 	})

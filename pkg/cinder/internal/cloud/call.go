@@ -12,13 +12,14 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// call describes one request to one OpenStack service: what it is for, what it needs, and what
-// its answer must have. The request itself is made by gophercloud; see Cloud.run.
+// call describes one request to one OpenStack service: what it is for, what it needs, and what its
+// answer must have. The request itself is made by gophercloud; see Cloud.run.
 type call struct {
 	service service
 	name    string // label of the metrics: one of a fixed set, without ids
 	what    string // for messages: "extending volume X to 3 GiB"
 	needs   need   // the microversion to ask for; zero: none, which means the oldest
+	prefers string // the microversion to ask for instead, if the service offers it
 
 	// objects are what the request names. Their ids are checked before the request is sent. Only a
 	// 404 that names one of them says that it does not exist.
@@ -91,9 +92,10 @@ func isIDRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
 
-// run makes a call: send is given a client of the service in the microversion that the call needs,
-// and sends the request with gophercloud. If the token is refused, run logs in again and calls send
-// once more. The errors are *volume.Error; their kind follows from the answer (see rules).
+// run makes a call: send is given a client of the service in the microversion that the call needs
+// or prefers, and sends the request with gophercloud. If the token is refused, run logs in again
+// and calls send once more. The errors are *volume.Error; their kind follows from the answer (see
+// rules).
 func (c *Cloud) run(ctx context.Context, k call, send func(*gophercloud.ServiceClient) error) error {
 	if err := k.checkIDs(); err != nil {
 		return err
@@ -125,7 +127,9 @@ func fetch[T any](
 
 // run makes a call over one connection.
 func (c *connection) run(ctx context.Context, k call, send func(*gophercloud.ServiceClient) error) error {
-	if k.needs.version != "" {
+	if k.prefers != "" && c.checkOffer(ctx, need{service: k.service, version: k.prefers}) == nil {
+		k.needs.version = k.prefers
+	} else if k.needs.version != "" {
 		if err := c.checkOffer(ctx, k.needs); err != nil {
 			return withContext(k.what, err)
 		}

@@ -32,8 +32,8 @@ type Cloud struct {
 // Name is the cloud's name in the configuration.
 func (c *Cloud) Name() string { return c.name }
 
-// ProjectKey identifies the project of this cloud: two names in the configuration whose clouds have
-// the same key show the same volumes. It is "" while there is no connection.
+// ProjectKey identifies the project of this cloud: two names in the configuration whose clouds
+// have the same key show the same volumes. It is "" while there is no connection.
 func (c *Cloud) ProjectKey() string {
 	conn := c.current()
 	if conn == nil {
@@ -42,26 +42,15 @@ func (c *Cloud) ProjectKey() string {
 	return conn.endpoints[blockStorage].url + " " + conn.project
 }
 
-// CheckFeature returns nil if the cloud offers f. It asks the service of f for its versions, and no
-// other, unless that service has told them. Kinds: Unsupported (the message names the needed and the
-// offered microversion), Unavailable (the service does not answer, or did not some seconds ago).
+// CheckFeature returns nil if the cloud offers f. It asks the service of f for its versions, and
+// no other, unless that service has told them. Kinds: Unsupported (the message names the needed
+// and the offered microversion), Unavailable (the service does not answer, or did not some seconds
+// ago).
 func (c *Cloud) CheckFeature(ctx context.Context, f Feature) error {
-	return c.checkOffer(ctx, f.need())
-}
-
-func (c *Cloud) checkOffer(ctx context.Context, n need) error {
+	n := f.need()
 	return c.withLogin(ctx, "reading what "+string(n.service)+" offers", func(conn *connection) error {
 		return conn.checkOffer(ctx, n)
 	})
-}
-
-// ifOffered returns the need of a microversion of Cinder if Cinder offers it; else the zero need.
-func (c *Cloud) ifOffered(ctx context.Context, version string) need {
-	n := need{"a later API", blockStorage, version, ""}
-	if c.checkOffer(ctx, n) != nil {
-		return need{}
-	}
-	return n
 }
 
 // current returns the connection that there is, or nil.

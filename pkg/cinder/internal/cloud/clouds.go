@@ -18,12 +18,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Options say where the clouds are described, which of them is the default, and where Clouds logs and
-// counts.
+// Options say where the clouds are described, which of them is the default, and where Clouds logs
+// and counts.
 type Options struct {
 	CloudConfig []string // cloud.conf files; keys of later ones override those of earlier ones
-	// CloudsYAML is a clouds.yaml; secure.yaml beside it is merged in. Empty: none, unless a cloud.conf
-	// says use-clouds.
+	// CloudsYAML is a clouds.yaml; secure.yaml beside it is merged in. Empty: none, unless a
+	// cloud.conf says use-clouds.
 	CloudsYAML string
 	// Default is the cloud of requests that name none. Empty: the section [Global] of cloud.conf, or
 	// else the only cloud there is.
@@ -57,8 +57,9 @@ type Clouds struct {
 }
 
 // Open reads the files and logs in to the default cloud, so that wrong credentials are reported at
-// the start. An outage of Keystone does not make it fail: Ready reports when there is a login. Kinds:
-// Invalid (files), Unauthenticated, Unavailable (what no retry repairs, such as a certificate).
+// the start. An outage of Keystone does not make it fail: Ready reports when there is a login.
+// Kinds: Invalid (files), Unauthenticated, Unavailable (what no retry repairs, such as a
+// certificate).
 func Open(ctx context.Context, o Options) (*Clouds, error) {
 	return open(ctx, o, tuning{timeouts: defaultTimeouts()})
 }
@@ -105,8 +106,8 @@ func (cs *Clouds) start(ctx context.Context) error {
 	return nil
 }
 
-// Ready returns nil if there is a login to the default cloud. It waits briefly for a login, and asks
-// no other service. Kinds: InProgress (Keystone does not answer yet), those of Cloud.
+// Ready returns nil if there is a login to the default cloud. It waits briefly for a login, and
+// asks no other service. Kinds: InProgress (Keystone does not answer yet), those of Cloud.
 func (cs *Clouds) Ready(ctx context.Context) error {
 	if _, err := cs.configOf(cs.defaultName, false); err != nil {
 		return err
@@ -178,8 +179,8 @@ func quoteList(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// Cloud returns a cloud by name ("": the default), logged in. Kinds: Invalid (not configured, or no
-// longer), Unauthenticated, Unavailable.
+// Cloud returns a cloud by name ("": the default), logged in. Kinds: Invalid (not configured, or
+// no longer), Unauthenticated, Unavailable.
 func (cs *Clouds) Cloud(ctx context.Context, name string) (*Cloud, error) {
 	name = cmp.Or(name, cs.defaultName)
 	if _, err := cs.configOf(name, false); err != nil {
@@ -204,8 +205,8 @@ func (cs *Clouds) cloud(name string) *Cloud {
 	return c
 }
 
-// configOf returns how a cloud is configured. now: the files are checked even if they were checked a
-// moment ago.
+// configOf returns how a cloud is configured. now: the files are checked even if they were checked
+// a moment ago.
 func (cs *Clouds) configOf(name string, now bool) (config.Cloud, error) {
 	if cs.isClosed() {
 		return config.Cloud{}, volume.Errorf(volume.KindUnavailable, "cloud %q: the client is closed", name)
@@ -229,8 +230,8 @@ func (cs *Clouds) Names() []string {
 	return append([]string{cs.defaultName}, names...)
 }
 
-// IsUsable reports whether a cloud's description is complete. The cloud stays usable while a changed
-// description is broken.
+// IsUsable reports whether a cloud's description is complete. The cloud stays usable while a
+// changed description is broken.
 func (cs *Clouds) IsUsable(name string) bool {
 	e, ok := cs.watch.Current(false).Clouds[name]
 	return ok && e.Err == nil
@@ -239,8 +240,8 @@ func (cs *Clouds) IsUsable(name string) bool {
 // Settings returns what cloud.conf says beyond the clouds, as it stands now.
 func (cs *Clouds) Settings() Settings { return cs.watch.Current(false).Settings }
 
-// Close drops all connections. Calls that are under way fail or finish; work that does not end with
-// its call is ended and waited for.
+// Close drops all connections. Calls that are under way fail or finish; work that does not end
+// with its call is ended and waited for.
 func (cs *Clouds) Close() {
 	cs.mu.Lock()
 	cs.endLife()

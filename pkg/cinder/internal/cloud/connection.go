@@ -105,8 +105,8 @@ func authOptions(c config.Cloud) *gophercloud.AuthOptions {
 		ApplicationCredentialSecret: c.AppCredentialSecret,
 	}
 	if o.ApplicationCredentialID != "" || o.ApplicationCredentialName != "" {
-		// The project is part of the credential, and Keystone refuses another;
-		// gophercloud takes a password or a token before the credential.
+		// The project is part of the credential, and Keystone refuses another; gophercloud takes a
+		// password or a token before the credential.
 		o.Password, o.TokenID = "", ""
 		return o
 	}

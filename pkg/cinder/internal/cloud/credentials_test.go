@@ -57,8 +57,8 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	}
 }
 
-// A service that refuses even new tokens is not answered with a login per call; other
-// credentials are tried at once.
+// A service that refuses even new tokens is not answered with a login per call; other credentials
+// are tried at once.
 func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
@@ -174,8 +174,8 @@ func TestBrokenFileKeepsTheOldCredentials(t *testing.T) {
 	must(t, err)
 }
 
-// A wrong password in the file does no harm while the token lasts, is tried
-// once, and is replaced as soon as the right one is there.
+// A wrong password in the file does no harm while the token lasts, is tried once, and is replaced
+// as soon as the right one is there.
 func TestWrongNewPassword(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)

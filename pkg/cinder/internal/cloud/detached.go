@@ -58,8 +58,8 @@ func (s *shared[T]) do(
 	})
 }
 
-// detach returns a context with the values of ctx that ends after timeout or with Close, which waits
-// until end is called.
+// detach returns a context with the values of ctx that ends after timeout or with Close, which
+// waits until end is called.
 func (cs *Clouds) detach(ctx context.Context, timeout time.Duration) (_ context.Context, end func()) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	cs.mu.Lock()

@@ -1,7 +1,7 @@
-// Package cloud is the client of OpenStack's block storage and compute services for package cinder:
-// one method for one call of one API of Cinder or Nova, with renewed logins, microversions and safe
-// retries inside. The requests are made by gophercloud's resource packages, over package transport;
-// where the clouds are and who logs in is read by package config.
+// Package cloud is the client of OpenStack's block storage and compute services for package
+// cinder: one method for one call of one API of Cinder or Nova, with renewed logins, microversions
+// and safe retries inside. The requests are made by gophercloud's resource packages, over package
+// transport; where the clouds are and who logs in is read by package config.
 //
 // Begin with Open, which reads the files; Clouds.Cloud then returns a Cloud, which has the calls.
 //

@@ -36,8 +36,8 @@ type endpoint struct {
 	err error
 }
 
-// findEndpoint finds a service in the catalog under the first of its types, unless the configuration
-// has an address to use instead.
+// findEndpoint finds a service in the catalog under the first of its types, unless the
+// configuration has an address to use instead.
 func (c *connection) findEndpoint(catalog *tokens.ServiceCatalog, s service, override string) endpoint {
 	if override != "" {
 		project := strings.NewReplacer(
@@ -80,10 +80,10 @@ func endpointsOf(catalog *tokens.ServiceCatalog, name string) []tokens.Endpoint 
 // regions, while its configuration names none.
 var errSeveralRegions = errors.New("none is configured")
 
-// checkRegions refuses a catalog that leaves open in which region a service is. Volumes of one region
-// cannot be attached to servers of another, so the choice is not left to the order of the catalog.
-// Services that are in one region each are used as they are. Kind Unavailable: the configuration may
-// be corrected at any time.
+// checkRegions refuses a catalog that leaves open in which region a service is. Volumes of one
+// region cannot be attached to servers of another, so the choice is not left to the order of the
+// catalog. Services that are in one region each are used as they are. Kind Unavailable: the
+// configuration may be corrected at any time.
 func (c *connection) checkRegions(catalog *tokens.ServiceCatalog) error {
 	if c.config.Region != "" {
 		return nil
@@ -108,8 +108,8 @@ func (c *connection) checkRegions(catalog *tokens.ServiceCatalog) error {
 		WithRemedy("name the region of the nodes in " + c.config.Origin + ": region_name (clouds.yaml) or region (cloud.conf)")
 }
 
-// regionsOf returns the regions in which the catalog has a service with an endpoint of the configured
-// interface.
+// regionsOf returns the regions in which the catalog has a service with an endpoint of the
+// configured interface.
 func (c *connection) regionsOf(catalog *tokens.ServiceCatalog, s service) []string {
 	var regions []string
 	for _, name := range catalogTypes(s) {

@@ -47,8 +47,8 @@ func (e *exchange) run(ctx context.Context, send func(*gophercloud.ServiceClient
 	}))
 }
 
-// RoundTrip implements http.RoundTripper. It sends the request over the transport, which repeats it
-// if need be.
+// RoundTrip implements http.RoundTripper. It sends the request over the transport, which repeats
+// it if need be.
 func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	e.call.method, e.call.path = req.Method, req.URL.Path
 	if root, err := url.Parse(e.endpoint); err == nil {

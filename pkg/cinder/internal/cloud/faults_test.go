@@ -50,8 +50,7 @@ func TestDeletionAfterALostReply(t *testing.T) {
 	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
 }
 
-// A request that makes something is sent once, unless it certainly did
-// nothing.
+// A request that makes something is sent once, unless it certainly did nothing.
 func TestCreationIsNotRepeated(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault fakecloud.Fault

@@ -15,9 +15,6 @@ const (
 	FeatureMessages
 	// FeatureBackupSource is making a volume from a backup (Cinder 3.47, Queens).
 	FeatureBackupSource
-	// FeatureSnapshotInUse is a snapshot of an attached volume without the flag force (Cinder 3.66,
-	// Xena). Older clouds do the same with the flag.
-	FeatureSnapshotInUse
 	// FeatureExternalEvents is telling Nova that a volume has grown (Nova 2.51, Pike).
 	FeatureExternalEvents
 )
@@ -49,8 +46,6 @@ func (f Feature) need() need {
 			"making a volume from a backup", blockStorage, "3.47",
 			"use snapshots, or have the cloud upgraded",
 		}
-	case FeatureSnapshotInUse:
-		return need{"taking a snapshot of a volume in use without force", blockStorage, "3.66", ""}
 	case FeatureExternalEvents:
 		return need{"telling Nova that a volume has grown", compute, "2.51", ""}
 	}

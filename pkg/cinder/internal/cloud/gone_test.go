@@ -18,8 +18,8 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// realCloud is the environment variable with the path of the clouds.yaml of a
-// real cloud with a project "csi".
+// realCloud is the environment variable with the path of the clouds.yaml of a real cloud with a
+// project "csi".
 const realCloud = "GROWVOL_OPENSTACK_CLOUDS_YAML"
 
 // goneCase is a call about objects that do not exist.
@@ -32,8 +32,7 @@ type goneCase struct {
 	request fakecloud.Call
 }
 
-// Ids of no objects. Each case has its own, so that an answer about another one
-// is told apart.
+// Ids of no objects. Each case has its own, so that an answer about another one is told apart.
 const (
 	noVolume     = "0a000000-0000-4000-8000-00000000000a"
 	noSnapshot   = "0b000000-0000-4000-8000-00000000000b"
@@ -42,9 +41,8 @@ const (
 	noAttachment = "0e000000-0000-4000-8000-00000000000e"
 )
 
-// goneCases are all calls that name an object, with the answers of a real cloud
-// to them. Cases with a server or volume that exists are in the comparison of
-// tests/fakecloud.
+// goneCases are all calls that name an object, with the answers of a real cloud to them. Cases
+// with a server or volume that exists are in the comparison of tests/fakecloud.
 func goneCases() []goneCase {
 	volumeGone := "Volume " + noVolume + " could not be found."
 	snapshotGone := "Snapshot " + noSnapshot + " could not be found."
@@ -124,8 +122,8 @@ func goneCases() []goneCase {
 	}
 }
 
-// wantGone checks a call about objects that do not exist, on the fake or on a
-// real cloud, against what is recorded here of a real one.
+// wantGone checks a call about objects that do not exist, on the fake or on a real cloud, against
+// what is recorded here of a real one.
 func wantGone(t *testing.T, c *Cloud, test goneCase) {
 	t.Helper()
 	err := test.run(t.Context(), c)
@@ -147,8 +145,8 @@ func TestFakeNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestRealCloudNamesWhatIsMissing: a real cloud names the object in each answer
-// that this package takes for "does not exist".
+// TestRealCloudNamesWhatIsMissing: a real cloud names the object in each answer that this package
+// takes for "does not exist".
 func TestRealCloudNamesWhatIsMissing(t *testing.T) {
 	path := os.Getenv(realCloud)
 	if path == "" {
@@ -167,8 +165,8 @@ func TestRealCloudNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestEveryCallWithAnIDHasAGoneCase: a call whose 404 may be about an object is
-// in goneCases, and with that in the two tests above.
+// TestEveryCallWithAnIDHasAGoneCase: a call whose 404 may be about an object is in goneCases, and
+// with that in the two tests above.
 func TestEveryCallWithAnIDHasAGoneCase(t *testing.T) {
 	var have []string
 	for _, test := range goneCases() {
@@ -202,8 +200,8 @@ func callsOf(t *testing.T) map[string]bool {
 	return found
 }
 
-// TestForeign404IsNeverNotFound: no call takes the 404 of another server, or one
-// about another object, for "does not exist".
+// TestForeign404IsNeverNotFound: no call takes the 404 of another server, or one about another
+// object, for "does not exist".
 func TestForeign404IsNeverNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
@@ -263,8 +261,8 @@ func TestNoDefaultType(t *testing.T) {
 	refused(t, err, volume.KindNotFound, "Default volume type")
 }
 
-// TestCloudWithoutBackups: that the API of backups is not there is believed only
-// of a Cinder that answers otherwise.
+// TestCloudWithoutBackups: that the API of backups is not there is believed only of a Cinder that
+// answers otherwise.
 func TestCloudWithoutBackups(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	router := fakecloud.ForeignNotFoundAnswers()["the router of an API"]
@@ -289,8 +287,8 @@ func TestCloudWithoutBackups(t *testing.T) {
 	}
 }
 
-// Cinder says of a volume that the user may not read that it could not be found; the
-// same policy forbids to list volumes.
+// Cinder says of a volume that the user may not read that it could not be found; the same policy
+// forbids to list volumes.
 func TestVolumeThatAPolicyHides(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
@@ -321,8 +319,8 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	refused(t, err, volume.KindDenied)
 }
 
-// TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty
-// list of what the path ends with (seen at Neutron).
+// TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty list of what the
+// path ends with (seen at Neutron).
 func TestForeign200IsNoAnswer(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")

@@ -28,8 +28,8 @@ func requestsTo(s service) fakecloud.Match {
 	return fakecloud.Match{Path: regexp.MustCompile(path)}
 }
 
-// forgetFailure waits until no login is under way, and does what happens some seconds after one that
-// has failed.
+// forgetFailure waits until no login is under way, and does what happens some seconds after one
+// that has failed.
 func (c *Cloud) forgetFailure(t *testing.T) {
 	t.Helper()
 	afterWork(t, c.clouds, &c.login, func() { c.loginErr = nil })
@@ -58,8 +58,8 @@ func lasting(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// A service that hangs, as one whose processes are stopped does, delays no call
-// to the other, and no start.
+// A service that hangs, as one whose processes are stopped does, delays no call to the other, and
+// no start.
 func TestHangingServiceDelaysNoOther(t *testing.T) {
 	for s, calls := range map[service]func(context.Context, *Cloud) error{
 		compute: func(ctx context.Context, c *Cloud) error {
@@ -93,8 +93,8 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 	}
 }
 
-// Callers share one version request. Each waits only as long as its own context
-// lasts; the answer is kept also when all of them have gone.
+// Callers share one version request. Each waits only as long as its own context lasts; the answer
+// is kept also when all of them have gone.
 func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
@@ -115,8 +115,8 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 	}
 }
 
-// A version request has a short limit of its own, and its failure is remembered
-// for a while: the next callers need not wait for the same.
+// A version request has a short limit of its own, and its failure is remembered for a while: the
+// next callers need not wait for the same.
 func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
@@ -130,8 +130,8 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r.log.has(t, "WARN", "the API versions of a service are not known", "service=nova")
 }
 
-// However many calls are refused with 406, the service is asked for its versions
-// once; and one whose servers differ is not asked after each refusal.
+// However many calls are refused with 406, the service is asked for its versions once; and one
+// whose servers differ is not asked after each refusal.
 func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	must(t, r.CheckFeature(t.Context(), FeatureMessages))
@@ -153,8 +153,7 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 	}
 }
 
-// A refusal of a request that was sent before the versions were read says
-// nothing about them.
+// A refusal of a request that was sent before the versions were read says nothing about them.
 func TestRefusalOfAnEarlierRequest(t *testing.T) {
 	v := &versions{}
 	sent := time.Now()
@@ -226,8 +225,8 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	}
 }
 
-// A Keystone that does not work when the program starts does not end it; the
-// login is made when Keystone is back.
+// A Keystone that does not work when the program starts does not end it; the login is made when
+// Keystone is back.
 func TestStartWithoutKeystone(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
 		"hangs": fakecloud.Hangs(), "503": fakecloud.Status(503, ""), "cuts": fakecloud.CutOff(), "429": fakecloud.Throttled(429, -1),

@@ -22,14 +22,14 @@ const (
 	refusedPause = 30 * time.Second
 	// failedPause is the same after another failure: callers that come meanwhile get its error.
 	failedPause = 2 * time.Second
-	// refreshTimeout limits the wait for a login that could as well be made later, and refreshPause is
-	// the time until the next attempt if it fails.
+	// refreshTimeout limits the wait for a login that could as well be made later, and refreshPause
+	// is the time until the next attempt if it fails.
 	refreshTimeout = 10 * time.Second
 	refreshPause   = 15 * time.Second
 )
 
-// withLogin calls use with the connection, and once more with a new one if the token is refused: it
-// may have run out. A service that refuses a new token refuses others as well (its access to
+// withLogin calls use with the connection, and once more with a new one if the token is refused:
+// it may have run out. A service that refuses a new token refuses others as well (its access to
 // Keystone may be broken): no call logs in for that until refusedPause has passed, or the
 // credentials have changed.
 func (c *Cloud) withLogin(ctx context.Context, what string, use func(*connection) error) error {
@@ -53,8 +53,8 @@ func (c *Cloud) withLogin(ctx context.Context, what string, use func(*connection
 	return err
 }
 
-// isNewlyRefused reports whether a service refused the token of conn right after the login, not long
-// ago, and the credentials are still the same.
+// isNewlyRefused reports whether a service refused the token of conn right after the login, not
+// long ago, and the credentials are still the same.
 func (c *Cloud) isNewlyRefused(conn *connection) bool {
 	at := conn.refusedAt.Load()
 	if at == nil || time.Since(*at) > refusedPause {
@@ -65,8 +65,8 @@ func (c *Cloud) isNewlyRefused(conn *connection) bool {
 }
 
 // connection returns the connection to use, and logs in if there is none. If the credentials have
-// changed or the token ends soon, it tries to replace the connection; see refresh for when it returns
-// the old one.
+// changed or the token ends soon, it tries to replace the connection; see refresh for when it
+// returns the old one.
 func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 	wanted, err := c.clouds.configOf(c.name, false)
 	if err != nil {
@@ -85,9 +85,9 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 }
 
 // refresh replaces a connection that still works. It returns the old one if that has the wanted
-// credentials and a token that has not ended by our clock, and also if the login fails, takes longer
-// than refreshTimeout, or was tried less than refreshPause ago: a 401 then tells whether the old
-// token is still good.
+// credentials and a token that has not ended by our clock, and also if the login fails, takes
+// longer than refreshTimeout, or was tried less than refreshPause ago: a 401 then tells whether
+// the old token is still good.
 func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
 	c.mu.Lock()
 	isPaused := c.refreshConfig == wanted && time.Now().Before(c.nextRefreshAfter)
@@ -112,8 +112,8 @@ func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Clou
 }
 
 // renew replaces the connection old by a new one, with the credentials as they stand in the files
-// now. Callers share one login, and each waits for it as long as its own ctx lasts; the login goes on
-// without them.
+// now. Callers share one login, and each waits for it as long as its own ctx lasts; the login goes
+// on without them.
 func (c *Cloud) renew(ctx context.Context, old *connection) (*connection, error) {
 	next, err := c.login.do(ctx, c.clouds, c.clouds.tuning.timeouts.login, func(ctx context.Context) (*connection, error) {
 		return c.replace(ctx, old)
@@ -163,8 +163,8 @@ func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, erro
 	return next, nil
 }
 
-// connect logs in. It keeps the pool of the old connection if the cloud is still trusted in the same
-// way.
+// connect logs in. It keeps the pool of the old connection if the cloud is still trusted in the
+// same way.
 func (c *Cloud) connect(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
 	conn := &connection{
 		clouds: c.clouds, config: wanted,
@@ -192,9 +192,9 @@ func (c *Cloud) connect(ctx context.Context, wanted config.Cloud, old *connectio
 	return conn, nil
 }
 
-// isOutage reports whether a login failed because Keystone, or the network on the way, does not work
-// at present. What a correction of the configuration would repair is no outage: an answer that
-// refuses, a host that does not exist, a certificate.
+// isOutage reports whether a login failed because Keystone, or the network on the way, does not
+// work at present. What a correction of the configuration would repair is no outage: an answer
+// that refuses, a host that does not exist, a certificate.
 func isOutage(err error) bool {
 	if !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
 		return false

@@ -19,8 +19,7 @@ import (
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// keystone is a server that takes every login, keeps what was asked, and
-// hands out a catalog.
+// keystone is a server that takes every login, keeps what was asked, and hands out a catalog.
 type keystone struct {
 	*httptest.Server
 	asked   map[string]any
@@ -197,8 +196,8 @@ func TestSeveralRegionsAreRefused(t *testing.T) {
 	}
 }
 
-// A cloud that is not the default one is refused when it is asked for, and used once
-// its region is configured.
+// A cloud that is not the default one is refused when it is asked for, and used once its region is
+// configured.
 func TestSeveralRegionsOfAnotherCloud(t *testing.T) {
 	t.Parallel()
 	plain, k := newKeystone(t), newKeystone(t)
@@ -348,8 +347,8 @@ func TestBrokenCA(t *testing.T) {
 	refused(t, err, volume.KindUnavailable, "auth-url")
 }
 
-// Addresses may have a user and a password in them; neither a broken one, nor one
-// that nobody answers at, nor one that is refused is told with them.
+// Addresses may have a user and a password in them; neither a broken one, nor one that nobody
+// answers at, nor one that is refused is told with them.
 func TestPasswordsInAddressesAreNotTold(t *testing.T) {
 	const planted = "s3cr3tOfUrl"
 	k := newKeystone(t)

@@ -21,16 +21,8 @@ type Message struct {
 // Messages reads the messages about a volume, newest first.
 func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error) {
 	k := cinderCall("message_list", "reading the messages about volume "+volumeID, object{"volume", volumeID})
-	k.key, k.needs = "messages", FeatureMessages.need()
-	if err := k.checkIDs(); err != nil {
-		return nil, err
-	}
-	query := ""
-	// Only later versions can select; 3.3 lists those of the whole project.
-	if later := c.ifOffered(ctx, "3.5"); later.version != "" {
-		k.needs = later
-		query = "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()
-	}
+	const selectVersion = "3.5" // can select messages; older ones list those of the whole project
+	k.key, k.needs, k.prefers = "messages", FeatureMessages.need(), selectVersion
 	var answer struct {
 		Messages []struct {
 			Event    string                          `json:"event_id"`
@@ -41,7 +33,11 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 	}
 	// gophercloud has no messages.
 	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		_, err := client.Get(ctx, client.ServiceURL("messages")+query, &answer, nil)
+		address := client.ServiceURL("messages")
+		if client.Microversion == selectVersion {
+			address += "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()
+		}
+		_, err := client.Get(ctx, address, &answer, nil)
 		return err
 	})
 	var found []Message

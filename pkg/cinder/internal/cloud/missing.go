@@ -9,8 +9,8 @@ import (
 )
 
 // readMissing notes what a 404 or 410 says that the service did not find. The status alone says
-// nothing: any server on the way may send it. So an object counts as missing only if a fault of the
-// service itself names it.
+// nothing: any server on the way may send it. So an object counts as missing only if a fault of
+// the service itself names it.
 func (a *answer) readMissing(k call, body []byte) {
 	if a.status != http.StatusNotFound && a.status != http.StatusGone {
 		return
@@ -46,8 +46,8 @@ func ownFault(status int, body []byte) (message string, ok bool) {
 	return faults[name].Message, true
 }
 
-// isRouterFault reports whether a body is what the router in front of an OpenStack API answers to a
-// path that the API does not have.
+// isRouterFault reports whether a body is what the router in front of an OpenStack API answers to
+// a path that the API does not have.
 func isRouterFault(body []byte) bool {
 	var fault struct {
 		Code  string `json:"code"`
@@ -63,7 +63,8 @@ func hasWord(text, word string) bool {
 	return word != "" && slices.ContainsFunc(words, func(w string) bool { return strings.EqualFold(w, word) })
 }
 
-// isUnknownPath reports whether err is the answer of an API's router, which does not know the path.
+// isUnknownPath reports whether err is the answer of an API's router, which does not know the
+// path.
 func isUnknownPath(err error) bool {
 	var a *answer
 	return errors.As(err, &a) && a.isUnknownPath

@@ -9,8 +9,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// offer is what a service says that it understands. The zero value of the versions: the service has
-// no microversions.
+// offer is what a service says that it understands. The zero value of the versions: the service
+// has no microversions.
 type offer struct {
 	utils.SupportedMicroversions
 	isForbidden bool      // the configuration forbids microversions

@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// page is one page of a listing, in a form of which gophercloud's pager reads no further: the link to
-// the next page may lead to another address, which the token would be sent to. The next page is
+// page is one page of a listing, in a form of which gophercloud's pager reads no further: the link
+// to the next page may lead to another address, which the token would be sent to. The next page is
 // asked for by the id of the last item of this one.
 type page struct{ pagination.PageResult }
 
@@ -26,8 +26,8 @@ func (page) NextPageURL() (string, error) { return "", nil }
 // GetBody implements pagination.Page.
 func (p page) GetBody() any { return p.Body }
 
-// listPage reads one page of a listing, which is under key in the answer, and the marker of the next
-// page; empty: there is none.
+// listPage reads one page of a listing, which is under key in the answer, and the marker of the
+// next page; empty: there is none.
 func listPage[T any](
 	ctx context.Context, c *Cloud, k call, key string, idOf func(T) string, list func(*gophercloud.ServiceClient) pagination.Pager,
 ) (items []T, next string, err error) {

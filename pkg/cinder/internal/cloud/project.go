@@ -72,8 +72,8 @@ type Limits struct {
 	MaxVolumeGiB        int // of one volume
 }
 
-// Limits reads the quota of the project and its use. The limit of one volume's size is in the quota
-// set, which a policy may hide; it is -1 then.
+// Limits reads the quota of the project and its use. The limit of one volume's size is in the
+// quota set, which a policy may hide; it is -1 then.
 func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	k := cinderCall("limits_get", "reading the limits of the project")
 	unknown := limits.Absolute{MaxTotalVolumes: -1, TotalVolumesUsed: -1, MaxTotalVolumeGigabytes: -1, TotalGigabytesUsed: -1}

@@ -60,10 +60,10 @@ const (
 		"if it lasts, give the request id to the operator of the cloud"
 )
 
-// rules returns the table of what answers mean, the special before the general. The texts are those
-// of Cinder and Nova from Pike to 2026; none decides about data: where a cloud words it differently,
-// the general rule of the status holds. What does not exist is told by its id in the service's own
-// fault (see readMissing), never by a text, which may be translated.
+// rules returns the table of what answers mean, the special before the general. The texts are
+// those of Cinder and Nova from Pike to 2026; none decides about data: where a cloud words it
+// differently, the general rule of the status holds. What does not exist is told by its id in the
+// service's own fault (see readMissing), never by a text, which may be translated.
 func rules() []rule {
 	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
 	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
@@ -85,13 +85,12 @@ func rules() []rule {
 		},
 		{status: 400, isForeign: true, kind: volume.KindUnavailable, remedy: askOperator},
 		// What does not exist, if the service says so of this object.
-		{status: 404, isObjectMissing: true, kind: volume.KindNotFound},
+		{status: 404, maxStatus: 410, isObjectMissing: true, kind: volume.KindNotFound},
 		{
 			status: 404, isTypeMissing: true, kind: volume.KindInvalid,
 			remedy: "correct the name of the volume type in the class",
 		},
 		{status: 404, kind: volume.KindUnavailable, remedy: checkEndpoint},
-		{status: 410, isObjectMissing: true, kind: volume.KindNotFound},
 		{status: 410, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		{status: 402, maxStatus: 412, isForeign: true, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		// The refusal of a deletion that may be under way already.

@@ -24,8 +24,8 @@ func missing(message string) string {
 	return `{"itemNotFound": {"code": 404, "message": "` + message + `"}}`
 }
 
-// TestRules sends each row through the table; TestEveryRuleIsReached sees that
-// there is a row for each rule.
+// TestRules sends each row through the table; TestEveryRuleIsReached sees that there is a row for
+// each rule.
 func TestRules(t *testing.T) {
 	for _, row := range ruleRows() {
 		t.Run(row.name, func(t *testing.T) {

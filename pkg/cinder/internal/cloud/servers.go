@@ -44,9 +44,9 @@ func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach
 	})
 }
 
-// Detach asks Nova to detach a volume from a server, which it then does on its own. Kinds: NotFound
-// (not attached there, or no such server), InProgress (the server or the attachment is busy),
-// Precondition (state of the volume).
+// Detach asks Nova to detach a volume from a server, which it then does on its own. Kinds:
+// NotFound (not attached there, or no such server), InProgress (the server or the attachment is
+// busy), Precondition (state of the volume).
 func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
 	what := fmt.Sprintf("detaching volume %s from server %s", volumeID, server)
 	k := novaCall("volume_detach", what, object{"server", server}, object{"volume", volumeID})
@@ -55,8 +55,8 @@ func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
 	})
 }
 
-// ServerAttachment reports whether Nova has a volume on a server, also while it attaches or detaches
-// it. A server that does not exist has none.
+// ServerAttachment reports whether Nova has a volume on a server, also while it attaches or
+// detaches it. A server that does not exist has none.
 func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (found bool, err error) {
 	what := fmt.Sprintf("looking for volume %s on server %s", volumeID, server)
 	k := novaCall("attachment_get", what, object{"server", server}, object{"volume", volumeID})
@@ -70,8 +70,8 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 	return err == nil, err
 }
 
-// NotifyExtended tells Nova that a volume of a server has grown, as Cinder does by itself when it is
-// set up to. Kinds: Denied (the policy leaves this to services), NotFound (Nova knows no such
+// NotifyExtended tells Nova that a volume of a server has grown, as Cinder does by itself when it
+// is set up to. Kinds: Denied (the policy leaves this to services), NotFound (Nova knows no such
 // server), Unsupported.
 func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) error {
 	what := fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID)

@@ -36,8 +36,8 @@ type SnapshotPage struct {
 	VolumeID string // only those of one volume; empty: all
 }
 
-// Snapshots reads one page of the project's snapshots, oldest first, and the marker of the next (""
-// after the last). Kind Stale: the marker's snapshot is gone.
+// Snapshots reads one page of the project's snapshots, oldest first, and the marker of the next
+// ("" after the last). Kind Stale: the marker's snapshot is gone.
 func (c *Cloud) Snapshots(ctx context.Context, page SnapshotPage) (found []Snapshot, next string, err error) {
 	return c.listSnapshots(ctx, "snapshots", snapshots.ListOpts{
 		Marker: page.Marker, Limit: page.Limit, VolumeID: page.VolumeID, Sort: oldestFirst,
@@ -51,8 +51,8 @@ func (c *Cloud) listSnapshots(ctx context.Context, what string, opts snapshots.L
 	return found, next, markerError(err, opts.Marker)
 }
 
-// NewSnapshot is what CreateSnapshot makes. Force takes the snapshot also of a volume in use. Clouds
-// with FeatureSnapshotInUse do so anyway; there Force makes no difference.
+// NewSnapshot is what CreateSnapshot makes. Force takes the snapshot also of a volume in use. From
+// 3.66 (Xena) on Cinder does so anyway; there Force makes no difference.
 type NewSnapshot = snapshots.CreateOpts
 
 // CreateSnapshot asks for a snapshot, which Cinder then takes on its own. The request is never
@@ -60,10 +60,11 @@ type NewSnapshot = snapshots.CreateOpts
 func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, error) {
 	what := fmt.Sprintf("taking snapshot %s of volume %s", s.Name, s.VolumeID)
 	k := cinderCall("snapshot_create", what, object{"volume", s.VolumeID})
-	if s.Force && k.checkIDs() == nil && c.CheckFeature(ctx, FeatureSnapshotInUse) == nil {
-		k.needs, s.Force = FeatureSnapshotInUse.need(), false // with this version Cinder refuses the flag
+	if s.Force {
+		k.prefers = "3.66"
 	}
 	return fetch(ctx, c, k, "snapshot", func(client *gophercloud.ServiceClient) (*Snapshot, error) {
+		s.Force = s.Force && client.Microversion == "" // from 3.66 on Cinder refuses the flag
 		return snapshots.Create(ctx, client, s).Extract()
 	})
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// versionsPause is how long a service that did not tell its versions is not asked again, and how long
-// what it told is believed although it refuses a version of it.
+// versionsPause is how long a service that did not tell its versions is not asked again, and how
+// long what it told is believed although it refuses a version of it.
 const versionsPause = 10 * time.Second
 
 // versions is what one service says about its versions. The service is asked when a call needs to
@@ -30,8 +30,8 @@ type versions struct {
 	forgottenAt time.Time // when forget last dropped an offer
 }
 
-// known returns what the service has told, or why it has not. It reports false if the service is to
-// be asked.
+// known returns what the service has told, or why it has not. It reports false if the service is
+// to be asked.
 func (v *versions) known() (offer, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -45,10 +45,10 @@ func (v *versions) set(o offer) {
 	v.offer = o
 }
 
-// forget makes the next call that needs the versions ask for them: the service has refused one that
-// it had told. The refusal of a request that was sent before the service was last asked says nothing
-// about its last answer. And a service whose servers differ is not asked more often than once per
-// versionsPause.
+// forget makes the next call that needs the versions ask for them: the service has refused one
+// that it had told. The refusal of a request that was sent before the service was last asked says
+// nothing about its last answer. And a service whose servers differ is not asked more often than
+// once per versionsPause.
 func (v *versions) forget(sent time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -58,9 +58,9 @@ func (v *versions) forget(sent time.Time) {
 	v.offer, v.forgottenAt = offer{}, time.Now()
 }
 
-// checkOffer returns nil if the service of n offers what n needs; see offer.check for the errors. It
-// asks that service for its versions unless it has told them. Callers share one request, and each
-// waits for it as long as its own ctx lasts.
+// checkOffer returns nil if the service of n offers what n needs; see offer.check for the errors.
+// It asks that service for its versions unless it has told them. Callers share one request, and
+// each waits for it as long as its own ctx lasts.
 func (c *connection) checkOffer(ctx context.Context, n need) error {
 	v := c.versions[n.service]
 	o, known := v.known()
@@ -114,8 +114,8 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 		Versions []versionDocument `json:"versions"`
 	}
 	address, major := splitVersion(e.url)
-	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document with
-	// several versions.
+	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document
+	// with several versions.
 	err := newExchange(c.provider, k, address).run(ctx, func(client *gophercloud.ServiceClient) error {
 		_, err := client.Get(ctx, address, &document, &gophercloud.RequestOpts{
 			OkCodes: []int{http.StatusOK, http.StatusMultipleChoices},
@@ -151,8 +151,8 @@ type versionDocument struct {
 	Min        string `json:"min_version"`
 }
 
-// splitVersion cuts an endpoint behind its version (".../v3/<project>" becomes ".../v3/"), where the
-// version document is, and returns that version. An endpoint without one stays as it is.
+// splitVersion cuts an endpoint behind its version (".../v3/<project>" becomes ".../v3/"), where
+// the version document is, and returns that version. An endpoint without one stays as it is.
 func splitVersion(endpoint string) (address, major string) {
 	u, err := url.Parse(endpoint)
 	if err != nil {

@@ -71,8 +71,8 @@ func TestIgnoredMicroversions(t *testing.T) {
 	refused(t, c.ExtendVolume(t.Context(), absent, 2, true), volume.KindUnsupported, "extending volume")
 }
 
-// A service is asked for its versions by the first call that needs them, once,
-// and again after a new login.
+// A service is asked for its versions by the first call that needs them, once, and again after a
+// new login.
 func TestVersionsAreReadOncePerConnection(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	zones := func() {

@@ -15,13 +15,13 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Volume is a volume as Cinder shows it. Its Attachments are the completed ones only: a volume that
-// is just being attached has none (see ServerAttachment for Nova's). A volume that is Encrypted is
-// so by the hypervisor: a guest sees less than Size.
+// Volume is a volume as Cinder shows it. Its Attachments are the completed ones only: a volume
+// that is just being attached has none (see ServerAttachment for Nova's). A volume that is
+// Encrypted is so by the hypervisor: a guest sees less than Size.
 type Volume = volumes.Volume
 
-// Attachment is the use of a volume by a server. Its Device is a guess of Cinder or Nova: the guest
-// may name the disk otherwise.
+// Attachment is the use of a volume by a server. Its Device is a guess of Cinder or Nova: the
+// guest may name the disk otherwise.
 type Attachment = volumes.Attachment
 
 // SizeOf returns the size of v in bytes; Cinder counts in GiB.
@@ -35,8 +35,8 @@ func BackupIDOf(v Volume) string {
 	return v.Metadata["src_backup_id"] // where Cinder keeps it before 3.47
 }
 
-// Volume reads a volume. Kinds: NotFound (Cinder does not know it), Denied (it may not be read, also
-// where Cinder says that it does not exist).
+// Volume reads a volume. Kinds: NotFound (Cinder does not know it), Denied (it may not be read,
+// also where Cinder says that it does not exist).
 func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
 	k := cinderCall("volume_get", "reading volume "+id, object{"volume", id})
 	v, err := get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Volume, error) {
@@ -51,10 +51,10 @@ func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
 // listingValidity is how long a listing of volumes proves that the user may read volumes.
 const listingValidity = 5 * time.Second
 
-// checkNotHidden returns missing, the answer that a volume does not exist, or another error if that
-// is not proved. Cinder says of a volume that its policy does not let the user read that it could
-// not be found (cinder/volume/api.py, get). Where the policy forbids that, it forbids the listing of
-// volumes as well, with 403.
+// checkNotHidden returns missing, the answer that a volume does not exist, or another error if
+// that is not proved. Cinder says of a volume that its policy does not let the user read that it
+// could not be found (cinder/volume/api.py, get). Where the policy forbids that, it forbids the
+// listing of volumes as well, with 403.
 func (c *Cloud) checkNotHidden(ctx context.Context, k call, missing error) error {
 	if at := c.listedAt.Load(); at != nil && time.Since(*at) < listingValidity {
 		return missing
@@ -114,8 +114,8 @@ func (c *Cloud) listVolumes(ctx context.Context, what string, opts volumes.ListO
 	return vs, next, markerError(err, opts.Marker)
 }
 
-// escapePython prepares metadata to filter by: Cinder reads a Python literal (ast.literal_eval), and
-// gophercloud writes keys and values in single quotes as they are.
+// escapePython prepares metadata to filter by: Cinder reads a Python literal (ast.literal_eval),
+// and gophercloud writes keys and values in single quotes as they are.
 func escapePython(metadata map[string]string) map[string]string {
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`, "\r", `\r`)
 	escaped := map[string]string{}
@@ -144,8 +144,8 @@ type NewVolume struct {
 }
 
 // CreateVolume asks for a volume, which Cinder then makes on its own: the answer is not a usable
-// volume yet. The request is never repeated when the answer got lost (kind Unavailable): the caller
-// looks for the name before another attempt.
+// volume yet. The request is never repeated when the answer got lost (kind Unavailable): the
+// caller looks for the name before another attempt.
 func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 	sources := named(object{"snapshot", v.SnapshotID}, object{"volume", v.SourceVolID}, object{"backup", v.BackupID})
 	k := cinderCall("volume_create", fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.Size), sources...)
@@ -170,8 +170,8 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 	})
 }
 
-// DeleteVolume asks for the deletion of a volume, which Cinder then does on its own. Kinds: NotFound,
-// Precondition (in use, or snapshots depend on it).
+// DeleteVolume asks for the deletion of a volume, which Cinder then does on its own. Kinds:
+// NotFound, Precondition (in use, or snapshots depend on it).
 func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
 	k := cinderCall("volume_delete", "deleting volume "+id, object{"volume", id})
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
@@ -179,9 +179,10 @@ func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
 	})
 }
 
-// ExtendVolume asks Cinder to grow a volume; it says nothing about whether that will work, let alone
-// when. online: the volume is in use, which takes FeatureOnlineExtend. Kinds: OutOfRange (quota,
-// limits of the type), InProgress (the volume is in a state that forbids it now), NotFound.
+// ExtendVolume asks Cinder to grow a volume; it says nothing about whether that will work, let
+// alone when. online: the volume is in use, which takes FeatureOnlineExtend. Kinds: OutOfRange
+// (quota, limits of the type), InProgress (the volume is in a state that forbids it now),
+// NotFound.
 func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online bool) error {
 	k := cinderCall("volume_extend", fmt.Sprintf("extending volume %s to %d GiB", id, sizeGiB), object{"volume", id})
 	if online {
@@ -192,8 +193,8 @@ func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online
 	})
 }
 
-// Retype asks for another volume type. policy is "never" or "on-demand", which lets Cinder move the
-// volume to another backend.
+// Retype asks for another volume type. policy is "never" or "on-demand", which lets Cinder move
+// the volume to another backend.
 func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
 	k := cinderCall("volume_retype", fmt.Sprintf("changing the type of volume %s to %s", id, newType), object{"volume", id})
 	k.volumeType = newType

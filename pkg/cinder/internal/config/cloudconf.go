@@ -92,8 +92,8 @@ func (r *reader) readCloudConf(f Files) error {
 	return nil
 }
 
-// parseConf reads one file over what conf has. ignored are the keys and sections that conf does not
-// have, cut the keys whose value ends at a comment that may have been meant as a part of it.
+// parseConf reads one file over what conf has. ignored are the keys and sections that conf does
+// not have, cut the keys whose value ends at a comment that may have been meant as a part of it.
 func parseConf(conf *cloudConf, data []byte) (ignored, cut []string, err error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	err = gcfg.FatalOnly(gcfg.ReadStringInto(conf, text))

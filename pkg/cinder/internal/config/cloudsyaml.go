@@ -15,7 +15,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// cloudEntry has the keys of a cloud in clouds.yaml, as openstacksdk documents them, that are read.
+// cloudEntry has the keys of a cloud in clouds.yaml, as openstacksdk documents them, that are
+// read.
 type cloudEntry struct {
 	Auth struct {
 		AuthURL             string `yaml:"auth_url"`
@@ -167,8 +168,8 @@ func (raw *cloudEntry) cloud(r *reader, name, path string) (Cloud, error) {
 	return c, r.readPEM(&c, raw.CA, raw.Cert, raw.Key)
 }
 
-// chooseRegion takes the region from the list regions if region_name is not set. It refuses several,
-// of which other clients take the first, which nobody has chosen.
+// chooseRegion takes the region from the list regions if region_name is not set. It refuses
+// several, of which other clients take the first, which nobody has chosen.
 func (raw *cloudEntry) chooseRegion(c *Cloud) error {
 	if raw.Region != "" || len(raw.Regions) == 0 {
 		return nil
@@ -184,8 +185,8 @@ func (raw *cloudEntry) chooseRegion(c *Cloud) error {
 	return nil
 }
 
-// applyAuthType clears the credentials that the entry's auth_type does not use, and refuses an auth_type
-// that cannot be used.
+// applyAuthType clears the credentials that the entry's auth_type does not use, and refuses an
+// auth_type that cannot be used.
 func (raw *cloudEntry) applyAuthType(c *Cloud) error {
 	switch raw.AuthType {
 	case "":

@@ -68,8 +68,9 @@ func (c Cloud) check() error {
 	return c.checkPassword()
 }
 
-// isAddress reports whether text is a URL of HTTP, which may have a place for the project's id. The
-// use of another text would fail with an error that quotes a part of it, which may be a password.
+// isAddress reports whether text is a URL of HTTP, which may have a place for the project's id.
+// The use of another text would fail with an error that quotes a part of it, which may be a
+// password.
 func isAddress(text string) bool {
 	u, err := url.Parse(regexp.MustCompile(`[%$]\((project|tenant)_id\)s`).ReplaceAllString(text, "id"))
 	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
@@ -150,11 +151,12 @@ type Config struct {
 // Names returns the clouds' names in order.
 func (c *Config) Names() []string { return slices.Sorted(maps.Keys(c.Clouds)) }
 
-// Unnamed is the name of the cloud that the section [Global] describes, which has no name in the file.
+// Unnamed is the name of the cloud that the section [Global] describes, which has no name in the
+// file.
 const Unnamed = "Global"
 
-// Files are the names of the files to read. Relative names are relative to the working directory of
-// the process.
+// Files are the names of the files to read. Relative names are relative to the working directory
+// of the process.
 type Files struct {
 	CloudConf  []string // the keys of later files override those of earlier ones
 	CloudsYAML string   // secure.yaml beside it is merged in; empty: none

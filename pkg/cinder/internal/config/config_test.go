@@ -181,8 +181,7 @@ func TestCloudsYAML(t *testing.T) {
 	}
 }
 
-// An entry of cloud.conf that refers to clouds.yaml takes from there what it
-// leaves out.
+// An entry of cloud.conf that refers to clouds.yaml takes from there what it leaves out.
 func TestUseClouds(t *testing.T) {
 	files := map[string]string{
 		"other.yaml": cloudsYAML, "secure.yaml": "clouds: {east: {auth: {password: p}}}", "ca.pem": "CA",

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// Each broken configuration is told with file, place and key, and without a
-// value.
+// Each broken configuration is told with file, place and key, and without a value.
 func TestBrokenClouds(t *testing.T) {
 	const yaml = "clouds:\n  c:\n    auth: "
 	for name, c := range map[string]struct {

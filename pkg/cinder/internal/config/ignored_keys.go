@@ -43,13 +43,14 @@ func confKeys() map[string][]string {
 	return keys
 }
 
-// isKey reports whether name has the form of a key. Other text may be the rest of a value that has a
-// line break in it, and must not stand in a message.
+// isKey reports whether name has the form of a key. Other text may be the rest of a value that has
+// a line break in it, and must not stand in a message.
 func isKey(name string) bool {
 	return len(name) <= 48 && regexp.MustCompile(`^[a-z][a-z0-9]*([_-][a-z0-9]+)*$`).MatchString(name)
 }
 
-// confScanner walks through the text of a cloud.conf that gcfg has read, and collects the keys to warn of.
+// confScanner walks through the text of a cloud.conf that gcfg has read, and collects the keys to
+// warn of.
 type confScanner struct {
 	text    string
 	file    *token.File
@@ -63,8 +64,8 @@ type confScanner struct {
 	ignored, cutKeys []string
 }
 
-// scanConf returns the sections and keys of a cloud.conf that cloudConf does not have, and the keys
-// whose value ends at a comment that looks like a part of it.
+// scanConf returns the sections and keys of a cloud.conf that cloudConf does not have, and the
+// keys whose value ends at a comment that looks like a part of it.
 func scanConf(text string) (ignored, cut []string) {
 	set := token.NewFileSet()
 	c := confScanner{text: text, file: set.AddFile("", set.Base(), len(text)), keys: confKeys()}
@@ -127,8 +128,8 @@ func sectionLabel(label string, line int) string {
 	return fmt.Sprintf("the section of line %d", line)
 }
 
-// isCut reports whether the comment that begins at offset behind value looks like a part of the value:
-// there is no blank before it, or the value is empty without it.
+// isCut reports whether the comment that begins at offset behind value looks like a part of the
+// value: there is no blank before it, or the value is empty without it.
 func isCut(text string, offset int, value string) bool {
 	before, after := text[offset-1], strings.TrimLeft(text[offset:], ";#")
 	if before != ' ' && before != '\t' {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// warnings renders the warnings as "file: keys: …" or, about values that are cut,
-// "file: values: …", and fails the test if one has a secret.
+// warnings renders the warnings as "file: keys: …" or, about values that are cut, "file: values:
+// …", and fails the test if one has a secret.
 func warnings(t *testing.T, c *Config) []string {
 	t.Helper()
 	var out []string
@@ -28,8 +28,7 @@ func warnings(t *testing.T, c *Config) []string {
 
 const usable = "auth-url = http://k\nuser-id = u\ntenant-id = t\n"
 
-// A cloud.conf that serves other programs too has one warning with all that has
-// no effect here.
+// A cloud.conf that serves other programs too has one warning with all that has no effect here.
 func TestIgnoredKeysOfCloudConf(t *testing.T) {
 	c, err := load(t, map[string]string{"cloud.conf": "[Global]\n" + usable + `Password = p
 novelty = ` + secret + `
@@ -71,8 +70,8 @@ func TestIgnoredKeysOfSeveralFiles(t *testing.T) {
 	}
 }
 
-// gcfg ends a value at # and ;, as the ini files of Git do, so that a password
-// that has one of them becomes a shorter one.
+// gcfg ends a value at # and ;, as the ini files of Git do, so that a password that has one of
+// them becomes a shorter one.
 func TestCutValuesOfCloudConf(t *testing.T) {
 	for text, cut := range map[string]bool{
 		"password = abc#def":            true,
@@ -106,8 +105,7 @@ func TestCutValuesOfCloudConf(t *testing.T) {
 	}
 }
 
-// The keys of openstacksdk that are not read are said with their path, those of
-// secure.yaml too.
+// The keys of openstacksdk that are not read are said with their path, those of secure.yaml too.
 func TestIgnoredKeysOfCloudsYAML(t *testing.T) {
 	c, err := load(t, map[string]string{
 		"clouds.yaml": `

@@ -24,7 +24,8 @@ func (r *reader) addWarning(w Warning) {
 	r.config.Warnings = append(r.config.Warnings, w)
 }
 
-// addCloud adds a cloud, or err, which is wrong with it. The second cloud of a name makes both unusable.
+// addCloud adds a cloud, or err, which is wrong with it. The second cloud of a name makes both
+// unusable.
 func (r *reader) addCloud(c Cloud, err error) {
 	if c.Interface == "" {
 		c.Interface = "public"
@@ -64,8 +65,8 @@ func (r *reader) readFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// isPrintable reports whether a message may name path: a certificate or a key that was given in the
-// place of a file name must not be quoted.
+// isPrintable reports whether a message may name path: a certificate or a key that was given in
+// the place of a file name must not be quoted.
 func isPrintable(path string) bool {
 	return len(path) <= 255 && !strings.Contains(path, "-----") && !strings.ContainsFunc(path, unicode.IsControl)
 }

@@ -14,8 +14,7 @@ const (
 	tail = "T4ilOfIt"
 )
 
-// checkSilent fails the test if reading files of the text said anything of the
-// planted password.
+// checkSilent fails the test if reading files of the text said anything of the planted password.
 func checkSilent(t *testing.T, text string, c *Config, err error) {
 	t.Helper()
 	var said []string

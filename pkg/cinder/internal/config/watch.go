@@ -23,10 +23,10 @@ type Watch struct {
 	checkedAt time.Time
 }
 
-// NewWatch reads the files for the first time. Later calls of Current check at most once per interval
-// whether they changed. onChange is called when the files were read again, with the configuration to
-// use and the error if they are broken: then the old configuration stays, or that of a cloud whose
-// description alone is broken. It is called with the Watch locked.
+// NewWatch reads the files for the first time. Later calls of Current check at most once per
+// interval whether they changed. onChange is called when the files were read again, with the
+// configuration to use and the error if they are broken: then the old configuration stays, or that
+// of a cloud whose description alone is broken. It is called with the Watch locked.
 func NewWatch(files Files, interval time.Duration, onChange func(*Config, error)) (*Watch, error) {
 	current, err := files.Load()
 	if err != nil {
@@ -65,8 +65,8 @@ func (w *Watch) Current(now bool) *Config {
 	return next
 }
 
-// keepWorking puts the old description of a cloud in the place of a broken new one, and returns the
-// errors of the broken ones. A cloud that is no longer described is gone.
+// keepWorking puts the old description of a cloud in the place of a broken new one, and returns
+// the errors of the broken ones. A cloud that is no longer described is gone.
 func (c *Config) keepWorking(old *Config) error {
 	var broken []error
 	for _, name := range c.Names() {
@@ -79,8 +79,8 @@ func (c *Config) keepWorking(old *Config) error {
 	return errors.Join(broken...)
 }
 
-// fileState identifies the state of a file, to notice a change. The zero value is a file that cannot
-// be read.
+// fileState identifies the state of a file, to notice a change. The zero value is a file that
+// cannot be read.
 type fileState struct {
 	size       int64
 	modifiedAt time.Time

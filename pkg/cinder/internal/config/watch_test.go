@@ -84,8 +84,7 @@ func TestBrokenCloudKeepsItsOldDescription(t *testing.T) {
 	}
 }
 
-// Files that the configuration refers to, or that may come up beside it, are
-// looked at too.
+// Files that the configuration refers to, or that may come up beside it, are looked at too.
 func TestWatchOfFurtherFiles(t *testing.T) {
 	dir := write(t, map[string]string{"clouds.yaml": cloudsYAML, "ca.pem": "CA"})
 	w, err := NewWatch(Files{CloudsYAML: filepath.Join(dir, "clouds.yaml")}, 0, func(_ *Config, err error) {

@@ -24,8 +24,7 @@ type Metrics struct {
 //	growvol_openstack_request_retries_total{service,call}           attempts after the first
 //	growvol_openstack_requests_in_flight{service}                   attempts that are running
 //
-// The code is a class (2xx, 4xx, …), or lost, timeout or canceled for attempts
-// without an answer.
+// The code is a class (2xx, 4xx, …), or lost, timeout or canceled for attempts without an answer.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -20,9 +20,9 @@ type TLS struct {
 	Insecure      bool // do not verify the cloud's certificate
 }
 
-// A connection whose packets are dropped silently (a load balancer that has failed over, a firewall
-// that has forgotten the connection) is noticed within these times, not when TCP gives up after a
-// quarter of an hour.
+// A connection whose packets are dropped silently (a load balancer that has failed over, a
+// firewall that has forgotten the connection) is noticed within these times, not when TCP gives up
+// after a quarter of an hour.
 const (
 	// An HTTP/2 connection on which nothing has arrived for pingAfter is pinged, and closed if the
 	// ping is not answered within pingTimeout. All requests share one such connection.
@@ -33,14 +33,14 @@ const (
 	// ackTimeout closes a connection whose peer does not acknowledge what was sent: a request over
 	// HTTP/1.1, which has no pings.
 	ackTimeout = 10 * time.Second
-	// idleTimeout is shorter than the time after which load balancers forget idle connections, usually
-	// 50 s or more.
+	// idleTimeout is shorter than the time after which load balancers forget idle connections,
+	// usually 50 s or more.
 	idleTimeout = 30 * time.Second
 )
 
-// NewPool makes the connections to one cloud. It keeps as many idle as the sidecars have workers (100
-// of external-provisioner and 10 each of the others): the default of two makes a new connection, with
-// a new TLS handshake, for nearly every call of a busy cluster.
+// NewPool makes the connections to one cloud. It keeps as many idle as the sidecars have workers
+// (100 of external-provisioner and 10 each of the others): the default of two makes a new
+// connection, with a new TLS handshake, for nearly every call of a busy cluster.
 func NewPool(t TLS) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
@@ -79,8 +79,8 @@ func NewPool(t TLS) (*http.Transport, error) {
 	}, nil
 }
 
-// setAckTimeout sets ackTimeout on a new connection (TCP_USER_TIMEOUT). The kernel also closes an idle
-// connection whose keep-alive probes are not answered for this time.
+// setAckTimeout sets ackTimeout on a new connection (TCP_USER_TIMEOUT). The kernel also closes an
+// idle connection whose keep-alive probes are not answered for this time.
 func setAckTimeout(_, _ string, conn syscall.RawConn) error {
 	var errOption error
 	err := conn.Control(func(fd uintptr) {

@@ -9,8 +9,8 @@ import (
 	"net/url"
 )
 
-// ProxyError is the refusal of a proxy to connect to a server for us. A proxy that cannot reach the
-// server usually answers with a 5xx.
+// ProxyError is the refusal of a proxy to connect to a server for us. A proxy that cannot reach
+// the server usually answers with a 5xx.
 type ProxyError struct {
 	Proxy  string // host and port, without credentials
 	Status int
@@ -21,8 +21,8 @@ func (e *ProxyError) Error() string {
 	return fmt.Sprintf("the proxy %s does not connect: it answered %d %s", e.Proxy, e.Status, http.StatusText(e.Status))
 }
 
-// checkProxyAnswer turns the refusal of a proxy to CONNECT into an error that has the status; the error
-// of net/http has only a text.
+// checkProxyAnswer turns the refusal of a proxy to CONNECT into an error that has the status; the
+// error of net/http has only a text.
 func checkProxyAnswer(_ context.Context, proxy *url.URL, _ *http.Request, answer *http.Response) error {
 	if answer.StatusCode == http.StatusOK {
 		return nil

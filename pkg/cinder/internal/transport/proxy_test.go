@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// What a proxy does not let through was never sent: also a creation is repeated. The
-// error has the proxy's status and not its credentials.
+// What a proxy does not let through was never sent: also a creation is repeated. The error has the
+// proxy's status and not its credentials.
 func TestProxyThatDoesNotConnect(t *testing.T) {
 	t.Parallel()
 	s := newScript(t, func(w http.ResponseWriter, r *http.Request) {
@@ -82,8 +82,8 @@ func TestProxyThatConnects(t *testing.T) {
 	}
 }
 
-// A server that takes its time is not taken for a dead one: it acknowledges probes and
-// pings meanwhile. Over HTTP/1.1 the kernel's times are those of production.
+// A server that takes its time is not taken for a dead one: it acknowledges probes and pings
+// meanwhile. Over HTTP/1.1 the kernel's times are those of production.
 func TestSlowServerIsNotCutOff(t *testing.T) {
 	t.Parallel()
 	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {

@@ -12,10 +12,10 @@ import (
 
 // shouldRetry reports whether to send a request again after resp or err.
 //
-// A GET or HEAD, and a call marked Repeatable, is sent again after any failure that may pass. So is a
-// DELETE, except after a 500. Any other request is sent again only if it was certainly not carried
-// out: no connection was made, or the server refused before it did anything (429; 413 with a
-// Retry-After above 0, which is Cinder's rate limit; 503 with Retry-After, which is a server in
+// A GET or HEAD, and a call marked Repeatable, is sent again after any failure that may pass. So
+// is a DELETE, except after a 500. Any other request is sent again only if it was certainly not
+// carried out: no connection was made, or the server refused before it did anything (429; 413 with
+// a Retry-After above 0, which is Cinder's rate limit; 503 with Retry-After, which is a server in
 // maintenance). A 502, a 504, or a 503 without Retry-After may hide a server that did the work.
 func shouldRetry(method string, call *Call, resp *http.Response, err error) bool {
 	isRead := method == http.MethodGet || method == http.MethodHead
@@ -49,8 +49,8 @@ func isNeverSent(err error) bool {
 	return DialError(err) != nil || errors.As(err, &refused)
 }
 
-// retryPause returns the time before the next attempt: what the server asks for, or exponential with
-// jitter, so that clients that failed together do not come back together.
+// retryPause returns the time before the next attempt: what the server asks for, or exponential
+// with jitter, so that clients that failed together do not come back together.
 func (t *Transport) retryPause(resp *http.Response, attempt int) time.Duration {
 	backoff := min(t.options.Backoff<<(attempt-1), t.options.MaxPause)
 	jittered := backoff/2 + rand.N(backoff/2+1)
@@ -62,8 +62,8 @@ func (t *Transport) retryPause(resp *http.Response, attempt int) time.Duration {
 	return jittered
 }
 
-// RetryAfter reads the header of that name (RFC 9110, section 10.2.3): seconds or a date. It reports
-// false without the header, or if the header is neither.
+// RetryAfter reads the header of that name (RFC 9110, section 10.2.3): seconds or a date. It
+// reports false without the header, or if the header is neither.
 func RetryAfter(h http.Header, now time.Time) (wait time.Duration, ok bool) {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relay passes connections on to a server, like a load balancer. The ones that
-// exist when drop is called stay open, but what is sent over them is lost.
+// relay passes connections on to a server, like a load balancer. The ones that exist when drop is
+// called stay open, but what is sent over them is lost.
 type relay struct {
 	net.Listener
 	server string
@@ -83,8 +83,8 @@ func (r *relay) pass(ctx context.Context, client net.Conn) {
 	one(client, server)
 }
 
-// An HTTP/2 connection whose packets are dropped on the way, while nobody closes
-// it, is noticed by pings; the call that was under way is repeated over another.
+// An HTTP/2 connection whose packets are dropped on the way, while nobody closes it, is noticed by
+// pings; the call that was under way is repeated over another.
 func TestDroppedHTTP2Connection(t *testing.T) {
 	t.Parallel()
 	var protocol atomic.Value
@@ -136,9 +136,8 @@ func TestDroppedHTTP2Connection(t *testing.T) {
 
 const silentNetwork = "GROWVOL_TEST_SILENT_NETWORK"
 
-// An HTTP/1.1 connection over a network that is silent is noticed by the kernel:
-// both when a request is not acknowledged and when it was, and the answer never
-// comes.
+// An HTTP/1.1 connection over a network that is silent is noticed by the kernel: both when a
+// request is not acknowledged and when it was, and the answer never comes.
 func TestDroppedHTTP1Connection(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(silentNetwork) != "" {
@@ -161,8 +160,7 @@ func TestDroppedHTTP1Connection(t *testing.T) {
 	}
 }
 
-// testSilentNetwork runs in a network namespace of its own, whose loopback
-// device is taken down.
+// testSilentNetwork runs in a network namespace of its own, whose loopback device is taken down.
 func testSilentNetwork(t *testing.T) {
 	t.Helper()
 	loopback(t, true)

@@ -23,15 +23,15 @@ type Call struct {
 	MaxAttempts int
 	Timeout     time.Duration
 
-	// MayBeDone is set when an attempt that got no answer, or a 5xx, may have been carried out all the
-	// same: what the last answer refuses may be what an earlier attempt did.
+	// MayBeDone is set when an attempt that got no answer, or a 5xx, may have been carried out all
+	// the same: what the last answer refuses may be what an earlier attempt did.
 	MayBeDone bool
 }
 
 type callKey struct{}
 
-// WithCall puts into the context what the requests made with it are for. They must be made one after
-// the other.
+// WithCall puts into the context what the requests made with it are for. They must be made one
+// after the other.
 func WithCall(ctx context.Context, c *Call) context.Context {
 	return context.WithValue(ctx, callKey{}, c)
 }
@@ -68,8 +68,9 @@ func New(o Options) *Transport {
 	return &Transport{o}
 }
 
-// RoundTrip sends the request, again if need be (see shouldRetry), and returns the last answer with
-// its whole body in memory: an answer that breaks off is a failure of the attempt, not of the reader.
+// RoundTrip sends the request, again if need be (see shouldRetry), and returns the last answer
+// with its whole body in memory: an answer that breaks off is a failure of the attempt, not of the
+// reader.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil {
 		defer func() { _ = req.Body.Close() }() // as http.RoundTripper demands; the attempts read copies
@@ -150,7 +151,8 @@ func (e timeoutError) Error() string {
 	return fmt.Sprintf("no complete answer within %s", time.Duration(e))
 }
 
-// maxBody is the largest answer, in bytes: far above a page of 1000 volumes with all their metadata.
+// maxBody is the largest answer, in bytes: far above a page of 1000 volumes with all their
+// metadata.
 const maxBody = 64 << 20
 
 // readBody reads the whole body of resp and puts it back.

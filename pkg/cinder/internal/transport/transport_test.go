@@ -22,8 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// script is a server that gives one answer after the other, and the last for
-// ever.
+// script is a server that gives one answer after the other, and the last for ever.
 type script struct {
 	*httptest.Server
 	steps []http.HandlerFunc
@@ -337,8 +336,8 @@ func TestLogAndMetrics(t *testing.T) {
 	}
 }
 
-// series reads the metrics: name and label values (in the order of the labels'
-// names), and the value or the number of observations.
+// series reads the metrics: name and label values (in the order of the labels' names), and the
+// value or the number of observations.
 func series(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -397,8 +396,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-// Nothing goes on behind a call: neither of one that failed nor of one that
-// was given up.
+// Nothing goes on behind a call: neither of one that failed nor of one that was given up.
 func TestNoGoroutineStays(t *testing.T) {
 	before := runtime.NumGoroutine()
 	func() {
