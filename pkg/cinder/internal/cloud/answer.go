@@ -68,13 +68,12 @@ func StatusCode(err error) int {
 // MayBeDone reports whether a request that ended with err can have been carried out, or can still
 // be: it got no answer, or not one that Cinder gives instead of doing the work.
 func MayBeDone(err error) bool {
-	switch code := StatusCode(err); code {
-	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
-		return false
-	default:
-		kind := volume.KindOf(err)
-		return kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled || code > 0 && code < 400
+	code := StatusCode(err)
+	switch volume.KindOf(err) {
+	case volume.KindUnavailable, volume.KindDeadline, volume.KindCanceled:
+		return code != http.StatusTooManyRequests && code != http.StatusRequestEntityTooLarge
 	}
+	return code > 0 && code < http.StatusBadRequest
 }
 
 // refusal is the error for an answer with a status that is none of the good ones.
@@ -110,7 +109,8 @@ func failure(ctx context.Context, k call, err error) error {
 		effect = "; it is not known whether the request was carried out"
 	}
 	if ended := ctx.Err(); ended != nil {
-		return volume.Errorf(volume.KindOf(ended), "%s: the call ended before %s answered%s: %w", k.what, k.service, effect, err)
+		return volume.Errorf(volume.KindOf(ended), "%s: the call ended before %s answered%s: %w",
+			k.what, k.service, effect, err)
 	}
 	return volume.Errorf(volume.KindUnavailable, "%s: no answer from %s%s: %w", k.what, k.service, effect, err)
 }
@@ -121,8 +121,8 @@ func unusableError(k call, err error, requestID string) error {
 	if requestID != "" {
 		requestID = " (request " + requestID + ")"
 	}
-	return volume.Errorf(volume.KindUnavailable, "%s: the answer of %s cannot be used%s: %w", k.what, k.service, requestID, err).
-		WithRemedy(checkEndpoint)
+	return volume.Errorf(volume.KindUnavailable, "%s: the answer of %s cannot be used%s: %w",
+		k.what, k.service, requestID, err).WithRemedy(checkEndpoint)
 }
 
 // messageOf takes what is meant for people out of an answer's body: OpenStack wraps it in an

@@ -32,7 +32,8 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 	records, _, err := listPage(ctx, c, k, "attachments", func(r AttachmentRecord) string { return r.ID },
 		func(client *gophercloud.ServiceClient) pagination.Pager { return attachments.List(client, opts) })
 	// A filter that a cloud ignores must not make other volumes match.
-	return slices.DeleteFunc(records, func(r AttachmentRecord) bool { return !strings.EqualFold(r.VolumeID, volumeID) }), err
+	isOther := func(r AttachmentRecord) bool { return !strings.EqualFold(r.VolumeID, volumeID) }
+	return slices.DeleteFunc(records, isOther), err
 }
 
 // DeleteAttachment removes Cinder's record of an attachment and closes the volume to the host.

@@ -77,7 +77,7 @@ type detailOpts struct{ backups.ListOpts }
 func (o detailOpts) ToBackupListDetailQuery() (string, error) { return o.ToBackupListQuery() }
 
 func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListOpts) ([]Backup, string, error) {
-	k := cinderCall("backup_list", "listing "+what, named(object{"backup", opts.Marker})...)
+	k := cinderCall("backup_list", "listing "+what, withID(object{"backup", opts.Marker})...)
 	k.prefers = metadataVersion
 	found, next, err := listPage(ctx, c, k, "backups", backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
 		return backups.ListDetail(client, detailOpts{opts})
@@ -117,7 +117,7 @@ type NewBackup = backups.CreateOpts
 func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 	what := fmt.Sprintf("making backup %s of volume %s", b.Name, b.VolumeID)
 	k := cinderCall("backup_create", what, object{"volume", b.VolumeID})
-	k.objects = append(k.objects, named(object{"snapshot", b.SnapshotID})...)
+	k.objects = append(k.objects, withID(object{"snapshot", b.SnapshotID})...)
 	k.prefers = metadataVersion
 	if b.AvailabilityZone != "" {
 		k.prefers, k.needs = "", need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}

@@ -50,8 +50,8 @@ func novaCall(name, what string, objects ...object) call {
 	return call{service: compute, name: name, what: what, objects: objects}
 }
 
-// named returns the objects that have an id.
-func named(objects ...object) []object {
+// withID returns the objects that have an id.
+func withID(objects ...object) []object {
 	var found []object
 	for _, o := range objects {
 		if o.id != "" {

@@ -69,7 +69,7 @@ func open(ctx context.Context, o Options, tuning tuning) (*Clouds, error) {
 	cs.lifetime, cs.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	files := config.Files{CloudConf: o.CloudConfig, CloudsYAML: o.CloudsYAML}
 	var err error
-	cs.watch, err = config.NewWatch(files, checkInterval, func(c *config.Config, err error) { cs.logChange(cs.lifetime, c, err) })
+	cs.watch, err = config.NewWatch(files, checkInterval, cs.logChange)
 	if err != nil {
 		return nil, volume.Errorf(volume.KindInvalid, "reading how to reach the clouds: %w", err)
 	}
@@ -102,7 +102,8 @@ func (cs *Clouds) start(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil || !isOutage(err) {
 		return err
 	}
-	cs.log.WarnContext(ctx, "the program starts without a login; each probe and each call tries again", "cloud", cs.defaultName, "error", err)
+	cs.log.WarnContext(ctx, "the program starts without a login; each probe and each call tries again",
+		"cloud", cs.defaultName, "error", err)
 	return nil
 }
 
@@ -125,13 +126,14 @@ func (cs *Clouds) Ready(ctx context.Context) error {
 }
 
 // logChange logs that changed files were read, or err, which is wrong with them.
-func (cs *Clouds) logChange(ctx context.Context, c *config.Config, err error) {
+func (cs *Clouds) logChange(c *config.Config, err error) {
 	if err != nil {
-		cs.log.ErrorContext(ctx, "the changed configuration of the clouds is broken; what is broken keeps its old configuration", "error", err)
+		cs.log.ErrorContext(cs.lifetime, "the changed configuration of the clouds is broken; "+
+			"what is broken keeps its old configuration", "error", err)
 	} else {
-		cs.log.InfoContext(ctx, "the configuration of the clouds has changed and was read again", "clouds", c.Names())
+		cs.log.InfoContext(cs.lifetime, "the configuration of the clouds has changed and was read again", "clouds", c.Names())
 	}
-	cs.logWarnings(ctx, c)
+	cs.logWarnings(cs.lifetime, c)
 }
 
 func (cs *Clouds) logWarnings(ctx context.Context, c *config.Config) {
@@ -158,7 +160,8 @@ func chooseDefault(c *config.Config, wanted string) (string, error) {
 	_, unnamed := c.Clouds[config.Unnamed]
 	switch {
 	case wanted != "" && !slices.Contains(names, wanted):
-		return "", volume.Errorf(volume.KindInvalid, "the default cloud %q is not configured; configured are %s", wanted, quoteList(names))
+		return "", volume.Errorf(volume.KindInvalid, "the default cloud %q is not configured; configured are %s",
+			wanted, quoteList(names))
 	case wanted != "":
 		return wanted, nil
 	case unnamed:
@@ -166,8 +169,8 @@ func chooseDefault(c *config.Config, wanted string) (string, error) {
 	case len(names) == 1:
 		return names[0], nil
 	}
-	return "", volume.Errorf(volume.KindInvalid, "there are several clouds (%s), but none is the default", quoteList(names)).
-		WithRemedy("name the default cloud")
+	return "", volume.Errorf(volume.KindInvalid, "there are several clouds (%s), but none is the default",
+		quoteList(names)).WithRemedy("name the default cloud")
 }
 
 // quoteList joins names for a message.
@@ -214,7 +217,8 @@ func (cs *Clouds) configOf(name string, now bool) (config.Cloud, error) {
 	current := cs.watch.Current(now)
 	e, ok := current.Clouds[name]
 	if !ok {
-		return config.Cloud{}, volume.Errorf(volume.KindInvalid, "cloud %q is not configured; configured are %s", name, quoteList(current.Names())).
+		return config.Cloud{}, volume.Errorf(volume.KindInvalid, "cloud %q is not configured; configured are %s",
+			name, quoteList(current.Names())).
 			WithRemedy("correct the name, or add the cloud to the configuration (it is read again without a restart)")
 	}
 	if e.Err != nil {

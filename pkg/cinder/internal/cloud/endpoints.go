@@ -60,7 +60,8 @@ func (c *connection) findEndpoint(catalog *tokens.ServiceCatalog, s service, ove
 	if c.config.Region != "" {
 		region = " in region " + c.config.Region
 	}
-	return endpoint{err: volume.Errorf(volume.KindUnavailable, "the catalog of cloud %q has no %s endpoint of %s%s; it has %s",
+	return endpoint{err: volume.Errorf(volume.KindUnavailable,
+		"the catalog of cloud %q has no %s endpoint of %s%s; it has %s",
 		c.config.Name, c.config.Interface, catalogTypes(s)[0], region, found).
 		WithRemedy("check region and endpoint type of " + c.config.Origin)}
 }
@@ -105,7 +106,8 @@ func (c *connection) checkRegions(catalog *tokens.ServiceCatalog) error {
 	}
 	return volume.Errorf(volume.KindUnavailable, "cloud %q cannot be used: its catalog has %s, and %w",
 		c.config.Name, strings.Join(several, ", "), errSeveralRegions).
-		WithRemedy("name the region of the nodes in " + c.config.Origin + ": region_name (clouds.yaml) or region (cloud.conf)")
+		WithRemedy("name the region of the nodes in " + c.config.Origin +
+			": region_name (clouds.yaml) or region (cloud.conf)")
 }
 
 // regionsOf returns the regions in which the catalog has a service with an endpoint of the

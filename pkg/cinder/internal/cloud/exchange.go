@@ -138,12 +138,12 @@ type unusableAnswer struct{ error }
 
 // errorOf turns an error of gophercloud into a *volume.Error.
 func (e *exchange) errorOf(ctx context.Context, err error) error {
-	var ours *volume.Error
+	var own *volume.Error
 	var refused gophercloud.ErrUnexpectedResponseCode
 	var unusable *unusableAnswer
 	var failed *url.Error
 	switch {
-	case err == nil, errors.As(err, &ours):
+	case err == nil, errors.As(err, &own):
 		return err
 	case errors.As(err, &refused):
 		return refusal(e.call, refused, e.progress.MayBeDone && !e.call.isRepeatable)

@@ -86,7 +86,7 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 
 // refresh replaces a connection that still works. It returns the old one if that has the wanted
 // credentials and a token that has not ended by our clock, and also if the login fails, takes
-// longer than refreshTimeout, or was tried less than refreshPause ago: a 401 then tells whether
+// longer than refreshTimeout, or was tried less than refreshPause ago: a 401 then shows whether
 // the old token is still good.
 func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
 	c.mu.Lock()

@@ -29,7 +29,8 @@ func (p page) GetBody() any { return p.Body }
 // listPage reads one page of a listing, which is under key in the answer, and the marker of the
 // next page; empty: there is none.
 func listPage[T any](
-	ctx context.Context, c *Cloud, k call, key string, idOf func(T) string, list func(*gophercloud.ServiceClient) pagination.Pager,
+	ctx context.Context, c *Cloud, k call, key string, idOf func(T) string,
+	list func(*gophercloud.ServiceClient) pagination.Pager,
 ) (items []T, next string, err error) {
 	k.key = key
 	err = c.run(ctx, k, func(client *gophercloud.ServiceClient) error {

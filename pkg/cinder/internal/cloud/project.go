@@ -76,7 +76,9 @@ type Limits struct {
 // quota set, which a policy may hide; it is -1 then.
 func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	k := cinderCall("limits_get", "reading the limits of the project")
-	unknown := limits.Absolute{MaxTotalVolumes: -1, TotalVolumesUsed: -1, MaxTotalVolumeGigabytes: -1, TotalGigabytesUsed: -1}
+	unknown := limits.Absolute{
+		MaxTotalVolumes: -1, TotalVolumesUsed: -1, MaxTotalVolumeGigabytes: -1, TotalGigabytesUsed: -1,
+	}
 	got, err := fetch(ctx, c, k, "limits", func(client *gophercloud.ServiceClient) (*limits.Absolute, error) {
 		answer := struct {
 			Limits limits.Limits `json:"limits"`

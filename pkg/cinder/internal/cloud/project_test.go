@@ -52,8 +52,8 @@ func TestMessages(t *testing.T) {
 		}
 	}
 	old := newRig(t, fakecloud.Options{CinderMax: "3.2"})
-	_, err := old.Messages(t.Context(), absent)
-	refused(t, err, volume.KindUnsupported, "3.3", "3.0 to 3.2")
+	_, err := old.Messages(t.Context(), absentID)
+	wantKind(t, err, volume.KindUnsupported, "3.3", "3.0 to 3.2")
 }
 
 func TestLimits(t *testing.T) {
@@ -67,7 +67,8 @@ func TestLimits(t *testing.T) {
 	if got != want {
 		t.Errorf("the limits read %+v, want %+v", got, want)
 	}
-	r.fake.On(fakecloud.Match{Call: fakecloud.GetQuota}, fakecloud.Status(403, "Policy doesn't allow volume_extension:quotas:show to be performed."))
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetQuota},
+		fakecloud.Status(403, "Policy doesn't allow volume_extension:quotas:show to be performed."))
 	if got, err = r.Limits(t.Context()); err != nil || got.MaxVolumeGiB != -1 || got.MaxGiB != 100 {
 		t.Errorf("with a hidden quota set: %+v, %v", got, err)
 	}

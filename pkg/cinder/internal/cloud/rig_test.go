@@ -23,30 +23,33 @@ type rig struct {
 	fake    *fakecloud.Cloud
 	clouds  *Clouds
 	*Cloud  // the cloud "csi"
-	log     *record
+	log     *logRecorder
 	metrics *prometheus.Registry
 	dir     string // holds clouds.yaml
 }
 
-// quick makes pauses short, so that tests of retries take no time.
-func quick() tuning {
-	return tuning{transport: transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second}, timeouts: defaultTimeouts()}
+// fastTuning makes pauses short, so that tests of retries take no time.
+func fastTuning() tuning {
+	return tuning{
+		transport: transport.Options{Backoff: time.Millisecond, Timeout: 5 * time.Second},
+		timeouts:  defaultTimeouts(),
+	}
 }
 
 func newRig(t *testing.T, o fakecloud.Options) *rig {
 	t.Helper()
-	r := &rig{fake: fakecloud.Start(t, o), log: &record{}, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
+	r := &rig{fake: fakecloud.Start(t, o), log: &logRecorder{}, metrics: prometheus.NewRegistry(), dir: t.TempDir()}
 	path, err := r.fake.WriteCloudsYAML(r.dir)
 	must(t, err)
 	r.clouds, err = open(t.Context(), Options{
 		CloudsYAML: path, Default: "csi", UserAgent: "growvol/test", Registerer: r.metrics,
 		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}, quick())
+	}, fastTuning())
 	must(t, err)
 	t.Cleanup(r.clouds.Close)
 	r.Cloud, err = r.clouds.Cloud(t.Context(), "")
 	must(t, err)
-	t.Cleanup(func() { r.log.holdsNoSecret(t) })
+	t.Cleanup(func() { r.log.checkNoSecret(t) })
 	return r
 }
 
@@ -73,25 +76,25 @@ func (r *rig) await(t *testing.T, id, status string) Volume {
 	return Volume{}
 }
 
-// record keeps a log.
-type record struct {
+// logRecorder keeps a log.
+type logRecorder struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (r *record) Write(p []byte) (int, error) {
+func (r *logRecorder) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.text.Write(p)
 }
 
-func (r *record) String() string {
+func (r *logRecorder) String() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.text.String()
 }
 
-func (r *record) has(t *testing.T, words ...string) {
+func (r *logRecorder) wantLine(t *testing.T, words ...string) {
 	t.Helper()
 	for line := range strings.Lines(r.String()) {
 		if containsAll(line, words) {
@@ -101,8 +104,8 @@ func (r *record) has(t *testing.T, words ...string) {
 	t.Errorf("no line of the log has %q:\n%s", words, r)
 }
 
-// holdsNoSecret fails the test if a password or token was logged.
-func (r *record) holdsNoSecret(t *testing.T) {
+// checkNoSecret fails the test if a password or token was logged.
+func (r *logRecorder) checkNoSecret(t *testing.T) {
 	t.Helper()
 	text := r.String()
 	for _, secret := range []string{fakecloud.Password, "gAAAA", "X-Auth-Token"} {
@@ -112,7 +115,7 @@ func (r *record) holdsNoSecret(t *testing.T) {
 	}
 }
 
-var _ io.Writer = (*record)(nil)
+var _ io.Writer = (*logRecorder)(nil)
 
 func containsAll(text string, words []string) bool {
 	for _, w := range words {
@@ -130,8 +133,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// refused fails the test unless err has the kind and its text all the words.
-func refused(t *testing.T, err error, kind volume.Kind, words ...string) {
+// wantKind fails the test unless err has the kind and its text all the words.
+func wantKind(t *testing.T, err error, kind volume.Kind, words ...string) {
 	t.Helper()
 	if !volume.IsKind(err, kind) {
 		t.Errorf("error %v is of kind %s, want %s", err, volume.KindOf(err), kind)

@@ -82,6 +82,7 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 		return call{objects: []object{{"volume", volumeID}}}.checkIDs()
 	}
 	event := map[string]any{"name": "volume-extended", "server_uuid": server, "tag": volumeID}
+	body := map[string]any{"events": []any{event}}
 	// gophercloud has no external events.
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
 		var answer struct {
@@ -91,7 +92,7 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 				Status string `json:"status"`
 			} `json:"events"`
 		}
-		_, err := client.Post(ctx, client.ServiceURL("os-server-external-events"), map[string]any{"events": []any{event}}, &answer,
+		_, err := client.Post(ctx, client.ServiceURL("os-server-external-events"), body, &answer,
 			&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK, http.StatusMultiStatus}})
 		// The answer to several events is good as a whole when one of them is; each has its own code.
 		for _, e := range answer.Events {

@@ -30,15 +30,15 @@ func TestAttachAndDetach(t *testing.T) {
 	if found, err := r.ServerAttachment(ctx, node, v.ID); !found || err != nil {
 		t.Errorf("the attachment is not found: %v", err)
 	}
-	refused(t, r.Attach(ctx, node, v.ID, false), volume.KindAlreadyExists, "attaching volume "+v.ID+" to server "+node)
-	refused(t, r.Attach(ctx, other, v.ID, false), volume.KindPrecondition)
-	refused(t, r.Attach(ctx, absent, v.ID, false), volume.KindNotFound, "Instance "+absent)
-	refused(t, r.Attach(ctx, node, absent, false), volume.KindNotFound, "Volume "+absent)
+	wantKind(t, r.Attach(ctx, node, v.ID, false), volume.KindAlreadyExists, "attaching volume "+v.ID+" to server "+node)
+	wantKind(t, r.Attach(ctx, other, v.ID, false), volume.KindPrecondition)
+	wantKind(t, r.Attach(ctx, absentID, v.ID, false), volume.KindNotFound, "Instance "+absentID)
+	wantKind(t, r.Attach(ctx, node, absentID, false), volume.KindNotFound, "Volume "+absentID)
 	must(t, r.Detach(ctx, node, v.ID))
 	r.await(t, v.ID, "available")
-	refused(t, r.Detach(ctx, node, v.ID), volume.KindNotFound, "404")
-	refused(t, r.Detach(ctx, absent, v.ID), volume.KindNotFound, absent)
-	if found, err := r.ServerAttachment(ctx, absent, v.ID); found || err != nil {
+	wantKind(t, r.Detach(ctx, node, v.ID), volume.KindNotFound, "404")
+	wantKind(t, r.Detach(ctx, absentID, v.ID), volume.KindNotFound, absentID)
+	if found, err := r.ServerAttachment(ctx, absentID, v.ID); found || err != nil {
 		t.Errorf("a server that does not exist: %v, %v", found, err)
 	}
 }
@@ -60,14 +60,16 @@ func TestMultiattach(t *testing.T) {
 		t.Errorf("the attached volume reads %+v", v)
 	}
 	old := newRig(t, fakecloud.Options{NovaMax: "2.59"})
-	refused(t, old.Attach(ctx, absent, absent, true), volume.KindUnsupported, "needs microversion 2.60 of nova, which offers 2.1 to 2.59")
+	wantKind(t, old.Attach(ctx, absentID, absentID, true), volume.KindUnsupported,
+		"needs microversion 2.60 of nova, which offers 2.1 to 2.59")
 }
 
 func TestAttachWithoutAFreeSlot(t *testing.T) {
 	r := newRig(t, fakecloud.Options{MaxDisks: 1})
 	node := r.fake.AddServer("")
 	must(t, r.Attach(t.Context(), node, r.volume(t, "a", 1).ID, false))
-	refused(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.KindExhausted, "403", "maximum allowed number of disk devices")
+	wantKind(t, r.Attach(t.Context(), node, r.volume(t, "b", 1).ID, false), volume.KindExhausted, "403",
+		"maximum allowed number of disk devices")
 }
 
 func TestNotifyExtended(t *testing.T) {
@@ -94,11 +96,15 @@ func TestNotifyExtended(t *testing.T) {
 		}
 		must(t, operation.Sleep(ctx, 2e6))
 	}
-	refused(t, r.NotifyExtended(ctx, absent, v.ID), volume.KindNotFound, "telling server "+absent)
+	wantKind(t, r.NotifyExtended(ctx, absentID, v.ID), volume.KindNotFound, "telling server "+absentID)
 	// The event of another server says nothing about this one.
-	k := call{service: compute, name: "notify_extended", what: "telling", method: "POST", objects: []object{{"server", node}}}
-	refused(t, eventRefusal(k, absent, 404, "failed"), volume.KindUnavailable, "does not say that "+node+" does not exist")
-	refused(t, eventRefusal(k, node, 404, "failed"), volume.KindNotFound)
+	k := call{
+		service: compute, name: "notify_extended", what: "telling", method: "POST",
+		objects: []object{{"server", node}},
+	}
+	wantKind(t, eventRefusal(k, absentID, 404, "failed"), volume.KindUnavailable, "does not say that "+node+
+		" does not exist")
+	wantKind(t, eventRefusal(k, node, 404, "failed"), volume.KindNotFound)
 	plain := newRig(t, fakecloud.Options{})
-	refused(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.KindDenied, "403")
+	wantKind(t, plain.NotifyExtended(ctx, plain.fake.AddServer(""), v.ID), volume.KindDenied, "403")
 }

@@ -45,7 +45,7 @@ func (c *Cloud) Snapshots(ctx context.Context, page SnapshotPage) (found []Snaps
 }
 
 func (c *Cloud) listSnapshots(ctx context.Context, what string, opts snapshots.ListOpts) ([]Snapshot, string, error) {
-	k := cinderCall("snapshot_list", "listing "+what, named(object{"snapshot", opts.Marker})...)
+	k := cinderCall("snapshot_list", "listing "+what, withID(object{"snapshot", opts.Marker})...)
 	found, next, err := listPage(ctx, c, k, "snapshots", func(s Snapshot) string { return s.ID },
 		func(client *gophercloud.ServiceClient) pagination.Pager { return snapshots.ListDetail(client, opts) })
 	return found, next, markerError(err, opts.Marker)

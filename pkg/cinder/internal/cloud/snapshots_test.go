@@ -9,8 +9,8 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// ready waits until get tells that something is available.
-func ready(t *testing.T, get func() (status string, err error)) {
+// awaitAvailable waits until get tells that something is available.
+func awaitAvailable(t *testing.T, get func() (status string, err error)) {
 	t.Helper()
 	for range 500 {
 		status, err := get()
@@ -32,12 +32,16 @@ func TestSnapshots(t *testing.T) {
 		r.await(t, v.ID, "in-use")
 		var last Snapshot
 		for _, name := range []string{"twin", "twin", "twin", "single"} {
-			s, err := r.CreateSnapshot(ctx, NewSnapshot{Name: name, Description: "d", VolumeID: v.ID, Metadata: map[string]string{"k": "v"}, Force: true})
+			s, err := r.CreateSnapshot(ctx, NewSnapshot{
+				Name: name, Description: "d", VolumeID: v.ID,
+				Metadata: map[string]string{"k": "v"}, Force: true,
+			})
 			must(t, err)
-			ready(t, func() (string, error) { s, err = r.Snapshot(ctx, s.ID); return s.Status, err })
+			awaitAvailable(t, func() (string, error) { s, err = r.Snapshot(ctx, s.ID); return s.Status, err })
 			last = s
 		}
-		if last.VolumeID != v.ID || last.Size != 2 || last.CreatedAt.IsZero() || last.Metadata["k"] != "v" || last.Name != "single" {
+		if last.VolumeID != v.ID || last.Size != 2 || last.CreatedAt.IsZero() || last.Metadata["k"] != "v" ||
+			last.Name != "single" {
 			t.Errorf("the snapshot reads %+v", last)
 		}
 		if twins, err := r.SnapshotsNamed(ctx, "twin"); err != nil || len(twins) != 3 {
@@ -60,13 +64,13 @@ func TestSnapshots(t *testing.T) {
 		if none, _, err := r.Snapshots(ctx, SnapshotPage{VolumeID: other.ID, Limit: 1}); err != nil || len(none) != 0 {
 			t.Errorf("another volume has snapshots %v (%v)", none, err)
 		}
-		_, _, err := r.Snapshots(ctx, SnapshotPage{Marker: absent})
-		refused(t, err, volume.KindStale, absent)
-		refused(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition)
+		_, _, err := r.Snapshots(ctx, SnapshotPage{Marker: absentID})
+		wantKind(t, err, volume.KindStale, absentID)
+		wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition)
 		must(t, r.DeleteSnapshot(ctx, last.ID))
-		refused(t, r.DeleteSnapshot(ctx, absent), volume.KindNotFound, "deleting snapshot")
-		_, err = r.CreateSnapshot(ctx, NewSnapshot{Name: "x", VolumeID: absent})
-		refused(t, err, volume.KindNotFound, "taking snapshot x of volume "+absent)
+		wantKind(t, r.DeleteSnapshot(ctx, absentID), volume.KindNotFound, "deleting snapshot")
+		_, err = r.CreateSnapshot(ctx, NewSnapshot{Name: "x", VolumeID: absentID})
+		wantKind(t, err, volume.KindNotFound, "taking snapshot x of volume "+absentID)
 	}
 }
 
@@ -79,7 +83,7 @@ func TestBackups(t *testing.T) {
 		for _, name := range []string{"twin", "twin"} {
 			made, err := r.CreateBackup(ctx, NewBackup{Name: name, VolumeID: v.ID, Metadata: map[string]string{"k": "v"}})
 			must(t, err)
-			ready(t, func() (string, error) { b, err = r.Backup(ctx, made.ID); return b.Status, err })
+			awaitAvailable(t, func() (string, error) { b, err = r.Backup(ctx, made.ID); return b.Status, err })
 		}
 		if b.VolumeID != v.ID || b.Size != 2 || b.Name != "twin" || (MetadataOf(b)["k"] == "v") != (newest == "3.70") {
 			t.Errorf("Cinder %s: the backup reads %+v", newest, b)
@@ -94,13 +98,13 @@ func TestBackups(t *testing.T) {
 		if len(first) != 1 || len(rest) != 1 || first[0].ID == rest[0].ID {
 			t.Errorf("pages %+v and %+v", first, rest)
 		}
-		_, _, err = r.Backups(ctx, BackupPage{Marker: absent})
-		refused(t, err, volume.KindStale, absent)
+		_, _, err = r.Backups(ctx, BackupPage{Marker: absentID})
+		wantKind(t, err, volume.KindStale, absentID)
 		restored, err := r.CreateVolume(ctx, NewVolume{Name: "restored", Size: 2, BackupID: b.ID})
 		if newest == "3.42" {
-			refused(t, err, volume.KindUnsupported, "3.47", "use snapshots")
+			wantKind(t, err, volume.KindUnsupported, "3.47", "use snapshots")
 			_, err = r.CreateBackup(ctx, NewBackup{Name: "z", VolumeID: v.ID, AvailabilityZone: "z"})
-			refused(t, err, volume.KindUnsupported, "3.51", "leave out the zone")
+			wantKind(t, err, volume.KindUnsupported, "3.51", "leave out the zone")
 		} else {
 			must(t, err)
 			if got := r.await(t, restored.ID, "available"); BackupIDOf(got) != b.ID {
@@ -108,6 +112,6 @@ func TestBackups(t *testing.T) {
 			}
 		}
 		must(t, r.DeleteBackup(ctx, b.ID))
-		refused(t, r.DeleteBackup(ctx, absent), volume.KindNotFound, "deleting backup")
+		wantKind(t, r.DeleteBackup(ctx, absentID), volume.KindNotFound, "deleting backup")
 	}
 }

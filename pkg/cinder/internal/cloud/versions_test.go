@@ -10,7 +10,7 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-func TestVersioned(t *testing.T) {
+func TestSplitVersion(t *testing.T) {
 	for endpoint, want := range map[string][2]string{
 		"http://h:8776/v3/abc/":           {"http://h:8776/v3/", "v3"},
 		"http://h/volume/v3/":             {"http://h/volume/v3/", "v3"},
@@ -27,9 +27,12 @@ func TestVersioned(t *testing.T) {
 
 func TestVersionDocuments(t *testing.T) {
 	documents := map[string]string{
-		`{"versions":[{"id":"v3.0","version":"3.70","min_version":"3.0"}]}`:                                             "",
-		`{"versions":[{"id":"v2.0","version":"","min_version":""},{"id":"v3.0","version":"3.41","min_version":"3.0"}]}`: "3.0 to 3.41",
-		`{"version":{"id":"v3.0","max_version":"3.60","min_version":"3.50"}}`:                                           "3.50 to 3.60",
+		`{"versions":[{"id":"v3.0","version":"3.70","min_version":"3.0"}]}`:   "",
+		`{"version":{"id":"v3.0","max_version":"3.60","min_version":"3.50"}}`: "3.50 to 3.60",
+
+		`{"versions":[{"id":"v2.0","version":"","min_version":""},
+			{"id":"v3.0","version":"3.41","min_version":"3.0"}]}`: "3.0 to 3.41",
+
 		`{"version":{"id":"v3.0"}}`:                    "offers no microversions",
 		`{"versions":[{"id":"v3.0","version":"3.x"}]}`: "are not microversions",
 		`[]`: "cannot be used",
@@ -50,25 +53,28 @@ func TestVersionDocuments(t *testing.T) {
 			continue
 		}
 		if want == "are not microversions" || want == "cannot be used" {
-			refused(t, err, volume.KindUnavailable, want)
+			wantKind(t, err, volume.KindUnavailable, want)
 			continue
 		}
-		refused(t, err, volume.KindUnsupported, "3.42", want)
+		wantKind(t, err, volume.KindUnsupported, "3.42", want)
 	}
 }
 
 func TestIgnoredMicroversions(t *testing.T) {
 	k := newKeystone(t)
-	clouds, err := k.clouds(t, "cloud.conf", "[Global]\nauth-url = URL\nuser-id = u\npassword = p\nproject-id = p1\n[BlockStorage]\nignore-volume-microversion = true\nignore-volume-az = true\n")
+	clouds, err := k.clouds(t, "cloud.conf",
+		"[Global]\nauth-url = URL\nuser-id = u\npassword = p\nproject-id = p1\n[BlockStorage]\nignore-volume-microversion "+
+			"= true\nignore-volume-az = true\n")
 	must(t, err)
 	if !clouds.Settings().IgnoreVolumeAZ {
 		t.Errorf("settings %+v", clouds.Settings())
 	}
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
-	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "the configuration forbids microversions", "remove ignore-volume-microversion")
+	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported,
+		"the configuration forbids microversions", "remove ignore-volume-microversion")
 	must(t, c.CheckFeature(t.Context(), FeatureMultiattach)) // that is Nova's
-	refused(t, c.ExtendVolume(t.Context(), absent, 2, true), volume.KindUnsupported, "extending volume")
+	wantKind(t, c.ExtendVolume(t.Context(), absentID, 2, true), volume.KindUnsupported, "extending volume")
 }
 
 // A service is asked for its versions by the first call that needs them, once, and again after a
@@ -108,28 +114,30 @@ func TestVersionsWithARevokedToken(t *testing.T) {
 }
 
 // A service that is down while we start keeps nothing else from working.
-func TestVersionsThatAreNotToldYet(t *testing.T) {
+func TestVersionsAreReadAgainAfterAFailure(t *testing.T) {
 	fake := fakecloud.Start(t, fakecloud.Options{})
 	path, err := fake.WriteCloudsYAML(t.TempDir())
 	must(t, err)
 	rule := fake.On(fakecloud.Match{Call: fakecloud.Discover}, fakecloud.Status(503, "")).Always()
-	clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+	clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
 	must(t, err)
 	defer clouds.Close()
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
 	_, err = c.Zones(t.Context())
 	must(t, err)
-	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "the versions it offers are not known", "503")
+	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable,
+		"the versions it offers are not known", "503")
 	rule.Remove()
-	refused(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503") // it is left alone for some seconds
+	// it is left alone for some seconds
+	wantKind(t, c.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "503")
 	o := &c.conn.versions[blockStorage].offer
 	o.retryAt = o.retryAt.Add(-versionsPause)
 	must(t, c.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
 
 // Each call asks for the least version that it needs.
-func TestLeastVersions(t *testing.T) {
+func TestCallsAskForTheLeastMicroversion(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	ctx := t.Context()
 	v := r.volume(t, "pvc-1", 1)
@@ -140,10 +148,17 @@ func TestLeastVersions(t *testing.T) {
 		fakecloud.GetVolume:    {func() error { _, err := r.Volume(ctx, v.ID); return err }, "3.0"},
 		fakecloud.ExtendVolume: {func() error { return r.ExtendVolume(ctx, v.ID, 2, false) }, "3.0"},
 		fakecloud.ListMessages: {func() error { _, err := r.Messages(ctx, v.ID); return err }, "3.5"},
-		fakecloud.AttachVolume: {func() error { return r.Attach(ctx, absent, absent, true) }, "2.60"},
-		fakecloud.GetServer:    {func() error { _, err := r.Server(ctx, absent); return err }, "2.1"},
-		fakecloud.CreateBackup: {func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absent}); return err }, "3.43"},
-		fakecloud.CreateVolume: {func() error { _, err := r.CreateVolume(ctx, NewVolume{Size: 1, BackupID: absent}); return err }, "3.47"},
+		fakecloud.AttachVolume: {func() error { return r.Attach(ctx, absentID, absentID, true) }, "2.60"},
+		fakecloud.GetServer:    {func() error { _, err := r.Server(ctx, absentID); return err }, "2.1"},
+		fakecloud.CreateBackup: {
+			func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: absentID}); return err },
+			"3.43",
+		},
+		fakecloud.CreateVolume: {func() error {
+			_, err := r.CreateVolume(ctx,
+				NewVolume{Size: 1, BackupID: absentID})
+			return err
+		}, "3.47"},
 	} {
 		r.fake.ClearRequests()
 		_ = f.do() // whether it succeeds is no matter here
@@ -161,13 +176,17 @@ func TestLeastVersions(t *testing.T) {
 	}
 }
 
-func TestFeatures(t *testing.T) {
+func TestEveryFeatureHasANeed(t *testing.T) {
 	for f := FeatureOnlineExtend; f <= FeatureExternalEvents; f++ {
-		if n := f.need(); n.version == "" || n.what == "" || f.String() != n.what || n.service != blockStorage && n.service != compute {
+		if n := f.need(); n.version == "" || n.what == "" || f.String() != n.what || n.service != blockStorage &&
+			n.service != compute {
 			t.Errorf("feature %d takes %+v", f, n)
 		}
 	}
-	if err := (offer{SupportedMicroversions: utils.SupportedMicroversions{MinMajor: 3, MaxMajor: 3, MaxMinor: 70}}).check(Feature(99).need()); err == nil {
+	if err := (offer{SupportedMicroversions: utils.SupportedMicroversions{
+		MinMajor: 3, MaxMajor: 3,
+		MaxMinor: 70,
+	}}).check(Feature(99).need()); err == nil {
 		t.Error("an unknown feature is supported")
 	}
 }

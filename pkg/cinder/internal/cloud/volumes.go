@@ -64,8 +64,9 @@ func (c *Cloud) checkNotHidden(ctx context.Context, k call, missing error) error
 	case err == nil:
 		return missing
 	case volume.IsKind(err, volume.KindDenied):
-		return volume.Errorf(volume.KindDenied, "%s: the cloud's policy may hide the volume: the user may not list volumes either, "+
-			"and Cinder says of volumes that may not be read that they could not be found: %w", k.what, err).
+		return volume.Errorf(volume.KindDenied, "%s: the cloud's policy may hide the volume: "+
+			"the user may not list volumes either, and Cinder says of volumes that may not be read "+
+			"that they could not be found: %w", k.what, err).
 			WithRemedy("give the user of the cloud's credentials a role that may read volumes")
 	}
 	return withContext(k.what+": it is not known whether the volume is gone or hidden by the cloud's policy", err)
@@ -104,7 +105,7 @@ func (c *Cloud) Volumes(ctx context.Context, page VolumePage) (vs []Volume, next
 const oldestFirst = "created_at:asc,id:asc"
 
 func (c *Cloud) listVolumes(ctx context.Context, what string, opts volumes.ListOpts) ([]Volume, string, error) {
-	k := cinderCall("volume_list", "listing "+what, named(object{"volume", opts.Marker})...)
+	k := cinderCall("volume_list", "listing "+what, withID(object{"volume", opts.Marker})...)
 	vs, next, err := listPage(ctx, c, k, "volumes", func(v Volume) string { return v.ID },
 		func(client *gophercloud.ServiceClient) pagination.Pager { return volumes.List(client, opts) })
 	if err == nil {
@@ -147,15 +148,16 @@ type NewVolume struct {
 // volume yet. The request is never repeated when the answer got lost (kind Unavailable): the
 // caller looks for the name before another attempt.
 func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
-	sources := named(object{"snapshot", v.SnapshotID}, object{"volume", v.SourceVolID}, object{"backup", v.BackupID})
+	sources := withID(object{"snapshot", v.SnapshotID}, object{"volume", v.SourceVolID}, object{"backup", v.BackupID})
 	k := cinderCall("volume_create", fmt.Sprintf("creating volume %s of %d GiB", v.Name, v.Size), sources...)
 	k.volumeType = v.VolumeType
 	if v.BackupID != "" {
 		k.needs = FeatureBackupSource.need()
 	}
 	opts := volumes.CreateOpts{
-		Name: v.Name, Description: v.Description, Size: v.Size, VolumeType: v.VolumeType, AvailabilityZone: v.AvailabilityZone,
-		SnapshotID: v.SnapshotID, SourceVolID: v.SourceVolID, BackupID: v.BackupID, Metadata: v.Metadata,
+		Name: v.Name, Description: v.Description, Size: v.Size, Metadata: v.Metadata,
+		VolumeType: v.VolumeType, AvailabilityZone: v.AvailabilityZone,
+		SnapshotID: v.SnapshotID, SourceVolID: v.SourceVolID, BackupID: v.BackupID,
 	}
 	// gophercloud's own fields for the hints take only ids that are UUIDs of version 1 to 5.
 	hints := volumes.SchedulerHintOpts{AdditionalProperties: map[string]any{}}
@@ -196,7 +198,8 @@ func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online
 // Retype asks for another volume type. policy is "never" or "on-demand", which lets Cinder move
 // the volume to another backend.
 func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
-	k := cinderCall("volume_retype", fmt.Sprintf("changing the type of volume %s to %s", id, newType), object{"volume", id})
+	what := fmt.Sprintf("changing the type of volume %s to %s", id, newType)
+	k := cinderCall("volume_retype", what, object{"volume", id})
 	k.volumeType = newType
 	opts := volumes.ChangeTypeOpts{NewType: newType, MigrationPolicy: volumes.MigrationPolicy(policy)}
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {

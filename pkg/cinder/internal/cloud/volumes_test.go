@@ -13,17 +13,19 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-const absent = "00000000-0000-4000-8000-000000000000"
+const absentID = "00000000-0000-4000-8000-000000000000"
 
 func TestVolumeLifecycle(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	ctx := t.Context()
 	made, err := r.CreateVolume(ctx, NewVolume{
-		Name: "pvc-1", Description: "for a test", Size: 2, VolumeType: "rbd-gold", AvailabilityZone: "nova", Metadata: map[string]string{"owner": "me"},
+		Name: "pvc-1", Description: "for a test", Size: 2, VolumeType: "rbd-gold", AvailabilityZone: "nova",
+		Metadata: map[string]string{"owner": "me"},
 	})
 	must(t, err)
 	v := r.await(t, made.ID, "available")
-	if v.Name != "pvc-1" || SizeOf(v) != 2*volume.GiB || v.VolumeType != "rbd-gold" || v.AvailabilityZone != "nova" || v.Metadata["owner"] != "me" || v.CreatedAt.IsZero() {
+	if v.Name != "pvc-1" || SizeOf(v) != 2*volume.GiB || v.VolumeType != "rbd-gold" || v.AvailabilityZone != "nova" ||
+		v.Metadata["owner"] != "me" || v.CreatedAt.IsZero() {
 		t.Errorf("the volume reads %+v", v)
 	}
 	must(t, r.SetVolumeMetadata(ctx, v.ID, map[string]string{"pod": "p"}))
@@ -33,7 +35,10 @@ func TestVolumeLifecycle(t *testing.T) {
 	if v.Size != 3 || v.VolumeType != "rbd" || !maps.Equal(v.Metadata, map[string]string{"owner": "me", "pod": "p"}) {
 		t.Errorf("after extend, retype and metadata the volume reads %+v", v)
 	}
-	clone, err := r.CreateVolume(ctx, NewVolume{Name: "clone", Size: 3, SourceVolID: v.ID, Hints: &Hints{SameHost: []string{v.ID}}})
+	clone, err := r.CreateVolume(ctx, NewVolume{
+		Name: "clone", Size: 3, SourceVolID: v.ID,
+		Hints: &Hints{SameHost: []string{v.ID}},
+	})
 	must(t, err)
 	if got := r.await(t, clone.ID, "available"); got.SourceVolID != v.ID {
 		t.Errorf("the clone reads %+v", got)
@@ -44,8 +49,8 @@ func TestVolumeLifecycle(t *testing.T) {
 			break
 		}
 	}
-	refused(t, err, volume.KindNotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
-	refused(t, r.DeleteVolume(ctx, v.ID), volume.KindNotFound, "deleting volume")
+	wantKind(t, err, volume.KindNotFound, "reading volume "+v.ID, "404", "could not be found", "req-")
+	wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindNotFound, "deleting volume")
 }
 
 func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
@@ -54,7 +59,7 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 	for _, id := range []string{"", "..", "a/b", "a?b", "a%2e", "ü"} {
 		ctx := t.Context()
 		_, err := r.Volume(ctx, id)
-		refused(t, err, volume.KindNotFound, "cannot exist")
+		wantKind(t, err, volume.KindNotFound, "cannot exist")
 		_, errSnapshot := r.Snapshot(ctx, id)
 		_, errBackup := r.Backup(ctx, id)
 		_, errServer := r.Server(ctx, id)
@@ -63,13 +68,15 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 		_, errSave := r.CreateBackup(ctx, NewBackup{VolumeID: id})
 		for _, err := range []error{
 			errSnapshot, errBackup, errServer, errMessages, errTake, errSave,
-			r.DeleteVolume(ctx, id), r.ExtendVolume(ctx, id, 2, false), r.Retype(ctx, id, "t", "never"), r.SetVolumeMetadata(ctx, id, nil),
-			r.DeleteSnapshot(ctx, id), r.DeleteBackup(ctx, id), r.Attach(ctx, id, absent, false), r.Attach(ctx, absent, id, false),
-			r.Detach(ctx, id, absent), r.Detach(ctx, absent, id), r.NotifyExtended(ctx, id, absent),
+			r.DeleteVolume(ctx, id), r.ExtendVolume(ctx, id, 2, false), r.Retype(ctx, id, "t", "never"),
+			r.SetVolumeMetadata(ctx, id, nil),
+			r.DeleteSnapshot(ctx, id), r.DeleteBackup(ctx, id), r.Attach(ctx, id, absentID, false),
+			r.Attach(ctx, absentID, id, false),
+			r.Detach(ctx, id, absentID), r.Detach(ctx, absentID, id), r.NotifyExtended(ctx, id, absentID),
 		} {
-			refused(t, err, volume.KindNotFound, "cannot exist")
+			wantKind(t, err, volume.KindNotFound, "cannot exist")
 		}
-		if found, err := r.ServerAttachment(ctx, id, absent); found || err != nil {
+		if found, err := r.ServerAttachment(ctx, id, absentID); found || err != nil {
 			t.Errorf("attachment to %q: %v, %v", id, found, err)
 		}
 	}
@@ -126,8 +133,8 @@ func TestVolumesInPages(t *testing.T) {
 	if !slices.IsSortedFunc(newest, func(a, b Volume) int { return b.UpdatedAt.Compare(a.UpdatedAt) }) {
 		t.Errorf("the newest change is not first: %+v", newest)
 	}
-	_, _, err = r.Volumes(ctx, VolumePage{Marker: absent})
-	refused(t, err, volume.KindStale, absent)
+	_, _, err = r.Volumes(ctx, VolumePage{Marker: absentID})
+	wantKind(t, err, volume.KindStale, absentID)
 }
 
 func TestVolumesNamed(t *testing.T) {
@@ -151,26 +158,29 @@ func TestExtendRefusals(t *testing.T) {
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	ctx := t.Context()
 	v := r.volume(t, "pvc-1", 4)
-	refused(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.KindInvalid, "extending volume "+v.ID+" to 4 GiB", "greater than current size", "req-")
-	refused(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.KindOutOfRange, "413", "maximum allowed limit 15G", "next step: ask for less")
+	wantKind(t, r.ExtendVolume(ctx, v.ID, 4, false), volume.KindInvalid, "extending volume "+v.ID+" to 4 GiB",
+		"greater than current size", "req-")
+	wantKind(t, r.ExtendVolume(ctx, v.ID, 16, false), volume.KindOutOfRange, "413", "maximum allowed limit 15G",
+		"next step: ask for less")
 	other := r.volume(t, "pvc-2", 10)
-	refused(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: ask for less")
-	refused(t, r.ExtendVolume(ctx, absent, 12, false), volume.KindNotFound, "404")
+	wantKind(t, r.ExtendVolume(ctx, v.ID, 12, false), volume.KindOutOfRange, "quota", "next step: ask for less")
+	wantKind(t, r.ExtendVolume(ctx, absentID, 12, false), volume.KindNotFound, "404")
 	_ = other
 	server := r.fake.AddServer("")
 	must(t, r.Attach(ctx, server, v.ID, false))
 	r.await(t, v.ID, "in-use")
-	refused(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.KindInProgress, "400", "status must be")
+	wantKind(t, r.ExtendVolume(ctx, v.ID, 5, false), volume.KindInProgress, "400", "status must be")
 	must(t, r.ExtendVolume(ctx, v.ID, 5, true))
-	refused(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
+	wantKind(t, r.DeleteVolume(ctx, v.ID), volume.KindPrecondition, "400", "must not be")
 	small, err := r.CreateVolume(ctx, NewVolume{Name: "s", Size: 1, VolumeType: "rbd-small"})
-	refused(t, err, volume.KindOutOfRange, "less than the minimum required size", "next step: ask for a size that the volume type allows")
+	wantKind(t, err, volume.KindOutOfRange, "less than the minimum required size",
+		"next step: ask for a size that the volume type allows")
 	if small.ID != "" {
 		t.Errorf("a volume was made: %+v", small)
 	}
 	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Stuck())
 	must(t, r.ExtendVolume(ctx, other.ID, 11, false))
-	refused(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.KindInProgress, "extending")
+	wantKind(t, r.ExtendVolume(ctx, other.ID, 12, false), volume.KindInProgress, "extending")
 }
 
 func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
@@ -178,8 +188,9 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.ClearRequests()
 	err := r.ExtendVolume(t.Context(), v.ID, 2, true)
-	refused(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41", "next step: detach the volume")
-	refused(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "3.42", "3.41")
+	wantKind(t, err, volume.KindUnsupported, "needs microversion 3.42 of cinder, which offers 3.0 to 3.41",
+		"next step: detach the volume")
+	wantKind(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnsupported, "3.42", "3.41")
 	if n := r.fake.Count(fakecloud.ExtendVolume); n != 0 {
 		t.Errorf("%d requests were made for what the cloud cannot do", n)
 	}

@@ -11,8 +11,8 @@ import (
 
 const secret = "s3cr3t-Value"
 
-// write puts files into a new directory and returns it.
-func write(t *testing.T, files map[string]string) string {
+// writeFiles puts files into a new directory and returns it.
+func writeFiles(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -31,7 +31,7 @@ func must(t *testing.T, err error) {
 // load reads the given files: clouds.yaml and all that end in .conf, in order.
 func load(t *testing.T, texts map[string]string) (*Config, error) {
 	t.Helper()
-	dir := write(t, texts)
+	dir := writeFiles(t, texts)
 	var f Files
 	for _, name := range []string{"a.conf", "b.conf", "cloud.conf"} {
 		if _, ok := texts[name]; ok {
@@ -44,8 +44,8 @@ func load(t *testing.T, texts map[string]string) (*Config, error) {
 	return f.Load()
 }
 
-// only returns the single cloud of a configuration, without its origin.
-func only(t *testing.T, c *Config, err error) Cloud {
+// singleCloud returns the single cloud of a configuration, without its origin.
+func singleCloud(t *testing.T, c *Config, err error) Cloud {
 	t.Helper()
 	must(t, err)
 	if len(c.Clouds) != 1 {
@@ -57,7 +57,7 @@ func only(t *testing.T, c *Config, err error) Cloud {
 	return e.Cloud
 }
 
-func TestCloudConf(t *testing.T) {
+func TestCloudConfIsRead(t *testing.T) {
 	c, err := load(t, map[string]string{"ca.pem": "CA", "cert.pem": "CERT", "key.pem": "KEY", "cloud.conf": `
 [Global]
 auth-url = https://keystone:5000/v3 ; a comment
@@ -78,9 +78,10 @@ tls-insecure = true
 ignore-volume-az = true
 ignore-volume-microversion = yes
 `})
-	got := only(t, c, err)
+	got := singleCloud(t, c, err)
 	want := Cloud{
-		Name: "Global", AuthURL: "https://keystone:5000/v3", Username: "u", Password: secret + ";#", ProjectName: "tn", ProjectDomainName: "tdn", UserDomainID: "udi",
+		Name: "Global", AuthURL: "https://keystone:5000/v3", Username: "u", Password: secret + ";#", ProjectName: "tn",
+		ProjectDomainName: "tdn", UserDomainID: "udi",
 		Region: "r", Interface: "internal", CA: "CA", Cert: "CERT", Key: "KEY", Insecure: true,
 	}
 	if got != want {
@@ -108,8 +109,11 @@ project-name = pn
 project-domain-id = pdi
 endpoint-type = admin
 `})
-	want := Cloud{Name: "east", AuthURL: "http://k", UserID: "ui", Password: "p", ProjectID: "pi", ProjectName: "pn", ProjectDomainID: "pdi", Interface: "admin"}
-	if got := only(t, c, err); got != want {
+	want := Cloud{
+		Name: "east", AuthURL: "http://k", UserID: "ui", Password: "p", ProjectID: "pi", ProjectName: "pn",
+		ProjectDomainID: "pdi", Interface: "admin",
+	}
+	if got := singleCloud(t, c, err); got != want {
 		t.Errorf("read %s", diff(got, want))
 	}
 }
@@ -117,7 +121,8 @@ endpoint-type = admin
 func TestLaterFilesOverride(t *testing.T) {
 	c, err := load(t, map[string]string{
 		"a.conf": "[Global]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = old\n",
-		"b.conf": "[global]\nPassword = new\n[Global \"second\"]\nauth-url = http://k2\nuser-id = u\npassword = p\ntenant-id = t\n",
+		"b.conf": "[global]\nPassword = new\n[Global \"second\"]\nauth-url = http://k2\nuser-id = u\npassword = " +
+			"p\ntenant-id = t\n",
 	})
 	must(t, err)
 	if c.Clouds["Global"].Cloud.Password != "new" || c.Clouds["Global"].Cloud.UserID != "u" || len(c.Clouds) != 2 {
@@ -152,7 +157,7 @@ clouds:
       password: ignored
 `
 
-func TestCloudsYAML(t *testing.T) {
+func TestCloudsYAMLIsRead(t *testing.T) {
 	c, err := load(t, map[string]string{
 		"clouds.yaml": cloudsYAML, "ca.pem": "CA",
 		"secure.yaml": "clouds:\n  east:\n    auth:\n      password: " + secret + "\n  nobody:\n    auth: {password: x}\n",
@@ -166,13 +171,18 @@ func TestCloudsYAML(t *testing.T) {
 	}
 	east.Cloud.Origin, west.Cloud.Origin = "", ""
 	want := Cloud{
-		Name: "east", AuthURL: "http://keystone:5000", Username: "u", Password: secret, ProjectName: "pn", UserDomainName: "udn", ProjectDomainID: "pdi",
-		Region: "r", Interface: "internal", Insecure: true, CA: "CA", BlockStorageURL: "http://cinder/v3", ComputeURL: "http://nova/v2.1",
+		Name: "east", AuthURL: "http://keystone:5000", Username: "u", Password: secret, ProjectName: "pn",
+		UserDomainName: "udn", ProjectDomainID: "pdi",
+		Region: "r", Interface: "internal", Insecure: true, CA: "CA", BlockStorageURL: "http://cinder/v3",
+		ComputeURL: "http://nova/v2.1",
 	}
 	if east.Cloud != want {
 		t.Errorf("read %s", diff(east.Cloud, want))
 	}
-	want = Cloud{Name: "west", AuthURL: "http://keystone:5000", Username: "ignored", AppCredentialID: "ai", AppCredentialSecret: "0123", Interface: "public"}
+	want = Cloud{
+		Name: "west", AuthURL: "http://keystone:5000", Username: "ignored", AppCredentialID: "ai",
+		AppCredentialSecret: "0123", Interface: "public",
+	}
 	if west.Cloud != want {
 		t.Errorf("read %s", diff(west.Cloud, want))
 	}
@@ -182,29 +192,33 @@ func TestCloudsYAML(t *testing.T) {
 }
 
 // An entry of cloud.conf that refers to clouds.yaml takes from there what it leaves out.
-func TestUseClouds(t *testing.T) {
+func TestUseCloudsFillsWhatTheSectionLeavesOut(t *testing.T) {
 	files := map[string]string{
 		"other.yaml": cloudsYAML, "secure.yaml": "clouds: {east: {auth: {password: p}}}", "ca.pem": "CA",
-		"cloud.conf": "[Global]\nuse-clouds = true\nclouds-file = DIR/other.yaml\ncloud = east\nregion = mine\nusername = me\n",
+		"cloud.conf": "[Global]\nuse-clouds = true\nclouds-file = DIR/other.yaml\ncloud = east\nregion = mine\nusername = " +
+			"me\n",
 	}
 	c, err := load(t, files)
 	want := Cloud{
-		Name: "Global", AuthURL: "http://keystone:5000", Username: "me", Password: "p", ProjectName: "pn", UserDomainName: "udn", ProjectDomainID: "pdi",
-		Region: "mine", Interface: "internal", Insecure: true, CA: "CA", BlockStorageURL: "http://cinder/v3", ComputeURL: "http://nova/v2.1",
+		Name: "Global", AuthURL: "http://keystone:5000", Username: "me", Password: "p", ProjectName: "pn",
+		UserDomainName: "udn", ProjectDomainID: "pdi",
+		Region: "mine", Interface: "internal", Insecure: true, CA: "CA", BlockStorageURL: "http://cinder/v3",
+		ComputeURL: "http://nova/v2.1",
 	}
-	if got := only(t, c, err); got != want {
+	if got := singleCloud(t, c, err); got != want {
 		t.Errorf("read %s", diff(got, want))
 	}
 	files["token.yaml"] = "clouds: {east: {auth: {auth_url: http://k, token: t, project_id: p}}}"
 	files["cloud.conf"] = "[Global]\nuse-clouds = true\nclouds-file = DIR/token.yaml\ncloud = east\n"
 	c, err = load(t, files)
-	if got := only(t, c, err); got.Token != "t" {
+	if got := singleCloud(t, c, err); got.Token != "t" {
 		t.Errorf("the token of clouds.yaml is %q", got.Token)
 	}
 	files["cloud.conf"] = "[Global]\nuse-clouds = true\nclouds-file = DIR/other.yaml\ncloud = north\n"
 	c, err = load(t, files)
 	must(t, err)
-	if err = c.Clouds["Global"].Err; err == nil || !strings.Contains(err.Error(), `has no cloud "north" (key cloud), but "east", "west"`) {
+	if err = c.Clouds["Global"].Err; err == nil || !strings.Contains(err.Error(),
+		`has no cloud "north" (key cloud), but "east", "west"`) {
 		t.Errorf("a cloud that is not there: %v", err)
 	}
 }

@@ -50,8 +50,10 @@ ignore-volume-az = true
 search-order = configDrive
 `})
 	must(t, err)
-	want := []string{`cloud.conf: keys: [BlockStorage "east"], [BlockStorage] node-volume-attach-limit (use --max-volumes of growvol-node), ` +
-		`[BlockStorage] rescan-on-resize (not needed), [Global] line 7, [Global] line 8, [Global] novelty, [LoadBalancerClass "public"], [LoadBalancer], ` +
+	want := []string{`cloud.conf: keys: [BlockStorage "east"], ` +
+		`[BlockStorage] node-volume-attach-limit (use --max-volumes of growvol-node), ` +
+		`[BlockStorage] rescan-on-resize (not needed), [Global] line 7, [Global] line 8, [Global] novelty, ` +
+		`[LoadBalancerClass "public"], [LoadBalancer], ` +
 		`[Metadata] search-order (use --node-id and --zone of growvol-node), the section of line 15`}
 	if got := warnings(t, c); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
@@ -116,7 +118,8 @@ defaults: &defaults
 clouds:
   east:
     <<: *defaults
-    auth: {auth_url: http://k, user_id: u, project_id: p, system_scope: all, passcode: ` + secret + `, ` + secret + `: x}
+    auth: {auth_url: http://k, user_id: u, project_id: p, system_scope: all, ` +
+			`passcode: ` + secret + `, ` + secret + `: x}
     identity_api_version: 3
     volume_api_version: "3"
     compute_api_version: 2.1
@@ -131,8 +134,10 @@ clouds:
 	})
 	must(t, err)
 	want := []string{
-		"clouds.yaml: keys: cache, clouds.east.auth.line 9, clouds.east.auth.passcode, clouds.east.auth.system_scope, clouds.east.network_api_version, " +
-			"clouds.east.profile, clouds.east.regions.values, clouds.east.volume_interface, clouds.west.auth.line 16, clouds.west.identity_api_version, clouds.west.volume_api_version, defaults",
+		"clouds.yaml: keys: cache, clouds.east.auth.line 9, clouds.east.auth.passcode, clouds.east.auth.system_scope, " +
+			"clouds.east.network_api_version, " +
+			"clouds.east.profile, clouds.east.regions.values, clouds.east.volume_interface, clouds.west.auth.line 16, " +
+			"clouds.west.identity_api_version, clouds.west.volume_api_version, defaults",
 		"secure.yaml: keys: clouds.east.auth.pasword, color",
 	}
 	if got := warnings(t, c); !slices.Equal(got, want) {
@@ -145,10 +150,11 @@ clouds:
 }
 
 // A file that several sections refer to is warned of once.
-func TestIgnoredKeysAreSaidOnce(t *testing.T) {
+func TestIgnoredKeysAreWarnedOfOnce(t *testing.T) {
 	c, err := load(t, map[string]string{
 		"other.yaml": "clouds: {c: {profile: x, auth: {auth_url: http://k, user_id: u, project_id: p, password: p}}}",
-		"cloud.conf": "[Global]\nuse-clouds\nclouds-file = DIR/other.yaml\ncloud = c\n[Global \"b\"]\nuse-clouds = true\nclouds-file = DIR/other.yaml\ncloud = c\n",
+		"cloud.conf": "[Global]\nuse-clouds\nclouds-file = DIR/other.yaml\ncloud = c\n[Global \"b\"]\nuse-clouds = " +
+			"true\nclouds-file = DIR/other.yaml\ncloud = c\n",
 	})
 	must(t, err)
 	if got, want := warnings(t, c), []string{"other.yaml: keys: clouds.c.profile"}; !slices.Equal(got, want) {
@@ -161,20 +167,29 @@ func TestRegionsOfCloudsYAML(t *testing.T) {
 	for text, want := range map[string]string{
 		"regions: [r]": "r", "regions: [{name: r}]": "r", "regions: []": "", "region_name: s\n    regions: [r, s]": "s",
 	} {
-		c, err := load(t, map[string]string{"clouds.yaml": "clouds:\n  c:\n    auth: {auth_url: http://k, user_id: u, project_id: p, password: p}\n    " + text + "\n"})
-		if got := only(t, c, err).Region; got != want {
+		c, err := load(t,
+			map[string]string{"clouds.yaml": "clouds:\n  c:\n    auth: {auth_url: http://k, user_id: u, project_id: p, " +
+				"password: p}\n    " + text + "\n"})
+		if got := singleCloud(t, c, err).Region; got != want {
 			t.Errorf("%s: region %q, want %q", text, got, want)
 		}
 	}
-	c, err := load(t, map[string]string{"clouds.yaml": "clouds:\n  c:\n    auth: {auth_url: http://k, user_id: u, project_id: p, password: p}\n    regions: [r, {name: s}]\n"})
+	c, err := load(t,
+		map[string]string{"clouds.yaml": "clouds:\n  c:\n    auth: {auth_url: http://k, user_id: u, project_id: p, " +
+			"password: p}\n    regions: [r, {name: s}]\n"})
 	must(t, err)
-	told(t, c.Clouds["c"].Err, "region_name is missing", `"r", "s"`)
+	wantWords(t, c.Clouds["c"].Err, "region_name is missing", `"r", "s"`)
 }
 
 func TestInsecureOfCloudsYAML(t *testing.T) {
-	for text, want := range map[string]bool{"insecure: true": true, "verify: false": true, "insecure: false": false, "verify: true": false, "insecure: true\n    verify: true": true} {
-		c, err := load(t, map[string]string{"clouds.yaml": "clouds:\n  c:\n    auth: {auth_url: http://k, user_id: u, project_id: p, password: p}\n    " + text + "\n"})
-		if got := only(t, c, err).Insecure; got != want {
+	for text, want := range map[string]bool{
+		"insecure: true": true, "verify: false": true, "insecure: false": false,
+		"verify: true": false, "insecure: true\n    verify: true": true,
+	} {
+		c, err := load(t,
+			map[string]string{"clouds.yaml": "clouds:\n  c:\n    auth: {auth_url: http://k, user_id: u, project_id: p, " +
+				"password: p}\n    " + text + "\n"})
+		if got := singleCloud(t, c, err).Insecure; got != want {
 			t.Errorf("%s: insecure %t, want %t", text, got, want)
 		}
 	}
@@ -183,16 +198,21 @@ func TestInsecureOfCloudsYAML(t *testing.T) {
 // The keys by which a cloud.conf is judged are those that gcfg stores.
 func TestConfKeysAreThoseOfTheStructs(t *testing.T) {
 	keys := confKeys()
-	if len(keys) != 3 || len(keys["global"]) != reflect.TypeFor[globalSection]().NumField() || slices.Contains(keys["global"], "") || len(keys["blockstorage"]) != 2 {
+	if len(keys) != 3 || len(keys["global"]) != reflect.TypeFor[globalSection]().NumField() ||
+		slices.Contains(keys["global"], "") || len(keys["blockstorage"]) != 2 {
 		t.Errorf("%v", keys)
 	}
 }
 
 // The last line of a value in base64 that has line breaks looks like a key without a value.
 func TestRestOfBase64IsNoKey(t *testing.T) {
-	c, err := load(t, map[string]string{"cloud.conf": "[Global]\n" + usable + "password = QUJDREVGR0hJ\nab12cd==\nef34g=\nef56g==#\n"})
+	c, err := load(t, map[string]string{"cloud.conf": "[Global]\n" + usable +
+		"password = QUJDREVGR0hJ\nab12cd==\nef34g=\nef56g==#\n"})
 	must(t, err)
-	want := []string{"cloud.conf: keys: [Global] line 6, [Global] line 7, [Global] line 8", "cloud.conf: values: [Global] line 8"}
+	want := []string{
+		"cloud.conf: keys: [Global] line 6, [Global] line 7, [Global] line 8",
+		"cloud.conf: values: [Global] line 8",
+	}
 	if got := warnings(t, c); !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}

@@ -10,12 +10,12 @@ import (
 
 // The parts of a planted password. None may stand in an error or a warning.
 const (
-	head = "s3cr3tHead"
-	tail = "T4ilOfIt"
+	secretHead = "s3cr3tHead"
+	secretTail = "T4ilOfIt"
 )
 
-// checkSilent fails the test if reading files of the text said anything of the planted password.
-func checkSilent(t *testing.T, text string, c *Config, err error) {
+// checkNoSecret fails the test if reading files of the text said anything of the planted password.
+func checkNoSecret(t *testing.T, text string, c *Config, err error) {
 	t.Helper()
 	var said []string
 	if err != nil {
@@ -24,20 +24,20 @@ func checkSilent(t *testing.T, text string, c *Config, err error) {
 	if c != nil {
 		said = append(said, fmt.Sprint(c.Warnings))
 		for _, name := range c.Names() {
-			if e := c.Clouds[name]; e.Err != nil && !planted(name) {
+			if e := c.Clouds[name]; e.Err != nil && !containsSecret(name) {
 				said = append(said, e.Err.Error())
 			}
 		}
 	}
 	for _, s := range said {
-		if planted(s) {
+		if containsSecret(s) {
 			t.Errorf("reading %q says %q", text, s)
 		}
 	}
 }
 
-// parsed reads the text of a cloud.conf without the files that it names.
-func parsed(text string) (*Config, error) {
+// parseText reads the text of a cloud.conf without the files that it names.
+func parseText(text string) (*Config, error) {
 	var conf cloudConf
 	ignored, cut, err := parseConf(&conf, []byte(text))
 	r := reader{config: &Config{Clouds: map[string]Entry{}, states: map[string]fileState{}}}
@@ -57,17 +57,19 @@ func reload(t *testing.T, dir, name, text string) (*Config, error) {
 	return Files{CloudsYAML: filepath.Join(dir, "clouds.yaml")}.Load()
 }
 
-// planted reports whether a text has a part of the password, in any case of its letters.
-func planted(text string) bool {
+// containsSecret reports whether a text has a part of the password, in any case of its letters.
+func containsSecret(text string) bool {
 	text = strings.ToLower(text)
-	return strings.Contains(text, strings.ToLower(head)) || strings.Contains(text, strings.ToLower(tail))
+	return strings.Contains(text, strings.ToLower(secretHead)) || strings.Contains(text, strings.ToLower(secretTail))
 }
 
 // specials are what a password may have that means something to a parser.
 func specials() []string {
 	return []string{
-		"", `"`, `\`, `\q`, `\"`, `""`, "\x00", "\xff", "#", ";", " # ", "'", "`", "=", " = ", "[", "]", "\n", "\\\n", "\r\n", "{", "}", ":", ": ", "*", "&",
-		"!", "!!", "%", "@", ",", "|", "\n  ", "\n    ", "\t", "--- ", "\n---\n", "<<: ", `" at section "`, "  at section \"Global\", variable \"",
+		"", `"`, `\`, `\q`, `\"`, `""`, "\x00", "\xff", "#", ";", " # ", "'", "`", "=", " = ", "[", "]", "\n", "\\\n", "\r\n",
+		"{", "}", ":", ": ", "*", "&",
+		"!", "!!", "%", "@", ",", "|", "\n  ", "\n    ", "\t", "--- ", "\n---\n", "<<: ", `" at section "`,
+		"  at section \"Global\", variable \"",
 	}
 }
 
@@ -76,17 +78,22 @@ func specials() []string {
 func TestSyntaxErrorsOfCloudConfQuoteNoValue(t *testing.T) {
 	errors := 0
 	for _, around := range []string{
-		"password = SECRET", "password SECRET", "password: SECRET", "password == SECRET", "password = \"SECRET", "password = SECRET\"", "password = 'SECRET'",
-		"password = \"SECRET\" x", "password = x\nSECRET", "password = x\nSECRET = y", "password = x\n[SECRET]", "password = x\n[SECRET", "password = x\n[ SECRET x ]",
-		"password = x\n[Global \"SECRET", "password = x\n\"SECRET\"", "password = \\SECRET", "password = x\\\nSECRET", "password\n= SECRET", "!SECRET", "=SECRET",
-		"tls-insecure = SECRET", "use-clouds = SECRET", "use-clouds = \"SECRET", "[BlockStorage]\nignore-volume-az = SECRET", "os-endpoint-type = SECRET",
-		"[BlockStorage]\nignore-volume-microversion = \"SECRET\"", "[Metadata]\nsearch-order = SECRET", "[BlockStorage]\nnode-volume-attach-limit = SECRET",
+		"password = SECRET", "password SECRET", "password: SECRET", "password == SECRET", "password = \"SECRET",
+		"password = SECRET\"", "password = 'SECRET'",
+		"password = \"SECRET\" x", "password = x\nSECRET", "password = x\nSECRET = y", "password = x\n[SECRET]",
+		"password = x\n[SECRET", "password = x\n[ SECRET x ]",
+		"password = x\n[Global \"SECRET", "password = x\n\"SECRET\"", "password = \\SECRET", "password = x\\\nSECRET",
+		"password\n= SECRET", "!SECRET", "=SECRET",
+		"tls-insecure = SECRET", "use-clouds = SECRET", "use-clouds = \"SECRET", "[BlockStorage]\nignore-volume-az = SECRET",
+		"os-endpoint-type = SECRET",
+		"[BlockStorage]\nignore-volume-microversion = \"SECRET\"", "[Metadata]\nsearch-order = SECRET",
+		"[BlockStorage]\nnode-volume-attach-limit = SECRET",
 	} {
 		for _, special := range specials() {
 			for _, begin := range []string{"[Global]\n" + usable, ""} {
-				text := begin + strings.ReplaceAll(around, "SECRET", head+special+tail) + "\n"
-				c, err := parsed(text)
-				checkSilent(t, text, c, err)
+				text := begin + strings.ReplaceAll(around, "SECRET", secretHead+special+secretTail) + "\n"
+				c, err := parseText(text)
+				checkNoSecret(t, text, c, err)
 				if err != nil && strings.Contains(err.Error(), "U+") { // one character is a part, too
 					t.Errorf("reading %q says %q", text, err)
 				}
@@ -102,27 +109,33 @@ func TestSyntaxErrorsOfCloudConfQuoteNoValue(t *testing.T) {
 }
 
 func TestSyntaxErrorsOfCloudsYAMLQuoteNoValue(t *testing.T) {
-	errors, dir, beside := 0, t.TempDir(), write(t, map[string]string{"clouds.yaml": cloudsYAML})
+	errors, dir, beside := 0, t.TempDir(), writeFiles(t, map[string]string{"clouds.yaml": cloudsYAML})
 	for _, around := range []string{
-		"auth: {password: SECRET}", "auth: {password: \"SECRET}", "auth: {password: 'SECRET}", "auth: SECRET", "auth: [SECRET]", "auth: {password: {SECRET: x}}",
-		"auth: {password: [SECRET]}", "auth: {password: [SECRET}", "SECRET", "? SECRET", "? [SECRET]\n    : x", "auth: {password: *SECRET}", "auth: {password: &SECRET}",
-		"auth: {password: !SECRET x}", "auth: {password: !!int SECRET}", "auth: {password: !!binary SECRET}", "auth: {password: !!SECRET [x]}", "verify: SECRET", "insecure: 'SECRET'",
-		"auth: {password: !!float SECRET}", "auth: {password: !!bool SECRET}", "auth: {password: |\n SECRET}", "auth:\n\tpassword: SECRET", "auth:\n  password: SECRET",
-		"regions: SECRET", "regions: [[SECRET]]", "regions: [{name: [SECRET]}]", "auth: {SECRET: x, SECRET: y}", "auth: {<<: SECRET}", "<<: SECRET", "auth: {password: >\n SECRET\n",
-		"auth: {password: \"SECRET\" x}", "auth: {password: \"\\SECRET\"}", "auth: {password: !<SECRET> x}", "auth: {password: !a!SECRET x}", "%SECRET", "verify: !!bool SECRET",
+		"auth: {password: SECRET}", "auth: {password: \"SECRET}", "auth: {password: 'SECRET}", "auth: SECRET",
+		"auth: [SECRET]", "auth: {password: {SECRET: x}}",
+		"auth: {password: [SECRET]}", "auth: {password: [SECRET}", "SECRET", "? SECRET", "? [SECRET]\n    : x",
+		"auth: {password: *SECRET}", "auth: {password: &SECRET}",
+		"auth: {password: !SECRET x}", "auth: {password: !!int SECRET}", "auth: {password: !!binary SECRET}",
+		"auth: {password: !!SECRET [x]}", "verify: SECRET", "insecure: 'SECRET'",
+		"auth: {password: !!float SECRET}", "auth: {password: !!bool SECRET}", "auth: {password: |\n SECRET}",
+		"auth:\n\tpassword: SECRET", "auth:\n  password: SECRET",
+		"regions: SECRET", "regions: [[SECRET]]", "regions: [{name: [SECRET]}]", "auth: {SECRET: x, SECRET: y}",
+		"auth: {<<: SECRET}", "<<: SECRET", "auth: {password: >\n SECRET\n",
+		"auth: {password: \"SECRET\" x}", "auth: {password: \"\\SECRET\"}", "auth: {password: !<SECRET> x}",
+		"auth: {password: !a!SECRET x}", "%SECRET", "verify: !!bool SECRET",
 		"auth: {password: x} SECRET", "region_name: [SECRET]", "auth: &a {password: [*a, SECRET]}", "cacert: [SECRET]",
 	} {
 		for i, special := range specials() {
-			value := strings.ReplaceAll(around, "SECRET", head+special+tail)
+			value := strings.ReplaceAll(around, "SECRET", secretHead+special+secretTail)
 			text := "clouds:\n  c:\n    auth_type: password\n    " + value + "\n"
 			c, err := reload(t, dir, "clouds.yaml", text)
-			checkSilent(t, text, c, err)
+			checkNoSecret(t, text, c, err)
 			if err != nil || c.Clouds["c"].Err != nil {
 				errors++
 			}
 			if i == 0 {
 				c, err = reload(t, beside, "secure.yaml", text)
-				checkSilent(t, text, c, err)
+				checkNoSecret(t, text, c, err)
 			}
 		}
 	}
@@ -133,19 +146,22 @@ func TestSyntaxErrorsOfCloudsYAMLQuoteNoValue(t *testing.T) {
 
 // A certificate or a key in the place of its file's name is not repeated.
 func TestContentInThePlaceOfAFileIsNotQuoted(t *testing.T) {
-	for _, pem := range []string{"-----BEGIN PRIVATE KEY-----" + head, head + "\\n" + head, strings.Repeat(head, 40)} {
+	for _, pem := range []string{
+		"-----BEGIN PRIVATE KEY-----" + secretHead, secretHead + "\\n" + secretHead,
+		strings.Repeat(secretHead, 40),
+	} {
 		for _, key := range []string{"ca-file", "cert-file", "key-file"} {
 			text := "[Global]\n" + usable + "password = p\n" + key + " = \"" + pem + "\"\n"
 			c, err := load(t, map[string]string{"cloud.conf": text})
-			checkSilent(t, text, c, err)
+			checkNoSecret(t, text, c, err)
 			must(t, err)
-			told(t, c.Clouds[Unnamed].Err, key, "seems to be the content of one")
+			wantWords(t, c.Clouds[Unnamed].Err, key, "seems to be the content of one")
 		}
 		text := "clouds: {c: {key: \"" + pem + "\", auth: {auth_url: http://k, user_id: u, project_id: p, password: p}}}"
 		c, err := load(t, map[string]string{"clouds.yaml": text})
-		checkSilent(t, text, c, err)
+		checkNoSecret(t, text, c, err)
 		must(t, err)
-		told(t, c.Clouds["c"].Err, "key-file (key)", "seems to be the content of one")
+		wantWords(t, c.Clouds["c"].Err, "key-file (key)", "seems to be the content of one")
 	}
 }
 
@@ -158,14 +174,14 @@ func FuzzCloudConf(f *testing.F) {
 	f.Add("[default-Global]\npassword = ", "\n[")
 	f.Add("[BlockStorage]\nignore-volume-az = ", "\n")
 	f.Fuzz(func(t *testing.T, before, after string) {
-		text := before + head + after
-		c, err := parsed(text)
+		text := before + secretHead + after
+		c, err := parseText(text)
 		for _, name := range c.Names() {
-			if planted(name) {
+			if containsSecret(name) {
 				return // the name of a cloud is no value, and stands where the cloud is described
 			}
 		}
-		checkSilent(t, text, c, err)
+		checkNoSecret(t, text, c, err)
 	})
 }
 
@@ -177,20 +193,20 @@ func FuzzCloudsYAML(f *testing.F) {
 	f.Add("clouds: {a: {verify: `", "`}}")
 	f.Fuzz(func(t *testing.T, before, after string) {
 		path := filepath.Join(t.TempDir(), "clouds.yaml")
-		text := before + head + after
+		text := before + secretHead + after
 		must(t, os.WriteFile(path, []byte(text), 0o600))
 		r := reader{config: &Config{Clouds: map[string]Entry{}, states: map[string]fileState{}}}
 		clouds, err := r.readCloudsYAML(path)
 		for name, raw := range clouds {
-			if planted(name) {
+			if containsSecret(name) {
 				return
 			}
 			raw.CA, raw.Cert, raw.Key = "", "", ""
-			if planted(raw.AuthType) || len(raw.Regions) > 1 {
+			if containsSecret(raw.AuthType) || len(raw.Regions) > 1 {
 				continue // the messages about these have their values, which are no secrets
 			}
 			r.addCloud(raw.cloud(&r, name, path))
 		}
-		checkSilent(t, text, r.config, err)
+		checkNoSecret(t, text, r.config, err)
 	})
 }

@@ -10,8 +10,8 @@ import (
 
 const conf = "[Global]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = "
 
-func TestWatch(t *testing.T) {
-	dir := write(t, map[string]string{"cloud.conf": conf + "old\n"})
+func TestChangedFilesAreReadAgain(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"cloud.conf": conf + "old\n"})
 	path := filepath.Join(dir, "cloud.conf")
 	read, broken := 0, 0
 	w, err := NewWatch(Files{CloudConf: []string{path}}, time.Hour, func(_ *Config, err error) {
@@ -65,15 +65,17 @@ func TestWatch(t *testing.T) {
 }
 
 func TestBrokenCloudKeepsItsOldDescription(t *testing.T) {
-	const two = "[Global \"a\"]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = x\n[Global \"b\"]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = "
-	path := filepath.Join(write(t, map[string]string{"cloud.conf": two + "1\n"}), "cloud.conf")
+	const two = "[Global \"a\"]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = x\n[Global " +
+		"\"b\"]\nauth-url = http://k\nuser-id = u\ntenant-id = t\npassword = "
+	path := filepath.Join(writeFiles(t, map[string]string{"cloud.conf": two + "1\n"}), "cloud.conf")
 	var told error
 	w, err := NewWatch(Files{CloudConf: []string{path}}, 0, func(_ *Config, err error) { told = err })
 	must(t, err)
 	must(t, os.WriteFile(path, []byte(strings.ReplaceAll(two, "= x", "= new-x")+"\n"), 0o600))
 	c := w.Current(true)
 	if c.Clouds["b"].Cloud.Password != "1" || c.Clouds["b"].Err != nil || c.Clouds["a"].Cloud.Password != "new-x" {
-		t.Errorf("b has password %q (%v), a has %q", c.Clouds["b"].Cloud.Password, c.Clouds["b"].Err, c.Clouds["a"].Cloud.Password)
+		t.Errorf("b has password %q (%v), a has %q", c.Clouds["b"].Cloud.Password, c.Clouds["b"].Err,
+			c.Clouds["a"].Cloud.Password)
 	}
 	if told == nil || !strings.Contains(told.Error(), `section [Global "b"]`) {
 		t.Errorf("told %v", told)
@@ -86,7 +88,7 @@ func TestBrokenCloudKeepsItsOldDescription(t *testing.T) {
 
 // Files that the configuration refers to, or that may come up beside it, are looked at too.
 func TestWatchOfFurtherFiles(t *testing.T) {
-	dir := write(t, map[string]string{"clouds.yaml": cloudsYAML, "ca.pem": "CA"})
+	dir := writeFiles(t, map[string]string{"clouds.yaml": cloudsYAML, "ca.pem": "CA"})
 	w, err := NewWatch(Files{CloudsYAML: filepath.Join(dir, "clouds.yaml")}, 0, func(_ *Config, err error) {
 		if err != nil {
 			t.Error(err)

@@ -35,7 +35,7 @@ func clientCertificate(t *testing.T) (cert, key string) {
 	return encode("CERTIFICATE", der), encode("EC PRIVATE KEY", keyDER)
 }
 
-func TestTLS(t *testing.T) {
+func TestPoolTrustsTheConfiguredCertificates(t *testing.T) {
 	var shown string
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		shown = ""
@@ -59,7 +59,10 @@ func TestTLS(t *testing.T) {
 	if n, err := get(TLS{}); err == nil || n != 1 || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a server nobody vouches for: %v after %d attempts", err, n)
 	}
-	for name, o := range map[string]TLS{"CA": {CA: ca}, "insecure": {Insecure: true}, "client certificate": {CA: ca, Cert: cert, Key: key}} {
+	for name, o := range map[string]TLS{
+		"CA": {CA: ca}, "insecure": {Insecure: true},
+		"client certificate": {CA: ca, Cert: cert, Key: key},
+	} {
 		if _, err := get(o); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -67,7 +70,10 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: the server was shown %q", name, shown)
 		}
 	}
-	for name, o := range map[string]TLS{"CA": {CA: "nonsense"}, "certificate": {Cert: cert}, "key": {Cert: cert, Key: "nonsense"}} {
+	for name, o := range map[string]TLS{
+		"CA": {CA: "nonsense"}, "certificate": {Cert: cert},
+		"key": {Cert: cert, Key: "nonsense"},
+	} {
 		if _, err := NewPool(o); err == nil {
 			t.Errorf("a broken %s is accepted", name)
 		}

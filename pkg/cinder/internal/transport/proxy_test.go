@@ -17,7 +17,7 @@ import (
 // proxy's status and not its credentials.
 func TestProxyThatDoesNotConnect(t *testing.T) {
 	t.Parallel()
-	s := newScript(t, func(w http.ResponseWriter, r *http.Request) {
+	s := newScriptedServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodConnect {
 			t.Errorf("the proxy is asked to %s", r.Method)
 		}
@@ -34,7 +34,8 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 	call := &Call{MaxAttempts: 3}
 	_, _, err = send(t.Context(), newTransport(t, Options{Base: pool}), http.MethodPost, "https://cinder.invalid/", call)
 	var refused *ProxyError
-	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || strings.Contains(err.Error(), "s3cr3t") {
+	if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable ||
+		strings.Contains(err.Error(), "s3cr3t") {
 		t.Errorf("got %v, want the proxy's 503 without its credentials", err)
 	}
 	if n := len(s.received()); n != 3 || call.MayBeDone {
@@ -52,7 +53,10 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 // A way through a proxy that works is used.
 func TestProxyThatConnects(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "answer") }))
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "answer")
+	}))
 	t.Cleanup(server.Close)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		to, err := new(net.Dialer).DialContext(r.Context(), "tcp", r.Host)
@@ -77,7 +81,8 @@ func TestProxyThatConnects(t *testing.T) {
 	pool.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse(proxy.URL) }
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, body, err := send(ctx, newTransport(t, Options{Base: pool}), http.MethodGet, server.URL, &Call{}); err != nil || body != "answer" {
+	if _, body, err := send(ctx, newTransport(t, Options{Base: pool}), http.MethodGet, server.URL, &Call{}); err != nil ||
+		body != "answer" {
 		t.Errorf("got %q, %v", body, err)
 	}
 }

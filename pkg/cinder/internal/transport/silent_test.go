@@ -99,7 +99,8 @@ func TestDroppedHTTP2Connection(t *testing.T) {
 	pool, err := NewPool(TLS{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))})
 	must(t, err)
 	t.Cleanup(pool.CloseIdleConnections)
-	if h := pool.HTTP2; h == nil || h.SendPingTimeout <= 0 || h.PingTimeout <= 0 || h.SendPingTimeout+h.PingTimeout > 10*time.Second || h.WriteByteTimeout <= 0 {
+	if h := pool.HTTP2; h == nil || h.SendPingTimeout <= 0 || h.PingTimeout <= 0 ||
+		h.SendPingTimeout+h.PingTimeout > 10*time.Second || h.WriteByteTimeout <= 0 {
 		t.Fatalf("a dead HTTP/2 connection is not noticed within ten seconds: %+v", h)
 	}
 	const faster = 10 // than in production
@@ -144,7 +145,8 @@ func TestDroppedHTTP1Connection(t *testing.T) {
 		testSilentNetwork(t)
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDroppedHTTP1Connection$", "-test.v") //nolint:gosec // this program
+	const only = "-test.run=^TestDroppedHTTP1Connection$"
+	cmd := exec.CommandContext(t.Context(), os.Args[0], only, "-test.v") //nolint:gosec // this program
 	cmd.Env = append(os.Environ(), silentNetwork+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
@@ -192,7 +194,10 @@ func testSilentNetwork(t *testing.T) {
 	pool.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("dialed anew") }
 	loopback(t, false)
 	start := time.Now()
-	for what, err := range map[string]error{"a request that is not acknowledged": get("/"), "a request that was acknowledged": <-answer} {
+	for what, err := range map[string]error{
+		"a request that is not acknowledged": get("/"),
+		"a request that was acknowledged":    <-answer,
+	} {
 		took := time.Since(start)
 		if err == nil || took > 20*time.Second {
 			t.Errorf("%s: %v after %s, want an error within 20 s", what, err, took)
@@ -221,7 +226,8 @@ func loopback(t *testing.T, up bool) {
 	if up {
 		request.SetUint16(unix.IFF_UP)
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(request))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS,
+		uintptr(unsafe.Pointer(request))); errno != 0 {
 		t.Errorf("loopback up=%t: %v", up, errno)
 	}
 }

@@ -139,7 +139,8 @@ func (t *Transport) log(
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))
 	} else {
-		attrs = append(attrs, slog.Int("status", resp.StatusCode), slog.String("openstack_request_id", RequestID(resp.Header)))
+		attrs = append(attrs,
+			slog.Int("status", resp.StatusCode), slog.String("openstack_request_id", RequestID(resp.Header)))
 	}
 	t.options.Log.LogAttrs(req.Context(), slog.LevelDebug, "OpenStack call", attrs...)
 }

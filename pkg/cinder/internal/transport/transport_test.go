@@ -22,8 +22,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// script is a server that gives one answer after the other, and the last for ever.
-type script struct {
+// scriptedServer is a server that gives one answer after the other, and the last for ever.
+type scriptedServer struct {
 	*httptest.Server
 	steps []http.HandlerFunc
 	fresh atomic.Int64 // connections that were made
@@ -33,15 +33,15 @@ type script struct {
 }
 
 // received returns the bodies of the requests so far.
-func (s *script) received() []string {
+func (s *scriptedServer) received() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.bodies)
 }
 
-func newScript(t *testing.T, steps ...http.HandlerFunc) *script {
+func newScriptedServer(t *testing.T, steps ...http.HandlerFunc) *scriptedServer {
 	t.Helper()
-	s := &script{steps: steps}
+	s := &scriptedServer{steps: steps}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		s.mu.Lock()
@@ -60,8 +60,8 @@ func newScript(t *testing.T, steps ...http.HandlerFunc) *script {
 	return s
 }
 
-// says answers with a status, headers (name, value, …) and the text "answer".
-func says(status int, headers ...string) http.HandlerFunc {
+// answerWith answers with a status, headers (name, value, …) and the text "answer".
+func answerWith(status int, headers ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for i := 0; i+1 < len(headers); i += 2 {
 			w.Header().Set(headers[i], headers[i+1])
@@ -71,8 +71,8 @@ func says(status int, headers ...string) http.HandlerFunc {
 	}
 }
 
-// cut breaks the connection; half: after a part of the answer.
-func cut(half bool) http.HandlerFunc {
+// breakConnection breaks the connection; half: after a part of the answer.
+func breakConnection(half bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if half {
 			w.Header().Set("Content-Length", "100")
@@ -125,7 +125,7 @@ func send(ctx context.Context, t *Transport, method, url string, call *Call) (in
 	return resp.StatusCode, string(data), errors.Join(err, resp.Body.Close())
 }
 
-func TestWhatIsRepeated(t *testing.T) {
+func TestRequestsAreRepeatedOnlyWhereSafe(t *testing.T) {
 	all := []string{"GET", "HEAD", "DELETE", "POST", "POST repeatable"}
 	none := []string{}
 	for _, c := range []struct {
@@ -133,23 +133,23 @@ func TestWhatIsRepeated(t *testing.T) {
 		first http.HandlerFunc
 		again []string
 	}{
-		{"429", says(429), all},
-		{"413 rate limit", says(413, "Retry-After", "1"), all},
-		{"413 quota", says(413, "Retry-After", "0"), none},
-		{"413", says(413), none},
-		{"503", says(503), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
-		{"503 maintenance", says(503, "Retry-After", "0"), all},
-		{"502", says(502), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
-		{"504", says(504), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
-		{"408", says(408), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
-		{"500", says(500), []string{"GET", "HEAD", "POST repeatable"}},
-		{"501", says(501), none},
-		{"400", says(400), none},
-		{"401", says(401), none},
-		{"404", says(404), none},
-		{"409", says(409), none},
-		{"lost", cut(false), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
-		{"cut short", cut(true), []string{"GET", "DELETE", "POST repeatable"}},
+		{"429", answerWith(429), all},
+		{"413 rate limit", answerWith(413, "Retry-After", "1"), all},
+		{"413 quota", answerWith(413, "Retry-After", "0"), none},
+		{"413", answerWith(413), none},
+		{"503", answerWith(503), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
+		{"503 maintenance", answerWith(503, "Retry-After", "0"), all},
+		{"502", answerWith(502), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
+		{"504", answerWith(504), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
+		{"408", answerWith(408), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
+		{"500", answerWith(500), []string{"GET", "HEAD", "POST repeatable"}},
+		{"501", answerWith(501), none},
+		{"400", answerWith(400), none},
+		{"401", answerWith(401), none},
+		{"404", answerWith(404), none},
+		{"409", answerWith(409), none},
+		{"lost", breakConnection(false), []string{"GET", "HEAD", "DELETE", "POST repeatable"}},
+		{"cut short", breakConnection(true), []string{"GET", "DELETE", "POST repeatable"}},
 	} {
 		for _, method := range all {
 			if method == "HEAD" && c.name == "cut short" {
@@ -157,7 +157,7 @@ func TestWhatIsRepeated(t *testing.T) {
 			}
 			t.Run(c.name+" "+method, func(t *testing.T) {
 				t.Parallel()
-				s := newScript(t, c.first, says(200))
+				s := newScriptedServer(t, c.first, answerWith(200))
 				verb, repeatable := strings.CutSuffix(method, " repeatable")
 				status, _, err := send(t.Context(), newTransport(t, Options{}), verb, s.URL, &Call{Repeatable: repeatable})
 				want := 1
@@ -183,7 +183,7 @@ func TestWhatIsRepeated(t *testing.T) {
 }
 
 // A connection that is refused carried nothing: even a creation is tried again.
-func TestRefusedConnection(t *testing.T) {
+func TestRefusedConnectionIsRetriedForAnyMethod(t *testing.T) {
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
 	address := "http://" + l.Addr().String()
@@ -201,16 +201,19 @@ func TestRefusedConnection(t *testing.T) {
 	}
 }
 
-func TestDoubt(t *testing.T) {
+func TestLostAttemptMayBeDone(t *testing.T) {
 	for name, c := range map[string]struct {
 		steps []http.HandlerFunc
 		want  bool
 	}{
-		"answered": {[]http.HandlerFunc{says(404)}, false}, "lost": {[]http.HandlerFunc{cut(false), says(404)}, true},
-		"502": {[]http.HandlerFunc{says(502), says(404)}, true}, "429": {[]http.HandlerFunc{says(429), says(404)}, false},
+		"answered": {[]http.HandlerFunc{answerWith(404)}, false},
+		"lost":     {[]http.HandlerFunc{breakConnection(false), answerWith(404)}, true},
+		"502":      {[]http.HandlerFunc{answerWith(502), answerWith(404)}, true},
+		"429":      {[]http.HandlerFunc{answerWith(429), answerWith(404)}, false},
 	} {
-		s, call := newScript(t, c.steps...), &Call{}
-		if _, _, err := send(t.Context(), newTransport(t, Options{}), "DELETE", s.URL, call); err != nil || call.MayBeDone != c.want {
+		s, call := newScriptedServer(t, c.steps...), &Call{}
+		if _, _, err := send(t.Context(), newTransport(t, Options{}), "DELETE", s.URL, call); err != nil ||
+			call.MayBeDone != c.want {
 			t.Errorf("%s: doubt %v, want %v (%v)", name, call.MayBeDone, c.want, err)
 		}
 	}
@@ -224,14 +227,14 @@ func TestRetryAfterIsHonored(t *testing.T) {
 			until = start.Add(2 * time.Second).UTC().Truncate(time.Second)
 			after = until.Format(http.TimeFormat)
 		}
-		s := newScript(t, says(503, "Retry-After", after), says(200))
+		s := newScriptedServer(t, answerWith(503, "Retry-After", after), answerWith(200))
 		status, _, err := send(t.Context(), newTransport(t, Options{}), "GET", s.URL, &Call{})
 		if now := time.Now(); err != nil || status != 200 || now.Before(until) || now.Sub(until) > 5*time.Second {
 			t.Errorf("Retry-After %s: %d, %v after %s", after, status, err, now.Sub(start))
 		}
 	}
 	// More than MaxWait is not waited for, whatever the context allows.
-	s := newScript(t, says(503, "Retry-After", "3600"))
+	s := newScriptedServer(t, answerWith(503, "Retry-After", "3600"))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 	defer cancel()
 	time.AfterFunc(5*time.Second, cancel)
@@ -258,7 +261,7 @@ func TestRetryAfterHeader(t *testing.T) {
 }
 
 func TestContextEndsRetries(t *testing.T) {
-	s := newScript(t, says(503))
+	s := newScriptedServer(t, answerWith(503))
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	// A pause that the context does not last for is not begun.
@@ -275,24 +278,26 @@ func TestContextEndsRetries(t *testing.T) {
 	}
 }
 
-func TestOneAttemptIsLimited(t *testing.T) {
+func TestAttemptEndsAtItsTimeout(t *testing.T) {
 	hang := func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
 		_, _ = io.WriteString(w, "slowly")
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}
-	s := newScript(t, hang, says(200))
-	status, body, err := send(t.Context(), newTransport(t, Options{Timeout: 100 * time.Millisecond}), "GET", s.URL, &Call{})
+	s := newScriptedServer(t, hang, answerWith(200))
+	status, body, err := send(t.Context(), newTransport(t, Options{Timeout: 100 * time.Millisecond}), "GET", s.URL,
+		&Call{})
 	if err != nil || status != 200 || body != "answer" {
 		t.Errorf("after a hanging attempt: %d %q, %v", status, body, err)
 	}
-	s = newScript(t, hang)
+	s = newScriptedServer(t, hang)
 	pool, err := NewPool(TLS{})
 	must(t, err)
 	defer pool.CloseIdleConnections()
 	counted := counter{next: pool} // a busy server may not have seen them
-	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond, MaxAttempts: 2}), "GET", s.URL, &Call{})
+	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond, MaxAttempts: 2}),
+		"GET", s.URL, &Call{})
 	if err == nil || !strings.Contains(err.Error(), "no complete answer within 50ms") || counted.n != 2 {
 		t.Errorf("a server that hangs: %v after %d attempts", err, counted.n)
 	}
@@ -303,9 +308,12 @@ func TestLogAndMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m, err := NewMetrics(reg)
 	must(t, err)
-	s := newScript(t, cut(false), says(503, "X-Openstack-Request-Id", "req-1"), says(200, "X-Compute-Request-Id", "req-2"))
-	tr := newTransport(t, Options{Metrics: m, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	req, err := http.NewRequestWithContext(WithCall(t.Context(), &Call{Service: "nova", Name: "server_get"}), http.MethodGet, s.URL+"/v2.1/servers/x?all=1", nil)
+	s := newScriptedServer(t, breakConnection(false), answerWith(503, "X-Openstack-Request-Id", "req-1"),
+		answerWith(200, "X-Compute-Request-Id", "req-2"))
+	tr := newTransport(t, Options{Metrics: m, Log: slog.New(slog.NewTextHandler(&log,
+		&slog.HandlerOptions{Level: slog.LevelDebug}))})
+	req, err := http.NewRequestWithContext(WithCall(t.Context(), &Call{Service: "nova", Name: "server_get"}),
+		http.MethodGet, s.URL+"/v2.1/servers/x?all=1", nil)
 	must(t, err)
 	req.Header.Set("X-Auth-Token", "gAAAAsecret")
 	resp, err := tr.RoundTrip(req)
@@ -325,7 +333,8 @@ func TestLogAndMetrics(t *testing.T) {
 	}
 	const duration = "growvol_openstack_request_duration_seconds server_get"
 	want := map[string]float64{
-		duration + " 2xx nova": 1, duration + " 5xx nova": 1, duration + " lost nova": 1, "growvol_openstack_requests_in_flight nova": 0,
+		duration + " 2xx nova": 1, duration + " 5xx nova": 1, duration + " lost nova": 1,
+		"growvol_openstack_requests_in_flight nova":               0,
 		"growvol_openstack_request_retries_total server_get nova": 2,
 	}
 	if got := series(t, reg); !maps.Equal(got, want) {
@@ -355,7 +364,7 @@ func series(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return all
 }
 
-func TestClassesOfEnds(t *testing.T) {
+func TestResultClasses(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	timeout := fmt.Errorf("outer: %w", &net.OpError{Op: "read", Err: context.DeadlineExceeded})
@@ -369,8 +378,8 @@ func TestClassesOfEnds(t *testing.T) {
 	}
 }
 
-func TestOversizedAnswer(t *testing.T) {
-	s := newScript(t, func(w http.ResponseWriter, _ *http.Request) {
+func TestOversizedAnswerFails(t *testing.T) {
+	s := newScriptedServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		block := make([]byte, 1<<20)
 		for range 65 {
 			if _, err := w.Write(block); err != nil {
@@ -385,7 +394,7 @@ func TestOversizedAnswer(t *testing.T) {
 }
 
 func TestConnectionsAreReused(t *testing.T) {
-	s := newScript(t, says(200))
+	s := newScriptedServer(t, answerWith(200))
 	tr := newTransport(t, Options{})
 	for range 20 {
 		_, _, err := send(t.Context(), tr, "GET", s.URL, &Call{})
@@ -397,13 +406,14 @@ func TestConnectionsAreReused(t *testing.T) {
 }
 
 // Nothing goes on behind a call: neither of one that failed nor of one that was given up.
-func TestNoGoroutineStays(t *testing.T) {
+func TestNoGoroutineRemains(t *testing.T) {
 	before := runtime.NumGoroutine()
 	func() {
 		release := make(chan struct{})
 		ctx, giveUp := context.WithCancel(t.Context())
 		defer giveUp()
-		s := newScript(t, cut(true), says(503), func(http.ResponseWriter, *http.Request) { giveUp(); <-release })
+		s := newScriptedServer(t, breakConnection(true), answerWith(503),
+			func(http.ResponseWriter, *http.Request) { giveUp(); <-release })
 		pool, err := NewPool(TLS{})
 		must(t, err)
 		defer pool.CloseIdleConnections()

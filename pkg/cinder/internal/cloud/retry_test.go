@@ -17,7 +17,8 @@ import (
 // safe calls survive what is transient.
 func TestSafeCallsAreRepeated(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
-		"lost reply": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(500, ""), "502": fakecloud.Status(502, ""),
+		"lost reply": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(500, ""),
+		"502": fakecloud.Status(502, ""),
 		"503": fakecloud.Status(503, ""), "504": fakecloud.Status(504, ""), "429": fakecloud.Throttled(429, 0),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,8 +47,8 @@ func TestDeletionAfterALostReply(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.LostReply(), fakecloud.Stuck())
-	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.KindInProgress, "an earlier attempt got no answer")
-	refused(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
+	wantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindInProgress, "an earlier attempt got no answer")
+	wantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
 }
 
 // A request that makes something is sent once, unless it certainly did nothing.
@@ -69,7 +70,7 @@ func TestCreationIsNotRepeated(t *testing.T) {
 			r := newRig(t, fakecloud.Options{})
 			r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, c.fault)
 			_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
-			refused(t, err, volume.KindUnavailable, "creating volume pvc-1 of 1 GiB")
+			wantKind(t, err, volume.KindUnavailable, "creating volume pvc-1 of 1 GiB")
 			if n := r.fake.Count(fakecloud.CreateVolume); n != 1 {
 				t.Errorf("%d requests", n)
 			}
@@ -82,14 +83,14 @@ func TestCreationIsNotRepeated(t *testing.T) {
 	}
 }
 
-func TestDoubtIsTold(t *testing.T) {
+func TestLostAnswerOfACreationSaysThatItMayBeDone(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
 	_, err := r.CreateVolume(t.Context(), NewVolume{Name: "pvc-1", Size: 1})
-	refused(t, err, volume.KindUnavailable, "no answer from cinder; it is not known whether the request was carried out")
+	wantKind(t, err, volume.KindUnavailable, "no answer from cinder; it is not known whether the request was carried out")
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.CutOff()).Always()
-	_, err = r.Volume(t.Context(), absent)
-	refused(t, err, volume.KindUnavailable, "no answer from cinder:")
+	_, err = r.Volume(t.Context(), absentID)
+	wantKind(t, err, volume.KindUnavailable, "no answer from cinder:")
 	if strings.Contains(err.Error(), "127.0.0.1") && strings.Contains(err.Error(), "/volume/v3") {
 		t.Errorf("the address is of no use to the reader: %v", err)
 	}
@@ -115,8 +116,8 @@ func TestRetryAfterBeyondTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	start := time.Now()
-	_, err := r.Volume(ctx, absent)
-	refused(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
+	_, err := r.Volume(ctx, absentID)
+	wantKind(t, err, volume.KindUnavailable, "429", "it asks to try again in 20s")
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
@@ -125,79 +126,82 @@ func TestRetryAfterBeyondTheContext(t *testing.T) {
 	}
 }
 
-func TestRetriesEnd(t *testing.T) {
+func TestCallFailsAfterItsLastAttempt(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(503, "maintenance")).Always()
-	_, err := r.Volume(t.Context(), absent)
-	refused(t, err, volume.KindUnavailable, "reading volume "+absent, "503", "maintenance", "req-")
+	_, err := r.Volume(t.Context(), absentID)
+	wantKind(t, err, volume.KindUnavailable, "reading volume "+absentID, "503", "maintenance", "req-")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 6 {
 		t.Errorf("%d requests, want 6", n)
 	}
 }
 
-func TestTheCallersContext(t *testing.T) {
+func TestCallEndsWithItsContext(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err := r.Volume(ctx, absent)
-	refused(t, err, volume.KindDeadline, "the call ended before cinder answered")
+	_, err := r.Volume(ctx, absentID)
+	wantKind(t, err, volume.KindDeadline, "the call ended before cinder answered")
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the cause is lost: %v", err)
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	_, err = r.Volume(gone, absent)
-	refused(t, err, volume.KindCanceled, "reading volume")
+	_, err = r.Volume(gone, absentID)
+	wantKind(t, err, volume.KindCanceled, "reading volume")
 	_, err = r.clouds.Cloud(gone, "admin")
-	refused(t, err, volume.KindCanceled)
+	wantKind(t, err, volume.KindCanceled)
 }
 
-func TestNonsense(t *testing.T) {
+func TestUnreadableAnswerIsUnavailable(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	for _, f := range []fakecloud.Fault{fakecloud.Truncated(), fakecloud.WrongContentType()} {
 		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, f)
 		_, err := r.Volume(t.Context(), v.ID)
-		refused(t, err, volume.KindUnavailable, "the answer of cinder cannot be used (request req-")
+		wantKind(t, err, volume.KindUnavailable, "the answer of cinder cannot be used (request req-")
 	}
 }
 
 // A 404 that no OpenStack service wrote must not pass for a deleted volume.
-func TestForeign404IsNotNotFound(t *testing.T) {
+func TestPageOfAnotherServerIsNotNotFound(t *testing.T) {
 	k := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v"}
 	r := newRig(t, fakecloud.Options{})
 	conn, err := r.connection(t.Context())
 	must(t, err)
-	err = newExchange(conn.provider, k, r.fake.URL()+"/nowhere/").run(t.Context(), func(client *gophercloud.ServiceClient) error {
-		return volumes.Get(t.Context(), client, "v").Err
-	})
+	err = newExchange(conn.provider, k, r.fake.URL()+"/nowhere/").run(t.Context(),
+		func(client *gophercloud.ServiceClient) error {
+			return volumes.Get(t.Context(), client, "v").Err
+		})
 	if volume.IsKind(err, volume.KindNotFound) || err == nil {
 		t.Errorf("a page of another server reads as %v (%s)", err, volume.KindOf(err))
 	}
 }
 
-func TestOutageAndReturn(t *testing.T) {
+func TestCallsWorkAgainAfterAnOutage(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	r.fake.StopListening()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer from cinder", "refused")
+	wantKind(t, err, volume.KindUnavailable, "reading volume "+v.ID, "no answer from cinder", "refused")
 	must(t, r.fake.ResumeListening(t.Context()))
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
 }
 
 // A cloud that was downgraded under way answers 406 once, and is asked anew.
-func TestDowngrade(t *testing.T) {
+func TestRefusedMicroversionMakesTheVersionsBeReadAgain(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
 	must(t, r.Attach(t.Context(), node, v.ID, false))
 	r.await(t, v.ID, "in-use")
 	must(t, r.CheckFeature(t.Context(), FeatureOnlineExtend))
-	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume}, fakecloud.Status(406, "Version 3.42 is not supported by the API."))
+	r.fake.On(fakecloud.Match{Call: fakecloud.ExtendVolume},
+		fakecloud.Status(406, "Version 3.42 is not supported by the API."))
 	r.fake.ClearRequests()
-	refused(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406", "Version 3.42 is not supported")
+	wantKind(t, r.ExtendVolume(t.Context(), v.ID, 2, true), volume.KindPrecondition, "406",
+		"Version 3.42 is not supported")
 	must(t, r.ExtendVolume(t.Context(), v.ID, 2, true))
 	if n := r.fake.Count(fakecloud.Discover); n != 1 {
 		t.Errorf("the versions were read %d times after the 406, want once", n)

@@ -29,8 +29,8 @@ func rewrite(t *testing.T, path, old, with string) {
 
 func (r *rig) path() string { return filepath.Join(r.dir, "clouds.yaml") }
 
-// lookAtFiles does what the next call does some seconds later.
-func (r *rig) lookAtFiles() { r.clouds.watch.Current(true) }
+// checkFiles does what the next call does some seconds later.
+func (r *rig) checkFiles() { r.clouds.watch.Current(true) }
 
 func TestTokenIsRenewedOnce(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
@@ -51,7 +51,7 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.TokenExpires()).Always()
 	r.fake.ClearRequests()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.KindUnauthenticated, "401", "check the credentials")
+	wantKind(t, err, volume.KindUnauthenticated, "401", "check the credentials")
 	if n := r.fake.Count(fakecloud.GetVolume); n != 2 {
 		t.Errorf("%d requests with tokens that are refused at once, want 2", n)
 	}
@@ -66,7 +66,7 @@ func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	r.fake.ClearRequests()
 	for range 5 {
 		_, err := r.Volume(t.Context(), v.ID)
-		refused(t, err, volume.KindUnauthenticated, "401")
+		wantKind(t, err, volume.KindUnauthenticated, "401")
 	}
 	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
 		t.Errorf("%d logins for 5 calls whose tokens are refused, want 1", n)
@@ -74,7 +74,10 @@ func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	rule.Remove()
 	r.fake.RevokeTokens()
 	id, secret := r.fake.ApplicationCredential()
-	rewriteFile(t, r.path(), fmt.Sprintf("clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
+	rewriteFile(t, r.path(),
+		fmt.Sprintf(
+			"clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      "+
+				"application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
 	if _, err := r.Volume(t.Context(), v.ID); err != nil {
 		t.Errorf("after a change of the file: %v", err)
 	}
@@ -140,15 +143,18 @@ func TestNewCredentialsReplaceTheOld(t *testing.T) {
 	v := r.volume(t, "pvc-1", 1)
 	// The csi user's application credential instead of its password.
 	id, secret := r.fake.ApplicationCredential()
-	rewriteFile(t, r.path(), fmt.Sprintf("clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
+	rewriteFile(t, r.path(),
+		fmt.Sprintf(
+			"clouds:\n  csi:\n    auth_type: v3applicationcredential\n    auth:\n      auth_url: %s/identity\n      "+
+				"application_credential_id: %s\n      application_credential_secret: %s\n", r.fake.URL(), id, secret))
 	r.fake.ClearRequests()
-	r.lookAtFiles()
+	r.checkFiles()
 	_, err := r.Volume(t.Context(), v.ID)
 	must(t, err)
 	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
 		t.Errorf("%d logins after a change of the credentials, want 1", n)
 	}
-	r.log.has(t, "INFO", "has changed and was read again")
+	r.log.wantLine(t, "INFO", "has changed and was read again")
 }
 
 func rewriteFile(t *testing.T, path, text string) {
@@ -163,25 +169,25 @@ func TestBrokenFileKeepsTheOldCredentials(t *testing.T) {
 	good, err := os.ReadFile(r.path())
 	must(t, err)
 	rewriteFile(t, r.path(), "clouds: [ "+fakecloud.Password)
-	r.lookAtFiles()
+	r.checkFiles()
 	r.fake.RevokeTokens()
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
-	r.log.has(t, "ERROR", "is broken; what is broken keeps its old configuration", r.path())
+	r.log.wantLine(t, "ERROR", "is broken; what is broken keeps its old configuration", r.path())
 	rewriteFile(t, r.path(), string(good))
-	r.lookAtFiles()
+	r.checkFiles()
 	_, err = r.Volume(t.Context(), v.ID)
 	must(t, err)
 }
 
 // A wrong password in the file does no harm while the token lasts, is tried once, and is replaced
 // as soon as the right one is there.
-func TestWrongNewPassword(t *testing.T) {
+func TestWrongNewPasswordIsTriedOnce(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
 	rewrite(t, r.path(), "password: "+fakecloud.Password, "password: wrong")
 	r.fake.ClearRequests()
-	r.lookAtFiles()
+	r.checkFiles()
 	for range 5 {
 		_, err := r.Volume(t.Context(), v.ID)
 		must(t, err)
@@ -189,17 +195,18 @@ func TestWrongNewPassword(t *testing.T) {
 	if n := r.fake.Count(fakecloud.CreateToken); n != 1 {
 		t.Errorf("a refused password was tried %d times, want once", n)
 	}
-	r.log.has(t, "ERROR", "logging in failed", "401")
+	r.log.wantLine(t, "ERROR", "logging in failed", "401")
 	r.fake.RevokeTokens()
 	_, err := r.Volume(t.Context(), v.ID)
-	refused(t, err, volume.KindUnauthenticated, "the token was refused and could not be renewed", "logging in to cloud \"csi\"", r.path(), "correct the credentials")
+	wantKind(t, err, volume.KindUnauthenticated, "the token was refused and could not be renewed",
+		"logging in to cloud \"csi\"", r.path(), "correct the credentials")
 	rewrite(t, r.path(), "password: wrong", "password: "+fakecloud.Password)
 	_, err = r.Volume(t.Context(), v.ID) // at once: before giving up on a 401 the file is looked at
 	must(t, err)
 }
 
 // Kubernetes replaces a mounted secret by swapping a link to its directory.
-func TestSecretMount(t *testing.T) {
+func TestSwappedSecretIsRead(t *testing.T) {
 	fake := fakecloud.Start(t, fakecloud.Options{})
 	dir := t.TempDir()
 	version := func(name, password string) {
@@ -213,11 +220,11 @@ func TestSecretMount(t *testing.T) {
 	version("..v1", "wrong")
 	link := filepath.Join(dir, "clouds.yaml")
 	must(t, os.Symlink("..data/clouds.yaml", link))
-	_, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: quiet()}, quick())
-	refused(t, err, volume.KindUnauthenticated, "logging in to cloud \"csi\"", link)
+	_, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: discardLog()}, fastTuning())
+	wantKind(t, err, volume.KindUnauthenticated, "logging in to cloud \"csi\"", link)
 
 	version("..v2", fakecloud.Password)
-	clouds, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: quiet()}, quick())
+	clouds, err := open(t.Context(), Options{CloudsYAML: link, Default: "csi", Log: discardLog()}, fastTuning())
 	must(t, err)
 	defer clouds.Close()
 	c, err := clouds.Cloud(t.Context(), "")
@@ -225,7 +232,7 @@ func TestSecretMount(t *testing.T) {
 	version("..v3", "wrong")
 	fake.RevokeTokens()
 	_, err = c.Zones(t.Context())
-	refused(t, err, volume.KindUnauthenticated)
+	wantKind(t, err, volume.KindUnauthenticated)
 	version("..v4", fakecloud.Password)
 	if _, err := c.Zones(t.Context()); err != nil {
 		t.Errorf("the renewed secret is not used: %v", err)
@@ -237,11 +244,12 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 	admin, err := r.clouds.Cloud(t.Context(), "admin")
 	must(t, err)
 	rewrite(t, r.path(), "  admin:", "  boss:")
-	r.lookAtFiles()
+	r.checkFiles()
 	_, err = admin.Zones(t.Context())
-	refused(t, err, volume.KindInvalid, "listing the availability zones", `cloud "admin" is not configured; configured are "appcred", "boss", "csi"`)
+	wantKind(t, err, volume.KindInvalid, "listing the availability zones",
+		`cloud "admin" is not configured; configured are "appcred", "boss", "csi"`)
 	_, err = r.clouds.Cloud(t.Context(), "admin")
-	refused(t, err, volume.KindInvalid, `"boss"`)
+	wantKind(t, err, volume.KindInvalid, `"boss"`)
 	boss, err := r.clouds.Cloud(t.Context(), "boss")
 	must(t, err)
 	if boss.Name() != "boss" || r.clouds.Names()[0] != "csi" {
@@ -250,18 +258,18 @@ func TestRemovedCloudIsRefused(t *testing.T) {
 }
 
 // A Keystone that hangs while the old token is still good delays no call.
-func TestRefreshDelaysNobody(t *testing.T) {
+func TestRefreshDelaysNoCall(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	login := r.fake.On(fakecloud.Match{Call: fakecloud.CreateToken}, fakecloud.Hangs()).Always()
 	end := r.conn.expiresAt
 	r.conn.renewAt, r.conn.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
-	ctx := lasting(t, time.Second)
+	ctx := contextFor(t, time.Second)
 	if err := r.clouds.Ready(ctx); err != nil || ctx.Err() != nil {
 		t.Errorf("a probe has waited for a login: %v", err)
 	}
 	r.conn.expiresAt = end
 	for range 2 {
-		_, err := r.Zones(lasting(t, 3*time.Second))
+		_, err := r.Zones(contextFor(t, 3*time.Second))
 		must(t, err)
 		if renewed := r.current().renewAt.After(time.Now()); renewed {
 			t.Error("a call has waited for the login")
@@ -291,12 +299,12 @@ func TestRefreshDelaysNobody(t *testing.T) {
 	}
 }
 
-func TestClosed(t *testing.T) {
+func TestCallsAfterCloseFail(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.Close()
 	_, err := r.Zones(t.Context())
-	refused(t, err, volume.KindUnavailable, "closed")
-	refused(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "closed")
+	wantKind(t, err, volume.KindUnavailable, "closed")
+	wantKind(t, r.CheckFeature(t.Context(), FeatureOnlineExtend), volume.KindUnavailable, "closed")
 }
 
 func TestLoginFailureIsShared(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/utils"
+
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -50,8 +51,8 @@ func afterWork[T any](t *testing.T, cs *Clouds, s *shared[T], then func()) {
 	}
 }
 
-// lasting returns a context that ends after d.
-func lasting(t *testing.T, d time.Duration) context.Context {
+// contextFor returns a context that ends after d.
+func contextFor(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
@@ -69,7 +70,7 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 			return errors.Join(errZones, errCreate, errMessages, c.CheckFeature(ctx, FeatureOnlineExtend))
 		},
 		blockStorage: func(ctx context.Context, c *Cloud) error {
-			_, err := c.ServerAttachment(ctx, absent, absent)
+			_, err := c.ServerAttachment(ctx, absentID, absentID)
 			return errors.Join(err, c.CheckFeature(ctx, FeatureMultiattach))
 		},
 	} {
@@ -78,8 +79,8 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			rule := fake.On(requestsTo(s), fakecloud.Hangs()).Always()
-			ctx := lasting(t, 5*time.Second)
-			clouds, err := open(ctx, Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+			ctx := contextFor(t, 5*time.Second)
+			clouds, err := open(ctx, Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
 			must(t, err)
 			t.Cleanup(clouds.Close)
 			must(t, clouds.Ready(ctx))
@@ -103,7 +104,8 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			refused(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline, "the versions it offers are not known", "waiting for the API versions of nova")
+			wantKind(t, r.CheckFeature(ctx, FeatureMultiattach), volume.KindDeadline, "the versions it offers are not known",
+				"waiting for the API versions of nova")
 		})
 	}
 	wg.Wait()
@@ -121,13 +123,14 @@ func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
-	refused(t, r.CheckFeature(lasting(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
+	wantKind(t, r.CheckFeature(contextFor(t, 10*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
 	afterWork(t, r.clouds, &r.conn.versions[compute].request, func() {})
-	refused(t, r.Attach(t.Context(), absent, absent, true), volume.KindUnavailable, "no answer from nova", "no complete answer within 100ms")
+	wantKind(t, r.Attach(t.Context(), absentID, absentID, true), volume.KindUnavailable, "no answer from nova",
+		"no complete answer within 100ms")
 	if n := rule.Hits(); n > 2 {
 		t.Errorf("%d version requests, want at most the 2 attempts of the first caller's", n)
 	}
-	r.log.has(t, "WARN", "the API versions of a service are not known", "service=nova")
+	r.log.wantLine(t, "WARN", "the API versions of a service are not known", "service=nova")
 }
 
 // However many calls are refused with 406, the service is asked for its versions once; and one
@@ -136,14 +139,16 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	must(t, r.CheckFeature(t.Context(), FeatureMessages))
 	r.fake.ClearRequests()
-	r.fake.SetLatency(fakecloud.ListMessages, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond, 60*time.Millisecond)})
-	r.fake.On(fakecloud.Match{Call: fakecloud.ListMessages}, fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
+	r.fake.SetLatency(fakecloud.ListMessages, fakecloud.Latency{Answer: fakecloud.Uniform(10*time.Millisecond,
+		60*time.Millisecond)})
+	r.fake.On(fakecloud.Match{Call: fakecloud.ListMessages},
+		fakecloud.Status(406, "Version 3.5 is not supported by the API.")).Always()
 	for range 3 {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				_, err := r.Messages(t.Context(), absent)
-				refused(t, err, volume.KindPrecondition, "406")
+				_, err := r.Messages(t.Context(), absentID)
+				wantKind(t, err, volume.KindPrecondition, "406")
 			})
 		}
 		wg.Wait()
@@ -157,7 +162,10 @@ func TestRefusedVersionsAreAskedForOnce(t *testing.T) {
 func TestRefusalOfAnEarlierRequest(t *testing.T) {
 	v := &versions{}
 	sent := time.Now()
-	v.set(offer{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{MaxMajor: 3, MaxMinor: 70}})
+	v.set(offer{askedAt: sent.Add(time.Second), SupportedMicroversions: utils.SupportedMicroversions{
+		MaxMajor: 3,
+		MaxMinor: 70,
+	}})
 	v.forget(sent)
 	if _, known := v.known(); !known {
 		t.Error("an offer is forgotten for the refusal of a request that is older")
@@ -175,8 +183,9 @@ func TestLoginOutlivesItsCallers(t *testing.T) {
 	r.fake.ClearRequests()
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 3 {
-		_, err := r.Zones(lasting(t, 500*time.Millisecond))
-		refused(t, err, volume.KindDeadline, "listing the availability zones", `waiting for the login to cloud "csi"`, "check that Keystone answers")
+		_, err := r.Zones(contextFor(t, 500*time.Millisecond))
+		wantKind(t, err, volume.KindDeadline, "listing the availability zones", `waiting for the login to cloud "csi"`,
+			"check that Keystone answers")
 	}
 	rule.Remove()
 	_, err := r.Zones(t.Context())
@@ -194,7 +203,7 @@ func TestLoginHasALimit(t *testing.T) {
 	rule := r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
 	for range 2 {
 		_, err := r.Zones(t.Context())
-		refused(t, err, volume.KindUnavailable, "logging in to cloud")
+		wantKind(t, err, volume.KindUnavailable, "logging in to cloud")
 	}
 	if n := rule.Hits(); n > 1 {
 		t.Errorf("%d logins of which one could fail for both callers", n)
@@ -206,9 +215,9 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
 	r.fake.On(requestsTo(identity), fakecloud.Hangs()).Always()
-	refused(t, r.CheckFeature(lasting(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
-	_, err := r.clouds.Cloud(lasting(t, 20*time.Millisecond), "admin")
-	refused(t, err, volume.KindDeadline)
+	wantKind(t, r.CheckFeature(contextFor(t, 20*time.Millisecond), FeatureMultiattach), volume.KindDeadline)
+	_, err := r.clouds.Cloud(contextFor(t, 20*time.Millisecond), "admin")
+	wantKind(t, err, volume.KindDeadline)
 	versions := r.conn.versions[compute]
 	start := time.Now()
 	r.clouds.Close()
@@ -229,16 +238,17 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 // Keystone is back.
 func TestStartWithoutKeystone(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
-		"hangs": fakecloud.Hangs(), "503": fakecloud.Status(503, ""), "cuts": fakecloud.CutOff(), "429": fakecloud.Throttled(429, -1),
+		"hangs": fakecloud.Hangs(), "503": fakecloud.Status(503, ""), "cuts": fakecloud.CutOff(),
+		"429": fakecloud.Throttled(429, -1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakecloud.Start(t, fakecloud.Options{})
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
-			tune := quick()
+			tune := fastTuning()
 			tune.timeouts.start, tune.timeouts.ready = 300*time.Millisecond, 50*time.Millisecond
 			rule := fake.On(requestsTo(identity), fault).Always()
-			log := &record{}
+			log := &logRecorder{}
 			start := time.Now()
 			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: log.logger()}, tune)
 			must(t, err)
@@ -246,8 +256,8 @@ func TestStartWithoutKeystone(t *testing.T) {
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("the start took %s", took)
 			}
-			log.has(t, "WARN", "starts without a login", "cloud=csi")
-			refused(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet", `cloud "csi"`)
+			log.wantLine(t, "WARN", "starts without a login", "cloud=csi")
+			wantKind(t, clouds.Ready(t.Context()), volume.KindInProgress, "not logged in to the cloud yet", `cloud "csi"`)
 			rule.Remove()
 			clouds.cloud("csi").forgetFailure(t)
 			for err = clouds.Ready(t.Context()); volume.IsKind(err, volume.KindInProgress); err = clouds.Ready(t.Context()) {
@@ -261,14 +271,15 @@ func TestStartWithoutKeystone(t *testing.T) {
 // What a correction of the configuration would mend ends the start.
 func TestStartWithAWrongConfiguration(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
-		"401": fakecloud.Status(401, "no"), "403": fakecloud.Status(403, "no"), "404": fakecloud.Status(404, "no"), "HTML": fakecloud.WrongContentType(),
+		"401": fakecloud.Status(401, "no"), "403": fakecloud.Status(403, "no"), "404": fakecloud.Status(404, "no"),
+		"HTML": fakecloud.WrongContentType(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := fakecloud.Start(t, fakecloud.Options{})
 			path, err := fake.WriteCloudsYAML(t.TempDir())
 			must(t, err)
 			fake.On(requestsTo(identity), fault).Always()
-			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
+			clouds, err := open(t.Context(), Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
 			if err == nil {
 				clouds.Close()
 				t.Error("the program starts")
@@ -280,8 +291,8 @@ func TestStartWithAWrongConfiguration(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Log: quiet()}, quick())
-	refused(t, err, volume.KindCanceled)
+	_, err = open(ctx, Options{CloudsYAML: path, Default: "csi", Log: discardLog()}, fastTuning())
+	wantKind(t, err, volume.KindCanceled)
 }
 
 func TestIsOutage(t *testing.T) {
@@ -289,15 +300,24 @@ func TestIsOutage(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"refused":              {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
-		"reset":                {&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}, true},
-		"no name":              {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
-		"silent DNS":           {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, true},
-		"cut":                  {io.ErrUnexpectedEOF, true},
-		"deadline":             {context.DeadlineExceeded, true},
-		"proxy is down":        {&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: errors.New("connection refused")}}, true},
-		"proxy has no name":    {&net.OpError{Op: "proxyconnect", Err: &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}}, false},
-		"no TLS of the proxy":  {&net.OpError{Op: "proxyconnect", Err: errors.New("tls: first record does not look like a TLS handshake")}, false},
+		"refused":    {&net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
+		"reset":      {&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}, true},
+		"no name":    {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
+		"silent DNS": {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, true},
+		"cut":        {io.ErrUnexpectedEOF, true},
+		"deadline":   {context.DeadlineExceeded, true},
+		"proxy is down": {&net.OpError{
+			Op:  "proxyconnect",
+			Err: &net.OpError{Op: "dial", Err: errors.New("connection refused")},
+		}, true},
+		"proxy has no name": {&net.OpError{
+			Op:  "proxyconnect",
+			Err: &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}},
+		}, false},
+		"no TLS of the proxy": {&net.OpError{
+			Op:  "proxyconnect",
+			Err: errors.New("tls: first record does not look like a TLS handshake"),
+		}, false},
 		"proxy reaches nobody": {&transport.ProxyError{Proxy: "proxy:3128", Status: 503}, true},
 		"proxy is busy":        {&transport.ProxyError{Proxy: "proxy:3128", Status: 429}, true},
 		"proxy wants a login":  {&transport.ProxyError{Proxy: "proxy:3128", Status: 407}, false},
@@ -305,7 +325,10 @@ func TestIsOutage(t *testing.T) {
 		"certificate":          {&tls.CertificateVerificationError{Err: errors.New("unknown authority")}, false},
 		"no TLS":               {errors.New("http: server gave HTTP response to HTTPS client"), false},
 		"bad CA file":          {errors.New("the CA file holds no certificate in PEM form"), false},
-		"wrapped once":         {fmt.Errorf("%w: %w", errors.New("no complete answer within 1s"), context.DeadlineExceeded), true},
+		"wrapped once": {
+			fmt.Errorf("%w: %w", errors.New("no complete answer within 1s"), context.DeadlineExceeded),
+			true,
+		},
 	} {
 		err := failure(t.Context(), call{service: identity, what: "logging in", method: "POST", isRepeatable: true}, c.err)
 		if isOutage(err) != c.want {
@@ -317,4 +340,4 @@ func TestIsOutage(t *testing.T) {
 	}
 }
 
-func (r *record) logger() *slog.Logger { return slog.New(slog.NewTextHandler(r, nil)) }
+func (r *logRecorder) logger() *slog.Logger { return slog.New(slog.NewTextHandler(r, nil)) }

@@ -22,8 +22,8 @@ import (
 // project "csi".
 const realCloud = "GROWVOL_OPENSTACK_CLOUDS_YAML"
 
-// goneCase is a call about objects that do not exist.
-type goneCase struct {
+// missingCase is a call about objects that do not exist.
+type missingCase struct {
 	name string // of the call
 	run  func(ctx context.Context, c *Cloud) error
 	kind volume.Kind
@@ -41,24 +41,42 @@ const (
 	noAttachment = "0e000000-0000-4000-8000-00000000000e"
 )
 
-// goneCases are all calls that name an object, with the answers of a real cloud to them. Cases
+// missingCases are all calls that name an object, with the answers of a real cloud to them. Cases
 // with a server or volume that exists are in the comparison of tests/fakecloud.
-func goneCases() []goneCase {
+func missingCases() []missingCase {
 	volumeGone := "Volume " + noVolume + " could not be found."
 	snapshotGone := "Snapshot " + noSnapshot + " could not be found."
 	backupGone := "Backup " + noBackup + " could not be found."
 	serverGone := "Instance " + noServer + " could not be found."
-	return []goneCase{
-		{"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return err }, volume.KindNotFound, volumeGone, fakecloud.GetVolume},
+	return []missingCase{
+		{
+			"volume_get", func(ctx context.Context, c *Cloud) error { _, err := c.Volume(ctx, noVolume); return err },
+			volume.KindNotFound, volumeGone, fakecloud.GetVolume,
+		},
 		{"volume_get", func(ctx context.Context, c *Cloud) error {
 			_, err := c.Volume(ctx, strings.ToUpper(noVolume))
 			return err
 		}, volume.KindNotFound, "Volume " + strings.ToUpper(noVolume) + " could not be found.", fakecloud.GetVolume},
-		{"volume_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteVolume(ctx, noVolume) }, volume.KindNotFound, volumeGone, fakecloud.DeleteVolume},
-		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, false) }, volume.KindNotFound, volumeGone, fakecloud.ExtendVolume},
-		{"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, true) }, volume.KindNotFound, volumeGone, fakecloud.ExtendVolume},
-		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "rbd", "never") }, volume.KindNotFound, volumeGone, fakecloud.RetypeVolume},
-		{"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "no-such-type", "never") }, volume.KindNotFound, volumeGone, fakecloud.RetypeVolume},
+		{
+			"volume_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteVolume(ctx, noVolume) },
+			volume.KindNotFound, volumeGone, fakecloud.DeleteVolume,
+		},
+		{
+			"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, false) },
+			volume.KindNotFound, volumeGone, fakecloud.ExtendVolume,
+		},
+		{
+			"volume_extend", func(ctx context.Context, c *Cloud) error { return c.ExtendVolume(ctx, noVolume, 2, true) },
+			volume.KindNotFound, volumeGone, fakecloud.ExtendVolume,
+		},
+		{
+			"volume_retype", func(ctx context.Context, c *Cloud) error { return c.Retype(ctx, noVolume, "rbd", "never") },
+			volume.KindNotFound, volumeGone, fakecloud.RetypeVolume,
+		},
+		{"volume_retype", func(ctx context.Context, c *Cloud) error {
+			return c.Retype(ctx, noVolume, "no-such-type",
+				"never")
+		}, volume.KindNotFound, volumeGone, fakecloud.RetypeVolume},
 		{"volume_metadata", func(ctx context.Context, c *Cloud) error {
 			return c.SetVolumeMetadata(ctx, noVolume, map[string]string{"a": "b"})
 		}, volume.KindNotFound, volumeGone, fakecloud.SetMetadata},
@@ -83,8 +101,14 @@ func goneCases() []goneCase {
 			return err
 		}, volume.KindStale, volumeGone, fakecloud.ListVolumeDetail},
 
-		{"snapshot_get", func(ctx context.Context, c *Cloud) error { _, err := c.Snapshot(ctx, noSnapshot); return err }, volume.KindNotFound, snapshotGone, fakecloud.GetSnapshot},
-		{"snapshot_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteSnapshot(ctx, noSnapshot) }, volume.KindNotFound, snapshotGone, fakecloud.DeleteSnapshot},
+		{
+			"snapshot_get", func(ctx context.Context, c *Cloud) error { _, err := c.Snapshot(ctx, noSnapshot); return err },
+			volume.KindNotFound, snapshotGone, fakecloud.GetSnapshot,
+		},
+		{
+			"snapshot_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteSnapshot(ctx, noSnapshot) },
+			volume.KindNotFound, snapshotGone, fakecloud.DeleteSnapshot,
+		},
 		{"snapshot_create", func(ctx context.Context, c *Cloud) error {
 			_, err := c.CreateSnapshot(ctx, NewSnapshot{Name: "gone", VolumeID: noVolume})
 			return err
@@ -98,8 +122,14 @@ func goneCases() []goneCase {
 			return err
 		}, volume.KindStale, snapshotGone, fakecloud.ListSnapshotDetail},
 
-		{"backup_get", func(ctx context.Context, c *Cloud) error { _, err := c.Backup(ctx, noBackup); return err }, volume.KindNotFound, backupGone, fakecloud.GetBackup},
-		{"backup_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteBackup(ctx, noBackup) }, volume.KindNotFound, backupGone, fakecloud.DeleteBackup},
+		{
+			"backup_get", func(ctx context.Context, c *Cloud) error { _, err := c.Backup(ctx, noBackup); return err },
+			volume.KindNotFound, backupGone, fakecloud.GetBackup,
+		},
+		{
+			"backup_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteBackup(ctx, noBackup) },
+			volume.KindNotFound, backupGone, fakecloud.DeleteBackup,
+		},
 		{"backup_metadata", func(ctx context.Context, c *Cloud) error {
 			return c.SetBackupMetadata(ctx, noBackup, map[string]string{"a": "b"})
 		}, volume.KindNotFound, backupGone, fakecloud.UpdateBackup},
@@ -112,22 +142,32 @@ func goneCases() []goneCase {
 			return err
 		}, volume.KindStale, backupGone, fakecloud.ListBackupDetail},
 		{
-			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) }, volume.KindNotFound,
+			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) },
+			volume.KindNotFound,
 			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".", fakecloud.DeleteAttachmentRecord,
 		},
 
-		{"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err }, volume.KindNotFound, serverGone, fakecloud.GetServer},
-		{"volume_attach", func(ctx context.Context, c *Cloud) error { return c.Attach(ctx, noServer, noVolume, false) }, volume.KindNotFound, serverGone, fakecloud.AttachVolume},
-		{"volume_detach", func(ctx context.Context, c *Cloud) error { return c.Detach(ctx, noServer, noVolume) }, volume.KindNotFound, serverGone, fakecloud.DetachVolume},
+		{
+			"server_get", func(ctx context.Context, c *Cloud) error { _, err := c.Server(ctx, noServer); return err },
+			volume.KindNotFound, serverGone, fakecloud.GetServer,
+		},
+		{
+			"volume_attach", func(ctx context.Context, c *Cloud) error { return c.Attach(ctx, noServer, noVolume, false) },
+			volume.KindNotFound, serverGone, fakecloud.AttachVolume,
+		},
+		{
+			"volume_detach", func(ctx context.Context, c *Cloud) error { return c.Detach(ctx, noServer, noVolume) },
+			volume.KindNotFound, serverGone, fakecloud.DetachVolume,
+		},
 	}
 }
 
-// wantGone checks a call about objects that do not exist, on the fake or on a real cloud, against
-// what is recorded here of a real one.
-func wantGone(t *testing.T, c *Cloud, test goneCase) {
+// wantMissing checks a call about objects that do not exist, on the fake or on a real cloud,
+// against what is recorded here of a real one.
+func wantMissing(t *testing.T, c *Cloud, test missingCase) {
 	t.Helper()
 	err := test.run(t.Context(), c)
-	refused(t, err, test.kind)
+	wantKind(t, err, test.kind)
 	var a *answer
 	if !errors.As(err, &a) {
 		t.Fatalf("%v is not from an answer", err)
@@ -140,8 +180,8 @@ func wantGone(t *testing.T, c *Cloud, test goneCase) {
 // TestFakeNamesWhatIsMissing: the fake answers as the real cloud does.
 func TestFakeNamesWhatIsMissing(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	for _, test := range goneCases() {
-		wantGone(t, r.Cloud, test)
+	for _, test := range missingCases() {
+		wantMissing(t, r.Cloud, test)
 	}
 }
 
@@ -157,26 +197,29 @@ func TestRealCloudNamesWhatIsMissing(t *testing.T) {
 	t.Cleanup(clouds.Close)
 	c, err := clouds.Cloud(t.Context(), "")
 	must(t, err)
-	for _, test := range goneCases() {
-		t.Run(test.name, func(t *testing.T) { wantGone(t, c, test) })
+	for _, test := range missingCases() {
+		t.Run(test.name, func(t *testing.T) { wantMissing(t, c, test) })
 	}
 	if found, err := c.ServerAttachment(t.Context(), noServer, noVolume); found || err != nil {
 		t.Errorf("an attachment to no server: %t, %v", found, err)
 	}
 }
 
-// TestEveryCallWithAnIDHasAGoneCase: a call whose 404 may be about an object is in goneCases, and
-// with that in the two tests above.
-func TestEveryCallWithAnIDHasAGoneCase(t *testing.T) {
+// TestEveryCallWithAnIDHasAMissingCase: a call whose 404 may be about an object is in
+// missingCases, and with that in the two tests above.
+func TestEveryCallWithAnIDHasAMissingCase(t *testing.T) {
 	var have []string
-	for _, test := range goneCases() {
+	for _, test := range missingCases() {
 		have = append(have, test.name)
 	}
 	for name := range callsOf(t) {
 		// Without objects, or with their own tests.
-		others := []string{"token_create", "versions_get", "type_list", "type_default", "message_list", "limits_get", "quota_get", "zone_list", "attachment_records", "attachment_get", "notify_extended"}
+		others := []string{
+			"token_create", "versions_get", "type_list", "type_default", "message_list", "limits_get",
+			"quota_get", "zone_list", "attachment_records", "attachment_get", "notify_extended",
+		}
 		if !slices.Contains(have, name) && !slices.Contains(others, name) {
-			t.Errorf("the call %s is not in goneCases", name)
+			t.Errorf("the call %s is not in missingCases", name)
 		}
 	}
 }
@@ -205,7 +248,7 @@ func callsOf(t *testing.T) map[string]bool {
 func TestForeign404IsNeverNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
-		for _, test := range goneCases() {
+		for _, test := range missingCases() {
 			r.fake.On(fakecloud.Match{Call: test.request}, fault)
 			err := test.run(t.Context(), r.Cloud)
 			if !volume.IsKind(err, volume.KindUnavailable) {
@@ -228,7 +271,7 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 					continue
 				}
 			}
-			refused(t, err, volume.KindUnavailable, "404")
+			wantKind(t, err, volume.KindUnavailable, "404")
 			if rule.Hits() != 1 {
 				t.Errorf("%s: not asked", call)
 			}
@@ -244,7 +287,8 @@ func TestAttachmentThatNovaDoesNotHave(t *testing.T) {
 		"volume_id not found: " + noVolume,                                // old releases
 		"Instance " + noServer + " is not attached.",                      // old releases, of a server without volumes
 		"Instance " + noServer + " could not be found.",
-		"Die Instanz " + noServer + " ist nicht an den Datenträger " + strings.ToUpper(noVolume) + " angehängt", // a translation
+		// a translation
+		"Die Instanz " + noServer + " ist nicht an den Datenträger " + strings.ToUpper(noVolume) + " angehängt",
 	} {
 		r.fake.On(fakecloud.Match{Call: fakecloud.GetAttachment}, fakecloud.Status(http.StatusNotFound, message))
 		if found, err := r.ServerAttachment(t.Context(), noServer, noVolume); found || err != nil {
@@ -253,12 +297,13 @@ func TestAttachmentThatNovaDoesNotHave(t *testing.T) {
 	}
 }
 
-// TestNoDefaultType: a cloud without a default type says so without any id.
-func TestNoDefaultType(t *testing.T) {
+// TestMissingDefaultTypeIsNotFound: a cloud without a default type says so without any id.
+func TestMissingDefaultTypeIsNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
-	r.fake.On(fakecloud.Match{Call: fakecloud.GetType}, fakecloud.Status(http.StatusNotFound, "Default volume type can not be found."))
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetType},
+		fakecloud.Status(http.StatusNotFound, "Default volume type can not be found."))
 	_, err := r.DefaultVolumeType(t.Context())
-	refused(t, err, volume.KindNotFound, "Default volume type")
+	wantKind(t, err, volume.KindNotFound, "Default volume type")
 }
 
 // TestCloudWithoutBackups: that the API of backups is not there is believed only of a Cinder that
@@ -276,11 +321,11 @@ func TestCloudWithoutBackups(t *testing.T) {
 			return err
 		}
 		path := r.fake.On(fakecloud.Match{Call: call}, router).Always()
-		refused(t, ask(), volume.KindUnavailable) // the list is there
+		wantKind(t, ask(), volume.KindUnavailable) // the list is there
 		list := r.fake.On(fakecloud.Match{Call: fakecloud.ListBackups}, router).Always()
-		refused(t, ask(), volume.KindNotFound, "offers no backups")
+		wantKind(t, ask(), volume.KindNotFound, "offers no backups")
 		volumes := r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, router)
-		refused(t, ask(), volume.KindUnavailable) // it is not Cinder
+		wantKind(t, ask(), volume.KindUnavailable) // it is not Cinder
 		for _, rule := range []*fakecloud.Rule{path, list, volumes} {
 			rule.Remove()
 		}
@@ -289,17 +334,21 @@ func TestCloudWithoutBackups(t *testing.T) {
 
 // Cinder says of a volume that the user may not read that it could not be found; the same policy
 // forbids to list volumes.
-func TestVolumeThatAPolicyHides(t *testing.T) {
+func TestHiddenVolumeIsNotNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
-	hidden := fakecloud.ForeignAnswer(http.StatusNotFound, "application/json", `{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)
-	for list, want := range map[int]volume.Kind{http.StatusForbidden: volume.KindDenied, http.StatusServiceUnavailable: volume.KindUnavailable} {
+	hidden := fakecloud.ForeignAnswer(http.StatusNotFound, "application/json",
+		`{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)
+	for list, want := range map[int]volume.Kind{
+		http.StatusForbidden:          volume.KindDenied,
+		http.StatusServiceUnavailable: volume.KindUnavailable,
+	} {
 		rules := []*fakecloud.Rule{
 			r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, hidden).Always(),
 			r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(list, "no")).Always(),
 		}
 		_, err := r.Volume(t.Context(), v.ID)
-		refused(t, err, want, "reading volume "+v.ID, "the cloud's policy")
+		wantKind(t, err, want, "reading volume "+v.ID, "the cloud's policy")
 		for _, rule := range rules {
 			rule.Remove()
 		}
@@ -307,7 +356,7 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	r.fake.ClearRequests()
 	for range 3 {
 		_, err := r.Volume(t.Context(), noVolume)
-		refused(t, err, volume.KindNotFound)
+		wantKind(t, err, volume.KindNotFound)
 	}
 	if n := r.fake.Count(fakecloud.ListVolumeDetail); n != 1 {
 		t.Errorf("%d listings for 3 volumes that are gone, want 1", n)
@@ -316,7 +365,7 @@ func TestVolumeThatAPolicyHides(t *testing.T) {
 	r.listedAt.Store(&long)
 	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "no"))
 	_, err := r.Volume(t.Context(), noVolume)
-	refused(t, err, volume.KindDenied)
+	wantKind(t, err, volume.KindDenied)
 }
 
 // TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty list of what the
@@ -339,19 +388,21 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 				continue
 			}
 			r.fake.On(fakecloud.Match{Call: call}, fakecloud.ForeignAnswer(http.StatusOK, "application/json", body))
-			refused(t, run(), volume.KindUnavailable)
+			wantKind(t, run(), volume.KindUnavailable)
 		}
 	}
-	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volume": {"id": "`+v.ID+`", "status": "available"}}`))
+	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume},
+		fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volume": {"id": "`+v.ID+`", "status": "available"}}`))
 	if _, err := r.Volume(ctx, strings.ToUpper(v.ID)); err != nil {
 		t.Errorf("an id in other case is the same: %v", err)
 	}
 }
 
 // otherObject is an answer about no object that was asked about.
-const otherObject = `{"volume": {"id": "99999999-9999-4999-8999-999999999999"}, "snapshot": {"id": "9"}, "backup": {"id": "9"}, "server": {"id": "9"}, "volumeAttachment": {"volumeId": "9"}}`
+const otherObject = `{"volume": {"id": "99999999-9999-4999-8999-999999999999"}, "snapshot": {"id": "9"},
+	"backup": {"id": "9"}, "server": {"id": "9"}, "volumeAttachment": {"volumeId": "9"}}`
 
-func TestNames(t *testing.T) {
+func TestHasWord(t *testing.T) {
 	for _, test := range []struct {
 		text, word string
 		want       bool
@@ -376,7 +427,11 @@ func TestNames(t *testing.T) {
 // TestLongMessageNamesTheObject: the text is cut for people only.
 func TestLongMessageNamesTheObject(t *testing.T) {
 	k := call{name: "volume_get", objects: []object{{"volume", noVolume}}}
-	body, err := json.Marshal(map[string]any{"itemNotFound": map[string]any{"code": 404, "message": strings.Repeat("x ", 400) + noVolume}})
+	body, err := json.Marshal(map[string]any{"itemNotFound": map[string]any{
+		"code":    404,
+		"message": strings.Repeat("x ", 400) + noVolume,
+	}})
 	must(t, err)
-	refused(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false), volume.KindNotFound)
+	wantKind(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false),
+		volume.KindNotFound)
 }
