@@ -68,12 +68,12 @@ func StatusCode(err error) int {
 // MayBeDone reports whether a request that ended with err can have been carried out, or can still
 // be: it got no answer, or not one that Cinder gives instead of doing the work.
 func MayBeDone(err error) bool {
-	code := StatusCode(err)
-	switch volume.KindOf(err) {
-	case volume.KindUnavailable, volume.KindDeadline, volume.KindCanceled:
-		return code != http.StatusTooManyRequests && code != http.StatusRequestEntityTooLarge
+	code, kind := StatusCode(err), volume.KindOf(err)
+	if code == http.StatusTooManyRequests || code == http.StatusRequestEntityTooLarge {
+		return false
 	}
-	return code > 0 && code < http.StatusBadRequest
+	isUnanswered := kind == volume.KindUnavailable || kind == volume.KindDeadline || kind == volume.KindCanceled
+	return isUnanswered || code > 0 && code < http.StatusBadRequest
 }
 
 // refusal is the error for an answer with a status that is none of the good ones.

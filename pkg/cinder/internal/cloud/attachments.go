@@ -19,7 +19,8 @@ func attachmentsAPI() need {
 }
 
 // AttachmentRecord is what Cinder keeps of an attachment, from the reservation of the volume to
-// its release; its Status is reserved, attaching, attached, detaching, …
+// its release. Its Status is reserved, attaching, attached, detaching or one of Cinder's error
+// states.
 type AttachmentRecord = attachments.Attachment
 
 // AttachmentRecords lists all of Cinder's attachments of a volume, also the ones that are not

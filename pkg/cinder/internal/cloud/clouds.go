@@ -49,7 +49,7 @@ type Clouds struct {
 	tuning      tuning
 
 	detached sync.WaitGroup  // work that does not end with its call; see detach
-	lifetime context.Context // ended by Close
+	lifetime context.Context //nolint:containedctx // ended by Close
 	endLife  context.CancelFunc
 
 	mu     sync.Mutex // guards clouds, and the end of lifetime

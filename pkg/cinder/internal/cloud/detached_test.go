@@ -59,8 +59,7 @@ func contextFor(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// A service that hangs, as one whose processes are stopped does, delays no call to the other, and
-// no start.
+// A service that hangs delays neither calls of the other service nor the start.
 func TestHangingServiceDelaysNoOther(t *testing.T) {
 	for s, calls := range map[service]func(context.Context, *Cloud) error{
 		compute: func(ctx context.Context, c *Cloud) error {
@@ -95,7 +94,7 @@ func TestHangingServiceDelaysNoOther(t *testing.T) {
 }
 
 // Callers share one version request. Each waits only as long as its own context lasts; the answer
-// is kept also when all of them have gone.
+// is used also when no caller waits any more.
 func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	rule := r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
@@ -117,8 +116,8 @@ func TestVersionRequestOutlivesItsCallers(t *testing.T) {
 	}
 }
 
-// A version request has a short limit of its own, and its failure is remembered for a while: the
-// next callers need not wait for the same.
+// A version request has a short timeout of its own, and its failure is remembered for a while: the
+// next callers do not wait.
 func TestFailedVersionRequestIsRemembered(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tuning.timeouts.versionsAttempt = 100 * time.Millisecond
@@ -176,7 +175,7 @@ func TestRefusalOfAnEarlierRequest(t *testing.T) {
 	}
 }
 
-// A login goes on when its caller has gone, and the next caller uses it.
+// A login continues when its caller gives up, and the next caller uses it.
 func TestLoginOutlivesItsCallers(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.RevokeTokens()
@@ -195,7 +194,7 @@ func TestLoginOutlivesItsCallers(t *testing.T) {
 	}
 }
 
-// A login that gets no answer within its limit fails for all that wait for it.
+// A login that gets no answer within its timeout fails for all callers that wait for it.
 func TestLoginHasALimit(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.clouds.tuning.timeouts.login = 100 * time.Millisecond
@@ -210,7 +209,7 @@ func TestLoginHasALimit(t *testing.T) {
 	}
 }
 
-// Close ends what goes on without a caller.
+// Close ends work that has no caller any more.
 func TestCloseEndsDetachedWork(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(requestsTo(compute), fakecloud.Hangs()).Always()
@@ -234,8 +233,7 @@ func TestCloseEndsDetachedWork(t *testing.T) {
 	}
 }
 
-// A Keystone that does not work when the program starts does not end it; the login is made when
-// Keystone is back.
+// Open succeeds while Keystone does not work; the login is made when Keystone works again.
 func TestStartWithoutKeystone(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
 		"hangs": fakecloud.Hangs(), "503": fakecloud.Status(503, ""), "cuts": fakecloud.CutOff(),
@@ -268,7 +266,7 @@ func TestStartWithoutKeystone(t *testing.T) {
 	}
 }
 
-// What a correction of the configuration would mend ends the start.
+// Open fails where only a correction of the configuration helps.
 func TestStartWithAWrongConfiguration(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
 		"401": fakecloud.Status(401, "no"), "403": fakecloud.Status(403, "no"), "404": fakecloud.Status(404, "no"),

@@ -47,6 +47,19 @@ func (e *exchange) run(ctx context.Context, send func(*gophercloud.ServiceClient
 	}))
 }
 
+// request makes a request for which gophercloud has no function; codes are the good statuses.
+func request(
+	ctx context.Context, client *gophercloud.ServiceClient, method, address string, body, answer any, codes ...int,
+) error {
+	resp, err := client.Request(ctx, method, address, &gophercloud.RequestOpts{
+		JSONBody: body, JSONResponse: answer, OkCodes: codes,
+	})
+	if resp != nil {
+		_ = resp.Body.Close() // it was read
+	}
+	return err
+}
+
 // RoundTrip implements http.RoundTripper. It sends the request over the transport, which repeats
 // it if need be.
 func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -62,7 +75,7 @@ func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	// 204 and 300 pass as well: gophercloud's pager takes them for pages.
 	if e.call.key != "" && resp.StatusCode >= http.StatusOK && resp.StatusCode <= http.StatusMultipleChoices {
 		if err := e.check(resp); err != nil {
-			return nil, &unusableAnswer{err}
+			return nil, &answerError{err}
 		}
 	}
 	return resp, nil
@@ -133,14 +146,14 @@ func normalizeTimes(value any) (changed bool) {
 	return changed
 }
 
-// unusableAnswer is the error for an answer with a good status that is none to the call.
-type unusableAnswer struct{ error }
+// answerError is the error for an answer with a good status that is none to the call.
+type answerError struct{ error }
 
 // errorOf turns an error of gophercloud into a *volume.Error.
 func (e *exchange) errorOf(ctx context.Context, err error) error {
 	var own *volume.Error
 	var refused gophercloud.ErrUnexpectedResponseCode
-	var unusable *unusableAnswer
+	var unusable *answerError
 	var failed *url.Error
 	switch {
 	case err == nil, errors.As(err, &own):

@@ -19,7 +19,7 @@ import (
 
 func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// keystone is a server that takes every login, keeps what was asked, and hands out a catalog.
+// keystone is a server that accepts every login, records the request, and answers with a catalog.
 type keystone struct {
 	*httptest.Server
 	asked   map[string]any
@@ -170,7 +170,7 @@ func catalogOf(services map[string][]string) string {
 	return "[" + strings.Join(entries, ",") + "]"
 }
 
-// A catalog must not leave open in which region volumes are made or servers are looked for.
+// A catalog with a service in several regions is refused if the configuration names none.
 func TestSeveralRegionsAreRefused(t *testing.T) {
 	t.Parallel()
 	one, two := []string{"r1"}, []string{"r1", "r2"}
@@ -286,7 +286,7 @@ func TestMissingEndpointNamesWhatTheCatalogHas(t *testing.T) {
 	wantKind(t, err, volume.KindUnavailable, "has none at all")
 }
 
-// A redirect would hand the token to wherever it points.
+// A redirect would carry the token to wherever it points.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	var leaked string
 	thief := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter,
@@ -388,19 +388,19 @@ func TestWrongClockMakesNoExtraLogins(t *testing.T) {
 	}
 }
 
-// What is wrong with the certificates of a cloud is told at the login.
+// A login fails with what is wrong with the certificates of the cloud.
 func TestBrokenCAFailsTheLogin(t *testing.T) {
 	k := newKeystone(t)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	must(t, os.WriteFile(ca, []byte("nonsense"), 0o600))
+	must(t, os.WriteFile(ca, []byte("no PEM"), 0o600))
 	_, err := k.clouds(t, "clouds.yaml", yamlHead+"    cacert: "+ca+"\n")
 	wantKind(t, err, volume.KindUnavailable, `cloud "c"`, "clouds.yaml", "holds no certificate")
 	_, err = k.clouds(t, "clouds.yaml", strings.ReplaceAll(yamlHead, "URL/v3", `"http://[bad"`))
 	wantKind(t, err, volume.KindUnavailable, "auth-url")
 }
 
-// Addresses may have a user and a password in them; neither a broken one, nor one that nobody
-// answers at, nor one that is refused is told with them.
+// Addresses may contain a user and a password; no error quotes them: of an address that is broken,
+// does not answer or is refused.
 func TestPasswordsInAddressesAreNotQuoted(t *testing.T) {
 	const planted = "s3cr3tOfUrl"
 	k := newKeystone(t)
@@ -439,7 +439,7 @@ func TestPasswordsInAddressesAreNotQuoted(t *testing.T) {
 	}
 }
 
-// A file's warnings are logged with its name and keys, and no values, once a reading.
+// The warnings about a file are logged with its name and keys, without values, once per reading.
 func TestIgnoredKeysAreLogged(t *testing.T) {
 	t.Parallel()
 	k := newKeystone(t)

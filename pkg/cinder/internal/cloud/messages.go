@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -37,8 +38,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 		if client.Microversion == selectVersion {
 			address += "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()
 		}
-		_, err := client.Get(ctx, address, &answer, nil)
-		return err
+		return request(ctx, client, http.MethodGet, address, nil, &answer, http.StatusOK)
 	})
 	var found []Message
 	for _, m := range answer.Messages {

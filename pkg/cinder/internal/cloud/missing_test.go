@@ -32,7 +32,7 @@ type missingCase struct {
 	request fakecloud.Call
 }
 
-// Ids of no objects. Each case has its own, so that an answer about another one is told apart.
+// Ids of no objects, each of another kind, so that an answer about the wrong object is noticed.
 const (
 	noVolume     = "0a000000-0000-4000-8000-00000000000a"
 	noSnapshot   = "0b000000-0000-4000-8000-00000000000b"
@@ -177,7 +177,7 @@ func wantMissing(t *testing.T, c *Cloud, test missingCase) {
 	}
 }
 
-// TestFakeNamesWhatIsMissing: the fake answers as the real cloud does.
+// The fake answers as the real cloud does.
 func TestFakeNamesWhatIsMissing(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, test := range missingCases() {
@@ -185,8 +185,7 @@ func TestFakeNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestRealCloudNamesWhatIsMissing: a real cloud names the object in each answer that this package
-// takes for "does not exist".
+// A real cloud names the object in each answer that this package takes for "does not exist".
 func TestRealCloudNamesWhatIsMissing(t *testing.T) {
 	path := os.Getenv(realCloud)
 	if path == "" {
@@ -205,8 +204,7 @@ func TestRealCloudNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestEveryCallWithAnIDHasAMissingCase: a call whose 404 may be about an object is in
-// missingCases, and with that in the two tests above.
+// Each call whose 404 may be about an object is in missingCases, and so in the two tests above.
 func TestEveryCallWithAnIDHasAMissingCase(t *testing.T) {
 	var have []string
 	for _, test := range missingCases() {
@@ -224,7 +222,7 @@ func TestEveryCallWithAnIDHasAMissingCase(t *testing.T) {
 	}
 }
 
-// callsOf returns the names of the calls that this package makes, by its source.
+// callsOf returns the names of the calls that the source of this package has.
 func callsOf(t *testing.T) map[string]bool {
 	t.Helper()
 	files, err := os.ReadDir(".")
@@ -243,8 +241,7 @@ func callsOf(t *testing.T) map[string]bool {
 	return found
 }
 
-// TestForeign404IsNeverNotFound: no call takes the 404 of another server, or one about another
-// object, for "does not exist".
+// No call takes the 404 of another server, or one about another object, for "does not exist".
 func TestForeign404IsNeverNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
@@ -279,7 +276,7 @@ func TestForeign404IsNeverNotFound(t *testing.T) {
 	}
 }
 
-// TestAttachmentThatNovaDoesNotHave: each of Nova's answers that says so.
+// Each answer of Nova that says that it does not have the attachment is understood.
 func TestAttachmentThatNovaDoesNotHave(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, message := range []string{
@@ -297,7 +294,7 @@ func TestAttachmentThatNovaDoesNotHave(t *testing.T) {
 	}
 }
 
-// TestMissingDefaultTypeIsNotFound: a cloud without a default type says so without any id.
+// The 404 of a cloud without a default type names no id.
 func TestMissingDefaultTypeIsNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetType},
@@ -306,8 +303,7 @@ func TestMissingDefaultTypeIsNotFound(t *testing.T) {
 	wantKind(t, err, volume.KindNotFound, "Default volume type")
 }
 
-// TestCloudWithoutBackups: that the API of backups is not there is believed only of a Cinder that
-// answers otherwise.
+// A missing API of backups is believed only if Cinder answers other calls.
 func TestCloudWithoutBackups(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	router := fakecloud.ForeignNotFoundAnswers()["the router of an API"]
@@ -332,8 +328,8 @@ func TestCloudWithoutBackups(t *testing.T) {
 	}
 }
 
-// Cinder says of a volume that the user may not read that it could not be found; the same policy
-// forbids to list volumes.
+// Cinder says that a volume that the user may not read could not be found; the same policy forbids
+// the listing of volumes.
 func TestHiddenVolumeIsNotNotFound(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
@@ -368,8 +364,8 @@ func TestHiddenVolumeIsNotNotFound(t *testing.T) {
 	wantKind(t, err, volume.KindDenied)
 }
 
-// TestForeign200IsNoAnswer: some services answer 200 to any path, with an empty list of what the
-// path ends with (seen at Neutron).
+// Some services answer 200 to any path, with an empty list named after the end of the path (seen
+// at Neutron).
 func TestForeign200IsNoAnswer(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
@@ -398,7 +394,7 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 	}
 }
 
-// otherObject is an answer about no object that was asked about.
+// otherObject is an answer about other objects than those that were asked for.
 const otherObject = `{"volume": {"id": "99999999-9999-4999-8999-999999999999"}, "snapshot": {"id": "9"},
 	"backup": {"id": "9"}, "server": {"id": "9"}, "volumeAttachment": {"volumeId": "9"}}`
 
@@ -424,7 +420,7 @@ func TestHasWord(t *testing.T) {
 	}
 }
 
-// TestLongMessageNamesTheObject: the text is cut for people only.
+// A message is cut for people only after the id was found in it.
 func TestLongMessageNamesTheObject(t *testing.T) {
 	k := call{name: "volume_get", objects: []object{{"volume", noVolume}}}
 	body, err := json.Marshal(map[string]any{"itemNotFound": map[string]any{

@@ -37,7 +37,7 @@ func listPage[T any](
 		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page { return page{r} })
 		return pager.EachPage(ctx, func(_ context.Context, p pagination.Page) (bool, error) {
 			var body map[string]json.RawMessage
-			if err := p.(page).ExtractInto(&body); err != nil {
+			if err := (gophercloud.Result{Body: p.GetBody()}).ExtractInto(&body); err != nil {
 				return false, err
 			}
 			items, next = nil, ""

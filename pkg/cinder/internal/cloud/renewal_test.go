@@ -15,7 +15,7 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// rewrite replaces text in a file, and the file by another one.
+// rewrite replaces text in a file by renaming a new file over it.
 func rewrite(t *testing.T, path, old, with string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -57,8 +57,8 @@ func TestTokenIsRenewedOnce(t *testing.T) {
 	}
 }
 
-// A service that refuses even new tokens is not answered with a login per call; other credentials
-// are tried at once.
+// A service that refuses even new tokens does not cause a login per call; other credentials are
+// tried at once.
 func TestNewTokensThatAreRefusedMakeNoMoreLogins(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v := r.volume(t, "pvc-1", 1)
@@ -201,7 +201,7 @@ func TestWrongNewPasswordIsTriedOnce(t *testing.T) {
 	wantKind(t, err, volume.KindUnauthenticated, "the token was refused and could not be renewed",
 		"logging in to cloud \"csi\"", r.path(), "correct the credentials")
 	rewrite(t, r.path(), "password: wrong", "password: "+fakecloud.Password)
-	_, err = r.Volume(t.Context(), v.ID) // at once: before giving up on a 401 the file is looked at
+	_, err = r.Volume(t.Context(), v.ID) // at once: before it gives up on a 401, the call checks the file
 	must(t, err)
 }
 

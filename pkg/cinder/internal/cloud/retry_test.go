@@ -14,7 +14,7 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// safe calls survive what is transient.
+// Safe calls succeed in spite of transient failures.
 func TestSafeCallsAreRepeated(t *testing.T) {
 	for name, fault := range map[string]fakecloud.Fault{
 		"lost reply": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(500, ""),
@@ -51,7 +51,7 @@ func TestDeletionAfterALostReply(t *testing.T) {
 	wantKind(t, r.DeleteVolume(t.Context(), v.ID), volume.KindPrecondition, "400")
 }
 
-// A request that makes something is sent once, unless it certainly did nothing.
+// A request that creates something is sent once, unless it was certainly not carried out.
 func TestCreationIsNotRepeated(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault fakecloud.Fault
@@ -109,7 +109,7 @@ func TestThrottledCreationIsRepeated(t *testing.T) {
 	}
 }
 
-// A pause that the context does not last for is not begun.
+// A call does not wait for a pause that is longer than its context lasts.
 func TestRetryAfterBeyondTheContext(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Throttled(429, 20)).Always()
@@ -164,7 +164,7 @@ func TestUnreadableAnswerIsUnavailable(t *testing.T) {
 	}
 }
 
-// A 404 that no OpenStack service wrote must not pass for a deleted volume.
+// A 404 that no OpenStack service wrote is not taken for a deleted volume.
 func TestPageOfAnotherServerIsNotNotFound(t *testing.T) {
 	k := call{service: blockStorage, name: "volume_get", what: "reading volume v", method: "GET", path: "volumes/v"}
 	r := newRig(t, fakecloud.Options{})
@@ -190,7 +190,7 @@ func TestCallsWorkAgainAfterAnOutage(t *testing.T) {
 	must(t, err)
 }
 
-// A cloud that was downgraded under way answers 406 once, and is asked anew.
+// A cloud that was downgraded answers 406 once; then its versions are read again.
 func TestRefusedMicroversionMakesTheVersionsBeReadAgain(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")

@@ -62,22 +62,32 @@ const (
 
 // rules returns the table of what answers mean, the special before the general. The texts are
 // those of Cinder and Nova from Pike to 2026; none decides about data: where a cloud words it
-// differently, the general rule of the status holds. What does not exist is told by its id in the
-// service's own fault (see readMissing), never by a text, which may be translated.
+// differently, the general rule of the status holds. What does not exist is recognized by its id
+// in the service's own fault (see readMissing), never by a text, which may be translated.
 func rules() []rule {
-	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
-	removals := []string{"volume_delete", "snapshot_delete", "backup_delete"}
-	attach, detach, login := []string{"volume_attach"}, []string{"volume_detach"}, []string{"token_create"}
+	return slices.Concat(loginRules(), missingRules(), attachRules(), stateRules(), statusRules())
+}
+
+// loginRules are about Keystone. What Keystone does not find is never a volume.
+func loginRules() []rule {
+	login := []string{"token_create"}
 	return []rule{
-		// Logging in. What Keystone does not find is never a volume.
 		{status: 401, calls: login, kind: volume.KindUnauthenticated, remedy: fixCredentials},
 		{status: 403, calls: login, kind: volume.KindUnauthenticated, remedy: fixCredentials},
 		{
 			status: 300, maxStatus: 499, calls: login, kind: volume.KindUnavailable,
 			remedy: "check auth-url (auth_url), project and domain",
 		},
+	}
+}
 
-		// An answer that no OpenStack service wrote says nothing about volumes.
+// removals are the calls that delete something.
+func removals() []string { return []string{"volume_delete", "snapshot_delete", "backup_delete"} }
+
+// missingRules are about what does not exist, and about answers that no OpenStack service wrote:
+// they say nothing about volumes.
+func missingRules() []rule {
+	return []rule{
 		{status: 200, maxStatus: 299, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		{
 			status: 300, maxStatus: 399, kind: volume.KindUnavailable,
@@ -94,9 +104,14 @@ func rules() []rule {
 		{status: 410, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		{status: 402, maxStatus: 412, isForeign: true, kind: volume.KindUnavailable, remedy: checkEndpoint},
 		// The refusal of a deletion that may be under way already.
-		{status: 400, calls: slices.Concat(detach, removals), hasLostAttempt: true, kind: volume.KindInProgress},
+		{status: 400, calls: append(removals(), "volume_detach"), hasLostAttempt: true, kind: volume.KindInProgress},
+	}
+}
 
-		// Attaching and detaching.
+// attachRules are about attaching and detaching.
+func attachRules() []rule {
+	attach := []string{"volume_attach"}
+	return []rule{
 		{
 			status: 400, calls: attach, kind: volume.KindAlreadyExists,
 			texts: []string{"is already attached to instances … SERVER"},
@@ -118,9 +133,14 @@ func rules() []rule {
 			},
 			remedy: "move pods with volumes to other nodes, or lower the node's attach limit",
 		},
-		{status: 400, calls: detach, kind: volume.KindPrecondition},
+		{status: 400, calls: []string{"volume_detach"}, kind: volume.KindPrecondition},
+	}
+}
 
-		// Sizes that the cloud does not give.
+// stateRules are about sizes that the cloud does not give, and states that forbid the request.
+func stateRules() []rule {
+	changes := []string{"volume_extend", "volume_retype", "snapshot_create", "backup_create", "volume_metadata"}
+	return []rule{
 		{
 			status: 400, kind: volume.KindOutOfRange,
 			texts: []string{
@@ -132,10 +152,8 @@ func rules() []rule {
 		{status: 413, hasRetryAfter: true, kind: volume.KindUnavailable, remedy: askOperator},
 		{status: 413, kind: volume.KindOutOfRange, remedy: askLess},
 		{status: 403, kind: volume.KindOutOfRange, texts: []string{"quota exceeded", "exceeds"}, remedy: askLess},
-
-		// States that forbid the request.
 		{
-			status: 400, calls: removals, kind: volume.KindPrecondition,
+			status: 400, calls: removals(), kind: volume.KindPrecondition,
 			remedy: "check what still uses it: attachments, snapshots, clones, incremental backups",
 		},
 		{
@@ -151,8 +169,12 @@ func rules() []rule {
 			texts:  []string{"originating … status must be"},
 			remedy: "no action needed: Kubernetes retries this automatically; if it lasts, check the state of the source",
 		},
+	}
+}
 
-		// What the status alone says.
+// statusRules are what the status alone says.
+func statusRules() []rule {
+	return []rule{
 		{
 			status: 401, kind: volume.KindUnauthenticated,
 			remedy: "check the credentials of the cloud; a new file is read without a restart",

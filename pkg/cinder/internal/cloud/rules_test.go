@@ -10,7 +10,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Real answers, or what they are made of.
+// Parts of real answers.
 const (
 	serverID      = "11111111-1111-4111-8111-111111111111"
 	otherServerID = "22222222-2222-4222-8222-222222222222"

@@ -92,8 +92,8 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 				Status string `json:"status"`
 			} `json:"events"`
 		}
-		_, err := client.Post(ctx, client.ServiceURL("os-server-external-events"), body, &answer,
-			&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK, http.StatusMultiStatus}})
+		address := client.ServiceURL("os-server-external-events")
+		err := request(ctx, client, http.MethodPost, address, body, &answer, http.StatusOK, http.StatusMultiStatus)
 		// The answer to several events is good as a whole when one of them is; each has its own code.
 		for _, e := range answer.Events {
 			if e.Code >= http.StatusMultipleChoices {

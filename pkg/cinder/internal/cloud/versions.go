@@ -117,10 +117,7 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document
 	// with several versions.
 	err := newExchange(c.provider, k, address).run(ctx, func(client *gophercloud.ServiceClient) error {
-		_, err := client.Get(ctx, address, &document, &gophercloud.RequestOpts{
-			OkCodes: []int{http.StatusOK, http.StatusMultipleChoices},
-		})
-		return err
+		return request(ctx, client, http.MethodGet, address, nil, &document, http.StatusOK, http.StatusMultipleChoices)
 	})
 	if err != nil {
 		return offer{err: err}

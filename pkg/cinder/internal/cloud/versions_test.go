@@ -106,14 +106,14 @@ func TestVersionsAreReadOncePerConnection(t *testing.T) {
 	asked(2)
 }
 
-// Cinder's version document takes a token. One that has ended by then is renewed.
+// Cinder's version document needs a token. A token that has ended is renewed.
 func TestVersionsWithARevokedToken(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.fake.RevokeTokens()
 	must(t, r.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
 
-// A service that is down while we start keeps nothing else from working.
+// A service that is down at the start does not prevent other calls.
 func TestVersionsAreReadAgainAfterAFailure(t *testing.T) {
 	fake := fakecloud.Start(t, fakecloud.Options{})
 	path, err := fake.WriteCloudsYAML(t.TempDir())
@@ -136,7 +136,7 @@ func TestVersionsAreReadAgainAfterAFailure(t *testing.T) {
 	must(t, c.CheckFeature(t.Context(), FeatureOnlineExtend))
 }
 
-// Each call asks for the least version that it needs.
+// Each call asks for the lowest version that it needs.
 func TestCallsAskForTheLeastMicroversion(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	ctx := t.Context()

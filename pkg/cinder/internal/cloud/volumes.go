@@ -211,10 +211,10 @@ func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
 func (c *Cloud) SetVolumeMetadata(ctx context.Context, id string, metadata map[string]string) error {
 	k := cinderCall("volume_metadata", "setting metadata of volume "+id, object{"volume", id})
 	k.isRepeatable = true
+	body := map[string]any{"metadata": metadata}
 	// gophercloud has only volumes.Update, which replaces all keys.
 	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		_, err := client.Post(ctx, client.ServiceURL("volumes", id, "metadata"), map[string]any{"metadata": metadata}, nil,
-			&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}})
-		return err
+		address := client.ServiceURL("volumes", id, "metadata")
+		return request(ctx, client, http.MethodPost, address, body, nil, http.StatusOK)
 	})
 }

@@ -88,12 +88,12 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 func TestVolumesInPages(t *testing.T) {
 	r := newRig(t, fakecloud.Options{ListLimit: 3})
 	ctx := t.Context()
-	mine := map[string]string{"cluster": "one", "other": "x"}
+	ownMetadata := map[string]string{"cluster": "one", "other": "x"}
 	var want []string
 	for i := range 8 {
 		v := NewVolume{Name: "pvc-" + string(rune('a'+i)), Size: 1}
 		if i%2 == 0 {
-			v.Metadata = mine
+			v.Metadata = ownMetadata
 		}
 		made, err := r.CreateVolume(ctx, v)
 		must(t, err)
@@ -122,7 +122,7 @@ func TestVolumesInPages(t *testing.T) {
 	if ids, pages := all(VolumePage{Limit: 2}); len(ids) != 8 || pages < 4 {
 		t.Errorf("8 volumes in pages of 2: %d volumes in %d pages", len(ids), pages)
 	}
-	ids, _ := all(VolumePage{Metadata: map[string]string{"cluster": mine["cluster"]}})
+	ids, _ := all(VolumePage{Metadata: map[string]string{"cluster": ownMetadata["cluster"]}})
 	slices.Sort(ids)
 	slices.Sort(want)
 	if !slices.Equal(ids, want) {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Each broken configuration is told with file, place and key, and without a value.
+// The error of a broken cloud names file, place and key, without a value.
 func TestBrokenCloudNamesTheKey(t *testing.T) {
 	const yaml = "clouds:\n  c:\n    auth: "
 	for name, c := range map[string]struct {

@@ -107,7 +107,7 @@ func TestCutValuesOfCloudConf(t *testing.T) {
 	}
 }
 
-// The keys of openstacksdk that are not read are said with their path, those of secure.yaml too.
+// The warning about keys of openstacksdk that are not read has their path, also in secure.yaml.
 func TestIgnoredKeysOfCloudsYAML(t *testing.T) {
 	c, err := load(t, map[string]string{
 		"clouds.yaml": `
@@ -195,7 +195,7 @@ func TestInsecureOfCloudsYAML(t *testing.T) {
 	}
 }
 
-// The keys by which a cloud.conf is judged are those that gcfg stores.
+// The keys that count as read are those that gcfg stores.
 func TestConfKeysAreThoseOfTheStructs(t *testing.T) {
 	keys := confKeys()
 	if len(keys) != 3 || len(keys["global"]) != reflect.TypeFor[globalSection]().NumField() ||

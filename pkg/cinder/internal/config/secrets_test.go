@@ -144,7 +144,7 @@ func TestSyntaxErrorsOfCloudsYAMLQuoteNoValue(t *testing.T) {
 	}
 }
 
-// A certificate or a key in the place of its file's name is not repeated.
+// A certificate or a key in the place of its file's name is not quoted.
 func TestContentInThePlaceOfAFileIsNotQuoted(t *testing.T) {
 	for _, pem := range []string{
 		"-----BEGIN PRIVATE KEY-----" + secretHead, secretHead + "\\n" + secretHead,

@@ -31,7 +31,7 @@ func TestChangedFilesAreReadAgain(t *testing.T) {
 	}
 	replace(conf + "new\n")
 	if password(false) != "old" {
-		t.Error("the files were looked at before their time")
+		t.Error("the files were checked before the interval ended")
 	}
 	if password(true) != "new" || read != 1 {
 		t.Errorf("password %s after %d readings", password(true), read)
@@ -86,7 +86,7 @@ func TestBrokenCloudKeepsItsOldDescription(t *testing.T) {
 	}
 }
 
-// Files that the configuration refers to, or that may come up beside it, are looked at too.
+// Files that the configuration refers to, or that may appear beside it, are checked too.
 func TestWatchOfFurtherFiles(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"clouds.yaml": cloudsYAML, "ca.pem": "CA"})
 	w, err := NewWatch(Files{CloudsYAML: filepath.Join(dir, "clouds.yaml")}, 0, func(_ *Config, err error) {

@@ -71,8 +71,8 @@ func TestPoolTrustsTheConfiguredCertificates(t *testing.T) {
 		}
 	}
 	for name, o := range map[string]TLS{
-		"CA": {CA: "nonsense"}, "certificate": {Cert: cert},
-		"key": {Cert: cert, Key: "nonsense"},
+		"CA": {CA: "no PEM"}, "certificate": {Cert: cert},
+		"key": {Cert: cert, Key: "no PEM"},
 	} {
 		if _, err := NewPool(o); err == nil {
 			t.Errorf("a broken %s is accepted", name)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// What a proxy does not let through was never sent: also a creation is repeated. The error has the
-// proxy's status and not its credentials.
+// A request that a proxy refuses to pass on was never sent, so also a creation is repeated. The
+// error has the status of the proxy, but not its credentials.
 func TestProxyThatDoesNotConnect(t *testing.T) {
 	t.Parallel()
 	s := newScriptedServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +50,7 @@ func TestProxyThatDoesNotConnect(t *testing.T) {
 	}
 }
 
-// A way through a proxy that works is used.
+// A proxy that works is used.
 func TestProxyThatConnects(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -87,8 +87,8 @@ func TestProxyThatConnects(t *testing.T) {
 	}
 }
 
-// A server that takes its time is not taken for a dead one: it acknowledges probes and pings
-// meanwhile. Over HTTP/1.1 the kernel's times are those of production.
+// A slow server is not taken for a dead one: it acknowledges probes and pings meanwhile. Over
+// HTTP/1.1 the kernel's times are those of production.
 func TestSlowServerIsNotCutOff(t *testing.T) {
 	t.Parallel()
 	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {

@@ -191,7 +191,7 @@ func testSilentNetwork(t *testing.T) {
 	<-held
 	must(t, get("/"))
 	dial := pool.DialContext
-	pool.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("dialed anew") }
+	pool.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("dialed again") }
 	loopback(t, false)
 	start := time.Now()
 	for what, err := range map[string]error{

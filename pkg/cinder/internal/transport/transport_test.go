@@ -22,7 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// scriptedServer is a server that gives one answer after the other, and the last for ever.
+// scriptedServer gives one answer after the other, and repeats the last one.
 type scriptedServer struct {
 	*httptest.Server
 	steps []http.HandlerFunc
@@ -182,7 +182,7 @@ func TestRequestsAreRepeatedOnlyWhereSafe(t *testing.T) {
 	}
 }
 
-// A connection that is refused carried nothing: even a creation is tried again.
+// A refused connection carries no request, so even a creation is repeated.
 func TestRefusedConnectionIsRetriedForAnyMethod(t *testing.T) {
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
@@ -405,7 +405,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-// Nothing goes on behind a call: neither of one that failed nor of one that was given up.
+// No goroutine remains of a call that failed or was given up.
 func TestNoGoroutineRemains(t *testing.T) {
 	before := runtime.NumGoroutine()
 	func() {
