@@ -123,10 +123,11 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 		k.prefers, k.needs = "", need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}
 	}
 	return fetch(ctx, c, k, "backup", func(client *gophercloud.ServiceClient) (*Backup, error) {
+		order := b
 		if client.Microversion == "" {
-			b.Metadata = nil
+			order.Metadata = nil
 		}
-		return backups.Create(ctx, client, b).Extract()
+		return backups.Create(ctx, client, order).Extract()
 	})
 }
 

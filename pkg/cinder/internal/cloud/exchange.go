@@ -20,7 +20,7 @@ import (
 
 // exchange is the request and the answer of one call. It stands between gophercloud and the
 // transport: it checks an answer before gophercloud reads it, and turns the error that gophercloud
-// returns into one of ours.
+// returns into a *volume.Error.
 type exchange struct {
 	call      call
 	provider  gophercloud.ProviderClient // this call's own, which sends through the exchange
@@ -75,7 +75,7 @@ func (e *exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	// 204 and 300 pass as well: gophercloud's pager takes them for pages.
 	if e.call.key != "" && resp.StatusCode >= http.StatusOK && resp.StatusCode <= http.StatusMultipleChoices {
 		if err := e.check(resp); err != nil {
-			return nil, &answerError{err}
+			return nil, unusableError(e.call, err, e.requestID)
 		}
 	}
 	return resp, nil
@@ -146,22 +146,18 @@ func normalizeTimes(value any) (changed bool) {
 	return changed
 }
 
-// answerError is the error for an answer with a good status that is none to the call.
-type answerError struct{ error }
-
 // errorOf turns an error of gophercloud into a *volume.Error.
 func (e *exchange) errorOf(ctx context.Context, err error) error {
 	var own *volume.Error
 	var refused gophercloud.ErrUnexpectedResponseCode
-	var unusable *answerError
 	var failed *url.Error
 	switch {
-	case err == nil, errors.As(err, &own):
-		return err
+	case err == nil:
+		return nil
+	case errors.As(err, &own):
+		return own
 	case errors.As(err, &refused):
 		return refusal(e.call, refused, e.progress.MayBeDone && !e.call.isRepeatable)
-	case errors.As(err, &unusable):
-		return unusableError(e.call, unusable.error, e.requestID)
 	case errors.As(err, &failed):
 		return failure(ctx, e.call, failed.Err) // without the address, which is of no use to the reader
 	case e.call.method == "":

@@ -64,8 +64,9 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 		k.prefers = "3.66"
 	}
 	return fetch(ctx, c, k, "snapshot", func(client *gophercloud.ServiceClient) (*Snapshot, error) {
-		s.Force = s.Force && client.Microversion == "" // from 3.66 on Cinder refuses the flag
-		return snapshots.Create(ctx, client, s).Extract()
+		order := s
+		order.Force = s.Force && client.Microversion == "" // from 3.66 on Cinder refuses the flag
+		return snapshots.Create(ctx, client, order).Extract()
 	})
 }
 

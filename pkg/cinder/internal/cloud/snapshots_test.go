@@ -115,3 +115,18 @@ func TestBackups(t *testing.T) {
 		wantKind(t, r.DeleteBackup(ctx, absentID), volume.KindNotFound, "deleting backup")
 	}
 }
+
+// The versions of Cinder are not known when the token is refused: the call that is made again
+// sends what the versions allow.
+func TestMetadataOfABackupIsSentAfterARefusedToken(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	r.fake.RevokeTokens()
+	made, err := r.CreateBackup(t.Context(), NewBackup{Name: "b", VolumeID: v.ID, Metadata: map[string]string{"k": "v"}})
+	must(t, err)
+	b, err := r.Backup(t.Context(), made.ID)
+	must(t, err)
+	if MetadataOf(b)["k"] != "v" {
+		t.Errorf("the backup has the metadata %v, want k: v", MetadataOf(b))
+	}
+}

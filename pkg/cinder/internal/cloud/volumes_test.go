@@ -2,10 +2,12 @@ package cloud
 
 import (
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
@@ -207,6 +209,35 @@ func TestMetadataFilterIsAPythonLiteral(t *testing.T) {
 		must(t, err)
 		if got.Get("metadata") != test.want {
 			t.Errorf("metadata=%s, want %s", got.Get("metadata"), test.want)
+		}
+	}
+}
+
+// No format of a time fails a call; what users have stored under the same names stays as it is.
+func TestTimesOfAnyFormatFailNoCall(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	want := time.Date(2026, 11, 28, 12, 30, 0, 500_000_000, time.UTC)
+	for text, want := range map[string]time.Time{
+		"2026-11-28T12:30:00.500000": want, "2026-11-28T12:30:00.5Z": want, "2026-11-28T13:30:00.5+01:00": want,
+		"yesterday": {}, "": {},
+	} {
+		body := `{"id": "` + absentID + `", "created_at": "` + text + `", "attachments": [{"attached_at": "` + text + `"}],
+			"metadata": {"created_at": "yesterday"}}`
+		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume},
+			fakecloud.Foreign(http.StatusOK, "application/json", `{"volume": `+body+`}`))
+		v, err := r.Volume(t.Context(), absentID)
+		must(t, err)
+		r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail},
+			fakecloud.Foreign(http.StatusOK, "application/json", `{"volumes": [`+body+`]}`))
+		listed, _, err := r.Volumes(t.Context(), VolumePage{})
+		must(t, err)
+		for _, got := range append(listed, v) {
+			if !got.CreatedAt.Equal(want) || !got.Attachments[0].AttachedAt.Equal(want) {
+				t.Errorf("%q reads as %s and %s, want %s", text, got.CreatedAt, got.Attachments[0].AttachedAt, want)
+			}
+			if got.Metadata["created_at"] != "yesterday" {
+				t.Errorf("the metadata reads %v", got.Metadata)
+			}
 		}
 	}
 }
