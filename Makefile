@@ -14,7 +14,7 @@ SHELLCHECK := --severity=warning
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
 # and ext4, to map devices and to break filesystems.
-KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/luks
+KERNEL  := ./pkg/filesystem ./pkg/blockdev ./pkg/loop ./pkg/loop/loopdev ./pkg/luks
 FS      ?= ext4,xfs
 # State of the tests' real OpenStack and Kubernetes.
 OPENSTACK := $(or $(GROWVOL_OPENSTACK_DIR),/var/tmp/growvol-openstack)

@@ -9,19 +9,19 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/cinder"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/loop"
+	"github.com/growvol/growvol/pkg/loopcsi"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
 // backends are the values of --backend.
-const backends = loop.Name + " or " + cindercsi.Name
+const backends = loopcsi.Name + " or " + cindercsi.Name
 
 // config is what the command line says.
 type config struct {
@@ -43,9 +43,9 @@ type config struct {
 
 func (c *config) register(fs *flag.FlagSet) {
 	hostname, _ := os.Hostname() // an empty node id is refused later, with the option's name
-	fs.StringVar(&c.backend, "backend", loop.Name, "where the volumes come from: "+backends)
+	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+backends)
 	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node; the loop backend's volumes are on it")
-	fs.StringVar(&c.loopDir, "loop-dir", loop.DefaultDir, "directory of the loop backend's volumes, shared with the node plugin")
+	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir, "directory of the loop backend's volumes, shared with the node plugin")
 	fs.Var(&c.loopPoolSize, "loop-pool-size", "room for all volumes of the loop backend, as 100Gi; 0: what the filesystem has")
 	c.loopMaxVolumeSize = size(loop.DefaultMaxVolumeSize)
 	fs.Var(&c.loopMaxVolumeSize, "loop-max-volume-size", "largest volume of the loop backend, as 10Gi")
@@ -71,7 +71,7 @@ type opened struct {
 // that knows backends by name.
 func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer) (opened, error) {
 	switch c.backend {
-	case loop.Name:
+	case loopcsi.Name:
 		if c.nodeID == "" {
 			return opened{}, fmt.Errorf("--node-id is empty and the host has no name: give the name of this node")
 		}
@@ -80,7 +80,7 @@ func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Re
 			Dir: c.loopDir, Node: c.nodeID, Log: log, Detached: detached,
 			PoolSize: volume.Size(c.loopPoolSize), MaxVolumeSize: volume.Size(c.loopMaxVolumeSize),
 		})
-		return opened{Backend: backend, driver: loop.DriverName, detached: detached, close: func() {}}, err
+		return opened{Backend: backend, driver: loopcsi.DriverName, detached: detached, close: func() {}}, err
 	case cindercsi.Name:
 		return openCinder(ctx, c, log, metrics)
 	default:

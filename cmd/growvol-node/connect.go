@@ -12,7 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/instance"
-	"github.com/growvol/growvol/pkg/loop"
+	"github.com/growvol/growvol/pkg/loop/loopdev"
+	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/node/stagerecord"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -28,12 +29,12 @@ type nodeBackend struct {
 // them by name.
 func newBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
 	switch c.backend {
-	case loop.Name:
+	case loopcsi.Name:
 		return newLoopBackend(c, log)
 	case cindercsi.Name:
 		return newCinderBackend(ctx, c, log)
 	default:
-		return nodeBackend{}, fmt.Errorf("--backend %q is not known; use %s or %s", c.backend, loop.Name, cindercsi.Name)
+		return nodeBackend{}, fmt.Errorf("--backend %q is not known; use %s or %s", c.backend, loopcsi.Name, cindercsi.Name)
 	}
 }
 
@@ -46,8 +47,8 @@ func newLoopBackend(c config, log *slog.Logger) (nodeBackend, error) {
 		}
 		id = name
 	}
-	connector, err := loop.NewConnector(loop.ConnectorOptions{Dir: c.loopDir, Node: id, Log: log})
-	return nodeBackend{connector, loop.DriverName, id}, err
+	connector, err := loopdev.New(loopdev.Options{Dir: c.loopDir, Node: id, Log: log})
+	return nodeBackend{connector, loopcsi.DriverName, id}, err
 }
 
 // newCinderBackend finds out who and where this machine is; without that its

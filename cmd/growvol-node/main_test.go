@@ -2,9 +2,7 @@ package main
 
 import (
 	"maps"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -48,21 +46,10 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// The node plugin holds no credentials, and nothing that could use any.
-func TestNoCloudSDK(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	deps := strings.Fields(string(out))
-	if len(deps) < 100 {
-		t.Errorf("only %d dependencies: %v", len(deps), deps)
-	}
-	for _, dep := range deps {
-		if strings.Contains(dep, "gophercloud") || strings.HasSuffix(dep, "growvol/pkg/cinder") || strings.Contains(dep, "growvol/pkg/cinder/") || strings.Contains(dep, "gcfg") {
-			t.Errorf("the node plugin links %s", dep)
-		}
-	}
+// The node plugin links nothing of the controller: it holds no credentials, and no code
+// that could use any.
+func TestNodeLinksNothingOfTheController(t *testing.T) {
+	programtest.CheckDependencies(t, `gophercloud|gcfg|growvol/pkg/((cinder|controller)(/|$)|loop$)`)
 }
 
 // The program over its socket: who it is, what the plugin as a whole can do,

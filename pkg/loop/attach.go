@@ -3,72 +3,74 @@ package loop
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"strconv"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
+	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Attach implements volume.Attacher: it records that the node may connect the
-// volume.
+// Attach implements volume.Attacher: it records that the node may connect the volume.
 func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
 	published, err := b.attach(ctx, req)
 	return published, volume.Wrap(err, "attach", req.ID)
 }
 
 func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
-	o, unlock, err := b.store.lock(ctx, volumes, req.ID)
+	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, req.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	if req.Node != b.opts.Node {
-		return nil, volume.Errorf(volume.KindNotFound, "the loop backend knows no node %q; its volumes are on %s", req.Node, b.opts.Node)
+		return nil, volume.Errorf(volume.KindNotFound, "the loop backend knows no node %q: its volumes are on %s", req.Node, b.opts.Node)
 	}
 	if req.Access.Mode.IsMultiNode() {
-		return nil, volume.Errorf(volume.KindInvalid, "the access mode %s needs several nodes; a volume of this backend is on one", req.Access.Mode).
+		return nil, volume.Errorf(volume.KindInvalid, "the access mode %s needs several nodes, but a volume of this backend is on one",
+			req.Access.Mode).
 			WithRemedy("use the access mode ReadWriteOnce or ReadWriteOncePod")
 	}
-	want := attachment{Node: req.Node, Mode: req.Access.Mode, ReadOnly: req.ReadOnly}
+	want := volumedir.Attachment{Node: req.Node, Mode: req.Access.Mode, ReadOnly: req.ReadOnly}
 	switch {
-	case o.attachment == nil:
-		if err := b.store.save(filepath.Join(b.store.path(volumes, o.id), attachFile), want); err != nil {
+	case o.Attachment == nil:
+		if err := b.store.saveJSON(b.store.attachmentPath(o.ID), want); err != nil {
 			return nil, fmt.Errorf("record the attachment: %w", err)
 		}
-	case o.attachment.Node != want.Node:
-		return nil, volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s", o.attachment.Node).
+	case o.Attachment.Node != want.Node:
+		return nil, volume.Errorf(volume.KindPrecondition, "the volume is attached to node %s", o.Attachment.Node).
 			WithRemedy("detach it there first")
-	case *o.attachment != want:
-		return nil, volume.Errorf(volume.KindAlreadyExists, "the volume is attached to node %s as %s, read-only %t; not as %s, read-only %t",
-			want.Node, o.attachment.Mode, o.attachment.ReadOnly, want.Mode, want.ReadOnly).
+	case *o.Attachment != want:
+		return nil, volume.Errorf(volume.KindAlreadyExists,
+			"the volume is attached to node %s as %s, read-only %t, but the request is for %s, read-only %t",
+			want.Node, o.Attachment.Mode, o.Attachment.ReadOnly, want.Mode, want.ReadOnly).
 			WithRemedy("detach it first")
 	}
-	return map[string]string{PublishSize: strconv.FormatInt(o.size.Bytes(), 10)}, nil
+	return map[string]string{loopcsi.ContextSize: strconv.FormatInt(o.Size.Bytes(), 10)}, nil
 }
 
-// Detach implements volume.Attacher. A volume that a loop device still has is
-// not detached (kind Precondition): the node can reach it.
+// Detach implements volume.Attacher. Error kind Precondition: a loop device still has the
+// volume's file, so the node can reach the volume.
 func (b *Backend) Detach(ctx context.Context, id, node string) error {
 	return volume.Wrap(b.detach(ctx, id, node), "detach", id)
 }
 
 func (b *Backend) detach(ctx context.Context, id, node string) error {
-	o, unlock, err := b.store.lock(ctx, volumes, id)
+	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, id)
+	if volume.IsKind(err, volume.KindNotFound) {
+		return nil
+	}
 	if err != nil {
-		if missing(err) {
-			return nil
-		}
 		return err
 	}
 	defer unlock()
-	if a := o.attachment; a != nil {
+	if a := o.Attachment; a != nil {
 		if node != "" && node != a.Node {
 			return nil
 		}
-		if err := b.unbound(o); err != nil {
+		if err := b.checkNotConnected(o); err != nil {
 			return err
 		}
 	}
-	// Also if it is not attached: an interrupted call may have left something.
-	return b.store.detach(id)
+	// Also without an attachment: an interrupted Attach may have left a temporary file.
+	return b.store.removeAttachment(id)
 }

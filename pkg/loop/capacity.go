@@ -5,23 +5,23 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// pool remembers the sizes of objects that are being made or grown, so that
-// calls at the same time cannot overdraw Options.PoolSize together.
+// pool holds the sizes of objects that are being created or expanded, so that concurrent
+// calls together cannot exceed Options.PoolSize.
 type pool struct {
 	mu       sync.Mutex
-	reserved map[string]volume.Size
+	reserved map[string]volume.Size // by id
 }
 
-// reserve sets size aside for the object until release. It is an error of
-// kind OutOfRange when the pool has no room for it.
+// reserve reserves size for the object until release. Error kind OutOfRange: the pool has
+// not enough room.
 func (b *Backend) reserve(id string, size volume.Size) (release func(), err error) {
 	if b.opts.PoolSize == 0 {
 		return func() {}, nil
@@ -34,7 +34,7 @@ func (b *Backend) reserve(id string, size volume.Size) (release func(), err erro
 	}
 	if free := b.opts.PoolSize - used; size > free {
 		return nil, volume.Errorf(volume.KindOutOfRange, "the pool of %s has room for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
-			WithRemedy("delete volumes or snapshots, or ask for less")
+			WithRemedy("delete volumes or snapshots, or request a smaller size")
 	}
 	if b.pool.reserved == nil {
 		b.pool.reserved = make(map[string]volume.Size)
@@ -47,8 +47,8 @@ func (b *Backend) reserve(id string, size volume.Size) (release func(), err erro
 	}, nil
 }
 
-// used sums up the sizes of all objects but one, those being made included.
-// The caller holds pool.mu.
+// used returns the sum of the sizes of all objects except one, including those that are
+// being created. The caller holds pool.mu.
 func (b *Backend) used(except string) (volume.Size, error) {
 	var sum volume.Size
 	for id, size := range b.pool.reserved {
@@ -56,18 +56,18 @@ func (b *Backend) used(except string) (volume.Size, error) {
 			sum += size
 		}
 	}
-	for _, c := range []class{volumes, snapshots} {
+	for _, c := range []volumedir.Collection{volumedir.Volumes, volumedir.Snapshots} {
 		ids, err := b.store.ids(c)
 		if err != nil {
 			return 0, err
 		}
 		for _, id := range ids {
-			if _, ok := b.pool.reserved[id]; ok || id == except {
+			if _, isReserved := b.pool.reserved[id]; isReserved || id == except {
 				continue
 			}
-			st, err := os.Stat(b.store.data(c, id))
+			st, err := os.Stat(b.store.DataPath(c, id))
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // removed meanwhile
+				continue // deleted since store.ids
 			}
 			if err != nil {
 				return 0, err
@@ -78,32 +78,37 @@ func (b *Backend) used(except string) (volume.Size, error) {
 	return sum, nil
 }
 
-// Capacity implements volume.CapacityReporter: what is left of the pool, but
-// not more than what is free on the filesystem.
+// Capacity implements volume.CapacityReporter: the free space of the pool, but not more
+// than that of the filesystem.
 func (b *Backend) Capacity(_ context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
-	if _, err := volumeContext(req.Parameters); err != nil {
-		return volume.Capacity{}, volume.Wrap(err, "get capacity", "")
+	c, err := b.capacity(req)
+	return c, volume.Wrap(err, "get capacity", "")
+}
+
+func (b *Backend) capacity(req volume.CapacityRequest) (volume.Capacity, error) {
+	if _, err := nodeParameters(req.Parameters); err != nil {
+		return volume.Capacity{}, err
 	}
-	l := b.Limits()
-	c := volume.Capacity{Min: l.Min, Max: l.Max}
+	limits := b.Limits()
+	c := volume.Capacity{Min: limits.Min, Max: limits.Max}
 	if !b.topology().IsWithin(req.Topology) {
 		return c, nil
 	}
-	dir := filepath.Join(b.opts.Dir, string(volumes))
+	dir := b.store.CollectionPath(volumedir.Volumes)
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return volume.Capacity{}, volume.Errorf(volume.KindInternal, "get capacity: %w", &os.PathError{Op: "statfs", Path: dir, Err: err})
+		return volume.Capacity{}, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	c.Available = volume.Size(st.Bavail) * volume.Size(st.Bsize)
+	free := volume.Size(st.Bavail) * volume.Size(st.Bsize)
 	if b.opts.PoolSize > 0 {
 		b.pool.mu.Lock()
 		defer b.pool.mu.Unlock()
 		used, err := b.used("")
 		if err != nil {
-			return volume.Capacity{}, volume.Wrap(err, "get capacity", "")
+			return volume.Capacity{}, err
 		}
-		c.Available = max(0, min(c.Available, b.opts.PoolSize-used))
+		free = max(0, min(free, b.opts.PoolSize-used))
 	}
-	c.Available = c.Available.RoundDown(granule)
+	c.Available = free.RoundDown(granularity)
 	return c, nil
 }

@@ -6,57 +6,58 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/loop/internal/losetup"
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// copyStep bounds one copy_file_range call, and so how late a copy sees the
-// end of its context.
-const copyStep = 64 << 20
+// copyChunk is the number of bytes that one copy_file_range call copies at most. It bounds
+// how long a copy continues after its context has ended.
+const copyChunk = 64 << 20
 
-// copyFile makes dst share the blocks of src where the filesystem can do that
-// (FICLONE: XFS, btrfs), which is atomic even while the volume is written to.
-// Elsewhere the data is copied piece by piece; of a volume in use that would
-// mix old and new blocks, so it is refused.
+// copyFile makes dst a copy of src, which holds the content of from. Where the filesystem
+// can share blocks (FICLONE: XFS, btrfs), the copy is atomic, even while a pod writes to
+// the volume. Elsewhere copyFile copies the data piece by piece; it refuses to do so for a
+// connected volume (kind Precondition), because the copy would mix old and new blocks.
 //
-// Either way the copy has what reached the file. Data that a mounted
-// filesystem still has in memory is not in it: the copy is crash-consistent,
-// as after a power failure.
+// The copy holds what has reached the file. It lacks data that a mounted filesystem still
+// has in memory: the copy is crash-consistent, as after a power failure.
 func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) error {
-	err := b.loops.kernel.Clone(dst, src)
+	err := b.shareBlocks(dst, src)
 	if err == nil {
 		return nil
 	}
-	if !cannotClone(err) {
-		return fmt.Errorf("share the blocks of %s %s: %w", from.class.word(), from.id, err)
+	if !isUnsupported(err) {
+		return fmt.Errorf("share the blocks of %s %s: %w", from.collection.Noun(), from.id, err)
 	}
-	if from.class == volumes {
-		devices, err := b.loops.bound(src.Name())
+	if from.collection == volumedir.Volumes {
+		devices, err := b.loops.Find(src.Name())
 		if err != nil {
 			return err
 		}
 		if len(devices) > 0 {
-			return volume.Errorf(volume.KindPrecondition, "the volume %s is in use (%s), and the filesystem under it cannot copy a file that is written to (no reflink)",
-				from.id, paths(devices)).
+			return volume.Errorf(volume.KindPrecondition, "the volume %s is in use (%s), "+
+				"but its filesystem cannot copy a file during writes (no reflink)", from.id, losetup.Paths(devices)).
 				WithRemedy("stop the pods that use the volume, or keep the volumes on XFS (reflink=1) or btrfs")
 		}
 	}
 	return sparseCopy(ctx, src, dst)
 }
 
-// cannotClone tells whether FICLONE failed for want of ability (ioctl_ficlone(2)).
-func cannotClone(err error) bool {
-	for _, e := range []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+func ficlone(dst, src *os.File) error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) }
+
+// isUnsupported reports whether FICLONE (ioctl_ficlone(2)) or copy_file_range(2) failed
+// because the kernel or the filesystem cannot do it for these files.
+func isUnsupported(err error) bool {
+	return slices.ContainsFunc([]error{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS},
+		func(errno error) bool { return errors.Is(err, errno) })
 }
 
-// sparseCopy copies the data of src and leaves its holes out. dst is empty.
+// sparseCopy copies the data of src, but not its holes, into dst, which is empty.
 func sparseCopy(ctx context.Context, src, dst *os.File) error {
 	st, err := src.Stat()
 	if err != nil {
@@ -65,10 +66,10 @@ func sparseCopy(ctx context.Context, src, dst *os.File) error {
 	if err := dst.Truncate(st.Size()); err != nil {
 		return err
 	}
-	for at := int64(0); at < st.Size(); {
-		data, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
+	for offset := int64(0); offset < st.Size(); {
+		data, err := unix.Seek(int(src.Fd()), offset, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return nil // holes to the end
+			return nil // a hole up to the end
 		}
 		if err != nil {
 			return os.NewSyscallError("lseek SEEK_DATA", err)
@@ -80,26 +81,25 @@ func sparseCopy(ctx context.Context, src, dst *os.File) error {
 		if err := copyRange(ctx, src, dst, data, hole); err != nil {
 			return err
 		}
-		at = hole
+		offset = hole
 	}
 	return nil
 }
 
-// copyRange copies the bytes [at, end) to the same place.
-func copyRange(ctx context.Context, src, dst *os.File, at, end int64) error {
-	for at < end {
+// copyRange copies the bytes [offset, end) of src to the same place in dst.
+func copyRange(ctx context.Context, src, dst *os.File, offset, end int64) error {
+	for offset < end {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		length := min(end-at, copyStep)
-		from, to := at, at
+		length := min(end-offset, copyChunk)
+		from, to := offset, offset
 		n, err := unix.CopyFileRange(int(src.Fd()), &from, int(dst.Fd()), &to, int(length), 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case cannotClone(err):
-			// Not on this filesystem: through user space.
-			copied, err := io.Copy(io.NewOffsetWriter(dst, at), io.NewSectionReader(src, at, length))
+		case isUnsupported(err):
+			copied, err := io.Copy(io.NewOffsetWriter(dst, offset), io.NewSectionReader(src, offset, length))
 			if err != nil {
 				return err
 			}
@@ -110,7 +110,7 @@ func copyRange(ctx context.Context, src, dst *os.File, at, end int64) error {
 		if n == 0 {
 			return io.ErrUnexpectedEOF
 		}
-		at += int64(n)
+		offset += int64(n)
 	}
 	return nil
 }

@@ -6,199 +6,199 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 var errCrash = errors.New("the process died")
 
-// crashAt makes every step from the n-th on fail, cleaning up included, as
-// if the process had died before it. It tells how many steps were made.
-func crashAt(b *Backend, n int) (made *int) {
-	made = new(int)
-	b.store.disk.before = func(step, path string) error {
-		if *made++; n >= 0 && *made > n {
+// crashAt makes every step from the n-th on fail, also those that clean up, as if the
+// process had died before it; n < 0: no step fails. It returns the number of steps so far.
+func crashAt(b *Backend, n int) (steps *int) {
+	steps = new(int)
+	b.store.disk.beforeStep = func(step, path string) error {
+		if *steps++; n >= 0 && *steps > n {
 			return fmt.Errorf("%s %s: %w", step, path, errCrash)
 		}
 		return nil
 	}
-	return made
+	return steps
 }
 
-// reopened is the backend of a new process, without what New removes.
-func reopened(b *Backend) *Backend {
-	return &Backend{opts: b.opts, store: &store{dir: b.opts.Dir}, loops: b.loops, log: b.log}
-}
-
+// crashCase is an operation that the crash tests stop before each of its steps.
 type crashCase struct {
 	name    string
 	prepare func(t *testing.T, b *Backend)
-	run     func(t *testing.T, b *Backend) error
-	check   func(t *testing.T, b *Backend) // the state after a success
-	objects []string                       // what is there then
+	run     func(ctx context.Context, b *Backend) error
+	check   func(t *testing.T, b *Backend) // checks the state after a success
+	objects []string                       // the files after a success, as for wantFiles
 }
 
-var (
-	volA  = volumes.id("a")
-	volB  = volumes.id("b")
-	snapS = snapshots.id("s")
-)
-
-func makeA(t *testing.T, b *Backend) {
-	t.Helper()
-	create(t, b, "a", volume.MiB)
-	fill(t, b, volA, "content", 0)
+// checkCopy returns a check by wantCopy.
+func checkCopy(c volumedir.Collection, id string, size volume.Size) func(*testing.T, *Backend) {
+	return func(t *testing.T, b *Backend) { t.Helper(); wantCopy(t, b, c, id, size) }
 }
 
-func makeSnapshot(t *testing.T, b *Backend) error {
-	t.Helper()
-	_, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: volA})
-	return err
-}
-
-func makeAAndSnapshot(t *testing.T, b *Backend) {
-	t.Helper()
-	makeA(t, b)
-	if err := makeSnapshot(t, b); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func hasContent(c class, id string, size volume.Size) func(*testing.T, *Backend) {
+// checkAttached returns a check whether the volume "a" is attached.
+func checkAttached(want bool) func(*testing.T, *Backend) {
 	return func(t *testing.T, b *Backend) {
 		t.Helper()
-		o, err := b.store.load(c, id)
-		if err != nil || o.size != size || o.Name == "" {
-			t.Errorf("%+v, %v", o, err)
-		}
-		if got := content(t, b, c, id, 0, 7); got != "content" {
-			t.Errorf("content %q", got)
+		if o, err := b.store.Load(volumedir.Volumes, volA); err != nil || (o.Attachment != nil) != want {
+			t.Errorf("got attachment %+v, %v, want one: %t", o.Attachment, err, want)
 		}
 	}
 }
 
-func attached(want bool) func(*testing.T, *Backend) {
-	return func(t *testing.T, b *Backend) {
-		t.Helper()
-		if o, err := b.store.load(volumes, volA); err != nil || (o.attachment != nil) != want {
-			t.Errorf("%+v, %v", o, err)
-		}
-	}
-}
-
-// leave writes a file as an interrupted call would have left it.
-func leave(t *testing.T, path string) {
+// writeHalf writes a file as an interrupted call leaves it.
+func writeHalf(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func operations() []crashCase {
-	nothing := func(*testing.T, *Backend) {}
+func nothing(*testing.T, *Backend) {}
+
+func crashCases() []crashCase {
+	fileA, fileB, fileS := "volumes/"+volA, "volumes/"+volB, "snapshots/"+snapS
+	deleteA := func(ctx context.Context, b *Backend) error { return b.Delete(ctx, volA) }
 	return []crashCase{
-		{"create", nothing, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			_, err := b.Create(t.Context(), request("a", volume.MiB))
-			return err
-		}, func(t *testing.T, b *Backend) {
-			t.Helper()
-			if v, err := b.Get(t.Context(), volA); err != nil || v.Size != volume.MiB || v.Name != "a" {
-				t.Errorf("%+v, %v", v, err)
-			}
-		}, []string{"volumes/" + volA}},
-		{"clone", makeA, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			_, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "b", Size: 2 * volume.MiB, Source: volume.Source{VolumeID: volA}})
-			return err
-		}, hasContent(volumes, volB, 2*volume.MiB), []string{"volumes/" + volA, "volumes/" + volB}},
-		{"snapshot", makeA, makeSnapshot, hasContent(snapshots, snapS, volume.MiB), []string{"volumes/" + volA, "snapshots/" + snapS}},
-		{"restore", makeAAndSnapshot, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			_, err := b.Restore(t.Context(), volume.CreateRequest{Name: "b", Size: volume.MiB, Source: volume.Source{SnapshotID: snapS}})
-			return err
-		}, hasContent(volumes, volB, volume.MiB), []string{"volumes/" + volA, "volumes/" + volB, "snapshots/" + snapS}},
-		{"expand", makeA, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			_, err := b.Expand(t.Context(), volA, 3*volume.MiB)
-			return err
-		}, hasContent(volumes, volA, 3*volume.MiB), []string{"volumes/" + volA}},
-		{"attach", makeA, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			_, err := b.Attach(t.Context(), volume.AttachRequest{ID: volA, Node: node, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
-			return err
-		}, attached(true), []string{"volumes/" + volA, "volumes/" + volA + "/" + attachFile}},
-		{"detach", func(t *testing.T, b *Backend) {
-			t.Helper()
-			makeA(t, b)
-			attach(t, b, volA)
-			leave(t, filepath.Join(b.store.path(volumes, volA), attachFile+newSuffix))
-		}, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			return b.Detach(t.Context(), volA, node)
-		}, attached(false), []string{"volumes/" + volA}},
-		{"delete", makeA, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			return b.Delete(t.Context(), volA)
-		}, nothing, nil},
-		{"delete over leftovers", func(t *testing.T, b *Backend) {
-			t.Helper()
-			makeA(t, b)
-			if err := b.store.disk.mkdir(b.store.pending(volA)); err != nil {
-				t.Fatal(err)
-			}
-			leave(t, filepath.Join(b.store.pending(volA), dataFile))
-		}, func(t *testing.T, b *Backend) error {
-			t.Helper()
-			return b.Delete(t.Context(), volA)
-		}, nothing, nil},
 		{
-			"delete snapshot", makeAAndSnapshot, func(t *testing.T, b *Backend) error {
+			name: "create", prepare: nothing,
+			run: func(ctx context.Context, b *Backend) error {
+				_, err := b.Create(ctx, blankRequest("a", volume.MiB))
+				return err
+			},
+			check: func(t *testing.T, b *Backend) {
 				t.Helper()
-				return b.DeleteSnapshot(t.Context(), snapS)
-			}, hasContent(volumes, volA, volume.MiB),
-			[]string{"volumes/" + volA},
+				if v, err := b.Get(t.Context(), volA); err != nil || v.Size != volume.MiB || v.Name != "a" {
+					t.Errorf("got %+v, %v, want the volume a of 1 MiB", v, err)
+				}
+			},
+			objects: []string{fileA},
+		}, {
+			name: "clone", prepare: createA,
+			run:     func(ctx context.Context, b *Backend) error { return cloneAToB(ctx, b, 2*volume.MiB) },
+			check:   checkCopy(volumedir.Volumes, volB, 2*volume.MiB),
+			objects: []string{fileA, fileB},
+		}, {
+			name: "snapshot", prepare: createA, run: snapshotA,
+			check:   checkCopy(volumedir.Snapshots, snapS, volume.MiB),
+			objects: []string{fileA, fileS},
+		}, {
+			name: "restore", prepare: createAAndSnapshot, run: restoreSToB,
+			check:   checkCopy(volumedir.Volumes, volB, volume.MiB),
+			objects: []string{fileA, fileB, fileS},
+		}, {
+			name: "expand", prepare: createA,
+			run: func(ctx context.Context, b *Backend) error {
+				_, err := b.Expand(ctx, volA, 3*volume.MiB)
+				return err
+			},
+			check:   checkCopy(volumedir.Volumes, volA, 3*volume.MiB),
+			objects: []string{fileA},
+		}, {
+			name: "attach", prepare: createA,
+			run: func(ctx context.Context, b *Backend) error {
+				_, err := b.Attach(ctx, attachRequest(volA))
+				return err
+			},
+			check:   checkAttached(true),
+			objects: []string{fileA, fileA + "/" + volumedir.AttachmentFile},
+		}, {
+			name: "detach",
+			prepare: func(t *testing.T, b *Backend) {
+				t.Helper()
+				createA(t, b)
+				attachVolume(t, b, volA)
+				writeHalf(t, b.store.attachmentPath(volA)+tempSuffix)
+			},
+			run:     func(ctx context.Context, b *Backend) error { return b.Detach(ctx, volA, testNode) },
+			check:   checkAttached(false),
+			objects: []string{fileA},
+		}, {
+			name: "delete", prepare: createA, run: deleteA, check: nothing,
+		}, {
+			name: "delete over leftovers",
+			prepare: func(t *testing.T, b *Backend) {
+				t.Helper()
+				createA(t, b)
+				if err := b.store.disk.mkdir(b.store.PendingPath(volA)); err != nil {
+					t.Fatal(err)
+				}
+				writeHalf(t, filepath.Join(b.store.PendingPath(volA), volumedir.DataFile))
+			},
+			run: deleteA, check: nothing,
+		}, {
+			name: "delete snapshot", prepare: createAAndSnapshot,
+			run:     func(ctx context.Context, b *Backend) error { return b.DeleteSnapshot(ctx, snapS) },
+			check:   checkCopy(volumedir.Volumes, volA, volume.MiB),
+			objects: []string{fileA},
 		},
 	}
 }
 
-// TestCrashAndRetry stops each operation before each of its steps, as a dying
-// process would, and repeats it in a new one. The end is as if nothing had
-// happened, with no file left over.
-func TestCrashAndRetry(t *testing.T) {
-	forEveryCrash(t, func(t *testing.T, b *Backend, op crashCase) {
+// forEveryCrash stops each operation before each of its steps and then calls after with
+// the backend of a new process, without what New removes.
+func forEveryCrash(t *testing.T, after func(*testing.T, *Backend, crashCase)) {
+	t.Helper()
+	for _, c := range crashCases() {
+		t.Run(c.name, func(t *testing.T) {
+			b := openBackend(t)
+			c.prepare(t, b)
+			steps := crashAt(b, -1)
+			if err := c.run(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			if *steps < 2 {
+				t.Fatalf("got %d steps, want at least 2: the operation changes nothing", *steps)
+			}
+			for n := range *steps {
+				t.Run(fmt.Sprint(n), func(t *testing.T) {
+					b := openBackend(t)
+					c.prepare(t, b)
+					crashAt(b, n)
+					if err := c.run(t.Context(), b); !errors.Is(err, errCrash) {
+						t.Fatalf("got %v, want a crash", err)
+					}
+					after(t, newBackend(b.opts), c)
+				})
+			}
+		})
+	}
+}
+
+// The retry of a crashed operation ends as if the crash had not happened, and leaves no
+// other file.
+func TestRetryAfterCrashSucceeds(t *testing.T) {
+	forEveryCrash(t, func(t *testing.T, b *Backend, c crashCase) {
 		t.Helper()
-		if err := op.run(t, b); err != nil {
-			t.Fatalf("repeated: %v", err)
+		if err := c.run(t.Context(), b); err != nil {
+			t.Fatalf("the retry failed: %v", err)
 		}
-		op.check(t, b)
-		if files := tree(t, b); !slices.Equal(files, objectFiles(op.objects...)) {
-			t.Errorf("left\n%s\nwant\n%s", strings.Join(files, "\n"), strings.Join(objectFiles(op.objects...), "\n"))
-		}
+		c.check(t, b)
+		wantFiles(t, b, c.objects...)
 	})
 }
 
-// TestCrashAndAbandon does not repeat the operation: after a restart every
-// object is whole or does not exist, nothing waits in pending, and all can
-// be deleted.
-func TestCrashAndAbandon(t *testing.T) {
+// After a restart without a retry every object is complete or does not exist, pending is
+// empty, and all objects can be deleted.
+func TestRestartAfterCrashLeavesCompleteObjects(t *testing.T) {
 	forEveryCrash(t, func(t *testing.T, b *Backend, _ crashCase) {
 		t.Helper()
 		b, err := New(t.Context(), b.opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range tree(t, b) {
-			if strings.HasPrefix(f, pendingDir) {
-				t.Errorf("left %s", f)
-			}
+		if entries, err := os.ReadDir(b.store.PendingPath("")); err != nil || len(entries) != 0 {
+			t.Errorf("pending: got %v, %v, want it empty", entries, err)
 		}
 		vols, _, err := b.ListVolumes(t.Context(), volume.Page{})
 		if err != nil {
@@ -211,23 +211,20 @@ func TestCrashAndAbandon(t *testing.T) {
 		for _, v := range vols {
 			err := b.Detach(t.Context(), v.ID, "")
 			if err := errors.Join(err, b.Delete(t.Context(), v.ID)); err != nil || v.Size < volume.MiB || v.Name == "" {
-				t.Errorf("%+v, %v", v, err)
+				t.Errorf("delete %+v: got %v, want success, a name and at least 1 MiB", v, err)
 			}
 		}
 		for _, s := range snaps {
 			if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil || s.Size != volume.MiB || s.VolumeID != volA {
-				t.Errorf("%+v, %v", s, err)
+				t.Errorf("delete %+v: got %v, want success, 1 MiB and volume %s", s, err, volA)
 			}
 		}
-		if files := tree(t, b); len(files) != 0 {
-			t.Errorf("left %v", files)
-		}
+		wantFiles(t, b)
 	})
 }
 
-// TestCrashAndDelete deletes what the crashed operation was making, without a
-// restart: CSI's way of giving up a creation.
-func TestCrashAndDelete(t *testing.T) {
+// CSI abandons a creation by deleting its object: that works without a restart.
+func TestDeleteAfterCrashLeavesNothing(t *testing.T) {
 	forEveryCrash(t, func(t *testing.T, b *Backend, _ crashCase) {
 		t.Helper()
 		for _, id := range []string{volA, volB} {
@@ -238,143 +235,85 @@ func TestCrashAndDelete(t *testing.T) {
 		if err := b.DeleteSnapshot(t.Context(), snapS); err != nil {
 			t.Error(err)
 		}
-		if files := tree(t, b); len(files) != 0 {
-			t.Errorf("left %v", files)
-		}
+		wantFiles(t, b)
 	})
 }
 
-func forEveryCrash(t *testing.T, after func(*testing.T, *Backend, crashCase)) {
-	t.Helper()
-	for _, op := range operations() {
-		t.Run(op.name, func(t *testing.T) {
-			b := newBackend(t, nil)
-			op.prepare(t, b)
-			steps := crashAt(b, -1)
-			if err := op.run(t, b); err != nil {
-				t.Fatal(err)
-			}
-			if *steps < 2 {
-				t.Fatalf("%d steps: the operation changes nothing", *steps)
-			}
-			for n := range *steps {
-				t.Run(fmt.Sprint(n), func(t *testing.T) {
-					b := newBackend(t, nil)
-					op.prepare(t, b)
-					crashAt(b, n)
-					if err := op.run(t, b); !errors.Is(err, errCrash) {
-						t.Fatalf("did not crash: %v", err)
-					}
-					after(t, reopened(b), op)
-				})
-			}
-		})
-	}
-}
-
-// A failure that is not a crash (disk full) cleans up after itself.
-func TestFailureLeavesNothing(t *testing.T) {
-	b := newBackend(t, nil)
-	b.store.disk.before = func(step, _ string) error {
+// A creation that fails without a crash (disk full) removes its files.
+func TestFailedCreateLeavesNothing(t *testing.T) {
+	b := openBackend(t)
+	b.store.disk.beforeStep = func(step, _ string) error {
 		if step == "sync" {
 			return errCrash
 		}
 		return nil
 	}
-	_, err := b.Create(t.Context(), request("a", volume.MiB))
+	_, err := b.Create(t.Context(), blankRequest("a", volume.MiB))
 	if !errors.Is(err, errCrash) {
-		t.Fatalf("got %v", err)
+		t.Fatalf("got %v, want %v", err, errCrash)
 	}
-	if files := tree(t, b); len(files) != 0 {
-		t.Errorf("left %v", files)
-	}
+	wantFiles(t, b)
 }
 
-// New leaves alone what another process is making.
-func TestSweepSparesTheLiving(t *testing.T) {
-	b := newBackend(t, nil)
-	if err := b.store.disk.mkdir(b.store.pending(volA)); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err := lockDir(t.Context(), b.store.pending(volA))
+// New does not remove what another process is creating.
+func TestNewKeepsLockedPendingDirectories(t *testing.T) {
+	b := openBackend(t)
+	unlock, err := b.store.lockPending(t.Context(), volA)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if failed := b.store.sweep(); len(failed) != 0 || len(tree(t, b)) != 1 {
-		t.Errorf("removed under its maker: %v, %v", tree(t, b), failed)
+	discard := func(want int) {
+		t.Helper()
+		if failed := b.store.discardAllPending(); len(failed) != 0 {
+			t.Errorf("got errors %v, want none", failed)
+		}
+		if left, err := os.ReadDir(b.store.PendingPath("")); err != nil || len(left) != want {
+			t.Errorf("pending: got %v, %v, want %d directories", left, err, want)
+		}
 	}
+	discard(1)
 	unlock()
-	if failed := b.store.sweep(); len(failed) != 0 || len(tree(t, b)) != 0 {
-		t.Errorf("left %v, %v", tree(t, b), failed)
-	}
+	discard(0)
 }
 
-// A deletion waits for whoever is at work under the same id in pending, and
-// removes what is left there.
-func TestDeleteClaimsItsPlace(t *testing.T) {
+// A deletion waits for the call that holds the object's directory in pending, and then
+// removes that directory's files.
+func TestDeleteWaitsForPendingDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBackend(t, nil)
-		create(t, b, "a", volume.MiB)
-		unlock, err := b.store.claim(t.Context(), b.store.pending(volA))
+		b := openBackend(t)
+		createVolume(t, b, "a", volume.MiB)
+		unlock, err := b.store.lockPending(t.Context(), volA)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
-		wantKind(t, b.Delete(ctx, volA), volume.KindInProgress)
+		volumetest.WantKind(t, b.Delete(ctx, volA), volume.KindInProgress)
 		if _, err := b.Get(t.Context(), volA); err != nil {
-			t.Errorf("deleted nevertheless: %v", err)
+			t.Errorf("the volume is gone before the directory was free: %v", err)
 		}
-		if err := os.WriteFile(filepath.Join(b.store.pending(volA), dataFile), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(b.store.PendingPath(volA), volumedir.DataFile), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		unlock()
 		if err := b.Delete(t.Context(), volA); err != nil {
 			t.Error(err)
 		}
-		if files := tree(t, b); len(files) != 0 {
-			t.Errorf("left %v", files)
-		}
+		wantFiles(t, b)
 	})
 }
 
-// On a filesystem without RENAME_NOREPLACE deletions work as well.
-func TestDeleteWithoutRenameNew(t *testing.T) {
-	b := newBackend(t, nil)
-	b.store.disk.before = func(step, _ string) error {
+func TestDeleteWorksWithoutRenameNoReplace(t *testing.T) {
+	b := openBackend(t)
+	b.store.disk.beforeStep = func(step, _ string) error {
 		if step == "rename new" {
 			return unix.EINVAL
 		}
 		return nil
 	}
-	create(t, b, "a", volume.MiB)
+	createVolume(t, b, "a", volume.MiB)
 	if err := b.Delete(t.Context(), volA); err != nil {
 		t.Error(err)
 	}
-	if files := tree(t, b); len(files) != 0 {
-		t.Errorf("left %v", files)
-	}
-}
-
-// The lock of a directory that was replaced since it was opened is worth
-// nothing.
-func TestLockOfAReplacedDirectory(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "d")
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close() //nolint:errcheck // only locked
-	if ok, err := lockOpen(f, path); !ok || err != nil {
-		t.Errorf("%t, %v", ok, err)
-	}
-	if err := errors.Join(os.Rename(path, path+".old"), os.Mkdir(path, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	if ok, err := lockOpen(f, path); ok || err != nil {
-		t.Errorf("%t, %v", ok, err)
-	}
+	wantFiles(t, b)
 }

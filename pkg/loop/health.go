@@ -6,83 +6,48 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Health implements volume.HealthReporter by the volume's files.
+// Health implements volume.HealthReporter: it checks the volume's files.
 func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, error) {
 	conditions, err := b.conditions(id)
 	return conditions, volume.Wrap(err, "check volume", id)
 }
 
-// ListHealth implements volume.HealthLister. It reads volumes until the page is
-// full, so that only the last page can be empty.
+// ListHealth implements volume.HealthLister. It reads volumes until the page is full, so
+// that only the last page can be empty.
 func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
-	impaired, next, err := b.listHealth(ctx, page)
+	impaired, next, err := listPage(ctx, &b.store, volumedir.Volumes, page, func(id string) (volume.Health, bool, error) {
+		conditions, err := b.conditions(id)
+		return volume.Health{ID: id, Conditions: conditions}, len(conditions) > 0, err
+	})
 	return impaired, next, volume.Wrap(err, "check volumes", "")
 }
 
-func (b *Backend) listHealth(ctx context.Context, page volume.Page) (impaired []volume.Health, next string, err error) {
-	after, err := volumes.parseToken(page.Token)
-	if err != nil {
-		return nil, "", err
-	}
-	ids, err := b.store.ids(volumes)
-	if err != nil {
-		return nil, "", err
-	}
-	start, found := slices.BinarySearch(ids, after)
-	if found {
-		start++
-	}
-	for _, id := range ids[start:] {
-		if err := ctx.Err(); err != nil {
-			return nil, "", err
-		}
-		conditions, err := b.conditions(id)
-		switch {
-		case missing(err):
-			continue // deleted meanwhile
-		case err != nil:
-			return nil, "", err
-		case len(conditions) == 0:
-			continue
-		case page.Max > 0 && len(impaired) == page.Max:
-			return impaired, volumes.token(impaired[len(impaired)-1].ID), nil
-		}
-		impaired = append(impaired, volume.Health{ID: id, Conditions: conditions})
-	}
-	return impaired, "", nil
-}
-
-// damageError says that files of an object are missing or make no sense.
-type damageError struct{ error }
-
-func (e damageError) Unwrap() error { return e.error }
-
-// conditions judges a volume by its files. Kind NotFound: there is none. An
-// error in reading that may pass is not a condition but an error.
+// conditions returns what is wrong with a volume's files. An I/O error, which may pass,
+// is returned as an error, not as a condition. Error kind NotFound: there is no such volume.
 func (b *Backend) conditions(id string) ([]volume.Condition, error) {
-	o, err := b.store.load(volumes, id)
-	dir := b.store.path(volumes, id)
-	switch damage := (damageError{}); {
-	case err == nil && o.size%granule == 0 && o.size > 0:
+	o, err := b.store.Load(volumedir.Volumes, id)
+	_, isDamaged := errors.AsType[volumedir.DamageError](err)
+	switch {
+	case err == nil && o.Size%granularity == 0 && o.Size > 0:
 		return nil, nil
 	case err == nil:
-		return dataLost("DataTruncated", fmt.Sprintf("the file with the volume's data has %s: something has cut it off, "+
-			"for the sizes of volumes are multiples of %s", o.size, granule)), nil
-	case !errors.As(err, &damage):
+		return dataLoss("DataTruncated", fmt.Sprintf("the file with the volume's data was truncated to %s: "+
+			"sizes of volumes are multiples of %s", o.Size, granularity)), nil
+	case !isDamaged:
 		return nil, err
 	}
-	if _, err := os.Lstat(b.store.data(volumes, id)); errors.Is(err, fs.ErrNotExist) {
-		return dataLost("DataMissing", "the file with the volume's data is not in "+dir), nil
+	if _, err := os.Lstat(b.store.DataPath(volumedir.Volumes, id)); errors.Is(err, fs.ErrNotExist) {
+		return dataLoss("DataMissing", "the file with the volume's data is missing in "+b.store.Path(volumedir.Volumes, id)), nil
 	}
 	return []volume.Condition{{Impairment: volume.ImpairmentInaccessible, Reason: "RecordDamaged", Message: err.Error()}}, nil
 }
 
-func dataLost(reason, what string) []volume.Condition {
+func dataLoss(reason, what string) []volume.Condition {
 	what += " (next step: restore the volume from a snapshot)"
 	return []volume.Condition{{Impairment: volume.ImpairmentDataLoss, Reason: reason, Message: what}}
 }

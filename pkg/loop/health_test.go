@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // damage is a way to damage a volume, and what is said of it then.
@@ -30,17 +32,19 @@ func damages() map[string]damage {
 	}
 }
 
-func metaOf(b *Backend, id string) string { return filepath.Join(b.store.path(volumes, id), metaFile) }
+func metaOf(b *Backend, id string) string {
+	return filepath.Join(b.store.Path(volumedir.Volumes, id), volumedir.RecordFile)
+}
 
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	for name, test := range damages() {
-		id := create(t, b, name, volume.MiB).ID
+		id := createVolume(t, b, name, volume.MiB).ID
 		if got, err := b.Health(t.Context(), id); err != nil || len(got) != 0 {
 			t.Errorf("%s: before: %+v, %v", name, got, err)
 		}
-		if err := test.spoil(b.store.data(volumes, id), metaOf(b, id)); err != nil {
+		if err := test.spoil(b.store.DataPath(volumedir.Volumes, id), metaOf(b, id)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := b.Health(t.Context(), id)
@@ -51,16 +55,16 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %s", name, got, err, test.reason)
 		}
 	}
-	_, err := b.Health(t.Context(), volumes.id("none"))
-	wantKind(t, err, volume.KindNotFound, "check volume")
+	_, err := b.Health(t.Context(), volumedir.Volumes.ID("none"))
+	volumetest.WantKind(t, err, volume.KindNotFound, "check volume")
 }
 
 // What may pass is an error, not a condition: above all a directory that is
 // not mounted would have every volume lost.
 func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, nil)
-	id := create(t, b, "v", volume.MiB).ID
+	b := openBackend(t)
+	id := createVolume(t, b, "v", volume.MiB).ID
 	if err := os.Remove(metaOf(b, id)); err != nil {
 		t.Fatal(err)
 	}
@@ -69,28 +73,28 @@ func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := b.Health(t.Context(), id)
-	wantKind(t, err, volume.KindInternal, "check volume")
+	volumetest.WantKind(t, err, volume.KindInternal, "check volume")
 	_, _, err = b.ListHealth(t.Context(), volume.Page{})
-	wantKind(t, err, volume.KindInternal, "check volumes")
-	if err := os.Rename(filepath.Join(b.opts.Dir, string(volumes)), filepath.Join(b.opts.Dir, "away")); err != nil {
+	volumetest.WantKind(t, err, volume.KindInternal, "check volumes")
+	if err := os.Rename(filepath.Join(b.opts.Dir, string(volumedir.Volumes)), filepath.Join(b.opts.Dir, "away")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Health(t.Context(), id)
-	wantKind(t, err, volume.KindInternal, "mounted")
+	volumetest.WantKind(t, err, volume.KindInternal, "mounted")
 	_, _, err = b.ListHealth(t.Context(), volume.Page{})
-	wantKind(t, err, volume.KindInternal)
+	volumetest.WantKind(t, err, volume.KindInternal)
 }
 
 func TestListHealth(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	for i := range 8 {
-		create(t, b, fmt.Sprint(i), volume.MiB)
+		createVolume(t, b, fmt.Sprint(i), volume.MiB)
 	}
 	var want []string
 	for name, test := range damages() {
-		id := create(t, b, name, volume.MiB).ID
-		if err := test.spoil(b.store.data(volumes, id), metaOf(b, id)); err != nil {
+		id := createVolume(t, b, name, volume.MiB).ID
+		if err := test.spoil(b.store.DataPath(volumedir.Volumes, id), metaOf(b, id)); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, id)
@@ -110,10 +114,10 @@ func TestListHealth(t *testing.T) {
 		}
 	}
 	_, _, err := b.ListHealth(t.Context(), volume.Page{Token: "x"})
-	wantKind(t, err, volume.KindStale, "list again")
+	volumetest.WantKind(t, err, volume.KindStale, "list again")
 	// A link that leads nowhere is found by its name only, as is a volume that is
 	// deleted while it is listed.
-	if err := os.Symlink("nowhere", b.store.path(volumes, volumes.id("deleted"))); err != nil {
+	if err := os.Symlink("nowhere", b.store.Path(volumedir.Volumes, volumedir.Volumes.ID("deleted"))); err != nil {
 		t.Fatal(err)
 	}
 	if got, _, err := b.ListHealth(t.Context(), volume.Page{}); err != nil || len(got) != len(want) {
@@ -122,20 +126,20 @@ func TestListHealth(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, _, err = b.ListHealth(ctx, volume.Page{})
-	wantKind(t, err, volume.KindCanceled, "check volumes")
+	volumetest.WantKind(t, err, volume.KindCanceled, "check volumes")
 }
 
 // That a volume is encrypted is kept with it, and is part of what it is.
 func TestEncryptedIsKept(t *testing.T) {
 	t.Parallel()
-	b := newBackend(t, nil)
-	req := request("v", volume.MiB)
+	b := openBackend(t)
+	req := blankRequest("v", volume.MiB)
 	req.Encrypted = true
 	made, err := b.Create(t.Context(), req)
 	if err != nil || !made.Encrypted {
 		t.Fatalf("%+v, %v", made, err)
 	}
-	again, err := newBackend(t, func(o *Options) { o.Dir = b.opts.Dir }).Get(t.Context(), made.ID)
+	again, err := openBackend(t, func(o *Options) { o.Dir = b.opts.Dir }).Get(t.Context(), made.ID)
 	if err != nil || !again.Encrypted {
 		t.Errorf("read again: %+v, %v", again, err)
 	}
@@ -147,8 +151,8 @@ func TestEncryptedIsKept(t *testing.T) {
 	if clone, err := b.CloneVolume(t.Context(), req); err != nil || !clone.Encrypted {
 		t.Errorf("clone: %+v, %v", clone, err)
 	}
-	_, err = b.Create(t.Context(), request("v", volume.MiB))
-	wantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
+	_, err = b.Create(t.Context(), blankRequest("v", volume.MiB))
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
 	_, err = b.Create(t.Context(), volume.CreateRequest{Name: "w", Parameters: map[string]string{"encryption": "true"}})
-	wantKind(t, err, volume.KindInvalid, "encryption", "mkfsOptions, encrypted")
+	volumetest.WantKind(t, err, volume.KindInvalid, "encryption", "mkfsOptions, encrypted")
 }

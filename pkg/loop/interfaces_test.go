@@ -14,5 +14,4 @@ var (
 	_ volume.TopologyAware    = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)
 	_ volume.HealthChecker    = (*Backend)(nil)
-	_ volume.Connector        = (*Connector)(nil)
 )

@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // pages lists with this page size, checking that no page is larger.
@@ -31,13 +33,13 @@ func pages[T any](t *testing.T, size int, list func(volume.Page) ([]T, string, e
 }
 
 func TestListVolumes(t *testing.T) {
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	var want []string
 	for i := range 10 {
-		want = append(want, create(t, b, fmt.Sprint(i), volume.MiB).ID)
+		want = append(want, createVolume(t, b, fmt.Sprint(i), volume.MiB).ID)
 	}
 	slices.Sort(want)
-	attach(t, b, want[3])
+	attachVolume(t, b, want[3])
 	list := func(p volume.Page) ([]volume.Volume, string, error) { return b.ListVolumes(t.Context(), p) }
 	for _, size := range []int{0, 1, 3, 5, 10, 11} {
 		if got := pages(t, size, list, func(v volume.Volume) string { return v.ID }); !slices.Equal(got, want) {
@@ -58,17 +60,17 @@ func TestListVolumes(t *testing.T) {
 	}
 	page, _, err = list(volume.Page{Token: next})
 	if err != nil || len(page) != 8 || page[0].ID != want[2] {
-		t.Errorf("%d volumes, %v", len(page), err)
+		t.Errorf("%d volumedir.Volumes, %v", len(page), err)
 	}
-	for _, token := range []string{"x", "!", snapshots.token(snapshots.id("s")), volumes.token("../x")} {
+	for _, token := range []string{"x", "!", pageToken(volumedir.Snapshots.ID("s")), pageToken("../x")} {
 		_, _, err := list(volume.Page{Token: token})
-		wantKind(t, err, volume.KindStale, "list again")
+		volumetest.WantKind(t, err, volume.KindStale, "list again")
 	}
 }
 
 func TestListSnapshots(t *testing.T) {
-	b := newBackend(t, nil)
-	v, w := create(t, b, "v", volume.MiB), create(t, b, "w", volume.MiB)
+	b := openBackend(t)
+	v, w := createVolume(t, b, "v", volume.MiB), createVolume(t, b, "w", volume.MiB)
 	var ofV, all []string
 	for i := range 9 {
 		from := v
@@ -108,34 +110,34 @@ func TestListSnapshots(t *testing.T) {
 
 // A page reads the volumes that are on it and no others.
 func TestListingTenThousand(t *testing.T) {
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	const count = 10000
 	for i := range count {
 		// Without metadata: reading one would fail the listing.
-		if err := os.Mkdir(b.store.path(volumes, volumes.id(fmt.Sprint(i))), 0o700); err != nil {
+		if err := os.Mkdir(b.store.Path(volumedir.Volumes, volumedir.Volumes.ID(fmt.Sprint(i))), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ids, err := b.store.ids(volumes)
+	ids, err := b.store.ids(volumedir.Volumes)
 	if err != nil || len(ids) != count {
 		t.Fatalf("%d, %v", len(ids), err)
 	}
 	for _, id := range ids[:3] {
-		f, err := os.Create(b.store.data(volumes, id))
+		f, err := os.Create(b.store.DataPath(volumedir.Volumes, id))
 		if err == nil {
 			err = f.Close()
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.store.save(filepath.Join(b.store.path(volumes, id), metaFile), record{Name: id}); err != nil {
+		if err := b.store.saveJSON(filepath.Join(b.store.Path(volumedir.Volumes, id), volumedir.RecordFile), volumedir.Record{Name: id}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	started := time.Now()
 	page, next, err := b.ListVolumes(t.Context(), volume.Page{Max: 2})
 	if err != nil || len(page) != 2 || next == "" {
-		t.Errorf("%d volumes, next %q, %v", len(page), next, err)
+		t.Errorf("%d volumedir.Volumes, next %q, %v", len(page), next, err)
 	}
 	t.Logf("a page of 2 out of %d took %s", count, time.Since(started))
 }

@@ -10,23 +10,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
+	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestSnapshotAndRestore(t *testing.T) {
-	for name, k := range map[string]kernel{"as the filesystem can": linux{}, "without reflinks": plainCopy{linux{}}} {
+	for name, share := range map[string]func(dst, src *os.File) error{"reflinks if possible": ficlone, "no reflinks": noReflink} {
 		t.Run(name, func(t *testing.T) {
-			b := newBackend(t, nil)
-			b.loops.kernel = k
-			v := create(t, b, "a", volume.GiB)
+			b := openBackend(t)
+			b.shareBlocks = share
+			v := createVolume(t, b, "a", volume.GiB)
 			const far = 700 << 20
-			fill(t, b, v.ID, "first", 0)
-			fill(t, b, v.ID, "far", far)
+			writeData(t, b, v.ID, "first", 0)
+			writeData(t, b, v.ID, "far", far)
 			s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID, Parameters: map[string]string{"csi.storage.k8s.io/x": "y"}})
 			if err != nil || s.VolumeID != v.ID || s.Size != volume.GiB || !s.Ready || s.Created.IsZero() || s.Name != "s" {
 				t.Fatalf("%+v, %v", s, err)
 			}
-			fill(t, b, v.ID, "later", 0)
+			writeData(t, b, v.ID, "later", 0)
 			if err := b.Delete(t.Context(), v.ID); err != nil { // snapshots stand on their own
 				t.Fatal(err)
 			}
@@ -39,14 +42,10 @@ func TestSnapshotAndRestore(t *testing.T) {
 			if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
 				t.Fatal(err)
 			}
-			if got := content(t, b, volumes, r.ID, 0, 5); got != "first" {
-				t.Errorf("content %q", got)
-			}
-			if got := content(t, b, volumes, r.ID, far, 3); got != "far" {
-				t.Errorf("content %q", got)
-			}
+			wantData(t, b, volumedir.Volumes, r.ID, "first", 0)
+			wantData(t, b, volumedir.Volumes, r.ID, "far", far)
 			var st unix.Stat_t
-			if err := unix.Stat(b.store.data(volumes, r.ID), &st); err != nil || st.Blocks*512 > volume.MiB.Bytes() {
+			if err := unix.Stat(b.store.DataPath(volumedir.Volumes, r.ID), &st); err != nil || st.Blocks*512 > volume.MiB.Bytes() {
 				t.Errorf("the copy takes %d bytes on disk, %v: its holes were filled", st.Blocks*512, err)
 			}
 		})
@@ -54,8 +53,8 @@ func TestSnapshotAndRestore(t *testing.T) {
 }
 
 func TestSnapshotAgain(t *testing.T) {
-	b := newBackend(t, nil)
-	v, other := create(t, b, "a", volume.GiB), create(t, b, "b", volume.GiB)
+	b := openBackend(t)
+	v, other := createVolume(t, b, "a", volume.GiB), createVolume(t, b, "b", volume.GiB)
 	req := volume.SnapshotRequest{Name: "s", VolumeID: v.ID}
 	first, err := b.CreateSnapshot(t.Context(), req)
 	if err != nil {
@@ -70,28 +69,28 @@ func TestSnapshotAgain(t *testing.T) {
 	}
 	req.VolumeID = other.ID
 	_, err = b.CreateSnapshot(t.Context(), req)
-	wantKind(t, err, volume.KindAlreadyExists, v.ID)
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, v.ID)
 	_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "x", VolumeID: v.ID, Parameters: map[string]string{"force-create": "true"}})
-	wantKind(t, err, volume.KindInvalid, "force-create")
+	volumetest.WantKind(t, err, volume.KindInvalid, "force-create")
 	for range 2 {
 		if err := b.DeleteSnapshot(t.Context(), first.ID); err != nil {
 			t.Error(err)
 		}
 	}
 	_, err = b.GetSnapshot(t.Context(), first.ID)
-	wantKind(t, err, volume.KindNotFound)
+	volumetest.WantKind(t, err, volume.KindNotFound)
 	_, err = b.Restore(t.Context(), volume.CreateRequest{Name: "r", Size: volume.GiB, Source: volume.Source{SnapshotID: first.ID}})
-	wantKind(t, err, volume.KindNotFound, first.ID)
+	volumetest.WantKind(t, err, volume.KindNotFound, first.ID)
 }
 
 func TestSizesOfCopies(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", 3*volume.GiB)
+	b := openBackend(t)
+	v := createVolume(t, b, "a", 3*volume.GiB)
 	from := volume.Source{VolumeID: v.ID}
 	_, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Required: volume.GiB}, Source: from})
-	wantKind(t, err, volume.KindOutOfRange, "3 GiB")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "3 GiB")
 	_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Limit: 2 * volume.GiB}, Source: from})
-	wantKind(t, err, volume.KindOutOfRange)
+	volumetest.WantKind(t, err, volume.KindOutOfRange)
 	// No size was asked for: the default is not a demand.
 	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from})
 	if err != nil || c.Size != 3*volume.GiB {
@@ -152,8 +151,8 @@ func TestSparseCopy(t *testing.T) {
 }
 
 func TestPoolSize(t *testing.T) {
-	b := newBackend(t, func(o *Options) { o.PoolSize = 4 * volume.MiB })
-	a := create(t, b, "a", volume.MiB)
+	b := openBackend(t, func(o *Options) { o.PoolSize = 4 * volume.MiB })
+	a := createVolume(t, b, "a", volume.MiB)
 	capacity := func(want volume.Size) {
 		t.Helper()
 		got, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: b.topology()})
@@ -162,29 +161,29 @@ func TestPoolSize(t *testing.T) {
 		}
 	}
 	capacity(3 * volume.MiB)
-	_, err := b.Create(t.Context(), request("b", 4*volume.MiB))
-	wantKind(t, err, volume.KindOutOfRange, "3 MiB", "4 MiB")
+	_, err := b.Create(t.Context(), blankRequest("b", 4*volume.MiB))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "3 MiB", "4 MiB")
 	if _, err := b.Expand(t.Context(), a.ID, 2*volume.MiB); err != nil { // counts the growth only
 		t.Error(err)
 	}
 	_, err = b.Expand(t.Context(), a.ID, 5*volume.MiB)
-	wantKind(t, err, volume.KindOutOfRange)
+	volumetest.WantKind(t, err, volume.KindOutOfRange)
 	s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: a.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
 	capacity(0)
-	_, err = b.Create(t.Context(), request("c", volume.MiB))
-	wantKind(t, err, volume.KindOutOfRange, "0 B")
+	_, err = b.Create(t.Context(), blankRequest("c", volume.MiB))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "0 B")
 	if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
 		t.Fatal(err)
 	}
 	capacity(2 * volume.MiB)
-	if other, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: volume.Topology{TopologyKey: "node-2"}}); err != nil || other.Available != 0 {
+	if other, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: volume.Topology{loopcsi.TopologyKey: "node-2"}}); err != nil || other.Available != 0 {
 		t.Errorf("at another node: %+v, %v", other, err)
 	}
 	_, err = b.Capacity(t.Context(), volume.CapacityRequest{Parameters: map[string]string{"type": "fast"}})
-	wantKind(t, err, volume.KindInvalid, "type")
+	volumetest.WantKind(t, err, volume.KindInvalid, "type")
 	if len(b.pool.reserved) != 0 {
 		t.Errorf("still reserved: %v", b.pool.reserved)
 	}
@@ -192,9 +191,9 @@ func TestPoolSize(t *testing.T) {
 
 // Together, calls at the same time do not overdraw the pool.
 func TestPoolIsNotOverdrawn(t *testing.T) {
-	b := newBackend(t, func(o *Options) { o.PoolSize = 4 * volume.GiB })
+	b := openBackend(t, func(o *Options) { o.PoolSize = 4 * volume.GiB })
 	gate := make(chan struct{})
-	b.store.disk.before = func(step, _ string) error {
+	b.store.disk.beforeStep = func(step, _ string) error {
 		if step == "create" {
 			<-gate // all that were let in are at work at once
 		}
@@ -204,16 +203,16 @@ func TestPoolIsNotOverdrawn(t *testing.T) {
 	results := make(chan error, calls)
 	for i := range calls {
 		go func() {
-			_, err := b.Create(t.Context(), request(strings.Repeat("x", i+1), volume.GiB))
+			_, err := b.Create(t.Context(), blankRequest(strings.Repeat("x", i+1), volume.GiB))
 			results <- err
 		}()
 	}
-	patience := time.After(10 * time.Second)
+	timeout := time.After(10 * time.Second)
 	for range calls - fit {
 		select {
 		case err := <-results:
-			wantKind(t, err, volume.KindOutOfRange, "0 B")
-		case <-patience:
+			volumetest.WantKind(t, err, volume.KindOutOfRange, "0 B")
+		case <-timeout:
 			close(gate)
 			t.Fatalf("more than %d volumes of 1 GiB were let into a pool of 4 GiB", fit)
 		}

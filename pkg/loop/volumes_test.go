@@ -13,56 +13,59 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
+	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestCreate(t *testing.T) {
-	b := newBackend(t, nil)
-	req := request("pvc-1", 10*volume.GiB)
+	b := openBackend(t)
+	req := blankRequest("pvc-1", 10*volume.GiB)
 	req.Parameters = map[string]string{volume.MkfsOptionsKey: "-b 4096", "csi.storage.k8s.io/pvc/name": "data"}
 	v, err := b.Create(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Name != "pvc-1" || v.Size != 10*volume.GiB || !volumes.valid(v.ID) || len(v.Nodes) != 0 ||
-		len(v.Topology) != 1 || v.Topology[0][TopologyKey] != node || len(v.VolumeContext) != 1 || v.VolumeContext[volume.MkfsOptionsKey] != "-b 4096" {
+	if v.Name != "pvc-1" || v.Size != 10*volume.GiB || !volumedir.Volumes.IsID(v.ID) || len(v.Nodes) != 0 ||
+		len(v.Topology) != 1 || v.Topology[0][loopcsi.TopologyKey] != testNode || len(v.VolumeContext) != 1 || v.VolumeContext[volume.MkfsOptionsKey] != "-b 4096" {
 		t.Errorf("got %+v", v)
 	}
 	got, err := b.Get(t.Context(), v.ID)
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(v) {
 		t.Errorf("read %+v, %v; made %+v", got, err, v)
 	}
-	st, err := os.Stat(b.store.data(volumes, v.ID))
+	st, err := os.Stat(b.store.DataPath(volumedir.Volumes, v.ID))
 	if err != nil || st.Size() != (10*volume.GiB).Bytes() {
 		t.Errorf("file: %v, %v", st, err)
 	}
 }
 
 func TestCreateAgain(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", 2*volume.GiB)
-	if again := create(t, b, "a", volume.GiB); again.ID != v.ID || again.Size != 2*volume.GiB {
+	b := openBackend(t)
+	v := createVolume(t, b, "a", 2*volume.GiB)
+	if again := createVolume(t, b, "a", volume.GiB); again.ID != v.ID || again.Size != 2*volume.GiB {
 		t.Errorf("got %+v", again)
 	}
-	larger := request("a", 3*volume.GiB)
-	limited := request("a", volume.GiB)
+	larger := blankRequest("a", 3*volume.GiB)
+	limited := blankRequest("a", volume.GiB)
 	limited.Range.Limit = volume.GiB
-	sourced := request("a", volume.GiB)
+	sourced := blankRequest("a", volume.GiB)
 	sourced.Source = volume.Source{VolumeID: "vol-x"}
-	parameters := request("a", volume.GiB)
+	parameters := blankRequest("a", volume.GiB)
 	parameters.Parameters = map[string]string{volume.MkfsOptionsKey: "-F"}
 	for word, req := range map[string]volume.CreateRequest{"below 3 GiB": larger, "above 1 GiB": limited, "volume vol-x": sourced, "parameters": parameters} {
 		_, err := b.Create(t.Context(), req)
-		wantKind(t, err, volume.KindAlreadyExists, word)
+		volumetest.WantKind(t, err, volume.KindAlreadyExists, word)
 	}
 }
 
 func TestFind(t *testing.T) {
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	if v, found, err := b.Find(t.Context(), volume.CreateRequest{Name: "a"}); found || err != nil {
 		t.Errorf("%+v, %v", v, err)
 	}
-	a := create(t, b, "a", volume.GiB)
+	a := createVolume(t, b, "a", volume.GiB)
 	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: a.ID}})
 	if err != nil {
 		t.Fatal(err)
@@ -73,57 +76,55 @@ func TestFind(t *testing.T) {
 	if v, found, err := b.Find(t.Context(), volume.CreateRequest{Name: "c"}); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
 		t.Errorf("%+v, %t, %v", v, found, err)
 	}
-	if err := os.Remove(b.store.data(volumes, c.ID)); err != nil {
+	if err := os.Remove(b.store.DataPath(volumedir.Volumes, c.ID)); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = b.Find(t.Context(), volume.CreateRequest{Name: "c"})
-	wantKind(t, err, volume.KindInternal, "damaged")
+	volumetest.WantKind(t, err, volume.KindInternal, "damaged")
 }
 
 func TestCreateRefusals(t *testing.T) {
-	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 4 * volume.GiB })
-	_, err := b.Create(t.Context(), request("big", 5*volume.GiB))
-	wantKind(t, err, volume.KindOutOfRange, "4 GiB")
-	_, err = b.Create(t.Context(), request("", volume.GiB))
-	wantKind(t, err, volume.KindInvalid)
-	_, err = b.Create(t.Context(), request("\xff", volume.GiB))
-	wantKind(t, err, volume.KindInvalid)
-	unknown := request("p", volume.GiB)
+	b := openBackend(t, func(o *Options) { o.MaxVolumeSize = 4 * volume.GiB })
+	_, err := b.Create(t.Context(), blankRequest("big", 5*volume.GiB))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "4 GiB")
+	_, err = b.Create(t.Context(), blankRequest("", volume.GiB))
+	volumetest.WantKind(t, err, volume.KindInvalid)
+	_, err = b.Create(t.Context(), blankRequest("\xff", volume.GiB))
+	volumetest.WantKind(t, err, volume.KindInvalid)
+	unknown := blankRequest("p", volume.GiB)
 	unknown.Parameters = map[string]string{"availability": "nova"}
 	_, err = b.Create(t.Context(), unknown)
-	wantKind(t, err, volume.KindInvalid, "availability", volume.MkfsOptionsKey)
-	elsewhere := request("t", volume.GiB)
-	elsewhere.Requisite = []volume.Topology{{TopologyKey: "node-2"}, {TopologyKey: "node-3"}}
+	volumetest.WantKind(t, err, volume.KindInvalid, "availability", volume.MkfsOptionsKey)
+	elsewhere := blankRequest("t", volume.GiB)
+	elsewhere.Requisite = []volume.Topology{{loopcsi.TopologyKey: "node-2"}, {loopcsi.TopologyKey: "node-3"}}
 	_, err = b.Create(t.Context(), elsewhere)
-	wantKind(t, err, volume.KindExhausted, "node-1")
-	elsewhere.Requisite = append(elsewhere.Requisite, volume.Topology{TopologyKey: node})
+	volumetest.WantKind(t, err, volume.KindExhausted, "node-1")
+	elsewhere.Requisite = append(elsewhere.Requisite, volume.Topology{loopcsi.TopologyKey: testNode})
 	if _, err := b.Create(t.Context(), elsewhere); err != nil {
 		t.Errorf("one of the requisite places fits: %v", err)
 	}
-	if files := tree(t, b); !slices.Equal(files, objectFiles("volumes/"+volumes.id("t"))) {
-		t.Errorf("refused creations left %v", files)
-	}
+	wantFiles(t, b, "volumes/"+volumedir.Volumes.ID("t"))
 }
 
 // Any name goes, and none becomes part of a path.
 func TestNames(t *testing.T) {
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	seen := map[string]bool{}
 	for _, name := range []string{"../../etc/passwd", "a/b", ".", "..", "with\nnewline\x00", "日本語", strings.Repeat("x", 5000), " ", "-rf"} {
-		v := create(t, b, name, volume.MiB)
-		if seen[v.ID] || v.Name != name || !volumes.valid(v.ID) {
+		v := createVolume(t, b, name, volume.MiB)
+		if seen[v.ID] || v.Name != name || !volumedir.Volumes.IsID(v.ID) {
 			t.Errorf("%q gave %+v", name, v)
 		}
 		seen[v.ID] = true
 	}
 	if entries, err := os.ReadDir(filepath.Join(b.opts.Dir, "volumes")); err != nil || len(entries) != len(seen) {
-		t.Errorf("%d volumes, %v", len(entries), err)
+		t.Errorf("%d volumedir.Volumes, %v", len(entries), err)
 	}
 }
 
 // Ids that are not ours exist for no method, and no file is touched.
 func TestForeignIDs(t *testing.T) {
-	b := newBackend(t, nil)
+	b := openBackend(t)
 	outside := filepath.Join(b.opts.Dir, "outside")
 	for _, f := range []string{"data", "meta.json"} {
 		if err := os.MkdirAll(outside, 0o700); err != nil {
@@ -133,24 +134,24 @@ func TestForeignIDs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, id := range []string{"../outside", "..", "", ".", "/etc", "vol-", snapshots.id("a"), "vol-" + strings.Repeat("G", 32), volumes.id("never made")} {
+	for _, id := range []string{"../outside", "..", "", ".", "/etc", "vol-", volumedir.Snapshots.ID("a"), "vol-" + strings.Repeat("G", 32), volumedir.Volumes.ID("never made")} {
 		_, err := b.Get(t.Context(), id)
-		wantKind(t, err, volume.KindNotFound)
+		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.Expand(t.Context(), id, volume.GiB)
-		wantKind(t, err, volume.KindNotFound)
-		_, err = b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: node})
-		wantKind(t, err, volume.KindNotFound)
+		volumetest.WantKind(t, err, volume.KindNotFound)
+		_, err = b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: testNode})
+		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id})
-		wantKind(t, err, volume.KindNotFound)
+		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: id}})
-		wantKind(t, err, volume.KindNotFound)
+		volumetest.WantKind(t, err, volume.KindNotFound)
 		if err := b.Delete(t.Context(), id); err != nil {
 			t.Errorf("delete %q: %v", id, err)
 		}
 		if err := b.DeleteSnapshot(t.Context(), id); err != nil {
 			t.Errorf("delete snapshot %q: %v", id, err)
 		}
-		if err := b.Detach(t.Context(), id, node); err != nil {
+		if err := b.Detach(t.Context(), id, testNode); err != nil {
 			t.Errorf("detach %q: %v", id, err)
 		}
 	}
@@ -161,8 +162,8 @@ func TestForeignIDs(t *testing.T) {
 
 // A directory that is not there is not a volume that is not there.
 func TestMissingDirectoryIsNotNotFound(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.GiB)
 	if err := b.CheckHealth(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -170,24 +171,24 @@ func TestMissingDirectoryIsNotNotFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := b.Get(t.Context(), v.ID)
-	wantKind(t, err, volume.KindInternal, "mounted")
-	wantKind(t, b.Delete(t.Context(), v.ID), volume.KindInternal)
-	wantKind(t, b.Detach(t.Context(), v.ID, ""), volume.KindInternal)
-	wantKind(t, b.CheckHealth(t.Context()), volume.KindUnavailable, "volumes")
+	volumetest.WantKind(t, err, volume.KindInternal, "mounted")
+	volumetest.WantKind(t, b.Delete(t.Context(), v.ID), volume.KindInternal)
+	volumetest.WantKind(t, b.Detach(t.Context(), v.ID, ""), volume.KindInternal)
+	volumetest.WantKind(t, b.CheckHealth(t.Context()), volume.KindUnavailable, "volumes")
 	if err := os.Rename(filepath.Join(b.opts.Dir, "elsewhere"), filepath.Join(b.opts.Dir, "volumes")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(b.store.data(volumes, v.ID)); err != nil {
+	if err := os.Remove(b.store.DataPath(volumedir.Volumes, v.ID)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Get(t.Context(), v.ID)
-	wantKind(t, err, volume.KindInternal, "damaged", dataFile)
+	volumetest.WantKind(t, err, volume.KindInternal, "damaged", volumedir.DataFile)
 }
 
 func TestExpand(t *testing.T) {
-	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 100 * volume.GiB })
-	v := create(t, b, "a", volume.GiB)
-	fill(t, b, v.ID, "kept", 4096)
+	b := openBackend(t, func(o *Options) { o.MaxVolumeSize = 100 * volume.GiB })
+	v := createVolume(t, b, "a", volume.GiB)
+	writeData(t, b, v.ID, "kept", 4096)
 	for _, c := range []struct{ target, want volume.Size }{
 		{2 * volume.GiB, 2 * volume.GiB},
 		{2 * volume.GiB, 2 * volume.GiB},
@@ -198,27 +199,25 @@ func TestExpand(t *testing.T) {
 		if err != nil || got.Size != c.want {
 			t.Errorf("to %s: %s, %v; want %s", c.target, got.Size, err, c.want)
 		}
-		st, err := os.Stat(b.store.data(volumes, v.ID))
+		st, err := os.Stat(b.store.DataPath(volumedir.Volumes, v.ID))
 		if err != nil || st.Size() != c.want.Bytes() {
 			t.Errorf("to %s: the file has %d, %v", c.target, st.Size(), err)
 		}
 	}
-	if got := content(t, b, volumes, v.ID, 4096, 4); got != "kept" {
-		t.Errorf("content %q", got)
-	}
+	wantData(t, b, volumedir.Volumes, v.ID, "kept", 4096)
 	_, err := b.Expand(t.Context(), v.ID, 101*volume.GiB)
-	wantKind(t, err, volume.KindOutOfRange, v.ID, "100 GiB")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, v.ID, "100 GiB")
 }
 
 // Nobody means 4 EiB; the option says otherwise for whoever means more.
 func TestDefaultMaxVolumeSize(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.GiB)
 	_, err := b.Expand(t.Context(), v.ID, 16*volume.TiB+1)
-	wantKind(t, err, volume.KindOutOfRange, "16 TiB")
-	_, err = b.Create(t.Context(), request("b", 1<<62))
-	wantKind(t, err, volume.KindOutOfRange, "16 TiB")
-	b = newBackend(t, func(o *Options) { o.MaxVolumeSize = 17 * volume.TiB })
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "16 TiB")
+	_, err = b.Create(t.Context(), blankRequest("b", 1<<62))
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "16 TiB")
+	b = openBackend(t, func(o *Options) { o.MaxVolumeSize = 17 * volume.TiB })
 	if got := b.Limits().Max; got != 17*volume.TiB {
 		t.Errorf("the largest volume has %s", got)
 	}
@@ -226,23 +225,23 @@ func TestDefaultMaxVolumeSize(t *testing.T) {
 
 // What no filesystem can hold is out of range, not an internal error.
 func TestExpandBeyondTheFilesystem(t *testing.T) {
-	b := newBackend(t, func(o *Options) { o.MaxVolumeSize = 1 << 62 })
-	v := create(t, b, "a", volume.GiB)
+	b := openBackend(t, func(o *Options) { o.MaxVolumeSize = 1 << 62 })
+	v := createVolume(t, b, "a", volume.GiB)
 	_, err := b.Expand(t.Context(), v.ID, 1<<62)
 	if err == nil {
 		t.Skip("the filesystem here (tmpfs) holds files of any size")
 	}
-	wantKind(t, err, volume.KindOutOfRange, "cannot hold")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "cannot hold")
 	if got, err := b.Get(t.Context(), v.ID); err != nil || got.Size != volume.GiB {
 		t.Errorf("%s, %v", got.Size, err)
 	}
 }
 
 func TestDelete(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
-	attach(t, b, v.ID)
-	wantKind(t, b.Delete(t.Context(), v.ID), volume.KindPrecondition, node)
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.GiB)
+	attachVolume(t, b, v.ID)
+	volumetest.WantKind(t, b.Delete(t.Context(), v.ID), volume.KindPrecondition, testNode)
 	if err := b.Detach(t.Context(), v.ID, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -251,42 +250,40 @@ func TestDelete(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if files := tree(t, b); len(files) != 0 {
-		t.Errorf("left %v", files)
-	}
+	wantFiles(t, b)
 	_, err := b.Get(t.Context(), v.ID)
-	wantKind(t, err, volume.KindNotFound, v.ID)
+	volumetest.WantKind(t, err, volume.KindNotFound, v.ID)
 }
 
 func TestAttach(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
-	req := volume.AttachRequest{ID: v.ID, Node: node, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.GiB)
+	req := volume.AttachRequest{ID: v.ID, Node: testNode, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
 	for range 2 {
 		published, err := b.Attach(t.Context(), req)
-		if err != nil || published[PublishSize] != "1073741824" {
+		if err != nil || published[loopcsi.ContextSize] != "1073741824" {
 			t.Errorf("%v, %v", published, err)
 		}
 	}
-	if got, err := b.Get(t.Context(), v.ID); err != nil || len(got.Nodes) != 1 || got.Nodes[0] != node {
+	if got, err := b.Get(t.Context(), v.ID); err != nil || len(got.Nodes) != 1 || got.Nodes[0] != testNode {
 		t.Errorf("%+v, %v", got, err)
 	}
 	other := req
 	other.ReadOnly = true
 	_, err := b.Attach(t.Context(), other)
-	wantKind(t, err, volume.KindAlreadyExists)
+	volumetest.WantKind(t, err, volume.KindAlreadyExists)
 	other = req
 	other.Access.Mode = volume.AccessSingleNodeReaderOnly
 	_, err = b.Attach(t.Context(), other)
-	wantKind(t, err, volume.KindAlreadyExists)
+	volumetest.WantKind(t, err, volume.KindAlreadyExists)
 	other = req
 	other.Access.Mode = volume.AccessMultiNodeMultiWriter
 	_, err = b.Attach(t.Context(), other)
-	wantKind(t, err, volume.KindInvalid)
+	volumetest.WantKind(t, err, volume.KindInvalid)
 	other = req
 	other.Node = "node-2"
 	_, err = b.Attach(t.Context(), other)
-	wantKind(t, err, volume.KindNotFound, "node-2")
+	volumetest.WantKind(t, err, volume.KindNotFound, "node-2")
 
 	if err := b.Detach(t.Context(), v.ID, "node-2"); err != nil {
 		t.Error(err)
@@ -295,7 +292,7 @@ func TestAttach(t *testing.T) {
 		t.Error("detached from a node it was not attached to")
 	}
 	for range 2 {
-		if err := b.Detach(t.Context(), v.ID, node); err != nil {
+		if err := b.Detach(t.Context(), v.ID, testNode); err != nil {
 			t.Error(err)
 		}
 	}
@@ -306,23 +303,23 @@ func TestAttach(t *testing.T) {
 
 // The directory was moved to another node while a volume was attached.
 func TestAttachedElsewhere(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
-	attach(t, b, v.ID)
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.GiB)
+	attachVolume(t, b, v.ID)
 	b.opts.Node = "node-2"
 	_, err := b.Attach(t.Context(), volume.AttachRequest{ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
-	wantKind(t, err, volume.KindPrecondition, node)
+	volumetest.WantKind(t, err, volume.KindPrecondition, testNode)
 }
 
 // However many create a name at once, in one process or two: one volume.
 func TestConcurrentCreate(t *testing.T) {
-	b := newBackend(t, nil)
-	other := &Backend{opts: b.opts, store: &store{dir: b.opts.Dir}, loops: b.loops, log: b.log}
+	b := openBackend(t)
+	other := newBackend(b.opts)
 	var group sync.WaitGroup
 	ids := make([]string, 40)
 	for i := range ids {
 		group.Go(func() {
-			v, err := []*Backend{b, other}[i%2].Create(t.Context(), request("same", volume.GiB))
+			v, err := []*Backend{b, other}[i%2].Create(t.Context(), blankRequest("same", volume.GiB))
 			if err != nil {
 				t.Error(err)
 			}
@@ -333,20 +330,18 @@ func TestConcurrentCreate(t *testing.T) {
 	if ids = slices.Compact(ids); len(ids) != 1 {
 		t.Errorf("made %v", ids)
 	}
-	if files := tree(t, b); !slices.Equal(files, objectFiles("volumes/"+ids[0])) {
-		t.Errorf("left %v", files)
-	}
+	wantFiles(t, b, "volumes/"+ids[0])
 }
 
 // Creations and deletions of one name in any order end in all or nothing.
 func TestConcurrentCreateAndDelete(t *testing.T) {
-	b := newBackend(t, nil)
-	id := volumes.id("same")
+	b := openBackend(t)
+	id := volumedir.Volumes.ID("same")
 	var group sync.WaitGroup
 	for i := range 60 {
 		group.Go(func() {
 			if i%2 == 0 {
-				if v, err := b.Create(t.Context(), request("same", volume.GiB)); err != nil || v.Size != volume.GiB {
+				if v, err := b.Create(t.Context(), blankRequest("same", volume.GiB)); err != nil || v.Size != volume.GiB {
 					t.Errorf("create: %+v, %v", v, err)
 				}
 				return
@@ -360,14 +355,12 @@ func TestConcurrentCreateAndDelete(t *testing.T) {
 	if err := b.Delete(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if files := tree(t, b); len(files) != 0 {
-		t.Errorf("left %v", files)
-	}
+	wantFiles(t, b)
 }
 
 func TestConcurrentExpand(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.MiB)
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.MiB)
 	var group sync.WaitGroup
 	for i := range 30 {
 		target := volume.Size(1+i) * volume.MiB
@@ -386,16 +379,16 @@ func TestConcurrentExpand(t *testing.T) {
 // A call waits for the volume as long as its context lasts.
 func TestLockObeysTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBackend(t, nil)
-		v := create(t, b, "a", volume.GiB)
-		_, unlock, err := b.store.lock(t.Context(), volumes, v.ID)
+		b := openBackend(t)
+		v := createVolume(t, b, "a", volume.GiB)
+		_, unlock, err := b.store.Lock(t.Context(), volumedir.Volumes, v.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err = b.Expand(ctx, v.ID, 2*volume.GiB)
-		wantKind(t, err, volume.KindInProgress, v.ID)
+		volumetest.WantKind(t, err, volume.KindInProgress, v.ID)
 		time.AfterFunc(30*time.Millisecond, unlock)
 		if got, err := b.Expand(t.Context(), v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
 			t.Errorf("%s, %v", got.Size, err)
@@ -404,9 +397,9 @@ func TestLockObeysTheContext(t *testing.T) {
 }
 
 func TestMetadataKeepsNoSize(t *testing.T) {
-	b := newBackend(t, nil)
-	v := create(t, b, "a", volume.GiB)
-	text, err := os.ReadFile(filepath.Join(b.store.path(volumes, v.ID), metaFile))
+	b := openBackend(t)
+	v := createVolume(t, b, "a", volume.GiB)
+	text, err := os.ReadFile(filepath.Join(b.store.Path(volumedir.Volumes, v.ID), volumedir.RecordFile))
 	var fields map[string]any
 	if err != nil || json.Unmarshal(text, &fields) != nil {
 		t.Fatalf("%s, %v", text, err)
@@ -419,10 +412,8 @@ func TestMetadataKeepsNoSize(t *testing.T) {
 }
 
 func TestNewNeedsItsOptions(t *testing.T) {
-	_, err := New(t.Context(), Options{Node: node})
-	wantKind(t, err, volume.KindInvalid)
+	_, err := New(t.Context(), Options{Node: testNode})
+	volumetest.WantKind(t, err, volume.KindInvalid)
 	_, err = New(t.Context(), Options{Dir: t.TempDir()})
-	wantKind(t, err, volume.KindInvalid)
-	_, err = NewConnector(ConnectorOptions{Node: node})
-	wantKind(t, err, volume.KindInvalid)
+	volumetest.WantKind(t, err, volume.KindInvalid)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/capability"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/filesystem"
-	"github.com/growvol/growvol/pkg/loop"
+	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -70,7 +70,7 @@ func knownTimeouts() []string {
 // Each backend has a description for Kubernetes' suite for storage that agrees
 // with the example's classes and with the driver.
 func TestConformanceDescriptions(t *testing.T) {
-	for backend, topology := range map[string]string{"cinder": cindercsi.TopologyKey, "loop": loop.TopologyKey} {
+	for backend, topology := range map[string]string{"cinder": cindercsi.TopologyKey, "loop": loopcsi.TopologyKey} {
 		t.Run(backend, func(t *testing.T) {
 			d := readDescription(t, filepath.Join(root(t), "examples/conformance", backend+".yaml"))
 			objects := read(t, "examples/"+backend+"/*.yaml")

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/cindercsi"
-	"github.com/growvol/growvol/pkg/loop"
+	"github.com/growvol/growvol/pkg/loopcsi"
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
@@ -108,7 +108,7 @@ func driverOf(name string) string {
 	case name == "everything":
 		return "csi.example.com"
 	case strings.HasPrefix(name, "loop"):
-		return loop.DriverName
+		return loopcsi.DriverName
 	default:
 		return cindercsi.DriverName
 	}

@@ -8,7 +8,9 @@ import (
 	"context"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,30 @@ func CheckCommandLines(t *testing.T, newProgram func() csiserver.Program, dirFla
 				t.Errorf("got stdout %q, stderr %q; want %q and %q in them", &stdout, &stderr, line.Stdout, line.Stderr)
 			}
 		})
+	}
+}
+
+// CheckDependencies fails the test if the program in the current directory links, directly
+// or not, a package whose import path matches forbidden. It says which package imports it.
+func CheckDependencies(t *testing.T, forbidden string) {
+	t.Helper()
+	format := `{{.ImportPath}} {{join .Imports " "}}`
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if len(lines) < 100 {
+		t.Errorf("got %d dependencies, want at least 100: %s", len(lines), out)
+	}
+	pattern := regexp.MustCompile(forbidden)
+	for _, line := range lines {
+		importer, imports, _ := strings.Cut(line, " ")
+		for imported := range strings.FieldsSeq(imports) {
+			if pattern.MatchString(imported) {
+				t.Errorf("%s imports %s, which this program must not link", importer, imported)
+			}
+		}
 	}
 }
 

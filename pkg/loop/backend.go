@@ -1,0 +1,180 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/loop/internal/losetup"
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
+	"github.com/growvol/growvol/pkg/loopcsi"
+	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// DefaultMaxVolumeSize is the default size of the largest volume. Sparse files accept any
+// size, and a volume that was expanded to exabytes by a typing error never shrinks;
+// 16 TiB is what ext3, and ext4 without its feature 64bit, can hold in blocks of 4 KiB.
+const DefaultMaxVolumeSize = 16 * volume.TiB
+
+const (
+	granularity   = volume.MiB
+	defaultSize   = volume.GiB
+	sidecarPrefix = "csi.storage.k8s.io/" // of the parameters that the CSI sidecars add
+)
+
+// Options configure a Backend.
+type Options struct {
+	Dir           string      // holds everything; created if missing, on one filesystem
+	Node          string      // name of the node that has the directory
+	MaxVolumeSize volume.Size // largest volume; 0: DefaultMaxVolumeSize
+	// PoolSize bounds the sum of the sizes of all volumes and snapshots. With 0 the
+	// sum may exceed the filesystem: the files are sparse.
+	PoolSize volume.Size
+	Detached *operation.Tracker // tracks copies that continue after their calls; nil: nothing does
+	Log      *slog.Logger       // nil: nothing is logged
+}
+
+// Backend keeps volumes as files. It implements volume.Backend, Snapshotter, Cloner,
+// Attacher, Lister, SnapshotLister, CapacityReporter, TopologyAware, HealthLister and
+// HealthChecker.
+type Backend struct {
+	opts     Options
+	store    store
+	loops    *losetup.Devices
+	pool     pool
+	failures failures
+	log      *slog.Logger
+
+	buildTimeout time.Duration // bounds the creation of one object
+	// shareBlocks makes dst a copy of src that shares its blocks (FICLONE, ioctl_ficlone(2)).
+	shareBlocks func(dst, src *os.File) error
+}
+
+// New opens the directory, creates it if it is missing, and removes what interrupted
+// calls have left in it.
+func New(ctx context.Context, o Options) (*Backend, error) {
+	if o.Dir == "" || o.Node == "" {
+		return nil, volume.Errorf(volume.KindInvalid, "the loop backend needs a directory and the name of its node")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxVolumeSize == 0 {
+		o.MaxVolumeSize = DefaultMaxVolumeSize
+	}
+	b := newBackend(o)
+	if err := b.store.createDirs(); err != nil {
+		return nil, volume.Errorf(volume.KindInternal, "prepare the directory of the volumes: %w", err)
+	}
+	for _, err := range b.store.discardAllPending() {
+		b.log.WarnContext(ctx, "could not remove what an interrupted call left behind", "error", err)
+	}
+	return b, nil
+}
+
+// newBackend is New without any access to the directory.
+func newBackend(o Options) *Backend {
+	return &Backend{
+		opts: o, store: store{Dir: volumedir.Dir(o.Dir)}, loops: losetup.New(), log: o.Log,
+		buildTimeout: defaultBuildTimeout, shareBlocks: ficlone,
+	}
+}
+
+// Limits implements volume.Backend.
+func (b *Backend) Limits() volume.Limits {
+	return volume.Limits{
+		Granularity: granularity, Min: granularity, Max: b.opts.MaxVolumeSize.RoundDown(granularity), Default: defaultSize,
+	}
+}
+
+// AccessModes implements volume.Backend: those of a single node, which has the file.
+func (*Backend) AccessModes() []volume.AccessMode {
+	return []volume.AccessMode{
+		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly,
+		volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
+	}
+}
+
+// HasTopology implements volume.TopologyAware: only the node that has the directory can
+// reach a volume.
+func (*Backend) HasTopology() bool { return true }
+
+// CheckHealth implements volume.HealthChecker: the directories exist and are writable.
+func (b *Backend) CheckHealth(context.Context) error {
+	for _, dir := range b.store.dirs() {
+		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+			return volume.Errorf(volume.KindUnavailable, "the directory of the volumes cannot be written to: %w",
+				&os.PathError{Op: "access", Path: dir, Err: err}).
+				WithRemedy("check that the node's directory is mounted into the controller, read-write")
+		}
+	}
+	return nil
+}
+
+func (b *Backend) topology() volume.Topology {
+	return volume.Topology{loopcsi.TopologyKey: b.opts.Node}
+}
+
+// checkRequisite returns an error of kind Exhausted unless the volume may be on this node.
+func (b *Backend) checkRequisite(requisite []volume.Topology) error {
+	for _, t := range requisite {
+		if b.topology().IsWithin(t) {
+			return nil
+		}
+	}
+	if len(requisite) == 0 {
+		return nil
+	}
+	return volume.Errorf(volume.KindExhausted, "the volumes of this backend are on node %s, but the request requires one of %v",
+		b.opts.Node, requisite).
+		WithRemedy(fmt.Sprintf("schedule the pod to node %s, or allow %s=%s in the StorageClass",
+			b.opts.Node, loopcsi.TopologyKey, b.opts.Node))
+}
+
+// nodeParameters checks the StorageClass parameters and returns those for the node.
+func nodeParameters(class map[string]string) (map[string]string, error) {
+	var forNode map[string]string
+	for key, value := range class {
+		switch {
+		case key == volume.MkfsOptionsKey:
+			forNode = map[string]string{key: value}
+		case !strings.HasPrefix(key, sidecarPrefix):
+			return nil, unknownParameterError("StorageClass", key, volume.MkfsOptionsKey+", "+volume.EncryptedKey)
+		}
+	}
+	return forNode, nil
+}
+
+func unknownParameterError(class, key, known string) error {
+	return volume.Errorf(volume.KindInvalid, "unknown parameter %q of the %s: the loop backend knows %s", key, class, known).
+		WithRemedy("remove the parameter from the " + class)
+}
+
+func checkName(name string) error {
+	if name == "" || !utf8.ValidString(name) {
+		return volume.Errorf(volume.KindInvalid, "the name %q is empty or not UTF-8", name)
+	}
+	return nil
+}
+
+// withSpaceKind gives the error of a failed write its kind: OutOfRange if the filesystem
+// is full or cannot hold a file of size.
+func withSpaceKind(err error, size volume.Size) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem has no room for %s: %w", size, err).
+			WithRemedy("free space in the directory of the volumes, or request a smaller size")
+	case errors.Is(err, unix.EFBIG):
+		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem cannot hold a file of %s: %w", size, err).
+			WithRemedy("request a smaller size")
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
+	"github.com/growvol/growvol/pkg/operation"
+)
+
+// defaultBuildTimeout bounds the creation of one object. A copy of 1 TB takes that long
+// on a disk of 300 MB/s.
+const defaultBuildTimeout = time.Hour
+
+// build creates an object; write writes its content. CSI callers give a call some ten
+// seconds, which is too short to copy a large volume. So the creation continues after ctx
+// has ended, at most for b.buildTimeout. It keeps the lease's locks (so that the source
+// neither changes nor disappears) and the lock of the object's directory in pending, for
+// which the next call waits. If the process ends, the next New removes the unfinished
+// object. Error kind Deadline: the creation continues. errExists: the object exists.
+func (b *Backend) build(
+	ctx context.Context, lease *operation.Lease, o volumedir.Object, write func(ctx context.Context, data *os.File) error,
+) error {
+	pending := b.store.PendingPath(o.ID)
+	unlock, err := b.store.lockPending(ctx, o.ID)
+	if err != nil {
+		return withSpaceKind(err, o.Size)
+	}
+	lease.Add(unlock)
+	if err := b.failures.take(o.ID); err != nil {
+		return errors.Join(fmt.Errorf("the earlier attempt, which continued after its call: %w", err), b.store.disk.removeAll(pending))
+	}
+	release, err := b.reserve(o.ID, o.Size)
+	if err != nil {
+		return errors.Join(err, b.store.disk.removeAll(pending))
+	}
+	lease.Add(release)
+	what := "creating the " + o.Collection.Noun() + " " + o.ID
+	_, err = operation.RunDetached(ctx, lease, what, func() (struct{}, error) {
+		buildCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.buildTimeout)
+		defer cancel()
+		err := b.store.create(o, func(data *os.File) error { return write(buildCtx, data) })
+		err = withSpaceKind(err, o.Size)
+		if err != nil && ctx.Err() != nil && !errors.Is(err, errExists) {
+			b.log.WarnContext(ctx, "a creation that continued after its call has failed", o.Collection.Noun(), o.ID, "error", err)
+			b.failures.add(o.ID, err)
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// failures are the errors of creations that failed after their call had ended, by object.
+// The next call returns the error. Otherwise a copy that fills the disk after a minute
+// would start again with each retry, and no caller would see the reason.
+type failures struct {
+	mu   sync.Mutex
+	byID map[string]error
+}
+
+func (f *failures) add(id string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byID == nil {
+		f.byID = make(map[string]error)
+	}
+	f.byID[id] = err
+}
+
+// take returns the failure of an object and forgets it.
+func (f *failures) take(id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.byID[id]
+	delete(f.byID, id)
+	return err
+}

@@ -1,0 +1,117 @@
+package losetup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// maxBindAttempts bounds how often Bind asks for a free device: other processes can take
+// the device between the kernel's answer and its use.
+const maxBindAttempts = 64
+
+// errTaken says that another process took the device that was free.
+var errTaken = errors.New("another process took the loop device")
+
+// Bind gives a free loop device the file. The device has the size of the file and keeps
+// the file until it is cleared. label is what losetup(8) shows as the name. Error kinds:
+// Unavailable (other processes took every free device), Internal.
+func (d *Devices) Bind(file *os.File, label string, readOnly bool) (Device, error) {
+	control, err := os.OpenFile(filepath.Join(d.Dev, "loop-control"), os.O_RDWR, 0)
+	if err != nil {
+		return Device{}, fmt.Errorf("loop devices are not available: %w", err)
+	}
+	defer control.Close() //nolint:errcheck // holds no data
+	for range maxBindAttempts {
+		n, err := d.Kernel.GetFree(control)
+		if err != nil {
+			return Device{}, os.NewSyscallError("ioctl LOOP_CTL_GET_FREE", err)
+		}
+		dev := Device{Path: filepath.Join(d.Dev, fmt.Sprintf("loop%d", n)), ReadOnly: readOnly}
+		if err := d.configure(dev, file, label); !errors.Is(err, errTaken) {
+			return dev, err
+		}
+	}
+	return Device{}, volume.Errorf(volume.KindUnavailable, "other processes took every free loop device in %d attempts", maxBindAttempts)
+}
+
+// configure gives the device the file. errTaken: another process has the device
+// (LOOP_CONFIGURE: EBUSY), or is just releasing it (open: ENXIO).
+func (d *Devices) configure(dev Device, file *os.File, label string) error {
+	mode, info := os.O_RDWR, unix.LoopInfo64{}
+	if dev.ReadOnly {
+		mode, info.Flags = os.O_RDONLY, unix.LO_FLAGS_READ_ONLY
+	}
+	copy(info.File_name[:], label)
+	f, err := os.OpenFile(dev.Path, mode, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return errTaken
+	}
+	if err != nil {
+		return fmt.Errorf("open a free loop device: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	err = d.Kernel.Configure(f, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS) {
+		err = d.configureOld(f, file, &info)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return errTaken
+	}
+	if err != nil {
+		return os.NewSyscallError("ioctl LOOP_CONFIGURE", err)
+	}
+	// Direct I/O avoids a second cache of the same data, that of the file. The device
+	// works without it where the filesystem does not support it.
+	_ = unix.IoctlSetInt(int(f.Fd()), unix.LOOP_SET_DIRECT_IO, 1)
+	return nil
+}
+
+// configureOld is configure for kernels before 5.8, which need two steps. If the second
+// step fails, the device is cleared: a device with other settings could pass for the
+// volume's. The read-only flag comes from the descriptors.
+func (d *Devices) configureOld(dev, file *os.File, info *unix.LoopInfo64) error {
+	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(file.Fd())); err != nil {
+		return err
+	}
+	if err := d.Kernel.SetStatus(dev, info); err != nil {
+		return errors.Join(err, Clear(dev))
+	}
+	return nil
+}
+
+// Clear takes the backing file away from a device (LOOP_CLR_FD). If another process has
+// the device open, the kernel does so when the last one closes it.
+func Clear(dev *os.File) error {
+	return os.NewSyscallError("ioctl LOOP_CLR_FD", unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0))
+}
+
+// CancelClear undoes Clear on a device that another process has open. isBound reports
+// whether the device still has its file.
+func (d *Devices) CancelClear(dev Device) (isBound bool, err error) {
+	f, err := os.Open(dev.Path)
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	status, err := d.Kernel.Status(f)
+	if err == nil && dev.HasFile(status) && status.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
+		status.Flags &^= unix.LO_FLAGS_AUTOCLEAR
+		err = d.Kernel.SetStatus(f, status)
+	}
+	if errors.Is(err, unix.ENXIO) || err == nil && !dev.HasFile(status) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("keep the file of loop device %s: %w", dev.Path, err)
+	}
+	return true, nil
+}

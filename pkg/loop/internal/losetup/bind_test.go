@@ -1,0 +1,82 @@
+package losetup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// absentDevice is the number of a loop device that no machine has.
+const absentDevice = 1 << 20
+
+// releasedKernel offers absentDevice a number of times before it offers free devices: as
+// if another process was just releasing the device that the kernel offers.
+type releasedKernel struct {
+	Kernel
+	dev   string
+	times int
+}
+
+func (k *releasedKernel) GetFree(control *os.File) (int, error) {
+	if k.times > 0 {
+		k.times--
+		return absentDevice, nil
+	}
+	n, err := k.Kernel.GetFree(control)
+	if err != nil {
+		return n, err
+	}
+	name := fmt.Sprint("loop", n)
+	if err := os.Symlink(filepath.Join("/dev", name), filepath.Join(k.dev, name)); !errors.Is(err, os.ErrExist) {
+		return n, err
+	}
+	return n, nil
+}
+
+func TestBindSkipsDevicesThatAreBeingReleased(t *testing.T) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("needs root and loop devices: %v", err)
+	}
+	if err := control.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dev := t.TempDir()
+	if err := os.Symlink("/dev/loop-control", filepath.Join(dev, "loop-control")); err != nil {
+		t.Fatal(err)
+	}
+	// A device number for local use (240) without a driver: open fails with ENXIO.
+	node := filepath.Join(dev, fmt.Sprint("loop", absentDevice))
+	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(240, 0))); err != nil {
+		t.Skipf("needs device nodes: %v", err)
+	}
+	if _, err := os.Open(node); !errors.Is(err, unix.ENXIO) {
+		t.Skipf("needs device nodes that can be opened: %v", err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(volume.MiB.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	devices := New()
+	devices.Dev, devices.Kernel = dev, &releasedKernel{Kernel: Linux{}, dev: dev, times: 3}
+	d, err := devices.Bind(f, "x", false)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	loop, err := os.Open(d.Path)
+	if err == nil {
+		err = errors.Join(Clear(loop), loop.Close())
+	}
+	if err != nil {
+		t.Errorf("detach %s: %v", d.Path, err)
+	}
+}

@@ -1,0 +1,198 @@
+package loopdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/loop/internal/losetup"
+	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
+	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// Bounds of the wait until a device has lost its file: udev and blkid have a device open
+// for moments, a pod for long.
+const (
+	minReleasePoll = 10 * time.Millisecond
+	openerGrace    = 3 * time.Second
+)
+
+// Disconnect implements volume.Connector.
+func (c *Connector) Disconnect(ctx context.Context, id string) error {
+	return volume.Wrap(c.disconnect(ctx, id), "disconnect", id)
+}
+
+func (c *Connector) disconnect(ctx context.Context, id string) error {
+	if !volumedir.Volumes.IsID(id) {
+		return nil
+	}
+	lease, err := c.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	_, unlock, err := c.dir.Lock(ctx, volumedir.Volumes, id)
+	isDeleted := volume.IsKind(err, volume.KindNotFound)
+	switch {
+	case err == nil:
+		lease.Add(unlock)
+	case !isDeleted:
+		return err
+	}
+	_, err = runDetached(ctx, lease, "flushing and detaching the volume's loop device", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, c.releaseAll(ctx, id, isDeleted)
+	})
+	return err
+}
+
+// releaseAll releases the devices of the volume, or, if the volume is deleted, those of
+// the deleted volume.
+func (c *Connector) releaseAll(ctx context.Context, id string, isDeleted bool) (err error) {
+	var devices []losetup.Device
+	if isDeleted {
+		devices, err = c.loops.FindDeleted(c.deletableFiles(id)...)
+	} else {
+		c.releaseDeleted(ctx, id)
+		devices, err = c.loops.Find(c.dir.DataPath(volumedir.Volumes, id))
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if err := c.release(ctx, d); err != nil {
+			return err
+		}
+		c.log.InfoContext(ctx, "disconnected a volume", "volume", id, "device", d.Path)
+	}
+	return nil
+}
+
+// releaseDeleted releases the devices of a deleted volume that had the same name, and so
+// the same id, as the present one. Those devices hold the inode of the deleted volume, so
+// nothing takes them for the present one. A failure is only logged: it does not concern
+// the present volume.
+func (c *Connector) releaseDeleted(ctx context.Context, id string) {
+	devices, err := c.loops.FindDeleted(c.deletableFiles(id)...)
+	for _, d := range devices {
+		err = errors.Join(err, c.release(ctx, d))
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "could not release a loop device of a deleted volume of this id", "volume", id, "error", err)
+	}
+}
+
+// release flushes a device and takes its file away. LOOP_CLR_FD on a device that another
+// process has open succeeds but has no effect until the last close. So release first
+// claims the device (O_EXCL), which fails while a mount or mapping anywhere on the
+// machine uses it, and afterwards reads the status again. The kernel cannot be
+// interrupted in any of these steps: see runDetached.
+func (c *Connector) release(ctx context.Context, d losetup.Device) error {
+	f, err := os.OpenFile(d.Path, os.O_RDONLY|unix.O_EXCL, 0)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return c.inUseError(d)
+	case errors.Is(err, unix.ENXIO):
+		return nil // another process released it
+	case err != nil:
+		return err
+	}
+	err = errors.Join(c.flushAndClear(f, d), f.Close())
+	if errors.Is(err, unix.ENXIO) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", d.Path, err)
+	}
+	return c.awaitRelease(ctx, d)
+}
+
+// flushAndClear flushes and clears a claimed device. The error is ENXIO if the device no
+// longer has the file by which it was found.
+func (c *Connector) flushAndClear(f *os.File, d losetup.Device) error {
+	status, err := c.loops.Kernel.Status(f)
+	if err != nil {
+		return err
+	}
+	if !d.HasFile(status) {
+		return unix.ENXIO
+	}
+	if err := c.loops.Kernel.Sync(f); err != nil {
+		return err
+	}
+	return losetup.Clear(f)
+}
+
+// awaitRelease waits until the device has lost its file. Error kind Deadline: a program
+// still has the device open after openerGrace, and closes it at some time.
+func (c *Connector) awaitRelease(ctx context.Context, d losetup.Device) error {
+	ctx, cancel := context.WithTimeout(ctx, openerGrace)
+	defer cancel()
+	for interval := minReleasePoll; ; interval *= 2 {
+		status, err := c.loops.Status(d.Path)
+		if errors.Is(err, unix.ENXIO) || err == nil && !d.HasFile(status) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read whether %s is detached: %w", d.Path, err)
+		}
+		if operation.Sleep(ctx, interval) != nil {
+			return volume.Errorf(volume.KindDeadline, "a process still has %s open: the kernel detaches the device when the process closes it",
+				d.Path).
+				WithRemedy("no action needed: Kubernetes retries this automatically; " +
+					"if this lasts, delete the pods that use the volume, or find the process on this node with: fuser -v " + d.Path)
+		}
+	}
+}
+
+// inUseError returns the error for a device that cannot be claimed. Kind Precondition:
+// mounts and mappings stay until a person acts. Kind Deadline: a program such as mkfs
+// ends by itself.
+func (c *Connector) inUseError(d losetup.Device) error {
+	users := c.users(d)
+	if len(users) == 0 {
+		return volume.Errorf(volume.KindDeadline, "%s is still in use: a program has claimed it, "+
+			"or it is mounted where this plugin cannot see the mount", d.Path).
+			WithRemedy("no action needed: Kubernetes retries this automatically; " +
+				"if this lasts, find what uses the device on this node with: fuser -vm " + d.Path)
+	}
+	return volume.Errorf(volume.KindPrecondition, "%s is still in use: %s", d.Path, strings.Join(users, ", ")).
+		WithRemedy("delete the pods that use the volume, and unmount what is mounted from it")
+}
+
+// users describes the mappings and mounts that hold a device or its partitions. Of a
+// mount in another mount namespace only the filesystem is known.
+func (c *Connector) users(d losetup.Device) []string {
+	dev, err := c.devices.ByPath(d.Path)
+	if err != nil {
+		return nil
+	}
+	var users []string
+	if holders, err := c.devices.Holders(dev); err == nil {
+		for _, h := range holders {
+			users = append(users, "by "+h.Path)
+		}
+	}
+	partitions, _ := c.devices.Partitions(dev) // without them, the whole device is still checked
+	for _, dev := range append([]blockdev.Device{dev}, partitions...) {
+		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+			return m.Major != int(dev.Major) || m.Minor != int(dev.Minor), false
+		})
+		if err == nil {
+			for _, m := range mounts {
+				users = append(users, "mounted at "+m.Mountpoint)
+			}
+		}
+		if fsType := c.devices.MountedFilesystem(dev); fsType != "" && len(mounts) == 0 {
+			users = append(users, fmt.Sprintf("by a mount of the %s filesystem on %s", fsType, dev.Name))
+		}
+	}
+	return users
+}
