@@ -12,10 +12,10 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
-	"github.com/growvol/growvol/pkg/csiserver/programtest"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
+	"github.com/growvol/growvol/tests/programtest"
 )
 
 // Credentials that are wrong, or cannot be read, end the program at once with

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/growvol/growvol/pkg/csiserver/programtest"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/programtest"
 )
 
 func TestCommandLine(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/growvol/growvol/pkg/csiserver/programtest"
+	"github.com/growvol/growvol/tests/programtest"
 )
 
 func TestCommandLine(t *testing.T) {

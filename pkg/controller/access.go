@@ -10,8 +10,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// parseAccesses reads the capabilities of one volume, which has to satisfy
-// all of them.
+// parseAccesses converts the capabilities of one volume, which must satisfy all of them.
+// Error kind Invalid: there is none, or one cannot be converted.
 func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error) {
 	if len(capabilities) == 0 {
 		return nil, volume.Errorf(volume.KindInvalid, "volume_capabilities are missing in the request")
@@ -27,10 +27,10 @@ func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error
 	return accesses, nil
 }
 
-// allowed returns an error of kind Invalid unless each access is possible
-// with these modes. A volume cannot be both a raw block device and a
-// filesystem: writing to one would destroy the other.
-func allowed(modes []volume.AccessMode, accesses ...volume.Access) error {
+// checkAccessModes returns an error of kind Invalid unless each access has one of these
+// modes, and all are to a block device or all are to a filesystem: writes to the device
+// would destroy the filesystem.
+func checkAccessModes(modes []volume.AccessMode, accesses ...volume.Access) error {
 	for _, a := range accesses {
 		if !slices.Contains(modes, a.Mode) {
 			return volume.Errorf(volume.KindInvalid, "access mode %s is not supported, only %s", a.Mode, modeNames(modes))
@@ -42,35 +42,37 @@ func allowed(modes []volume.AccessMode, accesses ...volume.Access) error {
 	return nil
 }
 
-// preserving refuses what would destroy a filesystem. It is for what is new or
-// asked about: a volume that was made with such a mode by another driver may
-// be used on one node, and grow.
-func preserving(accesses []volume.Access) error {
+// checkNotDestructive returns an error of kind Invalid for an access that destroys a
+// filesystem: mounts on several nodes of which one writes. It is for new volumes and for
+// questions about a volume. A volume that another driver created with such a mode may
+// still be used on one node, and be expanded.
+func checkNotDestructive(accesses []volume.Access) error {
 	for _, a := range accesses {
 		if a.Mode.IsMultiNode() && !a.IsShared() {
-			return volume.Errorf(volume.KindInvalid, "the access mode %s needs a block volume: a filesystem that several nodes have mounted while one writes to it is destroyed", a.Mode).
+			return volume.Errorf(volume.KindInvalid, "the access mode %s needs a block volume: "+
+				"a filesystem that several nodes mount while one writes to it is destroyed", a.Mode).
 				WithRemedy("use volumeMode: Block, or an access mode for one node")
 		}
 	}
 	return nil
 }
 
-// checkEncrypted refuses an access mode in which several nodes write to an
-// encrypted volume: each could find the new volume blank and make a LUKS2 header
-// of its own, and the second would make unreadable what the first has written.
-func checkEncrypted(encrypted bool, accesses []volume.Access) error {
+// checkEncryptedAccess returns an error of kind Invalid for an access in which several
+// nodes write to an encrypted volume: each node could find the new volume blank and write
+// a LUKS2 header, and the second header makes unreadable what the first node has written.
+func checkEncryptedAccess(encrypted bool, accesses []volume.Access) error {
 	for _, a := range accesses {
 		if encrypted && a.Mode.IsMultiNode() && !a.Mode.IsReadOnly() {
 			return volume.Errorf(volume.KindInvalid, "the access mode %s is not possible with encryption (%s: %q): "+
-				"the nodes would each make a LUKS2 header of their own", a.Mode, volume.EncryptedKey, isTrue).
+				"each node would write its own LUKS2 header", a.Mode, volume.EncryptedKey, encryptedTrue).
 				WithRemedy("use an access mode for one node, or a StorageClass without " + volume.EncryptedKey)
 		}
 	}
 	return nil
 }
 
-// modesOf are the modes that this very volume allows.
-func (s *Server) modesOf(v volume.Volume) []volume.AccessMode {
+// accessModes returns the modes that this volume allows.
+func (s *Server) accessModes(v volume.Volume) []volume.AccessMode {
 	if len(v.AccessModes) > 0 {
 		return v.AccessModes
 	}

@@ -9,8 +9,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ControllerGetCapabilities tells what the backend can do.
-func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
+// ControllerGetCapabilities returns the RPCs that the backend supports.
+func (s *Server) ControllerGetCapabilities(
+	context.Context, *csi.ControllerGetCapabilitiesRequest,
+) (*csi.ControllerGetCapabilitiesResponse, error) {
 	resp := new(csi.ControllerGetCapabilitiesResponse)
 	for _, t := range s.capabilities() {
 		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{
@@ -20,11 +22,10 @@ func (s *Server) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 	return resp, nil
 }
 
-// capabilities derives the capabilities from the sides of the backend.
+// capabilities derives the capabilities from the interfaces of the backend.
 //
-// PUBLISH_READONLY is not among them: volume.Attacher does not promise that
-// the storage system itself enforces read-only, and the node mounts read-only
-// without it.
+// PUBLISH_READONLY is not among them: volume.Attacher does not promise that the storage
+// system itself enforces read-only, and the node mounts read-only without it.
 func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 	capabilities := []csi.ControllerServiceCapability_RPC_Type{
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
@@ -32,8 +33,8 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 		csi.ControllerServiceCapability_RPC_GET_VOLUME,
 	}
 	for _, optional := range []struct {
-		have bool
-		t    csi.ControllerServiceCapability_RPC_Type
+		isSupported bool
+		capability  csi.ControllerServiceCapability_RPC_Type
 	}{
 		{s.attacher != nil, csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME},
 		{s.lister != nil, csi.ControllerServiceCapability_RPC_LIST_VOLUMES},
@@ -45,19 +46,19 @@ func (s *Server) capabilities() []csi.ControllerServiceCapability_RPC_Type {
 		{s.cloner != nil, csi.ControllerServiceCapability_RPC_CLONE_VOLUME},
 		{s.modifier != nil, csi.ControllerServiceCapability_RPC_MODIFY_VOLUME},
 		{s.health != nil, csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH},
-		// A HealthLister is a HealthReporter too: CSI demands both or the first alone.
+		// A HealthLister is also a HealthReporter: CSI allows the list only with both.
 		{s.healthLister != nil, csi.ControllerServiceCapability_RPC_LIST_VOLUME_HEALTH},
 		{s.countsWriters(), csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER},
 	} {
-		if optional.have {
-			capabilities = append(capabilities, optional.t)
+		if optional.isSupported {
+			capabilities = append(capabilities, optional.capability)
 		}
 	}
 	return capabilities
 }
 
-// countsWriters tells whether the backend knows the modes behind Kubernetes'
-// ReadWriteOncePod.
+// countsWriters reports whether the backend knows the modes behind ReadWriteOncePod of
+// Kubernetes.
 func (s *Server) countsWriters() bool {
 	return slices.ContainsFunc(s.backend.AccessModes(), func(m volume.AccessMode) bool {
 		return m == volume.AccessSingleNodeSingleWriter || m == volume.AccessSingleNodeMultiWriter

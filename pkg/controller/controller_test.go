@@ -2,13 +2,12 @@ package controller
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
 func mountAs(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
@@ -25,7 +24,7 @@ func blockAs(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
 	}
 }
 
-const writer = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
+const singleWriter = csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER
 
 func bytesRange(required, limit volume.Size) *csi.CapacityRange {
 	return &csi.CapacityRange{RequiredBytes: required.Bytes(), LimitBytes: limit.Bytes()}
@@ -33,12 +32,12 @@ func bytesRange(required, limit volume.Size) *csi.CapacityRange {
 
 func createRequest(name string, size volume.Size) *csi.CreateVolumeRequest {
 	return &csi.CreateVolumeRequest{
-		Name: name, CapacityRange: bytesRange(size, 0), VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
+		Name: name, CapacityRange: bytesRange(size, 0), VolumeCapabilities: []*csi.VolumeCapability{mountAs(singleWriter)},
 	}
 }
 
-// mustCreate makes a volume and returns its id.
-func mustCreate(t *testing.T, s *Server, name string, size volume.Size) string {
+// createVolume makes a volume and returns its id.
+func createVolume(t *testing.T, s *Server, name string, size volume.Size) string {
 	t.Helper()
 	resp, err := s.CreateVolume(t.Context(), createRequest(name, size))
 	if err != nil {
@@ -47,24 +46,11 @@ func mustCreate(t *testing.T, s *Server, name string, size volume.Size) string {
 	return resp.GetVolume().GetVolumeId()
 }
 
-// wantKind checks that err is of the kind and names each of the words.
-func wantKind(t *testing.T, err error, kind volume.Kind, words ...string) {
-	t.Helper()
-	if !volume.IsKind(err, kind) {
-		t.Fatalf("error %v (%s), want kind %s", err, volume.KindOf(err), kind)
-	}
-	for _, w := range words {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error %q does not name %q", err, w)
-		}
-	}
-}
-
-// core is a backend with nothing optional; composing it with one other
+// minimalBackend is a backend with nothing optional; composing it with one other
 // interface gives a backend with exactly that.
-type core struct{ volume.Backend }
+type minimalBackend struct{ volume.Backend }
 
-func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
+func TestCapabilitiesFollowBackend(t *testing.T) {
 	t.Parallel()
 	const (
 		volumes   = csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME
@@ -85,7 +71,7 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 	)
 	type types = []csi.ControllerServiceCapability_RPC_Type
 	fake := fakebackend.New()
-	c := core{fake}
+	c := minimalBackend{fake}
 	for name, test := range map[string]struct {
 		backend  volume.Backend
 		optional types
@@ -93,48 +79,51 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 		"nothing optional, one mode": {fakebackend.Nop{}, nil},
 		"nothing optional":           {c, types{writers}},
 		"Attacher": {struct {
-			core
+			minimalBackend
 			volume.Attacher
 		}{c, fake}, types{publish, writers}},
 		"Lister": {struct {
-			core
+			minimalBackend
 			volume.Lister
 		}{c, fake}, types{list, writers}},
 		"Lister and Attacher": {struct {
-			core
+			minimalBackend
 			volume.Lister
 			volume.Attacher
 		}{c, fake, fake}, types{publish, list, published, writers}},
 		"CapacityReporter": {struct {
-			core
+			minimalBackend
 			volume.CapacityReporter
 		}{c, fake}, types{capacity, writers}},
 		"Snapshotter": {struct {
-			core
+			minimalBackend
 			volume.Snapshotter
 		}{c, fake}, types{snapshots, getSnap, writers}},
 		"SnapshotLister": {struct {
-			core
+			minimalBackend
 			volume.SnapshotLister
 		}{c, fake}, types{listSnaps, writers}},
 		"Cloner": {struct {
-			core
+			minimalBackend
 			volume.Cloner
 		}{c, fake}, types{clone, writers}},
 		"Modifier": {struct {
-			core
+			minimalBackend
 			volume.Modifier
 		}{c, fake}, types{modify, writers}},
 		"HealthReporter": {struct {
-			core
+			minimalBackend
 			volume.HealthReporter
 		}{c, fake}, types{health, writers}},
 		// CSI: never without GET_VOLUME_HEALTH.
 		"HealthLister": {struct {
-			core
+			minimalBackend
 			volume.HealthLister
 		}{c, fake}, types{health, unhealthy, writers}},
-		"all": {fake, types{health, unhealthy, publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap}},
+		"all": {
+			fake,
+			types{health, unhealthy, publish, list, capacity, snapshots, listSnaps, clone, published, writers, modify, getSnap},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -158,26 +147,30 @@ func TestCapabilitiesAreThoseOfTheBackend(t *testing.T) {
 
 // What is not advertised answers Unsupported, and what is asks for its
 // REQUIRED fields.
-func TestEmptyRequests(t *testing.T) {
+func TestEmptyRequestsFail(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		server *Server
 		kinds  map[string]volume.Kind
 	}{
 		"with all sides": {New(fakebackend.New(), Options{}), map[string]volume.Kind{
-			"publish": volume.KindInvalid, "unpublish": volume.KindInvalid, "create snapshot": volume.KindInvalid, "delete snapshot": volume.KindInvalid,
-			"get snapshot": volume.KindInvalid, "modify": volume.KindInvalid, "health": volume.KindInvalid,
+			"publish": volume.KindInvalid, "unpublish": volume.KindInvalid, "create snapshot": volume.KindInvalid,
+			"delete snapshot": volume.KindInvalid,
+			"get snapshot":    volume.KindInvalid, "modify": volume.KindInvalid, "health": volume.KindInvalid,
 		}},
-		"with none": {New(core{fakebackend.New()}, Options{}), map[string]volume.Kind{
-			"publish": volume.KindUnsupported, "unpublish": volume.KindUnsupported, "create snapshot": volume.KindUnsupported, "delete snapshot": volume.KindUnsupported,
-			"get snapshot": volume.KindUnsupported, "modify": volume.KindUnsupported, "health": volume.KindUnsupported, "list health": volume.KindUnsupported,
-			"list": volume.KindUnsupported, "list snapshots": volume.KindUnsupported, "capacity": volume.KindUnsupported,
+		"with none": {New(minimalBackend{fakebackend.New()}, Options{}), map[string]volume.Kind{
+			"publish": volume.KindUnsupported, "unpublish": volume.KindUnsupported, "create snapshot": volume.KindUnsupported,
+			"delete snapshot": volume.KindUnsupported,
+			"get snapshot":    volume.KindUnsupported, "modify": volume.KindUnsupported, "health": volume.KindUnsupported,
+			"list health": volume.KindUnsupported,
+			"list":        volume.KindUnsupported, "list snapshots": volume.KindUnsupported, "capacity": volume.KindUnsupported,
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			always := map[string]volume.Kind{
-				"create": volume.KindInvalid, "delete": volume.KindInvalid, "get": volume.KindInvalid, "expand": volume.KindInvalid, "validate": volume.KindInvalid,
+				"create": volume.KindInvalid, "delete": volume.KindInvalid, "get": volume.KindInvalid, "expand": volume.KindInvalid,
+				"validate": volume.KindInvalid,
 			}
 			for method, err := range emptyCalls(t, test.server) {
 				want, ok := always[method]
@@ -220,7 +213,9 @@ func emptyCalls(t *testing.T, s *Server) map[string]error {
 
 func BenchmarkExpand(b *testing.B) {
 	s := New(fakebackend.Nop{}, Options{})
-	req := &csi.ControllerExpandVolumeRequest{VolumeId: "v", CapacityRange: bytesRange(2*volume.GiB, 0), VolumeCapability: mountAs(writer)}
+	req := &csi.ControllerExpandVolumeRequest{
+		VolumeId: "v", CapacityRange: bytesRange(2*volume.GiB, 0), VolumeCapability: mountAs(singleWriter),
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.ControllerExpandVolume(b.Context(), req); err != nil {

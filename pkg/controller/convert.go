@@ -8,10 +8,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// toCSI renders a volume as the backend read it.
+// toCSI converts a volume that the backend has read.
 func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 	out := &csi.Volume{
-		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: contextOf(v),
+		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: volumeContext(v),
 		ContentSource: sourceToCSI(v.Source),
 	}
 	if s.hasTopology {
@@ -22,9 +22,9 @@ func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 	return out
 }
 
-// contextOf returns the volume context: what the backend has for the node, and
-// whether the node encrypts the volume.
-func contextOf(v volume.Volume) map[string]string {
+// volumeContext returns the volume context: what the backend tells the node, and whether
+// the node encrypts the volume.
+func volumeContext(v volume.Volume) map[string]string {
 	if !v.Encrypted {
 		return v.VolumeContext
 	}
@@ -32,7 +32,7 @@ func contextOf(v volume.Volume) map[string]string {
 	if context == nil {
 		context = make(map[string]string, 1)
 	}
-	context[volume.EncryptedKey] = isTrue
+	context[volume.EncryptedKey] = encryptedTrue
 	return context
 }
 

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"unicode"
 
@@ -9,15 +10,15 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// CreateVolume makes a volume, empty or from a snapshot or another volume, or
-// returns the one of that name.
+// CreateVolume creates a volume, blank or from a snapshot or another volume, or returns
+// the existing volume of that name.
 func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
 	create, err := s.parseCreate(req)
 	if err != nil {
 		return nil, err
 	}
-	// The source is locked until the backend has accepted the copy, so that it
-	// cannot vanish or grow before. The name is locked to the end.
+	// The source is locked until the backend has accepted the copy, so that it is neither
+	// deleted nor expanded before. The name is locked until the end.
 	source := create.Source.VolumeID
 	if create.Source.SnapshotID != "" {
 		source = snapshotKey(create.Source.SnapshotID)
@@ -39,22 +40,25 @@ func (s *Server) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	return &csi.CreateVolumeResponse{Volume: s.toCSI(v)}, nil
 }
 
-// create settles the size, has the backend make the volume and checks what it
-// made. A volume of the name that exists comes first: when the answer to its
-// creation was lost, the source may have grown or gone since, and that is no
-// reason to refuse the retry. The backend sees the request even so: the volume may
-// not be usable yet, or differ in what only the backend knows.
+// create chooses the size, has the backend create the volume and checks the result. It
+// first looks for a volume of that name: if the answer to an earlier call was lost, the
+// source may have grown or been deleted since, which is no reason to refuse the retry. The
+// backend gets the request for an existing volume too: the volume may not be usable yet,
+// or may differ in what only the backend knows.
 func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, found, err := s.backend.Find(ctx, req)
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	var least volume.Size
+	var sourceSize volume.Size
 	if found {
-		req.Size, err = v.Size, fits(v, req)
+		req.Size, err = v.Size, checkExisting(v, req)
 	} else {
-		least, err = s.settleSize(ctx, &req)
-		err = s.abandon(ctx, req, err)
+		sourceSize, err = s.chooseSize(ctx, &req)
+		if b, ok := s.backend.(volume.Abandoner); ok && err != nil {
+			// Earlier calls may have left something in the backend, which Abandon handles.
+			err = b.Abandon(ctx, req, err)
+		}
 	}
 	if err != nil {
 		return volume.Volume{}, err
@@ -70,55 +74,46 @@ func (s *Server) create(ctx context.Context, req volume.CreateRequest) (volume.V
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	return v, volume.NonFinal(checkCreated(v, req, least), "the backend has made a volume of this name")
+	return v, volume.NonFinal(checkCreated(v, req, sourceSize), "the backend has created a volume of this name")
 }
 
-// abandon returns the error of a request that is refused before the backend was
-// asked for the volume. The backend has a say in it: earlier calls may have left
-// something.
-func (s *Server) abandon(ctx context.Context, req volume.CreateRequest, err error) error {
-	if b, ok := s.backend.(volume.Abandoner); ok && err != nil {
-		return b.Abandon(ctx, req, err)
-	}
-	return err
-}
-
-// settleSize sets the size of a new volume and returns what its source takes.
-func (s *Server) settleSize(ctx context.Context, req *volume.CreateRequest) (least volume.Size, err error) {
-	if least, err = s.sourceSize(ctx, req.Source); err != nil {
+// chooseSize sets req.Size and returns the size of the source; zero: no source.
+func (s *Server) chooseSize(ctx context.Context, req *volume.CreateRequest) (sourceSize volume.Size, err error) {
+	if sourceSize, err = s.sourceSize(ctx, req.Source); err != nil {
 		return 0, err
 	}
 	limits := s.backend.Limits()
-	if req.Size, err = resolveWithSource(req.Range, least, limits); err != nil {
+	if req.Size, err = resolveWithSource(req.Range, sourceSize, limits); err != nil {
 		return 0, err
 	}
-	req.Size, err = minimumOf(req.Accesses, req.Parameters, req.Encrypted).apply(req.Size, req.Range, limits)
-	return least, err
+	req.Size, err = minimumFor(req.Accesses, req.Parameters, req.Encrypted).apply(req.Size, req.Range, limits)
+	return sourceSize, err
 }
 
-// fits tells whether an existing volume is what the request asks for.
-func fits(v volume.Volume, req volume.CreateRequest) error {
-	var why string
+// checkExisting returns an error of kind AlreadyExists unless the existing volume is the
+// one that the request describes.
+func checkExisting(v volume.Volume, req volume.CreateRequest) error {
+	var difference string
 	switch {
 	case v.Source != req.Source:
-		why = "was made from another source"
+		difference = "was created from another source"
 	case v.Encrypted && !req.Encrypted:
-		why = "was made to be encrypted, which the StorageClass does not ask for"
+		difference = "was created to be encrypted, which the StorageClass does not request"
 	case !v.Encrypted && req.Encrypted:
-		why = "was made without encryption, which the StorageClass asks for"
+		difference = "was created without encryption, which the StorageClass requests"
 	case v.Size < req.Range.Required:
-		why = "has " + v.Size.String() + ", less than the " + req.Range.Required.String() + " required"
+		difference = "has " + v.Size.String() + ", less than the " + req.Range.Required.String() + " required"
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
-		why = "has " + v.Size.String() + ", above the limit " + req.Range.Limit.String()
+		difference = "has " + v.Size.String() + ", above the limit " + req.Range.Limit.String()
 	default:
 		return nil
 	}
-	return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name and %s", v.ID, why).
+	return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name, but %s", v.ID, difference).
 		WithRemedy("use another name, or delete the volume")
 }
 
-// sourceSize reads the size of what the volume is made from; zero without a
-// source.
+// sourceSize reads the size of the source; zero: no source. Error kind InProgress: the
+// source snapshot is not ready.
 func (s *Server) sourceSize(ctx context.Context, source volume.Source) (volume.Size, error) {
 	switch {
 	case source.SnapshotID != "":
@@ -132,87 +127,68 @@ func (s *Server) sourceSize(ctx context.Context, source volume.Source) (volume.S
 		return snapshot.Size, nil
 	case source.VolumeID != "":
 		v, err := s.backend.Get(ctx, source.VolumeID)
-		if err != nil {
-			return 0, volume.Wrap(err, "read source volume", source.VolumeID)
-		}
-		return v.Size, nil
+		return v.Size, volume.Wrap(err, "read source volume", source.VolumeID)
 	}
 	return 0, nil
 }
 
-// resolveWithSource is Range.Resolve for a volume that has to hold a source
-// of size least. A request without a size takes that of the source; one that
-// asks for less is refused rather than given a larger volume in silence.
-func resolveWithSource(r volume.Range, least volume.Size, limits volume.Limits) (volume.Size, error) {
+// resolveWithSource is Range.Resolve for a volume that must hold a source. A request
+// without a size gets the size of the source. A smaller size is refused (kind OutOfRange)
+// instead of replaced, which would give the user a larger volume than requested.
+func resolveWithSource(r volume.Range, sourceSize volume.Size, limits volume.Limits) (volume.Size, error) {
 	if r.Required == 0 {
-		r.Required = max(least, 0)
+		r.Required = max(sourceSize, 0)
 	}
 	for _, bound := range []volume.Size{r.Required, r.Limit} {
-		if bound > 0 && bound < least {
-			return 0, volume.Errorf(volume.KindOutOfRange, "the source has %s, more than the %s asked for", least, bound).
-				WithRemedy("ask for at least " + least.String())
+		if bound > 0 && bound < sourceSize {
+			return 0, volume.Errorf(volume.KindOutOfRange, "the source has %s, more than the %s requested", sourceSize, bound).
+				WithRemedy("request at least " + sourceSize.String())
 		}
 	}
 	return r.Resolve(limits)
 }
 
-// checkCreated refuses a volume that is not what was asked for, whatever the
-// backend says.
-func checkCreated(v volume.Volume, req volume.CreateRequest, least volume.Size) error {
-	least = max(least, req.Range.Required)
+// checkCreated returns an error if the volume that the backend returned is not the one
+// that was requested.
+func checkCreated(v volume.Volume, req volume.CreateRequest, sourceSize volume.Size) error {
+	minSize := max(sourceSize, req.Range.Required)
 	switch {
 	case v.ID == "":
 		return volume.Errorf(volume.KindInternal, "the backend returned a volume without an id")
-	case v.Size < least || v.Size <= 0:
-		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, least)
+	case v.Size < minSize || v.Size <= 0:
+		return volume.Errorf(volume.KindInternal,
+			"the backend returned volume %s with %s, less than the %s required", v.ID, v.Size, minSize)
 	case req.Range.Limit > 0 && v.Size > req.Range.Limit:
-		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
+		return volume.Errorf(volume.KindInternal,
+			"the backend returned volume %s with %s, above the limit %s", v.ID, v.Size, req.Range.Limit)
 	case v.Encrypted != req.Encrypted:
-		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with encryption %t, not %t as asked for",
+		return volume.Errorf(volume.KindInternal, "the backend returned volume %s with encryption %t, not %t as requested",
 			v.ID, v.Encrypted, req.Encrypted)
 	case !v.Source.IsEmpty() && v.Source != req.Source:
-		return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name and was made from another source", v.ID)
+		return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name, but was created from another source", v.ID)
 	}
 	return nil
 }
 
-// parseCreate validates the request.
+// parseCreate checks the request and converts it.
 func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest, error) {
-	var none volume.CreateRequest
-	if err := validName(req.GetName()); err != nil {
-		return none, err
-	}
-	accesses, err := parseAccesses(req.GetVolumeCapabilities())
-	if err != nil {
-		return none, err
-	}
-	if err := allowed(s.backend.AccessModes(), accesses...); err != nil {
-		return none, err
-	}
-	if err := preserving(accesses); err != nil {
-		return none, err
-	}
-	source, err := s.parseSource(req.GetVolumeContentSource())
-	if err != nil {
-		return none, err
-	}
+	accesses, accessErr := parseAccesses(req.GetVolumeCapabilities())
+	source, sourceErr := s.parseSource(req.GetVolumeContentSource())
+	class, classErr := parseClass(req.GetParameters())
 	requirements := req.GetAccessibilityRequirements()
-	if requirements != nil && !s.hasTopology {
-		return none, volume.Errorf(volume.KindInvalid, "accessibility_requirements are given, but volumes of this backend can be reached from everywhere")
-	}
-	if len(req.GetMutableParameters()) > 0 && s.modifier == nil {
-		return none, volume.Errorf(volume.KindInvalid, "mutable_parameters are given, but this backend has none").
-			WithRemedy("create the volume without a VolumeAttributesClass")
-	}
-	class, err := parseClass(req.GetParameters())
-	if err == nil {
-		err = checkEncrypted(class.encrypted, accesses)
-	}
-	if err == nil {
-		err = class.checkFSType(accesses)
-	}
-	if err != nil {
-		return none, err
+	if err := cmp.Or(
+		checkName(req.GetName()),
+		accessErr,
+		checkAccessModes(s.backend.AccessModes(), accesses...),
+		checkNotDestructive(accesses),
+		sourceErr,
+		s.checkTopology("accessibility_requirements", requirements != nil),
+		s.checkMutableParameters(req.GetMutableParameters()),
+		classErr,
+		checkEncryptedAccess(class.encrypted, accesses),
+		class.checkFSType(accesses),
+	); err != nil {
+		return volume.CreateRequest{}, err
 	}
 	return volume.CreateRequest{
 		Name: req.GetName(), Range: parseRange(req.GetCapacityRange()), Source: source, Encrypted: class.encrypted,
@@ -221,22 +197,32 @@ func (s *Server) parseCreate(req *csi.CreateVolumeRequest) (volume.CreateRequest
 	}, nil
 }
 
-// parseSource validates the content source. A source that the backend cannot
-// use is Invalid (CSI v1.13, CreateVolume errors).
+// checkMutableParameters returns an error of kind Invalid if there are mutable parameters
+// but the backend has none.
+func (s *Server) checkMutableParameters(parameters map[string]string) error {
+	if len(parameters) > 0 && s.modifier == nil {
+		return volume.Errorf(volume.KindInvalid, "mutable_parameters are set, but this backend has none").
+			WithRemedy("create the volume without a VolumeAttributesClass")
+	}
+	return nil
+}
+
+// parseSource converts the content source. Error kind Invalid: it has no id, or the
+// backend cannot use it (CSI v1.13, CreateVolume errors).
 func (s *Server) parseSource(source *csi.VolumeContentSource) (volume.Source, error) {
 	switch t := source.GetType().(type) {
 	case *csi.VolumeContentSource_Snapshot:
 		if s.snapshotter == nil {
-			return volume.Source{}, volume.Errorf(volume.KindInvalid, "this backend cannot make a volume from a snapshot")
+			return volume.Source{}, volume.Errorf(volume.KindInvalid, "this backend cannot create a volume from a snapshot")
 		}
 		id := t.Snapshot.GetSnapshotId()
-		return volume.Source{SnapshotID: id}, required("snapshot_id of the content source", id)
+		return volume.Source{SnapshotID: id}, checkRequired("snapshot_id of the content source", id)
 	case *csi.VolumeContentSource_Volume:
 		if s.cloner == nil {
-			return volume.Source{}, volume.Errorf(volume.KindInvalid, "this backend cannot make a volume from another volume")
+			return volume.Source{}, volume.Errorf(volume.KindInvalid, "this backend cannot create a volume from another volume")
 		}
 		id := t.Volume.GetVolumeId()
-		return volume.Source{VolumeID: id}, required("volume_id of the content source", id)
+		return volume.Source{VolumeID: id}, checkRequired("volume_id of the content source", id)
 	}
 	if source != nil {
 		return volume.Source{}, volume.Errorf(volume.KindInvalid, "the content source is neither a snapshot nor a volume")
@@ -244,13 +230,14 @@ func (s *Server) parseSource(source *csi.VolumeContentSource) (volume.Source, er
 	return volume.Source{}, nil
 }
 
-// validName refuses empty names and the characters that the CSI specification
-// bans: control characters other than tab, line feed and carriage return.
-func validName(name string) error {
+// checkName returns an error of kind Invalid for an empty name and for the characters that
+// the CSI specification forbids: control characters other than tab, line feed and carriage
+// return.
+func checkName(name string) error {
 	for _, r := range name {
 		if unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' {
 			return volume.Errorf(volume.KindInvalid, "the name %q has the control character %U", name, r)
 		}
 	}
-	return required("name", name)
+	return checkRequired("name", name)
 }

@@ -10,8 +10,9 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
 func fromSnapshot(id string) *csi.VolumeContentSource {
@@ -47,10 +48,10 @@ func TestCreateIsIdempotentByName(t *testing.T) {
 		}
 	}
 	_, err := s.CreateVolume(t.Context(), createRequest("v", 2*volume.GiB))
-	wantKind(t, err, volume.KindAlreadyExists, "v")
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "v")
 }
 
-func TestCreateRefusals(t *testing.T) {
+func TestCreateRefusesInvalidRequests(t *testing.T) {
 	t.Parallel()
 	const multi = csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER
 	for name, test := range map[string]struct {
@@ -59,9 +60,14 @@ func TestCreateRefusals(t *testing.T) {
 		kind    volume.Kind
 		words   []string
 	}{
-		"no name":           {func(r *csi.CreateVolumeRequest) { r.Name = "" }, nil, volume.KindInvalid, []string{"name"}},
-		"control character": {func(r *csi.CreateVolumeRequest) { r.Name = "a\x00b" }, nil, volume.KindInvalid, []string{"U+0000"}},
-		"no capability":     {func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, nil, volume.KindInvalid, []string{"volume_capabilities"}},
+		"no name": {func(r *csi.CreateVolumeRequest) { r.Name = "" }, nil, volume.KindInvalid, []string{"name"}},
+		"control character": {
+			func(r *csi.CreateVolumeRequest) { r.Name = "a\x00b" }, nil, volume.KindInvalid, []string{"U+0000"},
+		},
+		"no capability": {
+			func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil }, nil, volume.KindInvalid,
+			[]string{"volume_capabilities"},
+		},
 		"mode not supported": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(multi)}
 		}, nil, volume.KindInvalid, []string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY"}},
@@ -69,18 +75,29 @@ func TestCreateRefusals(t *testing.T) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}
 		}, nil, volume.KindInvalid, []string{"MULTI_NODE_MULTI_WRITER", "volumeMode: Block"}},
 		"block and filesystem": {func(r *csi.CreateVolumeRequest) {
-			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}
+			r.VolumeCapabilities = []*csi.VolumeCapability{mountAs(singleWriter), blockAs(singleWriter)}
 		}, nil, volume.KindInvalid, []string{"block"}},
-		"too large":   {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(2*volume.TiB, 0) }, nil, volume.KindOutOfRange, []string{"2 TiB"}},
-		"limit small": {func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(1, 2) }, nil, volume.KindOutOfRange, []string{"1 MiB"}},
+		"too large": {
+			func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(2*volume.TiB, 0) }, nil, volume.KindOutOfRange,
+			[]string{"2 TiB"},
+		},
+		"limit small": {
+			func(r *csi.CreateVolumeRequest) { r.CapacityRange = bytesRange(1, 2) }, nil, volume.KindOutOfRange,
+			[]string{"1 MiB"},
+		},
 		"no such snapshot": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromSnapshot("snap-9")
 		}, nil, volume.KindNotFound, []string{"snap-9"}},
 		"no such source volume": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromVolume("vol-9")
 		}, nil, volume.KindNotFound, []string{"vol-9"}},
-		"source without an id": {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("") }, nil, volume.KindInvalid, nil},
-		"empty source":         {func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} }, nil, volume.KindInvalid, nil},
+		"source without an id": {
+			func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = fromVolume("") }, nil, volume.KindInvalid, nil,
+		},
+		"empty source": {
+			func(r *csi.CreateVolumeRequest) { r.VolumeContentSource = &csi.VolumeContentSource{} }, nil, volume.KindInvalid,
+			nil,
+		},
 		"snapshots not supported": {func(r *csi.CreateVolumeRequest) {
 			r.VolumeContentSource = fromSnapshot("snap-1")
 		}, fakebackend.Nop{}, volume.KindInvalid, []string{"snapshot"}},
@@ -97,7 +114,9 @@ func TestCreateRefusals(t *testing.T) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{}
 		}, fakebackend.Nop{}, volume.KindInvalid, []string{"accessibility_requirements"}},
 		"nowhere to put it": {func(r *csi.CreateVolumeRequest) {
-			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "z"}}}}
+			r.AccessibilityRequirements = &csi.TopologyRequirement{
+				Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "z"}}},
+			}
 		}, nil, volume.KindExhausted, []string{"zone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,15 +128,15 @@ func TestCreateRefusals(t *testing.T) {
 			req := createRequest("v", volume.GiB)
 			test.change(req)
 			_, err := New(backend, Options{}).CreateVolume(t.Context(), req)
-			wantKind(t, err, test.kind, test.words...)
+			volumetest.WantKind(t, err, test.kind, test.words...)
 		})
 	}
 }
 
-func TestCreateFromSources(t *testing.T) {
+func TestCreateFromSourceChecksSize(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	source := mustCreate(t, s, "source", 3*volume.GiB)
+	source := createVolume(t, s, "source", 3*volume.GiB)
 	snap, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source})
 	if err != nil {
 		t.Fatal(err)
@@ -141,13 +160,14 @@ func TestCreateFromSources(t *testing.T) {
 				req.CapacityRange, req.VolumeContentSource = bytesRange(test.required, test.limit), from
 				resp, err := s.CreateVolume(t.Context(), req)
 				if test.want == 0 {
-					wantKind(t, err, test.kind, "3 GiB")
+					volumetest.WantKind(t, err, test.kind, "3 GiB")
 					return
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := resp.GetVolume(); got.GetCapacityBytes() != test.want.Bytes() || got.GetContentSource().String() != from.String() {
+				if got := resp.GetVolume(); got.GetCapacityBytes() != test.want.Bytes() ||
+					got.GetContentSource().String() != from.String() {
 					t.Errorf("got %v, want %s from %v", got, test.want, from)
 				}
 			})
@@ -162,14 +182,17 @@ func TestCreateFromSources(t *testing.T) {
 	req := createRequest("early", 3*volume.GiB)
 	req.VolumeContentSource = fromSnapshot(unready.GetSnapshot().GetSnapshotId())
 	_, err = s.CreateVolume(t.Context(), req)
-	wantKind(t, err, volume.KindInProgress, unready.GetSnapshot().GetSnapshotId())
+	volumetest.WantKind(t, err, volume.KindInProgress, unready.GetSnapshot().GetSnapshotId())
 }
 
-func TestCreateAnswersWhatTheBackendMade(t *testing.T) {
+func TestCreateReturnsBackendVolume(t *testing.T) {
 	t.Parallel()
 	req := createRequest("v", volume.GiB)
 	req.AccessibilityRequirements = &csi.TopologyRequirement{
-		Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "a"}}, {Segments: map[string]string{fakebackend.TopologyKey: "b"}}},
+		Requisite: []*csi.Topology{
+			{Segments: map[string]string{fakebackend.TopologyKey: "a"}},
+			{Segments: map[string]string{fakebackend.TopologyKey: "b"}},
+		},
 		Preferred: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "b"}}},
 	}
 	req.MutableParameters = map[string]string{"tier": "gold"}
@@ -187,44 +210,46 @@ func TestCreateAnswersWhatTheBackendMade(t *testing.T) {
 	}
 }
 
-// liar makes volumes that are not what was asked for.
-type liar struct {
+// wrongBackend makes volumes that are not what was asked for.
+type wrongBackend struct {
 	*fakebackend.Backend
 	made volume.Volume
 }
 
-func (l liar) Create(context.Context, volume.CreateRequest) (volume.Volume, error) {
+func (l wrongBackend) Create(context.Context, volume.CreateRequest) (volume.Volume, error) {
 	return l.made, nil
 }
 
-func TestCreateNeverPassesALieOn(t *testing.T) {
+func TestCreateChecksBackendVolume(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		made volume.Volume
 		kind volume.Kind
 	}{
 		// Not final: the volume is there.
-		"too small":      {volume.Volume{ID: "x", Size: volume.GiB}, volume.KindUnavailable},
-		"too large":      {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.KindUnavailable},
-		"no id":          {volume.Volume{Size: 2 * volume.GiB}, volume.KindUnavailable},
-		"another source": {volume.Volume{ID: "x", Size: 2 * volume.GiB, Source: volume.Source{VolumeID: "y"}}, volume.KindAlreadyExists},
+		"too small": {volume.Volume{ID: "x", Size: volume.GiB}, volume.KindUnavailable},
+		"too large": {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.KindUnavailable},
+		"no id":     {volume.Volume{Size: 2 * volume.GiB}, volume.KindUnavailable},
+		"another source": {
+			volume.Volume{ID: "x", Size: 2 * volume.GiB, Source: volume.Source{VolumeID: "y"}}, volume.KindAlreadyExists,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			req := createRequest("v", 2*volume.GiB)
 			req.CapacityRange = bytesRange(2*volume.GiB, 3*volume.GiB)
-			_, err := New(liar{fakebackend.New(), test.made}, Options{}).CreateVolume(t.Context(), req)
-			wantKind(t, err, test.kind, "v")
+			_, err := New(wrongBackend{fakebackend.New(), test.made}, Options{}).CreateVolume(t.Context(), req)
+			volumetest.WantKind(t, err, test.kind, "v")
 		})
 	}
 }
 
 // A clone waits while its source is busy, for instance being deleted.
-func TestCreateLocksItsSource(t *testing.T) {
+func TestCreateWaitsForLockOfSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := New(fakebackend.New(), Options{})
-		source := mustCreate(t, s, "source", volume.GiB)
+		source := createVolume(t, s, "source", volume.GiB)
 		snapshot, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source})
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +267,7 @@ func TestCreateLocksItsSource(t *testing.T) {
 			req := createRequest("copy of "+key, volume.GiB)
 			req.VolumeContentSource = from
 			_, err = s.CreateVolume(ctx, req)
-			wantKind(t, err, volume.KindInProgress, key)
+			volumetest.WantKind(t, err, volume.KindInProgress, key)
 			unlock()
 			if _, err := s.CreateVolume(t.Context(), req); err != nil {
 				t.Error(err)
@@ -253,7 +278,7 @@ func TestCreateLocksItsSource(t *testing.T) {
 
 // The answer to a creation may be lost. The retry gets the volume whatever has
 // become of its source meanwhile, unless it asks for something else.
-func TestCreateAgainAfterTheSourceChanged(t *testing.T) {
+func TestCreateRetrySucceedsAfterSourceChanged(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*testing.T, *fakebackend.Backend, volume.Snapshot){
 		"grown": func(t *testing.T, b *fakebackend.Backend, s volume.Snapshot) {
@@ -273,7 +298,7 @@ func TestCreateAgainAfterTheSourceChanged(t *testing.T) {
 			t.Parallel()
 			fake := fakebackend.New()
 			s := New(fake, Options{})
-			source := mustCreate(t, s, "source", 2*volume.GiB)
+			source := createVolume(t, s, "source", 2*volume.GiB)
 			snapshot, err := fake.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: source})
 			if err != nil {
 				t.Fatal(err)
@@ -292,13 +317,13 @@ func TestCreateAgainAfterTheSourceChanged(t *testing.T) {
 					}
 					req.CapacityRange = bytesRange(3*volume.GiB, 0)
 					_, err = s.CreateVolume(t.Context(), req)
-					wantKind(t, err, volume.KindAlreadyExists, "2 GiB", "3 GiB")
+					volumetest.WantKind(t, err, volume.KindAlreadyExists, "2 GiB", "3 GiB")
 					req.CapacityRange = bytesRange(volume.GiB, volume.GiB)
 					_, err = s.CreateVolume(t.Context(), req)
-					wantKind(t, err, volume.KindAlreadyExists, "2 GiB", "1 GiB")
+					volumetest.WantKind(t, err, volume.KindAlreadyExists, "2 GiB", "1 GiB")
 					req.CapacityRange, req.VolumeContentSource = nil, fromVolume("vol-9")
 					_, err = s.CreateVolume(t.Context(), req)
-					wantKind(t, err, volume.KindAlreadyExists, "another source")
+					volumetest.WantKind(t, err, volume.KindAlreadyExists, "another source")
 				}()
 			}
 			change(t, fake, snapshot)

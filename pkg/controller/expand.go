@@ -9,26 +9,35 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ControllerExpandVolume drives a volume to at least the required size, online
-// if it is in use, and returns the size that the backend read back.
+// ControllerExpandVolume expands a volume to at least the required size, online if it is
+// in use, and returns the size that the backend has read back.
 //
-// It converges: a call for a size that the volume has already, also an older
-// and smaller one after a restart of external-resizer, succeeds with the
-// present size. Calls for one volume wait for each other, so that equal ones
-// join.
+// A call for a size that the volume already has succeeds with the present size; so does an
+// older call for a smaller size, which external-resizer makes after a restart. Calls for
+// one volume wait for each other, so that calls for the same size share one expansion.
 //
-// node_expansion_required is always true. The node's call is the only proof
-// that the device has grown, for block volumes too; and when an earlier call
-// died before it, the filesystem would never grow otherwise.
-func (s *Server) ControllerExpandVolume(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
-	id := req.GetVolumeId()
-	target, err := s.expandTarget(req)
+// node_expansion_required is always true. Only the node's call proves that the device has
+// grown, also for block volumes; and if an earlier call ended before the node's call, the
+// filesystem would otherwise never grow.
+func (s *Server) ControllerExpandVolume(
+	ctx context.Context, req *csi.ControllerExpandVolumeRequest,
+) (*csi.ControllerExpandVolumeResponse, error) {
+	v, err := s.expand(ctx, req)
 	if err != nil {
-		return nil, volume.Wrap(err, "expand volume", id)
+		return nil, volume.Wrap(err, "expand volume", req.GetVolumeId())
+	}
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.Size.Bytes(), NodeExpansionRequired: true}, nil
+}
+
+func (s *Server) expand(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (volume.Volume, error) {
+	id := req.GetVolumeId()
+	target, err := s.parseExpand(req)
+	if err != nil {
+		return volume.Volume{}, err
 	}
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
-		return nil, volume.Wrap(err, "expand volume", id)
+		return volume.Volume{}, err
 	}
 	defer unlock()
 	v, err := s.backend.Expand(ctx, id, target)
@@ -36,23 +45,23 @@ func (s *Server) ControllerExpandVolume(ctx context.Context, req *csi.Controller
 		err = checkExpanded(v, id, target, parseRange(req.GetCapacityRange()).Limit)
 	}
 	if err != nil {
-		return nil, volume.Wrap(err, "expand volume", id)
+		return volume.Volume{}, err
 	}
 	s.log.InfoContext(ctx, "volume expanded", "volume", id, "target", target.String(), "size", v.Size.String())
-	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.Size.Bytes(), NodeExpansionRequired: true}, nil
+	return v, nil
 }
 
-// expandTarget validates the request and returns the size to reach.
-func (s *Server) expandTarget(req *csi.ControllerExpandVolumeRequest) (volume.Size, error) {
-	if err := required("volume_id", req.GetVolumeId()); err != nil {
+// parseExpand checks the request and returns the target size.
+func (s *Server) parseExpand(req *csi.ControllerExpandVolumeRequest) (target volume.Size, err error) {
+	if err := checkRequired("volume_id", req.GetVolumeId()); err != nil {
 		return 0, err
 	}
 	if req.GetVolumeCapability() != nil {
 		access, err := capability.Access(req.GetVolumeCapability())
-		if err != nil {
-			return 0, err
+		if err == nil {
+			err = checkAccessModes(s.backend.AccessModes(), access)
 		}
-		if err := allowed(s.backend.AccessModes(), access); err != nil {
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -63,19 +72,25 @@ func (s *Server) expandTarget(req *csi.ControllerExpandVolumeRequest) (volume.Si
 	return r.Resolve(s.backend.Limits())
 }
 
-// checkExpanded lets only a volume through that has the size. The backend
-// has promised it already; external-resizer takes our word for it and tells
-// the user, so a slip in any backend would become a PVC that lies.
+// checkExpanded returns an error unless the backend returned the volume of this id with at
+// least the target size and at most the limit (0: none). The backend has promised that;
+// but external-resizer trusts the answer and shows it to the user, so an error of a backend
+// would become a PVC with a false size.
 func checkExpanded(v volume.Volume, id string, target, limit volume.Size) error {
 	switch {
 	case v.ID != id:
 		return volume.Errorf(volume.KindInternal, "the backend returned volume %q instead", v.ID)
 	case v.Size < target:
-		return volume.Errorf(volume.KindInternal, "the backend reported success, but the volume has %s, less than the target %s", v.Size, target).
-			WithRemedy("it will be retried; if this lasts, compare the volume's size in the storage system and report a bug of the driver")
+		return volume.Errorf(volume.KindInternal,
+			"the backend reported success, but the volume has %s, less than the target %s",
+			v.Size, target).
+			WithRemedy("no action needed: Kubernetes retries this automatically; " +
+				"if this lasts, compare the volume's size in the storage system and report a bug of the driver")
 	case limit > 0 && v.Size > limit:
-		return volume.Errorf(volume.KindOutOfRange, "the volume has %s already, above the limit %s, and volumes cannot shrink", v.Size, limit).
-			WithRemedy("ask for a limit of at least " + v.Size.String())
+		return volume.Errorf(volume.KindOutOfRange,
+			"the volume already has %s, above the limit %s, and volumes cannot shrink",
+			v.Size, limit).
+			WithRemedy("set a limit of at least " + v.Size.String())
 	}
 	return nil
 }

@@ -11,17 +11,18 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// scripted is a backend whose Expand the test writes.
-type scripted struct {
+// scriptedBackend is a backend whose Expand the test writes.
+type scriptedBackend struct {
 	*fakebackend.Backend
 	expand func(ctx context.Context, id string, target volume.Size) (volume.Volume, error)
 }
 
-func (b scripted) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+func (b scriptedBackend) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
 	return b.expand(ctx, id, target)
 }
 
@@ -29,7 +30,7 @@ func expandRequest(id string, required, limit volume.Size) *csi.ControllerExpand
 	return &csi.ControllerExpandVolumeRequest{VolumeId: id, CapacityRange: bytesRange(required, limit)}
 }
 
-func TestExpandReturnsTheRealSize(t *testing.T) {
+func TestExpandReturnsBackendSize(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		required, limit, want volume.Size
@@ -43,7 +44,7 @@ func TestExpandReturnsTheRealSize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := New(fakebackend.New(), Options{})
-			id := mustCreate(t, s, "v", volume.GiB)
+			id := createVolume(t, s, "v", volume.GiB)
 			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, test.required, test.limit))
 			if err != nil {
 				t.Fatal(err)
@@ -59,10 +60,10 @@ func TestExpandReturnsTheRealSize(t *testing.T) {
 	}
 }
 
-func TestExpandRefusals(t *testing.T) {
+func TestExpandRefusesInvalidRequests(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	id := mustCreate(t, s, "v", volume.GiB)
+	id := createVolume(t, s, "v", volume.GiB)
 	request := func(required, limit volume.Size, c *csi.VolumeCapability) *csi.ControllerExpandVolumeRequest {
 		r := expandRequest(id, required, limit)
 		r.VolumeCapability = c
@@ -73,31 +74,37 @@ func TestExpandRefusals(t *testing.T) {
 		kind  volume.Kind
 		words []string
 	}{
-		"no range":                {&csi.ControllerExpandVolumeRequest{VolumeId: id}, volume.KindInvalid, []string{"required_bytes"}},
-		"only a limit":            {request(0, volume.GiB, nil), volume.KindInvalid, []string{"required_bytes"}},
-		"negative":                {request(-1, 0, nil), volume.KindInvalid, nil},
-		"rounded above the limit": {request(2*volume.GiB+1, 2*volume.GiB+2, nil), volume.KindOutOfRange, []string{id, "2049 MiB"}},
-		"above the largest":       {request(2*volume.TiB, 0, nil), volume.KindOutOfRange, []string{"2 TiB", "1 TiB"}},
-		"limit below the present": {request(volume.MiB, 512*volume.MiB, nil), volume.KindOutOfRange, []string{"1 GiB", "512 MiB"}},
-		"unknown volume":          {expandRequest("nowhere", 2*volume.GiB, 0), volume.KindNotFound, []string{"nowhere"}},
+		"no range": {
+			&csi.ControllerExpandVolumeRequest{VolumeId: id}, volume.KindInvalid, []string{"required_bytes"},
+		},
+		"only a limit": {request(0, volume.GiB, nil), volume.KindInvalid, []string{"required_bytes"}},
+		"negative":     {request(-1, 0, nil), volume.KindInvalid, nil},
+		"rounded above the limit": {
+			request(2*volume.GiB+1, 2*volume.GiB+2, nil), volume.KindOutOfRange, []string{id, "2049 MiB"},
+		},
+		"above the largest": {request(2*volume.TiB, 0, nil), volume.KindOutOfRange, []string{"2 TiB", "1 TiB"}},
+		"limit below the present": {
+			request(volume.MiB, 512*volume.MiB, nil), volume.KindOutOfRange, []string{"1 GiB", "512 MiB"},
+		},
+		"unknown volume": {expandRequest("nowhere", 2*volume.GiB, 0), volume.KindNotFound, []string{"nowhere"}},
 		"mode not supported": {
 			request(2*volume.GiB, 0, mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER)),
 			volume.KindInvalid,
 			[]string{"MULTI_NODE_SINGLE_WRITER", "SINGLE_NODE_WRITER"},
 		},
 		"no access type": {request(2*volume.GiB, 0, &csi.VolumeCapability{
-			AccessMode: &csi.VolumeCapability_AccessMode{Mode: writer},
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: singleWriter},
 		}), volume.KindInvalid, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, err := s.ControllerExpandVolume(t.Context(), test.req)
-			wantKind(t, err, test.kind, test.words...)
+			volumetest.WantKind(t, err, test.kind, test.words...)
 		})
 	}
 }
 
-func TestExpandNeverPassesALieOn(t *testing.T) {
+func TestExpandChecksBackendVolume(t *testing.T) {
 	t.Parallel()
 	for name, lie := range map[string]volume.Volume{
 		"the old size":     {ID: "vol-1", Size: volume.GiB},
@@ -107,7 +114,9 @@ func TestExpandNeverPassesALieOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := New(scripted{fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) { return lie, nil }}, Options{})
+			s := New(scriptedBackend{
+				fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) { return lie, nil },
+			}, Options{})
 			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
 			if resp != nil {
 				t.Errorf("answered %v", resp)
@@ -116,31 +125,31 @@ func TestExpandNeverPassesALieOn(t *testing.T) {
 			if lie.ID != "vol-1" {
 				words = []string{"vol-1", lie.ID}
 			}
-			wantKind(t, err, volume.KindInternal, words...)
+			volumetest.WantKind(t, err, volume.KindInternal, words...)
 		})
 	}
 }
 
-func TestExpandKeepsTheKindOfTheBackend(t *testing.T) {
+func TestExpandKeepsErrorKindOfBackend(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("quota of the project")
-	s := New(scripted{fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) {
+	s := New(scriptedBackend{fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) {
 		return volume.Volume{}, volume.Errorf(volume.KindOutOfRange, "refused: %w", cause).WithRemedy("ask for less")
 	}}, Options{})
 	_, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
-	wantKind(t, err, volume.KindOutOfRange, "vol-1", "ask for less")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "vol-1", "ask for less")
 	if !errors.Is(err, cause) {
 		t.Errorf("%v has lost its cause", err)
 	}
 }
 
 // Equal calls at once make one growth; a waiting call obeys its deadline.
-func TestExpandsOfOneVolumeJoin(t *testing.T) {
+func TestConcurrentExpandsShareOneExpansion(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		fake := fakebackend.New()
 		running := 0
-		slow := scripted{fake, func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
+		slow := scriptedBackend{fake, func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
 			if running++; running > 1 {
 				t.Error("two expansions of one volume at once")
 			}
@@ -149,7 +158,7 @@ func TestExpandsOfOneVolumeJoin(t *testing.T) {
 			return fake.Expand(ctx, id, target)
 		}}
 		s := New(slow, Options{})
-		id := mustCreate(t, s, "v", volume.GiB)
+		id := createVolume(t, s, "v", volume.GiB)
 		var calls sync.WaitGroup
 		for range 5 {
 			calls.Go(func() {
@@ -163,7 +172,7 @@ func TestExpandsOfOneVolumeJoin(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := s.ControllerExpandVolume(ctx, expandRequest(id, 2*volume.GiB, 0))
-		wantKind(t, err, volume.KindInProgress, id)
+		volumetest.WantKind(t, err, volume.KindInProgress, id)
 		calls.Wait()
 		if n := fake.Calls("Expand"); n != 1 {
 			t.Errorf("the volume was grown %d times, want once", n)
@@ -178,8 +187,8 @@ func TestExpandConvergesUnderFaults(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		fake := fakebackend.New()
-		s := New(scripted{fake, faulty(fake, random)}, Options{})
-		id := mustCreate(t, s, "v", volume.GiB)
+		s := New(scriptedBackend{fake, faulty(fake, random)}, Options{})
+		id := createVolume(t, s, "v", volume.GiB)
 		highest := volume.GiB
 		for range 20 {
 			target := volume.Size(random.Int64N(int64(100 * volume.GiB)))
@@ -193,7 +202,8 @@ func TestExpandConvergesUnderFaults(t *testing.T) {
 			}
 			highest = have.Size
 			if err == nil && (resp.GetCapacityBytes() != have.Size.Bytes() || have.Size < target) {
-				t.Fatalf("seed %d: success with %d B for target %s, the volume has %s", seed, resp.GetCapacityBytes(), target, have.Size)
+				t.Fatalf("seed %d: success with %d B for target %s, the volume has %s", seed, resp.GetCapacityBytes(), target,
+					have.Size)
 			}
 		}
 		for try := 0; ; try++ {
@@ -213,7 +223,9 @@ func TestExpandConvergesUnderFaults(t *testing.T) {
 
 // faulty disturbs an Expand before it, after it (the reply is lost), or by
 // claiming success without growing.
-func faulty(fake *fakebackend.Backend, random *rand.Rand) func(context.Context, string, volume.Size) (volume.Volume, error) {
+func faulty(
+	fake *fakebackend.Backend, random *rand.Rand,
+) func(context.Context, string, volume.Size) (volume.Volume, error) {
 	return func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
 		switch random.IntN(4) {
 		case 0:

@@ -9,14 +9,16 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ControllerGetVolumeHealth tells what is wrong with a volume. The call is
-// alpha in CSI v1.13.
-func (s *Server) ControllerGetVolumeHealth(ctx context.Context, req *csi.ControllerGetVolumeHealthRequest) (*csi.ControllerGetVolumeHealthResponse, error) {
+// ControllerGetVolumeHealth returns what is wrong with a volume. The RPC is alpha in CSI
+// v1.13.
+func (s *Server) ControllerGetVolumeHealth(
+	ctx context.Context, req *csi.ControllerGetVolumeHealthRequest,
+) (*csi.ControllerGetVolumeHealthResponse, error) {
 	if s.health == nil {
-		return nil, unsupported("tell the health of volumes")
+		return nil, unsupportedError("report the health of volumes")
 	}
 	id := req.GetVolumeId()
-	if err := required("volume_id", id); err != nil {
+	if err := checkRequired("volume_id", id); err != nil {
 		return nil, err
 	}
 	conditions, err := s.health.Health(ctx, id)
@@ -26,15 +28,16 @@ func (s *Server) ControllerGetVolumeHealth(ctx context.Context, req *csi.Control
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health.ToCSI(id, conditions)}, nil
 }
 
-// ControllerListVolumeHealth returns one page of the volumes that something is
-// wrong with. A page may be empty and still name the next one: backends read
-// pages of volumes and leave out those that are sound. The call is alpha in CSI
-// v1.13.
-func (s *Server) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+// ControllerListVolumeHealth returns one page of the impaired volumes. A page may be empty
+// and still have a next page: backends read pages of volumes and leave out those without a
+// condition. The RPC is alpha in CSI v1.13.
+func (s *Server) ControllerListVolumeHealth(
+	ctx context.Context, req *csi.ControllerListVolumeHealthRequest,
+) (*csi.ControllerListVolumeHealthResponse, error) {
 	if s.healthLister == nil {
-		return nil, unsupported("list the health of volumes")
+		return nil, unsupportedError("list the health of volumes")
 	}
-	page, err := parsePage(req.GetStartingToken(), req.GetMaxEntries())
+	page, err := parsePage(req)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +46,8 @@ func (s *Server) ControllerListVolumeHealth(ctx context.Context, req *csi.Contro
 		return nil, volume.Wrap(err, "list the health of volumes", "")
 	}
 	if page.Max > 0 && len(impaired) > page.Max {
-		return nil, volume.Errorf(volume.KindInternal, "the backend returned the health of %d volumes, more than the %d asked for",
+		return nil, volume.Errorf(volume.KindInternal,
+			"the backend returned the health of %d volumes, more than the %d requested",
 			len(impaired), page.Max)
 	}
 	resp := &csi.ControllerListVolumeHealthResponse{NextToken: next}

@@ -8,8 +8,9 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
 // Only impaired volumes are listed, on pages of any size; pages without one
@@ -24,7 +25,7 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 	}
 	want := []string{}
 	for i := range 9 {
-		id := mustCreate(t, s, fmt.Sprint(i), volume.GiB)
+		id := createVolume(t, s, fmt.Sprint(i), volume.GiB)
 		if i == 1 || i > 6 {
 			fake.Impair(id, volume.Condition{Impairment: volume.ImpairmentDataLoss, Reason: "Gone", Message: "restore it"})
 			want = append(want, id)
@@ -67,27 +68,27 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 		}
 	}
 	_, err := list(-1, "")
-	wantKind(t, err, volume.KindInvalid, "-1")
+	volumetest.WantKind(t, err, volume.KindInvalid, "-1")
 	_, err = list(0, "rubbish")
-	wantKind(t, err, volume.KindStale, "rubbish")
+	volumetest.WantKind(t, err, volume.KindStale, "rubbish")
 }
 
-// talker lists more than it was asked for, and volumes that nothing is wrong
+// wrongHealthBackend lists more than it was asked for, and volumes that nothing is wrong
 // with.
-type talker struct{ *fakebackend.Backend }
+type wrongHealthBackend struct{ *fakebackend.Backend }
 
-func (talker) ListHealth(context.Context, volume.Page) ([]volume.Health, string, error) {
+func (wrongHealthBackend) ListHealth(context.Context, volume.Page) ([]volume.Health, string, error) {
 	bad := []volume.Condition{{Impairment: volume.ImpairmentDegraded, Reason: "Slow"}}
 	return []volume.Health{{ID: "a", Conditions: bad}, {ID: "b"}, {ID: "c", Conditions: bad}}, "", nil
 }
 
-func TestListHealthKeepsToTheRequest(t *testing.T) {
+func TestListHealthChecksBackendAnswer(t *testing.T) {
 	t.Parallel()
-	s := New(talker{fakebackend.New()}, Options{})
+	s := New(wrongHealthBackend{fakebackend.New()}, Options{})
 	resp, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
 	if err != nil || len(resp.GetEntries()) != 2 || resp.GetEntries()[1].GetVolumeId() != "c" {
 		t.Errorf("%v, %v, want a and c", resp, err)
 	}
 	_, err = s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: 2})
-	wantKind(t, err, volume.KindInternal, "3", "2")
+	volumetest.WantKind(t, err, volume.KindInternal, "3", "2")
 }

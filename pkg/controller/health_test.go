@@ -5,11 +5,11 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-func TestHealth(t *testing.T) {
+func TestGetVolumeHealth(t *testing.T) {
 	t.Parallel()
 	fake := fakebackend.New()
 	s := New(fake, Options{})
@@ -28,8 +28,10 @@ func TestHealth(t *testing.T) {
 		t.Errorf("a sound volume: %v, %v", got, err)
 	}
 	wants := map[volume.Impairment]csi.VolumeHealthErrorType{
-		volume.ImpairmentDegraded: csi.VolumeHealthErrorType_DEGRADED, volume.ImpairmentInaccessible: csi.VolumeHealthErrorType_INACCESSIBLE,
-		volume.ImpairmentDataLoss: csi.VolumeHealthErrorType_DATA_LOSS, 0: csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE,
+		volume.ImpairmentDegraded:     csi.VolumeHealthErrorType_DEGRADED,
+		volume.ImpairmentInaccessible: csi.VolumeHealthErrorType_INACCESSIBLE,
+		volume.ImpairmentDataLoss:     csi.VolumeHealthErrorType_DATA_LOSS,
+		0:                             csi.VolumeHealthErrorType_UNKNOWN_VOLUME_HEALTH_TYPE,
 	}
 	for i := range wants {
 		fake.Impair(v.ID, volume.Condition{Impairment: i, Reason: "ErrorExtending", Message: "reset its state"})

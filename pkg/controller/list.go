@@ -1,8 +1,8 @@
 package controller
 
 import (
+	"cmp"
 	"context"
-	"errors"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/golang/protobuf/ptypes/wrappers"
@@ -13,9 +13,9 @@ import (
 // ListVolumes returns one page of the volumes.
 func (s *Server) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
 	if s.lister == nil {
-		return nil, unsupported("list volumes")
+		return nil, unsupportedError("list volumes")
 	}
-	page, err := parsePage(req.GetStartingToken(), req.GetMaxEntries())
+	page, err := parsePage(req)
 	if err != nil {
 		return nil, err
 	}
@@ -34,37 +34,38 @@ func (s *Server) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (
 	return resp, nil
 }
 
-// GetCapacity tells how much room is left. There is none for volumes that are
-// to be used in a way that the backend does not allow.
+// GetCapacity returns the free space of the backend; zero for volumes with an access that
+// the backend does not allow.
 func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	if s.capacity == nil {
-		return nil, unsupported("tell its capacity")
+		return nil, unsupportedError("report its capacity")
 	}
 	class, err := parseClass(req.GetParameters())
+	if err == nil {
+		err = s.checkTopology("accessible_topology", req.GetAccessibleTopology() != nil)
+	}
 	if err != nil {
 		return nil, err
 	}
-	ask := volume.CapacityRequest{Parameters: class.backend, Topology: req.GetAccessibleTopology().GetSegments()}
-	if req.GetAccessibleTopology() != nil && !s.hasTopology {
-		return nil, volume.Errorf(volume.KindInvalid, "accessible_topology is given, but volumes of this backend can be reached from everywhere")
-	}
+	capacityReq := volume.CapacityRequest{Parameters: class.backend, Topology: req.GetAccessibleTopology().GetSegments()}
 	if len(req.GetVolumeCapabilities()) > 0 {
-		if ask.Accesses, err = parseAccesses(req.GetVolumeCapabilities()); err != nil {
+		accesses, err := parseAccesses(req.GetVolumeCapabilities())
+		if err != nil {
 			return nil, err
 		}
-		if err := errors.Join(allowed(s.backend.AccessModes(), ask.Accesses...), preserving(ask.Accesses)); err != nil {
-			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // no room is an answer, not an error
+		if cmp.Or(checkAccessModes(s.backend.AccessModes(), accesses...), checkNotDestructive(accesses)) != nil {
+			return &csi.GetCapacityResponse{}, nil
 		}
+		capacityReq.Accesses = accesses
 	}
-	c, err := s.capacity.Capacity(ctx, ask)
+	c, err := s.capacity.Capacity(ctx, capacityReq)
 	if err != nil {
 		return nil, volume.Wrap(err, "read capacity", "")
 	}
-	least := max(c.Min, minimumOf(ask.Accesses, class.backend, class.encrypted).size)
+	minSize := max(c.Min, minimumFor(capacityReq.Accesses, class.backend, class.encrypted).size)
 	return &csi.GetCapacityResponse{
-		// A pool that is overcommitted can have less than nothing.
-		AvailableCapacity: max(c.Available, 0).Bytes(),
-		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(least),
+		AvailableCapacity: max(c.Available, 0).Bytes(), // negative in a pool that is overcommitted
+		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(minSize),
 	}, nil
 }
 
@@ -75,10 +76,14 @@ func optionalSize(size volume.Size) *wrappers.Int64Value {
 	return &wrappers.Int64Value{Value: size.Bytes()}
 }
 
-// parsePage reads what both listings share.
-func parsePage(token string, entries int32) (volume.Page, error) {
-	if entries < 0 {
-		return volume.Page{}, volume.Errorf(volume.KindInvalid, "max_entries is %d, but must not be negative", entries)
+// parsePage converts the page of a listing's request.
+func parsePage(req interface {
+	GetStartingToken() string
+	GetMaxEntries() int32
+},
+) (volume.Page, error) {
+	if n := req.GetMaxEntries(); n < 0 {
+		return volume.Page{}, volume.Errorf(volume.KindInvalid, "max_entries is %d, but must not be negative", n)
 	}
-	return volume.Page{Token: token, Max: int(entries)}, nil
+	return volume.Page{Token: req.GetStartingToken(), Max: int(req.GetMaxEntries())}, nil
 }

@@ -6,18 +6,19 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-func TestListVolumesPages(t *testing.T) {
+func TestListVolumesReturnsPages(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
 	want := make(map[string]bool)
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		want[mustCreate(t, s, name, volume.GiB)] = true
+		want[createVolume(t, s, name, volume.GiB)] = true
 	}
-	if _, err := publish(t, s, "vol-1", "node-1", mountAs(writer)); err != nil {
+	if _, err := publish(t, s, "vol-1", "node-1", mountAs(singleWriter)); err != nil {
 		t.Fatal(err)
 	}
 	token, pages := "", 0
@@ -44,19 +45,19 @@ func TestListVolumesPages(t *testing.T) {
 		t.Errorf("%d pages, missing %v", pages, want)
 	}
 	_, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: -1})
-	wantKind(t, err, volume.KindInvalid, "-1")
+	volumetest.WantKind(t, err, volume.KindInvalid, "-1")
 	_, err = s.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "rubbish"})
-	wantKind(t, err, volume.KindStale, "rubbish")
+	volumetest.WantKind(t, err, volume.KindStale, "rubbish")
 	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{MaxEntries: -1})
-	wantKind(t, err, volume.KindInvalid, "-1")
+	volumetest.WantKind(t, err, volume.KindInvalid, "-1")
 	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{StartingToken: "rubbish"})
-	wantKind(t, err, volume.KindStale, "rubbish")
+	volumetest.WantKind(t, err, volume.KindStale, "rubbish")
 }
 
 func TestGetCapacity(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	mustCreate(t, s, "v", volume.TiB)
+	createVolume(t, s, "v", volume.TiB)
 	zone := func(z string) *csi.Topology {
 		return &csi.Topology{Segments: map[string]string{fakebackend.TopologyKey: z}}
 	}
@@ -64,11 +65,18 @@ func TestGetCapacity(t *testing.T) {
 		req  *csi.GetCapacityRequest
 		want volume.Size
 	}{
-		"anywhere":       {&csi.GetCapacityRequest{}, 9 * volume.TiB},
-		"in a zone":      {&csi.GetCapacityRequest{AccessibleTopology: zone("a")}, 9 * volume.TiB},
-		"in no zone":     {&csi.GetCapacityRequest{AccessibleTopology: zone("z")}, 0},
-		"possible mode":  {&csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)}}, 9 * volume.TiB},
-		"impossible one": {&csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)}}, 0},
+		"anywhere":   {&csi.GetCapacityRequest{}, 9 * volume.TiB},
+		"in a zone":  {&csi.GetCapacityRequest{AccessibleTopology: zone("a")}, 9 * volume.TiB},
+		"in no zone": {&csi.GetCapacityRequest{AccessibleTopology: zone("z")}, 0},
+		"possible mode": {
+			&csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mountAs(singleWriter)}}, 9 * volume.TiB,
+		},
+		"impossible one": {
+			&csi.GetCapacityRequest{
+				VolumeCapabilities: []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)},
+			},
+			0,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -76,19 +84,20 @@ func TestGetCapacity(t *testing.T) {
 			if err != nil || resp.GetAvailableCapacity() != test.want.Bytes() {
 				t.Fatalf("got %v, %v, want %s", resp, err, test.want)
 			}
-			if name == "anywhere" && (resp.GetMaximumVolumeSize().GetValue() != volume.TiB.Bytes() || resp.GetMinimumVolumeSize().GetValue() != volume.MiB.Bytes()) {
+			if name == "anywhere" && (resp.GetMaximumVolumeSize().GetValue() != volume.TiB.Bytes() ||
+				resp.GetMinimumVolumeSize().GetValue() != volume.MiB.Bytes()) {
 				t.Errorf("bounds of %v", resp)
 			}
 		})
 	}
 	_, err := s.GetCapacity(t.Context(), &csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{{}}})
-	wantKind(t, err, volume.KindInvalid)
+	volumetest.WantKind(t, err, volume.KindInvalid)
 }
 
 func TestSnapshots(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	one, two := mustCreate(t, s, "1", volume.GiB), mustCreate(t, s, "2", volume.GiB)
+	one, two := createVolume(t, s, "1", volume.GiB), createVolume(t, s, "2", volume.GiB)
 	create := func(name, source string) (*csi.Snapshot, error) {
 		resp, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: name, SourceVolumeId: source})
 		return resp.GetSnapshot(), err
@@ -106,20 +115,21 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("again: %v, %v", again, err)
 	}
 	_, err = create("s", two)
-	wantKind(t, err, volume.KindAlreadyExists, one)
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, one)
 	_, err = create("t", "vol-9")
-	wantKind(t, err, volume.KindNotFound, "vol-9")
+	volumetest.WantKind(t, err, volume.KindNotFound, "vol-9")
 	_, err = create("", one)
-	wantKind(t, err, volume.KindInvalid, "name")
+	volumetest.WantKind(t, err, volume.KindInvalid, "name")
 	_, err = s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{
 		Name: "u", SourceVolumeId: one, AccessibilityRequirements: &csi.TopologyRequirement{},
 	})
-	wantKind(t, err, volume.KindInvalid, "accessibility_requirements")
+	volumetest.WantKind(t, err, volume.KindInvalid, "accessibility_requirements")
 	if _, err := create("t", two); err != nil {
 		t.Fatal(err)
 	}
 	list, err := s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{SourceVolumeId: one})
-	if err != nil || len(list.GetEntries()) != 1 || list.GetEntries()[0].GetSnapshot().GetSnapshotId() != first.GetSnapshotId() {
+	if err != nil || len(list.GetEntries()) != 1 ||
+		list.GetEntries()[0].GetSnapshot().GetSnapshotId() != first.GetSnapshotId() {
 		t.Errorf("list: %v, %v", list, err)
 	}
 	got, err := s.GetSnapshot(t.Context(), &csi.GetSnapshotRequest{SnapshotId: first.GetSnapshotId()})
@@ -127,10 +137,12 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("get: %v, %v", got, err)
 	}
 	for range 2 {
-		if _, err := s.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: first.GetSnapshotId()}); err != nil {
+		if _, err := s.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{
+			SnapshotId: first.GetSnapshotId(),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, err = s.GetSnapshot(t.Context(), &csi.GetSnapshotRequest{SnapshotId: first.GetSnapshotId()})
-	wantKind(t, err, volume.KindNotFound, first.GetSnapshotId())
+	volumetest.WantKind(t, err, volume.KindNotFound, first.GetSnapshotId())
 }

@@ -8,19 +8,19 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// slowCopier is a backend whose copies are accepted at once and take until
+// slowCopyBackend is a backend whose copies are accepted at once and take until
 // finish is closed.
-type slowCopier struct {
+type slowCopyBackend struct {
 	*fakebackend.Backend
 	accepts bool
 	finish  chan struct{}
 }
 
-func (b slowCopier) work(accepted func()) {
+func (b slowCopyBackend) work(accepted func()) {
 	if b.accepts {
 		accepted()
 		accepted() // a backend may say it more than once
@@ -28,24 +28,24 @@ func (b slowCopier) work(accepted func()) {
 	<-b.finish
 }
 
-func (b slowCopier) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+func (b slowCopyBackend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	b.work(req.NotifyAccepted)
 	return b.Backend.CloneVolume(ctx, req)
 }
 
-func (b slowCopier) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+func (b slowCopyBackend) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	b.work(req.NotifyAccepted)
 	return b.Backend.Restore(ctx, req)
 }
 
-func (b slowCopier) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
+func (b slowCopyBackend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
 	b.work(req.NotifyAccepted)
 	return b.Backend.CreateSnapshot(ctx, req)
 }
 
 // The source's lock is released when the backend has accepted the copy, and only
 // the source's: a second request of the name still waits.
-func TestCopyReleasesItsSourceWhenItIsAccepted(t *testing.T) {
+func TestAcceptedCopyReleasesLockOfSource(t *testing.T) {
 	t.Parallel()
 	for _, accepts := range []bool{true, false} {
 		for name, copyOf := range map[string]func(context.Context, *Server, string, string) error{
@@ -68,9 +68,9 @@ func TestCopyReleasesItsSourceWhenItIsAccepted(t *testing.T) {
 		} {
 			synctest.Test(t, func(t *testing.T) {
 				fake := fakebackend.New()
-				backend := slowCopier{fake, accepts, make(chan struct{})}
+				backend := slowCopyBackend{fake, accepts, make(chan struct{})}
 				s := New(backend, Options{})
-				source := mustCreate(t, s, "source", volume.GiB)
+				source := createVolume(t, s, "source", volume.GiB)
 				snapshot, err := fake.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: source})
 				if err != nil {
 					t.Fatal(err)
@@ -115,12 +115,12 @@ func TestCopyReleasesItsSourceWhenItIsAccepted(t *testing.T) {
 
 // After the source was released, the end of the copy must not free it for the
 // next holder.
-func TestEndOfACopyDoesNotReleaseAnothersLock(t *testing.T) {
+func TestEndOfCopyKeepsLockOfNextHolder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		backend := slowCopier{fakebackend.New(), true, make(chan struct{})}
+		backend := slowCopyBackend{fakebackend.New(), true, make(chan struct{})}
 		s := New(backend, Options{})
-		source := mustCreate(t, s, "source", volume.GiB)
+		source := createVolume(t, s, "source", volume.GiB)
 		done := make(chan error, 1)
 		go func() {
 			req := createRequest("copy", volume.GiB)

@@ -9,43 +9,41 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// minimum is the least size of a volume that can be used as it was asked for.
+// minimum is the smallest size with which a volume can be used as requested.
 type minimum struct {
 	size    volume.Size
-	purpose string // what needs it, for messages
+	purpose string // what needs the size, for messages
 }
 
-// minimumOf returns the minimum of a new volume; zero if none is known. Which
-// filesystem a node makes if none is named is not known here. A class with
-// options that make mkfs accept less is not judged. A block volume needs
-// nothing, unless it is encrypted.
-func minimumOf(accesses []volume.Access, parameters map[string]string, encrypted bool) minimum {
-	var least minimum
+// minimumFor returns the minimum of a new volume; zero if none is known: for a request
+// that names no filesystem (the node chooses one), for a class whose mkfs options lower
+// the minimum, and for a block volume that is not encrypted.
+func minimumFor(accesses []volume.Access, parameters map[string]string, encrypted bool) minimum {
+	var result minimum
 	for _, a := range accesses {
-		fstype := strings.ToLower(strings.TrimSpace(a.FSType))
-		if lowersMinimum(fstype, parameters[volume.MkfsOptionsKey]) {
+		fsType := strings.ToLower(strings.TrimSpace(a.FSType))
+		if lowersMinimum(fsType, parameters[volume.MkfsOptionsKey]) {
 			continue
 		}
-		if size := capability.MinSize(fstype); size > least.size {
-			least = minimum{size, "the filesystem " + fstype}
+		if size := capability.MinSize(fsType); size > result.size {
+			result = minimum{size, "the filesystem " + fsType}
 		}
 	}
 	if !encrypted {
-		return least
+		return result
 	}
-	purpose := fmt.Sprintf("encryption (%s for the LUKS2 header)", volume.EncryptionHeaderSize)
-	if least.size == 0 {
-		return minimum{volume.EncryptionHeaderSize + volume.MiB, purpose}
+	encryption := fmt.Sprintf("encryption (%s for the LUKS2 header)", volume.EncryptionHeaderSize)
+	if result.size == 0 {
+		return minimum{volume.EncryptionHeaderSize + volume.MiB, encryption}
 	}
-	return minimum{volume.EncryptionHeaderSize + least.size, least.purpose + " with " + purpose}
+	return minimum{volume.EncryptionHeaderSize + result.size, result.purpose + " with " + encryption}
 }
 
-// lowersMinimum reports whether options of mkfs may allow filesystems smaller
-// than capability.MinSize. Profiles and node sizes decide how small a btrfs can
-// be.
-func lowersMinimum(fstype, options string) bool {
-	words := capability.MkfsOptions(options)
-	switch fstype {
+// lowersMinimum reports whether options of mkfs may allow filesystems smaller than
+// capability.MinSize. For btrfs that depends on many options (profiles, node size).
+func lowersMinimum(fsType, mkfsOptions string) bool {
+	words := capability.MkfsOptions(mkfsOptions)
+	switch fsType {
 	case "btrfs":
 		return len(words) > 0
 	case "xfs":
@@ -54,11 +52,11 @@ func lowersMinimum(fstype, options string) bool {
 	return false
 }
 
-// apply returns the size of the new volume: size as resolved, or the minimum
-// where the request allows that much explicitly, with its limit or by naming no
-// size at all. Without a limit CSI would allow it as well, but then a user who
-// asks for a little would pay for much more in silence. Kind OutOfRange: the
-// volume would be of no use.
+// apply returns the size of the new volume: size, or the minimum if size is smaller and
+// the request allows the minimum explicitly, by its limit or by naming no size at all.
+// Without a limit CSI allows a larger size too, but then a user who requests a small
+// volume would pay for a much larger one without notice. Error kind OutOfRange: the request
+// does not allow the minimum.
 func (m minimum) apply(size volume.Size, r volume.Range, limits volume.Limits) (volume.Size, error) {
 	if size >= m.size {
 		return size, nil
@@ -66,14 +64,14 @@ func (m minimum) apply(size volume.Size, r volume.Range, limits volume.Limits) (
 	if r.Limit >= m.size || r == (volume.Range{}) {
 		return volume.Range{Required: m.size, Limit: r.Limit}.Resolve(limits)
 	}
-	asked := "a limit of " + r.Limit.String() + " was set"
+	found := "a limit of " + r.Limit.String() + " was set"
 	if r.Required > 0 {
-		asked = r.Required.String() + " were asked for"
+		found = r.Required.String() + " were requested"
 	}
-	least, ok := m.size.RoundUp(limits.Granularity)
+	rounded, ok := m.size.RoundUp(limits.Granularity)
 	if !ok {
-		least = m.size
+		rounded = m.size
 	}
-	return 0, volume.Errorf(volume.KindOutOfRange, "a volume for %s needs at least %s, and %s", m.purpose, m.size, asked).
-		WithRemedy("ask for at least " + least.String())
+	return 0, volume.Errorf(volume.KindOutOfRange, "a volume for %s needs at least %s, but %s", m.purpose, m.size, found).
+		WithRemedy("request at least " + rounded.String())
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -10,18 +11,18 @@ import (
 
 // The values of the parameter volume.EncryptedKey.
 const (
-	isTrue  = "true"
-	isFalse = "false"
+	encryptedTrue  = "true"
+	encryptedFalse = "false"
 )
 
-// fsTypeKey is the StorageClass parameter with the filesystem, in any case of its
-// letters, from before external-provisioner had one with its own prefix. The
-// provisioner puts it into the volume capability, and hands it on.
+// fsTypeKey is the StorageClass parameter, in upper or lower case, that named the
+// filesystem before external-provisioner had csi.storage.k8s.io/fstype. The provisioner
+// puts the value into the volume capability and passes the parameter on.
 const fsTypeKey = "fstype"
 
-// deprecatedSecretKeys returns the parameters of StorageClasses and
-// VolumeSnapshotClasses that name secrets and have no prefix. The sidecars read
-// them, or did so in former versions, and hand them on.
+// deprecatedSecretKeys returns the parameters of StorageClasses and VolumeSnapshotClasses
+// that name secrets and have no prefix. The sidecars read them, or did so in earlier
+// versions, and pass them on.
 func deprecatedSecretKeys() []string {
 	return []string{
 		"csiProvisionerSecretName", "csiProvisionerSecretNamespace",
@@ -32,32 +33,33 @@ func deprecatedSecretKeys() []string {
 	}
 }
 
-// classParameters are the parameters of a class, sorted by who reads them.
+// classParameters are the parameters of a StorageClass, separated by reader.
 type classParameters struct {
-	backend   map[string]string // what the backend reads
-	fsType    string            // the filesystem that the class names without a prefix; empty: none
+	backend   map[string]string // read by the backend
+	fsType    string            // value of fsTypeKey; empty: none
 	encrypted bool
 }
 
-// parseClass separates the StorageClass parameters that are the same for all
-// backends from those that the backend reads. Kind Invalid: one has an
-// impossible value, or two contradict each other.
+// parseClass separates the StorageClass parameters that are the same for all backends
+// from those that the backend reads. Error kind Invalid: one has an impossible value, or
+// two contradict each other.
 func parseClass(class map[string]string) (classParameters, error) {
 	p := classParameters{backend: withoutSecretKeys(class)}
 	for key, value := range p.backend {
 		switch {
 		case key == volume.EncryptedKey:
-			if value != isTrue && value != isFalse {
-				return p, volume.Errorf(volume.KindInvalid, "the parameter %s of the StorageClass is %q, which is neither %q nor %q",
-					volume.EncryptedKey, value, isTrue, isFalse).
-					WithRemedy("correct the StorageClass: " + volume.EncryptedKey + ": \"" + isTrue + "\"")
+			if value != encryptedTrue && value != encryptedFalse {
+				return p, volume.Errorf(volume.KindInvalid, "the parameter %s of the StorageClass is %q, but must be %q or %q",
+					key, value, encryptedTrue, encryptedFalse).
+					WithRemedy(fmt.Sprintf("correct the StorageClass: %s: %q", key, encryptedTrue))
 			}
-			p.encrypted = value == isTrue
+			p.encrypted = value == encryptedTrue
 		case !strings.EqualFold(key, fsTypeKey):
 			continue
 		case value == "":
 		case p.fsType != "" && !sameFilesystem(p.fsType, value):
-			return p, volume.Errorf(volume.KindInvalid, "the StorageClass names the filesystems %q and %q", min(p.fsType, value), max(p.fsType, value)).
+			return p, volume.Errorf(volume.KindInvalid, "the StorageClass names the filesystems %q and %q",
+				min(p.fsType, value), max(p.fsType, value)).
 				WithRemedy("keep one of them, with the key csi.storage.k8s.io/fstype")
 		default:
 			p.fsType = value
@@ -67,8 +69,8 @@ func parseClass(class map[string]string) (classParameters, error) {
 	return p, nil
 }
 
-// withoutSecretKeys returns a copy of the parameters of a class without those that
-// name secrets for the sidecars.
+// withoutSecretKeys returns a copy of the parameters of a class without those that name
+// secrets for the sidecars.
 func withoutSecretKeys(class map[string]string) map[string]string {
 	rest := maps.Clone(class)
 	for _, key := range deprecatedSecretKeys() {
@@ -77,24 +79,24 @@ func withoutSecretKeys(class map[string]string) map[string]string {
 	return rest
 }
 
-// checkFSType refuses a request whose capabilities do not have the filesystem that
-// the class names: the node goes by the capability. external-provisioner makes them
-// the same.
+// checkFSType returns an error of kind Invalid for an access with another filesystem than
+// the class names: the node reads the access. external-provisioner makes them equal.
 func (p classParameters) checkFSType(accesses []volume.Access) error {
 	for _, a := range accesses {
 		if p.fsType == "" || a.Block || sameFilesystem(a.FSType, p.fsType) {
 			continue
 		}
-		has := "none"
+		found := "none"
 		if a.FSType != "" {
-			has = strconv.Quote(a.FSType)
+			found = strconv.Quote(a.FSType)
 		}
-		return volume.Errorf(volume.KindInvalid, "the StorageClass names the filesystem %q, and the volume capability %s", p.fsType, has).
+		return volume.Errorf(volume.KindInvalid,
+			"the StorageClass names the filesystem %q, but the volume capability %s", p.fsType, found).
 			WithRemedy("name the filesystem in the volume capability (fs_type)")
 	}
 	return nil
 }
 
-func sameFilesystem(x, y string) bool {
-	return strings.EqualFold(strings.TrimSpace(x), strings.TrimSpace(y))
+func sameFilesystem(a, b string) bool {
+	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
 }

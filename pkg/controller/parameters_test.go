@@ -8,8 +8,9 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
 // encryptedRequest asks for a volume of a class with encrypted set to value.
@@ -21,7 +22,7 @@ func encryptedRequest(name, value string) *csi.CreateVolumeRequest {
 
 // Every answer about an encrypted volume tells the node to encrypt it: a new
 // one, a copy, a retry, a listing.
-func TestEncryptedIsInTheContextOfEveryAnswer(t *testing.T) {
+func TestEveryAnswerTellsNodeToEncrypt(t *testing.T) {
 	t.Parallel()
 	fake := fakebackend.New() // refuses parameters that it does not know
 	s := New(fake, Options{})
@@ -35,7 +36,9 @@ func TestEncryptedIsInTheContextOfEveryAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources := map[string]*csi.VolumeContentSource{"source": nil, "clone": fromVolume(id), "restored": fromSnapshot(snapshot.ID)}
+	sources := map[string]*csi.VolumeContentSource{
+		"source": nil, "clone": fromVolume(id), "restored": fromSnapshot(snapshot.ID),
+	}
 	for name, from := range sources {
 		req := encryptedRequest(name, "true")
 		req.VolumeContentSource = from
@@ -65,7 +68,7 @@ func TestEncryptedIsInTheContextOfEveryAnswer(t *testing.T) {
 	}
 	for _, context := range []map[string]string{want, {"pool": "fake"}} {
 		resp, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
-			VolumeId: id, VolumeContext: context, VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
+			VolumeId: id, VolumeContext: context, VolumeCapabilities: []*csi.VolumeCapability{mountAs(singleWriter)},
 		})
 		if err != nil || (resp.GetConfirmed() != nil) != (context["encrypted"] != "") {
 			t.Errorf("validated %v as %v, %v", context, resp, err)
@@ -73,11 +76,11 @@ func TestEncryptedIsInTheContextOfEveryAnswer(t *testing.T) {
 	}
 }
 
-func TestEncryptedIsTrueOrFalse(t *testing.T) {
+func TestEncryptedParameterMustBeTrueOrFalse(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"", "True", "yes", "1", " true", "luks"} {
 		_, err := New(fakebackend.New(), Options{}).CreateVolume(t.Context(), encryptedRequest("v", value))
-		wantKind(t, err, volume.KindInvalid, "encrypted", `"`+value+`"`, `"true"`, `"false"`, "next step")
+		volumetest.WantKind(t, err, volume.KindInvalid, "encrypted", `"`+value+`"`, `"true"`, `"false"`, "next step")
 	}
 	s := New(fakebackend.New(), Options{})
 	resp, err := s.CreateVolume(t.Context(), encryptedRequest("v", "false"))
@@ -91,30 +94,30 @@ func TestEncryptedIsTrueOrFalse(t *testing.T) {
 	req := encryptedRequest("w", "true")
 	req.Parameters["encryption"] = "true"
 	_, err = s.CreateVolume(t.Context(), req)
-	wantKind(t, err, volume.KindInvalid, "encryption")
+	volumetest.WantKind(t, err, volume.KindInvalid, "encryption")
 }
 
-func TestEncryptedIsPartOfWhatAVolumeIs(t *testing.T) {
+func TestCreateRefusesVolumeWithOtherEncryption(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	mustCreate(t, s, "plain", volume.GiB)
+	createVolume(t, s, "plain", volume.GiB)
 	_, err := s.CreateVolume(t.Context(), encryptedRequest("plain", "true"))
-	wantKind(t, err, volume.KindAlreadyExists, "without encryption", "next step")
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "without encryption", "next step")
 	if _, err := s.CreateVolume(t.Context(), encryptedRequest("secret", "true")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.CreateVolume(t.Context(), encryptedRequest("secret", "false"))
-	wantKind(t, err, volume.KindAlreadyExists, "to be encrypted", "next step")
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, "to be encrypted", "next step")
 }
 
 // Several nodes that write cannot agree on who makes the LUKS2 header.
-func TestEncryptedIsForOneWriterNode(t *testing.T) {
+func TestEncryptedVolumeAllowsOneWritingNode(t *testing.T) {
 	t.Parallel()
 	const shared = csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
 	s := New(fakebackend.New(), Options{})
 	for _, value := range []string{"true", "false"} {
 		req := encryptedRequest("shared-"+value, value)
-		req.VolumeCapabilities = []*csi.VolumeCapability{blockAs(writer), blockAs(shared)}
+		req.VolumeCapabilities = []*csi.VolumeCapability{blockAs(singleWriter), blockAs(shared)}
 		_, err := s.CreateVolume(t.Context(), req)
 		if value == "false" {
 			if err != nil {
@@ -122,7 +125,7 @@ func TestEncryptedIsForOneWriterNode(t *testing.T) {
 			}
 			continue
 		}
-		wantKind(t, err, volume.KindInvalid, "MULTI_NODE_MULTI_WRITER", "encrypted", "next step")
+		volumetest.WantKind(t, err, volume.KindInvalid, "MULTI_NODE_MULTI_WRITER", "encrypted", "next step")
 	}
 	v, err := s.CreateVolume(t.Context(), encryptedRequest("one", "true"))
 	if err != nil {
@@ -136,10 +139,10 @@ func TestEncryptedIsForOneWriterNode(t *testing.T) {
 	}
 }
 
-// forgetful does not keep that a volume is encrypted.
-type forgetful struct{ *fakebackend.Backend }
+// forgetfulBackend does not keep that a volume is encrypted.
+type forgetfulBackend struct{ *fakebackend.Backend }
 
-func (f forgetful) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+func (f forgetfulBackend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, err := f.Backend.Create(ctx, req)
 	v.Encrypted = false
 	return v, err
@@ -147,26 +150,28 @@ func (f forgetful) Create(ctx context.Context, req volume.CreateRequest) (volume
 
 // Nobody is told that a volume is encrypted by a backend that forgets it: the
 // next answer would have it mounted in the clear.
-func TestEncryptedNeedsABackendThatKeepsIt(t *testing.T) {
+func TestCreateFailsWhenBackendForgetsEncryption(t *testing.T) {
 	t.Parallel()
-	_, err := New(forgetful{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
-	wantKind(t, err, volume.KindUnavailable, "encryption") // not final: the volume is there
+	_, err := New(forgetfulBackend{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
+	volumetest.WantKind(t, err, volume.KindUnavailable, "encryption") // not final: the volume is there
 }
 
 // mountWith is the capability of a claim whose class names a filesystem.
 func mountWith(fstype string) *csi.VolumeCapability {
-	c := mountAs(writer)
+	c := mountAs(singleWriter)
 	c.GetMount().FsType = fstype
 	return c
 }
 
 // Classes from before the sidecars had a prefix of their own for their parameters reach
 // every backend without them, which the sidecars hand on.
-func TestDeprecatedParametersAreNotTheBackends(t *testing.T) {
+func TestDeprecatedParametersAreNotPassedToBackend(t *testing.T) {
 	t.Parallel()
 	deprecated := map[string]string{
-		"csiProvisionerSecretName": "a", "csiProvisionerSecretNamespace": "b", "csiControllerPublishSecretName": "c", "csiControllerPublishSecretNamespace": "d",
-		"csiNodeStageSecretName": "e", "csiNodeStageSecretNamespace": "f", "csiNodePublishSecretName": "g", "csiNodePublishSecretNamespace": "h",
+		"csiProvisionerSecretName": "a", "csiProvisionerSecretNamespace": "b", "csiControllerPublishSecretName": "c",
+		"csiControllerPublishSecretNamespace": "d",
+		"csiNodeStageSecretName":              "e", "csiNodeStageSecretNamespace": "f", "csiNodePublishSecretName": "g",
+		"csiNodePublishSecretNamespace": "h",
 	}
 	for _, key := range []string{"fsType", "fstype", "FSTYPE", "FsType"} {
 		s := New(fakebackend.New(), Options{}) // which refuses parameters that it does not know
@@ -187,33 +192,43 @@ func TestDeprecatedParametersAreNotTheBackends(t *testing.T) {
 		}
 	}
 	s := New(fakebackend.New(), Options{})
-	id := mustCreate(t, s, "source", volume.GiB)
+	id := createVolume(t, s, "source", volume.GiB)
 	class := map[string]string{"csiSnapshotterSecretName": "a", "csiSnapshotterSecretNamespace": "b"}
-	if _, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: id, Parameters: class}); err != nil {
+	if _, err := s.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{
+		Name: "s", SourceVolumeId: id, Parameters: class,
+	}); err != nil {
 		t.Error(err)
 	}
 	req := createRequest("other", volume.GiB)
 	req.Parameters = map[string]string{"csiprovisionersecretname": "a"} // which the provisioner does not know either
 	_, err := s.CreateVolume(t.Context(), req)
-	wantKind(t, err, volume.KindInvalid, "csiprovisionersecretname")
+	volumetest.WantKind(t, err, volume.KindInvalid, "csiprovisionersecretname")
 }
 
 // The node goes by the volume capability. A filesystem that only the class names would
 // be another one in silence.
-func TestFilesystemOfTheClassIsThatOfTheCapability(t *testing.T) {
+func TestClassAndCapabilityMustNameSameFilesystem(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		parameters map[string]string
 		capability *csi.VolumeCapability
 		words      []string
 	}{
-		"same":      {map[string]string{"fsType": "XFS "}, mountWith("xfs"), nil},
-		"empty":     {map[string]string{"fsType": ""}, mountWith("ext4"), nil},
-		"block":     {map[string]string{"fsType": "xfs"}, blockAs(writer), nil},
-		"twice":     {map[string]string{"fsType": "xfs", "fstype": "xfs", "FSTYPE": ""}, mountWith("xfs"), nil},
-		"none":      {map[string]string{"fsType": "xfs"}, mountWith(""), []string{`"xfs"`, "the volume capability none", "fs_type"}},
-		"another":   {map[string]string{"fstype": "xfs"}, mountWith("ext4"), []string{`"xfs"`, `the volume capability "ext4"`, "next step"}},
-		"different": {map[string]string{"fsType": "xfs", "fstype": "ext4"}, mountWith("xfs"), []string{`the filesystems "ext4" and "xfs"`, "csi.storage.k8s.io/fstype"}},
+		"same":  {map[string]string{"fsType": "XFS "}, mountWith("xfs"), nil},
+		"empty": {map[string]string{"fsType": ""}, mountWith("ext4"), nil},
+		"block": {map[string]string{"fsType": "xfs"}, blockAs(singleWriter), nil},
+		"twice": {map[string]string{"fsType": "xfs", "fstype": "xfs", "FSTYPE": ""}, mountWith("xfs"), nil},
+		"none": {
+			map[string]string{"fsType": "xfs"}, mountWith(""), []string{`"xfs"`, "the volume capability none", "fs_type"},
+		},
+		"another": {
+			map[string]string{"fstype": "xfs"}, mountWith("ext4"),
+			[]string{`"xfs"`, `the volume capability "ext4"`, "next step"},
+		},
+		"different": {
+			map[string]string{"fsType": "xfs", "fstype": "ext4"}, mountWith("xfs"),
+			[]string{`the filesystems "ext4" and "xfs"`, "csi.storage.k8s.io/fstype"},
+		},
 	} {
 		req := createRequest("v", volume.GiB)
 		req.Parameters, req.VolumeCapabilities = c.parameters, []*csi.VolumeCapability{c.capability}
@@ -222,7 +237,7 @@ func TestFilesystemOfTheClassIsThatOfTheCapability(t *testing.T) {
 		case c.words == nil && err != nil:
 			t.Errorf("%s: %v", name, err)
 		case c.words != nil:
-			wantKind(t, err, volume.KindInvalid, c.words...)
+			volumetest.WantKind(t, err, volume.KindInvalid, c.words...)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -10,9 +11,11 @@ import (
 )
 
 // ControllerPublishVolume attaches a volume to a node.
-func (s *Server) ControllerPublishVolume(ctx context.Context, req *csi.ControllerPublishVolumeRequest) (*csi.ControllerPublishVolumeResponse, error) {
+func (s *Server) ControllerPublishVolume(
+	ctx context.Context, req *csi.ControllerPublishVolumeRequest,
+) (*csi.ControllerPublishVolumeResponse, error) {
 	if s.attacher == nil {
-		return nil, unsupported("attach volumes, and need not")
+		return nil, unsupportedError("attach volumes, and its volumes need no attachment")
 	}
 	attach, err := s.parseAttach(req)
 	if err != nil {
@@ -31,39 +34,37 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, req *csi.Controlle
 	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
 }
 
+// parseAttach checks the request and converts it.
 func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.AttachRequest, error) {
-	var none volume.AttachRequest
-	if err := required("volume_id", req.GetVolumeId()); err != nil {
-		return none, err
-	}
-	if err := required("node_id", req.GetNodeId()); err != nil {
-		return none, err
-	}
-	access, err := capability.Access(req.GetVolumeCapability())
-	if err != nil {
-		return none, err
-	}
-	if err := allowed(s.backend.AccessModes(), access); err != nil {
-		return none, err
+	access, accessErr := capability.Access(req.GetVolumeCapability())
+	if err := cmp.Or(
+		checkRequired("volume_id", req.GetVolumeId()),
+		checkRequired("node_id", req.GetNodeId()),
+		accessErr,
+		checkAccessModes(s.backend.AccessModes(), access),
+	); err != nil {
+		return volume.AttachRequest{}, err
 	}
 	if req.GetReadonly() {
-		// To say yes would be a promise that nobody keeps; see capabilities.
-		return none, volume.Errorf(volume.KindInvalid, "readonly is set, but this driver does not have PUBLISH_READONLY")
+		// No component would enforce it; see capabilities.
+		return volume.AttachRequest{}, volume.Errorf(volume.KindInvalid,
+			"readonly is set, but this driver does not have PUBLISH_READONLY")
 	}
 	return volume.AttachRequest{
 		ID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.IsReadOnly(),
 	}, nil
 }
 
-// ControllerUnpublishVolume detaches a volume from a node, or from all nodes
-// if the request names none. A volume or node that does not exist is a
-// success: nothing is attached there.
-func (s *Server) ControllerUnpublishVolume(ctx context.Context, req *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
+// ControllerUnpublishVolume detaches a volume from a node, or from all nodes if the request
+// names none. A volume or node that does not exist is a success: nothing is attached there.
+func (s *Server) ControllerUnpublishVolume(
+	ctx context.Context, req *csi.ControllerUnpublishVolumeRequest,
+) (*csi.ControllerUnpublishVolumeResponse, error) {
 	if s.attacher == nil {
-		return nil, unsupported("detach volumes, and need not")
+		return nil, unsupportedError("detach volumes, and its volumes need no attachment")
 	}
 	id := req.GetVolumeId()
-	if err := required("volume_id", id); err != nil {
+	if err := checkRequired("volume_id", id); err != nil {
 		return nil, err
 	}
 	unlock, err := s.locks.Lock(ctx, id)

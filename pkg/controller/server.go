@@ -1,20 +1,21 @@
-// Package controller is the CSI Controller service (CSI v1.13) over any
-// volume.Backend. It validates requests, serializes work per volume, and
-// refuses to report a size that the backend did not read back. What it
-// advertises is derived from the interfaces that the backend implements, so
-// that advertised and implemented cannot drift apart.
+// Package controller is the CSI Controller service (CSI v1.13) over any volume.Backend.
+// It validates requests, runs one operation per volume at a time, and never reports a
+// size that the backend has not read back. It derives the advertised capabilities from
+// the interfaces that the backend implements, so that advertised and implemented cannot
+// differ.
 //
-// Its errors are those of package volume; package csiserver gives them their
-// gRPC codes.
+// New returns the Server, which growvol-controller serves through package csiserver. Each
+// RPC follows the same steps: parse and check the request, lock the volume, call the
+// backend, check its answer, convert it. Errors are those of package volume; package
+// csiserver converts their kinds into gRPC codes.
 package controller
 
 import (
 	"log/slog"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -25,13 +26,13 @@ type Options struct {
 
 // Server is the CSI Controller service of one backend.
 type Server struct {
-	csi.UnimplementedControllerServer // answers what later specifications add
+	csi.UnimplementedControllerServer // answers the RPCs that later specifications add
 
 	backend volume.Backend
 	log     *slog.Logger
 	locks   operation.Locks
 
-	// The optional sides of the backend; nil: it has none.
+	// The optional interfaces of the backend; nil: it does not implement them.
 	snapshotter    volume.Snapshotter
 	snapshotLister volume.SnapshotLister
 	cloner         volume.Cloner
@@ -44,47 +45,51 @@ type Server struct {
 	hasTopology    bool
 }
 
-// New makes the service of a backend.
+// New returns the service of a backend.
 func New(backend volume.Backend, options Options) *Server {
 	s := &Server{backend: backend, log: options.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.snapshotter = side[volume.Snapshotter](backend)
-	s.snapshotLister = side[volume.SnapshotLister](backend)
-	s.cloner = side[volume.Cloner](backend)
-	s.attacher = side[volume.Attacher](backend)
-	s.lister = side[volume.Lister](backend)
-	s.capacity = side[volume.CapacityReporter](backend)
-	s.modifier = side[volume.Modifier](backend)
-	s.health = side[volume.HealthReporter](backend)
-	s.healthLister = side[volume.HealthLister](backend)
-	if aware := side[volume.TopologyAware](backend); aware != nil {
-		s.hasTopology = aware.HasTopology()
+	s.snapshotter, _ = backend.(volume.Snapshotter)
+	s.snapshotLister, _ = backend.(volume.SnapshotLister)
+	s.cloner, _ = backend.(volume.Cloner)
+	s.attacher, _ = backend.(volume.Attacher)
+	s.lister, _ = backend.(volume.Lister)
+	s.capacity, _ = backend.(volume.CapacityReporter)
+	s.modifier, _ = backend.(volume.Modifier)
+	s.health, _ = backend.(volume.HealthReporter)
+	s.healthLister, _ = backend.(volume.HealthLister)
+	if b, ok := backend.(volume.TopologyAware); ok {
+		s.hasTopology = b.HasTopology()
 	}
 	return s
 }
 
-// side returns the backend as a T, or nil if it is none.
-func side[T any](backend volume.Backend) T {
-	t, _ := backend.(T)
-	return t
-}
-
-// Keys of locks. Volumes are locked by their bare id.
+// Keys of locks. The key of a volume is its id.
 func nameKey(name string) string         { return "name:" + name }
 func snapshotKey(id string) string       { return "snapshot:" + id }
 func snapshotNameKey(name string) string { return "snapshot-name:" + name }
 
-// required refuses a request in which a field of the CSI specification that
-// is REQUIRED is empty.
-func required(field, value string) error {
+// checkRequired returns an error of kind Invalid if value is empty; field is REQUIRED in
+// the CSI specification.
+func checkRequired(field, value string) error {
 	if value == "" {
 		return volume.Errorf(volume.KindInvalid, "%s is missing in the request", field)
 	}
 	return nil
 }
 
-func unsupported(what string) error {
+// checkTopology returns an error of kind Invalid if the request has a topology but the
+// backend has none.
+func (s *Server) checkTopology(field string, isSet bool) error {
+	if isSet && !s.hasTopology {
+		return volume.Errorf(volume.KindInvalid,
+			"%s is set, but volumes of this backend can be reached from everywhere", field)
+	}
+	return nil
+}
+
+func unsupportedError(what string) error {
 	return volume.Errorf(volume.KindUnsupported, "this storage backend cannot %s", what)
 }

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -9,45 +10,48 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// CreateSnapshot takes a snapshot of a volume, or returns the one of that
-// name.
-func (s *Server) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
+// CreateSnapshot creates a snapshot of a volume, or returns the existing one of that name.
+func (s *Server) CreateSnapshot(
+	ctx context.Context, req *csi.CreateSnapshotRequest,
+) (*csi.CreateSnapshotResponse, error) {
 	if s.snapshotter == nil {
-		return nil, unsupported("take snapshots")
+		return nil, unsupportedError("create snapshots")
 	}
-	if err := validName(req.GetName()); err != nil {
-		return nil, err
-	}
-	if err := required("source_volume_id", req.GetSourceVolumeId()); err != nil {
+	name, source := req.GetName(), req.GetSourceVolumeId()
+	if err := cmp.Or(checkName(name), checkRequired("source_volume_id", source)); err != nil {
 		return nil, err
 	}
 	if req.GetAccessibilityRequirements() != nil {
-		return nil, volume.Errorf(volume.KindInvalid, "accessibility_requirements are given, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
+		return nil, volume.Errorf(volume.KindInvalid,
+			"accessibility_requirements are set, but this driver does not have SNAPSHOT_ACCESSIBILITY_CONSTRAINTS")
 	}
-	unlock, unlockSource, err := s.locks.LockWithSource(ctx, req.GetSourceVolumeId(), snapshotNameKey(req.GetName()))
+	unlock, unlockSource, err := s.locks.LockWithSource(ctx, source, snapshotNameKey(name))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	snapshot, err := s.snapshotter.CreateSnapshot(ctx, volume.SnapshotRequest{
-		Name: req.GetName(), VolumeID: req.GetSourceVolumeId(), Parameters: withoutSecretKeys(req.GetParameters()), OnAccepted: unlockSource,
+		Name: name, VolumeID: source, Parameters: withoutSecretKeys(req.GetParameters()), OnAccepted: unlockSource,
 	})
 	if err != nil {
-		return nil, volume.Wrap(err, "snapshot volume", req.GetSourceVolumeId())
+		return nil, volume.Wrap(err, "snapshot volume", source)
 	}
-	if snapshot.VolumeID != req.GetSourceVolumeId() {
-		return nil, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s and is of volume %s", snapshot.ID, req.GetName(), snapshot.VolumeID)
+	if snapshot.VolumeID != source {
+		return nil, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has the name %s, but is of volume %s",
+			snapshot.ID, name, snapshot.VolumeID)
 	}
 	return &csi.CreateSnapshotResponse{Snapshot: snapshotToCSI(snapshot)}, nil
 }
 
 // DeleteSnapshot removes a snapshot; one that does not exist is a success.
-func (s *Server) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
+func (s *Server) DeleteSnapshot(
+	ctx context.Context, req *csi.DeleteSnapshotRequest,
+) (*csi.DeleteSnapshotResponse, error) {
 	if s.snapshotter == nil {
-		return nil, unsupported("delete snapshots")
+		return nil, unsupportedError("delete snapshots")
 	}
 	id := req.GetSnapshotId()
-	if err := required("snapshot_id", id); err != nil {
+	if err := checkRequired("snapshot_id", id); err != nil {
 		return nil, err
 	}
 	unlock, err := s.locks.Lock(ctx, snapshotKey(id))
@@ -64,9 +68,9 @@ func (s *Server) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequ
 // GetSnapshot reads a snapshot.
 func (s *Server) GetSnapshot(ctx context.Context, req *csi.GetSnapshotRequest) (*csi.GetSnapshotResponse, error) {
 	if s.snapshotter == nil {
-		return nil, unsupported("read snapshots")
+		return nil, unsupportedError("read snapshots")
 	}
-	if err := required("snapshot_id", req.GetSnapshotId()); err != nil {
+	if err := checkRequired("snapshot_id", req.GetSnapshotId()); err != nil {
 		return nil, err
 	}
 	snapshot, err := s.snapshotter.GetSnapshot(ctx, req.GetSnapshotId())
@@ -79,9 +83,9 @@ func (s *Server) GetSnapshot(ctx context.Context, req *csi.GetSnapshotRequest) (
 // ListSnapshots returns one page of the snapshots that the filter matches.
 func (s *Server) ListSnapshots(ctx context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
 	if s.snapshotLister == nil {
-		return nil, unsupported("list snapshots")
+		return nil, unsupportedError("list snapshots")
 	}
-	page, err := parsePage(req.GetStartingToken(), req.GetMaxEntries())
+	page, err := parsePage(req)
 	if err != nil {
 		return nil, err
 	}

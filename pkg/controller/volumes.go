@@ -9,10 +9,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// DeleteVolume removes a volume; one that does not exist is a success.
+// DeleteVolume deletes a volume; one that does not exist is a success.
 func (s *Server) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	id := req.GetVolumeId()
-	if err := required("volume_id", id); err != nil {
+	if err := checkRequired("volume_id", id); err != nil {
 		return nil, err
 	}
 	unlock, err := s.locks.Lock(ctx, id)
@@ -27,7 +27,9 @@ func (s *Server) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest)
 }
 
 // ControllerGetVolume reads a volume.
-func (s *Server) ControllerGetVolume(ctx context.Context, req *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
+func (s *Server) ControllerGetVolume(
+	ctx context.Context, req *csi.ControllerGetVolumeRequest,
+) (*csi.ControllerGetVolumeResponse, error) {
 	v, err := s.get(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
@@ -39,11 +41,13 @@ func (s *Server) ControllerGetVolume(ctx context.Context, req *csi.ControllerGet
 	return &csi.ControllerGetVolumeResponse{Volume: s.toCSI(v), Status: status}, nil
 }
 
-// ValidateVolumeCapabilities confirms that a volume can be used in all of the
-// ways asked about. Parameters are not confirmed: no backend can be asked
-// about them after the creation, and the fields are OPTIONAL.
-func (s *Server) ValidateVolumeCapabilities(ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
-	if err := required("volume_id", req.GetVolumeId()); err != nil {
+// ValidateVolumeCapabilities confirms that a volume can be used with all of the requested
+// accesses. It does not confirm parameters: no backend reads them after the creation, and
+// the fields are OPTIONAL.
+func (s *Server) ValidateVolumeCapabilities(
+	ctx context.Context, req *csi.ValidateVolumeCapabilitiesRequest,
+) (*csi.ValidateVolumeCapabilitiesResponse, error) {
+	if err := checkRequired("volume_id", req.GetVolumeId()); err != nil {
 		return nil, err
 	}
 	accesses, err := parseAccesses(req.GetVolumeCapabilities())
@@ -54,38 +58,43 @@ func (s *Server) ValidateVolumeCapabilities(ctx context.Context, req *csi.Valida
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(allowed(s.modesOf(v), accesses...), preserving(accesses), checkEncrypted(v.Encrypted, accesses)); err != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // "not confirmed" is an answer, not an error
-	}
-	if err := sameContext(contextOf(v), req.GetVolumeContext()); err != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil //nolint:nilerr // as above
+	if err := errors.Join(
+		checkAccessModes(s.accessModes(v), accesses...),
+		checkNotDestructive(accesses),
+		checkEncryptedAccess(v.Encrypted, accesses),
+		checkVolumeContext(volumeContext(v), req.GetVolumeContext()),
+	); err != nil {
+		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil // not confirmed
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(),
 	}}, nil
 }
 
-// sameContext compares what we gave out with what came back. Keys that are
-// not ours are passed over: external-provisioner adds its own.
-func sameContext(ours, theirs map[string]string) error {
-	if len(theirs) == 0 {
+// checkVolumeContext returns an error of kind Invalid if the request has another value than
+// the volume for a key of the volume's context. It ignores other keys, which
+// external-provisioner adds, and an empty context.
+func checkVolumeContext(want, got map[string]string) error {
+	if len(got) == 0 {
 		return nil
 	}
-	for key, value := range ours {
-		if theirs[key] != value {
-			return volume.Errorf(volume.KindInvalid, "volume_context has %s=%q, the volume has %q", key, theirs[key], value)
+	for key, value := range want {
+		if got[key] != value {
+			return volume.Errorf(volume.KindInvalid, "volume_context has %s=%q, but the volume has %q", key, got[key], value)
 		}
 	}
 	return nil
 }
 
 // ControllerModifyVolume changes mutable parameters of a volume.
-func (s *Server) ControllerModifyVolume(ctx context.Context, req *csi.ControllerModifyVolumeRequest) (*csi.ControllerModifyVolumeResponse, error) {
+func (s *Server) ControllerModifyVolume(
+	ctx context.Context, req *csi.ControllerModifyVolumeRequest,
+) (*csi.ControllerModifyVolumeResponse, error) {
 	if s.modifier == nil {
-		return nil, unsupported("modify volumes")
+		return nil, unsupportedError("modify volumes")
 	}
 	id := req.GetVolumeId()
-	if err := required("volume_id", id); err != nil {
+	if err := checkRequired("volume_id", id); err != nil {
 		return nil, err
 	}
 	if len(req.GetMutableParameters()) == 0 {
@@ -103,9 +112,9 @@ func (s *Server) ControllerModifyVolume(ctx context.Context, req *csi.Controller
 	return &csi.ControllerModifyVolumeResponse{}, nil
 }
 
-// get reads the volume of a request.
+// get reads a volume. Error kind Invalid: id is empty.
 func (s *Server) get(ctx context.Context, id string) (volume.Volume, error) {
-	if err := required("volume_id", id); err != nil {
+	if err := checkRequired("volume_id", id); err != nil {
 		return volume.Volume{}, err
 	}
 	v, err := s.backend.Get(ctx, id)

@@ -7,20 +7,23 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-func TestDelete(t *testing.T) {
+func TestDeleteVolume(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	id := mustCreate(t, s, "v", volume.GiB)
-	if _, err := publish(t, s, id, "node-1", mountAs(writer)); err != nil {
+	id := createVolume(t, s, "v", volume.GiB)
+	if _, err := publish(t, s, id, "node-1", mountAs(singleWriter)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
-	wantKind(t, err, volume.KindPrecondition, id, "node-1")
-	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{VolumeId: id}); err != nil {
+	volumetest.WantKind(t, err, volume.KindPrecondition, id, "node-1")
+	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{
+		VolumeId: id,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time it is gone already
@@ -29,58 +32,67 @@ func TestDelete(t *testing.T) {
 		}
 	}
 	_, err = s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
-	wantKind(t, err, volume.KindNotFound, id)
+	volumetest.WantKind(t, err, volume.KindNotFound, id)
 }
 
-func publish(t *testing.T, s *Server, id, node string, c *csi.VolumeCapability) (*csi.ControllerPublishVolumeResponse, error) {
+func publish(
+	t *testing.T, s *Server, id, node string, c *csi.VolumeCapability,
+) (*csi.ControllerPublishVolumeResponse, error) {
 	t.Helper()
-	return s.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: node, VolumeCapability: c})
+	return s.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
+		VolumeId: id, NodeId: node, VolumeCapability: c,
+	})
 }
 
-func TestPublish(t *testing.T) {
+func TestPublishVolume(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	one, two, three := mustCreate(t, s, "1", volume.GiB), mustCreate(t, s, "2", volume.GiB), mustCreate(t, s, "3", volume.GiB)
+	one := createVolume(t, s, "1", volume.GiB)
+	two := createVolume(t, s, "2", volume.GiB)
+	three := createVolume(t, s, "3", volume.GiB)
 	for range 2 {
-		resp, err := publish(t, s, one, "node-1", mountAs(writer))
+		resp, err := publish(t, s, one, "node-1", mountAs(singleWriter))
 		if err != nil || resp.GetPublishContext()["device"] != one+"/node-1" {
 			t.Fatalf("got %v, %v", resp, err)
 		}
 	}
-	_, err := publish(t, s, one, "node-1", blockAs(writer))
-	wantKind(t, err, volume.KindAlreadyExists, one)
-	_, err = publish(t, s, one, "node-2", mountAs(writer))
-	wantKind(t, err, volume.KindPrecondition, "node-1")
-	_, err = publish(t, s, one, "node-9", mountAs(writer))
-	wantKind(t, err, volume.KindNotFound, "node-9")
-	_, err = publish(t, s, "vol-9", "node-1", mountAs(writer))
-	wantKind(t, err, volume.KindNotFound, "vol-9")
-	_, err = publish(t, s, one, "", mountAs(writer))
-	wantKind(t, err, volume.KindInvalid, "node_id")
+	_, err := publish(t, s, one, "node-1", blockAs(singleWriter))
+	volumetest.WantKind(t, err, volume.KindAlreadyExists, one)
+	_, err = publish(t, s, one, "node-2", mountAs(singleWriter))
+	volumetest.WantKind(t, err, volume.KindPrecondition, "node-1")
+	_, err = publish(t, s, one, "node-9", mountAs(singleWriter))
+	volumetest.WantKind(t, err, volume.KindNotFound, "node-9")
+	_, err = publish(t, s, "vol-9", "node-1", mountAs(singleWriter))
+	volumetest.WantKind(t, err, volume.KindNotFound, "vol-9")
+	_, err = publish(t, s, one, "", mountAs(singleWriter))
+	volumetest.WantKind(t, err, volume.KindInvalid, "node_id")
 	_, err = publish(t, s, one, "node-1", nil)
-	wantKind(t, err, volume.KindInvalid, "capability")
-	if _, err := publish(t, s, two, "node-1", mountAs(writer)); err != nil {
+	volumetest.WantKind(t, err, volume.KindInvalid, "capability")
+	if _, err := publish(t, s, two, "node-1", mountAs(singleWriter)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = publish(t, s, three, "node-1", mountAs(writer))
-	wantKind(t, err, volume.KindExhausted, "node-1")
+	_, err = publish(t, s, three, "node-1", mountAs(singleWriter))
+	volumetest.WantKind(t, err, volume.KindExhausted, "node-1")
 	_, err = s.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
-		VolumeId: three, NodeId: "node-2", VolumeCapability: mountAs(writer), Readonly: true,
+		VolumeId: three, NodeId: "node-2", VolumeCapability: mountAs(singleWriter), Readonly: true,
 	})
-	wantKind(t, err, volume.KindInvalid, "PUBLISH_READONLY")
+	volumetest.WantKind(t, err, volume.KindInvalid, "PUBLISH_READONLY")
 
 	got, err := s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: one})
-	if err != nil || len(got.GetStatus().GetPublishedNodeIds()) != 1 || got.GetStatus().GetPublishedNodeIds()[0] != "node-1" {
+	if err != nil || len(got.GetStatus().GetPublishedNodeIds()) != 1 ||
+		got.GetStatus().GetPublishedNodeIds()[0] != "node-1" {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
 
-func TestUnpublishOfWhatIsNotThere(t *testing.T) {
+func TestUnpublishSucceedsWhenNothingIsAttached(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	id := mustCreate(t, s, "v", volume.GiB)
+	id := createVolume(t, s, "v", volume.GiB)
 	for _, req := range []*csi.ControllerUnpublishVolumeRequest{
-		{VolumeId: "vol-9", NodeId: "node-1"}, {VolumeId: id, NodeId: "node-9"}, {VolumeId: id, NodeId: "node-1"}, {VolumeId: id},
+		{
+			VolumeId: "vol-9", NodeId: "node-1",
+		}, {VolumeId: id, NodeId: "node-9"}, {VolumeId: id, NodeId: "node-1"}, {VolumeId: id},
 	} {
 		if _, err := s.ControllerUnpublishVolume(t.Context(), req); err != nil {
 			t.Errorf("%v: %v", req, err)
@@ -91,27 +103,43 @@ func TestUnpublishOfWhatIsNotThere(t *testing.T) {
 func TestValidateVolumeCapabilities(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	id := mustCreate(t, s, "v", volume.GiB)
+	id := createVolume(t, s, "v", volume.GiB)
 	for name, test := range map[string]struct {
 		caps    []*csi.VolumeCapability
 		context map[string]string
 		refusal string // empty: confirmed
 	}{
-		"one": {caps: []*csi.VolumeCapability{mountAs(writer)}},
-		"two": {caps: []*csi.VolumeCapability{mountAs(writer), mountAs(csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY)}},
+		"one": {caps: []*csi.VolumeCapability{mountAs(singleWriter)}},
+		"two": {
+			caps: []*csi.VolumeCapability{
+				mountAs(singleWriter), mountAs(csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY),
+			},
+		},
 		"with the context and a key of the sidecar": {
-			caps: []*csi.VolumeCapability{blockAs(writer)}, context: map[string]string{"pool": "fake", "storage.kubernetes.io/x": "y"},
+			caps: []*csi.VolumeCapability{
+				blockAs(singleWriter),
+			}, context: map[string]string{"pool": "fake", "storage.kubernetes.io/x": "y"},
 		},
 		"one of two not supported": {
-			caps:    []*csi.VolumeCapability{mountAs(writer), mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)},
+			caps: []*csi.VolumeCapability{
+				mountAs(singleWriter), mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY),
+			},
 			refusal: "MULTI_NODE_READER_ONLY",
 		},
-		"block and filesystem":  {caps: []*csi.VolumeCapability{mountAs(writer), blockAs(writer)}, refusal: "block"},
-		"raw, on several nodes": {caps: []*csi.VolumeCapability{blockAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}},
-		"a filesystem on several nodes": {
-			caps: []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}, refusal: "needs a block volume",
+		"block and filesystem": {
+			caps: []*csi.VolumeCapability{mountAs(singleWriter), blockAs(singleWriter)}, refusal: "block",
 		},
-		"another context": {caps: []*csi.VolumeCapability{mountAs(writer)}, context: map[string]string{"pool": "x"}, refusal: "pool"},
+		"raw, on several nodes": {
+			caps: []*csi.VolumeCapability{blockAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)},
+		},
+		"a filesystem on several nodes": {
+			caps: []*csi.VolumeCapability{
+				mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER),
+			}, refusal: "needs a block volume",
+		},
+		"another context": {
+			caps: []*csi.VolumeCapability{mountAs(singleWriter)}, context: map[string]string{"pool": "x"}, refusal: "pool",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -128,59 +156,64 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 				return
 			}
 			confirmed := resp.GetConfirmed()
-			if len(confirmed.GetVolumeCapabilities()) != len(test.caps) || len(confirmed.GetVolumeContext()) != len(test.context) || resp.GetMessage() != "" {
+			if len(confirmed.GetVolumeCapabilities()) != len(test.caps) ||
+				len(confirmed.GetVolumeContext()) != len(test.context) || resp.GetMessage() != "" {
 				t.Errorf("got %v, want all confirmed", resp)
 			}
 		})
 	}
 	_, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
-		VolumeId: "vol-9", VolumeCapabilities: []*csi.VolumeCapability{mountAs(writer)},
+		VolumeId: "vol-9", VolumeCapabilities: []*csi.VolumeCapability{mountAs(singleWriter)},
 	})
-	wantKind(t, err, volume.KindNotFound, "vol-9")
+	volumetest.WantKind(t, err, volume.KindNotFound, "vol-9")
 }
 
-func TestModify(t *testing.T) {
+func TestModifyVolume(t *testing.T) {
 	t.Parallel()
 	fake := fakebackend.New()
 	s := New(fake, Options{})
-	id := mustCreate(t, s, "v", volume.GiB)
+	id := createVolume(t, s, "v", volume.GiB)
 	modify := func(id string, parameters map[string]string) error {
-		_, err := s.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{VolumeId: id, MutableParameters: parameters})
+		_, err := s.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{
+			VolumeId: id, MutableParameters: parameters,
+		})
 		return err
 	}
 	if err := modify(id, map[string]string{"tier": "silver"}); err != nil || fake.Tier(id) != "silver" {
 		t.Errorf("%v, tier %q", err, fake.Tier(id))
 	}
-	wantKind(t, modify(id, nil), volume.KindInvalid, "mutable_parameters")
-	wantKind(t, modify(id, map[string]string{"tier": "lead"}), volume.KindInvalid, id, "lead")
-	wantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.KindNotFound, "vol-9")
+	volumetest.WantKind(t, modify(id, nil), volume.KindInvalid, "mutable_parameters")
+	volumetest.WantKind(t, modify(id, map[string]string{"tier": "lead"}), volume.KindInvalid, id, "lead")
+	volumetest.WantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.KindNotFound, "vol-9")
 	if fake.Tier(id) != "silver" {
 		t.Errorf("a refused change was applied: tier %q", fake.Tier(id))
 	}
 }
 
-// strict says NotFound where others say nothing.
-type strict struct{ *fakebackend.Backend }
+// notFoundBackend says NotFound where others say nothing.
+type notFoundBackend struct{ *fakebackend.Backend }
 
-func (strict) Delete(context.Context, string) error {
+func (notFoundBackend) Delete(context.Context, string) error {
 	return volume.Errorf(volume.KindNotFound, "gone")
 }
 
-func (strict) Detach(context.Context, string, string) error {
+func (notFoundBackend) Detach(context.Context, string, string) error {
 	return volume.Errorf(volume.KindNotFound, "gone")
 }
 
-func (strict) DeleteSnapshot(context.Context, string) error {
+func (notFoundBackend) DeleteSnapshot(context.Context, string) error {
 	return volume.Errorf(volume.KindNotFound, "gone")
 }
 
-func TestGoneIsDeletedAndDetached(t *testing.T) {
+func TestNotFoundIsSuccessOfDeleteAndDetach(t *testing.T) {
 	t.Parallel()
-	s := New(strict{fakebackend.New()}, Options{})
+	s := New(notFoundBackend{fakebackend.New()}, Options{})
 	if _, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "x"}); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{VolumeId: "x", NodeId: "n"}); err != nil {
+	if _, err := s.ControllerUnpublishVolume(t.Context(), &csi.ControllerUnpublishVolumeRequest{
+		VolumeId: "x", NodeId: "n",
+	}); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: "x"}); err != nil {

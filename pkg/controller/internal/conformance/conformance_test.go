@@ -21,9 +21,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/growvol/growvol/pkg/controller"
-	"github.com/growvol/growvol/pkg/controller/internal/fakebackend"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/fakebackend"
 )
 
 // node is as much of a Node service as csi-sanity needs to test a controller.
@@ -35,15 +35,21 @@ func (node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetI
 	}, nil
 }
 
-func (node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+func (node) NodeGetCapabilities(
+	context.Context, *csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
 	return &csi.NodeGetCapabilitiesResponse{}, nil
 }
 
-func (node) NodePublishVolume(_ context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+func (node) NodePublishVolume(
+	_ context.Context, req *csi.NodePublishVolumeRequest,
+) (*csi.NodePublishVolumeResponse, error) {
 	return &csi.NodePublishVolumeResponse{}, os.MkdirAll(req.GetTargetPath(), 0o750)
 }
 
-func (node) NodeUnpublishVolume(_ context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+func (node) NodeUnpublishVolume(
+	_ context.Context, req *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
 	return &csi.NodeUnpublishVolumeResponse{}, os.RemoveAll(req.GetTargetPath())
 }
 
@@ -55,11 +61,15 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 		tb.Fatal(err)
 	}
 	endpoint = "unix://" + filepath.Join(dir, "csi.sock")
-	identity, err := csiserver.NewIdentity("fake.growvol.io", "1", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, nil)
+	identity, err := csiserver.NewIdentity("fake.growvol.io", "1", csiserver.Capabilities{
+		Controller: true, Topology: true, Expansion: true,
+	}, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	server, err := csiserver.New(csiserver.Options{Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{}})
+	server, err := csiserver.New(csiserver.Options{
+		Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{},
+	})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -129,7 +139,7 @@ func TestSanity(t *testing.T) {
 
 // Each kind of failure arrives with the code that makes the sidecars do the
 // right thing.
-func TestCodesOverTheSocket(t *testing.T) {
+func TestErrorsBecomeCodes(t *testing.T) {
 	t.Parallel()
 	client, bare := dial(t, serve(t, fakebackend.New())), dial(t, serve(t, fakebackend.Nop{}))
 	listHealth := func(client csi.ControllerClient, entries int32, token string) func() error {
@@ -143,7 +153,9 @@ func TestCodesOverTheSocket(t *testing.T) {
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
 	}
-	created, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: "v", VolumeCapabilities: []*csi.VolumeCapability{capability}})
+	created, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
+		Name: "v", VolumeCapabilities: []*csi.VolumeCapability{capability},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +172,9 @@ func TestCodesOverTheSocket(t *testing.T) {
 		return err
 	}
 	attach := func(node string) error {
-		_, err := client.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{VolumeId: id, NodeId: node, VolumeCapability: capability})
+		_, err := client.ControllerPublishVolume(t.Context(), &csi.ControllerPublishVolumeRequest{
+			VolumeId: id, NodeId: node, VolumeCapability: capability,
+		})
 		return err
 	}
 	if err := attach("node-1"); err != nil {
@@ -193,12 +207,16 @@ func TestCodesOverTheSocket(t *testing.T) {
 			_, err := client.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
 			return err
 		}, codes.OK},
-		"health in a list":                     {listHealth(client, 0, ""), codes.OK},
-		"health in a list, negative number":    {listHealth(client, -1, ""), codes.InvalidArgument},
-		"health in a list, bad token":          {listHealth(client, 0, "x"), codes.Aborted},
-		"health in a list, not supported":      {listHealth(bare, 0, ""), codes.Unimplemented},
-		"xfs that is too small":                {func() error { return create("xfs", 100*volume.MiB, "false") }, codes.OutOfRange},
-		"encrypted as neither true nor false":  {func() error { return create("ext4", volume.GiB, "yes") }, codes.InvalidArgument},
+		"health in a list":                  {listHealth(client, 0, ""), codes.OK},
+		"health in a list, negative number": {listHealth(client, -1, ""), codes.InvalidArgument},
+		"health in a list, bad token":       {listHealth(client, 0, "x"), codes.Aborted},
+		"health in a list, not supported":   {listHealth(bare, 0, ""), codes.Unimplemented},
+		"xfs that is too small": {
+			func() error { return create("xfs", 100*volume.MiB, "false") }, codes.OutOfRange,
+		},
+		"encrypted as neither true nor false": {
+			func() error { return create("ext4", volume.GiB, "yes") }, codes.InvalidArgument,
+		},
 		"encrypted, and the volume is not yet": {func() error { return create("", 0, "true") }, codes.AlreadyExists},
 	} {
 		if err := test.call(); status.Code(err) != test.want {
@@ -207,19 +225,21 @@ func TestCodesOverTheSocket(t *testing.T) {
 	}
 }
 
-// stuck is a backend whose expansions never end by themselves.
-type stuck struct{ *fakebackend.Backend }
+// hangingBackend is a backend whose expansions never end by themselves.
+type hangingBackend struct{ *fakebackend.Backend }
 
-func (stuck) Expand(ctx context.Context, _ string, target volume.Size) (volume.Volume, error) {
+func (hangingBackend) Expand(ctx context.Context, _ string, target volume.Size) (volume.Volume, error) {
 	<-ctx.Done()
-	return volume.Volume{}, &volume.Error{Kind: volume.KindOf(ctx.Err()), Msg: "the volume has not reached " + target.String(), Cause: ctx.Err()}
+	return volume.Volume{}, &volume.Error{
+		Kind: volume.KindOf(ctx.Err()), Msg: "the volume has not reached " + target.String(), Cause: ctx.Err(),
+	}
 }
 
 // The caller's deadline ends an expansion and frees the volume for the next
 // call.
-func TestDeadlineReachesTheBackend(t *testing.T) {
+func TestDeadlineEndsExpandOfBackend(t *testing.T) {
 	t.Parallel()
-	client := dial(t, serve(t, stuck{fakebackend.New()}))
+	client := dial(t, serve(t, hangingBackend{fakebackend.New()}))
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		_, err := client.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
@@ -236,7 +256,9 @@ func TestDeadlineReachesTheBackend(t *testing.T) {
 // a backend that takes no time.
 func BenchmarkExpandRPC(b *testing.B) {
 	client := dial(b, serve(b, fakebackend.Nop{}))
-	req := &csi.ControllerExpandVolumeRequest{VolumeId: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()}}
+	req := &csi.ControllerExpandVolumeRequest{
+		VolumeId: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: volume.GiB.Bytes()},
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := client.ControllerExpandVolume(b.Context(), req); err != nil {

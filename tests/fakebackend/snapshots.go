@@ -28,14 +28,15 @@ func (b *Backend) CreateSnapshot(_ context.Context, req volume.SnapshotRequest) 
 	for _, s := range b.snapshots {
 		if s.Name == req.Name {
 			if s.VolumeID != req.VolumeID {
-				return volume.Snapshot{}, volume.Errorf(volume.KindAlreadyExists, "snapshot %s has this name and is of volume %s", s.ID, s.VolumeID)
+				return volume.Snapshot{}, volume.Errorf(volume.KindAlreadyExists,
+					"snapshot %s has this name, but is of volume %s", s.ID, s.VolumeID)
 			}
 			return s, nil
 		}
 	}
-	b.serial++
+	b.lastID++
 	s := volume.Snapshot{
-		ID: fmt.Sprintf("snap-%d", b.serial), Name: req.Name, VolumeID: req.VolumeID, Size: v.Size,
+		ID: fmt.Sprintf("snap-%d", b.lastID), Name: req.Name, VolumeID: req.VolumeID, Size: v.Size,
 		Created: time.Unix(1_700_000_000, 5).UTC(), Ready: req.Parameters["ready"] != "false",
 	}
 	b.snapshots[s.ID] = s
@@ -74,12 +75,15 @@ func (b *Backend) ListVolumes(_ context.Context, page volume.Page) ([]volume.Vol
 }
 
 // ListSnapshots implements volume.SnapshotLister.
-func (b *Backend) ListSnapshots(_ context.Context, filter volume.SnapshotFilter, page volume.Page) ([]volume.Snapshot, string, error) {
+func (b *Backend) ListSnapshots(
+	_ context.Context, filter volume.SnapshotFilter, page volume.Page,
+) ([]volume.Snapshot, string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []volume.Snapshot
 	for _, s := range b.snapshots {
-		if (filter.SnapshotID == "" || filter.SnapshotID == s.ID) && (filter.VolumeID == "" || filter.VolumeID == s.VolumeID) {
+		if (filter.SnapshotID == "" || filter.SnapshotID == s.ID) && (filter.VolumeID == "" ||
+			filter.VolumeID == s.VolumeID) {
 			all = append(all, s)
 		}
 	}
@@ -87,7 +91,7 @@ func (b *Backend) ListSnapshots(_ context.Context, filter volume.SnapshotFilter,
 	return paginate(all, page)
 }
 
-// paginate cuts a page out; the token is the index of its first entry.
+// paginate returns one page of all. The token is the index of the page's first entry.
 func paginate[T any](all []T, page volume.Page) ([]T, string, error) {
 	start := 0
 	if page.Token != "" {

@@ -6,8 +6,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Nop is a backend that does nothing and says yes at once, for benchmarks of
-// the calls themselves.
+// Nop is a backend that does nothing and succeeds at once, for benchmarks of the layers
+// above a backend.
 type Nop struct{}
 
 // Limits implements volume.Backend.

@@ -1,6 +1,6 @@
-// Package fakebackend is a storage backend in memory that implements every
-// interface of package volume and changes its state as a real one does. Tests
-// of the controller narrow or disturb it by wrapping.
+// Package fakebackend is a storage backend in memory for tests of the controller. It
+// implements every interface of package volume and changes its state as a real backend
+// does. Tests wrap it to remove an interface or to replace a method.
 package fakebackend
 
 import (
@@ -13,42 +13,42 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TopologyKey is the segment key of the fake's places.
+// TopologyKey is the topology segment that holds the zone.
 const TopologyKey = "topology.fake.growvol.io/zone"
 
-// Backend is the fake. Make it with New; all methods may be called at once.
+// Backend is the fake. Make it with New. Its methods may be called concurrently.
 type Backend struct {
-	mu        sync.Mutex
-	serial    int
-	limits    volume.Limits
-	zones     []string
-	nodes     map[string]int // slots by node
-	volumes   map[string]volume.Volume
-	modes     map[string]volume.Access // by "volume/node": how it is attached
-	tiers     map[string]string        // the mutable parameter by volume
-	ailments  map[string][]volume.Condition
-	snapshots map[string]volume.Snapshot
-	calls     map[string]int
+	mu         sync.Mutex
+	lastID     int
+	limits     volume.Limits
+	zones      []string
+	slots      map[string]int // attachment slots by node
+	volumes    map[string]volume.Volume
+	accesses   map[string]volume.Access // of attachments, by "volume/node"
+	tiers      map[string]string        // the mutable parameter, by volume
+	conditions map[string][]volume.Condition
+	snapshots  map[string]volume.Snapshot
+	calls      map[string]int
 }
 
-// New makes a fake of volumes in multiples of 1 MiB between 1 MiB and 1 TiB
-// (1 GiB unless asked for), in the zones a and b, on the nodes node-1 (two
-// slots) and node-2 (a hundred).
+// New returns a fake with the zones a and b, and the nodes node-1 (2 slots) and node-2
+// (100 slots). Volumes have multiples of 1 MiB from 1 MiB to 1 TiB; 1 GiB by default.
 func New() *Backend {
 	return &Backend{
-		limits:    volume.Limits{Granularity: volume.MiB, Min: volume.MiB, Max: volume.TiB, Default: volume.GiB},
-		zones:     []string{"a", "b"},
-		nodes:     map[string]int{"node-1": 2, "node-2": 100},
-		volumes:   make(map[string]volume.Volume),
-		modes:     make(map[string]volume.Access),
-		tiers:     make(map[string]string),
-		ailments:  make(map[string][]volume.Condition),
-		snapshots: make(map[string]volume.Snapshot),
-		calls:     make(map[string]int),
+		limits:     volume.Limits{Granularity: volume.MiB, Min: volume.MiB, Max: volume.TiB, Default: volume.GiB},
+		zones:      []string{"a", "b"},
+		slots:      map[string]int{"node-1": 2, "node-2": 100},
+		volumes:    make(map[string]volume.Volume),
+		accesses:   make(map[string]volume.Access),
+		tiers:      make(map[string]string),
+		conditions: make(map[string][]volume.Condition),
+		snapshots:  make(map[string]volume.Snapshot),
+		calls:      make(map[string]int),
 	}
 }
 
-// Calls returns how often a method changed something or would have.
+// Calls returns how often the method (Create, Delete or Expand) was called. Of Expand only
+// the calls that changed the size count.
 func (b *Backend) Calls(method string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -61,7 +61,8 @@ func (b *Backend) Limits() volume.Limits { return b.limits }
 // AccessModes implements volume.Backend.
 func (*Backend) AccessModes() []volume.AccessMode {
 	return []volume.AccessMode{
-		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly, volume.AccessSingleNodeSingleWriter, volume.AccessSingleNodeMultiWriter,
+		volume.AccessSingleNodeWriter, volume.AccessSingleNodeReaderOnly, volume.AccessSingleNodeSingleWriter,
+		volume.AccessSingleNodeMultiWriter,
 		volume.AccessMultiNodeMultiWriter,
 	}
 }
@@ -101,15 +102,15 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 		return volume.Volume{}, err
 	}
 	if v, ok := b.find(req.Name); ok {
-		return v, fits(v, req)
+		return v, checkExisting(v, req)
 	}
-	zone, err := b.place(req)
+	zone, err := b.chooseZone(req)
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	b.serial++
+	b.lastID++
 	v := volume.Volume{
-		ID: fmt.Sprintf("vol-%d", b.serial), Name: req.Name, Size: req.Size, Source: req.Source,
+		ID: fmt.Sprintf("vol-%d", b.lastID), Name: req.Name, Size: req.Size, Source: req.Source,
 		Topology: []volume.Topology{{TopologyKey: zone}}, VolumeContext: map[string]string{"pool": "fake"},
 		Encrypted: req.Encrypted,
 	}
@@ -118,7 +119,7 @@ func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.
 	return v.Clone(), nil
 }
 
-func fits(v volume.Volume, req volume.CreateRequest) error {
+func checkExisting(v volume.Volume, req volume.CreateRequest) error {
 	outside := v.Size < req.Range.Required || (req.Range.Limit > 0 && v.Size > req.Range.Limit)
 	if outside || v.Source != req.Source || v.Encrypted != req.Encrypted {
 		return volume.Errorf(volume.KindAlreadyExists, "volume %s has this name and %s", v.ID, v.Size)
@@ -126,7 +127,7 @@ func fits(v volume.Volume, req volume.CreateRequest) error {
 	return nil
 }
 
-func (b *Backend) place(req volume.CreateRequest) (string, error) {
+func (b *Backend) chooseZone(req volume.CreateRequest) (string, error) {
 	for _, wanted := range [][]volume.Topology{req.Preferred, req.Requisite} {
 		for _, t := range wanted {
 			if slices.Contains(b.zones, t[TopologyKey]) {
@@ -142,7 +143,7 @@ func (b *Backend) place(req volume.CreateRequest) (string, error) {
 
 // Restore implements volume.Snapshotter.
 func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	if _, made, _ := b.Find(ctx, req); !made {
+	if _, exists, _ := b.Find(ctx, req); !exists {
 		if _, err := b.GetSnapshot(ctx, req.Source.SnapshotID); err != nil {
 			return volume.Volume{}, err
 		}
@@ -152,7 +153,7 @@ func (b *Backend) Restore(ctx context.Context, req volume.CreateRequest) (volume
 
 // CloneVolume implements volume.Cloner.
 func (b *Backend) CloneVolume(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	if _, made, _ := b.Find(ctx, req); !made {
+	if _, exists, _ := b.Find(ctx, req); !exists {
 		if _, err := b.Get(ctx, req.Source.VolumeID); err != nil {
 			return volume.Volume{}, err
 		}
@@ -204,7 +205,7 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 	return v.Clone(), nil
 }
 
-// checkParameters knows one parameter, mkfsOptions, and refuses all others.
+// checkParameters returns an error of kind Invalid for parameters other than mkfsOptions.
 func checkParameters(class map[string]string) error {
 	for key := range class {
 		if key != "mkfsOptions" && !strings.HasPrefix(key, "csi.storage.k8s.io/") {
@@ -217,7 +218,8 @@ func checkParameters(class map[string]string) error {
 func checkTier(mutable map[string]string) error {
 	for key, value := range mutable {
 		if key != "tier" || (value != "gold" && value != "silver") {
-			return volume.Errorf(volume.KindInvalid, "the mutable parameter %s=%s is unknown: want tier=gold or tier=silver", key, value)
+			return volume.Errorf(volume.KindInvalid,
+				"the mutable parameter %s=%s is unknown: want tier=gold or tier=silver", key, value)
 		}
 	}
 	return nil
@@ -248,7 +250,7 @@ func (b *Backend) Tier(id string) string {
 func (b *Backend) Impair(id string, c volume.Condition) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ailments[id] = append(b.ailments[id], c)
+	b.conditions[id] = append(b.conditions[id], c)
 }
 
 // Health implements volume.HealthReporter.
@@ -256,21 +258,21 @@ func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, erro
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, err := b.get(id)
-	return slices.Clone(b.ailments[id]), err
+	return slices.Clone(b.conditions[id]), err
 }
 
-// ListHealth implements volume.HealthLister. Like a cloud it reads a page of
-// volumes and leaves out those that are sound, so that a page may be empty.
+// ListHealth implements volume.HealthLister. As with a cloud, it reads a page of volumes
+// and leaves out those without a condition, so a page may be empty.
 func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
-	vs, next, err := b.ListVolumes(ctx, page)
+	volumes, next, err := b.ListVolumes(ctx, page)
 	if err != nil {
 		return nil, "", err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var impaired []volume.Health
-	for _, v := range vs {
-		if conditions := b.ailments[v.ID]; len(conditions) > 0 {
+	for _, v := range volumes {
+		if conditions := b.conditions[v.ID]; len(conditions) > 0 {
 			impaired = append(impaired, volume.Health{ID: v.ID, Conditions: slices.Clone(conditions)})
 		}
 	}
