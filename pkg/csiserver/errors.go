@@ -1,6 +1,7 @@
 package csiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -13,57 +14,43 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxMessage bounds the text of an error in bytes. The output of a tool can be
-// long, while gRPC clients drop headers above 8 KiB and with them the code.
-const maxMessage = 4 << 10
+// maxMessageBytes bounds the text of an error. The output of a tool can be long, and gRPC
+// clients drop headers above 8 KiB, and with them the code.
+const maxMessageBytes = 4 << 10
 
-// Code returns the gRPC code that stands for a kind of error. The codes are
-// those of the CSI specification v1.13; where it leaves a choice, the next
-// step of the Kubernetes sidecars decided:
+// codeOf returns the gRPC code of a kind of error. The codes are those of the CSI
+// specification v1.13. Where it leaves a choice, the reaction of the Kubernetes sidecars
+// decides:
 //
-//   - OutOfRange is infeasible for external-resizer, so that the user may
-//     lower the request. RESOURCE_EXHAUSTED would pin the user to it.
-//   - InProgress, Unavailable, Deadline and Canceled are retried with the same
+//   - OutOfRange is infeasible for external-resizer, so the user may lower the request.
+//     With RESOURCE_EXHAUSTED the user could not.
+//   - InProgress, Stale, Unavailable, Deadline and Canceled are retried with the same
 //     target.
-//   - Precondition must never stand for a state that passes: external-resizer
-//     and kubelet stop retrying.
-func Code(kind volume.Kind) codes.Code {
-	switch kind {
-	case volume.KindInternal:
-		return codes.Internal
-	case volume.KindInvalid:
-		return codes.InvalidArgument
-	case volume.KindOutOfRange:
-		return codes.OutOfRange
-	case volume.KindNotFound:
-		return codes.NotFound
-	case volume.KindAlreadyExists:
-		return codes.AlreadyExists
-	case volume.KindInProgress, volume.KindStale:
-		return codes.Aborted
-	case volume.KindUnavailable:
-		return codes.Unavailable
-	case volume.KindDeadline:
-		return codes.DeadlineExceeded
-	case volume.KindCanceled:
-		return codes.Canceled
-	case volume.KindPrecondition:
-		return codes.FailedPrecondition
-	case volume.KindExhausted:
-		return codes.ResourceExhausted
-	case volume.KindDenied:
-		return codes.PermissionDenied
-	case volume.KindUnauthenticated:
-		return codes.Unauthenticated
-	case volume.KindUnsupported:
-		return codes.Unimplemented
-	}
-	return codes.Internal
+//   - Precondition must never stand for a state that passes: external-resizer and kubelet
+//     stop retrying.
+func codeOf(kind volume.Kind) codes.Code {
+	return cmp.Or(map[volume.Kind]codes.Code{
+		volume.KindInternal:        codes.Internal,
+		volume.KindInvalid:         codes.InvalidArgument,
+		volume.KindOutOfRange:      codes.OutOfRange,
+		volume.KindNotFound:        codes.NotFound,
+		volume.KindAlreadyExists:   codes.AlreadyExists,
+		volume.KindInProgress:      codes.Aborted,
+		volume.KindStale:           codes.Aborted,
+		volume.KindUnavailable:     codes.Unavailable,
+		volume.KindDeadline:        codes.DeadlineExceeded,
+		volume.KindCanceled:        codes.Canceled,
+		volume.KindPrecondition:    codes.FailedPrecondition,
+		volume.KindExhausted:       codes.ResourceExhausted,
+		volume.KindDenied:          codes.PermissionDenied,
+		volume.KindUnauthenticated: codes.Unauthenticated,
+		volume.KindUnsupported:     codes.Unimplemented,
+	}[kind], codes.Internal)
 }
 
-// toStatus gives err its gRPC code. A gRPC status is passed on unchanged, but
-// one that only lies somewhere below an error of the domain does not count:
-// the kind was chosen with more knowledge.
+// toStatus converts err into a gRPC status. An err that is a status itself is returned
+// unchanged. A status in the chain of a volume.Error does not count: the kind was chosen
+// with more knowledge.
 func toStatus(err error) error {
 	if err == nil {
 		return nil
@@ -72,37 +59,36 @@ func toStatus(err error) error {
 	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return err
 	}
-	var domain *volume.Error
-	if !errors.As(err, &domain) {
+	if _, ok := errors.AsType[*volume.Error](err); !ok {
 		if s, ok := status.FromError(err); ok {
-			return status.Error(s.Code(), clip(err.Error()))
+			return status.Error(s.Code(), truncate(err.Error()))
 		}
 	}
-	return status.Error(Code(volume.KindOf(err)), clip(err.Error()))
+	return status.Error(codeOf(volume.KindOf(err)), truncate(err.Error()))
 }
 
-// clip makes a text fit for a gRPC message.
-func clip(text string) string {
+// truncate returns text as valid UTF-8 of at most maxMessageBytes, as gRPC needs it.
+func truncate(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= maxMessage {
+	if len(text) <= maxMessageBytes {
 		return text
 	}
-	const more = " … (shortened; the whole text is in the log)"
-	cut := maxMessage - len(more)
-	for cut > 0 && !utf8.RuneStart(text[cut]) {
-		cut--
+	const suffix = " … (truncated; the log has the whole text)"
+	end := maxMessageBytes - len(suffix)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
 	}
-	return text[:cut] + more
+	return text[:end] + suffix
 }
 
-// convertErrors gives every error of a handler its gRPC code. The whole text
-// of one that had to be shortened is logged here.
-func (s *Server) convertErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+// convertErrors converts the error of a handler into a gRPC status. It logs the whole text
+// of an error that it has to truncate.
+func (s *server) convertErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	resp, err := next(ctx, req)
 	if err == nil {
 		return resp, nil
 	}
-	if text := err.Error(); len(text) > maxMessage {
+	if text := err.Error(); len(text) > maxMessageBytes {
 		s.log.ErrorContext(ctx, "long error", "method", method(info), "error", text)
 	}
 	return nil, toStatus(err)

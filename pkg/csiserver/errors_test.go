@@ -42,7 +42,7 @@ func TestCodeOfEachKind(t *testing.T) {
 			}
 			code = codes.Internal
 		}
-		if got := Code(kind); got != code {
+		if got := codeOf(kind); got != code {
 			t.Errorf("%s: %s, want %s", kind, got, code)
 		}
 	}
@@ -54,7 +54,7 @@ func TestFinalKindsAreThoseOfExternalProvisioner(t *testing.T) {
 	t.Parallel()
 	retried := []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Aborted}
 	for kind := volume.KindInternal; kind <= volume.KindStale; kind++ {
-		if code := Code(kind); kind.IsFinal() == slices.Contains(retried, code) {
+		if code := codeOf(kind); kind.IsFinal() == slices.Contains(retried, code) {
 			t.Errorf("%s is final: %t, and its code is %s", kind, kind.IsFinal(), code)
 		}
 	}
@@ -92,9 +92,9 @@ func TestToStatus(t *testing.T) {
 
 func TestMessagesAreBounded(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{strings.Repeat("ä", maxMessage), "short \xff", strings.Repeat("a", maxMessage)} {
-		got := clip(text)
-		if len(got) > maxMessage || !utf8.ValidString(got) || !strings.HasPrefix(got, text[:6]) {
+	for _, text := range []string{strings.Repeat("ä", maxMessageBytes), "short \xff", strings.Repeat("a", maxMessageBytes)} {
+		got := truncate(text)
+		if len(got) > maxMessageBytes || !utf8.ValidString(got) || !strings.HasPrefix(got, text[:6]) {
 			t.Errorf("clip of %d bytes: %d bytes, valid UTF-8 %t", len(text), len(got), utf8.ValidString(got))
 		}
 	}

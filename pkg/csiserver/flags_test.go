@@ -12,19 +12,19 @@ func TestFlags(t *testing.T) {
 		args []string
 		want Flags
 	}{
-		"defaults":    {"", nil, Flags{Endpoint: "unix:///d", LogFormat: "text", LogLevel: "info", CallTimeout: DefaultCallTimeout, Grace: DefaultGrace}},
-		"environment": {"unix:///e", nil, Flags{Endpoint: "unix:///e", LogFormat: "text", LogLevel: "info", CallTimeout: DefaultCallTimeout, Grace: DefaultGrace}},
+		"defaults":    {"", nil, Flags{Endpoint: "unix:///d", logFormat: "text", logLevel: "info", CallTimeout: defaultCallTimeout, Grace: DefaultGrace}},
+		"environment": {"unix:///e", nil, Flags{Endpoint: "unix:///e", logFormat: "text", logLevel: "info", CallTimeout: defaultCallTimeout, Grace: DefaultGrace}},
 		"command line": {
 			"unix:///e",
 			[]string{"--endpoint", "unix:///c", "--http-endpoint=:1", "--log-format=json", "--log-level=debug", "--driver-name=x", "--call-timeout=1s", "--grace=2s", "--version"},
-			Flags{Endpoint: "unix:///c", HTTPEndpoint: ":1", LogFormat: "json", LogLevel: "debug", DriverName: "x", CallTimeout: time.Second, Grace: 2 * time.Second, ShowVersion: true},
+			Flags{Endpoint: "unix:///c", HTTPEndpoint: ":1", logFormat: "json", logLevel: "debug", DriverName: "x", CallTimeout: time.Second, Grace: 2 * time.Second, showVersion: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("CSI_ENDPOINT", test.env)
 			got := Flags{Endpoint: "unix:///d"}
 			fs := flag.NewFlagSet("x", flag.ContinueOnError)
-			got.Register(fs)
+			got.register(fs)
 			if err := fs.Parse(test.args); err != nil {
 				t.Fatal(err)
 			}

@@ -8,35 +8,80 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
-// healthTimeout bounds one check of /healthz; kubelet's probes wait for one
-// second unless told otherwise, monitoring a bit longer.
-const healthTimeout = 10 * time.Second
+const (
+	// healthTimeout bounds one check of /healthz. Monitoring waits about that long;
+	// kubelet's probes wait for one second by default.
+	healthTimeout = 10 * time.Second
+	// liveTimeout bounds one check of /livez. It is shorter than the 10 s that the chart's
+	// probes wait, so that kubelet gets the reason.
+	liveTimeout = 8 * time.Second
+)
 
-// HTTPHandler serves /healthz (200, or 503 with the reason, by the check
-// behind Probe), /livez (200 while Probe is answered, whatever it says) and
-// /metrics.
-func (s *Server) HTTPHandler() http.Handler {
+// httpHandler serves /healthz (200, or 503 with the reason, by the check behind Probe),
+// /livez (200 while the server answers Probe, whatever the answer is) and /metrics.
+func (s *server) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.metrics.Handler())
+	mux.Handle("GET /metrics", s.metrics.handler())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /livez", s.livez)
 	return mux
 }
 
-func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
+func (s *server) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	err := s.identity.CheckHealth(ctx)
+	err := s.identity.checkHealth(ctx)
 	if s.stopping.Load() {
 		err = errors.New("the plugin is stopping")
 	}
 	s.reply(ctx, w, "/healthz", err)
 }
 
+// livez checks only whether the plugin's gRPC server answers Probe in time: a restart
+// helps a plugin that hangs, but not one that waits for something else.
+func (s *server) livez(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), liveTimeout)
+	defer cancel()
+	s.reply(ctx, w, "/livez", s.checkLive(ctx))
+}
+
+// checkLive calls Probe over a new connection, as the sidecars do when they connect: it
+// fails also when no client can connect to the socket any more.
+func (s *server) checkLive(ctx context.Context) error {
+	addr := s.serving.Load()
+	if addr == nil {
+		return errors.New("the plugin does not serve yet")
+	}
+	conn, err := grpc.NewClient(dialTarget(*addr), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		return fmt.Errorf("connect to the plugin's own socket: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // nothing is lost
+	_, err = csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{})
+	if err == nil || status.Code(err) == codes.FailedPrecondition {
+		return nil // FAILED_PRECONDITION is the answer of a plugin that is not healthy
+	}
+	return fmt.Errorf("the plugin does not answer Probe on %s: %w", *addr, err)
+}
+
+// dialTarget returns the gRPC name of an address.
+func dialTarget(addr net.Addr) string {
+	if addr.Network() == "unix" {
+		return "unix:" + addr.String()
+	}
+	return "passthrough:///" + addr.String()
+}
+
 // reply answers a check: 200, or 503 with err.
-func (s *Server) reply(ctx context.Context, w http.ResponseWriter, check string, err error) {
+func (s *server) reply(ctx context.Context, w http.ResponseWriter, check string, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	text := "ok"
 	if err != nil {
@@ -45,14 +90,14 @@ func (s *Server) reply(ctx context.Context, w http.ResponseWriter, check string,
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	if _, err := fmt.Fprintln(w, text); err != nil {
-		s.log.DebugContext(ctx, "the reply to a check is lost", "check", check, "error", err.Error())
+		s.log.DebugContext(ctx, "could not answer a check", "check", check, "error", err.Error())
 	}
 }
 
 // serveHTTP serves until ctx is done.
-func (s *Server) serveHTTP(ctx context.Context, lis net.Listener) error {
+func (s *server) serveHTTP(ctx context.Context, lis net.Listener) error {
 	server := &http.Server{
-		Handler:           s.HTTPHandler(),
+		Handler:           s.httpHandler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      2 * healthTimeout,

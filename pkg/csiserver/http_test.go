@@ -20,7 +20,7 @@ func TestHTTP(t *testing.T) {
 		defer mu.Unlock()
 		return sick
 	})}
-	s, err := New(options)
+	s, err := newServer(options)
 	if err != nil {
 		t.Fatal(err)
 	}

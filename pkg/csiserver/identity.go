@@ -27,9 +27,9 @@ type Identity struct {
 	probe         func(context.Context) error
 }
 
-// NewIdentity makes the Identity service of a plugin. The name is checked
-// against the CSI specification (GetPluginInfoResponse). probe tells whether
-// the plugin is healthy, as volume.HealthChecker's method does; nil: always.
+// NewIdentity returns the Identity service of a plugin. It checks the name against the CSI
+// specification (GetPluginInfoResponse). probe reports whether the plugin is healthy, as
+// volume.HealthChecker's method does; nil: the plugin is always healthy.
 func NewIdentity(name, version string, capabilities Capabilities, probe func(context.Context) error) (*Identity, error) {
 	const label = `[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?`
 	if ok, err := regexp.MatchString(`^`+label+`(\.`+label+`)*$`, name); err != nil || !ok || len(name) > 63 {
@@ -47,46 +47,48 @@ func (i *Identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*c
 }
 
 // GetPluginCapabilities returns the capabilities of NewIdentity.
-func (i *Identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
+func (i *Identity) GetPluginCapabilities(
+	context.Context, *csi.GetPluginCapabilitiesRequest,
+) (*csi.GetPluginCapabilitiesResponse, error) {
 	resp := new(csi.GetPluginCapabilitiesResponse)
-	service := func(t csi.PluginCapability_Service_Type) {
+	addService := func(t csi.PluginCapability_Service_Type) {
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{
 			Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}},
 		})
 	}
-	expansion := func(t csi.PluginCapability_VolumeExpansion_Type) {
+	addExpansion := func(t csi.PluginCapability_VolumeExpansion_Type) {
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{
 			Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{Type: t}},
 		})
 	}
 	if i.capabilities.Controller {
-		service(csi.PluginCapability_Service_CONTROLLER_SERVICE)
+		addService(csi.PluginCapability_Service_CONTROLLER_SERVICE)
 	}
 	if i.capabilities.Topology {
-		service(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
+		addService(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
 	}
 	if i.capabilities.Expansion {
-		expansion(csi.PluginCapability_VolumeExpansion_ONLINE)
-		expansion(csi.PluginCapability_VolumeExpansion_OFFLINE)
+		addExpansion(csi.PluginCapability_VolumeExpansion_ONLINE)
+		addExpansion(csi.PluginCapability_VolumeExpansion_OFFLINE)
 	}
 	return resp, nil
 }
 
-// Probe tells whether the plugin works. One that is still starting (kind
-// InProgress) answers that it is not ready: the sidecars wait for it. An
-// unhealthy one answers FAILED_PRECONDITION with the reason, whatever its kind
-// is, as the specification wants it (Probe errors): the sidecars end.
+// Probe reports whether the plugin works. A plugin that is still starting (kind
+// InProgress) answers that it is not ready, and the sidecars wait for it. For any other
+// error it answers FAILED_PRECONDITION with the reason, as the specification requires
+// (Probe errors), and the sidecars exit.
 func (i *Identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
-	if err := i.CheckHealth(ctx); volume.IsKind(err, volume.KindInProgress) {
-		return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: false}}, nil
-	} else if err != nil {
+	err := i.checkHealth(ctx)
+	isStarting := volume.IsKind(err, volume.KindInProgress)
+	if err != nil && !isStarting {
 		return nil, &volume.Error{Kind: volume.KindPrecondition, Msg: "the plugin is not healthy", Cause: err}
 	}
-	return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: true}}, nil
+	return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: !isStarting}}, nil
 }
 
-// CheckHealth is the check behind Probe.
-func (i *Identity) CheckHealth(ctx context.Context) error {
+// checkHealth runs the check behind Probe.
+func (i *Identity) checkHealth(ctx context.Context) error {
 	if i.probe == nil {
 		return nil
 	}

@@ -19,32 +19,33 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// interceptors returns the layers around each handler, outermost first. The
-// conversion of errors and the recovery are innermost, so that log and metrics
-// see the code that the caller gets.
-func (s *Server) interceptors() []grpc.UnaryServerInterceptor {
+// interceptors returns the layers around each handler, outermost first. The conversion of
+// errors and the recovery come after log and metrics, so that these see the code that the
+// caller gets.
+func (s *server) interceptors() []grpc.UnaryServerInterceptor {
 	return []grpc.UnaryServerInterceptor{
 		withRequestID,
 		s.logCall,
 		s.metrics.measure,
 		s.refuseWhenStopping,
 		s.convertErrors,
-		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(s.recovered)),
+		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(s.recoverPanic)),
 		s.withDeadline,
 		withSecrets,
 	}
 }
 
-// method is the short name of a call, such as "ControllerExpandVolume".
+// method returns the short name of a call, such as "ControllerExpandVolume".
 func method(info *grpc.UnaryServerInfo) string { return path.Base(info.FullMethod) }
 
+// withRequestID gives the call a random id, which the logger adds to each record.
 func withRequestID(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	return next(context.WithValue(ctx, requestIDKey{}, fmt.Sprintf("%016x", rand.Uint64())), req)
 }
 
-// withDeadline bounds calls whose caller has set no deadline, so that no call
-// can hold a volume for ever.
-func (s *Server) withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+// withDeadline bounds calls whose caller has set no deadline, so that no call can keep a
+// volume locked for ever.
+func (s *server) withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if _, ok := ctx.Deadline(); ok {
 		return next(ctx, req)
 	}
@@ -53,8 +54,7 @@ func (s *Server) withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerI
 	return next(ctx, req)
 }
 
-// withSecrets puts the secrets of a request, whichever it is, into the context
-// of its handler.
+// withSecrets puts the secrets of a request into the context of its handler.
 func withSecrets(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if r, ok := req.(interface{ GetSecrets() map[string]string }); ok {
 		ctx = volume.WithSecrets(ctx, r.GetSecrets())
@@ -62,28 +62,29 @@ func withSecrets(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grp
 	return next(ctx, req)
 }
 
-// refuseWhenStopping turns away calls that come on a connection which is
-// still open when the server has begun to stop.
-func (s *Server) refuseWhenStopping(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+// refuseWhenStopping refuses calls on connections that are still open when the server has
+// begun to stop (kind Unavailable), and counts the running calls.
+func (s *server) refuseWhenStopping(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if s.stopping.Load() {
-		return nil, toStatus(volume.Errorf(volume.KindUnavailable, "the plugin is stopping").WithRemedy("the call will be retried once it is up again"))
+		return nil, toStatus(volume.Errorf(volume.KindUnavailable, "the plugin is stopping").
+			WithRemedy("no action needed: Kubernetes retries this automatically"))
 	}
 	s.running.Add(1)
 	defer s.running.Add(-1)
 	return next(ctx, req)
 }
 
-// recovered answers a call whose handler panicked. The panic's value stays in
-// the log: it may hold anything.
-func (s *Server) recovered(ctx context.Context, p any) error {
-	s.log.ErrorContext(ctx, "panic", "value", fmt.Sprint(p), "stack", string(debug.Stack()))
+// recoverPanic returns the error of a call whose handler panicked. Only the log gets the
+// panic's value, which may hold secrets.
+func (s *server) recoverPanic(ctx context.Context, value any) error {
+	s.log.ErrorContext(ctx, "panic", "value", fmt.Sprint(value), "stack", string(debug.Stack()))
 	return volume.Errorf(volume.KindInternal, "the plugin failed on this call (a panic)").
-		WithRemedy("look for \"panic\" in the log of the plugin and report it as a bug")
+		WithRemedy("find the record \"panic\" in the log of the plugin and report it as a bug")
 }
 
-// logCall writes one record per call, and at level debug the messages without
-// their secrets.
-func (s *Server) logCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+// logCall logs one record per call, and at level debug the request and the response
+// without their secrets.
+func (s *server) logCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	s.log.DebugContext(ctx, "csi request", "method", method(info), "request", sanitized{req})
 	start := time.Now()
 	resp, err := next(ctx, req)
@@ -99,7 +100,8 @@ func (s *Server) logCall(ctx context.Context, req any, info *grpc.UnaryServerInf
 	return resp, err
 }
 
-// callLevel keeps what orchestrators poll out of the way of what they do.
+// callLevel returns the level of a call's record. Successful calls that orchestrators
+// repeat periodically have level debug.
 func callLevel(info *grpc.UnaryServerInfo, code codes.Code) slog.Level {
 	switch code {
 	case codes.OK:
@@ -116,7 +118,7 @@ func callLevel(info *grpc.UnaryServerInfo, code codes.Code) slog.Level {
 	return slog.LevelInfo
 }
 
-// subject returns what a call is about.
+// subject returns the names, ids and the size in a call, for its record.
 func subject(req, resp any) []slog.Attr {
 	var attrs []slog.Attr
 	add := func(key, value string) {
@@ -151,8 +153,8 @@ func subject(req, resp any) []slog.Attr {
 	return attrs
 }
 
-// sanitized renders a CSI message without its secrets, and only if the record
-// is written at all.
+// sanitized formats a CSI message without its secrets, but only if a handler writes the
+// record.
 type sanitized struct{ message any }
 
 // LogValue implements slog.LogValuer.

@@ -17,21 +17,19 @@ import (
 )
 
 const (
-	// socketMode lets only the owner of the plugin talk to it: CSI has no
-	// authentication of its own.
+	// socketMode lets only the owner of the plugin connect: CSI has no authentication.
 	socketMode = 0o600
-	// maxSocketPath is the room in sockaddr_un.sun_path (unix(7)) without the
-	// terminating zero.
+	// maxSocketPath is the size of sockaddr_un.sun_path (unix(7)) without the terminating
+	// zero, in bytes.
 	maxSocketPath = 107
-	// probeTimeout bounds the attempt to reach a process behind a socket that
-	// is already there.
-	probeTimeout = 2 * time.Second
+	// connectTimeout bounds the attempt to connect to an existing socket.
+	connectTimeout = 2 * time.Second
 )
 
-// ParseEndpoint splits an endpoint into what net.Listen and net.Dial take.
-// Known are unix:///path, unix:/path, /path and tcp://host:port. Paths are
-// absolute. Abstract sockets are refused, as they have no permissions.
-func ParseEndpoint(endpoint string) (network, address string, err error) {
+// parseEndpoint splits an endpoint into the arguments of net.Listen. Valid are unix:///path,
+// unix:/path, /path and tcp://host:port, with absolute paths. Abstract sockets are invalid:
+// they have no permissions.
+func parseEndpoint(endpoint string) (network, address string, err error) {
 	switch scheme, rest, found := strings.Cut(endpoint, ":"); {
 	case strings.HasPrefix(endpoint, "/"):
 		network, address = "unix", endpoint
@@ -53,18 +51,17 @@ func ParseEndpoint(endpoint string) (network, address string, err error) {
 	}
 	address = filepath.Clean(address)
 	if len(address) > maxSocketPath {
-		return "", "", fmt.Errorf("endpoint %q: the socket path has %d bytes, the kernel takes at most %d", endpoint, len(address), maxSocketPath)
+		return "", "", fmt.Errorf("endpoint %q: the socket path has %d bytes, but the kernel allows at most %d", endpoint, len(address), maxSocketPath)
 	}
 	return network, address, nil
 }
 
-// Listen opens the endpoint (see ParseEndpoint). For a unix socket it creates
-// the parent directory, removes a socket that nobody listens on any more, and
-// restricts the new one to its owner; a socket on which somebody answers, and
-// anything that is not a socket, is left alone and is an error. Closing the
-// listener removes the socket, unless another process has put its own there.
-func Listen(ctx context.Context, endpoint string) (net.Listener, error) {
-	network, address, err := ParseEndpoint(endpoint)
+// listen opens the endpoint (see parseEndpoint). For a unix socket it creates the parent
+// directory, removes a stale socket, and restricts the new socket to its owner. It returns
+// an error if a process answers on the existing socket, or if the path is not a socket.
+// Closing the listener removes the socket, unless another process has replaced it.
+func listen(ctx context.Context, endpoint string) (net.Listener, error) {
+	network, address, err := parseEndpoint(endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +82,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
 	}
-	config := net.ListenConfig{Control: restrict}
+	config := net.ListenConfig{Control: setSocketMode}
 	lis, err := config.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
@@ -93,44 +90,45 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if u, ok := lis.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
-	made, err := os.Lstat(path)
+	created, err := os.Lstat(path)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket %s vanished: %w", path, err), lis.Close())
 	}
-	return &unixListener{Listener: lis, path: path, made: made}, nil
+	return &unixListener{Listener: lis, path: path, created: created}, nil
 }
 
-// restrict sets the mode of a socket before it is bound, when Linux takes it
-// over for the file. A chmod afterwards would leave a moment in which anybody
-// can connect.
-func restrict(_, _ string, raw syscall.RawConn) error {
+// setSocketMode sets the mode of a socket before it is bound; Linux uses it for the file. A
+// chmod after the bind would let every user connect for a moment.
+func setSocketMode(_, _ string, raw syscall.RawConn) error {
 	var chmodErr error
 	err := raw.Control(func(fd uintptr) { chmodErr = unix.Fchmod(int(fd), socketMode) })
 	return errors.Join(err, chmodErr)
 }
 
+// removeStale removes the socket of a process that has ended. It returns an error for
+// everything else at the path.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at the socket %s: %w", path, err)
+		return fmt.Errorf("read the socket %s: %w", path, err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s exists and is not a socket (%s); it is left alone: remove it or choose another endpoint", path, info.Mode())
+		return fmt.Errorf("%s exists, but is not a socket (%s): remove it or choose another endpoint", path, info.Mode())
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	switch {
 	case err == nil:
-		_ = conn.Close() // nothing was written: there is nothing to lose
+		_ = conn.Close() // nothing was written
 		return fmt.Errorf("another process answers on %s: stop it or choose another endpoint", path)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("cannot tell whether a process still uses %s: %w", path, err)
+		return fmt.Errorf("check whether a process still uses %s: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the stale socket %s: %w", path, err)
@@ -138,20 +136,20 @@ func removeStale(ctx context.Context, path string) error {
 	return nil
 }
 
-// unixListener removes its socket when it is closed, but never one that a
-// successor has put in its place.
+// unixListener removes its socket when it is closed, but never the socket by which another
+// process has replaced it.
 type unixListener struct {
 	net.Listener
-	path string
-	made fs.FileInfo
-	once sync.Once
+	path    string
+	created fs.FileInfo
+	once    sync.Once
 }
 
 // Close closes the socket and removes its file.
 func (l *unixListener) Close() error {
 	err := l.Listener.Close()
 	l.once.Do(func() {
-		if now, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(l.made, now) {
+		if now, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(l.created, now) {
 			err = errors.Join(err, os.Remove(l.path))
 		}
 	})

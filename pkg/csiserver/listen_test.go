@@ -28,7 +28,7 @@ func TestParseEndpoint(t *testing.T) {
 		"http://127.0.0.1:10000/": "",
 		"unix:///" + strings.Repeat("x", maxSocketPath): "",
 	} {
-		network, address, err := ParseEndpoint(endpoint)
+		network, address, err := parseEndpoint(endpoint)
 		if got := network + " " + address; (want == "") != (err != nil) || (err == nil && got != want) {
 			t.Errorf("%q: %q, %v, want %q", endpoint, got, err, want)
 		}
@@ -56,7 +56,7 @@ func socketDir(t *testing.T) string {
 func TestSocketIsTheOwnersAndGoesAway(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "new", "dir", "csi.sock")
-	lis, err := Listen(t.Context(), "unix://"+path)
+	lis, err := listen(t.Context(), "unix://"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
-	lis, err := Listen(t.Context(), path)
+	lis, err := listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestWhatIsInUseIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
 	used := filepath.Join(dir, "used.sock")
-	lis, err := Listen(t.Context(), used)
+	lis, err := listen(t.Context(), used)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestWhatIsInUseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, word := range map[string]string{used: "another process", file: "not a socket", dir: "not a socket", link: "not a socket"} {
-		if _, err := Listen(t.Context(), path); err == nil || !strings.Contains(err.Error(), word) || !strings.Contains(err.Error(), path) {
+		if _, err := listen(t.Context(), path); err == nil || !strings.Contains(err.Error(), word) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, want an error with %q", path, err, word)
 		}
 		if _, err := os.Lstat(path); err != nil {
@@ -135,14 +135,14 @@ func TestWhatIsInUseIsLeftAlone(t *testing.T) {
 func TestSuccessorKeepsItsSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "csi.sock")
-	old, err := Listen(t.Context(), path)
+	old, err := listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	successor, err := Listen(t.Context(), path)
+	successor, err := listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestLivezIsAboutThePluginAlone(t *testing.T) {
 	var probe atomic.Pointer[check]
 	say := func(c check) { probe.Store(&c) }
 	say(func(context.Context) error { return nil })
-	s, err := New(Options{Identity: identity(t, func(ctx context.Context) error { return (*probe.Load())(ctx) })})
+	s, err := newServer(Options{Identity: identity(t, func(ctx context.Context) error { return (*probe.Load())(ctx) })})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,14 +33,14 @@ func TestLivezIsAboutThePluginAlone(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		reply := httptest.NewRecorder()
-		s.HTTPHandler().ServeHTTP(reply, httptest.NewRequestWithContext(ctx, http.MethodGet, "/livez", http.NoBody))
+		s.httpHandler().ServeHTTP(reply, httptest.NewRequestWithContext(ctx, http.MethodGet, "/livez", http.NoBody))
 		return reply.Code, reply.Body.String()
 	}
 	if code, body := livez(time.Minute); code != http.StatusServiceUnavailable || body != "the plugin does not serve yet\n" {
 		t.Errorf("before Serve: %d %q", code, body)
 	}
 	path := filepath.Join(socketDir(t), "csi.sock")
-	lis, err := Listen(t.Context(), "unix://"+path)
+	lis, err := listen(t.Context(), "unix://"+path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestLivezIsAboutThePluginAlone(t *testing.T) {
 // A proxy of the environment is not asked for the plugin's own address.
 func TestLivezOverTCP(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-	s, err := New(Options{Identity: identity(t, nil)})
+	s, err := newServer(Options{Identity: identity(t, nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,11 +92,11 @@ func TestLivezOverTCP(t *testing.T) {
 }
 
 // serveUntilEnd serves on lis until the test ends. It returns when /livez knows where.
-func serveUntilEnd(t *testing.T, s *Server, lis net.Listener) {
+func serveUntilEnd(t *testing.T, s *server, lis net.Listener) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, lis) }()
+	go func() { done <- s.serve(ctx, lis) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

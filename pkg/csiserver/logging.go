@@ -11,15 +11,14 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// NewLogger returns a logger that writes records of at least a level (debug,
-// info, warn, error) as text or json, and adds the request id of the context
-// to each.
-func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
-	minimum, err := parseLevel(level)
-	if err != nil {
-		return nil, err
+// newLogger returns a logger that writes records of at least level (debug, info, warn,
+// error) in format (text, json), and adds the request id of the context to each record.
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var minLevel slog.Level
+	if err := minLevel.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: want debug, info, warn or error", level)
 	}
-	options := &slog.HandlerOptions{Level: minimum}
+	options := &slog.HandlerOptions{Level: minLevel}
 	switch strings.ToLower(format) {
 	case "text":
 		return slog.New(contextHandler{slog.NewTextHandler(w, options)}), nil
@@ -29,22 +28,14 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("log format %q: want text or json", format)
 }
 
-func parseLevel(text string) (slog.Level, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(text)); err != nil {
-		return level, fmt.Errorf("log level %q: want debug, info, warn or error", text)
-	}
-	return level, nil
-}
-
-// BridgeKlog sends what libraries of Kubernetes log through klog to log. klog
-// is global to the process, so only a main function should call it, before
-// anything else runs. At level debug klog's verbosity becomes 4 (in which
-// mount-utils tells the commands it runs).
-func BridgeKlog(log *slog.Logger, level slog.Level) error {
+// redirectKlog redirects to log what libraries of Kubernetes log through klog. klog is
+// global to the process, so only a program may call redirectKlog, before anything else
+// runs. If log writes debug records, klog's verbosity becomes 4, at which mount-utils logs
+// the commands that it runs.
+func redirectKlog(ctx context.Context, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
 	verbosity := "0"
-	if level <= slog.LevelDebug {
+	if log.Enabled(ctx, slog.LevelDebug) {
 		verbosity = "4"
 	}
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
@@ -55,20 +46,14 @@ func BridgeKlog(log *slog.Logger, level slog.Level) error {
 	return nil
 }
 
+// requestIDKey is the key of the context's value that withRequestID sets.
 type requestIDKey struct{}
 
-// RequestID returns the id that the server gave to the call of ctx; it is in
-// each log record of the call. It is empty outside a call.
-func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
-}
-
-// contextHandler adds what the context knows to each record.
+// contextHandler adds the request id of the context to each record.
 type contextHandler struct{ slog.Handler }
 
 func (h contextHandler) Handle(ctx context.Context, record slog.Record) error {
-	if id := RequestID(ctx); id != "" {
+	if id, ok := ctx.Value(requestIDKey{}).(string); ok {
 		record.AddAttrs(slog.String("request_id", id))
 	}
 	return h.Handler.Handle(ctx, record)

@@ -14,16 +14,16 @@ func TestKlogGoesToTheLogger(t *testing.T) {
 	state := klog.CaptureState()
 	t.Cleanup(state.Restore)
 	var out buffer
-	for name, level := range map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug} {
-		log, err := NewLogger(&out, "text", name)
+	for _, level := range []string{"info", "debug"} {
+		log, err := newLogger(&out, "text", level)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := BridgeKlog(log, level); err != nil {
+		if err := redirectKlog(t.Context(), log); err != nil {
 			t.Fatal(err)
 		}
-		klog.Infof("plain at %s", name)
-		klog.V(4).Infof("mounting at %s", name)
+		klog.Infof("plain at %s", level)
+		klog.V(4).Infof("mounting at %s", level)
 	}
 	got := out.String()
 	for text, want := range map[string]bool{"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true} {
@@ -36,7 +36,7 @@ func TestKlogGoesToTheLogger(t *testing.T) {
 func TestLogger(t *testing.T) {
 	t.Parallel()
 	var out buffer
-	log, err := NewLogger(&out, "text", "WARN")
+	log, err := newLogger(&out, "text", "WARN")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,10 +46,10 @@ func TestLogger(t *testing.T) {
 	if got := out.String(); strings.Contains(got, "too low") || !strings.Contains(got, "request_id=abc") || !strings.Contains(got, "g.b=2") {
 		t.Errorf("log %q", got)
 	}
-	if _, err := NewLogger(&out, "xml", "info"); err == nil {
+	if _, err := newLogger(&out, "xml", "info"); err == nil {
 		t.Error("the format xml is taken")
 	}
-	if _, err := NewLogger(&out, "text", "loud"); err == nil {
+	if _, err := newLogger(&out, "text", "loud"); err == nil {
 		t.Error("the level loud is taken")
 	}
 }

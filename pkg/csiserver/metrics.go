@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Metrics counts and times the calls of a server. It has its own registry;
-// the global one of the client library stays untouched.
+// Metrics counts and times the calls of a server. It has its own registry and does not use
+// the global one of the client library.
 type Metrics struct {
 	registry *prometheus.Registry
 	calls    *prometheus.CounterVec
@@ -21,8 +21,8 @@ type Metrics struct {
 	inFlight *prometheus.GaugeVec
 }
 
-// NewMetrics makes the registry with these series beside those of the Go
-// runtime and the process:
+// NewMetrics returns a registry with these series and those of the Go runtime and the
+// process:
 //
 //	growvol_csi_calls_total{method,code}            finished calls
 //	growvol_csi_call_duration_seconds{method}       their duration
@@ -35,7 +35,7 @@ func NewMetrics() *Metrics {
 		}, []string{"method", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "growvol_csi_call_duration_seconds", Help: "Duration of CSI calls.",
-			// From a cached answer to the two minutes that kubelet waits.
+			// From a cached answer to more than the two minutes that kubelet waits.
 			Buckets: []float64{.001, .005, .02, .1, .5, 1, 2, 5, 10, 30, 60, 120, 300},
 		}, []string{"method"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
@@ -49,16 +49,16 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Registerer takes further metrics of the plugin.
+// Registerer registers further metrics of the plugin.
 func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
 
-// Handler serves the metrics in the Prometheus formats.
-func (m *Metrics) Handler() http.Handler {
+// handler serves the metrics in the Prometheus formats.
+func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// measure counts a call. The label is the method's short name: unknown
-// methods never get here, so there are no more values than methods in CSI.
+// measure counts and times a call. The label is the method's short name. gRPC calls no
+// interceptor for an unknown method, so the label has no more values than CSI has methods.
 func (m *Metrics) measure(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	name := method(info)
 	running := m.inFlight.WithLabelValues(name)

@@ -9,28 +9,29 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
 
 // Exit codes of a plugin.
 const (
-	ExitOK     = 0 // stopped gracefully, or told what was asked for
-	ExitFailed = 1 // it could not start, or did not end well
+	ExitOK     = 0 // stopped gracefully, or printed the help or the version
+	ExitFailed = 1 // could not start, or failed to stop gracefully
 	ExitUsage  = 2 // the command line is wrong
 )
 
-// Program is the frame that all plugins share: the command line, the version,
-// the logger, and how an end is told.
+// Program is a plugin's main function: it parses the command line, creates the logger,
+// serves, and reports errors on stderr.
 type Program struct {
 	Name     string
-	Flags    *Flags              // with the defaults
-	Register func(*flag.FlagSet) // further options
-	// Serve opens what the plugin serves and serves it until ctx ends.
+	Flags    *Flags
+	Register func(*flag.FlagSet) // defines further options
+	// Serve creates the plugin's services and serves them until ctx ends.
 	Serve func(ctx context.Context, log *slog.Logger) error
 }
 
-// Main runs the program with the arguments of the process until SIGINT or
-// SIGTERM arrives, and exits the process with the code that Run returns.
+// Main runs the program with the arguments of the process until SIGINT or SIGTERM
+// arrives, and exits the process with the code that Run returns.
 func (p Program) Main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := p.Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -46,37 +47,56 @@ func (p Program) Run(ctx context.Context, args []string, stdout, stderr io.Write
 		return ExitOK
 	case err != nil:
 		return ExitUsage
-	case p.Flags.ShowVersion:
-		_, _ = fmt.Fprintln(stdout, p.Name, Version()) // nobody to tell
+	case p.Flags.showVersion:
+		_, _ = fmt.Fprintln(stdout, p.Name, Version()) // a failed write cannot be reported
 		return ExitOK
 	}
-	log, err := p.Flags.Logger(stderr)
+	log, err := p.Flags.logger(ctx, stderr)
 	if err == nil {
 		err = p.Serve(ctx, log)
 	}
 	if err != nil {
-		p.tell(stderr, err)
+		p.printError(stderr, err)
 		return ExitFailed
 	}
 	return ExitOK
 }
 
+// parse parses the command line. It prints an error to stderr before it returns the error.
 func (p Program) parse(args []string, stderr io.Writer) error {
 	fs := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	p.Flags.Register(fs)
+	p.Flags.register(fs)
 	p.Register(fs)
 	if err := fs.Parse(args); err != nil {
-		return err // the flag package has told it
+		return err // package flag has printed it
 	}
 	if fs.NArg() > 0 {
 		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
-		p.tell(stderr, err)
+		p.printError(stderr, err)
 		return err
 	}
 	return nil
 }
 
-func (p Program) tell(stderr io.Writer, err error) {
-	_, _ = fmt.Fprintf(stderr, "%s: %v\n", p.Name, err) // nobody to tell
+func (p Program) printError(stderr io.Writer, err error) {
+	_, _ = fmt.Fprintf(stderr, "%s: %v\n", p.Name, err) // a failed write cannot be reported
+}
+
+// Version returns the version of the running program that the Go toolchain stamped into
+// it: the module version (from the tag), or the revision of the sources, or "devel".
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value
+		}
+	}
+	return "devel"
 }

@@ -9,80 +9,85 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/growvol/growvol/pkg/operation"
 )
 
 const (
-	// DefaultCallTimeout bounds a call whose caller gives no deadline. It is
-	// longer than what kubelet (2 min) and the sidecars give.
-	DefaultCallTimeout = 5 * time.Minute
-	// DefaultGrace is how long running calls, and work that has outlived its
-	// call, may go on after the stop. It leaves KillTimeout and more of the 30 s
-	// that Kubernetes gives a pod.
+	// defaultCallTimeout bounds a call whose caller sets no deadline. It is longer than
+	// the deadlines of kubelet (2 min) and the sidecars.
+	defaultCallTimeout = 5 * time.Minute
+	// DefaultGrace is how long running calls, and work that continues after its call, may
+	// take when the plugin stops. With KillTimeout it is shorter than the 30 s that
+	// Kubernetes gives a pod.
 	DefaultGrace = 20 * time.Second
-	// KillTimeout is how long handlers may take to end once they are canceled.
+	// KillTimeout is how long handlers may take to end after their cancellation.
 	KillTimeout = 5 * time.Second
 
-	// stoppingTime is what Options.Stopping has at least. With the grace period and
-	// KillTimeout it fits into the 30 s too.
-	stoppingTime = time.Second
+	// minStoppingTime is the least time that Options.Stopping gets. With DefaultGrace and
+	// KillTimeout it still fits into the 30 s of Kubernetes.
+	minStoppingTime = time.Second
 
-	// maxStreams bounds the calls of one connection; sidecars use at most some
-	// hundred workers.
+	// maxStreams bounds the calls of one connection; sidecars use at most some hundred
+	// workers.
 	maxStreams = 1000
 )
 
 // Options say what to serve, where, and how.
 type Options struct {
-	Endpoint     string // of the CSI socket, see ParseEndpoint; used by Run
-	HTTPEndpoint string // host:port of /healthz, /livez and /metrics; empty: off; used by Run
+	Endpoint     string // of the CSI socket: unix:///path, unix:/path, /path or tcp://host:port
+	HTTPEndpoint string // host:port of /healthz, /livez and /metrics; empty: off
 
 	Identity   *Identity            // required
 	Controller csi.ControllerServer // nil: not served
 	Node       csi.NodeServer       // nil: not served
 
 	Log         *slog.Logger  // nil: nothing is logged
-	Metrics     *Metrics      // nil: NewMetrics
-	CallTimeout time.Duration // for calls without a deadline; 0: DefaultCallTimeout
-	Grace       time.Duration // for running calls and Detached at the stop; 0: DefaultGrace
-	// Detached is the work of the services that outlives its call, for which the
-	// stop waits; nil: there is none.
+	Metrics     *Metrics      // nil: a new one
+	CallTimeout time.Duration // for calls without a deadline; <= 0: 5 min
+	Grace       time.Duration // for running calls and Detached when the plugin stops; <= 0: DefaultGrace
+	// Detached is the work of the services that continues after its call; the stop waits
+	// for it. nil: there is none.
 	Detached *operation.Tracker
-	// Stopping ends what the plugin does by itself, beside the calls; nil: nothing. It
-	// is called once at the stop, after the calls have ended and before the wait for
-	// Detached, so that work it leaves there is waited for. It must return when ctx
-	// ends: with the grace period, or stoppingTime later if the calls have used it up.
+	// Stopping ends what the plugin does besides its calls; nil: nothing. Run calls it once
+	// during the stop, after the calls have ended and before it waits for Detached, so
+	// Detached may get work from it. Stopping must return when ctx ends: with the grace
+	// period, or minStoppingTime later if the calls have used the period up.
 	Stopping func(ctx context.Context)
 }
 
-// Server serves one plugin.
-type Server struct {
+// server serves one plugin.
+type server struct {
 	identity    *Identity
 	log         *slog.Logger
 	metrics     *Metrics
 	callTimeout time.Duration
 	grace       time.Duration
 	detached    *operation.Tracker
-	stopOwn     func(ctx context.Context)
+	stopOwnWork func(ctx context.Context) // Options.Stopping
 
 	grpc     *grpc.Server
-	serving  atomic.Pointer[net.Addr] // where; nil: not yet
+	serving  atomic.Pointer[net.Addr] // the address on which serve has begun; nil: not yet
 	stopping atomic.Bool
-	running  atomic.Int64
+	running  atomic.Int64 // calls
 }
 
-// Run listens on the endpoints and serves until ctx is done; see Serve.
+// Run listens on the endpoints and serves until ctx is done. Then it accepts no new
+// connections, refuses further calls with UNAVAILABLE, and waits for the running calls.
+// After the grace period it cancels the calls that still run. Then it calls Stopping. For
+// the rest of the grace period it waits for Detached, and logs the work that has not ended
+// then. Run returns nil once all calls have ended, and an error if calls ignore their
+// cancellation.
 func Run(ctx context.Context, options Options) error {
-	s, err := New(options)
+	s, err := newServer(options)
 	if err != nil {
 		return err
 	}
-	lis, err := Listen(ctx, options.Endpoint)
+	lis, err := listen(ctx, options.Endpoint)
 	if err != nil {
 		return err
 	}
@@ -99,23 +104,22 @@ func Run(ctx context.Context, options Options) error {
 		s.log.InfoContext(ctx, "serving HTTP", "address", httpLis.Addr().String())
 		group.Go(func() error { return s.serveHTTP(groupCtx, httpLis) })
 	}
-	group.Go(func() error { return s.Serve(groupCtx, lis) })
+	group.Go(func() error { return s.serve(groupCtx, lis) })
 	return group.Wait()
 }
 
-// New makes a server of the services.
-func New(options Options) (*Server, error) {
+func newServer(options Options) (*server, error) {
 	if options.Identity == nil {
 		return nil, errors.New("a CSI plugin must have an Identity service")
 	}
-	s := &Server{
+	s := &server{
 		identity:    options.Identity,
 		log:         options.Log,
 		metrics:     options.Metrics,
 		callTimeout: options.CallTimeout,
 		grace:       options.Grace,
 		detached:    options.Detached,
-		stopOwn:     options.Stopping,
+		stopOwnWork: options.Stopping,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -124,7 +128,7 @@ func New(options Options) (*Server, error) {
 		s.metrics = NewMetrics()
 	}
 	if s.callTimeout <= 0 {
-		s.callTimeout = DefaultCallTimeout
+		s.callTimeout = defaultCallTimeout
 	}
 	if s.grace <= 0 {
 		s.grace = DefaultGrace
@@ -146,13 +150,9 @@ func New(options Options) (*Server, error) {
 	return s, nil
 }
 
-// Serve serves on lis until ctx is done. Then it accepts nothing new, refuses
-// further calls with UNAVAILABLE, and lets the running ones end. Those that
-// still run after the grace period see their contexts canceled. Then it calls
-// Stopping. What is left of the grace period belongs to work that has outlived its call; the log names
-// the work that it leaves. Serve returns nil once all calls have ended, and an
-// error if some ignore the cancellation. A server serves once.
-func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
+// serve serves CSI on lis until ctx is done, and then stops as Run says. A server serves
+// once.
+func (s *server) serve(ctx context.Context, lis net.Listener) error {
 	served := make(chan error, 1)
 	addr := lis.Addr()
 	s.serving.Store(&addr)
@@ -163,15 +163,18 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
-	graceEnds := time.Now().Add(s.grace)
-	s.log.InfoContext(ctx, "stopping", "running_calls", s.running.Load(), "detached_work", len(s.detached.List()), "grace", s.grace.String())
-	err := s.stop(ctx)
-	s.callStopping(ctx, graceEnds)
-	s.awaitDetached(ctx, graceEnds)
+	graceEnd := time.Now().Add(s.grace)
+	s.log.InfoContext(ctx, "stopping",
+		"running_calls", s.running.Load(), "detached_work", len(s.detached.List()), "grace", s.grace.String())
+	err := s.stopCalls(ctx)
+	// The waits below need a context of their own: the end of ctx began the stop.
+	stopCtx := context.WithoutCancel(ctx)
+	s.callStopping(stopCtx, graceEnd)
+	s.awaitDetached(stopCtx, graceEnd)
 	if err != nil {
 		return err
 	}
-	// A stop that came before Serve had begun makes it return ErrServerStopped.
+	// If ctx ended before grpc.Serve began, it returns ErrServerStopped.
 	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
 	}
@@ -179,14 +182,15 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	return nil
 }
 
-// stop ends the gRPC server, first kindly, then by canceling the calls.
-func (s *Server) stop(ctx context.Context) error {
-	graceful := make(chan struct{})
+// stopCalls stops the gRPC server. It cancels the calls that still run after the grace
+// period.
+func (s *server) stopCalls(ctx context.Context) error {
+	stopped := make(chan struct{})
 	go func() {
-		defer close(graceful)
+		defer close(stopped)
 		s.grpc.GracefulStop()
 	}()
-	if within(s.grace, graceful) {
+	if isClosedWithin(s.grace, stopped) {
 		return nil
 	}
 	s.log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls", s.running.Load())
@@ -194,40 +198,39 @@ func (s *Server) stop(ctx context.Context) error {
 	go func() {
 		defer close(killed)
 		s.grpc.Stop()
-		<-graceful
+		<-stopped
 	}()
-	if within(KillTimeout, killed) {
+	if isClosedWithin(KillTimeout, killed) {
 		return nil
 	}
 	return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), KillTimeout)
 }
 
-// callStopping ends what the plugin does beside its calls.
-func (s *Server) callStopping(ctx context.Context, graceEnds time.Time) {
-	if s.stopOwn == nil {
+// callStopping calls Options.Stopping.
+func (s *server) callStopping(ctx context.Context, graceEnd time.Time) {
+	if s.stopOwnWork == nil {
 		return
 	}
-	if least := time.Now().Add(stoppingTime); graceEnds.Before(least) {
-		graceEnds = least
+	if earliest := time.Now().Add(minStoppingTime); graceEnd.Before(earliest) {
+		graceEnd = earliest
 	}
-	// ctx has ended: its end began the stop.
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), graceEnds)
+	ctx, cancel := context.WithDeadline(ctx, graceEnd)
 	defer cancel()
-	s.stopOwn(ctx)
+	s.stopOwnWork(ctx)
 }
 
-// awaitDetached waits for work that has outlived its call, and logs what it
-// waits for and what still goes on when the grace period ends.
-func (s *Server) awaitDetached(ctx context.Context, graceEnds time.Time) {
+// awaitDetached waits for detached work until the grace period ends. It logs the work for
+// which it waits, and then the work that has not ended.
+func (s *server) awaitDetached(ctx context.Context, graceEnd time.Time) {
 	for _, w := range s.detached.List() {
-		s.log.InfoContext(ctx, "waiting for work that has outlived its call", detachedAttrs(w)...)
+		s.log.InfoContext(ctx, "waiting for work that continues after its call", detachedAttrs(w)...)
 	}
-	// ctx has ended: its end began the stop.
-	wait, cancel := context.WithDeadline(context.WithoutCancel(ctx), graceEnds)
+	waitCtx, cancel := context.WithDeadline(ctx, graceEnd)
 	defer cancel()
-	for _, w := range s.detached.Wait(wait) {
+	for _, w := range s.detached.Wait(waitCtx) {
 		s.log.WarnContext(ctx, "the grace period is over: leaving work that has not ended", append(detachedAttrs(w), "next_step",
-			"none: the kernel ends what it has begun, a program such as mkfs may end with the plugin, and the retry continues from there")...)
+			"no action needed: the kernel completes its part, a program such as mkfs may end with the plugin, "+
+				"and the next retry continues from there")...)
 	}
 }
 
@@ -235,8 +238,8 @@ func detachedAttrs(w operation.Detached) []any {
 	return []any{"work", w.What, "volume", w.ID, "age", time.Since(w.Since).Round(time.Millisecond).String()}
 }
 
-// within waits for done, but no longer than d.
-func within(d time.Duration, done <-chan struct{}) bool {
+// isClosedWithin waits for done for at most d, and reports whether done was closed.
+func isClosedWithin(d time.Duration, done <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

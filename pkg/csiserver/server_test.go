@@ -65,7 +65,7 @@ type plugin struct {
 func start(t *testing.T, options Options, expand func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error)) *plugin {
 	t.Helper()
 	p := &plugin{log: new(buffer), path: filepath.Join(socketDir(t), "csi.sock"), metrics: NewMetrics(), done: make(chan error, 1)}
-	log, err := NewLogger(p.log, "json", "debug")
+	log, err := newLogger(p.log, "json", "debug")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestPanicIsOneFailedCall(t *testing.T) {
 		t.Errorf("the log lacks the panic or its stack:\n%s", log)
 	}
 	reply := httptest.NewRecorder()
-	p.metrics.Handler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	p.metrics.handler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
 	for _, want := range []string{
 		`growvol_csi_calls_total{code="Internal",method="ControllerExpandVolume"} 1`,
 		`growvol_csi_calls_total{code="OK",method="ControllerExpandVolume"} 1`,
@@ -261,7 +261,7 @@ func TestStopLetsRunningCallsEnd(t *testing.T) {
 func TestStoppingIsVisible(t *testing.T) {
 	t.Parallel()
 	running, finish := make(chan struct{}), make(chan struct{})
-	s, err := New(Options{Identity: identity(t, nil), Controller: controllerFunc{
+	s, err := newServer(Options{Identity: identity(t, nil), Controller: controllerFunc{
 		expand: func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
 			close(running)
 			<-finish
@@ -272,13 +272,13 @@ func TestStoppingIsVisible(t *testing.T) {
 		t.Fatal(err)
 	}
 	endpoint := "unix://" + filepath.Join(socketDir(t), "csi.sock")
-	lis, err := Listen(t.Context(), endpoint)
+	lis, err := listen(t.Context(), endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 2)
-	go func() { served <- s.Serve(ctx, lis) }()
+	go func() { served <- s.serve(ctx, lis) }()
 	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -290,7 +290,7 @@ func TestStoppingIsVisible(t *testing.T) {
 	<-running
 	health := func() int {
 		reply := httptest.NewRecorder()
-		s.HTTPHandler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", http.NoBody))
+		s.httpHandler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", http.NoBody))
 		return reply.Code
 	}
 	if code := health(); code != http.StatusOK {

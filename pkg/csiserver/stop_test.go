@@ -53,7 +53,7 @@ func TestStopWaitsForDetachedWork(t *testing.T) {
 	goOn := make(chan struct{})
 	p := withDetachedWork(t, time.Minute, goOn)
 	p.stop()
-	p.waitForLog(t, "waiting for work that has outlived its call")
+	p.waitForLog(t, "waiting for work that continues after its call")
 	select {
 	case err := <-p.done:
 		t.Fatalf("the plugin ended with %v before its work had", err)

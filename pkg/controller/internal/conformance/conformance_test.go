@@ -67,19 +67,13 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	server, err := csiserver.New(csiserver.Options{
-		Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{},
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	lis, err := csiserver.Listen(tb.Context(), endpoint)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, lis) }()
+	go func() {
+		done <- csiserver.Run(ctx, csiserver.Options{
+			Endpoint: endpoint, Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: node{},
+		})
+	}()
 	tb.Cleanup(func() {
 		cancel()
 		if err := errors.Join(<-done, os.RemoveAll(dir)); err != nil {
@@ -91,7 +85,8 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 
 func dial(tb testing.TB, endpoint string) csi.ControllerClient {
 	tb.Helper()
-	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	if err != nil {
 		tb.Fatal(err)
 	}
