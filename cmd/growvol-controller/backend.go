@@ -45,18 +45,25 @@ func (c *config) register(fs *flag.FlagSet) {
 	hostname, _ := os.Hostname() // an empty node id is refused later, with the option's name
 	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+backends)
 	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node; the loop backend's volumes are on it")
-	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir, "directory of the loop backend's volumes, shared with the node plugin")
-	fs.Var(&c.loopPoolSize, "loop-pool-size", "room for all volumes of the loop backend, as 100Gi; 0: what the filesystem has")
+	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
+		"directory of the loop backend's volumes, shared with the node plugin")
+	fs.Var(&c.loopPoolSize, "loop-pool-size",
+		"room for all volumes of the loop backend, as 100Gi; 0: what the filesystem has")
 	c.loopMaxVolumeSize = size(loop.DefaultMaxVolumeSize)
 	fs.Var(&c.loopMaxVolumeSize, "loop-max-volume-size", "largest volume of the loop backend, as 10Gi")
 
-	fs.StringVar(&c.cloudsYAML, "clouds-yaml", "", "clouds.yaml with the clouds of the cinder backend and their credentials; read again when it changes")
-	fs.Var(&c.cloudConfig, "cloud-config", "cloud.conf as cinder-csi-plugin has it, beside or instead of clouds.yaml; may be given several times, the later wins")
+	fs.StringVar(&c.cloudsYAML, "clouds-yaml", "",
+		"clouds.yaml with the clouds of the cinder backend and their credentials; read again when it changes")
+	fs.Var(&c.cloudConfig, "cloud-config",
+		"cloud.conf as cinder-csi-plugin has it, beside or instead of clouds.yaml; may be given several times, the later wins")
 	fs.StringVar(&c.cloud, "cloud", "", "cloud of requests that name none; needed when several are configured")
-	fs.StringVar(&c.clusterID, "cluster-id", "", "name of this cluster among those that share the project: volumes are listed and found by name within it")
-	fs.BoolVar(&c.withTopology, "with-topology", true, "volumes can be reached only from servers in their availability zone")
+	fs.StringVar(&c.clusterID, "cluster-id", "",
+		"name of this cluster among those that share the project: volumes are listed and found by name within it")
+	fs.BoolVar(&c.withTopology, "with-topology", true,
+		"volumes can be reached only from servers in their availability zone")
 	fs.BoolVar(&c.ignoreVolumeAZ, "ignore-volume-az", false, "leave the availability zone of volumes to Cinder")
-	fs.BoolVar(&c.notifyNova, "notify-nova", false, "tell Nova of the growth of a volume in use, in case that Cinder could not; needs a role that may post external events")
+	fs.BoolVar(&c.notifyNova, "notify-nova", false,
+		"tell Nova of the growth of a volume in use, in case that Cinder could not; needs a role that may post external events")
 }
 
 // opened is a backend with the driver name that goes with it.

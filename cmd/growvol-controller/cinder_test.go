@@ -44,8 +44,10 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 		args []string
 		want string
 	}{
-		"none":           {nil, "--clouds-yaml or --cloud-config"},
-		"no file":        {[]string{"--clouds-yaml=" + filepath.Join(t.TempDir(), "absent.yaml"), "--cloud=csi"}, "absent.yaml"},
+		"none": {nil, "--clouds-yaml or --cloud-config"},
+		"no file": {
+			[]string{"--clouds-yaml=" + filepath.Join(t.TempDir(), "absent.yaml"), "--cloud=csi"}, "absent.yaml",
+		},
 		"not YAML":       {[]string{"--clouds-yaml=" + file("clouds: ["), "--cloud=csi"}, "clouds.yaml"},
 		"unknown cloud":  {[]string{"--clouds-yaml=" + good, "--cloud=west"}, "west"},
 		"wrong password": {[]string{"--clouds-yaml=" + wrong, "--cloud=csi"}, "csi"},
@@ -94,7 +96,8 @@ func TestProgramWithCinder(t *testing.T) {
 	expanded, err := client.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
 		VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: (2*volume.GiB + 1).Bytes()},
 	})
-	if v, ok := cloud.Volume(id); err != nil || !ok || v.Size != 3 || expanded.GetCapacityBytes() != (3*volume.GiB).Bytes() {
+	if v, ok := cloud.Volume(id); err != nil || !ok || v.Size != 3 ||
+		expanded.GetCapacityBytes() != (3*volume.GiB).Bytes() {
 		t.Errorf("expanded to %v (%v), in the cloud %+v, want 3 GiB", expanded, err, v)
 	}
 	if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
@@ -147,7 +150,9 @@ func TestStartWhileKeystoneHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: created.GetVolume().GetVolumeId()}); err != nil {
+	if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{
+		VolumeId: created.GetVolume().GetVolumeId(),
+	}); err != nil {
 		t.Error(err)
 	}
 	stop()

@@ -44,6 +44,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	options := c.Options()
 	options.Log, options.Identity, options.Metrics, options.Detached = log, identity, metrics, backend.detached
 	options.Controller = controller.New(backend.Backend, controller.Options{Log: log})
-	log.InfoContext(ctx, "growvol-controller starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
+	log.InfoContext(ctx, "growvol-controller starts", "version", csiserver.Version(), "driver", driverName, "backend",
+		c.backend, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }

@@ -30,7 +30,8 @@ func TestControllerLinksNothingOfTheNode(t *testing.T) {
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]volume.Size{
-		"0": 0, "1048576": volume.MiB, "3Ki": 3 * volume.KiB, "5Mi": 5 * volume.MiB, "10Gi": 10 * volume.GiB, "2Ti": 2 * volume.TiB,
+		"0": 0, "1048576": volume.MiB, "3Ki": 3 * volume.KiB, "5Mi": 5 * volume.MiB, "10Gi": 10 * volume.GiB,
+		"2Ti": 2 * volume.TiB,
 	} {
 		var s size
 		if err := s.Set(text); err != nil || volume.Size(s) != want {
@@ -50,7 +51,9 @@ func TestProgram(t *testing.T) {
 	dir := programtest.SocketDir(t)
 	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
 	t.Setenv("CSI_ENDPOINT", endpoint)
-	args := []string{"--loop-dir=" + filepath.Join(dir, "loop"), "--node-id=node-1", "--loop-max-volume-size=1Gi", "--loop-pool-size=10Gi"}
+	args := []string{
+		"--loop-dir=" + filepath.Join(dir, "loop"), "--node-id=node-1", "--loop-max-volume-size=1Gi", "--loop-pool-size=10Gi",
+	}
 
 	conn, stop := programtest.Start(t, newProgram(), endpoint, args...)
 	info, err := csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))

@@ -33,7 +33,8 @@ func Access(c *csi.VolumeCapability) (volume.Access, error) {
 	}
 	mode, known := modes()[c.GetAccessMode().GetMode()]
 	if !known {
-		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability has no access mode that this driver knows (%s)", c.GetAccessMode().GetMode())
+		return volume.Access{}, volume.Errorf(volume.KindInvalid,
+			"the volume capability has no access mode that this driver knows (%s)", c.GetAccessMode().GetMode())
 	}
 	a := volume.Access{Mode: mode}
 	switch {
@@ -43,10 +44,12 @@ func Access(c *csi.VolumeCapability) (volume.Access, error) {
 		a.FSType = c.GetMount().GetFsType()
 		a.MountFlags = slices.Clone(c.GetMount().GetMountFlags())
 		if g := c.GetMount().GetVolumeMountGroup(); g != "" {
-			return volume.Access{}, volume.Errorf(volume.KindInvalid, "volume_mount_group %q: this driver does not set ownership (VOLUME_MOUNT_GROUP is not advertised)", g)
+			return volume.Access{}, volume.Errorf(volume.KindInvalid,
+				"volume_mount_group %q: this driver does not set ownership (VOLUME_MOUNT_GROUP is not advertised)", g)
 		}
 	default:
-		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability names neither a mount nor a block access type")
+		return volume.Access{}, volume.Errorf(volume.KindInvalid,
+			"the volume capability names neither a mount nor a block access type")
 	}
 	return a, nil
 }

@@ -83,7 +83,9 @@ func truncate(text string) string {
 
 // convertErrors converts the error of a handler into a gRPC status. It logs the whole text
 // of an error that it has to truncate.
-func (s *server) convertErrors(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (s *server) convertErrors(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	resp, err := next(ctx, req)
 	if err == nil {
 		return resp, nil

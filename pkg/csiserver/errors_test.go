@@ -15,7 +15,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestCodeOfEachKind(t *testing.T) {
+func TestCodeOf(t *testing.T) {
 	t.Parallel()
 	want := map[volume.Kind]codes.Code{
 		volume.KindInternal:        codes.Internal,
@@ -43,19 +43,19 @@ func TestCodeOfEachKind(t *testing.T) {
 			code = codes.Internal
 		}
 		if got := codeOf(kind); got != code {
-			t.Errorf("%s: %s, want %s", kind, got, code)
+			t.Errorf("%s: got %s, want %s", kind, got, code)
 		}
 	}
 }
 
-// external-provisioner 6 takes every other code as proof that no volume is being
-// made (checkError in its pkg/controller).
-func TestFinalKindsAreThoseOfExternalProvisioner(t *testing.T) {
+// external-provisioner 6 takes every other code as proof that no volume is being created
+// (checkError in its pkg/controller).
+func TestFinalKindsHaveFinalCodes(t *testing.T) {
 	t.Parallel()
 	retried := []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.Aborted}
 	for kind := volume.KindInternal; kind <= volume.KindStale; kind++ {
 		if code := codeOf(kind); kind.IsFinal() == slices.Contains(retried, code) {
-			t.Errorf("%s is final: %t, and its code is %s", kind, kind.IsFinal(), code)
+			t.Errorf("%s: final %t, but its code is %s", kind, kind.IsFinal(), code)
 		}
 	}
 }
@@ -68,14 +68,23 @@ func TestToStatus(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		"domain error":              {volume.Errorf(volume.KindOutOfRange, "too large").WithRemedy("ask for less"), codes.OutOfRange, "too large (next step: ask for less)"},
-		"domain error, wrapped":     {fmt.Errorf("expand: %w", volume.Errorf(volume.KindDenied, "no")), codes.PermissionDenied, "expand: no"},
-		"status":                    {refused, codes.DataLoss, "refused"},
-		"status, wrapped":           {fmt.Errorf("call: %w", refused), codes.DataLoss, "call: rpc error: code = DataLoss desc = refused"},
-		"status below domain error": {&volume.Error{Kind: volume.KindUnavailable, Msg: "cloud", Cause: refused}, codes.Unavailable, "cloud: rpc error: code = DataLoss desc = refused"},
-		"deadline":                  {fmt.Errorf("wait: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "wait: context deadline exceeded"},
-		"canceled":                  {context.Canceled, codes.Canceled, "context canceled"},
-		"unknown":                   {errors.New("broken"), codes.Internal, "broken"},
+		"domain error": {volume.Errorf(volume.KindOutOfRange,
+			"too large").WithRemedy("ask for less"), codes.OutOfRange, "too large (next step: ask for less)"},
+		"domain error, wrapped": {fmt.Errorf("expand: %w", volume.Errorf(volume.KindDenied,
+			"no")), codes.PermissionDenied, "expand: no"},
+		"status": {refused, codes.DataLoss, "refused"},
+		"status, wrapped": {
+			fmt.Errorf("call: %w", refused), codes.DataLoss, "call: rpc error: code = DataLoss desc = refused",
+		},
+		"status below domain error": {
+			&volume.Error{Kind: volume.KindUnavailable, Msg: "cloud", Cause: refused}, codes.Unavailable,
+			"cloud: rpc error: code = DataLoss desc = refused",
+		},
+		"deadline": {
+			fmt.Errorf("wait: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "wait: context deadline exceeded",
+		},
+		"canceled": {context.Canceled, codes.Canceled, "context canceled"},
+		"unknown":  {errors.New("broken"), codes.Internal, "broken"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -86,16 +95,18 @@ func TestToStatus(t *testing.T) {
 		})
 	}
 	if toStatus(nil) != nil {
-		t.Error("no error became one")
+		t.Error("nil: got an error, want none")
 	}
 }
 
-func TestMessagesAreBounded(t *testing.T) {
+func TestTruncate(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{strings.Repeat("ä", maxMessageBytes), "short \xff", strings.Repeat("a", maxMessageBytes)} {
+	for _, text := range []string{
+		strings.Repeat("ä", maxMessageBytes), "short \xff", strings.Repeat("a", maxMessageBytes),
+	} {
 		got := truncate(text)
 		if len(got) > maxMessageBytes || !utf8.ValidString(got) || !strings.HasPrefix(got, text[:6]) {
-			t.Errorf("clip of %d bytes: %d bytes, valid UTF-8 %t", len(text), len(got), utf8.ValidString(got))
+			t.Errorf("truncate of %d bytes: got %d bytes, valid UTF-8 %t", len(text), len(got), utf8.ValidString(got))
 		}
 	}
 }

@@ -6,18 +6,29 @@ import (
 	"time"
 )
 
-func TestFlags(t *testing.T) {
+func TestFlagDefaultsAndOverrides(t *testing.T) {
+	defaults := func(endpoint string) Flags {
+		return Flags{
+			Endpoint: endpoint, logFormat: "text", logLevel: "info", CallTimeout: defaultCallTimeout, Grace: DefaultGrace,
+		}
+	}
 	for name, test := range map[string]struct {
 		env  string
 		args []string
 		want Flags
 	}{
-		"defaults":    {"", nil, Flags{Endpoint: "unix:///d", logFormat: "text", logLevel: "info", CallTimeout: defaultCallTimeout, Grace: DefaultGrace}},
-		"environment": {"unix:///e", nil, Flags{Endpoint: "unix:///e", logFormat: "text", logLevel: "info", CallTimeout: defaultCallTimeout, Grace: DefaultGrace}},
+		"defaults":    {"", nil, defaults("unix:///d")},
+		"environment": {"unix:///e", nil, defaults("unix:///e")},
 		"command line": {
 			"unix:///e",
-			[]string{"--endpoint", "unix:///c", "--http-endpoint=:1", "--log-format=json", "--log-level=debug", "--driver-name=x", "--call-timeout=1s", "--grace=2s", "--version"},
-			Flags{Endpoint: "unix:///c", HTTPEndpoint: ":1", logFormat: "json", logLevel: "debug", DriverName: "x", CallTimeout: time.Second, Grace: 2 * time.Second, showVersion: true},
+			[]string{
+				"--endpoint", "unix:///c", "--http-endpoint=:1", "--log-format=json", "--log-level=debug", "--driver-name=x",
+				"--call-timeout=1s", "--grace=2s", "--version",
+			},
+			Flags{
+				Endpoint: "unix:///c", HTTPEndpoint: ":1", logFormat: "json", logLevel: "debug", DriverName: "x",
+				CallTimeout: time.Second, Grace: 2 * time.Second, showVersion: true,
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -31,8 +42,9 @@ func TestFlags(t *testing.T) {
 			if got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
-			if o := got.Options(); o.Endpoint != got.Endpoint || o.HTTPEndpoint != got.HTTPEndpoint || o.CallTimeout != got.CallTimeout || o.Grace != got.Grace {
-				t.Errorf("options %+v of %+v", o, got)
+			if o := got.Options(); o.Endpoint != got.Endpoint || o.HTTPEndpoint != got.HTTPEndpoint ||
+				o.CallTimeout != got.CallTimeout || o.Grace != got.Grace {
+				t.Errorf("got options %+v, want those of %+v", o, got)
 			}
 		})
 	}

@@ -60,7 +60,8 @@ func (s *server) checkLive(ctx context.Context) error {
 	if addr == nil {
 		return errors.New("the plugin does not serve yet")
 	}
-	conn, err := grpc.NewClient(dialTarget(*addr), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient(dialTarget(*addr),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
 	if err != nil {
 		return fmt.Errorf("connect to the plugin's own socket: %w", err)
 	}

@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-func TestHTTP(t *testing.T) {
+func TestHealthzAndMetrics(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	var sick error
+	var healthErr error
 	options := Options{Identity: identity(t, func(context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
-		return sick
+		return healthErr
 	})}
 	s, err := newServer(options)
 	if err != nil {
@@ -31,7 +31,7 @@ func TestHTTP(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.serveHTTP(ctx, lis) }()
-	get := func(path string) (int, string) {
+	fetch := func(path string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+lis.Addr().String()+path, http.NoBody)
 		if err != nil {
 			t.Fatal(err)
@@ -46,20 +46,20 @@ func TestHTTP(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	if code, body := get("/healthz"); code != http.StatusOK || body != "ok\n" {
-		t.Errorf("healthz %d %q", code, body)
+	if code, body := fetch("/healthz"); code != http.StatusOK || body != "ok\n" {
+		t.Errorf("healthz: got %d %q", code, body)
 	}
-	if code, body := get("/metrics"); code != http.StatusOK || !strings.Contains(body, "go_goroutines") {
-		t.Errorf("metrics %d %q", code, body)
+	if code, body := fetch("/metrics"); code != http.StatusOK || !strings.Contains(body, "go_goroutines") {
+		t.Errorf("metrics: got %d %q, want 200", code, body)
 	}
-	if code, _ := get("/other"); code != http.StatusNotFound {
-		t.Errorf("other %d", code)
+	if code, _ := fetch("/other"); code != http.StatusNotFound {
+		t.Errorf("other: got %d, want 404", code)
 	}
 	mu.Lock()
-	sick = errors.New("the disk is on fire")
+	healthErr = errors.New("the disk is on fire")
 	mu.Unlock()
-	if code, body := get("/healthz"); code != http.StatusServiceUnavailable || body != "the disk is on fire\n" {
-		t.Errorf("healthz %d %q", code, body)
+	if code, body := fetch("/healthz"); code != http.StatusServiceUnavailable || body != "the disk is on fire\n" {
+		t.Errorf("healthz: got %d %q", code, body)
 	}
 	stop()
 	if err := <-done; err != nil {

@@ -30,7 +30,9 @@ type Identity struct {
 // NewIdentity returns the Identity service of a plugin. It checks the name against the CSI
 // specification (GetPluginInfoResponse). probe reports whether the plugin is healthy, as
 // volume.HealthChecker's method does; nil: the plugin is always healthy.
-func NewIdentity(name, version string, capabilities Capabilities, probe func(context.Context) error) (*Identity, error) {
+func NewIdentity(
+	name, version string, capabilities Capabilities, probe func(context.Context) error,
+) (*Identity, error) {
 	const label = `[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?`
 	if ok, err := regexp.MatchString(`^`+label+`(\.`+label+`)*$`, name); err != nil || !ok || len(name) > 63 {
 		return nil, fmt.Errorf("driver name %q: want a domain name such as loop.growvol.io of at most 63 characters", name)

@@ -14,47 +14,48 @@ import (
 
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	sick := errors.New("keystone does not answer")
+	cause := errors.New("keystone does not answer")
 	healthy, kind := true, volume.KindUnavailable
 	i := identity(t, func(context.Context) error {
 		if healthy {
 			return nil
 		}
-		return volume.Errorf(kind, "probe: %w", sick)
+		return volume.Errorf(kind, "probe: %w", cause)
 	})
 	info, err := i.GetPluginInfo(t.Context(), nil)
 	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() != "1.2.3" {
-		t.Errorf("info %v, %v", info, err)
+		t.Errorf("got info %v, %v", info, err)
 	}
 	capabilities, err := i.GetPluginCapabilities(t.Context(), nil)
 	if err != nil || len(capabilities.GetCapabilities()) != 4 {
-		t.Errorf("capabilities %v, %v, want 4", capabilities, err)
+		t.Errorf("got capabilities %v, %v, want 4", capabilities, err)
 	}
 	probe, err := i.Probe(t.Context(), nil)
 	if err != nil || !probe.GetReady().GetValue() {
-		t.Errorf("probe %v, %v, want ready", probe, err)
+		t.Errorf("got probe %v, %v, want ready", probe, err)
 	}
 	healthy = false
-	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition || !errors.Is(err, sick) {
-		t.Errorf("probe %v, want FAILED_PRECONDITION with the reason", err)
+	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition ||
+		!errors.Is(err, cause) {
+		t.Errorf("got probe %v, want FAILED_PRECONDITION with the reason", err)
 	}
 	kind = volume.KindInProgress
 	if probe, err := i.Probe(t.Context(), nil); err != nil || probe.GetReady() == nil || probe.GetReady().GetValue() {
-		t.Errorf("probe %v, %v of a plugin that still starts, want not ready", probe, err)
+		t.Errorf("while starting: got probe %v, %v, want not ready", probe, err)
 	}
 	bare, err := NewIdentity("a", "1", Capabilities{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c, err := bare.GetPluginCapabilities(t.Context(), nil); err != nil || len(c.GetCapabilities()) != 0 {
-		t.Errorf("capabilities %v, %v, want none", c, err)
+		t.Errorf("got capabilities %v, %v, want none", c, err)
 	}
 	for _, name := range []string{"", "-a.io", "a..io", "a_b", "a.io/", strings.Repeat("a", 64)} {
 		if _, err := NewIdentity(name, "1", Capabilities{}, nil); err == nil {
-			t.Errorf("the name %q is taken", name)
+			t.Errorf("name %q: got success, want an error", name)
 		}
 	}
 	if _, err := NewIdentity("a.io", "", Capabilities{}, nil); err == nil {
-		t.Error("no version is taken")
+		t.Error("no version: got success, want an error")
 	}
 }

@@ -45,7 +45,9 @@ func withRequestID(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next g
 
 // withDeadline bounds calls whose caller has set no deadline, so that no call can keep a
 // volume locked for ever.
-func (s *server) withDeadline(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (s *server) withDeadline(
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	if _, ok := ctx.Deadline(); ok {
 		return next(ctx, req)
 	}
@@ -64,7 +66,9 @@ func withSecrets(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grp
 
 // refuseWhenStopping refuses calls on connections that are still open when the server has
 // begun to stop (kind Unavailable), and counts the running calls.
-func (s *server) refuseWhenStopping(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (s *server) refuseWhenStopping(
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	if s.stopping.Load() {
 		return nil, toStatus(volume.Errorf(volume.KindUnavailable, "the plugin is stopping").
 			WithRemedy("no action needed: Kubernetes retries this automatically"))
@@ -84,7 +88,9 @@ func (s *server) recoverPanic(ctx context.Context, value any) error {
 
 // logCall logs one record per call, and at level debug the request and the response
 // without their secrets.
-func (s *server) logCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (s *server) logCall(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	s.log.DebugContext(ctx, "csi request", "method", method(info), "request", sanitized{req})
 	start := time.Now()
 	resp, err := next(ctx, req)

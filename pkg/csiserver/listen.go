@@ -51,7 +51,8 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 	}
 	address = filepath.Clean(address)
 	if len(address) > maxSocketPath {
-		return "", "", fmt.Errorf("endpoint %q: the socket path has %d bytes, but the kernel allows at most %d", endpoint, len(address), maxSocketPath)
+		return "", "", fmt.Errorf("endpoint %q: the socket path has %d bytes, but the kernel allows at most %d",
+			endpoint, len(address), maxSocketPath)
 	}
 	return network, address, nil
 }

@@ -30,15 +30,15 @@ func TestParseEndpoint(t *testing.T) {
 	} {
 		network, address, err := parseEndpoint(endpoint)
 		if got := network + " " + address; (want == "") != (err != nil) || (err == nil && got != want) {
-			t.Errorf("%q: %q, %v, want %q", endpoint, got, err, want)
+			t.Errorf("%q: got %q, %v, want %q", endpoint, got, err, want)
 		}
 		if err != nil && !strings.Contains(err.Error(), endpoint) {
-			t.Errorf("%q: the error %q does not name it", endpoint, err)
+			t.Errorf("%q: got error %q, want the endpoint in it", endpoint, err)
 		}
 	}
 }
 
-// socketDir is short enough for a socket path, as t.TempDir need not be.
+// socketDir returns a directory whose path is short enough for a socket in it.
 func socketDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "csi") //nolint:usetesting // the path must be short
@@ -53,7 +53,7 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
-func TestSocketIsTheOwnersAndGoesAway(t *testing.T) {
+func TestSocketIsOnlyForOwnerAndRemovedOnClose(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "new", "dir", "csi.sock")
 	lis, err := listen(t.Context(), "unix://"+path)
@@ -65,20 +65,20 @@ func TestSocketIsTheOwnersAndGoesAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := info.Mode(); got != fs.ModeSocket|0o600 {
-		t.Errorf("mode %s, want a socket for its owner only", got)
+		t.Errorf("got mode %s, want a socket for its owner only", got)
 	}
 	if err := lis.Close(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
-		t.Errorf("the socket is still there: %v", err)
+		t.Errorf("the socket: got %v, want it removed", err)
 	}
 }
 
 func TestStaleSocketIsReplaced(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "csi.sock")
-	// A process that died leaves its socket behind.
+	// A process that was killed leaves its socket.
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 }
 
-func TestWhatIsInUseIsLeftAlone(t *testing.T) {
+func TestListenKeepsFilesInUse(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
 	used := filepath.Join(dir, "used.sock")
@@ -111,16 +111,19 @@ func TestWhatIsInUseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	link := filepath.Join(dir, "link")
 	if err := os.Symlink(used, link); err != nil {
 		t.Fatal(err)
 	}
-	for path, word := range map[string]string{used: "another process", file: "not a socket", dir: "not a socket", link: "not a socket"} {
-		if _, err := listen(t.Context(), path); err == nil || !strings.Contains(err.Error(), word) || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v, want an error with %q", path, err, word)
+	for path, word := range map[string]string{
+		used: "another process", file: "not a socket", dir: "not a socket", link: "not a socket",
+	} {
+		if _, err := listen(t.Context(), path); err == nil || !strings.Contains(err.Error(), word) ||
+			!strings.Contains(err.Error(), path) {
+			t.Errorf("%s: got %v, want an error with %q", path, err, word)
 		}
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("%s is gone: %v", path, err)
@@ -131,8 +134,8 @@ func TestWhatIsInUseIsLeftAlone(t *testing.T) {
 	}
 }
 
-// A plugin that stops late must not take away the socket of its successor.
-func TestSuccessorKeepsItsSocket(t *testing.T) {
+// A plugin that stops late must not remove the socket of its successor.
+func TestCloseKeepsSocketOfSuccessor(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(socketDir(t), "csi.sock")
 	old, err := listen(t.Context(), path)

@@ -10,7 +10,7 @@ import (
 )
 
 // Not parallel: klog is global.
-func TestKlogGoesToTheLogger(t *testing.T) {
+func TestKlogIsRedirected(t *testing.T) {
 	state := klog.CaptureState()
 	t.Cleanup(state.Restore)
 	var out buffer
@@ -26,14 +26,16 @@ func TestKlogGoesToTheLogger(t *testing.T) {
 		klog.V(4).Infof("mounting at %s", level)
 	}
 	got := out.String()
-	for text, want := range map[string]bool{"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true} {
+	for text, want := range map[string]bool{
+		"plain at info": true, "mounting at info": false, "plain at debug": true, "mounting at debug": true,
+	} {
 		if strings.Contains(got, text) != want {
-			t.Errorf("%q in the log: %t, want %t\n%s", text, !want, want, got)
+			t.Errorf("%q in the log: got %t, want %t\n%s", text, !want, want, got)
 		}
 	}
 }
 
-func TestLogger(t *testing.T) {
+func TestLoggerAddsRequestID(t *testing.T) {
 	t.Parallel()
 	var out buffer
 	log, err := newLogger(&out, "text", "WARN")
@@ -43,13 +45,14 @@ func TestLogger(t *testing.T) {
 	ctx := context.WithValue(t.Context(), requestIDKey{}, "abc")
 	log.InfoContext(ctx, "too low")
 	log.With("a", 1).WithGroup("g").WarnContext(ctx, "shown", slog.Int("b", 2))
-	if got := out.String(); strings.Contains(got, "too low") || !strings.Contains(got, "request_id=abc") || !strings.Contains(got, "g.b=2") {
-		t.Errorf("log %q", got)
+	if got := out.String(); strings.Contains(got, "too low") || !strings.Contains(got, "request_id=abc") ||
+		!strings.Contains(got, "g.b=2") {
+		t.Errorf("got log %q, want only the warning, with request_id and g.b", got)
 	}
 	if _, err := newLogger(&out, "xml", "info"); err == nil {
-		t.Error("the format xml is taken")
+		t.Error("format xml: got success, want an error")
 	}
 	if _, err := newLogger(&out, "text", "loud"); err == nil {
-		t.Error("the level loud is taken")
+		t.Error("level loud: got success, want an error")
 	}
 }

@@ -59,7 +59,9 @@ func (m *Metrics) handler() http.Handler {
 
 // measure counts and times a call. The label is the method's short name. gRPC calls no
 // interceptor for an unknown method, so the label has no more values than CSI has methods.
-func (m *Metrics) measure(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (m *Metrics) measure(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	name := method(info)
 	running := m.inFlight.WithLabelValues(name)
 	running.Inc()

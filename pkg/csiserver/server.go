@@ -91,7 +91,8 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	s.log.InfoContext(ctx, "serving", "driver", s.identity.name, "version", s.identity.version, "endpoint", options.Endpoint)
+	s.log.InfoContext(ctx, "serving", "driver", s.identity.name, "version", s.identity.version, "endpoint",
+		options.Endpoint)
 	if lis.Addr().Network() == "tcp" {
 		s.log.WarnContext(ctx, "CSI over TCP is neither authenticated nor encrypted: use a unix socket outside of tests")
 	}
@@ -193,7 +194,8 @@ func (s *server) stopCalls(ctx context.Context) error {
 	if isClosedWithin(s.grace, stopped) {
 		return nil
 	}
-	s.log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls", s.running.Load())
+	s.log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls",
+		s.running.Load())
 	killed := make(chan struct{})
 	go func() {
 		defer close(killed)
@@ -228,9 +230,10 @@ func (s *server) awaitDetached(ctx context.Context, graceEnd time.Time) {
 	waitCtx, cancel := context.WithDeadline(ctx, graceEnd)
 	defer cancel()
 	for _, w := range s.detached.Wait(waitCtx) {
-		s.log.WarnContext(ctx, "the grace period is over: leaving work that has not ended", append(detachedAttrs(w), "next_step",
-			"no action needed: the kernel completes its part, a program such as mkfs may end with the plugin, "+
-				"and the next retry continues from there")...)
+		nextStep := "no action needed: the kernel completes its part, a program such as mkfs may end with the plugin, " +
+			"and the next retry continues from there"
+		s.log.WarnContext(ctx, "the grace period is over: leaving work that has not ended",
+			append(detachedAttrs(w), "next_step", nextStep)...)
 	}
 }
 

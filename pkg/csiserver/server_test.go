@@ -23,13 +23,19 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+type (
+	expandRequest  = csi.ControllerExpandVolumeRequest
+	expandResponse = csi.ControllerExpandVolumeResponse
+	expandFunc     = func(context.Context, *expandRequest) (*expandResponse, error)
+)
+
 // controllerFunc is a Controller service of one method.
 type controllerFunc struct {
 	csi.UnimplementedControllerServer
-	expand func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error)
+	expand expandFunc
 }
 
-func (c controllerFunc) ControllerExpandVolume(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+func (c controllerFunc) ControllerExpandVolume(ctx context.Context, req *expandRequest) (*expandResponse, error) {
 	return c.expand(ctx, req)
 }
 
@@ -53,18 +59,20 @@ func (b *buffer) String() string {
 
 // plugin is a running server and a client of it.
 type plugin struct {
-	log     *buffer
-	path    string
-	metrics *Metrics
-	conn    *grpc.ClientConn
-	stop    context.CancelFunc
-	hangUp  func()     // closes conn
-	done    chan error // Run's result
+	log       *buffer
+	path      string
+	metrics   *Metrics
+	conn      *grpc.ClientConn
+	stop      context.CancelFunc
+	closeConn func()
+	done      chan error // Run's result
 }
 
-func start(t *testing.T, options Options, expand func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error)) *plugin {
+func start(t *testing.T, options Options, expand expandFunc) *plugin {
 	t.Helper()
-	p := &plugin{log: new(buffer), path: filepath.Join(socketDir(t), "csi.sock"), metrics: NewMetrics(), done: make(chan error, 1)}
+	p := &plugin{
+		log: new(buffer), path: filepath.Join(socketDir(t), "csi.sock"), metrics: NewMetrics(), done: make(chan error, 1),
+	}
 	log, err := newLogger(p.log, "json", "debug")
 	if err != nil {
 		t.Fatal(err)
@@ -81,98 +89,110 @@ func start(t *testing.T, options Options, expand func(context.Context, *csi.Cont
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.hangUp = sync.OnceFunc(func() {
+	p.closeConn = sync.OnceFunc(func() {
 		if err := p.conn.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Cleanup(func() {
 		cancel()
-		p.hangUp()
+		p.closeConn()
 	})
 	ready, cancelReady := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancelReady()
-	if _, err := csi.NewIdentityClient(p.conn).Probe(ready, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil && status.Code(err) != codes.FailedPrecondition {
-		t.Fatalf("the plugin does not come up: %v\n%s", err, p.log)
+	if _, err := csi.NewIdentityClient(p.conn).Probe(ready, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil &&
+		status.Code(err) != codes.FailedPrecondition {
+		t.Fatalf("the plugin does not start: %v\n%s", err, p.log)
 	}
 	return p
 }
 
+// get returns the answer of a handler.
+func get(ctx context.Context, h http.Handler, path string) *httptest.ResponseRecorder {
+	reply := httptest.NewRecorder()
+	h.ServeHTTP(reply, httptest.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody))
+	return reply
+}
+
 func identity(t *testing.T, probe func(context.Context) error) *Identity {
 	t.Helper()
-	i, err := NewIdentity("test.growvol.io", "1.2.3", Capabilities{Controller: true, Topology: true, Expansion: true}, probe)
+	i, err := NewIdentity("test.growvol.io", "1.2.3", Capabilities{
+		Controller: true, Topology: true, Expansion: true,
+	}, probe)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return i
 }
 
-func (p *plugin) expand(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+func (p *plugin) expand(ctx context.Context, req *expandRequest) (*expandResponse, error) {
 	return csi.NewControllerClient(p.conn).ControllerExpandVolume(ctx, req)
 }
 
-// stopped stops the plugin and returns what Run returned.
-func (p *plugin) stopped(t *testing.T) error {
+// stopAndWait stops the plugin and returns the result of Run.
+func (p *plugin) stopAndWait(t *testing.T) error {
 	t.Helper()
 	p.stop()
 	select {
 	case err := <-p.done:
 		return err
 	case <-time.After(20 * time.Second):
-		t.Fatal("the plugin does not stop")
+		t.Fatal("the plugin still runs 20 s after its stop")
 		return nil
 	}
 }
 
-func TestSecretsAreNeverLogged(t *testing.T) {
+func TestSecretsAreNotLogged(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2-hunter2"
-	p := start(t, Options{}, func(ctx context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	p := start(t, Options{}, func(ctx context.Context, req *expandRequest) (*expandResponse, error) {
 		if req.GetSecrets()["key"] != secret || volume.SecretsFrom(ctx)["key"] != secret {
 			t.Error("the handler did not get the secret")
 		}
 		return nil, volume.Errorf(volume.KindDenied, "the cloud said no")
 	})
-	_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{
+	_, err := p.expand(t.Context(), &expandRequest{
 		VolumeId: "vol-7", CapacityRange: &csi.CapacityRange{RequiredBytes: 12345}, Secrets: map[string]string{"key": secret},
 	})
 	if status.Code(err) != codes.PermissionDenied {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want PERMISSION_DENIED", err)
 	}
-	if err := p.stopped(t); err != nil {
+	if err := p.stopAndWait(t); err != nil {
 		t.Error(err)
 	}
 	log := p.log.String()
-	for _, want := range []string{"ControllerExpandVolume", "vol-7", "12345", "stripped", "PermissionDenied", "the cloud said no", `"request_id":"`, `"duration":`, `"level":"WARN"`} {
+	for _, want := range []string{
+		"ControllerExpandVolume", "vol-7", "12345", "stripped", "PermissionDenied", "the cloud said no", `"request_id":"`,
+		`"duration":`, `"level":"WARN"`,
+	} {
 		if !strings.Contains(log, want) {
-			t.Errorf("the log lacks %q:\n%s", want, log)
+			t.Errorf("got log, want %q in it:\n%s", want, log)
 		}
 	}
 	if strings.Contains(log, secret) {
-		t.Errorf("the log has the secret:\n%s", log)
+		t.Errorf("got the secret in the log:\n%s", log)
 	}
 }
 
-func TestPanicIsOneFailedCall(t *testing.T) {
+func TestPanicFailsOnlyItsCall(t *testing.T) {
 	t.Parallel()
-	p := start(t, Options{}, func(_ context.Context, req *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	p := start(t, Options{}, func(_ context.Context, req *expandRequest) (*expandResponse, error) {
 		if req.GetVolumeId() == "bad" {
 			panic("kaboom")
 		}
-		return &csi.ControllerExpandVolumeResponse{CapacityBytes: 1}, nil
+		return &expandResponse{CapacityBytes: 1}, nil
 	})
-	_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: "bad"})
+	_, err := p.expand(t.Context(), &expandRequest{VolumeId: "bad"})
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "kaboom") {
 		t.Errorf("got %v, want INTERNAL without the panic's value", err)
 	}
-	if _, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: "good"}); err != nil {
-		t.Errorf("the server did not survive: %v", err)
+	if _, err := p.expand(t.Context(), &expandRequest{VolumeId: "good"}); err != nil {
+		t.Errorf("the next call: got %v, want success", err)
 	}
 	if log := p.log.String(); !strings.Contains(log, "kaboom") || !strings.Contains(log, "server_test.go") {
 		t.Errorf("the log lacks the panic or its stack:\n%s", log)
 	}
-	reply := httptest.NewRecorder()
-	p.metrics.handler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	reply := get(t.Context(), p.metrics.handler(), "/metrics")
 	for _, want := range []string{
 		`growvol_csi_calls_total{code="Internal",method="ControllerExpandVolume"} 1`,
 		`growvol_csi_calls_total{code="OK",method="ControllerExpandVolume"} 1`,
@@ -180,50 +200,52 @@ func TestPanicIsOneFailedCall(t *testing.T) {
 		`growvol_csi_calls_in_flight{method="ControllerExpandVolume"} 0`,
 	} {
 		if !strings.Contains(reply.Body.String(), want+"\n") {
-			t.Errorf("the metrics lack %s:\n%s", want, reply.Body)
+			t.Errorf("got metrics, want %s in them:\n%s", want, reply.Body)
 		}
 	}
 }
 
-func TestDeadlines(t *testing.T) {
+func TestCallsHaveDeadlines(t *testing.T) {
 	t.Parallel()
-	p := start(t, Options{CallTimeout: 50 * time.Millisecond}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	p := start(t, Options{
+		CallTimeout: 50 * time.Millisecond,
+	}, func(ctx context.Context, _ *expandRequest) (*expandResponse, error) {
 		deadline, ok := ctx.Deadline()
 		if ok && time.Until(deadline) > time.Minute {
-			return &csi.ControllerExpandVolumeResponse{}, nil // the caller's own
+			return &expandResponse{}, nil // set by the caller
 		}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	// A server without a deadline of its own would never answer. The client
-	// gives up without telling the server a deadline.
-	bare, giveUp := context.WithCancel(t.Context())
-	defer time.AfterFunc(10*time.Second, giveUp).Stop()
-	if _, err := p.expand(bare, &csi.ControllerExpandVolumeRequest{}); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("a call without a deadline: %v, want DEADLINE_EXCEEDED", err)
+	// Without the server's own deadline the call would never end. The client ends the call
+	// after 10 s but sets no deadline for the server.
+	noDeadline, cancelCall := context.WithCancel(t.Context())
+	defer time.AfterFunc(10*time.Second, cancelCall).Stop()
+	if _, err := p.expand(noDeadline, &expandRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a call without a deadline: got %v, want DEADLINE_EXCEEDED", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	if _, err := p.expand(ctx, &csi.ControllerExpandVolumeRequest{}); err != nil {
-		t.Errorf("the caller's deadline was not kept: %v", err)
+	if _, err := p.expand(ctx, &expandRequest{}); err != nil {
+		t.Errorf("a call with a deadline: got %v, want success", err)
 	}
 }
 
-func TestStopLetsRunningCallsEnd(t *testing.T) {
+func TestStopWaitsForRunningCalls(t *testing.T) {
 	t.Parallel()
 	running, finish := make(chan struct{}), make(chan struct{})
-	p := start(t, Options{}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	p := start(t, Options{}, func(ctx context.Context, _ *expandRequest) (*expandResponse, error) {
 		close(running)
 		select {
 		case <-finish:
-			return &csi.ControllerExpandVolumeResponse{CapacityBytes: 42}, nil
+			return &expandResponse{CapacityBytes: 42}, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	})
 	result := make(chan error, 1)
 	go func() {
-		resp, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{})
+		resp, err := p.expand(t.Context(), &expandRequest{})
 		if err == nil && resp.GetCapacityBytes() != 42 {
 			err = errors.New("wrong answer")
 		}
@@ -231,41 +253,41 @@ func TestStopLetsRunningCallsEnd(t *testing.T) {
 	}()
 	<-running
 	p.stop()
-	// From now on new calls are refused, on this connection and on others.
+	// New calls are refused from now on.
 	refused := func() bool {
 		_, err := csi.NewIdentityClient(p.conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})
 		if err != nil && status.Code(err) != codes.Unavailable {
-			t.Fatalf("refused with %v, want UNAVAILABLE", err)
+			t.Fatalf("a new call: got %v, want UNAVAILABLE", err)
 		}
 		return err != nil
 	}
 	for deadline := time.Now().Add(10 * time.Second); !refused(); {
 		if time.Now().After(deadline) {
-			t.Fatal("calls are still answered")
+			t.Fatal("new calls still succeed 10 s after the stop")
 		}
 	}
 	close(finish)
 	if err := <-result; err != nil {
-		t.Errorf("the running call: %v", err)
+		t.Errorf("the running call: got %v, want success", err)
 	}
-	if err := p.stopped(t); err != nil {
+	if err := p.stopAndWait(t); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(p.path); !os.IsNotExist(err) {
-		t.Errorf("the socket is still there: %v", err)
+		t.Errorf("the socket: got %v, want it removed", err)
 	}
 }
 
-// While running calls end, the plugin is not healthy and refuses new ones also
+// While the plugin waits for running calls, it is not healthy and refuses new calls, also
 // on connections that are still open.
-func TestStoppingIsVisible(t *testing.T) {
+func TestStoppingPluginIsNotHealthy(t *testing.T) {
 	t.Parallel()
 	running, finish := make(chan struct{}), make(chan struct{})
 	s, err := newServer(Options{Identity: identity(t, nil), Controller: controllerFunc{
-		expand: func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+		expand: func(context.Context, *expandRequest) (*expandResponse, error) {
 			close(running)
 			<-finish
-			return &csi.ControllerExpandVolumeResponse{}, nil
+			return &expandResponse{}, nil
 		},
 	}})
 	if err != nil {
@@ -284,31 +306,27 @@ func TestStoppingIsVisible(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		_, err := csi.NewControllerClient(conn).ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{})
+		_, err := csi.NewControllerClient(conn).ControllerExpandVolume(t.Context(), &expandRequest{})
 		served <- err
 	}()
 	<-running
-	health := func() int {
-		reply := httptest.NewRecorder()
-		s.httpHandler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", http.NoBody))
-		return reply.Code
-	}
+	health := func() int { return get(t.Context(), s.httpHandler(), "/healthz").Code }
 	if code := health(); code != http.StatusOK {
-		t.Errorf("healthz %d before the stop", code)
+		t.Errorf("before the stop: got healthz %d, want 200", code)
 	}
 	stop()
 	for deadline := time.Now().Add(10 * time.Second); health() != http.StatusServiceUnavailable; {
 		if time.Now().After(deadline) {
-			t.Fatal("still healthy while it stops")
+			t.Fatal("still healthy 10 s after the stop")
 		}
 		runtime.Gosched()
 	}
 	_, err = s.refuseWhenStopping(t.Context(), nil, nil, func(context.Context, any) (any, error) {
-		t.Error("a new call was let in")
+		t.Error("a new call reached its handler")
 		return nil, nil
 	})
 	if status.Code(err) != codes.Unavailable {
-		t.Errorf("a new call: %v, want UNAVAILABLE", err)
+		t.Errorf("a new call: got %v, want UNAVAILABLE", err)
 	}
 	close(finish)
 	if err := errors.Join(<-served, <-served, conn.Close()); err != nil {
@@ -316,10 +334,12 @@ func TestStoppingIsVisible(t *testing.T) {
 	}
 }
 
-func TestStopCancelsAfterTheGracePeriod(t *testing.T) {
+func TestStopCancelsCallsAfterGracePeriod(t *testing.T) {
 	t.Parallel()
 	running, canceled := make(chan struct{}), make(chan struct{})
-	p := start(t, Options{Grace: 20 * time.Millisecond}, func(ctx context.Context, _ *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	p := start(t, Options{
+		Grace: 20 * time.Millisecond,
+	}, func(ctx context.Context, _ *expandRequest) (*expandResponse, error) {
 		close(running)
 		<-ctx.Done()
 		close(canceled)
@@ -327,45 +347,46 @@ func TestStopCancelsAfterTheGracePeriod(t *testing.T) {
 	})
 	result := make(chan error, 1)
 	go func() {
-		_, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{})
+		_, err := p.expand(t.Context(), &expandRequest{})
 		result <- err
 	}()
 	<-running
-	if err := p.stopped(t); err != nil {
+	if err := p.stopAndWait(t); err != nil {
 		t.Fatal(err)
 	}
 	<-canceled
 	if err := <-result; status.Code(err) != codes.Unavailable && status.Code(err) != codes.Canceled {
-		t.Errorf("the canceled call: %v", err)
+		t.Errorf("the canceled call: got %v, want UNAVAILABLE or CANCELED", err)
 	}
 }
 
 // Not parallel: it counts the goroutines of the process.
-func TestNoGoroutineStaysBehind(t *testing.T) {
+func TestStopLeavesNoGoroutine(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 3 {
-		p := start(t, Options{HTTPEndpoint: "127.0.0.1:0"}, func(context.Context, *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
-			return &csi.ControllerExpandVolumeResponse{}, nil
+		p := start(t, Options{HTTPEndpoint: "127.0.0.1:0"}, func(context.Context, *expandRequest) (*expandResponse, error) {
+			return &expandResponse{}, nil
 		})
-		if _, err := p.expand(t.Context(), &csi.ControllerExpandVolumeRequest{}); err != nil {
+		if _, err := p.expand(t.Context(), &expandRequest{}); err != nil {
 			t.Error(err)
 		}
-		if err := p.stopped(t); err != nil {
+		if err := p.stopAndWait(t); err != nil {
 			t.Error(err)
 		}
-		p.hangUp()
+		p.closeConn()
 	}
 	deadline := time.Now().Add(10 * time.Second)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("got %d goroutines, want %d as before:\n%s", runtime.NumGoroutine(), before,
+				stacks[:runtime.Stack(stacks, true)])
 		}
 		runtime.Gosched()
 	}
 }
 
-func TestRunRefusesWhatItCannotServe(t *testing.T) {
+func TestRunRefusesInvalidOptions(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
 	for name, options := range map[string]Options{
@@ -374,10 +395,10 @@ func TestRunRefusesWhatItCannotServe(t *testing.T) {
 		"bad HTTP":    {Endpoint: filepath.Join(dir, "b.sock"), HTTPEndpoint: "256.0.0.1:x", Identity: identity(t, nil)},
 	} {
 		if err := Run(t.Context(), options); err == nil {
-			t.Errorf("%s: no error", name)
+			t.Errorf("%s: got success, want an error", name)
 		}
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+		t.Errorf("got files %v, %v, want none", left, err)
 	}
 }

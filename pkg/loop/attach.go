@@ -23,10 +23,12 @@ func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[str
 	}
 	defer unlock()
 	if req.Node != b.opts.Node {
-		return nil, volume.Errorf(volume.KindNotFound, "the loop backend knows no node %q: its volumes are on %s", req.Node, b.opts.Node)
+		return nil, volume.Errorf(volume.KindNotFound,
+			"the loop backend knows no node %q: its volumes are on %s", req.Node, b.opts.Node)
 	}
 	if req.Access.Mode.IsMultiNode() {
-		return nil, volume.Errorf(volume.KindInvalid, "the access mode %s needs several nodes, but a volume of this backend is on one",
+		return nil, volume.Errorf(volume.KindInvalid,
+			"the access mode %s needs several nodes, but a volume of this backend is on one",
 			req.Access.Mode).
 			WithRemedy("use the access mode ReadWriteOnce or ReadWriteOncePod")
 	}

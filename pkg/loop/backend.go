@@ -133,7 +133,8 @@ func (b *Backend) checkRequisite(requisite []volume.Topology) error {
 	if len(requisite) == 0 {
 		return nil
 	}
-	return volume.Errorf(volume.KindExhausted, "the volumes of this backend are on node %s, but the request requires one of %v",
+	return volume.Errorf(volume.KindExhausted,
+		"the volumes of this backend are on node %s, but the request requires one of %v",
 		b.opts.Node, requisite).
 		WithRemedy(fmt.Sprintf("schedule the pod to node %s, or allow %s=%s in the StorageClass",
 			b.opts.Node, loopcsi.TopologyKey, b.opts.Node))
@@ -154,7 +155,8 @@ func nodeParameters(class map[string]string) (map[string]string, error) {
 }
 
 func unknownParameterError(class, key, known string) error {
-	return volume.Errorf(volume.KindInvalid, "unknown parameter %q of the %s: the loop backend knows %s", key, class, known).
+	return volume.Errorf(volume.KindInvalid,
+		"unknown parameter %q of the %s: the loop backend knows %s", key, class, known).
 		WithRemedy("remove the parameter from the " + class)
 }
 

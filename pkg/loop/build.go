@@ -32,7 +32,8 @@ func (b *Backend) build(
 	}
 	lease.Add(unlock)
 	if err := b.failures.take(o.ID); err != nil {
-		return errors.Join(fmt.Errorf("the earlier attempt, which continued after its call: %w", err), b.store.disk.removeAll(pending))
+		err = fmt.Errorf("the earlier attempt, which continued after its call: %w", err)
+		return errors.Join(err, b.store.disk.removeAll(pending))
 	}
 	release, err := b.reserve(o.ID, o.Size)
 	if err != nil {
@@ -46,7 +47,8 @@ func (b *Backend) build(
 		err := b.store.create(o, func(data *os.File) error { return write(buildCtx, data) })
 		err = withSpaceKind(err, o.Size)
 		if err != nil && ctx.Err() != nil && !errors.Is(err, errExists) {
-			b.log.WarnContext(ctx, "a creation that continued after its call has failed", o.Collection.Noun(), o.ID, "error", err)
+			b.log.WarnContext(ctx, "a creation that continued after its call has failed", o.Collection.Noun(), o.ID, "error",
+				err)
 			b.failures.add(o.ID, err)
 		}
 		return struct{}{}, err

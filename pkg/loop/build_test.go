@@ -169,7 +169,8 @@ func TestTrackerListsDetachedCopies(t *testing.T) {
 		for name, c := range copyCalls() {
 			volumetest.WantKind(t, s.callBriefly(t, c.call), volume.KindDeadline)
 			_, id, _ := strings.Cut(c.object, "/")
-			if work := s.opts.Detached.List(); len(work) != 1 || work[0].ID != id || !strings.HasPrefix(work[0].What, "creating the") {
+			if work := s.opts.Detached.List(); len(work) != 1 || work[0].ID != id ||
+				!strings.HasPrefix(work[0].What, "creating the") {
 				t.Errorf("%s: got detached work %+v, want the creation of %s", name, work, id)
 			}
 			s.results <- nil

@@ -33,7 +33,8 @@ func (b *Backend) reserve(id string, size volume.Size) (release func(), err erro
 		return nil, err
 	}
 	if free := b.opts.PoolSize - used; size > free {
-		return nil, volume.Errorf(volume.KindOutOfRange, "the pool of %s has room for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
+		return nil, volume.Errorf(volume.KindOutOfRange,
+			"the pool of %s has room for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
 			WithRemedy("delete volumes or snapshots, or request a smaller size")
 	}
 	if b.pool.reserved == nil {

@@ -31,7 +31,8 @@ func TestCopyOfConnectedVolumeNeedsReflinks(t *testing.T) {
 	b.shareBlocks = noReflink
 	volumetest.WantKind(t, snapshotA(t.Context(), b), volume.KindPrecondition, volA, "reflink")
 	volumetest.WantKind(t, cloneAToB(t.Context(), b, volume.GiB), volume.KindPrecondition, volA)
-	if snaps, _, err := b.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{}); err != nil || len(snaps) != 0 {
+	if snaps, _, err := b.ListSnapshots(t.Context(), volume.SnapshotFilter{}, volume.Page{}); err != nil ||
+		len(snaps) != 0 {
 		t.Errorf("after the refusals: got snapshots %v, %v, want none", snaps, err)
 	}
 	disconnect()

@@ -65,7 +65,9 @@ func (b *Backend) create(ctx context.Context, req volume.CreateRequest, from *so
 }
 
 // loadOrBuild returns the object of the name, and builds it first if it does not exist.
-func (b *Backend) loadOrBuild(c volumedir.Collection, name string, build func(id string) error) (volumedir.Object, error) {
+func (b *Backend) loadOrBuild(
+	c volumedir.Collection, name string, build func(id string) error,
+) (volumedir.Object, error) {
 	id := c.ID(name)
 	for {
 		o, err := b.store.Load(c, id)
@@ -90,7 +92,8 @@ func checkExisting(found volumedir.Object, want volumedir.Record, size volume.Ra
 	case size.Limit > 0 && found.Size > size.Limit:
 		difference = fmt.Sprintf("its size is %s, above %s", found.Size, size.Limit)
 	case found.Source != want.Source:
-		difference = fmt.Sprintf("it was created from %s, not from %s", describeSource(found.Source), describeSource(want.Source))
+		difference = fmt.Sprintf("it was created from %s, not from %s",
+			describeSource(found.Source), describeSource(want.Source))
 	case found.Encrypted != want.Encrypted:
 		difference = fmt.Sprintf("it was created with %s=%t, not %t", volume.EncryptedKey, found.Encrypted, want.Encrypted)
 	case !maps.Equal(found.Context, want.Context):

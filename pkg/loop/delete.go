@@ -15,7 +15,9 @@ func (b *Backend) Delete(ctx context.Context, id string) error {
 
 // remove removes an object and what interrupted calls have left of it, if check allows
 // the removal of the object.
-func (b *Backend) remove(ctx context.Context, c volumedir.Collection, id string, check func(volumedir.Object) error) error {
+func (b *Backend) remove(
+	ctx context.Context, c volumedir.Collection, id string, check func(volumedir.Object) error,
+) error {
 	if !c.IsID(id) {
 		return nil // this backend never created such an object
 	}

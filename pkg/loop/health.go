@@ -42,9 +42,12 @@ func (b *Backend) conditions(id string) ([]volume.Condition, error) {
 		return nil, err
 	}
 	if _, err := os.Lstat(b.store.DataPath(volumedir.Volumes, id)); errors.Is(err, fs.ErrNotExist) {
-		return dataLoss("DataMissing", "the file with the volume's data is missing in "+b.store.Path(volumedir.Volumes, id)), nil
+		dir := b.store.Path(volumedir.Volumes, id)
+		return dataLoss("DataMissing", "the file with the volume's data is missing in "+dir), nil
 	}
-	return []volume.Condition{{Impairment: volume.ImpairmentInaccessible, Reason: "RecordDamaged", Message: err.Error()}}, nil
+	return []volume.Condition{
+		{Impairment: volume.ImpairmentInaccessible, Reason: "RecordDamaged", Message: err.Error()},
+	}, nil
 }
 
 func dataLoss(reason, what string) []volume.Condition {

@@ -23,12 +23,22 @@ type damage struct {
 
 func damages() map[string]damage {
 	return map[string]damage{
-		"no data":       {func(data, _ string) error { return os.Remove(data) }, volume.ImpairmentDataLoss, "DataMissing"},
-		"cut off":       {func(data, _ string) error { return os.Truncate(data, 4096) }, volume.ImpairmentDataLoss, "DataTruncated"},
-		"empty":         {func(data, _ string) error { return os.Truncate(data, 0) }, volume.ImpairmentDataLoss, "DataTruncated"},
-		"no record":     {func(_, meta string) error { return os.Remove(meta) }, volume.ImpairmentInaccessible, "RecordDamaged"},
-		"record broken": {func(_, meta string) error { return os.Truncate(meta, 9) }, volume.ImpairmentInaccessible, "RecordDamaged"},
-		"record empty":  {func(_, meta string) error { return os.Truncate(meta, 0) }, volume.ImpairmentInaccessible, "RecordDamaged"},
+		"no data": {func(data, _ string) error { return os.Remove(data) }, volume.ImpairmentDataLoss, "DataMissing"},
+		"cut off": {
+			func(data, _ string) error { return os.Truncate(data, 4096) }, volume.ImpairmentDataLoss, "DataTruncated",
+		},
+		"empty": {
+			func(data, _ string) error { return os.Truncate(data, 0) }, volume.ImpairmentDataLoss, "DataTruncated",
+		},
+		"no record": {
+			func(_, meta string) error { return os.Remove(meta) }, volume.ImpairmentInaccessible, "RecordDamaged",
+		},
+		"record broken": {
+			func(_, meta string) error { return os.Truncate(meta, 9) }, volume.ImpairmentInaccessible, "RecordDamaged",
+		},
+		"record empty": {
+			func(_, meta string) error { return os.Truncate(meta, 0) }, volume.ImpairmentInaccessible, "RecordDamaged",
+		},
 	}
 }
 
@@ -76,7 +86,7 @@ func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindInternal, "check volume")
 	_, _, err = b.ListHealth(t.Context(), volume.Page{})
 	volumetest.WantKind(t, err, volume.KindInternal, "check volumes")
-	if err := os.Rename(filepath.Join(b.opts.Dir, string(volumedir.Volumes)), filepath.Join(b.opts.Dir, "away")); err != nil {
+	if err := os.Rename(b.store.CollectionPath(volumedir.Volumes), filepath.Join(b.opts.Dir, "away")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Health(t.Context(), id)

@@ -23,11 +23,12 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 func (b *Backend) ListSnapshots(
 	ctx context.Context, f volume.SnapshotFilter, page volume.Page,
 ) ([]volume.Snapshot, string, error) {
-	snapshots, next, err := listPage(ctx, &b.store, volumedir.Snapshots, page, func(id string) (volume.Snapshot, bool, error) {
+	read := func(id string) (volume.Snapshot, bool, error) {
 		o, err := b.store.Load(volumedir.Snapshots, id)
 		matches := (f.SnapshotID == "" || o.ID == f.SnapshotID) && (f.VolumeID == "" || o.VolumeID == f.VolumeID)
 		return snapshotOf(o), matches, err
-	})
+	}
+	snapshots, next, err := listPage(ctx, &b.store, volumedir.Snapshots, page, read)
 	return snapshots, next, volume.Wrap(err, "list snapshots", "")
 }
 

@@ -130,7 +130,9 @@ func TestListingTenThousand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.store.saveJSON(filepath.Join(b.store.Path(volumedir.Volumes, id), volumedir.RecordFile), volumedir.Record{Name: id}); err != nil {
+		if err := b.store.saveJSON(filepath.Join(b.store.Path(volumedir.Volumes, id), volumedir.RecordFile), volumedir.Record{
+			Name: id,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -32,7 +32,8 @@ func (b *Backend) createSnapshot(ctx context.Context, req volume.SnapshotRequest
 	}
 	o, err := b.loadOrBuild(volumedir.Snapshots, req.Name, func(id string) error { return b.buildSnapshot(ctx, id, req) })
 	if err == nil && (o.Name != req.Name || o.VolumeID != req.VolumeID) {
-		err = volume.Errorf(volume.KindAlreadyExists, "the snapshot %s has the name %q, but is of volume %s", o.ID, o.Name, o.VolumeID).
+		err = volume.Errorf(volume.KindAlreadyExists,
+			"the snapshot %s has the name %q, but is of volume %s", o.ID, o.Name, o.VolumeID).
 			WithRemedy("use another name, or delete the snapshot")
 	}
 	return o, err

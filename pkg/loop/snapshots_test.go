@@ -17,7 +17,9 @@ import (
 )
 
 func TestSnapshotAndRestore(t *testing.T) {
-	for name, share := range map[string]func(dst, src *os.File) error{"reflinks if possible": ficlone, "no reflinks": noReflink} {
+	for name, share := range map[string]func(dst, src *os.File) error{
+		"reflinks if possible": ficlone, "no reflinks": noReflink,
+	} {
 		t.Run(name, func(t *testing.T) {
 			b := openBackend(t)
 			b.shareBlocks = share
@@ -25,7 +27,9 @@ func TestSnapshotAndRestore(t *testing.T) {
 			const far = 700 << 20
 			writeData(t, b, v.ID, "first", 0)
 			writeData(t, b, v.ID, "far", far)
-			s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: v.ID, Parameters: map[string]string{"csi.storage.k8s.io/x": "y"}})
+			s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{
+				Name: "s", VolumeID: v.ID, Parameters: map[string]string{"csi.storage.k8s.io/x": "y"},
+			})
 			if err != nil || s.VolumeID != v.ID || s.Size != volume.GiB || !s.Ready || s.Created.IsZero() || s.Name != "s" {
 				t.Fatalf("%+v, %v", s, err)
 			}
@@ -34,7 +38,9 @@ func TestSnapshotAndRestore(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := b.Restore(t.Context(), volume.CreateRequest{
-				Name: "r", Size: 2 * volume.GiB, Range: volume.Range{Required: 2 * volume.GiB}, Source: volume.Source{SnapshotID: s.ID},
+				Name: "r", Size: 2 * volume.GiB, Range: volume.Range{
+					Required: 2 * volume.GiB,
+				}, Source: volume.Source{SnapshotID: s.ID},
 			})
 			if err != nil || r.Size != 2*volume.GiB || r.Source.SnapshotID != s.ID {
 				t.Fatalf("%+v, %v", r, err)
@@ -45,7 +51,8 @@ func TestSnapshotAndRestore(t *testing.T) {
 			wantData(t, b, volumedir.Volumes, r.ID, "first", 0)
 			wantData(t, b, volumedir.Volumes, r.ID, "far", far)
 			var st unix.Stat_t
-			if err := unix.Stat(b.store.DataPath(volumedir.Volumes, r.ID), &st); err != nil || st.Blocks*512 > volume.MiB.Bytes() {
+			if err := unix.Stat(b.store.DataPath(volumedir.Volumes, r.ID), &st); err != nil ||
+				st.Blocks*512 > volume.MiB.Bytes() {
 				t.Errorf("the copy takes %d bytes on disk, %v: its holes were filled", st.Blocks*512, err)
 			}
 		})
@@ -70,7 +77,9 @@ func TestSnapshotAgain(t *testing.T) {
 	req.VolumeID = other.ID
 	_, err = b.CreateSnapshot(t.Context(), req)
 	volumetest.WantKind(t, err, volume.KindAlreadyExists, v.ID)
-	_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "x", VolumeID: v.ID, Parameters: map[string]string{"force-create": "true"}})
+	_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{
+		Name: "x", VolumeID: v.ID, Parameters: map[string]string{"force-create": "true"},
+	})
 	volumetest.WantKind(t, err, volume.KindInvalid, "force-create")
 	for range 2 {
 		if err := b.DeleteSnapshot(t.Context(), first.ID); err != nil {
@@ -79,7 +88,9 @@ func TestSnapshotAgain(t *testing.T) {
 	}
 	_, err = b.GetSnapshot(t.Context(), first.ID)
 	volumetest.WantKind(t, err, volume.KindNotFound)
-	_, err = b.Restore(t.Context(), volume.CreateRequest{Name: "r", Size: volume.GiB, Source: volume.Source{SnapshotID: first.ID}})
+	_, err = b.Restore(t.Context(), volume.CreateRequest{
+		Name: "r", Size: volume.GiB, Source: volume.Source{SnapshotID: first.ID},
+	})
 	volumetest.WantKind(t, err, volume.KindNotFound, first.ID)
 }
 
@@ -87,9 +98,13 @@ func TestSizesOfCopies(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", 3*volume.GiB)
 	from := volume.Source{VolumeID: v.ID}
-	_, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Required: volume.GiB}, Source: from})
+	_, err := b.CloneVolume(t.Context(), volume.CreateRequest{
+		Name: "small", Size: volume.GiB, Range: volume.Range{Required: volume.GiB}, Source: from,
+	})
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "3 GiB")
-	_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "small", Size: volume.GiB, Range: volume.Range{Limit: 2 * volume.GiB}, Source: from})
+	_, err = b.CloneVolume(t.Context(), volume.CreateRequest{
+		Name: "small", Size: volume.GiB, Range: volume.Range{Limit: 2 * volume.GiB}, Source: from,
+	})
 	volumetest.WantKind(t, err, volume.KindOutOfRange)
 	// No size was asked for: the default is not a demand.
 	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from})
@@ -100,7 +115,9 @@ func TestSizesOfCopies(t *testing.T) {
 	if err := b.Delete(t.Context(), v.ID); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from}); err != nil || again.ID != c.ID {
+	if again, err := b.CloneVolume(t.Context(), volume.CreateRequest{
+		Name: "c", Size: volume.GiB, Source: from,
+	}); err != nil || again.ID != c.ID {
 		t.Errorf("%+v, %v", again, err)
 	}
 }
@@ -179,7 +196,9 @@ func TestPoolSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	capacity(2 * volume.MiB)
-	if other, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: volume.Topology{loopcsi.TopologyKey: "node-2"}}); err != nil || other.Available != 0 {
+	if other, err := b.Capacity(t.Context(), volume.CapacityRequest{
+		Topology: volume.Topology{loopcsi.TopologyKey: "node-2"},
+	}); err != nil || other.Available != 0 {
 		t.Errorf("at another node: %+v, %v", other, err)
 	}
 	_, err = b.Capacity(t.Context(), volume.CapacityRequest{Parameters: map[string]string{"type": "fast"}})

@@ -54,7 +54,9 @@ func TestCreateAgain(t *testing.T) {
 	sourced.Source = volume.Source{VolumeID: "vol-x"}
 	parameters := blankRequest("a", volume.GiB)
 	parameters.Parameters = map[string]string{volume.MkfsOptionsKey: "-F"}
-	for word, req := range map[string]volume.CreateRequest{"below 3 GiB": larger, "above 1 GiB": limited, "volume vol-x": sourced, "parameters": parameters} {
+	for word, req := range map[string]volume.CreateRequest{
+		"below 3 GiB": larger, "above 1 GiB": limited, "volume vol-x": sourced, "parameters": parameters,
+	} {
 		_, err := b.Create(t.Context(), req)
 		volumetest.WantKind(t, err, volume.KindAlreadyExists, word)
 	}
@@ -66,14 +68,18 @@ func TestFind(t *testing.T) {
 		t.Errorf("%+v, %v", v, err)
 	}
 	a := createVolume(t, b, "a", volume.GiB)
-	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: a.ID}})
+	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{
+		Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: a.ID},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Delete(t.Context(), a.ID); err != nil {
 		t.Fatal(err)
 	}
-	if v, found, err := b.Find(t.Context(), volume.CreateRequest{Name: "c"}); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
+	if v, found, err := b.Find(t.Context(), volume.CreateRequest{
+		Name: "c",
+	}); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
 		t.Errorf("%+v, %t, %v", v, found, err)
 	}
 	if err := os.Remove(b.store.DataPath(volumedir.Volumes, c.ID)); err != nil {
@@ -110,7 +116,9 @@ func TestCreateRefusals(t *testing.T) {
 func TestNames(t *testing.T) {
 	b := openBackend(t)
 	seen := map[string]bool{}
-	for _, name := range []string{"../../etc/passwd", "a/b", ".", "..", "with\nnewline\x00", "日本語", strings.Repeat("x", 5000), " ", "-rf"} {
+	for _, name := range []string{
+		"../../etc/passwd", "a/b", ".", "..", "with\nnewline\x00", "日本語", strings.Repeat("x", 5000), " ", "-rf",
+	} {
 		v := createVolume(t, b, name, volume.MiB)
 		if seen[v.ID] || v.Name != name || !volumedir.Volumes.IsID(v.ID) {
 			t.Errorf("%q gave %+v", name, v)
@@ -134,7 +142,10 @@ func TestForeignIDs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, id := range []string{"../outside", "..", "", ".", "/etc", "vol-", volumedir.Snapshots.ID("a"), "vol-" + strings.Repeat("G", 32), volumedir.Volumes.ID("never made")} {
+	for _, id := range []string{
+		"../outside", "..", "", ".", "/etc", "vol-", volumedir.Snapshots.ID("a"), "vol-" + strings.Repeat("G", 32),
+		volumedir.Volumes.ID("never made"),
+	} {
 		_, err := b.Get(t.Context(), id)
 		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.Expand(t.Context(), id, volume.GiB)
@@ -143,7 +154,9 @@ func TestForeignIDs(t *testing.T) {
 		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id})
 		volumetest.WantKind(t, err, volume.KindNotFound)
-		_, err = b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: id}})
+		_, err = b.CloneVolume(t.Context(), volume.CreateRequest{
+			Name: "c", Size: volume.GiB, Source: volume.Source{VolumeID: id},
+		})
 		volumetest.WantKind(t, err, volume.KindNotFound)
 		if err := b.Delete(t.Context(), id); err != nil {
 			t.Errorf("delete %q: %v", id, err)
@@ -307,7 +320,9 @@ func TestAttachedElsewhere(t *testing.T) {
 	v := createVolume(t, b, "a", volume.GiB)
 	attachVolume(t, b, v.ID)
 	b.opts.Node = "node-2"
-	_, err := b.Attach(t.Context(), volume.AttachRequest{ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
+	_, err := b.Attach(t.Context(), volume.AttachRequest{
+		ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
+	})
 	volumetest.WantKind(t, err, volume.KindPrecondition, testNode)
 }
 

@@ -46,7 +46,9 @@ func commonLines(program string) map[string]CommandLine {
 // CheckCommandLines runs a new program for each command line: for those that all plugins
 // share, and for lines, which may replace shared ones of the same name. Each of dirFlags
 // gets a directory of the test; the arguments of the line follow.
-func CheckCommandLines(t *testing.T, newProgram func() csiserver.Program, dirFlags []string, lines map[string]CommandLine) {
+func CheckCommandLines(
+	t *testing.T, newProgram func() csiserver.Program, dirFlags []string, lines map[string]CommandLine,
+) {
 	t.Helper()
 	all := commonLines(newProgram().Name)
 	maps.Copy(all, lines)
@@ -111,7 +113,9 @@ func SocketDir(t *testing.T) string {
 // Start runs the program in the background and returns a connection to endpoint, on which
 // the arguments must make it serve. stop ends the program and fails the test unless it
 // exits with ExitOK within a minute.
-func Start(t *testing.T, program csiserver.Program, endpoint string, args ...string) (conn *grpc.ClientConn, stop func()) {
+func Start(
+	t *testing.T, program csiserver.Program, endpoint string, args ...string,
+) (conn *grpc.ClientConn, stop func()) {
 	t.Helper()
 	conn, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -112,12 +112,12 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	lease.Add(unlock)
 	if o.Attachment == nil || o.Attachment.Node != c.node {
 		// Precondition: Kubernetes stages only attached volumes, so a retry cannot help.
-		return volume.Connection{}, volume.Errorf(volume.KindPrecondition, "the volume is not attached to this node, %s", c.node).
+		return volume.Connection{}, volume.Errorf(volume.KindPrecondition,
+			"the volume is not attached to this node, %s", c.node).
 			WithRemedy("check the VolumeAttachment, and that the controller and the node use the same node name")
 	}
-	d, err := runDetached(ctx, lease, "connecting the volume's loop device", func(ctx context.Context) (losetup.Device, error) {
-		return c.ensureDevice(ctx, o, req.ReadOnly)
-	})
+	ensure := func(ctx context.Context) (losetup.Device, error) { return c.ensureDevice(ctx, o, req.ReadOnly) }
+	d, err := runDetached(ctx, lease, "connecting the volume's loop device", ensure)
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -130,7 +130,8 @@ func (c *Connector) lock(ctx context.Context, id string) (*operation.Lease, erro
 	unlock, err := c.operations.Lock(ctx, id)
 	if err != nil {
 		cause := context.Cause(ctx)
-		return nil, volume.Errorf(volume.KindOf(cause), "an earlier operation on the volume's loop device has not finished: %w", cause).
+		return nil, volume.Errorf(volume.KindOf(cause),
+			"an earlier operation on the volume's loop device has not finished: %w", cause).
 			WithRemedy("no action needed: Kubernetes retries this automatically; " +
 				"if this lasts, check the kernel log of this node for I/O that hangs")
 	}
@@ -139,7 +140,9 @@ func (c *Connector) lock(ctx context.Context, id string) (*operation.Lease, erro
 
 // runDetached runs work that the kernel cannot interrupt. If ctx ends first, the work
 // continues and keeps the lease's locks.
-func runDetached[T any](ctx context.Context, lease *operation.Lease, what string, work func(context.Context) (T, error)) (T, error) {
+func runDetached[T any](
+	ctx context.Context, lease *operation.Lease, what string, work func(context.Context) (T, error),
+) (T, error) {
 	if err := ctx.Err(); err != nil {
 		var zero T
 		return zero, fmt.Errorf("%s has not begun: %w", what, err)
@@ -158,7 +161,8 @@ func (c *Connector) ensureDevice(ctx context.Context, o volumedir.Object, readOn
 	if isBound && d.ReadOnly != readOnly {
 		// An earlier use left the device; release fails if something still uses it.
 		if err := c.release(ctx, d); err != nil {
-			return losetup.Device{}, fmt.Errorf("the volume is connected with read-only %t, not %t: %w", d.ReadOnly, readOnly, err)
+			return losetup.Device{}, fmt.Errorf("the volume is connected with read-only %t, not %t: %w",
+				d.ReadOnly, readOnly, err)
 		}
 		isBound = false
 	}
@@ -183,7 +187,8 @@ func parsePublishedSize(publish map[string]string) (volume.Size, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, volume.Errorf(volume.KindInvalid, "the publish context has %s=%q, which is not a size in bytes", loopcsi.ContextSize, text)
+		return 0, volume.Errorf(volume.KindInvalid,
+			"the publish context has %s=%q, which is not a size in bytes", loopcsi.ContextSize, text)
 	}
 	return volume.Size(n), nil
 }
@@ -206,7 +211,8 @@ func (c *Connector) findDevice(o volumedir.Object) (d losetup.Device, isBound bo
 		return devices[0], true, nil
 	}
 	// Two devices cache the same blocks independently of one another.
-	return losetup.Device{}, false, volume.Errorf(volume.KindPrecondition, "several loop devices have the volume's file: %s",
+	return losetup.Device{}, false, volume.Errorf(volume.KindPrecondition,
+		"several loop devices have the volume's file: %s",
 		losetup.Paths(devices)).
 		WithRemedy("find with lsblk which of them is mounted, and detach each other one with losetup -d")
 }

@@ -123,11 +123,15 @@ func TestConnectRefusesInvalidRequests(t *testing.T) {
 		kind volume.Kind
 		word string
 	}{
-		"not attached": {volume.ConnectRequest{ID: m.create("unattached", volume.MiB)}, volume.KindPrecondition, "not attached"},
-		"no volume":    {volume.ConnectRequest{ID: otherID}, volume.KindNotFound, ""},
-		"a path":       {volume.ConnectRequest{ID: "../volumes/" + m.id}, volume.KindNotFound, ""},
+		"not attached": {
+			volume.ConnectRequest{ID: m.create("unattached", volume.MiB)}, volume.KindPrecondition, "not attached",
+		},
+		"no volume": {volume.ConnectRequest{ID: otherID}, volume.KindNotFound, ""},
+		"a path":    {volume.ConnectRequest{ID: "../volumes/" + m.id}, volume.KindNotFound, ""},
 		"bad size": {
-			volume.ConnectRequest{ID: m.id, PublishContext: map[string]string{loopcsi.ContextSize: "many"}}, volume.KindInvalid, "",
+			volume.ConnectRequest{
+				ID: m.id, PublishContext: map[string]string{loopcsi.ContextSize: "many"},
+			}, volume.KindInvalid, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,7 +165,8 @@ func TestConnectionSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSizes(64*volume.MiB, 96*volume.MiB)
-	if conn, _, err := m.connector.Locate(t.Context(), m.id); err != nil || conn.Size != 96*volume.MiB || conn.PublishedSize != 0 {
+	if conn, _, err := m.connector.Locate(t.Context(), m.id); err != nil || conn.Size != 96*volume.MiB ||
+		conn.PublishedSize != 0 {
 		t.Errorf("located: got %+v, %v, want size 96 MiB and no published size", conn, err)
 	}
 }

@@ -47,9 +47,8 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	case !isDeleted:
 		return err
 	}
-	_, err = runDetached(ctx, lease, "flushing and detaching the volume's loop device", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, c.releaseAll(ctx, id, isDeleted)
-	})
+	release := func(ctx context.Context) (struct{}, error) { return struct{}{}, c.releaseAll(ctx, id, isDeleted) }
+	_, err = runDetached(ctx, lease, "flushing and detaching the volume's loop device", release)
 	return err
 }
 
@@ -144,7 +143,8 @@ func (c *Connector) awaitRelease(ctx context.Context, d losetup.Device) error {
 			return fmt.Errorf("read whether %s is detached: %w", d.Path, err)
 		}
 		if operation.Sleep(ctx, interval) != nil {
-			return volume.Errorf(volume.KindDeadline, "a process still has %s open: the kernel detaches the device when the process closes it",
+			return volume.Errorf(volume.KindDeadline,
+				"a process still has %s open: the kernel detaches the device when the process closes it",
 				d.Path).
 				WithRemedy("no action needed: Kubernetes retries this automatically; " +
 					"if this lasts, delete the pods that use the volume, or find the process on this node with: fuser -v " + d.Path)

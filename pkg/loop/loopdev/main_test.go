@@ -53,7 +53,9 @@ func newMachine(t *testing.T, dir string) machine {
 // create creates a volume and returns its id.
 func (m machine) create(name string, size volume.Size) (id string) {
 	m.Helper()
-	v, err := m.backend.Create(m.Context(), volume.CreateRequest{Name: name, Size: size, Range: volume.Range{Required: size}})
+	v, err := m.backend.Create(m.Context(), volume.CreateRequest{
+		Name: name, Size: size, Range: volume.Range{Required: size},
+	})
 	if err != nil {
 		m.Fatal(err)
 	}

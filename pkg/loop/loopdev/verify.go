@@ -28,7 +28,8 @@ func (c *Connector) Verify(ctx context.Context, id, disk string) error {
 		case err == nil:
 			err = c.verify(id, disk)
 		case volume.IsKind(err, volume.KindNotFound) && errors.Is(c.checkFile(id, disk), volume.ErrGone):
-			err = volume.Errorf(volume.KindNotFound, "there is no volume %q, and %s no longer holds its data: %w", id, disk, volume.ErrGone)
+			err = volume.Errorf(volume.KindNotFound,
+				"there is no volume %q, and %s no longer holds its data: %w", id, disk, volume.ErrGone)
 		}
 		return struct{}{}, err
 	})
@@ -74,7 +75,8 @@ func (c *Connector) checkFile(id, disk string) error {
 	backing, _ := c.devices.Serial(d)
 	switch {
 	case volumedir.Volumes.IsID(id) && slices.Contains(losetup.DeletedPaths(c.deletableFiles(id)...), backing):
-		return volume.Errorf(volume.KindPrecondition, "%s is not the volume: it holds an earlier volume of this id, which was deleted: %w",
+		return volume.Errorf(volume.KindPrecondition,
+			"%s is not the volume: it holds an earlier volume of this id, which was deleted: %w",
 			disk, volume.ErrGone)
 	case err != nil:
 		return &os.PathError{Op: "stat", Path: path, Err: err}

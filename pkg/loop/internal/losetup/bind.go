@@ -37,7 +37,8 @@ func (d *Devices) Bind(file *os.File, label string, readOnly bool) (Device, erro
 			return dev, err
 		}
 	}
-	return Device{}, volume.Errorf(volume.KindUnavailable, "other processes took every free loop device in %d attempts", maxBindAttempts)
+	return Device{}, volume.Errorf(volume.KindUnavailable,
+		"other processes took every free loop device in %d attempts", maxBindAttempts)
 }
 
 // configure gives the device the file. errTaken: another process has the device
