@@ -43,7 +43,8 @@ func (c *config) register(fs *flag.FlagSet) {
 		return nil
 	})
 	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+loopcsi.Name+" or "+cindercsi.Name)
-	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir, "directory of the loop backend's volumes, shared with the controller plugin")
+	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
+		"directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: as OpenStack tells it")
 	fs.BoolVar(&c.withTopology, "with-topology", true, "tell the orchestrator the zone of this node (cinder)")
 	fs.Var(&c.topology, "additional-topology", "further topology segment `key=value` of this node (cinder); may be repeated")

@@ -29,7 +29,7 @@ func TestCommandLine(t *testing.T) {
 	})
 }
 
-func TestSegments(t *testing.T) {
+func TestTopologyFlagMergesSegments(t *testing.T) {
 	var s topologyFlag
 	for _, text := range []string{"rack=7", "a=b,c=d=e", "rack=8"} {
 		if err := s.Set(text); err != nil {
@@ -54,7 +54,7 @@ func TestNodeLinksNothingOfTheController(t *testing.T) {
 
 // The program over its socket: who it is, what the plugin as a whole can do,
 // and that it serves the node's side alone.
-func TestProgram(t *testing.T) {
+func TestProgramServesIdentityAndNode(t *testing.T) {
 	ctx := t.Context()
 	conn, stop := startProgram(t, []string{"--node-id=node-7"})
 	identity, wait := csi.NewIdentityClient(conn), grpc.WaitForReady(true)
@@ -81,12 +81,12 @@ func TestProgram(t *testing.T) {
 
 // The same with the Cinder backend: the names that PersistentVolumes of
 // cinder-csi-plugin go by.
-func TestProgramWithCinder(t *testing.T) {
+func TestProgramWithCinderReportsTopologyAndLimit(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		args         []string
 		topology     map[string]string
-		limit        int64 // 0: whatever was found out
+		limit        int64 // 0: any that was found out
 		capabilities int
 	}{
 		{
@@ -110,7 +110,8 @@ func TestProgramWithCinder(t *testing.T) {
 				t.Errorf("plugin capabilities %v, %v", caps, err)
 			}
 			node, err := csi.NewNodeClient(conn).NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
-			if err != nil || node.GetNodeId() != "server-7" || !maps.Equal(node.GetAccessibleTopology().GetSegments(), c.topology) {
+			if err != nil || node.GetNodeId() != "server-7" ||
+				!maps.Equal(node.GetAccessibleTopology().GetSegments(), c.topology) {
 				t.Errorf("node %v, %v", node, err)
 			}
 			if got := node.GetMaxVolumesPerNode(); c.limit != 0 && got != c.limit || got < 1 {

@@ -28,7 +28,7 @@ func probe(t *testing.T, args ...string) error {
 	return err
 }
 
-func wantNotHealthy(t *testing.T, err error, words ...string) {
+func wantUnhealthy(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("got %v, want FAILED_PRECONDITION", err)
@@ -48,7 +48,9 @@ func TestProbeNeedsTheCapabilityToGrowExt(t *testing.T) {
 			t.Errorf("with the capability: %v", err)
 		}
 	} else {
-		wantNotHealthy(t, err, "CAP_SYS_RESOURCE", "next step: run the node plugin privileged", "--require-sys-resource=false")
+		wantUnhealthy(
+			t, err, "CAP_SYS_RESOURCE", "next step: run the node plugin privileged", "--require-sys-resource=false",
+		)
 	}
 	if err := probe(t, "--require-sys-resource=false", "--require-shared-mounts=false"); err != nil {
 		t.Errorf("where it is not required: %v", err)
@@ -83,19 +85,23 @@ func TestProbeNeedsSharedMounts(t *testing.T) {
 		case c.healthy && err != nil:
 			t.Errorf("%s: %v", c.name, err)
 		case !c.healthy:
-			wantNotHealthy(t, err, dir, "next step: ", "mountPropagation: Bidirectional")
+			wantUnhealthy(t, err, dir, "next step: ", "mountPropagation: Bidirectional")
 		}
 	}
 }
 
-func TestProbeNeedsTheDirectories(t *testing.T) {
+func TestProbeNeedsTheStateDirectory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	common := []string{"--require-sys-resource=false", "--require-shared-mounts=false"}
-	wantNotHealthy(t, probe(t, append(common, "--state-dir="+filepath.Join(file, "state"))...), "state directory", "--state-dir")
-	wantNotHealthy(t, probe(t, append(common, "--loop-dir="+filepath.Join(file, "loop"))...), "directory of the volumes", "next step")
+	wantUnhealthy(
+		t, probe(t, append(common, "--state-dir="+filepath.Join(file, "state"))...), "state directory", "--state-dir",
+	)
+	wantUnhealthy(
+		t, probe(t, append(common, "--loop-dir="+filepath.Join(file, "loop"))...), "directory of the volumes", "next step",
+	)
 	if err := probe(t, append(common, "--state-dir="+filepath.Join(t.TempDir(), "is", "made", "later"))...); err != nil {
 		t.Errorf("a state directory that is made later: %v", err)
 	}
@@ -116,7 +122,7 @@ func (f *fakeFilesystems) Propagates(path string) (bool, error) {
 }
 
 // What is missing is said at the start, before anybody asks, and is counted.
-func TestStartSaysWhatIsMissing(t *testing.T) {
+func TestStartLogsWhatIsMissing(t *testing.T) {
 	missing := errors.New("this process lacks it")
 	for _, c := range []struct {
 		name             string
@@ -125,7 +131,10 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 		log              []string // one line with them; nil: none
 		met              map[string]float64
 	}{
-		{"all there", true, true, fakeFilesystems{shared: true}, nil, map[string]float64{"shared_mounts": 1, "cap_sys_resource": 1, "state_dir": 1}},
+		{
+			"all there", true, true, fakeFilesystems{shared: true}, nil,
+			map[string]float64{"shared_mounts": 1, "cap_sys_resource": 1, "state_dir": 1},
+		},
 		{
 			"no capability", true, true,
 			fakeFilesystems{shared: true, growExt: missing},
@@ -144,13 +153,19 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 			[]string{"level=ERROR", "shared_mounts", "/var/lib/kubelet", "Bidirectional"},
 			map[string]float64{"shared_mounts": 0, "cap_sys_resource": 1, "state_dir": 1},
 		},
-		{"no shared mounts, not required", false, true, fakeFilesystems{}, nil, map[string]float64{"cap_sys_resource": 1, "state_dir": 1}},
+		{
+			"no shared mounts, not required", false, true, fakeFilesystems{}, nil,
+			map[string]float64{"cap_sys_resource": 1, "state_dir": 1},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log bytes.Buffer
 			reg := prometheus.NewRegistry()
-			options := config{stateDir: t.TempDir(), kubeletDir: "/var/lib/kubelet", requireShared: c.shared, requireSysRes: c.resource}
-			if _, err := watchRequirements(t.Context(), options, &c.fs, nil, reg, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+			options := config{
+				stateDir: t.TempDir(), kubeletDir: "/var/lib/kubelet", requireShared: c.shared, requireSysRes: c.resource,
+			}
+			logger := slog.New(slog.NewTextHandler(&log, nil))
+			if _, err := watchRequirements(t.Context(), options, &c.fs, nil, reg, logger); err != nil {
 				t.Fatal(err)
 			}
 			if lines := strings.Count(log.String(), "\n"); lines != min(1, len(c.log)) {
@@ -161,7 +176,7 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 					t.Errorf("the log lacks %q: %s", w, &log)
 				}
 			}
-			wantMet(t, reg, c.met)
+			wantRequirements(t, reg, c.met)
 			if c.shared && !strings.HasPrefix(c.fs.asked, "/var/lib/kubelet/") {
 				t.Errorf("the mount that holds %q was checked", c.fs.asked)
 			}
@@ -169,7 +184,7 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
-func wantMet(t *testing.T, reg *prometheus.Registry, want map[string]float64) {
+func wantRequirements(t *testing.T, reg *prometheus.Registry, want map[string]float64) {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil || len(families) != 1 || len(families[0].GetMetric()) != len(want) {

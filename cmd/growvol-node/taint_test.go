@@ -9,10 +9,9 @@ import (
 	"google.golang.org/grpc"
 )
 
-// A cluster that does not let the taint go does not keep the plugin from its
-// work, nor from ending.
+// The plugin works, and ends, while the API server does not answer about the taint.
 func TestPluginWorksWhileTheTaintStays(t *testing.T) {
-	// As in a pod, but without the files of a service account, and nobody listens.
+	// As in a pod, but without the files of a service account, and with nothing that listens.
 	t.Setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "1")
 	conn, stop := startProgram(t, []string{"--node-id=node-7", "--startup-taint-node=node-7"})

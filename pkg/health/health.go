@@ -1,6 +1,5 @@
-// Package health renders what is wrong with a volume in the CSI wire format
-// (spec v1.13, VolumeHealth, alpha). Both services use it, so that they report
-// alike.
+// Package health renders the conditions of a volume in the CSI wire format (spec v1.13, VolumeHealth,
+// alpha). The controller service and the node service use it, so that both report in the same way.
 package health
 
 import (
@@ -9,8 +8,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ToCSI renders the conditions of a volume; none: nothing is known to be
-// wrong with it.
+// ToCSI returns the conditions of a volume in the wire format. No conditions mean that no fault of the
+// volume is known.
 func ToCSI(id string, conditions []volume.Condition) *csi.VolumeHealth {
 	h := &csi.VolumeHealth{VolumeId: id}
 	for _, c := range conditions {

@@ -21,30 +21,31 @@ const (
 // machine is a fake of the machine: disks whose content are files, sysfs, and
 // filesystems on the disks. It implements Disks.
 type machine struct {
-	t       *testing.T
-	root    string
-	disks   []blockdev.Device
-	serials map[string]string            // by name of the disk
-	files   map[string]map[string]string // by device path: files of its filesystem
-	fstypes []string                     // of the filesystems that were opened
-	under   map[string]blockdev.Device   // what a device rests on, by number
-	above   map[string][]blockdev.Device // partitions and mappings of a device, by its name
-	mounted map[string]string            // types of mounted filesystems, by name of the device
-	hangs   chan struct{}                // when set, no serial is answered before it is closed
+	t             *testing.T
+	root          string
+	disks         []blockdev.Device
+	serials       map[string]string            // by name of the disk
+	files         map[string]map[string]string // by device path: files of its filesystem
+	fstypes       []string                     // of the filesystems that were opened
+	disksByNumber map[string]blockdev.Device   // what a device rests on, by number
+	above         map[string][]blockdev.Device // partitions and mappings of a device, by its name
+	mounted       map[string]string            // types of mounted filesystems, by name of the device
+	holdSerials   chan struct{}                // when set, no serial is answered before it is closed
 }
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{
-		t: t, root: t.TempDir(), serials: map[string]string{}, files: map[string]map[string]string{}, under: map[string]blockdev.Device{},
-		above: map[string][]blockdev.Device{}, mounted: map[string]string{},
+		t: t, root: t.TempDir(), serials: map[string]string{}, files: map[string]map[string]string{},
+		disksByNumber: map[string]blockdev.Device{},
+		above:         map[string][]blockdev.Device{}, mounted: map[string]string{},
 	}
 	m.write("proc/self/mountinfo", nil)
 	return m
 }
 
-// limits are the options that look at this machine alone.
-func (m *machine) limits() LimitOptions {
+// limitOptions returns options that read this machine only.
+func (m *machine) limitOptions() LimitOptions {
 	return LimitOptions{Disks: m, sysfs: filepath.Join(m.root, "sys"), proc: filepath.Join(m.root, "proc")}
 }
 
@@ -62,19 +63,21 @@ func (m *machine) write(path string, content []byte) string {
 
 func (m *machine) plug(name string, kind blockdev.Kind, serial string, content []byte) blockdev.Device {
 	m.t.Helper()
-	d := blockdev.Device{Major: 252, Minor: uint32(len(m.disks)), Name: name, Path: m.write("dev/"+name, content), Kind: kind}
+	d := blockdev.Device{
+		Major: 252, Minor: uint32(len(m.disks)), Name: name, Path: m.write("dev/"+name, content), Kind: kind,
+	}
 	m.disks = append(m.disks, d)
 	m.serials[name] = serial
 	return d
 }
 
-// configDrive plugs in a config drive with this meta_data.json.
-func (m *machine) configDrive(name, serial, metadata string) {
+// plugConfigDrive plugs in a config drive with this meta_data.json.
+func (m *machine) plugConfigDrive(name, serial, metadata string) {
 	d := m.plug(name, blockdev.KindSCSI, serial, iso("config-2"))
 	m.files[d.Path] = map[string]string{"openstack/latest/meta_data.json": metadata}
 }
 
-func (m *machine) dmi(values map[string]string) {
+func (m *machine) writeDMI(values map[string]string) {
 	for name, value := range values {
 		m.write("sys/class/dmi/id/"+name, []byte(value+"\n"))
 	}
@@ -82,7 +85,8 @@ func (m *machine) dmi(values map[string]string) {
 
 func (m *machine) options() Options {
 	return Options{
-		Disks: m, NeedsZone: true, sysfs: filepath.Join(m.root, "sys"), metadata: metadataService{address: "http://127.0.0.1:1"},
+		Disks: m, NeedsZone: true, sysfs: filepath.Join(m.root, "sys"),
+		metadata: metadataService{address: "http://127.0.0.1:1"},
 		readFile: func(device, fstype, name string, _ int) ([]byte, error) {
 			m.fstypes = append(m.fstypes, fstype)
 			if content, ok := m.files[device][name]; ok {
@@ -96,8 +100,8 @@ func (m *machine) options() Options {
 func (m *machine) Disks() ([]blockdev.Device, error) { return m.disks, nil }
 
 func (m *machine) Serial(d blockdev.Device) (string, error) {
-	if m.hangs != nil {
-		<-m.hangs
+	if m.holdSerials != nil {
+		<-m.holdSerials
 	}
 	serial, ok := m.serials[d.Name]
 	if !ok {
@@ -112,7 +116,7 @@ func (m *machine) ReadStart(d blockdev.Device, p []byte) (int, error) {
 }
 
 func (m *machine) ByNumber(major, minor uint32) (blockdev.Device, error) {
-	if d, ok := m.under[fmt.Sprintf("%d:%d", major, minor)]; ok {
+	if d, ok := m.disksByNumber[fmt.Sprintf("%d:%d", major, minor)]; ok {
 		return d, nil
 	}
 	return blockdev.Device{}, volume.Errorf(volume.KindInternal, "no device %d:%d", major, minor)
@@ -123,11 +127,17 @@ func (m *machine) Stack(d blockdev.Device) ([]blockdev.Device, error) {
 }
 
 func (m *machine) Partitions(d blockdev.Device) ([]blockdev.Device, error) {
-	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind != blockdev.KindPartition }), nil
+	return m.layersOn(d, true), nil
+}
+
+func (m *machine) layersOn(d blockdev.Device, partitions bool) []blockdev.Device {
+	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool {
+		return (d.Kind == blockdev.KindPartition) != partitions
+	})
 }
 
 func (m *machine) Holders(d blockdev.Device) ([]blockdev.Device, error) {
-	return slices.DeleteFunc(slices.Clone(m.above[d.Name]), func(d blockdev.Device) bool { return d.Kind == blockdev.KindPartition }), nil
+	return m.layersOn(d, false), nil
 }
 
 func (m *machine) MountedFilesystem(d blockdev.Device) string { return m.mounted[d.Name] }
@@ -161,7 +171,7 @@ func wantWords(t *testing.T, err error, words ...string) {
 	}
 }
 
-func TestLabelOf(t *testing.T) {
+func TestReadLabelOfEachFilesystem(t *testing.T) {
 	for name, c := range map[string]struct {
 		head          []byte
 		fstype, label string
@@ -177,7 +187,7 @@ func TestLabelOf(t *testing.T) {
 	} {
 		fstype, label := readLabel(c.head)
 		if fstype != c.fstype || label != c.label {
-			t.Errorf("%s: %q, %q", name, fstype, label)
+			t.Errorf("%s: type %q, label %q; want %q, %q", name, fstype, label, c.fstype, c.label)
 		}
 	}
 	if bytes.Equal(iso("a"), iso("b")) {
@@ -185,14 +195,14 @@ func TestLabelOf(t *testing.T) {
 	}
 }
 
-func FuzzLabelOf(f *testing.F) {
+func FuzzReadLabel(f *testing.F) {
 	f.Add(iso("config-2"))
 	f.Add(fat("config-2", "FAT32"))
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, head []byte) {
 		fstype, label := readLabel(head)
 		if len(label) > isoLabelLength || fstype == "" && label != "" || !bytes.Contains(head, []byte(label)) {
-			t.Errorf("%q, %q", fstype, label)
+			t.Errorf("type %q, label %q: not in the data, or too long", fstype, label)
 		}
 	})
 }

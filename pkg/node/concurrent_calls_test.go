@@ -16,18 +16,17 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestCallsAgainstEachOther runs the calls for two volumes at random, several
-// at once, with paths that are another volume's or somebody else's, raw and
-// mounted, and with too little time. Whatever they answer, nothing foreign is
-// touched, no disk is taken from under its user, none is raw and mounted at
-// once, no two calls wait for one another for ever, and in the end all can be
-// taken away.
-func TestCallsAgainstEachOther(t *testing.T) {
+// TestConcurrentCallsDoNoHarm runs random calls for two volumes, several at a time, with paths of
+// another volume or of another program, raw and mounted, and with too short timeouts. Whatever the
+// calls return: no foreign mount is touched, no disk is taken from its user, no disk is raw and
+// mounted at the same time, no two calls wait for each other for ever, and in the end both volumes
+// can be unstaged.
+func TestConcurrentCallsDoNoHarm(t *testing.T) {
 	requireDeviceNodes(t)
 	for range 3 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := newCrossedCalls(t)
+			r := newConcurrentCalls(t)
 			var wg sync.WaitGroup
 			for worker := range uint64(6) {
 				wg.Go(func() {
@@ -43,18 +42,18 @@ func TestCallsAgainstEachOther(t *testing.T) {
 	}
 }
 
-// crossedCalls is a machine with two volumes, and mounts that are neither's.
-type crossedCalls struct {
+// concurrentCalls is a machine with two volumes, and mounts that are neither's.
+type concurrentCalls struct {
 	*testNode
 
 	ids, stagings, targets []string
 	foreign                []filesystem.Mount
 }
 
-func newCrossedCalls(t *testing.T) *crossedCalls {
+func newConcurrentCalls(t *testing.T) *concurrentCalls {
 	t.Helper()
 	b := newTestNode(t, nil)
-	r := &crossedCalls{testNode: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
+	r := &concurrentCalls{testNode: b, ids: []string{"vol-1", "publish:vol-1", "nobody's"}}
 	dir := t.TempDir()
 	for _, id := range r.ids[:2] {
 		b.add(id, volume.GiB)
@@ -65,7 +64,9 @@ func newCrossedCalls(t *testing.T) *crossedCalls {
 		r.stagings = append(r.stagings, filepath.Join(dir, fmt.Sprint("staging-", i)))
 		r.targets = append(r.targets, filepath.Join(dir, fmt.Sprint("target-", i)))
 	}
-	for name, m := range map[string]filesystem.Mount{"disk": mountOf(other), "tmpfs": tmpfs("/"), "dir": deletedMount(tmpfs("/dir"))} {
+	for name, m := range map[string]filesystem.Mount{
+		"disk": mountOf(other), "tmpfs": tmpfs("/"), "dir": deletedMount(tmpfs("/dir")),
+	} {
 		path := filepath.Join(dir, name)
 		r.foreign = append(r.foreign, b.addMount(path, m))
 		r.targets = append(r.targets, path)
@@ -75,7 +76,7 @@ func newCrossedCalls(t *testing.T) *crossedCalls {
 }
 
 // call makes one call, most often with the paths that belong to the volume.
-func (r *crossedCalls) call(ctx context.Context, dice *rand.Rand) {
+func (r *concurrentCalls) call(ctx context.Context, dice *rand.Rand) {
 	i := dice.IntN(2)
 	one := *r.testNode
 	one.id, one.staging, one.target = r.ids[i], r.stagings[i], r.targets[i]
@@ -83,11 +84,11 @@ func (r *crossedCalls) call(ctx context.Context, dice *rand.Rand) {
 		one.id, one.staging, one.target = r.ids[dice.IntN(3)], r.stagings[dice.IntN(3)], r.targets[dice.IntN(len(r.targets))]
 	}
 	one.capability = []*csi.VolumeCapability{mountCapability("ext4"), blockCapability()}[dice.IntN(2)]
-	patience := time.Minute
+	timeout := time.Minute
 	if dice.IntN(4) == 0 {
-		patience = time.Duration(dice.IntN(300)) * time.Microsecond
+		timeout = time.Duration(dice.IntN(300)) * time.Microsecond
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	switch dice.IntN(6) {
 	case 0, 1:
@@ -105,8 +106,8 @@ func (r *crossedCalls) call(ctx context.Context, dice *rand.Rand) {
 	}
 }
 
-// checkEnd takes all away and looks what was done.
-func (r *crossedCalls) checkEnd(t *testing.T) {
+// checkEnd takes all away and readings what was done.
+func (r *concurrentCalls) checkEnd(t *testing.T) {
 	t.Helper()
 	for i, id := range r.ids[:2] {
 		one := *r.testNode
@@ -118,17 +119,17 @@ func (r *crossedCalls) checkEnd(t *testing.T) {
 		}
 		one.target, one.staging = r.targets[i], r.stagings[i]
 		if err := one.unpublish(t.Context()); err != nil && !volume.IsKind(err, volume.KindPrecondition) {
-			t.Errorf("%s: %v", id, err)
+			t.Errorf("unpublish %s: %v", id, err)
 		}
 	}
 	for i, id := range r.ids[:2] {
 		one := *r.testNode
 		one.id, one.staging, one.target = id, r.stagings[i], r.targets[i]
 		if err := one.unpublish(t.Context()); err != nil {
-			t.Errorf("%s: %v", id, err)
+			t.Errorf("unpublish %s again: %v", id, err)
 		}
 		if err := one.unstage(t.Context()); err != nil {
-			t.Errorf("%s: %v", id, err)
+			t.Errorf("unstage %s: %v", id, err)
 		}
 	}
 	r.mu.Lock()

@@ -8,10 +8,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The disk of a raw volume is pulled out under its pod, and another volume's
-// disk gets its number. The node that the pod has left leads to the other
-// disk; both volumes can be taken away all the same.
-func TestANodeWhoseDiskHasGone(t *testing.T) {
+// The disk of a raw volume is pulled out under its pod, and the disk of another volume gets its
+// number. The device node that the pod has leads to the other disk; both volumes can still be
+// unpublished and unstaged.
+func TestVolumesLeaveAfterTheirDiskIsGone(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("making a device node needs root")
 	}
@@ -28,7 +28,7 @@ func TestANodeWhoseDiskHasGone(t *testing.T) {
 			if published.MountPoint != b.target {
 				t.Fatalf("mounts %+v", b.mounts)
 			}
-			// A node that is still there is a disk's in use: nobody takes it away.
+			// A device node that still has a disk is not unmounted.
 			wantKind(t, second.unstage(t.Context()), volume.KindPrecondition, "in use")
 			wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "left alone")
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
-	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node/internal/inspect"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -32,39 +31,6 @@ func (f fakeFilesystems) diskOf(dev filesystem.Device) (*fakeDisk, error) {
 	return handle.d, handle.usable()
 }
 
-// isOnDisk reports whether m is a mount of the filesystem on the disk, or on the
-// mapping on it.
-func (m *machine) isOnDisk(mount filesystem.Mount, d *fakeDisk) bool {
-	if mount.FSType == string(filesystem.TypeBtrfs) { // its number is anonymous
-		on, _ := m.diskAt(mount.Source)
-		return on == d
-	}
-	return diskNumber(mount.Device) == diskNumberOf(d)
-}
-
-// diskNumber is the number of the disk of a device, which is that disk or the
-// mapping on it.
-func diskNumber(number blockdev.DeviceNumber) blockdev.DeviceNumber {
-	if number.Major == cryptMajor {
-		number.Major = diskMajor
-	}
-	return number
-}
-
-// findUser returns what uses a device: where it is mounted, or published as a raw
-// device, and of a disk the mapping on it.
-func (m *machine) findUser(d *fakeDisk, number blockdev.DeviceNumber) (path string, used bool) {
-	if number == diskNumberOf(d) && d.hasMapping() {
-		return d.path + "-crypt", true
-	}
-	for _, mount := range m.mounts {
-		if m.isOnDisk(mount, d) || diskNumber(mount.DeviceNode) == diskNumberOf(d) && !mount.IsStaleDeviceNode() {
-			return mount.MountPoint, true
-		}
-	}
-	return "", false
-}
-
 func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (filesystem.Signature, error) {
 	leave, err := f.startCall("probe")
 	defer leave()
@@ -79,14 +45,6 @@ func (f fakeFilesystems) Probe(ctx context.Context, dev filesystem.Device) (file
 		return filesystem.Signature{}, err
 	}
 	return d.contentOf(dev.Number()), nil
-}
-
-// contentOf returns what is found on a disk, or on the mapping on it.
-func (d *fakeDisk) contentOf(dev blockdev.DeviceNumber) filesystem.Signature {
-	if dev == diskNumberOf(d) && d.luks.header.State != luks.HeaderAbsent {
-		return filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "LUKS encryption"}
-	}
-	return d.content
 }
 
 func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
@@ -111,7 +69,8 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 	number := req.Device.Number()
 	content := d.contentOf(number)
 	_, markerErr := os.Stat(req.Marker)
-	resumed := markerErr == nil && content.State == filesystem.StateFormatted && !content.IsComplete && content.Type == req.Type
+	resumed := markerErr == nil && content.State == filesystem.StateFormatted && !content.IsComplete &&
+		content.Type == req.Type
 	switch path, used := f.findUser(d, number); {
 	case content.State == filesystem.StateFormatted && content.IsComplete && content.Type == req.Type:
 		return filesystem.RemoveMarker(req.Marker)
@@ -125,7 +84,9 @@ func (f fakeFilesystems) Format(ctx context.Context, req filesystem.FormatReques
 			f.violations = append(f.violations, "formatted under the raw device at "+m.MountPoint)
 		}
 	}
-	d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: req.Type, Size: d.sizeOf(number)}
+	d.content = filesystem.Signature{
+		State: filesystem.StateFormatted, IsComplete: true, Type: req.Type, Size: d.sizeOf(number),
+	}
 	d.formatCount++
 	return filesystem.RemoveMarker(req.Marker)
 }
@@ -151,7 +112,8 @@ func (f fakeFilesystems) Check(ctx context.Context, dev filesystem.Device, _ fil
 
 func (f fakeFilesystems) mount(m filesystem.Mount) {
 	for _, o := range f.mounts {
-		if m.IsDeviceNode() && diskNumber(o.Device) == diskNumber(m.DeviceNode) || o.IsDeviceNode() && diskNumber(o.DeviceNode) == diskNumber(m.Device) {
+		if m.IsDeviceNode() && diskNumber(o.Device) == diskNumber(m.DeviceNode) || o.IsDeviceNode() &&
+			diskNumber(o.DeviceNode) == diskNumber(m.Device) {
 			f.violations = append(f.violations, "one disk is mounted and raw at "+o.MountPoint+" and "+m.MountPoint)
 		}
 	}
@@ -178,7 +140,9 @@ func (f fakeFilesystems) Mount(ctx context.Context, req filesystem.MountRequest)
 		err = unix.EBUSY
 	}
 	if err != nil || d.contentOf(number).State != filesystem.StateFormatted || !d.contentOf(number).IsComplete {
-		return volume.Errorf(volume.KindPrecondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL))
+		return volume.Errorf(
+			volume.KindPrecondition, "mount %s: no filesystem: %w", req.Device.Path(), errors.Join(err, unix.EINVAL),
+		)
 	}
 	switch req.Type {
 	case filesystem.TypeBtrfs:
@@ -230,7 +194,8 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	}
 	// A plain directory is one of the node's own disk.
 	f.mount(filesystem.Mount{
-		MountPoint: req.Target, Root: req.Source, Device: blockdev.DeviceNumber{Major: 8, Minor: 1}, FSType: "ext4", Source: "/dev/root",
+		MountPoint: req.Target, Root: req.Source, Device: blockdev.DeviceNumber{Major: 8, Minor: 1}, FSType: "ext4",
+		Source:  "/dev/root",
 		Options: modeOf(req.Options),
 	})
 	return nil
@@ -247,8 +212,9 @@ func (f fakeFilesystems) bindNode(d *fakeDisk, req filesystem.BindRequest) error
 		return err
 	}
 	f.mount(filesystem.Mount{
-		MountPoint: req.Target, Root: "/" + filepath.Base(req.Source), FSType: "devtmpfs", Source: "devtmpfs", Options: modeOf(req.Options),
-		Device: blockdev.DeviceNumber{Minor: 5}, DeviceNode: number,
+		MountPoint: req.Target, Root: "/" + filepath.Base(req.Source), FSType: "devtmpfs", Source: "devtmpfs",
+		Options: modeOf(req.Options),
+		Device:  blockdev.DeviceNumber{Minor: 5}, DeviceNode: number,
 	})
 	return nil
 }
@@ -280,7 +246,7 @@ func (f fakeFilesystems) Unmount(ctx context.Context, m filesystem.Mount) error 
 		_ = os.WriteFile(m.MountPoint+".tmp", nil, 0o600)
 		_ = os.Rename(m.MountPoint+".tmp", m.MountPoint)
 	}
-	for _, d := range f.disks { // what is mounted anew is alive
+	for _, d := range f.disks { // a filesystem that is mounted again has no failure
 		if !slices.ContainsFunc(f.mounts, func(m filesystem.Mount) bool { return f.isOnDisk(m, d) }) {
 			d.mountFailure = nil
 		}
@@ -300,10 +266,10 @@ func (f fakeFilesystems) topMount(path string) int {
 
 func (f fakeFilesystems) FindMount(path string) (filesystem.Mount, bool, error) {
 	leave, err := f.startCall("find-mount")
-	looking := f.holdFindMount
+	hold := f.holdFindMount
 	leave()
-	if looking != nil {
-		<-looking
+	if hold != nil {
+		<-hold
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -331,17 +297,6 @@ func (f fakeFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNum
 	return of, nil
 }
 
-// deviceNumberOf is the number of the device below a mounted filesystem.
-func (m *machine) deviceNumberOf(mount filesystem.Mount) blockdev.DeviceNumber {
-	if mount.FSType != string(filesystem.TypeBtrfs) {
-		return mount.Device
-	}
-	if d, connected := m.diskAt(mount.Source); connected {
-		return device(d, mount.Source).Number()
-	}
-	return mount.Device
-}
-
 // mountedAt returns the mount at a path and the disk of the device, if these
 // belong together.
 func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesystem.Mount, *fakeDisk, error) {
@@ -352,7 +307,9 @@ func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesyst
 	m := f.mounts[i]
 	d, err := f.diskOf(dev)
 	if err == nil && f.deviceNumberOf(m) != dev.Number() {
-		err = volume.Errorf(volume.KindPrecondition, "the mount at %s is of %s, not of the volume's device %s", path, m.Source, dev.Path())
+		err = volume.Errorf(
+			volume.KindPrecondition, "the mount at %s is of %s, not of the volume's device %s", path, m.Source, dev.Path(),
+		)
 	}
 	return m, d, err
 }
@@ -386,7 +343,9 @@ func (f fakeFilesystems) Grow(ctx context.Context, req filesystem.GrowRequest) (
 	case g.DeviceSize < req.Required:
 		return g, volume.Errorf(volume.KindDeadline, "%s has %s, not %s", req.Device.Path(), g.DeviceSize, req.Required)
 	case size > g.DeviceSize:
-		return g, volume.Errorf(volume.KindPrecondition, "the filesystem has %s, more than its device with %s", size, g.DeviceSize)
+		return g, volume.Errorf(
+			volume.KindPrecondition, "the filesystem has %s, more than its device with %s", size, g.DeviceSize,
+		)
 	case d.mountFailure != nil:
 		return g, d.mountFailure
 	case size == g.DeviceSize:
@@ -417,7 +376,9 @@ func (f fakeFilesystems) CheckHealth(ctx context.Context, dev filesystem.Device,
 	return err
 }
 
-func (f fakeFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
+func (f fakeFilesystems) Measure(
+	ctx context.Context, dev filesystem.Device, path string,
+) (filesystem.Measurement, error) {
 	leave, err := f.startCall("measure")
 	defer leave()
 	if err == nil {
@@ -458,8 +419,4 @@ func (f fakeFilesystems) ReadUsage(m filesystem.Mount) (filesystem.Usage, error)
 		err = volume.Errorf(volume.KindPrecondition, "no filesystem is mounted at %s", m.MountPoint)
 	}
 	return filesystem.Usage{Total: 90, Used: 30, Available: 60, Inodes: 9, InodesUsed: 3, InodesAvailable: 6}, err
-}
-
-func diskNumberOf(d *fakeDisk) blockdev.DeviceNumber {
-	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
 }

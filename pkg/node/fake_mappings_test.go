@@ -12,29 +12,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// luksState is what LUKS has to do with a disk. What the disk's content is, one
-// sees through the mapping; on the disk itself a header hides it.
-type luksState struct {
-	header         luks.Header
-	passphrase     string
-	readOnly       bool // the mapping is
-	keyInKeyring   bool // the kernel keeps the key of the mapping to itself
-	openHandles    int  // descriptors of the mapping that are open
-	plugCount      int  // of the disk, when the mapping was opened: the next time it is another disk
-	killNextFormat bool // the next luksFormat is killed before it has made a key slot
-}
-
-// hasMapping reports whether a mapping rests on the disk, by whomever.
-func (d *fakeDisk) hasMapping() bool { return d.mappingSize > 0 || d.hasOtherMapping }
-
-// mappingGone reports whether the mapping has lost the disk below it.
-func (d *fakeDisk) mappingGone() bool { return !d.connected || d.plugCount != d.luks.plugCount }
-
-// mappingNumberOf is the device number of the mapping on a disk.
-func mappingNumberOf(d *fakeDisk) blockdev.DeviceNumber {
-	return blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
-}
-
 // fakeMappings implements Mappings as pkg/luks does.
 type fakeMappings struct{ *machine }
 
@@ -85,20 +62,22 @@ func (f fakeMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.
 	h, disk := d.luks.header, d.deviceSize
 	f.mu.Unlock()
 	uuid, _ := os.ReadFile(req.Marker)
-	ours := len(uuid) > 0 && string(uuid) == h.UUID
+	isOwn := len(uuid) > 0 && string(uuid) == h.UUID
 	if h.State == luks.HeaderSound {
-		return h, ours, nil
+		return h, isOwn, nil
 	}
 	if disk < headerSize+volume.MiB {
 		return h, false, volume.Errorf(volume.KindPrecondition, "%s is too small for encryption", req.Device.Path)
 	}
-	if h.State != luks.HeaderAbsent && !ours {
+	if h.State != luks.HeaderAbsent && !isOwn {
 		return h, false, volume.Errorf(volume.KindPrecondition, "%s holds %s: not formatted with LUKS2", req.Device.Path, h)
 	}
 	if h.State == luks.HeaderAbsent {
 		c, err := req.Content(ctx)
 		if leftover := len(uuid) > 0 && !c.Recognized; err == nil && !c.Blank && !leftover {
-			err = volume.Errorf(volume.KindPrecondition, "%s is not blank: it holds %s: not formatted with LUKS2", req.Device.Path, c.Name)
+			err = volume.Errorf(
+				volume.KindPrecondition, "%s is not blank: it holds %s: not formatted with LUKS2", req.Device.Path, c.Name,
+			)
 		}
 		if err != nil {
 			return h, false, err
@@ -149,7 +128,9 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	case err != nil:
 		return luks.Mapping{}, err
 	case d.luks.header.State != luks.HeaderSound:
-		return luks.Mapping{}, volume.Errorf(volume.KindPrecondition, "%s cannot be opened: it has %s", req.Device.Path, d.luks.header)
+		return luks.Mapping{}, volume.Errorf(
+			volume.KindPrecondition, "%s cannot be opened: it has %s", req.Device.Path, d.luks.header,
+		)
 	}
 	already, err := f.openAlready(req, d)
 	if err != nil || already {
@@ -160,17 +141,20 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	case len(req.Passphrase) == 0:
 		return luks.Mapping{}, volume.Errorf(volume.KindInvalid, "no passphrase")
 	case !bytes.Equal(req.Passphrase, []byte(d.luks.passphrase)):
-		return luks.Mapping{}, volume.Errorf(volume.KindPrecondition, "open %s: the passphrase opens no key slot", req.Device.Path)
+		return luks.Mapping{}, volume.Errorf(
+			volume.KindPrecondition, "open %s: the passphrase opens no key slot", req.Device.Path,
+		)
 	case used:
 		return luks.Mapping{}, volume.Errorf(volume.KindDeadline, "open %s: it is in use at %s", req.Device.Path, path)
 	}
-	d.mappingSize, d.luks.readOnly, d.luks.keyInKeyring, d.luks.plugCount = d.deviceSize-headerSize, req.ReadOnly, false, d.plugCount
+	d.mappingSize = d.deviceSize - headerSize
+	d.luks.readOnly, d.luks.keyInKeyring, d.luks.plugCount = req.ReadOnly, false, d.plugCount
 	f.mappedDisks[req.ID] = d
 	return f.mapping(req.ID, d), nil
 }
 
 // openAlready reports whether the mapping is open as asked for. One that is
-// nobody's and of no use is closed. The machine is locked.
+// that nobody uses and whose disk is gone is closed. The machine is locked.
 func (f fakeMappings) openAlready(req luks.OpenRequest, d *fakeDisk) (bool, error) {
 	on := f.mappedDisks[req.ID]
 	switch {
@@ -179,7 +163,7 @@ func (f fakeMappings) openAlready(req luks.OpenRequest, d *fakeDisk) (bool, erro
 	case on == d && !on.mappingGone() && on.luks.readOnly == req.ReadOnly:
 		return true, nil
 	case on.luks.openHandles > 0, on != d && !on.mappingGone():
-		return false, volume.Errorf(volume.KindPrecondition, "the mapping of %s is in the way", req.ID)
+		return false, volume.Errorf(volume.KindPrecondition, "the mapping of %s is in use, or is of another disk", req.ID)
 	}
 	return false, f.close(req.ID, on)
 }
@@ -256,11 +240,4 @@ func (f fakeMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte)
 	}
 	d.mappingSize = want
 	return d.mappingSize, nil
-}
-
-// encrypt gives the volume of the bench a LUKS2 header and an open mapping.
-func (b *testNode) encrypt(d *fakeDisk) {
-	d.luks.header = luks.Header{State: luks.HeaderSound, UUID: "00000000-0000-4000-8000-000000000000", Offset: headerSize, Sector: 512}
-	d.luks.passphrase, d.luks.plugCount, d.mappingSize = secret, d.plugCount, d.backendSize-headerSize
-	b.mappedDisks[b.id] = d
 }

@@ -24,7 +24,7 @@ func (m processMappings) Header(ctx context.Context, dev blockdev.Device) (luks.
 }
 
 // Format leaves a header without a key slot, and its marker, when the process
-// ends in the midst.
+// ends before the format is complete.
 func (m processMappings) Format(ctx context.Context, req luks.FormatRequest) (luks.Header, bool, error) {
 	if err := m.p.simulateCall(ctx); err != nil {
 		return luks.Header{}, false, err
@@ -41,7 +41,7 @@ func (m processMappings) Format(ctx context.Context, req luks.FormatRequest) (lu
 	return h, fresh, m.p.loseAnswer(err)
 }
 
-// killNextFormat makes the next luksFormat of a disk without a header end half-way. It
+// killNextFormat makes the next luksFormat of a disk without a header end early. It
 // reports whether it does.
 func (m processMappings) killNextFormat(path string) bool {
 	m.mu.Lock()
@@ -80,7 +80,7 @@ func (m processMappings) Close(ctx context.Context, id string) error {
 }
 
 func (m processMappings) Grow(ctx context.Context, dev blockdev.Device, key []byte) (volume.Size, error) {
-	if err := m.p.simulateCall(ctx); errors.Is(err, errCrashed) { // nobody gets this answer
+	if err := m.p.simulateCall(ctx); errors.Is(err, errCrashed) { // no caller gets this error
 		return 0, volume.Errorf(volume.KindDeadline, "%w", err)
 	} else if err != nil {
 		return 0, err

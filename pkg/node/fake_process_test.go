@@ -38,21 +38,20 @@ func (d *lockedRand) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(d.intN(int(most-least)))
 }
 
-// process is a node plugin's process on a machine. Its calls of the machine
-// take time, some fail, the answers of some are lost, and some hang for minutes.
-// When it has crashed none of its calls succeeds: they return when their callers
-// give up, or at the end of the test.
+// process is the process of a node plugin on a machine. Its calls take time, some fail, some lose their
+// answers, and some hang for minutes. After a crash none of its calls succeeds: they return when their
+// callers give up, or at the end of the test.
 type process struct {
 	*machine
 	dice    *lockedRand
-	foreign func(filesystem.Mount) bool // is somebody else's, and must not be touched
+	foreign func(filesystem.Mount) bool // reports whether a mount is foreign and must not be touched
 	crashed chan struct{}
 	end     <-chan struct{}
 
 	mu         sync.Mutex
-	faultsOff  bool // nothing fails any more
+	faultsOff  bool // no call fails any more
 	handles    []fakeHandle
-	violations []string // what it must never do, and has done
+	violations []string // what it must never do, but has done
 }
 
 var errCrashed = errors.New("the process has crashed")
@@ -235,7 +234,7 @@ func (f processFilesystems) Probe(ctx context.Context, dev filesystem.Device) (f
 }
 
 // Format leaves a filesystem half made, and its marker, when the process ends
-// in the midst.
+// before the format is complete.
 func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatRequest) error {
 	f.mu.Lock()
 	d, err := f.diskOf(req.Device)
@@ -247,7 +246,9 @@ func (f processFilesystems) Format(ctx context.Context, req filesystem.FormatReq
 			f.p.addViolation(d.path + " is formatted while it is in use at " + path)
 		}
 		err = os.WriteFile(req.Marker, nil, 0o600)
-		d.content = filesystem.Signature{State: filesystem.StateFormatted, Type: req.Type, Size: d.sizeOf(req.Device.Number())}
+		d.content = filesystem.Signature{
+			State: filesystem.StateFormatted, Type: req.Type, Size: d.sizeOf(req.Device.Number()),
+		}
 	}
 	f.mu.Unlock()
 	if err != nil {
@@ -285,7 +286,7 @@ func (f processFilesystems) Unmount(ctx context.Context, m filesystem.Mount) err
 		return err
 	}
 	if f.p.foreign(m) {
-		f.p.addViolation("somebody else's mount at " + m.MountPoint + " is unmounted")
+		f.p.addViolation("the foreign mount at " + m.MountPoint + " is unmounted")
 	}
 	return f.p.loseAnswer(f.fakeFilesystems.Unmount(ctx, m))
 }
@@ -319,7 +320,9 @@ func (f processFilesystems) CheckHealth(ctx context.Context, dev filesystem.Devi
 	return f.fakeFilesystems.CheckHealth(ctx, dev, path)
 }
 
-func (f processFilesystems) Measure(ctx context.Context, dev filesystem.Device, path string) (filesystem.Measurement, error) {
+func (f processFilesystems) Measure(
+	ctx context.Context, dev filesystem.Device, path string,
+) (filesystem.Measurement, error) {
 	if err := f.p.simulateCall(ctx); err != nil {
 		return filesystem.Measurement{}, err
 	}
@@ -331,7 +334,7 @@ func (f processFilesystems) ReadUsage(m filesystem.Mount) (filesystem.Usage, err
 		return filesystem.Usage{}, err
 	}
 	if f.p.foreign(m) {
-		f.p.addViolation("somebody else's filesystem at " + m.MountPoint + " is counted")
+		f.p.addViolation("the foreign filesystem at " + m.MountPoint + " is counted")
 	}
 	return f.fakeFilesystems.ReadUsage(m)
 }

@@ -209,7 +209,8 @@ func filesystemShortMessage(
 	case failure != nil:
 		return text + ": " + failure.Error()
 	case f.FormatLimit > 0:
-		return text + fmt.Sprintf(": its format ends at %s (next step: copy the data to a new volume with ext4 or xfs)", f.FormatLimit)
+		return text + fmt.Sprintf(": its format ends at %s "+
+			"(next step: copy the data to a new volume with ext4 or xfs)", f.FormatLimit)
 	case m.IsReadOnly():
 		return text + ": the filesystem is mounted read-only, so it cannot grow" + remedyMountWritable
 	}

@@ -1,22 +1,74 @@
 package node
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// A condition does not name the cause of a failure that is over.
+func TestHealthForgetsTheCauseOfAnEarlierFailure(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, b *testNode){
+		"after a growth": func(t *testing.T, b *testNode) {
+			t.Helper()
+			if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"after the volume has left": func(t *testing.T, b *testNode) {
+			t.Helper()
+			err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context()))
+			b.capability = mountCapability("ext4", "ro") // nothing grows
+			if err = errors.Join(err, b.stage(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.stageAndPublish(t, volume.GiB)
+			d.backendSize = 2 * volume.GiB
+			b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
+			_, err := b.expand(t.Context(), 2*volume.GiB)
+			wantKind(t, err, volume.KindPrecondition)
+			delete(b.fail, "grow")
+			end(t, b)
+			d.measured = filesystem.Measurement{Size: volume.GiB}
+			d.deviceSize = 2 * volume.GiB
+			c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+			if strings.Contains(c.GetMessage(), "e2fsck") {
+				t.Errorf("the condition %q names the cause of an earlier failure", c.GetMessage())
+			}
+		})
+	}
+}
+
+// The health of a raw volume does not depend on what is mounted at its staging path.
+func TestHealthOfARawVolumeReadsNoFilesystem(t *testing.T) {
+	b := newTestNode(t, blockCapability())
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := b.add("vol-2", volume.GiB)
+	other.connected = true
+	b.addMount(b.staging, mountOf(other))
+	wantHealthy(t, b)
+}
+
 func (b *testNode) readHealth(t *testing.T) []*csi.VolumeHealth_VolumeHealthEntry {
 	t.Helper()
-	resp, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
+	resp, err := b.NodeGetVolumeHealth(
+		t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +86,9 @@ func wantHealthy(t *testing.T, b *testNode) {
 }
 
 // wantCondition fails the test unless this is the one condition.
-func wantCondition(t *testing.T, b *testNode, reason string, status csi.VolumeHealthErrorType) *csi.VolumeHealth_VolumeHealthEntry {
+func wantCondition(
+	t *testing.T, b *testNode, reason string, status csi.VolumeHealthErrorType,
+) *csi.VolumeHealth_VolumeHealthEntry {
 	t.Helper()
 	got := b.readHealth(t)
 	if len(got) != 1 || got[0].GetReason() != reason || got[0].GetStatus() != status {
@@ -43,7 +97,7 @@ func wantCondition(t *testing.T, b *testNode, reason string, status csi.VolumeHe
 	return got[0]
 }
 
-func TestHealthOfAFilesystem(t *testing.T) {
+func TestHealthReportsEachFilesystemCondition(t *testing.T) {
 	failure := volume.Errorf(volume.KindPrecondition, "run e2fsck")
 	for name, c := range map[string]struct {
 		measured filesystem.Measurement
@@ -51,13 +105,21 @@ func TestHealthOfAFilesystem(t *testing.T) {
 		status   csi.VolumeHealthErrorType
 		words    []string
 	}{
-		"shut down": {filesystem.Measurement{IsShutDown: true, Failure: failure}, reasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE, []string{"run e2fsck"}},
-		"read-only after an error": {
-			filesystem.Measurement{BecameReadOnly: true, Failure: failure}, reasonReadOnly, csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
+		"shut down": {
+			filesystem.Measurement{IsShutDown: true, Failure: failure}, reasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE,
+			[]string{"run e2fsck"},
 		},
-		"errors recorded": {filesystem.Measurement{ErrorCount: 3, Failure: failure}, reasonErrors, csi.VolumeHealthErrorType_DEGRADED, []string{"3 errors", "run e2fsck"}},
+		"read-only after an error": {
+			filesystem.Measurement{BecameReadOnly: true, Failure: failure}, reasonReadOnly,
+			csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
+		},
+		"errors recorded": {
+			filesystem.Measurement{ErrorCount: 3, Failure: failure}, reasonErrors, csi.VolumeHealthErrorType_DEGRADED,
+			[]string{"3 errors", "run e2fsck"},
+		},
 		"smaller than its device": {
-			filesystem.Measurement{Size: volume.GiB}, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED, []string{"1 GiB", "2 GiB"},
+			filesystem.Measurement{Size: volume.GiB}, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED,
+			[]string{"1 GiB", "2 GiB"},
 		},
 		"at the limit of its format": {
 			filesystem.Measurement{Size: volume.GiB, FormatLimit: volume.GiB},
@@ -82,23 +144,28 @@ func TestHealthOfAFilesystem(t *testing.T) {
 	}
 }
 
-func TestHealthNamesSeveralConditions(t *testing.T) {
+func TestHealthReportsSeveralConditions(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	d := b.stageAndPublish(t, 2*volume.GiB)
-	d.measured = filesystem.Measurement{Size: volume.GiB, ErrorCount: 1, BecameReadOnly: true, Failure: volume.Errorf(volume.KindPrecondition, "run e2fsck")}
+	d.measured = filesystem.Measurement{
+		Size: volume.GiB, ErrorCount: 1, BecameReadOnly: true, Failure: volume.Errorf(volume.KindPrecondition, "run e2fsck"),
+	}
 	d.backendSize = 4 * volume.GiB
 	var reasons []string
 	for _, c := range b.readHealth(t) {
 		reasons = append(reasons, c.GetReason())
 	}
-	if got, want := strings.Join(reasons, " "), "DeviceSmallerThanVolume FilesystemReadOnly FilesystemErrors FilesystemSmallerThanVolume"; got != want {
+	const want = "DeviceSmallerThanVolume FilesystemReadOnly FilesystemErrors FilesystemSmallerThanVolume"
+	if got := strings.Join(reasons, " "); got != want {
 		t.Errorf("reasons %q, want %q", got, want)
 	}
 }
 
-// The connector may learn the volume's size at Connect only; the record has it.
-func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mounted": mountCapability("ext4"), "raw": blockCapability()} {
+// A connector may learn the size of the volume at Connect only: then the record has it.
+func TestHealthReportsADeviceThatIsSmallerThanItsVolume(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{
+		"mounted": mountCapability("ext4"), "raw": blockCapability(),
+	} {
 		t.Run(name, func(t *testing.T) {
 			b := newTestNode(t, capability)
 			d := b.add(b.id, 2*volume.GiB)
@@ -109,7 +176,7 @@ func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
 			wantHealthy(t, b)
 			d.deviceSize, d.content.Size = volume.GiB, volume.GiB
 			c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
-			for _, word := range []string{"1 GiB", "2 GiB", "next step: plug it in anew"} {
+			for _, word := range []string{"1 GiB", "2 GiB", "next step: plug it in again"} {
 				if !strings.Contains(c.GetMessage(), word) {
 					t.Errorf("message %q does not mention %q", c.GetMessage(), word)
 				}
@@ -118,7 +185,7 @@ func TestHealthOfADeviceThatIsSmallerThanItsVolume(t *testing.T) {
 	}
 }
 
-func TestHealthOfAVolumeThatIsNotHere(t *testing.T) {
+func TestHealthOfAVolumeThatIsNotOnThisNode(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	_, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id})
 	wantKind(t, err, volume.KindNotFound)
@@ -132,7 +199,7 @@ func TestHealthOfAVolumeThatIsNotHere(t *testing.T) {
 	wantCondition(t, b, reasonDeviceGone, csi.VolumeHealthErrorType_INACCESSIBLE)
 }
 
-func TestHealthOfAReadOnlyStaging(t *testing.T) {
+func TestHealthNamesTheReadOnlyMountAsTheCause(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4", "ro"))
 	d := b.add(b.id, 4*volume.GiB)
 	d.content = ext4Signature()
@@ -145,7 +212,7 @@ func TestHealthOfAReadOnlyStaging(t *testing.T) {
 	}
 }
 
-func TestHealthRequestsAreValidated(t *testing.T) {
+func TestMalformedHealthRequestsAreInvalid(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	for _, req := range []*csi.NodeGetVolumeHealthRequest{
 		{}, {VolumeId: b.id, StagingTargetPath: "relative"}, {VolumeId: b.id, VolumePublishPath: "relative"},
@@ -155,51 +222,76 @@ func TestHealthRequestsAreValidated(t *testing.T) {
 	}
 }
 
-// A PersistentVolume that says more than the volume has must not keep the pod
-// from its data: kubelet asks once, while it mounts.
-func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
-	for name, c := range map[string]struct {
-		published bool
-		attached  volume.Size
-		device    volume.Size
-		kind      volume.Kind
-		within    time.Duration
-	}{
-		"while the pod starts":                      {true, volume.GiB, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout},
-		"long after the pod has started":            {false, volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
-		"the size at the attach is unknown":         {true, 0, volume.GiB, volume.KindDeadline, time.Minute},
-		"the device has not even the attached size": {true, 2 * volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
+func TestHealthReportsAMappingThatIsTooSmall(t *testing.T) {
+	for name, capability := range map[string]*csi.VolumeCapability{
+		"mounted": mountCapability("ext4"), "raw": blockCapability(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newTestNode(t, mountCapability("ext4"))
-				d := b.add(b.id, volume.GiB)
-				d.conn.PublishedSize, d.sizeOnlyAtConnect = c.attached, true
-				if err := b.stage(t.Context()); err != nil {
-					t.Fatal(err)
+			b := newEncryptedTestNode(t, capability)
+			d := b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantHealthy(t, b)
+			d.backendSize, d.deviceSize = 4*volume.GiB, 4*volume.GiB
+			c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+			for _, word := range []string{"mapping", d.mappingSize.String(), (4*volume.GiB - headerSize).String()} {
+				if !strings.Contains(c.GetMessage(), word) {
+					t.Errorf("the condition %q does not mention %q", c.GetMessage(), word)
 				}
-				if err := b.publish(t.Context(), false); err != nil {
-					t.Fatal(err)
-				}
-				if !c.published {
-					_ = operation.Sleep(t.Context(), podStartWindow+time.Second)
-				}
-				d.ignoresRescan = true
-				start := time.Now()
-				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
-				wantKind(t, err, c.kind, "4 GiB", "1 GiB")
-				if c.kind == volume.KindPrecondition && !strings.Contains(err.Error(), "next step: if the PersistentVolume says more") {
-					t.Errorf("error %q has no remedy", err)
-				}
-				if took := time.Since(start); took > c.within {
-					t.Errorf("answered after %s, want %s at most", took, c.within)
-				}
-				// The news of a growth was late after all.
-				d.backendSize, d.ignoresRescan = 4*volume.GiB, false
-				if size, err := b.expand(t.Context(), 4*volume.GiB); err != nil || size != 4*volume.GiB {
-					t.Errorf("expanded to %s, %v", size, err)
-				}
-			})
+			}
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantHealthy(t, b)
+			d.deviceSize = 2 * volume.GiB
+			c = wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+			if !strings.Contains(c.GetMessage(), d.path+" has 2 GiB") {
+				t.Errorf("the condition %q is not of the disk", c.GetMessage())
+			}
 		})
+	}
+}
+
+// The most common fault of a cloud: the volume has grown, but the node was not told. The node knows
+// the new size because kubelet has asked for it.
+func TestHealthReportsAGrowthThatHasNotReachedTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.conn, d.sizeOnlyAtConnect = granularConnection(), true
+		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+			t.Fatal(err)
+		}
+		d.backendSize, d.ignoresRescan = 2*volume.GiB, true
+		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
+		wantKind(t, err, volume.KindDeadline)
+		c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
+			t.Errorf("message %q does not name both sizes", c.GetMessage())
+		}
+		d.ignoresRescan = false
+		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+		wantHealthy(t, b)
+	})
+}
+
+// A mapping that another program has opened cannot be compared with its disk: the failed growth is
+// the condition.
+func TestHealthReportsAForeignMappingThatCannotGrow(t *testing.T) {
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.stageAndPublish(t, volume.GiB)
+	d.mappingSize, d.content.Size = volume.GiB-headerSize, volume.GiB-headerSize
+	for i := range b.mounts {
+		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
+	}
+	d.backendSize, d.luks.keyInKeyring = 2*volume.GiB, true
+	_, err := b.expand(t.Context(), 2*volume.GiB)
+	wantKind(t, err, volume.KindPrecondition, "passphrase")
+	c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
+	if !strings.Contains(c.GetMessage(), "passphrase") {
+		t.Errorf("message %q does not say why", c.GetMessage())
 	}
 }

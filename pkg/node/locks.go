@@ -10,7 +10,7 @@ import (
 
 // locks are the locks of the service, three for each volume. They are taken through the functions
 // below, which return a lease: work that continues after its call keeps the locks of its lease, so
-// that a growth keeps off what would disturb it.
+// that nothing else changes the volume during a growth.
 //
 // A call that needs both the volume's lock and its publish lock takes the volume's lock first; the
 // holder of a publish lock never waits for a volume's lock.

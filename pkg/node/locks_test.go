@@ -33,8 +33,7 @@ func mustLock(t *testing.T, lock func(context.Context, string) (*operation.Lease
 	return lease
 }
 
-// Between the look whether the volume is in use and its disconnection no pod
-// may get it.
+// No pod may get the volume between the check that it is unused and its disconnection.
 func TestUnstageWaitsForPublications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))
@@ -54,8 +53,8 @@ func TestUnstageWaitsForPublications(t *testing.T) {
 	})
 }
 
-// So it is when a stage that has failed takes its connection back.
-func TestRetreatWaitsForPublications(t *testing.T) {
+// No pod may get the volume while a failed stage disconnects it.
+func TestRollbackWaitsForPublications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
@@ -63,13 +62,13 @@ func TestRetreatWaitsForPublications(t *testing.T) {
 		publish := mustLock(t, b.lockPublish, b.id)
 		wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
 		if !d.connected {
-			t.Error("disconnected while a publication is under way")
+			t.Error("disconnected while a publication is running")
 		}
 		publish.Release()
 	})
 }
 
-// And when a dead filesystem is unmounted, to be checked.
+// No pod may get a failed filesystem while a stage unmounts it.
 func TestStageWaitsForPublicationsBeforeItUnmounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))
@@ -81,22 +80,22 @@ func TestStageWaitsForPublicationsBeforeItUnmounts(t *testing.T) {
 		publish := mustLock(t, b.lockPublish, b.id)
 		wantBlocked(t, "stage", b.stage)
 		if len(b.mounts) != 1 {
-			t.Errorf("unmounted while a publication is under way: %+v", b.mounts)
+			t.Errorf("unmounted while a publication is running: %+v", b.mounts)
 		}
 		publish.Release()
-		// An unmount that outlives its call keeps pods off as well.
+		// An unmount that continues after its call keeps pods off too.
 		b.holdUnmount = make(chan struct{})
 		wantBlocked(t, "stage", b.stage)
 		wantBlocked(t, "publish", func(ctx context.Context) error { return b.publish(ctx, false) })
 		close(b.holdUnmount)
 		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil || d.mountFailure != nil {
-			t.Errorf("%v, dead %v", err, d.mountFailure)
+			t.Errorf("error %v, failure of the mount %v", err, d.mountFailure)
 		}
 	})
 }
 
-// A format or a check must not go on under a pod that writes to the raw device.
-func TestRawPublishWaitsForTheVolume(t *testing.T) {
+// A format or a check must not run under a pod that writes to the raw device.
+func TestRawPublishWaitsForTheVolumeLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		requireDeviceNodes(t)
 		b := newTestNode(t, blockCapability())
@@ -119,7 +118,7 @@ func TestRawPublishWaitsForTheVolume(t *testing.T) {
 }
 
 // A pod with a filesystem starts while the volume grows.
-func TestPublishDoesNotWaitForTheVolume(t *testing.T) {
+func TestPublishDoesNotWaitForTheVolumeLock(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
@@ -131,9 +130,9 @@ func TestPublishDoesNotWaitForTheVolume(t *testing.T) {
 	}
 }
 
-// Both locks are taken in one order, whatever the id, and one that was taken
-// in vain is given back.
-func TestLockOrder(t *testing.T) {
+// The locks of every id are taken in one order, and a lock is released if the next one is not
+// available.
+func TestLocksAreReleasedWhenOneIsNotAvailable(t *testing.T) {
 	ids := []string{"a", "publish:a", "zzz", "PVC-1", "publish:publish:a"}
 	var s Server
 	for _, id := range ids {

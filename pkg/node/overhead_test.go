@@ -8,19 +8,59 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// A device may lack one header of its volume, not two, and none when the controller knows that the
+// volume is not encrypted.
+func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
+	for name, c := range map[string]struct{ hidden, lacks volume.Size }{
+		"more than a header":             {32 * volume.MiB, 40 * volume.MiB},
+		"a header of what is not hidden": {0, 16 * volume.MiB},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newTestNode(t, mountCapability("ext4"))
+				d := b.add(b.id, volume.GiB)
+				d.conn, d.sizeOnlyAtConnect = granularConnection(), true
+				d.conn.MaxOverhead, d.conn.PublishedSize = c.hidden, 2*volume.GiB
+				if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+					t.Fatal(err)
+				}
+				r, err := b.records.Read(b.id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Size = 2 * volume.GiB // as it is learned at the attach
+				if err := b.records.Write(r); err != nil {
+					t.Fatal(err)
+				}
+				d.backendSize, d.overhead = 2*volume.GiB, c.lacks
+				d.deviceSize = d.backendSize - d.overhead
+				d.content.Size = d.deviceSize
+				// The first size exceeds the volume, while the pod starts.
+				for _, required := range []volume.Size{4 * volume.GiB, 2 * volume.GiB} {
+					_, err := b.expandWithin(t, required, time.Minute)
+					wantKind(t, err, volume.KindDeadline)
+				}
+				wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+			})
+		})
+	}
+}
+
 // granularConnection is a connection to a backend that counts in GiB and may encrypt
 // below this node, as Cinder and Nova do.
 func granularConnection() volume.Connection {
-	return volume.Connection{Granularity: volume.GiB, MaxOverhead: 32 * volume.MiB, ShortRemedy: "plug it in anew"}
+	return volume.Connection{Granularity: volume.GiB, MaxOverhead: 32 * volume.MiB, ShortRemedy: "plug it in again"}
 }
 
-// The guest's device of an encrypted volume lacks the header, for good. It
-// grows all the same, and what is reported is what was read.
-func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
+// The device of a volume that the hypervisor encrypts lacks the header. It grows all the same, and
+// NodeExpandVolume returns the size that was read.
+func TestExpandOfAVolumeThatTheHypervisorEncrypts(t *testing.T) {
 	for name, hdr := range map[string]volume.Size{"LUKS1": 2 * volume.MiB, "LUKS2": 16 * volume.MiB, "none": 0} {
 		t.Run(name, func(t *testing.T) {
 			b := newTestNode(t, mountCapability("ext4"))
@@ -47,9 +87,9 @@ func TestExpandOfAVolumeWithAHeaderBelowThisNode(t *testing.T) {
 	}
 }
 
-// A requirement that is above the device by less than a header could be is a
-// device that has not grown.
-func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
+// A device that has less than required has not grown, even if it lacks no more than a header may
+// hide.
+func TestExpandFailsWhenTheDeviceLacksLessThanAHeader(t *testing.T) {
 	for _, capability := range []string{"mounted", "raw"} {
 		t.Run(capability, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -69,7 +109,7 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
-				wantKind(t, err, volume.KindDeadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in anew")
+				wantKind(t, err, volume.KindDeadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in again")
 				if n := b.countCalls("grow"); capability == "mounted" && n != 1 { // the one at stage
 					t.Errorf("grown %d times", n)
 				}
@@ -81,8 +121,8 @@ func TestExpandIsNotSatisfiedByTheHeadersRoom(t *testing.T) {
 	}
 }
 
-// Without anything hidden the message is the device's own.
-func TestShortDevice(t *testing.T) {
+// Without an overhead the message is the device's own.
+func TestExplainShortDeviceKeepsOtherErrors(t *testing.T) {
 	plain := volume.Errorf(volume.KindDeadline, "short").WithRemedy("wait")
 	if got := explainShortDevice(volume.Connection{}, volume.GiB, plain); got.Error() != plain.Error() {
 		t.Errorf("%v became %v", plain, got)
@@ -94,9 +134,9 @@ func TestShortDevice(t *testing.T) {
 	}
 }
 
-// Nothing is made on a device that is smaller than its volume, and a header is
-// only reckoned with where there can be one.
-func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
+// A device that is smaller than its volume is not formatted; a header is allowed for only where
+// there can be one.
+func TestStageFormatsOnlyADeviceOfFullSize(t *testing.T) {
 	for name, c := range map[string]struct {
 		lacks  volume.Size
 		hidden volume.Size
@@ -122,7 +162,7 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 					}
 					return
 				}
-				wantKind(t, err, volume.KindDeadline, "2 GiB", "plug it in anew")
+				wantKind(t, err, volume.KindDeadline, "2 GiB", "plug it in again")
 				if b.countCalls("format") != 0 {
 					t.Error("formatted")
 				}
@@ -132,7 +172,7 @@ func TestStageFormatsOnlyAWholeDevice(t *testing.T) {
 }
 
 // Noise is blank on an encrypted volume only.
-func TestStageOfNoise(t *testing.T) {
+func TestStageFormatsNoiseOnAnEncryptedVolumeOnly(t *testing.T) {
 	for _, encrypted := range []bool{true, false} {
 		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)

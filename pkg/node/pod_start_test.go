@@ -9,18 +9,84 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/operation"
-
-	"github.com/container-storage-interface/spec/lib/go/csi"
-
-	"github.com/growvol/growvol/pkg/blockdev"
-	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Only the first NodeExpandVolume right after the first publish may be a part
-// of starting a pod. Every other growth waits for news that are late: kubelet
-// does not ask again after FAILED_PRECONDITION.
-func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
+// A publication before the volume was unstaged does not count as the start of a pod.
+func TestUnstageForgetsTheFirstPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.conn.PublishedSize, d.sizeOnlyAtConnect = volume.GiB, true
+		err := errors.Join(
+			b.stage(t.Context()), b.publish(t.Context(), false), b.unpublish(t.Context()), b.unstage(t.Context()),
+			b.stage(t.Context()),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.target, d.ignoresRescan = b.staging, true
+		_, err = b.expandWithin(t, 4*volume.GiB, time.Minute)
+		wantKind(t, err, volume.KindDeadline)
+	})
+}
+
+// A PersistentVolume that says more than the volume has must not keep the pod from its data:
+// kubelet calls NodeExpandVolume once while it mounts.
+func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
+	for name, c := range map[string]struct {
+		published bool
+		attached  volume.Size
+		device    volume.Size
+		kind      volume.Kind
+		within    time.Duration
+	}{
+		"while the pod starts": {
+			true, volume.GiB, volume.GiB, volume.KindPrecondition, podStartDeviceTimeout,
+		},
+		"long after the pod has started":            {false, volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
+		"the size at the attach is unknown":         {true, 0, volume.GiB, volume.KindDeadline, time.Minute},
+		"the device has not even the attached size": {true, 2 * volume.GiB, volume.GiB, volume.KindDeadline, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newTestNode(t, mountCapability("ext4"))
+				d := b.add(b.id, volume.GiB)
+				d.conn.PublishedSize, d.sizeOnlyAtConnect = c.attached, true
+				if err := b.stage(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := b.publish(t.Context(), false); err != nil {
+					t.Fatal(err)
+				}
+				if !c.published {
+					_ = operation.Sleep(t.Context(), podStartWindow+time.Second)
+				}
+				d.ignoresRescan = true
+				start := time.Now()
+				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
+				wantKind(t, err, c.kind, "4 GiB", "1 GiB")
+				if c.kind == volume.KindPrecondition &&
+					!strings.Contains(err.Error(), "next step: if the PersistentVolume says more") {
+					t.Errorf("error %q has no remedy", err)
+				}
+				if took := time.Since(start); took > c.within {
+					t.Errorf("answered after %s, want %s at most", took, c.within)
+				}
+				// The news of a growth was late after all.
+				d.backendSize, d.ignoresRescan = 4*volume.GiB, false
+				if size, err := b.expand(t.Context(), 4*volume.GiB); err != nil || size != 4*volume.GiB {
+					t.Errorf("expanded to %s, %v", size, err)
+				}
+			})
+		})
+	}
+}
+
+// Only the first NodeExpandVolume right after the first publish may be a part of starting a pod.
+// Every other call waits for a growth that the cloud announces late: kubelet does not call again
+// after FAILED_PRECONDITION.
+func TestOrdinaryExpandWaitsForALateGrowth(t *testing.T) {
 	for name, before := range map[string]func(t *testing.T, b *testNode){
 		"the pod runs for a while": func(*testing.T, *testNode) { <-time.After(podStartWindow + time.Second) },
 		"its publish is repeated": func(t *testing.T, b *testNode) {
@@ -67,90 +133,4 @@ func TestLateNewsOfAnOrdinaryGrowthAreAwaited(t *testing.T) {
 			})
 		})
 	}
-}
-
-// The commonest fault of a cloud: the volume has grown, and the node was not
-// told. The node knows of it since kubelet has asked.
-func TestHealthOfAGrowthThatHasNotReachedTheNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newTestNode(t, mountCapability("ext4"))
-		d := b.add(b.id, volume.GiB)
-		d.conn, d.sizeOnlyAtConnect = granularConnection(), true
-		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
-			t.Fatal(err)
-		}
-		d.backendSize, d.ignoresRescan = 2*volume.GiB, true
-		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
-		wantKind(t, err, volume.KindDeadline)
-		c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
-		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
-			t.Errorf("message %q does not name both sizes", c.GetMessage())
-		}
-		d.ignoresRescan = false
-		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
-			t.Fatal(err)
-		}
-		wantHealthy(t, b)
-	})
-}
-
-// A mapping that somebody else has made cannot be compared with its disk: that
-// its growth has failed is the condition.
-func TestHealthOfAForeignMappingThatCannotGrow(t *testing.T) {
-	b := newTestNode(t, mountCapability("ext4"))
-	d := b.stageAndPublish(t, volume.GiB)
-	d.mappingSize, d.content.Size = volume.GiB-headerSize, volume.GiB-headerSize
-	for i := range b.mounts {
-		b.mounts[i].Device = blockdev.DeviceNumber{Major: cryptMajor, Minor: d.number}
-	}
-	d.backendSize, d.luks.keyInKeyring = 2*volume.GiB, true
-	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.KindPrecondition, "passphrase")
-	c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
-	if !strings.Contains(c.GetMessage(), "passphrase") {
-		t.Errorf("message %q does not say why", c.GetMessage())
-	}
-}
-
-// What kept a growth from being begun may be gone the next time, whatever kind
-// of error it is.
-func TestDeviceChangeIsTriedAgainUntilItWasBegun(t *testing.T) {
-	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
-		t.Helper()
-		b.mu.Lock()
-		b.fail["locate"] = volume.Errorf(volume.KindPrecondition, "several disks show the volume's id")
-		b.mu.Unlock()
-		b.growDevice(d, 2*volume.GiB, true)
-		_ = operation.Sleep(t.Context(), 10*sizeReadInterval)
-		b.mu.Lock()
-		delete(b.fail, "locate")
-		b.mu.Unlock()
-		_ = operation.Sleep(t.Context(), sizeReadInterval+time.Second)
-		synctest.Wait()
-		if got := b.filesystemSize(d); got != 2*volume.GiB {
-			t.Errorf("the filesystem has %s, want 2 GiB once the fault is gone", got)
-		}
-	})
-}
-
-// A volume that another driver has staged has no record. It gets one when it is
-// expanded, and grows with its device from then on.
-func TestExpandAdoptsAVolumeThatOthersHaveStaged(t *testing.T) {
-	withSizeWatcher(t, mountCapability("ext4"), func(t *testing.T, b *testNode, d *fakeDisk) {
-		t.Helper()
-		if err := errors.Join(b.publish(t.Context(), false), b.records.Remove(b.id)); err != nil {
-			t.Fatal(err)
-		}
-		b.growDevice(d, 2*volume.GiB, true)
-		if got := b.filesystemSize(d); got != volume.GiB {
-			t.Fatalf("the filesystem has %s without a record", got)
-		}
-		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
-			t.Fatal(err)
-		}
-		b.growDevice(d, 3*volume.GiB, true)
-		if got := b.filesystemSize(d); got != 3*volume.GiB || d.content.Type != filesystem.TypeExt4 {
-			t.Errorf("the filesystem has %s, want 3 GiB", got)
-		}
-	})
 }

@@ -9,89 +9,91 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestUnstage(t *testing.T) {
+// A read-only filesystem is never bound for writing.
+func TestPublishForWritingBindsNoReadOnlyFilesystem(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
-	d := b.stageAndPublish(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target) // still published: it must not be cut off
-	if err := b.unpublish(t.Context()); err != nil {
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
-		if err := b.unstage(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if d.connected || len(b.mounts) != 0 {
-		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
-	}
-	if n := b.countCalls("probe"); n != 1 { // the one at stage
-		t.Errorf("the device was probed %d times", n)
+	b.mounts[0].SuperOptions = []string{"ro"}
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "kernel log")
+	if b.countCalls("bind") != 0 {
+		t.Error("it was bound")
 	}
 }
 
-func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
+// A read-only staging mount gives no writable publication.
+func TestPublishForWritingFailsOnAReadOnlyStagingMount(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
-	b.stageAndPublish(t, volume.GiB)
-	if err := b.unpublish(t.Context()); err != nil {
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	other := b.add("vol-2", volume.GiB)
-	other.connected = true
-	b.id = "vol-2"
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
-	other.connected = false // never staged here
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
+	b.mounts[0].Options = []string{"ro"}
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only=true", b.staging)
 	if len(b.mounts) != 1 {
-		t.Errorf("mounts %v", b.mounts)
+		t.Errorf("mounts %+v", b.mounts)
 	}
 }
 
-func TestUnpublishLeavesAnotherVolumeAlone(t *testing.T) {
-	b := newTestNode(t, mountCapability("ext4"))
-	b.stageAndPublish(t, volume.GiB)
-	b.add("vol-2", volume.GiB)
-	b.id = "vol-2"
-	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, b.target)
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(b.target, link); err != nil {
-		t.Fatal(err)
-	}
-	b.id, b.target = "vol-1", link
-	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "symbolic link")
-	b.target = filepath.Join(t.TempDir(), "tmpfs")
-	fakeFilesystems{b.machine}.mount(filesystem.Mount{MountPoint: b.target, FSType: "tmpfs", Root: "/", Source: "tmpfs"})
-	wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "tmpfs")
-	if len(b.mounts) != 3 {
-		t.Errorf("mounts %v", b.mounts)
+// Raw and mounted at the same time would be two writers that do not know of each other.
+func TestPublishFailsWhileTheVolumeIsUsedInTheOtherWay(t *testing.T) {
+	requireDeviceNodes(t)
+	for name, mapped := range map[string]bool{"on the disk": false, "on a mapping": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newTestNode(t, mountCapability("ext4"))
+			d := b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if mapped {
+				d.mappingSize = volume.GiB - headerSize
+				b.mounts[0].Device.Major = cryptMajor
+			} else {
+				raw := *b
+				raw.capability = blockCapability()
+				wantKind(t, raw.publish(t.Context(), false), volume.KindPrecondition, "mounted", b.staging)
+			}
+			b.addMount("/raw", nodeMountOf(d))
+			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "raw device", "/raw")
+			b.mounts[1].Root += "//deleted" // the node of a disk that had the number before
+			if err := b.publish(t.Context(), false); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
-func TestUnstageOfAPublishedRawVolume(t *testing.T) {
+// A raw volume has no mount that keeps its disk in place: the disk that the connector locates is
+// verified.
+func TestRawPublishVerifiesTheDisk(t *testing.T) {
 	b := newTestNode(t, blockCapability())
-	d := b.stageAndPublish(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
-	if !d.connected {
-		t.Error("disconnected all the same")
-	}
-}
-
-func TestUnstageOfAVolumeThatIsGone(t *testing.T) {
-	b := newTestNode(t, mountCapability("ext4"))
-	b.stageAndPublish(t, volume.GiB)
-	delete(b.disks, b.id)
-	if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	d.serial = "vol-2"
+	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "another volume")
 	if len(b.mounts) != 0 {
-		t.Errorf("mounts %v", b.mounts)
+		t.Errorf("published: %+v", b.mounts)
 	}
 }
 
-func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
+// The device node at the target path has the number of the volume, but its disk is gone: it is not
+// what the request asks for.
+func TestRawPublishFailsOverAStaleNode(t *testing.T) {
+	requireDeviceNodes(t)
+	b := newTestNode(t, blockCapability())
+	b.stageAndPublish(t, volume.GiB)
+	b.mounts[0].Root += "//deleted"
+	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, b.target)
+}
+
+func TestPublishForWritingFailsOnAReadOnlyFilesystem(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := b.stage(t.Context()); err != nil {
@@ -101,7 +103,7 @@ func TestPublishForWritingOnAReadOnlyFilesystem(t *testing.T) {
 	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only")
 }
 
-func TestMountsMustPropagate(t *testing.T) {
+func TestStageAndPublishFailWhereMountsDoNotPropagate(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	b.mountsArePrivate = true
@@ -117,7 +119,9 @@ func TestMountsMustPropagate(t *testing.T) {
 }
 
 func TestPublishIsIdempotent(t *testing.T) {
-	for name, capability := range map[string]*csi.VolumeCapability{"mount": mountCapability("ext4"), "block": blockCapability()} {
+	for name, capability := range map[string]*csi.VolumeCapability{
+		"mount": mountCapability("ext4"), "block": blockCapability(),
+	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "block" && unix.Geteuid() != 0 {
 				t.Skip("making a device node needs root")
@@ -143,7 +147,7 @@ func TestPublishIsIdempotent(t *testing.T) {
 	}
 }
 
-func TestPublishRefusals(t *testing.T) {
+func TestPublishFailsWithoutAMount(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(t *testing.T, b *testNode)
 		kind    volume.Kind
@@ -156,21 +160,20 @@ func TestPublishRefusals(t *testing.T) {
 			}
 			b.disks[b.id].serial = "vol-2"
 		}, volume.KindPrecondition},
-		"a file with content is in the way": {func(t *testing.T, b *testNode) {
+		"a file with content is at the target path": {func(t *testing.T, b *testNode) {
 			t.Helper()
 			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
-				t.Fatal(err)
-			}
+			writeFile(t, b.target, "precious")
 		}, volume.KindPrecondition},
-		"a file with content is in the way of a device": {func(t *testing.T, b *testNode) {
+		"a file with content is at the target path of a device": {func(t *testing.T, b *testNode) {
 			t.Helper()
 			b.capability = blockCapability()
-			if err := errors.Join(b.stage(t.Context()), os.MkdirAll(filepath.Dir(b.target), 0o700), os.WriteFile(b.target, []byte("precious"), 0o600)); err != nil {
+			if err := b.stage(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			writeFile(t, b.target, "precious")
 		}, volume.KindPrecondition},
 		"another volume is published there": {func(t *testing.T, b *testNode) {
 			t.Helper()
@@ -195,19 +198,7 @@ func TestPublishRefusals(t *testing.T) {
 	}
 }
 
-func TestUnpublishRemovesNoContent(t *testing.T) {
-	b := newTestNode(t, mountCapability("ext4"))
-	precious := filepath.Join(b.target, "precious")
-	if err := errors.Join(os.MkdirAll(b.target, 0o700), os.WriteFile(precious, []byte("data"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	wantKind(t, b.unpublish(t.Context()), volume.KindInternal, b.target)
-	if _, err := os.Stat(precious); err != nil {
-		t.Errorf("content is gone: %v", err)
-	}
-}
-
-func TestPublishReadOnly(t *testing.T) {
+func TestPublishMountsReadOnly(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	b.add(b.id, volume.GiB)
 	if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), true)); err != nil {
@@ -219,9 +210,9 @@ func TestPublishReadOnly(t *testing.T) {
 	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only")
 }
 
-// kubelet enforces readOnly of a raw block claim by the container's device
-// permissions; several pods of a node may read one volume that way.
-func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
+// kubelet enforces readOnly of a raw block claim by the device permissions of the container;
+// several pods of a node may read one volume that way.
+func TestRawPublishReadOnlyKeepsTheDeviceWritable(t *testing.T) {
 	requireDeviceNodes(t)
 	b := newTestNode(t, blockCapability())
 	d := b.add(b.id, volume.GiB)
@@ -244,14 +235,6 @@ func TestBlockIsPublishedReadOnlyOnAWritableDevice(t *testing.T) {
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
 	b.target = first + "-3"
 	wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, first)
-}
-
-// requireDeviceNodes skips where the test cannot make device nodes.
-func requireDeviceNodes(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("making a device node needs root")
-	}
 }
 
 func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {

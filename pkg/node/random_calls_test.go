@@ -13,22 +13,20 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Calls for two volumes run against each other, against the growth of their
-// disks, disks that are pulled out, answers that are lost, somebody who mounts
-// over their paths, and a plugin that ends or crashes. Whatever the order,
-// nothing of others is touched, a success is true, each call ends with its
-// time, and in the end nothing is left.
+// Random calls for two volumes run concurrently with growths of their disks, disks that are pulled out,
+// answers that are lost, foreign mounts over their paths, and a plugin that ends or crashes. In any
+// order: nothing foreign is touched, a success is true, each call ends with its context, and in the end
+// nothing is left.
 //
 // GROWVOL_RANDOM_SEED repeats the choices of a run; the order in which
 // goroutines run is not repeated.
@@ -67,9 +65,11 @@ func TestCallsAtRandom(t *testing.T) {
 }
 
 // randomCalls are the calls that are made, with their weight.
-var randomCalls = [...]string{"stage", "stage", "publish", "publish", "unpublish", "unstage", "expand", "expand", "stats", "health"}
+var randomCalls = [...]string{
+	"stage", "stage", "publish", "publish", "unpublish", "unstage", "expand", "expand", "stats", "health",
+}
 
-const maxCalls = 100 // more than there are at once
+const maxCalls = 100 // more than run at the same time
 
 // randomNode is a node on which two volumes are used at random.
 type randomNode struct {
@@ -79,7 +79,7 @@ type randomNode struct {
 	dir     string
 	end     chan struct{} // closed when everything is over
 	volumes []*randomVolume
-	others  []filesystem.Mount // somebody else's
+	others  []filesystem.Mount // foreign
 	covers  map[int]bool       // likewise, for a while, by mount id
 
 	otherDisks []*fakeDisk
@@ -108,9 +108,14 @@ type randomVolume struct {
 
 func newRandomNode(t *testing.T, seed uint64) *randomNode {
 	t.Helper()
-	n := &randomNode{machine: newMachine(), t: t, dice: newLockedRand(seed), covers: map[int]bool{}, dir: t.TempDir(), end: make(chan struct{}), plugin: semaphore.NewWeighted(maxCalls)}
+	n := &randomNode{
+		machine: newMachine(), t: t, dice: newLockedRand(seed), covers: map[int]bool{}, dir: t.TempDir(),
+		end: make(chan struct{}), plugin: semaphore.NewWeighted(maxCalls),
+	}
 	n.addOther(9)
-	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
+	loop := filesystem.Mount{
+		FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7},
+	}
 	for i, m := range []filesystem.Mount{loop, tmpfs("/dir")} {
 		n.others = append(n.others, n.addMount(fmt.Sprintf("/other/%d", i), m))
 	}
@@ -151,7 +156,7 @@ func (v *randomVolume) encrypt() {
 	}
 }
 
-// isForeign reports whether a mount is somebody else's.
+// isForeign reports whether a mount is foreign.
 func (n *randomNode) isForeign(m filesystem.Mount) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -162,7 +167,9 @@ func (n *randomNode) isForeign(m filesystem.Mount) bool {
 func (n *randomNode) start() {
 	p := &process{machine: n.machine, dice: n.dice, foreign: n.isForeign, crashed: make(chan struct{}), end: n.end}
 	s, err := New(Options{
-		ID: "node-1", Connector: processConnector{fakeConnector{n.machine}, p}, Devices: processDevices{fakeDevices{n.machine}, p},
+		ID: "node-1", Connector: processConnector{fakeConnector{n.machine}, p}, Devices: processDevices{
+			fakeDevices{n.machine}, p,
+		},
 		Mappings: processMappings{fakeMappings{n.machine}, p}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
 		StateDir: filepath.Join(n.dir, "state"), Detached: new(operation.Tracker), Log: slog.New(slog.DiscardHandler),
 	})
@@ -174,7 +181,7 @@ func (n *randomNode) start() {
 	n.watch.Go(func() { s.GrowOnDeviceChange(ctx) })
 }
 
-// awaitCalls waits until no call is under way, and lets none begin until it is done.
+// awaitCalls waits until no call is running, and lets none begin until done is called.
 func (n *randomNode) awaitCalls() (done func()) {
 	_ = n.plugin.Acquire(context.Background(), maxCalls)
 	return func() { n.plugin.Release(maxCalls) }
@@ -191,8 +198,7 @@ func (n *randomNode) restart() {
 	n.start()
 }
 
-// checkLocks fails the test if a lock was not given back. What hangs ends within
-// minutes.
+// checkLocks fails the test if a lock was not released. Calls that hang end within minutes.
 func (n *randomNode) checkLocks() {
 	for _, v := range n.volumes {
 		for _, lock := range []func(context.Context, string) (*operation.Lease, error){
@@ -227,7 +233,7 @@ func (n *randomNode) check(p *process) {
 	}
 }
 
-// run lets everything run against each other, and then looks at what is left.
+// run lets everything run against each other, and then readings at what is left.
 func (n *randomNode) run() {
 	defer func() {
 		close(n.end)
@@ -305,7 +311,7 @@ func (n *randomNode) call(v *randomVolume, which int) {
 }
 
 // checkAnswer checks that a volume has the size of which a call has answered OK. One
-// that fails meanwhile may be staged all the same.
+// that fails meanwhile may still be staged.
 func (n *randomNode) checkAnswer(v *randomVolume, call string, size volume.Size, failures int, err error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -319,7 +325,7 @@ func (n *randomNode) checkAnswer(v *randomVolume, call string, size volume.Size,
 	return err
 }
 
-// unstageAll takes both volumes away, and looks at what is left.
+// unstageAll takes both volumes away, and readings at what is left.
 func (n *randomNode) unstageAll() {
 	for _, v := range n.volumes {
 		b := v.testNode
@@ -351,7 +357,8 @@ func (n *randomNode) unstageAll() {
 		if _, err := os.Lstat(b.formatMarker(v.id)); err == nil && !half {
 			n.t.Errorf("%s: the marker of a format is left, and the disk holds %s", v.id, d.content)
 		}
-		if done := d.content.State == filesystem.StateFormatted && d.content.IsComplete; done && fileExists(b.encryptionMarker(v.id)) {
+		if done := d.content.State == filesystem.StateFormatted && d.content.IsComplete; done &&
+			fileExists(b.encryptionMarker(v.id)) {
 			n.t.Errorf("%s: the marker of an encryption is left, and the volume holds %s", v.id, d.content)
 		}
 	}
@@ -383,7 +390,8 @@ func (n *randomNode) stageAllAgain() {
 			n.t.Errorf("publish at the end: %v", err)
 		}
 		v.disk.backendSize += volume.GiB
-		if _, err := b.expand(n.t.Context(), v.disk.backendSize); n.checkAnswer(v, "expand", v.disk.backendSize, n.failures, err) != nil {
+		_, err := b.expand(n.t.Context(), v.disk.backendSize)
+		if n.checkAnswer(v, "expand", v.disk.backendSize, n.failures, err) != nil {
 			n.t.Errorf("expand at the end: %v", err)
 		}
 	}

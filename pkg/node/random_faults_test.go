@@ -5,10 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -47,7 +46,7 @@ func (n *randomNode) injectFaults(over <-chan struct{}) {
 	}
 }
 
-// growDisk makes the volume larger; the device hears of it at once, at a rescan, or
+// growDisk makes the volume larger; the device shows it immediately, after a rescan, or
 // late.
 func (n *randomNode) growDisk(v *randomVolume) {
 	n.mu.Lock()
@@ -63,13 +62,13 @@ func (n *randomNode) growDisk(v *randomVolume) {
 	if announce {
 		select {
 		case n.events <- e:
-		case <-time.After(time.Minute): // nobody listens
+		case <-time.After(time.Minute): // the watcher does not listen
 		}
 	}
 }
 
 // unplugDisk takes the disk out. What is mounted of it, or has it open, stays and
-// keeps its number; else somebody else's disk may get the number.
+// keeps its number; otherwise a foreign disk may get the number.
 func (n *randomNode) unplugDisk(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -94,7 +93,7 @@ func (n *randomNode) unplugDisk(v *randomVolume) {
 	}
 }
 
-// addOther plugs in and mounts somebody else's disk. The machine is locked.
+// addOther plugs in and mounts a foreign disk. The machine is locked.
 func (n *randomNode) addOther(number uint32) {
 	d := n.add(fmt.Sprintf("other-%d", number), 7*volume.GiB)
 	d.number, d.path = number, fmt.Sprintf("/dev/fake%d", number)
@@ -105,7 +104,7 @@ func (n *randomNode) addOther(number uint32) {
 	}
 }
 
-// failFilesystem lets the filesystem fail, until it is mounted anew.
+// failFilesystem makes the filesystem fail until it is mounted again.
 func (n *randomNode) failFilesystem(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -128,7 +127,7 @@ func (n *randomNode) plugDisk(v *randomVolume) {
 	}
 }
 
-// mountOver lets somebody mount over a path of the volume for a while.
+// mountOver mounts a foreign filesystem over a path of the volume for a while.
 func (n *randomNode) mountOver(v *randomVolume) {
 	target := v.targets[n.dice.intN(len(v.targets))]
 	n.mu.Lock()
@@ -140,7 +139,7 @@ func (n *randomNode) mountOver(v *randomVolume) {
 	defer n.mu.Unlock()
 	i := slices.IndexFunc(n.mounts, func(o filesystem.Mount) bool { return o.ID == m.ID })
 	if i < 0 {
-		n.t.Errorf("what somebody has mounted at %s is gone", target)
+		n.t.Errorf("the foreign mount at %s is gone", target)
 		return
 	}
 	n.mounts = slices.Delete(n.mounts, i, i+1)

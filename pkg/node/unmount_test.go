@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,81 +15,75 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// addMount mounts something on the machine that the service has not mounted.
-func (m *machine) addMount(path string, mount filesystem.Mount) filesystem.Mount {
-	mount.MountPoint = path
-	if mount.Options == nil {
-		mount.Options = []string{"rw"}
-	}
-	fakeFilesystems{m}.mount(mount)
-	return m.mounts[len(m.mounts)-1]
-}
-
-// mountOf is a mount of the filesystem on a disk.
-func mountOf(d *fakeDisk) filesystem.Mount {
-	return filesystem.Mount{FSType: "ext4", Root: "/", Source: d.path, Device: diskNumberOf(d)}
-}
-
-// mountOfMapping is a mount of the filesystem on the mapping of a disk.
-func mountOfMapping(d *fakeDisk) filesystem.Mount {
-	m := mountOf(d)
-	m.Device.Major, m.Source = cryptMajor, d.path+"-crypt"
-	return m
-}
-
-// nodeMountOf is a bind mount of the node of a disk.
-func nodeMountOf(d *fakeDisk) filesystem.Mount {
-	return filesystem.Mount{FSType: "devtmpfs", Root: "/" + filepath.Base(d.path), Source: "devtmpfs", Device: blockdev.DeviceNumber{Minor: 5}, DeviceNode: diskNumberOf(d)}
-}
-
-// tmpfs is a mount of a directory of a tmpfs, or of all of it.
-func tmpfs(root string) filesystem.Mount {
-	return filesystem.Mount{FSType: "tmpfs", Root: root, Source: "tmpfs", Device: blockdev.DeviceNumber{Minor: 40}}
-}
-
-// deletedMount is m after its root was removed.
-func deletedMount(m filesystem.Mount) filesystem.Mount {
-	m.Root += "//deleted"
-	return m
-}
-
-// takeAway tries both calls that unmount, on the same path.
-func (b *testNode) takeAway(t *testing.T, path string) map[string]error {
+// unmountBothWays calls NodeUnpublishVolume and NodeUnstageVolume for the same path.
+func (b *testNode) unmountBothWays(t *testing.T, path string) map[string]error {
 	t.Helper()
 	u := *b
 	u.target, u.staging = path, path
 	return map[string]error{"unpublish": u.unpublish(t.Context()), "unstage": u.unstage(t.Context())}
 }
 
-// What is not proved to be the volume's is left alone, and the answer is what
-// the reading says, never a success.
+// A mount that is not proved to be the volume's is left alone, and the call returns the error of
+// the reading.
 func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 	other := func(b *testNode) *fakeDisk { return b.disks["vol-2"] }
-	loop := filesystem.Mount{FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7}}
+	loop := filesystem.Mount{
+		FSType: "ext4", Root: "/", Source: "/dev/loop7", Device: blockdev.DeviceNumber{Major: 7, Minor: 7},
+	}
 	for name, c := range map[string]struct {
 		mount   func(b *testNode) filesystem.Mount
 		prepare func(b *testNode)
 		kind    volume.Kind
 	}{
-		"another volume":         {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, nil, volume.KindPrecondition},
-		"another volume's node":  {func(b *testNode) filesystem.Mount { return nodeMountOf(other(b)) }, nil, volume.KindPrecondition},
-		"somebody's loop device": {func(*testNode) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
+		"another volume": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, nil, volume.KindPrecondition,
+		},
+		"another volume's node": {
+			func(b *testNode) filesystem.Mount { return nodeMountOf(other(b)) }, nil, volume.KindPrecondition,
+		},
+		"a foreign loop device":  {func(*testNode) filesystem.Mount { return loop }, nil, volume.KindPrecondition},
 		"a directory of a tmpfs": {func(*testNode) filesystem.Mount { return tmpfs("/dir") }, nil, volume.KindPrecondition},
-		"a deleted one":          {func(*testNode) filesystem.Mount { return deletedMount(tmpfs("/dir")) }, nil, volume.KindPrecondition},
+		"a deleted one": {
+			func(*testNode) filesystem.Mount { return deletedMount(tmpfs("/dir")) }, nil, volume.KindPrecondition,
+		},
 		"a file of a devtmpfs": {func(b *testNode) filesystem.Mount {
 			m := nodeMountOf(other(b))
 			m.DeviceNode.Major, m.DeviceNode.Minor = 0, 0
 			return m
 		}, nil, volume.KindPrecondition},
-		"a tmpfs":                    {func(*testNode) filesystem.Mount { return tmpfs("/") }, nil, volume.KindPrecondition},
-		"an id that nobody knows":    {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
-		"an unknown id, a loop disk": {func(*testNode) filesystem.Mount { return loop }, func(b *testNode) { delete(b.disks, "vol-1") }, volume.KindPrecondition},
-		"no answer in time":          {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = volume.Errorf(volume.KindDeadline, "slow") }, volume.KindDeadline},
-		"no answer of a node":        {func(b *testNode) filesystem.Mount { return nodeMountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = context.DeadlineExceeded }, volume.KindDeadline},
-		"no backend":                 {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = volume.Errorf(volume.KindUnavailable, "down") }, volume.KindUnavailable},
-		"an unreadable serial":       {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["verify"] = errors.New("EIO") }, volume.KindInternal},
-		"an unreadable device":       {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["by-number"] = errors.New("EIO") }, volume.KindInternal},
-		"an unreadable table":        {func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.KindInternal},
+		"a tmpfs": {func(*testNode) filesystem.Mount { return tmpfs("/") }, nil, volume.KindPrecondition},
+		"an unknown id": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) }, func(b *testNode) { delete(b.disks, "vol-1") },
+			volume.KindPrecondition,
+		},
+		"an unknown id, a loop disk": {
+			func(*testNode) filesystem.Mount { return loop }, func(b *testNode) { delete(b.disks, "vol-1") },
+			volume.KindPrecondition,
+		},
+		"no answer in time": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) },
+			func(b *testNode) { b.fail["verify"] = volume.Errorf(volume.KindDeadline, "slow") }, volume.KindDeadline,
+		},
+		"no answer of a node": {
+			func(b *testNode) filesystem.Mount { return nodeMountOf(other(b)) },
+			func(b *testNode) { b.fail["verify"] = context.DeadlineExceeded }, volume.KindDeadline,
+		},
+		"no backend": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) },
+			func(b *testNode) { b.fail["verify"] = volume.Errorf(volume.KindUnavailable, "down") }, volume.KindUnavailable,
+		},
+		"an unreadable serial": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) },
+			func(b *testNode) { b.fail["verify"] = errors.New("EIO") }, volume.KindInternal,
+		},
+		"an unreadable device": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) },
+			func(b *testNode) { b.fail["by-number"] = errors.New("EIO") }, volume.KindInternal,
+		},
+		"an unreadable table": {
+			func(b *testNode) filesystem.Mount { return mountOf(other(b)) },
+			func(b *testNode) { b.fail["find-mount"] = errors.New("ENOMEM") }, volume.KindInternal,
+		},
 		"an unreadable btrfs": {func(*testNode) filesystem.Mount {
 			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: "/dev/alias", Device: blockdev.DeviceNumber{Minor: 50}}
 		}, nil, volume.KindInternal},
@@ -106,7 +99,7 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 			if c.prepare != nil {
 				c.prepare(b)
 			}
-			for call, err := range b.takeAway(t, b.target) {
+			for call, err := range b.unmountBothWays(t, b.target) {
 				if !volume.IsKind(err, c.kind) {
 					t.Errorf("%s: %v (kind %s), want %s", call, err, volume.KindOf(err), c.kind)
 				}
@@ -121,9 +114,9 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 	}
 }
 
-// What is proved to be the volume's goes, and so does what stands in the way
-// and is of no use to anybody.
-func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
+// A mount that is proved to be the volume's is removed, and so is a mount without a device, which
+// is of no use to anybody.
+func TestUnmountRemovesWhatIsProvedOurs(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(b *testNode, d *fakeDisk)
 		mount   func(d *fakeDisk) filesystem.Mount
@@ -133,10 +126,16 @@ func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
 		"its mapping":             {func(b *testNode, d *fakeDisk) { b.encrypt(d) }, mountOfMapping},
 		"its device is gone":      {func(_ *testNode, d *fakeDisk) { d.connected = false }, mountOf},
 		"its node's disk is gone": {func(_ *testNode, d *fakeDisk) { d.connected = false }, nodeMountOf},
-		"a removed node":          {func(_ *testNode, d *fakeDisk) { d.connected = false }, func(d *fakeDisk) filesystem.Mount { return deletedMount(nodeMountOf(d)) }},
-		"a btrfs without a disk": {func(_ *testNode, d *fakeDisk) { d.connected = false }, func(d *fakeDisk) filesystem.Mount {
-			return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: blockdev.DeviceNumber{Minor: 50}}
-		}},
+		"a removed node": {
+			func(_ *testNode, d *fakeDisk) { d.connected = false },
+			func(d *fakeDisk) filesystem.Mount { return deletedMount(nodeMountOf(d)) },
+		},
+		"a btrfs without a disk": {
+			func(_ *testNode, d *fakeDisk) { d.connected = false },
+			func(d *fakeDisk) filesystem.Mount {
+				return filesystem.Mount{FSType: "btrfs", Root: "/", Source: d.path, Device: blockdev.DeviceNumber{Minor: 50}}
+			},
+		},
 		"the volume was deleted": {func(_ *testNode, d *fakeDisk) { d.deleted = true }, mountOf},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +146,7 @@ func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
 				c.prepare(b, d)
 			}
 			b.addMount(b.target, c.mount(d))
-			for call, err := range b.takeAway(t, b.target) {
+			for call, err := range b.unmountBothWays(t, b.target) {
 				if err != nil {
 					t.Errorf("%s: %v", call, err)
 				}
@@ -159,17 +158,17 @@ func TestUnmountTakesAwayWhatIsProvedOurs(t *testing.T) {
 	}
 }
 
-// Of a stack each mount is looked at before it is taken away.
+// Each mount of a stack is proved before it is unmounted.
 func TestUnmountProvesEachMountOfAStack(t *testing.T) {
 	for name, c := range map[string]struct {
 		stack []string // from below
 		kind  volume.Kind
 		left  int
 	}{
-		"both are ours":             {[]string{"vol-1", "vol-1"}, 0, 0},
-		"the lower is another's":    {[]string{"vol-2", "vol-1"}, volume.KindPrecondition, 1},
-		"the upper is another's":    {[]string{"vol-1", "vol-2"}, volume.KindPrecondition, 2},
-		"another's is in the midst": {[]string{"vol-1", "vol-2", "vol-1", "vol-1"}, volume.KindPrecondition, 2},
+		"both are the volume's":  {[]string{"vol-1", "vol-1"}, 0, 0},
+		"the lower is another's": {[]string{"vol-2", "vol-1"}, volume.KindPrecondition, 1},
+		"the upper is another's": {[]string{"vol-1", "vol-2"}, volume.KindPrecondition, 2},
+		"another's is between":   {[]string{"vol-1", "vol-2", "vol-1", "vol-1"}, volume.KindPrecondition, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, call := range []string{"unpublish", "unstage"} {
@@ -197,7 +196,7 @@ func TestUnmountProvesEachMountOfAStack(t *testing.T) {
 	}
 }
 
-// A volume nobody knows, of which nothing is mounted, is gone already.
+// Unpublish and unstage succeed for an unknown volume of which nothing is mounted.
 func TestUnpublishAndUnstageOfAnUnknownVolume(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	b.id = "nobody's"
@@ -206,26 +205,27 @@ func TestUnpublishAndUnstageOfAnUnknownVolume(t *testing.T) {
 	}
 }
 
-// A look at a mount that hangs ends with the call, keeps the lock, and is not
-// repeated by each retry.
-func TestHungMountEndsWithTheCall(t *testing.T) {
+// A reading of a mount that hangs ends with the call and keeps the lock: a retry does not repeat
+// it.
+func TestHungMountIsReadOnceByThreeCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))
 		b.stageAndPublish(t, volume.GiB)
 		b.holdFindMount = make(chan struct{})
-		looks := b.countCalls("find-mount")
+		readings := b.countCalls("find-mount")
 		for what, call := range map[string]func(context.Context) error{
-			"unpublish": b.unpublish, "publish": func(ctx context.Context) error { return b.publish(ctx, false) }, "unstage": b.unstage,
+			"unpublish": b.unpublish, "publish": func(ctx context.Context) error { return b.publish(ctx, false) },
+			"unstage": b.unstage,
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			err := call(ctx)
 			cancel()
 			if !volume.IsKind(err, volume.KindDeadline) {
-				t.Errorf("%s: %v", what, err)
+				t.Errorf("%s: error %v, want kind Deadline", what, err)
 			}
 		}
-		if n := b.countCalls("find-mount") - looks; n != 1 {
-			t.Errorf("%d looks hang", n)
+		if n := b.countCalls("find-mount") - readings; n != 1 {
+			t.Errorf("%d readings hang", n)
 		}
 		close(b.holdFindMount)
 		if err := errors.Join(b.unpublish(t.Context()), b.unstage(t.Context())); err != nil {
@@ -234,8 +234,8 @@ func TestHungMountEndsWithTheCall(t *testing.T) {
 	})
 }
 
-// So do those of the other calls, each on a machine of its own.
-func TestHungMountEndsEachCall(t *testing.T) {
+// A reading of a mount that hangs ends with the call, for every call.
+func TestHungMountEndsWithEachCall(t *testing.T) {
 	for what, call := range map[string]func(*testNode, context.Context) error{
 		"stage":     (*testNode).stage,
 		"unstage":   (*testNode).unstage,
@@ -245,7 +245,10 @@ func TestHungMountEndsEachCall(t *testing.T) {
 			_, err := b.expand(ctx, volume.GiB)
 			return err
 		},
-		"growth on device change": func(b *testNode, ctx context.Context) error { _, err := b.growToDevice(ctx, b.id); return err },
+		"growth on device change": func(b *testNode, ctx context.Context) error {
+			_, err := b.growToDevice(ctx, b.id)
+			return err
+		},
 		"health": func(b *testNode, ctx context.Context) error {
 			_, err := b.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: b.id, StagingTargetPath: b.staging})
 			return err
@@ -260,7 +263,7 @@ func TestHungMountEndsEachCall(t *testing.T) {
 				b := newTestNode(t, mountCapability("ext4"))
 				d := b.stageAndPublish(t, volume.GiB)
 				b.holdFindMount = make(chan struct{})
-				start, looks := time.Now(), b.countCalls("find-mount")
+				start, readings := time.Now(), b.countCalls("find-mount")
 				for range 3 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					err := call(b, ctx)
@@ -270,8 +273,8 @@ func TestHungMountEndsEachCall(t *testing.T) {
 				if took := time.Since(start); took > 3*time.Second {
 					t.Errorf("three calls of a second took %s", took)
 				}
-				if n := b.countCalls("find-mount") - looks; n != 1 {
-					t.Errorf("%d looks hang", n)
+				if n := b.countCalls("find-mount") - readings; n != 1 {
+					t.Errorf("%d readings hang", n)
 				}
 				close(b.holdFindMount)
 				synctest.Wait()

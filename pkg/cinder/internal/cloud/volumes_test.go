@@ -224,11 +224,11 @@ func TestTimesOfAnyFormatFailNoCall(t *testing.T) {
 		body := `{"id": "` + absentID + `", "created_at": "` + text + `", "attachments": [{"attached_at": "` + text + `"}],
 			"metadata": {"created_at": "yesterday"}}`
 		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume},
-			fakecloud.Foreign(http.StatusOK, "application/json", `{"volume": `+body+`}`))
+			fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volume": `+body+`}`))
 		v, err := r.Volume(t.Context(), absentID)
 		must(t, err)
 		r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail},
-			fakecloud.Foreign(http.StatusOK, "application/json", `{"volumes": [`+body+`]}`))
+			fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volumes": [`+body+`]}`))
 		listed, _, err := r.Volumes(t.Context(), VolumePage{})
 		must(t, err)
 		for _, got := range append(listed, v) {

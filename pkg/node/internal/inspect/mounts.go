@@ -132,7 +132,8 @@ func (i Inspector) CheckOwnMount(ctx context.Context, id string, m filesystem.Mo
 			m.Source, m.FSType, m.MountPoint, err).
 			WithRemedy(remedy)
 	}
-	return volume.Errorf(volume.KindOf(err), "%s (%s) at %s is left mounted, because nothing proves that it is this volume: %w",
+	return volume.Errorf(volume.KindOf(err),
+		"%s (%s) at %s is left mounted, because nothing proves that it is this volume: %w",
 		m.Source, m.FSType, m.MountPoint, err).
 		WithRemedy(RemedyUnidentified)
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestStageMountsOldExtAsWhatItIs: a volume of an older time, or restored from
-// an old snapshot, is used under the class's fsType, also when it is staged
-// already; one that the wanted driver cannot read is left alone.
-func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
+// A volume with an older type of ext, perhaps restored from an old snapshot, is mounted with the
+// fsType of the class, also by a repeated stage. A type that the requested driver cannot read is an
+// error.
+func TestStageMountsExt2AndExt3AsTheyAre(t *testing.T) {
 	for _, c := range []struct {
 		want   string
 		found  filesystem.Type
@@ -30,7 +30,7 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 			d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: c.found, Size: volume.GiB}
 			if c.refuse {
 				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, string(c.found), c.want)
-				// Staged by whatever driver before, it is not passed off as another.
+				// A filesystem that is staged already is not staged as another type.
 				b.capability = mountCapability(string(c.found))
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
@@ -53,35 +53,6 @@ func TestStageMountsOldExtAsWhatItIs(t *testing.T) {
 			}
 			if b.countCalls("format") != 0 {
 				t.Error("it was formatted")
-			}
-		})
-	}
-}
-
-// TestReadOnlyInOneOption: "noatime,ro" is read-only in every step, as it is
-// for mount(8), and "ro,rw" is not.
-func TestReadOnlyInOneOption(t *testing.T) {
-	for flags, readOnly := range map[string]bool{"noatime,ro": true, "ro,noatime": true, "ro,rw": false} {
-		t.Run(flags, func(t *testing.T) {
-			b := newTestNode(t, mountCapability("ext4", flags))
-			d := b.add(b.id, volume.GiB)
-			if readOnly {
-				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "read-only") // blank: nothing to read
-				d.content = ext4Signature()
-			}
-			for range 2 { // the second time it is what was asked for
-				if err := b.stage(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				if err := b.publish(t.Context(), false); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if len(b.mounts) != 2 || b.mounts[0].IsReadOnly() != readOnly || b.mounts[1].IsReadOnly() != readOnly {
-				t.Errorf("mounts %+v, want read-only=%t", b.mounts, readOnly)
-			}
-			if checked := b.countCalls("check") > 0; readOnly && checked || b.countCalls("grow") > 0 == readOnly {
-				t.Errorf("checked %t, grown %d times", checked, b.countCalls("grow"))
 			}
 		})
 	}

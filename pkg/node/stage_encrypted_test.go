@@ -17,22 +17,37 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const secret = "correct horse battery staple"
-
-// newEncryptedTestNode is a bench whose volume is encrypted.
-func newEncryptedTestNode(t *testing.T, capability *csi.VolumeCapability) *testNode {
-	t.Helper()
-	b := newTestNode(t, capability)
-	b.context, b.secrets = map[string]string{volume.EncryptedKey: "true"}, map[string]string{PassphraseKey: secret}
-	return b
-}
-
-func luksHeader(state luks.HeaderState) luks.Header {
-	return luks.Header{State: state, UUID: "10000000-0000-4000-8000-000000000000", Offset: headerSize, Sector: 512}
-}
-
-func noiseSignature() filesystem.Signature {
-	return filesystem.Signature{State: filesystem.StateForeign, Content: "unknown data", IsRandom: true}
+// A second PersistentVolume with the same handle but without encryption must not get the disk below
+// the mapping.
+func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
+	for name, staged := range map[string]*csi.VolumeCapability{
+		"raw": blockCapability(), "mounted": mountCapability("ext4"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newEncryptedTestNode(t, staged)
+			d := b.add(b.id, volume.GiB)
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mounts := len(b.mounts)
+			b.context, b.staging = nil, b.staging+"-2"
+			for _, capability := range []*csi.VolumeCapability{blockCapability(), mountCapability("ext4")} {
+				b.capability = capability
+				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "the volume is ", "next step")
+			}
+			if err := b.records.Remove(b.id); err != nil { // nothing else says that it is encrypted
+				t.Fatal(err)
+			}
+			b.capability = blockCapability()
+			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "the volume is ", "next step")
+			if len(b.mounts) != mounts || b.mappedDisks[b.id] != d || !d.connected {
+				t.Errorf("mounts %v, mapping %t, connected %t", b.mounts, b.mappedDisks[b.id] == d, d.connected)
+			}
+			if r, err := b.records.Read(b.id); err != nil || r.ID != "" {
+				t.Errorf("record %+v, %v", r, err)
+			}
+		})
+	}
 }
 
 // wantMarkers fails the test unless the volume has markers, or has none.
@@ -51,12 +66,16 @@ func wantMarkers(t *testing.T, b *testNode, want bool) {
 // wantClosed fails the test unless nothing of the volume is left on the node.
 func wantClosed(t *testing.T, b *testNode, d *fakeDisk) {
 	t.Helper()
-	if len(b.mounts) != 0 || b.mappedDisks[b.id] != nil || d.hasMapping() || d.connected || d.openHandles+d.luks.openHandles != 0 {
-		t.Errorf("left: mounts %v, mapping %t, connected %t, %d and %d descriptors", b.mounts, d.hasMapping(), d.connected, d.openHandles, d.luks.openHandles)
+	if len(b.mounts) != 0 || b.mappedDisks[b.id] != nil || d.hasMapping() || d.connected ||
+		d.openHandles+d.luks.openHandles != 0 {
+		t.Errorf(
+			"left: mounts %v, mapping %t, connected %t, %d and %d descriptors", b.mounts, d.hasMapping(), d.connected,
+			d.openHandles, d.luks.openHandles,
+		)
 	}
 }
 
-func TestStageEncrypts(t *testing.T) {
+func TestStageEncryptsABlankVolumeOnce(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs"} {
 		b := newEncryptedTestNode(t, mountCapability(fstype))
 		d := b.add(b.id, volume.GiB)
@@ -66,7 +85,8 @@ func TestStageEncrypts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if b.countCalls("format") != 1 || len(b.mounts) != 1 || b.mounts[0].Device != mappingNumberOf(d) || d.luks.header.State != luks.HeaderSound {
+		if b.countCalls("format") != 1 || len(b.mounts) != 1 || b.mounts[0].Device != mappingNumberOf(d) ||
+			d.luks.header.State != luks.HeaderSound {
 			t.Errorf("formatted %d times, mounts %+v, header %s", b.countCalls("format"), b.mounts, d.luks.header)
 		}
 		if want := volume.GiB - headerSize; d.mappingSize != want || d.content.Size != want {
@@ -76,7 +96,9 @@ func TestStageEncrypts(t *testing.T) {
 		if d.openHandles+d.luks.openHandles != 0 {
 			t.Errorf("%d and %d descriptors are still open", d.openHandles, d.luks.openHandles)
 		}
-		for i, call := range []func(context.Context) error{func(ctx context.Context) error { return b.publish(ctx, false) }, b.unpublish, b.unstage, b.unstage} {
+		for i, call := range []func(context.Context) error{
+			func(ctx context.Context) error { return b.publish(ctx, false) }, b.unpublish, b.unstage, b.unstage,
+		} {
 			if err := call(t.Context()); err != nil {
 				t.Fatalf("call %d: %v", i, err)
 			}
@@ -88,48 +110,90 @@ func TestStageEncrypts(t *testing.T) {
 	}
 }
 
-func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
+func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 	for name, c := range map[string]struct {
 		capability *csi.VolumeCapability
 		prepare    func(b *testNode, d *fakeDisk)
 		kind       volume.Kind
 		words      []string
 	}{
-		"no passphrase":       {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.secrets = nil }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
-		"an empty passphrase": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.secrets[PassphraseKey] = "" }, volume.KindInvalid, []string{"passphrase", "node-stage-secret-name"}},
+		"no passphrase": {
+			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.secrets = nil }, volume.KindInvalid,
+			[]string{"passphrase", "node-stage-secret-name"},
+		},
+		"an empty passphrase": {
+			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.secrets[PassphraseKey] = "" }, volume.KindInvalid,
+			[]string{"passphrase", "node-stage-secret-name"},
+		},
 		"a wrong passphrase": {mountCapability("ext4"), func(b *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase, b.secrets[PassphraseKey] = luksHeader(luks.HeaderSound), secret, "wrong"
 		}, volume.KindPrecondition, []string{"passphrase"}},
-		"an odd value in the context": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.context[volume.EncryptedKey] = "yes" }, volume.KindInvalid, []string{"encrypted", "yes"}},
-		"a plain filesystem":          {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = ext4Signature() }, volume.KindPrecondition, []string{"ext4", "without encryption", "StorageClass"}},
-		"unknown data":                {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = noiseSignature() }, volume.KindPrecondition, []string{"not blank", "random"}},
-		"LUKS1":                       {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} }, volume.KindPrecondition, []string{"LUKS1"}},
-		"another layout":              {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnsupported) }, volume.KindPrecondition, []string{"another layout"}},
-		"a damaged header":            {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
-		"an unfinished one":           {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnfinished) }, volume.KindPrecondition, []string{"without a key slot"}},
-		"an unreadable header":        {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.fail["luks-header"] = errors.New("EIO") }, volume.KindInternal, []string{"EIO"}},
-		"a blank volume, read-only":   {mountCapability("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
+		"an odd value in the context": {
+			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.context[volume.EncryptedKey] = "yes" },
+			volume.KindInvalid, []string{"encrypted", "yes"},
+		},
+		"a plain filesystem": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = ext4Signature() }, volume.KindPrecondition,
+			[]string{"ext4", "without encryption", "StorageClass"},
+		},
+		"unknown data": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = noiseSignature() }, volume.KindPrecondition,
+			[]string{"not blank", "random"},
+		},
+		"LUKS1": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} },
+			volume.KindPrecondition, []string{"LUKS1"},
+		},
+		"another layout": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnsupported) },
+			volume.KindPrecondition, []string{"another layout"},
+		},
+		"a damaged header": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) },
+			volume.KindPrecondition, []string{"damaged"},
+		},
+		"an unfinished one": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnfinished) },
+			volume.KindPrecondition, []string{"without a key slot"},
+		},
+		"an unreadable header": {
+			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.fail["luks-header"] = errors.New("EIO") },
+			volume.KindInternal, []string{"EIO"},
+		},
+		"a blank volume, read-only": {mountCapability("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
 		"a raw one, read-only": {func() *csi.VolumeCapability {
 			c := blockCapability()
 			c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 			return c
 		}(), nil, volume.KindPrecondition, []string{"no LUKS2 header", "read-only"}},
-		"a damaged header, read-only": {mountCapability("ext4", "ro"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) }, volume.KindPrecondition, []string{"damaged"}},
+		"a damaged header, read-only": {
+			mountCapability("ext4", "ro"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) },
+			volume.KindPrecondition, []string{"damaged"},
+		},
 		"a writable claim, a read-only disk": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.readOnly = true
 		}, volume.KindPrecondition, []string{"read-only"}},
 		"noise in a mapping that was not just made": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, noiseSignature()
-		}, volume.KindPrecondition, []string{"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block"}},
+		}, volume.KindPrecondition, []string{
+			"random", "encrypted and never used", "another node", "delete the claim", "volumeMode: Block",
+		}},
 		"a partition table in the mapping": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
 			d.content = filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
 		}, volume.KindPrecondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
 		"the same below a hypervisor that encrypts": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
-			d.luks.header, d.luks.passphrase, d.content, d.conn.Encrypted = luksHeader(luks.HeaderSound), secret, noiseSignature(), true
+			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
+			d.content, d.conn.Encrypted = noiseSignature(), true
 		}, volume.KindPrecondition, []string{"random"}},
-		"a disk that is mounted itself": {mountCapability("ext4"), func(b *testNode, d *fakeDisk) { d.connected = true; b.addMount("/elsewhere", mountOf(d)) }, volume.KindPrecondition, []string{"/elsewhere"}},
-		"another volume's disk":         {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.serial = "vol-2" }, volume.KindPrecondition, []string{"another volume"}},
+		"a disk that is mounted itself": {
+			mountCapability("ext4"), func(b *testNode, d *fakeDisk) { d.connected = true; b.addMount("/elsewhere", mountOf(d)) },
+			volume.KindPrecondition, []string{"/elsewhere"},
+		},
+		"another volume's disk": {
+			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.serial = "vol-2" }, volume.KindPrecondition,
+			[]string{"another volume"},
+		},
 		"a disk that is too small": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.connected, d.deviceSize, d.ignoresRescan = true, volume.MiB, true
 		}, volume.KindDeadline, []string{"1 MiB", "1 GiB"}},
@@ -141,12 +205,12 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 				if c.prepare != nil {
 					c.prepare(b, d)
 				}
-				content, hdr, mounts, ours := d.content, d.luks.header, len(b.mounts), !d.connected
-				patience := time.Minute
+				content, hdr, mounts, connectedHere := d.content, d.luks.header, len(b.mounts), !d.connected
+				timeout := time.Minute
 				if c.kind == volume.KindDeadline {
-					patience = 50 * time.Millisecond
+					timeout = 50 * time.Millisecond
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
 				err := b.stage(ctx)
 				wantKind(t, err, c.kind, append(c.words, b.id)...)
@@ -156,7 +220,7 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 				if d.content != content || d.luks.header != hdr || len(b.mounts) != mounts {
 					t.Errorf("content is now %s, header %s, mounts %v", d.content, d.luks.header, b.mounts)
 				}
-				if d.hasMapping() || d.connected == ours {
+				if d.hasMapping() || d.connected == connectedHere {
 					t.Errorf("left: a mapping %t, connected %t", d.hasMapping(), d.connected)
 				}
 			})
@@ -164,8 +228,8 @@ func TestStageOfAnEncryptedVolumeRefuses(t *testing.T) {
 	}
 }
 
-// The nodes that share a volume have no way to agree on who makes its header.
-func TestStageOfASharedEncryptedVolume(t *testing.T) {
+// Nodes that share a volume cannot agree on which of them makes the header.
+func TestStageMakesNoHeaderOnASharedVolume(t *testing.T) {
 	for _, mode := range []csi.VolumeCapability_AccessMode_Mode{
 		csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, csi.VolumeCapability_AccessMode_MULTI_NODE_SINGLE_WRITER,
 	} {
@@ -194,10 +258,12 @@ func TestStageOfASharedEncryptedVolume(t *testing.T) {
 	}
 }
 
-// An encrypted volume must not be mistaken for one with unknown data, which
-// the message tells how to clear.
-func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
-	for _, state := range []luks.HeaderState{luks.HeaderSound, luks.HeaderDamaged, luks.HeaderUnfinished, luks.HeaderLUKS1} {
+// An encrypted volume must not be taken for one with unknown data, whose message names the command
+// that clears it.
+func TestStageNamesTheEncryptionOfAVolumeWithoutTheParameter(t *testing.T) {
+	for _, state := range []luks.HeaderState{
+		luks.HeaderSound, luks.HeaderDamaged, luks.HeaderUnfinished, luks.HeaderLUKS1,
+	} {
 		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.luks.header = luksHeader(state)
@@ -209,9 +275,9 @@ func TestStageOfAnEncryptedVolumeWithoutTheParameter(t *testing.T) {
 	}
 }
 
-// What is cut short between luksFormat and the finished filesystem is taken up
-// again; noise counts as blank only with the proof of the marker.
-func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
+// An interruption between luksFormat and the finished filesystem is resumed; noise counts as blank
+// only with the marker as proof.
+func TestStageResumesAnInterruptedEncryption(t *testing.T) {
 	for _, call := range []string{"luks-open", "open", "probe", "format", "mount"} {
 		t.Run("before "+call, func(t *testing.T) {
 			b := newEncryptedTestNode(t, mountCapability("ext4"))
@@ -279,64 +345,6 @@ func TestStageTakesUpAnEncryptionThatWasCutShort(t *testing.T) {
 	})
 }
 
-// What a volume of random data holds after it was given to somebody raw is
-// somebody's data.
-func TestEncryptionMarkerIsForgotten(t *testing.T) {
-	staged := func(t *testing.T) (*testNode, *fakeDisk) {
-		t.Helper()
-		b := newEncryptedTestNode(t, mountCapability("ext4"))
-		d := b.add(b.id, volume.GiB)
-		b.fail["format"] = errors.New("mkfs is missing")
-		if err := b.stage(t.Context()); err == nil {
-			t.Fatal("staged")
-		}
-		delete(b.fail, "format")
-		wantMarkers(t, b, true)
-		return b, d
-	}
-	t.Run("when the volume is used raw", func(t *testing.T) {
-		b, d := staged(t)
-		b.capability = blockCapability()
-		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
-			t.Fatal(err)
-		}
-		wantMarkers(t, b, false)
-		b.capability = mountCapability("ext4")
-		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
-		wantClosed(t, b, d)
-	})
-	t.Run("when a filesystem is found", func(t *testing.T) {
-		b, d := staged(t)
-		d.content = ext4Signature()
-		if err := b.stage(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		wantMarkers(t, b, false)
-	})
-	t.Run("when it leaves the node with a filesystem", func(t *testing.T) {
-		b, d := staged(t)
-		d.connected, d.deviceSize, d.content = true, volume.GiB, ext4Signature()
-		d.mappingSize, b.mappedDisks[b.id] = volume.GiB-headerSize, d
-		if err := b.unstage(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		wantMarkers(t, b, false)
-	})
-	t.Run("but not while it has none", func(t *testing.T) {
-		b, d := staged(t)
-		for _, open := range []bool{true, false} {
-			d.connected, d.deviceSize = true, volume.GiB
-			if open {
-				d.mappingSize, b.mappedDisks[b.id] = volume.GiB-headerSize, d
-			}
-			if err := b.unstage(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			wantMarkers(t, b, true)
-		}
-	})
-}
-
 // A blank disk that a hypervisor decrypts reads as noise.
 func TestStageEncryptsOnADiskThatTheHypervisorEncrypts(t *testing.T) {
 	b := newEncryptedTestNode(t, mountCapability("ext4"))
@@ -347,9 +355,9 @@ func TestStageEncryptsOnADiskThatTheHypervisorEncrypts(t *testing.T) {
 	}
 }
 
-// Identity is confirmed directly before what cannot be undone: after the wait
-// for the disk, and again before the passphrase is used.
-func TestStageConfirmsTheDiskBeforeItEncrypts(t *testing.T) {
+// The disk is verified directly before what cannot be undone: after the wait for the disk, and
+// again before the passphrase is used.
+func TestStageVerifiesTheDiskBeforeItEncrypts(t *testing.T) {
 	for _, call := range []string{"await", "luks-format"} {
 		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
@@ -361,31 +369,63 @@ func TestStageConfirmsTheDiskBeforeItEncrypts(t *testing.T) {
 	}
 }
 
-// luksFormat and open take a second, or longer on a loaded node: they are not
-// cut off with the call, and a retry waits for them.
-func TestEncryptionOutlivesItsCall(t *testing.T) {
-	for name, set := range map[string]func(b *testNode, c chan struct{}){
-		"making the LUKS2 header":      func(b *testNode, c chan struct{}) { b.holdLUKSFormat = c },
-		"opening the encrypted volume": func(b *testNode, c chan struct{}) { b.holdLUKSOpen = c },
+// As for the disk: a mapping that several nodes read must refuse writes; one that this node alone
+// reads must not, because the kernel replays its journal.
+func TestMappingIsReadOnlyForSharedReaders(t *testing.T) {
+	for _, c := range []struct {
+		capability *csi.VolumeCapability
+		mode       csi.VolumeCapability_AccessMode_Mode
+		sealed     bool // the storage has the disk read-only
+		want       bool
+	}{
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false, false},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, true, true},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY, false, true},
+		{mountCapability("ext4"), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false, false},
+		{blockCapability(), csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY, false, true},
+		{blockCapability(), csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, false, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newEncryptedTestNode(t, mountCapability("ext4"))
-				d := b.add(b.id, volume.GiB)
-				slow := make(chan struct{})
-				set(b, slow)
-				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-				defer cancel()
-				wantKind(t, b.stage(ctx), volume.KindDeadline, name)
-				if !d.connected {
-					t.Error("the disk was taken from under cryptsetup")
-				}
-				close(slow)
-				synctest.Wait()
-				if err := b.stage(t.Context()); err != nil || b.countCalls("format") != 1 || len(b.mounts) != 1 {
-					t.Errorf("the retry: %v", err)
-				}
-			})
-		})
+		c.capability.AccessMode.Mode = c.mode
+		b := newEncryptedTestNode(t, c.capability)
+		d := b.add(b.id, volume.GiB)
+		d.luks.header, d.luks.passphrase, d.content = luksHeader(luks.HeaderSound), secret, ext4Signature()
+		d.readOnly = c.sealed
+		for range 2 {
+			if err := b.stage(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d.luks.readOnly != c.want {
+			t.Errorf("%v: mapping read-only %t", c.capability, d.luks.readOnly)
+		}
+	}
+}
+
+func TestStageRefusesAMappingInTheOtherMode(t *testing.T) {
+	b := newEncryptedTestNode(t, mountCapability("ext4"))
+	b.stageAndPublish(t, volume.GiB)
+	b.capability = mountCapability("ext4")
+	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
+	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
+}
+
+// A mapping that another program has opened, and that is mounted at the staging path, counts as
+// staged, also after a restart of kubelet.
+func TestStageUsesAMappingThatAnotherProgramHasOpened(t *testing.T) {
+	b := newTestNode(t, mountCapability("ext4"))
+	b.secrets = map[string]string{PassphraseKey: secret}
+	d := b.add(b.id, volume.GiB)
+	d.connected, d.deviceSize, d.mappingSize, d.content = true, volume.GiB, volume.GiB-headerSize, ext4Signature()
+	d.luks.header, d.luks.keyInKeyring = luksHeader(luks.HeaderSound), true
+	b.addMount(b.staging, mountOfMapping(d))
+	d.backendSize = 2 * volume.GiB
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(b.mounts) != 1 || b.countCalls("format") != 0 || d.content.Size != 2*volume.GiB-headerSize {
+		t.Errorf("mounts %v, filesystem %s", b.mounts, d.content.Size)
+	}
+	if d.openHandles+d.luks.openHandles != 0 {
+		t.Errorf("%d and %d descriptors are still open", d.openHandles, d.luks.openHandles)
 	}
 }

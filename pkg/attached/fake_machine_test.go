@@ -8,9 +8,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -49,7 +48,10 @@ type fakeMachine struct {
 }
 
 func (m *fakeMachine) plug(name string, kind blockdev.Kind, serial string, size volume.Size) *fakeDisk {
-	d := &fakeDisk{Device: blockdev.Device{Major: 252, Minor: uint32(len(m.disks)), Name: name, Path: "/dev/" + name, Kind: kind}, serial: serial, size: size}
+	d := &fakeDisk{
+		Device: blockdev.Device{Major: 252, Minor: uint32(len(m.disks)), Name: name, Path: "/dev/" + name, Kind: kind},
+		serial: serial, size: size,
+	}
 	m.disks = append(m.disks, d)
 	return d
 }
@@ -141,8 +143,8 @@ func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
 	return nil
 }
 
-// Flush has the disk for itself while it runs, and goes on after its context
-// has ended, as the real one.
+// Flush has the disk open exclusively while it runs, and continues after its context has ended, as the
+// real one does.
 func (m *fakeMachine) Flush(ctx context.Context, d blockdev.Device) error {
 	f, err := m.diskOf(d)
 	if err != nil {
@@ -186,7 +188,9 @@ func (m *fakeMachine) ScanSCSI(context.Context) (int, error) {
 
 func newConnector(t *testing.T, m *fakeMachine) *Connector {
 	t.Helper()
-	c, err := New(Options{Devices: m, Node: func(context.Context) (volume.NodeInfo, error) { return volume.NodeInfo{MaxVolumes: 7}, nil }})
+	c, err := New(Options{
+		Devices: m, Node: func(context.Context) (volume.NodeInfo, error) { return volume.NodeInfo{MaxVolumes: 7}, nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
