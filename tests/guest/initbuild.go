@@ -13,18 +13,18 @@ import (
 	"runtime"
 )
 
-// The sources of the guest's init, to know whether the one built last is
-// still the right one.
+// initSources are the sources of the guest's init, whose hash is in the name of
+// the built program.
 //
 //go:embed init/*.go internal/protocol/*.go
 var initSources embed.FS
 
 const initPackage = "github.com/growvol/growvol/tests/guest/init"
 
-// buildInit returns the path of the guest's init program. It is built on first
-// need and kept in the user's cache, or in dir when there is none.
+// buildInit returns the path of the guest's init program. It builds the program
+// once and stores it in the user's cache, or in dir if there is no cache.
 func buildInit(ctx context.Context, dir string) (string, error) {
-	sum, err := initSum()
+	sum, err := initHash()
 	if err != nil {
 		return "", err
 	}
@@ -38,8 +38,8 @@ func buildInit(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	// Two packages' tests may build at the same time: each one renames a whole
-	// file into place.
+	// The tests of two packages may build at the same time: each renames a complete
+	// file to the path.
 	tmp, err := os.MkdirTemp(dir, "build-")
 	if err != nil {
 		return "", err
@@ -47,7 +47,7 @@ func buildInit(ctx context.Context, dir string) (string, error) {
 	defer func() { _ = os.RemoveAll(tmp) }()
 	built := filepath.Join(tmp, "init")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", built, initPackage)
-	// Static, so that it runs where there is no C library.
+	// Static, because it runs before /usr is mounted.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the guest's init: %w: %s", err, out)
@@ -55,7 +55,8 @@ func buildInit(ctx context.Context, dir string) (string, error) {
 	return path, os.Rename(built, path)
 }
 
-func initSum() (string, error) {
+// initHash returns a hash of the sources and of Go's version.
+func initHash() (string, error) {
 	sum := sha256.New()
 	_, err := fmt.Fprintln(sum, runtime.Version())
 	walk := fs.WalkDir(initSources, ".", func(path string, d fs.DirEntry, err error) error {

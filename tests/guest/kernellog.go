@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KernelLog returns what the running kernel has logged since boot, oldest line
-// first. In a guest nothing is lost up to 1 MiB.
+// KernelLog returns the log of the running kernel, oldest line first. A guest's
+// kernel keeps 1 MiB.
 //
 // Source: syslog(2), SYSLOG_ACTION_READ_ALL.
 func KernelLog() (string, error) {
 	size, err := unix.Klogctl(unix.SYSLOG_ACTION_SIZE_BUFFER, nil)
 	if err != nil {
-		return "", fmt.Errorf("size of the kernel log: %w", err)
+		return "", fmt.Errorf("read the size of the kernel log: %w", err)
 	}
 	buf := make([]byte, size)
 	n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, buf)
@@ -25,9 +25,8 @@ func KernelLog() (string, error) {
 	return string(buf[:n]), nil
 }
 
-// StorageErrors returns the lines of a kernel log that tell of a damaged
-// filesystem or of failed I/O. Tests that damage nothing on purpose can demand
-// that there be none.
+// StorageErrors returns the lines of a kernel log that report a damaged filesystem
+// or failed I/O. Tests that damage nothing on purpose want none.
 func StorageErrors(log string) []string {
 	pattern := regexp.MustCompile(`EXT4-fs error|EXT4-fs \(.*\): .*(corrupt|Remounting filesystem read-only)` +
 		`|XFS \(.*\): .*([Cc]orruption|[Ii]nternal error|I/O [Ee]rror|shut ?down)` +

@@ -21,21 +21,22 @@ const (
 	guestPath   = "/guest/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"
 )
 
-// prepare makes everything the guest needs in dir and returns the command line
-// that runs it.
+// prepare writes the guest's files to dir and returns the command line that boots
+// the guest.
 func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]string, error) {
 	kernel, err := exec.LookPath(kernelName)
 	if err != nil {
 		return nil, ErrNotInstalled
 	}
 	if strings.ContainsAny(dir, " ,") {
-		return nil, fmt.Errorf("the kernel command line cannot carry the path %q: set TMPDIR to one without space and comma", dir)
+		return nil, fmt.Errorf("the kernel's command line cannot contain the path %q "+
+			"(next step: set TMPDIR to a path without space and comma)", dir)
 	}
 	initProgram, err := buildInit(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSpec(cmd, opts)
+	s, err := newTask(cmd, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -46,25 +47,25 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 	if opts.Memory == 0 {
 		opts.Memory = DefaultMemory
 	}
-	memory, state := filepath.Join(dir, "memory"), filepath.Join(dir, "state")
-	for _, d := range []string{memory, state} {
+	memoryDir, stateDir := filepath.Join(dir, "memory"), filepath.Join(dir, "state")
+	for _, d := range []string{memoryDir, stateDir} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			return nil, err
 		}
 	}
-	argv := []string{initProgram, "supervise", dir, memory, state}
+	argv := []string{initProgram, "supervise", dir, memoryDir, stateDir}
 	for _, share := range opts.Shares {
 		if share.Writable {
 			argv = append(argv, share.Host)
 		}
 	}
-	argv = append(argv, "--", "/usr/bin/env", "TMPDIR="+memory, kernel)
+	argv = append(argv, "--", "/usr/bin/env", "TMPDIR="+memoryDir, kernel)
 	return append(argv, kernelArgs(root, opts.Memory)...), nil
 }
 
-// kernelArgs is the command line of the kernel. Its serial lines 0 to 2 go to
-// the descriptors 3 to 5, its console to standard output. The kernel runs in the
-// guest's directory: it crashes on a long uml_dir.
+// kernelArgs returns the kernel's parameters. The serial lines 0 to 2 are the
+// descriptors 3 to 5, and the console is standard output. uml_dir is relative to
+// the guest's directory because the kernel crashes on a long one.
 func kernelArgs(root string, memory volume.Size) []string {
 	return []string{
 		fmt.Sprintf("mem=%dM", memory/volume.MiB),
@@ -75,16 +76,18 @@ func kernelArgs(root string, memory volume.Size) []string {
 	}
 }
 
-func newSpec(cmd Command, opts Options) (*protocol.Spec, error) {
-	s := &protocol.Spec{
+// newTask returns what the guest's init has to do. It fails for a share that is no
+// directory or has a relative path.
+func newTask(cmd Command, opts Options) (*protocol.Task, error) {
+	s := &protocol.Task{
 		Modules: append([]string{"loop", "dm-mod"}, opts.Modules...),
 		Path:    cmd.Path,
 		Args:    cmd.Args,
 		Dir:     cmd.Dir,
 		Env: []string{
 			"PATH=" + guestPath, "HOME=/root", "USER=root", "LOGNAME=root", "TMPDIR=/tmp",
-			"LANG=C.UTF-8", "TZ=UTC", insideEnv + "=1",
-			// There is no udev: libdevmapper makes the nodes itself.
+			"LANG=C.UTF-8", "TZ=UTC", insideVariable + "=1",
+			// The guest has no udev: libdevmapper makes the device nodes itself.
 			"DM_DISABLE_UDEV=1",
 		},
 	}
@@ -112,9 +115,9 @@ func newSpec(cmd Command, opts Options) (*protocol.Spec, error) {
 	return s, nil
 }
 
-// makeRoot writes the guest's root filesystem: mount points, a few files of
-// /etc, and links. The guest sees it read-only.
-func makeRoot(root, initProgram string, s *protocol.Spec) error {
+// makeRoot writes the guest's root filesystem: mount points, links, the task and
+// some files of /etc. The guest sees it read-only.
+func makeRoot(root, initProgram string, s *protocol.Task) error {
 	dirs := []string{"dev", "proc", "sys", "tmp", "run", "var", "root", "mnt", "etc", "guest/bin", "guest/modules/lib"}
 	for _, m := range s.Mounts {
 		dirs = append(dirs, m.Guest)
@@ -127,7 +130,7 @@ func makeRoot(root, initProgram string, s *protocol.Spec) error {
 		"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib32": "usr/lib32", "lib64": "usr/lib64",
 		"etc/mtab":                  "/proc/self/mounts",
 		"guest/modules/lib/modules": modulesTree,
-		protocol.Modprobe:           "init",
+		protocol.ModprobePath:       "init",
 	}
 	for name, target := range links {
 		errs = append(errs, os.Symlink(target, filepath.Join(root, name)))
@@ -135,7 +138,7 @@ func makeRoot(root, initProgram string, s *protocol.Spec) error {
 	description, err := json.Marshal(s)
 	errs = append(errs, err)
 	files := map[string]string{
-		protocol.File:       string(description),
+		protocol.TaskFile:   string(description),
 		"etc/passwd":        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
 		"etc/group":         "root:x:0:\ndisk:x:6:\nnogroup:x:65534:\n",
 		"etc/hosts":         "127.0.0.1 localhost guest\n::1 localhost\n",
@@ -152,10 +155,11 @@ func makeRoot(root, initProgram string, s *protocol.Spec) error {
 	return errors.Join(errs...)
 }
 
+// copyFile copies a file. It succeeds if there is none.
 func copyFile(from, to string, mode os.FileMode) error {
 	content, err := os.ReadFile(from)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // the tool that reads it has defaults, or is not there either
+		return nil // a tool without its configuration file uses defaults
 	}
 	if err != nil {
 		return err
@@ -163,10 +167,10 @@ func copyFile(from, to string, mode os.FileMode) error {
 	return os.WriteFile(to, content, mode)
 }
 
-// namespaces keeps the guest kernel's processes together and away from the
-// machine: signals and /dev/shm segments stay among themselves, there is no
-// network, and root is root of nothing outside.
-func namespaces() *syscall.SysProcAttr {
+// namespaceAttributes isolates the processes of the guest's kernel from the
+// machine: they have their own process ids, users, network, IPC and host name, and
+// root in the guest is this process's user on the machine.
+func namespaceAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Setpgid: true,
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
@@ -176,9 +180,11 @@ func namespaces() *syscall.SysProcAttr {
 	}
 }
 
+// startError adds a next step to an error of the start of the guest's processes.
 func startError(err error) error {
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("start guest: %w: the machine refuses user or PID namespaces to this user; run as root, in a container with more privileges", err)
+		return fmt.Errorf("start the guest: %w: the machine refuses user or PID namespaces "+
+			"(next step: run as root, or in a container with more privileges)", err)
 	}
-	return fmt.Errorf("start guest: %w", err)
+	return fmt.Errorf("start the guest: %w", err)
 }

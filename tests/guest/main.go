@@ -8,42 +8,40 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// timeoutGrace is what Main adds to -test.timeout before it kills the guest:
-// in the guest the testing package panics at the timeout and shows all
-// goroutines, which says more. It is less than the minute that the go command
-// adds.
-const timeoutGrace = 30 * time.Second
+// testTimeoutGrace is the time between -test.timeout, when the testing package in
+// the guest panics and prints all goroutines, and the kill of the guest. It is
+// shorter than the minute after which the go command kills the test binary.
+const testTimeoutGrace = 30 * time.Second
 
-// Main runs the tests of a package in a guest. Call it from TestMain and exit
-// with what it returns.
+// Main runs the tests of a package in a guest. TestMain calls it and exits with
+// the code that it returns.
 //
-// On the machine it boots a guest and runs this same test binary there, with
-// the same arguments, as root in the same directory; in the guest it runs the
-// tests. All flags of go test work, profiles and -json included; -fuzz is
-// refused, and -list needs no guest. Output comes as it is written. Results
-// are never cached by the go command: the kernel is not among the inputs it
-// knows.
+// On the machine, Main boots a guest and runs the same test binary there, with the
+// same arguments, as root in the same directory. In the guest, Main runs the tests.
+// All flags of go test work, also for profiles and -json, except that -fuzz is
+// refused. -list needs no guest. The output appears while the tests run. The go
+// command never caches the result, because it does not know the guest's kernel.
 //
-// Environment variables that begin with GROWVOL_ and the Go runtime's own
-// (GODEBUG, GOTRACEBACK, GOMAXPROCS, GOGC, GOMEMLIMIT, GORACE) are passed on.
+// The guest gets the environment variables that begin with GROWVOL_ and those of
+// the Go runtime (GODEBUG, GOTRACEBACK, GOMAXPROCS, GOGC, GOMEMLIMIT, GORACE).
 //
-// With -race the tests run too, but built anew without the race detector, which
-// does not fit into a guest.
+// With -race the test binary is built again without the race detector, which does
+// not work in a guest.
 //
-// The exit code is that of the run in the guest. A kernel that panics, hangs or
-// logs a defect of its own makes it 1 at least, with the reason on
-// standard error.
+// The exit code is that of the run in the guest. It is at least 1 if the guest's
+// kernel panics, hangs or logs a defect; standard error then gives the reason.
 func Main(m interface{ Run() int }, opts Options) int {
 	if Inside() {
 		return m.Run()
 	}
 	flag.Parse()
-	if isSet("test.list") {
+	if isFlagSet("test.list") {
 		return m.Run()
 	}
 	code, err := runTests(opts)
@@ -54,11 +52,12 @@ func Main(m interface{ Run() int }, opts Options) int {
 	return max(code, 1)
 }
 
+// runTests runs this test binary in a guest.
 func runTests(opts Options) (code int, err error) {
-	// The go command sends SIGQUIT when the tests outlive their timeout.
+	// The go command sends SIGQUIT some time after the tests' timeout.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	defer stop()
-	dir, err := makeDir()
+	dir, err := makeTempDir()
 	if err != nil {
 		return -1, err
 	}
@@ -71,12 +70,12 @@ func runTests(opts Options) (code int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	program, err := programFor(ctx, out)
+	program, err := testProgram(ctx, out)
 	if err != nil {
 		return -1, err
 	}
 	files := outputFiles{hostDir: out, guestDir: "/guest/out"}
-	args, err := files.arguments(flag.CommandLine)
+	args, err := files.guestArguments(flag.CommandLine)
 	if err != nil {
 		return -1, err
 	}
@@ -86,66 +85,68 @@ func runTests(opts Options) (code int, err error) {
 		{Host: out, Guest: files.guestDir, Writable: true},
 	}, opts.Shares...)
 	opts.Timeout = runTimeout(opts.Timeout)
-	opts.Env = append(passedEnv(os.Environ()), opts.Env...)
+	opts.Env = append(inheritedEnv(os.Environ()), opts.Env...)
 	if opts.Stdout == nil {
 		opts.Stdout = os.Stdout
 	}
 	if opts.Stderr == nil {
 		opts.Stderr = os.Stderr
 	}
-	code, err = runIn(ctx, dir, Command{Path: program, Args: args, Dir: work}, opts)
-	return code, errors.Join(err, files.deliver())
+	code, err = runInDir(ctx, dir, Command{Path: program, Args: args, Dir: work}, opts)
+	return code, errors.Join(err, files.copyBack())
 }
 
-// moduleRoot returns the directory of the go.mod that dir belongs to, else
-// dir.
+// moduleRoot returns the nearest directory above dir that has a go.mod, or dir if
+// there is none.
 func moduleRoot(dir string) string {
-	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
-			return at
+	for root := dir; ; root = filepath.Dir(root) {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			return root
 		}
-		if at == filepath.Dir(at) {
+		if root == filepath.Dir(root) {
 			return dir
 		}
 	}
 }
 
-// runTimeout is the shorter one of the given timeout and that of go test with
-// its grace.
-func runTimeout(given time.Duration) time.Duration {
+// runTimeout returns the shorter of the timeout of Options and -test.timeout with
+// its grace. 0 means no timeout.
+func runTimeout(timeout time.Duration) time.Duration {
 	f := flag.Lookup("test.timeout")
 	if f == nil {
-		return given
+		return timeout
 	}
 	getter, ok := f.Value.(flag.Getter)
 	if !ok {
-		return given
+		return timeout
 	}
-	tests, ok := getter.Get().(time.Duration)
+	testTimeout, ok := getter.Get().(time.Duration)
 	switch {
-	case !ok || tests == 0:
-		return given
-	case given == 0:
-		return tests + timeoutGrace
+	case !ok || testTimeout == 0:
+		return timeout
+	case timeout == 0:
+		return testTimeout + testTimeoutGrace
 	}
-	return min(given, tests+timeoutGrace)
+	return min(timeout, testTimeout+testTimeoutGrace)
 }
 
-func passedEnv(all []string) []string {
-	goRuntime := map[string]bool{
-		"GODEBUG": true, "GOTRACEBACK": true, "GOMAXPROCS": true, "GOGC": true, "GOMEMLIMIT": true, "GORACE": true,
-	}
-	var passed []string
+// inheritedEnv returns the variables of the machine's environment that the guest
+// gets too.
+func inheritedEnv(all []string) []string {
+	goRuntime := []string{"GODEBUG", "GOTRACEBACK", "GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GORACE"}
+	var inherited []string
 	for _, e := range all {
 		name, _, _ := strings.Cut(e, "=")
-		if goRuntime[name] || (strings.HasPrefix(name, "GROWVOL_") && name != insideEnv) {
-			passed = append(passed, e)
+		isOurs := strings.HasPrefix(name, "GROWVOL_") && name != insideVariable
+		if isOurs || slices.Contains(goRuntime, name) {
+			inherited = append(inherited, e)
 		}
 	}
-	return passed
+	return inherited
 }
 
-func isSet(name string) bool {
+// isFlagSet reports whether a command line flag has another value than its default.
+func isFlagSet(name string) bool {
 	f := flag.Lookup(name)
 	return f != nil && f.Value.String() != f.DefValue
 }

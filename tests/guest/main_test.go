@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// goTest runs go test on package selftest as a user does.
+// goTest runs go test on package selftest, whose TestMisbehave does what
+// misbehavior says.
 func goTest(t *testing.T, misbehavior string, args ...string) (output string, code int) {
 	t.Helper()
 	dir := t.TempDir()
@@ -19,7 +20,7 @@ func goTest(t *testing.T, misbehavior string, args ...string) (output string, co
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
-	nothingLeft(t, dir)
+	wantNothingLeft(t, dir)
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
@@ -31,7 +32,7 @@ func TestMainRunsTheTestsInAGuest(t *testing.T) {
 	}
 }
 
-func TestMainFails(t *testing.T) {
+func TestMainFailsWithTheTests(t *testing.T) {
 	t.Parallel()
 	for misbehavior, want := range map[string]string{
 		"fail":  "failing as asked",
@@ -50,13 +51,18 @@ func TestMainFails(t *testing.T) {
 	}
 }
 
-func TestMainTimesOutInTheGuest(t *testing.T) {
+func TestMainShowsGoroutinesAtTheTimeout(t *testing.T) {
 	t.Parallel()
 	out, code := goTest(t, "hang", "-run=TestMisbehave", "-timeout=3s")
-	// The goroutines are shown: it was the testing package in the guest that
-	// noticed, not the harness.
-	if code != 1 || !strings.Contains(out, "panic: test timed out after 3s") || !strings.Contains(out, "selftest.TestMisbehave(") {
-		t.Errorf("exit code %d:\n%s", code, out)
+	if code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	// The goroutines show that the testing package in the guest noticed the timeout,
+	// and not Main.
+	for _, want := range []string{"panic: test timed out after 3s", "selftest.TestMisbehave("} {
+		if !strings.Contains(out, want) {
+			t.Errorf("want %q in:\n%s", want, out)
+		}
 	}
 }
 
@@ -78,7 +84,7 @@ func TestMainListsWithoutAGuest(t *testing.T) {
 	}
 }
 
-func TestMainDeliversProfiles(t *testing.T) {
+func TestMainWritesProfiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	out, code := goTest(t, "", "-run=TestInside", "-coverpkg=../...", "-coverprofile="+dir+"/cover",
@@ -88,16 +94,16 @@ func TestMainDeliversProfiles(t *testing.T) {
 	}
 	for _, name := range []string{"cover", "cpu", "memory"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
-			t.Errorf("%s: %v, or empty", name, err)
+			t.Errorf("got an empty or no file %s: %v", name, err)
 		}
 	}
 	profile, err := os.ReadFile(dir + "/cover")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The line that only a process in a guest runs.
+	// Only the process in the guest runs this package.
 	if !bytes.Contains(profile, []byte("guest/main.go")) {
-		t.Errorf("coverage profile lacks package guest:\n%.300s", profile)
+		t.Errorf("the coverage profile does not contain package guest:\n%.300s", profile)
 	}
 }
 
@@ -109,7 +115,7 @@ func TestMainRefusesToFuzz(t *testing.T) {
 	}
 }
 
-func TestMainRunsWithoutTheRaceDetectorWhenAskedForIt(t *testing.T) {
+func TestMainRunsRaceTestsWithoutTheDetector(t *testing.T) {
 	t.Parallel()
 	out, code := goTest(t, "", "-race", "-v", "-cover", "-run=TestInside")
 	for _, want := range []string{"the race detector cannot work in a guest", "--- PASS: TestInside", "coverage: "} {

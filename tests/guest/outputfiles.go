@@ -8,61 +8,61 @@ import (
 	"path/filepath"
 )
 
-// outputFiles sends the files that a test binary writes for the go command
-// (profiles, traces, coverage) through a writable share: the guest writes
-// each one under its flag's name, deliver copies it to where the flag pointed.
+// outputFiles brings the files that a test binary writes (profiles, traces,
+// coverage) from the guest to the machine, through a writable share. The guest
+// writes each file under its flag's name, and copyBack copies it to the flag's path.
 type outputFiles struct {
-	hostDir, guestDir string            // the two ends of the share
-	wanted            map[string]string // name in the share → path on the machine
+	hostDir, guestDir string            // the share's path on the machine and in the guest
+	destinations      map[string]string // name in the share → path on the machine
 }
 
-// arguments rebuilds the command line from the flags that were set, for the
+// guestArguments rebuilds the command line from the flags that were set, for the
 // guest.
-func (o *outputFiles) arguments(set *flag.FlagSet) ([]string, error) {
+func (o *outputFiles) guestArguments(set *flag.FlagSet) ([]string, error) {
 	outputDir := ""
 	if f := set.Lookup("test.outputdir"); f != nil {
 		outputDir = f.Value.String()
 	}
-	o.wanted = make(map[string]string)
+	o.destinations = make(map[string]string)
 	var args []string
-	var refused error
+	var flagErr error
 	set.Visit(func(f *flag.Flag) {
 		value := f.Value.String()
 		switch f.Name {
-		case "test.coverprofile", "test.cpuprofile", "test.memprofile", "test.blockprofile", "test.mutexprofile", "test.trace":
+		case "test.coverprofile", "test.cpuprofile", "test.memprofile", "test.blockprofile",
+			"test.mutexprofile", "test.trace":
 			if value == "" {
 				return
 			}
 			if !filepath.IsAbs(value) {
 				value = filepath.Join(outputDir, value)
 			}
-			o.wanted[f.Name] = value
+			o.destinations[f.Name] = value
 			value = filepath.Join(o.guestDir, f.Name)
 		case "test.gocoverdir":
-			o.wanted[f.Name] = value
+			o.destinations[f.Name] = value
 			value = filepath.Join(o.guestDir, f.Name)
-			refused = errors.Join(refused, os.Mkdir(filepath.Join(o.hostDir, f.Name), 0o755))
+			flagErr = errors.Join(flagErr, os.Mkdir(filepath.Join(o.hostDir, f.Name), 0o755))
 		case "test.outputdir":
-			return // all its users have absolute paths now
+			return // the flags that use it have absolute paths here
 		case "test.testlogfile":
-			// Without this file the go command does not cache the result.
-			return
+			return // without this file the go command does not cache the result
 		case "test.fuzz":
-			refused = fmt.Errorf("fuzzing is not possible in a guest: it would lose what it found with every run")
+			flagErr = errors.New("fuzzing is not possible in a guest: what it finds would be lost with the guest")
 		}
 		args = append(args, "-"+f.Name+"="+value)
 	})
-	return append(args, set.Args()...), refused
+	return append(args, set.Args()...), flagErr
 }
 
-// deliver copies the files the guest wrote to where they were asked for.
-func (o *outputFiles) deliver() error {
+// copyBack copies the files that the guest wrote to their destinations.
+func (o *outputFiles) copyBack() error {
 	var errs []error
-	for name, path := range o.wanted {
+	for name, path := range o.destinations {
 		from := filepath.Join(o.hostDir, name)
 		info, err := os.Stat(from)
 		switch {
-		case errors.Is(err, os.ErrNotExist): // the run did not come that far
+		case errors.Is(err, os.ErrNotExist): // the run ended before it wrote the file
 		case err != nil:
 			errs = append(errs, err)
 		case info.IsDir():
@@ -72,7 +72,7 @@ func (o *outputFiles) deliver() error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("files written by the tests: %w", err)
+		return fmt.Errorf("copy the files that the tests wrote: %w", err)
 	}
 	return nil
 }

@@ -17,13 +17,14 @@ import (
 )
 
 const (
-	// bootTime bounds the time until the command starts. It takes 2 s on an
-	// idle machine.
-	bootTime = 2 * time.Minute
-	// haltTime bounds the time from the command's end to the kernel's.
-	haltTime = 15 * time.Second
-	// killTime bounds the time a killed guest needs to vanish.
-	killTime = 10 * time.Second
+	// bootTimeout bounds the time until the command starts, which is 2 s on an idle
+	// machine.
+	bootTimeout = 2 * time.Minute
+	// haltTimeout bounds the time from the command's end to the kernel's.
+	haltTimeout = 15 * time.Second
+	// killTimeout bounds the time from the kill of a guest to the end of its
+	// processes.
+	killTimeout = 10 * time.Second
 )
 
 // defectPattern matches the lines in which the guest's kernel reports a defect
@@ -31,37 +32,38 @@ const (
 const defectPattern = `^(\[[ 0-9.]+\] ?)?` +
 	`(BUG: |kernel BUG at |WARNING: |Oops: |Kernel panic|INFO: task .* blocked|UBSAN: |general protection fault)`
 
-var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTime)
+var errBoot = fmt.Errorf("%w: the command did not start within %v", ErrKernel, bootTimeout)
 
-// Run boots a guest, runs the command in it and returns the command's exit
-// code. The error is nil when the command exited by itself and the kernel kept
-// well, whatever the code.
+// Run boots a guest, runs the command in it and returns the command's exit code.
+// The error is nil if the command exited by itself, with any code, and the kernel
+// logged no defect.
 //
-// Otherwise the error says what happened: a *SignalError (the code is then 128
-// plus the signal, as in a shell), ErrKernel, the context's error, or what kept
-// the command from starting. The code is -1 when the command has none.
+// Otherwise the error is a *SignalError (the code is then 128 plus the signal, as
+// in a shell), has ErrKernel in its chain, is the context's error, or says why the
+// command did not start. The code is -1 if the command did not end.
 //
-// When Run returns, all processes and files of the guest are gone.
+// All processes and files of the guest are gone when Run returns.
 func Run(ctx context.Context, cmd Command, opts Options) (exitCode int, err error) {
-	dir, err := makeDir()
+	dir, err := makeTempDir()
 	if err != nil {
 		return -1, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return runIn(ctx, dir, cmd, opts)
+	return runInDir(ctx, dir, cmd, opts)
 }
 
-// makeDir makes the directory for all files of a guest. Who made it removes it;
-// the supervisor does when this process is killed.
-func makeDir() (string, error) {
+// makeTempDir makes the directory for the files of a guest. The caller removes it.
+// If this process is killed before, the supervisor removes it.
+func makeTempDir() (string, error) {
 	dir, err := os.MkdirTemp("", "growvol-guest-")
 	if err != nil {
-		return "", fmt.Errorf("directory for the guest: %w", err)
+		return "", fmt.Errorf("make a directory for the guest: %w", err)
 	}
 	return dir, nil
 }
 
-func runIn(ctx context.Context, dir string, cmd Command, opts Options) (exitCode int, err error) {
+// runInDir is Run with the directory for the guest's files.
+func runInDir(ctx context.Context, dir string, cmd Command, opts Options) (exitCode int, err error) {
 	if opts.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, opts.Timeout,
@@ -70,26 +72,26 @@ func runIn(ctx context.Context, dir string, cmd Command, opts Options) (exitCode
 	}
 	argv, err := prepare(ctx, dir, cmd, opts)
 	if err != nil {
-		return -1, fmt.Errorf("prepare guest: %w", err)
+		return -1, fmt.Errorf("prepare the guest: %w", err)
 	}
 	r := &run{console: console.New(opts.Console, defectPattern)}
 	return r.result(r.execute(ctx, dir, argv, opts))
 }
 
-// run is one life of a guest.
+// run is a guest from its boot to its end.
 type run struct {
-	console *console.Console
-	started bool
-	killed  bool            // by this program
-	final   protocol.Report // zero until the command ended
+	console    *console.Console
+	hasStarted bool
+	wasKilled  bool            // by this program
+	final      protocol.Report // zero until the command ended
 }
 
-// execute starts the supervisor and stays until everything has ended. It
-// returns nil when the kernel halted by itself.
+// execute starts the supervisor and waits until all processes of the guest have
+// ended. It returns nil if the kernel halted by itself.
 func (r *run) execute(parent context.Context, dir string, argv []string, opts Options) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	lines, err := newLines(3)
+	lines, err := newSerialLines(3)
 	if err != nil {
 		return err
 	}
@@ -104,72 +106,71 @@ func (r *run) execute(parent context.Context, dir string, argv []string, opts Op
 	cmd.Dir = dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = alive, r.console, r.console
 	cmd.ExtraFiles = lines.write
-	cmd.Env = []string{} // what the kernel wants is on its command line
-	cmd.SysProcAttr = namespaces()
+	cmd.Env = []string{} // the kernel reads its command line only
+	cmd.SysProcAttr = namespaceAttributes()
 	// The supervisor ends the guest and cleans up. Should it hang, the context
 	// package's way (SIGKILL) follows after killTime, and ends the guest too.
 	cmd.Cancel = lifeline.Close
-	cmd.WaitDelay = killTime
+	cmd.WaitDelay = killTimeout
 	defer func() { _ = lifeline.Close() }()
 	if err := cmd.Start(); err != nil {
 		return startError(err)
 	}
 	lines.closeWriters()
-	// First for the time until the command starts, then for the time that the
-	// kernel takes to halt.
-	watch := time.AfterFunc(bootTime, func() { cancel(errBoot) })
-	defer watch.Stop()
+	// The timer bounds the boot first, and then the halt of the kernel.
+	timer := time.AfterFunc(bootTimeout, func() { cancel(errBoot) })
+	defer timer.Stop()
 
 	var group sync.WaitGroup
-	group.Go(func() { copyAll(opts.Stdout, lines.read[0]) })
-	group.Go(func() { copyAll(opts.Stderr, lines.read[1]) })
+	group.Go(func() { copyAndDiscard(opts.Stdout, lines.read[0]) })
+	group.Go(func() { copyAndDiscard(opts.Stderr, lines.read[1]) })
 	group.Go(func() {
-		r.follow(lines.read[2], func(rep protocol.Report) {
-			watch.Stop()
-			if rep.Final() {
-				watch.Reset(haltTime)
+		r.readReports(lines.read[2], func(rep protocol.Report) {
+			timer.Stop()
+			if rep.IsFinal() {
+				timer.Reset(haltTimeout)
 			}
 		})
 	})
 	err = cmd.Wait()
 	group.Wait()
 	if ctx.Err() != nil {
-		r.killed = true
+		r.wasKilled = true
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// follow reads reports until the guest's end.
-func (r *run) follow(from io.Reader, seen func(protocol.Report)) {
+// readReports reads the reports of the guest's init until the guest's end, and
+// passes each to onReport.
+func (r *run) readReports(from io.Reader, onReport func(protocol.Report)) {
 	dec := json.NewDecoder(from)
 	for {
 		var rep protocol.Report
 		if err := dec.Decode(&rep); err != nil {
-			// End of file, or half a line of a guest that died: what counts
-			// is the last whole report.
-			return
+			return // end of file, or an incomplete line of a guest that was killed
 		}
-		r.started = true
-		if rep.Final() {
+		r.hasStarted = true
+		if rep.IsFinal() {
 			r.final = rep
 		}
-		seen(rep)
+		onReport(rep)
 	}
 }
 
-// result turns the last report and the end of the kernel into the answer.
+// result returns the results of Run from the last report and the error of the
+// kernel's process.
 func (r *run) result(end error) (int, error) {
 	code, err := -1, error(nil)
 	switch r.final.Event {
-	case protocol.Exited:
+	case protocol.EventExited:
 		code = r.final.Code
-	case protocol.Signaled:
+	case protocol.EventSignaled:
 		code, err = 128+r.final.Code, &SignalError{Signal: syscall.Signal(r.final.Code)}
-	case protocol.Failed:
-		err = fmt.Errorf("run command in the guest: %s", r.final.Message)
+	case protocol.EventFailed:
+		err = fmt.Errorf("run the command in the guest: %s", r.final.Message)
 	default:
-		err = r.unfinished(end)
+		err = r.unfinishedError(end)
 	}
 	if defect := r.console.Defect(); defect != "" && !errors.Is(err, ErrKernel) {
 		err = errors.Join(err, fmt.Errorf("%w: it logged %q; the end of its log:\n%s", ErrKernel, defect, r.console.Tail()))
@@ -177,14 +178,14 @@ func (r *run) result(end error) (int, error) {
 	return code, err
 }
 
-// unfinished explains a guest that ended before its command.
-func (r *run) unfinished(end error) error {
+// unfinishedError returns the error of a guest that ended before its command did.
+func (r *run) unfinishedError(end error) error {
 	when := "while the command ran"
-	if !r.started {
+	if !r.hasStarted {
 		when = "before the command started"
 	}
-	if r.killed {
-		return fmt.Errorf("guest killed %s: %w; the end of its kernel log:\n%s", when, end, r.console.Tail())
+	if r.wasKilled {
+		return fmt.Errorf("the guest was killed %s: %w; the end of its kernel log:\n%s", when, end, r.console.Tail())
 	}
 	var reason any = "it halted"
 	if defect := r.console.Defect(); defect != "" {
@@ -195,20 +196,20 @@ func (r *run) unfinished(end error) error {
 	return fmt.Errorf("%w %s: %v; the end of its log:\n%s", ErrKernel, when, reason, r.console.Tail())
 }
 
-// copyAll never stops reading: a guest whose output nobody takes would stand
-// still.
-func copyAll(to io.Writer, from io.Reader) {
+// copyAndDiscard copies, and discards the rest if the copy fails or to is nil: a
+// guest whose output is not read would block.
+func copyAndDiscard(to io.Writer, from io.Reader) {
 	if to != nil {
 		_, _ = io.Copy(to, from)
 	}
 	_, _ = io.Copy(io.Discard, from)
 }
 
-// lines are the pipes behind the guest's serial lines.
-type lines struct{ read, write []*os.File }
+// serialLines are the pipes that the guest's serial lines are connected to.
+type serialLines struct{ read, write []*os.File }
 
-func newLines(n int) (*lines, error) {
-	l := new(lines)
+func newSerialLines(n int) (*serialLines, error) {
+	l := new(serialLines)
 	for range n {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -220,14 +221,14 @@ func newLines(n int) (*lines, error) {
 	return l, nil
 }
 
-func (l *lines) closeWriters() {
+func (l *serialLines) closeWriters() {
 	for _, w := range l.write {
 		_ = w.Close()
 	}
 	l.write = nil
 }
 
-func (l *lines) close() {
+func (l *serialLines) close() {
 	l.closeWriters()
 	for _, r := range l.read {
 		_ = r.Close()

@@ -18,8 +18,8 @@ import (
 	"github.com/growvol/growvol/tests/guest"
 )
 
-// TestMain gives the guests a directory for their files that is looked at when
-// all tests have run: nothing of any guest may be left then.
+// TestMain gives the guests a directory for their files, and fails if anything of a
+// guest is left after all tests.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "guests-")
 	if err == nil {
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
-	left, err := leftovers(dir)
+	left, err := findLeftovers(dir)
 	if len(left) > 0 || err != nil {
 		fmt.Fprintf(os.Stderr, "FAIL: left behind by guests: %q %v\n", left, err)
 		code = max(code, 1)
@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shell runs a script in a guest.
-func shell(t *testing.T, script string, opts guest.Options) (stdout, stderr string, code int, err error) {
+// runShell runs a script in a guest.
+func runShell(t *testing.T, script string, opts guest.Options) (stdout, stderr string, code int, err error) {
 	t.Helper()
 	var out, errOut bytes.Buffer
 	opts.Stdout, opts.Stderr = &out, &errOut
@@ -50,17 +50,17 @@ func shell(t *testing.T, script string, opts guest.Options) (stdout, stderr stri
 	return out.String(), errOut.String(), code, err
 }
 
-// guestHome gives the guests of one test a directory of their own.
-func guestHome(t *testing.T) string {
+// setTempDir gives the guests of one test a directory of their own.
+func setTempDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	return dir
 }
 
-// leftovers returns the files in dir, and the processes and mounts of this
-// machine that refer to a guest's directory in it.
-func leftovers(dir string) ([]string, error) {
+// findLeftovers returns the files in dir, and the processes and mounts of this
+// machine that use a guest's directory in it.
+func findLeftovers(dir string) ([]string, error) {
 	found, err := filepath.Glob(dir + "/*")
 	if err != nil {
 		return nil, err
@@ -84,9 +84,9 @@ func leftovers(dir string) ([]string, error) {
 	return found, nil
 }
 
-func nothingLeft(t *testing.T, dir string) {
+func wantNothingLeft(t *testing.T, dir string) {
 	t.Helper()
-	left, err := leftovers(dir)
+	left, err := findLeftovers(dir)
 	if len(left) > 0 || err != nil {
 		t.Errorf("left behind: %q %v", left, err)
 	}
@@ -97,7 +97,7 @@ func TestRunReturnsTheExitCode(t *testing.T) {
 	for _, want := range []int{0, 1, 255} {
 		t.Run(fmt.Sprint(want), func(t *testing.T) {
 			t.Parallel()
-			_, _, code, err := shell(t, fmt.Sprintf("exit %d", want), guest.Options{})
+			_, _, code, err := runShell(t, fmt.Sprintf("exit %d", want), guest.Options{})
 			if code != want || err != nil {
 				t.Errorf("code %d, error %v; want %d and none", code, err, want)
 			}
@@ -107,18 +107,19 @@ func TestRunReturnsTheExitCode(t *testing.T) {
 
 func TestRunReportsTheSignal(t *testing.T) {
 	t.Parallel()
-	_, _, code, err := shell(t, "kill -SEGV $$", guest.Options{})
+	_, _, code, err := runShell(t, "kill -SEGV $$", guest.Options{})
 	var killed *guest.SignalError
 	if !errors.As(err, &killed) || killed.Signal != syscall.SIGSEGV || code != 128+11 {
 		t.Errorf("code %d, error %v; want 139 and SIGSEGV", code, err)
 	}
 }
 
-func TestRunKeepsStdoutAndStderrApartAndUnchanged(t *testing.T) {
+func TestRunReturnsStdoutAndStderrUnchanged(t *testing.T) {
 	t.Parallel()
-	// Every byte, and more than any buffer between holds.
-	script := `i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i+1)); done; echo err >&2; seq 100000; echo end >&2`
-	out, errOut, code, err := shell(t, script, guest.Options{})
+	// All 256 bytes, and more output than the buffers in between hold.
+	script := `i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i+1)); done
+		echo err >&2; seq 100000; echo end >&2`
+	out, errOut, code, err := runShell(t, script, guest.Options{})
 	if code != 0 || err != nil {
 		t.Fatalf("code %d, error %v", code, err)
 	}
@@ -130,16 +131,16 @@ func TestRunKeepsStdoutAndStderrApartAndUnchanged(t *testing.T) {
 		fmt.Fprintln(&want, i+1)
 	}
 	if out != want.String() {
-		t.Errorf("stdout: %d bytes, want %d; or they differ", len(out), want.Len())
+		t.Errorf("stdout: got %d bytes, want %d bytes of the same content", len(out), want.Len())
 	}
 	if errOut != "err\nend\n" {
-		t.Errorf("stderr %q", errOut)
+		t.Errorf("stderr: got %q, want err and end", errOut)
 	}
 }
 
-func TestRunDoesNotWaitForWhatTheCommandLeft(t *testing.T) {
+func TestRunDoesNotWaitForChildrenOfTheCommand(t *testing.T) {
 	t.Parallel()
-	out, _, code, err := shell(t, "sleep 1000 & echo done", guest.Options{Timeout: 5 * time.Minute})
+	out, _, code, err := runShell(t, "sleep 1000 & echo done", guest.Options{Timeout: 5 * time.Minute})
 	if out != "done\n" || code != 0 || err != nil {
 		t.Errorf("stdout %q, code %d, error %v", out, code, err)
 	}
@@ -178,21 +179,21 @@ func TestRunPassesEnvironmentDirectoryAndShares(t *testing.T) {
 }
 
 func TestRunWorksInAVeryLongDirectory(t *testing.T) {
-	dir := guestHome(t)
+	dir := setTempDir(t)
 	long := filepath.Join(dir, strings.Repeat(strings.Repeat("x", 200)+"/", 3))
 	if err := os.MkdirAll(long, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("TMPDIR", long)
-	if _, _, code, err := shell(t, "true", guest.Options{}); code != 0 || err != nil {
+	if _, _, code, err := runShell(t, "true", guest.Options{}); code != 0 || err != nil {
 		t.Errorf("code %d, error %v", code, err)
 	}
-	nothingLeft(t, long)
+	wantNothingLeft(t, long)
 }
 
-func TestRunSaysWhatKeptTheCommandFromStarting(t *testing.T) {
+func TestRunReportsWhyTheCommandDidNotStart(t *testing.T) {
 	t.Parallel()
-	_, _, code, err := shell(t, "true", guest.Options{Modules: []string{"no_such_module"}})
+	_, _, code, err := runShell(t, "true", guest.Options{Modules: []string{"no_such_module"}})
 	if code != -1 || err == nil || !strings.Contains(err.Error(), "no_such_module") {
 		t.Errorf("code %d, error %v", code, err)
 	}
@@ -200,7 +201,7 @@ func TestRunSaysWhatKeptTheCommandFromStarting(t *testing.T) {
 	if code != -1 || err == nil || !strings.Contains(err.Error(), "no-such-program") {
 		t.Errorf("code %d, error %v", code, err)
 	}
-	_, _, code, err = shell(t, "true", guest.Options{Shares: []guest.Share{{Host: "/no/such/directory"}}})
+	_, _, code, err = runShell(t, "true", guest.Options{Shares: []guest.Share{{Host: "/no/such/directory"}}})
 	if code != -1 || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("code %d, error %v", code, err)
 	}
@@ -208,15 +209,15 @@ func TestRunSaysWhatKeptTheCommandFromStarting(t *testing.T) {
 
 func TestRunReportsMissingUserModeLinux(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, _, code, err := shell(t, "true", guest.Options{})
+	_, _, code, err := runShell(t, "true", guest.Options{})
 	if code != -1 || !errors.Is(err, guest.ErrNotInstalled) || !strings.Contains(err.Error(), "setup.sh") {
 		t.Errorf("code %d, error %v", code, err)
 	}
 }
 
 func TestRunReportsPanic(t *testing.T) {
-	dir := guestHome(t)
-	out, _, code, err := shell(t, "echo before; echo c >/proc/sysrq-trigger", guest.Options{})
+	dir := setTempDir(t)
+	out, _, code, err := runShell(t, "echo before; echo c >/proc/sysrq-trigger", guest.Options{})
 	if code != -1 || !errors.Is(err, guest.ErrKernel) {
 		t.Fatalf("code %d, error %v; want ErrKernel", code, err)
 	}
@@ -227,28 +228,28 @@ func TestRunReportsPanic(t *testing.T) {
 	if out != "before\n" {
 		t.Errorf("stdout before the panic: %q", out)
 	}
-	nothingLeft(t, dir)
+	wantNothingLeft(t, dir)
 }
 
 func TestRunReportsAKilledKernel(t *testing.T) {
-	dir := guestHome(t)
-	code, err := guest.Run(t.Context(), guest.Command{Path: "sh", Args: []string{"-c", "echo up; sleep 1000"}}, guest.Options{
-		Stdout: onWrite(func() { killKernel(t, dir) }),
-	})
+	dir := setTempDir(t)
+	command := guest.Command{Path: "sh", Args: []string{"-c", "echo up; sleep 1000"}}
+	code, err := guest.Run(t.Context(), command, guest.Options{Stdout: onWrite(func() { killKernel(t, dir) })})
 	if code != -1 || !errors.Is(err, guest.ErrKernel) || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("code %d, error %v; want ErrKernel", code, err)
 	}
-	nothingLeft(t, dir)
+	wantNothingLeft(t, dir)
 }
 
-// killKernel does what the machine does when it runs out of memory.
+// killKernel kills the process of the guest's kernel, as the machine does when it
+// has no memory left.
 func killKernel(t *testing.T, dir string) {
 	t.Helper()
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Error(err)
 	}
-	parents := map[int]int{} // of the kernel and the processes that it has made
+	parents := map[int]int{} // of the processes of the kernel, which starts further ones
 	for _, path := range processes {
 		line, err := os.ReadFile(path)
 		program, args, _ := strings.Cut(string(line), "\x00")
@@ -256,7 +257,7 @@ func killKernel(t *testing.T, dir string) {
 			continue
 		}
 		stat, err := os.ReadFile(filepath.Join(filepath.Dir(path), "stat"))
-		_, rest, _ := strings.Cut(string(stat), ") ") // behind the name: state, parent
+		_, rest, _ := strings.Cut(string(stat), ") ") // after the name: state and parent
 		var state string
 		var parent int
 		if _, scanErr := fmt.Sscan(rest, &state, &parent); err != nil || scanErr != nil {
@@ -267,7 +268,7 @@ func killKernel(t *testing.T, dir string) {
 		}
 	}
 	for pid, parent := range parents {
-		if _, made := parents[parent]; made {
+		if _, isKernel := parents[parent]; isKernel {
 			continue
 		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -278,11 +279,11 @@ func killKernel(t *testing.T, dir string) {
 	t.Error("no kernel found")
 }
 
-func TestRunReportsKernelDefectThatTheCommandSurvived(t *testing.T) {
+func TestRunReportsAKernelWarning(t *testing.T) {
 	t.Parallel()
 	const warning = "WARNING: CPU: 0 PID: 1 at a/test.c:1 as_asked+0x1/0x2"
 	var log bytes.Buffer
-	_, _, code, err := shell(t, "echo '<4>"+warning+"' >/dev/kmsg; exit 3", guest.Options{Console: &log})
+	_, _, code, err := runShell(t, "echo '<4>"+warning+"' >/dev/kmsg; exit 3", guest.Options{Console: &log})
 	if code != 3 || !errors.Is(err, guest.ErrKernel) || !strings.Contains(err.Error(), warning) {
 		t.Errorf("code %d, error %v; want 3 and the warning", code, err)
 	}
@@ -292,45 +293,46 @@ func TestRunReportsKernelDefectThatTheCommandSurvived(t *testing.T) {
 }
 
 func TestRunKillsTheGuestAtTheTimeout(t *testing.T) {
-	dir := guestHome(t)
-	// Many processes, busy and stopped ones.
-	script := "echo up; for i in 1 2 3 4 5; do sleep 1000 & done; (while :; do :; done) & kill -STOP $!; while :; do :; done"
-	for timeout := 8 * time.Second; ; timeout *= 2 { // a busy machine boots a guest in more
+	dir := setTempDir(t)
+	// Many processes, some busy and one stopped.
+	script := "echo up; for i in 1 2 3 4 5; do sleep 1000 & done; (while :; do :; done) & kill -STOP $!; " +
+		"while :; do :; done"
+	for timeout := 8 * time.Second; ; timeout *= 2 { // a busy machine needs longer to boot
 		start := time.Now()
-		out, _, code, err := shell(t, script, guest.Options{Timeout: timeout})
+		out, _, code, err := runShell(t, script, guest.Options{Timeout: timeout})
 		if code != -1 || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("code %d, error %v; want deadline exceeded", code, err)
 		}
 		if took := time.Since(start); took > timeout+22*time.Second {
-			t.Errorf("took %v", took)
+			t.Errorf("Run took %v, want %v and some seconds", took, timeout)
 		}
-		nothingLeft(t, dir)
+		wantNothingLeft(t, dir)
 		if out == "up\n" && !strings.Contains(fmt.Sprint(err), "Run /guest/bin/init as init process") {
-			t.Errorf("no kernel log in the error: %v", err)
+			t.Errorf("the error does not contain the kernel's log: %v", err)
 		}
 		if out == "up\n" || t.Failed() {
 			return
 		}
 		if timeout > time.Minute {
-			t.Fatalf("not up within %v: %v", timeout, err)
+			t.Fatalf("the guest has not booted within %v: %v", timeout, err)
 		}
 	}
 }
 
 func TestRunObeysTheContext(t *testing.T) {
-	dir := guestHome(t)
+	dir := setTempDir(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("a reason")
 	code, err := guest.Run(ctx, guest.Command{Path: "sh", Args: []string{"-c", "echo up; sleep 1000"}}, guest.Options{
 		Stdout: onWrite(func() { cancel(reason) }),
 	})
 	if code != -1 || !errors.Is(err, reason) || errors.Is(err, guest.ErrKernel) {
-		t.Errorf("code %d, error %v; want %v, and no fault of the kernel", code, err, reason)
+		t.Errorf("code %d, error %v; want %v without ErrKernel", code, err, reason)
 	}
-	nothingLeft(t, dir)
+	wantNothingLeft(t, dir)
 }
 
-// onWrite is a writer that calls itself at every write.
+// onWrite is a writer that calls the function at every write.
 type onWrite func()
 
 func (f onWrite) Write(p []byte) (int, error) {
@@ -338,38 +340,38 @@ func (f onWrite) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestNothingOutlivesAKilledHarness(t *testing.T) {
-	dir := guestHome(t)
+func TestGuestEndsWithAKilledCaller(t *testing.T) {
+	dir := setTempDir(t)
 	program := filepath.Join(t.TempDir(), "growvol-guest")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/growvol-guest")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	harness := exec.CommandContext(t.Context(), program, "--", "sh", "-c", "echo up; sleep 1000")
+	caller := exec.CommandContext(t.Context(), program, "--", "sh", "-c", "echo up; sleep 1000")
 	up := make(chan struct{})
 	var once sync.Once
-	harness.Stdout = onWrite(func() { once.Do(func() { close(up) }) })
-	if err := harness.Start(); err != nil {
+	caller.Stdout = onWrite(func() { once.Do(func() { close(up) }) })
+	if err := caller.Start(); err != nil {
 		t.Fatal(err)
 	}
 	select {
 	case <-up:
 	case <-time.After(2 * time.Minute):
-		t.Error("the guest did not come up")
+		t.Error("the guest has not booted")
 	}
-	if left, err := leftovers(dir); len(left) < 3 || err != nil {
-		t.Errorf("the guest is up, but only this is seen of it: %q %v", left, err)
+	if left, err := findLeftovers(dir); len(left) < 3 || err != nil {
+		t.Errorf("got %q, %v of a running guest, want its files and processes", left, err)
 	}
-	if err := harness.Process.Kill(); err != nil {
+	if err := caller.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = harness.Wait()
+	_ = caller.Wait()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
-		if left, err := leftovers(dir); len(left) == 0 && err == nil {
+		if left, err := findLeftovers(dir); len(left) == 0 && err == nil {
 			break
 		}
 	}
-	nothingLeft(t, dir)
+	wantNothingLeft(t, dir)
 }
 
 func TestTwoGuestsAtOnce(t *testing.T) {
@@ -378,7 +380,7 @@ func TestTwoGuestsAtOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for _, names := range [][2]string{{"a", "b"}, {"b", "a"}} {
 		group.Go(func() {
-			// Each one ends only when it has seen the other one.
+			// Each guest ends only when it sees the file of the other.
 			script := fmt.Sprintf("touch /meet/%s; while ! sh -c 'test -e /meet/%s'; do sleep 0.1; done", names[0], names[1])
 			code, err := guest.Run(t.Context(), guest.Command{Path: "sh", Args: []string{"-c", script}}, guest.Options{
 				Shares:  []guest.Share{{Host: meet, Guest: "/meet", Writable: true}},

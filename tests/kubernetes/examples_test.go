@@ -10,74 +10,74 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
-	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
 )
 
-// Every example is applied, in the order in which a reader would, and does
-// what it says. Those of Cinder are shown to the API server, which checks them
-// in full, and so is that of encrypted volumes.
-func TestExamples(t *testing.T) {
+// Every example is applied, in the order of a reader, and does what it describes.
+// The examples for Cinder and for encrypted volumes are only validated by the API
+// server.
+func TestExamplesWork(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t)
+	s := newNamespace(t)
 	var replace []string
-	if !capable(t) {
+	if !hasSysResource(t) {
 		replace = []string{"fstype: ext4", "fstype: xfs"}
 	}
 	e := readExamples(s, replace...)
-	deletedAtEnd(t, "storageclass/growvol", "volumesnapshotclass/growvol")
-	// First: its classes have the same names.
+	deleteAtEnd(t, "storageclass/growvol", "volumesnapshotclass/growvol")
+	// Before the others are applied, because their classes have the same names.
 	for name := range maps.Clone(e.text) {
 		if strings.HasPrefix(name, "cinder/") {
-			s.must(in(t.Context(), e.take(name), "kubectl", "apply", "--dry-run=server", "-f", "-"))
+			s.must(runInCluster(t.Context(), e.take(name), "kubectl", "apply", "--dry-run=server", "-f", "-"))
 		}
 	}
-	// Volumes of this class need dm-crypt, which not every machine has.
-	s.must(in(t.Context(), e.take("loop/encrypted.yaml"), "kubectl", "apply", "--dry-run=server", "-f", "-"))
+	// Volumes of this class need dm-crypt, which the machine may lack.
+	s.must(runInCluster(t.Context(), e.take("loop/encrypted.yaml"), "kubectl", "apply", "--dry-run=server", "-f", "-"))
 	s.apply(e.take("loop/storageclass.yaml"))
 	s.apply(e.take("loop/snapshotclass.yaml"))
 
 	s.apply(e.take("database.yaml"))
-	s.ready("database")
-	undisturbed := s.undisturbed()
+	s.awaitReady("database")
+	wantSamePods := s.recordPods()
 	s.apply(e.take("expansion.yaml"))
-	s.grown("database", "2Gi")
-	s.wantFilesystem("database", 2*volume.GiB)
-	undisturbed()
-	s.synced("database")
+	s.awaitExpanded("database", "2Gi")
+	s.wantDF("database", 2*volume.GiB)
+	wantSamePods()
+	s.awaitOutput("database")
 	s.apply(e.take("snapshot.yaml"))
-	s.await("volumesnapshot/database", "{.status.readyToUse}", "true")
+	s.awaitField("volumesnapshot/database", "{.status.readyToUse}", "true")
 	for _, name := range []string{"restore.yaml", "clone.yaml", "raw-block.yaml", "ephemeral.yaml", "statefulset.yaml"} {
 		s.apply(e.take(name))
 	}
-	s.ready("database-restored", "database-clone", "raw", "scratch")
-	s.kubectl("rollout", "status", "statefulset/log", "--timeout="+patience.String())
+	s.awaitReady("database-restored", "database-clone", "raw", "scratch")
+	s.kubectl("rollout", "status", "statefulset/log", "--timeout="+waitTimeout.String())
 	for _, pod := range []string{"database-restored", "database-clone"} {
-		s.wantFilesystem(pod, 3*volume.GiB)
+		s.wantDF(pod, 3*volume.GiB)
 		if log := s.kubectl("exec", pod, "--", "cat", "/data/log"); log == "" {
-			t.Errorf("%s has not the log that the database wrote", pod)
+			t.Errorf("%s does not have the log that the database wrote", pod)
 		}
 	}
 
 	for name := range e.text {
-		t.Errorf("the example %s is not tried", name)
+		t.Errorf("the example %s is not tested", name)
 	}
 }
 
-// synced waits until the pod of database.yaml has brought its first line to the
-// disk, where a snapshot has it: the pod prints when it has.
-func (s space) synced(pod string) {
+// awaitOutput waits until the pod prints something. The pod of database.yaml prints
+// when its first line is on the disk, so that a snapshot contains the line.
+func (s namespace) awaitOutput(pod string) {
 	s.Helper()
 	s.eventually(func(context.Context) error {
 		if s.kubectl("logs", pod) == "" {
-			return fmt.Errorf("pod %s has printed nothing", pod)
+			return fmt.Errorf("the pod %s has printed nothing", pod)
 		}
 		return nil
 	})
 }
 
-// deletedAtEnd deletes objects that belong to no namespace, at the end of the
-// test, if they are there.
-func deletedAtEnd(t *testing.T, objects ...string) {
+// deleteAtEnd deletes objects that are in no namespace, if they exist, at the end of
+// the test.
+func deleteAtEnd(t *testing.T, objects ...string) {
 	t.Helper()
 	t.Cleanup(func() {
 		for _, o := range objects {
@@ -88,88 +88,76 @@ func deletedAtEnd(t *testing.T, objects ...string) {
 	})
 }
 
-// wantFilesystem demands that df in the pod shows a volume of this size.
-func (s space) wantFilesystem(pod string, size volume.Size) {
+// wantDF fails the test unless df in the pod shows a filesystem that fills a volume
+// of the size.
+func (s namespace) wantDF(pod string, size volume.Size) {
 	s.Helper()
 	out := s.kubectl("exec", pod, "--", "df", "-P", "-k", "/data")
 	var kib int64
-	if _, numbers, found := strings.Cut(out, "\n"); !found {
-		s.Fatalf("df in %s says %q", pod, out)
-	} else if _, err := fmt.Sscanf(numbers, "%s %d", new(string), &kib); err != nil {
-		s.Fatalf("df in %s says %q: %v", pod, out, err)
+	_, numbers, _ := strings.Cut(out, "\n")
+	if _, err := fmt.Sscanf(numbers, "%s %d", new(string), &kib); err != nil {
+		s.Fatalf("df in %s: cannot parse %q: %v", pod, out, err)
 	}
-	if kib<<10 < least(size) || kib<<10 > size.Bytes() {
-		s.Errorf("%s: the filesystem should have %s, and df says\n%s", pod, size, out)
+	if kib<<10 < minFilesystemSize(size) || kib<<10 > size.Bytes() {
+		s.Errorf("df in %s: got %d KiB, want about %s:\n%s", pod, kib, size, out)
 	}
 }
 
-// examples are the manifests that are still to be tried, by file name.
+// examples are the manifests that no test has taken yet, by file name.
 type examples struct {
-	space
+	namespace
 	text map[string]string
 }
 
-// readExamples reads them, with an image that the cluster has and further
-// replacements of text.
-func readExamples(s space, replace ...string) examples {
+// readExamples reads the examples, replaces their image by one that the cluster has,
+// and makes the further replacements of text (old, new, …).
+func readExamples(s namespace, replace ...string) examples {
 	s.Helper()
 	replace = append(replace, "image: busybox:1.37", "image: localhost/busybox:test")
-	dir := filepath.Join(s.root(), "examples")
+	dir := filepath.Join(moduleRoot(s.T), "examples")
 	e := examples{s, map[string]string{}}
 	for _, pattern := range []string{"*.yaml", "cinder/*.yaml", "loop/*.yaml"} {
-		paths, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			s.Fatal(err)
-		}
-		for _, path := range paths {
-			content, err := os.ReadFile(path) //nolint:gosec // a file of this repository
-			if err != nil {
-				s.Fatal(err)
-			}
-			name, err := filepath.Rel(dir, path)
-			if err != nil {
-				s.Fatal(err)
-			}
+		for _, path := range must.Value(filepath.Glob(filepath.Join(dir, pattern)))(s.T) {
+			content := must.Value(os.ReadFile(path))(s.T) //nolint:gosec // a file of this repository
+			name := must.Value(filepath.Rel(dir, path))(s.T)
 			e.text[name] = strings.NewReplacer(replace...).Replace(string(content))
 		}
 	}
 	return e
 }
 
-// take returns an example and strikes it off.
+// take returns an example and removes it from the examples.
 func (e examples) take(name string) string {
 	e.Helper()
 	text, found := e.text[name]
 	if !found {
-		e.Fatalf("there is no example %s", name)
+		e.Fatalf("no example is named %s", name)
 	}
 	delete(e.text, name)
 	return text
 }
 
-// The plain manifests are what the API server takes.
-func TestPlainManifests(t *testing.T) {
-	needCluster(t)
+// The API server accepts the plain manifests.
+func TestPlainManifestsAreValid(t *testing.T) {
+	skipWithoutCluster(t)
 	t.Parallel()
-	root, err := csiclient.ModuleRoot(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	files := must.Value(filepath.Glob(filepath.Join(moduleRoot(t), "deploy", "kubernetes", "*", "kustomization.yaml")))(t)
+	if len(files) == 0 {
+		t.Fatal("got no plain manifests in deploy/kubernetes")
 	}
-	dirs, err := filepath.Glob(filepath.Join(root, "deploy", "kubernetes", "*", "kustomization.yaml"))
-	if err != nil || len(dirs) == 0 {
-		t.Fatalf("there are no plain manifests: %v", err)
-	}
-	for _, dir := range dirs {
-		needNamespace(t, filepath.Join(filepath.Dir(dir), "namespace.yaml"))
-		if out, err := kubectl(t.Context(), "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", filepath.Dir(dir)); err != nil {
+	for _, file := range files {
+		dir := filepath.Dir(file)
+		createMissingNamespace(t, filepath.Join(dir, "namespace.yaml"))
+		out, err := kubectl(t.Context(), "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k", dir)
+		if err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
 }
 
-// needNamespace makes the namespace for the time of the test, if it is not
-// there: the API server does not check objects for one that is missing.
-func needNamespace(t *testing.T, manifest string) {
+// createMissingNamespace creates the namespace until the end of the test, if it does
+// not exist: the API server validates no objects for a missing one.
+func createMissingNamespace(t *testing.T, manifest string) {
 	t.Helper()
 	_, err := kubectl(t.Context(), "create", "-f", manifest)
 	switch {

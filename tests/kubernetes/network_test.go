@@ -15,29 +15,30 @@ import (
 	"github.com/growvol/growvol/tests/forward"
 )
 
-// network is a network namespace; the zero value is the one of this process.
+// network is a network namespace. The zero value is that of this process.
 type network struct{ path string }
 
-// clusterNetwork is the namespace of the cluster, which has a loopback device
-// and nothing else that leads out of it.
+// clusterNetwork returns the network namespace of the cluster, which has only a
+// loopback device. dir is the directory of the cluster.
 func clusterNetwork(dir string) (network, error) {
 	record, err := os.ReadFile(filepath.Join(dir, "cluster")) //nolint:gosec // the rig's
 	if err != nil {
-		return network{}, fmt.Errorf("is the cluster up? %w", err)
+		return network{}, fmt.Errorf("read the process of the cluster: %w (next step: run `make cluster-up`)", err)
 	}
 	pid, _, _ := strings.Cut(string(record), " ")
 	return network{filepath.Join("/proc", pid, "ns", "net")}, nil
 }
 
-// run executes f with sockets that belong to the namespace.
+// run calls f on a thread of the namespace, so that the sockets that f makes belong
+// to it.
 func (n network) run(f func() error) error {
 	if n.path == "" {
 		return f()
 	}
 	result := make(chan error)
 	go func() {
-		// Not unlocked: the thread, which is in the namespace for good, ends
-		// with the goroutine.
+		// Without an unlock the thread, which cannot leave the namespace, ends with
+		// the goroutine.
 		runtime.LockOSThread()
 		result <- func() error {
 			namespace, err := os.Open(n.path)
@@ -66,8 +67,8 @@ func (n network) dial(address string) forward.Dial {
 	}
 }
 
-// forward makes an address of the namespace lead to a server, for the time of
-// the test, and returns the address. Port 0 is any port.
+// forward forwards connections to an address in the namespace to a server, until
+// the end of the test, and returns the address. Port 0 means any free port.
 func (n network) forward(t *testing.T, address string, to forward.Dial) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -81,12 +82,12 @@ func (n network) forward(t *testing.T, address string, to forward.Dial) string {
 	}
 	done := make(chan struct{})
 	go func() {
-		_ = forward.Serve(ctx, listener, to) // it says that the listener is closed
+		_ = forward.Serve(ctx, listener, to) // returns because the listener is closed
 		close(done)
 	}()
 	t.Cleanup(func() {
 		cancel()
-		_ = listener.Close() // nothing is lost
+		_ = listener.Close() // an error leaves nothing open
 		<-done
 	})
 	return listener.Addr().String()

@@ -11,19 +11,19 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The classes of rig/class.yaml and rig/loop.yaml.
+// The StorageClasses of rig/class.yaml and rig/loop.yaml.
 const (
-	xfs   = "test-xfs"
-	ext4  = "test-ext4"
-	fixed = "test-fixed"
+	classXFS   = "test-xfs"
+	classExt4  = "test-ext4"
+	classFixed = "test-fixed"
 )
 
-// claim is a PersistentVolumeClaim to be made.
+// claim is a PersistentVolumeClaim to be created.
 type claim struct {
 	name, class, size string
 	block             bool
 	source            string // "PersistentVolumeClaim/name" or "VolumeSnapshot/name"
-	pending           bool   // it has no volume before a pod names it
+	pending           bool   // the claim has no volume before a pod uses it
 }
 
 func (c claim) manifest() string {
@@ -46,29 +46,30 @@ spec: {accessModes: [ReadWriteOnce], storageClassName: %s, volumeMode: %s, %sres
 `, c.name, c.class, mode, source, c.size)
 }
 
-// claim makes it and waits until it has a volume.
-func (s space) claim(c claim) {
+// createClaim creates the claim and waits until it has a volume.
+func (s namespace) createClaim(c claim) {
 	s.Helper()
 	s.apply(c.manifest())
 	if !c.pending {
-		s.await("pvc/"+c.name, "{.status.phase}", "Bound")
+		s.awaitField("pvc/"+c.name, "{.status.phase}", "Bound")
 	}
 }
 
-// nodeKind is the label, and the taint, of nodes that are not the first.
-const nodeKind = "growvol.io/test-node"
+// nodeKindLabel is the label, and the key of the taint, of every node but the first.
+const nodeKindLabel = "growvol.io/test-node"
 
 const (
-	mounted = "/data"       // where pods see a filesystem volume
-	device  = "/dev/volume" // where pods see a block volume
+	mountPath  = "/data"       // where pods see a filesystem volume
+	devicePath = "/dev/volume" // where pods see a block volume
 )
 
-// podManifest is of a pod that runs the application on one volume.
-func (s space) podManifest(name, claim string, block bool, command string) string {
+// podManifest returns the manifest of a pod that runs a command of the application
+// (see app) on the volume of a claim.
+func (s namespace) podManifest(name, claim string, block bool, command string) string {
 	s.Helper()
-	path, volume := mounted, "volumeMounts: [{name: volume, mountPath: "+mounted+"}]"
+	path, volume := mountPath, "volumeMounts: [{name: volume, mountPath: "+mountPath+"}]"
 	if block {
-		path, volume = device, "volumeDevices: [{name: volume, devicePath: "+device+"}]"
+		path, volume = devicePath, "volumeDevices: [{name: volume, devicePath: "+devicePath+"}]"
 	}
 	return fmt.Sprintf(`---
 apiVersion: v1
@@ -77,44 +78,51 @@ metadata: {name: %s}
 spec:
   %sterminationGracePeriodSeconds: 5
   containers:
-    - {name: app, image: "localhost/app:test", imagePullPolicy: Never, args: [%s, %s], %s}
+    - name: app
+      image: localhost/app:test
+      imagePullPolicy: Never
+      args: [%s, %s]
+      %s
   volumes: [{name: volume, persistentVolumeClaim: {claimName: %s}}]
-`, name, s.place(), command, path, volume, claim)
+`, name, s.nodePlacement(), command, path, volume, claim)
 }
 
-// place is the part of a pod's spec that brings it to the nodes of the space.
-func (s space) place() string {
+// nodePlacement returns the part of a pod's spec that selects the namespace's nodes.
+func (s namespace) nodePlacement() string {
 	if s.node == "" {
 		return ""
 	}
-	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ", nodeKind, s.node)
+	return fmt.Sprintf("nodeSelector: {%[1]s: %[2]s}\n  tolerations: [{key: %[1]s, value: %[2]s}]\n  ",
+		nodeKindLabel, s.node)
 }
 
-// pod starts a pod that writes to the claim's volume, and waits for it.
-func (s space) pod(name, claim string, block bool) {
+// startWriter starts a pod that writes to the claim's volume, and waits until it is
+// ready.
+func (s namespace) startWriter(name, claim string, block bool) {
 	s.Helper()
 	s.apply(s.podManifest(name, claim, block, "write"))
-	s.ready(name)
+	s.awaitReady(name)
 }
 
-// reader starts a pod that has the claim's volume and leaves it alone.
-func (s space) reader(name, claim string) {
+// startReader starts a pod that mounts the claim's volume and does not write, and
+// waits until it is ready.
+func (s namespace) startReader(name, claim string) {
 	s.Helper()
 	s.apply(s.podManifest(name, claim, false, "pause"))
-	s.ready(name)
+	s.awaitReady(name)
 }
 
-func (s space) ready(pods ...string) {
+func (s namespace) awaitReady(pods ...string) {
 	s.Helper()
-	args := []string{"wait", "--for=condition=Ready", "--timeout=" + patience.String()}
+	args := []string{"wait", "--for=condition=Ready", "--timeout=" + waitTimeout.String()}
 	for _, p := range pods {
 		args = append(args, "pod/"+p)
 	}
 	s.kubectl(args...)
 }
 
-// answer is what the application in a pod prints.
-type answer struct {
+// appReport is what the application prints, see app.
+type appReport struct {
 	Bytes      int64  `json:"bytes"`
 	Sum        string `json:"sum"`
 	StallMS    int64  `json:"stall_ms"`
@@ -122,81 +130,86 @@ type answer struct {
 	Filesystem int64  `json:"filesystem"`
 }
 
-// ask runs the application in a pod.
-func (s space) ask(pod string, args ...string) answer {
+// runApp runs a command of the application in a pod.
+func (s namespace) runApp(pod string, args ...string) appReport {
 	s.Helper()
 	out := s.kubectl(append([]string{"exec", pod, "--", "/app"}, args...)...)
-	var a answer
+	var a appReport
 	if err := json.Unmarshal([]byte(out), &a); err != nil {
 		s.Fatalf("app %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return a
 }
 
-// patch asks for a size, as a user would.
-func (s space) patch(claim, size string) {
+// requestSize patches the claim with a size, as a user does.
+func (s namespace) requestSize(claim, size string) {
 	s.Helper()
-	s.must(s.tryPatch(claim, size))
+	s.must(s.tryRequestSize(claim, size))
 }
 
-func (s space) tryPatch(claim, size string) (string, error) {
-	return kubectl(s.Context(), "--namespace", s.name, "patch", "pvc", claim, "--patch", `{"spec":{"resources":{"requests":{"storage":"`+size+`"}}}}`)
+func (s namespace) tryRequestSize(claim, size string) (string, error) {
+	return kubectl(s.Context(), "--namespace", s.name, "patch", "pvc", claim,
+		"--patch", `{"spec":{"resources":{"requests":{"storage":"`+size+`"}}}}`)
 }
 
-// grows patches the claim and waits until Kubernetes calls it grown.
-func (s space) grows(claim, size string) {
+// expandClaim requests a size for the claim and waits until the claim has it.
+func (s namespace) expandClaim(claim, size string) {
 	s.Helper()
-	begin := time.Now()
-	s.patch(claim, size)
-	s.grown(claim, size)
-	s.Logf("%s has %s after %.1f s", claim, size, time.Since(begin).Seconds())
+	start := time.Now()
+	s.requestSize(claim, size)
+	s.awaitExpanded(claim, size)
+	s.Logf("%s has %s after %.1f s", claim, size, time.Since(start).Seconds())
 }
 
-// grown waits until the claim has the size, and demands that the volume has it
-// too and that nothing about the growth is left open.
-func (s space) grown(claim, size string) {
+// awaitExpanded waits until the claim has the size and no resize condition. It fails
+// the test unless the PersistentVolume has the size too.
+func (s namespace) awaitExpanded(claim, size string) {
 	s.Helper()
-	s.await("pvc/"+claim, "{.status.capacity.storage}", size)
+	s.awaitField("pvc/"+claim, "{.status.capacity.storage}", size)
 	var v pv
-	s.read("pv/"+s.pvc(claim).Spec.VolumeName, &v)
+	s.get("pv/"+s.pvc(claim).Spec.VolumeName, &v)
 	if v.Spec.Capacity.Storage != size {
-		s.Errorf("the claim %s has %s, its volume %s", claim, size, v.Spec.Capacity.Storage)
+		s.Errorf("got %s for the PersistentVolume of claim %s, want %s", v.Spec.Capacity.Storage, claim, size)
 	}
 	s.eventually(func(context.Context) error {
 		status := s.pvc(claim).Status
-		if slices.ContainsFunc(status.Conditions, func(c condition) bool { return strings.Contains(c.Type, "Resiz") }) || len(status.AllocatedResourceStatuses) > 0 {
-			return fmt.Errorf("claim %s has grown, and still says %+v", claim, status)
+		isResize := func(c condition) bool { return strings.Contains(c.Type, "Resiz") }
+		if slices.ContainsFunc(status.Conditions, isResize) || len(status.AllocatedResourceStatuses) > 0 {
+			return fmt.Errorf("claim %s has grown, but its status is %+v", claim, status)
 		}
 		return nil
 	})
 }
 
-// wantSize demands that the pod sees a volume of this size, and can use it.
-func (s space) wantSize(pod, path string, size volume.Size) {
+// wantSize fails the test unless the pod sees a volume of the size and can use all of
+// it. path is mountPath or devicePath.
+func (s namespace) wantSize(pod, path string, size volume.Size) {
 	s.Helper()
-	a := s.ask(pod, "size", path)
+	a := s.runApp(pod, "size", path)
 	if a.Device != size.Bytes() {
-		s.Errorf("%s: the device has %d bytes, want %d", pod, a.Device, size.Bytes())
+		s.Errorf("%s: got a device of %d bytes, want %d", pod, a.Device, size.Bytes())
 	}
 	usable := size.Bytes()
-	if path != device {
-		if usable = least(size); a.Filesystem < usable {
-			s.Errorf("%s: the filesystem has %d bytes of a volume of %d, want at least %d", pod, a.Filesystem, size.Bytes(), usable)
+	if path != devicePath {
+		if usable = minFilesystemSize(size); a.Filesystem < usable {
+			s.Errorf("%s: got a filesystem of %d bytes on a volume of %d, want %d at least",
+				pod, a.Filesystem, size.Bytes(), usable)
 		}
-		usable -= 256 << 20 // the data that is there, and what XFS keeps in reserve
+		usable -= 256 << 20 // the data of the test and the reserve of XFS
 	}
-	s.ask(pod, "use", path, fmt.Sprint(usable))
+	s.runApp(pod, "use", path, fmt.Sprint(usable))
 }
 
-// least is what df must show of a volume that its filesystem fills: all but the
-// log of XFS or the journal of ext4, and 3 % for its tables.
-func least(size volume.Size) int64 { return size.Bytes()/100*97 - 64<<20 }
+// minFilesystemSize returns the size in bytes that df shows at least of a filesystem
+// that fills a volume: all but the log of XFS or the journal of ext4, and 3 % for its
+// tables.
+func minFilesystemSize(size volume.Size) int64 { return size.Bytes()/100*97 - 64<<20 }
 
-// wantData ends the writing and demands that all of it can be read. It returns
-// what was written.
-func (s space) wantData(pod string) answer {
+// wantData ends the writing of a pod, fails the test unless all data is read back,
+// and returns the report.
+func (s namespace) wantData(pod string) appReport {
 	s.Helper()
-	a := s.ask(pod, "stop")
+	a := s.runApp(pod, "stop")
 	if a.Bytes == 0 {
 		s.Errorf("%s has written nothing", pod)
 	}
@@ -204,31 +217,34 @@ func (s space) wantData(pod string) answer {
 	return a
 }
 
-// wantSameData demands that the pod finds on its volume what another pod has
-// written, and nothing else.
-func (s space) wantSameData(pod string, written answer) {
+// wantSameData fails the test unless the pod reads on its volume what another pod has
+// written.
+func (s namespace) wantSameData(pod string, written appReport) {
 	s.Helper()
-	if a := s.ask(pod, "verify", mounted); a.Bytes != written.Bytes || a.Sum != written.Sum {
-		s.Errorf("%s: the data on the volume (%d bytes) is not what was written (%d bytes): it is of another time or another volume", pod, a.Bytes, written.Bytes)
+	if a := s.runApp(pod, "verify", mountPath); a.Bytes != written.Bytes || a.Sum != written.Sum {
+		s.Errorf("%s: got %d bytes with the checksum %s on the volume, want %d bytes with %s",
+			pod, a.Bytes, a.Sum, written.Bytes, written.Sum)
 	}
 }
 
-// pods returns what identifies the running containers of the namespace; it
-// changes when any is started again.
-func (s space) pods() string {
+// podStates returns a text that identifies the running containers of the namespace.
+// It changes when one of them is restarted.
+func (s namespace) podStates() string {
 	s.Helper()
-	return s.kubectl("get", "pods", "--sort-by=.metadata.name",
-		"-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}{'\\n'}{end}")
+	const container = ".status.containerStatuses[*]"
+	return s.kubectl("get", "pods", "--sort-by=.metadata.name", "-o", "jsonpath={range .items[*]}"+
+		"{.metadata.name} {.metadata.uid} {"+container+".containerID} {"+container+".restartCount}{'\\n'}{end}")
 }
 
-// undisturbed returns a check that no pod was started again since.
-func (s space) undisturbed() func() {
+// recordPods returns a function that fails the test if a pod was restarted since
+// recordPods was called.
+func (s namespace) recordPods() func() {
 	s.Helper()
-	before := s.pods()
+	before := s.podStates()
 	return func() {
 		s.Helper()
-		if after := s.pods(); after != before {
-			s.Errorf("pods were started again:\n%s\n%s", before, after)
+		if after := s.podStates(); after != before {
+			s.Errorf("pods were restarted: before:\n%s\nafter:\n%s", before, after)
 		}
 	}
 }
@@ -262,38 +278,44 @@ type condition struct {
 	Message string `json:"message"`
 }
 
-func (s space) pvc(name string) pvc {
+func (s namespace) pvc(name string) pvc {
 	s.Helper()
 	var c pvc
-	s.read("pvc/"+name, &c)
+	s.get("pvc/"+name, &c)
 	return c
 }
 
-// wantCondition waits for a condition whose message has all these words.
-func (s space) wantCondition(claim, kind string, words ...string) {
+// wantCondition waits until the claim has the condition with a message that contains
+// all the words.
+func (s namespace) wantCondition(claim, kind string, words ...string) {
 	s.Helper()
 	s.eventually(func(context.Context) error {
 		conditions := s.pvc(claim).Status.Conditions
-		if !slices.ContainsFunc(conditions, func(c condition) bool { return c.Type == kind && c.Status == "True" && containsAll(c.Message, words) }) {
-			return fmt.Errorf("claim %s has no condition %s that says %q, but %+v", claim, kind, words, conditions)
+		isWanted := func(c condition) bool {
+			return c.Type == kind && c.Status == "True" && containsAll(c.Message, words)
+		}
+		if !slices.ContainsFunc(conditions, isWanted) {
+			return fmt.Errorf("claim %s: got the conditions %+v, want %s with %q", claim, conditions, kind, words)
 		}
 		return nil
 	})
 }
 
-// wantEvent waits for an event of the object whose message has all these
-// words.
-func (s space) wantEvent(kind, name, reason string, words ...string) {
+// wantEvent waits until the object has an event with the reason and a message that
+// contains all the words.
+func (s namespace) wantEvent(kind, name, reason string, words ...string) {
 	s.Helper()
 	s.eventually(func(context.Context) error {
-		messages := s.kubectl("get", "events", "--field-selector", "involvedObject.kind="+kind+",involvedObject.name="+name+",reason="+reason, "-o", "jsonpath={range .items[*]}{.message}{'\\n'}{end}")
+		messages := s.kubectl("get", "events",
+			"--field-selector", "involvedObject.kind="+kind+",involvedObject.name="+name+",reason="+reason,
+			"-o", "jsonpath={range .items[*]}{.message}{'\\n'}{end}")
 		for message := range strings.Lines(messages) {
 			if containsAll(message, words) {
 				s.Logf("event %s of %s: %s", reason, name, strings.TrimSpace(message))
 				return nil
 			}
 		}
-		return fmt.Errorf("%s %s has no event %s that says %q, but %q", kind, name, reason, words, messages)
+		return fmt.Errorf("%s %s: got the messages %q of events %s, want one with %q", kind, name, messages, reason, words)
 	})
 }
 

@@ -13,56 +13,57 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Bus is how a disk is connected to the guest.
+// Bus is the kind of device that the guest sees of a disk.
 type Bus string
 
 // The buses.
 const (
-	VirtioBlk Bus = "virtio-blk" // tells the guest of its growth; shows 20 characters of the serial
-	// VirtioSCSI tells the guest of its growth; shows the whole serial.
+	// VirtioBlk notifies the guest of a resize and shows 20 characters of the serial.
+	VirtioBlk Bus = "virtio-blk"
+	// VirtioSCSI notifies the guest of a resize and shows the whole serial.
 	VirtioSCSI Bus = "virtio-scsi"
-	// VirtioSCSISilent does not tell (param_change=off): the guest keeps the
-	// old size until it rescans the disk.
+	// VirtioSCSISilent does not notify the guest (param_change=off): the guest shows
+	// the old size until it rescans the disk.
 	VirtioSCSISilent Bus = "virtio-scsi-silent"
-	NVMe             Bus = "nvme" // shows 20 characters of the serial
+	// NVMe shows 20 characters of the serial. QEMU 7.2 cannot resize such a disk.
+	NVMe Bus = "nvme"
 )
 
-// The ids of the SCSI controllers.
+// The ids of QEMU's two SCSI controllers.
 const (
 	notifyingControllerID = "scsi-telling"
 	silentControllerID    = "scsi-silent"
 )
 
-// plugTimeout bounds an exchange with QEMU and, for removal, with the guest's
-// kernel.
+// plugTimeout bounds AddDisk, ResizeDisk and RemoveDisk.
 const plugTimeout = 30 * time.Second
 
 // Disk is a disk of the machine.
 type Disk struct {
-	Name   string // for the other methods: at most 20 letters, digits and hyphens
+	Name   string // up to 20 letters, digits and hyphens; unique in the machine
 	Bus    Bus
-	Serial string // as Nova gives it: the whole volume id
+	Serial string // Nova sets the whole volume id
 	Size   volume.Size
-	// Encrypted puts LUKS between the disk's file and the guest, in QEMU, as
-	// Nova does for encrypted volumes: the guest's disk is smaller than Size by
-	// HeaderLUKS, and what was never written reads as noise.
+	// Encrypted makes QEMU encrypt the disk's file with LUKS, as Nova does for
+	// encrypted volumes. The guest's disk is smaller than Size by LUKSHeaderSize,
+	// and blocks that were never written read as random data.
 	Encrypted bool
 
-	slot int // of the PCI bus; zero: QEMU has chosen, or it has none
+	slot int // of the PCI bus; 0 if QEMU chooses it or the disk has none
 }
 
-// LUKSHeaderSize is the size of the header: LUKS1 with its eight key slots for a
-// 512-bit key (4040 sectors), as QEMU makes it too.
+// LUKSHeaderSize is the size of an encrypted disk's header: LUKS1 with eight key
+// slots for a 512-bit key has 4040 sectors, also when QEMU writes it.
 const LUKSHeaderSize volume.Size = 4040 * 512
 
-// secretLUKS is the id of the machine's passphrase for encrypted disks.
+// The object of QEMU with the passphrase of encrypted disks.
 const (
 	luksSecretID   = "luks"
 	luksPassphrase = "of-tests"
 )
 
-// AddDisk plugs a blank disk in while the guest runs. The guest needs a moment
-// to find it.
+// AddDisk plugs a blank disk in while the guest runs. It does not wait until the
+// guest's kernel has found the disk.
 func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, plugTimeout)
 	defer cancel()
@@ -103,10 +104,9 @@ func (m *Machine) AddDisk(ctx context.Context, d Disk) (err error) {
 	return nil
 }
 
-// addLayers makes the layers between the disk's file and its device.
+// addLayers makes QEMU's block nodes between the disk's file and its device.
 func (m *Machine) addLayers(ctx context.Context, d Disk) error {
-	// What the guest flushes need not survive this machine: its disk is not
-	// waited for.
+	// QEMU ignores the guest's flushes: the data need not survive this machine.
 	cache := map[string]any{"direct": false, "no-flush": true}
 	_, err := m.monitor.execute(ctx, "blockdev-add", map[string]any{
 		"driver": "file", "node-name": d.fileNode(), "filename": m.diskFile(d.Name), "discard": "unmap", "cache": cache,
@@ -114,7 +114,9 @@ func (m *Machine) addLayers(ctx context.Context, d Disk) error {
 	if err != nil {
 		return err
 	}
-	top := map[string]any{"driver": "raw", "node-name": d.node(), "file": d.fileNode(), "discard": "unmap", "cache": cache}
+	top := map[string]any{
+		"driver": "raw", "node-name": d.node(), "file": d.fileNode(), "discard": "unmap", "cache": cache,
+	}
 	if d.Encrypted {
 		top["driver"], top["key-secret"] = "luks", luksSecretID
 		delete(top, "discard")
@@ -123,16 +125,16 @@ func (m *Machine) addLayers(ctx context.Context, d Disk) error {
 	return err
 }
 
-// encrypt writes a LUKS header to the disk's file. QEMU can do so too, but
-// stands still meanwhile, guest and all, for as long as it measures how fast
-// this machine derives keys.
+// encrypt writes a LUKS header to the disk's file with cryptsetup. QEMU can write
+// one too, but stops the guest while it measures the speed of the key derivation.
 func (m *Machine) encrypt(ctx context.Context, d Disk) error {
 	path, err := lookPath("cryptsetup")
 	if err != nil {
-		return fmt.Errorf("%w: install Debian package cryptsetup-bin", err)
+		return fmt.Errorf("%w (next step: install the Debian package cryptsetup-bin)", err)
 	}
-	// The smallest header of eight slots for a key of 512 bits.
-	cmd := exec.CommandContext(ctx, path, "luksFormat", "--batch-mode", "--type=luks1", "--cipher=aes-xts-plain64", "--key-size=512", "--hash=sha256",
+	// The smallest header with eight slots for a key of 512 bits.
+	cmd := exec.CommandContext(ctx, path, "luksFormat", "--batch-mode", "--type=luks1",
+		"--cipher=aes-xts-plain64", "--key-size=512", "--hash=sha256",
 		"--pbkdf-force-iterations=1000", "--align-payload=1", "--key-file=-", m.diskFile(d.Name))
 	cmd.Stdin = strings.NewReader(luksPassphrase)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -141,17 +143,17 @@ func (m *Machine) encrypt(ctx context.Context, d Disk) error {
 	return nil
 }
 
-// visible is what the guest sees of a disk of this size.
-func (d Disk) visible(size volume.Size) volume.Size {
+// visibleSize returns the size of the guest's disk for a disk of this size.
+func (d Disk) visibleSize(size volume.Size) volume.Size {
 	if d.Encrypted {
 		return size - LUKSHeaderSize
 	}
 	return size
 }
 
-// device is the argument of device_add.
+// device returns the arguments of QEMU's device_add.
 func (d Disk) device() (map[string]any, error) {
-	const visible = 20
+	const maxSerial = 20 // NVMe's
 	device := map[string]any{"id": d.id(), "drive": d.node(), "serial": d.Serial}
 	switch d.Bus {
 	case VirtioBlk:
@@ -162,15 +164,14 @@ func (d Disk) device() (map[string]any, error) {
 		device["driver"], device["bus"] = "scsi-hd", silentControllerID+".0"
 	case NVMe:
 		device["driver"] = "nvme"
-		device["serial"] = d.Serial[:min(len(d.Serial), visible)]
+		device["serial"] = d.Serial[:min(len(d.Serial), maxSerial)]
 	default:
 		return nil, fmt.Errorf("disk %s: bus %q is not known", d.Name, d.Bus)
 	}
 	return device, nil
 }
 
-// ResizeDisk makes a disk larger under the running guest, as Nova does on
-// behalf of Cinder.
+// ResizeDisk makes a disk larger while the guest runs, as Nova does for Cinder.
 func (m *Machine) ResizeDisk(ctx context.Context, name string, size volume.Size) error {
 	ctx, cancel := context.WithTimeout(ctx, plugTimeout)
 	defer cancel()
@@ -178,14 +179,15 @@ func (m *Machine) ResizeDisk(ctx context.Context, name string, size volume.Size)
 	if err != nil {
 		return err
 	}
-	if _, err := m.monitor.execute(ctx, "block_resize", map[string]any{"node-name": d.node(), "size": d.visible(size).Bytes()}); err != nil {
+	arguments := map[string]any{"node-name": d.node(), "size": d.visibleSize(size).Bytes()}
+	if _, err := m.monitor.execute(ctx, "block_resize", arguments); err != nil {
 		return fmt.Errorf("resize disk %s to %s: %w", name, size, err)
 	}
 	return nil
 }
 
-// RemoveDisk unplugs a disk and destroys its content. It returns when the
-// guest's kernel has let go of it.
+// RemoveDisk unplugs a disk and deletes its file. It returns when the guest's
+// kernel has released the device.
 func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, plugTimeout)
 	defer cancel()
@@ -200,7 +202,7 @@ func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	select {
 	case <-deleted:
 	case <-ctx.Done():
-		return fmt.Errorf("remove disk %s: the guest does not let go of it: %w", name, ctx.Err())
+		return fmt.Errorf("remove disk %s: the guest does not release it: %w", name, ctx.Err())
 	}
 	m.mu.Lock()
 	delete(m.disks, name)
@@ -209,10 +211,10 @@ func (m *Machine) RemoveDisk(ctx context.Context, name string) error {
 	return m.removeLayers(ctx, d)
 }
 
-// allocateSlot chooses the slot for a disk that needs one: that which has been
-// free longest. A guest that is slow may eject a slot twice, and the second
-// time it is the next disk that goes. Zero leaves the choice to QEMU, which
-// refuses when there is none.
+// allocateSlot returns the PCI slot for a disk that needs one: the slot that has
+// been free longest, because a slow guest may eject a slot twice and would remove
+// the next disk with it. It returns 0 for a SCSI disk, and when no slot is free:
+// QEMU then refuses the disk.
 func (m *Machine) allocateSlot(d Disk) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -232,8 +234,8 @@ func (m *Machine) freeSlot(d Disk) {
 	}
 }
 
-// removeLayers removes the file behind a disk that is not plugged in, and what of
-// its layers there is.
+// removeLayers removes the block nodes and the file of a disk that is not plugged
+// in.
 func (m *Machine) removeLayers(ctx context.Context, d Disk) error {
 	var errs []error
 	for _, node := range []string{d.node(), d.fileNode()} {
@@ -254,9 +256,9 @@ func (m *Machine) findDisk(name string) (Disk, error) {
 	return d, nil
 }
 
-func (d Disk) id() string   { return "disk-" + d.Name }
-func (d Disk) node() string { return "node-" + d.Name }
-
+// The ids of the disk's device and of its two block nodes in QEMU.
+func (d Disk) id() string       { return "disk-" + d.Name }
+func (d Disk) node() string     { return "node-" + d.Name }
 func (d Disk) fileNode() string { return "file-" + d.Name }
 
 func (m *Machine) diskFile(name string) string { return filepath.Join(m.dir, name+".img") }

@@ -15,27 +15,26 @@ import (
 	"github.com/growvol/growvol/tests/vm/internal/initrd"
 )
 
-// Image is what a guest boots from.
+// Image is a kernel and an initial RAM filesystem that a guest boots.
 type Image struct {
 	Kernel  string // path of the bootable kernel
 	Initrd  string // path of the initial RAM filesystem
 	Version string // of the kernel, as uname -r
-	// Key is a hash of kernel version and filesystem: equal images have equal
-	// keys.
+	// Key is a hash of both files: equal images have equal keys.
 	Key string
 }
 
-// CommandLine are the kernel parameters an image needs, wherever it boots.
+// CommandLine is the kernel parameters that an image needs, wherever it boots.
 const CommandLine = "console=ttyS0 rdinit=/init"
 
-// ImageOptions say what an image holds besides the agent, growvol-node,
-// modules and tools.
+// ImageOptions are the contents of an image besides the agent, growvol-node, and
+// the usual modules and tools.
 type ImageOptions struct {
-	// Programs of this machine by their path in the guest; the shared
-	// libraries that they need come with them.
+	// Programs are files of this machine by their path in the guest. Their shared
+	// libraries are added too.
 	Programs map[string]string
-	// Packages are main packages of this module to build and put into
-	// /usr/bin, by their import path.
+	// Packages are the import paths of main packages of this module. Their programs
+	// are built and added to /usr/bin.
 	Packages []string
 	// Modules are further kernel modules.
 	Modules []string
@@ -48,9 +47,9 @@ const (
 )
 
 // BuildImage builds growvol-node, the agent and the other packages from the
-// present sources and writes vmlinuz and initrd into dir. Equal inputs give
-// equal files. It takes about a second once the kernel has been downloaded and
-// Go's build cache is warm.
+// present sources and writes vmlinuz and initrd to dir. Equal inputs give equal
+// files. It takes about a second once the kernel is downloaded and the programs
+// are in Go's build cache.
 func BuildImage(ctx context.Context, dir string, opts ImageOptions) (image Image, err error) {
 	k, err := findKernel(ctx)
 	if err != nil {
@@ -89,6 +88,7 @@ func BuildImage(ctx context.Context, dir string, opts ImageOptions) (image Image
 	return writeImage(dir, k, tree)
 }
 
+// writeImage writes the kernel and the tree to dir.
 func writeImage(dir string, k kernel, tree *initrd.Tree) (Image, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Image{}, err
@@ -114,31 +114,36 @@ func writeImage(dir string, k kernel, tree *initrd.Tree) (Image, error) {
 	return image, nil
 }
 
-// buildPackages compiles main packages of this module, static: there may be no C
-// library of the right version in the guest.
+// buildPackages compiles main packages of this module to dir, static because the
+// guest may have another C library.
 func buildPackages(ctx context.Context, dir string, packages []string) error {
-	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}, packages...)
 	root, err := runProgram(ctx, "", "go", "env", "GOMOD")
 	if err != nil {
 		return err
 	}
-	_, err = runProgram(ctx, filepath.Dir(strings.TrimSpace(root)), "env", append([]string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=", "go"}, args...)...)
+	args := []string{
+		"CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=",
+		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir + "/",
+	}
+	_, err = runProgram(ctx, filepath.Dir(strings.TrimSpace(root)), "env", append(args, packages...)...)
 	return err
 }
 
-// guestTools are the programs that growvol-node calls, and those that tests need to
-// judge its work. Debian packages e2fsprogs, xfsprogs, util-linux, mount,
-// cryptsetup-bin, dmsetup, kmod.
+// guestTools returns the programs that growvol-node calls and those with which
+// tests check its work. They are of the Debian packages e2fsprogs, xfsprogs,
+// util-linux, mount, cryptsetup-bin, kmod and dash.
 func guestTools() []string {
 	return []string{
-		"mke2fs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "e2fsck", "fsck.ext2", "fsck.ext3", "fsck.ext4", "resize2fs", "tune2fs", "dumpe2fs", "fsck",
-		"mkfs.xfs", "fsck.xfs", "xfs_repair", "xfs_db", "blkid", "mount", "umount", "cryptsetup", "modprobe",
-		// BusyBox's shell would take its own mount instead of the real one.
+		"mke2fs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "e2fsck", "fsck.ext2", "fsck.ext3", "fsck.ext4",
+		"resize2fs", "tune2fs", "dumpe2fs", "fsck", "mkfs.xfs", "fsck.xfs", "xfs_repair", "xfs_db",
+		"blkid", "mount", "umount", "cryptsetup", "modprobe",
+		// BusyBox's shell would run its own mount instead of the real one.
 		"sh",
 	}
 }
 
-// toolPath is where a tool lies in the guest: a script names its shell.
+// toolPath returns the path of a tool in the guest. Scripts expect the shell in
+// /usr/bin (/bin is a link to it).
 func toolPath(tool string) string {
 	if tool == "sh" {
 		return "/usr/bin/sh"
@@ -146,21 +151,23 @@ func toolPath(tool string) string {
 	return "/usr/sbin/" + tool
 }
 
-// busyboxApplets are what a shell script in a guest may use; all are BusyBox.
+// busyboxApplets returns the further programs that scripts in a guest may run. All
+// of them are BusyBox.
 func busyboxApplets() []string {
 	return []string{
-		"cat", "chmod", "cmp", "cp", "cut", "date", "dd", "df", "dmesg", "du", "echo", "env", "false", "find", "grep", "head", "ip", "kill", "ln", "ls",
-		"mkdir", "mknod", "mv", "od", "ps", "readlink", "realpath", "rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "test",
-		"touch", "tr", "true", "truncate", "uname", "uniq", "wc", "yes", "nsenter", "unshare", "chroot",
+		"cat", "chmod", "chroot", "cmp", "cp", "cut", "date", "dd", "df", "dmesg", "du", "echo", "env", "false", "find",
+		"grep", "head", "ip", "kill", "ln", "ls", "mkdir", "mknod", "mv", "nsenter", "od", "ps", "readlink", "realpath",
+		"rm", "rmdir", "sed", "seq", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "test", "touch", "tr", "true",
+		"truncate", "uname", "uniq", "unshare", "wc", "yes",
 	}
 }
 
-// addSystem puts the tools and the files of /etc into the tree.
+// addSystem adds the tools and the files of /etc to the tree.
 func addSystem(tree *initrd.Tree) error {
 	for _, tool := range guestTools() {
 		path, err := lookPath(tool)
 		if err != nil {
-			return fmt.Errorf("a tool that the guest needs is missing here: %w: run tests/setup.sh", err)
+			return fmt.Errorf("find a tool of the guest: %w (next step: run tests/setup.sh as root)", err)
 		}
 		if err := tree.AddProgram(toolPath(tool), path); err != nil {
 			return err
@@ -168,7 +175,7 @@ func addSystem(tree *initrd.Tree) error {
 	}
 	busybox, err := lookPath("busybox")
 	if err != nil {
-		return fmt.Errorf("the guest's shell is missing here: %w: install Debian package busybox-static", err)
+		return fmt.Errorf("find busybox: %w (next step: install the Debian package busybox-static)", err)
 	}
 	if err := tree.AddProgram("/usr/bin/busybox", busybox); err != nil {
 		return err
@@ -176,8 +183,8 @@ func addSystem(tree *initrd.Tree) error {
 	for _, a := range busyboxApplets() {
 		tree.AddLink("/usr/bin/"+a, "busybox")
 	}
-	// The thread library loads it when a thread is canceled or ends itself:
-	// cryptsetup's key derivation does.
+	// glibc loads it by name when a thread exits or is canceled, as in cryptsetup's
+	// key derivation.
 	if err := tree.AddLibrary("libgcc_s.so.1"); err != nil {
 		return err
 	}

@@ -23,9 +23,9 @@ type kernel struct {
 	modules string // directory of this version's modules, with depmod's files
 }
 
-// findKernel returns the kernel that Debian offers now, downloaded and
-// unpacked into the user's cache on first need. Nothing is installed. A
-// machine that cannot reach the archive uses the newest kernel it has cached.
+// findKernel returns the newest kernel of the Debian archive. It downloads and
+// unpacks the package into the user's cache and installs nothing. Without access
+// to the archive it returns the newest kernel of the cache.
 func findKernel(ctx context.Context) (kernel, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -47,10 +47,12 @@ func findKernel(ctx context.Context) (kernel, error) {
 	if k, found := findNewestCached(dir); found {
 		return k, nil
 	}
-	return kernel{}, fmt.Errorf("no kernel for the guest: package %s of Debian bookworm or later is needed, and could not be had: %w", kernelPackage, err)
+	return kernel{}, fmt.Errorf("find a kernel for the guest: package %s of Debian bookworm or later: %w",
+		kernelPackage, err)
 }
 
-// findPackage asks APT for the kernel's package and version.
+// findPackage returns the name and version of the package with the kernel, on
+// which kernelPackage depends.
 func findPackage(ctx context.Context) (name, version string, err error) {
 	for _, update := range []bool{false, true} {
 		if update { // container images come without package lists
@@ -76,8 +78,8 @@ func findPackage(ctx context.Context) (name, version string, err error) {
 	return "", "", err
 }
 
-// downloadPackage unpacks the package into root, which appears whole or not at all:
-// several tests may do this at once.
+// downloadPackage downloads and unpacks the package. root appears only when it is
+// complete, because several tests may do this at the same time.
 func downloadPackage(ctx context.Context, root, name, version string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(root), 0o755); err != nil {
 		return err
@@ -88,7 +90,7 @@ func downloadPackage(ctx context.Context, root, name, version string) (err error
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
 	if _, err := runProgram(ctx, tmp, "apt-get", "download", "-qq", name+"="+version); err != nil {
-		// The lists may be older than what the archive still has.
+		// The package lists may name a version that the archive no longer has.
 		if _, err := runProgram(ctx, tmp, "apt-get", "update", "-qq"); err != nil {
 			return err
 		}
@@ -97,8 +99,11 @@ func downloadPackage(ctx context.Context, root, name, version string) (err error
 		}
 	}
 	packages, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(packages) != 1 {
-		return fmt.Errorf("apt-get download %s left %d packages (%w)", name, len(packages), err)
+	if err != nil {
+		return err
+	}
+	if len(packages) != 1 {
+		return fmt.Errorf("apt-get download %s: got %d packages, want 1", name, len(packages))
 	}
 	files := filepath.Join(tmp, "files")
 	if _, err := runProgram(ctx, tmp, "dpkg-deb", "--extract", packages[0], files); err != nil {
@@ -106,22 +111,22 @@ func downloadPackage(ctx context.Context, root, name, version string) (err error
 	}
 	release := strings.TrimPrefix(name, "linux-image-")
 	if _, err := runProgram(ctx, tmp, "depmod", "-b", files, release); err != nil {
-		return fmt.Errorf("%w (program of Debian package kmod)", err)
+		return fmt.Errorf("%w (next step: install the Debian package kmod)", err)
 	}
 	if err := os.Rename(files, root); err != nil && !errors.Is(err, os.ErrExist) {
 		if _, err := readPackage(root); err == nil {
-			return nil // somebody else was quicker
+			return nil // another process has unpacked it meanwhile
 		}
 		return err
 	}
 	return nil
 }
 
-// readPackage reads a kernel package that download has left.
+// readPackage returns the kernel of a package that is unpacked in root.
 func readPackage(root string) (kernel, error) {
 	images, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
 	if err != nil || len(images) != 1 {
-		return kernel{}, fmt.Errorf("no kernel in %s", root)
+		return kernel{}, fmt.Errorf("%s: got %d kernels in boot/, want 1", root, len(images))
 	}
 	version := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
 	k := kernel{version: version, image: images[0], modules: filepath.Join(root, "lib", "modules", version)}
@@ -132,16 +137,17 @@ func readPackage(root string) (kernel, error) {
 	return k, err
 }
 
-func findNewestCached(dir string) (kernel, bool) {
+// findNewestCached returns the kernel that was unpacked last.
+func findNewestCached(dir string) (k kernel, found bool) {
 	roots, _ := filepath.Glob(filepath.Join(dir, "linux-image-*")) // the pattern is valid
-	age := func(path string) time.Time {
+	modTime := func(path string) time.Time {
 		info, err := os.Stat(path)
 		if err != nil {
 			return time.Time{}
 		}
 		return info.ModTime()
 	}
-	slices.SortFunc(roots, func(a, b string) int { return age(b).Compare(age(a)) })
+	slices.SortFunc(roots, func(a, b string) int { return modTime(b).Compare(modTime(a)) })
 	for _, root := range roots {
 		if k, err := readPackage(root); err == nil {
 			return k, true
@@ -150,7 +156,8 @@ func findNewestCached(dir string) (kernel, bool) {
 	return kernel{}, false
 }
 
-// runProgram runs a program of this machine in a directory.
+// runProgram runs a program of this machine in dir and returns its standard
+// output.
 func runProgram(ctx context.Context, dir, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
@@ -167,7 +174,8 @@ func runProgram(ctx context.Context, dir, program string, args ...string) (strin
 	return string(out), nil
 }
 
-// lookPath finds a program also where only root's PATH leads.
+// lookPath is exec.LookPath that also searches /usr/sbin and /sbin, which only
+// root's PATH contains.
 func lookPath(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err == nil || strings.Contains(program, "/") {

@@ -27,7 +27,7 @@ const (
 	DefaultCPUs   = 2
 )
 
-// bootTimeout bounds Start. It takes some ten seconds on an idle machine.
+// bootTimeout bounds Start, which takes about ten seconds on an idle machine.
 const bootTimeout = 3 * time.Minute
 
 // defectPattern matches the lines in which the guest's kernel reports a defect
@@ -35,19 +35,19 @@ const bootTimeout = 3 * time.Minute
 const defectPattern = `^(\[[ 0-9.]+\] ?)?` +
 	`(BUG: |kernel BUG at |Oops: |Kernel panic|general protection fault|` + protocol.FailedLine + `)`
 
-// Options say what a machine is like.
+// Options are the properties of a machine.
 type Options struct {
 	Image   Image
-	Memory  volume.Size // DefaultMemory when zero
-	CPUs    int         // DefaultCPUs when zero
-	Console io.Writer   // gets all the guest prints; may be nil
+	Memory  volume.Size // 0 means DefaultMemory
+	CPUs    int         // 0 means DefaultCPUs
+	Console io.Writer   // gets what the guest prints on its console; may be nil
 }
 
-// Machine is a QEMU guest that runs, with its agent.
+// Machine is a running QEMU machine whose guest runs the agent.
 type Machine struct {
 	*Agent
 
-	// BootTime is from the start of QEMU to the agent's first answer.
+	// BootTime is the time from the start of QEMU to the agent's first answer.
 	BootTime time.Duration
 	// Kernel is the version of the guest's kernel.
 	Kernel string
@@ -62,13 +62,13 @@ type Machine struct {
 
 	mu    sync.Mutex
 	disks map[string]Disk // plugged in, by name
-	slots []int           // free PCI slots, the one that has been free longest first
+	slots []int           // free PCI slots; the first has been free longest
 }
 
-// Start boots a machine and waits for its agent. The machine ends with Close,
-// or with this process. Disk files are in a temporary directory of its own.
+// Start boots a machine and waits for its agent. The machine runs until Close, and
+// ends with this process. Its disks are files in a temporary directory.
 func Start(ctx context.Context, opts Options) (*Machine, error) {
-	began := time.Now()
+	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	m, err := startQEMU(ctx, opts)
@@ -78,7 +78,7 @@ func Start(ctx context.Context, opts Options) (*Machine, error) {
 	if err := m.boot(ctx); err != nil {
 		return nil, errors.Join(m.withConsole(err), m.Close())
 	}
-	m.BootTime = time.Since(began)
+	m.BootTime = time.Since(start)
 	return m, nil
 }
 
@@ -86,51 +86,57 @@ func Start(ctx context.Context, opts Options) (*Machine, error) {
 func startQEMU(ctx context.Context, opts Options) (*Machine, error) {
 	path, err := lookPath("qemu-system-x86_64")
 	if err != nil {
-		return nil, fmt.Errorf("%w: install Debian package qemu-system-x86", err)
+		return nil, fmt.Errorf("%w (next step: install the Debian package qemu-system-x86)", err)
 	}
-	ours, theirs, err := newMonitorPair()
+	conn, qemuEnd, err := newMonitorPair()
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close() //nolint:errcheck // QEMU has its own
+	defer qemuEnd.Close() //nolint:errcheck // QEMU has its own descriptor
 	dir, err := os.MkdirTemp("", "growvol-vm-")
 	if err != nil {
-		return nil, errors.Join(err, ours.Close())
+		return nil, errors.Join(err, conn.Close())
 	}
-	m := &Machine{console: console.New(opts.Console, defectPattern), dir: dir, exited: make(chan struct{}), disks: map[string]Disk{}}
-	// The machine outlives ctx, which bounds only its start.
-	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, qemuArguments(opts)...) //nolint:gosec // options of tests
+	m := &Machine{
+		console: console.New(opts.Console, defectPattern),
+		dir:     dir,
+		exited:  make(chan struct{}),
+		disks:   map[string]Disk{},
+	}
+	// ctx bounds only the start; the machine runs on.
+	m.cmd = exec.CommandContext(context.WithoutCancel(ctx), path, qemuArguments(opts)...) //nolint:gosec // of tests
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
-	m.cmd.ExtraFiles = []*os.File{theirs}
+	m.cmd.ExtraFiles = []*os.File{qemuEnd}
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.cmd.Start(); err != nil {
-		return nil, errors.Join(err, ours.Close(), os.RemoveAll(dir))
+		return nil, errors.Join(err, conn.Close(), os.RemoveAll(dir))
 	}
 	go func() {
 		m.waitErr = m.cmd.Wait()
 		close(m.exited)
 	}()
-	if m.monitor, err = newMonitor(ctx, ours); err != nil {
+	if m.monitor, err = newMonitor(ctx, conn); err != nil {
 		return nil, errors.Join(m.withConsole(err), m.Close())
 	}
 	return m, nil
 }
 
-// newMonitorPair is a connected pair of sockets for QMP: no path, no port, and
-// nobody else can connect.
-func newMonitorPair() (net.Conn, *os.File, error) {
+// newMonitorPair returns the two ends of a connection for QMP. It has no path and
+// no port, so that no other program can connect.
+func newMonitorPair() (conn net.Conn, qemuEnd *os.File, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "qmp"), os.NewFile(uintptr(fds[1]), "qmp of QEMU")
-	conn, err := net.FileConn(ours)
-	return conn, theirs, errors.Join(err, ours.Close())
+	own, qemuEnd := os.NewFile(uintptr(fds[0]), "qmp"), os.NewFile(uintptr(fds[1]), "qmp of QEMU")
+	conn, err = net.FileConn(own) // with a descriptor of its own
+	return conn, qemuEnd, errors.Join(err, own.Close())
 }
 
-// qemuArguments is QEMU's command line. Two SCSI controllers tell the guest of a
-// disk's growth, or do not; ports of the host are chosen by the kernel. The CPU
-// is QEMU's plain one: vector instructions are slow to emulate.
+// qemuArguments returns QEMU's command line. There are two SCSI controllers: one
+// notifies the guest of a disk's resize, the other does not. The kernel of this
+// machine chooses the forwarded ports. The CPU is QEMU's default, without vector
+// instructions, which are slow to emulate.
 func qemuArguments(opts Options) []string {
 	memory, cpus := opts.Memory, opts.CPUs
 	if memory == 0 {
@@ -147,7 +153,8 @@ func qemuArguments(opts Options) []string {
 		"-append", CommandLine + " loglevel=4 panic=-1 mitigations=off",
 		"-serial", "stdio",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
-		"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:0-:%d,hostfwd=tcp:127.0.0.1:0-:%d", AgentPort, NodePort),
+		"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:0-:%d,hostfwd=tcp:127.0.0.1:0-:%d",
+			AgentPort, NodePort),
 		"-device", "virtio-net-pci,netdev=net,romfile=",
 		"-device", "virtio-rng-pci",
 		"-object", "secret,id=" + luksSecretID + ",data=" + luksPassphrase,
@@ -178,8 +185,9 @@ func (m *Machine) boot(ctx context.Context) error {
 	return err
 }
 
-// ParseForwardedPorts reads which address of this machine leads to which port of a guest,
-// from what QEMU's monitor answers to "info usernet", in lines such as
+// ParseForwardedPorts returns the addresses of this machine by the port of the
+// guest that they lead to. The table is the answer of QEMU's monitor to
+// "info usernet", with lines such as
 // "TCP[HOST_FORWARD]  13  127.0.0.1 38121  10.0.2.15  9000  0  0".
 func ParseForwardedPorts(table string) map[int]string {
 	addresses := map[int]string{}
@@ -195,7 +203,7 @@ func ParseForwardedPorts(table string) map[int]string {
 	return addresses
 }
 
-// untilGuestEnds returns a context that ends also when the guest does.
+// untilGuestEnds returns a context that also ends when the guest fails or ends.
 func (m *Machine) untilGuestEnds(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -209,39 +217,41 @@ func (m *Machine) untilGuestEnds(ctx context.Context) (context.Context, context.
 	return ctx, cancel
 }
 
-// Err returns nil while the guest is sound. Else it says what happened to it,
-// with the end of its console.
+// Err returns nil while the guest runs without a defect of its kernel, and
+// otherwise what happened, with the end of the console.
 func (m *Machine) Err() error {
 	if line := m.console.Defect(); line != "" {
 		return fmt.Errorf("the guest has failed: %s\nend of its console:\n%s", line, m.console.Tail())
 	}
 	select {
 	case <-m.exited:
-		return fmt.Errorf("the guest has ended (QEMU: %v)\nend of its console:\n%s", m.waitErr, m.console.Tail()) //nolint:errorlint // may be nil
+		return fmt.Errorf("the guest has ended (QEMU: %v)\nend of its console:\n%s",
+			m.waitErr, m.console.Tail()) //nolint:errorlint // may be nil
 	default:
 		return nil
 	}
 }
 
-// Failed is closed when the guest's kernel reports a defect of its own.
+// Failed returns a channel that is closed when the guest's kernel reports a
+// defect.
 func (m *Machine) Failed() <-chan struct{} { return m.console.Failed() }
 
-// withConsole adds what is known of the guest to an error of the start.
+// withConsole adds the result of Err, or the end of the console, to an error of
+// the start.
 func (m *Machine) withConsole(err error) error {
-	if why := m.Err(); why != nil {
-		return errors.Join(err, why)
+	if guestErr := m.Err(); guestErr != nil {
+		return errors.Join(err, guestErr)
 	}
 	return fmt.Errorf("%w\nend of the guest's console:\n%s", err, m.console.Tail())
 }
 
-// Close ends the machine at once and removes its disks. Further calls do
-// nothing.
+// Close ends the machine at once and removes its disks. Further calls do nothing.
 func (m *Machine) Close() (err error) {
 	m.closeOnce.Do(func() {
 		if m.Agent != nil {
 			m.Agent.Close()
 		}
-		_ = m.cmd.Process.Kill() // an error means that it has ended
+		_ = m.cmd.Process.Kill() // fails only when the process has ended
 		<-m.exited
 		if m.monitor != nil {
 			err = m.monitor.close()

@@ -4,35 +4,40 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/growvol/growvol/tests/vm/internal/initrd"
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
-// bootModules are loaded by the agent at boot, in this order: without udev
-// nobody else loads a driver when a device appears. The kernel asks for the
-// others by itself (modprobe) when they are first used.
+// bootModules returns the modules that the agent loads at boot, in this order. The
+// guest has no udev, which would load the driver of a device that appears.
 func bootModules() []string {
 	return []string{
 		"virtio_pci", "virtio-rng", "virtio_net", "virtio_blk", "virtio_scsi", "sd_mod", "sr_mod",
 	}
 }
 
-// onDemandModules are in the image too. AES in hardware is left out: emulated
-// CPUs offer it, but it does not work in all of them.
+// onDemandModules returns the modules that the kernel loads by itself (modprobe)
+// when they are first used. The module for AES instructions is not among them:
+// emulated CPUs report the instructions, but some do not execute them.
 func onDemandModules() []string {
 	return []string{
-		"isofs", "xfs", "libcrc32c", "crc32c_generic", "dm-mod", "dm-crypt", "xts", "ecb", "essiv", "algif_skcipher", "af_alg", "loop", "rbd", "overlay",
+		"isofs", "xfs", "libcrc32c", "crc32c_generic", "dm-mod", "dm-crypt", "xts", "ecb", "essiv",
+		"algif_skcipher", "af_alg", "loop", "rbd", "overlay",
 	}
 }
 
-// moduleTable is modules.dep and modules.builtin as depmod writes them.
+// moduleTable is the content of modules.dep and modules.builtin, as depmod writes
+// them. Names are normalized by moduleName.
 type moduleTable struct {
-	depends map[string][]string // path → paths it depends on, all levels, last first to load
-	byName  map[string]string   // normalized name → path
-	builtin map[string]bool     // normalized names
+	depends map[string][]string // path → paths of all levels it depends on; the last is loaded first
+	byName  map[string]string   // name → path
+	builtin map[string]bool     // names
 }
 
+// readModules reads the table from a kernel's directory of modules.
 func readModules(dir string) (moduleTable, error) {
 	t := moduleTable{depends: map[string][]string{}, byName: map[string]string{}, builtin: map[string]bool{}}
 	text, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
@@ -57,8 +62,9 @@ func readModules(dir string) (moduleTable, error) {
 	return t, nil
 }
 
-// loadOrder returns the files of the named modules in the order in which they can
-// be loaded.
+// loadOrder returns the files of the named modules and of those that they depend
+// on, in an order in which they can be loaded. Modules that are built in are left
+// out.
 func (t moduleTable) loadOrder(names []string) ([]string, error) {
 	var order []string
 	seen := map[string]bool{}
@@ -69,13 +75,11 @@ func (t moduleTable) loadOrder(names []string) ([]string, error) {
 		}
 	}
 	for _, n := range names {
-		path, ok := t.byName[moduleName(n)]
+		path, found := t.byName[moduleName(n)]
 		switch {
-		case ok:
-			// depmod lists dependencies so that the last is loaded first.
-			deps := t.depends[path]
-			for i := len(deps) - 1; i >= 0; i-- {
-				add(deps[i])
+		case found:
+			for _, dependency := range slices.Backward(t.depends[path]) {
+				add(dependency)
 			}
 			add(path)
 		case t.builtin[moduleName(n)]:
@@ -86,14 +90,14 @@ func (t moduleTable) loadOrder(names []string) ([]string, error) {
 	return order, nil
 }
 
-// moduleName is the name the kernel uses: of "kernel/fs/xfs/dm-mod.ko.xz" it
-// is "dm_mod".
+// moduleName returns the name that the kernel uses: "dm_mod" for
+// "kernel/drivers/md/dm-mod.ko.xz".
 func moduleName(path string) string {
 	name, _, _ := strings.Cut(filepath.Base(strings.TrimSpace(path)), ".ko")
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// addModules puts modules into the tree, and the list of those to load at boot.
+// addModules adds the modules to the tree, and the list of those to load at boot.
 func addModules(tree *initrd.Tree, k kernel, further []string) error {
 	table, err := readModules(k.modules)
 	if err != nil {
@@ -107,9 +111,9 @@ func addModules(tree *initrd.Tree, k kernel, further []string) error {
 	if err != nil {
 		return err
 	}
-	home := "/lib/modules/" + k.version
+	dir := "/lib/modules/" + k.version
 	for _, m := range all {
-		if err := tree.AddCopy(filepath.Join(home, m), filepath.Join(k.modules, m), 0o644); err != nil {
+		if err := tree.AddCopy(filepath.Join(dir, m), filepath.Join(k.modules, m), 0o644); err != nil {
 			return err
 		}
 	}
@@ -118,16 +122,13 @@ func addModules(tree *initrd.Tree, k kernel, further []string) error {
 		return err
 	}
 	for _, index := range indexes {
-		if err := tree.AddCopy(filepath.Join(home, filepath.Base(index)), index, 0o644); err != nil {
+		if err := tree.AddCopy(filepath.Join(dir, filepath.Base(index)), index, 0o644); err != nil {
 			return err
 		}
 	}
 	for i, m := range boot {
-		boot[i] = filepath.Join(home, m)
+		boot[i] = filepath.Join(dir, m)
 	}
-	tree.AddFile(bootModulesFile, 0o644, []byte(strings.Join(boot, "\n")+"\n"))
+	tree.AddFile(protocol.ModulesFile, 0o644, []byte(strings.Join(boot, "\n")+"\n"))
 	return nil
 }
-
-// bootModulesFile lists for the agent what to load, one path a line.
-const bootModulesFile = "/etc/growvol-modules"

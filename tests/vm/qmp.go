@@ -9,9 +9,8 @@ import (
 	"sync"
 )
 
-// monitor speaks QMP, QEMU's control protocol: one JSON object each for a
-// command, its answer, and events in between (QEMU Machine Protocol
-// Specification 0.1).
+// monitor is a client of QMP, QEMU's control protocol (QEMU Machine Protocol
+// Specification). A command, its answer and an event are one JSON object each.
 type monitor struct {
 	conn    net.Conn
 	encoder *json.Encoder
@@ -37,7 +36,7 @@ type message struct {
 	Greeting json.RawMessage `json:"QMP"`
 }
 
-// newMonitor takes over the connection and enters command mode.
+// newMonitor returns a monitor on the connection, in command mode.
 func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
 	m := &monitor{
 		conn: conn, encoder: json.NewEncoder(conn), idle: make(chan struct{}, 1), answers: make(chan message),
@@ -49,6 +48,7 @@ func newMonitor(ctx context.Context, conn net.Conn) (*monitor, error) {
 	return m, err
 }
 
+// receive passes on answers and events until the connection ends.
 func (m *monitor) receive() {
 	defer close(m.done)
 	decoder := json.NewDecoder(m.conn)
@@ -68,30 +68,31 @@ func (m *monitor) receive() {
 	}
 }
 
-// handleEvent looks for the one event that is waited for.
+// handleEvent closes the channel of awaitDeletion at DEVICE_DELETED. Other events
+// have no effect.
 func (m *monitor) handleEvent(msg message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if waiting, ok := m.deletions[msg.Data.Device]; ok && msg.Event == "DEVICE_DELETED" {
-		close(waiting)
+	if deleted, found := m.deletions[msg.Data.Device]; found && msg.Event == "DEVICE_DELETED" {
+		close(deleted)
 		delete(m.deletions, msg.Data.Device)
 	}
 }
 
-// awaitDeletion returns a channel that is closed once the guest has let go of the
+// awaitDeletion returns a channel that is closed when the guest has released the
 // device.
 func (m *monitor) awaitDeletion(device string) <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	waiting, ok := m.deletions[device]
-	if !ok {
-		waiting = make(chan struct{})
-		m.deletions[device] = waiting
+	deleted, found := m.deletions[device]
+	if !found {
+		deleted = make(chan struct{})
+		m.deletions[device] = deleted
 	}
-	return waiting
+	return deleted
 }
 
-// execute runs one command and returns what it answered.
+// execute executes one command and returns its answer.
 func (m *monitor) execute(ctx context.Context, command string, arguments map[string]any) (json.RawMessage, error) {
 	select {
 	case <-m.idle:
@@ -117,8 +118,8 @@ func (m *monitor) execute(ctx context.Context, command string, arguments map[str
 		m.idle <- struct{}{}
 		return nil, fmt.Errorf("QMP %s: %w", command, m.err)
 	case <-ctx.Done():
-		// The answer is still to come and must not be taken for another's: the
-		// next command gets its turn after it.
+		// The answer is still to come and must not be taken for that of the next
+		// command, which waits for idle.
 		go func() {
 			select {
 			case <-m.answers:
@@ -130,8 +131,7 @@ func (m *monitor) execute(ctx context.Context, command string, arguments map[str
 	}
 }
 
-// freeSlots returns the slots of the machine's one PCI bus that have nothing
-// in them.
+// freeSlots returns the slots of the machine's only PCI bus that have no device.
 func (m *monitor) freeSlots(ctx context.Context) ([]int, error) {
 	const slots = 32
 	answer, err := m.execute(ctx, "query-pci", nil)
@@ -144,22 +144,22 @@ func (m *monitor) freeSlots(ctx context.Context) ([]int, error) {
 	if err := json.Unmarshal(answer, &buses); err != nil {
 		return nil, err
 	}
-	taken := map[int]bool{}
+	used := map[int]bool{}
 	for _, b := range buses {
 		for _, d := range b.Devices {
-			taken[d.Slot] = true
+			used[d.Slot] = true
 		}
 	}
 	var free []int
 	for s := range slots {
-		if !taken[s] {
+		if !used[s] {
 			free = append(free, s)
 		}
 	}
 	return free, nil
 }
 
-// executeHuman runs a command of the monitor that is made for people.
+// executeHuman executes a command of the human monitor and returns its text.
 func (m *monitor) executeHuman(ctx context.Context, line string) (string, error) {
 	answer, err := m.execute(ctx, "human-monitor-command", map[string]any{"command-line": line})
 	if err != nil {
@@ -169,7 +169,7 @@ func (m *monitor) executeHuman(ctx context.Context, line string) (string, error)
 	return text, json.Unmarshal(answer, &text)
 }
 
-// close ends the connection and waits until nothing reads from it any more.
+// close closes the connection and waits until receive has ended.
 func (m *monitor) close() error {
 	err := m.conn.Close()
 	for {

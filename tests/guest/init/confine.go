@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine makes the whole machine read-only for this process, except for the
-// directories before "--", and becomes the program after it. On the first of
-// these directories it mounts a fresh tmpfs: the guest's memory is a file there,
-// and goes with the mount namespace.
+// confine makes all mounts of the machine read-only for this process, except the
+// directories before "--", and executes the program after it. On the first of the
+// directories it mounts a new tmpfs for the file of the guest's memory, which ends
+// with the mount namespace.
 //
-// The guest's root can mount any directory of the machine that the kernel
-// process can reach. This is what keeps it from writing there.
+// Root in the guest can mount every directory that the process of the guest's
+// kernel can reach. confine keeps it from writing there.
 func confine(args []string) error {
 	split := slices.Index(args, "--")
 	if split < 1 || split+1 >= len(args) {
-		return errors.New("confine wants: MEMORY-DIR WRITABLE-DIR... -- PROGRAM ARG")
+		return errors.New("usage: init confine MEMORY-DIR WRITABLE-DIR... -- PROGRAM ARG...")
 	}
 	writable, argv := args[:split], args[split+1:]
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -32,7 +32,7 @@ func confine(args []string) error {
 		}
 	}
 	if err := unix.Mount("tmpfs", writable[0], "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700,size=100%"); err != nil {
-		return fmt.Errorf("mount memory: %w", err)
+		return fmt.Errorf("mount the tmpfs of the guest's memory: %w", err)
 	}
 	readOnly := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, readOnly); err != nil {

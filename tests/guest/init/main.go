@@ -1,14 +1,14 @@
-// Command init is what the guest harness puts between a command and the two
-// kernels. It has four roles:
+// Command init is the part of package guest that runs beside and in the guest. It
+// has four roles:
 //
-//   - process 1 of the guest: mounts, loads modules, runs the command, reports
-//     its end, powers off;
-//   - "supervise" on the host: process 1 of the PID namespace that the guest
-//     kernel's processes live in, so that they die together;
-//   - "confine" on the host: takes the right to write to the machine away, then
-//     becomes the guest kernel;
-//   - "modprobe" in the guest: finds the guest kernel's modules, which are not
-//     where the machine's own would be.
+//   - process 1 of the guest: it mounts, loads modules, runs the command, reports its
+//     end and powers off;
+//   - "supervise" on the machine: process 1 of the PID namespace of the guest
+//     kernel's processes, so that they all end with it;
+//   - "confine" on the machine: it makes the machine's files read-only for itself and
+//     executes the guest's kernel;
+//   - "modprobe" in the guest: it executes the machine's modprobe with the directory
+//     of the guest kernel's modules.
 package main
 
 import (
@@ -21,16 +21,16 @@ import (
 
 func main() {
 	switch {
-	case filepath.Base(os.Args[0]) == filepath.Base(protocol.Modprobe):
+	case filepath.Base(os.Args[0]) == filepath.Base(protocol.ModprobePath):
 		exit(modprobe(os.Args[1:]))
 	case len(os.Args) > 1 && os.Args[1] == "supervise":
 		os.Exit(supervise(os.Args[2:]))
 	case len(os.Args) > 1 && os.Args[1] == "confine":
 		exit(confine(os.Args[2:]))
-	case os.Getpid() == 1 && exists(protocol.File):
+	case os.Getpid() == 1 && exists(protocol.TaskFile):
 		runGuest()
 	default:
-		exit(fmt.Errorf("%s is started by the guest harness only", os.Args[0]))
+		exit(fmt.Errorf("%s is a part of package guest and runs only there", os.Args[0]))
 	}
 }
 

@@ -16,23 +16,23 @@ import (
 	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
-// setUp turns a freshly booted kernel into a machine that a command can run
-// on.
-func setUp(s *protocol.Spec) error {
+// setUp prepares the booted guest for the command: mounts, host name, loopback
+// network, limits and kernel modules.
+func setUp(s *protocol.Task) error {
 	if err := mountAll(s.Mounts); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte("guest")); err != nil {
 		return fmt.Errorf("set hostname: %w", err)
 	}
-	if err := loopbackUp(); err != nil {
+	if err := bringLoopbackUp(); err != nil {
 		return err
 	}
 	if err := setLimits(); err != nil {
 		return err
 	}
-	// The kernel asks for modules by itself from here on ("mount -t overlay").
-	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(protocol.Modprobe), 0); err != nil {
+	// From here on the kernel loads modules by itself ("mount -t overlay").
+	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(protocol.ModprobePath), 0); err != nil {
 		return err
 	}
 	return loadModules(s.Modules)
@@ -75,8 +75,8 @@ func mountShare(m protocol.Mount) error {
 	if err := os.MkdirAll(m.Guest, 0o755); err != nil {
 		return fmt.Errorf("mount point for share: %w", err)
 	}
-	// A harness without root maps the machine's root to nobody, and a setuid
-	// mount(8) would become nobody.
+	// Without root on the machine, files of the machine's root belong to nobody in
+	// the guest, and a setuid mount(8) would run as nobody.
 	var flags uintptr = unix.MS_NOSUID | unix.MS_RDONLY
 	if m.Writable {
 		flags = unix.MS_NOSUID
@@ -87,7 +87,7 @@ func mountShare(m protocol.Mount) error {
 	return nil
 }
 
-func loopbackUp() error {
+func bringLoopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("loopback interface: %w", err)
@@ -120,7 +120,7 @@ func loadModules(names []string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, protocol.Modprobe, append([]string{"-a"}, names...)...)
+	cmd := exec.CommandContext(ctx, protocol.ModprobePath, append([]string{"-a"}, names...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("load kernel modules %s: %w: %s", strings.Join(names, " "), err, out)
@@ -128,13 +128,13 @@ func loadModules(names []string) error {
 	return nil
 }
 
-// modprobe becomes the machine's modprobe, told where the modules are.
+// modprobe executes the machine's modprobe with the guest's directory of modules.
 func modprobe(args []string) error {
 	const program = "/usr/sbin/modprobe"
-	argv := append([]string{program, "-d", protocol.Modules}, args...)
+	argv := append([]string{program, "-d", protocol.ModulesDir}, args...)
 	err := unix.Exec(program, argv, os.Environ())
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w (the machine lacks package %q)", err, "kmod")
+		err = fmt.Errorf("%w (next step: install the Debian package kmod on the machine)", err)
 	}
 	return fmt.Errorf("%s: %w", filepath.Base(program), err)
 }

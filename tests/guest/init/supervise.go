@@ -8,19 +8,20 @@ import (
 	"syscall"
 )
 
-// supervise runs the guest kernel, confine's arguments args[1:].
+// supervise runs the guest's kernel through confine, whose arguments are args[1:],
+// and returns an exit code.
 //
-// A killed User-Mode Linux leaves the host processes that carry the guest's
-// programs behind, and what they do next they do to the host. Here they live
-// in a PID namespace of their own, whose process 1 this is: the host's kernel
-// sends SIGKILL to all of them at once when this process ends, however it ends.
+// A User-Mode Linux that is killed leaves the machine's processes of the guest's
+// programs behind, and their next system calls would act on the machine. Here they
+// are in a PID namespace whose process 1 is supervise: when it ends in any way, the
+// machine's kernel sends SIGKILL to all of them.
 //
-// Standard input is the life line: its other end is held by the harness alone,
-// and end of file says that the harness gave up or is gone. Then the guest is
-// killed and its directory args[0] removed; else that is left to the harness.
+// Only package guest holds the other end of standard input. End of file means that
+// package guest gives up or is gone: supervise then kills the guest and removes its
+// directory args[0], which it otherwise leaves to package guest.
 func supervise(args []string) int {
 	if os.Getpid() != 1 || len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "supervise DIR CONFINE-ARG... must be process 1 of a PID namespace")
+		fmt.Fprintln(os.Stderr, "usage: init supervise DIR CONFINE-ARG..., as process 1 of a PID namespace")
 		return 2
 	}
 	kernel, err := startKernel(args[1:])
@@ -43,15 +44,15 @@ func supervise(args []string) int {
 	default:
 	}
 	if status.Signaled() {
-		fmt.Fprintf(os.Stderr, "guest kernel: killed by signal %d (%v)\n", int(status.Signal()), status.Signal())
+		fmt.Fprintf(os.Stderr, "the guest's kernel was killed by signal %d (%v)\n", int(status.Signal()), status.Signal())
 		return 128 + int(status.Signal())
 	}
 	return status.ExitStatus()
 }
 
-// startKernel hands the inherited descriptors 3, 4 and 5 on and gives up its
-// own copies, so that the harness sees end of file when the kernel is gone. The
-// kernel gets a process group of its own: when it panics it signals its group.
+// startKernel starts confine with the inherited descriptors 3, 4 and 5 and closes
+// its own, so that package guest reads end of file when the kernel has ended. The
+// kernel gets its own process group because it signals its group when it panics.
 func startKernel(args []string) (pid int, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -76,7 +77,8 @@ func startKernel(args []string) (pid int, err error) {
 	return pid, null.Close()
 }
 
-// reapUntil collects every child that ends, until it is pid.
+// reapUntil waits for every child that ends until the child pid does, and returns
+// its status.
 func reapUntil(pid int) syscall.WaitStatus {
 	for {
 		var status syscall.WaitStatus
@@ -85,12 +87,12 @@ func reapUntil(pid int) syscall.WaitStatus {
 		case got == pid && (status.Exited() || status.Signaled()):
 			return status
 		case errors.Is(err, syscall.ECHILD):
-			return 0xff << 8 // cannot be: somebody else collected it
+			return 0xff << 8 // exit code 255; impossible unless another function waited for pid
 		}
 	}
 }
 
-// reapAll collects the children that are left, all of them killed.
+// reapAll waits for all children, which have been killed.
 func reapAll() {
 	for {
 		_, err := syscall.Wait4(-1, nil, 0, nil)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/tests/guest"
+	"github.com/growvol/growvol/tests/must"
 )
 
 func TestInsideAsRootWithEveryCapability(t *testing.T) {
@@ -24,18 +25,9 @@ func TestInsideAsRootWithEveryCapability(t *testing.T) {
 	if uid := os.Geteuid(); uid != 0 {
 		t.Errorf("uid %d, want 0", uid)
 	}
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(last)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	status := must.Value(os.ReadFile("/proc/self/status"))(t)
+	last := must.Value(os.ReadFile("/proc/sys/kernel/cap_last_cap"))(t)
+	n := must.Value(strconv.Atoi(strings.TrimSpace(string(last))))(t)
 	all := strconv.FormatUint(1<<(n+1)-1, 16)
 	for line := range strings.Lines(string(status)) {
 		if value, ok := strings.CutPrefix(line, "CapEff:"); ok {
@@ -58,22 +50,16 @@ func TestWorkingDirectoryIsThePackage(t *testing.T) {
 }
 
 func TestMachineIsReadOnly(t *testing.T) {
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := must.Value(os.Getwd())(t)
 	for _, path := range []string{"/usr/x", "/etc/x", "/x", dir + "/x"} {
 		if err := os.WriteFile(path, nil, 0o600); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("write %s: %v, want EROFS", path, err)
 		}
 	}
-	// Root of the guest can ask its kernel for any directory of the machine.
-	// It gets it read-only, whatever it asks for (and with the rights of the
-	// user that started the harness).
+	// Root in the guest can mount every directory of the machine, but always
+	// read-only and with the rights of the user that started the guest.
 	mnt := t.TempDir()
-	if err := unix.Mount("host", mnt, "hostfs", 0, "/"); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Mount("host", mnt, "hostfs", 0, "/"))
 	t.Cleanup(func() {
 		if err := unix.Unmount(mnt, 0); err != nil {
 			t.Error(err)
@@ -88,7 +74,7 @@ func TestMachineIsReadOnly(t *testing.T) {
 	}
 }
 
-func TestEnvironment(t *testing.T) {
+func TestEnvironmentIsComplete(t *testing.T) {
 	want := map[string]string{
 		"HOME": "/root", "TMPDIR": "/tmp", "DM_DISABLE_UDEV": "1", "FROM_OPTIONS": "yes",
 		"GROWVOL_SELFTEST": os.Getenv("GROWVOL_SELFTEST"),
@@ -110,74 +96,57 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
+func TestLimitsAreSet(t *testing.T) {
 	var files, core unix.Rlimit
-	if err := errors.Join(unix.Getrlimit(unix.RLIMIT_NOFILE, &files), unix.Getrlimit(unix.RLIMIT_CORE, &core)); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &files))
+	must.Succeed(t, unix.Getrlimit(unix.RLIMIT_CORE, &core))
 	if files.Cur < 65536 || core.Cur != 0 {
 		t.Errorf("limits: %d open files, %d bytes of core; want 65536 and 0", files.Cur, core.Cur)
 	}
 }
 
-func TestLoopback(t *testing.T) {
+func TestLoopbackWorks(t *testing.T) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := must.Value(lc.Listen(t.Context(), "tcp", "localhost:0"))(t)
 	defer func() { _ = l.Close() }()
 	var d net.Dialer
-	c, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := must.Value(d.DialContext(t.Context(), "tcp", l.Addr().String()))(t)
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestClockRunsAtItsPace(t *testing.T) {
-	// This source was written before it ran: an earlier time is a wrong one.
-	info, err := os.Stat("machine_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestClockIsRight(t *testing.T) {
+	// The clock is wrong if it shows a time before this file was written.
+	info := must.Value(os.Stat("machine_test.go"))(t)
 	if now := time.Now(); now.Before(info.ModTime()) {
-		t.Errorf("it is %v here, before this file was written (%v)", now, info.ModTime())
+		t.Errorf("got the time %v, want one after this file was written: %v", now, info.ModTime())
 	}
 	start := time.Now()
 	<-time.After(100 * time.Millisecond)
 	if took := time.Since(start); took < 100*time.Millisecond {
-		t.Errorf("100 ms took %v", took)
+		t.Errorf("a timer of 100 ms took %v", took)
 	}
 }
 
 func TestEntropyDoesNotBlock(t *testing.T) {
 	start := time.Now()
-	if _, err := rand.Read(make([]byte, 4096)); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open("/dev/random")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must.Value(rand.Read(make([]byte, 4096)))(t)
+	f := must.Value(os.Open("/dev/random"))(t)
 	defer func() { _ = f.Close() }()
-	if _, err := f.Read(make([]byte, 64)); err != nil {
-		t.Fatal(err)
-	}
+	must.Value(f.Read(make([]byte, 64)))(t)
 	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("random numbers took %v", took)
+		t.Errorf("random numbers took %v, want 5 s at most", took)
 	}
 }
 
 func TestOrphansAreReaped(t *testing.T) {
-	// The shell goes at once and leaves its child to process 1.
+	// The shell ends at once and leaves its child to process 1.
 	pid := strings.TrimSpace(run(t, "sh", "-c", "sleep 0.2 >/dev/null & echo $!"))
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
 		if _, err := os.Stat("/proc/" + pid); errors.Is(err, os.ErrNotExist) {
 			return
 		}
 	}
-	t.Errorf("process %s, an orphan, was not collected", pid)
+	t.Errorf("the orphaned process %s was not reaped within 10 s", pid)
 }

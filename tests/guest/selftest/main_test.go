@@ -1,5 +1,5 @@
-// Package selftest is a package whose tests run in a guest. Its tests say what
-// a guest is; the harness's own tests run them in other ways too.
+// Package selftest has tests that run in a guest and check its properties. The
+// tests of package guest run them too, with other flags.
 package selftest
 
 import (
@@ -14,7 +14,8 @@ func TestMain(m *testing.M) {
 	os.Exit(guest.Main(m, guest.Options{Env: []string{"FROM_OPTIONS=yes"}}))
 }
 
-// TestMisbehave ends the way that the harness's tests ask for.
+// TestMisbehave ends as the tests of package guest ask for, in an environment
+// variable.
 func TestMisbehave(t *testing.T) {
 	switch how := os.Getenv("GROWVOL_SELFTEST"); how {
 	case "":
@@ -39,6 +40,7 @@ func TestMisbehave(t *testing.T) {
 	}
 }
 
+// logToKernel adds a line to the kernel's log.
 func logToKernel(t *testing.T, line string) {
 	t.Helper()
 	if err := os.WriteFile("/dev/kmsg", []byte(line+"\n"), 0); err != nil {

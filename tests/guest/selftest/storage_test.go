@@ -12,18 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/tests/guest"
+	"github.com/growvol/growvol/tests/must"
 )
 
-func TestFilesystemsOnLoopDevices(t *testing.T) {
+func TestFilesystemsWorkOnLoopDevices(t *testing.T) {
 	for _, fs := range []string{"ext3", "ext4", "xfs", "btrfs"} {
 		t.Run(fs, func(t *testing.T) {
 			dev := loopDevice(t, 512<<20)
 			run(t, "mkfs."+fs, "-q", dev)
-			dir := mountOn(t, dev, fs)
+			dir := mountDevice(t, dev, fs)
 			want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-			if err := os.WriteFile(filepath.Join(dir, "file"), want, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must.Succeed(t, os.WriteFile(filepath.Join(dir, "file"), want, 0o600))
 			run(t, "umount", dir)
 			run(t, "mount", "-t", fs, dev, dir)
 			got, err := os.ReadFile(filepath.Join(dir, "file"))
@@ -32,57 +31,49 @@ func TestFilesystemsOnLoopDevices(t *testing.T) {
 			}
 		})
 	}
-	noStorageErrors(t)
+	wantNoStorageErrors(t)
 }
 
-// The reason for it all: where this fails on the machine, it works here.
+// Growing ext4 in use needs CAP_SYS_RESOURCE, which the machine may lack.
 func TestExt4GrowsOnline(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")
 	dev := loopDeviceOn(t, image, 512<<20)
 	run(t, "mkfs.ext4", "-q", "-b", "4096", dev)
-	dir := mountOn(t, dev, "ext4")
-	before := blocks(t, dir)
-	if err := os.Truncate(image, 2<<30); err != nil {
-		t.Fatal(err)
-	}
+	dir := mountDevice(t, dev, "ext4")
+	before := countBlocks(t, dir)
+	must.Succeed(t, os.Truncate(image, 2<<30))
 	run(t, "losetup", "-c", dev)
 	run(t, "resize2fs", dev)
-	if after := blocks(t, dir); after < 3*before {
-		t.Errorf("%d blocks before, %d after growing to four times the size", before, after)
+	if after := countBlocks(t, dir); after < 3*before {
+		t.Errorf("got %d blocks at four times the size, want %d at least", after, 3*before)
 	}
-	noStorageErrors(t)
+	wantNoStorageErrors(t)
 }
 
-func TestLUKS2(t *testing.T) {
+func TestLUKS2EncryptsTheDevice(t *testing.T) {
 	dev := loopDevice(t, 64<<20)
 	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte("a secret of a test"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(key, []byte("a secret of a test"), 0o600))
 	run(t, "cryptsetup", "luksFormat", "-q", "--type=luks2", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", dev, key)
 	run(t, "cryptsetup", "open", "--key-file", key, dev, "selftest")
 	t.Cleanup(func() { run(t, "cryptsetup", "close", "selftest") })
 	mapped := "/dev/mapper/selftest"
 	run(t, "mkfs.ext4", "-q", mapped)
-	dir := mountOn(t, mapped, "ext4")
+	dir := mountDevice(t, mapped, "ext4")
 	plain := []byte("plain text of a test")
-	if err := os.WriteFile(filepath.Join(dir, "file"), plain, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(filepath.Join(dir, "file"), plain, 0o600))
 	run(t, "sync")
 	if n := strings.TrimSpace(run(t, "sh", "-c", "grep -c '"+string(plain)+"' "+dev+" || true")); n != "0" {
-		t.Errorf("the plain text is on the device %s times", n)
+		t.Errorf("got the plain text on the device %s times, want 0", n)
 	}
-	noStorageErrors(t)
+	wantNoStorageErrors(t)
 }
 
 func TestModulesLoadOnDemandAndByName(t *testing.T) {
-	// By the kernel itself, through its own call of modprobe.
+	// The kernel calls modprobe itself.
 	dir := t.TempDir()
 	for _, d := range []string{"lower", "upper", "work", "merged"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		must.Succeed(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
 	data := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", dir)
 	if err := unix.Mount("overlay", dir+"/merged", "overlay", 0, data); err != nil {
@@ -90,34 +81,30 @@ func TestModulesLoadOnDemandAndByName(t *testing.T) {
 	} else if err := unix.Unmount(dir+"/merged", 0); err != nil {
 		t.Error(err)
 	}
-	// By a program.
+	// A program calls modprobe.
 	run(t, "modprobe", "nbd")
 	if _, err := os.Stat("/dev/nbd0"); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestStorageErrorsAreSeen(t *testing.T) {
+func TestStorageErrorsAreFound(t *testing.T) {
 	const line = "EXT4-fs error (device loop9): a_test: as asked"
 	logToKernel(t, "<3>"+line)
-	log, err := guest.KernelLog()
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := must.Value(guest.KernelLog())(t)
 	if found := guest.StorageErrors(log); len(found) != 1 || !strings.HasSuffix(found[0], line) {
-		t.Errorf("found %q, want the line logged", found)
+		t.Errorf("got the lines %q, want the one that was logged", found)
 	}
 	if !strings.Contains(log, "Linux version") {
-		t.Error("the log does not begin at boot")
+		t.Error("the log does not contain the kernel's first line")
 	}
 }
 
-func noStorageErrors(t *testing.T) {
+// wantNoStorageErrors fails the test for each storage error in the kernel's log
+// that no test has put there.
+func wantNoStorageErrors(t *testing.T) {
 	t.Helper()
-	log, err := guest.KernelLog()
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := must.Value(guest.KernelLog())(t)
 	for _, line := range guest.StorageErrors(log) {
 		if !strings.Contains(line, "as asked") {
 			t.Errorf("kernel: %s", line)
@@ -125,25 +112,25 @@ func noStorageErrors(t *testing.T) {
 	}
 }
 
+// loopDevice returns a loop device of size bytes, until the end of the test.
 func loopDevice(t *testing.T, size int64) string {
 	t.Helper()
 	return loopDeviceOn(t, filepath.Join(t.TempDir(), "image"), size)
 }
 
+// loopDeviceOn is loopDevice with the path of the file.
 func loopDeviceOn(t *testing.T, image string, size int64) string {
 	t.Helper()
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, size); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, os.WriteFile(image, nil, 0o600))
+	must.Succeed(t, os.Truncate(image, size))
 	dev := strings.TrimSpace(run(t, "losetup", "-f", "--show", image))
 	t.Cleanup(func() { run(t, "losetup", "-d", dev) })
 	return dev
 }
 
-func mountOn(t *testing.T, dev, fs string) string {
+// mountDevice mounts the device and returns the mount point, until the end of the
+// test.
+func mountDevice(t *testing.T, dev, fs string) string {
 	t.Helper()
 	dir := t.TempDir()
 	run(t, "mount", "-t", fs, dev, dir)
@@ -151,19 +138,19 @@ func mountOn(t *testing.T, dev, fs string) string {
 	return dir
 }
 
-func blocks(t *testing.T, dir string) uint64 {
+// countBlocks returns the number of blocks of the filesystem at dir.
+func countBlocks(t *testing.T, dir string) uint64 {
 	t.Helper()
 	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		t.Fatal(err)
-	}
+	must.Succeed(t, unix.Statfs(dir, &st))
 	return st.Blocks
 }
 
+// run runs a program and returns its standard output.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	// Not the test's context: it has ended when cleanups run.
-	cmd := exec.Command(name, args...) //nolint:forbidigo,noctx // bounded by the guest's life
+	// Not with the test's context, which has ended when cleanups run.
+	cmd := exec.Command(name, args...) //nolint:forbidigo,noctx // the guest's timeout bounds it
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {

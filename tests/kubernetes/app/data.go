@@ -21,64 +21,65 @@ import (
 )
 
 const (
-	// budget bounds what is written, so that a volume of 512 MiB has room.
-	budget = 192 << 20
-	// least is what must be there to prove anything, and is within patience.
-	least    = 8 << 20
-	patience = 3 * time.Minute
-	// pause comes after each 64 KiB: some 3 MB a second, for a minute.
-	pause = 20 * time.Millisecond
-	chunk = 64 << 10
-	// record is the file of the volume that lists what was written.
-	record = "record.json"
+	// maxBytes is less than the smallest volume of the tests, 512 MiB.
+	maxBytes = 192 << 20
+	// minBytes are written before the writing ends, for finishTimeout at most: less
+	// data would prove little.
+	minBytes      = 8 << 20
+	finishTimeout = 3 * time.Minute
+	// pause follows each write: about 3 MB/s, for about a minute.
+	pause     = 20 * time.Millisecond
+	writeSize = 64 << 10 // bytes
+	// recordFile is the file of the volume that lists what was written.
+	recordFile = "record.json"
 )
 
-// files writes files into a directory of their own.
-type files struct {
+// fileWriter is the writer for a filesystem.
+type fileWriter struct {
 	volume, dir string
 	*csiclient.Writer
 }
 
-// written is the content of the record.
-type written struct {
+// record is the content of recordFile.
+type record struct {
 	Dir   string
 	Files []csiclient.WrittenFile
 }
 
-// startFiles makes a directory whose name no other writer has: what is written
-// depends on it, so that no two volumes have the same data.
-func startFiles(ctx context.Context, path string) (writer, error) {
+// startFileWriter starts a writer in a new directory on the volume. The data depends on
+// the directory's random name, so that no two volumes have the same data.
+func startFileWriter(ctx context.Context, path string) (writer, error) {
 	dir, err := os.MkdirTemp(path, "data-")
 	if err != nil {
 		return nil, err
 	}
-	return files{path, dir, csiclient.StartWriter(ctx, dir, budget, pause)}, nil
+	return fileWriter{path, dir, csiclient.StartWriter(ctx, dir, maxBytes, pause)}, nil
 }
 
-// Finish implements writer. The list of the files goes to the volume, for a
-// later pod.
-func (f files) Finish(ctx context.Context) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// Finish implements writer. It writes the list of the files to the volume, for the
+// verification in a later pod.
+func (f fileWriter) Finish(ctx context.Context) (report, error) {
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	for f.Bytes() < least && operation.Sleep(ctx, pause) == nil { // if the writing has failed, Stop tells why
+	for f.Bytes() < minBytes && operation.Sleep(ctx, pause) == nil { // Stop returns an error of the writing
 	}
 	if err := f.Stop(); err != nil {
-		return answer{}, err
+		return report{}, err
 	}
-	list, err := json.Marshal(written{filepath.Base(f.dir), f.Files()})
+	list, err := json.Marshal(record{filepath.Base(f.dir), f.Files()})
 	if err != nil {
-		return answer{}, err
+		return report{}, err
 	}
-	if err := save(filepath.Join(f.volume, record), list); err != nil {
-		return answer{}, err
+	if err := writeSynced(filepath.Join(f.volume, recordFile), list); err != nil {
+		return report{}, err
 	}
 	a, err := verify(f.volume)
 	a.StallMS = f.TakeLongestStall().Milliseconds()
 	return a, err
 }
 
-// save writes a file that is in snapshots from now on.
-func save(name string, content []byte) error {
+// writeSynced writes a file and synchronizes it, so that later snapshots contain it.
+func writeSynced(name string, content []byte) error {
 	file, err := os.Create(name)
 	if err != nil {
 		return err
@@ -87,96 +88,96 @@ func save(name string, content []byte) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// verify reads back the files of the list on the volume.
-func verify(path string) (answer, error) {
-	content, err := os.ReadFile(filepath.Join(path, record))
+// verify reads back the files of the list on the volume and compares them.
+func verify(path string) (report, error) {
+	content, err := os.ReadFile(filepath.Join(path, recordFile))
 	if err != nil {
-		return answer{}, err
+		return report{}, err
 	}
-	var list written
+	var list record
 	if err := json.Unmarshal(content, &list); err != nil {
-		return answer{}, err
+		return report{}, err
 	}
 	dir := filepath.Join(path, list.Dir)
 	for _, f := range list.Files {
 		file, err := os.Open(filepath.Join(dir, f.Name))
 		if err != nil {
-			return answer{}, err
+			return report{}, err
 		}
-		if err := errors.Join(forget(file), file.Close()); err != nil {
-			return answer{}, err
+		if err := errors.Join(dropCache(file), file.Close()); err != nil {
+			return report{}, err
 		}
 	}
 	n, err := csiclient.VerifyFiles(dir, list.Files)
-	return answer{Bytes: n, Sum: fmt.Sprintf("%x", sha256.Sum256(content))}, err
+	return report{Bytes: n, Sum: fmt.Sprintf("%x", sha256.Sum256(content))}, err
 }
 
-// forget has the kernel drop its copy of what was synchronized, so that the
-// next read shows what the volume has. posix_fadvise(2).
-func forget(file *os.File) error {
+// dropCache makes the kernel drop its cached pages of a synchronized file, so that the
+// next read comes from the volume. See posix_fadvise(2).
+func dropCache(file *os.File) error {
 	return os.NewSyscallError("fadvise", unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED))
 }
 
-// blocks writes to a block device from its start.
-type blocks struct {
+// blockWriter is the writer for a block device. It writes from the device's start.
+type blockWriter struct {
 	device  *os.File
 	stop    context.CancelFunc
 	done    chan struct{}
-	written int64         // chunks; of the goroutine until done is closed
+	written int64         // parts of writeSize bytes; only the goroutine uses it until done is closed
 	stall   time.Duration // likewise
 	err     error         // likewise
 }
 
-func startBlocks(ctx context.Context, path string) (writer, error) {
+func startBlockWriter(ctx context.Context, path string) (writer, error) {
 	device, err := os.OpenFile(path, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
-	b := &blocks{device: device, stop: stop, done: make(chan struct{})}
+	b := &blockWriter{device: device, stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(b.done)
-		for b.err == nil && ctx.Err() == nil && b.written*chunk < budget {
+		for b.err == nil && ctx.Err() == nil && b.written*writeSize < maxBytes {
 			begin := time.Now()
-			if _, b.err = device.WriteAt(content(b.written), b.written*chunk); b.err == nil {
+			if _, b.err = device.WriteAt(blockContent(b.written), b.written*writeSize); b.err == nil {
 				b.written++
 			}
 			b.stall = max(b.stall, time.Since(begin))
-			_ = operation.Sleep(ctx, pause) // the loop looks at ctx
+			_ = operation.Sleep(ctx, pause) // the loop checks ctx
 		}
 	}()
 	return b, nil
 }
 
-// content is what belongs into a chunk of the device.
-func content(number int64) []byte {
+// blockContent returns the data for a part of the device of writeSize bytes.
+func blockContent(number int64) []byte {
 	seed := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(number)))
-	buf := make([]byte, chunk)
+	buf := make([]byte, writeSize)
 	_, _ = rand.NewChaCha8(seed).Read(buf) // never fails
 	return buf
 }
 
 // Finish implements writer.
-func (b *blocks) Finish(context.Context) (answer, error) {
+func (b *blockWriter) Finish(context.Context) (report, error) {
 	b.stop()
 	<-b.done
 	if b.err != nil {
-		return answer{}, b.err
+		return report{}, b.err
 	}
 	if b.written == 0 {
-		return answer{}, errors.New("nothing was written")
+		return report{}, errors.New("nothing was written")
 	}
-	if err := forget(b.device); err != nil {
-		return answer{}, err
+	if err := dropCache(b.device); err != nil {
+		return report{}, err
 	}
-	buf := make([]byte, chunk)
+	buf := make([]byte, writeSize)
 	for n := range b.written {
-		if _, err := b.device.ReadAt(buf, n*chunk); err != nil {
-			return answer{}, err
+		if _, err := b.device.ReadAt(buf, n*writeSize); err != nil {
+			return report{}, err
 		}
-		if !bytes.Equal(buf, content(n)) {
-			return answer{}, fmt.Errorf("the %d bytes at %d are not what was written: data is lost", chunk, n*chunk)
+		if !bytes.Equal(buf, blockContent(n)) {
+			return report{}, fmt.Errorf("data is lost: the %d bytes at %d differ from what was written", writeSize, n*writeSize)
 		}
 	}
-	return answer{Bytes: b.written * chunk, StallMS: b.stall.Milliseconds()}, nil
+	return report{Bytes: b.written * writeSize, StallMS: b.stall.Milliseconds()}, nil
 }

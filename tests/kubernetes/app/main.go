@@ -1,15 +1,15 @@
-// Command app is what runs in the pods of the tests: an application that
-// writes to its volume, and the questions that tests ask in its pod.
+// Command app runs in the pods of the tests: it writes to the pod's volume, and checks
+// the volume when a test executes it in the pod.
 //
-//	app write PATH      writes checksummed data to the volume, until `app stop`; then it idles
-//	app stop            ends the writing and reads everything back
+//	app write PATH      writes checksummed data to the volume until `app stop`, then waits
+//	app stop            ends the writing and reads all data back
 //	app verify PATH     reads back what an earlier pod has written to the directory
-//	app size PATH       the sizes of the volume
-//	app use PATH BYTES  proves that so much of the volume can be used
-//	app pause           does nothing
+//	app size PATH       prints the sizes of the volume
+//	app use PATH BYTES  checks that BYTES of the volume can be used
+//	app pause           waits
 //
-// PATH is the directory where the volume is mounted, or its block device. The
-// answers are one line of JSON.
+// PATH is the directory where the volume is mounted, or its block device. The output is
+// one line of JSON.
 package main
 
 import (
@@ -27,24 +27,24 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 )
 
-// socket is where `app stop` finds `app write`.
+// socket is the path of the socket on which `app write` listens for `app stop`.
 const socket = "/app.sock"
 
-// answer is what is printed.
-type answer struct {
-	Bytes      int64  `json:"bytes,omitempty"`      // written and read back
-	Sum        string `json:"sum,omitempty"`        // checksum of the files' checksums: other data has another
-	StallMS    int64  `json:"stall_ms,omitempty"`   // the longest that one write or fsync took
+// report is what the program prints.
+type report struct {
+	Bytes      int64  `json:"bytes,omitempty"`      // written, and read back
+	Sum        string `json:"sum,omitempty"`        // checksum of the files' checksums, which differs for other data
+	StallMS    int64  `json:"stall_ms,omitempty"`   // the longest duration of one write or fsync
 	Device     int64  `json:"device,omitempty"`     // size of the block device, in bytes
 	Filesystem int64  `json:"filesystem,omitempty"` // size of the filesystem, in bytes, as df shows it
 	Error      string `json:"error,omitempty"`
 }
 
-// writer is data under way to a volume.
+// writer writes to a volume.
 type writer interface {
-	// Finish ends it, once there is enough or ctx has ended; it reads everything
-	// back and compares.
-	Finish(ctx context.Context) (answer, error)
+	// Finish ends the writing when enough data is written or ctx has ended, reads all
+	// data back and compares it.
+	Finish(ctx context.Context) (report, error)
 }
 
 func main() {
@@ -60,7 +60,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) (answer, error) {
+func run(ctx context.Context, args []string) (report, error) {
 	var command, path, count string
 	for i, to := range []*string{&command, &path, &count} {
 		if i < len(args) {
@@ -69,34 +69,35 @@ func run(ctx context.Context, args []string) (answer, error) {
 	}
 	switch command {
 	case "write":
-		return answer{}, write(ctx, path)
+		return report{}, write(ctx, path)
 	case "stop":
-		return ask(ctx)
+		return finishWriter(ctx)
 	case "verify":
 		return verify(path)
 	case "size":
-		return size(path)
+		return readSize(path)
 	case "use":
 		n, err := strconv.ParseInt(count, 10, 64)
 		if err != nil {
-			return answer{}, err
+			return report{}, err
 		}
-		return answer{Bytes: n}, use(path, n)
+		return report{Bytes: n}, checkUsable(path, n)
 	case "pause":
 		<-ctx.Done()
-		return answer{}, nil
+		return report{}, nil
 	default:
-		return answer{}, fmt.Errorf("unknown command %q", command)
+		return report{}, fmt.Errorf("unknown command %q", command)
 	}
 }
 
-// write writes until it is asked to stop, and answers what came of it.
+// write writes to the volume and answers each connection to the socket with the report
+// of Finish.
 func write(ctx context.Context, path string) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
 		return err
 	}
-	w, err := start(ctx, path)
+	w, err := startWriter(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func write(ctx context.Context, path string) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
-			return nil //nolint:nilerr // closed above: the pod ends
+			return nil //nolint:nilerr // the listener is closed because the pod ends
 		}
 		a, err := w.Finish(ctx)
 		if err != nil {
@@ -119,36 +120,37 @@ func write(ctx context.Context, path string) error {
 	}
 }
 
-func start(ctx context.Context, path string) (writer, error) {
+// startWriter starts the writer for a directory or a block device.
+func startWriter(ctx context.Context, path string) (writer, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if info.IsDir() {
-		return startFiles(ctx, path)
+		return startFileWriter(ctx, path)
 	}
-	return startBlocks(ctx, path)
+	return startBlockWriter(ctx, path)
 }
 
-// ask hands on the answer of the process that writes, which may have been
-// started only just now.
-func ask(ctx context.Context) (answer, error) {
-	starting, cancel := context.WithTimeout(ctx, patience)
+// finishWriter returns the report of the process that writes. It waits for the socket,
+// because the process may not have started yet.
+func finishWriter(ctx context.Context) (report, error) {
+	starting, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	for err != nil && operation.Sleep(starting, pause) == nil {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
 	if err != nil {
-		return answer{}, err
+		return report{}, err
 	}
 	content, err := io.ReadAll(conn)
 	if err := errors.Join(err, conn.Close()); err != nil {
-		return answer{}, err
+		return report{}, err
 	}
-	var a answer
+	var a report
 	if err := json.Unmarshal(content, &a); err != nil {
-		return answer{}, fmt.Errorf("the process that writes answers %q: %w", content, err)
+		return report{}, fmt.Errorf("the process that writes answered %q: %w", content, err)
 	}
 	if a.Error != "" {
 		return a, errors.New(a.Error)

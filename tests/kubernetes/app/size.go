@@ -13,29 +13,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// size tells how large the volume is.
-func size(path string) (answer, error) {
+// readSize returns the sizes of the volume's device and filesystem.
+func readSize(path string) (report, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return answer{}, err
+		return report{}, err
 	}
 	if !info.IsDir() {
 		device, err := os.Open(path)
 		if err != nil {
-			return answer{}, err
+			return report{}, err
 		}
 		end, err := device.Seek(0, io.SeekEnd)
-		return answer{Device: end}, errors.Join(err, device.Close())
+		return report{Device: end}, errors.Join(err, device.Close())
 	}
 	var statfs unix.Statfs_t
 	if err := unix.Statfs(path, &statfs); err != nil {
-		return answer{}, &os.PathError{Op: "statfs", Path: path, Err: err}
+		return report{}, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	device, err := deviceSize(path)
-	return answer{Device: device, Filesystem: int64(statfs.Blocks) * statfs.Frsize}, err
+	return report{Device: device, Filesystem: int64(statfs.Blocks) * statfs.Frsize}, err
 }
 
-// deviceSize is that of the device on which the directory's filesystem is.
+// deviceSize returns the size of the device of the directory's filesystem.
 func deviceSize(path string) (int64, error) {
 	var stat unix.Stat_t
 	if err := unix.Stat(path, &stat); err != nil {
@@ -50,16 +50,16 @@ func deviceSize(path string) (int64, error) {
 	return sectors * 512, err
 }
 
-// use allocates a file of so many bytes, or writes to the device up to there.
-// ext3 cannot allocate without writing, which takes minutes in an emulated
-// machine: there it is enough that so much is free, and that some can be used.
-func use(path string, n int64) error {
+// checkUsable allocates a file of n bytes, or writes the last part of the first n bytes
+// of the device. ext3 cannot allocate without writing, which takes minutes in an emulated
+// machine: there checkUsable checks that n bytes are free and writes a part of them.
+func checkUsable(path string, n int64) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
 	if !info.IsDir() {
-		return useDevice(path, n)
+		return checkDeviceUsable(path, n)
 	}
 	name := filepath.Join(path, "allocated")
 	file, err := os.Create(name)
@@ -68,7 +68,7 @@ func use(path string, n int64) error {
 	}
 	err = unix.Fallocate(int(file.Fd()), 0, 0, n)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = useSome(file, n)
+		err = checkFreeSpace(file, n)
 	}
 	if err != nil {
 		err = fmt.Errorf("allocate %d bytes for %s: %w", n, name, err)
@@ -77,37 +77,38 @@ func use(path string, n int64) error {
 	return errors.Join(file.Sync(), file.Close(), os.Remove(name))
 }
 
-// useSome writes a part of what it demands to be free.
-func useSome(file *os.File, n int64) error {
+// checkFreeSpace checks that n bytes are free and writes 32 MiB of them to the file.
+func checkFreeSpace(file *os.File, n int64) error {
 	var statfs unix.Statfs_t
 	if err := unix.Fstatfs(int(file.Fd()), &statfs); err != nil {
 		return err
 	}
 	if free := int64(statfs.Bavail) * statfs.Frsize; free < n {
-		return fmt.Errorf("%d bytes are free", free)
+		return fmt.Errorf("only %d bytes are free", free)
 	}
 	_, err := file.Write(make([]byte, min(n, 32<<20)))
 	return err
 }
 
-func useDevice(path string, n int64) error {
+// checkDeviceUsable writes and reads back the last writeSize bytes of the first n bytes.
+func checkDeviceUsable(path string, n int64) error {
 	device, err := os.OpenFile(path, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {
 		return err
 	}
 	defer device.Close() //nolint:errcheck // each write is synchronous
-	wrote, read := content(n), make([]byte, chunk)
-	if _, err := device.WriteAt(wrote, n-chunk); err != nil {
+	wrote, read := blockContent(n), make([]byte, writeSize)
+	if _, err := device.WriteAt(wrote, n-writeSize); err != nil {
 		return err
 	}
-	if err := forget(device); err != nil {
+	if err := dropCache(device); err != nil {
 		return err
 	}
-	if _, err := device.ReadAt(read, n-chunk); err != nil {
+	if _, err := device.ReadAt(read, n-writeSize); err != nil {
 		return err
 	}
 	if !bytes.Equal(wrote, read) {
-		return fmt.Errorf("the last %d bytes of %s read back differ from what was written", chunk, path)
+		return fmt.Errorf("the last %d bytes of %s read back differ from what was written", writeSize, path)
 	}
 	return nil
 }

@@ -10,15 +10,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Rule matches specs, by their names or by their messages, and gives the
-// reason for what they do.
+// Rule matches specs by their names or their messages, and gives the reason for their
+// state.
 type Rule struct {
 	Match    Pattern  `yaml:"match"`
-	Backends []string `yaml:"backends"` // none: all
+	Backends []string `yaml:"backends"` // empty means all
 	Reason   string   `yaml:"reason"`
 }
 
-// Pattern is a regular expression.
+// Pattern is a regular expression that is read from YAML.
 type Pattern struct{ *regexp.Regexp }
 
 // UnmarshalYAML implements yaml.Unmarshaler.
@@ -27,42 +27,47 @@ func (p *Pattern) UnmarshalYAML(node *yaml.Node) (err error) {
 	return err
 }
 
-// Expected is what a run may do other than pass.
+// Expected is the list of expected results other than a pass.
 type Expected struct {
-	// Excluded are specs that are not run, by name.
+	// Excluded match the names of specs that are not run.
 	Excluded []Rule `yaml:"excluded"`
-	// Failures are known failures, by name.
+	// Failures match the names of specs that are known to fail.
 	Failures []Rule `yaml:"failures"`
-	// Skips are why specs skip themselves, by message.
+	// Skips match the messages of specs that skip themselves.
 	Skips []Rule `yaml:"skips"`
 }
 
+// expectedList is the project's list.
+//
 //go:embed expected.yaml
 var expectedList []byte
 
-// ExpectedOf returns what the project expects of a backend.
+// ExpectedOf returns the project's list for a backend.
 func ExpectedOf(backend string) (Expected, error) { return ParseExpected(expectedList, backend) }
 
-// ParseExpected reads the list and returns the rules for one backend.
+// ParseExpected parses a list and returns the rules for one backend. It fails for an
+// unknown field, and for a rule without a match or a reason.
 func ParseExpected(text []byte, backend string) (Expected, error) {
 	var e Expected
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&e); err != nil {
-		return Expected{}, fmt.Errorf("read what is expected: %w", err)
+		return Expected{}, fmt.Errorf("parse the expected results: %w", err)
 	}
 	for _, rules := range []*[]Rule{&e.Excluded, &e.Failures, &e.Skips} {
 		for _, r := range *rules {
 			if r.Match.Regexp == nil || r.Reason == "" {
-				return Expected{}, fmt.Errorf("read what is expected: a rule has no match or no reason: %+v", r)
+				return Expected{}, fmt.Errorf("parse the expected results: a rule has no match or no reason: %+v", r)
 			}
 		}
-		*rules = slices.DeleteFunc(*rules, func(r Rule) bool { return len(r.Backends) > 0 && !slices.Contains(r.Backends, backend) })
+		*rules = slices.DeleteFunc(*rules, func(r Rule) bool {
+			return len(r.Backends) > 0 && !slices.Contains(r.Backends, backend)
+		})
 	}
 	return e, nil
 }
 
-// find returns the index of the first rule that matches the text, or -1.
-func find(rules []Rule, text string) int {
+// findRule returns the index of the first rule that matches the text, or -1.
+func findRule(rules []Rule, text string) int {
 	return slices.IndexFunc(rules, func(r Rule) bool { return r.Match.MatchString(text) })
 }

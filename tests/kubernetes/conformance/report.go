@@ -1,6 +1,9 @@
-// Package conformance judges a run of Kubernetes' own end-to-end suite for
-// external storage: which specs passed, failed and were skipped, and whether
-// each failure and each skip is one that is listed with its reason.
+// Package conformance compares a run of Kubernetes' own end-to-end suite for external
+// storage with a list of expected results: which specs passed, failed and were skipped,
+// and whether the list has a reason for each failure and each skip.
+//
+// ReadReport reads ginkgo's report, ExpectedOf returns the list, Judge compares them, and
+// the Verdict renders the results in Markdown. The command judge does so for a file.
 package conformance
 
 import (
@@ -21,7 +24,7 @@ const (
 	StateSkipped State = "skipped"
 )
 
-// Spec is one test of the suite and what became of it.
+// Spec is one test of the suite and its result.
 type Spec struct {
 	Suite   string // "volume-expand"
 	Pattern string // "Dynamic PV (ext4)"
@@ -32,16 +35,16 @@ type Spec struct {
 
 func (s Spec) String() string { return s.Suite + " [" + s.Pattern + "] " + s.Name }
 
-// Report is what a run has to say.
+// Report is the result of a run.
 type Report struct {
 	Specs []Spec
-	// Troubles are failures outside of the specs: the suite could not start,
-	// or ran into its time limit.
-	Troubles []string
+	// Failures are failures outside of the specs: the suite did not start, or reached its
+	// timeout.
+	Failures []string
 }
 
-// report is the part of ginkgo's report in JSON that is used here.
-type report struct {
+// ginkgoReport is the used part of ginkgo's report in JSON.
+type ginkgoReport struct {
 	SpecialSuiteFailureReasons []string
 	SpecReports                []struct {
 		ContainerHierarchyTexts []string
@@ -52,29 +55,29 @@ type report struct {
 	}
 }
 
-// external is the text of the outermost container of the specs for a driver.
-const external = "External Storage"
+// externalStorage begins the text of the outermost container of a driver's specs.
+const externalStorage = "External Storage"
 
-// Read reads ginkgo's report in JSON and returns the specs for external
-// storage, sorted. The suite's other specs are left out.
-func Read(from io.Reader) (Report, error) {
-	var suites []report
+// ReadReport reads ginkgo's report in JSON and returns the specs for external storage,
+// sorted, without the suite's other specs.
+func ReadReport(from io.Reader) (Report, error) {
+	var suites []ginkgoReport
 	if err := json.NewDecoder(from).Decode(&suites); err != nil {
 		return Report{}, fmt.Errorf("read ginkgo's report: %w", err)
 	}
 	var r Report
 	for _, suite := range suites {
-		r.Troubles = append(r.Troubles, suite.SpecialSuiteFailureReasons...)
+		r.Failures = append(r.Failures, suite.SpecialSuiteFailureReasons...)
 		for _, s := range suite.SpecReports {
-			state := stateOf(s.State)
+			state := parseState(s.State)
 			containers := s.ContainerHierarchyTexts
 			switch {
-			case s.LeafNodeType == "It" && len(containers) > 1 && strings.HasPrefix(containers[0], external):
+			case s.LeafNodeType == "It" && len(containers) > 1 && strings.HasPrefix(containers[0], externalStorage):
 				spec := newSpec(containers[1:], s.LeafNodeText)
 				spec.State, spec.Message = state, strings.TrimSpace(s.Failure.Message)
 				r.Specs = append(r.Specs, spec)
 			case state == StateFailed:
-				r.Troubles = append(r.Troubles, fmt.Sprintf("%s %s: %s", s.LeafNodeType, s.LeafNodeText, s.Failure.Message))
+				r.Failures = append(r.Failures, fmt.Sprintf("%s %s: %s", s.LeafNodeType, s.LeafNodeText, s.Failure.Message))
 			}
 		}
 	}
@@ -82,9 +85,9 @@ func Read(from io.Reader) (Report, error) {
 	return r, nil
 }
 
-// stateOf returns the state of a spec. A spec that did not come to its end has
-// failed.
-func stateOf(state string) State {
+// parseState returns the state of a spec for ginkgo's. A spec without an end (a timeout,
+// an interrupt) has failed.
+func parseState(state string) State {
 	switch state {
 	case "passed":
 		return StatePassed
@@ -95,8 +98,8 @@ func stateOf(state string) State {
 	}
 }
 
-// newSpec takes the spec's texts apart:
-// "[Testpattern: PATTERN] SUITE [LABEL]...", further containers, NAME.
+// newSpec parses the texts of a spec's containers: the first is
+// "[Testpattern: PATTERN] SUITE [LABEL]...", and the others precede the name.
 func newSpec(containers []string, name string) Spec {
 	pattern, suite, found := strings.Cut(strings.TrimPrefix(containers[0], "[Testpattern: "), "] ")
 	if !found {

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Verdict is a run compared with what is expected of it.
+// Verdict is the comparison of a run with the expected results.
 type Verdict struct {
-	// Results are the specs that ran or skipped themselves, and those that are
-	// excluded, each with the reason if it did not pass.
+	// Results are the specs that ran, skipped themselves or are excluded, each with the
+	// reason if it did not pass.
 	Results []Result
-	// Problems are what makes the run red.
+	// Problems are the differences from the list. A run with problems has failed.
 	Problems []string
 }
 
@@ -21,47 +21,45 @@ type Result struct {
 	Reason string
 }
 
-// Judge compares a run with what is expected. A problem is each failure and
-// each skip that is not listed, and each listed failure that has passed. If
-// the whole suite ran, a rule that matches nothing is a problem too, and so is
-// a spec that was not selected.
-func Judge(r Report, e Expected, whole bool) Verdict {
-	j := judge{expected: e, whole: whole, used: map[string]bool{}}
-	j.Problems = append(j.Problems, r.Troubles...)
+// Judge compares a run with the expected results. A problem is a failure or a skip that
+// is not listed, and a listed failure that passes. If the run is of the complete suite,
+// a rule that matches nothing and a spec that was not selected are problems too.
+func Judge(r Report, e Expected, isComplete bool) Verdict {
+	j := judgment{expected: e, isComplete: isComplete, used: map[string]bool{}}
+	j.Problems = append(j.Problems, r.Failures...)
 	for _, s := range r.Specs {
-		j.spec(s)
+		j.judgeSpec(s)
 	}
 	if !slices.ContainsFunc(j.Results, func(r Result) bool { return r.State != StateSkipped }) {
-		j.problem("no spec has run")
+		j.addProblem("no spec was run")
 	}
-	if whole {
-		j.unused("excluded", e.Excluded)
-		j.unused("failures", e.Failures)
-		j.unused("skips", e.Skips)
+	if isComplete {
+		j.checkUnused("excluded", e.Excluded)
+		j.checkUnused("failures", e.Failures)
+		j.checkUnused("skips", e.Skips)
 	}
 	return j.Verdict
 }
 
-// maxMessage is how many bytes a problem quotes of a failure's message, which may
-// have whole objects in it. The log of the run has the rest.
+// maxMessage bounds the quotation of a failure's message in a problem, in bytes. The
+// message may contain whole objects; the log of the run has all of it.
 const maxMessage = 500
 
-// judge is a verdict in the making.
-type judge struct {
+// judgment is a verdict that is not complete yet.
+type judgment struct {
 	Verdict
-	expected Expected
-	whole    bool
-	used     map[string]bool // rules, by list and expression
+	expected   Expected
+	isComplete bool
+	used       map[string]bool // rules, by list and expression
 }
 
-func (j *judge) problem(format string, args ...any) {
+func (j *judgment) addProblem(format string, args ...any) {
 	j.Problems = append(j.Problems, fmt.Sprintf(format, args...))
 }
 
-// reason returns the reason of the first rule that matches, and marks the rule
-// as used.
-func (j *judge) reason(list string, rules []Rule, text string) string {
-	i := find(rules, text)
+// reason returns the reason of the first rule that matches, and marks the rule as used.
+func (j *judgment) reason(list string, rules []Rule, text string) string {
+	i := findRule(rules, text)
 	if i < 0 {
 		return ""
 	}
@@ -69,39 +67,41 @@ func (j *judge) reason(list string, rules []Rule, text string) string {
 	return rules[i].Reason
 }
 
-func (j *judge) unused(list string, rules []Rule) {
+// checkUnused adds a problem for each rule that has matched nothing.
+func (j *judgment) checkUnused(list string, rules []Rule) {
 	for _, r := range rules {
 		if !j.used[list+r.Match.String()] {
-			j.problem("the rule %q of %s matches nothing: remove it", r.Match, list)
+			j.addProblem("the rule %q of %s matches nothing (next step: remove it)", r.Match, list)
 		}
 	}
 }
 
-// spec judges one spec.
-func (j *judge) spec(s Spec) {
+// judgeSpec compares one spec with the rules. A spec that was not selected is no result.
+func (j *judgment) judgeSpec(s Spec) {
 	var reason string
 	known := j.reason("failures", j.expected.Failures, s.String())
 	switch s.State {
 	case StatePassed:
 		if known != "" {
-			j.problem("%s: passed, and is listed as a failure (%s): remove it from the list", s, known)
+			j.addProblem("%s: passed, but is listed as a failure (%s) (next step: remove it from the list)", s, known)
 		}
 	case StateFailed:
 		if reason = known; reason == "" {
-			j.problem("%s: failed: %s", s, s.Message[:min(len(s.Message), maxMessage)])
+			j.addProblem("%s: failed: %s", s, s.Message[:min(len(s.Message), maxMessage)])
 		}
 	case StateSkipped:
-		if s.Message == "" { // by the options of the run
+		if s.Message == "" { // skipped by the options of the run
 			if reason = j.reason("excluded", j.expected.Excluded, s.String()); reason == "" {
-				if j.whole {
-					j.problem("%s: was not selected", s)
+				if j.isComplete {
+					j.addProblem("%s: was not selected", s)
 				}
 				return
 			}
 			break
 		}
 		if reason = j.reason("skips", j.expected.Skips, s.Message); reason == "" {
-			j.problem("%s: skipped itself, for a reason that is not listed: %s", s, strings.ReplaceAll(s.Message, "\n", " "))
+			j.addProblem("%s: skipped itself for a reason that is not listed: %s",
+				s, strings.ReplaceAll(s.Message, "\n", " "))
 		}
 	}
 	j.Results = append(j.Results, Result{s, reason})

@@ -1,6 +1,5 @@
-// Command image packs a directory into an image that `ctr images import`
-// takes: an OCI image layout in a tar file, with one layer. The same content
-// gives the same image.
+// Command image packs a directory into a container image for `ctr images import`: an OCI
+// image layout in a tar file, with one layer. Equal content gives an equal image.
 //
 //	image -out FILE -name NAME:TAG [-user UID:GID] [-entrypoint PROGRAM] DIRECTORY
 //
@@ -37,13 +36,14 @@ func run() error {
 	entrypoint := flag.String("entrypoint", "", "program that it runs")
 	flag.Parse()
 	if *out == "" || *name == "" || flag.NArg() != 1 {
-		return errors.New("-out, -name and one directory are needed")
+		return errors.New("usage: image -out FILE -name NAME:TAG [-user UID:GID] [-entrypoint PROGRAM] DIRECTORY")
 	}
-	settings := config{User: *user, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, WorkingDir: "/"}
+	const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	settings := config{User: *user, Env: []string{path}, WorkingDir: "/"}
 	if *entrypoint != "" {
 		settings.Entrypoint = strings.Fields(*entrypoint)
 	}
-	layer, err := pack(flag.Arg(0))
+	layer, err := packDirectory(flag.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	id, err := write(file, *name, settings, layer)
+	id, err := writeImage(file, *name, settings, layer)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
@@ -59,21 +59,21 @@ func run() error {
 	return err
 }
 
-// pack returns a tar file of everything below dir, owned by root, without
-// times.
-func pack(dir string) ([]byte, error) {
+// packDirectory returns a tar file with everything below dir. Root owns all files, and
+// they have no times.
+func packDirectory(dir string) ([]byte, error) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
 		}
-		return add(w, dir, path, entry)
+		return addFile(w, dir, path, entry)
 	})
 	return layer.Bytes(), errors.Join(err, w.Close())
 }
 
-func add(w *tar.Writer, dir, path string, entry fs.DirEntry) error {
+func addFile(w *tar.Writer, dir, path string, entry fs.DirEntry) error {
 	info, err := entry.Info()
 	if err != nil {
 		return err
@@ -92,7 +92,9 @@ func add(w *tar.Writer, dir, path string, entry fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	header := &tar.Header{Typeflag: from.Typeflag, Name: name, Linkname: target, Size: from.Size, Mode: from.Mode, Format: tar.FormatPAX}
+	header := &tar.Header{
+		Typeflag: from.Typeflag, Name: name, Linkname: target, Size: from.Size, Mode: from.Mode, Format: tar.FormatPAX,
+	}
 	if err := w.WriteHeader(header); err != nil || !info.Mode().IsRegular() {
 		return err
 	}
@@ -104,7 +106,7 @@ func add(w *tar.Writer, dir, path string, entry fs.DirEntry) error {
 	return errors.Join(err, file.Close())
 }
 
-// Below: the types of the OCI image specification, v1.1, as far as used.
+// The used parts of the types of the OCI image specification, v1.1.
 
 type config struct {
 	User       string   `json:"User,omitempty"`
@@ -144,12 +146,12 @@ type index struct {
 	Manifests     []descriptor `json:"manifests"`
 }
 
-// layout is an OCI image layout that is being written.
+// layout writes an OCI image layout to a tar file.
 type layout struct {
 	tar *tar.Writer
 }
 
-func (l layout) file(name string, content []byte) error {
+func (l layout) addFile(name string, content []byte) error {
 	if err := l.tar.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Mode: 0o644}); err != nil {
 		return err
 	}
@@ -157,34 +159,36 @@ func (l layout) file(name string, content []byte) error {
 	return err
 }
 
-func (l layout) blob(mediaType string, content []byte) (descriptor, error) {
+func (l layout) addBlob(mediaType string, content []byte) (descriptor, error) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(content))
-	return descriptor{MediaType: mediaType, Digest: "sha256:" + sum, Size: len(content)}, l.file("blobs/sha256/"+sum, content)
+	d := descriptor{MediaType: mediaType, Digest: "sha256:" + sum, Size: len(content)}
+	return d, l.addFile("blobs/sha256/"+sum, content)
 }
 
-func (l layout) object(mediaType string, object any) (descriptor, error) {
+func (l layout) addObject(mediaType string, object any) (descriptor, error) {
 	content, err := json.Marshal(object)
 	if err != nil {
 		return descriptor{}, err
 	}
-	return l.blob(mediaType, content)
+	return l.addBlob(mediaType, content)
 }
 
-// write writes the image and returns the digest of its configuration.
-func write(to io.Writer, name string, settings config, layer []byte) (string, error) {
+// writeImage writes the image and returns the digest of its configuration.
+func writeImage(to io.Writer, name string, settings config, layer []byte) (string, error) {
 	const kind = "application/vnd.oci.image."
 	l := layout{tar.NewWriter(to)}
-	content, err := l.blob(kind+"layer.v1.tar", layer)
+	content, err := l.addBlob(kind+"layer.v1.tar", layer)
 	if err != nil {
 		return "", err
 	}
-	configuration, err := l.object(kind+"config.v1+json", image{
-		Architecture: runtime.GOARCH, OS: "linux", Config: settings, RootFS: rootFS{Type: "layers", DiffIDs: []string{content.Digest}},
+	configuration, err := l.addObject(kind+"config.v1+json", image{
+		Architecture: runtime.GOARCH, OS: "linux", Config: settings,
+		RootFS: rootFS{Type: "layers", DiffIDs: []string{content.Digest}},
 	})
 	if err != nil {
 		return "", err
 	}
-	described, err := l.object(kind+"manifest.v1+json", manifest{
+	described, err := l.addObject(kind+"manifest.v1+json", manifest{
 		SchemaVersion: 2, MediaType: kind + "manifest.v1+json", Config: configuration, Layers: []descriptor{content},
 	})
 	if err != nil {
@@ -196,8 +200,8 @@ func write(to io.Writer, name string, settings config, layer []byte) (string, er
 		return "", err
 	}
 	return configuration.Digest, errors.Join(
-		l.file("oci-layout", []byte(`{"imageLayoutVersion": "1.0.0"}`)),
-		l.file("index.json", all),
+		l.addFile("oci-layout", []byte(`{"imageLayoutVersion": "1.0.0"}`)),
+		l.addFile("index.json", all),
 		l.tar.Close(),
 	)
 }

@@ -1,9 +1,10 @@
-# The configuration files of containerd and kubelet, which fit every node: what
-# this machine withholds or is called, guests that are nodes take too. Sourced.
+# Writes the configuration files of containerd and kubelet, which fit this machine and the
+# guests that are nodes. Sourced.
 # shellcheck shell=bash
 
-# Without CAP_SYS_RESOURCE nothing may lower an OOM score: hence
-# restrict_oom_score_adj and oom_score here, oomScoreAdj in kubelet's.
+# write_containerd_config sets restrict_oom_score_adj and oom_score, and
+# write_kubelet_config oomScoreAdj, because a machine without CAP_SYS_RESOURCE cannot lower
+# an OOM score.
 write_containerd_config() {
 	mkdir -p "$ETC/cni"
 	cat >"$ETC/containerd.toml" <<-END
@@ -40,8 +41,9 @@ write_containerd_config() {
 	END
 }
 
-# write_kubelet_config NODE ADDRESS PORT: where it listens. syncFrequency bounds
-# how long kubelet takes to see that a claim has grown (a minute by default).
+# write_kubelet_config NODE ADDRESS PORT writes the configuration of a kubelet that listens
+# on ADDRESS and PORT. syncFrequency bounds the time until kubelet sees that a claim has
+# grown (by default a minute).
 write_kubelet_config() {
 	cat >"$ETC/kubelet-$1.yaml" <<-END
 		apiVersion: kubelet.config.k8s.io/v1beta1

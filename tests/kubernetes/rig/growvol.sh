@@ -1,5 +1,5 @@
-# Installs what is not the cluster's own: the snapshot controller, as the
-# distributions of Kubernetes bring it, and growvol. Sourced.
+# Installs growvol, and the snapshot controller, which distributions of Kubernetes include.
+# Sourced.
 # shellcheck shell=bash
 
 install_snapshot_controller() {
@@ -11,9 +11,9 @@ install_snapshot_controller() {
 	touch "$STATE/snapshot-controller"
 }
 
-# install_release RELEASE VALUES... installs the chart or upgrades to it, in a
-# namespace of the release's name. Images have one tag: the annotation says
-# which they are.
+# install_release RELEASE VALUES... installs or upgrades a Helm release of the chart, in a
+# namespace of the same name. All images have the same tag: the annotation with the image's
+# id makes Helm restart the pods when an image changes.
 install_release() {
 	local release=$1 log=$LOG/install.log files=() file
 	shift
@@ -24,30 +24,33 @@ install_release() {
 		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade $release"
 }
 
-# install_loop: with the class that stays when growvol is removed.
-install_loop() {
+# install_for_loop installs growvol with the loop backend, and the class of class.yaml.
+install_for_loop() {
 	local log=$LOG/install.log
 	install_release growvol "$RIG/loop.yaml"
 	within kubectl apply --server-side -f "$RIG/class.yaml" >>"$log" 2>&1 || fail "$log" "the storage class"
-	await 180 "$LOG/kubelet.log" "kubelet knows the driver" driver_known "$NODE" loop.growvol.io
+	await 180 "$LOG/kubelet.log" "kubelet has the driver" is_driver_registered "$NODE" loop.growvol.io
 }
 
-# install_cinder VALUES NODE: the values have credentials.
-install_cinder() {
-	user_namespaces || say "$(runc --version | head -n 1) of $NODE has no user namespaces for pods: the chart leaves the controller in the node's"
+# install_for_cinder VALUES NODE installs growvol with the Cinder backend. VALUES is a file
+# with the credentials.
+install_for_cinder() {
+	has_user_namespaces || say "$NODE has no user namespaces for pods ($(runc --version | head -n 1)): the controller runs in the node's"
 	install_release growvol-cinder "$RIG/cinder.yaml" "$1"
-	await 180 "" "kubelet of $2 knows the driver" driver_known "$2" cinder.csi.openstack.org
+	await 180 "" "kubelet of $2 has the driver" is_driver_registered "$2" cinder.csi.openstack.org
 }
 
-# user_namespaces: what the chart asks nodes for as well (controller.hostUsers).
-user_namespaces() {
+# has_user_namespaces tests the node for user namespaces of pods, as the chart does for
+# controller.hostUsers.
+has_user_namespaces() {
 	within kubectl get node "$NODE" -o 'jsonpath={.status.runtimeHandlers[?(@.name=="")].features.userNamespaces}' | grep -q true
 }
 
-driver_known() { within kubectl get csinode "$1" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF "$2"; }
+# is_driver_registered NODE DRIVER tests whether kubelet has the driver.
+is_driver_registered() { within kubectl get csinode "$1" -o 'jsonpath={.spec.drivers[*].name}' | grep -qF "$2"; }
 
-# uninstall_release RELEASE
+# uninstall_release RELEASE uninstalls a Helm release.
 uninstall_release() {
 	within helm uninstall "$1" --namespace "$1" --wait >>"$LOG/install.log" 2>&1 || fail "$LOG/install.log" "helm uninstall $1"
-	say "$1 is removed"
+	say "$1 is uninstalled"
 }

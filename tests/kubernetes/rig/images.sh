@@ -1,11 +1,11 @@
-# Builds the images of all pods and gives them to containerd. Sourced.
+# Builds the images of all pods and imports them into containerd. Sourced.
 # shellcheck shell=bash
 
 IMAGES=$STATE/images
-TREES=$STATE/trees # what goes into each image
+TREES=$STATE/trees # the content of each image
 
-# ready_images makes those whose content has changed since the last time.
-ready_images() {
+# update_images builds the images whose content has changed.
+update_images() {
 	mkdir -p "$IMAGES" "$TREES" "$STATE/bin"
 	(
 		cd "$SOURCE"
@@ -17,14 +17,15 @@ ready_images() {
 	install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$TREES/growvol-controller/etc/ssl/certs/ca-certificates.crt"
 	image growvol-controller -user 65532:65532 -entrypoint /growvol-controller
 	tree growvol-node "$STATE/bin/growvol-node"
-	debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount util-linux
+	add_debian_programs "$TREES/growvol-node" cryptsetup-bin e2fsprogs xfsprogs mount util-linux
 	image growvol-node -entrypoint /growvol-node
 	tree app "$STATE/bin/app"
 	image app -entrypoint /app
-	[ -e "$IMAGES/pause.id" ] || fixed_images # of the pinned programs: once
+	[ -e "$IMAGES/pause.id" ] || build_pinned_images
 }
 
-fixed_images() {
+# build_pinned_images builds the images of the pinned programs, which do not change.
+build_pinned_images() {
 	local sidecar
 	for sidecar in csi-provisioner csi-attacher csi-resizer csi-snapshotter snapshot-controller; do
 		tree "$sidecar" "$BIN/$sidecar"
@@ -35,14 +36,14 @@ fixed_images() {
 	image registrar-stand-in -entrypoint /registrar
 	tree livenessprobe-stand-in "$BIN/livenessprobe"
 	image livenessprobe-stand-in -user 65532:65532 -entrypoint /livenessprobe
-	tree busybox "$(command -v busybox)" # for the examples
-	applets busybox
+	tree busybox "$(command -v busybox)" # the image of the examples
+	add_applets busybox
 	image busybox
 	tree pause "$STATE/bin/app"
 	image pause -entrypoint "/app pause"
 }
 
-# tree NAME PROGRAM...: the content of an image that is static programs.
+# tree NAME PROGRAM... makes the content of an image of static programs.
 tree() {
 	local root=$TREES/$1
 	shift
@@ -51,14 +52,14 @@ tree() {
 	cp "$@" "$root/"
 }
 
-# applets NAME: adds the shell and the other programs that busybox is.
-applets() {
+# add_applets NAME adds links to busybox for the shell and its other programs.
+add_applets() {
 	local applet
 	mkdir "$TREES/$1/bin"
 	for applet in $(busybox --list); do ln -s ../busybox "$TREES/$1/bin/$applet"; done
 }
 
-# image NAME OPTION...: packs the tree.
+# image NAME OPTION... packs the tree and removes it. The options are those of ../image.
 image() {
 	local name=$1
 	shift
@@ -72,9 +73,9 @@ image() {
 	rm -rf "${TREES:?}/$name"
 }
 
-# debian_programs TREE PACKAGE...: what an image on debian:*-slim would have of
-# these packages: their programs and configuration, and the libraries.
-debian_programs() {
+# add_debian_programs TREE PACKAGE... adds the programs, the configuration files and the
+# shared libraries of Debian packages.
+add_debian_programs() {
 	local root=$1 file
 	shift
 	mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{etc,dev,proc,sys,run,tmp,var/lib}
@@ -90,13 +91,13 @@ debian_programs() {
 	done
 }
 
-# import_images gives containerd those that it does not have yet.
+# import_images imports the images that containerd does not have yet.
 import_images() {
 	local name
-	await 180 "$LOG/inside.log" "" within true
+	await 180 "$LOG/init.log" "" within true
 	await 180 "$LOG/containerd.log" "" within ctr version
 	for name in "$IMAGES"/*.tar; do
-		[ -e "$name" ] || continue # nothing has changed
+		[ -e "$name" ] || continue # no image has changed
 		name=$(basename "$name" .tar)
 		! cmp -s "$IMAGES/$name.id" "$STATE/imported/$name" || continue
 		within ctr --namespace k8s.io images import "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 || fail "$LOG/images.log" "import of $name"

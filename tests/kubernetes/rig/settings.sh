@@ -1,7 +1,6 @@
-# Where everything is. Sourced by the programs beside this directory.
+# The paths and names of the cluster. Sourced by the scripts of the parent directory.
 # shellcheck shell=bash disable=SC2034 # most of these are used by the other files
 
-# A proxy cannot reach the cluster.
 export PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$PATH LANG=C.UTF-8 LC_ALL=C.UTF-8
 
 SOURCE=$(cd "$RIG/../../.." && pwd)
@@ -12,8 +11,8 @@ ETC=$STATE/etc
 PKI=$STATE/pki
 
 NODE=node1
-# Addresses on the loopback device of the cluster's own network namespace.
-NODE_IP=10.99.0.1 # kubelet refuses a loopback address
-API_IP=10.96.0.1  # the service `kubernetes`: no kube-proxy needed
-# The cgroup of everything, kubelet's pods too.
+# The addresses are on the loopback device of the cluster's network namespace.
+NODE_IP=10.99.0.1 # kubelet refuses an address of 127.0.0.0/8
+API_IP=10.96.0.1  # of the service `kubernetes`, so that no kube-proxy is needed
+# The cgroup of the whole cluster, pods included.
 CGROUP=growvol-kubernetes

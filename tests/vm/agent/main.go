@@ -1,9 +1,9 @@
-// Command agent is process 1 of a test guest. It sets the system up, starts
-// itself again as the server of package vm's requests, and from then on only
-// reaps processes whose parents are gone.
+// Command agent is process 1 of a test guest. It sets up the system, starts itself
+// again as the server of package vm's requests, and then only reaps orphaned
+// processes.
 //
-// The server executes whatever it is asked to, for anyone who can connect: it
-// knows no authentication and belongs into guests of tests only.
+// The server executes every request of every client: it has no authentication and
+// runs in guests of tests only.
 package main
 
 import (
@@ -20,7 +20,8 @@ func main() {
 	if os.Getpid() == 1 {
 		err := runInit()
 		fmt.Fprintln(os.Stderr, protocol.FailedLine, err)
-		// The kernel's panic message would hide the cause.
+		// Without power-off the kernel would panic, and its message would hide the
+		// cause.
 		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 		return
 	}
@@ -30,7 +31,7 @@ func main() {
 	}
 }
 
-// runInit returns only when the guest cannot go on.
+// runInit is process 1. It returns only when the guest cannot continue.
 func runInit() error {
 	if err := setUp(); err != nil {
 		return err
@@ -39,7 +40,7 @@ func runInit() error {
 	if err != nil {
 		return err
 	}
-	server := exec.Command(path) //nolint:forbidigo,noctx // it lives as long as the guest
+	server := exec.Command(path) //nolint:forbidigo,noctx // it runs as long as the guest
 	server.Stdout, server.Stderr = os.Stdout, os.Stderr
 	server.Env = []string{"PATH=" + searchPath, "HOME=/root"}
 	if err := server.Start(); err != nil {

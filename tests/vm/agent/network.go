@@ -18,10 +18,11 @@ const (
 	gateway      = "10.0.2.2"
 )
 
-// watchNetwork configures every network device there is and every one that is
-// plugged in later. It returns only on an error.
+// watchNetwork configures every network device, also those that are plugged in
+// later. It passes the errors of single devices to warn and returns only when it
+// cannot watch any more.
 func watchNetwork(warn func(error)) error {
-	// Subscribed first, so that no interface is missed between look and wait.
+	// It subscribes before it reads the interfaces, so that it misses none.
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("watch network interfaces: %w", err)
@@ -35,7 +36,7 @@ func watchNetwork(warn func(error)) error {
 		if err := configureAll(); err != nil {
 			warn(err)
 		}
-		// What the message says does not matter: all interfaces are looked at.
+		// The content of the message does not matter: configureAll reads all interfaces.
 		_, _, err := unix.Recvfrom(fd, buf, 0)
 		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch network interfaces: %w", err)
@@ -43,6 +44,7 @@ func watchNetwork(warn func(error)) error {
 	}
 }
 
+// configureAll configures the interfaces that have no address yet.
 func configureAll() error {
 	interfaces, err := net.Interfaces()
 	if err != nil {
@@ -64,8 +66,8 @@ func configureAll() error {
 	return errors.Join(errs...)
 }
 
-// isDevice tells interfaces of the machine from those of software, such as
-// bridges of containers.
+// isDevice reports whether the interface is a device of the machine, and not made
+// by software as the bridges of containers are.
 func isDevice(name string) bool {
 	_, err := os.Stat(filepath.Join("/sys/class/net", name, "device"))
 	return err == nil
@@ -80,7 +82,7 @@ func hasIPv4(addresses []net.Addr) bool {
 	return false
 }
 
-// configure gives an interface its address and brings it up.
+// configure sets the address of an interface and brings the interface up.
 func configure(name, address, mask string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -107,7 +109,7 @@ func configure(name, address, mask string) error {
 	return nil
 }
 
-// route is struct rtentry of <linux/route.h> on 64-bit machines; addresses are
+// route is struct rtentry of <linux/route.h> on 64-bit machines. Its addresses are
 // struct sockaddr_in.
 type route struct {
 	_                         uint64
@@ -116,7 +118,7 @@ type route struct {
 	_                         [62]byte
 }
 
-// addDefaultRoute leads everything to the host.
+// addDefaultRoute adds the default route, to the host.
 func addDefaultRoute() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -129,7 +131,8 @@ func addDefaultRoute() error {
 		a[0] = unix.AF_INET
 	}
 	copy(r.gateway[4:], net.ParseIP(gateway).To4())
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&r))); errno != 0 && errno != unix.EEXIST {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&r)))
+	if errno != 0 && errno != unix.EEXIST {
 		return fmt.Errorf("add the default route: %w", errno)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +17,8 @@ import (
 	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
-// processes are the long-running ones that were started on request. They are
-// remembered after their end, for their logs.
+// processes are the processes of PathProcesses, by their ids. They stay here after
+// their end, so that their logs can be read.
 type processes struct {
 	mu   sync.Mutex
 	byID map[string]*process
@@ -32,45 +33,47 @@ type process struct {
 
 func newProcesses() *processes { return &processes{byID: map[string]*process{}} }
 
-func command(ctx context.Context, c protocol.Command, output *outputBuffer) (*exec.Cmd, error) {
+// newCommand returns the command, whose output goes to output, with a process group
+// of its own.
+func newCommand(ctx context.Context, c protocol.Command, output *outputBuffer) (*exec.Cmd, error) {
 	if len(c.Argv) == 0 {
 		return nil, errors.New("argv is empty")
 	}
-	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...) //nolint:gosec // that is what the agent is for
+	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...) //nolint:gosec // the agent's purpose
 	cmd.Env = append([]string{"PATH=" + searchPath, "HOME=/root", "LC_ALL=C", "DM_DISABLE_UDEV=1"}, c.Env...)
 	cmd.Stdin = bytes.NewReader(c.Stdin)
 	cmd.Stdout, cmd.Stderr = output, output
-	// A group of its own, so that signals reach its children too.
+	// Signals to the group reach its children too.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second
 	return cmd, nil
 }
 
-// run executes a command to its end.
+// run executes a command to its end, or kills it after its timeout.
 func run(ctx context.Context, c protocol.Command) protocol.Result {
-	limit := time.Duration(c.TimeoutMS) * time.Millisecond
-	if limit <= 0 {
-		limit = time.Minute
+	timeout := time.Duration(c.TimeoutMS) * time.Millisecond
+	if timeout <= 0 {
+		timeout = time.Minute
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var out outputBuffer
-	cmd, err := command(ctx, c, &out)
+	cmd, err := newCommand(ctx, c, &out)
 	if err != nil {
 		return protocol.Result{Code: -1, Error: err.Error()}
 	}
 	err = cmd.Run()
 	code, text := exitStatus(cmd, err)
 	if ctx.Err() != nil {
-		text = fmt.Sprintf("killed after %s: %v", limit, ctx.Err())
+		text = fmt.Sprintf("killed after %s: %v", timeout, ctx.Err())
 	}
-	return protocol.Result{Code: code, Output: string(out.bytesFrom(0)), Error: text}
+	return protocol.Result{Code: code, Output: out.String(), Error: text}
 }
 
-// exitStatus is the exit status and, where there is none that says it all, the
-// reason.
-func exitStatus(cmd *exec.Cmd, err error) (int, string) {
+// exitStatus returns the exit status of a command whose Run or Wait returned err,
+// or -1. The reason is empty unless err reports more than an exit status.
+func exitStatus(cmd *exec.Cmd, err error) (code int, reason string) {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -83,10 +86,11 @@ func exitStatus(cmd *exec.Cmd, err error) (int, string) {
 	return -1, err.Error()
 }
 
-// start begins a process that ends by itself, by a signal, or with ctx.
+// start starts a process that runs until it ends by itself, by a signal or with
+// ctx.
 func (p *processes) start(ctx context.Context, c protocol.Command) (protocol.State, error) {
 	started := &process{exited: make(chan struct{})}
-	cmd, err := command(ctx, c, &started.output)
+	cmd, err := newCommand(ctx, c, &started.output)
 	if err != nil {
 		return protocol.State{}, err
 	}
@@ -122,16 +126,16 @@ func (p *processes) state(id string) (protocol.State, error) {
 	return found.state(), nil
 }
 
-func (p *processes) log(id string, from int64) ([]byte, error) {
+func (p *processes) log(id string) ([]byte, error) {
 	found, err := p.get(id)
 	if err != nil {
 		return nil, err
 	}
-	return found.output.bytesFrom(from), nil
+	return []byte(found.output.String()), nil
 }
 
-// signal sends the signal to the process and its children; one that has ended
-// is a success.
+// signal sends the signal to the process and its children. It succeeds when they
+// have ended.
 func (p *processes) signal(id string, sig unix.Signal) (protocol.State, error) {
 	found, err := p.get(id)
 	if err != nil {
@@ -154,21 +158,20 @@ func (p *process) state() protocol.State {
 	return s
 }
 
-// outputBuffer is output that is read while it grows.
+// outputBuffer is output that is read while the process still writes.
 type outputBuffer struct {
 	mu   sync.Mutex
-	data []byte
+	data strings.Builder
 }
 
 func (b *outputBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.data = append(b.data, p...)
-	return len(p), nil
+	return b.data.Write(p)
 }
 
-func (b *outputBuffer) bytesFrom(offset int64) []byte {
+func (b *outputBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return bytes.Clone(b.data[min(max(offset, 0), int64(len(b.data))):])
+	return b.data.String()
 }

@@ -20,12 +20,13 @@ import (
 	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
-// serve answers requests until something breaks.
+// serve serves the agent's two ports and watches the network, until one of them
+// fails.
 func serve() error {
 	ctx := context.Background()
 	failed := make(chan error, 3)
-	say := func(err error) { fmt.Fprintln(os.Stderr, "agent:", err) }
-	go func() { failed <- watchNetwork(say) }()
+	warn := func(err error) { fmt.Fprintln(os.Stderr, "agent:", err) }
+	go func() { failed <- watchNetwork(warn) }()
 	requests, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", protocol.AgentPort))
 	if err != nil {
 		return err
@@ -45,6 +46,7 @@ func serve() error {
 	return <-failed
 }
 
+// handler returns the handler of the agent's paths, see package protocol.
 func handler(p *processes) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+protocol.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
@@ -73,8 +75,7 @@ func handler(p *processes) http.Handler {
 		reply(w, s, err)
 	})
 	mux.HandleFunc("GET "+protocol.PathProcesses+"/{id}/log", func(w http.ResponseWriter, r *http.Request) {
-		from, _ := strconv.ParseInt(r.FormValue("from"), 10, 64) // absent: from the start
-		log, err := p.log(r.PathValue("id"), from)
+		log, err := p.log(r.PathValue("id"))
 		replyContent(w, log, err)
 	})
 	mux.HandleFunc("POST "+protocol.PathProcesses+"/{id}/signal", func(w http.ResponseWriter, r *http.Request) {
@@ -96,7 +97,7 @@ func handler(p *processes) http.Handler {
 	return mux
 }
 
-// putFile writes the body to a file, which appears whole or not at all.
+// putFile writes the body to a file, which appears only when it is complete.
 func putFile(r *http.Request) (err error) {
 	path := r.URL.Query().Get("path")
 	mode, err := strconv.ParseUint(r.URL.Query().Get("mode"), 8, 32)
@@ -122,17 +123,18 @@ func decode[T any](r *http.Request) (v T, err error) {
 	return v, err
 }
 
-// reply sends the value, or the error as 404 for what does not exist and 500
-// for the rest.
+// reply sends the value as JSON, or the error: status 404 for os.ErrNotExist and
+// 500 for all others.
 func reply(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		replyContent(w, nil, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the client is gone
+	_ = json.NewEncoder(w).Encode(v) // fails only when the client is gone
 }
 
+// replyContent is reply for a body that is not JSON.
 func replyContent(w http.ResponseWriter, content []byte, err error) {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -140,7 +142,7 @@ func replyContent(w http.ResponseWriter, content []byte, err error) {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	default:
-		_, _ = w.Write(content) // the client is gone
+		_, _ = w.Write(content) // fails only when the client is gone
 	}
 }
 

@@ -7,15 +7,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 
+// searchPath is PATH of every program in the guest.
 const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-// modulesFile lists the modules to load at boot in their order; the image has
-// it from package vm.
-const modulesFile = "/etc/growvol-modules"
-
-// setUp turns a freshly booted kernel into a system that can run programs.
+// setUp prepares the booted guest for programs: mounts, links, directories, limits
+// and kernel modules.
 func setUp() error {
 	if err := os.Setenv("PATH", searchPath); err != nil {
 		return err
@@ -37,12 +37,15 @@ func setUp() error {
 			return fmt.Errorf("mount %s on %s: %w", m.kind, m.dir, err)
 		}
 	}
-	// As systemd has it: what a plugin in its own mount namespace mounts for a
-	// pod must come out of it.
+	// As with systemd: a mount that a plugin makes in its own mount namespace must
+	// appear in the others.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share mounts: %w", err)
 	}
-	links := map[string]string{"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2"}
+	links := map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
+		"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	}
 	for path, target := range links {
 		if err := os.Symlink(target, path); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -62,10 +65,10 @@ func setUp() error {
 	return loadModules()
 }
 
-// loadModules loads without modprobe, whose indexes take longer to read than
-// the modules to load.
+// loadModules loads the modules of protocol.ModulesFile, without modprobe, which
+// would read its indexes for longer than the modules take to load.
 func loadModules() error {
-	list, err := os.ReadFile(modulesFile)
+	list, err := os.ReadFile(protocol.ModulesFile)
 	if err != nil {
 		return err
 	}

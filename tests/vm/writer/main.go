@@ -1,10 +1,11 @@
-// Command writer is the application on a volume in a guest: it writes
-// checksummed files until it is told to end (SIGTERM), or reads them back.
+// Command writer plays the application on a volume in a guest: it writes
+// checksummed files until SIGTERM, or reads them back.
 //
-//	writer write DIRECTORY RECORD   write files; at the end, what was written is recorded in the file
-//	writer verify DIRECTORY RECORD  read the recorded files and compare
+//	writer write DIRECTORY RECORD   writes files, and at the end their checksums to the file RECORD
+//	writer verify DIRECTORY RECORD  reads the files of RECORD and compares them
 //
-// Both print one line of JSON: the bytes, and of writing the longest stall.
+// Both print one line of JSON: the number of bytes, and for "write" the longest
+// stall of a write in milliseconds.
 package main
 
 import (
@@ -21,15 +22,15 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
-// budget bounds what is written, so that it never fills a volume of 512 MiB;
-// pause spreads it over time, so that growth meets writes under way.
 const (
-	budget = 64 << 20
-	pause  = 2 * time.Millisecond
+	// maxBytes is less than the smallest volume of the tests.
+	maxBytes = 64 << 20
+	// pause follows each write, so that the writing lasts and volumes grow during it.
+	pause = 2 * time.Millisecond
 )
 
-// outcome is what is printed.
-type outcome struct {
+// report is what the program prints.
+type report struct {
 	Bytes   int64 `json:"bytes"`
 	StallMS int64 `json:"stall_ms,omitempty"`
 }
@@ -48,45 +49,47 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 3 {
 		return errors.New("usage: writer write|verify DIRECTORY RECORD")
 	}
-	var o outcome
+	var r report
 	var err error
 	switch dir, record := args[1], args[2]; args[0] {
 	case "write":
-		o, err = write(ctx, dir, record)
+		r, err = write(ctx, dir, record)
 	case "verify":
-		o, err = verify(dir, record)
+		r, err = verify(dir, record)
 	default:
-		err = fmt.Errorf("%q is neither write nor verify", args[0])
+		err = fmt.Errorf("got the command %q, want write or verify", args[0])
 	}
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(o)
+	return json.NewEncoder(out).Encode(r)
 }
 
-func write(ctx context.Context, dir, record string) (outcome, error) {
-	w := csiclient.StartWriter(context.WithoutCancel(ctx), dir, budget, pause)
+// write writes files to dir until ctx ends.
+func write(ctx context.Context, dir, record string) (report, error) {
+	w := csiclient.StartWriter(context.WithoutCancel(ctx), dir, maxBytes, pause)
 	<-ctx.Done()
 	if err := w.Stop(); err != nil {
-		return outcome{}, err
+		return report{}, err
 	}
-	o := outcome{Bytes: w.Bytes(), StallMS: w.TakeLongestStall().Milliseconds()}
+	r := report{Bytes: w.Bytes(), StallMS: w.TakeLongestStall().Milliseconds()}
 	content, err := json.Marshal(w.Files())
 	if err != nil {
-		return o, err
+		return r, err
 	}
-	return o, os.WriteFile(record, content, 0o600)
+	return r, os.WriteFile(record, content, 0o600)
 }
 
-func verify(dir, record string) (outcome, error) {
+// verify compares the files in dir with the record.
+func verify(dir, record string) (report, error) {
 	content, err := os.ReadFile(record)
 	if err != nil {
-		return outcome{}, err
+		return report{}, err
 	}
 	var files []csiclient.WrittenFile
 	if err := json.Unmarshal(content, &files); err != nil {
-		return outcome{}, fmt.Errorf("%s: %w", record, err)
+		return report{}, fmt.Errorf("%s: %w", record, err)
 	}
 	n, err := csiclient.VerifyFiles(dir, files)
-	return outcome{Bytes: n}, err
+	return report{Bytes: n}, err
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 )
 
-func TestWhatWasWrittenIsVerified(t *testing.T) {
+// What "write" wrote passes "verify", and fails it after one changed bit.
+func TestVerifyFindsAChangedBit(t *testing.T) {
 	dir, record := t.TempDir(), filepath.Join(t.TempDir(), "record")
 	first := filepath.Join(dir, "data-000000")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	go func() { // it may end once there is something to verify
+	go func() { // ends the writing when the first file has data
 		defer cancel()
 		for info, err := os.Stat(first); err != nil || info.Size() == 0; info, err = os.Stat(first) {
 			if operation.Sleep(ctx, 10*time.Millisecond) != nil {
@@ -26,7 +27,7 @@ func TestWhatWasWrittenIsVerified(t *testing.T) {
 	}()
 	var out strings.Builder
 	if err := run(ctx, []string{"write", dir, record}, &out); err != nil || !strings.Contains(out.String(), `"bytes":`) {
-		t.Fatalf("%q, %v", out.String(), err)
+		t.Fatalf("write: got %q, %v; want a report", out.String(), err)
 	}
 	verify := func() error { return run(t.Context(), []string{"verify", dir, record}, &out) }
 	if err := verify(); err != nil {
@@ -41,9 +42,9 @@ func TestWhatWasWrittenIsVerified(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := verify(); err == nil || !strings.Contains(err.Error(), "data is lost") {
-		t.Errorf("one changed bit: %v", err)
+		t.Errorf("verify after one changed bit: got %v, want an error about lost data", err)
 	}
 	if err := run(t.Context(), []string{"read"}, &out); err == nil {
-		t.Error("no usage")
+		t.Error("run without arguments: got no error, want the usage")
 	}
 }

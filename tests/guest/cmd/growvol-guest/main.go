@@ -1,16 +1,15 @@
-// Command growvol-guest runs a command as root on a kernel of its own, to try
-// things out or to debug what a test in a guest saw:
+// Command growvol-guest runs a command as root in a guest (see package guest), to
+// try something or to debug a test:
 //
-//	go run ./tests/guest/cmd/growvol-guest -- sh -c 'truncate -s 1G /tmp/i && mkfs.ext4 -q /tmp/i && mount /tmp/i /mnt && df /mnt'
+//	go run ./tests/guest/cmd/growvol-guest -- \
+//		sh -c 'truncate -s 1G /tmp/i && mkfs.ext4 -q /tmp/i && mount /tmp/i /mnt && df /mnt'
 //
-// A command given by its absolute path may lie anywhere on the machine, and
-// --here makes the working directory visible too, so that it also serves as
-// go test's -exec.
+// The guest sees the directory of a command that is given by its absolute path, and
+// with --here the working directory. Both make it usable for go test -exec.
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -27,6 +26,7 @@ func main() {
 	os.Exit(run())
 }
 
+// run runs the command and returns the exit code.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -35,8 +35,8 @@ func run() int {
 	flag.DurationVar(&opts.Timeout, "timeout", 0, "kill the guest after this time")
 	console := flag.Bool("console", false, "show the kernel's log on standard error")
 	dir := flag.String("dir", "", "working directory in the guest")
-	here := flag.Bool("here", false, "work in the present directory, made visible in the guest read-only")
-	flag.Func("share", "HOST[:GUEST[:rw]], a directory to make visible in the guest, read-only by default (repeatable)", func(s string) error {
+	here := flag.Bool("here", false, "share the present directory read-only and work in it")
+	flag.Func("share", "HOST[:GUEST[:rw]], a directory to share, read-only by default (repeatable)", func(s string) error {
 		share, err := parseShare(s)
 		opts.Shares = append(opts.Shares, share)
 		return err
@@ -76,16 +76,17 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "growvol-guest:", err)
 	}
 	if code < 0 {
-		return 125 // as docker run and others: not an exit code of the command
+		return 125 // as docker run does: not an exit code of the command
 	}
 	return code
 }
 
+// parseShare parses HOST[:GUEST[:MODE]].
 func parseShare(s string) (guest.Share, error) {
 	host, rest, _ := strings.Cut(s, ":")
 	inside, mode, _ := strings.Cut(rest, ":")
 	if mode != "" && mode != "rw" && mode != "ro" {
-		return guest.Share{}, errors.New("the third part of a share is ro or rw")
+		return guest.Share{}, fmt.Errorf("got %q as the third part of a share, want ro or rw", mode)
 	}
 	return guest.Share{Host: host, Guest: inside, Writable: mode == "rw"}, nil
 }

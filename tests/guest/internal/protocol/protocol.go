@@ -1,60 +1,59 @@
-// Package protocol is what the harness and the guest's init say to each other:
-// one Spec on the way in (a file on the root filesystem), a stream of Reports
-// on the way out (one JSON object a line on a serial line).
+// Package protocol defines what package guest and the guest's init exchange: a Task
+// for init (a file on the root filesystem) and Reports from init (one JSON object a
+// line, on a serial line).
 package protocol
 
-// Where things are inside the guest.
+// Paths in the guest.
 const (
-	// File is the Spec, encoded as JSON.
-	File = "/guest.json"
-	// Modules is a directory with lib/modules/<release>, as modprobe -d wants
-	// it.
-	Modules = "/guest/modules"
-	// Modprobe loads the guest kernel's modules. It is the init program under
-	// another name.
-	Modprobe = "/guest/bin/modprobe"
+	// TaskFile is the Task, encoded as JSON.
+	TaskFile = "/guest.json"
+	// ModulesDir is a directory with lib/modules/RELEASE, as modprobe -d expects it.
+	ModulesDir = "/guest/modules"
+	// ModprobePath is the program that loads the guest kernel's modules: the init
+	// program under another name.
+	ModprobePath = "/guest/bin/modprobe"
 )
 
 // The serial lines, in the order of their numbers.
 const (
-	Stdout = "/dev/ttyS0"
-	Stderr = "/dev/ttyS1"
-	Status = "/dev/ttyS2"
+	StdoutLine = "/dev/ttyS0"
+	StderrLine = "/dev/ttyS1"
+	StatusLine = "/dev/ttyS2" // for Reports
 )
 
-// Spec is one run of one command in a guest.
-type Spec struct {
+// Task is one command to run in a guest, and what the guest must have for it.
+type Task struct {
 	Mounts  []Mount
-	Modules []string
-	Path    string
+	Modules []string // kernel modules to load
+	Path    string   // of the command
 	Args    []string // without argv[0]
-	Env     []string // complete
+	Env     []string // the complete environment
 	Dir     string
 }
 
-// Mount makes a directory of the host visible.
+// Mount is a directory of the machine that the guest sees.
 type Mount struct {
-	Host, Guest string
+	Host, Guest string // paths on the machine and in the guest
 	Writable    bool
 }
 
 // Event is the kind of a Report.
 type Event string
 
-// The events, in the order they can happen. The last three are final.
+// The events, in the order in which they happen. The last three are final.
 const (
-	Started  Event = "started"
-	Exited   Event = "exited"
-	Signaled Event = "signaled"
-	Failed   Event = "failed"
+	EventStarted  Event = "started"
+	EventExited   Event = "exited"
+	EventSignaled Event = "signaled"
+	EventFailed   Event = "failed"
 )
 
-// Report is one event in the life of the command.
+// Report is one event of the command.
 type Report struct {
 	Event   Event
-	Code    int    // exit code, or number of the signal
-	Message string // of Failed
+	Code    int    // exit code of EventExited, number of the signal of EventSignaled
+	Message string // of EventFailed
 }
 
-// Final tells that nothing follows.
-func (r Report) Final() bool { return r.Event != Started }
+// IsFinal reports whether no report follows this one.
+func (r Report) IsFinal() bool { return r.Event != EventStarted }

@@ -1,6 +1,6 @@
-// Command judge compares a report of Kubernetes' suite for storage, in the JSON
-// that ginkgo writes, with what is expected of a backend, and prints the
-// results in Markdown. It fails if the run has a problem.
+// Command judge compares a report of Kubernetes' suite for storage (ginkgo's JSON) with
+// the expected results of a backend, and prints the results in Markdown. It fails if the
+// run has a problem.
 //
 //	judge -backend=cinder|loop [-whole] REPORT
 package main
@@ -15,7 +15,7 @@ import (
 
 func main() {
 	backend := flag.String("backend", "", "backend whose failures and skips are expected: cinder or loop")
-	whole := flag.Bool("whole", false, "the whole suite was run: a spec that was not selected is a problem")
+	whole := flag.Bool("whole", false, "the run is of the whole suite: a spec that was not selected is a problem")
 	flag.Parse()
 	if *backend == "" || flag.NArg() != 1 {
 		fmt.Fprintln(os.Stderr, "usage: judge -backend=cinder|loop [-whole] REPORT")
@@ -31,8 +31,8 @@ func main() {
 	}
 }
 
-// judge reports whether the run has problems, after it has printed them and
-// the results.
+// judge prints the problems and the results of a report, and reports whether there are
+// problems.
 func judge(backend, path string, whole bool) (problems bool, err error) {
 	expected, err := conformance.ExpectedOf(backend)
 	if err != nil {
@@ -43,7 +43,7 @@ func judge(backend, path string, whole bool) (problems bool, err error) {
 		return false, err
 	}
 	defer file.Close() //nolint:errcheck // only read from
-	report, err := conformance.Read(file)
+	report, err := conformance.ReadReport(file)
 	if err != nil {
 		return false, err
 	}
@@ -51,6 +51,6 @@ func judge(backend, path string, whole bool) (problems bool, err error) {
 	for _, p := range verdict.Problems {
 		fmt.Fprintln(os.Stderr, p)
 	}
-	fmt.Print(verdict.Table())
+	fmt.Print(verdict.Markdown())
 	return len(verdict.Problems) > 0, nil
 }

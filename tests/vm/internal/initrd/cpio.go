@@ -26,8 +26,8 @@ const (
 )
 
 // writeArchive writes the entries in the format "newc" (kernel documentation,
-// early-userspace/buffer-format). Owner, times and inode numbers are zero or
-// counted, so that equal entries make equal archives.
+// driver-api/early-userspace/buffer-format). Owners and times are 0 and inode
+// numbers are counted, so that equal entries make equal archives.
 func writeArchive(to io.Writer, entries []entry) error {
 	w := bufio.NewWriterSize(to, 1<<20)
 	for i, e := range append(entries, entry{name: "TRAILER!!!"}) {
@@ -53,8 +53,8 @@ func writeArchive(to io.Writer, entries []entry) error {
 	return w.Flush()
 }
 
-// writePadded writes data and zeros up to a multiple of four, counted from before
-// the bytes that precede it.
+// writePadded writes data and then zeros, so that data and the bytes before it
+// have a length that is a multiple of four.
 func writePadded(w *bufio.Writer, data []byte, before int) error {
 	if _, err := w.Write(data); err != nil {
 		return err
@@ -63,5 +63,5 @@ func writePadded(w *bufio.Writer, data []byte, before int) error {
 	return err
 }
 
-// permissions are the mode bits that the archive keeps.
+// permissions returns the mode bits that the archive stores.
 func permissions(m fs.FileMode) uint32 { return uint32(m.Perm()) }

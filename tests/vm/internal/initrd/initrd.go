@@ -1,50 +1,54 @@
-// Package initrd makes initial RAM filesystems: a root filesystem of programs
-// with the libraries they need, kernel modules and a few files, as one archive.
+// Package initrd makes initial RAM filesystems: a root filesystem with programs,
+// their shared libraries and other files, as one cpio archive.
 package initrd
 
 import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// Tree is a root filesystem in the making. /bin, /sbin, /lib and /lib64 are
-// links into /usr, as on Debian.
+// Tree is a root filesystem to be encoded. /bin, /sbin, /lib and /lib64 are links
+// into /usr, as on Debian.
 type Tree struct {
 	entries map[string]entry
 }
 
-// New returns a tree with the directories every system has.
+// New returns a tree with the usual directories, /dev/console and /dev/null.
 func New() *Tree {
 	t := &Tree{entries: map[string]entry{}}
-	for _, d := range []string{"proc", "sys", "dev", "run", "tmp", "root", "mnt", "etc", "var/lib", "var/tmp", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"} {
+	for _, d := range []string{
+		"proc", "sys", "dev", "run", "tmp", "root", "mnt", "etc", "var/lib", "var/tmp",
+		"usr/bin", "usr/sbin", "usr/lib", "usr/lib64",
+	} {
 		t.addDirectory(d)
 	}
 	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
 		t.AddLink("/"+d, "usr/"+d)
 	}
-	// What the kernel gives process 1 as standard input and output.
+	// The kernel opens it as standard input and output of process 1.
 	t.add(entry{name: "dev/console", mode: typeChar | 0o600, major: 5, minor: 1})
 	t.add(entry{name: "dev/null", mode: typeChar | 0o666, major: 1, minor: 3})
 	return t
 }
 
-// AddLink makes a symbolic link at the path.
+// AddLink adds a symbolic link at path.
 func (t *Tree) AddLink(path, target string) {
 	t.add(entry{name: archiveName(path), mode: typeLink | 0o777, content: []byte(target)})
 }
 
-// AddFile makes a file with this content.
+// AddFile adds a file with the content.
 func (t *Tree) AddFile(path string, mode os.FileMode, content []byte) {
 	t.add(entry{name: archiveName(path), mode: typeFile | permissions(mode), content: content})
 }
 
-// AddCopy makes a file with the content of one of this machine; links are
-// followed.
+// AddCopy adds a file at path with the content of the file from of this machine.
+// It follows links.
 func (t *Tree) AddCopy(path, from string, mode os.FileMode) error {
 	content, err := os.ReadFile(from)
 	if err != nil {
@@ -54,8 +58,8 @@ func (t *Tree) AddCopy(path, from string, mode os.FileMode) error {
 	return nil
 }
 
-// AddProgram copies an executable file of this machine to the path, and the
-// libraries it needs to their own places.
+// AddProgram adds an executable file of this machine at path, and the shared
+// libraries it needs at their own paths.
 func (t *Tree) AddProgram(path, from string) error {
 	if err := t.AddCopy(path, from, 0o755); err != nil {
 		return err
@@ -67,8 +71,8 @@ func (t *Tree) AddProgram(path, from string) error {
 	return t.addLibraries(from)
 }
 
-// AddLibrary copies a shared library, which programs load by name at run time,
-// and what it needs.
+// AddLibrary adds a shared library that programs load by name at run time, and the
+// libraries that it needs.
 func (t *Tree) AddLibrary(name string) error {
 	path, err := findLibrary(name)
 	if err != nil {
@@ -80,6 +84,7 @@ func (t *Tree) AddLibrary(name string) error {
 	return t.addLibraries(path)
 }
 
+// addLibraries adds the libraries that the file needs, of all levels.
 func (t *Tree) addLibraries(of string) error {
 	paths, err := requiredLibraries(of)
 	if err != nil {
@@ -101,14 +106,9 @@ func (t *Tree) addLibraries(of string) error {
 
 // Encode writes the archive. Equal trees give equal bytes.
 func (t *Tree) Encode(w io.Writer) error {
-	names := make([]string, 0, len(t.entries))
-	for n := range t.entries {
-		names = append(names, n)
-	}
-	slices.Sort(names) // a directory comes before what is in it
-	entries := make([]entry, 0, len(names))
-	for _, n := range names {
-		entries = append(entries, t.entries[n])
+	entries := make([]entry, 0, len(t.entries))
+	for _, name := range slices.Sorted(maps.Keys(t.entries)) { // a directory before its files
+		entries = append(entries, t.entries[name])
 	}
 	if err := writeArchive(w, entries); err != nil {
 		return fmt.Errorf("write the initial RAM filesystem: %w", err)
@@ -134,9 +134,9 @@ func (t *Tree) addDirectory(name string) {
 	t.entries[name] = entry{name: name, mode: typeDir | 0o755}
 }
 
-// archiveName is the name in the archive of a path in the guest: without the
-// leading slash, and with the links into /usr followed, because an archive
-// cannot have files below a link.
+// archiveName returns the name of a guest's path in the archive: without the
+// leading slash, and below /usr for the directories that are links, because an
+// archive cannot have files below a link.
 func archiveName(path string) string {
 	name := strings.TrimPrefix(filepath.Clean(path), "/")
 	first, rest, below := strings.Cut(name, "/")

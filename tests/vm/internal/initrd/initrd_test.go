@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Another implementation of the format unpacks what was written, and the
-// program in it starts with nothing but what is there.
+// BusyBox's cpio unpacks the archive, and a program in it starts with the files of
+// the archive alone.
 func TestProgramsStartInTheTree(t *testing.T) {
 	tree := New()
 	for _, p := range []string{"/usr/bin/mount", "/bin/busybox"} {
@@ -18,7 +18,7 @@ func TestProgramsStartInTheTree(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tree.AddFile("/etc/x/y", 0o640, []byte("odd"))
+	tree.AddFile("/etc/x/y", 0o640, []byte("odd")) // a length that needs padding
 	tree.AddLink("/etc/link", "x/y")
 	var a, b bytes.Buffer
 	for _, to := range []*bytes.Buffer{&a, &b} {
@@ -27,7 +27,7 @@ func TestProgramsStartInTheTree(t *testing.T) {
 		}
 	}
 	if !bytes.Equal(a.Bytes(), b.Bytes()) {
-		t.Error("the same tree was written differently")
+		t.Error("the same tree gives two different archives")
 	}
 	dir := t.TempDir()
 	run := func(stdin []byte, program string, args ...string) string {
@@ -41,19 +41,19 @@ func TestProgramsStartInTheTree(t *testing.T) {
 	}
 	run(a.Bytes(), "busybox", "cpio", "-i", "-d")
 	if text, err := os.ReadFile(filepath.Join(dir, "etc/link")); err != nil || string(text) != "odd" {
-		t.Errorf("%q, %v", text, err)
+		t.Errorf("read /etc/link: got %q, %v; want %q", text, err, "odd")
 	}
 	info, err := os.Stat(filepath.Join(dir, "etc/x/y"))
 	if err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("%v, %v", info, err)
+		t.Errorf("got %v, %v for /etc/x/y, want mode 0640", info, err)
 	}
 	if out := run(nil, "busybox", "chroot", dir, "/usr/bin/mount", "--version"); !strings.Contains(out, "util-linux") {
-		t.Error(out)
+		t.Errorf("got %q from mount --version, want util-linux", out)
 	}
 }
 
-func TestMissingLibrary(t *testing.T) {
+func TestAddLibraryNamesAMissingLibrary(t *testing.T) {
 	if err := New().AddLibrary("libnowhere.so.1"); err == nil || !strings.Contains(err.Error(), "libnowhere") {
-		t.Error(err)
+		t.Errorf("got %v, want an error with the name", err)
 	}
 }

@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 )
 
-// libraryDirs are where Debian's dynamic loader looks, in the same order on
-// every machine: the loader's cache is not part of the image.
+// libraryDirs returns the directories that Debian's dynamic loader searches
+// without its cache, which is not part of the image.
 func libraryDirs() []string {
 	return []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"}
 }
 
-// requiredLibraries returns the paths of the shared libraries and the loader that a
-// program needs to start; none for a static one.
+// requiredLibraries returns the paths of the dynamic loader and the shared
+// libraries that a program needs to start. A static program needs none.
 func requiredLibraries(program string) ([]string, error) {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -47,6 +47,7 @@ func requiredLibraries(program string) ([]string, error) {
 	return paths, nil
 }
 
+// findLibrary returns the path of a shared library on this machine.
 func findLibrary(name string) (string, error) {
 	for _, dir := range libraryDirs() {
 		path := filepath.Join(dir, name)

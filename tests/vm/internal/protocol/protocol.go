@@ -1,64 +1,69 @@
-// Package protocol is what the agent in a guest and its client exchange:
-// HTTP with JSON bodies.
+// Package protocol defines what the agent in a guest and its client exchange: HTTP
+// requests with JSON bodies, and lines on the guest's console.
 package protocol
 
 // The ports of the agent in the guest, on all its addresses.
 const (
-	AgentPort = 9000 // HTTP: the paths below
-	NodePort  = 9001 // every connection is carried to NodeSocket
+	AgentPort = 9000 // HTTP, with the paths below
+	NodePort  = 9001 // every connection is forwarded to NodeSocket
 )
 
-// NodeSocket is where a node plugin in the guest listens.
+// NodeSocket is the path of the node plugin's socket in the guest.
 const NodeSocket = "/run/growvol/node.sock"
 
-// ReadyLine is what the agent prints on the console when it serves requests.
-const ReadyLine = "GROWVOL-GUEST-UP"
+// ModulesFile is the file of the image that lists the kernel modules to load at
+// boot, one path a line, in the order in which they can be loaded.
+const ModulesFile = "/etc/growvol-modules"
 
-// FailedLine begins the line that process 1 prints on the console when the
-// guest cannot continue.
-const FailedLine = "GROWVOL-GUEST-FAILED"
+// The beginnings of lines that the agent prints on the guest's console.
+const (
+	ReadyLine  = "GROWVOL-GUEST-UP"     // it serves requests
+	FailedLine = "GROWVOL-GUEST-FAILED" // the guest cannot continue
+)
 
 // The paths of the agent.
 const (
-	PathHealth    = "/health"    // GET: Health
-	PathRun       = "/run"       // POST Command: Result, once the command has ended
-	PathProcesses = "/processes" // POST Command: State; the command runs on
-	// GET PathProcesses/{id}: State; GET …/log?from=N: its output from byte N on;
-	// POST …/signal: Signal, answered by State.
-	PathFile = "/file" // GET ?path=, PUT ?path=&mode=: content
+	PathHealth    = "/health"    // GET → Health
+	PathRun       = "/run"       // POST Command → Result, when the command has ended
+	PathProcesses = "/processes" // POST Command → State of the started process
+	// GET PathProcesses/{id} → State
+	// GET PathProcesses/{id}/log → its output
+	// POST PathProcesses/{id}/signal with Signal → State
+	PathFile = "/file" // GET ?path= → content; PUT content ?path=&mode=
 )
 
 // Command is a program to execute in the guest, as root.
 type Command struct {
 	Argv  []string `json:"argv"`
-	Env   []string `json:"env,omitempty"`   // besides PATH and HOME
-	Stdin []byte   `json:"stdin,omitempty"` // for run only
-	// TimeoutMS bounds a run; the program is then killed. Zero: a minute.
+	Env   []string `json:"env,omitempty"` // besides PATH and HOME
+	Stdin []byte   `json:"stdin,omitempty"`
+	// TimeoutMS bounds PathRun in milliseconds; the program is then killed. 0 means
+	// a minute.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 }
 
-// Result is how a command ended.
+// Result is the end of a command.
 type Result struct {
-	Code   int    `json:"code"` // exit status; -1 when a signal ended it
-	Output string `json:"output"`
-	Error  string `json:"error,omitempty"` // why it could not be run to its end
+	Code   int    `json:"code"`            // exit status, or -1 after a signal or a failed start
+	Output string `json:"output"`          // standard output and standard error
+	Error  string `json:"error,omitempty"` // why there is no exit status
 }
 
-// State is what a process that was started is doing.
+// State is the state of a process that was started.
 type State struct {
 	ID      int    `json:"id"` // the process id in the guest
 	Running bool   `json:"running"`
-	Code    int    `json:"code"` // once it has ended, as in Result
-	Error   string `json:"error,omitempty"`
+	Code    int    `json:"code"`            // as in Result, when it has ended
+	Error   string `json:"error,omitempty"` // as in Result
 }
 
-// Signal asks for a signal to a process and its children.
+// Signal is a signal to a process and its children.
 type Signal struct {
 	Number int `json:"number"`
 }
 
 // Health describes the guest.
 type Health struct {
-	Kernel        string  `json:"kernel"`
+	Kernel        string  `json:"kernel"` // as uname -r
 	UptimeSeconds float64 `json:"uptime_seconds"`
 }

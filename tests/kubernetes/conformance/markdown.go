@@ -2,16 +2,15 @@ package conformance
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 )
 
-// Table renders a verdict in Markdown: a row for each suite, and below it why
-// specs failed or were skipped.
-func (v Verdict) Table() string {
+// Markdown returns the verdict in Markdown: a table with a row for each suite, and
+// tables with the reasons of failures and skips.
+func (v Verdict) Markdown() string {
 	suites := map[string]map[State]int{}
 	reasons := map[State]map[string]int{StateFailed: {}, StateSkipped: {}}
 	for _, r := range v.Results {
@@ -34,7 +33,8 @@ func (v Verdict) Table() string {
 			total[state] += count
 		}
 	}
-	fmt.Fprintf(&b, "| **all** | **%d** | **%d** | **%d** |\n", total[StatePassed], total[StateFailed], total[StateSkipped])
+	fmt.Fprintf(&b, "| **all** | **%d** | **%d** | **%d** |\n",
+		total[StatePassed], total[StateFailed], total[StateSkipped])
 	for _, state := range []State{StateFailed, StateSkipped} {
 		writeReasons(&b, state, reasons[state])
 	}
@@ -55,14 +55,15 @@ func writeReasons(b *strings.Builder, state State, reasons map[string]int) {
 	}
 }
 
-// Replace returns the text with what stands between the two comments of this
-// name, <!-- NAME --> and <!-- end of NAME -->, replaced.
-func Replace(text, name, content string) (string, error) {
+// ReplaceSection replaces the part of a text between the comments <!-- NAME --> and
+// <!-- end of NAME -->. It fails if the text does not have both.
+func ReplaceSection(text, name, content string) (string, error) {
 	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->"
 	before, rest, found := strings.Cut(text, begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !found || !ended {
-		return "", errors.New("the text has no place for " + name + ": the comments " + strings.TrimSpace(begin) + " and " + end + " are missing")
+		return "", fmt.Errorf("the text has no section %q: it lacks the comments %s and %s",
+			name, strings.TrimSpace(begin), end)
 	}
 	return before + begin + content + end + after, nil
 }

@@ -15,25 +15,24 @@ import (
 	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
-// drainTime bounds what may follow the end of the command: its output on the
-// way, files on writable shares. A frozen filesystem must not keep the guest
-// from telling the exit code.
-const drainTime = 10 * time.Second
+// drainTimeout bounds the time between the end of the command and the report of it:
+// its last output and its files on writable shares are written out. A frozen
+// filesystem must not keep the guest from the report.
+const drainTimeout = 10 * time.Second
 
-// runGuest is the whole life of the guest's user space. It does not return.
+// runGuest is process 1 of the guest. It does not return.
 func runGuest() {
-	status, err := openRaw(protocol.Status)
+	status, err := openRaw(protocol.StatusLine)
 	if err != nil {
-		// Nobody to tell but the console. The harness shows it, since the
-		// guest ends without a report.
+		// Package guest shows the console of a guest that ends without a report.
 		fmt.Fprintln(os.Stderr, "init:", err)
 		powerOff()
 	}
-	final, err := runCommand(func(r protocol.Report) error { return report(status, r) })
+	final, err := runCommand(func(r protocol.Report) error { return sendReport(status, r) })
 	if err != nil {
-		final = protocol.Report{Event: protocol.Failed, Message: err.Error()}
+		final = protocol.Report{Event: protocol.EventFailed, Message: err.Error()}
 	}
-	if err := report(status, final); err != nil {
+	if err := sendReport(status, final); err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 	}
 	powerOff()
@@ -44,74 +43,73 @@ func powerOff() {
 	panic("power off returned")
 }
 
-func report(to *os.File, r protocol.Report) error {
+// sendReport writes a report to the status line and waits until it is out.
+func sendReport(to *os.File, r protocol.Report) error {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	if _, err := to.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("report %s: %w", r.Event, err)
+		return fmt.Errorf("send the report %s: %w", r.Event, err)
 	}
 	return drain(to)
 }
 
 func runCommand(tell func(protocol.Report) error) (protocol.Report, error) {
-	// devtmpfs is the kernel's doing; the rest of the machine is ours.
-	s, err := readSpec()
+	s, err := readTask()
 	if err != nil {
 		return protocol.Report{}, err
 	}
 	if err := setUp(s); err != nil {
 		return protocol.Report{}, err
 	}
-	out, err := newPump(protocol.Stdout)
+	out, err := newRelay(protocol.StdoutLine)
 	if err != nil {
 		return protocol.Report{}, err
 	}
-	errOut, err := newPump(protocol.Stderr)
+	errOut, err := newRelay(protocol.StderrLine)
 	if err != nil {
 		return protocol.Report{}, err
 	}
-	pid, err := start(s, out.in, errOut.in)
+	pid, err := startCommand(s, out.in, errOut.in)
 	if err != nil {
 		return protocol.Report{}, err
 	}
-	if err := tell(protocol.Report{Event: protocol.Started}); err != nil {
+	if err := tell(protocol.Report{Event: protocol.EventStarted}); err != nil {
 		return protocol.Report{}, err
 	}
 	ended := reapUntil(pid)
-	// What the command left running holds its output open and would go on
-	// writing to it: its run is over.
+	// Processes that the command has left hold its output open.
 	_ = syscall.Kill(-1, syscall.SIGKILL)
-	if err := finish(s, out, errOut); err != nil {
-		return protocol.Report{}, fmt.Errorf("command ended (%s), but %w", describe(ended), err)
+	if err := drainAll(s, out, errOut); err != nil {
+		return protocol.Report{}, fmt.Errorf("the command has ended (%s), but %w", describeStatus(ended), err)
 	}
 	if ended.Signaled() {
-		return protocol.Report{Event: protocol.Signaled, Code: int(ended.Signal())}, nil
+		return protocol.Report{Event: protocol.EventSignaled, Code: int(ended.Signal())}, nil
 	}
-	return protocol.Report{Event: protocol.Exited, Code: ended.ExitStatus()}, nil
+	return protocol.Report{Event: protocol.EventExited, Code: ended.ExitStatus()}, nil
 }
 
-func describe(s syscall.WaitStatus) string {
+func describeStatus(s syscall.WaitStatus) string {
 	if s.Signaled() {
 		return s.Signal().String()
 	}
 	return fmt.Sprintf("exit code %d", s.ExitStatus())
 }
 
-func readSpec() (*protocol.Spec, error) {
-	raw, err := os.ReadFile(protocol.File)
+func readTask() (*protocol.Task, error) {
+	raw, err := os.ReadFile(protocol.TaskFile)
 	if err != nil {
 		return nil, err
 	}
-	s := new(protocol.Spec)
+	s := new(protocol.Task)
 	if err := json.Unmarshal(raw, s); err != nil {
-		return nil, fmt.Errorf("%s: %w", protocol.File, err)
+		return nil, fmt.Errorf("%s: %w", protocol.TaskFile, err)
 	}
 	return s, nil
 }
 
-func start(s *protocol.Spec, stdout, stderr *os.File) (pid int, err error) {
+func startCommand(s *protocol.Task, stdout, stderr *os.File) (pid int, err error) {
 	for _, e := range s.Env {
 		if name, value, _ := strings.Cut(e, "="); name == "PATH" {
 			if err := os.Setenv(name, value); err != nil {
@@ -139,9 +137,9 @@ func start(s *protocol.Spec, stdout, stderr *os.File) (pid int, err error) {
 	return pid, errors.Join(null.Close(), stdout.Close(), stderr.Close())
 }
 
-// finish waits, for a bounded time, until all output is out and everything
-// that was written to a writable share is on the host.
-func finish(s *protocol.Spec, pumps ...*pump) error {
+// drainAll waits until all output is out and the machine has everything that was
+// written to a writable share, for drainTimeout at most.
+func drainAll(s *protocol.Task, pumps ...*relay) error {
 	done := make(chan error, 1)
 	go func() {
 		var errs []error
@@ -155,18 +153,18 @@ func finish(s *protocol.Spec, pumps ...*pump) error {
 		}
 		done <- errors.Join(errs...)
 	}()
-	timer := time.NewTimer(drainTime)
+	timer := time.NewTimer(drainTimeout)
 	defer timer.Stop()
 	select {
 	case err := <-done:
 		return err
 	case <-timer.C:
-		return fmt.Errorf("its output or files were still not out after %v", drainTime)
+		return fmt.Errorf("its output or files are still not written out after %v", drainTimeout)
 	}
 }
 
-// syncShare writes back one share. A plain sync would wait for every
-// filesystem of the guest, frozen or dead ones too.
+// syncShare writes back one share. sync(2) would also wait for the frozen and the
+// failed filesystems of the guest.
 func syncShare(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -174,7 +172,7 @@ func syncShare(dir string) error {
 	}
 	defer func() { _ = d.Close() }()
 	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return fmt.Errorf("write back share %s: %w", dir, err)
+		return fmt.Errorf("write back the share %s: %w", dir, err)
 	}
 	return nil
 }

@@ -8,39 +8,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pump carries what is written to in over a serial line to the host, byte for
-// byte. The command gets a pipe and not the line itself: a terminal would
-// change how programs write (buffering, color), and could hang up on them.
-type pump struct {
+// relay copies what is written to in to a serial line, byte for byte. The command
+// gets a pipe instead of the line itself because programs write differently to a
+// terminal (buffering, color), and a terminal can hang up.
+type relay struct {
 	in   *os.File
 	done chan error
 }
 
-func newPump(line string) (*pump, error) {
+func newRelay(line string) (*relay, error) {
 	tty, err := openRaw(line)
 	if err != nil {
 		return nil, err
 	}
-	r, w, err := os.Pipe()
+	reader, writer, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	p := &pump{in: w, done: make(chan error, 1)}
+	r := &relay{in: writer, done: make(chan error, 1)}
 	go func() {
-		if _, err := io.Copy(tty, r); err != nil {
-			p.done <- fmt.Errorf("carry output over %s: %w", line, err)
+		if _, err := io.Copy(tty, reader); err != nil {
+			r.done <- fmt.Errorf("copy output to %s: %w", line, err)
 			return
 		}
-		p.done <- drain(tty)
+		r.done <- drain(tty)
 	}()
-	return p, nil
+	return r, nil
 }
 
-// wait returns when everything written was handed to the host.
-func (p *pump) wait() error { return <-p.done }
+// wait waits until the machine has everything that was written.
+func (r *relay) wait() error { return <-r.done }
 
-// openRaw opens a serial line so that every byte passes unchanged: by default
-// it would write \n as \r\n.
+// openRaw opens a serial line in raw mode, in which every byte passes unchanged. By
+// default \n becomes \r\n.
 func openRaw(line string) (*os.File, error) {
 	f, err := os.OpenFile(line, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -57,7 +57,7 @@ func openRaw(line string) (*os.File, error) {
 	return f, nil
 }
 
-// drain waits until the line's buffer is empty (tcdrain).
+// drain waits until the line's buffer is empty, as tcdrain(3).
 func drain(tty *os.File) error {
 	if err := unix.IoctlSetInt(int(tty.Fd()), unix.TCSBRK, 1); err != nil {
 		return fmt.Errorf("drain %s: %w", tty.Name(), err)
