@@ -1,10 +1,11 @@
-// Package bench measures. Nothing in it asserts a time: machines differ. What
-// counts are the ratios and the counts, taken in one run on one machine.
+// Package bench measures how growvol compares with mount-utils, which other drivers use, and what
+// the plugins cost. No benchmark checks a time, because machines differ: compare only the ratios
+// and counts of one run.
 package bench
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,60 +27,62 @@ import (
 // countingExec counts the programs that are started through it.
 type countingExec struct {
 	utilexec.Interface
-	n *atomic.Int64
+	starts *atomic.Int64
 }
 
 func (c countingExec) Command(name string, args ...string) utilexec.Cmd {
-	c.n.Add(1)
+	c.starts.Add(1)
 	return c.Interface.Command(name, args...)
 }
 
 func (c countingExec) CommandContext(ctx context.Context, name string, args ...string) utilexec.Cmd {
-	c.n.Add(1)
+	c.starts.Add(1)
 	return c.Interface.CommandContext(ctx, name, args...)
 }
 
-// BenchmarkGrowth grows mounted filesystems from 1 to 2 GiB, in turns by our
-// path (rescan, await, compare, ioctl, read back) and by what other drivers do
-// (rescan, then mount-utils' NeedResize and Resize). Every growth is verified
-// outside of the time that is measured.
+// BenchmarkGrowth grows mounted filesystems from 1 to 2 GiB, alternately with growvol's packages
+// (rescan, wait, compare, ioctl, read back) and as other drivers do (rescan, then NeedResize and
+// Resize of mount-utils). It verifies every growth outside of the measured time.
 func BenchmarkGrowth(b *testing.B) {
 	for _, fstype := range []string{"ext3", "ext4", "xfs"} {
 		b.Run(fstype, func(b *testing.B) {
-			if fstype != "xfs" && !capable(unix.CAP_SYS_RESOURCE) {
-				b.Skip("this machine lacks CAP_SYS_RESOURCE, without which no ext filesystem grows; the guest has it")
+			if fstype != "xfs" && !hasCapability(unix.CAP_SYS_RESOURCE) {
+				b.Skip("ext filesystems need CAP_SYS_RESOURCE, which this machine lacks (next step: run in the guest)")
 			}
-			var ours, theirs samples
+			var ours, mountUtils samples
 			for b.Loop() {
-				ours.add(b, fstype, grow)
-				theirs.add(b, fstype, mountUtils)
+				ours.add(b, fstype, growWithPackages)
+				mountUtils.add(b, fstype, growWithMountUtils)
 			}
-			b.ReportMetric(0, "ns/op") // set-up included, it would mislead
+			b.ReportMetric(0, "ns/op") // would include the set-up
 			b.ReportMetric(ours.median(), "ours-ms")
-			b.ReportMetric(theirs.median(), "mount-utils-ms")
-			b.ReportMetric(theirs.median()/ours.median(), "times-faster")
+			b.ReportMetric(mountUtils.median(), "mount-utils-ms")
+			b.ReportMetric(mountUtils.median()/ours.median(), "times-faster")
 			b.ReportMetric(ours.execs(), "ours-execs")
-			b.ReportMetric(theirs.execs(), "mount-utils-execs")
+			b.ReportMetric(mountUtils.execs(), "mount-utils-execs")
 		})
 	}
 }
 
+// samples has the measurements of one way of growing.
 type samples struct {
-	took []time.Duration
-	n    atomic.Int64
+	durations []time.Duration
+	starts    atomic.Int64
 }
 
+// median returns the median duration in milliseconds.
 func (s *samples) median() float64 {
-	slices.Sort(s.took)
-	return float64(s.took[len(s.took)/2].Microseconds()) / 1000
+	slices.Sort(s.durations)
+	return float64(s.durations[len(s.durations)/2].Microseconds()) / 1000
 }
 
-func (s *samples) execs() float64 { return float64(s.n.Load()) / float64(len(s.took)) }
+// execs returns the programs that one growth starts, on average.
+func (s *samples) execs() float64 { return float64(s.starts.Load()) / float64(len(s.durations)) }
 
-// way grows the filesystem on a device that the kernel has not rescanned.
-type way func(ctx context.Context, device, mountPoint string, e utilexec.Interface) error
+// growFunc grows the filesystem on a device that the kernel has not rescanned yet.
+type growFunc func(ctx context.Context, device, mountPoint string, e utilexec.Interface) error
 
-func grow(ctx context.Context, device, mountPoint string, e utilexec.Interface) error {
+func growWithPackages(ctx context.Context, device, mountPoint string, e utilexec.Interface) error {
 	devices := blockdev.New()
 	dev, err := devices.ByPath(device)
 	if err != nil {
@@ -92,12 +95,14 @@ func grow(ctx context.Context, device, mountPoint string, e utilexec.Interface) 
 	if err != nil {
 		return err
 	}
-	defer h.Close() //nolint:errcheck // only read from
-	_, err = filesystem.New(filesystem.Options{Exec: e}).Grow(ctx, filesystem.GrowRequest{MountPoint: mountPoint, Device: h, Required: 2 * volume.GiB})
+	defer h.Close() //nolint:errcheck // the device is only read
+	_, err = filesystem.New(filesystem.Options{Exec: e}).Grow(ctx, filesystem.GrowRequest{
+		MountPoint: mountPoint, Device: h, Required: 2 * volume.GiB,
+	})
 	return err
 }
 
-func mountUtils(ctx context.Context, device, mountPoint string, e utilexec.Interface) error {
+func growWithMountUtils(ctx context.Context, device, mountPoint string, e utilexec.Interface) error {
 	devices := blockdev.New()
 	dev, err := devices.ByPath(device)
 	if err != nil {
@@ -107,15 +112,18 @@ func mountUtils(ctx context.Context, device, mountPoint string, e utilexec.Inter
 		return err
 	}
 	resizer := mount.NewResizeFs(e)
-	need, err := resizer.NeedResize(device, mountPoint)
-	if err != nil || !need {
-		return fmt.Errorf("need %t: %w", need, err)
+	isNeeded, err := resizer.NeedResize(device, mountPoint)
+	if err != nil {
+		return err
+	}
+	if !isNeeded {
+		return errors.New("NeedResize reports false for a filesystem that is smaller than its device")
 	}
 	_, err = resizer.Resize(device, mountPoint)
 	return err
 }
 
-// filesystemSize reads the size of the mounted filesystem.
+// filesystemSize returns the size of the mounted filesystem.
 func filesystemSize(ctx context.Context, device, mountPoint string) (volume.Size, error) {
 	devices := blockdev.New()
 	dev, err := devices.ByPath(device)
@@ -126,66 +134,68 @@ func filesystemSize(ctx context.Context, device, mountPoint string) (volume.Size
 	if err != nil {
 		return 0, err
 	}
-	defer h.Close() //nolint:errcheck // only read from
+	defer h.Close() //nolint:errcheck // the device is only read
 	g, err := filesystem.New(filesystem.Options{}).Geometry(ctx, h, mountPoint)
 	return g.Size(), err
 }
 
-// add measures one growth of a fresh filesystem.
-func (s *samples) add(b *testing.B, fstype string, by way) {
+// add measures one growth of a new filesystem.
+func (s *samples) add(b *testing.B, fstype string, grow growFunc) {
 	b.Helper()
-	device, mountPoint := fresh(b, fstype)
-	e := countingExec{utilexec.New(), &s.n}
+	device, mountPoint := newFilesystem(b, fstype)
+	e := countingExec{utilexec.New(), &s.starts}
 	start := time.Now()
-	err := by(b.Context(), device, mountPoint, e)
-	s.took = append(s.took, time.Since(start))
+	err := grow(b.Context(), device, mountPoint, e)
+	s.durations = append(s.durations, time.Since(start))
 	if err != nil {
 		b.Fatal(err)
 	}
 	if size, err := filesystemSize(b.Context(), device, mountPoint); err != nil || size != 2*volume.GiB {
-		b.Fatalf("the filesystem has %s, %v", size, err)
+		b.Fatalf("after the growth: got a filesystem of %s (%v), want 2 GiB", size, err)
 	}
-	sh(b, "umount", mountPoint)
-	sh(b, "losetup", "-d", device)
-	// Not at the end of the benchmark: the files lie in memory.
+	run(b, "umount", mountPoint)
+	run(b, "losetup", "-d", device)
+	// The files may be in memory, so they cannot wait for the end of the benchmark.
 	if err := os.Remove(filepath.Join(filepath.Dir(mountPoint), "volume")); err != nil {
 		b.Fatal(err)
 	}
 }
 
-// fresh makes and mounts a filesystem of 1 GiB on a loop device whose file has
-// 2 GiB already.
-func fresh(b *testing.B, fstype string) (device, mountPoint string) {
+// newFilesystem creates and mounts a filesystem of 1 GiB on a loop device, and then extends the
+// file below the device to 2 GiB.
+func newFilesystem(b *testing.B, fstype string) (device, mountPoint string) {
 	b.Helper()
 	dir := b.TempDir()
 	file := filepath.Join(dir, "volume")
-	sh(b, "truncate", "-s", "1G", file)
-	device = sh(b, "losetup", "-f", "--show", file)
+	run(b, "truncate", "-s", "1G", file)
+	device = run(b, "losetup", "-f", "--show", file)
 	mkfs := []string{"mkfs." + fstype, "-q", device}
 	if fstype != "xfs" {
 		mkfs = []string{"mkfs." + fstype, "-q", "-b", "4096", device}
 	}
-	sh(b, mkfs...)
+	run(b, mkfs...)
 	mountPoint = filepath.Join(dir, "mnt")
 	if err := os.Mkdir(mountPoint, 0o700); err != nil {
 		b.Fatal(err)
 	}
-	sh(b, "mount", device, mountPoint)
-	sh(b, "truncate", "-s", "2G", file)
+	run(b, "mount", device, mountPoint)
+	run(b, "truncate", "-s", "2G", file)
 	return device, mountPoint
 }
 
-func sh(b *testing.B, words ...string) string {
+// run runs a program and returns its output.
+func run(b *testing.B, words ...string) string {
 	b.Helper()
-	out, err := exec.CommandContext(b.Context(), words[0], words[1:]...).CombinedOutput() //nolint:gosec // fixed programs
+	cmd := exec.CommandContext(b.Context(), words[0], words[1:]...) //nolint:gosec // programs of this file
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		b.Fatalf("%s: %v\n%s", strings.Join(words, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
 
-// capable tells whether this process has the capability.
-func capable(capability int) bool {
+// hasCapability reports whether this process has the capability.
+func hasCapability(capability int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {

@@ -14,11 +14,11 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
-// staged is with how many volumes the plugins are weighed.
-const staged = 200
+// stagedVolumes is the number of volumes with which the memory of the plugins is measured.
+const stagedVolumes = 200
 
-// BenchmarkPlugins weighs the real plugins: size of the binaries, time from
-// exec to the first answer, resident memory idle and with 200 volumes staged.
+// BenchmarkPlugins measures the real plugins: the size of the binaries, the time from exec to the
+// first answer, and the resident memory without volumes and with 200 staged volumes.
 func BenchmarkPlugins(b *testing.B) {
 	bin, err := csiclient.BuildPlugins(b.Context())
 	if err != nil {
@@ -27,7 +27,8 @@ func BenchmarkPlugins(b *testing.B) {
 	var starts [2][]time.Duration
 	for b.Loop() {
 		d := deploy(b, bin)
-		starts[0], starts[1] = append(starts[0], d.ControllerPlugin.StartDuration), append(starts[1], d.NodePlugin.StartDuration)
+		starts[0] = append(starts[0], d.ControllerPlugin.StartDuration)
+		starts[1] = append(starts[1], d.NodePlugin.StartDuration)
 		if err := d.Stop(); err != nil {
 			b.Fatal(err)
 		}
@@ -44,13 +45,13 @@ func BenchmarkPlugins(b *testing.B) {
 		b.ReportMetric(mib(info.Size()), name+"-binary-MiB")
 	}
 	report := func(when string) {
-		b.ReportMetric(rss(b, d.ControllerPlugin.PID), "controller-"+when+"-MiB")
-		b.ReportMetric(rss(b, d.NodePlugin.PID), "node-"+when+"-MiB")
+		b.ReportMetric(residentMiB(b, d.ControllerPlugin.PID), "controller-"+when+"-MiB")
+		b.ReportMetric(residentMiB(b, d.NodePlugin.PID), "node-"+when+"-MiB")
 	}
 	report("idle")
-	volumes := make([]*csiclient.Volume, staged)
+	volumes := make([]*csiclient.Volume, stagedVolumes)
 	for i := range volumes {
-		volumes[i] = stage(b, d, i)
+		volumes[i] = createAndStage(b, d, i)
 	}
 	report("staged")
 	for _, v := range volumes {
@@ -66,6 +67,7 @@ func BenchmarkPlugins(b *testing.B) {
 	}
 }
 
+// deploy starts both plugins with the loop backend.
 func deploy(b *testing.B, bin string) *csiclient.Deployment {
 	b.Helper()
 	d, err := csiclient.Deploy(b.Context(), bin, b.TempDir(), os.Stderr, "--log-level=warn")
@@ -75,7 +77,8 @@ func deploy(b *testing.B, bin string) *csiclient.Deployment {
 	return d
 }
 
-func stage(b *testing.B, d *csiclient.Deployment, i int) *csiclient.Volume {
+// createAndStage creates a volume of 1 GiB and makes all calls up to its publication.
+func createAndStage(b *testing.B, d *csiclient.Deployment, i int) *csiclient.Volume {
 	b.Helper()
 	v, err := d.Create(b.Context(), fmt.Sprintf("bench-%d", i), volume.GiB.Bytes(), csiclient.MountCapability("ext4"), nil)
 	if err != nil {
@@ -87,8 +90,8 @@ func stage(b *testing.B, d *csiclient.Deployment, i int) *csiclient.Volume {
 	return v
 }
 
-// rss reads the resident memory of a process in MiB.
-func rss(b *testing.B, pid int) float64 {
+// residentMiB returns the resident memory of a process in MiB.
+func residentMiB(b *testing.B, pid int) float64 {
 	b.Helper()
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -103,7 +106,7 @@ func rss(b *testing.B, pid int) float64 {
 			return mib(kib * 1024)
 		}
 	}
-	b.Fatal("no VmRSS")
+	b.Fatalf("/proc/%d/status has no VmRSS", pid)
 	return 0
 }
 

@@ -15,12 +15,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// group and alert are what Prometheus calls so in a rule file.
+// group is a group of rules in a rule file of Prometheus.
 type group struct {
 	Name  string  `yaml:"name"`
 	Rules []alert `yaml:"rules"`
 }
 
+// alert is a rule that alerts.
 type alert struct {
 	Alert       string            `yaml:"alert"`
 	Expr        string            `yaml:"expr"`
@@ -29,12 +30,12 @@ type alert struct {
 	Annotations map[string]string `yaml:"annotations"`
 }
 
-// alertsOf returns the groups of the PrometheusRule among the objects.
-func alertsOf(t *testing.T, objects []object, name string) []group {
+// findAlerts returns the groups of the PrometheusRule with this name.
+func findAlerts(t *testing.T, objects []object, name string) []group {
 	t.Helper()
-	rule, found := find(objects, "PrometheusRule", name)
+	rule, found := findObject(objects, "PrometheusRule", name)
 	if !found {
-		t.Fatalf("there is no PrometheusRule %s", name)
+		t.Fatalf("the objects have no PrometheusRule %s", name)
 	}
 	var groups []group
 	if err := rule.Spec.Groups.Decode(&groups); err != nil {
@@ -43,20 +44,21 @@ func alertsOf(t *testing.T, objects []object, name string) []group {
 	return groups
 }
 
-// installedAlerts are those of the installation that the documentation describes.
+// installedAlerts returns the alerts of the installation that the documentation describes.
 func installedAlerts(t *testing.T) []group {
 	t.Helper()
-	out, err := newHelm(t).run(t, `{cinder: {existingSecret: clouds}, metrics: {prometheusRule: {enabled: true}}}`,
-		"template", "growvol", "deploy/charts/growvol", "--namespace=growvol", kubeVersion, "--values=-")
+	const values = `{cinder: {existingSecret: clouds}, metrics: {prometheusRule: {enabled: true}}}`
+	out, err := newHelm(t).template(t, values, "--namespace=growvol")
 	if err != nil {
-		t.Fatal(stderrOf(err))
+		t.Fatal(errorOutput(err))
 	}
-	return alertsOf(t, parse(t, out), "growvol")
+	return findAlerts(t, parseObjects(t, out), "growvol")
 }
 
-// condition is what the guide says of an alert, and Prometheus goes by.
-type condition struct{ expr, wait string }
+// condition is when an alert fires.
+type condition struct{ expr, duration string }
 
+// conditions returns the condition of each alert.
 func conditions(groups []group) map[string]condition {
 	all := map[string]condition{}
 	for _, g := range groups {
@@ -67,49 +69,49 @@ func conditions(groups []group) map[string]condition {
 	return all
 }
 
-// The guide's alerts are the chart's, with the same expression and time, and the other
-// way round; those of the rule file are both.
+// TestAlertsInTheDocumentation checks that the guide, the chart and the rule file have the same
+// alerts, each with the same expression and duration.
 func TestAlertsInTheDocumentation(t *testing.T) {
-	guide := string(content(t, filepath.Join(root(t), "docs/how-to/monitor.md")))
-	_, section, _ := strings.Cut(guide, "\n## Worth an alert\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	// A cell ends at a bar without a backslash.
+	guide := readText(t, "docs/how-to/monitor.md")
+	section := sectionOf(guide, "Worth an alert")
+	// A cell of the table ends at a bar without a backslash.
 	row := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| `((?:[^|`]|\\\\\\|)+)` \\| (\\w*) \\| [^|]+ \\|$")
 	shown := map[string]condition{}
 	for _, m := range row.FindAllStringSubmatch(section, -1) {
 		shown[m[1]] = condition{strings.ReplaceAll(m[2], `\|`, "|"), m[3]}
 	}
 	if rows := strings.Count(section, "\n| `"); rows != len(shown) || rows < 7 {
-		t.Errorf("the guide has %d rows, of which %d are alerts", rows, len(shown))
+		t.Errorf("the guide has %d rows with %d alerts, want one alert in each of at least 7 rows", rows, len(shown))
 	}
 	installed := conditions(installedAlerts(t))
 	if !maps.Equal(shown, installed) {
-		t.Errorf("the guide has\n%v\nthe chart has\n%v", shown, installed)
+		t.Errorf("the guide has\n%v\nbut the chart has\n%v", shown, installed)
 	}
 	var file struct{ Groups []group }
-	if err := yaml.Unmarshal(content(t, filepath.Join(root(t), alertsFile)), &file); err != nil {
+	if err := yaml.Unmarshal(readFile(t, alertsFile), &file); err != nil {
 		t.Fatal(err)
 	}
 	if inFile := conditions(file.Groups); !maps.Equal(inFile, installed) {
-		t.Errorf("the rule file has\n%v\nthe chart has\n%v", inFile, installed)
+		t.Errorf("the rule file has\n%v\nbut the chart has\n%v", inFile, installed)
 	}
 }
 
+// alertsFile is the rule file, for installations without the operator of Prometheus.
 const alertsFile = "deploy/charts/growvol/alerts/growvol.yaml"
 
-// checkAlertsOfRelease: a release of another name watches its own controller, and the
-// operator's labels are where Prometheus and Alertmanager look.
+// checkAlertsOfRelease checks that a release with another name watches its own controller, and that
+// the labels in the values are where Prometheus and Alertmanager read them.
 func checkAlertsOfRelease(t *testing.T, objects []object) {
 	t.Helper()
-	rule, _ := find(objects, "PrometheusRule", "storage")
+	rule, _ := findObject(objects, "PrometheusRule", "storage")
 	if rule.Metadata.Labels["release"] != "prometheus" || rule.Metadata.Namespace != "storage" {
-		t.Errorf("the PrometheusRule is %+v", rule.Metadata)
+		t.Errorf("the PrometheusRule has the metadata %+v", rule.Metadata)
 	}
 	watched := 0
-	for _, g := range alertsOf(t, objects, "storage") {
+	for _, g := range findAlerts(t, objects, "storage") {
 		for _, a := range g.Rules {
 			if a.Labels["team"] != "storage" || a.Labels["severity"] == "" {
-				t.Errorf("%s has the labels %v", a.Alert, a.Labels)
+				t.Errorf("%s has the labels %v, want team=storage and a severity", a.Alert, a.Labels)
 			}
 			if strings.Contains(a.Expr, `{namespace="storage",deployment="storage-controller"}`) {
 				watched++
@@ -117,31 +119,32 @@ func checkAlertsOfRelease(t *testing.T, objects []object) {
 		}
 	}
 	if watched != 1 {
-		t.Errorf("%d alerts watch the release's controller, want 1", watched)
+		t.Errorf("%d alerts watch the controller of the release, want 1", watched)
 	}
 }
 
-// promtool runs Prometheus' tool in a directory.
+// promtool runs the tool of Prometheus in a directory.
 func promtool(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	program, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("needs promtool, which `make setup` installs: ", err)
+		t.Skipf("no promtool: %v (next step: make setup)", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // of Debian
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // a program of the machine
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }
 
+// alertCases is the file with the cases of TestAlerts, in the format of promtool.
 const alertCases = "tests/deploy/testdata/alerts.yaml"
 
-// Prometheus takes the rules, and each alert fires when it should and is silent when
-// it should be: the file of cases has at least one of either kind for each.
-func TestAlerts(t *testing.T) {
+// TestAlertsFireOnlyWhenTheyShould checks that Prometheus accepts the rules, and that each alert
+// fires in at least one case and is silent in another.
+func TestAlertsFireOnlyWhenTheyShould(t *testing.T) {
 	groups, dir := installedAlerts(t), t.TempDir()
 	write := func(name string, text []byte) {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
@@ -162,24 +165,24 @@ func TestAlerts(t *testing.T) {
 	for _, g := range groups {
 		for _, a := range g.Rules {
 			if !slices.Contains(firing, a.Alert) || !slices.Contains(silent, a.Alert) {
-				t.Errorf("%s lacks a case in which it fires, or one in which it is silent", a.Alert)
+				t.Errorf("%s needs a case in which it fires and one in which it is silent", a.Alert)
 			}
 			if s := a.Labels["severity"]; s != "warning" && s != "critical" {
-				t.Errorf("%s has the severity %q", a.Alert, s)
+				t.Errorf("%s has the severity %q, want warning or critical", a.Alert, s)
 			}
 			if d := a.Annotations["description"]; d == "" || strings.Contains(d, "{{") {
-				t.Errorf("%s: the description is %q, want text without labels, which the summary has", a.Alert, d)
+				t.Errorf("%s: got the description %q, want text without labels (they belong into the summary)", a.Alert, d)
 			}
-			delete(a.Annotations, "description") // so that no case needs to repeat it
+			delete(a.Annotations, "description") // then the cases need not repeat it
 		}
 	}
 	writeRules()
-	write("alerts.yaml", content(t, filepath.Join(root(t), alertCases)))
+	write("alerts.yaml", readFile(t, alertCases))
 	promtool(t, dir, "test", "rules", "alerts.yaml")
 }
 
-// alertsWithCases returns the alerts for which there is a case of firing, and one of
-// silence.
+// alertsWithCases returns the alerts with a case in which they fire, and those with a case in which
+// they are silent.
 func alertsWithCases(t *testing.T) (firing, silent []string) {
 	t.Helper()
 	var cases struct {
@@ -190,7 +193,7 @@ func alertsWithCases(t *testing.T) (firing, silent []string) {
 			} `yaml:"alert_rule_test"`
 		} `yaml:"tests"`
 	}
-	if err := yaml.Unmarshal(content(t, filepath.Join(root(t), alertCases)), &cases); err != nil {
+	if err := yaml.Unmarshal(readFile(t, alertCases), &cases); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range cases.Tests {

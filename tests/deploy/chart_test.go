@@ -11,62 +11,89 @@ import (
 	"time"
 )
 
+// kubeVersion is the option of Helm with the version of Kubernetes that the tests use.
 const kubeVersion = "--kube-version=1.37.1"
 
-// helm is Helm, of the version that .tools/helm.mod pins.
+// helm is the program Helm, in the version that .tools/helm.mod pins.
 type helm struct{ program, dir string }
 
-// newHelm builds it, unless Go has it in its cache.
+// newHelm builds Helm, unless the program is in Go's cache.
 func newHelm(t *testing.T) helm {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
-	h := helm{dir: root(t)}
+	h := helm{dir: moduleRoot(t)}
 	cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=.tools/helm.mod", "-n", "helm")
 	cmd.Dir = h.dir
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("build helm: %s", stderrOf(err))
+		t.Fatalf("build helm: %s", errorOutput(err))
 	}
 	h.program = strings.TrimSpace(string(out))
 	return h
 }
 
-// run gives it values on its standard input, in the module's directory.
+// run runs Helm in the module's directory with values on its standard input.
 func (h helm) run(t *testing.T, values string, args ...string) (stdout []byte, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, h.program, args...) //nolint:gosec // what Go has just built
+	cmd := exec.CommandContext(ctx, h.program, args...) //nolint:gosec // a program that Go has built
 	cmd.Dir, cmd.Stdin = h.dir, strings.NewReader(values)
 	return cmd.Output()
 }
 
-func stderrOf(err error) string {
+// errorOutput returns the standard error of a program that has failed, or the text of another
+// error.
+func errorOutput(err error) string {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return string(exit.Stderr)
 	}
 	return err.Error()
 }
 
-// render returns what the chart makes of the values.
-func (h helm) render(t *testing.T, values string) []object {
+// template runs `helm template` for the release growvol in the namespace storage. Further options
+// replace the namespace or the version of Kubernetes.
+func (h helm) template(t *testing.T, values string, options ...string) (stdout []byte, err error) {
 	t.Helper()
-	out, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", "--namespace=storage", kubeVersion, "--values=-")
-	if err != nil {
-		t.Fatalf("%s\nwith the values\n%s", stderrOf(err), values)
-	}
-	return parse(t, out)
+	return h.templateRelease(t, "growvol", values, options...)
 }
 
-// sets are the values that the chart is checked with.
-func sets() map[string]string {
+// templateRelease is template for a release with another name.
+func (h helm) templateRelease(t *testing.T, release, values string, options ...string) (stdout []byte, err error) {
+	t.Helper()
+	args := []string{"template", release, "deploy/charts/growvol", "--values=-", "--namespace=storage", kubeVersion}
+	return h.run(t, values, append(args, options...)...)
+}
+
+// render returns the objects that the chart makes from the values.
+func (h helm) render(t *testing.T, values string) []object {
+	t.Helper()
+	out, err := h.template(t, values)
+	if err != nil {
+		t.Fatalf("helm template: %s\nwith the values\n%s", errorOutput(err), values)
+	}
+	return parseObjects(t, out)
+}
+
+// valueSets returns the values with which the chart is checked, by a name.
+func valueSets() map[string]string {
 	return map[string]string{
-		"loop":           `backend: loop`,
-		"loop on a node": `{backend: loop, loop: {nodeName: node-7, dir: /srv/volumes, maxVolumeSize: 10Gi, poolSize: 100Gi}, controller: {leaderElection: false}}`,
-		"cinder":         `cinder: {existingSecret: clouds}`,
+		"loop": `backend: loop`,
+		"loop on a node": `
+backend: loop
+loop: {nodeName: node-7, dir: /srv/volumes, maxVolumeSize: 10Gi, poolSize: 100Gi}
+controller: {leaderElection: false}`,
+		"cinder": `cinder: {existingSecret: clouds}`,
 		"cinder with its Secret": `
-cinder: {cloudsYAML: "clouds: {}", cloudConf: "[Global]", cloud: west, clusterID: a, topology: false, ignoreVolumeAZ: true, notifyNova: true}
+cinder:
+  cloudsYAML: "clouds: {}"
+  cloudConf: "[Global]"
+  cloud: west
+  clusterID: a
+  topology: false
+  ignoreVolumeAZ: true
+  notifyNova: true
 node: {maxVolumes: 25, reservedVolumes: 2}`,
 		"cinder-csi's Secret": `cinder: {existingSecret: cloud-config, cloudsYAMLKey: "", cloudConfKey: cloud.conf}`,
 		"everything": `
@@ -102,11 +129,16 @@ rbac: {readSecrets: [{namespace: apps, names: [luks]}]}
 storageClasses:
   - {name: fast, default: true, parameters: {type: ssd}, mountOptions: [noatime]}
   - {name: old, provisioner: kubernetes.io/cinder, volumeBindingMode: Immediate, reclaimPolicy: Retain}
-volumeSnapshotClasses: [{name: snapshot, default: true}, {name: backup, parameters: {type: backup}, deletionPolicy: Retain}]
+volumeSnapshotClasses:
+  - {name: snapshot, default: true}
+  - {name: backup, parameters: {type: backup}, deletionPolicy: Retain}
 volumeAttributesClasses: [{name: gold, parameters: {type: ssd-gold}}]
-metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true, labels: {release: prometheus}, alertLabels: {team: storage}}, dashboard: {enabled: true, namespace: monitoring}}
+metrics:
+  serviceMonitor: {enabled: true}
+  prometheusRule: {enabled: true, labels: {release: prometheus}, alertLabels: {team: storage}}
+  dashboard: {enabled: true, namespace: monitoring}
 networkPolicy: {enabled: true, metricsFrom: [{namespaceSelector: {}}]}`,
-		"little": `
+		"minimal": `
 cinder: {existingSecret: clouds}
 controller: {replicas: 1, leaderElection: false, podDisruptionBudget: {enabled: false}}
 sidecars: {snapshotter: {enabled: false}}
@@ -116,14 +148,15 @@ rbac: {create: false}`,
 	}
 }
 
-// Whatever the values are: Helm's own checks pass, the parts fit together and
-// fit the plugins, and nothing has a right that it does not need.
+// TestChart renders the chart with each set of values: Helm's own checks pass, the objects match
+// each other and the plugins, and no object has a right that it does not need.
 func TestChart(t *testing.T) {
 	h, help := newHelm(t), helpOfPlugins(t)
-	for name, values := range sets() {
+	for name, values := range valueSets() {
 		t.Run(name, func(t *testing.T) {
-			if _, err := h.run(t, values, "lint", "--strict", "--quiet", kubeVersion, "--values=-", "deploy/charts/growvol"); err != nil {
-				t.Error(stderrOf(err))
+			args := []string{"lint", "--strict", "--quiet", kubeVersion, "--values=-", "deploy/charts/growvol"}
+			if _, err := h.run(t, values, args...); err != nil {
+				t.Errorf("helm lint: %s", errorOutput(err))
 			}
 			objects := h.render(t, values)
 			controller, node := workloads(t, objects)
@@ -133,12 +166,12 @@ func TestChart(t *testing.T) {
 			}
 			checkSelectors(t, objects, controller, node)
 			checkRoles(t, name, objects)
-			checkDriver(t, name, objects)
+			checkDriverName(t, name, objects)
 			checkResizer(t, controller)
-			checkKubelet(t, name, node)
+			checkKubeletPaths(t, name, node)
 			checkToken(t, controller, node)
 			checkStartupTaint(t, name, objects, node)
-			checkDisruption(t, objects, controller, false)
+			checkDisruptionBudget(t, objects, controller, false)
 			if strings.HasPrefix(name, "loop") {
 				checkLoop(t, name, controller, node)
 			} else {
@@ -154,72 +187,79 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// Values that cannot work are refused before anything is installed, and the
-// message names the value.
-func TestBadValues(t *testing.T) {
+// TestBadValuesAreRefused checks that the message of the refusal names the value.
+func TestBadValuesAreRefused(t *testing.T) {
 	h := newHelm(t)
-	for values, want := range map[string]string{
-		`backend: rbd`:                                                                                   "backend",
-		`backend: cinder`:                                                                                "cinder.existingSecret",
-		`{backend: loop, loop: {}, nonsense: 1}`:                                                         "nonsense",
-		`{backend: loop, loop: {size: 1}}`:                                                               "size",
-		`{backend: loop, loop: {maxVolumeSize: 10GB}}`:                                                   "maxVolumeSize",
-		`{backend: loop, loop: {dir: relative}}`:                                                         "dir",
-		`{backend: loop, sidecars: {resizer: {timeout: 120}}}`:                                           "timeout",
-		`{backend: loop, controller: {extraArgs: ["x"]}}`:                                                "extraArgs",
-		`{backend: loop, csiDriver: {nodeAllocatableUpdatePeriodSeconds: 5}}`:                            "nodeAllocatableUpdatePeriodSeconds",
-		`{backend: loop, storageClasses: [{parameters: {}}]}`:                                            "name",
-		`{backend: loop, storageClasses: [{name: a, reclaimPolicy: Recycle}]}`:                           "reclaimPolicy",
-		`{cinder: {existingSecret: a, cloudsYAML: b}}`:                                                   "give one of them",
-		`{cinder: {existingSecret: a, cloudsYAMLKey: ""}}`:                                               "cloudsYAMLKey",
-		`{cinder: {existingSecret: a}, controller: {leaderElection: false}}`:                             "leaderElection",
-		`{cinder: {existingSecret: a}, controller: {image: {repository: a, pullPolicy: Some}}}`:          "pullPolicy",
-		`{backend: loop, commonLabels: {app.kubernetes.io/name: x}}`:                                     "commonLabels",
-		`{backend: loop, node: {podLabels: {app.kubernetes.io/component: controller}}}`:                  "podLabels",
-		`{backend: loop, node: {ports: {healthz: 9810}}}`:                                                "node.ports",
-		`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`:                    "metrics.serviceMonitor",
-		`{backend: loop, metrics: {enabled: false, prometheusRule: {enabled: true}}}`:                    "metrics.prometheusRule",
-		`{backend: loop, metrics: {prometheusRule: {alertLabels: {a: 1}}}}`:                              "alertLabels",
-		`{backend: loop, controller: {extraArgs: ["--http-endpoint=:1"]}}`:                               "--http-endpoint is set by the chart",
-		`{backend: loop, controller: {hostUsers: sometimes}}`:                                            "hostUsers",
-		`{backend: loop, sidecars: {provisioner: {strictTopology: "no"}}}`:                               "strictTopology",
-		`{backend: loop, csiDriver: {preventPodSchedulingIfMissing: 1}}`:                                 "preventPodSchedulingIfMissing",
-		`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`: "volumeSnapshotClasses",
-		`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`: "rbac.readSecrets",
-		`{backend: loop, node: {growOnDeviceChange: sometimes}}`:                                         "growOnDeviceChange",
-		`{backend: loop, node: {requireSysResource: maybe}}`:                                             "requireSysResource",
-		`{backend: loop, node: {maxUnavailable: 0}}`:                                                     "maxUnavailable",
-		`{backend: loop, node: {startupTaint: {enable: true}}}`:                                          "enable",
+	for _, test := range []struct{ values, want string }{
+		{`backend: rbd`, "backend"},
+		{`backend: cinder`, "cinder.existingSecret"},
+		{`{backend: loop, loop: {}, unknown: 1}`, "unknown"},
+		{`{backend: loop, loop: {size: 1}}`, "size"},
+		{`{backend: loop, loop: {maxVolumeSize: 10GB}}`, "maxVolumeSize"},
+		{`{backend: loop, loop: {dir: relative}}`, "dir"},
+		{`{backend: loop, sidecars: {resizer: {timeout: 120}}}`, "timeout"},
+		{`{backend: loop, controller: {extraArgs: ["x"]}}`, "extraArgs"},
+		{`{backend: loop, csiDriver: {nodeAllocatableUpdatePeriodSeconds: 5}}`, "nodeAllocatableUpdatePeriodSeconds"},
+		{`{backend: loop, storageClasses: [{parameters: {}}]}`, "name"},
+		{`{backend: loop, storageClasses: [{name: a, reclaimPolicy: Recycle}]}`, "reclaimPolicy"},
+		{`{cinder: {existingSecret: a, cloudsYAML: b}}`, "give one of them"},
+		{`{cinder: {existingSecret: a, cloudsYAMLKey: ""}}`, "cloudsYAMLKey"},
+		{`{cinder: {existingSecret: a}, controller: {leaderElection: false}}`, "leaderElection"},
+		{`{cinder: {existingSecret: a}, controller: {image: {repository: a, pullPolicy: Some}}}`, "pullPolicy"},
+		{`{backend: loop, commonLabels: {app.kubernetes.io/name: x}}`, "commonLabels"},
+		{`{backend: loop, node: {podLabels: {app.kubernetes.io/component: controller}}}`, "podLabels"},
+		{`{backend: loop, node: {ports: {healthz: 9810}}}`, "node.ports"},
+		{`{backend: loop, metrics: {enabled: false, serviceMonitor: {enabled: true}}}`, "metrics.serviceMonitor"},
+		{`{backend: loop, metrics: {enabled: false, prometheusRule: {enabled: true}}}`, "metrics.prometheusRule"},
+		{`{backend: loop, metrics: {prometheusRule: {alertLabels: {a: 1}}}}`, "alertLabels"},
+		{`{backend: loop, controller: {extraArgs: ["--http-endpoint=:1"]}}`, "--http-endpoint is set by the chart"},
+		{`{backend: loop, controller: {hostUsers: sometimes}}`, "hostUsers"},
+		{`{backend: loop, sidecars: {provisioner: {strictTopology: "no"}}}`, "strictTopology"},
+		{`{backend: loop, csiDriver: {preventPodSchedulingIfMissing: 1}}`, "preventPodSchedulingIfMissing"},
+		{
+			`{backend: loop, sidecars: {snapshotter: {enabled: false}}, volumeSnapshotClasses: [{name: a}]}`,
+			"volumeSnapshotClasses",
+		},
+		{
+			`{backend: loop, rbac: {readSecrets: [{namespace: a, names: [b]}, {namespace: a, names: [c]}]}}`,
+			"rbac.readSecrets",
+		},
+		{`{backend: loop, node: {growOnDeviceChange: sometimes}}`, "growOnDeviceChange"},
+		{`{backend: loop, node: {requireSysResource: maybe}}`, "requireSysResource"},
+		{`{backend: loop, node: {maxUnavailable: 0}}`, "maxUnavailable"},
+		{`{backend: loop, node: {startupTaint: {enable: true}}}`, "enable"},
 	} {
-		_, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol", kubeVersion, "--values=-")
+		_, err := h.template(t, test.values)
 		if err == nil {
-			t.Errorf("%s is taken", values)
-		} else if !strings.Contains(stderrOf(err), want) {
-			t.Errorf("%s: %q lacks %q", values, stderrOf(err), want)
+			t.Errorf("the values %s are accepted, want a refusal", test.values)
+		} else if !strings.Contains(errorOutput(err), test.want) {
+			t.Errorf("the values %s: got the message %q, want %q in it", test.values, errorOutput(err), test.want)
 		}
 	}
 }
 
-// Its CSIDriver, and VolumeAttributesClass, are not those of older ones.
+// TestOldKubernetesIsRefused checks the lowest version: CSIDriver and VolumeAttributesClass of
+// earlier versions differ from those in the chart.
 func TestOldKubernetesIsRefused(t *testing.T) {
-	_, err := newHelm(t).run(t, "backend: loop", "template", "growvol", "deploy/charts/growvol", "--kube-version=1.33.0", "--values=-")
-	if err == nil || !strings.Contains(stderrOf(err), "1.34") {
-		t.Errorf("Kubernetes 1.33: %v, want a refusal that names 1.34", err)
+	_, err := newHelm(t).template(t, "backend: loop", "--kube-version=1.33.0")
+	if err == nil || !strings.Contains(errorOutput(err), "1.34") {
+		t.Errorf("Kubernetes 1.33: got %v, want a refusal that names 1.34", err)
 	}
 }
 
-// The manifests in deploy/kubernetes are what the chart makes now.
+// TestManifestsAreThoseOfTheChart checks that deploy/kubernetes is up to date.
 func TestManifestsAreThoseOfTheChart(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, filepath.Join(root(t), "deploy/kubernetes/generate"), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	generate := exec.CommandContext(ctx, filepath.Join(moduleRoot(t), "deploy/kubernetes/generate"), dir)
+	if out, err := generate.CombinedOutput(); err != nil {
+		t.Fatalf("deploy/kubernetes/generate: %v\n%s", err, out)
 	}
 	for _, backend := range []string{"cinder", "loop"} {
 		file := filepath.Join(backend, "growvol.yaml")
-		if !bytes.Equal(content(t, filepath.Join(dir, file)), content(t, filepath.Join(root(t), "deploy/kubernetes", file))) {
-			t.Errorf("deploy/kubernetes/%s is not what the chart makes: run `make manifests`", file)
+		if !bytes.Equal(readFile(t, filepath.Join(dir, file)), readFile(t, "deploy/kubernetes/"+file)) {
+			t.Errorf("deploy/kubernetes/%s differs from the output of the chart (next step: make manifests)", file)
 		}
 	}
 }

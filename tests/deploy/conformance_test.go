@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,9 +19,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// description is what Kubernetes' suite for storage reads of a driver's file, as
-// far as growvol's files use it. The suite itself ignores keys that it does not
-// know.
+// description is the file of a driver that Kubernetes' suite for storage reads, with the fields
+// that growvol's files use. The suite itself ignores unknown keys.
 type description struct {
 	StorageClass          className `yaml:"StorageClass"`
 	SnapshotClass         className `yaml:"SnapshotClass"`
@@ -50,34 +50,37 @@ type description struct {
 	Timeouts map[string]time.Duration `yaml:"Timeouts"`
 }
 
+// className names a class that exists.
 type className struct {
 	FromExistingClassName string `yaml:"FromExistingClassName"`
 }
 
-// What the suite of the version that the tests use knows.
+// knownCapabilities returns the capabilities in the version of the suite that the tests use.
 func knownCapabilities() []string {
-	return strings.Fields(`persistence block fsGroup volumeMountGroup exec snapshotDataSource snapshotMetadata groupSnapshot pvcDataSource multipods
-		RWX controllerExpansion nodeExpansion offlineExpansion onlineExpansion volumeLimits singleNodeVolume topology capacity
-		FSResizeFromSourceNotSupported readWriteOncePod multiplePVsSameID capReadOnlyMany seLinuxMount`)
+	return strings.Fields(`persistence block fsGroup volumeMountGroup exec snapshotDataSource snapshotMetadata
+		groupSnapshot pvcDataSource multipods RWX controllerExpansion nodeExpansion offlineExpansion onlineExpansion
+		volumeLimits singleNodeVolume topology capacity FSResizeFromSourceNotSupported readWriteOncePod multiplePVsSameID
+		capReadOnlyMany seLinuxMount`)
 }
 
+// knownTimeouts returns the timeouts in that version.
 func knownTimeouts() []string {
-	return strings.Fields(`Poll PodStart PodStartShort PodStartSlow PodDelete ClaimProvision DataSourceProvision ClaimProvisionShort ClaimBound PVReclaim
-		PVBound PVCreate PVDelete PVDeleteSlow SnapshotCreate SnapshotDelete SnapshotControllerMetrics SystemPodsStartup NodeSchedulable
-		SystemDaemonsetStartup NodeNotReady ClaimUnusedCondition`)
+	return strings.Fields(`Poll PodStart PodStartShort PodStartSlow PodDelete ClaimProvision DataSourceProvision
+		ClaimProvisionShort ClaimBound PVReclaim PVBound PVCreate PVDelete PVDeleteSlow SnapshotCreate SnapshotDelete
+		SnapshotControllerMetrics SystemPodsStartup NodeSchedulable SystemDaemonsetStartup NodeNotReady ClaimUnusedCondition`)
 }
 
-// Each backend has a description for Kubernetes' suite for storage that agrees
-// with the example's classes and with the driver.
+// TestConformanceDescriptions checks that the description of each backend agrees with the example
+// classes and with the driver.
 func TestConformanceDescriptions(t *testing.T) {
 	for backend, topology := range map[string]string{"cinder": cindercsi.TopologyKey, "loop": loopcsi.TopologyKey} {
 		t.Run(backend, func(t *testing.T) {
-			d := readDescription(t, filepath.Join(root(t), "examples/conformance", backend+".yaml"))
-			objects := read(t, "examples/"+backend+"/*.yaml")
+			d := readDescription(t, filepath.Join(moduleRoot(t), "examples/conformance", backend+".yaml"))
+			objects := readObjects(t, "examples/"+backend+"/*.yaml")
 			checkClasses(t, d, objects)
 			info := d.DriverInfo
 			if !slices.Equal(info.TopologyKeys, []string{topology}) {
-				t.Errorf("the topology keys are %q, want %q", info.TopologyKeys, topology)
+				t.Errorf("got the topology keys %q, want %q", info.TopologyKeys, topology)
 			}
 			for name := range info.Capabilities {
 				if !slices.Contains(knownCapabilities(), name) {
@@ -86,26 +89,28 @@ func TestConformanceDescriptions(t *testing.T) {
 			}
 			smallest := parseSize(t, info.Sizes.Min)
 			if largest := parseSize(t, info.Sizes.Max); largest < smallest {
-				t.Errorf("sizes are from %s to %s", smallest, largest)
+				t.Errorf("got the sizes %s to %s, want an increasing range", smallest, largest)
 			}
 			for name := range info.FsTypes {
 				if _, err := filesystem.ParseType(name); err != nil || smallest < capability.MinSize(name) {
-					t.Errorf("the filesystem %q cannot be made on %s (%v)", name, smallest, err)
+					t.Errorf("a volume of %s cannot have the filesystem %q (%v)", smallest, name, err)
 				}
 			}
-			for name, limit := range d.Timeouts {
-				if !slices.Contains(knownTimeouts(), name) || limit < time.Minute {
-					t.Errorf("the suite does not know the time limit %s, or %s is too short", name, limit)
+			for name, timeout := range d.Timeouts {
+				if !slices.Contains(knownTimeouts(), name) || timeout < time.Minute {
+					t.Errorf("the timeout %s=%s is unknown to the suite or shorter than 1m", name, timeout)
 				}
 			}
 		})
 	}
 }
 
+// readDescription reads the description in a file; a field that description does not have ends the
+// test.
 func readDescription(t *testing.T, file string) description {
 	t.Helper()
 	var d description
-	decoder := yaml.NewDecoder(bytes.NewReader(content(t, file)))
+	decoder := yaml.NewDecoder(bytes.NewReader(readFile(t, file)))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&d); err != nil {
 		t.Fatal(err)
@@ -113,33 +118,35 @@ func readDescription(t *testing.T, file string) description {
 	return d
 }
 
-// checkClasses: the classes that the description names are among the examples,
-// are the driver's, and can do what the description claims.
+// checkClasses checks that the classes in the description are among the examples, belong to the
+// driver and have the capabilities that the description claims.
 func checkClasses(t *testing.T, d description, objects []object) {
 	t.Helper()
 	driver, expandable := d.DriverInfo.Name, d.DriverInfo.Capabilities["controllerExpansion"]
-	storage, found := find(objects, "StorageClass", d.StorageClass.FromExistingClassName)
+	storage, found := findObject(objects, "StorageClass", d.StorageClass.FromExistingClassName)
 	if !found || storage.Provisioner != driver || storage.AllowVolumeExpansion != expandable {
-		t.Errorf("the StorageClass %s has to be there (%t), of %s (%s), with allowVolumeExpansion %t (%t)",
-			d.StorageClass.FromExistingClassName, found, driver, storage.Provisioner, expandable, storage.AllowVolumeExpansion)
+		t.Errorf("StorageClass %s: got found %t, provisioner %q, allowVolumeExpansion %t; want true, %q, %t",
+			d.StorageClass.FromExistingClassName, found, storage.Provisioner, storage.AllowVolumeExpansion, driver, expandable)
 	}
 	if filesystem := storage.Parameters["csi.storage.k8s.io/fstype"]; filesystem != "" {
 		if _, supported := d.DriverInfo.FsTypes[filesystem]; !supported {
-			t.Errorf("the class makes %s, which the description does not have", filesystem)
+			t.Errorf("the StorageClass has the filesystem %s, which the description does not have", filesystem)
 		}
 	}
-	snapshots, found := find(objects, "VolumeSnapshotClass", d.SnapshotClass.FromExistingClassName)
+	snapshots, found := findObject(objects, "VolumeSnapshotClass", d.SnapshotClass.FromExistingClassName)
 	if !found || snapshots.Driver != driver {
-		t.Errorf("the VolumeSnapshotClass %s has to be there (%t), of %s (%s)", d.SnapshotClass.FromExistingClassName, found, driver, snapshots.Driver)
+		t.Errorf("VolumeSnapshotClass %s: got found %t and driver %q, want true and %q",
+			d.SnapshotClass.FromExistingClassName, found, snapshots.Driver, driver)
 	}
 	if name := d.VolumeAttributesClass.FromExistingClassName; name != "" {
-		if class, found := find(objects, "VolumeAttributesClass", name); !found || class.DriverName != driver {
-			t.Errorf("the VolumeAttributesClass %s has to be there (%t), of %s (%s)", name, found, driver, class.DriverName)
+		if class, found := findObject(objects, "VolumeAttributesClass", name); !found || class.DriverName != driver {
+			t.Errorf("VolumeAttributesClass %s: got found %t and driver %q, want true and %q",
+				name, found, class.DriverName, driver)
 		}
 	}
 }
 
-// parseSize reads a size as the descriptions write it: a number and Gi or Ti.
+// parseSize parses a size of a description: a number up to 99 with the unit Gi or Ti.
 func parseSize(t *testing.T, text string) volume.Size {
 	t.Helper()
 	units := map[string]volume.Size{"Gi": volume.GiB, "Ti": 1024 * volume.GiB}
@@ -147,27 +154,29 @@ func parseSize(t *testing.T, text string) volume.Size {
 	if m == nil {
 		t.Fatalf("%q is not a size in Gi or Ti", text)
 	}
-	var n volume.Size
-	for _, digit := range m[1] {
-		n = 10*n + volume.Size(digit-'0')
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		t.Fatal(err)
 	}
-	return n * units[m[2]]
+	return volume.Size(n) * units[m[2]]
 }
 
-// The results in the documentation are of the version of Kubernetes that the
-// tests use, for both backends, and every failure and skip has its reason.
+// TestConformanceResults checks that docs/conformance.md has the results of the version of
+// Kubernetes that the tests use, for both backends, with a reason for every failure and skip.
 func TestConformanceResults(t *testing.T) {
-	text := string(content(t, filepath.Join(root(t), "docs/conformance.md")))
-	pins := content(t, filepath.Join(root(t), "tests/kubernetes/programs/cluster/go.mod"))
+	text := readText(t, "docs/conformance.md")
+	pins := readFile(t, "tests/kubernetes/programs/cluster/go.mod")
 	version := regexp.MustCompile(`(?m)^\tk8s\.io/kubernetes (v\S+)$`).FindSubmatch(pins)
 	if version == nil || !strings.Contains(text, "in version "+string(version[1])+",") {
-		t.Errorf("the tests use Kubernetes %s, of which the results are not: run `make cluster-conformance`", version)
+		t.Errorf("the results are not those of the version %q that the tests use (next step: make cluster-conformance)",
+			version)
 	}
 	for _, backend := range []string{"cinder", "loop"} {
 		_, table, _ := strings.Cut(text, "<!-- results on "+backend+" -->")
 		table, _, _ = strings.Cut(table, "<!-- end of results on "+backend+" -->")
-		if !regexp.MustCompile(`(?m)^\| \*\*all\*\* \| \*\*[1-9][0-9]*\*\* \|`).MatchString(table) || strings.Contains(table, "not listed") {
-			t.Errorf("the results on %s are not complete: %s", backend, table)
+		hasSum := regexp.MustCompile(`(?m)^\| \*\*all\*\* \| \*\*[1-9][0-9]*\*\* \|`).MatchString(table)
+		if !hasSum || strings.Contains(table, "not listed") {
+			t.Errorf("the results on %s are incomplete: %s", backend, table)
 		}
 	}
 }

@@ -1,10 +1,8 @@
 package deploy_test
 
 import (
-	"maps"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -14,23 +12,23 @@ import (
 // document is a page of the documentation.
 type document struct{ path, text string }
 
-// documents are all pages that users read.
-func documents(t *testing.T) []document {
+// readDocuments returns all pages for users.
+func readDocuments(t *testing.T) []document {
 	t.Helper()
 	var all []document
 	for _, pattern := range []string{"README.md", "docs/*.md", "docs/*/*.md", "examples/README.md"} {
-		files, err := filepath.Glob(filepath.Join(root(t), pattern))
+		files, err := filepath.Glob(filepath.Join(moduleRoot(t), pattern))
 		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: no file, %v", pattern, err)
+			t.Fatalf("no file matches %s (%v)", pattern, err)
 		}
 		for _, file := range files {
-			all = append(all, document{file, string(content(t, file))})
+			all = append(all, document{file, readText(t, file)})
 		}
 	}
 	return all
 }
 
-// code returns what is code in the page: spans, and the lines of blocks.
+// code returns the code in the page: each span, and each line of a block.
 func (d document) code() []string {
 	var all []string
 	for line := range strings.SplitSeq(d.text, "\n") {
@@ -47,92 +45,109 @@ func (d document) code() []string {
 	return all
 }
 
-// Options that pages name are those of the plugins, of a sidecar as the chart
-// runs it, or of the program that the code calls; and the reference names all
-// that the plugins have.
+// TestOptionsInTheDocumentation checks that every option in a page exists: in a plugin, in a
+// sidecar as the chart runs it, or in the program that the code calls. The reference must have all
+// options of the plugins.
 func TestOptionsInTheDocumentation(t *testing.T) {
 	known := map[string]bool{
-		"--help":       true,
-		"--cloud-name": true, "--cluster": true, "--nodeid": true, "--rescan-on-resize": true, // of cinder-csi-plugin, in the table of what becomes of them
-		"--provide-controller-service": true, "--provide-node-service": true, "--node-service-no-os-client": true, "--pvc-annotations": true, "--user-agent": true,
-		"--master": true, "--kubeconfig": true, "--kube-api-qps": true, "--kube-api-burst": true, "--min-resync-period": true, "--v": true,
+		"--help":                             true,
 		"--retry-interval-max":               true, // of external-resizer, by default
 		"--register-with-taints":             true, // of kubelet
 		"--wait":                             true, // of Helm, where the text explains it
-		"--force":                            true, // of kubectl, likewise
+		"--force":                            true, // of kubectl, where the text explains it
 		"--target":                           true, // of docker build
 		"--strict-topology":                  true, // of csi-provisioner
 		"--enable-csi-node-aware-scheduling": true, // of the cluster autoscaler
 	}
+	// The options of cinder-csi-plugin are in the table of their replacements.
+	for option := range strings.FieldsSeq(`--cloud-name --cluster --nodeid --rescan-on-resize
+		--provide-controller-service --provide-node-service --node-service-no-os-client --pvc-annotations --user-agent
+		--master --kubeconfig --kube-api-qps --kube-api-burst --min-resync-period --v`) {
+		known[option] = true
+	}
 	option := regexp.MustCompile(`(?m)^  -([a-z0-9-]+)`)
-	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
+	reference := readText(t, "docs/reference.md")
 	for program, help := range helpOfPlugins(t) {
 		for _, m := range option.FindAllStringSubmatch(help, -1) {
 			known["--"+m[1]] = true
 			if !regexp.MustCompile("`--" + m[1] + "[`=]").MatchString(reference) {
-				t.Errorf("the reference lacks --%s of %s", m[1], program)
+				t.Errorf("the reference does not have the option --%s of %s", m[1], program)
 			}
 		}
 	}
-	theirs := regexp.MustCompile(`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|tests/|-f|--from-file)\b|: \d`)
+	otherPrograms := regexp.MustCompile(
+		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|tests/|-f|--from-file)\b|: \d`)
 	named, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
-	for _, page := range documents(t) {
+	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {
-			if theirs.MatchString(code) || strings.Contains(code, "kubectl ") {
+			if otherPrograms.MatchString(code) || strings.Contains(code, "kubectl ") {
 				continue
 			}
 			for _, m := range named.FindAllStringSubmatch(code, -1) {
 				if n++; !known[m[1]] {
-					t.Errorf("%s: nobody has the option %s: %s", page.path, m[1], code)
+					t.Errorf("%s: no program has the option %s: %s", page.path, m[1], code)
 				}
 			}
 		}
 	}
 	if n < 50 {
-		t.Errorf("only %d options were found", n)
+		t.Errorf("found %d options, want at least 50", n)
 	}
 }
 
-// Values that pages name are the chart's, and what they show as values.yaml is
-// taken by it.
+// TestValuesInTheDocumentation checks that every value in a page is a value of the chart, and that
+// the chart accepts every values.yaml in a page.
 func TestValuesInTheDocumentation(t *testing.T) {
 	var values map[string]any
-	if err := yaml.Unmarshal(content(t, filepath.Join(root(t), "deploy/charts/growvol/values.yaml")), &values); err != nil {
+	if err := yaml.Unmarshal(readFile(t, "deploy/charts/growvol/values.yaml"), &values); err != nil {
 		t.Fatal(err)
 	}
 	h, n := newHelm(t), 0
+	valuesFile := regexp.MustCompile(`(?m)^    # values\.yaml\n((?:    .*\n)+)`)
 	dotted := regexp.MustCompile(`^([a-z][A-Za-z]*)((?:\.[A-Za-z*]+)+)(: .*)?$`)
-	for _, page := range documents(t) {
+	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {
 			m := dotted.FindStringSubmatch(code)
 			if m == nil || values[m[1]] == nil || strings.HasPrefix(code, "cinder.csi.openstack.org") {
 				continue
 			}
-			if n++; !has(values, strings.Split(m[1]+m[2], ".")) {
+			if n++; !hasValue(values, strings.Split(m[1]+m[2], ".")) {
 				t.Errorf("%s: the chart has no value %s", page.path, m[1]+m[2])
 			}
 		}
-		for _, shown := range regexp.MustCompile(`(?m)^    # values\.yaml\n((?:    .*\n)+)`).FindAllStringSubmatch(page.text, -1) {
+		for _, shown := range valuesFile.FindAllStringSubmatch(page.text, -1) {
 			n++
-			if _, err := h.run(t, shown[1], "template", "growvol", "deploy/charts/growvol", kubeVersion, "--set=cinder.existingSecret=clouds", "--values=-"); err != nil {
-				t.Errorf("%s: %s", page.path, stderrOf(err))
+			if _, err := h.template(t, shown[1], "--set=cinder.existingSecret=clouds"); err != nil {
+				t.Errorf("%s: %s", page.path, errorOutput(err))
 			}
 		}
 	}
 	if n < 20 {
-		t.Errorf("only %d values were found", n)
+		t.Errorf("found %d values, want at least 20", n)
 	}
 }
 
-// has tells whether there is a value at the path; * is any key.
-func has(value any, path []string) bool {
+// hasValue reports whether there is a value at the path; * matches every key.
+func hasValue(value any, path []string) bool {
 	if len(path) == 0 {
 		return true
 	}
 	keys, _ := value.(map[string]any)
 	if path[0] == "*" {
-		return slices.ContainsFunc(slices.Collect(maps.Values(keys)), func(v any) bool { return has(v, path[1:]) })
+		for _, v := range keys {
+			if hasValue(v, path[1:]) {
+				return true
+			}
+		}
+		return false
 	}
 	below, found := keys[path[0]]
-	return found && has(below, path[1:])
+	return found && hasValue(below, path[1:])
+}
+
+// sectionOf returns the text below a heading of the second level.
+func sectionOf(page, heading string) string {
+	_, section, _ := strings.Cut(page, "\n## "+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	return section
 }

@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,50 +14,50 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The examples fit together, with the classes of either backend: what they
-// name is there, and copies are larger than what they are copied from.
-func TestExamples(t *testing.T) {
+// TestExamplesNameExistingObjects checks the examples with the classes of either backend: every
+// object that they name exists, and every class allows expansion.
+func TestExamplesNameExistingObjects(t *testing.T) {
 	for _, backend := range []string{"cinder", "loop"} {
-		objects := append(read(t, "examples/*.yaml"), read(t, "examples/"+backend+"/*.yaml")...)
+		objects := append(readObjects(t, "examples/*.yaml"), readObjects(t, "examples/"+backend+"/*.yaml")...)
 		named := map[string]bool{}
-		need := func(by object, kind, name string) {
+		checkExists := func(by object, kind, name string) {
 			if name == "" {
 				return
 			}
 			named[kind] = true
-			if _, found := find(objects, kind, name); !found {
-				t.Errorf("%s: %s %s names %s %s, which is not there", backend, by.Kind, by.Metadata.Name, kind, name)
+			if _, found := findObject(objects, kind, name); !found {
+				t.Errorf("%s: %s %s names %s %s, which does not exist", backend, by.Kind, by.Metadata.Name, kind, name)
 			}
 		}
 		for _, o := range objects {
-			need(o, "StorageClass", o.Spec.StorageClassName)
-			need(o, "VolumeSnapshotClass", o.Spec.VolumeSnapshotClassName)
-			need(o, "PersistentVolumeClaim", o.Spec.Source.Claim)
-			need(o, o.Spec.DataSource.Kind, o.Spec.DataSource.Name)
+			checkExists(o, "StorageClass", o.Spec.StorageClassName)
+			checkExists(o, "VolumeSnapshotClass", o.Spec.VolumeSnapshotClassName)
+			checkExists(o, "PersistentVolumeClaim", o.Spec.Source.Claim)
+			checkExists(o, o.Spec.DataSource.Kind, o.Spec.DataSource.Name)
 			for _, v := range o.Spec.Volumes {
-				need(o, "PersistentVolumeClaim", v.Claim.Name)
-				need(o, "StorageClass", v.Ephemeral.Template.Spec.StorageClassName)
+				checkExists(o, "PersistentVolumeClaim", v.Claim.Name)
+				checkExists(o, "StorageClass", v.Ephemeral.Template.Spec.StorageClassName)
 			}
 			for _, c := range o.Spec.VolumeClaimTemplates {
-				need(o, "StorageClass", c.Spec.StorageClassName)
+				checkExists(o, "StorageClass", c.Spec.StorageClassName)
 			}
 			if o.Kind == "StorageClass" && !o.AllowVolumeExpansion {
-				t.Errorf("%s: volumes of %s cannot grow", backend, o.Metadata.Name)
+				t.Errorf("%s: the class %s does not allow expansion", backend, o.Metadata.Name)
 			}
 		}
 		if len(named) != 4 {
-			t.Errorf("%s: only %v are named", backend, named)
+			t.Errorf("%s: the examples name the kinds %v, want 4 kinds", backend, named)
 		}
 	}
 }
 
-// Parameters of the classes are those that the reference has, and a class of
-// encrypted volumes names a Secret that is there and has the passphrase.
+// TestParametersOfExamples checks that the reference has every parameter of a class, and that a
+// class of encrypted volumes names a Secret that exists and has the passphrase.
 func TestParametersOfExamples(t *testing.T) {
 	const prefix = "csi.storage.k8s.io/node-stage-secret-"
-	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
+	reference := readText(t, "docs/reference.md")
 	for _, backend := range []string{"cinder", "loop"} {
-		objects := read(t, "examples/"+backend+"/*.yaml")
+		objects := readObjects(t, "examples/"+backend+"/*.yaml")
 		encrypted := 0
 		for _, o := range objects {
 			if o.Kind != "StorageClass" {
@@ -71,29 +72,31 @@ func TestParametersOfExamples(t *testing.T) {
 				continue
 			}
 			encrypted++
-			secret, found := find(objects, "Secret", o.Parameters[prefix+"name"])
+			secret, found := findObject(objects, "Secret", o.Parameters[prefix+"name"])
 			if !found || secret.StringData[node.PassphraseKey] == "" {
-				t.Errorf("%s: the Secret of %s has no passphrase: %v", backend, o.Metadata.Name, secret.StringData)
+				t.Errorf("%s: the Secret of %s: got found %t and the data %v, want a passphrase",
+					backend, o.Metadata.Name, found, secret.StringData)
 			}
 			if o.Parameters[volume.EncryptedKey] != "true" || o.Parameters[prefix+"namespace"] != "${pvc.namespace}" {
-				t.Errorf("%s: %s has the parameters %v", backend, o.Metadata.Name, o.Parameters)
+				t.Errorf("%s: the class %s has the parameters %v, want %s=true and the namespace of the claim",
+					backend, o.Metadata.Name, o.Parameters, volume.EncryptedKey)
 			}
 		}
 		if encrypted != 1 {
-			t.Errorf("%s: %d classes are of encrypted volumes, want 1", backend, encrypted)
+			t.Errorf("%s: got %d classes of encrypted volumes, want 1", backend, encrypted)
 		}
 	}
 }
 
-// What the reference says about the smallest volumes is what the controller
-// goes by.
+// TestSmallestVolumesInTheReference checks that the reference has the minimum sizes of the
+// controller.
 func TestSmallestVolumesInTheReference(t *testing.T) {
-	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
+	reference := readText(t, "docs/reference.md")
 	rows, n := regexp.MustCompile(`(?m)^\| ((?:xfs|btrfs|ext)[a-z0-9, ]*) \| ([0-9]+ [KM]iB) \|$`), 0
 	for _, row := range rows.FindAllStringSubmatch(reference, -1) {
 		for fstype := range strings.SplitSeq(row[1], ", ") {
 			if n++; capability.MinSize(fstype).String() != row[2] {
-				t.Errorf("the smallest %s is %s, and the reference says %s", fstype, capability.MinSize(fstype), row[2])
+				t.Errorf("the minimum size of %s: the reference has %s, want %s", fstype, row[2], capability.MinSize(fstype))
 			}
 		}
 	}
@@ -102,33 +105,39 @@ func TestSmallestVolumesInTheReference(t *testing.T) {
 	}
 }
 
-// The classic class is the one that clusters have had for years, to the letter.
-func TestInTreeClass(t *testing.T) {
-	class, found := find(read(t, "examples/cinder/in-tree-storageclass.yaml"), "StorageClass", "gold")
-	if !found || class.Provisioner != "kubernetes.io/cinder" || class.Parameters["type"] == "" || class.Parameters["availability"] == "" || len(class.Parameters) != 2 {
-		t.Errorf("%+v", class)
+// TestInTreeClassHasOnlyItsOldParameters checks the example of an old StorageClass of the in-tree
+// driver.
+func TestInTreeClassHasOnlyItsOldParameters(t *testing.T) {
+	class, found := findObject(readObjects(t, "examples/cinder/in-tree-storageclass.yaml"), "StorageClass", "gold")
+	parameters := slices.Sorted(maps.Keys(class.Parameters))
+	if !found || class.Provisioner != "kubernetes.io/cinder" ||
+		!slices.Equal(parameters, []string{"availability", "type"}) {
+		t.Errorf("got found %t, provisioner %q and the parameters %v", found, class.Provisioner, parameters)
+	}
+	if class.Parameters["type"] == "" || class.Parameters["availability"] == "" {
+		t.Errorf("got the parameters %v, want values for both", class.Parameters)
 	}
 }
 
-// What kustomize is told to read is there, and the images that it renames are
-// those of the manifest.
+// TestKustomizations checks that the resources exist, and that the renamed images are those of the
+// manifest.
 func TestKustomizations(t *testing.T) {
 	resource := regexp.MustCompile(`(?m)^resources: \[(.*)\]$`)
 	image := regexp.MustCompile(`\{name: ([^,]+), newName: [^,]+, newTag: [^}]+\}`)
 	for _, backend := range []string{"cinder", "loop"} {
-		dir := filepath.Join(root(t), "deploy/kubernetes", backend)
-		text := string(content(t, filepath.Join(dir, "kustomization.yaml")))
+		dir := filepath.Join(moduleRoot(t), "deploy/kubernetes", backend)
+		text := readText(t, filepath.Join(dir, "kustomization.yaml"))
 		list := resource.FindStringSubmatch(text)
 		if list == nil {
-			t.Fatalf("%s has no resources", dir)
+			t.Fatalf("%s/kustomization.yaml has no resources", dir)
 		}
 		var all []byte
 		for file := range strings.SplitSeq(list[1], ", ") {
-			all = append(all, content(t, filepath.Join(dir, file))...)
+			all = append(all, readFile(t, filepath.Join(dir, file))...)
 		}
 		images := image.FindAllStringSubmatch(text, -1)
 		if len(images) != 2 {
-			t.Errorf("%s renames %v", dir, images)
+			t.Errorf("%s renames the images %v, want 2", dir, images)
 		}
 		for _, i := range images {
 			if !strings.Contains(string(all), "image: "+i[1]+":") {
@@ -138,11 +147,13 @@ func TestKustomizations(t *testing.T) {
 	}
 }
 
+// dashboardFile is the dashboard of Grafana.
 const dashboardFile = "deploy/charts/growvol/dashboards/growvol.json"
 
-// The dashboard reads metrics that exist, with labels that they have.
-func TestDashboard(t *testing.T) {
-	text := content(t, filepath.Join(root(t), dashboardFile))
+// TestDashboardReadsMetricsOfTheReference checks that the dashboard shows every metric, with labels
+// that the metric has.
+func TestDashboardReadsMetricsOfTheReference(t *testing.T) {
+	text := readFile(t, dashboardFile)
 	var dashboard struct {
 		Panels []struct {
 			Title   string
@@ -153,8 +164,8 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := map[string][]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)\\{([a-z,]+)\\}`").FindAllStringSubmatch(string(content(t, filepath.Join(root(t), "docs/reference.md"))), -1) {
-		known[m[1]] = strings.Split(m[2], ",")
+	for name, labels := range metricsInReference(t) {
+		known[name] = strings.Split(labels, ",")
 	}
 	series, by := regexp.MustCompile(`growvol_[a-z_]+`), regexp.MustCompile(`by \(([a-z_, ]+)\)`)
 	shown := map[string]bool{}
@@ -162,7 +173,7 @@ func TestDashboard(t *testing.T) {
 		for _, target := range panel.Targets {
 			name := series.FindString(target.Expr)
 			if name == "" {
-				continue // of the sidecars
+				continue // a metric of the sidecars
 			}
 			name = strings.TrimSuffix(name, "_bucket")
 			if known[name] == nil {
@@ -171,22 +182,25 @@ func TestDashboard(t *testing.T) {
 			shown[name] = true
 			for label := range strings.SplitSeq(by.FindStringSubmatch(target.Expr)[1], ", ") {
 				if label != "le" && !slices.Contains(known[name], label) {
-					t.Errorf("%s: %s has the labels %v, not %s", panel.Title, name, known[name], label)
+					t.Errorf("%s: %s has the labels %v, but not %s", panel.Title, name, known[name], label)
 				}
 			}
 		}
 	}
 	if len(shown) != len(known) || len(known) < 8 {
-		t.Errorf("%d series are known, %d are shown", len(known), len(shown))
+		t.Errorf("the dashboard shows %d metrics, want the %d of the reference (at least 8)", len(shown), len(known))
 	}
 }
 
-// The chart delivers it as it is.
+// checkDashboard checks that the ConfigMap has the dashboard without changes.
 func checkDashboard(t *testing.T, objects []object) {
 	t.Helper()
-	configMap, found := find(objects, "ConfigMap", "storage-dashboard")
-	want := content(t, filepath.Join(root(t), dashboardFile))
-	if !found || configMap.Metadata.Namespace != "monitoring" || strings.TrimSpace(configMap.Data["growvol.json"]) != strings.TrimSpace(string(want)) {
-		t.Errorf("the ConfigMap is %v", configMap.Metadata)
+	configMap, found := findObject(objects, "ConfigMap", "storage-dashboard")
+	if !found || configMap.Metadata.Namespace != "monitoring" {
+		t.Fatalf("the ConfigMap: got found %t and the metadata %+v", found, configMap.Metadata)
+	}
+	want := strings.TrimSpace(readText(t, dashboardFile))
+	if strings.TrimSpace(configMap.Data["growvol.json"]) != want {
+		t.Errorf("the dashboard in the ConfigMap differs from %s", dashboardFile)
 	}
 }

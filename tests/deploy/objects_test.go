@@ -1,7 +1,6 @@
-// Package deploy_test checks the chart, the manifests made from it and the
-// examples against each other and against the plugins: what they say must be
-// what the programs take. That a Kubernetes API server takes them is tested in
-// tests/kubernetes.
+// Package deploy_test compares the chart, the manifests, the examples and the documentation with
+// each other and with the plugins: names, options, parameters, messages and metrics must be those
+// of the code. The tests in tests/kubernetes apply the objects to a real API server.
 package deploy_test
 
 import (
@@ -18,7 +17,7 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
-// object is what the checks need of a Kubernetes object.
+// object has the fields of a Kubernetes object that the tests need.
 type object struct {
 	Kind     string `yaml:"kind"`
 	Metadata struct {
@@ -30,14 +29,14 @@ type object struct {
 	Spec      spec  `yaml:"spec"`
 	Automount *bool `yaml:"automountServiceAccountToken"`
 
-	// Of classes.
+	// Fields of classes.
 	Provisioner          string            `yaml:"provisioner"`
 	Driver               string            `yaml:"driver"`
 	DriverName           string            `yaml:"driverName"`
 	Parameters           map[string]string `yaml:"parameters"`
 	AllowVolumeExpansion bool              `yaml:"allowVolumeExpansion"`
 
-	// Of roles and bindings.
+	// Fields of roles and bindings.
 	Rules []struct {
 		Resources     []string `yaml:"resources"`
 		ResourceNames []string `yaml:"resourceNames"`
@@ -46,18 +45,19 @@ type object struct {
 	RoleRef  reference   `yaml:"roleRef"`
 	Subjects []reference `yaml:"subjects"`
 
-	// Of a Secret or ConfigMap.
+	// Fields of Secrets and ConfigMaps.
 	Data       map[string]string `yaml:"data"`
 	StringData map[string]string `yaml:"stringData"`
 }
 
+// reference names another object.
 type reference struct {
 	Kind      string `yaml:"kind"`
 	Name      string `yaml:"name"`
 	Namespace string `yaml:"namespace"`
 }
 
-// spec is that of workloads, claims, snapshots and services together.
+// spec has the fields of the specs of all kinds.
 type spec struct {
 	podSpec `yaml:",inline"`
 
@@ -82,7 +82,7 @@ type spec struct {
 		Claim string `yaml:"persistentVolumeClaimName"`
 	} `yaml:"source"`
 
-	// Of a Service and a ServiceMonitor.
+	// Fields of a Service and a ServiceMonitor.
 	Ports []struct {
 		Name       string `yaml:"name"`
 		TargetPort string `yaml:"targetPort"`
@@ -94,19 +94,19 @@ type spec struct {
 
 	ClusterIP string `yaml:"clusterIP"`
 
-	// Of a CSIDriver.
+	// Fields of a CSIDriver.
 	AttachRequired       string   `yaml:"attachRequired"`
 	FSGroupPolicy        string   `yaml:"fsGroupPolicy"`
 	VolumeLifecycleModes []string `yaml:"volumeLifecycleModes"`
 	PreventIfMissing     *bool    `yaml:"preventPodSchedulingIfMissing"`
 
-	// Of a PrometheusRule.
+	// Field of a PrometheusRule.
 	Groups yaml.Node `yaml:"groups"`
 
-	// Of a PodDisruptionBudget.
+	// Field of a PodDisruptionBudget.
 	UnhealthyPodEvictionPolicy string `yaml:"unhealthyPodEvictionPolicy"`
 
-	// Of an admission policy and its binding.
+	// Fields of an admission policy and its binding.
 	MatchConditions   []expression `yaml:"matchConditions"`
 	Validations       []expression `yaml:"validations"`
 	PolicyName        string       `yaml:"policyName"`
@@ -202,7 +202,7 @@ type probe struct {
 	} `yaml:"httpGet"`
 }
 
-// option returns the value of --name, and whether it is there.
+// option returns the value of the argument --name=value, and whether the container has it.
 func (c container) option(name string) (value string, found bool) {
 	for _, arg := range c.Args {
 		option, value, _ := strings.Cut(arg, "=")
@@ -213,8 +213,8 @@ func (c container) option(name string) (value string, found bool) {
 	return "", false
 }
 
-// parse reads all objects of a YAML stream, whose form it checks.
-func parse(t *testing.T, text []byte) []object {
+// parseObjects returns the objects of a YAML stream after it has checked their YAML.
+func parseObjects(t *testing.T, text []byte) []object {
 	t.Helper()
 	var all []object
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
@@ -227,19 +227,19 @@ func parse(t *testing.T, text []byte) []object {
 		case err != nil:
 			t.Fatalf("%v in\n%s", err, text)
 		}
-		checkForm(t, &document, "")
+		checkYAML(t, &document, "")
 		var o object
 		if err := document.Decode(&o); err != nil {
 			t.Fatalf("%v in\n%s", err, text)
 		}
-		if o.Kind != "" { // nothing but comments else
+		if o.Kind != "" { // empty: the document has only comments
 			all = append(all, o)
 		}
 	}
 }
 
-// root is the module's directory.
-func root(t *testing.T) string {
+// moduleRoot returns the directory of the module.
+func moduleRoot(t *testing.T) string {
 	t.Helper()
 	dir, err := csiclient.ModuleRoot(t.Context())
 	if err != nil {
@@ -248,27 +248,42 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// read returns the objects of the files that match a pattern below the
-// module's directory.
-func read(t *testing.T, pattern string) []object {
+// readObjects returns the objects in the files that match a pattern below the directory of the
+// module.
+func readObjects(t *testing.T, pattern string) []object {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(root(t), pattern))
+	files, err := filepath.Glob(filepath.Join(moduleRoot(t), pattern))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("%s: no file, %v", pattern, err)
+		t.Fatalf("no file matches %s (%v)", pattern, err)
 	}
 	var all []object
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, parse(t, text)...)
+		all = append(all, parseObjects(t, readFile(t, file))...)
 	}
 	return all
 }
 
-// find returns the object of a kind and name.
-func find(objects []object, kind, name string) (object, bool) {
+// readFile returns the content of a file. A relative path begins at the directory of the module.
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(moduleRoot(t), path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// readText is readFile for text.
+func readText(t *testing.T, path string) string {
+	t.Helper()
+	return string(readFile(t, path))
+}
+
+// findObject returns the object with this kind and name, and whether it exists.
+func findObject(objects []object, kind, name string) (object, bool) {
 	for _, o := range objects {
 		if o.Kind == kind && o.Metadata.Name == name {
 			return o, true

@@ -2,7 +2,6 @@ package deploy_test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -16,7 +15,7 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
-// helpOfPlugins returns what the plugins say of their options.
+// helpOfPlugins returns the output of --help of each plugin.
 func helpOfPlugins(t *testing.T) map[string]string {
 	t.Helper()
 	bin, err := csiclient.BuildPlugins(t.Context())
@@ -27,7 +26,8 @@ func helpOfPlugins(t *testing.T) map[string]string {
 	defer cancel()
 	help := map[string]string{}
 	for _, program := range []string{"growvol-controller", "growvol-node"} {
-		out, err := exec.CommandContext(ctx, filepath.Join(bin, program), "--help").CombinedOutput() //nolint:gosec // one of ours
+		path := filepath.Join(bin, program)
+		out, err := exec.CommandContext(ctx, path, "--help").CombinedOutput() //nolint:gosec // a program of this module
 		if err != nil {
 			t.Fatalf("%s --help: %v\n%s", program, err, out)
 		}
@@ -36,23 +36,24 @@ func helpOfPlugins(t *testing.T) map[string]string {
 	return help
 }
 
-// The container is of a plugin, by the name of its image, which has every
-// option that it is given.
+// checkOptions checks that the container belongs to a plugin, by the name of its image, and that
+// the plugin has every option in the arguments.
 func checkOptions(t *testing.T, help map[string]string, c container) {
 	t.Helper()
 	program, _, _ := strings.Cut(strings.TrimSuffix(path.Base(c.Image), "@sha256:0123"), ":")
 	if c.Name != "growvol" || help[program] == "" || len(c.Args) < 5 {
-		t.Errorf("container %s of %s with %v is of no plugin", c.Name, c.Image, c.Args)
+		t.Errorf("the container %s with the image %s and the arguments %v belongs to no plugin", c.Name, c.Image, c.Args)
 	}
 	for _, arg := range c.Args {
 		option, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
-		if !strings.Contains(help[program], "\n  -"+option+" ") && !strings.Contains(help[program], "\n  -"+option+"\n") {
+		line := "\n  -" + option
+		if !strings.Contains(help[program], line+" ") && !strings.Contains(help[program], line+"\n") {
 			t.Errorf("%s has no option %s", program, arg)
 		}
 	}
 }
 
-// What the resizer must be told for growth in use.
+// checkResizer checks the options that external-resizer needs for volumes in use.
 func checkResizer(t *testing.T, controller object) {
 	t.Helper()
 	for _, c := range controller.Spec.Template.Spec.Containers {
@@ -62,15 +63,15 @@ func checkResizer(t *testing.T, controller object) {
 		timeout, _ := c.option("timeout")
 		inUse, _ := c.option("handle-volume-inuse-error")
 		if timeout != "120s" || inUse != "false" {
-			t.Errorf("resizer with %v", c.Args)
+			t.Errorf("csi-resizer has the arguments %v, want --timeout=120s and --handle-volume-inuse-error=false", c.Args)
 		}
 		return
 	}
-	t.Error("there is no resizer")
+	t.Error("the controller has no container csi-resizer")
 }
 
-// No role has everything of something, or reads secrets that no value names;
-// bindings are for the controller, and to roles that are there.
+// checkRoles checks that no role has all rights of a resource or reads Secrets that no value names,
+// and that bindings connect service accounts and roles that exist.
 func checkRoles(t *testing.T, name string, objects []object) {
 	t.Helper()
 	rules := 0
@@ -78,32 +79,35 @@ func checkRoles(t *testing.T, name string, objects []object) {
 		for _, rule := range o.Rules {
 			rules++
 			if slices.Contains(rule.Resources, "*") || slices.Contains(rule.Verbs, "*") {
-				t.Errorf("%s %s: %v", o.Kind, o.Metadata.Name, rule)
+				t.Errorf("%s %s has a rule with *: %v", o.Kind, o.Metadata.Name, rule)
 			}
-			if slices.Contains(rule.Resources, "secrets") && (o.Kind != "Role" || !slices.Equal(rule.ResourceNames, []string{"luks"}) || !slices.Equal(rule.Verbs, []string{"get"})) {
-				t.Errorf("%s %s reads secrets: %v", o.Kind, o.Metadata.Name, rule)
+			isAllowed := o.Kind == "Role" && slices.Equal(rule.ResourceNames, []string{"luks"}) &&
+				slices.Equal(rule.Verbs, []string{"get"})
+			if slices.Contains(rule.Resources, "secrets") && !isAllowed {
+				t.Errorf("%s %s may read Secrets: %v", o.Kind, o.Metadata.Name, rule)
 			}
 		}
 		if !strings.HasSuffix(o.Kind, "RoleBinding") {
 			continue
 		}
-		if _, found := find(objects, o.RoleRef.Kind, o.RoleRef.Name); !found {
-			t.Errorf("%s binds %v, which is not there", o.Metadata.Name, o.RoleRef)
+		if _, found := findObject(objects, o.RoleRef.Kind, o.RoleRef.Name); !found {
+			t.Errorf("%s binds %v, which does not exist", o.Metadata.Name, o.RoleRef)
 		}
 		for _, s := range o.Subjects {
-			forNode := strings.HasSuffix(s.Name, "-node") // the one that checkStartupTaint looks at
-			if _, found := find(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || forNode != strings.HasSuffix(o.Metadata.Name, "-startup-taint") {
-				t.Errorf("%s is for %v", o.Metadata.Name, s)
+			// The only binding of the node plugin is the one that checkStartupTaint checks.
+			isNode, isStartupTaint := strings.HasSuffix(s.Name, "-node"), strings.HasSuffix(o.Metadata.Name, "-startup-taint")
+			if _, found := findObject(objects, s.Kind, s.Name); !found || s.Namespace != "storage" || isNode != isStartupTaint {
+				t.Errorf("%s binds the unexpected subject %v", o.Metadata.Name, s)
 			}
 		}
 	}
-	if (rules > 10) != (name != "little") {
-		t.Errorf("%d rules", rules)
+	if (rules > 10) != (name != "minimal") {
+		t.Errorf("got %d rules, want more than 10 unless rbac.create is false", rules)
 	}
 }
 
-// driverOf is the name of the driver with a set of values.
-func driverOf(name string) string {
+// driverName returns the name of the driver with a set of values.
+func driverName(name string) string {
 	switch {
 	case name == "everything":
 		return "csi.example.com"
@@ -114,9 +118,9 @@ func driverOf(name string) string {
 	}
 }
 
-// What names the driver names the same one, or the in-tree one that Kubernetes
-// translates to it.
-func checkDriver(t *testing.T, name string, objects []object) {
+// checkDriverName checks that every object that names the driver has the same name, or that of the
+// in-tree driver that Kubernetes translates.
+func checkDriverName(t *testing.T, name string, objects []object) {
 	t.Helper()
 	named := 0
 	for _, o := range objects {
@@ -127,13 +131,13 @@ func checkDriver(t *testing.T, name string, objects []object) {
 		if driver == "" {
 			continue
 		}
-		if named++; driver != driverOf(name) && driver != "kubernetes.io/cinder" {
-			t.Errorf("%s %s is of %s, want %s", o.Kind, o.Metadata.Name, driver, driverOf(name))
+		if named++; driver != driverName(name) && driver != "kubernetes.io/cinder" {
+			t.Errorf("%s %s names the driver %s, want %s", o.Kind, o.Metadata.Name, driver, driverName(name))
 		}
 	}
 	want := 1
 	switch name {
-	case "little":
+	case "minimal":
 		want = 0
 	case "everything":
 		want = 6
@@ -141,13 +145,4 @@ func checkDriver(t *testing.T, name string, objects []object) {
 	if named != want {
 		t.Errorf("%d objects name the driver, want %d", named, want)
 	}
-}
-
-func content(t *testing.T, file string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(file) //nolint:gosec // of this module
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }

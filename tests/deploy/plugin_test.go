@@ -16,26 +16,28 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// With the command line of the chart the controller starts, and takes what the
-// classes of the examples say.
-func TestClassesOfTheExamples(t *testing.T) {
+// TestControllerAcceptsClassesOfTheExamples starts the controller with the command line in the
+// chart and uses every class of the examples.
+func TestControllerAcceptsClassesOfTheExamples(t *testing.T) {
 	h := newHelm(t)
 	bin, err := csiclient.BuildPlugins(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for backend, classes := range map[string]int{"cinder": 5, "loop": 3} {
+	for backend, want := range map[string]int{"cinder": 5, "loop": 3} {
 		t.Run(backend, func(t *testing.T) {
-			controller, _ := workloads(t, h.render(t, sets()[backend]))
-			dir := directory(t)
+			controller, _ := workloads(t, h.render(t, valueSets()[backend]))
+			dir := shortTempDir(t)
 			if backend == "cinder" {
-				cloud := fakecloud.Start(t, fakecloud.Options{Types: []fakecloud.VolumeType{{Name: "plain"}, {Name: "ssd"}, {Name: "ssd-gold"}}})
+				types := []fakecloud.VolumeType{{Name: "plain"}, {Name: "ssd"}, {Name: "ssd-gold"}}
+				cloud := fakecloud.Start(t, fakecloud.Options{Types: types})
 				if _, err := cloud.WriteCloudsYAML(dir); err != nil {
 					t.Fatal(err)
 				}
 			}
 			var log bytes.Buffer
-			plugin, err := csiclient.StartPlugin(t.Context(), &log, filepath.Join(bin, "growvol-controller"), filepath.Join(dir, "s"), commandLine(controller, dir)...)
+			program, socket := filepath.Join(bin, "growvol-controller"), filepath.Join(dir, "s")
+			plugin, err := csiclient.StartPlugin(t.Context(), &log, program, socket, commandLine(controller, dir)...)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, &log)
 			}
@@ -45,28 +47,29 @@ func TestClassesOfTheExamples(t *testing.T) {
 				}
 			})
 			client := csi.NewControllerClient(plugin.Conn)
-			source, err := create(t, client, "source", nil)
+			source, err := createVolume(t, client, "source", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, class := range read(t, "examples/"+backend+"/*.yaml") {
+			used := 0
+			for _, class := range readObjects(t, "examples/"+backend+"/*.yaml") {
 				if class.Kind == "Secret" {
-					continue // of encrypted volumes: kubelet reads it
+					continue // kubelet reads the Secrets of encrypted volumes
 				}
-				if err := use(t, client, class, source.GetVolumeId()); err != nil {
+				if err := useClass(t, client, class, source.GetVolumeId()); err != nil {
 					t.Errorf("%s %s: %v", class.Kind, class.Metadata.Name, err)
 				}
-				classes--
+				used++
 			}
-			if classes != 0 {
-				t.Errorf("%d classes more than were there", classes)
+			if used != want {
+				t.Errorf("used %d classes, want %d", used, want)
 			}
 		})
 	}
 }
 
-// use does what Kubernetes does with an object of that class.
-func use(t *testing.T, client csi.ControllerClient, class object, source string) error {
+// useClass makes the call that Kubernetes makes for an object of the class.
+func useClass(t *testing.T, client csi.ControllerClient, class object, source string) error {
 	t.Helper()
 	parameters := maps.Clone(class.Parameters)
 	maps.DeleteFunc(parameters, func(key, _ string) bool { return strings.HasPrefix(key, "csi.storage.k8s.io/") })
@@ -74,21 +77,28 @@ func use(t *testing.T, client csi.ControllerClient, class object, source string)
 	switch class.Kind {
 	case "StorageClass":
 		var v *csi.Volume
-		v, err = create(t, client, "of-"+class.Metadata.Name, parameters)
+		v, err = createVolume(t, client, "of-"+class.Metadata.Name, parameters)
 		if got, want := v.GetVolumeContext()[volume.EncryptedKey], parameters[volume.EncryptedKey]; got != want {
-			t.Errorf("%s: the node is told encrypted: %q, want %q", class.Metadata.Name, got, want)
+			t.Errorf("%s: got %s=%q in the volume context, want %q", class.Metadata.Name, volume.EncryptedKey, got, want)
 		}
 	case "VolumeSnapshotClass":
-		_, err = client.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: parameters})
+		_, err = client.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{
+			Name: "s", SourceVolumeId: source, Parameters: parameters,
+		})
 	case "VolumeAttributesClass":
-		_, err = client.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{VolumeId: source, MutableParameters: parameters})
+		_, err = client.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{
+			VolumeId: source, MutableParameters: parameters,
+		})
 	default:
-		t.Errorf("there is a %s among the classes", class.Kind)
+		t.Errorf("the examples of classes have a %s", class.Kind)
 	}
 	return err
 }
 
-func create(t *testing.T, client csi.ControllerClient, name string, parameters map[string]string) (*csi.Volume, error) {
+// createVolume creates a volume of 1 GiB.
+func createVolume(
+	t *testing.T, client csi.ControllerClient, name string, parameters map[string]string,
+) (*csi.Volume, error) {
 	t.Helper()
 	created, err := client.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
 		Name: name, Parameters: parameters, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 30},
@@ -97,27 +107,28 @@ func create(t *testing.T, client csi.ControllerClient, name string, parameters m
 	return created.GetVolume(), err
 }
 
-// commandLine is that of the plugin in its pod, with the pod's directories
-// below dir, and without its ports.
+// commandLine returns the arguments of the plugin in its pod, without its endpoints. The
+// directories of the pod are below dir.
 func commandLine(o object, dir string) []string {
+	fill := strings.NewReplacer("/etc/openstack", dir, "/var/lib/growvol", dir, "$(NODE_NAME)", "node-1")
 	var args []string
 	for _, arg := range o.Spec.Template.Spec.Containers[0].Args {
 		switch {
 		case strings.HasPrefix(arg, "--endpoint="), strings.HasPrefix(arg, "--http-endpoint="):
 		default:
-			args = append(args, strings.NewReplacer("/etc/openstack", dir, "/var/lib/growvol", dir, "$(NODE_NAME)", "node-1").Replace(arg))
+			args = append(args, fill.Replace(arg))
 		}
 	}
 	if slices.Contains(args, "--backend=cinder") {
-		args = append(args, "--cloud=csi") // of those that the fake cloud describes
+		args = append(args, "--cloud=csi") // one of the clouds of the fake
 	}
 	return args
 }
 
-// directory is a new one whose path is short enough for a socket's.
-func directory(t *testing.T) string {
+// shortTempDir returns a new directory whose path is short enough for a socket.
+func shortTempDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // t.TempDir's is too long for a socket
+	dir, err := os.MkdirTemp("", "growvol") //nolint:usetesting // the path of t.TempDir is too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/csiserver"
 )
 
-// workloads returns the controller and the node plugin's objects.
+// workloads returns the Deployment of the controller and the DaemonSet of the node plugin.
 func workloads(t *testing.T, objects []object) (controller, node object) {
 	t.Helper()
 	for _, o := range objects {
@@ -24,47 +24,51 @@ func workloads(t *testing.T, objects []object) (controller, node object) {
 		}
 	}
 	if len(controller.Spec.Template.Spec.Containers) < 5 || len(node.Spec.Template.Spec.Containers) != 3 {
-		t.Fatalf("%d containers in the controller, %d in the node plugin", len(controller.Spec.Template.Spec.Containers), len(node.Spec.Template.Spec.Containers))
+		t.Fatalf("got %d containers in the controller and %d in the node plugin, want at least 5 and 3",
+			len(controller.Spec.Template.Spec.Containers), len(node.Spec.Template.Spec.Containers))
 	}
 	return controller, node
 }
 
-// checkPod looks at the pod of a workload as a whole.
+// checkPod checks the pod of a workload.
 func checkPod(t *testing.T, objects []object, o object) {
 	t.Helper()
 	pod := o.Spec.Template.Spec
-	if _, found := find(objects, "ServiceAccount", pod.ServiceAccountName); !found {
-		t.Errorf("%s: there is no ServiceAccount %s", o.Kind, pod.ServiceAccountName)
+	if _, found := findObject(objects, "ServiceAccount", pod.ServiceAccountName); !found {
+		t.Errorf("%s: the ServiceAccount %s does not exist", o.Kind, pod.ServiceAccountName)
 	}
-	if pod.HostPID || pod.SecurityContext.SeccompProfile.Type != "RuntimeDefault" || !strings.HasPrefix(pod.PriorityClassName, "system-") {
-		t.Errorf("%s: %+v", o.Kind, pod)
+	seccomp := pod.SecurityContext.SeccompProfile.Type
+	if pod.HostPID || seccomp != "RuntimeDefault" || !strings.HasPrefix(pod.PriorityClassName, "system-") {
+		t.Errorf("%s: got hostPID %t, seccomp %q, priority %q; want false, RuntimeDefault, system-…",
+			o.Kind, pod.HostPID, seccomp, pod.PriorityClassName)
 	}
 	if own := pod.HostUsers != nil && !*pod.HostUsers; own && (pod.HostNetwork || o.Kind == "DaemonSet") {
-		t.Errorf("%s: the pods have a user namespace of their own, and need the node's", o.Kind)
+		t.Errorf("%s: the pods have their own user namespace, but need that of the node", o.Kind)
 	}
 	checkVolumes(t, pod)
 	checkPorts(t, pod)
 	checkProbes(t, o.Kind, pod.Containers[0])
-	checkGrace(t, o.Kind, pod)
+	checkGracePeriod(t, o.Kind, pod)
 	for _, c := range pod.Containers {
-		checkRights(t, o.Kind, c)
+		checkSecurityContext(t, o.Kind, c)
 	}
 }
 
-// Kubernetes kills a pod later than its plugin has ended: with what it lets go
-// on, and the cancellation of that.
-func checkGrace(t *testing.T, kind string, pod podSpec) {
+// checkGracePeriod checks that Kubernetes kills a pod later than its plugin ends, which lets
+// running calls finish and then cancels them.
+func checkGracePeriod(t *testing.T, kind string, pod podSpec) {
 	t.Helper()
 	grace := csiserver.DefaultGrace
 	if text, given := pod.Containers[0].option("grace"); given {
-		t.Errorf("%s: --grace=%s is given; the default is what the pod's grace period is made for", kind, text)
+		t.Errorf("%s: got --grace=%s, want the default, to which the grace period of the pod belongs", kind, text)
 	}
 	if left := time.Duration(pod.GraceSeconds)*time.Second - grace - csiserver.KillTimeout; left < time.Second {
-		t.Errorf("%s: terminationGracePeriodSeconds is %d; the plugin may take %s and %s", kind, pod.GraceSeconds, grace, csiserver.KillTimeout)
+		t.Errorf("%s: terminationGracePeriodSeconds is %d, but the plugin may take %s and %s",
+			kind, pod.GraceSeconds, grace, csiserver.KillTimeout)
 	}
 }
 
-// Every volume is mounted, and every mount has a volume.
+// checkVolumes checks that every volume is mounted and every mount has a volume.
 func checkVolumes(t *testing.T, pod podSpec) {
 	t.Helper()
 	volumes, mounts := map[string]bool{}, map[string]bool{}
@@ -77,13 +81,13 @@ func checkVolumes(t *testing.T, pod podSpec) {
 		}
 	}
 	if !maps.Equal(volumes, mounts) {
-		t.Errorf("volumes %v, mounted %v", slices.Sorted(maps.Keys(volumes)), slices.Sorted(maps.Keys(mounts)))
+		t.Errorf("got the volumes %v, but the mounts %v", slices.Sorted(maps.Keys(volumes)), slices.Sorted(maps.Keys(mounts)))
 	}
 }
 
-// The controller is not restarted for what is outside of it, such as an outage of
-// Keystone. The node plugin is: its mounts show what the host has changed only after a
-// restart.
+// checkProbes checks which probes ask what. Kubernetes must not restart the controller for a cause
+// outside of it, such as an outage of Keystone. It must restart the node plugin, whose mounts show
+// changes of the host only after a restart.
 func checkProbes(t *testing.T, kind string, plugin container) {
 	t.Helper()
 	health, alive := [2]string{"/healthz", "healthz"}, [2]string{"/healthz", "healthz"}
@@ -93,27 +97,32 @@ func checkProbes(t *testing.T, kind string, plugin container) {
 		if at, _ := plugin.option("http-endpoint"); !slices.ContainsFunc(plugin.Ports, func(p port) bool {
 			return p.Name == "http" && at == ":"+strconv.Itoa(p.Number)
 		}) {
-			t.Errorf("%s: /livez is at %q, and the ports are %v", kind, at, plugin.Ports)
+			t.Errorf("%s: /livez is at %q, but the ports are %v", kind, at, plugin.Ports)
 		}
 	}
 	for name, p := range map[string]struct {
 		probe probe
 		want  [2]string
-	}{"startup": {plugin.StartupProbe, alive}, "liveness": {plugin.LivenessProbe, alive}, "readiness": {plugin.ReadinessProbe, ready}} {
+	}{
+		"startup":   {plugin.StartupProbe, alive},
+		"liveness":  {plugin.LivenessProbe, alive},
+		"readiness": {plugin.ReadinessProbe, ready},
+	} {
 		if got := [2]string{p.probe.HTTPGet.Path, p.probe.HTTPGet.Port}; got != p.want {
-			t.Errorf("%s: the %s probe asks %v, want %v", kind, name, got, p.want)
+			t.Errorf("%s: the %s probe requests %v, want %v", kind, name, got, p.want)
 		}
 	}
 }
 
-// No two containers listen on one port, and what is probed exists.
+// checkPorts checks that no two containers listen on the same port, and that every probed port
+// exists.
 func checkPorts(t *testing.T, pod podSpec) {
 	t.Helper()
 	names, numbers := map[string]bool{}, map[int]bool{}
 	for _, c := range pod.Containers {
 		for _, p := range c.Ports {
 			if names[p.Name] || numbers[p.Number] {
-				t.Errorf("port %s %d is there twice", p.Name, p.Number)
+				t.Errorf("two containers have the port %s or %d", p.Name, p.Number)
 			}
 			names[p.Name], numbers[p.Number] = true, true
 		}
@@ -125,87 +134,89 @@ func checkPorts(t *testing.T, pod podSpec) {
 				continue
 			}
 			if probes++; !names[p.HTTPGet.Port] {
-				t.Errorf("%s is probed at port %s, which nobody has", c.Name, p.HTTPGet.Port)
+				t.Errorf("%s is probed at the port %s, which no container has", c.Name, p.HTTPGet.Port)
 			}
 		}
 	}
 	if probes < 3 {
-		t.Errorf("%d probes", probes)
+		t.Errorf("got %d probes, want at least 3", probes)
 	}
 }
 
-func checkRights(t *testing.T, kind string, c container) {
+// checkSecurityContext checks that only the node plugin is privileged.
+func checkSecurityContext(t *testing.T, kind string, c container) {
 	t.Helper()
 	s := c.SecurityContext
 	if !s.ReadOnlyRootFilesystem {
-		t.Errorf("%s %s may write to its image", kind, c.Name)
+		t.Errorf("%s %s may write to its root filesystem", kind, c.Name)
 	}
 	if kind == "DaemonSet" && c.Name == "growvol" {
 		if !s.Privileged {
-			t.Error("the node plugin is not privileged: its mounts would not reach the host")
+			t.Error("the node plugin is not privileged, so its mounts would not reach the host")
 		}
 		return
 	}
-	if s.Privileged || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) {
-		t.Errorf("%s %s has rights: %+v", kind, c.Name, s)
+	escalates := s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation
+	if s.Privileged || escalates || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) {
+		t.Errorf("%s %s has privileges: %+v", kind, c.Name, s)
 	}
 }
 
-// What selects pods selects those of one component.
+// checkSelectors checks that every selector selects the pods of one component.
 func checkSelectors(t *testing.T, objects []object, pods ...object) {
 	t.Helper()
 	for _, o := range objects {
-		labels := selector(t, o)
+		labels := podSelector(t, o)
 		if labels == nil {
 			continue
 		}
 		var selected []string
 		for _, pod := range pods {
-			if has := pod.Spec.Template.Metadata.Labels; selects(labels, has) {
-				selected = append(selected, has["app.kubernetes.io/component"])
+			if podLabels := pod.Spec.Template.Metadata.Labels; selects(labels, podLabels) {
+				selected = append(selected, podLabels["app.kubernetes.io/component"])
 			}
 		}
 		component := o.Metadata.Labels["app.kubernetes.io/component"]
 		if len(labels) < 3 || !slices.Equal(selected, []string{component}) || !strings.Contains(o.Metadata.Name, component) {
-			t.Errorf("%s %s selects %v with %v", o.Kind, o.Metadata.Name, selected, labels)
+			t.Errorf("%s %s selects the components %v with %v", o.Kind, o.Metadata.Name, selected, labels)
 		}
 	}
 }
 
-// checkMetrics: Services are of ports that the pods have, and Prometheus reads
-// each of those ports.
+// checkMetrics checks that the ports of the Services exist in the pods, and that Prometheus reads
+// each of these ports.
 func checkMetrics(t *testing.T, objects []object, pods ...object) {
 	t.Helper()
 	for i, component := range []string{"controller", "node"} {
-		has := map[string]bool{}
+		podPorts := map[string]bool{}
 		for _, c := range pods[i].Spec.Template.Spec.Containers {
 			for _, p := range c.Ports {
-				has[p.Name] = true
+				podPorts[p.Name] = true
 			}
 		}
-		service, found := find(objects, "Service", "storage-"+component+"-metrics")
-		monitor, monitored := find(objects, "ServiceMonitor", "storage-"+component)
+		service, found := findObject(objects, "Service", "storage-"+component+"-metrics")
+		monitor, monitored := findObject(objects, "ServiceMonitor", "storage-"+component)
 		var ports, read []string
 		for _, p := range service.Spec.Ports {
-			if ports = append(ports, p.Name); !has[p.TargetPort] {
-				t.Errorf("the Service of the %s has the port %s, which its pods have not", component, p.TargetPort)
+			if ports = append(ports, p.Name); !podPorts[p.TargetPort] {
+				t.Errorf("the Service of the %s has the port %s, which its pods do not have", component, p.TargetPort)
 			}
 		}
 		for _, e := range monitor.Spec.Endpoints {
 			if read = append(read, e.Port); !e.HonorLabels {
-				t.Errorf("%s: Prometheus replaces labels of %s by its own, such as service", component, e.Port)
+				t.Errorf("%s: honorLabels of %s is false, so Prometheus would replace labels such as service", component, e.Port)
 			}
 		}
 		slices.Sort(ports)
 		slices.Sort(read)
 		if !found || !monitored || len(ports) == 0 || !slices.Equal(ports, read) {
-			t.Errorf("%s: the Service has %v, Prometheus reads %v", component, ports, read)
+			t.Errorf("%s: the Service has the ports %v, but Prometheus reads %v", component, ports, read)
 		}
 	}
 }
 
-// paths returns the host's directories in a pod, by the name of the volume.
-func paths(pod podSpec) map[string]string {
+// hostPaths returns the directories of the host in a pod, by the name of the volume.
+func hostPaths(pod podSpec) map[string]string {
 	all := map[string]string{}
 	for _, v := range pod.Volumes {
 		if v.HostPath.Path != "" {
@@ -215,35 +226,39 @@ func paths(pod podSpec) map[string]string {
 	return all
 }
 
-// The controller of loop has its volumes alone of the host; the node plugin
-// sees them at the same path and under the same name.
+// checkLoop checks that the controller of the loop backend has only the volumes' directory of the
+// host, and that the node plugin has it with the same path and the same node ID.
 func checkLoop(t *testing.T, name string, controller, node object) {
 	t.Helper()
 	pod := controller.Spec.Template.Spec
 	dir, _ := pod.Containers[0].option("loop-dir")
-	if controller.Spec.Replicas != 1 || pod.HostNetwork || !slices.Equal(slices.Collect(maps.Values(paths(pod))), []string{dir}) || dir == "" {
-		t.Errorf("%d replicas with %v of the host, --loop-dir=%s", controller.Spec.Replicas, paths(pod), dir)
+	fromHost := slices.Collect(maps.Values(hostPaths(pod)))
+	if controller.Spec.Replicas != 1 || pod.HostNetwork || dir == "" || !slices.Equal(fromHost, []string{dir}) {
+		t.Errorf("got %d replicas with the host's %v and --loop-dir=%s", controller.Spec.Replicas, fromHost, dir)
 	}
 	for _, o := range []object{controller, node} {
 		plugin := o.Spec.Template.Spec.Containers[0]
-		its, _ := plugin.option("loop-dir")
+		loopDir, _ := plugin.option("loop-dir")
 		id, _ := plugin.option("node-id")
-		if its != dir || id != "$(NODE_NAME)" || !slices.ContainsFunc(plugin.VolumeMounts, func(m mount) bool { return m.MountPath == dir }) {
-			t.Errorf("%s: --loop-dir=%s --node-id=%s, mounts %v", o.Kind, its, id, plugin.VolumeMounts)
+		isMounted := slices.ContainsFunc(plugin.VolumeMounts, func(m mount) bool { return m.MountPath == dir })
+		if loopDir != dir || id != "$(NODE_NAME)" || !isMounted {
+			t.Errorf("%s: got --loop-dir=%s --node-id=%s and the mounts %v", o.Kind, loopDir, id, plugin.VolumeMounts)
 		}
-		if place := o.Spec.Template.Spec.NodeSelector["kubernetes.io/hostname"]; (place == "node-7") != (name == "loop on a node") {
-			t.Errorf("%s: runs on the node %q", o.Kind, place)
+		host := o.Spec.Template.Spec.NodeSelector["kubernetes.io/hostname"]
+		if (host == "node-7") != (name == "loop on a node") {
+			t.Errorf("%s: runs on the node %q", o.Kind, host)
 		}
 	}
 }
 
-// The controller of Cinder has nothing of the host, and the Secret that its
-// options name; the node plugin has none.
+// checkCinder checks that the controller of the Cinder backend has nothing of the host, but the
+// Secret that its options name, and that the node plugin has no Secret.
 func checkCinder(t *testing.T, name string, objects []object, controller, node object) {
 	t.Helper()
 	pod := controller.Spec.Template.Spec
-	if len(paths(pod)) > 0 || pod.HostNetwork || !pod.SecurityContext.RunAsNonRoot {
-		t.Errorf("the controller has %v of the host; it must not be root: %+v", paths(pod), pod.SecurityContext)
+	if len(hostPaths(pod)) > 0 || pod.HostNetwork || !pod.SecurityContext.RunAsNonRoot {
+		t.Errorf("the controller: got the host's %v and %+v, want nothing of the host and no root",
+			hostPaths(pod), pod.SecurityContext)
 	}
 	want := struct {
 		secret, yaml, conf string
@@ -253,19 +268,21 @@ func checkCinder(t *testing.T, name string, objects []object, controller, node o
 	case "cinder-csi's Secret":
 		want.secret, want.yaml, want.conf = "cloud-config", "", "/etc/openstack/cloud.conf"
 	case "cinder with its Secret":
-		want.secret, want.conf, want.keys = "growvol-clouds", "/etc/openstack/cloud.conf", []string{"cloud.conf", "clouds.yaml"}
+		want.secret, want.conf = "growvol-clouds", "/etc/openstack/cloud.conf"
+		want.keys = []string{"cloud.conf", "clouds.yaml"}
 	}
 	yaml, _ := pod.Containers[0].option("clouds-yaml")
 	conf, _ := pod.Containers[0].option("cloud-config")
 	if yaml != want.yaml || conf != want.conf {
-		t.Errorf("--clouds-yaml=%s --cloud-config=%s", yaml, conf)
+		t.Errorf("got --clouds-yaml=%s --cloud-config=%s, want %s and %s", yaml, conf, want.yaml, want.conf)
 	}
-	if !slices.ContainsFunc(pod.Volumes, func(v podVolume) bool { return v.Secret.SecretName == want.secret }) {
-		t.Errorf("no volume is of the Secret %s: %+v", want.secret, pod.Volumes)
+	hasSecret := func(v podVolume) bool { return v.Secret.SecretName == want.secret }
+	if !slices.ContainsFunc(pod.Volumes, hasSecret) {
+		t.Errorf("no volume has the Secret %s: %+v", want.secret, pod.Volumes)
 	}
-	secret, found := find(objects, "Secret", want.secret)
+	secret, found := findObject(objects, "Secret", want.secret)
 	if found != (want.keys != nil) || !slices.Equal(slices.Sorted(maps.Keys(secret.Data)), want.keys) {
-		t.Errorf("Secret with %v, want %v", slices.Sorted(maps.Keys(secret.Data)), want.keys)
+		t.Errorf("the Secret has the keys %v, want %v", slices.Sorted(maps.Keys(secret.Data)), want.keys)
 	}
 	for _, v := range node.Spec.Template.Spec.Volumes {
 		if v.Secret.SecretName != "" {
@@ -274,32 +291,34 @@ func checkCinder(t *testing.T, name string, objects []object, controller, node o
 	}
 }
 
-// kubelet finds the plugin's socket where the registrar says it is, and sees
-// what the plugin mounts; the plugin checks that, and what it may.
-func checkKubelet(t *testing.T, name string, node object) {
+// checkKubeletPaths checks that kubelet finds the socket where the registrar says, that kubelet
+// sees the mounts of the plugin, and that the plugin checks its mounts and capabilities.
+func checkKubeletPaths(t *testing.T, name string, node object) {
 	t.Helper()
 	pod := node.Spec.Template.Spec
 	kubelet := "/var/lib/kubelet"
 	if name == "everything" {
 		kubelet = "/data/kubelet"
 	}
-	at := paths(pod)
+	host := hostPaths(pod)
 	socket, _ := pod.Containers[1].option("kubelet-registration-path")
-	if want := filepath.Join(kubelet, "plugins", driverOf(name), "csi.sock"); socket != want || filepath.Dir(want) != at["socket"] {
-		t.Errorf("the registrar says %s, the socket is in %s, want %s", socket, at["socket"], want)
+	want := filepath.Join(kubelet, "plugins", driverName(name), "csi.sock")
+	if socket != want || filepath.Dir(want) != host["socket"] {
+		t.Errorf("the registrar has %s and the socket is in %s, want %s", socket, host["socket"], want)
 	}
 	checked, _ := pod.Containers[0].option("kubelet-dir")
 	required, _ := pod.Containers[0].option("require-sys-resource")
 	if checked != kubelet || required != strconv.FormatBool(name != "everything") {
-		t.Errorf("--kubelet-dir=%s --require-sys-resource=%s, want the directory %s", checked, required, kubelet)
+		t.Errorf("got --kubelet-dir=%s --require-sys-resource=%s, want the directory %s", checked, required, kubelet)
 	}
-	if must, _ := pod.Containers[0].option("require-shared-mounts"); must != "true" {
-		t.Errorf("--require-shared-mounts=%s, want true, whatever the image's filesystem is", must)
+	if shared, _ := pod.Containers[0].option("require-shared-mounts"); shared != "true" {
+		t.Errorf("got --require-shared-mounts=%s, want true", shared)
 	}
 	shared := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m mount) bool {
 		return m.MountPath == kubelet && m.Propagation == "Bidirectional"
 	})
-	if !shared || at["kubelet"] != kubelet || at["registration"] != kubelet+"/plugins_registry" || at["dev"] != "/dev" {
-		t.Errorf("mounts are shared: %v; paths %v", shared, at)
+	registry := kubelet + "/plugins_registry"
+	if !shared || host["kubelet"] != kubelet || host["registration"] != registry || host["dev"] != "/dev" {
+		t.Errorf("got shared mounts %t and the host's directories %v", shared, host)
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// gofiles calls do with every Go file below a directory of the module.
-func gofiles(t *testing.T, below string, do func(path string)) {
+// walkGoFiles calls do with the path of every Go file below a directory of the module.
+func walkGoFiles(t *testing.T, below string, do func(path string)) {
 	t.Helper()
-	err := filepath.WalkDir(filepath.Join(root(t), below), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(moduleRoot(t), below), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".go") {
 			do(path)
 		}
@@ -28,17 +28,16 @@ func gofiles(t *testing.T, below string, do func(path string)) {
 	}
 }
 
-// verb is what literals have in place of a formatting verb, or of what is added
-// to them.
-const verb = "\x00"
+// placeholder stands in a literal for a formatting verb or for an operand that is no literal.
+const placeholder = "\x00"
 
-// literals are the strings in the program's own code; those that are added to
-// one another are one.
-func literals(t *testing.T) []string {
+// stringLiterals returns the string literals in the code of pkg and cmd; a sum of literals is one
+// literal.
+func stringLiterals(t *testing.T) []string {
 	t.Helper()
 	var all []string
 	for _, dir := range []string{"pkg", "cmd"} {
-		gofiles(t, dir, func(path string) {
+		walkGoFiles(t, dir, func(path string) {
 			if strings.HasSuffix(path, "_test.go") {
 				return
 			}
@@ -51,8 +50,8 @@ func literals(t *testing.T) []string {
 				if !ok {
 					return true
 				}
-				text := joined(expr)
-				if strings.Trim(text, verb) == "" {
+				text := constantText(expr)
+				if strings.Trim(text, placeholder) == "" {
 					return true
 				}
 				all = append(all, text)
@@ -63,26 +62,29 @@ func literals(t *testing.T) []string {
 	return all
 }
 
-// joined is the text of a literal or of a sum; "" or a verb: it is neither.
-func joined(expr ast.Expr) string {
+// constantText returns the text of a literal or of a sum with a literal; for any other expression
+// it returns the placeholder.
+func constantText(expr ast.Expr) string {
 	switch e := expr.(type) {
 	case *ast.BasicLit:
 		if text, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
-			return regexp.MustCompile(`%[-+#0-9.]*[a-zA-Z]`).ReplaceAllString(text, verb)
+			return regexp.MustCompile(`%[-+#0-9.]*[a-zA-Z]`).ReplaceAllString(text, placeholder)
 		}
 	case *ast.BinaryExpr:
-		if left, right := joined(e.X), joined(e.Y); e.Op == token.ADD && strings.Trim(left+right, verb) != "" {
+		if left, right := constantText(e.X), constantText(e.Y); e.Op == token.ADD &&
+			strings.Trim(left+right, placeholder) != "" {
 			return left + right
 		}
 	}
-	return verb
+	return placeholder
 }
 
-// Messages that the guide explains are those of the code.
+// TestMessagesInTheGuide checks that the messages in the guide are those of the code.
 func TestMessagesInTheGuide(t *testing.T) {
-	guide := string(content(t, filepath.Join(root(t), "docs/how-to/resize-is-stuck.md")))
-	all, n := literals(t), 0
-	for _, row := range regexp.MustCompile("(?m)^\\| `[A-Z][A-Za-z]+`(?:, `[A-Za-z]+`)* \\|([^|]*)\\|[^|]*\\|[^|]*\\|$").FindAllStringSubmatch(guide, -1) {
+	guide := readText(t, "docs/how-to/resize-is-stuck.md")
+	all, n := stringLiterals(t), 0
+	rows := regexp.MustCompile("(?m)^\\| `[A-Z][A-Za-z]+`(?:, `[A-Za-z]+`)* \\|([^|]*)\\|[^|]*\\|[^|]*\\|$")
+	for _, row := range rows.FindAllStringSubmatch(guide, -1) {
 		for i, message := range strings.Split(row[1], "`") {
 			if i%2 == 0 || !strings.Contains(message, " ") {
 				continue // prose, or a state of Cinder
@@ -92,28 +94,27 @@ func TestMessagesInTheGuide(t *testing.T) {
 					continue
 				}
 				n++
-				// The last word may be what a verb stands for.
-				cut := part[:max(strings.LastIndex(part, " "), 0)] + " " + verb
-				if !slices.ContainsFunc(all, func(l string) bool { return strings.Contains(l, part) || strings.Contains(l, cut) }) {
-					t.Errorf("no message has %q", part)
+				// The code may have a placeholder for the last word.
+				cut := part[:max(strings.LastIndex(part, " "), 0)] + " " + placeholder
+				hasMessage := func(l string) bool { return strings.Contains(l, part) || strings.Contains(l, cut) }
+				if !slices.ContainsFunc(all, hasMessage) {
+					t.Errorf("the code has no message with %q", part)
 				}
 			}
 		}
 	}
 	if n < 20 {
-		t.Errorf("only %d messages were found", n)
+		t.Errorf("found %d messages, want at least 20", n)
 	}
 }
 
-// Parameters in the reference are in the code.
+// TestParametersInTheReference checks that the code knows the parameters in the reference.
 func TestParametersInTheReference(t *testing.T) {
-	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
-	_, section, _ := strings.Cut(reference, "\n## Parameters\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	all, n := literals(t), 0
+	section := sectionOf(readText(t, "docs/reference.md"), "Parameters")
+	all, n := stringLiterals(t), 0
 	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\|").FindAllStringSubmatch(section, -1) {
 		for i, name := range strings.Split(row[1], "`") {
-			if i%2 == 0 || strings.HasPrefix(name, "csi.storage.k8s.io/") { // which the provisioner takes out
+			if i%2 == 0 || strings.HasPrefix(name, "csi.storage.k8s.io/") { // the provisioner removes these
 				continue
 			}
 			if n++; !slices.ContainsFunc(all, func(l string) bool {
@@ -124,76 +125,84 @@ func TestParametersInTheReference(t *testing.T) {
 		}
 	}
 	if n < 15 {
-		t.Errorf("only %d parameters were found", n)
+		t.Errorf("found %d parameters, want at least 15", n)
 	}
 }
 
-// Reasons of health in the reference are in the code.
+// TestReasonsOfHealthInTheReference checks that the code has the reasons in the reference.
 func TestReasonsOfHealthInTheReference(t *testing.T) {
-	reference := string(content(t, filepath.Join(root(t), "docs/reference.md")))
-	_, section, _ := strings.Cut(reference, "\n## Health\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	all, n := literals(t), 0
+	section := sectionOf(readText(t, "docs/reference.md"), "Health")
+	all, n := stringLiterals(t), 0
 	for _, m := range regexp.MustCompile("`([A-Z][a-z]+(?:[A-Z][a-z]+)*)`").FindAllStringSubmatch(section, -1) {
 		if n++; !slices.Contains(all, m[1]) {
 			t.Errorf("the code has no reason %s", m[1])
 		}
 	}
 	if n < 8 {
-		t.Errorf("only %d reasons were found", n)
+		t.Errorf("found %d reasons, want at least 8", n)
 	}
 }
 
-// The reference has the metrics of the code, each with its labels; other pages
-// and the dashboard name those.
+// metricsInReference returns the labels of each metric in the reference, separated by commas.
+func metricsInReference(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	row := regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)\\{([a-z,]+)\\}`")
+	for _, m := range row.FindAllStringSubmatch(readText(t, "docs/reference.md"), -1) {
+		all[m[1]] = m[2]
+	}
+	return all
+}
+
+// TestMetricsInTheDocumentation checks that the reference has the metrics of the code with their
+// labels, and that other pages and the dashboard name only these metrics.
 func TestMetricsInTheDocumentation(t *testing.T) {
 	inCode := map[string]string{}
-	made := regexp.MustCompile(`(?s)Name:\s+"(growvol_\w+)".*?\[\]string\{([^}]*)\}`)
-	gofiles(t, "pkg", func(path string) {
+	definition := regexp.MustCompile(`(?s)Name:\s+"(growvol_\w+)".*?\[\]string\{([^}]*)\}`)
+	walkGoFiles(t, "pkg", func(path string) {
 		if strings.HasSuffix(path, "_test.go") {
 			return
 		}
-		for _, m := range made.FindAllStringSubmatch(string(content(t, path)), -1) {
+		for _, m := range definition.FindAllStringSubmatch(string(readFile(t, path)), -1) {
 			inCode[m[1]] = strings.NewReplacer(`"`, "", " ", "").Replace(m[2])
 		}
 	})
-	inReference := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `(growvol_[a-z_]+)\\{([a-z,]+)\\}`").FindAllStringSubmatch(string(content(t, filepath.Join(root(t), "docs/reference.md"))), -1) {
-		inReference[m[1]] = m[2]
-	}
+	inReference := metricsInReference(t)
 	if !maps.Equal(inCode, inReference) || len(inCode) < 8 {
-		t.Errorf("code %v\nreference %v", inCode, inReference)
+		t.Errorf("the code has the metrics\n%v\nbut the reference has\n%v", inCode, inReference)
 	}
 	suffix := regexp.MustCompile(`_(count|sum|bucket)$`)
-	for _, page := range append(documents(t), document{dashboardFile, string(content(t, filepath.Join(root(t), dashboardFile)))}) {
+	for _, page := range append(readDocuments(t), document{dashboardFile, readText(t, dashboardFile)}) {
 		for _, name := range regexp.MustCompile(`\bgrowvol_[a-z_]+`).FindAllString(page.text, -1) {
 			if inCode[name] == "" && inCode[suffix.ReplaceAllString(name, "")] == "" {
-				t.Errorf("%s: there is no metric %s", page.path, name)
+				t.Errorf("%s: the code has no metric %s", page.path, name)
 			}
 		}
 	}
 }
 
-// Tests that pages name as proof are there, with the part that is named.
+// TestTestsInTheDocumentation checks that the tests and subtests in the pages exist.
 func TestTestsInTheDocumentation(t *testing.T) {
 	var all strings.Builder
 	for _, dir := range []string{"pkg", "cmd", "tests"} {
-		gofiles(t, dir, func(path string) {
+		walkGoFiles(t, dir, func(path string) {
 			if strings.HasSuffix(path, "_test.go") {
-				all.Write(content(t, path))
+				all.Write(readFile(t, path))
 			}
 		})
 	}
 	sources, n := all.String(), 0
-	for _, page := range documents(t) {
+	for _, page := range readDocuments(t) {
 		for _, m := range regexp.MustCompile("`(Test[A-Z][A-Za-z]+)(?:/([^`]+))?`").FindAllStringSubmatch(page.text, -1) {
 			n++
-			if !strings.Contains(sources, "\nfunc "+m[1]+"(") || m[2] != "" && !strings.Contains(sources, `t.Run("`+m[2]+`"`) {
-				t.Errorf("%s: there is no test %s", page.path, m[0])
+			hasTest := strings.Contains(sources, "\nfunc "+m[1]+"(")
+			hasSubtest := m[2] == "" || strings.Contains(sources, `t.Run("`+m[2]+`"`)
+			if !hasTest || !hasSubtest {
+				t.Errorf("%s: the code has no test %s", page.path, m[0])
 			}
 		}
 	}
 	if n < 15 {
-		t.Errorf("only %d tests were found", n)
+		t.Errorf("found %d tests, want at least 15", n)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// toggles are values that change which objects there are, or parts of them.
+// toggles returns values that add or remove objects, or parts of them.
 func toggles() []string {
 	return []string{
 		"controller.leaderElection=false,controller.replicas=1",
@@ -34,10 +34,10 @@ func toggles() []string {
 	}
 }
 
-// Each toggle alone, and each together with all others: the objects are well
-// formed and fit together, no right is there that is not asked for, and nothing
-// changes that Kubernetes does not let an upgrade change.
-func TestToggles(t *testing.T) {
+// TestTogglesKeepObjectsValid renders the chart with each toggle alone, and with all toggles but
+// one: the objects are valid and match each other, no right is there without need, and no field
+// changes that an upgrade cannot change.
+func TestTogglesKeepObjectsValid(t *testing.T) {
 	h, help := newHelm(t), helpOfPlugins(t)
 	for _, backend := range []string{"cinder", "loop"} {
 		var fixed map[string]string
@@ -47,15 +47,15 @@ func TestToggles(t *testing.T) {
 			combinations = append(combinations, []string{toggle}, rest)
 		}
 		for _, on := range combinations {
-			args := []string{"template", "growvol", "deploy/charts/growvol", "--namespace=storage", kubeVersion, "--values=-", "--set=backend=" + backend}
+			args := []string{"--set=backend=" + backend}
 			for _, toggle := range on {
 				args = append(args, "--set="+toggle)
 			}
-			out, err := h.run(t, "cinder: {existingSecret: clouds}", args...)
+			out, err := h.template(t, "cinder: {existingSecret: clouds}", args...)
 			if err != nil {
-				t.Fatalf("%s: %s", args, stderrOf(err))
+				t.Fatalf("%s: %s", args, errorOutput(err))
 			}
-			objects := parse(t, out)
+			objects := parseObjects(t, out)
 			controller, node := workloads(t, objects)
 			checkNames(t, objects)
 			checkToken(t, controller, node)
@@ -64,14 +64,15 @@ func TestToggles(t *testing.T) {
 				checkPod(t, objects, o)
 				checkOptions(t, help, o.Spec.Template.Spec.Containers[0])
 			}
-			checkDisruption(t, objects, controller, slices.Contains(on, "controller.podDisruptionBudget.enabled=false"))
-			now := immutable(t, objects)
+			isOff := slices.Contains(on, "controller.podDisruptionBudget.enabled=false")
+			checkDisruptionBudget(t, objects, controller, isOff)
+			fields := immutableFields(t, objects)
 			if fixed == nil {
-				fixed = now
+				fixed = fields
 			}
-			for what, value := range now {
-				if before, was := fixed[what]; was && value != before {
-					t.Errorf("%s: %s is %s, and was %s: an upgrade would be refused", args, what, value, fixed[what])
+			for what, value := range fields {
+				if before, found := fixed[what]; found && value != before {
+					t.Errorf("%s: %s changes from %s to %s, which Kubernetes refuses in an upgrade", args, what, fixed[what], value)
 				}
 			}
 			if t.Failed() {
@@ -81,21 +82,23 @@ func TestToggles(t *testing.T) {
 	}
 }
 
-// immutable is what the API server lets nobody change, by its name.
-func immutable(t *testing.T, objects []object) map[string]string {
+// immutableFields returns the fields that the API server does not let anybody change, by their
+// name.
+func immutableFields(t *testing.T, objects []object) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	for _, o := range objects {
 		switch o.Kind {
 		case "Deployment", "DaemonSet":
 			var pairs []string
-			for key, value := range selector(t, o) {
+			for key, value := range podSelector(t, o) {
 				pairs = append(pairs, key+"="+value)
 			}
 			slices.Sort(pairs)
 			all[o.Kind+"'s selector"] = strings.Join(pairs, ",")
 		case "CSIDriver":
-			all["CSIDriver"] = strings.Join(append(slices.Clone(o.Spec.VolumeLifecycleModes), o.Spec.AttachRequired, o.Spec.FSGroupPolicy), " ")
+			fields := append(slices.Clone(o.Spec.VolumeLifecycleModes), o.Spec.AttachRequired, o.Spec.FSGroupPolicy)
+			all["CSIDriver"] = strings.Join(fields, " ")
 		case "RoleBinding", "ClusterRoleBinding":
 			all[o.Kind+" "+o.Metadata.Name] = o.RoleRef.Kind + " " + o.RoleRef.Name
 		case "Service":
@@ -105,22 +108,22 @@ func immutable(t *testing.T, objects []object) map[string]string {
 	return all
 }
 
-// Labels of the operator do not get into selectors either, and the version
-// does not: an upgrade changes both.
-func TestSelectorsStay(t *testing.T) {
+// TestImmutableFieldsIgnoreLabelsAndVersion changes the labels in the values, and the version: an
+// upgrade may change both.
+func TestImmutableFieldsIgnoreLabelsAndVersion(t *testing.T) {
 	h := newHelm(t)
-	plain := immutable(t, h.render(t, sets()["cinder"]))
-	labeled := immutable(t, h.render(t, `
+	plain := immutableFields(t, h.render(t, valueSets()["cinder"]))
+	labeled := immutableFields(t, h.render(t, `
 cinder: {existingSecret: clouds}
 commonLabels: {team: a}
 controller: {podLabels: {b: c}, image: {repository: r/growvol-controller, tag: v9}}
 node: {podLabels: {d: e}}`))
 	if !maps.Equal(plain, labeled) || len(plain) < 5 {
-		t.Errorf("%v\n%v", plain, labeled)
+		t.Errorf("without labels\n%v\nbut with labels\n%v", plain, labeled)
 	}
 	for what, value := range plain {
 		if strings.Contains(value, "version") || strings.Contains(value, "chart") {
-			t.Errorf("%s is %s, which the next version would change", what, value)
+			t.Errorf("%s is %s, which the next version changes", what, value)
 		}
 	}
 }

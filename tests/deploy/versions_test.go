@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// renderFor returns what the chart makes for a version of Kubernetes.
+// renderFor returns the controller and the CSIDriver that the chart makes for a version of
+// Kubernetes.
 func (h helm) renderFor(t *testing.T, version, values string) (controller, driver object) {
 	t.Helper()
-	out, err := h.run(t, values, "template", "growvol", "deploy/charts/growvol",
-		"--namespace=storage", "--kube-version="+version, "--values=-")
+	out, err := h.template(t, values, "--kube-version="+version)
 	if err != nil {
-		t.Fatalf("%s\nwith the values\n%s", stderrOf(err), values)
+		t.Fatalf("helm template: %s\nwith the values\n%s", errorOutput(err), values)
 	}
-	objects := parse(t, out)
+	objects := parseObjects(t, out)
 	controller, _ = workloads(t, objects)
 	for _, o := range objects {
 		if o.Kind == "CSIDriver" {
@@ -26,16 +26,16 @@ func (h helm) renderFor(t *testing.T, version, values string) (controller, drive
 	return controller, driver
 }
 
-// show prints a field that may be absent.
-func show(field *bool) string {
+// boolText returns the text of a field, or "absent".
+func boolText(field *bool) string {
 	if field == nil {
 		return "absent"
 	}
 	return fmt.Sprint(*field)
 }
 
-// The controller of cinder has a user namespace of its own from the release on in
-// which these are stable, unless the operator says otherwise.
+// TestUserNamespaceOfTheController checks that the controller of the Cinder backend has its own
+// user namespace since the version in which these are stable, unless the values say otherwise.
 func TestUserNamespaceOfTheController(t *testing.T) {
 	h := newHelm(t)
 	const cinder, loop = `cinder: {existingSecret: clouds}`, `backend: loop`
@@ -49,15 +49,15 @@ func TestUserNamespaceOfTheController(t *testing.T) {
 		{"1.37.1", loop + "\ncontroller: {hostUsers: false}", "false"},
 	} {
 		controller, _ := h.renderFor(t, test.version, test.values)
-		if got := show(controller.Spec.Template.Spec.HostUsers); got != test.want {
+		if got := boolText(controller.Spec.Template.Spec.HostUsers); got != test.want {
 			t.Errorf("Kubernetes %s, %s: hostUsers is %s, want %s", test.version, test.values, got, test.want)
 		}
 	}
 }
 
-// The field of CSIDriver is rendered for the Kubernetes that has it, if asked for, and
-// not for loop: its driver has no limit of volumes, and the scheduler of Kubernetes
-// 1.37 does not notice when such a driver is registered.
+// TestPreventPodSchedulingIfMissing checks that the field of CSIDriver is there on request, if the
+// version of Kubernetes has it, but not for the loop backend: its driver has no limit of volumes,
+// and the scheduler of Kubernetes 1.37 does not notice when such a driver is registered.
 func TestPreventPodSchedulingIfMissing(t *testing.T) {
 	h := newHelm(t)
 	const on = "\ncsiDriver: {preventPodSchedulingIfMissing: true}"
@@ -70,25 +70,26 @@ func TestPreventPodSchedulingIfMissing(t *testing.T) {
 		{"1.37.1", loop + on, "absent"},
 	} {
 		_, driver := h.renderFor(t, test.version, test.values)
-		if got := show(driver.Spec.PreventIfMissing); got != test.want {
+		if got := boolText(driver.Spec.PreventIfMissing); got != test.want {
 			t.Errorf("Kubernetes %s, %s: the field is %s, want %s", test.version, test.values, got, test.want)
 		}
 	}
 }
 
-// The plain manifests are for every Kubernetes that the chart takes: they have no field
-// that the oldest does not know.
+// TestManifestsAreForTheOldestKubernetes checks that the manifests have no field that the oldest
+// supported version does not know.
 func TestManifestsAreForTheOldestKubernetes(t *testing.T) {
 	for _, backend := range []string{"cinder", "loop"} {
-		for _, o := range read(t, "deploy/kubernetes/"+backend+"/growvol.yaml") {
+		for _, o := range readObjects(t, "deploy/kubernetes/"+backend+"/growvol.yaml") {
 			if o.Spec.PreventIfMissing != nil || o.Spec.Template.Spec.HostUsers != nil {
-				t.Errorf("%s: %s has a field of a newer Kubernetes", backend, o.Kind)
+				t.Errorf("%s: %s %s has a field of a newer Kubernetes", backend, o.Kind, o.Metadata.Name)
 			}
 		}
 	}
 }
 
-// The provisioner passes the chosen node's topology alone where zones matter.
+// TestStrictTopology checks that the provisioner passes only the topology of the chosen node if
+// zones matter.
 func TestStrictTopology(t *testing.T) {
 	h := newHelm(t)
 	for values, want := range map[string]bool{
@@ -103,20 +104,20 @@ func TestStrictTopology(t *testing.T) {
 		controller, _ := workloads(t, h.render(t, values))
 		for _, c := range controller.Spec.Template.Spec.Containers {
 			_, strict := c.option("strict-topology")
-			if strict != (want && c.Name == "csi-provisioner") {
-				t.Errorf("%s: %s has --strict-topology: %t", values, c.Name, strict)
+			if wantStrict := want && c.Name == "csi-provisioner"; strict != wantStrict {
+				t.Errorf("%s: %s: got --strict-topology %t, want %t", values, c.Name, strict, wantStrict)
 			}
 		}
 	}
 }
 
-// reportedNode is a node as its kubelet reports it.
+// reportedNode has the fields of a Node that kubelet reports.
 type reportedNode struct {
 	os, kernel string
-	userns     any // of the default runtime; nil: not reported
+	userns     any // userNamespaces of the default runtime; nil: not reported
 }
 
-// apiServer serves as much of Kubernetes' API as Helm's lookup of nodes asks for.
+// apiServer starts a server that answers Helm's lookup of nodes, and returns its URL.
 func apiServer(t *testing.T, nodes []reportedNode) string {
 	t.Helper()
 	items := []any{}
@@ -156,30 +157,31 @@ func apiServer(t *testing.T, nodes []reportedNode) string {
 	return server.URL
 }
 
-// Where Helm can ask the cluster, one node without user namespaces is enough to leave
-// the controller in the node's: its pods would not start there.
+// TestUserNamespacesOfTheNodes checks that one node without user namespaces is enough to leave the
+// controller in the user namespace of the node, if Helm can ask the cluster: the pods would not
+// start on that node.
 func TestUserNamespacesOfTheNodes(t *testing.T) {
 	h := newHelm(t)
-	able := reportedNode{"linux", "6.8.0-40-generic", true}
+	supported := reportedNode{"linux", "6.8.0-40-generic", true}
 	for name, test := range map[string]struct {
 		nodes []reportedNode
 		want  string
 	}{
-		"all":            {[]reportedNode{able, {"linux", "6.3", true}, {"linux", "10.1.2", true}}, "false"},
-		"old kernel":     {[]reportedNode{able, {"linux", "5.15.0-91-generic", true}}, "absent"},
+		"all":            {[]reportedNode{supported, {"linux", "6.3", true}, {"linux", "10.1.2", true}}, "false"},
+		"old kernel":     {[]reportedNode{supported, {"linux", "5.15.0-91-generic", true}}, "absent"},
 		"kernel of RHEL": {[]reportedNode{{"linux", "5.14.0-427.el9.x86_64", true}}, "absent"},
-		"old runtime":    {[]reportedNode{able, {"linux", "6.12.1", false}}, "absent"},
-		"no report":      {[]reportedNode{able, {"linux", "", nil}}, "absent"},
-		"Windows":        {[]reportedNode{able, {"windows", "10.0.20348.2227", nil}}, "false"},
+		"old runtime":    {[]reportedNode{supported, {"linux", "6.12.1", false}}, "absent"},
+		"no report":      {[]reportedNode{supported, {"linux", "", nil}}, "absent"},
+		"Windows":        {[]reportedNode{supported, {"windows", "10.0.20348.2227", nil}}, "false"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := h.run(t, `cinder: {existingSecret: clouds}`, "template", "growvol", "deploy/charts/growvol",
-				"--dry-run=server", "--kube-apiserver="+apiServer(t, test.nodes), kubeVersion, "--values=-")
+			server := "--kube-apiserver=" + apiServer(t, test.nodes)
+			out, err := h.template(t, `cinder: {existingSecret: clouds}`, "--dry-run=server", server)
 			if err != nil {
-				t.Fatal(stderrOf(err))
+				t.Fatal(errorOutput(err))
 			}
-			controller, _ := workloads(t, parse(t, out))
-			if got := show(controller.Spec.Template.Spec.HostUsers); got != test.want {
+			controller, _ := workloads(t, parseObjects(t, out))
+			if got := boolText(controller.Spec.Template.Spec.HostUsers); got != test.want {
 				t.Errorf("hostUsers is %s, want %s", got, test.want)
 			}
 		})

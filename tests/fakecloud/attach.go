@@ -120,7 +120,7 @@ func (s *server) freeDevice() string {
 	}
 }
 
-// diskLetters returns the letters of the nth disk: a, …, z, aa, ab, …
+// diskLetters returns the letters of the nth disk: a to z, then aa, ab and so on.
 func diskLetters(n int) string {
 	if n < 26 {
 		return string(rune('a' + n))

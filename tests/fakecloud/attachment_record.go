@@ -48,8 +48,7 @@ func (c *Cloud) listAttachmentRecords(x *exchange) *reply {
 			fields := map[string]string{
 				"volume_id": v.ID, "instance_id": a.ServerID, "attach_status": a.Status, "status": a.Status,
 			}
-			matches := p.matches(func(k string) (string, bool) { s, ok := fields[k]; return s, ok })
-			if matches && v.projectID == x.token.projectID() {
+			if v.projectID == x.token.projectID() && p.matches(fields) {
 				list = append(list, attachmentRecordView(v, a, x.route.path == "/v3/attachments/detail"))
 			}
 		}

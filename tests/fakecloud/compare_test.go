@@ -17,8 +17,9 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// realCloudVariable is the environment variable with the path of the clouds.yaml of a real cloud. The
-// comparison runs the same script against the fake and that cloud, in its projects "csi" and "admin".
+// realCloudVariable is the environment variable with the path of the clouds.yaml of a real cloud.
+// The comparison runs the same script against the fake and that cloud, in its projects "csi" and
+// "admin".
 const realCloudVariable = "GROWVOL_OPENSTACK_CLOUDS_YAML"
 
 var update = flag.Bool("update", false, "record the answers of the real cloud")
@@ -26,8 +27,8 @@ var update = flag.Bool("update", false, "record the answers of the real cloud")
 // recordedFile has the answers of a real cloud to the script.
 var recordedFile = filepath.Join("testdata", "zed.json")
 
-// TestFakeAnswersLikeRecordedCloud compares the fake with the recorded answers of a real Cinder, Nova
-// and Keystone.
+// TestFakeAnswersLikeRecordedCloud compares the fake with the recorded answers of a real Cinder,
+// Nova and Keystone.
 func TestFakeAnswersLikeRecordedCloud(t *testing.T) {
 	raw, err := os.ReadFile(recordedFile)
 	if err != nil {
@@ -40,8 +41,8 @@ func TestFakeAnswersLikeRecordedCloud(t *testing.T) {
 	compare(t, want, runFake(t))
 }
 
-// TestFakeAnswersLikeRealCloud compares the fake with a real cloud that runs. With the flag -update it
-// also records the answers of that cloud.
+// TestFakeAnswersLikeRealCloud compares the fake with a real cloud that runs. With the flag -update
+// it also records the answers of that cloud.
 func TestFakeAnswersLikeRealCloud(t *testing.T) {
 	path := os.Getenv(realCloudVariable)
 	if path == "" {
@@ -268,8 +269,9 @@ func (c *comparedCloud) bootServer() {
 	c.steps = nil
 }
 
-// cleanUp deletes the objects that runScript and bootServer have left on the real cloud. An object cannot
-// be deleted before the objects made from it, so cleanUp repeats the deletions until all are gone.
+// cleanUp deletes the objects that runScript and bootServer have left on the real cloud. An object
+// cannot be deleted before the objects made from it, so cleanUp repeats the deletions until all are
+// gone.
 func (c *comparedCloud) cleanUp() {
 	c.Helper()
 	paths := map[string]bool{}

@@ -7,8 +7,8 @@ import (
 // object is a JSON object of a request.
 type object = map[string]any
 
-// runScript sends the requests of the comparison to the cloud. Names in braces stand for IDs that earlier
-// steps saved. cleanUp deletes volume-…, snapshot-… and backup-….
+// runScript sends the requests of the comparison to the cloud. Names in braces stand for IDs that
+// earlier steps saved. cleanUp deletes volume-…, snapshot-… and backup-….
 func (c *comparedCloud) runScript() {
 	c.Helper()
 	c.recordIdentity()

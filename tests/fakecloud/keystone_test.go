@@ -10,6 +10,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 	"github.com/gophercloud/gophercloud/v2/openstack/config"
 	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -34,6 +35,21 @@ func TestCloudsYAMLSignsIn(t *testing.T) {
 		if _, err := volumes.List(c.cinder, nil).AllPages(t.Context()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestTokenHasItsLifetime(t *testing.T) {
+	c := connect(t, fakecloud.Options{TokenLifetime: time.Hour})
+	result, ok := c.provider.GetAuthResult().(tokens.CreateResult)
+	if !ok {
+		t.Fatalf("got the result %T, want tokens.CreateResult", c.provider.GetAuthResult())
+	}
+	token, err := result.ExtractToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest := time.Until(token.ExpiresAt); rest < 50*time.Minute || rest > time.Hour {
+		t.Errorf("the token expires in %v, want about 1h", rest)
 	}
 }
 

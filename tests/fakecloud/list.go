@@ -65,14 +65,11 @@ func answerList[T any](c *Cloud, x *exchange, of collection[T]) *reply {
 	for _, i := range shown {
 		list = append(list, of.view(i.object))
 	}
-	out := object{of.name: list}
-	if nextMarker != "" {
-		out[of.name+"_links"] = []any{link("next", c.nextPageURL(x, nextMarker))}
-	}
+	body := c.newListBody(x, of.name, of.name+"_links", list, nextMarker)
 	if x.version.isAtLeast(45) && count {
-		out["count"] = len(all)
+		body["count"] = len(all)
 	}
-	return newReply(http.StatusOK, out)
+	return newReply(http.StatusOK, body)
 }
 
 // matches reports whether the entry passes the filters of the page.
@@ -88,7 +85,7 @@ func (e entry) matches(p *page) bool {
 			}
 		}
 	}
-	return p.matches(func(key string) (string, bool) { v, ok := e.fields[key]; return v, ok })
+	return p.matches(e.fields)
 }
 
 // checkSortKeys refuses keys by which Cinder cannot sort.

@@ -115,7 +115,7 @@ func (c *Cloud) listMessages(x *exchange) *reply {
 				"resource_uuid": m.resource, "resource_type": m.kind, "event_id": m.eventID(),
 				"request_id": m.requestID, "message_level": "ERROR",
 			}
-			return !p.matches(func(key string) (string, bool) { v, ok := fields[key]; return v, ok })
+			return !p.matches(fields)
 		})
 	}
 	shown, nextMarker, refusal := cutPage(p, found,
@@ -127,11 +127,7 @@ func (c *Cloud) listMessages(x *exchange) *reply {
 	for _, m := range shown {
 		list = append(list, c.messageView(x, m))
 	}
-	out := object{"messages": list}
-	if nextMarker != "" {
-		out["messages_links"] = []any{link("next", c.nextPageURL(x, nextMarker))}
-	}
-	return newReply(http.StatusOK, out)
+	return newReply(http.StatusOK, c.newListBody(x, "messages", "messages_links", list, nextMarker))
 }
 
 func (c *Cloud) getMessage(x *exchange) *reply {

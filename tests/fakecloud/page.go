@@ -109,11 +109,11 @@ func (p *page) checkFilters(known ...string) *reply {
 	return apiErrorf(http.StatusBadRequest, "Invalid filters %s are found in query options.", strings.Join(unknown, ","))
 }
 
-// matches reports whether an object passes the filters. field returns the value of the object for a
-// filter; it returns false if the filter is ignored.
-func (p *page) matches(field func(key string) (string, bool)) bool {
+// matches reports whether an object with these fields passes the filters. Filters by other fields
+// are ignored.
+func (p *page) matches(fields map[string]string) bool {
 	for k := range p.filter {
-		if have, known := field(k); known && have != p.filter.Get(k) {
+		if value, ok := fields[k]; ok && value != p.filter.Get(k) {
 			return false
 		}
 	}
@@ -148,6 +148,16 @@ func (c *Cloud) nextPageURL(x *exchange, marker string) string {
 	q := x.http.URL.Query()
 	q.Set("marker", marker)
 	return c.url + strings.TrimSuffix(x.http.URL.Path, "/") + "?" + q.Encode()
+}
+
+// newListBody returns the body of the answer to a list request: the objects of the page and, if
+// there is a next page, its URL.
+func (c *Cloud) newListBody(x *exchange, name, linksName string, list []object, nextMarker string) object {
+	body := object{name: list}
+	if nextMarker != "" {
+		body[linksName] = []any{link("next", c.nextPageURL(x, nextMarker))}
+	}
+	return body
 }
 
 // parseMetadataFilter reads the filter {'key': 'value'} in the notation of Python or JSON. ok is

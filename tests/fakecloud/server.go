@@ -244,11 +244,7 @@ func (c *Cloud) listServers(x *exchange) *reply {
 		}
 		list = append(list, object{"id": s.ID, "name": s.Name, "links": c.serverLinks(s)})
 	}
-	out := object{"servers": list}
-	if nextMarker != "" {
-		out["servers_links"] = []any{link("next", c.nextPageURL(x, nextMarker))}
-	}
-	return newReply(http.StatusOK, out)
+	return newReply(http.StatusOK, c.newListBody(x, "servers", "servers_links", list, nextMarker))
 }
 
 // deleteServer detaches the volumes after the answer. Then Nova shows the server as DELETED for a

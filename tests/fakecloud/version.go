@@ -15,8 +15,8 @@ func parseVersion(s string) (microversion, error) {
 	a, err1 := strconv.Atoi(major)
 	b, err2 := strconv.Atoi(minor)
 	if !ok || err1 != nil || err2 != nil {
-		return microversion{}, fmt.Errorf("API Version String %s is of invalid format. Must be of format MajorNum.MinorNum.",
-			s) //nolint:revive,staticcheck // text of the service
+		const format = "API Version String %s is of invalid format. Must be of format MajorNum.MinorNum."
+		return microversion{}, fmt.Errorf(format, s) //nolint:staticcheck // text of the services
 	}
 	return microversion{a, b}, nil
 }

@@ -52,11 +52,7 @@ func (c *Cloud) listTypes(x *exchange) *reply {
 	for _, t := range shown {
 		list = append(list, typeView(t, x.token.hasRole("admin")))
 	}
-	out := object{"volume_types": list}
-	if nextMarker != "" {
-		out["volume_type_links"] = []any{link("next", c.nextPageURL(x, nextMarker))}
-	}
-	return newReply(http.StatusOK, out)
+	return newReply(http.StatusOK, c.newListBody(x, "volume_types", "volume_type_links", list, nextMarker))
 }
 
 func (c *Cloud) getType(x *exchange) *reply {

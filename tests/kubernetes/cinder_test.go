@@ -24,7 +24,7 @@ import (
 func TestCinder(t *testing.T) {
 	c := connectCloud(t)
 	t.Cleanup(func() {
-		left, err := c.User.Leftovers(context.WithoutCancel(t.Context()))
+		left, err := c.User.ListStorage(context.WithoutCancel(t.Context()))
 		if err != nil || len(left) > 0 {
 			t.Errorf("claims and snapshots are deleted, but Cinder still has %v (%v)", left, err)
 		}
@@ -181,10 +181,10 @@ func (c cloudCluster) testDelayedNotification(t *testing.T) {
 	s.startWriter("writer", "data", false)
 	wantSamePods := s.recordPods()
 	resume := sync.OnceFunc(func() {
-		must.Succeed(t, c.Service(context.WithoutCancel(t.Context()), "continue", "nova-compute"))
+		must.Succeed(t, c.ControlService(context.WithoutCancel(t.Context()), "continue", "nova-compute"))
 	})
 	t.Cleanup(resume) // also if the pause fails in the middle
-	must.Succeed(t, c.Service(t.Context(), "pause", "nova-compute"))
+	must.Succeed(t, c.ControlService(t.Context(), "pause", "nova-compute"))
 	s.requestSize("data", "2Gi")
 	s.awaitField("pvc/data", "{.status.allocatedResourceStatuses.storage}", "NodeResizeInProgress")
 	s.wantCinderSize("data", 2*volume.GiB)

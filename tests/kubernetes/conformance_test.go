@@ -56,7 +56,7 @@ func TestConformanceOnCinder(t *testing.T) {
 	must.Succeed(t, err)
 	cloud := connectCloud(t, strings.Fields(images)...)
 	t.Cleanup(func() {
-		left, err := cloud.User.Leftovers(context.WithoutCancel(t.Context()))
+		left, err := cloud.User.ListStorage(context.WithoutCancel(t.Context()))
 		if err != nil || len(left) > 0 {
 			t.Errorf("the suite has ended, but Cinder still has %v (%v)", left, err)
 		}

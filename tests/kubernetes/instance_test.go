@@ -129,7 +129,7 @@ func (c *cloudCluster) boot(t *testing.T, api string, images []string) {
 	})
 	must.Succeed(t, err)
 	c.instance, err = c.Boot(ctx, openstack.Options{
-		Name: instanceName, Image: image, Bus: openstack.VirtioBlk, Flavor: openstack.FlavorNode,
+		Name: instanceName, Image: image, Bus: openstack.BusVirtioBlk, Flavor: openstack.FlavorNode,
 		Disk: disk, Ports: []int{kubeletPort},
 	})
 	must.Succeed(t, err)

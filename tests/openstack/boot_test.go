@@ -14,95 +14,104 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
+	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 	"github.com/growvol/growvol/tests/vm"
 )
 
 const (
-	// greeterPort is one of the guests' ports that this machine reaches.
+	// greeterPort is a port of the guests that is reachable from this machine.
 	greeterPort = 7777
-	// mark is what the guests' root disks have behind a hole of markOffset
-	// bytes.
-	mark       = "behind the hole"
-	markOffset = 64 << 20
+	// rootDiskMark is at byte rootDiskMarkOffset of the guests' root disks, after a hole.
+	rootDiskMark       = "behind the hole"
+	rootDiskMarkOffset = 64 << 20
 )
 
-// markedDisk makes the raw image with which the guests' root disks begin.
-func markedDisk(t *testing.T) string {
+// newRootDisk returns the path of a raw image for the guests' root disks.
+func newRootDisk(t *testing.T) string {
 	t.Helper()
-	f := get(os.Create(filepath.Join(t.TempDir(), "disk")))(t)
-	get(f.WriteAt([]byte(mark), markOffset))(t)
-	must(t, f.Truncate(markOffset<<1))
-	must(t, f.Close())
+	f := must.Value(os.Create(filepath.Join(t.TempDir(), "disk")))(t)
+	must.Value(f.WriteAt([]byte(rootDiskMark), rootDiskMarkOffset))(t)
+	must.Succeed(t, f.Truncate(rootDiskMarkOffset<<1))
+	must.Succeed(t, f.Close())
 	return f.Name()
 }
 
-// testBoot: what Boot promises of an instance besides that its agent answers.
+// testBoot checks what Boot promises besides a running agent: the root disk, the ports and the
+// console.
 func (r *rig) testBoot(t *testing.T) {
-	for bus, disk := range map[openstack.Bus]string{openstack.VirtioBlk: "vda", openstack.VirtioSCSI: "sda"} {
+	for bus, disk := range map[openstack.Bus]string{openstack.BusVirtioBlk: "vda", openstack.BusVirtioSCSI: "sda"} {
 		t.Run(string(bus), func(t *testing.T) {
 			g := r.guest(t, bus)
-			script := fmt.Sprintf("tail -c +%d /dev/%s | head -c %d", markOffset+1, disk, len(mark))
-			if got := g.sh(t, script); got != mark {
-				t.Errorf("at byte %d of the root disk there is %q, want %q", markOffset, got, mark)
+			script := fmt.Sprintf("tail -c +%d /dev/%s | head -c %d", rootDiskMarkOffset+1, disk, len(rootDiskMark))
+			if got := g.runScript(t, script); got != rootDiskMark {
+				t.Errorf("byte %d of the root disk: got %q, want %q", rootDiskMarkOffset, got, rootDiskMark)
 			}
-			if got, want := g.sh(t, "cat /sys/class/block/"+disk+"/size"), fmt.Sprint(gib/512); got != want {
-				t.Errorf("the root disk has %s sectors; the flavor's have %s", got, want)
+			if got, want := g.runScript(t, "cat /sys/class/block/"+disk+"/size"), fmt.Sprint(gib/512); got != want {
+				t.Errorf("the root disk has %s sectors, want the %s of the flavor", got, want)
 			}
-			if got := g.greeting(t); got != "hello" {
-				t.Errorf("port %d of the guest says %q", greeterPort, got)
+			if got := g.readGreeting(t); got != "hello" {
+				t.Errorf("port %d of the guest: got %q, want hello", greeterPort, got)
 			}
 			if other := g.Address(greeterPort + 1); other != "" {
-				t.Errorf("%s leads to a port that was not asked for", other)
+				t.Errorf("Address of a port that Boot does not know: got %q, want none", other)
 			}
-			if console := get(g.Console(t.Context()))(t); !strings.Contains(console, vm.ReadyLine) {
-				t.Errorf("the console's output lacks %q:\n%s", vm.ReadyLine, console)
+			if console := must.Value(g.Console(t.Context()))(t); !strings.Contains(console, vm.ReadyLine) {
+				t.Errorf("the output of the console does not contain %q:\n%s", vm.ReadyLine, console)
 			}
 		})
 	}
 }
 
-// greeting is what a server in the guest says to a client on this machine.
-func (g *guest) greeting(t *testing.T) (said string) {
+// readGreeting starts a server in the guest and returns what the server sends to a client on this
+// machine.
+func (g *guest) readGreeting(t *testing.T) (greeting string) {
 	t.Helper()
-	ctx := limited(t)
-	server := get(g.Start(ctx, vm.Command{Argv: []string{"busybox", "nc", "-l", "-p", fmt.Sprint(greeterPort), "-e", "echo", "hello"}}))(t)
+	ctx := testContext(t)
+	server := must.Value(g.Start(ctx, vm.Command{
+		Argv: []string{"busybox", "nc", "-l", "-p", fmt.Sprint(greeterPort), "-e", "echo", "hello"},
+	}))(t)
 	// QEMU accepts connections before the server in the guest does.
-	must(t, openstack.Eventually(ctx, "the guest greets", func(ctx context.Context) (bool, error) {
+	must.Succeed(t, openstack.WaitUntil(ctx, "the guest greets", func(ctx context.Context) (bool, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", g.Address(greeterPort))
 		if err != nil {
 			return false, err
 		}
-		must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+		must.Succeed(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 		line, err := io.ReadAll(conn)
-		said = strings.TrimSpace(string(line))
-		return err == nil && said != "", conn.Close()
+		greeting = strings.TrimSpace(string(line))
+		return err == nil && greeting != "", conn.Close()
 	}))
-	must(t, server.Wait(ctx))
-	return said
+	must.Succeed(t, server.Wait(ctx))
+	return greeting
 }
 
-// testImages: a new image for a server takes the place of the old one, with its
-// kernel and initramfs.
+// testImages checks that a new image of a server replaces the old image, with its kernel and
+// initramfs.
 func (r *rig) testImages(t *testing.T) {
-	ctx := limited(t)
+	ctx := testContext(t)
 	file := filepath.Join(t.TempDir(), "file")
-	must(t, os.WriteFile(file, []byte("nothing"), 0o600))
+	must.Succeed(t, os.WriteFile(file, []byte("nothing"), 0o600))
 	registered := func() (all []images.Image) {
-		pages := get(images.List(r.Admin.Images, images.ListOpts{}).AllPages(context.WithoutCancel(ctx)))(t)
-		all = get(images.ExtractImages(pages))(t)
+		pages := must.Value(images.List(r.Admin.Images, images.ListOpts{}).AllPages(context.WithoutCancel(ctx)))(t)
+		all = must.Value(images.ExtractImages(pages))(t)
 		return slices.DeleteFunc(all, func(i images.Image) bool { return !strings.HasPrefix(i.Name, "growvol-unbootable") })
 	}
 	t.Cleanup(func() {
 		for _, i := range registered() {
-			must(t, images.Delete(context.WithoutCancel(ctx), r.Admin.Images, i.ID).Err)
+			must.Succeed(t, images.Delete(context.WithoutCancel(ctx), r.Admin.Images, i.ID).Err)
 		}
 	})
 	for _, key := range []string{"first", "second"} {
 		image := vm.Image{Key: key, Kernel: file, Initrd: file}
-		_, err := r.Boot(ctx, openstack.Options{Name: "unbootable", Image: image, Bus: openstack.VirtioBlk, Flavor: "absent"})
+		_, err := r.Boot(ctx, openstack.Options{
+			Name:   "unbootable",
+			Image:  image,
+			Bus:    openstack.BusVirtioBlk,
+			Flavor: "absent",
+		})
 		if err == nil || !strings.Contains(err.Error(), "lavor") {
-			t.Fatalf("a server of no flavor: %v", err)
+			t.Fatalf("a server with an unknown flavor: got %v, want an error about the flavor", err)
 		}
 		title := "growvol-unbootable/" + key + "-blank-virtio"
 		var got []string
@@ -111,7 +120,7 @@ func (r *rig) testImages(t *testing.T) {
 		}
 		slices.Sort(got)
 		if want := []string{title, title + "-initramfs", title + "-kernel"}; !slices.Equal(got, want) {
-			t.Errorf("images %q, want %q", got, want)
+			t.Errorf("got the images %q, want %q", got, want)
 		}
 	}
 }

@@ -14,23 +14,24 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
 )
 
-// Cloud is a client of the rig's APIs in one project. It owes nothing to the
-// driver: what it reads is what the tests believe.
+// Cloud is a client of the rig's APIs in one project. It is independent of the driver, so the tests
+// can trust what it reads.
 type Cloud struct {
 	Volumes, Compute, Images *gophercloud.ServiceClient
-	Project                  string // id
+	Project                  string // ID
 }
 
-// openCloud opens an entry of the rig's clouds.yaml.
+// openCloud signs in to a cloud of the rig's clouds.yaml.
 func openCloud(ctx context.Context, dir, entry string) (*Cloud, error) {
-	auth, endpoint, tls, err := clouds.Parse(clouds.WithLocations(filepath.Join(dir, "clouds.yaml")), clouds.WithCloudName(entry))
+	auth, endpoint, tls, err := clouds.Parse(clouds.WithLocations(filepath.Join(dir, "clouds.yaml")),
+		clouds.WithCloudName(entry))
 	if err != nil {
-		return nil, fmt.Errorf("cloud %s: %w; is the rig up?", entry, err)
+		return nil, fmt.Errorf("sign in to cloud %s: %w (next step: tests/openstack/up)", entry, err)
 	}
 	auth.AllowReauth = true
 	provider, err := config.NewProviderClient(ctx, auth, config.WithTLSConfig(tls))
 	if err != nil {
-		return nil, fmt.Errorf("cloud %s: %w; is the rig up?", entry, err)
+		return nil, fmt.Errorf("sign in to cloud %s: %w (next step: tests/openstack/up)", entry, err)
 	}
 	c := &Cloud{}
 	var errs [3]error
@@ -42,19 +43,21 @@ func openCloud(ctx context.Context, dir, entry string) (*Cloud, error) {
 	}
 	c.Volumes.Microversion = "3.59"
 	c.Compute.Microversion = "2.79"
-	// The block storage endpoint ends with the project's id.
+	// The endpoint ends with the ID of the project.
 	c.Project = filepath.Base(c.Volumes.Endpoint)
 	return c, nil
 }
 
-// Volume reads a volume.
+// Volume returns the present state of a volume.
 func (c *Cloud) Volume(ctx context.Context, id string) (*volumes.Volume, error) {
 	return volumes.Get(ctx, c.Volumes, id).Extract()
 }
 
-// SetQuota sets how many volumes a project may have, and how many GiB they. Only
-// an administrator may.
+// SetQuota sets the maximum number and the maximum total size in GiB of a project's volumes. Only
+// an administrator may set it.
 func (c *Cloud) SetQuota(ctx context.Context, project string, count, gigabytes int) error {
-	opts := quotasets.UpdateOpts{Volumes: &count, Gigabytes: &gigabytes, Snapshots: &count, Backups: &count, BackupGigabytes: &gigabytes}
+	opts := quotasets.UpdateOpts{
+		Volumes: &count, Gigabytes: &gigabytes, Snapshots: &count, Backups: &count, BackupGigabytes: &gigabytes,
+	}
 	return quotasets.Update(ctx, c.Volumes, project, opts).Err
 }

@@ -1,8 +1,11 @@
-// Package openstack gives tests a real OpenStack: a client of its APIs that
-// owes nothing to the driver, and Nova instances that boot from the images of
-// package vm, in whose agent tests run what they want.
+// Package openstack gives tests a real OpenStack: a client of its APIs that is independent of the
+// driver, and Nova instances that boot from the images of package vm and run its agent:
 //
-// The OpenStack is Keystone, Cinder on Ceph, Glance and Nova on this machine.
-// The program `up` in this directory brings it up, `down` ends it; the
-// directory rig holds their parts.
+//	rig, err := openstack.Open(ctx, os.Getenv("GROWVOL_OPENSTACK_DIR"), "test")
+//	instance, err := rig.Boot(ctx, openstack.Options{Name: "guest", Image: image, …})
+//	output, err := instance.Run(ctx, vm.Command{Argv: []string{"lsblk"}})
+//
+// The OpenStack is Keystone, Cinder on Ceph, Glance and Nova on this machine. The programs of this
+// directory control it: up starts it, down ends it, service disturbs one of its services. The
+// directory rig has their parts. The tests of this package run the plugins in it.
 package openstack

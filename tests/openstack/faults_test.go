@@ -11,59 +11,61 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
-// testFaults: the moments between Cinder's word that a volume in use has grown
-// and the guest's kernel knowing of it, stretched, and one in which the guest
-// is never told. What the controller says is true of the volume; only the node
-// may say that the filesystem has grown, and it does not before it has.
+// testFaults delays or loses the news of an extension between Cinder and the guest's kernel. The
+// controller reports the size of the volume; the node may report a grown filesystem only after it
+// has grown.
 func (r *rig) testFaults(t *testing.T) {
-	r.tidy(t)
-	g, ctx := r.guest(t, openstack.VirtioBlk), limited(t)
-	v := get(g.Create(ctx, name(t), gib, csiclient.MountCapability("ext4"), nil))(t)
-	must(t, g.Use(ctx, v))
+	r.checkLeftovers(t)
+	g, ctx := r.guest(t, openstack.BusVirtioBlk), testContext(t)
+	v := must.Value(g.Create(ctx, testName(t), gib, csiclient.MountCapability("ext4"), nil))(t)
+	must.Succeed(t, g.Use(ctx, v))
 	w := g.startWriter(t, v)
 	t.Run("nova-compute stalls", func(t *testing.T) { growThroughStall(t, r, g, v, "nova-compute") })
 	t.Run("nova-api stalls", func(t *testing.T) { growThroughStall(t, r, g, v, "nova-api") })
-	t.Run("event lost", func(t *testing.T) { loseEvent(t, r, g, v) })
-	t.Run("event lost and repeated", func(t *testing.T) { repeatEvent(t, r, g, v) })
+	t.Run("event lost", func(t *testing.T) { growAfterLostEvent(t, r, g, v) })
+	t.Run("event lost and repeated", func(t *testing.T) { repeatLostEvent(t, r, g, v) })
 	w.stop(t)
-	t.Run("event lost and attached again", func(t *testing.T) { attachAgain(t, r, g, v) })
+	t.Run("event lost and attached again", func(t *testing.T) { reattachAfterLostEvent(t, r, g, v) })
 	w.verify(t, v)
-	must(t, g.Release(ctx, v))
-	must(t, g.Delete(ctx, v))
+	must.Succeed(t, g.Release(ctx, v))
+	must.Succeed(t, g.Delete(ctx, v))
 }
 
-// wantShort fails the test unless the node says that the device is short:
-// before the caller's deadline, with both sizes and what to do; and unless the
-// filesystem is as it was.
-func (g *guest) wantShort(t *testing.T, v *csiclient.Volume, has, want int64) {
+// wantDeviceTooSmall fails the test unless the node answers, before the deadline of the caller,
+// that the device is too small, with both sizes and the next step; and unless the filesystem keeps
+// its size.
+func (g *guest) wantDeviceTooSmall(t *testing.T, v *csiclient.Volume, present, want int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // enough for the node's whole margin: it is emulated
+	// The guest is emulated: the timeout must be long enough for the whole margin of the node.
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 	defer cancel()
 	_, err := g.ExpandNode(ctx, v, want)
 	if ctx.Err() != nil {
-		t.Error("the answer came only when the caller had given up")
+		t.Error("the node answered only after the deadline of the caller")
 	}
-	wantCode(t, err, codes.DeadlineExceeded, v.ID, short(has), short(want), "next step", "1 GiB more", "detached and attached again")
+	must.FailWith(t, err, codes.DeadlineExceeded, v.ID, sizeText(present), sizeText(want), "next step", "1 GiB more",
+		"detached and attached again")
 	t.Logf("node: %v", err)
-	g.wantGrown(t, v, has)
+	g.wantGrown(t, v, present)
 }
 
-// growThroughStall grows the volume by 1 GiB while a service that passes the
-// news on to the guest does not run.
+// growThroughStall extends the volume by 1 GiB while a service that passes the new size to the
+// guest is paused.
 func growThroughStall(t *testing.T, r *rig, g *guest, v *csiclient.Volume, service string) {
 	t.Helper()
-	ctx := limited(t)
+	ctx := testContext(t)
 	before := v.Size
 	r.service(t, "pause", service)
 	t.Cleanup(func() { r.service(t, "continue", service) })
-	must(t, g.ExpandController(ctx, v, before+gib))
+	must.Succeed(t, g.ExpandController(ctx, v, before+gib))
 	r.wantSize(t, v.ID, before+gib, "in-use")
-	g.wantShort(t, v, before, before+gib)
+	g.wantDeviceTooSmall(t, v, before, before+gib)
 
-	// A call that is waiting when the news comes succeeds.
+	// A call that waits when the guest gets the new size succeeds.
 	type answer struct {
 		size int64
 		err  error
@@ -80,69 +82,71 @@ func growThroughStall(t *testing.T, r *rig, g *guest, v *csiclient.Volume, servi
 	const stall = 2 * time.Second
 	select {
 	case a := <-answered:
-		t.Fatalf("the node answered while nothing could have changed: %s, %v", short(a.size), a.err)
+		t.Fatalf("the node answered while the service was paused: %s, %v", sizeText(a.size), a.err)
 	case <-time.After(stall):
 	}
 	r.service(t, "continue", service)
 	a := <-answered
-	if must(t, a.err); a.size != before+gib {
-		t.Errorf("the node says %s", short(a.size))
+	if must.Succeed(t, a.err); a.size != before+gib {
+		t.Errorf("the node reports %s, want %s", sizeText(a.size), sizeText(before+gib))
 	}
-	t.Logf("the node waited for %s, of which %s for the stall", a.took.Round(time.Millisecond), stall)
+	t.Logf("the node waited for %s, of which the service was paused for %s", a.took.Round(time.Millisecond), stall)
 	g.wantGrown(t, v, before+gib)
 }
 
-// growUnheard grows the volume by 1 GiB while Nova's API, which would tell the
-// guest, is dead: the event is lost for good.
-func growUnheard(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
+// extendWithoutEvent extends the volume by 1 GiB while Nova's API, which would tell the guest, is
+// stopped: the event is lost.
+func extendWithoutEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
-	ctx := limited(t)
+	ctx := testContext(t)
 	before := v.Size
 	r.service(t, "stop", "nova-api")
 	t.Cleanup(func() { r.service(t, "start", "nova-api") })
-	must(t, g.ExpandController(ctx, v, before+gib))
+	must.Succeed(t, g.ExpandController(ctx, v, before+gib))
 	r.wantSize(t, v.ID, before+gib, "in-use")
 	r.service(t, "start", "nova-api")
-	must(t, openstack.Eventually(ctx, "Nova answers", func(ctx context.Context) (bool, error) {
+	must.Succeed(t, openstack.WaitUntil(ctx, "Nova answers", func(ctx context.Context) (bool, error) {
 		return servers.Get(ctx, r.User.Compute, g.ID).Err == nil, nil
 	}))
-	g.wantShort(t, v, before, before+gib)
+	g.wantDeviceTooSmall(t, v, before, before+gib)
 }
 
-// loseEvent: the remedy that the node's message names, 1 GiB more, helps.
-func loseEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
+// growAfterLostEvent checks the first remedy in the node's message: an extension by 1 GiB more.
+func growAfterLostEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
-	growUnheard(t, r, g, v)
+	extendWithoutEvent(t, r, g, v)
 	size := v.Size + gib
-	if e := get(g.Expand(limited(t), v, size))(t); e.NodeSize != size {
-		t.Errorf("the node says %s", short(e.NodeSize))
+	if e := must.Value(g.Expand(testContext(t), v, size))(t); e.NodeSize != size {
+		t.Errorf("the node reports %s, want %s", sizeText(e.NodeSize), sizeText(size))
 	}
 	g.wantGrown(t, v, size)
 }
 
-// attachAgain: the other remedy that the message names.
-func attachAgain(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
+// reattachAfterLostEvent checks the second remedy in the node's message: a new attachment.
+func reattachAfterLostEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
-	growUnheard(t, r, g, v)
-	must(t, g.Release(limited(t), v))
-	must(t, g.Use(limited(t), v))
-	if size := get(g.ExpandNode(limited(t), v, v.Size))(t); size != v.Size {
-		t.Errorf("the node says %s", short(size))
+	extendWithoutEvent(t, r, g, v)
+	must.Succeed(t, g.Release(testContext(t), v))
+	must.Succeed(t, g.Use(testContext(t), v))
+	if size := must.Value(g.ExpandNode(testContext(t), v, v.Size))(t); size != v.Size {
+		t.Errorf("the node reports %s, want %s", sizeText(size), sizeText(v.Size))
 	}
 	g.wantGrown(t, v, v.Size)
 }
 
-// repeatEvent: a controller that may tell Nova itself repeats the event when
-// external-resizer repeats the call.
-func repeatEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
+// repeatLostEvent checks the third remedy: a controller that may send events to Nova repeats the
+// event when external-resizer repeats the call.
+func repeatLostEvent(t *testing.T, r *rig, g *guest, v *csiclient.Volume) {
 	t.Helper()
-	growUnheard(t, r, g, v)
-	notifier, _ := r.startController(t, "--clouds-yaml="+filepath.Join(r.Dir, "clouds.yaml"), "--cloud=nova", "--notify-nova")
-	if size := get(expand(limited(t), csi.NewControllerClient(notifier.Conn), v.ID, v.Size))(t); size != v.Size {
-		t.Errorf("the repeated call says %s", short(size))
+	extendWithoutEvent(t, r, g, v)
+	notifier, _ := r.startController(t, "--clouds-yaml="+filepath.Join(r.Dir, "clouds.yaml"), "--cloud=nova",
+		"--notify-nova")
+	client := csi.NewControllerClient(notifier.Conn)
+	if size := must.Value(expand(testContext(t), client, v.ID, v.Size))(t); size != v.Size {
+		t.Errorf("the repeated call reports %s, want %s", sizeText(size), sizeText(v.Size))
 	}
-	if size := get(g.ExpandNode(limited(t), v, v.Size))(t); size != v.Size {
-		t.Errorf("the node says %s", short(size))
+	if size := must.Value(g.ExpandNode(testContext(t), v, v.Size))(t); size != v.Size {
+		t.Errorf("the node reports %s, want %s", sizeText(size), sizeText(v.Size))
 	}
 	g.wantGrown(t, v, v.Size)
 }

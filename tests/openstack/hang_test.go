@@ -11,42 +11,44 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
-// testHangs: one service of the cloud hangs, as when its processes are stopped
-// or its database locks: it takes connections and answers nothing. A controller
-// that is started then serves its socket within seconds, and does what needs
-// only the other services.
+// testHangs pauses one service of the cloud, which then accepts connections but does not answer. A
+// controller that starts meanwhile must serve its socket within seconds and do everything that
+// needs only the other services.
 func (r *rig) testHangs(t *testing.T) {
-	r.tidy(t)
+	r.checkLeftovers(t)
 	t.Run("nova-api", r.testNovaHangs)
 	t.Run("cinder-api", r.testCinderHangs)
 	t.Run("keystone", r.testKeystoneHangs)
 }
 
-// startBeside starts a controller while a service hangs. resume ends that.
-func (r *rig) startBeside(t *testing.T, service string) (p *csiclient.Plugin, resume func()) {
+// startControllerDuringHang pauses a service and starts a controller. resume lets the service
+// continue.
+func (r *rig) startControllerDuringHang(t *testing.T, service string) (p *csiclient.Plugin, resume func()) {
 	t.Helper()
 	resume = func() { r.service(t, "continue", service) }
 	t.Cleanup(resume)
 	r.service(t, "pause", service)
 	p, _ = r.startController(t, "--cloud-config="+filepath.Join(r.Dir, "cloud-test.conf"))
 	if p.StartDuration > 15*time.Second {
-		t.Errorf("the controller answered after %s", p.StartDuration)
+		t.Errorf("the controller answered after %s, want at most 15s", p.StartDuration)
 	}
 	t.Logf("the controller answered after %s", p.StartDuration.Round(time.Millisecond))
 	return p, resume
 }
 
-// wantReady fails the test unless Probe has the answer.
+// wantReady fails the test unless Probe reports this readiness.
 func wantReady(t *testing.T, p *csiclient.Plugin, want bool) {
 	t.Helper()
-	if ready := get(probe(t, p))(t); ready != want {
-		t.Errorf("the controller is ready: %t, want %t", ready, want)
+	if ready := must.Value(probe(t, p))(t); ready != want {
+		t.Errorf("Probe: got ready %t, want %t", ready, want)
 	}
 }
 
+// probe returns the readiness that the controller reports.
 func probe(t *testing.T, p *csiclient.Plugin) (bool, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -56,43 +58,46 @@ func probe(t *testing.T, p *csiclient.Plugin) (bool, error) {
 }
 
 func (r *rig) testNovaHangs(t *testing.T) {
-	p, _ := r.startBeside(t, "nova-api")
+	p, _ := r.startControllerDuringHang(t, "nova-api")
 	wantReady(t, p, true)
-	ctx, c, start := limited(t), csi.NewControllerClient(p.Conn), time.Now()
-	step := func(what string) {
-		t.Logf("%s: %s", what, time.Since(start).Round(time.Millisecond))
+	ctx, c, start := testContext(t), csi.NewControllerClient(p.Conn), time.Now()
+	logTime := func(call string) {
+		t.Logf("%s: %s", call, time.Since(start).Round(time.Millisecond))
 		start = time.Now()
 	}
-	v := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume()
-	step("create")
-	get(c.ListVolumes(ctx, &csi.ListVolumesRequest{}))(t)
-	get(c.GetCapacity(ctx, &csi.GetCapacityRequest{}))(t)
-	step("list, capacity")
-	get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: v.GetVolumeId()}))(t)
-	step("delete")
+	v := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume()
+	logTime("create")
+	must.Value(c.ListVolumes(ctx, &csi.ListVolumesRequest{}))(t)
+	must.Value(c.GetCapacity(ctx, &csi.GetCapacityRequest{}))(t)
+	logTime("list, capacity")
+	must.Value(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: v.GetVolumeId()}))(t)
+	logTime("delete")
 }
 
 func (r *rig) testCinderHangs(t *testing.T) {
-	p, resume := r.startBeside(t, "cinder-api")
+	p, resume := r.startControllerDuringHang(t, "cinder-api")
 	wantReady(t, p, true)
 	c := csi.NewControllerClient(p.Conn)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	_, err := c.CreateVolume(ctx, request(name(t), gib))
+	_, err := c.CreateVolume(ctx, createRequest(testName(t), gib))
 	if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable {
-		t.Errorf("while Cinder hangs: %v", err)
+		t.Errorf("while Cinder hangs: got %v, want DeadlineExceeded or Unavailable", err)
 	}
 	wantReady(t, p, true)
 	resume()
-	get(c.ListVolumes(limited(t), &csi.ListVolumesRequest{}))(t)
+	must.Value(c.ListVolumes(testContext(t), &csi.ListVolumesRequest{}))(t)
 }
 
 func (r *rig) testKeystoneHangs(t *testing.T) {
-	p, resume := r.startBeside(t, "keystone")
+	p, resume := r.startControllerDuringHang(t, "keystone")
 	wantReady(t, p, false)
 	resume()
 	start := time.Now()
-	must(t, openstack.Eventually(limited(t), "the controller is ready", func(context.Context) (bool, error) { return probe(t, p) }))
+	must.Succeed(t,
+		openstack.WaitUntil(testContext(t), "the controller is ready", func(context.Context) (bool, error) {
+			return probe(t, p)
+		}))
 	t.Logf("ready %s after Keystone", time.Since(start).Round(time.Millisecond))
-	get(csi.NewControllerClient(p.Conn).ListVolumes(limited(t), &csi.ListVolumesRequest{}))(t)
+	must.Value(csi.NewControllerClient(p.Conn).ListVolumes(testContext(t), &csi.ListVolumesRequest{}))(t)
 }

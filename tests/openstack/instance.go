@@ -13,80 +13,86 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
-// bootTimeout bounds Boot. Without hardware virtualization it takes some ten
-// seconds on an idle machine.
+// bootTimeout bounds Boot. Without hardware virtualization a boot takes some ten seconds on an idle
+// machine.
 const bootTimeout = 15 * time.Minute
 
-// Bus is how an instance sees its disks.
+// Bus is the bus of an instance's disks.
 type Bus string
 
 // The buses.
 const (
-	VirtioBlk  Bus = "virtio"
-	VirtioSCSI Bus = "scsi"
+	BusVirtioBlk  Bus = "virtio"
+	BusVirtioSCSI Bus = "scsi"
 )
 
-// Ids of flavors; rig/configure.py has them all.
+// IDs of flavors; rig/configure.py has all of them.
 const (
-	// FlavorMedium is the smallest that holds a guest's initial RAM
-	// filesystem: 512 MiB, one CPU.
+	// FlavorMedium has 512 MiB of memory and one CPU: the smallest flavor that holds the initramfs of
+	// a guest.
 	FlavorMedium = "2"
-	// FlavorNode has what a node of Kubernetes needs: 2 GiB, two CPUs, a root
-	// disk of 2 GiB.
+	// FlavorNode has 2 GiB of memory, two CPUs and a root disk of 2 GiB, as a Kubernetes node needs.
 	FlavorNode = "4"
 )
 
-// Options say what an instance is like.
+// Options describes an instance.
 type Options struct {
 	Name   string   // of the server
-	Image  vm.Image // what it boots
+	Image  vm.Image // kernel and initramfs
 	Bus    Bus
-	Flavor string // id
-	// Disk is the path of a raw image, holes and all, that the root disk begins
-	// with; it is as large as the flavor says. Empty: the disk is blank.
+	Flavor string // ID
+	// Disk is the path of a raw image, which may have holes, of the beginning of the root disk. The
+	// flavor sets the size of the root disk. If Disk is empty, the root disk is blank.
 	Disk string
-	// Ports of the guest to make reachable from this machine, besides those of
-	// the agent and of the node plugin.
+	// Ports of the guest that are reachable from this machine, besides those of the agent and the node
+	// plugin.
 	Ports []int
 }
 
-// Instance is a Nova instance that runs, with its agent.
+// Instance is a running Nova instance with its agent.
 type Instance struct {
 	*vm.Agent
 	ID string
 
 	cloud     *Cloud
-	addresses map[int]string // of this machine, by the guest's ports that they lead to
+	addresses map[int]string // addresses of this machine, by the port of the guest
 }
 
-// Boot creates a server, makes its ports reachable and returns when its agent
-// answers. Several may boot at the same time. A server that does not get that
-// far is deleted; the error has the end of its console.
+// Boot creates a server, makes its ports reachable and returns when its agent answers. Concurrent
+// calls are allowed. If the boot fails, Boot deletes the server and returns an error with the end
+// of its console.
 func (r *Rig) Boot(ctx context.Context, o Options) (*Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
-	image, err := r.image(ctx, o)
+	image, err := r.ensureImage(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("boot %s: %w", o.Name, err)
 	}
-	create := servers.CreateOpts{Name: o.Name, ImageRef: image, FlavorRef: o.Flavor, Networks: "none", ConfigDrive: new(true)}
+	create := servers.CreateOpts{
+		Name:        o.Name,
+		ImageRef:    image,
+		FlavorRef:   o.Flavor,
+		Networks:    "none",
+		ConfigDrive: new(true),
+	}
 	server, err := servers.Create(ctx, r.User.Compute, create, nil).Extract()
 	if err != nil {
 		return nil, fmt.Errorf("boot %s: %w", o.Name, err)
 	}
 	i := &Instance{ID: server.ID, cloud: r.User}
-	if err := r.boot(ctx, i, o.Ports); err != nil {
-		return nil, i.discard(ctx, fmt.Errorf("boot %s: %w", o.Name, err))
+	if err := r.awaitAgent(ctx, i, o.Ports); err != nil {
+		return nil, i.deleteFailed(ctx, fmt.Errorf("boot %s: %w", o.Name, err))
 	}
 	return i, nil
 }
 
-func (r *Rig) boot(ctx context.Context, i *Instance, ports []int) error {
+// awaitAgent returns when the agent in the guest answers; it sets the fields of the instance.
+func (r *Rig) awaitAgent(ctx context.Context, i *Instance, ports []int) error {
 	if err := i.awaitActive(ctx); err != nil {
 		return err
 	}
 	var err error
-	if i.addresses, err = r.plugNetwork(ctx, i.ID, append([]int{vm.AgentPort, vm.NodePort}, ports...)); err != nil {
+	if i.addresses, err = r.addNetwork(ctx, i.ID, append([]int{vm.AgentPort, vm.NodePort}, ports...)); err != nil {
 		return err
 	}
 	i.Agent = vm.Dial(i.Address(vm.AgentPort), i.Address(vm.NodePort))
@@ -94,9 +100,9 @@ func (r *Rig) boot(ctx context.Context, i *Instance, ports []int) error {
 	return err
 }
 
-// awaitActive waits until Nova has started the server, whose kernel then boots.
+// awaitActive waits until Nova has started the server. The kernel boots after that.
 func (i *Instance) awaitActive(ctx context.Context) error {
-	return Eventually(ctx, "server "+i.ID+" is active", func(ctx context.Context) (bool, error) {
+	return WaitUntil(ctx, "server "+i.ID+" is active", func(ctx context.Context) (bool, error) {
 		s, err := servers.Get(ctx, i.cloud.Compute, i.ID).Extract()
 		if err == nil && s.Status == "ERROR" {
 			return false, fmt.Errorf("server %s: %s", i.ID, s.Fault.Message)
@@ -105,21 +111,21 @@ func (i *Instance) awaitActive(ctx context.Context) error {
 	})
 }
 
-// discard deletes an instance that is of no use, and returns why it is with
-// what is known of it.
-func (i *Instance) discard(ctx context.Context, why error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute) // the time to boot may be over
+// deleteFailed deletes an instance whose boot has failed. It returns the cause with the end of the
+// console.
+func (i *Instance) deleteFailed(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute) // bootTimeout may be over
 	defer cancel()
 	console, err := i.Console(ctx)
-	return errors.Join(why, fmt.Errorf("end of its console:\n%s", console), err, i.Destroy(ctx))
+	return errors.Join(cause, fmt.Errorf("end of its console:\n%s", console), err, i.Destroy(ctx))
 }
 
-// Address is an address of this machine (host:port) that leads to one of the
-// ports of the guest that Boot was asked for; empty for any other.
+// Address returns the address of this machine (HOST:PORT) that leads to a port of the guest, or ""
+// if the port is not among those of Boot.
 func (i *Instance) Address(port int) string { return i.addresses[port] }
 
-// Console returns the end of what the guest's kernel and agent have written to
-// the serial console.
+// Console returns the last 100 lines of the serial console, to which the guest's kernel and agent
+// write.
 func (i *Instance) Console(ctx context.Context) (string, error) {
 	return servers.ShowConsoleOutput(ctx, i.cloud.Compute, i.ID, servers.ShowConsoleOutputOpts{Length: 100}).Extract()
 }
@@ -131,7 +137,7 @@ func (i *Instance) Destroy(ctx context.Context) error {
 	}
 	err := servers.Delete(ctx, i.cloud.Compute, i.ID).ExtractErr()
 	if err == nil {
-		err = Eventually(ctx, "server "+i.ID+" is gone", func(ctx context.Context) (bool, error) {
+		err = WaitUntil(ctx, "server "+i.ID+" is gone", func(ctx context.Context) (bool, error) {
 			err := servers.Get(ctx, i.cloud.Compute, i.ID).Err
 			return false, err
 		})

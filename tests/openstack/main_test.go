@@ -1,6 +1,6 @@
-// Package openstack_test drives the real plugins against a real OpenStack:
-// Keystone, Cinder on Ceph, and Nova, whose instances run growvol-node. The
-// rig is brought up by the program `up` of this directory.
+// Package openstack_test drives the real plugins against a real OpenStack: Keystone, Cinder on
+// Ceph, and Nova, in whose instances growvol-node runs. The program `up` of this directory starts
+// the OpenStack.
 package openstack_test
 
 import (
@@ -14,29 +14,28 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
 const (
 	gib = int64(volume.GiB)
-	// rigVariable names the directory of a running rig.
+	// rigVariable is the environment variable with the directory of a running rig.
 	rigVariable = "GROWVOL_OPENSTACK_DIR"
 )
 
-// TestOpenStack is one test so that its parts share the guests, which take
-// long to boot without hardware virtualization.
+// TestOpenStack is one test so that its parts share the guests: without hardware virtualization a
+// guest boots slowly.
 func TestOpenStack(t *testing.T) {
 	dir := os.Getenv(rigVariable)
 	if dir == "" {
-		t.Skipf("%s does not name a running OpenStack; `make openstack-test` brings one up and tests with it", rigVariable)
+		t.Skipf("no OpenStack: %s is not set (next step: make openstack-test)", rigVariable)
 	}
 	r := newRig(t, dir)
-	t.Run("life", r.testLife)
+	t.Run("lifecycle", r.testLifecycle)
 	t.Run("backup", r.testBackup)
 	t.Run("metadata", r.testMetadata)
 	t.Run("quota", r.testQuota)
@@ -47,142 +46,119 @@ func TestOpenStack(t *testing.T) {
 	t.Run("images", r.testImages)
 	t.Run("boot", r.testBoot)
 	t.Run("attachments", r.testAttachments)
-	t.Run("growth in use", r.testGrowthInUse)
-	t.Run("extended by hand", r.testExtended)
+	t.Run("growth in use", r.testGrowth)
+	t.Run("extended by hand", r.testExternalExtension)
 	t.Run("block", r.testBlock)
 	t.Run("encrypted", r.testEncrypted)
-	t.Run("copies", r.testLiveCopies)
+	t.Run("copies", r.testCopiesInUse)
 	t.Run("faults", r.testFaults)
 	t.Run("multiattach", r.testMultiattach)
 	t.Run("sanity", r.testSanity)
 }
 
-// rig is a running OpenStack and the driver on it; the user's project is for
-// the tests alone.
+// rig is a running OpenStack with the controller plugin. The project of the user "test" is for the
+// tests alone.
 type rig struct {
 	*openstack.Rig
-	bin        string // with the plugins
+	bin        string // directory of the plugins
 	controller *csiclient.Plugin
-	socket     string // path of the controller's
+	socket     string // path of the socket of the controller
 	guests     map[openstack.Bus]*guest
 }
 
+// newRig opens the rig, empties the project of the tests and starts the controller.
 func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
 	ctx := t.Context()
-	r := &rig{Rig: get(openstack.Open(ctx, dir, "test"))(t), bin: get(csiclient.BuildPlugins(ctx))(t), guests: map[openstack.Bus]*guest{}}
-	must(t, r.User.Purge(ctx))
-	must(t, r.Admin.SetQuota(ctx, r.User.Project, 1000, 1000))
+	r := &rig{
+		Rig:    must.Value(openstack.Open(ctx, dir, "test"))(t),
+		bin:    must.Value(csiclient.BuildPlugins(ctx))(t),
+		guests: map[openstack.Bus]*guest{},
+	}
+	must.Succeed(t, r.User.Purge(ctx))
+	must.Succeed(t, r.Admin.SetQuota(ctx, r.User.Project, 1000, 1000))
 	t.Cleanup(func() {
-		// A test's own context has ended by now.
+		// The context of the test has ended by now.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 		defer cancel()
 		if err := r.User.Purge(ctx); err != nil {
-			t.Errorf("clean up: %v", err)
+			t.Errorf("empty the project: %v", err)
 		}
 	})
 	r.controller, r.socket = r.startController(t, "--cloud-config="+filepath.Join(dir, "cloud-test.conf"))
 	return r
 }
 
-// startController starts the controller plugin with further arguments for the
-// time of the test; its log is shown when the test fails.
+// startController starts a controller plugin that runs until the end of the test. The end of its
+// log is shown if the test fails.
 func (r *rig) startController(t *testing.T, args ...string) (plugin *csiclient.Plugin, socket string) {
 	t.Helper()
 	dir := t.TempDir()
-	log := get(os.Create(filepath.Join(dir, "controller.log")))(t)
+	log := must.Value(os.Create(filepath.Join(dir, "controller.log")))(t)
 	args = append([]string{"--backend=cinder", "--cluster-id=test", "--log-level=debug"}, args...)
 	socket = filepath.Join(dir, "csi.sock")
-	p := get(csiclient.StartPlugin(t.Context(), log, filepath.Join(r.bin, "growvol-controller"), socket, args...))(t)
+	program := filepath.Join(r.bin, "growvol-controller")
+	p := must.Value(csiclient.StartPlugin(t.Context(), log, program, socket, args...))(t)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
-			t.Errorf("the controller did not end well: %v", err)
+			t.Errorf("stop the controller: %v", err)
 		}
-		showOnFailure(t, log.Name())
+		logOnFailure(t, log.Name())
 	})
 	return p, socket
 }
 
-// showOnFailure prints the end of a log if the test has failed.
-func showOnFailure(t *testing.T, path string) {
+// logOnFailure logs the end of a file if the test has failed.
+func logOnFailure(t *testing.T, path string) {
 	t.Helper()
 	if text, err := os.ReadFile(path); err == nil && t.Failed() {
 		t.Logf("end of %s:\n%s", filepath.Base(path), text[max(0, len(text)-6000):])
 	}
 }
 
-// client returns the calls of the controller.
+// client returns a client of the controller.
 func (r *rig) client() csi.ControllerClient { return csi.NewControllerClient(r.controller.Conn) }
 
-// service disturbs a service of the rig: pause, continue, stop, start.
+// service disturbs a service of the rig: the action is pause, continue, stop or start.
 func (r *rig) service(t *testing.T, action, name string) {
 	t.Helper()
-	// Also from clean-ups, when the test's own context has ended.
-	must(t, r.Service(context.WithoutCancel(t.Context()), action, name))
+	// Clean-ups call service when the context of the test has ended.
+	must.Succeed(t, r.ControlService(context.WithoutCancel(t.Context()), action, name))
 }
 
-// tidy makes the test fail that leaves a volume, snapshot or backup behind.
-func (r *rig) tidy(t *testing.T) {
+// checkLeftovers fails the test if it leaves a volume, snapshot or backup behind.
+func (r *rig) checkLeftovers(t *testing.T) {
 	t.Helper()
-	// A test before this one may have failed and left something.
-	before := get(r.User.Leftovers(t.Context()))(t)
+	// An earlier test may have failed and left objects behind.
+	before := must.Value(r.User.ListStorage(t.Context()))(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			return
 		}
-		// The test's own context has ended by now.
-		left := get(r.User.Leftovers(context.WithoutCancel(t.Context())))(t)
-		for _, o := range left {
+		// The context of the test has ended by now.
+		after := must.Value(r.User.ListStorage(context.WithoutCancel(t.Context())))(t)
+		for _, o := range after {
 			if !slices.ContainsFunc(before, func(b openstack.Object) bool { return b.ID == o.ID }) {
-				t.Errorf("left behind: %s", o)
+				t.Errorf("the test left behind %s", o)
 			}
 		}
 	})
 }
 
-// must fails the test on an error.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// get fails the test on an error and returns the value.
-func get[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		must(t, err)
-		return v
-	}
-}
-
-// wantCode fails the test unless err has the code and its message each word.
-func wantCode(t *testing.T, err error, code codes.Code, words ...string) {
-	t.Helper()
-	if got := status.Code(err); got != code {
-		t.Fatalf("code %s, want %s: %v", got, code, err)
-	}
-	for _, w := range words {
-		if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(w)) {
-			t.Errorf("the message does not mention %q: %v", w, err)
-		}
-	}
-}
-
-// limited is the test's context with a limit: calls wait for as long as their
-// caller does, and that must not be for ever. A machine that is busy with other
-// things takes minutes for what is done in seconds.
-func limited(t *testing.T) context.Context {
+// testContext returns the context of the test with a timeout, because calls wait for as long as
+// their caller. On a busy machine, calls that usually take seconds may take minutes.
+func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-func name(t *testing.T) string {
+// testName returns the name of the test in characters that names of volumes may have.
+func testName(t *testing.T) string {
 	t.Helper()
 	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-", " ", "-").Replace(t.Name()))
 }
 
-func short(size int64) string { return fmt.Sprint(volume.Size(size)) }
+// sizeText returns a size in bytes as text with a unit.
+func sizeText(size int64) string { return fmt.Sprint(volume.Size(size)) }

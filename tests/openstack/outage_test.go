@@ -13,83 +13,89 @@ import (
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/csiclient"
+	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
-// testOutages: parts of the cloud, or the driver itself, are gone in the
-// middle of an expansion. No answer is a success that is none or a failure
-// that would be final; and once all is well, the repeated call ends well.
+// testOutages stops parts of the cloud, or the driver, during an expansion. No answer may be a
+// success without an expansion, or a failure after which external-resizer gives up. When the cause
+// is gone, the repeated call must succeed.
 func (r *rig) testOutages(t *testing.T) {
-	r.tidy(t)
-	ctx, c := limited(t), r.client()
-	id := get(c.CreateVolume(ctx, request(name(t), gib)))(t).GetVolume().GetVolumeId()
+	r.checkLeftovers(t)
+	ctx, c := testContext(t), r.client()
+	id := must.Value(c.CreateVolume(ctx, createRequest(testName(t), gib)))(t).GetVolume().GetVolumeId()
 	t.Run("cinder-volume stalls", func(t *testing.T) {
-		expandThrough(t, r, id, 2*gib, func() { r.service(t, "pause", "cinder-volume") }, func() { r.service(t, "continue", "cinder-volume") })
+		expandDuringOutage(t, r, id, 2*gib,
+			func() { r.service(t, "pause", "cinder-volume") },
+			func() { r.service(t, "continue", "cinder-volume") })
 	})
 	t.Run("cinder-api is down", func(t *testing.T) {
-		expandThrough(t, r, id, 3*gib, func() { r.service(t, "stop", "cinder-api") }, func() { r.service(t, "start", "cinder-api") })
+		expandDuringOutage(t, r, id, 3*gib,
+			func() { r.service(t, "stop", "cinder-api") },
+			func() { r.service(t, "start", "cinder-api") })
 	})
 	t.Run("controller is killed", func(t *testing.T) { killController(t, r, id, 4*gib) })
-	get(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
+	must.Value(c.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id}))(t)
 }
 
-// expandThrough asks for a size while something is broken, and again when it
-// is mended.
-func expandThrough(t *testing.T, r *rig, id string, size int64, breakIt, mend func()) {
+// expandDuringOutage expands a volume between disturb and restore, and again after restore.
+func expandDuringOutage(t *testing.T, r *rig, id string, size int64, disturb, restore func()) {
 	t.Helper()
-	before := int64(get(r.User.Volume(t.Context(), id))(t).Size) * gib
-	breakIt()
-	t.Cleanup(mend)
+	before := int64(must.Value(r.User.Volume(t.Context(), id))(t).Size) * gib
+	disturb()
+	t.Cleanup(restore)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	_, err := expand(ctx, r.client(), id, size)
 	if ctx.Err() != nil {
-		t.Error("the answer came only when the caller had given up")
+		t.Error("the controller answered only after the deadline of the caller")
 	}
 	switch status.Code(err) {
 	case codes.Aborted, codes.Unavailable, codes.DeadlineExceeded:
 	default:
-		t.Errorf("external-resizer would not go on after this: %v", err)
+		t.Errorf("got %v, want a code after which external-resizer retries", err)
 	}
-	wantCode(t, err, status.Code(err), id)
-	t.Logf("meanwhile: %v", err)
-	mend()
-	must(t, openstack.Eventually(t.Context(), "Cinder answers", func(ctx context.Context) (bool, error) {
+	must.FailWith(t, err, status.Code(err), id)
+	t.Logf("during the outage: %v", err)
+	restore()
+	must.Succeed(t, openstack.WaitUntil(t.Context(), "Cinder answers", func(ctx context.Context) (bool, error) {
 		v, err := r.User.Volume(ctx, id)
 		return err == nil && (int64(v.Size)*gib == before || int64(v.Size)*gib == size), nil
 	}))
-	if got := get(expand(limited(t), r.client(), id, size))(t); got != size {
-		t.Errorf("afterwards the answer is %s, want %s", short(got), short(size))
+	if got := must.Value(expand(testContext(t), r.client(), id, size))(t); got != size {
+		t.Errorf("after the outage: got %s, want %s", sizeText(got), sizeText(size))
 	}
 	r.wantSize(t, id, size, "available")
 }
 
-// killController ends a controller in the middle of an expansion; the next one
-// brings it to its end.
+// killController kills a controller during an expansion. The next controller must complete the
+// expansion.
 func killController(t *testing.T, r *rig, id string, size int64) {
 	t.Helper()
 	dir, conf := t.TempDir(), "--cloud-config="+filepath.Join(r.Dir, "cloud-test.conf")
-	// Paused, so that the first controller cannot have ended before it is killed.
+	// The pause makes sure that the expansion does not end before the controller is killed.
 	r.service(t, "pause", "cinder-volume")
 	t.Cleanup(func() { r.service(t, "continue", "cinder-volume") })
-	first := get(csiclient.StartPlugin(t.Context(), io.Discard, filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock"), "--backend=cinder", conf))(t)
-	asked := make(chan error, 1)
+	program, socket := filepath.Join(r.bin, "growvol-controller"), filepath.Join(dir, "csi.sock")
+	first := must.Value(csiclient.StartPlugin(t.Context(), io.Discard, program, socket, "--backend=cinder", conf))(t)
+	answered := make(chan error, 1)
 	go func() {
-		_, err := expand(limited(t), csi.NewControllerClient(first.Conn), id, size)
-		asked <- err
+		_, err := expand(testContext(t), csi.NewControllerClient(first.Conn), id, size)
+		answered <- err
 	}()
-	must(t, openstack.Eventually(t.Context(), "the volume is being extended", func(ctx context.Context) (bool, error) {
-		v, err := r.User.Volume(ctx, id)
-		return err == nil && v.Status == "extending", err
-	}))
+	must.Succeed(t,
+		openstack.WaitUntil(t.Context(), "the volume is being extended", func(ctx context.Context) (bool, error) {
+			v, err := r.User.Volume(ctx, id)
+			return err == nil && v.Status == "extending", err
+		}))
 	first.Kill()
-	if err := <-asked; err == nil {
-		t.Fatalf("an expansion of a volume of %s succeeded that was not done", volume.Size(size))
+	if err := <-answered; err == nil {
+		t.Fatalf("the expansion to %s succeeded in a controller that was killed", volume.Size(size))
 	}
 	second, _ := r.startController(t, conf)
 	r.service(t, "continue", "cinder-volume")
-	if got := get(expand(limited(t), csi.NewControllerClient(second.Conn), id, size))(t); got != size {
-		t.Errorf("the next controller says %s, want %s", short(got), short(size))
+	if got := must.Value(expand(testContext(t), csi.NewControllerClient(second.Conn), id, size))(t); got != size {
+		t.Errorf("the next controller reports %s, want %s", sizeText(got), sizeText(size))
 	}
 	r.wantSize(t, id, size, "available")
 }

@@ -16,16 +16,16 @@ import (
 
 // Rig is an OpenStack that runs on this machine.
 type Rig struct {
-	Dir   string // its state: clouds.yaml, cloud.conf, log/
-	User  *Cloud // what the driver may; instances are booted in its project
+	Dir   string // state directory: clouds.yaml, cloud.conf, log/
+	User  *Cloud // with the rights of the driver; Boot creates instances in this project
 	Admin *Cloud
 
 	programs    string // directory of this package
 	registering sync.Mutex
 }
 
-// Open opens the rig with this state directory. The user is an entry of its
-// clouds.yaml: "test", whose project the tests of the plugins empty, or "csi".
+// Open signs in to the rig with this state directory. The user is a cloud of its clouds.yaml:
+// "test", whose project the tests of the plugins empty, or "csi".
 func Open(ctx context.Context, dir, user string) (*Rig, error) {
 	root, err := csiclient.ModuleRoot(ctx)
 	if err != nil {
@@ -39,19 +39,18 @@ func Open(ctx context.Context, dir, user string) (*Rig, error) {
 	return r, err
 }
 
-// Service disturbs a service of the rig, such as cinder-volume: the action is
-// pause, continue, stop or start.
-func (r *Rig) Service(ctx context.Context, action, name string) error {
+// ControlService pauses, continues, stops or starts a service of the rig, such as cinder-volume.
+func (r *Rig) ControlService(ctx context.Context, action, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	_, err := output(ctx, filepath.Join(r.programs, "service"), action, name)
+	_, err := runProgram(ctx, filepath.Join(r.programs, "service"), action, name)
 	return err
 }
 
-// Eventually repeats a reading until it holds, or fails, until the context's
-// deadline; for five minutes, where it has none.
-func Eventually(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
-	if _, limited := ctx.Deadline(); !limited {
+// WaitUntil calls holds until it returns true or an error. It waits until the deadline of ctx, or
+// for five minutes if ctx has none. what is the condition, for the error.
+func WaitUntil(ctx context.Context, what string, holds func(context.Context) (bool, error)) error {
+	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
@@ -70,11 +69,10 @@ func Eventually(ctx context.Context, what string, holds func(context.Context) (b
 	}
 }
 
-// output runs a program and returns what it wrote to standard output; an error
-// shows what it wrote to standard error.
-func output(ctx context.Context, program string, args ...string) (string, error) {
+// runProgram runs a program and returns its standard output. An error contains its standard error.
+func runProgram(ctx context.Context, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.WaitDelay = time.Second // for its children, which are not killed and may hold its output open
+	cmd.WaitDelay = time.Second // children of the program are not killed and may keep its output open
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError

@@ -12,88 +12,92 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
+	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"
 )
 
 const (
-	rounds   = 7
-	together = 10
-	// tolerated is how much slower than Cinder itself a call of the driver may
-	// be before the test fails. It is far from the usual, so that another
-	// load on the machine makes no red test.
-	tolerated = 3.0
+	rounds            = 7
+	concurrentVolumes = 10
+	// maxSlowdown is the maximum ratio of the time of a driver's call to the time of Cinder itself. It
+	// is far above the usual ratio, so that other load on the machine does not fail the test.
+	maxSlowdown = 3.0
 )
 
-// testSpeed compares what a call of the driver takes with what Cinder itself
-// takes, as a client sees it that reads the volume again and again without a
-// pause. No polling client can be faster.
+// testSpeed compares the time of a driver's call with the time of Cinder itself. A client that
+// reads the volume without a pause measures the latter; no polling client can be faster.
 func (r *rig) testSpeed(t *testing.T) {
-	r.tidy(t)
-	ctx, c := limited(t), r.client()
-	var mine, raw [2][]time.Duration // of creating, of extending
+	r.checkLeftovers(t)
+	ctx, c := testContext(t), r.client()
+	var driver, cinder [2][]time.Duration // of creations and extensions
 	var ids []string
 	for i := range rounds {
 		var id, rawID string
-		mine[0] = append(mine[0], took(t, func() (err error) {
-			resp, err := c.CreateVolume(ctx, request(fmt.Sprintf("%s-%d", name(t), i), gib))
+		driver[0] = append(driver[0], measure(t, func() (err error) {
+			resp, err := c.CreateVolume(ctx, createRequest(fmt.Sprintf("%s-%d", testName(t), i), gib))
 			id = resp.GetVolume().GetVolumeId()
 			return err
 		}))
-		raw[0] = append(raw[0], took(t, func() (err error) {
-			rawID, err = createBusily(ctx, r.User, fmt.Sprintf("raw-%d", i))
+		cinder[0] = append(cinder[0], measure(t, func() (err error) {
+			rawID, err = createDirectly(ctx, r.User, fmt.Sprintf("raw-%d", i))
 			return err
 		}))
-		mine[1] = append(mine[1], took(t, func() error {
+		driver[1] = append(driver[1], measure(t, func() error {
 			_, err := expand(ctx, c, id, 2*gib)
 			return err
 		}))
-		raw[1] = append(raw[1], took(t, func() error { return extendBusily(ctx, r.User, rawID, 2) }))
+		cinder[1] = append(cinder[1], measure(t, func() error { return extendDirectly(ctx, r.User, rawID, 2) }))
 		ids = append(ids, id, rawID)
 	}
 	r.deleteAll(t, ids)
 	for i, call := range []string{"CreateVolume", "ControllerExpandVolume"} {
-		m, r := median(mine[i]), median(raw[i])
-		ratio := float64(m) / float64(r)
-		t.Logf("%s: median %s; Cinder itself %s; %.2f times", call, m.Round(time.Millisecond), r.Round(time.Millisecond), ratio)
-		if ratio > tolerated {
-			t.Errorf("%s takes %.2f times as long as Cinder itself", call, ratio)
+		d, c := median(driver[i]), median(cinder[i])
+		ratio := float64(d) / float64(c)
+		t.Logf("%s: median %s; Cinder itself %s; ratio %.2f",
+			call, d.Round(time.Millisecond), c.Round(time.Millisecond), ratio)
+		if ratio > maxSlowdown {
+			t.Errorf("%s takes %.2f times as long as Cinder itself, want at most %.2f", call, ratio, maxSlowdown)
 		}
 	}
-	r.speedTogether(t)
+	r.logConcurrentSpeed(t)
 }
 
-// speedTogether extends ten volumes at once.
-func (r *rig) speedTogether(t *testing.T) {
+// logConcurrentSpeed extends volumes concurrently and logs the times of the driver and of Cinder
+// itself.
+func (r *rig) logConcurrentSpeed(t *testing.T) {
 	t.Helper()
-	ctx, c := limited(t), r.client()
-	ids := make([]string, together)
+	ctx, c := testContext(t), r.client()
+	ids := make([]string, concurrentVolumes)
 	for i := range ids {
-		ids[i] = get(c.CreateVolume(ctx, request(fmt.Sprintf("%s-together-%d", name(t), i), gib)))(t).GetVolume().GetVolumeId()
+		req := createRequest(fmt.Sprintf("%s-concurrent-%d", testName(t), i), gib)
+		ids[i] = must.Value(c.CreateVolume(ctx, req))(t).GetVolume().GetVolumeId()
 	}
-	mine := atOnce(t, ids, func(id string) error {
+	driver := callConcurrently(t, ids, func(id string) error {
 		_, err := expand(ctx, c, id, 2*gib)
 		return err
 	})
-	raw := atOnce(t, ids, func(id string) error { return extendBusily(ctx, r.User, id, 3) })
-	t.Logf("ControllerExpandVolume, %d at once: median %s, slowest %s; Cinder itself: %s, %s", together,
-		median(mine).Round(time.Millisecond), slices.Max(mine).Round(time.Millisecond), median(raw).Round(time.Millisecond), slices.Max(raw).Round(time.Millisecond))
+	cinder := callConcurrently(t, ids, func(id string) error { return extendDirectly(ctx, r.User, id, 3) })
+	t.Logf("ControllerExpandVolume, %d concurrent calls: median %s, maximum %s; Cinder itself: %s, %s", concurrentVolumes,
+		median(driver).Round(time.Millisecond), slices.Max(driver).Round(time.Millisecond),
+		median(cinder).Round(time.Millisecond), slices.Max(cinder).Round(time.Millisecond))
 	for _, id := range ids {
 		r.wantSize(t, id, 3*gib, "available")
 	}
 	r.deleteAll(t, ids)
 }
 
+// deleteAll deletes the volumes concurrently.
 func (r *rig) deleteAll(t *testing.T, ids []string) {
 	t.Helper()
-	atOnce(t, ids, func(id string) error {
+	callConcurrently(t, ids, func(id string) error {
 		_, err := r.client().DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
 		return err
 	})
 }
 
-// atOnce makes a call for each volume at the same time and returns how long
-// each of them took.
-func atOnce(t *testing.T, ids []string, call func(id string) error) []time.Duration {
+// callConcurrently makes a call for each volume at the same time and returns the times of the
+// calls.
+func callConcurrently(t *testing.T, ids []string, call func(id string) error) []time.Duration {
 	t.Helper()
 	all, errs := make([]time.Duration, len(ids)), make([]error, len(ids))
 	var wg sync.WaitGroup
@@ -105,16 +109,17 @@ func atOnce(t *testing.T, ids []string, call func(id string) error) []time.Durat
 		})
 	}
 	wg.Wait()
-	must(t, errors.Join(errs...))
+	must.Succeed(t, errors.Join(errs...))
 	return all
 }
 
-// createBusily creates a volume of 1 GiB and reads it until it is there.
-func createBusily(ctx context.Context, c *openstack.Cloud, name string) (string, error) {
+// createDirectly creates a volume of 1 GiB and reads it without a pause until it is available. It
+// returns the ID.
+func createDirectly(ctx context.Context, c *openstack.Cloud, name string) (string, error) {
 	v, err := volumes.Create(ctx, c.Volumes, volumes.CreateOpts{Name: name, Size: 1}, nil).Extract()
 	for err == nil && v.Status != "available" {
 		if v.Status == "error" {
-			return "", fmt.Errorf("Cinder could not create volume %s", v.ID)
+			return "", fmt.Errorf("create volume %s: Cinder reports the state error", v.ID)
 		}
 		v, err = c.Volume(ctx, v.ID)
 	}
@@ -124,8 +129,9 @@ func createBusily(ctx context.Context, c *openstack.Cloud, name string) (string,
 	return v.ID, nil
 }
 
-// extendBusily extends a volume and reads it until it has the size in GiB.
-func extendBusily(ctx context.Context, c *openstack.Cloud, id string, size int) error {
+// extendDirectly extends a volume to a size in GiB and reads it without a pause until it has the
+// size.
+func extendDirectly(ctx context.Context, c *openstack.Cloud, id string, size int) error {
 	if err := volumes.ExtendSize(ctx, c.Volumes, id, volumes.ExtendSizeOpts{NewSize: size}).Err; err != nil {
 		return err
 	}
@@ -137,10 +143,10 @@ func extendBusily(ctx context.Context, c *openstack.Cloud, id string, size int) 
 	}
 }
 
-func took(t *testing.T, call func() error) time.Duration {
+func measure(t *testing.T, call func() error) time.Duration {
 	t.Helper()
 	start := time.Now()
-	must(t, call())
+	must.Succeed(t, call())
 	return time.Since(start)
 }
 
