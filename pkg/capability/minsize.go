@@ -17,7 +17,7 @@ func MinSize(fstype string) volume.Size {
 	case "ext2", "ext4":
 		return 224 * volume.KiB
 	case "ext3":
-		return 8 * volume.MiB // less leaves no room for a journal
+		return 8 * volume.MiB // a smaller one has no space for a journal
 	case "xfs":
 		return 300 * volume.MiB
 	case "btrfs":

@@ -361,9 +361,9 @@ func TestMissingControlDevice(t *testing.T) {
 		}
 	}
 	ask := func() []error {
-		_, _, named := l.status("x")
-		_, _, numbered := l.statusOf(253, 0)
-		return []error{named, numbered}
+		_, _, byName := l.status("x")
+		_, _, byNumber := l.statusOf(253, 0)
+		return []error{byName, byNumber}
 	}
 	want("sysfs cannot be read", true, ask()...)
 	addDM := func(device, name string) {

@@ -55,7 +55,7 @@ func TestLockEndsWithItsContext(t *testing.T) {
 		t.Errorf("another volume is blocked: %v", err)
 	}
 	unlock()
-	unlock() // a second call must not free somebody else's lock
+	unlock() // a second call must not free the lock of another caller
 	unlockAgain, err := l.Lock(t.Context(), "vol")
 	if err != nil {
 		t.Fatal(err)

@@ -140,7 +140,7 @@ func garbage(path string) func(http.ResponseWriter, *http.Request) bool {
 		if r.Method+" "+r.URL.Path != path {
 			return false
 		}
-		_, _ = w.Write([]byte("nonsense"))
+		_, _ = w.Write([]byte("not JSON"))
 		return true
 	}
 }
@@ -292,13 +292,13 @@ func TestInCluster(t *testing.T) {
 // authority of the API server has signed its certificate.
 func TestTokenIsNotSentToAnotherServer(t *testing.T) {
 	s := newServer(t)
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	otherServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("%s has been asked, with the authorization %q", r.Host, r.Header.Get("Authorization"))
 		w.WriteHeader(http.StatusNotFound)
 	}))
-	defer elsewhere.Close()
+	defer otherServer.Close()
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
-		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		http.Redirect(w, r, otherServer.URL, http.StatusTemporaryRedirect)
 		return true
 	}
 	log, err := remove(t, s, time.Second)

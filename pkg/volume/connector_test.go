@@ -22,7 +22,7 @@ func TestDeviceSize(t *testing.T) {
 		{luks, GiB + 10*MiB, 2*GiB - 32*MiB},
 		{luks, 2 * GiB, 2*GiB - 32*MiB},
 		{luks, math.MaxInt64, math.MaxInt64},
-		{Connection{Granularity: MiB, MaxOverhead: GiB}, MiB, 1}, // nonsense, but no negative size
+		{Connection{Granularity: MiB, MaxOverhead: GiB}, MiB, 1}, // invalid, but no negative size
 	} {
 		if got := c.conn.DeviceSize(c.required); got != c.want {
 			t.Errorf("%+v: a device for %s has %s, want %s", c.conn, c.required, got, c.want)

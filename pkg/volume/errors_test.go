@@ -34,16 +34,16 @@ func TestWrap(t *testing.T) {
 	if Wrap(nil, "expand", "vol-1") != nil {
 		t.Error("nil became an error")
 	}
-	inner := Errorf(KindOutOfRange, "no room").WithRemedy("ask for less")
+	inner := Errorf(KindOutOfRange, "no space").WithRemedy("ask for less")
 	err := Wrap(inner, "expand", "vol-1")
-	if !IsKind(err, KindOutOfRange) || err.Error() != "expand vol-1: no room (next step: ask for less)" {
+	if !IsKind(err, KindOutOfRange) || err.Error() != "expand vol-1: no space (next step: ask for less)" {
 		t.Errorf("wrapped: %v, kind %s", err, KindOf(err))
 	}
 	if again := Wrap(err, "expand", "vol-1"); again != err { //nolint:errorlint // identity is the point
 		t.Errorf("the same operation is named twice: %v", again)
 	}
 	outer := Wrap(fmt.Errorf("outer: %w", err), "stage", "vol-1")
-	if !IsKind(outer, KindOutOfRange) || !strings.HasPrefix(outer.Error(), "stage vol-1: outer: expand vol-1: no room") {
+	if !IsKind(outer, KindOutOfRange) || !strings.HasPrefix(outer.Error(), "stage vol-1: outer: expand vol-1: no space") {
 		t.Errorf("wrapped through fmt: %v, kind %s", outer, KindOf(outer))
 	}
 	if inner.Op != "" {
