@@ -56,7 +56,8 @@ func Deploy(ctx context.Context, bin, dir string, log io.Writer, flags ...string
 	if d.NodeHTTP, err = freeAddress(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.StartController(ctx); err != nil {
+	controller := filepath.Join(bin, "growvol-controller")
+	if d.ControllerPlugin, err = StartPlugin(ctx, log, controller, d.ControllerSocket(), flags...); err != nil {
 		return nil, err
 	}
 	if err := d.StartNode(ctx); err != nil {
@@ -64,17 +65,6 @@ func Deploy(ctx context.Context, bin, dir string, log io.Writer, flags ...string
 		return nil, err
 	}
 	return d, nil
-}
-
-// StartController starts the controller plugin. It also starts one again that
-// was killed or stopped.
-func (d *Deployment) StartController(ctx context.Context) (err error) {
-	program := filepath.Join(d.bin, "growvol-controller")
-	d.ControllerPlugin, err = StartPlugin(ctx, d.log, program, d.ControllerSocket(), d.flags...)
-	if err != nil || d.NodePlugin == nil {
-		return err
-	}
-	return d.connect(ctx)
 }
 
 // StartNode starts the node plugin. It also starts one again that was killed or
@@ -86,11 +76,7 @@ func (d *Deployment) StartNode(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return d.connect(ctx)
-}
-
-func (d *Deployment) connect(ctx context.Context) (err error) {
-	d.Driver, err = Connect(ctx, d.ControllerPlugin, d.NodePlugin, filepath.Join(d.dir, "kubelet"))
+	d.Driver, err = connect(ctx, d.ControllerPlugin, d.NodePlugin, filepath.Join(d.dir, "kubelet"))
 	return err
 }
 

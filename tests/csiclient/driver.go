@@ -19,8 +19,8 @@ type Driver struct {
 	Dir        string // kubelet's directory: staging and target paths are below it
 }
 
-// Connect asks the node plugin for its node id and returns the driver.
-func Connect(ctx context.Context, controller, node *Plugin, dir string) (*Driver, error) {
+// connect asks the node plugin for its node id and returns the driver.
+func connect(ctx context.Context, controller, node *Plugin, dir string) (*Driver, error) {
 	d := &Driver{Controller: csi.NewControllerClient(controller.Conn), Node: csi.NewNodeClient(node.Conn), Dir: dir}
 	info, err := d.Node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
 	if err != nil {
@@ -161,6 +161,7 @@ func (d *Driver) Release(ctx context.Context, v *Volume) error {
 	return callInOrder(ctx, v, step{"unpublish", d.Unpublish}, step{"unstage", d.Unstage}, step{"detach", d.Detach})
 }
 
+// step is one call of Use or Release.
 type step struct {
 	name string
 	call func(context.Context, *Volume) error

@@ -91,6 +91,8 @@ func (p *Plugin) Stop() error {
 	return p.waitErr
 }
 
+// signalAndWait closes the connection, sends the signal and waits for the end of the
+// process.
 func (p *Plugin) signalAndWait(sig syscall.Signal) {
 	if p.Conn != nil {
 		_ = p.Conn.Close() // the signal ends the process in any case

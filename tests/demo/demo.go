@@ -22,6 +22,7 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
+// The volumes of the demo and their writer.
 const (
 	firstSize = volume.GiB
 	maxBytes  = 400 << 20 // written per filesystem; the guest keeps them in memory

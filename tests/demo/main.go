@@ -64,6 +64,7 @@ func run(ctx context.Context) (int, error) {
 		guest.Options{Memory: 3 * volume.GiB, Shares: []guest.Share{{Host: dir}}, Stdout: os.Stdout, Stderr: os.Stderr})
 }
 
+// parseTypes parses the value of --fs.
 func parseTypes(list string) ([]filesystem.Type, error) {
 	var types []filesystem.Type
 	for _, name := range strings.Split(list, ",") {

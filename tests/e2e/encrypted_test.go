@@ -83,7 +83,7 @@ func TestExpandEncryptedInUse(t *testing.T) {
 // text in the backing file of a volume without encryption.
 func wantCiphertext(t *testing.T, d *csiclient.Deployment, v *csiclient.Volume) {
 	t.Helper()
-	text := []byte("a text that nobody may read in the backing file, in a block of its own")
+	text := []byte("a text that must not be readable in the backing file, in a block of its own")
 	plain := createAndUse(t, d, volumeName(t)+"-plain", 64<<20, csiclient.MountCapability("ext4"))
 	for _, target := range []string{v.Target, plain.Target} {
 		f := must.Value(os.Create(filepath.Join(target, "text")))(t)
@@ -137,7 +137,7 @@ func TestExpandEncryptedRawBlock(t *testing.T) {
 	v := createEncrypted(t, d, volumeName(t), gib, csiclient.BlockCapability(), nil)
 	must.Succeed(t, d.Use(ctx, v))
 	f := must.Value(os.OpenFile(v.Target, os.O_RDWR, 0))(t)
-	pattern := []byte("data at the end of the device that nobody may read in the backing file")
+	pattern := []byte("data at the end of the device that must not be readable in the backing file")
 	wantEnd := func(size int64) {
 		t.Helper()
 		if end := must.Value(f.Seek(0, io.SeekEnd))(t); end != size-luksHeader {

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
+// passphrase is that of every encrypted volume of these tests.
 const passphrase = "correct horse battery staple"
 
 // A volume with a LUKS2 mapping that an administrator made grows layer by layer:

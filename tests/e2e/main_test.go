@@ -23,6 +23,7 @@ import (
 	"github.com/growvol/growvol/tests/must"
 )
 
+// Sizes in bytes.
 const (
 	gib = int64(volume.GiB)
 	mib = int64(volume.MiB)

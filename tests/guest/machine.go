@@ -15,6 +15,8 @@ import (
 	"github.com/growvol/growvol/tests/guest/internal/protocol"
 )
 
+// What a guest is made of: the kernel of the Debian package user-mode-linux, the
+// directory of its modules, and PATH in the guest.
 const (
 	kernelName  = "linux.uml"
 	modulesTree = "/usr/lib/uml/modules"
@@ -36,12 +38,12 @@ func prepare(ctx context.Context, dir string, cmd Command, opts Options) ([]stri
 	if err != nil {
 		return nil, err
 	}
-	s, err := newTask(cmd, opts)
+	task, err := newTask(cmd, opts)
 	if err != nil {
 		return nil, err
 	}
 	root := filepath.Join(dir, "root")
-	if err := makeRoot(root, initProgram, s); err != nil {
+	if err := makeRoot(root, initProgram, task); err != nil {
 		return nil, err
 	}
 	if opts.Memory == 0 {
@@ -79,7 +81,7 @@ func kernelArgs(root string, memory volume.Size) []string {
 // newTask returns what the guest's init has to do. It fails for a share that is no
 // directory or has a relative path.
 func newTask(cmd Command, opts Options) (*protocol.Task, error) {
-	s := &protocol.Task{
+	task := &protocol.Task{
 		Modules: append([]string{"loop", "dm-mod"}, opts.Modules...),
 		Path:    cmd.Path,
 		Args:    cmd.Args,
@@ -91,9 +93,9 @@ func newTask(cmd Command, opts Options) (*protocol.Task, error) {
 			"DM_DISABLE_UDEV=1",
 		},
 	}
-	s.Env = append(append(s.Env, opts.Env...), cmd.Env...)
-	if s.Dir == "" {
-		s.Dir = "/tmp"
+	task.Env = append(append(task.Env, opts.Env...), cmd.Env...)
+	if task.Dir == "" {
+		task.Dir = "/tmp"
 	}
 	shares := append([]Share{{Host: "/usr"}, {Host: "/etc/alternatives"}}, opts.Shares...)
 	for _, share := range shares {
@@ -110,16 +112,16 @@ func newTask(cmd Command, opts Options) (*protocol.Task, error) {
 		if !info.IsDir() {
 			return nil, fmt.Errorf("share: %s is not a directory", share.Host)
 		}
-		s.Mounts = append(s.Mounts, protocol.Mount{Host: share.Host, Guest: share.Guest, Writable: share.Writable})
+		task.Mounts = append(task.Mounts, protocol.Mount{Host: share.Host, Guest: share.Guest, Writable: share.Writable})
 	}
-	return s, nil
+	return task, nil
 }
 
 // makeRoot writes the guest's root filesystem: mount points, links, the task and
 // some files of /etc. The guest sees it read-only.
-func makeRoot(root, initProgram string, s *protocol.Task) error {
+func makeRoot(root, initProgram string, task *protocol.Task) error {
 	dirs := []string{"dev", "proc", "sys", "tmp", "run", "var", "root", "mnt", "etc", "guest/bin", "guest/modules/lib"}
-	for _, m := range s.Mounts {
+	for _, m := range task.Mounts {
 		dirs = append(dirs, m.Guest)
 	}
 	var errs []error
@@ -135,7 +137,7 @@ func makeRoot(root, initProgram string, s *protocol.Task) error {
 	for name, target := range links {
 		errs = append(errs, os.Symlink(target, filepath.Join(root, name)))
 	}
-	description, err := json.Marshal(s)
+	description, err := json.Marshal(task)
 	errs = append(errs, err)
 	files := map[string]string{
 		protocol.TaskFile:   string(description),

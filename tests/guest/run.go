@@ -16,6 +16,7 @@ import (
 	"github.com/growvol/growvol/tests/internal/console"
 )
 
+// The timeouts of a run besides that of Options.
 const (
 	// bootTimeout bounds the time until the command starts, which is 2 s on an idle
 	// machine.
@@ -96,23 +97,23 @@ func (r *run) execute(parent context.Context, dir string, argv []string, opts Op
 		return err
 	}
 	defer lines.close()
-	alive, lifeline, err := os.Pipe()
+	stdin, stdinWriter, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = alive.Close() }()
+	defer func() { _ = stdin.Close() }()
 
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = alive, r.console, r.console
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, r.console, r.console
 	cmd.ExtraFiles = lines.write
 	cmd.Env = []string{} // the kernel reads its command line only
 	cmd.SysProcAttr = namespaceAttributes()
 	// The supervisor ends the guest and cleans up. Should it hang, the context
 	// package's way (SIGKILL) follows after killTime, and ends the guest too.
-	cmd.Cancel = lifeline.Close
+	cmd.Cancel = stdinWriter.Close
 	cmd.WaitDelay = killTimeout
-	defer func() { _ = lifeline.Close() }()
+	defer func() { _ = stdinWriter.Close() }()
 	if err := cmd.Start(); err != nil {
 		return startError(err)
 	}
@@ -208,6 +209,7 @@ func copyAndDiscard(to io.Writer, from io.Reader) {
 // serialLines are the pipes that the guest's serial lines are connected to.
 type serialLines struct{ read, write []*os.File }
 
+// newSerialLines makes n pipes.
 func newSerialLines(n int) (*serialLines, error) {
 	l := new(serialLines)
 	for range n {
@@ -221,6 +223,7 @@ func newSerialLines(n int) (*serialLines, error) {
 	return l, nil
 }
 
+// closeWriters closes this process's writing ends, which the guest has inherited.
 func (l *serialLines) closeWriters() {
 	for _, w := range l.write {
 		_ = w.Close()

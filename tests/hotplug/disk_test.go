@@ -19,6 +19,7 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
+// Short names for sizes.
 const (
 	gib = volume.GiB
 	mib = volume.MiB

@@ -82,7 +82,7 @@ func TestStageIgnoresLinksToOtherDisks(t *testing.T) {
 }
 
 // On a bus that shows 20 characters of the serial, two disks show the same ones.
-// Nothing tells which of them is the volume, so stage refuses and touches none.
+// Nothing shows which of them is the volume, so stage refuses and touches none.
 // The test runs alone: under load a disk may answer too late to be counted.
 func TestStageRefusesAmbiguousSerials(t *testing.T) {
 	id := newID()
@@ -196,7 +196,7 @@ func TestExpandRefusesThePathOfAnotherVolume(t *testing.T) {
 	}
 }
 
-// Every call fails for an id that no disk has, however the id looks. No call makes
+// Every call fails for an id that no disk has, whatever its form. No call makes
 // the plugin crash or touches another volume's disk.
 func TestCallsRefuseShortAndOddIDs(t *testing.T) {
 	t.Parallel()

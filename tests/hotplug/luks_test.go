@@ -15,6 +15,7 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
+// passphrase is that of every encrypted volume of these tests.
 const passphrase = "correct horse battery staple"
 
 // A LUKS2 mapping that an administrator made in the guest grows with its disk, and
@@ -108,8 +109,8 @@ func TestExpandOnDisksTheHypervisorEncrypts(t *testing.T) {
 	}
 }
 
-// A disk with unknown data is not formatted unless the volume is said to be
-// encrypted by the hypervisor.
+// A disk with unknown data is not formatted, unless the publish context reports that
+// the hypervisor encrypts the volume.
 func TestStageDoesNotFormatUnknownData(t *testing.T) {
 	t.Parallel()
 	d := newVolume(t, newID(), csiclient.MountCapability("ext4"))

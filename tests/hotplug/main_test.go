@@ -21,6 +21,7 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
+// The id of the guest's node, and the directories of kubelet and growvol-node in it.
 const (
 	nodeID     = "guest"
 	kubeletDir = "/var/lib/kubelet/plugins/kubernetes.io/csi"

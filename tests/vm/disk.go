@@ -128,7 +128,7 @@ func (m *Machine) addLayers(ctx context.Context, d Disk) error {
 // encrypt writes a LUKS header to the disk's file with cryptsetup. QEMU can write
 // one too, but stops the guest while it measures the speed of the key derivation.
 func (m *Machine) encrypt(ctx context.Context, d Disk) error {
-	path, err := lookPath("cryptsetup")
+	path, err := findProgram("cryptsetup")
 	if err != nil {
 		return fmt.Errorf("%w (next step: install the Debian package cryptsetup-bin)", err)
 	}
@@ -226,6 +226,7 @@ func (m *Machine) allocateSlot(d Disk) int {
 	return slot
 }
 
+// freeSlot returns the slot of a disk to the free ones.
 func (m *Machine) freeSlot(d Disk) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -246,6 +247,7 @@ func (m *Machine) removeLayers(ctx context.Context, d Disk) error {
 	return errors.Join(append(errs, os.Remove(m.diskFile(d.Name)))...)
 }
 
+// findDisk returns the disk of this name that is plugged in.
 func (m *Machine) findDisk(name string) (Disk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

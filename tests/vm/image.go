@@ -165,7 +165,7 @@ func busyboxApplets() []string {
 // addSystem adds the tools and the files of /etc to the tree.
 func addSystem(tree *initrd.Tree) error {
 	for _, tool := range guestTools() {
-		path, err := lookPath(tool)
+		path, err := findProgram(tool)
 		if err != nil {
 			return fmt.Errorf("find a tool of the guest: %w (next step: run tests/setup.sh as root)", err)
 		}
@@ -173,7 +173,7 @@ func addSystem(tree *initrd.Tree) error {
 			return err
 		}
 	}
-	busybox, err := lookPath("busybox")
+	busybox, err := findProgram("busybox")
 	if err != nil {
 		return fmt.Errorf("find busybox: %w (next step: install the Debian package busybox-static)", err)
 	}

@@ -162,7 +162,7 @@ func runProgram(ctx context.Context, dir, program string, args ...string) (strin
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if path, err := lookPath(program); err == nil {
+	if path, err := findProgram(program); err == nil {
 		cmd.Path, cmd.Err = path, nil
 	}
 	var stderr strings.Builder
@@ -174,9 +174,9 @@ func runProgram(ctx context.Context, dir, program string, args ...string) (strin
 	return string(out), nil
 }
 
-// lookPath is exec.LookPath that also searches /usr/sbin and /sbin, which only
+// findProgram is exec.LookPath that also searches /usr/sbin and /sbin, which only
 // root's PATH contains.
-func lookPath(program string) (string, error) {
+func findProgram(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err == nil || strings.Contains(program, "/") {
 		return path, err

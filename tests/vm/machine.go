@@ -84,7 +84,7 @@ func Start(ctx context.Context, opts Options) (*Machine, error) {
 
 // startQEMU starts the QEMU process and connects to its monitor.
 func startQEMU(ctx context.Context, opts Options) (*Machine, error) {
-	path, err := lookPath("qemu-system-x86_64")
+	path, err := findProgram("qemu-system-x86_64")
 	if err != nil {
 		return nil, fmt.Errorf("%w (next step: install the Debian package qemu-system-x86)", err)
 	}

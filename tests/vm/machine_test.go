@@ -19,6 +19,7 @@ import (
 	"github.com/growvol/growvol/tests/vm"
 )
 
+// serial is the serial of the disks of TestMachine, as Nova sets it.
 const serial = "d25f9882-eb5a-41ea-8d34-3f1f54cfb2b2"
 
 func TestMain(m *testing.M) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 )
 
+// The order in which the agent loads modules: each after those that it depends on.
 func TestLoadOrderPutsDependenciesFirst(t *testing.T) {
 	table := moduleTable{
 		depends: map[string][]string{

@@ -55,12 +55,14 @@ func sendReport(to *os.File, r protocol.Report) error {
 	return drain(to)
 }
 
-func runCommand(tell func(protocol.Report) error) (protocol.Report, error) {
-	s, err := readTask()
+// runCommand prepares the guest, runs the command of the task and returns the final
+// report. It passes the report of the start to send.
+func runCommand(send func(protocol.Report) error) (protocol.Report, error) {
+	task, err := readTask()
 	if err != nil {
 		return protocol.Report{}, err
 	}
-	if err := setUp(s); err != nil {
+	if err := setUp(task); err != nil {
 		return protocol.Report{}, err
 	}
 	out, err := newRelay(protocol.StdoutLine)
@@ -71,17 +73,17 @@ func runCommand(tell func(protocol.Report) error) (protocol.Report, error) {
 	if err != nil {
 		return protocol.Report{}, err
 	}
-	pid, err := startCommand(s, out.in, errOut.in)
+	pid, err := startCommand(task, out.in, errOut.in)
 	if err != nil {
 		return protocol.Report{}, err
 	}
-	if err := tell(protocol.Report{Event: protocol.EventStarted}); err != nil {
+	if err := send(protocol.Report{Event: protocol.EventStarted}); err != nil {
 		return protocol.Report{}, err
 	}
 	ended := reapUntil(pid)
 	// Processes that the command has left hold its output open.
 	_ = syscall.Kill(-1, syscall.SIGKILL)
-	if err := drainAll(s, out, errOut); err != nil {
+	if err := drainAll(task, out, errOut); err != nil {
 		return protocol.Report{}, fmt.Errorf("the command has ended (%s), but %w", describeStatus(ended), err)
 	}
 	if ended.Signaled() {
@@ -90,6 +92,7 @@ func runCommand(tell func(protocol.Report) error) (protocol.Report, error) {
 	return protocol.Report{Event: protocol.EventExited, Code: ended.ExitStatus()}, nil
 }
 
+// describeStatus returns a text for an error message.
 func describeStatus(s syscall.WaitStatus) string {
 	if s.Signaled() {
 		return s.Signal().String()
@@ -102,22 +105,23 @@ func readTask() (*protocol.Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := new(protocol.Task)
-	if err := json.Unmarshal(raw, s); err != nil {
+	task := new(protocol.Task)
+	if err := json.Unmarshal(raw, task); err != nil {
 		return nil, fmt.Errorf("%s: %w", protocol.TaskFile, err)
 	}
-	return s, nil
+	return task, nil
 }
 
-func startCommand(s *protocol.Task, stdout, stderr *os.File) (pid int, err error) {
-	for _, e := range s.Env {
+// startCommand starts the command of the task with the two ends of its output.
+func startCommand(task *protocol.Task, stdout, stderr *os.File) (pid int, err error) {
+	for _, e := range task.Env {
 		if name, value, _ := strings.Cut(e, "="); name == "PATH" {
 			if err := os.Setenv(name, value); err != nil {
 				return 0, err
 			}
 		}
 	}
-	path, err := exec.LookPath(s.Path)
+	path, err := exec.LookPath(task.Path)
 	if err != nil {
 		return 0, fmt.Errorf("in the guest: %w", err)
 	}
@@ -125,28 +129,28 @@ func startCommand(s *protocol.Task, stdout, stderr *os.File) (pid int, err error
 	if err != nil {
 		return 0, err
 	}
-	pid, err = syscall.ForkExec(path, append([]string{s.Path}, s.Args...), &syscall.ProcAttr{
-		Dir:   s.Dir,
-		Env:   s.Env,
+	pid, err = syscall.ForkExec(path, append([]string{task.Path}, task.Args...), &syscall.ProcAttr{
+		Dir:   task.Dir,
+		Env:   task.Env,
 		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("start %s in the guest (directory %s): %w", path, s.Dir, err)
+		return 0, fmt.Errorf("start %s in the guest (directory %s): %w", path, task.Dir, err)
 	}
 	return pid, errors.Join(null.Close(), stdout.Close(), stderr.Close())
 }
 
 // drainAll waits until all output is out and the machine has everything that was
 // written to a writable share, for drainTimeout at most.
-func drainAll(s *protocol.Task, pumps ...*relay) error {
+func drainAll(task *protocol.Task, relays ...*relay) error {
 	done := make(chan error, 1)
 	go func() {
 		var errs []error
-		for _, p := range pumps {
+		for _, p := range relays {
 			errs = append(errs, p.wait())
 		}
-		for _, m := range s.Mounts {
+		for _, m := range task.Mounts {
 			if m.Writable {
 				errs = append(errs, syncShare(m.Guest))
 			}

@@ -20,7 +20,7 @@ import (
 func confine(args []string) error {
 	split := slices.Index(args, "--")
 	if split < 1 || split+1 >= len(args) {
-		return errors.New("usage: init confine MEMORY-DIR WRITABLE-DIR... -- PROGRAM ARG...")
+		return errors.New("the arguments of confine are not MEMORY-DIR WRITABLE-DIR... -- PROGRAM ARG")
 	}
 	writable, argv := args[:split], args[split+1:]
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

@@ -16,6 +16,7 @@ type relay struct {
 	done chan error
 }
 
+// newRelay opens the serial line and starts to copy.
 func newRelay(line string) (*relay, error) {
 	tty, err := openRaw(line)
 	if err != nil {

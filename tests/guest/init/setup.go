@@ -18,8 +18,8 @@ import (
 
 // setUp prepares the booted guest for the command: mounts, host name, loopback
 // network, limits and kernel modules.
-func setUp(s *protocol.Task) error {
-	if err := mountAll(s.Mounts); err != nil {
+func setUp(task *protocol.Task) error {
+	if err := mountAll(task.Mounts); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte("guest")); err != nil {
@@ -35,9 +35,10 @@ func setUp(s *protocol.Task) error {
 	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(protocol.ModprobePath), 0); err != nil {
 		return err
 	}
-	return loadModules(s.Modules)
+	return loadModules(task.Modules)
 }
 
+// mountAll mounts the usual filesystems of a Linux system, and the shares.
 func mountAll(shares []protocol.Mount) error {
 	system := []struct{ kind, dir, data string }{
 		{"proc", "/proc", ""},
@@ -104,6 +105,7 @@ func bringLoopbackUp() error {
 	return nil
 }
 
+// setLimits permits many open files and no core dumps.
 func setLimits() error {
 	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NOFILE: 65536}
 	for which, n := range limits {

@@ -20,6 +20,7 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
+// How much the writers write, and how fast.
 const (
 	// maxBytes is less than the smallest volume of the tests, 512 MiB.
 	maxBytes = 192 << 20
@@ -128,6 +129,7 @@ type blockWriter struct {
 	err     error         // likewise
 }
 
+// startBlockWriter starts a writer on a block device.
 func startBlockWriter(ctx context.Context, path string) (writer, error) {
 	device, err := os.OpenFile(path, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {

@@ -60,6 +60,7 @@ func main() {
 	}
 }
 
+// run runs a command of the program.
 func run(ctx context.Context, args []string) (report, error) {
 	var command, path, count string
 	for i, to := range []*string{&command, &path, &count} {

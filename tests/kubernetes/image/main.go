@@ -73,6 +73,7 @@ func packDirectory(dir string) ([]byte, error) {
 	return layer.Bytes(), errors.Join(err, w.Close())
 }
 
+// addFile adds a file, directory or link to the layer.
 func addFile(w *tar.Writer, dir, path string, entry fs.DirEntry) error {
 	info, err := entry.Info()
 	if err != nil {
@@ -151,6 +152,7 @@ type layout struct {
 	tar *tar.Writer
 }
 
+// addFile adds a file to the layout.
 func (l layout) addFile(name string, content []byte) error {
 	if err := l.tar.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Mode: 0o644}); err != nil {
 		return err
@@ -159,12 +161,14 @@ func (l layout) addFile(name string, content []byte) error {
 	return err
 }
 
+// addBlob adds content by its hash and returns its descriptor.
 func (l layout) addBlob(mediaType string, content []byte) (descriptor, error) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(content))
 	d := descriptor{MediaType: mediaType, Digest: "sha256:" + sum, Size: len(content)}
 	return d, l.addFile("blobs/sha256/"+sum, content)
 }
 
+// addObject adds a JSON object as a blob.
 func (l layout) addObject(mediaType string, object any) (descriptor, error) {
 	content, err := json.Marshal(object)
 	if err != nil {

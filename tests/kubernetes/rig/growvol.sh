@@ -5,9 +5,12 @@
 install_snapshot_controller() {
 	local log=$LOG/install.log
 	[ ! -e "$STATE/snapshot-controller" ] || return 0
-	within kubectl apply --server-side -f "$BIN/../manifests" >>"$log" 2>&1 || fail "$log" "the snapshot controller's manifests"
-	within kubectl wait --for=condition=Established crd --all --timeout=5m >>"$log" 2>&1 || fail "$log" "the snapshot controller's resources"
-	within kubectl apply --server-side -f "$RIG/snapshot-controller.yaml" >>"$log" 2>&1 || fail "$log" "the snapshot controller"
+	within kubectl apply --server-side -f "$BIN/../manifests" >>"$log" 2>&1 ||
+		fail "$log" "the snapshot controller's manifests"
+	within kubectl wait --for=condition=Established crd --all --timeout=5m >>"$log" 2>&1 ||
+		fail "$log" "the snapshot controller's resources"
+	within kubectl apply --server-side -f "$RIG/snapshot-controller.yaml" >>"$log" 2>&1 ||
+		fail "$log" "the snapshot controller"
 	touch "$STATE/snapshot-controller"
 }
 
@@ -21,7 +24,8 @@ install_release() {
 	within helm upgrade --install "$release" "$SOURCE/deploy/charts/growvol" --namespace "$release" --create-namespace \
 		"${files[@]}" --wait --timeout 5m \
 		--set-string "controller.podAnnotations.image=$(cat "$IMAGES/growvol-controller.id")" \
-		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 || fail "$log" "helm upgrade $release"
+		--set-string "node.podAnnotations.image=$(cat "$IMAGES/growvol-node.id")" >>"$log" 2>&1 ||
+		fail "$log" "helm upgrade $release"
 }
 
 # install_for_loop installs growvol with the loop backend, and the class of class.yaml.
@@ -35,7 +39,8 @@ install_for_loop() {
 # install_for_cinder VALUES NODE installs growvol with the Cinder backend. VALUES is a file
 # with the credentials.
 install_for_cinder() {
-	has_user_namespaces || say "$NODE has no user namespaces for pods ($(runc --version | head -n 1)): the controller runs in the node's"
+	has_user_namespaces ||
+		say "$NODE has no user namespaces for pods ($(runc --version | head -n 1)): the controller runs in the node's"
 	install_release growvol-cinder "$RIG/cinder.yaml" "$1"
 	await 180 "" "kubelet of $2 has the driver" is_driver_registered "$2" cinder.csi.openstack.org
 }
@@ -43,7 +48,8 @@ install_for_cinder() {
 # has_user_namespaces tests the node for user namespaces of pods, as the chart does for
 # controller.hostUsers.
 has_user_namespaces() {
-	within kubectl get node "$NODE" -o 'jsonpath={.status.runtimeHandlers[?(@.name=="")].features.userNamespaces}' | grep -q true
+	within kubectl get node "$NODE" -o 'jsonpath={.status.runtimeHandlers[?(@.name=="")].features.userNamespaces}' |
+		grep -q true
 }
 
 # is_driver_registered NODE DRIVER tests whether kubelet has the driver.
@@ -51,6 +57,7 @@ is_driver_registered() { within kubectl get csinode "$1" -o 'jsonpath={.spec.dri
 
 # uninstall_release RELEASE uninstalls a Helm release.
 uninstall_release() {
-	within helm uninstall "$1" --namespace "$1" --wait >>"$LOG/install.log" 2>&1 || fail "$LOG/install.log" "helm uninstall $1"
+	within helm uninstall "$1" --namespace "$1" --wait >>"$LOG/install.log" 2>&1 ||
+		fail "$LOG/install.log" "helm uninstall $1"
 	say "$1 is uninstalled"
 }

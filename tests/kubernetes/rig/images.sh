@@ -63,7 +63,8 @@ add_applets() {
 image() {
 	local name=$1
 	shift
-	"$STATE/bin/image" -out "$IMAGES/$name.tar.new" -name "localhost/$name:test" "$@" "$TREES/$name" >"$IMAGES/$name.id.new"
+	"$STATE/bin/image" -out "$IMAGES/$name.tar.new" -name "localhost/$name:test" "$@" "$TREES/$name" \
+		>"$IMAGES/$name.id.new"
 	if cmp -s "$IMAGES/$name.id" "$IMAGES/$name.id.new"; then
 		rm "$IMAGES/$name.tar.new" "$IMAGES/$name.id.new"
 	else
@@ -100,7 +101,8 @@ import_images() {
 		[ -e "$name" ] || continue # no image has changed
 		name=$(basename "$name" .tar)
 		! cmp -s "$IMAGES/$name.id" "$STATE/imported/$name" || continue
-		within ctr --namespace k8s.io images import "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 || fail "$LOG/images.log" "import of $name"
+		within ctr --namespace k8s.io images import "$IMAGES/$name.tar" >>"$LOG/images.log" 2>&1 ||
+			fail "$LOG/images.log" "import of $name"
 		cp "$IMAGES/$name.id" "$STATE/imported/"
 		rm "$IMAGES/$name.tar"
 	done

@@ -28,7 +28,8 @@ install_packages() {
 }
 
 apt_get() {
-	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=5 --no-install-recommends "$@" \
+	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=5 \
+		--no-install-recommends "$@" \
 		>>"$LOG/apt.log" 2>&1 </dev/null 9>&-
 }
 

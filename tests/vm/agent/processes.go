@@ -24,6 +24,7 @@ type processes struct {
 	byID map[string]*process
 }
 
+// process is one of the processes.
 type process struct {
 	cmd    *exec.Cmd
 	output outputBuffer
@@ -108,6 +109,7 @@ func (p *processes) start(ctx context.Context, c protocol.Command) (protocol.Sta
 	return started.state(), nil
 }
 
+// get returns a process. Its error is os.ErrNotExist for an unknown id.
 func (p *processes) get(id string) (*process, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

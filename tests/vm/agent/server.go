@@ -118,6 +118,7 @@ func putFile(r *http.Request) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
+// decode decodes the body of a request.
 func decode[T any](r *http.Request) (v T, err error) {
 	err = json.NewDecoder(r.Body).Decode(&v)
 	return v, err
@@ -146,6 +147,7 @@ func replyContent(w http.ResponseWriter, content []byte, err error) {
 	}
 }
 
+// health returns the kernel's version and the uptime.
 func health() (protocol.Health, error) {
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {

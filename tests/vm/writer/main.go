@@ -22,6 +22,7 @@ import (
 	"github.com/growvol/growvol/tests/csiclient"
 )
 
+// How much the writer writes, and how fast.
 const (
 	// maxBytes is less than the smallest volume of the tests.
 	maxBytes = 64 << 20

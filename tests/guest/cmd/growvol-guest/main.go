@@ -35,7 +35,7 @@ func run() int {
 	flag.DurationVar(&opts.Timeout, "timeout", 0, "kill the guest after this time")
 	console := flag.Bool("console", false, "show the kernel's log on standard error")
 	dir := flag.String("dir", "", "working directory in the guest")
-	here := flag.Bool("here", false, "share the present directory read-only and work in it")
+	shareWorkDir := flag.Bool("here", false, "share the present directory read-only and work in it")
 	flag.Func("share", "HOST[:GUEST[:rw]], a directory to share, read-only by default (repeatable)", func(s string) error {
 		share, err := parseShare(s)
 		opts.Shares = append(opts.Shares, share)
@@ -55,7 +55,7 @@ func run() int {
 		flag.PrintDefaults()
 		return 2
 	}
-	if *here {
+	if *shareWorkDir {
 		wd, err := os.Getwd()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "growvol-guest:", err)

@@ -1,7 +1,7 @@
 //go:build pins
 
-// Package pins names the programs of the container runtime, so that go.mod
-// holds the versions from which they are built.
+// Package pins imports the programs of the container runtime, so that go.mod has the
+// versions that the rig builds.
 package pins
 
 import (

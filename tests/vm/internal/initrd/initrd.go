@@ -121,6 +121,7 @@ func (t *Tree) has(path string) bool {
 	return ok
 }
 
+// add adds an entry and its directories.
 func (t *Tree) add(e entry) {
 	t.addDirectory(filepath.Dir(e.name))
 	t.entries[e.name] = e

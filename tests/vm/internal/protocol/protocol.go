@@ -21,15 +21,13 @@ const (
 	FailedLine = "GROWVOL-GUEST-FAILED" // the guest cannot continue
 )
 
-// The paths of the agent.
+// The paths of the agent. Below PathProcesses are GET /{id} → State, GET /{id}/log → the
+// output, and POST /{id}/signal with a Signal → State.
 const (
 	PathHealth    = "/health"    // GET → Health
 	PathRun       = "/run"       // POST Command → Result, when the command has ended
 	PathProcesses = "/processes" // POST Command → State of the started process
-	// GET PathProcesses/{id} → State
-	// GET PathProcesses/{id}/log → its output
-	// POST PathProcesses/{id}/signal with Signal → State
-	PathFile = "/file" // GET ?path= → content; PUT content ?path=&mode=
+	PathFile      = "/file"      // GET ?path= → content; PUT content ?path=&mode=
 )
 
 // Command is a program to execute in the guest, as root.

@@ -1,6 +1,6 @@
-// Command agnhost has those commands of Kubernetes' test image of this name that
-// the specs for storage use, from the same sources. All of its commands would
-// bring dependencies that take minutes to build.
+// Command agnhost has the commands of Kubernetes' test image of this name that the specs
+// for storage use, from the same sources. The dependencies of all commands would take
+// minutes to build.
 package main
 
 import (

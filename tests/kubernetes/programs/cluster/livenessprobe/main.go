@@ -1,7 +1,6 @@
-// Command livenessprobe is a STAND-IN, for tests only, for the sidecar of that
-// name, whose module cannot be had from the Go module proxy. It takes the
-// options of the real one that growvol's chart gives: GET /healthz answers as
-// the driver's Probe does.
+// Command livenessprobe is a STAND-IN, for tests only, for the sidecar of this name, whose
+// module the Go module proxy does not have. It accepts the options that growvol's chart
+// sets. GET /healthz succeeds if the driver's Probe does.
 package main
 
 import (
@@ -28,15 +27,16 @@ func main() {
 func run() error {
 	address := flag.String("csi-address", "/run/csi/socket", "the driver's socket")
 	port := flag.String("health-port", "9808", "port of /healthz")
-	endpoint := flag.String("http-endpoint", "", "address of /healthz; goes before --health-port")
-	timeout := flag.Duration("probe-timeout", time.Second, "limit of one probe")
-	_ = flag.Int("v", 0, "taken for the real sidecar's sake")
+	endpoint := flag.String("http-endpoint", "", "address of /healthz; overrides --health-port")
+	timeout := flag.Duration("probe-timeout", time.Second, "timeout of one probe")
+	_ = flag.Int("v", 0, "ignored; an option of the real sidecar")
 	flag.Parse()
 	if *endpoint == "" {
 		*endpoint = ":" + *port
 	}
 
-	conn, err := grpc.NewClient("unix://"+strings.TrimPrefix(*address, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	target := "unix://" + strings.TrimPrefix(*address, "unix://")
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}

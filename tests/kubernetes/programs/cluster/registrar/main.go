@@ -1,7 +1,6 @@
-// Command registrar is a STAND-IN, for tests only, for the sidecar
-// node-driver-registrar, whose module cannot be had from the Go module proxy.
-// It takes the options of the real one that growvol's chart gives, and speaks
-// the real protocol to kubelet.
+// Command registrar is a STAND-IN, for tests only, for the sidecar node-driver-registrar,
+// whose module the Go module proxy does not have. It accepts the options that growvol's
+// chart sets, and registers the driver with kubelet by the real protocol.
 package main
 
 import (
@@ -41,7 +40,7 @@ func run(ctx context.Context) error {
 	path := flag.String("kubelet-registration-path", "", "the driver's socket as kubelet sees it")
 	dir := flag.String("plugin-registration-path", "/registration", "kubelet's directory of plugins")
 	endpoint := flag.String("http-endpoint", "", "address of /healthz; empty: none")
-	_ = flag.Int("v", 0, "taken for the real sidecar's sake")
+	_ = flag.Int("v", 0, "ignored; an option of the real sidecar")
 	flag.Parse()
 	if *path == "" {
 		return errors.New("--kubelet-registration-path is empty")
@@ -59,8 +58,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A pod that is being replaced ends after its successor has begun: what is
-	// at the path by then may be the successor's.
+	// A pod that is replaced ends after its successor has started. The socket at the path
+	// may be the successor's then.
 	listener.SetUnlinkOnClose(false)
 	own, err := os.Stat(socket)
 	if err != nil {
@@ -71,7 +70,7 @@ func run(ctx context.Context) error {
 	registration.RegisterRegistrationServer(server, &registrar{name: name, endpoint: *path, failed: failed})
 	go func() { failed <- server.Serve(listener) }()
 	if *endpoint != "" {
-		go func() { failed <- health(*endpoint) }()
+		go func() { failed <- serveHealth(*endpoint) }()
 	}
 	slog.Info("registrar is ready", "driver", name, "socket", socket)
 	select {
@@ -80,14 +79,15 @@ func run(ctx context.Context) error {
 	}
 	server.Stop()
 	if now, statErr := os.Stat(socket); statErr == nil && os.SameFile(own, now) {
-		err = errors.Join(err, os.Remove(socket)) // which tells kubelet
+		err = errors.Join(err, os.Remove(socket)) // kubelet notices the removal
 	}
 	return err
 }
 
 // driverName asks the driver for its name until it answers.
 func driverName(ctx context.Context, address string) (string, error) {
-	conn, err := grpc.NewClient("unix://"+strings.TrimPrefix(address, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	target := "unix://" + strings.TrimPrefix(address, "unix://")
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return "", err
 	}
@@ -106,28 +106,31 @@ func driverName(ctx context.Context, address string) (string, error) {
 	}
 }
 
-func health(endpoint string) error {
+// serveHealth answers /healthz with success as long as this process runs.
+func serveHealth(endpoint string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	return (&http.Server{Addr: endpoint, Handler: mux, ReadHeaderTimeout: 5 * time.Second}).ListenAndServe()
 }
 
-// registrar is what kubelet calls.
+// registrar is the service that kubelet calls.
 type registrar struct {
 	registration.UnimplementedRegistrationServer
 	name, endpoint string
 	failed         chan<- error
 }
 
-// GetInfo tells kubelet which driver this is and where.
+// GetInfo returns the driver's name and the path of its socket.
 func (r *registrar) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
 	return &registration.PluginInfo{
 		Type: registration.CSIPlugin, Name: r.name, Endpoint: r.endpoint, SupportedVersions: []string{"1.0.0"},
 	}, nil
 }
 
-// NotifyRegistrationStatus hears what came of it.
-func (r *registrar) NotifyRegistrationStatus(_ context.Context, s *registration.RegistrationStatus) (*registration.RegistrationStatusResponse, error) {
+// NotifyRegistrationStatus ends the program if kubelet has refused the driver.
+func (r *registrar) NotifyRegistrationStatus(
+	_ context.Context, s *registration.RegistrationStatus,
+) (*registration.RegistrationStatusResponse, error) {
 	slog.Info("kubelet answers", "registered", s.GetPluginRegistered(), "error", s.GetError())
 	if !s.GetPluginRegistered() {
 		r.failed <- fmt.Errorf("kubelet refused the driver %s: %s", r.name, s.GetError())

@@ -1,6 +1,6 @@
-// Package suite is Kubernetes' own end-to-end suite with the specs for external
-// storage drivers. The other specs of k8s.io/kubernetes/test/e2e are not linked,
-// except those that its runner brings along.
+// Package suite is Kubernetes' own end-to-end suite with the specs for external storage
+// drivers. It does not link the other specs of k8s.io/kubernetes/test/e2e, except those
+// that its runner imports.
 package suite
 
 import (
