@@ -77,13 +77,13 @@ func TestOptionsInTheDocumentation(t *testing.T) {
 	}
 	otherPrograms := regexp.MustCompile(
 		`^(k|kubectl|helm|ginkgo|docker|diff|make|sed|openstack|tests/|-f|--from-file)\b|: \d`)
-	named, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
+	optionInCode, n := regexp.MustCompile(`(?:^|[\s\[(])(--[a-z][a-z0-9-]+)`), 0
 	for _, page := range readDocuments(t) {
 		for _, code := range page.code() {
 			if otherPrograms.MatchString(code) || strings.Contains(code, "kubectl ") {
 				continue
 			}
-			for _, m := range named.FindAllStringSubmatch(code, -1) {
+			for _, m := range optionInCode.FindAllStringSubmatch(code, -1) {
 				if n++; !known[m[1]] {
 					t.Errorf("%s: no program has the option %s: %s", page.path, m[1], code)
 				}

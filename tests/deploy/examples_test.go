@@ -19,12 +19,12 @@ import (
 func TestExamplesNameExistingObjects(t *testing.T) {
 	for _, backend := range []string{"cinder", "loop"} {
 		objects := append(readObjects(t, "examples/*.yaml"), readObjects(t, "examples/"+backend+"/*.yaml")...)
-		named := map[string]bool{}
+		namedKinds := map[string]bool{}
 		checkExists := func(by object, kind, name string) {
 			if name == "" {
 				return
 			}
-			named[kind] = true
+			namedKinds[kind] = true
 			if _, found := findObject(objects, kind, name); !found {
 				t.Errorf("%s: %s %s names %s %s, which does not exist", backend, by.Kind, by.Metadata.Name, kind, name)
 			}
@@ -45,8 +45,8 @@ func TestExamplesNameExistingObjects(t *testing.T) {
 				t.Errorf("%s: the class %s does not allow expansion", backend, o.Metadata.Name)
 			}
 		}
-		if len(named) != 4 {
-			t.Errorf("%s: the examples name the kinds %v, want 4 kinds", backend, named)
+		if len(namedKinds) != 4 {
+			t.Errorf("%s: the examples name the kinds %v, want 4 kinds", backend, namedKinds)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func driverName(name string) string {
 // in-tree driver that Kubernetes translates.
 func checkDriverName(t *testing.T, name string, objects []object) {
 	t.Helper()
-	named := 0
+	count := 0
 	for _, o := range objects {
 		driver := o.Provisioner + o.Driver + o.DriverName
 		if o.Kind == "CSIDriver" {
@@ -131,7 +131,7 @@ func checkDriverName(t *testing.T, name string, objects []object) {
 		if driver == "" {
 			continue
 		}
-		if named++; driver != driverName(name) && driver != "kubernetes.io/cinder" {
+		if count++; driver != driverName(name) && driver != "kubernetes.io/cinder" {
 			t.Errorf("%s %s names the driver %s, want %s", o.Kind, o.Metadata.Name, driver, driverName(name))
 		}
 	}
@@ -142,7 +142,7 @@ func checkDriverName(t *testing.T, name string, objects []object) {
 	case "everything":
 		want = 6
 	}
-	if named != want {
-		t.Errorf("%d objects name the driver, want %d", named, want)
+	if count != want {
+		t.Errorf("%d objects name the driver, want %d", count, want)
 	}
 }

@@ -82,7 +82,7 @@ func TestTogglesKeepObjectsValid(t *testing.T) {
 	}
 }
 
-// immutableFields returns the fields that the API server does not let anybody change, by their
+// immutableFields returns the fields that the API server does not allow to change, by their
 // name.
 func immutableFields(t *testing.T, objects []object) map[string]string {
 	t.Helper()

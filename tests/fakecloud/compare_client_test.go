@@ -47,19 +47,19 @@ type apiCall struct {
 	save    string // name under which the ID in the answer is kept
 }
 
-func get(label, path string) apiCall {
+func httpGet(label, path string) apiCall {
 	return apiCall{label: label, method: http.MethodGet, path: path}
 }
 
-func del(label, path string) apiCall {
+func httpDelete(label, path string) apiCall {
 	return apiCall{label: label, method: http.MethodDelete, path: path}
 }
 
-func post(label, path string, body any) apiCall {
+func httpPost(label, path string, body any) apiCall {
 	return apiCall{label: label, method: http.MethodPost, path: path, body: body}
 }
 
-func put(label, path string, body any) apiCall {
+func httpPut(label, path string, body any) apiCall {
 	return apiCall{label: label, method: http.MethodPut, path: path, body: body}
 }
 
@@ -230,7 +230,7 @@ func (c *comparedCloud) recordSnapshotDeletion(name string) {
 			return
 		}
 		sleep(c.Context(), time.Second)
-		c.send(del(name+" deleted", path))
+		c.send(httpDelete(name+" deleted", path))
 	}
 	c.Fatalf("%s deleted 10 times: got the states %v after the last deletion, want 404", name, states)
 }
@@ -253,7 +253,7 @@ func (c *comparedCloud) pollStates(label, path, kind string, last ...string) []s
 	}
 	deadline := time.Now().Add(5 * time.Minute)
 	for time.Now().Before(deadline) {
-		resp := c.send(get(label, path).at(version))
+		resp := c.send(httpGet(label, path).at(version))
 		state := fmt.Sprint(resp.status)
 		if resp.status == http.StatusOK {
 			var body map[string]map[string]any
@@ -285,7 +285,7 @@ func (c *comparedCloud) pollStates(label, path, kind string, last ...string) []s
 func (c *comparedCloud) signIn(password string) {
 	c.Helper()
 	token := func(name string) (id, volume, compute string) {
-		resp := c.send(post("token", "identity:/auth/tokens", passwordAuth(name, password, name)))
+		resp := c.send(httpPost("token", "identity:/auth/tokens", passwordAuth(name, password, name)))
 		if resp.status != http.StatusCreated {
 			c.Fatalf("no token for %s: %s", name, resp.body)
 		}

@@ -5,44 +5,44 @@ const attachments = "compute:/servers/{server}/os-volume_attachments"
 
 // attachCall is the call that attaches a volume to the server of the script.
 func attachCall(label, version, volume string) apiCall {
-	return post(label, attachments, object{"volumeAttachment": object{"volumeId": volume}}).at(version)
+	return httpPost(label, attachments, object{"volumeAttachment": object{"volumeId": volume}}).at(version)
 }
 
 func (c *comparedCloud) recordAttachments() {
 	c.resetStatus("reset before the attach", "volume-2", "error")
 	c.recordAll(
-		get("server", "compute:/servers/{server}"),
-		get("server of 2.93", "compute:/servers/{server}").at("2.93"),
-		get("unknown server", "compute:/servers/"+unknownID),
-		get("attachments of an unknown server", "compute:/servers/"+unknownID+"/os-volume_attachments"),
-		post("attach to an unknown server", "compute:/servers/"+unknownID+"/os-volume_attachments", object{
+		httpGet("server", "compute:/servers/{server}"),
+		httpGet("server of 2.93", "compute:/servers/{server}").at("2.93"),
+		httpGet("unknown server", "compute:/servers/"+unknownID),
+		httpGet("attachments of an unknown server", "compute:/servers/"+unknownID+"/os-volume_attachments"),
+		httpPost("attach to an unknown server", "compute:/servers/"+unknownID+"/os-volume_attachments", object{
 			"volumeAttachment": object{"volumeId": "{volume-1}"},
 		}),
 		attachCall("attach an unknown volume", "", unknownID),
 		attachCall("attach no ID", "", "abc"),
 		attachCall("attach in error", "", "{volume-2}"),
-		get("attachments of a bare server", attachments),
+		httpGet("attachments of a bare server", attachments),
 		attachCall("attach", "2.79", "{volume-1}"),
 	)
 	c.recordStates("attached", "/volumes/{volume-1}", "volume", "in-use")
 	c.resetStatus("reset after the attach", "volume-2", "available")
 	c.recordAll(
-		get("volume in use", "/volumes/{volume-1}").at("3.70"),
-		get("attachments", attachments),
-		get("attachments of 2.89", attachments).at("2.89"),
-		get("attachment", attachments+"/{volume-1}"),
-		get("attachment of 2.93", attachments+"/{volume-1}").at("2.93"),
-		get("records of the attachment", "/attachments?volume_id={volume-1}").at("3.70"),
-		get("records in detail", "/attachments/detail?volume_id={volume-1}").at("3.70"),
-		get("records before 3.27", "/attachments").at("3.26"),
-		get("unknown record", "/attachments/"+unknownID).at("3.70"),
+		httpGet("volume in use", "/volumes/{volume-1}").at("3.70"),
+		httpGet("attachments", attachments),
+		httpGet("attachments of 2.89", attachments).at("2.89"),
+		httpGet("attachment", attachments+"/{volume-1}"),
+		httpGet("attachment of 2.93", attachments+"/{volume-1}").at("2.93"),
+		httpGet("records of the attachment", "/attachments?volume_id={volume-1}").at("3.70"),
+		httpGet("records in detail", "/attachments/detail?volume_id={volume-1}").at("3.70"),
+		httpGet("records before 3.27", "/attachments").at("3.26"),
+		httpGet("unknown record", "/attachments/"+unknownID).at("3.70"),
 		attachCall("attach again", "2.79", "{volume-1}"),
-		get("server with a volume", "compute:/servers/{server}").at("2.93"),
+		httpGet("server with a volume", "compute:/servers/{server}").at("2.93"),
 		volumeAction("extend in use by 3.41", "volume-1", "3.41", "os-extend", object{"new_size": 3}),
 		volumeAction("extend in use by 3.0", "volume-1", "", "os-extend", object{"new_size": 3}),
-		post("snapshot in use without force", "/snapshots", object{"snapshot": object{"volume_id": "{volume-1}"}}),
-		post("backup in use without force", "/backups", object{"backup": object{"volume_id": "{volume-1}"}}),
-		del("delete in use", "/volumes/{volume-1}"),
+		httpPost("snapshot in use without force", "/snapshots", object{"snapshot": object{"volume_id": "{volume-1}"}}),
+		httpPost("backup in use without force", "/backups", object{"backup": object{"volume_id": "{volume-1}"}}),
+		httpDelete("delete in use", "/volumes/{volume-1}"),
 		volumeAction("retype in use to a shareable type", "volume-1", "", "os-retype", object{
 			"new_type":         "rbd-multi",
 			"migration_policy": "never",
@@ -58,30 +58,30 @@ func (c *comparedCloud) recordAttachments() {
 	delete(c.ids, "size")
 	c.recordEvents()
 	c.recordAll(
-		del("detach what is not attached", attachments+"/{volume-4}"),
-		del("detach an unknown volume", attachments+"/"+unknownID),
-		del("detach", attachments+"/{volume-1}"),
-		del("detach while detaching", attachments+"/{volume-1}"),
+		httpDelete("detach what is not attached", attachments+"/{volume-4}"),
+		httpDelete("detach an unknown volume", attachments+"/"+unknownID),
+		httpDelete("detach", attachments+"/{volume-1}"),
+		httpDelete("detach while detaching", attachments+"/{volume-1}"),
 	)
 	c.recordStates("detached", "/volumes/{volume-1}", "volume", "available")
 	c.pollStates("attachment gone", attachments+"/{volume-1}", "volumeAttachment", "404")
 	c.recordAll(
-		get("attachment after the detach", attachments+"/{volume-1}"),
-		del("detach again", attachments+"/{volume-1}"),
+		httpGet("attachment after the detach", attachments+"/{volume-1}"),
+		httpDelete("detach again", attachments+"/{volume-1}"),
 	)
 }
 
 // recordLockedServer sends changes of a server that its owner has locked.
 func (c *comparedCloud) recordLockedServer() {
 	act := func(label, key string) apiCall {
-		return post(label, "compute:/servers/{server}/action", object{key: nil})
+		return httpPost(label, "compute:/servers/{server}/action", object{key: nil})
 	}
 	c.recordAll(
 		act("unknown action of a server", "fly"),
 		act("locked", "lock"),
-		get("locked server", "compute:/servers/{server}").at("2.93"),
+		httpGet("locked server", "compute:/servers/{server}").at("2.93"),
 		attachCall("attach to a locked server", "", "{volume-4}"),
-		del("detach from a locked server", "compute:/servers/{server}/os-volume_attachments/{volume-1}"),
+		httpDelete("detach from a locked server", attachments+"/{volume-1}"),
 		act("unlocked", "unlock"),
 	)
 }
@@ -92,7 +92,7 @@ func (c *comparedCloud) recordEvents() {
 		if tag != "" {
 			e["tag"] = tag
 		}
-		return post(label, "compute:/os-server-external-events", object{"events": []any{e}}).at("2.51")
+		return httpPost(label, "compute:/os-server-external-events", object{"events": []any{e}}).at("2.51")
 	}
 	c.recordAll(
 		events("event by the user", "{server}", "{volume-1}"),
@@ -103,7 +103,7 @@ func (c *comparedCloud) recordEvents() {
 }
 
 func (c *comparedCloud) recordMultiattach() {
-	create := post("create shareable", "/volumes", object{
+	create := httpPost("create shareable", "/volumes", object{
 		"volume": object{"size": 1, "volume_type": "rbd-multi"},
 	}).saveAs("volume-6")
 	c.record(create)
@@ -115,7 +115,7 @@ func (c *comparedCloud) recordMultiattach() {
 	c.recordStates("attached shareable", "/volumes/{volume-6}", "volume", "in-use")
 	c.recordAll(
 		attachCall("attach shareable again", "2.60", "{volume-6}"),
-		del("detach shareable", "compute:/servers/{server}/os-volume_attachments/{volume-6}"),
+		httpDelete("detach shareable", attachments+"/{volume-6}"),
 	)
 	c.recordStates("detached shareable", "/volumes/{volume-6}", "volume", "available")
 }
@@ -123,23 +123,23 @@ func (c *comparedCloud) recordMultiattach() {
 // recordServerDeletion deletes a server that has a volume.
 func (c *comparedCloud) recordServerDeletion() {
 	c.recordAll(
-		get("servers", "compute:/servers?limit=1"),
+		httpGet("servers", "compute:/servers?limit=1"),
 		attachCall("attach before the end", "2.79", "{volume-4}"),
 	)
 	c.recordStates("attached before the end", "/volumes/{volume-4}", "volume", "in-use")
 	c.recordAll(
-		del("server deleted", "compute:/servers/{server}"),
+		httpDelete("server deleted", "compute:/servers/{server}"),
 		attachCall("attach to a server being deleted", "", "{volume-2}"),
-		del("detach from a server being deleted", "compute:/servers/{server}/os-volume_attachments/{volume-4}"),
-		get("server being deleted", "compute:/servers/{server}").at("2.93"),
+		httpDelete("detach from a server being deleted", attachments+"/{volume-4}"),
+		httpGet("server being deleted", "compute:/servers/{server}").at("2.93"),
 	)
 	c.recordStates("detached by the end", "/volumes/{volume-4}", "volume", "available")
 	c.recordStates("server gone", "compute:/servers/{server}", "server", "404")
 	c.recordAll(
-		del("server deleted again", "compute:/servers/{server}"),
-		get("deleted server", "compute:/servers/{server}"),
-		get("attachment of a deleted server", "compute:/servers/{server}/os-volume_attachments/{volume-4}"),
-		del("detach from a deleted server", "compute:/servers/{server}/os-volume_attachments/{volume-4}"),
+		httpDelete("server deleted again", "compute:/servers/{server}"),
+		httpGet("deleted server", "compute:/servers/{server}"),
+		httpGet("attachment of a deleted server", "compute:/servers/{server}/os-volume_attachments/{volume-4}"),
+		httpDelete("detach from a deleted server", attachments+"/{volume-4}"),
 		attachCall("attach to a deleted server", "", "{volume-2}"),
 	)
 }

@@ -100,7 +100,7 @@ func runReal(t *testing.T, path string) []step {
 	c := openCloud(t, path)
 	defer c.cleanUp()
 	// Other tests of this cloud set other quotas.
-	reset := c.send(del("quota reset", "/os-quota-sets/{project}").asAdmin())
+	reset := c.send(httpDelete("quota reset", "/os-quota-sets/{project}").asAdmin())
 	if reset.status != http.StatusOK {
 		t.Fatalf("reset the quota: got %d %s", reset.status, reset.body)
 	}
@@ -238,7 +238,7 @@ func diffBodies(where string, actual, fake any) []string {
 // bootServer starts a server on the real cloud.
 func (c *comparedCloud) bootServer() {
 	c.Helper()
-	images := c.send(get("images", "image:/v2/images"))
+	images := c.send(httpGet("images", "image:/v2/images"))
 	var found struct {
 		Images []struct {
 			ID     string
@@ -257,7 +257,7 @@ func (c *comparedCloud) bootServer() {
 	if image == "" {
 		c.Fatal("the real cloud has no image with a kernel (next step: register one with tests/openstack/image)")
 	}
-	resp := c.send(post("boot", "compute:/servers", object{"server": object{
+	resp := c.send(httpPost("boot", "compute:/servers", object{"server": object{
 		"name": "fakecloud-compare", "imageRef": image, "flavorRef": "1", "networks": "none",
 	}}).at("2.79"))
 	var body any
@@ -287,7 +287,7 @@ func (c *comparedCloud) cleanUp() {
 	deadline := time.Now().Add(5 * time.Minute)
 	for len(paths) > 0 && time.Now().Before(deadline) {
 		for path := range paths {
-			if c.send(del("clean up", path)).status == http.StatusNotFound {
+			if c.send(httpDelete("clean up", path)).status == http.StatusNotFound {
 				delete(paths, path)
 			}
 		}

@@ -43,15 +43,15 @@ const unknownID = "11111111-2222-4333-8444-555555555555"
 func (c *comparedCloud) recordIdentity() {
 	tokens := "identity:/auth/tokens"
 	c.recordAll(
-		get("identity version", "identity:").withoutToken(),
-		post("token with a scope", tokens, passwordAuth("csi", c.ids["password"], "csi")),
-		post("token without a scope", tokens, passwordAuth("csi", c.ids["password"], "")),
-		post("token with a wrong password", tokens, passwordAuth("csi", "wrong", "csi")),
-		post("token for a foreign project", tokens, passwordAuth("csi", c.ids["password"], "admin")),
-		post("token of nobody", tokens, object{"auth": object{}}),
-		get("own token", tokens).with("X-Subject-Token", c.user),
-		get("unknown token", tokens).with("X-Subject-Token", "x"),
-		post("token by token", tokens, object{"auth": object{
+		httpGet("identity version", "identity:").withoutToken(),
+		httpPost("token with a scope", tokens, passwordAuth("csi", c.ids["password"], "csi")),
+		httpPost("token without a scope", tokens, passwordAuth("csi", c.ids["password"], "")),
+		httpPost("token with a wrong password", tokens, passwordAuth("csi", "wrong", "csi")),
+		httpPost("token for a foreign project", tokens, passwordAuth("csi", c.ids["password"], "admin")),
+		httpPost("token of nobody", tokens, object{"auth": object{}}),
+		httpGet("own token", tokens).with("X-Subject-Token", c.user),
+		httpGet("unknown token", tokens).with("X-Subject-Token", "x"),
+		httpPost("token by token", tokens, object{"auth": object{
 			"identity": object{"methods": []string{"token"}, "token": object{"id": c.user}},
 			"scope":    object{"project": object{"name": "csi", "domain": object{"name": "Default"}}},
 		}}),
@@ -60,55 +60,55 @@ func (c *comparedCloud) recordIdentity() {
 
 func (c *comparedCloud) recordDiscovery() {
 	c.recordAll(
-		get("cinder versions", "root:/").withoutToken(),
-		get("cinder v3 without a token", "root:/v3/").withoutToken(),
-		get("cinder v3", "root:/v3/"),
-		get("cinder project itself", ""),
-		get("nova versions", "novaroot:/").withoutToken(),
-		get("nova v2.1 without a token", "compute:/").withoutToken(),
-		get("nova v2.1", "compute:/"),
-		get("cinder without a token", "/volumes").withoutToken(),
-		get("cinder with a wrong token", "/volumes").with("X-Auth-Token", "x"),
-		get("nova without a token", "compute:/servers").withoutToken(),
-		get("cinder above the highest version", "/volumes").at("3.999"),
-		get("nova above the highest version", "compute:/servers").at("2.999"),
-		get("cinder with a strange version", "/volumes").at("x"),
-		get("nova with a strange version", "compute:/servers").at("x"),
-		get("cinder of another project", "root:/v3/00000000000000000000000000000000/volumes"),
-		get("cinder without a project", "root:/v3/volumes?name=fc-nobody").at("3.67"),
-		get("unknown path of cinder", "/nothing"),
-		get("unknown path of nova", "compute:/nothing"),
+		httpGet("cinder versions", "root:/").withoutToken(),
+		httpGet("cinder v3 without a token", "root:/v3/").withoutToken(),
+		httpGet("cinder v3", "root:/v3/"),
+		httpGet("cinder project itself", ""),
+		httpGet("nova versions", "novaroot:/").withoutToken(),
+		httpGet("nova v2.1 without a token", "compute:/").withoutToken(),
+		httpGet("nova v2.1", "compute:/"),
+		httpGet("cinder without a token", "/volumes").withoutToken(),
+		httpGet("cinder with a wrong token", "/volumes").with("X-Auth-Token", "x"),
+		httpGet("nova without a token", "compute:/servers").withoutToken(),
+		httpGet("cinder above the highest version", "/volumes").at("3.999"),
+		httpGet("nova above the highest version", "compute:/servers").at("2.999"),
+		httpGet("cinder with a strange version", "/volumes").at("x"),
+		httpGet("nova with a strange version", "compute:/servers").at("x"),
+		httpGet("cinder of another project", "root:/v3/00000000000000000000000000000000/volumes"),
+		httpGet("cinder without a project", "root:/v3/volumes?name=fc-nobody").at("3.67"),
+		httpGet("unknown path of cinder", "/nothing"),
+		httpGet("unknown path of nova", "compute:/nothing"),
 	)
 }
 
 func (c *comparedCloud) recordInventory() {
 	c.recordAll(
-		get("types", "/types"),
-		get("types of 3.70", "/types").at("3.70"),
-		get("types for the administrator", "/types").asAdmin(),
-		get("types on pages", "/types?limit=1"),
-		get("types with limit zero", "/types?limit=0"),
-		get("types after an unknown marker", "/types?marker="+unknownID),
-		get("default type", "/types/default").saveAs("type"),
-		get("type", "/types/{type}"),
-		get("type by name", "/types/rbd"),
-		get("unknown type", "/types/"+unknownID),
-		get("zones", "/os-availability-zone"),
-		get("limits", "/limits"),
-		get("quota", "/os-quota-sets/{project}"),
-		get("quota with usage", "/os-quota-sets/{project}?usage=true"),
-		get("quota of others", "/os-quota-sets/00000000000000000000000000000000"),
-		put("quota set by the user", "/os-quota-sets/{project}", object{"quota_set": object{"volumes": 1}}),
-		get("messages of 3.0", "/messages"),
-		get("messages of an unknown volume", "/messages?resource_uuid="+unknownID).at("3.5"),
-		get("unknown message", "/messages/"+unknownID).at("3.5"),
-		get("messages by an unknown filter", "/messages?color=red").at("3.31"),
+		httpGet("types", "/types"),
+		httpGet("types of 3.70", "/types").at("3.70"),
+		httpGet("types for the administrator", "/types").asAdmin(),
+		httpGet("types on pages", "/types?limit=1"),
+		httpGet("types with limit zero", "/types?limit=0"),
+		httpGet("types after an unknown marker", "/types?marker="+unknownID),
+		httpGet("default type", "/types/default").saveAs("type"),
+		httpGet("type", "/types/{type}"),
+		httpGet("type by name", "/types/rbd"),
+		httpGet("unknown type", "/types/"+unknownID),
+		httpGet("zones", "/os-availability-zone"),
+		httpGet("limits", "/limits"),
+		httpGet("quota", "/os-quota-sets/{project}"),
+		httpGet("quota with usage", "/os-quota-sets/{project}?usage=true"),
+		httpGet("quota of others", "/os-quota-sets/00000000000000000000000000000000"),
+		httpPut("quota set by the user", "/os-quota-sets/{project}", object{"quota_set": object{"volumes": 1}}),
+		httpGet("messages of 3.0", "/messages"),
+		httpGet("messages of an unknown volume", "/messages?resource_uuid="+unknownID).at("3.5"),
+		httpGet("unknown message", "/messages/"+unknownID).at("3.5"),
+		httpGet("messages by an unknown filter", "/messages?color=red").at("3.31"),
 	)
 }
 
 func (c *comparedCloud) recordCreation() {
 	create := func(label, version string, v object) apiCall {
-		return post(label, "/volumes", object{"volume": v}).at(version)
+		return httpPost(label, "/volumes", object{"volume": v}).at(version)
 	}
 	c.recordAll(
 		create("create of an unknown type", "", object{"size": 1, "volume_type": "nope"}),
@@ -122,12 +122,12 @@ func (c *comparedCloud) recordCreation() {
 		create("create from an unknown volume", "", object{"size": 1, "source_volid": unknownID}),
 		create("create from an unknown backup", "3.47", object{"size": 1, "backup_id": unknownID}),
 		create("create from a backup before 3.47", "3.46", object{"size": 1, "backup_id": unknownID}),
-		post("create of nothing", "/volumes", object{}),
-		post("create of no JSON", "/volumes", "{"),
+		httpPost("create of nothing", "/volumes", object{}),
+		httpPost("create of no JSON", "/volumes", "{"),
 		create("create", "", object{
 			"size": 1, "name": "fc-1", "description": "d", "metadata": object{"fc": "yes"},
 		}).saveAs("volume-1"),
-		post("create with a hint", "/volumes", object{
+		httpPost("create with a hint", "/volumes", object{
 			"volume":                     object{"size": 1, "name": "fc-2", "volume_type": "rbd", "availability_zone": "nova"},
 			"OS-SCH-HNT:scheduler_hints": object{"different_host": []string{unknownID}},
 		}).at("3.70").saveAs("volume-2"),
@@ -135,17 +135,17 @@ func (c *comparedCloud) recordCreation() {
 	c.recordStates("created", "/volumes/{volume-1}", "volume", "available")
 	c.recordStates("created with a hint", "/volumes/{volume-2}", "volume", "available")
 	c.recordAll(
-		get("volume", "/volumes/{volume-1}"),
-		get("volume of 3.70", "/volumes/{volume-1}").at("3.70"),
-		get("volume for the administrator", "/volumes/{volume-1}").at("3.70").asAdmin(),
-		get("unknown volume", "/volumes/"+unknownID),
-		get("volume that is no ID", "/volumes/abc"),
+		httpGet("volume", "/volumes/{volume-1}"),
+		httpGet("volume of 3.70", "/volumes/{volume-1}").at("3.70"),
+		httpGet("volume for the administrator", "/volumes/{volume-1}").at("3.70").asAdmin(),
+		httpGet("unknown volume", "/volumes/"+unknownID),
+		httpGet("volume that is no ID", "/volumes/abc"),
 	)
 }
 
 func (c *comparedCloud) recordLists() {
 	list := func(label, query, version string) apiCall {
-		return get("list "+label, "/volumes"+query).at(version)
+		return httpGet("list "+label, "/volumes"+query).at(version)
 	}
 	c.recordAll(
 		list("names", "?limit=1&name=fc-1", ""),
@@ -176,33 +176,33 @@ func (c *comparedCloud) recordLists() {
 func (c *comparedCloud) recordMetadata() {
 	path := "/volumes/{volume-1}/metadata"
 	c.recordAll(
-		get("metadata", path),
-		post("metadata added", path, object{"metadata": object{"a": "b"}}),
-		put("metadata replaced", path, object{"metadata": object{"c": "d"}}),
-		del("metadata deleted", path+"/c"),
-		del("metadata deleted again", path+"/c"),
-		post("metadata of an odd key", path, object{"metadata": object{"a*": "b"}}),
-		post("metadata of a long value", path, object{"metadata": object{"a": strings.Repeat("x", 256)}}),
-		post("metadata without a value", path, object{"metadata": object{"a": nil}}),
-		post("create with an odd key", "/volumes", object{"volume": object{"size": 1, "metadata": object{"a*": "b"}}}),
-		post("snapshot with an odd key", "/snapshots", object{
+		httpGet("metadata", path),
+		httpPost("metadata added", path, object{"metadata": object{"a": "b"}}),
+		httpPut("metadata replaced", path, object{"metadata": object{"c": "d"}}),
+		httpDelete("metadata deleted", path+"/c"),
+		httpDelete("metadata deleted again", path+"/c"),
+		httpPost("metadata of an odd key", path, object{"metadata": object{"a*": "b"}}),
+		httpPost("metadata of a long value", path, object{"metadata": object{"a": strings.Repeat("x", 256)}}),
+		httpPost("metadata without a value", path, object{"metadata": object{"a": nil}}),
+		httpPost("create with an odd key", "/volumes", object{"volume": object{"size": 1, "metadata": object{"a*": "b"}}}),
+		httpPost("snapshot with an odd key", "/snapshots", object{
 			"snapshot": object{"volume_id": "{volume-1}", "metadata": object{"a*": "b"}},
 		}),
-		post("backup with an odd key", "/backups", object{
+		httpPost("backup with an odd key", "/backups", object{
 			"backup": object{"volume_id": "{volume-1}", "metadata": object{"a*": "b"}},
 		}).at("3.70"),
 	)
 	c.resetStatus("maintenance", "volume-1", "maintenance")
-	c.record(post("metadata in maintenance", path, object{"metadata": object{"a": "b"}}))
+	c.record(httpPost("metadata in maintenance", path, object{"metadata": object{"a": "b"}}))
 	c.resetStatus("end of maintenance", "volume-1", "available")
 	c.recordAll(
-		put("renamed", "/volumes/{volume-1}", object{"volume": object{"name": "fc-one"}}),
+		httpPut("renamed", "/volumes/{volume-1}", object{"volume": object{"name": "fc-one"}}),
 	)
 }
 
 // volumeAction is a call of an action on the volume with this name.
 func volumeAction(label, volume, version, key string, body any) apiCall {
-	return post(label, "/volumes/{"+volume+"}/action", object{key: body}).at(version)
+	return httpPost(label, "/volumes/{"+volume+"}/action", object{key: body}).at(version)
 }
 
 // resetStatus sets the state of a volume as an administrator.
@@ -221,7 +221,7 @@ func (c *comparedCloud) recordExtension() {
 		extend("to a word", "x"),
 		extend("over the quota", 5000),
 		volumeAction("extend to nothing", "volume-1", "", "os-extend", object{}),
-		post("extend an unknown volume", "/volumes/"+unknownID+"/action", object{"os-extend": object{"new_size": 2}}),
+		httpPost("extend an unknown volume", "/volumes/"+unknownID+"/action", object{"os-extend": object{"new_size": 2}}),
 		volumeAction("unknown action", "volume-1", "", "os-nothing", object{}),
 		volumeAction("reset by the user", "volume-1", "", "os-reset_status", object{"status": "error"}),
 		extend("to two", 2),
@@ -232,21 +232,21 @@ func (c *comparedCloud) recordExtension() {
 	c.record(extend("beyond the backend", 990))
 	c.recordStates("refused by the scheduler", "/volumes/{volume-1}", "volume", "available")
 	c.recordAll(
-		get("volume after the refusal", "/volumes/{volume-1}"),
-		get("message of the refusal", "/messages?resource_uuid={volume-1}").at("3.5"),
-		get("messages on pages", "/messages?resource_uuid={volume-1}&limit=1").at("3.70"),
-		get("messages after an unknown marker", "/messages?marker="+unknownID).at("3.70"),
-		get("backups after an unknown marker", "/backups/detail?marker="+unknownID),
-		get("backups by an unknown filter", "/backups/detail?color=red").at("3.70"),
+		httpGet("volume after the refusal", "/volumes/{volume-1}"),
+		httpGet("message of the refusal", "/messages?resource_uuid={volume-1}").at("3.5"),
+		httpGet("messages on pages", "/messages?resource_uuid={volume-1}&limit=1").at("3.70"),
+		httpGet("messages after an unknown marker", "/messages?marker="+unknownID).at("3.70"),
+		httpGet("backups after an unknown marker", "/backups/detail?marker="+unknownID),
+		httpGet("backups by an unknown filter", "/backups/detail?color=red").at("3.70"),
 	)
 	c.resetStatus("reset to error_extending", "volume-1", "error_extending")
 	c.recordAll(
 		extend("in error_extending", 3),
 		volumeAction("extend in error_extending with 3.42", "volume-1", "3.42", "os-extend", object{"new_size": 3}),
-		post("snapshot in error_extending", "/snapshots", object{"snapshot": object{"volume_id": "{volume-1}"}}),
+		httpPost("snapshot in error_extending", "/snapshots", object{"snapshot": object{"volume_id": "{volume-1}"}}),
 	)
 	c.resetStatus("reset to error", "volume-1", "error")
-	c.record(post("snapshot in error", "/snapshots", object{"snapshot": object{"volume_id": "{volume-1}"}}))
+	c.record(httpPost("snapshot in error", "/snapshots", object{"snapshot": object{"volume_id": "{volume-1}"}}))
 	c.resetStatus("reset to in-use without an attachment", "volume-1", "in-use")
 	c.resetStatus("reset to available", "volume-1", "available")
 }
@@ -258,17 +258,17 @@ func (c *comparedCloud) recordRetype() {
 	c.recordAll(retype("retype to nothing known", "nope"), retype("retype to the same", "rbd"),
 		retype("retype", "rbd-gold"))
 	c.recordStates("retyped", "/volumes/{volume-4}", "volume", "available")
-	c.record(get("retyped volume", "/volumes/{volume-4}"))
+	c.record(httpGet("retyped volume", "/volumes/{volume-4}"))
 }
 
 func (c *comparedCloud) recordEncrypted() {
-	c.record(post("create encrypted", "/volumes", object{
+	c.record(httpPost("create encrypted", "/volumes", object{
 		"volume": object{"size": 1, "volume_type": "rbd-luks"},
 	}).at("3.70").saveAs("volume-7"))
 	c.recordStates("created encrypted", "/volumes/{volume-7}", "volume", "available")
 	c.recordAll(
-		get("encrypted volume", "/volumes/{volume-7}").at("3.70"),
-		get("encrypted volume of 3.0", "/volumes/{volume-7}"),
+		httpGet("encrypted volume", "/volumes/{volume-7}").at("3.70"),
+		httpGet("encrypted volume of 3.0", "/volumes/{volume-7}"),
 		volumeAction("extend encrypted", "volume-7", "", "os-extend", object{"new_size": 2}),
 	)
 	c.recordStates("extended encrypted", "/volumes/{volume-7}", "volume", "available")
@@ -276,12 +276,14 @@ func (c *comparedCloud) recordEncrypted() {
 
 func (c *comparedCloud) recordDeletion() {
 	c.resetStatus("reset before the deletion", "volume-1", "error_extending")
-	c.record(del("delete in error_extending", "/volumes/{volume-1}"))
+	c.record(httpDelete("delete in error_extending", "/volumes/{volume-1}"))
 	c.recordStates("deleted", "/volumes/{volume-1}", "volume", "404")
 	c.recordAll(
-		del("delete again", "/volumes/{volume-1}"),
-		get("deleted volume", "/volumes/{volume-1}").at("3.70"),
+		httpDelete("delete again", "/volumes/{volume-1}"),
+		httpGet("deleted volume", "/volumes/{volume-1}").at("3.70"),
 		volumeAction("extend a deleted volume", "volume-1", "3.42", "os-extend", object{"new_size": 9}),
-		post("create from a deleted volume", "/volumes", object{"volume": object{"size": 9, "source_volid": "{volume-1}"}}),
+		httpPost("create from a deleted volume", "/volumes", object{
+			"volume": object{"size": 9, "source_volid": "{volume-1}"},
+		}),
 	)
 }
