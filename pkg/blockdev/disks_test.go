@@ -41,7 +41,8 @@ func TestDisksReturnsWholeDevices(t *testing.T) {
 func TestDisksFailsWithoutSysfs(t *testing.T) {
 	m := newFakeMachine(t)
 	_, err := m.Disks()
-	if !errors.Is(err, fs.ErrNotExist) || volume.KindOf(err) == volume.KindNotFound || !strings.Contains(err.Error(), "/sys") {
+	if !errors.Is(err, fs.ErrNotExist) || volume.KindOf(err) == volume.KindNotFound ||
+		!strings.Contains(err.Error(), "/sys") {
 		t.Errorf("Disks without sysfs: %v, want an error that names /sys", err)
 	}
 }

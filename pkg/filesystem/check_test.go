@@ -15,9 +15,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestCheckNotPossible: e2fsck has found nothing, good or bad. An I/O
-// error is no damage: the connection of the volume may come back.
-func TestCheckNotPossible(t *testing.T) {
+// TestCheckTellsDamageFromAFailedCheck takes an I/O error for no damage: the connection of
+// the volume may come back.
+func TestCheckTellsDamageFromAFailedCheck(t *testing.T) {
 	for _, tc := range []struct {
 		status int
 		output string
@@ -25,30 +25,54 @@ func TestCheckNotPossible(t *testing.T) {
 		kind   volume.Kind
 	}{
 		{8, "e2fsck: Cannot allocate memory while trying to open /dev/loop0\n", true, volume.KindInternal},
-		{8, "e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true, volume.KindInternal},
-		{8, "e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n", true, volume.KindPrecondition},
+		{
+			8, "e2fsck: No such file or directory while trying to open /dev/loop0\nPossibly non-existent device?\n", true,
+			volume.KindInternal,
+		},
+		{
+			8, "e2fsck: Bad magic number in super-block while trying to open /dev/loop0\n/dev/loop0: \nThe superblock...\n",
+			true, volume.KindPrecondition,
+		},
 		{8, "e2fsck: Input/output error while trying to open /dev/loop0\n", true, volume.KindInternal},
-		{8, "e2fsck: Attempt to read block from filesystem resulted in short read while trying to open /dev/loop0\n", true, volume.KindInternal},
-		{4, "Error reading block 1057 (Input/output error).  \n\n/dev/loop0: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n", true, volume.KindInternal},
-		{5, "Error reading block 9 (Attempt to read block from filesystem resulted in short read) while reading inode and block bitmaps.  \n", true, volume.KindInternal},
-		{4, "Error writing block 9 (Attempt to write block to filesystem resulted in short write).  \n", true, volume.KindInternal},
+		{
+			8, "e2fsck: Attempt to read block from filesystem resulted in short read while trying to open /dev/loop0\n", true,
+			volume.KindInternal,
+		},
+		{
+			4,
+			"Error reading block 1057 (Input/output error).  \n\n/dev/loop0: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n",
+			true, volume.KindInternal,
+		},
+		{
+			5,
+			"Error reading block 9 (Attempt to read block from filesystem resulted in short read) " +
+				"while reading inode and block bitmaps.  \n",
+			true, volume.KindInternal,
+		},
+		{
+			4, "Error writing block 9 (Attempt to write block to filesystem resulted in short write).  \n", true,
+			volume.KindInternal,
+		},
 		{8, "/dev/loop0 has unsupported feature(s): FEATURE_I31\ne2fsck: Get a newer version of e2fsck!\n", false, 0},
 		{8, "e2fsck: Filesystem revision too high while trying to open /dev/loop0\n", false, 0},
 	} {
 		k := newFakeKernel(t)
 		k.addDevice(testDevice, 0, volume.GiB)
 		s := k.system()
-		s.exec = fakeExec(t, func([]string) ([]byte, error) { return []byte(tc.output), testingexec.FakeExitError{Status: tc.status} })
+		s.exec = fakeExec(t, func([]string) ([]byte, error) {
+			return []byte(tc.output), testingexec.FakeExitError{Status: tc.status}
+		})
 		err := s.Check(t.Context(), k.device(), TypeExt4)
 		if tc.fails {
-			wantError(t, err, tc.kind, fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20]), "")
+			text := fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20])
+			wantError(t, err, tc.kind, text, "")
 		} else if err != nil {
 			t.Errorf("%q: %v", tc.output, err)
 		}
 	}
 }
 
-func TestCheck(t *testing.T) {
+func TestCheckByExitStatus(t *testing.T) {
 	busy := testingexec.FakeExitError{Status: 9}
 	for _, tc := range []struct {
 		name string
@@ -62,10 +86,28 @@ func TestCheck(t *testing.T) {
 		{"repaired", TypeExt3, testingexec.FakeExitError{Status: 1}, 0, "", 1},
 		{"repaired, wants a reboot", TypeExt2, testingexec.FakeExitError{Status: 3}, 0, "", 1},
 		{"damaged", TypeExt4, testingexec.FakeExitError{Status: 4}, volume.KindPrecondition, "exit status 4): output", 1},
-		{"cannot run", TypeExt4, testingexec.FakeExitError{Status: 8}, volume.KindPrecondition, "could not check /dev/loop0 (exit status 8): output", 1},
-		{"called wrongly", TypeExt4, testingexec.FakeExitError{Status: 16}, volume.KindInternal, "could not check /dev/loop0 (exit status 16): output", 1},
-		{"stopped", TypeExt4, testingexec.FakeExitError{Status: 33}, volume.KindInternal, "could not check /dev/loop0 (exit status 33): output", 1},
-		{"in use", TypeExt4, busy, volume.KindDeadline, "is still in use, so e2fsck did not check it: /dev/loop0 is in use.", 1},
+		{
+			"cannot run", TypeExt4,
+			testingexec.FakeExitError{Status: 8},
+			volume.KindPrecondition,
+			"could not check /dev/loop0 (exit status 8): output", 1,
+		},
+		{
+			"called wrongly", TypeExt4,
+			testingexec.FakeExitError{Status: 16},
+			volume.KindInternal,
+			"could not check /dev/loop0 (exit status 16): output", 1,
+		},
+		{
+			"stopped", TypeExt4,
+			testingexec.FakeExitError{Status: 33},
+			volume.KindInternal,
+			"could not check /dev/loop0 (exit status 33): output", 1,
+		},
+		{
+			"in use", TypeExt4, busy, volume.KindDeadline,
+			"is still in use, so e2fsck did not check it: /dev/loop0 is in use.", 1,
+		},
 		{"killed by somebody else", TypeExt4, unix.EINTR, volume.KindInternal, "check /dev/loop0: e2fsck: interrupted", 1},
 		{"missing tool", TypeExt4, utilexec.ErrExecutableNotFound, volume.KindPrecondition, "not installed", 1},
 		{"XFS", TypeXFS, nil, 0, "", 0},
@@ -103,7 +145,8 @@ func TestCheck(t *testing.T) {
 		defer cancel()
 		s := k.system()
 		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
-		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped", "the check starts over")
+		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped",
+			"the check starts over")
 	})
 	t.Run("mounted", func(t *testing.T) {
 		k, s, _ := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)

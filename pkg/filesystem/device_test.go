@@ -16,9 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestPathLeadsElsewhere: a device node that leads to another disk by now, or
-// to none, is given to nobody who would open it by its path.
-func TestPathLeadsElsewhere(t *testing.T) {
+func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
 	for name, move := range map[string]func(k *fakeKernel){
 		"another disk": func(k *fakeKernel) { k.devices[testDevice] = k.addDevice("/dev/loop9", 9, volume.GiB) },
 		"none":         func(k *fakeKernel) { delete(k.devices, testDevice) },
@@ -28,7 +26,8 @@ func TestPathLeadsElsewhere(t *testing.T) {
 			move(r.k)
 			wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
 			wantError(t, r.s.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
-			wantError(t, r.s.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}), volume.KindInternal, "/dev/loop0", "still attached")
+			wantError(t, r.s.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}),
+				volume.KindInternal, "/dev/loop0", "still attached")
 			if slices.ContainsFunc(r.ran, func(c string) bool { return c[:5] != "blkid" }) || len(r.k.calls) != 0 {
 				t.Errorf("ran %q, called %q", r.ran, r.k.calls)
 			}
@@ -39,24 +38,26 @@ func TestPathLeadsElsewhere(t *testing.T) {
 	}
 }
 
-// TestPathMovesDuringBlkid: the number is compared directly before mkfs
-// starts, after all that takes time.
-func TestPathMovesDuringBlkid(t *testing.T) {
+func TestFormatChecksThePathDirectlyBeforeMkfs(t *testing.T) {
 	r := newFormatTest(t)
 	r.duringBlkid = func() { r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB) }
-	wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to 7:0", "still attached")
+	wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to 7:0",
+		"still attached")
 	if len(r.ran) != 1 {
 		t.Errorf("ran %q", r.ran)
 	}
 }
 
-// TestReadsOfSilentDevice: a device that hangs holds no caller longer than its
-// time, and one thread in all.
-func TestReadsOfSilentDevice(t *testing.T) {
+// TestReadsOfADeviceThatHangsEndWithTheContext also counts the threads that hang: one in
+// all.
+func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newFakeKernel(t)
 		release := make(chan struct{})
-		dev := &hangingDevice{fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release, reads: make(chan struct{}, 100)}
+		dev := &hangingDevice{
+			fakeDevice: k.addDevice(testDevice, 0, volume.GiB), release: release,
+			reads: make(chan struct{}, 100),
+		}
 		s := k.system()
 		for name, look := range map[string]func(ctx context.Context) error{
 			"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
@@ -89,7 +90,7 @@ func TestReadsOfSilentDevice(t *testing.T) {
 	})
 }
 
-// hangingDevice does not answer before release is closed.
+// hangingDevice does not answer a read before release is closed.
 type hangingDevice struct {
 	*fakeDevice
 	release chan struct{}
@@ -108,8 +109,7 @@ func (hd *hangingDevice) ReadAt(p []byte, at int64) (int, error) {
 
 var _ io.ReaderAt = (*hangingDevice)(nil)
 
-// TestMountsOfHangs: looking at a mount that hangs does not hold the caller.
-func TestMountsOfHangs(t *testing.T) {
+func TestMountsOfEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, s, _ := newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		release := make(chan struct{})
@@ -119,7 +119,8 @@ func TestMountsOfHangs(t *testing.T) {
 		defer cancel()
 		_, err := s.MountsOf(ctx, k.device().Number())
 		wantError(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
-		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
+		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
+			"the mounts of device 7:0 were not found in time", "")
 		k, s, _ = newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		k.errors["mounts"] = []error{unix.ENOMEM}
 		_, err = s.MountsOf(t.Context(), k.device().Number())
@@ -127,7 +128,7 @@ func TestMountsOfHangs(t *testing.T) {
 	})
 }
 
-// hangingNodeKernel does not come back from looking at a device node.
+// hangingNodeKernel does not return the number of a device node before release is closed.
 type hangingNodeKernel struct {
 	kernel
 	release chan struct{}

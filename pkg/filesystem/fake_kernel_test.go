@@ -1,12 +1,9 @@
 package filesystem
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
-	"math/bits"
 	"strings"
 	"sync"
 	"testing"
@@ -18,8 +15,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// fakeKernel behaves as the measured kernels do, dangers included: what
-// stops the real one is a test failure here. Errors can be forced per call.
+// fakeKernel behaves as the measured kernels do. A request that would crash a real kernel,
+// or damage a filesystem, fails the test. Errors can be set per call.
 type fakeKernel struct {
 	t       *testing.T
 	mu      sync.Mutex
@@ -45,8 +42,8 @@ func (k *fakeKernel) system() *System {
 	return s
 }
 
-// nextError takes the next error forced for a call. A nil in the list lets that
-// one call pass.
+// nextError returns the next error that is set for a call. A nil in the list lets one call
+// succeed.
 func (k *fakeKernel) nextError(call string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -117,7 +114,7 @@ func (k *fakeKernel) unmount(target string, _ int) error {
 	return k.nextError("unmount")
 }
 
-// fakeDevice is an open block device with its first bytes in memory.
+// fakeDevice is an open block device, with its first bytes in memory.
 type fakeDevice struct {
 	k          *fakeKernel
 	path       string
@@ -129,12 +126,15 @@ type fakeDevice struct {
 }
 
 func (k *fakeKernel) addDevice(path string, minor uint32, size volume.Size) *fakeDevice {
-	d := &fakeDevice{k: k, path: path, id: blockdev.DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size), block: 512, head: make([]byte, 128<<10)}
+	d := &fakeDevice{
+		k: k, path: path, id: blockdev.DeviceNumber{Major: 7, Minor: minor}, bytes: uint64(size),
+		block: 512, head: make([]byte, 128<<10),
+	}
 	k.devices[path] = d
 	return d
 }
 
-// device is the one of testDevice.
+// device returns the device of testDevice.
 func (k *fakeKernel) device() *fakeDevice { return k.devices[testDevice] }
 
 func (dev *fakeDevice) Path() string                  { return dev.path }
@@ -146,7 +146,8 @@ func (dev *fakeDevice) BlockSize() (volume.Size, error) {
 // CheckPath and the methods below answer errors as those of blockdev.Handle do.
 func (dev *fakeDevice) CheckPath() error {
 	if number, err := dev.k.deviceNumber(dev.path); err != nil || number != dev.id {
-		return volume.Errorf(volume.KindInternal, "%s now leads to block device %s, not to %s: %v", dev.path, number, dev.id, err).
+		return volume.Errorf(volume.KindInternal, "%s now leads to block device %s, not to %s: %v", dev.path, number,
+			dev.id, err).
 			WithRemedy("check that the volume is still attached")
 	}
 	return nil
@@ -191,7 +192,7 @@ func (dev *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-// fakeWriter is a fakeDevice open for writing.
+// fakeWriter is a fakeDevice that is open for writing.
 type fakeWriter struct{ d *fakeDevice }
 
 func (fw fakeWriter) WriteAt(p []byte, at int64) (int, error) {
@@ -224,10 +225,17 @@ type fakeMount struct {
 	ignoresGrowth bool // growth is accepted and does nothing
 }
 
-// addMount mounts what a fake device holds.
+// addMount mounts the filesystem of a fake device.
 func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 	d := k.devices[source]
-	m := &fakeMount{k: k, device: d, magic: map[Type]int64{TypeExt4: unix.EXT4_SUPER_MAGIC, TypeXFS: unix.XFS_SUPER_MAGIC, TypeBtrfs: unix.BTRFS_SUPER_MAGIC}[fs]}
+	m := &fakeMount{k: k, device: d, magic: unix.EXT4_SUPER_MAGIC}
+	switch fs {
+	case TypeXFS:
+		m.magic = unix.XFS_SUPER_MAGIC
+	case TypeBtrfs:
+		m.magic = unix.BTRFS_SUPER_MAGIC
+	default:
+	}
 	m.st = mountStat{device: d.id, mountID: 100 + len(k.table), isRoot: true}
 	entry := Mount{
 		ID: m.st.mountID, Parent: 1, MountPoint: path, Root: "/", Device: d.id, FSType: string(fs), Source: source,
@@ -235,6 +243,9 @@ func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 	}
 	if fs == TypeBtrfs {
 		entry.Device = blockdev.DeviceNumber{Minor: 40}
+	}
+	if fs.IsExt() {
+		entry.FSType = string(TypeExt4) // the driver of all three
 	}
 	k.table = append(k.table, entry)
 	k.dirs[path] = m
@@ -250,7 +261,9 @@ func (fm *fakeMount) statfs() (unix.Statfs_t, error) {
 }
 
 func (fm *fakeMount) xfsGeometry() (xfsGeometry, error) { return fm.xfs, fm.k.nextError("xfsGeometry") }
-func (fm *fakeMount) btrfsInfo() (btrfsInfo, error)     { return fm.info, fm.k.nextError("btrfsInfo") }
+
+func (fm *fakeMount) btrfsInfo() (btrfsInfo, error) { return fm.info, fm.k.nextError("btrfsInfo") }
+
 func (fm *fakeMount) btrfsDevice(id uint64) (btrfsDevice, error) {
 	if id != fm.btrfs.id {
 		return btrfsDevice{}, unix.ENODEV
@@ -258,7 +271,7 @@ func (fm *fakeMount) btrfsDevice(id uint64) (btrfsDevice, error) {
 	return fm.btrfs, fm.k.nextError("btrfsDevice")
 }
 
-// beginGrowth is common to the three growths.
+// beginGrowth records a growth request and returns its error.
 func (fm *fakeMount) beginGrowth(call string, blocks any) error {
 	fm.k.record("%s %v", call, blocks)
 	if fm.duringGrowth != nil {
@@ -327,7 +340,8 @@ func (fm *fakeMount) btrfsResize(spec string) (int, error) {
 		return 0, err
 	}
 	var id, size uint64
-	if n, err := fmt.Sscanf(strings.Replace(spec, ":", " ", 1), "%d %d", &id, &size); n != 2 || err != nil || id != fm.btrfs.id {
+	if n, err := fmt.Sscanf(strings.Replace(spec, ":", " ", 1), "%d %d", &id, &size); n != 2 || err != nil ||
+		id != fm.btrfs.id {
 		fm.k.t.Errorf("btrfs resize %q", spec)
 		return 0, unix.EINVAL
 	}
@@ -341,109 +355,4 @@ func (fm *fakeMount) btrfsResize(spec string) (int, error) {
 	}
 	fm.btrfs.totalBytes = size &^ 4095
 	return 0, nil
-}
-
-// extSpec makes an ext superblock.
-type extSpec struct {
-	blocks                    uint64
-	logBlock, logCluster      uint32 // log2 of a block in KiB, and of a cluster in blocks
-	perGroup, inodes          uint32
-	compat, incompat, rocompt uint32
-	state                     uint16
-	errors, mountTime         uint32
-	reserved                  uint16
-	badChecksum               bool
-}
-
-// ext4Spec is what mkfs.ext4 makes of a size.
-func ext4Spec(size volume.Size) extSpec {
-	return extSpec{
-		blocks: uint64(size / 4096), logBlock: 2, perGroup: 32768, inodes: 8192, compat: extCompatHasJournal | 0x38,
-		incompat: extIncompatFiletype | extIncompat64bit | 0x240, rocompt: extROCompatMetadataCsum | 0x7B, state: extStateValid, reserved: 1024,
-	}
-}
-
-// ext3Spec is what mkfs.ext3 makes of a size.
-func ext3Spec(size volume.Size) extSpec {
-	s := ext4Spec(size)
-	s.incompat, s.rocompt = extIncompatFiletype, extROCompatSparseSuper|extROCompatLargeFile
-	return s
-}
-
-// extSpecOf turns a parsed superblock back into its making.
-func extSpecOf(s extSuperblock) extSpec {
-	log := uint32(0)
-	for 1024<<log < s.blockSize {
-		log++
-	}
-	return extSpec{
-		blocks: s.blocks, logBlock: log, logCluster: uint32(bits.TrailingZeros32(s.clusterRatio)), perGroup: s.blocksPerGroup, inodes: s.inodesPerGroup, compat: s.compat, incompat: s.incompat,
-		rocompt: s.roCompat, state: s.state, errors: s.errorCount, mountTime: s.mountTime, reserved: uint16(s.reservedDescriptorBlocks),
-	}
-}
-
-func (spec extSpec) withBlocks(n uint64) extSpec { spec.blocks = n; return spec }
-
-func (spec extSpec) encode() []byte {
-	b := make([]byte, extLength)
-	le := binary.LittleEndian
-	le.PutUint32(b[0:], spec.inodes)
-	le.PutUint32(b[4:], uint32(spec.blocks))
-	if spec.logBlock == 0 {
-		le.PutUint32(b[20:], 1)
-	}
-	le.PutUint32(b[24:], spec.logBlock)
-	le.PutUint32(b[28:], spec.logBlock+spec.logCluster)
-	le.PutUint32(b[32:], spec.perGroup)
-	le.PutUint32(b[40:], spec.inodes)
-	le.PutUint32(b[44:], spec.mountTime)
-	le.PutUint16(b[56:], unix.EXT4_SUPER_MAGIC)
-	le.PutUint16(b[58:], spec.state)
-	le.PutUint32(b[76:], 1)
-	le.PutUint16(b[88:], 256)
-	le.PutUint32(b[92:], spec.compat)
-	le.PutUint32(b[96:], spec.incompat)
-	le.PutUint32(b[100:], spec.rocompt)
-	le.PutUint16(b[206:], spec.reserved)
-	if spec.incompat&extIncompat64bit != 0 {
-		le.PutUint16(b[254:], 64)
-		le.PutUint32(b[336:], uint32(spec.blocks>>32))
-	}
-	le.PutUint32(b[404:], spec.errors)
-	if spec.rocompt&extROCompatMetadataCsum != 0 && !spec.badChecksum {
-		le.PutUint32(b[1020:], ^crc32.Checksum(b[:1020], crc32.MakeTable(crc32.Castagnoli)))
-	}
-	return b
-}
-
-func (spec extSpec) put(d *fakeDevice) { copy(d.head[extOffset:], spec.encode()) }
-
-// encodeXFS makes the start of an XFS superblock.
-func encodeXFS(blocks uint64, inProgress bool) []byte {
-	b := make([]byte, 512)
-	copy(b, "XFSB")
-	be := binary.BigEndian
-	be.PutUint32(b[4:], 4096)
-	be.PutUint64(b[8:], blocks)
-	be.PutUint32(b[84:], uint32(blocks/4))
-	be.PutUint32(b[88:], 4)
-	be.PutUint16(b[102:], 512)
-	if inProgress {
-		b[126] = 1
-	}
-	b[127] = 25
-	return b
-}
-
-// encodeBtrfs makes a btrfs superblock.
-func encodeBtrfs(size uint64, magic string) []byte {
-	b := make([]byte, btrfsLength)
-	copy(b[64:], magic)
-	le := binary.LittleEndian
-	le.PutUint64(b[112:], size)
-	le.PutUint64(b[136:], 1)
-	le.PutUint32(b[144:], 4096)
-	le.PutUint64(b[201:], 1)
-	le.PutUint64(b[209:], size)
-	return b
 }

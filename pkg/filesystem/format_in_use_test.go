@@ -12,9 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestFormatWipeStopped: a call that ends while leftovers are cleared is no
-// fault of the device, and one that somebody else has in use passes.
-func TestFormatWipeStopped(t *testing.T) {
+// TestFormatStoppedWhileItClearsTheDevice also has a device that is in use, which passes.
+func TestFormatStoppedWhileItClearsTheDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFormatTest(t)
 		r.device.head[70000] = 7
@@ -47,7 +46,7 @@ func TestFormatWipeStopped(t *testing.T) {
 	})
 }
 
-// slowDevice is a device to which each write takes its time.
+// slowDevice is a device that calls during at each write.
 type slowDevice struct {
 	*fakeDevice
 	during func()
@@ -68,9 +67,9 @@ func (sw slowWriter) WriteAt(p []byte, at int64) (int, error) {
 	return sw.Writer.WriteAt(p, at)
 }
 
-// TestFormatSeenByBlkid: what blkid sees may be the mkfs of a plugin that has
-// crashed; its marker stays.
-func TestFormatSeenByBlkid(t *testing.T) {
+// TestFormatRefusesWhatBlkidRecognizes keeps the marker while the device is in use: blkid
+// may see the mkfs of a plugin that has crashed.
+func TestFormatRefusesWhatBlkidRecognizes(t *testing.T) {
 	r := newFormatTest(t)
 	r.blkid = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
 	r.k.errors["writer"] = []error{unix.EBUSY}

@@ -22,55 +22,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestMkfsArgs(t *testing.T) {
-	for _, tc := range []struct {
-		fs   Type
-		user []string
-		want string
-	}{
-		{TypeExt4, nil, "-b 4096 -E nodiscard"},
-		{TypeExt3, []string{"-I", "128"}, "-b 4096 -E nodiscard -I 128"},
-		{TypeExt2, []string{"-I 128  -j"}, "-b 4096 -E nodiscard -I 128 -j"},
-		{TypeExt4, []string{"-b", "4096", "-m", "1"}, "-b 4096 -E nodiscard -m 1"},
-		{TypeExt4, []string{"-E", "lazy_itable_init=0", "-Ediscard"}, "-b 4096 -E nodiscard,lazy_itable_init=0,discard"},
-		{TypeExt4, []string{"-O", "^64bit", "-Obigalloc"}, "-b 4096 -E nodiscard -O ^64bit -Obigalloc"},
-		{TypeXFS, []string{"-m", "reflink=0"}, "-K -q -m reflink=0"},
-		{TypeXFS, []string{"-c", "options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"}, "-K -q -c options=/usr/share/xfsprogs/mkfs/lts_6.1.conf"},
-		{TypeExt4, []string{"-J", "size=64", "-L", "devices"}, "-b 4096 -E nodiscard -J size=64 -L devices"},
-		{TypeXFS, []string{"-l", "size=64m,internal=1"}, "-K -q -l size=64m,internal=1"},
-		{TypeBtrfs, nil, "-K"},
-	} {
-		got, err := mkfsOptions(tc.fs, tc.user)
-		if err != nil || strings.Join(got, " ") != tc.want {
-			t.Errorf("%s %q: %q, %v; want %q", tc.fs, tc.user, got, err, tc.want)
-		}
-	}
-	for _, tc := range []struct {
-		fs   Type
-		user []string
-		text string
-	}{
-		{TypeExt4, []string{"-b", "1024"}, "block size of 4096"},
-		{TypeExt3, []string{"-b1024"}, "block size of 4096"},
-		{TypeExt4, []string{"-O", "extents,sparse_super2"}, "sparse_super2"},
-		{TypeBtrfs, []string{"/dev/sda"}, "names a path"},
-		{TypeXFS, []string{"-l", "logdev=/dev/sda"}, "names a path"},
-		{TypeExt4, []string{"-d /etc"}, "names a path"},
-		{TypeExt4, []string{"-J device=LABEL=journal"}, "names another device"},
-		{TypeExt3, []string{"-J", "size=64,device=UUID=0f3a"}, "names another device"},
-		{TypeExt4, []string{"-Jdevice=sdb"}, "names another device"},
-		{TypeXFS, []string{"-l", "size=64m,logdev=sdb"}, "names another device"},
-		{TypeXFS, []string{"-llogdev=sdb"}, "names another device"},
-		{TypeXFS, []string{"-r rtdev=sdb"}, "names another device"},
-		{TypeXFS, []string{"-d", "name=sdb"}, "names another device"},
-		{"zfs", nil, "not supported"},
-	} {
-		_, err := mkfsOptions(tc.fs, tc.user)
-		wantError(t, err, volume.KindInvalid, tc.text, "")
-	}
-}
-
-// formatTest is a device of 1 GiB and a mkfs that makes what is asked for.
+// formatTest is a device of 1 GiB and a mkfs that makes the filesystem it is asked for.
 type formatTest struct {
 	k       *fakeKernel
 	s       *System
@@ -88,7 +40,10 @@ type formatTest struct {
 func newFormatTest(t *testing.T) *formatTest {
 	t.Helper()
 	k := newFakeKernel(t)
-	r := &formatTest{k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(), marker: filepath.Join(t.TempDir(), "vol.mkfs")}
+	r := &formatTest{
+		k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(),
+		marker: filepath.Join(t.TempDir(), "vol.mkfs"),
+	}
 	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 		r.ran = append(r.ran, strings.Join(command, " "))
 		if command[0] == "blkid" && r.duringBlkid != nil {
@@ -111,7 +66,7 @@ func newFormatTest(t *testing.T) *formatTest {
 	return r
 }
 
-// putFilesystem puts a complete filesystem on the device.
+// putFilesystem writes the superblock of a complete filesystem to the device.
 func (r *formatTest) putFilesystem(t Type) {
 	clear(r.device.head)
 	switch t {
@@ -143,7 +98,7 @@ func (r *formatTest) hasMarker(t *testing.T) bool {
 	return exists
 }
 
-func TestFormat(t *testing.T) {
+func TestFormatRunsMkfsWithTheSafeProfile(t *testing.T) {
 	for fs, mkfs := range map[Type]string{
 		TypeExt2:  "mkfs.ext2 -b 4096 -E nodiscard -F -m0 /dev/loop0",
 		TypeExt3:  "mkfs.ext3 -b 4096 -E nodiscard -F -m0 /dev/loop0",
@@ -172,14 +127,15 @@ func TestFormat(t *testing.T) {
 		})
 	}
 	r := newFormatTest(t)
-	if err := r.format(t.Context(), TypeExt4, "-m", "3"); err != nil || r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
+	if err := r.format(t.Context(), TypeExt4, "-m", "3"); err != nil ||
+		r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
 		t.Errorf("an explicit -m must win: %v, %q", err, r.ran)
 	}
 }
 
-// TestFormatRefusals: nothing is written, and no program but blkid is run, on
-// a device that is not blank.
-func TestFormatRefusals(t *testing.T) {
+// TestFormatRefusesADeviceThatIsNotBlank checks that nothing is written, and that no
+// program but blkid is run.
+func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 	now := time.Now()
 	readErr := func(r *formatTest) { r.k.errors["read"] = []error{unix.EIO} }
 	for _, tc := range []struct {
@@ -189,24 +145,70 @@ func TestFormatRefusals(t *testing.T) {
 		text   string
 		marker *marker
 	}{
-		{"another filesystem", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition, "holds an xfs filesystem of 1 GiB", nil},
-		{"another filesystem, marked", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition, "another filesystem was asked for", &marker{TypeExt4, volume.GiB, now}},
-		{"ext3 for ext4", func(r *formatTest) { r.putFilesystem(TypeExt3) }, volume.KindPrecondition, "holds an ext3 filesystem", nil},
-		{"LUKS", func(r *formatTest) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", nil},
-		{"LUKS, marked", func(r *formatTest) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption", &marker{TypeExt4, volume.GiB, now}},
-		{"unknown data", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "unknown data; nothing on this node proves", nil},
-		{"unknown data, marked for xfs", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "made xfs", &marker{TypeXFS, volume.GiB, now}},
-		{"unknown data, marked for a larger device", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now}},
-		{"unknown data, marked a day ago", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(-statefile.MaxMarkerAge)}},
-		{"unknown data, marked tomorrow", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, now.Add(statefile.MaxMarkerAge + time.Minute)}},
-		{"unknown data, marked without a time", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition, "older than a day", &marker{TypeExt4, volume.GiB, time.Time{}}},
-		{"unfinished, not marked", func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) }, volume.KindPrecondition, "mkfs did not finish", nil},
-		{"damaged, marked", func(r *formatTest) { r.putFilesystem(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 }, volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now}},
+		{
+			"another filesystem", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition,
+			"holds an xfs filesystem of 1 GiB", nil,
+		},
+		{
+			"another filesystem, marked", func(r *formatTest) { r.putFilesystem(TypeXFS) }, volume.KindPrecondition,
+			"another filesystem was asked for", &marker{TypeExt4, volume.GiB, now},
+		},
+		{
+			"ext3 for ext4", func(r *formatTest) { r.putFilesystem(TypeExt3) }, volume.KindPrecondition,
+			"holds an ext3 filesystem", nil,
+		},
+		{
+			"LUKS", func(r *formatTest) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition, "LUKS encryption",
+			nil,
+		},
+		{
+			"LUKS, marked", func(r *formatTest) { copy(r.device.head, "LUKS\xba\xbe") }, volume.KindPrecondition,
+			"LUKS encryption", &marker{TypeExt4, volume.GiB, now},
+		},
+		{
+			"unknown data", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
+			"unknown data; nothing on this node proves", nil,
+		},
+		{
+			"unknown data, marked for xfs", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
+			"made xfs", &marker{TypeXFS, volume.GiB, now},
+		},
+		{
+			"unknown data, marked for a larger device", func(r *formatTest) { r.device.head[70000] = 1 },
+			volume.KindPrecondition, "on a device of 2 GiB", &marker{TypeExt4, 2 * volume.GiB, now},
+		},
+		{
+			"unknown data, marked a day ago", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
+			"older than a day", &marker{TypeExt4, volume.GiB, now.Add(-statefile.MaxMarkerAge)},
+		},
+		{
+			"unknown data, marked tomorrow", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
+			"older than a day", &marker{TypeExt4, volume.GiB, now.Add(statefile.MaxMarkerAge + time.Minute)},
+		},
+		{
+			"unknown data, marked without a time", func(r *formatTest) { r.device.head[70000] = 1 }, volume.KindPrecondition,
+			"older than a day", &marker{TypeExt4, volume.GiB, time.Time{}},
+		},
+		{
+			"unfinished, not marked", func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) },
+			volume.KindPrecondition, "mkfs did not finish", nil,
+		},
+		{
+			"damaged, marked",
+			func(r *formatTest) { r.putFilesystem(TypeExt4); r.device.head[1024+32] = 0; r.device.head[1024+33] = 0 },
+			volume.KindPrecondition, "a damaged superblock of ext4", &marker{TypeExt4, volume.GiB, now},
+		},
 		{"unreadable", readErr, volume.KindInternal, "cannot be read", nil},
 		{"unreadable, marked", readErr, volume.KindInternal, "cannot be read", &marker{TypeExt4, volume.GiB, now}},
-		{"blkid sees more", func(r *formatTest) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition, "blkid recognizes data", nil},
+		{
+			"blkid sees more", func(r *formatTest) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition,
+			"blkid recognizes data", nil,
+		},
 		{"blkid fails", func(r *formatTest) { r.blkidNo = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
-		{"blkid is missing", func(r *formatTest) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal, "blkid is not installed on this node", nil},
+		{
+			"blkid is missing", func(r *formatTest) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal,
+			"blkid is not installed on this node", nil,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newFormatTest(t)
@@ -238,7 +240,8 @@ func TestFormatRefusals(t *testing.T) {
 		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older", "wipefs -a /dev/loop0 && blkdiscard -z /dev/loop0")
+		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older",
+			"wipefs -a /dev/loop0 && blkdiscard -z /dev/loop0")
 		r.device.head[70000] = 0
 		if err := r.format(t.Context(), TypeExt4); err != nil || r.hasMarker(t) {
 			t.Errorf("a damaged marker beside a blank device: %v", err)
@@ -254,71 +257,8 @@ func TestFormatRefusals(t *testing.T) {
 	})
 }
 
-// TestFormatInterrupted: mkfs is stopped half-way; the next Format finishes,
-// and one without the marker does not.
-func TestFormatInterrupted(t *testing.T) {
-	for name, leave := range map[string]func(r *formatTest){
-		"nothing":        func(*formatTest) {},
-		"unknown data":   func(r *formatTest) { r.device.head[70000] = 7 },
-		"unfinished XFS": func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newFormatTest(t)
-			ctx, cancel := context.WithCancel(t.Context())
-			r.mkfs = func([]string) error {
-				if !r.hasMarker(t) {
-					t.Error("mkfs runs before the marker is in place")
-				}
-				leave(r)
-				cancel()
-				return testingexec.FakeExitError{Status: 137}
-			}
-			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next retry")
-			if r.hasMarker(t) != (name != "nothing") {
-				t.Fatalf("marker: %v", r.hasMarker(t))
-			}
-			r.mkfs = nil
-			if name != "nothing" {
-				err := r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
-				wantError(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
-			}
-			if err := r.format(t.Context(), TypeXFS); err != nil {
-				t.Fatal(err)
-			}
-			if r.hasMarker(t) {
-				t.Error("the marker was left behind")
-			}
-			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
-				t.Errorf("%+v, %v", sig, err)
-			}
-		})
-	}
-	t.Run("after the last write", func(t *testing.T) {
-		r := newFormatTest(t)
-		r.putFilesystem(TypeXFS)
-		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.format(t.Context(), TypeXFS); err != nil || r.hasMarker(t) || len(r.ran) != 0 {
-			t.Errorf("%v, marker %v, ran %q", err, r.hasMarker(t), r.ran)
-		}
-	})
-	t.Run("leftovers cannot be cleared", func(t *testing.T) {
-		r := newFormatTest(t)
-		r.device.head[70000] = 7
-		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
-			t.Fatal(err)
-		}
-		r.k.errors["write"] = []error{unix.EIO}
-		wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
-		if !r.hasMarker(t) || len(r.ran) != 0 {
-			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.ran)
-		}
-	})
-}
-
-// TestFormatUnproven: mkfs says yes, the device says no.
-func TestFormatUnproven(t *testing.T) {
+// TestFormatFailsWhenTheDeviceShowsNoFilesystem has a mkfs that succeeds.
+func TestFormatFailsWhenTheDeviceShowsNoFilesystem(t *testing.T) {
 	for name, mkfs := range map[string]func(r *formatTest){
 		"holds nothing":                        func(*formatTest) {},
 		"holds an ext4 filesystem of 1 GiB":    func(r *formatTest) { r.putFilesystem(TypeExt4) },
@@ -341,37 +281,9 @@ func TestFormatUnproven(t *testing.T) {
 	}
 }
 
-// TestFormatFailed: the marker does not outlive a mkfs that wrote nothing, so
-// that it cannot vouch for data written later.
-func TestFormatFailed(t *testing.T) {
-	r := newFormatTest(t)
-	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
-	if r.hasMarker(t) {
-		t.Error("the marker stays beside a blank device")
-	}
-	r.device.head[70000] = 7 // somebody's data
-	r.mkfs = nil
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves", "wipefs")
-	r.device.head[70000] = 0
-	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
-	if !r.hasMarker(t) {
-		t.Error("the marker of a half-made filesystem is gone")
-	}
-	r.mkfs = func([]string) error {
-		r.k.errors["read"] = []error{unix.EIO}
-		return testingexec.FakeExitError{Status: 1}
-	}
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
-	if !r.hasMarker(t) {
-		t.Error("the marker is gone from beside a device that cannot be read")
-	}
-}
-
-// TestFormatInUse: another process has the device. That is no fault of the
-// options, and the marker may be the one of its mkfs.
-func TestFormatInUse(t *testing.T) {
+// TestFormatKeepsTheMarkerOfADeviceInUse: the marker may be that of the mkfs which uses the
+// device.
+func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 	for fs, output := range map[Type]string{
 		TypeExt4:  "mke2fs 1.47.0\n/dev/loop0 is apparently in use by the system; will not make a filesystem here!\n",
 		TypeExt3:  "/dev/loop0 is mounted; will not make a filesystem here!\n",
@@ -392,30 +304,9 @@ func TestFormatInUse(t *testing.T) {
 	}
 }
 
-func TestRemoveMarker(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "vol.mkfs")
-	if err := writeMarker(path, marker{TypeExt4, volume.GiB, time.Now()}); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := RemoveMarker(path); err != nil {
-			t.Error(err)
-		}
-		if _, exists, err := readMarker(path); err != nil || exists {
-			t.Errorf("still there: %v, %v", exists, err)
-		}
-	}
-	if err := RemoveMarker(""); err != nil {
-		t.Error(err)
-	}
-	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, RemoveMarker(path), volume.KindInternal, "record of a running mkfs", "state directory")
-}
-
-// TestFormatEncrypted: behind an encryption layer blank sectors look random.
-func TestFormatEncrypted(t *testing.T) {
+// TestFormatTakesRandomBytesForBlankWhenEncrypted: unwritten sectors of an encrypted device
+// read as random bytes.
+func TestFormatTakesRandomBytesForBlankWhenEncrypted(t *testing.T) {
 	sig := Signature{State: StateForeign, Content: unknownContent, IsRandom: true}
 	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
 	wantError(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
@@ -427,10 +318,11 @@ func TestFormatEncrypted(t *testing.T) {
 	wantError(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
 }
 
-// TestFormatSaysWhatItCleared: the noise of a new encrypted volume is nothing
-// that an interrupted mkfs has left.
-func TestFormatSaysWhatItCleared(t *testing.T) {
-	for what, noisy := range map[string]bool{"the random bytes of a new encrypted volume": true, "the leftovers of an interrupted mkfs": false} {
+func TestFormatLogsWhatItCleared(t *testing.T) {
+	for what, noisy := range map[string]bool{
+		"the random bytes of a new encrypted volume": true,
+		"the leftovers of an interrupted mkfs":       false,
+	} {
 		r := newFormatTest(t)
 		r.device.bytes = uint64(len(r.device.head))
 		r.device.head[70000] = 7

@@ -15,10 +15,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestGrowUnhealthy: a filesystem that fills its device, by what it keeps in
-// memory, but has given up after an error is no success, neither before nor
-// after a growth.
-func TestGrowUnhealthy(t *testing.T) {
+// TestGrowRefusesAFailedFilesystem has a filesystem that fills its device by its state in
+// memory, but has failed before the growth or during it.
+func TestGrowRefusesAFailedFilesystem(t *testing.T) {
 	flag := func(_ *fakeKernel, m *fakeMount) {
 		e := ext4Spec(2 * volume.GiB)
 		e.state, e.errors = extStateValid|extStateError, 3
@@ -34,7 +33,10 @@ func TestGrowUnhealthy(t *testing.T) {
 		text   string
 		remedy string
 	}{
-		{"ext with errors flagged", TypeExt4, flag, "errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0"},
+		{
+			"ext with errors flagged", TypeExt4, flag,
+			"errors in the filesystem at /staging (3 recorded): its size cannot be trusted", "e2fsck -f /dev/loop0",
+		},
 		{"ext emergency", TypeExt4, super("emergency_ro"), "has become read-only", "e2fsck -f /dev/loop0"},
 		{"ext shut down", TypeExt4, super("shutdown"), "has shut down", "mounted again"},
 		{"btrfs made read-only", TypeBtrfs, super("ro"), "has become read-only", "btrfs check /dev/loop0"},
@@ -63,7 +65,7 @@ func TestGrowUnhealthy(t *testing.T) {
 	}
 }
 
-func TestAlive(t *testing.T) {
+func TestCheckHealth(t *testing.T) {
 	flag := func(_ *fakeKernel, m *fakeMount) {
 		e := ext4Spec(volume.GiB)
 		e.state, e.errors = extStateValid|extStateError, 3
@@ -98,7 +100,10 @@ func TestAlive(t *testing.T) {
 		{"ext4 shut down", TypeExt4, super("rw", "shutdown"), volume.KindPrecondition, "has shut down"},
 		{"btrfs made read-only", TypeBtrfs, super("rw", "ro"), volume.KindPrecondition, "has become read-only"},
 		{"btrfs EIO", TypeBtrfs, force("btrfsInfo"), volume.KindPrecondition, "has shut down"},
-		{"not mounted", TypeXFS, func(_ *fakeKernel, m *fakeMount) { m.st.isRoot = false }, volume.KindPrecondition, "no filesystem is mounted"},
+		{
+			"not mounted", TypeXFS, func(_ *fakeKernel, m *fakeMount) { m.st.isRoot = false }, volume.KindPrecondition,
+			"no filesystem is mounted",
+		},
 		{"device unreadable", TypeExt4, force("read"), volume.KindInternal, "cannot be read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -120,8 +125,7 @@ func TestAlive(t *testing.T) {
 	}
 }
 
-// TestAliveHangs: a device that does not answer does not hold the caller.
-func TestAliveHangs(t *testing.T) {
+func TestCheckHealthEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 		release := make(chan struct{})
@@ -129,11 +133,12 @@ func TestAliveHangs(t *testing.T) {
 		s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		wantError(t, s.CheckHealth(ctx, k.device(), testMount), volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
+		wantError(t, s.CheckHealth(ctx, k.device(), testMount), volume.KindDeadline,
+			"the filesystem at /staging does not answer", "connection of the device")
 	})
 }
 
-// hangingKernel does not come back from opening a mount.
+// hangingKernel does not return from openMount before release is closed.
 type hangingKernel struct {
 	kernel
 	release chan struct{}
@@ -146,9 +151,9 @@ func (hk hangingKernel) openMount(string) (mountHandle, error) {
 	return nil, unix.EIO
 }
 
-// TestRealAlive: in good health, mounted read-only, shut down, and with an
-// error on record.
-func TestRealAlive(t *testing.T) {
+// TestRealCheckHealth checks a filesystem that is healthy, mounted read-only, shut down,
+// and with an error recorded.
+func TestRealCheckHealth(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
@@ -176,18 +181,20 @@ func TestRealAlive(t *testing.T) {
 					t.Fatal(err)
 				}
 				d.awaitErrors(t, s, target)
-				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem", "e2fsck -f")
+				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem",
+					"e2fsck -f")
 			case TypeXFS:
 				shutDownFilesystem(t, target)
-				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down", "mounted again")
-			default: // TestRealStorageFull breaks a btrfs
+				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down",
+					"mounted again")
+			default: // TestRealGrowOnFullStorage breaks a btrfs
 			}
 		})
 	}
 }
 
-// awaitErrors waits until an error that the kernel was made to find is on
-// record: with errors=continue a worker of the kernel sees to it.
+// awaitErrors waits until the kernel has recorded an error: with errors=continue a worker
+// of the kernel does so later.
 func (d loopDisk) awaitErrors(t *testing.T, s *System, target string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -32,20 +32,56 @@ func TestMeasure(t *testing.T) {
 		want    Measurement
 		failure string // empty: in good health
 	}{
-		{"XFS fills its device", TypeXFS, volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true}, ""},
+		{
+			"XFS fills its device", TypeXFS, volume.GiB, nil,
+			Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true},
+			"",
+		},
 		{"XFS is smaller", TypeXFS, 2 * volume.GiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB}, ""},
-		{"XFS, a tail too short to use", TypeXFS, volume.GiB + 63*4096, nil, Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true}, ""},
-		{"XFS is larger", TypeXFS, volume.GiB - volume.MiB, nil, Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true}, ""},
+		{
+			"XFS, a tail too short to use", TypeXFS, volume.GiB + 63*4096, nil,
+			Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true},
+			"",
+		},
+		{
+			"XFS is larger", TypeXFS, volume.GiB - volume.MiB, nil,
+			Measurement{Type: TypeXFS, Size: volume.GiB, FillsDevice: true},
+			"",
+		},
 		{"ext3 is smaller", TypeExt3, 2 * volume.GiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB}, ""},
-		{"ext3 can never fill it", TypeExt3, 20 * volume.TiB, nil, Measurement{Type: TypeExt3, Size: volume.GiB, FormatLimit: 16 * volume.TiB}, ""},
+		{
+			"ext3 can never fill it", TypeExt3, 20 * volume.TiB, nil,
+			Measurement{Type: TypeExt3, Size: volume.GiB, FormatLimit: 16 * volume.TiB},
+			"",
+		},
 		{"ext3 at its limit", TypeExt3, 20 * volume.TiB, func(_ *fakeKernel, m *fakeMount) {
 			ext3Spec(16*volume.TiB - 4096).put(m.device)
 		}, Measurement{Type: TypeExt3, Size: 16*volume.TiB - 4096, FillsDevice: true, FormatLimit: 16 * volume.TiB}, ""},
-		{"ext4 with errors", TypeExt4, 2 * volume.GiB, flagged(3), Measurement{Type: TypeExt4, Size: volume.GiB, ErrorCount: 3}, "3 recorded"},
-		{"ext4 flagged without a count", TypeExt4, volume.GiB, flagged(0), Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, ErrorCount: 1}, "errors"},
-		{"ext4 made read-only", TypeExt4, volume.GiB, super("emergency_ro"), Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, BecameReadOnly: true}, "has become read-only"},
-		{"ext4 shut down", TypeExt4, volume.GiB, super("shutdown"), Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, IsShutDown: true}, "has shut down"},
-		{"btrfs made read-only", TypeBtrfs, 2 * volume.GiB, super("ro"), Measurement{Type: TypeBtrfs, Size: volume.GiB, BecameReadOnly: true}, "has become read-only"},
+		{
+			"ext4 with errors", TypeExt4, 2 * volume.GiB, flagged(3),
+			Measurement{Type: TypeExt4, Size: volume.GiB, ErrorCount: 3},
+			"3 recorded",
+		},
+		{
+			"ext4 flagged without a count", TypeExt4, volume.GiB, flagged(0),
+			Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, ErrorCount: 1},
+			"errors",
+		},
+		{
+			"ext4 made read-only", TypeExt4, volume.GiB, super("emergency_ro"),
+			Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, BecameReadOnly: true},
+			"has become read-only",
+		},
+		{
+			"ext4 shut down", TypeExt4, volume.GiB, super("shutdown"),
+			Measurement{Type: TypeExt4, Size: volume.GiB, FillsDevice: true, IsShutDown: true},
+			"has shut down",
+		},
+		{
+			"btrfs made read-only", TypeBtrfs, 2 * volume.GiB, super("ro"),
+			Measurement{Type: TypeBtrfs, Size: volume.GiB, BecameReadOnly: true},
+			"has become read-only",
+		},
 		{"btrfs mounted read-only", TypeBtrfs, volume.GiB, func(k *fakeKernel, _ *fakeMount) {
 			k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
 		}, Measurement{Type: TypeBtrfs, Size: volume.GiB, FillsDevice: true}, ""},
@@ -76,9 +112,9 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// TestMeasureShutDown: a filesystem that answers nothing any more has failed,
-// if it is the one on the device.
-func TestMeasureShutDown(t *testing.T) {
+// TestMeasureReportsAFilesystemThatHasShutDown needs the mount table to find the device,
+// because the filesystem does not answer.
+func TestMeasureReportsAFilesystemThatHasShutDown(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +123,10 @@ func TestMeasureShutDown(t *testing.T) {
 		k := newFakeKernel(t)
 		d, other := k.addDevice(testDevice, 0, volume.GiB), k.addDevice("/dev/loop9", 9, volume.GiB)
 		m := k.addMount(dir, testDevice, fs)
-		m.info, m.btrfs = btrfsInfo{maxID: 1, devices: 1, sectorSize: 4096}, btrfsDevice{id: 1, totalBytes: 1 << 30, path: testDevice}
+		m.info, m.btrfs = btrfsInfo{maxID: 1, devices: 1, sectorSize: 4096}, btrfsDevice{
+			id: 1, totalBytes: 1 << 30,
+			path: testDevice,
+		}
 		k.errors[call] = []error{unix.EIO}
 		got, err := k.system().Measure(t.Context(), d, dir)
 		if err != nil || !got.IsShutDown || got.Type != fs || got.DeviceSize != volume.GiB || got.FillsDevice {
@@ -125,9 +164,8 @@ func TestMeasureErrors(t *testing.T) {
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted", "")
 }
 
-// TestMeasureHangs: a filesystem that does not answer holds neither the caller
-// nor more than one thread.
-func TestMeasureHangs(t *testing.T) {
+// TestMeasureEndsWithItsContext also counts the threads that hang: one in all.
+func TestMeasureEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
 		release, opened := make(chan struct{}), make(chan struct{}, 8)
@@ -145,8 +183,8 @@ func TestMeasureHangs(t *testing.T) {
 	})
 }
 
-// TestRealMeasure: full, after the device has grown, shut down, and with
-// errors on record.
+// TestRealMeasure measures a filesystem that fills its device, one whose device has grown,
+// one that has shut down, and one with errors recorded.
 func TestRealMeasure(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
@@ -178,7 +216,7 @@ func TestRealMeasure(t *testing.T) {
 			case TypeXFS:
 				shutDownFilesystem(t, target)
 				measure(Measurement{Type: TypeXFS, DeviceSize: 640 * volume.MiB, IsShutDown: true})
-			default: // TestRealStorageFull breaks a btrfs
+			default: // TestRealGrowOnFullStorage breaks a btrfs
 			}
 		})
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// fakeImage is a device of 64 MiB, zero but for what is put into it.
+// fakeImage is a device of 64 MiB that is zero outside of its parts.
 type fakeImage struct {
 	size  int64
 	fill  []byte // repeated under the parts; nil: zeros
@@ -57,7 +57,7 @@ func (i *fakeImage) ReadAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-func TestProbe(t *testing.T) {
+func TestProbeRecognizesContent(t *testing.T) {
 	ext2 := ext3Spec(volume.GiB)
 	ext2.compat &^= extCompatHasJournal
 	noJournal := ext4Spec(volume.GiB)
@@ -102,21 +102,54 @@ func TestProbe(t *testing.T) {
 		{"ext4", newImage().put(1024, ext4Spec(volume.GiB).encode()), formatted(TypeExt4)},
 		{"ext4 without journal", newImage().put(1024, noJournal.encode()), formatted(TypeExt4)},
 		{"ext4 with errors", newImage().put(1024, failed.encode()), formatted(TypeExt4)},
-		{"ext4 not finished", newImage().put(1024, unfinished.encode()), Signature{State: StateFormatted, Type: TypeExt4, Size: volume.GiB}},
+		{
+			"ext4 not finished", newImage().put(1024, unfinished.encode()),
+			Signature{State: StateFormatted, Type: TypeExt4, Size: volume.GiB},
+		},
 		{"ext journal device", newImage().put(1024, journal.encode()), foreign("external ext journal")},
-		{"ext with an impossible size", newImage().put(1024, huge.encode()), Signature{State: StateForeign, Type: TypeExt4, Content: "a damaged superblock of ext4", IsRecognized: true}},
+		{
+			"ext with an impossible size", newImage().put(1024, huge.encode()),
+			Signature{State: StateForeign, Type: TypeExt4, Content: "a damaged superblock of ext4", IsRecognized: true},
+		},
 		{"XFS", newImage().put(0, encodeXFS(1<<18, false)), formatted(TypeXFS)},
-		{"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)), Signature{State: StateFormatted, Type: TypeXFS, Size: volume.GiB}},
-		{"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)), Signature{State: StateForeign, Type: TypeXFS, Content: "a damaged superblock of xfs", IsRecognized: true}},
+		{
+			"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)),
+			Signature{State: StateFormatted, Type: TypeXFS, Size: volume.GiB},
+		},
+		{
+			"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)),
+			Signature{State: StateForeign, Type: TypeXFS, Content: "a damaged superblock of xfs", IsRecognized: true},
+		},
 		{"btrfs", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(TypeBtrfs)},
-		{"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)), Signature{State: StateFormatted, Type: TypeBtrfs, Size: volume.GiB}},
-		{"two filesystems", newImage().put(0, encodeXFS(1<<18, false)).put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), foreign("signatures of both xfs and btrfs")},
-		{"ext4 and swap", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(4086, []byte("SWAPSPACE2")), foreign("both ext4 and a signature of swap")},
-		{"ext4 with a boot sector", newImage().put(0, mbrSector).put(1024, ext4Spec(volume.GiB).encode()), formatted(TypeExt4)},
-		{"ext4 and a leftover GPT backup", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(-512, []byte("EFI PART")), formatted(TypeExt4)},
-		{"XFS whose data look like ISO 9660", newImage().put(0, encodeXFS(1<<18, false)).put(32769, []byte("CD001")), formatted(TypeXFS)},
+		{
+			"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)),
+			Signature{State: StateFormatted, Type: TypeBtrfs, Size: volume.GiB},
+		},
+		{
+			"two filesystems", newImage().put(0, encodeXFS(1<<18, false)).put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)),
+			foreign("signatures of both xfs and btrfs"),
+		},
+		{
+			"ext4 and swap", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(4086, []byte("SWAPSPACE2")),
+			foreign("both ext4 and a signature of swap"),
+		},
+		{
+			"ext4 with a boot sector", newImage().put(0, mbrSector).put(1024, ext4Spec(volume.GiB).encode()),
+			formatted(TypeExt4),
+		},
+		{
+			"ext4 and a leftover GPT backup",
+			newImage().put(1024, ext4Spec(volume.GiB).encode()).put(-512, []byte("EFI PART")), formatted(TypeExt4),
+		},
+		{
+			"XFS whose data look like ISO 9660", newImage().put(0, encodeXFS(1<<18, false)).put(32769, []byte("CD001")),
+			formatted(TypeXFS),
+		},
 		{"LUKS", newImage().put(0, []byte("LUKS\xba\xbe\x00\x02")), foreign("LUKS encryption")},
-		{"LUKS, second header only", newImage().put(0x4000, []byte("SKUL\xba\xbe")), foreign("LUKS encryption (second header)")},
+		{
+			"LUKS, second header only", newImage().put(0x4000, []byte("SKUL\xba\xbe")),
+			foreign("LUKS encryption (second header)"),
+		},
 		{"LVM2", newImage().put(0x200, []byte("LABELONE")).put(0x218, []byte("LVM2 001")), foreign("LVM2 physical volume")},
 		{"swap", newImage().put(4086, []byte("SWAPSPACE2")), foreign("swap")},
 		{"GPT", newImage().put(512, []byte("EFI PART")), foreign("partition table (GPT)")},
@@ -133,9 +166,17 @@ func TestProbe(t *testing.T) {
 		{"last byte", newImage().put(-1, []byte{1}), unknown},
 		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
 		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
-		{"random bytes", &fakeImage{size: imageSize, fill: noise}, Signature{State: StateForeign, Content: unknownContent, IsRandom: true}},
+		{
+			"random bytes", &fakeImage{size: imageSize, fill: noise},
+			Signature{State: StateForeign, Content: unknownContent, IsRandom: true},
+		},
 		{"random at both ends only", newImage().put(0, noise).put(-probeLength, noise), unknown},
-		{"random but for a file in the middle", (&fakeImage{size: imageSize, fill: noise, parts: map[int64][]byte{}}).put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/minSamples/4)), unknown},
+		{
+			"random but for a file in the middle",
+			(&fakeImage{size: imageSize, fill: noise, parts: map[int64][]byte{}}).
+				put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/minSamples/4)),
+			unknown,
+		},
 		{"random start only", newImage().put(0, noise), unknown},
 		{"text", newImage().put(0, bytes.Repeat([]byte("text "), probeLength/5)).put(-probeLength, noise), unknown},
 	} {
@@ -151,9 +192,9 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestProbeFinds: what is longer than 1/256 of a device is found anywhere, and
-// on a small device every byte.
-func TestProbeFinds(t *testing.T) {
+// TestProbeFindsDataAnywhere finds every run of data that is longer than 1/256 of a device,
+// and every byte of a small device.
+func TestProbeFindsDataAnywhere(t *testing.T) {
 	for _, size := range []int64{maxFullProbe + 512, 64<<20 - 4096, 256<<20 + 77*512, 10 << 30} {
 		data := bytes.Repeat([]byte{7}, int(size/256)+1)
 		for i := range int64(20) {
@@ -183,9 +224,11 @@ func TestProbeFinds(t *testing.T) {
 	}
 }
 
-// TestProbeUnreadable: a read error anywhere is an error, never "blank".
-func TestProbeUnreadable(t *testing.T) {
-	for _, at := range []int64{0, 1024, probeLength - 1, imageSize - probeLength, imageSize - 1, imageSize / 2, 16384 << 11} {
+func TestProbeFailsOnAnUnreadableArea(t *testing.T) {
+	for _, at := range []int64{
+		0, 1024, probeLength - 1, imageSize - probeLength, imageSize - 1, imageSize / 2,
+		16384 << 11,
+	} {
 		disk := newImage()
 		disk.fail[at] = unix.EIO
 		if got, err := probe(t.Context(), disk, disk.size); !errors.Is(err, unix.EIO) || got.State != 0 {
@@ -199,8 +242,7 @@ func TestProbeUnreadable(t *testing.T) {
 	}
 }
 
-// TestProbeDevice: what can be wrong with the device itself.
-func TestProbeDevice(t *testing.T) {
+func TestProbeFailsOnABadDevice(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		call  string
@@ -236,8 +278,8 @@ func TestProbeDevice(t *testing.T) {
 	}
 }
 
-// FuzzProbe feeds the parsers; none may panic, take a device with any content
-// for blank, or accept a size that overflows.
+// FuzzProbe feeds the parsers. None may panic, call a device with any content blank, or
+// accept a size that overflows.
 func FuzzProbe(f *testing.F) {
 	f.Add([]byte{}, []byte{})
 	f.Add(encodeXFS(1<<18, false), []byte("EFI PART"))
@@ -263,7 +305,8 @@ func FuzzProbe(f *testing.F) {
 			g := &extGrower{superblock: e}
 			for _, size := range []volume.Size{1, volume.MiB, volume.GiB, 100 * volume.TiB, 1<<63 - 1} {
 				goal := g.goal(size)
-				if goal.minResult > goal.blocks || goal.full > goal.blocks || volume.Size(goal.blocks)*volume.Size(e.blockSize) > size {
+				if goal.minResult > goal.blocks || goal.full > goal.blocks ||
+					volume.Size(goal.blocks)*volume.Size(e.blockSize) > size {
 					t.Fatalf("goal %+v on %s for %+v", goal, size, e)
 				}
 			}

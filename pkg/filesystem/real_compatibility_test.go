@@ -13,9 +13,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestRealAccepts compares Accepts with the kernel, asked to mount each ext
-// filesystem as each ext type; and Mount takes each as what it is.
-func TestRealAccepts(t *testing.T) {
+// TestRealAcceptsWhatTheKernelMounts asks the kernel to mount each ext filesystem as each
+// ext type.
+func TestRealAcceptsWhatTheKernelMounts(t *testing.T) {
 	types := []Type{TypeExt2, TypeExt3, TypeExt4}
 	for _, found := range types {
 		s, d, target := New(Options{}), newDisk(t, 64*volume.MiB), t.TempDir()
@@ -43,9 +43,9 @@ func TestRealAccepts(t *testing.T) {
 	}
 }
 
-// TestRealCheckTooOld: an e2fsck that does not know a feature has found no
-// damage; the kernel decides, and says why.
-func TestRealCheckTooOld(t *testing.T) {
+// TestRealCheckSkipsAnUnknownFeature: an e2fsck that does not know a feature finds no
+// damage. The kernel decides at the mount.
+func TestRealCheckSkipsAnUnknownFeature(t *testing.T) {
 	skipWithoutFilesystem(t, TypeExt4)
 	for feature, mountable := range map[string]string{"FEATURE_C31": "rw", "FEATURE_R31": "ro", "FEATURE_I31": ""} {
 		t.Run(feature, func(t *testing.T) {
@@ -57,7 +57,8 @@ func TestRealCheckTooOld(t *testing.T) {
 			if err := s.Check(t.Context(), d.open(t), TypeExt4); err != nil {
 				t.Fatal(err)
 			}
-			if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "too old") || !strings.Contains(text, feature) {
+			if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "too old") ||
+				!strings.Contains(text, feature) {
 				t.Errorf("no warning that names the feature: %s", text)
 			}
 			req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
@@ -65,18 +66,20 @@ func TestRealCheckTooOld(t *testing.T) {
 			case "rw":
 				d.mountAt(t, s, TypeExt4, req.Target)
 			case "ro":
-				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "kernel refuses an option or the filesystem itself")
+				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
+					"kernel refuses an option or the filesystem itself")
 				d.mountAt(t, s, TypeExt4, req.Target, "ro")
 			default:
-				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "kernel refuses an option or the filesystem itself")
+				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
+					"kernel refuses an option or the filesystem itself")
 			}
 		})
 	}
 }
 
-// TestRealUnfitBlocks: filesystems made on a disk with 512-byte sectors, on one
-// with 4096-byte sectors.
-func TestRealUnfitBlocks(t *testing.T) {
+// TestRealMountExplainsBlockSizes copies filesystems from a disk with sectors of 512 bytes
+// to one with sectors of 4096 bytes.
+func TestRealMountExplainsBlockSizes(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fs      Type
 		options []string
@@ -101,13 +104,14 @@ func TestRealUnfitBlocks(t *testing.T) {
 				return
 			}
 			err := s.Mount(t.Context(), MountRequest{Device: moved.open(t), Target: t.TempDir(), Type: tc.fs})
-			wantError(t, err, volume.KindPrecondition, "mount "+moved.device, "units of "+tc.unit+", which this device, with blocks of 4 KiB, cannot")
+			wantError(t, err, volume.KindPrecondition, "mount "+moved.device,
+				"units of "+tc.unit+", which this device, with blocks of 4 KiB, cannot")
 			wantError(t, err, volume.KindPrecondition, "copy the data", "bus or hypervisor")
 		})
 	}
 }
 
-// copyTo copies the disk to a loop device that is set up with the options.
+// copyTo copies the disk to a loop device that losetup makes with these options.
 func (d loopDisk) copyTo(t *testing.T, options ...string) loopDisk {
 	t.Helper()
 	copied := loopDisk{file: filepath.Join(t.TempDir(), "moved")}
@@ -117,8 +121,9 @@ func (d loopDisk) copyTo(t *testing.T, options ...string) loopDisk {
 	return copied
 }
 
-// TestRealMinSize proves each bound of capability.MinSize from both sides.
-func TestRealMinSize(t *testing.T) {
+// TestRealMinSizeIsTheSmallestThatFormats checks each value of capability.MinSize from both
+// sides.
+func TestRealMinSizeIsTheSmallestThatFormats(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			least := capability.MinSize(string(fs))
@@ -139,9 +144,9 @@ func TestRealMinSize(t *testing.T) {
 	}
 }
 
-// TestRealMkfsCause: the message of a mkfs that fails shows its cause, and
-// nothing of a usage text.
-func TestRealMkfsCause(t *testing.T) {
+// TestRealFormatShowsTheCauseOfMkfs checks that the message of a failed mkfs has the cause,
+// but no usage text.
+func TestRealFormatShowsTheCauseOfMkfs(t *testing.T) {
 	for _, tc := range []struct {
 		fs      Type
 		size    volume.Size
@@ -169,7 +174,10 @@ func TestRealMkfsCause(t *testing.T) {
 			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: tc.fs, Options: strings.Fields(tc.options)})
 			wantError(t, err, volume.KindInternal, tc.cause, "mkfs options")
 			text := err.Error()
-			for _, usage := range []string{"/* quiet */", "devicename", "Allocation profiles", "Valid ", "separated by commas", "btrfs-progs v", "http", "[-c|-l", "mke2fs 1."} {
+			for _, usage := range []string{
+				"/* quiet */", "devicename", "Allocation profiles", "Valid ", "separated by commas",
+				"btrfs-progs v", "http", "[-c|-l", "mke2fs 1.",
+			} {
 				if strings.Contains(text, usage) {
 					t.Errorf("the message has %q of a usage text or banner: %s", usage, text)
 				}

@@ -26,10 +26,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The helpers of the tests that run on the kernel at hand. They need root and
-// loop devices; what a kernel or a process lacks is named by the skip.
-
-// loopDisk is a loop device on a sparse file.
+// loopDisk is a loop device on a sparse file. The tests that use it run on the real kernel
+// and need root; they skip what the kernel or the process lacks.
 type loopDisk struct {
 	file, device string
 }
@@ -46,7 +44,7 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// mustRun runs a program that must succeed.
+// mustRun runs a program and fails the test when the program fails.
 func mustRun(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
@@ -58,7 +56,7 @@ func mustRun(t *testing.T, name string, args ...string) string {
 	return out
 }
 
-// newDisk attaches a loop device of the size, which goes with the test.
+// newDisk attaches a loop device of this size until the test ends.
 func newDisk(t *testing.T, size volume.Size) loopDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -70,8 +68,8 @@ func newDisk(t *testing.T, size volume.Size) loopDisk {
 	return attachLoop(t, filepath.Join(dirForSize(t, size), "disk"), size)
 }
 
-// newDiskOnTmpfs attaches a loop device whose file lies on a filesystem of its
-// own, of the size, which can be filled.
+// newDiskOnTmpfs attaches a loop device whose file lies on a tmpfs of this size, which can
+// be filled.
 func newDiskOnTmpfs(t *testing.T, storage volume.Size) loopDisk {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -89,7 +87,7 @@ func newDiskOnTmpfs(t *testing.T, storage volume.Size) loopDisk {
 	return attachLoop(t, filepath.Join(dir, "disk"), storage)
 }
 
-// open opens the device for the time of the test.
+// open opens the device until the test ends.
 func (d loopDisk) open(t *testing.T) *blockdev.Handle {
 	t.Helper()
 	sys := blockdev.New()
@@ -105,7 +103,7 @@ func (d loopDisk) open(t *testing.T) *blockdev.Handle {
 	return h
 }
 
-// openExclusively opens the device for writing, for nobody else.
+// openExclusively opens the device for writing, as another program would.
 func (d loopDisk) openExclusively(t *testing.T) blockdev.Writer {
 	t.Helper()
 	w, err := d.open(t).OpenWriter()
@@ -124,8 +122,8 @@ func attachLoop(t *testing.T, file string, size volume.Size) loopDisk {
 	return d
 }
 
-// attachFreeLoop gives a free loop device the file. losetup fails when another program
-// takes that very device meanwhile and lets it go at once.
+// attachFreeLoop attaches the file to a free loop device. losetup fails when another
+// program takes that device and releases it in between.
 func attachFreeLoop(t *testing.T, file string, options ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -141,8 +139,8 @@ func attachFreeLoop(t *testing.T, file string, options ...string) string {
 	}
 }
 
-// dirForSize is a directory on a filesystem that can hold a sparse file of size:
-// ext4 with 4 KiB blocks ends at 16 TiB, tmpfs does not.
+// dirForSize returns a directory on a filesystem that can hold a sparse file of this size:
+// a file on ext4 with 4 KiB blocks ends at 16 TiB, one on tmpfs does not.
 func dirForSize(t *testing.T, size volume.Size) string {
 	t.Helper()
 	if size < 8*volume.TiB {
@@ -174,14 +172,14 @@ func (d loopDisk) resizeFile(t *testing.T, size volume.Size) {
 	}
 }
 
-// resize changes the size of file and device, as a storage system would.
+// resize changes the size of the file and of the device, as a storage system does.
 func (d loopDisk) resize(t *testing.T, size volume.Size) {
 	t.Helper()
 	d.resizeFile(t, size)
 	mustRun(t, "losetup", "-c", d.device)
 }
 
-// mkfs makes a filesystem that Format would not: with odd features.
+// mkfs makes a filesystem with features that Format does not choose.
 func (d loopDisk) mkfs(t *testing.T, fs Type, options ...string) {
 	t.Helper()
 	args := append([]string{"-q"}, options...)
@@ -191,7 +189,7 @@ func (d loopDisk) mkfs(t *testing.T, fs Type, options ...string) {
 	mustRun(t, "mkfs."+string(fs), append(args, d.device)...)
 }
 
-// mount mounts the disk for the time of the test.
+// mount mounts the disk until the test ends, and returns the mount point.
 func (d loopDisk) mount(t *testing.T, s *System, fs Type, flags ...string) string {
 	t.Helper()
 	target := t.TempDir()
@@ -231,7 +229,7 @@ func unmount(t *testing.T, s *System, target string) {
 	}
 }
 
-// skipWithoutFilesystem skips when the kernel does not know the filesystem.
+// skipWithoutFilesystem skips the test if the kernel does not know the filesystem.
 func skipWithoutFilesystem(t *testing.T, fs Type) {
 	t.Helper()
 	known, err := os.ReadFile("/proc/filesystems")
@@ -252,7 +250,7 @@ func hasResourceCapability(t *testing.T) bool {
 	return caps&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// skipWithoutGrowth skips when this process may not grow the filesystem online.
+// skipWithoutGrowth skips the test if this process may not grow the filesystem online.
 func skipWithoutGrowth(t *testing.T, fs Type) {
 	t.Helper()
 	skipWithoutFilesystem(t, fs)
@@ -274,7 +272,7 @@ func (d loopDisk) fsck(t *testing.T, fs Type) {
 	}
 }
 
-// grow asks for growth and fails the test on an error.
+// grow grows the filesystem, and fails the test on an error.
 func (d loopDisk) grow(t *testing.T, s *System, target string) Growth {
 	t.Helper()
 	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
@@ -309,7 +307,7 @@ func startWriter(t *testing.T, dir string) *writer {
 	return w
 }
 
-// awaitMore returns once some more files were written: the writer is at work.
+// awaitMore returns once the writer has written some more files.
 func (w *writer) awaitMore(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -335,7 +333,7 @@ func (w *writer) write() error {
 	return nil
 }
 
-// stop ends the writing and reads everything back.
+// stop ends the writing and verifies all files.
 func (w *writer) stop(t *testing.T) {
 	t.Helper()
 	w.cancel()
@@ -367,7 +365,7 @@ func (w *writer) verify(t *testing.T) {
 	}
 }
 
-// wantError checks kind, text and remedy of a refusal.
+// wantError fails the test unless err has the kind, the text and the remedy.
 func wantError(t *testing.T, err error, kind volume.Kind, text, remedy string) {
 	t.Helper()
 	var e *volume.Error

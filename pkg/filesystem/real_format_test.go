@@ -14,9 +14,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestRealProfile reads back what Format made: 4 KiB blocks also on a small
-// device, the wanted type, a checksum that this package computes alike.
-func TestRealProfile(t *testing.T) {
+// TestRealFormatReadsBackTheProfile also compares the checksum of mke2fs with that of this
+// package.
+func TestRealFormatReadsBackTheProfile(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
@@ -54,27 +54,58 @@ func TestRealProfile(t *testing.T) {
 	}
 }
 
-// TestRealFormatForeign: what other programs put on a device stays.
-func TestRealFormatForeign(t *testing.T) {
+// TestRealFormatLeavesForeignContent has devices that other programs have written to.
+func TestRealFormatLeavesForeignContent(t *testing.T) {
 	for name, tc := range map[string]struct {
 		make func(t *testing.T, d loopDisk)
 		want string
 	}{
-		"swap":                        {func(t *testing.T, d loopDisk) { t.Helper(); mustRun(t, "mkswap", d.device) }, "swap"},
-		"LUKS":                        {makeLUKS, "LUKS encryption"},
-		"partitions":                  {makePartitions, "partition table (GPT)"},
-		"GPT backup":                  {func(t *testing.T, d loopDisk) { t.Helper(); makePartitions(t, d); d.zero(t, 0, 1<<20) }, "partition table (GPT backup)"},
-		"XFS":                         {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeXFS) }, "an xfs filesystem of 320 MiB"},
-		"ext4 without its first MiB":  {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeExt4, "-b", "4096"); d.zero(t, 0, 1<<20) }, "unknown data"},
-		"btrfs without its first MiB": {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeBtrfs); d.zero(t, 0, 1<<20) }, "unknown data"},
-		"XFS without its first MiB":   {func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeXFS); d.zero(t, 0, 1<<20) }, "unknown data"},
+		"swap": {
+			func(t *testing.T, d loopDisk) { t.Helper(); mustRun(t, "mkswap", d.device) },
+			"swap",
+		},
+		"LUKS":       {makeLUKS, "LUKS encryption"},
+		"partitions": {makePartitions, "partition table (GPT)"},
+		"GPT backup": {func(t *testing.T,
+			d loopDisk,
+		) {
+			t.Helper()
+			makePartitions(t, d)
+			d.zero(t, 0, 1<<20)
+		}, "partition table (GPT backup)"},
+		"XFS": {
+			func(t *testing.T, d loopDisk) { t.Helper(); d.mkfs(t, TypeXFS) },
+			"an xfs filesystem of 320 MiB",
+		},
+		"ext4 without its first MiB": {func(t *testing.T,
+			d loopDisk,
+		) {
+			t.Helper()
+			d.mkfs(t, TypeExt4, "-b", "4096")
+			d.zero(t, 0, 1<<20)
+		}, "unknown data"},
+		"btrfs without its first MiB": {func(t *testing.T,
+			d loopDisk,
+		) {
+			t.Helper()
+			d.mkfs(t, TypeBtrfs)
+			d.zero(t, 0, 1<<20)
+		}, "unknown data"},
+		"XFS without its first MiB": {func(t *testing.T,
+			d loopDisk,
+		) {
+			t.Helper()
+			d.mkfs(t, TypeXFS)
+			d.zero(t, 0, 1<<20)
+		}, "unknown data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			tc.make(t, d)
 			before := filepath.Join(t.TempDir(), "before")
 			mustRun(t, "cp", "--sparse=always", d.file, before)
-			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4, Marker: filepath.Join(t.TempDir(), "marker")})
+			marker := filepath.Join(t.TempDir(), "marker")
+			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4, Marker: marker})
 			wantError(t, err, volume.KindPrecondition, "holds "+tc.want, "wipefs")
 			mustRun(t, "cmp", before, d.file) // the refusal has changed nothing
 		})
@@ -87,10 +118,11 @@ func makeLUKS(t *testing.T, d loopDisk) {
 	if err := os.WriteFile(key, []byte("only for this test"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mustRun(t, "cryptsetup", "-q", "luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", key, d.device)
+	mustRun(t, "cryptsetup", "-q", "luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
+		"1000", "--key-file", key, d.device)
 }
 
-// makePartitions writes a GPT: header and backup, as far as Probe reads them.
+// makePartitions writes header and backup of a GPT.
 func makePartitions(t *testing.T, d loopDisk) {
 	t.Helper()
 	f, err := os.OpenFile(d.device, os.O_RDWR, 0)
@@ -129,23 +161,26 @@ func (d loopDisk) write(t *testing.T, at int64, data []byte) {
 	}
 }
 
-// TestRealFormatMiddle: data in the middle of a device, far from both ends and
-// from any superblock, keep it from being formatted.
-func TestRealFormatMiddle(t *testing.T) {
+// TestRealFormatFindsDataInTheMiddle writes data far from both ends of the device and from
+// every superblock.
+func TestRealFormatFindsDataInTheMiddle(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 256*volume.MiB)
 	data := make([]byte, 20<<20)
 	if _, err := rand.Read(data); err != nil {
 		t.Fatal(err)
 	}
 	d.write(t, 20<<20+8192, data)
-	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4}), volume.KindPrecondition, "unknown data", "wipefs")
+	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4}), volume.KindPrecondition,
+		"unknown data", "wipefs")
 }
 
-// TestRealFormatKilled stops mkfs at ever later moments. Each time the device
-// must be in a state from which the next Format goes on, and none may be taken
-// for finished that is not.
-func TestRealFormatKilled(t *testing.T) {
-	for fs, size := range map[Type]volume.Size{TypeExt3: 3 * volume.GiB, TypeExt4: 4 * volume.GiB, TypeXFS: 2 * volume.GiB, TypeBtrfs: 2 * volume.GiB} {
+// TestRealFormatContinuesAfterAKill kills mkfs at later and later moments. The next Format
+// must continue each time, and an unfinished filesystem must never count as finished.
+func TestRealFormatContinuesAfterAKill(t *testing.T) {
+	for fs, size := range map[Type]volume.Size{
+		TypeExt3: 3 * volume.GiB, TypeExt4: 4 * volume.GiB,
+		TypeXFS: 2 * volume.GiB, TypeBtrfs: 2 * volume.GiB,
+	} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, size)
 			marker := filepath.Join(t.TempDir(), "marker")
@@ -175,8 +210,6 @@ func TestRealFormatKilled(t *testing.T) {
 	}
 }
 
-// TestRealFormatEncrypted: random bytes are blank only for an encrypted
-// volume.
 func TestRealFormatEncrypted(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
@@ -199,8 +232,7 @@ func TestRealFormatEncrypted(t *testing.T) {
 	}
 }
 
-// TestRealFormatMounted: a device in use is never written to.
-func TestRealFormatMounted(t *testing.T) {
+func TestRealOpenWriterFailsOnAMountedDevice(t *testing.T) {
 	skipWithoutFilesystem(t, TypeXFS)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
@@ -213,8 +245,8 @@ func TestRealFormatMounted(t *testing.T) {
 	}
 }
 
-// TestRealCheck: clean, repairable, and damaged beyond repair without a
-// person.
+// TestRealCheck checks a filesystem that is clean, one that e2fsck -p can repair, and one
+// that it cannot.
 func TestRealCheck(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeExt4, "-b", "4096")
@@ -232,12 +264,12 @@ func TestRealCheck(t *testing.T) {
 	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindPrecondition, "e2fsck -p found damage", "by hand")
 }
 
-// TestRealCheckInUse: a device that somebody holds is not called damaged.
-func TestRealCheckInUse(t *testing.T) {
+func TestRealCheckFailsWhileTheDeviceIsInUse(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeExt4)
 	held := d.openExclusively(t)
-	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindDeadline, "still in use", "retries this automatically")
+	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindDeadline, "still in use",
+		"retries this automatically")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -246,14 +278,13 @@ func TestRealCheckInUse(t *testing.T) {
 	}
 }
 
-// TestRealFormatInUse: what the real mkfs of each type says of a device that
-// somebody holds.
-func TestRealFormatInUse(t *testing.T) {
+func TestRealFormatFailsWhileTheDeviceIsInUse(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			defer closeQuietly(d.openExclusively(t))
-			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.KindDeadline, "which is in use", "retries this automatically")
+			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.KindDeadline,
+				"which is in use", "retries this automatically")
 		})
 	}
 }

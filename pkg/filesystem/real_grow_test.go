@@ -10,9 +10,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestRealLife takes each filesystem from a blank device through five online
-// growths under a writer, each growth asked for three times, to a clean check.
-func TestRealLife(t *testing.T) {
+// TestRealGrowUnderAWriter takes each filesystem from a blank device through five online
+// growths under a writer to a clean check. It asks for each growth three times.
+func TestRealGrowUnderAWriter(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
@@ -27,7 +27,10 @@ func TestRealLife(t *testing.T) {
 			}
 			target := d.mount(t, s, fs)
 			w := startWriter(t, target)
-			for _, size := range []volume.Size{700 * volume.MiB, 1 * volume.GiB, 2 * volume.GiB, 4*volume.GiB + 100*volume.MiB, 9 * volume.GiB} {
+			for _, size := range []volume.Size{
+				700 * volume.MiB, 1 * volume.GiB, 2 * volume.GiB, 4*volume.GiB + 100*volume.MiB,
+				9 * volume.GiB,
+			} {
 				d.resize(t, size)
 				w.awaitMore(t)
 				g := d.grow(t, s, target)
@@ -40,7 +43,8 @@ func TestRealLife(t *testing.T) {
 						t.Fatalf("asked again at %s: %+v", size, again)
 					}
 				}
-				if geo, err := s.Geometry(ctx, d.open(t), target); err != nil || geo.Size() != size || geo.Type != fs || geo.BlockSize != 4096 {
+				if geo, err := s.Geometry(ctx, d.open(t), target); err != nil || geo.Size() != size || geo.Type != fs ||
+					geo.BlockSize != 4096 {
 					t.Fatalf("geometry: %+v, %v", geo, err)
 				}
 			}
@@ -56,9 +60,8 @@ func TestRealLife(t *testing.T) {
 	}
 }
 
-// TestRealGrowFull grows a filesystem without one free block, and one that
-// was not unmounted cleanly.
-func TestRealGrowFull(t *testing.T) {
+// TestRealGrowOfAFullFilesystem grows a filesystem without a free block.
+func TestRealGrowOfAFullFilesystem(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
@@ -101,8 +104,8 @@ func fillUp(t *testing.T, dir string) {
 	}
 }
 
-// TestRealConcurrentGrows lets eight requests grow one filesystem.
-func TestRealConcurrentGrows(t *testing.T) {
+// TestRealConcurrentGrowsSucceed grows one filesystem by eight requests at once.
+func TestRealConcurrentGrowsSucceed(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
@@ -133,8 +136,9 @@ func TestRealConcurrentGrows(t *testing.T) {
 	}
 }
 
-// TestRealReadOnly asks for growth where nothing can be written.
-func TestRealReadOnly(t *testing.T) {
+// TestRealGrowRefusesReadOnly has a read-only mount, a read-only filesystem and a read-only
+// device.
+func TestRealGrowRefusesReadOnly(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
@@ -149,7 +153,8 @@ func TestRealReadOnly(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(bind, "x"), nil, 0o600); err == nil {
 				t.Error("the read-only bind mount can be written to")
 			}
-			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)}); err != nil || g.Method != MethodNone {
+			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)}); err != nil ||
+				g.Method != MethodNone {
 				t.Fatalf("nothing to grow: %+v, %v", g, err)
 			}
 			d.resize(t, volume.GiB)
@@ -174,8 +179,9 @@ func TestRealReadOnly(t *testing.T) {
 	}
 }
 
-// TestRealDeviceTooSmall: XFS and btrfs would shrink, and ext says EINVAL.
-func TestRealDeviceTooSmall(t *testing.T) {
+// TestRealGrowRefusesASmallerDevice: the kernel would shrink XFS and btrfs, and return
+// EINVAL for ext.
+func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
@@ -193,8 +199,7 @@ func TestRealDeviceTooSmall(t *testing.T) {
 	}
 }
 
-// TestRealNotGrownYet: the device has not reached what is required.
-func TestRealNotGrownYet(t *testing.T) {
+func TestRealGrowFailsBeforeTheDeviceHasGrown(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
@@ -207,9 +212,8 @@ func TestRealNotGrownYet(t *testing.T) {
 	}
 }
 
-// TestRealWrongMount: a directory on which nothing is mounted, and the mount
-// of another device, are refused.
-func TestRealWrongMount(t *testing.T) {
+// TestRealGrowRefusesAnotherMount also has directories on which nothing is mounted.
+func TestRealGrowRefusesAnotherMount(t *testing.T) {
 	skipWithoutFilesystem(t, TypeXFS)
 	s, d, other := New(Options{}), newDisk(t, 320*volume.MiB), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeXFS)
@@ -226,8 +230,9 @@ func TestRealWrongMount(t *testing.T) {
 	}
 }
 
-// TestRealTail: a tail too short to be used is a success, again and again.
-func TestRealTail(t *testing.T) {
+// TestRealGrowLeavesOutAShortTail grows to a tail that is too short to be used: each
+// request succeeds.
+func TestRealGrowLeavesOutAShortTail(t *testing.T) {
 	for _, tc := range []struct {
 		fs   Type
 		tail volume.Size
@@ -265,9 +270,8 @@ func TestRealTail(t *testing.T) {
 	}
 }
 
-// TestRealMissingCapability is the one growth of ext that a process without
-// CAP_SYS_RESOURCE sees.
-func TestRealMissingCapability(t *testing.T) {
+// TestRealGrowOfExtNeedsACapability runs only without CAP_SYS_RESOURCE.
+func TestRealGrowOfExtNeedsACapability(t *testing.T) {
 	skipWithoutFilesystem(t, TypeExt4)
 	if hasResourceCapability(t) {
 		t.Skip("this process has CAP_SYS_RESOURCE")
@@ -286,5 +290,6 @@ func TestRealMissingCapability(t *testing.T) {
 	defer closeQuietly(m)
 	dev := d.open(t)
 	g := &extGrower{mountedFilesystem: &mountedFilesystem{sys: s, mount: m, device: dev, mountPoint: dir}}
-	wantError(t, g.explainError(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	wantError(t, g.explainError(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE",
+		"SYS_RESOURCE")
 }

@@ -16,9 +16,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// TestRealExtFeatures grows ext filesystems made with features that change how
-// the kernel grows them.
-func TestRealExtFeatures(t *testing.T) {
+// TestRealGrowOfExtFeatures has features that change how the kernel grows ext.
+func TestRealGrowOfExtFeatures(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		fs       Type
@@ -33,10 +32,22 @@ func TestRealExtFeatures(t *testing.T) {
 		{"ext4 past its reserved descriptors", TypeExt4, volume.GiB, 100 * volume.GiB, []string{"-E", "resize=600000"}, 0},
 		{"ext4 with 1 KiB blocks", TypeExt4, volume.GiB, 5 * volume.GiB, []string{"-b", "1024"}, 0},
 		{"ext3 with 1 KiB blocks", TypeExt3, volume.GiB, 3 * volume.GiB, []string{"-b", "1024"}, 0},
-		{"ext4 with 1 KiB blocks and an odd end", TypeExt4, volume.GiB, 2*volume.GiB + 5*volume.MiB + 7*volume.KiB, []string{"-b", "1024"}, 0},
+		{
+			"ext4 with 1 KiB blocks and an odd end", TypeExt4, volume.GiB, 2*volume.GiB + 5*volume.MiB + 7*volume.KiB,
+			[]string{"-b", "1024"},
+			0,
+		},
 		{"ext4 with bigalloc", TypeExt4, volume.GiB, 4 * volume.GiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
-		{"ext4 with bigalloc and an odd end", TypeExt4, volume.GiB, 4*volume.GiB + 33*volume.MiB + 20*volume.KiB, []string{"-O", "bigalloc"}, 64 * volume.KiB},
-		{"ext4 without checksums and 64bit", TypeExt4, volume.GiB, 4 * volume.GiB, []string{"-O", "^metadata_csum,^64bit"}, 0},
+		{
+			"ext4 with bigalloc and an odd end", TypeExt4, volume.GiB, 4*volume.GiB + 33*volume.MiB + 20*volume.KiB,
+			[]string{"-O", "bigalloc"},
+			64 * volume.KiB,
+		},
+		{
+			"ext4 without checksums and 64bit", TypeExt4, volume.GiB, 4 * volume.GiB,
+			[]string{"-O", "^metadata_csum,^64bit"},
+			0,
+		},
 		{"ext4 without journal", TypeExt4, volume.GiB, 4 * volume.GiB, []string{"-O", "^has_journal"}, 0},
 		{"ext4 with an odd first size", TypeExt4, volume.GiB + 77*4096, 3 * volume.GiB, nil, 0},
 	} {
@@ -58,8 +69,7 @@ func TestRealExtFeatures(t *testing.T) {
 	}
 }
 
-// TestRealSparseSuper2 is refused before the kernel is asked.
-func TestRealSparseSuper2(t *testing.T) {
+func TestRealGrowRefusesSparseSuper2(t *testing.T) {
 	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, volume.GiB)
 	d.mkfs(t, TypeExt4, "-O", "sparse_super2")
@@ -69,9 +79,9 @@ func TestRealSparseSuper2(t *testing.T) {
 	wantError(t, err, volume.KindPrecondition, "sparse_super2", "resize2fs")
 }
 
-// TestRealPast32Bits: the kernel stops with a BUG when a filesystem without
-// the 64bit feature grows past 2^32 blocks. Here it is not asked to.
-func TestRealPast32Bits(t *testing.T) {
+// TestRealGrowRefusesMoreThan32BitsOfBlocks: the kernel stops with a BUG when a filesystem
+// without the 64bit feature grows past 2^32 blocks.
+func TestRealGrowRefusesMoreThan32BitsOfBlocks(t *testing.T) {
 	for fs, options := range map[Type][]string{TypeExt3: nil, TypeExt4: {"-O", "^64bit"}} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
@@ -91,9 +101,9 @@ func TestRealPast32Bits(t *testing.T) {
 	}
 }
 
-// TestRealTo32Bits: such a filesystem is grown to the last block it can have
-// when that is what is required. Large clusters make the groups few.
-func TestRealTo32Bits(t *testing.T) {
+// TestRealGrowTo32BitsOfBlocks grows such a filesystem to its last possible block. Large
+// clusters keep the number of groups small.
+func TestRealGrowTo32BitsOfBlocks(t *testing.T) {
 	skipWithoutGrowth(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 	d.resize(t, volume.GiB)
@@ -111,9 +121,9 @@ func TestRealTo32Bits(t *testing.T) {
 	d.fsck(t, TypeExt4)
 }
 
-// TestRealInodeLimit: with so many inodes per group the 32-bit inode numbers
-// end before the device does.
-func TestRealInodeLimit(t *testing.T) {
+// TestRealGrowRefusesMoreInodesThan32Bits has so many inodes per group that the 32-bit
+// inode numbers end before the device.
+func TestRealGrowRefusesMoreInodesThan32Bits(t *testing.T) {
 	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 20*volume.TiB)
 	d.resize(t, volume.GiB)
@@ -124,9 +134,9 @@ func TestRealInodeLimit(t *testing.T) {
 	wantError(t, err, volume.KindOutOfRange, "inodes", "copy the data")
 }
 
-// TestRealFlaggedErrors: an error found before, or while, the filesystem is
-// mounted keeps it from growing; e2fsck cures it.
-func TestRealFlaggedErrors(t *testing.T) {
+// TestRealGrowRefusesRecordedErrors has an error that was recorded before the mount or
+// during it. After e2fsck the filesystem grows.
+func TestRealGrowRefusesRecordedErrors(t *testing.T) {
 	for name, flag := range map[string]func(t *testing.T, d loopDisk, mounted bool){
 		"before the mount": func(t *testing.T, d loopDisk, mounted bool) {
 			t.Helper()
@@ -173,9 +183,9 @@ func TestRealFlaggedErrors(t *testing.T) {
 	}
 }
 
-// shutDownFilesystem makes a filesystem fail every access, as a lost device does
-// (XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN, which are one number). The log is
-// left dirty.
+// shutDownFilesystem makes every access to a filesystem fail, as the loss of its device
+// does (XFS_IOC_GOINGDOWN and EXT4_IOC_SHUTDOWN, which have one number). It leaves changes
+// in the log.
 func shutDownFilesystem(t *testing.T, path string) {
 	t.Helper()
 	const goingDown, noLogFlush = 0x8004587d, 2
@@ -190,9 +200,9 @@ func shutDownFilesystem(t *testing.T, path string) {
 	}
 }
 
-// TestRealShutdown: a filesystem that has shut down is still found and
-// unmounted; mounted again, its journal is replayed, and it grows.
-func TestRealShutdown(t *testing.T) {
+// TestRealShutDownFilesystemRecovers unmounts a filesystem that has shut down, mounts it
+// again, which replays its journal, and grows it.
+func TestRealShutDownFilesystemRecovers(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
@@ -233,8 +243,8 @@ func TestRealShutdown(t *testing.T) {
 	}
 }
 
-// wantShutDown: newer kernels list ext4 as shut down; older ones let only the
-// growth find out.
+// wantShutDown accepts two errors: newer kernels list ext4 as shut down, and with older
+// ones only the growth fails.
 func wantShutDown(t *testing.T, fs Type, err error) {
 	t.Helper()
 	if fs.IsExt() && !hasResourceCapability(t) && strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
@@ -244,10 +254,9 @@ func wantShutDown(t *testing.T, fs Type, err error) {
 	wantError(t, err, volume.KindPrecondition, "shut down", "mounted again")
 }
 
-// TestRealStorageFull: the storage below the device has no room for the
-// growth. The first request must fail and name that, and no later one may take
-// the size in memory for a growth.
-func TestRealStorageFull(t *testing.T) {
+// TestRealGrowOnFullStorage: the first request must fail and name the storage, and no later
+// one may take the size in memory for a growth.
+func TestRealGrowOnFullStorage(t *testing.T) {
 	const grown = 4 * volume.GiB
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
@@ -304,8 +313,7 @@ func TestRealStorageFull(t *testing.T) {
 	}
 }
 
-// TestRealFrozen: growth waits for the thaw and then succeeds.
-func TestRealFrozen(t *testing.T) {
+func TestRealGrowWaitsForTheThaw(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
@@ -337,8 +345,7 @@ func TestRealFrozen(t *testing.T) {
 	}
 }
 
-// TestRealManyGroups grows a thousandfold.
-func TestRealManyGroups(t *testing.T) {
+func TestRealGrowAThousandfold(t *testing.T) {
 	for fs, from := range map[Type]volume.Size{TypeExt4: volume.GiB, TypeXFS: volume.GiB, TypeBtrfs: volume.GiB} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)

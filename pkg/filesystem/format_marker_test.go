@@ -1,0 +1,127 @@
+package filesystem
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	testingexec "k8s.io/utils/exec/testing"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+// TestFormatContinuesAnInterruptedMkfs stops mkfs half-way. The next Format finishes, but
+// not one without the marker.
+func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
+	for name, leave := range map[string]func(r *formatTest){
+		"nothing":        func(*formatTest) {},
+		"unknown data":   func(r *formatTest) { r.device.head[70000] = 7 },
+		"unfinished XFS": func(r *formatTest) { copy(r.device.head, encodeXFS(1<<18, true)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFormatTest(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			r.mkfs = func([]string) error {
+				if !r.hasMarker(t) {
+					t.Error("mkfs runs before the marker is in place")
+				}
+				leave(r)
+				cancel()
+				return testingexec.FakeExitError{Status: 137}
+			}
+			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next retry")
+			if r.hasMarker(t) != (name != "nothing") {
+				t.Fatalf("marker: %v", r.hasMarker(t))
+			}
+			r.mkfs = nil
+			if name != "nothing" {
+				err := r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
+				wantError(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
+			}
+			if err := r.format(t.Context(), TypeXFS); err != nil {
+				t.Fatal(err)
+			}
+			if r.hasMarker(t) {
+				t.Error("the marker was left behind")
+			}
+			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
+				t.Errorf("%+v, %v", sig, err)
+			}
+		})
+	}
+	t.Run("after the last write", func(t *testing.T) {
+		r := newFormatTest(t)
+		r.putFilesystem(TypeXFS)
+		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.format(t.Context(), TypeXFS); err != nil || r.hasMarker(t) || len(r.ran) != 0 {
+			t.Errorf("%v, marker %v, ran %q", err, r.hasMarker(t), r.ran)
+		}
+	})
+	t.Run("leftovers cannot be cleared", func(t *testing.T) {
+		r := newFormatTest(t)
+		r.device.head[70000] = 7
+		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		r.k.errors["write"] = []error{unix.EIO}
+		wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
+		if !r.hasMarker(t) || len(r.ran) != 0 {
+			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.ran)
+		}
+	})
+}
+
+// TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing: a marker that stayed would allow data
+// that is written later to be overwritten.
+func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
+	r := newFormatTest(t)
+	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
+	if r.hasMarker(t) {
+		t.Error("the marker stays beside a blank device")
+	}
+	r.device.head[70000] = 7 // somebody's data
+	r.mkfs = nil
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves", "wipefs")
+	r.device.head[70000] = 0
+	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
+	if !r.hasMarker(t) {
+		t.Error("the marker of a half-made filesystem is gone")
+	}
+	r.mkfs = func([]string) error {
+		r.k.errors["read"] = []error{unix.EIO}
+		return testingexec.FakeExitError{Status: 1}
+	}
+	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
+	if !r.hasMarker(t) {
+		t.Error("the marker is gone from beside a device that cannot be read")
+	}
+}
+
+func TestRemoveMarker(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vol.mkfs")
+	if err := writeMarker(path, marker{TypeExt4, volume.GiB, time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := RemoveMarker(path); err != nil {
+			t.Error(err)
+		}
+		if _, exists, err := readMarker(path); err != nil || exists {
+			t.Errorf("still there: %v, %v", exists, err)
+		}
+	}
+	if err := RemoveMarker(""); err != nil {
+		t.Error(err)
+	}
+	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, RemoveMarker(path), volume.KindInternal, "record of a running mkfs", "state directory")
+}

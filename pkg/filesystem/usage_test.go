@@ -1,0 +1,39 @@
+package filesystem
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/growvol/growvol/pkg/volume"
+)
+
+func TestReadUsage(t *testing.T) {
+	k, s, _ := newFakeFilesystem(t, TypeXFS, volume.GiB, volume.GiB)
+	want := Usage{
+		Total: 1000 * 4096, Used: 400 * 4096, Available: 500 * 4096, Inodes: 100, InodesUsed: 10,
+		InodesAvailable: 90,
+	}
+	m := k.table[0]
+	if got, err := s.ReadUsage(m); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, err := s.ReadUsage(Mount{MountPoint: "/missing"})
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing", "")
+	k.errors["openMount"] = []error{unix.EIO}
+	_, err = s.ReadUsage(m)
+	wantError(t, err, volume.KindPrecondition, "shut down", "")
+	k.errors["statfs"] = []error{unix.ENOMEM}
+	_, err = s.ReadUsage(m)
+	wantError(t, err, volume.KindInternal, "statfs "+testMount, "")
+	m.ID++ // another mount covers it
+	_, err = s.ReadUsage(m)
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
+	k.dirs[testMount].st.mountID = 0 // a kernel before 5.8
+	if got, err := s.ReadUsage(m); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	m.Device.Minor++
+	_, err = s.ReadUsage(m)
+	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
+}
