@@ -120,7 +120,7 @@ func TestStackReturnsTheLayersDownToTheDisk(t *testing.T) {
 	for _, number := range []string{"253:1", "253:2", "9:0"} {
 		_, err := m.Stack(m.mustFind(number))
 		if volume.KindOf(err) != volume.KindPrecondition {
-			t.Errorf("%s: %v", number, err)
+			t.Errorf("Stack of %s: %v, want kind Precondition", number, err)
 		}
 	}
 	if _, err := m.Stack(m.mustFind("253:1")); !strings.Contains(err.Error(), "sda, vda") {

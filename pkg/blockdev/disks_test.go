@@ -160,7 +160,7 @@ func TestRealMountedFilesystemOfAnotherNamespace(t *testing.T) {
 		d, _ := newLoopDevice(t, 512*volume.MiB)
 		s := New()
 		if out, err := exec.CommandContext(t.Context(), "mkfs."+fsType, "-q", d.Path).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
+			t.Fatalf("mkfs.%s: %v: %s", fsType, err, out)
 		}
 		dir := t.TempDir()
 		// The shell keeps the namespace, and so the mount, until its input ends.

@@ -87,7 +87,7 @@ func TestOpenContextClosesALateOpen(t *testing.T) {
 	m := newMachineWithDisks(t)
 	d := m.mustFind("8:0")
 	if h, err := m.OpenContext(t.Context(), d); err != nil || h.Close() != nil {
-		t.Fatalf("%v", err)
+		t.Fatalf("open and close: %v", err)
 	}
 	if err := errors.Join(os.Remove(d.Path), unix.Mkfifo(d.Path, 0o600)); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func TestRealAwaitSizeRescansASCSIDisk(t *testing.T) {
 	s := New()
 	d, err := s.deviceInDir(disks[0])
 	if err != nil || d.Kind != KindSCSI {
-		t.Fatalf("%+v, %v", d, err)
+		t.Fatalf("device %+v, %v; want kind scsi", d, err)
 	}
 	serial, err := s.Serial(d)
 	if err != nil || serial == "" {

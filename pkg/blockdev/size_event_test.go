@@ -59,7 +59,7 @@ func FuzzParseSizeEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message []byte) {
 		event, ok := parseSizeEvent(message)
 		if event.AnyDevice || !ok && event != (SizeEvent{}) {
-			t.Fatalf("%q: %+v, %t", message, event, ok)
+			t.Fatalf("%q: event %+v, ok %t; want an event of one device, or none", message, event, ok)
 		}
 		text := string(message)
 		if ok && !strings.Contains(text, "RESIZE=1\x00") && !strings.HasSuffix(text, "RESIZE=1") {

@@ -64,7 +64,7 @@ func TestAwaitSizeRescansOnlyADiskThatIsTooSmall(t *testing.T) {
 	d := m.mustFind("8:0")
 	m.writeFile("sys/devices/pci/host0/rescan", "")
 	if size, err := m.AwaitSize(t.Context(), d, volume.GiB); err != nil || size != volume.GiB {
-		t.Fatalf("%s, %v", size, err)
+		t.Fatalf("size %s, %v; want 1 GiB", size, err)
 	}
 	if got := m.readFile("sys/devices/pci/host0/rescan"); got != "" {
 		t.Fatal("AwaitSize rescanned a disk that was large enough")
@@ -77,7 +77,7 @@ func TestAwaitSizeRescansOnlyADiskThatIsTooSmall(t *testing.T) {
 		return volume.GiB
 	}
 	if size, err := m.AwaitSize(t.Context(), d, 6*volume.GiB); err != nil || size != 6*volume.GiB {
-		t.Errorf("%s, %v", size, err)
+		t.Errorf("size after a rescan: %s, %v; want 6 GiB", size, err)
 	}
 }
 
@@ -93,7 +93,7 @@ func TestAwaitSizePollsWithoutARescan(t *testing.T) {
 		return volume.GiB
 	}
 	if size, err := m.AwaitSize(t.Context(), d, 5*volume.GiB); err != nil || size != 6*volume.GiB {
-		t.Errorf("%s, %v", size, err)
+		t.Errorf("size %s, %v; want 6 GiB", size, err)
 	}
 }
 
@@ -111,7 +111,7 @@ func TestAwaitSizeRescansAgainAfterALateGrowth(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*rescanInterval)
 	defer cancel()
 	if size, err := m.AwaitSize(ctx, d, 6*volume.GiB); err != nil || size != 6*volume.GiB {
-		t.Errorf("%s, %v", size, err)
+		t.Errorf("size after the second rescan: %s, %v; want 6 GiB", size, err)
 	}
 }
 

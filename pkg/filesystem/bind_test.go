@@ -32,7 +32,7 @@ func TestBindSetsFlagsInOneStep(t *testing.T) {
 	err := s.Bind(t.Context(), BindRequest{Source: testMount, Target: testMount, Options: []string{"ro"}})
 	wantError(t, err, volume.KindInternal, "no such file", "")
 	if len(k.calls) != 1 {
-		t.Errorf("%q", k.calls)
+		t.Errorf("calls %q, want the bind alone", k.calls)
 	}
 }
 

@@ -67,7 +67,7 @@ func TestCheckTellsDamageFromAFailedCheck(t *testing.T) {
 			text := fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20])
 			wantError(t, err, tc.kind, text, "")
 		} else if err != nil {
-			t.Errorf("%q: %v", tc.output, err)
+			t.Errorf("e2fsck with the output %q: %v, want success", tc.output, err)
 		}
 	}
 }
@@ -108,7 +108,7 @@ func TestCheckByExitStatus(t *testing.T) {
 			"in use", TypeExt4, busy, volume.KindDeadline,
 			"is still in use, so e2fsck did not check it: /dev/loop0 is in use.", 1,
 		},
-		{"killed by somebody else", TypeExt4, unix.EINTR, volume.KindInternal, "check /dev/loop0: e2fsck: interrupted", 1},
+		{"killed by a signal", TypeExt4, unix.EINTR, volume.KindInternal, "check /dev/loop0: e2fsck: interrupted", 1},
 		{"missing tool", TypeExt4, utilexec.ErrExecutableNotFound, volume.KindPrecondition, "not installed", 1},
 		{"XFS", TypeXFS, nil, 0, "", 0},
 		{"btrfs", TypeBtrfs, nil, 0, "", 0},

@@ -32,7 +32,7 @@ func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
 				t.Errorf("ran %q, called %q", r.ran, r.k.calls)
 			}
 			if r.hasMarker(t) {
-				t.Error("the marker stays beside a device that was not written to")
+				t.Error("the marker was not removed, although mkfs wrote nothing")
 			}
 		})
 	}
@@ -59,7 +59,7 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 			reads: make(chan struct{}, 100),
 		}
 		s := k.system()
-		for name, look := range map[string]func(ctx context.Context) error{
+		for name, call := range map[string]func(ctx context.Context) error{
 			"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
 			"Geometry": func(ctx context.Context) error { _, err := s.Geometry(ctx, dev, ""); return err },
 			"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: TypeXFS}) },
@@ -74,10 +74,10 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 						cancel()
 					}()
 				}
-				wantError(t, look(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
+				wantError(t, call(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
 				cancel()
 				if n := len(dev.reads); n != 1 {
-					t.Errorf("%s: %d reads are under way, want 1", name, n)
+					t.Errorf("%s: %d reads are running, want 1", name, n)
 				}
 			}
 		}

@@ -75,10 +75,10 @@ func TestFormatRefusesWhatBlkidRecognizes(t *testing.T) {
 	r.k.errors["writer"] = []error{unix.EBUSY}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 	if !r.hasMarker(t) {
-		t.Error("the marker of a mkfs at work is gone")
+		t.Error("the marker of a running mkfs was removed")
 	}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
 	if r.hasMarker(t) {
-		t.Error("the marker stays beside data that is not ours")
+		t.Error("the marker was not removed, although the data is not of this driver")
 	}
 }

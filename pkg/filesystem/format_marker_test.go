@@ -45,10 +45,10 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 				t.Fatal(err)
 			}
 			if r.hasMarker(t) {
-				t.Error("the marker was left behind")
+				t.Error("the marker was not removed")
 			}
 			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
-				t.Errorf("%+v, %v", sig, err)
+				t.Errorf("after the second Format: %+v, %v; want a complete xfs", sig, err)
 			}
 		})
 	}
@@ -83,7 +83,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if r.hasMarker(t) {
-		t.Error("the marker stays beside a blank device")
+		t.Error("the marker was not removed, although the device is blank")
 	}
 	r.device.head[70000] = 7 // somebody's data
 	r.mkfs = nil
@@ -92,7 +92,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if !r.hasMarker(t) {
-		t.Error("the marker of a half-made filesystem is gone")
+		t.Error("the marker of an unfinished filesystem was removed")
 	}
 	r.mkfs = func([]string) error {
 		r.k.errors["read"] = []error{unix.EIO}
@@ -100,7 +100,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if !r.hasMarker(t) {
-		t.Error("the marker is gone from beside a device that cannot be read")
+		t.Error("the marker was removed, although the device cannot be read")
 	}
 }
 

@@ -115,14 +115,14 @@ func TestFormatRunsMkfsWithTheSafeProfile(t *testing.T) {
 				t.Errorf("ran %q, want blkid and %q", r.ran, mkfs)
 			}
 			if r.hasMarker(t) {
-				t.Error("the marker was left behind")
+				t.Error("the marker was not removed")
 			}
 			if len(r.k.calls) != 0 {
 				t.Errorf("wrote to a blank device: %q", r.k.calls)
 			}
 			// Again: nothing to do.
 			if err := r.format(t.Context(), fs); err != nil || len(r.ran) != 2 {
-				t.Errorf("asked again: %v, %q", err, r.ran)
+				t.Errorf("second Format: %v, ran %q; want nothing to do", err, r.ran)
 			}
 		})
 	}
@@ -275,7 +275,7 @@ func TestFormatFailsWhenTheDeviceShowsNoFilesystem(t *testing.T) {
 			r.mkfs = func([]string) error { mkfs(r); return nil }
 			wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, name, "mkfs options")
 			if !r.hasMarker(t) {
-				t.Error("the marker is gone")
+				t.Error("the marker was removed")
 			}
 		})
 	}
@@ -296,7 +296,7 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 		err := r.format(t.Context(), fs)
 		wantError(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use", "retries this automatically")
 		if !r.hasMarker(t) {
-			t.Error("the marker is gone")
+			t.Error("the marker was removed")
 		}
 		if text := err.Error(); len(text) > 1500 || !strings.Contains(text, strings.TrimSpace(output[len(output)-20:])) {
 			t.Errorf("not the last lines of the output: %d bytes, %.200s...", len(text), text)

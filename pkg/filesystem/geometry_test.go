@@ -14,7 +14,7 @@ func TestGeometryOfAnUnmountedFilesystem(t *testing.T) {
 		r.putFilesystem(fs)
 		if g, err := r.s.Geometry(t.Context(), r.device, ""); err != nil ||
 			g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
-			t.Errorf("%+v, %v", g, err)
+			t.Errorf("geometry of %s: %+v, %v; want 2^18 blocks of 4096 bytes", fs, g, err)
 		}
 	}
 	r := newFormatTest(t)

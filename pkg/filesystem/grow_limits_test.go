@@ -18,7 +18,7 @@ func TestGrowOfAShortLastGroupMustShow(t *testing.T) {
 	wantError(t, err, volume.KindInternal, "reads back", "kernel log")
 	m.ignoresGrowth = false
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != dev {
-		t.Fatalf("%+v, %v", g, err)
+		t.Fatalf("growth %+v, %v; want a size of %s", g, err, dev)
 	}
 }
 
@@ -30,7 +30,7 @@ func TestGrowEndsAtAWholeCluster(t *testing.T) {
 	spec.put(m.device)
 	for range 2 {
 		if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != 2*volume.GiB+33*volume.MiB {
-			t.Fatalf("%+v, %v", g, err)
+			t.Fatalf("growth %+v, %v; want 2 GiB and 33 MiB", g, err)
 		}
 	}
 	if len(k.calls) != 1 {
@@ -62,7 +62,7 @@ func TestGrowLeavesOutAShortTail(t *testing.T) {
 			k, s, _ := newFakeFilesystem(t, tc.fs, volume.GiB, tc.dev)
 			for range 2 {
 				if g, err := s.Grow(t.Context(), growRequest(s, tc.dev)); err != nil || g.After != tc.after {
-					t.Fatalf("%+v, %v", g, err)
+					t.Fatalf("growth %+v, %v; want a size of %s", g, err, tc.after)
 				}
 			}
 			if len(k.calls) != tc.calls {
@@ -78,7 +78,7 @@ func TestGrowEndsAtTheFormatLimit(t *testing.T) {
 	const end = 16*volume.TiB - 4096
 	for _, required := range []volume.Size{0, 16 * volume.TiB} {
 		if g, err := s.Grow(t.Context(), growRequest(s, required)); err != nil || g.After != end {
-			t.Fatalf("%+v, %v", g, err)
+			t.Fatalf("growth to %s: %+v, %v; want a size of %s", required, g, err, end)
 		}
 	}
 	_, err := s.Grow(t.Context(), growRequest(s, 16*volume.TiB+1))
@@ -103,13 +103,13 @@ func TestGrowReadsASuperblockThatChanges(t *testing.T) {
 		t.Fatalf("%s after %d reads, %v", got.size(), changing.reads, err)
 	}
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.Before != volume.GiB {
-		t.Fatalf("%+v, %v", g, err)
+		t.Fatalf("growth %+v, %v; want one from 1 GiB", g, err)
 	}
 	// A checksum that stays wrong is the kernel's, which renews it late.
 	e.blocks = uint64(volume.GiB / 4096)
 	e.put(m.device)
 	if got, err := readExtSuperblock(t.Context(), m.device); err != nil || got.size() != volume.GiB {
-		t.Fatalf("%s, %v", got.size(), err)
+		t.Fatalf("superblock of %s, %v; want 1 GiB", got.size(), err)
 	}
 	// Without a checksum two reads must agree; with every read different there
 	// is no answer.

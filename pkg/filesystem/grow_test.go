@@ -56,7 +56,7 @@ func TestGrowFillsTheDevice(t *testing.T) {
 			k, s, m := newFakeFilesystem(t, fs, volume.GiB, 3*volume.GiB)
 			want := Growth{Type: fs, Before: volume.GiB, After: 3 * volume.GiB, DeviceSize: 3 * volume.GiB, Method: MethodIoctl}
 			if g, err := s.Grow(t.Context(), growRequest(s, 3*volume.GiB)); err != nil || g != want {
-				t.Fatalf("%+v, %v", g, err)
+				t.Fatalf("growth %+v, %v; want %+v", g, err, want)
 			}
 			if fs == TypeXFS && m.xfs.imaxpct != 25 {
 				t.Errorf("imaxpct changed to %d", m.xfs.imaxpct)
@@ -64,7 +64,7 @@ func TestGrowFillsTheDevice(t *testing.T) {
 			want.Before, want.Method = want.After, MethodNone
 			for range 3 {
 				if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g != want {
-					t.Fatalf("asked again: %+v, %v", g, err)
+					t.Fatalf("second growth: %+v, %v; want nothing to do", g, err)
 				}
 			}
 			if len(k.calls) != 1 {
@@ -269,7 +269,7 @@ func TestGrowExplainsTheErrno(t *testing.T) {
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			wantError(t, err, tc.kind, tc.text, tc.remedy)
 			if g.After != volume.GiB {
-				t.Errorf("%+v: claims a growth", g)
+				t.Errorf("growth %+v, want the old size of 1 GiB", g)
 			}
 		})
 	}
@@ -291,7 +291,7 @@ func TestGrowWaitsForAnotherGrowth(t *testing.T) {
 			k.errors[tc.call] = []error{tc.errno, tc.errno, tc.errno}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			if err != nil || g.After != 2*volume.GiB || g.Method != MethodIoctl || len(k.calls) != 4 {
-				t.Fatalf("%+v, %v, %q", g, err, k.calls)
+				t.Fatalf("growth %+v, %v by the calls %q; want 2 GiB by 4 calls", g, err, k.calls)
 			}
 		})
 		t.Run(string(tc.fs)+" does the work", func(t *testing.T) {
@@ -307,7 +307,7 @@ func TestGrowWaitsForAnotherGrowth(t *testing.T) {
 			}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			if err != nil || g.After != 2*volume.GiB || g.Method != MethodNone || len(k.calls) != 1 {
-				t.Fatalf("%+v, %v, %q", g, err, k.calls)
+				t.Fatalf("growth %+v, %v by the calls %q; want 2 GiB, by the other growth", g, err, k.calls)
 			}
 		})
 		t.Run(string(tc.fs)+" does not end", func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestGrowWaitsForAnotherGrowth(t *testing.T) {
 				g, err := s.Grow(ctx, growRequest(s, 0))
 				wantError(t, err, volume.KindDeadline, "has 1 GiB and is still being grown", "the next retry picks it up")
 				if g.After != volume.GiB || !errors.Is(err, tc.errno) {
-					t.Errorf("%+v, %v", g, err)
+					t.Errorf("growth %+v, %v; want 1 GiB and the cause %v", g, err, tc.errno)
 				}
 			})
 		})
@@ -399,7 +399,7 @@ func TestGrowByTool(t *testing.T) {
 				}
 				if tool.grow {
 					if err != nil || g.After != 2*volume.GiB || g.Method != MethodTool {
-						t.Fatalf("%+v, %v", g, err)
+						t.Fatalf("growth %+v, %v; want 2 GiB by the tool", g, err)
 					}
 					return
 				}

@@ -163,7 +163,7 @@ func TestRealCheckHealth(t *testing.T) {
 			alive := func(when string) {
 				t.Helper()
 				if err := s.CheckHealth(t.Context(), d.open(t), target); err != nil {
-					t.Errorf("%s: %v", when, err)
+					t.Errorf("%s: %v, want a healthy filesystem", when, err)
 				}
 			}
 			alive("mounted read-only")

@@ -130,7 +130,7 @@ func TestMeasureReportsAFilesystemThatHasShutDown(t *testing.T) {
 		k.errors[call] = []error{unix.EIO}
 		got, err := k.system().Measure(t.Context(), d, dir)
 		if err != nil || !got.IsShutDown || got.Type != fs || got.DeviceSize != volume.GiB || got.FillsDevice {
-			t.Errorf("%s: %+v, %v", call, got, err)
+			t.Errorf("%s fails: %+v, %v; want a %s of 1 GiB that has shut down", call, got, err, fs)
 		}
 		if fs == TypeXFS {
 			wantError(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted again")
@@ -178,7 +178,7 @@ func TestMeasureEndsWithItsContext(t *testing.T) {
 			wantError(t, err, volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
 		}
 		if len(opened) != 1 {
-			t.Errorf("%d looks are under way, want 1", len(opened))
+			t.Errorf("%d reads are running, want 1", len(opened))
 		}
 	})
 }

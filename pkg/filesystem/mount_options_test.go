@@ -46,6 +46,6 @@ func TestRemountFlags(t *testing.T) {
 		t.Errorf("%#x, want %#x", got, want)
 	}
 	if got := remountFlags(0); got != 0 {
-		t.Errorf("%#x", got)
+		t.Errorf("flags of a mount without flags: %#x, want 0", got)
 	}
 }

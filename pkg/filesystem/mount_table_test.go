@@ -19,7 +19,7 @@ func TestFindTopmost(t *testing.T) {
 		{ID: 6, Parent: 5, MountPoint: "/a/b"},
 	}
 	if m, ok := findTopmost(mounts, "/a"); !ok || m.Source != "third" {
-		t.Errorf("%+v, %v", m, ok)
+		t.Errorf("topmost mount %+v, %t; want the third", m, ok)
 	}
 	if m, ok := findTopmost(mounts, "/a/c"); ok {
 		t.Errorf("%+v for a directory inside a mount", m)
@@ -43,7 +43,7 @@ func TestFindMountWithoutMountIDs(t *testing.T) {
 		t.Helper()
 		got, mounted, err := s.FindMount(path)
 		if err != nil || mounted != want || want && got.MountPoint != dir {
-			t.Errorf("%s: %+v, %v, %v", what, got, mounted, err)
+			t.Errorf("%s: %+v, mounted %t, %v; want mounted %t", what, got, mounted, err, want)
 		}
 	}
 	find("mount", dir, true)

@@ -267,7 +267,7 @@ func TestProbeFailsOnABadDevice(t *testing.T) {
 			sig, err := k.system().Probe(t.Context(), k.device())
 			wantError(t, err, tc.kind, tc.text, "")
 			if sig != (Signature{}) {
-				t.Errorf("%+v", sig)
+				t.Errorf("signature %+v beside an error, want none", sig)
 			}
 		})
 	}
@@ -296,10 +296,10 @@ func FuzzProbe(f *testing.F) {
 			t.Fatalf("%+v for %d bytes", sig, len(data))
 		}
 		if sig.State == StateFormatted && (sig.Size <= 0 || sig.Type == "") {
-			t.Fatalf("%+v", sig)
+			t.Fatalf("signature without size or type: %+v", sig)
 		}
 		if sig.State == StateForeign && sig.Content == "" {
-			t.Fatalf("%+v", sig)
+			t.Fatalf("foreign signature without content: %+v", sig)
 		}
 		if e, ok := parseExt(subslice(data, extOffset, extLength)); ok {
 			g := &extGrower{superblock: e}

@@ -81,7 +81,7 @@ func TestRealBindIsOneStepBelowASharedMount(t *testing.T) {
 	}
 	for _, path := range []string{target, filepath.Join(peer, "pod")} {
 		if m := wantMount(t, s, path, path); !slices.Contains(m.Options, "ro") || !slices.Contains(m.Options, "nosuid") {
-			t.Errorf("%+v", m)
+			t.Errorf("%s: %+v, want the options ro and nosuid", path, m)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(target, "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {

@@ -38,7 +38,7 @@ func TestRealAcceptsWhatTheKernelMounts(t *testing.T) {
 	}
 	for _, other := range []Type{TypeXFS, TypeBtrfs} {
 		if TypeExt4.Accepts(other) || other.Accepts(TypeExt4) || !Type("").Accepts(other) || !other.Accepts(other) {
-			t.Errorf("%s", other)
+			t.Errorf("%s: Accepts is wrong for ext4, for itself or for no wanted type", other)
 		}
 	}
 }

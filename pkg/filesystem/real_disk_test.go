@@ -51,7 +51,7 @@ func mustRun(t *testing.T, name string, args ...string) string {
 	defer cancel()
 	out, err := command(ctx, name, args...)
 	if err != nil {
-		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+		t.Fatalf("run %s %s: %v: %s", name, strings.Join(args, " "), err, out)
 	}
 	return out
 }

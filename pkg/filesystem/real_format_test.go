@@ -28,11 +28,11 @@ func TestRealFormatReadsBackTheProfile(t *testing.T) {
 			}
 			want := Signature{State: StateFormatted, Type: fs, IsComplete: true, Size: 320 * volume.MiB}
 			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig != want {
-				t.Fatalf("%+v, %v", sig, err)
+				t.Fatalf("probe: %+v, %v; want %+v", sig, err, want)
 			}
 			geo, err := s.Geometry(t.Context(), d.open(t), "")
 			if err != nil || geo.BlockSize != 4096 || geo.Size() != 320*volume.MiB {
-				t.Fatalf("%+v, %v", geo, err)
+				t.Fatalf("geometry: %+v, %v; want 320 MiB in blocks of 4096 bytes", geo, err)
 			}
 			d.fsck(t, fs)
 			if fs != TypeExt4 {
@@ -203,7 +203,7 @@ func TestRealFormatContinuesAfterAKill(t *testing.T) {
 			}
 			t.Logf("stopped %d times", killed)
 			if _, exists, err := readMarker(marker); err != nil || exists {
-				t.Errorf("the marker was left behind (%v)", err)
+				t.Errorf("the marker was not removed (%v)", err)
 			}
 			d.fsck(t, fs)
 		})

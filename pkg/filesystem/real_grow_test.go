@@ -40,7 +40,7 @@ func TestRealGrowUnderAWriter(t *testing.T) {
 				}
 				for range 2 {
 					if again := d.grow(t, s, target); again.Method != MethodNone || again.Before != size || again.After != size {
-						t.Fatalf("asked again at %s: %+v", size, again)
+						t.Fatalf("second growth at %s: %+v, want nothing to do", size, again)
 					}
 				}
 				if geo, err := s.Geometry(ctx, d.open(t), target); err != nil || geo.Size() != size || geo.Type != fs ||
@@ -71,7 +71,7 @@ func TestRealGrowOfAFullFilesystem(t *testing.T) {
 			fillUp(t, target)
 			d.resize(t, volume.GiB)
 			if g := d.grow(t, s, target); g.After != volume.GiB {
-				t.Fatalf("%+v", g)
+				t.Fatalf("growth %+v, want a size of 1 GiB", g)
 			}
 			usage, err := s.ReadUsage(wantMount(t, s, target, target))
 			if err != nil || usage.Available < 400*volume.MiB {
@@ -256,13 +256,13 @@ func TestRealGrowLeavesOutAShortTail(t *testing.T) {
 			for range 3 {
 				g := d.grow(t, s, target)
 				if g.Before != volume.GiB || g.After != volume.GiB || g.DeviceSize != volume.GiB+tc.tail {
-					t.Fatalf("%+v", g)
+					t.Fatalf("growth %+v, want a size of 1 GiB before and after", g)
 				}
 			}
 			// A tail that can be used is used to the last block.
 			d.resize(t, volume.GiB+64*volume.MiB)
 			if g := d.grow(t, s, target); g.After != volume.GiB+64*volume.MiB || g.Method != MethodIoctl {
-				t.Fatalf("%+v", g)
+				t.Fatalf("growth %+v, want a size of 1 GiB and 64 MiB by the ioctl", g)
 			}
 			unmount(t, s, target)
 			d.fsck(t, tc.fs)

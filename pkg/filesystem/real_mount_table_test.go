@@ -44,7 +44,7 @@ func TestRealFindMountIsExactAndTopmost(t *testing.T) {
 	m := wantMount(t, s, target, target)
 	if m.Source != a.device || m.FSType != "xfs" || m.Root != "/" || m.IsReadOnly() ||
 		!slices.Contains(m.SuperOptions, "nouuid") {
-		t.Errorf("%+v", m)
+		t.Errorf("mount %+v, want the whole xfs of %s, writable, with nouuid", m, a.device)
 	}
 	wantMount(t, s, link, target)
 	wantMount(t, s, link+"/./", target)
@@ -53,7 +53,7 @@ func TestRealFindMountIsExactAndTopmost(t *testing.T) {
 	}
 	b.mountAt(t, s, TypeXFS, inside)
 	if m := wantMount(t, s, inside, inside); m.Source != b.device || m.IsReadOnly() {
-		t.Errorf("%+v", m)
+		t.Errorf("mount %+v, want one of %s, writable", m, b.device)
 	}
 	// A mount stacked on target hides the one below it.
 	b.mountAt(t, s, TypeXFS, target)
@@ -111,7 +111,7 @@ func TestRealDeviceNodesAreReadFromInodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m := wantMount(t, s, target, target); m.IsDeviceNode() != (name == "node") || m.IsStaleDeviceNode() {
-			t.Errorf("%s: %+v", name, m)
+			t.Errorf("mount of a %s: %+v; want a device node only for a node, and no stale one", name, m)
 		}
 		if name == "node" && !slices.Equal(mountPoints(t, s, path(name)), []string{target}) {
 			t.Errorf("mounts of %s: %q", path(name), mountPoints(t, s, path(name)))
@@ -192,7 +192,7 @@ func TestRealPropagates(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m := wantMount(t, s, base, base); m.IsShared != shared {
-			t.Errorf("%+v", m)
+			t.Errorf("mount %+v, want shared %t", m, shared)
 		}
 		for _, path := range []string{
 			filepath.Join(base, "pod"), filepath.Join(base, "a/b/c"), staged,

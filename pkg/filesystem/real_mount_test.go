@@ -87,7 +87,7 @@ func TestRealUnmountRefusesACoveredMount(t *testing.T) {
 	wantError(t, s.Unmount(t.Context(), upper), volume.KindPrecondition, "hides it", "unmount that first")
 	for _, m := range []Mount{above, upper, lower} {
 		if m, mounted, err := s.FindMount(m.MountPoint); err != nil || !mounted {
-			t.Errorf("%+v, %v, %v", m, mounted, err)
+			t.Errorf("after the refusals: %+v, mounted %t, %v; want it mounted", m, mounted, err)
 		}
 		if err := s.Unmount(t.Context(), m); err != nil {
 			t.Error(err)
@@ -104,13 +104,13 @@ func TestRealReadUsageIgnoresACoveringMount(t *testing.T) {
 	target := a.mount(t, s, TypeXFS)
 	m := wantMount(t, s, target, target)
 	if usage, err := s.ReadUsage(m); err != nil || usage.Total > 320*volume.MiB {
-		t.Errorf("%+v, %v", usage, err)
+		t.Errorf("usage %+v, %v; want at most 320 MiB", usage, err)
 	}
 	b.mountAt(t, s, TypeXFS, target)
 	_, err := s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
 	if usage, err := s.ReadUsage(wantMount(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
-		t.Errorf("%+v, %v", usage, err)
+		t.Errorf("usage %+v, %v; want at least 500 MiB", usage, err)
 	}
 }
 
@@ -122,7 +122,7 @@ func TestRealCloneIsMountedBesideItsOrigin(t *testing.T) {
 	mustRun(t, "dd", "if="+origin.device, "of="+clone.device, "bs=1M", "conv=sparse,fsync")
 	a, b := origin.mount(t, s, TypeXFS), clone.mount(t, s, TypeXFS)
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
-		t.Errorf("%+v", g)
+		t.Errorf("growth %+v, want a size of 512 MiB", g)
 	}
 	if geo, err := s.Geometry(t.Context(), origin.open(t), a); err != nil || geo.Size() != 320*volume.MiB {
 		t.Errorf("the origin: %+v, %v", geo, err)

@@ -58,10 +58,10 @@ func TestRealGrowOfExtFeatures(t *testing.T) {
 			target := d.mount(t, s, tc.fs)
 			d.resize(t, tc.to)
 			if g := d.grow(t, s, target); g.Method != MethodIoctl || g.After != tc.to.RoundDown(cmp.Or(tc.granule, 4096)) {
-				t.Fatalf("%+v", g)
+				t.Fatalf("growth %+v, want a size of about %s by the ioctl", g, tc.to)
 			}
 			if g := d.grow(t, s, target); g.Method != MethodNone {
-				t.Fatalf("asked again: %+v", g)
+				t.Fatalf("second growth: %+v, want nothing to do", g)
 			}
 			unmount(t, s, target)
 			d.fsck(t, tc.fs)
@@ -112,10 +112,10 @@ func TestRealGrowTo32BitsOfBlocks(t *testing.T) {
 	d.resize(t, 20*volume.TiB)
 	g, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 16 * volume.TiB})
 	if err != nil || g.After < 16*volume.TiB-volume.MiB || g.After >= 16*volume.TiB {
-		t.Fatalf("%+v, %v", g, err)
+		t.Fatalf("growth %+v, %v; want the last MiB below 16 TiB", g, err)
 	}
 	if again := d.grow(t, s, target); again.Method != MethodNone {
-		t.Fatalf("asked again: %+v", again)
+		t.Fatalf("second growth: %+v, want nothing to do", again)
 	}
 	unmount(t, s, target)
 	d.fsck(t, TypeExt4)
@@ -287,7 +287,7 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			}
 			for range 3 {
 				if g, err := s.Grow(t.Context(), req); err == nil || volume.KindOf(err) != volume.KindPrecondition {
-					t.Errorf("asked again: %+v, %v", g, err)
+					t.Errorf("next growth: %+v, %v; want kind Precondition", g, err)
 				}
 			}
 			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // which has undone the growth and goes on
@@ -355,7 +355,7 @@ func TestRealGrowAThousandfold(t *testing.T) {
 			d.resize(t, 1200*from)
 			start := time.Now()
 			if g := d.grow(t, s, target); g.After != 1200*from {
-				t.Fatalf("%+v", g)
+				t.Fatalf("growth %+v, want a size of %s", g, 1200*from)
 			}
 			t.Log(fs, " x1200 in ", time.Since(start).Round(time.Millisecond), strconv.Quote(d.device))
 		})

@@ -16,7 +16,7 @@ func TestReadUsage(t *testing.T) {
 	}
 	m := k.table[0]
 	if got, err := s.ReadUsage(m); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("usage %+v, %v; want %+v", got, err, want)
 	}
 	_, err := s.ReadUsage(Mount{MountPoint: "/missing"})
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at /missing", "")
@@ -31,7 +31,7 @@ func TestReadUsage(t *testing.T) {
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
 	k.dirs[testMount].st.mountID = 0 // a kernel before 5.8
 	if got, err := s.ReadUsage(m); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("usage without mount ids: %+v, %v; want %+v", got, err, want)
 	}
 	m.Device.Minor++
 	_, err = s.ReadUsage(m)
