@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,20 +169,7 @@ func (s *System) isNameFree(path string, err error) bool {
 // isKernelName reports whether the kernel gives such names to disks or partitions:
 // sda, vdb1, nvme0n1p1, loop7, rbd0, dm-0.
 func isKernelName(name string) bool {
-	const digits, letters = "0123456789", "abcdefghijklmnopqrstuvwxyz"
-	for _, prefix := range []string{"sd", "vd", "xvd"} {
-		rest, ok := strings.CutPrefix(name, prefix)
-		disk := strings.TrimRight(rest, digits)
-		if ok && disk != "" && strings.Trim(disk, letters) == "" {
-			return true
-		}
-	}
-	for _, prefix := range []string{"nvme", "loop", "rbd", "dm-"} {
-		if rest, ok := strings.CutPrefix(name, prefix); ok && rest != "" && strings.Trim(rest, digits+"np") == "" {
-			return true
-		}
-	}
-	return false
+	return regexp.MustCompile(`^((sd|vd|xvd)[a-z]+[0-9]*|(nvme|loop|rbd|dm-)[0-9np]+)$`).MatchString(name)
 }
 
 // sysfsDir returns the sysfs directory of the device, a symbolic link.

@@ -16,10 +16,11 @@
 // first one is removed. An open Handle keeps the number: what was verified while the
 // handle is open stays true until Close.
 //
-// The package believes only what it can check. It follows no link under /dev/disk, it
+// The package believes only what it can check. It looks nothing up under /dev/disk, it
 // compares the number of every device node it opens, and it reads sizes from the device
 // (BLKGETSIZE64). Only sysfs can prove that a device is gone; the error then wraps
-// volume.ErrGone. All errors that are not those of a context are of type *volume.Error.
+// volume.ErrGone. Errors are, or wrap, a *volume.Error with a kind and a next step, except
+// those of reads and of NumberOf.
 //
 // The package stands below everything that works on the node: pkg/filesystem and
 // pkg/luks read and write the devices it opens; pkg/attached, pkg/loop and pkg/instance

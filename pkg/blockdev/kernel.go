@@ -1,7 +1,9 @@
 package blockdev
 
 import (
+	"io/fs"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,33 +28,26 @@ type linuxKernel struct{}
 
 func (linuxKernel) Stat(path string) (DeviceNumber, error) { return NumberOf(path) }
 
-// NumberOf returns the number of the block device whose node is at path (st_rdev of
-// stat(2)). The error wraps the errno; it is ENOTBLK for a file of another kind.
+// NumberOf returns the number of the block device whose node is at path. The error wraps
+// the errno of stat(2); it is ENOTBLK for a file of another kind.
 func NumberOf(path string) (DeviceNumber, error) {
-	var st unix.Stat_t
-	err := unix.Stat(path, &st)
-	if err == nil {
-		var number DeviceNumber
-		if number, err = nodeNumber(&st); err == nil {
-			return number, nil
-		}
-	}
-	return DeviceNumber{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	info, err := os.Stat(path)
+	return nodeNumber(path, info, err)
 }
 
 func (linuxKernel) Fstat(f *os.File) (DeviceNumber, error) {
-	var st unix.Stat_t
-	err := withDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
-	if err != nil {
-		return DeviceNumber{}, os.NewSyscallError("fstat", err)
-	}
-	return nodeNumber(&st)
+	info, err := f.Stat()
+	return nodeNumber(f.Name(), info, err)
 }
 
 // nodeNumber returns the number in the result of stat(2).
-func nodeNumber(st *unix.Stat_t) (DeviceNumber, error) {
-	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return DeviceNumber{}, unix.ENOTBLK
+func nodeNumber(path string, info fs.FileInfo, err error) (DeviceNumber, error) {
+	if err != nil {
+		return DeviceNumber{}, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode().Type() != fs.ModeDevice {
+		return DeviceNumber{}, &fs.PathError{Op: "stat", Path: path, Err: unix.ENOTBLK}
 	}
 	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some architectures
 	return DeviceNumber{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}, nil

@@ -118,35 +118,29 @@ func noAnswerError(what string, d Device, err error) error {
 // ReadStart reads the beginning of the device into p and returns the number of bytes
 // read, which is less than len(p) on a smaller device.
 func (s *System) ReadStart(d Device, p []byte) (int, error) {
-	h, err := s.Open(d)
-	if err != nil {
-		return 0, err
-	}
-	defer h.Close() //nolint:errcheck // only read from
-	n, err := h.ReadAt(p, 0)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, err
+	return withOpen(s, d, func(h *Handle) (int, error) {
+		n, err := h.ReadAt(p, 0)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return n, err
+	})
 }
 
 // Size reads the size of the device, in bytes. The error is of kind Internal.
-func (s *System) Size(d Device) (volume.Size, error) {
-	h, err := s.Open(d)
-	if err != nil {
-		return 0, err
-	}
-	defer h.Close() //nolint:errcheck // only read from
-	return h.Size()
-}
+func (s *System) Size(d Device) (volume.Size, error) { return withOpen(s, d, (*Handle).Size) }
 
 // IsReadOnly reports whether the kernel refuses writes to the device. The error is of
 // kind Internal.
-func (s *System) IsReadOnly(d Device) (bool, error) {
+func (s *System) IsReadOnly(d Device) (bool, error) { return withOpen(s, d, (*Handle).IsReadOnly) }
+
+// withOpen opens the device, reads from it and closes it.
+func withOpen[T any](s *System, d Device, read func(*Handle) (T, error)) (T, error) {
 	h, err := s.Open(d)
 	if err != nil {
-		return false, err
+		var zero T
+		return zero, err
 	}
 	defer h.Close() //nolint:errcheck // only read from
-	return h.IsReadOnly()
+	return read(h)
 }

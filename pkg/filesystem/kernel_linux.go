@@ -49,18 +49,11 @@ func (linuxKernel) mounts() ([]Mount, error) {
 		mounts = append(mounts, Mount{
 			ID: i.ID, Parent: i.Parent, MountPoint: i.Mountpoint, Root: i.Root, FSType: i.FSType, Source: i.Source,
 			Device:  blockdev.DeviceNumber{Major: uint32(i.Major), Minor: uint32(i.Minor)},
-			Options: splitOptions(i.Options), SuperOptions: splitOptions(i.VFSOptions),
+			Options: strings.Split(i.Options, ","), SuperOptions: strings.Split(i.VFSOptions, ","),
 			IsShared: strings.HasPrefix(i.Optional, "shared:") || strings.Contains(i.Optional, " shared:"),
 		})
 	}
 	return mounts, nil
-}
-
-func splitOptions(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.Split(s, ",")
 }
 
 func (linuxKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {

@@ -105,7 +105,11 @@ func (s *System) bindInSteps(req BindRequest, flags uintptr) error {
 	if err := s.kernel.mount(req.Source, req.Target, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	err := s.remountWithFlags(req.Target, flags)
+	st, err := s.kernel.statfs(req.Target)
+	if err == nil {
+		flags |= unix.MS_BIND | unix.MS_REMOUNT | remountFlags(st.Flags)
+		err = s.kernel.mount("", req.Target, "", flags, "")
+	}
 	if err == nil {
 		return nil
 	}
@@ -113,14 +117,6 @@ func (s *System) bindInSteps(req BindRequest, flags uintptr) error {
 		return fmt.Errorf("set flags: %w; and removing the bind mount failed: %w", err, undoErr)
 	}
 	return fmt.Errorf("set flags: %w", err)
-}
-
-func (s *System) remountWithFlags(target string, flags uintptr) error {
-	st, err := s.kernel.statfs(target)
-	if err != nil {
-		return err
-	}
-	return s.kernel.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|flags|remountFlags(st.Flags), "")
 }
 
 // Unmount removes one mount, as returned by FindMount, and returns once the mount table

@@ -88,11 +88,7 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 		return Mount{}, false, err
 	}
 	if st.mountID != 0 {
-		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID })
-		if i < 0 { // it was unmounted in between
-			return Mount{}, false, nil
-		}
-		m, mounted = mounts[i], true
+		m, mounted = findByID(mounts, st.mountID) // missing: it was unmounted in between
 	} else {
 		m, mounted = findTopmost(mounts, path)
 	}
@@ -127,9 +123,17 @@ func (s *System) resolveMountPoint(path string) (string, mountStat, error) {
 // findTopmost returns the mount at path that no other mount at path covers. It is the way
 // for kernels that do not report mount ids.
 func findTopmost(mounts []Mount, path string) (Mount, bool) {
-	i := slices.IndexFunc(mounts, func(m Mount) bool {
+	return find(mounts, func(m Mount) bool {
 		return m.MountPoint == path && !slices.ContainsFunc(mounts, m.isCoveredBy)
 	})
+}
+
+func findByID(mounts []Mount, id int) (Mount, bool) {
+	return find(mounts, func(m Mount) bool { return m.ID == id })
+}
+
+func find(mounts []Mount, match func(Mount) bool) (Mount, bool) {
+	i := slices.IndexFunc(mounts, match)
 	if i < 0 {
 		return Mount{}, false
 	}

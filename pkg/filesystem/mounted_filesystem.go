@@ -3,7 +3,6 @@ package filesystem
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -58,13 +57,9 @@ func (f *mountedFilesystem) readMountEntry() error {
 		return err
 	}
 	var found bool
-	if st.mountID != 0 {
-		i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID })
-		if found = i >= 0 && st.isRoot; found {
-			f.entry = mounts[i]
-		}
-	} else {
-		// Kernels before 5.8 do not report the mount of a descriptor.
+	f.entry, found = findByID(mounts, st.mountID)
+	found = found && st.isRoot
+	if st.mountID == 0 { // kernels before 5.8 do not report the mount of a descriptor
 		f.entry, found, err = f.sys.FindMount(f.mountPoint)
 		found = found && err == nil && (f.entry.Device == st.device || f.entry.FSType == string(TypeBtrfs))
 	}

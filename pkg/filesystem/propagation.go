@@ -3,7 +3,6 @@ package filesystem
 import (
 	"errors"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,8 +26,8 @@ func (s *System) Propagates(path string) (bool, error) {
 	}
 	notListed := volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
 	if st.mountID != 0 {
-		if i := slices.IndexFunc(mounts, func(m Mount) bool { return m.ID == st.mountID }); i >= 0 {
-			return mounts[i].IsShared, nil
+		if m, ok := findByID(mounts, st.mountID); ok {
+			return m.IsShared, nil
 		}
 		return false, notListed
 	}
