@@ -52,7 +52,7 @@ func TestBindInStepsOnAnOldKernel(t *testing.T) {
 	k.calls, k.errors["mount"] = nil, []error{nil, unix.EPERM}
 	wantError(t, s.Bind(t.Context(), req), volume.KindInternal, "set flags", "")
 	if len(k.calls) != 4 || k.calls[3] != "unmount /staging" {
-		t.Errorf("a bind mount without its flags stays: %q", k.calls)
+		t.Errorf("calls %q, want the bind mount removed", k.calls)
 	}
 	k.errors["mount"], k.errors["unmount"] = []error{nil, unix.EPERM}, []error{unix.EBUSY}
 	wantError(t, s.Bind(t.Context(), req), volume.KindDeadline, "removing the bind mount failed", "uses the target")

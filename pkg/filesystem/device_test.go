@@ -23,13 +23,13 @@ func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newFormatTest(t)
-			move(r.k)
+			move(r.kernel)
 			wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
-			wantError(t, r.s.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
-			wantError(t, r.s.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}),
+			wantError(t, r.system.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
+			wantError(t, r.system.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}),
 				volume.KindInternal, "/dev/loop0", "still attached")
-			if slices.ContainsFunc(r.ran, func(c string) bool { return c[:5] != "blkid" }) || len(r.k.calls) != 0 {
-				t.Errorf("ran %q, called %q", r.ran, r.k.calls)
+			if slices.ContainsFunc(r.commands, func(c string) bool { return c[:5] != "blkid" }) || len(r.kernel.calls) != 0 {
+				t.Errorf("ran %q, called %q", r.commands, r.kernel.calls)
 			}
 			if r.hasMarker(t) {
 				t.Error("the marker was not removed, although mkfs wrote nothing")
@@ -40,11 +40,11 @@ func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
 
 func TestFormatChecksThePathDirectlyBeforeMkfs(t *testing.T) {
 	r := newFormatTest(t)
-	r.duringBlkid = func() { r.k.devices[testDevice] = r.k.addDevice("/dev/loop9", 9, volume.GiB) }
+	r.duringBlkid = func() { r.kernel.devices[testDevice] = r.kernel.addDevice("/dev/loop9", 9, volume.GiB) }
 	wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to 7:0",
 		"still attached")
-	if len(r.ran) != 1 {
-		t.Errorf("ran %q", r.ran)
+	if len(r.commands) != 1 {
+		t.Errorf("ran %q", r.commands)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if sig, err := s.Probe(ctx, dev); err != nil || sig.State != StateBlank {
-			t.Errorf("when it answers again: %+v, %v", sig, err)
+			t.Errorf("after the device answers: %+v, %v; want blank", sig, err)
 		}
 	})
 }
@@ -94,7 +94,7 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 type hangingDevice struct {
 	*fakeDevice
 	release chan struct{}
-	reads   chan struct{} // gets one per read
+	reads   chan struct{} // gets one value per read
 }
 
 func (hd *hangingDevice) ReadAt(p []byte, at int64) (int, error) {

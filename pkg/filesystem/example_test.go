@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -44,7 +45,7 @@ func ExampleSystem_Probe() {
 	// unknown data false <nil>
 }
 
-// Format refuses a device that is not blank, and names the next step.
+// Format refuses a device that is not blank, and says what it holds.
 func ExampleSystem_Format() {
 	fs := filesystem.New(filesystem.Options{})
 	err := fs.Format(context.Background(), filesystem.FormatRequest{
@@ -53,11 +54,12 @@ func ExampleSystem_Format() {
 	var e *volume.Error
 	if errors.As(err, &e) {
 		fmt.Println(e.Kind)
-		fmt.Println(e.Msg)
+		fmt.Println(strings.ReplaceAll(e.Msg, "; ", "\n"))
 	}
 	// Output:
 	// precondition
-	// device /dev/vdb (1 MiB) is not blank: it holds LUKS encryption; it belongs to something else: it was not formatted as ext4
+	// device /dev/vdb (1 MiB) is not blank: it holds LUKS encryption
+	// it belongs to something else: it was not formatted as ext4
 }
 
 // A volume that is wanted as one type may hold another one that the kernel mounts as well.

@@ -18,21 +18,21 @@ import (
 // fakeKernel behaves as the measured kernels do. A request that would crash a real kernel,
 // or damage a filesystem, fails the test. Errors can be set per call.
 type fakeKernel struct {
-	t       *testing.T
-	mu      sync.Mutex
-	devices map[string]*fakeDevice
-	dirs    map[string]*fakeMount
-	table   []Mount
-	caps    uint32
-	errors  map[string][]error // by call name, used up one by one
-	calls   []string           // the calls that change something
+	t              *testing.T
+	mu             sync.Mutex
+	devices        map[string]*fakeDevice
+	mountsByPath   map[string]*fakeMount
+	table          []Mount
+	capabilityBits uint32
+	errors         map[string][]error // by call; each error is used once
+	calls          []string           // the calls that change something
 }
 
 func newFakeKernel(t *testing.T) *fakeKernel {
 	t.Helper()
 	return &fakeKernel{
-		t: t, devices: map[string]*fakeDevice{}, dirs: map[string]*fakeMount{}, errors: map[string][]error{},
-		caps: 1 << unix.CAP_SYS_RESOURCE,
+		t: t, devices: map[string]*fakeDevice{}, mountsByPath: map[string]*fakeMount{}, errors: map[string][]error{},
+		capabilityBits: 1 << unix.CAP_SYS_RESOURCE,
 	}
 }
 
@@ -65,7 +65,7 @@ func (k *fakeKernel) openMount(path string) (mountHandle, error) {
 	if err := k.nextError("openMount"); err != nil {
 		return nil, err
 	}
-	if m, ok := k.dirs[path]; ok {
+	if m, ok := k.mountsByPath[path]; ok {
 		return m, nil
 	}
 	return nil, unix.ENOENT
@@ -75,7 +75,7 @@ func (k *fakeKernel) statMount(path string) (mountStat, error) {
 	if err := k.nextError("statMount"); err != nil {
 		return mountStat{}, err
 	}
-	if m, ok := k.dirs[path]; ok {
+	if m, ok := k.mountsByPath[path]; ok {
 		return m.stat()
 	}
 	return mountStat{}, unix.ENOENT
@@ -90,10 +90,12 @@ func (k *fakeKernel) deviceNumber(path string) (blockdev.DeviceNumber, error) {
 	return blockdev.DeviceNumber{}, unix.ENOENT
 }
 
-func (k *fakeKernel) capabilities() (uint32, error) { return k.caps, k.nextError("capabilities") }
+func (k *fakeKernel) capabilities() (uint32, error) {
+	return k.capabilityBits, k.nextError("capabilities")
+}
 
 func (k *fakeKernel) statfs(path string) (unix.Statfs_t, error) {
-	if m, ok := k.dirs[path]; ok {
+	if m, ok := k.mountsByPath[path]; ok {
 		return m.statfs()
 	}
 	return unix.Statfs_t{}, unix.ENOENT
@@ -193,10 +195,10 @@ func (dev *fakeDevice) ReadAt(p []byte, at int64) (int, error) {
 }
 
 // fakeWriter is a fakeDevice that is open for writing.
-type fakeWriter struct{ d *fakeDevice }
+type fakeWriter struct{ device *fakeDevice }
 
 func (fw fakeWriter) WriteAt(p []byte, at int64) (int, error) {
-	d := fw.d
+	d := fw.device
 	d.k.record("write %d+%d", at, len(p))
 	if err := d.k.nextError("write"); err != nil {
 		return 0, err
@@ -208,7 +210,7 @@ func (fw fakeWriter) WriteAt(p []byte, at int64) (int, error) {
 }
 
 func (fw fakeWriter) Close() error { return nil }
-func (fw fakeWriter) Sync() error  { return fw.d.k.nextError("sync") }
+func (fw fakeWriter) Sync() error  { return fw.device.k.nextError("sync") }
 
 // fakeMount is a mounted filesystem.
 type fakeMount struct {
@@ -220,9 +222,9 @@ type fakeMount struct {
 	xfs    xfsGeometry
 	btrfs  btrfsDevice
 	info   btrfsInfo
-	// duringGrowth runs at the start of every growth, as another process would.
+	// duringGrowth is called at the start of every growth.
 	duringGrowth  func()
-	ignoresGrowth bool // growth is accepted and does nothing
+	ignoresGrowth bool // growth succeeds but changes nothing
 }
 
 // addMount mounts the filesystem of a fake device.
@@ -248,7 +250,7 @@ func (k *fakeKernel) addMount(path, source string, fs Type) *fakeMount {
 		entry.FSType = string(TypeExt4) // the driver of all three
 	}
 	k.table = append(k.table, entry)
-	k.dirs[path] = m
+	k.mountsByPath[path] = m
 	return m
 }
 
@@ -288,7 +290,7 @@ func (fm *fakeMount) ext4Resize(blocks uint64) error {
 	switch {
 	case !ok:
 		fm.k.t.Error("growth of something that is not ext")
-	case fm.k.caps&(1<<unix.CAP_SYS_RESOURCE) == 0, s.hasErrors():
+	case fm.k.capabilityBits&(1<<unix.CAP_SYS_RESOURCE) == 0, s.hasErrors():
 		return unix.EPERM
 	case fm.device.isReadOnly || fm.flags&unix.ST_RDONLY != 0:
 		return unix.EROFS
@@ -309,7 +311,7 @@ func (fm *fakeMount) ext4Resize(blocks uint64) error {
 	if first+2+itable+uint64(s.clusterRatio) >= blocks {
 		blocks = max(first, s.blocks)
 	}
-	extSpecOf(s).withBlocks(blocks).put(fm.device)
+	extSpecOf(s).withBlocks(blocks).writeTo(fm.device)
 	return nil
 }
 
@@ -334,7 +336,7 @@ func (fm *fakeMount) xfsGrow(blocks uint64, imaxpct uint32) error {
 
 func (fm *fakeMount) btrfsResize(spec string) (int, error) {
 	if err := fm.beginGrowth("btrfsResize", spec); err != nil || fm.ignoresGrowth {
-		if e, ok := err.(btrfsError); ok { //nolint:errorlint // forced as it is
+		if e, ok := err.(btrfsError); ok { //nolint:errorlint // the test has set it as it is
 			return int(e), nil
 		}
 		return 0, err

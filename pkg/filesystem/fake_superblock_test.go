@@ -12,20 +12,21 @@ import (
 
 // extSpec describes an ext superblock to encode.
 type extSpec struct {
-	blocks                     uint64
-	logBlock, logCluster       uint32 // log2 of a block in KiB, and of a cluster in blocks
-	perGroup, inodes           uint32
-	compat, incompat, roCompat uint32
-	state                      uint16
-	errors, mountTime          uint32
-	reserved                   uint16
-	badChecksum                bool
+	blocks                         uint64
+	logBlock, logCluster           uint32 // log2 of a block in KiB, and of a cluster in blocks
+	blocksPerGroup, inodesPerGroup uint32
+	compat, incompat, roCompat     uint32
+	state                          uint16
+	errors, mountTime              uint32
+	reserved                       uint16
+	badChecksum                    bool
 }
 
 // ext4Spec describes the superblock that mkfs.ext4 makes for a size.
 func ext4Spec(size volume.Size) extSpec {
 	return extSpec{
-		blocks: uint64(size / 4096), logBlock: 2, perGroup: 32768, inodes: 8192, compat: extCompatHasJournal | 0x38,
+		blocks: uint64(size / 4096), logBlock: 2, blocksPerGroup: 32768, inodesPerGroup: 8192,
+		compat:   extCompatHasJournal | 0x38,
 		incompat: extIncompatFiletype | extIncompat64bit | 0x240, roCompat: extROCompatMetadataCsum | 0x7B,
 		state: extStateValid, reserved: 1024,
 	}
@@ -46,7 +47,7 @@ func extSpecOf(s extSuperblock) extSpec {
 	}
 	return extSpec{
 		blocks: s.blocks, logBlock: log, logCluster: uint32(bits.TrailingZeros32(s.clusterRatio)),
-		perGroup: s.blocksPerGroup, inodes: s.inodesPerGroup,
+		blocksPerGroup: s.blocksPerGroup, inodesPerGroup: s.inodesPerGroup,
 		compat: s.compat, incompat: s.incompat, roCompat: s.roCompat,
 		state: s.state, errors: s.errorCount, mountTime: s.mountTime, reserved: uint16(s.reservedDescriptorBlocks),
 	}
@@ -57,15 +58,15 @@ func (spec extSpec) withBlocks(n uint64) extSpec { spec.blocks = n; return spec 
 func (spec extSpec) encode() []byte {
 	b := make([]byte, extLength)
 	le := binary.LittleEndian
-	le.PutUint32(b[0:], spec.inodes)
+	le.PutUint32(b[0:], spec.inodesPerGroup)
 	le.PutUint32(b[4:], uint32(spec.blocks))
 	if spec.logBlock == 0 {
 		le.PutUint32(b[20:], 1)
 	}
 	le.PutUint32(b[24:], spec.logBlock)
 	le.PutUint32(b[28:], spec.logBlock+spec.logCluster)
-	le.PutUint32(b[32:], spec.perGroup)
-	le.PutUint32(b[40:], spec.inodes)
+	le.PutUint32(b[32:], spec.blocksPerGroup)
+	le.PutUint32(b[40:], spec.inodesPerGroup)
 	le.PutUint32(b[44:], spec.mountTime)
 	le.PutUint16(b[56:], unix.EXT4_SUPER_MAGIC)
 	le.PutUint16(b[58:], spec.state)
@@ -86,7 +87,7 @@ func (spec extSpec) encode() []byte {
 	return b
 }
 
-func (spec extSpec) put(d *fakeDevice) { copy(d.head[extOffset:], spec.encode()) }
+func (spec extSpec) writeTo(d *fakeDevice) { copy(d.head[extOffset:], spec.encode()) }
 
 // encodeXFS returns the start of an XFS superblock.
 func encodeXFS(blocks uint64, inProgress bool) []byte {

@@ -31,14 +31,14 @@ func TestFormatStoppedWhileItClearsTheDevice(t *testing.T) {
 				}
 				<-ctx.Done()
 			}}, Type: TypeXFS, Marker: r.marker}
-			wantError(t, r.s.Format(ctx, req), kind, "clear the leftovers of an interrupted mkfs on /dev/loop0", "")
+			wantError(t, r.system.Format(ctx, req), kind, "clear the leftovers of an interrupted mkfs on /dev/loop0", "")
 			cancel()
-			if len(r.ran) != 0 || !r.hasMarker(t) {
-				t.Errorf("ran %q, marker %t", r.ran, r.hasMarker(t))
+			if len(r.commands) != 0 || !r.hasMarker(t) {
+				t.Errorf("ran %q, marker %t", r.commands, r.hasMarker(t))
 			}
 			r.device.head[70000] = 7
 		}
-		r.k.errors["writer"] = []error{unix.EBUSY}
+		r.kernel.errors["writer"] = []error{unix.EBUSY}
 		wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 		if err := r.format(t.Context(), TypeXFS); err != nil {
 			t.Error(err)
@@ -71,8 +71,8 @@ func (sw slowWriter) WriteAt(p []byte, at int64) (int, error) {
 // may see the mkfs of a plugin that has crashed.
 func TestFormatRefusesWhatBlkidRecognizes(t *testing.T) {
 	r := newFormatTest(t)
-	r.blkid = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
-	r.k.errors["writer"] = []error{unix.EBUSY}
+	r.blkidOutput = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
+	r.kernel.errors["writer"] = []error{unix.EBUSY}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 	if !r.hasMarker(t) {
 		t.Error("the marker of a running mkfs was removed")

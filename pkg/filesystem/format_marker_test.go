@@ -26,7 +26,7 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			r.mkfs = func([]string) error {
 				if !r.hasMarker(t) {
-					t.Error("mkfs runs before the marker is in place")
+					t.Error("mkfs runs before the marker is written")
 				}
 				leave(r)
 				cancel()
@@ -38,7 +38,7 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 			}
 			r.mkfs = nil
 			if name != "nothing" {
-				err := r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
+				err := r.system.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
 				wantError(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
 			}
 			if err := r.format(t.Context(), TypeXFS); err != nil {
@@ -47,7 +47,7 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 			if r.hasMarker(t) {
 				t.Error("the marker was not removed")
 			}
-			if sig, err := r.s.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
+			if sig, err := r.system.Probe(t.Context(), r.device); err != nil || sig.Type != TypeXFS || !sig.IsComplete {
 				t.Errorf("after the second Format: %+v, %v; want a complete xfs", sig, err)
 			}
 		})
@@ -58,8 +58,8 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.format(t.Context(), TypeXFS); err != nil || r.hasMarker(t) || len(r.ran) != 0 {
-			t.Errorf("%v, marker %v, ran %q", err, r.hasMarker(t), r.ran)
+		if err := r.format(t.Context(), TypeXFS); err != nil || r.hasMarker(t) || len(r.commands) != 0 {
+			t.Errorf("%v, marker %v, ran %q", err, r.hasMarker(t), r.commands)
 		}
 	})
 	t.Run("leftovers cannot be cleared", func(t *testing.T) {
@@ -68,10 +68,10 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 		if err := writeMarker(r.marker, marker{TypeXFS, volume.GiB, time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		r.k.errors["write"] = []error{unix.EIO}
+		r.kernel.errors["write"] = []error{unix.EIO}
 		wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
-		if !r.hasMarker(t) || len(r.ran) != 0 {
-			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.ran)
+		if !r.hasMarker(t) || len(r.commands) != 0 {
+			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.commands)
 		}
 	})
 }
@@ -85,7 +85,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	if r.hasMarker(t) {
 		t.Error("the marker was not removed, although the device is blank")
 	}
-	r.device.head[70000] = 7 // somebody's data
+	r.device.head[70000] = 7 // a user's data
 	r.mkfs = nil
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves", "wipefs")
 	r.device.head[70000] = 0
@@ -95,7 +95,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 		t.Error("the marker of an unfinished filesystem was removed")
 	}
 	r.mkfs = func([]string) error {
-		r.k.errors["read"] = []error{unix.EIO}
+		r.kernel.errors["read"] = []error{unix.EIO}
 		return testingexec.FakeExitError{Status: 1}
 	}
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")

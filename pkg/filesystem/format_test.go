@@ -24,16 +24,16 @@ import (
 
 // formatTest is a device of 1 GiB and a mkfs that makes the filesystem it is asked for.
 type formatTest struct {
-	k       *fakeKernel
-	s       *System
-	device  *fakeDevice
-	marker  string
-	ran     []string
-	mkfs    func(command []string) error // instead of success
-	output  string                       // of that mkfs
-	blkid   string                       // what blkid says
-	blkidNo error                        // blkid fails
-	// duringBlkid, when set, runs when blkid does.
+	kernel      *fakeKernel
+	system      *System
+	device      *fakeDevice
+	marker      string
+	commands    []string
+	mkfs        func(command []string) error // instead of success
+	mkfsOutput  string                       // of that mkfs
+	blkidOutput string                       // what blkid says
+	blkidErr    error                        // blkid fails
+	// duringBlkid, when set, is called by each blkid.
 	duringBlkid func()
 }
 
@@ -41,23 +41,23 @@ func newFormatTest(t *testing.T) *formatTest {
 	t.Helper()
 	k := newFakeKernel(t)
 	r := &formatTest{
-		k: k, device: k.addDevice(testDevice, 0, volume.GiB), s: k.system(),
+		kernel: k, device: k.addDevice(testDevice, 0, volume.GiB), system: k.system(),
 		marker: filepath.Join(t.TempDir(), "vol.mkfs"),
 	}
-	r.s.exec = fakeExec(t, func(command []string) ([]byte, error) {
-		r.ran = append(r.ran, strings.Join(command, " "))
+	r.system.exec = fakeExec(t, func(command []string) ([]byte, error) {
+		r.commands = append(r.commands, strings.Join(command, " "))
 		if command[0] == "blkid" && r.duringBlkid != nil {
 			r.duringBlkid()
 		}
 		switch {
-		case command[0] == "blkid" && r.blkidNo != nil:
-			return nil, r.blkidNo
-		case command[0] == "blkid" && r.blkid != "":
-			return []byte(r.blkid), nil
+		case command[0] == "blkid" && r.blkidErr != nil:
+			return nil, r.blkidErr
+		case command[0] == "blkid" && r.blkidOutput != "":
+			return []byte(r.blkidOutput), nil
 		case command[0] == "blkid":
 			return nil, testingexec.FakeExitError{Status: 2} // nothing found
 		case r.mkfs != nil:
-			return []byte(cmp.Or(r.output, "mkfs output")), r.mkfs(command)
+			return []byte(cmp.Or(r.mkfsOutput, "mkfs output")), r.mkfs(command)
 		default:
 			r.putFilesystem(Type(strings.TrimPrefix(command[0], "mkfs.")))
 			return nil, nil
@@ -75,18 +75,18 @@ func (r *formatTest) putFilesystem(t Type) {
 	case TypeBtrfs:
 		copy(r.device.head[btrfsOffset:], encodeBtrfs(1<<30, btrfsSignature))
 	case TypeExt3:
-		ext3Spec(volume.GiB).put(r.device)
+		ext3Spec(volume.GiB).writeTo(r.device)
 	case TypeExt2:
 		e := ext3Spec(volume.GiB)
 		e.compat &^= extCompatHasJournal
-		e.put(r.device)
+		e.writeTo(r.device)
 	default:
-		ext4Spec(volume.GiB).put(r.device)
+		ext4Spec(volume.GiB).writeTo(r.device)
 	}
 }
 
 func (r *formatTest) format(ctx context.Context, fs Type, options ...string) error {
-	return r.s.Format(ctx, FormatRequest{Device: r.device, Type: fs, Options: options, Marker: r.marker})
+	return r.system.Format(ctx, FormatRequest{Device: r.device, Type: fs, Options: options, Marker: r.marker})
 }
 
 func (r *formatTest) hasMarker(t *testing.T) bool {
@@ -111,25 +111,25 @@ func TestFormatRunsMkfsWithTheSafeProfile(t *testing.T) {
 			if err := r.format(t.Context(), fs); err != nil {
 				t.Fatal(err)
 			}
-			if len(r.ran) != 2 || !strings.HasPrefix(r.ran[0], "blkid ") || r.ran[1] != mkfs {
-				t.Errorf("ran %q, want blkid and %q", r.ran, mkfs)
+			if len(r.commands) != 2 || !strings.HasPrefix(r.commands[0], "blkid ") || r.commands[1] != mkfs {
+				t.Errorf("ran %q, want blkid and %q", r.commands, mkfs)
 			}
 			if r.hasMarker(t) {
 				t.Error("the marker was not removed")
 			}
-			if len(r.k.calls) != 0 {
-				t.Errorf("wrote to a blank device: %q", r.k.calls)
+			if len(r.kernel.calls) != 0 {
+				t.Errorf("Format wrote to a blank device: %q", r.kernel.calls)
 			}
-			// Again: nothing to do.
-			if err := r.format(t.Context(), fs); err != nil || len(r.ran) != 2 {
-				t.Errorf("second Format: %v, ran %q; want nothing to do", err, r.ran)
+			// A second Format has nothing to do.
+			if err := r.format(t.Context(), fs); err != nil || len(r.commands) != 2 {
+				t.Errorf("second Format: %v, ran %q; want nothing to do", err, r.commands)
 			}
 		})
 	}
 	r := newFormatTest(t)
 	if err := r.format(t.Context(), TypeExt4, "-m", "3"); err != nil ||
-		r.ran[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
-		t.Errorf("an explicit -m must win: %v, %q", err, r.ran)
+		r.commands[1] != "mkfs.ext4 -b 4096 -E nodiscard -m 3 -F /dev/loop0" {
+		t.Errorf("with the option -m: %v, ran %q", err, r.commands)
 	}
 }
 
@@ -137,7 +137,7 @@ func TestFormatRunsMkfsWithTheSafeProfile(t *testing.T) {
 // program but blkid is run.
 func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 	now := time.Now()
-	readErr := func(r *formatTest) { r.k.errors["read"] = []error{unix.EIO} }
+	readErr := func(r *formatTest) { r.kernel.errors["read"] = []error{unix.EIO} }
 	for _, tc := range []struct {
 		name   string
 		setup  func(r *formatTest)
@@ -201,12 +201,13 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 		{"unreadable", readErr, volume.KindInternal, "cannot be read", nil},
 		{"unreadable, marked", readErr, volume.KindInternal, "cannot be read", &marker{TypeExt4, volume.GiB, now}},
 		{
-			"blkid sees more", func(r *formatTest) { r.blkid = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" }, volume.KindPrecondition,
+			"blkid sees more", func(r *formatTest) { r.blkidOutput = "DEVNAME=/dev/loop0\nTYPE=vmfs\n" },
+			volume.KindPrecondition,
 			"blkid recognizes data", nil,
 		},
-		{"blkid fails", func(r *formatTest) { r.blkidNo = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
+		{"blkid fails", func(r *formatTest) { r.blkidErr = errors.New("blkid: no") }, volume.KindInternal, "blkid: no", nil},
 		{
-			"blkid is missing", func(r *formatTest) { r.blkidNo = utilexec.ErrExecutableNotFound }, volume.KindInternal,
+			"blkid is missing", func(r *formatTest) { r.blkidErr = utilexec.ErrExecutableNotFound }, volume.KindInternal,
 			"blkid is not installed on this node", nil,
 		},
 	} {
@@ -220,10 +221,10 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 			}
 			before := slices.Clone(r.device.head)
 			wantError(t, r.format(t.Context(), TypeExt4), tc.kind, tc.text, "")
-			if !slices.Equal(before, r.device.head) || len(r.k.calls) != 0 {
-				t.Errorf("the device was written to: %q", r.k.calls)
+			if !slices.Equal(before, r.device.head) || len(r.kernel.calls) != 0 {
+				t.Errorf("Format wrote to the device: %q", r.kernel.calls)
 			}
-			for _, c := range r.ran {
+			for _, c := range r.commands {
 				if !strings.HasPrefix(c, "blkid ") {
 					t.Errorf("ran %q", c)
 				}
@@ -244,15 +245,15 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 			"wipefs -a /dev/loop0 && blkdiscard -z /dev/loop0")
 		r.device.head[70000] = 0
 		if err := r.format(t.Context(), TypeExt4); err != nil || r.hasMarker(t) {
-			t.Errorf("a damaged marker beside a blank device: %v", err)
+			t.Errorf("Format of a blank device with a damaged marker: %v", err)
 		}
 	})
 	t.Run("marker cannot be kept", func(t *testing.T) {
 		r := newFormatTest(t)
 		r.marker = filepath.Join(r.marker, "missing", "marker")
 		wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs", "state directory")
-		if len(r.ran) != 0 {
-			t.Errorf("ran %q without a marker", r.ran)
+		if len(r.commands) != 0 {
+			t.Errorf("ran %q, but the marker could not be written", r.commands)
 		}
 	})
 }
@@ -291,7 +292,7 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 		TypeBtrfs: "ERROR: unable to open /dev/loop0: Device or resource busy\n",
 	} {
 		r := newFormatTest(t)
-		r.output = strings.Repeat("Allocating group tables: done\n", 1000) + output
+		r.mkfsOutput = strings.Repeat("Allocating group tables: done\n", 1000) + output
 		r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 		err := r.format(t.Context(), fs)
 		wantError(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use", "retries this automatically")
@@ -299,7 +300,7 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 			t.Error("the marker was removed")
 		}
 		if text := err.Error(); len(text) > 1500 || !strings.Contains(text, strings.TrimSpace(output[len(output)-20:])) {
-			t.Errorf("not the last lines of the output: %d bytes, %.200s...", len(text), text)
+			t.Errorf("want at most 1500 bytes with the last lines of the output, got %d bytes: %.200s", len(text), text)
 		}
 	}
 }
@@ -319,24 +320,24 @@ func TestFormatTakesRandomBytesForBlankWhenEncrypted(t *testing.T) {
 }
 
 func TestFormatLogsWhatItCleared(t *testing.T) {
-	for what, noisy := range map[string]bool{
+	for what, isRandom := range map[string]bool{
 		"the random bytes of a new encrypted volume": true,
 		"the leftovers of an interrupted mkfs":       false,
 	} {
 		r := newFormatTest(t)
 		r.device.bytes = uint64(len(r.device.head))
 		r.device.head[70000] = 7
-		if noisy {
+		if isRandom {
 			_, _ = rand.NewChaCha8([32]byte{1}).Read(r.device.head)
 		} else if err := writeMarker(r.marker, marker{TypeXFS, volume.Size(r.device.bytes), time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		r.s.log = slog.New(slog.NewTextHandler(&log, nil))
-		r.mkfs = func([]string) error { return nil } // what it makes is not asked here
-		_ = r.s.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS, Marker: r.marker, IsEncrypted: true})
+		r.system.log = slog.New(slog.NewTextHandler(&log, nil))
+		r.mkfs = func([]string) error { return nil } // without a filesystem Format fails, after it has cleared the device
+		_ = r.system.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS, Marker: r.marker, IsEncrypted: true})
 		if text := log.String(); !strings.Contains(text, `of="`+what+`"`) || strings.Count(text, "cleared ") != 1 {
-			t.Errorf("want a device cleared of %s; the log says: %s", what, text)
+			t.Errorf("the log does not say once that the device was cleared of %s: %s", what, text)
 		}
 	}
 }

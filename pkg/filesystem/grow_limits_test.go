@@ -27,7 +27,7 @@ func TestGrowEndsAtAWholeCluster(t *testing.T) {
 	k, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, 2*volume.GiB+33*volume.MiB+20*volume.KiB)
 	spec := ext4Spec(volume.GiB)
 	spec.logCluster, spec.roCompat = 4, spec.roCompat|0x200
-	spec.put(m.device)
+	spec.writeTo(m.device)
 	for range 2 {
 		if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != 2*volume.GiB+33*volume.MiB {
 			t.Fatalf("growth %+v, %v; want 2 GiB and 33 MiB", g, err)
@@ -92,10 +92,10 @@ func TestGrowReadsASuperblockThatChanges(t *testing.T) {
 	_, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
 	e := ext4Spec(9 * volume.TiB)
 	e.badChecksum = true
-	e.put(m.device)
+	e.writeTo(m.device)
 	changing := &changingDevice{fakeDevice: m.device, change: func(reads int) {
 		if reads == 3 {
-			ext4Spec(volume.GiB).put(m.device)
+			ext4Spec(volume.GiB).writeTo(m.device)
 		}
 	}}
 	got, err := readExtSuperblock(t.Context(), changing)
@@ -105,18 +105,17 @@ func TestGrowReadsASuperblockThatChanges(t *testing.T) {
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.Before != volume.GiB {
 		t.Fatalf("growth %+v, %v; want one from 1 GiB", g, err)
 	}
-	// A checksum that stays wrong is the kernel's, which renews it late.
+	// A checksum that stays wrong is accepted: the kernel renews it late.
 	e.blocks = uint64(volume.GiB / 4096)
-	e.put(m.device)
+	e.writeTo(m.device)
 	if got, err := readExtSuperblock(t.Context(), m.device); err != nil || got.size() != volume.GiB {
 		t.Fatalf("superblock of %s, %v; want 1 GiB", got.size(), err)
 	}
-	// Without a checksum two reads must agree; with every read different there
-	// is no answer.
+	// Without a checksum two reads must agree. If every read differs, the read fails.
 	for _, wantReads := range []int{4, 0} {
 		changing = &changingDevice{fakeDevice: m.device, change: func(reads int) {
 			if reads <= 3 || wantReads == 0 {
-				ext3Spec(volume.GiB * volume.Size(reads)).put(m.device)
+				ext3Spec(volume.GiB * volume.Size(reads)).writeTo(m.device)
 			}
 		}}
 		got, err = readExtSuperblock(t.Context(), changing)

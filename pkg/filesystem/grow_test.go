@@ -29,9 +29,9 @@ func newFakeFilesystem(t *testing.T, fs Type, from, dev volume.Size) (*fakeKerne
 	m := k.addMount(testMount, testDevice, fs)
 	switch fs {
 	case TypeExt3:
-		ext3Spec(from).put(d)
+		ext3Spec(from).writeTo(d)
 	case TypeExt4:
-		ext4Spec(from).put(d)
+		ext4Spec(from).writeTo(d)
 	case TypeXFS:
 		m.xfs = xfsGeometry{
 			blockSize: 4096, agBlocks: uint32(from / 4096 / 4), agCount: 4, imaxpct: 25,
@@ -125,7 +125,7 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 			volume.KindPrecondition, "no filesystem is mounted", "staged",
 		},
 		{
-			"missing path", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.dirs, testMount) },
+			"missing path", TypeXFS, 2 * volume.GiB, 0, func(k *fakeKernel, _ *fakeMount) { delete(k.mountsByPath, testMount) },
 			volume.KindPrecondition, "no filesystem is mounted", "staged",
 		},
 		{
@@ -153,16 +153,16 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 		{"ext with errors flagged", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
 			e := ext4Spec(volume.GiB)
 			e.state, e.errors = extStateValid|extStateError, 7
-			e.put(m.device)
+			e.writeTo(m.device)
 		}, volume.KindPrecondition, "errors in the filesystem at /staging (7 recorded)", "e2fsck -f /dev/loop0"},
 		{"ext with sparse_super2", TypeExt4, 2 * volume.GiB, 0, func(_ *fakeKernel, m *fakeMount) {
 			e := ext4Spec(volume.GiB)
 			e.compat |= extCompatSparseSuper2
-			e.put(m.device)
+			e.writeTo(m.device)
 		}, volume.KindPrecondition, "sparse_super2", "resize2fs"},
 		{
 			"without CAP_SYS_RESOURCE", TypeExt3, 2 * volume.GiB, 0,
-			func(k *fakeKernel, _ *fakeMount) { k.caps = 1<<21 | 1<<23 }, volume.KindPrecondition, "CAP_SYS_RESOURCE",
+			func(k *fakeKernel, _ *fakeMount) { k.capabilityBits = 1<<21 | 1<<23 }, volume.KindPrecondition, "CAP_SYS_RESOURCE",
 			"add SYS_RESOURCE",
 		},
 		{
@@ -214,7 +214,7 @@ func TestGrowExplainsTheErrno(t *testing.T) {
 		m.duringGrowth = func() {
 			e := ext4Spec(volume.GiB)
 			e.state |= extStateError
-			e.put(m.device)
+			e.writeTo(m.device)
 		}
 	}
 	for _, tc := range []struct {
@@ -303,7 +303,7 @@ func TestGrowWaitsForAnotherGrowth(t *testing.T) {
 				if tc.fs == TypeExt3 {
 					spec = ext3Spec(2 * volume.GiB)
 				}
-				spec.put(m.device)
+				spec.writeTo(m.device)
 			}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
 			if err != nil || g.After != 2*volume.GiB || g.Method != MethodNone || len(k.calls) != 1 {
@@ -388,7 +388,7 @@ func TestGrowByTool(t *testing.T) {
 				s.exec = fakeExec(t, func(command []string) ([]byte, error) {
 					ran = command
 					if tool.grow {
-						ext4Spec(2 * volume.GiB).put(m.device)
+						ext4Spec(2 * volume.GiB).writeTo(m.device)
 						m.xfs.dataBlocks, m.btrfs.totalBytes = 524288, uint64(2*volume.GiB)
 					}
 					return []byte("output " + tool.out), tool.err

@@ -21,7 +21,7 @@ func TestGrowRefusesAFailedFilesystem(t *testing.T) {
 	flag := func(_ *fakeKernel, m *fakeMount) {
 		e := ext4Spec(2 * volume.GiB)
 		e.state, e.errors = extStateValid|extStateError, 3
-		e.put(m.device)
+		e.writeTo(m.device)
 	}
 	super := func(option string) func(k *fakeKernel, _ *fakeMount) {
 		return func(k *fakeKernel, _ *fakeMount) { k.table[0].SuperOptions = []string{option} }
@@ -51,7 +51,7 @@ func TestGrowRefusesAFailedFilesystem(t *testing.T) {
 			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
 			m.duringGrowth = func() {
 				m.ignoresGrowth, m.btrfs.totalBytes = true, uint64(2*volume.GiB)
-				ext4Spec(2 * volume.GiB).put(m.device)
+				ext4Spec(2 * volume.GiB).writeTo(m.device)
 				tc.change(k, m)
 			}
 			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
@@ -61,7 +61,7 @@ func TestGrowRefusesAFailedFilesystem(t *testing.T) {
 	k, s, _ := newFakeFilesystem(t, TypeExt4, 2*volume.GiB, 2*volume.GiB)
 	k.table[0].Options, k.table[0].SuperOptions = []string{"ro"}, []string{"ro"}
 	if g, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB)); err != nil || g.Method != MethodNone {
-		t.Errorf("full and mounted read-only on purpose: %+v, %v", g, err)
+		t.Errorf("growth of a full filesystem that was mounted read-only: %+v, %v; want nothing to do", g, err)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestCheckHealth(t *testing.T) {
 	flag := func(_ *fakeKernel, m *fakeMount) {
 		e := ext4Spec(volume.GiB)
 		e.state, e.errors = extStateValid|extStateError, 3
-		e.put(m.device)
+		e.writeTo(m.device)
 	}
 	super := func(mount, super string) func(k *fakeKernel, _ *fakeMount) {
 		return func(k *fakeKernel, _ *fakeMount) {
@@ -84,7 +84,7 @@ func TestCheckHealth(t *testing.T) {
 		fs     Type
 		change func(k *fakeKernel, m *fakeMount)
 		kind   volume.Kind
-		text   string // empty: alive
+		text   string // empty: healthy
 	}{
 		{"XFS", TypeXFS, nil, 0, ""},
 		{"ext3", TypeExt3, nil, 0, ""},
@@ -113,13 +113,13 @@ func TestCheckHealth(t *testing.T) {
 			}
 			err := s.CheckHealth(t.Context(), k.device(), testMount)
 			if tc.text == "" && err != nil {
-				t.Error(err)
+				t.Errorf("CheckHealth = %v, want a healthy filesystem", err)
 			}
 			if tc.text != "" {
 				wantError(t, err, tc.kind, tc.text, "")
 			}
 			if len(k.calls) != 0 {
-				t.Errorf("something was changed: %q", k.calls)
+				t.Errorf("CheckHealth changed something: %q", k.calls)
 			}
 		})
 	}
@@ -142,7 +142,7 @@ func TestCheckHealthEndsWithItsContext(t *testing.T) {
 type hangingKernel struct {
 	kernel
 	release chan struct{}
-	opened  chan struct{} // gets one per try
+	opened  chan struct{} // gets one value per call
 }
 
 func (hk hangingKernel) openMount(string) (mountHandle, error) {
@@ -160,20 +160,20 @@ func TestRealCheckHealth(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			d.mkfs(t, fs)
 			target := d.mount(t, s, fs, "ro")
-			alive := func(when string) {
+			wantHealthy := func(when string) {
 				t.Helper()
 				if err := s.CheckHealth(t.Context(), d.open(t), target); err != nil {
 					t.Errorf("%s: %v, want a healthy filesystem", when, err)
 				}
 			}
-			alive("mounted read-only")
+			wantHealthy("mounted read-only")
 			unmount(t, s, target)
 			d.mountAt(t, s, fs, target)
-			alive("mounted")
+			wantHealthy("mounted")
 			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
 				t.Fatal(err)
 			}
-			alive("after a write")
+			wantHealthy("after a write")
 			switch fs {
 			case TypeExt3, TypeExt4:
 				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")

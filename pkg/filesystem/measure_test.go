@@ -18,7 +18,7 @@ func TestMeasure(t *testing.T) {
 		return func(_ *fakeKernel, m *fakeMount) {
 			e := ext4Spec(volume.GiB)
 			e.state, e.errors = extStateValid|extStateError, count
-			e.put(m.device)
+			e.writeTo(m.device)
 		}
 	}
 	super := func(option string) func(k *fakeKernel, m *fakeMount) {
@@ -30,7 +30,7 @@ func TestMeasure(t *testing.T) {
 		device  volume.Size
 		change  func(k *fakeKernel, m *fakeMount)
 		want    Measurement
-		failure string // empty: in good health
+		failure string // empty: healthy
 	}{
 		{
 			"XFS fills its device", TypeXFS, volume.GiB, nil,
@@ -55,7 +55,7 @@ func TestMeasure(t *testing.T) {
 			"",
 		},
 		{"ext3 at its limit", TypeExt3, 20 * volume.TiB, func(_ *fakeKernel, m *fakeMount) {
-			ext3Spec(16*volume.TiB - 4096).put(m.device)
+			ext3Spec(16*volume.TiB - 4096).writeTo(m.device)
 		}, Measurement{Type: TypeExt3, Size: 16*volume.TiB - 4096, FillsDevice: true, FormatLimit: 16 * volume.TiB}, ""},
 		{
 			"ext4 with errors", TypeExt4, 2 * volume.GiB, flagged(3),
@@ -106,7 +106,7 @@ func TestMeasure(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 			if len(k.calls) != 0 {
-				t.Errorf("something was changed: %q", k.calls)
+				t.Errorf("Measure changed something: %q", k.calls)
 			}
 		})
 	}
@@ -139,13 +139,13 @@ func TestMeasureReportsAFilesystemThatHasShutDown(t *testing.T) {
 		_, err = k.system().Measure(t.Context(), other, dir)
 		wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
 	}
-	// A disk that was pulled out has no size any more.
+	// A disk that was removed has no size.
 	k := newFakeKernel(t)
 	d := k.addDevice(testDevice, 0, 0)
 	k.addMount(dir, testDevice, TypeXFS)
 	k.errors["openMount"] = []error{unix.EIO}
 	if got, err := k.system().Measure(t.Context(), d, dir); err != nil || !got.IsShutDown {
-		t.Errorf("pulled out: %+v, %v", got, err)
+		t.Errorf("removed disk: %+v, %v; want one that has shut down", got, err)
 	}
 }
 

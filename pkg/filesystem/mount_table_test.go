@@ -39,24 +39,24 @@ func TestFindMountWithoutMountIDs(t *testing.T) {
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
-	find := func(what, path string, want bool) {
+	wantFound := func(what, path string, want bool) {
 		t.Helper()
 		got, mounted, err := s.FindMount(path)
 		if err != nil || mounted != want || want && got.MountPoint != dir {
 			t.Errorf("%s: %+v, mounted %t, %v; want mounted %t", what, got, mounted, err, want)
 		}
 	}
-	find("mount", dir, true)
-	find("symbolic link", link, true)
+	wantFound("mount", dir, true)
+	wantFound("symbolic link", link, true)
 	m.st.isRoot = false
-	find("no mount root", dir, false)
+	wantFound("no mount root", dir, false)
 	m.st.mountID = 0 // a kernel before 5.8
-	find("old kernel", dir, true)
+	wantFound("old kernel", dir, true)
 	k.errors["statMount"] = []error{unix.EIO}
-	find("shut down", dir, true)
-	find("missing", filepath.Join(dir, "missing"), false)
+	wantFound("shut down", dir, true)
+	wantFound("missing", filepath.Join(dir, "missing"), false)
 	m.st = mountStat{mountID: 999, isRoot: true}
-	find("gone in between", dir, false)
+	wantFound("gone in between", dir, false)
 	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, _, err = s.FindMount(dir)
 	wantError(t, err, volume.KindInternal, "mount table", "")

@@ -58,7 +58,7 @@ func TestMountExplainsTheErrno(t *testing.T) {
 		err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: tc.fs})
 		wantError(t, err, tc.kind, "mount /dev/loop0 ("+string(tc.fs)+") at /t", tc.remedy)
 		if !errors.Is(err, tc.errno) {
-			t.Errorf("%v hides %v", err, tc.errno)
+			t.Errorf("%v does not wrap %v", err, tc.errno)
 		}
 	}
 }
@@ -80,7 +80,7 @@ func TestMountExplainsBlockSizes(t *testing.T) {
 			"units of 512 B, which this device, with blocks of 4 KiB, cannot",
 		},
 		{
-			"ext4 with 1 KiB blocks", TypeExt4, unix.EINVAL, func(d *fakeDevice) { small.put(d) },
+			"ext4 with 1 KiB blocks", TypeExt4, unix.EINVAL, func(d *fakeDevice) { small.writeTo(d) },
 			"units of 1 KiB, which this device, with blocks of 4 KiB, cannot",
 		},
 		{"XFS with 64 KiB blocks", TypeXFS, unix.ENOSYS, func(d *fakeDevice) {
@@ -121,7 +121,7 @@ func TestAwaitSyscallEndsWithItsContext(t *testing.T) {
 	called := false
 	if err := awaitSyscall(ctx, func() error { called = true; return nil }); !errors.Is(err, context.DeadlineExceeded) ||
 		called {
-		t.Errorf("got %v; called after the end: %v", err, called)
+		t.Errorf("a call after the end of the context: %v, made %t; want no call", err, called)
 	}
 	k := newFakeKernel(t)
 	err := k.system().mountError(t.Context(),
@@ -155,7 +155,7 @@ func TestUnmountExplainsErrors(t *testing.T) {
 	cancel()
 	wantError(t, s.Unmount(ctx, m), volume.KindCanceled, "unmount "+dir, "next retry")
 	before := len(k.calls)
-	k.dirs[dir].st.mountID = 999
+	k.mountsByPath[dir].st.mountID = 999
 	wantError(t, s.Unmount(t.Context(), m), volume.KindPrecondition, "hides it", "unmount that first")
 	gone := m
 	gone.ID = 998

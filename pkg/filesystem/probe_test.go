@@ -16,16 +16,16 @@ import (
 
 // fakeImage is a device of 64 MiB that is zero outside of its parts.
 type fakeImage struct {
-	size  int64
-	fill  []byte // repeated under the parts; nil: zeros
-	parts map[int64][]byte
-	fail  map[int64]error // reads that touch the offset fail
+	size       int64
+	fill       []byte // repeated where there is no part; nil: zeros
+	parts      map[int64][]byte
+	readErrors map[int64]error // by offset: reads that contain it fail
 }
 
 const imageSize = 64 << 20
 
 func newImage() *fakeImage {
-	return &fakeImage{size: imageSize, parts: map[int64][]byte{}, fail: map[int64]error{}}
+	return &fakeImage{size: imageSize, parts: map[int64][]byte{}, readErrors: map[int64]error{}}
 }
 
 func (i *fakeImage) put(at int64, data []byte) *fakeImage {
@@ -43,7 +43,7 @@ func (i *fakeImage) ReadAt(p []byte, at int64) (int, error) {
 			p[n] = i.fill[(at+int64(n))%int64(len(i.fill))]
 		}
 	}
-	for where, err := range i.fail {
+	for where, err := range i.readErrors {
 		if where >= at && where < at+int64(len(p)) {
 			return 0, err
 		}
@@ -201,25 +201,25 @@ func TestProbeFindsDataAnywhere(t *testing.T) {
 			at := 2<<20 + (size-4<<20-int64(len(data)))/20*i + i*509
 			disk := &fakeImage{size: size, parts: map[int64][]byte{}}
 			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != StateForeign {
-				t.Fatalf("%d bytes at %d of %d: %+v, %v", len(data), at, size, sig, err)
+				t.Fatalf("%d bytes at offset %d of %d: %+v, %v; want foreign", len(data), at, size, sig, err)
 			}
 		}
 		spans, last := sampleSpans(size), int64(0)
 		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.offset, b.offset) })
 		for _, s := range append(spans, span{offset: size}) {
 			if s.offset-last > size/256 {
-				t.Errorf("nothing is read between %d and %d of %d", last, s.offset, size)
+				t.Errorf("Probe reads nothing between the offsets %d and %d of %d", last, s.offset, size)
 			}
 			last = s.offset
 		}
 		if len(spans) > 300 {
-			t.Errorf("%d reads for %d bytes", len(spans), size)
+			t.Errorf("%d reads for a device of %d bytes, want at most 300", len(spans), size)
 		}
 	}
 	for _, at := range []int64{0, 1 << 20, 5<<20 + 333, 9<<20 - 1, maxFullProbe - 1} {
 		disk := &fakeImage{size: maxFullProbe, parts: map[int64][]byte{at: {1}}}
 		if sig, err := probe(t.Context(), disk, disk.size); err != nil || sig.State != StateForeign {
-			t.Errorf("a byte at %d: %+v, %v", at, sig, err)
+			t.Errorf("a byte at offset %d: %+v, %v; want foreign", at, sig, err)
 		}
 	}
 }
@@ -230,15 +230,15 @@ func TestProbeFailsOnAnUnreadableArea(t *testing.T) {
 		16384 << 11,
 	} {
 		disk := newImage()
-		disk.fail[at] = unix.EIO
+		disk.readErrors[at] = unix.EIO
 		if got, err := probe(t.Context(), disk, disk.size); !errors.Is(err, unix.EIO) || got.State != 0 {
-			t.Errorf("unreadable at %d: %+v, %v", at, got, err)
+			t.Errorf("unreadable at offset %d: %+v, %v; want the read error", at, got, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := probe(ctx, newImage(), imageSize); !errors.Is(err, context.Canceled) {
-		t.Errorf("canceled: %v", err)
+		t.Errorf("canceled probe: %v", err)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestProbeFailsOnABadDevice(t *testing.T) {
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, 700)
 	if sig, err := k.system().Probe(t.Context(), k.device()); err != nil || sig.State != StateBlank {
-		t.Errorf("a device of 700 bytes: %+v, %v", sig, err)
+		t.Errorf("a device of 700 bytes: %+v, %v; want blank", sig, err)
 	}
 }
 
@@ -287,7 +287,7 @@ func FuzzProbe(f *testing.F) {
 	f.Add(append(make([]byte, 1024), ext3Spec(volume.TiB).encode()...), []byte{0})
 	f.Add(append(make([]byte, btrfsOffset), encodeBtrfs(1<<30, btrfsSignature)...), []byte{1})
 	f.Fuzz(func(t *testing.T, head, tail []byte) {
-		data := concat(head, tail)
+		data := slices.Concat(head, tail)
 		sig, err := probe(t.Context(), bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			t.Fatal(err)
@@ -313,5 +313,3 @@ func FuzzProbe(f *testing.F) {
 		}
 	})
 }
-
-func concat(a, b []byte) []byte { return append(bytes.Clone(a), b...) }

@@ -59,7 +59,7 @@ func TestRealCheckSkipsAnUnknownFeature(t *testing.T) {
 			}
 			if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "too old") ||
 				!strings.Contains(text, feature) {
-				t.Errorf("no warning that names the feature: %s", text)
+				t.Errorf("the log has no warning with the feature: %s", text)
 			}
 			req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
 			switch mountable {
@@ -97,7 +97,7 @@ func TestRealMountExplainsBlockSizes(t *testing.T) {
 			made.mkfs(t, tc.fs, tc.options...)
 			moved := made.copyTo(t, "--sector-size=4096")
 			if size, err := moved.open(t).BlockSize(); err != nil || size != 4096 {
-				t.Fatalf("block size %s, %v", size, err)
+				t.Fatalf("block size %s, %v; want 4096 bytes", size, err)
 			}
 			if tc.unit == "" {
 				moved.mount(t, s, tc.fs)
@@ -126,17 +126,17 @@ func (d loopDisk) copyTo(t *testing.T, options ...string) loopDisk {
 func TestRealMinSizeIsTheSmallestThatFormats(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			least := capability.MinSize(string(fs))
-			s, d := New(Options{}), newDisk(t, least)
+			minSize := capability.MinSize(string(fs))
+			s, d := New(Options{}), newDisk(t, minSize)
 			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
-				t.Fatalf("%s is too small: %v", least, err)
+				t.Fatalf("format at %s: %v, want success", minSize, err)
 			}
 			skipWithoutFilesystem(t, fs.mountType())
 			d.mount(t, s, fs)
-			d = newDisk(t, least-4096)
+			d = newDisk(t, minSize-4096)
 			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs})
 			if err == nil {
-				t.Fatalf("one block less than %s is enough", least)
+				t.Fatalf("format at one block less than %s succeeded", minSize)
 			}
 			wantError(t, err, volume.KindInternal, "", "check the")
 			t.Log(err)

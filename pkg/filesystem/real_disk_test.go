@@ -206,7 +206,7 @@ func (d loopDisk) mountAt(t *testing.T, s *System, fs Type, target string, flags
 	t.Cleanup(func() {
 		unmount(t, s, target)
 		for unix.Unmount(target, unix.MNT_DETACH) == nil {
-			t.Error("Unmount left a mount behind at ", target) // and the machine must be left clean
+			t.Error("Unmount did not remove the mount at ", target)
 		}
 	})
 }
@@ -284,12 +284,12 @@ func (d loopDisk) grow(t *testing.T, s *System, target string) Growth {
 
 // writer writes files with known checksums until it is stopped.
 type writer struct {
-	dir     string
-	cancel  context.CancelFunc
-	done    sync.WaitGroup
-	written atomic.Int64
-	sums    [][32]byte
-	err     error
+	dir       string
+	cancel    context.CancelFunc
+	done      sync.WaitGroup
+	written   atomic.Int64
+	checksums [][32]byte
+	err       error
 }
 
 func startWriter(t *testing.T, dir string) *writer {
@@ -314,7 +314,7 @@ func (w *writer) awaitMore(t *testing.T) {
 	defer cancel()
 	for goal := w.written.Load() + 5; w.written.Load() < goal; {
 		if err := operation.Sleep(ctx, time.Millisecond); err != nil {
-			t.Fatal("the writer is stuck: ", err)
+			t.Fatal("the writer has stopped: ", err)
 		}
 	}
 }
@@ -322,14 +322,14 @@ func (w *writer) awaitMore(t *testing.T) {
 func (w *writer) name(i int) string { return filepath.Join(w.dir, fmt.Sprintf("file-%04d", i)) }
 
 func (w *writer) write() error {
-	data := make([]byte, 32<<10+len(w.sums))
+	data := make([]byte, 32<<10+len(w.checksums))
 	if _, err := rand.Read(data); err != nil {
 		return err
 	}
-	if err := writeSynced(w.name(len(w.sums)), data); err != nil {
+	if err := writeSynced(w.name(len(w.checksums)), data); err != nil {
 		return err
 	}
-	w.sums = append(w.sums, sha256.Sum256(data))
+	w.checksums = append(w.checksums, sha256.Sum256(data))
 	return nil
 }
 
@@ -339,9 +339,9 @@ func (w *writer) stop(t *testing.T) {
 	w.cancel()
 	w.done.Wait()
 	if w.err != nil {
-		t.Fatal("write while growing: ", w.err)
+		t.Fatal("write during the growth: ", w.err)
 	}
-	if len(w.sums) == 0 {
+	if len(w.checksums) == 0 {
 		t.Fatal("the writer wrote nothing")
 	}
 	w.verify(t)
@@ -349,7 +349,7 @@ func (w *writer) stop(t *testing.T) {
 
 func (w *writer) verify(t *testing.T) {
 	t.Helper()
-	for i, want := range w.sums {
+	for i, want := range w.checksums {
 		f, err := os.Open(w.name(i))
 		if err != nil {
 			t.Fatal(err)
@@ -360,7 +360,7 @@ func (w *writer) verify(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(h.Sum(nil), want[:]) {
-			t.Fatalf("%s: the data read back differ from the data written", w.name(i))
+			t.Fatalf("%s: the data read back differs from the data written", w.name(i))
 		}
 	}
 }

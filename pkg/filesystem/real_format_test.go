@@ -21,7 +21,7 @@ func TestRealFormatReadsBackTheProfile(t *testing.T) {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig.State != StateBlank {
-				t.Fatalf("new disk: %+v, %v", sig, err)
+				t.Fatalf("probe of a new disk: %+v, %v; want blank", sig, err)
 			}
 			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
 				t.Fatal(err)
@@ -48,7 +48,7 @@ func TestRealFormatReadsBackTheProfile(t *testing.T) {
 				t.Fatal(err)
 			}
 			if e, ok := parseExt(b); !ok || !e.hasChecksum || !e.isChecksumValid {
-				t.Fatalf("the checksum of mke2fs counts as wrong: %+v", e)
+				t.Fatalf("the checksum of mke2fs does not match: %+v", e)
 			}
 		})
 	}
@@ -194,11 +194,11 @@ func TestRealFormatContinuesAfterAKill(t *testing.T) {
 					break
 				}
 				if kind := volume.KindOf(err); kind != volume.KindDeadline {
-					t.Fatalf("stopped after %s: %v", after, err)
+					t.Fatalf("stopped after %s: %v, want kind Deadline", after, err)
 				}
 				killed++
 				if after > time.Minute {
-					t.Fatal("mkfs does not finish")
+					t.Fatal("mkfs does not finish within a minute")
 				}
 			}
 			t.Logf("stopped %d times", killed)
@@ -241,7 +241,7 @@ func TestRealOpenWriterFailsOnAMountedDevice(t *testing.T) {
 	wantError(t, err, volume.KindDeadline, "in use by a mount", "")
 	sig, err := s.Probe(t.Context(), d.open(t))
 	if err != nil || sig.Type != TypeXFS {
-		t.Fatalf("a mounted device can be probed: %+v, %v", sig, err)
+		t.Fatalf("probe of a mounted device: %+v, %v; want xfs", sig, err)
 	}
 }
 

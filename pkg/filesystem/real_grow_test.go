@@ -36,7 +36,7 @@ func TestRealGrowUnderAWriter(t *testing.T) {
 				g := d.grow(t, s, target)
 				w.awaitMore(t)
 				if g.Method != MethodIoctl || g.DeviceSize != size || g.After != size || g.Before >= g.After || g.Type != fs {
-					t.Fatalf("grown to %s: %+v", size, g)
+					t.Fatalf("growth to %s: %+v, want that size by the ioctl", size, g)
 				}
 				for range 2 {
 					if again := d.grow(t, s, target); again.Method != MethodNone || again.Before != size || again.After != size {
@@ -45,13 +45,13 @@ func TestRealGrowUnderAWriter(t *testing.T) {
 				}
 				if geo, err := s.Geometry(ctx, d.open(t), target); err != nil || geo.Size() != size || geo.Type != fs ||
 					geo.BlockSize != 4096 {
-					t.Fatalf("geometry: %+v, %v", geo, err)
+					t.Fatalf("geometry: %+v, %v; want the size of the device", geo, err)
 				}
 			}
 			w.stop(t)
 			unmount(t, s, target)
 			if geo, err := s.Geometry(ctx, d.open(t), ""); err != nil || geo.Size() != 9*volume.GiB {
-				t.Fatalf("geometry when unmounted: %+v, %v", geo, err)
+				t.Fatalf("geometry of the unmounted filesystem: %+v, %v; want 9 GiB", geo, err)
 			}
 			d.fsck(t, fs)
 			d.mountAt(t, s, fs, target)
@@ -75,7 +75,7 @@ func TestRealGrowOfAFullFilesystem(t *testing.T) {
 			}
 			usage, err := s.ReadUsage(wantMount(t, s, target, target))
 			if err != nil || usage.Available < 400*volume.MiB {
-				t.Fatalf("after growth %+v, %v: the new space is not available", usage, err)
+				t.Fatalf("usage after the growth: %+v, %v; want at least 400 MiB available", usage, err)
 			}
 			unmount(t, s, target)
 			d.fsck(t, fs)
@@ -93,7 +93,7 @@ func fillUp(t *testing.T, dir string) {
 	for written := 0; ; {
 		n, err := f.Write(block)
 		if written += n; err != nil {
-			break // full
+			break // the filesystem is full
 		}
 		if written > 2<<30 {
 			t.Fatal("the filesystem does not fill up")
@@ -127,7 +127,7 @@ func TestRealConcurrentGrowsSucceed(t *testing.T) {
 			group.Wait()
 			for i, err := range errs {
 				if err != nil || sizes[i] != 5*volume.GiB {
-					t.Errorf("request %d: %v, %s", i, err, sizes[i])
+					t.Errorf("request %d: %v, size %s; want 5 GiB", i, err, sizes[i])
 				}
 			}
 			unmount(t, s, target)
@@ -151,11 +151,11 @@ func TestRealGrowRefusesReadOnly(t *testing.T) {
 			}
 			t.Cleanup(func() { unmount(t, s, bind) })
 			if err := os.WriteFile(filepath.Join(bind, "x"), nil, 0o600); err == nil {
-				t.Error("the read-only bind mount can be written to")
+				t.Error("a write through the read-only bind mount succeeded")
 			}
 			if g, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)}); err != nil ||
 				g.Method != MethodNone {
-				t.Fatalf("nothing to grow: %+v, %v", g, err)
+				t.Fatalf("growth %+v, %v; want nothing to do", g, err)
 			}
 			d.resize(t, volume.GiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)})
@@ -169,7 +169,7 @@ func TestRealGrowRefusesReadOnly(t *testing.T) {
 			unmount(t, s, target)
 
 			mustRun(t, "blockdev", "--setro", d.device)
-			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would outlast the loop device
+			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // the flag outlasts the file of the loop device
 			d.mountAt(t, s, fs, target, "ro")
 			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
@@ -192,7 +192,7 @@ func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
 			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
-				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
+				t.Fatalf("geometry after the refusal: %+v, %v; want 1 GiB", geo, err)
 			}
 			d.resize(t, volume.GiB)
 		})
@@ -259,7 +259,7 @@ func TestRealGrowLeavesOutAShortTail(t *testing.T) {
 					t.Fatalf("growth %+v, want a size of 1 GiB before and after", g)
 				}
 			}
-			// A tail that can be used is used to the last block.
+			// A longer tail is used to its last block.
 			d.resize(t, volume.GiB+64*volume.MiB)
 			if g := d.grow(t, s, target); g.After != volume.GiB+64*volume.MiB || g.Method != MethodIoctl {
 				t.Fatalf("growth %+v, want a size of 1 GiB and 64 MiB by the ioctl", g)
@@ -282,7 +282,7 @@ func TestRealGrowOfExtNeedsACapability(t *testing.T) {
 	d.resize(t, volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.open(t)})
 	wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
-	// Were guard not there, the kernel's own answer must say the same.
+	// Without checkGrowable the explanation of the errno must say the same.
 	m, err := s.kernel.openMount(dir)
 	if err != nil {
 		t.Fatal(err)

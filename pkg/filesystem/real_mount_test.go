@@ -44,11 +44,11 @@ func TestRealUnmountRemovesOneMount(t *testing.T) {
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)
 	}
-	var stack []Mount // from the top
+	var stack []Mount // topmost first
 	for range 3 {
 		m := wantMount(t, s, target, target)
 		for _, covered := range stack {
-			if err := s.Unmount(t.Context(), covered); err != nil { // is gone already
+			if err := s.Unmount(t.Context(), covered); err != nil { // is unmounted already
 				t.Fatal(err)
 			}
 		}
@@ -70,17 +70,17 @@ func TestRealUnmountRemovesOneMount(t *testing.T) {
 func TestRealUnmountRefusesACoveredMount(t *testing.T) {
 	s, base := New(Options{}), mountTmpfs(t)
 	target := filepath.Join(base, "above", "target")
-	over := func(path string) Mount {
+	mountOver := func(path string) Mount {
 		t.Helper()
 		if err := errors.Join(os.MkdirAll(path, 0o700), unix.Mount("tmpfs", path, "tmpfs", 0, "")); err != nil {
 			t.Fatal(err)
 		}
 		return wantMount(t, s, path, path)
 	}
-	lower := over(target)
-	upper := over(target)
+	lower := mountOver(target)
+	upper := mountOver(target)
 	wantError(t, s.Unmount(t.Context(), lower), volume.KindPrecondition, "mounted on top", "unmount that first")
-	above := over(filepath.Dir(target))
+	above := mountOver(filepath.Dir(target))
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestRealMountReadOnlyOfAJournalWithChanges(t *testing.T) {
 			}
 			shutDownFilesystem(t, target)
 			unmount(t, s, target)
-			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // it would stay with the loop device
+			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // the flag outlasts the file of the loop device
 			mustRun(t, "blockdev", "--setro", d.device)
 			req := MountRequest{Device: d.open(t), Target: target, Type: fs, Options: []string{"ro"}}
 			wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,

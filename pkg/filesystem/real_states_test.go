@@ -23,7 +23,7 @@ func TestRealGrowOfExtFeatures(t *testing.T) {
 		fs       Type
 		from, to volume.Size
 		options  []string
-		granule  volume.Size // of the blocks that can be used; 0: 4 KiB
+		granule  volume.Size // the size is a multiple of it; 0: 4 KiB
 	}{
 		{"ext3 with 128-byte inodes", TypeExt3, volume.GiB, 4 * volume.GiB, []string{"-I", "128"}, 0},
 		{"ext3 without resize_inode", TypeExt3, volume.GiB, 16 * volume.GiB, []string{"-O", "^resize_inode"}, 0},
@@ -93,7 +93,7 @@ func TestRealGrowRefusesMoreThan32BitsOfBlocks(t *testing.T) {
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
 			wantError(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
 			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
-				t.Fatalf("the refusal changed the filesystem: %+v, %v", geo, err)
+				t.Fatalf("geometry after the refusal: %+v, %v; want 1 GiB", geo, err)
 			}
 			unmount(t, s, target)
 			d.fsck(t, fs)
@@ -176,7 +176,7 @@ func TestRealGrowRefusesRecordedErrors(t *testing.T) {
 					return
 				}
 				if g := d.grow(t, s, target); g.After != 2*volume.GiB {
-					t.Fatalf("after e2fsck: %+v", g)
+					t.Fatalf("growth after e2fsck: %+v, want 2 GiB", g)
 				}
 			})
 		}
@@ -209,8 +209,8 @@ func TestRealShutDownFilesystemRecovers(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
 			d.mkfs(t, fs)
 			target := d.mount(t, s, fs)
-			kept := filepath.Join(target, "kept")
-			if err := writeSynced(kept, []byte("kept")); err != nil {
+			file := filepath.Join(target, "file")
+			if err := writeSynced(file, []byte("kept")); err != nil {
 				t.Fatal(err)
 			}
 			shutDownFilesystem(t, target)
@@ -222,20 +222,20 @@ func TestRealShutDownFilesystemRecovers(t *testing.T) {
 			}
 			unmount(t, s, target)
 			if _, mounted, err := s.FindMount(target); err != nil || mounted {
-				t.Fatalf("still mounted: %v, %v", mounted, err)
+				t.Fatalf("after Unmount: mounted %v, %v; want not mounted", mounted, err)
 			}
 			if err := s.Check(t.Context(), d.open(t), fs); err != nil {
 				t.Fatal(err)
 			}
 			d.mountAt(t, s, fs, target)
-			if data, err := os.ReadFile(kept); err != nil || string(data) != "kept" {
-				t.Fatalf("what was synced is lost: %q, %v", data, err)
+			if data, err := os.ReadFile(file); err != nil || string(data) != "kept" {
+				t.Fatalf("the synced file reads %q, %v; want its content", data, err)
 			}
 			if fs.IsExt() && !hasResourceCapability(t) {
 				return
 			}
 			if g := d.grow(t, s, target); g.After != volume.GiB {
-				t.Fatalf("mounted again: %+v", g)
+				t.Fatalf("growth after the new mount: %+v, want 1 GiB", g)
 			}
 			unmount(t, s, target)
 			d.fsck(t, fs)
@@ -265,8 +265,8 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			d.resize(t, volume.GiB)
 			d.mkfs(t, fs)
 			target := d.mount(t, s, fs)
-			kept := filepath.Join(target, "kept")
-			if err := writeSynced(kept, []byte("kept")); err != nil {
+			file := filepath.Join(target, "file")
+			if err := writeSynced(file, []byte("kept")); err != nil {
 				t.Fatal(err)
 			}
 			filler := filepath.Join(filepath.Dir(d.file), "filler")
@@ -280,7 +280,7 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			d.resize(t, grown)
 			req := GrowRequest{MountPoint: target, Device: d.open(t), Required: grown}
 			_, err = s.Grow(t.Context(), req)
-			if fs == TypeBtrfs { // says yes, and fails when it commits
+			if fs == TypeBtrfs { // accepts the request, and fails at the commit
 				wantError(t, err, volume.KindPrecondition, "has become read-only", "has room")
 			} else {
 				wantError(t, err, volume.KindPrecondition, "the storage below "+d.device+" may be full", "make room")
@@ -290,7 +290,7 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 					t.Errorf("next growth: %+v, %v; want kind Precondition", g, err)
 				}
 			}
-			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // which has undone the growth and goes on
+			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // XFS undoes the growth
 				wantError(t, err, volume.KindPrecondition, "", "check that the storage below has room")
 			}
 			if err := os.Remove(filler); err != nil {
@@ -302,10 +302,10 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			}
 			d.mountAt(t, s, fs, target)
 			if g := d.grow(t, s, target); g.After != grown {
-				t.Fatalf("with room again: %+v", g)
+				t.Fatalf("growth with room in the storage: %+v, want the full size", g)
 			}
-			if data, err := os.ReadFile(kept); err != nil || string(data) != "kept" {
-				t.Fatalf("what was synced is lost: %q, %v", data, err)
+			if data, err := os.ReadFile(file); err != nil || string(data) != "kept" {
+				t.Fatalf("the synced file reads %q, %v; want its content", data, err)
 			}
 			unmount(t, s, target)
 			d.fsck(t, fs)
@@ -333,13 +333,13 @@ func TestRealGrowWaitsForTheThaw(t *testing.T) {
 			}()
 			select {
 			case r := <-done:
-				t.Errorf("grown while frozen: %+v", r)
+				t.Errorf("a growth returned while the filesystem was frozen: %+v", r)
 				done <- r
 			case <-time.After(300 * time.Millisecond):
 			}
 			thaw()
 			if r := <-done; r.err != nil || r.g.After != volume.GiB {
-				t.Fatalf("after the thaw: %+v", r)
+				t.Fatalf("after the thaw: %+v, want 1 GiB", r)
 			}
 		})
 	}

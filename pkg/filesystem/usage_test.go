@@ -29,7 +29,7 @@ func TestReadUsage(t *testing.T) {
 	m.ID++ // another mount covers it
 	_, err = s.ReadUsage(m)
 	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+testMount, "")
-	k.dirs[testMount].st.mountID = 0 // a kernel before 5.8
+	k.mountsByPath[testMount].st.mountID = 0 // a kernel before 5.8
 	if got, err := s.ReadUsage(m); err != nil || got != want {
 		t.Errorf("usage without mount ids: %+v, %v; want %+v", got, err, want)
 	}
