@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -357,4 +358,14 @@ func (fm *fakeMount) btrfsResize(spec string) (int, error) {
 	}
 	fm.btrfs.totalBytes = size &^ 4095
 	return 0, nil
+}
+
+// resolvedTempDir returns t.TempDir without symbolic links, as the mount table shows it.
+func resolvedTempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

@@ -2,7 +2,6 @@ package filesystem
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -176,10 +175,7 @@ func TestRealCheckHealth(t *testing.T) {
 			wantHealthy("after a write")
 			switch fs {
 			case TypeExt3, TypeExt4:
-				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
-				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
-					t.Fatal(err)
-				}
+				d.triggerError(t)
 				d.awaitErrors(t, s, target)
 				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem",
 					"e2fsck -f")

@@ -2,8 +2,6 @@ package filesystem
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,10 +113,7 @@ func TestMeasure(t *testing.T) {
 // TestMeasureReportsAFilesystemThatHasShutDown needs the mount table to find the device,
 // because the filesystem does not answer.
 func TestMeasureReportsAFilesystemThatHasShutDown(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := resolvedTempDir(t)
 	for call, fs := range map[string]Type{"openMount": TypeXFS, "xfsGeometry": TypeXFS, "btrfsInfo": TypeBtrfs} {
 		k := newFakeKernel(t)
 		d, other := k.addDevice(testDevice, 0, volume.GiB), k.addDevice("/dev/loop9", 9, volume.GiB)
@@ -207,10 +202,7 @@ func TestRealMeasure(t *testing.T) {
 			measure(Measurement{Type: fs, Size: 320 * volume.MiB, DeviceSize: 640 * volume.MiB})
 			switch fs {
 			case TypeExt3, TypeExt4:
-				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
-				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
-					t.Fatal(err)
-				}
+				d.triggerError(t)
 				d.awaitErrors(t, s, target)
 				measure(Measurement{Type: fs, Size: 320 * volume.MiB, DeviceSize: 640 * volume.MiB, ErrorCount: 1})
 			case TypeXFS:

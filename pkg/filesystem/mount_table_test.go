@@ -27,10 +27,7 @@ func TestFindTopmost(t *testing.T) {
 }
 
 func TestFindMountWithoutMountIDs(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := resolvedTempDir(t)
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
 	m := k.addMount(dir, testDevice, TypeXFS)
@@ -58,7 +55,7 @@ func TestFindMountWithoutMountIDs(t *testing.T) {
 	m.st = mountStat{mountID: 999, isRoot: true}
 	wantFound("gone in between", dir, false)
 	k.errors["mounts"] = []error{unix.ENOMEM}
-	_, _, err = s.FindMount(dir)
+	_, _, err := s.FindMount(dir)
 	wantError(t, err, volume.KindInternal, "mount table", "")
 	k.errors["statMount"] = []error{unix.EACCES}
 	_, _, err = s.FindMount(dir)
@@ -66,10 +63,7 @@ func TestFindMountWithoutMountIDs(t *testing.T) {
 }
 
 func TestPropagatesWithoutMountIDs(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := resolvedTempDir(t)
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
 	m := k.addMount(dir, testDevice, TypeXFS)
@@ -77,11 +71,11 @@ func TestPropagatesWithoutMountIDs(t *testing.T) {
 	for _, shared := range []bool{true, false} {
 		k.table = []Mount{{ID: 1, MountPoint: "/", IsShared: !shared}, {ID: 5, Parent: 1, MountPoint: dir, IsShared: shared}}
 		if got, err := k.system().Propagates(filepath.Join(dir, "pod")); err != nil || got != shared {
-			t.Errorf("%v, %v, want %v", got, err, shared)
+			t.Errorf("Propagates = %t, %v; want %t", got, err, shared)
 		}
 	}
 	k.table = nil
-	_, err = k.system().Propagates(filepath.Join(dir, "pod"))
+	_, err := k.system().Propagates(filepath.Join(dir, "pod"))
 	wantError(t, err, volume.KindInternal, "is not in the mount table", "")
 	m.st.mountID = 9
 	_, err = k.system().Propagates(filepath.Join(dir, "pod"))

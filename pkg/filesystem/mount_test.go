@@ -3,7 +3,6 @@ package filesystem
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -131,10 +130,7 @@ func TestAwaitSyscallEndsWithItsContext(t *testing.T) {
 }
 
 func TestUnmountExplainsErrors(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := resolvedTempDir(t)
 	k := newFakeKernel(t)
 	k.addDevice(testDevice, 0, volume.GiB)
 	k.addMount(dir, testDevice, TypeXFS)

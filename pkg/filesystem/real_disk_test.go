@@ -229,6 +229,23 @@ func unmount(t *testing.T, s *System, target string) {
 	}
 }
 
+// newMountedDisk returns a loop device of this size with a mounted filesystem.
+func newMountedDisk(t *testing.T, fs Type, size volume.Size) (s *System, d loopDisk, target string) {
+	t.Helper()
+	s, d = New(Options{}), newDisk(t, size)
+	d.mkfs(t, fs)
+	return s, d, d.mount(t, s, fs)
+}
+
+// triggerError makes the kernel find an error in the mounted ext4; see awaitErrors.
+func (d loopDisk) triggerError(t *testing.T) {
+	t.Helper()
+	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
+	if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // skipWithoutFilesystem skips the test if the kernel does not know the filesystem.
 func skipWithoutFilesystem(t *testing.T, fs Type) {
 	t.Helper()

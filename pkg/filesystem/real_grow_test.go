@@ -65,9 +65,7 @@ func TestRealGrowOfAFullFilesystem(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
-			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 320*volume.MiB)
 			fillUp(t, target)
 			d.resize(t, volume.GiB)
 			if g := d.grow(t, s, target); g.After != volume.GiB {
@@ -109,9 +107,7 @@ func TestRealConcurrentGrowsSucceed(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
-			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 512*volume.MiB)
 			d.resize(t, 5*volume.GiB)
 			dev := d.open(t)
 			var group sync.WaitGroup
@@ -142,9 +138,7 @@ func TestRealGrowRefusesReadOnly(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
-			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 512*volume.MiB)
 			bind := t.TempDir()
 			if err := s.Bind(t.Context(), BindRequest{Source: target, Target: bind, Options: []string{"ro"}}); err != nil {
 				t.Fatal(err)
@@ -185,9 +179,7 @@ func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
-			s, d := New(Options{}), newDisk(t, volume.GiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, volume.GiB)
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
@@ -203,9 +195,7 @@ func TestRealGrowFailsBeforeTheDeviceHasGrown(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
-			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 512*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: volume.GiB})
 			wantError(t, err, volume.KindDeadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
 		})
@@ -249,9 +239,7 @@ func TestRealGrowLeavesOutAShortTail(t *testing.T) {
 	} {
 		t.Run(string(tc.fs)+"+"+tc.tail.String(), func(t *testing.T) {
 			skipWithoutGrowth(t, tc.fs)
-			s, d := New(Options{}), newDisk(t, volume.GiB)
-			d.mkfs(t, tc.fs)
-			target := d.mount(t, s, tc.fs)
+			s, d, target := newMountedDisk(t, tc.fs, volume.GiB)
 			d.resize(t, volume.GiB+tc.tail)
 			for range 3 {
 				g := d.grow(t, s, target)
@@ -276,9 +264,7 @@ func TestRealGrowOfExtNeedsACapability(t *testing.T) {
 	if hasResourceCapability(t) {
 		t.Skip("this process has CAP_SYS_RESOURCE")
 	}
-	s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-	d.mkfs(t, TypeExt4)
-	dir := d.mount(t, s, TypeExt4)
+	s, d, dir := newMountedDisk(t, TypeExt4, 512*volume.MiB)
 	d.resize(t, volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.open(t)})
 	wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")

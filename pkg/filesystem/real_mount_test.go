@@ -152,9 +152,7 @@ func TestRealMountReadOnlyOfAJournalWithChanges(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
-			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 320*volume.MiB)
 			if err := writeSynced(filepath.Join(target, "file"), []byte("file")); err != nil {
 				t.Fatal(err)
 			}

@@ -147,10 +147,7 @@ func TestRealGrowRefusesRecordedErrors(t *testing.T) {
 		"while mounted": func(t *testing.T, d loopDisk, mounted bool) {
 			t.Helper()
 			if mounted {
-				trigger := filepath.Join("/sys/fs/ext4", filepath.Base(d.device), "trigger_fs_error")
-				if err := os.WriteFile(trigger, []byte("test"), 0o200); err != nil {
-					t.Fatal(err)
-				}
+				d.triggerError(t)
 			}
 		},
 	} {
@@ -206,9 +203,7 @@ func TestRealShutDownFilesystemRecovers(t *testing.T) {
 	for _, fs := range []Type{TypeExt4, TypeXFS} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
-			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 512*volume.MiB)
 			file := filepath.Join(target, "file")
 			if err := writeSynced(file, []byte("kept")); err != nil {
 				t.Fatal(err)
@@ -317,9 +312,7 @@ func TestRealGrowWaitsForTheThaw(t *testing.T) {
 	for _, fs := range []Type{TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
-			s, d := New(Options{}), newDisk(t, 512*volume.MiB)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, 512*volume.MiB)
 			d.resize(t, volume.GiB)
 			dev, thaw := d.open(t), freeze(t, target)
 			type result struct {
@@ -349,9 +342,7 @@ func TestRealGrowAThousandfold(t *testing.T) {
 	for fs, from := range map[Type]volume.Size{TypeExt4: volume.GiB, TypeXFS: volume.GiB, TypeBtrfs: volume.GiB} {
 		t.Run(string(fs), func(t *testing.T) {
 			skipWithoutGrowth(t, fs)
-			s, d := New(Options{}), newDisk(t, from)
-			d.mkfs(t, fs)
-			target := d.mount(t, s, fs)
+			s, d, target := newMountedDisk(t, fs, from)
 			d.resize(t, 1200*from)
 			start := time.Now()
 			if g := d.grow(t, s, target); g.After != 1200*from {
