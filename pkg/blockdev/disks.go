@@ -16,7 +16,7 @@ import (
 
 // Disks returns the whole devices that the kernel has now, sorted by name: disks, loop
 // devices and mappings (see Device.Kind). It leaves out a device that is removed during
-// the call, and one that has no number and that nobody can open (a path of an NVMe
+// the call, and one that has no number and that no process can open (a path of an NVMe
 // multipath device). The error is of kind Internal.
 func (s *System) Disks() ([]Device, error) {
 	dir := filepath.Join(s.sysfs, "block")
@@ -40,7 +40,7 @@ func (s *System) Disks() ([]Device, error) {
 
 // ScanSCSI asks every SCSI host of the machine to look for new disks, and returns how
 // many hosts there are. Success does not say that a host found a disk. ScanSCSI ends
-// with ctx; a host that hangs goes on.
+// with ctx; a scan that hangs continues.
 func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 	files := globAll(filepath.Join(s.sysfs, "class", "scsi_host", "*", "scan"))
 	_, err = operation.AwaitCall(ctx, func() (struct{}, error) {
@@ -55,7 +55,7 @@ func (s *System) ScanSCSI(ctx context.Context) (hosts int, err error) {
 // Flush writes out the data of the device that the kernel still holds in its cache, and
 // then the cache of the device itself.
 //
-// Kinds: Precondition when a mount, in whatever mount namespace, or another device has
+// Kinds: Precondition when a mount, in any mount namespace, or another device has
 // claimed the device; Deadline when a program such as mkfs or e2fsck has, which will
 // end, or when ctx ended first; Canceled; Internal. A flush that outlives ctx claims
 // the device until it ends, and the next Flush waits for it.

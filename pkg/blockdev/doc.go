@@ -16,7 +16,7 @@
 // first one is removed. An open Handle keeps the number: what was verified while the
 // handle is open stays true until Close.
 //
-// The package believes only what it can check. It looks nothing up under /dev/disk, it
+// The package believes only what it can check. It does not use the links of /dev/disk, it
 // compares the number of every device node it opens, and it reads sizes from the device
 // (BLKGETSIZE64). Only sysfs can prove that a device is gone; the error then wraps
 // volume.ErrGone. Errors are, or wrap, a *volume.Error with a kind and a next step, except

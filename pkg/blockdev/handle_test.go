@@ -82,7 +82,7 @@ func wantPathError(t *testing.T, h *Handle, text string) {
 	}
 }
 
-// TestOpenContextClosesALateOpen opens a FIFO, which hangs until somebody writes to it.
+// TestOpenContextClosesALateOpen opens a FIFO, which hangs until another process writes to it.
 func TestOpenContextClosesALateOpen(t *testing.T) {
 	m := newMachineWithDisks(t)
 	d := m.mustFind("8:0")

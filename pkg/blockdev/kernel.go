@@ -54,7 +54,7 @@ func nodeNumber(path string, info fs.FileInfo, err error) (DeviceNumber, error) 
 }
 
 // withDescriptor makes a system call on the descriptor of f. The descriptor stays open
-// until the call returns, even if f is closed meanwhile.
+// until the call returns, even if f is closed during it.
 func withDescriptor(f *os.File, call func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

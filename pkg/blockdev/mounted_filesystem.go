@@ -7,7 +7,7 @@ import (
 )
 
 // MountedFilesystem returns the type of the filesystem that is mounted from the device,
-// in whatever mount namespace: "ext4" for ext2, ext3 and ext4, "xfs", "btrfs" or "f2fs".
+// in any mount namespace: "ext4" for ext2, ext3 and ext4, "xfs", "btrfs" or "f2fs".
 // It returns "" when none is mounted, or one of a type that the kernel does not show in
 // /sys/fs. The check only reads sysfs, so it does not disturb a mount or mkfs of the
 // device at the same moment, as opening the device exclusively would.

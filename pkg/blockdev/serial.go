@@ -51,7 +51,7 @@ func (s *System) Serial(d Device) (string, error) {
 // SerialMatches reports whether a disk that shows this serial can be the volume of this
 // id: the serial is the id, or the first 20 characters of it. It reports false for an
 // empty serial and for a shorter prefix. The first 20 characters of a UUID contain 68
-// random bits, so an accidental match is practically impossible; an id that somebody
+// random bits, so an accidental match is practically impossible; an id that was
 // crafted to share the prefix would match.
 func SerialMatches(visible, id string) bool {
 	visible = strings.TrimSpace(visible)

@@ -83,7 +83,7 @@ func tooSmallError(d Device, size, want volume.Size, waited time.Duration, resca
 	return volume.Errorf(kind, "%s has %s after %s, not %s: the growth has not reached this node (%s): %w",
 		d, size, waited.Round(time.Millisecond), want, how, cause).
 		WithRemedy("no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, check in the cloud that the server was told the volume's new size")
+			"if it lasts, check that the cloud has announced the new size to this server")
 }
 
 // Rescan makes the kernel read the size of a whole disk again. offered is false if the
@@ -91,7 +91,7 @@ func tooSmallError(d Device, size, want volume.Size, waited time.Duration, resca
 // example, announces the size by itself. Success does not say that the size has changed.
 //
 // Rescan ends with ctx; a rescan that hangs in the kernel (a SCSI target that does not
-// answer) goes on. Kinds: Deadline or Canceled when ctx ended first; Internal.
+// answer) continues. Kinds: Deadline or Canceled when ctx ended first; Internal.
 func (s *System) Rescan(ctx context.Context, d Device) (offered bool, err error) {
 	rescan := s.rescanFunc(d)
 	if rescan == nil {

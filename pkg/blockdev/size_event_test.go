@@ -89,7 +89,7 @@ func watchSizes(t *testing.T) <-chan SizeEvent {
 				t.Errorf("WatchSizes = %v, want context.Canceled", err)
 			}
 		case <-time.After(10 * time.Second):
-			t.Error("WatchSizes goes on 10 s after its context has ended")
+			t.Error("WatchSizes still runs 10 s after its context has ended")
 		}
 	})
 	if first := nextSizeEvent(t, events); first != (SizeEvent{AnyDevice: true}) {

@@ -129,7 +129,7 @@ func hasMDSuperblock(tail []byte, size int64) bool {
 	return false
 }
 
-// isRandom reports whether data cannot be told from random bytes. The unwritten sectors of
+// isRandom reports whether data cannot be distinguished from random bytes. The unwritten sectors of
 // an encrypted volume look random, and so does encrypted data.
 func isRandom(data []byte) bool { return len(data) >= 64<<10 && isUniform(data) }
 

@@ -248,7 +248,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 			t.Errorf("Format of a blank device with a damaged marker: %v", err)
 		}
 	})
-	t.Run("marker cannot be kept", func(t *testing.T) {
+	t.Run("marker cannot be written", func(t *testing.T) {
 		r := newFormatTest(t)
 		r.marker = filepath.Join(r.marker, "missing", "marker")
 		wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs", "state directory")

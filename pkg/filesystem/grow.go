@@ -245,7 +245,7 @@ func (f *mountedFilesystem) explainErrno(err error, request string) error {
 		return volume.Errorf(volume.KindPrecondition, "the growth of the filesystem at %s failed: "+
 			"the storage below %s may be full, or its device fails; the filesystem may have shut down: %w",
 			f.mountPoint, f.device.Path(), err).
-			WithRemedy("make room in the storage (the kernel log of this node names the error); then restart the pods " +
+			WithRemedy("free space in the storage (the kernel log of this node names the error); then restart the pods " +
 				"that use the volume: it is checked, mounted again, and grows")
 	case errors.Is(err, unix.EROFS):
 		return volume.Errorf(volume.KindPrecondition, "the filesystem at %s has become read-only: %w", f.mountPoint, err).

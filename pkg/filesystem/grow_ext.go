@@ -99,8 +99,8 @@ func (e *extGrower) recordedErrors(cause error) error {
 	err := volume.Errorf(volume.KindPrecondition, "the kernel has found errors in the filesystem at %s (%d recorded): "+
 		"its size cannot be trusted, and it does not grow until they are repaired", e.mountPoint, e.superblock.errorCount)
 	err.Cause = cause
-	return err.WithRemedy("stop the pods that use the volume, check that the storage below has room, take a snapshot, " +
-		"and run: e2fsck -f " + e.device.Path() + "; the filesystem then grows when it is mounted again")
+	return err.WithRemedy("stop the pods that use the volume, check that the storage below has free space, " +
+		"take a snapshot, and run: e2fsck -f " + e.device.Path() + "; the filesystem then grows when it is mounted again")
 }
 
 func (e *extGrower) checkGrowable() error {

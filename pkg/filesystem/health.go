@@ -18,7 +18,7 @@ import (
 //
 // Further kinds: Precondition when something else is mounted there; Internal when the
 // device cannot be read; Deadline and Canceled when the filesystem did not answer before
-// ctx ended. The read then goes on until the kernel ends it, so wait before the next call.
+// ctx ended. The read then continues until the kernel ends it, so wait before the next call.
 func (s *System) CheckHealth(ctx context.Context, dev Device, mountPoint string) error {
 	_, err := awaitMountRead(ctx, s, dev, mountPoint, func() (struct{}, error) {
 		f, g, err := s.openGrower(dev, mountPoint)
@@ -44,7 +44,7 @@ func (f *mountedFilesystem) checkHealth() error {
 		return volume.Errorf(volume.KindPrecondition,
 			"the %s at %s was mounted writable and has become read-only, as an error makes it: its size cannot be trusted",
 			f.entry.FSType, f.mountPoint).
-			WithRemedy("stop the pods that use the volume, check that the storage below has room " +
+			WithRemedy("stop the pods that use the volume, check that the storage below has free space " +
 				"(the kernel log of this node names the error), " +
 				Type(f.entry.FSType).repairCommand(f.device.Path()) + "; then start the pods again")
 	}

@@ -37,7 +37,7 @@ type Measurement struct {
 // error: the Measurement reports it.
 //
 // Kinds: Precondition (something else, or nothing, is mounted there), Internal (the device
-// cannot be read), Deadline and Canceled (no answer before ctx ended). The read then goes on
+// cannot be read), Deadline and Canceled (no answer before ctx ended). The read then continues
 // until the kernel ends it, and no other read of the mount begins before.
 func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Measurement, error) {
 	return awaitMountRead(ctx, s, dev, mountPoint, func() (Measurement, error) {

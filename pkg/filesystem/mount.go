@@ -126,7 +126,7 @@ func (s *System) bindInSteps(req BindRequest, flags uintptr) error {
 //
 // Kinds: Precondition (another mount covers it), Deadline (it is busy), Internal; Deadline
 // or Canceled when ctx ended while the kernel was at work: it may be writing back data, and
-// goes on.
+// continues.
 func (s *System) Unmount(ctx context.Context, m Mount) error {
 	err := awaitSyscall(ctx, func() error {
 		isMounted, err := s.checkTopmost(m)
@@ -189,7 +189,7 @@ func (s *System) unmountTop(m Mount) error {
 }
 
 // awaitSyscall makes a system call that cannot be interrupted, and returns ctx's error if
-// ctx ends first; the call itself goes on.
+// ctx ends first; the call itself continues.
 func awaitSyscall(ctx context.Context, call func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err

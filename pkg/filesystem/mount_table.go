@@ -68,7 +68,7 @@ func (m Mount) IsFilesystemReadOnly() bool { return slices.Contains(m.SuperOptio
 // FindMount returns the topmost mount whose mount point is exactly path, after symbolic
 // links. It reports false for a path on which nothing is mounted, and for a path that does
 // not exist; it never returns the mount that contains the path. It does not find a mount
-// that a later mount on a directory above hides, which nobody can reach.
+// that a later mount on a directory above hides, which no process can reach.
 //
 // It also finds the mount of a filesystem that has shut down and answers every access with
 // EIO. The error is of kind Internal.

@@ -53,7 +53,7 @@ func TestFindMountWithoutMountIDs(t *testing.T) {
 	wantFound("shut down", dir, true)
 	wantFound("missing", filepath.Join(dir, "missing"), false)
 	m.st = mountStat{mountID: 999, isRoot: true}
-	wantFound("gone in between", dir, false)
+	wantFound("unmounted in between", dir, false)
 	k.errors["mounts"] = []error{unix.ENOMEM}
 	_, _, err := s.FindMount(dir)
 	wantError(t, err, volume.KindInternal, "mount table", "")

@@ -37,8 +37,8 @@ type Signature struct {
 	Content string
 	// IsRecognized is true for a foreign device whose content was recognized.
 	IsRecognized bool
-	// IsRandom is true for unknown data that cannot be told from random bytes: the unwritten
-	// sectors of an encrypted volume look so.
+	// IsRandom is true for unknown data that cannot be distinguished from random bytes, as the
+	// unwritten sectors of an encrypted volume are read.
 	IsRandom bool
 }
 

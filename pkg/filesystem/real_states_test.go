@@ -276,9 +276,9 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			req := GrowRequest{MountPoint: target, Device: d.open(t), Required: grown}
 			_, err = s.Grow(t.Context(), req)
 			if fs == TypeBtrfs { // accepts the request, and fails at the commit
-				wantError(t, err, volume.KindPrecondition, "has become read-only", "has room")
+				wantError(t, err, volume.KindPrecondition, "has become read-only", "has free space")
 			} else {
-				wantError(t, err, volume.KindPrecondition, "the storage below "+d.device+" may be full", "make room")
+				wantError(t, err, volume.KindPrecondition, "the storage below "+d.device+" may be full", "free space")
 			}
 			for range 3 {
 				if g, err := s.Grow(t.Context(), req); err == nil || volume.KindOf(err) != volume.KindPrecondition {
@@ -286,7 +286,7 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 				}
 			}
 			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // XFS undoes the growth
-				wantError(t, err, volume.KindPrecondition, "", "check that the storage below has room")
+				wantError(t, err, volume.KindPrecondition, "", "check that the storage below has free space")
 			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)
@@ -297,7 +297,7 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			}
 			d.mountAt(t, s, fs, target)
 			if g := d.grow(t, s, target); g.After != grown {
-				t.Fatalf("growth with room in the storage: %+v, want the full size", g)
+				t.Fatalf("growth with free space in the storage: %+v, want the full size", g)
 			}
 			if data, err := os.ReadFile(file); err != nil || string(data) != "kept" {
 				t.Fatalf("the synced file reads %q, %v; want its content", data, err)
