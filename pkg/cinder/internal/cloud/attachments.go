@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/attachments"
 	"github.com/gophercloud/gophercloud/v2/pagination"
 )
@@ -30,8 +29,9 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 	k := cinderCall("attachment_records", "listing the attachments of volume "+volumeID, object{"volume", volumeID})
 	k.needs = attachmentsAPI()
 	opts := attachments.ListOpts{VolumeID: volumeID}
-	records, _, err := listPage(ctx, c, k, "attachments", func(r AttachmentRecord) string { return r.ID },
-		func(client *gophercloud.ServiceClient) pagination.Pager { return attachments.List(client, opts) })
+	records, _, err := listPage[AttachmentRecord](ctx, c, k, "attachments", func(client *serviceClient) pagination.Pager {
+		return attachments.List(client, opts)
+	})
 	// A filter that a cloud ignores must not make other volumes match.
 	isOther := func(r AttachmentRecord) bool { return !strings.EqualFold(r.VolumeID, volumeID) }
 	return slices.DeleteFunc(records, isOther), err
@@ -44,7 +44,5 @@ func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]Attac
 func (c *Cloud) DeleteAttachment(ctx context.Context, id string) error {
 	k := cinderCall("attachment_delete", "deleting attachment "+id, object{"attachment", id})
 	k.needs = attachmentsAPI()
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		return attachments.Delete(ctx, client, id).ExtractErr()
-	})
+	return c.run(ctx, k, func(client *serviceClient) error { return attachments.Delete(ctx, client, id).ExtractErr() })
 }

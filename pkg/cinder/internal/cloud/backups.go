@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/backups"
 	"github.com/gophercloud/gophercloud/v2/pagination"
 
@@ -30,7 +29,7 @@ const metadataVersion = "3.43"
 func (c *Cloud) Backup(ctx context.Context, id string) (Backup, error) {
 	k := cinderCall("backup_get", "reading backup "+id, object{"backup", id})
 	k.prefers = metadataVersion
-	b, err := get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Backup, error) {
+	b, err := get(ctx, c, k, func(client *serviceClient) (*Backup, error) {
 		return backups.Get(ctx, client, id).Extract()
 	})
 	return b, c.checkOffersBackups(ctx, err)
@@ -55,19 +54,14 @@ func (c *Cloud) BackupsNamed(ctx context.Context, name string) ([]Backup, error)
 	return slices.DeleteFunc(found, func(b Backup) bool { return b.Name != name }), err
 }
 
-// BackupPage selects a part of the project's backups.
-type BackupPage struct {
-	Marker   string // id of the last backup of the page before; empty: from the start
-	Limit    int    // at most so many; 0: as many as Cinder gives
-	VolumeID string // only those of one volume; empty: all
-}
+// BackupPage selects a part of the project's backups, as SnapshotPage does of the snapshots.
+type BackupPage = backups.ListOpts
 
 // Backups reads one page of the project's backups, oldest first, and the marker of the next (""
 // after the last). Kind Stale: the marker's backup is gone.
 func (c *Cloud) Backups(ctx context.Context, page BackupPage) (found []Backup, next string, err error) {
-	return c.listBackups(ctx, "backups", backups.ListOpts{
-		Marker: page.Marker, Limit: page.Limit, VolumeID: page.VolumeID, Sort: oldestFirst,
-	})
+	page.Sort = oldestFirst
+	return c.listBackups(ctx, "backups", page)
 }
 
 // detailOpts are backups.ListOpts for backups.ListDetail, whose own options lack the filters.
@@ -79,13 +73,11 @@ func (o detailOpts) ToBackupListDetailQuery() (string, error) { return o.ToBacku
 func (c *Cloud) listBackups(ctx context.Context, what string, opts backups.ListOpts) ([]Backup, string, error) {
 	k := cinderCall("backup_list", "listing "+what, withID(object{"backup", opts.Marker})...)
 	k.prefers = metadataVersion
-	found, next, err := listPage(ctx, c, k, "backups", backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
+	found, next, err := listPage[Backup](ctx, c, k, "backups", func(client *serviceClient) pagination.Pager {
 		return backups.ListDetail(client, detailOpts{opts})
 	})
 	return found, next, markerError(c.checkOffersBackups(ctx, err), opts.Marker)
 }
-
-func backupID(b Backup) string { return b.ID }
 
 // checkOffersBackups turns err into kind NotFound if the cloud offers no backups at all: Cinder,
 // which lists volumes at the same address, has neither of their paths. The 404 alone does not say
@@ -98,7 +90,7 @@ func (c *Cloud) checkOffersBackups(ctx context.Context, err error) error {
 		return err
 	}
 	k := cinderCall("backup_list", "listing backups")
-	_, _, errList := listPage(ctx, c, k, "backups", backupID, func(client *gophercloud.ServiceClient) pagination.Pager {
+	_, _, errList := listPage[Backup](ctx, c, k, "backups", func(client *serviceClient) pagination.Pager {
 		return backups.List(client, nil)
 	})
 	if !isUnknownPath(errList) {
@@ -122,7 +114,7 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 	if b.AvailabilityZone != "" {
 		k.prefers, k.needs = "", need{"making a backup in another zone", blockStorage, "3.51", "leave out the zone"}
 	}
-	return fetch(ctx, c, k, "backup", func(client *gophercloud.ServiceClient) (*Backup, error) {
+	return fetch(ctx, c, k, "backup", func(client *serviceClient) (*Backup, error) {
 		order := b
 		if client.Microversion == "" {
 			order.Metadata = nil
@@ -135,9 +127,7 @@ func (c *Cloud) CreateBackup(ctx context.Context, b NewBackup) (Backup, error) {
 // NotFound, Precondition (incremental backups depend on it).
 func (c *Cloud) DeleteBackup(ctx context.Context, id string) error {
 	k := cinderCall("backup_delete", "deleting backup "+id, object{"backup", id})
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		return backups.Delete(ctx, client, id).ExtractErr()
-	})
+	return c.run(ctx, k, func(client *serviceClient) error { return backups.Delete(ctx, client, id).ExtractErr() })
 }
 
 // backupMetadata is the metadata that SetBackupMetadata sends: backups.UpdateOpts lacks the object
@@ -154,7 +144,7 @@ func (m backupMetadata) ToBackupUpdateMap() (map[string]any, error) {
 func (c *Cloud) SetBackupMetadata(ctx context.Context, id string, metadata map[string]string) error {
 	k := cinderCall("backup_metadata", "setting metadata of backup "+id, object{"backup", id})
 	k.isRepeatable, k.needs = true, need{"setting metadata of a backup", blockStorage, metadataVersion, ""}
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		return backups.Update(ctx, client, id, backupMetadata(metadata)).Err
 	})
 }

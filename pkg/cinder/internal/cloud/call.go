@@ -92,11 +92,14 @@ func isIDRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
 
+// serviceClient is gophercloud's client of one service, in one microversion.
+type serviceClient = gophercloud.ServiceClient
+
 // run makes a call: send is given a client of the service in the microversion that the call needs
 // or prefers, and sends the request with gophercloud. If the token is refused, run logs in again
 // and calls send once more. The errors are *volume.Error; their kind follows from the answer (see
 // rules).
-func (c *Cloud) run(ctx context.Context, k call, send func(*gophercloud.ServiceClient) error) error {
+func (c *Cloud) run(ctx context.Context, k call, send func(*serviceClient) error) error {
 	if err := k.checkIDs(); err != nil {
 		return err
 	}
@@ -104,18 +107,18 @@ func (c *Cloud) run(ctx context.Context, k call, send func(*gophercloud.ServiceC
 }
 
 // get is fetch for a request that reads the one object that the call names, by its id.
-func get[T any](ctx context.Context, c *Cloud, k call, send func(*gophercloud.ServiceClient) (*T, error)) (T, error) {
+func get[T any](ctx context.Context, c *Cloud, k call, send func(*serviceClient) (*T, error)) (T, error) {
 	k.idField = "id"
 	return fetch(ctx, c, k, k.objects[0].kind, send)
 }
 
 // fetch is run for a request whose answer has an object under key.
 func fetch[T any](
-	ctx context.Context, c *Cloud, k call, key string, send func(*gophercloud.ServiceClient) (*T, error),
+	ctx context.Context, c *Cloud, k call, key string, send func(*serviceClient) (*T, error),
 ) (T, error) {
 	k.key = key
 	var object T
-	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	err := c.run(ctx, k, func(client *serviceClient) error {
 		got, err := send(client)
 		if err == nil {
 			object = *got
@@ -126,7 +129,7 @@ func fetch[T any](
 }
 
 // run makes a call over one connection.
-func (c *connection) run(ctx context.Context, k call, send func(*gophercloud.ServiceClient) error) error {
+func (c *connection) run(ctx context.Context, k call, send func(*serviceClient) error) error {
 	if k.prefers != "" && c.checkOffer(ctx, need{service: k.service, version: k.prefers}) == nil {
 		k.needs.version = k.prefers
 	} else if k.needs.version != "" {

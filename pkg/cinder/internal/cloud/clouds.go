@@ -6,8 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -161,7 +159,7 @@ func chooseDefault(c *config.Config, wanted string) (string, error) {
 	switch {
 	case wanted != "" && !slices.Contains(names, wanted):
 		return "", volume.Errorf(volume.KindInvalid, "the default cloud %q is not configured; configured are %s",
-			wanted, quoteList(names))
+			wanted, config.QuoteList(names))
 	case wanted != "":
 		return wanted, nil
 	case unnamed:
@@ -170,16 +168,7 @@ func chooseDefault(c *config.Config, wanted string) (string, error) {
 		return names[0], nil
 	}
 	return "", volume.Errorf(volume.KindInvalid, "there are several clouds (%s), but none is the default",
-		quoteList(names)).WithRemedy("name the default cloud")
-}
-
-// quoteList joins names for a message.
-func quoteList(names []string) string {
-	quoted := make([]string, len(names))
-	for i, n := range names {
-		quoted[i] = strconv.Quote(n)
-	}
-	return strings.Join(quoted, ", ")
+		config.QuoteList(names)).WithRemedy("name the default cloud")
 }
 
 // Cloud returns a cloud by name ("": the default), logged in. Kinds: Invalid (not configured, or
@@ -218,7 +207,7 @@ func (cs *Clouds) configOf(name string, now bool) (config.Cloud, error) {
 	e, ok := current.Clouds[name]
 	if !ok {
 		return config.Cloud{}, volume.Errorf(volume.KindInvalid, "cloud %q is not configured; configured are %s",
-			name, quoteList(current.Names())).
+			name, config.QuoteList(current.Names())).
 			WithRemedy("correct the name, or add the cloud to the configuration (it is read again without a restart)")
 	}
 	if e.Err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/config"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -98,7 +99,7 @@ func (c *connection) checkRegions(catalog *tokens.ServiceCatalog) error {
 			continue
 		}
 		if regions := c.regionsOf(catalog, s.service); len(regions) > 1 {
-			several = append(several, fmt.Sprintf("%s in the regions %s", s.name, quoteList(regions)))
+			several = append(several, fmt.Sprintf("%s in the regions %s", s.name, config.QuoteList(regions)))
 		}
 	}
 	if len(several) == 0 {

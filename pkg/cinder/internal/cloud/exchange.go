@@ -40,8 +40,8 @@ func newExchange(provider *gophercloud.ProviderClient, k call, endpoint string) 
 }
 
 // run calls send with a client for the service, in the microversion that the call needs.
-func (e *exchange) run(ctx context.Context, send func(*gophercloud.ServiceClient) error) error {
-	return e.errorOf(ctx, send(&gophercloud.ServiceClient{
+func (e *exchange) run(ctx context.Context, send func(*serviceClient) error) error {
+	return e.errorOf(ctx, send(&serviceClient{
 		ProviderClient: &e.provider, Endpoint: e.endpoint, Type: catalogTypes(e.call.service)[0],
 		Microversion: e.call.needs.version,
 	}))
@@ -49,7 +49,7 @@ func (e *exchange) run(ctx context.Context, send func(*gophercloud.ServiceClient
 
 // request makes a request for which gophercloud has no function; codes are the good statuses.
 func request(
-	ctx context.Context, client *gophercloud.ServiceClient, method, address string, body, answer any, codes ...int,
+	ctx context.Context, client *serviceClient, method, address string, body, answer any, codes ...int,
 ) error {
 	resp, err := client.Request(ctx, method, address, &gophercloud.RequestOpts{
 		JSONBody: body, JSONResponse: answer, OkCodes: codes,

@@ -33,7 +33,7 @@ func (c *Cloud) Messages(ctx context.Context, volumeID string) ([]Message, error
 		} `json:"messages"`
 	}
 	// gophercloud has no messages.
-	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	err := c.run(ctx, k, func(client *serviceClient) error {
 		address := client.ServiceURL("messages")
 		if client.Microversion == selectVersion {
 			address += "?" + url.Values{"resource_uuid": {volumeID}, "sort": {"created_at:desc"}}.Encode()

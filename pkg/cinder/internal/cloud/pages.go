@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -29,25 +30,25 @@ func (p page) GetBody() any { return p.Body }
 // listPage reads one page of a listing, which is under key in the answer, and the marker of the
 // next page; empty: there is none.
 func listPage[T any](
-	ctx context.Context, c *Cloud, k call, key string, idOf func(T) string,
-	list func(*gophercloud.ServiceClient) pagination.Pager,
+	ctx context.Context, c *Cloud, k call, key string, list func(*serviceClient) pagination.Pager,
 ) (items []T, next string, err error) {
 	k.key = key
-	err = c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	err = c.run(ctx, k, func(client *serviceClient) error {
 		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page { return page{r} })
 		return pager.EachPage(ctx, func(_ context.Context, p pagination.Page) (bool, error) {
 			var body map[string]json.RawMessage
 			if err := (gophercloud.Result{Body: p.GetBody()}).ExtractInto(&body); err != nil {
 				return false, err
 			}
+			var ids []struct {
+				ID string `json:"id"`
+			}
 			items, next = nil, ""
-			if err := json.Unmarshal(body[key], &items); err != nil {
-				return false, err
+			err := errors.Join(json.Unmarshal(body[key], &items), json.Unmarshal(body[key], &ids))
+			if err == nil && len(ids) > 0 && hasNextPage(body) {
+				next = ids[len(ids)-1].ID
 			}
-			if len(items) > 0 && hasNextPage(body) {
-				next = idOf(items[len(items)-1])
-			}
-			return false, nil
+			return false, err
 		})
 	})
 	return items, next, err

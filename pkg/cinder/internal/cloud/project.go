@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/availabilityzones"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/limits"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/quotasets"
@@ -42,10 +41,9 @@ func volumeTypeOf(t volumetypes.VolumeType) VolumeType {
 func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
 	k := cinderCall("type_list", "listing the volume types")
 	found, err := listAll(func(marker string) ([]volumetypes.VolumeType, string, error) {
-		return listPage(ctx, c, k, "volume_types", func(t volumetypes.VolumeType) string { return t.ID },
-			func(client *gophercloud.ServiceClient) pagination.Pager {
-				return volumetypes.List(client, volumetypes.ListOpts{Marker: marker})
-			})
+		return listPage[volumetypes.VolumeType](ctx, c, k, "volume_types", func(client *serviceClient) pagination.Pager {
+			return volumetypes.List(client, volumetypes.ListOpts{Marker: marker})
+		})
 	})
 	var types []VolumeType
 	for _, t := range found {
@@ -59,7 +57,7 @@ func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
 func (c *Cloud) DefaultVolumeType(ctx context.Context) (VolumeType, error) {
 	// "Default volume type can not be found."
 	k := cinderCall("type_default", "reading the default volume type", object{"volume type", "default"})
-	t, err := fetch(ctx, c, k, "volume_type", func(client *gophercloud.ServiceClient) (*volumetypes.VolumeType, error) {
+	t, err := fetch(ctx, c, k, "volume_type", func(client *serviceClient) (*volumetypes.VolumeType, error) {
 		return volumetypes.Get(ctx, client, "default").Extract()
 	})
 	return volumeTypeOf(t), err
@@ -79,7 +77,7 @@ func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	unknown := limits.Absolute{
 		MaxTotalVolumes: -1, TotalVolumesUsed: -1, MaxTotalVolumeGigabytes: -1, TotalGigabytesUsed: -1,
 	}
-	got, err := fetch(ctx, c, k, "limits", func(client *gophercloud.ServiceClient) (*limits.Absolute, error) {
+	got, err := fetch(ctx, c, k, "limits", func(client *serviceClient) (*limits.Absolute, error) {
 		answer := struct {
 			Limits limits.Limits `json:"limits"`
 		}{limits.Limits{Absolute: unknown}} // what the answer leaves out stays
@@ -105,7 +103,7 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 		return -1, nil
 	}
 	k := cinderCall("quota_get", "reading the largest size of a volume")
-	size, err := fetch(ctx, c, k, "quota_set", func(client *gophercloud.ServiceClient) (*int, error) {
+	size, err := fetch(ctx, c, k, "quota_set", func(client *serviceClient) (*int, error) {
 		quota := struct {
 			PerVolume int `json:"per_volume_gigabytes"`
 		}{-1}
@@ -123,7 +121,7 @@ func (c *Cloud) Zones(ctx context.Context) ([]string, error) {
 	k := cinderCall("zone_list", "listing the availability zones")
 	k.key = "availabilityZoneInfo"
 	var zones []string
-	err := c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	err := c.run(ctx, k, func(client *serviceClient) error {
 		page, err := availabilityzones.List(client).AllPages(ctx)
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -171,7 +170,7 @@ func TestPageOfAnotherServerIsNotNotFound(t *testing.T) {
 	conn, err := r.connection(t.Context())
 	must(t, err)
 	err = newExchange(conn.provider, k, r.fake.URL()+"/nowhere/").run(t.Context(),
-		func(client *gophercloud.ServiceClient) error {
+		func(client *serviceClient) error {
 			return volumes.Get(t.Context(), client, "v").Err
 		})
 	if volume.IsKind(err, volume.KindNotFound) || err == nil {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/volumeattach"
 
@@ -22,7 +21,7 @@ type Server struct {
 // Server reads a server. Kind NotFound: Nova does not know it.
 func (c *Cloud) Server(ctx context.Context, id string) (Server, error) {
 	k := novaCall("server_get", "reading server "+id, object{"server", id})
-	return get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Server, error) {
+	return get(ctx, c, k, func(client *serviceClient) (*Server, error) {
 		var s Server
 		return &s, servers.Get(ctx, client, id).ExtractInto(&s)
 	})
@@ -39,7 +38,7 @@ func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach
 	if multiattach {
 		k.needs = FeatureMultiattach.need()
 	}
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		return volumeattach.Create(ctx, client, server, volumeattach.CreateOpts{VolumeID: volumeID}).Err
 	})
 }
@@ -50,7 +49,7 @@ func (c *Cloud) Attach(ctx context.Context, server, volumeID string, multiattach
 func (c *Cloud) Detach(ctx context.Context, server, volumeID string) error {
 	what := fmt.Sprintf("detaching volume %s from server %s", volumeID, server)
 	k := novaCall("volume_detach", what, object{"server", server}, object{"volume", volumeID})
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		return volumeattach.Delete(ctx, client, server, volumeID).ExtractErr()
 	})
 }
@@ -61,9 +60,7 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 	what := fmt.Sprintf("looking for volume %s on server %s", volumeID, server)
 	k := novaCall("attachment_get", what, object{"server", server}, object{"volume", volumeID})
 	k.key, k.idField = "volumeAttachment", "volumeId"
-	err = c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		return volumeattach.Get(ctx, client, server, volumeID).Err
-	})
+	err = c.run(ctx, k, func(client *serviceClient) error { return volumeattach.Get(ctx, client, server, volumeID).Err })
 	if volume.IsKind(err, volume.KindNotFound) {
 		return false, nil
 	}
@@ -84,7 +81,7 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 	event := map[string]any{"name": "volume-extended", "server_uuid": server, "tag": volumeID}
 	body := map[string]any{"events": []any{event}}
 	// gophercloud has no external events.
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		var answer struct {
 			Events []struct {
 				Server string `json:"server_uuid"`

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/snapshots"
 	"github.com/gophercloud/gophercloud/v2/pagination"
 )
@@ -16,7 +15,7 @@ type Snapshot = snapshots.Snapshot
 // Snapshot reads a snapshot. Kind NotFound: Cinder does not know it.
 func (c *Cloud) Snapshot(ctx context.Context, id string) (Snapshot, error) {
 	k := cinderCall("snapshot_get", "reading snapshot "+id, object{"snapshot", id})
-	return get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Snapshot, error) {
+	return get(ctx, c, k, func(client *serviceClient) (*Snapshot, error) {
 		return snapshots.Get(ctx, client, id).Extract()
 	})
 }
@@ -29,25 +28,23 @@ func (c *Cloud) SnapshotsNamed(ctx context.Context, name string) ([]Snapshot, er
 	return slices.DeleteFunc(found, func(s Snapshot) bool { return s.Name != name }), err
 }
 
-// SnapshotPage selects a part of the project's snapshots.
-type SnapshotPage struct {
-	Marker   string // id of the last snapshot of the page before; empty: from the start
-	Limit    int    // at most so many; 0: as many as Cinder gives
-	VolumeID string // only those of one volume; empty: all
-}
+// SnapshotPage selects a part of the project's snapshots: Marker is the id of the last snapshot of
+// the page before, Limit the largest number, VolumeID the volume. The zero value of each selects
+// all.
+type SnapshotPage = snapshots.ListOpts
 
 // Snapshots reads one page of the project's snapshots, oldest first, and the marker of the next
 // ("" after the last). Kind Stale: the marker's snapshot is gone.
 func (c *Cloud) Snapshots(ctx context.Context, page SnapshotPage) (found []Snapshot, next string, err error) {
-	return c.listSnapshots(ctx, "snapshots", snapshots.ListOpts{
-		Marker: page.Marker, Limit: page.Limit, VolumeID: page.VolumeID, Sort: oldestFirst,
-	})
+	page.Sort = oldestFirst
+	return c.listSnapshots(ctx, "snapshots", page)
 }
 
 func (c *Cloud) listSnapshots(ctx context.Context, what string, opts snapshots.ListOpts) ([]Snapshot, string, error) {
 	k := cinderCall("snapshot_list", "listing "+what, withID(object{"snapshot", opts.Marker})...)
-	found, next, err := listPage(ctx, c, k, "snapshots", func(s Snapshot) string { return s.ID },
-		func(client *gophercloud.ServiceClient) pagination.Pager { return snapshots.ListDetail(client, opts) })
+	found, next, err := listPage[Snapshot](ctx, c, k, "snapshots", func(client *serviceClient) pagination.Pager {
+		return snapshots.ListDetail(client, opts)
+	})
 	return found, next, markerError(err, opts.Marker)
 }
 
@@ -63,7 +60,7 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 	if s.Force {
 		k.prefers = "3.66"
 	}
-	return fetch(ctx, c, k, "snapshot", func(client *gophercloud.ServiceClient) (*Snapshot, error) {
+	return fetch(ctx, c, k, "snapshot", func(client *serviceClient) (*Snapshot, error) {
 		order := s
 		order.Force = s.Force && client.Microversion == "" // from 3.66 on Cinder refuses the flag
 		return snapshots.Create(ctx, client, order).Extract()
@@ -74,7 +71,5 @@ func (c *Cloud) CreateSnapshot(ctx context.Context, s NewSnapshot) (Snapshot, er
 // NotFound, Precondition (volumes depend on it).
 func (c *Cloud) DeleteSnapshot(ctx context.Context, id string) error {
 	k := cinderCall("snapshot_delete", "deleting snapshot "+id, object{"snapshot", id})
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		return snapshots.Delete(ctx, client, id).ExtractErr()
-	})
+	return c.run(ctx, k, func(client *serviceClient) error { return snapshots.Delete(ctx, client, id).ExtractErr() })
 }

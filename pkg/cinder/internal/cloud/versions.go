@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/utils"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -116,7 +115,7 @@ func (c *connection) readVersions(ctx context.Context, s service) offer {
 	address, major := splitVersion(e.url)
 	// utils.GetSupportedMicroversions takes no endpoint that ends with a project, and no document
 	// with several versions.
-	err := newExchange(c.provider, k, address).run(ctx, func(client *gophercloud.ServiceClient) error {
+	err := newExchange(c.provider, k, address).run(ctx, func(client *serviceClient) error {
 		return request(ctx, client, http.MethodGet, address, nil, &document, http.StatusOK, http.StatusMultipleChoices)
 	})
 	if err != nil {

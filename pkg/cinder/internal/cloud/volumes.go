@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 	"github.com/gophercloud/gophercloud/v2/pagination"
 
@@ -39,7 +38,7 @@ func BackupIDOf(v Volume) string {
 // also where Cinder says that it does not exist).
 func (c *Cloud) Volume(ctx context.Context, id string) (Volume, error) {
 	k := cinderCall("volume_get", "reading volume "+id, object{"volume", id})
-	v, err := get(ctx, c, k, func(client *gophercloud.ServiceClient) (*Volume, error) {
+	v, err := get(ctx, c, k, func(client *serviceClient) (*Volume, error) {
 		return volumes.Get(ctx, client, id).Extract()
 	})
 	if volume.IsKind(err, volume.KindNotFound) && StatusCode(err) != 0 {
@@ -106,8 +105,9 @@ const oldestFirst = "created_at:asc,id:asc"
 
 func (c *Cloud) listVolumes(ctx context.Context, what string, opts volumes.ListOpts) ([]Volume, string, error) {
 	k := cinderCall("volume_list", "listing "+what, withID(object{"volume", opts.Marker})...)
-	vs, next, err := listPage(ctx, c, k, "volumes", func(v Volume) string { return v.ID },
-		func(client *gophercloud.ServiceClient) pagination.Pager { return volumes.List(client, opts) })
+	vs, next, err := listPage[Volume](ctx, c, k, "volumes", func(client *serviceClient) pagination.Pager {
+		return volumes.List(client, opts)
+	})
 	if err == nil {
 		now := time.Now()
 		c.listedAt.Store(&now)
@@ -167,7 +167,7 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 	if v.Hints != nil && len(v.Hints.DifferentHost) > 0 {
 		hints.AdditionalProperties["different_host"] = v.Hints.DifferentHost
 	}
-	return fetch(ctx, c, k, "volume", func(client *gophercloud.ServiceClient) (*Volume, error) {
+	return fetch(ctx, c, k, "volume", func(client *serviceClient) (*Volume, error) {
 		return volumes.Create(ctx, client, opts, hints).Extract()
 	})
 }
@@ -176,9 +176,7 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 // NotFound, Precondition (in use, or snapshots depend on it).
 func (c *Cloud) DeleteVolume(ctx context.Context, id string) error {
 	k := cinderCall("volume_delete", "deleting volume "+id, object{"volume", id})
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
-		return volumes.Delete(ctx, client, id, nil).ExtractErr()
-	})
+	return c.run(ctx, k, func(client *serviceClient) error { return volumes.Delete(ctx, client, id, nil).ExtractErr() })
 }
 
 // ExtendVolume asks Cinder to grow a volume; it says nothing about whether that will work, let
@@ -190,7 +188,7 @@ func (c *Cloud) ExtendVolume(ctx context.Context, id string, sizeGiB int, online
 	if online {
 		k.needs = FeatureOnlineExtend.need()
 	}
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		return volumes.ExtendSize(ctx, client, id, volumes.ExtendSizeOpts{NewSize: sizeGiB}).ExtractErr()
 	})
 }
@@ -202,7 +200,7 @@ func (c *Cloud) Retype(ctx context.Context, id, newType, policy string) error {
 	k := cinderCall("volume_retype", what, object{"volume", id})
 	k.volumeType = newType
 	opts := volumes.ChangeTypeOpts{NewType: newType, MigrationPolicy: volumes.MigrationPolicy(policy)}
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		return volumes.ChangeType(ctx, client, id, opts).ExtractErr()
 	})
 }
@@ -213,7 +211,7 @@ func (c *Cloud) SetVolumeMetadata(ctx context.Context, id string, metadata map[s
 	k.isRepeatable = true
 	body := map[string]any{"metadata": metadata}
 	// gophercloud has only volumes.Update, which replaces all keys.
-	return c.run(ctx, k, func(client *gophercloud.ServiceClient) error {
+	return c.run(ctx, k, func(client *serviceClient) error {
 		address := client.ServiceURL("volumes", id, "metadata")
 		return request(ctx, client, http.MethodPost, address, body, nil, http.StatusOK)
 	})

@@ -26,39 +26,21 @@ type cloudConf struct {
 
 // globalSection is one section [Global] or [Global "name"].
 type globalSection struct {
-	AuthURL             string `gcfg:"auth-url"`
-	Username            string `gcfg:"username"`
-	UserID              string `gcfg:"user-id"`
-	Password            string `gcfg:"password"`
-	TenantID            string `gcfg:"tenant-id"`
-	TenantName          string `gcfg:"tenant-name"`
-	ProjectID           string `gcfg:"project-id"`
-	ProjectName         string `gcfg:"project-name"`
-	DomainID            string `gcfg:"domain-id"`
-	DomainName          string `gcfg:"domain-name"`
-	UserDomainID        string `gcfg:"user-domain-id"`
-	UserDomainName      string `gcfg:"user-domain-name"`
-	TenantDomainID      string `gcfg:"tenant-domain-id"`
-	TenantDomainName    string `gcfg:"tenant-domain-name"`
-	ProjectDomainID     string `gcfg:"project-domain-id"`
-	ProjectDomainName   string `gcfg:"project-domain-name"`
-	TrustID             string `gcfg:"trust-id"`
-	TrusteeID           string `gcfg:"trustee-id"`
-	TrusteePassword     string `gcfg:"trustee-password"`
-	AppCredentialID     string `gcfg:"application-credential-id"`
-	AppCredentialName   string `gcfg:"application-credential-name"`
-	AppCredentialSecret string `gcfg:"application-credential-secret"`
-	Token               string `gcfg:"token"`
-	Region              string `gcfg:"region"`
-	OSEndpointType      string `gcfg:"os-endpoint-type"`
-	EndpointType        string `gcfg:"endpoint-type"`
-	CAFile              string `gcfg:"ca-file"`
-	CertFile            string `gcfg:"cert-file"`
-	KeyFile             string `gcfg:"key-file"`
-	TLSInsecure         string `gcfg:"tls-insecure"`
-	UseClouds           bool   `gcfg:"use-clouds"`
-	CloudsFile          string `gcfg:"clouds-file"`
-	Cloud               string `gcfg:"cloud"`
+	credentials
+	TenantDomainID   string `gcfg:"tenant-domain-id"`
+	TenantDomainName string `gcfg:"tenant-domain-name"`
+	TrusteeID        string `gcfg:"trustee-id"`
+	TrusteePassword  string `gcfg:"trustee-password"`
+	Region           string `gcfg:"region"`
+	OSEndpointType   string `gcfg:"os-endpoint-type"`
+	EndpointType     string `gcfg:"endpoint-type"`
+	CAFile           string `gcfg:"ca-file"`
+	CertFile         string `gcfg:"cert-file"`
+	KeyFile          string `gcfg:"key-file"`
+	TLSInsecure      string `gcfg:"tls-insecure"`
+	UseClouds        bool   `gcfg:"use-clouds"`
+	CloudsFile       string `gcfg:"clouds-file"`
+	Cloud            string `gcfg:"cloud"`
 }
 
 // defaultCloudsFile is where use-clouds looks when nothing names the file.
@@ -126,14 +108,9 @@ func confError(err error) error {
 // cloud makes a Cloud of a section. With use-clouds, what the section leaves out comes from
 // clouds.yaml.
 func (g *globalSection) cloud(r *reader, f Files, name, origin string) (Cloud, error) {
-	c := Cloud{
-		Name: name, Origin: origin,
-		AuthURL: g.AuthURL, Username: g.Username, UserID: g.UserID, Password: g.Password,
-		ProjectID: cmp.Or(g.TenantID, g.ProjectID), ProjectName: cmp.Or(g.TenantName, g.ProjectName),
-		TrustID: g.TrustID, Token: g.Token, AppCredentialID: g.AppCredentialID,
-		AppCredentialName: g.AppCredentialName, AppCredentialSecret: g.AppCredentialSecret,
-		Region: g.Region, Interface: strings.TrimSuffix(cmp.Or(g.OSEndpointType, g.EndpointType), "URL"),
-	}
+	c := g.newCloud(name, origin)
+	c.ProjectID, c.ProjectName = cmp.Or(g.TenantID, g.ProjectID), cmp.Or(g.TenantName, g.ProjectName)
+	c.Region, c.Interface = g.Region, strings.TrimSuffix(cmp.Or(g.OSEndpointType, g.EndpointType), "URL")
 	c.UserDomainID, c.UserDomainName = firstDomain(g.UserDomainID, g.UserDomainName, g.DomainID, g.DomainName)
 	c.ProjectDomainID, c.ProjectDomainName = firstDomain(
 		g.TenantDomainID, g.TenantDomainName, g.ProjectDomainID, g.ProjectDomainName, g.DomainID, g.DomainName)
@@ -168,7 +145,7 @@ func (g *globalSection) fromClouds(r *reader, path string) (Cloud, error) {
 	}
 	raw, ok := clouds[g.Cloud]
 	if !ok {
-		names := strings.Join(quotedNames(clouds), ", ")
+		names := QuoteList(slices.Sorted(maps.Keys(clouds)))
 		return Cloud{}, fmt.Errorf("use-clouds: %s has no cloud %q (key cloud), but %s", path, g.Cloud, names)
 	}
 	c, err := raw.cloud(r, g.Cloud, path)
@@ -178,12 +155,13 @@ func (g *globalSection) fromClouds(r *reader, path string) (Cloud, error) {
 	return c, nil
 }
 
-func quotedNames(clouds map[string]cloudEntry) []string {
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(clouds)) {
-		names = append(names, strconv.Quote(name))
+// QuoteList joins names for a message.
+func QuoteList(names []string) string {
+	var quoted []string
+	for _, name := range names {
+		quoted = append(quoted, strconv.Quote(name))
 	}
-	return names
+	return strings.Join(quoted, ", ")
 }
 
 // withDefaults returns c with what it leaves out taken from defaults. An id and a name of the same

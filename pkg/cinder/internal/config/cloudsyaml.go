@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -19,26 +18,8 @@ import (
 // read.
 type cloudEntry struct {
 	Auth struct {
-		AuthURL             string `yaml:"auth_url"`
-		Username            string `yaml:"username"`
-		UserID              string `yaml:"user_id"`
-		Password            string `yaml:"password"`
-		ProjectName         string `yaml:"project_name"`
-		ProjectID           string `yaml:"project_id"`
-		TenantName          string `yaml:"tenant_name"`
-		TenantID            string `yaml:"tenant_id"`
-		UserDomainName      string `yaml:"user_domain_name"`
-		UserDomainID        string `yaml:"user_domain_id"`
-		ProjectDomainName   string `yaml:"project_domain_name"`
-		ProjectDomainID     string `yaml:"project_domain_id"`
-		DomainName          string `yaml:"domain_name"`
-		DomainID            string `yaml:"domain_id"`
-		DefaultDomain       string `yaml:"default_domain"`
-		TrustID             string `yaml:"trust_id"`
-		Token               string `yaml:"token"`
-		AppCredentialID     string `yaml:"application_credential_id"`
-		AppCredentialName   string `yaml:"application_credential_name"`
-		AppCredentialSecret string `yaml:"application_credential_secret"`
+		credentials   `yaml:",inline"`
+		DefaultDomain string `yaml:"default_domain"`
 	} `yaml:"auth"`
 	AuthType        string   `yaml:"auth_type"`
 	Region          string   `yaml:"region_name"`
@@ -142,16 +123,12 @@ func yamlError(err error) error {
 // cloud makes a Cloud of an entry.
 func (raw *cloudEntry) cloud(r *reader, name, path string) (Cloud, error) {
 	a := &raw.Auth
-	c := Cloud{
-		Name: name, Origin: fmt.Sprintf("%s, cloud %q", path, name),
-		AuthURL: a.AuthURL, Username: a.Username, UserID: a.UserID, Password: a.Password,
-		ProjectName: cmp.Or(a.ProjectName, a.TenantName), ProjectID: cmp.Or(a.ProjectID, a.TenantID),
-		TrustID: a.TrustID, Token: a.Token, AppCredentialID: a.AppCredentialID,
-		AppCredentialName: a.AppCredentialName, AppCredentialSecret: a.AppCredentialSecret,
-		Region: raw.Region, Interface: strings.TrimSuffix(cmp.Or(raw.EndpointType, raw.Interface, "public"), "URL"),
-		BlockStorageURL: cmp.Or(raw.BlockStorageURL, raw.VolumeV3URL, raw.VolumeURL), ComputeURL: raw.ComputeURL,
-		Insecure: raw.Insecure || raw.Verify != nil && !*raw.Verify,
-	}
+	c := a.newCloud(name, fmt.Sprintf("%s, cloud %q", path, name))
+	c.ProjectID, c.ProjectName = cmp.Or(a.ProjectID, a.TenantID), cmp.Or(a.ProjectName, a.TenantName)
+	c.Region, c.Interface = raw.Region, strings.TrimSuffix(cmp.Or(raw.EndpointType, raw.Interface, "public"), "URL")
+	c.BlockStorageURL = cmp.Or(raw.BlockStorageURL, raw.VolumeV3URL, raw.VolumeURL)
+	c.ComputeURL = raw.ComputeURL
+	c.Insecure = raw.Insecure || raw.Verify != nil && !*raw.Verify
 	c.UserDomainID, c.UserDomainName = firstDomain(
 		a.UserDomainID, a.UserDomainName, a.DomainID, a.DomainName, a.DefaultDomain, "")
 	c.ProjectDomainID, c.ProjectDomainName = firstDomain(
@@ -177,9 +154,9 @@ func (raw *cloudEntry) chooseRegion(c *Cloud) error {
 	if len(raw.Regions) > 1 {
 		var names []string
 		for _, r := range raw.Regions {
-			names = append(names, strconv.Quote(r.Name))
+			names = append(names, r.Name)
 		}
-		return fmt.Errorf("region_name is missing, and regions has several: %s", strings.Join(names, ", "))
+		return fmt.Errorf("region_name is missing, and regions has several: %s", QuoteList(names))
 	}
 	c.Region = raw.Regions[0].Name
 	return nil
@@ -203,17 +180,4 @@ func (raw *cloudEntry) applyAuthType(c *Cloud) error {
 		return fmt.Errorf("auth_type %s gives no access to block storage", raw.AuthType)
 	}
 	return nil
-}
-
-// firstDomain returns the first of the pairs of id and name that has one of the two.
-func firstDomain(pairs ...string) (id, name string) {
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i] != "" {
-			return pairs[i], ""
-		}
-		if pairs[i+1] != "" {
-			return "", pairs[i+1]
-		}
-	}
-	return "", ""
 }

@@ -36,8 +36,10 @@ func confKeys() map[string][]string {
 		}
 		name := strings.ToLower(section.Name)
 		keys[name] = nil
-		for key := range t.Fields() {
-			keys[name] = append(keys[name], key.Tag.Get("gcfg"))
+		for _, key := range reflect.VisibleFields(t) {
+			if !key.Anonymous {
+				keys[name] = append(keys[name], key.Tag.Get("gcfg"))
+			}
 		}
 	}
 	return keys
@@ -146,7 +148,7 @@ func ignoredKeys(node *yaml.Node, t reflect.Type, prefix string) []string {
 		return nil // the error is reported where the value is read
 	}
 	read := map[string]reflect.Type{}
-	for f := range t.Fields() {
+	for _, f := range reflect.VisibleFields(t) {
 		read[f.Tag.Get("yaml")] = f.Type
 	}
 	var ignored []string
