@@ -64,11 +64,12 @@ func TestKeysOfCloudConfInTheMovePage(t *testing.T) {
 			read = append(read, keys...)
 		}
 	}
-	inCode := firstGroups(t, "pkg/cinder/internal/config/cloudconf.go", `gcfg:"([a-z-]+)"`)
+	const config, gcfgKey = "pkg/cinder/internal/config/", `gcfg:"([a-z-]+)"`
+	inCode := append(firstGroups(t, config+"cloudconf.go", gcfgKey), firstGroups(t, config+"credentials.go", gcfgKey)...)
 	if !slices.Equal(sortedSet(read...), sortedSet(inCode...)) || len(inCode) < 30 {
 		t.Errorf("keys that are read: the page has\n%v\nbut the code has\n%v", sortedSet(read...), sortedSet(inCode...))
 	}
-	_, advice, _ := strings.Cut(readText(t, "pkg/cinder/internal/config/ignored_keys.go"), "\nfunc confAdvice(")
+	_, advice, _ := strings.Cut(readText(t, config+"ignored_keys.go"), "\nfunc confAdvice(")
 	advice, _, _ = strings.Cut(advice, "\n}\n")
 	var advised []string
 	for line := range strings.SplitSeq(advice, "\n") {
