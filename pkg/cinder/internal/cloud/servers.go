@@ -72,12 +72,9 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 // server), Unsupported.
 func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) error {
 	what := fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID)
-	k := novaCall("notify_extended", what, object{"server", server})
+	k := novaCall("notify_extended", what, object{"server", server}, object{"volume", volumeID})
 	k.key, k.needs, k.isRepeatable = "events", FeatureExternalEvents.need(), true
 	k.method, k.path = http.MethodPost, "/os-server-external-events"
-	if !isID(volumeID) {
-		return call{objects: []object{{"volume", volumeID}}}.checkIDs()
-	}
 	event := map[string]any{"name": "volume-extended", "server_uuid": server, "tag": volumeID}
 	body := map[string]any{"events": []any{event}}
 	// gophercloud has no external events.
