@@ -2,14 +2,7 @@ package cloud
 
 import (
 	"maps"
-	"net/http"
-	"net/url"
-	"slices"
-	"strings"
 	"testing"
-	"time"
-
-	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -87,73 +80,6 @@ func TestIDsThatCannotExistMakeNoRequest(t *testing.T) {
 	}
 }
 
-func TestVolumesInPages(t *testing.T) {
-	r := newRig(t, fakecloud.Options{ListLimit: 3})
-	ctx := t.Context()
-	ownMetadata := map[string]string{"cluster": "one", "other": "x"}
-	var want []string
-	for i := range 8 {
-		v := NewVolume{Name: "pvc-" + string(rune('a'+i)), Size: 1}
-		if i%2 == 0 {
-			v.Metadata = ownMetadata
-		}
-		made, err := r.CreateVolume(ctx, v)
-		must(t, err)
-		r.await(t, made.ID, "available")
-		if i%2 == 0 {
-			want = append(want, made.ID)
-		}
-	}
-	all := func(p VolumePage) (ids []string, pages int) {
-		for {
-			vs, next, err := r.Volumes(ctx, p)
-			must(t, err)
-			pages++
-			for _, v := range vs {
-				ids = append(ids, v.ID)
-			}
-			if next == "" {
-				return ids, pages
-			}
-			p.Marker = next
-		}
-	}
-	if ids, pages := all(VolumePage{}); len(ids) != 8 || pages != 3 {
-		t.Errorf("8 volumes in pages of 3: %d volumes in %d pages", len(ids), pages)
-	}
-	if ids, pages := all(VolumePage{Limit: 2}); len(ids) != 8 || pages < 4 {
-		t.Errorf("8 volumes in pages of 2: %d volumes in %d pages", len(ids), pages)
-	}
-	ids, _ := all(VolumePage{Metadata: map[string]string{"cluster": ownMetadata["cluster"]}})
-	slices.Sort(ids)
-	slices.Sort(want)
-	if !slices.Equal(ids, want) {
-		t.Errorf("by metadata: %v, want %v", ids, want)
-	}
-	newest, _, err := r.Volumes(ctx, VolumePage{NewestChangeFirst: true, Limit: 8})
-	must(t, err)
-	if !slices.IsSortedFunc(newest, func(a, b Volume) int { return b.UpdatedAt.Compare(a.UpdatedAt) }) {
-		t.Errorf("the newest change is not first: %+v", newest)
-	}
-	_, _, err = r.Volumes(ctx, VolumePage{Marker: absentID})
-	wantKind(t, err, volume.KindStale, absentID)
-}
-
-func TestVolumesNamed(t *testing.T) {
-	r := newRig(t, fakecloud.Options{ListLimit: 2})
-	for _, name := range []string{"twin", "twin", "twin", "twins", "other"} {
-		r.volume(t, name, 1)
-	}
-	vs, err := r.VolumesNamed(t.Context(), "twin")
-	must(t, err)
-	if len(vs) != 3 {
-		t.Errorf("%d volumes of that name, want 3: %+v", len(vs), vs)
-	}
-	if vs, err = r.VolumesNamed(t.Context(), "a&b=c d/ü'"); err != nil || len(vs) != 0 {
-		t.Errorf("a strange name finds %v, %v", vs, err)
-	}
-}
-
 func TestExtendRefusals(t *testing.T) {
 	quota := fakecloud.UnlimitedQuota()
 	quota.Gigabytes, quota.PerVolumeGigabytes = 20, 15
@@ -197,47 +123,4 @@ func TestOnlineExtendNeedsItsMicroversion(t *testing.T) {
 		t.Errorf("%d requests were made for what the cloud cannot do", n)
 	}
 	must(t, r.CheckFeature(t.Context(), FeatureMessages))
-}
-
-func TestMetadataFilterIsAPythonLiteral(t *testing.T) {
-	for key, test := range map[string]struct{ value, want string }{
-		"a": {"it's", `{'a':'it\'s'}`}, "b": {`back\slash`, `{'b':'back\\slash'}`}, "c": {"two\nlines", `{'c':'two\nlines'}`},
-	} {
-		query, err := volumes.ListOpts{Metadata: escapePython(map[string]string{key: test.value})}.ToVolumeListQuery()
-		must(t, err)
-		got, err := url.ParseQuery(strings.TrimPrefix(query, "?"))
-		must(t, err)
-		if got.Get("metadata") != test.want {
-			t.Errorf("metadata=%s, want %s", got.Get("metadata"), test.want)
-		}
-	}
-}
-
-// No format of a time fails a call; what users have stored under the same names stays as it is.
-func TestTimesOfAnyFormatFailNoCall(t *testing.T) {
-	r := newRig(t, fakecloud.Options{})
-	want := time.Date(2026, 11, 28, 12, 30, 0, 500_000_000, time.UTC)
-	for text, want := range map[string]time.Time{
-		"2026-11-28T12:30:00.500000": want, "2026-11-28T12:30:00.5Z": want, "2026-11-28T13:30:00.5+01:00": want,
-		"yesterday": {}, "": {},
-	} {
-		body := `{"id": "` + absentID + `", "created_at": "` + text + `", "attachments": [{"attached_at": "` + text + `"}],
-			"metadata": {"created_at": "yesterday"}}`
-		r.fake.On(fakecloud.Match{Call: fakecloud.GetVolume},
-			fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volume": `+body+`}`))
-		v, err := r.Volume(t.Context(), absentID)
-		must(t, err)
-		r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail},
-			fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"volumes": [`+body+`]}`))
-		listed, _, err := r.Volumes(t.Context(), VolumePage{})
-		must(t, err)
-		for _, got := range append(listed, v) {
-			if !got.CreatedAt.Equal(want) || !got.Attachments[0].AttachedAt.Equal(want) {
-				t.Errorf("%q reads as %s and %s, want %s", text, got.CreatedAt, got.Attachments[0].AttachedAt, want)
-			}
-			if got.Metadata["created_at"] != "yesterday" {
-				t.Errorf("the metadata reads %v", got.Metadata)
-			}
-		}
-	}
 }
