@@ -80,8 +80,8 @@ func (c *connection) open(ctx context.Context, rt http.RoundTripper, userAgent s
 	if project, err := result.ExtractProject(); err == nil && project != nil {
 		c.project = project.ID
 	}
-	// With a wrong clock a token may seem to have ended already; then a 401 has to tell. Very short
-	// tokens must not be renewed at each call.
+	// With a wrong clock a token may seem to have ended already; then it is used until a 401. Very
+	// short tokens must not be renewed at each call.
 	if left := time.Until(token.ExpiresAt); left > 0 {
 		c.renewAt, c.expiresAt = token.ExpiresAt.Add(-min(renewMargin, left/10)), token.ExpiresAt
 	}

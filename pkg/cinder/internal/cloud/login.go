@@ -84,8 +84,9 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 	return conn, nil
 }
 
-// refresh replaces a connection that still works. It returns the old one if that has the wanted
-// credentials and a token that has not ended by our clock, and also if the login fails, takes
+// refresh replaces a connection that may still work. If that has the wanted credentials and a
+// token that has not ended by our clock, refresh returns it at once and logs in in the background.
+// Else it waits for the login, and returns the old connection only if the login fails, takes
 // longer than refreshTimeout, or was tried less than refreshPause ago: a 401 then shows whether
 // the old token is still good.
 func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
