@@ -85,10 +85,10 @@ func (c *Cloud) connection(ctx context.Context) (*connection, error) {
 }
 
 // refresh replaces a connection that may still work. If that has the wanted credentials and a
-// token that has not ended by our clock, refresh returns it at once and logs in in the background.
-// Else it waits for the login, and returns the old connection only if the login fails, takes
-// longer than refreshTimeout, or was tried less than refreshPause ago: a 401 then shows whether
-// the old token is still good.
+// token that has not ended by our clock, refresh returns it at once while the login runs in the
+// background. Else it waits for the login, and returns the old connection only if the login fails,
+// takes longer than refreshTimeout, or was tried less than refreshPause ago: a 401 then shows
+// whether the old token is still good.
 func (c *Cloud) refresh(ctx context.Context, old *connection, wanted config.Cloud) *connection {
 	c.mu.Lock()
 	isPaused := c.refreshConfig == wanted && time.Now().Before(c.nextRefreshAfter)
