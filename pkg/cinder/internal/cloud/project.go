@@ -104,6 +104,7 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 	}
 	k := cinderCall("quota_get", "reading the largest size of a volume")
 	size, err := fetch(ctx, c, k, "quota_set", func(client *serviceClient) (*int, error) {
+		// quotasets.QuotaSet says 0 for a limit that the answer leaves out.
 		quota := struct {
 			PerVolume int `json:"per_volume_gigabytes"`
 		}{-1}
