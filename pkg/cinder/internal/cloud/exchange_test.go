@@ -53,7 +53,7 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 			fakecloud.GetServer:        func() error { _, err := r.Server(ctx, node); return err },
 			fakecloud.GetAttachment:    func() error { _, err := r.ServerAttachment(ctx, node, v.ID); return err },
 			fakecloud.ListVolumeDetail: func() error { _, err := r.VolumesNamed(ctx, "pvc-1"); return err },
-			fakecloud.ListRecords:      func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
+			fakecloud.ListAttachmentRecords:      func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
 		} {
 			if body == otherObject && strings.HasPrefix(string(call), "list") {
 				continue
