@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -20,19 +21,19 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// backends are the values of --backend.
-const backends = loopcsi.Name + " or " + cindercsi.Name
+// backendNames are the values of --backend, for messages.
+const backendNames = loopcsi.Name + " or " + cindercsi.Name
 
-// config is what the command line says.
+// config holds the options of the command line.
 type config struct {
 	csiserver.Flags
 	backend           string
 	nodeID            string
 	loopDir           string
-	loopPoolSize      size
-	loopMaxVolumeSize size
+	loopPoolSize      sizeFlag
+	loopMaxVolumeSize sizeFlag
 
-	cloudConfig    paths
+	cloudConfig    pathsFlag
 	cloudsYAML     string
 	cloud          string
 	clusterID      string
@@ -41,98 +42,108 @@ type config struct {
 	notifyNova     bool
 }
 
+// register defines the options of this plugin on fs.
 func (c *config) register(fs *flag.FlagSet) {
-	hostname, _ := os.Hostname() // an empty node id is refused later, with the option's name
-	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+backends)
-	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node; the loop backend's volumes are on it")
+	fs.StringVar(&c.backend, "backend", loopcsi.Name, "storage system of the volumes: "+backendNames)
+	hostname, _ := os.Hostname() // if it is empty, openBackend asks for --node-id
+	fs.StringVar(&c.nodeID, "node-id", hostname, "name of this node, which has the volumes of the loop backend")
 	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
 		"directory of the loop backend's volumes, shared with the node plugin")
 	fs.Var(&c.loopPoolSize, "loop-pool-size",
-		"room for all volumes of the loop backend, as 100Gi; 0: what the filesystem has")
-	c.loopMaxVolumeSize = size(loop.DefaultMaxVolumeSize)
-	fs.Var(&c.loopMaxVolumeSize, "loop-max-volume-size", "largest volume of the loop backend, as 10Gi")
+		"size of all volumes of the loop backend together, such as 100Gi; 0: the free space of the filesystem")
+	c.loopMaxVolumeSize = sizeFlag(loop.DefaultMaxVolumeSize)
+	fs.Var(&c.loopMaxVolumeSize, "loop-max-volume-size", "largest volume of the loop backend, such as 10Gi")
 
 	fs.StringVar(&c.cloudsYAML, "clouds-yaml", "",
 		"clouds.yaml with the clouds of the cinder backend and their credentials; read again when it changes")
 	fs.Var(&c.cloudConfig, "cloud-config",
-		"cloud.conf as cinder-csi-plugin has it, beside or instead of clouds.yaml; may be given several times, the later wins")
-	fs.StringVar(&c.cloud, "cloud", "", "cloud of requests that name none; needed when several are configured")
+		"cloud.conf of cinder-csi-plugin, instead of clouds.yaml or in addition; "+
+			"may be repeated, later files override earlier ones")
+	fs.StringVar(&c.cloud, "cloud", "", "cloud of requests that name none; required if several clouds are configured")
 	fs.StringVar(&c.clusterID, "cluster-id", "",
 		"name of this cluster among those that share the project: volumes are listed and found by name within it")
 	fs.BoolVar(&c.withTopology, "with-topology", true,
 		"volumes can be reached only from servers in their availability zone")
-	fs.BoolVar(&c.ignoreVolumeAZ, "ignore-volume-az", false, "leave the availability zone of volumes to Cinder")
+	fs.BoolVar(&c.ignoreVolumeAZ, "ignore-volume-az", false, "let Cinder choose the availability zone of volumes")
 	fs.BoolVar(&c.notifyNova, "notify-nova", false,
-		"tell Nova of the growth of a volume in use, in case that Cinder could not; needs a role that may post external events")
+		"tell Nova about the expansion of a volume in use if Cinder could not; needs a role that may create external events")
 }
 
-// opened is a backend with the driver name that goes with it.
-type opened struct {
+// openedBackend is a backend with what the program needs besides it.
+type openedBackend struct {
 	volume.Backend
-	driver   string
-	detached *operation.Tracker // work of the backend that outlives its call; nil: there is none
-	close    func()
+	driverName string             // the default one
+	detached   *operation.Tracker // work of the backend that continues after its call; nil: there is none
+	close      func()
 }
 
-// open makes the backend that the command line names. It is the one place
-// that knows backends by name.
-func open(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer) (opened, error) {
+// openBackend opens the backend of the command line. Together with its helpers it is the
+// only place that knows backends by name.
+func openBackend(
+	ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer,
+) (openedBackend, error) {
 	switch c.backend {
 	case loopcsi.Name:
-		if c.nodeID == "" {
-			return opened{}, fmt.Errorf("--node-id is empty and the host has no name: give the name of this node")
-		}
-		detached := new(operation.Tracker)
-		backend, err := loop.New(ctx, loop.Options{
-			Dir: c.loopDir, Node: c.nodeID, Log: log, Detached: detached,
-			PoolSize: volume.Size(c.loopPoolSize), MaxVolumeSize: volume.Size(c.loopMaxVolumeSize),
-		})
-		return opened{Backend: backend, driver: loopcsi.DriverName, detached: detached, close: func() {}}, err
+		return openLoop(ctx, c, log)
 	case cindercsi.Name:
 		return openCinder(ctx, c, log, metrics)
 	default:
-		return opened{}, fmt.Errorf("--backend %q is not known; use %s", c.backend, backends)
+		return openedBackend{}, fmt.Errorf("--backend %q is not known: use %s", c.backend, backendNames)
 	}
 }
 
-func openCinder(ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer) (opened, error) {
+func openLoop(ctx context.Context, c config, log *slog.Logger) (openedBackend, error) {
+	if c.nodeID == "" {
+		return openedBackend{}, errors.New("--node-id is empty, and the host has no name: set --node-id")
+	}
+	detached := new(operation.Tracker)
+	backend, err := loop.New(ctx, loop.Options{
+		Dir: c.loopDir, Node: c.nodeID, Log: log, Detached: detached,
+		PoolSize: volume.Size(c.loopPoolSize), MaxVolumeSize: volume.Size(c.loopMaxVolumeSize),
+	})
+	return openedBackend{Backend: backend, driverName: loopcsi.DriverName, detached: detached, close: func() {}}, err
+}
+
+func openCinder(
+	ctx context.Context, c config, log *slog.Logger, metrics prometheus.Registerer,
+) (openedBackend, error) {
 	if c.cloudsYAML == "" && len(c.cloudConfig) == 0 {
-		return opened{}, fmt.Errorf("--backend=%s needs credentials: give --clouds-yaml or --cloud-config", cindercsi.Name)
+		return openedBackend{}, fmt.Errorf("--backend=%s needs credentials: set --clouds-yaml or --cloud-config", c.backend)
 	}
 	backend, err := cinder.New(ctx, cinder.Options{
 		Clouds: cinder.CloudOptions{
-			CloudConfig: c.cloudConfig, CloudsYAML: c.cloudsYAML, Default: c.cloud, UserAgent: "growvol/" + csiserver.Version(),
+			CloudConfig: c.cloudConfig, CloudsYAML: c.cloudsYAML, Default: c.cloud,
+			UserAgent: "growvol/" + csiserver.Version(),
 		},
 		ClusterID: c.clusterID, Topology: c.withTopology, IgnoreVolumeAZ: c.ignoreVolumeAZ, NotifyNova: c.notifyNova,
 		Log: log, Registerer: metrics,
 	})
 	if err != nil {
-		return opened{}, err
+		return openedBackend{}, err
 	}
-	return opened{Backend: backend, driver: cindercsi.DriverName, close: backend.Close}, nil
+	return openedBackend{Backend: backend, driverName: cindercsi.DriverName, close: backend.Close}, nil
 }
 
-// paths is a flag.Value of files.
-type paths []string
+// pathsFlag is a flag.Value of paths; each occurrence of the option adds one.
+type pathsFlag []string
 
 // String implements flag.Value.
-func (p *paths) String() string { return strings.Join(*p, ",") }
+func (p *pathsFlag) String() string { return strings.Join(*p, ",") }
 
 // Set implements flag.Value.
-func (p *paths) Set(path string) error {
+func (p *pathsFlag) Set(path string) error {
 	if path == "" {
-		return fmt.Errorf("the path is empty")
+		return errors.New("the path is empty")
 	}
 	*p = append(*p, path)
 	return nil
 }
 
-// size is a flag.Value: bytes, or a whole number of Ki, Mi, Gi or Ti as
-// Kubernetes writes it.
-type size volume.Size
+// sizeFlag is a flag.Value: bytes, or a whole number of Ki, Mi, Gi or Ti, as in Kubernetes.
+type sizeFlag volume.Size
 
 // String implements flag.Value.
-func (s *size) String() string {
+func (s *sizeFlag) String() string {
 	if *s == 0 {
 		return "0"
 	}
@@ -140,18 +151,17 @@ func (s *size) String() string {
 }
 
 // Set implements flag.Value.
-func (s *size) Set(text string) error {
-	unit := volume.Byte
-	number := text
+func (s *sizeFlag) Set(text string) error {
+	number, unit := text, volume.Byte
 	for suffix, u := range map[string]volume.Size{"Ki": volume.KiB, "Mi": volume.MiB, "Gi": volume.GiB, "Ti": volume.TiB} {
-		if rest, found := strings.CutSuffix(text, suffix); found {
-			number, unit = rest, u
+		if n, found := strings.CutSuffix(text, suffix); found {
+			number, unit = n, u
 		}
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 0 || n > (1<<63-1)/unit.Bytes() {
-		return fmt.Errorf("%q is not a size: want bytes or a whole number of Ki, Mi, Gi or Ti, as 10Gi", text)
+		return fmt.Errorf("%q is not a size: want bytes or a whole number of Ki, Mi, Gi or Ti, such as 10Gi", text)
 	}
-	*s = size(n * unit.Bytes())
+	*s = sizeFlag(n * unit.Bytes())
 	return nil
 }

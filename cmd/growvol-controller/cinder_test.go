@@ -18,10 +18,10 @@ import (
 	"github.com/growvol/growvol/tests/programtest"
 )
 
-// Credentials that are wrong, or cannot be read, end the program at once with
-// a message that names what is wrong and has no secret in it. One after the
-// other: a program sets the logger of klog, which is one for the process.
-func TestBadCredentialsEndTheProgram(t *testing.T) {
+// Credentials that are wrong, or cannot be read, end the program at once with a message
+// that names the fault but no secret. Not parallel: a program sets the logger of klog, which
+// is global to the process.
+func TestWrongCredentialsEndProgram(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	good, err := cloud.WriteCloudsYAML(t.TempDir())
 	if err != nil {
@@ -56,19 +56,19 @@ func TestBadCredentialsEndTheProgram(t *testing.T) {
 			var stderr bytes.Buffer
 			args := append([]string{"--backend=cinder", "--endpoint=unix://" + filepath.Join(t.TempDir(), "s")}, test.args...)
 			if code := newProgram().Run(t.Context(), args, &bytes.Buffer{}, &stderr); code != 1 {
-				t.Errorf("exit code %d, want 1", code)
+				t.Errorf("got exit code %d, want 1", code)
 			}
 			if !strings.Contains(stderr.String(), test.want) {
-				t.Errorf("stderr %q lacks %q", &stderr, test.want)
+				t.Errorf("got stderr %q, want %q in it", &stderr, test.want)
 			}
 			if strings.Contains(stderr.String(), secret) {
-				t.Errorf("stderr has the password: %s", &stderr)
+				t.Errorf("got the password in stderr: %s", &stderr)
 			}
 		})
 	}
 }
 
-// The program with the Cinder backend, over its socket.
+// A volume of the Cinder backend is created over the socket, expanded and deleted.
 func TestProgramWithCinder(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	dir := programtest.SocketDir(t)
@@ -80,10 +80,7 @@ func TestProgramWithCinder(t *testing.T) {
 	t.Setenv("CSI_ENDPOINT", endpoint)
 	conn, stop := programtest.Start(t, newProgram(), endpoint,
 		"--backend=cinder", "--clouds-yaml="+path, "--cloud=csi", "--cluster-id=test")
-	info, err := csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
-	if err != nil || info.GetName() != "cinder.csi.openstack.org" {
-		t.Fatalf("info %v, %v", info, err)
-	}
+	wantPlugin(t, conn, "cinder.csi.openstack.org")
 	client := csi.NewControllerClient(conn)
 	created, err := client.CreateVolume(t.Context(), createRequest("pvc-1", volume.GiB))
 	if err != nil {
@@ -91,28 +88,28 @@ func TestProgramWithCinder(t *testing.T) {
 	}
 	id := created.GetVolume().GetVolumeId()
 	if len(created.GetVolume().GetAccessibleTopology()) != 1 {
-		t.Errorf("topology %v, want the volume's zone", created.GetVolume().GetAccessibleTopology())
+		t.Errorf("got topology %v, want the volume's zone", created.GetVolume().GetAccessibleTopology())
 	}
 	expanded, err := client.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
 		VolumeId: id, CapacityRange: &csi.CapacityRange{RequiredBytes: (2*volume.GiB + 1).Bytes()},
 	})
 	if v, ok := cloud.Volume(id); err != nil || !ok || v.Size != 3 ||
 		expanded.GetCapacityBytes() != (3*volume.GiB).Bytes() {
-		t.Errorf("expanded to %v (%v), in the cloud %+v, want 3 GiB", expanded, err, v)
+		t.Errorf("got %v (%v), in the cloud %+v, want 3 GiB", expanded, err, v)
 	}
 	if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
 		t.Error(err)
 	}
 	if v, ok := cloud.Volume(id); ok {
-		t.Errorf("after the deletion: %+v", v)
+		t.Errorf("after the deletion: got %+v, want no volume", v)
 	}
 	stop()
 }
 
-// A Keystone that hangs when the program starts keeps it from no call but those
-// that need it: the socket is there within seconds, Probe answers "not ready",
-// and all is well when Keystone is back, without a restart.
-func TestStartWhileKeystoneHangs(t *testing.T) {
+// If Keystone hangs when the program starts, only calls that need it wait: the socket
+// exists within seconds, and Probe answers "not ready". When Keystone answers again, the
+// program works without a restart.
+func TestProgramStartsWhileKeystoneHangs(t *testing.T) {
 	cloud := fakecloud.Start(t, fakecloud.Options{})
 	dir := programtest.SocketDir(t)
 	path, err := cloud.WriteCloudsYAML(dir)
@@ -127,19 +124,19 @@ func TestStartWhileKeystoneHangs(t *testing.T) {
 		"--backend=cinder", "--clouds-yaml="+path, "--cloud=csi")
 	for _, err := os.Stat(filepath.Join(dir, "csi.sock")); err != nil; _, err = os.Stat(filepath.Join(dir, "csi.sock")) {
 		if time.Since(start) > 8*time.Second {
-			t.Fatal("there is no socket after 8 s")
+			t.Fatal("got no socket within 8 s")
 		}
 		if err := operation.Sleep(t.Context(), 20*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("the socket was there after %s", time.Since(start))
+	t.Logf("the socket existed after %s", time.Since(start))
 	identity := csi.NewIdentityClient(conn)
 	probe := func(want bool) {
 		t.Helper()
 		resp, err := identity.Probe(t.Context(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
 		if err != nil || resp.GetReady() == nil || resp.GetReady().GetValue() != want {
-			t.Errorf("probe %v, %v, want ready: %t", resp, err, want)
+			t.Errorf("got probe %v, %v, want ready: %t", resp, err, want)
 		}
 	}
 	probe(false)

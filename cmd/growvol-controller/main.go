@@ -1,5 +1,5 @@
-// Command growvol-controller is the CSI controller plugin: it creates,
-// attaches, snapshots and grows volumes in a storage system.
+// Command growvol-controller is the CSI controller plugin: it creates, attaches, snapshots
+// and expands volumes in a storage system. It holds the credentials of the storage system.
 package main
 
 import (
@@ -22,21 +22,23 @@ func newProgram() csiserver.Program {
 	}
 }
 
+// serve opens the backend and serves the Identity and Controller services until ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	metrics := csiserver.NewMetrics()
-	backend, err := open(ctx, c, log, metrics.Registerer())
+	backend, err := openBackend(ctx, c, log, metrics.Registerer())
 	if err != nil {
 		return err
 	}
 	defer backend.close()
-	driverName := cmp.Or(c.DriverName, backend.driver)
-	aware, ok := backend.Backend.(volume.TopologyAware)
-	topology := ok && aware.HasTopology()
-	var probe func(context.Context) error
-	if checker, ok := backend.Backend.(volume.HealthChecker); ok {
-		probe = checker.CheckHealth
+	driverName := cmp.Or(c.DriverName, backend.driverName)
+	capabilities := csiserver.Capabilities{Controller: true, Expansion: true}
+	if b, ok := backend.Backend.(volume.TopologyAware); ok {
+		capabilities.Topology = b.HasTopology()
 	}
-	capabilities := csiserver.Capabilities{Controller: true, Topology: topology, Expansion: true}
+	var probe func(context.Context) error
+	if b, ok := backend.Backend.(volume.HealthChecker); ok {
+		probe = b.CheckHealth
+	}
 	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, probe)
 	if err != nil {
 		return err
@@ -44,7 +46,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	options := c.Options()
 	options.Log, options.Identity, options.Metrics, options.Detached = log, identity, metrics, backend.detached
 	options.Controller = controller.New(backend.Backend, controller.Options{Log: log})
-	log.InfoContext(ctx, "growvol-controller starts", "version", csiserver.Version(), "driver", driverName, "backend",
-		c.backend, "endpoint", c.Endpoint)
+	log.InfoContext(ctx, "growvol-controller starts",
+		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }

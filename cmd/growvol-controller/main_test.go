@@ -27,27 +27,27 @@ func TestControllerLinksNothingOfTheNode(t *testing.T) {
 	programtest.CheckDependencies(t, `growvol/pkg/((attached|blockdev|filesystem|instance|luks|node)(/|$)|loop/loopdev)`)
 }
 
-func TestSizes(t *testing.T) {
+func TestSizeFlag(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]volume.Size{
 		"0": 0, "1048576": volume.MiB, "3Ki": 3 * volume.KiB, "5Mi": 5 * volume.MiB, "10Gi": 10 * volume.GiB,
 		"2Ti": 2 * volume.TiB,
 	} {
-		var s size
+		var s sizeFlag
 		if err := s.Set(text); err != nil || volume.Size(s) != want {
-			t.Errorf("%s: %s, %v, want %s", text, &s, err, want)
+			t.Errorf("%s: got %s, %v, want %s", text, &s, err, want)
 		}
 	}
 	for _, text := range []string{"", "Gi", "-1", "1.5Gi", "10GB", "10 Gi", "9223372036854775807Ki"} {
-		if err := new(size).Set(text); err == nil {
-			t.Errorf("%q is taken", text)
+		if err := new(sizeFlag).Set(text); err == nil {
+			t.Errorf("%q: got success, want an error", text)
 		}
 	}
 }
 
-// The program with the loop backend, over its socket: what was created grows,
-// is there after a restart, and goes.
-func TestProgram(t *testing.T) {
+// A volume of the loop backend is created over the socket, expanded, found after a restart,
+// and deleted.
+func TestProgramWithLoop(t *testing.T) {
 	dir := programtest.SocketDir(t)
 	endpoint := "unix://" + filepath.Join(dir, "csi.sock")
 	t.Setenv("CSI_ENDPOINT", endpoint)
@@ -56,10 +56,7 @@ func TestProgram(t *testing.T) {
 	}
 
 	conn, stop := programtest.Start(t, newProgram(), endpoint, args...)
-	info, err := csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
-	if err != nil || info.GetName() != "loop.growvol.io" || info.GetVendorVersion() == "" {
-		t.Fatalf("info %v, %v", info, err)
-	}
+	wantPlugin(t, conn, "loop.growvol.io")
 	client := csi.NewControllerClient(conn)
 	created, err := client.CreateVolume(t.Context(), createRequest("pvc-1", volume.MiB))
 	if err != nil {
@@ -67,7 +64,7 @@ func TestProgram(t *testing.T) {
 	}
 	id := created.GetVolume().GetVolumeId()
 	if got := created.GetVolume().GetAccessibleTopology(); len(got) != 1 {
-		t.Errorf("topology %v, want that of the node", got)
+		t.Errorf("got topology %v, want that of the node", got)
 	}
 	expand := func(client csi.ControllerClient, target volume.Size) (volume.Size, error) {
 		resp, err := client.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
@@ -76,22 +73,19 @@ func TestProgram(t *testing.T) {
 		return volume.Size(resp.GetCapacityBytes()), err
 	}
 	if got, err := expand(client, 5*volume.MiB); err != nil || got != 5*volume.MiB {
-		t.Errorf("expanded to %s, %v", got, err)
+		t.Errorf("expand to 5 MiB: got %s, %v", got, err)
 	}
 	if _, err := expand(client, 2*volume.GiB); status.Code(err) != codes.OutOfRange {
-		t.Errorf("above the largest: %v, want OUT_OF_RANGE", err)
+		t.Errorf("expand to 2 GiB: got %v, want OUT_OF_RANGE", err)
 	}
 	stop()
 
 	conn, stop = programtest.Start(t, newProgram(), endpoint, append(args, "--driver-name=other.growvol.io")...)
 	client = csi.NewControllerClient(conn)
-	info, err = csi.NewIdentityClient(conn).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
-	if err != nil || info.GetName() != "other.growvol.io" {
-		t.Errorf("info %v, %v", info, err)
-	}
+	wantPlugin(t, conn, "other.growvol.io")
 	got, err := client.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
 	if err != nil || got.GetVolume().GetCapacityBytes() != (5*volume.MiB).Bytes() {
-		t.Errorf("after the restart: %v, %v, want 5 MiB", got, err)
+		t.Errorf("after the restart: got %v, %v, want 5 MiB", got, err)
 	}
 	for range 2 {
 		if _, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
@@ -100,11 +94,23 @@ func TestProgram(t *testing.T) {
 	}
 	_, err = client.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: id})
 	if status.Code(err) != codes.NotFound {
-		t.Errorf("after the deletion: %v, want NOT_FOUND", err)
+		t.Errorf("after the deletion: got %v, want NOT_FOUND", err)
 	}
 	stop()
 }
 
+// wantPlugin waits until the program answers, and fails the test unless its driver has the
+// name and a version.
+func wantPlugin(t *testing.T, conn *grpc.ClientConn, name string) {
+	t.Helper()
+	identity := csi.NewIdentityClient(conn)
+	info, err := identity.GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{}, grpc.WaitForReady(true))
+	if err != nil || info.GetName() != name || info.GetVendorVersion() == "" {
+		t.Fatalf("plugin info: got %v, %v, want driver %s and a version", info, err, name)
+	}
+}
+
+// createRequest requests a volume with a filesystem for one writer.
 func createRequest(name string, s volume.Size) *csi.CreateVolumeRequest {
 	return &csi.CreateVolumeRequest{
 		Name: name, CapacityRange: &csi.CapacityRange{RequiredBytes: s.Bytes()},

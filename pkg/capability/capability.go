@@ -1,6 +1,7 @@
-// Package capability translates between the CSI wire format's volume
-// capabilities (spec v1.13, VolumeCapability) and the domain's accesses. Both
-// services use it, so that they cannot disagree on what a request means.
+// Package capability converts the volume capabilities of CSI requests (spec v1.13,
+// VolumeCapability) into the domain's accesses, and reads the mkfs options of a
+// StorageClass. The controller and the node service both use it, so that they understand a
+// request in the same way.
 package capability
 
 import (
@@ -11,8 +12,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// modes pairs the wire format's access modes with the domain's.
-func modes() map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode {
+// accessModes returns the domain's access mode of each CSI access mode.
+func accessModes() map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode {
 	return map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode{
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER:        volume.AccessSingleNodeWriter,
 		csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY:   volume.AccessSingleNodeReaderOnly,
@@ -24,32 +25,27 @@ func modes() map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode {
 	}
 }
 
-// Access reads one capability. Errors are of kind Invalid: it is missing, has
-// no access mode or access type, or asks for a mount group, which this driver
-// leaves to the orchestrator.
+// Access converts one capability. Error kind Invalid: the capability is missing, has no
+// known access mode or no access type, or requests a mount group, which this driver leaves
+// to the orchestrator.
 func Access(c *csi.VolumeCapability) (volume.Access, error) {
 	if c == nil {
-		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability is missing from the request")
+		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability is missing in the request")
 	}
-	mode, known := modes()[c.GetAccessMode().GetMode()]
-	if !known {
+	mode, known := accessModes()[c.GetAccessMode().GetMode()]
+	switch group := c.GetMount().GetVolumeMountGroup(); {
+	case !known:
 		return volume.Access{}, volume.Errorf(volume.KindInvalid,
-			"the volume capability has no access mode that this driver knows (%s)", c.GetAccessMode().GetMode())
-	}
-	a := volume.Access{Mode: mode}
-	switch {
-	case c.GetBlock() != nil:
-		a.Block = true
-	case c.GetMount() != nil:
-		a.FSType = c.GetMount().GetFsType()
-		a.MountFlags = slices.Clone(c.GetMount().GetMountFlags())
-		if g := c.GetMount().GetVolumeMountGroup(); g != "" {
-			return volume.Access{}, volume.Errorf(volume.KindInvalid,
-				"volume_mount_group %q: this driver does not set ownership (VOLUME_MOUNT_GROUP is not advertised)", g)
-		}
-	default:
+			"the access mode %s of the volume capability is unknown", c.GetAccessMode().GetMode())
+	case c.GetBlock() == nil && c.GetMount() == nil:
 		return volume.Access{}, volume.Errorf(volume.KindInvalid,
-			"the volume capability names neither a mount nor a block access type")
+			"the volume capability has neither the access type mount nor block")
+	case group != "":
+		return volume.Access{}, volume.Errorf(volume.KindInvalid,
+			"volume_mount_group is %q, but this driver does not set ownership (VOLUME_MOUNT_GROUP is not advertised)", group)
 	}
-	return a, nil
+	return volume.Access{
+		Mode: mode, Block: c.GetBlock() != nil,
+		FSType: c.GetMount().GetFsType(), MountFlags: slices.Clone(c.GetMount().GetMountFlags()),
+	}, nil
 }

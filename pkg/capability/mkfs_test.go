@@ -3,6 +3,8 @@ package capability
 import (
 	"slices"
 	"testing"
+
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 func TestMkfsOptions(t *testing.T) {
@@ -12,12 +14,20 @@ func TestMkfsOptions(t *testing.T) {
 		" ":                                   nil,
 		"-K":                                  {"-K"},
 		"-E nodiscard,stride=4 -m 0":          {"-E", "nodiscard,stride=4", "-m", "0"},
-		"-E nodiscard,-O ^metadata_csum":      {"-E", "nodiscard", "-O", "^metadata_csum"}, // as cinder-csi-plugin has it
+		"-E nodiscard,-O ^metadata_csum":      {"-E", "nodiscard", "-O", "^metadata_csum"}, // as in cinder-csi-plugin
 		"-E nodiscard, -O ^a,b ,\t--x=1,2, ":  {"-E", "nodiscard", "-O", "^a,b", "--x=1,2"},
 		"--unsupported,-m crc=1,finobt=0,-i,": {"--unsupported", "-m", "crc=1,finobt=0", "-i"},
 	} {
 		if got := MkfsOptions(text); !slices.Equal(got, want) {
-			t.Errorf("%q is %q, want %q", text, got, want)
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestMinSize(t *testing.T) {
+	for fsType, want := range map[string]volume.Size{"xfs": 300 * volume.MiB, " XFS ": 300 * volume.MiB, "": 0, "zfs": 0} {
+		if got := MinSize(fsType); got != want {
+			t.Errorf("MinSize(%q): got %s, want %s", fsType, got, want)
 		}
 	}
 }

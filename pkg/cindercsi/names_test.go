@@ -13,7 +13,7 @@ func TestZoneLabel(t *testing.T) {
 		strings.Repeat("a", 62) + ".b": strings.Repeat("a", 62),
 	} {
 		if got := ZoneLabel(zone); got != want {
-			t.Errorf("%q became %q, want %q", zone, got, want)
+			t.Errorf("%q: got %q, want %q", zone, got, want)
 		}
 	}
 }
@@ -25,10 +25,10 @@ func FuzzZoneLabel(f *testing.F) {
 	f.Fuzz(func(t *testing.T, zone string) {
 		label := ZoneLabel(zone)
 		if !valid.MatchString(label) {
-			t.Errorf("%q became %q, which is no label value", zone, label)
+			t.Errorf("%q: got %q, which is no label value", zone, label)
 		}
 		if again := ZoneLabel(label); again != label || valid.MatchString(zone) && label != zone {
-			t.Errorf("%q became %q, and that %q", zone, label, again)
+			t.Errorf("%q: got %q, and %q from that, want it unchanged", zone, label, again)
 		}
 	})
 }
