@@ -14,9 +14,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
-// damage is a way to damage a volume, and what is said of it then.
+// damage is a way to damage a volume, and the condition that Health must report.
 type damage struct {
-	spoil  func(data, meta string) error
+	apply  func(data, meta string) error
 	want   volume.Impairment
 	reason string
 }
@@ -42,44 +42,44 @@ func damages() map[string]damage {
 	}
 }
 
-func metaOf(b *Backend, id string) string {
+func recordPath(b *Backend, id string) string {
 	return filepath.Join(b.store.Path(volumedir.Volumes, id), volumedir.RecordFile)
 }
 
-func TestHealth(t *testing.T) {
+func TestHealthReportsDamage(t *testing.T) {
 	t.Parallel()
 	b := openBackend(t)
 	for name, test := range damages() {
 		id := createVolume(t, b, name, volume.MiB).ID
 		if got, err := b.Health(t.Context(), id); err != nil || len(got) != 0 {
-			t.Errorf("%s: before: %+v, %v", name, got, err)
+			t.Errorf("%s: before the damage: got %+v, %v, want no condition", name, got, err)
 		}
-		if err := test.spoil(b.store.DataPath(volumedir.Volumes, id), metaOf(b, id)); err != nil {
+		if err := test.apply(b.store.DataPath(volumedir.Volumes, id), recordPath(b, id)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := b.Health(t.Context(), id)
 		if err != nil || len(got) != 1 {
-			t.Fatalf("%s: %+v, %v, want %s", name, got, err, test.reason)
+			t.Fatalf("%s: got %+v, %v, want %s", name, got, err, test.reason)
 		}
 		if got[0].Impairment != test.want || got[0].Reason != test.reason || !strings.Contains(got[0].Message, "next step") {
-			t.Errorf("%s: %+v, %v, want %s", name, got, err, test.reason)
+			t.Errorf("%s: got %+v, %v, want %s", name, got, err, test.reason)
 		}
 	}
 	_, err := b.Health(t.Context(), volumedir.Volumes.ID("none"))
 	volumetest.WantKind(t, err, volume.KindNotFound, "check volume")
 }
 
-// What may pass is an error, not a condition: above all a directory that is
-// not mounted would have every volume lost.
-func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
+// An error that may pass is an error, not a condition: otherwise a directory that is not
+// mounted would report every volume as lost.
+func TestHealthReturnsPassingErrors(t *testing.T) {
 	t.Parallel()
 	b := openBackend(t)
 	id := createVolume(t, b, "v", volume.MiB).ID
-	if err := os.Remove(metaOf(b, id)); err != nil {
+	if err := os.Remove(recordPath(b, id)); err != nil {
 		t.Fatal(err)
 	}
 	// Reading a directory fails with EISDIR, which stands for any other failure.
-	if err := os.Mkdir(metaOf(b, id), 0o700); err != nil {
+	if err := os.Mkdir(recordPath(b, id), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Health(t.Context(), id)
@@ -95,7 +95,7 @@ func TestHealthIsNotJudgedByWhatMayPass(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindInternal)
 }
 
-func TestListHealth(t *testing.T) {
+func TestListHealthReturnsDamagedVolumes(t *testing.T) {
 	t.Parallel()
 	b := openBackend(t)
 	for i := range 8 {
@@ -104,34 +104,34 @@ func TestListHealth(t *testing.T) {
 	var want []string
 	for name, test := range damages() {
 		id := createVolume(t, b, name, volume.MiB).ID
-		if err := test.spoil(b.store.DataPath(volumedir.Volumes, id), metaOf(b, id)); err != nil {
+		if err := test.apply(b.store.DataPath(volumedir.Volumes, id), recordPath(b, id)); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, id)
 	}
 	slices.Sort(want)
 	for _, size := range []int{0, 1, 2, 5, 6, 7} {
-		got := pages(t, size, func(p volume.Page) ([]volume.Health, string, error) {
+		got := listAll(t, size, func(p volume.Page) ([]volume.Health, string, error) {
 			return b.ListHealth(t.Context(), p)
 		}, func(v volume.Health) string {
 			if alone, err := b.Health(t.Context(), v.ID); err != nil || !slices.Equal(alone, v.Conditions) {
-				t.Errorf("listed %+v, alone %+v, %v", v, alone, err)
+				t.Errorf("got %+v in the list, %+v, %v alone, want the same", v, alone, err)
 			}
 			return v.ID
 		})
 		if !slices.Equal(got, want) {
-			t.Errorf("pages of %d: %v, want %v", size, got, want)
+			t.Errorf("pages of %d: got %v, want %v", size, got, want)
 		}
 	}
 	_, _, err := b.ListHealth(t.Context(), volume.Page{Token: "x"})
 	volumetest.WantKind(t, err, volume.KindStale, "list again")
-	// A link that leads nowhere is found by its name only, as is a volume that is
-	// deleted while it is listed.
+	// A broken link has a name in the directory but cannot be read, as a volume that is
+	// deleted during the listing.
 	if err := os.Symlink("nowhere", b.store.Path(volumedir.Volumes, volumedir.Volumes.ID("deleted"))); err != nil {
 		t.Fatal(err)
 	}
 	if got, _, err := b.ListHealth(t.Context(), volume.Page{}); err != nil || len(got) != len(want) {
-		t.Errorf("with a volume that has gone: %+v, %v", got, err)
+		t.Errorf("with a deleted volume: got %+v, %v, want %d volumes", got, err, len(want))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -139,27 +139,27 @@ func TestListHealth(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindCanceled, "check volumes")
 }
 
-// That a volume is encrypted is kept with it, and is part of what it is.
-func TestEncryptedIsKept(t *testing.T) {
+// A volume records whether it is encrypted, and a request that differs is refused.
+func TestVolumeRecordsEncryption(t *testing.T) {
 	t.Parallel()
 	b := openBackend(t)
 	req := blankRequest("v", volume.MiB)
 	req.Encrypted = true
-	made, err := b.Create(t.Context(), req)
-	if err != nil || !made.Encrypted {
-		t.Fatalf("%+v, %v", made, err)
+	created, err := b.Create(t.Context(), req)
+	if err != nil || !created.Encrypted {
+		t.Fatalf("created: got %+v, %v, want it encrypted", created, err)
 	}
-	again, err := openBackend(t, func(o *Options) { o.Dir = b.opts.Dir }).Get(t.Context(), made.ID)
+	again, err := openBackend(t, func(o *Options) { o.Dir = b.opts.Dir }).Get(t.Context(), created.ID)
 	if err != nil || !again.Encrypted {
-		t.Errorf("read again: %+v, %v", again, err)
+		t.Errorf("read by another process: got %+v, %v, want it encrypted", again, err)
 	}
 	if found, ok, err := b.Find(t.Context(), req); err != nil || !ok || !found.Encrypted {
-		t.Errorf("found: %+v, %v", found, err)
+		t.Errorf("found: got %+v, %v, want it encrypted", found, err)
 	}
-	req.Source = volume.Source{VolumeID: made.ID}
+	req.Source = volume.Source{VolumeID: created.ID}
 	req.Name = "clone"
 	if clone, err := b.CloneVolume(t.Context(), req); err != nil || !clone.Encrypted {
-		t.Errorf("clone: %+v, %v", clone, err)
+		t.Errorf("clone: got %+v, %v, want it encrypted", clone, err)
 	}
 	_, err = b.Create(t.Context(), blankRequest("v", volume.MiB))
 	volumetest.WantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")

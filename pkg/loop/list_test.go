@@ -13,14 +13,15 @@ import (
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
-// pages lists with this page size, checking that no page is larger.
-func pages[T any](t *testing.T, size int, list func(volume.Page) ([]T, string, error), id func(T) string) []string {
+// listAll returns the ids of all entries in pages of this size. It fails the test if a page is
+// larger.
+func listAll[T any](t *testing.T, size int, list func(volume.Page) ([]T, string, error), id func(T) string) []string {
 	t.Helper()
 	var ids []string
 	for token := ""; ; {
 		page, next, err := list(volume.Page{Token: token, Max: size})
 		if err != nil || size > 0 && len(page) > size || next != "" && (len(page) == 0 || next == token) {
-			t.Fatalf("page of %d after %q: %v", len(page), token, err)
+			t.Fatalf("page after %q: got %d entries, next %q, %v, want at most %d", token, len(page), next, err, size)
 		}
 		for _, e := range page {
 			ids = append(ids, id(e))
@@ -32,7 +33,7 @@ func pages[T any](t *testing.T, size int, list func(volume.Page) ([]T, string, e
 	}
 }
 
-func TestListVolumes(t *testing.T) {
+func TestListVolumesInPages(t *testing.T) {
 	b := openBackend(t)
 	var want []string
 	for i := range 10 {
@@ -42,15 +43,15 @@ func TestListVolumes(t *testing.T) {
 	attachVolume(t, b, want[3])
 	list := func(p volume.Page) ([]volume.Volume, string, error) { return b.ListVolumes(t.Context(), p) }
 	for _, size := range []int{0, 1, 3, 5, 10, 11} {
-		if got := pages(t, size, list, func(v volume.Volume) string { return v.ID }); !slices.Equal(got, want) {
-			t.Errorf("pages of %d: %v, want %v", size, got, want)
+		if got := listAll(t, size, list, func(v volume.Volume) string { return v.ID }); !slices.Equal(got, want) {
+			t.Errorf("pages of %d: got %v, want %v", size, got, want)
 		}
 	}
 	all, _, err := list(volume.Page{})
 	if err != nil || len(all[3].Nodes) != 1 || len(all[4].Nodes) != 0 {
-		t.Errorf("nodes: %+v, %v", all, err)
+		t.Errorf("got %+v, %v, want a node only at the fourth volume", all, err)
 	}
-	// A volume deleted between two pages takes none of the others with it.
+	// The deletion of a volume between two pages hides none of the others.
 	page, next, err := list(volume.Page{Max: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func TestListVolumes(t *testing.T) {
 	}
 	page, _, err = list(volume.Page{Token: next})
 	if err != nil || len(page) != 8 || page[0].ID != want[2] {
-		t.Errorf("%d volumedir.Volumes, %v", len(page), err)
+		t.Errorf("after a deletion: got %d volumes, %v, want 8 from %s on", len(page), err, want[2])
 	}
 	for _, token := range []string{"x", "!", pageToken(volumedir.Snapshots.ID("s")), pageToken("../x")} {
 		_, _, err := list(volume.Page{Token: token})
@@ -68,7 +69,7 @@ func TestListVolumes(t *testing.T) {
 	}
 }
 
-func TestListSnapshots(t *testing.T) {
+func TestListSnapshotsByFilterInPages(t *testing.T) {
 	b := openBackend(t)
 	v, w := createVolume(t, b, "v", volume.MiB), createVolume(t, b, "w", volume.MiB)
 	var ofV, all []string
@@ -98,29 +99,29 @@ func TestListSnapshots(t *testing.T) {
 		{volume.SnapshotFilter{VolumeID: "none"}, nil},
 	} {
 		for _, size := range []int{0, 1, 2, 6} {
-			got := pages(t, size, func(p volume.Page) ([]volume.Snapshot, string, error) {
+			got := listAll(t, size, func(p volume.Page) ([]volume.Snapshot, string, error) {
 				return b.ListSnapshots(t.Context(), c.filter, p)
 			}, func(s volume.Snapshot) string { return s.ID })
 			if !slices.Equal(got, c.want) {
-				t.Errorf("%+v in pages of %d: %v, want %v", c.filter, size, got, c.want)
+				t.Errorf("%+v in pages of %d: got %v, want %v", c.filter, size, got, c.want)
 			}
 		}
 	}
 }
 
-// A page reads the volumes that are on it and no others.
-func TestListingTenThousand(t *testing.T) {
+// A page reads its own volumes and one more, in a directory of any size.
+func TestListReadsOnlyVolumesOfPage(t *testing.T) {
 	b := openBackend(t)
 	const count = 10000
 	for i := range count {
-		// Without metadata: reading one would fail the listing.
+		// Volumes without files: to read one would fail the listing.
 		if err := os.Mkdir(b.store.Path(volumedir.Volumes, volumedir.Volumes.ID(fmt.Sprint(i))), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ids, err := b.store.ids(volumedir.Volumes)
 	if err != nil || len(ids) != count {
-		t.Fatalf("%d, %v", len(ids), err)
+		t.Fatalf("got %d ids, %v, want %d", len(ids), err, count)
 	}
 	for _, id := range ids[:3] {
 		f, err := os.Create(b.store.DataPath(volumedir.Volumes, id))
@@ -139,7 +140,7 @@ func TestListingTenThousand(t *testing.T) {
 	started := time.Now()
 	page, next, err := b.ListVolumes(t.Context(), volume.Page{Max: 2})
 	if err != nil || len(page) != 2 || next == "" {
-		t.Errorf("%d volumedir.Volumes, next %q, %v", len(page), next, err)
+		t.Errorf("got %d volumes, next %q, %v, want 2 and a next page", len(page), next, err)
 	}
 	t.Logf("a page of 2 out of %d took %s", count, time.Since(started))
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
-func TestSnapshotAndRestore(t *testing.T) {
+func TestRestoreReturnsDataOfSnapshot(t *testing.T) {
 	for name, share := range map[string]func(dst, src *os.File) error{
 		"reflinks if possible": ficlone, "no reflinks": noReflink,
 	} {
@@ -24,17 +24,17 @@ func TestSnapshotAndRestore(t *testing.T) {
 			b := openBackend(t)
 			b.shareBlocks = share
 			v := createVolume(t, b, "a", volume.GiB)
-			const far = 700 << 20
+			const farOffset = 700 << 20
 			writeData(t, b, v.ID, "first", 0)
-			writeData(t, b, v.ID, "far", far)
+			writeData(t, b, v.ID, "far", farOffset)
 			s, err := b.CreateSnapshot(t.Context(), volume.SnapshotRequest{
 				Name: "s", VolumeID: v.ID, Parameters: map[string]string{"csi.storage.k8s.io/x": "y"},
 			})
 			if err != nil || s.VolumeID != v.ID || s.Size != volume.GiB || !s.Ready || s.Created.IsZero() || s.Name != "s" {
-				t.Fatalf("%+v, %v", s, err)
+				t.Fatalf("snapshot: got %+v, %v", s, err)
 			}
 			writeData(t, b, v.ID, "later", 0)
-			if err := b.Delete(t.Context(), v.ID); err != nil { // snapshots stand on their own
+			if err := b.Delete(t.Context(), v.ID); err != nil { // the snapshot does not depend on it
 				t.Fatal(err)
 			}
 			r, err := b.Restore(t.Context(), volume.CreateRequest{
@@ -43,23 +43,23 @@ func TestSnapshotAndRestore(t *testing.T) {
 				}, Source: volume.Source{SnapshotID: s.ID},
 			})
 			if err != nil || r.Size != 2*volume.GiB || r.Source.SnapshotID != s.ID {
-				t.Fatalf("%+v, %v", r, err)
+				t.Fatalf("restore: got %+v, %v, want 2 GiB from %s", r, err, s.ID)
 			}
 			if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
 				t.Fatal(err)
 			}
 			wantData(t, b, volumedir.Volumes, r.ID, "first", 0)
-			wantData(t, b, volumedir.Volumes, r.ID, "far", far)
+			wantData(t, b, volumedir.Volumes, r.ID, "far", farOffset)
 			var st unix.Stat_t
 			if err := unix.Stat(b.store.DataPath(volumedir.Volumes, r.ID), &st); err != nil ||
 				st.Blocks*512 > volume.MiB.Bytes() {
-				t.Errorf("the copy takes %d bytes on disk, %v: its holes were filled", st.Blocks*512, err)
+				t.Errorf("the copy uses %d bytes on disk, %v, want at most 1 MiB: holes must stay holes", st.Blocks*512, err)
 			}
 		})
 	}
 }
 
-func TestSnapshotAgain(t *testing.T) {
+func TestCreateSnapshotReturnsExistingSnapshot(t *testing.T) {
 	b := openBackend(t)
 	v, other := createVolume(t, b, "a", volume.GiB), createVolume(t, b, "b", volume.GiB)
 	req := volume.SnapshotRequest{Name: "s", VolumeID: v.ID}
@@ -69,10 +69,10 @@ func TestSnapshotAgain(t *testing.T) {
 	}
 	second, err := b.CreateSnapshot(t.Context(), req)
 	if err != nil || second != first {
-		t.Errorf("%+v, %v; want %+v", second, err, first)
+		t.Errorf("second call: got %+v, %v, want %+v", second, err, first)
 	}
 	if got, err := b.GetSnapshot(t.Context(), first.ID); err != nil || got != first {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("read: got %+v, %v, want %+v", got, err, first)
 	}
 	req.VolumeID = other.ID
 	_, err = b.CreateSnapshot(t.Context(), req)
@@ -94,7 +94,7 @@ func TestSnapshotAgain(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindNotFound, first.ID)
 }
 
-func TestSizesOfCopies(t *testing.T) {
+func TestCloneHasAtLeastSizeOfSource(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", 3*volume.GiB)
 	from := volume.Source{VolumeID: v.ID}
@@ -106,23 +106,23 @@ func TestSizesOfCopies(t *testing.T) {
 		Name: "small", Size: volume.GiB, Range: volume.Range{Limit: 2 * volume.GiB}, Source: from,
 	})
 	volumetest.WantKind(t, err, volume.KindOutOfRange)
-	// No size was asked for: the default is not a demand.
+	// The request has no size, only the default.
 	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{Name: "c", Size: volume.GiB, Source: from})
 	if err != nil || c.Size != 3*volume.GiB {
-		t.Errorf("%+v, %v", c, err)
+		t.Errorf("got %+v, %v, want 3 GiB", c, err)
 	}
-	// A repeated clone needs its source no more.
+	// The retry of a clone does not need the source.
 	if err := b.Delete(t.Context(), v.ID); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := b.CloneVolume(t.Context(), volume.CreateRequest{
 		Name: "c", Size: volume.GiB, Source: from,
 	}); err != nil || again.ID != c.ID {
-		t.Errorf("%+v, %v", again, err)
+		t.Errorf("retry: got %+v, %v, want %s", again, err, c.ID)
 	}
 }
 
-func TestSparseCopy(t *testing.T) {
+func TestSparseCopyKeepsDataAndHoles(t *testing.T) {
 	dir := t.TempDir()
 	for name, write := range map[string]map[int64]string{
 		"empty": {}, "start": {0: "x"}, "end": {16<<20 - 1: "x"}, "several": {4096: "a", 9 << 20: "b", 13<<20 + 7: "c"},
@@ -149,13 +149,13 @@ func TestSparseCopy(t *testing.T) {
 		a, err1 := os.ReadFile(src.Name())
 		b, err2 := os.ReadFile(dst.Name())
 		if err1 != nil || err2 != nil || !slices.Equal(a, b) {
-			t.Errorf("%s: the copy differs (%v, %v)", name, err1, err2)
+			t.Errorf("%s: got another content (%v, %v), want that of the source", name, err1, err2)
 		}
 		if len(write) > 0 {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := sparseCopy(ctx, src, dst); err == nil {
-				t.Errorf("%s: copied under a context that has ended", name)
+				t.Errorf("%s: got success under a context that has ended, want an error", name)
 			}
 		}
 		if err := src.Close(); err != nil {
@@ -167,20 +167,20 @@ func TestSparseCopy(t *testing.T) {
 	}
 }
 
-func TestPoolSize(t *testing.T) {
+func TestPoolSizeBoundsVolumesAndSnapshots(t *testing.T) {
 	b := openBackend(t, func(o *Options) { o.PoolSize = 4 * volume.MiB })
 	a := createVolume(t, b, "a", volume.MiB)
-	capacity := func(want volume.Size) {
+	wantCapacity := func(want volume.Size) {
 		t.Helper()
 		got, err := b.Capacity(t.Context(), volume.CapacityRequest{Topology: b.topology()})
 		if err != nil || got.Available != want {
-			t.Errorf("available %s, %v; want %s", got.Available, err, want)
+			t.Errorf("available: got %s, %v, want %s", got.Available, err, want)
 		}
 	}
-	capacity(3 * volume.MiB)
+	wantCapacity(3 * volume.MiB)
 	_, err := b.Create(t.Context(), blankRequest("b", 4*volume.MiB))
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "3 MiB", "4 MiB")
-	if _, err := b.Expand(t.Context(), a.ID, 2*volume.MiB); err != nil { // counts the growth only
+	if _, err := b.Expand(t.Context(), a.ID, 2*volume.MiB); err != nil { // only the additional 1 MiB counts
 		t.Error(err)
 	}
 	_, err = b.Expand(t.Context(), a.ID, 5*volume.MiB)
@@ -189,36 +189,36 @@ func TestPoolSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	capacity(0)
+	wantCapacity(0)
 	_, err = b.Create(t.Context(), blankRequest("c", volume.MiB))
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "0 B")
 	if err := b.DeleteSnapshot(t.Context(), s.ID); err != nil {
 		t.Fatal(err)
 	}
-	capacity(2 * volume.MiB)
+	wantCapacity(2 * volume.MiB)
 	if other, err := b.Capacity(t.Context(), volume.CapacityRequest{
 		Topology: volume.Topology{loopcsi.TopologyKey: "node-2"},
 	}); err != nil || other.Available != 0 {
-		t.Errorf("at another node: %+v, %v", other, err)
+		t.Errorf("at another node: got %+v, %v, want 0 B", other, err)
 	}
 	_, err = b.Capacity(t.Context(), volume.CapacityRequest{Parameters: map[string]string{"type": "fast"}})
 	volumetest.WantKind(t, err, volume.KindInvalid, "type")
 	if len(b.pool.reserved) != 0 {
-		t.Errorf("still reserved: %v", b.pool.reserved)
+		t.Errorf("got reservations %v, want none", b.pool.reserved)
 	}
 }
 
-// Together, calls at the same time do not overdraw the pool.
-func TestPoolIsNotOverdrawn(t *testing.T) {
+// Concurrent calls together do not exceed the pool.
+func TestConcurrentCreatesDoNotExceedPool(t *testing.T) {
 	b := openBackend(t, func(o *Options) { o.PoolSize = 4 * volume.GiB })
 	gate := make(chan struct{})
 	b.store.disk.beforeStep = func(step, _ string) error {
 		if step == "create" {
-			<-gate // all that were let in are at work at once
+			<-gate // every call that got a reservation waits here
 		}
 		return nil
 	}
-	const calls, fit = 16, 4
+	const calls, maxCreated = 16, 4
 	results := make(chan error, calls)
 	for i := range calls {
 		go func() {
@@ -227,17 +227,17 @@ func TestPoolIsNotOverdrawn(t *testing.T) {
 		}()
 	}
 	timeout := time.After(10 * time.Second)
-	for range calls - fit {
+	for range calls - maxCreated {
 		select {
 		case err := <-results:
 			volumetest.WantKind(t, err, volume.KindOutOfRange, "0 B")
 		case <-timeout:
 			close(gate)
-			t.Fatalf("more than %d volumes of 1 GiB were let into a pool of 4 GiB", fit)
+			t.Fatalf("more than %d volumes of 1 GiB got a reservation in a pool of 4 GiB", maxCreated)
 		}
 	}
 	close(gate)
-	for range fit {
+	for range maxCreated {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}

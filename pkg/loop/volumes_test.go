@@ -3,9 +3,9 @@ package loop
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -27,25 +27,30 @@ func TestCreate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Name != "pvc-1" || v.Size != 10*volume.GiB || !volumedir.Volumes.IsID(v.ID) || len(v.Nodes) != 0 ||
-		len(v.Topology) != 1 || v.Topology[0][loopcsi.TopologyKey] != testNode || len(v.VolumeContext) != 1 || v.VolumeContext[volume.MkfsOptionsKey] != "-b 4096" {
-		t.Errorf("got %+v", v)
+	if !volumedir.Volumes.IsID(v.ID) {
+		t.Errorf("got id %q, want the form of an id", v.ID)
 	}
-	got, err := b.Get(t.Context(), v.ID)
-	if err != nil || fmt.Sprint(got) != fmt.Sprint(v) {
-		t.Errorf("read %+v, %v; made %+v", got, err, v)
+	want := volume.Volume{
+		ID: v.ID, Name: "pvc-1", Size: 10 * volume.GiB, Topology: []volume.Topology{{loopcsi.TopologyKey: testNode}},
+		VolumeContext: map[string]string{volume.MkfsOptionsKey: "-b 4096"},
+	}
+	if !reflect.DeepEqual(v, want) {
+		t.Errorf("created: got %+v, want %+v", v, want)
+	}
+	if got, err := b.Get(t.Context(), v.ID); err != nil || !reflect.DeepEqual(got, v) {
+		t.Errorf("read: got %+v, %v, want %+v", got, err, v)
 	}
 	st, err := os.Stat(b.store.DataPath(volumedir.Volumes, v.ID))
 	if err != nil || st.Size() != (10*volume.GiB).Bytes() {
-		t.Errorf("file: %v, %v", st, err)
+		t.Errorf("file: got %v, %v, want 10 GiB", st, err)
 	}
 }
 
-func TestCreateAgain(t *testing.T) {
+func TestCreateReturnsExistingVolume(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", 2*volume.GiB)
 	if again := createVolume(t, b, "a", volume.GiB); again.ID != v.ID || again.Size != 2*volume.GiB {
-		t.Errorf("got %+v", again)
+		t.Errorf("got %+v, want %+v", again, v)
 	}
 	larger := blankRequest("a", 3*volume.GiB)
 	limited := blankRequest("a", volume.GiB)
@@ -62,10 +67,10 @@ func TestCreateAgain(t *testing.T) {
 	}
 }
 
-func TestFind(t *testing.T) {
+func TestFindReturnsVolumeByName(t *testing.T) {
 	b := openBackend(t)
 	if v, found, err := b.Find(t.Context(), volume.CreateRequest{Name: "a"}); found || err != nil {
-		t.Errorf("%+v, %v", v, err)
+		t.Errorf("before the creation: got %+v, %v, want none", v, err)
 	}
 	a := createVolume(t, b, "a", volume.GiB)
 	c, err := b.CloneVolume(t.Context(), volume.CreateRequest{
@@ -80,7 +85,7 @@ func TestFind(t *testing.T) {
 	if v, found, err := b.Find(t.Context(), volume.CreateRequest{
 		Name: "c",
 	}); !found || err != nil || v.ID != c.ID || v.Source.VolumeID != a.ID {
-		t.Errorf("%+v, %t, %v", v, found, err)
+		t.Errorf("got %+v, %t, %v, want %s from %s", v, found, err, c.ID, a.ID)
 	}
 	if err := os.Remove(b.store.DataPath(volumedir.Volumes, c.ID)); err != nil {
 		t.Fatal(err)
@@ -89,7 +94,7 @@ func TestFind(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindInternal, "damaged")
 }
 
-func TestCreateRefusals(t *testing.T) {
+func TestCreateRefusesInvalidRequests(t *testing.T) {
 	b := openBackend(t, func(o *Options) { o.MaxVolumeSize = 4 * volume.GiB })
 	_, err := b.Create(t.Context(), blankRequest("big", 5*volume.GiB))
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "4 GiB")
@@ -101,19 +106,19 @@ func TestCreateRefusals(t *testing.T) {
 	unknown.Parameters = map[string]string{"availability": "nova"}
 	_, err = b.Create(t.Context(), unknown)
 	volumetest.WantKind(t, err, volume.KindInvalid, "availability", volume.MkfsOptionsKey)
-	elsewhere := blankRequest("t", volume.GiB)
-	elsewhere.Requisite = []volume.Topology{{loopcsi.TopologyKey: "node-2"}, {loopcsi.TopologyKey: "node-3"}}
-	_, err = b.Create(t.Context(), elsewhere)
+	otherNode := blankRequest("t", volume.GiB)
+	otherNode.Requisite = []volume.Topology{{loopcsi.TopologyKey: "node-2"}, {loopcsi.TopologyKey: "node-3"}}
+	_, err = b.Create(t.Context(), otherNode)
 	volumetest.WantKind(t, err, volume.KindExhausted, "node-1")
-	elsewhere.Requisite = append(elsewhere.Requisite, volume.Topology{loopcsi.TopologyKey: testNode})
-	if _, err := b.Create(t.Context(), elsewhere); err != nil {
-		t.Errorf("one of the requisite places fits: %v", err)
+	otherNode.Requisite = append(otherNode.Requisite, volume.Topology{loopcsi.TopologyKey: testNode})
+	if _, err := b.Create(t.Context(), otherNode); err != nil {
+		t.Errorf("with this node in the requisite topology: got %v, want success", err)
 	}
 	wantFiles(t, b, "volumes/"+volumedir.Volumes.ID("t"))
 }
 
-// Any name goes, and none becomes part of a path.
-func TestNames(t *testing.T) {
+// Every name is allowed, and none becomes part of a path.
+func TestAnyNameIsAllowed(t *testing.T) {
 	b := openBackend(t)
 	seen := map[string]bool{}
 	for _, name := range []string{
@@ -121,17 +126,17 @@ func TestNames(t *testing.T) {
 	} {
 		v := createVolume(t, b, name, volume.MiB)
 		if seen[v.ID] || v.Name != name || !volumedir.Volumes.IsID(v.ID) {
-			t.Errorf("%q gave %+v", name, v)
+			t.Errorf("%q: got %+v, want this name and a new id", name, v)
 		}
 		seen[v.ID] = true
 	}
 	if entries, err := os.ReadDir(filepath.Join(b.opts.Dir, "volumes")); err != nil || len(entries) != len(seen) {
-		t.Errorf("%d volumedir.Volumes, %v", len(entries), err)
+		t.Errorf("got %d volumes, %v, want %d", len(entries), err, len(seen))
 	}
 }
 
-// Ids that are not ours exist for no method, and no file is touched.
-func TestForeignIDs(t *testing.T) {
+// For every method an id of another form does not exist, and no file outside changes.
+func TestInvalidIDsDoNotExist(t *testing.T) {
 	b := openBackend(t)
 	outside := filepath.Join(b.opts.Dir, "outside")
 	for _, f := range []string{"data", "meta.json"} {
@@ -169,18 +174,18 @@ func TestForeignIDs(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(outside, "data")); err != nil {
-		t.Errorf("a file outside was touched: %v", err)
+		t.Errorf("a file outside of the collections: %v", err)
 	}
 }
 
-// A directory that is not there is not a volume that is not there.
-func TestMissingDirectoryIsNotNotFound(t *testing.T) {
+// A missing directory (not mounted) never means that a volume does not exist.
+func TestMissingDirectoryIsInternalError(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.GiB)
 	if err := b.CheckHealth(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := os.Rename(filepath.Join(b.opts.Dir, "volumes"), filepath.Join(b.opts.Dir, "elsewhere")); err != nil {
+	if err := os.Rename(filepath.Join(b.opts.Dir, "volumes"), filepath.Join(b.opts.Dir, "otherNode")); err != nil {
 		t.Fatal(err)
 	}
 	_, err := b.Get(t.Context(), v.ID)
@@ -188,7 +193,7 @@ func TestMissingDirectoryIsNotNotFound(t *testing.T) {
 	volumetest.WantKind(t, b.Delete(t.Context(), v.ID), volume.KindInternal)
 	volumetest.WantKind(t, b.Detach(t.Context(), v.ID, ""), volume.KindInternal)
 	volumetest.WantKind(t, b.CheckHealth(t.Context()), volume.KindUnavailable, "volumes")
-	if err := os.Rename(filepath.Join(b.opts.Dir, "elsewhere"), filepath.Join(b.opts.Dir, "volumes")); err != nil {
+	if err := os.Rename(filepath.Join(b.opts.Dir, "otherNode"), filepath.Join(b.opts.Dir, "volumes")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(b.store.DataPath(volumedir.Volumes, v.ID)); err != nil {
@@ -198,32 +203,31 @@ func TestMissingDirectoryIsNotNotFound(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindInternal, "damaged", volumedir.DataFile)
 }
 
-func TestExpand(t *testing.T) {
+func TestExpandReachesTarget(t *testing.T) {
 	b := openBackend(t, func(o *Options) { o.MaxVolumeSize = 100 * volume.GiB })
 	v := createVolume(t, b, "a", volume.GiB)
-	writeData(t, b, v.ID, "kept", 4096)
+	writeData(t, b, v.ID, "text", 4096)
 	for _, c := range []struct{ target, want volume.Size }{
 		{2 * volume.GiB, 2 * volume.GiB},
 		{2 * volume.GiB, 2 * volume.GiB},
-		{volume.GiB, 2 * volume.GiB}, // an older target: never shrunk
+		{volume.GiB, 2 * volume.GiB}, // an older target
 		{2*volume.GiB + 1, 2*volume.GiB + volume.MiB},
 	} {
 		got, err := b.Expand(t.Context(), v.ID, c.target)
 		if err != nil || got.Size != c.want {
-			t.Errorf("to %s: %s, %v; want %s", c.target, got.Size, err, c.want)
+			t.Errorf("to %s: got %s, %v, want %s", c.target, got.Size, err, c.want)
 		}
 		st, err := os.Stat(b.store.DataPath(volumedir.Volumes, v.ID))
 		if err != nil || st.Size() != c.want.Bytes() {
-			t.Errorf("to %s: the file has %d, %v", c.target, st.Size(), err)
+			t.Errorf("to %s: got a file of %d bytes, %v, want %s", c.target, st.Size(), err, c.want)
 		}
 	}
-	wantData(t, b, volumedir.Volumes, v.ID, "kept", 4096)
+	wantData(t, b, volumedir.Volumes, v.ID, "text", 4096)
 	_, err := b.Expand(t.Context(), v.ID, 101*volume.GiB)
 	volumetest.WantKind(t, err, volume.KindOutOfRange, v.ID, "100 GiB")
 }
 
-// Nobody means 4 EiB; the option says otherwise for whoever means more.
-func TestDefaultMaxVolumeSize(t *testing.T) {
+func TestMaxVolumeSizeIs16TiBByDefault(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.GiB)
 	_, err := b.Expand(t.Context(), v.ID, 16*volume.TiB+1)
@@ -232,12 +236,12 @@ func TestDefaultMaxVolumeSize(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "16 TiB")
 	b = openBackend(t, func(o *Options) { o.MaxVolumeSize = 17 * volume.TiB })
 	if got := b.Limits().Max; got != 17*volume.TiB {
-		t.Errorf("the largest volume has %s", got)
+		t.Errorf("with the option: got %s, want 17 TiB", got)
 	}
 }
 
-// What no filesystem can hold is out of range, not an internal error.
-func TestExpandBeyondTheFilesystem(t *testing.T) {
+// A size that the filesystem cannot hold is OutOfRange, not an internal error.
+func TestExpandBeyondFilesystemIsOutOfRange(t *testing.T) {
 	b := openBackend(t, func(o *Options) { o.MaxVolumeSize = 1 << 62 })
 	v := createVolume(t, b, "a", volume.GiB)
 	_, err := b.Expand(t.Context(), v.ID, 1<<62)
@@ -246,11 +250,11 @@ func TestExpandBeyondTheFilesystem(t *testing.T) {
 	}
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "cannot hold")
 	if got, err := b.Get(t.Context(), v.ID); err != nil || got.Size != volume.GiB {
-		t.Errorf("%s, %v", got.Size, err)
+		t.Errorf("after the failure: got %s, %v, want 1 GiB", got.Size, err)
 	}
 }
 
-func TestDelete(t *testing.T) {
+func TestDeleteNeedsDetachedVolume(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.GiB)
 	attachVolume(t, b, v.ID)
@@ -268,18 +272,18 @@ func TestDelete(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindNotFound, v.ID)
 }
 
-func TestAttach(t *testing.T) {
+func TestAttachAndDetach(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.GiB)
-	req := volume.AttachRequest{ID: v.ID, Node: testNode, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
+	req := attachRequest(v.ID)
 	for range 2 {
 		published, err := b.Attach(t.Context(), req)
 		if err != nil || published[loopcsi.ContextSize] != "1073741824" {
-			t.Errorf("%v, %v", published, err)
+			t.Errorf("got publish context %v, %v, want the size in bytes", published, err)
 		}
 	}
 	if got, err := b.Get(t.Context(), v.ID); err != nil || len(got.Nodes) != 1 || got.Nodes[0] != testNode {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("attached: got %+v, %v, want node %s", got, err, testNode)
 	}
 	other := req
 	other.ReadOnly = true
@@ -302,7 +306,7 @@ func TestAttach(t *testing.T) {
 		t.Error(err)
 	}
 	if got, _ := b.Get(t.Context(), v.ID); len(got.Nodes) != 1 {
-		t.Error("detached from a node it was not attached to")
+		t.Errorf("after a detachment from another node: got nodes %v, want %s", got.Nodes, testNode)
 	}
 	for range 2 {
 		if err := b.Detach(t.Context(), v.ID, testNode); err != nil {
@@ -310,12 +314,12 @@ func TestAttach(t *testing.T) {
 		}
 	}
 	if got, _ := b.Get(t.Context(), v.ID); len(got.Nodes) != 0 {
-		t.Errorf("still on %v", got.Nodes)
+		t.Errorf("after the detachment: got nodes %v, want none", got.Nodes)
 	}
 }
 
 // The directory was moved to another node while a volume was attached.
-func TestAttachedElsewhere(t *testing.T) {
+func TestAttachFailsWhenAttachedToOtherNode(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.GiB)
 	attachVolume(t, b, v.ID)
@@ -326,8 +330,8 @@ func TestAttachedElsewhere(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindPrecondition, testNode)
 }
 
-// However many create a name at once, in one process or two: one volume.
-func TestConcurrentCreate(t *testing.T) {
+// Concurrent creations of one name, in one process or two, create one volume.
+func TestConcurrentCreatesShareOneVolume(t *testing.T) {
 	b := openBackend(t)
 	other := newBackend(b.opts)
 	var group sync.WaitGroup
@@ -343,13 +347,13 @@ func TestConcurrentCreate(t *testing.T) {
 	}
 	group.Wait()
 	if ids = slices.Compact(ids); len(ids) != 1 {
-		t.Errorf("made %v", ids)
+		t.Errorf("got volumes %v, want one", ids)
 	}
 	wantFiles(t, b, "volumes/"+ids[0])
 }
 
-// Creations and deletions of one name in any order end in all or nothing.
-func TestConcurrentCreateAndDelete(t *testing.T) {
+// Concurrent creations and deletions of one name leave a complete volume or nothing.
+func TestConcurrentCreatesAndDeletes(t *testing.T) {
 	b := openBackend(t)
 	id := volumedir.Volumes.ID("same")
 	var group sync.WaitGroup
@@ -357,7 +361,7 @@ func TestConcurrentCreateAndDelete(t *testing.T) {
 		group.Go(func() {
 			if i%2 == 0 {
 				if v, err := b.Create(t.Context(), blankRequest("same", volume.GiB)); err != nil || v.Size != volume.GiB {
-					t.Errorf("create: %+v, %v", v, err)
+					t.Errorf("create: got %+v, %v, want 1 GiB", v, err)
 				}
 				return
 			}
@@ -373,7 +377,7 @@ func TestConcurrentCreateAndDelete(t *testing.T) {
 	wantFiles(t, b)
 }
 
-func TestConcurrentExpand(t *testing.T) {
+func TestConcurrentExpandsReachLargestTarget(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.MiB)
 	var group sync.WaitGroup
@@ -381,18 +385,18 @@ func TestConcurrentExpand(t *testing.T) {
 		target := volume.Size(1+i) * volume.MiB
 		group.Go(func() {
 			if got, err := b.Expand(t.Context(), v.ID, target); err != nil || got.Size < target {
-				t.Errorf("to %s: %s, %v", target, got.Size, err)
+				t.Errorf("to %s: got %s, %v, want at least the target", target, got.Size, err)
 			}
 		})
 	}
 	group.Wait()
 	if got, err := b.Get(t.Context(), v.ID); err != nil || got.Size != 30*volume.MiB {
-		t.Errorf("%s, %v", got.Size, err)
+		t.Errorf("got %s, %v, want 30 MiB", got.Size, err)
 	}
 }
 
-// A call waits for the volume as long as its context lasts.
-func TestLockObeysTheContext(t *testing.T) {
+// A call waits for the volume's lock until its context ends.
+func TestExpandWaitsForLockUntilContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := openBackend(t)
 		v := createVolume(t, b, "a", volume.GiB)
@@ -406,12 +410,13 @@ func TestLockObeysTheContext(t *testing.T) {
 		volumetest.WantKind(t, err, volume.KindInProgress, v.ID)
 		time.AfterFunc(30*time.Millisecond, unlock)
 		if got, err := b.Expand(t.Context(), v.ID, 2*volume.GiB); err != nil || got.Size != 2*volume.GiB {
-			t.Errorf("%s, %v", got.Size, err)
+			t.Errorf("after the unlock: got %s, %v, want 2 GiB", got.Size, err)
 		}
 	})
 }
 
-func TestMetadataKeepsNoSize(t *testing.T) {
+// The length of the data file is the only record of the size.
+func TestRecordHasNoSize(t *testing.T) {
 	b := openBackend(t)
 	v := createVolume(t, b, "a", volume.GiB)
 	text, err := os.ReadFile(filepath.Join(b.store.Path(volumedir.Volumes, v.ID), volumedir.RecordFile))
@@ -421,12 +426,12 @@ func TestMetadataKeepsNoSize(t *testing.T) {
 	}
 	for k, value := range fields {
 		if n, ok := value.(float64); ok && volume.Size(n) == v.Size {
-			t.Errorf("the size has a second home: %s", k)
+			t.Errorf("field %s of the record: got the size, want no size", k)
 		}
 	}
 }
 
-func TestNewNeedsItsOptions(t *testing.T) {
+func TestNewNeedsDirectoryAndNode(t *testing.T) {
 	_, err := New(t.Context(), Options{Node: testNode})
 	volumetest.WantKind(t, err, volume.KindInvalid)
 	_, err = New(t.Context(), Options{Dir: t.TempDir()})
