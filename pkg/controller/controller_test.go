@@ -36,7 +36,7 @@ func createRequest(name string, size volume.Size) *csi.CreateVolumeRequest {
 	}
 }
 
-// createVolume makes a volume and returns its id.
+// createVolume creates a volume and returns its id.
 func createVolume(t *testing.T, s *Server, name string, size volume.Size) string {
 	t.Helper()
 	resp, err := s.CreateVolume(t.Context(), createRequest(name, size))
@@ -46,8 +46,8 @@ func createVolume(t *testing.T, s *Server, name string, size volume.Size) string
 	return resp.GetVolume().GetVolumeId()
 }
 
-// minimalBackend is a backend with nothing optional; composing it with one other
-// interface gives a backend with exactly that.
+// minimalBackend is a backend without optional interfaces. Tests embed it together with the
+// optional interfaces that they need.
 type minimalBackend struct{ volume.Backend }
 
 func TestCapabilitiesFollowBackend(t *testing.T) {
@@ -115,7 +115,7 @@ func TestCapabilitiesFollowBackend(t *testing.T) {
 			minimalBackend
 			volume.HealthReporter
 		}{c, fake}, types{health, writers}},
-		// CSI: never without GET_VOLUME_HEALTH.
+		// CSI allows LIST_VOLUME_HEALTH only with GET_VOLUME_HEALTH.
 		"HealthLister": {struct {
 			minimalBackend
 			volume.HealthLister
@@ -139,13 +139,13 @@ func TestCapabilitiesFollowBackend(t *testing.T) {
 			slices.Sort(got)
 			slices.Sort(want)
 			if !slices.Equal(got, want) {
-				t.Errorf("capabilities %v, want %v", got, want)
+				t.Errorf("got capabilities %v, want %v", got, want)
 			}
 		})
 	}
 }
 
-// What is not advertised answers Unsupported, and what is asks for its
+// An RPC that is not advertised returns Unsupported; the others return Invalid without their
 // REQUIRED fields.
 func TestEmptyRequestsFail(t *testing.T) {
 	t.Parallel()
@@ -153,12 +153,12 @@ func TestEmptyRequestsFail(t *testing.T) {
 		server *Server
 		kinds  map[string]volume.Kind
 	}{
-		"with all sides": {New(fakebackend.New(), Options{}), map[string]volume.Kind{
+		"all interfaces": {New(fakebackend.New(), Options{}), map[string]volume.Kind{
 			"publish": volume.KindInvalid, "unpublish": volume.KindInvalid, "create snapshot": volume.KindInvalid,
 			"delete snapshot": volume.KindInvalid,
 			"get snapshot":    volume.KindInvalid, "modify": volume.KindInvalid, "health": volume.KindInvalid,
 		}},
-		"with none": {New(minimalBackend{fakebackend.New()}, Options{}), map[string]volume.Kind{
+		"no optional interface": {New(minimalBackend{fakebackend.New()}, Options{}), map[string]volume.Kind{
 			"publish": volume.KindUnsupported, "unpublish": volume.KindUnsupported, "create snapshot": volume.KindUnsupported,
 			"delete snapshot": volume.KindUnsupported,
 			"get snapshot":    volume.KindUnsupported, "modify": volume.KindUnsupported, "health": volume.KindUnsupported,
@@ -179,9 +179,9 @@ func TestEmptyRequestsFail(t *testing.T) {
 				}
 				switch {
 				case !ok && err != nil:
-					t.Errorf("%s: %v", method, err)
+					t.Errorf("%s: got %v, want success", method, err)
 				case ok && !volume.IsKind(err, want):
-					t.Errorf("%s: %v, want kind %s", method, err, want)
+					t.Errorf("%s: got %v, want kind %s", method, err, want)
 				}
 			}
 		})

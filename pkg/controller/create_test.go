@@ -44,7 +44,7 @@ func TestCreateIsIdempotentByName(t *testing.T) {
 	calls.Wait()
 	for _, id := range ids {
 		if id == "" || id != ids[0] {
-			t.Errorf("ids %v, want one", ids)
+			t.Errorf("got ids %v, want one", ids)
 		}
 	}
 	_, err := s.CreateVolume(t.Context(), createRequest("v", 2*volume.GiB))
@@ -113,7 +113,7 @@ func TestCreateRefusesInvalidRequests(t *testing.T) {
 		"topology not supported": {func(r *csi.CreateVolumeRequest) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{}
 		}, fakebackend.Nop{}, volume.KindInvalid, []string{"accessibility_requirements"}},
-		"nowhere to put it": {func(r *csi.CreateVolumeRequest) {
+		"no zone is possible": {func(r *csi.CreateVolumeRequest) {
 			r.AccessibilityRequirements = &csi.TopologyRequirement{
 				Requisite: []*csi.Topology{{Segments: map[string]string{fakebackend.TopologyKey: "z"}}},
 			}
@@ -150,7 +150,7 @@ func TestCreateFromSourceChecksSize(t *testing.T) {
 		}{
 			"same size":                   {required: 3 * volume.GiB, want: 3 * volume.GiB},
 			"larger":                      {required: 5 * volume.GiB, want: 5 * volume.GiB},
-			"no size asked: the source's": {want: 3 * volume.GiB},
+			"no size: that of the source": {want: 3 * volume.GiB},
 			"smaller is refused":          {required: 3*volume.GiB - 1, kind: volume.KindOutOfRange},
 			"limit below it is refused":   {limit: 2 * volume.GiB, kind: volume.KindOutOfRange},
 		} {
@@ -203,30 +203,30 @@ func TestCreateReturnsBackendVolume(t *testing.T) {
 	}
 	v := resp.GetVolume()
 	if len(v.GetAccessibleTopology()) != 1 || v.GetAccessibleTopology()[0].GetSegments()[fakebackend.TopologyKey] != "b" {
-		t.Errorf("topology %v, want the preferred zone b", v.GetAccessibleTopology())
+		t.Errorf("got topology %v, want the preferred zone b", v.GetAccessibleTopology())
 	}
 	if v.GetVolumeContext()["pool"] != "fake" || v.GetContentSource() != nil || fake.Tier(v.GetVolumeId()) != "gold" {
-		t.Errorf("got %v, tier %q", v, fake.Tier(v.GetVolumeId()))
+		t.Errorf("got %v, tier %q, want the context of the backend and tier gold", v, fake.Tier(v.GetVolumeId()))
 	}
 }
 
-// wrongBackend makes volumes that are not what was asked for.
+// wrongBackend returns another volume than requested.
 type wrongBackend struct {
 	*fakebackend.Backend
-	made volume.Volume
+	volume volume.Volume
 }
 
-func (l wrongBackend) Create(context.Context, volume.CreateRequest) (volume.Volume, error) {
-	return l.made, nil
+func (b wrongBackend) Create(context.Context, volume.CreateRequest) (volume.Volume, error) {
+	return b.volume, nil
 }
 
 func TestCreateChecksBackendVolume(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		made volume.Volume
+		v    volume.Volume
 		kind volume.Kind
 	}{
-		// Not final: the volume is there.
+		// Not final: the volume exists.
 		"too small": {volume.Volume{ID: "x", Size: volume.GiB}, volume.KindUnavailable},
 		"too large": {volume.Volume{ID: "x", Size: 4 * volume.GiB}, volume.KindUnavailable},
 		"no id":     {volume.Volume{Size: 2 * volume.GiB}, volume.KindUnavailable},
@@ -238,13 +238,13 @@ func TestCreateChecksBackendVolume(t *testing.T) {
 			t.Parallel()
 			req := createRequest("v", 2*volume.GiB)
 			req.CapacityRange = bytesRange(2*volume.GiB, 3*volume.GiB)
-			_, err := New(wrongBackend{fakebackend.New(), test.made}, Options{}).CreateVolume(t.Context(), req)
+			_, err := New(wrongBackend{fakebackend.New(), test.v}, Options{}).CreateVolume(t.Context(), req)
 			volumetest.WantKind(t, err, test.kind, "v")
 		})
 	}
 }
 
-// A clone waits while its source is busy, for instance being deleted.
+// A copy waits for other calls for its source, for instance its deletion.
 func TestCreateWaitsForLockOfSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -276,8 +276,8 @@ func TestCreateWaitsForLockOfSource(t *testing.T) {
 	})
 }
 
-// The answer to a creation may be lost. The retry gets the volume whatever has
-// become of its source meanwhile, unless it asks for something else.
+// The answer to a creation may be lost. The retry returns the volume whatever has happened to
+// the source since, unless the retry requests something else.
 func TestCreateRetrySucceedsAfterSourceChanged(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*testing.T, *fakebackend.Backend, volume.Snapshot){
@@ -313,7 +313,7 @@ func TestCreateRetrySucceedsAfterSourceChanged(t *testing.T) {
 				defer func() {
 					again, err := s.CreateVolume(t.Context(), req)
 					if err != nil || again.String() != first.String() {
-						t.Errorf("again %v, %v; first %v", again, err, first)
+						t.Errorf("retry: got %v, %v, want %v", again, err, first)
 					}
 					req.CapacityRange = bytesRange(3*volume.GiB, 0)
 					_, err = s.CreateVolume(t.Context(), req)

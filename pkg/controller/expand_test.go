@@ -16,7 +16,7 @@ import (
 	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// scriptedBackend is a backend whose Expand the test writes.
+// scriptedBackend is a backend with an Expand of the test.
 type scriptedBackend struct {
 	*fakebackend.Backend
 	expand func(ctx context.Context, id string, target volume.Size) (volume.Volume, error)
@@ -35,11 +35,11 @@ func TestExpandReturnsBackendSize(t *testing.T) {
 	for name, test := range map[string]struct {
 		required, limit, want volume.Size
 	}{
-		"to a multiple of the granule":    {2 * volume.GiB, 0, 2 * volume.GiB},
-		"rounded up":                      {2*volume.GiB + 1, 0, 2*volume.GiB + volume.MiB},
-		"rounded up to just the limit":    {2*volume.GiB + 1, 2*volume.GiB + volume.MiB, 2*volume.GiB + volume.MiB},
-		"to what it has":                  {volume.GiB, 0, volume.GiB},
-		"to less: the present size stays": {volume.MiB, 0, volume.GiB},
+		"to a multiple of the granularity": {2 * volume.GiB, 0, 2 * volume.GiB},
+		"rounded up":                       {2*volume.GiB + 1, 0, 2*volume.GiB + volume.MiB},
+		"rounded up to just the limit":     {2*volume.GiB + 1, 2*volume.GiB + volume.MiB, 2*volume.GiB + volume.MiB},
+		"to the present size":              {volume.GiB, 0, volume.GiB},
+		"to less: the present size stays":  {volume.MiB, 0, volume.GiB},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -54,7 +54,7 @@ func TestExpandReturnsBackendSize(t *testing.T) {
 			}
 			v, err := s.backend.Get(t.Context(), id)
 			if err != nil || v.Size != test.want {
-				t.Errorf("the backend has %s (%v), want %s", v.Size, err, test.want)
+				t.Errorf("backend: got %s (%v), want %s", v.Size, err, test.want)
 			}
 		})
 	}
@@ -106,24 +106,24 @@ func TestExpandRefusesInvalidRequests(t *testing.T) {
 
 func TestExpandChecksBackendVolume(t *testing.T) {
 	t.Parallel()
-	for name, lie := range map[string]volume.Volume{
-		"the old size":     {ID: "vol-1", Size: volume.GiB},
-		"one granule less": {ID: "vol-1", Size: 3*volume.GiB - volume.MiB},
-		"no size":          {ID: "vol-1"},
-		"another volume":   {ID: "vol-2", Size: 3 * volume.GiB},
+	for name, wrong := range map[string]volume.Volume{
+		"the old size":                 {ID: "vol-1", Size: volume.GiB},
+		"one step of granularity less": {ID: "vol-1", Size: 3*volume.GiB - volume.MiB},
+		"no size":                      {ID: "vol-1"},
+		"another volume":               {ID: "vol-2", Size: 3 * volume.GiB},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := New(scriptedBackend{
-				fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) { return lie, nil },
+				fakebackend.New(), func(context.Context, string, volume.Size) (volume.Volume, error) { return wrong, nil },
 			}, Options{})
 			resp, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
 			if resp != nil {
-				t.Errorf("answered %v", resp)
+				t.Errorf("got %v, want no response", resp)
 			}
-			words := []string{"vol-1", lie.Size.String(), "3 GiB"}
-			if lie.ID != "vol-1" {
-				words = []string{"vol-1", lie.ID}
+			words := []string{"vol-1", wrong.Size.String(), "3 GiB"}
+			if wrong.ID != "vol-1" {
+				words = []string{"vol-1", wrong.ID}
 			}
 			volumetest.WantKind(t, err, volume.KindInternal, words...)
 		})
@@ -139,11 +139,12 @@ func TestExpandKeepsErrorKindOfBackend(t *testing.T) {
 	_, err := s.ControllerExpandVolume(t.Context(), expandRequest("vol-1", 3*volume.GiB, 0))
 	volumetest.WantKind(t, err, volume.KindOutOfRange, "vol-1", "ask for less")
 	if !errors.Is(err, cause) {
-		t.Errorf("%v has lost its cause", err)
+		t.Errorf("got %v, want it to wrap %v", err, cause)
 	}
 }
 
-// Equal calls at once make one growth; a waiting call obeys its deadline.
+// Concurrent calls for the same size share one expansion; a waiting call ends with its
+// deadline.
 func TestConcurrentExpandsShareOneExpansion(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -151,7 +152,7 @@ func TestConcurrentExpandsShareOneExpansion(t *testing.T) {
 		running := 0
 		slow := scriptedBackend{fake, func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
 			if running++; running > 1 {
-				t.Error("two expansions of one volume at once")
+				t.Error("got two concurrent expansions of one volume, want one")
 			}
 			defer func() { running-- }()
 			<-time.After(time.Minute)
@@ -164,7 +165,7 @@ func TestConcurrentExpandsShareOneExpansion(t *testing.T) {
 			calls.Go(func() {
 				resp, err := s.ControllerExpandVolume(t.Context(), expandRequest(id, 2*volume.GiB, 0))
 				if err != nil || resp.GetCapacityBytes() != (2*volume.GiB).Bytes() {
-					t.Errorf("got %v, %v", resp, err)
+					t.Errorf("got %v, %v, want 2 GiB", resp, err)
 				}
 			})
 		}
@@ -175,19 +176,19 @@ func TestConcurrentExpandsShareOneExpansion(t *testing.T) {
 		volumetest.WantKind(t, err, volume.KindInProgress, id)
 		calls.Wait()
 		if n := fake.Calls("Expand"); n != 1 {
-			t.Errorf("the volume was grown %d times, want once", n)
+			t.Errorf("got %d expansions, want 1", n)
 		}
 	})
 }
 
-// Whatever happens in whatever order, a success is at least the target and is
-// what the backend has, and retries end there.
+// Under faults in any order a success has at least the target and the size of the backend,
+// the size never shrinks, and retries end at the target.
 func TestExpandConvergesUnderFaults(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		fake := fakebackend.New()
-		s := New(scriptedBackend{fake, faulty(fake, random)}, Options{})
+		s := New(scriptedBackend{fake, faultyExpand(fake, random)}, Options{})
 		id := createVolume(t, s, "v", volume.GiB)
 		highest := volume.GiB
 		for range 20 {
@@ -221,9 +222,9 @@ func TestExpandConvergesUnderFaults(t *testing.T) {
 	}
 }
 
-// faulty disturbs an Expand before it, after it (the reply is lost), or by
-// claiming success without growing.
-func faulty(
+// faultyExpand returns an Expand of fake that fails at random before or after the expansion,
+// or reports success without it.
+func faultyExpand(
 	fake *fakebackend.Backend, random *rand.Rand,
 ) func(context.Context, string, volume.Size) (volume.Volume, error) {
 	return func(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {

@@ -13,8 +13,8 @@ import (
 	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// Only impaired volumes are listed, on pages of any size; pages without one
-// lead on to the next.
+// The listing has only the impaired volumes, in pages of any size. A page without any names
+// the next page.
 func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 	t.Parallel()
 	fake := fakebackend.New()
@@ -43,43 +43,42 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 				empty++
 			}
 			if n := len(resp.GetEntries()); size > 0 && n > int(size) {
-				t.Errorf("a page of %d, at most %d were asked for", n, size)
+				t.Errorf("got a page of %d, want at most %d", n, size)
 			}
 			for _, e := range resp.GetEntries() {
 				got = append(got, e.GetVolumeId())
 				req := &csi.ControllerGetVolumeHealthRequest{VolumeId: e.GetVolumeId()}
 				alone, err := s.ControllerGetVolumeHealth(t.Context(), req)
 				if err != nil || alone.GetVolumeHealth().String() != e.String() || len(e.GetHealthStatuses()) != 1 {
-					t.Errorf("listed %v, alone %v, %v", e, alone, err)
+					t.Errorf("got %v in the list, %v, %v alone, want the same", e, alone, err)
 				}
 			}
 			if token = resp.GetNextToken(); token == "" {
 				break
 			}
 			if pages > 9 {
-				t.Fatal("the listing does not end")
+				t.Fatal("got more than 9 pages")
 			}
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("pages of %d: %v, want %v", size, got, want)
+			t.Errorf("pages of %d: got %v, want %v", size, got, want)
 		}
 		if size == 1 && empty == 0 {
-			t.Error("no page was empty: this test has not tried those")
+			t.Error("got no empty page, want at least one in this test")
 		}
 	}
 	_, err := list(-1, "")
 	volumetest.WantKind(t, err, volume.KindInvalid, "-1")
-	_, err = list(0, "rubbish")
-	volumetest.WantKind(t, err, volume.KindStale, "rubbish")
+	_, err = list(0, "invalid")
+	volumetest.WantKind(t, err, volume.KindStale, "invalid")
 }
 
-// wrongHealthBackend lists more than it was asked for, and volumes that nothing is wrong
-// with.
+// wrongHealthBackend lists more volumes than requested, and one without a condition.
 type wrongHealthBackend struct{ *fakebackend.Backend }
 
 func (wrongHealthBackend) ListHealth(context.Context, volume.Page) ([]volume.Health, string, error) {
-	bad := []volume.Condition{{Impairment: volume.ImpairmentDegraded, Reason: "Slow"}}
-	return []volume.Health{{ID: "a", Conditions: bad}, {ID: "b"}, {ID: "c", Conditions: bad}}, "", nil
+	conditions := []volume.Condition{{Impairment: volume.ImpairmentDegraded, Reason: "Slow"}}
+	return []volume.Health{{ID: "a", Conditions: conditions}, {ID: "b"}, {ID: "c", Conditions: conditions}}, "", nil
 }
 
 func TestListHealthChecksBackendAnswer(t *testing.T) {
@@ -87,7 +86,7 @@ func TestListHealthChecksBackendAnswer(t *testing.T) {
 	s := New(wrongHealthBackend{fakebackend.New()}, Options{})
 	resp, err := s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{})
 	if err != nil || len(resp.GetEntries()) != 2 || resp.GetEntries()[1].GetVolumeId() != "c" {
-		t.Errorf("%v, %v, want a and c", resp, err)
+		t.Errorf("got %v, %v, want a and c", resp, err)
 	}
 	_, err = s.ControllerListVolumeHealth(t.Context(), &csi.ControllerListVolumeHealthRequest{MaxEntries: 2})
 	volumetest.WantKind(t, err, volume.KindInternal, "3", "2")

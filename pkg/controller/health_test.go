@@ -20,12 +20,12 @@ func TestGetVolumeHealth(t *testing.T) {
 	health := func(id string) ([]*csi.VolumeHealth_VolumeHealthEntry, error) {
 		resp, err := s.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: id})
 		if err == nil && resp.GetVolumeHealth().GetVolumeId() != id {
-			t.Errorf("health of %q, want %q", resp.GetVolumeHealth().GetVolumeId(), id)
+			t.Errorf("got the health of %q, want %q", resp.GetVolumeHealth().GetVolumeId(), id)
 		}
 		return resp.GetVolumeHealth().GetHealthStatuses(), err
 	}
 	if got, err := health(v.ID); err != nil || len(got) != 0 {
-		t.Errorf("a sound volume: %v, %v", got, err)
+		t.Errorf("without a condition: got %v, %v, want none", got, err)
 	}
 	wants := map[volume.Impairment]csi.VolumeHealthErrorType{
 		volume.ImpairmentDegraded:     csi.VolumeHealthErrorType_DEGRADED,
@@ -38,21 +38,21 @@ func TestGetVolumeHealth(t *testing.T) {
 	}
 	got, err := health(v.ID)
 	if err != nil || len(got) != len(wants) {
-		t.Fatalf("health %v, %v", got, err)
+		t.Fatalf("got %v, %v, want %d conditions", got, err, len(wants))
 	}
 	seen := make(map[csi.VolumeHealthErrorType]bool)
 	for _, entry := range got {
 		seen[entry.GetStatus()] = true
 		if entry.GetReason() != "ErrorExtending" || entry.GetMessage() != "reset its state" {
-			t.Errorf("entry %v", entry)
+			t.Errorf("got %v, want the reason and message of the backend", entry)
 		}
 	}
 	for _, want := range wants {
 		if !seen[want] {
-			t.Errorf("%s is missing in %v", want, got)
+			t.Errorf("got %v, want %s in it", got, want)
 		}
 	}
-	if _, err := health("gone"); !volume.IsKind(err, volume.KindNotFound) {
-		t.Errorf("a volume that is gone: %v", err)
+	if _, err := health("deleted"); !volume.IsKind(err, volume.KindNotFound) {
+		t.Errorf("a deleted volume: got %v, want kind NotFound", err)
 	}
 }

@@ -30,11 +30,11 @@ func TestListVolumesReturnsPages(t *testing.T) {
 		pages++
 		for _, e := range resp.GetEntries() {
 			if !want[e.GetVolume().GetVolumeId()] {
-				t.Errorf("%v is there twice or was never made", e)
+				t.Errorf("got %v twice, or without its creation", e)
 			}
 			delete(want, e.GetVolume().GetVolumeId())
 			if n := len(e.GetStatus().GetPublishedNodeIds()); (n == 1) != (e.GetVolume().GetVolumeId() == "vol-1") {
-				t.Errorf("%v is published on %d nodes", e, n)
+				t.Errorf("%v: got %d nodes, want one only for vol-1", e, n)
 			}
 		}
 		if token = resp.GetNextToken(); token == "" {
@@ -42,16 +42,16 @@ func TestListVolumesReturnsPages(t *testing.T) {
 		}
 	}
 	if len(want) != 0 || pages != 3 {
-		t.Errorf("%d pages, missing %v", pages, want)
+		t.Errorf("got %d pages without %v, want 3 with all volumes", pages, want)
 	}
 	_, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: -1})
 	volumetest.WantKind(t, err, volume.KindInvalid, "-1")
-	_, err = s.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "rubbish"})
-	volumetest.WantKind(t, err, volume.KindStale, "rubbish")
+	_, err = s.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "invalid"})
+	volumetest.WantKind(t, err, volume.KindStale, "invalid")
 	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{MaxEntries: -1})
 	volumetest.WantKind(t, err, volume.KindInvalid, "-1")
-	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{StartingToken: "rubbish"})
-	volumetest.WantKind(t, err, volume.KindStale, "rubbish")
+	_, err = s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{StartingToken: "invalid"})
+	volumetest.WantKind(t, err, volume.KindStale, "invalid")
 }
 
 func TestGetCapacity(t *testing.T) {
@@ -71,7 +71,7 @@ func TestGetCapacity(t *testing.T) {
 		"possible mode": {
 			&csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mountAs(singleWriter)}}, 9 * volume.TiB,
 		},
-		"impossible one": {
+		"impossible mode": {
 			&csi.GetCapacityRequest{
 				VolumeCapabilities: []*csi.VolumeCapability{mountAs(csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY)},
 			},
@@ -86,7 +86,7 @@ func TestGetCapacity(t *testing.T) {
 			}
 			if name == "anywhere" && (resp.GetMaximumVolumeSize().GetValue() != volume.TiB.Bytes() ||
 				resp.GetMinimumVolumeSize().GetValue() != volume.MiB.Bytes()) {
-				t.Errorf("bounds of %v", resp)
+				t.Errorf("got bounds %v, want 1 MiB and 1 TiB", resp)
 			}
 		})
 	}
@@ -94,7 +94,7 @@ func TestGetCapacity(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindInvalid)
 }
 
-func TestSnapshots(t *testing.T) {
+func TestSnapshotsAreCreatedListedAndDeleted(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
 	one, two := createVolume(t, s, "1", volume.GiB), createVolume(t, s, "2", volume.GiB)
@@ -108,11 +108,11 @@ func TestSnapshots(t *testing.T) {
 	}
 	if first.GetSizeBytes() != volume.GiB.Bytes() || !first.GetReadyToUse() || first.GetSourceVolumeId() != one ||
 		!first.GetCreationTime().AsTime().Equal(time.Unix(1_700_000_000, 5)) {
-		t.Errorf("got %v", first)
+		t.Errorf("got %v, want 1 GiB of volume %s, ready", first, one)
 	}
 	again, err := create("s", one)
 	if err != nil || again.GetSnapshotId() != first.GetSnapshotId() {
-		t.Errorf("again: %v, %v", again, err)
+		t.Errorf("second call: got %v, %v", again, err)
 	}
 	_, err = create("s", two)
 	volumetest.WantKind(t, err, volume.KindAlreadyExists, one)
@@ -130,11 +130,11 @@ func TestSnapshots(t *testing.T) {
 	list, err := s.ListSnapshots(t.Context(), &csi.ListSnapshotsRequest{SourceVolumeId: one})
 	if err != nil || len(list.GetEntries()) != 1 ||
 		list.GetEntries()[0].GetSnapshot().GetSnapshotId() != first.GetSnapshotId() {
-		t.Errorf("list: %v, %v", list, err)
+		t.Errorf("list: got %v, %v", list, err)
 	}
 	got, err := s.GetSnapshot(t.Context(), &csi.GetSnapshotRequest{SnapshotId: first.GetSnapshotId()})
 	if err != nil || got.GetSnapshot().GetSnapshotId() != first.GetSnapshotId() {
-		t.Errorf("get: %v, %v", got, err)
+		t.Errorf("get: got %v, %v", got, err)
 	}
 	for range 2 {
 		if _, err := s.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{

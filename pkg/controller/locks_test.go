@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// slowCopyBackend is a backend whose copies are accepted at once and take until
-// finish is closed.
+// slowCopyBackend is a backend whose copies end when finish is closed. If accepts is set, it
+// accepts them at once.
 type slowCopyBackend struct {
 	*fakebackend.Backend
 	accepts bool
@@ -23,7 +23,7 @@ type slowCopyBackend struct {
 func (b slowCopyBackend) work(accepted func()) {
 	if b.accepts {
 		accepted()
-		accepted() // a backend may say it more than once
+		accepted() // a backend may call it more than once
 	}
 	<-b.finish
 }
@@ -43,8 +43,8 @@ func (b slowCopyBackend) CreateSnapshot(ctx context.Context, req volume.Snapshot
 	return b.Backend.CreateSnapshot(ctx, req)
 }
 
-// The source's lock is released when the backend has accepted the copy, and only
-// the source's: a second request of the name still waits.
+// Once the backend has accepted the copy, only the lock of the source is released: a second
+// request of the same name still waits.
 func TestAcceptedCopyReleasesLockOfSource(t *testing.T) {
 	t.Parallel()
 	for _, accepts := range []bool{true, false} {
@@ -79,7 +79,7 @@ func TestAcceptedCopyReleasesLockOfSource(t *testing.T) {
 				go func() { done <- copyOf(t.Context(), s, source, snapshot.ID) }()
 				synctest.Wait()
 
-				held := func(key string) bool {
+				isLocked := func(key string) bool {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
 					unlock, err := s.locks.Lock(ctx, key)
@@ -95,26 +95,26 @@ func TestAcceptedCopyReleasesLockOfSource(t *testing.T) {
 				case "snapshot":
 					copyKey = snapshotNameKey("copy")
 				}
-				if held(sourceKey) == accepts {
-					t.Errorf("%s, accepted %t: the source is locked: %t", name, accepts, !accepts)
+				if isLocked(sourceKey) == accepts {
+					t.Errorf("%s, accepted %t: got source locked %t, want %t", name, accepts, accepts, !accepts)
 				}
-				if !held(copyKey) {
-					t.Errorf("%s: the name is not locked", name)
+				if !isLocked(copyKey) {
+					t.Errorf("%s: the name is not locked during the copy", name)
 				}
 				close(backend.finish)
 				if err := <-done; err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
-				if held(sourceKey) || held(copyKey) {
-					t.Errorf("%s: a lock is left behind", name)
+				if isLocked(sourceKey) || isLocked(copyKey) {
+					t.Errorf("%s: a lock is still held after the copy", name)
 				}
 			})
 		}
 	}
 }
 
-// After the source was released, the end of the copy must not free it for the
-// next holder.
+// The lock of the source may have a new holder when the copy ends; the end must not release
+// it again.
 func TestEndOfCopyKeepsLockOfNextHolder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestEndOfCopyKeepsLockOfNextHolder(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := s.locks.Lock(ctx, source); err == nil {
-			t.Error("the end of the copy released the source for a second holder")
+			t.Error("the end of the copy released the lock of the next holder")
 		}
 		unlock()
 	})

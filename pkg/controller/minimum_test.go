@@ -11,7 +11,7 @@ import (
 	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// filesystemRequest asks for a volume with a filesystem of the type.
+// filesystemRequest requests a volume with a filesystem of the type.
 func filesystemRequest(name, fstype string, required, limit volume.Size) *csi.CreateVolumeRequest {
 	c := mountAs(singleWriter)
 	c.GetMount().FsType = fstype
@@ -20,14 +20,14 @@ func filesystemRequest(name, fstype string, required, limit volume.Size) *csi.Cr
 	}
 }
 
-// Sizes that a filesystem can never have are refused before the volume is made:
-// with the filesystem, both sizes and the next step.
+// Sizes below the minimum of the filesystem are refused before the volume is created. The
+// message names the filesystem, both sizes and the next step.
 func TestCreateRefusesSizeBelowMinimum(t *testing.T) {
 	t.Parallel()
 	const tooSmall = 100 * volume.MiB
 	xfs := capability.MinSize("xfs")
 	if xfs != 300*volume.MiB {
-		t.Fatalf("the smallest xfs is %s, want 300 MiB", xfs)
+		t.Fatalf("minimum of xfs: got %s, want 300 MiB", xfs)
 	}
 	encrypted := func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{"encrypted": "true"} }
 	for name, test := range map[string]struct {
@@ -70,7 +70,7 @@ func TestCreateRefusesSizeBelowMinimum(t *testing.T) {
 		},
 		"ext3 without a journal": {fstype: "ext3", required: 4 * volume.MiB, words: []string{"ext3", "4 MiB", "8 MiB"}},
 		"ext4":                   {fstype: "ext4", required: volume.MiB, want: volume.MiB},
-		"not known here":         {required: volume.MiB, want: volume.MiB},
+		"no filesystem named":    {required: volume.MiB, want: volume.MiB},
 		"block": {required: volume.MiB, change: func(r *csi.CreateVolumeRequest) {
 			r.VolumeCapabilities = []*csi.VolumeCapability{blockAs(singleWriter)}
 		}, want: volume.MiB},
@@ -96,12 +96,12 @@ func TestCreateRefusesSizeBelowMinimum(t *testing.T) {
 			if test.want == 0 {
 				volumetest.WantKind(t, err, volume.KindOutOfRange, append(test.words, "next step")...)
 				if fake.Calls("Create") != 0 {
-					t.Error("the volume was made all the same")
+					t.Error("the volume was created although the size was refused")
 				}
 				return
 			}
 			if err != nil || resp.GetVolume().GetCapacityBytes() != test.want.Bytes() {
-				t.Errorf("%v, %v, want %s", resp, err, test.want)
+				t.Errorf("got %v, %v, want %s", resp, err, test.want)
 			}
 		})
 	}
@@ -111,8 +111,8 @@ func withMkfsOptions(text string) func(*csi.CreateVolumeRequest) {
 	return func(r *csi.CreateVolumeRequest) { r.Parameters = map[string]string{volume.MkfsOptionsKey: text} }
 }
 
-// A copy is judged by its own size. A volume that exists is not judged: after a
-// refusal nobody would come back for it.
+// The minimum applies to the size of a copy, not to that of its source. It does not apply to
+// a volume that exists: after a refusal no call would delete the volume.
 func TestMinimumAppliesToCopiesButNotToExistingVolumes(t *testing.T) {
 	t.Parallel()
 	fake := fakebackend.New()
@@ -137,27 +137,27 @@ func TestMinimumAppliesToCopiesButNotToExistingVolumes(t *testing.T) {
 		unsized.VolumeContentSource = from
 		resp, err := s.CreateVolume(t.Context(), unsized)
 		if err != nil || resp.GetVolume().GetCapacityBytes() != (300*volume.MiB).Bytes() {
-			t.Errorf("%v, %v, want 300 MiB", resp, err)
+			t.Errorf("got %v, %v, want 300 MiB", resp, err)
 		}
 	}
 	resp, err := s.CreateVolume(t.Context(), filesystemRequest("source", "xfs", 200*volume.MiB, 0))
 	if err != nil || resp.GetVolume().GetVolumeId() != source {
-		t.Errorf("%v, %v, want %s", resp, err, source)
+		t.Errorf("existing volume: got %v, %v, want %s", resp, err, source)
 	}
 }
 
 func TestGetCapacityReportsMinimum(t *testing.T) {
 	t.Parallel()
 	s := New(fakebackend.New(), Options{})
-	ask := &csi.GetCapacityRequest{VolumeCapabilities: filesystemRequest("", "xfs", 0, 0).GetVolumeCapabilities()}
+	req := &csi.GetCapacityRequest{VolumeCapabilities: filesystemRequest("", "xfs", 0, 0).GetVolumeCapabilities()}
 	for encrypted, want := range map[string]volume.Size{"false": 300 * volume.MiB, "true": 316 * volume.MiB} {
-		ask.Parameters = map[string]string{"encrypted": encrypted}
-		resp, err := s.GetCapacity(t.Context(), ask)
+		req.Parameters = map[string]string{"encrypted": encrypted}
+		resp, err := s.GetCapacity(t.Context(), req)
 		if err != nil || resp.GetMinimumVolumeSize().GetValue() != want.Bytes() {
-			t.Errorf("encrypted %s: %v, %v, want %s", encrypted, resp, err, want)
+			t.Errorf("encrypted %s: got %v, %v, want %s", encrypted, resp, err, want)
 		}
 	}
-	ask.Parameters = map[string]string{"encrypted": "maybe"}
-	_, err := s.GetCapacity(t.Context(), ask)
+	req.Parameters = map[string]string{"encrypted": "maybe"}
+	_, err := s.GetCapacity(t.Context(), req)
 	volumetest.WantKind(t, err, volume.KindInvalid, "maybe")
 }

@@ -13,18 +13,18 @@ import (
 	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// encryptedRequest asks for a volume of a class with encrypted set to value.
+// encryptedRequest requests a volume of a class with the parameter encrypted.
 func encryptedRequest(name, value string) *csi.CreateVolumeRequest {
 	req := createRequest(name, volume.GiB)
 	req.Parameters = map[string]string{"encrypted": value, volume.MkfsOptionsKey: "-K"}
 	return req
 }
 
-// Every answer about an encrypted volume tells the node to encrypt it: a new
-// one, a copy, a retry, a listing.
+// Every answer about an encrypted volume tells the node to encrypt it: for a new volume, a
+// copy, a retry and a listing.
 func TestEveryAnswerTellsNodeToEncrypt(t *testing.T) {
 	t.Parallel()
-	fake := fakebackend.New() // refuses parameters that it does not know
+	fake := fakebackend.New() // refuses unknown parameters
 	s := New(fake, Options{})
 	want := map[string]string{"pool": "fake", "encrypted": "true"}
 	source, err := s.CreateVolume(t.Context(), encryptedRequest("source", "true"))
@@ -49,21 +49,21 @@ func TestEveryAnswerTellsNodeToEncrypt(t *testing.T) {
 			}
 			v := resp.GetVolume()
 			if !maps.Equal(v.GetVolumeContext(), want) {
-				t.Errorf("%s: context %v, want %v", name, v.GetVolumeContext(), want)
+				t.Errorf("%s: got context %v, want %v", name, v.GetVolumeContext(), want)
 			}
 			got, err := s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: v.GetVolumeId()})
 			if err != nil || !maps.Equal(got.GetVolume().GetVolumeContext(), want) {
-				t.Errorf("%s: read as %v, %v", name, got, err)
+				t.Errorf("%s, read: got %v, %v, want context %v", name, got, err, want)
 			}
 		}
 	}
 	list, err := s.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
 	if err != nil || len(list.GetEntries()) != 3 {
-		t.Fatalf("%v, %v", list, err)
+		t.Fatalf("got %v, %v, want 3 volumes", list, err)
 	}
 	for _, e := range list.GetEntries() {
 		if !maps.Equal(e.GetVolume().GetVolumeContext(), want) {
-			t.Errorf("listed as %v", e)
+			t.Errorf("listed: got %v, want context %v", e, want)
 		}
 	}
 	for _, context := range []map[string]string{want, {"pool": "fake"}} {
@@ -71,7 +71,7 @@ func TestEveryAnswerTellsNodeToEncrypt(t *testing.T) {
 			VolumeId: id, VolumeContext: context, VolumeCapabilities: []*csi.VolumeCapability{mountAs(singleWriter)},
 		})
 		if err != nil || (resp.GetConfirmed() != nil) != (context["encrypted"] != "") {
-			t.Errorf("validated %v as %v, %v", context, resp, err)
+			t.Errorf("validated %v: got %v, %v, want confirmed: %t", context, resp, err, context["encrypted"] != "")
 		}
 	}
 }
@@ -85,12 +85,12 @@ func TestEncryptedParameterMustBeTrueOrFalse(t *testing.T) {
 	s := New(fakebackend.New(), Options{})
 	resp, err := s.CreateVolume(t.Context(), encryptedRequest("v", "false"))
 	if _, found := resp.GetVolume().GetVolumeContext()["encrypted"]; err != nil || found {
-		t.Errorf("%v, %v: a volume that is not encrypted", resp, err)
+		t.Errorf("encrypted=false: got %v, %v, want no such key in the context", resp, err)
 	}
 	if _, err := s.CreateVolume(t.Context(), createRequest("v", volume.GiB)); err != nil {
-		t.Errorf("false is as good as nothing: %v", err)
+		t.Errorf("without the parameter: got %v, want the same volume as with false", err)
 	}
-	// Other parameters are the backend's business still.
+	// The backend gets the other parameters.
 	req := encryptedRequest("w", "true")
 	req.Parameters["encryption"] = "true"
 	_, err = s.CreateVolume(t.Context(), req)
@@ -110,7 +110,7 @@ func TestCreateRefusesVolumeWithOtherEncryption(t *testing.T) {
 	volumetest.WantKind(t, err, volume.KindAlreadyExists, "to be encrypted", "next step")
 }
 
-// Several nodes that write cannot agree on who makes the LUKS2 header.
+// Nodes that write concurrently would each write a LUKS2 header.
 func TestEncryptedVolumeAllowsOneWritingNode(t *testing.T) {
 	t.Parallel()
 	const shared = csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER
@@ -135,25 +135,25 @@ func TestEncryptedVolumeAllowsOneWritingNode(t *testing.T) {
 		VolumeId: v.GetVolume().GetVolumeId(), VolumeCapabilities: []*csi.VolumeCapability{blockAs(shared)},
 	})
 	if err != nil || resp.GetConfirmed() != nil || !strings.Contains(resp.GetMessage(), "MULTI_NODE_MULTI_WRITER") {
-		t.Errorf("validated as %v, %v", resp, err)
+		t.Errorf("validated: got %v, %v, want it not confirmed", resp, err)
 	}
 }
 
-// forgetfulBackend does not keep that a volume is encrypted.
+// forgetfulBackend does not record that a volume is encrypted.
 type forgetfulBackend struct{ *fakebackend.Backend }
 
-func (f forgetfulBackend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	v, err := f.Backend.Create(ctx, req)
+func (b forgetfulBackend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
+	v, err := b.Backend.Create(ctx, req)
 	v.Encrypted = false
 	return v, err
 }
 
-// Nobody is told that a volume is encrypted by a backend that forgets it: the
-// next answer would have it mounted in the clear.
+// A backend that forgets the encryption would let the node mount the volume without it after
+// the next answer.
 func TestCreateFailsWhenBackendForgetsEncryption(t *testing.T) {
 	t.Parallel()
 	_, err := New(forgetfulBackend{fakebackend.New()}, Options{}).CreateVolume(t.Context(), encryptedRequest("v", "true"))
-	volumetest.WantKind(t, err, volume.KindUnavailable, "encryption") // not final: the volume is there
+	volumetest.WantKind(t, err, volume.KindUnavailable, "encryption") // not final: the volume exists
 }
 
 // mountWith is the capability of a claim whose class names a filesystem.
@@ -163,8 +163,8 @@ func mountWith(fstype string) *csi.VolumeCapability {
 	return c
 }
 
-// Classes from before the sidecars had a prefix of their own for their parameters reach
-// every backend without them, which the sidecars hand on.
+// The backend does not get the deprecated parameters without a prefix, which the sidecars
+// read and pass on.
 func TestDeprecatedParametersAreNotPassedToBackend(t *testing.T) {
 	t.Parallel()
 	deprecated := map[string]string{
@@ -174,7 +174,7 @@ func TestDeprecatedParametersAreNotPassedToBackend(t *testing.T) {
 		"csiNodePublishSecretNamespace": "h",
 	}
 	for _, key := range []string{"fsType", "fstype", "FSTYPE", "FsType"} {
-		s := New(fakebackend.New(), Options{}) // which refuses parameters that it does not know
+		s := New(fakebackend.New(), Options{}) // refuses unknown parameters
 		class := maps.Clone(deprecated)
 		class[key], class["encrypted"] = "xfs", "false"
 		sent := maps.Clone(class)
@@ -188,7 +188,7 @@ func TestDeprecatedParametersAreNotPassedToBackend(t *testing.T) {
 			t.Error(err)
 		}
 		if !maps.Equal(class, sent) {
-			t.Errorf("the request was changed to %v", class)
+			t.Errorf("parameters of the request: got %v, want %v", class, sent)
 		}
 	}
 	s := New(fakebackend.New(), Options{})
@@ -200,13 +200,13 @@ func TestDeprecatedParametersAreNotPassedToBackend(t *testing.T) {
 		t.Error(err)
 	}
 	req := createRequest("other", volume.GiB)
-	req.Parameters = map[string]string{"csiprovisionersecretname": "a"} // which the provisioner does not know either
+	req.Parameters = map[string]string{"csiprovisionersecretname": "a"} // unknown to the provisioner too
 	_, err := s.CreateVolume(t.Context(), req)
 	volumetest.WantKind(t, err, volume.KindInvalid, "csiprovisionersecretname")
 }
 
-// The node goes by the volume capability. A filesystem that only the class names would
-// be another one in silence.
+// The node reads the filesystem in the volume capability, so a class that names another one
+// is refused.
 func TestClassAndCapabilityMustNameSameFilesystem(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -235,7 +235,7 @@ func TestClassAndCapabilityMustNameSameFilesystem(t *testing.T) {
 		_, err := New(fakebackend.New(), Options{}).CreateVolume(t.Context(), req)
 		switch {
 		case c.words == nil && err != nil:
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want success", name, err)
 		case c.words != nil:
 			volumetest.WantKind(t, err, volume.KindInvalid, c.words...)
 		}

@@ -26,7 +26,7 @@ func TestDeleteVolume(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time it is gone already
+	for range 2 { // the second call finds no volume
 		if _, err := s.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestPublishVolume(t *testing.T) {
 	for range 2 {
 		resp, err := publish(t, s, one, "node-1", mountAs(singleWriter))
 		if err != nil || resp.GetPublishContext()["device"] != one+"/node-1" {
-			t.Fatalf("got %v, %v", resp, err)
+			t.Fatalf("got %v, %v, want the context of the backend", resp, err)
 		}
 	}
 	_, err := publish(t, s, one, "node-1", blockAs(singleWriter))
@@ -81,7 +81,7 @@ func TestPublishVolume(t *testing.T) {
 	got, err := s.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: one})
 	if err != nil || len(got.GetStatus().GetPublishedNodeIds()) != 1 ||
 		got.GetStatus().GetPublishedNodeIds()[0] != "node-1" {
-		t.Errorf("got %v, %v", got, err)
+		t.Errorf("got %v, %v, want node-1", got, err)
 	}
 }
 
@@ -95,7 +95,7 @@ func TestUnpublishSucceedsWhenNothingIsAttached(t *testing.T) {
 		}, {VolumeId: id, NodeId: "node-9"}, {VolumeId: id, NodeId: "node-1"}, {VolumeId: id},
 	} {
 		if _, err := s.ControllerUnpublishVolume(t.Context(), req); err != nil {
-			t.Errorf("%v: %v", req, err)
+			t.Errorf("%v: got %v, want success", req, err)
 		}
 	}
 }
@@ -180,29 +180,29 @@ func TestModifyVolume(t *testing.T) {
 		return err
 	}
 	if err := modify(id, map[string]string{"tier": "silver"}); err != nil || fake.Tier(id) != "silver" {
-		t.Errorf("%v, tier %q", err, fake.Tier(id))
+		t.Errorf("got %v, tier %q, want silver", err, fake.Tier(id))
 	}
 	volumetest.WantKind(t, modify(id, nil), volume.KindInvalid, "mutable_parameters")
 	volumetest.WantKind(t, modify(id, map[string]string{"tier": "lead"}), volume.KindInvalid, id, "lead")
 	volumetest.WantKind(t, modify("vol-9", map[string]string{"tier": "gold"}), volume.KindNotFound, "vol-9")
 	if fake.Tier(id) != "silver" {
-		t.Errorf("a refused change was applied: tier %q", fake.Tier(id))
+		t.Errorf("after refused changes: got tier %q, want silver", fake.Tier(id))
 	}
 }
 
-// notFoundBackend says NotFound where others say nothing.
+// notFoundBackend returns NotFound where other backends return success.
 type notFoundBackend struct{ *fakebackend.Backend }
 
 func (notFoundBackend) Delete(context.Context, string) error {
-	return volume.Errorf(volume.KindNotFound, "gone")
+	return volume.Errorf(volume.KindNotFound, "there is no such object")
 }
 
 func (notFoundBackend) Detach(context.Context, string, string) error {
-	return volume.Errorf(volume.KindNotFound, "gone")
+	return volume.Errorf(volume.KindNotFound, "there is no such object")
 }
 
 func (notFoundBackend) DeleteSnapshot(context.Context, string) error {
-	return volume.Errorf(volume.KindNotFound, "gone")
+	return volume.Errorf(volume.KindNotFound, "there is no such object")
 }
 
 func TestNotFoundIsSuccessOfDeleteAndDetach(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package conformance tests the controller as the sidecars see it: over a
-// unix socket, through package csiserver, and with csi-sanity.
+// Package conformance tests the controller as the sidecars use it: over a unix socket,
+// through package csiserver, and with csi-sanity.
 package conformance
 
 import (
@@ -26,7 +26,7 @@ import (
 	"github.com/growvol/growvol/tests/fakebackend"
 )
 
-// node is as much of a Node service as csi-sanity needs to test a controller.
+// node is the part of a Node service that csi-sanity needs to test a controller.
 type node struct{ csi.UnimplementedNodeServer }
 
 func (node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
@@ -98,8 +98,7 @@ func dial(tb testing.TB, endpoint string) csi.ControllerClient {
 	return csi.NewControllerClient(conn)
 }
 
-// TestSanity runs the parts of csi-sanity that are about the controller and
-// the identity.
+// TestSanity runs the parts of csi-sanity for the controller and the identity.
 func TestSanity(t *testing.T) {
 	endpoint := serve(t, fakebackend.New())
 	paths := t.TempDir()
@@ -113,30 +112,29 @@ func TestSanity(t *testing.T) {
 	gomega.RegisterFailHandler(ginkgo.Fail)
 	suite, reporter := ginkgo.GinkgoConfiguration()
 	suite.FocusStrings = []string{"Controller Server", "Identity Service"}
-	ran := 0
+	passed := 0
 	ginkgo.ReportAfterSuite("count", func(report ginkgo.Report) {
 		for _, spec := range report.SpecReports {
 			switch {
 			case spec.State == types.SpecStatePassed:
-				ran++
+				passed++
 			case spec.Failure.Message != "":
 				t.Logf("%s: %s: %s", spec.State, spec.FullText(), spec.Failure.Message)
 			}
 		}
 	})
 	ginkgo.RunSpecs(t, "csi-sanity", suite, reporter)
-	// A filter that matches nothing would pass as well.
-	if ran < 60 {
-		t.Errorf("only %d specs passed", ran)
+	// Without this check a filter that matches no spec would pass.
+	if passed < 60 {
+		t.Errorf("got %d passed specs, want at least 60", passed)
 	}
-	t.Logf("%d specs passed", ran)
+	t.Logf("%d specs passed", passed)
 }
 
-// Each kind of failure arrives with the code that makes the sidecars do the
-// right thing.
+// Each kind of error becomes the code to which the sidecars react correctly.
 func TestErrorsBecomeCodes(t *testing.T) {
 	t.Parallel()
-	client, bare := dial(t, serve(t, fakebackend.New())), dial(t, serve(t, fakebackend.Nop{}))
+	client, minimal := dial(t, serve(t, fakebackend.New())), dial(t, serve(t, fakebackend.Nop{}))
 	listHealth := func(client csi.ControllerClient, entries int32, token string) func() error {
 		return func() error {
 			req := &csi.ControllerListVolumeHealthRequest{MaxEntries: entries, StartingToken: token}
@@ -185,11 +183,11 @@ func TestErrorsBecomeCodes(t *testing.T) {
 		call func() error
 		want codes.Code
 	}{
-		"expand":               {func() error { return expand(id, 2*volume.GiB) }, codes.OK},
-		"expand above maximum": {func() error { return expand(id, 2*volume.TiB) }, codes.OutOfRange},
-		"expand unknown":       {func() error { return expand("vol-9", volume.GiB) }, codes.NotFound},
-		"expand without size":  {func() error { return expand(id, 0) }, codes.InvalidArgument},
-		"attach elsewhere":     {func() error { return attach("node-2") }, codes.FailedPrecondition},
+		"expand":                {func() error { return expand(id, 2*volume.GiB) }, codes.OK},
+		"expand above maximum":  {func() error { return expand(id, 2*volume.TiB) }, codes.OutOfRange},
+		"expand unknown":        {func() error { return expand("vol-9", volume.GiB) }, codes.NotFound},
+		"expand without size":   {func() error { return expand(id, 0) }, codes.InvalidArgument},
+		"attach to second node": {func() error { return attach("node-2") }, codes.FailedPrecondition},
 		"delete in use": {func() error {
 			_, err := client.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id})
 			return err
@@ -205,22 +203,22 @@ func TestErrorsBecomeCodes(t *testing.T) {
 		"health in a list":                  {listHealth(client, 0, ""), codes.OK},
 		"health in a list, negative number": {listHealth(client, -1, ""), codes.InvalidArgument},
 		"health in a list, bad token":       {listHealth(client, 0, "x"), codes.Aborted},
-		"health in a list, not supported":   {listHealth(bare, 0, ""), codes.Unimplemented},
+		"health in a list, not supported":   {listHealth(minimal, 0, ""), codes.Unimplemented},
 		"xfs that is too small": {
 			func() error { return create("xfs", 100*volume.MiB, "false") }, codes.OutOfRange,
 		},
 		"encrypted as neither true nor false": {
 			func() error { return create("ext4", volume.GiB, "yes") }, codes.InvalidArgument,
 		},
-		"encrypted, and the volume is not yet": {func() error { return create("", 0, "true") }, codes.AlreadyExists},
+		"encrypted, but the volume is not": {func() error { return create("", 0, "true") }, codes.AlreadyExists},
 	} {
 		if err := test.call(); status.Code(err) != test.want {
-			t.Errorf("%s: %v, want %s", name, err, test.want)
+			t.Errorf("%s: got %v, want %s", name, err, test.want)
 		}
 	}
 }
 
-// hangingBackend is a backend whose expansions never end by themselves.
+// hangingBackend is a backend whose expansions end only with their context.
 type hangingBackend struct{ *fakebackend.Backend }
 
 func (hangingBackend) Expand(ctx context.Context, _ string, target volume.Size) (volume.Volume, error) {
@@ -230,8 +228,7 @@ func (hangingBackend) Expand(ctx context.Context, _ string, target volume.Size) 
 	}
 }
 
-// The caller's deadline ends an expansion and frees the volume for the next
-// call.
+// The caller's deadline ends an expansion and releases the volume's lock for the next call.
 func TestDeadlineEndsExpandOfBackend(t *testing.T) {
 	t.Parallel()
 	client := dial(t, serve(t, hangingBackend{fakebackend.New()}))
@@ -247,8 +244,8 @@ func TestDeadlineEndsExpandOfBackend(t *testing.T) {
 	}
 }
 
-// BenchmarkExpandRPC is the cost of a call through the socket, all layers and
-// a backend that takes no time.
+// BenchmarkExpandRPC measures a call through the socket and all layers, with a backend that
+// takes no time.
 func BenchmarkExpandRPC(b *testing.B) {
 	client := dial(b, serve(b, fakebackend.Nop{}))
 	req := &csi.ControllerExpandVolumeRequest{
