@@ -91,7 +91,7 @@ func (s *server) convertErrors(
 		return resp, nil
 	}
 	if text := err.Error(); len(text) > maxMessageBytes {
-		s.log.ErrorContext(ctx, "long error", "method", method(info), "error", text)
+		s.Log.ErrorContext(ctx, "long error", "method", method(info), "error", text)
 	}
 	return nil, toStatus(err)
 }

@@ -29,7 +29,7 @@ const (
 // /livez (200 while the server answers Probe, whatever the answer is) and /metrics.
 func (s *server) httpHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.metrics.handler())
+	mux.Handle("GET /metrics", s.Metrics.handler())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /livez", s.livez)
 	return mux
@@ -38,7 +38,7 @@ func (s *server) httpHandler() http.Handler {
 func (s *server) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	err := s.identity.checkHealth(ctx)
+	err := s.Identity.checkHealth(ctx)
 	if s.stopping.Load() {
 		err = errors.New("the plugin is stopping")
 	}
@@ -87,11 +87,11 @@ func (s *server) reply(ctx context.Context, w http.ResponseWriter, check string,
 	text := "ok"
 	if err != nil {
 		text = err.Error()
-		s.log.WarnContext(ctx, "not healthy", "check", check, "error", text)
+		s.Log.WarnContext(ctx, "not healthy", "check", check, "error", text)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	if _, err := fmt.Fprintln(w, text); err != nil {
-		s.log.DebugContext(ctx, "could not answer a check", "check", check, "error", err.Error())
+		s.Log.DebugContext(ctx, "could not answer a check", "check", check, "error", err.Error())
 	}
 }
 
@@ -104,7 +104,7 @@ func (s *server) serveHTTP(ctx context.Context, lis net.Listener) error {
 		WriteTimeout:      2 * healthTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(lis) }()

@@ -26,7 +26,7 @@ func (s *server) interceptors() []grpc.UnaryServerInterceptor {
 	return []grpc.UnaryServerInterceptor{
 		withRequestID,
 		s.logCall,
-		s.metrics.measure,
+		s.Metrics.measure,
 		s.refuseWhenStopping,
 		s.convertErrors,
 		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(s.recoverPanic)),
@@ -51,7 +51,7 @@ func (s *server) withDeadline(
 	if _, ok := ctx.Deadline(); ok {
 		return next(ctx, req)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.CallTimeout)
 	defer cancel()
 	return next(ctx, req)
 }
@@ -81,7 +81,7 @@ func (s *server) refuseWhenStopping(
 // recoverPanic returns the error of a call whose handler panicked. Only the log gets the
 // panic's value, which may hold secrets.
 func (s *server) recoverPanic(ctx context.Context, value any) error {
-	s.log.ErrorContext(ctx, "panic", "value", fmt.Sprint(value), "stack", string(debug.Stack()))
+	s.Log.ErrorContext(ctx, "panic", "value", fmt.Sprint(value), "stack", string(debug.Stack()))
 	return volume.Errorf(volume.KindInternal, "the plugin failed on this call (a panic)").
 		WithRemedy("find the record \"panic\" in the log of the plugin and report it as a bug")
 }
@@ -91,7 +91,7 @@ func (s *server) recoverPanic(ctx context.Context, value any) error {
 func (s *server) logCall(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 ) (any, error) {
-	s.log.DebugContext(ctx, "csi request", "method", method(info), "request", sanitized{req})
+	s.Log.DebugContext(ctx, "csi request", "method", method(info), "request", sanitized{req})
 	start := time.Now()
 	resp, err := next(ctx, req)
 	code := status.Code(err)
@@ -100,9 +100,9 @@ func (s *server) logCall(
 	if err != nil {
 		attrs = append(attrs, slog.String("error", status.Convert(err).Message()))
 	} else {
-		s.log.DebugContext(ctx, "csi response", "method", method(info), "response", sanitized{resp})
+		s.Log.DebugContext(ctx, "csi response", "method", method(info), "response", sanitized{resp})
 	}
-	s.log.LogAttrs(ctx, callLevel(info, code), "csi call", attrs...)
+	s.Log.LogAttrs(ctx, callLevel(info, code), "csi call", attrs...)
 	return resp, err
 }
 

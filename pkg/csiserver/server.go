@@ -62,13 +62,7 @@ type Options struct {
 
 // server serves one plugin.
 type server struct {
-	identity    *Identity
-	log         *slog.Logger
-	metrics     *Metrics
-	callTimeout time.Duration
-	grace       time.Duration
-	detached    *operation.Tracker
-	stopOwnWork func(ctx context.Context) // Options.Stopping
+	Options // with the defaults filled in
 
 	grpc     *grpc.Server
 	serving  atomic.Pointer[net.Addr] // the address on which serve has begun; nil: not yet
@@ -91,10 +85,10 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	s.log.InfoContext(ctx, "serving", "driver", s.identity.name, "version", s.identity.version, "endpoint",
+	s.Log.InfoContext(ctx, "serving", "driver", s.Identity.name, "version", s.Identity.version, "endpoint",
 		options.Endpoint)
 	if lis.Addr().Network() == "tcp" {
-		s.log.WarnContext(ctx, "CSI over TCP is neither authenticated nor encrypted: use a unix socket outside of tests")
+		s.Log.WarnContext(ctx, "CSI over TCP is neither authenticated nor encrypted: use a unix socket outside of tests")
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	if options.HTTPEndpoint != "" {
@@ -102,7 +96,7 @@ func Run(ctx context.Context, options Options) error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("listen for HTTP on %s: %w", options.HTTPEndpoint, err), lis.Close())
 		}
-		s.log.InfoContext(ctx, "serving HTTP", "address", httpLis.Addr().String())
+		s.Log.InfoContext(ctx, "serving HTTP", "address", httpLis.Addr().String())
 		group.Go(func() error { return s.serveHTTP(groupCtx, httpLis) })
 	}
 	group.Go(func() error { return s.serve(groupCtx, lis) })
@@ -113,26 +107,18 @@ func newServer(options Options) (*server, error) {
 	if options.Identity == nil {
 		return nil, errors.New("a CSI plugin must have an Identity service")
 	}
-	s := &server{
-		identity:    options.Identity,
-		log:         options.Log,
-		metrics:     options.Metrics,
-		callTimeout: options.CallTimeout,
-		grace:       options.Grace,
-		detached:    options.Detached,
-		stopOwnWork: options.Stopping,
+	s := &server{Options: options}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	if s.Metrics == nil {
+		s.Metrics = NewMetrics()
 	}
-	if s.metrics == nil {
-		s.metrics = NewMetrics()
+	if s.CallTimeout <= 0 {
+		s.CallTimeout = defaultCallTimeout
 	}
-	if s.callTimeout <= 0 {
-		s.callTimeout = defaultCallTimeout
-	}
-	if s.grace <= 0 {
-		s.grace = DefaultGrace
+	if s.Grace <= 0 {
+		s.Grace = DefaultGrace
 	}
 	s.grpc = grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.interceptors()...),
@@ -164,9 +150,9 @@ func (s *server) serve(ctx context.Context, lis net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.stopping.Store(true)
-	graceEnd := time.Now().Add(s.grace)
-	s.log.InfoContext(ctx, "stopping",
-		"running_calls", s.running.Load(), "detached_work", len(s.detached.List()), "grace", s.grace.String())
+	graceEnd := time.Now().Add(s.Grace)
+	s.Log.InfoContext(ctx, "stopping",
+		"running_calls", s.running.Load(), "detached_work", len(s.Detached.List()), "grace", s.Grace.String())
 	err := s.stopCalls(ctx)
 	// The waits below need a context of their own: the end of ctx began the stop.
 	stopCtx := context.WithoutCancel(ctx)
@@ -179,7 +165,7 @@ func (s *server) serve(ctx context.Context, lis net.Listener) error {
 	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
 	}
-	s.log.InfoContext(ctx, "stopped")
+	s.Log.InfoContext(ctx, "stopped")
 	return nil
 }
 
@@ -191,10 +177,10 @@ func (s *server) stopCalls(ctx context.Context) error {
 		defer close(stopped)
 		s.grpc.GracefulStop()
 	}()
-	if isClosedWithin(s.grace, stopped) {
+	if isClosedWithin(s.Grace, stopped) {
 		return nil
 	}
-	s.log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls",
+	s.Log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls",
 		s.running.Load())
 	killed := make(chan struct{})
 	go func() {
@@ -210,7 +196,7 @@ func (s *server) stopCalls(ctx context.Context) error {
 
 // callStopping calls Options.Stopping.
 func (s *server) callStopping(ctx context.Context, graceEnd time.Time) {
-	if s.stopOwnWork == nil {
+	if s.Stopping == nil {
 		return
 	}
 	if earliest := time.Now().Add(minStoppingTime); graceEnd.Before(earliest) {
@@ -218,21 +204,21 @@ func (s *server) callStopping(ctx context.Context, graceEnd time.Time) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, graceEnd)
 	defer cancel()
-	s.stopOwnWork(ctx)
+	s.Stopping(ctx)
 }
 
 // awaitDetached waits for detached work until the grace period ends. It logs the work for
 // which it waits, and then the work that has not ended.
 func (s *server) awaitDetached(ctx context.Context, graceEnd time.Time) {
-	for _, w := range s.detached.List() {
-		s.log.InfoContext(ctx, "waiting for work that continues after its call", detachedAttrs(w)...)
+	for _, w := range s.Detached.List() {
+		s.Log.InfoContext(ctx, "waiting for work that continues after its call", detachedAttrs(w)...)
 	}
 	waitCtx, cancel := context.WithDeadline(ctx, graceEnd)
 	defer cancel()
-	for _, w := range s.detached.Wait(waitCtx) {
+	for _, w := range s.Detached.Wait(waitCtx) {
 		nextStep := "no action needed: the kernel completes its part, a program such as mkfs may end with the plugin, " +
 			"and the next retry continues from there"
-		s.log.WarnContext(ctx, "the grace period is over: leaving work that has not ended",
+		s.Log.WarnContext(ctx, "the grace period is over: leaving work that has not ended",
 			append(detachedAttrs(w), "next_step", nextStep)...)
 	}
 }

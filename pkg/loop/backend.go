@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -50,7 +52,7 @@ type Backend struct {
 	store    store
 	loops    *losetup.Devices
 	pool     pool
-	failures failures
+	failures sync.Map // error by id; see takeFailure
 	log      *slog.Logger
 
 	buildTimeout time.Duration // bounds the creation of one object
@@ -125,12 +127,7 @@ func (b *Backend) topology() volume.Topology {
 
 // checkRequisite returns an error of kind Exhausted unless the volume may be on this node.
 func (b *Backend) checkRequisite(requisite []volume.Topology) error {
-	for _, t := range requisite {
-		if b.topology().IsWithin(t) {
-			return nil
-		}
-	}
-	if len(requisite) == 0 {
+	if len(requisite) == 0 || slices.ContainsFunc(requisite, b.topology().IsWithin) {
 		return nil
 	}
 	return volume.Errorf(volume.KindExhausted,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
@@ -31,7 +30,7 @@ func (b *Backend) build(
 		return withSpaceKind(err, o.Size)
 	}
 	lease.Add(unlock)
-	if err := b.failures.take(o.ID); err != nil {
+	if err := b.takeFailure(o.ID); err != nil {
 		err = fmt.Errorf("the earlier attempt, which continued after its call: %w", err)
 		return errors.Join(err, b.store.disk.removeAll(pending))
 	}
@@ -49,35 +48,18 @@ func (b *Backend) build(
 		if err != nil && ctx.Err() != nil && !errors.Is(err, errExists) {
 			b.log.WarnContext(ctx, "a creation that continued after its call has failed", o.Collection.Noun(), o.ID, "error",
 				err)
-			b.failures.add(o.ID, err)
+			b.failures.Store(o.ID, err)
 		}
 		return struct{}{}, err
 	})
 	return err
 }
 
-// failures are the errors of creations that failed after their call had ended, by object.
-// The next call returns the error. Otherwise a copy that fills the disk after a minute
-// would start again with each retry, and no caller would see the reason.
-type failures struct {
-	mu   sync.Mutex
-	byID map[string]error
-}
-
-func (f *failures) add(id string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.byID == nil {
-		f.byID = make(map[string]error)
-	}
-	f.byID[id] = err
-}
-
-// take returns the failure of an object and forgets it.
-func (f *failures) take(id string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	err := f.byID[id]
-	delete(f.byID, id)
-	return err
+// takeFailure returns the error of a creation that failed after its call had ended, and
+// forgets it. Without it a copy that fills the disk after a minute would start again with
+// each retry, and no caller would see the reason.
+func (b *Backend) takeFailure(id string) error {
+	err, _ := b.failures.LoadAndDelete(id)
+	failure, _ := err.(error)
+	return failure
 }

@@ -144,7 +144,7 @@ func TestNextCallReturnsErrorOfDetachedCopy(t *testing.T) {
 		if err := s.Delete(t.Context(), volB); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.failures.take(volB); err != nil {
+		if err := s.takeFailure(volB); err != nil {
 			t.Errorf("after the deletion: got the failure %v, want none", err)
 		}
 	})

@@ -5,23 +5,22 @@ import (
 	"os"
 	"testing"
 
-	"github.com/growvol/growvol/pkg/loop/internal/looptest"
-	"github.com/growvol/growvol/pkg/loop/internal/losetup"
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/looptest"
 )
 
 // openConnected returns a backend with the attached volume "a", which has a loop device
 // until disconnect.
-func openConnected(t *testing.T) (b *Backend, d losetup.Device, disconnect func()) {
+func openConnected(t *testing.T) (b *Backend, device string, disconnect func()) {
 	t.Helper()
 	looptest.NeedDevices(t)
 	b = openBackend(t)
 	createVolume(t, b, "a", 64*volume.MiB)
 	attachVolume(t, b, volA)
-	d, disconnect = looptest.Bind(t, b.store.DataPath(volumedir.Volumes, volA))
-	return b, d, disconnect
+	device, disconnect = looptest.Bind(t, b.store.DataPath(volumedir.Volumes, volA))
+	return b, device, disconnect
 }
 
 // A filesystem without reflinks (ext4) copies a volume that is attached, but not one that
@@ -42,8 +41,8 @@ func TestCopyOfConnectedVolumeNeedsReflinks(t *testing.T) {
 }
 
 func TestConnectedVolumeIsNeitherDetachedNorDeleted(t *testing.T) {
-	b, d, disconnect := openConnected(t)
-	volumetest.WantKind(t, b.Detach(t.Context(), volA, ""), volume.KindPrecondition, d.Path)
+	b, device, disconnect := openConnected(t)
+	volumetest.WantKind(t, b.Detach(t.Context(), volA, ""), volume.KindPrecondition, device)
 	volumetest.WantKind(t, b.Delete(t.Context(), volA), volume.KindPrecondition)
 
 	// Where the controller cannot open the device, it compares the path that the kernel
@@ -56,7 +55,7 @@ func TestConnectedVolumeIsNeitherDetachedNorDeleted(t *testing.T) {
 	if err := os.Remove(b.store.attachmentPath(volA)); err != nil {
 		t.Fatal(err)
 	}
-	volumetest.WantKind(t, b.Delete(t.Context(), volA), volume.KindPrecondition, d.Path)
+	volumetest.WantKind(t, b.Delete(t.Context(), volA), volume.KindPrecondition, device)
 
 	disconnect()
 	if err := errors.Join(b.Detach(t.Context(), volA, ""), b.Delete(t.Context(), volA)); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// copyChunk is the number of bytes that one copy_file_range call copies at most. It bounds
-// how long a copy continues after its context has ended.
+// copyChunk is the number of bytes between two checks of the context. It bounds how long a
+// copy continues after its context has ended.
 const copyChunk = 64 << 20
 
 // copyFile makes dst a copy of src, which holds the content of from. Where the filesystem
@@ -50,11 +50,11 @@ func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) 
 
 func ficlone(dst, src *os.File) error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) }
 
-// isUnsupported reports whether FICLONE (ioctl_ficlone(2)) or copy_file_range(2) failed
-// because the kernel or the filesystem cannot do it for these files.
+// isUnsupported reports whether FICLONE failed because the kernel or the filesystem cannot
+// share blocks between these files (ioctl_ficlone(2)).
 func isUnsupported(err error) bool {
-	return slices.ContainsFunc([]error{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS},
-		func(errno error) bool { return errors.Is(err, errno) })
+	errnos := []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS}
+	return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
 }
 
 // sparseCopy copies the data of src, but not its holes, into dst, which is empty.
@@ -66,51 +66,39 @@ func sparseCopy(ctx context.Context, src, dst *os.File) error {
 	if err := dst.Truncate(st.Size()); err != nil {
 		return err
 	}
-	for offset := int64(0); offset < st.Size(); {
-		data, err := unix.Seek(int(src.Fd()), offset, unix.SEEK_DATA)
+	for end := int64(0); end < st.Size(); {
+		start, err := src.Seek(end, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil // a hole up to the end
 		}
-		if err != nil {
-			return os.NewSyscallError("lseek SEEK_DATA", err)
+		if err == nil {
+			end, err = src.Seek(start, unix.SEEK_HOLE)
 		}
-		hole, err := unix.Seek(int(src.Fd()), data, unix.SEEK_HOLE)
-		if err != nil {
-			return os.NewSyscallError("lseek SEEK_HOLE", err)
+		if err == nil {
+			err = copyRange(ctx, src, dst, start, end)
 		}
-		if err := copyRange(ctx, src, dst, data, hole); err != nil {
+		if err != nil {
 			return err
 		}
-		offset = hole
 	}
 	return nil
 }
 
-// copyRange copies the bytes [offset, end) of src to the same place in dst.
-func copyRange(ctx context.Context, src, dst *os.File, offset, end int64) error {
-	for offset < end {
+// copyRange copies the bytes [start, end) of src to the same place in dst. os.File copies
+// them in the kernel (copy_file_range(2)) where the filesystem supports that.
+func copyRange(ctx context.Context, src, dst *os.File, start, end int64) error {
+	for _, f := range []*os.File{src, dst} {
+		if _, err := f.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+	}
+	for ; start < end; start += copyChunk {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		length := min(end-offset, copyChunk)
-		from, to := offset, offset
-		n, err := unix.CopyFileRange(int(src.Fd()), &from, int(dst.Fd()), &to, int(length), 0)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case isUnsupported(err):
-			copied, err := io.Copy(io.NewOffsetWriter(dst, offset), io.NewSectionReader(src, offset, length))
-			if err != nil {
-				return err
-			}
-			n = int(copied)
-		case err != nil:
-			return os.NewSyscallError("copy_file_range", err)
+		if _, err := io.CopyN(dst, src, min(end-start, copyChunk)); err != nil {
+			return err
 		}
-		if n == 0 {
-			return io.ErrUnexpectedEOF
-		}
-		offset += int64(n)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func (b *Backend) remove(
 	if !c.IsID(id) {
 		return nil // this backend never created such an object
 	}
-	defer b.failures.take(id) //nolint:errcheck // the deletion abandons the creation that failed
+	defer b.failures.Delete(id) // the deletion abandons a creation that failed
 	for {
 		o, unlock, err := b.store.Lock(ctx, c, id)
 		switch {

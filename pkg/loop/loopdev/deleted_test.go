@@ -8,11 +8,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/loop/internal/looptest"
 	"github.com/growvol/growvol/pkg/loop/internal/losetup"
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/looptest"
 )
 
 // deletions delete a connected volume's files, which the driver itself refuses: as a

@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/loop/internal/looptest"
 	"github.com/growvol/growvol/pkg/loop/internal/losetup"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/pkg/volume/volumetest"
+	"github.com/growvol/growvol/tests/looptest"
 )
 
 // slowSyncKernel ends a flush only after end is closed.

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/loop"
-	"github.com/growvol/growvol/pkg/loop/internal/looptest"
 	"github.com/growvol/growvol/pkg/loop/internal/losetup"
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/looptest"
 )
 
 // testNode is the node of the machines in tests.

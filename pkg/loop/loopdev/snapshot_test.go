@@ -7,8 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/loop/internal/looptest"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/tests/looptest"
 )
 
 // With reflinks (XFS) a snapshot of a mounted volume is one point in time, and a volume
