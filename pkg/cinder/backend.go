@@ -161,7 +161,7 @@ func (b *Backend) awaitIdle(ctx context.Context, c *cloud.Cloud, v cloud.Volume)
 	if state.IsIdle(v) {
 		return v, nil
 	}
-	idle, err := b.polls.Await(ctx, c, v.ID, v.Status, func(v cloud.Volume) (bool, error) { return state.IsIdle(v), nil })
+	idle, err := b.polls.Await(ctx, c, v.ID, v.Status, state.IsIdle)
 	if volume.IsKind(err, volume.KindDeadline) {
 		err = volume.Errorf(volume.KindInProgress, "the volume is %s: %w", v.Status, err).
 			WithRemedy(message.Retries + "; if it lasts, check what works on the volume in the cloud")

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
@@ -31,17 +32,20 @@ func TestCapacity(t *testing.T) {
 		"the zone":                {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west")}, 97 * volume.GiB, 0},
 		"no such zone":            {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("moon")}, 0, 0},
 		"another zone of the class": {
-			quota(100, -1, -1), volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{class.ParamZone: "nova"}}, 0, 0,
+			quota(100, -1, -1),
+			volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{class.ParamZone: "nova"}}, 0, 0,
 		},
 		"not shareable": {quota(100, -1, -1), volume.CapacityRequest{Accesses: many}, 0, 0},
 		"shareable": {
-			quota(100, -1, -1), volume.CapacityRequest{Accesses: many, Parameters: map[string]string{class.ParamType: "rbd-multi"}}, 97 * volume.GiB, 0,
+			quota(100, -1, -1),
+			volume.CapacityRequest{Accesses: many, Parameters: map[string]string{class.ParamType: "rbd-multi"}}, 97 * volume.GiB,
+			0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{Quota: test.quota, Zones: []string{"nova", "west"}})
-			r.add(fakecloud.Volume{Size: 3})
+			r.cloud.Add(fakecloud.Volume{Size: 3})
 			got, err := r.Capacity(t.Context(), test.ask)
 			if err != nil || got.Available != test.available || got.Max != test.most || got.Min != volume.GiB {
 				t.Errorf("%+v, %v; want %s, at most %s", got, err, test.available, test.most)
@@ -51,7 +55,7 @@ func TestCapacity(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	for _, parameters := range []map[string]string{{"tpye": "x"}, {class.ParamType: "moon"}, {class.ParamCloud: "moon"}} {
 		_, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters})
-		wantKind(t, err, volume.KindInvalid)
+		cindertest.CheckKind(t, err, volume.KindInvalid)
 	}
 }
 
@@ -61,9 +65,9 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 	quota.Gigabytes = 100
 	r := newRig(t, fakecloud.Options{Quota: &quota})
 	for _, name := range []string{"an error is not remembered", "nor is it when the next call succeeds"} {
-		rule := r.cloud.On(fakecloud.Match{Call: fakecloud.GetLimits}, fakecloud.Status(http.StatusForbidden, "no")).Always()
+		rule := r.cloud.OnCall(fakecloud.GetLimits, fakecloud.Status(http.StatusForbidden, "no")).Always()
 		_, err := r.Capacity(t.Context(), volume.CapacityRequest{})
-		wantKind(t, err, volume.KindDenied)
+		cindertest.CheckKind(t, err, volume.KindDenied)
 		if rule.Hits() != 1 {
 			t.Errorf("%s: %d calls, want 1", name, rule.Hits())
 		}
@@ -75,11 +79,12 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 	for i := range 40 {
 		wg.Go(func() {
 			parameters := map[string]string{class.ParamType: []string{"rbd", "rbd-gold"}[i%2]}
-			if got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters}); err != nil || got.Available != 100*volume.GiB {
+			if got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters}); err != nil ||
+				got.Available != 100*volume.GiB {
 				t.Errorf("%+v, %v", got, err)
 			}
 		})
 	}
 	wg.Wait()
-	r.wantCalls(t, fakecloud.GetLimits, 1)
+	r.cloud.CheckCalls(t, fakecloud.GetLimits, 1)
 }

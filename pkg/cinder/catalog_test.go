@@ -4,18 +4,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/operation"
 
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// Somebody else's question that hangs ends nobody's patience but its own.
-func TestWaitForTheCatalogEndsWithTheContext(t *testing.T) {
+// A request that hangs for one caller does not delay the answer to another.
+func TestWaitForZonesEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ListZones, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
-	patient := within(t, 3*time.Second)
+	patient := cindertest.Within(t, 3*time.Second)
 	first := make(chan error, 1)
 	create := func(name string) volume.CreateRequest {
 		req := request(name, volume.GiB, nil)
@@ -32,10 +33,10 @@ func TestWaitForTheCatalogEndsWithTheContext(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	_, err := r.Create(within(t, 300*time.Millisecond), create("pvc-2"))
-	wantKind(t, err, volume.KindDeadline, "availability zones")
+	_, err := r.Create(cindertest.Within(t, 300*time.Millisecond), create("pvc-2"))
+	cindertest.CheckKind(t, err, volume.KindDeadline, "availability zones")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the answer came after %s, the caller had 300 ms", took)
 	}
-	wantKind(t, <-first, volume.KindDeadline)
+	cindertest.CheckKind(t, <-first, volume.KindDeadline)
 }

@@ -9,27 +9,18 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
-	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// twoClouds is a backend over the clouds east, the default, and west.
-func twoClouds(t *testing.T, east, west *fakecloud.Cloud, more ...func(*Options)) *Backend {
+// twoClouds returns a backend over the clouds east, the default, and west.
+func twoClouds(t *testing.T, east, west *fakecloud.Cloud, change ...func(*Options)) *Backend {
 	t.Helper()
-	path := cloudConf(t, map[string]*fakecloud.Cloud{"east": east, "west": west})
-	options := Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cluster}
-	for _, change := range more {
-		change(&options)
-	}
-	b, err := New(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	return b
+	byDefault := func(o *Options) { o.Clouds.Default = "east" }
+	return newBackend(t, map[string]*fakecloud.Cloud{"east": east, "west": west}, append(change, byDefault)...)
 }
 
 func TestSeveralClouds(t *testing.T) {
@@ -40,7 +31,9 @@ func TestSeveralClouds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bySecret, err := b.Create(volume.WithSecrets(t.Context(), map[string]string{"cloud": "west"}), request("pvc-2", volume.GiB, nil))
+	bySecret, err := b.Create(
+		volume.WithSecrets(t.Context(), map[string]string{"cloud": "west"}), request("pvc-2", volume.GiB, nil),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,11 +44,11 @@ func TestSeveralClouds(t *testing.T) {
 	if len(west.Volumes()) != 2 || len(east.Volumes()) != 1 {
 		t.Fatalf("%d volumes in the west and %d in the east", len(west.Volumes()), len(east.Volumes()))
 	}
-	r := &rig{Backend: b, cloud: west}
+	r := &rig{Backend: b, cloud: cindertest.Cloud{Cloud: west}}
 	if all := r.listAll(t, 1); len(all) != 3 {
 		t.Errorf("%d volumes are listed, want 3", len(all))
 	}
-	// A restart forgets where they are; without a secret they are looked for.
+	// After a restart the backend looks for them in all clouds, if no secret names one.
 	b = twoClouds(t, east, west)
 	for _, test := range []struct {
 		v                   volume.Volume
@@ -66,7 +59,8 @@ func TestSeveralClouds(t *testing.T) {
 		{inEast, nil, nil},
 	} {
 		ctx := volume.WithSecrets(t.Context(), test.secrets)
-		if v, found, err := b.Find(ctx, request(test.v.Name, volume.GiB, test.parameters)); !found || err != nil || v.ID != test.v.ID {
+		if v, found, err := b.Find(ctx, request(test.v.Name, volume.GiB, test.parameters)); !found || err != nil ||
+			v.ID != test.v.ID {
 			t.Errorf("%s: %+v, %t, %v", test.v.Name, v, found, err)
 		}
 	}
@@ -82,16 +76,16 @@ func TestSeveralClouds(t *testing.T) {
 		t.Errorf("a clone follows its source: %+v, %v", v, err)
 	}
 	_, err = b.Get(t.Context(), "no-such-volume")
-	wantKind(t, err, volume.KindNotFound)
+	cindertest.CheckKind(t, err, volume.KindNotFound)
 	_, err = b.Get(volume.WithSecrets(t.Context(), map[string]string{"cloud": "moon"}), inWest.ID)
-	wantKind(t, err, volume.KindInvalid, "moon", "west")
+	cindertest.CheckKind(t, err, volume.KindInvalid, "moon", "west")
 }
 
 // A volume is not gone because the cloud that it is in does not answer.
-func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
+func TestVolumeIsNotGoneWhileACloudDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
+	id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
 	b := twoClouds(t, east, west)
 	west.StopListening()
 	wantSilence := func(call string, work func(ctx context.Context) error) {
@@ -130,40 +124,46 @@ func TestSilentCloudIsNotAnAbsentVolume(t *testing.T) {
 	}
 }
 
-// Two names for one project show its volumes once.
-func TestOneProjectUnderTwoNames(t *testing.T) {
+// Listings of a project with two names have its volumes once.
+func TestProjectWithTwoNamesIsListedOnce(t *testing.T) {
 	t.Parallel()
 	east := fakecloud.Start(t, fakecloud.Options{})
-	r := &rig{Backend: twoClouds(t, east, east), cloud: east}
-	r.add(fakecloud.Volume{})
+	r := &rig{Backend: twoClouds(t, east, east), cloud: cindertest.Cloud{Cloud: east}}
+	r.cloud.Add(fakecloud.Volume{})
 	if all := r.listAll(t, 0); len(all) != 1 {
 		t.Errorf("%d volumes are listed, want 1", len(all))
 	}
 }
 
-// A cloud that cannot be used keeps nobody from the others; nor does one that
-// does not answer, but what may be in it is not gone.
-func TestOneBadCloudLeavesTheOthers(t *testing.T) {
+// A cloud that cannot be used, or does not answer, does not prevent the use of the others; but the
+// volumes that may be there are not gone.
+func TestOtherCloudsWorkDespiteABadOne(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	west.StopListening()
 	for name, path := range map[string]string{
-		"incomplete": incomplete(t, cloudConf(t, map[string]*fakecloud.Cloud{"east": east})),
-		"silent":     cloudConf(t, map[string]*fakecloud.Cloud{"east": east, "other": west}),
+		"incomplete": incomplete(t, cindertest.Config(t, map[string]*fakecloud.Cloud{"east": east})),
+		"silent":     cindertest.Config(t, map[string]*fakecloud.Cloud{"east": east, "other": west}),
 	} {
 		t.Run(name, func(t *testing.T) {
-			old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
-			b, err := New(t.Context(), Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cluster})
+			old := east.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
+			b, err := New(
+				t.Context(),
+				Options{Clouds: CloudOptions{CloudConfig: []string{path}, Default: "east"}, ClusterID: cindertest.ClusterID},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(b.Close)
-			ctx := within(t, 20*time.Second)
+			ctx := cindertest.Within(t, 20*time.Second)
 			server := controller.New(b, controller.Options{})
-			made, err := server.CreateVolume(ctx, &csi.CreateVolumeRequest{Name: "pvc-" + name, VolumeCapabilities: []*csi.VolumeCapability{{
-				AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
-				AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
-			}}})
+			made, err := server.CreateVolume(ctx, &csi.CreateVolumeRequest{
+				Name: "pvc-" + name,
+				VolumeCapabilities: []*csi.VolumeCapability{{
+					AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}},
+					AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+				}},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,7 +172,7 @@ func TestOneBadCloudLeavesTheOthers(t *testing.T) {
 					t.Errorf("%+v, %v", v, err)
 				}
 			}
-			short := within(t, time.Second)
+			short := cindertest.Within(t, time.Second)
 			vs, _, err := b.ListVolumes(short, volume.Page{})
 			if name == "incomplete" && (err != nil || len(vs) == 0) {
 				t.Errorf("%d volumes are listed, %v", len(vs), err)
@@ -180,14 +180,14 @@ func TestOneBadCloudLeavesTheOthers(t *testing.T) {
 			if name == "silent" && err == nil {
 				t.Error("the listing says nothing of the cloud that it lacks")
 			}
-			if err := b.Delete(within(t, time.Second), "6e1a1f0e-0000-4000-8000-000000000000"); err == nil {
+			if err := b.Delete(cindertest.Within(t, time.Second), "6e1a1f0e-0000-4000-8000-000000000000"); err == nil {
 				t.Error("a volume that may be in the other cloud counts as gone")
 			}
 		})
 	}
 }
 
-// incomplete adds a cloud to a cloud.conf that lacks its password.
+// incomplete adds a cloud without a password to a cloud.conf.
 func incomplete(t *testing.T, path string) string {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)

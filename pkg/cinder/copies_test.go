@@ -6,6 +6,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
@@ -17,7 +18,7 @@ import (
 func TestClone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	src := r.add(fakecloud.Volume{Size: 2, Zone: "west"})
+	src := r.cloud.Add(fakecloud.Volume{Size: 2, Zone: "west"})
 	req := request("pvc-2", 3*volume.GiB, nil)
 	req.Source.VolumeID = src
 	req.Requisite = []volume.Topology{zone("west")}
@@ -31,7 +32,7 @@ func TestClone(t *testing.T) {
 	}
 	req.Name = "pvc-3"
 	_, err = r.CloneVolume(t.Context(), req)
-	wantKind(t, err, volume.KindNotFound, src)
+	cindertest.CheckKind(t, err, volume.KindNotFound, src)
 	if len(r.cloud.Volumes()) != 1 {
 		t.Errorf("left behind: %+v", r.cloud.Volumes())
 	}
@@ -40,24 +41,24 @@ func TestClone(t *testing.T) {
 func TestCloneIntoAnotherZone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	src := r.add(fakecloud.Volume{Zone: "west"})
+	src := r.cloud.Add(fakecloud.Volume{Zone: "west"})
 	req := request("pvc-2", volume.GiB, nil)
 	req.Source.VolumeID = src
 	req.Requisite = []volume.Topology{zone("nova")}
 	_, err := r.CloneVolume(t.Context(), req)
-	wantKind(t, err, volume.KindExhausted, "west", "nova")
-	s := r.ready(t, snap("s", src))
+	cindertest.CheckKind(t, err, volume.KindExhausted, "west", "nova")
+	s := r.ready(t, cindertest.SnapshotRequest("s", src))
 	req.Source = volume.Source{SnapshotID: s.ID}
 	_, err = r.Restore(t.Context(), req)
-	wantKind(t, err, volume.KindExhausted, "west", "nova")
-	// A copy that outlives its call and is in a wrong zone would stay.
-	r.wantCalls(t, fakecloud.CreateVolume, 0)
+	cindertest.CheckKind(t, err, volume.KindExhausted, "west", "nova")
+	// Nobody would remove a copy in the wrong zone that is finished after its call.
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
 }
 
 func TestRestoreOfABackupIntoAnotherZone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	b := r.ready(t, snap("b", r.add(fakecloud.Volume{Zone: "nova"}), "type", "backup"))
+	b := r.ready(t, cindertest.SnapshotRequest("b", r.cloud.Add(fakecloud.Volume{Zone: "nova"}), "type", "backup"))
 	req := request("pvc-2", volume.GiB, nil)
 	req.Source.SnapshotID = b.ID
 	req.Requisite, req.Preferred = []volume.Topology{zone("nova"), zone("west")}, []volume.Topology{zone("west")}
@@ -67,14 +68,14 @@ func TestRestoreOfABackupIntoAnotherZone(t *testing.T) {
 			t.Errorf("%+v, %v, want it in west", v, err)
 		}
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }
 
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	// The source is another cluster's: its backup gives the marks of that one.
-	src := r.add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metadata.Cluster: "other"}})
+	// The source belongs to another cluster: the restored volume gets the metadata of that one.
+	src := r.cloud.Add(fakecloud.Volume{Size: 2, Metadata: map[string]string{metadata.Cluster: "other"}})
 	c, err := r.clouds.Cloud(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +102,7 @@ func TestRestore(t *testing.T) {
 		if err != nil || v.Size != 3*volume.GiB || v.Source.SnapshotID != id {
 			t.Fatalf("%s: %+v, %v", name, v, err)
 		}
-		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metadata.Cluster] != cluster {
+		if got, _ := r.cloud.Volume(v.ID); got.Metadata[metadata.Cluster] != cindertest.ClusterID {
 			t.Errorf("%s: the volume bears the marks %v", name, got.Metadata)
 		}
 		if again, err := r.Restore(t.Context(), req); err != nil || again.ID != v.ID || again.Source != v.Source {
@@ -114,7 +115,7 @@ func TestRestore(t *testing.T) {
 	req := request("pvc-x", 3*volume.GiB, nil)
 	req.Source.SnapshotID = "no-such-snapshot"
 	_, err = r.Restore(t.Context(), req)
-	wantKind(t, err, volume.KindNotFound, "no-such-snapshot")
+	cindertest.CheckKind(t, err, volume.KindNotFound, "no-such-snapshot")
 }
 
 func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
@@ -122,7 +123,10 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	const backup = "6e1a1f0e-0000-4000-8000-000000000000"
 	restored := func(pv string) string {
-		return r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other", metadata.PersistentVolume: pv, metadata.RestoredFrom: backup}})
+		return r.cloud.Add(fakecloud.Volume{
+			Name:     "pvc-1",
+			Metadata: map[string]string{metadata.Cluster: "other", metadata.PersistentVolume: pv, metadata.RestoredFrom: backup},
+		})
 	}
 	theirs, ours := restored("pvc-1"), restored("pvc-0")
 	req := request("pvc-1", volume.GiB, nil)
@@ -133,21 +137,21 @@ func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 			t.Fatalf("%+v, %v, want %s", v, err, ours)
 		}
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 0)
-	for id, want := range map[string]string{ours: cluster, theirs: "other"} {
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
+	for id, want := range map[string]string{ours: cindertest.ClusterID, theirs: "other"} {
 		if v, _ := r.cloud.Volume(id); v.Metadata[metadata.Cluster] != want {
 			t.Errorf("%+v, want the mark of %s", v, want)
 		}
 	}
 }
 
-// A copy can take longer than a call: that it must not be shared is told before
-// it is made, or nobody would remove it.
-func TestSharedCopiesAreJudgedBeforeTheyAreMade(t *testing.T) {
+// A copy can take longer than a call: nobody would remove one that turns out not to be shareable.
+func TestSharedCopiesAreCheckedBeforeTheyAreMade(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	plain, multi := r.add(fakecloud.Volume{Type: "rbd"}), r.add(fakecloud.Volume{Type: "rbd-multi", Multiattach: true})
-	s := r.ready(t, snap("s", plain))
+	plain := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
+	multi := r.cloud.Add(fakecloud.Volume{Type: "rbd-multi", Multiattach: true})
+	s := r.ready(t, cindertest.SnapshotRequest("s", plain))
 	for name, test := range map[string]struct {
 		source  volume.Source
 		volType string

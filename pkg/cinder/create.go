@@ -226,7 +226,7 @@ func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 type content struct {
 	volumeID, snapshotID, backupID string
 
-	originID string // the volume itself, or the one that the snapshot is of; empty: the data come from a backup, or there are none
+	originID string // of the source volume, or of the volume that the snapshot is of
 }
 
 // contentOf reads the source of a volume: what CSI knows as a snapshot may be a backup. It does not
@@ -252,13 +252,14 @@ func contentOf(ctx context.Context, c *cloud.Cloud, source volume.Source) (conte
 	return content{backupID: source.SnapshotID}, c.CheckFeature(ctx, cloud.FeatureBackupSource)
 }
 
-// readSource is contentOf that reads a source volume, too.
-func readSource(ctx context.Context, c *cloud.Cloud, source volume.Source) (content, error) {
-	from, err := contentOf(ctx, c, source)
-	if err == nil && from.volumeID != "" {
-		_, err = c.Volume(ctx, from.volumeID)
+// checkSource returns an error if the source of a volume, if any, does not exist or cannot be read.
+func checkSource(ctx context.Context, c *cloud.Cloud, source volume.Source) error {
+	if source.VolumeID != "" {
+		_, err := c.Volume(ctx, source.VolumeID)
+		return err
 	}
-	return from, err
+	_, err := contentOf(ctx, c, source)
+	return err
 }
 
 // lookupPauses returns the pauses before the lookups for a volume whose creation got no answer.

@@ -119,8 +119,7 @@ func (k *creation) resolveIDs(ctx context.Context, items []string) ([]string, er
 			return nil, err
 		}
 		if !n.found {
-			return nil, volume.Errorf(volume.KindInvalid,
-				"the parameters %s and %s name the volume %q, which does not exist",
+			return nil, volume.Errorf(volume.KindInvalid, "the parameters %s and %s name the volume %q, which does not exist",
 				class.ParamAffinity, class.ParamAntiAffinity, item).
 				WithRemedy("name existing volumes, by id or name")
 		}

@@ -16,9 +16,7 @@ import (
 // removes a volume that Cinder failed to create, so that the retry starts clean. It also removes
 // one that Cinder created otherwise than demanded, if nobody can have used it.
 func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
-	v, err := k.polls.Await(ctx, k.cloud, v.ID, k.pollOperation(), func(v cloud.Volume) (bool, error) {
-		return state.IsIdle(v), nil
-	})
+	v, err := k.polls.Await(ctx, k.cloud, v.ID, k.pollOperation(), state.IsIdle)
 	if err != nil {
 		return v, err
 	}
@@ -37,7 +35,8 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	case k.isAsDemanded(v):
 		return v, k.restoreMetadata(ctx, v)
 	default:
-		isRemovable = isRemovable && k.hasSource(ctx)
+		// If the source is gone, a copy may be all that is left of it.
+		isRemovable = isRemovable && checkSource(ctx, k.cloud, k.req.Source) == nil
 		failure = k.misfitError(v, isRemovable)
 	}
 	if !isRemovable {
@@ -54,13 +53,6 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 // nodes as the request demands.
 func (k *creation) isAsDemanded(v cloud.Volume) bool {
 	return k.place.allows(v.AvailabilityZone) && (v.Multiattach || !isForSeveralNodes(k.req.Accesses))
-}
-
-// hasSource reports whether the volume can be made again: otherwise a copy may be all that is left
-// of its source.
-func (k *creation) hasSource(ctx context.Context) bool {
-	_, err := readSource(ctx, k.cloud, k.req.Source)
-	return err == nil
 }
 
 // misfitError is the error for a usable volume that is not as demanded. isRemoved: the driver is

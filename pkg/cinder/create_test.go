@@ -11,6 +11,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
@@ -23,22 +24,26 @@ import (
 func TestCreate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	near := r.add(fakecloud.Volume{Name: "pvc-near"})
+	near := r.cloud.Add(fakecloud.Volume{Name: "pvc-near"})
 	req := request("pvc-1", 2*volume.GiB, map[string]string{
-		class.ParamType: "rbd-gold", class.ParamZone: "nova", class.ParamAffinity: "pvc-near", class.ParamAntiAffinity: near + " , ",
-		"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
-		"csi.storage.k8s.io/fstype": "xfs", "mkfsOptions": "-K",
+		class.ParamType: "rbd-gold", class.ParamZone: "nova", class.ParamAffinity: "pvc-near",
+		class.ParamAntiAffinity:       near + " , ",
+		"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop",
+		"csi.storage.k8s.io/pv/name": "pvc-1",
+		"csi.storage.k8s.io/fstype":  "xfs", "mkfsOptions": "-K",
 	})
 	v := r.create(t, req)
-	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.VolumeContext["mkfsOptions"] != "-K" || len(v.VolumeContext) != 1 || v.Topology[0][cindercsi.TopologyKey] != "nova" || !v.Source.IsEmpty() {
+	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.VolumeContext["mkfsOptions"] != "-K" ||
+		len(v.VolumeContext) != 1 || v.Topology[0][cindercsi.TopologyKey] != "nova" || !v.Source.IsEmpty() {
 		t.Errorf("%+v", v)
 	}
 	got, _ := r.cloud.Volume(v.ID)
 	want := map[string]string{
-		"cinder.csi.openstack.org/cluster": cluster, "csi.storage.k8s.io/pvc/name": "data",
+		"cinder.csi.openstack.org/cluster": cindertest.ClusterID, "csi.storage.k8s.io/pvc/name": "data",
 		"csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pv/name": "pvc-1",
 	}
-	if got.Type != "rbd-gold" || got.Description != "Created by OpenStack Cinder CSI driver" || !maps.Equal(got.Metadata, want) || got.Status != state.Available {
+	if got.Type != "rbd-gold" || got.Description != "Created by OpenStack Cinder CSI driver" ||
+		!maps.Equal(got.Metadata, want) || got.Status != state.Available {
 		t.Errorf("%+v", got)
 	}
 	for _, hint := range []string{"same_host", "different_host"} {
@@ -54,11 +59,10 @@ func TestCreate(t *testing.T) {
 	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.VolumeContext) != 0 {
 		t.Errorf("%+v, %v: only the PersistentVolume has the context", got, err)
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }
 
-// The controller looks for the name and then has the volume made: the cloud is
-// asked for the name once.
+// The controller calls Find and then Create: the cloud is asked for the name once.
 func TestCreationsTakeFewCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -71,9 +75,9 @@ func TestCreationsTakeFewCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.wantCalls(t, fakecloud.ListVolumeDetail, 1)
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
-	// The next call looks anew.
+	r.cloud.CheckCalls(t, fakecloud.ListVolumeDetail, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
+	// The next call looks again.
 	r.cloud.RemoveVolume(made.GetVolume().GetVolumeId())
 	again, err := server.CreateVolume(t.Context(), req)
 	if err != nil || again.GetVolume().GetVolumeId() == made.GetVolume().GetVolumeId() {
@@ -88,16 +92,16 @@ func TestCreationsTakeFewCalls(t *testing.T) {
 func TestCreateNeverAnswersWithAVolumeThatIsNotUsable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.CreateVolume, 2500*time.Millisecond)
+	r.cloud.SetDuration(fakecloud.CreateVolume, 2500*time.Millisecond)
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.KindDeadline, "pvc-1", "creating")
+	cindertest.CheckKind(t, err, volume.KindDeadline, "pvc-1", "creating")
 	v := r.create(t, request("pvc-1", volume.GiB, nil))
 	if got, _ := r.cloud.Volume(v.ID); got.Status != state.Available {
 		t.Errorf("answered with a volume that is %s", got.Status)
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }
 
 func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
@@ -105,24 +109,24 @@ func TestFailedCreationIsExplainedAndLeavesNothing(t *testing.T) {
 	r := newRig(t, fakecloud.Options{})
 	r.cloud.SetCapacity(5)
 	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	wantKind(t, err, volume.KindOutOfRange, "pvc-1", "Cinder says", "ask for less")
+	cindertest.CheckKind(t, err, volume.KindOutOfRange, "pvc-1", "Cinder says", "ask for less")
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Fails())
+	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Fails())
 	_, err = r.Create(t.Context(), request("pvc-1", 2*volume.GiB, nil))
-	wantKind(t, err, volume.KindInternal, "error")
+	cindertest.CheckKind(t, err, volume.KindInternal, "error")
 	r.create(t, request("pvc-1", 2*volume.GiB, nil))
 	if left := r.cloud.Volumes(); len(left) != 1 {
 		t.Errorf("left behind: %+v", left)
 	}
 }
 
-// A controller that died before it could clean up.
+// A controller may end before it removes a failed volume.
 func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	failed := r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error})
+	failed := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error})
 	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("a failed creation was found: %v", err)
 	}
@@ -130,35 +134,35 @@ func TestLeftoverOfAnEarlierCallIsReplaced(t *testing.T) {
 	if _, there := r.cloud.Volume(failed); there || v.ID == failed {
 		t.Errorf("the leftover %s is still there, %+v", failed, v)
 	}
-	// What is not provably ours is left alone.
-	static := r.add(fakecloud.Volume{Name: "pvc-2", Status: state.Error, Metadata: map[string]string{"owner": "me"}})
+	// A failed volume without this cluster's metadata is kept.
+	static := r.cloud.Add(fakecloud.Volume{Name: "pvc-2", Status: state.Error, Metadata: map[string]string{"owner": "me"}})
 	_, err := r.Create(t.Context(), request("pvc-2", volume.GiB, nil))
-	wantKind(t, err, volume.KindUnavailable, static, "error") // not final: it is there
+	cindertest.CheckKind(t, err, volume.KindUnavailable, static, "error") // not final: it is there
 	if _, there := r.cloud.Volume(static); !there {
 		t.Error("a volume that is not ours was deleted")
 	}
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
-	r.add(fakecloud.Volume{Name: "pvc-3", Status: state.Error})
+	r.cloud.OnCall(fakecloud.DeleteVolume, fakecloud.Fails())
+	r.cloud.Add(fakecloud.Volume{Name: "pvc-3", Status: state.Error})
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, nil))
-	wantKind(t, err, volume.KindUnavailable, "error_deleting")
+	cindertest.CheckKind(t, err, volume.KindUnavailable, "error_deleting")
 	r.create(t, request("pvc-3", volume.GiB, nil)) // it is dead weight now, but does not block
 }
 
-// Whatever happens to the answer of POST /volumes, there is one volume.
+// There is one volume, whatever happens to the answer of POST /volumes.
 func TestLostReplyToCreateMakesOneVolume(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]fakecloud.Fault{
 		"lost": fakecloud.LostReply(), "a page": fakecloud.WrongContentType(), "half": fakecloud.Truncated(),
-		"cut off": fakecloud.CutOff(), "500": fakecloud.Status(http.StatusInternalServerError, ""), "503": fakecloud.Status(http.StatusServiceUnavailable, ""),
+		"cut off": fakecloud.CutOff(), "500": cindertest.Broken(), "503": fakecloud.Status(http.StatusServiceUnavailable, ""),
 		"token": fakecloud.TokenExpires(), "throttled": fakecloud.Throttled(http.StatusTooManyRequests, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fault)
+			r.cloud.OnCall(fakecloud.CreateVolume, fault)
 			v, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
 			if err != nil {
-				wantKind(t, err, volume.KindUnavailable)
+				cindertest.CheckKind(t, err, volume.KindUnavailable)
 				if name == "lost" || name == "a page" || name == "half" {
 					t.Errorf("the volume was made, and the call did not find it: %v", err)
 				}
@@ -171,16 +175,16 @@ func TestLostReplyToCreateMakesOneVolume(t *testing.T) {
 	}
 }
 
-// Also when the cloud does not answer the lookups either, and the call ends.
-func TestLostReplyAndThenNothing(t *testing.T) {
+// The cloud does not answer the lookups either before the call ends.
+func TestCreateFailsWhenTheReplyIsLostAndNothingWasMade(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.LostReply())
-	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusInternalServerError, "")).After(1).Always()
+	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.LostReply())
+	rule := r.cloud.OnCall(fakecloud.ListVolumeDetail, cindertest.Broken()).After(1).Always()
 	short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	_, err := r.Create(short, request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.KindUnavailable)
+	cindertest.CheckKind(t, err, volume.KindUnavailable)
 	rule.Remove()
 	r.create(t, request("pvc-1", volume.GiB, nil))
 	if all := r.cloud.Volumes(); len(all) != 1 {
@@ -190,9 +194,9 @@ func TestLostReplyAndThenNothing(t *testing.T) {
 
 func TestNamesAreScopedToTheCluster(t *testing.T) {
 	t.Parallel()
-	log := new(safeText)
+	log := new(cindertest.Text)
 	r := newRig(t, fakecloud.Options{}, withLog(log))
-	theirs := r.add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
+	theirs := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
 	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("another cluster's volume was found: %v", err)
 	}
@@ -200,13 +204,13 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	if mine.ID == theirs {
 		t.Error("another cluster's volume was taken")
 	}
-	// One without any cluster is taken, but one of ours comes first.
-	old := r.add(fakecloud.Volume{Name: "pvc-2", Metadata: map[string]string{}})
+	// A volume without a cluster is used, but one of this cluster is preferred.
+	old := r.cloud.Add(fakecloud.Volume{Name: "pvc-2", Metadata: map[string]string{}})
 	if v := r.create(t, request("pvc-2", volume.GiB, nil)); v.ID != old {
 		t.Errorf("got %s, not the volume of that name, %s", v.ID, old)
 	}
-	ours := r.add(fakecloud.Volume{Name: "pvc-2"})
-	second := r.add(fakecloud.Volume{Name: "pvc-2"})
+	ours := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
+	second := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	for range 3 {
 		v := r.create(t, request("pvc-2", volume.GiB, nil))
 		if v.ID != ours && v.ID != second || !strings.Contains(log.String(), old) {
@@ -214,10 +218,10 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 		}
 		ours, second = v.ID, v.ID // the same each time
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }
 
-func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
+func TestCreateRefusesAnExistingVolumeThatDiffers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
 	r.create(t, request("pvc-1", 2*volume.GiB, map[string]string{class.ParamType: "rbd"}))
@@ -225,9 +229,11 @@ func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
 		change func(*volume.CreateRequest)
 		word   string
 	}{
-		"larger":         {func(q *volume.CreateRequest) { q.Range.Required = 3 * volume.GiB }, "3 GiB"},
-		"limit":          {func(q *volume.CreateRequest) { q.Range = volume.Range{Limit: volume.GiB} }, "1 GiB"},
-		"another type":   {func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamType: "rbd-gold"} }, "rbd-gold"},
+		"larger": {func(q *volume.CreateRequest) { q.Range.Required = 3 * volume.GiB }, "3 GiB"},
+		"limit":  {func(q *volume.CreateRequest) { q.Range = volume.Range{Limit: volume.GiB} }, "1 GiB"},
+		"another type": {
+			func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamType: "rbd-gold"} }, "rbd-gold",
+		},
 		"another source": {func(q *volume.CreateRequest) { q.Source.VolumeID = "x" }, "source"},
 		"another mutable type": {func(q *volume.CreateRequest) {
 			q.MutableParameters = map[string]string{class.ParamType: "rbd-gold"}
@@ -240,7 +246,7 @@ func TestCreateRefusesWhatDoesNotFit(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }
 
 func TestCreateRefusesParameters(t *testing.T) {
@@ -262,21 +268,21 @@ func TestCreateRefusesParameters(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		wantKind(t, err, volume.KindInvalid, test.words...)
+		cindertest.CheckKind(t, err, volume.KindInvalid, test.words...)
 	}
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
 	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
 	_, err := r.Create(t.Context(), request("pvc-1", 2*volume.GiB, nil))
-	wantKind(t, err, volume.KindOutOfRange, "uota")
+	cindertest.CheckKind(t, err, volume.KindOutOfRange, "uota")
 }
 
 func access(mode volume.AccessMode, block bool) func(*volume.CreateRequest) {
 	return func(q *volume.CreateRequest) { q.Accesses = []volume.Access{{Mode: mode, Block: block}} }
 }
 
-// cinder-csi-plugin makes an ext4 volume for many writers.
+// cinder-csi-plugin creates ext4 volumes for several writers.
 func TestSharedVolumesNeedASharedType(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -285,11 +291,19 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 		access  func(*volume.CreateRequest)
 		words   []string // of the refusal; none: it is made
 	}{
-		"block, shareable":    {volType: "rbd-multi", access: access(volume.AccessMultiNodeMultiWriter, true)},
-		"readers, shareable":  {volType: "rbd-multi", access: access(volume.AccessMultiNodeReaderOnly, false)},
-		"block, default type": {access: access(volume.AccessMultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"}},
-		"block, plain":        {volType: "rbd-gold", access: access(volume.AccessMultiNodeSingleWriter, true), words: []string{"rbd-gold", "multiattach"}},
-		"an old Nova":         {options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi", access: access(volume.AccessMultiNodeMultiWriter, true), words: []string{"2.60", "2.59"}},
+		"block, shareable":   {volType: "rbd-multi", access: access(volume.AccessMultiNodeMultiWriter, true)},
+		"readers, shareable": {volType: "rbd-multi", access: access(volume.AccessMultiNodeReaderOnly, false)},
+		"block, default type": {
+			access: access(volume.AccessMultiNodeMultiWriter, true), words: []string{"rbd", "multiattach"},
+		},
+		"block, plain": {
+			volType: "rbd-gold", access: access(volume.AccessMultiNodeSingleWriter, true),
+			words: []string{"rbd-gold", "multiattach"},
+		},
+		"an old Nova": {
+			options: fakecloud.Options{NovaMax: "2.59"}, volType: "rbd-multi",
+			access: access(volume.AccessMultiNodeMultiWriter, true), words: []string{"2.60", "2.59"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -303,12 +317,13 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 				}
 				return
 			}
-			wantKind(t, err, volume.KindInvalid, test.words...)
-			r.wantCalls(t, fakecloud.CreateVolume, 0)
+			cindertest.CheckKind(t, err, volume.KindInvalid, test.words...)
+			r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
 		})
 	}
 	r := newRig(t, fakecloud.Options{})
-	if v := r.create(t, request("pvc-1", volume.GiB, nil)); slices.ContainsFunc(v.AccessModes, volume.AccessMode.IsMultiNode) {
+	v := r.create(t, request("pvc-1", volume.GiB, nil))
+	if slices.ContainsFunc(v.AccessModes, volume.AccessMode.IsMultiNode) {
 		t.Errorf("a plain volume has the modes %v", v.AccessModes)
 	}
 }
@@ -324,14 +339,22 @@ func TestZones(t *testing.T) {
 		want                 string
 		kind                 volume.Kind // if want is empty
 	}{
-		"nothing asked":                   {want: "nova"},
-		"preferred first":                 {requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west"},
-		"requisite":                       {requisite: []volume.Topology{zone("west")}, want: "west"},
-		"a preferred zone Cinder has not": {requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west"},
-		"the class comes first":           {parameters: map[string]string{class.ParamZone: "nova"}, preferred: all, want: "nova"},
-		"the class against the topology":  {parameters: map[string]string{class.ParamZone: "nova"}, requisite: all, kind: volume.KindExhausted},
-		"no zone of Cinder's":             {requisite: []volume.Topology{zone("north")}, kind: volume.KindExhausted},
-		"a label of an odd name":          {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
+		"nothing asked": {want: "nova"},
+		"preferred first": {
+			requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west",
+		},
+		"requisite": {requisite: []volume.Topology{zone("west")}, want: "west"},
+		"a preferred zone Cinder has not": {
+			requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west",
+		},
+		"the class comes first": {
+			parameters: map[string]string{class.ParamZone: "nova"}, preferred: all, want: "nova",
+		},
+		"the class against the topology": {
+			parameters: map[string]string{class.ParamZone: "nova"}, requisite: all, kind: volume.KindExhausted,
+		},
+		"no zone of Cinder's":    {requisite: []volume.Topology{zone("north")}, kind: volume.KindExhausted},
+		"a label of an odd name": {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
 		"a preference that is not allowed": {
 			requisite: []volume.Topology{zone("west")}, preferred: []volume.Topology{zone("nova")}, want: "west",
 		},
@@ -344,8 +367,8 @@ func TestZones(t *testing.T) {
 			req.Requisite, req.Preferred = test.requisite, test.preferred
 			v, err := r.Create(t.Context(), req)
 			if test.want == "" {
-				wantKind(t, err, test.kind)
-				r.wantCalls(t, fakecloud.CreateVolume, 0)
+				cindertest.CheckKind(t, err, test.kind)
+				r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
 				return
 			}
 			if err != nil {
@@ -373,31 +396,31 @@ func TestZonesAreIgnoredOnDemand(t *testing.T) {
 	}
 }
 
-// The scheduler of Kubernetes can find another zone, if it is told so.
-func TestNoZoneWithRoom(t *testing.T) {
+// The error makes the scheduler of Kubernetes find another zone.
+func TestCreateFailsWhenNoZoneHasSpace(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
 	r.cloud.SetCapacity(5)
 	req := request("pvc-1", 10*volume.GiB, nil)
 	req.Requisite = []volume.Topology{zone("west")}
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.KindExhausted, "west", "Cinder says", "another zone")
+	cindertest.CheckKind(t, err, volume.KindExhausted, "west", "Cinder says", "another zone")
 	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
 	req.Requisite = []volume.Topology{zone("west"), zone("nova")}
 	r.cloud.ClearRequests()
 	_, err = r.Create(t.Context(), req)
-	wantKind(t, err, volume.KindOutOfRange, "uota")
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	cindertest.CheckKind(t, err, volume.KindOutOfRange, "uota")
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
 }
 
-// A full zone is no reason to fail while another one will do.
-func TestNextZoneWhenOneIsFull(t *testing.T) {
+// Create does not fail because one zone is full.
+func TestCreateTriesTheNextZoneWhenOneIsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Refused())
+	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Refused())
 	req := request("pvc-1", volume.GiB, nil)
 	req.Requisite = []volume.Topology{zone("nova"), zone("west")}
 	v := r.create(t, req)
@@ -421,43 +444,45 @@ func TestMutableTypeAtCreation(t *testing.T) {
 	}
 	req.Name, req.MutableParameters = "pvc-2", map[string]string{"iops": "7"}
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.KindInvalid, "iops")
+	cindertest.CheckKind(t, err, volume.KindInvalid, "iops")
 }
 
 // A restore takes longer than a call as a rule: when Cinder ends it, nobody is
 // there to renew the marks, which are those of another cluster's volume then.
-// After a final error nobody comes back for the volume.
-func TestRemainsThatStayAreNoFinalError(t *testing.T) {
+// After a final error external-provisioner does not retry.
+func TestErrorIsNotFinalWhileALeftoverCannotBeRemoved(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	r.cloud.SetCapacity(5)
-	rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusInternalServerError, "oops")).Always()
+	rule := r.cloud.OnCall(fakecloud.DeleteVolume, fakecloud.Status(http.StatusInternalServerError, "oops")).Always()
 	_, err := r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	wantKind(t, err, volume.KindUnavailable, "Could not find any available weighted backend", "could not be removed", "oops")
+	cindertest.CheckKind(
+		t, err, volume.KindUnavailable, "Could not find any available weighted backend", "could not be removed", "oops",
+	)
 	rule.Remove()
 	_, err = r.Create(t.Context(), request("pvc-1", 10*volume.GiB, nil))
-	wantKind(t, err, volume.KindOutOfRange)
+	cindertest.CheckKind(t, err, volume.KindOutOfRange)
 	if left := r.cloud.Volumes(); len(left) != 0 {
 		t.Errorf("left behind: %+v", left)
 	}
 }
 
-// Credentials that run out half-way do not tell that there is no volume: a final
-// error would, and the claim could go without it.
-func TestWhatCannotBeReadIsNotTakenForAbsent(t *testing.T) {
+// Credentials that end halfway do not prove that there is no volume: a final error would let the
+// claim go without the volume.
+func TestVolumeIsNotAbsentWhenItCannotBeRead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.CreateVolume, 200*time.Millisecond)
+	r.cloud.SetDuration(fakecloud.CreateVolume, 200*time.Millisecond)
 	for _, call := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.ListVolumeDetail} {
-		rule := r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+		rule := r.cloud.OnCall(call, cindertest.Denied()).Always()
 		_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-		wantKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
+		cindertest.CheckKind(t, err, volume.KindUnavailable, "Policy doesn't allow it")
 		if call == fakecloud.ListVolumeDetail {
 			_, _, err = r.Find(t.Context(), request("pvc-1", volume.GiB, nil))
-			wantKind(t, err, volume.KindUnavailable, "it is not known whether")
+			cindertest.CheckKind(t, err, volume.KindUnavailable, "it is not known whether")
 		}
 		rule.Remove()
 	}
 	r.create(t, request("pvc-1", volume.GiB, nil))
-	r.wantCalls(t, fakecloud.CreateVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }

@@ -88,8 +88,10 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 
 // awaitGone waits until Cinder does not know the volume any more. If isGone is false, left is the
 // volume whose deletion failed or was taken back.
-func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (left cloud.Volume, isGone bool, err error) {
-	left, err = b.polls.Await(ctx, c, id, "delete", func(v cloud.Volume) (bool, error) { return v.Status != state.Deleting, nil })
+func (b *Backend) awaitGone(
+	ctx context.Context, c *cloud.Cloud, id string,
+) (left cloud.Volume, isGone bool, err error) {
+	left, err = b.polls.Await(ctx, c, id, "delete", state.IsNot(state.Deleting))
 	if volume.IsKind(err, volume.KindNotFound) {
 		return cloud.Volume{}, true, nil
 	}
@@ -99,7 +101,8 @@ func (b *Backend) awaitGone(ctx context.Context, c *cloud.Cloud, id string) (lef
 func (b *Backend) failedDeletionError(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
 	return volume.Errorf(volume.KindInternal, "Cinder failed to delete the volume, which is in the state %s: %s",
 		v.Status, b.reasons.OfVolume(ctx, c, v, volume.KindInternal).Text).
-		WithRemedy("ask an administrator of the cloud to find the cause, then to run: openstack volume delete --force " + v.ID)
+		WithRemedy("ask an administrator of the cloud to find the cause, then to run: " +
+			"openstack volume delete --force " + v.ID)
 }
 
 // snapshotsError returns the error for a deletion that Cinder did not accept because the volume has

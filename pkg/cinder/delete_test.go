@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/copies"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
@@ -17,7 +18,7 @@ func TestDelete(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for _, state := range []string{state.Available, state.Error, state.ErrorExtending, state.ErrorRestoring} {
-		id := r.add(fakecloud.Volume{Status: state})
+		id := r.cloud.Add(fakecloud.Volume{Status: state})
 		for range 2 { // the second time it is gone already
 			if err := r.Delete(t.Context(), id); err != nil {
 				t.Errorf("%s: %v", state, err)
@@ -38,48 +39,53 @@ func TestDelete(t *testing.T) {
 func TestDeleteIsNoSuccessBeforeTheVolumeIsGone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.DeleteVolume, 2500*time.Millisecond)
-	id := r.add(fakecloud.Volume{})
+	r.cloud.SetDuration(fakecloud.DeleteVolume, 2500*time.Millisecond)
+	id := r.cloud.Add(fakecloud.Volume{})
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	wantKind(t, r.Delete(short, id), volume.KindDeadline, id, "deleting")
+	cindertest.CheckKind(t, r.Delete(short, id), volume.KindDeadline, id, "deleting")
 	if err := r.Delete(t.Context(), id); err != nil { // joins
 		t.Error(err)
 	}
 	if _, there := r.cloud.Volume(id); there {
 		t.Error("still there")
 	}
-	r.wantCalls(t, fakecloud.DeleteVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.DeleteVolume, 1)
 }
 
 func TestDeleteRefusesVolumesInUse(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id, server := r.inUse(t, 1)
-	wantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, server, "pods")
-	wantKind(t, r.Delete(t.Context(), r.add(fakecloud.Volume{Status: state.InUse})), volume.KindPrecondition, "attachment list")
-	r.wantCalls(t, fakecloud.DeleteVolume, 0)
+	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, server, "pods")
+	cindertest.CheckKind(
+		t, r.Delete(t.Context(), r.cloud.Add(fakecloud.Volume{Status: state.InUse})), volume.KindPrecondition,
+		"attachment list",
+	)
+	r.cloud.CheckCalls(t, fakecloud.DeleteVolume, 0)
 }
 
-// error_deleting leaks a volume when the deletion is told as done before.
+// If Delete succeeded early, a volume in error_deleting would be leaked.
 func TestFailedDeletionNamesTheRemedy(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Fails())
-	id := r.add(fakecloud.Volume{})
+	r.cloud.OnCall(fakecloud.DeleteVolume, fakecloud.Fails())
+	id := r.cloud.Add(fakecloud.Volume{})
 	for range 2 {
-		wantKind(t, r.Delete(t.Context(), id), volume.KindInternal, id, "error_deleting", "openstack volume delete --force "+id)
+		cindertest.CheckKind(
+			t, r.Delete(t.Context(), id), volume.KindInternal, id, "error_deleting", "openstack volume delete --force "+id,
+		)
 	}
-	r.wantCalls(t, fakecloud.DeleteVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.DeleteVolume, 1)
 }
 
 func TestDeleteWaitsForOtherWork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for _, status := range []string{"creating", "extending", "detaching", "backing-up"} {
-		id := r.add(fakecloud.Volume{Status: status})
+		id := r.cloud.Add(fakecloud.Volume{Status: status})
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		wantKind(t, r.Delete(short, id), volume.KindInProgress, id, status)
+		cindertest.CheckKind(t, r.Delete(short, id), volume.KindInProgress, id, status)
 		cancel()
 		timer := time.AfterFunc(50*time.Millisecond, func() { r.cloud.SetVolumeStatus(id, state.Available) })
 		if err := r.Delete(t.Context(), id); err != nil {
@@ -89,21 +95,21 @@ func TestDeleteWaitsForOtherWork(t *testing.T) {
 	}
 }
 
-// Ceph, for one, has to keep a volume that was cloned: Cinder accepts the
-// deletion and takes it back.
-func TestDeletionThatIsTakenBackIsNoSuccess(t *testing.T) {
+// Ceph, for instance, must keep a volume that was cloned: Cinder accepts the deletion and takes it
+// back.
+func TestDeleteFailsWhenCinderTakesItBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.DeleteVolume, time.Hour)
-	id := r.add(fakecloud.Volume{})
-	r.afterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
-	wantKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "took it back", "available")
+	r.cloud.SetDuration(fakecloud.DeleteVolume, time.Hour)
+	id := r.cloud.Add(fakecloud.Volume{})
+	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() { r.cloud.SetVolumeStatus(id, state.Available) })
+	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "took it back", "available")
 
-	// One reading can be from before the deletion.
-	late := r.add(fakecloud.Volume{})
-	r.afterNext(t, fakecloud.DeleteVolume, func() {
+	// The API may answer once from a replica that lags.
+	late := r.cloud.Add(fakecloud.Volume{})
+	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() {
 		r.cloud.SetVolumeStatus(late, state.Available)
-		eventually(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
+		cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
 	})
 	if err := r.Delete(t.Context(), late); err != nil {
 		t.Error(err)
@@ -113,7 +119,7 @@ func TestDeletionThatIsTakenBackIsNoSuccess(t *testing.T) {
 func TestDeleteThroughFaults(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]fakecloud.Fault{
-		"cut off": fakecloud.CutOff(), "lost": fakecloud.LostReply(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"cut off": fakecloud.CutOff(), "lost": fakecloud.LostReply(), "500": cindertest.Broken(),
 		"token": fakecloud.TokenExpires(), "half": fakecloud.Truncated(), "a page": fakecloud.WrongContentType(),
 		"throttled": fakecloud.Throttled(http.StatusTooManyRequests, 0), "409": fakecloud.Status(http.StatusConflict, ""),
 	} {
@@ -121,8 +127,8 @@ func TestDeleteThroughFaults(t *testing.T) {
 			t.Run(name+" in "+string(call), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, fakecloud.Options{})
-				id := r.add(fakecloud.Volume{})
-				r.cloud.On(fakecloud.Match{Call: call}, fault)
+				id := r.cloud.Add(fakecloud.Volume{})
+				r.cloud.OnCall(call, fault)
 				err := r.Delete(t.Context(), id)
 				if err != nil {
 					if kind := volume.KindOf(err); kind != volume.KindUnavailable && kind != volume.KindInProgress {
@@ -141,10 +147,10 @@ func TestDeleteThroughFaults(t *testing.T) {
 func TestManyDeletionsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.DeleteVolume, 100*time.Millisecond)
+	r.cloud.SetDuration(fakecloud.DeleteVolume, 100*time.Millisecond)
 	var wg sync.WaitGroup
 	for range 50 {
-		id := r.add(fakecloud.Volume{})
+		id := r.cloud.Add(fakecloud.Volume{})
 		wg.Go(func() {
 			if err := r.Delete(t.Context(), id); err != nil {
 				t.Error(err)
@@ -157,11 +163,11 @@ func TestManyDeletionsAtOnce(t *testing.T) {
 	}
 }
 
-// What is remembered of a volume goes with it, also if somebody else deleted it.
+// The backend forgets what it knew of a volume that is gone, also if another client deleted it.
 func TestDeleteForgetsTheVolume(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	here, gone := r.add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
+	here, gone := r.cloud.Add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
 	for _, id := range []string{here, gone} {
 		r.copies.Add(id, here, copies.Volume)
 		r.notified[id] = volume.GiB

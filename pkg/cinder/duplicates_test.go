@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
@@ -15,13 +16,13 @@ import (
 )
 
 // countingRig is a rig with the metrics and the log of its backend.
-func countingRig(t *testing.T, o fakecloud.Options) (*rig, *prometheus.Registry, *safeText) {
+func countingRig(t *testing.T, o fakecloud.Options) (*rig, *prometheus.Registry, *cindertest.Text) {
 	t.Helper()
-	reg, log := prometheus.NewRegistry(), new(safeText)
+	reg, log := prometheus.NewRegistry(), new(cindertest.Text)
 	return newRig(t, o, withLog(log), func(o *Options) { o.Registerer = reg }), reg, log
 }
 
-// duplicateSeries are the values of the metric by cloud.
+// duplicateSeries returns the values of the metric by cloud.
 func duplicateSeries(t *testing.T, reg *prometheus.Registry) map[string]int {
 	t.Helper()
 	families, err := reg.Gather()
@@ -40,7 +41,7 @@ func duplicateSeries(t *testing.T, reg *prometheus.Registry) map[string]int {
 	return values
 }
 
-// wantDuplicates checks the series of the only cloud; below 0: there is none.
+// wantDuplicates checks the value for the only cloud; below 0: there must be none.
 func wantDuplicates(t *testing.T, reg *prometheus.Registry, want int) {
 	t.Helper()
 	got := duplicateSeries(t, reg)
@@ -56,22 +57,24 @@ func wantDuplicates(t *testing.T, reg *prometheus.Registry, want int) {
 
 const duplicatesText = "several volumes of this cluster have the same name"
 
-// The first request is lost in a proxy, which delivers it after a second one has
-// made the volume.
-func TestVolumeOfALateRequestIsReported(t *testing.T) {
+// A proxy keeps the first request and delivers it after a second one has created the volume.
+func TestVolumeOfALateRequestIsReportedAsDuplicate(t *testing.T) {
 	t.Parallel()
 	r, reg, log := countingRig(t, fakecloud.Options{})
 	wantDuplicates(t, reg, -1)
 	deliver := make(chan struct{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.DeliveredLate(deliver))
-	req := request("pvc-1", volume.GiB, map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"})
+	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.DeliveredLate(deliver))
+	req := request(
+		"pvc-1", volume.GiB,
+		map[string]string{"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"},
+	)
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.KindUnavailable)
+	cindertest.CheckKind(t, err, volume.KindUnavailable)
 	used := r.create(t, req)
 	r.listAll(t, 0)
 	wantDuplicates(t, reg, 0)
 	close(deliver)
-	wantSoon(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 2 })
+	cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 2 })
 	server := r.cloud.AddServer("")
 	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used.ID, Node: server}); err != nil {
 		t.Fatal(err)
@@ -89,7 +92,10 @@ func TestVolumeOfALateRequestIsReported(t *testing.T) {
 		}
 	}
 	text := log.String()
-	for _, word := range []string{late, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1", "openstack volume delete"} {
+	for _, word := range []string{
+		late, "claim=shop/data", `"likely in use"=` + used.ID, "it is attached", "kubectl get pv pvc-1",
+		"openstack volume delete",
+	} {
 		if !strings.Contains(text, word) {
 			t.Errorf("the log does not name %q: %s", word, text)
 		}
@@ -105,30 +111,33 @@ func TestVolumeOfALateRequestIsReported(t *testing.T) {
 	}
 }
 
-func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
+func TestDuplicatesCountVolumesOfThisClusterByCloud(t *testing.T) {
 	t.Parallel()
 	r, reg, log := countingRig(t, fakecloud.Options{NoMetadataFilter: true})
 	for range 2 {
 		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metadata.Cluster: "other"}})
 		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1})
-		r.add(fakecloud.Volume{})
-		r.add(fakecloud.Volume{Name: "pvc-gone", Status: state.Deleting})
-		r.add(fakecloud.Volume{Name: "pvc-gone", Status: state.ErrorDeleting})
+		r.cloud.Add(fakecloud.Volume{})
+		r.cloud.Add(fakecloud.Volume{Name: "pvc-gone", Status: state.Deleting})
+		r.cloud.Add(fakecloud.Volume{Name: "pvc-gone", Status: state.ErrorDeleting})
 	}
-	r.add(fakecloud.Volume{Name: "pvc-1"})
-	r.add(fakecloud.Volume{Name: "pvc-2"})
+	r.cloud.Add(fakecloud.Volume{Name: "pvc-1"})
+	r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	r.listAll(t, 0)
 	wantDuplicates(t, reg, 0)
 	for range 3 {
-		r.add(fakecloud.Volume{Name: "pvc-2"})
+		r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	}
-	failed, used := r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}), r.add(fakecloud.Volume{Name: "pvc-2"})
+	failed, used := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}), r.cloud.Add(
+		fakecloud.Volume{Name: "pvc-2"},
+	)
 	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used, Node: r.cloud.AddServer("")}); err != nil {
 		t.Fatal(err)
 	}
 	r.listAll(t, 0)
 	wantDuplicates(t, reg, 5)
-	if text := log.String(); strings.Count(text, duplicatesText) != 2 || strings.Contains(text, `"likely in use"=`+failed) || !strings.Contains(text, `"likely in use"=`+used) {
+	if text := log.String(); strings.Count(text, duplicatesText) != 2 ||
+		strings.Contains(text, `"likely in use"=`+failed) || !strings.Contains(text, `"likely in use"=`+used) {
 		t.Errorf("%s\nwant %s, which is attached, and not %s", text, used, failed)
 	}
 
@@ -136,7 +145,7 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	reg = prometheus.NewRegistry()
 	b := twoClouds(t, east, west, func(o *Options) { o.Registerer = reg })
 	for _, c := range []*fakecloud.Cloud{east, west, west} {
-		c.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
+		c.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Metadata: cindertest.Own()})
 	}
 	(&rig{Backend: b}).listAll(t, 1)
 	if got, want := duplicateSeries(t, reg), map[string]int{"east": 0, "west": 1}; !maps.Equal(got, want) {
@@ -144,8 +153,8 @@ func TestDuplicatesAreOfThisClusterAndOneCloud(t *testing.T) {
 	}
 }
 
-// Without a name of the cluster the whole project is listed.
-func TestDuplicatesAreOfThisClusterWhenTheProjectIsListed(t *testing.T) {
+// Without a cluster id the listings have the whole project.
+func TestDuplicatesCountVolumesOfThisClusterWhenTheProjectIsListed(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
 	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.ClusterID, o.Registerer = "", reg })
@@ -164,12 +173,12 @@ func TestDuplicatesAreOfThisClusterWhenTheProjectIsListed(t *testing.T) {
 	wantDuplicates(t, reg, 1)
 }
 
-// Two sidecars list at the same time, and each may break off and begin anew.
-func TestDuplicatesAreCountedAcrossPagesOfPassesThatInterleave(t *testing.T) {
+// Two sidecars list at the same time, and each may stop and start again.
+func TestDuplicatesAreCountedAcrossInterleavedPasses(t *testing.T) {
 	t.Parallel()
 	r, reg, _ := countingRig(t, fakecloud.Options{})
 	for i := range 9 {
-		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%5)}) // 4 duplicates, each on another page
+		r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%5)}) // 4 duplicates, each on another page
 	}
 	page := func(token string) (next string) {
 		t.Helper()
@@ -189,7 +198,7 @@ func TestDuplicatesAreCountedAcrossPagesOfPassesThatInterleave(t *testing.T) {
 	for range 5 { // each breaks off
 		page(page(page("")))
 	}
-	r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(403, "no"))
+	r.cloud.OnCall(fakecloud.ListVolumeDetail, fakecloud.Status(403, "no"))
 	if _, _, err := r.ListVolumes(t.Context(), volume.Page{Token: x, Max: 2}); err == nil {
 		t.Fatal("no error")
 	}
@@ -202,8 +211,8 @@ func TestDuplicatesAreCountedAcrossPagesOfPassesThatInterleave(t *testing.T) {
 		}
 	}
 	wantDuplicates(t, reg, 4)
-	// A listing from its middle is no complete one.
-	r.add(fakecloud.Volume{Name: "pvc-0"})
+	// A listing that starts in the middle is not complete.
+	r.cloud.Add(fakecloud.Volume{Name: "pvc-0"})
 	vs := r.listAll(t, 0)
 	wantDuplicates(t, reg, 5)
 	r.cloud.RemoveVolume(vs[0].ID)
@@ -213,13 +222,13 @@ func TestDuplicatesAreCountedAcrossPagesOfPassesThatInterleave(t *testing.T) {
 	wantDuplicates(t, reg, 5)
 }
 
-// The pages of ListHealth overlap when a page of Cinder's has more impaired
-// volumes than the caller takes.
-func TestDuplicatesAreCountedByListHealthInSmallPages(t *testing.T) {
+// The pages of ListHealth overlap when a page of Cinder has more impaired volumes than the caller
+// asks for.
+func TestDuplicatesAreCountedByListHealthWithSmallPages(t *testing.T) {
 	t.Parallel()
 	r, reg, _ := countingRig(t, fakecloud.Options{ListLimit: 4})
 	for i := range 10 {
-		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%7), Status: state.ErrorExtending})
+		r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i%7), Status: state.ErrorExtending})
 	}
 	listHealth(t, r.Backend, 1)
 	wantDuplicates(t, reg, 3)

@@ -1,22 +1,22 @@
 package cinder
 
 import (
-	"net/http"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// encryptedRequest asks for a volume that the node encrypts.
+// encryptedRequest returns a request for a volume that the node encrypts.
 func encryptedRequest(name string) volume.CreateRequest {
 	req := request(name, volume.GiB, map[string]string{metadata.PersistentVolume: name})
 	req.Encrypted = true
 	return req
 }
 
-// wantEncrypted checks what all ways to read a volume say.
+// wantEncrypted checks all ways to read a volume.
 func (r *rig) wantEncrypted(t *testing.T, id string, want bool) {
 	t.Helper()
 	if v, err := r.Get(t.Context(), id); err != nil || v.Encrypted != want {
@@ -44,19 +44,18 @@ func TestEncryptedIsKeptInTheMetadata(t *testing.T) {
 		t.Errorf("found: %+v, %v", found, err)
 	}
 	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
+	cindertest.CheckKind(t, err, volume.KindAlreadyExists, "encrypted=true, not false")
 	plain := r.create(t, request("pvc-2", volume.GiB, nil))
 	r.wantEncrypted(t, plain.ID, false)
 	_, err = r.Create(t.Context(), encryptedRequest("pvc-2"))
-	wantKind(t, err, volume.KindAlreadyExists, "encrypted=false, not true")
+	cindertest.CheckKind(t, err, volume.KindAlreadyExists, "encrypted=false, not true")
 	_, err = r.Create(t.Context(), request("pvc-3", volume.GiB, map[string]string{"encryption": "true"}))
-	wantKind(t, err, volume.KindInvalid, "encryption", " encrypted,")
+	cindertest.CheckKind(t, err, volume.KindInvalid, "encryption", " encrypted,")
 }
 
-// A copy is what its own class says, whatever its source was: cinder-backup
-// gives the volume the metadata of the other, also if the call that would put
-// that right dies before.
-func TestEncryptedOfCopiesIsTheirOwn(t *testing.T) {
+// The class decides whether a copy is encrypted, whatever its source is: cinder-backup gives the
+// volume the metadata of the source, also if the call that corrects them ends before.
+func TestCopiesHaveTheirOwnEncryption(t *testing.T) {
 	t.Parallel()
 	for name, encrypted := range map[string]bool{"encrypted": true, "plain": false} {
 		t.Run(name, func(t *testing.T) {
@@ -66,8 +65,8 @@ func TestEncryptedOfCopiesIsTheirOwn(t *testing.T) {
 			from.Encrypted = !encrypted
 			source := r.create(t, from)
 			sources := map[string]volume.Source{
-				"clone": {VolumeID: source.ID}, "restored": {SnapshotID: r.ready(t, snap("s", source.ID)).ID},
-				"from a backup": {SnapshotID: r.ready(t, snap("b", source.ID, "type", "backup")).ID},
+				"clone": {VolumeID: source.ID}, "restored": {SnapshotID: r.ready(t, cindertest.SnapshotRequest("s", source.ID)).ID},
+				"from a backup": {SnapshotID: r.ready(t, cindertest.SnapshotRequest("b", source.ID, "type", "backup")).ID},
 			}
 			for kind, origin := range sources {
 				req := encryptedRequest(kind)
@@ -83,10 +82,10 @@ func TestEncryptedOfCopiesIsTheirOwn(t *testing.T) {
 			}
 			cut := encryptedRequest("cut off")
 			cut.Encrypted, cut.Source = encrypted, sources["from a backup"]
-			broken := fakecloud.Status(http.StatusInternalServerError, "")
-			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, broken).Always()
+			broken := cindertest.Broken()
+			rule := r.cloud.OnCall(fakecloud.SetMetadata, broken).Always()
 			_, err := r.Create(t.Context(), cut)
-			wantKind(t, err, volume.KindUnavailable)
+			cindertest.CheckKind(t, err, volume.KindUnavailable)
 			found, ok, err := r.Find(t.Context(), cut)
 			if err != nil || !ok || found.Encrypted != encrypted {
 				t.Errorf("cut off: found %+v, %t, %v: the retry would be refused", found, ok, err)

@@ -26,55 +26,67 @@ const (
 // in, and judges by the size alone: Cinder's scheduler can refuse an extension that the API has
 // accepted; then Cinder restores the status and leaves the size.
 func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
-	c, before, err := b.read(ctx, id)
+	v, err := b.expand(ctx, id, target)
 	if err != nil {
 		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
-	}
-	v, err := b.expand(ctx, c, before, target)
-	if err != nil {
-		return volume.Volume{}, volume.Wrap(err, "expand volume", id)
-	}
-	if hasGrown(before, v, target) {
-		b.notifyNova(ctx, c, v)
 	}
 	return b.volume(v), nil
 }
 
-func (b *Backend) expand(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
+func (b *Backend) expand(ctx context.Context, id string, target volume.Size) (cloud.Volume, error) {
+	c, before, err := b.read(ctx, id)
+	if err != nil {
+		return before, err
+	}
+	e := expansion{Backend: b, cloud: c, target: target}
+	v, err := e.run(ctx, before)
+	if err == nil && e.hasGrown(before, v) {
+		e.notifyNova(ctx, v)
+	}
+	return v, err
+}
+
+// expansion is one call of Expand.
+type expansion struct {
+	*Backend
+	cloud  *cloud.Cloud
+	target volume.Size
+}
+
+// run extends the volume until it has the target, and returns it as read then.
+func (e expansion) run(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	var err error
 	for range maxAttempts {
-		v, err = b.awaitExtendable(ctx, c, v, target)
-		if err != nil || cloud.SizeOf(v) >= target {
+		v, err = e.awaitExtendable(ctx, v)
+		if err != nil || cloud.SizeOf(v) >= e.target {
 			return v, err
 		}
-		if err := b.copies.Await(ctx, c, v.ID, "be cut off if the volume grew now"); err != nil {
+		if err := e.copies.Await(ctx, e.cloud, v.ID, "be cut off if the volume grew now"); err != nil {
 			return v, err
 		}
-		if v, err = b.extend(ctx, c, v, target); err != nil || cloud.SizeOf(v) >= target {
+		if v, err = e.extend(ctx, v); err != nil || cloud.SizeOf(v) >= e.target {
 			return v, err
 		}
 	}
 	return v, volume.Errorf(volume.KindInProgress,
 		"the volume has %s and is %s: something else works on it each time that it is to be extended to %s",
-		cloud.SizeOf(v), v.Status, target).
+		cloud.SizeOf(v), v.Status, e.target).
 		WithRemedy(message.NoAction)
 }
 
 // awaitExtendable waits until the volume is large enough or can be extended. It waits for a running
 // extension also if the volume has the size: the extension may still fail, which Expand must
 // report.
-func (b *Backend) awaitExtendable(
-	ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size,
-) (cloud.Volume, error) {
-	if cloud.SizeOf(v) < target || v.Status == state.Extending {
+func (e expansion) awaitExtendable(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
+	if cloud.SizeOf(v) < e.target || v.Status == state.Extending {
 		var err error
-		if v, err = b.awaitIdle(ctx, c, v); err != nil {
+		if v, err = e.awaitIdle(ctx, e.cloud, v); err != nil {
 			return v, err
 		}
 	}
 	switch {
 	case v.Status == state.ErrorExtending:
-		return v, b.failedExtensionError(ctx, c, v)
+		return v, e.failedExtensionError(ctx, v)
 	case state.HasFailed(v):
 		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s", v.Status, cloud.SizeOf(v)).
 			WithRemedy(repairCommand(v))
@@ -92,23 +104,24 @@ func repairCommand(v cloud.Volume) string {
 	if len(v.Attachments) > 0 {
 		usable = state.InUse
 	}
-	return "ask the cloud operator to repair the volume, then to reset its state: openstack volume set --state " + usable + " " + v.ID
+	return "ask the cloud operator to repair the volume, then to reset its state: " +
+		"openstack volume set --state " + usable + " " + v.ID
 }
 
 // failedExtensionError is the error for a volume that Cinder's driver failed to extend.
-func (b *Backend) failedExtensionError(ctx context.Context, c *cloud.Cloud, v cloud.Volume) error {
+func (e expansion) failedExtensionError(ctx context.Context, v cloud.Volume) error {
 	return volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s: %s",
-		v.Status, cloud.SizeOf(v), b.reasons.OfExtension(ctx, c, v, volume.KindInternal).Text).
+		v.Status, cloud.SizeOf(v), e.reasons.OfExtension(ctx, e.cloud, v, volume.KindInternal).Text).
 		WithRemedy(repairCommand(v))
 }
 
 // extend asks Cinder for the extension and waits for its end. If it returns no error and the volume
 // is smaller than the target, something else has worked on the volume, and the caller judges it
 // again.
-func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size) (cloud.Volume, error) {
+func (e expansion) extend(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	isOnline := v.Status == state.InUse
 	if isOnline {
-		if err := c.CheckFeature(ctx, cloud.FeatureOnlineExtend); err != nil {
+		if err := e.cloud.CheckFeature(ctx, cloud.FeatureOnlineExtend); err != nil {
 			kind := volume.KindOf(err)
 			if kind == volume.KindUnsupported {
 				kind = volume.KindPrecondition
@@ -117,59 +130,55 @@ func (b *Backend) extend(ctx context.Context, c *cloud.Cloud, v cloud.Volume, ta
 				WithRemedy("scale the workload to zero and wait until the volume is detached; Kubernetes then expands it")
 		}
 	}
-	size, ok := target.RoundUp(granularity)
+	size, ok := e.target.RoundUp(granularity)
 	if !ok {
-		return v, volume.Errorf(volume.KindOutOfRange, "the size %s cannot be rounded up to whole GiB", target)
+		return v, volume.Errorf(volume.KindOutOfRange, "the size %s cannot be rounded up to whole GiB", e.target)
 	}
-	if err := c.ExtendVolume(ctx, v.ID, int(size/granularity), isOnline); err != nil {
-		return b.resolveRefusal(ctx, c, v, target, err)
+	if err := e.cloud.ExtendVolume(ctx, v.ID, int(size/granularity), isOnline); err != nil {
+		return e.resolveRefusal(ctx, v, err)
 	}
-	after, err := b.polls.Await(ctx, c, v.ID, "extend", func(v cloud.Volume) (bool, error) {
-		return v.Status != state.Extending, nil
-	})
+	after, err := e.polls.Await(ctx, e.cloud, v.ID, "extend", state.IsNot(state.Extending))
 	switch {
 	case err != nil:
 		return after, err
 	case after.Status == state.ErrorExtending:
-		return after, b.failedExtensionError(ctx, c, after)
-	case cloud.SizeOf(after) >= target:
+		return after, e.failedExtensionError(ctx, after)
+	case cloud.SizeOf(after) >= e.target:
 		return after, nil
 	}
-	return b.confirmRefusal(ctx, c, v, target)
+	return e.confirmRefusal(ctx, v)
 }
 
 // resolveRefusal reads the volume again after a request that Cinder did not accept, or whose answer
 // was lost: Cinder may have accepted it all the same, or another client was faster. It returns no
 // error if the volume has changed.
-func (b *Backend) resolveRefusal(
-	ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size, cause error,
-) (cloud.Volume, error) {
+func (e expansion) resolveRefusal(ctx context.Context, before cloud.Volume, cause error) (cloud.Volume, error) {
 	switch volume.KindOf(cause) {
 	case volume.KindUnavailable, volume.KindInvalid, volume.KindInProgress, volume.KindPrecondition, volume.KindInternal:
 	default:
 		return before, cause // the others say nothing about the state of the volume
 	}
-	now, err := c.Volume(ctx, before.ID)
+	now, err := e.cloud.Volume(ctx, before.ID)
 	switch {
 	case volume.IsKind(err, volume.KindNotFound):
 		return now, err
 	case err != nil:
 		return before, cause
-	case cloud.SizeOf(now) >= target, cloud.SizeOf(now) > cloud.SizeOf(before), now.Status != before.Status:
+	case cloud.SizeOf(now) >= e.target, cloud.SizeOf(now) > cloud.SizeOf(before), now.Status != before.Status:
 		return now, nil
 	case volume.IsKind(cause, volume.KindInvalid):
-		return now, b.typeLimitError(ctx, c, now, target, cause)
+		return now, e.typeLimitError(ctx, now, cause)
 	}
 	return now, cause
 }
 
 // typeLimitError returns the error for a target above the largest size of the volume's type, or
 // cause if the type does not explain why Cinder refuses the extension.
-func (b *Backend) typeLimitError(ctx context.Context, c *cloud.Cloud, v cloud.Volume, target volume.Size, cause error) error {
-	t, err := b.catalog.Type(ctx, c, v.VolumeType)
-	if limit := volume.Size(t.MaxGiB) * granularity; err == nil && limit > 0 && target > limit {
+func (e expansion) typeLimitError(ctx context.Context, v cloud.Volume, cause error) error {
+	t, err := e.catalog.Type(ctx, e.cloud, v.VolumeType)
+	if limit := volume.Size(t.MaxGiB) * granularity; err == nil && limit > 0 && e.target > limit {
 		return volume.Errorf(volume.KindOutOfRange,
-			"volumes of the type %s have at most %s, but %s were asked for: %w", t.Name, limit, target, cause).
+			"volumes of the type %s have at most %s, but %s were asked for: %w", t.Name, limit, e.target, cause).
 			WithRemedy("ask for at most " + limit.String())
 	}
 	return cause
@@ -178,19 +187,17 @@ func (b *Backend) typeLimitError(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 // confirmRefusal deals with a volume that has settled with its old size after Cinder had accepted
 // an extension: Cinder's scheduler refused it. confirmRefusal reads the volume a second time before
 // it returns that error.
-func (b *Backend) confirmRefusal(
-	ctx context.Context, c *cloud.Cloud, before cloud.Volume, target volume.Size,
-) (cloud.Volume, error) {
+func (e expansion) confirmRefusal(ctx context.Context, before cloud.Volume) (cloud.Volume, error) {
 	if err := operation.Sleep(ctx, confirmDelay); err != nil {
 		return before, volume.Errorf(volume.KindOf(err),
 			"Cinder seems to have refused the extension from %s to %s, but the time ran out before a second reading: %w",
-			cloud.SizeOf(before), target, err)
+			cloud.SizeOf(before), e.target, err)
 	}
-	v, err := c.Volume(ctx, before.ID)
+	v, err := e.cloud.Volume(ctx, before.ID)
 	if err != nil || cloud.SizeOf(v) > cloud.SizeOf(before) || !state.IsSettled(v) {
 		return v, err
 	}
-	reason := b.reasons.OfExtension(ctx, c, v, volume.KindOutOfRange)
+	reason := e.reasons.OfExtension(ctx, e.cloud, v, volume.KindOutOfRange)
 	remedy := "ask for less, or ask the cloud operator for more storage; " +
 		"if the storage cannot extend volumes in use, detach the volume first"
 	if reason.Kind == volume.KindInternal {
@@ -198,21 +205,21 @@ func (b *Backend) confirmRefusal(
 	}
 	return v, volume.Errorf(reason.Kind,
 		"Cinder accepted the extension from %s to %s, but then refused it: the volume is %s again and still has %s; %s",
-		cloud.SizeOf(before), target, v.Status, cloud.SizeOf(v), reason.Text).WithRemedy(remedy)
+		cloud.SizeOf(before), e.target, v.Status, cloud.SizeOf(v), reason.Text).WithRemedy(remedy)
 }
 
 // hasGrown reports whether the volume has grown to the target: in this call, or, if it has exactly
 // the size of the target already, in an earlier one, which may have ended before it told Nova.
-func hasGrown(before, after cloud.Volume, target volume.Size) bool {
-	size, ok := target.RoundUp(granularity)
+func (e expansion) hasGrown(before, after cloud.Volume) bool {
+	size, ok := e.target.RoundUp(granularity)
 	return cloud.SizeOf(after) > cloud.SizeOf(before) || ok && cloud.SizeOf(after) == size
 }
 
 // notifyNova tells Nova that a volume in use has grown, once for each size, for clouds whose Cinder
 // may not do it. It logs a failure only: the extension is done, and the node reports a device that
 // has not grown.
-func (b *Backend) notifyNova(ctx context.Context, c *cloud.Cloud, v cloud.Volume) {
-	if !b.opts.NotifyNova || b.notifiedSize(v.ID) == cloud.SizeOf(v) {
+func (e expansion) notifyNova(ctx context.Context, v cloud.Volume) {
+	if !e.opts.NotifyNova || e.notifiedSize(v.ID) == cloud.SizeOf(v) {
 		return
 	}
 	ctx, cancel := poll.WithShare(ctx)
@@ -220,13 +227,13 @@ func (b *Backend) notifyNova(ctx context.Context, c *cloud.Cloud, v cloud.Volume
 	servers := state.Servers(v)
 	hasFailed := false
 	for _, server := range servers {
-		err := c.CheckFeature(ctx, cloud.FeatureExternalEvents)
+		err := e.cloud.CheckFeature(ctx, cloud.FeatureExternalEvents)
 		if err == nil {
-			err = c.NotifyExtended(ctx, server, v.ID)
+			err = e.cloud.NotifyExtended(ctx, server, v.ID)
 		}
 		if err != nil {
 			hasFailed = true
-			b.log.WarnContext(ctx,
+			e.log.WarnContext(ctx,
 				"could not tell Nova that a volume has grown; its guest may not see the new size before the server is rebooted",
 				"volume", v.ID, "server", server, "error", err,
 				"remedy", "give Cinder's user in Nova the role service, "+
@@ -234,9 +241,9 @@ func (b *Backend) notifyNova(ctx context.Context, c *cloud.Cloud, v cloud.Volume
 		}
 	}
 	if len(servers) > 0 && !hasFailed {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.notified[v.ID] = cloud.SizeOf(v)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.notified[v.ID] = cloud.SizeOf(v)
 	}
 }
 

@@ -175,7 +175,7 @@ func (b *Backend) cloudFor(
 	}
 	_, isCertain = b.locator.Home(ctx, id)
 	c, err = b.locator.Find(ctx, id, func(ctx context.Context, c *cloud.Cloud) error {
-		_, err := readSource(ctx, c, source)
+		err := checkSource(ctx, c, source)
 		isCertain = isCertain || err == nil
 		return err
 	})

@@ -5,13 +5,14 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// listHealth pages through the listing.
+// listHealth reads all pages of the listing.
 func listHealth(t *testing.T, b *Backend, most int) (all []volume.Health, pages int) {
 	t.Helper()
 	page := volume.Page{Max: most}
@@ -33,8 +34,7 @@ func listHealth(t *testing.T, b *Backend, most int) (all []volume.Health, pages 
 	return nil, 0
 }
 
-// wantImpaired checks that these volumes were listed, once each, and as Health
-// judges them.
+// wantImpaired checks that each of these volumes was listed once, with the conditions of Health.
 func wantImpaired(t *testing.T, b *Backend, got []volume.Health, want []string) {
 	t.Helper()
 	var ids []string
@@ -55,7 +55,7 @@ func wantImpaired(t *testing.T, b *Backend, got []volume.Health, want []string) 
 	}
 }
 
-func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
+func TestListHealthListsImpairedVolumesOfThisCluster(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 4})
 	ill := []string{state.Error, state.ErrorExtending, state.ErrorDeleting, state.ErrorRestoring, state.Maintenance}
@@ -67,7 +67,7 @@ func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
 		case 0, 9, 10, 11, 19:
 			status = ill[len(want)]
 		}
-		id := r.add(fakecloud.Volume{Name: fmt.Sprint(i), Status: status})
+		id := r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint(i), Status: status})
 		if status != state.Available {
 			want = append(want, id)
 		}
@@ -77,38 +77,38 @@ func TestListHealthIsOfImpairedVolumesOfThisCluster(t *testing.T) {
 		r.cloud.ClearRequests()
 		got, pages := listHealth(t, r.Backend, most)
 		// One listing a page, and not one call about a single volume.
-		r.wantCalls(t, fakecloud.ListVolumeDetail, pages)
-		r.wantCalls(t, fakecloud.AnyCall, pages)
+		r.cloud.CheckCalls(t, fakecloud.ListVolumeDetail, pages)
+		r.cloud.CheckCalls(t, fakecloud.AnyCall, pages)
 		wantImpaired(t, r.Backend, got, slices.Clone(want))
 	}
 	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListHealth(t.Context(), volume.Page{Token: token})
-		wantKind(t, err, volume.KindStale, "check volumes")
+		cindertest.CheckKind(t, err, volume.KindStale, "check volumes")
 	}
 }
 
-// Cinder's pages are as large as it gives them, however few entries the caller
-// takes: few volumes have anything wrong with them.
+// ListHealth asks Cinder for its largest pages, however few entries the caller asks for: few
+// volumes are impaired.
 func TestListHealthReadsLargePages(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for range 200 {
-		r.add(fakecloud.Volume{})
+		r.cloud.Add(fakecloud.Volume{})
 	}
-	ill := r.add(fakecloud.Volume{Status: state.Error})
+	ill := r.cloud.Add(fakecloud.Volume{Status: state.Error})
 	r.cloud.ClearRequests()
 	got, pages := listHealth(t, r.Backend, 1)
 	if pages != 1 || len(got) != 1 || got[0].ID != ill {
 		t.Errorf("%+v on %d pages, want %s on one", got, pages, ill)
 	}
-	r.wantCalls(t, fakecloud.AnyCall, 1)
+	r.cloud.CheckCalls(t, fakecloud.AnyCall, 1)
 }
 
-func TestListHealthHasEveryCloudAndTheStaticVolumes(t *testing.T) {
+func TestListHealthListsEveryCloudAndTheStaticVolumes(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	b := twoClouds(t, east, west)
-	marked := map[string]string{metadata.Cluster: cluster}
+	marked := cindertest.Own()
 	want := []string{
 		east.AddVolume(fakecloud.Volume{Size: 1, Status: state.Error, Metadata: marked}),
 		west.AddVolume(fakecloud.Volume{Size: 1, Status: state.ErrorExtending, Metadata: marked}),

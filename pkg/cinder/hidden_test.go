@@ -5,13 +5,14 @@ import (
 	"net/http"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
 // A volume that the cloud's policy hides from the user, such as after the loss of a
 // role, is neither deleted nor detached.
-func TestVolumeThatAPolicyHidesIsNotGone(t *testing.T) {
+func TestVolumeIsNotGoneWhenAPolicyHidesIt(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]func(ctx context.Context, r *rig, id, server string) error{
 		"delete":     func(ctx context.Context, r *rig, id, _ string) error { return r.Delete(ctx, id) },
@@ -22,11 +23,11 @@ func TestVolumeThatAPolicyHidesIsNotGone(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
 			id, server := r.inUse(t, 1)
-			r = newRigOver(t, r.cloud) // has listed no volume yet
-			r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.ForeignAnswer(http.StatusNotFound, "application/json",
+			r = newRigOver(t, r.cloud.Cloud) // has listed no volume yet
+			r.cloud.OnCall(fakecloud.GetVolume, fakecloud.ForeignAnswer(http.StatusNotFound, "application/json",
 				`{"itemNotFound": {"code": 404, "message": "Volume {id} could not be found."}}`)).Always()
-			r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it.")).Always()
-			wantKind(t, run(t.Context(), r, id, server), volume.KindDenied, id, "hide", "next step")
+			r.cloud.OnCall(fakecloud.ListVolumeDetail, cindertest.Denied()).Always()
+			cindertest.CheckKind(t, run(t.Context(), r, id, server), volume.KindDenied, id, "hide", "next step")
 			if _, plugged := r.cloud.GuestSize(server, id); !plugged {
 				t.Error("the disk is detached")
 			}

@@ -2,7 +2,7 @@ package cinder
 
 import "github.com/growvol/growvol/pkg/volume"
 
-// What the package promises to implement.
+// Backend implements these interfaces.
 var (
 	_ volume.Backend          = (*Backend)(nil)
 	_ volume.Snapshotter      = (*Backend)(nil)

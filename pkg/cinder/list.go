@@ -57,7 +57,8 @@ func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) 
 	}
 	at := slices.IndexFunc(clouds, func(c *cloud.Cloud) bool { return c.Name() == section })
 	if !ok || at < 0 {
-		return listPage{}, volume.Errorf(volume.KindStale, "the starting token %q belongs to no listing of volumes", page.Token).
+		return listPage{}, volume.Errorf(volume.KindStale,
+			"the starting token %q belongs to no listing of volumes", page.Token).
 			WithRemedy("list again from the start")
 	}
 	request := cloud.VolumePage{Marker: marker, Limit: page.Max}

@@ -3,18 +3,18 @@ package cinder
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// listAll pages through the listing.
+// listAll reads all pages of the listing.
 func (r *rig) listAll(tb testing.TB, most int) []volume.Volume {
 	tb.Helper()
 	var all []volume.Volume
@@ -47,13 +47,13 @@ func ids(vs []volume.Volume) []string {
 }
 
 // cinder-csi-plugin lists the whole project.
-func TestListIsOfThisCluster(t *testing.T) {
+func TestListHasVolumesOfThisClusterOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 7})
 	used, server := r.inUse(t, 1)
 	mine := []string{used}
 	for i := range 20 {
-		mine = append(mine, r.add(fakecloud.Volume{Name: fmt.Sprint(i)}))
+		mine = append(mine, r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint(i)}))
 		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: "other"}})
 		r.cloud.AddVolume(fakecloud.Volume{Size: 1})
 	}
@@ -71,19 +71,20 @@ func TestListIsOfThisCluster(t *testing.T) {
 	}
 	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
-		wantKind(t, err, volume.KindStale)
+		cindertest.CheckKind(t, err, volume.KindStale)
 	}
 }
 
-// An operator can take the filter by metadata away from users; then Cinder shows
-// the whole project.
-func TestListIsOfThisClusterWhereCinderDoesNotFilter(t *testing.T) {
+// An operator can forbid the filter by metadata; then Cinder lists the whole project.
+func TestListHasVolumesOfThisClusterOnlyIfCinderDoesNotFilter(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 2, NoMetadataFilter: true})
 	var mine []string
 	for range 3 {
-		mine = append(mine, r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}))
-		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Status: state.Error, Metadata: map[string]string{metadata.Cluster: "other"}})
+		mine = append(mine, r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}))
+		r.cloud.AddVolume(fakecloud.Volume{
+			Name: "pvc-1", Size: 1, Status: state.Error, Metadata: map[string]string{metadata.Cluster: "other"},
+		})
 		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Status: state.Error})
 	}
 	slices.Sort(mine)
@@ -94,8 +95,8 @@ func TestListIsOfThisClusterWhereCinderDoesNotFilter(t *testing.T) {
 	wantImpaired(t, r.Backend, impaired, mine)
 }
 
-// A project can have many times the volumes of this cluster.
-func TestListAsksCinderForThisClusterOnly(t *testing.T) {
+// A project can have many more volumes than the cluster.
+func TestListAsksForVolumesOfThisClusterOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	r.listAll(t, 0)
@@ -107,7 +108,7 @@ func TestListAsksCinderForThisClusterOnly(t *testing.T) {
 		}
 		n++
 		query, err := url.ParseQuery(request.Query)
-		if err != nil || query.Get("metadata") != "{'"+metadata.Cluster+"':'"+cluster+"'}" {
+		if err != nil || query.Get("metadata") != "{'"+metadata.Cluster+"':'"+cindertest.ClusterID+"'}" {
 			t.Errorf("asked for %q, %v", request.Query, err)
 		}
 	}
@@ -116,7 +117,7 @@ func TestListAsksCinderForThisClusterOnly(t *testing.T) {
 	}
 }
 
-func TestListWithoutAClusterIsOfTheProject(t *testing.T) {
+func TestListWithoutAClusterHasAllVolumesOfTheProject(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.ClusterID = "" })
 	r.cloud.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: "other"}})
@@ -126,16 +127,16 @@ func TestListWithoutAClusterIsOfTheProject(t *testing.T) {
 	}
 }
 
-// Volumes that were made by hand have no mark of the cluster. When they are
-// attached through us, external-attacher must find them in the listing.
-func TestListHasTheStaticVolumesThatAreAttached(t *testing.T) {
+// Volumes that an administrator created lack the cluster's metadata. If the driver attached them,
+// external-attacher must find them in the listing.
+func TestListHasAttachedStaticVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	c, err := r.clouds.Cloud(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{r.add(fakecloud.Volume{})}
+	want := []string{r.cloud.Add(fakecloud.Volume{})}
 	for range 120 {
 		id := r.cloud.AddVolume(fakecloud.Volume{Size: 1})
 		want = append(want, id)
@@ -156,8 +157,8 @@ func TestListHasTheStaticVolumesThatAreAttached(t *testing.T) {
 	}
 }
 
-// staticVolumes puts volumes without the cluster's metadata into the cloud and
-// has the backend know them.
+// staticVolumes puts volumes without the cluster's metadata into the cloud and adds them to the
+// backend's static volumes.
 func (r *rig) staticVolumes(t *testing.T, n int) (ids []string) {
 	t.Helper()
 	c, err := r.clouds.Cloud(t.Context(), "")
@@ -205,8 +206,8 @@ func TestListReadsStaticVolumesWithOneCall(t *testing.T) {
 	}
 }
 
-// What a list does not have may be another project's.
-func TestListDoesNotTakeAbsenceFromAListForAbsence(t *testing.T) {
+// A volume that a list lacks may belong to another project.
+func TestStaticVolumeIsNotGoneWhenAListLacksIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 2})
 	want := r.staticVolumes(t, 120)
@@ -228,16 +229,16 @@ func TestListThroughFaults(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for range 3 {
-		r.add(fakecloud.Volume{})
+		r.cloud.Add(fakecloud.Volume{})
 	}
 	for name, fault := range map[string]fakecloud.Fault{
-		"half": fakecloud.Truncated(), "a page": fakecloud.WrongContentType(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"half": fakecloud.Truncated(), "a page": fakecloud.WrongContentType(), "500": cindertest.Broken(),
 		"cut off": fakecloud.CutOff(), "token": fakecloud.TokenExpires(),
 	} {
-		r.cloud.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fault)
+		r.cloud.OnCall(fakecloud.ListVolumeDetail, fault)
 		vs, _, err := r.ListVolumes(t.Context(), volume.Page{})
 		if err != nil {
-			wantKind(t, err, volume.KindUnavailable)
+			cindertest.CheckKind(t, err, volume.KindUnavailable)
 			vs, _, err = r.ListVolumes(t.Context(), volume.Page{})
 		}
 		if err != nil || len(vs) != 3 {
@@ -246,8 +247,8 @@ func TestListThroughFaults(t *testing.T) {
 	}
 }
 
-// external-attacher waits for a page for as long as it waits for any call.
-func TestListReadsAtMostSomeStaticVolumesOneByOne(t *testing.T) {
+// external-attacher waits for a page no longer than for any call.
+func TestListBoundsSingleReadsOfStaticVolumes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 2})
 	r.staticVolumes(t, 120)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
@@ -28,7 +29,8 @@ func TestMetadataOfClassesAreSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	req := volume.CreateRequest{
-		Name: "v", Size: volume.GiB, Parameters: map[string]string{class.ParamMetadata: billing, metadata.PersistentVolume: "v"},
+		Name: "v", Size: volume.GiB,
+		Parameters:        map[string]string{class.ParamMetadata: billing, metadata.PersistentVolume: "v"},
 		MutableParameters: map[string]string{class.ParamMetadata: `{"x/y z": "by the attributes class"}`},
 	}
 	v, err := r.Create(t.Context(), req)
@@ -37,56 +39,76 @@ func TestMetadataOfClassesAreSet(t *testing.T) {
 	}
 	made, _ := r.cloud.Volume(v.ID)
 	hasMetadata(t, "the volume", made.Metadata, map[string]string{
-		metadata.Cluster: cluster, metadata.PersistentVolume: "v", "billing": "team-a", "x/y z": "by the attributes class",
+		metadata.Cluster: cindertest.ClusterID, metadata.PersistentVolume: "v", "billing": "team-a",
+		"x/y z": "by the attributes class",
 	})
-	want := map[string]string{metadata.Cluster: cluster, "billing": "team-a", "x/y z": ""}
-	s, _ := r.cloud.Snapshot(r.ready(t, snap("s", v.ID, class.ParamMetadata, billing)).ID)
+	want := map[string]string{metadata.Cluster: cindertest.ClusterID, "billing": "team-a", "x/y z": ""}
+	s, _ := r.cloud.Snapshot(r.ready(t, cindertest.SnapshotRequest("s", v.ID, class.ParamMetadata, billing)).ID)
 	hasMetadata(t, "the snapshot", s.Metadata, want)
-	backup := r.ready(t, snap("b", v.ID, class.ParamType, class.TypeBackup, class.ParamMetadata, billing)).ID
+	ofBackup := cindertest.SnapshotRequest("b", v.ID, class.ParamType, class.TypeBackup, class.ParamMetadata, billing)
+	backup := r.ready(t, ofBackup).ID
 	b, _ := r.cloud.Backup(backup)
 	hasMetadata(t, "the backup", b.Metadata, want)
 	// Cinder gives a restored volume the metadata of the backup's volume.
 	req = volume.CreateRequest{
-		Name: "restored", Size: volume.GiB, Source: volume.Source{SnapshotID: backup}, Parameters: map[string]string{class.ParamMetadata: `{"billing": "team-b"}`, metadata.PersistentVolume: "restored"},
+		Name: "restored", Size: volume.GiB, Source: volume.Source{SnapshotID: backup},
+		Parameters: map[string]string{class.ParamMetadata: `{"billing": "team-b"}`, metadata.PersistentVolume: "restored"},
 	}
 	if v, err = r.Restore(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	made, _ = r.cloud.Volume(v.ID)
 	hasMetadata(t, "the restored volume", made.Metadata, map[string]string{
-		metadata.Cluster: cluster, metadata.PersistentVolume: "restored", metadata.RestoredFrom: backup, "billing": "team-b", "x/y z": "by the attributes class",
+		metadata.Cluster: cindertest.ClusterID, metadata.PersistentVolume: "restored", metadata.RestoredFrom: backup,
+		"billing": "team-b", "x/y z": "by the attributes class",
 	})
 }
 
-// None of the values may be in a message: whose they are is not known.
+// No message may contain a value, because values may be secret.
 func TestBadMetadataAreRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Type: "rbd"})
+	id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
 	long := strings.Repeat("s3cr3t", 50)
 	for text, word := range map[string]string{
-		"s3cr3t": "JSON object", `["s3cr3t"]`: "JSON object", `"s3cr3t"`: "JSON object", "null": "JSON object", `{"a": 1, "b": "s3cr3t"}`: "JSON object",
-		`{"a": {"b": "s3cr3t"}}`: "JSON object", `{"a": "s3cr3t"} s3cr3t`: "JSON object", `{"a": null, "b": "s3cr3t"}`: `no string for the key "a"`,
-		`{"": "s3cr3t"}`: `the key ""`, `{"a*": "s3cr3t"}`: `the key "a*"`, `{"ä": "s3cr3t"}`: `the key "ä"`, `{"` + strings.Repeat("k", 256) + `": ""}`: "1 to 255",
-		`{"a": "` + long + `"}`: `more than 255 characters for the key "a"`, `{"cinder.csi.openstack.org/cluster": "s3cr3t"}`: "which this driver or Cinder sets",
-		`{"Cinder.CSI.openstack.org/CLUSTER": "s3cr3t"}`: "which this driver or Cinder sets", `{"csi.storage.k8s.io/pv/name": "s3cr3t"}`: "csi.storage.k8s.io/pv/name",
-		`{"growvol.io/encrypted": "s3cr3t"}`: "growvol.io/encrypted", `{"growvol.io/else": ""}`: "growvol.io/else", `{"src_backup_id": "s3cr3t"}`: "src_backup_id",
-		`{"readonly": "s3cr3t"}`: "readonly", `{"Attached_Mode": "s3cr3t"}`: "Attached_Mode",
+		"s3cr3t":                     "JSON object",
+		`["s3cr3t"]`:                 "JSON object",
+		`"s3cr3t"`:                   "JSON object",
+		"null":                       "JSON object",
+		`{"a": 1, "b": "s3cr3t"}`:    "JSON object",
+		`{"a": {"b": "s3cr3t"}}`:     "JSON object",
+		`{"a": "s3cr3t"} s3cr3t`:     "JSON object",
+		`{"a": null, "b": "s3cr3t"}`: `no string for the key "a"`,
+		`{"": "s3cr3t"}`:             `the key ""`,
+		`{"a*": "s3cr3t"}`:           `the key "a*"`,
+		`{"ä": "s3cr3t"}`:            `the key "ä"`,
+		`{"` + strings.Repeat("k", 256) + `": ""}`:       "1 to 255",
+		`{"a": "` + long + `"}`:                          `more than 255 characters for the key "a"`,
+		`{"cinder.csi.openstack.org/cluster": "s3cr3t"}`: "which this driver or Cinder sets",
+		`{"Cinder.CSI.openstack.org/CLUSTER": "s3cr3t"}`: "which this driver or Cinder sets",
+		`{"csi.storage.k8s.io/pv/name": "s3cr3t"}`:       "csi.storage.k8s.io/pv/name",
+		`{"growvol.io/encrypted": "s3cr3t"}`:             "growvol.io/encrypted",
+		`{"growvol.io/else": ""}`:                        "growvol.io/else",
+		`{"src_backup_id": "s3cr3t"}`:                    "src_backup_id",
+		`{"readonly": "s3cr3t"}`:                         "readonly",
+		`{"Attached_Mode": "s3cr3t"}`:                    "Attached_Mode",
 	} {
 		parameters := map[string]string{class.ParamMetadata: text}
 		_, errCreate := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, Parameters: parameters})
 		_, errWith := r.Create(t.Context(), volume.CreateRequest{Name: "v", Size: volume.GiB, MutableParameters: parameters})
-		_, errSnapshot := r.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id, Parameters: parameters})
+		_, errSnapshot := r.CreateSnapshot(
+			t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id, Parameters: parameters},
+		)
 		for _, err := range []error{errCreate, errWith, errSnapshot, r.Modify(t.Context(), id, parameters)} {
-			wantKind(t, err, volume.KindInvalid, class.ParamMetadata, word, "next step")
+			cindertest.CheckKind(t, err, volume.KindInvalid, class.ParamMetadata, word, "next step")
 			if err != nil && strings.Contains(err.Error(), "s3cr3t") {
 				t.Errorf("%s: %v", text, err)
 			}
 		}
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 0)
-	r.wantCalls(t, fakecloud.CreateSnapshot, 0)
-	r.wantCalls(t, fakecloud.SetMetadata, 0)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
+	r.cloud.CheckCalls(t, fakecloud.CreateSnapshot, 0)
+	r.cloud.CheckCalls(t, fakecloud.SetMetadata, 0)
 	for _, text := range []string{"", "  ", "{}"} {
 		if err := r.Modify(t.Context(), id, map[string]string{class.ParamMetadata: text}); err != nil {
 			t.Errorf("%q: %v", text, err)
@@ -94,87 +116,107 @@ func TestBadMetadataAreRefused(t *testing.T) {
 	}
 }
 
-// What Cinder allows is allowed, to the character.
+// The driver allows the same lengths as Cinder.
 func TestLongMetadataAreSet(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{})
+	id := r.cloud.Add(fakecloud.Volume{})
 	key, value := strings.Repeat("k", 255), strings.Repeat("ü", 255)
-	if err := r.Modify(t.Context(), id, map[string]string{class.ParamMetadata: `{"` + key + `": "` + value + `", "A-z_:. /9": "x"}`}); err != nil {
+	parameters := map[string]string{class.ParamMetadata: `{"` + key + `": "` + value + `", "A-z_:. /9": "x"}`}
+	if err := r.Modify(t.Context(), id, parameters); err != nil {
 		t.Fatal(err)
 	}
 	v, _ := r.cloud.Volume(id)
-	hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster, key: value, "A-z_:. /9": "x"})
+	hasMetadata(
+		t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cindertest.ClusterID, key: value, "A-z_:. /9": "x"},
+	)
 }
 
 func TestModifyAddsMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Type: "rbd", Metadata: map[string]string{metadata.Cluster: cluster, "kept": "1", "billing": "nobody"}})
-	class := map[string]string{class.ParamType: "rbd-gold", class.ParamMetadata: billing, "csi.storage.k8s.io/pvc/name": "c"} // the last is of --extra-modify-metadata
-	for range 2 {                                                                                                             // the second time there is nothing to do
+	id := r.cloud.Add(fakecloud.Volume{
+		Type: "rbd", Metadata: map[string]string{metadata.Cluster: cindertest.ClusterID, "kept": "1", "billing": "nobody"},
+	})
+	// the last is of --extra-modify-metadata
+	class := map[string]string{
+		class.ParamType: "rbd-gold", class.ParamMetadata: billing, "csi.storage.k8s.io/pvc/name": "c",
+	}
+	// the second time there is nothing to do
+	for range 2 {
 		if err := r.Modify(t.Context(), id, class); err != nil {
 			t.Fatal(err)
 		}
 	}
 	v, _ := r.cloud.Volume(id)
-	hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster, "kept": "1", "billing": "team-a", "x/y z": ""})
+	hasMetadata(
+		t, "the volume", v.Metadata,
+		map[string]string{metadata.Cluster: cindertest.ClusterID, "kept": "1", "billing": "team-a", "x/y z": ""},
+	)
 	if v.Type != "rbd-gold" {
 		t.Errorf("type %s", v.Type)
 	}
-	r.wantCalls(t, fakecloud.SetMetadata, 1)
-	r.wantCalls(t, fakecloud.RetypeVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.SetMetadata, 1)
+	r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 1)
 }
 
 // A refused type is no reason to change anything else.
 func TestRefusedRetypeLeavesTheMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Type: "rbd"})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fakecloud.Refused())
-	wantKind(t, r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold", class.ParamMetadata: billing}), volume.KindInvalid)
+	id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
+	r.cloud.OnCall(fakecloud.RetypeVolume, fakecloud.Refused())
+	cindertest.CheckKind(
+		t, r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold", class.ParamMetadata: billing}),
+		volume.KindInvalid,
+	)
 	v, _ := r.cloud.Volume(id)
-	hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster})
+	hasMetadata(t, "the volume", v.Metadata, cindertest.Own())
 }
 
 func TestModifyOfMetadataThroughFaults(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]fakecloud.Fault{
-		"lost": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"lost": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": cindertest.Broken(),
 		"token": fakecloud.TokenExpires(), "a page": fakecloud.WrongContentType(), "truncated": fakecloud.Truncated(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			id := r.add(fakecloud.Volume{})
-			r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fault)
+			id := r.cloud.Add(fakecloud.Volume{})
+			r.cloud.OnCall(fakecloud.SetMetadata, fault)
 			class := map[string]string{class.ParamMetadata: billing}
 			err := r.Modify(t.Context(), id, class)
 			if err != nil {
-				wantKind(t, err, volume.KindUnavailable)
+				cindertest.CheckKind(t, err, volume.KindUnavailable)
 				err = r.Modify(t.Context(), id, class)
 			}
 			if err != nil {
 				t.Error(err)
 			}
 			v, _ := r.cloud.Volume(id)
-			hasMetadata(t, "the volume", v.Metadata, map[string]string{metadata.Cluster: cluster, "billing": "team-a", "x/y z": ""})
+			hasMetadata(
+				t, "the volume", v.Metadata,
+				map[string]string{metadata.Cluster: cindertest.ClusterID, "billing": "team-a", "x/y z": ""},
+			)
 		})
 	}
 }
 
 // Success needs the metadata read back, whatever the answer was.
-func TestMetadataThatAreNotKeptAreNoSuccess(t *testing.T) {
+func TestModifyFailsWhenCinderDropsTheMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{})
+	id := r.cloud.Add(fakecloud.Volume{})
 	class := map[string]string{class.ParamMetadata: billing}
-	r.cloud.On(fakecloud.Match{Call: fakecloud.SetMetadata}, fakecloud.Status(http.StatusOK, ""))
-	wantKind(t, r.Modify(t.Context(), id, class), volume.KindUnavailable, id, "still lacks billing, x/y z", "next step")
+	r.cloud.OnCall(fakecloud.SetMetadata, fakecloud.Status(http.StatusOK, ""))
+	cindertest.CheckKind(
+		t, r.Modify(t.Context(), id, class), volume.KindUnavailable, id, "still lacks billing, x/y z", "next step",
+	)
 	if err := r.Modify(t.Context(), id, class); err != nil {
 		t.Error(err)
 	}
-	busy := r.add(fakecloud.Volume{Status: "maintenance"})
-	wantKind(t, r.Modify(t.Context(), busy, class), volume.KindInProgress, "maintenance")
-	wantKind(t, r.Modify(t.Context(), "no-such-volume", class), volume.KindNotFound)
+	busy := r.cloud.Add(fakecloud.Volume{Status: "maintenance"})
+	cindertest.CheckKind(t, r.Modify(t.Context(), busy, class), volume.KindInProgress, "maintenance")
+	cindertest.CheckKind(t, r.Modify(t.Context(), "no-such-volume", class), volume.KindNotFound)
 }

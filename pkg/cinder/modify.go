@@ -38,7 +38,9 @@ func (b *Backend) modify(ctx context.Context, id string, parameters map[string]s
 }
 
 // changeType gives the volume the type that is asked for, and returns the volume as read then.
-func (b *Backend) changeType(ctx context.Context, c *cloud.Cloud, v cloud.Volume, want class.Attributes) (cloud.Volume, error) {
+func (b *Backend) changeType(
+	ctx context.Context, c *cloud.Cloud, v cloud.Volume, want class.Attributes,
+) (cloud.Volume, error) {
 	t, err := b.catalog.Type(ctx, c, want.Type)
 	if err != nil {
 		return v, err
@@ -79,9 +81,7 @@ func (b *Backend) retype(
 		}
 		return v, err
 	}
-	after, err := b.polls.Await(ctx, c, v.ID, "retype", func(v cloud.Volume) (bool, error) {
-		return v.Status != state.Retyping, nil
-	})
+	after, err := b.polls.Await(ctx, c, v.ID, "retype", state.IsNot(state.Retyping))
 	if err != nil || after.VolumeType == t.Name || !state.IsSettled(after) {
 		return after, err
 	}
@@ -100,8 +100,8 @@ func (b *Backend) retype(
 		remedy = "choose a type of the same backend, or allow the volume to move: " +
 			class.ParamPolicy + ": " + class.PolicyOnDemand + " in the VolumeAttributesClass"
 	}
-	return again, volume.Errorf(reason.Kind,
-		"Cinder accepted the change from type %s to %s, but then refused it: the volume is %s again and still has the type %s; %s",
+	return again, volume.Errorf(reason.Kind, "Cinder accepted the change from type %s to %s, but then refused it: "+
+		"the volume is %s again and still has the type %s; %s",
 		v.VolumeType, t.Name, again.Status, again.VolumeType, reason.Text).WithRemedy(remedy)
 }
 

@@ -2,10 +2,10 @@ package cinder
 
 import (
 	"context"
-	"net/http"
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/volume"
@@ -15,7 +15,7 @@ import (
 func TestModify(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Type: "rbd"})
+	id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
 	for range 2 { // the second time there is nothing to do
 		if err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"}); err != nil {
 			t.Fatal(err)
@@ -24,7 +24,7 @@ func TestModify(t *testing.T) {
 	if v, _ := r.cloud.Volume(id); v.Type != "rbd-gold" || v.Status != state.Available {
 		t.Errorf("%+v", v)
 	}
-	r.wantCalls(t, fakecloud.RetypeVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 1)
 }
 
 // The trap of the extension once more: the status comes back, the type stays.
@@ -34,10 +34,10 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			id := r.add(fakecloud.Volume{Type: "rbd"})
-			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
+			id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
+			r.cloud.OnCall(fakecloud.RetypeVolume, fault)
 			err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
-			wantKind(t, err, volume.KindInvalid, id, "rbd-gold", class.ParamPolicy)
+			cindertest.CheckKind(t, err, volume.KindInvalid, id, "rbd-gold", class.ParamPolicy)
 			if v, _ := r.cloud.Volume(id); v.Type != "rbd" {
 				t.Errorf("%+v", v)
 			}
@@ -48,49 +48,58 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 func TestRetypingIsJoined(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	r.slow(fakecloud.RetypeVolume, 2500*time.Millisecond)
-	id := r.add(fakecloud.Volume{Type: "rbd"})
+	r.cloud.SetDuration(fakecloud.RetypeVolume, 2500*time.Millisecond)
+	id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
 	parameters := map[string]string{class.ParamType: "rbd-gold", class.ParamPolicy: class.PolicyOnDemand}
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	wantKind(t, r.Modify(short, id, parameters), volume.KindDeadline, "retyping")
+	cindertest.CheckKind(t, r.Modify(short, id, parameters), volume.KindDeadline, "retyping")
 	if err := r.Modify(t.Context(), id, parameters); err != nil {
 		t.Error(err)
 	}
-	r.wantCalls(t, fakecloud.RetypeVolume, 1)
+	r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 1)
 }
 
 func TestModifyRefuses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id := r.add(fakecloud.Volume{Type: "rbd"})
+	id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
 	for name, parameters := range map[string]map[string]string{
-		"unknown key": {class.ParamType: "rbd-gold", "iops": "7"}, "unknown type": {class.ParamType: "gold"}, "no type": {class.ParamType: ""},
+		"unknown key": {class.ParamType: "rbd-gold", "iops": "7"}, "unknown type": {class.ParamType: "gold"},
+		"no type":        {class.ParamType: ""},
 		"unknown policy": {class.ParamType: "rbd-gold", class.ParamPolicy: "always"},
 	} {
 		if err := r.Modify(t.Context(), id, parameters); !volume.IsKind(err, volume.KindInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	r.wantCalls(t, fakecloud.RetypeVolume, 0)
-	wantKind(t, r.Modify(t.Context(), "no-such-volume", map[string]string{class.ParamType: "rbd-gold"}), volume.KindNotFound)
-	wantKind(t, r.Modify(t.Context(), r.add(fakecloud.Volume{Status: state.Error}), map[string]string{class.ParamType: "rbd-gold"}), volume.KindInternal)
+	r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 0)
+	cindertest.CheckKind(
+		t, r.Modify(t.Context(), "no-such-volume", map[string]string{class.ParamType: "rbd-gold"}), volume.KindNotFound,
+	)
+	cindertest.CheckKind(
+		t,
+		r.Modify(
+			t.Context(), r.cloud.Add(fakecloud.Volume{Status: state.Error}), map[string]string{class.ParamType: "rbd-gold"},
+		),
+		volume.KindInternal,
+	)
 }
 
 func TestModifyThroughFaults(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]fakecloud.Fault{
-		"lost": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": fakecloud.Status(http.StatusInternalServerError, ""),
+		"lost": fakecloud.LostReply(), "cut off": fakecloud.CutOff(), "500": cindertest.Broken(),
 		"token": fakecloud.TokenExpires(), "a page": fakecloud.WrongContentType(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			id := r.add(fakecloud.Volume{Type: "rbd"})
-			r.cloud.On(fakecloud.Match{Call: fakecloud.RetypeVolume}, fault)
+			id := r.cloud.Add(fakecloud.Volume{Type: "rbd"})
+			r.cloud.OnCall(fakecloud.RetypeVolume, fault)
 			err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
 			if err != nil {
-				wantKind(t, err, volume.KindUnavailable)
+				cindertest.CheckKind(t, err, volume.KindUnavailable)
 				err = r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
 			}
 			if v, _ := r.cloud.Volume(id); err != nil || v.Type != "rbd-gold" {

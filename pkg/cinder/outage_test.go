@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
-	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -19,11 +19,11 @@ func hang(c *fakecloud.Cloud, path string) *fakecloud.Rule {
 
 // A Nova that hangs stops nothing that is Cinder's, of a backend that has just
 // been started.
-func TestHangingNovaStopsNoVolume(t *testing.T) {
+func TestVolumesWorkWhileNovaHangs(t *testing.T) {
 	t.Parallel()
 	fake := fakecloud.Start(t, fakecloud.Options{})
 	nova := hang(fake, "compute")
-	ctx := within(t, 20*time.Second)
+	ctx := cindertest.Within(t, 20*time.Second)
 	r := newRigOver(t, fake)
 	if err := r.CheckHealth(ctx); err != nil {
 		t.Errorf("probe: %v", err)
@@ -57,36 +57,38 @@ func TestHangingNovaStopsNoVolume(t *testing.T) {
 
 // A volume for several nodes is made although Nova does not tell whether it can
 // be shared; the creation is not refused for good.
-func TestSharedVolumeWhileNovaHangs(t *testing.T) {
+func TestSharedVolumeIsCreatedWhileNovaHangs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	nova := hang(r.cloud, "compute")
+	nova := hang(r.cloud.Cloud, "compute")
 	req := request("pvc-1", volume.GiB, map[string]string{class.ParamType: "rbd-multi"})
 	access(volume.AccessMultiNodeMultiWriter, true)(&req)
-	v, err := r.Create(within(t, 20*time.Second), req)
+	v, err := r.Create(cindertest.Within(t, 20*time.Second), req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if nova.Hits() == 0 {
 		t.Error("Nova is not asked whether it can share volumes")
 	}
-	_, err = r.Attach(within(t, time.Second), volume.AttachRequest{ID: v.ID, Node: "6e1a1f0e-0000-4000-8000-000000000000"})
-	wantKind(t, err, volume.KindDeadline, "nova")
+	_, err = r.Attach(
+		cindertest.Within(t, time.Second), volume.AttachRequest{ID: v.ID, Node: "6e1a1f0e-0000-4000-8000-000000000000"},
+	)
+	cindertest.CheckKind(t, err, volume.KindDeadline, "nova")
 }
 
 // A Cinder that hangs does not make Probe fail, nor a backend fail to start.
-func TestHangingCinderLeavesTheBackendHealthy(t *testing.T) {
+func TestBackendIsHealthyWhileCinderHangs(t *testing.T) {
 	t.Parallel()
 	fake := fakecloud.Start(t, fakecloud.Options{})
 	cinder := hang(fake, "volume")
 	r := newRigOver(t, fake)
-	if err := r.CheckHealth(within(t, time.Second)); err != nil {
+	if err := r.CheckHealth(cindertest.Within(t, time.Second)); err != nil {
 		t.Errorf("probe: %v", err)
 	}
-	_, err := r.Create(within(t, time.Second), request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.KindDeadline, "cinder")
+	_, err := r.Create(cindertest.Within(t, time.Second), request("pvc-1", volume.GiB, nil))
+	cindertest.CheckKind(t, err, volume.KindDeadline, "cinder")
 	cinder.Remove()
-	if _, err := r.Create(within(t, 20*time.Second), request("pvc-1", volume.GiB, nil)); err != nil {
+	if _, err := r.Create(cindertest.Within(t, 20*time.Second), request("pvc-1", volume.GiB, nil)); err != nil {
 		t.Errorf("when Cinder is back: %v", err)
 	}
 	if n := len(fake.Volumes()); n != 1 {
@@ -95,7 +97,7 @@ func TestHangingCinderLeavesTheBackendHealthy(t *testing.T) {
 }
 
 // A cloud that hangs stops neither Probe nor the volumes of the default cloud.
-func TestHangingCloudLeavesTheDefault(t *testing.T) {
+func TestDefaultCloudWorksWhileAnotherHangs(t *testing.T) {
 	t.Parallel()
 	for _, service := range []string{"identity", "volume"} {
 		t.Run(service, func(t *testing.T) {
@@ -103,7 +105,7 @@ func TestHangingCloudLeavesTheDefault(t *testing.T) {
 			east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 			silent := hang(west, service)
 			b := twoClouds(t, east, west)
-			ctx := within(t, 20*time.Second)
+			ctx := cindertest.Within(t, 20*time.Second)
 			if err := b.CheckHealth(ctx); err != nil {
 				t.Errorf("probe: %v", err)
 			}
@@ -118,7 +120,7 @@ func TestHangingCloudLeavesTheDefault(t *testing.T) {
 				t.Errorf("%v, with %d requests to the other cloud", err, silent.Hits())
 			}
 			// A listing without the other cloud would say that its volumes are attached nowhere.
-			short := within(t, 3*time.Second)
+			short := cindertest.Within(t, 3*time.Second)
 			_, next, err := b.ListVolumes(short, volume.Page{})
 			if err == nil && next != "" {
 				_, _, err = b.ListVolumes(short, volume.Page{Token: next})
@@ -135,41 +137,41 @@ func TestHangingCloudLeavesTheDefault(t *testing.T) {
 
 // A default cloud that hangs, be it from the start, does not stop the volumes of
 // another; and what may be in it is not gone.
-func TestHangingDefaultCloudLeavesTheOthers(t *testing.T) {
+func TestOtherCloudsWorkWhileTheDefaultHangs(t *testing.T) {
 	t.Parallel()
 	for service, healthy := range map[string]bool{"identity": false, "volume": true} {
 		t.Run(service, func(t *testing.T) {
 			t.Parallel()
 			east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
-			id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
+			id := west.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
 			silent := hang(east, service)
 			start := time.Now()
 			b := twoClouds(t, east, west)
 			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("the start took %s", took)
 			}
-			switch err := b.CheckHealth(within(t, 10*time.Second)); {
+			switch err := b.CheckHealth(cindertest.Within(t, 10*time.Second)); {
 			case healthy && err != nil:
 				t.Errorf("probe: %v", err)
 			case !healthy:
-				wantKind(t, err, volume.KindInProgress, "east")
+				cindertest.CheckKind(t, err, volume.KindInProgress, "east")
 			}
-			if v, err := b.Expand(within(t, 8*time.Second), id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
+			if v, err := b.Expand(cindertest.Within(t, 8*time.Second), id, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
 				t.Errorf("%+v, %v", v, err)
 			}
 			const absent = "6e1a1f0e-0000-4000-8000-000000000000"
-			ctx := within(t, 4*time.Second)
+			ctx := cindertest.Within(t, 4*time.Second)
 			_, err := b.Get(ctx, absent)
-			wantKind(t, err, volume.KindUnavailable, "east", "does not answer")
+			cindertest.CheckKind(t, err, volume.KindUnavailable, "east", "does not answer")
 			if ctx.Err() != nil {
 				t.Error("the answer came only when the caller had given up")
 			}
 			silent.Remove()
-			if err := b.CheckHealth(within(t, 10*time.Second)); err != nil {
+			if err := b.CheckHealth(cindertest.Within(t, 10*time.Second)); err != nil {
 				t.Errorf("probe, when the cloud is back: %v", err)
 			}
-			_, err = b.Get(within(t, 10*time.Second), absent)
-			wantKind(t, err, volume.KindNotFound)
+			_, err = b.Get(cindertest.Within(t, 10*time.Second), absent)
+			cindertest.CheckKind(t, err, volume.KindNotFound)
 		})
 	}
 }

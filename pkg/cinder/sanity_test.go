@@ -30,20 +30,28 @@ type onlyInfo struct {
 }
 
 func (o onlyInfo) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: o.server, AccessibleTopology: &csi.Topology{Segments: map[string]string{cindercsi.TopologyKey: "nova"}}}, nil
+	return &csi.NodeGetInfoResponse{
+		NodeId: o.server, AccessibleTopology: &csi.Topology{Segments: map[string]string{cindercsi.TopologyKey: "nova"}},
+	}, nil
 }
 
-func (onlyInfo) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+func (onlyInfo) NodeGetCapabilities(
+	context.Context, *csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
 	return &csi.NodeGetCapabilitiesResponse{}, nil
 }
 
 // NodeUnpublishVolume has nothing to undo; csi-sanity cleans up with it.
-func (onlyInfo) NodeUnpublishVolume(context.Context, *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+func (onlyInfo) NodeUnpublishVolume(
+	context.Context, *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
 // NodeUnstageVolume as above.
-func (onlyInfo) NodeUnstageVolume(context.Context, *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+func (onlyInfo) NodeUnstageVolume(
+	context.Context, *csi.NodeUnstageVolumeRequest,
+) (*csi.NodeUnstageVolumeResponse, error) {
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
@@ -52,12 +60,15 @@ func (onlyInfo) NodeUnstageVolume(context.Context, *csi.NodeUnstageVolumeRequest
 func expectedSkips() map[string]string {
 	return map[string]string{
 		"Node Service": "there is no node in this test; tests/conformance and tests/openstack have one",
-		"ListVolumes pagination should detect volumes added between pages":              "marked as pending by csi-sanity itself",
-		"ControllerPublishVolume should fail when publishing more volumes":              "Nova does not tell how many volumes a server takes",
+
+		"ListVolumes pagination should detect volumes added between pages": "csi-sanity marks it as pending",
+		"ControllerPublishVolume should fail when publishing more volumes": "Nova does not report a server's limit",
+
 		"ControllerPublishVolume should fail when the volume is already published but ": "PUBLISH_READONLY is not offered",
 		"should succeed when creating a snapshot with accessibility requirements":       "alpha in CSI v1.13, not offered",
+
 		"[GroupController ": "group snapshots are not offered",
-		"VolumeHealth":      "alpha in CSI v1.13, not asked for",
+		"VolumeHealth":      "alpha in CSI v1.13, not requested",
 		"StorageHealth":     "alpha in CSI v1.13, not offered",
 	}
 }
@@ -78,7 +89,10 @@ func TestSanity(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	identity, err := csiserver.NewIdentity(cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true}, backend.CheckHealth)
+	identity, err := csiserver.NewIdentity(
+		cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true},
+		backend.CheckHealth,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +101,8 @@ func TestSanity(t *testing.T) {
 	served := make(chan error, 1)
 	go func() {
 		served <- csiserver.Run(ctx, csiserver.Options{
-			Endpoint: socket, Identity: identity, Controller: controller.New(backend, controller.Options{}), Node: onlyInfo{server: cloud.AddServer("")},
+			Endpoint: socket, Identity: identity, Controller: controller.New(backend, controller.Options{}),
+			Node: onlyInfo{server: cloud.AddServer("")},
 		})
 	}()
 	parameters := filepath.Join(dir, "mutable.yaml")

@@ -107,7 +107,9 @@ func (b *Backend) readStatic(ctx context.Context, cloudName, id string) (v cloud
 // findInLists returns those of the volumes that the lists of their clouds contain: one request for
 // many. A volume in no list is not gone: it may belong to another project, or be on a page that
 // findInLists does not read.
-func (b *Backend) findInLists(ctx context.Context, ids []string, clouds map[string]string) (map[string]cloud.Volume, error) {
+func (b *Backend) findInLists(
+	ctx context.Context, ids []string, clouds map[string]string,
+) (map[string]cloud.Volume, error) {
 	missing := make(map[string]map[string]bool) // ids by cloud
 	for _, id := range ids {
 		if missing[clouds[id]] == nil {

@@ -114,8 +114,8 @@ func (a Attachment) confirm(ctx context.Context, v cloud.Volume) error {
 func (a Attachment) onlyInCinderError(v cloud.Volume) error {
 	return volume.Errorf(volume.KindPrecondition,
 		"Cinder shows the volume %s with an attachment to server %s, but Nova has no such attachment", v.Status, a.ServerID).
-		WithRemedy("make sure that the server does not have the disk, then remove the attachment: " + listCommand(a.VolumeID) +
-			"; " + deleteCommand("ATTACHMENT"))
+		WithRemedy("make sure that the server does not have the disk, then remove the attachment: " +
+			listCommand(a.VolumeID) + "; " + deleteCommand("ATTACHMENT"))
 }
 
 // request asks Nova to attach the volume and waits for the result. If it returns no error and the
@@ -154,7 +154,8 @@ func (a Attachment) request(ctx context.Context, v cloud.Volume) (_ cloud.Volume
 }
 
 // remedyNovaCinder is the next step when Nova does not find a volume that Cinder shows.
-const remedyNovaCinder = "check that nova-api reaches the same Cinder (section [cinder] of nova.conf: catalog_info, os_region_name)"
+const remedyNovaCinder = "check that nova-api reaches the same Cinder " +
+	"(section [cinder] of nova.conf: catalog_info, os_region_name)"
 
 // notFoundError returns the error for a request of which Nova says that the server or the volume
 // does not exist. That proves nothing about the volume: Nova gives the same answer when it cannot
@@ -217,7 +218,7 @@ func (a Attachment) givenUpError(ctx context.Context, v cloud.Volume) error {
 	reason := message.Finder{Log: a.Log}.OfVolume(ctx, a.API, v, volume.KindInternal)
 	return volume.Errorf(volume.KindInternal,
 		"Nova accepted the attachment, but gave it up: the volume is %s; %s", v.Status, reason.Text).
-		WithRemedy(message.Retries + "; the log of nova-compute has the cause, a part of it is in: openstack server event list " +
+		WithRemedy(message.Retries + "; check the cause in the log of nova-compute and with: openstack server event list " +
 			a.ServerID)
 }
 
@@ -228,11 +229,12 @@ func (a Attachment) elsewhereError(ctx context.Context, v cloud.Volume) error {
 		if _, err := a.API.Server(ctx, server); volume.IsKind(err, volume.KindNotFound) {
 			return volume.Errorf(volume.KindPrecondition,
 				"Cinder shows the volume attached to server %s, which does not exist any more", server).
-				WithRemedy("if that server's Node object still exists, delete it: Kubernetes then detaches the volume; or by hand: " +
-					listCommand(a.VolumeID) + "; " + deleteCommand("ATTACHMENT"))
+				WithRemedy("if that server's Node object still exists, delete it: Kubernetes then detaches the volume; " +
+					"or by hand: " + listCommand(a.VolumeID) + "; " + deleteCommand("ATTACHMENT"))
 		}
 	}
-	return volume.Errorf(volume.KindPrecondition, "the volume is attached to %s, but it must not be shared", describeServers(v)).
+	return volume.Errorf(volume.KindPrecondition,
+		"the volume is attached to %s, but it must not be shared", describeServers(v)).
 		WithRemedy("stop the pod that uses it there; for a node that is down, " +
 			"see \"Non-graceful node shutdown\" in the documentation of Kubernetes")
 }

@@ -38,7 +38,9 @@ type API interface {
 
 // Poller waits for volumes.
 type Poller interface {
-	Await(ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error)
+	Await(
+		ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) bool,
+	) (cloud.Volume, error)
 }
 
 // Attachment is one volume on one server, wanted or present.
@@ -106,6 +108,11 @@ func isBusy(v cloud.Volume) bool {
 	}, v.Status)
 }
 
+// not returns the opposite of a condition.
+func not(condition func(cloud.Volume) bool) func(cloud.Volume) bool {
+	return func(v cloud.Volume) bool { return !condition(v) }
+}
+
 // isListedOn reports whether Cinder lists a completed attachment to the server.
 func isListedOn(v cloud.Volume, server string) bool { return len(attachmentIDs(v, server)) > 0 }
 
@@ -143,7 +150,7 @@ func (a Attachment) isInNova(ctx context.Context) (bool, error) {
 
 // await waits until done reports true for the volume.
 func (a Attachment) await(ctx context.Context, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
-	return a.Poller.Await(ctx, a.API, a.VolumeID, op, func(v cloud.Volume) (bool, error) { return done(v), nil })
+	return a.Poller.Await(ctx, a.API, a.VolumeID, op, done)
 }
 
 // awaitShare is await for a share of the remaining time. It reports isStalled, and the volume as

@@ -63,7 +63,7 @@ func (a Attachment) servers(ctx context.Context, v cloud.Volume) (map[string]boo
 	if len(v.Attachments) == 0 && isChanging(v) {
 		var isStalled bool
 		var err error
-		v, isStalled, err = a.awaitShare(ctx, "settle", func(v cloud.Volume) bool { return !isChanging(v) })
+		v, isStalled, err = a.awaitShare(ctx, "settle", not(isChanging))
 		if volume.IsKind(err, volume.KindNotFound) {
 			return nil, nil
 		}
@@ -144,7 +144,7 @@ func (a Attachment) detach(ctx context.Context) error {
 func (a Attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
 	if isBusy(v) {
 		// Cinder detaches only volumes that are in-use.
-		idle, isStalled, err := a.awaitShare(ctx, "settle", func(v cloud.Volume) bool { return !isBusy(v) })
+		idle, isStalled, err := a.awaitShare(ctx, "settle", not(isBusy))
 		if isStalled {
 			return v, volume.Errorf(volume.KindInProgress,
 				"the volume is still %s, but Cinder detaches it only after that", idle.Status)
@@ -156,7 +156,7 @@ func (a Attachment) release(ctx context.Context, v cloud.Volume) (cloud.Volume, 
 	err := a.API.Detach(ctx, a.ServerID, a.VolumeID)
 	switch {
 	case err == nil:
-		return a.await(ctx, "detach", func(v cloud.Volume) bool { return !isChanging(v) })
+		return a.await(ctx, "detach", not(isChanging))
 	case volume.IsKind(err, volume.KindNotFound):
 		return a.resolveUnknown(ctx, err)
 	case volume.IsKind(err, volume.KindUnavailable), volume.IsKind(err, volume.KindPrecondition),
@@ -225,8 +225,7 @@ func (a Attachment) removeOrphans(ctx context.Context, v cloud.Volume, ids []str
 // resolveChange deals with a volume of which an attachment begins or ends. It reports isDetached if
 // that attachment belongs to another server and this one does not have the volume.
 func (a Attachment) resolveChange(ctx context.Context) (v cloud.Volume, isDetached bool, err error) {
-	hasEnded := func(v cloud.Volume) bool { return !isChanging(v) }
-	v, isStalled, err := a.awaitShare(ctx, "detach", hasEnded)
+	v, isStalled, err := a.awaitShare(ctx, "detach", not(isChanging))
 	if err != nil || !isStalled {
 		return v, false, err
 	}
@@ -235,7 +234,7 @@ func (a Attachment) resolveChange(ctx context.Context) (v cloud.Volume, isDetach
 		return v, false, err
 	}
 	if found {
-		v, err = a.await(ctx, "detach", hasEnded)
+		v, err = a.await(ctx, "detach", not(isChanging))
 		return v, false, err
 	}
 	hasChanged, err := a.removeReservations(ctx)
@@ -285,6 +284,6 @@ func (a Attachment) heldError(v cloud.Volume) error {
 	return volume.Errorf(volume.KindUnavailable,
 		"Nova tried to unplug the disk from server %s and gave up: the volume is %s again; the guest does not release it",
 		a.ServerID, v.Status).
-		WithRemedy(message.Retries + "; check whether the guest hangs or still has the disk mounted, and: openstack server event list " +
-			a.ServerID + "; if the server cannot be recovered, shut it off or delete it")
+		WithRemedy(message.Retries + "; check whether the guest hangs or still has the disk mounted, and run: " +
+			"openstack server event list " + a.ServerID + "; if the server cannot be recovered, shut it off or delete it")
 }

@@ -48,7 +48,9 @@ func TestErrorsAreNotFinalWhileALostRequestMayBeCarriedOut(t *testing.T) {
 		time.Sleep(lateGrace - time.Second) //nolint:forbidigo // in the bubble time passes at once
 		// Another request that got an answer in the end does not take back the first.
 		a.AddLost("pvc-1")()
-		for name, want := range map[string]volume.Kind{"pvc-1": volume.KindUnavailable, "pvc-2": volume.KindInvalid, "pvc-3": volume.KindInvalid} {
+		for name, want := range map[string]volume.Kind{
+			"pvc-1": volume.KindUnavailable, "pvc-2": volume.KindInvalid, "pvc-3": volume.KindInvalid,
+		} {
 			if got := a.Answer(name, final); !volume.IsKind(got, want) {
 				t.Errorf("%s: %v, want kind %s", name, got, want)
 			}

@@ -60,7 +60,8 @@ func (k *Catalog) of(api API) *offers {
 	o := k.clouds[api.Name()]
 	if o == nil {
 		o = &offers{
-			types: remember[types](maxOfferAge), zones: remember[[]string](maxOfferAge), limits: remember[cloud.Limits](maxLimitsAge),
+			types: remember[types](maxOfferAge), zones: remember[[]string](maxOfferAge),
+			limits: remember[cloud.Limits](maxLimitsAge),
 		}
 		k.clouds[api.Name()] = o
 	}

@@ -10,7 +10,9 @@ import (
 // Parameters of classes. ParamMetadata, metadata for what is made besides those of the driver,
 // is a parameter of all three kinds.
 const (
-	ParamType  = "type" // StorageClass, VolumeAttributesClass: volume type by name or id; VolumeSnapshotClass: TypeSnapshot or TypeBackup
+	// ParamType is the volume type by name or id; of a VolumeSnapshotClass it is TypeSnapshot or
+	// TypeBackup.
+	ParamType  = "type"
 	ParamZone  = "availability"
 	ParamCloud = "cloud" // of a StorageClass; the secret of the same name comes first
 	// ParamAffinity and ParamAntiAffinity are ids or names of volumes, separated by commas,
@@ -111,7 +113,8 @@ func ParseAttributes(parameters map[string]string) (Attributes, error) {
 
 // unknown is the error for a parameter that a kind of class does not have.
 func unknown(kind, key string, known ...string) error {
-	return volume.Errorf(volume.KindInvalid, "unknown parameter %q of the %s; known are %s", key, kind, strings.Join(known, ", ")).
+	return volume.Errorf(volume.KindInvalid,
+		"unknown parameter %q of the %s; known are %s", key, kind, strings.Join(known, ", ")).
 		WithRemedy("remove the parameter from the class")
 }
 

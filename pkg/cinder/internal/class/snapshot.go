@@ -89,6 +89,7 @@ func parseBool(key, value string) (bool, error) {
 
 // impossible is the error for a value that a parameter cannot have.
 func impossible(key, value, possible string) error {
-	return volume.Errorf(volume.KindInvalid, "%q is not a possible value of the parameter %s, which is %s", value, key, possible).
+	return volume.Errorf(volume.KindInvalid,
+		"%q is not a possible value of the parameter %s, which is %s", value, key, possible).
 		WithRemedy("correct the VolumeSnapshotClass")
 }

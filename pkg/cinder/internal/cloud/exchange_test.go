@@ -47,13 +47,13 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 	ctx := t.Context()
 	for _, body := range []string{`{"x": []}`, `{}`, `{"volume": null}`, otherObject} {
 		for call, run := range map[fakecloud.Call]func() error{
-			fakecloud.GetVolume:        func() error { _, err := r.Volume(ctx, v.ID); return err },
-			fakecloud.GetSnapshot:      func() error { _, err := r.Snapshot(ctx, noSnapshot); return err },
-			fakecloud.GetBackup:        func() error { _, err := r.Backup(ctx, noBackup); return err },
-			fakecloud.GetServer:        func() error { _, err := r.Server(ctx, node); return err },
-			fakecloud.GetAttachment:    func() error { _, err := r.ServerAttachment(ctx, node, v.ID); return err },
-			fakecloud.ListVolumeDetail: func() error { _, err := r.VolumesNamed(ctx, "pvc-1"); return err },
-			fakecloud.ListAttachmentRecords:      func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
+			fakecloud.GetVolume:             func() error { _, err := r.Volume(ctx, v.ID); return err },
+			fakecloud.GetSnapshot:           func() error { _, err := r.Snapshot(ctx, noSnapshot); return err },
+			fakecloud.GetBackup:             func() error { _, err := r.Backup(ctx, noBackup); return err },
+			fakecloud.GetServer:             func() error { _, err := r.Server(ctx, node); return err },
+			fakecloud.GetAttachment:         func() error { _, err := r.ServerAttachment(ctx, node, v.ID); return err },
+			fakecloud.ListVolumeDetail:      func() error { _, err := r.VolumesNamed(ctx, "pvc-1"); return err },
+			fakecloud.ListAttachmentRecords: func() error { _, err := r.AttachmentRecords(ctx, v.ID); return err },
 		} {
 			if body == otherObject && strings.HasPrefix(string(call), "list") {
 				continue

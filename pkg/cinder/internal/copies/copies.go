@@ -39,7 +39,9 @@ type API interface {
 
 // Poller waits for volumes.
 type Poller interface {
-	Await(ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) (bool, error)) (cloud.Volume, error)
+	Await(
+		ctx context.Context, api poll.NamedReader, id, op string, done func(cloud.Volume) bool,
+	) (cloud.Volume, error)
 }
 
 // Copies are the copies that Cinder may not have made yet, by their source. New makes one.
@@ -116,13 +118,13 @@ func (k *Copies) Await(ctx context.Context, api API, source, harm string) error 
 // it asks the poller, which reads only after some time: most copies were made long ago.
 func (k *Copies) await(ctx context.Context, api API, id string, kind Kind) error {
 	if kind == Snapshot {
-		_, err := poll.AwaitSnapshot(ctx, api, id, func(s cloud.Snapshot) bool { return s.Status != state.Creating })
+		_, err := poll.AwaitSnapshot(ctx, api, id, state.Creating)
 		return err
 	}
 	v, err := api.Volume(ctx, id)
 	if volume.IsKind(err, volume.KindNotFound) || err == nil && v.Status != state.Creating {
 		return err
 	}
-	_, err = k.poller.Await(ctx, api, id, "clone", func(v cloud.Volume) (bool, error) { return v.Status != state.Creating, nil })
+	_, err = k.poller.Await(ctx, api, id, "clone", state.IsNot(state.Creating))
 	return err
 }

@@ -27,7 +27,7 @@ func (c fakeCloud) Volume(_ context.Context, id string) (cloud.Volume, error) {
 type countingPoller struct{ waits int }
 
 func (p *countingPoller) Await(
-	_ context.Context, _ poll.NamedReader, id, _ string, _ func(cloud.Volume) (bool, error),
+	_ context.Context, _ poll.NamedReader, id, _ string, _ func(cloud.Volume) bool,
 ) (cloud.Volume, error) {
 	p.waits++
 	return cloud.Volume{ID: id, Status: state.Available}, nil

@@ -56,13 +56,12 @@ type nameKey struct{ cloud, name string }
 type pass struct {
 	begun  time.Time
 	clouds map[string]bool
-	first  map[nameKey]member
-	more   map[nameKey][]member // the volumes of names that several have
+	byName map[nameKey][]member
 }
 
 // member is one of the volumes of a name.
 type member struct {
-	volume cloud.Volume // without its metadata, of which the pass would keep too many
+	volume cloud.Volume // with the fields that compare and logName need
 	claim  string
 }
 
@@ -119,7 +118,7 @@ func (d *Detector) AddPage(ctx context.Context, page Page) {
 	p := d.passes[page.Token]
 	delete(d.passes, page.Token)
 	if page.Token == "" {
-		p = &pass{begun: time.Now(), clouds: make(map[string]bool), first: make(map[nameKey]member), more: make(map[nameKey][]member)}
+		p = &pass{begun: time.Now(), clouds: make(map[string]bool), byName: make(map[nameKey][]member)}
 	}
 	if p == nil {
 		return // its first pages were dropped, or read by another process
@@ -147,26 +146,20 @@ func (d *Detector) AddPage(ctx context.Context, page Page) {
 // counts reports whether a volume belongs to this cluster and should be the only one of its
 // name.
 func (d *Detector) counts(v cloud.Volume) bool {
-	return metadata.IsOfCluster(v.Metadata, d.clusterID) && v.Name != "" && v.Status != state.Deleting && v.Status != state.ErrorDeleting
+	return metadata.IsOfCluster(v.Metadata, d.clusterID) && v.Name != "" &&
+		v.Status != state.Deleting && v.Status != state.ErrorDeleting
 }
 
 func (p *pass) add(key nameKey, v cloud.Volume) {
-	m := member{volume: v}
-	m.volume.Metadata = nil
+	all := p.byName[key]
+	if slices.ContainsFunc(all, func(m member) bool { return m.volume.ID == v.ID }) {
+		return // pages may overlap
+	}
+	m := member{volume: cloud.Volume{ID: v.ID, Status: v.Status, CreatedAt: v.CreatedAt, Attachments: v.Attachments}}
 	if v.Metadata[metadata.Claim] != "" {
 		m.claim = v.Metadata[metadata.ClaimNamespace] + "/" + v.Metadata[metadata.Claim]
 	}
-	first, seen := p.first[key]
-	all := p.more[key]
-	switch {
-	case !seen:
-		p.first[key] = m
-	case first.volume.ID == v.ID || slices.ContainsFunc(all, func(o member) bool { return o.volume.ID == v.ID }):
-	case all == nil:
-		p.more[key] = []member{first, m}
-	default:
-		p.more[key] = append(all, m)
-	}
+	p.byName[key] = append(all, m)
 }
 
 // report exports and logs what a complete pass has found. It ignores a pass that began before
@@ -176,15 +169,16 @@ func (d *Detector) report(ctx context.Context, p *pass) {
 		return
 	}
 	d.latest, d.reported = p.begun, time.Now()
+	maps.DeleteFunc(p.byName, func(_ nameKey, all []member) bool { return len(all) == 1 })
 	surplus := make(map[string]int)
-	for key, all := range p.more {
+	for key, all := range p.byName {
 		surplus[key.cloud] += len(all) - 1
 	}
 	d.gauge.Reset()
 	for name := range p.clouds {
 		d.gauge.WithLabelValues(name).Set(float64(surplus[name]))
 	}
-	d.logChanges(ctx, p.more)
+	d.logChanges(ctx, p.byName)
 }
 
 // logChanges logs the names whose volumes have changed since the last report.
@@ -235,8 +229,11 @@ func (d *Detector) logName(ctx context.Context, key nameKey, all []member) {
 	if all[0].isAttached() {
 		reason = "it is attached"
 	}
-	d.log.WarnContext(ctx, "several volumes of this cluster have the same name: Cinder probably carried out a request twice",
-		"cloud", key.cloud, "name", key.name, "claim", all[0].claim, "volumes", message.JoinAtMost(volumes), "likely in use", all[0].volume.ID, "because", reason,
-		"next step", "find the volume that the PersistentVolume names: kubectl get pv "+key.name+" -o jsonpath={.spec.csi.volumeHandle}; "+
+	d.log.WarnContext(ctx,
+		"several volumes of this cluster have the same name: Cinder probably carried out a request twice",
+		"cloud", key.cloud, "name", key.name, "claim", all[0].claim,
+		"volumes", message.JoinAtMost(volumes), "likely in use", all[0].volume.ID, "because", reason,
+		"next step", "find the volume that the PersistentVolume names: "+
+			"kubectl get pv "+key.name+" -o jsonpath={.spec.csi.volumeHandle}; "+
 			"delete the others if nobody needs their data: openstack volume delete ID")
 }

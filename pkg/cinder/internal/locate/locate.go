@@ -71,7 +71,8 @@ func (l *Locator) Find(
 		}
 		cancel()
 		if volume.IsKind(err, volume.KindDeadline) && ctx.Err() == nil {
-			err = volume.Errorf(volume.KindUnavailable, "the cloud %q does not answer, but the object may be there: %w", name, err)
+			err = volume.Errorf(volume.KindUnavailable,
+				"the cloud %q does not answer, but the object may be there: %w", name, err)
 		}
 		switch {
 		case err == nil:

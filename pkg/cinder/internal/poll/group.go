@@ -30,7 +30,7 @@ func NewGroup(log *slog.Logger) *Group {
 
 // Await calls Poller.Await on the poller of the cloud that api reads.
 func (g *Group) Await(
-	ctx context.Context, api NamedReader, id, op string, done func(cloud.Volume) (bool, error),
+	ctx context.Context, api NamedReader, id, op string, done func(cloud.Volume) bool,
 ) (cloud.Volume, error) {
 	return g.of(api).Await(ctx, id, op, done)
 }

@@ -87,21 +87,18 @@ func newPoller(api Reader, log *slog.Logger) *Poller {
 	}
 }
 
-// Await waits until done reports true for the volume, and returns the volume as read then.
-// An error of done ends the wait. op names the operation ("extend"); how long earlier ones
-// took decides when to read first. Kinds: NotFound (the volume is gone), Deadline or
-// Canceled (ctx ended; the message contains the last status and size), others as the cloud
-// returned them. Await calls done on the caller's goroutine.
-func (p *Poller) Await(
-	ctx context.Context, id, op string, done func(cloud.Volume) (bool, error),
-) (cloud.Volume, error) {
+// Await waits until done reports true for the volume, and returns the volume as read then. op names
+// the operation ("extend"); how long earlier ones took decides when to read first. Kinds: NotFound
+// (the volume is gone), Deadline or Canceled (ctx ended; the message contains the last status and
+// size), others as the cloud returned them. Await calls done on the caller's goroutine.
+func (p *Poller) Await(ctx context.Context, id, op string, done func(cloud.Volume) bool) (cloud.Volume, error) {
 	ctx, cancel := WithAnswerMargin(ctx)
 	defer cancel()
 	remaining := time.Duration(math.MaxInt64)
 	if deadline, ok := ctx.Deadline(); ok {
 		remaining = time.Until(deadline)
 	}
-	w := p.subscribe(id, op, remaining) //nolint:contextcheck // the polling that it may start serves all waits, not this request
+	w := p.subscribe(id, op, remaining) //nolint:contextcheck // the goroutine that it may start serves all waits
 	defer p.unsubscribe(w)
 	var last reading
 	for {
@@ -111,10 +108,7 @@ func (p *Poller) Await(
 				last.err = r.err
 				continue
 			}
-			isDone := false
-			if r.err == nil {
-				isDone, r.err = done(r.volume)
-			}
+			isDone := r.err == nil && done(r.volume)
 			if isDone || volume.IsKind(r.err, volume.KindNotFound) {
 				p.updateEstimate(op, r.at.Sub(w.since))
 			}

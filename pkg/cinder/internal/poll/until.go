@@ -15,15 +15,13 @@ type SnapshotReader interface {
 	Snapshot(ctx context.Context, id string) (cloud.Snapshot, error)
 }
 
-// AwaitSnapshot reads a snapshot until done reports true for it, and returns it as read
-// then. Kinds: NotFound (the snapshot is gone), Deadline or Canceled (ctx ended). Snapshots
-// are few beside volumes, so each wait reads for itself.
-func AwaitSnapshot(
-	ctx context.Context, api SnapshotReader, id string, done func(cloud.Snapshot) bool,
-) (s cloud.Snapshot, err error) {
+// AwaitSnapshot reads a snapshot as long as it is in a state, and returns it as read last. Kinds:
+// NotFound (the snapshot is gone), Deadline or Canceled (ctx ended). Snapshots are few beside
+// volumes, so each wait reads for itself.
+func AwaitSnapshot(ctx context.Context, api SnapshotReader, id, state string) (s cloud.Snapshot, err error) {
 	err = Until(ctx, "snapshot", func() (string, bool, error) {
 		s, err = api.Snapshot(ctx, id)
-		return s.Status, err == nil && done(s), err
+		return s.Status, err == nil && s.Status != state, err
 	})
 	return s, err
 }
@@ -43,7 +41,8 @@ func Until(ctx context.Context, object string, read func() (status string, done 
 			err = operation.Sleep(ctx, jitter(pause))
 		}
 		if err != nil {
-			return volume.Errorf(volume.KindOf(err), "the time ran out while waiting for Cinder: the %s is still %s", object, seen).
+			return volume.Errorf(volume.KindOf(err),
+				"the time ran out while waiting for Cinder: the %s is still %s", object, seen).
 				WithRemedy(message.Continues)
 		}
 	}

@@ -49,7 +49,7 @@ func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 		// Whatever its state is by now, the caller must get the id: nobody else would delete the backup.
 		return k.answer(ctx, backup)
 	}
-	k.notifyAccepted()
+	k.req.NotifyAccepted()
 	switch backup.Status {
 	case state.Available:
 		return k.complete(ctx, backup)
@@ -57,7 +57,8 @@ func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 		if err := k.deleteHelper(ctx, k.cloud, backup); err != nil {
 			k.warnHelper(ctx, backup, err) // the deletion of the backup removes the helper
 		}
-		return none, volume.Errorf(volume.KindInternal, "Cinder failed to make the backup %s: %s", backup.ID, failReason(backup)).
+		return none, volume.Errorf(volume.KindInternal,
+			"Cinder failed to make the backup %s: %s", backup.ID, failReason(backup)).
 			WithRemedy("delete the snapshot and take another; the log of cinder-backup may have the cause")
 	case state.Deleting, state.ErrorDeleting:
 		return none, volume.Errorf(volume.KindInProgress, "a backup %s of this name is %s", backup.ID, backup.Status).
@@ -110,7 +111,8 @@ func (k creation) complete(ctx context.Context, backup cloud.Backup) (volume.Sna
 }
 
 func (k creation) warnHelper(ctx context.Context, backup cloud.Backup, err error) {
-	k.log.WarnContext(ctx, "could not delete a snapshot that was taken only for a backup", "backup", backup.ID, "error", err)
+	k.log.WarnContext(ctx, "could not delete a snapshot that was taken only for a backup",
+		"backup", backup.ID, "error", err)
 }
 
 func failReason(backup cloud.Backup) string {
@@ -124,7 +126,7 @@ func failReason(backup cloud.Backup) string {
 // else the oldest one. It deletes backups of this cluster that no call has returned and that failed
 // or are being deleted. Kind AlreadyExists: only other volumes have backups of that name.
 func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bool, err error) {
-	all, err := k.cloud.BackupsNamed(ctx, k.name)
+	all, err := k.cloud.BackupsNamed(ctx, k.req.Name)
 	if err != nil || len(all) == 0 {
 		return backup, false, unknownError(err)
 	}
@@ -132,11 +134,11 @@ func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bo
 	ofVolume := 0
 	for _, one := range all {
 		switch {
-		case one.VolumeID != k.volumeID:
+		case one.VolumeID != k.req.VolumeID:
 			continue
 		case isUnanswered(one) && k.isOwn(cloud.MetadataOf(one)) && (one.Status == state.Error || one.Status == state.Deleting):
 			k.log.InfoContext(ctx, "deleting a failed backup whose id no call has returned",
-				"backup", one.ID, "name", k.name, "reason", failReason(one))
+				"backup", one.ID, "name", k.req.Name, "reason", failReason(one))
 			if err := k.deleteBackup(ctx, k.cloud, one); !volume.IsKind(err, volume.KindNotFound) {
 				return one, false, leftoverError("backup", one.ID, one.Status, err)
 			}
@@ -153,7 +155,7 @@ func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bo
 
 // takeHelper returns the helper snapshot when Cinder can make a backup from it.
 func (k creation) takeHelper(ctx context.Context) (cloud.Snapshot, error) {
-	m := map[string]string{metadata.BackupOf: k.name}
+	m := map[string]string{metadata.BackupOf: k.req.Name}
 	maps.Copy(m, k.class.Metadata)
 	s, err := k.take(ctx, cloud.NewSnapshot{
 		Description: metadata.Description + ", only for a backup to be made from it", Metadata: m,
@@ -170,7 +172,7 @@ func (k creation) requestBackup(ctx context.Context, helper cloud.Snapshot) (clo
 	m := map[string]string{metadata.Unanswered: "true"}
 	maps.Copy(m, k.class.Metadata)
 	backup, err := k.cloud.CreateBackup(ctx, cloud.NewBackup{
-		Name: k.name, Description: metadata.Description, VolumeID: k.volumeID, SnapshotID: helper.ID,
+		Name: k.req.Name, Description: metadata.Description, VolumeID: k.req.VolumeID, SnapshotID: helper.ID,
 		AvailabilityZone: k.class.Zone, Incremental: k.class.Incremental, Metadata: m,
 	})
 	if err == nil {
@@ -247,5 +249,6 @@ func (s *Service) deleteBackup(ctx context.Context, c *cloud.Cloud, backup cloud
 	}
 	return volume.Errorf(volume.KindInternal,
 		"Cinder failed to delete the backup, which is %s: %s", backup.Status, failReason(backup)).
-		WithRemedy("ask an administrator of the cloud to find the cause, then to run: openstack volume backup delete --force " + id)
+		WithRemedy("ask an administrator of the cloud to find the cause, then to run: " +
+			"openstack volume backup delete --force " + id)
 }

@@ -39,7 +39,7 @@ func (s *Service) create(ctx context.Context, req volume.SnapshotRequest) (out v
 	if err != nil {
 		return out, unknownError(err)
 	}
-	k := creation{Service: s, cloud: c, name: req.Name, volumeID: req.VolumeID, class: class, notifyAccepted: req.NotifyAccepted}
+	k := creation{Service: s, cloud: c, req: req, class: class}
 	switch {
 	case errClass != nil:
 		return out, k.classError(ctx, errClass)
@@ -64,11 +64,9 @@ func unknownError(err error) error {
 // creation is one request for a snapshot or backup.
 type creation struct {
 	*Service
-	cloud          *cloud.Cloud
-	name           string
-	volumeID       string
-	class          class.Snapshot
-	notifyAccepted func() // called when the volume may change again
+	cloud *cloud.Cloud
+	req   volume.SnapshotRequest
+	class class.Snapshot
 }
 
 // classError returns the error of a request that the class makes impossible. The error is not final
@@ -120,8 +118,8 @@ func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 			return s, err
 		}
 	}
-	k.copies.Add(k.volumeID, s.ID, copies.Snapshot)
-	k.notifyAccepted()
+	k.copies.Add(k.req.VolumeID, s.ID, copies.Snapshot)
+	k.req.NotifyAccepted()
 	return k.awaitTaken(ctx, s)
 }
 
@@ -129,11 +127,11 @@ func (k creation) take(ctx context.Context, order cloud.NewSnapshot) (cloud.Snap
 func (k creation) otherTypeError(s cloud.Snapshot) error {
 	if s.Metadata[metadata.BackupOf] != "" {
 		return volume.Errorf(volume.KindAlreadyExists,
-			"snapshot %s has the name %s, but exists only for the backup of that name", s.ID, k.name).
+			"snapshot %s has the name %s, but exists only for the backup of that name", s.ID, k.req.Name).
 			WithRemedy("use another name, or the class that the backup was made with")
 	}
 	return volume.Errorf(volume.KindAlreadyExists,
-		"snapshot %s has the name %s, but was not taken to make a backup from it", s.ID, k.name).
+		"snapshot %s has the name %s, but was not taken to make a backup from it", s.ID, k.req.Name).
 		WithRemedy("use another name, or the class that the snapshot was made with")
 }
 
@@ -157,7 +155,7 @@ func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snaps
 	id := s.ID
 	if s.Status == state.Creating {
 		var err error
-		s, err = poll.AwaitSnapshot(ctx, k.cloud, id, func(s cloud.Snapshot) bool { return s.Status != state.Creating })
+		s, err = poll.AwaitSnapshot(ctx, k.cloud, id, state.Creating)
 		if volume.IsKind(err, volume.KindNotFound) {
 			err = volume.Errorf(volume.KindInProgress, "the snapshot %s was deleted while Cinder was taking it", id)
 		}
@@ -165,7 +163,7 @@ func (k creation) awaitTaken(ctx context.Context, s cloud.Snapshot) (cloud.Snaps
 			return s, unknownError(err)
 		}
 	}
-	k.copies.Remove(k.volumeID, id)
+	k.copies.Remove(k.req.VolumeID, id)
 	switch s.Status {
 	case state.Error:
 		return s, k.removeFailed(ctx, s)
@@ -196,7 +194,7 @@ func (k creation) removeFailed(ctx context.Context, s cloud.Snapshot) error {
 // request asks Cinder for the snapshot.
 func (k creation) request(ctx context.Context, order cloud.NewSnapshot) (cloud.Snapshot, error) {
 	if !k.class.Force {
-		v, err := k.cloud.Volume(ctx, k.volumeID)
+		v, err := k.cloud.Volume(ctx, k.req.VolumeID)
 		if err != nil {
 			return cloud.Snapshot{}, err
 		}
@@ -206,7 +204,7 @@ func (k creation) request(ctx context.Context, order cloud.NewSnapshot) (cloud.S
 				WithRemedy("stop the pods that use it, or remove " + class.ParamForce + " from the VolumeSnapshotClass")
 		}
 	}
-	order.Name, order.VolumeID, order.Force = k.name, k.volumeID, k.class.Force
+	order.Name, order.VolumeID, order.Force = k.req.Name, k.req.VolumeID, k.class.Force
 	s, err := k.cloud.CreateSnapshot(ctx, order)
 	return s, k.requestError(err)
 }
@@ -216,7 +214,7 @@ func (k creation) request(ctx context.Context, order cloud.NewSnapshot) (cloud.S
 // v1.13, CreateSnapshot Errors).
 func (k creation) requestError(err error) error {
 	if err != nil && cloud.MayBeDone(err) {
-		k.attempts.AddLost(k.name)
+		k.attempts.AddLost(k.req.Name)
 	}
 	if volume.IsKind(err, volume.KindOutOfRange) {
 		return volume.Errorf(volume.KindExhausted, "%w", err)
@@ -227,13 +225,13 @@ func (k creation) requestError(err error) error {
 // findByName returns the volume's snapshots of the request's name, the oldest first. Kind
 // AlreadyExists: only other volumes have snapshots of that name.
 func (k creation) findByName(ctx context.Context) ([]cloud.Snapshot, error) {
-	all, err := k.cloud.SnapshotsNamed(ctx, k.name)
+	all, err := k.cloud.SnapshotsNamed(ctx, k.req.Name)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
 	sortByAge(all, func(s cloud.Snapshot) (time.Time, string) { return s.CreatedAt, s.ID })
 	first := all[0]
-	all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.VolumeID != k.volumeID })
+	all = slices.DeleteFunc(all, func(s cloud.Snapshot) bool { return s.VolumeID != k.req.VolumeID })
 	if len(all) == 0 {
 		return nil, k.otherVolumeError(first.ID, first.VolumeID)
 	}
@@ -252,7 +250,8 @@ func sortByAge[T any](all []T, age func(T) (created time.Time, id string)) {
 
 // otherVolumeError is the error for a name that an object of another volume has.
 func (k creation) otherVolumeError(id, volumeID string) error {
-	return volume.Errorf(volume.KindAlreadyExists, "%s has the name %s, but belongs to volume %s", id, k.name, volumeID).
+	return volume.Errorf(volume.KindAlreadyExists,
+		"%s has the name %s, but belongs to volume %s", id, k.req.Name, volumeID).
 		WithRemedy("use another name, or delete the snapshot")
 }
 

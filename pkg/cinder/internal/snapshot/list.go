@@ -42,7 +42,8 @@ func (s *Service) List(
 		at = slices.IndexFunc(sections, func(s section) bool { return s.cloud.Name() == name && s.kind == kind })
 		marker = after
 		if !ok || at < 0 {
-			return nil, "", volume.Errorf(volume.KindStale, "the starting token %q belongs to no listing of snapshots", page.Token).
+			return nil, "", volume.Errorf(volume.KindStale,
+				"the starting token %q belongs to no listing of snapshots", page.Token).
 				WithRemedy("list again from the start")
 		}
 	}

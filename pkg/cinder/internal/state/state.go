@@ -40,6 +40,11 @@ func HasFailed(v cloud.Volume) bool { return strings.HasPrefix(v.Status, Error) 
 // settled, has failed, or is being deleted.
 func IsIdle(v cloud.Volume) bool { return IsSettled(v) || HasFailed(v) || v.Status == Deleting }
 
+// IsNot returns a function that reports whether a volume is in another state than the given one.
+func IsNot(state string) func(cloud.Volume) bool {
+	return func(v cloud.Volume) bool { return v.Status != state }
+}
+
 // IsFailedCreation reports whether the volume is what a creation or restore leaves when
 // Cinder fails to carry it out.
 func IsFailedCreation(v cloud.Volume) bool {

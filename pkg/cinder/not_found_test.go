@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/catalog"
-	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
@@ -31,7 +31,7 @@ func misledCases() []misledCase {
 	always := func() bool { return true }
 	onVolume := func(run func(ctx context.Context, r *rig, id string) error) func(*testing.T, *rig) misledRun {
 		return func(_ *testing.T, r *rig) misledRun {
-			id := r.add(fakecloud.Volume{})
+			id := r.cloud.Add(fakecloud.Volume{})
 			return misledRun{
 				func(ctx context.Context) error { return run(ctx, r, id) },
 				func() bool { v, there := r.cloud.Volume(id); return there && v.Size == 1 },
@@ -50,17 +50,19 @@ func misledCases() []misledCase {
 	}
 	onlyListed := func(_ *testing.T, r *rig) misledRun {
 		server := r.cloud.AddServer("")
-		id := r.add(onlyInCinder(server))
+		id := r.cloud.Add(cindertest.OnlyInCinder(server))
 		return misledRun{
 			func(ctx context.Context) error { return r.Detach(ctx, id, server) },
 			func() bool { v, _ := r.cloud.Volume(id); return len(v.Attachments) == 1 },
 		}
 	}
-	onSnapshot := func(run func(ctx context.Context, r *rig, id string) error, class ...string) func(*testing.T, *rig) misledRun {
+	onSnapshot := func(
+		run func(ctx context.Context, r *rig, id string) error, class ...string,
+	) func(*testing.T, *rig) misledRun {
 		return func(t *testing.T, r *rig) misledRun {
 			t.Helper()
-			of := r.add(fakecloud.Volume{})
-			id := r.ready(t, snap("of-"+of, of, class...)).ID
+			of := r.cloud.Add(fakecloud.Volume{})
+			id := r.ready(t, cindertest.SnapshotRequest("of-"+of, of, class...)).ID
 			return misledRun{
 				func(ctx context.Context) error { return run(ctx, r, id) },
 				func() bool {
@@ -82,11 +84,11 @@ func misledCases() []misledCase {
 	})
 	health := onVolume(func(ctx context.Context, r *rig, id string) error { _, err := r.Health(ctx, id); return err })
 	attach := onVolume(func(ctx context.Context, r *rig, id string) error {
-		_, err := r.Attach(ctx, to(id, r.cloud.AddServer("")))
+		_, err := r.Attach(ctx, cindertest.AttachRequest(id, r.cloud.AddServer("")))
 		return err
 	})
 	take := onVolume(func(ctx context.Context, r *rig, id string) error {
-		_, err := r.CreateSnapshot(ctx, snap("of-"+id, id))
+		_, err := r.CreateSnapshot(ctx, cindertest.SnapshotRequest("of-"+id, id))
 		return err
 	})
 	page := onVolume(func(ctx context.Context, r *rig, id string) error {
@@ -97,7 +99,7 @@ func misledCases() []misledCase {
 		t.Helper()
 		r.statics = statics{} // several are listed, one is read by itself
 		id, server := r.cloud.AddVolume(fakecloud.Volume{Size: 1}), r.cloud.AddServer("")
-		r.attach(t, to(id, server))
+		r.attach(t, id, server)
 		return misledRun{
 			func(ctx context.Context) error {
 				_, _, err := r.ListVolumes(ctx, volume.Page{Token: "@" + staticSection})
@@ -115,8 +117,15 @@ func misledCases() []misledCase {
 		return run
 	}
 	dropSnapshot := onSnapshot(func(ctx context.Context, r *rig, id string) error { return r.DeleteSnapshot(ctx, id) })
-	dropBackup := onSnapshot(func(ctx context.Context, r *rig, id string) error { return r.DeleteSnapshot(ctx, id) }, "type", "backup")
-	getSnapshot := onSnapshot(func(ctx context.Context, r *rig, id string) error { _, err := r.GetSnapshot(ctx, id); return err })
+	dropBackup := onSnapshot(
+		func(ctx context.Context, r *rig, id string) error { return r.DeleteSnapshot(ctx, id) }, "type", "backup",
+	)
+	getSnapshot := onSnapshot(func(
+		ctx context.Context, r *rig, id string,
+	) error {
+		_, err := r.GetSnapshot(ctx, id)
+		return err
+	})
 	listSnapshot := onSnapshot(func(ctx context.Context, r *rig, id string) error {
 		_, _, err := r.ListSnapshots(ctx, volume.SnapshotFilter{SnapshotID: id}, volume.Page{})
 		return err
@@ -169,10 +178,10 @@ func misledCases() []misledCase {
 	}
 }
 
-// TestForeign404ProvesNothing: whatever other server answers 404 in place of
+// TestForeign404IsNotAbsence: whatever other server answers 404 in place of
 // Cinder or Nova, no call succeeds by it or gives up for good, and nothing is
 // forgotten.
-func TestForeign404ProvesNothing(t *testing.T) {
+func TestForeign404IsNotAbsence(t *testing.T) {
 	t.Parallel()
 	for _, test := range misledCases() {
 		t.Run(test.name+" misled at "+string(test.request), func(t *testing.T) {
@@ -184,8 +193,8 @@ func TestForeign404ProvesNothing(t *testing.T) {
 					break
 				}
 				call := test.prepare(t, r)
-				rule := r.cloud.On(fakecloud.Match{Call: test.request}, fault).Always()
-				err := call.run(within(t, 5*time.Second))
+				rule := r.cloud.OnCall(test.request, fault).Always()
+				err := call.run(cindertest.Within(t, 5*time.Second))
 				rule.Remove()
 				switch kind := volume.KindOf(err); {
 				case err == nil:
@@ -213,10 +222,10 @@ func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			r.slow(fakecloud.DeleteVolume, 300*time.Millisecond)
-			id := r.add(fakecloud.Volume{})
-			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).After(1)
-			if err := r.Delete(within(t, 20*time.Second), id); err != nil {
+			r.cloud.SetDuration(fakecloud.DeleteVolume, 300*time.Millisecond)
+			id := r.cloud.Add(fakecloud.Volume{})
+			rule := r.cloud.OnCall(fakecloud.GetVolume, fault).After(1)
+			if err := r.Delete(cindertest.Within(t, 20*time.Second), id); err != nil {
 				t.Error(err)
 			}
 			if _, there := r.cloud.Volume(id); there || rule.Hits() != 1 {
@@ -226,20 +235,20 @@ func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 	}
 }
 
-// TestForeign404OfOneCloudIsNotAnAbsentVolume: a volume that the other clouds do
+// TestForeign404OfOneCloudIsNotAbsence: a volume that the other clouds do
 // not have may be in the one that cannot be reached.
-func TestForeign404OfOneCloudIsNotAnAbsentVolume(t *testing.T) {
+func TestForeign404OfOneCloudIsNotAbsence(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
 		b := twoClouds(t, east, west)
 		for _, home := range []*fakecloud.Cloud{east, west} {
-			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
+			id := home.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
 			rule := home.On(fakecloud.Match{Call: fakecloud.GetVolume}, fault).Always()
-			wantKind(t, b.Delete(t.Context(), id), volume.KindUnavailable, id)
+			cindertest.CheckKind(t, b.Delete(t.Context(), id), volume.KindUnavailable, id)
 			_, err := b.Expand(t.Context(), id, 2*volume.GiB)
-			wantKind(t, err, volume.KindUnavailable, id)
-			wantKind(t, b.Detach(t.Context(), id, east.AddServer("")), volume.KindUnavailable, id)
+			cindertest.CheckKind(t, err, volume.KindUnavailable, id)
+			cindertest.CheckKind(t, b.Detach(t.Context(), id, east.AddServer("")), volume.KindUnavailable, id)
 			rule.Remove()
 			if _, there := home.Volume(id); !there {
 				t.Errorf("%s: deleted", name)
@@ -248,37 +257,42 @@ func TestForeign404OfOneCloudIsNotAnAbsentVolume(t *testing.T) {
 	}
 }
 
-// TestNovaThatDoesNotFindTheVolumeProvesNothing: Nova says of a volume that it
+// TestVolumeIsNotGoneWhenNovaDoesNotFindIt: Nova says of a volume that it
 // does not exist also when Nova itself is misled on its way to Cinder.
-func TestNovaThatDoesNotFindTheVolumeProvesNothing(t *testing.T) {
+func TestVolumeIsNotGoneWhenNovaDoesNotFindIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id, server := r.add(fakecloud.Volume{}), r.cloud.AddServer("")
+	id, server := r.cloud.Add(fakecloud.Volume{}), r.cloud.AddServer("")
 	gone := fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")
-	r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, gone)
-	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.KindUnavailable, "Cinder shows the volume available", "nova.conf", "could not be found")
-	r.attach(t, to(id, server))
+	r.cloud.OnCall(fakecloud.AttachVolume, gone)
+	_, err := r.Attach(t.Context(), cindertest.AttachRequest(id, server))
+	cindertest.CheckKind(
+		t, err, volume.KindUnavailable, "Cinder shows the volume available", "nova.conf", "could not be found",
+	)
+	r.attach(t, id, server)
 
-	r.cloud.On(fakecloud.Match{Call: fakecloud.DetachVolume}, gone)
-	wantKind(t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova has it on server "+server, "nova.conf")
-	r.wantCalls(t, fakecloud.DeleteAttachmentRecord, 0)
-	r.wantPlugged(t, id, server)
+	r.cloud.OnCall(fakecloud.DetachVolume, gone)
+	cindertest.CheckKind(
+		t, r.Detach(t.Context(), id, server), volume.KindUnavailable, "Nova has it on server "+server, "nova.conf",
+	)
+	r.cloud.CheckCalls(t, fakecloud.DeleteAttachmentRecord, 0)
+	r.cloud.CheckAttached(t, id, server)
 	r.detach(t, id, server)
 }
 
-// TestAttachTellsWhichOfTheTwoIsGone: the server, or the volume.
-func TestAttachTellsWhichOfTheTwoIsGone(t *testing.T) {
+// TestAttachNamesWhichOfServerAndVolumeIsGone: the server, or the volume.
+func TestAttachNamesWhichOfServerAndVolumeIsGone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	id, server := r.add(fakecloud.Volume{}), "99999999-0000-4000-8000-000000000000"
-	_, err := r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.KindNotFound, "the node does not exist", server)
+	id, server := r.cloud.Add(fakecloud.Volume{}), "99999999-0000-4000-8000-000000000000"
+	_, err := r.Attach(t.Context(), cindertest.AttachRequest(id, server))
+	cindertest.CheckKind(t, err, volume.KindNotFound, "the node does not exist", server)
 	server = r.cloud.AddServer("")
-	lost := r.cloud.On(fakecloud.Match{Call: fakecloud.AttachVolume}, fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found."))
-	r.cloud.On(fakecloud.Match{Call: fakecloud.GetVolume}, fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")).After(1)
-	_, err = r.Attach(t.Context(), to(id, server))
-	wantKind(t, err, volume.KindNotFound, "reading volume "+id)
+	absent := fakecloud.Status(http.StatusNotFound, "Volume "+id+" could not be found.")
+	lost := r.cloud.OnCall(fakecloud.AttachVolume, absent)
+	r.cloud.OnCall(fakecloud.GetVolume, absent).After(1)
+	_, err = r.Attach(t.Context(), cindertest.AttachRequest(id, server))
+	cindertest.CheckKind(t, err, volume.KindNotFound, "reading volume "+id)
 	if lost.Hits() != 1 {
 		t.Error("Nova was not asked")
 	}

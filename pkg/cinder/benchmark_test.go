@@ -15,13 +15,13 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// The cloud's own time for an extension, from its answer on.
+// The time that the cloud takes for an extension after its answer.
 const (
 	ownLow  = 200 * time.Millisecond
 	ownHigh = 400 * time.Millisecond
 )
 
-// recorder is a fakecloud.Distribution that remembers what it gave.
+// recorder is a fakecloud.Distribution that records the durations it returns.
 type recorder struct {
 	mu    sync.Mutex
 	given []time.Duration
@@ -43,8 +43,8 @@ func median(ds []time.Duration) time.Duration {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// BenchmarkExpand is one expansion after the other: how many calls each takes,
-// and how much later than the cloud it is done.
+// BenchmarkExpand measures one expansion after the other: the calls of each, and the delay between
+// the end in the cloud and the end of Expand.
 func BenchmarkExpand(b *testing.B) {
 	var own recorder
 	r := newRig(b, fakecloud.Options{})
@@ -66,13 +66,17 @@ func BenchmarkExpand(b *testing.B) {
 	b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/float64(len(late)), "calls/op")
 }
 
-// BenchmarkExpandShort is a cloud as fast as Ceph behind a real Cinder: done
-// 60 ms after the answer, and each call costs some time.
+// BenchmarkExpandShort measures a cloud as fast as Ceph behind a real Cinder: it is done 60 ms
+// after its answer, and each call takes some time.
 func BenchmarkExpandShort(b *testing.B) {
 	const own, extend = 60 * time.Millisecond, 120 * time.Millisecond
 	r := newRig(b, fakecloud.Options{})
-	r.cloud.SetLatency(fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Uniform(20*time.Millisecond, 70*time.Millisecond)})
-	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Answer: fakecloud.Fixed(extend), Work: fakecloud.Fixed(own)})
+	r.cloud.SetLatency(
+		fakecloud.GetVolume, fakecloud.Latency{Answer: fakecloud.Uniform(20*time.Millisecond, 70*time.Millisecond)},
+	)
+	r.cloud.SetLatency(
+		fakecloud.ExtendVolume, fakecloud.Latency{Answer: fakecloud.Fixed(extend), Work: fakecloud.Fixed(own)},
+	)
 	id, _ := r.inUse(b, 1)
 	var took []time.Duration
 	size := volume.GiB
@@ -90,8 +94,8 @@ func BenchmarkExpandShort(b *testing.B) {
 	b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/float64(len(took)), "calls/op")
 }
 
-// BenchmarkThousandExpands is 1,000 expansions by 100 workers, compared with
-// the cloud alone: the same two calls, and somebody who sees the end at once.
+// BenchmarkThousandExpands measures 1,000 expansions by 100 workers, and compares them with the
+// cloud alone: the same two calls, and a reader who sees the end at once.
 func BenchmarkThousandExpands(b *testing.B) {
 	for b.Loop() {
 		own, _ := crowd(b, 1000, func(r *rig, id string) error {
@@ -105,7 +109,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 			if err := c.ExtendVolume(b.Context(), id, 2, false); err != nil {
 				return err
 			}
-			for r.size(b, id) < 2*volume.GiB {
+			for r.cloud.SizeOf(b, id) < 2*volume.GiB {
 				if err := operation.Sleep(b.Context(), 2*time.Millisecond); err != nil {
 					return err
 				}
@@ -123,9 +127,8 @@ func BenchmarkThousandExpands(b *testing.B) {
 	}
 }
 
-// TestCrowdSharesItsCalls: reading, asking and a part of the shared pages is all
-// that each volume costs the cloud when many grow at once.
-func TestCrowdSharesItsCalls(t *testing.T) {
+// When many volumes grow at once, each takes two calls and a part of the shared pages.
+func TestManyExpandsShareTheirCalls(t *testing.T) {
 	const volumes = 300
 	_, r := crowd(t, volumes, func(r *rig, id string) error {
 		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
@@ -134,17 +137,17 @@ func TestCrowdSharesItsCalls(t *testing.T) {
 	if n := r.cloud.Count(fakecloud.AnyCall); n > 3*volumes {
 		t.Errorf("%d calls for %d volumes, want 3 for each at most: %v", n, volumes, r.cloud.Counts())
 	}
-	r.wantCalls(t, fakecloud.ExtendVolume, volumes)
+	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, volumes)
 }
 
-// crowd has 100 workers expand so many volumes, and tells how long that took.
+// crowd expands volumes with 100 workers and returns how long that took.
 func crowd(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
 	tb.Helper()
 	r := newRig(tb, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Work: fakecloud.Uniform(ownLow, ownHigh)})
 	work := make(chan string, volumes)
 	for range volumes {
-		work <- r.add(fakecloud.Volume{})
+		work <- r.cloud.Add(fakecloud.Volume{})
 	}
 	close(work)
 	r.cloud.ClearRequests()
@@ -163,15 +166,17 @@ func crowd(tb testing.TB, volumes int, expand func(r *rig, id string) error) (ti
 	return time.Since(began), r
 }
 
-// BenchmarkPublish is an attachment and a detachment.
+// BenchmarkPublish measures an attachment and a detachment.
 func BenchmarkPublish(b *testing.B) {
 	r := newRig(b, fakecloud.Options{})
 	server := r.cloud.AddServer("")
-	id := r.add(fakecloud.Volume{})
+	id := r.cloud.Add(fakecloud.Volume{})
 	attach, detach, rounds := 0, 0, 0
 	for b.Loop() {
 		r.cloud.ClearRequests()
-		_, err := r.Attach(b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}})
+		_, err := r.Attach(
+			b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}},
+		)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -187,12 +192,12 @@ func BenchmarkPublish(b *testing.B) {
 	b.ReportMetric(float64(detach)/float64(rounds), "detach-calls/op")
 }
 
-// BenchmarkList is a listing of 10,000 volumes among those of other clusters.
+// BenchmarkList measures a listing of 10,000 volumes in a project with volumes of other clusters.
 func BenchmarkList(b *testing.B) {
 	const volumes = 10_000
 	r := newRig(b, fakecloud.Options{})
 	for i := range volumes {
-		r.add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i)})
+		r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint("pvc-", i)})
 	}
 	b.ReportAllocs()
 	var peak uint64

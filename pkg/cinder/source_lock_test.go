@@ -7,6 +7,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/controller"
@@ -14,8 +15,7 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// copying is a copy that Cinder has accepted and does not end before the test
-// lets it.
+// copying is a copy that Cinder has accepted and does not finish before the test releases it.
 type copying struct {
 	*rig
 	server *controller.Server
@@ -27,21 +27,23 @@ type copying struct {
 	err      error         // of the call, once done is closed
 }
 
-// startCopy asks the controller for a copy of a volume, which Cinder makes with
-// call, and returns when Cinder has accepted it. found are the copies that the
-// cloud has.
-func startCopy(t *testing.T, call fakecloud.Call, found func(r *rig, source string) []string, ask func(ctx context.Context, s *controller.Server, source string) error) *copying {
+// startCopy asks the controller for a copy of a volume, which Cinder makes with call, and returns
+// when Cinder has accepted it. found returns the copies in the cloud.
+func startCopy(
+	t *testing.T, call fakecloud.Call, found func(r *rig, source string) []string,
+	ask func(ctx context.Context, s *controller.Server, source string) error,
+) *copying {
 	t.Helper()
 	c := &copying{rig: newRig(t, fakecloud.Options{}), done: make(chan struct{})}
-	c.server, c.source = controller.New(c.Backend, controller.Options{}), c.add(fakecloud.Volume{})
-	c.cloud.On(fakecloud.Match{Call: call}, fakecloud.Stuck())
+	c.server, c.source = controller.New(c.Backend, controller.Options{}), c.cloud.Add(fakecloud.Volume{})
+	c.cloud.OnCall(call, fakecloud.Stuck())
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer close(c.done)
 		c.err = ask(ctx, c.server, c.source)
 	}()
 	t.Cleanup(func() { cancel(); <-c.done })
-	wantSoon(t, "Cinder accepts the copy", func() bool {
+	cindertest.Eventually(t, "Cinder accepts the copy", func() bool {
 		ids := found(c.rig, c.source)
 		if len(ids) == 1 {
 			c.id = ids[0]
@@ -53,7 +55,9 @@ func startCopy(t *testing.T, call fakecloud.Call, found func(r *rig, source stri
 
 func startClone(t *testing.T) *copying {
 	t.Helper()
-	return startCopy(t, fakecloud.CreateVolume, copiedVolumes, func(ctx context.Context, s *controller.Server, source string) error {
+	return startCopy(t, fakecloud.CreateVolume, copiedVolumes, func(
+		ctx context.Context, s *controller.Server, source string,
+	) error {
 		return makeFrom(ctx, s, &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{
 			Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: source},
 		}})
@@ -62,7 +66,9 @@ func startClone(t *testing.T) *copying {
 
 func startRestore(t *testing.T) *copying {
 	t.Helper()
-	c := startCopy(t, fakecloud.CreateVolume, copiedVolumes, func(ctx context.Context, s *controller.Server, source string) error {
+	c := startCopy(t, fakecloud.CreateVolume, copiedVolumes, func(
+		ctx context.Context, s *controller.Server, source string,
+	) error {
 		resp, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source})
 		if err != nil {
 			return err
@@ -71,13 +77,13 @@ func startRestore(t *testing.T) *copying {
 			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: resp.GetSnapshot().GetSnapshotId()},
 		}})
 	})
-	for _, s := range c.snapshotsNamed(t, "s") {
+	for _, s := range cindertest.SnapshotsNamed(t, c.clouds, "s") {
 		c.snapshot = s.ID
 	}
 	return c
 }
 
-// copiedVolumes are the volumes of the cloud beside the source.
+// copiedVolumes returns the volumes of the cloud except the source.
 func copiedVolumes(r *rig, source string) (ids []string) {
 	for _, v := range r.cloud.Volumes() {
 		if v.ID != source {
@@ -102,14 +108,17 @@ func startSnapshot(t *testing.T, kind string) *copying {
 		call = fakecloud.CreateBackup
 	}
 	return startCopy(t, call, func(r *rig, _ string) (ids []string) {
-		for _, s := range r.snapshotsNamed(t, "s") {
+		for _, s := range cindertest.SnapshotsNamed(t, r.clouds, "s") {
 			if r.cloud.Count(call) > 0 {
 				ids = append(ids, s.ID)
 			}
 		}
 		return ids
 	}, func(ctx context.Context, s *controller.Server, source string) error {
-		_, err := s.CreateSnapshot(ctx, &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: map[string]string{class.ParamType: kind}})
+		_, err := s.CreateSnapshot(
+			ctx,
+			&csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: source, Parameters: map[string]string{class.ParamType: kind}},
+		)
 		return err
 	})
 }
@@ -128,13 +137,14 @@ func (c *copying) expand(ctx context.Context) (int64, error) {
 	return resp.GetCapacityBytes(), err
 }
 
-// What Cinder does not mind while it copies a volume does not wait for the copy,
-// which may take an hour.
-func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
+// Operations that Cinder allows while it copies a volume do not wait for the copy, which may take
+// an hour.
+func TestSourceIsUnlockedWhenTheCopyIsAccepted(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) *copying{
-		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeSnapshot) },
-		"backup": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeBackup) },
+		"clone":    startClone,
+		"snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeSnapshot) },
+		"backup":   func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeBackup) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,15 +152,15 @@ func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
 			node := c.cloud.AddServer("")
 			publish := &csi.ControllerPublishVolumeRequest{VolumeId: c.source, NodeId: node, VolumeCapability: writable()[0]}
 			began := time.Now()
-			if _, err := c.server.ControllerPublishVolume(within(t, 10*time.Second), publish); err != nil {
+			if _, err := c.server.ControllerPublishVolume(cindertest.Within(t, 10*time.Second), publish); err != nil {
 				t.Fatal(err)
 			}
 			if took := time.Since(began); took > 3*time.Second {
 				t.Errorf("the volume was attached after %s", took)
 			}
-			c.wantPlugged(t, c.source, node)
+			c.cloud.CheckAttached(t, c.source, node)
 			unpublish := &csi.ControllerUnpublishVolumeRequest{VolumeId: c.source, NodeId: node}
-			if _, err := c.server.ControllerUnpublishVolume(within(t, 10*time.Second), unpublish); err != nil {
+			if _, err := c.server.ControllerUnpublishVolume(cindertest.Within(t, 10*time.Second), unpublish); err != nil {
 				t.Error(err)
 			}
 			c.cloud.Release(c.id)
@@ -164,20 +174,21 @@ func TestSourceIsFreeOnceTheCopyIsAccepted(t *testing.T) {
 	}
 }
 
-// Cinder cuts a copy off at the size that the source had when it was accepted.
+// Cinder cuts a copy off at the size that the source had when Cinder accepted the copy.
 func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) *copying{
-		"clone": startClone, "snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeSnapshot) },
+		"clone":    startClone,
+		"snapshot": func(t *testing.T) *copying { t.Helper(); return startSnapshot(t, class.TypeSnapshot) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := start(t)
-			_, err := c.expand(within(t, time.Second))
-			wantKind(t, err, volume.KindInProgress, c.source, c.id, "cut off")
-			c.wantCalls(t, fakecloud.ExtendVolume, 0)
-			eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
-			if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
+			_, err := c.expand(cindertest.Within(t, time.Second))
+			cindertest.CheckKind(t, err, volume.KindInProgress, c.source, c.id, "cut off")
+			c.cloud.CheckCalls(t, fakecloud.ExtendVolume, 0)
+			cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+			if size, err := c.expand(cindertest.Within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
 				t.Errorf("%d, %v; want 2 GiB", size, err)
 			}
 			if <-c.done; c.err != nil {
@@ -190,29 +201,29 @@ func TestExpandWaitsUntilTheCopyIsMade(t *testing.T) {
 	}
 }
 
-// A backup is made from a snapshot that is cut: hours of it hold nothing up.
+// A backup is made from a snapshot that is cut: a backup that takes hours delays nothing.
 func TestExpandDoesNotWaitForABackup(t *testing.T) {
 	t.Parallel()
 	c := startSnapshot(t, class.TypeBackup)
-	if size, err := c.expand(within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
+	if size, err := c.expand(cindertest.Within(t, 10*time.Second)); err != nil || size != (2*volume.GiB).Bytes() {
 		t.Errorf("%d, %v; want 2 GiB", size, err)
 	}
 }
 
-// The call that asked for the copy may have ended long ago.
+// The call that asked for the copy may have ended.
 func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	source := r.add(fakecloud.Volume{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Stuck())
+	source := r.cloud.Add(fakecloud.Volume{})
+	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Stuck())
 	req := request("clone", volume.GiB, nil)
 	req.Source.VolumeID = source
-	_, err := r.CloneVolume(within(t, time.Second), req)
-	wantKind(t, err, volume.KindDeadline)
-	_, err = r.Expand(within(t, time.Second), source, 2*volume.GiB)
-	wantKind(t, err, volume.KindInProgress, "cut off")
-	// A size that it has already takes no extension and no wait.
-	if _, err := r.Expand(within(t, time.Second), source, volume.GiB); err != nil {
+	_, err := r.CloneVolume(cindertest.Within(t, time.Second), req)
+	cindertest.CheckKind(t, err, volume.KindDeadline)
+	_, err = r.Expand(cindertest.Within(t, time.Second), source, 2*volume.GiB)
+	cindertest.CheckKind(t, err, volume.KindInProgress, "cut off")
+	// If the volume has the size already, Expand neither extends nor waits.
+	if _, err := r.Expand(cindertest.Within(t, time.Second), source, volume.GiB); err != nil {
 		t.Error(err)
 	}
 	for _, v := range r.cloud.Volumes() {
@@ -220,13 +231,13 @@ func TestExpandWaitsForACopyWhoseCallHasEnded(t *testing.T) {
 			r.cloud.SetVolumeStatus(v.ID, state.Error)
 		}
 	}
-	if v, err := r.Expand(within(t, 10*time.Second), source, 2*volume.GiB); err != nil || v.Size != 2*volume.GiB {
+	if v, err := r.Expand(cindertest.Within(t, 10*time.Second), source, 2*volume.GiB); err != nil ||
+		v.Size != 2*volume.GiB {
 		t.Errorf("%+v, %v; the copy has failed", v, err)
 	}
 }
 
-// Cinder may delete the source before it has begun with the clone: then both are
-// gone.
+// Cinder may delete the source before it has begun the clone, which then fails.
 func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -246,10 +257,10 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := test.start(t)
-			wantKind(t, test.remove(within(t, time.Second), c), volume.KindInProgress, c.id, "would fail")
-			c.wantCalls(t, test.call, 0)
-			eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
-			if err := test.remove(within(t, 10*time.Second), c); err != nil {
+			cindertest.CheckKind(t, test.remove(cindertest.Within(t, time.Second), c), volume.KindInProgress, c.id, "would fail")
+			c.cloud.CheckCalls(t, test.call, 0)
+			cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+			if err := test.remove(cindertest.Within(t, 10*time.Second), c); err != nil {
 				t.Error(err)
 			}
 			if v, _ := c.cloud.Volume(c.id); v.Status != state.Available {
@@ -259,20 +270,20 @@ func TestDeleteWaitsUntilTheCopyIsMade(t *testing.T) {
 	}
 }
 
-func TestDeleteOfAVolumeWithASnapshotInTheMaking(t *testing.T) {
+func TestDeleteFailsWhileASnapshotIsTaken(t *testing.T) {
 	t.Parallel()
 	c := startSnapshot(t, class.TypeSnapshot)
-	eventually(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
-	_, err := c.server.DeleteVolume(within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
-	wantKind(t, err, volume.KindPrecondition, c.id, "snapshots")
+	cindertest.After(t, 200*time.Millisecond, func() { c.cloud.Release(c.id) })
+	_, err := c.server.DeleteVolume(cindertest.Within(t, 10*time.Second), &csi.DeleteVolumeRequest{VolumeId: c.source})
+	cindertest.CheckKind(t, err, volume.KindPrecondition, c.id, "snapshots")
 }
 
-// Cinder restores one thing at a time from a backup.
-func TestRestoresOfABackupWaitForEachOther(t *testing.T) {
+// Cinder restores one volume at a time from a backup.
+func TestRestoreOfABackupKeepsTheSourceLocked(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for kind, free := range map[string]bool{class.TypeBackup: false, class.TypeSnapshot: true} {
-		s := r.ready(t, snap("s"+kind, r.add(fakecloud.Volume{}), "type", kind))
+		s := r.ready(t, cindertest.SnapshotRequest("s"+kind, r.cloud.Add(fakecloud.Volume{}), "type", kind))
 		req, accepted := request("pvc-"+kind, volume.GiB, nil), false
 		req.Source.SnapshotID, req.OnAccepted = s.ID, func() { accepted = true }
 		for range 2 {
@@ -285,30 +296,29 @@ func TestRestoresOfABackupWaitForEachOther(t *testing.T) {
 }
 
 // A copy can take hours, in which the volume may have to be attached elsewhere.
-func TestExpandGivesTheVolumeBackWhileACopyIsMade(t *testing.T) {
+func TestExpandEndsEarlyWhileACopyIsMade(t *testing.T) {
 	t.Parallel()
 	c := startClone(t)
-	ctx, began := within(t, 20*time.Second), time.Now()
+	ctx, began := cindertest.Within(t, 20*time.Second), time.Now()
 	_, err := c.expand(ctx)
-	wantKind(t, err, volume.KindInProgress, c.id)
+	cindertest.CheckKind(t, err, volume.KindInProgress, c.id)
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the volume was locked for %s of 20 s", took)
 	}
 }
 
-// A source such as a golden image lives for years: what is noted of it does not
-// grow, and its expansion does not wait for each.
+// A source such as a golden image exists for years: its known copies must not accumulate.
 func TestCopiesThatFailAreForgotten(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	source := r.add(fakecloud.Volume{})
-	s := r.ready(t, snap("s", source))
+	source := r.cloud.Add(fakecloud.Volume{})
+	s := r.ready(t, cindertest.SnapshotRequest("s", source))
 	for id, from := range map[string]volume.Source{source: {VolumeID: source}, s.ID: {SnapshotID: s.ID}} {
-		r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.Fails())
+		r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Fails())
 		req := request("copy", volume.GiB, nil)
 		req.Source = from
-		_, err := r.Create(within(t, 10*time.Second), req)
-		wantKind(t, err, volume.KindInternal)
+		_, err := r.Create(cindertest.Within(t, 10*time.Second), req)
+		cindertest.CheckKind(t, err, volume.KindInternal)
 		if left := r.copies.Of(id); len(left) != 0 {
 			t.Errorf("%v are still noted", left)
 		}

@@ -2,7 +2,6 @@ package cinder
 
 import (
 	"context"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/catalog"
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/cinder/internal/class"
 	"github.com/growvol/growvol/pkg/cinder/internal/metadata"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
@@ -20,8 +20,8 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// A final error makes external-provisioner forget the claim, or have the pod
-// scheduled elsewhere. So none is given while a volume may exist.
+// A final error makes external-provisioner forget the claim, or have the pod scheduled elsewhere.
+// So no error is final while a volume may exist.
 func TestNoKindIsFinalWhileAVolumeMayExist(t *testing.T) {
 	t.Parallel()
 	b := new(Backend)
@@ -48,11 +48,11 @@ func TestNoKindIsFinalWhileAVolumeMayExist(t *testing.T) {
 	}
 }
 
-func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
+func TestCreateFindsTheVolumeOfARequestThatIsNotPossibleAnyMore(t *testing.T) {
 	t.Parallel()
 	deny := func(call fakecloud.Call) func(*rig, *volume.CreateRequest) {
 		return func(r *rig, _ *volume.CreateRequest) {
-			r.cloud.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
+			r.cloud.OnCall(call, cindertest.Denied()).Always()
 		}
 	}
 	parameter := func(key, value string) func(*rig, *volume.CreateRequest) {
@@ -69,14 +69,24 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 			deny(fakecloud.ListTypes)(r, q)
 			parameter(class.ParamType, "0c1b6d1c-0000-4000-8000-000000000000")(r, q)
 		}, []string{"rbd-gold", "Policy doesn't allow it"}},
-		"the type has another name":  {parameter(class.ParamType, "golden"), []string{"rbd-gold", "golden"}},
-		"an unknown parameter":       {parameter("tpye", "rbd"), []string{"tpye"}},
-		"an unknown mutable one":     {func(_ *rig, q *volume.CreateRequest) { q.MutableParameters = map[string]string{"iops": "7"} }, []string{"iops"}},
-		"the class demands a zone":   {change: parameter(class.ParamZone, "nova")},
-		"neighbors that have gone":   {change: parameter(class.ParamAffinity, "pvc-gone")},
-		"no zone of Cinder's":        {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} }, []string{"zone west", "mars", "selected-node"}},
-		"another zone of Cinder's":   {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova")} }, []string{"zone west", "nova", "selected-node", "openstack volume delete"}},
-		"a zone that is not allowed": {func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova"), zone("west")} }, nil},
+		"the type has another name": {parameter(class.ParamType, "golden"), []string{"rbd-gold", "golden"}},
+		"an unknown parameter":      {parameter("tpye", "rbd"), []string{"tpye"}},
+		"an unknown mutable one": {
+			func(_ *rig, q *volume.CreateRequest) { q.MutableParameters = map[string]string{"iops": "7"} }, []string{"iops"},
+		},
+		"the class demands a zone": {change: parameter(class.ParamZone, "nova")},
+		"neighbors that have gone": {change: parameter(class.ParamAffinity, "pvc-gone")},
+		"no zone of Cinder's": {
+			func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("mars")} },
+			[]string{"zone west", "mars", "selected-node"},
+		},
+		"another zone of Cinder's": {
+			func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova")} },
+			[]string{"zone west", "nova", "selected-node", "openstack volume delete"},
+		},
+		"a zone that is not allowed": {
+			func(_ *rig, q *volume.CreateRequest) { q.Requisite = []volume.Topology{zone("nova"), zone("west")} }, nil,
+		},
 		"it may not be written to its metadata": {func(r *rig, q *volume.CreateRequest) {
 			deny(fakecloud.AnyCall)(r, q)
 		}, []string{"Policy doesn't allow it"}},
@@ -99,7 +109,7 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 					t.Errorf("%+v, %v, want %s", again, err, v.ID)
 				}
 			} else {
-				wantKind(t, err, volume.KindUnavailable, test.words...)
+				cindertest.CheckKind(t, err, volume.KindUnavailable, test.words...)
 			}
 			if _, there := r.cloud.Volume(v.ID); !there || len(r.cloud.Volumes()) != 1 {
 				t.Errorf("the volumes are %+v, want %s", r.cloud.Volumes(), v.ID)
@@ -108,12 +118,12 @@ func TestCreateAgainWhenTheRequestCouldNotBeServedAnyMore(t *testing.T) {
 	}
 }
 
-// cutShort creates with a call that ends before the volume is usable.
+// cutShort creates a volume with a call that ends before the volume is usable.
 func (r *rig) cutShort(t *testing.T, req volume.CreateRequest) (id string) {
 	t.Helper()
 	before := r.cloud.Volumes()
-	_, err := r.Create(within(t, 700*time.Millisecond), req)
-	wantKind(t, err, volume.KindDeadline)
+	_, err := r.Create(cindertest.Within(t, 700*time.Millisecond), req)
+	cindertest.CheckKind(t, err, volume.KindDeadline)
 	for _, v := range r.cloud.Volumes() {
 		if !slices.ContainsFunc(before, func(o fakecloud.Volume) bool { return o.ID == v.ID }) {
 			return v.ID
@@ -123,19 +133,18 @@ func (r *rig) cutShort(t *testing.T, req volume.CreateRequest) (id string) {
 	return ""
 }
 
-// The node that a volume is made for can go before it is ready; then the pod is
-// scheduled elsewhere. The volume must neither keep the pod from starting, nor
-// stay behind.
-func TestVolumeForAZoneThatIsNotWantedAnyMore(t *testing.T) {
+// The node that a volume is created for can vanish before the volume is ready; then the pod is
+// scheduled elsewhere. The volume must neither prevent the start of the pod nor stay behind.
+func TestVolumeInAZoneThatIsNotAllowedAnyMoreIsReplaced(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	r.slow(fakecloud.CreateVolume, time.Second)
+	r.cloud.SetDuration(fakecloud.CreateVolume, time.Second)
 	req := request("pvc-1", volume.GiB, nil)
 	req.Requisite = []volume.Topology{zone("west")}
 	first := r.cutShort(t, req)
 	req.Requisite = []volume.Topology{zone("nova")}
 	_, err := r.Create(t.Context(), req)
-	wantKind(t, err, volume.KindExhausted, first, "west", "nova")
+	cindertest.CheckKind(t, err, volume.KindExhausted, first, "west", "nova")
 	if _, there := r.cloud.Volume(first); there {
 		t.Errorf("%s stays behind, and the claim may be forgotten", first)
 	}
@@ -144,34 +153,34 @@ func TestVolumeForAZoneThatIsNotWantedAnyMore(t *testing.T) {
 	}
 }
 
-// What may have been used is never removed, nor a copy that may be the last.
-func TestVolumeInAnotherZoneIsKeptIfItMayBeOfUse(t *testing.T) {
+// The driver removes neither a volume that somebody may have used nor a copy whose source is gone.
+func TestVolumeInAnotherZoneIsKeptIfItMayBeInUse(t *testing.T) {
 	t.Parallel()
 	for name, restart := range map[string]bool{"this process has made it": false, "an earlier one has": true} {
 		for _, source := range []string{"none", "there", "gone"} {
 			t.Run(name+", source "+source, func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-				r.slow(fakecloud.CreateVolume, time.Second)
+				r.cloud.SetDuration(fakecloud.CreateVolume, time.Second)
 				req := request("pvc-1", volume.GiB, nil)
 				req.Requisite = []volume.Topology{zone("west")}
 				if source != "none" {
-					req.Source.VolumeID = r.add(fakecloud.Volume{Zone: "west"})
+					req.Source.VolumeID = r.cloud.Add(fakecloud.Volume{Zone: "west"})
 				}
 				id := r.cutShort(t, req)
 				if source == "gone" {
 					r.cloud.RemoveVolume(req.Source.VolumeID)
 				}
 				if restart {
-					r = newRigOver(t, r.cloud)
+					r = newRigOver(t, r.cloud.Cloud)
 				}
 				req.Requisite = []volume.Topology{zone("nova")}
 				_, err := r.Create(t.Context(), req)
 				_, there := r.cloud.Volume(id)
 				if restart || source == "gone" {
-					wantKind(t, err, volume.KindUnavailable, id, "west", "nova")
+					cindertest.CheckKind(t, err, volume.KindUnavailable, id, "west", "nova")
 				} else {
-					wantKind(t, err, volume.KindExhausted, id, "west", "nova")
+					cindertest.CheckKind(t, err, volume.KindExhausted, id, "west", "nova")
 				}
 				if there != (restart || source == "gone") {
 					t.Errorf("after %v the volume is there: %t", err, there)
@@ -194,14 +203,14 @@ func mountRequest(name string, source volume.Source) *csi.CreateVolumeRequest {
 	return req
 }
 
-// A proxy can deliver a request after the next call has looked for the volume.
-func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
+// A proxy may deliver a request after the next call has looked for the volume.
+func TestRefusalsAreNotFinalWhileALostRequestMayBeCarriedOut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	deliver := make(chan struct{})
-	r.cloud.On(fakecloud.Match{Call: fakecloud.CreateVolume}, fakecloud.DeliveredLate(deliver))
+	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.DeliveredLate(deliver))
 	_, err := r.Create(t.Context(), request("pvc-1", volume.GiB, nil))
-	wantKind(t, err, volume.KindUnavailable, "504")
+	cindertest.CheckKind(t, err, volume.KindUnavailable, "504")
 	for name, change := range map[string]func(*volume.CreateRequest){
 		"parameter": func(q *volume.CreateRequest) { q.Parameters = map[string]string{"tpye": "x"} },
 		"cloud":     func(q *volume.CreateRequest) { q.Parameters = map[string]string{class.ParamCloud: "moon"} },
@@ -220,12 +229,12 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	}
 	server := controller.New(r.Backend, controller.Options{})
 	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
-	wantKind(t, err, volume.KindUnavailable, "gone", "may still be carried out")
+	cindertest.CheckKind(t, err, volume.KindUnavailable, "gone", "may still be carried out")
 	_, err = server.CreateVolume(t.Context(), mountRequest("pvc-2", volume.Source{VolumeID: "gone"}))
-	wantKind(t, err, volume.KindNotFound, "gone")
+	cindertest.CheckKind(t, err, volume.KindNotFound, "gone")
 
 	close(deliver)
-	wantSoon(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
+	cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
 	if v := r.create(t, request("pvc-1", volume.GiB, nil)); v.ID != r.cloud.Volumes()[0].ID {
 		t.Errorf("%s, want the volume of the late request", v.ID)
 	}
@@ -236,8 +245,9 @@ func TestRefusalsAreNotFinalWhileARequestMayComeLate(t *testing.T) {
 	}
 }
 
-// What an earlier call has left goes before the claim may.
-func TestRefusalsRemoveWhatFailedCreationsHaveLeft(t *testing.T) {
+// The leftovers of earlier calls are removed before an error lets external-provisioner forget the
+// claim.
+func TestRefusalsRemoveTheLeftoversOfFailedCreations(t *testing.T) {
 	t.Parallel()
 	for name, refuse := range map[string]func(*rig) error{
 		"by the backend": func(r *rig) error {
@@ -247,16 +257,17 @@ func TestRefusalsRemoveWhatFailedCreationsHaveLeft(t *testing.T) {
 			return err
 		},
 		"by the controller": func(r *rig) error {
-			_, err := controller.New(r.Backend, controller.Options{}).CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
+			server := controller.New(r.Backend, controller.Options{})
+			_, err := server.CreateVolume(t.Context(), mountRequest("pvc-1", volume.Source{VolumeID: "gone"}))
 			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
-			left := r.add(fakecloud.Volume{Name: "pvc-1", Status: state.Error})
-			rule := r.cloud.On(fakecloud.Match{Call: fakecloud.DeleteVolume}, fakecloud.Status(http.StatusForbidden, "Policy doesn't allow it")).Always()
-			wantKind(t, refuse(r), volume.KindUnavailable, left)
+			left := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error})
+			rule := r.cloud.OnCall(fakecloud.DeleteVolume, cindertest.Denied()).Always()
+			cindertest.CheckKind(t, refuse(r), volume.KindUnavailable, left)
 			rule.Remove()
 			if err := refuse(r); err == nil || !volume.KindOf(err).IsFinal() {
 				t.Errorf("%v, want it final: nothing is left", err)
@@ -268,12 +279,12 @@ func TestRefusalsRemoveWhatFailedCreationsHaveLeft(t *testing.T) {
 	}
 }
 
-// A clone is in the cloud of its source, which can be gone at the retry.
-func TestCloneIsFoundInItsCloudWithoutItsSource(t *testing.T) {
+// A clone is in the cloud of its source, which may be gone at the retry.
+func TestCloneIsFoundAfterItsSourceIsGone(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
 	req := request("pvc-2", volume.GiB, nil)
-	req.Source.VolumeID = west.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: cluster}})
+	req.Source.VolumeID = west.AddVolume(fakecloud.Volume{Size: 1, Metadata: cindertest.Own()})
 	v, err := twoClouds(t, east, west).CloneVolume(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
@@ -285,26 +296,26 @@ func TestCloneIsFoundInItsCloudWithoutItsSource(t *testing.T) {
 	}
 	req.Name = "pvc-3"
 	_, err = b.CloneVolume(t.Context(), req)
-	wantKind(t, err, volume.KindNotFound, req.Source.VolumeID)
+	cindertest.CheckKind(t, err, volume.KindNotFound, req.Source.VolumeID)
 }
 
-// A volume that may not be shared although it has to be is no answer, and if
-// somebody may use it already, it is not removed.
-func TestVolumeThatMayNotBeSharedIsNotTheOne(t *testing.T) {
+// Create does not return a volume that may not be shared if the request demands that, and does not
+// remove it if somebody may use it.
+func TestCreateRefusesAnExistingVolumeThatMayNotBeShared(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	v := r.create(t, request("pvc-1", volume.GiB, nil))
 	req := request("pvc-1", volume.GiB, nil)
 	access(volume.AccessMultiNodeMultiWriter, true)(&req)
 	_, err := r.Create(context.WithoutCancel(t.Context()), req)
-	wantKind(t, err, volume.KindAlreadyExists, v.ID)
+	cindertest.CheckKind(t, err, volume.KindAlreadyExists, v.ID)
 	if _, there := r.cloud.Volume(v.ID); !there {
 		t.Error("it was removed")
 	}
 }
 
 // Between the lookup and the creation the controller may have waited for the cloud.
-func TestCreateDoesNotRelyOnAnOldLookup(t *testing.T) {
+func TestCreateIgnoresAnOldLookup(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	req := request("pvc-1", volume.GiB, nil)
@@ -315,24 +326,24 @@ func TestCreateDoesNotRelyOnAnOldLookup(t *testing.T) {
 		l.at = l.at.Add(-2 * maxLookupAge)
 		r.lookups[key] = l
 	}
-	made := r.add(fakecloud.Volume{Name: "pvc-1"})
+	made := r.cloud.Add(fakecloud.Volume{Name: "pvc-1"})
 	if v := r.create(t, req); v.ID != made {
 		t.Errorf("%s, want %s", v.ID, made)
 	}
-	r.wantCalls(t, fakecloud.CreateVolume, 0)
+	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
 }
 
-// A volume without a cluster may be an older one of cinder-csi-plugin; one that
-// this cluster made comes first, whatever its age.
-func TestVolumeOfThisClusterIsTakenBeforeOneOfNone(t *testing.T) {
+// A volume without a cluster may be an older one of cinder-csi-plugin; a volume of this cluster is
+// preferred, whatever its age.
+func TestVolumeOfThisClusterIsPreferred(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	c, err := r.clouds.Cloud(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range []map[string]string{{"by": "hand"}, {metadata.Cluster: cluster}, {"by": "hand"}} {
-		r.add(fakecloud.Volume{Name: "pvc-1", Metadata: m})
+	for _, m := range []map[string]string{{"by": "hand"}, {metadata.Cluster: cindertest.ClusterID}, {"by": "hand"}} {
+		r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: m})
 	}
 	n, err := r.findByName(t.Context(), c, "pvc-1")
 	if err != nil || !r.isOwn(n.best) || len(n.others) != 2 {

@@ -4,11 +4,12 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// What each call of CSI asks of the cloud, beside reading what it waits for.
+// Each CSI call makes few API calls besides reading what it waits for.
 func TestCallsTakeFewAPICalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -42,14 +43,24 @@ func TestCallsTakeFewAPICalls(t *testing.T) {
 		{"create", made("pvc-1", nil), create},
 		{"create again", made("pvc-1", nil), list},
 		{"clone", made("pvc-2", func() volume.Source { return volume.Source{VolumeID: v.ID} }), create},
-		{"snapshot", func() { snapshot = r.take(t, snap("s", v.ID)) }, counts{fakecloud.ListSnapshotDetail: 1, fakecloud.CreateSnapshot: 1}},
-		{"snapshot again", func() { r.take(t, snap("s", v.ID)) }, counts{fakecloud.ListSnapshotDetail: 1}},
+		{
+			"snapshot", func() { snapshot = r.take(t, cindertest.SnapshotRequest("s", v.ID)) },
+			counts{fakecloud.ListSnapshotDetail: 1, fakecloud.CreateSnapshot: 1},
+		},
+		{
+			"snapshot again", func() { r.take(t, cindertest.SnapshotRequest("s", v.ID)) },
+			counts{fakecloud.ListSnapshotDetail: 1},
+		},
 		{"restore", made("pvc-3", func() volume.Source { return volume.Source{SnapshotID: snapshot.ID} }), create},
-		{"backup", func() { backup = r.take(t, snap("b", v.ID, "type", "backup")) }, counts{
-			fakecloud.ListBackupDetail: 1, fakecloud.ListSnapshotDetail: 1, fakecloud.CreateSnapshot: 1, fakecloud.CreateBackup: 1, fakecloud.UpdateBackup: 1,
+		{"backup", func() { backup = r.take(t, cindertest.SnapshotRequest("b", v.ID, "type", "backup")) }, counts{
+			fakecloud.ListBackupDetail: 1, fakecloud.ListSnapshotDetail: 1, fakecloud.CreateSnapshot: 1,
+			fakecloud.CreateBackup: 1, fakecloud.UpdateBackup: 1,
 		}},
-		{"backup until it is ready", func() { r.ready(t, snap("b", v.ID, "type", "backup")) }, nil},
-		{"backup again", func() { r.take(t, snap("b", v.ID, "type", "backup")) }, counts{fakecloud.ListBackupDetail: 1, fakecloud.ListSnapshotDetail: 1}},
+		{"backup until it is ready", func() { r.ready(t, cindertest.SnapshotRequest("b", v.ID, "type", "backup")) }, nil},
+		{
+			"backup again", func() { r.take(t, cindertest.SnapshotRequest("b", v.ID, "type", "backup")) },
+			counts{fakecloud.ListBackupDetail: 1, fakecloud.ListSnapshotDetail: 1},
+		},
 		{"restore of a backup", made("pvc-4", func() volume.Source { return volume.Source{SnapshotID: backup.ID} }), create},
 		{"expand", expand, counts{fakecloud.ExtendVolume: 1}},
 		{"expand again", expand, counts{}},
@@ -62,7 +73,9 @@ func TestCallsTakeFewAPICalls(t *testing.T) {
 		r.cloud.ClearRequests()
 		step.call()
 		got := r.cloud.Counts()
-		for _, read := range []fakecloud.Call{fakecloud.GetVolume, fakecloud.GetSnapshot, fakecloud.GetBackup, fakecloud.CreateToken, fakecloud.Discover} {
+		for _, read := range []fakecloud.Call{
+			fakecloud.GetVolume, fakecloud.GetSnapshot, fakecloud.GetBackup, fakecloud.CreateToken, fakecloud.Discover,
+		} {
 			delete(got, read)
 		}
 		if step.want != nil && !maps.Equal(got, step.want) {
