@@ -21,10 +21,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// backendNames are the values of --backend, for messages.
-const backendNames = loopcsi.Name + " or " + cindercsi.Name
-
-// config holds the options of the command line.
+// config holds the options of the command line, by which openBackend opens a backend.
 type config struct {
 	csiserver.Flags
 	backend           string
@@ -68,6 +65,9 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.BoolVar(&c.notifyNova, "notify-nova", false,
 		"tell Nova about the expansion of a volume in use if Cinder could not; needs a role that may create external events")
 }
+
+// backendNames are the values of --backend, for messages.
+const backendNames = loopcsi.Name + " or " + cindercsi.Name
 
 // openedBackend is a backend with what the program needs besides it.
 type openedBackend struct {

@@ -14,6 +14,7 @@ import (
 
 func main() { newProgram().Main() }
 
+// newProgram returns the plugin as package csiserver runs it.
 func newProgram() csiserver.Program {
 	c := config{Flags: csiserver.Flags{Endpoint: "unix:///run/growvol/controller.sock"}}
 	return csiserver.Program{

@@ -54,7 +54,7 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 			return nil, err
 		}
 		if cmp.Or(checkAccessModes(s.backend.AccessModes(), accesses...), checkNotDestructive(accesses)) != nil {
-			return &csi.GetCapacityResponse{}, nil
+			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // no space is an answer, not an error
 		}
 		capacityReq.Accesses = accesses
 	}

@@ -3,35 +3,12 @@ package controller
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
-
-// The values of the parameter volume.EncryptedKey.
-const (
-	encryptedTrue  = "true"
-	encryptedFalse = "false"
-)
-
-// fsTypeKey is the StorageClass parameter, in upper or lower case, that named the
-// filesystem before external-provisioner had csi.storage.k8s.io/fstype. The provisioner
-// puts the value into the volume capability and passes the parameter on.
-const fsTypeKey = "fstype"
-
-// deprecatedSecretKeys returns the parameters of StorageClasses and VolumeSnapshotClasses
-// that name secrets and have no prefix. The sidecars read them, or did so in earlier
-// versions, and pass them on.
-func deprecatedSecretKeys() []string {
-	return []string{
-		"csiProvisionerSecretName", "csiProvisionerSecretNamespace",
-		"csiControllerPublishSecretName", "csiControllerPublishSecretNamespace",
-		"csiNodeStageSecretName", "csiNodeStageSecretNamespace",
-		"csiNodePublishSecretName", "csiNodePublishSecretNamespace",
-		"csiSnapshotterSecretName", "csiSnapshotterSecretNamespace",
-	}
-}
 
 // classParameters are the parameters of a StorageClass, separated by reader.
 type classParameters struct {
@@ -39,6 +16,17 @@ type classParameters struct {
 	fsType    string            // value of fsTypeKey; empty: none
 	encrypted bool
 }
+
+// fsTypeKey is the StorageClass parameter, in upper or lower case, that named the
+// filesystem before external-provisioner had csi.storage.k8s.io/fstype. The provisioner
+// puts the value into the volume capability and passes the parameter on.
+const fsTypeKey = "fstype"
+
+// The values of the parameter volume.EncryptedKey.
+const (
+	encryptedTrue  = "true"
+	encryptedFalse = "false"
+)
 
 // parseClass separates the StorageClass parameters that are the same for all backends
 // from those that the backend reads. Error kind Invalid: one has an impossible value, or
@@ -69,13 +57,16 @@ func parseClass(class map[string]string) (classParameters, error) {
 	return p, nil
 }
 
+// secretKeys matches the parameters of StorageClasses and VolumeSnapshotClasses that name
+// secrets and have no prefix. The sidecars read them, or did so in earlier versions, and
+// pass them on.
+const secretKeys = `^csi(Provisioner|ControllerPublish|NodeStage|NodePublish|Snapshotter)Secret(Name|Namespace)$`
+
 // withoutSecretKeys returns a copy of the parameters of a class without those that name
 // secrets for the sidecars.
 func withoutSecretKeys(class map[string]string) map[string]string {
-	rest := maps.Clone(class)
-	for _, key := range deprecatedSecretKeys() {
-		delete(rest, key)
-	}
+	rest, pattern := maps.Clone(class), regexp.MustCompile(secretKeys)
+	maps.DeleteFunc(rest, func(key, _ string) bool { return pattern.MatchString(key) })
 	return rest
 }
 

@@ -222,11 +222,13 @@ func TestClassAndCapabilityMustNameSameFilesystem(t *testing.T) {
 			map[string]string{"fsType": "xfs"}, mountWith(""), []string{`"xfs"`, "the volume capability none", "fs_type"},
 		},
 		"another": {
-			map[string]string{"fstype": "xfs"}, mountWith("ext4"),
+			map[string]string{"fstype": "xfs"},
+			mountWith("ext4"),
 			[]string{`"xfs"`, `the volume capability "ext4"`, "next step"},
 		},
 		"different": {
-			map[string]string{"fsType": "xfs", "fstype": "ext4"}, mountWith("xfs"),
+			map[string]string{"fsType": "xfs", "fstype": "ext4"},
+			mountWith("xfs"),
 			[]string{`the filesystems "ext4" and "xfs"`, "csi.storage.k8s.io/fstype"},
 		},
 	} {

@@ -64,7 +64,9 @@ func (s *Server) ValidateVolumeCapabilities(
 		checkEncryptedAccess(v.Encrypted, accesses),
 		checkVolumeContext(volumeContext(v), req.GetVolumeContext()),
 	); err != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil // not confirmed
+		return &csi.ValidateVolumeCapabilitiesResponse{
+			Message: err.Error(),
+		}, nil //nolint:nilerr // "not confirmed" is an answer
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(),

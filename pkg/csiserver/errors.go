@@ -14,10 +14,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxMessageBytes bounds the text of an error. The output of a tool can be long, and gRPC
-// clients drop headers above 8 KiB, and with them the code.
-const maxMessageBytes = 4 << 10
-
 // codeOf returns the gRPC code of a kind of error. The codes are those of the CSI
 // specification v1.13. Where it leaves a choice, the reaction of the Kubernetes sidecars
 // decides:
@@ -47,6 +43,10 @@ func codeOf(kind volume.Kind) codes.Code {
 		volume.KindUnsupported:     codes.Unimplemented,
 	}[kind], codes.Internal)
 }
+
+// maxMessageBytes bounds the text of an error. The output of a tool can be long, and gRPC
+// clients drop headers above 8 KiB, and with them the code.
+const maxMessageBytes = 4 << 10
 
 // toStatus converts err into a gRPC status. An err that is a status itself is returned
 // unchanged. A status in the chain of a volume.Error does not count: the kind was chosen

@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-// endpointVariable is the environment variable in which the CSI specification gives a
-// plugin its endpoint (spec, "Configuration and Operation").
-const endpointVariable = "CSI_ENDPOINT"
-
 // Flags are the command line options that all plugins of growvol share.
 type Flags struct {
 	Endpoint     string // set the plugin's default before Program.Run
@@ -26,6 +22,10 @@ type Flags struct {
 	logLevel    string
 	showVersion bool
 }
+
+// endpointVariable is the environment variable in which the CSI specification gives a
+// plugin its endpoint (spec, "Configuration and Operation").
+const endpointVariable = "CSI_ENDPOINT"
 
 // register defines the options on fs. The default of --endpoint is CSI_ENDPOINT of the
 // environment, or else f.Endpoint.

@@ -16,15 +16,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const (
-	// healthTimeout bounds one check of /healthz. Monitoring waits about that long;
-	// kubelet's probes wait for one second by default.
-	healthTimeout = 10 * time.Second
-	// liveTimeout bounds one check of /livez. It is shorter than the 10 s that the chart's
-	// probes wait, so that kubelet gets the reason.
-	liveTimeout = 8 * time.Second
-)
-
 // httpHandler serves /healthz (200, or 503 with the reason, by the check behind Probe),
 // /livez (200 while the server answers Probe, whatever the answer is) and /metrics.
 func (s *server) httpHandler() http.Handler {
@@ -34,6 +25,15 @@ func (s *server) httpHandler() http.Handler {
 	mux.HandleFunc("GET /livez", s.livez)
 	return mux
 }
+
+const (
+	// healthTimeout bounds one check of /healthz. Monitoring waits about that long;
+	// kubelet's probes wait for one second by default.
+	healthTimeout = 10 * time.Second
+	// liveTimeout bounds one check of /livez. It is shorter than the 10 s that the chart's
+	// probes wait, so that kubelet gets the reason.
+	liveTimeout = 8 * time.Second
+)
 
 func (s *server) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)

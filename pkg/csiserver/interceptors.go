@@ -164,6 +164,6 @@ func subject(req, resp any) []slog.Attr {
 type sanitized struct{ message any }
 
 // LogValue implements slog.LogValuer.
-func (m sanitized) LogValue() slog.Value {
-	return slog.StringValue(protosanitizer.StripSecrets(m.message).String())
+func (v sanitized) LogValue() slog.Value {
+	return slog.StringValue(protosanitizer.StripSecrets(v.message).String())
 }

@@ -16,15 +16,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// socketMode lets only the owner of the plugin connect: CSI has no authentication.
-	socketMode = 0o600
-	// maxSocketPath is the size of sockaddr_un.sun_path (unix(7)) without the terminating
-	// zero, in bytes.
-	maxSocketPath = 107
-	// connectTimeout bounds the attempt to connect to an existing socket.
-	connectTimeout = 2 * time.Second
-)
+// listen opens the endpoint (see parseEndpoint). For a unix socket it creates the parent
+// directory, removes a stale socket, and restricts the new socket to its owner. It returns
+// an error if a process answers on the existing socket, or if the path is not a socket.
+// Closing the listener removes the socket, unless another process has replaced it.
+func listen(ctx context.Context, endpoint string) (net.Listener, error) {
+	network, address, err := parseEndpoint(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if network == "unix" {
+		return listenUnix(ctx, address)
+	}
+	lis, err := new(net.ListenConfig).Listen(ctx, network, address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", endpoint, err)
+	}
+	return lis, nil
+}
 
 // parseEndpoint splits an endpoint into the arguments of net.Listen. Valid are unix:///path,
 // unix:/path, /path and tcp://host:port, with absolute paths. Abstract sockets are invalid:
@@ -57,24 +66,15 @@ func parseEndpoint(endpoint string) (network, address string, err error) {
 	return network, address, nil
 }
 
-// listen opens the endpoint (see parseEndpoint). For a unix socket it creates the parent
-// directory, removes a stale socket, and restricts the new socket to its owner. It returns
-// an error if a process answers on the existing socket, or if the path is not a socket.
-// Closing the listener removes the socket, unless another process has replaced it.
-func listen(ctx context.Context, endpoint string) (net.Listener, error) {
-	network, address, err := parseEndpoint(endpoint)
-	if err != nil {
-		return nil, err
-	}
-	if network == "unix" {
-		return listenUnix(ctx, address)
-	}
-	lis, err := new(net.ListenConfig).Listen(ctx, network, address)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", endpoint, err)
-	}
-	return lis, nil
-}
+const (
+	// socketMode lets only the owner of the plugin connect: CSI has no authentication.
+	socketMode = 0o600
+	// maxSocketPath is the size of sockaddr_un.sun_path (unix(7)) without the terminating
+	// zero, in bytes.
+	maxSocketPath = 107
+	// connectTimeout bounds the attempt to connect to an existing socket.
+	connectTimeout = 2 * time.Second
+)
 
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {

@@ -13,13 +13,6 @@ import (
 	"syscall"
 )
 
-// Exit codes of a plugin.
-const (
-	ExitOK     = 0 // stopped gracefully, or printed the help or the version
-	ExitFailed = 1 // could not start, or failed to stop gracefully
-	ExitUsage  = 2 // the command line is wrong
-)
-
 // Program is a plugin's main function: it parses the command line, creates the logger,
 // serves, and reports errors on stderr.
 type Program struct {
@@ -29,6 +22,13 @@ type Program struct {
 	// Serve creates the plugin's services and serves them until ctx ends.
 	Serve func(ctx context.Context, log *slog.Logger) error
 }
+
+// Exit codes of a plugin.
+const (
+	ExitOK     = 0 // stopped gracefully, or printed the help or the version
+	ExitFailed = 1 // could not start, or failed to stop gracefully
+	ExitUsage  = 2 // the command line is wrong
+)
 
 // Main runs the program with the arguments of the process until SIGINT or SIGTERM
 // arrives, and exits the process with the code that Run returns.
@@ -83,20 +83,11 @@ func (p Program) printError(stderr io.Writer, err error) {
 	_, _ = fmt.Fprintf(stderr, "%s: %v\n", p.Name, err) // a failed write cannot be reported
 }
 
-// Version returns the version of the running program that the Go toolchain stamped into
-// it: the module version (from the tag), or the revision of the sources, or "devel".
+// Version returns the version that the Go toolchain stamped into the running program from
+// the tag or the revision of the sources, or "devel".
 func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "devel"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, setting := range info.Settings {
-		if setting.Key == "vcs.revision" {
-			return setting.Value
-		}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
 	}
 	return "devel"
 }

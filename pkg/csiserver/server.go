@@ -17,26 +17,6 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 )
 
-const (
-	// defaultCallTimeout bounds a call whose caller sets no deadline. It is longer than
-	// the deadlines of kubelet (2 min) and the sidecars.
-	defaultCallTimeout = 5 * time.Minute
-	// DefaultGrace is how long running calls, and work that continues after its call, may
-	// take when the plugin stops. With KillTimeout it is shorter than the 30 s that
-	// Kubernetes gives a pod.
-	DefaultGrace = 20 * time.Second
-	// KillTimeout is how long handlers may take to end after their cancellation.
-	KillTimeout = 5 * time.Second
-
-	// minStoppingTime is the least time that Options.Stopping gets. With DefaultGrace and
-	// KillTimeout it still fits into the 30 s of Kubernetes.
-	minStoppingTime = time.Second
-
-	// maxStreams bounds the calls of one connection; sidecars use at most some hundred
-	// workers.
-	maxStreams = 1000
-)
-
 // Options say what to serve, where, and how.
 type Options struct {
 	Endpoint     string // of the CSI socket: unix:///path, unix:/path, /path or tcp://host:port
@@ -59,6 +39,26 @@ type Options struct {
 	// period, or minStoppingTime later if the calls have used the period up.
 	Stopping func(ctx context.Context)
 }
+
+const (
+	// defaultCallTimeout bounds a call whose caller sets no deadline. It is longer than
+	// the deadlines of kubelet (2 min) and the sidecars.
+	defaultCallTimeout = 5 * time.Minute
+	// DefaultGrace is how long running calls, and work that continues after its call, may
+	// take when the plugin stops. With KillTimeout it is shorter than the 30 s that
+	// Kubernetes gives a pod.
+	DefaultGrace = 20 * time.Second
+	// KillTimeout is how long handlers may take to end after their cancellation.
+	KillTimeout = 5 * time.Second
+
+	// minStoppingTime is the least time that Options.Stopping gets. With DefaultGrace and
+	// KillTimeout it still fits into the 30 s of Kubernetes.
+	minStoppingTime = time.Second
+
+	// maxStreams bounds the calls of one connection; sidecars use at most some hundred
+	// workers.
+	maxStreams = 1000
+)
 
 // server serves one plugin.
 type server struct {

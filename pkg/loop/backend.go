@@ -21,16 +21,21 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// DefaultMaxVolumeSize is the default size of the largest volume. Sparse files accept any
-// size, and a volume that was expanded to exabytes by a typing error never shrinks;
-// 16 TiB is what ext3, and ext4 without its feature 64bit, can hold in blocks of 4 KiB.
-const DefaultMaxVolumeSize = 16 * volume.TiB
+// Backend keeps volumes as files. It implements volume.Backend, Snapshotter, Cloner,
+// Attacher, Lister, SnapshotLister, CapacityReporter, TopologyAware, HealthLister and
+// HealthChecker.
+type Backend struct {
+	opts     Options
+	store    store
+	loops    *losetup.System
+	pool     pool
+	failures sync.Map // error by id; see takeFailure
+	log      *slog.Logger
 
-const (
-	granularity   = volume.MiB
-	defaultSize   = volume.GiB
-	sidecarPrefix = "csi.storage.k8s.io/" // of the parameters that the CSI sidecars add
-)
+	buildTimeout time.Duration // bounds the creation of one object
+	// shareBlocks makes dst a copy of src that shares its blocks (FICLONE, ioctl_ficlone(2)).
+	shareBlocks func(dst, src *os.File) error
+}
 
 // Options configure a Backend.
 type Options struct {
@@ -44,21 +49,16 @@ type Options struct {
 	Log      *slog.Logger       // nil: nothing is logged
 }
 
-// Backend keeps volumes as files. It implements volume.Backend, Snapshotter, Cloner,
-// Attacher, Lister, SnapshotLister, CapacityReporter, TopologyAware, HealthLister and
-// HealthChecker.
-type Backend struct {
-	opts     Options
-	store    store
-	loops    *losetup.Devices
-	pool     pool
-	failures sync.Map // error by id; see takeFailure
-	log      *slog.Logger
+const (
+	granularity   = volume.MiB
+	defaultSize   = volume.GiB
+	sidecarPrefix = "csi.storage.k8s.io/" // of the parameters that the CSI sidecars add
+)
 
-	buildTimeout time.Duration // bounds the creation of one object
-	// shareBlocks makes dst a copy of src that shares its blocks (FICLONE, ioctl_ficlone(2)).
-	shareBlocks func(dst, src *os.File) error
-}
+// DefaultMaxVolumeSize is the default size of the largest volume. Sparse files accept any
+// size, and a volume that was expanded to exabytes by a typing error never shrinks;
+// 16 TiB is what ext3, and ext4 without its feature 64bit, can hold in blocks of 4 KiB.
+const DefaultMaxVolumeSize = 16 * volume.TiB
 
 // New opens the directory, creates it if it is missing, and removes what interrupted
 // calls have left in it.

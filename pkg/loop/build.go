@@ -11,10 +11,6 @@ import (
 	"github.com/growvol/growvol/pkg/operation"
 )
 
-// defaultBuildTimeout bounds the creation of one object. A copy of 1 TB takes that long
-// on a disk of 300 MB/s.
-const defaultBuildTimeout = time.Hour
-
 // build creates an object; write writes its content. CSI callers give a call some ten
 // seconds, which is too short to copy a large volume. So the creation continues after ctx
 // has ended, at most for b.buildTimeout. It keeps the lease's locks (so that the source
@@ -54,6 +50,10 @@ func (b *Backend) build(
 	})
 	return err
 }
+
+// defaultBuildTimeout bounds the creation of one object. A copy of 1 TB takes that long
+// on a disk of 300 MB/s.
+const defaultBuildTimeout = time.Hour
 
 // takeFailure returns the error of a creation that failed after its call had ended, and
 // forgets it. Without it a copy that fills the disk after a minute would start again with

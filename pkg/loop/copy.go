@@ -15,10 +15,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// copyChunk is the number of bytes between two checks of the context. It bounds how long a
-// copy continues after its context has ended.
-const copyChunk = 64 << 20
-
 // copyFile makes dst a copy of src, which holds the content of from. Where the filesystem
 // can share blocks (FICLONE: XFS, btrfs), the copy is atomic, even while a pod writes to
 // the volume. Elsewhere copyFile copies the data piece by piece; it refuses to do so for a
@@ -47,6 +43,10 @@ func (b *Backend) copyFile(ctx context.Context, from source, src, dst *os.File) 
 	}
 	return sparseCopy(ctx, src, dst)
 }
+
+// copyChunk is the number of bytes between two checks of the context. It bounds how long a
+// copy continues after its context has ended.
+const copyChunk = 64 << 20
 
 func ficlone(dst, src *os.File) error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) }
 

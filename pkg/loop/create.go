@@ -13,19 +13,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Find implements volume.Backend.
-func (b *Backend) Find(_ context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
-	o, err := b.store.Load(volumedir.Volumes, volumedir.Volumes.ID(req.Name))
-	switch {
-	case volume.IsKind(err, volume.KindNotFound):
-		return volume.Volume{}, false, nil
-	case err != nil:
-		return volume.Volume{}, false, volume.Wrap(err, "find", req.Name)
-	}
-	return b.volumeOf(o), o.Name == req.Name, nil
-}
-
-// Create implements volume.Backend.
+// Create implements volume.Backend: it creates a blank volume, or returns the existing one
+// of that name.
 func (b *Backend) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
 	v, err := b.create(ctx, req, nil)
 	return v, volume.Wrap(err, "create", req.Name)
@@ -164,6 +153,18 @@ func (b *Backend) copy(ctx context.Context, from source, dst *os.File) error {
 		}
 		return b.copyFile(ctx, from, src, dst)
 	})
+}
+
+// Find implements volume.Backend: it finds a volume by its name.
+func (b *Backend) Find(_ context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {
+	o, err := b.store.Load(volumedir.Volumes, volumedir.Volumes.ID(req.Name))
+	switch {
+	case volume.IsKind(err, volume.KindNotFound):
+		return volume.Volume{}, false, nil
+	case err != nil:
+		return volume.Volume{}, false, volume.Wrap(err, "find", req.Name)
+	}
+	return b.volumeOf(o), o.Name == req.Name, nil
 }
 
 // Get implements volume.Backend.

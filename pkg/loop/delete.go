@@ -8,7 +8,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Delete implements volume.Backend.
+// Delete implements volume.Backend: it deletes a volume that is neither attached nor
+// connected.
 func (b *Backend) Delete(ctx context.Context, id string) error {
 	return volume.Wrap(b.remove(ctx, volumedir.Volumes, id, b.checkUnused), "delete", id)
 }

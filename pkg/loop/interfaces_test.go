@@ -2,7 +2,7 @@ package loop
 
 import "github.com/growvol/growvol/pkg/volume"
 
-// What the package promises to implement.
+// The interfaces that Backend must implement.
 var (
 	_ volume.Backend          = (*Backend)(nil)
 	_ volume.Snapshotter      = (*Backend)(nil)

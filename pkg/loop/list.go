@@ -10,7 +10,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ListVolumes implements volume.Lister.
+// ListVolumes implements volume.Lister: one page of the volumes, in the order of their ids.
 func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.Volume, string, error) {
 	volumes, next, err := listPage(ctx, &b.store, volumedir.Volumes, page, func(id string) (volume.Volume, bool, error) {
 		o, err := b.store.Load(volumedir.Volumes, id)

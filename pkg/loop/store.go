@@ -14,12 +14,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// tempSuffix marks a file that is being written and then renamed.
-const tempSuffix = ".new"
-
-// errExists says that the object to be created exists.
-var errExists = errors.New("the object exists")
-
 // store writes the directory of the volumes: it creates objects completely or not at
 // all, and removes them without needing free space. The embedded Dir reads and locks
 // objects.
@@ -27,6 +21,12 @@ type store struct {
 	volumedir.Dir
 	disk disk
 }
+
+// errExists says that the object to be created exists.
+var errExists = errors.New("the object exists")
+
+// tempSuffix marks a file that is being written and then renamed.
+const tempSuffix = ".new"
 
 // dirs returns the directories that must exist.
 func (s *store) dirs() []string {

@@ -41,7 +41,7 @@ type Options struct {
 type Connector struct {
 	dir     volumedir.Dir
 	node    string
-	loops   *losetup.Devices
+	loops   *losetup.System
 	devices *blockdev.System
 	log     *slog.Logger
 	// operations are locked by volume while the kernel works on the volume's device.

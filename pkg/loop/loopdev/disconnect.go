@@ -18,14 +18,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Bounds of the wait until a device has lost its file: udev and blkid have a device open
-// for moments, a pod for long.
-const (
-	minReleasePoll = 10 * time.Millisecond
-	openerGrace    = 3 * time.Second
-)
-
-// Disconnect implements volume.Connector.
+// Disconnect implements volume.Connector: it flushes the volume's loop device and takes the
+// file away from it.
 func (c *Connector) Disconnect(ctx context.Context, id string) error {
 	return volume.Wrap(c.disconnect(ctx, id), "disconnect", id)
 }
@@ -151,6 +145,13 @@ func (c *Connector) awaitRelease(ctx context.Context, d losetup.Device) error {
 		}
 	}
 }
+
+// Bounds of the wait until a device has lost its file: udev and blkid have a device open
+// for moments, a pod for long.
+const (
+	minReleasePoll = 10 * time.Millisecond
+	openerGrace    = 3 * time.Second
+)
 
 // inUseError returns the error for a device that cannot be claimed. Kind Precondition:
 // mounts and mappings stay until a person acts. Kind Deadline: a program such as mkfs

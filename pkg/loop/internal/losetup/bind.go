@@ -11,29 +11,22 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxBindAttempts bounds how often Bind asks for a free device: other processes can take
-// the device between the kernel's answer and its use.
-const maxBindAttempts = 64
-
-// errTaken says that another process took the device that was free.
-var errTaken = errors.New("another process took the loop device")
-
 // Bind gives a free loop device the file. The device has the size of the file and keeps
 // the file until it is cleared. label is what losetup(8) shows as the name. Error kinds:
 // Unavailable (other processes took every free device), Internal.
-func (d *Devices) Bind(file *os.File, label string, readOnly bool) (Device, error) {
-	control, err := os.OpenFile(filepath.Join(d.Dev, "loop-control"), os.O_RDWR, 0)
+func (s *System) Bind(file *os.File, label string, readOnly bool) (Device, error) {
+	control, err := os.OpenFile(filepath.Join(s.Dev, "loop-control"), os.O_RDWR, 0)
 	if err != nil {
 		return Device{}, fmt.Errorf("loop devices are not available: %w", err)
 	}
 	defer control.Close() //nolint:errcheck // holds no data
 	for range maxBindAttempts {
-		n, err := d.Kernel.GetFree(control)
+		n, err := s.Kernel.GetFree(control)
 		if err != nil {
 			return Device{}, os.NewSyscallError("ioctl LOOP_CTL_GET_FREE", err)
 		}
-		dev := Device{Path: filepath.Join(d.Dev, fmt.Sprintf("loop%d", n)), ReadOnly: readOnly}
-		if err := d.configure(dev, file, label); !errors.Is(err, errTaken) {
+		dev := Device{Path: filepath.Join(s.Dev, fmt.Sprintf("loop%d", n)), ReadOnly: readOnly}
+		if err := s.configure(dev, file, label); !errors.Is(err, errTaken) {
 			return dev, err
 		}
 	}
@@ -41,9 +34,16 @@ func (d *Devices) Bind(file *os.File, label string, readOnly bool) (Device, erro
 		"other processes took every free loop device in %d attempts", maxBindAttempts)
 }
 
+// errTaken says that another process took the device that was free.
+var errTaken = errors.New("another process took the loop device")
+
+// maxBindAttempts bounds how often Bind asks for a free device: other processes can take
+// the device between the kernel's answer and its use.
+const maxBindAttempts = 64
+
 // configure gives the device the file. errTaken: another process has the device
 // (LOOP_CONFIGURE: EBUSY), or is just releasing it (open: ENXIO).
-func (d *Devices) configure(dev Device, file *os.File, label string) error {
+func (s *System) configure(dev Device, file *os.File, label string) error {
 	mode, info := os.O_RDWR, unix.LoopInfo64{}
 	if dev.ReadOnly {
 		mode, info.Flags = os.O_RDONLY, unix.LO_FLAGS_READ_ONLY
@@ -57,9 +57,9 @@ func (d *Devices) configure(dev Device, file *os.File, label string) error {
 		return fmt.Errorf("open a free loop device: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
-	err = d.Kernel.Configure(f, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
+	err = s.Kernel.Configure(f, &unix.LoopConfig{Fd: uint32(file.Fd()), Info: info})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS) {
-		err = d.configureOld(f, file, &info)
+		err = s.configureOld(f, file, &info)
 	}
 	if errors.Is(err, unix.EBUSY) {
 		return errTaken
@@ -76,11 +76,11 @@ func (d *Devices) configure(dev Device, file *os.File, label string) error {
 // configureOld is configure for kernels before 5.8, which need two steps. If the second
 // step fails, the device is cleared: a device with other settings could pass for the
 // volume's. The read-only flag comes from the descriptors.
-func (d *Devices) configureOld(dev, file *os.File, info *unix.LoopInfo64) error {
+func (s *System) configureOld(dev, file *os.File, info *unix.LoopInfo64) error {
 	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_FD, int(file.Fd())); err != nil {
 		return err
 	}
-	if err := d.Kernel.SetStatus(dev, info); err != nil {
+	if err := s.Kernel.SetStatus(dev, info); err != nil {
 		return errors.Join(err, Clear(dev))
 	}
 	return nil
@@ -94,7 +94,7 @@ func Clear(dev *os.File) error {
 
 // CancelClear undoes Clear on a device that another process has open. isBound reports
 // whether the device still has its file.
-func (d *Devices) CancelClear(dev Device) (isBound bool, err error) {
+func (s *System) CancelClear(dev Device) (isBound bool, err error) {
 	f, err := os.Open(dev.Path)
 	if errors.Is(err, unix.ENXIO) {
 		return false, nil
@@ -103,10 +103,10 @@ func (d *Devices) CancelClear(dev Device) (isBound bool, err error) {
 		return false, err
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
-	status, err := d.Kernel.Status(f)
+	status, err := s.Kernel.Status(f)
 	if err == nil && dev.HasFile(status) && status.Flags&unix.LO_FLAGS_AUTOCLEAR != 0 {
 		status.Flags &^= unix.LO_FLAGS_AUTOCLEAR
-		err = d.Kernel.SetStatus(f, status)
+		err = s.Kernel.SetStatus(f, status)
 	}
 	if errors.Is(err, unix.ENXIO) || err == nil && !dev.HasFile(status) {
 		return false, nil

@@ -66,9 +66,9 @@ func TestBindSkipsDevicesThatAreBeingReleased(t *testing.T) {
 	if err := f.Truncate(volume.MiB.Bytes()); err != nil {
 		t.Fatal(err)
 	}
-	devices := New()
-	devices.Dev, devices.Kernel = dev, &releasedKernel{Kernel: Linux{}, dev: dev, times: 3}
-	d, err := devices.Bind(f, "x", false)
+	system := New()
+	system.Dev, system.Kernel = dev, &releasedKernel{Kernel: Linux{}, dev: dev, times: 3}
+	d, err := system.Bind(f, "x", false)
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Polling intervals of LockPath: flock(2) cannot wait under a context.
-const (
-	minLockPoll = 5 * time.Millisecond
-	maxLockPoll = 100 * time.Millisecond
-)
-
 // Lock locks an object and then reads it. It waits for the lock until ctx ends. Errors
 // are those of LockPath and Load.
 func (d Dir) Lock(ctx context.Context, c Collection, id string) (Object, func(), error) {
@@ -57,6 +51,12 @@ func LockPath(ctx context.Context, path string) (unlock func(), err error) {
 		}
 	}
 }
+
+// Polling intervals of LockPath: flock(2) cannot wait under a context.
+const (
+	minLockPoll = 5 * time.Millisecond
+	maxLockPoll = 100 * time.Millisecond
+)
 
 // TryLockPath is LockPath without the wait: ok reports whether the lock was free.
 func TryLockPath(path string) (unlock func(), ok bool, err error) {

@@ -16,15 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Devices are the machine's loop devices. Make them with New; tests replace the fields.
-type Devices struct {
+// System is the machine's loop devices. Make it with New; tests replace the fields.
+type System struct {
 	Sysfs  string
 	Dev    string
 	Kernel Kernel
 }
 
-// New returns the loop devices of the running machine.
-func New() *Devices { return &Devices{Sysfs: "/sys", Dev: "/dev", Kernel: Linux{}} }
+// New returns the System of the running machine.
+func New() *System { return &System{Sysfs: "/sys", Dev: "/dev", Kernel: Linux{}} }
 
 // Device is a loop device that has a backing file.
 type Device struct {
@@ -53,12 +53,12 @@ func Paths(devices []Device) string {
 // Find returns the loop devices whose backing file is this very file, by device and
 // inode number. Where a device cannot be opened (a controller without /dev), Find
 // compares the path that the kernel shows: an id in it cannot be another volume's.
-func (d *Devices) Find(file string) ([]Device, error) {
+func (s *System) Find(file string) ([]Device, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(file, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: file, Err: err}
 	}
-	return d.find(func(backing string, status *unix.LoopInfo64) bool {
+	return s.find(func(backing string, status *unix.LoopInfo64) bool {
 		if status == nil {
 			return strings.HasSuffix(backing, string(filepath.Separator)+uniqueTail(file))
 		}
@@ -80,9 +80,9 @@ func IsFile(status *unix.LoopInfo64, st *unix.Stat_t) bool {
 
 // FindDeleted returns the loop devices whose backing file was deleted from one of these
 // paths.
-func (d *Devices) FindDeleted(files ...string) ([]Device, error) {
+func (s *System) FindDeleted(files ...string) ([]Device, error) {
 	deleted := DeletedPaths(files...)
-	return d.find(func(backing string, _ *unix.LoopInfo64) bool { return slices.Contains(deleted, backing) })
+	return s.find(func(backing string, _ *unix.LoopInfo64) bool { return slices.Contains(deleted, backing) })
 }
 
 // DeletedPaths returns how the kernel shows backing files that were deleted from these
@@ -102,8 +102,8 @@ func DeletedPaths(files ...string) []string {
 
 // find returns the devices that match accepts. match gets the path of the backing file
 // as the kernel shows it, and the device's status, or nil if the device cannot be opened.
-func (d *Devices) find(match func(backing string, status *unix.LoopInfo64) bool) ([]Device, error) {
-	files, err := filepath.Glob(filepath.Join(d.Sysfs, "class", "block", "loop*", "loop", "backing_file"))
+func (s *System) find(match func(backing string, status *unix.LoopInfo64) bool) ([]Device, error) {
+	files, err := filepath.Glob(filepath.Join(s.Sysfs, "class", "block", "loop*", "loop", "backing_file"))
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +113,8 @@ func (d *Devices) find(match func(backing string, status *unix.LoopInfo64) bool)
 		if err != nil {
 			continue // the device lost its file in the meantime
 		}
-		dev := Device{Path: filepath.Join(d.Dev, filepath.Base(filepath.Dir(filepath.Dir(f))))}
-		status, err := d.Status(dev.Path)
+		dev := Device{Path: filepath.Join(s.Dev, filepath.Base(filepath.Dir(filepath.Dir(f))))}
+		status, err := s.Status(dev.Path)
 		if errors.Is(err, unix.ENXIO) {
 			continue // the device lost its file in the meantime
 		}
@@ -135,11 +135,11 @@ func (d *Devices) find(match func(backing string, status *unix.LoopInfo64) bool)
 
 // Status reads the status of the device at path. The error is ENXIO if the device has no
 // backing file.
-func (d *Devices) Status(path string) (*unix.LoopInfo64, error) {
+func (s *System) Status(path string) (*unix.LoopInfo64, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
-	return d.Kernel.Status(f)
+	return s.Kernel.Status(f)
 }
