@@ -11,10 +11,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxShownSerial is the number of characters of a serial that virtio-blk
-// (VIRTIO_BLK_ID_BYTES), NVMe and ATA can carry; hypervisors cut off the rest.
-const maxShownSerial = 20
-
 // Serial returns the identity of a whole disk (the last of Stack) as the kernel shows
 // it, or "" when the kernel shows none:
 //
@@ -60,6 +56,10 @@ func SerialMatches(visible, id string) bool {
 	}
 	return visible == id || len(visible) == maxShownSerial && strings.HasPrefix(id, visible)
 }
+
+// maxShownSerial is the number of characters of a serial that virtio-blk
+// (VIRTIO_BLK_ID_BYTES), NVMe and ATA can carry; hypervisors cut off the rest.
+const maxShownSerial = 20
 
 // rbdImage returns the pool, namespace and image of a krbd device.
 func (s *System) rbdImage(d Device) (string, error) {

@@ -12,14 +12,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The intervals of AwaitSize. Most devices have grown at once; the others wait for a
-// cloud.
-const (
-	minPollInterval = 20 * time.Millisecond
-	maxPollInterval = 500 * time.Millisecond
-	rescanInterval  = 2 * time.Second
-)
-
 // AwaitSize waits until a whole disk has at least want bytes, and returns the size it
 // read. A smaller disk is rescanned where the kernel offers that, at once and every two
 // seconds, because the growth may reach this machine later.
@@ -57,6 +49,14 @@ func (s *System) AwaitSize(ctx context.Context, d Device, want volume.Size) (vol
 		}
 	}
 }
+
+// The intervals of AwaitSize. Most devices have grown at once; the others wait for a
+// cloud.
+const (
+	minPollInterval = 20 * time.Millisecond
+	maxPollInterval = 500 * time.Millisecond
+	rescanInterval  = 2 * time.Second
+)
 
 // sizeContext is Size within the time of ctx. Only the open can hang: the kernel knows
 // the size and does not ask the device.

@@ -13,9 +13,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxLayers bounds the walk of Stack; a LUKS mapping on a partition has three layers.
-const maxLayers = 16
-
 // Stack returns the layers from d down to the whole disk, d first: a LUKS mapping on a
 // partition gives {dm-0, sda1, sda}, and a disk gives {sda}.
 //
@@ -36,6 +33,9 @@ func (s *System) Stack(d Device) ([]Device, error) {
 	}
 	return nil, volume.Errorf(volume.KindInternal, "more than %d devices lie below %s: the walk was stopped", maxLayers, d)
 }
+
+// maxLayers bounds the walk of Stack; a LUKS mapping on a partition has three layers.
+const maxLayers = 16
 
 // deviceBelow returns the device directly below d. It reports false for a whole disk.
 func (s *System) deviceBelow(d Device) (below Device, ok bool, err error) {

@@ -7,15 +7,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The bits of e2fsck's exit status (e2fsck(8)).
-const (
-	e2fsckUncorrected = 4
-	e2fsckOperation   = 8 // the check itself was not possible
-	// Usage error, canceled, or shared library error. The bits left out are 1, errors were
-	// corrected, and 2, a reboot is needed, which only concerns the root filesystem.
-	e2fsckNotRun = 16 | 32 | 128
-)
-
 // Check makes an unmounted ext filesystem fit to be mounted writable: "e2fsck -p" replays
 // the journal and repairs what is safe to repair. Check does nothing for XFS and btrfs,
 // which the kernel recovers at the mount, and for a device that is mounted as ext
@@ -75,6 +66,15 @@ func (s *System) Check(ctx context.Context, dev Device, t Type) error {
 	}
 	return nil
 }
+
+// The bits of e2fsck's exit status (e2fsck(8)).
+const (
+	e2fsckUncorrected = 4
+	e2fsckOperation   = 8 // the check itself was not possible
+	// Usage error, canceled, or shared library error. The bits left out are 1, errors were
+	// corrected, and 2, a reboot is needed, which only concerns the root filesystem.
+	e2fsckNotRun = 16 | 32 | 128
+)
 
 // stoppedCheckError is the error for an e2fsck that did not exit by itself.
 func stoppedCheckError(device string, err error) error {

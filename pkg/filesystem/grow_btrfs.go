@@ -10,20 +10,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// btrfsExclusiveRunning is BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS (linux/btrfs.h): another
-// resize, balance or device operation is under way.
-const btrfsExclusiveRunning = 8
-
-// btrfsError is a positive result of BTRFS_IOC_RESIZE (enum btrfs_err_code).
-type btrfsError int
-
-func (code btrfsError) Error() string {
-	if code == btrfsExclusiveRunning {
-		return "another exclusive operation (resize, balance, device) is under way"
-	}
-	return fmt.Sprintf("btrfs error code %d", int(code))
-}
-
 // btrfsGrower grows btrfs on its one device, by BTRFS_IOC_RESIZE.
 type btrfsGrower struct {
 	*mountedFilesystem
@@ -56,6 +42,20 @@ func (b *btrfsGrower) resize(blocks uint64) error {
 // the filesystem to a device that has become smaller.
 func (b *btrfsGrower) resizeArgument(blocks uint64) string {
 	return fmt.Sprintf("%d:%d", b.dev.id, blocks*uint64(b.info.sectorSize))
+}
+
+// btrfsExclusiveRunning is BTRFS_ERROR_DEV_EXCL_RUN_IN_PROGRESS (linux/btrfs.h): another
+// resize, balance or device operation is under way.
+const btrfsExclusiveRunning = 8
+
+// btrfsError is a positive result of BTRFS_IOC_RESIZE (enum btrfs_err_code).
+type btrfsError int
+
+func (code btrfsError) Error() string {
+	if code == btrfsExclusiveRunning {
+		return "another exclusive operation (resize, balance, device) is under way"
+	}
+	return fmt.Sprintf("btrfs error code %d", int(code))
 }
 
 func (b *btrfsGrower) isBusy(err error) bool {

@@ -114,7 +114,8 @@ func (e *extGrower) checkGrowable() error {
 }
 
 // CheckGrowExt returns an error of kind Precondition if this process lacks
-// CAP_SYS_RESOURCE in the initial user namespace, which EXT4_IOC_RESIZE_FS demands.
+// CAP_SYS_RESOURCE in the initial user namespace, which EXT4_IOC_RESIZE_FS demands, and of
+// kind Internal if it cannot read its capabilities.
 func (s *System) CheckGrowExt() error {
 	capabilities, err := s.kernel.capabilities()
 	if err != nil {

@@ -10,10 +10,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// minXFSGroupBlocks is XFS_MIN_AG_BLOCKS (fs/xfs/libxfs/xfs_fs.h): the kernel makes no
-// allocation group of fewer blocks, and leaves such a tail unused.
-const minXFSGroupBlocks = 64
-
 // xfsGrower grows XFS, by XFS_IOC_FSGROWFSDATA.
 type xfsGrower struct {
 	*mountedFilesystem
@@ -38,6 +34,10 @@ func (x *xfsGrower) goal(device volume.Size) goal {
 	blocks = max(blocks, x.geometry.dataBlocks)
 	return goal{blocks: blocks, full: blocks, minResult: blocks}
 }
+
+// minXFSGroupBlocks is XFS_MIN_AG_BLOCKS (fs/xfs/libxfs/xfs_fs.h): the kernel makes no
+// allocation group of fewer blocks, and leaves such a tail unused.
+const minXFSGroupBlocks = 64
 
 // resize passes the present share of inode space (imaxpct), which the request would set.
 func (x *xfsGrower) resize(blocks uint64) error {

@@ -12,7 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 )
 
-// linuxKernel is the running kernel.
+// linuxKernel implements kernel by the system calls of the running kernel.
 type linuxKernel struct{}
 
 func (linuxKernel) openMount(path string) (mountHandle, error) {

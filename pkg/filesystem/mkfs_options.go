@@ -7,12 +7,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// extBlockSize is the block size of every ext filesystem that this package makes, in
-// bytes. mke2fs itself would choose 1 KiB below 512 MiB, for the life of the filesystem:
-// growing it to 1 TiB then takes minutes instead of a second, and it ends at 4 TiB without
-// the 64bit feature.
-const extBlockSize = "4096"
-
 // mkfsOptions returns the options for mkfs: the safe profile, then those of the user. The
 // profile is:
 //
@@ -45,6 +39,12 @@ func mkfsOptions(t Type, user []string) ([]string, error) {
 		return nil, volume.Errorf(volume.KindInvalid, "filesystem type %q is not supported", t)
 	}
 }
+
+// extBlockSize is the block size of every ext filesystem that this package makes, in
+// bytes. mke2fs itself would choose 1 KiB below 512 MiB, for the life of the filesystem:
+// growing it to 1 TiB then takes minutes instead of a second, and it ends at 4 TiB without
+// the 64bit feature.
+const extBlockSize = "4096"
 
 // splitOptionWords splits the user's options into words. It refuses a word that could be
 // a second device, which mkfs.btrfs would format as well.
