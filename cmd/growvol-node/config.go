@@ -13,18 +13,17 @@ import (
 	"github.com/growvol/growvol/pkg/loopcsi"
 )
 
-// config is what the command line says.
+// config are the options of the command line.
 type config struct {
 	csiserver.Flags
-	nodeID       string // empty: not given
-	backend      string
-	loopDir      string
-	zone         string
-	withTopology bool
-	topology     topologyFlag
-	maxVolumes   int64
-	// reservedVolumes is subtracted from the limit that is found out.
-	reservedVolumes int64
+	nodeID          string // empty: not given
+	backend         string
+	loopDir         string
+	zone            string
+	withTopology    bool
+	topology        topologyFlag
+	maxVolumes      int64 // zero: found out
+	reservedVolumes int64 // subtracted from the limit that is found out
 	stateDir        string
 	defaultFSType   string
 	kubeletDir      string
@@ -35,7 +34,8 @@ type config struct {
 }
 
 func (c *config) register(fs *flag.FlagSet) {
-	fs.Func("node-id", "`name` of this node, as the controller plugin knows it; default: the host's name (loop), the server's id as OpenStack tells it (cinder)", func(id string) error {
+	fs.Func("node-id", "`name` of this node, as the controller plugin knows it; "+
+		"default: the host's name (loop), the server's id according to OpenStack (cinder)", func(id string) error {
 		if id == "" {
 			return errors.New("it is empty: leave it out, or give the name of this node")
 		}
@@ -45,23 +45,36 @@ func (c *config) register(fs *flag.FlagSet) {
 	fs.StringVar(&c.backend, "backend", loopcsi.Name, "where the volumes come from: "+loopcsi.Name+" or "+cindercsi.Name)
 	fs.StringVar(&c.loopDir, "loop-dir", loopcsi.DefaultDir,
 		"directory of the loop backend's volumes, shared with the controller plugin")
-	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: as OpenStack tells it")
-	fs.BoolVar(&c.withTopology, "with-topology", true, "tell the orchestrator the zone of this node (cinder)")
-	fs.Var(&c.topology, "additional-topology", "further topology segment `key=value` of this node (cinder); may be repeated")
-	fs.Int64Var(&c.maxVolumes, "max-volumes", 0, "how many volumes can be attached to this node (cinder); 0: found out")
+	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: according to OpenStack")
+	fs.BoolVar(&c.withTopology, "with-topology", true, "report the zone of this node to the orchestrator (cinder)")
+	fs.Var(&c.topology, "additional-topology",
+		"additional topology segment `key=value` of this node (cinder); may be repeated")
+	fs.Int64Var(&c.maxVolumes, "max-volumes", 0,
+		"how many volumes can be attached to this node (cinder); 0: found out")
 	fs.Int64Var(&c.reservedVolumes, "reserved-volumes", 0,
-		"how many of the volumes that are found out to fit are left to disks that others attach to this node (cinder); at least one stays; not together with --max-volumes")
-	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node", "directory for records of staged volumes and of formats under way; must survive a restart of the plugin")
-	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.TypeExt4), "filesystem of volumes whose class names none")
-	container := inContainer()
-	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "directory below which the orchestrator has volumes mounted; see --require-shared-mounts")
-	fs.BoolVar(&c.requireShared, "require-shared-mounts", container, "refuse to mount where the mount would stay in this process's mount namespace, and be not healthy if that is so below --kubelet-dir; the default is true in a container")
-	fs.BoolVar(&c.requireSysRes, "require-sys-resource", container, "be not healthy without CAP_SYS_RESOURCE, without which no mounted ext2, ext3 or ext4 grows; the default is true in a container")
-	fs.BoolVar(&c.growOnChange, "grow-on-device-change", true, "grow a staged volume as soon as its device becomes larger, before the orchestrator asks for it")
-	fs.StringVar(&c.taintedNode, "startup-taint-node", "", "`name` of this node in Kubernetes: take the taint DRIVER/agent-not-ready off it once kubelet has registered the driver; empty: do not")
+		"how many of the volumes that are found out to fit are left to disks that others attach to this node (cinder); "+
+			"at least one stays; not together with --max-volumes")
+	fs.StringVar(&c.stateDir, "state-dir", "/var/lib/growvol/node",
+		"directory for records of staged volumes and markers of formats; must survive a restart of the plugin")
+	fs.StringVar(&c.defaultFSType, "default-fstype", string(filesystem.TypeExt4),
+		"filesystem of volumes whose class names none")
+	isContainer := isInContainer()
+	fs.StringVar(&c.kubeletDir, "kubelet-dir", "/var/lib/kubelet",
+		"directory below which the orchestrator has volumes mounted; see --require-shared-mounts")
+	fs.BoolVar(&c.requireShared, "require-shared-mounts", isContainer,
+		"refuse to mount where the mount would be visible in this process's mount namespace only, "+
+			"and be not healthy if that is so below --kubelet-dir; the default is true in a container")
+	fs.BoolVar(&c.requireSysRes, "require-sys-resource", isContainer,
+		"be not healthy without CAP_SYS_RESOURCE, without which no mounted ext2, ext3 or ext4 grows; "+
+			"the default is true in a container")
+	fs.BoolVar(&c.growOnChange, "grow-on-device-change", true,
+		"grow a staged volume as soon as its device becomes larger, before the orchestrator asks for it")
+	fs.StringVar(&c.taintedNode, "startup-taint-node", "",
+		"`name` of this node in Kubernetes: remove the taint DRIVER/agent-not-ready from it "+
+			"once kubelet has registered the driver; empty: do not")
 }
 
-// topologyFlag is a flag.Value: topology segments, as key=value[,key=value...].
+// topologyFlag is a flag.Value of topology segments, written as key=value[,key=value...].
 type topologyFlag map[string]string
 
 // String implements flag.Value.

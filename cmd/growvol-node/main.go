@@ -1,5 +1,8 @@
-// Command growvol-node is the CSI node plugin: it stages, publishes and grows
-// volumes on the node it runs on. It holds no credentials of any cloud.
+// Command growvol-node is the CSI node plugin: it stages, publishes and grows volumes on the node it
+// runs on. It holds no credentials of any cloud.
+//
+// main.go wires package node to a backend (backend.go), with the options of config.go and the checks
+// of requirements.go, and serves it through package csiserver.
 package main
 
 import (
@@ -27,16 +30,15 @@ func newProgram() csiserver.Program {
 	}
 }
 
-// inContainer tells whether the root filesystem is a container's.
-func inContainer() bool {
+// isInContainer reports whether the root filesystem is a container's.
+func isInContainer() bool {
 	m, ok, err := filesystem.New(filesystem.Options{}).FindMount("/")
 	return err == nil && ok && m.FSType == "overlay"
 }
 
-// growOnDeviceChange grows volumes when their devices grow, beside what else the
-// plugin does. stop ends it, and waits for that until its own ctx ends; growths that
-// are under way then are detached work.
-func growOnDeviceChange(ctx context.Context, server *node.Server) (stop func(ctx context.Context)) {
+// startGrowOnDeviceChange starts Server.GrowOnDeviceChange. stop ends it and waits until it has
+// returned or stop's own ctx has ended; a growth that is running then is detached work.
+func startGrowOnDeviceChange(ctx context.Context, server *node.Server) (stop func(ctx context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -52,57 +54,67 @@ func growOnDeviceChange(ctx context.Context, server *node.Server) (stop func(ctx
 	}
 }
 
-func serve(ctx context.Context, c config, log *slog.Logger) error {
+// nodeOptions returns the options of the Node service that depend on the command line alone.
+func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 	defaultType, err := filesystem.ParseType(c.defaultFSType)
 	if err != nil {
-		return fmt.Errorf("--default-fstype: %w", err)
+		return node.Options{}, fmt.Errorf("--default-fstype: %w", err)
 	}
-	side, err := newBackend(ctx, c, log)
+	return node.Options{
+		Devices: node.LocalDevices{System: blockdev.New()}, Mappings: luks.New(luks.Options{Log: log}),
+		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared,
+		Log: log, Detached: new(operation.Tracker),
+	}, nil
+}
+
+func serve(ctx context.Context, c config, log *slog.Logger) error {
+	opts, err := nodeOptions(c, log)
 	if err != nil {
 		return err
 	}
-	metrics, detached := csiserver.NewMetrics(), new(operation.Tracker)
-	nodeMetrics, err := node.NewMetrics(metrics.Registerer())
+	backend, err := newBackend(ctx, c, log)
 	if err != nil {
+		return err
+	}
+	metrics := csiserver.NewMetrics()
+	if opts.Metrics, err = node.NewMetrics(metrics.Registerer()); err != nil {
 		return err
 	}
 	filesystems := filesystem.New(filesystem.Options{Log: log})
-	requirements, err := watchRequirements(ctx, c, filesystems, side.connector, metrics.Registerer(), log)
+	requirements, err := checkRequirements(ctx, c, filesystems, backend.connector, metrics.Registerer(), log)
 	if err != nil {
 		return err
 	}
-	server, err := node.New(node.Options{
-		ID: side.nodeID, Connector: side.connector, Devices: node.LocalDevices{System: blockdev.New()}, Filesystems: filesystems,
-		Mappings: luks.New(luks.Options{Log: log}),
-		StateDir: c.stateDir, DefaultFSType: defaultType, RequireShared: c.requireShared, Log: log, Metrics: nodeMetrics,
-		Detached: detached,
-	})
+	opts.ID, opts.Connector, opts.Filesystems = backend.nodeID, backend.connector, filesystems
+	server, err := node.New(opts)
 	if err != nil {
 		return err
 	}
-	driverName := cmp.Or(c.DriverName, side.driverName)
-	info, err := side.connector.Node(ctx)
+	driverName := cmp.Or(c.DriverName, backend.driverName)
+	info, err := backend.connector.Node(ctx)
 	if err != nil {
 		return err
 	}
-	// The capabilities are those of the plugin as a whole, the same in each
-	// part of it (spec v1.13, GetPluginCapabilities).
+	// The capabilities are those of the plugin as a whole, the same in the controller plugin (spec
+	// v1.13, GetPluginCapabilities).
 	capabilities := csiserver.Capabilities{Controller: true, Topology: len(info.Topology) > 0, Expansion: true}
 	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.CheckHealth)
 	if err != nil {
 		return err
 	}
 	options := c.Options()
-	options.Log, options.Identity, options.Node, options.Metrics, options.Detached = log, identity, server, metrics, detached
-	stop, err := removeStartupTaint(ctx, c.taintedNode, driverName, log)
+	options.Log, options.Identity, options.Node = log, identity, server
+	options.Metrics, options.Detached = metrics, opts.Detached
+	stop, err := startRemovingTaint(ctx, c.taintedNode, driverName, log)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	if c.growOnChange {
-		options.Stopping = growOnDeviceChange(ctx, server)
-		defer options.Stopping(ctx) // when Run fails before it has served
+		options.Stopping = startGrowOnDeviceChange(ctx, server)
+		defer options.Stopping(ctx) // when Run fails before it serves
 	}
-	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName, "backend", c.backend, "node", side.nodeID, "endpoint", c.Endpoint)
+	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName,
+		"backend", c.backend, "node", backend.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
 }

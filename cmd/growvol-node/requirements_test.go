@@ -121,7 +121,7 @@ func (f *fakeFilesystems) Propagates(path string) (bool, error) {
 	return f.shared, nil
 }
 
-// What is missing is said at the start, before anybody asks, and is counted.
+// The plugin logs and counts what is missing at its start, before the first Probe.
 func TestStartLogsWhatIsMissing(t *testing.T) {
 	missing := errors.New("this process lacks it")
 	for _, c := range []struct {
@@ -132,7 +132,9 @@ func TestStartLogsWhatIsMissing(t *testing.T) {
 		met              map[string]float64
 	}{
 		{
-			"all there", true, true, fakeFilesystems{shared: true}, nil,
+			"all there", true, true,
+			fakeFilesystems{shared: true},
+			nil,
 			map[string]float64{"shared_mounts": 1, "cap_sys_resource": 1, "state_dir": 1},
 		},
 		{
@@ -154,7 +156,9 @@ func TestStartLogsWhatIsMissing(t *testing.T) {
 			map[string]float64{"shared_mounts": 0, "cap_sys_resource": 1, "state_dir": 1},
 		},
 		{
-			"no shared mounts, not required", false, true, fakeFilesystems{}, nil,
+			"no shared mounts, not required", false, true,
+			fakeFilesystems{},
+			nil,
 			map[string]float64{"cap_sys_resource": 1, "state_dir": 1},
 		},
 	} {
@@ -165,7 +169,7 @@ func TestStartLogsWhatIsMissing(t *testing.T) {
 				stateDir: t.TempDir(), kubeletDir: "/var/lib/kubelet", requireShared: c.shared, requireSysRes: c.resource,
 			}
 			logger := slog.New(slog.NewTextHandler(&log, nil))
-			if _, err := watchRequirements(t.Context(), options, &c.fs, nil, reg, logger); err != nil {
+			if _, err := checkRequirements(t.Context(), options, &c.fs, nil, reg, logger); err != nil {
 				t.Fatal(err)
 			}
 			if lines := strings.Count(log.String(), "\n"); lines != min(1, len(c.log)) {

@@ -9,10 +9,9 @@ import (
 	"github.com/growvol/growvol/pkg/startuptaint"
 )
 
-// removeStartupTaint takes the driver's start-up taint off the node, beside what
-// else the plugin does: it works as well, and goes on, if that never succeeds.
-// stop ends it.
-func removeStartupTaint(ctx context.Context, node, driver string, log *slog.Logger) (stop func(), err error) {
+// startRemovingTaint starts removing the driver's start-up taint from the node; stop ends that. The
+// plugin serves meanwhile, also if the taint is never removed. An empty node does nothing.
+func startRemovingTaint(ctx context.Context, node, driver string, log *slog.Logger) (stop func(), err error) {
 	if node == "" {
 		return func() {}, nil
 	}
@@ -23,8 +22,9 @@ func removeStartupTaint(ctx context.Context, node, driver string, log *slog.Logg
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := startuptaint.Remove(ctx, startuptaint.Options{API: api, Node: node, Driver: driver, Log: log}); err != nil {
-			log.WarnContext(ctx, "the start-up taint is no longer waited for", "cause", err)
+		err := startuptaint.Remove(ctx, startuptaint.Options{API: api, Node: node, Driver: driver, Log: log})
+		if err != nil {
+			log.WarnContext(ctx, "the plugin gives up removing the start-up taint", "cause", err)
 		}
 	})
 	return func() { cancel(); running.Wait() }, nil

@@ -54,21 +54,25 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		want    volume.Connection
 	}{
 		{
-			"of cinder-csi", map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"},
+			"of cinder-csi",
+			map[string]string{cindercsi.ContextDevicePath: "/dev/vdz"},
 			volume.Connection{MaxOverhead: 32 * volume.MiB},
 		},
 		{
-			"plain", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"},
+			"plain",
+			map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextDevicePath: "/dev/vdz"},
 			volume.Connection{Size: 3 * volume.GiB, PublishedSize: 3 * volume.GiB},
 		},
 		{
-			"encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"},
+			"encrypted",
+			map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "true"},
 			volume.Connection{
 				Size: 3 * volume.GiB, PublishedSize: 3 * volume.GiB, MaxOverhead: 32 * volume.MiB, Encrypted: true,
 			},
 		},
 		{
-			"not encrypted", map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"},
+			"not encrypted",
+			map[string]string{cindercsi.ContextSize: gib3, cindercsi.ContextEncrypted: "false"},
 			volume.Connection{Size: 3 * volume.GiB, PublishedSize: 3 * volume.GiB},
 		},
 	} {

@@ -37,8 +37,8 @@ const (
 	// tells Nova afterwards; nobody repeats a message that is lost. Kubernetes asks for no larger size
 	// while one is pending on the node, so the additional GiB must be asked of Cinder.
 	shortRemedy = retryRemedy + "; if it lasts, Nova was not told of the new size: " +
-		"detach the volume and attach it again (scale its workload to zero until the VolumeAttachment is gone), " +
-		"or extend it in Cinder by 1 GiB more, or run the controller with --notify-nova"
+		"have the volume detached and attached again (scale its workload to zero until the VolumeAttachment is gone), " +
+		"or extended in Cinder by 1 GiB more, or have the controller run with --notify-nova"
 )
 
 // Devices is what the connector needs of the machine's disks; *blockdev.System implements it.
@@ -95,16 +95,12 @@ func New(o Options) (*Connector, error) {
 func (c *Connector) Node(ctx context.Context) (volume.NodeInfo, error) { return c.opts.Node(ctx) }
 
 // Connect implements volume.Connector: it waits for the volume's disk.
-func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	conn, err := c.connect(ctx, req)
-	return conn, volume.Wrap(err, "connect", req.ID)
-}
-
-func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (conn volume.Connection, err error) {
+	defer func() { err = volume.Wrap(err, "connect", req.ID) }()
 	if err := checkID(req.ID); err != nil {
 		return volume.Connection{}, err
 	}
-	conn, err := parsePublishContext(req.PublishContext)
+	conn, err = parsePublishContext(req.PublishContext)
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -184,16 +180,17 @@ func (c *Connector) setReadOnly(disk blockdev.Device, readOnly bool) error {
 
 // Locate implements volume.Connector. It waits only while several disks show the volume's serial. It
 // does not know whether the volume is encrypted, so it allows for a header.
-func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, bool, error) {
+func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connection, connected bool, err error) {
+	defer func() { err = volume.Wrap(err, "locate", id) }()
 	if err := checkID(id); err != nil {
-		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
+		return volume.Connection{}, false, err
 	}
 	found, err := c.findKnown(ctx, id)
 	if err == nil && found.notReady != nil && !errors.Is(found.notReady, errNoSize) {
 		err = found.notReady
 	}
 	if err != nil || !found.isFound || found.notReady != nil {
-		return volume.Connection{}, false, volume.Wrap(err, "locate", id)
+		return volume.Connection{}, false, err
 	}
 	return volume.Connection{
 		Path: found.disk.Path, Granularity: sizeGranularity, MaxOverhead: maxLUKSHeader, ShortRemedy: shortRemedy,
@@ -203,11 +200,8 @@ func (c *Connector) Locate(ctx context.Context, id string) (volume.Connection, b
 // Verify implements volume.Connector: the serial that the disk shows must be the volume's id, or the
 // part of the id that the bus can carry. Verify starts its own reading of the serial. The volume's disk
 // is proved gone only if the kernel has no such disk: any other disk holds something.
-func (c *Connector) Verify(ctx context.Context, id, disk string) error {
-	return volume.Wrap(c.verify(ctx, id, disk), "verify", id)
-}
-
-func (c *Connector) verify(ctx context.Context, id, path string) error {
+func (c *Connector) Verify(ctx context.Context, id, path string) (err error) {
+	defer func() { err = volume.Wrap(err, "verify", id) }()
 	d, err := c.opts.Devices.ByPath(path)
 	if err != nil {
 		return err
@@ -256,11 +250,8 @@ func (c *Connector) checkSerial(id, path string) error {
 // Disconnect implements volume.Connector: it leaves the disk flushed and unused, so that the
 // hypervisor may pull it out. It does not delete the kernel's device: if Nova does not pull the disk
 // out after all, only a scan would find the disk again.
-func (c *Connector) Disconnect(ctx context.Context, id string) error {
-	return volume.Wrap(c.disconnect(ctx, id), "disconnect", id)
-}
-
-func (c *Connector) disconnect(ctx context.Context, id string) error {
+func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
+	defer func() { err = volume.Wrap(err, "disconnect", id) }()
 	if !volume.IsUUID(id) { // no such volume can be connected
 		return nil
 	}

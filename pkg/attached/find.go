@@ -14,6 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// The waits of a search for the disk of a volume.
 const (
 	minPollInterval = 20 * time.Millisecond
 	maxPollInterval = time.Second
@@ -45,12 +46,7 @@ func (r findResult) isUnplugged() bool { return !r.isFound || errors.Is(r.notRea
 
 // isPluggable reports whether a hypervisor plugs in devices of this kind.
 func isPluggable(d blockdev.Device) bool {
-	switch d.Kind {
-	case blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe:
-		return true
-	default:
-		return false
-	}
+	return slices.Contains([]blockdev.Kind{blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe}, d.Kind)
 }
 
 // findKnown is findSettled, with an error of kind Deadline when it found no disk but some disks do not

@@ -109,7 +109,7 @@ func TestTwoDisksOfOneSerialAreAwaited(t *testing.T) {
 // before it has answered, or is gone.
 func TestADiskOfTheSameSerialWithoutAnswerIsStillThere(t *testing.T) {
 	for name, c := range map[string]struct {
-		after  func(m *fakeMachine, rival *fakeDisk) // runs after some listings without its answer
+		after  func(m *fakeMachine, sameSerial *fakeDisk) // runs after some listings without its answer
 		chosen bool
 	}{
 		"stays": {func(*fakeMachine, *fakeDisk) {}, false},
@@ -118,14 +118,14 @@ func TestADiskOfTheSameSerialWithoutAnswerIsStillThere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &fakeMachine{}
-				rival := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
+				sameSerial := m.plug("vdb", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 				m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 				m.onList = func(m *fakeMachine) {
 					switch m.listings {
 					case 2:
-						rival.holdSerial = make(chan struct{})
+						sameSerial.holdSerial = make(chan struct{})
 					case 3:
-						c.after(m, rival)
+						c.after(m, sameSerial)
 					}
 				}
 				conn, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
@@ -136,7 +136,7 @@ func TestADiskOfTheSameSerialWithoutAnswerIsStillThere(t *testing.T) {
 				} else {
 					wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
 				}
-				close(rival.holdSerial)
+				close(sameSerial.holdSerial)
 			})
 		})
 	}

@@ -71,9 +71,7 @@ func (o LimitOptions) layersAbove(d blockdev.Device) []blockdev.Device {
 
 // readUses reads the mount table and the swap areas.
 func (o LimitOptions) readUses() (deviceUses, error) {
-	uses := deviceUses{
-		mounted: map[blockdev.DeviceNumber]bool{}, cluster: map[blockdev.DeviceNumber]bool{}, swap: map[string]bool{},
-	}
+	uses := deviceUses{mounted: map[blockdev.DeviceNumber]bool{}, cluster: map[blockdev.DeviceNumber]bool{}}
 	table, err := os.Open(filepath.Join(o.proc, "self", "mountinfo"))
 	if err != nil {
 		return uses, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
@@ -97,19 +95,26 @@ func (o LimitOptions) readUses() (deviceUses, error) {
 			}
 		}
 	}
-	swaps, err := os.ReadFile(filepath.Join(o.proc, "swaps"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without swapping has no such file
-		return uses, volume.Errorf(volume.KindInternal, "read the swap areas: %w", err)
-	}
-	for line := range strings.Lines(string(swaps)) {
-		if fields := strings.Fields(line); len(fields) > 0 {
-			uses.swap[fields[0]] = true
-		}
-	}
 	if o.Staged != nil {
 		uses.staged = o.Staged()
 	}
-	return uses, nil
+	uses.swap, err = o.readSwapAreas()
+	return uses, err
+}
+
+// readSwapAreas returns the paths of the swap areas.
+func (o LimitOptions) readSwapAreas() (map[string]bool, error) {
+	swaps, err := os.ReadFile(filepath.Join(o.proc, "swaps"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without swapping has no such file
+		return nil, volume.Errorf(volume.KindInternal, "read the swap areas: %w", err)
+	}
+	paths := map[string]bool{}
+	for line := range strings.Lines(string(swaps)) {
+		if fields := strings.Fields(line); len(fields) > 0 {
+			paths[fields[0]] = true
+		}
+	}
+	return paths, nil
 }
 
 // isKubeletVolume reports whether kubelet mounts CSI volumes at such a path. It stages volumes and

@@ -12,7 +12,11 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const kubelet = "/var/lib/kubelet"
+// Paths at which kubelet mounts volumes.
+const (
+	stagingPath = "/var/lib/kubelet/plugins/kubernetes.io/csi/cinder.csi.openstack.org/0123/globalmount"
+	publishPath = "/var/lib/kubelet/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount"
+)
 
 // writeMountinfo writes the mount table of this process.
 func (m *machine) writeMountinfo(lines ...string) {
@@ -78,16 +82,17 @@ func TestAttachLimitExcludesForeignDisks(t *testing.T) {
 		}, 26},
 		"staged": {func(m *machine, _ *LimitOptions) {
 			m.mounted["vdb"] = "ext4"
-			m.writeMountinfo("252:1 / " + kubelet + "/plugins/kubernetes.io/csi/cinder.csi.openstack.org/0123/globalmount rw" + ext4)
+			m.writeMountinfo("252:1 / " + stagingPath + " rw" + ext4)
 		}, 27},
 		"published": {func(m *machine, _ *LimitOptions) {
 			m.mounted["vdb"] = "ext4"
-			m.writeMountinfo("252:1 / /srv rw"+ext4, "252:1 / /data/kubelet/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw"+ext4)
+			m.writeMountinfo(
+				"252:1 / /srv rw"+ext4, "252:1 / /data/kubelet/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw"+ext4,
+			)
 		}, 27},
 		"staged with a mapping": {func(m *machine, _ *LimitOptions) {
 			m.above["vdb"], m.mounted["dm-0"] = []blockdev.Device{crypt}, "xfs"
-			m.writeMountinfo("253:0 / " + kubelet +
-				"/plugins/kubernetes.io/csi/cinder.csi.openstack.org/0123/globalmount rw - xfs /dev/mapper/x rw")
+			m.writeMountinfo("253:0 / " + stagingPath + " rw - xfs /dev/mapper/x rw")
 		}, 27},
 		"published raw, with a filesystem of the pod's": {func(m *machine, _ *LimitOptions) {
 			m.mounted["vdb"] = "ext4"
@@ -96,11 +101,11 @@ func TestAttachLimitExcludesForeignDisks(t *testing.T) {
 		}, 27},
 		"another driver's logical volume published": {func(m *machine, _ *LimitOptions) {
 			m.above["vdb"] = []blockdev.Device{lvm}
-			m.writeMountinfo("253:1 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw - xfs /dev/topolvm/pvc-1 rw")
+			m.writeMountinfo("253:1 / " + publishPath + " rw - xfs /dev/topolvm/pvc-1 rw")
 		}, 26},
 		"another driver's logical volume on a mapping published": {func(m *machine, _ *LimitOptions) {
 			m.above["vdb"], m.above["dm-0"] = []blockdev.Device{crypt}, []blockdev.Device{lvm}
-			m.writeMountinfo("253:1 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw - xfs /dev/topolvm/pvc-1 rw")
+			m.writeMountinfo("253:1 / " + publishPath + " rw - xfs /dev/topolvm/pvc-1 rw")
 		}, 26},
 		"another driver's logical volume published raw": {func(m *machine, _ *LimitOptions) {
 			m.above["vdb"], m.mounted["dm-1"] = []blockdev.Device{lvm}, "ext4"
@@ -109,14 +114,14 @@ func TestAttachLimitExcludesForeignDisks(t *testing.T) {
 		}, 26},
 		"another driver's partition published": {func(m *machine, _ *LimitOptions) {
 			m.above["vdb"] = []blockdev.Device{part}
-			m.writeMountinfo("252:17 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw" + ext4)
+			m.writeMountinfo("252:17 / " + publishPath + " rw" + ext4)
 		}, 26},
 		"another driver's mapping on a partition published": {func(m *machine, _ *LimitOptions) {
 			m.above["vdb"], m.above["vdb1"] = []blockdev.Device{part}, []blockdev.Device{crypt}
-			m.writeMountinfo("253:0 / " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw - xfs /dev/mapper/x rw")
+			m.writeMountinfo("253:0 / " + publishPath + " rw - xfs /dev/mapper/x rw")
 		}, 26},
 		"another driver's directory of the disk published": {func(m *machine, _ *LimitOptions) {
-			m.writeMountinfo("252:1 /pvc-1 " + kubelet + "/pods/0123/volumes/kubernetes.io~csi/pvc-1/mount rw" + ext4)
+			m.writeMountinfo("252:1 /pvc-1 " + publishPath + " rw" + ext4)
 		}, 26},
 		"another volume published raw": {func(m *machine, _ *LimitOptions) {
 			m.mounted["vdb"] = "ext4"
@@ -143,7 +148,7 @@ func TestAttachLimitExcludesForeignDisks(t *testing.T) {
 			if err != nil || got.Volumes != c.want {
 				t.Errorf("%+v, %v; want %d", got, err, c.want)
 			}
-			if named := strings.Contains(got.Reason, "vdb"); named != (c.want == 26) {
+			if isNamed := strings.Contains(got.Reason, "vdb"); isNamed != (c.want == 26) {
 				t.Errorf("the reason: %s", got.Reason)
 			}
 		})

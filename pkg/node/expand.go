@@ -18,11 +18,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// PassphraseKey is the key of the node stage secret that holds the LUKS passphrase of an encrypted
-// volume. The node expand secret may have it too, for a mapping that another program has opened:
-// LUKS2 needs the passphrase for a resize when the volume key is in the kernel's keyring.
-const PassphraseKey = "passphrase"
-
 // NodeExpandVolume makes the volume's device, the mappings on it and its filesystem as large as the
 // request requires, while they are in use. It reports success only after reading each size back. A
 // part that is large enough is not changed, so a repeated call costs only reads.

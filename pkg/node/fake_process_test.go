@@ -33,9 +33,9 @@ func (d *lockedRand) intN(limit int) int {
 
 func (d *lockedRand) oneIn(n int) bool { return d.intN(n) == 0 }
 
-// between returns a duration between two.
-func (d *lockedRand) between(least, most time.Duration) time.Duration {
-	return least + time.Duration(d.intN(int(most-least)))
+// between returns a duration from minimum to below maximum.
+func (d *lockedRand) between(minimum, maximum time.Duration) time.Duration {
+	return minimum + time.Duration(d.intN(int(maximum-minimum)))
 }
 
 // process is the process of a node plugin on a machine. Its calls take time, some fail, some lose their

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -88,10 +89,6 @@ func (s *Server) growMappings(
 // isTransient reports whether an error can go away without a person: the device has not grown yet,
 // another growth is running, or the time ran out.
 func isTransient(err error) bool {
-	switch volume.KindOf(err) {
-	case volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable:
-		return true
-	default:
-		return false
-	}
+	transient := []volume.Kind{volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable}
+	return slices.Contains(transient, volume.KindOf(err))
 }

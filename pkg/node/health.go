@@ -80,6 +80,22 @@ func (s *Server) readHealth(ctx context.Context, id, staging string) ([]volume.C
 	}
 	conn = r.Complete(conn)
 	conn.Size = max(conn.Size, s.missedSizes.get(id))
+	conditions, err := s.deviceConditions(ctx, r, conn)
+	if err != nil || r.Block {
+		return conditions, err
+	}
+	if r.Staging != "" {
+		staging = r.Staging
+	}
+	more, err := s.readFilesystemHealth(ctx, id, staging, conn)
+	return append(conditions, more...), err
+}
+
+// deviceConditions returns conditions if the disk is smaller than the volume, or the mapping of an
+// encrypted volume is smaller than its disk allows.
+func (s *Server) deviceConditions(
+	ctx context.Context, r stagerecord.Record, conn volume.Connection,
+) ([]volume.Condition, error) {
 	disk, err := s.opts.Devices.ByPath(conn.Path)
 	if err != nil {
 		return nil, err
@@ -96,21 +112,11 @@ func (s *Server) readHealth(ctx context.Context, id, staging string) ([]volume.C
 		}
 		conditions = append(conditions, degraded(reasonDeviceShort, message))
 	}
-	if r.Encrypted {
-		short, err := s.mappingConditions(ctx, r, disk, size)
-		if err != nil {
-			return nil, err
-		}
-		conditions = append(conditions, short...)
-	}
-	if r.Block {
+	if !r.Encrypted {
 		return conditions, nil
 	}
-	if r.Staging != "" {
-		staging = r.Staging
-	}
-	more, err := s.readFilesystemHealth(ctx, id, staging, conn)
-	return append(conditions, more...), err
+	short, err := s.mappingConditions(ctx, r, disk, size)
+	return append(conditions, short...), err
 }
 
 func degraded(reason, message string) volume.Condition {

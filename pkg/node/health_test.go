@@ -106,19 +106,24 @@ func TestHealthReportsEachFilesystemCondition(t *testing.T) {
 		words    []string
 	}{
 		"shut down": {
-			filesystem.Measurement{IsShutDown: true, Failure: failure}, reasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE,
+			filesystem.Measurement{IsShutDown: true, Failure: failure},
+			reasonFailed, csi.VolumeHealthErrorType_INACCESSIBLE,
 			[]string{"run e2fsck"},
 		},
 		"read-only after an error": {
-			filesystem.Measurement{BecameReadOnly: true, Failure: failure}, reasonReadOnly,
-			csi.VolumeHealthErrorType_DEGRADED, []string{"run e2fsck"},
+			filesystem.Measurement{BecameReadOnly: true, Failure: failure},
+			reasonReadOnly,
+			csi.VolumeHealthErrorType_DEGRADED,
+			[]string{"run e2fsck"},
 		},
 		"errors recorded": {
-			filesystem.Measurement{ErrorCount: 3, Failure: failure}, reasonErrors, csi.VolumeHealthErrorType_DEGRADED,
+			filesystem.Measurement{ErrorCount: 3, Failure: failure},
+			reasonErrors, csi.VolumeHealthErrorType_DEGRADED,
 			[]string{"3 errors", "run e2fsck"},
 		},
 		"smaller than its device": {
-			filesystem.Measurement{Size: volume.GiB}, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED,
+			filesystem.Measurement{Size: volume.GiB},
+			reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED,
 			[]string{"1 GiB", "2 GiB"},
 		},
 		"at the limit of its format": {

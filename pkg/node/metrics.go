@@ -8,7 +8,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Metrics are the Prometheus series of expansions and growths. Its methods may be called on nil.
+// Metrics are the Prometheus series of expansions and growths.
 type Metrics struct {
 	phases  *prometheus.HistogramVec
 	bytes   *prometheus.CounterVec
@@ -41,7 +41,17 @@ const (
 // of a failure is the kind of its error, so "device/deadline" counts the expansions whose device did
 // not grow in time.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
-	m := &Metrics{
+	m := newMetrics()
+	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func newMetrics() *Metrics {
+	return &Metrics{
 		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "growvol_node_expand_phase_seconds",
 			Help:    "Time of each phase of NodeExpandVolume by its result (ok, or the kind of error).",
@@ -57,19 +67,10 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 				"result (grown, or the kind of error).",
 		}, []string{"occasion", "result"}),
 	}
-	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
-		if err := reg.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
 }
 
 // phaseDone counts a phase that began at start and ended with err.
 func (m *Metrics) phaseDone(p Phase, start time.Time, err error) {
-	if m == nil {
-		return
-	}
 	result := "ok"
 	if err != nil {
 		result = volume.KindOf(err).String()
@@ -79,17 +80,11 @@ func (m *Metrics) phaseDone(p Phase, start time.Time, err error) {
 
 // grown counts a filesystem that grew by so many bytes.
 func (m *Metrics) grown(o occasion, by volume.Size, method string) {
-	if m == nil {
-		return
-	}
 	m.bytes.WithLabelValues(method).Add(float64(by))
 	m.growths.WithLabelValues(string(o), "grown").Inc()
 }
 
 // growthFailed counts a filesystem that could not be grown.
 func (m *Metrics) growthFailed(o occasion, err error) {
-	if m == nil {
-		return
-	}
 	m.growths.WithLabelValues(string(o), volume.KindOf(err).String()).Inc()
 }

@@ -186,7 +186,7 @@ func (p *publishCall) undoBind(ctx context.Context, m filesystem.Mount, cause *v
 }
 
 // checkNotCovered returns an error when m, which is at the target path and not of dev, covers the bind
-// mount: somebody else has mounted it meanwhile.
+// mount: another program has mounted it meanwhile.
 func (p *publishCall) checkNotCovered(ctx context.Context, m filesystem.Mount, dev blockdev.Device) error {
 	mounts, err := p.inspector.MountsOf(ctx, dev)
 	if err != nil {

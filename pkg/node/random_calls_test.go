@@ -346,11 +346,11 @@ func (n *randomNode) unstageAll() {
 			n.t.Errorf("%s: connected %t (want %t), %d and %d open descriptors, mapping %t",
 				v.id, d.connected, d.staysPlugged, d.openHandles, d.luks.openHandles, d.hasMapping())
 		}
-		most := 0
+		maxFormats := 0
 		if v.blank {
-			most = 1
+			maxFormats = 1
 		}
-		if d.formatCount > most {
+		if d.formatCount > maxFormats {
 			n.t.Errorf("%s was formatted %d times, blank at first: %t", v.id, d.formatCount, v.blank)
 		}
 		half := d.content.State == filesystem.StateFormatted && !d.content.IsComplete

@@ -115,8 +115,7 @@ func (n *randomNode) failFilesystem(v *randomVolume) {
 	}
 }
 
-// plugDisk puts the disk of a hypervisor in again, and lets each disk hear of its
-// size.
+// plugDisk plugs the disk of a hypervisor in again, and makes each disk show its size after a rescan.
 func (n *randomNode) plugDisk(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

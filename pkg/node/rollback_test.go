@@ -245,7 +245,7 @@ func TestDetachedRollbackKeepsPodsOff(t *testing.T) {
 	})
 }
 
-// The rollback does not disconnect a volume that somebody uses meanwhile.
+// The rollback does not disconnect a volume that comes into use meanwhile.
 func TestRollbackLeavesAVolumeInUseConnected(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)

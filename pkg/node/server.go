@@ -139,6 +139,9 @@ func New(opts Options) (*Server, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.Metrics == nil {
+		opts.Metrics = newMetrics() // nobody reads them
+	}
 	return &Server{
 		opts: opts, log: opts.Log,
 		inspector: inspect.Inspector{

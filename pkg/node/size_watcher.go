@@ -28,9 +28,7 @@ const (
 // verified. A growth that failed for a reason that needs a person is not repeated until the device
 // changes again.
 func (s *Server) GrowOnDeviceChange(ctx context.Context) {
-	w := &sizeWatcher{
-		Server: s, settledSizes: map[string]volume.Size{}, running: map[string]bool{}, lastErrors: map[string]string{},
-	}
+	w := &sizeWatcher{Server: s, volumes: map[string]*watchedVolume{}}
 	defer w.work.Wait()
 	events := make(chan blockdev.SizeEvent)
 	w.work.Go(func() { w.receiveEvents(ctx, events) })
@@ -55,11 +53,16 @@ type sizeWatcher struct {
 	*Server
 	work sync.WaitGroup
 
-	// By volume id.
-	mu           sync.Mutex
-	settledSizes map[string]volume.Size // device size that needs no further growth
-	running      map[string]bool        // a check is running; true: the device was announced again meanwhile
-	lastErrors   map[string]string      // text of the last failure, empty after a success
+	mu      sync.Mutex // guards volumes and what they point to
+	volumes map[string]*watchedVolume
+}
+
+// watchedVolume is what a sizeWatcher knows of one volume.
+type watchedVolume struct {
+	settledSize volume.Size // of the device, that needs no further growth
+	lastError   string      // text of the last failure, empty after a success
+	isRunning   bool        // a check is running
+	isAnnounced bool        // the device was announced while the check was running
 }
 
 // receiveEvents passes the kernel's announcements to events until ctx ends. Without announcements
@@ -98,40 +101,35 @@ func (w *sizeWatcher) checkAll(ctx context.Context, e blockdev.SizeEvent) {
 func (w *sizeWatcher) startCheck(ctx context.Context, r stagerecord.Record, isAnnounced bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if again, isRunning := w.running[r.ID]; isRunning {
-		w.running[r.ID] = again || isAnnounced
+	v := w.volumes[r.ID]
+	if v == nil {
+		v = &watchedVolume{}
+		w.volumes[r.ID] = v
+	}
+	if v.isRunning {
+		v.isAnnounced = v.isAnnounced || isAnnounced
 		return
 	}
-	w.running[r.ID] = false
+	v.isRunning = true
 	w.work.Go(func() {
-		w.check(ctx, r, isAnnounced)
-		for w.takeAnnouncement(ctx, r.ID) {
-			w.check(ctx, r, true)
+		for again := true; again; {
+			w.check(ctx, r, v, isAnnounced)
+			w.mu.Lock()
+			again = v.isAnnounced && ctx.Err() == nil
+			isAnnounced, v.isRunning, v.isAnnounced = true, again, false
+			w.mu.Unlock()
 		}
 	})
 }
 
-// takeAnnouncement reports whether the device was announced during the check that has ended. If not,
-// no check of the volume is running any more.
-func (w *sizeWatcher) takeAnnouncement(ctx context.Context, id string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.running[id] || ctx.Err() != nil {
-		delete(w.running, id)
-		return false
-	}
-	w.running[id] = false
-	return true
-}
-
 // check grows the volume if its device was announced, or has another size than the settled one.
-func (w *sizeWatcher) check(ctx context.Context, r stagerecord.Record, isAnnounced bool) {
+func (w *sizeWatcher) check(ctx context.Context, r stagerecord.Record, v *watchedVolume, isAnnounced bool) {
 	size, err := w.readRecordedSize(ctx, r)
 	if err != nil {
 		return // the disk is gone; the volume's next call reports that
 	}
 	w.mu.Lock()
-	settled := w.settledSizes[r.ID]
+	settled := v.settledSize
 	w.mu.Unlock()
 	if size == settled && !isAnnounced {
 		return
@@ -145,13 +143,13 @@ func (w *sizeWatcher) check(ctx context.Context, r stagerecord.Record, isAnnounc
 	if err != nil {
 		text = err.Error()
 	}
-	if err != nil && text != w.lastErrors[r.ID] { // the same failure may repeat for days
+	if err != nil && text != v.lastError { // the same failure may repeat for days
 		w.log.WarnContext(ctx, "a staged volume could not be grown to its device",
 			"volume", r.ID, "device_size", size.String(), "error", err)
 	}
-	w.lastErrors[r.ID] = text
+	v.lastError = text
 	if err == nil || isTried && !isTransient(err) {
-		w.settledSizes[r.ID] = size
+		v.settledSize = size
 	}
 }
 

@@ -324,6 +324,21 @@ func (st *stageCall) mount(ctx context.Context, fstype filesystem.Type) error {
 	return err
 }
 
+// checkPropagation returns an error when a mount at path would be visible in the plugin's own mount
+// namespace only: the pod would write to the node's disk instead.
+func (s *Server) checkPropagation(path string) error {
+	if !s.opts.RequireShared {
+		return nil
+	}
+	propagates, err := s.opts.Filesystems.Propagates(path)
+	if err != nil || propagates {
+		return err
+	}
+	return volume.Errorf(volume.KindPrecondition,
+		"a mount at %s would not be visible outside of this plugin: the mount that holds the path is not shared", path).
+		WithRemedy("mount the orchestrator's directory into the plugin with mountPropagation: Bidirectional")
+}
+
 // growStaged grows the mapping and the filesystem (none: empty mountPoint) to the disk, after a clone
 // or a restore into a larger volume, an offline expansion or a missed call. A transient error fails
 // the stage, and kubelet retries it. Any other error is logged: it must not keep the pod from its data.

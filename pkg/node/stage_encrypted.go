@@ -10,6 +10,11 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// PassphraseKey is the key of the node stage secret that holds the LUKS passphrase of an encrypted
+// volume. The node expand secret may have it too, for a mapping that another program has opened:
+// LUKS2 needs the passphrase for a resize when the volume key is in the kernel's keyring.
+const PassphraseKey = "passphrase"
+
 // isEncryptedByNode reports whether a volume context asks for encryption on the node. The error has
 // kind Invalid.
 func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
@@ -182,7 +187,7 @@ func (st *stageCall) contentReader(
 }
 
 // explainFormatRefusal replaces the error of Filesystems.Format for an encrypted volume with unknown
-// content: its remedy names commands for the mapping, which is closed before somebody can run them.
+// content: its remedy names commands for the mapping, which is closed before a person can run them.
 func (st *stageCall) explainFormatRefusal(sig filesystem.Signature, err error) error {
 	if !st.isEncrypted || !volume.IsKind(err, volume.KindPrecondition) ||
 		sig.State != filesystem.StateForeign || sig.Type != "" {

@@ -130,7 +130,8 @@ func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 		}, volume.KindPrecondition, []string{"passphrase"}},
 		"an odd value in the context": {
 			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.context[volume.EncryptedKey] = "yes" },
-			volume.KindInvalid, []string{"encrypted", "yes"},
+			volume.KindInvalid,
+			[]string{"encrypted", "yes"},
 		},
 		"a plain filesystem": {
 			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.content = ext4Signature() }, volume.KindPrecondition,
@@ -142,23 +143,28 @@ func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 		},
 		"LUKS1": {
 			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luks.Header{State: luks.HeaderLUKS1} },
-			volume.KindPrecondition, []string{"LUKS1"},
+			volume.KindPrecondition,
+			[]string{"LUKS1"},
 		},
 		"another layout": {
 			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnsupported) },
-			volume.KindPrecondition, []string{"another layout"},
+			volume.KindPrecondition,
+			[]string{"another layout"},
 		},
 		"a damaged header": {
 			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) },
-			volume.KindPrecondition, []string{"damaged"},
+			volume.KindPrecondition,
+			[]string{"damaged"},
 		},
 		"an unfinished one": {
 			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderUnfinished) },
-			volume.KindPrecondition, []string{"without a key slot"},
+			volume.KindPrecondition,
+			[]string{"without a key slot"},
 		},
 		"an unreadable header": {
 			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { b.fail["luks-header"] = errors.New("EIO") },
-			volume.KindInternal, []string{"EIO"},
+			volume.KindInternal,
+			[]string{"EIO"},
 		},
 		"a blank volume, read-only": {mountCapability("ext4", "ro"), nil, volume.KindPrecondition, []string{"read-only"}},
 		"a raw one, read-only": {func() *csi.VolumeCapability {
@@ -168,7 +174,8 @@ func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 		}(), nil, volume.KindPrecondition, []string{"no LUKS2 header", "read-only"}},
 		"a damaged header, read-only": {
 			mountCapability("ext4", "ro"), func(_ *testNode, d *fakeDisk) { d.luks.header = luksHeader(luks.HeaderDamaged) },
-			volume.KindPrecondition, []string{"damaged"},
+			volume.KindPrecondition,
+			[]string{"damaged"},
 		},
 		"a writable claim, a read-only disk": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.readOnly = true
@@ -188,7 +195,8 @@ func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 		}, volume.KindPrecondition, []string{"random"}},
 		"a disk that is mounted itself": {
 			mountCapability("ext4"), func(b *testNode, d *fakeDisk) { d.connected = true; b.addMount("/elsewhere", mountOf(d)) },
-			volume.KindPrecondition, []string{"/elsewhere"},
+			volume.KindPrecondition,
+			[]string{"/elsewhere"},
 		},
 		"another volume's disk": {
 			mountCapability("ext4"), func(_ *testNode, d *fakeDisk) { d.serial = "vol-2" }, volume.KindPrecondition,

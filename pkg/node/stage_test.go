@@ -94,7 +94,9 @@ func TestStageFailsWithoutChangingTheVolume(t *testing.T) {
 			d.content = ext4Signature()
 			b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 		}, volume.KindPrecondition, []string{"e2fsck"}},
-		"a filesystem type that this driver does not grow": {mountCapability("ntfs"), nil, volume.KindInvalid, []string{"ntfs"}},
+		"a filesystem type that this driver does not grow": {
+			mountCapability("ntfs"), nil, volume.KindInvalid, []string{"ntfs"},
+		},
 		"a volume that the backend has not": {
 			mountCapability("ext4"), func(b *testNode, _ *fakeDisk) { delete(b.disks, b.id) }, volume.KindNotFound, nil,
 		},
@@ -107,7 +109,8 @@ func TestStageFailsWithoutChangingTheVolume(t *testing.T) {
 		"a raw device that stays too small": {
 			blockCapability(),
 			func(_ *testNode, d *fakeDisk) { d.connected, d.deviceSize, d.ignoresRescan = true, volume.MiB, true },
-			volume.KindDeadline, []string{"1 MiB"},
+			volume.KindDeadline,
+			[]string{"1 MiB"},
 		},
 		"the connector's failure to find disk": {mountCapability("ext4"), func(b *testNode, _ *fakeDisk) {
 			b.fail["connect"] = volume.Errorf(volume.KindDeadline, "no disk appeared")
@@ -193,7 +196,8 @@ func TestFailedFilesystemIsCheckedOnceNoPodUsesIt(t *testing.T) {
 		t.Fatalf("no pod uses it, so it can be checked and mounted again: %v", err)
 	}
 	if d.mountFailure != nil || b.countCalls("mount") != 2 || b.countCalls("check") != 1 {
-		t.Errorf("failure %v, mounted %d times, checked %d times", d.mountFailure, b.countCalls("mount"), b.countCalls("check"))
+		t.Errorf("failure %v, mounted %d times, checked %d times",
+			d.mountFailure, b.countCalls("mount"), b.countCalls("check"))
 	}
 }
 

@@ -114,8 +114,7 @@ func TestUnmountLeavesAloneWhatIsNotProvedOurs(t *testing.T) {
 	}
 }
 
-// A mount that is proved to be the volume's is removed, and so is a mount without a device, which
-// is of no use to anybody.
+// A mount that is proved to be the volume's is removed, and so is a mount whose device is gone.
 func TestUnmountRemovesWhatIsProvedOurs(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(b *testNode, d *fakeDisk)

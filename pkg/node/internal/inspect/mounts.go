@@ -105,8 +105,8 @@ func (i Inspector) DeviceOnDisk(m filesystem.Mount, diskPath string) (dev blockd
 
 // CheckOwnMount returns an error unless m is proved to be a mount of this volume: unmounting another
 // volume's mount would take that volume from its user. A mount is proved when the disk below it is
-// verified to be the volume, or is provably gone, so that the mount is of no use to anybody. A
-// failed reading proves nothing; its error keeps the kind.
+// verified to be the volume, or is provably gone, so that the mount has no user. A failed
+// reading proves nothing; its error keeps the kind.
 func (i Inspector) CheckOwnMount(ctx context.Context, id string, m filesystem.Mount) error {
 	if m.IsStaleDeviceNode() {
 		return nil

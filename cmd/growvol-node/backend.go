@@ -18,15 +18,14 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// nodeBackend is the node's side of a backend.
+// nodeBackend is the node's half of a backend.
 type nodeBackend struct {
 	connector  volume.Connector
-	driverName string // the default one
+	driverName string // the default
 	nodeID     string
 }
 
-// newBackend chooses the node's side of the backend: the one place that knows
-// them by name.
+// newBackend makes the backend of --backend. Only this file knows the backends by name.
 func newBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
 	switch c.backend {
 	case loopcsi.Name:
@@ -51,8 +50,8 @@ func newLoopBackend(c config, log *slog.Logger) (nodeBackend, error) {
 	return nodeBackend{connector, loopcsi.DriverName, id}, err
 }
 
-// newCinderBackend finds out who and where this machine is; without that its
-// volumes would be attached to another.
+// newCinderBackend finds out which server this machine is and where it is: with a wrong identity its
+// volumes would be attached to another server.
 func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
 	switch {
 	case c.maxVolumes < 0:
@@ -60,28 +59,34 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 	case c.reservedVolumes < 0:
 		return nodeBackend{}, errors.New("--reserved-volumes is negative")
 	case c.maxVolumes > 0 && c.reservedVolumes > 0:
-		return nodeBackend{}, errors.New("--reserved-volumes is subtracted from what is found out, which --max-volumes replaces: give one of the two")
+		return nodeBackend{}, errors.New("--reserved-volumes is subtracted from the limit that is found out, " +
+			"but --max-volumes replaces that limit: give one of the two")
 	}
 	devices := blockdev.New()
-	who, err := instance.Identify(ctx, instance.Options{ID: c.nodeID, Zone: c.zone, NeedsZone: c.withTopology, Disks: devices, Log: log})
+	identity, err := instance.Identify(ctx, instance.Options{
+		ID: c.nodeID, Zone: c.zone, NeedsZone: c.withTopology, Disks: devices, Log: log,
+	})
 	if err != nil {
 		return nodeBackend{}, err
 	}
-	log.InfoContext(ctx, "this machine in OpenStack", "server", who.ID, "according_to", who.IDSource, "zone", who.Zone, "zone_according_to", who.ZoneSource)
-	place := nodeDescriber{config: c, disks: devices, log: log}
+	log.InfoContext(ctx, "this machine in OpenStack", "server", identity.ID, "according_to", identity.IDSource,
+		"zone", identity.Zone, "zone_according_to", identity.ZoneSource)
+	d := nodeDescriber{config: c, disks: devices, log: log}
 	if c.withTopology {
-		label := cindercsi.ZoneLabel(who.Zone)
+		label := cindercsi.ZoneLabel(identity.Zone)
 		if label == "" {
-			return nodeBackend{}, fmt.Errorf("the zone %q (according to %s) has no character that a label may have: give another as --zone", who.Zone, who.ZoneSource)
+			return nodeBackend{}, fmt.Errorf(
+				"the zone %q (according to %s) has no character that a label may have: give another as --zone",
+				identity.Zone, identity.ZoneSource)
 		}
-		place.topology = volume.Topology{cindercsi.TopologyKey: label}
-		maps.Copy(place.topology, c.topology)
+		d.topology = volume.Topology{cindercsi.TopologyKey: label}
+		maps.Copy(d.topology, c.topology)
 	}
-	connector, err := attached.New(attached.Options{Devices: devices, Log: log, Node: place.describe})
-	return nodeBackend{connector, cindercsi.DriverName, who.ID}, err
+	connector, err := attached.New(attached.Options{Devices: devices, Log: log, Node: d.describe})
+	return nodeBackend{connector, cindercsi.DriverName, identity.ID}, err
 }
 
-// nodeDescriber is what the orchestrator is told of this machine.
+// nodeDescriber describes this machine to the orchestrator.
 type nodeDescriber struct {
 	config   config
 	disks    instance.Disks
@@ -89,20 +94,21 @@ type nodeDescriber struct {
 	log      *slog.Logger
 }
 
-// describe counts anew each time: what is plugged in changes.
-func (p nodeDescriber) describe(ctx context.Context) (volume.NodeInfo, error) {
-	info := volume.NodeInfo{Topology: p.topology, MaxVolumes: p.config.maxVolumes}
+// describe counts the disks in each call: disks are plugged in and unplugged.
+func (d nodeDescriber) describe(ctx context.Context) (volume.NodeInfo, error) {
+	info := volume.NodeInfo{Topology: d.topology, MaxVolumes: d.config.maxVolumes}
 	if info.MaxVolumes > 0 {
 		return info, nil
 	}
+	records := stagerecord.Store{Dir: d.config.stateDir, Log: d.log}
 	limit, err := instance.AttachLimit(ctx, instance.LimitOptions{
-		Disks: p.disks, OwnPaths: []string{"/", p.config.stateDir}, Reserved: p.config.reservedVolumes,
-		Staged: func() []string { return stagerecord.Store{Dir: p.config.stateDir, Log: p.log}.IDs(ctx) },
+		Disks: d.disks, OwnPaths: []string{"/", d.config.stateDir}, Reserved: d.config.reservedVolumes,
+		Staged: func() []string { return records.IDs(ctx) },
 	})
 	if err != nil {
 		return info, err
 	}
-	p.log.InfoContext(ctx, "how many volumes this machine can take", "volumes", limit.Volumes, "reason", limit.Reason)
+	d.log.InfoContext(ctx, "how many volumes this machine can take", "volumes", limit.Volumes, "reason", limit.Reason)
 	info.MaxVolumes = limit.Volumes
 	return info, nil
 }
