@@ -10,11 +10,7 @@ import (
 
 // attachVolume is POST os-volume_attachments: it checks what Nova's API checks, in the same order,
 // and reserves the volume. finishAttach does the work of the compute host after the answer.
-func (c *Cloud) attachVolume(x *exchange) *reply {
-	s, refusal := c.findServer(x)
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) attachVolume(x *exchange, s *server) *reply {
 	in := objectReader{x.object("volumeAttachment")}
 	id := in.text("volumeId")
 	if !regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`).MatchString(id) {
@@ -189,11 +185,7 @@ func (c *Cloud) endAttachment(s *server, d *disk) {
 }
 
 // detachVolume is DELETE os-volume_attachments/{volume}: the compute host works after the answer.
-func (c *Cloud) detachVolume(x *exchange) *reply {
-	s, refusal := c.findServer(x)
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) detachVolume(x *exchange, s *server) *reply {
 	v, refusal := c.findVolume(x, x.values["volume"])
 	if refusal != nil {
 		return refusal
@@ -243,11 +235,7 @@ func (x *exchange) attachmentView(s *server, d *disk) object {
 	return view
 }
 
-func (c *Cloud) listAttachments(x *exchange) *reply {
-	s, refusal := c.findServer(x)
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) listAttachments(x *exchange, s *server) *reply {
 	list := []object{}
 	for _, d := range slices.Clone(s.disks) {
 		list = append(list, x.attachmentView(s, d))
@@ -256,11 +244,7 @@ func (c *Cloud) listAttachments(x *exchange) *reply {
 	return newReply(http.StatusOK, object{"volumeAttachments": list})
 }
 
-func (c *Cloud) getAttachment(x *exchange) *reply {
-	s, refusal := c.findServer(x)
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) getAttachment(x *exchange, s *server) *reply {
 	d := s.findDisk(x.values["volume"])
 	if d == nil {
 		return notAttachedError(s.ID, x.values["volume"])

@@ -60,10 +60,21 @@ func backupRoutes() []route {
 		cinderRoute(http.MethodGet, "/backups", ListBackups, (*Cloud).listBackups),
 		cinderRoute(http.MethodGet, "/backups/detail", ListBackupDetail, (*Cloud).listBackups),
 		cinderRoute(http.MethodPost, "/backups", CreateBackup, (*Cloud).createBackup),
-		cinderRoute(http.MethodGet, "/backups/{id}", GetBackup, (*Cloud).getBackup),
-		cinderRoute(http.MethodDelete, "/backups/{id}", DeleteBackup, (*Cloud).deleteBackup),
+		cinderRoute(http.MethodGet, "/backups/{id}", GetBackup, onBackup((*Cloud).getBackup)),
+		cinderRoute(http.MethodDelete, "/backups/{id}", DeleteBackup, onBackup((*Cloud).deleteBackup)),
 		updateBackupRoute(),
-		cinderRoute(http.MethodPost, "/backups/{id}/restore", RestoreBackup, (*Cloud).restoreBackup),
+		cinderRoute(http.MethodPost, "/backups/{id}/restore", RestoreBackup, onBackup((*Cloud).restoreBackup)),
+	}
+}
+
+// onBackup returns a handler that calls h with the backup in the path of the request.
+func onBackup(h func(*Cloud, *exchange, *backup) *reply) handler {
+	return func(c *Cloud, x *exchange) *reply {
+		o, refusal := c.findBackup(x, x.values["id"])
+		if refusal != nil {
+			return refusal
+		}
+		return h(c, x, o)
 	}
 }
 
@@ -233,27 +244,19 @@ func (c *Cloud) createBackup(x *exchange) *reply {
 	return newReply(http.StatusAccepted, object{"backup": c.backupSummary(x, b)})
 }
 
-func (c *Cloud) getBackup(x *exchange) *reply {
-	b, refusal := c.findBackup(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) getBackup(x *exchange, b *backup) *reply {
 	return newReply(http.StatusOK, object{"backup": c.backupView(x, b)})
 }
 
 func updateBackupRoute() route {
-	r := cinderRoute(http.MethodPut, "/backups/{id}", UpdateBackup, (*Cloud).updateBackup)
+	r := cinderRoute(http.MethodPut, "/backups/{id}", UpdateBackup, onBackup((*Cloud).updateBackup))
 	r.minMinor = 9
 	return r
 }
 
 // updateBackup changes the name and the description of a backup in any state and, since 3.43,
 // replaces its metadata.
-func (c *Cloud) updateBackup(x *exchange) *reply {
-	b, refusal := c.findBackup(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) updateBackup(x *exchange, b *backup) *reply {
 	in := objectReader{x.object("backup")}
 	if _, given := in.object["name"]; given {
 		b.Name = in.text("name")
@@ -268,11 +271,7 @@ func (c *Cloud) updateBackup(x *exchange) *reply {
 	return newReply(http.StatusOK, object{"backup": c.backupSummary(x, b)})
 }
 
-func (c *Cloud) deleteBackup(x *exchange) *reply {
-	b, refusal := c.findBackup(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) deleteBackup(x *exchange, b *backup) *reply {
 	if b.Status != statusAvailable && b.Status != statusError {
 		return apiError(http.StatusBadRequest, "Invalid backup: Backup status must be available or error")
 	}
@@ -292,11 +291,7 @@ func (c *Cloud) deleteBackup(x *exchange) *reply {
 }
 
 // restoreBackup restores a backup to an existing volume.
-func (c *Cloud) restoreBackup(x *exchange) *reply {
-	b, refusal := c.findBackup(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) restoreBackup(x *exchange, b *backup) *reply {
 	if b.Status != statusAvailable {
 		return apiError(http.StatusBadRequest, "Invalid backup: Backup status must be available")
 	}

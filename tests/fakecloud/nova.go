@@ -8,14 +8,10 @@ func novaRoutes() []route {
 		return route{service: computePath, method: method, path: "/v2.1" + path, call: call, needsToken: true, handle: h}
 	}
 	action := func(key string, change func(*server)) route {
-		a := r(http.MethodPost, "/servers/{id}/action", ChangeServer, func(c *Cloud, x *exchange) *reply {
-			s, refusal := c.findServer(x)
-			if refusal != nil {
-				return refusal
-			}
+		a := r(http.MethodPost, "/servers/{id}/action", ChangeServer, onServer(func(_ *Cloud, _ *exchange, s *server) *reply {
 			change(s)
 			return newReply(http.StatusAccepted, nil)
-		})
+		}))
 		a.action = key
 		return a
 	}
@@ -30,14 +26,14 @@ func novaRoutes() []route {
 		}),
 		r(http.MethodGet, "/servers", ListServers, (*Cloud).listServers),
 		r(http.MethodGet, "/servers/detail", ListServers, (*Cloud).listServers),
-		r(http.MethodGet, "/servers/{id}", GetServer, (*Cloud).getServer),
-		r(http.MethodDelete, "/servers/{id}", DeleteServer, (*Cloud).deleteServer),
+		r(http.MethodGet, "/servers/{id}", GetServer, onServer((*Cloud).getServer)),
+		r(http.MethodDelete, "/servers/{id}", DeleteServer, onServer((*Cloud).deleteServer)),
 		action("lock", func(s *server) { s.Locked = true }),
 		action("unlock", func(s *server) { s.Locked = false }),
-		r(http.MethodGet, "/servers/{id}/os-volume_attachments", ListAttachments, (*Cloud).listAttachments),
-		r(http.MethodPost, "/servers/{id}/os-volume_attachments", AttachVolume, (*Cloud).attachVolume),
-		r(http.MethodGet, "/servers/{id}/os-volume_attachments/{volume}", GetAttachment, (*Cloud).getAttachment),
-		r(http.MethodDelete, "/servers/{id}/os-volume_attachments/{volume}", DetachVolume, (*Cloud).detachVolume),
+		r(http.MethodGet, "/servers/{id}/os-volume_attachments", ListAttachments, onServer((*Cloud).listAttachments)),
+		r(http.MethodPost, "/servers/{id}/os-volume_attachments", AttachVolume, onServer((*Cloud).attachVolume)),
+		r(http.MethodGet, "/servers/{id}/os-volume_attachments/{volume}", GetAttachment, onServer((*Cloud).getAttachment)),
+		r(http.MethodDelete, "/servers/{id}/os-volume_attachments/{volume}", DetachVolume, onServer((*Cloud).detachVolume)),
 		r(http.MethodPost, "/os-server-external-events", SendEvents, (*Cloud).sendEvents),
 	}
 }

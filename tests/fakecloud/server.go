@@ -132,14 +132,17 @@ func (c *Cloud) GuestSize(serverID, volumeID string) (gib int, ok bool) {
 	return 0, false
 }
 
-// findServer returns the server in the path of the request, if the caller may see it.
-func (c *Cloud) findServer(x *exchange) (*server, *reply) {
-	id := x.values["id"]
-	s := c.servers[id]
-	if s == nil || (s.projectID != x.token.projectID() && !x.token.hasRole("admin")) {
-		return nil, apiErrorf(http.StatusNotFound, "Instance %s could not be found.", id)
+// onServer returns a handler that calls h with the server in the path of the request, if the caller
+// may see it.
+func onServer(h func(*Cloud, *exchange, *server) *reply) handler {
+	return func(c *Cloud, x *exchange) *reply {
+		id := x.values["id"]
+		s := c.servers[id]
+		if s == nil || (s.projectID != x.token.projectID() && !x.token.hasRole("admin")) {
+			return apiErrorf(http.StatusNotFound, "Instance %s could not be found.", id)
+		}
+		return h(c, x, s)
 	}
-	return s, nil
 }
 
 func (c *Cloud) serverLinks(s *server) []any {
@@ -212,11 +215,7 @@ func (c *Cloud) serverView(x *exchange, s *server) object {
 	return view
 }
 
-func (c *Cloud) getServer(x *exchange) *reply {
-	s, refusal := c.findServer(x)
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) getServer(x *exchange, s *server) *reply {
 	return newReply(http.StatusOK, object{"server": c.serverView(x, s)})
 }
 
@@ -249,11 +248,7 @@ func (c *Cloud) listServers(x *exchange) *reply {
 
 // deleteServer detaches the volumes after the answer. Then Nova shows the server as DELETED for a
 // moment before the server is gone.
-func (c *Cloud) deleteServer(x *exchange) *reply {
-	s, refusal := c.findServer(x)
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) deleteServer(x *exchange, s *server) *reply {
 	if s.Locked {
 		return apiErrorf(http.StatusConflict, "Instance %s is locked", s.ID)
 	}

@@ -57,8 +57,19 @@ func snapshotRoutes() []route {
 		cinderRoute(http.MethodGet, "/snapshots", ListSnapshots, (*Cloud).listSnapshots),
 		cinderRoute(http.MethodGet, "/snapshots/detail", ListSnapshotDetail, (*Cloud).listSnapshots),
 		cinderRoute(http.MethodPost, "/snapshots", CreateSnapshot, (*Cloud).createSnapshot),
-		cinderRoute(http.MethodGet, "/snapshots/{id}", GetSnapshot, (*Cloud).getSnapshot),
-		cinderRoute(http.MethodDelete, "/snapshots/{id}", DeleteSnapshot, (*Cloud).deleteSnapshot),
+		cinderRoute(http.MethodGet, "/snapshots/{id}", GetSnapshot, onSnapshot((*Cloud).getSnapshot)),
+		cinderRoute(http.MethodDelete, "/snapshots/{id}", DeleteSnapshot, onSnapshot((*Cloud).deleteSnapshot)),
+	}
+}
+
+// onSnapshot returns a handler that calls h with the snapshot in the path of the request.
+func onSnapshot(h func(*Cloud, *exchange, *snapshot) *reply) handler {
+	return func(c *Cloud, x *exchange) *reply {
+		o, refusal := c.findSnapshot(x, x.values["id"])
+		if refusal != nil {
+			return refusal
+		}
+		return h(c, x, o)
 	}
 }
 
@@ -169,19 +180,11 @@ func (c *Cloud) createSnapshot(x *exchange) *reply {
 	return out
 }
 
-func (c *Cloud) getSnapshot(x *exchange) *reply {
-	s, refusal := c.findSnapshot(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) getSnapshot(x *exchange, s *snapshot) *reply {
 	return newReply(http.StatusOK, object{"snapshot": snapshotView(x, s, true)})
 }
 
-func (c *Cloud) deleteSnapshot(x *exchange) *reply {
-	s, refusal := c.findSnapshot(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) deleteSnapshot(x *exchange, s *snapshot) *reply {
 	if s.Status != statusAvailable && s.Status != statusError {
 		return apiError(http.StatusBadRequest,
 			"Invalid snapshot: Snapshot status must be available or error and must not be part of a group.")

@@ -171,16 +171,27 @@ func volumeRoutes() []route {
 		cinderRoute(http.MethodGet, "/volumes", ListVolumes, (*Cloud).listVolumes),
 		cinderRoute(http.MethodGet, "/volumes/detail", ListVolumeDetail, (*Cloud).listVolumes),
 		cinderRoute(http.MethodPost, "/volumes", CreateVolume, (*Cloud).createVolume),
-		cinderRoute(http.MethodGet, "/volumes/{id}", GetVolume, (*Cloud).getVolume),
-		cinderRoute(http.MethodPut, "/volumes/{id}", UpdateVolume, (*Cloud).updateVolume),
-		cinderRoute(http.MethodDelete, "/volumes/{id}", DeleteVolume, (*Cloud).deleteVolume),
-		cinderRoute(http.MethodGet, "/volumes/{id}/metadata", GetMetadata, (*Cloud).getMetadata),
-		cinderRoute(http.MethodPost, "/volumes/{id}/metadata", SetMetadata, (*Cloud).setMetadata),
-		cinderRoute(http.MethodPut, "/volumes/{id}/metadata", SetMetadata, (*Cloud).setMetadata),
-		cinderRoute(http.MethodDelete, "/volumes/{id}/metadata/{key}", DeleteMetadata, (*Cloud).deleteMetadata),
-		action("os-extend", ExtendVolume, (*Cloud).extendVolume),
-		action("os-retype", RetypeVolume, (*Cloud).retypeVolume),
-		action("os-reset_status", ResetStatus, (*Cloud).resetStatus),
+		cinderRoute(http.MethodGet, "/volumes/{id}", GetVolume, onVolume((*Cloud).getVolume)),
+		cinderRoute(http.MethodPut, "/volumes/{id}", UpdateVolume, onVolume((*Cloud).updateVolume)),
+		cinderRoute(http.MethodDelete, "/volumes/{id}", DeleteVolume, onVolume((*Cloud).deleteVolume)),
+		cinderRoute(http.MethodGet, "/volumes/{id}/metadata", GetMetadata, onVolume((*Cloud).getMetadata)),
+		cinderRoute(http.MethodPost, "/volumes/{id}/metadata", SetMetadata, onVolume((*Cloud).setMetadata)),
+		cinderRoute(http.MethodPut, "/volumes/{id}/metadata", SetMetadata, onVolume((*Cloud).setMetadata)),
+		cinderRoute(http.MethodDelete, "/volumes/{id}/metadata/{key}", DeleteMetadata, onVolume((*Cloud).deleteMetadata)),
+		action("os-extend", ExtendVolume, onVolume((*Cloud).extendVolume)),
+		action("os-retype", RetypeVolume, onVolume((*Cloud).retypeVolume)),
+		action("os-reset_status", ResetStatus, onVolume((*Cloud).resetStatus)),
+	}
+}
+
+// onVolume returns a handler that calls h with the volume in the path of the request.
+func onVolume(h func(*Cloud, *exchange, *volume) *reply) handler {
+	return func(c *Cloud, x *exchange) *reply {
+		o, refusal := c.findVolume(x, x.values["id"])
+		if refusal != nil {
+			return refusal
+		}
+		return h(c, x, o)
 	}
 }
 
@@ -269,19 +280,11 @@ func attachmentViews(v *volume) []object {
 	return list
 }
 
-func (c *Cloud) getVolume(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) getVolume(x *exchange, v *volume) *reply {
 	return newReply(http.StatusOK, object{"volume": c.volumeView(x, v)})
 }
 
-func (c *Cloud) updateVolume(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) updateVolume(x *exchange, v *volume) *reply {
 	in := objectReader{x.object("volume")}
 	if refusal := in.checkMetadata(); refusal != nil {
 		return refusal
@@ -299,20 +302,12 @@ func (c *Cloud) updateVolume(x *exchange) *reply {
 	return newReply(http.StatusOK, object{"volume": c.volumeSummary(x, v)})
 }
 
-func (c *Cloud) getMetadata(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) getMetadata(_ *exchange, v *volume) *reply {
 	return newReply(http.StatusOK, object{"metadata": maps.Clone(v.Metadata)})
 }
 
 // setMetadata adds to the metadata (POST) or replaces it (PUT).
-func (c *Cloud) setMetadata(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) setMetadata(x *exchange, v *volume) *reply {
 	if refusal := (objectReader{x.body}).checkMetadata(); refusal != nil {
 		return refusal
 	}
@@ -329,11 +324,7 @@ func (c *Cloud) setMetadata(x *exchange) *reply {
 	return newReply(http.StatusOK, object{"metadata": maps.Clone(v.Metadata)})
 }
 
-func (c *Cloud) deleteMetadata(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) deleteMetadata(x *exchange, v *volume) *reply {
 	if _, ok := v.Metadata[x.values["key"]]; !ok {
 		return apiErrorf(http.StatusNotFound, "Volume %s has no metadata with key %s.", v.ID, x.values["key"])
 	}

@@ -7,11 +7,7 @@ import (
 
 // extendVolume is os-extend. It checks, in this order, the size, the limits of the type, the state,
 // the limit for one volume and the quota. The scheduler and the driver work after the answer.
-func (c *Cloud) extendVolume(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) extendVolume(x *exchange, v *volume) *reply {
 	in := objectReader{x.object("os-extend")}
 	size, given, _ := in.number("new_size")
 	if !given {
@@ -88,11 +84,7 @@ func (c *Cloud) finishExtend(x *exchange, v *volume, size int) {
 
 // retypeVolume is os-retype. All work follows the answer. A refused or failed retype leaves the old
 // type.
-func (c *Cloud) retypeVolume(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) retypeVolume(x *exchange, v *volume) *reply {
 	in := objectReader{x.object("os-retype")}
 	t, ok := c.findType(in.text("new_type"))
 	if !ok {
@@ -135,11 +127,7 @@ func (c *Cloud) backendOf(typeID string) string {
 }
 
 // resetStatus is os-reset_status, for administrators.
-func (c *Cloud) resetStatus(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) resetStatus(x *exchange, v *volume) *reply {
 	if !x.token.hasRole("admin") {
 		return forbiddenError("volume_extension:volume_admin_actions:reset_status")
 	}

@@ -210,11 +210,7 @@ func (c *Cloud) isFull(gib int) bool {
 	return sum > c.capacity
 }
 
-func (c *Cloud) deleteVolume(x *exchange) *reply {
-	v, refusal := c.findVolume(x, x.values["id"])
-	if refusal != nil {
-		return refusal
-	}
+func (c *Cloud) deleteVolume(x *exchange, v *volume) *reply {
 	var snapshots []*snapshot
 	for _, s := range c.snapshots {
 		if s.VolumeID == v.ID {
