@@ -5,20 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
-	"github.com/onsi/ginkgo/v2"
-	"github.com/onsi/ginkgo/v2/types"
-	"github.com/onsi/gomega"
 
 	"github.com/growvol/growvol/pkg/cinder"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/csiserver"
+	"github.com/growvol/growvol/tests/conformance"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
@@ -53,24 +50,6 @@ func (onlyInfo) NodeUnstageVolume(
 	context.Context, *csi.NodeUnstageVolumeRequest,
 ) (*csi.NodeUnstageVolumeResponse, error) {
 	return &csi.NodeUnstageVolumeResponse{}, nil
-}
-
-// expectedSkips are the parts of names of tests that csi-sanity passes over,
-// and why that is right. Any other skip fails.
-func expectedSkips() map[string]string {
-	return map[string]string{
-		"Node Service": "there is no node in this test; tests/conformance and tests/openstack have one",
-
-		"ListVolumes pagination should detect volumes added between pages": "csi-sanity marks it as pending",
-		"ControllerPublishVolume should fail when publishing more volumes": "Nova does not report a server's limit",
-
-		"ControllerPublishVolume should fail when the volume is already published but ": "PUBLISH_READONLY is not offered",
-		"should succeed when creating a snapshot with accessibility requirements":       "alpha in CSI v1.13, not offered",
-
-		"[GroupController ": "group snapshots are not offered",
-		"VolumeHealth":      "alpha in CSI v1.13, not requested",
-		"StorageHealth":     "alpha in CSI v1.13, not offered",
-	}
 }
 
 // TestSanity runs csi-sanity, the CSI project's conformance suite, against the
@@ -115,19 +94,16 @@ func TestSanity(t *testing.T) {
 	config.TestVolumeSize, config.TestVolumeExpandSize = 1<<30, 3<<30
 	config.TestVolumeMutableParametersFile = parameters
 	config.IdempotentCount = 2
-	ginkgo.Describe("volumes", func() { sanity.GinkgoTest(&config) })
-	var passed int
-	ginkgo.ReportAfterSuite("skips", func(r types.Report) { passed = count(t, r) })
-	gomega.RegisterFailHandler(ginkgo.Fail)
-	suite, reporter := ginkgo.GinkgoConfiguration()
-	suite.SkipStrings = []string{"Node Service"}
-	suite.Timeout = 5 * time.Minute
-	reporter.Succinct, reporter.NoColor = true, true
-	ginkgo.RunSpecs(t, "csi-sanity of the Cinder backend", suite, reporter)
-	if passed < 60 {
-		t.Errorf("only %d tests ran", passed)
-	}
-	t.Logf("csi-sanity: %d passed", passed)
+	conformance.Run(t, conformance.Suite{
+		Configs:  map[string]*sanity.TestConfig{"volumes": &config},
+		Excluded: []string{"Node Service"},
+		Skips: map[string]string{
+			"Node Service": "this test has no node; tests/conformance and tests/openstack have one",
+			"ControllerPublishVolume should fail when publishing more volumes": "Nova does not report a limit of volumes",
+		},
+		MinPassed: 60,
+		Timeout:   5 * time.Minute,
+	})
 	stop()
 	if err := <-served; err != nil {
 		t.Error(err)
@@ -135,29 +111,4 @@ func TestSanity(t *testing.T) {
 	if left := cloud.Volumes(); len(left) > 0 {
 		t.Errorf("%d volumes are left: %s", len(left), fmt.Sprintf("%+v", left[0]))
 	}
-}
-
-// count counts the tests that passed and refuses skips that are not expected.
-func count(t *testing.T, r types.Report) (passed int) {
-	t.Helper()
-	for _, s := range r.SpecReports {
-		switch {
-		case !s.LeafNodeType.Is(types.NodeTypeIt):
-		case s.State.Is(types.SpecStatePassed):
-			passed++
-		case s.State.Is(types.SpecStateSkipped | types.SpecStatePending):
-			expected := false
-			for part, why := range expectedSkips() {
-				if strings.Contains(s.FullText(), part) {
-					t.Logf("skipped: %s: %s", s.FullText(), why)
-					expected = true
-					break
-				}
-			}
-			if !expected {
-				t.Errorf("not expected to be skipped: %s (%s)", s.FullText(), s.Failure.Message)
-			}
-		}
-	}
-	return passed
 }
