@@ -23,8 +23,9 @@ func TestAwaitExclusiveStartsNoSecondCallWhileTheFirstHangs(t *testing.T) {
 		if calls != 1 {
 			t.Errorf("%d calls are running, want 1", calls)
 		}
-		if got, err := AwaitExclusive(t.Context(), &locks, "other", func() (string, error) { return "answer", nil }); got != "answer" || err != nil {
-			t.Errorf("another device: %q, %v", got, err)
+		answer := func() (string, error) { return "answer", nil }
+		if got, err := AwaitExclusive(t.Context(), &locks, "other", answer); got != "answer" || err != nil {
+			t.Errorf("another device: %q, %v; want the answer", got, err)
 		}
 		close(release)
 		if got, err := AwaitExclusive(t.Context(), &locks, "disk", hang); got != 2 || err != nil {

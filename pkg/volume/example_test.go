@@ -36,11 +36,11 @@ func ExampleRange_Resolve() {
 // Wrap adds what was attempted on which volume.
 func ExampleErrorf() {
 	err := volume.Errorf(volume.KindInternal, "read the state directory: %w", os.ErrNotExist).
-		WithRemedy("check the --state-dir option of the node plugin")
+		WithRemedy("check --state-dir of the node plugin")
 	wrapped := volume.Wrap(err, "stage", "vol-1")
 	fmt.Println(wrapped)
 	fmt.Println(volume.KindOf(wrapped), errors.Is(wrapped, os.ErrNotExist))
 	// Output:
-	// stage vol-1: read the state directory: file does not exist (next step: check the --state-dir option of the node plugin)
+	// stage vol-1: read the state directory: file does not exist (next step: check --state-dir of the node plugin)
 	// internal true
 }
