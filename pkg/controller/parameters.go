@@ -3,7 +3,6 @@ package controller
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -57,16 +56,26 @@ func parseClass(class map[string]string) (classParameters, error) {
 	return p, nil
 }
 
-// secretKeys matches the parameters of StorageClasses and VolumeSnapshotClasses that name
-// secrets and have no prefix. The sidecars read them, or did so in earlier versions, and
-// pass them on.
-const secretKeys = `^csi(Provisioner|ControllerPublish|NodeStage|NodePublish|Snapshotter)Secret(Name|Namespace)$`
+// deprecatedSecretKeys returns the parameters of StorageClasses and VolumeSnapshotClasses
+// that name secrets and have no prefix. The sidecars read them, or did so in earlier
+// versions, and pass them on.
+func deprecatedSecretKeys() []string {
+	return []string{
+		"csiProvisionerSecretName", "csiProvisionerSecretNamespace",
+		"csiControllerPublishSecretName", "csiControllerPublishSecretNamespace",
+		"csiNodeStageSecretName", "csiNodeStageSecretNamespace",
+		"csiNodePublishSecretName", "csiNodePublishSecretNamespace",
+		"csiSnapshotterSecretName", "csiSnapshotterSecretNamespace",
+	}
+}
 
 // withoutSecretKeys returns a copy of the parameters of a class without those that name
 // secrets for the sidecars.
 func withoutSecretKeys(class map[string]string) map[string]string {
-	rest, pattern := maps.Clone(class), regexp.MustCompile(secretKeys)
-	maps.DeleteFunc(rest, func(key, _ string) bool { return pattern.MatchString(key) })
+	rest := maps.Clone(class)
+	for _, key := range deprecatedSecretKeys() {
+		delete(rest, key)
+	}
 	return rest
 }
 
