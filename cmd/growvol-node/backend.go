@@ -50,8 +50,8 @@ func newLoopBackend(c config, log *slog.Logger) (nodeBackend, error) {
 	return nodeBackend{connector, loopcsi.DriverName, id}, err
 }
 
-// newCinderBackend finds out which server this machine is and where it is: with a wrong identity its
-// volumes would be attached to another server.
+// newCinderBackend finds out which server this machine is and where it is: with a wrong identity
+// its volumes would be attached to another server.
 func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBackend, error) {
 	switch {
 	case c.maxVolumes < 0:

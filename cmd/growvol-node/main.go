@@ -1,8 +1,8 @@
-// Command growvol-node is the CSI node plugin: it stages, publishes and grows volumes on the node it
-// runs on. It holds no credentials of any cloud.
+// Command growvol-node is the CSI node plugin: it stages, publishes and grows volumes on the node
+// it runs on. It holds no credentials of any cloud.
 //
-// main.go wires package node to a backend (backend.go), with the options of config.go and the checks
-// of requirements.go, and serves it through package csiserver.
+// main.go wires package node to a backend (backend.go), with the options of config.go and the
+// checks of requirements.go, and serves it through package csiserver.
 package main
 
 import (
@@ -11,13 +11,14 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node"
+	"github.com/growvol/growvol/pkg/node/requirement"
+	"github.com/growvol/growvol/pkg/operation"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 func main() { newProgram().Main() }
@@ -67,6 +68,19 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 	}, nil
 }
 
+// newIdentity makes the Identity service. The capabilities are those of the plugin as a whole, the
+// same in the controller plugin (spec v1.13, GetPluginCapabilities).
+func newIdentity(
+	ctx context.Context, connector volume.Connector, driverName string, requirements *requirement.Checker,
+) (*csiserver.Identity, error) {
+	info, err := connector.Node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	capabilities := csiserver.Capabilities{Controller: true, Topology: len(info.Topology) > 0, Expansion: true}
+	return csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.CheckHealth)
+}
+
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	opts, err := nodeOptions(c, log)
 	if err != nil {
@@ -91,14 +105,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	info, err := backend.connector.Node(ctx)
-	if err != nil {
-		return err
-	}
-	// The capabilities are those of the plugin as a whole, the same in the controller plugin (spec
-	// v1.13, GetPluginCapabilities).
-	capabilities := csiserver.Capabilities{Controller: true, Topology: len(info.Topology) > 0, Expansion: true}
-	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.CheckHealth)
+	identity, err := newIdentity(ctx, backend.connector, driverName, requirements)
 	if err != nil {
 		return err
 	}

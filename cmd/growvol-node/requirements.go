@@ -25,8 +25,8 @@ type filesystems interface {
 	Propagates(path string) (bool, error)
 }
 
-// checkRequirements returns the checker behind Probe: whether the node has what the plugin needs. The
-// checker has run once, so that the log shows at the start what is missing.
+// checkRequirements returns the checker behind Probe: whether the node has what the plugin needs.
+// The checker has run once, so that the log shows at the start what is missing.
 func checkRequirements(
 	ctx context.Context, c config, fs filesystems, connector volume.Connector,
 	reg prometheus.Registerer, log *slog.Logger,
@@ -80,7 +80,8 @@ func checkSharedMounts(fs filesystems, dir string) error {
 			"and name it in --kubelet-dir")
 }
 
-// checkStateDir returns an error unless the directory can be written to, or made if it does not exist.
+// checkStateDir returns an error unless the directory can be written to, or made if it does not
+// exist.
 func checkStateDir(dir string) error {
 	for path := dir; ; path = filepath.Dir(path) {
 		err := unix.Access(path, unix.W_OK|unix.X_OK)

@@ -1,6 +1,6 @@
-// Package attached is the node side of volumes that a hypervisor plugs into this machine as disks, as
-// Nova does with Cinder volumes. It finds a disk by the serial that the hypervisor gives it, which is
-// the volume's id.
+// Package attached is the node side of volumes that a hypervisor plugs into this machine as disks,
+// as Nova does with Cinder volumes. It finds a disk by the serial that the hypervisor gives it,
+// which is the volume's id.
 //
 // New makes the Connector, which package node drives; find.go finds a disk, and scanner.go asks the
 // SCSI hosts for disks that did not announce themselves.
@@ -160,9 +160,9 @@ func parsePublishContext(publishContext map[string]string) (volume.Connection, e
 	return conn, nil
 }
 
-// setReadOnly makes the kernel refuse writes to a disk, or accept them again: Nova plugs every disk in
-// writable. A disk that the hypervisor has made read-only stays so without an error; mounting it for
-// writing fails later.
+// setReadOnly makes the kernel refuse writes to a disk, or accept them again: Nova plugs every disk
+// in writable. A disk that the hypervisor has made read-only stays so without an error; mounting it
+// for writing fails later.
 func (c *Connector) setReadOnly(disk blockdev.Device, readOnly bool) error {
 	is, err := c.opts.Devices.IsReadOnly(disk)
 	if err != nil || is == readOnly {
@@ -178,8 +178,8 @@ func (c *Connector) setReadOnly(disk blockdev.Device, readOnly bool) error {
 	return err
 }
 
-// Locate implements volume.Connector. It waits only while several disks show the volume's serial. It
-// does not know whether the volume is encrypted, so it allows for a header.
+// Locate implements volume.Connector. It waits only while several disks show the volume's serial.
+// It does not know whether the volume is encrypted, so it allows for a header.
 func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connection, connected bool, err error) {
 	defer func() { err = volume.Wrap(err, "locate", id) }()
 	if err := checkID(id); err != nil {
@@ -197,9 +197,9 @@ func (c *Connector) Locate(ctx context.Context, id string) (conn volume.Connecti
 	}, true, nil
 }
 
-// Verify implements volume.Connector: the serial that the disk shows must be the volume's id, or the
-// part of the id that the bus can carry. Verify starts its own reading of the serial. The volume's disk
-// is proved gone only if the kernel has no such disk: any other disk holds something.
+// Verify implements volume.Connector: the serial that the disk shows must be the volume's id, or
+// the part of the id that the bus can carry. Verify starts its own reading of the serial. The
+// volume's disk is proved gone only if the kernel has no such disk: any other disk holds something.
 func (c *Connector) Verify(ctx context.Context, id, path string) (err error) {
 	defer func() { err = volume.Wrap(err, "verify", id) }()
 	d, err := c.opts.Devices.ByPath(path)
@@ -248,8 +248,8 @@ func (c *Connector) checkSerial(id, path string) error {
 }
 
 // Disconnect implements volume.Connector: it leaves the disk flushed and unused, so that the
-// hypervisor may pull it out. It does not delete the kernel's device: if Nova does not pull the disk
-// out after all, only a scan would find the disk again.
+// hypervisor may pull it out. It does not delete the kernel's device: if Nova does not pull the
+// disk out after all, only a scan would find the disk again.
 func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 	defer func() { err = volume.Wrap(err, "disconnect", id) }()
 	if !volume.IsUUID(id) { // no such volume can be connected

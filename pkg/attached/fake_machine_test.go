@@ -143,8 +143,8 @@ func (m *fakeMachine) SetReadOnly(d blockdev.Device, readOnly bool) error {
 	return nil
 }
 
-// Flush has the disk open exclusively while it runs, and continues after its context has ended, as the
-// real one does.
+// Flush has the disk open exclusively while it runs, and continues after its context has ended, as
+// the real one does.
 func (m *fakeMachine) Flush(ctx context.Context, d blockdev.Device) error {
 	f, err := m.diskOf(d)
 	if err != nil {

@@ -49,8 +49,8 @@ func isPluggable(d blockdev.Device) bool {
 	return slices.Contains([]blockdev.Kind{blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe}, d.Kind)
 }
 
-// findKnown is findSettled, with an error of kind Deadline when it found no disk but some disks do not
-// answer: one of them may be the volume's.
+// findKnown is findSettled, with an error of kind Deadline when it found no disk but some disks do
+// not answer: one of them may be the volume's.
 func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error) {
 	found, err := c.findSettled(ctx, id)
 	if err != nil || found.isFound || len(found.unanswered) == 0 {
@@ -61,9 +61,9 @@ func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error
 		WithRemedy(hangRemedy)
 }
 
-// findSettled is find, but it waits while several disks show the id: a volume that is plugged in again
-// can be there before its old disk has gone. The error has kind Precondition when several disks are
-// there after settleGrace, and Deadline (or Canceled) when ctx ends before.
+// findSettled is find, but it waits while several disks show the id: a volume that is plugged in
+// again can be there before its old disk has gone. The error has kind Precondition when several
+// disks are there after settleGrace, and Deadline (or Canceled) when ctx ends before.
 func (c *Connector) findSettled(ctx context.Context, id string) (findResult, error) {
 	var several error
 	var since time.Time
@@ -90,7 +90,8 @@ func (c *Connector) findSettled(ctx context.Context, id string) (findResult, err
 	}
 }
 
-// unsettledError is the error for several disks with one serial when the call ends within settleGrace.
+// unsettledError is the error for several disks with one serial when the call ends within
+// settleGrace.
 func unsettledError(several, cause error) error {
 	text := several.Error()
 	if e, ok := errors.AsType[*volume.Error](several); ok {
@@ -101,8 +102,8 @@ func unsettledError(several, cause error) error {
 		WithRemedy(retryRemedy)
 }
 
-// find reads the serials of all disks once and returns the disk that shows this id. The error has kind
-// Precondition when several disks do: a guess could destroy data.
+// find reads the serials of all disks once and returns the disk that shows this id. The error has
+// kind Precondition when several disks do: a guess could destroy data.
 func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	disks, err := operation.AwaitCall(ctx, c.opts.Devices.Disks)
 	if err != nil {
@@ -129,8 +130,8 @@ func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	return r, err
 }
 
-// choose sets the volume's disk in r. A disk without a size does not count beside a disk with one: it
-// is on its way out or in.
+// choose sets the volume's disk in r. A disk without a size does not count beside a disk with one:
+// it is on its way out or in.
 func (c *Connector) choose(ctx context.Context, r *findResult, matches []blockdev.Device) error {
 	var usable []blockdev.Device
 	for _, d := range matches {
@@ -161,8 +162,8 @@ type serialResult struct {
 	err  error
 }
 
-// readSerials reads the serials of all disks concurrently, so that many disks that do not answer take
-// no longer than one.
+// readSerials reads the serials of all disks concurrently, so that many disks that do not answer
+// take no longer than one.
 func (c *Connector) readSerials(ctx context.Context, disks []blockdev.Device) []serialResult {
 	results := make([]serialResult, len(disks))
 	var running sync.WaitGroup
@@ -173,9 +174,9 @@ func (c *Connector) readSerials(ctx context.Context, disks []blockdev.Device) []
 	return results
 }
 
-// readSerial reads the serial of a disk within serialTimeout. It joins a reading that still hangs, so
-// that a disk that hangs costs one thread. The joined reading may be of a disk that had the number
-// before: Verify starts a reading of its own.
+// readSerial reads the serial of a disk within serialTimeout. It joins a reading that still hangs,
+// so that a disk that hangs costs one thread. The joined reading may be of a disk that had the
+// number before: Verify starts a reading of its own.
 func (c *Connector) readSerial(ctx context.Context, d blockdev.Device) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, serialTimeout)
 	defer cancel()

@@ -62,8 +62,8 @@ func TestManyDisksWithoutAnswerTakeNoLongerThanOne(t *testing.T) {
 	})
 }
 
-// A disk that does not answer may be the volume's: a Disconnect that takes it for gone would not flush
-// it.
+// A disk that does not answer may be the volume's: a Disconnect that takes it for gone would not
+// flush it.
 func TestADiskWithoutAnswerIsNotMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &fakeMachine{}

@@ -12,10 +12,10 @@ const (
 	scanInterval   = 10 * time.Second
 )
 
-// scanner asks the SCSI hosts to look for new disks. Most hypervisors announce a disk, but a guest may
-// miss it: virtio-scsi drops announcements when its short event queue is full, and some hosts
-// (VMware's) announce nothing. A scan is work for every host, so all waits of this node share one scan
-// every scanInterval.
+// scanner asks the SCSI hosts to look for new disks. Most hypervisors announce a disk, but a guest
+// may miss it: virtio-scsi drops announcements when its short event queue is full, and some hosts
+// (VMware's) announce nothing. A scan is work for every host, so all waits of this node share one
+// scan every scanInterval.
 type scanner struct {
 	devices Devices
 	log     *slog.Logger
@@ -25,8 +25,8 @@ type scanner struct {
 	isRunning bool
 }
 
-// startScan starts a scan if none is running and the interval has passed. It reports whether it did.
-// Nothing waits for the end: a host may hang, and what the scan finds appears in sysfs.
+// startScan starts a scan if none is running and the interval has passed. It reports whether it
+// did. Nothing waits for the end: a host may hang, and what the scan finds appears in sysfs.
 func (s *scanner) startScan(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package health renders the conditions of a volume in the CSI wire format (spec v1.13, VolumeHealth,
-// alpha). The controller service and the node service use it, so that both report in the same way.
+// Package health renders the conditions of a volume in the CSI wire format (spec v1.13,
+// VolumeHealth, alpha). The controller service and the node service use it, so that both report in
+// the same way.
 package health
 
 import (
@@ -8,8 +9,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// ToCSI returns the conditions of a volume in the wire format. No conditions mean that no fault of the
-// volume is known.
+// ToCSI returns the conditions of a volume in the wire format. No conditions mean that no fault of
+// the volume is known.
 func ToCSI(id string, conditions []volume.Condition) *csi.VolumeHealth {
 	h := &csi.VolumeHealth{VolumeId: id}
 	for _, c := range conditions {

@@ -40,26 +40,28 @@ type LimitOptions struct {
 	proc  string // "/proc"
 }
 
-// AttachLimit returns how many volumes the orchestrator may have attached to this machine at a time,
-// including those that are attached now.
+// AttachLimit returns how many volumes the orchestrator may have attached to this machine at a
+// time, including those that are attached now.
 //
-// A virtio-blk disk takes a PCI slot of its own. The kernel lists the slots into which the hypervisor
-// can plug something: on the machine type pc the slots of the bus, on q35 the root ports. The limit is
-// the number of free slots and of slots that have volumes. A network interface that is plugged in later
-// takes a slot too.
+// A virtio-blk disk takes a PCI slot of its own. The kernel lists the slots into which the
+// hypervisor can plug something: on the machine type pc the slots of the bus, on q35 the root
+// ports. The limit is the number of free slots and of slots that have volumes. A network interface
+// that is plugged in later takes a slot too.
 //
-// A virtio-scsi disk takes one of the 256 targets of the controller: the limit is 256 less the disks
-// that are not volumes. That is also the limit for any other bus, because nothing better is known here:
-// what Nova itself allows ([compute]max_disk_devices_to_attach) shows only when Nova refuses.
+// A virtio-scsi disk takes one of the 256 targets of the controller: the limit is 256 less the
+// disks that are not volumes. That is also the limit for any other bus, because nothing better is
+// known here: what Nova itself allows ([compute]max_disk_devices_to_attach) shows only when Nova
+// refuses.
 //
-// A disk that may be a volume does not count as one if it is used by something other than the cluster;
-// see isForeign.
+// A disk that may be a volume does not count as one if it is used by something other than the
+// cluster; see isForeign.
 //
-// When a disk does not answer, the disks cannot be counted. The limit is then the number of all slots
-// if any disk is virtio-blk: the orchestrator asks once, and with a limit that is too high it has
-// volumes attached that never arrive.
+// When a disk does not answer, the disks cannot be counted. The limit is then the number of all
+// slots if any disk is virtio-blk: the orchestrator asks once, and with a limit that is too high it
+// has volumes attached that never arrive.
 //
-// Reserved is subtracted at the end. The limit is at least one, because zero means "no limit" in CSI.
+// Reserved is subtracted at the end. The limit is at least one, because zero means "no limit" in
+// CSI.
 func AttachLimit(ctx context.Context, o LimitOptions) (Limit, error) {
 	if o.sysfs == "" {
 		o.sysfs = "/sys"
@@ -131,9 +133,9 @@ type diskCounts struct {
 	volumes, own, all []blockdev.Device // by what they are; volumes has foreign ones too
 }
 
-// usesVirtioBlk reports whether volumes are plugged in as virtio-blk. Nova uses one bus for all volumes
-// and for the disk from which the server boots (image property hw_disk_bus); a config drive may be on
-// another bus.
+// usesVirtioBlk reports whether volumes are plugged in as virtio-blk. Nova uses one bus for all
+// volumes and for the disk from which the server boots (image property hw_disk_bus); a config drive
+// may be on another bus.
 func (c diskCounts) usesVirtioBlk() bool {
 	for _, disks := range [][]blockdev.Device{c.volumes, c.own} {
 		if len(disks) > 0 {

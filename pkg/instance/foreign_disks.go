@@ -23,19 +23,19 @@ type deviceUses struct {
 	staged  []string                       // ids of volumes
 }
 
-// isForeign reports whether a disk with a volume's serial is used by something other than the cluster,
-// such as a data disk that Terraform has attached and that the host has mounted. A disk is used if a
-// filesystem on the disk, on a partition of it or on a mapping above it is mounted anywhere on the
-// machine, or if one of these is swap space. An unused disk may be one that is about to be staged, so
-// it counts as the cluster's.
+// isForeign reports whether a disk with a volume's serial is used by something other than the
+// cluster, such as a data disk that Terraform has attached and that the host has mounted. A disk is
+// used if a filesystem on the disk, on a partition of it or on a mapping above it is mounted
+// anywhere on the machine, or if one of these is swap space. An unused disk may be one that is
+// about to be staged, so it counts as the cluster's.
 //
 // A disk whose volume is staged is the cluster's. So is a disk that kubelet's directories of CSI
-// volumes show as a whole: the disk itself, or a dm-crypt mapping directly on it. A partition, a logical
-// volume or a directory of the disk's filesystem that is mounted there belongs to another CSI driver,
-// and so does the disk.
+// volumes show as a whole: the disk itself, or a dm-crypt mapping directly on it. A partition, a
+// logical volume or a directory of the disk's filesystem that is mounted there belongs to another
+// CSI driver, and so does the disk.
 //
-// isForeign does not open the disk: an exclusive open would show a use too, but it could make a mount of
-// the volume at the same moment fail.
+// isForeign does not open the disk: an exclusive open would show a use too, but it could make a
+// mount of the volume at the same moment fail.
 func (o LimitOptions) isForeign(d blockdev.Device, serial string, uses deviceUses) bool {
 	if slices.ContainsFunc(uses.staged, func(id string) bool { return blockdev.SerialMatches(serial, id) }) {
 		return false
@@ -53,8 +53,8 @@ func (o LimitOptions) isForeign(d blockdev.Device, serial string, uses deviceUse
 	return isUsed
 }
 
-// layersAbove returns the disk, its partitions, and all mappings that rest on them. It leaves out what
-// cannot be read.
+// layersAbove returns the disk, its partitions, and all mappings that rest on them. It leaves out
+// what cannot be read.
 func (o LimitOptions) layersAbove(d blockdev.Device) []blockdev.Device {
 	layers := []blockdev.Device{d}
 	for i := 0; i < len(layers); i++ {
@@ -124,8 +124,8 @@ func isKubeletVolume(path string) bool {
 	return strings.Contains(path, "/plugins/kubernetes.io/csi/") || strings.Contains(path, "/kubernetes.io~csi/")
 }
 
-// filesystemNumber returns the device number of a mounted filesystem. Where that is anonymous (btrfs) it
-// returns the number of the source, if the source is a device.
+// filesystemNumber returns the device number of a mounted filesystem. Where that is anonymous
+// (btrfs) it returns the number of the source, if the source is a device.
 func filesystemNumber(m *mountinfo.Info) []blockdev.DeviceNumber {
 	switch {
 	case m.Major != 0:

@@ -47,8 +47,8 @@ type Identity struct {
 // facts are what one source knows; unknown fields are empty.
 type facts struct{ id, zone string }
 
-// Identify finds the identity of this machine. It takes id and zone from the first source that knows
-// them, and asks no source for what is known:
+// Identify finds the identity of this machine. It takes id and zone from the first source that
+// knows them, and asks no source for what is known:
 //
 //  1. the operator (Options.ID, Options.Zone);
 //  2. the config drive, a small disk that Nova may have plugged in;
@@ -137,8 +137,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// isVolumeSerial reports whether a disk with this serial is a Cinder volume: Nova gives such a disk the
-// volume's id, of which virtio-blk and NVMe show 20 characters, and gives its other disks no serial.
+// isVolumeSerial reports whether a disk with this serial is a Cinder volume: Nova gives such a disk
+// the volume's id, of which virtio-blk and NVMe show 20 characters, and gives its other disks no
+// serial.
 func isVolumeSerial(serial string) bool {
 	const visible = 20
 	return len(serial) >= visible && volume.IsUUIDPrefix(serial)

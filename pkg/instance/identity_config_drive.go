@@ -47,9 +47,9 @@ func (o Options) readConfigDrive(ctx context.Context) (facts, error) {
 	})
 }
 
-// configDriveType returns the type of the filesystem on a disk that may be the config drive, empty if
-// the disk is not. A volume never is, whatever its label: its user could make this machine pass for
-// another.
+// configDriveType returns the type of the filesystem on a disk that may be the config drive, empty
+// if the disk is not. A volume never is, whatever its label: its user could make this machine pass
+// for another.
 func (o Options) configDriveType(d blockdev.Device) string {
 	switch d.Kind {
 	case blockdev.KindSCSI, blockdev.KindVirtioBlk, blockdev.KindNVMe, blockdev.KindOther:
@@ -84,8 +84,8 @@ const (
 	fat32Type      = 82
 )
 
-// readLabel reads type and label of an ISO 9660 or FAT filesystem from its first bytes. Both are empty
-// for anything else.
+// readLabel reads type and label of an ISO 9660 or FAT filesystem from its first bytes. Both are
+// empty for anything else.
 func readLabel(head []byte) (fstype, label string) {
 	at := func(offset, length int) []byte {
 		if offset+length > len(head) {

@@ -12,13 +12,14 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// readDMI reads the server's id from the DMI table. Nova's libvirt driver writes "OpenStack" into the
-// vendor or the product (distributions change the rest: "OpenStack Foundation"/"OpenStack Nova", "Red
-// Hat"/"OpenStack Compute") and the id into the product's UUID.
+// readDMI reads the server's id from the DMI table. Nova's libvirt driver writes "OpenStack" into
+// the vendor or the product (distributions change the rest: "OpenStack Foundation"/"OpenStack
+// Nova", "Red Hat"/"OpenStack Compute") and the id into the product's UUID.
 //
 // SMBIOS stores the first three fields of a UUID in little-endian order since version 2.6 and in
 // big-endian order before, so an old firmware may show them swapped. The serial is text and has no
-// order; by default Nova writes the id there too ("libvirt.sysinfo_serial=unique"), and then it decides.
+// order; by default Nova writes the id there too ("libvirt.sysinfo_serial=unique"), and then it
+// decides.
 func (o Options) readDMI(context.Context) (facts, error) {
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(o.sysfs, "class", "dmi", "id", name))
@@ -41,8 +42,8 @@ func (o Options) readDMI(context.Context) (facts, error) {
 	return facts{id: id}, nil
 }
 
-// swapByteOrder returns a UUID with its first three fields, which are numbers (RFC 9562, section 4), in
-// the other byte order; empty if a field is not hexadecimal.
+// swapByteOrder returns a UUID with its first three fields, which are numbers (RFC 9562, section
+// 4), in the other byte order; empty if a field is not hexadecimal.
 func swapByteOrder(uuid string) string {
 	fields := strings.Split(uuid, "-")
 	for i, field := range fields {

@@ -14,11 +14,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxMetadataSize bounds meta_data.json in bytes. The file holds whatever the server's owner put in it.
+// maxMetadataSize bounds meta_data.json in bytes. The file holds whatever the server's owner put in
+// it.
 const maxMetadataSize = 4 << 20
 
-// metadataPath is where meta_data.json is, on the config drive and on the metadata service (Nova's user
-// documentation, "Metadata").
+// metadataPath is where meta_data.json is, on the config drive and on the metadata service (Nova's
+// user documentation, "Metadata").
 const metadataPath = "openstack/latest/meta_data.json"
 
 // parseMetadata reads the identity from meta_data.json.

@@ -42,7 +42,7 @@ func TestConcurrentCallsDoNoHarm(t *testing.T) {
 	}
 }
 
-// concurrentCalls is a machine with two volumes, and mounts that are neither's.
+// concurrentCalls is a machine with two volumes and foreign mounts.
 type concurrentCalls struct {
 	*testNode
 
@@ -106,7 +106,7 @@ func (r *concurrentCalls) call(ctx context.Context, dice *rand.Rand) {
 	}
 }
 
-// checkEnd takes all away and readings what was done.
+// checkEnd unstages both volumes, and checks that the calls did no harm.
 func (r *concurrentCalls) checkEnd(t *testing.T) {
 	t.Helper()
 	for i, id := range r.ids[:2] {

@@ -125,9 +125,9 @@ func (e *expandCall) run(ctx context.Context) (volume.Size, error) {
 	return e.growMounted(ctx)
 }
 
-// isBlock reports whether the path is a published device node. The request's capability is optional;
-// a capability that contradicts the path is an error, since then the path is not what the request
-// says.
+// isBlock reports whether the path is a published device node. The request's capability is
+// optional; a capability that contradicts the path is an error, since then the path is not what the
+// request says.
 func (e *expandCall) isBlock(ctx context.Context) (bool, error) {
 	isNode, err := isDeviceNode(ctx, e.path)
 	if err != nil {
@@ -302,8 +302,8 @@ const (
 )
 
 // withDeviceTimeout returns the context of the wait for the device. It is short while the first pod
-// starts, if the volume had less than is required when it was attached: the PersistentVolume may say
-// more than the volume has, and then the device does not grow.
+// starts, if the volume had less than is required when it was attached: the PersistentVolume may
+// say more than the volume has, and then the device does not grow.
 func (e *expandCall) withDeviceTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	attached := e.record.PublishedSize
 	known := e.conn.DeviceSize(max(attached, e.conn.Size))
@@ -324,9 +324,9 @@ func (e *expandCall) exceedsVolumeError(disk blockdev.Device, size volume.Size) 
 			"and the claim shows the new size after its pods were restarted")
 }
 
-// explainShortDevice completes an error of kind Deadline for a device that is smaller than the device
-// of a volume of this size must be: with the connector's remedy, and with what an encryption below
-// this node may hide.
+// explainShortDevice completes an error of kind Deadline for a device that is smaller than the
+// device of a volume of this size must be: with the connector's remedy, and with what an encryption
+// below this node may hide.
 func explainShortDevice(conn volume.Connection, size volume.Size, err error) error {
 	short, ok := errors.AsType[*volume.Error](err)
 	if !ok || short.Kind != volume.KindDeadline {

@@ -104,8 +104,8 @@ func (f fakeDevices) Size(dev blockdev.Device) (volume.Size, error) {
 	return d.sizeOf(dev.Number()), nil
 }
 
-// fakeHandle is an open device. It answers with errors once it is closed, or
-// the disk was pulled out, also when the disk is back by then.
+// fakeHandle is an open device. Its calls fail once it is closed or the disk was pulled out, also
+// after the disk is plugged in again.
 type fakeHandle struct {
 	f       fakeDevices
 	d       *fakeDisk
@@ -132,8 +132,7 @@ func (f fakeDevices) Open(ctx context.Context, dev blockdev.Device) (inspect.Ope
 	return fakeHandle{f, d, dev, d.plugCount, new(bool)}, nil
 }
 
-// usable is the error of a handle that answers nothing any more. The machine
-// is locked.
+// usable returns the error of a handle that is closed or whose disk is gone. The machine is locked.
 func (h fakeHandle) usable() error {
 	switch {
 	case *h.closed:
@@ -230,8 +229,8 @@ func (f fakeDevices) AwaitSize(ctx context.Context, dev blockdev.Device, want vo
 	}
 }
 
-// rescan makes a disk show what the backend has, unless it is deaf, and returns
-// what it shows, and whether that is enough.
+// rescan makes a disk show the size of the backend, unless it ignores rescans. It returns the size
+// that the disk shows, and whether AwaitSize reports success.
 func (f fakeDevices) rescan(dev blockdev.Device, want volume.Size) (size volume.Size, done bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

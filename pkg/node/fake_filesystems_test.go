@@ -192,7 +192,7 @@ func (f fakeFilesystems) Bind(ctx context.Context, req filesystem.BindRequest) e
 	if info, err := os.Stat(req.Source); err != nil || !info.IsDir() {
 		return volume.Errorf(volume.KindInternal, "bind %s at %s: %w", req.Source, req.Target, errors.Join(err, unix.ENOTDIR))
 	}
-	// A plain directory is one of the node's own disk.
+	// A plain directory is on the node's own disk.
 	f.mount(filesystem.Mount{
 		MountPoint: req.Target, Root: req.Source, Device: blockdev.DeviceNumber{Major: 8, Minor: 1}, FSType: "ext4",
 		Source:  "/dev/root",
@@ -297,8 +297,7 @@ func (f fakeFilesystems) MountsOf(ctx context.Context, number blockdev.DeviceNum
 	return of, nil
 }
 
-// mountedAt returns the mount at a path and the disk of the device, if these
-// belong together.
+// mountedAt returns the mount at a path and the disk of the device, if the mount is of that disk.
 func (f fakeFilesystems) mountedAt(dev filesystem.Device, path string) (filesystem.Mount, *fakeDisk, error) {
 	i := f.topMount(path)
 	if i < 0 {

@@ -76,9 +76,9 @@ func diskNumberOf(d *fakeDisk) blockdev.DeviceNumber {
 	return blockdev.DeviceNumber{Major: diskMajor, Minor: d.number}
 }
 
-// machine is a fake node with disks, mappings, filesystems and mounts. They change as the real ones do:
-// a disk shows a new size only after a rescan, and a filesystem grows to the size of its device. The
-// hold channels make a call last until the channel is closed; nil: no time.
+// machine is a fake node with disks, mappings, filesystems and mounts. They change as the real ones
+// do: a disk shows a new size only after a rescan, and a filesystem grows to the size of its
+// device. The hold channels make a call last until the channel is closed; nil: no time.
 type machine struct {
 	mu     sync.Mutex
 	disks  map[string]*fakeDisk // by volume id: the volumes of the backend
@@ -180,8 +180,8 @@ func (m *machine) countCalls(call string) int {
 	return n
 }
 
-// checkInTime is what a call answers that waits for a device or a mount when its
-// context has ended.
+// checkInTime returns the error of a call that waits for a device or a mount after its context has
+// ended.
 func checkInTime(ctx context.Context, what string) error {
 	if ctx.Err() == nil {
 		return nil
@@ -214,8 +214,7 @@ func device(d *fakeDisk, path string) blockdev.Device {
 	return blockdev.Device{Major: diskMajor, Minor: d.number, Path: path, Kind: blockdev.KindVirtioBlk}
 }
 
-// diskOfDevice returns the disk of a device that is there under its number: of itself,
-// or of the mapping on it.
+// diskOfDevice returns the disk of a device, or of the mapping, that has this number.
 func (m *machine) diskOfDevice(dev blockdev.Device) (*fakeDisk, error) {
 	d, connected := m.diskAt(dev.Path)
 	if !connected || d.number != dev.Minor {
@@ -240,7 +239,7 @@ func (d *fakeDisk) refusesWrites(dev blockdev.DeviceNumber) bool {
 	return d.readOnly
 }
 
-// descriptors counts what is open of a disk, or of the mapping on it.
+// descriptors returns the number of open descriptors of a disk, or of the mapping on it.
 func (d *fakeDisk) descriptors(dev blockdev.DeviceNumber) *int {
 	if dev.Major == cryptMajor {
 		return &d.luks.openHandles
@@ -248,8 +247,8 @@ func (d *fakeDisk) descriptors(dev blockdev.DeviceNumber) *int {
 	return &d.openHandles
 }
 
-// luksState is the LUKS header of a disk and its mapping. fakeDisk.content is what the mapping shows; on
-// the disk itself the header hides it.
+// luksState is the LUKS header of a disk and its mapping. fakeDisk.content is what the mapping
+// shows; on the disk itself the header hides it.
 type luksState struct {
 	header         luks.Header
 	passphrase     string

@@ -15,7 +15,7 @@ import (
 // fakeMappings implements Mappings as pkg/luks does.
 type fakeMappings struct{ *machine }
 
-// enterIn is enter for a call that ends with its context.
+// enterIn is startCall for a call that ends with its context.
 func (f fakeMappings) enterIn(ctx context.Context, call string) (func(), error) {
 	leave, err := f.startCall(call)
 	if err == nil {
@@ -153,8 +153,8 @@ func (f fakeMappings) Open(ctx context.Context, req luks.OpenRequest) (luks.Mapp
 	return f.mapping(req.ID, d), nil
 }
 
-// openAlready reports whether the mapping is open as asked for. One that is
-// that nobody uses and whose disk is gone is closed. The machine is locked.
+// openAlready reports whether the mapping is open as asked for. A
+// mapping that is unused, or whose disk is gone, is closed. The machine is locked.
 func (f fakeMappings) openAlready(req luks.OpenRequest, d *fakeDisk) (bool, error) {
 	on := f.mappedDisks[req.ID]
 	switch {
@@ -204,7 +204,7 @@ func (f fakeMappings) Close(ctx context.Context, id string) error {
 }
 
 // close closes a mapping that nobody uses. A device node that a pod has does
-// not keep it open, but is seen. The machine is locked.
+// not keep the mapping open, but it counts as a use. The machine is locked.
 func (f fakeMappings) close(id string, d *fakeDisk) error {
 	for _, m := range f.mounts {
 		if f.isOnDisk(m, d) || m.DeviceNode == mappingNumberOf(d) && !m.IsStaleDeviceNode() {

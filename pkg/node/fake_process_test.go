@@ -14,7 +14,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// lockedRand are safe for concurrent use.
+// lockedRand is a source of random numbers that is safe for concurrent use.
 type lockedRand struct {
 	mu sync.Mutex
 	r  *rand.Rand
@@ -38,9 +38,9 @@ func (d *lockedRand) between(minimum, maximum time.Duration) time.Duration {
 	return minimum + time.Duration(d.intN(int(maximum-minimum)))
 }
 
-// process is the process of a node plugin on a machine. Its calls take time, some fail, some lose their
-// answers, and some hang for minutes. After a crash none of its calls succeeds: they return when their
-// callers give up, or at the end of the test.
+// process is the process of a node plugin on a machine. Its calls take time, some fail, some lose
+// their answers, and some hang for minutes. After a crash none of its calls succeeds: they return
+// when their callers give up, or at the end of the test.
 type process struct {
 	*machine
 	dice    *lockedRand
@@ -56,7 +56,8 @@ type process struct {
 
 var errCrashed = errors.New("the process has crashed")
 
-// simulateCall lets a call take its time. ctx is what ends it; nil: nothing does.
+// simulateCall makes a call take some time, and fail now and then. ctx ends the call; nil: nothing
+// does.
 func (p *process) simulateCall(ctx context.Context) error {
 	p.mu.Lock()
 	calm := p.faultsOff
@@ -93,7 +94,7 @@ func (p *process) simulateCall(ctx context.Context) error {
 	return nil
 }
 
-// loseAnswer loses the answer of a call that was made, now and then.
+// loseAnswer replaces the answer of some successful calls by an error.
 func (p *process) loseAnswer(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -32,8 +32,9 @@ const (
 )
 
 // NodeGetVolumeHealth reports what is wrong with a volume on this node, as read in this call, with
-// the cause of the last failed growth. The RPC is alpha in CSI v1.13. NOT_FOUND: the volume is not on
-// this node. DEADLINE_EXCEEDED: the device or the filesystem does not answer, so nothing is known.
+// the cause of the last failed growth. The RPC is alpha in CSI v1.13. NOT_FOUND: the volume is not
+// on this node. DEADLINE_EXCEEDED: the device or the filesystem does not answer, so nothing is
+// known.
 func (s *Server) NodeGetVolumeHealth(
 	ctx context.Context, req *csi.NodeGetVolumeHealthRequest,
 ) (*csi.NodeGetVolumeHealthResponse, error) {
@@ -146,8 +147,8 @@ func (s *Server) mappingConditions(
 	return []volume.Condition{degraded(reasonDeviceShort, message)}, nil
 }
 
-// readFilesystemHealth reads the conditions of the filesystem that is mounted at the staging path. It
-// returns none when nothing is mounted there.
+// readFilesystemHealth reads the conditions of the filesystem that is mounted at the staging path.
+// It returns none when nothing is mounted there.
 func (s *Server) readFilesystemHealth(
 	ctx context.Context, id, staging string, conn volume.Connection,
 ) ([]volume.Condition, error) {
@@ -202,8 +203,8 @@ func filesystemConditions(
 	return conditions
 }
 
-// filesystemShortMessage describes a filesystem that is smaller than its volume, with the cause if it
-// is known.
+// filesystemShortMessage describes a filesystem that is smaller than its volume, with the cause if
+// it is known.
 func filesystemShortMessage(
 	m filesystem.Mount, f filesystem.Measurement, conn volume.Connection, failure error,
 ) string {

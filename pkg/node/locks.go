@@ -46,8 +46,8 @@ func (s *Server) lockReading(ctx context.Context, id string) (*operation.Lease, 
 	return lock(ctx, nil, id, &s.locks.readings)
 }
 
-// lock takes locks in this order. The error has kind Deadline, not InProgress: kubelet takes ABORTED
-// for final.
+// lock takes locks in this order. The error has kind Deadline, not InProgress: kubelet takes
+// ABORTED for final.
 func lock(
 	ctx context.Context, tracker *operation.Tracker, id string, all ...*operation.Locks,
 ) (*operation.Lease, error) {

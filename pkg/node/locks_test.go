@@ -13,7 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// wantBlocked checks that a call waits for a lock until its time is up.
+// wantBlocked fails the test unless call waits for a lock until its deadline.
 func wantBlocked(t *testing.T, what string, call func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -190,8 +190,8 @@ func (s *Server) lockSome(ctx context.Context, id string, way int) error {
 	return nil
 }
 
-// A call that waits for both locks holds neither while the volume's lock is taken: two calls that took
-// the locks in different orders would wait for each other for ever.
+// A call that waits for both locks holds neither while the volume's lock is taken: two calls that
+// took the locks in different orders would wait for each other for ever.
 func TestBothLocksAreTakenVolumeFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Server

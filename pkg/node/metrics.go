@@ -37,9 +37,9 @@ const (
 )
 
 // NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
-// growvol_node_grown_bytes_total{method} and growvol_node_growths_total{occasion,result}. The result
-// of a failure is the kind of its error, so "device/deadline" counts the expansions whose device did
-// not grow in time.
+// growvol_node_grown_bytes_total{method} and growvol_node_growths_total{occasion,result}. The
+// result of a failure is the kind of its error, so "device/deadline" counts the expansions whose
+// device did not grow in time.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := newMetrics()
 	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {

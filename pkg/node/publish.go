@@ -126,8 +126,8 @@ func (p *publishCall) run(ctx context.Context) error {
 	return p.noteFirstPublish(ctx, dev)
 }
 
-// noteFirstPublish remembers when the first pod got the volume since it was staged: kubelet may call
-// NodeExpandVolume as a part of starting that pod; see podStartWindow.
+// noteFirstPublish remembers when the first pod got the volume since it was staged: kubelet may
+// call NodeExpandVolume as a part of starting that pod; see podStartWindow.
 func (p *publishCall) noteFirstPublish(ctx context.Context, dev blockdev.Device) error {
 	mounts, err := p.inspector.MountsOf(ctx, dev)
 	if err != nil {
@@ -143,9 +143,9 @@ func (p *publishCall) noteFirstPublish(ctx context.Context, dev blockdev.Device)
 	return nil
 }
 
-// checkBindMount reads back what the target path shows after the bind. A mount that is proved not to
-// be the one asked for is unmounted: the source may have changed between the check and the bind. A
-// mount that cannot be read stays; the retry reads it in isPublished.
+// checkBindMount reads back what the target path shows after the bind. A mount that is proved not
+// to be the one asked for is unmounted: the source may have changed between the check and the bind.
+// A mount that cannot be read stays; the retry reads it in isPublished.
 func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) error {
 	m, mounted, err := p.opts.Filesystems.FindMount(p.target)
 	if err != nil {
@@ -174,7 +174,8 @@ func (p *publishCall) checkBindMount(ctx context.Context, dev blockdev.Device) e
 	return nil
 }
 
-// undoBind unmounts a bind mount that is not the one asked for, and returns the cause with the result.
+// undoBind unmounts a bind mount that is not the one asked for, and returns the cause with the
+// result.
 func (p *publishCall) undoBind(ctx context.Context, m filesystem.Mount, cause *volume.Error) error {
 	if err := p.opts.Filesystems.Unmount(ctx, m); err != nil {
 		return volume.Errorf(cause.Kind, "%w; it could not be unmounted: %v", cause, err).
@@ -185,8 +186,8 @@ func (p *publishCall) undoBind(ctx context.Context, m filesystem.Mount, cause *v
 			"if it lasts, find out what is mounted at the staging path " + p.staging + ", and how")
 }
 
-// checkNotCovered returns an error when m, which is at the target path and not of dev, covers the bind
-// mount: another program has mounted it meanwhile.
+// checkNotCovered returns an error when m, which is at the target path and not of dev, covers the
+// bind mount: another program has mounted it meanwhile.
 func (p *publishCall) checkNotCovered(ctx context.Context, m filesystem.Mount, dev blockdev.Device) error {
 	mounts, err := p.inspector.MountsOf(ctx, dev)
 	if err != nil {

@@ -23,10 +23,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Random calls for two volumes run concurrently with growths of their disks, disks that are pulled out,
-// answers that are lost, foreign mounts over their paths, and a plugin that ends or crashes. In any
-// order: nothing foreign is touched, a success is true, each call ends with its context, and in the end
-// nothing is left.
+// Random calls for two volumes run concurrently with growths of their disks, disks that are pulled
+// out, answers that are lost, foreign mounts over their paths, and a plugin that ends or crashes.
+// In any order: nothing foreign is touched, a success is true, each call ends with its context, and
+// in the end nothing is left.
 //
 // GROWVOL_RANDOM_SEED repeats the choices of a run; the order in which
 // goroutines run is not repeated.
@@ -96,7 +96,7 @@ type randomNode struct {
 	watch   *sync.WaitGroup
 }
 
-// randomVolume is one of the two.
+// randomVolume is one of the two volumes of a randomNode.
 type randomVolume struct {
 	testNode
 
@@ -146,7 +146,7 @@ func newRandomNode(t *testing.T, seed uint64) *randomNode {
 	return n
 }
 
-// encrypt makes the volume one that the node encrypts.
+// encrypt makes the node encrypt the volume.
 func (v *randomVolume) encrypt() {
 	v.hidden = headerSize
 	v.context, v.secrets = map[string]string{volume.EncryptedKey: "true"}, map[string]string{PassphraseKey: secret}
@@ -233,7 +233,7 @@ func (n *randomNode) check(p *process) {
 	}
 }
 
-// run lets everything run against each other, and then readings at what is left.
+// run makes the calls and the faults concurrently, then checks what is left.
 func (n *randomNode) run() {
 	defer func() {
 		close(n.end)
@@ -269,7 +269,7 @@ func (n *randomNode) run() {
 	}
 }
 
-// call makes one call and judges its answer.
+// call makes one call and checks its answer.
 func (n *randomNode) call(v *randomVolume, which int) {
 	_ = n.plugin.Acquire(context.Background(), 1)
 	defer n.plugin.Release(1)
@@ -310,8 +310,8 @@ func (n *randomNode) call(v *randomVolume, which int) {
 	}
 }
 
-// checkAnswer checks that a volume has the size of which a call has answered OK. One
-// that fails meanwhile may still be staged.
+// checkAnswer fails the test if a call has succeeded although the volume has not reached its size.
+// A filesystem that fails meanwhile may still be staged.
 func (n *randomNode) checkAnswer(v *randomVolume, call string, size volume.Size, failures int, err error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -325,7 +325,7 @@ func (n *randomNode) checkAnswer(v *randomVolume, call string, size volume.Size,
 	return err
 }
 
-// unstageAll takes both volumes away, and readings at what is left.
+// unstageAll unpublishes and unstages both volumes, and checks what is left.
 func (n *randomNode) unstageAll() {
 	for _, v := range n.volumes {
 		b := v.testNode
@@ -377,7 +377,7 @@ func (n *randomNode) unstageAll() {
 	}
 }
 
-// stageAllAgain uses both volumes once more, as if nothing had happened.
+// stageAllAgain stages, publishes and expands both volumes once more.
 func (n *randomNode) stageAllAgain() {
 	for _, v := range n.volumes {
 		b := v.testNode

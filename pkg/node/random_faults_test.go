@@ -11,7 +11,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// injectFaults changes the world until over is closed.
+// injectFaults changes disks, mounts and plugins at random until over is closed.
 func (n *randomNode) injectFaults(over <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -67,8 +67,8 @@ func (n *randomNode) growDisk(v *randomVolume) {
 	}
 }
 
-// unplugDisk takes the disk out. What is mounted of it, or has it open, stays and
-// keeps its number; otherwise a foreign disk may get the number.
+// unplugDisk unplugs the disk. Its mounts and open descriptors stay and keep its number; without
+// them a foreign disk may get the number.
 func (n *randomNode) unplugDisk(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -115,7 +115,8 @@ func (n *randomNode) failFilesystem(v *randomVolume) {
 	}
 }
 
-// plugDisk plugs the disk of a hypervisor in again, and makes each disk show its size after a rescan.
+// plugDisk plugs the disk of a hypervisor in again, and makes each disk show its size after a
+// rescan.
 func (n *randomNode) plugDisk(v *randomVolume) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

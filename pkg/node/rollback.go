@@ -11,7 +11,8 @@ import (
 const rollbackTimeout = 2 * time.Second
 
 // withRollbackTimeout returns a context for rollBack. It does not end with the call's waits, which
-// may have failed by their timeout, but it ends early enough before the deadline of the RPC to answer.
+// may have failed by their timeout, but it ends early enough before the deadline of the RPC to
+// answer.
 func withRollbackTimeout(rpcCtx context.Context) (context.Context, context.CancelFunc) {
 	timeout := rollbackTimeout
 	if deadline, ok := rpcCtx.Deadline(); ok {
@@ -22,8 +23,8 @@ func withRollbackTimeout(rpcCtx context.Context) (context.Context, context.Cance
 
 // rollBack undoes what a failed stage has mounted, opened, recorded and connected. kubelet never
 // unstages after an error that it takes for final, and a volume that stays connected can never be
-// detached. It leaves what is in use or what detached work of this call needs, and a volume that was
-// connected before this call, which may be staged as a raw device. rpcCtx has no answer margin.
+// detached. It leaves what is in use or what detached work of this call needs, and a volume that
+// was connected before this call, which may be staged as a raw device. rpcCtx has no answer margin.
 func (st *stageCall) rollBack(rpcCtx context.Context, cause error) {
 	if !st.lease.IsHeld() {
 		return
@@ -90,9 +91,9 @@ func (st *stageCall) disconnect(ctx context.Context) error {
 	return st.records.Remove(st.id)
 }
 
-// restoreRecord undoes writeRecord, unless the volume was mounted before this call as asked for: then
-// the new record is right. Without a previous record it keeps the new one for the retry if the failure
-// is transient.
+// restoreRecord undoes writeRecord, unless the volume was mounted before this call as asked for:
+// then the new record is right. Without a previous record it keeps the new one for the retry if the
+// failure is transient.
 func (st *stageCall) restoreRecord(cause error) error {
 	switch {
 	case !st.isRecorded, st.wasMounted:

@@ -45,7 +45,7 @@ func TestRollbackClosesOnlyTheMappingOfItsCall(t *testing.T) {
 	}
 }
 
-// A mapping whose disk is gone belongs to nobody: the mapping that replaces it is of this call.
+// A mapping whose disk is gone has no user: the mapping that replaces it is of this call.
 func TestRollbackClosesAMappingThatReplacedAGoneOne(t *testing.T) {
 	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	d, gone := b.add(b.id, volume.GiB), b.add("before", volume.GiB)
@@ -138,7 +138,7 @@ func TestFailedVerificationLeavesNothing(t *testing.T) {
 }
 
 // A disk that a hypervisor has plugged in is connected before and after the stage. What the failed
-// stage has mounted and recorded goes all the same: kubelet does not unstage after an error that it
+// stage has mounted and recorded is still removed: kubelet does not unstage after an error that it
 // takes for final.
 func TestFailedStageOfAPluggedDiskLeavesNothing(t *testing.T) {
 	for name, prepare := range map[string]func(*testNode){

@@ -4,8 +4,8 @@
 //
 // New makes the service; command growvol-node serves it. Each RPC has a file of its own (stage.go,
 // publish.go, expand.go, …) that reads from the RPC down to the steps; grow.go grows a volume for
-// NodeExpandVolume, NodeStageVolume and GrowOnDeviceChange. Below are internal/inspect, which answers
-// which device is which, and stagerecord, which remembers staged volumes across restarts.
+// NodeExpandVolume, NodeStageVolume and GrowOnDeviceChange. Below are internal/inspect, which
+// answers which device is which, and stagerecord, which remembers staged volumes across restarts.
 package node
 
 import (

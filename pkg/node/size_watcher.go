@@ -22,7 +22,8 @@ const (
 
 // GrowOnDeviceChange grows each volume that is staged here for writing after its device has become
 // larger, without waiting for NodeExpandVolume: when the kernel announces the new size, and every
-// sizeReadInterval. It returns when ctx has ended and the running growths have ended or are detached.
+// sizeReadInterval. It returns when ctx has ended and the running growths have ended or are
+// detached.
 //
 // It grows what NodeExpandVolume grows, under the volume's lock, on a device whose identity was
 // verified. A growth that failed for a reason that needs a person is not repeated until the device
@@ -80,8 +81,8 @@ func (w *sizeWatcher) receiveEvents(ctx context.Context, events chan<- blockdev.
 	}
 }
 
-// checkAll starts a check of the staged volumes that e announces. It leaves out the volumes that are
-// staged read-only.
+// checkAll starts a check of the staged volumes that e announces. It leaves out the volumes that
+// are staged read-only.
 func (w *sizeWatcher) checkAll(ctx context.Context, e blockdev.SizeEvent) {
 	records, err := w.records.List(ctx)
 	if err != nil {

@@ -19,15 +19,15 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// NodeStageVolume connects the volume and, unless it is a raw block volume, mounts its filesystem at
-// the staging path. It formats a volume that is provably blank, and grows a filesystem that is
-// smaller than its device. Every step first reads the present state, so that a call after a crash at
-// any point reaches the same end.
+// NodeStageVolume connects the volume and, unless it is a raw block volume, mounts its filesystem
+// at the staging path. It formats a volume that is provably blank, and grows a filesystem that is
+// smaller than its device. Every step first reads the present state, so that a call after a crash
+// at any point reaches the same end.
 //
 // It fails while the device is smaller than the volume, and after a growth that failed for a
-// transient reason: Kubernetes sends no NodeExpandVolume for a restore or clone into a larger claim,
-// so nobody would notice. After a growth that needs a person it succeeds, so that the pod has its
-// data; NodeGetVolumeHealth reports the failure.
+// transient reason: Kubernetes sends no NodeExpandVolume for a restore or clone into a larger
+// claim, so nobody would notice. After a growth that needs a person it succeeds, so that the pod
+// has its data; NodeGetVolumeHealth reports the failure.
 func (s *Server) NodeStageVolume(
 	ctx context.Context, req *csi.NodeStageVolumeRequest,
 ) (*csi.NodeStageVolumeResponse, error) {
@@ -99,8 +99,9 @@ func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, erro
 	return st, volume.Wrap(err, "stage", id)
 }
 
-// connectReadOnly reports whether the device itself must refuse writes. It must not for a filesystem
-// that this node alone reads: after an unclean end the kernel replays the journal before it can read.
+// connectReadOnly reports whether the device itself must refuse writes. It must not for a
+// filesystem that this node alone reads: after an unclean end the kernel replays the journal before
+// it can read.
 func connectReadOnly(a volume.Access) bool {
 	return a.Mode.IsReadOnly() && (a.Block || a.Mode.IsMultiNode())
 }
@@ -146,9 +147,9 @@ func (st *stageCall) run(ctx context.Context, req volume.ConnectRequest) error {
 	return st.growStaged(ctx, st.path)
 }
 
-// prepareVolume opens the mapping of an encrypted volume, compares the request with the mount at the
-// staging path, and writes the record. A request that contradicts the mount changes no record, but
-// the record is written before a mapping is opened and before anything is mounted.
+// prepareVolume opens the mapping of an encrypted volume, compares the request with the mount at
+// the staging path, and writes the record. A request that contradicts the mount changes no record,
+// but the record is written before a mapping is opened and before anything is mounted.
 func (st *stageCall) prepareVolume(ctx context.Context, conn volume.Connection) error {
 	disk := st.vol.Disk()
 	if st.isEncrypted {
@@ -184,8 +185,8 @@ func (st *stageCall) writeRecord(disk blockdev.Device, conn volume.Connection) e
 	})
 }
 
-// stageBlock stages a raw device. Its user owns the content from now on: a format of the volume that
-// was interrupted must never be resumed.
+// stageBlock stages a raw device. Its user owns the content from now on: a format of the volume
+// that was interrupted must never be resumed.
 func (st *stageCall) stageBlock(ctx context.Context, conn volume.Connection) error {
 	if err := st.removeMarkers(st.id); err != nil {
 		return err
@@ -231,8 +232,8 @@ func (st *stageCall) isReadOnly() bool {
 	return st.access.Mode.IsReadOnly() || filesystem.RequestsReadOnly(st.access.MountFlags)
 }
 
-// prepareFilesystem makes sure that the device holds a sound filesystem of the requested type (empty:
-// any) and returns its type.
+// prepareFilesystem makes sure that the device holds a sound filesystem of the requested type
+// (empty: any) and returns its type.
 func (st *stageCall) prepareFilesystem(
 	ctx context.Context, requested filesystem.Type, conn volume.Connection,
 ) (filesystem.Type, error) {
@@ -339,9 +340,10 @@ func (s *Server) checkPropagation(path string) error {
 		WithRemedy("mount the orchestrator's directory into the plugin with mountPropagation: Bidirectional")
 }
 
-// growStaged grows the mapping and the filesystem (none: empty mountPoint) to the disk, after a clone
-// or a restore into a larger volume, an offline expansion or a missed call. A transient error fails
-// the stage, and kubelet retries it. Any other error is logged: it must not keep the pod from its data.
+// growStaged grows the mapping and the filesystem (none: empty mountPoint) to the disk, after a
+// clone or a restore into a larger volume, an offline expansion or a missed call. A transient error
+// fails the stage, and kubelet retries it. Any other error is logged: it must not keep the pod from
+// its data.
 func (st *stageCall) growStaged(ctx context.Context, mountPoint string) error {
 	g := growth{vol: st.vol, occasion: occasionStage, mountPoint: mountPoint, passphrase: st.passphrase}
 	err := st.growVolume(ctx, g, st.lease)
@@ -353,12 +355,12 @@ func (st *stageCall) growStaged(ctx context.Context, mountPoint string) error {
 	return nil
 }
 
-// formatMarker returns the path of the file that shows a retry that a format of this volume has begun
-// on this node.
+// formatMarker returns the path of the file that shows a retry that a format of this volume has
+// begun on this node.
 func (s *Server) formatMarker(id string) string { return s.records.Path("formatting-", id) }
 
-// encryptionMarker returns the path of the file that proves that the LUKS2 header of this volume was
-// made on this node, and that the volume was not used since.
+// encryptionMarker returns the path of the file that proves that the LUKS2 header of this volume
+// was made on this node, and that the volume was not used since.
 func (s *Server) encryptionMarker(id string) string { return s.records.Path("encrypting-", id) }
 
 // removeMarkers removes the markers of the volume's format and encryption.

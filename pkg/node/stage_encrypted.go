@@ -29,8 +29,8 @@ func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
 	}
 }
 
-// checkDiskUse returns an error when the disk is in use in another way than asked for. Of an encrypted
-// volume only the mapping may be in use. It sets wasMapped.
+// checkDiskUse returns an error when the disk is in use in another way than asked for. Of an
+// encrypted volume only the mapping may be in use. It sets wasMapped.
 func (st *stageCall) checkDiskUse(ctx context.Context) error {
 	disk := st.vol.Device
 	if !st.isEncrypted {
@@ -150,8 +150,8 @@ func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, 
 }
 
 // sharedHeaderError is the error for a volume that several nodes may use and that has no finished
-// LUKS2 header: another node may be making one, and a second header makes unreadable what was written
-// under the first.
+// LUKS2 header: another node may be making one, and a second header makes unreadable what was
+// written under the first.
 func sharedHeaderError(h luks.Header) error {
 	return volume.Errorf(volume.KindPrecondition, "the volume is to be encrypted and holds %s, "+
 		"but several nodes may use it at the same time, so none of them makes the LUKS2 header", h).
@@ -172,8 +172,8 @@ func (st *stageCall) checkNoPlainFilesystem(ctx context.Context, disk *inspect.V
 			"; or copy its data into a new encrypted volume")
 }
 
-// contentReader returns the reading by which Mappings.Format decides whether a disk is blank. A blank
-// disk reads as noise where the hypervisor encrypts it too.
+// contentReader returns the reading by which Mappings.Format decides whether a disk is blank. A
+// blank disk reads as noise where the hypervisor encrypts it too.
 func (st *stageCall) contentReader(
 	disk *inspect.Volume, conn volume.Connection,
 ) func(context.Context) (luks.Content, error) {
@@ -186,8 +186,9 @@ func (st *stageCall) contentReader(
 	}
 }
 
-// explainFormatRefusal replaces the error of Filesystems.Format for an encrypted volume with unknown
-// content: its remedy names commands for the mapping, which is closed before a person can run them.
+// explainFormatRefusal replaces the error of Filesystems.Format for an encrypted volume with
+// unknown content: its remedy names commands for the mapping, which is closed before a person can
+// run them.
 func (st *stageCall) explainFormatRefusal(sig filesystem.Signature, err error) error {
 	if !st.isEncrypted || !volume.IsKind(err, volume.KindPrecondition) ||
 		sig.State != filesystem.StateForeign || sig.Type != "" {
@@ -207,8 +208,8 @@ func (st *stageCall) explainFormatRefusal(sig filesystem.Signature, err error) e
 		WithRemedy(remedy)
 }
 
-// checkNotEncrypted returns an error for an encrypted volume that is staged as a plain one: no message
-// may call its content unknown and name the command that clears it.
+// checkNotEncrypted returns an error for an encrypted volume that is staged as a plain one: no
+// message may call its content unknown and name the command that clears it.
 func (st *stageCall) checkNotEncrypted(ctx context.Context, sig filesystem.Signature) error {
 	if st.isEncrypted || sig.State != filesystem.StateForeign || !sig.IsRecognized {
 		return nil

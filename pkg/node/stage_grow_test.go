@@ -60,7 +60,7 @@ func TestStageGrowsToALargerDevice(t *testing.T) {
 }
 
 // Kubernetes sends no NodeExpandVolume for a restore into a larger claim: after a stage that
-// succeeded on a device that is still too small nobody would grow the filesystem.
+// succeeded on a device that is still too small nothing would grow the filesystem.
 func TestStageFailsWhileTheDeviceIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))

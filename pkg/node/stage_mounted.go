@@ -45,8 +45,8 @@ func (st *stageCall) findStagingMount(ctx context.Context) error {
 	return nil
 }
 
-// unmountIfFailed unmounts the filesystem of m if it has shut down or recorded errors, so that it is
-// checked and mounted again. If the filesystem is mounted elsewhere too, it returns the failure
+// unmountIfFailed unmounts the filesystem of m if it has shut down or recorded errors, so that it
+// is checked and mounted again. If the filesystem is mounted elsewhere too, it returns the failure
 // instead. A filesystem that does not answer has not failed.
 func (st *stageCall) unmountIfFailed(ctx context.Context, m filesystem.Mount) (isUnmounted bool, err error) {
 	failure := st.opts.Filesystems.CheckHealth(ctx, st.vol, st.path)

@@ -72,7 +72,7 @@ func TestRecordOfAVolumeWithALongID(t *testing.T) {
 	}
 }
 
-// singleNodeReader is the capability, to be read on one node only.
+// singleNodeReader returns the capability with the access mode SINGLE_NODE_READER_ONLY.
 func singleNodeReader(c *csi.VolumeCapability) *csi.VolumeCapability {
 	c.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 	return c

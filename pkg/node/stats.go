@@ -58,8 +58,8 @@ func (s *Server) readStats(ctx context.Context, id, path string) ([]*csi.VolumeU
 	return usage, err
 }
 
-// readUsage reads the usage at a path that must be a mount of the disk, or of a mapping on the disk;
-// otherwise it returns notPublished.
+// readUsage reads the usage at a path that must be a mount of the disk, or of a mapping on the
+// disk; otherwise it returns notPublished.
 func (s *Server) readUsage(path, diskPath string, notPublished error) ([]*csi.VolumeUsage, error) {
 	m, mounted, err := s.opts.Filesystems.FindMount(path)
 	if err != nil {

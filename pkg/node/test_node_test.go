@@ -172,7 +172,7 @@ func contextWithTimeout(t *testing.T) context.Context {
 	return ctx
 }
 
-// grow makes the device larger and announces it, as the kernel does.
+// growDevice makes the device larger and, if announce is set, announces that as the kernel does.
 func (b *testNode) growDevice(d *fakeDisk, to volume.Size, announce bool) {
 	b.mu.Lock()
 	d.backendSize, d.deviceSize = to, to

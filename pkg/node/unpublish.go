@@ -13,8 +13,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// NodeUnpublishVolume unmounts the target path and removes it. It never removes content: what is not
-// an empty mount point stays and is an error.
+// NodeUnpublishVolume unmounts the target path and removes it. It never removes content: what is
+// not an empty mount point stays and is an error.
 func (s *Server) NodeUnpublishVolume(
 	ctx context.Context, req *csi.NodeUnpublishVolumeRequest,
 ) (*csi.NodeUnpublishVolumeResponse, error) {

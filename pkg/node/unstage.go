@@ -74,9 +74,9 @@ func (s *Server) unstage(ctx context.Context, id, path string, lease *operation.
 }
 
 // checkUnused returns an error when the disk at path, or the volume's mapping on it, is mounted or
-// published. The kernel takes the disk from a device node that a pod has, and the next volume may get
-// its number. hasHolders reports whether anything rests on the disk. checkUnused also removes the
-// markers of a format that was not interrupted.
+// published. The kernel takes the disk from a device node that a pod has, and the next volume may
+// get its number. hasHolders reports whether anything rests on the disk. checkUnused also removes
+// the markers of a format that was not interrupted.
 func (s *Server) checkUnused(ctx context.Context, id, path string) (hasHolders bool, err error) {
 	dev, err := s.opts.Devices.ByPath(path)
 	if err != nil {
@@ -147,9 +147,9 @@ func (s *Server) probe(ctx context.Context, id string, dev blockdev.Device) (fil
 	return s.opts.Filesystems.Probe(ctx, vol)
 }
 
-// unmountAll unmounts what is mounted at path, one mount after another, each after it is proved to be
-// a mount of this volume. A mount that is not proved is left alone, with an error that names it, also
-// when it was below a mount of this volume.
+// unmountAll unmounts what is mounted at path, one mount after another, each after it is proved to
+// be a mount of this volume. A mount that is not proved is left alone, with an error that names it,
+// also when it was below a mount of this volume.
 func (s *Server) unmountAll(ctx context.Context, id, path string, lease *operation.Lease) error {
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return volume.Errorf(volume.KindPrecondition, "%s is a symbolic link, not a mount point; it is left alone", path)
@@ -171,9 +171,10 @@ func (s *Server) unmountAll(ctx context.Context, id, path string, lease *operati
 	}
 }
 
-// closeMapping closes the mapping of a volume, if there is one, and returns once it is gone. A mapping
-// in use is an error. A mapping on a disk that is proved to be another volume's is left alone: it does
-// not prevent the disconnection. diskPath is the volume's disk, empty when it is not connected.
+// closeMapping closes the mapping of a volume, if there is one, and returns once it is gone. A
+// mapping in use is an error. A mapping on a disk that is proved to be another volume's is left
+// alone: it does not prevent the disconnection. diskPath is the volume's disk, empty when it is not
+// connected.
 func (s *Server) closeMapping(ctx context.Context, id, diskPath string, lease *operation.Lease) error {
 	m, mapped, err := s.opts.Mappings.Find(ctx, id)
 	if volume.IsKind(err, volume.KindPrecondition) {

@@ -1,6 +1,6 @@
-// Package requirement checks whether a node has what the node plugin needs, such as a writable state
-// directory. Command growvol-node decides what to check; a Checker runs the checks for the CSI Probe
-// and reports their results in the log and as a metric.
+// Package requirement checks whether a node has what the node plugin needs, such as a writable
+// state directory. Command growvol-node decides what to check; a Checker runs the checks for the
+// CSI Probe and reports their results in the log and as a metric.
 package requirement
 
 import (
@@ -47,9 +47,9 @@ func NewChecker(reg prometheus.Registerer, log *slog.Logger, checks ...Check) (*
 	return c, reg.Register(c.met)
 }
 
-// CheckHealth runs all checks. Its error joins the errors of the checks that failed. It logs a result
-// that differs from the one before. An error of kind Deadline or Canceled says that a check did not
-// end within ctx.
+// CheckHealth runs all checks. Its error joins the errors of the checks that failed. It logs a
+// result that differs from the one before. An error of kind Deadline or Canceled says that a check
+// did not end within ctx.
 func (c *Checker) CheckHealth(ctx context.Context) error {
 	unlock, err := c.locks.Lock(ctx, "")
 	if err != nil {

@@ -20,7 +20,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Record is what is known of one staged volume. The JSON names are on the disks of nodes: they stay.
+// Record is what is known of one staged volume. The JSON names are on the disks of nodes: they
+// stay.
 type Record struct {
 	ID        string `json:"volume"`
 	Staging   string `json:"stagingPath"`

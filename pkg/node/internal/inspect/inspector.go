@@ -3,7 +3,8 @@
 // grows and disconnects on the strength of these answers.
 //
 // Begin with Inspector.FindMount and Inspector.OpenMount for a mounted filesystem, or with
-// Inspector.Open for a raw device: both return a Volume whose identity is verified while it is open.
+// Inspector.Open for a raw device: both return a Volume whose identity is verified while it is
+// open.
 package inspect
 
 import (
@@ -46,7 +47,8 @@ type Inspector struct {
 	Filesystems Filesystems
 }
 
-// OpenDevice is an open block device. The kernel gives its number to no other disk while it is open.
+// OpenDevice is an open block device. The kernel gives its number to no other disk while it is
+// open.
 type OpenDevice interface {
 	filesystem.Device
 	io.Closer

@@ -12,8 +12,8 @@ import (
 )
 
 // FindMount returns the topmost mount at path. Reading a mount may hang with its filesystem: then
-// FindMount returns an error of kind Deadline (or Canceled) when ctx ends, and the reading keeps the
-// lease's locks, so that at most one reading of each volume hangs.
+// FindMount returns an error of kind Deadline (or Canceled) when ctx ends, and the reading keeps
+// the lease's locks, so that at most one reading of each volume hangs.
 func (i Inspector) FindMount(
 	ctx context.Context, lease *operation.Lease, path string,
 ) (m filesystem.Mount, mounted bool, err error) {
@@ -103,10 +103,10 @@ func (i Inspector) DeviceOnDisk(m filesystem.Mount, diskPath string) (dev blockd
 	return dev, err == nil && layers[len(layers)-1].Number() == disk.Number(), err
 }
 
-// CheckOwnMount returns an error unless m is proved to be a mount of this volume: unmounting another
-// volume's mount would take that volume from its user. A mount is proved when the disk below it is
-// verified to be the volume, or is provably gone, so that the mount has no user. A failed
-// reading proves nothing; its error keeps the kind.
+// CheckOwnMount returns an error unless m is proved to be a mount of this volume: unmounting
+// another volume's mount would take that volume from its user. A mount is proved when the disk
+// below it is verified to be the volume, or is provably gone, so that the mount has no user. A
+// failed reading proves nothing; its error keeps the kind.
 func (i Inspector) CheckOwnMount(ctx context.Context, id string, m filesystem.Mount) error {
 	if m.IsStaleDeviceNode() {
 		return nil

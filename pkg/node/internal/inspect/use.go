@@ -10,9 +10,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// CheckUse returns an error of kind Precondition when the volume is in use in another way than asked
-// for (raw, mounted or encrypted). It reads the mounts of dev, of the layers below dev, and of what
-// else rests on the disk: mkfs does not notice that a pod has the raw device open.
+// CheckUse returns an error of kind Precondition when the volume is in use in another way than
+// asked for (raw, mounted or encrypted). It reads the mounts of dev, of the layers below dev, and
+// of what else rests on the disk: mkfs does not notice that a pod has the raw device open.
 func (i Inspector) CheckUse(ctx context.Context, id string, dev blockdev.Device, block bool) error {
 	layers, err := i.Devices.Stack(dev)
 	if err != nil {
@@ -27,8 +27,8 @@ func (i Inspector) CheckUse(ctx context.Context, id string, dev blockdev.Device,
 	return i.checkAbove(ctx, id, layers)
 }
 
-// CheckMounts returns an error of kind Precondition when dev has a mount that is not allowed. With a
-// nil isAllowed no mount is.
+// CheckMounts returns an error of kind Precondition when dev has a mount that is not allowed. With
+// a nil isAllowed no mount is.
 func (i Inspector) CheckMounts(
 	ctx context.Context, dev blockdev.Device, isAllowed func(filesystem.Mount) bool,
 ) error {
@@ -52,9 +52,9 @@ func (i Inspector) CheckMounts(
 }
 
 // checkAbove returns an error of kind Precondition when the disk is in use through a device that
-// rests on it and is not one of the layers: a device that is mounted or published, or the mapping of
-// this driver, in use or not. An unmounted mapping that another program has opened is allowed: the pod that has the
-// raw device may have made it.
+// rests on it and is not one of the layers: a device that is mounted or published, or the mapping
+// of this driver, in use or not. An unmounted mapping that another program has opened is allowed:
+// the pod that has the raw device may have made it.
 func (i Inspector) checkAbove(ctx context.Context, id string, layers []blockdev.Device) error {
 	disk := layers[len(layers)-1]
 	above, err := i.DevicesAbove(disk)
