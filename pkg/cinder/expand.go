@@ -4,12 +4,11 @@ import (
 	"context"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/cinder/internal/cloud"
 	"github.com/growvol/growvol/pkg/cinder/internal/message"
 	"github.com/growvol/growvol/pkg/cinder/internal/poll"
 	"github.com/growvol/growvol/pkg/cinder/internal/state"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 

@@ -8,13 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
-	"github.com/growvol/growvol/pkg/cinder/internal/state"
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/growvol/growvol/pkg/cinder/internal/cindertest"
+	"github.com/growvol/growvol/pkg/cinder/internal/state"
 	"github.com/growvol/growvol/pkg/controller"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )

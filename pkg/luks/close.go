@@ -11,12 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"golang.org/x/sys/unix"
 	mount "k8s.io/mount-utils"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 

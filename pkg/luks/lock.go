@@ -7,11 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/vm"

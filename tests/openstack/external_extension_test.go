@@ -7,10 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/tests/csiclient"
 	"github.com/growvol/growvol/tests/must"
 	"github.com/growvol/growvol/tests/openstack"

@@ -14,11 +14,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/tests/vm/internal/protocol"
 )
 

@@ -13,10 +13,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/tests/csiclient"
 )
 

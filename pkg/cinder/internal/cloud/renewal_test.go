@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )

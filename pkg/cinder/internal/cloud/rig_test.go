@@ -9,11 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )

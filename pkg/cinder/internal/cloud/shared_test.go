@@ -13,12 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/growvol/growvol/pkg/operation"
-
 	"github.com/gophercloud/gophercloud/v2/openstack/utils"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/transport"
-
+	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/fakecloud"
 )
