@@ -94,7 +94,7 @@ func (i Inspector) Open(
 func (i Inspector) OpenMount(
 	ctx context.Context, id string, m filesystem.Mount, lease *operation.Lease,
 ) (*Volume, error) {
-	dev, err := i.DeviceOfMount(m)
+	dev, err := i.deviceOfMount(m)
 	if err != nil {
 		return nil, err
 	}

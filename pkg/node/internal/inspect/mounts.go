@@ -46,9 +46,9 @@ func hasBlockDevice(m filesystem.Mount) bool {
 	return m.IsDeviceNode() || m.Device.Major != 0 || m.FSType == string(filesystem.TypeBtrfs)
 }
 
-// DeviceOfMount returns the block device of a mounted filesystem, or of a mounted device node. The
+// deviceOfMount returns the block device of a mounted filesystem, or of a mounted device node. The
 // error wraps volume.ErrGone when the kernel has no such device any more.
-func (i Inspector) DeviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
+func (i Inspector) deviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	switch {
 	case m.IsDeviceNode():
 		return i.Devices.ByNumber(m.DeviceNode.Major, m.DeviceNode.Minor)
@@ -66,13 +66,13 @@ func (i Inspector) DeviceOfMount(m filesystem.Mount) (blockdev.Device, error) {
 	return dev, err
 }
 
-// deviceIfAny is DeviceOfMount, but ok is false instead of an error for a mount without a device:
+// deviceIfAny is deviceOfMount, but ok is false instead of an error for a mount without a device:
 // it rests on none, its device is gone, or it is a stale device node.
 func (i Inspector) deviceIfAny(m filesystem.Mount) (dev blockdev.Device, ok bool, err error) {
 	if !hasBlockDevice(m) || m.IsStaleDeviceNode() {
 		return blockdev.Device{}, false, nil
 	}
-	dev, err = i.DeviceOfMount(m)
+	dev, err = i.deviceOfMount(m)
 	if errors.Is(err, volume.ErrGone) {
 		return blockdev.Device{}, false, nil
 	}
@@ -114,7 +114,7 @@ func (i Inspector) CheckOwnMount(ctx context.Context, id string, m filesystem.Mo
 	err := error(volume.Errorf(volume.KindPrecondition, "it rests on no block device"))
 	if hasBlockDevice(m) {
 		var dev blockdev.Device
-		if dev, err = i.DeviceOfMount(m); err == nil {
+		if dev, err = i.deviceOfMount(m); err == nil {
 			_, err = i.verifiedLayers(ctx, id, dev)
 		}
 	}
