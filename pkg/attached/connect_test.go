@@ -90,8 +90,8 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 	}
 	// The node does not see the context when it expands: it reckons with a header.
 	conn, _, err := connector.Locate(t.Context(), uuid)
-	if err != nil || conn.DeviceSize(3*volume.GiB) != 3*volume.GiB-32*volume.MiB ||
-		conn.DeviceSize(3*volume.GiB+1) <= 3*volume.GiB || conn.ShortRemedy == "" {
+	if err != nil || conn.MinDeviceSize(3*volume.GiB) != 3*volume.GiB-32*volume.MiB ||
+		conn.MinDeviceSize(3*volume.GiB+1) <= 3*volume.GiB || conn.ShortRemedy == "" {
 		t.Errorf("located %+v, %v", conn, err)
 	}
 }

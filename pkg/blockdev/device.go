@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,16 +113,16 @@ func (s *System) ByNumber(major, minor uint32) (Device, error) {
 // that has other devices proves that this one is gone.
 func (s *System) lookupError(number DeviceNumber, err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
-		return volume.Errorf(volume.KindInternal, "look for the block device %s: %w", number, err)
+		return volume.Errorf(volume.KindInternal, "cannot look up the block device %s: %w", number, err)
 	}
 	entries, dirErr := os.ReadDir(filepath.Join(s.sysfs, "dev", "block"))
 	if dirErr != nil || len(entries) == 0 {
-		return volume.Errorf(volume.KindInternal, "look for the block device %s: sysfs shows no block device at all: %w",
-			number, errors.Join(dirErr, err)).WithRemedy(remedySysfs)
+		return volume.Errorf(volume.KindInternal, "cannot look up the block device %s: sysfs shows no block devices: %w",
+			number, cmp.Or(dirErr, err)).WithRemedy(remedySysfs)
 	}
 	err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 	return volume.Errorf(volume.KindInternal, "the kernel has no block device %s: %w", number, err).
-		WithRemedy("the device was removed; check that the volume is still attached to this node")
+		WithRemedy("check that the volume is still attached to this node")
 }
 
 // ByPath returns the device behind a path, which must be a block special file or a
@@ -131,14 +132,14 @@ func (s *System) lookupError(number DeviceNumber, err error) error {
 func (s *System) ByPath(path string) (Device, error) {
 	number, err := s.kernel.Stat(path)
 	if err != nil {
-		if s.isNameFree(path, err) {
+		if s.isDeviceGone(path, err) {
 			err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 		}
-		return Device{}, volume.Errorf(volume.KindInternal, "identify the block device %s: %w", path, err)
+		return Device{}, volume.Errorf(volume.KindInternal, "cannot identify the block device %s: %w", path, err)
 	}
 	d, err := s.ByNumber(number.Major, number.Minor)
 	if err != nil {
-		return Device{}, fmt.Errorf("%s is a stale device node: %w", path, err)
+		return Device{}, fmt.Errorf("cannot identify the device behind the node %s: %w", path, err)
 	}
 	// A container may have no node for the device but the given one.
 	if number, err := s.kernel.Stat(d.Path); err != nil || number != d.Number() {
@@ -147,11 +148,11 @@ func (s *System) ByPath(path string) (Device, error) {
 	return d, nil
 }
 
-// isNameFree reports whether err says that the node at path is missing, and the kernel
+// isDeviceGone reports whether err says that the node at path is missing, and the kernel
 // has no device of that name. It reports false for a path that the kernel does not make
 // itself: the absence of a symbolic link, or of a node that udev or a person named,
 // proves nothing about the device.
-func (s *System) isNameFree(path string, err error) bool {
+func (s *System) isDeviceGone(path string, err error) bool {
 	name := filepath.Base(path)
 	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(path) != s.dev || !isKernelName(name) {
 		return false
@@ -204,7 +205,7 @@ func (s *System) readKind(dir string, d Device) Kind {
 	case has("partition"):
 		return KindPartition
 	case has("dm"):
-		if uuid, _ := readLine(filepath.Join(dir, "dm", "uuid")); strings.HasPrefix(uuid, "CRYPT-") {
+		if uuid, _ := readAttribute(filepath.Join(dir, "dm", "uuid")); strings.HasPrefix(uuid, "CRYPT-") {
 			return KindCrypt
 		}
 		return KindMapper
@@ -247,8 +248,8 @@ func (s *System) rbdDir(id string) string {
 	return filepath.Join(s.sysfs, "bus", "rbd", "devices", id)
 }
 
-// readLine reads a sysfs attribute without the white space around it.
-func readLine(path string) (string, error) {
+// readAttribute reads a sysfs attribute without the white space around it.
+func readAttribute(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	return strings.TrimSpace(string(data)), err
 }

@@ -83,7 +83,7 @@ func (s *System) rbdImage(d Device) (string, error) {
 // readIdentity reads a sysfs attribute that identifies d. It returns "" for one that is
 // missing or not printable.
 func (*System) readIdentity(d Device, path string) (string, error) {
-	text, err := readLine(path)
+	text, err := readAttribute(path)
 	if err != nil {
 		return "", ignoreMissing(d, err)
 	}

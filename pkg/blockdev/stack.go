@@ -138,7 +138,7 @@ func (s *System) devicesLinkedIn(dir string) ([]Device, error) {
 // wraps volume.ErrGone when dir is a symbolic link whose target is missing: the device
 // was removed after its link was listed.
 func (s *System) deviceInDir(dir string) (Device, error) {
-	text, err := readLine(filepath.Join(dir, "dev"))
+	text, err := readAttribute(filepath.Join(dir, "dev"))
 	if errors.Is(err, fs.ErrNotExist) && isDanglingLink(dir) {
 		err = fmt.Errorf("%w: %w", volume.ErrGone, err)
 	}

@@ -13,15 +13,15 @@ import (
 
 // Attach implements volume.Attacher; see attachment.Attachment.Attach.
 func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
-	c, err := b.locator.Volume(ctx, req.ID)
+	c, err := b.locator.Volume(ctx, req.VolumeID)
 	if err != nil {
-		return nil, volume.Wrap(err, "attach", req.ID)
+		return nil, volume.Wrap(err, "attach", req.VolumeID)
 	}
-	a := b.attachment(c, req.ID, req.Node)
+	a := b.attachment(c, req.VolumeID, req.Node)
 	a.Shared = req.Access.IsShared()
 	v, err := a.Attach(ctx)
 	if err != nil {
-		return nil, volume.Wrap(err, "attach", req.ID)
+		return nil, volume.Wrap(err, "attach", req.VolumeID)
 	}
 	if b.opts.ClusterID != "" && !b.isListed(v) {
 		b.statics.add(v.ID, c.Name())

@@ -174,7 +174,7 @@ func BenchmarkPublish(b *testing.B) {
 	for b.Loop() {
 		r.cloud.ClearRequests()
 		_, err := r.Attach(
-			b.Context(), volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}},
+			b.Context(), volume.AttachRequest{VolumeID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}},
 		)
 		if err != nil {
 			b.Fatal(err)

@@ -32,7 +32,7 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 	if err != nil {
 		return volume.Capacity{}, err
 	}
-	capacity := volume.Capacity{Min: granularity}
+	capacity := volume.Capacity{MinVolumeSize: granularity}
 	if hasZone, err := b.hasZone(ctx, c, want.Zone, req.Topology[cindercsi.TopologyKey]); err != nil || !hasZone {
 		return capacity, err
 	}
@@ -47,8 +47,8 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 	if err != nil {
 		return capacity, err
 	}
-	capacity.Min = max(granularity, volume.Size(t.MinGiB)*granularity)
-	capacity.Max = smallest(limits.MaxVolumeGiB, t.MaxGiB)
+	capacity.MinVolumeSize = max(granularity, volume.Size(t.MinGiB)*granularity)
+	capacity.MaxVolumeSize = smallest(limits.MaxVolumeGiB, t.MaxGiB)
 	capacity.Available = remaining(limits)
 	return capacity, nil
 }

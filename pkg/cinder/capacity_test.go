@@ -47,7 +47,7 @@ func TestCapacity(t *testing.T) {
 			r := newRig(t, fakecloud.Options{Quota: test.quota, Zones: []string{"nova", "west"}})
 			r.cloud.Add(fakecloud.Volume{Size: 3})
 			got, err := r.Capacity(t.Context(), test.ask)
-			if err != nil || got.Available != test.available || got.Max != test.most || got.Min != volume.GiB {
+			if err != nil || got.Available != test.available || got.MaxVolumeSize != test.most || got.MinVolumeSize != volume.GiB {
 				t.Errorf("%+v, %v; want %s, at most %s", got, err, test.available, test.most)
 			}
 		})

@@ -76,7 +76,7 @@ func TestVolumeOfALateRequestIsReportedAsDuplicate(t *testing.T) {
 	close(deliver)
 	cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 2 })
 	server := r.cloud.AddServer("")
-	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used.ID, Node: server}); err != nil {
+	if _, err := r.Attach(t.Context(), volume.AttachRequest{VolumeID: used.ID, Node: server}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -131,7 +131,7 @@ func TestDuplicatesCountVolumesOfThisClusterByCloud(t *testing.T) {
 	failed, used := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}), r.cloud.Add(
 		fakecloud.Volume{Name: "pvc-2"},
 	)
-	if _, err := r.Attach(t.Context(), volume.AttachRequest{ID: used, Node: r.cloud.AddServer("")}); err != nil {
+	if _, err := r.Attach(t.Context(), volume.AttachRequest{VolumeID: used, Node: r.cloud.AddServer("")}); err != nil {
 		t.Fatal(err)
 	}
 	r.listAll(t, 0)

@@ -13,7 +13,7 @@ import (
 )
 
 // listHealth reads all pages of the listing.
-func listHealth(t *testing.T, b *Backend, most int) (all []volume.Health, pages int) {
+func listHealth(t *testing.T, b *Backend, most int) (all []volume.VolumeHealth, pages int) {
 	t.Helper()
 	page := volume.Page{Max: most}
 	for range 1000 {
@@ -35,7 +35,7 @@ func listHealth(t *testing.T, b *Backend, most int) (all []volume.Health, pages 
 }
 
 // wantImpaired checks that each of these volumes was listed once, with the conditions of Health.
-func wantImpaired(t *testing.T, b *Backend, got []volume.Health, want []string) {
+func wantImpaired(t *testing.T, b *Backend, got []volume.VolumeHealth, want []string) {
 	t.Helper()
 	var ids []string
 	for _, v := range got {

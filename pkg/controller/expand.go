@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -12,9 +13,9 @@ import (
 // ControllerExpandVolume expands a volume to at least the required size, online if it is
 // in use, and returns the size that the backend has read back.
 //
-// A call for a size that the volume already has succeeds with the present size; so does an
-// older call for a smaller size, which external-resizer makes after a restart. Calls for
-// one volume wait for each other, so that calls for the same size share one expansion.
+// A call for a size that the volume already has succeeds with the present size; so does a
+// repeated call for a smaller size, as external-resizer makes it after a restart. Calls for
+// one volume are serialized, so that calls for the same size share one expansion.
 //
 // node_expansion_required is always true. Only the node's call proves that the device has
 // grown, also for block volumes; and if an earlier call ended before the node's call, the
@@ -47,7 +48,7 @@ func (s *Server) expand(ctx context.Context, req *csi.ControllerExpandVolumeRequ
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	s.log.InfoContext(ctx, "volume expanded", "volume", id, "target", target.String(), "size", v.Size.String())
+	s.log.InfoContext(ctx, "the volume has the requested size", "volume", id, "target", target.String(), "size", v.Size.String())
 	return v, nil
 }
 
@@ -72,25 +73,25 @@ func (s *Server) parseExpand(req *csi.ControllerExpandVolumeRequest) (target vol
 	return r.Resolve(s.backend.Limits())
 }
 
-// checkExpanded returns an error unless the backend returned the volume of this id with at
-// least the target size and at most the limit (0: none). The backend has promised that;
-// but external-resizer trusts the answer and shows it to the user, so an error of a backend
-// would become a PVC with a false size.
+// checkExpanded returns an error unless v is the volume id with at least the target size and
+// at most the limit (0: none). Backend.Expand guarantees the id and the target, and does not
+// know the limit. The check is repeated here because external-resizer shows the size in the
+// claim: a bug of a backend would show the user a wrong size.
 func checkExpanded(v volume.Volume, id string, target, limit volume.Size) error {
 	switch {
 	case v.ID != id:
-		return volume.Errorf(volume.KindInternal, "the backend returned volume %q instead", v.ID)
+		return volume.Errorf(volume.KindInternal, "the backend returned volume %q for a request about volume %q", v.ID, id).
+			WithRemedy("report this as a bug of the driver")
 	case v.Size < target:
 		return volume.Errorf(volume.KindInternal,
 			"the backend reported success, but the volume has %s, less than the target %s",
 			v.Size, target).
-			WithRemedy("no action needed: Kubernetes retries this automatically; " +
-				"if this lasts, compare the volume's size in the storage system and report a bug of the driver")
+			WithRemedy("Kubernetes retries this automatically; if the error persists, " +
+				"compare the volume's size in the storage system and report a bug of the driver")
 	case limit > 0 && v.Size > limit:
 		return volume.Errorf(volume.KindOutOfRange,
-			"the volume already has %s, above the limit %s, and volumes cannot shrink",
-			v.Size, limit).
-			WithRemedy("set a limit of at least " + v.Size.String())
+			"the volume has %s, above the requested limit %s; volumes cannot shrink", v.Size, limit).
+			WithRemedy(fmt.Sprintf("set resources.limits.storage of the claim to at least %s, or remove it", v.Size))
 	}
 	return nil
 }

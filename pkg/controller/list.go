@@ -62,10 +62,10 @@ func (s *Server) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (
 	if err != nil {
 		return nil, volume.Wrap(err, "read capacity", "")
 	}
-	minSize := max(c.Min, minimumFor(capacityReq.Accesses, class.backend, class.encrypted).size)
+	minSize := max(c.MinVolumeSize, minimumFor(capacityReq.Accesses, class.backend, class.encrypted).size)
 	return &csi.GetCapacityResponse{
 		AvailableCapacity: max(c.Available, 0).Bytes(), // negative in a pool that is overcommitted
-		MaximumVolumeSize: optionalSize(c.Max), MinimumVolumeSize: optionalSize(minSize),
+		MaximumVolumeSize: optionalSize(c.MaxVolumeSize), MinimumVolumeSize: optionalSize(minSize),
 	}, nil
 }
 

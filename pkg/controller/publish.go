@@ -21,16 +21,16 @@ func (s *Server) ControllerPublishVolume(
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.Lock(ctx, attach.ID)
+	unlock, err := s.locks.Lock(ctx, attach.VolumeID)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	published, err := s.attacher.Attach(ctx, attach)
 	if err != nil {
-		return nil, volume.Wrap(err, "attach volume", attach.ID)
+		return nil, volume.Wrap(err, "attach volume", attach.VolumeID)
 	}
-	s.log.InfoContext(ctx, "volume attached", "volume", attach.ID, "node", attach.Node)
+	s.log.InfoContext(ctx, "volume attached", "volume", attach.VolumeID, "node", attach.Node)
 	return &csi.ControllerPublishVolumeResponse{PublishContext: published}, nil
 }
 
@@ -51,7 +51,7 @@ func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.At
 			"readonly is set, but this driver does not have PUBLISH_READONLY")
 	}
 	return volume.AttachRequest{
-		ID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.IsReadOnly(),
+		VolumeID: req.GetVolumeId(), Node: req.GetNodeId(), Access: access, ReadOnly: access.Mode.IsReadOnly(),
 	}, nil
 }
 

@@ -13,11 +13,11 @@ import (
 // Attach implements volume.Attacher: it records that the node may connect the volume.
 func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
 	published, err := b.attach(ctx, req)
-	return published, volume.Wrap(err, "attach", req.ID)
+	return published, volume.Wrap(err, "attach", req.VolumeID)
 }
 
 func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
-	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, req.ID)
+	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, req.VolumeID)
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func (b *Backend) capacity(req volume.CapacityRequest) (volume.Capacity, error) 
 		return volume.Capacity{}, err
 	}
 	limits := b.Limits()
-	c := volume.Capacity{Min: limits.Min, Max: limits.Max}
+	c := volume.Capacity{MinVolumeSize: limits.Min, MaxVolumeSize: limits.Max}
 	if !b.topology().IsWithin(req.Topology) {
 		return c, nil
 	}

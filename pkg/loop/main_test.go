@@ -49,7 +49,7 @@ func createVolume(t *testing.T, b *Backend, name string, size volume.Size) volum
 
 // attachRequest requests the attachment of a volume to the test's node for one writer.
 func attachRequest(id string) volume.AttachRequest {
-	return volume.AttachRequest{ID: id, Node: testNode, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
+	return volume.AttachRequest{VolumeID: id, Node: testNode, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
 }
 
 func attachVolume(t *testing.T, b *Backend, id string) {

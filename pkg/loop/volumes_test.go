@@ -155,7 +155,7 @@ func TestInvalidIDsDoNotExist(t *testing.T) {
 		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.Expand(t.Context(), id, volume.GiB)
 		volumetest.WantKind(t, err, volume.KindNotFound)
-		_, err = b.Attach(t.Context(), volume.AttachRequest{ID: id, Node: testNode})
+		_, err = b.Attach(t.Context(), volume.AttachRequest{VolumeID: id, Node: testNode})
 		volumetest.WantKind(t, err, volume.KindNotFound)
 		_, err = b.CreateSnapshot(t.Context(), volume.SnapshotRequest{Name: "s", VolumeID: id})
 		volumetest.WantKind(t, err, volume.KindNotFound)
@@ -325,7 +325,7 @@ func TestAttachFailsWhenAttachedToOtherNode(t *testing.T) {
 	attachVolume(t, b, v.ID)
 	b.opts.Node = "node-2"
 	_, err := b.Attach(t.Context(), volume.AttachRequest{
-		ID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
+		VolumeID: v.ID, Node: "node-2", Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
 	})
 	volumetest.WantKind(t, err, volume.KindPrecondition, testNode)
 }

@@ -272,7 +272,7 @@ func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (size 
 	start := time.Now()
 	defer func() { e.opts.Metrics.phaseDone(PhaseDevice, start, err) }()
 	volumeSize := max(e.required, e.conn.Size)
-	want := e.conn.DeviceSize(volumeSize)
+	want := e.conn.MinDeviceSize(volumeSize)
 	waitCtx, cancel := e.withDeviceTimeout(ctx)
 	defer cancel()
 	size, err = e.opts.Devices.AwaitSize(waitCtx, disk, want)
@@ -283,7 +283,7 @@ func (e *expandCall) awaitDisk(ctx context.Context, disk blockdev.Device) (size 
 	case err == nil:
 		e.missedSizes.forget(e.id)
 		return size, nil
-	case ctx.Err() == nil && waitCtx.Err() != nil && size >= e.conn.DeviceSize(e.record.PublishedSize):
+	case ctx.Err() == nil && waitCtx.Err() != nil && size >= e.conn.MinDeviceSize(e.record.PublishedSize):
 		return 0, e.exceedsVolumeError(disk, size)
 	case volume.IsKind(err, volume.KindDeadline):
 		e.missedSizes.set(e.id, volumeSize)
@@ -306,8 +306,8 @@ const (
 // say more than the volume has, and then the device does not grow.
 func (e *expandCall) withDeviceTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	attached := e.record.PublishedSize
-	known := e.conn.DeviceSize(max(attached, e.conn.Size))
-	if e.isPodStart && attached > 0 && e.conn.DeviceSize(e.required) > known {
+	known := e.conn.MinDeviceSize(max(attached, e.conn.Size))
+	if e.isPodStart && attached > 0 && e.conn.MinDeviceSize(e.required) > known {
 		return context.WithTimeout(ctx, podStartDeviceTimeout)
 	}
 	return context.WithCancel(ctx)

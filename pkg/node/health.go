@@ -106,7 +106,7 @@ func (s *Server) deviceConditions(
 		return nil, err
 	}
 	var conditions []volume.Condition
-	if size < conn.DeviceSize(conn.Size) {
+	if size < conn.MinDeviceSize(conn.Size) {
 		message := fmt.Sprintf("the device %s has %s, but the volume has %s", disk.Path, size, conn.Size)
 		if conn.ShortRemedy != "" {
 			message += " (next step: " + conn.ShortRemedy + ")"

@@ -216,7 +216,7 @@ func (st *stageCall) mountFilesystem(ctx context.Context, conn volume.Connection
 
 // awaitFullSize waits until the disk is as large as the backend says.
 func (st *stageCall) awaitFullSize(ctx context.Context, conn volume.Connection) error {
-	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.Disk(), conn.DeviceSize(conn.Size))
+	_, err := st.opts.Devices.AwaitSize(ctx, st.vol.Disk(), conn.MinDeviceSize(conn.Size))
 	return explainShortDevice(conn, conn.Size, err)
 }
 

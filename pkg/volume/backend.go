@@ -7,7 +7,7 @@ type CreateRequest struct {
 	Name              string            // idempotency key
 	Size              Size              // resolved under the backend's Limits
 	Range             Range             // the requested range; an existing volume of this name fits if its size lies in it
-	Source            Source            // for Restore and Clone
+	Source            Source            // for Restore and CloneVolume
 	Parameters        map[string]string // of the StorageClass, backend-specific
 	MutableParameters map[string]string // mutable parameters (VolumeAttributesClass); only given to a Modifier
 	Encrypted         bool              // the node encrypts the volume; kept as Volume.Encrypted
@@ -16,7 +16,7 @@ type CreateRequest struct {
 	Preferred         []Topology        // in order of preference
 	// OnAccepted, unless nil, is called when the storage system has accepted the copy of
 	// Source. From then on other calls may attach, detach, expand, delete and copy Source. A
-	// backend calls it on the goroutine of the call, more than once if it likes, and never
+	// backend calls it on the goroutine of the call, possibly more than once, and never
 	// after the call. A backend that needs the source until the end does not call it.
 	OnAccepted func()
 }
@@ -33,8 +33,9 @@ func (r CreateRequest) NotifyAccepted() {
 // All methods are idempotent and convergent: they lead to the requested state from any state
 // that an interrupted call has left. The caller holds the volume's lock.
 //
-// The secrets of a request are in the context (SecretsFrom). Errors are of type *Error with
-// the kinds documented per method.
+// The secrets of a request are in the context (SecretsFrom). Errors are of type *Error. The kinds
+// Unavailable, Deadline, Canceled, Denied, Unauthenticated and Internal are possible everywhere; a
+// method lists only the others.
 type Backend interface {
 	// Limits returns the granularity and the bounds of volume sizes.
 	Limits() Limits
@@ -52,7 +53,7 @@ type Backend interface {
 	// Create makes an empty volume, or returns the volume of that name if it fits the
 	// request. The volume is usable when Create returns. Kinds: AlreadyExists (the volume of
 	// that name does not fit), Invalid (parameters), OutOfRange (no space, quota), Exhausted
-	// (no requisite place can be served; CSI v1.13, CreateVolume errors).
+	// (no requisite topology can be served; CSI v1.13, CreateVolume errors).
 	Create(ctx context.Context, req CreateRequest) (Volume, error)
 
 	// Delete removes the volume, and returns when the volume no longer exists. It succeeds
@@ -67,7 +68,8 @@ type Backend interface {
 	// the volume as read after the growth. It succeeds only if the size that was read is at
 	// least target. It does not change a volume that is large enough, and waits for an
 	// expansion that is already running instead of requesting a second one. Kinds: NotFound,
-	// OutOfRange, InProgress, Unavailable, Deadline, Internal.
+	// OutOfRange, InProgress, Precondition (in use, and the storage system expands only
+	// volumes that are not).
 	Expand(ctx context.Context, id string, target Size) (Volume, error)
 }
 
@@ -139,7 +141,7 @@ type Attacher interface {
 
 // AttachRequest asks for the attachment of a volume to a node.
 type AttachRequest struct {
-	ID       string
+	VolumeID string
 	Node     string
 	Access   Access
 	ReadOnly bool
@@ -147,7 +149,7 @@ type AttachRequest struct {
 
 // Page selects a part of a listing.
 type Page struct {
-	Token string // of the page before; empty: the first page
+	Token string // the next token that the previous page returned; empty: the first page
 	Max   int    // maximum number of entries; 0: the backend chooses
 }
 
@@ -175,9 +177,9 @@ type SnapshotLister interface {
 // Capacity is the space for new volumes.
 type Capacity struct {
 	Available Size
-	// Max and Min bound the size of one volume; zero: unknown.
-	Max Size
-	Min Size
+	// MaxVolumeSize and Min bound the size of one volume; zero: unknown.
+	MaxVolumeSize Size
+	MinVolumeSize Size
 }
 
 // CapacityRequest asks for the space for volumes of one StorageClass in one place.
@@ -190,6 +192,7 @@ type CapacityRequest struct {
 // CapacityReporter is implemented by backends that know their free space (CSI v1.13,
 // GetCapacity).
 type CapacityReporter interface {
+	// Capacity returns the space for new volumes that fit the request.
 	Capacity(ctx context.Context, req CapacityRequest) (Capacity, error)
 }
 
@@ -219,34 +222,34 @@ type Condition struct {
 	Message    string // for a person: the defect and the next step
 }
 
-// HealthReporter is implemented by backends that can report the defects of a volume.
-type HealthReporter interface {
+// VolumeHealthReporter is implemented by backends that can report the defects of a volume.
+type VolumeHealthReporter interface {
 	// Health returns the known defects of a volume. Kind NotFound.
 	Health(ctx context.Context, id string) ([]Condition, error)
 }
 
-// Health lists the defects of one volume.
-type Health struct {
+// VolumeHealth lists the defects of one volume.
+type VolumeHealth struct {
 	ID         string
 	Conditions []Condition
 }
 
-// HealthLister is implemented by backends that can report the defects of all their volumes
+// VolumeHealthLister is implemented by backends that can report the defects of all their volumes
 // with about as many API calls as a listing takes.
-type HealthLister interface {
-	HealthReporter
+type VolumeHealthLister interface {
+	VolumeHealthReporter
 
 	// ListHealth returns the volumes of one page that have defects, with the conditions that
 	// Health returns, and the token of the next page ("" after the last). A page has at most
-	// page.Max volumes; a page without any need not be the last one. Kind Stale: the listing
+	// page.Max volumes; an empty page is not necessarily the last. Kind Stale: the listing
 	// cannot continue from the token.
-	ListHealth(ctx context.Context, page Page) ([]Health, string, error)
+	ListHealth(ctx context.Context, page Page) ([]VolumeHealth, string, error)
 }
 
 // TopologyAware is implemented by backends whose volumes may be reachable from some nodes
 // only.
 type TopologyAware interface {
-	// HasTopology reports whether volumes have a topology. It never changes.
+	// HasTopology reports whether volumes have a topology. The result must be constant.
 	HasTopology() bool
 }
 
@@ -254,6 +257,6 @@ type TopologyAware interface {
 type HealthChecker interface {
 	// CheckHealth checks that the backend can serve requests (storage system reachable,
 	// credentials accepted, directory writable). Every CSI Probe calls it, so it must be
-	// cheap. Kind InProgress: the backend is still starting and needs no help.
+	// cheap. Kind InProgress: the backend is still starting and needs no restart.
 	CheckHealth(ctx context.Context) error
 }

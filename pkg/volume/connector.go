@@ -70,11 +70,11 @@ type Connection struct {
 	ShortRemedy string
 }
 
-// DeviceSize returns the minimum size of the device of a volume of at least required bytes:
+// MinDeviceSize returns the minimum size of the device of a volume of at least required bytes:
 // required rounded up to the granularity, less MaxOverhead. Without the rounding, a device
 // that has not grown would pass for one that has grown by less than MaxOverhead. Zero, an
 // unknown size, stays zero.
-func (c Connection) DeviceSize(required Size) Size {
+func (c Connection) MinDeviceSize(required Size) Size {
 	if required <= 0 {
 		return 0
 	}

@@ -24,7 +24,7 @@ func TestDeviceSize(t *testing.T) {
 		{luks, math.MaxInt64, math.MaxInt64},
 		{Connection{Granularity: MiB, MaxOverhead: GiB}, MiB, 1}, // invalid, but no negative size
 	} {
-		if got := c.conn.DeviceSize(c.required); got != c.want {
+		if got := c.conn.MinDeviceSize(c.required); got != c.want {
 			t.Errorf("%+v: a device for %s has %s, want %s", c.conn, c.required, got, c.want)
 		}
 	}
@@ -42,7 +42,7 @@ func FuzzDeviceSize(f *testing.F) {
 		if required <= 0 || header < 0 || Size(header) > conn.MaxOverhead || gib == 0 {
 			t.Skip("no requirement, no volume, or no header that exists")
 		}
-		passes := size-Size(header) >= conn.DeviceSize(Size(required))
+		passes := size-Size(header) >= conn.MinDeviceSize(Size(required))
 		if passes != (size >= Size(required)) {
 			t.Errorf("a volume of %s with a header of %d B for %d B: passes %t", size, header, required, passes)
 		}

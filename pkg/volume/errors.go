@@ -40,8 +40,8 @@ const (
 	// KindCanceled: the caller canceled the call.
 	KindCanceled
 	// KindPrecondition: the volume is in a state that forbids the operation and does not
-	// end by itself (in use on delete, attached to another node, a filesystem that must be
-	// repaired first).
+	// end by itself (a deletion while the volume is in use, an attachment to another node, a
+	// filesystem that must be repaired first).
 	KindPrecondition
 	// KindExhausted: the node has no attachment slot left, or no place that the request
 	// allows can serve the volume.

@@ -11,7 +11,7 @@ import (
 func (b *Backend) Attach(_ context.Context, req volume.AttachRequest) (map[string]string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	v, err := b.get(req.ID)
+	v, err := b.get(req.VolumeID)
 	if err != nil {
 		return nil, err
 	}
@@ -19,7 +19,7 @@ func (b *Backend) Attach(_ context.Context, req volume.AttachRequest) (map[strin
 	if !ok {
 		return nil, volume.Errorf(volume.KindNotFound, "there is no node %s", req.Node)
 	}
-	key := req.ID + "/" + req.Node
+	key := req.VolumeID + "/" + req.Node
 	if slices.Contains(v.Nodes, req.Node) {
 		if previous := b.accesses[key]; previous.Mode != req.Access.Mode || previous.Block != req.Access.Block {
 			return nil, volume.Errorf(volume.KindAlreadyExists, "it is attached to %s as %s", req.Node, previous.Mode)
@@ -33,7 +33,7 @@ func (b *Backend) Attach(_ context.Context, req volume.AttachRequest) (map[strin
 		return nil, volume.Errorf(volume.KindExhausted, "all %d slots of %s are taken", slots, req.Node)
 	}
 	v.Nodes = append(v.Nodes, req.Node)
-	b.volumes[req.ID], b.accesses[key] = v, req.Access
+	b.volumes[req.VolumeID], b.accesses[key] = v, req.Access
 	return map[string]string{"device": key}, nil
 }
 

@@ -99,7 +99,7 @@ func TestConnectIgnoresReadOnlyAttachment(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := m.backend.Attach(t.Context(), volume.AttachRequest{
-		ID: m.id, Node: testNode, ReadOnly: true, Access: volume.Access{Mode: volume.AccessSingleNodeReaderOnly},
+		VolumeID: m.id, Node: testNode, ReadOnly: true, Access: volume.Access{Mode: volume.AccessSingleNodeReaderOnly},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -64,7 +64,7 @@ func (m machine) create(name string, size volume.Size) (id string) {
 
 func (m machine) attach(id string) {
 	m.Helper()
-	req := volume.AttachRequest{ID: id, Node: testNode, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
+	req := volume.AttachRequest{VolumeID: id, Node: testNode, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
 	if _, err := m.backend.Attach(m.Context(), req); err != nil {
 		m.Fatal(err)
 	}

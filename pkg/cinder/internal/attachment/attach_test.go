@@ -13,7 +13,7 @@ import (
 
 func sharing(id, server string) volume.AttachRequest {
 	return volume.AttachRequest{
-		ID: id, Node: server, Access: volume.Access{Mode: volume.AccessMultiNodeMultiWriter, Block: true},
+		VolumeID: id, Node: server, Access: volume.Access{Mode: volume.AccessMultiNodeMultiWriter, Block: true},
 	}
 }
 
@@ -110,9 +110,9 @@ func TestAttachToSeveralServersNeedsASharedVolume(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
 			one, two, id := r.cloud.AddServer(""), r.cloud.AddServer(""), r.cloud.Add(test.v)
-			r.attach(t, volume.AttachRequest{ID: id, Node: one, Access: test.access})
+			r.attach(t, volume.AttachRequest{VolumeID: id, Node: one, Access: test.access})
 			r.cloud.ClearRequests()
-			second := volume.AttachRequest{ID: id, Node: two, Access: test.access}
+			second := volume.AttachRequest{VolumeID: id, Node: two, Access: test.access}
 			if test.second {
 				r.attach(t, second)
 				return

@@ -38,10 +38,10 @@ func (r *rig) attachment(id, server string) Attachment {
 
 // Attach attaches a volume as Backend.Attach does.
 func (r *rig) Attach(ctx context.Context, req volume.AttachRequest) error {
-	a := r.attachment(req.ID, req.Node)
+	a := r.attachment(req.VolumeID, req.Node)
 	a.Shared = req.Access.IsShared()
 	_, err := a.Attach(ctx)
-	return volume.Wrap(err, "attach", req.ID)
+	return volume.Wrap(err, "attach", req.VolumeID)
 }
 
 // Detach detaches a volume as Backend.Detach does.
@@ -54,7 +54,7 @@ func (r *rig) attach(t *testing.T, req volume.AttachRequest) {
 	if err := r.Attach(cindertest.Within(t, 10*time.Second), req); err != nil {
 		t.Fatal(err)
 	}
-	r.cloud.CheckAttached(t, req.ID, req.Node)
+	r.cloud.CheckAttached(t, req.VolumeID, req.Node)
 }
 
 func (r *rig) detach(t *testing.T, id, server string) {

@@ -174,7 +174,7 @@ func OnlyInCinder(server string) fakecloud.Volume {
 
 // AttachRequest returns a request for a server that has the volume alone.
 func AttachRequest(id, server string) volume.AttachRequest {
-	return volume.AttachRequest{ID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
+	return volume.AttachRequest{VolumeID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}}
 }
 
 // CheckKind checks that err is of a kind and contains each of the words.
