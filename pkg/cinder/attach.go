@@ -39,7 +39,7 @@ func (b *Backend) Detach(ctx context.Context, id, node string) error {
 }
 
 func (b *Backend) attachment(c *cloud.Cloud, id, server string) attachment.Attachment {
-	return attachment.Attachment{API: c, Poller: b.polls, Log: b.log, VolumeID: id, ServerID: server}
+	return attachment.Attachment{API: c, Poller: b.pollers, Log: b.log, VolumeID: id, ServerID: server}
 }
 
 // publishContext returns what the node gets to know of the volume.

@@ -65,7 +65,7 @@ type Backend struct {
 	log     *slog.Logger
 	clouds  *cloud.Clouds
 	locator *locate.Locator
-	polls   *poll.Group
+	pollers *poll.Group
 	reasons message.Finder
 
 	catalog    catalog.Catalog
@@ -100,11 +100,11 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		return nil, volume.Wrap(err, "open the clouds", "")
 	}
 	b := &Backend{
-		opts: o, log: o.Log, clouds: clouds, locator: locate.New(clouds), polls: poll.NewGroup(o.Log),
+		opts: o, log: o.Log, clouds: clouds, locator: locate.New(clouds), pollers: poll.NewGroup(o.Log),
 		reasons: message.Finder{Log: o.Log}, duplicates: detector,
 		notified: make(map[string]volume.Size), lookups: make(map[string]lookup),
 	}
-	b.copies = copies.New(b.polls)
+	b.copies = copies.New(b.pollers)
 	b.snapshots = snapshot.New(o.ClusterID, b.locator, b.copies, o.Log)
 	return b, nil
 }
@@ -161,7 +161,7 @@ func (b *Backend) awaitIdle(ctx context.Context, c *cloud.Cloud, v cloud.Volume)
 	if state.IsIdle(v) {
 		return v, nil
 	}
-	idle, err := b.polls.Await(ctx, c, v.ID, v.Status, state.IsIdle)
+	idle, err := b.pollers.Await(ctx, c, v.ID, v.Status, state.IsIdle)
 	if volume.IsKind(err, volume.KindDeadline) {
 		err = volume.Errorf(volume.KindInProgress, "the volume is %s: %w", v.Status, err).
 			WithRemedy(message.Retries + "; if it lasts, check what works on the volume in the cloud")

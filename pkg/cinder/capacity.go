@@ -11,10 +11,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// unlimited is the capacity of a project without a quota: the largest size that Cinder's 32-bit
-// number of GiB expresses. CSI has no value for "unlimited", and zero would mean that nothing fits.
-const unlimited = volume.Size(math.MaxInt32) * granularity
-
 // Capacity implements volume.CapacityReporter: it reports what the quota of the project leaves.
 // Cinder tells only administrators what the storage itself has left. The capacity is zero if Cinder
 // has no such zone, or if the volumes are for several nodes and the type has no multiattach.
@@ -52,6 +48,10 @@ func (b *Backend) capacity(ctx context.Context, req volume.CapacityRequest) (vol
 	capacity.Available = remaining(limits)
 	return capacity, nil
 }
+
+// unlimited is the capacity of a project without a quota: the largest size that Cinder's 32-bit
+// number of GiB expresses. CSI has no value for "unlimited", and zero would mean that nothing fits.
+const unlimited = volume.Size(math.MaxInt32) * granularity
 
 // hasZone reports whether the cloud has the zone of a label and the class, which may demand a zone,
 // allows it.

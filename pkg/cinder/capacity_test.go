@@ -33,12 +33,14 @@ func TestCapacity(t *testing.T) {
 		"no such zone":            {quota(100, -1, -1), volume.CapacityRequest{Topology: zone("moon")}, 0, 0},
 		"another zone of the class": {
 			quota(100, -1, -1),
-			volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{class.ParamZone: "nova"}}, 0, 0,
+			volume.CapacityRequest{Topology: zone("west"), Parameters: map[string]string{class.ParamZone: "nova"}},
+			0, 0,
 		},
 		"not shareable": {quota(100, -1, -1), volume.CapacityRequest{Accesses: many}, 0, 0},
 		"shareable": {
 			quota(100, -1, -1),
-			volume.CapacityRequest{Accesses: many, Parameters: map[string]string{class.ParamType: "rbd-multi"}}, 97 * volume.GiB,
+			volume.CapacityRequest{Accesses: many, Parameters: map[string]string{class.ParamType: "rbd-multi"}},
+			97 * volume.GiB,
 			0,
 		},
 	} {
@@ -81,7 +83,7 @@ func TestCapacityAsksForTheLimitsOnce(t *testing.T) {
 			parameters := map[string]string{class.ParamType: []string{"rbd", "rbd-gold"}[i%2]}
 			if got, err := r.Capacity(t.Context(), volume.CapacityRequest{Parameters: parameters}); err != nil ||
 				got.Available != 100*volume.GiB {
-				t.Errorf("%+v, %v", got, err)
+				t.Errorf("capacity %+v and error %v, want 100 GiB available", got, err)
 			}
 		})
 	}

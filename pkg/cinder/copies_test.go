@@ -37,6 +37,8 @@ func TestClone(t *testing.T) {
 	}
 }
 
+// A copy is created in the zone of its source. A request for another zone fails and leaves nothing
+// behind.
 func TestCloneIntoAnotherZone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
@@ -54,6 +56,7 @@ func TestCloneIntoAnotherZone(t *testing.T) {
 	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
 }
 
+// A backup is in no zone: it is restored in the zone of the pod.
 func TestRestoreOfABackupIntoAnotherZone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
@@ -70,6 +73,7 @@ func TestRestoreOfABackupIntoAnotherZone(t *testing.T) {
 	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }
 
+// What CSI calls a snapshot may be a snapshot or a backup of Cinder.
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -117,6 +121,8 @@ func TestRestore(t *testing.T) {
 	cindertest.CheckKind(t, err, volume.KindNotFound, "no-such-snapshot")
 }
 
+// A restore often takes longer than a call: then the volume has the metadata of the other cluster's
+// volume until a retry writes its own.
 func TestRestoreOfAnotherClustersBackupIsFoundAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})

@@ -13,8 +13,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const remedyMultiattach = "use a volume type with the extra spec multiattach=\"<is> True\" in the class"
-
 // checkPossible returns an error if the new volume could not be as demanded. It judges before the
 // creation, because a copy can take longer than a call, and nobody may come back to remove it. A
 // copy has the zone of its source, and also the type if the class names none.
@@ -42,6 +40,8 @@ func (k *creation) checkPossible(ctx context.Context, from content) error {
 	}
 	return nil
 }
+
+const remedyMultiattach = "use a volume type with the extra spec multiattach=\"<is> True\" in the class"
 
 // novaTimeout bounds how long a creation waits for Nova, which has no part in it but tells early
 // whether it attaches volumes to several servers.

@@ -16,7 +16,7 @@ import (
 // removes a volume that Cinder failed to create, so that the retry starts clean. It also removes
 // one that Cinder created otherwise than demanded, if nobody can have used it.
 func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, error) {
-	v, err := k.polls.Await(ctx, k.cloud, v.ID, k.pollOperation(), state.IsIdle)
+	v, err := k.pollers.Await(ctx, k.cloud, v.ID, k.pollOperation(), state.IsIdle)
 	if err != nil {
 		return v, err
 	}

@@ -236,7 +236,7 @@ func TestRefusalsAreNotFinalWhileALostRequestMayBeCarriedOut(t *testing.T) {
 	close(deliver)
 	cindertest.Eventually(t, "the late request is carried out", func() bool { return len(r.cloud.Volumes()) == 1 })
 	if v := r.create(t, request("pvc-1", volume.GiB, nil)); v.ID != r.cloud.Volumes()[0].ID {
-		t.Errorf("%s, want the volume of the late request", v.ID)
+		t.Errorf("Create returns %s, want the volume of the late request", v.ID)
 	}
 	for _, name := range []string{"pvc-1", "pvc-2"} {
 		if r.attempts.Has(name) {
@@ -328,7 +328,7 @@ func TestCreateIgnoresAnOldLookup(t *testing.T) {
 	}
 	made := r.cloud.Add(fakecloud.Volume{Name: "pvc-1"})
 	if v := r.create(t, req); v.ID != made {
-		t.Errorf("%s, want %s", v.ID, made)
+		t.Errorf("Create returns %s, want %s", v.ID, made)
 	}
 	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
 }

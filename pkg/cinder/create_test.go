@@ -35,7 +35,7 @@ func TestCreate(t *testing.T) {
 	v := r.create(t, req)
 	if v.Name != "pvc-1" || v.Size != 2*volume.GiB || v.VolumeContext["mkfsOptions"] != "-K" ||
 		len(v.VolumeContext) != 1 || v.Topology[0][cindercsi.TopologyKey] != "nova" || !v.Source.IsEmpty() {
-		t.Errorf("%+v", v)
+		t.Errorf("volume %+v, want pvc-1 of 2 GiB in the zone nova, with mkfsOptions only", v)
 	}
 	got, _ := r.cloud.Volume(v.ID)
 	want := map[string]string{
@@ -44,7 +44,7 @@ func TestCreate(t *testing.T) {
 	}
 	if got.Type != "rbd-gold" || got.Description != "Created by OpenStack Cinder CSI driver" ||
 		!maps.Equal(got.Metadata, want) || got.Status != state.Available {
-		t.Errorf("%+v", got)
+		t.Errorf("Cinder has %+v, want the type rbd-gold and the metadata %v", got, want)
 	}
 	for _, hint := range []string{"same_host", "different_host"} {
 		ids, _ := got.Hints[hint].([]any)
@@ -313,7 +313,7 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 			v, err := r.Create(t.Context(), req)
 			if test.words == nil {
 				if err != nil || !slices.Contains(v.AccessModes, volume.AccessMultiNodeMultiWriter) {
-					t.Errorf("%+v, %v", v, err)
+					t.Errorf("access modes %v and error %v, want modes for several nodes", v.AccessModes, err)
 				}
 				return
 			}
@@ -328,111 +328,6 @@ func TestSharedVolumesNeedASharedType(t *testing.T) {
 	}
 }
 
-func zone(name string) volume.Topology { return volume.Topology{cindercsi.TopologyKey: name} }
-
-func TestZones(t *testing.T) {
-	t.Parallel()
-	all := []volume.Topology{zone("north"), zone("west"), zone("south-side")}
-	for name, test := range map[string]struct {
-		parameters           map[string]string
-		requisite, preferred []volume.Topology
-		want                 string
-		kind                 volume.Kind // if want is empty
-	}{
-		"nothing asked": {want: "nova"},
-		"preferred first": {
-			requisite: all, preferred: []volume.Topology{zone("west"), zone("north")}, want: "west",
-		},
-		"requisite": {requisite: []volume.Topology{zone("west")}, want: "west"},
-		"a preferred zone Cinder has not": {
-			requisite: all, preferred: []volume.Topology{zone("north"), zone("west")}, want: "west",
-		},
-		"the class comes first": {
-			parameters: map[string]string{class.ParamZone: "nova"}, preferred: all, want: "nova",
-		},
-		"the class against the topology": {
-			parameters: map[string]string{class.ParamZone: "nova"}, requisite: all, kind: volume.KindExhausted,
-		},
-		"no zone of Cinder's":    {requisite: []volume.Topology{zone("north")}, kind: volume.KindExhausted},
-		"a label of an odd name": {requisite: []volume.Topology{zone("south-side")}, want: "south side"},
-		"a preference that is not allowed": {
-			requisite: []volume.Topology{zone("west")}, preferred: []volume.Topology{zone("nova")}, want: "west",
-		},
-		"other segments only": {requisite: []volume.Topology{{"rack": "7"}}, want: "nova"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west", "south side"}})
-			req := request("pvc-1", volume.GiB, test.parameters)
-			req.Requisite, req.Preferred = test.requisite, test.preferred
-			v, err := r.Create(t.Context(), req)
-			if test.want == "" {
-				cindertest.CheckKind(t, err, test.kind)
-				r.cloud.CheckCalls(t, fakecloud.CreateVolume, 0)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, _ := r.cloud.Volume(v.ID)
-			if got.Zone != test.want || v.Topology[0][cindercsi.TopologyKey] != strings.ReplaceAll(test.want, " ", "-") {
-				t.Errorf("in zone %q with topology %v, want %q", got.Zone, v.Topology, test.want)
-			}
-		})
-	}
-}
-
-func TestZonesAreIgnoredOnDemand(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, fakecloud.Options{}, func(o *Options) { o.IgnoreVolumeAZ = true })
-	req := request("pvc-1", volume.GiB, nil)
-	req.Requisite, req.Preferred = []volume.Topology{zone("rack-7"), zone("rack-8")}, []volume.Topology{zone("rack-7")}
-	v := r.create(t, req)
-	if len(v.Topology) != 0 {
-		t.Errorf("topology %v of a volume that every node can reach, want none", v.Topology)
-	}
-	if got, err := r.Get(t.Context(), v.ID); err != nil || len(got.Topology) != 0 {
-		t.Errorf("%+v, %v", got, err)
-	}
-}
-
-// The error makes the scheduler of Kubernetes find another zone.
-func TestCreateFailsWhenNoZoneHasSpace(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	r.cloud.SetCapacity(5)
-	req := request("pvc-1", 10*volume.GiB, nil)
-	req.Requisite = []volume.Topology{zone("west")}
-	_, err := r.Create(t.Context(), req)
-	cindertest.CheckKind(t, err, volume.KindExhausted, "west", "Cinder says", "another zone")
-	r.cloud.SetQuota(fakecloud.Quota{Gigabytes: 1, Volumes: -1, Snapshots: -1, PerVolumeGigabytes: -1})
-	req.Requisite = []volume.Topology{zone("west"), zone("nova")}
-	r.cloud.ClearRequests()
-	_, err = r.Create(t.Context(), req)
-	cindertest.CheckKind(t, err, volume.KindOutOfRange, "uota")
-	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
-	if left := r.cloud.Volumes(); len(left) != 0 {
-		t.Errorf("left behind: %+v", left)
-	}
-}
-
-// Create does not fail because one zone is full.
-func TestCreateTriesTheNextZoneWhenOneIsFull(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, fakecloud.Options{Zones: []string{"nova", "west"}})
-	r.cloud.OnCall(fakecloud.CreateVolume, fakecloud.Refused())
-	req := request("pvc-1", volume.GiB, nil)
-	req.Requisite = []volume.Topology{zone("nova"), zone("west")}
-	v := r.create(t, req)
-	if v.Topology[0][cindercsi.TopologyKey] != "west" || len(r.cloud.Volumes()) != 1 {
-		t.Errorf("%+v of %+v", v, r.cloud.Volumes())
-	}
-}
-
-// The copy is where its source is; a demand for elsewhere is refused, and
-// nothing stays behind.
-// A backup is in no zone: it is restored to where the pod is.
-// What CSI calls a snapshot may be a snapshot of Cinder's or a backup.
 func TestMutableTypeAtCreation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -440,15 +335,13 @@ func TestMutableTypeAtCreation(t *testing.T) {
 	req.MutableParameters = map[string]string{class.ParamType: "rbd-gold"}
 	v := r.create(t, req)
 	if got, _ := r.cloud.Volume(v.ID); got.Type != "rbd-gold" {
-		t.Errorf("type %s", got.Type)
+		t.Errorf("the volume has the type %s, want rbd-gold", got.Type)
 	}
 	req.Name, req.MutableParameters = "pvc-2", map[string]string{"iops": "7"}
 	_, err := r.Create(t.Context(), req)
 	cindertest.CheckKind(t, err, volume.KindInvalid, "iops")
 }
 
-// A restore takes longer than a call as a rule: when Cinder ends it, nobody is
-// there to renew the marks, which are those of another cluster's volume then.
 // After a final error external-provisioner does not retry.
 func TestErrorIsNotFinalWhileALeftoverCannotBeRemoved(t *testing.T) {
 	t.Parallel()

@@ -90,7 +90,7 @@ func (b *Backend) awaitDeletable(ctx context.Context, c *cloud.Cloud, v cloud.Vo
 func (b *Backend) awaitGone(
 	ctx context.Context, c *cloud.Cloud, id string,
 ) (left cloud.Volume, isGone bool, err error) {
-	left, err = b.polls.Await(ctx, c, id, "delete", state.IsNot(state.Deleting))
+	left, err = b.pollers.Await(ctx, c, id, "delete", state.IsNot(state.Deleting))
 	if volume.IsKind(err, volume.KindNotFound) {
 		return cloud.Volume{}, true, nil
 	}

@@ -12,15 +12,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const (
-	// maxAttempts bounds how often one call asks for an extension or a new type, for the case that the
-	// state of the volume changes between reading and asking.
-	maxAttempts = 3
-	// confirmDelay is the time between the first and second reading of a refusal: the API may answer
-	// from a replica that lags, and Cinder writes the message with the reason after the status.
-	confirmDelay = 500 * time.Millisecond
-)
-
 // Expand implements volume.Backend. It extends the volume to the target from whatever state it is
 // in, and judges by the size alone: Cinder's scheduler can refuse an extension that the API has
 // accepted; then Cinder restores the status and leaves the size.
@@ -31,6 +22,15 @@ func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (vo
 	}
 	return b.volume(v), nil
 }
+
+const (
+	// maxAttempts bounds how often one call asks for an extension or a new type, for the case that the
+	// state of the volume changes between reading and asking.
+	maxAttempts = 3
+	// confirmDelay is the time between the first and second reading of a refusal: the API may answer
+	// from a replica that lags, and Cinder writes the message with the reason after the status.
+	confirmDelay = 500 * time.Millisecond
+)
 
 func (b *Backend) expand(ctx context.Context, id string, target volume.Size) (cloud.Volume, error) {
 	c, before, err := b.read(ctx, id)
@@ -88,7 +88,7 @@ func (e expansion) awaitExtendable(ctx context.Context, v cloud.Volume) (cloud.V
 		return v, e.failedExtensionError(ctx, v)
 	case state.HasFailed(v):
 		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s", v.Status, cloud.SizeOf(v)).
-			WithRemedy(repairCommand(v))
+			WithRemedy(repairRemedy(v))
 	case v.Status == state.Deleting:
 		// Cinder may fail to delete it, or take the deletion back.
 		return v, volume.Errorf(volume.KindInProgress, "the volume is being deleted").
@@ -97,8 +97,8 @@ func (e expansion) awaitExtendable(ctx context.Context, v cloud.Volume) (cloud.V
 	return v, nil
 }
 
-// repairCommand is the next step for a volume in a failed state.
-func repairCommand(v cloud.Volume) string {
+// repairRemedy returns the next step for a volume in a failed state.
+func repairRemedy(v cloud.Volume) string {
 	usable := state.Available
 	if len(v.Attachments) > 0 {
 		usable = state.InUse
@@ -111,7 +111,7 @@ func repairCommand(v cloud.Volume) string {
 func (e expansion) failedExtensionError(ctx context.Context, v cloud.Volume) error {
 	return volume.Errorf(volume.KindInternal, "the volume is in the state %s, with %s: %s",
 		v.Status, cloud.SizeOf(v), e.reasons.OfExtension(ctx, e.cloud, v, volume.KindInternal).Text).
-		WithRemedy(repairCommand(v))
+		WithRemedy(repairRemedy(v))
 }
 
 // extend asks Cinder for the extension and waits for its end. If it returns no error and the volume
@@ -136,7 +136,7 @@ func (e expansion) extend(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	if err := e.cloud.ExtendVolume(ctx, v.ID, int(size/granularity), isOnline); err != nil {
 		return e.resolveRefusal(ctx, v, err)
 	}
-	after, err := e.polls.Await(ctx, e.cloud, v.ID, "extend", state.IsNot(state.Extending))
+	after, err := e.pollers.Await(ctx, e.cloud, v.ID, "extend", state.IsNot(state.Extending))
 	switch {
 	case err != nil:
 		return after, err

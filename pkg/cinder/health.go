@@ -62,7 +62,7 @@ func conditions(v cloud.Volume, reason string) []volume.Condition {
 		text += " (next step: " + remedy + ")"
 		return []volume.Condition{{Impairment: i, Reason: name, Message: text}}
 	}
-	repair := repairCommand(v)
+	repair := repairRemedy(v)
 	switch {
 	case v.Status == state.ErrorExtending:
 		return condition(volume.ImpairmentDegraded, "ExtensionFailed", repair)

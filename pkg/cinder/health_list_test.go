@@ -81,7 +81,7 @@ func TestListHealthListsImpairedVolumesOfThisCluster(t *testing.T) {
 		r.cloud.CheckCalls(t, fakecloud.AnyCall, pages)
 		wantImpaired(t, r.Backend, got, slices.Clone(want))
 	}
-	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
+	for _, token := range []string{"unknown", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListHealth(t.Context(), volume.Page{Token: token})
 		cindertest.CheckKind(t, err, volume.KindStale, "check volumes")
 	}

@@ -11,10 +11,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// staticSection is the section of the volumes that this driver did not make. No cloud can have this
-// name, because it would have no valid token.
-const staticSection = "*"
-
 // ListVolumes implements volume.Lister: it lists the volumes of this cluster in all clouds, one
 // cloud after the other, and then the static volumes. Attachments are as Cinder shows them.
 //
@@ -33,6 +29,10 @@ func (b *Backend) ListVolumes(ctx context.Context, page volume.Page) ([]volume.V
 	return out, read.next, nil
 }
 
+// staticSection is the section of the volumes that this driver did not make. No cloud can have this
+// name, because it would have no valid token.
+const staticSection = "*"
+
 // listPage is a page of a listing.
 type listPage struct {
 	volumes []cloud.Volume
@@ -41,7 +41,7 @@ type listPage struct {
 }
 
 // token returns the token that continues after a volume of the page.
-func (p listPage) token(id string) string { return id + "@" + p.section }
+func (page listPage) token(id string) string { return id + "@" + page.section }
 
 func (b *Backend) list(ctx context.Context, page volume.Page) (listPage, error) {
 	clouds, err := b.locator.All(ctx)

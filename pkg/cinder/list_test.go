@@ -65,11 +65,11 @@ func TestListHasVolumesOfThisClusterOnly(t *testing.T) {
 		}
 		for _, v := range all {
 			if (v.ID == used) != slices.Equal(v.Nodes, []string{server}) {
-				t.Errorf("%+v", v)
+				t.Errorf("volume %s has the nodes %v, want %s for %s only", v.ID, v.Nodes, server, used)
 			}
 		}
 	}
-	for _, token := range []string{"nonsense", "x@moon", "gone@csi", "@"} {
+	for _, token := range []string{"unknown", "x@moon", "gone@csi", "@"} {
 		_, _, err := r.ListVolumes(t.Context(), volume.Page{Token: token})
 		cindertest.CheckKind(t, err, volume.KindStale)
 	}

@@ -136,7 +136,7 @@ func TestModifyAddsMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	id := r.cloud.Add(fakecloud.Volume{
-		Type: "rbd", Metadata: map[string]string{metadata.Cluster: cindertest.ClusterID, "kept": "1", "billing": "nobody"},
+		Type: "rbd", Metadata: map[string]string{metadata.Cluster: cindertest.ClusterID, "kept": "1", "billing": "team-b"},
 	})
 	// the last is of --extra-modify-metadata
 	class := map[string]string{

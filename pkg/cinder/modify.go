@@ -63,7 +63,7 @@ func (b *Backend) changeType(
 func (b *Backend) awaitRetypable(ctx context.Context, c *cloud.Cloud, v cloud.Volume) (cloud.Volume, error) {
 	v, err := b.awaitIdle(ctx, c, v)
 	if err == nil && !state.IsSettled(v) {
-		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s", v.Status).WithRemedy(repairCommand(v))
+		return v, volume.Errorf(volume.KindInternal, "the volume is in the state %s", v.Status).WithRemedy(repairRemedy(v))
 	}
 	return v, err
 }
@@ -80,7 +80,7 @@ func (b *Backend) retype(
 		}
 		return v, err
 	}
-	after, err := b.polls.Await(ctx, c, v.ID, "retype", state.IsNot(state.Retyping))
+	after, err := b.pollers.Await(ctx, c, v.ID, "retype", state.IsNot(state.Retyping))
 	if err != nil || after.VolumeType == t.Name || !state.IsSettled(after) {
 		return after, err
 	}

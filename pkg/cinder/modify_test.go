@@ -22,7 +22,7 @@ func TestModify(t *testing.T) {
 		}
 	}
 	if v, _ := r.cloud.Volume(id); v.Type != "rbd-gold" || v.Status != state.Available {
-		t.Errorf("%+v", v)
+		t.Errorf("the volume is %s with the type %s, want available with rbd-gold", v.Status, v.Type)
 	}
 	r.cloud.CheckCalls(t, fakecloud.RetypeVolume, 1)
 }
@@ -39,7 +39,7 @@ func TestRefusedRetypeIsNeverASuccess(t *testing.T) {
 			err := r.Modify(t.Context(), id, map[string]string{class.ParamType: "rbd-gold"})
 			cindertest.CheckKind(t, err, volume.KindInvalid, id, "rbd-gold", class.ParamPolicy)
 			if v, _ := r.cloud.Volume(id); v.Type != "rbd" {
-				t.Errorf("%+v", v)
+				t.Errorf("the volume has the type %s, want rbd", v.Type)
 			}
 		})
 	}

@@ -12,58 +12,58 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// misledCase is a call of the driver in which one of its requests is answered
-// 404 by another server. The request must be known to be made.
-type misledCase struct {
+// foreign404Case is a call of the driver in which another server answers 404 to one of its requests.
+// The case must make that request.
+type foreign404Case struct {
 	name    string
 	request fakecloud.Call
-	faults  int // so many of the foreign answers are tried; 0: all
-	prepare func(t *testing.T, r *rig) misledRun
+	faults  int // how many of the foreign answers to try; 0: all
+	prepare func(t *testing.T, r *rig) foreign404Run
 }
 
-// misledRun runs the call; intact reports whether nothing was lost by it.
-type misledRun struct {
+// foreign404Run runs the call. intact reports whether the volume or snapshot is unchanged.
+type foreign404Run struct {
 	run    func(ctx context.Context) error
 	intact func() bool
 }
 
-func misledCases() []misledCase {
+func foreign404Cases() []foreign404Case {
 	always := func() bool { return true }
-	onVolume := func(run func(ctx context.Context, r *rig, id string) error) func(*testing.T, *rig) misledRun {
-		return func(_ *testing.T, r *rig) misledRun {
+	onVolume := func(run func(ctx context.Context, r *rig, id string) error) func(*testing.T, *rig) foreign404Run {
+		return func(_ *testing.T, r *rig) foreign404Run {
 			id := r.cloud.Add(fakecloud.Volume{})
-			return misledRun{
+			return foreign404Run{
 				func(ctx context.Context) error { return run(ctx, r, id) },
 				func() bool { v, there := r.cloud.Volume(id); return there && v.Size == 1 },
 			}
 		}
 	}
-	onServer := func(run func(ctx context.Context, r *rig, id, server string) error) func(*testing.T, *rig) misledRun {
-		return func(t *testing.T, r *rig) misledRun {
+	onServer := func(run func(ctx context.Context, r *rig, id, server string) error) func(*testing.T, *rig) foreign404Run {
+		return func(t *testing.T, r *rig) foreign404Run {
 			t.Helper()
 			id, server := r.inUse(t, 1)
-			return misledRun{
+			return foreign404Run{
 				func(ctx context.Context) error { return run(ctx, r, id, server) },
 				func() bool { _, plugged := r.cloud.GuestSize(server, id); return plugged },
 			}
 		}
 	}
-	onlyListed := func(_ *testing.T, r *rig) misledRun {
+	onlyListed := func(_ *testing.T, r *rig) foreign404Run {
 		server := r.cloud.AddServer("")
 		id := r.cloud.Add(cindertest.OnlyInCinder(server))
-		return misledRun{
+		return foreign404Run{
 			func(ctx context.Context) error { return r.Detach(ctx, id, server) },
 			func() bool { v, _ := r.cloud.Volume(id); return len(v.Attachments) == 1 },
 		}
 	}
 	onSnapshot := func(
 		run func(ctx context.Context, r *rig, id string) error, class ...string,
-	) func(*testing.T, *rig) misledRun {
-		return func(t *testing.T, r *rig) misledRun {
+	) func(*testing.T, *rig) foreign404Run {
+		return func(t *testing.T, r *rig) foreign404Run {
 			t.Helper()
 			of := r.cloud.Add(fakecloud.Volume{})
 			id := r.ready(t, cindertest.SnapshotRequest("of-"+of, of, class...)).ID
-			return misledRun{
+			return foreign404Run{
 				func(ctx context.Context) error { return run(ctx, r, id) },
 				func() bool {
 					_, snapshot := r.cloud.Snapshot(id)
@@ -95,12 +95,12 @@ func misledCases() []misledCase {
 		_, _, err := r.ListVolumes(ctx, volume.Page{Token: id + "@" + r.clouds.Names()[0]})
 		return err
 	})
-	static := func(t *testing.T, r *rig) misledRun {
+	static := func(t *testing.T, r *rig) foreign404Run {
 		t.Helper()
 		r.statics = statics{} // several are listed, one is read by itself
 		id, server := r.cloud.AddVolume(fakecloud.Volume{Size: 1}), r.cloud.AddServer("")
 		r.attach(t, id, server)
-		return misledRun{
+		return foreign404Run{
 			func(ctx context.Context) error {
 				_, _, err := r.ListVolumes(ctx, volume.Page{Token: "@" + staticSection})
 				return err
@@ -110,7 +110,7 @@ func misledCases() []misledCase {
 	}
 	detach := onServer(func(ctx context.Context, r *rig, id, server string) error { return r.Detach(ctx, id, server) })
 	detachAll := onServer(func(ctx context.Context, r *rig, id, _ string) error { return r.Detach(ctx, id, "") })
-	detached := func(t *testing.T, r *rig) misledRun {
+	detached := func(t *testing.T, r *rig) foreign404Run {
 		t.Helper()
 		run := detach(t, r)
 		run.intact = always // Nova has detached it; that it has is not known
@@ -142,7 +142,7 @@ func misledCases() []misledCase {
 		_, err := r.Restore(ctx, req)
 		return err
 	}, "type", "backup")
-	return []misledCase{
+	return []foreign404Case{
 		{"delete", fakecloud.GetVolume, 0, remove},
 		{"delete", fakecloud.DeleteVolume, 0, remove},
 		{"get", fakecloud.GetVolume, 0, get},
@@ -178,13 +178,12 @@ func misledCases() []misledCase {
 	}
 }
 
-// TestForeign404IsNotAbsence: whatever other server answers 404 in place of
-// Cinder or Nova, no call succeeds by it or gives up for good, and nothing is
-// forgotten.
+// If another server answers 404 in place of Cinder or Nova, no call succeeds or ends in a final error
+// because of it, and the backend forgets nothing.
 func TestForeign404IsNotAbsence(t *testing.T) {
 	t.Parallel()
-	for _, test := range misledCases() {
-		t.Run(test.name+" misled at "+string(test.request), func(t *testing.T) {
+	for _, test := range foreign404Cases() {
+		t.Run(test.name+", answered at "+string(test.request), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, fakecloud.Options{})
 			tried := 0
@@ -198,15 +197,15 @@ func TestForeign404IsNotAbsence(t *testing.T) {
 				rule.Remove()
 				switch kind := volume.KindOf(err); {
 				case err == nil:
-					t.Errorf("%s: success", name)
+					t.Errorf("%s: success, want an error", name)
 				case kind != volume.KindUnavailable:
-					t.Errorf("%s: kind %s: %v", name, kind, err)
+					t.Errorf("%s: error %v of kind %s, want %s", name, err, kind, volume.KindUnavailable)
 				}
 				if !call.intact() {
-					t.Errorf("%s: it is gone", name)
+					t.Errorf("%s: the object is gone or changed", name)
 				}
 				if rule.Hits() == 0 {
-					t.Fatalf("%s: the request was not made", name)
+					t.Fatalf("%s: the driver did not make the request", name)
 				}
 				r.catalog = catalog.Catalog{} // the types are read again
 			}
@@ -214,8 +213,7 @@ func TestForeign404IsNotAbsence(t *testing.T) {
 	}
 }
 
-// TestForeign404DoesNotEndTheWaitForADeletion: a wait goes on until Cinder says
-// that the volume is gone.
+// Delete waits until Cinder itself says that the volume is gone.
 func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 	t.Parallel()
 	for name, fault := range fakecloud.ForeignNotFoundAnswers() {
@@ -229,14 +227,13 @@ func TestForeign404DoesNotEndTheWaitForADeletion(t *testing.T) {
 				t.Error(err)
 			}
 			if _, there := r.cloud.Volume(id); there || rule.Hits() != 1 {
-				t.Errorf("the volume is there: %t; misled %d times", there, rule.Hits())
+				t.Errorf("the volume exists: %t, after %d foreign answers; want false after 1", there, rule.Hits())
 			}
 		})
 	}
 }
 
-// TestForeign404OfOneCloudIsNotAbsence: a volume that the other clouds do
-// not have may be in the one that cannot be reached.
+// A volume that the other clouds do not have may be in the one that cannot be reached.
 func TestForeign404OfOneCloudIsNotAbsence(t *testing.T) {
 	t.Parallel()
 	east, west := fakecloud.Start(t, fakecloud.Options{Seed: 1}), fakecloud.Start(t, fakecloud.Options{Seed: 2})
@@ -251,14 +248,13 @@ func TestForeign404OfOneCloudIsNotAbsence(t *testing.T) {
 			cindertest.CheckKind(t, b.Detach(t.Context(), id, east.AddServer("")), volume.KindUnavailable, id)
 			rule.Remove()
 			if _, there := home.Volume(id); !there {
-				t.Errorf("%s: deleted", name)
+				t.Errorf("%s: the volume is deleted", name)
 			}
 		}
 	}
 }
 
-// TestVolumeIsNotGoneWhenNovaDoesNotFindIt: Nova says of a volume that it
-// does not exist also when Nova itself is misled on its way to Cinder.
+// Nova says that a volume does not exist also when another server answers Nova in place of Cinder.
 func TestVolumeIsNotGoneWhenNovaDoesNotFindIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -280,7 +276,6 @@ func TestVolumeIsNotGoneWhenNovaDoesNotFindIt(t *testing.T) {
 	r.detach(t, id, server)
 }
 
-// TestAttachNamesWhichOfServerAndVolumeIsGone: the server, or the volume.
 func TestAttachNamesWhichOfServerAndVolumeIsGone(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
@@ -294,6 +289,6 @@ func TestAttachNamesWhichOfServerAndVolumeIsGone(t *testing.T) {
 	_, err = r.Attach(t.Context(), cindertest.AttachRequest(id, server))
 	cindertest.CheckKind(t, err, volume.KindNotFound, "reading volume "+id)
 	if lost.Hits() != 1 {
-		t.Error("Nova was not asked")
+		t.Errorf("%d requests to Nova, want 1", lost.Hits())
 	}
 }

@@ -1,6 +1,7 @@
 package cinder
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func (r *rig) inUse(tb testing.TB, size int) (id, server string) {
 	if err := c.Attach(tb.Context(), server, id, false); err != nil {
 		tb.Fatal(err)
 	}
-	_, err = r.polls.Await(tb.Context(), c, id, "attach", func(v cloud.Volume) bool { return v.Status == state.InUse })
+	_, err = r.pollers.Await(tb.Context(), c, id, "attach", func(v cloud.Volume) bool { return v.Status == state.InUse })
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -105,4 +106,12 @@ func (r *rig) detach(t *testing.T, id, server string) {
 		t.Fatal(err)
 	}
 	r.cloud.CheckDetached(t, id, server)
+}
+
+// checkExpand checks that Expand succeeds with a volume of the wanted size.
+func checkExpand(ctx context.Context, tb testing.TB, b *Backend, id string, want volume.Size) {
+	tb.Helper()
+	if v, err := b.Expand(ctx, id, want); err != nil || v.Size != want {
+		tb.Errorf("Expand returns %s and error %v, want %s", v.Size, err, want)
+	}
 }

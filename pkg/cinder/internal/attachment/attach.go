@@ -12,9 +12,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// novaInterval is the time between reads of Nova while it and Cinder do not agree.
-const novaInterval = 500 * time.Millisecond
-
 // Attach attaches the volume to the server and returns it as read then. It succeeds when Cinder
 // lists a completed attachment to this server and Nova has it too: Nova has accepted it in this
 // call, or shows it. A volume that cannot or must not be shared may be attached to one server in
@@ -66,6 +63,9 @@ func (a Attachment) attach(ctx context.Context) (cloud.Volume, error) {
 	}
 	return v, err
 }
+
+// novaInterval is the time between reads of Nova while it and Cinder do not agree.
+const novaInterval = 500 * time.Millisecond
 
 // awaitIdle waits until the volume is neither detaching nor busy.
 func (a Attachment) awaitIdle(ctx context.Context) (cloud.Volume, error) {

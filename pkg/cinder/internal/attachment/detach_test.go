@@ -65,7 +65,8 @@ func TestDetachFromAServerThatIsGoneIsNoSuccessIfCinderKeepsIt(t *testing.T) {
 	id, server := r.attachedVolume(t)
 	r.cloud.PurgeServer(server)
 	r.cloud.OnCall(
-		fakecloud.DeleteAttachmentRecord, fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."),
+		fakecloud.DeleteAttachmentRecord,
+		fakecloud.Status(403, "Policy doesn't allow volume:attachment_delete to be performed."),
 	)
 	cindertest.CheckKind(
 		t, r.Detach(t.Context(), id, server), volume.KindPrecondition, server+" does not exist", "administrator",

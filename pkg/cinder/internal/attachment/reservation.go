@@ -10,19 +10,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// The commands that messages name. Attachments need microversion 3.27 of Cinder.
-func listCommand(volumeID string) string {
-	return "openstack --os-volume-api-version 3.27 volume attachment list --volume-id " + volumeID
-}
-
-func deleteCommand(id string) string {
-	return "openstack --os-volume-api-version 3.27 volume attachment delete " + id
-}
-
-func resetCommand(volumeID, status string) string {
-	return "openstack volume set --state " + status + " " + volumeID
-}
-
 // resolveReservation deals with a volume that is reserved or attaching. If Nova has the attachment
 // to this server, an earlier call began it, and resolveReservation waits for its end. Otherwise a
 // request of another client is running, or one has failed halfway and left the volume reserved.
@@ -104,4 +91,17 @@ func (a Attachment) stalledError(ctx context.Context, v cloud.Volume) error {
 	return volume.Errorf(volume.KindInProgress, "the volume is %s: %s", v.Status, strings.Join(found, ", ")).
 		WithRemedy("if it lasts, the request for that attachment has failed: " +
 			"make sure that the server does not have the volume, then run: " + deleteCommand("ATTACHMENT"))
+}
+
+// The commands that messages name. Attachments need microversion 3.27 of Cinder.
+func listCommand(volumeID string) string {
+	return "openstack --os-volume-api-version 3.27 volume attachment list --volume-id " + volumeID
+}
+
+func deleteCommand(id string) string {
+	return "openstack --os-volume-api-version 3.27 volume attachment delete " + id
+}
+
+func resetCommand(volumeID, status string) string {
+	return "openstack volume set --state " + status + " " + volumeID
 }

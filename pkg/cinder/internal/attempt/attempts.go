@@ -13,14 +13,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const (
-	// lateGrace is how long after a request without an answer a proxy may still carry it out.
-	// Proxies give up a request after a minute or a few.
-	lateGrace = 5 * time.Minute
-	// maxAge is the age at which an attempt that no call repeats is dropped.
-	maxAge = time.Hour
-)
-
 // attempt is what this process knows of the creation of one name, from its first request until
 // a call returns the object or has seen that nothing of it exists.
 type attempt struct {
@@ -38,6 +30,14 @@ type Attempts struct {
 	mu     sync.Mutex
 	byName map[string]attempt
 }
+
+const (
+	// lateGrace is how long after a request without an answer a proxy may still carry it out.
+	// Proxies give up a request after a minute or a few.
+	lateGrace = 5 * time.Minute
+	// maxAge is the age at which an attempt that no call repeats is dropped.
+	maxAge = time.Hour
+)
 
 // change applies f to the attempt of a name and drops those that are too old.
 func (a *Attempts) change(name string, f func(*attempt)) {

@@ -14,15 +14,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const (
-	// maxOfferAge is how long types and zones are remembered: administrators change them
-	// rarely, but a user who has just asked for a new type should not wait long.
-	maxOfferAge = time.Minute
-	// maxLimitsAge is how long limits are remembered: external-provisioner asks for the
-	// capacity of all StorageClasses and zones at once, which have the same limits.
-	maxLimitsAge = 10 * time.Second
-)
-
 // API is what a Catalog reads of a cloud.
 type API interface {
 	Name() string
@@ -37,6 +28,15 @@ type Catalog struct {
 	mu     sync.Mutex
 	clouds map[string]*offers // by name of the cloud
 }
+
+const (
+	// maxOfferAge is how long types and zones are remembered: administrators change them
+	// rarely, but a user who has just asked for a new type should not wait long.
+	maxOfferAge = time.Minute
+	// maxLimitsAge is how long limits are remembered: external-provisioner asks for the
+	// capacity of all StorageClasses and zones at once, which have the same limits.
+	maxLimitsAge = 10 * time.Second
+)
 
 // offers are those of one cloud.
 type offers struct {

@@ -13,9 +13,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// maxMetadataLength is how many characters Cinder allows in a key or a value of metadata.
-const maxMetadataLength = 255
-
 // parseMetadata reads the value of ParamMetadata: a JSON object of strings, or nothing. It returns
 // an error of kind Invalid if text is something else, or has a key or value that Cinder
 // refuses or a key that this driver sets. The error does not contain values, which may be
@@ -46,6 +43,9 @@ func parseMetadata(text string) (map[string]string, error) {
 	}
 	return parsed, nil
 }
+
+// maxMetadataLength is how many characters Cinder allows in a key or a value of metadata.
+const maxMetadataLength = 255
 
 func invalidMetadata(problem string) error {
 	return volume.Errorf(volume.KindInvalid, "the parameter %s %s", ParamMetadata, problem).

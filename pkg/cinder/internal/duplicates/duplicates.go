@@ -23,19 +23,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-const (
-	// maxPasses bounds the unfinished passes over the listing. Each keeps the names that it
-	// has seen.
-	maxPasses = 4
-	// maxPassAge is the age at which a pass that no listing continues is dropped.
-	maxPassAge = 10 * time.Minute
-	// maxCountAge is the age at which a count that no listing renews disappears: the listings
-	// go to another replica then.
-	maxCountAge = 15 * time.Minute
-	// maxNamesLogged bounds the log lines about one pass.
-	maxNamesLogged = 10
-)
-
 // Detector counts duplicates in the pages of listings. New makes one.
 type Detector struct {
 	log       *slog.Logger
@@ -48,6 +35,19 @@ type Detector struct {
 	reported time.Time            // when that pass was reported
 	logged   map[nameKey][]string // ids at the last report
 }
+
+const (
+	// maxPasses bounds the unfinished passes over the listing. Each keeps the names that it
+	// has seen.
+	maxPasses = 4
+	// maxPassAge is the age at which a pass that no listing continues is dropped.
+	maxPassAge = 10 * time.Minute
+	// maxCountAge is the age at which a count that no listing renews disappears: the listings
+	// go to another replica then.
+	maxCountAge = 15 * time.Minute
+	// maxNamesLogged bounds the log lines about one pass.
+	maxNamesLogged = 10
+)
 
 // nameKey is a name in a cloud.
 type nameKey struct{ cloud, name string }

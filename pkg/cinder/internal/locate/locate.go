@@ -13,10 +13,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// secretCloud is the key of the request's secrets that names the cloud, as in
-// cinder-csi-plugin.
-const secretCloud = "cloud"
-
 // Locator knows the clouds of volumes, snapshots and backups. New makes one.
 type Locator struct {
 	clouds *cloud.Clouds
@@ -32,6 +28,10 @@ func New(clouds *cloud.Clouds) *Locator {
 
 // RequestedName returns the name of the cloud that the request's secrets name, or "".
 func RequestedName(ctx context.Context) string { return volume.SecretsFrom(ctx)[secretCloud] }
+
+// secretCloud is the key of the request's secrets that names the cloud, as in
+// cinder-csi-plugin.
+const secretCloud = "cloud"
 
 // Volume returns the cloud of a volume. A volume that no cloud has counts as one of the default
 // cloud, so that the caller gets the answer of that cloud.

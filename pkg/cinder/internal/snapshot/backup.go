@@ -14,9 +14,6 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// helperInterval is the time between attempts to delete the helper of a backup.
-const helperInterval = 500 * time.Millisecond
-
 // backup returns a snapshot of the type "backup". While Cinder makes a backup from the volume
 // itself, the volume stays in the state "backing-up", maybe for hours, in which it can be neither
 // attached nor detached nor expanded. So backup takes a helper snapshot, makes the backup from it,
@@ -66,6 +63,9 @@ func (k creation) backup(ctx context.Context) (volume.Snapshot, error) {
 	}
 	return k.answer(ctx, backup)
 }
+
+// helperInterval is the time between attempts to delete the helper of a backup.
+const helperInterval = 500 * time.Millisecond
 
 // answer returns a backup that is not Ready. It first removes the key Unanswered; while that fails,
 // no call returns the id before the backup is Ready.
@@ -135,7 +135,8 @@ func (k creation) findBackup(ctx context.Context) (backup cloud.Backup, found bo
 		switch {
 		case one.VolumeID != k.req.VolumeID:
 			continue
-		case isUnanswered(one) && k.isOwn(cloud.MetadataOf(one)) && (one.Status == state.Error || one.Status == state.Deleting):
+		case isUnanswered(one) && k.isOwn(cloud.MetadataOf(one)) &&
+			(one.Status == state.Error || one.Status == state.Deleting):
 			k.log.InfoContext(ctx, "deleting a failed backup whose id no call has returned",
 				"backup", one.ID, "name", k.req.Name, "reason", failReason(one))
 			if err := k.deleteBackup(ctx, k.cloud, one); !volume.IsKind(err, volume.KindNotFound) {

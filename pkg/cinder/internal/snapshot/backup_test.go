@@ -137,7 +137,7 @@ func TestBackupIDIsNotReturnedBeforeThatIsRecorded(t *testing.T) {
 	made := r.everything(t, volume.SnapshotFilter{VolumeID: id}, 0)
 	r.cloud.Release(made[0])
 	if s := r.ready(t, class); s.ID != made[0] {
-		t.Errorf("%s, want %s", s.ID, made[0])
+		t.Errorf("CreateSnapshot returns %s, want %s", s.ID, made[0])
 	}
 }
 
@@ -169,7 +169,7 @@ func TestBackupDeletesOnlyItsHelper(t *testing.T) {
 	}
 	var others []string
 	for _, o := range []cloud.NewSnapshot{
-		{Name: "b", VolumeID: id}, // somebody's own
+		{Name: "b", VolumeID: id}, // of a user
 		{Name: "b", VolumeID: id, Metadata: map[string]string{metadata.BackupOf: "another"}},
 		{Name: "b", VolumeID: other, Metadata: map[string]string{metadata.BackupOf: "b"}}, // of a backup of another volume
 	} {
@@ -181,7 +181,7 @@ func TestBackupDeletesOnlyItsHelper(t *testing.T) {
 	}
 	r.cloud.Release(s.ID)
 	if got := r.ready(t, class); got.ID != s.ID {
-		t.Errorf("%s, want %s", got.ID, s.ID)
+		t.Errorf("CreateSnapshot returns %s, want %s", got.ID, s.ID)
 	}
 	if err := r.DeleteSnapshot(t.Context(), s.ID); err != nil {
 		t.Fatal(err)
@@ -272,7 +272,7 @@ func TestBackupWaitsForABusyHelper(t *testing.T) {
 		t, r.DeleteSnapshot(cindertest.Within(t, 2*time.Second), s.ID), volume.KindPrecondition, "took it back",
 	)
 	if _, there := r.cloud.Backup(s.ID); !there {
-		t.Error("the backup was deleted, and nobody comes back for its helper")
+		t.Error("the backup is deleted although its helper still exists")
 	}
 	rule.Remove()
 	r.cloud.OnCall(fakecloud.DeleteSnapshot, fakecloud.Refused())

@@ -98,13 +98,13 @@ func TestIDOfABackupWithAHelperIsNotReturnedBeforeThatIsRecorded(t *testing.T) {
 	rule.Remove()
 	s, err := r.CreateSnapshot(cindertest.Within(t, 2*time.Second), class)
 	if b, _ := r.cloud.Backup(made); err != nil || s.ID != made || s.Ready || b.Metadata[metadata.Unanswered] != "" {
-		t.Errorf("%+v, %v, of %+v; want it not ready, and noted as given away", s, err, b)
+		t.Errorf("snapshot %+v and error %v of %+v, want it not ready and recorded as returned", s, err, b)
 	}
 	for _, helper := range cindertest.SnapshotsNamed(t, r.clouds, "b") {
 		r.cloud.Release(helper.ID)
 	}
 	if got := r.ready(t, class); got.ID != made {
-		t.Errorf("%s, want %s", got.ID, made)
+		t.Errorf("CreateSnapshot returns %s, want %s", got.ID, made)
 	}
 }
 
@@ -135,7 +135,7 @@ func TestBackupWhoseIDWasReturnedIsPreferred(t *testing.T) {
 	}
 	for range 2 {
 		if s := r.take(t, cindertest.SnapshotRequest("b", id, "type", "backup")); s.ID != made["given"] {
-			t.Errorf("%s, want %s, not %s", s.ID, made["given"], made["late"])
+			t.Errorf("CreateSnapshot returns %s, want %s, not %s", s.ID, made["given"], made["late"])
 		}
 	}
 }

@@ -124,7 +124,7 @@ func (s *Service) readSection(
 		return nil, "", nil
 	}
 	for _, one := range all {
-		if metadata := cloud.MetadataOf(one); metadata == nil || isListed(metadata) { // clouds before 3.43 keep no metadata of backups
+		if m := cloud.MetadataOf(one); m == nil || isListed(m) { // clouds before 3.43 keep no metadata of backups
 			found = append(found, fromBackup(one))
 		}
 	}

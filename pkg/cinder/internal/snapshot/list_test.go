@@ -71,8 +71,8 @@ func TestListSnapshots(t *testing.T) {
 			t.Errorf("%s is not of %s: %v", id, two, got)
 		}
 	}
-	if got := r.everything(t, volume.SnapshotFilter{SnapshotID: "nobody"}, 0); got != nil {
-		t.Errorf("nobody: %v", got)
+	if got := r.everything(t, volume.SnapshotFilter{SnapshotID: "unknown"}, 0); got != nil {
+		t.Errorf("the listing of an unknown id has %v, want nothing", got)
 	}
 }
 
@@ -80,7 +80,7 @@ func TestListSnapshotsWithAForeignToken(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	for _, token := range []string{
-		"nonsense", "snapshot:@elsewhere", "tape:@csi", "snapshot:11111111-2222-4333-8444-555555555555@csi",
+		"unknown", "snapshot:@elsewhere", "tape:@csi", "snapshot:11111111-2222-4333-8444-555555555555@csi",
 	} {
 		_, _, err := r.List(t.Context(), volume.SnapshotFilter{}, volume.Page{Token: token})
 		cindertest.CheckKind(t, err, volume.KindStale)
@@ -126,7 +126,7 @@ func TestListSnapshotsWorksWithoutBackups(t *testing.T) {
 		}
 	}
 	if rule.Hits() == 0 {
-		t.Error("nobody asked for backups")
+		t.Error("no request for backups, want one")
 	}
 	rule.Remove()
 	r.cloud.OnCall(fakecloud.ListBackupDetail, cindertest.Broken()).Always()
