@@ -9,8 +9,6 @@ BIN     := bin
 TOOL    := go tool -modfile=.tools/go.mod
 # The timeout ends a test that hangs; waits have shorter timeouts of their own.
 TESTSUM := $(TOOL) gotestsum --format=pkgname-and-test-fails --format-hide-empty-pkg -- -timeout=60m
-# --- Make it --severity=style when the rigs' scripts are merged.
-SHELLCHECK := --severity=warning
 HELM    := $(subst .tools/go.mod,.tools/helm.mod,$(TOOL)) helm
 # Packages whose tests run a second time, in a guest: its kernel allows them to grow ext3
 # and ext4, to map devices and to break filesystems.
@@ -56,8 +54,8 @@ lint-unused: ## find functions that nothing calls
 # end in .sh are sourced by bash scripts.
 .PHONY: lint-scripts
 lint-scripts: setup ## run shellcheck on every script, check the Dockerfile
-	@git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck $(SHELLCHECK)
-	@git ls-files -z '*.sh' | xargs -0 awk 'FNR == 1 && !/^#!/ { print FILENAME } { nextfile }' | xargs shellcheck $(SHELLCHECK) --shell=bash
+	@git ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { print FILENAME } { nextfile }' | xargs shellcheck
+	@git ls-files -z '*.sh' | xargs -0 awk 'FNR == 1 && !/^#!/ { print FILENAME } { nextfile }' | xargs shellcheck --shell=bash
 	@tests/dockerfile.sh
 
 .PHONY: lint-yaml

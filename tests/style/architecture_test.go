@@ -66,15 +66,17 @@ func TestDrawImports(t *testing.T) {
 		"pkg/d": nil,
 	}
 	got := drawImports(imports)
-	want := `flowchart TD
-    cmd_a(["cmd/a"])
-    pkg_b["b"]
-    pkg_c["c"]
-    pkg_d["d"]
-    cmd_a --> pkg_b
-    pkg_b --> pkg_c
-    pkg_c --> pkg_d
-`
+	want := strings.Join([]string{
+		"flowchart TD",
+		`    cmd_a(["cmd/a"])`,
+		`    pkg_b["b"]`,
+		`    pkg_c["c"]`,
+		`    pkg_d["d"]`,
+		"    cmd_a --> pkg_b",
+		"    pkg_b --> pkg_c",
+		"    pkg_c --> pkg_d",
+		"",
+	}, "\n")
 	if got != want {
 		t.Errorf("drawImports:\n%s\nwant\n%s", got, want)
 	}

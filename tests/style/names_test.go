@@ -46,9 +46,11 @@ func TestCheckNamesFindsMissingOnes(t *testing.T) {
 	}
 }
 
+const topDirs = `cmd|pkg|deploy|examples|tests|docs|\.ci|\.tools`
+
 var (
 	functionInFile = regexp.MustCompile("`([A-Za-z]\\w*)` in\\s+`([^`]+\\.go)`")
-	pathInCode     = regexp.MustCompile(`(?:^|[\s=(]|\./)((?:cmd|pkg|deploy|examples|tests|docs|\.ci|\.tools)/[A-Za-z0-9_./-]*)`)
+	pathInCode     = regexp.MustCompile(`(?:^|[\s=(]|\./)((?:` + topDirs + `)/[A-Za-z0-9_./-]*)`)
 	makeTarget     = regexp.MustCompile(`\bmake ([a-z][a-z-]*)`)
 )
 

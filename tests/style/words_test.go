@@ -62,7 +62,7 @@ func TestCheckFindsWords(t *testing.T) {
 		{"name of a constant", "a.go", head + "const mostReads = 3\n", "a.go:4: mostReads"},
 		{"name of a receiver", "a.go", head + "type t int\n\nfunc (few t) f() {}\n", "a.go:6: few"},
 		{"comment", "a.go", head + "// f tells whether it ends.\nfunc f() {}\n", "a.go:4: tells whether"},
-		{"wrapped comment", "a.go", head + "\n// f ends and tells\n// whether it is.\nfunc f() {}\n", "a.go:5: tells whether"},
+		{"wrapped comment", "a.go", head + "\n// f tells\n// whether it is.\nfunc f() {}\n", "a.go:5: tells whether"},
 		{"string", "a.go", head + "const text = `a\nvolume in limbo`\n", "a.go:5: limbo"},
 		{"contraction", "a.go", head + "// f isn't.\nfunc f() {}\n", "a.go:4: isn't"},
 		{"quoted contraction", "a.go", head + "const text = \"isn't\"\n", ""},
@@ -123,7 +123,13 @@ func readWords(t *testing.T) *words {
 	for _, list := range []struct {
 		entries []word
 		format  string
-	}{{w.Words, `(?i)\b(?:%s)\b`}, {w.Parts, `(?i)^(?:%s)$`}, {w.Names, `(?i)^(?:%s)$`}, {w.Phrases, `(?i)(?:%s)`}, {w.Prose, `(?i)(?:%s)`}} {
+	}{
+		{w.Words, `(?i)\b(?:%s)\b`},
+		{w.Parts, `(?i)^(?:%s)$`},
+		{w.Names, `(?i)^(?:%s)$`},
+		{w.Phrases, `(?i)(?:%s)`},
+		{w.Prose, `(?i)(?:%s)`},
+	} {
 		if len(list.entries) == 0 {
 			t.Fatal("words.yaml: a list is empty")
 		}
