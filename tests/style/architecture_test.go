@@ -16,12 +16,14 @@ import (
 const (
 	architecturePage = "docs/explanation/architecture.md"
 	module           = "github.com/growvol/growvol/"
+	cinderInternal   = "pkg/cinder/internal/"
 )
 
-var update = flag.Bool("update", false, "draw the picture in "+architecturePage+" from the imports")
+var update = flag.Bool("update", false, "draw the pictures in "+architecturePage+" from the imports")
 
-// The picture shows the imports of the programs' packages: an arrow for each
-// that no other arrows imply. The table below it has a row for each package.
+// The pictures show the imports of the programs' packages: an arrow for each that no other
+// arrows imply. The first shows pkg/cinder as one package, the second its parts. The table
+// has a row for each package.
 func TestArchitecture(t *testing.T) {
 	imports := readImports(t)
 	if len(imports) < 10 {
@@ -33,19 +35,27 @@ func TestArchitecture(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(content)
-	picture := mermaidBlock.FindStringSubmatchIndex(text)
-	if picture == nil {
-		t.Fatalf("%s has no ```mermaid block", architecturePage)
+	pictures := []string{
+		drawImports(foldImports(imports, cinderInternal, "pkg/cinder")),
+		drawImports(selectImports(imports, cinderInternal)),
 	}
-	got, want := text[picture[2]:picture[3]], drawImports(imports)
-	if *update {
-		if err := os.WriteFile(page, []byte(text[:picture[2]]+want+text[picture[3]:]), 0o644); err != nil {
-			t.Fatal(err)
+	drawn := mermaidBlock.FindAllStringSubmatch(text, -1)
+	if len(drawn) != len(pictures) {
+		t.Fatalf("%s has %d mermaid blocks, want %d", architecturePage, len(drawn), len(pictures))
+	}
+	for i, want := range pictures {
+		if *update {
+			text = strings.Replace(text, drawn[i][0], "```mermaid\n"+want+"```", 1)
+			continue
 		}
-	} else {
-		for _, problem := range compareLines(got, want) {
+		for _, problem := range compareLines(drawn[i][1], want) {
 			t.Errorf("%s: %s (draw it from the imports: go test ./tests/style -run Architecture -update)",
 				architecturePage, problem)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 	var rows []string
@@ -55,6 +65,46 @@ func TestArchitecture(t *testing.T) {
 	slices.Sort(rows)
 	for _, problem := range compareLines(strings.Join(rows, "\n"), strings.Join(slices.Sorted(maps.Keys(imports)), "\n")) {
 		t.Errorf("%s: table of packages: %s", architecturePage, problem)
+	}
+}
+
+// The controller links nothing of the node, and the node nothing of a storage system's API.
+func TestProgramsLinkTheirHalf(t *testing.T) {
+	imports := readImports(t)
+	for program, forbidden := range map[string][]string{
+		"cmd/growvol-controller": {
+			"pkg/attached", "pkg/blockdev", "pkg/filesystem", "pkg/instance", "pkg/loop/loopdev", "pkg/luks", "pkg/node",
+			"pkg/startuptaint", "pkg/statefile",
+		},
+		"cmd/growvol-node": {"pkg/cinder", "pkg/controller", "pkg/loop"},
+	} {
+		for _, name := range forbidden {
+			if _, exists := imports[name]; !exists {
+				t.Errorf("there is no package %s", name)
+			}
+			if reaches(imports, program, name) {
+				t.Errorf("%s links %s", program, name)
+			}
+		}
+	}
+}
+
+func TestFoldImports(t *testing.T) {
+	imports := map[string][]string{
+		"cmd/a":            {"pkg/b", "pkg/c"},
+		"pkg/b":            {"pkg/b/internal/d", "pkg/c"},
+		"pkg/b/internal/d": {"pkg/b/internal/e", "pkg/f"},
+		"pkg/b/internal/e": nil,
+		"pkg/c":            nil,
+		"pkg/f":            nil,
+	}
+	folded := foldImports(imports, "pkg/b/internal/", "pkg/b")
+	if got, want := fmt.Sprint(folded), "map[cmd/a:[pkg/b pkg/c] pkg/b:[pkg/c pkg/f] pkg/c:[] pkg/f:[]]"; got != want {
+		t.Errorf("foldImports = %s, want %s", got, want)
+	}
+	selected := selectImports(imports, "pkg/b/internal/")
+	if got, want := fmt.Sprint(selected), "map[pkg/b/internal/d:[pkg/b/internal/e] pkg/b/internal/e:[]]"; got != want {
+		t.Errorf("selectImports = %s, want %s", got, want)
 	}
 }
 
@@ -117,12 +167,44 @@ func readImports(t *testing.T) map[string][]string {
 	return imports
 }
 
+// foldImports returns the imports with all packages below prefix as one package.
+func foldImports(imports map[string][]string, prefix, name string) map[string][]string {
+	fold := func(path string) string {
+		if strings.HasPrefix(path, prefix) {
+			return name
+		}
+		return path
+	}
+	folded := map[string][]string{}
+	for _, from := range slices.Sorted(maps.Keys(imports)) {
+		folded[fold(from)] = append(folded[fold(from)], []string{}...)
+		for _, to := range imports[from] {
+			if fold(to) != fold(from) && !slices.Contains(folded[fold(from)], fold(to)) {
+				folded[fold(from)] = append(folded[fold(from)], fold(to))
+			}
+		}
+	}
+	return folded
+}
+
+// selectImports returns the imports among the packages below prefix.
+func selectImports(imports map[string][]string, prefix string) map[string][]string {
+	selected := map[string][]string{}
+	for from, packages := range imports {
+		if strings.HasPrefix(from, prefix) {
+			isOutside := func(to string) bool { return !strings.HasPrefix(to, prefix) }
+			selected[from] = slices.DeleteFunc(slices.Clone(packages), isOutside)
+		}
+	}
+	return selected
+}
+
 // drawImports returns the imports as a Mermaid flowchart, without those that
 // the others imply.
 func drawImports(imports map[string][]string) string {
 	var nodes, arrows strings.Builder
 	for _, from := range slices.Sorted(maps.Keys(imports)) {
-		shape := `["` + strings.TrimPrefix(from, "pkg/") + `"]`
+		shape := `["` + strings.TrimPrefix(strings.TrimPrefix(from, cinderInternal), "pkg/") + `"]`
 		if strings.HasPrefix(from, "cmd/") {
 			shape = "(" + strings.Replace(shape, "]", "])", 1)
 		}
