@@ -69,6 +69,8 @@ func TestCheckFindsWords(t *testing.T) {
 		{"page", "a.md", "# A\n\nThe volume is\nlooked at.\n", "a.md:3: is looked at"},
 		{"script", "a/up", "#!/bin/sh\n# Waits anew.\n", "a/up:2: anew"},
 		{"message of a script", "a.sh", "echo 'it will be retried'\n", "a.sh:1: it will be retried"},
+		{"contraction in a comment", "a.yaml", "a: \"doesn't\" # it\n# doesn't\n", "a.yaml:2: doesn't"},
+		{"comment at the end of a line", "a.yaml", "a: 1 # it isn't\n", "a.yaml:1: isn't"},
 		{"YAML", "a.yaml", "a: 1 # in\n# some limbo\n", "a.yaml:2: limbo"},
 		{"file", "pkg/a/few.go", head, "pkg/a/few.go:1: few"},
 		{"part of a file", "pkg/a/retry_looks_test.go", head, "pkg/a/retry_looks_test.go:1: retry_looks"},
@@ -76,7 +78,7 @@ func TestCheckFindsWords(t *testing.T) {
 		{"ordinary words", "a.md", "No pod waits; a few do, most of them here. It tells the name.\n", ""},
 		{"code in a page", "a.md", "Run `limbo`:\n\n    limbo\n\n```\nlimbo\n```\n", ""},
 		{"name of another package", "a.go", head + "import \"os/exec\"\n\nvar path, _ = exec.LookPath(\"a\")\n", ""},
-		{"one part", "a.go", head + "func lookup(outlet int) {}\n", ""},
+		{"one part", "a.go", head + "func lookup(outlet, lookUpIn int) {}\n", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			findings, err := words.check(file{test.path, test.text})
@@ -159,7 +161,8 @@ func (w *words) check(f file) ([]string, error) {
 	case path.Ext(f.path) == ".md":
 		checkText(withoutCode(f.text), 1, w.forProse(), report)
 	default:
-		checkText(commentSign.ReplaceAllString(f.text, ""), 1, w.forProse(), report)
+		checkText(commentSign.ReplaceAllString(f.text, ""), 1, w.forStrings(), report)
+		checkText(commentsOf(f.text), 1, w.Prose, report)
 	}
 	var findings []string
 	for _, line := range slices.Sorted(maps.Keys(found)) {
@@ -277,8 +280,21 @@ var (
 	indentedBlock   = regexp.MustCompile(`(?m)(?:^[ \t]*\n)(?:(?: {4}|\t).*\n?)+`)
 )
 
-// splitName returns the words of a name: readIDList is read, ID, List.
+// commentsOf returns the comments of a script or YAML file, line for line.
+func commentsOf(text string) string {
+	var comments strings.Builder
+	for line := range strings.Lines(text) {
+		if i := strings.Index(" "+line, " #"); i >= 0 {
+			comments.WriteString(strings.TrimSuffix(line[i+1:], "\n"))
+		}
+		comments.WriteString("\n")
+	}
+	return comments.String()
+}
+
+// splitName returns the words of a name: readIDList is read, ID, List. To look up is one word.
 func splitName(name string) []string {
+	name = strings.NewReplacer("lookUp", "lookup", "LookUp", "Lookup").Replace(name)
 	name = abbreviationEnd.ReplaceAllString(name, "$1 $2")
 	return strings.FieldsFunc(wordEnd.ReplaceAllString(name, "$1 $2"), func(r rune) bool { return r == ' ' || r == '_' })
 }
