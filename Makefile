@@ -64,8 +64,7 @@ lint-yaml: setup ## run yamllint on all YAML except the chart's templates
 
 .PHONY: lint-text
 lint-text: ## check words, links and names in code and docs
-	@# --- To be run whole when the renaming is merged.
-	@go test -skip='^Test(Words|CommentWidth|FilesBeginWithComment)$$' ./tests/style
+	@go test ./tests/style
 
 .PHONY: lint-chart
 lint-chart: ## run helm lint with the values of each backend
