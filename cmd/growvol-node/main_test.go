@@ -20,12 +20,27 @@ func TestCommandLine(t *testing.T) {
 		"unknown filesystem": {Args: []string{"--default-fstype=ntfs"}, ExitCode: 1, Stderr: "--default-fstype"},
 		"no node":            {Args: []string{"--node-id="}, ExitCode: 2, Stderr: "-node-id"},
 		"bad topology":       {Args: []string{"--additional-topology=rack"}, ExitCode: 2, Stderr: "not key=value"},
-		"zone of no use":     {Args: []string{"--backend=cinder", "--node-id=n", "--zone=///"}, ExitCode: 1, Stderr: "--zone"},
-		"negative reserve":   {Args: []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=-1"}, ExitCode: 1, Stderr: "--reserved-volumes is negative"},
-		"limit and reserve":  {Args: []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=1", "--max-volumes=5"}, ExitCode: 1, Stderr: "give one of the two"},
-		"negative limit":     {Args: []string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"}, ExitCode: 1, Stderr: "--max-volumes"},
+		"zone of no use": {
+			Args:     []string{"--backend=cinder", "--node-id=n", "--zone=///"},
+			ExitCode: 1, Stderr: "--zone",
+		},
+		"negative reserve": {
+			Args:     []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=-1"},
+			ExitCode: 1, Stderr: "--reserved-volumes is negative",
+		},
+		"limit and reserve": {
+			Args:     []string{"--backend=cinder", "--node-id=n", "--reserved-volumes=1", "--max-volumes=5"},
+			ExitCode: 1, Stderr: "give one of the two",
+		},
+		"negative limit": {
+			Args:     []string{"--backend=cinder", "--node-id=n", "--max-volumes=-1"},
+			ExitCode: 1, Stderr: "--max-volumes",
+		},
 		"no state directory": {Args: []string{"--state-dir="}, ExitCode: 1, Stderr: "state directory"},
-		"taint, no cluster":  {Args: []string{"--startup-taint-node=n"}, ExitCode: 1, Stderr: "--startup-taint-node: KUBERNETES_SERVICE_HOST"},
+		"taint, no cluster": {
+			Args:     []string{"--startup-taint-node=n"},
+			ExitCode: 1, Stderr: "--startup-taint-node: KUBERNETES_SERVICE_HOST",
+		},
 	})
 }
 

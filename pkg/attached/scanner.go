@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// Times of the search for new disks on the SCSI hosts.
 const (
 	firstScanDelay = 2 * time.Second // most disks announce themselves long before
 	scanInterval   = 10 * time.Second

@@ -73,7 +73,8 @@ func TestByPathFindsTheDeviceOfANode(t *testing.T) {
 	// The node of a device that is gone.
 	m.fake.nodes[published] = &fakeDisk{number: DeviceNumber{8, 99}}
 	_, err = m.ByPath(published)
-	if err == nil || !strings.Contains(err.Error(), "cannot identify the device behind") || volume.KindOf(err) != volume.KindInternal {
+	if err == nil || !strings.Contains(err.Error(), "cannot identify the device behind") ||
+		volume.KindOf(err) != volume.KindInternal {
 		t.Errorf("a stale node: %v", err)
 	}
 }

@@ -49,7 +49,7 @@ func BenchmarkExpand(b *testing.B) {
 	r := newRig(b, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Work: own.draw})
 	id, _ := r.inUse(b, 1)
-	var late []time.Duration
+	var delays []time.Duration
 	size := volume.GiB
 	r.cloud.ClearRequests()
 	for b.Loop() {
@@ -58,11 +58,11 @@ func BenchmarkExpand(b *testing.B) {
 		if _, err := r.Expand(b.Context(), id, size); err != nil {
 			b.Fatal(err)
 		}
-		late = append(late, time.Since(began)-own.given[len(own.given)-1])
+		delays = append(delays, time.Since(began)-own.given[len(own.given)-1])
 	}
-	b.ReportMetric(milliseconds(median(late)), "median-late-ms")
-	b.ReportMetric(milliseconds(slices.Max(late)), "most-late-ms")
-	b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/float64(len(late)), "calls/op")
+	b.ReportMetric(milliseconds(median(delays)), "median-late-ms")
+	b.ReportMetric(milliseconds(slices.Max(delays)), "most-late-ms")
+	b.ReportMetric(float64(r.cloud.Count(fakecloud.AnyCall))/float64(len(delays)), "calls/op")
 }
 
 // BenchmarkExpandShort measures a cloud as fast as Ceph behind a real Cinder: it is done 60 ms
@@ -97,7 +97,7 @@ func BenchmarkExpandShort(b *testing.B) {
 // cloud alone: the same two calls, and a reader who sees the end at once.
 func BenchmarkThousandExpands(b *testing.B) {
 	for b.Loop() {
-		own, _ := crowd(b, 1000, func(r *rig, id string) error {
+		own, _ := expandMany(b, 1000, func(r *rig, id string) error {
 			c, err := r.clouds.Cloud(b.Context(), "")
 			if err != nil {
 				return err
@@ -115,7 +115,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 			}
 			return nil
 		})
-		wall, r := crowd(b, 1000, func(r *rig, id string) error {
+		wall, r := expandMany(b, 1000, func(r *rig, id string) error {
 			_, err := r.Expand(b.Context(), id, 2*volume.GiB)
 			return err
 		})
@@ -129,7 +129,7 @@ func BenchmarkThousandExpands(b *testing.B) {
 // When many volumes grow at once, each takes two calls and a part of the shared pages.
 func TestManyExpandsShareTheirCalls(t *testing.T) {
 	const volumes = 300
-	_, r := crowd(t, volumes, func(r *rig, id string) error {
+	_, r := expandMany(t, volumes, func(r *rig, id string) error {
 		_, err := r.Expand(t.Context(), id, 2*volume.GiB)
 		return err
 	})
@@ -139,8 +139,8 @@ func TestManyExpandsShareTheirCalls(t *testing.T) {
 	r.cloud.CheckCalls(t, fakecloud.ExtendVolume, volumes)
 }
 
-// crowd expands volumes with 100 workers and returns how long that took.
-func crowd(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
+// expandMany expands volumes with 100 workers and returns how long that took.
+func expandMany(tb testing.TB, volumes int, expand func(r *rig, id string) error) (time.Duration, *rig) {
 	tb.Helper()
 	r := newRig(tb, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ExtendVolume, fakecloud.Latency{Work: fakecloud.Uniform(ownLow, ownHigh)})
@@ -174,7 +174,10 @@ func BenchmarkPublish(b *testing.B) {
 	for b.Loop() {
 		r.cloud.ClearRequests()
 		_, err := r.Attach(
-			b.Context(), volume.AttachRequest{VolumeID: id, Node: server, Access: volume.Access{Mode: volume.AccessSingleNodeWriter}},
+			b.Context(), volume.AttachRequest{
+				VolumeID: id, Node: server,
+				Access: volume.Access{Mode: volume.AccessSingleNodeWriter},
+			},
 		)
 		if err != nil {
 			b.Fatal(err)

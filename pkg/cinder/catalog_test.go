@@ -15,7 +15,7 @@ func TestWaitForZonesEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
 	r.cloud.SetLatency(fakecloud.ListZones, fakecloud.Latency{Answer: fakecloud.Fixed(time.Minute)})
-	patient := cindertest.Within(t, 3*time.Second)
+	ctx := cindertest.Within(t, 3*time.Second)
 	first := make(chan error, 1)
 	create := func(name string) volume.CreateRequest {
 		req := request(name, volume.GiB, nil)
@@ -23,11 +23,11 @@ func TestWaitForZonesEndsWithTheContext(t *testing.T) {
 		return req
 	}
 	go func() {
-		_, err := r.Create(patient, create("pvc-1"))
+		_, err := r.Create(ctx, create("pvc-1"))
 		first <- err
 	}()
 	for r.cloud.Count(fakecloud.ListZones) == 0 {
-		if err := operation.Sleep(patient, 5*time.Millisecond); err != nil {
+		if err := operation.Sleep(ctx, 5*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 	}

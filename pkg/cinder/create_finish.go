@@ -37,7 +37,7 @@ func (k *creation) finish(ctx context.Context, v cloud.Volume) (cloud.Volume, er
 	default:
 		// If the source is gone, a copy may be all that is left of it.
 		isRemovable = isRemovable && checkSource(ctx, k.cloud, k.req.Source) == nil
-		failure = k.misfitError(v, isRemovable)
+		failure = k.mismatchError(v, isRemovable)
 	}
 	if !isRemovable {
 		return v, failure
@@ -55,14 +55,14 @@ func (k *creation) isAsDemanded(v cloud.Volume) bool {
 	return k.place.allows(v.AvailabilityZone) && (v.Multiattach || !isForSeveralNodes(k.req.Accesses))
 }
 
-// misfitError is the error for a usable volume that is not as demanded. isRemoved: the driver is
+// mismatchError is the error for a usable volume that is not as demanded. isRemoved: the driver is
 // about to remove it.
 //
 // A volume in a zone that the request does not allow belongs to a pod that was scheduled to another
-// zone in between, for instance because its node is gone. If the volume stays, somebody may have
+// zone in between, for instance because its node is gone. If the volume stays, a pod may have
 // used it before this process started; then the kind must not make Kubernetes schedule the pod
 // again (Exhausted) or forget the claim.
-func (k *creation) misfitError(v cloud.Volume, isRemoved bool) error {
+func (k *creation) mismatchError(v cloud.Volume, isRemoved bool) error {
 	position := fmt.Sprintf("the volume %s is in the zone %s, but must be reachable from %s",
 		v.ID, v.AvailabilityZone, message.JoinAtMost(k.place.allowed))
 	switch {

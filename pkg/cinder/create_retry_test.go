@@ -153,7 +153,7 @@ func TestVolumeInAZoneThatIsNotAllowedAnyMoreIsReplaced(t *testing.T) {
 	}
 }
 
-// The driver removes neither a volume that somebody may have used nor a copy whose source is gone.
+// The driver removes neither a volume that a pod may have used nor a copy whose source is gone.
 func TestVolumeInAnotherZoneIsKeptIfItMayBeInUse(t *testing.T) {
 	t.Parallel()
 	for name, restart := range map[string]bool{"this process has made it": false, "an earlier one has": true} {
@@ -300,7 +300,7 @@ func TestCloneIsFoundAfterItsSourceIsGone(t *testing.T) {
 }
 
 // Create does not return a volume that may not be shared if the request demands that, and does not
-// remove it if somebody may use it.
+// remove it if a pod may use it.
 func TestCreateRefusesAnExistingVolumeThatMayNotBeShared(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})

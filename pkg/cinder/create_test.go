@@ -196,12 +196,12 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	t.Parallel()
 	log := new(cindertest.Text)
 	r := newRig(t, fakecloud.Options{}, withLog(log))
-	theirs := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
+	foreignID := r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Metadata: map[string]string{metadata.Cluster: "other"}})
 	if _, found, err := r.Find(t.Context(), request("pvc-1", volume.GiB, nil)); found || err != nil {
 		t.Errorf("another cluster's volume was found: %v", err)
 	}
-	mine := r.create(t, request("pvc-1", volume.GiB, nil))
-	if mine.ID == theirs {
+	own := r.create(t, request("pvc-1", volume.GiB, nil))
+	if own.ID == foreignID {
 		t.Error("another cluster's volume was taken")
 	}
 	// A volume without a cluster is used, but one of this cluster is preferred.
@@ -209,14 +209,14 @@ func TestNamesAreScopedToTheCluster(t *testing.T) {
 	if v := r.create(t, request("pvc-2", volume.GiB, nil)); v.ID != old {
 		t.Errorf("got %s, not the volume of that name, %s", v.ID, old)
 	}
-	ours := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
+	foundID := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	second := r.cloud.Add(fakecloud.Volume{Name: "pvc-2"})
 	for range 3 {
 		v := r.create(t, request("pvc-2", volume.GiB, nil))
-		if v.ID != ours && v.ID != second || !strings.Contains(log.String(), old) {
-			t.Errorf("got %s, want %s; log %s", v.ID, ours, log)
+		if v.ID != foundID && v.ID != second || !strings.Contains(log.String(), old) {
+			t.Errorf("got %s, want %s; log %s", v.ID, foundID, log)
 		}
-		ours, second = v.ID, v.ID // the same each time
+		foundID, second = v.ID, v.ID // the same each time
 	}
 	r.cloud.CheckCalls(t, fakecloud.CreateVolume, 1)
 }

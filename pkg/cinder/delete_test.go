@@ -106,12 +106,12 @@ func TestDeleteFailsWhenCinderTakesItBack(t *testing.T) {
 	cindertest.CheckKind(t, r.Delete(t.Context(), id), volume.KindPrecondition, id, "took it back", "available")
 
 	// The API may answer once from a replica that lags.
-	late := r.cloud.Add(fakecloud.Volume{})
+	lateID := r.cloud.Add(fakecloud.Volume{})
 	r.cloud.AfterNext(t, fakecloud.DeleteVolume, func() {
-		r.cloud.SetVolumeStatus(late, state.Available)
-		cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(late) })
+		r.cloud.SetVolumeStatus(lateID, state.Available)
+		cindertest.After(t, 400*time.Millisecond, func() { r.cloud.RemoveVolume(lateID) })
 	})
-	if err := r.Delete(t.Context(), late); err != nil {
+	if err := r.Delete(t.Context(), lateID); err != nil {
 		t.Error(err)
 	}
 }
@@ -167,15 +167,15 @@ func TestManyDeletionsAtOnce(t *testing.T) {
 func TestDeleteForgetsTheVolume(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{})
-	here, gone := r.cloud.Add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
-	for _, id := range []string{here, gone} {
-		r.copies.Add(id, here, copies.Volume)
+	existingID, gone := r.cloud.Add(fakecloud.Volume{}), "11111111-2222-4333-8444-555555555555"
+	for _, id := range []string{existingID, gone} {
+		r.copies.Add(id, existingID, copies.Volume)
 		r.notified[id] = volume.GiB
 		if err := r.Delete(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if copies := len(r.copies.Of(here)) + len(r.copies.Of(gone)); copies+len(r.notified) != 0 {
+	if copies := len(r.copies.Of(existingID)) + len(r.copies.Of(gone)); copies+len(r.notified) != 0 {
 		t.Errorf("the backend still knows %d copies and %v, want nothing", copies, r.notified)
 	}
 }

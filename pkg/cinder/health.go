@@ -26,7 +26,7 @@ func (b *Backend) Health(ctx context.Context, id string) ([]volume.Condition, er
 // listing alone: its messages lack what Cinder says about a failure, which takes a request for each
 // volume. It reads one page of Cinder at a time, the largest that Cinder gives, and returns those
 // of its volumes that have a condition: there may be none.
-func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	read, err := b.list(ctx, volume.Page{Token: page.Token})
 	if err != nil {
 		return nil, "", volume.Wrap(err, "check volumes", "")
@@ -38,7 +38,7 @@ func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Vo
 
 // findImpaired returns the volumes of a page that have conditions, at most limit of them (0: all),
 // and the token of the next page.
-func findImpaired(read listPage, limit int) (impaired []volume.VolumeHealth, next string) {
+func findImpaired(read listPage, limit int) (impaired []volume.Health, next string) {
 	for _, v := range read.volumes {
 		found := conditions(v, "")
 		switch {
@@ -47,7 +47,7 @@ func findImpaired(read listPage, limit int) (impaired []volume.VolumeHealth, nex
 		case limit > 0 && len(impaired) == limit:
 			return impaired, read.token(impaired[len(impaired)-1].ID)
 		}
-		impaired = append(impaired, volume.VolumeHealth{ID: v.ID, Conditions: found})
+		impaired = append(impaired, volume.Health{ID: v.ID, Conditions: found})
 	}
 	return impaired, read.next
 }

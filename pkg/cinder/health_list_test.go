@@ -13,16 +13,16 @@ import (
 )
 
 // listHealth reads all pages of the listing.
-func listHealth(t *testing.T, b *Backend, most int) (all []volume.VolumeHealth, pages int) {
+func listHealth(t *testing.T, b *Backend, maxEntries int) (all []volume.Health, pages int) {
 	t.Helper()
-	page := volume.Page{Max: most}
+	page := volume.Page{Max: maxEntries}
 	for range 1000 {
 		vs, next, err := b.ListHealth(t.Context(), page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if most > 0 && len(vs) > most {
-			t.Errorf("a page of %d, at most %d were asked for", len(vs), most)
+		if maxEntries > 0 && len(vs) > maxEntries {
+			t.Errorf("a page of %d, at most %d were asked for", len(vs), maxEntries)
 		}
 		all, pages = append(all, vs...), pages+1
 		if next == "" {
@@ -35,7 +35,7 @@ func listHealth(t *testing.T, b *Backend, most int) (all []volume.VolumeHealth, 
 }
 
 // wantImpaired checks that each of these volumes was listed once, with the conditions of Health.
-func wantImpaired(t *testing.T, b *Backend, got []volume.VolumeHealth, want []string) {
+func wantImpaired(t *testing.T, b *Backend, got []volume.Health, want []string) {
 	t.Helper()
 	var ids []string
 	for _, v := range got {
@@ -73,9 +73,9 @@ func TestListHealthListsImpairedVolumesOfThisCluster(t *testing.T) {
 		}
 		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Status: state.Error, Metadata: others})
 	}
-	for _, most := range []int{0, 1, 2, 3, 100} {
+	for _, maxEntries := range []int{0, 1, 2, 3, 100} {
 		r.cloud.ClearRequests()
-		got, pages := listHealth(t, r.Backend, most)
+		got, pages := listHealth(t, r.Backend, maxEntries)
 		// One listing a page, and not one call about a single volume.
 		r.cloud.CheckCalls(t, fakecloud.ListVolumeDetail, pages)
 		r.cloud.CheckCalls(t, fakecloud.AnyCall, pages)
@@ -125,8 +125,8 @@ func TestListHealthListsEveryCloudAndTheStaticVolumes(t *testing.T) {
 			want = append(want, id)
 		}
 	}
-	for _, most := range []int{0, 1, 2} {
-		got, _ := listHealth(t, b, most)
+	for _, maxEntries := range []int{0, 1, 2} {
+		got, _ := listHealth(t, b, maxEntries)
 		wantImpaired(t, b, got, slices.Clone(want))
 	}
 }

@@ -15,17 +15,17 @@ import (
 )
 
 // listAll reads all pages of the listing.
-func (r *rig) listAll(tb testing.TB, most int) []volume.Volume {
+func (r *rig) listAll(tb testing.TB, maxEntries int) []volume.Volume {
 	tb.Helper()
 	var all []volume.Volume
-	page := volume.Page{Max: most}
+	page := volume.Page{Max: maxEntries}
 	for range 1000 {
 		vs, next, err := r.ListVolumes(tb.Context(), page)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if most > 0 && len(vs) > most {
-			tb.Errorf("a page of %d, at most %d were asked for", len(vs), most)
+		if maxEntries > 0 && len(vs) > maxEntries {
+			tb.Errorf("a page of %d, at most %d were asked for", len(vs), maxEntries)
 		}
 		all = append(all, vs...)
 		if next == "" {
@@ -51,17 +51,17 @@ func TestListHasVolumesOfThisClusterOnly(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 7})
 	used, server := r.inUse(t, 1)
-	mine := []string{used}
+	own := []string{used}
 	for i := range 20 {
-		mine = append(mine, r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint(i)}))
+		own = append(own, r.cloud.Add(fakecloud.Volume{Name: fmt.Sprint(i)}))
 		r.cloud.AddVolume(fakecloud.Volume{Size: 1, Metadata: map[string]string{metadata.Cluster: "other"}})
 		r.cloud.AddVolume(fakecloud.Volume{Size: 1})
 	}
-	slices.Sort(mine)
-	for _, most := range []int{0, 1, 3, 100} {
-		all := r.listAll(t, most)
-		if got := ids(all); !slices.Equal(got, mine) {
-			t.Errorf("pages of %d: %v, want %v", most, got, mine)
+	slices.Sort(own)
+	for _, maxEntries := range []int{0, 1, 3, 100} {
+		all := r.listAll(t, maxEntries)
+		if got := ids(all); !slices.Equal(got, own) {
+			t.Errorf("pages of %d: %v, want %v", maxEntries, got, own)
 		}
 		for _, v := range all {
 			if (v.ID == used) != slices.Equal(v.Nodes, []string{server}) {
@@ -79,20 +79,20 @@ func TestListHasVolumesOfThisClusterOnly(t *testing.T) {
 func TestListHasVolumesOfThisClusterOnlyIfCinderDoesNotFilter(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, fakecloud.Options{ListLimit: 2, NoMetadataFilter: true})
-	var mine []string
+	var own []string
 	for range 3 {
-		mine = append(mine, r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}))
+		own = append(own, r.cloud.Add(fakecloud.Volume{Name: "pvc-1", Status: state.Error}))
 		r.cloud.AddVolume(fakecloud.Volume{
 			Name: "pvc-1", Size: 1, Status: state.Error, Metadata: map[string]string{metadata.Cluster: "other"},
 		})
 		r.cloud.AddVolume(fakecloud.Volume{Name: "pvc-1", Size: 1, Status: state.Error})
 	}
-	slices.Sort(mine)
-	if got := ids(r.listAll(t, 0)); !slices.Equal(got, mine) {
-		t.Errorf("listed %v, want %v", got, mine)
+	slices.Sort(own)
+	if got := ids(r.listAll(t, 0)); !slices.Equal(got, own) {
+		t.Errorf("listed %v, want %v", got, own)
 	}
 	impaired, _ := listHealth(t, r.Backend, 0)
-	wantImpaired(t, r.Backend, impaired, mine)
+	wantImpaired(t, r.Backend, impaired, own)
 }
 
 // A project can have many more volumes than the cluster.
@@ -143,9 +143,9 @@ func TestListHasAttachedStaticVolumes(t *testing.T) {
 		r.statics.add(id, c.Name())
 	}
 	slices.Sort(want)
-	for _, most := range []int{0, 30} {
-		if got := ids(r.listAll(t, most)); !slices.Equal(got, want) {
-			t.Errorf("pages of %d: %d volumes, want %d", most, len(got), len(want))
+	for _, maxEntries := range []int{0, 30} {
+		if got := ids(r.listAll(t, maxEntries)); !slices.Equal(got, want) {
+			t.Errorf("pages of %d: %d volumes, want %d", maxEntries, len(got), len(want))
 		}
 	}
 	if err := r.Delete(t.Context(), want[5]); err != nil {

@@ -113,12 +113,12 @@ func TestCapabilitiesFollowBackend(t *testing.T) {
 		}{c, fake}, types{modify, writers}},
 		"HealthReporter": {struct {
 			minimalBackend
-			volume.VolumeHealthReporter
+			volume.HealthReporter
 		}{c, fake}, types{health, writers}},
 		// CSI allows LIST_VOLUME_HEALTH only with GET_VOLUME_HEALTH.
 		"HealthLister": {struct {
 			minimalBackend
-			volume.VolumeHealthLister
+			volume.HealthLister
 		}{c, fake}, types{health, unhealthy, writers}},
 		"all": {
 			fake,

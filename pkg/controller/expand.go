@@ -48,7 +48,8 @@ func (s *Server) expand(ctx context.Context, req *csi.ControllerExpandVolumeRequ
 	if err != nil {
 		return volume.Volume{}, err
 	}
-	s.log.InfoContext(ctx, "the volume has the requested size", "volume", id, "target", target.String(), "size", v.Size.String())
+	s.log.InfoContext(ctx, "the volume has the requested size", "volume", id, "target", target.String(), "size",
+		v.Size.String())
 	return v, nil
 }
 

@@ -76,9 +76,9 @@ func TestListHealthHasOnlyImpairedVolumes(t *testing.T) {
 // wrongHealthBackend lists more volumes than requested, and one without a condition.
 type wrongHealthBackend struct{ *fakebackend.Backend }
 
-func (wrongHealthBackend) ListHealth(context.Context, volume.Page) ([]volume.VolumeHealth, string, error) {
+func (wrongHealthBackend) ListHealth(context.Context, volume.Page) ([]volume.Health, string, error) {
 	conditions := []volume.Condition{{Impairment: volume.ImpairmentDegraded, Reason: "Slow"}}
-	return []volume.VolumeHealth{{ID: "a", Conditions: conditions}, {ID: "b"}, {ID: "c", Conditions: conditions}}, "", nil
+	return []volume.Health{{ID: "a", Conditions: conditions}, {ID: "b"}, {ID: "c", Conditions: conditions}}, "", nil
 }
 
 func TestListHealthChecksBackendAnswer(t *testing.T) {

@@ -40,8 +40,8 @@ type Server struct {
 	lister         volume.Lister
 	capacity       volume.CapacityReporter
 	modifier       volume.Modifier
-	health         volume.VolumeHealthReporter
-	healthLister   volume.VolumeHealthLister
+	health         volume.HealthReporter
+	healthLister   volume.HealthLister
 	hasTopology    bool
 }
 
@@ -58,8 +58,8 @@ func New(backend volume.Backend, options Options) *Server {
 	s.lister, _ = backend.(volume.Lister)
 	s.capacity, _ = backend.(volume.CapacityReporter)
 	s.modifier, _ = backend.(volume.Modifier)
-	s.health, _ = backend.(volume.VolumeHealthReporter)
-	s.healthLister, _ = backend.(volume.VolumeHealthLister)
+	s.health, _ = backend.(volume.HealthReporter)
+	s.healthLister, _ = backend.(volume.HealthLister)
 	if b, ok := backend.(volume.TopologyAware); ok {
 		s.hasTopology = b.HasTopology()
 	}

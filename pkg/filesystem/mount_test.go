@@ -71,7 +71,7 @@ func TestMountExplainsBlockSizes(t *testing.T) {
 		name  string
 		fs    Type
 		errno error
-		put   func(d *fakeDevice)
+		write func(d *fakeDevice)
 		text  string
 	}{
 		{
@@ -91,7 +91,7 @@ func TestMountExplainsBlockSizes(t *testing.T) {
 			k := newFakeKernel(t)
 			d := k.addDevice(testDevice, 0, volume.GiB)
 			d.block = 4096
-			tc.put(d)
+			tc.write(d)
 			k.errors["mount"] = []error{tc.errno}
 			err := k.system().Mount(t.Context(), MountRequest{Device: d, Target: "/t", Type: tc.fs})
 			wantError(t, err, volume.KindPrecondition, "mount /dev/loop0", tc.text)

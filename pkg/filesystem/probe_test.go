@@ -28,7 +28,7 @@ func newImage() *fakeImage {
 	return &fakeImage{size: imageSize, parts: map[int64][]byte{}, readErrors: map[int64]error{}}
 }
 
-func (i *fakeImage) put(at int64, data []byte) *fakeImage {
+func (i *fakeImage) write(at int64, data []byte) *fakeImage {
 	if at < 0 {
 		at += i.size
 	}
@@ -94,91 +94,95 @@ func TestProbeRecognizesContent(t *testing.T) {
 		want Signature
 	}{
 		{"blank", newImage(), Signature{State: StateBlank}},
-		{"ext2", newImage().put(1024, ext2.encode()), formatted(TypeExt2)},
-		{"ext2 mounted", newImage().put(1024, running.encode()), formatted(TypeExt2)},
-		{"ext3", newImage().put(1024, ext3Spec(volume.GiB).encode()), formatted(TypeExt3)},
-		{"ext3 to recover", newImage().put(1024, recover3.encode()), formatted(TypeExt3)},
-		{"ext3 turned to meta_bg", newImage().put(1024, metaBG.encode()), formatted(TypeExt3)},
-		{"ext4", newImage().put(1024, ext4Spec(volume.GiB).encode()), formatted(TypeExt4)},
-		{"ext4 without journal", newImage().put(1024, noJournal.encode()), formatted(TypeExt4)},
-		{"ext4 with errors", newImage().put(1024, failed.encode()), formatted(TypeExt4)},
+		{"ext2", newImage().write(1024, ext2.encode()), formatted(TypeExt2)},
+		{"ext2 mounted", newImage().write(1024, running.encode()), formatted(TypeExt2)},
+		{"ext3", newImage().write(1024, ext3Spec(volume.GiB).encode()), formatted(TypeExt3)},
+		{"ext3 to recover", newImage().write(1024, recover3.encode()), formatted(TypeExt3)},
+		{"ext3 turned to meta_bg", newImage().write(1024, metaBG.encode()), formatted(TypeExt3)},
+		{"ext4", newImage().write(1024, ext4Spec(volume.GiB).encode()), formatted(TypeExt4)},
+		{"ext4 without journal", newImage().write(1024, noJournal.encode()), formatted(TypeExt4)},
+		{"ext4 with errors", newImage().write(1024, failed.encode()), formatted(TypeExt4)},
 		{
-			"ext4 not finished", newImage().put(1024, unfinished.encode()),
+			"ext4 not finished", newImage().write(1024, unfinished.encode()),
 			Signature{State: StateFormatted, Type: TypeExt4, Size: volume.GiB},
 		},
-		{"ext journal device", newImage().put(1024, journal.encode()), foreign("external ext journal")},
+		{"ext journal device", newImage().write(1024, journal.encode()), foreign("external ext journal")},
 		{
-			"ext with an impossible size", newImage().put(1024, huge.encode()),
+			"ext with an impossible size", newImage().write(1024, huge.encode()),
 			Signature{State: StateForeign, Type: TypeExt4, Content: "a damaged superblock of ext4", IsRecognized: true},
 		},
-		{"XFS", newImage().put(0, encodeXFS(1<<18, false)), formatted(TypeXFS)},
+		{"XFS", newImage().write(0, encodeXFS(1<<18, false)), formatted(TypeXFS)},
 		{
-			"XFS not finished", newImage().put(0, encodeXFS(1<<18, true)),
+			"XFS not finished", newImage().write(0, encodeXFS(1<<18, true)),
 			Signature{State: StateFormatted, Type: TypeXFS, Size: volume.GiB},
 		},
 		{
-			"XFS with an impossible size", newImage().put(0, encodeXFS(1<<60, false)),
+			"XFS with an impossible size", newImage().write(0, encodeXFS(1<<60, false)),
 			Signature{State: StateForeign, Type: TypeXFS, Content: "a damaged superblock of xfs", IsRecognized: true},
 		},
-		{"btrfs", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(TypeBtrfs)},
+		{"btrfs", newImage().write(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)), formatted(TypeBtrfs)},
 		{
-			"btrfs not finished", newImage().put(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)),
+			"btrfs not finished", newImage().write(btrfsOffset, encodeBtrfs(1<<30, btrfsInProgress)),
 			Signature{State: StateFormatted, Type: TypeBtrfs, Size: volume.GiB},
 		},
 		{
-			"two filesystems", newImage().put(0, encodeXFS(1<<18, false)).put(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)),
+			"two filesystems",
+			newImage().write(0, encodeXFS(1<<18, false)).write(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)),
 			foreign("signatures of both xfs and btrfs"),
 		},
 		{
-			"ext4 and swap", newImage().put(1024, ext4Spec(volume.GiB).encode()).put(4086, []byte("SWAPSPACE2")),
+			"ext4 and swap", newImage().write(1024, ext4Spec(volume.GiB).encode()).write(4086, []byte("SWAPSPACE2")),
 			foreign("both ext4 and a signature of swap"),
 		},
 		{
-			"ext4 with a boot sector", newImage().put(0, mbrSector).put(1024, ext4Spec(volume.GiB).encode()),
+			"ext4 with a boot sector", newImage().write(0, mbrSector).write(1024, ext4Spec(volume.GiB).encode()),
 			formatted(TypeExt4),
 		},
 		{
 			"ext4 and a leftover GPT backup",
-			newImage().put(1024, ext4Spec(volume.GiB).encode()).put(-512, []byte("EFI PART")), formatted(TypeExt4),
+			newImage().write(1024, ext4Spec(volume.GiB).encode()).write(-512, []byte("EFI PART")), formatted(TypeExt4),
 		},
 		{
-			"XFS whose data look like ISO 9660", newImage().put(0, encodeXFS(1<<18, false)).put(32769, []byte("CD001")),
+			"XFS whose data look like ISO 9660", newImage().write(0, encodeXFS(1<<18, false)).write(32769, []byte("CD001")),
 			formatted(TypeXFS),
 		},
-		{"LUKS", newImage().put(0, []byte("LUKS\xba\xbe\x00\x02")), foreign("LUKS encryption")},
+		{"LUKS", newImage().write(0, []byte("LUKS\xba\xbe\x00\x02")), foreign("LUKS encryption")},
 		{
-			"LUKS, second header only", newImage().put(0x4000, []byte("SKUL\xba\xbe")),
+			"LUKS, second header only", newImage().write(0x4000, []byte("SKUL\xba\xbe")),
 			foreign("LUKS encryption (second header)"),
 		},
-		{"LVM2", newImage().put(0x200, []byte("LABELONE")).put(0x218, []byte("LVM2 001")), foreign("LVM2 physical volume")},
-		{"swap", newImage().put(4086, []byte("SWAPSPACE2")), foreign("swap")},
-		{"GPT", newImage().put(512, []byte("EFI PART")), foreign("partition table (GPT)")},
-		{"GPT backup", newImage().put(-512, []byte("EFI PART")), foreign("partition table (GPT backup)")},
-		{"MBR", newImage().put(0, mbrSector), foreign("partition table (MBR)")},
-		{"boot sector", newImage().put(0, bootSector), unknown},
-		{"MD 1.2", newImage().put(4096, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
-		{"MD 1.0", newImage().put(-8192, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
-		{"MD 0.90", newImage().put(-65536, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
-		{"F2FS", newImage().put(1024, []byte("\x10\x20\xf5\xf2")), foreign("F2FS filesystem")},
-		{"NTFS", newImage().put(3, []byte("NTFS    ")), foreign("NTFS filesystem")},
-		{"Ceph BlueStore", newImage().put(0, []byte("bluestore block device\n")), foreign("Ceph BlueStore")},
-		{"first byte", newImage().put(0, []byte{1}), unknown},
-		{"last byte", newImage().put(-1, []byte{1}), unknown},
-		{"ext backup superblock only", newImage().put(16384<<11, []byte{1}), unknown},
-		{"second XFS group only", newImage().put(imageSize/4, []byte("XFSB")), unknown},
+		{
+			"LVM2", newImage().write(0x200, []byte("LABELONE")).write(0x218, []byte("LVM2 001")),
+			foreign("LVM2 physical volume"),
+		},
+		{"swap", newImage().write(4086, []byte("SWAPSPACE2")), foreign("swap")},
+		{"GPT", newImage().write(512, []byte("EFI PART")), foreign("partition table (GPT)")},
+		{"GPT backup", newImage().write(-512, []byte("EFI PART")), foreign("partition table (GPT backup)")},
+		{"MBR", newImage().write(0, mbrSector), foreign("partition table (MBR)")},
+		{"boot sector", newImage().write(0, bootSector), unknown},
+		{"MD 1.2", newImage().write(4096, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
+		{"MD 1.0", newImage().write(-8192, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
+		{"MD 0.90", newImage().write(-65536, []byte("\xfc\x4e\x2b\xa9")), foreign("MD RAID member")},
+		{"F2FS", newImage().write(1024, []byte("\x10\x20\xf5\xf2")), foreign("F2FS filesystem")},
+		{"NTFS", newImage().write(3, []byte("NTFS    ")), foreign("NTFS filesystem")},
+		{"Ceph BlueStore", newImage().write(0, []byte("bluestore block device\n")), foreign("Ceph BlueStore")},
+		{"first byte", newImage().write(0, []byte{1}), unknown},
+		{"last byte", newImage().write(-1, []byte{1}), unknown},
+		{"ext backup superblock only", newImage().write(16384<<11, []byte{1}), unknown},
+		{"second XFS group only", newImage().write(imageSize/4, []byte("XFSB")), unknown},
 		{
 			"random bytes", &fakeImage{size: imageSize, fill: noise},
 			Signature{State: StateForeign, Content: unknownContent, IsRandom: true},
 		},
-		{"random at both ends only", newImage().put(0, noise).put(-probeLength, noise), unknown},
+		{"random at both ends only", newImage().write(0, noise).write(-probeLength, noise), unknown},
 		{
 			"random but for a file in the middle",
 			(&fakeImage{size: imageSize, fill: noise, parts: map[int64][]byte{}}).
-				put(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/minSamples/4)),
+				write(40<<20+5000, bytes.Repeat([]byte("text "), imageSize/minSamples/4)),
 			unknown,
 		},
-		{"random start only", newImage().put(0, noise), unknown},
-		{"text", newImage().put(0, bytes.Repeat([]byte("text "), probeLength/5)).put(-probeLength, noise), unknown},
+		{"random start only", newImage().write(0, noise), unknown},
+		{"text", newImage().write(0, bytes.Repeat([]byte("text "), probeLength/5)).write(-probeLength, noise), unknown},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := probe(t.Context(), tc.disk, tc.disk.size)
@@ -200,7 +204,7 @@ func TestProbeFindsDataAnywhere(t *testing.T) {
 		for i := range int64(20) {
 			at := 2<<20 + (size-4<<20-int64(len(data)))/20*i + i*509
 			disk := &fakeImage{size: size, parts: map[int64][]byte{}}
-			if sig, err := probe(t.Context(), disk.put(at, data), size); err != nil || sig.State != StateForeign {
+			if sig, err := probe(t.Context(), disk.write(at, data), size); err != nil || sig.State != StateForeign {
 				t.Fatalf("%d bytes at offset %d of %d: %+v, %v; want foreign", len(data), at, size, sig, err)
 			}
 		}

@@ -169,7 +169,7 @@ func checkName(name string) error {
 func withSpaceKind(err error, size volume.Size) error {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem has no room for %s: %w", size, err).
+		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem has no space for %s: %w", size, err).
 			WithRemedy("free space in the directory of the volumes, or request a smaller size")
 	case errors.Is(err, unix.EFBIG):
 		return volume.Errorf(volume.KindOutOfRange, "the node's filesystem cannot hold a file of %s: %w", size, err).

@@ -128,7 +128,7 @@ func TestNextCallReturnsErrorOfDetachedCopy(t *testing.T) {
 		clone := copyCalls()["clone"].call
 		volumetest.WantKind(t, s.callBriefly(t, clone), volume.KindDeadline)
 		s.results <- unix.ENOSPC
-		volumetest.WantKind(t, clone(t.Context(), s.Backend), volume.KindOutOfRange, "no room", "earlier attempt")
+		volumetest.WantKind(t, clone(t.Context(), s.Backend), volume.KindOutOfRange, "no space", "earlier attempt")
 		wantFiles(t, s.Backend, "volumes/"+volA, "snapshots/"+snapS)
 		go func() { s.results <- nil }()
 		if err := clone(t.Context(), s.Backend); err != nil || s.copies != 2 {

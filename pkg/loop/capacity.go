@@ -21,7 +21,7 @@ type pool struct {
 }
 
 // reserve reserves size for the object until release. Error kind OutOfRange: the pool has
-// not enough room.
+// not enough space.
 func (b *Backend) reserve(id string, size volume.Size) (release func(), err error) {
 	if b.opts.PoolSize == 0 {
 		return func() {}, nil
@@ -34,7 +34,7 @@ func (b *Backend) reserve(id string, size volume.Size) (release func(), err erro
 	}
 	if free := b.opts.PoolSize - used; size > free {
 		return nil, volume.Errorf(volume.KindOutOfRange,
-			"the pool of %s has room for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
+			"the pool of %s has space for %s, not for %s", b.opts.PoolSize, max(free, 0), size).
 			WithRemedy("delete volumes or snapshots, or request a smaller size")
 	}
 	if b.pool.reserved == nil {

@@ -74,7 +74,7 @@ func TestDetachAndDeleteWorkOnFullFilesystem(t *testing.T) {
 				t.Errorf("attach: got %v, want ENOSPC", err)
 			}
 			_, err = b.Create(t.Context(), blankRequest("c", volume.GiB))
-			volumetest.WantKind(t, err, volume.KindOutOfRange, "no room")
+			volumetest.WantKind(t, err, volume.KindOutOfRange, "no space")
 			wantFiles(t, b, "volumes/"+a.ID, "volumes/"+a.ID+"/"+volumedir.AttachmentFile, "volumes/"+other.ID)
 			for _, id := range []string{a.ID, other.ID} {
 				if err := b.Detach(t.Context(), id, testNode); err != nil {

@@ -19,10 +19,10 @@ func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, erro
 
 // ListHealth implements volume.HealthLister. It reads volumes until the page is full, so
 // that only the last page can be empty.
-func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
-	impaired, next, err := listPage(ctx, &b.store, volumedir.Volumes, page, func(id string) (volume.VolumeHealth, bool, error) {
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
+	impaired, next, err := listPage(ctx, &b.store, volumedir.Volumes, page, func(id string) (volume.Health, bool, error) {
 		conditions, err := b.conditions(id)
-		return volume.VolumeHealth{ID: id, Conditions: conditions}, len(conditions) > 0, err
+		return volume.Health{ID: id, Conditions: conditions}, len(conditions) > 0, err
 	})
 	return impaired, next, volume.Wrap(err, "check volumes", "")
 }

@@ -111,9 +111,9 @@ func TestListHealthReturnsDamagedVolumes(t *testing.T) {
 	}
 	slices.Sort(want)
 	for _, size := range []int{0, 1, 2, 5, 6, 7} {
-		got := listAll(t, size, func(p volume.Page) ([]volume.VolumeHealth, string, error) {
+		got := listAll(t, size, func(p volume.Page) ([]volume.Health, string, error) {
 			return b.ListHealth(t.Context(), p)
-		}, func(v volume.VolumeHealth) string {
+		}, func(v volume.Health) string {
 			if alone, err := b.Health(t.Context(), v.ID); err != nil || !slices.Equal(alone, v.Conditions) {
 				t.Errorf("got %+v in the list, %+v, %v alone, want the same", v, alone, err)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
+// Sizes in the ioctls of device mapper (<linux/dm-ioctl.h>).
 const (
 	sectorSize = 512 // bytes; the unit of device mapper, whatever the disk's sector size
 

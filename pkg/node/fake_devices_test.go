@@ -40,7 +40,8 @@ func (f fakeDevices) ByPath(path string) (blockdev.Device, error) {
 			}
 		}
 		if major := unix.Major(st.Rdev); major == diskMajor || major == cryptMajor {
-			return blockdev.Device{}, volume.Errorf(volume.KindInternal, "cannot identify the device behind the node %s: %w", path, volume.ErrGone)
+			return blockdev.Device{}, volume.Errorf(volume.KindInternal, "cannot identify the device behind the node %s: %w",
+				path, volume.ErrGone)
 		}
 	}
 	if strings.HasPrefix(path, "/dev/fake") { // the kernel's own name

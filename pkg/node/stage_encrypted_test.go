@@ -187,7 +187,9 @@ func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 		}},
 		"a partition table in the mapping": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
-			d.content = filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
+			d.content = filesystem.Signature{
+				State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)",
+			}
 		}, volume.KindPrecondition, []string{"partition table", "volumeMode: Block", "delete the claim"}},
 		"the same below a hypervisor that encrypts": {mountCapability("ext4"), func(_ *testNode, d *fakeDisk) {
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret

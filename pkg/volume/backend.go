@@ -222,28 +222,28 @@ type Condition struct {
 	Message    string // for a person: the defect and the next step
 }
 
-// VolumeHealthReporter is implemented by backends that can report the defects of a volume.
-type VolumeHealthReporter interface {
+// HealthReporter is implemented by backends that can report the defects of a volume.
+type HealthReporter interface {
 	// Health returns the known defects of a volume. Kind NotFound.
 	Health(ctx context.Context, id string) ([]Condition, error)
 }
 
-// VolumeHealth lists the defects of one volume.
-type VolumeHealth struct {
+// Health lists the defects of one volume.
+type Health struct {
 	ID         string
 	Conditions []Condition
 }
 
-// VolumeHealthLister is implemented by backends that can report the defects of all their volumes
+// HealthLister is implemented by backends that can report the defects of all their volumes
 // with about as many API calls as a listing takes.
-type VolumeHealthLister interface {
-	VolumeHealthReporter
+type HealthLister interface {
+	HealthReporter
 
 	// ListHealth returns the volumes of one page that have defects, with the conditions that
 	// Health returns, and the token of the next page ("" after the last). A page has at most
 	// page.Max volumes; an empty page is not necessarily the last. Kind Stale: the listing
 	// cannot continue from the token.
-	ListHealth(ctx context.Context, page Page) ([]VolumeHealth, string, error)
+	ListHealth(ctx context.Context, page Page) ([]Health, string, error)
 }
 
 // TopologyAware is implemented by backends whose volumes may be reachable from some nodes

@@ -2,6 +2,7 @@ package volume
 
 import "context"
 
+// secretsKey is the key of a context for the secrets of a CSI request.
 type secretsKey struct{}
 
 // WithSecrets returns a context that carries the secrets of a request (CSI v1.13, Secrets

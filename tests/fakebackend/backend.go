@@ -263,17 +263,17 @@ func (b *Backend) Health(_ context.Context, id string) ([]volume.Condition, erro
 
 // ListHealth implements volume.HealthLister. As with a cloud, it reads a page of volumes
 // and leaves out those without a condition, so a page may be empty.
-func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.VolumeHealth, string, error) {
+func (b *Backend) ListHealth(ctx context.Context, page volume.Page) ([]volume.Health, string, error) {
 	volumes, next, err := b.ListVolumes(ctx, page)
 	if err != nil {
 		return nil, "", err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var impaired []volume.VolumeHealth
+	var impaired []volume.Health
 	for _, v := range volumes {
 		if conditions := b.conditions[v.ID]; len(conditions) > 0 {
-			impaired = append(impaired, volume.VolumeHealth{ID: v.ID, Conditions: slices.Clone(conditions)})
+			impaired = append(impaired, volume.Health{ID: v.ID, Conditions: slices.Clone(conditions)})
 		}
 	}
 	return impaired, next, nil

@@ -23,7 +23,7 @@ type attempt struct {
 
 // Attempts are the creations that no call has answered yet, by name. The zero value is ready to
 // use. They are not persistent: after a restart no object counts as made by this process, so the
-// process removes none that somebody may have used. It also forgets that a request may be carried
+// process removes none that a pod may have used. It also forgets that a request may be carried
 // out late. A volume that results from such a request appears in the listings as a duplicate (see
 // package duplicates), and a snapshot appears when its volume is to be deleted.
 type Attempts struct {

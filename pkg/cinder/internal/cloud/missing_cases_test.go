@@ -139,7 +139,8 @@ func missingCases() []missingCase {
 		{
 			"attachment_delete", func(ctx context.Context, c *Cloud) error { return c.DeleteAttachment(ctx, noAttachment) },
 			volume.KindNotFound,
-			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".", fakecloud.DeleteAttachmentRecord,
+			"Volume attachment could not be found with filter: attachment_id = " + noAttachment + ".",
+			fakecloud.DeleteAttachmentRecord,
 		},
 
 		{

@@ -144,10 +144,10 @@ func TestPollerReadsFirstNearTheUsualTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTimedCloud()
 		p := testPoller(c)
-		var late time.Duration
+		var delay time.Duration
 		for i := range 60 {
 			if i == 40 {
-				c.singles, late = 0, 0
+				c.singles, delay = 0, 0
 			}
 			took := 300*time.Millisecond + time.Duration(i%5-2)*20*time.Millisecond
 			began := time.Now()
@@ -155,9 +155,9 @@ func TestPollerReadsFirstNearTheUsualTime(t *testing.T) {
 			if _, err := p.Await(t.Context(), "v", "extend", isAvailable); err != nil {
 				t.Fatal(err)
 			}
-			late += time.Since(began) - took
+			delay += time.Since(began) - took
 		}
-		if mean := late / 20; mean > 60*time.Millisecond {
+		if mean := delay / 20; mean > 60*time.Millisecond {
 			t.Errorf("%s late on average, want at most 60 ms", mean)
 		}
 		if c.singles > 20*3 {
@@ -174,7 +174,7 @@ func TestPollerReadsManyVolumesByPages(t *testing.T) {
 		const n = 500
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		var late time.Duration
+		var delay time.Duration
 		for i := range n {
 			id := fmt.Sprint(i)
 			took := 300*time.Millisecond + time.Duration(i%100)*time.Millisecond
@@ -186,14 +186,14 @@ func TestPollerReadsManyVolumesByPages(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				late += time.Since(began) - took
+				delay += time.Since(began) - took
 			})
 		}
 		wg.Wait()
 		if c.singles > 10 || c.pages > 20 {
 			t.Errorf("%d single reads and %d pages for %d waits, want at most 10 and 20", c.singles, c.pages, n)
 		}
-		if mean := late / n; mean > 150*time.Millisecond {
+		if mean := delay / n; mean > 150*time.Millisecond {
 			t.Errorf("%s late on average, want at most 150 ms", mean)
 		}
 		checkIdle(t, p)

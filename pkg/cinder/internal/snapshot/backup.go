@@ -167,7 +167,7 @@ func (k creation) takeHelper(ctx context.Context) (cloud.Snapshot, error) {
 }
 
 // requestBackup asks Cinder for the backup. If Cinder refuses it for good, requestBackup deletes
-// the helper: no call has returned an id by which anybody would delete it.
+// the helper: no call has returned an id by which it could be deleted.
 func (k creation) requestBackup(ctx context.Context, helper cloud.Snapshot) (cloud.Backup, error) {
 	m := map[string]string{metadata.Unanswered: "true"}
 	maps.Copy(m, k.class.Metadata)

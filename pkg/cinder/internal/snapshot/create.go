@@ -255,7 +255,7 @@ func (k creation) otherVolumeError(id, volumeID string) error {
 		WithRemedy("use another name, or delete the snapshot")
 }
 
-// endsByItself reports whether a retry may succeed without anybody's help.
+// endsByItself reports whether a retry may succeed without a person's help.
 func endsByItself(err error) bool {
 	return volume.IsKind(err, volume.KindDeadline) || volume.IsKind(err, volume.KindInProgress) ||
 		volume.IsKind(err, volume.KindUnavailable)

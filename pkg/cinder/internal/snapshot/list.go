@@ -124,7 +124,8 @@ func (s *Service) readSection(
 		return nil, "", nil
 	}
 	for _, one := range all {
-		if m := cloud.MetadataOf(one); m == nil || isListed(m) { // clouds before 3.43 keep no metadata of backups
+		// Clouds before 3.43 keep no metadata of backups.
+		if m := cloud.MetadataOf(one); m == nil || isListed(m) {
 			found = append(found, fromBackup(one))
 		}
 	}

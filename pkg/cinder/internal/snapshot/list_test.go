@@ -13,15 +13,15 @@ import (
 )
 
 // everything returns the ids of all pages of a listing.
-func (r *rig) everything(t *testing.T, filter volume.SnapshotFilter, most int) (ids []string) {
+func (r *rig) everything(t *testing.T, filter volume.SnapshotFilter, maxEntries int) (ids []string) {
 	t.Helper()
 	for token := ""; ; {
-		page, next, err := r.List(t.Context(), filter, volume.Page{Token: token, Max: most})
+		page, next, err := r.List(t.Context(), filter, volume.Page{Token: token, Max: maxEntries})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if most > 0 && len(page) > most {
-			t.Errorf("a page of %d entries, want at most %d", len(page), most)
+		if maxEntries > 0 && len(page) > maxEntries {
+			t.Errorf("a page of %d entries, want at most %d", len(page), maxEntries)
 		}
 		for _, s := range page {
 			ids = append(ids, s.ID)
@@ -52,10 +52,10 @@ func TestListSnapshots(t *testing.T) {
 	want = append(want, r.take(t, cindertest.SnapshotRequest("b9", two, "type", "backup")).ID)
 
 	slices.Sort(want)
-	for _, most := range []int{0, 1, 2, 100} {
-		got := r.everything(t, volume.SnapshotFilter{}, most)
+	for _, maxEntries := range []int{0, 1, 2, 100} {
+		got := r.everything(t, volume.SnapshotFilter{}, maxEntries)
 		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("in pages of %d: %v, want %v", most, got, want)
+			t.Errorf("in pages of %d: %v, want %v", maxEntries, got, want)
 		}
 	}
 	got, wantOfOne := r.everything(t, volume.SnapshotFilter{VolumeID: one}, 2), append(ofOne, foreign)
@@ -120,9 +120,9 @@ func TestListSnapshotsWorksWithoutBackups(t *testing.T) {
 		fakecloud.ListBackupDetail,
 		fakecloud.Status(http.StatusForbidden, "Policy doesn't allow backup:get_all to be performed."),
 	).Always()
-	for _, most := range []int{0, 1} {
-		if got := r.everything(t, volume.SnapshotFilter{}, most); !slices.Equal(got, []string{s.ID}) {
-			t.Errorf("in pages of %d: %v, want %s", most, got, s.ID)
+	for _, maxEntries := range []int{0, 1} {
+		if got := r.everything(t, volume.SnapshotFilter{}, maxEntries); !slices.Equal(got, []string{s.ID}) {
+			t.Errorf("in pages of %d: %v, want %s", maxEntries, got, s.ID)
 		}
 	}
 	if rule.Hits() == 0 {
