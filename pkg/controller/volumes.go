@@ -64,9 +64,8 @@ func (s *Server) ValidateVolumeCapabilities(
 		checkEncryptedAccess(v.Encrypted, accesses),
 		checkVolumeContext(volumeContext(v), req.GetVolumeContext()),
 	); err != nil {
-		return &csi.ValidateVolumeCapabilitiesResponse{
-			Message: err.Error(),
-		}, nil //nolint:nilerr // "not confirmed" is an answer
+		refusal := &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}
+		return refusal, nil //nolint:nilerr // "not confirmed" is an answer
 	}
 	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
 		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(),
