@@ -12,8 +12,8 @@ import (
 	"github.com/growvol/growvol/tests/fakecloud"
 )
 
-// foreign404Case is a call of the driver in which another server answers 404 to one of its requests.
-// The case must make that request.
+// foreign404Case is a call of the driver in which another server answers 404 to one of its
+// requests. The case must make that request.
 type foreign404Case struct {
 	name    string
 	request fakecloud.Call
@@ -178,8 +178,8 @@ func foreign404Cases() []foreign404Case {
 	}
 }
 
-// If another server answers 404 in place of Cinder or Nova, no call succeeds or ends in a final error
-// because of it, and the backend forgets nothing.
+// If another server answers 404 in place of Cinder or Nova, no call succeeds or ends in a final
+// error because of it, and the backend forgets nothing.
 func TestForeign404IsNotAbsence(t *testing.T) {
 	t.Parallel()
 	for _, test := range foreign404Cases() {
