@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -26,11 +27,12 @@ type AttachmentRecord = attachments.Attachment
 // completed, which the volume itself does not show. Kind Unsupported: the cloud is older than
 // 3.27.
 func (c *Cloud) AttachmentRecords(ctx context.Context, volumeID string) ([]AttachmentRecord, error) {
-	k := cinderCall("attachment_records", "listing the attachments of volume "+volumeID, object{"volume", volumeID})
+	k := cinderCall("attachment_records", "listing the attachments of volume "+volumeID) // no 404 is about the volume
 	k.needs = attachmentsAPI()
-	opts := attachments.ListOpts{VolumeID: volumeID}
+	query := url.Values{"volume_id": {volumeID}}.Encode()
+	// attachments.List asks for details, which have the secrets of the storage's connections.
 	records, _, err := listPage[AttachmentRecord](ctx, c, k, "attachments", func(client *serviceClient) pagination.Pager {
-		return attachments.List(client, opts)
+		return pagination.NewPager(client, client.ServiceURL("attachments")+"?"+query, nil)
 	})
 	// A filter that a cloud ignores must not make other volumes match.
 	isOther := func(r AttachmentRecord) bool { return !strings.EqualFold(r.VolumeID, volumeID) }

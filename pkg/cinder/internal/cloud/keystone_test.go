@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,10 +19,11 @@ func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // keystone is a server that accepts every login, records the request, and answers with a catalog.
 type keystone struct {
 	*httptest.Server
-	asked   map[string]any
-	catalog string // JSON; URL stands for the server's address
-	paths   []string
-	version string // answer to version requests
+	asked    map[string]any
+	catalog  string // JSON; URL stands for the server's address
+	paths    []string
+	requests []string // other than logins: method, address, microversion and body, without what is empty
+	version  string   // answer to version requests
 }
 
 func newKeystone(t *testing.T) *keystone {
@@ -35,6 +37,10 @@ func newKeystone(t *testing.T) *keystone {
 	k.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		k.paths = append(k.paths, q.URL.Path)
 		if q.URL.Path != "/v3/auth/tokens" {
+			body, _ := io.ReadAll(q.Body)
+			version := q.Header.Get("X-OpenStack-Volume-API-Version") + q.Header.Get("X-OpenStack-Nova-API-Version")
+			parts := []string{q.Method, q.RequestURI, version, string(body)}
+			k.requests = append(k.requests, strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " "))
 			_, _ = io.WriteString(w, k.version)
 			return
 		}

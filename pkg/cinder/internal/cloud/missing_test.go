@@ -216,3 +216,16 @@ func TestLongMessageNamesTheObject(t *testing.T) {
 	wantKind(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false),
 		volume.KindNotFound)
 }
+
+// A 404 to a call that only selects by the volume is no answer about the volume.
+func TestNotFoundOfASelectionIsNotTheVolume(t *testing.T) {
+	r := newRig(t, fakecloud.Options{ServiceRole: true})
+	message := "Volume " + noVolume + " could not be found."
+	for call, run := range map[fakecloud.Call]func() error{
+		fakecloud.ListAttachmentRecords: func() error { _, err := r.AttachmentRecords(t.Context(), noVolume); return err },
+		fakecloud.SendEvents:            func() error { return r.NotifyExtended(t.Context(), noServer, noVolume) },
+	} {
+		r.fake.On(fakecloud.Match{Call: call}, fakecloud.Status(http.StatusNotFound, message))
+		wantKind(t, run(), volume.KindUnavailable, message[:len(message)-1])
+	}
+}

@@ -40,9 +40,13 @@ func volumeTypeOf(t volumetypes.VolumeType) VolumeType {
 // VolumeTypes lists the types that the project may use.
 func (c *Cloud) VolumeTypes(ctx context.Context) ([]VolumeType, error) {
 	k := cinderCall("type_list", "listing the volume types")
+	// The default of Cinder, which includes the project's private types. That of gophercloud shows
+	// administrators the private types of all projects.
+	opts := volumetypes.ListOpts{IsPublic: volumetypes.VisibilityPublic}
 	found, err := listAll(func(marker string) ([]volumetypes.VolumeType, string, error) {
+		opts.Marker = marker
 		return listPage[volumetypes.VolumeType](ctx, c, k, "volume_types", func(client *serviceClient) pagination.Pager {
-			return volumetypes.List(client, volumetypes.ListOpts{Marker: marker})
+			return volumetypes.List(client, opts)
 		})
 	})
 	var types []VolumeType

@@ -72,7 +72,7 @@ func (c *Cloud) ServerAttachment(ctx context.Context, server, volumeID string) (
 // server), Unsupported.
 func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) error {
 	what := fmt.Sprintf("telling server %s that volume %s has grown", server, volumeID)
-	k := novaCall("notify_extended", what, object{"server", server}, object{"volume", volumeID})
+	k := novaCall("notify_extended", what, object{"server", server}) // no 404 is about the volume
 	k.key, k.needs, k.isRepeatable = "events", FeatureExternalEvents.need(), true
 	k.method, k.path = http.MethodPost, "/os-server-external-events"
 	event := map[string]any{"name": "volume-extended", "server_uuid": server, "tag": volumeID}

@@ -116,8 +116,12 @@ func (c *Cloud) listVolumes(ctx context.Context, what string, opts volumes.ListO
 }
 
 // escapePython prepares metadata to filter by: Cinder reads a Python literal (ast.literal_eval),
-// and gophercloud writes keys and values in single quotes as they are.
+// and gophercloud writes keys and values in single quotes as they are, and a map that is empty but
+// not nil as a filter.
 func escapePython(metadata map[string]string) map[string]string {
+	if len(metadata) == 0 {
+		return nil
+	}
 	quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`, "\r", `\r`)
 	escaped := map[string]string{}
 	for k, v := range metadata {
