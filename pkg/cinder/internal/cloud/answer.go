@@ -19,9 +19,7 @@ import (
 
 // answer is a refusal of OpenStack, as an error.
 type answer struct {
-	service        service
-	method         string
-	path           string
+	call
 	status         int
 	message        string        // what the cloud said; empty if OpenStack did not write the answer
 	retryAfter     time.Duration // after which the cloud asks to try again; 0: it does not say
@@ -76,30 +74,24 @@ func MayBeDone(err error) bool {
 	return isUnanswered || code > 0 && code < http.StatusBadRequest
 }
 
-// refusal is the error for an answer with a status that is none of the good ones.
-func refusal(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) error {
-	return judge(k, newAnswer(k, r, hasLostAttempt))
-}
-
 func newAnswer(k call, r gophercloud.ErrUnexpectedResponseCode, hasLostAttempt bool) *answer {
 	a := &answer{
-		service: k.service, method: k.method, path: k.path, status: r.Actual,
-		message: messageOf(r.Body), requestID: transport.RequestID(r.ResponseHeader),
+		call: k, status: r.Actual, message: messageOf(r.Body), requestID: transport.RequestID(r.ResponseHeader),
 		hasLostAttempt: hasLostAttempt && r.Actual >= 400 && r.Actual < 500,
 	}
 	a.retryAfter, _ = transport.RetryAfter(r.ResponseHeader, time.Now())
-	a.readMissing(k, r.Body)
+	a.readMissing(r.Body)
 	return a
 }
 
-// judge gives an answer its kind and remedy by the first rule that matches.
-func judge(k call, a *answer) error {
+// judge returns the error for an answer, with kind and remedy of the first rule that matches.
+func (a *answer) judge() error {
 	for _, r := range rules() {
-		if r.matches(k, a) {
-			return volume.Errorf(r.kind, "%s: %w", k.what, a).WithRemedy(r.remedy)
+		if r.matches(a) {
+			return volume.Errorf(r.kind, "%s: %w", a.what, a).WithRemedy(r.remedy)
 		}
 	}
-	return volume.Errorf(volume.KindInternal, "%s: %w", k.what, a)
+	return volume.Errorf(volume.KindInternal, "%s: %w", a.what, a)
 }
 
 // failure is the error for a call that got no answer. Kinds: Unavailable, or that of ctx.

@@ -61,16 +61,6 @@ func withID(objects ...object) []object {
 	return found
 }
 
-// idOf returns the id of the object of a kind; empty: the call names none.
-func (k call) idOf(kind string) string {
-	for _, o := range k.objects {
-		if o.kind == kind {
-			return o.id
-		}
-	}
-	return ""
-}
-
 // checkIDs returns an error of kind NotFound if an id is none of OpenStack's: it cannot exist, and
 // it would change the path of the request.
 func (k call) checkIDs() error {

@@ -59,12 +59,3 @@ func (c *Cloud) current() *connection {
 	defer c.mu.Unlock()
 	return c.conn
 }
-
-func (c *Cloud) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn != nil {
-		c.conn.pool.CloseIdleConnections()
-		c.conn = nil
-	}
-}

@@ -243,7 +243,9 @@ func (cs *Clouds) Close() {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for _, c := range cs.clouds {
-		c.close()
+		if conn := c.current(); conn != nil {
+			conn.pool.CloseIdleConnections()
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 
 	"github.com/growvol/growvol/pkg/cinder/internal/config"
-	"github.com/growvol/growvol/pkg/cinder/internal/transport"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -22,7 +21,6 @@ import (
 type connection struct {
 	clouds               *Clouds
 	config               config.Cloud
-	tls                  transport.TLS
 	pool                 *http.Transport
 	ignoresMicroversions bool // the configuration forbids those of Cinder
 

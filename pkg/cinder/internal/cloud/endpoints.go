@@ -46,14 +46,12 @@ func (c *connection) findEndpoint(catalog *tokens.ServiceCatalog, s service, ove
 		return endpoint{url: gophercloud.NormalizeURL(project.Replace(override))}
 	}
 	var others []string
-	for _, name := range catalogTypes(s) {
-		for _, e := range endpointsOf(catalog, name) {
-			isInRegion := c.config.Region == "" || e.Region == c.config.Region || e.RegionID == c.config.Region
-			if e.Interface == c.config.Interface && isInRegion {
-				return endpoint{url: gophercloud.NormalizeURL(e.URL)}
-			}
-			others = append(others, e.Interface+" in "+e.Region)
+	for _, e := range endpointsOf(catalog, s) {
+		isInRegion := c.config.Region == "" || e.Region == c.config.Region || e.RegionID == c.config.Region
+		if e.Interface == c.config.Interface && isInRegion {
+			return endpoint{url: gophercloud.NormalizeURL(e.URL)}
 		}
+		others = append(others, e.Interface+" in "+e.Region)
 	}
 	slices.Sort(others)
 	found := cmp.Or(strings.Join(slices.Compact(others), ", "), "none at all")
@@ -67,12 +65,14 @@ func (c *connection) findEndpoint(catalog *tokens.ServiceCatalog, s service, ove
 		WithRemedy("check region and endpoint type of " + c.config.Origin)}
 }
 
-// endpointsOf returns the endpoints that the catalog has of a type.
-func endpointsOf(catalog *tokens.ServiceCatalog, name string) []tokens.Endpoint {
+// endpointsOf returns the endpoints that the catalog has of a service, in the order of its types.
+func endpointsOf(catalog *tokens.ServiceCatalog, s service) []tokens.Endpoint {
 	var found []tokens.Endpoint
-	for _, entry := range catalog.Entries {
-		if entry.Type == name {
-			found = append(found, entry.Endpoints...)
+	for _, name := range catalogTypes(s) {
+		for _, entry := range catalog.Entries {
+			if entry.Type == name {
+				found = append(found, entry.Endpoints...)
+			}
 		}
 	}
 	return found
@@ -115,11 +115,9 @@ func (c *connection) checkRegions(catalog *tokens.ServiceCatalog) error {
 // configured interface.
 func (c *connection) regionsOf(catalog *tokens.ServiceCatalog, s service) []string {
 	var regions []string
-	for _, name := range catalogTypes(s) {
-		for _, e := range endpointsOf(catalog, name) {
-			if region := cmp.Or(e.Region, e.RegionID); e.Interface == c.config.Interface && region != "" {
-				regions = append(regions, region)
-			}
+	for _, e := range endpointsOf(catalog, s) {
+		if region := cmp.Or(e.Region, e.RegionID); e.Interface == c.config.Interface && region != "" {
+			regions = append(regions, region)
 		}
 	}
 	slices.Sort(regions)

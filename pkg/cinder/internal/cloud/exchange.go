@@ -157,7 +157,7 @@ func (e *exchange) errorOf(ctx context.Context, err error) error {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &refused):
-		return refusal(e.call, refused, e.progress.MayBeDone && !e.call.isRepeatable)
+		return newAnswer(e.call, refused, e.progress.MayBeDone && !e.call.isRepeatable).judge()
 	case errors.As(err, &failed):
 		return failure(ctx, e.call, failed.Err) // without the address, which is of no use to the reader
 	case e.call.method == "":

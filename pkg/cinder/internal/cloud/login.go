@@ -169,14 +169,16 @@ func (c *Cloud) replace(ctx context.Context, old *connection) (*connection, erro
 func (c *Cloud) connect(ctx context.Context, wanted config.Cloud, old *connection) (*connection, error) {
 	conn := &connection{
 		clouds: c.clouds, config: wanted,
-		tls:                  transport.TLS{CA: wanted.CA, Cert: wanted.Cert, Key: wanted.Key, Insecure: wanted.Insecure},
 		ignoresMicroversions: c.clouds.Settings().IgnoreVolumeMicroversion,
 	}
-	keepsPool := old != nil && old.tls == conn.tls
+	trust := func(c config.Cloud) transport.TLS {
+		return transport.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key, Insecure: c.Insecure}
+	}
+	keepsPool := old != nil && trust(old.config) == trust(wanted)
 	if keepsPool {
 		conn.pool = old.pool
 	} else {
-		pool, err := transport.NewPool(conn.tls)
+		pool, err := transport.NewPool(trust(wanted))
 		if err != nil {
 			return nil, volume.Errorf(volume.KindUnavailable, "cloud %q: %s: %w", c.name, wanted.Origin, err)
 		}

@@ -11,11 +11,11 @@ import (
 // readMissing notes what a 404 or 410 says that the service did not find. The status alone says
 // nothing: any server on the way may send it. So an object counts as missing only if a fault of
 // the service itself names it.
-func (a *answer) readMissing(k call, body []byte) {
+func (a *answer) readMissing(body []byte) {
 	if a.status != http.StatusNotFound && a.status != http.StatusGone {
 		return
 	}
-	for _, o := range k.objects {
+	for _, o := range a.objects {
 		a.about = append(a.about, o.id)
 	}
 	a.isUnknownPath = isRouterFault(body)
@@ -27,8 +27,8 @@ func (a *answer) readMissing(k call, body []byte) {
 		a.missingID = a.about[i]
 		return
 	}
-	a.isTypeMissing = k.volumeType != "" &&
-		(hasWord(message, k.volumeType) || strings.Contains(strings.ToLower(message), "volume type"))
+	a.isTypeMissing = a.volumeType != "" &&
+		(hasWord(message, a.volumeType) || strings.Contains(strings.ToLower(message), "volume type"))
 }
 
 // ownFault returns the message of a 404 or 410 in the form that Cinder and Nova have for it,

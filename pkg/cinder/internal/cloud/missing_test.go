@@ -213,7 +213,7 @@ func TestLongMessageNamesTheObject(t *testing.T) {
 		"message": strings.Repeat("x ", 400) + noVolume,
 	}})
 	must(t, err)
-	wantKind(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false),
+	wantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false).judge(),
 		volume.KindNotFound)
 }
 

@@ -13,19 +13,10 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// page is one page of a listing, in a form of which gophercloud's pager reads no further: the link
-// to the next page may lead to another address, which the token would be sent to. The next page is
-// asked for by the id of the last item of this one.
-type page struct{ pagination.PageResult }
-
-// IsEmpty implements pagination.Page.
-func (page) IsEmpty() (bool, error) { return false, nil }
-
-// NextPageURL implements pagination.Page.
-func (page) NextPageURL() (string, error) { return "", nil }
-
-// GetBody implements pagination.Page.
-func (p page) GetBody() any { return p.Body }
+// page is one page of a listing, in the form of which gophercloud's pager reads no further: the
+// link to the next page may lead to another address, which the token would be sent to. The next
+// page is asked for by the id of the last item of this one.
+type page struct{ pagination.SinglePageBase }
 
 // listPage reads one page of a listing, which is under key in the answer, and the marker of the
 // next page; empty: there is none.
@@ -34,22 +25,24 @@ func listPage[T any](
 ) (items []T, next string, err error) {
 	k.key = key
 	err = c.run(ctx, k, func(client *serviceClient) error {
-		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page { return page{r} })
-		return pager.EachPage(ctx, func(_ context.Context, p pagination.Page) (bool, error) {
-			var body map[string]json.RawMessage
-			if err := (gophercloud.Result{Body: p.GetBody()}).ExtractInto(&body); err != nil {
-				return false, err
-			}
-			var ids []struct {
-				ID string `json:"id"`
-			}
-			items, next = nil, ""
-			err := errors.Join(json.Unmarshal(body[key], &items), json.Unmarshal(body[key], &ids))
-			if err == nil && len(ids) > 0 && hasNextPage(body) {
-				next = ids[len(ids)-1].ID
-			}
-			return false, err
+		pager := list(client).WithPageCreator(func(r pagination.PageResult) pagination.Page {
+			return page{pagination.SinglePageBase(r)}
 		})
+		only, err := pager.AllPages(ctx)
+		if err != nil {
+			return err
+		}
+		var body map[string]json.RawMessage
+		var ids []struct {
+			ID string `json:"id"`
+		}
+		items, next = nil, ""
+		err = gophercloud.Result{Body: only.GetBody()}.ExtractInto(&body)
+		err = errors.Join(err, json.Unmarshal(body[key], &items), json.Unmarshal(body[key], &ids))
+		if err == nil && len(ids) > 0 && hasNextPage(body) {
+			next = ids[len(ids)-1].ID
+		}
+		return err
 	})
 	return items, next, err
 }

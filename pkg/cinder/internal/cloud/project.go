@@ -69,30 +69,25 @@ func (c *Cloud) DefaultVolumeType(ctx context.Context) (VolumeType, error) {
 
 // Limits are what the project may have and has. -1: without limit, or not known.
 type Limits struct {
-	MaxVolumes, Volumes int
-	MaxGiB, GiB         int
-	MaxVolumeGiB        int // of one volume
+	MaxVolumes   int `json:"maxTotalVolumes"`
+	Volumes      int `json:"totalVolumesUsed"`
+	MaxGiB       int `json:"maxTotalVolumeGigabytes"`
+	GiB          int `json:"totalGigabytesUsed"`
+	MaxVolumeGiB int `json:"-"` // of one volume
 }
 
 // Limits reads the quota of the project and its use. The limit of one volume's size is in the
 // quota set, which a policy may hide; it is -1 then.
 func (c *Cloud) Limits(ctx context.Context) (Limits, error) {
 	k := cinderCall("limits_get", "reading the limits of the project")
-	unknown := limits.Absolute{
-		MaxTotalVolumes: -1, TotalVolumesUsed: -1, MaxTotalVolumeGigabytes: -1, TotalGigabytesUsed: -1,
-	}
-	got, err := fetch(ctx, c, k, "limits", func(client *serviceClient) (*limits.Absolute, error) {
-		answer := struct {
-			Limits limits.Limits `json:"limits"`
-		}{limits.Limits{Absolute: unknown}} // what the answer leaves out stays
-		return &answer.Limits.Absolute, limits.Get(ctx, client).ExtractInto(&answer)
+	l, err := fetch(ctx, c, k, "limits", func(client *serviceClient) (*Limits, error) {
+		l := Limits{MaxVolumes: -1, Volumes: -1, MaxGiB: -1, GiB: -1} // what the answer leaves out stays
+		return &l, limits.Get(ctx, client).ExtractIntoStructPtr(&struct {
+			Absolute *Limits `json:"absolute"`
+		}{&l}, "limits")
 	})
 	if err != nil {
 		return Limits{}, err
-	}
-	l := Limits{
-		MaxVolumes: got.MaxTotalVolumes, Volumes: got.TotalVolumesUsed,
-		MaxGiB: got.MaxTotalVolumeGigabytes, GiB: got.TotalGigabytesUsed,
 	}
 	l.MaxVolumeGiB, err = c.maxVolumeGiB(ctx)
 	return l, err
@@ -106,40 +101,30 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 	if !isID(conn.project) {
 		return -1, nil
 	}
+	quota := struct {
+		PerVolume int `json:"per_volume_gigabytes"` // quotasets.QuotaSet says 0 if the answer leaves it out
+	}{-1}
 	k := cinderCall("quota_get", "reading the largest size of a volume")
-	size, err := fetch(ctx, c, k, "quota_set", func(client *serviceClient) (*int, error) {
-		// quotasets.QuotaSet says 0 for a limit that the answer leaves out.
-		quota := struct {
-			PerVolume int `json:"per_volume_gigabytes"`
-		}{-1}
-		err := quotasets.Get(ctx, client, conn.project).ExtractIntoStructPtr(&quota, "quota_set")
-		return &quota.PerVolume, err
+	k.key = "quota_set"
+	err = c.run(ctx, k, func(client *serviceClient) error {
+		return quotasets.Get(ctx, client, conn.project).ExtractIntoStructPtr(&quota, k.key)
 	})
 	if volume.IsKind(err, volume.KindDenied) || isUnknownPath(err) {
-		return -1, nil
+		err = nil
 	}
-	return size, err
+	return quota.PerVolume, err
 }
 
 // Zones lists the availability zones of the block storage that are in service.
 func (c *Cloud) Zones(ctx context.Context) ([]string, error) {
 	k := cinderCall("zone_list", "listing the availability zones")
-	k.key = "availabilityZoneInfo"
+	found, _, err := listPage[availabilityzones.AvailabilityZone](ctx, c, k, "availabilityZoneInfo", availabilityzones.List)
 	var zones []string
-	err := c.run(ctx, k, func(client *serviceClient) error {
-		page, err := availabilityzones.List(client).AllPages(ctx)
-		if err != nil {
-			return err
+	for _, z := range found {
+		if z.ZoneState.Available {
+			zones = append(zones, z.ZoneName)
 		}
-		found, err := availabilityzones.ExtractAvailabilityZones(page)
-		zones = nil
-		for _, z := range found {
-			if z.ZoneState.Available {
-				zones = append(zones, z.ZoneName)
-			}
-		}
-		return err
-	})
+	}
 	slices.Sort(zones)
 	return zones, err
 }

@@ -25,24 +25,26 @@ type rule struct {
 }
 
 // matches reports whether the rule is about this answer to the call.
-func (r rule) matches(k call, a *answer) bool {
+func (r rule) matches(a *answer) bool {
 	switch {
 	case a.status < r.status, a.status > max(r.status, r.maxStatus),
-		len(r.calls) > 0 && !slices.Contains(r.calls, k.name),
+		len(r.calls) > 0 && !slices.Contains(r.calls, a.name),
 		r.hasRetryAfter && a.retryAfter <= 0, r.hasLostAttempt && !a.hasLostAttempt,
 		r.isObjectMissing && a.missingID == "", r.isTypeMissing && !a.isTypeMissing,
 		r.isForeign && a.message != "":
 		return false
 	}
-	return len(r.texts) == 0 || slices.ContainsFunc(r.texts, func(text string) bool { return hasText(k, a, text) })
+	return len(r.texts) == 0 || slices.ContainsFunc(r.texts, a.hasText)
 }
 
-// hasText reports whether the message of the answer has all parts of text, which " … " separates.
+// hasText reports whether the message has all parts of text, which " … " separates.
 // SERVER stands for the id of the call's server.
-func hasText(k call, a *answer, text string) bool {
-	message := strings.ToLower(a.message)
-	for part := range strings.SplitSeq(strings.ReplaceAll(text, "SERVER", strings.ToLower(k.idOf("server"))), " … ") {
-		if !strings.Contains(message, part) {
+func (a *answer) hasText(text string) bool {
+	for part := range strings.SplitSeq(text, " … ") {
+		if part == "SERVER" {
+			part = strings.ToLower(a.objects[0].id) // the call is about a server and a volume
+		}
+		if !strings.Contains(strings.ToLower(a.message), part) {
 			return false
 		}
 	}

@@ -29,7 +29,7 @@ func missingBody(message string) string {
 func TestRulesGiveKindAndRemedy(t *testing.T) {
 	for _, row := range ruleRows() {
 		t.Run(row.name, func(t *testing.T) {
-			err := refusal(row.call, row.response(), row.hasLostAttempt)
+			err := newAnswer(row.call, row.response(), row.hasLostAttempt).judge()
 			words := []string{row.call.what, "cinder answered", "req-1"}
 			wantKind(t, err, row.kind, append(words, row.words...)...)
 			if StatusCode(err) != row.status {
@@ -48,7 +48,7 @@ func TestEveryRuleIsReached(t *testing.T) {
 	for _, row := range ruleRows() {
 		a := newAnswer(row.call, row.response(), row.hasLostAttempt)
 		for i, r := range table {
-			if r.matches(row.call, a) {
+			if r.matches(a) {
 				reached[i] = true
 				break
 			}
@@ -329,7 +329,7 @@ func ruleRows() []ruleRow {
 
 func TestStatusWithoutARuleIsInternal(t *testing.T) {
 	k := call{service: compute, what: "asking", name: "x", method: "GET", path: "/x"}
-	wantKind(t, refusal(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false), volume.KindInternal,
+	wantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: 199}, false).judge(), volume.KindInternal,
 		"asking: nova answered 199", "[GET /x]")
 }
 

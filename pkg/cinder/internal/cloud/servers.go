@@ -101,13 +101,12 @@ func (c *Cloud) NotifyExtended(ctx context.Context, server, volumeID string) err
 // eventRefusal is the error for a part of an answer that has its own code, about the event of one
 // server.
 func eventRefusal(k call, server string, code int, status string) error {
-	a := &answer{service: k.service, method: k.method, path: k.path, status: code, message: "the event has " + status}
-	if code == http.StatusNotFound {
-		wanted := k.idOf("server")
+	a := &answer{call: k, status: code, message: "the event has " + status}
+	if wanted := k.objects[0].id; code == http.StatusNotFound {
 		a.about = []string{wanted}
 		if strings.EqualFold(server, wanted) {
 			a.missingID = wanted
 		}
 	}
-	return judge(k, a)
+	return a.judge()
 }

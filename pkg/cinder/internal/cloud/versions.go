@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -150,17 +149,9 @@ type versionDocument struct {
 // splitVersion cuts an endpoint behind its version (".../v3/<project>" becomes ".../v3/"), where
 // the version document is, and returns that version. An endpoint without one stays as it is.
 func splitVersion(endpoint string) (address, major string) {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return endpoint, ""
-	}
-	isVersion := regexp.MustCompile(`^v\d+(\.\d+)?$`)
-	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
-	for i := len(parts) - 1; i >= 0; i-- {
-		if isVersion.MatchString(parts[i]) {
-			u.Path = "/" + strings.Join(parts[:i+1], "/") + "/"
-			return u.String(), parts[i]
-		}
+	pattern := regexp.MustCompile(`^(\w+://[^/]+/(?:.*/)?(v\d+(?:\.\d+)?))(?:/.*)?$`)
+	if found := pattern.FindStringSubmatch(endpoint); found != nil {
+		return found[1] + "/", found[2]
 	}
 	return endpoint, ""
 }

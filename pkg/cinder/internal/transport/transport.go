@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -100,7 +101,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // attempt sends the request once.
 func (t *Transport) attempt(req *http.Request, call *Call, number int) (*http.Response, error) {
 	timeout := cmp.Or(call.Timeout, t.options.Timeout)
-	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout, timeoutError(timeout))
+	ctx, cancel := context.WithTimeoutCause(req.Context(), timeout,
+		fmt.Errorf("no complete answer within %s", timeout))
 	defer cancel()
 	copied := req.Clone(ctx)
 	if req.GetBody != nil {
@@ -145,13 +147,6 @@ func (t *Transport) log(
 	t.options.Log.LogAttrs(req.Context(), slog.LevelDebug, "OpenStack call", attrs...)
 }
 
-// timeoutError is the cause of an attempt that took longer than its timeout.
-type timeoutError time.Duration
-
-func (e timeoutError) Error() string {
-	return fmt.Sprintf("no complete answer within %s", time.Duration(e))
-}
-
 // maxBody is the largest answer, in bytes: far above a page of 1000 volumes with all their
 // metadata.
 const maxBody = 64 << 20
@@ -159,13 +154,10 @@ const maxBody = 64 << 20
 // readBody reads the whole body of resp and puts it back.
 func readBody(resp *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	errClose := resp.Body.Close()
-	switch {
-	case err != nil:
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		return fmt.Errorf("the answer broke off: %w", err)
-	case errClose != nil:
-		return fmt.Errorf("the answer broke off: %w", errClose)
-	case len(data) > maxBody:
+	}
+	if len(data) > maxBody {
 		return fmt.Errorf("the answer is longer than %d bytes", maxBody)
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(data))
