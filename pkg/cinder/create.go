@@ -200,15 +200,12 @@ func (k *creation) order(ctx context.Context) (cloud.NewVolume, error) {
 		Name: k.req.Name, Description: metadata.Description, Size: int(k.req.Size / granularity),
 		VolumeType: k.want.Type, Metadata: k.want.Metadata,
 	}
-	if len(k.want.Affinity)+len(k.want.AntiAffinity) > 0 {
-		var err error
-		order.Hints = new(cloud.Hints)
-		if order.Hints.SameHost, err = k.resolveIDs(ctx, k.want.Affinity); err != nil {
-			return order, err
-		}
-		if order.Hints.DifferentHost, err = k.resolveIDs(ctx, k.want.AntiAffinity); err != nil {
-			return order, err
-		}
+	var err error
+	if order.SameHost, err = k.resolveIDs(ctx, k.want.Affinity); err != nil {
+		return order, err
+	}
+	if order.DifferentHost, err = k.resolveIDs(ctx, k.want.AntiAffinity); err != nil {
+		return order, err
 	}
 	from, err := contentOf(ctx, k.cloud, k.req.Source)
 	if err != nil {

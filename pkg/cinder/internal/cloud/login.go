@@ -202,12 +202,13 @@ func isOutage(err error) bool {
 	if !volume.IsKind(err, volume.KindUnavailable) && !volume.IsKind(err, volume.KindDeadline) {
 		return false
 	}
-	if status := StatusCode(err); status != 0 {
-		return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
-	}
+	status := StatusCode(err)
 	var proxy *transport.ProxyError
 	if errors.As(err, &proxy) {
-		return proxy.Status == http.StatusTooManyRequests || proxy.Status >= http.StatusInternalServerError
+		status = proxy.Status
+	}
+	if status != 0 {
+		return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
 	}
 	var name *net.DNSError
 	if errors.As(err, &name) && name.IsNotFound {

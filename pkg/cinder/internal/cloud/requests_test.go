@@ -30,7 +30,7 @@ func TestRequests(t *testing.T) {
 		},
 		"GET /v3/p1/volumes/detail?name=a%26b+%27c%27": func() error { _, err := c.VolumesNamed(ctx, "a&b 'c'"); return err },
 		`POST /v3/p1/volumes {"volume":{"name":"n","size":2}}`: func() error {
-			_, err := c.CreateVolume(ctx, NewVolume{Name: "n", Size: 2, Hints: &Hints{}})
+			_, err := c.CreateVolume(ctx, NewVolume{Name: "n", Size: 2, SameHost: []string{}, Metadata: map[string]string{}})
 			return err
 		},
 		`POST /v3/p1/volumes {"OS-SCH-HNT:scheduler_hints":{"different_host":["V-3"],"same_host":["v1","v2"]},` +
@@ -39,7 +39,7 @@ func TestRequests(t *testing.T) {
 			_, err := c.CreateVolume(ctx, NewVolume{
 				Name: "n", Description: "d", Size: 2, VolumeType: "t", AvailabilityZone: "z", Metadata: metadata,
 				SnapshotID: "s1", SourceVolID: "v1",
-				Hints: &Hints{SameHost: []string{"v1", "v2"}, DifferentHost: []string{"V-3"}},
+				SameHost: []string{"v1", "v2"}, DifferentHost: []string{"V-3"},
 			})
 			return err
 		},

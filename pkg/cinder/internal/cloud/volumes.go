@@ -130,12 +130,6 @@ func escapePython(metadata map[string]string) map[string]string {
 	return escaped
 }
 
-// Hints say where Cinder's scheduler is to put a volume.
-type Hints struct {
-	SameHost      []string // on the backend of all these volumes
-	DifferentHost []string // on the backend of none of these
-}
-
 // NewVolume is what CreateVolume makes. At most one source is set.
 type NewVolume struct {
 	Name, Description            string
@@ -145,7 +139,8 @@ type NewVolume struct {
 	SourceVolID                  string
 	BackupID                     string
 	Metadata                     map[string]string
-	Hints                        *Hints
+	SameHost                     []string // on the backend of all these volumes
+	DifferentHost                []string // on the backend of none of these
 }
 
 // CreateVolume asks for a volume, which Cinder then makes on its own: the answer is not a usable
@@ -165,11 +160,10 @@ func (c *Cloud) CreateVolume(ctx context.Context, v NewVolume) (Volume, error) {
 	}
 	// gophercloud's own fields for the hints take only ids that are UUIDs of version 1 to 5.
 	hints := volumes.SchedulerHintOpts{AdditionalProperties: map[string]any{}}
-	if v.Hints != nil && len(v.Hints.SameHost) > 0 {
-		hints.AdditionalProperties["same_host"] = v.Hints.SameHost
-	}
-	if v.Hints != nil && len(v.Hints.DifferentHost) > 0 {
-		hints.AdditionalProperties["different_host"] = v.Hints.DifferentHost
+	for name, ids := range map[string][]string{"same_host": v.SameHost, "different_host": v.DifferentHost} {
+		if len(ids) > 0 {
+			hints.AdditionalProperties[name] = ids
+		}
 	}
 	return fetch(ctx, c, k, "volume", func(client *serviceClient) (*Volume, error) {
 		return volumes.Create(ctx, client, opts, hints).Extract()

@@ -32,7 +32,7 @@ func TestVolumeLifecycle(t *testing.T) {
 	}
 	clone, err := r.CreateVolume(ctx, NewVolume{
 		Name: "clone", Size: 3, SourceVolID: v.ID,
-		Hints: &Hints{SameHost: []string{v.ID}},
+		SameHost: []string{v.ID},
 	})
 	must(t, err)
 	if got := r.await(t, clone.ID, "available"); got.SourceVolID != v.ID {

@@ -17,11 +17,8 @@ import (
 // cloudConf has the sections and keys of cinder-csi-plugin's cloud.conf that are read.
 type cloudConf struct {
 	Global       map[string]*globalSection
-	BlockStorage struct {
-		IgnoreVolumeAZ           bool `gcfg:"ignore-volume-az"`
-		IgnoreVolumeMicroversion bool `gcfg:"ignore-volume-microversion"`
-	}
-	Metadata struct{} // accepted, but no key of it is read
+	BlockStorage Settings
+	Metadata     struct{} // accepted, but no key of it is read
 }
 
 // globalSection is one section [Global] or [Global "name"].
@@ -69,8 +66,7 @@ func (r *reader) readCloudConf(f Files) error {
 		}
 		r.addCloud(g.cloud(r, f, name, files+", section "+section))
 	}
-	s := conf.BlockStorage
-	r.config.Settings = Settings{IgnoreVolumeAZ: s.IgnoreVolumeAZ, IgnoreVolumeMicroversion: s.IgnoreVolumeMicroversion}
+	r.config.Settings = conf.BlockStorage
 	return nil
 }
 

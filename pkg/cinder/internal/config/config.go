@@ -125,10 +125,10 @@ type Entry struct {
 	Err   error
 }
 
-// Settings are the keys of cloud.conf that are not about a cloud. Zero: the key is not there.
+// Settings are the keys of the section [BlockStorage] of cloud.conf. Zero: the key is not there.
 type Settings struct {
-	IgnoreVolumeAZ           bool // [BlockStorage] ignore-volume-az
-	IgnoreVolumeMicroversion bool // [BlockStorage] ignore-volume-microversion
+	IgnoreVolumeAZ           bool `gcfg:"ignore-volume-az"`
+	IgnoreVolumeMicroversion bool `gcfg:"ignore-volume-microversion"`
 }
 
 // Warning is about keys of one file, without their values.
