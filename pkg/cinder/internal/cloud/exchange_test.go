@@ -69,6 +69,27 @@ func TestForeign200IsNoAnswer(t *testing.T) {
 	}
 }
 
+// A creation whose answer has no object may be done: it is no success without an id.
+func TestCreationWithAForeignAnswerIsUnavailable(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	v := r.volume(t, "pvc-1", 1)
+	ctx := t.Context()
+	for call, run := range map[fakecloud.Call]func() error{
+		fakecloud.CreateVolume:   func() error { _, err := r.CreateVolume(ctx, NewVolume{Name: "x", Size: 1}); return err },
+		fakecloud.CreateSnapshot: func() error { _, err := r.CreateSnapshot(ctx, NewSnapshot{VolumeID: v.ID}); return err },
+		fakecloud.CreateBackup:   func() error { _, err := r.CreateBackup(ctx, NewBackup{VolumeID: v.ID}); return err },
+	} {
+		for _, body := range []string{`{}`, `{"volume": null}`, `{"x": {}}`, ``, `[]`} {
+			r.fake.On(fakecloud.Match{Call: call}, fakecloud.ForeignAnswer(http.StatusAccepted, "application/json", body))
+			err := run()
+			wantKind(t, err, volume.KindUnavailable, "cannot be used")
+			if !MayBeDone(err) {
+				t.Errorf("%s: %v is taken for not done", call, err)
+			}
+		}
+	}
+}
+
 // otherObject is an answer about other objects than those that were asked for.
 const otherObject = `{"volume": {"id": "99999999-9999-4999-8999-999999999999"}, "snapshot": {"id": "9"},
 	"backup": {"id": "9"}, "server": {"id": "9"}, "volumeAttachment": {"volumeId": "9"}}`

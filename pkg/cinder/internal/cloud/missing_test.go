@@ -213,7 +213,8 @@ func TestLongMessageNamesTheObject(t *testing.T) {
 		"message": strings.Repeat("x ", 400) + noVolume,
 	}})
 	must(t, err)
-	wantKind(t, newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false).judge(),
+	wantKind(t,
+		newAnswer(k, gophercloud.ErrUnexpectedResponseCode{Actual: http.StatusNotFound, Body: body}, false).judge(),
 		volume.KindNotFound)
 }
 

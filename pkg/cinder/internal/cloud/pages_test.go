@@ -1,10 +1,12 @@
 package cloud
 
 import (
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
@@ -126,5 +128,32 @@ func TestMetadataFilterIsAPythonLiteral(t *testing.T) {
 		if got.Get("metadata") != test.want {
 			t.Errorf("metadata=%s, want %s", got.Get("metadata"), test.want)
 		}
+	}
+}
+
+// A link to the previous page, or one without an address, leads to no further page.
+func TestLastPageHasNoNext(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	for links, want := range map[string]string{
+		`[{"rel": "previous", "href": "http://x/"}]`: "", `[{"rel": "next", "href": ""}]`: "", `null`: "", `[]`: "",
+		`[{"rel": "previous", "href": "http://x/"}, {"rel": "next", "href": "http://x/?marker=9"}]`: "2",
+	} {
+		r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.ForeignAnswer(http.StatusOK,
+			"application/json", `{"volumes": [{"id": "1"}, {"id": "2"}], "volumes_links": `+links+`}`))
+		vs, next, err := r.Volumes(t.Context(), VolumePage{})
+		must(t, err)
+		if len(vs) != 2 || next != want {
+			t.Errorf("links %s: %d volumes and the marker %q, want 2 and %q", links, len(vs), next, want)
+		}
+	}
+}
+
+// A cloud that gives the same page for each marker is not read without end.
+func TestRepeatedPageEndsTheListing(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.On(fakecloud.Match{Call: fakecloud.ListVolumeDetail}, fakecloud.ForeignAnswer(http.StatusOK, "application/json",
+		`{"volumes": [{"id": "1", "name": "n"}], "volumes_links": [{"rel": "next", "href": "http://x/"}]}`)).Always()
+	if vs, err := r.VolumesNamed(contextFor(t, 5*time.Second), "n"); err != nil || len(vs) != 2 {
+		t.Errorf("%d volumes (%v), want those of 2 pages", len(vs), err)
 	}
 }

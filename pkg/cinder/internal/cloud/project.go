@@ -118,7 +118,8 @@ func (c *Cloud) maxVolumeGiB(ctx context.Context) (int, error) {
 // Zones lists the availability zones of the block storage that are in service.
 func (c *Cloud) Zones(ctx context.Context) ([]string, error) {
 	k := cinderCall("zone_list", "listing the availability zones")
-	found, _, err := listPage[availabilityzones.AvailabilityZone](ctx, c, k, "availabilityZoneInfo", availabilityzones.List)
+	const key = "availabilityZoneInfo"
+	found, _, err := listPage[availabilityzones.AvailabilityZone](ctx, c, k, key, availabilityzones.List)
 	var zones []string
 	for _, z := range found {
 		if z.ZoneState.Available {

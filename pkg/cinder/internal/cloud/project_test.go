@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"net/http"
 	"slices"
 	"testing"
 
@@ -80,5 +81,30 @@ func TestZones(t *testing.T) {
 	must(t, err)
 	if !slices.Equal(zones, []string{"z1", "z2"}) {
 		t.Errorf("zones %v", zones)
+	}
+	r.fake.On(fakecloud.Match{Call: fakecloud.ListZones}, fakecloud.ForeignAnswer(http.StatusOK, "application/json",
+		`{"availabilityZoneInfo": [{"zoneName": "z1", "zoneState": {"available": true}},
+			{"zoneName": "z2", "zoneState": {"available": false}}, {"zoneName": "z3"}]}`))
+	zones, err = r.Zones(t.Context())
+	must(t, err)
+	if !slices.Equal(zones, []string{"z1"}) {
+		t.Errorf("zones %v, want only the one in service, z1", zones)
+	}
+}
+
+func TestLimitsThatAreLeftOutAreNotKnown(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	for _, body := range []string{
+		`{}`, `{"absolute": {}}`, `{"absolute": null}`, `{"absolute": {"maxTotalVolumes": null, "MaxVolumeGiB": 3}}`,
+	} {
+		for call, key := range map[fakecloud.Call]string{fakecloud.GetLimits: "limits", fakecloud.GetQuota: "quota_set"} {
+			r.fake.On(fakecloud.Match{Call: call},
+				fakecloud.ForeignAnswer(http.StatusOK, "application/json", `{"`+key+`": `+body+`}`))
+		}
+		got, err := r.Limits(t.Context())
+		must(t, err)
+		if want := (Limits{-1, -1, -1, -1, -1}); got != want {
+			t.Errorf("the limits of %s read %+v, want %+v", body, got, want)
+		}
 	}
 }

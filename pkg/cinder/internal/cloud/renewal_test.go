@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -322,5 +323,41 @@ func TestLoginFailureIsShared(t *testing.T) {
 	wg.Wait()
 	if n := r.fake.Count(fakecloud.CreateToken); n > 12 { // one login of six attempts, perhaps a second
 		t.Errorf("%d requests to a Keystone that is down", n)
+	}
+}
+
+// A token that has ended by our clock is replaced before the call, each time.
+func TestEndedTokenIsReplacedBeforeTheCall(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	r.fake.SetLatency(fakecloud.CreateToken, fakecloud.Latency{Answer: fakecloud.Fixed(50 * time.Millisecond)})
+	for range 2 {
+		old := r.current()
+		old.renewAt, old.expiresAt = time.Now().Add(-time.Second), time.Now().Add(-time.Second)
+		_, err := r.Zones(t.Context())
+		must(t, err)
+		if r.current() == old {
+			t.Error("the call was made with the token that has ended")
+		}
+	}
+}
+
+// A login that began before the connection was refused may end with that connection.
+func TestRenewalReturnsAnotherConnection(t *testing.T) {
+	r := newRig(t, fakecloud.Options{})
+	old := r.current()
+	hasBegun, mayEnd := make(chan bool), make(chan bool)
+	go func() {
+		_, _ = r.login.do(t.Context(), r.clouds, time.Minute, func(context.Context) (*connection, error) {
+			close(hasBegun)
+			<-mayEnd
+			return old, nil
+		})
+	}()
+	<-hasBegun
+	time.AfterFunc(50*time.Millisecond, func() { close(mayEnd) })
+	next, err := r.renew(t.Context(), old)
+	must(t, err)
+	if next == old {
+		t.Error("the renewal returned the connection that was refused")
 	}
 }

@@ -137,3 +137,31 @@ func TestRequests(t *testing.T) {
 		}
 	}
 }
+
+// Clouds that are too old for a microversion refuse what it added.
+func TestRequestsToOldClouds(t *testing.T) {
+	k := newKeystone(t)
+	k.version = `{"versions":[{"id":"v3.0","version":"3.42","min_version":"3.0"}]}`
+	clouds, err := k.clouds(t, "clouds.yaml", yamlHead)
+	must(t, err)
+	c, err := clouds.Cloud(t.Context(), "")
+	must(t, err)
+	ctx := t.Context()
+	for want, run := range map[string]func() error{
+		`POST /v3/p1/snapshots {"snapshot":{"force":true,"name":"n","volume_id":"v1"}}`: func() error {
+			_, err := c.CreateSnapshot(ctx, NewSnapshot{VolumeID: "v1", Name: "n", Force: true})
+			return err
+		},
+		`POST /v3/p1/backups {"backup":{"name":"n","volume_id":"v1"}}`: func() error {
+			_, err := c.CreateBackup(ctx, NewBackup{VolumeID: "v1", Name: "n", Metadata: map[string]string{"k": "v"}})
+			return err
+		},
+		"GET /v3/p1/backups/b1": func() error { _, err := c.Backup(ctx, "b1"); return err },
+	} {
+		k.requests = nil
+		_ = run() // the answer has nothing of the object
+		if sent := k.requests[len(k.requests)-1]; sent != want {
+			t.Errorf("the call sends\n\t%s\nwant\n\t%s", sent, want)
+		}
+	}
+}

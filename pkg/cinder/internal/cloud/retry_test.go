@@ -3,10 +3,12 @@ package cloud
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
 
 	"github.com/growvol/growvol/pkg/volume"
@@ -204,5 +206,55 @@ func TestRefusedMicroversionMakesTheVersionsBeReadAgain(t *testing.T) {
 	must(t, r.ExtendVolume(t.Context(), v.ID, 2, true))
 	if n := r.fake.Count(fakecloud.Discover); n != 1 {
 		t.Errorf("the versions were read %d times after the 406, want once", n)
+	}
+}
+
+// A change that does no harm when it is done twice is repeated after a lost answer.
+func TestRepeatableChangesAreRepeated(t *testing.T) {
+	r := newRig(t, fakecloud.Options{ServiceRole: true})
+	ctx := t.Context()
+	v, node := r.volume(t, "pvc-1", 1), r.fake.AddServer("")
+	b, err := r.CreateBackup(ctx, NewBackup{Name: "b", VolumeID: v.ID})
+	must(t, err)
+	awaitAvailable(t, func() (string, error) { b, err = r.Backup(ctx, b.ID); return b.Status, err })
+	must(t, r.Attach(ctx, node, v.ID, false))
+	r.await(t, v.ID, "in-use")
+	for call, run := range map[fakecloud.Call]func() error{
+		fakecloud.SetMetadata:  func() error { return r.SetVolumeMetadata(ctx, v.ID, map[string]string{"k": "v"}) },
+		fakecloud.UpdateBackup: func() error { return r.SetBackupMetadata(ctx, b.ID, map[string]string{"k": "v"}) },
+		fakecloud.SendEvents:   func() error { return r.NotifyExtended(ctx, node, v.ID) },
+	} {
+		r.fake.ClearRequests()
+		r.fake.On(fakecloud.Match{Call: call}, fakecloud.LostReply())
+		if err := run(); err != nil || r.fake.Count(call) != 2 {
+			t.Errorf("%s: %v after %d requests, want 2", call, err, r.fake.Count(call))
+		}
+	}
+}
+
+func TestMayBeDone(t *testing.T) {
+	k := call{service: blockStorage, name: "volume_create", what: "creating"}
+	for status, want := range map[int]bool{
+		200: true, 204: true, 302: true, 400: false, 403: false, 409: false, 413: false, 429: false, 500: true, 503: true,
+	} {
+		for _, retryAfter := range []string{"", "0", "7"} {
+			r := gophercloud.ErrUnexpectedResponseCode{
+				Actual: status, Body: []byte(faultBody("x")), ResponseHeader: http.Header{"Retry-After": {retryAfter}},
+			}
+			if err := newAnswer(k, r, false).judge(); MayBeDone(err) != want {
+				t.Errorf("Retry-After %q: MayBeDone(%v) = %t, want %t", retryAfter, err, !want, want)
+			}
+		}
+	}
+	for err, want := range map[error]bool{
+		failure(t.Context(), k, errors.New("connection reset")):   true,
+		failure(contextFor(t, 0), k, context.DeadlineExceeded):    true,
+		unusableError(k, errors.New("it has no volume"), "req-1"): true,
+		volume.Errorf(volume.KindInvalid, "no request was sent"):  false,
+		volume.Errorf(volume.KindUnsupported, "too old"):          false,
+	} {
+		if MayBeDone(err) != want {
+			t.Errorf("MayBeDone(%v) = %t, want %t", err, !want, want)
+		}
 	}
 }

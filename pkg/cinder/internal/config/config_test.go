@@ -214,6 +214,14 @@ func TestUseCloudsFillsWhatTheSectionLeavesOut(t *testing.T) {
 	if got := singleCloud(t, c, err); got.Token != "t" {
 		t.Errorf("the token of clouds.yaml is %q", got.Token)
 	}
+	// An id and a name of one thing are not taken from different files.
+	files["token.yaml"] = "clouds: {east: {auth: {auth_url: http://k, password: p, user_id: ui, project_id: pi}}}"
+	files["cloud.conf"] = "[Global]\nuse-clouds = true\nclouds-file = DIR/token.yaml\ncloud = east\n" +
+		"username = me\nuser-domain-id = d\ntenant-name = pn\ntenant-domain-name = pdn\n"
+	c, err = load(t, files)
+	if got := singleCloud(t, c, err); got.UserID+got.ProjectID != "" || got.Username != "me" || got.ProjectName != "pn" {
+		t.Errorf("the section says who logs in, but read %s", diff(got, Cloud{Username: "me", ProjectName: "pn"}))
+	}
 	files["cloud.conf"] = "[Global]\nuse-clouds = true\nclouds-file = DIR/other.yaml\ncloud = north\n"
 	c, err = load(t, files)
 	must(t, err)
