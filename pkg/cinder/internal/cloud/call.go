@@ -61,17 +61,6 @@ func withID(objects ...object) []object {
 	return found
 }
 
-// checkIDs returns an error of kind NotFound if an id is none of OpenStack's: it cannot exist, and
-// it would change the path of the request.
-func (k call) checkIDs() error {
-	for _, o := range k.objects {
-		if !isID(o.id) {
-			return volume.Errorf(volume.KindNotFound, "the %s %q cannot exist: this is not an OpenStack id", o.kind, o.id)
-		}
-	}
-	return nil
-}
-
 // isID reports whether text has only characters of OpenStack ids.
 func isID(text string) bool {
 	return text != "" && strings.IndexFunc(text, func(r rune) bool { return !isIDRune(r) }) < 0
@@ -88,10 +77,13 @@ type serviceClient = gophercloud.ServiceClient
 // run makes a call: send is given a client of the service in the microversion that the call needs
 // or prefers, and sends the request with gophercloud. If the token is refused, run logs in again
 // and calls send once more. The errors are *volume.Error; their kind follows from the answer (see
-// rules).
+// rules). Kind NotFound also if an id is none of OpenStack's: it cannot exist, and it would change
+// the path of the request.
 func (c *Cloud) run(ctx context.Context, k call, send func(*serviceClient) error) error {
-	if err := k.checkIDs(); err != nil {
-		return err
+	for _, o := range k.objects {
+		if !isID(o.id) {
+			return volume.Errorf(volume.KindNotFound, "the %s %q cannot exist: this is not an OpenStack id", o.kind, o.id)
+		}
 	}
 	return c.withLogin(ctx, k.what, func(conn *connection) error { return conn.run(ctx, k, send) })
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -173,11 +172,10 @@ func (raw *cloudEntry) applyAuthType(c *Cloud) error {
 		c.Username, c.UserID, c.Password, c.AppCredentialID, c.AppCredentialName = "", "", "", "", ""
 	case "v3applicationcredential", "application_credential":
 		c.Token, c.Password = "", ""
-	default:
-		if !slices.Contains([]string{"admin_token", "none"}, raw.AuthType) {
-			return fmt.Errorf("auth_type %s is not supported: use password, token or v3applicationcredential", raw.AuthType)
-		}
+	case "admin_token", "none":
 		return fmt.Errorf("auth_type %s gives no access to block storage", raw.AuthType)
+	default:
+		return fmt.Errorf("auth_type %s is not supported: use password, token or v3applicationcredential", raw.AuthType)
 	}
 	return nil
 }

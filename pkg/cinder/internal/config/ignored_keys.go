@@ -26,21 +26,11 @@ func confAdvice(key string) string {
 	return ""
 }
 
-// confKeys returns the keys that are read of each section of a cloud.conf, all in lower case.
-func confKeys() map[string][]string {
-	keys := map[string][]string{}
-	for section := range reflect.TypeFor[cloudConf]().Fields() {
-		t := section.Type
-		if t.Kind() == reflect.Map {
-			t = t.Elem().Elem()
-		}
-		name := strings.ToLower(section.Name)
-		keys[name] = nil
-		for _, key := range reflect.VisibleFields(t) {
-			if !key.Anonymous {
-				keys[name] = append(keys[name], key.Tag.Get("gcfg"))
-			}
-		}
+// keysOf returns the keys of a struct's fields, which are their tags, with the types of the fields.
+func keysOf(t reflect.Type, tag string) map[string]reflect.Type {
+	keys := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		keys[f.Tag.Get(tag)] = f.Type
 	}
 	return keys
 }
@@ -57,11 +47,10 @@ type confScanner struct {
 	text    string
 	file    *token.File
 	scanner scanner.Scanner
-	keys    map[string][]string
 
-	section string // in lower case
-	hasName bool   // the section has a name of its own: [Global "name"]
-	label   string // "[Global] "
+	keys   map[string]reflect.Type // that are read of the section, in lower case
+	isRead bool                    // cloudConf has the section
+	label  string                  // "[Global] "
 
 	ignored, cutKeys []string
 }
@@ -70,7 +59,7 @@ type confScanner struct {
 // keys whose value ends at a comment that looks like a part of it.
 func scanConf(text string) (ignored, cut []string) {
 	set := token.NewFileSet()
-	c := confScanner{text: text, file: set.AddFile("", set.Base(), len(text)), keys: confKeys()}
+	c := confScanner{text: text, file: set.AddFile("", set.Base(), len(text))}
 	c.scanner.Init(c.file, []byte(text), nil, scanner.ScanComments)
 	for {
 		pos, tok, lit := c.scanner.Scan()
@@ -89,16 +78,24 @@ func scanConf(text string) (ignored, cut []string) {
 // readHeader reads the rest of the line of a section.
 func (c *confScanner) readHeader() {
 	_, _, name := c.scanner.Scan()
-	c.section, c.hasName, c.label = strings.ToLower(name), false, "["+name+"] "
+	isNamed := func(field string) bool { return strings.EqualFold(field, name) }
+	section, found := reflect.TypeFor[cloudConf]().FieldByNameFunc(isNamed)
+	c.keys, c.isRead, c.label = nil, found, "["+name+"] "
+	hasNames := found && section.Type.Kind() == reflect.Map // [Global "name"]
+	if hasNames {
+		c.keys = keysOf(section.Type.Elem().Elem(), "gcfg")
+	} else if found {
+		c.keys = keysOf(section.Type, "gcfg")
+	}
 	if _, tok, lit := c.scanner.Scan(); tok == token.STRING {
-		c.hasName, c.label = true, "["+name+" "+lit+"] "
+		c.isRead, c.label = hasNames, "["+name+" "+lit+"] "
 	}
 }
 
 // readKey reads the rest of the line of a key.
 func (c *confScanner) readKey(name string, line int) {
 	key := strings.ToLower(name)
-	keys, read := c.keys[c.section]
+	_, isKnown := c.keys[key]
 	_, tok, _ := c.scanner.Scan()
 	value := ""
 	if tok == token.ASSIGN {
@@ -106,7 +103,7 @@ func (c *confScanner) readKey(name string, line int) {
 	}
 	at := c.label + key
 	isRest := strings.Trim(value, "=") == "" // of base64, such as QUI=
-	if tok != token.ASSIGN || !slices.Contains(keys, key) && (isRest || !isKey(name)) {
+	if tok != token.ASSIGN || !isKnown && (isRest || !isKey(name)) {
 		at = fmt.Sprintf("%sline %d", c.label, line) // the name may be the rest of a value
 	}
 	if tok == token.ASSIGN {
@@ -115,9 +112,9 @@ func (c *confScanner) readKey(name string, line int) {
 		}
 	}
 	switch {
-	case !read, c.hasName && c.section != "global":
+	case !c.isRead:
 		c.ignored = append(c.ignored, sectionLabel(c.label, line))
-	case !slices.Contains(keys, key):
+	case !isKnown:
 		c.ignored = append(c.ignored, at+confAdvice(key))
 	}
 }
@@ -147,10 +144,7 @@ func ignoredKeys(node *yaml.Node, t reflect.Type, prefix string) []string {
 	if node.Decode(&entries) != nil {
 		return nil // the error is reported where the value is read
 	}
-	read := map[string]reflect.Type{}
-	for _, f := range reflect.VisibleFields(t) {
-		read[f.Tag.Get("yaml")] = f.Type
-	}
+	read := keysOf(t, "yaml")
 	var ignored []string
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		value := entries[key]
