@@ -37,7 +37,7 @@ type Cloud struct {
 }
 
 // LogValue implements slog.LogValuer: a Cloud holds secrets, none of which may reach a log.
-func (c Cloud) LogValue() slog.Value { return slog.StringValue(c.Name + " (" + c.Origin + ")") }
+func (c Cloud) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // String implements fmt.Stringer, for the same reason.
 func (c Cloud) String() string { return c.Name + " (" + c.Origin + ")" }

@@ -116,7 +116,7 @@ func TestSlowServerIsNotCutOff(t *testing.T) {
 			t.Cleanup(s.Close)
 			ctx, cancel := context.WithTimeout(t.Context(), 2*wait)
 			defer cancel()
-			_, body, err := send(ctx, newTransport(t, Options{Base: pool, MaxAttempts: 1}), http.MethodPost, s.URL, &Call{})
+			_, body, err := send(ctx, newTransport(t, Options{Base: pool}), http.MethodPost, s.URL, &Call{MaxAttempts: 1})
 			if err != nil || body != name {
 				t.Errorf("got %q, %v", body, err)
 			}

@@ -52,7 +52,7 @@ func isNeverSent(err error) bool {
 // retryPause returns the time before the next attempt: what the server asks for, or exponential
 // with jitter, so that clients that failed together do not come back together.
 func (t *Transport) retryPause(resp *http.Response, attempt int) time.Duration {
-	backoff := min(t.options.Backoff<<(attempt-1), t.options.MaxPause)
+	backoff := min(t.options.Backoff<<(attempt-1), maxPause)
 	jittered := backoff/2 + rand.N(backoff/2+1)
 	if resp != nil {
 		if asked, _ := RetryAfter(resp.Header, time.Now()); asked > 0 {

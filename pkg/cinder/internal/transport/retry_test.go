@@ -78,8 +78,8 @@ func TestRefusedConnectionIsRetriedForAnyMethod(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m, err := NewMetrics(reg)
 	must(t, err)
-	call := &Call{Service: "cinder", Name: "volume_create"}
-	_, _, err = send(t.Context(), newTransport(t, Options{Metrics: m, MaxAttempts: 3}), "POST", address, call)
+	call := &Call{Service: "cinder", Name: "volume_create", MaxAttempts: 3}
+	_, _, err = send(t.Context(), newTransport(t, Options{Metrics: m}), "POST", address, call)
 	if err == nil || call.MayBeDone {
 		t.Errorf("error %v, doubt %v", err, call.MayBeDone)
 	}
@@ -183,8 +183,8 @@ func TestAttemptEndsAtItsTimeout(t *testing.T) {
 	must(t, err)
 	defer pool.CloseIdleConnections()
 	counted := counter{next: pool} // a busy server may not have seen them
-	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond, MaxAttempts: 2}),
-		"GET", s.URL, &Call{})
+	_, _, err = send(t.Context(), newTransport(t, Options{Base: &counted, Timeout: 50 * time.Millisecond}),
+		"GET", s.URL, &Call{MaxAttempts: 2})
 	if err == nil || !strings.Contains(err.Error(), "no complete answer within 50ms") || counted.n != 2 {
 		t.Errorf("a server that hangs: %v after %d attempts", err, counted.n)
 	}

@@ -178,11 +178,11 @@ func testSilentNetwork(t *testing.T) {
 	defer s.CloseClientConnections()
 	pool, err := NewPool(TLS{})
 	must(t, err)
-	client := newTransport(t, Options{Base: pool, MaxAttempts: 1})
+	client := newTransport(t, Options{Base: pool})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	get := func(path string) error {
-		_, _, err := send(ctx, client, http.MethodGet, s.URL+path, &Call{})
+		_, _, err := send(ctx, client, http.MethodGet, s.URL+path, &Call{MaxAttempts: 1})
 		return err
 	}
 	// Two connections: one that waits for an answer, and an idle one.

@@ -19,10 +19,9 @@ type Call struct {
 	Service string // label of the metrics
 	Name    string // label of the metrics: one of a fixed set
 	// Repeatable allows a request that changes something to be repeated when its answer was lost.
-	Repeatable bool
-	// MaxAttempts and Timeout replace those of Options for this call; zero: they do not.
-	MaxAttempts int
-	Timeout     time.Duration
+	Repeatable  bool
+	MaxAttempts int           // 0: maxAttempts
+	Timeout     time.Duration // of one attempt; 0: that of Options
 
 	// MayBeDone is set when an attempt that got no answer, or a 5xx, may have been carried out all
 	// the same: what the last answer refuses may be what an earlier attempt did.
@@ -47,14 +46,18 @@ func callOf(ctx context.Context) *Call {
 
 // Options tune a Transport. The zero value of a field takes its default.
 type Options struct {
-	Base        http.RoundTripper // sends a single attempt; required
-	Log         *slog.Logger      // nil: slog.Default
-	Metrics     *Metrics          // nil: none
-	MaxAttempts int               // default 6
-	Timeout     time.Duration     // of one attempt with its body; default 90 s
-	Backoff     time.Duration     // before the first retry, then doubled; default 200 ms
-	MaxPause    time.Duration     // between two attempts; a server that asks for more is not waited for; default 30 s
+	Base    http.RoundTripper // sends a single attempt; required
+	Log     *slog.Logger      // nil: slog.Default
+	Metrics *Metrics          // nil: none
+	Timeout time.Duration     // of one attempt with its body; default 90 s
+	Backoff time.Duration     // before the first retry, then doubled; default 200 ms
 }
+
+const (
+	maxAttempts = 6
+	// maxPause is the longest time between two attempts; a server that asks for more is not waited for.
+	maxPause = 30 * time.Second
+)
 
 // Transport is an http.RoundTripper that repeats requests where that is safe; see the package.
 type Transport struct{ options Options }
@@ -62,10 +65,8 @@ type Transport struct{ options Options }
 // New makes a Transport.
 func New(o Options) *Transport {
 	o.Log = cmp.Or(o.Log, slog.Default())
-	o.MaxAttempts = cmp.Or(o.MaxAttempts, 6)
 	o.Timeout = cmp.Or(o.Timeout, 90*time.Second)
 	o.Backoff = cmp.Or(o.Backoff, 200*time.Millisecond)
-	o.MaxPause = cmp.Or(o.MaxPause, 30*time.Second)
 	return &Transport{o}
 }
 
@@ -83,12 +84,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil && !isNeverSent(err) || err == nil && resp.StatusCode >= http.StatusInternalServerError {
 			call.MayBeDone = true
 		}
-		isLast := attempt >= cmp.Or(call.MaxAttempts, t.options.MaxAttempts)
+		isLast := attempt >= cmp.Or(call.MaxAttempts, maxAttempts)
 		if isLast || ctx.Err() != nil || !shouldRetry(req.Method, call, resp, err) {
 			return resp, err
 		}
 		pause := t.retryPause(resp, attempt)
-		if deadline, ok := ctx.Deadline(); pause > t.options.MaxPause || ok && time.Until(deadline) <= pause {
+		if deadline, ok := ctx.Deadline(); pause > maxPause || ok && time.Until(deadline) <= pause {
 			return resp, err
 		}
 		t.options.Metrics.countRetry(call)

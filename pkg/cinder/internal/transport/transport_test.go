@@ -129,7 +129,7 @@ func TestOversizedAnswerFails(t *testing.T) {
 			}
 		}
 	})
-	_, _, err := send(t.Context(), newTransport(t, Options{MaxAttempts: 1}), "GET", s.URL, &Call{})
+	_, _, err := send(t.Context(), newTransport(t, Options{}), "GET", s.URL, &Call{MaxAttempts: 1})
 	if err == nil || !strings.Contains(err.Error(), "is longer than") {
 		t.Errorf("an endless answer: %v", err)
 	}
