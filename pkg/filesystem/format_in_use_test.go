@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	testingexec "k8s.io/utils/exec/testing"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -80,5 +81,14 @@ func TestFormatRefusesWhatBlkidRecognizes(t *testing.T) {
 	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
 	if r.hasMarker(t) {
 		t.Error("the marker was not removed, although the data is not of this driver")
+	}
+}
+
+// TestFormatOfABlankPartition has a blkid that succeeds and prints neither TYPE nor PTTYPE.
+func TestFormatOfABlankPartition(t *testing.T) {
+	r := newFormatTest(t)
+	r.blkidErr = testingexec.FakeExitError{Status: 0}
+	if err := r.format(t.Context(), TypeExt4); err != nil || len(r.commands) != 2 {
+		t.Errorf("Format: %v, ran %q; want blkid and mkfs", err, r.commands)
 	}
 }

@@ -171,7 +171,7 @@ func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g gr
 		case err == nil:
 			return MethodIoctl, nil
 		case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return MethodTool, s.growByTool(ctx, g.toolCommand(goal.blocks), err)
+			return MethodTool, f.growByTool(ctx, g.toolCommand(goal.blocks), err)
 		case !g.isBusy(err) && !errors.Is(err, unix.EINTR):
 			return MethodNone, g.explainError(ctx, err)
 		}
@@ -194,8 +194,11 @@ func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g gr
 }
 
 // growByTool runs the filesystem's own tool. cause is the kernel's answer to the ioctl.
-func (s *System) growByTool(ctx context.Context, command []string, cause error) error {
-	output, code, err := s.run(ctx, command[0], command[1:]...)
+func (f *mountedFilesystem) growByTool(ctx context.Context, command []string, cause error) error {
+	if err := f.device.CheckPath(); err != nil { // resize2fs takes it
+		return err
+	}
+	output, code, err := f.sys.run(ctx, command[0], command[1:]...)
 	switch {
 	case err != nil:
 		return volume.Wrap(err, "grow by "+command[0]+", as the kernel has no request for it ("+cause.Error()+")", "")

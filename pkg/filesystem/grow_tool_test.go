@@ -68,3 +68,16 @@ func TestGrowByTool(t *testing.T) {
 		}
 	}
 }
+
+func TestGrowRunsNoToolWhenThePathLeadsElsewhere(t *testing.T) {
+	k, s, _ := newFakeFilesystem(t, TypeExt4, volume.GiB, 2*volume.GiB)
+	k.errors["ext4Resize"] = []error{unix.ENOTTY}
+	s.exec = fakeExec(t, func(command []string) ([]byte, error) {
+		t.Errorf("ran %q, want nothing", command)
+		return nil, nil
+	})
+	req := growRequest(s, 0)
+	k.devices[testDevice] = k.addDevice("/dev/loop9", 9, volume.GiB)
+	_, err := s.Grow(t.Context(), req)
+	wantError(t, err, volume.KindInternal, "now leads to block device 7:9", "still attached")
+}

@@ -44,7 +44,8 @@ func (s *System) checkBlkid(ctx context.Context, req FormatRequest) error {
 	switch {
 	case err != nil:
 		return formatError(req, err)
-	case code == nothingFound:
+	case code == nothingFound, code == 0 && output == "":
+		// blkid succeeds without a TYPE or PTTYPE on a blank partition, whose entry it has found.
 		return nil
 	case code != 0:
 		return formatError(req, fmt.Errorf("blkid: exit status %d: %s", code, output))

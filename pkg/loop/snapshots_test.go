@@ -1,7 +1,10 @@
 package loop
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -164,6 +167,39 @@ func TestSparseCopyKeepsDataAndHoles(t *testing.T) {
 		if err := dst.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestCopyRangeCopiesEveryChunk writes around the end of the first chunk.
+func TestCopyRangeCopiesEveryChunk(t *testing.T) {
+	dir := t.TempDir()
+	src, err1 := os.Create(dir + "/src")
+	dst, err2 := os.Create(dir + "/dst")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	const text, start, end = "end of the first chunk", 4096, copyChunk + 1<<20
+	for _, at := range []int64{0, copyChunk - 4000, start + copyChunk - 10, end - int64(len(text)), end} {
+		if _, err := src.WriteAt([]byte(text), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := copyRange(t.Context(), src, dst, start, end); err != nil {
+		t.Fatal(err)
+	}
+	want, err1 := io.ReadAll(io.NewSectionReader(src, start, end-start))
+	got, err2 := io.ReadAll(io.NewSectionReader(dst, start, 2*end))
+	if err := errors.Join(err1, err2); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, %v; want the %d bytes from %d to %d of the source", len(got), err, len(want), start, end)
+	}
+	if before, err := io.ReadAll(io.NewSectionReader(dst, 0, start)); err != nil || slices.Max(before) != 0 {
+		t.Errorf("bytes before the range were copied (%v)", err)
+	}
+	if err := copyRange(t.Context(), src, dst, start, 2*end); err == nil {
+		t.Error("got success for a source that ends before the range, want an error")
+	}
+	if err := errors.Join(src.Close(), dst.Close()); err != nil {
+		t.Error(err)
 	}
 }
 

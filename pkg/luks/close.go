@@ -81,10 +81,10 @@ func (s *System) diskBelow(name string) (blockdev.Device, bool) {
 	return d, err == nil
 }
 
-// hasGone reports whether the kernel no longer has the device.
+// hasGone reports whether sysfs proves that the kernel no longer has the device.
 func (s *System) hasGone(d blockdev.Device) bool {
 	_, err := s.devices.ByNumber(d.Major, d.Minor)
-	return isGone(err)
+	return errors.Is(err, volume.ErrGone)
 }
 
 // close closes a mapping. The caller holds the lock of its disk.
@@ -153,7 +153,7 @@ func (s *System) awaitUser(ctx context.Context, st dmStatus, until time.Time) er
 // holders describes the mounts of a mapping in this mount namespace, and the devices on it.
 func (s *System) holders(st dmStatus) ([]string, error) {
 	d, err := s.devices.ByNumber(st.major, st.minor)
-	if isGone(err) {
+	if errors.Is(err, volume.ErrGone) {
 		return nil, nil // closed meanwhile
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package luks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -87,13 +88,19 @@ type fakeKernel struct {
 	sizes    map[string]volume.Size // of disks, by name
 	mappings map[string]*fakeMapping
 	err      error // of each question to device mapper
-	resumed  int
+	// hasNoSysfs: sysfs is not mounted, so that a device that is missing there is not proved gone.
+	hasNoSysfs bool
+	resumed    int
 }
 
 func (k *fakeKernel) ByNumber(major, minor uint32) (blockdev.Device, error) {
 	d, ok := k.devices[[2]uint32{major, minor}]
 	if !ok {
-		return d, volume.Errorf(volume.KindInternal, "the kernel has no block device: %w", os.ErrNotExist)
+		err := fmt.Errorf("%w: %w", volume.ErrGone, os.ErrNotExist)
+		if k.hasNoSysfs {
+			err = os.ErrNotExist
+		}
+		return d, volume.Errorf(volume.KindInternal, "the kernel has no block device: %w", err)
 	}
 	return d, nil
 }

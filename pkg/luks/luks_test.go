@@ -240,6 +240,16 @@ func TestCloseOnADiskThatIsGone(t *testing.T) {
 	if err := r.CloseOn(t.Context(), "vol", r.disk); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a disk that is there and cannot be locked: %v", err)
 	}
+	r = newRig(t)
+	r.open()
+	delete(r.kernel.devices, [2]uint32{8, 16})
+	if err := os.Remove(r.disk.Path); err != nil {
+		t.Fatal(err)
+	}
+	r.kernel.hasNoSysfs = true
+	if err := r.CloseOn(t.Context(), "vol", r.disk); err == nil || len(r.kernel.mappings) != 1 {
+		t.Errorf("without sysfs: %v, %d mappings; want an error and the mapping left open", err, len(r.kernel.mappings))
+	}
 }
 
 func TestErrorsOfCryptsetup(t *testing.T) {

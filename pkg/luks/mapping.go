@@ -123,17 +123,11 @@ func (s *System) describe(st dmStatus) (Mapping, error) {
 		sector: table.sector,
 	}
 	m.Disk, err = s.devices.ByNumber(table.major, table.minor)
-	if isGone(err) {
+	if errors.Is(err, volume.ErrGone) {
 		m.Disk, m.DiskGone = blockdev.Device{Major: table.major, Minor: table.minor}, true
 		err = nil
 	}
 	return m, err
-}
-
-// isGone reports whether an error of Devices.ByNumber proves that the kernel has no such
-// device.
-func isGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, volume.ErrGone)
 }
 
 // resume resumes a suspended mapping.
