@@ -104,7 +104,7 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (con
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	lease, err := c.lockDisk(ctx, req.ID)
+	lease, err := c.diskLocks.LockDevice(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -114,7 +114,9 @@ func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (con
 		return volume.Connection{}, err
 	}
 	what := fmt.Sprintf("setting read-only=%t on %s", req.ReadOnly, disk)
-	err = runDetached(ctx, lease, what, func(context.Context) error { return c.setReadOnly(disk, req.ReadOnly) })
+	_, err = operation.RunOnDevice(ctx, lease, what, func(context.Context) (struct{}, error) {
+		return struct{}{}, c.setReadOnly(disk, req.ReadOnly)
+	})
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -255,7 +257,7 @@ func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 	if !volume.IsUUID(id) { // no such volume can be connected
 		return nil
 	}
-	lease, err := c.lockDisk(ctx, id)
+	lease, err := c.diskLocks.LockDevice(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -264,8 +266,9 @@ func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 	if err != nil || found.isUnplugged() {
 		return err
 	}
-	err = runDetached(ctx, lease, fmt.Sprintf("flushing %s", found.disk), func(ctx context.Context) error {
-		return c.opts.Devices.Flush(ctx, found.disk)
+	what := fmt.Sprintf("flushing %s", found.disk)
+	_, err = operation.RunOnDevice(ctx, lease, what, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, c.opts.Devices.Flush(ctx, found.disk)
 	})
 	if isUnplugError(err) {
 		// If the disk was pulled out meanwhile, nothing is left to flush. If the disk is still there,
@@ -274,30 +277,6 @@ func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
 			return nil
 		}
 	}
-	return err
-}
-
-// lockDisk takes the lock of a volume's disk, which detached work of an earlier call may hold.
-func (c *Connector) lockDisk(ctx context.Context, id string) (*operation.Lease, error) {
-	unlock, err := c.diskLocks.Lock(ctx, id)
-	if err != nil {
-		cause := context.Cause(ctx)
-		return nil, volume.Errorf(volume.KindOf(cause),
-			"an earlier operation on the volume's disk has not finished: %w", cause).
-			WithRemedy(hangRemedy)
-	}
-	return operation.NewLease(unlock), nil
-}
-
-// runDetached runs work in which the kernel cannot be interrupted. When ctx ends first the work
-// continues and keeps the lease's lock.
-func runDetached(ctx context.Context, lease *operation.Lease, what string, work func(context.Context) error) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s has not begun: %w", what, err)
-	}
-	_, err := operation.RunDetached(ctx, lease, what, func() (struct{}, error) {
-		return struct{}{}, work(context.WithoutCancel(ctx))
-	})
 	return err
 }
 

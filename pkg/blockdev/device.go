@@ -81,15 +81,16 @@ func (k Kind) String() string {
 
 // System is the block layer of the machine; New makes it. It is safe for concurrent use.
 type System struct {
-	sysfs  string // "/sys"
-	dev    string // "/dev"
-	kernel kernel
-	calls  operation.Locks // held by calls that may hang, by call and device number; see awaitCall
+	sysfs     string // "/sys"
+	dev       string // "/dev"
+	kernel    kernel
+	mountinfo string          // "/proc/self/mountinfo"
+	calls     operation.Locks // held by calls that may hang, by call and device number; see awaitCall
 }
 
 // New returns the block layer that /sys and /dev show.
 func New() *System {
-	return &System{sysfs: "/sys", dev: "/dev", kernel: linuxKernel{}}
+	return &System{sysfs: "/sys", dev: "/dev", kernel: linuxKernel{}, mountinfo: "/proc/self/mountinfo"}
 }
 
 // remedySysfs is the next step when sysfs cannot be read.

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/operation"
@@ -63,7 +65,7 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 	return s.awaitCall(ctx, "flush", d, func() error {
 		f, err := s.open(d, os.O_RDONLY|unix.O_EXCL)
 		if errors.Is(err, unix.EBUSY) {
-			return s.inUseError(d)
+			return s.InUseError(d)
 		}
 		if err != nil {
 			return err
@@ -75,25 +77,53 @@ func (s *System) Flush(ctx context.Context, d Device) error {
 	})
 }
 
-// inUseError is the error for a device that something else has claimed. A mount and a
-// mapping stay until a person acts (kind Precondition); a program ends (Deadline).
-func (s *System) inUseError(d Device) error {
-	stays := func(user string) error {
-		return volume.Errorf(volume.KindPrecondition, "%s is still in use by %s", d, user).
-			WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
+// InUseError is the error for a device that something else has claimed. Mounts and
+// mappings stay until a person acts (kind Precondition); a program ends (Deadline).
+func (s *System) InUseError(d Device) error {
+	users := s.users(d)
+	if len(users) == 0 {
+		return volume.Errorf(volume.KindDeadline, "%s is still in use by a program that has claimed it, "+
+			"or by a mount that the kernel does not show in /sys/fs", d).
+			WithRemedy(InUseRemedy(d.Path))
 	}
-	if holders, err := s.Holders(d); err == nil && len(holders) > 0 {
-		return stays("other devices: " + listNames(holders))
+	return volume.Errorf(volume.KindPrecondition, "%s is still in use: %s", d, strings.Join(users, ", ")).
+		WithRemedy("delete the pods that use the volume; unmount what is mounted from it")
+}
+
+// users describes the mappings and mounts that hold a device or its partitions, as far as
+// they can be read. Of a mount in another mount namespace only the filesystem is known.
+func (s *System) users(d Device) (users []string) {
+	holders, _ := s.Holders(d)
+	for _, h := range holders {
+		users = append(users, "by "+h.Path)
 	}
-	parts, _ := s.Partitions(d) // on an error the disk alone is checked
-	for _, p := range append([]Device{d}, parts...) {
-		if fsType := s.MountedFilesystem(p); fsType != "" {
-			return stays(fmt.Sprintf("a mount of the %s filesystem on %s", fsType, p.Name))
+	partitions, _ := s.Partitions(d)
+	for _, p := range append([]Device{d}, partitions...) {
+		mountPoints := s.mountPoints(p)
+		for _, path := range mountPoints {
+			users = append(users, "mounted at "+path)
+		}
+		if fsType := s.MountedFilesystem(p); fsType != "" && len(mountPoints) == 0 {
+			users = append(users, fmt.Sprintf("by a mount of the %s filesystem on %s", fsType, p.Name))
 		}
 	}
-	return volume.Errorf(volume.KindDeadline,
-		"%s is still in use by a program that has claimed it, or by a mount that the kernel does not show in /sys/fs", d).
-		WithRemedy(InUseRemedy(d.Path))
+	return users
+}
+
+// mountPoints returns where this process sees the filesystem of a device mounted.
+func (s *System) mountPoints(d Device) (paths []string) {
+	table, err := os.Open(s.mountinfo)
+	if err != nil {
+		return nil
+	}
+	defer table.Close()                                    //nolint:errcheck // only read from
+	mounts, _ := mountinfo.GetMountsFromReader(table, nil) // none if they cannot be read
+	for _, m := range mounts {
+		if m.Major == int(d.Major) && m.Minor == int(d.Minor) {
+			paths = append(paths, m.Mountpoint)
+		}
+	}
+	return paths
 }
 
 // InUseRemedy returns the next step for a device that something else uses for now.

@@ -113,7 +113,7 @@ func TestInUseErrorTellsMountsFromPrograms(t *testing.T) {
 	m := newMachineWithDisks(t)
 	wantInUse := func(number string, kind volume.Kind, word string) {
 		t.Helper()
-		err := m.inUseError(m.mustFind(number))
+		err := m.InUseError(m.mustFind(number))
 		if volume.KindOf(err) != kind || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v, want kind %s with %q", number, err, kind, word)
 		}
@@ -124,7 +124,10 @@ func TestInUseErrorTellsMountsFromPrograms(t *testing.T) {
 	m.writeFile("sys/fs/btrfs/0d6f7c2e/devices/other/dev", "")
 	wantInUse("252:0", volume.KindDeadline, "program")
 	m.writeFile("sys/fs/xfs/"+name+"/log/x", "")
-	wantInUse("252:0", volume.KindPrecondition, "xfs")
+	wantInUse("252:0", volume.KindPrecondition, "a mount of the xfs filesystem on "+name)
+	m.writeFile("proc/mountinfo", "22 1 252:16 / /b rw - xfs /dev/vdb rw\n23 1 252:0 / /a rw - xfs /dev/vda rw\n")
+	m.mountinfo = m.makeParent("proc/mountinfo")
+	wantInUse("252:0", volume.KindPrecondition, "still in use: mounted at /a (next step")
 }
 
 func TestMountedFilesystem(t *testing.T) {

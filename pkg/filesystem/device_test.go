@@ -59,9 +59,8 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 		}
 		s := k.system()
 		for name, call := range map[string]func(ctx context.Context) error{
-			"Probe":    func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
-			"Geometry": func(ctx context.Context) error { _, err := s.Geometry(ctx, dev, ""); return err },
-			"Format":   func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: TypeXFS}) },
+			"Probe":  func(ctx context.Context) error { _, err := s.Probe(ctx, dev); return err },
+			"Format": func(ctx context.Context) error { return s.Format(ctx, FormatRequest{Device: dev, Type: TypeXFS}) },
 		} {
 			for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindCanceled} {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

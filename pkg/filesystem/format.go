@@ -109,7 +109,7 @@ func checkMayFormat(req FormatRequest, sig Signature, size volume.Size, now time
 	case sig.State == StateFormatted && sig.IsComplete:
 		return refuse("another filesystem was asked for")
 	}
-	m, exists, err := readMarker(req.Marker)
+	m, exists, err := statefile.ReadMarker[marker](req.Marker)
 	switch {
 	case err != nil:
 		return markerError(err)

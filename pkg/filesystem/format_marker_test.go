@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	testingexec "k8s.io/utils/exec/testing"
 
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -113,7 +114,7 @@ func TestRemoveMarker(t *testing.T) {
 		if err := RemoveMarker(path); err != nil {
 			t.Error(err)
 		}
-		if _, exists, err := readMarker(path); err != nil || exists {
+		if _, exists, err := statefile.ReadMarker[marker](path); err != nil || exists {
 			t.Errorf("still there: %v, %v", exists, err)
 		}
 	}

@@ -91,7 +91,7 @@ func (r *formatTest) format(ctx context.Context, fs Type, options ...string) err
 
 func (r *formatTest) hasMarker(t *testing.T) bool {
 	t.Helper()
-	_, exists, err := readMarker(r.marker)
+	_, exists, err := statefile.ReadMarker[marker](r.marker)
 	if err != nil {
 		t.Fatal(err)
 	}

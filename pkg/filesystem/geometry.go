@@ -25,57 +25,6 @@ func (g Geometry) Size() volume.Size { return g.sizeOf(g.Blocks) }
 // sizeOf returns the size of so many blocks, in bytes.
 func (g Geometry) sizeOf(blocks uint64) volume.Size { return volume.Size(blocks) * g.BlockSize }
 
-// Geometry reads the size of the filesystem on a device. mountPoint is where the
-// filesystem is mounted, or empty when it is not mounted. A mounted XFS or btrfs keeps its
-// true size in memory, so mountPoint must not be left out for it.
-//
-// Kinds: Precondition (no such filesystem, or the mount is not of this device), Internal
-// (unreadable), Deadline and Canceled (no answer before ctx ended).
-func (s *System) Geometry(ctx context.Context, dev Device, mountPoint string) (Geometry, error) {
-	if mountPoint == "" {
-		return awaitDeviceRead(ctx, s, dev, func() (Geometry, error) { return unmountedGeometry(ctx, dev) })
-	}
-	return awaitMountRead(ctx, s, dev, mountPoint, func() (Geometry, error) {
-		f, g, err := s.openGrower(dev, mountPoint)
-		if err != nil {
-			return Geometry{}, err
-		}
-		defer f.close()
-		return g.readGeometry(ctx)
-	})
-}
-
-// unmountedGeometry reads the size of a filesystem from its superblock.
-func unmountedGeometry(ctx context.Context, dev Device) (Geometry, error) {
-	size, err := sizeOf(dev)
-	if err != nil {
-		return Geometry{}, err
-	}
-	head, err := readArea(dev, 0, min(size.Bytes(), probeLength))
-	if err != nil {
-		return Geometry{}, unreadableError(dev.Path(), err)
-	}
-	sig, found := findFilesystem(head)
-	if !found || sig.State != StateFormatted {
-		return Geometry{}, volume.Errorf(volume.KindPrecondition, "device %s holds no filesystem that could be measured",
-			dev.Path())
-	}
-	switch sig.Type {
-	case TypeXFS:
-		x, _ := parseXFS(head[:xfsLength])
-		return Geometry{Type: TypeXFS, BlockSize: volume.Size(x.blockSize), Blocks: x.blocks}, nil
-	case TypeBtrfs:
-		b, _ := parseBtrfs(head[btrfsOffset : btrfsOffset+btrfsLength])
-		return btrfsGeometry(b.deviceBytes, b.sectorSize), nil
-	default:
-		e, err := readExtSuperblock(ctx, dev)
-		if err != nil {
-			return Geometry{}, err
-		}
-		return e.geometry(), nil
-	}
-}
-
 func (es extSuperblock) geometry() Geometry {
 	t, _ := es.fsType()
 	return Geometry{Type: t, BlockSize: volume.Size(es.blockSize), Blocks: es.blocks}

@@ -3,24 +3,50 @@ package filesystem
 import (
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestGeometryOfAnUnmountedFilesystem(t *testing.T) {
+func TestGeometryOfASuperblock(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		r := newFormatTest(t)
 		r.putFilesystem(fs)
-		if g, err := r.system.Geometry(t.Context(), r.device, ""); err != nil ||
-			g != (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}) {
-			t.Errorf("geometry of %s: %+v, %v; want 2^18 blocks of 4096 bytes", fs, g, err)
+		if g, want := unmountedGeometry(t, r.device), (Geometry{Type: fs, BlockSize: 4096, Blocks: 1 << 18}); g != want {
+			t.Errorf("geometry of %s: %+v; want 2^18 blocks of 4096 bytes", fs, g)
 		}
 	}
-	r := newFormatTest(t)
-	_, err := r.system.Geometry(t.Context(), r.device, "")
-	wantError(t, err, volume.KindPrecondition, "holds no filesystem", "")
-	r.kernel.errors["read"] = []error{unix.EIO}
-	_, err = r.system.Geometry(t.Context(), r.device, "")
-	wantError(t, err, volume.KindInternal, "cannot be read", "")
+}
+
+// unmountedGeometry reads the size of a filesystem from its superblock.
+func unmountedGeometry(t *testing.T, dev Device) Geometry {
+	t.Helper()
+	head, err := readArea(dev, 0, probeLength)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, ok := parseXFS(head[:xfsLength]); ok {
+		return Geometry{Type: TypeXFS, BlockSize: volume.Size(x.blockSize), Blocks: x.blocks}
+	}
+	if b, ok := parseBtrfs(head[btrfsOffset : btrfsOffset+btrfsLength]); ok {
+		return btrfsGeometry(b.deviceBytes, b.sectorSize)
+	}
+	e, err := readExtSuperblock(t.Context(), dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.geometry()
+}
+
+// mountedGeometry reads the size of a mounted filesystem, as Grow does.
+func mountedGeometry(t *testing.T, s *System, dev Device, mountPoint string) Geometry {
+	t.Helper()
+	f, grower, err := s.openGrower(dev, mountPoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	g, err := grower.readGeometry(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }

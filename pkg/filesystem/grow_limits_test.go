@@ -86,6 +86,14 @@ func TestGrowEndsAtTheFormatLimit(t *testing.T) {
 	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
 		t.Errorf("calls: %q", k.calls)
 	}
+	// A device of exactly 2^32 blocks: a request for all of them stops the kernel with a BUG.
+	k, s, _ = newFakeFilesystem(t, TypeExt3, volume.GiB, 16*volume.TiB)
+	if g, err := s.Grow(t.Context(), growRequest(s, 16*volume.TiB)); err != nil || g.After != end {
+		t.Fatalf("growth on a device of 16 TiB: %+v, %v; want a size of %s", g, err, end)
+	}
+	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
+		t.Errorf("calls on a device of 16 TiB: %q", k.calls)
+	}
 }
 
 func TestGrowReadsASuperblockThatChanges(t *testing.T) {
@@ -142,4 +150,15 @@ func (cd *changingDevice) ReadAt(p []byte, at int64) (int, error) {
 	cd.reads++
 	cd.change(cd.reads)
 	return cd.fakeDevice.ReadAt(p, at)
+}
+
+// TestXFSGoalIsNeverBelowThePresentSize has a device that is smaller than the filesystem: the
+// kernel would shrink it.
+func TestXFSGoalIsNeverBelowThePresentSize(t *testing.T) {
+	x := &xfsGrower{geometry: xfsGeometry{blockSize: 4096, agBlocks: 65536, agCount: 4, dataBlocks: 262144}}
+	for _, device := range []volume.Size{volume.MiB, volume.GiB - volume.MiB, volume.GiB, volume.GiB + 63*4096} {
+		if g := x.goal(device); g.blocks != 262144 || g.full != 262144 || g.minResult != 262144 {
+			t.Errorf("goal on a device of %s: %+v, want 262144 blocks", device, g)
+		}
+	}
 }

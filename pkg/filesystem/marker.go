@@ -16,15 +16,8 @@ type marker struct {
 	Begun  time.Time   `json:"begun"`
 }
 
-// readMarker returns the marker at path. It reports false if there is none, or no path.
-func readMarker(path string) (m marker, exists bool, err error) {
-	if path == "" {
-		return marker{}, false, nil
-	}
-	return statefile.ReadMarker[marker](path)
-}
-
-// writeMarker writes the marker. It returns once the marker would survive a power cut.
+// writeMarker writes the marker, unless path is empty. It returns once the marker would
+// survive a power cut.
 func writeMarker(path string, m marker) error {
 	if path == "" {
 		return nil
@@ -36,12 +29,7 @@ func writeMarker(path string, m marker) error {
 // removal would survive a power cut. Call it when the volume is deleted or used for
 // something else. It succeeds without a marker, and for the empty path. The error is of
 // kind Internal.
-func RemoveMarker(path string) error {
-	if path == "" {
-		return nil
-	}
-	return markerError(statefile.Remove(path))
-}
+func RemoveMarker(path string) error { return markerError(statefile.Remove(path)) }
 
 // markerError adds a message to an error of the marker file.
 func markerError(err error) error {

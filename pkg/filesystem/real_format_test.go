@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -30,9 +31,9 @@ func TestRealFormatReadsBackTheProfile(t *testing.T) {
 			if sig, err := s.Probe(t.Context(), d.open(t)); err != nil || sig != want {
 				t.Fatalf("probe: %+v, %v; want %+v", sig, err, want)
 			}
-			geo, err := s.Geometry(t.Context(), d.open(t), "")
-			if err != nil || geo.BlockSize != 4096 || geo.Size() != 320*volume.MiB {
-				t.Fatalf("geometry: %+v, %v; want 320 MiB in blocks of 4096 bytes", geo, err)
+			geo := unmountedGeometry(t, d.open(t))
+			if geo.BlockSize != 4096 || geo.Size() != 320*volume.MiB {
+				t.Fatalf("geometry: %+v; want 320 MiB in blocks of 4096 bytes", geo)
 			}
 			d.fsck(t, fs)
 			if fs != TypeExt4 {
@@ -202,7 +203,7 @@ func TestRealFormatContinuesAfterAKill(t *testing.T) {
 				}
 			}
 			t.Logf("stopped %d times", killed)
-			if _, exists, err := readMarker(marker); err != nil || exists {
+			if _, exists, err := statefile.ReadMarker[any](marker); err != nil || exists {
 				t.Errorf("the marker was not removed (%v)", err)
 			}
 			d.fsck(t, fs)

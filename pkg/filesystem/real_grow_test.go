@@ -43,15 +43,14 @@ func TestRealGrowUnderAWriter(t *testing.T) {
 						t.Fatalf("second growth at %s: %+v, want nothing to do", size, again)
 					}
 				}
-				if geo, err := s.Geometry(ctx, d.open(t), target); err != nil || geo.Size() != size || geo.Type != fs ||
-					geo.BlockSize != 4096 {
-					t.Fatalf("geometry: %+v, %v; want the size of the device", geo, err)
+				if geo := mountedGeometry(t, s, d.open(t), target); geo.Size() != size || geo.Type != fs || geo.BlockSize != 4096 {
+					t.Fatalf("geometry: %+v; want the size of the device, %s, in blocks of 4096 bytes", geo, size)
 				}
 			}
 			w.stop(t)
 			unmount(t, s, target)
-			if geo, err := s.Geometry(ctx, d.open(t), ""); err != nil || geo.Size() != 9*volume.GiB {
-				t.Fatalf("geometry of the unmounted filesystem: %+v, %v; want 9 GiB", geo, err)
+			if geo := unmountedGeometry(t, d.open(t)); geo.Size() != 9*volume.GiB {
+				t.Fatalf("geometry of the unmounted filesystem: %+v; want 9 GiB", geo)
 			}
 			d.fsck(t, fs)
 			d.mountAt(t, s, fs, target)
@@ -183,8 +182,8 @@ func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
-			if geo, err := s.Geometry(t.Context(), d.open(t), target); err != nil || geo.Size() != volume.GiB {
-				t.Fatalf("geometry after the refusal: %+v, %v; want 1 GiB", geo, err)
+			if geo := mountedGeometry(t, s, d.open(t), target); geo.Size() != volume.GiB {
+				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}
 			d.resize(t, volume.GiB)
 		})

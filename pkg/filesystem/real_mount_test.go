@@ -124,8 +124,8 @@ func TestRealCloneIsMountedBesideItsOrigin(t *testing.T) {
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
 		t.Errorf("growth %+v, want a size of 512 MiB", g)
 	}
-	if geo, err := s.Geometry(t.Context(), origin.open(t), a); err != nil || geo.Size() != 320*volume.MiB {
-		t.Errorf("the origin: %+v, %v", geo, err)
+	if geo := mountedGeometry(t, s, origin.open(t), a); geo.Size() != 320*volume.MiB {
+		t.Errorf("the origin: %+v, want 320 MiB", geo)
 	}
 }
 

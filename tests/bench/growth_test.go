@@ -135,8 +135,8 @@ func filesystemSize(ctx context.Context, device, mountPoint string) (volume.Size
 		return 0, err
 	}
 	defer h.Close() //nolint:errcheck // the device is only read
-	g, err := filesystem.New(filesystem.Options{}).Geometry(ctx, h, mountPoint)
-	return g.Size(), err
+	m, err := filesystem.New(filesystem.Options{}).Measure(ctx, h, mountPoint)
+	return m.Size, err
 }
 
 // add measures one growth of a new filesystem.

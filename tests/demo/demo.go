@@ -194,11 +194,11 @@ func (d demo) readLayers(ctx context.Context, v *csiclient.Volume) (layers, erro
 		return l, err
 	}
 	defer h.Close() //nolint:errcheck // only read from
-	g, err := fs.Geometry(ctx, h, v.Staging)
+	measured, err := fs.Measure(ctx, h, v.Staging)
 	if err != nil {
 		return l, err
 	}
-	l.filesystem = g.Size()
+	l.filesystem = measured.Size
 	_, free, err := d.Stats(ctx, v)
 	l.free = volume.Size(free)
 	return l, err

@@ -143,8 +143,8 @@ func readSizes(t *testing.T, v *csiclient.Volume) (device, fs int64) {
 	dev := mountedDevice(t, v.Staging)
 	h := must.Value(blockdev.New().Open(dev))(t)
 	defer h.Close() //nolint:errcheck // only read from
-	g := must.Value(filesystem.New(filesystem.Options{}).Geometry(t.Context(), h, v.Staging))(t)
-	return must.Value(blockdev.New().Size(dev))(t).Bytes(), g.Size().Bytes()
+	m := must.Value(filesystem.New(filesystem.Options{}).Measure(t.Context(), h, v.Staging))(t)
+	return must.Value(blockdev.New().Size(dev))(t).Bytes(), m.Size.Bytes()
 }
 
 // wantSize fails the test unless the device has size bytes and the filesystem

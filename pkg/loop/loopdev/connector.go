@@ -99,7 +99,7 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 	if err != nil {
 		return volume.Connection{}, err
 	}
-	lease, err := c.lock(ctx, req.ID)
+	lease, err := c.operations.LockDevice(ctx, req.ID)
 	if err != nil {
 		return volume.Connection{}, err
 	}
@@ -117,37 +117,11 @@ func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (vol
 			WithRemedy("check the VolumeAttachment, and that the controller and the node use the same node name")
 	}
 	ensure := func(ctx context.Context) (losetup.Device, error) { return c.ensureDevice(ctx, o, req.ReadOnly) }
-	d, err := runDetached(ctx, lease, "connecting the volume's loop device", ensure)
+	d, err := operation.RunOnDevice(ctx, lease, "connecting the volume's loop device", ensure)
 	if err != nil {
 		return volume.Connection{}, err
 	}
 	return connection(o, d, published), nil
-}
-
-// lock takes the volume's lock of c.operations. Until ctx ends, it waits for detached
-// work of an earlier call.
-func (c *Connector) lock(ctx context.Context, id string) (*operation.Lease, error) {
-	unlock, err := c.operations.Lock(ctx, id)
-	if err != nil {
-		cause := context.Cause(ctx)
-		return nil, volume.Errorf(volume.KindOf(cause),
-			"an earlier operation on the volume's loop device has not finished: %w", cause).
-			WithRemedy("no action needed: Kubernetes retries this automatically; " +
-				"if this lasts, check the kernel log of this node for I/O that hangs")
-	}
-	return operation.NewLease(unlock), nil
-}
-
-// runDetached runs work that the kernel cannot interrupt. If ctx ends first, the work
-// continues and keeps the lease's locks.
-func runDetached[T any](
-	ctx context.Context, lease *operation.Lease, what string, work func(context.Context) (T, error),
-) (T, error) {
-	if err := ctx.Err(); err != nil {
-		var zero T
-		return zero, fmt.Errorf("%s has not begun: %w", what, err)
-	}
-	return operation.RunDetached(ctx, lease, what, func() (T, error) { return work(context.WithoutCancel(ctx)) })
 }
 
 // ensureDevice returns the volume's loop device, and takes one if the volume has none.

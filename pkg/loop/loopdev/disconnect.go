@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/loop/internal/losetup"
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/operation"
@@ -28,7 +25,7 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 	if !volumedir.Volumes.IsID(id) {
 		return nil
 	}
-	lease, err := c.lock(ctx, id)
+	lease, err := c.operations.LockDevice(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -42,7 +39,7 @@ func (c *Connector) disconnect(ctx context.Context, id string) error {
 		return err
 	}
 	release := func(ctx context.Context) (struct{}, error) { return struct{}{}, c.releaseAll(ctx, id, isDeleted) }
-	_, err = runDetached(ctx, lease, "flushing and detaching the volume's loop device", release)
+	_, err = operation.RunOnDevice(ctx, lease, "flushing and detaching the volume's loop device", release)
 	return err
 }
 
@@ -86,12 +83,16 @@ func (c *Connector) releaseDeleted(ctx context.Context, id string) {
 // process has open succeeds but has no effect until the last close. So release first
 // claims the device (O_EXCL), which fails while a mount or mapping anywhere on the
 // machine uses it, and afterwards reads the status again. The kernel cannot be
-// interrupted in any of these steps: see runDetached.
+// interrupted in any of these steps: see operation.RunOnDevice.
 func (c *Connector) release(ctx context.Context, d losetup.Device) error {
 	f, err := os.OpenFile(d.Path, os.O_RDONLY|unix.O_EXCL, 0)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return c.inUseError(d)
+		dev, err := c.devices.ByPath(d.Path)
+		if err != nil {
+			return err
+		}
+		return c.devices.InUseError(dev)
 	case errors.Is(err, unix.ENXIO):
 		return nil // another process released it
 	case err != nil:
@@ -152,48 +153,3 @@ const (
 	minReleasePoll = 10 * time.Millisecond
 	openerGrace    = 3 * time.Second
 )
-
-// inUseError returns the error for a device that cannot be claimed. Kind Precondition:
-// mounts and mappings stay until a person acts. Kind Deadline: a program such as mkfs
-// ends by itself.
-func (c *Connector) inUseError(d losetup.Device) error {
-	users := c.users(d)
-	if len(users) == 0 {
-		return volume.Errorf(volume.KindDeadline, "%s is still in use: a program has claimed it, "+
-			"or it is mounted where this plugin cannot see the mount", d.Path).
-			WithRemedy("no action needed: Kubernetes retries this automatically; " +
-				"if this lasts, find what uses the device on this node with: fuser -vm " + d.Path)
-	}
-	return volume.Errorf(volume.KindPrecondition, "%s is still in use: %s", d.Path, strings.Join(users, ", ")).
-		WithRemedy("delete the pods that use the volume, and unmount what is mounted from it")
-}
-
-// users describes the mappings and mounts that hold a device or its partitions. Of a
-// mount in another mount namespace only the filesystem is known.
-func (c *Connector) users(d losetup.Device) []string {
-	dev, err := c.devices.ByPath(d.Path)
-	if err != nil {
-		return nil
-	}
-	var users []string
-	if holders, err := c.devices.Holders(dev); err == nil {
-		for _, h := range holders {
-			users = append(users, "by "+h.Path)
-		}
-	}
-	partitions, _ := c.devices.Partitions(dev) // without them, the whole device is still checked
-	for _, dev := range append([]blockdev.Device{dev}, partitions...) {
-		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-			return m.Major != int(dev.Major) || m.Minor != int(dev.Minor), false
-		})
-		if err == nil {
-			for _, m := range mounts {
-				users = append(users, "mounted at "+m.Mountpoint)
-			}
-		}
-		if fsType := c.devices.MountedFilesystem(dev); fsType != "" && len(mounts) == 0 {
-			users = append(users, fmt.Sprintf("by a mount of the %s filesystem on %s", fsType, dev.Name))
-		}
-	}
-	return users
-}
