@@ -39,8 +39,8 @@ type DeviceNumber struct{ Major, Minor uint32 }
 // String returns "7:3", the form of /sys/dev/block and mountinfo.
 func (n DeviceNumber) String() string { return fmt.Sprintf("%d:%d", n.Major, n.Minor) }
 
-// parseDeviceNumber reads "major:minor".
-func parseDeviceNumber(text string) (DeviceNumber, error) {
+// ParseNumber reads "major:minor". The error contains the text.
+func ParseNumber(text string) (DeviceNumber, error) {
 	majorText, minorText, _ := strings.Cut(text, ":")
 	major, err1 := strconv.ParseUint(majorText, 10, 32)
 	minor, err2 := strconv.ParseUint(minorText, 10, 32)

@@ -89,7 +89,7 @@ func (m *fakeMachine) addDevice(name, number string, files map[string]string) *f
 
 func (m *fakeMachine) parseNumber(text string) DeviceNumber {
 	m.t.Helper()
-	number, err := parseDeviceNumber(text)
+	number, err := ParseNumber(text)
 	if err != nil {
 		m.t.Fatal(err)
 	}

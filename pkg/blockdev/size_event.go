@@ -150,6 +150,6 @@ func parseSizeEvent(message []byte) (SizeEvent, bool) {
 	if settings["ACTION"] != "change" || settings["SUBSYSTEM"] != "block" || settings["RESIZE"] != "1" {
 		return SizeEvent{}, false
 	}
-	number, err := parseDeviceNumber(settings["MAJOR"] + ":" + settings["MINOR"])
+	number, err := ParseNumber(settings["MAJOR"] + ":" + settings["MINOR"])
 	return SizeEvent{Major: number.Major, Minor: number.Minor}, err == nil
 }

@@ -145,7 +145,7 @@ func (s *System) deviceInDir(dir string) (Device, error) {
 	if err != nil {
 		return Device{}, err
 	}
-	number, err := parseDeviceNumber(text)
+	number, err := ParseNumber(text)
 	if err != nil {
 		return Device{}, fmt.Errorf("%s: %w", dir, err)
 	}

@@ -154,8 +154,11 @@ func TestCheckByExitStatus(t *testing.T) {
 			t.Errorf("ran %q on a mounted device", command)
 			return nil, nil
 		})
-		if err := s.Check(t.Context(), k.device(), TypeExt4); err != nil {
-			t.Error(err)
+		for _, mounted := range []Type{TypeExt2, TypeExt3, TypeExt4} {
+			k.table[len(k.table)-1].FSType = string(mounted)
+			if err := s.Check(t.Context(), k.device(), TypeExt4); err != nil {
+				t.Errorf("mounted as %s: %v", mounted, err)
+			}
 		}
 	})
 }

@@ -68,11 +68,11 @@ func TestMountExplainsBlockSizes(t *testing.T) {
 	small := ext4Spec(volume.GiB)
 	small.logBlock = 0
 	for _, tc := range []struct {
-		name  string
-		fs    Type
-		errno error
-		write func(d *fakeDevice)
-		text  string
+		name   string
+		fs     Type
+		errno  error
+		change func(d *fakeDevice)
+		text   string
 	}{
 		{
 			"XFS with 512-byte sectors", TypeXFS, unix.ENOSYS, func(d *fakeDevice) { copy(d.head, encodeXFS(1<<18, false)) },
@@ -91,7 +91,7 @@ func TestMountExplainsBlockSizes(t *testing.T) {
 			k := newFakeKernel(t)
 			d := k.addDevice(testDevice, 0, volume.GiB)
 			d.block = 4096
-			tc.write(d)
+			tc.change(d)
 			k.errors["mount"] = []error{tc.errno}
 			err := k.system().Mount(t.Context(), MountRequest{Device: d, Target: "/t", Type: tc.fs})
 			wantError(t, err, volume.KindPrecondition, "mount /dev/loop0", tc.text)

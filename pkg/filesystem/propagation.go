@@ -14,7 +14,7 @@ import (
 // the node plugin must, to be visible outside of the plugin's own mount namespace. path and
 // the directories above it need not exist. What is mounted at path itself does not count.
 //
-// Propagates cannot find out whether there are any peers. The error is of kind Internal.
+// It reports true also for a shared mount that has no peers. The error is of kind Internal.
 func (s *System) Propagates(path string) (bool, error) {
 	dir, st, err := s.containingDir(path)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
@@ -83,14 +82,14 @@ func (o LimitOptions) readUses() (deviceUses, error) {
 	}
 	for _, m := range mounts {
 		isKubelet := isKubeletVolume(m.Mountpoint)
-		for _, number := range filesystemNumber(m) {
+		if number, err := filesystemNumber(m); err == nil {
 			uses.mounted[number] = true
 			uses.cluster[number] = uses.cluster[number] || isKubelet && m.Root == "/"
 		}
 		// A device node that is mounted as a file is a raw volume. The node of any other mount is not
 		// read: a network filesystem may hang.
 		if isKubelet && m.Root != "/" && (m.FSType == "devtmpfs" || m.FSType == "tmpfs") {
-			for _, number := range blockNodeNumber(m.Mountpoint) {
+			if number, err := blockdev.NumberOf(m.Mountpoint); err == nil {
 				uses.mounted[number], uses.cluster[number] = true, true
 			}
 		}
@@ -125,23 +124,10 @@ func isKubeletVolume(path string) bool {
 }
 
 // filesystemNumber returns the device number of a mounted filesystem. Where that is anonymous
-// (btrfs) it returns the number of the source, if the source is a device.
-func filesystemNumber(m *mountinfo.Info) []blockdev.DeviceNumber {
-	switch {
-	case m.Major != 0:
-		return []blockdev.DeviceNumber{{Major: uint32(m.Major), Minor: uint32(m.Minor)}}
-	case strings.HasPrefix(m.Source, "/dev/"):
-		return blockNodeNumber(m.Source)
+// and the source is a device (btrfs), it returns the number of the source.
+func filesystemNumber(m *mountinfo.Info) (blockdev.DeviceNumber, error) {
+	if m.Major == 0 && strings.HasPrefix(m.Source, "/dev/") {
+		return blockdev.NumberOf(m.Source)
 	}
-	return nil
-}
-
-// blockNodeNumber returns the number of a block device's node, or none if path is not such a node.
-func blockNodeNumber(path string) []blockdev.DeviceNumber {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return nil
-	}
-	rdev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide on some architectures
-	return []blockdev.DeviceNumber{{Major: unix.Major(rdev), Minor: unix.Minor(rdev)}}
+	return blockdev.DeviceNumber{Major: uint32(m.Major), Minor: uint32(m.Minor)}, nil
 }

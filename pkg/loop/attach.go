@@ -11,12 +11,8 @@ import (
 )
 
 // Attach implements volume.Attacher: it records that the node may connect the volume.
-func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
-	published, err := b.attach(ctx, req)
-	return published, volume.Wrap(err, "attach", req.VolumeID)
-}
-
-func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[string]string, error) {
+func (b *Backend) Attach(ctx context.Context, req volume.AttachRequest) (published map[string]string, err error) {
+	defer func() { err = volume.Wrap(err, "attach", req.VolumeID) }()
 	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, req.VolumeID)
 	if err != nil {
 		return nil, err
@@ -52,11 +48,8 @@ func (b *Backend) attach(ctx context.Context, req volume.AttachRequest) (map[str
 
 // Detach implements volume.Attacher. Error kind Precondition: a loop device still has the
 // volume's file, so the node can reach the volume.
-func (b *Backend) Detach(ctx context.Context, id, node string) error {
-	return volume.Wrap(b.detach(ctx, id, node), "detach", id)
-}
-
-func (b *Backend) detach(ctx context.Context, id, node string) error {
+func (b *Backend) Detach(ctx context.Context, id, node string) (err error) {
+	defer func() { err = volume.Wrap(err, "detach", id) }()
 	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, id)
 	if volume.IsKind(err, volume.KindNotFound) {
 		return nil

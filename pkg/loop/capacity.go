@@ -81,17 +81,13 @@ func (b *Backend) used(except string) (volume.Size, error) {
 
 // Capacity implements volume.CapacityReporter: the free space of the pool, but not more
 // than that of the filesystem.
-func (b *Backend) Capacity(_ context.Context, req volume.CapacityRequest) (volume.Capacity, error) {
-	c, err := b.capacity(req)
-	return c, volume.Wrap(err, "get capacity", "")
-}
-
-func (b *Backend) capacity(req volume.CapacityRequest) (volume.Capacity, error) {
+func (b *Backend) Capacity(_ context.Context, req volume.CapacityRequest) (c volume.Capacity, err error) {
+	defer func() { err = volume.Wrap(err, "get capacity", "") }()
 	if _, err := nodeParameters(req.Parameters); err != nil {
 		return volume.Capacity{}, err
 	}
 	limits := b.Limits()
-	c := volume.Capacity{MinVolumeSize: limits.Min, MaxVolumeSize: limits.Max}
+	c = volume.Capacity{MinVolumeSize: limits.Min, MaxVolumeSize: limits.Max}
 	if !b.topology().IsWithin(req.Topology) {
 		return c, nil
 	}

@@ -11,40 +11,37 @@ import (
 
 // Expand implements volume.Backend. The loop device of a connected volume keeps its
 // size, as a cloud's disk does: the node has to read the new size (LOOP_SET_CAPACITY).
-func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (volume.Volume, error) {
-	o, err := b.expand(ctx, id, target)
-	if err != nil {
-		return volume.Volume{}, volume.Wrap(err, "expand", id)
-	}
-	return b.volumeOf(o), nil
-}
-
-func (b *Backend) expand(ctx context.Context, id string, target volume.Size) (volumedir.Object, error) {
+func (b *Backend) Expand(ctx context.Context, id string, target volume.Size) (v volume.Volume, err error) {
+	defer func() { err = volume.Wrap(err, "expand", id) }()
 	o, unlock, err := b.store.Lock(ctx, volumedir.Volumes, id)
 	if err != nil {
-		return volumedir.Object{}, err
+		return volume.Volume{}, err
 	}
 	defer unlock()
 	if o.Size >= target {
-		return o, nil
+		return b.volumeOf(o), nil
 	}
 	size, err := volume.Range{Required: target}.Resolve(b.Limits())
 	if err != nil {
-		return volumedir.Object{}, err
+		return volume.Volume{}, err
 	}
 	release, err := b.reserve(id, size)
 	if err != nil {
-		return volumedir.Object{}, err
+		return volume.Volume{}, err
 	}
 	defer release()
 	if err := b.extendFile(b.store.DataPath(volumedir.Volumes, id), size); err != nil {
-		return volumedir.Object{}, withSpaceKind(err, size)
+		return volume.Volume{}, withSpaceKind(err, size)
 	}
 	o, err = b.store.Load(volumedir.Volumes, id)
-	if err == nil && o.Size < target {
-		err = volume.Errorf(volume.KindInternal, "the file was extended to %s, but its size is still %s", size, o.Size)
+	if err != nil {
+		return volume.Volume{}, err
 	}
-	return o, err
+	if o.Size < target {
+		return volume.Volume{}, volume.Errorf(volume.KindInternal,
+			"the file was extended to %s, but its size is still %s", size, o.Size)
+	}
+	return b.volumeOf(o), nil
 }
 
 // extendFile makes a file longer. The caller holds the volume's lock and has read that

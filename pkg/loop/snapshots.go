@@ -13,30 +13,26 @@ import (
 // CreateSnapshot implements volume.Snapshotter. The snapshot is complete when
 // CreateSnapshot succeeds. Error kinds: Deadline (the copy continues after the call),
 // Precondition (the volume is connected, and copyFile cannot copy it).
-func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (volume.Snapshot, error) {
-	o, err := b.createSnapshot(ctx, req)
-	if err != nil {
-		return volume.Snapshot{}, volume.Wrap(err, "snapshot", req.VolumeID)
-	}
-	return snapshotOf(o), nil
-}
-
-func (b *Backend) createSnapshot(ctx context.Context, req volume.SnapshotRequest) (volumedir.Object, error) {
+func (b *Backend) CreateSnapshot(ctx context.Context, req volume.SnapshotRequest) (_ volume.Snapshot, err error) {
+	defer func() { err = volume.Wrap(err, "snapshot", req.VolumeID) }()
 	for key := range req.Parameters {
 		if !strings.HasPrefix(key, sidecarPrefix) {
-			return volumedir.Object{}, unknownParameterError("VolumeSnapshotClass", key, "none")
+			return volume.Snapshot{}, unknownParameterError("VolumeSnapshotClass", key, "none")
 		}
 	}
 	if err := checkName(req.Name); err != nil {
-		return volumedir.Object{}, err
+		return volume.Snapshot{}, err
 	}
 	o, err := b.loadOrBuild(volumedir.Snapshots, req.Name, func(id string) error { return b.buildSnapshot(ctx, id, req) })
-	if err == nil && (o.Name != req.Name || o.VolumeID != req.VolumeID) {
-		err = volume.Errorf(volume.KindAlreadyExists,
+	if err != nil {
+		return volume.Snapshot{}, err
+	}
+	if o.Name != req.Name || o.VolumeID != req.VolumeID {
+		return volume.Snapshot{}, volume.Errorf(volume.KindAlreadyExists,
 			"the snapshot %s has the name %q, but is of volume %s", o.ID, o.Name, o.VolumeID).
 			WithRemedy("use another name, or delete the snapshot")
 	}
-	return o, err
+	return snapshotOf(o), nil
 }
 
 func (b *Backend) buildSnapshot(ctx context.Context, id string, req volume.SnapshotRequest) error {

@@ -170,8 +170,10 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 			m.Source == d.Path || m.Source == filepath.Join(s.nodes, st.name) {
 			found = append(found, "mounted at "+m.MountPoint)
 		}
-		if (m.FsType == "devtmpfs" || m.FsType == "tmpfs") && isNodeOf(m.MountPoint, st) {
-			found = append(found, "published as a raw device at "+m.MountPoint)
+		if m.FsType == "devtmpfs" || m.FsType == "tmpfs" {
+			if number, err := blockdev.NumberOf(m.MountPoint); err == nil && number == d.Number() {
+				found = append(found, "published as a raw device at "+m.MountPoint)
+			}
 		}
 	}
 	above, err := s.devices.Holders(d)
@@ -179,15 +181,6 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 		found = append(found, "below "+h.String())
 	}
 	return found, err
-}
-
-// isNodeOf reports whether the path is a device node of the mapping.
-func isNodeOf(path string, st dmStatus) bool {
-	var info unix.Stat_t
-	if err := unix.Stat(path, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFBLK {
-		return false
-	}
-	return uint64(info.Rdev) == unix.Mkdev(st.major, st.minor) //nolint:unconvert // 32 bits wide on some architectures
 }
 
 // removeNode removes the device node by name that cryptsetup made, because the kernel may give

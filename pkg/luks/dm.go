@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -76,17 +77,15 @@ func (l linuxMapper) isAvailable() bool {
 }
 
 func (l linuxMapper) status(name string) (dmStatus, bool, error) {
-	return l.find(func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) })
+	return l.find(byName(name))
 }
 
 func (l linuxMapper) statusOf(major, minor uint32) (dmStatus, bool, error) {
 	return l.find(func(head *unix.DmIoctl) { head.Dev = unix.Mkdev(major, minor) })
 }
 
-func (l linuxMapper) find(ref func(*unix.DmIoctl)) (dmStatus, bool, error) {
-	buf := make([]byte, dmBufferSize)
-	head := dmHeader(buf, ref, 0)
-	err := l.ioctl(unix.DM_DEV_STATUS, buf)
+func (l linuxMapper) find(ref mappingRef) (dmStatus, bool, error) {
+	head, _, err := l.request(unix.DM_DEV_STATUS, ref, 0)
 	switch {
 	case errors.Is(err, unix.ENXIO): // no such mapping
 		return dmStatus{}, false, nil
@@ -127,59 +126,58 @@ func (l linuxMapper) isAbsent(name string) bool {
 }
 
 // table reads what "dmsetup table" shows. The answer may contain the volume key, so table
-// clears the buffer afterwards.
+// clears it afterwards.
 func (l linuxMapper) table(name string) (cryptTable, error) {
-	buf := make([]byte, dmBufferSize)
-	defer clear(buf)
-	byName := func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }
-	head := dmHeader(buf, byName, unix.DM_STATUS_TABLE_FLAG|unix.DM_SECURE_DATA_FLAG)
-	if err := l.ioctl(unix.DM_TABLE_STATUS, buf); err != nil {
+	head, answer, err := l.request(unix.DM_TABLE_STATUS, byName(name), unix.DM_STATUS_TABLE_FLAG|unix.DM_SECURE_DATA_FLAG)
+	defer clear(answer)
+	switch {
+	case err != nil:
 		return cryptTable{}, err
-	}
-	if head.Flags&unix.DM_BUFFER_FULL_FLAG != 0 {
+	case head.Flags&unix.DM_BUFFER_FULL_FLAG != 0:
 		return cryptTable{}, fmt.Errorf("it is longer than %d bytes", dmBufferSize)
-	}
-	if head.Target_count != 1 {
+	case head.Target_count != 1:
 		return cryptTable{}, fmt.Errorf("%w: it has %d segments", errNotOneCrypt, head.Target_count)
 	}
-	return parseCryptTarget(buf[min(int(head.Data_start), len(buf)):])
+	return parseCryptTarget(answer[min(int(head.Data_start), len(answer)):])
 }
 
 func (l linuxMapper) resume(name string) error {
-	buf := make([]byte, dmBufferSize)
-	// DM_DEV_SUSPEND without the suspend flag resumes.
-	dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }, 0)
-	return l.ioctl(unix.DM_DEV_SUSPEND, buf)
+	_, _, err := l.request(unix.DM_DEV_SUSPEND, byName(name), 0) // without the suspend flag it resumes
+	return err
 }
 
 func (l linuxMapper) remove(uuid string) error {
-	buf := make([]byte, dmBufferSize)
-	dmHeader(buf, func(head *unix.DmIoctl) { copy(head.Uuid[:len(head.Uuid)-1], uuid) }, 0)
-	return l.ioctl(unix.DM_DEV_REMOVE, buf)
+	_, _, err := l.request(unix.DM_DEV_REMOVE, func(head *unix.DmIoctl) { copy(head.Uuid[:len(head.Uuid)-1], uuid) }, 0)
+	return err
 }
 
-// dmHeader fills in the struct dm_ioctl at the start of buf.
-func dmHeader(buf []byte, ref func(*unix.DmIoctl), flags uint32) *unix.DmIoctl {
-	head := (*unix.DmIoctl)(unsafe.Pointer(&buf[0]))
+// mappingRef sets in a header which mapping the request is for.
+type mappingRef func(*unix.DmIoctl)
+
+func byName(name string) mappingRef {
+	return func(head *unix.DmIoctl) { copy(head.Name[:len(head.Name)-1], name) }
+}
+
+// request sends one request to device mapper. It returns the buffer with the answer, which
+// begins with head, a struct dm_ioctl, also after an error.
+func (l linuxMapper) request(code uint, ref mappingRef, flags uint32) (head *unix.DmIoctl, answer []byte, err error) {
+	answer = make([]byte, dmBufferSize)
+	head = (*unix.DmIoctl)(unsafe.Pointer(&answer[0]))
 	head.Version = [3]uint32{4, 0, 0}
-	head.Data_size = uint32(len(buf))
+	head.Data_size = dmBufferSize
 	head.Data_start = uint32(unsafe.Sizeof(*head))
 	head.Flags = flags
 	ref(head)
-	return head
-}
-
-func (l linuxMapper) ioctl(request uint, buf []byte) error {
 	control, err := os.OpenFile(l.control, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return head, answer, err
 	}
 	defer closeQuietly(control)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), uintptr(request), uintptr(unsafe.Pointer(&buf[0])))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, control.Fd(), uintptr(code), uintptr(unsafe.Pointer(head)))
 	if errno != 0 {
-		return os.NewSyscallError("ioctl "+control.Name(), errno)
+		err = os.NewSyscallError("ioctl "+control.Name(), errno)
 	}
-	return nil
+	return head, answer, err
 }
 
 // parseCryptTarget reads one struct dm_target_spec and the parameters after it: "cipher key
@@ -209,9 +207,12 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 		length: volume.Size(length) * sectorSize, offset: volume.Size(offset) * sectorSize,
 		sector: sectorSize, keyring: fields[1][0] == ':',
 	}
-	if t.major, t.minor, err = parseNumber(string(fields[3])); err != nil {
-		return cryptTable{}, err
+	below, err := blockdev.ParseNumber(string(fields[3]))
+	if err != nil {
+		// The message must not contain the text: in a table of another form it may be the key.
+		return cryptTable{}, errors.New("the device below it is not given as major:minor")
 	}
+	t.major, t.minor = below.Major, below.Minor
 	for _, f := range fields[minFields:] {
 		if v, ok := bytes.CutPrefix(f, []byte("sector_size:")); ok {
 			n, err := strconv.ParseUint(string(v), 10, 20)
@@ -222,16 +223,4 @@ func parseCryptTarget(data []byte) (cryptTable, error) {
 		}
 	}
 	return t, nil
-}
-
-// parseNumber parses the number of a device: "8:16".
-func parseNumber(text string) (major, minor uint32, err error) {
-	a, b, _ := bytes.Cut([]byte(text), []byte(":"))
-	ma, err1 := strconv.ParseUint(string(a), 10, 32)
-	mi, err2 := strconv.ParseUint(string(b), 10, 32)
-	if errors.Join(err1, err2) != nil {
-		// The message must not contain the text: in a table of another form it may be the key.
-		return 0, 0, errors.New("the device below it is not given as major:minor")
-	}
-	return uint32(ma), uint32(mi), nil
 }

@@ -48,10 +48,10 @@ func newRig(t *testing.T) *rig {
 		},
 		name: MappingName("vol"),
 	}
-	r.System = New(Options{Devices: k, Run: func(context.Context, Command) (string, error) {
-		return "",
-			errors.New("no program expected")
-	}})
+	r.System = New(Options{})
+	r.devices, r.run = k, func(context.Context, cryptsetupCommand) (string, error) {
+		return "", errors.New("no program expected")
+	}
 	r.mapper, r.nodes, r.busyTimeout = k, filepath.Join(dir, "mapper"), time.Millisecond
 	k.devices[[2]uint32{8, 16}] = r.disk
 	k.sizes["sdb"] = rigSize

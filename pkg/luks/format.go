@@ -3,7 +3,6 @@ package luks
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
@@ -98,7 +98,7 @@ func (s *System) Format(ctx context.Context, req FormatRequest) (h Header, fresh
 	// The retry of an interrupted format uses the UUID of the first try, so that the marker
 	// matches the header whichever of the two tries wrote it.
 	if !proved {
-		m = marker{UUID: newUUID(), Device: size, Zero: zero, Begun: s.now()}
+		m = marker{UUID: uuid.NewString(), Device: size, Zero: zero, Begun: s.now()}
 		if err := writeMarker(req.Marker, m); err != nil {
 			return h, false, err
 		}
@@ -147,7 +147,7 @@ func (s *System) checkFormat(ctx context.Context, req FormatRequest, h Header, m
 // format runs cryptsetup and reads the header back.
 func (s *System) format(ctx context.Context, req FormatRequest, f *os.File, uuid string) (Header, error) {
 	s.log.InfoContext(ctx, "making a LUKS2 header", "device", req.Device.Path, "uuid", uuid)
-	stderr, runErr := s.cryptsetup(ctx, req.Device, Command{Args: formatArgs(uuid), Passphrase: req.Passphrase, Disk: f})
+	stderr, runErr := s.cryptsetup(ctx, req.Device, cryptsetupCommand{Args: formatArgs(uuid), Passphrase: req.Passphrase, Disk: f})
 	// ctx may have ended while cryptsetup was running.
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTimeout)
 	defer cancel()
@@ -206,14 +206,6 @@ func isZero(ctx context.Context, d blockdev.Device, r io.ReaderAt, size volume.S
 	return zero, nil
 }
 
-// newUUID returns a random UUID (RFC 9562, version 4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
 // checkPassphrase refuses an empty passphrase, which cryptsetup would accept.
 func checkPassphrase(p []byte) error {
 	if len(p) > 0 {
@@ -233,6 +225,6 @@ func formatArgs(uuid string) []string {
 		"--pbkdf", "argon2id", "--pbkdf-memory", strconv.FormatInt(memory.Bytes()>>10, 10), // KiB
 		"--pbkdf-parallel", "1", "--pbkdf-force-iterations", "4",
 		"--offset", strconv.FormatInt(DataOffset.Bytes()/sectorSize, 10), // sectors
-		"--key-file", "-", "--", DiskPath,
+		"--key-file", "-", "--", diskPath,
 	}
 }

@@ -130,11 +130,11 @@ func TestMappingName(t *testing.T) {
 // The mapping decides about success, not the exit status of cryptsetup.
 func TestOpenDoesNotTrustTheExitStatus(t *testing.T) {
 	r := newRig(t)
-	r.run = func(context.Context, Command) (string, error) { return "", nil }
+	r.run = func(context.Context, cryptsetupCommand) (string, error) { return "", nil }
 	_, err := r.Open(t.Context(), r.request())
 	wantError(t, err, volume.KindInternal, "cryptsetup reported success", r.name)
 
-	r.run = func(context.Context, Command) (string, error) {
+	r.run = func(context.Context, cryptsetupCommand) (string, error) {
 		r.open()
 		return "complaint", errors.New("exit status 1")
 	}
@@ -160,7 +160,7 @@ func TestOpenChecksTheNewMapping(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.run = func(context.Context, Command) (string, error) { spoil(r, r.open()); return "", nil }
+			r.run = func(context.Context, cryptsetupCommand) (string, error) { spoil(r, r.open()); return "", nil }
 			_, err := r.Open(t.Context(), r.request())
 			wantError(t, err, volume.KindInternal, r.name, "not the requested one")
 			if len(r.kernel.mappings) > 0 {
@@ -183,7 +183,7 @@ func TestOpenReplacesAMappingWhoseDiskIsGone(t *testing.T) {
 	_, err = r.Open(t.Context(), r.request())
 	wantError(t, err, volume.KindDeadline, "8:48, which no longer exists", r.disk.Path, "still open")
 	m.openCount = 0
-	r.run = func(context.Context, Command) (string, error) { r.open(); return "", nil }
+	r.run = func(context.Context, cryptsetupCommand) (string, error) { r.open(); return "", nil }
 	if opened, err := r.Open(t.Context(), r.request()); err != nil || opened.Disk != r.disk {
 		t.Errorf("%+v, %v", opened, err)
 	}
@@ -268,8 +268,8 @@ func TestErrorsOfCryptsetup(t *testing.T) {
 		"anything":         {"exit 1", volume.KindInternal, "kernel log"},
 	} {
 		r := newRig(t)
-		r.run = func(ctx context.Context, _ Command) (string, error) {
-			return "Something about " + DiskPath + ".", exit(ctx, c.code)
+		r.run = func(ctx context.Context, _ cryptsetupCommand) (string, error) {
+			return "Something about " + diskPath + ".", exit(ctx, c.code)
 		}
 		_, err := r.Open(t.Context(), r.request())
 		wantError(t, err, c.kind, c.word, "Something about "+r.disk.Path)
@@ -278,7 +278,7 @@ func TestErrorsOfCryptsetup(t *testing.T) {
 		}
 	}
 	r := newRig(t)
-	r.run = func(ctx context.Context, c Command) (string, error) {
+	r.run = func(ctx context.Context, c cryptsetupCommand) (string, error) {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
 			return "", err
@@ -291,7 +291,10 @@ func TestErrorsOfCryptsetup(t *testing.T) {
 	wantError(t, err, volume.KindInternal, "no-such-program", "install cryptsetup")
 
 	ctx, cancel := context.WithCancel(t.Context())
-	r.run = func(context.Context, Command) (string, error) { cancel(); return "", errors.New("signal: killed") }
+	r.run = func(context.Context, cryptsetupCommand) (string, error) {
+		cancel()
+		return "", errors.New("signal: killed")
+	}
 	_, err = r.Open(ctx, r.request())
 	wantError(t, err, volume.KindCanceled, "stopped before it finished")
 }
@@ -300,12 +303,12 @@ func TestGrowDoesNotTrustTheExitStatus(t *testing.T) {
 	r := newRig(t)
 	m := r.open()
 	r.kernel.sizes["sdb"] = 2*rigSize + 100
-	r.run = func(context.Context, Command) (string, error) { return "", nil }
+	r.run = func(context.Context, cryptsetupCommand) (string, error) { return "", nil }
 	_, err := r.Grow(t.Context(), r.mapping, nil)
 	wantError(t, err, volume.KindInternal, "48 MiB", "112 MiB", "cryptsetup reported success")
 
 	var ran []string
-	r.run = func(_ context.Context, c Command) (string, error) {
+	r.run = func(_ context.Context, c cryptsetupCommand) (string, error) {
 		ran = c.Args
 		m.table.length = 2*rigSize - DataOffset
 		m.suspended = true // and killed
@@ -318,7 +321,7 @@ func TestGrowDoesNotTrustTheExitStatus(t *testing.T) {
 		want) || r.kernel.resumed != 1 {
 		t.Errorf("ran %q, resumed %d times", ran, r.kernel.resumed)
 	}
-	r.run = func(context.Context, Command) (string, error) { return "", errors.New("no program expected") }
+	r.run = func(context.Context, cryptsetupCommand) (string, error) { return "", errors.New("no program expected") }
 	if size, err := r.Grow(t.Context(), r.mapping, nil); err != nil || size != 2*rigSize-DataOffset {
 		t.Errorf("a mapping that fills its disk: %s, %v", size, err)
 	}

@@ -65,27 +65,21 @@ const uuidPrefix = "CRYPT-LUKS2-"
 // would hang. Kinds: Precondition (a device of that name exists, but it is no LUKS2 mapping
 // of this driver), Internal.
 func (s *System) Find(ctx context.Context, id string) (m Mapping, ok bool, err error) {
-	return s.find(ctx, MappingName(id))
-}
-
-func (s *System) find(ctx context.Context, name string) (Mapping, bool, error) {
+	name := MappingName(id)
 	st, ok, err := s.mapper.status(name)
 	if err != nil {
 		return Mapping{}, false, mapperError("find the mapping", name, err)
 	}
-	if !ok {
-		return Mapping{}, false, nil
+	if ok {
+		err = checkOwn(st)
 	}
-	if err := checkOwn(st); err != nil {
+	if err != nil || !ok || !st.hasTable {
 		return Mapping{}, false, err
-	}
-	if !st.hasTable {
-		return Mapping{}, false, nil
 	}
 	if err := s.resume(ctx, st); err != nil {
 		return Mapping{}, false, err
 	}
-	m, err := s.describe(st)
+	m, err = s.describe(st)
 	return m, err == nil, err
 }
 

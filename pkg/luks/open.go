@@ -65,9 +65,9 @@ func (s *System) open(ctx context.Context, req OpenRequest, f *os.File, h Header
 	if req.ReadOnly {
 		args = append(args, "--readonly")
 	}
-	args = append(args, "--key-file", "-", "--", DiskPath, name)
-	stderr, runErr := s.cryptsetup(ctx, req.Device, Command{Args: args, Passphrase: req.Passphrase, Disk: f})
-	m, ok, err := s.find(ctx, name)
+	args = append(args, "--key-file", "-", "--", diskPath, name)
+	stderr, runErr := s.cryptsetup(ctx, req.Device, cryptsetupCommand{Args: args, Passphrase: req.Passphrase, Disk: f})
+	m, ok, err := s.Find(ctx, req.ID)
 	if err != nil {
 		return Mapping{}, err
 	}
@@ -134,7 +134,7 @@ func (s *System) findUsable(ctx context.Context, req OpenRequest, h Header, name
 	if err := s.removeEmptyMapping(ctx, name); err != nil {
 		return Mapping{}, false, err
 	}
-	m, ok, err := s.find(ctx, name)
+	m, ok, err := s.Find(ctx, req.ID)
 	if err != nil || !ok {
 		return Mapping{}, false, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/google/uuid"
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -21,7 +22,7 @@ const crashSize = 20 * volume.MiB
 
 // killAt makes cryptsetup die just before its nth system call of a kind.
 func (d *disk) killAt(call string, n int) {
-	d.runs.wrap = func(c Command) []string {
+	d.runs.wrap = func(c cryptsetupCommand) []string {
 		inject := fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, n)
 		return append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, "cryptsetup"},
 			c.Args...)
@@ -97,20 +98,20 @@ func (d *disk) wantUntouchedWithoutMarker(n int) {
 	}
 	wrap := d.runs.wrap
 	defer func() { d.runs.wrap = wrap }()
-	d.runs.wrap = func(Command) []string { return []string{"false"} }
+	d.runs.wrap = func(cryptsetupCommand) []string { return []string{"false"} }
 	other := filepath.Join(d.t.TempDir(), "marker")
 	before := d.fingerprint()
 	foreign := []marker{
 		{},
-		{UUID: newUUID(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)},
-		{UUID: newUUID(), Device: 2 * crashSize, Begun: time.Now()},
+		{UUID: uuid.NewString(), Device: crashSize, Begun: time.Now().Add(-25 * time.Hour)},
+		{UUID: uuid.NewString(), Device: 2 * crashSize, Begun: time.Now()},
 	}
 	h, err := d.Header(d.t.Context(), d.Device)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	if h.State != HeaderAbsent { // a fresh marker of a format that chose another UUID
-		foreign = append(foreign, marker{UUID: newUUID(), Device: crashSize, Begun: time.Now()})
+		foreign = append(foreign, marker{UUID: uuid.NewString(), Device: crashSize, Begun: time.Now()})
 	}
 	for _, m := range foreign {
 		if err := writeMarker(other, m); err != nil {
@@ -197,7 +198,7 @@ func TestRealGrowKilledAtEachCall(t *testing.T) {
 // Format ends with its context, but not before cryptsetup has ended.
 func TestRealFormatEndsWithItsContext(t *testing.T) {
 	d := newDiskOf(t, crashSize)
-	d.runs.wrap = func(Command) []string { return []string{"sleep", "60"} }
+	d.runs.wrap = func(cryptsetupCommand) []string { return []string{"sleep", "60"} }
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, _, err := d.Format(ctx, d.formatRequest())
@@ -275,10 +276,11 @@ func formatForever(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slow := &recorder{wrap: func(c Command) []string {
+	slow := &recorder{wrap: func(c cryptsetupCommand) []string {
 		return append([]string{"sh", "-c", `echo running >"$READY"; sleep 1; exec cryptsetup "$@"`, "cryptsetup"}, c.Args...)
 	}}
-	s := New(Options{Run: slow.run})
+	s := New(Options{})
+	s.run = slow.run
 	_, _, err = s.Format(t.Context(), FormatRequest{
 		Device: device, Passphrase: []byte(passphrase), Marker: os.Getenv(helperMarker),
 		Content: func(context.Context) (Content, error) { return Content{Blank: true}, nil },

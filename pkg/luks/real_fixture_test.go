@@ -62,8 +62,8 @@ func newDiskOf(t *testing.T, size volume.Size) *disk {
 	if d.Device, err = blockdev.New().ByPath(path); err != nil {
 		t.Fatal(err)
 	}
-	d.System = New(Options{Log: slog.New(slog.NewTextHandler(d.log, nil)), Run: d.runs.run})
-	d.busyTimeout = 200 * time.Millisecond
+	d.System = New(Options{Log: slog.New(slog.NewTextHandler(d.log, nil))})
+	d.run, d.busyTimeout = d.runs.run, 200*time.Millisecond
 	t.Cleanup(func() {
 		for _, secret := range []string{passphrase, "battery"} {
 			if strings.Contains(d.log.String()+d.runs.arguments(), secret) {
@@ -183,10 +183,10 @@ type recorder struct {
 	mu        sync.Mutex
 	ran       []string
 	expensive bool
-	wrap      func(Command) []string // another program around cryptsetup
+	wrap      func(cryptsetupCommand) []string // another program around cryptsetup
 }
 
-func (r *recorder) run(ctx context.Context, c Command) (string, error) {
+func (r *recorder) run(ctx context.Context, c cryptsetupCommand) (string, error) {
 	r.mu.Lock()
 	r.ran = append(r.ran, strings.Join(c.Args, " "))
 	r.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -98,7 +99,7 @@ func TestRealUnusableHeadersAreNotChanged(t *testing.T) {
 			if err == nil {
 				_, err = f.ReadAt(first, 0)
 			}
-			mustRun(t, "cryptsetup", "luksUUID", "--batch-mode", "--uuid", newUUID(), d.Path)
+			mustRun(t, "cryptsetup", "luksUUID", "--batch-mode", "--uuid", uuid.NewString(), d.Path)
 			if err := errors.Join(err, f.Close()); err != nil {
 				t.Fatal(err)
 			}
@@ -207,7 +208,7 @@ func TestRealFormatRefusesDevicesThatAreNotBlank(t *testing.T) {
 	}
 	// Recognized content never comes from an interrupted format of this driver.
 	if err := writeMarker(d.marker, marker{
-		UUID: newUUID(), Device: crashSize, Zero: true,
+		UUID: uuid.NewString(), Device: crashSize, Zero: true,
 		Begun: time.Now(),
 	}); err != nil {
 		t.Fatal(err)
@@ -219,7 +220,7 @@ func TestRealFormatRefusesDevicesThatAreNotBlank(t *testing.T) {
 
 	// An interrupted format has written nothing after the key slots, where these data are.
 	if err := writeMarker(d.marker, marker{
-		UUID: newUUID(), Device: crashSize, Zero: true,
+		UUID: uuid.NewString(), Device: crashSize, Zero: true,
 		Begun: time.Now(),
 	}); err != nil {
 		t.Fatal(err)

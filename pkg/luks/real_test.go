@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/google/uuid"
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -258,7 +259,7 @@ func TestRealDevicesOfOthersAreNotChanged(t *testing.T) {
 	})
 	t.Run("another header", func(t *testing.T) {
 		d, m := newOpen(t)
-		mustRun(t, "cryptsetup", "luksUUID", "--batch-mode", "--uuid", newUUID(), d.Path)
+		mustRun(t, "cryptsetup", "luksUUID", "--batch-mode", "--uuid", uuid.NewString(), d.Path)
 		_, err := d.Open(ctx, d.openRequest(false))
 		wantError(t, err, volume.KindPrecondition, m.UUID, "another header")
 	})

@@ -17,8 +17,8 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Command is one run of cryptsetup.
-type Command struct {
+// cryptsetupCommand is one run of cryptsetup.
+type cryptsetupCommand struct {
 	Args []string
 	// Passphrase is the content of standard input; nil: empty.
 	Passphrase []byte
@@ -27,16 +27,16 @@ type Command struct {
 	Disk *os.File
 }
 
-// DiskPath is the path of a Command's disk. It leads to the inherited open file, and not to a
+// diskPath is the path of a Command's disk. It leads to the inherited open file, and not to a
 // device name that another device may have by now.
-const DiskPath = "/proc/self/fd/3"
+const diskPath = "/proc/self/fd/3"
 
-// Runner runs cryptsetup and, after the program has ended, returns its standard error. When
+// runner runs cryptsetup and, after the program has ended, returns its standard error. When
 // ctx ends, Runner kills the program.
-type Runner func(ctx context.Context, c Command) (stderr string, err error)
+type runner func(ctx context.Context, c cryptsetupCommand) (stderr string, err error)
 
 // cryptsetup runs a command on a locked disk, and removes what a failed one leaves there.
-func (s *System) cryptsetup(ctx context.Context, d blockdev.Device, c Command) (string, error) {
+func (s *System) cryptsetup(ctx context.Context, d blockdev.Device, c cryptsetupCommand) (string, error) {
 	stderr, err := s.run(ctx, c)
 	if err != nil {
 		s.removeTemporaryMappings(ctx, d)
@@ -45,12 +45,12 @@ func (s *System) cryptsetup(ctx context.Context, d blockdev.Device, c Command) (
 }
 
 // runCryptsetup is the Runner that starts the real cryptsetup.
-func runCryptsetup(ctx context.Context, c Command) (string, error) {
+func runCryptsetup(ctx context.Context, c cryptsetupCommand) (string, error) {
 	return runProgram(ctx, c, append([]string{"cryptsetup"}, c.Args...))
 }
 
 // runProgram runs a program with standard input, disk and environment as for cryptsetup.
-func runProgram(ctx context.Context, c Command, program []string) (string, error) {
+func runProgram(ctx context.Context, c cryptsetupCommand, program []string) (string, error) {
 	stdin, err := memoryFile(c.Passphrase)
 	if err != nil {
 		return "", err
@@ -128,7 +128,7 @@ func commandError(ctx context.Context, what string, disk blockdev.Device, stderr
 		cause = errors.New("cryptsetup reported success")
 	}
 	if stderr != "" {
-		cause = fmt.Errorf("%w: %s", cause, strings.ReplaceAll(stderr, DiskPath, disk.Path))
+		cause = fmt.Errorf("%w: %s", cause, strings.ReplaceAll(stderr, diskPath, disk.Path))
 	}
 	return volume.Errorf(kind, "%s: %w", what, cause).WithRemedy(remedy)
 }

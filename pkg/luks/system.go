@@ -10,9 +10,9 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Devices contains the operations on block devices that System needs. *blockdev.System
+// deviceSystem contains the operations on block devices that System needs. *blockdev.System
 // implements it.
-type Devices interface {
+type deviceSystem interface {
 	ByNumber(major, minor uint32) (blockdev.Device, error)
 	// OpenFile opens the device for reading and compares its number with d.
 	OpenFile(ctx context.Context, d blockdev.Device) (*os.File, error)
@@ -23,17 +23,15 @@ type Devices interface {
 
 // Options configure a System. The zero value is usable.
 type Options struct {
-	Devices Devices      // default: blockdev.New()
-	Log     *slog.Logger // one line per change; default: no log
-	Run     Runner       // starts cryptsetup; default: the real one
+	Log *slog.Logger // one line per change; default: no log
 }
 
 // System makes LUKS2 headers and mappings. It keeps no state between calls and is safe for
 // concurrent use. The caller serializes the calls for one volume (operation.Locks).
 type System struct {
-	devices     Devices
+	devices     deviceSystem
 	log         *slog.Logger
-	run         Runner
+	run         runner
 	mapper      deviceMapper
 	nodes       string // directory of the device nodes by name: "/dev/mapper"
 	mountinfo   string
@@ -48,20 +46,14 @@ const defaultBusyTimeout = 2 * time.Second
 // New returns a System.
 func New(o Options) *System {
 	s := &System{
-		devices: o.Devices, log: o.Log, run: o.Run,
+		devices: blockdev.New(), log: o.Log, run: runCryptsetup,
 		mapper: linuxMapper{
 			control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper", blocks: "/sys/class/block",
 		},
 		nodes: "/dev/mapper", mountinfo: "/proc/self/mountinfo", now: time.Now, busyTimeout: defaultBusyTimeout,
 	}
-	if s.devices == nil {
-		s.devices = blockdev.New()
-	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.run == nil {
-		s.run = runCryptsetup
 	}
 	return s
 }

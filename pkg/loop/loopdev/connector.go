@@ -89,12 +89,8 @@ func (c *Connector) Node(context.Context) (volume.NodeInfo, error) {
 // Connect implements volume.Connector. It returns a device that the volume already has
 // unchanged, also after the file has grown: Connection.Size is the size of the file, and
 // the caller resizes the device.
-func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
-	conn, err := c.connect(ctx, req)
-	return conn, volume.Wrap(err, "connect", req.ID)
-}
-
-func (c *Connector) connect(ctx context.Context, req volume.ConnectRequest) (volume.Connection, error) {
+func (c *Connector) Connect(ctx context.Context, req volume.ConnectRequest) (conn volume.Connection, err error) {
+	defer func() { err = volume.Wrap(err, "connect", req.ID) }()
 	published, err := parsePublishedSize(req.PublishContext)
 	if err != nil {
 		return volume.Connection{}, err

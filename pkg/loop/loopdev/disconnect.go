@@ -17,11 +17,8 @@ import (
 
 // Disconnect implements volume.Connector: it flushes the volume's loop device and takes the
 // file away from it.
-func (c *Connector) Disconnect(ctx context.Context, id string) error {
-	return volume.Wrap(c.disconnect(ctx, id), "disconnect", id)
-}
-
-func (c *Connector) disconnect(ctx context.Context, id string) error {
+func (c *Connector) Disconnect(ctx context.Context, id string) (err error) {
+	defer func() { err = volume.Wrap(err, "disconnect", id) }()
 	if !volumedir.Volumes.IsID(id) {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -78,5 +79,39 @@ func TestBindSkipsDevicesThatAreBeingReleased(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("detach %s: %v", d.Path, err)
+	}
+}
+
+// statusKernel has a device with this status.
+type statusKernel struct {
+	Kernel
+	status unix.LoopInfo64
+	set    []uint32 // the flags of each SetStatus
+}
+
+func (k *statusKernel) Status(*os.File) (*unix.LoopInfo64, error) {
+	status := k.status
+	return &status, nil
+}
+
+func (k *statusKernel) SetStatus(_ *os.File, info *unix.LoopInfo64) error {
+	k.set = append(k.set, info.Flags)
+	return nil
+}
+
+// TestCancelClearLeavesOtherFilesAlone has devices that the kernel clears at the last close.
+func TestCancelClearLeavesOtherFilesAlone(t *testing.T) {
+	d := Device{Path: os.DevNull, file: fileID{dev: 1, inode: 2}}
+	for inode, want := range map[uint64]bool{2: true, 3: false} {
+		k := &statusKernel{status: unix.LoopInfo64{
+			Device: 1, Inode: inode, Flags: unix.LO_FLAGS_AUTOCLEAR | unix.LO_FLAGS_DIRECT_IO,
+		}}
+		isBound, err := (&System{Kernel: k}).CancelClear(d)
+		if err != nil || isBound != want {
+			t.Errorf("inode %d: got %t, %v, want %t", inode, isBound, err, want)
+		}
+		if want && !slices.Equal(k.set, []uint32{unix.LO_FLAGS_DIRECT_IO}) || !want && len(k.set) > 0 {
+			t.Errorf("inode %d: set the flags %v; want the device of another file unchanged", inode, k.set)
+		}
 	}
 }
