@@ -170,7 +170,7 @@ func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g gr
 		switch {
 		case err == nil:
 			return MethodIoctl, nil
-		case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		case errors.Is(err, unix.ENOTTY), errors.Is(err, errors.ErrUnsupported): // ENOSYS, EOPNOTSUPP
 			return MethodTool, f.growByTool(ctx, g.toolCommand(goal.blocks), err)
 		case !g.isBusy(err) && !errors.Is(err, unix.EINTR):
 			return MethodNone, g.explainError(ctx, err)

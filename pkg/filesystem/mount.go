@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -91,7 +92,7 @@ func (s *System) bind(req BindRequest) error {
 	}
 	err := s.kernel.bind(req.Source, req.Target, set, unset)
 	// An old kernel, a flag that the kernel does not know, or a filter on system calls.
-	for _, unsupported := range []error{unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL, unix.EPERM, unix.EACCES} {
+	for _, unsupported := range []error{errors.ErrUnsupported, unix.EINVAL, fs.ErrPermission} {
 		if errors.Is(err, unsupported) {
 			return s.bindInSteps(req, flags)
 		}

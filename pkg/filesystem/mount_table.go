@@ -87,11 +87,7 @@ func (s *System) FindMount(path string) (m Mount, mounted bool, err error) {
 	if err != nil {
 		return Mount{}, false, err
 	}
-	if st.mountID != 0 {
-		m, mounted = findByID(mounts, st.mountID) // missing: it was unmounted in between
-	} else {
-		m, mounted = findTopmost(mounts, path)
-	}
+	m, mounted = findMount(mounts, st, path) // it may have been unmounted in between
 	if mounted && m.canBeDeviceNode() {
 		m.DeviceNode = st.node
 	}
@@ -120,20 +116,15 @@ func (s *System) resolveMountPoint(path string) (string, mountStat, error) {
 	return filepath.Join(parent, filepath.Base(abs)), mountStat{}, err
 }
 
-// findTopmost returns the mount at path that no other mount at path covers. It is the way
-// for kernels that do not report mount ids.
-func findTopmost(mounts []Mount, path string) (Mount, bool) {
-	return find(mounts, func(m Mount) bool {
+// findMount returns the mount that st shows; for kernels that do not report mount ids, the
+// mount at path that no other mount at path covers.
+func findMount(mounts []Mount, st mountStat, path string) (Mount, bool) {
+	i := slices.IndexFunc(mounts, func(m Mount) bool {
+		if st.mountID != 0 {
+			return m.ID == st.mountID
+		}
 		return m.MountPoint == path && !slices.ContainsFunc(mounts, m.isCoveredBy)
 	})
-}
-
-func findByID(mounts []Mount, id int) (Mount, bool) {
-	return find(mounts, func(m Mount) bool { return m.ID == id })
-}
-
-func find(mounts []Mount, match func(Mount) bool) (Mount, bool) {
-	i := slices.IndexFunc(mounts, match)
 	if i < 0 {
 		return Mount{}, false
 	}

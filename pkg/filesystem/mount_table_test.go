@@ -18,10 +18,10 @@ func TestFindTopmost(t *testing.T) {
 		{ID: 4, Parent: 3, MountPoint: "/a", Source: "second"},
 		{ID: 6, Parent: 5, MountPoint: "/a/b"},
 	}
-	if m, ok := findTopmost(mounts, "/a"); !ok || m.Source != "third" {
+	if m, ok := findMount(mounts, mountStat{}, "/a"); !ok || m.Source != "third" {
 		t.Errorf("topmost mount %+v, %t; want the third", m, ok)
 	}
-	if m, ok := findTopmost(mounts, "/a/c"); ok {
+	if m, ok := findMount(mounts, mountStat{}, "/a/c"); ok {
 		t.Errorf("%+v for a directory inside a mount", m)
 	}
 }

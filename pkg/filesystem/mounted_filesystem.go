@@ -57,7 +57,7 @@ func (f *mountedFilesystem) readMountEntry() error {
 		return err
 	}
 	var found bool
-	f.entry, found = findByID(mounts, st.mountID)
+	f.entry, found = findMount(mounts, st, "")
 	found = found && st.isRoot
 	if st.mountID == 0 { // kernels before 5.8 do not report the mount of a descriptor
 		f.entry, found, err = f.sys.FindMount(f.mountPoint)

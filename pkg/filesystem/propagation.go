@@ -24,19 +24,12 @@ func (s *System) Propagates(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	notListed := volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
-	if st.mountID != 0 {
-		if m, ok := findByID(mounts, st.mountID); ok {
-			return m.IsShared, nil
-		}
-		return false, notListed
-	}
 	for { // kernels before 5.8 do not report mount ids
-		if m, ok := findTopmost(mounts, dir); ok {
+		if m, ok := findMount(mounts, st, dir); ok {
 			return m.IsShared, nil
 		}
-		if dir == filepath.Dir(dir) {
-			return false, notListed
+		if st.mountID != 0 || dir == filepath.Dir(dir) {
+			return false, volume.Errorf(volume.KindInternal, "the mount that contains %s is not in the mount table", path)
 		}
 		dir = filepath.Dir(dir)
 	}

@@ -53,7 +53,7 @@ func ficlone(dst, src *os.File) error { return unix.IoctlFileClone(int(dst.Fd())
 // isUnsupported reports whether FICLONE failed because the kernel or the filesystem cannot
 // share blocks between these files (ioctl_ficlone(2)).
 func isUnsupported(err error) bool {
-	errnos := []error{unix.EOPNOTSUPP, unix.ENOTTY, unix.EXDEV, unix.EINVAL, unix.ENOSYS}
+	errnos := []error{errors.ErrUnsupported, unix.ENOTTY, unix.EXDEV, unix.EINVAL}
 	return slices.ContainsFunc(errnos, func(errno error) bool { return errors.Is(err, errno) })
 }
 

@@ -131,8 +131,12 @@ func (m Mapping) mismatch(req OpenRequest, h Header) string {
 // findUsable returns the open mapping of the volume, if it is the requested one. It closes a
 // mapping that Open may replace, and returns an error for any other.
 func (s *System) findUsable(ctx context.Context, req OpenRequest, h Header, name string) (Mapping, bool, error) {
-	if err := s.removeEmptyMapping(ctx, name); err != nil {
-		return Mapping{}, false, err
+	st, exists, err := s.mapper.status(name)
+	if err != nil {
+		return Mapping{}, false, mapperError("find the mapping", name, err)
+	}
+	if exists && !st.hasTable { // a killed cryptsetup has left it
+		return Mapping{}, false, s.close(ctx, name)
 	}
 	m, ok, err := s.Find(ctx, req.ID)
 	if err != nil || !ok {
@@ -157,21 +161,6 @@ func (s *System) findUsable(ctx context.Context, req OpenRequest, h Header, name
 		"the volume cannot be opened, because the mapping %s has its name: %s", m, problem).
 		WithRemedy(fmt.Sprintf("find what uses the mapping: lsblk %s; fuser -v %s; end that, and close the mapping: "+
 			"cryptsetup close %s", m.Device.Path, m.Device.Path, name))
-}
-
-// removeEmptyMapping removes a mapping without a table, which a killed cryptsetup has left.
-func (s *System) removeEmptyMapping(ctx context.Context, name string) error {
-	st, ok, err := s.mapper.status(name)
-	switch {
-	case err != nil:
-		return mapperError("find the mapping", name, err)
-	case !ok || st.hasTable:
-		return nil
-	}
-	if err := checkOwn(st); err != nil {
-		return err
-	}
-	return s.close(ctx, name)
 }
 
 // unusableHeaderError is the error for a device without a sound header.

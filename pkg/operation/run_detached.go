@@ -44,7 +44,7 @@ func (l *Lease) Release() {
 	}
 }
 
-// result is the outcome of the function that RunDetached runs.
+// result is the outcome of the function that RunDetached or AwaitCall runs.
 type result[T any] struct {
 	value T
 	err   error

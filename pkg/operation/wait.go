@@ -32,14 +32,10 @@ func WithMargin(ctx context.Context, margin time.Duration, parts int) (context.C
 // first, AwaitCall returns ctx's error, and the call continues in the background. Use
 // RunDetached where a lock must be held until the call ends.
 func AwaitCall[T any](ctx context.Context, call func() (T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
+	done := make(chan result[T], 1)
 	go func() {
 		v, err := call()
-		done <- result{v, err}
+		done <- result[T]{value: v, err: err}
 	}()
 	select {
 	case r := <-done:
