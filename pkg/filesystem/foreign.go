@@ -129,8 +129,8 @@ func hasMDSuperblock(tail []byte, size int64) bool {
 	return false
 }
 
-// isRandom reports whether data cannot be distinguished from random bytes. The unwritten sectors of
-// an encrypted volume look random, and so does encrypted data.
+// isRandom reports whether data cannot be distinguished from random bytes. The unwritten
+// sectors of an encrypted volume look random, and so does encrypted data.
 func isRandom(data []byte) bool { return len(data) >= 64<<10 && isUniform(data) }
 
 // isUniform reports whether all byte values are about equally frequent: whether their

@@ -127,7 +127,8 @@ func TestProbeRecognizesContent(t *testing.T) {
 		},
 		{
 			"two filesystems",
-			newImage().write(0, encodeXFS(1<<18, false)).write(btrfsOffset, encodeBtrfs(1<<30, btrfsSignature)),
+			newImage().write(0, encodeXFS(1<<18, false)).write(btrfsOffset,
+				encodeBtrfs(1<<30, btrfsSignature)),
 			foreign("signatures of both xfs and btrfs"),
 		},
 		{

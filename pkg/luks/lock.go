@@ -20,7 +20,7 @@ const lockPollInterval = 50 * time.Millisecond
 // lockDisk opens the disk and locks it (flock). The lock lasts until the file is closed here
 // and in every program that inherited it. Until ctx ends, lockDisk waits for the holder of
 // the lock: a cryptsetup that outlasted a killed node plugin, or udev. Kinds: those of
-// Devices.File, Deadline, Canceled, Internal.
+// blockdev.System.OpenFile, Deadline, Canceled, Internal.
 func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, error) {
 	f, err := s.devices.OpenFile(ctx, d)
 	if err != nil {

@@ -20,6 +20,7 @@ func TestAwaitExclusiveStartsNoSecondCallWhileTheFirstHangs(t *testing.T) {
 			}
 			cancel()
 		}
+		synctest.Wait()
 		if calls != 1 {
 			t.Errorf("%d calls are running, want 1", calls)
 		}
