@@ -229,7 +229,7 @@ func (c *Connector) checkSerial(id, path string) error {
 	if err != nil {
 		return err
 	}
-	if !isPluggable(d) {
+	if !d.Kind.IsPluggable() {
 		return volume.Errorf(volume.KindPrecondition,
 			"%s is not a disk that a hypervisor plugs in, so it is not the volume", d)
 	}

@@ -44,11 +44,6 @@ type findResult struct {
 // isUnplugged reports whether the disk is not there, or is being plugged in or pulled out.
 func (r findResult) isUnplugged() bool { return !r.isFound || errors.Is(r.notReady, errNoSize) }
 
-// isPluggable reports whether a hypervisor plugs in devices of this kind.
-func isPluggable(d blockdev.Device) bool {
-	return slices.Contains([]blockdev.Kind{blockdev.KindVirtioBlk, blockdev.KindSCSI, blockdev.KindNVMe}, d.Kind)
-}
-
 // findKnown is findSettled, with an error of kind Deadline when it found no disk but some disks do
 // not answer: one of them may be the volume's.
 func (c *Connector) findKnown(ctx context.Context, id string) (findResult, error) {
@@ -109,7 +104,7 @@ func (c *Connector) find(ctx context.Context, id string) (findResult, error) {
 	if err != nil {
 		return findResult{}, err
 	}
-	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !isPluggable(d) })
+	disks = slices.DeleteFunc(disks, func(d blockdev.Device) bool { return !d.Kind.IsPluggable() })
 	var r findResult
 	var matches []blockdev.Device
 	for i, serial := range c.readSerials(ctx, disks) {
@@ -257,11 +252,10 @@ func (r findResult) describeDisks() string {
 
 // describeSerial returns the serial of a volume's disk for a message.
 func describeSerial(id string) string {
-	const visible = 20 // see blockdev.SerialMatches
-	if len(id) <= visible {
+	if len(id) <= blockdev.MaxShownSerial {
 		return fmt.Sprintf("%q", id)
 	}
-	return fmt.Sprintf("%q (on virtio-blk and NVMe %q)", id, id[:visible])
+	return fmt.Sprintf("%q (on virtio-blk and NVMe %q)", id, id[:blockdev.MaxShownSerial])
 }
 
 func joinDevices(disks []blockdev.Device) string {

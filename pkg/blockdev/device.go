@@ -79,6 +79,9 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
+// IsPluggable reports whether a hypervisor plugs in disks of this kind.
+func (k Kind) IsPluggable() bool { return k == KindVirtioBlk || k == KindSCSI || k == KindNVMe }
+
 // System is the block layer of the machine; New makes it. It is safe for concurrent use.
 type System struct {
 	sysfs     string // "/sys"

@@ -54,12 +54,12 @@ func SerialMatches(visible, id string) bool {
 	if visible == "" || id == "" {
 		return false
 	}
-	return visible == id || len(visible) == maxShownSerial && strings.HasPrefix(id, visible)
+	return visible == id || len(visible) == MaxShownSerial && strings.HasPrefix(id, visible)
 }
 
-// maxShownSerial is the number of characters of a serial that virtio-blk
+// MaxShownSerial is the number of characters of a serial that virtio-blk
 // (VIRTIO_BLK_ID_BYTES), NVMe and ATA can carry; hypervisors cut off the rest.
-const maxShownSerial = 20
+const MaxShownSerial = 20
 
 // rbdImage returns the pool, namespace and image of a krbd device.
 func (s *System) rbdImage(d Device) (string, error) {

@@ -153,7 +153,7 @@ func (o LimitOptions) countDisks(disks []blockdev.Device) (diskCounts, error) {
 		return c, err
 	}
 	for _, d := range disks {
-		if !isVirtioBlk(d) && d.Kind != blockdev.KindSCSI && d.Kind != blockdev.KindNVMe {
+		if !d.Kind.IsPluggable() {
 			continue
 		}
 		c.all = append(c.all, d)

@@ -141,6 +141,5 @@ func (o Options) withDefaults() Options {
 // the volume's id, of which virtio-blk and NVMe show 20 characters, and gives its other disks no
 // serial.
 func isVolumeSerial(serial string) bool {
-	const visible = 20
-	return len(serial) >= visible && volume.IsUUIDPrefix(serial)
+	return len(serial) >= blockdev.MaxShownSerial && volume.IsUUIDPrefix(serial)
 }

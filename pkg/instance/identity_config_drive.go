@@ -51,9 +51,7 @@ func (o Options) readConfigDrive(ctx context.Context) (facts, error) {
 // if the disk is not. A volume never is, whatever its label: its user could make this machine pass
 // for another.
 func (o Options) configDriveType(d blockdev.Device) string {
-	switch d.Kind {
-	case blockdev.KindSCSI, blockdev.KindVirtioBlk, blockdev.KindNVMe, blockdev.KindOther:
-	default:
+	if !d.Kind.IsPluggable() && d.Kind != blockdev.KindOther {
 		return ""
 	}
 	if serial, err := o.Disks.Serial(d); err != nil || isVolumeSerial(serial) {

@@ -31,18 +31,18 @@ const closePollInterval = 50 * time.Millisecond
 // Close waits for a cryptsetup that works on the mapping's disk. It cannot see one that has
 // not made the mapping yet; CloseOn can.
 func (s *System) Close(ctx context.Context, id string) error {
-	return s.closeLocked(ctx, MappingName(id), nil)
+	return s.closeLocked(ctx, MappingName(id))
 }
 
 // CloseOn is Close for a caller that knows the disk of the volume. It also waits for a
 // cryptsetup on that disk that has outlasted a killed node plugin and is about to open the
 // mapping, and then closes the mapping.
 func (s *System) CloseOn(ctx context.Context, id string, disk blockdev.Device) error {
-	return s.closeLocked(ctx, MappingName(id), []blockdev.Device{disk})
+	return s.closeLocked(ctx, MappingName(id), disk)
 }
 
 // closeLocked closes a mapping while it holds the locks of disks and of the mapping's own disk.
-func (s *System) closeLocked(ctx context.Context, name string, disks []blockdev.Device) error {
+func (s *System) closeLocked(ctx context.Context, name string, disks ...blockdev.Device) error {
 	if below, ok := s.diskBelow(name); ok {
 		disks = append(disks, below)
 	}

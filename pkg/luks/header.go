@@ -31,9 +31,12 @@ const (
 	HeaderUnsupported
 )
 
-// String returns the state's name as used in logs.
+// String describes the state for a message.
 func (s HeaderState) String() string {
-	names := [...]string{"absent", "sound", "unfinished", "luks1", "damaged", "unsupported"}
+	names := [...]string{
+		"no LUKS header", "a LUKS2 header", "a LUKS2 header without a key slot", "a LUKS1 header",
+		"a damaged LUKS header", "a LUKS2 header of another layout",
+	}
 	if int(s) < len(names) {
 		return names[s]
 	}
@@ -59,14 +62,7 @@ type Header struct {
 
 // String describes the header for a message.
 func (h Header) String() string {
-	text := map[HeaderState]string{
-		HeaderAbsent:      "no LUKS header",
-		HeaderSound:       "a LUKS2 header",
-		HeaderUnfinished:  "a LUKS2 header without a key slot",
-		HeaderLUKS1:       "a LUKS1 header",
-		HeaderDamaged:     "a damaged LUKS header",
-		HeaderUnsupported: "a LUKS2 header of another layout",
-	}[h.State]
+	text := h.State.String()
 	if h.UUID != "" {
 		text += " (UUID " + h.UUID + ")"
 	}
