@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
-	mount "k8s.io/mount-utils"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/operation"
@@ -159,7 +159,7 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := mount.ParseMountInfo(s.mountinfo)
+	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, volume.Errorf(volume.KindInternal, "read the mount table: %w", err)
 	}
@@ -168,11 +168,11 @@ func (s *System) holders(st dmStatus) ([]string, error) {
 		// btrfs shows a number of its own, so the source decides.
 		if m.Major == int(st.major) && m.Minor == int(st.minor) ||
 			m.Source == d.Path || m.Source == filepath.Join(s.nodes, st.name) {
-			found = append(found, "mounted at "+m.MountPoint)
+			found = append(found, "mounted at "+m.Mountpoint)
 		}
-		if m.FsType == "devtmpfs" || m.FsType == "tmpfs" {
-			if number, err := blockdev.NumberOf(m.MountPoint); err == nil && number == d.Number() {
-				found = append(found, "published as a raw device at "+m.MountPoint)
+		if m.FSType == "devtmpfs" || m.FSType == "tmpfs" {
+			if number, err := blockdev.NumberOf(m.Mountpoint); err == nil && number == d.Number() {
+				found = append(found, "published as a raw device at "+m.Mountpoint)
 			}
 		}
 	}

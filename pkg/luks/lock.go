@@ -41,8 +41,7 @@ func (s *System) lockDisk(ctx context.Context, d blockdev.Device) (*os.File, err
 		if err := operation.Sleep(ctx, lockPollInterval); err != nil {
 			closeQuietly(f)
 			return nil, volume.Errorf(volume.KindOf(err), "another program on this node still works on %s: %w", d, err).
-				WithRemedy("no action needed: Kubernetes retries this automatically; " +
-					"if it lasts, find the program: fuser -v " + d.Path)
+				WithRemedy(blockdev.InUseRemedy(d.Path))
 		}
 	}
 }

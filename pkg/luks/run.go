@@ -122,8 +122,7 @@ func commandError(ctx context.Context, what string, disk blockdev.Device, stderr
 			"unlocking a key takes memory (64 MiB for a volume that this driver formatted)"
 	case code == exitBusy:
 		kind = volume.KindDeadline
-		remedy = "no action needed: Kubernetes retries this automatically; " +
-			"if it lasts, find what uses the device on this node: lsblk " + disk.Path + "; fuser -v " + disk.Path
+		remedy = blockdev.InUseRemedy(disk.Path)
 	case cause == nil:
 		cause = errors.New("cryptsetup reported success")
 	}

@@ -34,7 +34,6 @@ type System struct {
 	run         runner
 	mapper      deviceMapper
 	nodes       string // directory of the device nodes by name: "/dev/mapper"
-	mountinfo   string
 	now         func() time.Time
 	busyTimeout time.Duration // for a mapping that a program has open
 }
@@ -50,7 +49,7 @@ func New(o Options) *System {
 		mapper: linuxMapper{
 			control: "/dev/mapper/control", class: "/sys/class/misc/device-mapper", blocks: "/sys/class/block",
 		},
-		nodes: "/dev/mapper", mountinfo: "/proc/self/mountinfo", now: time.Now, busyTimeout: defaultBusyTimeout,
+		nodes: "/dev/mapper", now: time.Now, busyTimeout: defaultBusyTimeout,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/loop/internal/losetup"
 	"github.com/growvol/growvol/pkg/loop/internal/volumedir"
 	"github.com/growvol/growvol/pkg/operation"
@@ -138,8 +139,7 @@ func (c *Connector) awaitRelease(ctx context.Context, d losetup.Device) error {
 			return volume.Errorf(volume.KindDeadline,
 				"a process still has %s open: the kernel detaches the device when the process closes it",
 				d.Path).
-				WithRemedy("no action needed: Kubernetes retries this automatically; " +
-					"if this lasts, delete the pods that use the volume, or find the process on this node with: fuser -v " + d.Path)
+				WithRemedy(blockdev.InUseRemedy(d.Path) + "; or delete the pods that use the volume")
 		}
 	}
 }
