@@ -11,27 +11,27 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Geometry is the size of a filesystem by its superblock or by the kernel. It counts all
+// geometry is the size of a filesystem by its superblock or by the kernel. It counts all
 // blocks, those of the metadata included.
-type Geometry struct {
-	Type      Type
-	BlockSize volume.Size
-	Blocks    uint64
+type geometry struct {
+	fsType    Type
+	blockSize volume.Size
+	blocks    uint64
 }
 
-// Size returns the size in bytes.
-func (g Geometry) Size() volume.Size { return g.sizeOf(g.Blocks) }
+// size returns the size in bytes.
+func (g geometry) size() volume.Size { return g.sizeOf(g.blocks) }
 
 // sizeOf returns the size of so many blocks, in bytes.
-func (g Geometry) sizeOf(blocks uint64) volume.Size { return volume.Size(blocks) * g.BlockSize }
+func (g geometry) sizeOf(blocks uint64) volume.Size { return volume.Size(blocks) * g.blockSize }
 
-func (es extSuperblock) geometry() Geometry {
+func (es extSuperblock) geometry() geometry {
 	t, _ := es.fsType()
-	return Geometry{Type: t, BlockSize: volume.Size(es.blockSize), Blocks: es.blocks}
+	return geometry{fsType: t, blockSize: volume.Size(es.blockSize), blocks: es.blocks}
 }
 
-func btrfsGeometry(total uint64, sectorSize uint32) Geometry {
-	return Geometry{Type: TypeBtrfs, BlockSize: volume.Size(sectorSize), Blocks: total / uint64(sectorSize)}
+func btrfsGeometry(total uint64, sectorSize uint32) geometry {
+	return geometry{fsType: TypeBtrfs, blockSize: volume.Size(sectorSize), blocks: total / uint64(sectorSize)}
 }
 
 // How often, and in which interval, an ext superblock is read that changes during the read.

@@ -96,7 +96,7 @@ func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req G
 	if err != nil {
 		return Growth{}, err
 	}
-	growth := Growth{Type: now.Type, Before: now.Size(), After: now.Size(), DeviceSize: device, Method: MethodNone}
+	growth := Growth{Type: now.fsType, Before: now.size(), After: now.size(), DeviceSize: device, Method: MethodNone}
 	goal := g.goal(device)
 	if err := checkSizes(req, now, goal, device); err != nil {
 		return growth, err
@@ -104,7 +104,7 @@ func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req G
 	if err := g.checkHealth(); err != nil {
 		return growth, err
 	}
-	if now.Blocks >= goal.full {
+	if now.blocks >= goal.full {
 		return growth, nil
 	}
 	if err := f.checkWritable(now, device); err != nil {
@@ -121,34 +121,34 @@ func (s *System) grow(ctx context.Context, f *mountedFilesystem, g grower, req G
 }
 
 // checkSizes returns an error if the sizes alone rule out the growth.
-func checkSizes(req GrowRequest, now Geometry, goal goal, device volume.Size) error {
+func checkSizes(req GrowRequest, now geometry, goal goal, device volume.Size) error {
 	switch {
 	case device < req.Required:
 		return volume.Errorf(volume.KindDeadline, "the device %s has %s, not yet the required %s",
 			req.Device.Path(), device, req.Required).
 			WithRemedy("no action needed: Kubernetes retries this automatically; " +
 				"if it lasts, check that the storage system has told this node the new size")
-	case now.Size() > device:
+	case now.size() > device:
 		return volume.Errorf(volume.KindPrecondition,
 			"the %s at %s has %s, more than its device %s with %s: growing it could cut it off",
-			now.Type, req.MountPoint, now.Size(), req.Device.Path(), device).
-			WithRemedy("do not write to the volume; enlarge it to at least " + now.Size().String() +
+			now.fsType, req.MountPoint, now.size(), req.Device.Path(), device).
+			WithRemedy("do not write to the volume; enlarge it to at least " + now.size().String() +
 				", or restore it from a snapshot")
 	case goal.limit != nil && req.Required > goal.limit.size:
 		return volume.Errorf(volume.KindOutOfRange, "the %s at %s can grow to %s at most, not to %s: %s",
-			now.Type, req.MountPoint, goal.limit.size, req.Required, goal.limit.reason).
+			now.fsType, req.MountPoint, goal.limit.size, req.Required, goal.limit.reason).
 			WithRemedy("ask for at most " + goal.limit.size.String() + ", or copy the data to a new volume (ext4 or xfs)")
 	}
 	return nil
 }
 
 // checkWritable returns an error if nothing can be written, which growth needs.
-func (f *mountedFilesystem) checkWritable(now Geometry, device volume.Size) error {
+func (f *mountedFilesystem) checkWritable(now geometry, device volume.Size) error {
 	if !f.isReadOnly {
 		return nil
 	}
 	e := volume.Errorf(volume.KindPrecondition, "the %s at %s has %s of %s and cannot grow: it is read-only",
-		now.Type, f.mountPoint, now.Size(), device)
+		now.fsType, f.mountPoint, now.size(), device)
 	if f.entry.IsReadOnly() && !f.entry.IsFilesystemReadOnly() {
 		return e.WithRemedy("grow it through a writable mount of it: this mount is read-only, the filesystem is not")
 	}
@@ -180,13 +180,13 @@ func (s *System) resizeUntilDone(ctx context.Context, f *mountedFilesystem, g gr
 		switch {
 		case readErr != nil:
 			return MethodNone, readErr
-		case now.Blocks >= goal.minResult:
+		case now.blocks >= goal.minResult:
 			return MethodNone, nil
 		case waitErr != nil:
 			return MethodNone, &volume.Error{
 				Kind: volume.KindOf(waitErr), Cause: err,
 				Msg: fmt.Sprintf("the %s at %s has %s and is still being grown by another request",
-					now.Type, f.mountPoint, now.Size()),
+					now.fsType, f.mountPoint, now.size()),
 				Remedy: "no action needed: the operation continues and the next retry picks it up",
 			}
 		}
@@ -223,17 +223,17 @@ func verifyGrowth(ctx context.Context, f *mountedFilesystem, g grower, goal goal
 	if err != nil {
 		return growth, err
 	}
-	growth.After = now.Size()
+	growth.After = now.size()
 	if err := f.readMountEntry(); err != nil { // checkHealth reads its options
 		return growth, err
 	}
 	if err := g.checkHealth(); err != nil {
 		return growth, err
 	}
-	if now.Blocks < goal.minResult {
+	if now.blocks < goal.minResult {
 		return growth, volume.Errorf(volume.KindInternal,
 			"the kernel accepted the growth of the %s at %s to %s, but it reads back %s (before: %s; device: %s)",
-			now.Type, f.mountPoint, now.sizeOf(goal.blocks), growth.After, growth.Before, growth.DeviceSize).
+			now.fsType, f.mountPoint, now.sizeOf(goal.blocks), growth.After, growth.Before, growth.DeviceSize).
 			WithRemedy("check the kernel log of this node")
 	}
 	return growth, nil

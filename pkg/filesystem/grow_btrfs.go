@@ -17,10 +17,10 @@ type btrfsGrower struct {
 	dev  btrfsDevice
 }
 
-func (b *btrfsGrower) readGeometry(context.Context) (Geometry, error) {
+func (b *btrfsGrower) readGeometry(context.Context) (geometry, error) {
 	var err error
 	if b.info, b.dev, err = b.readBtrfs(); err != nil {
-		return Geometry{}, err
+		return geometry{}, err
 	}
 	return btrfsGeometry(b.dev.totalBytes, b.info.sectorSize), nil
 }

@@ -19,10 +19,10 @@ type extGrower struct {
 	superblock extSuperblock
 }
 
-func (e *extGrower) readGeometry(ctx context.Context) (Geometry, error) {
+func (e *extGrower) readGeometry(ctx context.Context) (geometry, error) {
 	var err error
 	if e.superblock, err = readExtSuperblock(ctx, e.device); err != nil {
-		return Geometry{}, err
+		return geometry{}, err
 	}
 	return e.superblock.geometry(), nil
 }

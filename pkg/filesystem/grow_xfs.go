@@ -16,12 +16,12 @@ type xfsGrower struct {
 	geometry xfsGeometry
 }
 
-func (x *xfsGrower) readGeometry(context.Context) (Geometry, error) {
+func (x *xfsGrower) readGeometry(context.Context) (geometry, error) {
 	var err error
 	if x.geometry, err = x.readXFS(); err != nil {
-		return Geometry{}, err
+		return geometry{}, err
 	}
-	return Geometry{Type: TypeXFS, BlockSize: volume.Size(x.geometry.blockSize), Blocks: x.geometry.dataBlocks}, nil
+	return geometry{fsType: TypeXFS, blockSize: volume.Size(x.geometry.blockSize), blocks: x.geometry.dataBlocks}, nil
 }
 
 // goal leaves out a tail that is too short for an allocation group, as the kernel does. It

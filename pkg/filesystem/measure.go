@@ -43,7 +43,7 @@ func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Me
 	return awaitMountRead(ctx, s, dev, mountPoint, func() (Measurement, error) {
 		size, sizeErr := sizeOf(dev) // fails when the disk was removed
 		f, g, err := s.openGrower(dev, mountPoint)
-		var now Geometry
+		var now geometry
 		if err == nil {
 			defer f.close()
 			if sizeErr != nil {
@@ -61,10 +61,10 @@ func (s *System) Measure(ctx context.Context, dev Device, mountPoint string) (Me
 	})
 }
 
-func (f *mountedFilesystem) measure(g grower, now Geometry, device volume.Size) Measurement {
+func (f *mountedFilesystem) measure(g grower, now geometry, device volume.Size) Measurement {
 	goal := g.goal(device)
 	m := Measurement{
-		Type: now.Type, Size: now.Size(), DeviceSize: device, FillsDevice: now.Blocks >= goal.full,
+		Type: now.fsType, Size: now.size(), DeviceSize: device, FillsDevice: now.blocks >= goal.full,
 		IsShutDown: f.hasShutDown(), BecameReadOnly: f.becameReadOnly(), Failure: g.checkHealth(),
 	}
 	if goal.limit != nil {

@@ -145,7 +145,7 @@ func foreignMountError(m Mount, mountPoint string, mounted blockdev.DeviceNumber
 // methods work on what readGeometry has read, so it must be called first.
 type grower interface {
 	// readGeometry measures the filesystem.
-	readGeometry(ctx context.Context) (Geometry, error)
+	readGeometry(ctx context.Context) (geometry, error)
 	// goal returns the size that growth can reach on a device of this size.
 	goal(device volume.Size) goal
 	// checkHealth returns an error for a filesystem whose geometry cannot be trusted.

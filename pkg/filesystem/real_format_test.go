@@ -32,7 +32,7 @@ func TestRealFormatReadsBackTheProfile(t *testing.T) {
 				t.Fatalf("probe: %+v, %v; want %+v", sig, err, want)
 			}
 			geo := unmountedGeometry(t, d.open(t))
-			if geo.BlockSize != 4096 || geo.Size() != 320*volume.MiB {
+			if geo.blockSize != 4096 || geo.size() != 320*volume.MiB {
 				t.Fatalf("geometry: %+v; want 320 MiB in blocks of 4096 bytes", geo)
 			}
 			d.fsck(t, fs)

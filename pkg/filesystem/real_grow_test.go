@@ -43,13 +43,13 @@ func TestRealGrowUnderAWriter(t *testing.T) {
 						t.Fatalf("second growth at %s: %+v, want nothing to do", size, again)
 					}
 				}
-				if geo := mountedGeometry(t, s, d.open(t), target); geo.Size() != size || geo.Type != fs || geo.BlockSize != 4096 {
+				if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != size || geo.fsType != fs || geo.blockSize != 4096 {
 					t.Fatalf("geometry: %+v; want the size of the device, %s, in blocks of 4096 bytes", geo, size)
 				}
 			}
 			w.stop(t)
 			unmount(t, s, target)
-			if geo := unmountedGeometry(t, d.open(t)); geo.Size() != 9*volume.GiB {
+			if geo := unmountedGeometry(t, d.open(t)); geo.size() != 9*volume.GiB {
 				t.Fatalf("geometry of the unmounted filesystem: %+v; want 9 GiB", geo)
 			}
 			d.fsck(t, fs)
@@ -182,7 +182,7 @@ func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
 			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
-			if geo := mountedGeometry(t, s, d.open(t), target); geo.Size() != volume.GiB {
+			if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != volume.GiB {
 				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}
 			d.resize(t, volume.GiB)

@@ -124,7 +124,7 @@ func TestRealCloneIsMountedBesideItsOrigin(t *testing.T) {
 	if g := clone.grow(t, s, b); g.After != 512*volume.MiB {
 		t.Errorf("growth %+v, want a size of 512 MiB", g)
 	}
-	if geo := mountedGeometry(t, s, origin.open(t), a); geo.Size() != 320*volume.MiB {
+	if geo := mountedGeometry(t, s, origin.open(t), a); geo.size() != 320*volume.MiB {
 		t.Errorf("the origin: %+v, want 320 MiB", geo)
 	}
 }

@@ -92,7 +92,7 @@ func TestRealGrowRefusesMoreThan32BitsOfBlocks(t *testing.T) {
 			d.resize(t, 20*volume.TiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
 			wantError(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
-			if geo := mountedGeometry(t, s, d.open(t), target); geo.Size() != volume.GiB {
+			if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != volume.GiB {
 				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}
 			unmount(t, s, target)
