@@ -43,7 +43,8 @@ func TestRealGrowUnderAWriter(t *testing.T) {
 						t.Fatalf("second growth at %s: %+v, want nothing to do", size, again)
 					}
 				}
-				if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != size || geo.fsType != fs || geo.blockSize != 4096 {
+				if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != size || geo.fsType != fs ||
+					geo.blockSize != 4096 {
 					t.Fatalf("geometry: %+v; want the size of the device, %s, in blocks of 4096 bytes", geo, size)
 				}
 			}
