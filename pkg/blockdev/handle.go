@@ -37,7 +37,7 @@ func (h *Handle) CheckPath() error {
 	}
 	if number != h.Number() {
 		return volume.Errorf(volume.KindInternal,
-			"the device node %s now leads to block device %s, not to the volume's device %s: nothing was changed",
+			"the device node %s now leads to block device %s, not to the volume's device %s",
 			h.Path(), number, h.Number()).WithRemedy(remedy)
 	}
 	return nil
