@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ type Error struct {
 	Cause  error  // the underlying error; may be nil
 	Remedy string // the next step for a person; may be empty
 
-	chain error // the %w of Errorf, whose text Msg already contains
+	formatted error // the error that Errorf formatted: its text is Msg, and it wraps each %w
 }
 
 // Error renders "expand volume ID: message: cause (next step: remedy)".
@@ -125,19 +126,14 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause, or the error that %w in Errorf named.
-func (e *Error) Unwrap() error {
-	if e.Cause != nil {
-		return e.Cause
-	}
-	return e.chain
-}
+// Unwrap returns the cause, or the error that Errorf formatted.
+func (e *Error) Unwrap() error { return cmp.Or(e.Cause, e.formatted) }
 
 // Errorf returns an Error of the kind with a formatted message. errors.Is and errors.As see
-// one %w of the format, as with fmt.Errorf.
+// each %w of the format, as with fmt.Errorf.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Kind: kind, Msg: err.Error(), chain: errors.Unwrap(err)}
+	return &Error{Kind: kind, Msg: err.Error(), formatted: err}
 }
 
 // WithRemedy returns a copy of e that names the next step for a person.
@@ -148,8 +144,8 @@ func (e *Error) WithRemedy(remedy string) *Error {
 }
 
 // Wrap adds the operation and the volume's id to err, and keeps err's kind and remedy; an
-// err without a kind gets the kind that KindOf returns. Wrap returns an err that already
-// names an operation on this volume unchanged, and nil for nil.
+// err without a kind gets the kind that KindOf returns. Wrap returns err unchanged if err
+// names an operation on this volume, or any operation while id is empty; nil for nil.
 func Wrap(err error, op, id string) error {
 	if err == nil {
 		return nil
@@ -159,7 +155,7 @@ func Wrap(err error, op, id string) error {
 		if e.Op != "" && (e.ID == id || id == "") {
 			return err
 		}
-		if e.Op == "" && e.ID == "" {
+		if e.Op == "" && (e.ID == "" || e.ID == id) {
 			c := *e
 			c.Op, c.ID = op, id
 			return &c

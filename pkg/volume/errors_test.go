@@ -30,6 +30,31 @@ func TestErrorfKeepsTheChain(t *testing.T) {
 	}
 }
 
+func TestErrorfKeepsTheChainOfEachCause(t *testing.T) {
+	err := Errorf(KindInternal, "reading: %w: %w", io.ErrUnexpectedEOF, context.Canceled).WithRemedy("replace the disk")
+	for _, cause := range []error{io.ErrUnexpectedEOF, context.Canceled} {
+		if !errors.Is(err, cause) {
+			t.Errorf("errors.Is(%v, %v): got false, want true", err, cause)
+		}
+	}
+	if want := "reading: unexpected EOF: context canceled (next step: replace the disk)"; err.Error() != want {
+		t.Errorf("got text %q, want %q", err, want)
+	}
+}
+
+func TestWrapNamesTheVolumeOnce(t *testing.T) {
+	inner := &Error{Kind: KindInProgress, ID: "vol-1", Msg: "another operation is running"}
+	for id, want := range map[string]string{
+		"vol-1": "expand vol-1: another operation is running",
+		"vol-2": "expand vol-2: vol-1: another operation is running",
+		"":      "expand: vol-1: another operation is running",
+	} {
+		if got := Wrap(inner, "expand", id); got.Error() != want || !IsKind(got, KindInProgress) {
+			t.Errorf("Wrap with the id %q: got %q (kind %s), want %q (kind %s)", id, got, KindOf(got), want, KindInProgress)
+		}
+	}
+}
+
 func TestWrap(t *testing.T) {
 	if Wrap(nil, "expand", "vol-1") != nil {
 		t.Error("nil became an error")
