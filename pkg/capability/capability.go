@@ -25,10 +25,10 @@ func accessModes() map[csi.VolumeCapability_AccessMode_Mode]volume.AccessMode {
 	}
 }
 
-// Access converts one capability. Error kind Invalid: the capability is missing, has no
+// ParseAccess converts one capability. Error kind Invalid: the capability is missing, has no
 // known access mode or no access type, or requests a mount group, which this driver leaves
 // to the orchestrator.
-func Access(c *csi.VolumeCapability) (volume.Access, error) {
+func ParseAccess(c *csi.VolumeCapability) (volume.Access, error) {
 	if c == nil {
 		return volume.Access{}, volume.Errorf(volume.KindInvalid, "the volume capability is missing in the request")
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func TestMkfsOptions(t *testing.T) {
+func TestSplitMkfsOptions(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]string{
 		"":                                    nil,
@@ -18,16 +18,16 @@ func TestMkfsOptions(t *testing.T) {
 		"-E nodiscard, -O ^a,b ,\t--x=1,2, ":  {"-E", "nodiscard", "-O", "^a,b", "--x=1,2"},
 		"--unsupported,-m crc=1,finobt=0,-i,": {"--unsupported", "-m", "crc=1,finobt=0", "-i"},
 	} {
-		if got := MkfsOptions(text); !slices.Equal(got, want) {
+		if got := SplitMkfsOptions(text); !slices.Equal(got, want) {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
 	}
 }
 
-func TestMinSize(t *testing.T) {
+func TestMinFilesystemSize(t *testing.T) {
 	for fsType, want := range map[string]volume.Size{"xfs": 300 * volume.MiB, " XFS ": 300 * volume.MiB, "": 0, "zfs": 0} {
-		if got := MinSize(fsType); got != want {
-			t.Errorf("MinSize(%q): got %s, want %s", fsType, got, want)
+		if got := MinFilesystemSize(fsType); got != want {
+			t.Errorf("MinFilesystemSize(%q): got %s, want %s", fsType, got, want)
 		}
 	}
 }

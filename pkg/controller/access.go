@@ -18,7 +18,7 @@ func parseAccesses(capabilities []*csi.VolumeCapability) ([]volume.Access, error
 	}
 	accesses := make([]volume.Access, 0, len(capabilities))
 	for _, c := range capabilities {
-		access, err := capability.Access(c)
+		access, err := capability.ParseAccess(c)
 		if err != nil {
 			return nil, err
 		}

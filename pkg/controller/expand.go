@@ -59,7 +59,7 @@ func (s *Server) parseExpand(req *csi.ControllerExpandVolumeRequest) (target vol
 		return 0, err
 	}
 	if req.GetVolumeCapability() != nil {
-		access, err := capability.Access(req.GetVolumeCapability())
+		access, err := capability.ParseAccess(req.GetVolumeCapability())
 		if err == nil {
 			err = checkAccessModes(s.backend.AccessModes(), access)
 		}

@@ -25,7 +25,7 @@ func minimumFor(accesses []volume.Access, parameters map[string]string, encrypte
 		if lowersMinimum(fsType, parameters[volume.MkfsOptionsKey]) {
 			continue
 		}
-		if size := capability.MinSize(fsType); size > result.size {
+		if size := capability.MinFilesystemSize(fsType); size > result.size {
 			result = minimum{size, "the filesystem " + fsType}
 		}
 	}
@@ -40,9 +40,9 @@ func minimumFor(accesses []volume.Access, parameters map[string]string, encrypte
 }
 
 // lowersMinimum reports whether options of mkfs may allow filesystems smaller than
-// capability.MinSize. For btrfs that depends on many options (profiles, node size).
+// capability.MinFilesystemSize. For btrfs that depends on many options (profiles, node size).
 func lowersMinimum(fsType, mkfsOptions string) bool {
-	words := capability.MkfsOptions(mkfsOptions)
+	words := capability.SplitMkfsOptions(mkfsOptions)
 	switch fsType {
 	case "btrfs":
 		return len(words) > 0

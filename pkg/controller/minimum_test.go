@@ -25,7 +25,7 @@ func filesystemRequest(name, fstype string, required, limit volume.Size) *csi.Cr
 func TestCreateRefusesSizeBelowMinimum(t *testing.T) {
 	t.Parallel()
 	const tooSmall = 100 * volume.MiB
-	xfs := capability.MinSize("xfs")
+	xfs := capability.MinFilesystemSize("xfs")
 	if xfs != 300*volume.MiB {
 		t.Fatalf("minimum of xfs: got %s, want 300 MiB", xfs)
 	}
@@ -63,7 +63,7 @@ func TestCreateRefusesSizeBelowMinimum(t *testing.T) {
 			fstype: "xfs", required: tooSmall, change: withMkfsOptions("-K,--unsupported"), want: tooSmall,
 		},
 		"btrfs": {
-			fstype: "btrfs", required: tooSmall, words: []string{"btrfs", capability.MinSize("btrfs").String()},
+			fstype: "btrfs", required: tooSmall, words: []string{"btrfs", capability.MinFilesystemSize("btrfs").String()},
 		},
 		"btrfs, options matter": {
 			fstype: "btrfs", required: tooSmall, change: withMkfsOptions("--mixed"), want: tooSmall,

@@ -36,7 +36,7 @@ func (s *Server) ControllerPublishVolume(
 
 // parseAttach checks the request and converts it.
 func (s *Server) parseAttach(req *csi.ControllerPublishVolumeRequest) (volume.AttachRequest, error) {
-	access, accessErr := capability.Access(req.GetVolumeCapability())
+	access, accessErr := capability.ParseAccess(req.GetVolumeCapability())
 	if err := cmp.Or(
 		checkRequired("volume_id", req.GetVolumeId()),
 		checkRequired("node_id", req.GetNodeId()),

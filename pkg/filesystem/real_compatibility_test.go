@@ -121,12 +121,12 @@ func (d loopDisk) copyTo(t *testing.T, options ...string) loopDisk {
 	return copied
 }
 
-// TestRealMinSizeIsTheSmallestThatFormats checks each value of capability.MinSize from both
+// TestRealMinSizeIsTheSmallestThatFormats checks each value of capability.MinFilesystemSize from both
 // sides.
 func TestRealMinSizeIsTheSmallestThatFormats(t *testing.T) {
 	for _, fs := range []Type{TypeExt2, TypeExt3, TypeExt4, TypeXFS, TypeBtrfs} {
 		t.Run(string(fs), func(t *testing.T) {
-			minSize := capability.MinSize(string(fs))
+			minSize := capability.MinFilesystemSize(string(fs))
 			s, d := New(Options{}), newDisk(t, minSize)
 			if err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}); err != nil {
 				t.Fatalf("format at %s: %v, want success", minSize, err)

@@ -77,7 +77,7 @@ func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, e
 		e.staging = filepath.Clean(staging)
 	}
 	if req.GetVolumeCapability() != nil {
-		access, err := capability.Access(req.GetVolumeCapability())
+		access, err := capability.ParseAccess(req.GetVolumeCapability())
 		if err != nil {
 			return nil, err
 		}

@@ -62,7 +62,7 @@ func (s *Server) newPublishCall(req *csi.NodePublishVolumeRequest) (*publishCall
 	if err := errors.Join(checkID(id), checkPath("target_path", target)); err != nil {
 		return nil, err
 	}
-	access, err := capability.Access(req.GetVolumeCapability())
+	access, err := capability.ParseAccess(req.GetVolumeCapability())
 	if err != nil {
 		return nil, err
 	}

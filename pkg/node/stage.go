@@ -81,7 +81,7 @@ func (s *Server) newStageCall(req *csi.NodeStageVolumeRequest) (*stageCall, erro
 	if err := errors.Join(checkID(id), checkPath("staging_target_path", path)); err != nil {
 		return nil, err
 	}
-	access, err := capability.Access(req.GetVolumeCapability())
+	access, err := capability.ParseAccess(req.GetVolumeCapability())
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +284,7 @@ func (st *stageCall) format(
 		return "", volume.Errorf(volume.KindInternal, "make the state directory of the node plugin: %w", err)
 	}
 	req := filesystem.FormatRequest{
-		Device: st.vol, Type: fstype, Options: capability.MkfsOptions(st.context[volume.MkfsOptionsKey]),
+		Device: st.vol, Type: fstype, Options: capability.SplitMkfsOptions(st.context[volume.MkfsOptionsKey]),
 		Marker: st.formatMarker(st.id), IsEncrypted: conn.Encrypted,
 	}
 	if st.isEncrypted { // what is below the mapping does not show in its content

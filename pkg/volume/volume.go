@@ -83,7 +83,7 @@ const EncryptedKey = "encrypted"
 const EncryptionHeaderSize = 16 * MiB
 
 // MkfsOptionsKey is the StorageClass parameter and the key of the volume context for extra
-// options of mkfs (see capability.MkfsOptions).
+// options of mkfs (see capability.SplitMkfsOptions).
 const MkfsOptionsKey = "mkfsOptions"
 
 // Source names the snapshot or volume whose content a new volume gets; at most one is set.

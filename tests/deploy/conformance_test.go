@@ -92,7 +92,7 @@ func TestConformanceDescriptions(t *testing.T) {
 				t.Errorf("got the sizes %s to %s, want an increasing range", smallest, largest)
 			}
 			for name := range info.FsTypes {
-				if _, err := filesystem.ParseType(name); err != nil || smallest < capability.MinSize(name) {
+				if _, err := filesystem.ParseType(name); err != nil || smallest < capability.MinFilesystemSize(name) {
 					t.Errorf("a volume of %s cannot have the filesystem %q (%v)", smallest, name, err)
 				}
 			}

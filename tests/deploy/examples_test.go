@@ -95,8 +95,8 @@ func TestSmallestVolumesInTheReference(t *testing.T) {
 	rows, n := regexp.MustCompile(`(?m)^\| ((?:xfs|btrfs|ext)[a-z0-9, ]*) \| ([0-9]+ [KM]iB) \|$`), 0
 	for _, row := range rows.FindAllStringSubmatch(reference, -1) {
 		for fstype := range strings.SplitSeq(row[1], ", ") {
-			if n++; capability.MinSize(fstype).String() != row[2] {
-				t.Errorf("the minimum size of %s: the reference has %s, want %s", fstype, row[2], capability.MinSize(fstype))
+			if n++; capability.MinFilesystemSize(fstype).String() != row[2] {
+				t.Errorf("the minimum size of %s: the reference has %s, want %s", fstype, row[2], capability.MinFilesystemSize(fstype))
 			}
 		}
 	}
