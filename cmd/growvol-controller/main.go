@@ -9,7 +9,6 @@ import (
 
 	"github.com/growvol/growvol/pkg/controller"
 	"github.com/growvol/growvol/pkg/csiserver"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 func main() { newProgram().Main() }
@@ -32,15 +31,8 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	defer backend.close()
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	capabilities := csiserver.Capabilities{Controller: true, Expansion: true}
-	if b, ok := backend.Backend.(volume.TopologyAware); ok {
-		capabilities.Topology = b.HasTopology()
-	}
-	var probe func(context.Context) error
-	if b, ok := backend.Backend.(volume.HealthChecker); ok {
-		probe = b.CheckHealth
-	}
-	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, probe)
+	capabilities := csiserver.Capabilities{Controller: true, Topology: backend.HasTopology(), Expansion: true}
+	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, backend.CheckHealth)
 	if err != nil {
 		return err
 	}

@@ -57,9 +57,8 @@ type Options struct {
 	Registerer prometheus.Registerer // metrics of the API calls and of duplicate volumes; nil: none
 }
 
-// Backend keeps volumes in Cinder. It implements volume.Backend, Snapshotter, Cloner, Attacher,
-// Lister, SnapshotLister, CapacityReporter, Modifier, TopologyAware, HealthLister and
-// HealthChecker. New makes one.
+// Backend keeps volumes in Cinder. It implements volume.Backend, Abandoner, Snapshotter, Cloner,
+// Attacher, Lister, SnapshotLister, CapacityReporter, Modifier and HealthLister. New makes one.
 type Backend struct {
 	opts    Options
 	log     *slog.Logger
@@ -112,7 +111,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 // Close drops the connections. Running calls fail.
 func (b *Backend) Close() { b.clouds.Close() }
 
-// HasTopology implements volume.TopologyAware.
+// HasTopology implements volume.Backend.
 func (b *Backend) HasTopology() bool { return b.opts.Topology }
 
 // Limits implements volume.Backend. It has no maximum: that depends on the type and the quota,
@@ -140,7 +139,7 @@ func multiNodeModes() []volume.AccessMode {
 	}
 }
 
-// CheckHealth implements volume.HealthChecker: it succeeds if there is a login to the default
+// CheckHealth implements volume.Backend: it succeeds if there is a login to the default
 // cloud. It calls no API after that: a probe every few seconds must not become load on the cloud,
 // and an outage of one service is no reason to restart the plugin. Kind InProgress: Keystone has
 // not answered yet.

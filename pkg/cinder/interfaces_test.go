@@ -5,6 +5,7 @@ import "github.com/growvol/growvol/pkg/volume"
 // Backend implements these interfaces.
 var (
 	_ volume.Backend          = (*Backend)(nil)
+	_ volume.Abandoner        = (*Backend)(nil)
 	_ volume.Snapshotter      = (*Backend)(nil)
 	_ volume.Cloner           = (*Backend)(nil)
 	_ volume.Attacher         = (*Backend)(nil)
@@ -13,6 +14,4 @@ var (
 	_ volume.CapacityReporter = (*Backend)(nil)
 	_ volume.Modifier         = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)
-	_ volume.HealthChecker    = (*Backend)(nil)
-	_ volume.TopologyAware    = (*Backend)(nil)
 )

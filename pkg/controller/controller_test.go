@@ -50,6 +50,8 @@ func createVolume(t *testing.T, s *Server, name string, size volume.Size) string
 // optional interfaces that they need.
 type minimalBackend struct{ volume.Backend }
 
+func (minimalBackend) HasTopology() bool { return false }
+
 func TestCapabilitiesFollowBackend(t *testing.T) {
 	t.Parallel()
 	const (

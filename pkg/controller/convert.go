@@ -14,7 +14,7 @@ func (s *Server) toCSI(v volume.Volume) *csi.Volume {
 		VolumeId: v.ID, CapacityBytes: v.Size.Bytes(), VolumeContext: volumeContext(v),
 		ContentSource: sourceToCSI(v.Source),
 	}
-	if s.hasTopology {
+	if s.backend.HasTopology() {
 		for _, t := range v.Topology {
 			out.AccessibleTopology = append(out.AccessibleTopology, &csi.Topology{Segments: t})
 		}

@@ -42,7 +42,6 @@ type Server struct {
 	modifier       volume.Modifier
 	health         volume.HealthReporter
 	healthLister   volume.HealthLister
-	hasTopology    bool
 }
 
 // New returns the service of a backend.
@@ -60,9 +59,6 @@ func New(backend volume.Backend, options Options) *Server {
 	s.modifier, _ = backend.(volume.Modifier)
 	s.health, _ = backend.(volume.HealthReporter)
 	s.healthLister, _ = backend.(volume.HealthLister)
-	if b, ok := backend.(volume.TopologyAware); ok {
-		s.hasTopology = b.HasTopology()
-	}
 	return s
 }
 
@@ -83,7 +79,7 @@ func checkRequired(field, value string) error {
 // checkTopology returns an error of kind Invalid if the request has a topology but the
 // backend has none.
 func (s *Server) checkTopology(field string, isSet bool) error {
-	if isSet && !s.hasTopology {
+	if isSet && !s.backend.HasTopology() {
 		return volume.Errorf(volume.KindInvalid,
 			"%s is set, but volumes of this backend can be reached from everywhere", field)
 	}

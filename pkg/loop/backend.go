@@ -22,8 +22,7 @@ import (
 )
 
 // Backend keeps volumes as files. It implements volume.Backend, Snapshotter, Cloner,
-// Attacher, Lister, SnapshotLister, CapacityReporter, TopologyAware, HealthLister and
-// HealthChecker.
+// Attacher, Lister, SnapshotLister, CapacityReporter and HealthLister.
 type Backend struct {
 	opts     Options
 	store    store
@@ -105,11 +104,11 @@ func (*Backend) AccessModes() []volume.AccessMode {
 	}
 }
 
-// HasTopology implements volume.TopologyAware: only the node that has the directory can
+// HasTopology implements volume.Backend: only the node that has the directory can
 // reach a volume.
 func (*Backend) HasTopology() bool { return true }
 
-// CheckHealth implements volume.HealthChecker: the directories exist and are writable.
+// CheckHealth implements volume.Backend: the directories exist and are writable.
 func (b *Backend) CheckHealth(context.Context) error {
 	for _, dir := range b.store.dirs() {
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {

@@ -11,7 +11,5 @@ var (
 	_ volume.Lister           = (*Backend)(nil)
 	_ volume.SnapshotLister   = (*Backend)(nil)
 	_ volume.CapacityReporter = (*Backend)(nil)
-	_ volume.TopologyAware    = (*Backend)(nil)
 	_ volume.HealthLister     = (*Backend)(nil)
-	_ volume.HealthChecker    = (*Backend)(nil)
 )

@@ -43,6 +43,12 @@ type Backend interface {
 	// AccessModes returns the modes that volumes of this backend support.
 	AccessModes() []AccessMode
 
+	// HasTopology reports whether volumes may be reachable from some nodes only. The
+	// result must be constant.
+	HasTopology() bool
+
+	HealthChecker
+
 	// Find looks for the volume of the request's name in the cloud or directory in which
 	// Create would make it. It does not judge whether the volume fits the request or is
 	// usable. The Source of the volume is the one that it was made from, even if that no
@@ -246,16 +252,10 @@ type HealthLister interface {
 	ListHealth(ctx context.Context, page Page) ([]Health, string, error)
 }
 
-// TopologyAware is implemented by backends whose volumes may be reachable from some nodes
-// only.
-type TopologyAware interface {
-	// HasTopology reports whether volumes have a topology. The result must be constant.
-	HasTopology() bool
-}
-
-// HealthChecker is implemented by backends and connectors that can check whether they work.
+// HealthChecker is implemented by backends, and by connectors that can check whether they
+// work.
 type HealthChecker interface {
-	// CheckHealth checks that the backend can serve requests (storage system reachable,
+	// CheckHealth checks that requests can be served (storage system reachable,
 	// credentials accepted, directory writable). Every CSI Probe calls it, so it must be
 	// cheap. Kind InProgress: the backend is still starting and needs no restart.
 	CheckHealth(ctx context.Context) error

@@ -67,8 +67,11 @@ func (*Backend) AccessModes() []volume.AccessMode {
 	}
 }
 
-// HasTopology implements volume.TopologyAware.
+// HasTopology implements volume.Backend.
 func (*Backend) HasTopology() bool { return true }
+
+// CheckHealth implements volume.Backend.
+func (*Backend) CheckHealth(context.Context) error { return nil }
 
 // Find implements volume.Backend.
 func (b *Backend) Find(_ context.Context, req volume.CreateRequest) (volume.Volume, bool, error) {

@@ -18,6 +18,12 @@ func (Nop) AccessModes() []volume.AccessMode {
 	return []volume.AccessMode{volume.AccessSingleNodeWriter}
 }
 
+// HasTopology implements volume.Backend.
+func (Nop) HasTopology() bool { return false }
+
+// CheckHealth implements volume.Backend.
+func (Nop) CheckHealth(context.Context) error { return nil }
+
 // Find implements volume.Backend.
 func (Nop) Find(context.Context, volume.CreateRequest) (volume.Volume, bool, error) {
 	return volume.Volume{}, false, nil
