@@ -31,8 +31,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	defer backend.close()
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	capabilities := csiserver.Capabilities{Controller: true, Topology: backend.HasTopology(), Expansion: true}
-	identity, err := csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, backend.CheckHealth)
+	identity, err := csiserver.NewIdentity(driverName, backend.HasTopology(), backend.CheckHealth)
 	if err != nil {
 		return err
 	}

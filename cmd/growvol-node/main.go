@@ -16,9 +16,7 @@ import (
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/node"
-	"github.com/growvol/growvol/pkg/node/requirement"
 	"github.com/growvol/growvol/pkg/operation"
-	"github.com/growvol/growvol/pkg/volume"
 )
 
 func main() { newProgram().Main() }
@@ -68,19 +66,6 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 	}, nil
 }
 
-// newIdentity makes the Identity service. The capabilities are those of the plugin as a whole, the
-// same in the controller plugin (spec v1.13, GetPluginCapabilities).
-func newIdentity(
-	ctx context.Context, connector volume.Connector, driverName string, requirements *requirement.Checker,
-) (*csiserver.Identity, error) {
-	info, err := connector.Node(ctx)
-	if err != nil {
-		return nil, err
-	}
-	capabilities := csiserver.Capabilities{Controller: true, Topology: len(info.Topology) > 0, Expansion: true}
-	return csiserver.NewIdentity(driverName, csiserver.Version(), capabilities, requirements.CheckHealth)
-}
-
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	opts, err := nodeOptions(c, log)
 	if err != nil {
@@ -105,7 +90,11 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	identity, err := newIdentity(ctx, backend.connector, driverName, requirements)
+	info, err := backend.connector.Node(ctx)
+	if err != nil {
+		return err
+	}
+	identity, err := csiserver.NewIdentity(driverName, len(info.Topology) > 0, requirements.CheckHealth)
 	if err != nil {
 		return err
 	}

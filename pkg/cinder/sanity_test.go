@@ -68,10 +68,7 @@ func TestSanity(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer backend.Close()
-	identity, err := csiserver.NewIdentity(
-		cindercsi.DriverName, "test", csiserver.Capabilities{Controller: true, Topology: true, Expansion: true},
-		backend.CheckHealth,
-	)
+	identity, err := csiserver.NewIdentity(cindercsi.DriverName, true, backend.CheckHealth)
 	if err != nil {
 		t.Fatal(err)
 	}

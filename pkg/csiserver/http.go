@@ -38,7 +38,7 @@ const (
 func (s *server) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	err := s.Identity.checkHealth(ctx)
+	err := s.Identity.probe(ctx)
 	if s.stopping.Load() {
 		err = errors.New("the plugin is stopping")
 	}

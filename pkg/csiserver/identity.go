@@ -11,67 +11,53 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-// Capabilities are the plugin capabilities of CSI v1.13 that growvol knows.
-type Capabilities struct {
-	Controller bool // CONTROLLER_SERVICE
-	Topology   bool // VOLUME_ACCESSIBILITY_CONSTRAINTS
-	Expansion  bool // VolumeExpansion ONLINE and OFFLINE
-}
-
 // Identity is the CSI Identity service.
 type Identity struct {
 	csi.UnimplementedIdentityServer
 
-	name, version string
-	capabilities  Capabilities
-	probe         func(context.Context) error
+	name        string
+	hasTopology bool
+	probe       func(context.Context) error
 }
 
 // NewIdentity returns the Identity service of a plugin. It checks the name against the CSI
-// specification (GetPluginInfoResponse). probe reports whether the plugin is healthy, as
-// volume.HealthChecker's method does; nil: the plugin is always healthy.
-func NewIdentity(
-	name, version string, capabilities Capabilities, probe func(context.Context) error,
-) (*Identity, error) {
+// specification (GetPluginInfoResponse). hasTopology says whether volumes may be reachable
+// from some nodes only. probe returns an error while the plugin is not healthy, as the
+// method of volume.HealthChecker does.
+func NewIdentity(name string, hasTopology bool, probe func(context.Context) error) (*Identity, error) {
 	const label = `[0-9A-Za-z]([-0-9A-Za-z]*[0-9A-Za-z])?`
 	if ok, err := regexp.MatchString(`^`+label+`(\.`+label+`)*$`, name); err != nil || !ok || len(name) > 63 {
 		return nil, fmt.Errorf("driver name %q: want a domain name such as loop.growvol.io of at most 63 characters", name)
 	}
-	if version == "" {
-		return nil, fmt.Errorf("driver %s has no version", name)
-	}
-	return &Identity{name: name, version: version, capabilities: capabilities, probe: probe}, nil
+	return &Identity{name: name, hasTopology: hasTopology, probe: probe}, nil
 }
 
-// GetPluginInfo returns name and version.
+// GetPluginInfo returns the name of the driver and Version.
 func (i *Identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*csi.GetPluginInfoResponse, error) {
-	return &csi.GetPluginInfoResponse{Name: i.name, VendorVersion: i.version}, nil
+	return &csi.GetPluginInfoResponse{Name: i.name, VendorVersion: Version()}, nil
 }
 
-// GetPluginCapabilities returns the capabilities of NewIdentity.
+// GetPluginCapabilities returns what the controller plugin and the node plugin can do
+// together: it must be the same in both (spec v1.13, GetPluginCapabilities).
 func (i *Identity) GetPluginCapabilities(
 	context.Context, *csi.GetPluginCapabilitiesRequest,
 ) (*csi.GetPluginCapabilitiesResponse, error) {
+	services := []csi.PluginCapability_Service_Type{csi.PluginCapability_Service_CONTROLLER_SERVICE}
+	if i.hasTopology {
+		services = append(services, csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
+	}
 	resp := new(csi.GetPluginCapabilitiesResponse)
-	addService := func(t csi.PluginCapability_Service_Type) {
+	for _, t := range services {
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{
 			Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}},
 		})
 	}
-	addExpansion := func(t csi.PluginCapability_VolumeExpansion_Type) {
+	for _, t := range []csi.PluginCapability_VolumeExpansion_Type{
+		csi.PluginCapability_VolumeExpansion_ONLINE, csi.PluginCapability_VolumeExpansion_OFFLINE,
+	} {
 		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{
 			Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{Type: t}},
 		})
-	}
-	if i.capabilities.Controller {
-		addService(csi.PluginCapability_Service_CONTROLLER_SERVICE)
-	}
-	if i.capabilities.Topology {
-		addService(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS)
-	}
-	if i.capabilities.Expansion {
-		addExpansion(csi.PluginCapability_VolumeExpansion_ONLINE)
-		addExpansion(csi.PluginCapability_VolumeExpansion_OFFLINE)
 	}
 	return resp, nil
 }
@@ -81,18 +67,10 @@ func (i *Identity) GetPluginCapabilities(
 // error it answers FAILED_PRECONDITION with the reason, as the specification requires
 // (Probe errors), and the sidecars exit.
 func (i *Identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
-	err := i.checkHealth(ctx)
+	err := i.probe(ctx)
 	isStarting := volume.IsKind(err, volume.KindInProgress)
 	if err != nil && !isStarting {
 		return nil, &volume.Error{Kind: volume.KindPrecondition, Msg: "the plugin is not healthy", Cause: err}
 	}
 	return &csi.ProbeResponse{Ready: &wrappers.BoolValue{Value: !isStarting}}, nil
-}
-
-// checkHealth runs the check behind Probe.
-func (i *Identity) checkHealth(ctx context.Context) error {
-	if i.probe == nil {
-		return nil
-	}
-	return i.probe(ctx)
 }

@@ -15,15 +15,16 @@ import (
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("keystone does not answer")
-	healthy, kind := true, volume.KindUnavailable
+	isHealthy, kind := true, volume.KindUnavailable
 	i := identity(t, func(context.Context) error {
-		if healthy {
+		if isHealthy {
 			return nil
 		}
 		return volume.Errorf(kind, "probe: %w", cause)
 	})
 	info, err := i.GetPluginInfo(t.Context(), nil)
-	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() != "1.2.3" {
+	if err != nil || info.GetName() != "test.growvol.io" || info.GetVendorVersion() == "" ||
+		info.GetVendorVersion() != Version() {
 		t.Errorf("got info %v, %v", info, err)
 	}
 	capabilities, err := i.GetPluginCapabilities(t.Context(), nil)
@@ -34,7 +35,7 @@ func TestIdentity(t *testing.T) {
 	if err != nil || !probe.GetReady().GetValue() {
 		t.Errorf("got probe %v, %v, want ready", probe, err)
 	}
-	healthy = false
+	isHealthy = false
 	if _, err := i.Probe(t.Context(), nil); status.Code(toStatus(err)) != codes.FailedPrecondition ||
 		!errors.Is(err, cause) {
 		t.Errorf("got probe %v, want FAILED_PRECONDITION with the reason", err)
@@ -43,19 +44,17 @@ func TestIdentity(t *testing.T) {
 	if probe, err := i.Probe(t.Context(), nil); err != nil || probe.GetReady() == nil || probe.GetReady().GetValue() {
 		t.Errorf("while starting: got probe %v, %v, want not ready", probe, err)
 	}
-	bare, err := NewIdentity("a", "1", Capabilities{}, nil)
+	plain, err := NewIdentity("a", false, healthy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, err := bare.GetPluginCapabilities(t.Context(), nil); err != nil || len(c.GetCapabilities()) != 0 {
-		t.Errorf("got capabilities %v, %v, want none", c, err)
+	c, err := plain.GetPluginCapabilities(t.Context(), nil)
+	if err != nil || len(c.GetCapabilities()) != 3 || strings.Contains(c.String(), "ACCESSIBILITY") {
+		t.Errorf("without topology: got capabilities %v, %v, want 3", c, err)
 	}
 	for _, name := range []string{"", "-a.io", "a..io", "a_b", "a.io/", strings.Repeat("a", 64)} {
-		if _, err := NewIdentity(name, "1", Capabilities{}, nil); err == nil {
+		if _, err := NewIdentity(name, false, healthy); err == nil {
 			t.Errorf("name %q: got success, want an error", name)
 		}
-	}
-	if _, err := NewIdentity("a.io", "", Capabilities{}, nil); err == nil {
-		t.Error("no version: got success, want an error")
 	}
 }

@@ -76,7 +76,7 @@ func TestLivezIgnoresHealth(t *testing.T) {
 
 func TestLivezIgnoresProxy(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-	s, err := newServer(Options{Identity: identity(t, nil)})
+	s, err := newServer(Options{Identity: identity(t, healthy)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,8 +85,8 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	s.Log.InfoContext(ctx, "serving", "driver", s.Identity.name, "version", s.Identity.version, "endpoint",
-		options.Endpoint)
+	s.Log.InfoContext(ctx, "serving",
+		"driver", s.Identity.name, "version", Version(), "endpoint", options.Endpoint)
 	if lis.Addr().Network() == "tcp" {
 		s.Log.WarnContext(ctx, "CSI over TCP is neither authenticated nor encrypted: use a unix socket outside of tests")
 	}
@@ -177,21 +177,20 @@ func (s *server) stopCalls(ctx context.Context) error {
 		defer close(stopped)
 		s.grpc.GracefulStop()
 	}()
-	if isClosedWithin(s.Grace, stopped) {
+	select {
+	case <-stopped:
 		return nil
+	case <-time.After(s.Grace):
 	}
-	s.Log.WarnContext(ctx, "the grace period is over: canceling the calls that still run", "running_calls",
-		s.running.Load())
-	killed := make(chan struct{})
-	go func() {
-		defer close(killed)
-		s.grpc.Stop()
-		<-stopped
-	}()
-	if isClosedWithin(KillTimeout, killed) {
+	s.Log.WarnContext(ctx, "the grace period is over: canceling the calls that still run",
+		"running_calls", s.running.Load())
+	go s.grpc.Stop() // GracefulStop returns once the canceled calls have ended
+	select {
+	case <-stopped:
 		return nil
+	case <-time.After(KillTimeout):
+		return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), KillTimeout)
 	}
-	return fmt.Errorf("%d calls did not end within %s after their cancellation", s.running.Load(), KillTimeout)
 }
 
 // callStopping calls Options.Stopping.
@@ -225,16 +224,4 @@ func (s *server) awaitDetached(ctx context.Context, graceEnd time.Time) {
 
 func detachedAttrs(w operation.Detached) []any {
 	return []any{"work", w.What, "volume", w.ID, "age", time.Since(w.Since).Round(time.Millisecond).String()}
-}
-
-// isClosedWithin waits for done for at most d, and reports whether done was closed.
-func isClosedWithin(d time.Duration, done <-chan struct{}) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-		return false
-	}
 }

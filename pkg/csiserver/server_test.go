@@ -78,7 +78,7 @@ func start(t *testing.T, options Options, expand expandFunc) *plugin {
 		t.Fatal(err)
 	}
 	if options.Identity == nil {
-		options.Identity = identity(t, nil)
+		options.Identity = identity(t, healthy)
 	}
 	options.Endpoint, options.Log, options.Metrics = "unix://"+p.path, log, p.metrics
 	options.Controller = controllerFunc{expand: expand}
@@ -114,16 +114,18 @@ func get(ctx context.Context, h http.Handler, path string) *httptest.ResponseRec
 	return reply
 }
 
+// identity returns an Identity service with topology.
 func identity(t *testing.T, probe func(context.Context) error) *Identity {
 	t.Helper()
-	i, err := NewIdentity("test.growvol.io", "1.2.3", Capabilities{
-		Controller: true, Topology: true, Expansion: true,
-	}, probe)
+	i, err := NewIdentity("test.growvol.io", true, probe)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return i
 }
+
+// healthy is the probe of a plugin that works.
+func healthy(context.Context) error { return nil }
 
 func (p *plugin) expand(ctx context.Context, req *expandRequest) (*expandResponse, error) {
 	return csi.NewControllerClient(p.conn).ControllerExpandVolume(ctx, req)
@@ -283,7 +285,7 @@ func TestStopWaitsForRunningCalls(t *testing.T) {
 func TestStoppingPluginIsNotHealthy(t *testing.T) {
 	t.Parallel()
 	running, finish := make(chan struct{}), make(chan struct{})
-	s, err := newServer(Options{Identity: identity(t, nil), Controller: controllerFunc{
+	s, err := newServer(Options{Identity: identity(t, healthy), Controller: controllerFunc{
 		expand: func(context.Context, *expandRequest) (*expandResponse, error) {
 			close(running)
 			<-finish
@@ -391,8 +393,8 @@ func TestRunRefusesInvalidOptions(t *testing.T) {
 	dir := socketDir(t)
 	for name, options := range map[string]Options{
 		"no identity": {Endpoint: filepath.Join(dir, "a.sock")},
-		"bad socket":  {Endpoint: "nowhere", Identity: identity(t, nil)},
-		"bad HTTP":    {Endpoint: filepath.Join(dir, "b.sock"), HTTPEndpoint: "256.0.0.1:x", Identity: identity(t, nil)},
+		"bad socket":  {Endpoint: "nowhere", Identity: identity(t, healthy)},
+		"bad HTTP":    {Endpoint: filepath.Join(dir, "b.sock"), HTTPEndpoint: "256.0.0.1:x", Identity: identity(t, healthy)},
 	} {
 		if err := Run(t.Context(), options); err == nil {
 			t.Errorf("%s: got success, want an error", name)

@@ -61,9 +61,7 @@ func serve(tb testing.TB, backend volume.Backend) (endpoint string) {
 		tb.Fatal(err)
 	}
 	endpoint = "unix://" + filepath.Join(dir, "csi.sock")
-	identity, err := csiserver.NewIdentity("fake.growvol.io", "1", csiserver.Capabilities{
-		Controller: true, Topology: true, Expansion: true,
-	}, nil)
+	identity, err := csiserver.NewIdentity("fake.growvol.io", true, backend.CheckHealth)
 	if err != nil {
 		tb.Fatal(err)
 	}
