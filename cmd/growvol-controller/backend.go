@@ -30,7 +30,7 @@ type config struct {
 	loopPoolSize      sizeFlag
 	loopMaxVolumeSize sizeFlag
 
-	cloudConfig    pathsFlag
+	cloudConfig    []string // paths
 	cloudsYAML     string
 	cloud          string
 	clusterID      string
@@ -53,9 +53,14 @@ func (c *config) register(fs *flag.FlagSet) {
 
 	fs.StringVar(&c.cloudsYAML, "clouds-yaml", "",
 		"clouds.yaml with the clouds of the cinder backend and their credentials; read again when it changes")
-	fs.Var(&c.cloudConfig, "cloud-config",
-		"cloud.conf of cinder-csi-plugin, instead of clouds.yaml or in addition; "+
-			"may be repeated, later files override earlier ones")
+	fs.Func("cloud-config", "cloud.conf of cinder-csi-plugin, instead of clouds.yaml or in addition; "+
+		"may be repeated, later files override earlier ones", func(path string) error {
+		if path == "" {
+			return errors.New("the path is empty")
+		}
+		c.cloudConfig = append(c.cloudConfig, path)
+		return nil
+	})
 	fs.StringVar(&c.cloud, "cloud", "", "cloud of requests that name none; required if several clouds are configured")
 	fs.StringVar(&c.clusterID, "cluster-id", "",
 		"name of this cluster among those that share the project: volumes are listed and found by name within it")
@@ -122,21 +127,6 @@ func openCinder(
 		return openedBackend{}, err
 	}
 	return openedBackend{Backend: backend, driverName: cindercsi.DriverName, close: backend.Close}, nil
-}
-
-// pathsFlag is a flag.Value of paths; each occurrence of the option adds one.
-type pathsFlag []string
-
-// String implements flag.Value.
-func (p *pathsFlag) String() string { return strings.Join(*p, ",") }
-
-// Set implements flag.Value.
-func (p *pathsFlag) Set(path string) error {
-	if path == "" {
-		return errors.New("the path is empty")
-	}
-	*p = append(*p, path)
-	return nil
 }
 
 // sizeFlag is a flag.Value: bytes, or a whole number of Ki, Mi, Gi or Ti, as in Kubernetes.

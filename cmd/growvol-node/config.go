@@ -4,13 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/csiserver"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/loopcsi"
+	"github.com/growvol/growvol/pkg/volume"
 )
 
 // config are the options of the command line.
@@ -21,9 +21,9 @@ type config struct {
 	loopDir         string
 	zone            string
 	withTopology    bool
-	topology        topologyFlag
-	maxVolumes      int64 // zero: found out
-	reservedVolumes int64 // subtracted from the limit that is found out
+	topology        volume.Topology // additional segments
+	maxVolumes      int64           // zero: found out
+	reservedVolumes int64           // subtracted from the limit that is found out
 	stateDir        string
 	defaultFSType   string
 	kubeletDir      string
@@ -47,8 +47,8 @@ func (c *config) register(fs *flag.FlagSet) {
 		"directory of the loop backend's volumes, shared with the controller plugin")
 	fs.StringVar(&c.zone, "zone", "", "availability zone of this node (cinder); empty: according to OpenStack")
 	fs.BoolVar(&c.withTopology, "with-topology", true, "report the zone of this node to the orchestrator (cinder)")
-	fs.Var(&c.topology, "additional-topology",
-		"additional topology segment `key=value` of this node (cinder); may be repeated")
+	fs.Func("additional-topology",
+		"additional topology segment `key=value` of this node (cinder); may be repeated", c.addTopology)
 	fs.Int64Var(&c.maxVolumes, "max-volumes", 0,
 		"how many volumes can be attached to this node (cinder); 0: found out")
 	fs.Int64Var(&c.reservedVolumes, "reserved-volumes", 0,
@@ -74,30 +74,17 @@ func (c *config) register(fs *flag.FlagSet) {
 			"once kubelet has registered the driver; empty: do not")
 }
 
-// topologyFlag is a flag.Value of topology segments, written as key=value[,key=value...].
-type topologyFlag map[string]string
-
-// String implements flag.Value.
-func (s *topologyFlag) String() string {
-	if s == nil || *s == nil {
-		return ""
-	}
-	return fmt.Sprint(map[string]string(*s))
-}
-
-// Set implements flag.Value; it may be called repeatedly.
-func (s *topologyFlag) Set(text string) error {
-	more := maps.Clone(*s)
-	if more == nil {
-		more = topologyFlag{}
+// addTopology adds the topology segments of text: key=value[,key=value...].
+func (c *config) addTopology(text string) error {
+	if c.topology == nil {
+		c.topology = volume.Topology{}
 	}
 	for pair := range strings.SplitSeq(text, ",") {
 		key, value, found := strings.Cut(pair, "=")
 		if !found || key == "" || value == "" {
 			return fmt.Errorf("%q is not key=value", pair)
 		}
-		more[key] = value
+		c.topology[key] = value
 	}
-	*s = more
 	return nil
 }

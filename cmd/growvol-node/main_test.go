@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/programtest"
 )
 
@@ -45,18 +46,18 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestTopologyFlagMergesSegments(t *testing.T) {
-	var s topologyFlag
+	var c config
 	for _, text := range []string{"rack=7", "a=b,c=d=e", "rack=8"} {
-		if err := s.Set(text); err != nil {
+		if err := c.addTopology(text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if want := (topologyFlag{"rack": "8", "a": "b", "c": "d=e"}); !maps.Equal(s, want) {
-		t.Errorf("%v, want %v", s, want)
+	if want := (volume.Topology{"rack": "8", "a": "b", "c": "d=e"}); !maps.Equal(c.topology, want) {
+		t.Errorf("got topology %v, want %v", c.topology, want)
 	}
 	for _, text := range []string{"", "=x", "x=", "a=b,", ",a=b"} {
-		if err := s.Set(text); err == nil {
-			t.Errorf("%q is taken", text)
+		if err := c.addTopology(text); err == nil {
+			t.Errorf("%q: got success, want an error", text)
 		}
 	}
 }
