@@ -300,3 +300,24 @@ func TestHealthReportsAForeignMappingThatCannotGrow(t *testing.T) {
 		t.Errorf("message %q does not say why", c.GetMessage())
 	}
 }
+
+// An expansion to a size that the device has forgets a larger one that the user has given up.
+func TestHealthForgetsASizeThatWasGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestNode(t, mountCapability("ext4"))
+		d := b.add(b.id, volume.GiB)
+		d.sizeOnlyAtConnect = true
+		if err := errors.Join(b.stage(t.Context()), b.publish(t.Context(), false)); err != nil {
+			t.Fatal(err)
+		}
+		d.ignoresRescan = true
+		_, err := b.expandWithin(t, 5*volume.GiB, time.Minute)
+		wantKind(t, err, volume.KindDeadline)
+		wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
+		d.backendSize, d.ignoresRescan = 2*volume.GiB, false
+		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {
+			t.Fatal(err)
+		}
+		wantHealthy(t, b)
+	})
+}

@@ -68,3 +68,19 @@ func TestExpandCountsPhasesAndBytes(t *testing.T) {
 		}
 	})
 }
+
+func TestStageCountsADeviceThatIsTooSmall(t *testing.T) {
+	b := newTestNode(t, mountCapability("ext4"))
+	metrics := b.addMetrics(t)
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.backendSize, d.ignoresRescan = 2*volume.GiB, true
+	if err := b.stage(contextWithTimeout(t)); err == nil {
+		t.Fatal("got success with a device that is too small, want an error")
+	}
+	if got := metrics()["growvol_node_growths_total,stage,deadline"]; got != 1 {
+		t.Errorf("got %g failed growths, want 1", got)
+	}
+}

@@ -134,3 +134,21 @@ func TestOrdinaryExpandWaitsForALateGrowth(t *testing.T) {
 		})
 	}
 }
+
+// Only the first of two pods that share a raw device counts as the start of a pod.
+func TestSecondPublishOfARawDeviceIsNoPodStart(t *testing.T) {
+	b := newTestNode(t, blockCapability())
+	b.stageAndPublish(t, volume.GiB)
+	if b.firstPublishTimes.get(b.id).IsZero() {
+		t.Error("the first publish: got no time, want one")
+	}
+	b.firstPublishTimes.forget(b.id)
+	second := *b
+	second.target = filepath.Join(filepath.Dir(b.target), "second")
+	if err := second.publish(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.firstPublishTimes.get(b.id); !got.IsZero() {
+		t.Errorf("the second publish: got the time %s, want none", got)
+	}
+}

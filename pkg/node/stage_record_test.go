@@ -172,3 +172,35 @@ func TestRefusedStageKeepsTheRecord(t *testing.T) {
 		})
 	}
 }
+
+// A stage that finds the volume mounted as requested, and then fails for a device that is still too
+// small, records the new size: the device must reach it.
+func TestFailedRestageOfAMountedVolumeRecordsTheNewSize(t *testing.T) {
+	b := newTestNode(t, mountCapability("ext4"))
+	d := b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.backendSize, d.ignoresRescan = 2*volume.GiB, true
+	wantKind(t, b.stage(contextWithTimeout(t)), volume.KindDeadline)
+	if r, err := b.records.Read(b.id); err != nil || r.Size != 2*volume.GiB {
+		t.Errorf("got record %+v, %v, want the size 2 GiB", r, err)
+	}
+}
+
+// A record that cannot be read does not prove that the volume has no mapping: unstage closes what a
+// crash may have left of one.
+func TestUnstageWithADamagedRecordClosesTheMapping(t *testing.T) {
+	b := newTestNode(t, mountCapability("ext4"))
+	b.add(b.id, volume.GiB)
+	if err := b.stage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, b.records.Path("staged-", b.id)+".json", "{")
+	if err := b.unstage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.countCalls("luks-close"); got != 1 {
+		t.Errorf("got %d calls that close a mapping, want 1", got)
+	}
+}
