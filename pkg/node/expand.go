@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -56,11 +57,8 @@ type expandCall struct {
 }
 
 func (s *Server) newExpandCall(req *csi.NodeExpandVolumeRequest) (*expandCall, error) {
-	if err := checkID(req.GetVolumeId()); err != nil {
+	if err := cmp.Or(checkID(req.GetVolumeId()), checkRequired("volume_path", req.GetVolumePath())); err != nil {
 		return nil, err
-	}
-	if req.GetVolumePath() == "" {
-		return nil, invalidf("volume_path is missing from the request")
 	}
 	r := volume.Range{
 		Required: volume.Size(req.GetCapacityRange().GetRequiredBytes()),

@@ -16,7 +16,7 @@ import (
 // disk has. It is the common end of NodeExpandVolume, NodeStageVolume and GrowOnDeviceChange.
 type growth struct {
 	vol        *inspect.Volume
-	occasion   occasion
+	occasion   string
 	mountPoint string      // a writable one, if there is any; empty for a raw volume
 	required   volume.Size // of the filesystem if nothing is between it and the disk; zero: the device's size
 	passphrase string      // of a mapping whose key only the kernel has
@@ -35,7 +35,7 @@ func (s *Server) growVolume(ctx context.Context, g growth, lease *operation.Leas
 	if grown.After > grown.Before {
 		s.opts.Metrics.grown(g.occasion, grown.After-grown.Before, string(grown.Method))
 		s.log.InfoContext(ctx, "filesystem grown",
-			"volume", g.vol.ID, "occasion", string(g.occasion), "device", g.vol.Path(),
+			"volume", g.vol.ID, "occasion", g.occasion, "device", g.vol.Path(),
 			"before", grown.Before.String(), "after", grown.After.String(), "method", string(grown.Method))
 	}
 	return nil

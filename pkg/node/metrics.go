@@ -15,25 +15,19 @@ type Metrics struct {
 	growths *prometheus.CounterVec
 }
 
-// Phase is a part of an expansion on the node that is measured on its own: a value of the label
-// "phase".
-type Phase string
-
-// The phases of NodeExpandVolume, in order.
+// The phases of NodeExpandVolume, in order: values of the label "phase".
 const (
-	PhaseLock       Phase = "lock"       // waits for other work on the volume
-	PhaseDevice     Phase = "device"     // until the device has the new size
-	PhaseMapper     Phase = "mapper"     // resizes the dm-crypt mapping
-	PhaseFilesystem Phase = "filesystem" // grows the filesystem and reads its size back
+	PhaseLock       = "lock"       // waits for other work on the volume
+	PhaseDevice     = "device"     // until the device has the new size
+	PhaseMapper     = "mapper"     // resizes the dm-crypt mapping
+	PhaseFilesystem = "filesystem" // grows the filesystem and reads its size back
 )
 
-// occasion is why a filesystem is grown: a value of the label "occasion".
-type occasion string
-
+// Why a filesystem is grown: values of the label "occasion".
 const (
-	occasionStage  occasion = "stage"  // NodeStageVolume found it smaller than its device
-	occasionExpand occasion = "expand" // NodeExpandVolume
-	occasionDevice occasion = "device" // the device has become larger
+	occasionStage  = "stage"  // NodeStageVolume found it smaller than its device
+	occasionExpand = "expand" // NodeExpandVolume
+	occasionDevice = "device" // the device has become larger
 )
 
 // NewMetrics registers growvol_node_expand_phase_seconds{phase,result},
@@ -41,17 +35,7 @@ const (
 // result of a failure is the kind of its error, so "device/deadline" counts the expansions whose
 // device did not grow in time.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
-	m := newMetrics()
-	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
-		if err := reg.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
-}
-
-func newMetrics() *Metrics {
-	return &Metrics{
+	m := &Metrics{
 		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "growvol_node_expand_phase_seconds",
 			Help:    "Time of each phase of NodeExpandVolume by its result (ok, or the kind of error).",
@@ -67,24 +51,30 @@ func newMetrics() *Metrics {
 				"result (grown, or the kind of error).",
 		}, []string{"occasion", "result"}),
 	}
+	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
+		if err := reg.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
 // phaseDone counts a phase that began at start and ended with err.
-func (m *Metrics) phaseDone(p Phase, start time.Time, err error) {
+func (m *Metrics) phaseDone(phase string, start time.Time, err error) {
 	result := "ok"
 	if err != nil {
 		result = volume.KindOf(err).String()
 	}
-	m.phases.WithLabelValues(string(p), result).Observe(time.Since(start).Seconds())
+	m.phases.WithLabelValues(phase, result).Observe(time.Since(start).Seconds())
 }
 
 // grown counts a filesystem that grew by so many bytes.
-func (m *Metrics) grown(o occasion, by volume.Size, method string) {
+func (m *Metrics) grown(occasion string, by volume.Size, method string) {
 	m.bytes.WithLabelValues(method).Add(float64(by))
-	m.growths.WithLabelValues(string(o), "grown").Inc()
+	m.growths.WithLabelValues(occasion, "grown").Inc()
 }
 
 // growthFailed counts a filesystem that could not be grown.
-func (m *Metrics) growthFailed(o occasion, err error) {
-	m.growths.WithLabelValues(string(o), volume.KindOf(err).String()).Inc()
+func (m *Metrics) growthFailed(occasion string, err error) {
+	m.growths.WithLabelValues(occasion, volume.KindOf(err).String()).Inc()
 }

@@ -30,16 +30,6 @@ func (s *Server) NodePublishVolume(
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	// A format or a check of the volume holds the volume's lock: a raw device must not be published
-	// at the same time.
-	lock := s.lockPublish
-	if p.access.Block {
-		lock = s.lockVolumeAndPublish
-	}
-	if p.lease, err = lock(ctx, p.id); err != nil {
-		return nil, volume.Wrap(err, "publish", p.id)
-	}
-	defer p.lease.Release()
 	if err := p.run(ctx); err != nil {
 		return nil, volume.Wrap(err, "publish", p.id)
 	}
@@ -83,7 +73,17 @@ func (s *Server) newPublishCall(req *csi.NodePublishVolumeRequest) (*publishCall
 	}, nil
 }
 
-func (p *publishCall) run(ctx context.Context) error {
+func (p *publishCall) run(ctx context.Context) (err error) {
+	// A format or a check of the volume holds the volume's lock: a raw device must not be published
+	// at the same time.
+	lock := p.lockPublish
+	if p.access.Block {
+		lock = p.lockVolumeAndPublish
+	}
+	if p.lease, err = lock(ctx, p.id); err != nil {
+		return err
+	}
+	defer p.lease.Release()
 	vol, err := p.openStaged(ctx)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/growvol/growvol/pkg/blockdev"
@@ -172,6 +173,7 @@ func (n *randomNode) start() {
 		},
 		Mappings: processMappings{fakeMappings{n.machine}, p}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
 		StateDir: filepath.Join(n.dir, "state"), Detached: new(operation.Tracker), Log: slog.New(slog.DiscardHandler),
+		Metrics: newTestMetrics(n.t, prometheus.NewRegistry()),
 	})
 	if err != nil {
 		n.t.Fatal(err)

@@ -9,6 +9,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -30,8 +31,8 @@ import (
 // sizes and cause still arrives: after the deadline the caller sees only DEADLINE_EXCEEDED.
 const defaultAnswerMargin = 3 * time.Second
 
-// Options are what a Server needs; ID, Connector, Devices, Mappings, Filesystems and StateDir are
-// required.
+// Options are what a Server needs; ID, Connector, Devices, Mappings, Filesystems, StateDir and
+// Metrics are required.
 type Options struct {
 	ID          string // of this node, as the controller's Attach knows it
 	Connector   volume.Connector
@@ -50,7 +51,7 @@ type Options struct {
 	// the plugin can wait for it before it exits; nil: nothing lists it.
 	Detached *operation.Tracker
 	Log      *slog.Logger // slog.Default when nil
-	Metrics  *Metrics     // nil: none
+	Metrics  *Metrics
 }
 
 // Devices is what the service needs of the node's block devices; LocalDevices implements it.
@@ -125,23 +126,14 @@ func New(opts Options) (*Server, error) {
 	switch {
 	case opts.ID == "":
 		return nil, errors.New("node: the node id is empty")
-	case opts.Connector == nil, opts.Devices == nil, opts.Mappings == nil, opts.Filesystems == nil:
-		return nil, errors.New("node: connector, devices, mappings and filesystems are required")
+	case opts.Connector == nil, opts.Devices == nil, opts.Mappings == nil, opts.Filesystems == nil, opts.Metrics == nil:
+		return nil, errors.New("node: connector, devices, mappings, filesystems and metrics are required")
 	case opts.StateDir == "":
 		return nil, errors.New("node: the state directory is empty")
 	}
-	if opts.DefaultFSType == "" {
-		opts.DefaultFSType = filesystem.TypeExt4
-	}
-	if opts.AnswerMargin == 0 {
-		opts.AnswerMargin = defaultAnswerMargin
-	}
-	if opts.Log == nil {
-		opts.Log = slog.Default()
-	}
-	if opts.Metrics == nil {
-		opts.Metrics = newMetrics() // nobody reads them
-	}
+	opts.DefaultFSType = cmp.Or(opts.DefaultFSType, filesystem.TypeExt4)
+	opts.AnswerMargin = cmp.Or(opts.AnswerMargin, defaultAnswerMargin)
+	opts.Log = cmp.Or(opts.Log, slog.Default())
 	return &Server{
 		opts: opts, log: opts.Log,
 		inspector: inspect.Inspector{

@@ -29,7 +29,11 @@ func TestNodeReportsInfoAndCapabilities(t *testing.T) {
 		"no id": {Connector: b.opts.Connector}, "no connector": {ID: "n"},
 		"no state directory": {
 			ID: "n", Connector: b.opts.Connector, Devices: b.opts.Devices, Mappings: b.opts.Mappings,
-			Filesystems: b.opts.Filesystems,
+			Filesystems: b.opts.Filesystems, Metrics: b.opts.Metrics,
+		},
+		"no metrics": {
+			ID: "n", Connector: b.opts.Connector, Devices: b.opts.Devices, Mappings: b.opts.Mappings,
+			Filesystems: b.opts.Filesystems, StateDir: "/",
 		},
 	} {
 		if _, err := New(o); err == nil {

@@ -291,15 +291,23 @@ func (st *stageCall) format(
 		req.IsEncrypted = st.headerMadeHere
 	}
 	what := "formatting the volume as " + string(fstype)
-	return fstype, runStep(ctx, st.lease, what, func(ctx context.Context) error {
-		// The wait for the device may have been long.
-		if err := st.inspector.Verify(ctx, st.vol); err != nil {
-			return err
-		}
+	return fstype, st.runVerified(ctx, what, func(ctx context.Context) error {
 		if err := st.opts.Filesystems.Format(ctx, req); err != nil {
 			return st.explainFormatRefusal(sig, err)
 		}
 		return st.removeMarkers(st.id)
+	})
+}
+
+// runVerified is runStep for a step on st.vol. It verifies once more, directly before the step, that
+// st.vol is the volume: the waits before may have been long.
+func (st *stageCall) runVerified(ctx context.Context, what string, step func(context.Context) error) error {
+	vol := st.vol
+	return runStep(ctx, st.lease, what, func(ctx context.Context) error {
+		if err := st.inspector.Verify(ctx, vol); err != nil {
+			return err
+		}
+		return step(ctx)
 	})
 }
 
@@ -315,10 +323,7 @@ func (st *stageCall) mount(ctx context.Context, fstype filesystem.Type) error {
 		return err
 	}
 	req := filesystem.MountRequest{Device: st.vol, Target: st.path, Type: fstype, Options: flags}
-	err := runStep(ctx, st.lease, "mounting the filesystem", func(ctx context.Context) error {
-		if err := st.inspector.Verify(ctx, st.vol); err != nil {
-			return err
-		}
+	err := st.runVerified(ctx, "mounting the filesystem", func(ctx context.Context) error {
 		return st.opts.Filesystems.Mount(ctx, req)
 	})
 	st.mountedHere = err == nil

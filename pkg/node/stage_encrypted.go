@@ -24,7 +24,7 @@ func isEncryptedByNode(volumeContext map[string]string) (bool, error) {
 	case "", "false":
 		return false, nil
 	default:
-		return false, invalidf("the volume context has %s: %q, which is neither \"true\" nor \"false\"",
+		return false, volume.Errorf(volume.KindInvalid, "the volume context has %s: %q, which is neither \"true\" nor \"false\"",
 			volume.EncryptedKey, value)
 	}
 }
@@ -79,10 +79,8 @@ func (st *stageCall) openMapping(ctx context.Context, conn volume.Connection) er
 	}
 	st.mappingOpenedHere = !st.wasMapped
 	var m luks.Mapping
-	err = runStep(ctx, st.lease, "opening the encrypted volume", func(ctx context.Context) (err error) {
-		if err = st.inspector.Verify(ctx, disk); err == nil {
-			m, err = st.opts.Mappings.Open(ctx, req)
-		}
+	err = st.runVerified(ctx, "opening the encrypted volume", func(ctx context.Context) (err error) {
+		m, err = st.opts.Mappings.Open(ctx, req)
 		return err
 	})
 	if err != nil {
@@ -136,11 +134,8 @@ func (st *stageCall) prepareHeader(ctx context.Context, conn volume.Connection, 
 		Marker: st.encryptionMarker(st.id), Content: st.contentReader(disk, conn),
 	}
 	var fresh bool
-	err = runStep(ctx, st.lease, "making the LUKS2 header", func(ctx context.Context) (err error) {
-		// The wait for the disk may have been long.
-		if err = st.inspector.Verify(ctx, disk); err == nil {
-			_, fresh, err = st.opts.Mappings.Format(ctx, req)
-		}
+	err = st.runVerified(ctx, "making the LUKS2 header", func(ctx context.Context) (err error) {
+		_, fresh, err = st.opts.Mappings.Format(ctx, req)
 		return err
 	})
 	if err == nil {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 
@@ -15,16 +16,13 @@ import (
 func (s *Server) NodeGetVolumeStats(
 	ctx context.Context, req *csi.NodeGetVolumeStatsRequest,
 ) (*csi.NodeGetVolumeStatsResponse, error) {
-	id := req.GetVolumeId()
-	if err := checkID(id); err != nil {
+	id, path := req.GetVolumeId(), req.GetVolumePath()
+	if err := cmp.Or(checkID(id), checkRequired("volume_path", path)); err != nil {
 		return nil, err
-	}
-	if req.GetVolumePath() == "" {
-		return nil, invalidf("volume_path is missing from the request")
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	usage, err := s.readStats(ctx, id, filepath.Clean(req.GetVolumePath()))
+	usage, err := s.readStats(ctx, id, filepath.Clean(path))
 	if err != nil {
 		return nil, volume.Wrap(err, "read usage of", id)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
@@ -35,7 +36,7 @@ func newTestNode(t *testing.T, capability *csi.VolumeCapability) *testNode {
 		ID: "node-1", Connector: fakeConnector{m}, Devices: fakeDevices{m}, Mappings: fakeMappings{m},
 		Filesystems: fakeFilesystems{m},
 		StateDir:    filepath.Join(t.TempDir(), "state"), AnswerMargin: 10 * time.Millisecond,
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Metrics: newTestMetrics(t, prometheus.NewRegistry()),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
 )
 
@@ -24,18 +23,18 @@ func (s *Server) NodeUnpublishVolume(
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	lease, err := s.lockPublish(ctx, id)
-	if err != nil {
-		return nil, volume.Wrap(err, "unpublish", id)
-	}
-	defer lease.Release()
-	if err := s.unpublish(ctx, id, filepath.Clean(target), lease); err != nil {
+	if err := s.unpublish(ctx, id, filepath.Clean(target)); err != nil {
 		return nil, volume.Wrap(err, "unpublish", id)
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-func (s *Server) unpublish(ctx context.Context, id, target string, lease *operation.Lease) error {
+func (s *Server) unpublish(ctx context.Context, id, target string) error {
+	lease, err := s.lockPublish(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
 	if err := s.unmountAll(ctx, id, target, lease); err != nil {
 		return err
 	}

@@ -27,18 +27,18 @@ func (s *Server) NodeUnstageVolume(
 	}
 	ctx, cancel := s.withAnswerMargin(ctx)
 	defer cancel()
-	lease, err := s.lockVolumeAndPublish(ctx, id)
-	if err != nil {
-		return nil, volume.Wrap(err, "unstage", id)
-	}
-	defer lease.Release()
-	if err := s.unstage(ctx, id, filepath.Clean(path), lease); err != nil {
+	if err := s.unstage(ctx, id, filepath.Clean(path)); err != nil {
 		return nil, volume.Wrap(err, "unstage", id)
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
-func (s *Server) unstage(ctx context.Context, id, path string, lease *operation.Lease) error {
+func (s *Server) unstage(ctx context.Context, id, path string) error {
+	lease, err := s.lockVolumeAndPublish(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
 	if err := s.unmountAll(ctx, id, path, lease); err != nil {
 		return err
 	}
@@ -89,16 +89,14 @@ func (s *Server) checkUnused(ctx context.Context, id, path string) (hasHolders b
 	if err != nil {
 		return false, err
 	}
-	if len(holders) > 0 {
-		m, mapped, err := s.inspector.FindMappingOn(ctx, id, dev)
-		if err != nil {
+	m, mapped, err := s.inspector.FindMapping(ctx, id, dev)
+	if err != nil {
+		return false, err
+	}
+	if mapped {
+		dev = m.Device // the content of the volume is read there
+		if err := s.checkUnpublished(ctx, dev); err != nil {
 			return false, err
-		}
-		if mapped {
-			dev = m.Device // the content of the volume is read there
-			if err := s.checkUnpublished(ctx, dev); err != nil {
-				return false, err
-			}
 		}
 	}
 	return len(holders) > 0, s.removeUselessMarkers(ctx, id, dev)

@@ -144,7 +144,7 @@ func (d demo) expand(ctx context.Context, v *csiclient.Volume, w *csiclient.Writ
 		return fmt.Errorf("the plugins answered OK, but the device has %s and the filesystem %s",
 			grown.device, grown.filesystem)
 	}
-	duration := func(p node.Phase) string { return formatMS(phases[string(p)] - oldPhases[string(p)]) }
+	duration := func(phase string) string { return formatMS(phases[phase] - oldPhases[phase]) }
 	printRow("backend", old.backend, grown.backend, "ControllerExpandVolume took "+formatMS(e.ControllerDuration))
 	printRow("device", old.device, grown.device,
 		"NodeExpandVolume took "+formatMS(e.NodeDuration)+": the rescan of the device "+duration(node.PhaseDevice))

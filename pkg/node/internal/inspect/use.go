@@ -100,8 +100,9 @@ func containsDevice(devices []blockdev.Device, d blockdev.Device) bool {
 	return slices.ContainsFunc(devices, func(o blockdev.Device) bool { return o.Number() == d.Number() })
 }
 
-// FindMapping returns the mapping of a volume if it rests on this disk. It asks device mapper only
-// if something rests on the disk, so that a node without encrypted volumes needs no device mapper.
+// FindMapping returns the mapping of a volume if it rests on this disk. A device of the mapping's
+// name that this driver has not made does not count. FindMapping asks device mapper only if
+// something rests on the disk, so that a node without encrypted volumes needs no device mapper.
 func (i Inspector) FindMapping(
 	ctx context.Context, id string, disk blockdev.Device,
 ) (m luks.Mapping, mapped bool, err error) {
@@ -109,14 +110,6 @@ func (i Inspector) FindMapping(
 	if err != nil || len(holders) == 0 {
 		return luks.Mapping{}, false, err
 	}
-	return i.FindMappingOn(ctx, id, disk)
-}
-
-// FindMappingOn is FindMapping for a disk that is known to have holders. A device of the mapping's
-// name that this driver has not made does not count.
-func (i Inspector) FindMappingOn(
-	ctx context.Context, id string, disk blockdev.Device,
-) (m luks.Mapping, mapped bool, err error) {
 	m, mapped, err = i.Mappings.Find(ctx, id)
 	if volume.IsKind(err, volume.KindPrecondition) {
 		return luks.Mapping{}, false, nil
