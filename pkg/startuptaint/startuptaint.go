@@ -162,7 +162,9 @@ func (o Options) replace(ctx context.Context, c connection, n node, taints []jso
 	switch {
 	case err != nil:
 		return err
-	case after.Metadata.UID != n.Metadata.UID || len(left) != len(after.Spec.Taints):
+	case after.Metadata.UID != n.Metadata.UID:
+		return errors.New("the API server accepted the patch, but did not answer with this node")
+	case len(left) != len(after.Spec.Taints):
 		return errors.New("the API server accepted the patch, but the node still has the taint")
 	default:
 		return nil

@@ -306,3 +306,18 @@ func TestTokenIsNotSentToAnotherServer(t *testing.T) {
 		t.Errorf("%v, log:\n%s", err, log)
 	}
 }
+
+// An answer to the patch that is not the Node does not prove that the taint is gone.
+func TestRemoveFailsWithoutTheNodeInTheAnswer(t *testing.T) {
+	s := newServer(t)
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch {
+			answer(w, map[string]any{})
+		}
+		return r.Method == http.MethodPatch
+	}
+	if _, err := remove(t, s, 100*time.Millisecond); err == nil || s.count(patching) == 0 ||
+		!strings.Contains(err.Error(), "did not answer with this node") {
+		t.Errorf("after %d patches: got %v, want an error", s.count(patching), err)
+	}
+}
