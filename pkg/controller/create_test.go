@@ -220,6 +220,28 @@ func (b wrongBackend) Create(context.Context, volume.CreateRequest) (volume.Volu
 	return b.volume, nil
 }
 
+func (b wrongBackend) CloneVolume(context.Context, volume.CreateRequest) (volume.Volume, error) {
+	return b.volume, nil
+}
+
+// A copy holds its source even if the request has no size. Its source is that of the request if the
+// backend returns none.
+func TestCreateChecksCopy(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New()
+	source := createVolume(t, New(fake, Options{}), "source", 2*volume.GiB)
+	req := createRequest("copy", 0)
+	req.CapacityRange, req.VolumeContentSource = nil, fromVolume(source)
+	s := New(wrongBackend{fake, volume.Volume{ID: "x", Size: volume.GiB}}, Options{})
+	_, err := s.CreateVolume(t.Context(), req)
+	volumetest.WantKind(t, err, volume.KindUnavailable, "1 GiB, less than the 2 GiB required")
+	s = New(wrongBackend{fake, volume.Volume{ID: "x", Size: 2 * volume.GiB}}, Options{})
+	resp, err := s.CreateVolume(t.Context(), req)
+	if got := resp.GetVolume().GetContentSource().GetVolume().GetVolumeId(); err != nil || got != source {
+		t.Errorf("got source %q, %v, want %q", got, err, source)
+	}
+}
+
 func TestCreateChecksBackendVolume(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -146,3 +146,14 @@ func TestSnapshotsAreCreatedListedAndDeleted(t *testing.T) {
 	_, err = s.GetSnapshot(t.Context(), &csi.GetSnapshotRequest{SnapshotId: first.GetSnapshotId()})
 	volumetest.WantKind(t, err, volume.KindNotFound, first.GetSnapshotId())
 }
+
+func TestGetCapacityRefusesTopologyOfBackendWithout(t *testing.T) {
+	t.Parallel()
+	fake := fakebackend.New()
+	s := New(struct {
+		minimalBackend
+		volume.CapacityReporter
+	}{minimalBackend{fake}, fake}, Options{})
+	_, err := s.GetCapacity(t.Context(), &csi.GetCapacityRequest{AccessibleTopology: &csi.Topology{}})
+	volumetest.WantKind(t, err, volume.KindInvalid, "accessible_topology")
+}

@@ -220,3 +220,30 @@ func TestNotFoundIsSuccessOfDeleteAndDetach(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// sharedBackend returns volumes that only readers on several nodes may use.
+type sharedBackend struct{ *fakebackend.Backend }
+
+func (b sharedBackend) Get(ctx context.Context, id string) (volume.Volume, error) {
+	v, err := b.Backend.Get(ctx, id)
+	v.AccessModes = []volume.AccessMode{volume.AccessMultiNodeReaderOnly}
+	return v, err
+}
+
+// The modes of a volume, such as those of its type, have precedence over those of the backend.
+func TestValidateUsesAccessModesOfVolume(t *testing.T) {
+	t.Parallel()
+	s := New(sharedBackend{fakebackend.New()}, Options{})
+	id := createVolume(t, s, "v", volume.GiB)
+	for mode, want := range map[csi.VolumeCapability_AccessMode_Mode]bool{
+		csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY: true,
+		singleWriter: false,
+	} {
+		resp, err := s.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+			VolumeId: id, VolumeCapabilities: []*csi.VolumeCapability{mountAs(mode)},
+		})
+		if got := resp.GetConfirmed() != nil; err != nil || got != want {
+			t.Errorf("%s: got confirmed %t, %v, want %t", mode, got, err, want)
+		}
+	}
+}
