@@ -24,21 +24,32 @@ func newProgram() csiserver.Program {
 
 // serve opens the backend and serves the Identity and Controller services until ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
-	metrics := csiserver.NewMetrics()
-	backend, err := openBackend(ctx, c, log, metrics.Registerer())
+	options, closeBackend, err := newOptions(ctx, c, log)
 	if err != nil {
 		return err
 	}
-	defer backend.close()
+	defer closeBackend()
+	return csiserver.Run(ctx, options)
+}
+
+// newOptions opens the backend and returns what csiserver.Run serves.
+func newOptions(
+	ctx context.Context, c config, log *slog.Logger,
+) (options csiserver.Options, closeBackend func(), err error) {
+	options = c.Options()
+	options.Log, options.Metrics = log, csiserver.NewMetrics()
+	backend, err := openBackend(ctx, c, log, options.Metrics.Registerer())
+	if err != nil {
+		return options, nil, err
+	}
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	identity, err := csiserver.NewIdentity(driverName, backend.HasTopology(), backend.CheckHealth)
+	options.Identity, err = csiserver.NewIdentity(driverName, backend.HasTopology(), backend.CheckHealth)
 	if err != nil {
-		return err
+		backend.close()
+		return options, nil, err
 	}
-	options := c.Options()
-	options.Log, options.Identity, options.Metrics, options.Detached = log, identity, metrics, backend.detached
-	options.Controller = controller.New(backend.Backend, controller.Options{Log: log})
+	options.Controller, options.Detached = controller.New(backend.Backend, controller.Options{Log: log}), backend.detached
 	log.InfoContext(ctx, "growvol-controller starts",
 		"version", csiserver.Version(), "driver", driverName, "backend", c.backend, "endpoint", c.Endpoint)
-	return csiserver.Run(ctx, options)
+	return options, backend.close, nil
 }

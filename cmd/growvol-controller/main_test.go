@@ -1,6 +1,8 @@
 package main
 
 import (
+	"flag"
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -25,6 +27,24 @@ func TestCommandLine(t *testing.T) {
 // process that holds the cloud's credentials.
 func TestControllerLinksNothingOfTheNode(t *testing.T) {
 	programtest.CheckDependencies(t, `growvol/pkg/((attached|blockdev|filesystem|instance|luks|node)(/|$)|loop/loopdev)`)
+}
+
+// The stop waits for what the loop backend detaches.
+func TestStopWaitsForDetachedWorkOfLoop(t *testing.T) {
+	var c config
+	fs := flag.NewFlagSet("growvol-controller", flag.ContinueOnError)
+	c.register(fs)
+	if err := fs.Parse([]string{"--node-id=n", "--loop-dir=" + t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	options, closeBackend, err := newOptions(t.Context(), c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBackend()
+	if options.Detached == nil {
+		t.Error("got no detached work, want that of the backend")
+	}
 }
 
 func TestSizeFlag(t *testing.T) {

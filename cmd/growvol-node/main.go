@@ -66,6 +66,8 @@ func nodeOptions(c config, log *slog.Logger) (node.Options, error) {
 	}, nil
 }
 
+// serve serves the Identity and Node services until ctx ends. Meanwhile it removes the start-up taint
+// and grows volumes whose device has grown, unless the command line says otherwise.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	opts, err := nodeOptions(c, log)
 	if err != nil {
@@ -75,42 +77,52 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	metrics := csiserver.NewMetrics()
-	if opts.Metrics, err = node.NewMetrics(metrics.Registerer()); err != nil {
-		return err
-	}
-	filesystems := filesystem.New(filesystem.Options{Log: log})
-	requirements, err := checkRequirements(ctx, c, filesystems, backend.connector, metrics.Registerer(), log)
-	if err != nil {
-		return err
-	}
-	opts.ID, opts.Connector, opts.Filesystems = backend.nodeID, backend.connector, filesystems
-	server, err := node.New(opts)
-	if err != nil {
-		return err
-	}
 	driverName := cmp.Or(c.DriverName, backend.driverName)
-	info, err := backend.connector.Node(ctx)
+	options, err := newOptions(ctx, c, opts, backend, driverName)
 	if err != nil {
 		return err
 	}
-	identity, err := csiserver.NewIdentity(driverName, len(info.Topology) > 0, requirements.CheckHealth)
-	if err != nil {
-		return err
+	if options.Stopping != nil {
+		defer options.Stopping(ctx) // when Run fails before it serves
 	}
-	options := c.Options()
-	options.Log, options.Identity, options.Node = log, identity, server
-	options.Metrics, options.Detached = metrics, opts.Detached
 	stop, err := startRemovingTaint(ctx, c.taintedNode, driverName, log)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if c.growOnChange {
-		options.Stopping = startGrowOnDeviceChange(ctx, server)
-		defer options.Stopping(ctx) // when Run fails before it serves
-	}
 	log.InfoContext(ctx, "growvol-node starts", "version", csiserver.Version(), "driver", driverName,
 		"backend", c.backend, "node", backend.nodeID, "endpoint", c.Endpoint)
 	return csiserver.Run(ctx, options)
+}
+
+// newOptions makes the services and returns what csiserver.Run serves. It starts what
+// options.Stopping ends.
+func newOptions(
+	ctx context.Context, c config, opts node.Options, backend nodeBackend, driverName string,
+) (options csiserver.Options, err error) {
+	options = c.Options()
+	options.Log, options.Metrics, options.Detached = opts.Log, csiserver.NewMetrics(), opts.Detached
+	if opts.Metrics, err = node.NewMetrics(options.Metrics.Registerer()); err != nil {
+		return options, err
+	}
+	filesystems := filesystem.New(filesystem.Options{Log: opts.Log})
+	requirements, err := checkRequirements(ctx, c, filesystems, backend.connector, options.Metrics.Registerer(), opts.Log)
+	if err != nil {
+		return options, err
+	}
+	opts.ID, opts.Connector, opts.Filesystems = backend.nodeID, backend.connector, filesystems
+	server, err := node.New(opts)
+	if err != nil {
+		return options, err
+	}
+	info, err := backend.connector.Node(ctx)
+	if err != nil {
+		return options, err
+	}
+	options.Node = server
+	options.Identity, err = csiserver.NewIdentity(driverName, len(info.Topology) > 0, requirements.CheckHealth)
+	if err == nil && c.growOnChange {
+		options.Stopping = startGrowOnDeviceChange(ctx, server)
+	}
+	return options, err
 }

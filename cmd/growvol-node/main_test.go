@@ -1,8 +1,11 @@
 package main
 
 import (
+	"flag"
+	"log/slog"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -10,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
 	"github.com/growvol/growvol/tests/programtest"
 )
@@ -58,6 +62,45 @@ func TestTopologyFlagMergesSegments(t *testing.T) {
 	for _, text := range []string{"", "=x", "x=", "a=b,", ",a=b"} {
 		if err := c.addTopology(text); err == nil {
 			t.Errorf("%q: got success, want an error", text)
+		}
+	}
+}
+
+// The services get what the command line says, and the stop waits for what they detach.
+func TestOptionsFollowCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	for _, grow := range []bool{true, false} {
+		var c config
+		fs := flag.NewFlagSet("growvol-node", flag.ContinueOnError)
+		c.register(fs)
+		err := fs.Parse([]string{
+			"--node-id=n", "--loop-dir=" + dir, "--state-dir=" + dir, "--default-fstype=xfs", "--require-shared-mounts",
+			"--grow-on-device-change=" + strconv.FormatBool(grow),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		opts, err := nodeOptions(c, log)
+		if err != nil || opts.StateDir != dir || opts.DefaultFSType != filesystem.TypeXFS || !opts.RequireShared {
+			t.Fatalf("got node options %+v, %v, want those of the command line", opts, err)
+		}
+		backend, err := newBackend(t.Context(), c, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options, err := newOptions(t.Context(), c, opts, backend, "a.io")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if options.Detached == nil || options.Detached != opts.Detached {
+			t.Errorf("got detached work %p, want that of the node service %p", options.Detached, opts.Detached)
+		}
+		if got := options.Stopping != nil; got != grow {
+			t.Fatalf("got Stopping %t, want %t", got, grow)
+		}
+		if grow {
+			options.Stopping(t.Context())
 		}
 	}
 }
