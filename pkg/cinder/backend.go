@@ -58,7 +58,8 @@ type Options struct {
 }
 
 // Backend keeps volumes in Cinder. It implements volume.Backend, Abandoner, Snapshotter, Cloner,
-// Attacher, Lister, SnapshotLister, CapacityReporter, Modifier and HealthLister. New makes one.
+// Attacher, Lister, SnapshotLister, CapacityReporter, Modifier and HealthLister.
+// New makes one.
 type Backend struct {
 	opts    Options
 	log     *slog.Logger

@@ -11,6 +11,7 @@ import (
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // Options.Detached lists each step that continues after its call, by volume and name, until it
@@ -28,7 +29,7 @@ func TestDetachedStepsAreListed(t *testing.T) {
 			*slow = make(chan struct{})
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			wantKind(t, call(ctx), volume.KindDeadline, "still under way")
+			volumetest.WantKind(t, call(ctx), volume.KindDeadline, "still under way")
 			if known := b.opts.Detached.List(); len(known) != 1 || known[0].ID != b.id ||
 				!strings.HasPrefix(known[0].What, what) {
 				t.Errorf("known %+v, want one that begins with %q, of %s", known, what, b.id)
@@ -66,7 +67,7 @@ func TestDetachedGrowthKeepsTheVolumeLock(t *testing.T) {
 		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(short, 2*volume.GiB)
-		wantKind(t, err, volume.KindDeadline, "still under way")
+		volumetest.WantKind(t, err, volume.KindDeadline, "still under way")
 		<-b.growStarted
 		b.mu.Lock()
 		b.growStarted = nil
@@ -74,7 +75,7 @@ func TestDetachedGrowthKeepsTheVolumeLock(t *testing.T) {
 
 		unstaging, cancel2 := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel2()
-		wantKind(t, b.unstage(unstaging), volume.KindDeadline, "another operation")
+		volumetest.WantKind(t, b.unstage(unstaging), volume.KindDeadline, "another operation")
 		if err := errors.Join(b.unpublish(t.Context()), b.publish(t.Context(), false)); err != nil {
 			t.Errorf("a growth keeps pods from their volume: %v", err)
 		}
@@ -106,7 +107,7 @@ func TestDetachedEncryptionIsNotRepeated(t *testing.T) {
 				set(b, slow)
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
-				wantKind(t, b.stage(ctx), volume.KindDeadline, name)
+				volumetest.WantKind(t, b.stage(ctx), volume.KindDeadline, name)
 				if !d.connected {
 					t.Error("the disk was taken from under cryptsetup")
 				}
@@ -130,7 +131,7 @@ func TestDetachedFormatIsNotRepeated(t *testing.T) {
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			t.Cleanup(cancel)
-			wantKind(t, b.stage(ctx), volume.KindDeadline)
+			volumetest.WantKind(t, b.stage(ctx), volume.KindDeadline)
 		}
 		done := make(chan error, 1)
 		go func() { done <- b.stage(t.Context()) }()
@@ -166,15 +167,15 @@ func TestDetachedStepKeepsTheVolumeLock(t *testing.T) {
 			}
 		}
 		b.holdCheck = make(chan struct{})
-		wantKind(t, try(b.stage), volume.KindDeadline, "checking")
-		wantKind(t, try(b.stage), volume.KindDeadline, "another operation")
+		volumetest.WantKind(t, try(b.stage), volume.KindDeadline, "checking")
+		volumetest.WantKind(t, try(b.stage), volume.KindDeadline, "another operation")
 		finish(b.holdCheck, b.stage)
 		if n := b.countCalls("check"); n != 2 || len(b.mounts) != 1 {
 			t.Errorf("checked %d times, mounts %v", n, b.mounts)
 		}
 		b.holdUnmount = make(chan struct{})
-		wantKind(t, try(b.unstage), volume.KindDeadline, "unmounting")
-		wantKind(t, try(b.stage), volume.KindDeadline, "another operation")
+		volumetest.WantKind(t, try(b.unstage), volume.KindDeadline, "unmounting")
+		volumetest.WantKind(t, try(b.stage), volume.KindDeadline, "another operation")
 		finish(b.holdUnmount, b.unstage)
 		if len(b.mounts) != 0 {
 			t.Errorf("mounts %v", b.mounts)
@@ -190,7 +191,7 @@ func TestDetachedFormatKeepsTheDisk(t *testing.T) {
 		b.holdFormat = make(chan struct{})
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		wantKind(t, b.stage(ctx), volume.KindDeadline)
+		volumetest.WantKind(t, b.stage(ctx), volume.KindDeadline)
 		if !d.connected {
 			t.Error("the device was taken from under mkfs")
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // The disk of a raw volume is pulled out under its pod, and the disk of another volume gets its
@@ -29,8 +30,8 @@ func TestVolumesLeaveAfterTheirDiskIsGone(t *testing.T) {
 				t.Fatalf("mounts %+v", b.mounts)
 			}
 			// A device node that still has a disk is not unmounted.
-			wantKind(t, second.unstage(t.Context()), volume.KindPrecondition, "in use")
-			wantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "left alone")
+			volumetest.WantKind(t, second.unstage(t.Context()), volume.KindPrecondition, "in use")
+			volumetest.WantKind(t, b.unpublish(t.Context()), volume.KindPrecondition, "left alone")
 
 			published.Root += "//deleted" // as the kernel shows a node that it has removed
 			leaving := []*testNode{b, &second}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A mapping that another program has opened prevents the use of its disk while it is mounted. A
@@ -25,8 +26,8 @@ func TestRawVolumeBelowAForeignMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.addMount("/elsewhere", mountOfMapping(d))
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted at /elsewhere")
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted at /elsewhere")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted at /elsewhere")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted at /elsewhere")
 }
 
 func TestEncryptedRawVolumeFromStageToUnstage(t *testing.T) {
@@ -49,7 +50,7 @@ func TestEncryptedRawVolumeFromStageToUnstage(t *testing.T) {
 		d.mappingSize != 3*volume.GiB-headerSize {
 		t.Errorf("%s, %v; the mapping has %s", n, err, d.mappingSize)
 	}
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if b.countCalls("format") != 0 || d.content != noiseSignature() {
 		t.Errorf("a raw volume now holds %s", d.content)
 	}
@@ -69,19 +70,19 @@ func TestRawPublishNeverShowsCiphertext(t *testing.T) {
 	}
 	d.mappingSize = 0
 	delete(b.mappedDisks, b.id)
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	b.context = nil // the record knows it too
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	b.context = map[string]string{volume.EncryptedKey: "true"}
 	if err := b.records.Remove(b.id); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 	// A mapping of this name on another volume's disk is not this volume.
 	other := b.add("vol-2", volume.GiB)
 	other.connected, other.deviceSize = true, volume.GiB
 	b.encrypt(other)
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "not staged")
 }
 
 // Raw and mounted at the same time would be two writers that do not know of each other.
@@ -89,7 +90,7 @@ func TestEncryptedVolumeIsNotRawAndMountedAtOnce(t *testing.T) {
 	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	b.stageAndPublish(t, volume.GiB)
 	b.capability = blockCapability()
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
 	b.target += "-raw"
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "mounted")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestExpandGrowsDeviceThenFilesystem(t *testing.T) {
@@ -48,7 +49,7 @@ func TestExpandGrowsARawVolume(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(ctx, 4*volume.GiB)
-		wantKind(t, err, volume.KindDeadline, "3 GiB", "4 GiB")
+		volumetest.WantKind(t, err, volume.KindDeadline, "3 GiB", "4 GiB")
 	})
 }
 
@@ -62,7 +63,7 @@ func TestExpandFailsWhileTheDeviceHasTheOldSize(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		_, err := b.expand(ctx, 2*volume.GiB)
-		wantKind(t, err, volume.KindDeadline, b.id, "1 GiB", "2 GiB")
+		volumetest.WantKind(t, err, volume.KindDeadline, b.id, "1 GiB", "2 GiB")
 		if ctx.Err() != nil {
 			t.Error("the answer came when the caller had given up")
 		}
@@ -78,7 +79,7 @@ func TestExpandChecksTheSizeThatAwaitSizeReports(t *testing.T) {
 	d := b.stageAndPublish(t, volume.GiB)
 	d.backendSize, d.ignoresRescan, d.reportsFalseSize = 2*volume.GiB, true, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.KindInternal, "1 GiB", "2 GiB")
+	volumetest.WantKind(t, err, volume.KindInternal, "1 GiB", "2 GiB")
 }
 
 // If the backend knows a larger size than the request, the device must reach the larger size, but
@@ -111,7 +112,7 @@ func TestExpandGrowsAMapping(t *testing.T) {
 	}
 	d.backendSize = 2 * volume.GiB
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.KindPrecondition, "passphrase")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "passphrase")
 	resp, err := b.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
 		VolumeId: b.id, VolumePath: b.target, StagingTargetPath: b.staging,
 		CapacityRange: &csi.CapacityRange{RequiredBytes: 2 << 30},
@@ -134,7 +135,7 @@ func TestExpandRefusesAMappingOfAnotherKind(t *testing.T) {
 	}
 	d.backendSize = 2 * volume.GiB
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.KindPrecondition, d.path+"-crypt")
+	volumetest.WantKind(t, err, volume.KindPrecondition, d.path+"-crypt")
 	if b.countCalls("resize-crypt") != 0 {
 		t.Error("resized as if it were dm-crypt")
 	}
@@ -185,7 +186,7 @@ func TestExpandFailsWithoutTouchingOthers(t *testing.T) {
 			size := d.content.Size
 			c.prepare(t, b)
 			_, err := b.expand(t.Context(), 2*volume.GiB)
-			wantKind(t, err, c.kind, c.words...)
+			volumetest.WantKind(t, err, c.kind, c.words...)
 			if d.content.Size != size {
 				t.Error("the filesystem was grown")
 			}
@@ -289,7 +290,7 @@ func TestDiskIsVerifiedWhileItIsOpen(t *testing.T) {
 			d := b.stageAndPublish(t, volume.GiB)
 			d.backendSize, d.deviceSize = 2*volume.GiB, 2*volume.GiB
 			b.hooks["open"] = func() { d.serial = "vol-2" }
-			wantKind(t, call(b, t.Context()), volume.KindPrecondition, "another volume")
+			volumetest.WantKind(t, call(b, t.Context()), volume.KindPrecondition, "another volume")
 			if d.content.Size != volume.GiB {
 				t.Errorf("the filesystem of another volume was grown to %s", d.content.Size)
 			}
@@ -308,7 +309,7 @@ func TestExpandWaitsForTheSizeThatTheBackendKnows(t *testing.T) {
 		}
 		d.backendSize, d.ignoresRescan = 4*volume.GiB, true
 		_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
-		wantKind(t, err, volume.KindDeadline, "1 GiB", "4 GiB")
+		volumetest.WantKind(t, err, volume.KindDeadline, "1 GiB", "4 GiB")
 		if d.awaitTimeout < 50*time.Second {
 			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.awaitTimeout)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A condition does not name the cause of a failure that is over.
@@ -38,7 +39,7 @@ func TestHealthForgetsTheCauseOfAnEarlierFailure(t *testing.T) {
 			d.backendSize = 2 * volume.GiB
 			b.fail["grow"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 			_, err := b.expand(t.Context(), 2*volume.GiB)
-			wantKind(t, err, volume.KindPrecondition)
+			volumetest.WantKind(t, err, volume.KindPrecondition)
 			delete(b.fail, "grow")
 			end(t, b)
 			d.measured = filesystem.Measurement{Size: volume.GiB}
@@ -193,10 +194,10 @@ func TestHealthReportsADeviceThatIsSmallerThanItsVolume(t *testing.T) {
 func TestHealthOfAVolumeThatIsNotOnThisNode(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	_, err := b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id})
-	wantKind(t, err, volume.KindNotFound)
+	volumetest.WantKind(t, err, volume.KindNotFound)
 	d := b.add(b.id, volume.GiB)
 	_, err = b.NodeGetVolumeHealth(t.Context(), &csi.NodeGetVolumeHealthRequest{VolumeId: b.id})
-	wantKind(t, err, volume.KindNotFound)
+	volumetest.WantKind(t, err, volume.KindNotFound)
 	if err := b.stage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +224,7 @@ func TestMalformedHealthRequestsAreInvalid(t *testing.T) {
 		{}, {VolumeId: b.id, StagingTargetPath: "relative"}, {VolumeId: b.id, VolumePublishPath: "relative"},
 	} {
 		_, err := b.NodeGetVolumeHealth(t.Context(), req)
-		wantKind(t, err, volume.KindInvalid)
+		volumetest.WantKind(t, err, volume.KindInvalid)
 	}
 }
 
@@ -270,7 +271,7 @@ func TestHealthReportsAGrowthThatHasNotReachedTheNode(t *testing.T) {
 		}
 		d.backendSize, d.ignoresRescan = 2*volume.GiB, true
 		_, err := b.expandWithin(t, 2*volume.GiB, time.Minute)
-		wantKind(t, err, volume.KindDeadline)
+		volumetest.WantKind(t, err, volume.KindDeadline)
 		c := wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 		if !strings.Contains(c.GetMessage(), "2 GiB") || !strings.Contains(c.GetMessage(), "1 GiB") {
 			t.Errorf("message %q does not name both sizes", c.GetMessage())
@@ -294,7 +295,7 @@ func TestHealthReportsAForeignMappingThatCannotGrow(t *testing.T) {
 	}
 	d.backendSize, d.luks.keyInKeyring = 2*volume.GiB, true
 	_, err := b.expand(t.Context(), 2*volume.GiB)
-	wantKind(t, err, volume.KindPrecondition, "passphrase")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "passphrase")
 	c := wantCondition(t, b, reasonFilesystemShort, csi.VolumeHealthErrorType_DEGRADED)
 	if !strings.Contains(c.GetMessage(), "passphrase") {
 		t.Errorf("message %q does not say why", c.GetMessage())
@@ -312,7 +313,7 @@ func TestHealthForgetsASizeThatWasGivenUp(t *testing.T) {
 		}
 		d.ignoresRescan = true
 		_, err := b.expandWithin(t, 5*volume.GiB, time.Minute)
-		wantKind(t, err, volume.KindDeadline)
+		volumetest.WantKind(t, err, volume.KindDeadline)
 		wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 		d.backendSize, d.ignoresRescan = 2*volume.GiB, false
 		if _, err := b.expand(t.Context(), 2*volume.GiB); err != nil {

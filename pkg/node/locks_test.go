@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // wantBlocked fails the test unless call waits for a lock until its deadline.
@@ -60,7 +61,7 @@ func TestRollbackWaitsForPublications(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
 		publish := mustLock(t, b.lockPublish, b.id)
-		wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
 		if !d.connected {
 			t.Error("disconnected while a publication is running")
 		}

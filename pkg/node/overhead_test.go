@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A device may lack one header of its volume, not two, and none when the controller knows that the
@@ -44,7 +45,7 @@ func TestDeviceMayLackOneHeaderOnly(t *testing.T) {
 				// The first size exceeds the volume, while the pod starts.
 				for _, required := range []volume.Size{4 * volume.GiB, 2 * volume.GiB} {
 					_, err := b.expandWithin(t, required, time.Minute)
-					wantKind(t, err, volume.KindDeadline)
+					volumetest.WantKind(t, err, volume.KindDeadline)
 				}
 				wantCondition(t, b, reasonDeviceShort, csi.VolumeHealthErrorType_DEGRADED)
 			})
@@ -109,13 +110,13 @@ func TestExpandFailsWhenTheDeviceLacksLessThanAHeader(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 				defer cancel()
 				_, err := b.expand(ctx, volume.GiB+10*volume.MiB)
-				wantKind(t, err, volume.KindDeadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in again")
+				volumetest.WantKind(t, err, volume.KindDeadline, "1 GiB", "2 GiB", "32 MiB", "next step: plug it in again")
 				if n := b.countCalls("grow"); capability == "mounted" && n != 1 { // the one at stage
 					t.Errorf("grown %d times", n)
 				}
 				d.reportsFalseSize = true
 				_, err = b.expand(t.Context(), volume.GiB+10*volume.MiB)
-				wantKind(t, err, volume.KindInternal, "1 GiB")
+				volumetest.WantKind(t, err, volume.KindInternal, "1 GiB")
 			})
 		})
 	}
@@ -162,7 +163,7 @@ func TestStageFormatsOnlyADeviceOfFullSize(t *testing.T) {
 					}
 					return
 				}
-				wantKind(t, err, volume.KindDeadline, "2 GiB", "plug it in again")
+				volumetest.WantKind(t, err, volume.KindDeadline, "2 GiB", "plug it in again")
 				if b.countCalls("format") != 0 {
 					t.Error("formatted")
 				}

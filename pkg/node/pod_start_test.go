@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A publication before the volume was unstaged does not count as the start of a pod.
@@ -27,7 +28,7 @@ func TestUnstageForgetsTheFirstPublish(t *testing.T) {
 		}
 		b.target, d.ignoresRescan = b.staging, true
 		_, err = b.expandWithin(t, 4*volume.GiB, time.Minute)
-		wantKind(t, err, volume.KindDeadline)
+		volumetest.WantKind(t, err, volume.KindDeadline)
 	})
 }
 
@@ -65,7 +66,7 @@ func TestExpandOfAClaimThatExceedsTheVolume(t *testing.T) {
 				d.ignoresRescan = true
 				start := time.Now()
 				_, err := b.expandWithin(t, 4*volume.GiB, time.Minute)
-				wantKind(t, err, c.kind, "4 GiB", "1 GiB")
+				volumetest.WantKind(t, err, c.kind, "4 GiB", "1 GiB")
 				if c.kind == volume.KindPrecondition &&
 					!strings.Contains(err.Error(), "next step: if the PersistentVolume says more") {
 					t.Errorf("error %q has no remedy", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // Another filesystem is mounted at the staging path between the check and the bind. The pod does
@@ -22,7 +23,7 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.hooks["bind"] = func() { b.addMount(b.staging, mountOf(other)) }
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "it was unmounted")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path, "it was unmounted")
 	if len(b.mounts) != 2 || b.mounts[1].MountPoint != b.staging {
 		t.Errorf("the other's mount must stay, and only the bind go: %+v", b.mounts)
 	}
@@ -31,7 +32,7 @@ func TestPublishReadsBackWhatTheTargetShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fail["unmount"] = volume.Errorf(volume.KindPrecondition, "busy")
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, other.path, "could not be unmounted: busy")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindInternal, other.path, "could not be unmounted: busy")
 	delete(b.fail, "unmount")
 	delete(b.hooks, "bind")
 	b.dropMount(b.target)
@@ -50,7 +51,7 @@ func TestPublishFailsWhenTheBindCannotBeReadBack(t *testing.T) {
 	}
 	b.hooks["bind"] = func() { b.fail["by-number"] = volume.Errorf(volume.KindInternal, "sysfs is unreadable") }
 	for range 2 {
-		wantKind(t, b.publish(t.Context(), false), volume.KindInternal, "sysfs is unreadable")
+		volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindInternal, "sysfs is unreadable")
 		if len(b.mounts) != 2 || b.countCalls("unmount") != 0 {
 			t.Errorf("mounts %+v", b.mounts)
 		}
@@ -78,7 +79,7 @@ func TestPublishFailsWhenTheMountsBelowCannotBeRead(t *testing.T) {
 		b.addMount(b.staging, mountOf(other))
 		b.fail["mounts-of"] = volume.Errorf(volume.KindInternal, "mountinfo is unreadable")
 	}
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, "mountinfo is unreadable")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindInternal, "mountinfo is unreadable")
 	if b.countCalls("unmount") != 0 {
 		t.Errorf("mounts %+v", b.mounts)
 	}
@@ -105,7 +106,7 @@ func TestPublishUnmountsNothingButItsBind(t *testing.T) {
 					b.addMount(b.target, mountOf(other))
 				}
 			}
-			wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path)
+			volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, other.path)
 			if last := b.mounts[len(b.mounts)-1]; last.Device != diskNumberOf(other) {
 				t.Errorf("another's mount was taken away: %+v", b.mounts)
 			}
@@ -128,7 +129,7 @@ func TestRawPublishReadsBackWhatTheTargetShows(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.hooks["bind"] = func() { d.path, other.path = other.path, d.path }
-	wantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, "it was unmounted")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindInternal, b.target, "it was unmounted")
 	if len(b.mounts) != 0 {
 		t.Errorf("left: %+v", b.mounts)
 	}
@@ -162,9 +163,10 @@ func TestPublishReadsBackTheReadOnlyFlag(t *testing.T) {
 			}
 			staged := len(b.mounts)
 			b.opts.Filesystems = unreliableBind{fakeFilesystems: fakeFilesystems{b.machine}}
-			wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, b.target, "read-only=false", "it was unmounted")
+			volumetest.WantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, b.target, "read-only=false",
+				"it was unmounted")
 			b.opts.Filesystems = unreliableBind{fakeFilesystems{b.machine}, true}
-			wantKind(t, b.publish(t.Context(), true), volume.KindInternal, "nothing is mounted at the target path")
+			volumetest.WantKind(t, b.publish(t.Context(), true), volume.KindInternal, "nothing is mounted at the target path")
 			if len(b.mounts) != staged {
 				t.Errorf("mounts %+v", b.mounts)
 			}

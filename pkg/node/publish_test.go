@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A read-only filesystem is never bound for writing.
@@ -20,7 +21,7 @@ func TestPublishForWritingBindsNoReadOnlyFilesystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mounts[0].SuperOptions = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "kernel log")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "kernel log")
 	if b.countCalls("bind") != 0 {
 		t.Error("it was bound")
 	}
@@ -34,7 +35,7 @@ func TestPublishForWritingFailsOnAReadOnlyStagingMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mounts[0].Options = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only=true", b.staging)
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only=true", b.staging)
 	if len(b.mounts) != 1 {
 		t.Errorf("mounts %+v", b.mounts)
 	}
@@ -56,10 +57,10 @@ func TestPublishFailsWhileTheVolumeIsUsedInTheOtherWay(t *testing.T) {
 			} else {
 				raw := *b
 				raw.capability = blockCapability()
-				wantKind(t, raw.publish(t.Context(), false), volume.KindPrecondition, "mounted", b.staging)
+				volumetest.WantKind(t, raw.publish(t.Context(), false), volume.KindPrecondition, "mounted", b.staging)
 			}
 			b.addMount("/raw", nodeMountOf(d))
-			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "raw device", "/raw")
+			volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "raw device", "/raw")
 			b.mounts[1].Root += "//deleted" // the node of a disk that had the number before
 			if err := b.publish(t.Context(), false); err != nil {
 				t.Error(err)
@@ -77,7 +78,7 @@ func TestRawPublishVerifiesTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.serial = "vol-2"
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "another volume")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "another volume")
 	if len(b.mounts) != 0 {
 		t.Errorf("published: %+v", b.mounts)
 	}
@@ -90,7 +91,7 @@ func TestRawPublishFailsOverAStaleNode(t *testing.T) {
 	b := newTestNode(t, blockCapability())
 	b.stageAndPublish(t, volume.GiB)
 	b.mounts[0].Root += "//deleted"
-	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, b.target)
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, b.target)
 }
 
 func TestPublishForWritingFailsOnAReadOnlyFilesystem(t *testing.T) {
@@ -100,7 +101,7 @@ func TestPublishForWritingFailsOnAReadOnlyFilesystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.mounts[0].SuperOptions = []string{"ro"}
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "read-only")
 }
 
 func TestStageAndPublishFailWhereMountsDoNotPropagate(t *testing.T) {
@@ -111,11 +112,11 @@ func TestStageAndPublishFailWhereMountsDoNotPropagate(t *testing.T) {
 		t.Fatal(err) // not asked for: the plugin may run on the node itself
 	}
 	b.opts.RequireShared = true
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "Bidirectional")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "Bidirectional")
 	if err := b.unstage(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "Bidirectional")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "Bidirectional")
 }
 
 func TestPublishIsIdempotent(t *testing.T) {
@@ -190,7 +191,7 @@ func TestPublishFailsWithoutAMount(t *testing.T) {
 			b.add(b.id, volume.GiB)
 			c.prepare(t, b)
 			mounts := len(b.mounts)
-			wantKind(t, b.publish(t.Context(), false), c.kind)
+			volumetest.WantKind(t, b.publish(t.Context(), false), c.kind)
 			if len(b.mounts) != mounts {
 				t.Errorf("mounts %v", b.mounts)
 			}
@@ -207,7 +208,7 @@ func TestPublishMountsReadOnly(t *testing.T) {
 	if m := b.mounts[len(b.mounts)-1]; m.MountPoint != b.target || !m.IsReadOnly() {
 		t.Errorf("published %+v", m)
 	}
-	wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only")
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only")
 }
 
 // kubelet enforces readOnly of a raw block claim by the device permissions of the container;
@@ -227,14 +228,14 @@ func TestRawPublishReadOnlyKeepsTheDeviceWritable(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only=true", target)
+		volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindAlreadyExists, "read-only=true", target)
 	}
 	if len(b.mounts) != 2 || !b.mounts[0].IsReadOnly() || !b.mounts[1].IsReadOnly() || d.readOnly {
 		t.Errorf("mounts %+v, device read-only %t", b.mounts, d.readOnly)
 	}
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
 	b.target = first + "-3"
-	wantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, first)
+	volumetest.WantKind(t, b.publish(t.Context(), true), volume.KindPrecondition, first)
 }
 
 func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
@@ -243,7 +244,7 @@ func TestSingleWriterIsPublishedAtOnePathOnly(t *testing.T) {
 	b.stageAndPublish(t, volume.GiB)
 	first := b.target
 	b.target = filepath.Join(t.TempDir(), "second")
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, first)
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, first)
 	again := b.target
 	b.target = first
 	subPath := b.mounts[len(b.mounts)-1]

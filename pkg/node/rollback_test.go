@@ -9,6 +9,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A transient failure keeps the mount for the retry.
@@ -17,7 +18,7 @@ func TestTransientFailureKeepsTheMount(t *testing.T) {
 	d := b.add(b.id, volume.GiB)
 	d.content = ext4Signature()
 	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
-	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	if len(b.mounts) != 1 || b.countCalls("unmount") != 0 || !d.connected {
 		t.Errorf("mounts %+v, connected %t", b.mounts, d.connected)
 	}
@@ -32,14 +33,14 @@ func TestRollbackClosesOnlyTheMappingOfItsCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.capability = mountCapability("ext4")
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 	if !d.connected || b.mappedDisks[b.id] != d {
 		t.Errorf("connected %t, mapping %t: a raw volume was unstaged", d.connected, b.mappedDisks[b.id] == d)
 	}
 	// Connected before this call, as after a crash, but without the mapping.
 	d.mappingSize = 0
 	delete(b.mappedDisks, b.id)
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 	if !d.connected || b.mappedDisks[b.id] != nil {
 		t.Errorf("connected %t, mapping %t", d.connected, b.mappedDisks[b.id] == d)
 	}
@@ -74,7 +75,7 @@ func TestStageThatCannotVerifyItsMappingClosesIt(t *testing.T) {
 			b.fail["verify"], opened = volume.Errorf(volume.KindDeadline, "no answer"), false
 		}
 	}
-	wantKind(t, b.stage(t.Context()), volume.KindDeadline, "no answer")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindDeadline, "no answer")
 	wantClosed(t, b, d)
 }
 
@@ -93,7 +94,7 @@ func TestRollbackEndsBeforeTheDeadlineOfTheCall(t *testing.T) {
 			start := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
-			wantKind(t, b.stage(ctx), volume.KindPrecondition, "mkfs is missing")
+			volumetest.WantKind(t, b.stage(ctx), volume.KindPrecondition, "mkfs is missing")
 			if took := time.Since(start); took >= timeout || took > rollbackTimeout || !d.connected {
 				t.Errorf("answered after %s of %s; connected %t", took, timeout, d.connected)
 			}
@@ -129,7 +130,7 @@ func TestFailedVerificationLeavesNothing(t *testing.T) {
 		b := newTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.fail["verify"] = volume.Errorf(kind, "not verified")
-		wantKind(t, b.stage(t.Context()), kind, "not verified")
+		volumetest.WantKind(t, b.stage(t.Context()), kind, "not verified")
 		b.wantNothingLeft(t, d)
 		if d.connected {
 			t.Errorf("%s: it stays connected", kind)
@@ -172,7 +173,7 @@ func TestTransientFailureKeepsMountAndRecord(t *testing.T) {
 	d := b.add(b.id, volume.GiB)
 	d.content, d.connected, d.staysPlugged, d.deviceSize = ext4Signature(), true, true, volume.GiB
 	b.fail["grow"] = volume.Errorf(volume.KindDeadline, "is still being grown")
-	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	if left, err := b.records.List(t.Context()); len(b.mounts) != 1 || err != nil || len(left) != 1 {
 		t.Errorf("mounts %+v, records %+v, %v", b.mounts, left, err)
 	}
@@ -205,7 +206,7 @@ func TestFailedStageOfAPluggedEncryptedDisk(t *testing.T) {
 			d.content, d.connected, d.staysPlugged, d.deviceSize = ext4Signature(), true, true, volume.GiB
 			d.luks.header, d.luks.passphrase = luksHeader(luks.HeaderSound), secret
 			b.fail[c.call] = c.err
-			wantKind(t, b.stage(t.Context()), volume.KindOf(c.err))
+			volumetest.WantKind(t, b.stage(t.Context()), volume.KindOf(c.err))
 			left, err := b.records.List(t.Context())
 			if err != nil || len(b.mounts) != c.mapped || len(b.mappedDisks) != c.mapped || len(left) != c.records {
 				t.Errorf("mounts %+v, %d mappings, records %+v, %v", b.mounts, len(b.mappedDisks), left, err)
@@ -230,7 +231,7 @@ func TestDetachedRollbackKeepsPodsOff(t *testing.T) {
 		d.content = ext4Signature()
 		b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
 		b.holdUnmount = make(chan struct{})
-		wantKind(t, b.stage(t.Context()), volume.KindInternal)
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindInternal)
 		if publish, err := b.lockPublish(contextWithTimeout(t), b.id); err == nil {
 			publish.Release()
 			t.Error("a pod could be given the volume while it is unmounted")
@@ -252,7 +253,7 @@ func TestRollbackLeavesAVolumeInUseConnected(t *testing.T) {
 	d.content = ext4Signature()
 	b.fail["check"] = volume.Errorf(volume.KindPrecondition, "run e2fsck")
 	b.hooks["check"] = func() { b.addMount("/elsewhere", nodeMountOf(d)) }
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "e2fsck")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "e2fsck")
 	if !d.connected {
 		t.Error("disconnected from under its user")
 	}
@@ -264,7 +265,7 @@ func TestFailureAfterTheMountLeavesNothing(t *testing.T) {
 	d := b.add(b.id, volume.GiB)
 	d.content = ext4Signature()
 	b.fail["await"] = volume.Errorf(volume.KindInternal, "input/output error")
-	wantKind(t, b.stage(t.Context()), volume.KindInternal)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindInternal)
 	if d.connected || len(b.mounts) != 0 {
 		t.Errorf("connected %t, mounts %v", d.connected, b.mounts)
 	}
@@ -279,7 +280,7 @@ func TestFailedStageDisconnectsTheVolume(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	d := b.add(b.id, volume.GiB)
 	b.fail["format"] = volume.Errorf(volume.KindInternal, "mkfs is missing")
-	wantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindInternal, "mkfs is missing")
 	if d.connected {
 		t.Error("the volume is still connected")
 	}
@@ -289,7 +290,7 @@ func TestFailedStageDisconnectsTheVolume(t *testing.T) {
 	}
 	// What was staged before stays, in use or not.
 	b.capability = mountCapability("xfs")
-	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists)
 	if !d.connected || len(b.mounts) != 1 {
 		t.Errorf("connected %v with %d mounts, want it left alone", d.connected, len(b.mounts))
 	}
@@ -304,7 +305,7 @@ func TestFailedStageAsFilesystemLeavesARawVolumeStaged(t *testing.T) {
 	}
 	b.capability = mountCapability("ext4")
 	b.fail["format"] = volume.Errorf(volume.KindPrecondition, "not blank")
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition)
 	b.capability = blockCapability()
 	if err := b.publish(t.Context(), false); err != nil || !d.connected {
 		t.Errorf("published: %v, connected %v", err, d.connected)

@@ -15,6 +15,7 @@ import (
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A second PersistentVolume with the same handle but without encryption must not get the disk below
@@ -33,13 +34,13 @@ func TestDiskBelowTheMappingIsNotUsedDirectly(t *testing.T) {
 			b.context, b.staging = nil, b.staging+"-2"
 			for _, capability := range []*csi.VolumeCapability{blockCapability(), mountCapability("ext4")} {
 				b.capability = capability
-				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "the volume is ", "next step")
+				volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "the volume is ", "next step")
 			}
 			if err := b.records.Remove(b.id); err != nil { // nothing else says that it is encrypted
 				t.Fatal(err)
 			}
 			b.capability = blockCapability()
-			wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "the volume is ", "next step")
+			volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "the volume is ", "next step")
 			if len(b.mounts) != mounts || b.mappedDisks[b.id] != d || !d.connected {
 				t.Errorf("mounts %v, mapping %t, connected %t", b.mounts, b.mappedDisks[b.id] == d, d.connected)
 			}
@@ -223,7 +224,7 @@ func TestStageRefusesAnEncryptedVolume(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
 				err := b.stage(ctx)
-				wantKind(t, err, c.kind, append(c.words, b.id)...)
+				volumetest.WantKind(t, err, c.kind, append(c.words, b.id)...)
 				if strings.Contains(err.Error(), secret) {
 					t.Error("the passphrase is in the message")
 				}
@@ -248,14 +249,14 @@ func TestStageMakesNoHeaderOnASharedVolume(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		for _, state := range []luks.HeaderState{luks.HeaderAbsent, luks.HeaderUnfinished} {
 			d.luks.header.State = state
-			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "several nodes", "one node", "next step")
+			volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "several nodes", "one node", "next step")
 			if b.countCalls("luks-format") != 0 || d.luks.header != (luks.Header{State: state}) {
 				t.Errorf("%s: luksFormat was asked for; header %s", mode, d.luks.header)
 			}
 			wantClosed(t, b, d)
 		}
 		d.luks.header.State = luks.HeaderDamaged
-		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "damaged")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "damaged")
 		d.luks.header = luks.Header{}
 		b.capability = blockCapability()
 		if err := errors.Join(b.stage(t.Context()), b.unstage(t.Context())); err != nil {
@@ -278,7 +279,7 @@ func TestStageNamesTheEncryptionOfAVolumeWithoutTheParameter(t *testing.T) {
 		d := b.add(b.id, volume.GiB)
 		d.luks.header = luksHeader(state)
 		err := b.stage(t.Context())
-		wantKind(t, err, volume.KindPrecondition, "LUKS", "encrypted: \"true\"", "StorageClass", "left untouched")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "LUKS", "encrypted: \"true\"", "StorageClass", "left untouched")
 		if strings.Contains(err.Error(), "wipefs") || d.luks.header != luksHeader(state) || d.connected {
 			t.Errorf("%s: %v; header %s", state, err, d.luks.header)
 		}
@@ -318,7 +319,7 @@ func TestStageResumesAnInterruptedEncryption(t *testing.T) {
 		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.luks.killNextFormat = true
-		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
 		if err := b.stage(t.Context()); err != nil || d.content.State != filesystem.StateFormatted {
 			t.Fatalf("%v; the volume holds %s", err, d.content)
 		}
@@ -327,10 +328,10 @@ func TestStageResumesAnInterruptedEncryption(t *testing.T) {
 		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		d.luks.killNextFormat = true
-		wantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindInternal, "killed")
 		table := filesystem.Signature{State: filesystem.StateForeign, IsRecognized: true, Content: "partition table (GPT)"}
 		d.luks.header, d.content = luks.Header{}, table
-		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "partition table")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "partition table")
 		if d.content != table {
 			t.Errorf("the volume holds %s", d.content)
 		}
@@ -348,7 +349,7 @@ func TestStageResumesAnInterruptedEncryption(t *testing.T) {
 		if err := os.Remove(b.encryptionMarker(b.id)); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 		if d.content != noiseSignature() {
 			t.Errorf("the volume holds %s", d.content)
 		}
@@ -372,7 +373,7 @@ func TestStageVerifiesTheDiskBeforeItEncrypts(t *testing.T) {
 		b := newEncryptedTestNode(t, mountCapability("ext4"))
 		d := b.add(b.id, volume.GiB)
 		b.hooks[call] = func() { d.serial = "vol-2" } // another disk in its place
-		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
 		if call == "await" && b.countCalls("luks-format") != 0 || b.countCalls("luks-open") != 0 {
 			t.Errorf("%s: another volume's disk was given to cryptsetup", call)
 		}
@@ -416,7 +417,7 @@ func TestStageRefusesAMappingInTheOtherMode(t *testing.T) {
 	b.stageAndPublish(t, volume.GiB)
 	b.capability = mountCapability("ext4")
 	b.capability.AccessMode.Mode = csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
-	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
 }
 
 // A mapping that another program has opened, and that is mounted at the staging path, counts as

@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/luks"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A clone or restore into a larger volume, and a mapping that is still open at its old size.
@@ -40,7 +41,7 @@ func TestStageGrowsAnEncryptedRawVolume(t *testing.T) {
 	b.encrypt(d)
 	d.connected, d.deviceSize, d.mappingSize = true, volume.GiB, volume.GiB-headerSize
 	b.fail["resize-crypt"] = volume.Errorf(volume.KindDeadline, "cryptsetup was stopped")
-	wantKind(t, b.stage(t.Context()), volume.KindDeadline)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindDeadline)
 	delete(b.fail, "resize-crypt")
 	if err := b.stage(t.Context()); err != nil || d.mappingSize != 4*volume.GiB-headerSize {
 		t.Errorf("%v; the mapping has %s", err, d.mappingSize)
@@ -69,7 +70,7 @@ func TestStageFailsWhileTheDeviceIsShort(t *testing.T) {
 		d.conn.ShortRemedy = "attach it again"
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		wantKind(t, b.stage(ctx), volume.KindDeadline, "vol-1", "1 GiB", "4 GiB", "next step: attach it again")
+		volumetest.WantKind(t, b.stage(ctx), volume.KindDeadline, "vol-1", "1 GiB", "4 GiB", "next step: attach it again")
 		if d.awaitTimeout < 50*time.Second {
 			t.Errorf("waited %s for the device, want nearly all of the call's minute", d.awaitTimeout)
 		}
@@ -88,7 +89,7 @@ func TestStageFailsWhileAnotherGrowthIsRunning(t *testing.T) {
 		volume.KindDeadline, volume.KindCanceled, volume.KindInProgress, volume.KindUnavailable,
 	} {
 		b.fail["grow"] = volume.Errorf(kind, "is still being grown by another request")
-		wantKind(t, b.stage(t.Context()), kind, "another request")
+		volumetest.WantKind(t, b.stage(t.Context()), kind, "another request")
 	}
 	delete(b.fail, "grow")
 	if err := b.stage(t.Context()); err != nil || d.content.Size != 4*volume.GiB {
@@ -127,7 +128,7 @@ func TestStageReportsAGrowthThatNeedsAPerson(t *testing.T) {
 				}
 			}
 			_, err := b.expand(t.Context(), 4*volume.GiB)
-			wantKind(t, err, volume.KindOf(failure))
+			volumetest.WantKind(t, err, volume.KindOf(failure))
 			delete(b.fail, "grow")
 			if _, err := b.expand(t.Context(), 4*volume.GiB); err != nil {
 				t.Fatal(err)

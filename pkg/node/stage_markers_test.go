@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // Random data on a volume that was published raw belongs to its user.
@@ -34,7 +35,7 @@ func TestEncryptionMarkerIsRemovedWhenTheVolumeIsUsed(t *testing.T) {
 		}
 		wantMarkers(t, b, false)
 		b.capability = mountCapability("ext4")
-		wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
+		volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "random")
 		wantClosed(t, b, d)
 	})
 	t.Run("when a filesystem is found", func(t *testing.T) {

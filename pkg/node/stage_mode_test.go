@@ -8,6 +8,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // "noatime,ro" is read-only in every step, as for mount(8), and "ro,rw" is not.
@@ -17,7 +18,7 @@ func TestReadOnlyAmongOtherMountOptions(t *testing.T) {
 			b := newTestNode(t, mountCapability("ext4", flags))
 			d := b.add(b.id, volume.GiB)
 			if readOnly {
-				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "read-only") // blank: nothing to read
+				volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "read-only") // blank: nothing to read
 				d.content = ext4Signature()
 			}
 			for range 2 { // the second time it is what was asked for
@@ -56,7 +57,7 @@ func TestRefusedStageKeepsTheModeOfTheDisk(t *testing.T) {
 				guarded.AccessMode.Mode, back.AccessMode.Mode = several, writer
 				b.capability = guarded
 				b.staging += "-2"
-				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only", "next step")
+				volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only", "next step")
 				if d.readOnly {
 					t.Fatal("the disk was made read-only under its user")
 				}
@@ -71,7 +72,7 @@ func TestRefusedStageKeepsTheModeOfTheDisk(t *testing.T) {
 					t.Errorf("staged again: %v; read-only %t", err, d.readOnly)
 				}
 				b.capability = back
-				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only", "next step")
+				volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only", "next step")
 				if !d.readOnly {
 					t.Error("the disk was made writable under its readers")
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/node/stagerecord"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
@@ -18,7 +19,7 @@ func TestRecordStaysUntilTheVolumeIsDisconnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fail["disconnect"] = volume.Errorf(volume.KindDeadline, "a process still has it open")
-	wantKind(t, b.unstage(t.Context()), volume.KindDeadline)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindDeadline)
 	if left, err := b.records.List(t.Context()); err != nil || len(left) != 1 {
 		t.Errorf("records %+v, %v", left, err)
 	}
@@ -101,7 +102,7 @@ func TestFailedRestageKeepsTheRecord(t *testing.T) {
 			mounts := len(b.mounts)
 			change(b, d)
 			for range 2 {
-				wantKind(t, b.stage(t.Context()), kind)
+				volumetest.WantKind(t, b.stage(t.Context()), kind)
 				if got, err := b.records.Read(b.id); err != nil || got != want {
 					t.Errorf("record %+v, %v, want %+v", got, err, want)
 				}
@@ -182,7 +183,7 @@ func TestFailedRestageOfAMountedVolumeRecordsTheNewSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.backendSize, d.ignoresRescan = 2*volume.GiB, true
-	wantKind(t, b.stage(contextWithTimeout(t)), volume.KindDeadline)
+	volumetest.WantKind(t, b.stage(contextWithTimeout(t)), volume.KindDeadline)
 	if r, err := b.records.Read(b.id); err != nil || r.Size != 2*volume.GiB {
 		t.Errorf("got record %+v, %v, want the size 2 GiB", r, err)
 	}

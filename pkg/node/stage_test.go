@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // There are long waits before mkfs and mount: the disk is verified again directly before each of
@@ -27,7 +28,7 @@ func TestStageVerifiesTheDiskDirectlyBeforeFormatAndMount(t *testing.T) {
 			d := b.add(b.id, volume.GiB)
 			d.content = c.content
 			b.hooks[c.last] = func() { d.serial = "vol-2" }
-			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
+			volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "another volume")
 			if b.countCalls(step) != 0 || d.content != c.content || len(b.mounts) != 0 {
 				t.Errorf("calls %v, content %s, mounts %+v", b.calls, d.content, b.mounts)
 			}
@@ -130,7 +131,7 @@ func TestStageFailsWithoutChangingTheVolume(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
-				wantKind(t, b.stage(ctx), c.kind, c.words...)
+				volumetest.WantKind(t, b.stage(ctx), c.kind, c.words...)
 				if d.content != content || len(b.mounts) != 0 {
 					t.Errorf("content is now %s, mounts %v", d.content, b.mounts)
 				}
@@ -147,7 +148,7 @@ func TestStageFailsWhenAnotherFilesystemIsAtTheStagingPath(t *testing.T) {
 	fakeFilesystems{b.machine}.mount(filesystem.Mount{
 		MountPoint: b.staging, FSType: "ext4", Source: other.path, Device: diskNumberOf(other), Options: []string{"rw"},
 	})
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, b.staging, "another filesystem")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, b.staging, "another filesystem")
 	if b.countCalls("format") != 0 {
 		t.Error("formatted")
 	}
@@ -160,9 +161,9 @@ func TestStageAgainWithOtherCapabilitiesFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.capability = mountCapability("xfs")
-	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "xfs", "ext4")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "xfs", "ext4")
 	b.capability = mountCapability("ext4", "ro")
-	wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, "read-only")
 }
 
 // A pod may have the raw device open: mkfs would not notice.
@@ -170,7 +171,7 @@ func TestStageFailsWhileTheVolumeIsUsedInTheOtherWay(t *testing.T) {
 	b := newTestNode(t, blockCapability())
 	d := b.stageAndPublish(t, volume.GiB)
 	b.capability = mountCapability("ext4")
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "raw device", b.target)
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "raw device", b.target)
 	if d.content.State != filesystem.StateBlank {
 		t.Errorf("the volume now holds %s", d.content)
 	}
@@ -178,7 +179,7 @@ func TestStageFailsWhileTheVolumeIsUsedInTheOtherWay(t *testing.T) {
 	b = newTestNode(t, mountCapability("ext4"))
 	b.stageAndPublish(t, volume.GiB)
 	b.capability = blockCapability()
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "mounted")
 }
 
 // Neither stage nor publish succeeds on a filesystem that has failed.
@@ -187,8 +188,8 @@ func TestFailedFilesystemIsCheckedOnceNoPodUsesIt(t *testing.T) {
 	b := newTestNode(t, mountCapability("xfs"))
 	d := b.stageAndPublish(t, volume.GiB)
 	d.mountFailure = failed
-	wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "shut down") // a pod still has it
-	wantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "shut down")
+	volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "shut down") // a pod still has it
+	volumetest.WantKind(t, b.publish(t.Context(), false), volume.KindPrecondition, "shut down")
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +211,7 @@ func TestStageLeavesAFilesystemWithoutAnswerMounted(t *testing.T) {
 	}
 	for _, kind := range []volume.Kind{volume.KindDeadline, volume.KindInternal} {
 		b.fail["alive"] = volume.Errorf(kind, "the device does not answer")
-		wantKind(t, b.stage(t.Context()), kind, "does not answer")
+		volumetest.WantKind(t, b.stage(t.Context()), kind, "does not answer")
 		if len(b.mounts) != 1 || b.countCalls("unmount") != 0 {
 			t.Errorf("%s: mounts %v, %d unmounts", kind, b.mounts, b.countCalls("unmount"))
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A volume with an older type of ext, perhaps restored from an old snapshot, is mounted with the
@@ -29,14 +30,14 @@ func TestStageMountsExt2AndExt3AsTheyAre(t *testing.T) {
 			d := b.add(b.id, volume.GiB)
 			d.content = filesystem.Signature{State: filesystem.StateFormatted, IsComplete: true, Type: c.found, Size: volume.GiB}
 			if c.refuse {
-				wantKind(t, b.stage(t.Context()), volume.KindPrecondition, string(c.found), c.want)
+				volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, string(c.found), c.want)
 				// A filesystem that is staged already is not staged as another type.
 				b.capability = mountCapability(string(c.found))
 				if err := b.stage(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				b.capability = mountCapability(c.want)
-				wantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, string(c.found), c.want)
+				volumetest.WantKind(t, b.stage(t.Context()), volume.KindAlreadyExists, string(c.found), c.want)
 				return
 			}
 			for range 2 {

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestStatsOfAMountedVolume(t *testing.T) {
@@ -31,13 +32,13 @@ func TestStatsOfAMountedVolume(t *testing.T) {
 			{"nobody", b.target}, {b.id, "some/path"}, {b.id, filepath.Dir(b.target)},
 		} {
 			_, err := stats(t.Context(), c.id, c.path)
-			wantKind(t, err, volume.KindNotFound)
+			volumetest.WantKind(t, err, volume.KindNotFound)
 		}
 		b.holdGrow = make(chan struct{}) // a frozen filesystem answers nothing
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 		defer cancel()
 		_, err = stats(ctx, b.id, b.target)
-		wantKind(t, err, volume.KindDeadline, "does not answer")
+		volumetest.WantKind(t, err, volume.KindDeadline, "does not answer")
 		close(b.holdGrow)
 	})
 }
@@ -54,7 +55,7 @@ func TestStatsOfARawVolume(t *testing.T) {
 	}
 	b.add("vol-2", volume.GiB).connected = true
 	_, err = b.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "vol-2", VolumePath: b.target})
-	wantKind(t, err, volume.KindNotFound, b.target)
+	volumetest.WantKind(t, err, volume.KindNotFound, b.target)
 }
 
 func (b *testNode) stats(path string) (*csi.NodeGetVolumeStatsResponse, error) {

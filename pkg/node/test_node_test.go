@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,19 +114,6 @@ func (b *testNode) stageAndPublish(t *testing.T, size volume.Size) *fakeDisk {
 		t.Fatal(err)
 	}
 	return d
-}
-
-// wantKind fails the test unless err is of the kind and mentions each word.
-func wantKind(t *testing.T, err error, kind volume.Kind, words ...string) {
-	t.Helper()
-	if !volume.IsKind(err, kind) {
-		t.Fatalf("error %v is of kind %s, want %s", err, volume.KindOf(err), kind)
-	}
-	for _, w := range words {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error %q does not mention %q", err, w)
-		}
-	}
 }
 
 // encrypt gives the volume of the testNode a LUKS2 header and an open mapping.

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/filesystem"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // unmountBothWays calls NodeUnpublishVolume and NodeUnstageVolume for the same path.
@@ -185,7 +186,7 @@ func TestUnmountProvesEachMountOfAStack(t *testing.T) {
 					t.Errorf("%s: %v", call, err)
 				}
 				if c.left > 0 {
-					wantKind(t, err, c.kind, b.target, b.disks["vol-2"].path, "left alone")
+					volumetest.WantKind(t, err, c.kind, b.target, b.disks["vol-2"].path, "left alone")
 				}
 				if len(b.mounts) != c.left {
 					t.Errorf("%s: left %+v", call, b.mounts)
@@ -267,7 +268,7 @@ func TestHungMountEndsWithEachCall(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					err := call(b, ctx)
 					cancel()
-					wantKind(t, err, volume.KindDeadline)
+					volumetest.WantKind(t, err, volume.KindDeadline)
 				}
 				if took := time.Since(start); took > 3*time.Second {
 					t.Errorf("three calls of a second took %s", took)

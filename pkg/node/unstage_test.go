@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A node whose device mapper does not answer can still unstage plain volumes.
@@ -29,7 +30,7 @@ func TestUnstageOfAPlainVolumeNeedsNoDeviceMapper(t *testing.T) {
 			}
 			wantClosed(t, b, d)
 			b.fail["mount"] = volume.Errorf(volume.KindPrecondition, "the kernel has no ext4")
-			wantKind(t, b.stage(t.Context()), volume.KindPrecondition, "no ext4")
+			volumetest.WantKind(t, b.stage(t.Context()), volume.KindPrecondition, "no ext4")
 			wantClosed(t, b, d) // the rollback too
 		})
 	}
@@ -99,7 +100,7 @@ func TestUnstageOfAnEncryptedVolumeCanBeRepeated(t *testing.T) {
 func TestUnstageFailsWhileTheMappingIsInUse(t *testing.T) {
 	b := newEncryptedTestNode(t, mountCapability("ext4"))
 	d := b.stageAndPublish(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if b.mappedDisks[b.id] == nil || !d.connected {
 		t.Error("a published volume was taken away")
 	}
@@ -107,13 +108,13 @@ func TestUnstageFailsWhileTheMappingIsInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.fail["luks-close"] = volume.Errorf(volume.KindDeadline, "the mapping stays open")
-	wantKind(t, b.unstage(t.Context()), volume.KindDeadline, "stays open")
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindDeadline, "stays open")
 	if !d.connected || b.countCalls("disconnect") != 0 {
 		t.Error("disconnected below an open mapping")
 	}
 	delete(b.fail, "luks-close")
 	b.fail["luks-find"] = errors.New("no device mapper control")
-	wantKind(t, b.unstage(t.Context()), volume.KindInternal)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindInternal)
 	delete(b.fail, "luks-find")
 	if err := b.unstage(t.Context()); err != nil {
 		t.Fatal(err)
@@ -146,7 +147,7 @@ func TestUnstageLeavesAForeignMappingAlone(t *testing.T) {
 	b.encrypt(other)
 	b.add(b.id, volume.GiB)
 	b.fail["verify"] = volume.Errorf(volume.KindDeadline, "no answer")
-	wantKind(t, b.unstage(t.Context()), volume.KindDeadline)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindDeadline)
 	delete(b.fail, "verify")
 	b.fail["luks-find"] = volume.Errorf(volume.KindPrecondition, "not a LUKS2 mapping of this driver")
 	if err := b.unstage(t.Context()); err != nil || b.countCalls("luks-close") != 0 {
@@ -163,7 +164,7 @@ func TestUnstageFailsWhenTheLocatedDiskIsNotVerified(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.serial = "vol-2"
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, "another volume")
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, "another volume")
 	if b.countCalls("luks-close") != 0 || b.countCalls("disconnect") != 0 || b.mappedDisks[b.id] != d {
 		t.Error("the mapping or the disk was taken away")
 	}
@@ -172,7 +173,8 @@ func TestUnstageFailsWhenTheLocatedDiskIsNotVerified(t *testing.T) {
 func TestUnstageFailsWhilePublishedThenSucceeds(t *testing.T) {
 	b := newTestNode(t, mountCapability("ext4"))
 	d := b.stageAndPublish(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target) // still published: it must not be cut off
+	// still published: it must not be cut off
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if err := b.unpublish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -198,9 +200,9 @@ func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
 	other := b.add("vol-2", volume.GiB)
 	other.connected = true
 	b.id = "vol-2"
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
 	other.connected = false // never staged here
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.staging)
 	if len(b.mounts) != 1 {
 		t.Errorf("mounts %v", b.mounts)
 	}
@@ -209,7 +211,7 @@ func TestUnstageLeavesAnotherVolumeAlone(t *testing.T) {
 func TestUnstageFailsWhileARawVolumeIsPublished(t *testing.T) {
 	b := newTestNode(t, blockCapability())
 	d := b.stageAndPublish(t, volume.GiB)
-	wantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
+	volumetest.WantKind(t, b.unstage(t.Context()), volume.KindPrecondition, b.target)
 	if !d.connected {
 		t.Error("disconnected")
 	}
