@@ -12,6 +12,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/cindercsi"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestConnectFindsTheDiskOnEveryBus(t *testing.T) {
@@ -86,7 +87,7 @@ func TestConnectReadsThePublishContext(t *testing.T) {
 		_, err := connector.Connect(
 			t.Context(), volume.ConnectRequest{ID: uuid, PublishContext: map[string]string{cindercsi.ContextSize: size}},
 		)
-		wantError(t, err, volume.KindInvalid, cindercsi.ContextSize)
+		volumetest.WantKind(t, err, volume.KindInvalid, cindercsi.ContextSize)
 	}
 	// The node does not see the context when it expands: it reckons with a header.
 	conn, _, err := connector.Locate(t.Context(), uuid)
@@ -152,7 +153,7 @@ func TestConcurrentConnectsShareTheirScans(t *testing.T) {
 			}()
 		}
 		for range 5 {
-			wantError(t, <-done, volume.KindDeadline)
+			volumetest.WantKind(t, <-done, volume.KindDeadline)
 		}
 		synctest.Wait() // one may have begun with the last listing
 		if m.scans > 8 {
@@ -197,7 +198,7 @@ func TestConnectNamesWhatItFoundAtTheDeadline(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				_, err := newConnector(t, m).Connect(ctx, volume.ConnectRequest{ID: uuid})
-				wantError(t, err, volume.KindDeadline, append(c.words, uuid, "next step")...)
+				volumetest.WantKind(t, err, volume.KindDeadline, append(c.words, uuid, "next step")...)
 				synctest.Wait() // for the last listing
 				if m.listings > 100 {
 					t.Errorf("%d listings in a minute", m.listings)
@@ -216,13 +217,13 @@ func TestConnectEndsWhenCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := newConnector(t, &fakeMachine{}).Connect(ctx, volume.ConnectRequest{ID: uuid})
-	wantError(t, err, volume.KindCanceled)
+	volumetest.WantKind(t, err, volume.KindCanceled)
 }
 
 func TestConnectFailsWhenTheDisksCannotBeListed(t *testing.T) {
 	m := &fakeMachine{listErr: volume.Errorf(volume.KindInternal, "list the disks")}
 	_, err := newConnector(t, m).Connect(t.Context(), volume.ConnectRequest{ID: uuid})
-	wantError(t, err, volume.KindInternal, "list the disks")
+	volumetest.WantKind(t, err, volume.KindInternal, "list the disks")
 }
 
 func TestConnectSetsTheReadOnlyMode(t *testing.T) {
@@ -237,7 +238,7 @@ func TestConnectSetsTheReadOnlyMode(t *testing.T) {
 	}
 	d.ignoresReadOnly = true
 	_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid, ReadOnly: true})
-	wantError(t, err, volume.KindInternal, "writable")
+	volumetest.WantKind(t, err, volume.KindInternal, "writable")
 	d.readOnly = true // by the hypervisor: not for us to refuse
 	if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
 		t.Error(err)
@@ -254,7 +255,7 @@ func TestDetachedReadOnlyChangeKeepsTheDisk(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid, ReadOnly: true})
-		wantError(t, err, volume.KindDeadline, "/dev/vdb", "read-only")
+		volumetest.WantKind(t, err, volume.KindDeadline, "/dev/vdb", "read-only")
 		time.AfterFunc(time.Second, func() { close(d.holdFlush) })
 		if _, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid}); err != nil {
 			t.Error(err)

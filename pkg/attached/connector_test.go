@@ -6,6 +6,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // No disk belongs to an id that Cinder cannot have given, whatever serial it shows.
@@ -17,10 +18,10 @@ func TestIDsThatAreNoUUIDsAreUnknown(t *testing.T) {
 		d := m.plug(fmt.Sprint("vd", i), blockdev.KindSCSI, id, volume.GiB)
 		connector := newConnector(t, m)
 		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: id})
-		wantError(t, err, volume.KindNotFound, "UUID")
+		volumetest.WantKind(t, err, volume.KindNotFound, "UUID")
 		_, ok, err := connector.Locate(t.Context(), id)
-		wantError(t, err, volume.KindNotFound, "UUID")
-		wantError(t, connector.Verify(t.Context(), id, d.Path), volume.KindPrecondition, d.Path)
+		volumetest.WantKind(t, err, volume.KindNotFound, "UUID")
+		volumetest.WantKind(t, connector.Verify(t.Context(), id, d.Path), volume.KindPrecondition, d.Path)
 		if err := connector.Disconnect(t.Context(), id); ok || err != nil || d.flushed != 0 {
 			t.Errorf("%q: connected %t, %v, flushed %d times", id, ok, err, d.flushed)
 		}
@@ -35,7 +36,7 @@ func TestIDsThatAreNoUUIDsAreUnknown(t *testing.T) {
 			return err
 		},
 	} {
-		wantError(t, connect(newConnector(t, m)), volume.KindInvalid, "empty")
+		volumetest.WantKind(t, connect(newConnector(t, m)), volume.KindInvalid, "empty")
 	}
 }
 

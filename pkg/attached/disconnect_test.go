@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestDisconnectFlushesTheDisk(t *testing.T) {
@@ -25,11 +26,11 @@ func TestDisconnectFlushesTheDisk(t *testing.T) {
 		t.Errorf("%v, flushed %d times", err, d.flushed)
 	}
 	d.flushErr = volume.Errorf(volume.KindPrecondition, "in use by dm-0")
-	wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "dm-0", uuid)
+	volumetest.WantKind(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "dm-0", uuid)
 	// An error of a disk that stays is about the disk; one of a disk that goes
 	// is its end.
 	d.flushErr = volume.Errorf(volume.KindInternal, "flush: %w", unix.EIO)
-	wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindInternal, "flush")
+	volumetest.WantKind(t, connector.Disconnect(t.Context(), uuid), volume.KindInternal, "flush")
 	m.onFlush = func(m *fakeMachine) { m.unplug("vdb") }
 	if err := connector.Disconnect(t.Context(), uuid); err != nil {
 		t.Error(err)
@@ -64,9 +65,9 @@ func TestDetachedFlushKeepsTheDisk(t *testing.T) {
 			_, err := connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
 			return err
 		}
-		wantError(t, call(disconnect), volume.KindDeadline, "flushing /dev/vdb", uuid)
-		wantError(t, call(disconnect), volume.KindDeadline, "earlier operation", "next step", uuid)
-		wantError(t, call(connect), volume.KindDeadline, "earlier operation", uuid)
+		volumetest.WantKind(t, call(disconnect), volume.KindDeadline, "flushing /dev/vdb", uuid)
+		volumetest.WantKind(t, call(disconnect), volume.KindDeadline, "earlier operation", "next step", uuid)
+		volumetest.WantKind(t, call(connect), volume.KindDeadline, "earlier operation", uuid)
 		// Another volume is not locked.
 		if err := connector.Disconnect(t.Context(), otherUUID); err != nil {
 			t.Error(err)

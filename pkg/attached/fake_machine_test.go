@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -195,19 +194,6 @@ func newConnector(t *testing.T, m *fakeMachine) *Connector {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// wantError fails the test unless err is of the kind and mentions each word.
-func wantError(t *testing.T, err error, kind volume.Kind, words ...string) {
-	t.Helper()
-	if !volume.IsKind(err, kind) {
-		t.Fatalf("error %v of kind %s, want %s", err, volume.KindOf(err), kind)
-	}
-	for _, w := range words {
-		if !strings.Contains(err.Error(), w) {
-			t.Errorf("error %q does not mention %q", err, w)
-		}
-	}
 }
 
 var errHardware = errors.New("hardware")

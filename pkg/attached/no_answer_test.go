@@ -9,6 +9,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // A disk that hangs costs one reading, and does not prevent the use of other disks.
@@ -52,7 +53,7 @@ func TestManyDisksWithoutAnswerTakeNoLongerThanOne(t *testing.T) {
 		defer cancel()
 		started = time.Now()
 		_, _, err = connector.Locate(ctx, uuid)
-		wantError(t, err, volume.KindDeadline, "/dev/vd0", "/dev/vd9")
+		volumetest.WantKind(t, err, volume.KindDeadline, "/dev/vd0", "/dev/vd9")
 		if took := time.Since(started); took > serialTimeout/2 {
 			t.Errorf("took %s of %s", took, serialTimeout/2)
 		}
@@ -71,11 +72,11 @@ func TestADiskWithoutAnswerIsNotMissing(t *testing.T) {
 		slow.holdSerial = make(chan struct{})
 		connector := newConnector(t, m)
 		_, ok, err := connector.Locate(t.Context(), uuid)
-		wantError(t, err, volume.KindDeadline, "/dev/vdb", "not answer")
+		volumetest.WantKind(t, err, volume.KindDeadline, "/dev/vdb", "not answer")
 		if ok {
 			t.Error("connected")
 		}
-		wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindDeadline, "/dev/vdb")
+		volumetest.WantKind(t, connector.Disconnect(t.Context(), uuid), volume.KindDeadline, "/dev/vdb")
 		close(slow.holdSerial)
 		if _, ok, err := connector.Locate(t.Context(), uuid); err != nil || !ok {
 			t.Errorf("connected %t, error %v; want connected", ok, err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // Two disks with the volume's serial are never a choice, unless one of them is
@@ -21,14 +22,14 @@ func TestSeveralDisksOfOneSerialAreAnError(t *testing.T) {
 		m.plug("vdc", blockdev.KindVirtioBlk, uuid[:20], volume.GiB)
 		connector := newConnector(t, m)
 		_, err := connector.Connect(t.Context(), volume.ConnectRequest{ID: uuid})
-		wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "20 characters")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "20 characters")
 		_, _, err = connector.Locate(t.Context(), uuid)
-		wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
-		wantError(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
+		volumetest.WantKind(t, connector.Disconnect(t.Context(), uuid), volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = connector.Connect(ctx, volume.ConnectRequest{ID: uuid})
-		wantError(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "on its way out") // not "no disk"
+		volumetest.WantKind(t, err, volume.KindDeadline, "/dev/vdc", "several disks", "on its way out") // not "no disk"
 
 		time.AfterFunc(time.Second, func() {
 			m.mu.Lock()
@@ -82,13 +83,14 @@ func TestTwoDisksOfOneSerialAreAwaited(t *testing.T) {
 				// A call that ends before settleGrace does not decide.
 				ctx, cancel := context.WithTimeout(t.Context(), settleGrace/2)
 				defer cancel()
-				wantError(t, call(ctx, connector), volume.KindDeadline, "/dev/vdb", "/dev/vdc", "next step")
+				volumetest.WantKind(t, call(ctx, connector), volume.KindDeadline, "/dev/vdb", "/dev/vdc", "next step")
 				ctx, cancel = context.WithCancel(t.Context())
 				time.AfterFunc(settleGrace/2, cancel)
-				wantError(t, call(ctx, connector), volume.KindCanceled, "/dev/vdb", "/dev/vdc")
+				volumetest.WantKind(t, call(ctx, connector), volume.KindCanceled, "/dev/vdb", "/dev/vdc")
 				// Two that stay want a person.
 				started := time.Now()
-				wantError(t, call(t.Context(), connector), volume.KindPrecondition, "/dev/vdb", "/dev/vdc", "detach the other")
+				volumetest.WantKind(t, call(t.Context(), connector), volume.KindPrecondition, "/dev/vdb", "/dev/vdc",
+					"detach the other")
 				if took := time.Since(started); took < settleGrace || took > settleGrace+2*maxPollInterval {
 					t.Errorf("judged after %s", took)
 				}
@@ -134,7 +136,7 @@ func TestADiskOfTheSameSerialWithoutAnswerIsStillThere(t *testing.T) {
 						t.Errorf("connection %+v, error %v; want /dev/vdc", conn, err)
 					}
 				} else {
-					wantError(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
+					volumetest.WantKind(t, err, volume.KindPrecondition, "/dev/vdb", "/dev/vdc")
 				}
 				close(sameSerial.holdSerial)
 			})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestVerifyRefusesOtherDisks(t *testing.T) {
@@ -28,7 +29,7 @@ func TestVerifyRefusesOtherDisks(t *testing.T) {
 		"/dev/gone":  {volume.KindInternal, "no such device"},
 	} {
 		err := connector.Verify(t.Context(), uuid, path)
-		wantError(t, err, c.kind, c.word, uuid)
+		volumetest.WantKind(t, err, c.kind, c.word, uuid)
 		// Only a disk that the kernel does not have is gone; a foreign one never is,
 		// whatever volume is asked for.
 		for _, id := range []string{uuid, "no-volume-of-cinder", ""} {
@@ -46,7 +47,7 @@ func TestVerifyOfADiskThatIsPulledOut(t *testing.T) {
 	d := m.plug("vdb", blockdev.KindVirtioBlk, "", volume.GiB)
 	m.onSerial = func(m *fakeMachine) { m.unplug("vdb") }
 	err := newConnector(t, m).Verify(t.Context(), uuid, d.Path)
-	wantError(t, err, volume.KindInternal, "no such device")
+	volumetest.WantKind(t, err, volume.KindInternal, "no such device")
 	if !errors.Is(err, volume.ErrGone) {
 		t.Errorf("%v does not say that the disk is gone", err)
 	}
@@ -65,7 +66,7 @@ func TestVerifyOfADiskThatHangsCostsOneThread(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 50 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		wantError(t, connector.Verify(ctx, uuid, d.Path), volume.KindDeadline, "does not answer", d.Path)
+		volumetest.WantKind(t, connector.Verify(ctx, uuid, d.Path), volume.KindDeadline, "does not answer", d.Path)
 		cancel()
 	}
 	if more := runtime.NumGoroutine() - before; more > 2 {
@@ -93,7 +94,7 @@ func TestVerifyOfADiskThatHangsEndsWithTheCall(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := newConnector(t, m).Verify(ctx, uuid, d.Path)
-		wantError(t, err, volume.KindDeadline)
+		volumetest.WantKind(t, err, volume.KindDeadline)
 		if errors.Is(err, volume.ErrGone) {
 			t.Errorf("a disk that does not answer passes for gone: %v", err)
 		}

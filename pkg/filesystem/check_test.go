@@ -13,6 +13,7 @@ import (
 	testingexec "k8s.io/utils/exec/testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestCheckTellsDamageFromAFailedCheck takes an I/O error for no damage: the connection of
@@ -65,7 +66,7 @@ func TestCheckTellsDamageFromAFailedCheck(t *testing.T) {
 		err := s.Check(t.Context(), k.device(), TypeExt4)
 		if tc.fails {
 			text := fmt.Sprintf("could not check /dev/loop0 (exit status %d): %s", tc.status, tc.output[:20])
-			wantError(t, err, tc.kind, text, "")
+			volumetest.WantKind(t, err, tc.kind, text, "")
 		} else if err != nil {
 			t.Errorf("e2fsck with the output %q: %v, want success", tc.output, err)
 		}
@@ -131,7 +132,7 @@ func TestCheckByExitStatus(t *testing.T) {
 				t.Error(err)
 			}
 			if tc.text != "" {
-				wantError(t, err, tc.kind, tc.text, "")
+				volumetest.WantKind(t, err, tc.kind, tc.text, "")
 			}
 			if runs != tc.runs {
 				t.Errorf("ran %d times", runs)
@@ -145,7 +146,8 @@ func TestCheckByExitStatus(t *testing.T) {
 		defer cancel()
 		s := k.system()
 		s.exec = fakeExec(t, func([]string) ([]byte, error) { <-ctx.Done(); return nil, errors.New("signal: killed") })
-		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline, "check /dev/loop0: e2fsck was stopped",
+		volumetest.WantKind(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
+			"check /dev/loop0: e2fsck was stopped",
 			"the check starts over")
 	})
 	t.Run("mounted", func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
@@ -23,9 +24,10 @@ func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newFormatTest(t)
 			move(r.kernel)
-			wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
-			wantError(t, r.system.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
-			wantError(t, r.system.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}),
+			volumetest.WantKind(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "/dev/loop0", "still attached")
+			volumetest.WantKind(t, r.system.Check(t.Context(), r.device, TypeExt4), volume.KindInternal, "/dev/loop0",
+				"still attached")
+			volumetest.WantKind(t, r.system.Mount(t.Context(), MountRequest{Device: r.device, Target: "/t", Type: TypeExt4}),
 				volume.KindInternal, "/dev/loop0", "still attached")
 			if slices.ContainsFunc(r.commands, func(c string) bool { return c[:5] != "blkid" }) || len(r.kernel.calls) != 0 {
 				t.Errorf("ran %q, called %q", r.commands, r.kernel.calls)
@@ -40,7 +42,7 @@ func TestNothingRunsWhenThePathLeadsElsewhere(t *testing.T) {
 func TestFormatChecksThePathDirectlyBeforeMkfs(t *testing.T) {
 	r := newFormatTest(t)
 	r.duringBlkid = func() { r.kernel.devices[testDevice] = r.kernel.addDevice("/dev/loop9", 9, volume.GiB) }
-	wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to 7:0",
+	volumetest.WantKind(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "leads to block device 7:9, not to 7:0",
 		"still attached")
 	if len(r.commands) != 1 {
 		t.Errorf("ran %q", r.commands)
@@ -72,7 +74,7 @@ func TestReadsOfADeviceThatHangsEndWithTheContext(t *testing.T) {
 						cancel()
 					}()
 				}
-				wantError(t, call(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
+				volumetest.WantKind(t, call(ctx), kind, "device /dev/loop0 did not answer in time", "connection of the device")
 				cancel()
 				if n := len(dev.reads); n != 1 {
 					t.Errorf("%s: %d reads are running, want 1", name, n)
@@ -116,13 +118,13 @@ func TestMountsOfEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		_, err := s.MountsOf(ctx, k.device().Number())
-		wantError(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
-		wantError(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
+		volumetest.WantKind(t, err, volume.KindDeadline, "the mounts of device 7:0 were not found in time", "")
+		volumetest.WantKind(t, s.Check(ctx, k.device(), TypeExt4), volume.KindDeadline,
 			"the mounts of device 7:0 were not found in time", "")
 		k, s, _ = newFakeFilesystem(t, TypeBtrfs, volume.GiB, volume.GiB)
 		k.errors["mounts"] = []error{unix.ENOMEM}
 		_, err = s.MountsOf(t.Context(), k.device().Number())
-		wantError(t, err, volume.KindInternal, "mount table", "")
+		volumetest.WantKind(t, err, volume.KindInternal, "mount table", "")
 	})
 }
 

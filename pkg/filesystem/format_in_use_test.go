@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestFormatStoppedWhileItClearsTheDevice also has a device that is in use, which passes.
@@ -32,7 +33,8 @@ func TestFormatStoppedWhileItClearsTheDevice(t *testing.T) {
 				}
 				<-ctx.Done()
 			}}, Type: TypeXFS, Marker: r.marker}
-			wantError(t, r.system.Format(ctx, req), kind, "clear the leftovers of an interrupted mkfs on /dev/loop0", "")
+			volumetest.WantKind(t, r.system.Format(ctx, req), kind, "clear the leftovers of an interrupted mkfs on /dev/loop0",
+				"")
 			cancel()
 			if len(r.commands) != 0 || !r.hasMarker(t) {
 				t.Errorf("ran %q, marker %t", r.commands, r.hasMarker(t))
@@ -40,7 +42,7 @@ func TestFormatStoppedWhileItClearsTheDevice(t *testing.T) {
 			r.device.head[70000] = 7
 		}
 		r.kernel.errors["writer"] = []error{unix.EBUSY}
-		wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
+		volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 		if err := r.format(t.Context(), TypeXFS); err != nil {
 			t.Error(err)
 		}
@@ -74,11 +76,11 @@ func TestFormatRefusesWhatBlkidRecognizes(t *testing.T) {
 	r := newFormatTest(t)
 	r.blkidOutput = "DEVNAME=/dev/loop0\nTYPE=xfs\n"
 	r.kernel.errors["writer"] = []error{unix.EBUSY}
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindDeadline, "open /dev/loop0", "")
 	if !r.hasMarker(t) {
 		t.Error("the marker of a running mkfs was removed")
 	}
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "blkid recognizes data", "")
 	if r.hasMarker(t) {
 		t.Error("the marker was not removed, although the data is not of this driver")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestFormatContinuesAnInterruptedMkfs stops mkfs half-way. The next Format finishes, but
@@ -33,14 +34,14 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 				cancel()
 				return testingexec.FakeExitError{Status: 137}
 			}
-			wantError(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next retry")
+			volumetest.WantKind(t, r.format(ctx, TypeXFS), volume.KindCanceled, "stopped before it finished", "next retry")
 			if r.hasMarker(t) != (name != "nothing") {
 				t.Fatalf("marker: %v", r.hasMarker(t))
 			}
 			r.mkfs = nil
 			if name != "nothing" {
 				err := r.system.Format(t.Context(), FormatRequest{Device: r.device, Type: TypeXFS})
-				wantError(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "nothing on this node proves", "wipefs")
 			}
 			if err := r.format(t.Context(), TypeXFS); err != nil {
 				t.Fatal(err)
@@ -70,7 +71,7 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.kernel.errors["write"] = []error{unix.EIO}
-		wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
+		volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "clear the leftovers", "")
 		if !r.hasMarker(t) || len(r.commands) != 0 {
 			t.Errorf("marker %v, ran %q", r.hasMarker(t), r.commands)
 		}
@@ -82,16 +83,17 @@ func TestFormatContinuesAnInterruptedMkfs(t *testing.T) {
 func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 	r := newFormatTest(t)
 	r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if r.hasMarker(t) {
 		t.Error("the marker was not removed, although the device is blank")
 	}
 	r.device.head[70000] = 7 // a user's data
 	r.mkfs = nil
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves", "wipefs")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindPrecondition, "nothing on this node proves",
+		"wipefs")
 	r.device.head[70000] = 0
 	r.mkfs = func([]string) error { r.device.head[70000] = 7; return testingexec.FakeExitError{Status: 1} }
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if !r.hasMarker(t) {
 		t.Error("the marker of an unfinished filesystem was removed")
 	}
@@ -99,7 +101,7 @@ func TestFormatRemovesTheMarkerOfAMkfsThatWroteNothing(t *testing.T) {
 		r.kernel.errors["read"] = []error{unix.EIO}
 		return testingexec.FakeExitError{Status: 1}
 	}
-	wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
+	volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, "mkfs output", "mkfs options")
 	if !r.hasMarker(t) {
 		t.Error("the marker was removed, although the device cannot be read")
 	}
@@ -124,5 +126,5 @@ func TestRemoveMarker(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "below"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, RemoveMarker(path), volume.KindInternal, "record of a running mkfs", "state directory")
+	volumetest.WantKind(t, RemoveMarker(path), volume.KindInternal, "record of a running mkfs", "state directory")
 }

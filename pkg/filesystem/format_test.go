@@ -20,6 +20,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // formatTest is a device of 1 GiB and a mkfs that makes the filesystem it is asked for.
@@ -220,7 +221,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 				}
 			}
 			before := slices.Clone(r.device.head)
-			wantError(t, r.format(t.Context(), TypeExt4), tc.kind, tc.text, "")
+			volumetest.WantKind(t, r.format(t.Context(), TypeExt4), tc.kind, tc.text, "")
 			if !slices.Equal(before, r.device.head) || len(r.kernel.calls) != 0 {
 				t.Errorf("Format wrote to the device: %q", r.kernel.calls)
 			}
@@ -233,7 +234,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 	}
 	t.Run("invalid option", func(t *testing.T) {
 		r := newFormatTest(t)
-		wantError(t, r.format(t.Context(), TypeExt4, "-b", "1024"), volume.KindInvalid, "4096", "")
+		volumetest.WantKind(t, r.format(t.Context(), TypeExt4, "-b", "1024"), volume.KindInvalid, "4096", "")
 	})
 	t.Run("marker damaged", func(t *testing.T) {
 		r := newFormatTest(t)
@@ -241,7 +242,7 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 		if err := os.WriteFile(r.marker, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older",
+		volumetest.WantKind(t, r.format(t.Context(), TypeExt4), volume.KindPrecondition, "is damaged or older",
 			"wipefs -a /dev/loop0 && blkdiscard -z /dev/loop0")
 		r.device.head[70000] = 0
 		if err := r.format(t.Context(), TypeExt4); err != nil || r.hasMarker(t) {
@@ -251,7 +252,8 @@ func TestFormatRefusesADeviceThatIsNotBlank(t *testing.T) {
 	t.Run("marker cannot be written", func(t *testing.T) {
 		r := newFormatTest(t)
 		r.marker = filepath.Join(r.marker, "missing", "marker")
-		wantError(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs", "state directory")
+		volumetest.WantKind(t, r.format(t.Context(), TypeExt4), volume.KindInternal, "record of a running mkfs",
+			"state directory")
 		if len(r.commands) != 0 {
 			t.Errorf("ran %q, but the marker could not be written", r.commands)
 		}
@@ -274,7 +276,7 @@ func TestFormatFailsWhenTheDeviceShowsNoFilesystem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newFormatTest(t)
 			r.mkfs = func([]string) error { mkfs(r); return nil }
-			wantError(t, r.format(t.Context(), TypeXFS), volume.KindInternal, name, "mkfs options")
+			volumetest.WantKind(t, r.format(t.Context(), TypeXFS), volume.KindInternal, name, "mkfs options")
 			if !r.hasMarker(t) {
 				t.Error("the marker was removed")
 			}
@@ -295,7 +297,8 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 		r.mkfsOutput = strings.Repeat("Allocating group tables: done\n", 1000) + output
 		r.mkfs = func([]string) error { return testingexec.FakeExitError{Status: 1} }
 		err := r.format(t.Context(), fs)
-		wantError(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use", "retries this automatically")
+		volumetest.WantKind(t, err, volume.KindDeadline, "did not touch /dev/loop0, which is in use",
+			"retries this automatically")
 		if !r.hasMarker(t) {
 			t.Error("the marker was removed")
 		}
@@ -310,13 +313,13 @@ func TestFormatKeepsTheMarkerOfADeviceInUse(t *testing.T) {
 func TestFormatTakesRandomBytesForBlankWhenEncrypted(t *testing.T) {
 	sig := Signature{State: StateForeign, Content: unknownContent, IsRandom: true}
 	req := FormatRequest{Device: newFakeKernel(t).addDevice(testDevice, 0, volume.GiB), Type: TypeXFS}
-	wantError(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
+	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "random bytes", "")
 	req.IsEncrypted = true
 	if err := checkMayFormat(req, sig, volume.GiB, time.Now()); err != nil {
 		t.Error(err)
 	}
 	sig.IsRandom = false
-	wantError(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
+	volumetest.WantKind(t, checkMayFormat(req, sig, volume.GiB, time.Now()), volume.KindPrecondition, "unknown data", "")
 }
 
 func TestFormatLogsWhatItCleared(t *testing.T) {

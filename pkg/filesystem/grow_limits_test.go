@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestGrowOfAShortLastGroupMustShow: a last group that exists grows block by block, however
@@ -15,7 +16,7 @@ func TestGrowOfAShortLastGroupMustShow(t *testing.T) {
 	_, s, m := newFakeFilesystem(t, TypeExt4, from, dev)
 	m.ignoresGrowth = true
 	_, err := s.Grow(t.Context(), growRequest(s, 0))
-	wantError(t, err, volume.KindInternal, "reads back", "kernel log")
+	volumetest.WantKind(t, err, volume.KindInternal, "reads back", "kernel log")
 	m.ignoresGrowth = false
 	if g, err := s.Grow(t.Context(), growRequest(s, 0)); err != nil || g.After != dev {
 		t.Fatalf("growth %+v, %v; want a size of %s", g, err, dev)
@@ -82,7 +83,7 @@ func TestGrowEndsAtTheFormatLimit(t *testing.T) {
 		}
 	}
 	_, err := s.Grow(t.Context(), growRequest(s, 16*volume.TiB+1))
-	wantError(t, err, volume.KindOutOfRange, "64bit", "at most 16 TiB,")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "64bit", "at most 16 TiB,")
 	if !slices.Equal(k.calls, []string{"ext4Resize 4294967295"}) {
 		t.Errorf("calls: %q", k.calls)
 	}
@@ -128,7 +129,7 @@ func TestGrowReadsASuperblockThatChanges(t *testing.T) {
 		}}
 		got, err = readExtSuperblock(t.Context(), changing)
 		if wantReads == 0 {
-			wantError(t, err, volume.KindInternal, "changes with every read", "e2fsck")
+			volumetest.WantKind(t, err, volume.KindInternal, "changes with every read", "e2fsck")
 		} else if err != nil || got.size() != 3*volume.GiB || changing.reads != wantReads {
 			t.Fatalf("%s after %d reads, %v", got.size(), changing.reads, err)
 		}
@@ -136,7 +137,7 @@ func TestGrowReadsASuperblockThatChanges(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = readExtSuperblock(ctx, m.device)
-	wantError(t, err, volume.KindCanceled, "read the superblock", "")
+	volumetest.WantKind(t, err, volume.KindCanceled, "read the superblock", "")
 }
 
 // changingDevice changes its superblock between the reads.

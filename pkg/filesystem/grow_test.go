@@ -12,6 +12,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/blockdev"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 const (
@@ -199,7 +200,7 @@ func TestGrowRefusesBeforeTheRequest(t *testing.T) {
 				tc.change(k, m)
 			}
 			_, err := s.Grow(t.Context(), growRequest(s, tc.required))
-			wantError(t, err, tc.kind, tc.text, tc.remedy)
+			volumetest.WantKind(t, err, tc.kind, tc.text, tc.remedy)
 			if len(k.calls) != 0 {
 				t.Errorf("the kernel was asked: %q", k.calls)
 			}
@@ -265,7 +266,7 @@ func TestGrowExplainsTheErrno(t *testing.T) {
 				tc.change(k, m)
 			}
 			g, err := s.Grow(t.Context(), growRequest(s, 0))
-			wantError(t, err, tc.kind, tc.text, tc.remedy)
+			volumetest.WantKind(t, err, tc.kind, tc.text, tc.remedy)
 			if g.After != volume.GiB {
 				t.Errorf("growth %+v, want the old size of 1 GiB", g)
 			}
@@ -315,7 +316,7 @@ func TestGrowWaitsForAnotherGrowth(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 				defer cancel()
 				g, err := s.Grow(ctx, growRequest(s, 0))
-				wantError(t, err, volume.KindDeadline, "has 1 GiB and is still being grown", "the next retry picks it up")
+				volumetest.WantKind(t, err, volume.KindDeadline, "has 1 GiB and is still being grown", "the next retry picks it up")
 				if g.After != volume.GiB || !errors.Is(err, tc.errno) {
 					t.Errorf("growth %+v, %v; want 1 GiB and the cause %v", g, err, tc.errno)
 				}
@@ -329,7 +330,7 @@ func TestGrowStartsNothingAfterItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Grow(ctx, growRequest(s, 0))
-	wantError(t, err, volume.KindCanceled, "not begun", "")
+	volumetest.WantKind(t, err, volume.KindCanceled, "not begun", "")
 	if len(k.calls) != 0 {
 		t.Errorf("the kernel was asked: %q", k.calls)
 	}
@@ -343,7 +344,7 @@ func TestGrowFailsWhenTheSizeDoesNotChange(t *testing.T) {
 			_, s, m := newFakeFilesystem(t, fs, volume.GiB, 2*volume.GiB)
 			m.ignoresGrowth = true
 			_, err := s.Grow(t.Context(), growRequest(s, 0))
-			wantError(t, err, volume.KindInternal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)",
+			volumetest.WantKind(t, err, volume.KindInternal, "to 2 GiB, but it reads back 1 GiB (before: 1 GiB; device: 2 GiB)",
 				"kernel log")
 		})
 	}

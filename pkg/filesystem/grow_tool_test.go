@@ -9,6 +9,7 @@ import (
 	testingexec "k8s.io/utils/exec/testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestGrowByTool has a kernel without the ioctl. The result of the tool is read back, as
@@ -63,7 +64,7 @@ func TestGrowByTool(t *testing.T) {
 					}
 					return
 				}
-				wantError(t, err, tool.kind, tool.text, "")
+				volumetest.WantKind(t, err, tool.kind, tool.text, "")
 			})
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestGrowRefusesAFailedFilesystem has a filesystem that fills its device by its state in
@@ -43,7 +44,7 @@ func TestGrowRefusesAFailedFilesystem(t *testing.T) {
 			k, s, m := newFakeFilesystem(t, tc.fs, 2*volume.GiB, 2*volume.GiB)
 			tc.change(k, m)
 			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
-			wantError(t, err, volume.KindPrecondition, tc.text, tc.remedy)
+			volumetest.WantKind(t, err, volume.KindPrecondition, tc.text, tc.remedy)
 		})
 		t.Run(tc.name+", while it grew", func(t *testing.T) {
 			k, s, m := newFakeFilesystem(t, tc.fs, volume.GiB, 2*volume.GiB)
@@ -53,7 +54,7 @@ func TestGrowRefusesAFailedFilesystem(t *testing.T) {
 				tc.change(k, m)
 			}
 			_, err := s.Grow(t.Context(), growRequest(s, 2*volume.GiB))
-			wantError(t, err, volume.KindPrecondition, tc.text, tc.remedy)
+			volumetest.WantKind(t, err, volume.KindPrecondition, tc.text, tc.remedy)
 		})
 	}
 	k, s, _ := newFakeFilesystem(t, TypeExt4, 2*volume.GiB, 2*volume.GiB)
@@ -114,7 +115,7 @@ func TestCheckHealth(t *testing.T) {
 				t.Errorf("CheckHealth = %v, want a healthy filesystem", err)
 			}
 			if tc.text != "" {
-				wantError(t, err, tc.kind, tc.text, "")
+				volumetest.WantKind(t, err, tc.kind, tc.text, "")
 			}
 			if len(k.calls) != 0 {
 				t.Errorf("CheckHealth changed something: %q", k.calls)
@@ -131,7 +132,7 @@ func TestCheckHealthEndsWithItsContext(t *testing.T) {
 		s.kernel = hangingKernel{k, release, make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		wantError(t, s.CheckHealth(ctx, k.device(), testMount), volume.KindDeadline,
+		volumetest.WantKind(t, s.CheckHealth(ctx, k.device(), testMount), volume.KindDeadline,
 			"the filesystem at /staging does not answer", "connection of the device")
 	})
 }
@@ -176,11 +177,12 @@ func TestRealCheckHealth(t *testing.T) {
 			case TypeExt3, TypeExt4:
 				d.triggerError(t)
 				d.awaitErrors(t, s, target)
-				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "errors in the filesystem",
+				volumetest.WantKind(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition,
+					"errors in the filesystem",
 					"e2fsck -f")
 			case TypeXFS:
 				shutDownFilesystem(t, target)
-				wantError(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down",
+				volumetest.WantKind(t, s.CheckHealth(t.Context(), d.open(t), target), volume.KindPrecondition, "has shut down",
 					"mounted again")
 			default: // TestRealGrowOnFullStorage breaks a btrfs
 			}

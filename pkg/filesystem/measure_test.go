@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestMeasure(t *testing.T) {
@@ -97,7 +98,7 @@ func TestMeasure(t *testing.T) {
 				t.Errorf("failure %v, want %q", got.Failure, tc.failure)
 			}
 			if tc.failure != "" {
-				wantError(t, got.Failure, volume.KindPrecondition, tc.failure, "")
+				volumetest.WantKind(t, got.Failure, volume.KindPrecondition, tc.failure, "")
 			}
 			got.Failure, tc.want.DeviceSize = nil, tc.device
 			if got != tc.want {
@@ -128,11 +129,11 @@ func TestMeasureReportsAFilesystemThatHasShutDown(t *testing.T) {
 			t.Errorf("%s fails: %+v, %v; want a %s of 1 GiB that has shut down", call, got, err, fs)
 		}
 		if fs == TypeXFS {
-			wantError(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted again")
+			volumetest.WantKind(t, got.Failure, volume.KindPrecondition, "has shut down", "mounted again")
 		}
 		k.errors["openMount"] = []error{unix.EIO}
 		_, err = k.system().Measure(t.Context(), other, dir)
-		wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
 	}
 	// A disk that was removed has no size.
 	k := newFakeKernel(t)
@@ -148,15 +149,15 @@ func TestMeasureErrors(t *testing.T) {
 	k, s, m := newFakeFilesystem(t, TypeExt4, volume.GiB, volume.GiB)
 	k.errors["read"] = []error{unix.EIO}
 	_, err := s.Measure(t.Context(), k.device(), testMount)
-	wantError(t, err, volume.KindInternal, "cannot be read", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "cannot be read", "")
 	k.errors["size"] = []error{unix.EIO}
 	_, err = s.Measure(t.Context(), k.device(), testMount)
-	wantError(t, err, volume.KindInternal, "read the size", "")
+	volumetest.WantKind(t, err, volume.KindInternal, "read the size", "")
 	_, err = s.Measure(t.Context(), k.addDevice("/dev/loop9", 9, volume.GiB), testMount)
-	wantError(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device /dev/loop9", "")
 	m.st.isRoot = false
 	_, err = s.Measure(t.Context(), k.device(), testMount)
-	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted", "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted", "")
 }
 
 // TestMeasureEndsWithItsContext also counts the threads that hang: one in all.
@@ -170,7 +171,8 @@ func TestMeasureEndsWithItsContext(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			_, err := s.Measure(ctx, k.device(), testMount)
 			cancel()
-			wantError(t, err, volume.KindDeadline, "the filesystem at /staging does not answer", "connection of the device")
+			volumetest.WantKind(t, err, volume.KindDeadline, "the filesystem at /staging does not answer",
+				"connection of the device")
 		}
 		if len(opened) != 1 {
 			t.Errorf("%d reads are running, want 1", len(opened))

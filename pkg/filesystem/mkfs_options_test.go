@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestMkfsOptions(t *testing.T) {
@@ -55,6 +56,6 @@ func TestMkfsOptions(t *testing.T) {
 		{"zfs", nil, "not supported"},
 	} {
 		_, err := mkfsOptions(tc.fs, tc.user)
-		wantError(t, err, volume.KindInvalid, tc.text, "")
+		volumetest.WantKind(t, err, volume.KindInvalid, tc.text, "")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestMountCallsTheKernel(t *testing.T) {
@@ -55,7 +56,7 @@ func TestMountExplainsTheErrno(t *testing.T) {
 		k.addDevice(testDevice, 0, volume.GiB)
 		k.errors["mount"] = []error{tc.errno}
 		err := k.system().Mount(t.Context(), MountRequest{Device: k.device(), Target: "/t", Type: tc.fs})
-		wantError(t, err, tc.kind, "mount /dev/loop0 ("+string(tc.fs)+") at /t", tc.remedy)
+		volumetest.WantKind(t, err, tc.kind, "mount /dev/loop0 ("+string(tc.fs)+") at /t", tc.remedy)
 		if !errors.Is(err, tc.errno) {
 			t.Errorf("%v does not wrap %v", err, tc.errno)
 		}
@@ -94,8 +95,8 @@ func TestMountExplainsBlockSizes(t *testing.T) {
 			tc.change(d)
 			k.errors["mount"] = []error{tc.errno}
 			err := k.system().Mount(t.Context(), MountRequest{Device: d, Target: "/t", Type: tc.fs})
-			wantError(t, err, volume.KindPrecondition, "mount /dev/loop0", tc.text)
-			wantError(t, err, volume.KindPrecondition, "copy the data", "where the filesystem was made")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "mount /dev/loop0", tc.text)
+			volumetest.WantKind(t, err, volume.KindPrecondition, "copy the data", "where the filesystem was made")
 		})
 	}
 }
@@ -106,7 +107,8 @@ func TestMountReadOnlyExplainsAJournalWithChanges(t *testing.T) {
 	k.errors["mount"] = []error{unix.EROFS}
 	req := MountRequest{Device: k.device(), Target: "/t", Type: TypeXFS, Options: []string{"noatime,ro"}}
 	err := k.system().Mount(t.Context(), req)
-	wantError(t, err, volume.KindPrecondition, "mount /dev/loop0 (xfs) at /t", "stage the volume once for writing")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "mount /dev/loop0 (xfs) at /t",
+		"stage the volume once for writing")
 }
 
 func TestAwaitSyscallEndsWithItsContext(t *testing.T) {
@@ -125,8 +127,9 @@ func TestAwaitSyscallEndsWithItsContext(t *testing.T) {
 	k := newFakeKernel(t)
 	err := k.system().mountError(t.Context(),
 		MountRequest{Device: k.addDevice(testDevice, 0, volume.GiB), Target: "/t", Type: TypeXFS}, context.DeadlineExceeded)
-	wantError(t, err, volume.KindDeadline, "mount /dev/loop0", "next retry")
-	wantError(t, unmountError(Mount{MountPoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t", "next retry")
+	volumetest.WantKind(t, err, volume.KindDeadline, "mount /dev/loop0", "next retry")
+	volumetest.WantKind(t, unmountError(Mount{MountPoint: "/t"}, context.Canceled), volume.KindCanceled, "unmount /t",
+		"next retry")
 }
 
 func TestUnmountExplainsErrors(t *testing.T) {
@@ -139,7 +142,7 @@ func TestUnmountExplainsErrors(t *testing.T) {
 	fail := func(call string, err error, kind volume.Kind, remedy string) {
 		t.Helper()
 		k.errors[call] = []error{err}
-		wantError(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
+		volumetest.WantKind(t, s.Unmount(t.Context(), m), kind, "unmount "+dir, remedy)
 	}
 	fail("unmount", unix.EBUSY, volume.KindDeadline, "files open")
 	fail("unmount", unix.EPERM, volume.KindInternal, "")
@@ -149,10 +152,10 @@ func TestUnmountExplainsErrors(t *testing.T) {
 	fail("statMount", unix.EACCES, volume.KindInternal, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, m), volume.KindCanceled, "unmount "+dir, "next retry")
+	volumetest.WantKind(t, s.Unmount(ctx, m), volume.KindCanceled, "unmount "+dir, "next retry")
 	before := len(k.calls)
 	k.mountsByPath[dir].st.mountID = 999
-	wantError(t, s.Unmount(t.Context(), m), volume.KindPrecondition, "hides it", "unmount that first")
+	volumetest.WantKind(t, s.Unmount(t.Context(), m), volume.KindPrecondition, "hides it", "unmount that first")
 	gone := m
 	gone.ID = 998
 	if err := s.Unmount(t.Context(), gone); err != nil || len(k.calls) != before {

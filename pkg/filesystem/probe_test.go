@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // fakeImage is a device of 64 MiB that is zero outside of its parts.
@@ -270,7 +271,7 @@ func TestProbeFailsOnABadDevice(t *testing.T) {
 				k.errors[tc.call] = []error{tc.errno}
 			}
 			sig, err := k.system().Probe(t.Context(), k.device())
-			wantError(t, err, tc.kind, tc.text, "")
+			volumetest.WantKind(t, err, tc.kind, tc.text, "")
 			if sig != (Signature{}) {
 				t.Errorf("signature %+v beside an error, want none", sig)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/capability"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestRealAcceptsWhatTheKernelMounts asks the kernel to mount each ext filesystem as each
@@ -66,11 +67,11 @@ func TestRealCheckSkipsAnUnknownFeature(t *testing.T) {
 			case "rw":
 				d.mountAt(t, s, TypeExt4, req.Target)
 			case "ro":
-				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
+				volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
 					"kernel refuses an option or the filesystem itself")
 				d.mountAt(t, s, TypeExt4, req.Target, "ro")
 			default:
-				wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
+				volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
 					"kernel refuses an option or the filesystem itself")
 			}
 		})
@@ -104,9 +105,9 @@ func TestRealMountExplainsBlockSizes(t *testing.T) {
 				return
 			}
 			err := s.Mount(t.Context(), MountRequest{Device: moved.open(t), Target: t.TempDir(), Type: tc.fs})
-			wantError(t, err, volume.KindPrecondition, "mount "+moved.device,
+			volumetest.WantKind(t, err, volume.KindPrecondition, "mount "+moved.device,
 				"units of "+tc.unit+", which this device, with blocks of 4 KiB, cannot")
-			wantError(t, err, volume.KindPrecondition, "copy the data", "bus or hypervisor")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "copy the data", "bus or hypervisor")
 		})
 	}
 }
@@ -138,7 +139,7 @@ func TestRealMinSizeIsTheSmallestThatFormats(t *testing.T) {
 			if err == nil {
 				t.Fatalf("format at one block less than %s succeeded", minSize)
 			}
-			wantError(t, err, volume.KindInternal, "", "check the")
+			volumetest.WantKind(t, err, volume.KindInternal, "", "check the")
 			t.Log(err)
 		})
 	}
@@ -172,7 +173,7 @@ func TestRealFormatShowsTheCauseOfMkfs(t *testing.T) {
 		t.Run(string(tc.fs)+" "+tc.options, func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, tc.size)
 			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: tc.fs, Options: strings.Fields(tc.options)})
-			wantError(t, err, volume.KindInternal, tc.cause, "mkfs options")
+			volumetest.WantKind(t, err, volume.KindInternal, tc.cause, "mkfs options")
 			text := err.Error()
 			for _, usage := range []string{
 				"/* quiet */", "devicename", "Allocation profiles", "Valid ", "separated by commas",

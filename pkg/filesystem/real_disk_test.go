@@ -381,18 +381,6 @@ func (w *writer) verify(t *testing.T) {
 	}
 }
 
-// wantError fails the test unless err has the kind, the text and the remedy.
-func wantError(t *testing.T, err error, kind volume.Kind, text, remedy string) {
-	t.Helper()
-	var e *volume.Error
-	if !errors.As(err, &e) {
-		t.Fatalf("error = %v, want a *volume.Error of kind %v", err, kind)
-	}
-	if e.Kind != kind || !strings.Contains(e.Error(), text) || !strings.Contains(e.Error(), remedy) {
-		t.Fatalf("error = %v (kind %v), want kind %v with %q and the remedy %q", e, e.Kind, kind, text, remedy)
-	}
-}
-
 // writeSynced writes a file and returns once the device has it.
 func writeSynced(path string, data []byte) error {
 	f, err := os.Create(path)

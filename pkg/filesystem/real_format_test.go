@@ -13,6 +13,7 @@ import (
 
 	"github.com/growvol/growvol/pkg/statefile"
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestRealFormatReadsBackTheProfile also compares the checksum of mke2fs with that of this
@@ -107,7 +108,7 @@ func TestRealFormatLeavesForeignContent(t *testing.T) {
 			mustRun(t, "cp", "--sparse=always", d.file, before)
 			marker := filepath.Join(t.TempDir(), "marker")
 			err := s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4, Marker: marker})
-			wantError(t, err, volume.KindPrecondition, "holds "+tc.want, "wipefs")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "holds "+tc.want, "wipefs")
 			mustRun(t, "cmp", before, d.file) // the refusal has changed nothing
 		})
 	}
@@ -171,7 +172,8 @@ func TestRealFormatFindsDataInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write(t, 20<<20+8192, data)
-	wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4}), volume.KindPrecondition,
+	volumetest.WantKind(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: TypeExt4}),
+		volume.KindPrecondition,
 		"unknown data", "wipefs")
 }
 
@@ -223,7 +225,7 @@ func TestRealFormatEncrypted(t *testing.T) {
 				d.write(t, at, noise)
 			}
 			req := FormatRequest{Device: d.open(t), Type: fs}
-			wantError(t, s.Format(t.Context(), req), volume.KindPrecondition, "unknown data (random bytes)", "wipefs")
+			volumetest.WantKind(t, s.Format(t.Context(), req), volume.KindPrecondition, "unknown data (random bytes)", "wipefs")
 			req.IsEncrypted = true
 			if err := s.Format(t.Context(), req); err != nil {
 				t.Fatal(err)
@@ -239,7 +241,7 @@ func TestRealOpenWriterFailsOnAMountedDevice(t *testing.T) {
 	d.mkfs(t, TypeXFS)
 	d.mount(t, s, TypeXFS)
 	_, err := d.open(t).OpenWriter()
-	wantError(t, err, volume.KindDeadline, "in use by a mount", "")
+	volumetest.WantKind(t, err, volume.KindDeadline, "in use by a mount", "")
 	sig, err := s.Probe(t.Context(), d.open(t))
 	if err != nil || sig.Type != TypeXFS {
 		t.Fatalf("probe of a mounted device: %+v, %v; want xfs", sig, err)
@@ -262,14 +264,15 @@ func TestRealCheck(t *testing.T) {
 	d.fsck(t, TypeExt4)
 	mustRun(t, "debugfs", "-w", "-R", "clri <2>", d.device)
 	mustRun(t, "debugfs", "-w", "-R", "set_super_value state 2", d.device)
-	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindPrecondition, "e2fsck -p found damage", "by hand")
+	volumetest.WantKind(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindPrecondition, "e2fsck -p found damage",
+		"by hand")
 }
 
 func TestRealCheckFailsWhileTheDeviceIsInUse(t *testing.T) {
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	d.mkfs(t, TypeExt4)
 	held := d.openExclusively(t)
-	wantError(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindDeadline, "still in use",
+	volumetest.WantKind(t, s.Check(t.Context(), d.open(t), TypeExt4), volume.KindDeadline, "still in use",
 		"retries this automatically")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
@@ -284,7 +287,7 @@ func TestRealFormatFailsWhileTheDeviceIsInUse(t *testing.T) {
 		t.Run(string(fs), func(t *testing.T) {
 			s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 			defer closeQuietly(d.openExclusively(t))
-			wantError(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.KindDeadline,
+			volumetest.WantKind(t, s.Format(t.Context(), FormatRequest{Device: d.open(t), Type: fs}), volume.KindDeadline,
 				"which is in use", "retries this automatically")
 		})
 	}

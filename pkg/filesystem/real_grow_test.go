@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestRealGrowUnderAWriter takes each filesystem from a blank device through five online
@@ -153,20 +154,20 @@ func TestRealGrowRefusesReadOnly(t *testing.T) {
 			}
 			d.resize(t, volume.GiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: bind, Device: d.open(t)})
-			wantError(t, err, volume.KindPrecondition, "read-only", "writable mount of it")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "read-only", "writable mount of it")
 			unmount(t, s, bind)
 			unmount(t, s, target)
 
 			d.mountAt(t, s, fs, target, "ro")
 			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantError(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
 			unmount(t, s, target)
 
 			mustRun(t, "blockdev", "--setro", d.device)
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // the flag outlasts the file of the loop device
 			d.mountAt(t, s, fs, target, "ro")
 			_, err = s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantError(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "read-only", "mount the volume writable")
 			unmount(t, s, target)
 			d.fsck(t, fs)
 		})
@@ -182,7 +183,7 @@ func TestRealGrowRefusesASmallerDevice(t *testing.T) {
 			s, d, target := newMountedDisk(t, fs, volume.GiB)
 			d.resize(t, volume.GiB-8*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-			wantError(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
+			volumetest.WantKind(t, err, volume.KindPrecondition, "more than its device", "enlarge it to at least 1 GiB")
 			if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != volume.GiB {
 				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}
@@ -197,7 +198,7 @@ func TestRealGrowFailsBeforeTheDeviceHasGrown(t *testing.T) {
 			skipWithoutFilesystem(t, fs)
 			s, d, target := newMountedDisk(t, fs, 512*volume.MiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: volume.GiB})
-			wantError(t, err, volume.KindDeadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
+			volumetest.WantKind(t, err, volume.KindDeadline, "has 512 MiB, not yet the required 1 GiB", "storage system")
 		})
 	}
 }
@@ -209,14 +210,14 @@ func TestRealGrowRefusesAnotherMount(t *testing.T) {
 	d.mkfs(t, TypeXFS)
 	target := d.mount(t, s, TypeXFS)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: other.open(t)})
-	wantError(t, err, volume.KindPrecondition, "not of the volume's device "+other.device, "staged again")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "not of the volume's device "+other.device, "staged again")
 	inside := filepath.Join(target, "dir")
 	if err := os.Mkdir(inside, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{inside, t.TempDir(), filepath.Join(target, "missing")} {
 		_, err = s.Grow(t.Context(), GrowRequest{MountPoint: path, Device: d.open(t)})
-		wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+path, "staged")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+path, "staged")
 	}
 }
 
@@ -267,7 +268,7 @@ func TestRealGrowOfExtNeedsACapability(t *testing.T) {
 	s, d, dir := newMountedDisk(t, TypeExt4, 512*volume.MiB)
 	d.resize(t, volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: dir, Device: d.open(t)})
-	wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 	// Without checkGrowable the explanation of the errno must say the same.
 	m, err := s.kernel.openMount(dir)
 	if err != nil {
@@ -276,6 +277,7 @@ func TestRealGrowOfExtNeedsACapability(t *testing.T) {
 	defer closeQuietly(m)
 	dev := d.open(t)
 	g := &extGrower{mountedFilesystem: &mountedFilesystem{sys: s, mount: m, device: dev, mountPoint: dir}}
-	wantError(t, g.explainError(context.Background(), g.resize(200000)), volume.KindPrecondition, "CAP_SYS_RESOURCE",
+	volumetest.WantKind(t, g.explainError(context.Background(), g.resize(200000)), volume.KindPrecondition,
+		"CAP_SYS_RESOURCE",
 		"SYS_RESOURCE")
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func unmountOnce(t *testing.T, path string) {
@@ -39,7 +40,7 @@ func TestRealUnmountRemovesOneMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	top := wantMount(t, s, target, target)
-	wantError(t, s.Unmount(t.Context(), top), volume.KindDeadline, "unmount "+target, "files open")
+	volumetest.WantKind(t, s.Unmount(t.Context(), top), volume.KindDeadline, "unmount "+target, "files open")
 	wantMount(t, s, target, target)
 	if err := busy.Close(); err != nil {
 		t.Fatal(err)
@@ -61,7 +62,8 @@ func TestRealUnmountRemovesOneMount(t *testing.T) {
 	wantMount(t, s, parent, parent)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.Unmount(ctx, wantMount(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent, "next retry")
+	volumetest.WantKind(t, s.Unmount(ctx, wantMount(t, s, parent, parent)), volume.KindCanceled, "unmount "+parent,
+		"next retry")
 	wantMount(t, s, parent, parent)
 }
 
@@ -79,12 +81,12 @@ func TestRealUnmountRefusesACoveredMount(t *testing.T) {
 	}
 	lower := mountOver(target)
 	upper := mountOver(target)
-	wantError(t, s.Unmount(t.Context(), lower), volume.KindPrecondition, "mounted on top", "unmount that first")
+	volumetest.WantKind(t, s.Unmount(t.Context(), lower), volume.KindPrecondition, "mounted on top", "unmount that first")
 	above := mountOver(filepath.Dir(target))
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, s.Unmount(t.Context(), upper), volume.KindPrecondition, "hides it", "unmount that first")
+	volumetest.WantKind(t, s.Unmount(t.Context(), upper), volume.KindPrecondition, "hides it", "unmount that first")
 	for _, m := range []Mount{above, upper, lower} {
 		if m, mounted, err := s.FindMount(m.MountPoint); err != nil || !mounted {
 			t.Errorf("after the refusals: %+v, mounted %t, %v; want it mounted", m, mounted, err)
@@ -108,7 +110,7 @@ func TestRealReadUsageIgnoresACoveringMount(t *testing.T) {
 	}
 	b.mountAt(t, s, TypeXFS, target)
 	_, err := s.ReadUsage(m)
-	wantError(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "no filesystem is mounted at "+target, "")
 	if usage, err := s.ReadUsage(wantMount(t, s, target, target)); err != nil || usage.Total < 500*volume.MiB {
 		t.Errorf("usage %+v, %v; want at least 500 MiB", usage, err)
 	}
@@ -135,14 +137,14 @@ func TestRealMountExplainsARefusal(t *testing.T) {
 	skipWithoutFilesystem(t, TypeExt4)
 	s, d := New(Options{}), newDisk(t, 320*volume.MiB)
 	req := MountRequest{Device: d.open(t), Target: t.TempDir(), Type: TypeExt4}
-	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
+	volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
 		"kernel refuses an option or the filesystem itself")
 	d.mkfs(t, TypeExt4)
 	req.Options = []string{"no-such-option"}
-	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "no-such-option", "refuses an option")
+	volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "no-such-option", "refuses an option")
 	req.Options = nil
 	d.resize(t, 300*volume.MiB)
-	wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "")
+	volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device, "")
 	wantMount(t, s, req.Target, "")
 }
 
@@ -161,7 +163,7 @@ func TestRealMountReadOnlyOfAJournalWithChanges(t *testing.T) {
 			t.Cleanup(func() { mustRun(t, "blockdev", "--setrw", d.device) }) // the flag outlasts the file of the loop device
 			mustRun(t, "blockdev", "--setro", d.device)
 			req := MountRequest{Device: d.open(t), Target: target, Type: fs, Options: []string{"ro"}}
-			wantError(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
+			volumetest.WantKind(t, s.Mount(t.Context(), req), volume.KindPrecondition, "mount "+d.device,
 				"stage the volume once for writing")
 			mustRun(t, "blockdev", "--setrw", d.device)
 			d.mountAt(t, s, fs, target)

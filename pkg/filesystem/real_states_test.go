@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 // TestRealGrowOfExtFeatures has features that change how the kernel grows ext.
@@ -76,7 +77,7 @@ func TestRealGrowRefusesSparseSuper2(t *testing.T) {
 	target := d.mount(t, s, TypeExt4)
 	d.resize(t, 2*volume.GiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-	wantError(t, err, volume.KindPrecondition, "sparse_super2", "resize2fs")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "sparse_super2", "resize2fs")
 }
 
 // TestRealGrowRefusesMoreThan32BitsOfBlocks: the kernel stops with a BUG when a filesystem
@@ -91,7 +92,7 @@ func TestRealGrowRefusesMoreThan32BitsOfBlocks(t *testing.T) {
 			target := d.mount(t, s, fs)
 			d.resize(t, 20*volume.TiB)
 			_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
-			wantError(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
+			volumetest.WantKind(t, err, volume.KindOutOfRange, "64bit", "ask for at most 16 TiB,")
 			if geo := mountedGeometry(t, s, d.open(t), target); geo.size() != volume.GiB {
 				t.Fatalf("geometry after the refusal: %+v; want 1 GiB", geo)
 			}
@@ -131,7 +132,7 @@ func TestRealGrowRefusesMoreInodesThan32Bits(t *testing.T) {
 	target := d.mount(t, s, TypeExt4)
 	d.resize(t, 20*volume.TiB)
 	_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t), Required: 20 * volume.TiB})
-	wantError(t, err, volume.KindOutOfRange, "inodes", "copy the data")
+	volumetest.WantKind(t, err, volume.KindOutOfRange, "inodes", "copy the data")
 }
 
 // TestRealGrowRefusesRecordedErrors has an error that was recorded before the mount or
@@ -162,7 +163,7 @@ func TestRealGrowRefusesRecordedErrors(t *testing.T) {
 				d.awaitErrors(t, s, target)
 				d.resize(t, 2*volume.GiB)
 				_, err := s.Grow(t.Context(), GrowRequest{MountPoint: target, Device: d.open(t)})
-				wantError(t, err, volume.KindPrecondition, "errors in the filesystem", "e2fsck -f "+d.device)
+				volumetest.WantKind(t, err, volume.KindPrecondition, "errors in the filesystem", "e2fsck -f "+d.device)
 				unmount(t, s, target)
 				ctx := t.Context()
 				if err := s.Check(ctx, d.open(t), TypeExt4); err != nil {
@@ -243,10 +244,10 @@ func TestRealShutDownFilesystemRecovers(t *testing.T) {
 func wantShutDown(t *testing.T, fs Type, err error) {
 	t.Helper()
 	if fs.IsExt() && !hasResourceCapability(t) && strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
-		wantError(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
+		volumetest.WantKind(t, err, volume.KindPrecondition, "CAP_SYS_RESOURCE", "SYS_RESOURCE")
 		return
 	}
-	wantError(t, err, volume.KindPrecondition, "shut down", "mounted again")
+	volumetest.WantKind(t, err, volume.KindPrecondition, "shut down", "mounted again")
 }
 
 // TestRealGrowOnFullStorage: the first request must fail and name the storage, and no later
@@ -276,9 +277,9 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 			req := GrowRequest{MountPoint: target, Device: d.open(t), Required: grown}
 			_, err = s.Grow(t.Context(), req)
 			if fs == TypeBtrfs { // accepts the request, and fails at the commit
-				wantError(t, err, volume.KindPrecondition, "has become read-only", "has free space")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "has become read-only", "has free space")
 			} else {
-				wantError(t, err, volume.KindPrecondition, "the storage below "+d.device+" may be full", "free space")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "the storage below "+d.device+" may be full", "free space")
 			}
 			for range 3 {
 				if g, err := s.Grow(t.Context(), req); err == nil || volume.KindOf(err) != volume.KindPrecondition {
@@ -286,7 +287,7 @@ func TestRealGrowOnFullStorage(t *testing.T) {
 				}
 			}
 			if err := s.CheckHealth(t.Context(), d.open(t), target); fs != TypeXFS { // XFS undoes the growth
-				wantError(t, err, volume.KindPrecondition, "", "check that the storage below has free space")
+				volumetest.WantKind(t, err, volume.KindPrecondition, "", "check that the storage below has free space")
 			}
 			if err := os.Remove(filler); err != nil {
 				t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/growvol/growvol/pkg/volume"
+	"github.com/growvol/growvol/pkg/volume/volumetest"
 )
 
 func TestParseType(t *testing.T) {
@@ -14,6 +15,6 @@ func TestParseType(t *testing.T) {
 	}
 	for _, name := range []string{"", "ntfs", "ext5"} {
 		_, err := ParseType(name)
-		wantError(t, err, volume.KindInvalid, "not supported", "use one of")
+		volumetest.WantKind(t, err, volume.KindInvalid, "not supported", "use one of")
 	}
 }
