@@ -71,7 +71,7 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 	}
 	log.InfoContext(ctx, "this machine in OpenStack", "server", identity.ID, "according_to", identity.IDSource,
 		"zone", identity.Zone, "zone_according_to", identity.ZoneSource)
-	d := nodeDescriber{config: c, disks: devices, log: log}
+	var topology volume.Topology
 	if c.withTopology {
 		label := cindercsi.ZoneLabel(identity.Zone)
 		if label == "" {
@@ -79,36 +79,33 @@ func newCinderBackend(ctx context.Context, c config, log *slog.Logger) (nodeBack
 				"the zone %q (according to %s) has no character that a label may have: give another as --zone",
 				identity.Zone, identity.ZoneSource)
 		}
-		d.topology = volume.Topology{cindercsi.TopologyKey: label}
-		maps.Copy(d.topology, c.topology)
+		topology = volume.Topology{cindercsi.TopologyKey: label}
+		maps.Copy(topology, c.topology)
 	}
-	connector, err := attached.New(attached.Options{Devices: devices, Log: log, Node: d.describe})
+	connector, err := attached.New(attached.Options{
+		Devices: devices, Log: log,
+		Node: func(ctx context.Context) (volume.NodeInfo, error) {
+			limit, err := attachLimit(ctx, c, devices, log)
+			return volume.NodeInfo{Topology: topology, MaxVolumes: limit}, err
+		},
+	})
 	return nodeBackend{connector, cindercsi.DriverName, identity.ID}, err
 }
 
-// nodeDescriber describes this machine to the orchestrator.
-type nodeDescriber struct {
-	config   config
-	disks    instance.Disks
-	topology volume.Topology
-	log      *slog.Logger
-}
-
-// describe counts the disks in each call: disks are plugged in and unplugged.
-func (d nodeDescriber) describe(ctx context.Context) (volume.NodeInfo, error) {
-	info := volume.NodeInfo{Topology: d.topology, MaxVolumes: d.config.maxVolumes}
-	if info.MaxVolumes > 0 {
-		return info, nil
+// attachLimit returns how many volumes can be attached to this machine. It counts the disks in each
+// call: disks are plugged in and unplugged.
+func attachLimit(ctx context.Context, c config, disks instance.Disks, log *slog.Logger) (int64, error) {
+	if c.maxVolumes > 0 {
+		return c.maxVolumes, nil
 	}
-	records := stagerecord.Store{Dir: d.config.stateDir, Log: d.log}
+	records := stagerecord.Store{Dir: c.stateDir, Log: log}
 	limit, err := instance.AttachLimit(ctx, instance.LimitOptions{
-		Disks: d.disks, OwnPaths: []string{"/", d.config.stateDir}, Reserved: d.config.reservedVolumes,
+		Disks: disks, OwnPaths: []string{"/", c.stateDir}, Reserved: c.reservedVolumes,
 		Staged: func() []string { return records.IDs(ctx) },
 	})
 	if err != nil {
-		return info, err
+		return 0, err
 	}
-	d.log.InfoContext(ctx, "how many volumes this machine can take", "volumes", limit.Volumes, "reason", limit.Reason)
-	info.MaxVolumes = limit.Volumes
-	return info, nil
+	log.InfoContext(ctx, "how many volumes this machine can take", "volumes", limit.Volumes, "reason", limit.Reason)
+	return limit.Volumes, nil
 }
