@@ -102,14 +102,9 @@ func newOptions(
 ) (options csiserver.Options, err error) {
 	options = c.Options()
 	options.Log, options.Metrics, options.Detached = opts.Log, csiserver.NewMetrics(), opts.Detached
-	if opts.Metrics, err = node.NewMetrics(options.Metrics.Registerer()); err != nil {
-		return options, err
-	}
 	filesystems := filesystem.New(filesystem.Options{Log: opts.Log})
-	requirements, err := checkRequirements(ctx, c, filesystems, backend.connector, options.Metrics.Registerer(), opts.Log)
-	if err != nil {
-		return options, err
-	}
+	requirements := checkRequirements(ctx, c, filesystems, backend.connector, options.Metrics.Registerer(), opts.Log)
+	opts.Metrics = node.NewMetrics(options.Metrics.Registerer())
 	opts.ID, opts.Connector, opts.Filesystems = backend.nodeID, backend.connector, filesystems
 	server, err := node.New(opts)
 	if err != nil {

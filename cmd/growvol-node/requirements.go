@@ -30,7 +30,7 @@ type filesystems interface {
 func checkRequirements(
 	ctx context.Context, c config, fs filesystems, connector volume.Connector,
 	reg prometheus.Registerer, log *slog.Logger,
-) (*requirement.Checker, error) {
+) *requirement.Checker {
 	var checks []requirement.Check
 	add := func(name string, run func(context.Context) error) {
 		checks = append(checks, requirement.Check{Name: name, Run: run})
@@ -47,14 +47,11 @@ func checkRequirements(
 	} else if err := fs.CheckGrowExt(); err != nil {
 		log.WarnContext(ctx, "this node grows XFS and btrfs only", "cause", err)
 	}
-	checker, err := requirement.NewChecker(reg, log, checks...)
-	if err != nil {
-		return nil, err
-	}
+	checker := requirement.NewChecker(reg, log, checks...)
 	ctx, cancel := context.WithTimeout(ctx, firstCheckTimeout)
 	defer cancel()
 	_ = checker.CheckHealth(ctx) // it logs what is missing; Probe returns the error
-	return checker, nil
+	return checker
 }
 
 // checkSysResource returns an error when ext2, ext3 and ext4 cannot grow while they are mounted.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/growvol/growvol/pkg/volume"
 )
@@ -34,29 +35,24 @@ const (
 // growvol_node_grown_bytes_total{method} and growvol_node_growths_total{occasion,result}. The
 // result of a failure is the kind of its error, so "device/deadline" counts the expansions whose
 // device did not grow in time.
-func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
-	m := &Metrics{
-		phases: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	factory := promauto.With(reg)
+	return &Metrics{
+		phases: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "growvol_node_expand_phase_seconds",
 			Help:    "Time of each phase of NodeExpandVolume by its result (ok, or the kind of error).",
 			Buckets: []float64{.001, .005, .02, .1, .5, 1, 2, 5, 10, 30, 60, 120},
 		}, []string{"phase", "result"}),
-		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+		bytes: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "growvol_node_grown_bytes_total",
 			Help: "Bytes by which filesystems grew, as read back, by method.",
 		}, []string{"method"}),
-		growths: prometheus.NewCounterVec(prometheus.CounterOpts{
+		growths: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "growvol_node_growths_total",
 			Help: "Filesystems that grew or failed to, by occasion (stage, expand, device) and " +
 				"result (grown, or the kind of error).",
 		}, []string{"occasion", "result"}),
 	}
-	for _, c := range []prometheus.Collector{m.phases, m.bytes, m.growths} {
-		if err := reg.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return m, nil
 }
 
 // phaseDone counts a phase that began at start and ended with err.

@@ -11,21 +11,12 @@ import (
 	"github.com/growvol/growvol/pkg/volume"
 )
 
-func newTestMetrics(t *testing.T, reg prometheus.Registerer) *Metrics {
-	t.Helper()
-	metrics, err := NewMetrics(reg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return metrics
-}
-
 // addMetrics gives the Server metrics. read returns the value of each counter, and the number of
 // samples of each histogram, by "name,label value,…".
 func (b *testNode) addMetrics(t *testing.T) (read func() map[string]float64) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	b.opts.Metrics = newTestMetrics(t, reg)
+	b.opts.Metrics = NewMetrics(reg)
 	return func() map[string]float64 {
 		families, err := reg.Gather()
 		if err != nil {

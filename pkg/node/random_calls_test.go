@@ -173,7 +173,7 @@ func (n *randomNode) start() {
 		},
 		Mappings: processMappings{fakeMappings{n.machine}, p}, Filesystems: processFilesystems{fakeFilesystems{n.machine}, p},
 		StateDir: filepath.Join(n.dir, "state"), Detached: new(operation.Tracker), Log: slog.New(slog.DiscardHandler),
-		Metrics: newTestMetrics(n.t, prometheus.NewRegistry()),
+		Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	if err != nil {
 		n.t.Fatal(err)

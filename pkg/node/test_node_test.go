@@ -35,7 +35,7 @@ func newTestNode(t *testing.T, capability *csi.VolumeCapability) *testNode {
 		ID: "node-1", Connector: fakeConnector{m}, Devices: fakeDevices{m}, Mappings: fakeMappings{m},
 		Filesystems: fakeFilesystems{m},
 		StateDir:    filepath.Join(t.TempDir(), "state"), AnswerMargin: 10 * time.Millisecond,
-		Log: slog.New(slog.DiscardHandler), Metrics: newTestMetrics(t, prometheus.NewRegistry()),
+		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	if err != nil {
 		t.Fatal(err)

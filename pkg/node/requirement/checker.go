@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/growvol/growvol/pkg/operation"
 	"github.com/growvol/growvol/pkg/volume"
@@ -36,15 +37,14 @@ var _ volume.HealthChecker = (*Checker)(nil)
 
 // NewChecker registers growvol_node_requirement_met{requirement}: 1 if the last run of the check
 // succeeded, 0 if it failed.
-func NewChecker(reg prometheus.Registerer, log *slog.Logger, checks ...Check) (*Checker, error) {
-	c := &Checker{
+func NewChecker(reg prometheus.Registerer, log *slog.Logger, checks ...Check) *Checker {
+	return &Checker{
 		checks: checks, log: log, lastErrors: map[string]string{},
-		met: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		met: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
 			Name: "growvol_node_requirement_met",
 			Help: "Whether the node has what the plugin needs, by requirement (1: yes, 0: no).",
 		}, []string{"requirement"}),
 	}
-	return c, reg.Register(c.met)
 }
 
 // CheckHealth runs all checks. Its error joins the errors of the checks that failed. It logs a

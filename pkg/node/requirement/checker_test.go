@@ -44,10 +44,7 @@ func TestCheckHealthReportsEachMissingRequirement(t *testing.T) {
 	check := func(name string) Check {
 		return Check{Name: name, Run: func(context.Context) error { return missing[name] }}
 	}
-	r, err := NewChecker(reg, slog.New(slog.NewTextHandler(&log, nil)), check("a"), check("b"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := NewChecker(reg, slog.New(slog.NewTextHandler(&log, nil)), check("a"), check("b"))
 	step := func(wantA, wantB float64, wantErr, wantLog []string) {
 		t.Helper()
 		log.Reset()
@@ -86,12 +83,9 @@ func TestCheckHealthReportsEachMissingRequirement(t *testing.T) {
 func TestCheckHealthEndsWhileACheckHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		goOn, runs := make(chan struct{}), 0
-		r, err := NewChecker(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), Check{
+		r := NewChecker(prometheus.NewRegistry(), slog.New(slog.DiscardHandler), Check{
 			Name: "a", Run: func(context.Context) error { runs++; <-goOn; return nil },
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, want := range []string{"still under way", "has not ended"} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			err := r.CheckHealth(ctx)
