@@ -11,6 +11,7 @@
 package controller
 
 import (
+	"cmp"
 	"log/slog"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -46,10 +47,7 @@ type Server struct {
 
 // New returns the service of a backend.
 func New(backend volume.Backend, options Options) *Server {
-	s := &Server{backend: backend, log: options.Log}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
+	s := &Server{backend: backend, log: cmp.Or(options.Log, slog.New(slog.DiscardHandler))}
 	s.snapshotter, _ = backend.(volume.Snapshotter)
 	s.snapshotLister, _ = backend.(volume.SnapshotLister)
 	s.cloner, _ = backend.(volume.Cloner)

@@ -1,6 +1,7 @@
 package csiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,9 +109,7 @@ func newServer(options Options) (*server, error) {
 		return nil, errors.New("a CSI plugin must have an Identity service")
 	}
 	s := &server{Options: options}
-	if s.Log == nil {
-		s.Log = slog.New(slog.DiscardHandler)
-	}
+	s.Log = cmp.Or(s.Log, slog.New(slog.DiscardHandler))
 	if s.Metrics == nil {
 		s.Metrics = NewMetrics()
 	}

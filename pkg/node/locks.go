@@ -40,8 +40,8 @@ func (s *Server) lockVolumeAndPublish(ctx context.Context, id string) (*operatio
 	return lock(ctx, s.opts.Detached, id, &s.locks.volumes, &s.locks.publishes)
 }
 
-// lockReading takes the lock of readings of a volume. Nothing waits for a reading that continues
-// after its call: it leaves nothing behind.
+// lockReading takes the lock of readings of a volume. The plugin does not wait for a reading that
+// continues after its call before it exits: the reading leaves nothing behind.
 func (s *Server) lockReading(ctx context.Context, id string) (*operation.Lease, error) {
 	return lock(ctx, nil, id, &s.locks.readings)
 }

@@ -5,6 +5,7 @@
 package startuptaint
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,15 +44,9 @@ type Options struct {
 // from the Node, and returns after it has read the Node without the taint. It logs a failure
 // and retries until ctx ends; its error then wraps the last failure.
 func Remove(ctx context.Context, opts Options) error {
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Interval <= 0 {
-		opts.Interval = defaultInterval
-	}
-	log := opts.Log.With("node", opts.Node, "taint", Key(opts.Driver))
+	log := cmp.Or(opts.Log, slog.New(slog.DiscardHandler)).With("node", opts.Node, "taint", Key(opts.Driver))
 	logged := ""
-	for wait := opts.Interval; ; wait = min(2*wait, maxInterval) {
+	for wait := cmp.Or(opts.Interval, defaultInterval); ; wait = min(2*wait, maxInterval) {
 		removed, err := opts.attempt(ctx)
 		if err == nil {
 			log.InfoContext(ctx, "the node has no start-up taint", "removed", removed)
